@@ -1,0 +1,270 @@
+//! What a turn costs, beside the locks that people paste today. Ids are `group/variant`; the goals are ratios.
+//!
+//! `cargo bench --features full --bench guard`
+
+use std::future::Future;
+use std::hint::black_box;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use onelane::{AcquireError, EndpointGuard, Queue};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{Mutex, Semaphore};
+use tokio::task::{unconstrained, yield_now};
+
+/// Work that only one caller at a time may do: a read and a write that are not one step.
+#[derive(Default)]
+struct Till(AtomicU64);
+
+impl Till {
+    fn add_one(&self) -> u64 {
+        let value = self.0.load(Ordering::Relaxed) + 1;
+        self.0.store(value, Ordering::Relaxed);
+        value
+    }
+
+    fn assert_holds(&self, sum: u64) {
+        assert_eq!(self.0.load(Ordering::Relaxed), sum, "callers overlapped, or calls were lost");
+    }
+}
+
+fn one_thread() -> Runtime {
+    Builder::new_current_thread().build().expect("a runtime")
+}
+
+/// Times `turn` on one thread, without the yield that tokio forces every 128 operations of a task.
+fn bench_turns<F: Future<Output = ()>>(
+    c: &mut Criterion,
+    group: &str,
+    variant: &str,
+    mut turn: impl FnMut(&'static Till) -> F,
+) {
+    let runtime = one_thread();
+    c.benchmark_group(group).bench_function(variant, |b| {
+        b.iter_custom(|iterations| {
+            let till: &'static Till = Box::leak(Box::default());
+            runtime.block_on(unconstrained(async {
+                let start = Instant::now();
+                for _ in 0..iterations {
+                    turn(till).await;
+                }
+                let elapsed = start.elapsed();
+                till.assert_holds(iterations);
+                elapsed
+            }))
+        });
+    });
+}
+
+fn leak<T>(value: T) -> &'static T {
+    Box::leak(Box::new(value))
+}
+
+fn uncontended(c: &mut Criterion) {
+    let guard = leak(EndpointGuard::new("bench"));
+    bench_turns(c, "uncontended", "onelane", |till| async move {
+        let _permit = guard.acquire().await.expect("open");
+        till.add_one();
+    });
+    let mutex = leak(Mutex::new(()));
+    bench_turns(c, "uncontended", "tokio_mutex", |till| async move {
+        let _held = mutex.lock().await;
+        till.add_one();
+    });
+    let owned = Arc::new(Mutex::new(()));
+    bench_turns(c, "uncontended", "tokio_mutex_owned", |till| {
+        let owned = Arc::clone(&owned);
+        async move {
+            let _held = owned.lock_owned().await;
+            till.add_one();
+        }
+    });
+    let semaphore = leak(Semaphore::new(1));
+    bench_turns(c, "uncontended", "tokio_semaphore", |till| async move {
+        let _held = semaphore.acquire().await.expect("open");
+        till.add_one();
+    });
+    let mutex = leak(async_lock::Mutex::new(()));
+    bench_turns(c, "uncontended", "async_lock", |till| async move {
+        let _held = mutex.lock().await;
+        till.add_one();
+    });
+    let mutex = leak(parking_lot::Mutex::new(()));
+    bench_turns(c, "uncontended", "parking_lot", |till| async move {
+        let _held = mutex.lock();
+        till.add_one();
+    });
+    let mutex = leak(std::sync::Mutex::new(()));
+    bench_turns(c, "uncontended", "std_mutex", |till| async move {
+        let _held = mutex.lock().expect("no panic");
+        till.add_one();
+    });
+}
+
+fn uncontended_owned(c: &mut Criterion) {
+    let guard = Arc::new(EndpointGuard::new("bench"));
+    bench_turns(c, "uncontended_owned", "onelane", |till| {
+        let guard = Arc::clone(&guard);
+        async move {
+            let _permit = guard.acquire_owned().await.expect("open");
+            till.add_one();
+        }
+    });
+    let mutex = Arc::new(Mutex::new(()));
+    bench_turns(c, "uncontended_owned", "tokio_mutex_owned", |till| {
+        let mutex = Arc::clone(&mutex);
+        async move {
+            let _held = mutex.lock_owned().await;
+            till.add_one();
+        }
+    });
+}
+
+const TASKS: u64 = 64;
+
+/// Two workers, 64 tasks, one yield inside each turn.
+fn bench_contended<F: Future<Output = ()> + Send>(
+    c: &mut Criterion,
+    variant: &str,
+    turn: impl Fn(&'static Till) -> F + Copy + Send + 'static,
+) {
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    c.benchmark_group("contended_64").throughput(criterion::Throughput::Elements(1)).bench_function(variant, |b| {
+        b.iter_custom(|iterations| {
+            let till: &'static Till = Box::leak(Box::default());
+            let each = iterations.div_ceil(TASKS);
+            let elapsed = runtime.block_on(async {
+                let start = Instant::now();
+                let tasks: Vec<_> = (0..TASKS)
+                    .map(|_| {
+                        tokio::spawn(async move {
+                            for _ in 0..each {
+                                turn(till).await;
+                            }
+                        })
+                    })
+                    .collect();
+                for task in tasks {
+                    task.await.expect("no panic");
+                }
+                start.elapsed()
+            });
+            till.assert_holds(each * TASKS);
+            elapsed.mul_f64(iterations as f64 / (each * TASKS) as f64)
+        });
+    });
+}
+
+fn contended_64(c: &mut Criterion) {
+    let guard = leak(EndpointGuard::new("bench"));
+    bench_contended(c, "onelane", move |till| async move {
+        let _permit = guard.acquire().await.expect("open");
+        let before = till.add_one();
+        yield_now().await;
+        assert_eq!(till.0.load(Ordering::Relaxed), before, "callers overlapped");
+    });
+    let mutex = leak(Mutex::new(()));
+    bench_contended(c, "tokio_mutex", move |till| async move {
+        let _held = mutex.lock().await;
+        let before = till.add_one();
+        yield_now().await;
+        assert_eq!(till.0.load(Ordering::Relaxed), before, "callers overlapped");
+    });
+    let semaphore = leak(Semaphore::new(1));
+    bench_contended(c, "tokio_semaphore", move |till| async move {
+        let _held = semaphore.acquire().await.expect("open");
+        let before = till.add_one();
+        yield_now().await;
+        assert_eq!(till.0.load(Ordering::Relaxed), before, "callers overlapped");
+    });
+    let mutex = leak(async_lock::Mutex::new(()));
+    bench_contended(c, "async_lock", move |till| async move {
+        let _held = mutex.lock().await;
+        let before = till.add_one();
+        yield_now().await;
+        assert_eq!(till.0.load(Ordering::Relaxed), before, "callers overlapped");
+    });
+}
+
+fn busy_refusal(c: &mut Criterion) {
+    let mut group = c.benchmark_group("busy_refusal");
+    let guard = EndpointGuard::new("bench");
+    let held = guard.try_acquire().expect("free");
+    group.bench_function("onelane", |b| {
+        b.iter(|| assert!(matches!(black_box(&guard).try_acquire(), Err(AcquireError::Busy { .. }))));
+    });
+    drop(held);
+    let guard = EndpointGuard::builder("bench").queue(Queue::Reject).build();
+    let held = guard.try_acquire().expect("free");
+    group.bench_function("onelane_counted", |b| {
+        let mut cx = Context::from_waker(Waker::noop());
+        b.iter(|| assert!(ready(pin!(black_box(&guard).acquire()), &mut cx).is_some_and(|result| result.is_err())));
+    });
+    drop(held);
+    let mutex = Mutex::new(());
+    let _held = mutex.try_lock().expect("free");
+    group.bench_function("tokio_try_lock", |b| b.iter(|| assert!(black_box(&mutex).try_lock().is_err())));
+    let mutex = async_lock::Mutex::new(());
+    let _held = mutex.try_lock().expect("free");
+    group.bench_function("async_lock", |b| b.iter(|| assert!(black_box(&mutex).try_lock().is_none())));
+}
+
+const WAITERS: usize = 1_000;
+
+/// 1,000 callers line up, 80 % of them leave from all over the queue, the rest take their turns.
+fn bench_storm<H, F: Future<Output = H>>(c: &mut Criterion, variant: &str, acquire: impl Fn() -> F) {
+    c.benchmark_group("cancel_storm").bench_function(variant, |b| {
+        let mut cx = Context::from_waker(Waker::noop());
+        b.iter_custom(|iterations| {
+            let mut elapsed = Duration::ZERO;
+            for _ in 0..iterations {
+                let start = Instant::now();
+                let mut first = Box::pin(acquire());
+                let Some(held) = ready(first.as_mut(), &mut cx) else { panic!("the first caller gets in") };
+                let mut queue: Vec<_> = (0..WAITERS).map(|_| Some(Box::pin(acquire()))).collect();
+                for waiter in queue.iter_mut().flatten() {
+                    assert!(waiter.as_mut().poll(&mut cx).is_pending(), "the others wait");
+                }
+                for (i, waiter) in queue.iter_mut().enumerate() {
+                    if (i * 7) % 5 != 0 {
+                        *waiter = None;
+                    }
+                }
+                drop(held);
+                let mut served = 0;
+                for mut waiter in queue.into_iter().flatten() {
+                    let Some(_held) = ready(waiter.as_mut(), &mut cx) else { panic!("a turn was lost") };
+                    served += 1;
+                }
+                assert_eq!(served, WAITERS / 5);
+                elapsed += start.elapsed();
+            }
+            elapsed
+        });
+    });
+}
+
+fn ready<F: Future>(future: Pin<&mut F>, cx: &mut Context<'_>) -> Option<F::Output> {
+    match future.poll(cx) {
+        std::task::Poll::Ready(output) => Some(output),
+        std::task::Poll::Pending => None,
+    }
+}
+
+fn cancel_storm(c: &mut Criterion) {
+    let guard = leak(EndpointGuard::new("bench"));
+    bench_storm(c, "onelane", || async { guard.acquire().await.expect("open") });
+    let mutex = leak(Mutex::new(()));
+    bench_storm(c, "tokio_mutex", || mutex.lock());
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(3));
+    targets = uncontended, uncontended_owned, contended_64, busy_refusal, cancel_storm
+}
+criterion_main!(benches);

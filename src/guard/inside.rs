@@ -1,0 +1,103 @@
+//! Work that runs inside a guard, and goes on without its caller if it must.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::time::{Sleep, sleep};
+
+use super::EndpointGuard;
+use super::permit::OwnedPermit;
+use super::scope::Scope;
+use super::shared::SharedGuard;
+use crate::trace;
+
+/// Polls work that holds `permit`, a permit of `guard`.
+///
+/// If it panics, the permit is given back at once: the panic may be caught further out, and the work never dropped.
+pub(crate) fn poll_inside<F: Future + ?Sized, P>(
+    guard: &EndpointGuard,
+    permit: &mut Option<P>,
+    work: Pin<&mut F>,
+    cx: &mut Context<'_>,
+) -> Poll<F::Output> {
+    struct ReleaseOnPanic<'a, P> {
+        permit: &'a mut Option<P>,
+        returned: bool,
+    }
+    impl<P> Drop for ReleaseOnPanic<'_, P> {
+        fn drop(&mut self) {
+            if !self.returned {
+                *self.permit = None;
+            }
+        }
+    }
+
+    let mut release = ReleaseOnPanic { permit, returned: false };
+    let _scope = Scope::enter(guard);
+    let poll = work.poll(cx);
+    release.returned = true;
+    poll
+}
+
+/// Work and the permit that it holds.
+#[derive(Debug)]
+pub(crate) struct Inside<F> {
+    // Before the permit: what is left of the work is dropped while nobody else is inside.
+    work: Pin<Box<F>>,
+    guard: SharedGuard,
+    permit: Option<OwnedPermit>,
+}
+
+impl<F: Future> Inside<F> {
+    pub(crate) fn new(work: Pin<Box<F>>, permit: OwnedPermit) -> Self {
+        Self { work, guard: permit.guard().clone(), permit: Some(permit) }
+    }
+
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
+        poll_inside(&self.guard, &mut self.permit, self.work.as_mut(), cx)
+    }
+
+    /// The permit, once the work has returned.
+    pub(crate) fn into_permit(self) -> Option<OwnedPermit> {
+        self.permit
+    }
+
+    /// Goes on without the caller, for `max_run` at most.
+    pub(crate) fn detach(self, max_run: Option<Duration>) -> Detached<F> {
+        trace::detached(self.guard.name());
+        self.guard.counters.detached.add(1);
+        Detached { inside: self, deadline: max_run.map(|limit| Box::pin(sleep(limit))) }
+    }
+}
+
+/// Work whose caller has left. The permit is given back when it ends, is cut off by its limit, or is dropped with its
+/// runtime.
+#[derive(Debug)]
+pub(crate) struct Detached<F: Future> {
+    inside: Inside<F>,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl<F: Future> Future for Detached<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        // The output is dropped here, before the permit.
+        if this.inside.poll(cx).map(drop).is_ready() {
+            this.inside.guard.counters.finished_detached.add(1);
+            return Poll::Ready(());
+        }
+        let Some(deadline) = &mut this.deadline else { return Poll::Pending };
+        ready!(deadline.as_mut().poll(cx));
+        trace::cut_off(this.inside.guard.name(), "it ran longer than max_run after its caller had left");
+        Poll::Ready(())
+    }
+}
+
+impl<F: Future> Drop for Detached<F> {
+    fn drop(&mut self) {
+        self.inside.guard.counters.gone_detached.add(1);
+    }
+}

@@ -1,0 +1,1 @@
+//! Models of the lane, checked by loom over every interleaving.

@@ -1,0 +1,1 @@
+//! The lane beside a naive queue, over random programs.

@@ -1,0 +1,216 @@
+//! Who waits and whose turn has come: a pure data structure, always behind the lane's mutex.
+//!
+//! # Invariants
+//!
+//! 1. A slot belongs to one waiter from [`WaitQueue::join`] until [`WaitQueue::leave`] of the same [`Ticket`].
+//! 2. A slot is linked in `waiting` exactly while it is [`Turn::Waiting`], in `granted` exactly while it is
+//!    [`Turn::Granted`], and in the free list exactly while nobody owns it.
+//! 3. Without owned slots there is no heap memory.
+//!
+//! Slots link to each other by index, so leaving from the middle costs the same as leaving from the front, and no
+//! pointer is involved.
+
+use std::mem;
+use std::num::NonZeroUsize;
+use std::task::Waker;
+
+use tokio::time::Instant;
+
+use super::order::Order;
+
+const NONE: u32 = u32::MAX;
+
+/// A waiter's place in the queue: its slot's index, plus one.
+///
+/// As wide as a pointer, and never zero, so that a future with an `Option<Ticket>` consists of whole words: it is moved
+/// before its first poll, and copying it piecemeal would cost more than the turn.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Ticket(NonZeroUsize);
+
+impl Ticket {
+    fn new(index: u32) -> Self {
+        Self(NonZeroUsize::MIN.saturating_add(index as usize))
+    }
+
+    fn index(&self) -> u32 {
+        // It was made from one.
+        (self.0.get() - 1) as u32
+    }
+}
+
+/// What a waiter finds at its place.
+#[derive(Debug)]
+pub(crate) enum Turn {
+    /// Not yet its turn. The waker tells it when it is.
+    Waiting(Waker),
+    /// A permit is set aside for it, since then if grants expire.
+    Granted(Option<Instant>),
+    /// The permit set aside was not taken in time and went to another.
+    Expired,
+    /// The lane was closed.
+    Closed,
+    /// Nobody's place.
+    Vacant,
+}
+
+#[derive(Debug)]
+struct Slot {
+    turn: Turn,
+    prev: u32,
+    next: u32,
+}
+
+/// A doubly linked list through the slots.
+#[derive(Debug)]
+struct List {
+    front: u32,
+    back: u32,
+}
+
+#[derive(Debug)]
+pub(crate) struct WaitQueue {
+    slots: Vec<Slot>,
+    vacant: u32,
+    owned: usize,
+    waiting: List,
+    granted: List,
+}
+
+impl WaitQueue {
+    pub(crate) const fn new() -> Self {
+        Self { slots: Vec::new(), vacant: NONE, owned: 0, waiting: List::new(), granted: List::new() }
+    }
+
+    /// Gives a new waiter the last place.
+    pub(crate) fn join(&mut self, waker: Waker) -> Ticket {
+        let turn = Turn::Waiting(waker);
+        let index = match self.vacant {
+            NONE => {
+                // The word counts waiters in 23 bits, but a slot can outlive its waiting until its owner is polled.
+                let index = u32::try_from(self.slots.len()).expect("fewer than 2^32 slots");
+                self.slots.push(Slot { turn, prev: NONE, next: NONE });
+                index
+            }
+            index => {
+                let slot = &mut self.slots[index as usize];
+                slot.turn = turn;
+                self.vacant = slot.next;
+                index
+            }
+        };
+        self.owned += 1;
+        self.waiting.push_back(&mut self.slots, index);
+        Ticket::new(index)
+    }
+
+    /// Whose turn is next gets it: the front of the queue, or its back under [`Order::Lifo`].
+    pub(crate) fn grant_next(&mut self, order: Order, now: Option<Instant>) -> Option<Waker> {
+        let index = match order {
+            Order::Fifo => self.waiting.front,
+            Order::Lifo => self.waiting.back,
+        };
+        if index == NONE {
+            return None;
+        }
+        self.waiting.unlink(&mut self.slots, index);
+        self.granted.push_back(&mut self.slots, index);
+        match mem::replace(&mut self.slots[index as usize].turn, Turn::Granted(now)) {
+            Turn::Waiting(waker) => Some(waker),
+            turn => unreachable!("a slot in the waiting list is waiting, not {turn:?}"),
+        }
+    }
+
+    /// Takes back the oldest grant, if it was made at `limit` or before.
+    pub(crate) fn expire_oldest(&mut self, limit: Instant) -> bool {
+        match self.oldest_grant() {
+            Some(since) if since <= limit => {
+                let index = self.granted.front;
+                self.granted.unlink(&mut self.slots, index);
+                self.slots[index as usize].turn = Turn::Expired;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// When the oldest grant that nobody took yet was made.
+    pub(crate) fn oldest_grant(&self) -> Option<Instant> {
+        match self.slots.get(self.granted.front as usize)?.turn {
+            Turn::Granted(since) => since,
+            _ => None,
+        }
+    }
+
+    /// Tells every waiter that the lane is closed.
+    pub(crate) fn close(&mut self) -> Vec<Waker> {
+        let mut wakers = Vec::new();
+        while self.waiting.front != NONE {
+            let index = self.waiting.front;
+            self.waiting.unlink(&mut self.slots, index);
+            if let Turn::Waiting(waker) = mem::replace(&mut self.slots[index as usize].turn, Turn::Closed) {
+                wakers.push(waker);
+            }
+        }
+        wakers
+    }
+
+    pub(crate) fn turn(&mut self, ticket: &Ticket) -> &mut Turn {
+        &mut self.slots[ticket.index() as usize].turn
+    }
+
+    /// Gives the place up. What is returned, drop after the mutex is unlocked.
+    pub(crate) fn leave(&mut self, ticket: Ticket) -> Left {
+        let index = ticket.index();
+        let turn = mem::replace(&mut self.slots[index as usize].turn, Turn::Vacant);
+        match turn {
+            Turn::Waiting(_) => self.waiting.unlink(&mut self.slots, index),
+            Turn::Granted(_) => self.granted.unlink(&mut self.slots, index),
+            Turn::Expired | Turn::Closed => {}
+            Turn::Vacant => unreachable!("a ticket is given up once: leave takes it by value"),
+        }
+        self.slots[index as usize].next = mem::replace(&mut self.vacant, index);
+        self.owned -= 1;
+        let mut garbage = Vec::new();
+        if self.owned == 0 {
+            self.vacant = NONE;
+            garbage = mem::take(&mut self.slots);
+        }
+        Left { turn, _garbage: garbage }
+    }
+}
+
+/// What a waiter left behind.
+#[derive(Debug)]
+pub(crate) struct Left {
+    pub(crate) turn: Turn,
+    _garbage: Vec<Slot>,
+}
+
+impl List {
+    const fn new() -> Self {
+        Self { front: NONE, back: NONE }
+    }
+
+    fn push_back(&mut self, slots: &mut [Slot], index: u32) {
+        let slot = &mut slots[index as usize];
+        slot.prev = self.back;
+        slot.next = NONE;
+        match self.back {
+            NONE => self.front = index,
+            back => slots[back as usize].next = index,
+        }
+        self.back = index;
+    }
+
+    fn unlink(&mut self, slots: &mut [Slot], index: u32) {
+        let Slot { prev, next, .. } = slots[index as usize];
+        match prev {
+            NONE => self.front = next,
+            prev => slots[prev as usize].next = next,
+        }
+        match next {
+            NONE => self.back = prev,
+            next => slots[next as usize].prev = prev,
+        }
+    }
+}

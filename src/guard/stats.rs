@@ -1,0 +1,76 @@
+//! [`GuardStats`], what a guard has done so far and does right now.
+
+use std::time::Duration;
+
+use crate::counter::Counter;
+
+/// What a guard has done so far and does right now, read without a lock.
+///
+/// Each number is exact; between two numbers of one reading a moment may have passed. Counters start at 0 and never
+/// go down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GuardStats {
+    /// The guard's name.
+    pub name: &'static str,
+    /// How many callers may be inside at once.
+    pub permits: usize,
+    /// Permits in use, those set aside for a caller whose turn has just come among them.
+    pub held: usize,
+    /// Callers in the queue.
+    pub waiting: usize,
+    /// Runs that go on although their caller has left.
+    pub detached: u64,
+    /// The guard was closed.
+    pub closed: bool,
+    /// The mean time for which permits were held lately. Measured only while callers wait or are refused.
+    pub mean_hold: Option<Duration>,
+
+    /// Turns given: permits taken at once, and permits set aside for callers in the queue.
+    pub granted: u64,
+    /// Callers that had to wait.
+    pub queued: u64,
+    /// Callers of `acquire` and its relatives turned away at once: the queue was full, closed to them or absent, or
+    /// they would have waited for themselves. A `try_acquire` that finds the guard busy asked and is not counted.
+    pub refused: u64,
+    /// Callers whose turn did not come within `max_wait`.
+    pub timed_out: u64,
+    /// Callers that left while they waited.
+    pub cancelled: u64,
+    /// Turns taken back because they were not used within `grant_timeout`.
+    pub expired: u64,
+    /// Permits given back by a panic.
+    pub panicked: u64,
+    /// Runs that ended after their caller had left, completely.
+    pub finished_detached: u64,
+    /// Permits that went on before their response body had ended, because that took longer than `body_hold_max`.
+    pub overrun: u64,
+}
+
+/// The counters that no other part of the guard keeps anyway.
+#[derive(Debug)]
+pub(crate) struct Counters {
+    pub(crate) refused: Counter,
+    pub(crate) timed_out: Counter,
+    pub(crate) expired: Counter,
+    pub(crate) panicked: Counter,
+    pub(crate) detached: Counter,
+    pub(crate) gone_detached: Counter,
+    pub(crate) finished_detached: Counter,
+    pub(crate) overrun: Counter,
+}
+
+impl Counters {
+    pub(crate) const fn new() -> Self {
+        Self {
+            refused: Counter::new(),
+            timed_out: Counter::new(),
+            expired: Counter::new(),
+            panicked: Counter::new(),
+            detached: Counter::new(),
+            gone_detached: Counter::new(),
+            finished_detached: Counter::new(),
+            overrun: Counter::new(),
+        }
+    }
+}

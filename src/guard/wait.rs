@@ -1,0 +1,138 @@
+//! One wait for a turn: what the async and the blocking callers have in common.
+//!
+//! Nothing here sleeps or reads a clock. The shells around it ([`super::acquire`], [`super::blocking`]) do, and ask
+//! here what to make of it.
+
+use std::task::Waker;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::EndpointGuard;
+use super::error::AcquireError;
+use super::lane::{Answer, Gone, Joined, Refused, Ticket};
+use super::scope::Scope;
+
+/// The time limits that a guard sets to waiting.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) max_wait: Option<Duration>,
+    pub(super) grant_timeout: Option<Duration>,
+}
+
+/// A place in the queue, from lining up until the turn comes or the place is given up.
+#[derive(Debug, Default)]
+pub(super) struct Wait {
+    /// `None` before and after.
+    ticket: Option<Ticket>,
+    clock: Option<Box<WaitClock>>,
+}
+
+/// When to look up while waiting. Exists only where a limit is set.
+#[derive(Debug)]
+struct WaitClock {
+    since: Instant,
+    limits: Limits,
+    /// When to look for a grant that nobody takes.
+    next_watch: Option<Instant>,
+}
+
+impl Wait {
+    pub(super) fn is_queued(&self) -> bool {
+        self.ticket.is_some()
+    }
+
+    /// Lines up at `guard`, which was found full a moment ago. `None` if the caller now waits.
+    pub(super) fn line_up(&mut self, guard: &EndpointGuard, waker: &Waker) -> Option<Result<(), AcquireError>> {
+        // Waiting would be for its own permit.
+        if Scope::is_inside(guard) && !guard.lane.is_closed() {
+            return Some(Err(guard.refuse(AcquireError::WouldDeadlock)));
+        }
+        let mut joined = guard.lane.join(waker.clone());
+        // Those who wait watch over the grants, but those who wait may all be futures that nobody polls.
+        if matches!(joined, Joined::Refused(Refused::Busy | Refused::Full)) && guard.expire_grants_now() {
+            joined = guard.lane.join(waker.clone());
+        }
+        match joined {
+            Joined::Entered => Some(Ok(())),
+            Joined::Queued(ticket) => {
+                self.ticket = Some(ticket);
+                self.clock = WaitClock::start(guard.limits);
+                guard.hold_time.ask();
+                None
+            }
+            Joined::Refused(refused) => Some(Err(guard.refuse(guard.error(refused)))),
+        }
+    }
+
+    /// Whether the turn has come.
+    pub(super) fn ask(&mut self, guard: &EndpointGuard, waker: &Waker) -> Option<Result<(), AcquireError>> {
+        guard.lane.ask(&mut self.ticket, waker).map(Answer::into_result)
+    }
+
+    /// When to call [`look_up`](Self::look_up) next.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        self.clock.as_ref()?.next_look()
+    }
+
+    /// Does what is due at `now`: gives up, or takes back a grant that nobody took.
+    pub(super) fn look_up(&mut self, guard: &EndpointGuard, now: Instant) -> Option<Result<(), AcquireError>> {
+        let clock = self.clock.as_mut()?;
+        let waited = now.saturating_duration_since(clock.since);
+        if clock.limits.max_wait.is_some_and(|limit| waited >= limit) {
+            return Some(match guard.lane.give_up(self.ticket.take()?) {
+                // The turn came while the timer rang: it wins.
+                Some(answer) => answer.into_result(),
+                None => {
+                    guard.counters.timed_out.add(1);
+                    Err(AcquireError::Timeout { waited, retry: guard.retry_estimate() })
+                }
+            });
+        }
+        if let (Some(timeout), Some(due)) = (clock.limits.grant_timeout, clock.next_watch)
+            && due <= now
+        {
+            let (_, oldest) = guard.expire_grants(now);
+            clock.next_watch = oldest.unwrap_or(now).checked_add(timeout);
+        }
+        None
+    }
+
+    /// Ends the wait because the caller goes away.
+    pub(super) fn abandon(&mut self, guard: &EndpointGuard) {
+        let Some(ticket) = self.ticket.take() else { return };
+        if guard.lane.leave(ticket, || guard.grant_stamp()) == Gone::PassedOn {
+            guard.announce_if_drained();
+        }
+    }
+}
+
+impl WaitClock {
+    fn start(limits: Limits) -> Option<Box<Self>> {
+        if limits.max_wait.is_none() && limits.grant_timeout.is_none() {
+            return None;
+        }
+        let since = Instant::now();
+        Some(Box::new(Self {
+            since,
+            limits,
+            next_watch: limits.grant_timeout.and_then(|timeout| since.checked_add(timeout)),
+        }))
+    }
+
+    fn next_look(&self) -> Option<Instant> {
+        // A limit too far away to be an Instant is none.
+        let give_up = self.limits.max_wait.and_then(|limit| self.since.checked_add(limit));
+        [give_up, self.next_watch].into_iter().flatten().min()
+    }
+}
+
+impl Answer {
+    fn into_result(self) -> Result<(), AcquireError> {
+        match self {
+            Self::Entered => Ok(()),
+            Self::Expired => Err(AcquireError::GrantExpired),
+            Self::Closed => Err(AcquireError::Closed),
+        }
+    }
+}

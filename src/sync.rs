@@ -1,0 +1,16 @@
+//! The atomics and the mutex that the core stands on: std's, or loom's when the models are checked.
+
+#[cfg(loom)]
+pub(crate) use loom::sync::{Mutex, MutexGuard, atomic};
+#[cfg(not(loom))]
+pub(crate) use std::sync::{Mutex, MutexGuard, atomic};
+
+use std::sync::PoisonError;
+
+/// Locks `mutex`, also after a panic.
+///
+/// No user code runs under a lock of this crate, and every critical section leaves its state whole, so a poisoned
+/// mutex tells nothing.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
