@@ -9,5 +9,7 @@ mod lane;
 mod sync;
 #[cfg(not(loom))]
 mod trace;
+#[cfg(all(not(loom), any(feature = "tower", feature = "actix-web")))]
+pub mod web;
 #[cfg(not(loom))]
 pub use guard::*;

@@ -17,3 +17,8 @@ pub(crate) fn detached(guard: &str) {
 pub(crate) fn cut_off(guard: &str, reason: &str) {
     tracing::warn!(guard, reason, "run dropped before its end");
 }
+
+#[cfg(any(feature = "tower", feature = "actix-web"))]
+pub(crate) fn overrun(guard: &str) {
+    tracing::warn!(guard, "response body took longer than body_hold_max: the next request goes on beside it");
+}

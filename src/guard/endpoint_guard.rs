@@ -121,10 +121,8 @@ impl EndpointGuard {
     /// [`Busy`](AcquireError::Busy) or [`Closed`](AcquireError::Closed), at once.
     #[inline]
     pub fn try_acquire(&self) -> Result<Permit<'_>, AcquireError> {
-        match self.lane.try_enter() {
-            Ok(()) => Ok(Permit(Held::new(self))),
-            Err(refused) => self.enter_after_all(refused).map(|()| Permit(Held::new(self))),
-        }
+        self.enter_now()?;
+        Ok(Permit(Held::new(self)))
     }
 
     /// Takes a turn if one is free and nobody waits for it, with a permit that can move to another task.
@@ -133,8 +131,7 @@ impl EndpointGuard {
     ///
     /// [`Busy`](AcquireError::Busy) or [`Closed`](AcquireError::Closed), at once.
     pub fn try_acquire_owned(self: Arc<Self>) -> Result<OwnedPermit, AcquireError> {
-        self.lane.try_enter().or_else(|refused| self.enter_after_all(refused))?;
-        Ok(OwnedPermit(Held::new(SharedGuard::from(self))))
+        SharedGuard::from(self).try_acquire_owned()
     }
 
     /// Waits for a turn on this thread, in the same queue as the async callers.
@@ -263,6 +260,13 @@ impl EndpointGuard {
         self.name
     }
 
+    /// Counts a permit that went on before its response body had ended.
+    #[cfg(any(feature = "tower", feature = "actix-web"))]
+    pub(crate) fn count_overrun(&self) {
+        self.counters.overrun.add(1);
+        trace::overrun(self.name);
+    }
+
     #[inline]
     pub(super) fn give_back(&self) {
         if self.lane.exit(|| self.grant_stamp()) {
@@ -270,9 +274,10 @@ impl EndpointGuard {
         }
     }
 
-    /// `try_acquire` looked and was refused: an expired grant may still be taken back.
+    /// Takes a permit without waiting, also one whose grant has expired.
     #[inline]
-    fn enter_after_all(&self, refused: Refused) -> Result<(), AcquireError> {
+    pub(super) fn enter_now(&self) -> Result<(), AcquireError> {
+        let Err(refused) = self.lane.try_enter() else { return Ok(()) };
         if self.limits.grant_timeout.is_some() && self.expire_grants_now() && self.lane.try_enter().is_ok() {
             return Ok(());
         }

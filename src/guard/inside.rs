@@ -58,7 +58,14 @@ impl<F: Future> Inside<F> {
         poll_inside(&self.guard, &mut self.permit, self.work.as_mut(), cx)
     }
 
+    /// The work has not panicked.
+    #[cfg(any(feature = "tower", feature = "actix-web"))]
+    pub(crate) fn is_running(&self) -> bool {
+        self.permit.is_some()
+    }
+
     /// The permit, once the work has returned.
+    #[cfg(any(feature = "tower", feature = "actix-web"))]
     pub(crate) fn into_permit(self) -> Option<OwnedPermit> {
         self.permit
     }

@@ -34,5 +34,7 @@ pub use self::lane::Order;
 pub use self::permit::{OwnedPermit, Permit};
 pub use self::retry::RetryEstimate;
 pub use self::run::{Run, RunToCompletion};
+#[cfg(any(feature = "tower", feature = "actix-web"))]
+pub(crate) use self::scope::Scope;
 pub use self::shared::SharedGuard;
 pub use self::stats::GuardStats;

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use super::EndpointGuard;
 use super::acquire::AcquireOwned;
+use super::error::AcquireError;
+use super::permit::{Held, OwnedPermit};
 
 /// A guard that outlives whoever uses it: a `&'static EndpointGuard` or an `Arc<EndpointGuard>`.
 ///
@@ -33,6 +35,16 @@ impl SharedGuard {
     /// Waits for a turn, as [`EndpointGuard::acquire`] does.
     pub fn acquire_owned(self) -> AcquireOwned {
         AcquireOwned::new(self)
+    }
+
+    /// Takes a turn if one is free and nobody waits for it, as [`EndpointGuard::try_acquire`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`Busy`](AcquireError::Busy) or [`Closed`](AcquireError::Closed), at once.
+    pub fn try_acquire_owned(self) -> Result<OwnedPermit, AcquireError> {
+        self.enter_now()?;
+        Ok(OwnedPermit(Held::new(self)))
     }
 }
 

@@ -9,6 +9,7 @@ use crate::counter::Counter;
 /// Each number is exact; between two numbers of one reading a moment may have passed. Counters start at 0 and never
 /// go down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct GuardStats {
     /// The guard's name.
@@ -24,6 +25,9 @@ pub struct GuardStats {
     /// The guard was closed.
     pub closed: bool,
     /// The mean time for which permits were held lately. Measured only while callers wait or are refused.
+    ///
+    /// With the feature `serde` it is serialized as seconds, a float, under the name `mean_hold_seconds`.
+    #[cfg_attr(feature = "serde", serde(rename = "mean_hold_seconds", serialize_with = "seconds"))]
     pub mean_hold: Option<Duration>,
 
     /// Turns given: permits taken at once, and permits set aside for callers in the queue.
@@ -45,6 +49,11 @@ pub struct GuardStats {
     pub finished_detached: u64,
     /// Permits that went on before their response body had ended, because that took longer than `body_hold_max`.
     pub overrun: u64,
+}
+
+#[cfg(feature = "serde")]
+fn seconds<S: serde::Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    serde::Serialize::serialize(&duration.map(|duration| duration.as_secs_f64()), serializer)
 }
 
 /// The counters that no other part of the guard keeps anyway.

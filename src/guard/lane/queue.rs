@@ -32,9 +32,13 @@ impl Ticket {
         Self(NonZeroUsize::MIN.saturating_add(index as usize))
     }
 
-    fn index(&self) -> u32 {
+    fn index(&self) -> usize {
+        self.0.get() - 1
+    }
+
+    fn into_index(self) -> u32 {
         // It was made from one.
-        (self.0.get() - 1) as u32
+        self.index() as u32
     }
 }
 
@@ -155,12 +159,12 @@ impl WaitQueue {
     }
 
     pub(crate) fn turn(&mut self, ticket: &Ticket) -> &mut Turn {
-        &mut self.slots[ticket.index() as usize].turn
+        &mut self.slots[ticket.index()].turn
     }
 
     /// Gives the place up. What is returned, drop after the mutex is unlocked.
     pub(crate) fn leave(&mut self, ticket: Ticket) -> Left {
-        let index = ticket.index();
+        let index = ticket.into_index();
         let turn = mem::replace(&mut self.slots[index as usize].turn, Turn::Vacant);
         match turn {
             Turn::Waiting(_) => self.waiting.unlink(&mut self.slots, index),

@@ -1,0 +1,36 @@
+//! [`Guarded`] as an extractor.
+
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use actix_web::dev::Payload;
+use actix_web::{FromRequest, HttpRequest};
+
+use crate::guard::{AcquireError, AcquireOwned};
+use crate::web::{GuardSource, Guarded};
+
+/// Waits for a turn.
+impl<G: GuardSource> FromRequest for Guarded<G> {
+    type Error = AcquireError;
+    type Future = GuardedFuture<G>;
+
+    fn from_request(_: &HttpRequest, _: &mut Payload) -> GuardedFuture<G> {
+        GuardedFuture { acquire: G::guard().acquire_owned(), source: PhantomData }
+    }
+}
+
+/// Waits for the turn of a [`Guarded`].
+#[derive(Debug)]
+pub struct GuardedFuture<G> {
+    acquire: AcquireOwned,
+    source: PhantomData<fn() -> G>,
+}
+
+impl<G: GuardSource> Future for GuardedFuture<G> {
+    type Output = Result<Guarded<G>, AcquireError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.acquire).poll(cx).map_ok(Guarded::new)
+    }
+}

@@ -1,0 +1,174 @@
+//! [`GuardFuture`], a request on its way through a guard.
+
+use std::fmt;
+use std::mem;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use actix_web::body::{BodySize, MessageBody};
+use actix_web::dev::{Service, ServiceRequest, ServiceResponse};
+use actix_web::http::{Method, StatusCode};
+use actix_web::{Error, rt};
+use tokio::runtime::Handle;
+
+use super::body::GuardBody;
+use super::middleware::Settings;
+use super::response::response;
+use crate::guard::inside::Inside;
+use crate::guard::{AcquireOwned, OwnedPermit, Scope};
+use crate::web::body_hold::BodyHold;
+use crate::web::{Hold, OnDisconnect};
+
+/// A request on its way through a guard. Made by [`GuardService`](super::GuardService).
+///
+/// Dropped while it waits, it leaves the queue. Dropped while the service runs, the service runs on or is dropped, as
+/// [`OnDisconnect`] says.
+pub struct GuardFuture<S>
+where
+    S: Service<ServiceRequest>,
+    S::Future: 'static,
+{
+    settings: Arc<Settings>,
+    /// A response to CONNECT is a tunnel, not a body.
+    is_connect: bool,
+    stage: Stage<S, S::Future>,
+}
+
+enum Stage<S, F> {
+    Waiting { acquire: AcquireOwned, inner: Rc<S>, request: ServiceRequest },
+    Inside(Inside<F>),
+    Done,
+}
+
+impl<S> GuardFuture<S>
+where
+    S: Service<ServiceRequest>,
+    S::Future: 'static,
+{
+    pub(super) fn new(inner: Rc<S>, settings: Arc<Settings>, request: ServiceRequest) -> Self {
+        let acquire = settings.guard.clone().acquire_owned();
+        let is_connect = request.method() == Method::CONNECT;
+        Self { settings, is_connect, stage: Stage::Waiting { acquire, inner, request } }
+    }
+
+    /// The turn has come: calls the service.
+    fn enter(&mut self, permit: OwnedPermit, inner: &S, request: ServiceRequest) {
+        let scope = Scope::enter(&self.settings.guard);
+        let work = inner.call(request);
+        drop(scope);
+        // In a box the work can move to a task of its own if the client leaves.
+        self.stage = Stage::Inside(Inside::new(Box::pin(work), permit));
+    }
+
+    fn take_inside(&mut self) -> Option<Inside<S::Future>> {
+        match mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Inside(inside) => Some(inside),
+            _ => None,
+        }
+    }
+
+    /// The service has answered: the permit is given back, or goes on with the body.
+    fn answer<B>(&self, response: ServiceResponse<B>, permit: Option<OwnedPermit>) -> ServiceResponse<GuardBody<B>>
+    where
+        B: MessageBody,
+    {
+        let status = response.status();
+        let is_tunnel = status == StatusCode::SWITCHING_PROTOCOLS || (self.is_connect && status.is_success());
+        let options = &self.settings.options;
+        response.map_body(|_, body| {
+            let ends_with_head = is_tunnel || matches!(body.size(), BodySize::None | BodySize::Sized(0));
+            let Some(permit) = permit.filter(|_| !ends_with_head && options.hold != Hold::Head) else {
+                return GuardBody::plain(body);
+            };
+            let hold = BodyHold::new(permit, options.body_hold_max);
+            if options.hold == Hold::Body {
+                return GuardBody::held(body, hold);
+            }
+            // A size does not tell a body in memory from a stream of known length. This does.
+            match body.try_into_bytes() {
+                Ok(body) => GuardBody::whole(body),
+                Err(body) => GuardBody::held(body, hold),
+            }
+        })
+    }
+}
+
+impl<S, B> Future for GuardFuture<S>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
+    S::Future: 'static,
+    B: MessageBody,
+{
+    type Output = Result<ServiceResponse<GuardBody<B>>, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        loop {
+            match &mut this.stage {
+                Stage::Inside(inside) => {
+                    let result = ready!(inside.poll(cx));
+                    let permit = this.take_inside().and_then(Inside::into_permit);
+                    return Poll::Ready(result.map(|response| this.answer(response, permit)));
+                }
+                Stage::Waiting { acquire, .. } => {
+                    let result = ready!(Pin::new(acquire).poll(cx));
+                    let Stage::Waiting { inner, request, .. } = mem::replace(&mut this.stage, Stage::Done) else {
+                        unreachable!("it was waiting two lines above")
+                    };
+                    match result {
+                        Ok(permit) => this.enter(permit, &inner, request),
+                        Err(error) => {
+                            let refusal = this.settings.options.refuse(error.into());
+                            let refused = request.into_response(response(refusal));
+                            return Poll::Ready(Ok(refused.map_body(|_, body| GuardBody::refusal(body))));
+                        }
+                    }
+                }
+                Stage::Done => panic!("a guarded request is not polled after it was answered"),
+            }
+        }
+    }
+}
+
+impl<S> Drop for GuardFuture<S>
+where
+    S: Service<ServiceRequest>,
+    S::Future: 'static,
+{
+    fn drop(&mut self) {
+        let options = &self.settings.options;
+        let (finishes, max_run) = (options.on_disconnect == OnDisconnect::Finish, options.max_run);
+        if let Some(inside) = self.take_inside()
+            && finishes
+            && inside.is_running()
+            && Handle::try_current().is_ok()
+        {
+            rt::spawn(inside.detach(Some(max_run)));
+        }
+    }
+}
+
+// Nothing in it is polled in place: the work has a box of its own.
+impl<S> Unpin for GuardFuture<S>
+where
+    S: Service<ServiceRequest>,
+    S::Future: 'static,
+{
+}
+
+impl<S> fmt::Debug for GuardFuture<S>
+where
+    S: Service<ServiceRequest>,
+    S::Future: 'static,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stage = match &self.stage {
+            Stage::Waiting { .. } => "Waiting",
+            Stage::Inside(_) => "Inside",
+            Stage::Done => "Done",
+        };
+        f.debug_struct("GuardFuture").field("stage", &stage).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,29 @@
+//! Errors of a guard as responses.
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpResponse, ResponseError};
+
+use crate::guard::AcquireError;
+use crate::web::Refusal;
+
+pub(super) fn response(refusal: Refusal) -> HttpResponse {
+    let (status, headers, body) = refusal.into_parts();
+    let status = StatusCode::from_u16(status).expect("a refusal checks its status when it is set");
+    let mut response = HttpResponse::build(status);
+    for (name, value) in headers {
+        response.insert_header((name.as_ref(), value.as_ref()));
+    }
+    response.body(body)
+}
+
+/// As the [table of refusals](crate::web) says.
+impl ResponseError for AcquireError {
+    fn status_code(&self) -> StatusCode {
+        let status = Refusal::from(self.clone()).status();
+        StatusCode::from_u16(status).expect("a refusal checks its status when it is set")
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        response(Refusal::from(self.clone()))
+    }
+}

@@ -1,0 +1,31 @@
+//! A guard in axum: the layer, the extractor, errors as responses, and a listener that knows who is still there.
+//!
+//! ```no_run
+//! use axum::{Router, routing::post};
+//! use onelane::EndpointGuard;
+//! use onelane::web::ClientLink;
+//! use onelane::web::axum::{GuardLayer, WatchedListener};
+//! use tokio::net::TcpListener;
+//!
+//! static REPORT: EndpointGuard = EndpointGuard::new("report");
+//!
+//! #[tokio::main]
+//! async fn main() -> std::io::Result<()> {
+//!     let app = Router::new()
+//!         .route("/report", post(|| async { "one request at a time here" }))
+//!         .layer(GuardLayer::new(&REPORT));
+//!
+//!     let listener = WatchedListener::from(TcpListener::bind("127.0.0.1:3000").await?);
+//!     axum::serve(listener, app.into_make_service_with_connect_info::<ClientLink>()).await
+//! }
+//! ```
+
+mod body;
+mod extract;
+#[cfg(unix)]
+mod listener;
+mod response;
+
+pub use self::body::{AxumBody, GuardLayer};
+#[cfg(unix)]
+pub use self::listener::{WatchedListener, WatchedStream};

@@ -1,0 +1,66 @@
+//! [`Guarded`], a turn as an argument of a handler.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use crate::guard::{OwnedPermit, SharedGuard};
+
+/// Names the guard that [`Guarded`] waits for.
+pub trait GuardSource: Send + Sync + 'static {
+    /// The guard.
+    fn guard() -> SharedGuard;
+}
+
+/// A turn as an argument of a handler: an extractor for axum and actix-web.
+///
+/// The handler starts when its turn has come, and gives it back when it drops this: at its end, or earlier where only a
+/// part of it needs the turn. Unlike under the layer, a client that leaves cancels the handler as the framework does;
+/// wrap what must not be cut in half in
+/// [`run_to_completion`](crate::EndpointGuard::run_to_completion).
+///
+/// In axum, place it before the extractor of the body. While it waits the body is unread, so a client that leaves is
+/// noticed only with a [`WatchedListener`](super::axum::WatchedListener).
+///
+/// ```
+/// use onelane::{EndpointGuard, SharedGuard};
+/// use onelane::web::{GuardSource, Guarded};
+///
+/// static REPORT: EndpointGuard = EndpointGuard::new("report");
+///
+/// struct Report;
+///
+/// impl GuardSource for Report {
+///     fn guard() -> SharedGuard {
+///         SharedGuard::from(&REPORT)
+///     }
+/// }
+///
+/// async fn report(turn: Guarded<Report>) -> &'static str {
+///     // … one request at a time here …
+///     drop(turn);
+///     // … and any number here.
+///     "done"
+/// }
+/// ```
+#[must_use = "the turn is over as soon as this is dropped"]
+pub struct Guarded<G> {
+    permit: OwnedPermit,
+    source: PhantomData<fn() -> G>,
+}
+
+impl<G: GuardSource> Guarded<G> {
+    pub(crate) fn new(permit: OwnedPermit) -> Self {
+        Self { permit, source: PhantomData }
+    }
+
+    /// The permit, to move it elsewhere.
+    pub fn into_permit(self) -> OwnedPermit {
+        self.permit
+    }
+}
+
+impl<G> fmt::Debug for Guarded<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Guarded").field(&self.permit).finish()
+    }
+}

@@ -1,0 +1,136 @@
+//! [`GuardOptions`], how a guarded route treats its requests.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Refusal;
+
+/// What becomes of a handler whose client leaves while it runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnDisconnect {
+    /// It runs to its end, holding its permit, in a task of its own, as handlers do in FastAPI. Its answer is dropped.
+    /// Nothing is spawned as long as clients stay.
+    #[default]
+    Finish,
+    /// It is dropped at its next `.await`, as handlers are without a guard.
+    Cancel,
+}
+
+/// How long a request holds its permit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Hold {
+    /// Until the handler has returned, and if its answer is a stream, until the stream has ended: the work goes on in
+    /// it. An answer that is already in memory holds nothing while the client reads it.
+    #[default]
+    Auto,
+    /// Until the handler has returned, streams too.
+    Head,
+    /// Until the body was handed to the server, or dropped, whatever it is.
+    Body,
+}
+
+/// How a guarded route treats its requests. The defaults are right for most.
+///
+/// ```
+/// use std::time::Duration;
+/// use onelane::web::{GuardOptions, Hold, OnDisconnect};
+///
+/// let options = GuardOptions::new()
+///     .on_disconnect(OnDisconnect::Cancel)
+///     .hold(Hold::Body)
+///     .body_hold_max(Duration::from_secs(5));
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct GuardOptions {
+    pub(crate) on_disconnect: OnDisconnect,
+    pub(crate) max_run: Duration,
+    pub(crate) hold: Hold,
+    pub(crate) body_hold_max: Duration,
+    #[cfg(feature = "tower")]
+    pub(crate) read_ahead: usize,
+    on_refusal: Option<Arc<dyn Fn(Refusal) -> Refusal + Send + Sync>>,
+}
+
+impl GuardOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self {
+            on_disconnect: OnDisconnect::Finish,
+            max_run: Duration::from_secs(3600),
+            hold: Hold::Auto,
+            body_hold_max: Duration::from_secs(30),
+            #[cfg(feature = "tower")]
+            read_ahead: 64 * 1024,
+            on_refusal: None,
+        }
+    }
+
+    /// What becomes of a handler whose client leaves while it runs. Default: [`OnDisconnect::Finish`].
+    pub fn on_disconnect(mut self, on_disconnect: OnDisconnect) -> Self {
+        self.on_disconnect = on_disconnect;
+        self
+    }
+
+    /// How long a handler may go on at most after its client has left; then it is dropped. Default: one hour.
+    pub fn max_run(mut self, max_run: Duration) -> Self {
+        self.max_run = max_run;
+        self
+    }
+
+    /// How long a request holds its permit. Default: [`Hold::Auto`].
+    pub fn hold(mut self, hold: Hold) -> Self {
+        self.hold = hold;
+        self
+    }
+
+    /// How long a response body may hold the permit at most, counted from its head; then the next request goes on
+    /// beside it. Default: 30 seconds, so that one slow reader does not own the endpoint.
+    pub fn body_hold_max(mut self, body_hold_max: Duration) -> Self {
+        self.body_hold_max = body_hold_max;
+        self
+    }
+
+    /// How many bytes of its body a request may read while it waits, plus what one read brings. Default: 64 KiB.
+    ///
+    /// A server based on hyper notices that a client has left only when nothing of its request is unread. So a request
+    /// that waits reads its body into memory, and the handler finds it there. With 0 nothing is read.
+    #[cfg(feature = "tower")]
+    pub fn read_ahead(mut self, bytes: usize) -> Self {
+        self.read_ahead = bytes;
+        self
+    }
+
+    /// Changes the answer to requests that are not let in.
+    pub fn on_refusal(mut self, change: impl Fn(Refusal) -> Refusal + Send + Sync + 'static) -> Self {
+        self.on_refusal = Some(Arc::new(change));
+        self
+    }
+
+    pub(crate) fn refuse(&self, refusal: Refusal) -> Refusal {
+        match &self.on_refusal {
+            Some(change) => change(refusal),
+            None => refusal,
+        }
+    }
+}
+
+impl Default for GuardOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for GuardOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GuardOptions")
+            .field("on_disconnect", &self.on_disconnect)
+            .field("max_run", &self.max_run)
+            .field("hold", &self.hold)
+            .field("body_hold_max", &self.body_hold_max)
+            .finish_non_exhaustive()
+    }
+}

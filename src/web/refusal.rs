@@ -1,0 +1,232 @@
+//! [`Refusal`], the answer to a request that was not let in.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::guard::AcquireError;
+
+/// What is said when nothing better is known, and the least that is ever said.
+const LEAST_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// The most that is ever said.
+const MOST_RETRY_AFTER: Duration = Duration::from_secs(3600);
+
+/// A header's name and value.
+pub(crate) type Header = (Cow<'static, str>, Cow<'static, str>);
+
+/// The answer to a request that was not let in: a status, `Retry-After` where a retry makes sense, and a body as RFC
+/// 9457 describes it (`application/problem+json`).
+///
+/// The [table of refusals](crate::web) says which error becomes what. Change any part of it with
+/// [`GuardOptions::on_refusal`](super::GuardOptions::on_refusal):
+///
+/// ```
+/// use onelane::web::{GuardOptions, Refusal};
+///
+/// let options = GuardOptions::new().on_refusal(|refusal: Refusal| {
+///     refusal.with_status(409).with_detail("This device is being configured by someone else.")
+/// });
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Refusal {
+    reason: RefusalReason,
+    status: u16,
+    retry_after: Option<Duration>,
+    kind: Cow<'static, str>,
+    title: Cow<'static, str>,
+    detail: Cow<'static, str>,
+    headers: Vec<Header>,
+    body: Option<(Cow<'static, str>, Bytes)>,
+}
+
+/// Why a request was not let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RefusalReason {
+    /// The guard did not let it in.
+    Guard(AcquireError),
+    /// Its client left while it waited. Nobody reads this answer; it shows in access logs.
+    ClientGone,
+    /// Its body broke off or was malformed, which showed while it waited.
+    BodyUnreadable,
+}
+
+/// The members of a problem, in the order of RFC 9457, section 3.1.
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: &'a str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+}
+
+impl Refusal {
+    fn new(reason: RefusalReason, status: u16, kind: &'static str, title: &'static str, detail: &'static str) -> Self {
+        Self {
+            reason,
+            status,
+            retry_after: None,
+            kind: kind.into(),
+            title: title.into(),
+            detail: detail.into(),
+            headers: Vec::new(),
+            body: None,
+        }
+    }
+
+    #[cfg(feature = "tower")]
+    pub(crate) fn client_gone() -> Self {
+        let detail = "The client closed its connection while the request waited.";
+        Self::new(RefusalReason::ClientGone, 499, "urn:onelane:client-gone", "Client gone", detail)
+    }
+
+    #[cfg(feature = "tower")]
+    pub(crate) fn body_unreadable() -> Self {
+        let detail = "The request body ended early or could not be understood.";
+        let kind = "urn:onelane:body-unreadable";
+        Self::new(RefusalReason::BodyUnreadable, 400, kind, "Request body unreadable", detail)
+    }
+
+    /// Why the request was not let in.
+    pub fn reason(&self) -> &RefusalReason {
+        &self.reason
+    }
+
+    /// The status code.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// How long the client is asked to wait, in whole seconds from 1 to 3,600.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// Answers with another status, such as 429 or 409.
+    ///
+    /// # Panics
+    ///
+    /// If `status` is not from 400 to 599.
+    pub fn with_status(mut self, status: u16) -> Self {
+        assert!((400..600).contains(&status), "a refusal has a status from 400 to 599, not {status}");
+        self.status = status;
+        self
+    }
+
+    /// Asks the client to come back after this long, in seconds rounded up. `None` sends no `Retry-After`.
+    pub fn with_retry_after(mut self, retry_after: Option<Duration>) -> Self {
+        self.retry_after = retry_after.map(whole_seconds);
+        self
+    }
+
+    /// Sets `type`, a URI that names the kind of problem. Default: `urn:onelane:…`.
+    pub fn with_type(mut self, uri: impl Into<Cow<'static, str>>) -> Self {
+        self.kind = uri.into();
+        self
+    }
+
+    /// Sets `title`, what kind of problem it is, in words.
+    pub fn with_title(mut self, title: impl Into<Cow<'static, str>>) -> Self {
+        self.title = title.into();
+        self
+    }
+
+    /// Sets `detail`, what happened to this request, in words.
+    pub fn with_detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+        self.detail = detail.into();
+        self
+    }
+
+    /// Adds a header.
+    ///
+    /// # Panics
+    ///
+    /// If `name` is no token of RFC 9110, or `value` is not visible ASCII.
+    pub fn with_header(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Cow<'static, str>>) -> Self {
+        let (name, value) = (name.into(), value.into());
+        let is_token = |c: u8| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c);
+        assert!(!name.is_empty() && name.bytes().all(is_token), "{name:?} is no header name");
+        assert!(value.bytes().all(|c| matches!(c, b' '..=b'~')), "{value:?} is no header value");
+        self.headers.push((name, value));
+        self
+    }
+
+    /// Answers with a body of your own instead of the problem.
+    ///
+    /// # Panics
+    ///
+    /// If `content_type` is not visible ASCII.
+    pub fn with_body(mut self, content_type: impl Into<Cow<'static, str>>, body: impl Into<Bytes>) -> Self {
+        let content_type = content_type.into();
+        assert!(content_type.bytes().all(|c| matches!(c, b' '..=b'~')), "{content_type:?} is no content type");
+        self.body = Some((content_type, body.into()));
+        self
+    }
+
+    /// All headers, with a body that is sent as it is.
+    pub(crate) fn into_parts(self) -> (u16, Vec<Header>, Bytes) {
+        let (content_type, body) = match self.body {
+            Some(body) => body,
+            None => {
+                let Self { kind, title, detail, status, .. } = &self;
+                let problem = Problem { r#type: kind, title, status: *status, detail };
+                let json = serde_json::to_vec(&problem).expect("strings and a number become JSON");
+                ("application/problem+json".into(), Bytes::from(json))
+            }
+        };
+        let mut headers = vec![("content-type".into(), content_type)];
+        if let Some(after) = self.retry_after {
+            headers.push(("retry-after".into(), after.as_secs().to_string().into()));
+        }
+        headers.extend(self.headers);
+        (self.status, headers, body)
+    }
+}
+
+impl From<AcquireError> for Refusal {
+    fn from(error: AcquireError) -> Self {
+        let (status, kind, title, detail) = match &error {
+            AcquireError::Busy { .. } => {
+                (503, "urn:onelane:busy", "Busy", "Another request is being served here. Try again later.")
+            }
+            AcquireError::QueueFull { .. } => {
+                (503, "urn:onelane:queue-full", "Queue full", "Too many requests wait here. Try again later.")
+            }
+            AcquireError::Timeout { .. } => {
+                (503, "urn:onelane:timeout", "No turn in time", "The requests before this one took too long.")
+            }
+            AcquireError::GrantExpired => (
+                503,
+                "urn:onelane:grant-expired",
+                "Turn missed",
+                "The server was too slow to take this request's turn.",
+            ),
+            AcquireError::Closed => (503, "urn:onelane:closed", "Closed", "No more requests are admitted here."),
+            AcquireError::WouldDeadlock => {
+                (500, "urn:onelane:would-deadlock", "Would wait for itself", "The server's handler waits for itself.")
+            }
+            AcquireError::BlockingInAsync => (
+                500,
+                "urn:onelane:blocking-in-async",
+                "Would block the server",
+                "The server's handler waits where it must not.",
+            ),
+        };
+        let retry_after = match &error {
+            AcquireError::Busy { .. } | AcquireError::QueueFull { .. } | AcquireError::Timeout { .. } => {
+                Some(error.retry_after().unwrap_or(LEAST_RETRY_AFTER))
+            }
+            AcquireError::GrantExpired => Some(LEAST_RETRY_AFTER),
+            _ => None,
+        };
+        Self::new(RefusalReason::Guard(error), status, kind, title, detail).with_retry_after(retry_after)
+    }
+}
+
+fn whole_seconds(duration: Duration) -> Duration {
+    let rounded_up = duration.saturating_add(Duration::from_nanos(999_999_999)).as_secs();
+    Duration::from_secs(rounded_up).clamp(LEAST_RETRY_AFTER, MOST_RETRY_AFTER)
+}

@@ -1,0 +1,55 @@
+//! [`HeldBody`], a response body that holds its request's permit.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use crate::web::body_hold::BodyHold;
+
+pin_project! {
+    /// A response body that holds its request's permit until it has ended or failed, is dropped, or has taken too long.
+    pub struct HeldBody<B> {
+        // Before the permit: what is left of the work is dropped while nobody else is inside.
+        #[pin]
+        body: B,
+        hold: BodyHold,
+    }
+}
+
+impl<B> HeldBody<B> {
+    pub(super) fn new(body: B, hold: BodyHold) -> Self {
+        Self { body, hold }
+    }
+}
+
+impl<B: Body> Body for HeldBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let mut this = self.project();
+        let frame = ready!(this.hold.poll_inside(|| this.body.as_mut().poll_frame(cx)));
+        // A server need not ask again after the last frame.
+        if !matches!(frame, Some(Ok(_))) || this.body.is_end_stream() {
+            this.hold.release();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl<B> fmt::Debug for HeldBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HeldBody").field("hold", &self.hold).finish_non_exhaustive()
+    }
+}

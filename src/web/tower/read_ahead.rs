@@ -1,0 +1,103 @@
+//! [`ReadAhead`], a request body that is read while the request waits, and [`Replay`], the same from the start.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Buf;
+use http_body::{Body, Frame, SizeHint};
+
+/// Reads the body of a request that waits, up to a limit, so that the server notices when the client leaves.
+#[derive(Debug)]
+pub(super) struct ReadAhead<B: Body> {
+    body: Pin<Box<B>>,
+    frames: VecDeque<Frame<B::Data>>,
+    buffered: usize,
+    limit: usize,
+    ended: bool,
+}
+
+/// A body whose first frames were read ahead.
+#[derive(Debug)]
+pub struct Replay<B: Body> {
+    body: Pin<Box<B>>,
+    frames: VecDeque<Frame<B::Data>>,
+    /// Bytes of data in `frames`.
+    buffered: u64,
+    ended: bool,
+}
+
+impl<B: Body> ReadAhead<B> {
+    pub(super) fn new(body: B, limit: usize) -> Self {
+        Self { body: Box::pin(body), frames: VecDeque::new(), buffered: 0, limit, ended: false }
+    }
+
+    /// Reads on. Ready only if the body breaks off.
+    ///
+    /// It stops when more than `limit` bytes are there, so that a body of exactly `limit` bytes is read to its end.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Infallible, B::Error>> {
+        while !self.ended && self.buffered <= self.limit && self.limit > 0 {
+            match ready!(self.body.as_mut().poll_frame(cx)) {
+                Some(frame) => {
+                    let frame = frame?;
+                    self.buffered += frame.data_ref().map_or(0, Buf::remaining);
+                    self.frames.push_back(frame);
+                }
+                None => self.ended = true,
+            }
+        }
+        Poll::Pending
+    }
+
+    pub(super) fn into_replay(self) -> Replay<B> {
+        Replay { body: self.body, frames: self.frames, buffered: self.buffered as u64, ended: self.ended }
+    }
+}
+
+impl<B: Body> Replay<B> {
+    /// The body as it was, if nothing was read of it.
+    #[cfg(feature = "axum")]
+    pub(crate) fn untouched(self) -> Result<B, Self>
+    where
+        B: Unpin,
+    {
+        if self.frames.is_empty() && !self.ended { Ok(*Pin::into_inner(self.body)) } else { Err(self) }
+    }
+}
+
+impl<B: Body> Body for Replay<B>
+where
+    B::Data: Unpin,
+{
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        if let Some(frame) = self.frames.pop_front() {
+            self.buffered -= frame.data_ref().map_or(0, |data| data.remaining() as u64);
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        self.body.as_mut().poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.frames.is_empty() && (self.ended || self.body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.ended {
+            return SizeHint::with_exact(self.buffered);
+        }
+        let rest = self.body.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower().saturating_add(self.buffered));
+        if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(self.buffered)) {
+            hint.set_upper(upper);
+        }
+        hint
+    }
+}
