@@ -2,15 +2,16 @@
 //!
 //! `cargo bench --features full --bench guard`
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::hint::black_box;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use futures::task::AtomicWaker;
 use onelane::{AcquireError, EndpointGuard, Queue};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Mutex, Semaphore};
@@ -130,7 +131,7 @@ const TASKS: u64 = 64;
 fn bench_contended<F: Future<Output = ()> + Send>(
     c: &mut Criterion,
     variant: &str,
-    turn: impl Fn(&'static Till) -> F + Copy + Send + 'static,
+    turn: impl Fn(u64, &'static Till) -> F + Copy + Send + 'static,
 ) {
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     c.benchmark_group("contended_64").throughput(criterion::Throughput::Elements(1)).bench_function(variant, |b| {
@@ -140,10 +141,10 @@ fn bench_contended<F: Future<Output = ()> + Send>(
             let elapsed = runtime.block_on(async {
                 let start = Instant::now();
                 let tasks: Vec<_> = (0..TASKS)
-                    .map(|_| {
+                    .map(|task| {
                         tokio::spawn(async move {
                             for _ in 0..each {
-                                turn(till).await;
+                                turn(task, till).await;
                             }
                         })
                     })
@@ -161,32 +162,70 @@ fn bench_contended<F: Future<Output = ()> + Send>(
 
 fn contended_64(c: &mut Criterion) {
     let guard = leak(EndpointGuard::new("bench"));
-    bench_contended(c, "onelane", move |till| async move {
+    bench_contended(c, "onelane", move |_, till| async move {
         let _permit = guard.acquire().await.expect("open");
         let before = till.add_one();
         yield_now().await;
         assert_eq!(till.0.load(Ordering::Relaxed), before, "callers overlapped");
     });
     let mutex = leak(Mutex::new(()));
-    bench_contended(c, "tokio_mutex", move |till| async move {
+    bench_contended(c, "tokio_mutex", move |_, till| async move {
         let _held = mutex.lock().await;
         let before = till.add_one();
         yield_now().await;
         assert_eq!(till.0.load(Ordering::Relaxed), before, "callers overlapped");
     });
     let semaphore = leak(Semaphore::new(1));
-    bench_contended(c, "tokio_semaphore", move |till| async move {
+    bench_contended(c, "tokio_semaphore", move |_, till| async move {
         let _held = semaphore.acquire().await.expect("open");
         let before = till.add_one();
         yield_now().await;
         assert_eq!(till.0.load(Ordering::Relaxed), before, "callers overlapped");
     });
     let mutex = leak(async_lock::Mutex::new(()));
-    bench_contended(c, "async_lock", move |till| async move {
+    bench_contended(c, "async_lock", move |_, till| async move {
         let _held = mutex.lock().await;
         let before = till.add_one();
         yield_now().await;
         assert_eq!(till.0.load(Ordering::Relaxed), before, "callers overlapped");
+    });
+}
+
+/// What the runtime alone takes for such a workload: 64 tasks hand a baton round, each to its fixed neighbour, so there is
+/// no lock and no queue, only the wakes and polls that strict order needs. No lock that hands over directly can be faster.
+struct Baton {
+    turn: AtomicU64,
+    runners: Vec<AtomicWaker>,
+}
+
+impl Baton {
+    fn new() -> Self {
+        Self { turn: AtomicU64::new(0), runners: (0..TASKS).map(|_| AtomicWaker::new()).collect() }
+    }
+
+    async fn take(&self, runner: u64) {
+        poll_fn(|cx| {
+            self.runners[runner as usize].register(cx.waker());
+            if self.turn.load(Ordering::Acquire) == runner { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    fn pass(&self, runner: u64) {
+        let next = (runner + 1) % TASKS;
+        self.turn.store(next, Ordering::Release);
+        self.runners[next as usize].wake();
+    }
+}
+
+fn contended_floor(c: &mut Criterion) {
+    let baton = leak(Baton::new());
+    bench_contended(c, "baton", move |task, till| async move {
+        baton.take(task).await;
+        let before = till.add_one();
+        yield_now().await;
+        assert_eq!(till.0.load(Ordering::Relaxed), before, "callers overlapped");
+        baton.pass(task);
     });
 }
 
@@ -250,8 +289,8 @@ fn bench_storm<H, F: Future<Output = H>>(c: &mut Criterion, variant: &str, acqui
 
 fn ready<F: Future>(future: Pin<&mut F>, cx: &mut Context<'_>) -> Option<F::Output> {
     match future.poll(cx) {
-        std::task::Poll::Ready(output) => Some(output),
-        std::task::Poll::Pending => None,
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
     }
 }
 
@@ -265,6 +304,6 @@ fn cancel_storm(c: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(3));
-    targets = uncontended, uncontended_owned, contended_64, busy_refusal, cancel_storm
+    targets = uncontended, uncontended_owned, contended_64, contended_floor, busy_refusal, cancel_storm
 }
 criterion_main!(benches);

@@ -1,0 +1,157 @@
+//! What the guard costs a request, over real sockets: an axum echo without a layer, behind the guard, and behind tower's
+//! limit. Ids are `group/variant`, one element is one request.
+//!
+//! `cargo bench --features full --bench http`
+//!
+//! The machine's noise is larger than the layer's cost, so after criterion's own figures the variants run in turn, in
+//! short rounds, and the line `axum_echo ratio` prints the median of the ratios taken round by round.
+
+#![allow(clippy::print_stdout, reason = "it prints the ratios")]
+
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::routing::post;
+use criterion::{Criterion, Throughput};
+use onelane::EndpointGuard;
+use onelane::web::axum::GuardLayer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, Runtime};
+use tower::limit::GlobalConcurrencyLimitLayer;
+
+const CONNECTIONS: usize = 32;
+const ROUNDS: usize = 150;
+const ROUND: u64 = 4_000;
+const REQUEST: &[u8] = b"POST /echo HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\n\r\nhello";
+
+static GUARD: EndpointGuard = EndpointGuard::builder("echo").permits(1024).build();
+
+fn echo() -> Router {
+    Router::new().route("/echo", post(|body: String| async move { body }))
+}
+
+/// Serves `app` on a thread of its own, so that the server is what limits the rate.
+fn serve(app: Router) -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.set_nonblocking(true).expect("a socket can be made non-blocking");
+    let address = listener.local_addr().expect("it is bound");
+    thread::spawn(move || {
+        runtime().block_on(async move {
+            let listener = TcpListener::from_std(listener).expect("it is non-blocking");
+            axum::serve(listener, app).await
+        })
+    });
+    address
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+/// A client with its connections open.
+struct Client {
+    runtime: Runtime,
+    connections: Vec<TcpStream>,
+    /// The length of a response: all are alike.
+    length: usize,
+}
+
+impl Client {
+    fn connect(address: SocketAddr) -> Self {
+        let runtime = runtime();
+        let (connections, length) = runtime.block_on(async {
+            let mut connections = Vec::new();
+            let mut length = 0;
+            for _ in 0..CONNECTIONS {
+                let mut connection = TcpStream::connect(address).await.expect("the server listens");
+                connection.set_nodelay(true).expect("a TCP socket");
+                connection.write_all(REQUEST).await.expect("the server reads");
+                let mut response = [0; 1024];
+                length = connection.read(&mut response).await.expect("the server answers");
+                assert!(response[..length].ends_with(b"\r\n\r\nhello"), "one read brings one response");
+                connections.push(connection);
+            }
+            (connections, length)
+        });
+        Self { runtime, connections, length }
+    }
+
+    /// Sends `requests` over all connections and waits for the answers.
+    fn run(&mut self, requests: u64) -> Duration {
+        let each = requests.div_ceil(CONNECTIONS as u64);
+        let length = self.length;
+        let connections = &mut self.connections;
+        self.runtime.block_on(async {
+            let start = Instant::now();
+            let clients = connections.iter_mut().map(|connection| async move {
+                let mut response = vec![0; length];
+                for _ in 0..each {
+                    connection.write_all(REQUEST).await.expect("the server reads");
+                    connection.read_exact(&mut response).await.expect("the server answers");
+                    assert!(response.starts_with(b"HTTP/1.1 200") && response.ends_with(b"hello"));
+                }
+            });
+            futures::future::join_all(clients).await;
+            start.elapsed()
+        })
+    }
+}
+
+fn axum_echo(c: &mut Criterion) {
+    let variants = [
+        ("no_layer", echo()),
+        ("onelane", echo().layer(GuardLayer::new(&GUARD))),
+        ("tower_concurrency_limit", echo().layer(GlobalConcurrencyLimitLayer::new(1024))),
+    ];
+    let mut clients: Vec<_> = variants.map(|(name, app)| (name, Client::connect(serve(app)))).into();
+    let mut group = c.benchmark_group("axum_echo");
+    group.throughput(Throughput::Elements(1));
+    for (name, client) in &mut clients {
+        group.bench_function(*name, |b| b.iter_custom(|requests| client.run(requests)));
+    }
+    group.finish();
+    // Not when only listing, or testing that the benches run.
+    if std::env::args().any(|argument| argument == "--bench") {
+        print_ratios(&mut clients);
+    }
+}
+
+/// Requests per second of each variant as a share of the first's.
+fn print_ratios(clients: &mut [(&str, Client)]) {
+    let mut ratios = vec![Vec::new(); clients.len()];
+    for round in 0..ROUNDS {
+        let mut times = vec![0.0; clients.len()];
+        // Another one goes first in each round, so that none profits from its place.
+        for i in 0..clients.len() {
+            let i = (i + round) % clients.len();
+            times[i] = clients[i].1.run(ROUND).as_secs_f64();
+        }
+        for (ratios, time) in ratios.iter_mut().zip(&times) {
+            ratios.push(times[0] / time);
+        }
+    }
+    for ((name, _), ratios) in clients.iter().zip(&mut ratios).skip(1) {
+        ratios.sort_by(f64::total_cmp);
+        let quantile = |q: f64| ratios[((ratios.len() - 1) as f64 * q) as usize];
+        println!(
+            "axum_echo ratio {name}/no_layer: {:.4} (requests a second; median of {ROUNDS} rounds of {ROUND}; quartiles {:.4} to {:.4})",
+            quantile(0.5),
+            quantile(0.25),
+            quantile(0.75),
+        );
+    }
+}
+
+fn main() {
+    let mut criterion = Criterion::default()
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(3))
+        .configure_from_args();
+    axum_echo(&mut criterion);
+    criterion.final_summary();
+    // Given back: every request held a permit, and none holds one now.
+    assert_eq!(GUARD.stats().held, 0);
+}
