@@ -1,6 +1,68 @@
-//! x
+//! Concurrency tools for tokio web services: what FastAPI users have at hand, for axum, actix-web and everything built on
+//! tower, and stricter. A guard lets one caller at a time into an endpoint, or N, in the order they came, with a bounded
+//! queue and a polite refusal, and it stays right when clients leave, handlers panic and servers stop.
+//!
+//! ```text
+//!            request
+//!               │
+//!   web      GuardLayer · GuardMiddleware · Guarded          a route, or an argument of its handler
+//!               │                                     ╲
+//!   guard    EndpointGuard ── queue ── turn            ╲── refusal: 503, Retry-After, problem+json
+//!               │              ╲
+//!               │               ╲── client leaves: its place is given up, its handler never runs
+//!            your handler, holding a Permit
+//!               │              ╲
+//!               │               ╲── client leaves: the handler runs to its end all the same
+//!            response
+//! ```
+//!
+//! ```
+//! use onelane::EndpointGuard;
+//!
+//! static REPORT: EndpointGuard = EndpointGuard::new("report");
+//!
+//! async fn report() -> Result<String, onelane::AcquireError> {
+//!     let _permit = REPORT.acquire().await?; // one at a time from here …
+//!     Ok("the report".to_owned())
+//! } // … to here
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! assert_eq!(report().await.unwrap(), "the report");
+//! assert_eq!(REPORT.stats().granted, 1);
+//! # }
+//! ```
+//!
+//! # Folders, in the order in which a request meets them
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`web`] | a request arrives: layers, middlewares, extractors, and what a refusal looks like |
+//! | [`guard`] | may it run now, wait, or is it refused? |
+//!
+//! # Features
+//!
+//! None is on by default, and each only adds.
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `tower` | [`web::tower`]: a layer for any tower service, such as tonic's and hyper's |
+//! | `axum` | [`web::axum`]: the layer for axum's routes, the extractor, errors as responses (implies `tower`) |
+//! | `actix-web` | [`web::actix`]: the middleware, the extractor, errors as responses |
+//! | `serde` | [`GuardStats`] can be serialized |
+//! | `full` | all of them |
+//!
+//! # More
+//!
+//! - [Coming from FastAPI](docs::from_fastapi): what you write there, and what you write here.
+//! - [Guarantees](docs::guarantees): what a drop, a panic and a shutdown do, type by type.
+
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(not(feature = "full"), allow(rustdoc::broken_intra_doc_links, reason = "links lead to what features add"))]
+
 mod counter;
+#[cfg(all(doc, not(loom)))]
+pub mod docs;
 #[cfg(not(loom))]
 pub mod guard;
 #[cfg(loom)]
@@ -11,5 +73,15 @@ mod sync;
 mod trace;
 #[cfg(all(not(loom), any(feature = "tower", feature = "actix-web")))]
 pub mod web;
+
 #[cfg(not(loom))]
-pub use guard::*;
+#[doc(inline)]
+pub use guard::{
+    Acquire, AcquireError, AcquireOwned, EndpointGuard, EndpointGuardBuilder, GuardStats, Order, OwnedPermit, Permit,
+    Queue, RetryEstimate, Run, RunToCompletion, SharedGuard,
+};
+
+/// The README's examples are compiled and run with the doctests.
+#[cfg(all(doctest, feature = "axum"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -12,23 +12,30 @@ thread_local! {
 }
 
 /// Marks this thread as inside a guard until dropped.
+///
+/// A thread that is about to end has no place for the mark: there it has no effect.
 #[derive(Debug)]
-pub(crate) struct Scope;
+pub(crate) struct Scope {
+    entered: bool,
+}
 
 impl Scope {
     pub(crate) fn enter(guard: &EndpointGuard) -> Self {
-        ENTERED.with_borrow_mut(|entered| entered.push(identity(guard)));
-        Self
+        let entered = ENTERED.try_with(|entered| entered.borrow_mut().push(identity(guard)));
+        Self { entered: entered.is_ok() }
     }
 
     pub(crate) fn is_inside(guard: &EndpointGuard) -> bool {
-        ENTERED.with_borrow(|entered| entered.contains(&identity(guard)))
+        ENTERED.try_with(|entered| entered.borrow().contains(&identity(guard))).unwrap_or(false)
     }
 }
 
 impl Drop for Scope {
     fn drop(&mut self) {
-        ENTERED.with_borrow_mut(|entered| entered.pop());
+        if self.entered {
+            // Scopes end in the reverse order in which they began: each spans one poll on this thread's stack.
+            let _ = ENTERED.try_with(|entered| entered.borrow_mut().pop());
+        }
     }
 }
 

@@ -1,0 +1,7 @@
+//! Pages to read.
+
+#[doc = include_str!("from_fastapi.md")]
+pub mod from_fastapi {}
+
+#[doc = include_str!("guarantees.md")]
+pub mod guarantees {}
