@@ -28,6 +28,8 @@ pub type GuardLayer = tower::GuardLayer<AxumBody>;
 pub enum AxumBody {}
 
 impl BodyKind for AxumBody {
+    const CALLED_ONCE: bool = true;
+
     fn link(extensions: &Extensions) -> Option<ClientLink> {
         link(extensions)
     }

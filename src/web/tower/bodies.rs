@@ -45,6 +45,10 @@ pub trait ResponseBody<B>: BodyKind {
 
 /// A kind of bodies: [`AnyBody`], or axum's.
 pub trait BodyKind: Send + Sync + 'static {
+    /// Whether a clone of the service is made for each request and called once, as axum does. Then the inner service
+    /// goes with the request, instead of a clone of it.
+    const CALLED_ONCE: bool;
+
     /// The link to the client, if the request carries one.
     fn link(extensions: &Extensions) -> Option<ClientLink>;
 }
@@ -54,6 +58,8 @@ pub trait BodyKind: Send + Sync + 'static {
 pub enum AnyBody {}
 
 impl BodyKind for AnyBody {
+    const CALLED_ONCE: bool = false;
+
     fn link(extensions: &Extensions) -> Option<ClientLink> {
         extensions.get().cloned()
     }

@@ -46,7 +46,7 @@ impl<K> GuardLayer<K> {
     }
 }
 
-impl<S, K> Layer<S> for GuardLayer<K> {
+impl<S: Clone, K> Layer<S> for GuardLayer<K> {
     type Service = GuardService<S, K>;
 
     fn layer(&self, inner: S) -> Self::Service {

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -13,17 +12,28 @@ use tower_service::Service;
 use super::bodies::{AnyBody, RequestBody, ResponseBody};
 use super::future::GuardFuture;
 use super::layer::Settings;
+use crate::sync::{Mutex, lock};
 
 /// A service behind a guard. Made by [`GuardLayer`](super::GuardLayer).
 pub struct GuardService<S, K = AnyBody> {
-    inner: S,
-    settings: Arc<Settings>,
+    /// Serves the next request. `None` once it has gone with a request.
+    inner: Option<S>,
+    shared: Arc<Shared<S>>,
     kind: PhantomData<fn() -> K>,
 }
 
-impl<S, K> GuardService<S, K> {
+/// What the clones of one service share.
+struct Shared<S> {
+    settings: Arc<Settings>,
+    /// Where an `inner` comes from after the first has gone. Cloned under the lock, which only happens where a caller
+    /// that was said to call once calls again.
+    spare: Mutex<S>,
+}
+
+impl<S: Clone, K> GuardService<S, K> {
     pub(super) fn new(inner: S, settings: Arc<Settings>) -> Self {
-        Self { inner, settings, kind: PhantomData }
+        let spare = Mutex::new(inner.clone());
+        Self { inner: Some(inner), shared: Arc::new(Shared { settings, spare }), kind: PhantomData }
     }
 }
 
@@ -42,25 +52,27 @@ where
     /// Ready when the inner service is. The turn is waited for in `call`: a service that is ready must not sit on a
     /// permit that no request uses.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
+        self.inner.get_or_insert_with(|| lock(&self.shared.spare).clone()).poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let next = self.inner.clone();
         // The one that was polled ready serves this request.
-        let inner = mem::replace(&mut self.inner, next);
-        GuardFuture::new(inner, Arc::clone(&self.settings), request)
+        let inner = self.inner.take().unwrap_or_else(|| lock(&self.shared.spare).clone());
+        if !K::CALLED_ONCE {
+            self.inner = Some(inner.clone());
+        }
+        GuardFuture::new(inner, Arc::clone(&self.shared.settings), request)
     }
 }
 
 impl<S: Clone, K> Clone for GuardService<S, K> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), settings: Arc::clone(&self.settings), kind: PhantomData }
+        Self { inner: self.inner.clone(), shared: Arc::clone(&self.shared), kind: PhantomData }
     }
 }
 
 impl<S: fmt::Debug, K> fmt::Debug for GuardService<S, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GuardService").field("inner", &self.inner).field("settings", &self.settings).finish()
+        f.debug_struct("GuardService").field("inner", &self.inner).field("settings", &self.shared.settings).finish()
     }
 }
