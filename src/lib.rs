@@ -60,6 +60,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(feature = "full"), allow(rustdoc::broken_intra_doc_links, reason = "links lead to what features add"))]
 
+#[cfg_attr(loom, allow(dead_code, reason = "the models have the lane without the guard around it"))]
 mod counter;
 #[cfg(all(doc, not(loom)))]
 pub mod docs;
@@ -67,7 +68,9 @@ pub mod docs;
 pub mod guard;
 #[cfg(loom)]
 #[path = "guard/lane/mod.rs"]
+#[allow(dead_code, unused_imports, unreachable_pub, reason = "the models have the lane without the guard around it")]
 mod lane;
+#[cfg_attr(loom, allow(dead_code, reason = "the models have the lane without the guard around it"))]
 mod sync;
 #[cfg(not(loom))]
 mod trace;

@@ -19,16 +19,16 @@ pin_project! {
     #[must_use = "futures do nothing unless polled"]
     pub struct Run<'a, F> {
         acquire: Acquire<'a>,
-        // Before the permit: what is left of the work is dropped while nobody else is inside.
+        // Before the permit: what is left of the work is dropped while nobody else is inside. `None` once it has ended.
         #[pin]
-        future: F,
+        future: Option<F>,
         permit: Option<Permit<'a>>,
     }
 }
 
 impl<'a, F> Run<'a, F> {
     pub(super) fn new(acquire: Acquire<'a>, future: F) -> Self {
-        Self { acquire, future, permit: None }
+        Self { acquire, future: Some(future), permit: None }
     }
 }
 
@@ -36,12 +36,14 @@ impl<F: Future> Future for Run<'_, F> {
     type Output = Result<F::Output, AcquireError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
+        let mut this = self.project();
         if this.permit.is_none() {
             *this.permit = Some(ready!(Pin::new(this.acquire).poll(cx))?);
         }
         let guard = *this.permit.as_ref().expect("taken above").0.guard();
-        let output = ready!(poll_inside(guard, this.permit, this.future, cx));
+        let future = this.future.as_mut().as_pin_mut().expect("it ends once, and with it the permit");
+        let output = ready!(poll_inside(guard, this.permit, future, cx));
+        this.future.set(None);
         *this.permit = None;
         Poll::Ready(Ok(output))
     }

@@ -1,0 +1,63 @@
+//! What a lane tells those who ask it.
+
+use super::queue::{Ticket, Turn};
+
+/// Why a caller was not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// Every permit is held, or someone waits already.
+    Busy,
+    /// So many wait that no more may.
+    Full,
+    Closed,
+}
+
+/// How joining the queue ended.
+#[derive(Debug)]
+pub(crate) enum Joined {
+    /// A permit had come free: the caller holds it.
+    Entered,
+    Queued(Ticket),
+    Refused(Refused),
+}
+
+/// What a waiter that asks finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// The caller holds a permit.
+    Entered,
+    /// Its grant was not taken in time.
+    Expired,
+    Closed,
+}
+
+impl Answer {
+    pub(super) fn of(turn: &Turn) -> Option<Self> {
+        match turn {
+            Turn::Waiting(_) => None,
+            Turn::Granted(_) => Some(Self::Entered),
+            Turn::Expired => Some(Self::Expired),
+            Turn::Closed | Turn::Vacant => Some(Self::Closed),
+        }
+    }
+}
+
+/// What a waiter that left had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// A place in the queue.
+    Waiting,
+    /// A permit, which is now the next one's.
+    PassedOn,
+    /// Nothing: the lane was closed, or its grant had expired.
+    Refused,
+}
+
+/// What a glance at the lane shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Snapshot {
+    pub(crate) held: usize,
+    pub(crate) waiting: usize,
+    pub(crate) granted: u64,
+    pub(crate) is_closed: bool,
+}
