@@ -1,5 +1,5 @@
-//! What the guard costs a request, over real sockets: an axum echo without a layer, behind the guard, and behind tower's
-//! limit. Ids are `group/variant`, one element is one request.
+//! What the guard costs a request, over real sockets: an axum echo without a layer, with one that does nothing, behind the
+//! guard, and behind tower's limit. Ids are `group/variant`, one element is one request.
 //!
 //! `cargo bench --features full --bench http`
 //!
@@ -9,6 +9,7 @@
 #![allow(clippy::print_stdout, reason = "it prints the ratios")]
 
 use std::net::SocketAddr;
+use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ use onelane::web::axum::GuardLayer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
+use tower::Service;
 use tower::limit::GlobalConcurrencyLimitLayer;
 
 const CONNECTIONS: usize = 32;
@@ -31,6 +33,24 @@ static GUARD: EndpointGuard = EndpointGuard::builder("echo").permits(1024).build
 
 fn echo() -> Router {
     Router::new().route("/echo", post(|body: String| async move { body }))
+}
+
+/// A layer that does nothing: what axum itself takes for any layer.
+#[derive(Clone)]
+struct NoOp<S>(S);
+
+impl<S: Service<R>, R> Service<R> for NoOp<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: R) -> S::Future {
+        self.0.call(request)
+    }
 }
 
 /// Serves `app` on a thread of its own, so that the server is what limits the rate.
@@ -103,6 +123,7 @@ impl Client {
 fn axum_echo(c: &mut Criterion) {
     let variants = [
         ("no_layer", echo()),
+        ("no_op_layer", echo().layer(tower::layer::layer_fn(NoOp))),
         ("onelane", echo().layer(GuardLayer::new(&GUARD))),
         ("tower_concurrency_limit", echo().layer(GlobalConcurrencyLimitLayer::new(1024))),
     ];

@@ -6,17 +6,16 @@ use std::time::Duration;
 
 use tokio::time::{Sleep, sleep};
 
-use super::EndpointGuard;
 use super::permit::OwnedPermit;
 use super::scope::Scope;
 use super::shared::SharedGuard;
 use crate::trace;
 
-/// Polls work that holds `permit`, a permit of `guard`.
+/// Polls work that holds `permit`, in the scope of its guard.
 ///
 /// If it panics, the permit is given back at once: the panic may be caught further out, and the work never dropped.
 pub(crate) fn poll_inside<F: Future + ?Sized, P>(
-    guard: &EndpointGuard,
+    scope: Scope,
     permit: &mut Option<P>,
     work: Pin<&mut F>,
     cx: &mut Context<'_>,
@@ -34,8 +33,8 @@ pub(crate) fn poll_inside<F: Future + ?Sized, P>(
     }
 
     let mut release = ReleaseOnPanic { permit, returned: false };
-    let _scope = Scope::enter(guard);
     let poll = work.poll(cx);
+    drop(scope);
     release.returned = true;
     poll
 }
@@ -45,23 +44,19 @@ pub(crate) fn poll_inside<F: Future + ?Sized, P>(
 pub(crate) struct Inside<F> {
     // Before the permit: what is left of the work is dropped while nobody else is inside.
     work: Pin<Box<F>>,
-    guard: SharedGuard,
+    /// `None` once the work has panicked.
     permit: Option<OwnedPermit>,
 }
 
 impl<F: Future> Inside<F> {
     pub(crate) fn new(work: Pin<Box<F>>, permit: OwnedPermit) -> Self {
-        Self { work, guard: permit.guard().clone(), permit: Some(permit) }
+        Self { work, permit: Some(permit) }
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
-        poll_inside(&self.guard, &mut self.permit, self.work.as_mut(), cx)
-    }
-
-    /// The work has not panicked.
-    #[cfg(any(feature = "tower", feature = "actix-web"))]
-    pub(crate) fn is_running(&self) -> bool {
-        self.permit.is_some()
+        let permit = self.permit.as_ref().expect("work is not polled after it panicked");
+        let scope = Scope::enter(permit.guard());
+        poll_inside(scope, &mut self.permit, self.work.as_mut(), cx)
     }
 
     /// The permit, once the work has returned.
@@ -71,10 +66,11 @@ impl<F: Future> Inside<F> {
     }
 
     /// Goes on without the caller, for `max_run` at most.
-    pub(crate) fn detach(self, max_run: Option<Duration>) -> Detached<F> {
-        trace::detached(self.guard.name());
-        self.guard.counters.detached.add(1);
-        Detached { inside: self, deadline: max_run.map(|limit| Box::pin(sleep(limit))) }
+    pub(crate) fn detach(self, max_run: Option<Duration>) -> Option<Detached<F>> {
+        let guard = self.permit.as_ref()?.guard().clone();
+        trace::detached(guard.name());
+        guard.counters.detached.add(1);
+        Some(Detached { inside: self, guard, deadline: max_run.map(|limit| Box::pin(sleep(limit))) })
     }
 }
 
@@ -83,6 +79,7 @@ impl<F: Future> Inside<F> {
 #[derive(Debug)]
 pub(crate) struct Detached<F: Future> {
     inside: Inside<F>,
+    guard: SharedGuard,
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
@@ -93,18 +90,18 @@ impl<F: Future> Future for Detached<F> {
         let this = &mut *self;
         // The output is dropped here, before the permit.
         if this.inside.poll(cx).map(drop).is_ready() {
-            this.inside.guard.counters.finished_detached.add(1);
+            this.guard.counters.finished_detached.add(1);
             return Poll::Ready(());
         }
         let Some(deadline) = &mut this.deadline else { return Poll::Pending };
         ready!(deadline.as_mut().poll(cx));
-        trace::cut_off(this.inside.guard.name(), "it ran longer than max_run after its caller had left");
+        trace::cut_off(this.guard.name(), "it ran longer than max_run after its caller had left");
         Poll::Ready(())
     }
 }
 
 impl<F: Future> Drop for Detached<F> {
     fn drop(&mut self) {
-        self.inside.guard.counters.gone_detached.add(1);
+        self.guard.counters.gone_detached.add(1);
     }
 }

@@ -12,6 +12,7 @@ use super::acquire::{Acquire, AcquireOwned};
 use super::error::AcquireError;
 use super::inside::{Inside, poll_inside};
 use super::permit::Permit;
+use super::scope::Scope;
 use super::shared::SharedGuard;
 
 pin_project! {
@@ -40,9 +41,9 @@ impl<F: Future> Future for Run<'_, F> {
         if this.permit.is_none() {
             *this.permit = Some(ready!(Pin::new(this.acquire).poll(cx))?);
         }
-        let guard = *this.permit.as_ref().expect("taken above").0.guard();
+        let scope = Scope::enter(this.permit.as_ref().expect("taken above").0.guard());
         let future = this.future.as_mut().as_pin_mut().expect("it ends once, and with it the permit");
-        let output = ready!(poll_inside(guard, this.permit, future, cx));
+        let output = ready!(poll_inside(scope, this.permit, future, cx));
         this.future.set(None);
         *this.permit = None;
         Poll::Ready(Ok(output))
@@ -101,8 +102,9 @@ impl<F: Future + Send + 'static> Drop for RunToCompletion<F> {
     fn drop(&mut self) {
         if let Stage::Inside(inside) = mem::replace(&mut self.stage, Stage::Done)
             && let Ok(runtime) = Handle::try_current()
+            && let Some(detached) = inside.detach(None)
         {
-            runtime.spawn(inside.detach(None));
+            runtime.spawn(detached);
         }
     }
 }

@@ -142,10 +142,10 @@ where
         let (finishes, max_run) = (options.on_disconnect == OnDisconnect::Finish, options.max_run);
         if let Some(inside) = self.take_inside()
             && finishes
-            && inside.is_running()
             && Handle::try_current().is_ok()
+            && let Some(detached) = inside.detach(Some(max_run))
         {
-            rt::spawn(inside.detach(Some(max_run)));
+            rt::spawn(detached);
         }
     }
 }

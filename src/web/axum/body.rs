@@ -2,12 +2,12 @@
 
 use axum::body::{Body, Bytes};
 use axum::extract::ConnectInfo;
-use http::Extensions;
+use http::{Extensions, Request};
 
 use crate::web::ClientLink;
-use crate::web::tower::{self, BodyKind, HeldBody, Replay, RequestBody, ResponseBody};
+use crate::web::tower::{BodyKind, GuardLayer as AnyGuardLayer, HeldBody, Replay, RequestBody, ResponseBody};
 
-/// Puts a guard in front of axum routes: [`tower::GuardLayer`] for axum's own body type, which it leaves as it is
+/// Puts a guard in front of axum routes: [`tower::GuardLayer`](AnyGuardLayer) for axum's own body type, which it leaves as it is
 /// wherever it can. One allocation a request.
 ///
 /// ```
@@ -21,7 +21,7 @@ use crate::web::tower::{self, BodyKind, HeldBody, Replay, RequestBody, ResponseB
 ///     .route("/report", post(|| async { "one request at a time here" }))
 ///     .layer(GuardLayer::new(&REPORT));
 /// ```
-pub type GuardLayer = tower::GuardLayer<AxumBody>;
+pub type GuardLayer = AnyGuardLayer<AxumBody>;
 
 /// The body kind for axum.
 #[derive(Clone, Copy, Debug)]
@@ -47,8 +47,8 @@ pub(super) fn link(extensions: &Extensions) -> Option<ClientLink> {
 impl RequestBody<Body> for AxumBody {
     type Request = Body;
 
-    fn untouched(body: Body) -> Body {
-        body
+    fn untouched(request: Request<Body>) -> Request<Body> {
+        request
     }
 
     fn replayed(body: Replay<Body>) -> Body {

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::Extensions;
+use http::{Extensions, Request};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
@@ -21,8 +21,8 @@ pub trait RequestBody<B: Body>: BodyKind {
     /// What the service behind the layer gets.
     type Request;
 
-    /// A body of which nothing was read.
-    fn untouched(body: B) -> Self::Request;
+    /// A request of whose body nothing was read.
+    fn untouched(request: Request<B>) -> Request<Self::Request>;
 
     /// A body that was read ahead.
     fn replayed(body: Replay<B>) -> Self::Request;
@@ -106,8 +106,8 @@ where
 {
     type Request = GuardRequestBody<B>;
 
-    fn untouched(body: B) -> GuardRequestBody<B> {
-        GuardRequestBody { source: Source::Untouched { body } }
+    fn untouched(request: Request<B>) -> Request<GuardRequestBody<B>> {
+        request.map(|body| GuardRequestBody { source: Source::Untouched { body } })
     }
 
     fn replayed(body: Replay<B>) -> GuardRequestBody<B> {

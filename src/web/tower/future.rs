@@ -202,7 +202,7 @@ where
                         unreachable!("it was arriving two lines above")
                     };
                     match poll {
-                        Poll::Ready(Ok(permit)) => this.enter(permit, inner, request.map(K::untouched)),
+                        Poll::Ready(Ok(permit)) => this.enter(permit, inner, K::untouched(request)),
                         Poll::Ready(Err(error)) => return Poll::Ready(Ok(this.refuse(error.into()))),
                         Poll::Pending => {
                             let (parts, body) = request.into_parts();
@@ -245,10 +245,10 @@ where
         let (finishes, max_run) = (options.on_disconnect == OnDisconnect::Finish, options.max_run);
         if let Some(inside) = self.take_inside()
             && finishes
-            && inside.is_running()
             && let Ok(runtime) = Handle::try_current()
+            && let Some(detached) = inside.detach(Some(max_run))
         {
-            runtime.spawn(inside.detach(Some(max_run)));
+            runtime.spawn(detached);
         }
     }
 }
