@@ -49,6 +49,7 @@ pub mod axum;
 mod body_hold;
 #[cfg(feature = "tower")]
 mod client_link;
+#[cfg(any(feature = "axum", feature = "actix-web"))]
 mod guarded;
 mod options;
 mod refusal;
@@ -57,6 +58,7 @@ pub mod tower;
 
 #[cfg(feature = "tower")]
 pub use self::client_link::ClientLink;
+#[cfg(any(feature = "axum", feature = "actix-web"))]
 pub use self::guarded::{GuardSource, Guarded};
 pub use self::options::{GuardOptions, Hold, OnDisconnect};
 pub use self::refusal::{Refusal, RefusalReason};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Refusal;
+use crate::guard::SharedGuard;
 
 /// What becomes of a handler whose client leaves while it runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,6 +54,13 @@ pub struct GuardOptions {
     #[cfg(feature = "tower")]
     pub(crate) read_ahead: usize,
     on_refusal: Option<Arc<dyn Fn(Refusal) -> Refusal + Send + Sync>>,
+}
+
+/// What one layer or middleware and all services behind it share.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) guard: SharedGuard,
+    pub(super) options: GuardOptions,
 }
 
 impl GuardOptions {

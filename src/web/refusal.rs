@@ -166,6 +166,16 @@ impl Refusal {
         self
     }
 
+    #[cfg(feature = "tower")]
+    pub(crate) fn into_http<B>(self, body_from: impl FnOnce(Bytes) -> B) -> http::Response<B> {
+        let (status, headers, body) = self.into_parts();
+        let mut response = http::Response::builder().status(status);
+        for (name, value) in headers {
+            response = response.header(name.as_ref(), value.as_ref());
+        }
+        response.body(body_from(body)).expect("a refusal checks its status and headers when they are set")
+    }
+
     /// All headers, with a body that is sent as it is.
     pub(crate) fn into_parts(self) -> (u16, Vec<Header>, Bytes) {
         let (content_type, body) = match self.body {

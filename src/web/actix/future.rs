@@ -14,11 +14,11 @@ use actix_web::{Error, rt};
 use tokio::runtime::Handle;
 
 use super::body::GuardBody;
-use super::middleware::Settings;
 use super::response::response;
 use crate::guard::inside::Inside;
 use crate::guard::{AcquireOwned, OwnedPermit, Scope};
 use crate::web::body_hold::BodyHold;
+use crate::web::options::Settings;
 use crate::web::{Hold, OnDisconnect};
 
 /// A request on its way through a guard. Made by [`GuardService`](super::GuardService).

@@ -14,6 +14,7 @@ use super::body::GuardBody;
 use super::future::GuardFuture;
 use crate::guard::SharedGuard;
 use crate::web::GuardOptions;
+use crate::web::options::Settings;
 
 /// Puts a guard in front of an actix-web app, scope, resource or route.
 ///
@@ -37,13 +38,6 @@ use crate::web::GuardOptions;
 #[derive(Clone, Debug)]
 pub struct GuardMiddleware {
     settings: Arc<Settings>,
-}
-
-/// What one middleware and all services behind it share.
-#[derive(Debug)]
-pub(super) struct Settings {
-    pub(super) guard: SharedGuard,
-    pub(super) options: GuardOptions,
 }
 
 impl GuardMiddleware {

@@ -8,12 +8,7 @@ use crate::web::Refusal;
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let (status, headers, body) = self.into_parts();
-        let mut response = Response::builder().status(status);
-        for (name, value) in headers {
-            response = response.header(name.as_ref(), value.as_ref());
-        }
-        response.body(Body::from(body)).expect("a refusal checks its status and headers when they are set")
+        self.into_http(Body::from)
     }
 }
 

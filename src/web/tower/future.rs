@@ -15,11 +15,11 @@ use tower_service::Service;
 
 use super::bodies::{RequestBody, ResponseBody};
 use super::held_body::HeldBody;
-use super::layer::Settings;
 use super::read_ahead::ReadAhead;
 use crate::guard::inside::Inside;
 use crate::guard::{AcquireOwned, OwnedPermit, Scope};
 use crate::web::body_hold::BodyHold;
+use crate::web::options::Settings;
 use crate::web::{ClientLink, Hold, OnDisconnect, Refusal};
 
 /// A request on its way through a guard. Made by [`GuardService`](super::GuardService).
@@ -94,12 +94,7 @@ where
     where
         K: ResponseBody<R>,
     {
-        let (status, headers, body) = self.settings.options.refuse(refusal).into_parts();
-        let mut response = Response::builder().status(status);
-        for (name, value) in headers {
-            response = response.header(name.as_ref(), value.as_ref());
-        }
-        response.body(K::refusal(body)).expect("a refusal checks its status and headers when they are set")
+        self.settings.options.refuse(refusal).into_http(K::refusal)
     }
 
     /// The service has answered: the permit is given back, or goes on with the body.

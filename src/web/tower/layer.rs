@@ -10,6 +10,7 @@ use super::bodies::AnyBody;
 use super::service::GuardService;
 use crate::guard::SharedGuard;
 use crate::web::GuardOptions;
+use crate::web::options::Settings;
 
 /// Puts a guard in front of a tower service, such as an axum route, a tonic server or a hyper service.
 ///
@@ -25,13 +26,6 @@ use crate::web::GuardOptions;
 pub struct GuardLayer<K = AnyBody> {
     settings: Arc<Settings>,
     kind: PhantomData<fn() -> K>,
-}
-
-/// What one layer and all services behind it share.
-#[derive(Debug)]
-pub(super) struct Settings {
-    pub(super) guard: SharedGuard,
-    pub(super) options: GuardOptions,
 }
 
 impl<K> GuardLayer<K> {

@@ -11,8 +11,8 @@ use tower_service::Service;
 
 use super::bodies::{AnyBody, RequestBody, ResponseBody};
 use super::future::GuardFuture;
-use super::layer::Settings;
 use crate::sync::{Mutex, lock};
+use crate::web::options::Settings;
 
 /// A service behind a guard. Made by [`GuardLayer`](super::GuardLayer).
 pub struct GuardService<S, K = AnyBody> {
