@@ -5,9 +5,9 @@ use axum::extract::ConnectInfo;
 use http::{Extensions, Request};
 
 use crate::web::ClientLink;
-use crate::web::tower::{BodyKind, GuardLayer as AnyGuardLayer, HeldBody, Replay, RequestBody, ResponseBody};
+use crate::web::tower::{BodyKind, GuardLayerFor, HeldBody, Replay, RequestBody, ResponseBody};
 
-/// Puts a guard in front of axum routes: [`tower::GuardLayer`](AnyGuardLayer) for axum's own body type, which it leaves as it is
+/// Puts a guard in front of axum routes: [`tower::GuardLayer`](crate::web::tower::GuardLayer) for axum's own body type, which it leaves as it is
 /// wherever it can. One allocation a request.
 ///
 /// ```
@@ -21,7 +21,7 @@ use crate::web::tower::{BodyKind, GuardLayer as AnyGuardLayer, HeldBody, Replay,
 ///     .route("/report", post(|| async { "one request at a time here" }))
 ///     .layer(GuardLayer::new(&REPORT));
 /// ```
-pub type GuardLayer = AnyGuardLayer<AxumBody>;
+pub type GuardLayer = GuardLayerFor<AxumBody>;
 
 /// The body kind for axum.
 #[derive(Clone, Copy, Debug)]

@@ -18,17 +18,45 @@ use crate::web::options::Settings;
 /// of refusals](crate::web) says; they are never errors. However often the layer is cloned and wherever it is added,
 /// one guard is one guard.
 ///
-/// In axum, use [`web::axum::GuardLayer`](crate::web::axum::GuardLayer), which is this for axum's body type.
+/// In axum, use [`web::axum::GuardLayer`](crate::web::axum::GuardLayer), which is the same for axum's body type.
 ///
 /// # Panics
 ///
 /// A panic in the service gives the permit back and goes on through the layer.
-pub struct GuardLayer<K = AnyBody> {
+///
+/// # Examples
+///
+/// ```
+/// # use std::convert::Infallible;
+/// use http::{Request, Response};
+/// use onelane::EndpointGuard;
+/// use onelane::web::tower::GuardLayer;
+/// use tower::{ServiceBuilder, ServiceExt, service_fn};
+///
+/// static REPORT: EndpointGuard = EndpointGuard::new("report");
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Infallible> {
+/// let service = ServiceBuilder::new()
+///     .layer(GuardLayer::new(&REPORT))
+///     .service(service_fn(|_request| async {
+///         Ok::<_, Infallible>(Response::new("one request at a time here".to_owned()))
+///     }));
+///
+/// let response = service.oneshot(Request::new(String::new())).await?;
+/// assert_eq!(response.status(), 200);
+/// # Ok(())
+/// # }
+/// ```
+pub type GuardLayer = GuardLayerFor<AnyBody>;
+
+/// [`GuardLayer`], for one kind of bodies.
+pub struct GuardLayerFor<K> {
     settings: Arc<Settings>,
     kind: PhantomData<fn() -> K>,
 }
 
-impl<K> GuardLayer<K> {
+impl<K> GuardLayerFor<K> {
     /// Guards services with `guard`, a `&'static EndpointGuard` or an `Arc` of one.
     pub fn new(guard: impl Into<SharedGuard>) -> Self {
         Self::with_options(guard, GuardOptions::new())
@@ -40,7 +68,7 @@ impl<K> GuardLayer<K> {
     }
 }
 
-impl<S: Clone, K> Layer<S> for GuardLayer<K> {
+impl<S: Clone, K> Layer<S> for GuardLayerFor<K> {
     type Service = GuardService<S, K>;
 
     fn layer(&self, inner: S) -> Self::Service {
@@ -48,13 +76,13 @@ impl<S: Clone, K> Layer<S> for GuardLayer<K> {
     }
 }
 
-impl<K> Clone for GuardLayer<K> {
+impl<K> Clone for GuardLayerFor<K> {
     fn clone(&self) -> Self {
         Self { settings: Arc::clone(&self.settings), kind: PhantomData }
     }
 }
 
-impl<K> fmt::Debug for GuardLayer<K> {
+impl<K> fmt::Debug for GuardLayerFor<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GuardLayer").field("settings", &self.settings).finish()
     }

@@ -19,6 +19,6 @@ mod service;
 pub use self::bodies::{AnyBody, BodyKind, GuardBody, GuardRequestBody, RequestBody, ResponseBody};
 pub use self::future::GuardFuture;
 pub use self::held_body::HeldBody;
-pub use self::layer::GuardLayer;
+pub use self::layer::{GuardLayer, GuardLayerFor};
 pub use self::read_ahead::Replay;
 pub use self::service::GuardService;
