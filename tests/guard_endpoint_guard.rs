@@ -34,7 +34,10 @@ fn assert_idle(guard: &EndpointGuard) {
 
 /// Waits for what another thread is about to do.
 fn until(mut is_true: impl FnMut() -> bool) {
+    // Real time, for the other thread runs in no other. Much more than it needs.
+    let late = std::time::Instant::now() + 10 * SECOND;
     while !is_true() {
+        assert!(std::time::Instant::now() < late, "the other thread did not get there");
         thread::yield_now();
     }
 }
