@@ -34,9 +34,28 @@ fn assert_idle(guard: &EndpointGuard) {
 
 /// Waits for what another thread is about to do.
 fn until(mut is_true: impl FnMut() -> bool) {
+    // Real time, for the other thread runs in no other. Much more than it needs.
+    let late = std::time::Instant::now() + 10 * SECOND;
     while !is_true() {
+        assert!(std::time::Instant::now() < late, "the other thread did not get there");
         thread::yield_now();
     }
+}
+
+/// Fails instead of hanging, at once where time is paused.
+async fn in_time<F: Future>(future: F) -> F::Output {
+    timeout(1_000 * SECOND, future).await.expect("it hangs")
+}
+
+/// Lets other tasks run until they have done what is waited for.
+async fn eventually(mut is_true: impl FnMut() -> bool) {
+    for _ in 0..10_000 {
+        if is_true() {
+            return;
+        }
+        yield_now().await;
+    }
+    panic!("the other tasks did not get there");
 }
 
 fn two_workers() -> Runtime {
@@ -626,7 +645,7 @@ mod panic {
         assert_idle(&guard);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_panic_in_a_task_lets_the_next_caller_in() {
         let guard = leaked(EndpointGuard::new("panic"));
         let holder = tokio::spawn(async {
@@ -635,7 +654,7 @@ mod panic {
             panic!("while it holds the permit");
         });
         yield_now().await;
-        drop(guard.acquire().await.unwrap());
+        drop(in_time(guard.acquire()).await.unwrap());
         assert!(holder.await.unwrap_err().is_panic());
         assert_eq!(guard.stats().panicked, 1);
         assert_idle(guard);
@@ -659,7 +678,7 @@ mod nesting {
         assert_idle(&guard);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn acquiring_again_inside_run_to_completion_is_refused() {
         let guard = leaked(EndpointGuard::new("nested"));
         let nested = guard.run_to_completion(async {
@@ -667,11 +686,11 @@ mod nesting {
             yield_now().await;
             guard.run_to_completion(async {}).await
         });
-        assert_eq!(nested.await, Ok(Err(AcquireError::WouldDeadlock)));
+        assert_eq!(in_time(nested).await, Ok(Err(AcquireError::WouldDeadlock)));
         assert_idle(guard);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn acquiring_again_after_the_caller_left_is_refused() {
         let guard = leaked(EndpointGuard::new("nested"));
         let (tell, told) = oneshot::channel();
@@ -681,7 +700,7 @@ mod nesting {
         }));
         assert_pending!(run.poll());
         drop(run);
-        assert_eq!(told.await, Ok(Err(AcquireError::WouldDeadlock)));
+        assert_eq!(in_time(told).await, Ok(Err(AcquireError::WouldDeadlock)));
     }
 
     #[test]
@@ -691,21 +710,23 @@ mod nesting {
         assert_eq!(nested, Ok(Err(AcquireError::WouldDeadlock)));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn two_branches_of_one_task_take_turns() {
         let guard = EndpointGuard::new("joined");
         let turn = || async {
             assert_eq!(guard.stats().held, 1);
             yield_now().await;
         };
-        assert_eq!(tokio::join!(guard.run(turn()), guard.run(turn())), (Ok(()), Ok(())));
+        let both = in_time(async { tokio::join!(guard.run(turn()), guard.run(turn())) });
+        assert_eq!(both.await, (Ok(()), Ok(())));
         let acquire = || async {
             let permit = guard.acquire().await?;
             yield_now().await;
             drop(permit);
             Ok::<_, AcquireError>(())
         };
-        assert_eq!(tokio::join!(acquire(), guard.run(turn()), acquire()), (Ok(()), Ok(()), Ok(())));
+        let all = in_time(async { tokio::join!(acquire(), guard.run(turn()), acquire()) });
+        assert_eq!(all.await, (Ok(()), Ok(()), Ok(())));
         assert_eq!(guard.stats().granted, 5);
         assert_idle(&guard);
     }
@@ -720,18 +741,26 @@ mod nesting {
         assert_idle(&guard);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_task_spawned_inside_queues_as_anyone() {
         let guard = leaked(EndpointGuard::new("spawned"));
         let mut spawned = None;
         let run = guard.run(async {
             spawned = Some(tokio::spawn(async { guard.acquire().await.map(drop) }));
-            while guard.stats().waiting == 0 {
-                yield_now().await;
-            }
+            eventually(|| guard.stats().waiting == 1).await;
         });
         run.await.unwrap();
-        assert_eq!(spawned.unwrap().await.unwrap(), Ok(()));
+        assert_eq!(in_time(spawned.unwrap()).await.unwrap(), Ok(()));
+    }
+
+    #[test]
+    fn another_guard_that_is_full_is_waited_for_inside() {
+        let (outer, inner) = (EndpointGuard::new("outer"), EndpointGuard::new("inner"));
+        let permit = inner.try_acquire().unwrap();
+        let mut run = task::spawn(outer.run(async { inner.run(async {}).await }));
+        assert_pending!(run.poll());
+        drop(permit);
+        assert_eq!(assert_ready_ok!(run.poll()), Ok(()));
     }
 
     #[test]
@@ -786,7 +815,7 @@ mod futurelock {
     async fn ends_with_a_grant_timeout() {
         let guard = Arc::new(EndpointGuard::builder("futurelock").grant_timeout(SECOND).build());
         let start = Instant::now();
-        assert_eq!(program(&guard).await, Err(AcquireError::GrantExpired));
+        assert_eq!(in_time(program(&guard)).await, Err(AcquireError::GrantExpired));
         // Five seconds for the background task, one for the turn that nobody takes.
         let fine = Duration::from_millis(5);
         assert!((6 * SECOND..6 * SECOND + fine).contains(&start.elapsed()), "{:?}", start.elapsed());
@@ -807,7 +836,7 @@ mod futurelock {
         assert!(is_full(&guard.acquire().await.unwrap_err()), "the turn may still be taken");
         advance(SECOND).await;
         // The newcomer finds the turn expired, lines up behind the other, and watches over that one's turn.
-        drop(guard.acquire().await.unwrap());
+        drop(in_time(guard.acquire()).await.unwrap());
         assert_eq!(assert_ready_err!(granted.poll()), AcquireError::GrantExpired);
         assert_eq!(assert_ready_err!(queued.poll()), AcquireError::GrantExpired);
         assert_eq!(guard.stats().expired, 2);
@@ -877,7 +906,7 @@ mod futurelock {
     #[test]
     fn a_blocking_caller_watches_too() {
         // Real time: a parked thread has no other clock.
-        let guard = EndpointGuard::builder("blocking").grant_timeout(Duration::from_millis(20)).build();
+        let guard = leaked(EndpointGuard::builder("blocking").grant_timeout(Duration::from_millis(20)).build());
         let permit = guard.try_acquire().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let mut left_alone = task::spawn(guard.acquire());
@@ -886,10 +915,12 @@ mod futurelock {
             assert_pending!(left_alone.poll());
         }
         drop(permit);
-        drop(guard.acquire_blocking().unwrap());
+        let blocking = thread::spawn(|| guard.acquire_blocking().map(drop));
+        until(|| blocking.is_finished());
+        assert_eq!(blocking.join().unwrap(), Ok(()));
         assert_eq!(assert_ready_err!(left_alone.poll()), AcquireError::GrantExpired);
         assert_eq!(guard.stats().expired, 1);
-        assert_idle(&guard);
+        assert_idle(guard);
     }
 }
 
@@ -950,9 +981,9 @@ mod blocking {
         two_workers().block_on(async {
             let permit = guard.acquire().await.unwrap();
             let blocked = spawn_blocking(|| guard.acquire_blocking().map(drop));
-            while guard.stats().waiting == 0 {
-                yield_now().await;
-            }
+            // The other thread needs real time to get there.
+            let in_queue = spawn_blocking(|| until(|| guard.stats().waiting == 1));
+            in_queue.await.unwrap();
             drop(permit);
             assert_eq!(blocked.await.unwrap(), Ok(()));
         });
@@ -992,7 +1023,7 @@ mod blocking {
         spent.count()
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn what_a_task_may_do_in_one_poll_stays_as_it_was() {
         let whole = tokio::spawn(async { spend(1_000) }).await.unwrap();
         assert!((2..1_000).contains(&whole), "{whole}");
@@ -1009,7 +1040,7 @@ mod blocking {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_task_that_finds_the_guard_free_again_and_again_lets_others_run() {
     let guard = EndpointGuard::new("cooperative");
     let others = Arc::new(AtomicUsize::new(0));
@@ -1032,7 +1063,7 @@ async fn a_task_that_finds_the_guard_free_again_and_again_lets_others_run() {
 mod run_to_completion {
     use super::*;
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_caller_that_leaves_while_it_waits_starts_nothing() {
         let guard = leaked(EndpointGuard::new("waiting"));
         let permit = guard.acquire().await.unwrap();
@@ -1046,7 +1077,7 @@ mod run_to_completion {
         assert_idle(guard);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_caller_that_leaves_before_it_takes_its_turn_starts_nothing() {
         let guard = leaked(EndpointGuard::new("granted"));
         let permit = guard.acquire().await.unwrap();
@@ -1058,7 +1089,7 @@ mod run_to_completion {
         assert_eq!(guard.stats().finished_detached, 0);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn work_whose_caller_leaves_ends_with_the_permit_held() {
         let guard = Arc::new(EndpointGuard::new("running"));
         let (end, ended) = oneshot::channel::<()>();
@@ -1076,13 +1107,13 @@ mod run_to_completion {
         let mut drained = task::spawn(guard.drained());
         assert_pending!(drained.poll());
         end.send(()).unwrap();
-        guard.drained().await;
+        in_time(guard.drained()).await;
         assert_ready!(drained.poll());
         assert_eq!(guard.stats().finished_detached, 1);
         assert_idle(&guard);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn the_next_caller_enters_when_the_work_has_ended() {
         let guard = leaked(EndpointGuard::new("next"));
         let (end, ended) = oneshot::channel::<()>();
@@ -1100,14 +1131,12 @@ mod run_to_completion {
         let mut next = task::spawn(guard.run(async { finished.load(Ordering::SeqCst) }));
         assert_pending!(next.poll());
         end.send(()).unwrap();
-        while !next.is_woken() {
-            yield_now().await;
-        }
+        eventually(|| next.is_woken()).await;
         assert_eq!(assert_ready_ok!(next.poll()), 1);
         assert_idle(guard);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_panic_after_the_caller_left_is_counted_and_frees_the_guard() {
         let guard = leaked(EndpointGuard::new("panic"));
         let mut run = task::spawn(guard.run_to_completion(async {
@@ -1116,13 +1145,13 @@ mod run_to_completion {
         }));
         assert_pending!(run.poll());
         drop(run);
-        drop(guard.acquire().await.unwrap());
+        drop(in_time(guard.acquire()).await.unwrap());
         yield_now().await;
         assert_eq!((guard.stats().panicked, guard.stats().finished_detached), (1, 0));
         assert_idle(guard);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn who_stays_gets_the_answer_and_nothing_is_detached() {
         let guard = leaked(EndpointGuard::new("stays"));
         assert_eq!(guard.run_to_completion(async { yield_now().await }).await, Ok(()));
@@ -1244,7 +1273,7 @@ mod leftovers {
         assert_dropped_inside(guard);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn of_work_whose_caller_has_left_and_of_its_output() {
         let guard = fresh();
         let mut run = task::spawn(guard.run_to_completion(async {
@@ -1253,7 +1282,8 @@ mod leftovers {
         }));
         assert_pending!(run.poll());
         drop(run);
-        drop(guard.acquire().await.unwrap());
+        // Nobody waits for the permit: then it would be held again at once.
+        eventually(|| guard.stats().held == 0).await;
         assert_dropped_inside(guard);
     }
 }

@@ -136,3 +136,38 @@ impl Answer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(1);
+
+    /// The moment between the last question and the end of the time is too short to be met from outside.
+    #[test]
+    fn turn_that_comes_as_the_time_is_over_wins() {
+        let guard = EndpointGuard::builder("race").max_wait(LIMIT).build();
+        let permit = guard.try_acquire().expect("nobody is inside");
+        let mut wait = Wait::default();
+        assert_eq!(wait.line_up(&guard, Waker::noop()), None);
+        assert_eq!(wait.ask(&guard, Waker::noop()), None);
+        drop(permit);
+        assert_eq!(wait.look_up(&guard, Instant::now() + LIMIT), Some(Ok(())));
+        assert_eq!((guard.stats().held, guard.stats().timed_out), (1, 0));
+    }
+
+    #[test]
+    fn turn_that_does_not_come_in_time_is_given_up() {
+        let guard = EndpointGuard::builder("late").max_wait(LIMIT).build();
+        let _permit = guard.try_acquire().expect("nobody is inside");
+        let mut wait = Wait::default();
+        assert_eq!(wait.line_up(&guard, Waker::noop()), None);
+        let due = wait.next_look().expect("it has a limit");
+        assert_eq!(wait.look_up(&guard, due - Duration::from_nanos(1)), None);
+        assert!(wait.is_queued());
+        let given_up = wait.look_up(&guard, due);
+        assert!(matches!(given_up, Some(Err(AcquireError::Timeout { waited: LIMIT, .. }))), "{given_up:?}");
+        assert!(!wait.is_queued());
+        assert_eq!((guard.stats().waiting, guard.stats().timed_out), (0, 1));
+    }
+}

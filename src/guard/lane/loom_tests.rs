@@ -185,30 +185,6 @@ fn two_permits_never_admit_a_third() {
 }
 
 #[test]
-fn who_enters_beside_a_hand_over_sees_what_all_who_left_did() {
-    check_bounded(|| {
-        let shared = Shared::new(2, MAX_WAITING);
-        assert_eq!([shared.lane.try_enter(), shared.lane.try_enter()], [Ok(()), Ok(())]);
-        let place = shared.queue();
-        let leave = |shared: &Shared| {
-            shared.sum.fetch_add(1, Ordering::Relaxed);
-            shared.exit();
-        };
-        let holders = [spawn(&shared, leave), spawn(&shared, leave)];
-        // One permit is set aside for the caller in the queue. The other is free only if both holders have left.
-        if shared.lane.try_enter().is_ok() {
-            assert_eq!(shared.sum.load(Ordering::Relaxed), 2);
-            shared.exit();
-        }
-        for holder in holders {
-            holder.join().unwrap();
-        }
-        assert_eq!(shared.lane.leave(place, || None), Gone::PassedOn);
-        shared.assert_idle_after(2);
-    });
-}
-
-#[test]
 fn nobody_barges_in_while_a_turn_is_handed_over() {
     loom::model(|| {
         let shared = Shared::held(MAX_WAITING);

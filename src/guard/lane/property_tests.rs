@@ -376,35 +376,58 @@ fn skip_turns(lane: &Lane, turns: u64) {
     lane.word.fetch_add(turns << 40, Ordering::Relaxed);
 }
 
+/// Three turns of one kind: those that pass a quarter of the 24 bits must carry, whatever their kind.
+#[derive(Clone, Copy, Debug)]
+enum Turns {
+    Entered,
+    Joined,
+    HandedOver,
+}
+
+fn take_three(lane: &Lane, turns: Turns) {
+    match turns {
+        Turns::Entered => {
+            for _ in 0..3 {
+                assert_eq!(lane.try_enter(), Ok(()));
+                lane.exit(|| None);
+            }
+        }
+        Turns::Joined => {
+            for _ in 0..3 {
+                assert!(matches!(lane.join(Waker::noop().clone()), Joined::Entered));
+                lane.exit(|| None);
+            }
+        }
+        Turns::HandedOver => {
+            assert_eq!(lane.try_enter(), Ok(()));
+            let tickets = [0, 1].map(|_| match lane.join(Waker::noop().clone()) {
+                Joined::Queued(ticket) => ticket,
+                joined => panic!("the lane is held: {joined:?}"),
+            });
+            lane.exit(|| None);
+            for ticket in tickets {
+                assert_eq!(lane.leave(ticket, || None), Gone::PassedOn);
+            }
+        }
+    }
+}
+
 #[test]
 fn count_of_turns_goes_on_where_the_24_bits_in_the_word_start_again() {
-    let lane = Lane::new(1, 8, Order::Fifo);
-    let mut expected = 0;
-    // Three times round the 24 bits, each quarter passed by another kind of turn.
-    for quarter in 0..12 {
-        skip_turns(&lane, CARRY_EVERY - 3);
-        expected += CARRY_EVERY - 3;
-        for turn in 0..6 {
-            assert_eq!(lane.try_enter(), Ok(()));
-            expected += 1;
-            if (turn + quarter) % 2 == 0 {
-                let Joined::Queued(ticket) = lane.join(Waker::noop().clone()) else { panic!("the lane is held") };
-                assert!(!lane.exit(|| None));
-                expected += 1;
-                assert_eq!(lane.snapshot().granted, expected);
-                assert_eq!(lane.leave(ticket, || None), Gone::PassedOn);
-            } else {
-                assert!(!lane.exit(|| None));
-            }
-            assert_eq!(lane.snapshot().granted, expected);
+    for turns in [Turns::Entered, Turns::Joined, Turns::HandedOver] {
+        let lane = Lane::new(1, 8, Order::Fifo);
+        // The second of three turns completes a quarter, each time.
+        skip_turns(&lane, CARRY_EVERY - 2);
+        let mut expected = CARRY_EVERY - 2;
+        // Three times round.
+        for quarter in 0..12 {
+            take_three(&lane, turns);
+            expected += 3;
+            assert_eq!(lane.snapshot().granted, expected, "{turns:?}, quarter {quarter}");
+            skip_turns(&lane, CARRY_EVERY - 3);
+            expected += CARRY_EVERY - 3;
+            assert_eq!(lane.snapshot().granted, expected, "{turns:?}, quarter {quarter}");
         }
-        // Back to the start of the quarter's last three turns.
-        skip_turns(&lane, CARRY_EVERY - expected % CARRY_EVERY - 1);
-        expected += CARRY_EVERY - expected % CARRY_EVERY - 1;
-        assert_eq!(lane.try_enter(), Ok(()));
-        lane.exit(|| None);
-        expected += 1;
-        assert_eq!(lane.snapshot().granted, expected);
+        assert!(expected > 3 << 24, "the count went round three times: {expected}");
     }
-    assert!(expected > 2 << 24, "the count went round more than once: {expected}");
 }
