@@ -519,6 +519,30 @@ mod close {
         assert_idle(&guard);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_that_nobody_takes_does_not_keep_it_from_draining() {
+        let guard = EndpointGuard::builder("left alone").grant_timeout(SECOND).build();
+        let permit = guard.try_acquire().unwrap();
+        let mut left_alone = task::spawn(guard.acquire());
+        assert_pending!(left_alone.poll());
+        drop(permit);
+        guard.close();
+        timeout(10 * SECOND, guard.drained()).await.expect("the turn expires, though nobody waits for it any more");
+        assert_eq!(assert_ready_err!(left_alone.poll()), AcquireError::GrantExpired);
+        assert_idle(&guard);
+    }
+
+    #[test]
+    fn those_that_waited_count_as_refused() {
+        let guard = EndpointGuard::new("closing");
+        let _permit = guard.try_acquire().unwrap();
+        let mut callers = [0; 3].map(|_| task::spawn(guard.acquire()));
+        callers.iter_mut().for_each(|caller| assert_pending!(caller.poll()));
+        guard.close();
+        callers.iter_mut().for_each(|caller| assert!(assert_ready!(caller.poll()).is_err()));
+        assert_eq!((guard.stats().queued, guard.stats().refused), (3, 3));
+    }
+
     #[test]
     fn closing_twice_is_closing_once() {
         let guard = EndpointGuard::new("twice");

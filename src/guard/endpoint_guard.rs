@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::acquire::{Acquire, AcquireOwned};
 use super::blocking;
@@ -151,7 +151,8 @@ impl EndpointGuard {
     ///
     /// Code inside `future` that acquires the same guard while it is full is refused with
     /// [`WouldDeadlock`](AcquireError::WouldDeadlock) instead of hanging. Two `run`s joined in one task just take
-    /// turns. A task spawned by `future` counts as a caller of its own.
+    /// turns. A task spawned by `future` counts as a caller of its own, but an executor that `future` itself drives, such
+    /// as a `LocalSet`, polls its tasks inside.
     ///
     /// # Cancel safety
     ///
@@ -218,6 +219,10 @@ impl EndpointGuard {
     /// # Cancel safety
     ///
     /// Dropping the future changes nothing.
+    ///
+    /// # Panics
+    ///
+    /// If it has to wait, and the guard has a `grant_timeout`, outside of a tokio runtime with a timer.
     pub async fn drained(&self) {
         loop {
             // Registered before the look, so that no announcement falls in between.
@@ -225,7 +230,15 @@ impl EndpointGuard {
             if self.lane.is_drained() {
                 return;
             }
-            announced.await;
+            match self.limits.grant_timeout {
+                None => announced.await,
+                // Nobody waits any more, so nobody else watches over a turn that nobody takes.
+                Some(limit) => {
+                    if timeout(limit, announced).await.is_err() {
+                        self.expire_grants(Instant::now());
+                    }
+                }
+            }
         }
     }
 

@@ -34,8 +34,9 @@ pub struct GuardStats {
     pub granted: u64,
     /// Callers that had to wait.
     pub queued: u64,
-    /// Callers of `acquire` and its relatives turned away at once: the queue was full, closed to them or absent, or
-    /// they would have waited for themselves. A `try_acquire` that finds the guard busy asked and is not counted.
+    /// Callers of `acquire` and its relatives that were turned away: at once, since the queue was full, closed or absent
+    /// or they would have waited for themselves, or from the queue when the guard was closed. A `try_acquire` that finds
+    /// the guard busy has asked, and is not counted.
     pub refused: u64,
     /// Callers whose turn did not come within `max_wait`.
     pub timed_out: u64,

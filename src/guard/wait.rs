@@ -48,10 +48,10 @@ impl Wait {
         if Scope::is_inside(guard) && !guard.lane.is_closed() {
             return Some(Err(guard.refuse(AcquireError::WouldDeadlock)));
         }
-        let mut joined = guard.lane.join(waker.clone());
+        let mut joined = guard.lane.join(waker);
         // Those who wait watch over the grants, but those who wait may all be futures that nobody polls.
         if matches!(joined, Joined::Refused(Refused::Busy | Refused::Full)) && guard.expire_grants_now() {
-            joined = guard.lane.join(waker.clone());
+            joined = guard.lane.join(waker);
         }
         match joined {
             Joined::Entered => Some(Ok(())),
@@ -67,7 +67,7 @@ impl Wait {
 
     /// Whether the turn has come.
     pub(super) fn ask(&mut self, guard: &EndpointGuard, waker: &Waker) -> Option<Result<(), AcquireError>> {
-        guard.lane.ask(&mut self.ticket, waker).map(Answer::into_result)
+        guard.lane.ask(&mut self.ticket, waker).map(|answer| told(guard, answer))
     }
 
     /// When to call [`look_up`](Self::look_up) next.
@@ -82,7 +82,7 @@ impl Wait {
         if clock.limits.max_wait.is_some_and(|limit| waited >= limit) {
             return Some(match guard.lane.give_up(self.ticket.take()?) {
                 // The turn came while the timer rang: it wins.
-                Some(answer) => answer.into_result(),
+                Some(answer) => told(guard, answer),
                 None => {
                     guard.counters.timed_out.add(1);
                     Err(AcquireError::Timeout { waited, retry: guard.retry_estimate() })
@@ -127,13 +127,12 @@ impl WaitClock {
     }
 }
 
-impl Answer {
-    fn into_result(self) -> Result<(), AcquireError> {
-        match self {
-            Self::Entered => Ok(()),
-            Self::Expired => Err(AcquireError::GrantExpired),
-            Self::Closed => Err(AcquireError::Closed),
-        }
+/// What the caller is told at the end of its wait.
+fn told(guard: &EndpointGuard, answer: Answer) -> Result<(), AcquireError> {
+    match answer {
+        Answer::Entered => Ok(()),
+        Answer::Expired => Err(AcquireError::GrantExpired),
+        Answer::Closed => Err(guard.refuse(AcquireError::Closed)),
     }
 }
 

@@ -50,7 +50,7 @@ impl Shared {
                     None => Poll::Pending,
                 };
             }
-            match self.lane.join(cx.waker().clone()) {
+            match self.lane.join(cx.waker()) {
                 Joined::Entered => Poll::Ready(Outcome::Entered),
                 Joined::Refused(refused) => Poll::Ready(Outcome::Refused(refused)),
                 Joined::Queued(ticket) => {
@@ -62,7 +62,7 @@ impl Shared {
     }
 
     fn queue(&self) -> Ticket {
-        match self.lane.join(Waker::noop().clone()) {
+        match self.lane.join(Waker::noop()) {
             Joined::Queued(ticket) => ticket,
             joined => panic!("the lane is full, so one waits: {joined:?}"),
         }
@@ -308,7 +308,7 @@ fn whoever_finds_the_lane_drained_sees_what_the_last_holder_did() {
 fn of_two_callers_for_the_last_place_one_is_refused() {
     check_bounded(|| {
         let shared = Shared::held(1);
-        let callers = [0, 1].map(|_| spawn(&shared, |shared| shared.lane.join(Waker::noop().clone())));
+        let callers = [0, 1].map(|_| spawn(&shared, |shared| shared.lane.join(Waker::noop())));
         let joined = callers.map(|caller| caller.join().unwrap());
         let queued = joined.iter().filter(|joined| matches!(joined, Joined::Queued(_))).count();
         let refused = joined.iter().filter(|joined| matches!(joined, Joined::Refused(Refused::Full))).count();

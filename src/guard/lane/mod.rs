@@ -111,7 +111,7 @@ impl Lane {
     }
 
     /// Takes a permit that has come free, or the last place in the queue.
-    pub(crate) fn join(&self, waker: Waker) -> Joined {
+    pub(crate) fn join(&self, waker: &Waker) -> Joined {
         // Refusing needs no mutex: the bound was reached at the moment of this load.
         let seen = self.load();
         if seen.is_closed() {
@@ -120,6 +120,7 @@ impl Lane {
         if !seen.admits(self.permits) && seen.waiting() >= self.bound {
             return Joined::Refused(self.why_full());
         }
+        let waker = waker.clone();
         let mut queue = lock(&self.queue);
         let mut seen = self.load();
         loop {

@@ -193,7 +193,7 @@ impl Pair {
 
     fn arrive(&mut self) {
         let (waker, given) = self.fresh_waker();
-        match self.lane.join(given) {
+        match self.lane.join(&given) {
             Joined::Entered => {
                 assert!(!self.is_closed && self.has_room());
                 self.holders += 1;
@@ -394,13 +394,13 @@ fn take_three(lane: &Lane, turns: Turns) {
         }
         Turns::Joined => {
             for _ in 0..3 {
-                assert!(matches!(lane.join(Waker::noop().clone()), Joined::Entered));
+                assert!(matches!(lane.join(Waker::noop()), Joined::Entered));
                 lane.exit(|| None);
             }
         }
         Turns::HandedOver => {
             assert_eq!(lane.try_enter(), Ok(()));
-            let tickets = [0, 1].map(|_| match lane.join(Waker::noop().clone()) {
+            let tickets = [0, 1].map(|_| match lane.join(Waker::noop()) {
                 Joined::Queued(ticket) => ticket,
                 joined => panic!("the lane is held: {joined:?}"),
             });
