@@ -607,6 +607,31 @@ mod queue {
         assert_eq!(guard.stats().cancelled, 0);
     }
 
+    /// A limit of actix-web: with its buffers full, it looks at the connection again only when the body is read.
+    #[tokio::test]
+    async fn request_with_more_body_than_the_buffers_hold_keeps_its_place_after_its_client_left() {
+        for leave in [Leave::Fin, Leave::Rst] {
+            let (guard, work) = (Arc::new(EndpointGuard::new("large body")), Arc::new(Work::default()));
+            let server = Server::start(guarded(&guard, GuardOptions::new(), &work));
+            let holder = server.get("/");
+            eventually("the first is inside", || work.inside() == 1).await;
+            let leaver = RawClient::send(server.address, post_of(512 * 1024)).await;
+            eventually("the second waits", || guard.stats().waiting == 1).await;
+            leaver.leave(leave).await;
+            let next = server.get("/");
+            eventually("the next waits", || guard.stats().waiting == 2).await;
+            // Real time, for what does not happen.
+            sleep(Duration::from_millis(100)).await;
+            assert_eq!(guard.stats().waiting, 2, "{leave:?}");
+            // Its turn comes and goes: nobody behind it is held up.
+            work.let_finish(3);
+            assert_eq!(holder.await.expect("no panic").status(), 200);
+            assert_eq!(next.await.expect("no panic").status(), 200);
+            eventually("nothing is held", || guard.stats().held == 0).await;
+            assert_eq!((work.most_inside(), guard.stats().granted, guard.stats().cancelled), (1, 3, 0), "{leave:?}");
+        }
+    }
+
     #[tokio::test]
     async fn request_that_waits_finds_its_body_whole() {
         let guard = Arc::new(EndpointGuard::new("body"));
@@ -705,6 +730,22 @@ mod hold {
                 eventually("its permit is back", || guard.stats().held == 0).await;
             }
             assert_eq!((guard.stats().granted, guard.stats().overrun), (2, 0));
+        }
+    }
+
+    /// actix-web drops a body that it does not send.
+    #[tokio::test]
+    async fn head_request_gives_the_permit_back_though_the_stream_is_open() {
+        for hold in [Hold::Auto, Hold::Head, Hold::Body] {
+            let streams = Streams::default();
+            let (guard, server) = streaming(&streams, GuardOptions::new().hold(hold));
+            let _open = [streams.open(), streams.open()];
+            for _ in 0..2 {
+                let response = web_client().head(server.url("/")).send().await.expect("it answers");
+                assert_eq!(response.status(), 200);
+                eventually("its permit is back", || guard.stats().held == 0).await;
+            }
+            assert_eq!((guard.stats().granted, guard.stats().overrun), (2, 0), "{hold:?}");
         }
     }
 
