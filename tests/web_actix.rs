@@ -25,6 +25,7 @@ use onelane::web::{GuardOptions, GuardSource, Guarded, Hold, OnDisconnect, Refus
 use onelane::{AcquireError, EndpointGuard, Queue, SharedGuard};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -666,6 +667,19 @@ mod hold {
         assert_held(move || HttpResponse::Ok().body(SizedStream::new(8, parts())), [true, false, true]).await;
         // A tunnel is no work of the handler's.
         assert_held(move || HttpResponse::SwitchingProtocols().streaming(parts()), [false, false, false]).await;
+    }
+
+    /// The limit of a body needs a task. An answer in memory has no use for it, and most answers are.
+    #[actix_web::test]
+    async fn answer_in_memory_spawns_nothing() {
+        let guard = Arc::new(EndpointGuard::new("spawns"));
+        let answer = || HttpResponse::Ok().body("in memory");
+        let app = test::init_service(App::new().configure(answering(&guard, GuardOptions::new(), answer))).await;
+        let alive = || Handle::current().metrics().num_alive_tasks();
+        let before = alive();
+        let response = test::call_service(&app, test::TestRequest::get().uri("/").to_request()).await;
+        // A task that was spawned and aborted at once would still be there: nothing has run since.
+        assert_eq!((alive(), response.status().as_u16()), (before, 200));
     }
 
     async fn assert_held(answer: impl Fn() -> HttpResponse + Send + Clone + 'static, held: [bool; 3]) {
