@@ -82,14 +82,14 @@ where
             let Some(permit) = permit.filter(|_| !ends_with_head && options.hold != Hold::Head) else {
                 return GuardBody::plain(body);
             };
-            let hold = BodyHold::new(permit, options.body_hold_max);
+            let held = |body, permit| GuardBody::held(body, BodyHold::new(permit, options.body_hold_max));
             if options.hold == Hold::Body {
-                return GuardBody::held(body, hold);
+                return held(body, permit);
             }
             // A size does not tell a body in memory from a stream of known length. This does.
             match body.try_into_bytes() {
                 Ok(body) => GuardBody::whole(body),
-                Err(body) => GuardBody::held(body, hold),
+                Err(body) => held(body, permit),
             }
         })
     }

@@ -26,6 +26,9 @@
 //! By default actix-web takes a client that closes its connection for one that has merely finished sending: it goes on
 //! serving it, its requests in the queue too. Only a reset connection counts as gone. Set
 //! `HttpServer::h1_allow_half_closed(false)`, and a request whose client leaves gives up its place in the queue at once.
+//!
+//! With one exception: a request that waits with more of its body unread than actix-web's buffers hold (64 KiB and
+//! more) keeps its place, as actix-web looks at its connection again only when the body is read.
 
 mod body;
 mod extract;
