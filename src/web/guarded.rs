@@ -18,6 +18,9 @@ pub trait GuardSource: Send + Sync + 'static {
 /// wrap what must not be cut in half in
 /// [`run_to_completion`](crate::EndpointGuard::run_to_completion).
 ///
+/// Take it in an `async fn`. A closure such as `|_turn: Guarded<Report>| async { … }` drops it before the async block
+/// starts, unless the block is `async move` and names it.
+///
 /// In axum, place it before the extractor of the body. While it waits the body is unread, so a client that leaves is
 /// noticed only with a [`WatchedListener`](super::axum::WatchedListener).
 ///
