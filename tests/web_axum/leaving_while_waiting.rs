@@ -132,10 +132,12 @@ async fn body_beyond_the_limit_of_reading_ahead_never_runs_where_the_listener_wa
     leaves_unseen_by_the_handler(Watched, "body of 150,000 bytes", &sent).await;
 }
 
+/// It breaks off. One that merely closes can't be seen: its kernel keeps the end of the stream back behind bytes that
+/// the server's kernel has no room for.
 #[tokio::test]
-async fn body_of_two_megabytes_never_runs_where_the_listener_watches() {
+async fn body_of_two_megabytes_that_breaks_off_never_runs_where_the_listener_watches() {
     let sent = http::post("/", &bytes(2 * 1024 * 1024));
-    leaves_unseen_by_the_handler(Watched, "body of 2 MiB", &sent).await;
+    Queue::with(Watched, &sent).await.is_left(Leaving::Rst, "body of 2 MiB").await;
 }
 
 #[tokio::test]
