@@ -9,6 +9,7 @@ mod http;
 mod http2;
 mod leaving_while_running;
 mod leaving_while_waiting;
+mod listener;
 mod refusals;
 mod request_body;
 mod response_body;
