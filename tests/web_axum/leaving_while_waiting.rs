@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use onelane::EndpointGuard;
+use onelane::web::axum::GuardLayer;
 
 use crate::held_route;
 use crate::http::{self, Client, Leaving, Listening, Probe, bytes, eventually, serve};
@@ -33,7 +34,7 @@ impl Queue {
     }
 
     /// The client leaves, and its place is free at once, though the holder goes on.
-    async fn is_left(mut self, leaving: Leaving, what: &str) {
+    async fn left_by(mut self, leaving: Leaving, what: &str) {
         self.waiter.leave(leaving).await;
         let gone = format!("gone from the queue, {what}, {leaving:?}");
         eventually(&gone, || self.guard.stats().waiting == 0).await;
@@ -52,7 +53,7 @@ impl Queue {
 
 async fn leaves_unseen_by_the_handler(listening: Listening, what: &str, sent: &[u8]) {
     for leaving in [Leaving::Fin, Leaving::Rst] {
-        Queue::with(listening, sent).await.is_left(leaving, what).await;
+        Queue::with(listening, sent).await.left_by(leaving, what).await;
     }
 }
 
@@ -91,7 +92,7 @@ async fn request_that_was_asked_to_continue_never_runs() {
                 let mut queue = Queue::with(listening, head.as_bytes()).await;
                 assert!(queue.waiter.head().await.starts_with("HTTP/1.1 100"), "it may send its body while it waits");
                 queue.waiter.send(bytes(body)).await;
-                queue.is_left(leaving, &format!("after {body} of 1000 bytes, {listening:?}")).await;
+                queue.left_by(leaving, &format!("after {body} of 1000 bytes, {listening:?}")).await;
             }
         }
     }
@@ -137,7 +138,7 @@ async fn body_beyond_the_limit_of_reading_ahead_never_runs_where_the_listener_wa
 #[tokio::test]
 async fn body_of_two_megabytes_that_breaks_off_never_runs_where_the_listener_watches() {
     let sent = http::post("/", &bytes(2 * 1024 * 1024));
-    Queue::with(Watched, &sent).await.is_left(Leaving::Rst, "body of 2 MiB").await;
+    Queue::with(Watched, &sent).await.left_by(Leaving::Rst, "body of 2 MiB").await;
 }
 
 #[tokio::test]
@@ -151,4 +152,27 @@ async fn those_behind_a_client_that_left_move_up() {
     assert_eq!(queue.holder.answer().await.status, 200);
     assert_eq!(behind.answer().await.status, 200);
     assert_eq!((queue.probe.started(), queue.guard.stats().cancelled), (2, 1));
+}
+
+/// For the outer guard its handler runs already, and would finish. The inner one looks for itself.
+#[tokio::test]
+async fn request_that_waits_at_an_inner_guard_never_runs_where_the_listener_watches() {
+    for leaving in [Leaving::Fin, Leaving::Rst] {
+        let (outer, inner) = (EndpointGuard::builder("outer").permits(2).build(), EndpointGuard::new("inner"));
+        let (outer, inner, probe) = (Arc::new(outer), Arc::new(inner), Probe::new());
+        let app = held_route(&inner, &probe).layer(GuardLayer::new(&outer));
+        let address = serve(Watched, app).await;
+        let mut holder = Client::sending(address, http::get("/")).await;
+        eventually("its handler runs", || probe.started() == 1).await;
+        let mut waiter = Client::sending(address, http::post("/", &bytes(1000))).await;
+        eventually("it waits inside the outer guard", || inner.stats().waiting == 1).await;
+        assert_eq!(outer.stats().held, 2);
+
+        waiter.leave(leaving).await;
+        eventually("it has left both", || inner.stats().waiting == 0 && outer.stats().held == 1).await;
+        probe.let_go(2);
+        assert_eq!(holder.answer().await.status, 200);
+        eventually("nothing is held", || outer.stats().held + inner.stats().held == 0).await;
+        assert_eq!(probe.started(), 1);
+    }
 }

@@ -74,7 +74,7 @@ async fn layers_made_apart_of_one_guard_are_one_guard() {
     let (guard, probe) = (Arc::new(EndpointGuard::builder("apart").permits(3).build()), Probe::new());
     let visit = visiting(&probe);
     let nested = Router::new().route("/0", any(visit.clone())).route_layer(GuardLayer::new(&guard));
-    let merged = Router::new().route("/1", any(visit.clone())).layer(GuardLayer::new(&guard)).clone();
+    let merged = Router::new().route("/1", any(visit.clone())).layer(GuardLayer::new(&guard));
     let methods = get(visit.clone()).layer(GuardLayer::new(&guard));
     let methods = methods.merge(post(visit.clone()).route_layer(GuardLayer::new(&guard)));
     let methods = methods.merge(put(visit.clone()).layer(GuardLayer::new(&guard)));

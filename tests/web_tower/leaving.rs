@@ -20,9 +20,9 @@ fn tasks() -> usize {
 #[tokio::test(start_paused = true)]
 async fn dropped_call_goes_on_to_its_end_in_a_task() {
     let (guard, probe) = (Arc::new(EndpointGuard::new("finish")), Probe::new());
-    let mut leaver = call(layer(&guard), held(&probe), request());
+    let mut leaver = call(&layer(&guard), held(&probe), request());
     assert_pending!(leaver.poll());
-    let mut next = call(layer(&guard), held(&probe), request());
+    let mut next = call(&layer(&guard), held(&probe), request());
     assert_pending!(next.poll());
     assert_eq!(tasks(), 0, "nothing is spawned for calls that stay");
 
@@ -45,9 +45,9 @@ async fn dropped_call_goes_on_to_its_end_in_a_task() {
 async fn dropped_call_is_cancelled_where_leaving_cancels() {
     let (guard, probe) = (Arc::new(EndpointGuard::new("cancel")), Probe::new());
     let options = GuardOptions::new().on_disconnect(OnDisconnect::Cancel);
-    let mut leaver = call(layer_with(&guard, options), held(&probe), request());
+    let mut leaver = call(&layer_with(&guard, options), held(&probe), request());
     assert_pending!(leaver.poll());
-    let mut next = call(layer(&guard), held(&probe), request());
+    let mut next = call(&layer(&guard), held(&probe), request());
     assert_pending!(next.poll());
 
     drop(leaver);
@@ -61,7 +61,7 @@ async fn dropped_call_is_cancelled_where_leaving_cancels() {
 async fn max_run_cuts_off_counted_from_when_the_call_was_dropped() {
     let (guard, probe) = (Arc::new(EndpointGuard::new("max run")), Probe::new());
     let options = GuardOptions::new().max_run(Duration::from_secs(60));
-    let mut leaver = call(layer_with(&guard, options), held(&probe), request());
+    let mut leaver = call(&layer_with(&guard, options), held(&probe), request());
     assert_pending!(leaver.poll());
     advance(Duration::from_secs(100)).await;
     assert_pending!(leaver.poll());
@@ -77,7 +77,7 @@ async fn max_run_cuts_off_counted_from_when_the_call_was_dropped() {
 #[tokio::test(start_paused = true)]
 async fn max_run_is_an_hour_unless_said_otherwise() {
     let (guard, probe) = (Arc::new(EndpointGuard::new("default")), Probe::new());
-    let mut leaver = call(layer(&guard), held(&probe), request());
+    let mut leaver = call(&layer(&guard), held(&probe), request());
     assert_pending!(leaver.poll());
     drop(leaver);
     sleep(Duration::from_secs(3599)).await;
@@ -89,9 +89,9 @@ async fn max_run_is_an_hour_unless_said_otherwise() {
 #[tokio::test]
 async fn dropped_call_that_waits_leaves_the_queue_and_spawns_nothing() {
     let (guard, probe) = (Arc::new(EndpointGuard::new("waits")), Probe::new());
-    let mut holder = call(layer(&guard), held(&probe), request());
+    let mut holder = call(&layer(&guard), held(&probe), request());
     assert_pending!(holder.poll());
-    let mut waiter = call(layer(&guard), held(&probe), request());
+    let mut waiter = call(&layer(&guard), held(&probe), request());
     assert_pending!(waiter.poll());
     drop(waiter);
     assert_eq!((guard.stats().waiting, guard.stats().cancelled, tasks()), (0, 1, 0));
@@ -103,7 +103,7 @@ async fn dropped_call_that_waits_leaves_the_queue_and_spawns_nothing() {
 #[tokio::test]
 async fn call_that_was_answered_leaves_nothing_behind() {
     let (guard, probe) = (Arc::new(EndpointGuard::new("answered")), Probe::open());
-    let mut call = call(layer(&guard), held(&probe), request());
+    let mut call = call(&layer(&guard), held(&probe), request());
     assert_ready_ok!(call.poll());
     drop(call);
     assert_eq!((tasks(), guard.stats().detached, guard.stats().held), (0, 0, 0));
@@ -113,7 +113,7 @@ async fn call_that_was_answered_leaves_nothing_behind() {
 #[test]
 fn call_that_is_dropped_outside_of_a_runtime_is_cancelled() {
     let (guard, probe) = (Arc::new(EndpointGuard::new("no runtime")), Probe::new());
-    let mut leaver = call(layer(&guard), held(&probe), request());
+    let mut leaver = call(&layer(&guard), held(&probe), request());
     assert_pending!(leaver.poll());
     drop(leaver);
     assert_eq!((probe.cut_off(), guard.stats().held, guard.stats().detached), (1, 0, 0));

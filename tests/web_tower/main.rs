@@ -78,7 +78,7 @@ fn answering(
 }
 
 /// Calls `inner` behind the guard. It still has to be polled.
-fn call<S, B, R>(layer: GuardLayer<AnyBody>, inner: S, request: Request<B>) -> Spawn<GuardFuture<S, AnyBody, B>>
+fn call<S, B, R>(layer: &GuardLayer<AnyBody>, inner: S, request: Request<B>) -> Spawn<GuardFuture<S, AnyBody, B>>
 where
     B: Body<Data: Unpin>,
     S: Service<Request<GuardRequestBody<B>>, Response = Response<R>, Future: Send + 'static> + Clone,

@@ -28,7 +28,7 @@ fn problem(response: Response<GuardBody<AnyBytes>>) -> Value {
 }
 
 fn refused(guard: &Arc<EndpointGuard>) -> Response<GuardBody<AnyBytes>> {
-    assert_ready_ok!(call(layer(guard), held(&Probe::new()), request()).poll())
+    assert_ready_ok!(call(&layer(guard), held(&Probe::new()), request()).poll())
 }
 
 fn retry_after(guard: &Arc<EndpointGuard>) -> String {
@@ -59,7 +59,7 @@ fn full_guard_without_a_queue_is_busy() {
 fn full_queue_refuses_the_newest() {
     let guard = Arc::new(EndpointGuard::builder("full").queue(Queue::Bounded(1)).build());
     let _permit = guard.try_acquire().expect("it is free");
-    let mut waiter = call(layer(&guard), held(&Probe::new()), request());
+    let mut waiter = call(&layer(&guard), held(&Probe::new()), request());
     assert_pending!(waiter.poll());
     is_problem(refused(&guard), 503, "urn:onelane:queue-full", Some("1"));
     assert_eq!(guard.stats().waiting, 1);
@@ -69,7 +69,7 @@ fn full_queue_refuses_the_newest() {
 fn closed_guard_refuses_without_asking_to_come_back() {
     let guard = Arc::new(EndpointGuard::new("closed"));
     let permit = guard.try_acquire().expect("it is free");
-    let mut waiter = call(layer(&guard), held(&Probe::new()), request());
+    let mut waiter = call(&layer(&guard), held(&Probe::new()), request());
     assert_pending!(waiter.poll());
     guard.close();
     assert!(waiter.is_woken());
@@ -84,7 +84,7 @@ async fn wait_that_takes_too_long_is_answered() {
     let guard = Arc::new(EndpointGuard::builder("timeout").max_wait(max_wait).build());
     let _permit = guard.try_acquire().expect("it is free");
     let probe = Probe::new();
-    let mut waiter = call(layer(&guard), held(&probe), request());
+    let mut waiter = call(&layer(&guard), held(&probe), request());
     assert_pending!(waiter.poll());
     advance(max_wait - Duration::from_millis(1)).await;
     assert_pending!(waiter.poll());
@@ -102,7 +102,7 @@ async fn turn_that_was_not_taken_in_time_is_answered() {
     let limit = Duration::from_secs(1);
     let guard = Arc::new(EndpointGuard::builder("expired").grant_timeout(limit).build());
     let permit = guard.try_acquire().expect("it is free");
-    let mut sleeper = call(layer(&guard), held(&Probe::new()), request());
+    let mut sleeper = call(&layer(&guard), held(&Probe::new()), request());
     assert_pending!(sleeper.poll());
     drop(permit);
     advance(limit * 2).await;
@@ -129,7 +129,7 @@ fn errors_become_the_problems_of_the_table() {
         let guard = Arc::new(EndpointGuard::new("any"));
         guard.close();
         let options = GuardOptions::new().on_refusal(move |_| refusal.clone());
-        let response = assert_ready_ok!(call(layer_with(&guard, options), held(&Probe::new()), request()).poll());
+        let response = assert_ready_ok!(call(&layer_with(&guard, options), held(&Probe::new()), request()).poll());
         is_problem(response, status, kind, retry_after);
     }
 }
@@ -154,7 +154,7 @@ async fn measure(guard: &Arc<EndpointGuard>, length: Duration) -> Vec<onelane::O
 async fn retry_after_is_the_mean_hold_for_each_that_waits_before() {
     let guard = Arc::new(EndpointGuard::builder("retry").queue(Queue::Bounded(2)).build());
     let _permits = measure(&guard, Duration::from_secs(10)).await;
-    let mut waiters = [(); 2].map(|()| call(layer(&guard), held(&Probe::new()), request()));
+    let mut waiters = [(); 2].map(|()| call(&layer(&guard), held(&Probe::new()), request()));
     waiters.iter_mut().for_each(|waiter| assert_pending!(waiter.poll()));
     assert_eq!(retry_after(&guard), "30");
 }
@@ -163,7 +163,7 @@ async fn retry_after_is_the_mean_hold_for_each_that_waits_before() {
 async fn retry_after_is_shared_among_permits() {
     let guard = Arc::new(EndpointGuard::builder("retry").permits(4).queue(Queue::Bounded(1)).build());
     let _permits = measure(&guard, Duration::from_secs(10)).await;
-    let mut waiter = call(layer(&guard), held(&Probe::new()), request());
+    let mut waiter = call(&layer(&guard), held(&Probe::new()), request());
     assert_pending!(waiter.poll());
     // 10 s × 2 ÷ 4
     assert_eq!(retry_after(&guard), "5");
@@ -195,7 +195,7 @@ fn on_refusal_changes_every_part() {
             .with_header("x-one", "1")
             .with_header("x-two", "2")
     });
-    let response = assert_ready_ok!(call(layer_with(&guard, options), held(&Probe::new()), request()).poll());
+    let response = assert_ready_ok!(call(&layer_with(&guard, options), held(&Probe::new()), request()).poll());
     let headers = response.headers();
     assert_eq!((response.status().as_u16(), &headers["retry-after"]), (409, &"2".parse().expect("a value")));
     assert_eq!([&headers["x-one"], &headers["x-two"]], ["1", "2"]);
@@ -212,7 +212,7 @@ fn on_refusal_replaces_the_body_and_drops_retry_after() {
     let _permit = guard.try_acquire().expect("it is free");
     let options = GuardOptions::new()
         .on_refusal(|refusal| refusal.with_retry_after(None).with_body("text/html", "<p>busy, come back</p>"));
-    let response = assert_ready_ok!(call(layer_with(&guard, options), held(&Probe::new()), request()).poll());
+    let response = assert_ready_ok!(call(&layer_with(&guard, options), held(&Probe::new()), request()).poll());
     assert_eq!(
         (&response.headers()["content-type"], response.headers().get("retry-after")),
         (&"text/html".parse().expect("a value"), None)
@@ -239,7 +239,7 @@ fn error_of_the_service_passes_through() {
     struct Own(u32);
     let guard = Arc::new(EndpointGuard::new("error"));
     let failing = service_fn(async |_: Received| -> Result<Response<AnyBytes>, Own> { Err(Own(7)) });
-    let error = assert_ready_err!(call(layer(&guard), failing, request()).poll());
+    let error = assert_ready_err!(call(&layer(&guard), failing, request()).poll());
     assert_eq!((error, guard.stats().held), (Own(7), 0));
 }
 

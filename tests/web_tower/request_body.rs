@@ -64,7 +64,7 @@ fn found_after(options: GuardOptions, body: AnyBytes, waited: impl FnOnce()) -> 
             Ok::<_, Infallible>(Response::new(empty()))
         }
     });
-    let mut call = call(layer_with(&guard, options), service, Request::new(body));
+    let mut call = call(&layer_with(&guard, options), service, Request::new(body));
     assert_pending!(call.poll());
     waited();
     if call.is_woken() {
@@ -170,7 +170,7 @@ fn small_frames_are_read_ahead_no_further_than_their_memory_allows() {
                 Ok::<_, Infallible>(Response::new(full(frames.to_string())))
             }
         });
-        let mut call = call(layer(&guard), service, Request::new(frames.boxed_unsync()));
+        let mut call = call(&layer(&guard), service, Request::new(frames.boxed_unsync()));
         assert_pending!(call.poll());
         let kept = read.load(Ordering::SeqCst) * size_of::<Frame<Bytes>>();
         assert!(kept < 2 * 64 * 1024, "{kept} bytes for frames of {length} bytes");
@@ -192,7 +192,7 @@ fn body_that_breaks_off_while_the_request_waits_never_reaches_the_service() {
         *told.lock().expect("no panic") = Some(refusal.reason().clone());
         refusal
     });
-    let mut call = call(layer_with(&guard, options), held(&probe), Request::new(body.boxed_unsync()));
+    let mut call = call(&layer_with(&guard, options), held(&probe), Request::new(body.boxed_unsync()));
     assert_pending!(call.poll());
     sender.abort(io::ErrorKind::UnexpectedEof.into());
     assert!(call.is_woken());
@@ -212,7 +212,7 @@ fn request_that_finds_the_guard_free_keeps_its_body_unread() {
         assert_eq!((request.body().size_hint().exact(), request.body().is_end_stream()), (Some(20), false));
         Ok::<_, Infallible>(Response::new(empty()))
     });
-    assert_ready_ok!(call(layer(&guard), service, Request::new(counted.boxed_unsync())).poll());
+    assert_ready_ok!(call(&layer(&guard), service, Request::new(counted.boxed_unsync())).poll());
     assert_eq!(read.load(Ordering::SeqCst), 0);
 }
 

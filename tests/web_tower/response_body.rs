@@ -25,7 +25,7 @@ use crate::{AnyBytes, Received, answering, call, empty, full, layer_with, reques
 type Answered = Response<GuardBody<AnyBytes>>;
 
 fn answered(guard: &Arc<EndpointGuard>, hold: Hold, body: impl Fn() -> AnyBytes + Clone + Send + 'static) -> Answered {
-    assert_ready_ok!(call(layer_with(guard, GuardOptions::new().hold(hold)), answering(body), request()).poll())
+    assert_ready_ok!(call(&layer_with(guard, GuardOptions::new().hold(hold)), answering(body), request()).poll())
 }
 
 fn next_frame(response: &mut Answered) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
@@ -63,7 +63,7 @@ impl Body for Scripted {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.hint.clone()
+        self.hint
     }
 }
 
@@ -201,7 +201,7 @@ async fn stream_that_nobody_polls_lets_go_after_the_limit() {
     let guard = Arc::new(EndpointGuard::new("slow"));
     let options = GuardOptions::new().body_hold_max(Duration::from_secs(5));
     let service = answering(|| parts(false));
-    let mut response = assert_ready_ok!(call(layer_with(&guard, options), service, request()).poll());
+    let mut response = assert_ready_ok!(call(&layer_with(&guard, options), service, request()).poll());
     sleep(Duration::from_millis(4_999)).await;
     assert_eq!((guard.stats().held, guard.stats().overrun), (1, 0));
     sleep(Duration::from_millis(2)).await;
@@ -247,7 +247,7 @@ async fn tunnels_hold_nothing() {
             let mut request = request();
             *request.method_mut() = method.clone();
             let options = GuardOptions::new().hold(hold);
-            let response = assert_ready_ok!(call(layer_with(&guard, options), service, request).poll());
+            let response = assert_ready_ok!(call(&layer_with(&guard, options), service, request).poll());
             assert_eq!(guard.stats().held, held, "{method} {status} {hold:?}");
             drop(response);
         }

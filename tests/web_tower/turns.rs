@@ -43,9 +43,9 @@ fn service_that_is_ready_holds_nothing() {
 #[test]
 fn call_that_is_never_polled_holds_nothing_and_does_not_reach_the_service() {
     let (guard, probe) = (Arc::new(EndpointGuard::new("unpolled")), Probe::new());
-    let unpolled = call(layer(&guard), held(&probe), request());
+    let unpolled = call(&layer(&guard), held(&probe), request());
     assert_eq!((held_and_waiting(&guard), probe.started()), ((0, 0), 0));
-    let mut polled = call(layer(&guard), held(&probe), request());
+    let mut polled = call(&layer(&guard), held(&probe), request());
     assert_pending!(polled.poll());
     assert_eq!(probe.started(), 1);
     drop(unpolled);
@@ -55,7 +55,7 @@ fn call_that_is_never_polled_holds_nothing_and_does_not_reach_the_service() {
 #[test]
 fn calls_line_up_in_the_order_of_their_first_poll() {
     let (guard, probe) = (Arc::new(EndpointGuard::new("order")), Probe::new());
-    let mut calls: Vec<_> = (0..3).map(|_| call(layer(&guard), held(&probe), request())).collect();
+    let mut calls: Vec<_> = (0..3).map(|_| call(&layer(&guard), held(&probe), request())).collect();
     for i in [2, 0, 1] {
         assert_pending!(calls[i].poll());
     }
@@ -73,7 +73,7 @@ fn calls_line_up_in_the_order_of_their_first_poll() {
 fn call_that_leaves_the_queue_passes_its_turn_on() {
     let (guard, probe) = (Arc::new(EndpointGuard::new("leave")), Probe::new());
     let [mut holder, mut granted, mut leaver, mut last] =
-        [(); 4].map(|()| call(layer(&guard), held(&probe), request()));
+        [(); 4].map(|()| call(&layer(&guard), held(&probe), request()));
     for call in [&mut holder, &mut granted, &mut leaver, &mut last] {
         assert_pending!(call.poll());
     }
@@ -99,8 +99,8 @@ fn panic_in_the_service_frees_the_guard_at_once() {
     let in_poll = service_fn(async |_: Received| -> Result<Response<AnyBytes>, Infallible> {
         panic!("on purpose, in poll") //
     });
-    let mut first = call(layer(&guard), in_call, request());
-    let mut second = call(layer(&guard), in_poll, request());
+    let mut first = call(&layer(&guard), in_call, request());
+    let mut second = call(&layer(&guard), in_poll, request());
     assert!(catch_unwind(AssertUnwindSafe(|| first.poll().is_ready())).is_err());
     // The call is still there: a layer further out may catch the panic and keep it.
     assert_eq!((held_and_waiting(&guard), guard.stats().panicked), ((0, 0), 1));
@@ -114,7 +114,7 @@ fn panic_in_the_service_frees_the_guard_at_once() {
 async fn call_that_panicked_is_not_gone_on_with() {
     let guard = Arc::new(EndpointGuard::new("panic"));
     let in_poll = service_fn(async |_: Received| -> Result<Response<AnyBytes>, Infallible> { panic!("on purpose") });
-    let mut call = call(layer(&guard), in_poll, request());
+    let mut call = call(&layer(&guard), in_poll, request());
     assert!(catch_unwind(AssertUnwindSafe(|| call.poll().is_ready())).is_err());
     drop(call);
     assert_eq!(Handle::current().metrics().num_alive_tasks(), 0);
@@ -135,7 +135,7 @@ fn service_that_acquires_the_guard_around_it_is_refused() {
             Ok::<_, Infallible>(Response::new(full("done")))
         }
     });
-    assert_ready_ok!(call(layer(&guard), inner, request()).poll());
+    assert_ready_ok!(call(&layer(&guard), inner, request()).poll());
     assert_eq!((held_and_waiting(&guard), guard.stats().refused), ((0, 0), 2));
 }
 
@@ -150,7 +150,7 @@ fn service_may_acquire_its_guard_again_where_a_permit_is_free() {
             Ok::<_, Infallible>(Response::new(full("done")))
         }
     });
-    assert_ready_ok!(call(layer(&guard), inner, request()).poll());
+    assert_ready_ok!(call(&layer(&guard), inner, request()).poll());
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn layer_added_twice_answers_instead_of_hanging() {
             panic!("it is not reached");
         };
     let twice = layer(&guard).layer(service_fn(handler));
-    let response = assert_ready_ok!(call(layer(&guard), twice, request()).poll());
+    let response = assert_ready_ok!(call(&layer(&guard), twice, request()).poll());
     assert_eq!(response.status(), 500);
     assert_eq!((held_and_waiting(&guard), guard.stats().refused), ((0, 0), 1));
 }
