@@ -29,6 +29,11 @@ pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) 
     }
 }
 
+/// Waits for `work`, which takes no time to speak of.
+pub(crate) async fn soon<F: Future>(work: F) -> F::Output {
+    timeout(PATIENCE, work).await.expect("it is not held up")
+}
+
 /// Work that goes on until the test lets it go, and counts what becomes of it.
 #[derive(Debug)]
 pub(crate) struct Probe {
@@ -180,8 +185,7 @@ impl Client {
     }
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        let sent = timeout(PATIENCE, self.stream().write_all(bytes.as_ref())).await;
-        sent.expect("the server reads").expect("the server is there");
+        soon(self.stream().write_all(bytes.as_ref())).await.expect("the server is there");
     }
 
     /// Sends as much as the server and the kernels between take in, at once.
@@ -228,14 +232,14 @@ impl Client {
     pub(crate) async fn rest(&mut self) -> Vec<u8> {
         let Self { stream, unread } = self;
         let read = stream.as_mut().expect("it has not left").read_to_end(unread);
-        let _ = timeout(PATIENCE, read).await.expect("the server closes the connection");
+        let _ = soon(read).await;
         std::mem::take(unread)
     }
 
     async fn receive(&mut self) {
         let Self { stream, unread } = self;
         let read = stream.as_mut().expect("it has not left").read_buf(unread);
-        let length = timeout(PATIENCE, read).await.expect("the server answers").expect("the server is there");
+        let length = soon(read).await.expect("the server is there");
         assert!(length > 0, "the server closed the connection, after {:?}", String::from_utf8_lossy(unread));
     }
 

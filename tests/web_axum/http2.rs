@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::held_route;
-use crate::http::{Listening, Probe, eventually, serve};
+use crate::http::{Listening, Probe, eventually, serve, soon};
 
 /// Runs a client's connection until the client closes it.
 #[derive(Clone, Debug, Default)]
@@ -66,7 +66,7 @@ async fn queued_stream_that_is_reset_never_runs() {
             eventually("gone from the queue", || guard.stats().waiting == 0).await;
             assert_eq!(guard.stats().held, 1);
             probe.let_go(2);
-            assert_eq!(holder.await.expect("no panic").expect("answered").status(), 200);
+            assert_eq!(soon(holder).await.expect("no panic").expect("answered").status(), 200);
             eventually("nothing is held", || guard.stats().held == 0).await;
             assert_eq!(probe.started(), 1, "{listening:?}, {length} bytes");
         }
@@ -101,7 +101,7 @@ async fn client_that_closes_its_connection_takes_all_its_queued_streams_along() 
     connection.close();
     eventually("all gone from the queue", || guard.stats().waiting == 0).await;
     probe.let_go(6);
-    assert_eq!(holder.await.expect("no panic").expect("answered").status(), 200);
+    assert_eq!(soon(holder).await.expect("no panic").expect("answered").status(), 200);
     drop(waiters);
     eventually("nothing is held", || guard.stats().held == 0).await;
     assert_eq!(probe.started(), 1);
@@ -123,6 +123,6 @@ async fn streams_of_one_connection_are_served_one_at_a_time_with_their_bodies() 
         let response = requests.clone().send_request(request(body.clone())).await.expect("answered");
         assert!(response.into_body().collect().await.expect("whole").to_bytes() == body, "body {i} is intact");
     });
-    join_all(calls).await;
+    soon(join_all(calls)).await;
     assert_eq!((probe.finished(), probe.most_inside()), (20, 1));
 }

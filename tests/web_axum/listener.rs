@@ -9,7 +9,7 @@ use onelane::web::axum::{WatchedListener, WatchedStream};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::http::{bytes, eventually};
+use crate::http::{bytes, eventually, soon};
 
 async fn listener() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").await.expect("a port is free")
@@ -44,15 +44,15 @@ async fn watched_stream_carries_both_directions_and_their_ends() {
         down
     });
     let mut received = Vec::new();
-    stream.read_to_end(&mut received).await.expect("the client writes");
+    soon(stream.read_to_end(&mut received)).await.expect("the client writes");
     assert!(received == up);
     assert!(stream.is_write_vectored());
     let written = stream.write_vectored(&[IoSlice::new(b"two "), IoSlice::new(b"slices")]).await;
     assert_eq!(written.expect("there is room"), 10);
-    stream.write_all(&up).await.expect("the client reads");
+    soon(stream.write_all(&up)).await.expect("the client reads");
     stream.flush().await.expect("the client reads");
     stream.shutdown().await.expect("the client is there");
-    let down = peer.await.expect("no panic");
+    let down = soon(peer).await.expect("no panic");
     assert!(down.starts_with(b"two slices") && down[10..] == up);
 }
 
@@ -79,7 +79,7 @@ async fn link_sees_its_client_leave_behind_unread_bytes() {
         async move { link.gone().await }
     });
     client.shutdown().await.expect("the server is there");
-    gone.await.expect("no panic");
+    soon(gone).await.expect("no panic");
     assert!(link.is_gone());
 }
 
@@ -90,7 +90,7 @@ async fn link_sees_its_client_break_off() {
     assert!(!link.is_gone());
     client.set_zero_linger().expect("it is a TCP socket");
     drop(client);
-    link.gone().await;
+    soon(link.gone()).await;
     assert!(link.is_gone());
 }
 
@@ -101,7 +101,7 @@ async fn link_keeps_no_connection_open() {
     drop(stream);
     assert_eq!(client.read(&mut [0]).await.expect("it was closed in order"), 0);
     assert!(link.is_gone(), "the server's end is gone");
-    link.gone().await;
+    soon(link.gone()).await;
 }
 
 #[tokio::test]

@@ -1,17 +1,22 @@
 //! Calls that are dropped while the service runs.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
+use http::Response;
+use http_body_util::{BodyExt, StreamBody};
 use onelane::EndpointGuard;
 use onelane::web::{GuardOptions, OnDisconnect};
 use tokio::runtime::Handle;
 use tokio::task::yield_now;
 use tokio::time::{advance, sleep};
 use tokio_test::{assert_pending, assert_ready_ok};
+use tower::service_fn;
 
 use crate::sockets::Probe;
-use crate::{call, held, layer, layer_with, request};
+use crate::{Received, answering, call, empty, held, layer, layer_with, request};
 
 fn tasks() -> usize {
     Handle::current().metrics().num_alive_tasks()
@@ -117,4 +122,53 @@ fn call_that_is_dropped_outside_of_a_runtime_is_cancelled() {
     assert_pending!(leaver.poll());
     drop(leaver);
     assert_eq!((probe.cut_off(), guard.stats().held, guard.stats().detached), (1, 0, 0));
+}
+
+/// What is left of the work when it is dropped: nobody else may be inside yet.
+struct Remains(Arc<EndpointGuard>);
+
+impl Drop for Remains {
+    fn drop(&mut self) {
+        assert!(self.0.try_acquire().is_err(), "the permit was given back before the work was gone");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn permit_comes_back_after_the_last_of_the_work_is_dropped() {
+    let guard = Arc::new(EndpointGuard::new("remains"));
+    let remains = Arc::clone(&guard);
+    let endless = service_fn(move |_: Received| {
+        let remains = Remains(Arc::clone(&remains));
+        async move {
+            std::future::pending::<()>().await;
+            drop(remains);
+            Ok::<_, Infallible>(Response::new(empty()))
+        }
+    });
+    let cancelling = GuardOptions::new().on_disconnect(OnDisconnect::Cancel);
+    let limited = GuardOptions::new().max_run(Duration::from_secs(1));
+    for options in [cancelling, limited] {
+        let mut leaver = call(&layer_with(&guard, options), endless.clone(), request());
+        assert_pending!(leaver.poll());
+        drop(leaver);
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!((guard.stats().held, guard.stats().panicked), (0, 0));
+    }
+}
+
+#[tokio::test]
+async fn permit_comes_back_after_the_last_of_a_stream_is_dropped() {
+    let guard = Arc::new(EndpointGuard::new("remains"));
+    let remains = Arc::clone(&guard);
+    let endless = answering(move || {
+        let remains = Remains(Arc::clone(&remains));
+        let parts = futures::stream::pending().inspect(move |_| {
+            let _ = &remains;
+        });
+        StreamBody::new(parts).boxed_unsync()
+    });
+    let response = assert_ready_ok!(call(&layer(&guard), endless, request()).poll());
+    assert_eq!(guard.stats().held, 1);
+    drop(response);
+    assert_eq!(guard.stats().held, 0);
 }
