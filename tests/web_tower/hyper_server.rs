@@ -80,9 +80,10 @@ async fn requests_that_waited_are_answered_with_their_own_bodies() {
     eventually("its handler runs", || probe.started() == 1).await;
     let mut waiters = Vec::new();
     for length in [0, 10, 64 * 1024, 200_000] {
-        let mut waiter = Client::connect(address).await;
-        waiter.send_what_fits(&post("/", &bytes(length))).await;
-        waiters.push((waiter, length));
+        waiters.push(tokio::spawn(async move {
+            let mut waiter = Client::sending(address, post("/", &bytes(length))).await;
+            assert!(waiter.answer().await.body == bytes(length), "{length} bytes");
+        }));
         eventually("it waits", || guard.stats().waiting == waiters.len()).await;
     }
     let mut chunked = Client::sending(address, post_chunked("/", &[b"in ", b"chunks"])).await;
@@ -90,8 +91,8 @@ async fn requests_that_waited_are_answered_with_their_own_bodies() {
 
     probe.let_go(6);
     assert_eq!(holder.answer().await.text(), "first");
-    for (mut waiter, length) in waiters {
-        assert!(waiter.answer().await.body == bytes(length), "{length} bytes");
+    for waiter in waiters {
+        waiter.await.expect("it was answered with its body");
     }
     assert_eq!(chunked.answer().await.text(), "in chunks");
     assert_eq!(probe.most_inside(), 1);
