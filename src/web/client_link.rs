@@ -18,8 +18,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// queue when its client goes, and never runs. In axum a [`WatchedListener`](super::axum::WatchedListener) puts it
 /// there; with another server, share the `TcpStream` in an `Arc` and insert a link to it.
 ///
-/// A client that has shut down its sending half counts as gone, as it does for hyper by default. Unix only: elsewhere
-/// every client counts as present.
+/// A client that has shut down its sending half counts as gone, as it does for hyper by default. One that closes behind
+/// more unread bytes than the kernel has room for can't be seen to go, unless it breaks off: the end of its stream has
+/// not arrived. Unix only: elsewhere every client counts as present.
 #[derive(Clone, Debug)]
 pub struct ClientLink {
     stream: Weak<TcpStream>,

@@ -102,7 +102,8 @@ impl GuardOptions {
         self
     }
 
-    /// How many bytes of its body a request may read while it waits, plus what one read brings. Default: 64 KiB.
+    /// How many bytes of its body a request may read while it waits, plus what one read brings. Default: 64 KiB. Frames
+    /// smaller than about 100 bytes count as 100.
     ///
     /// A server based on hyper notices that a client has left only when nothing of its request is unread. So a request
     /// that waits reads its body into memory, and the handler finds it there. With 0 nothing is read.

@@ -103,6 +103,10 @@ impl AsyncWrite for WatchedStream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(rustix::net::shutdown(&*self.0, rustix::net::Shutdown::Write).map_err(Into::into))
+        Poll::Ready(match rustix::net::shutdown(&*self.0, rustix::net::Shutdown::Write) {
+            // The client was quicker. tokio's own stream makes nothing of it either (tokio-rs/tokio#4665).
+            Ok(()) | Err(rustix::io::Errno::NOTCONN) => Ok(()),
+            Err(error) => Err(error.into()),
+        })
     }
 }

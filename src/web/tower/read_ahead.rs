@@ -13,7 +13,10 @@ use http_body::{Body, Frame, SizeHint};
 pub(super) struct ReadAhead<B: Body> {
     body: Pin<Box<B>>,
     frames: VecDeque<Frame<B::Data>>,
+    /// Bytes of data in `frames`.
     buffered: usize,
+    /// What counts against `limit`.
+    taken: usize,
     limit: usize,
     ended: bool,
 }
@@ -30,18 +33,22 @@ pub struct Replay<B: Body> {
 
 impl<B: Body> ReadAhead<B> {
     pub(super) fn new(body: B, limit: usize) -> Self {
-        Self { body: Box::pin(body), frames: VecDeque::new(), buffered: 0, limit, ended: false }
+        Self { body: Box::pin(body), frames: VecDeque::new(), buffered: 0, taken: 0, limit, ended: false }
     }
 
     /// Reads on. Ready only if the body breaks off.
     ///
-    /// It stops when more than `limit` bytes are there, so that a body of exactly `limit` bytes is read to its end.
+    /// It stops when more than `limit` bytes are there, so that a body of exactly `limit` bytes is read to its end. A
+    /// frame counts as no less than the memory that it takes itself: a client may send any number that are all but
+    /// empty.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Infallible, B::Error>> {
-        while !self.ended && self.buffered <= self.limit && self.limit > 0 {
+        while !self.ended && self.taken <= self.limit && self.limit > 0 {
             match ready!(self.body.as_mut().poll_frame(cx)) {
                 Some(frame) => {
                     let frame = frame?;
-                    self.buffered += frame.data_ref().map_or(0, Buf::remaining);
+                    let bytes = frame.data_ref().map_or(0, Buf::remaining);
+                    self.buffered += bytes;
+                    self.taken += bytes.max(size_of::<Frame<B::Data>>());
                     self.frames.push_back(frame);
                 }
                 None => self.ended = true,
