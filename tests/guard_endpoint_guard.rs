@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -60,6 +60,14 @@ async fn eventually(mut is_true: impl FnMut() -> bool) {
 
 fn two_workers() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+struct PanicsWhenWoken;
+
+impl Wake for PanicsWhenWoken {
+    fn wake(self: Arc<Self>) {
+        panic!("woken");
+    }
 }
 
 fn is_full(error: &AcquireError) -> bool {
@@ -544,6 +552,20 @@ mod close {
     }
 
     #[test]
+    fn a_waker_that_panics_keeps_nobody_else_from_being_told() {
+        let guard = EndpointGuard::new("closing");
+        let _permit = guard.try_acquire().unwrap();
+        let panics = Waker::from(Arc::new(PanicsWhenWoken));
+        let mut first = guard.acquire();
+        assert!(Pin::new(&mut first).poll(&mut Context::from_waker(&panics)).is_pending());
+        let mut second = task::spawn(guard.acquire());
+        assert_pending!(second.poll());
+        assert!(catch_unwind(AssertUnwindSafe(|| guard.close())).is_err());
+        assert!(second.is_woken());
+        assert_eq!(assert_ready_err!(second.poll()), AcquireError::Closed);
+    }
+
+    #[test]
     fn closing_twice_is_closing_once() {
         let guard = EndpointGuard::new("twice");
         let permit = guard.try_acquire().unwrap();
@@ -702,6 +724,24 @@ mod nesting {
         assert_idle(&guard);
     }
 
+    #[test]
+    fn a_place_taken_outside_and_awaited_inside_is_refused_and_given_up() {
+        let guard = EndpointGuard::new("nested");
+        let permit = guard.try_acquire().unwrap();
+        let queued = Mutex::new(None);
+        let mut run = task::spawn(guard.run(async {
+            let acquire: onelane::Acquire<'_> = queued.lock().unwrap().take().expect("it is queued by now");
+            acquire.await.map(drop)
+        }));
+        assert_pending!(run.poll());
+        let mut behind = guard.acquire();
+        assert!(Pin::new(&mut behind).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        *queued.lock().unwrap() = Some(behind);
+        drop(permit);
+        assert_eq!(assert_ready_ok!(run.poll()), Err(AcquireError::WouldDeadlock));
+        assert_idle(&guard);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn acquiring_again_inside_run_to_completion_is_refused() {
         let guard = leaked(EndpointGuard::new("nested"));
@@ -833,6 +873,55 @@ mod futurelock {
         let guard = Arc::new(EndpointGuard::new("futurelock"));
         assert!(timeout(1_000 * SECOND, program(&guard)).await.is_err());
         assert_idle(&guard);
+    }
+
+    /// A turn has come to a future that nobody polls.
+    async fn left_alone(guard: &EndpointGuard) -> task::Spawn<onelane::Acquire<'_>> {
+        let permit = guard.acquire().await.unwrap();
+        let mut left_alone = task::spawn(guard.acquire());
+        assert_pending!(left_alone.poll());
+        drop(permit);
+        left_alone
+    }
+
+    #[test]
+    fn a_blocking_caller_whose_watch_panics_leaves_no_place_behind() {
+        // Real time, for the thread waits in no other.
+        let limit = Duration::from_millis(20);
+        let guard = leaked(EndpointGuard::builder("panics").grant_timeout(limit).order(Order::Lifo).build());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _entered = runtime.enter();
+        let permit = guard.try_acquire().unwrap();
+        let mut left_alone = task::spawn(guard.acquire());
+        assert_pending!(left_alone.poll());
+        drop(permit);
+        let blocking = thread::spawn(|| guard.acquire_blocking().map(drop));
+        until(|| guard.stats().waiting == 1);
+        // The newest is the next owner of the turn that the thread takes back, and it panics when it is told.
+        let panics = Waker::from(Arc::new(PanicsWhenWoken));
+        let mut next = guard.acquire();
+        assert!(Pin::new(&mut next).poll(&mut Context::from_waker(&panics)).is_pending());
+        assert!(blocking.join().is_err());
+        drop((next, left_alone));
+        assert_idle(guard);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ends_for_callers_less_patient_than_the_grant() {
+        let guard = EndpointGuard::builder("impatient").grant_timeout(2 * SECOND).max_wait(2 * SECOND).build();
+        let _left_alone = left_alone(&guard).await;
+        assert!(matches!(guard.acquire().await, Ok(_) | Err(AcquireError::Timeout { .. })));
+        drop(guard.acquire().await.expect("two seconds have passed since the turn came"));
+        assert_eq!(guard.stats().expired, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ends_for_callers_that_leave_before_they_would_have_looked() {
+        let guard = EndpointGuard::builder("leaving").grant_timeout(2 * SECOND).build();
+        let _left_alone = left_alone(&guard).await;
+        assert!(timeout(SECOND + SECOND / 2, guard.acquire()).await.is_err());
+        let permit = timeout(SECOND, guard.acquire()).await.expect("half a second was left of the grant's two");
+        drop(permit.unwrap());
     }
 
     #[tokio::test(start_paused = true)]

@@ -227,9 +227,12 @@ mod refusals {
                 .with_detail("Someone else configures this device.")
                 .with_retry_after(Some(Duration::from_millis(6500)))
                 .with_header("x-device", "7")
+                .with_header("link", "</a>")
+                .with_header("link", "</b>")
         });
         let response = refused_with(options).await;
         assert_eq!(response.headers()["x-device"], "7");
+        assert_eq!(response.headers().get_all("link").iter().count(), 2);
         let problem = assert_problem(response, 409, Some("7"), "https://example.org/busy").await;
         assert_eq!(problem["title"], "In use");
         assert_eq!(problem["detail"], "Someone else configures this device.");

@@ -82,7 +82,7 @@ impl<G: Deref<Target = EndpointGuard>> Acquiring<G> {
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), AcquireError>> {
         let Self { guard, wait, timer } = self;
         let guard = guard.as_deref().expect("poll looked at it");
-        let result = if wait.is_queued() { wait.ask(guard, cx.waker()) } else { wait.line_up(guard, cx.waker()) };
+        let result = if wait.is_queued() { wait.ask_again(guard, cx.waker()) } else { wait.line_up(guard, cx.waker()) };
         if let Some(result) = result {
             return Poll::Ready(result);
         }
@@ -92,7 +92,8 @@ impl<G: Deref<Target = EndpointGuard>> Acquiring<G> {
             if timer.deadline() != at {
                 timer.as_mut().reset(at);
             }
-            ready!(timer.as_mut().poll(cx));
+            // Whatever is left of the task's budget: the timer is what bounds the wait.
+            ready!(Pin::new(&mut coop::unconstrained(timer.as_mut())).poll(cx));
             if let Some(result) = wait.look_up(guard, at.max(Instant::now())).or_else(|| wait.ask(guard, cx.waker())) {
                 return Poll::Ready(result);
             }

@@ -21,14 +21,27 @@ pub(super) fn enter(guard: &EndpointGuard) -> Result<(), AcquireError> {
         return Ok(());
     }
     let waker = Waker::from(Arc::new(Parked(thread::current())));
-    let mut wait = Wait::default();
-    let mut result = wait.line_up(guard, &waker);
+    let mut place = Place { guard, wait: Wait::default() };
+    let mut result = place.wait.line_up(guard, &waker);
     loop {
         if let Some(result) = result {
             return result;
         }
-        park_until(wait.next_look());
-        result = wait.ask(guard, &waker).or_else(|| wait.look_up(guard, Instant::now()));
+        park_until(place.wait.next_look());
+        // Last the question whether the turn has come: it leaves no wake-up unseen.
+        result = place.wait.look_up(guard, Instant::now()).or_else(|| place.wait.ask(guard, &waker));
+    }
+}
+
+/// Gives the place in the queue up if a panic ends the wait: taking back a grant wakes its next owner, in foreign code.
+struct Place<'a> {
+    guard: &'a EndpointGuard,
+    wait: Wait,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.wait.abandon(self.guard);
     }
 }
 

@@ -97,12 +97,13 @@ impl EndpointGuard {
     ///
     /// [`QueueFull`](AcquireError::QueueFull) or [`Busy`](AcquireError::Busy) at once when no more callers may wait,
     /// [`Timeout`](AcquireError::Timeout) after `max_wait`, [`GrantExpired`](AcquireError::GrantExpired) when the turn
-    /// came but nobody polled, [`WouldDeadlock`](AcquireError::WouldDeadlock) inside [`run`](Self::run) of the same
-    /// full guard, [`Closed`](AcquireError::Closed) after [`close`](Self::close).
+    /// came but nobody polled, [`WouldDeadlock`](AcquireError::WouldDeadlock) inside [`run`](Self::run),
+    /// [`run_to_completion`](Self::run_to_completion) or a web layer of the same full guard, [`Closed`](AcquireError::Closed) after [`close`](Self::close).
     ///
     /// # Panics
     ///
-    /// If it has to wait, and the guard has a `max_wait` or `grant_timeout`, outside of a tokio runtime with a timer.
+    /// If it has to wait, and the guard has a `max_wait` or `grant_timeout`, outside of a tokio runtime with a timer. If it
+    /// is polled again after it completed.
     pub fn acquire(&self) -> Acquire<'_> {
         Acquire::new(self)
     }
@@ -141,8 +142,8 @@ impl EndpointGuard {
     /// # Errors
     ///
     /// Those of [`acquire`](Self::acquire), and [`BlockingInAsync`](AcquireError::BlockingInAsync) on a thread that
-    /// runs async tasks, always, whether the guard is free or not. (A task wrapped in tokio's `unconstrained` on a
-    /// multi-thread runtime can't be told from a blocking thread. It isn't refused.)
+    /// runs tasks of a tokio runtime, whether the guard is free or not. (A task wrapped in tokio's `unconstrained` can't be
+    /// told from a blocking thread, and is not refused.)
     pub fn acquire_blocking(&self) -> Result<Permit<'_>, AcquireError> {
         blocking::enter(self).map(|()| Permit(Held::new(self)))
     }
@@ -162,6 +163,10 @@ impl EndpointGuard {
     /// # Errors
     ///
     /// Those of [`acquire`](Self::acquire), before `future` has started. What `future` returns is passed through.
+    ///
+    /// # Panics
+    ///
+    /// As [`acquire`](Self::acquire), and if `future` does.
     pub fn run<F: Future>(&self, future: F) -> Run<'_, F> {
         Run::new(self.acquire(), future)
     }
@@ -183,6 +188,10 @@ impl EndpointGuard {
     /// # Errors
     ///
     /// Those of [`acquire`](Self::acquire), before `future` has started.
+    ///
+    /// # Panics
+    ///
+    /// As [`acquire`](Self::acquire), and if `future` does while the caller is there.
     pub fn run_to_completion<F>(&'static self, future: F) -> RunToCompletion<F>
     where
         F: Future + Send + 'static,
@@ -197,6 +206,10 @@ impl EndpointGuard {
     /// # Errors
     ///
     /// Those of [`acquire`](Self::acquire), before `future` has started.
+    ///
+    /// # Panics
+    ///
+    /// As [`run_to_completion`](Self::run_to_completion).
     pub fn run_to_completion_owned<F>(self: Arc<Self>, future: F) -> RunToCompletion<F>
     where
         F: Future + Send + 'static,

@@ -39,7 +39,8 @@ pub enum AcquireError {
     #[error("the turn was not taken within grant_timeout: poll the future while it waits, or drop it")]
     GrantExpired,
     /// The caller already holds this guard, through [`run`] or the web layer around its handler, and every permit is
-    /// held: it would wait for itself.
+    /// held: it would wait for itself. (With several permits, perhaps only for the others; that it is the last one to
+    /// wait can't be told, so it may not.)
     ///
     /// [`run`]: super::EndpointGuard::run
     #[error("already inside this guard, which is full: don't acquire it again in work that it guards")]

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use tokio::task::coop;
 use tokio::time::{Sleep, sleep};
 
 use super::permit::OwnedPermit;
@@ -70,7 +71,7 @@ impl<F: Future> Inside<F> {
         let guard = self.permit.as_ref()?.guard().clone();
         trace::detached(guard.name());
         guard.counters.detached.add(1);
-        Some(Detached { inside: self, guard, deadline: max_run.map(|limit| Box::pin(sleep(limit))) })
+        Some(Detached { inside: Some(self), guard, max_run, deadline: None })
     }
 }
 
@@ -78,8 +79,11 @@ impl<F: Future> Inside<F> {
 /// runtime.
 #[derive(Debug)]
 pub(crate) struct Detached<F: Future> {
-    inside: Inside<F>,
+    /// `None` once it has ended.
+    inside: Option<Inside<F>>,
     guard: SharedGuard,
+    max_run: Option<Duration>,
+    /// Set at the first poll: it needs the runtime's timer, and the caller may leave in a destructor.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
@@ -88,20 +92,26 @@ impl<F: Future> Future for Detached<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
+        let Some(inside) = &mut this.inside else { return Poll::Ready(()) };
         // The output is dropped here, before the permit.
-        if this.inside.poll(cx).map(drop).is_ready() {
+        if inside.poll(cx).map(drop).is_ready() {
             this.guard.counters.finished_detached.add(1);
+            this.inside = None;
             return Poll::Ready(());
         }
-        let Some(deadline) = &mut this.deadline else { return Poll::Pending };
-        ready!(deadline.as_mut().poll(cx));
+        let Some(max_run) = this.max_run else { return Poll::Pending };
+        let deadline = this.deadline.get_or_insert_with(|| Box::pin(sleep(max_run)));
+        // Whatever the work left of the task's budget.
+        ready!(Pin::new(&mut coop::unconstrained(deadline.as_mut())).poll(cx));
         trace::cut_off(this.guard.name(), "it ran longer than max_run after its caller had left");
+        this.inside = None;
         Poll::Ready(())
     }
 }
 
 impl<F: Future> Drop for Detached<F> {
     fn drop(&mut self) {
+        self.inside = None;
         self.guard.counters.gone_detached.add(1);
     }
 }

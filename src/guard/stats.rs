@@ -44,7 +44,7 @@ pub struct GuardStats {
     pub cancelled: u64,
     /// Turns taken back because they were not used within `grant_timeout`.
     pub expired: u64,
-    /// Permits given back by a panic.
+    /// Permits that were dropped while their thread panicked.
     pub panicked: u64,
     /// Runs that ended after their caller had left, completely.
     pub finished_detached: u64,

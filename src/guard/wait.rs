@@ -57,7 +57,7 @@ impl Wait {
             Joined::Entered => Some(Ok(())),
             Joined::Queued(ticket) => {
                 self.ticket = Some(ticket);
-                self.clock = WaitClock::start(guard.limits);
+                self.clock = WaitClock::start(guard);
                 guard.hold_time.ask();
                 None
             }
@@ -70,6 +70,16 @@ impl Wait {
         guard.lane.ask(&mut self.ticket, waker).map(|answer| told(guard, answer))
     }
 
+    /// Whether the turn has come, asked by a task that may have got inside the guard by another way meanwhile.
+    pub(super) fn ask_again(&mut self, guard: &EndpointGuard, waker: &Waker) -> Option<Result<(), AcquireError>> {
+        let result = self.ask(guard, waker);
+        if result.is_none() && Scope::is_inside(guard) {
+            self.abandon(guard);
+            return Some(Err(guard.refuse(AcquireError::WouldDeadlock)));
+        }
+        result
+    }
+
     /// When to call [`look_up`](Self::look_up) next.
     pub(super) fn next_look(&self) -> Option<Instant> {
         self.clock.as_ref()?.next_look()
@@ -78,6 +88,10 @@ impl Wait {
     /// Does what is due at `now`: gives up, or takes back a grant that nobody took.
     pub(super) fn look_up(&mut self, guard: &EndpointGuard, now: Instant) -> Option<Result<(), AcquireError>> {
         let clock = self.clock.as_mut()?;
+        // First of all: the turn that is taken back may become this caller's.
+        if clock.next_watch.is_some_and(|due| due <= now) {
+            clock.watch(guard, now);
+        }
         let waited = now.saturating_duration_since(clock.since);
         if clock.limits.max_wait.is_some_and(|limit| waited >= limit) {
             return Some(match guard.lane.give_up(self.ticket.take()?) {
@@ -88,12 +102,6 @@ impl Wait {
                     Err(AcquireError::Timeout { waited, retry: guard.retry_estimate() })
                 }
             });
-        }
-        if let (Some(timeout), Some(due)) = (clock.limits.grant_timeout, clock.next_watch)
-            && due <= now
-        {
-            let (_, oldest) = guard.expire_grants(now);
-            clock.next_watch = oldest.unwrap_or(now).checked_add(timeout);
         }
         None
     }
@@ -108,16 +116,23 @@ impl Wait {
 }
 
 impl WaitClock {
-    fn start(limits: Limits) -> Option<Box<Self>> {
+    fn start(guard: &EndpointGuard) -> Option<Box<Self>> {
+        let limits = guard.limits;
         if limits.max_wait.is_none() && limits.grant_timeout.is_none() {
             return None;
         }
-        let since = Instant::now();
-        Some(Box::new(Self {
-            since,
-            limits,
-            next_watch: limits.grant_timeout.and_then(|timeout| since.checked_add(timeout)),
-        }))
+        let mut clock = Box::new(Self { since: Instant::now(), limits, next_watch: None });
+        // At once: those who came before may have been less patient than a grant.
+        clock.watch(guard, clock.since);
+        Some(clock)
+    }
+
+    /// Takes back a grant that nobody took in time, and looks again when the next one may be due.
+    fn watch(&mut self, guard: &EndpointGuard, now: Instant) {
+        if let Some(timeout) = self.limits.grant_timeout {
+            let (_, oldest) = guard.expire_grants(now);
+            self.next_watch = oldest.unwrap_or(now).checked_add(timeout);
+        }
     }
 
     fn next_look(&self) -> Option<Instant> {

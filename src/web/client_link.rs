@@ -28,7 +28,8 @@ pub struct ClientLink {
 }
 
 impl ClientLink {
-    /// A link to the client at the other end of `stream`. It does not keep the connection open.
+    /// A link to the client at the other end of `stream`. It does not keep the connection open, except while
+    /// [`gone`](Self::gone) is waited for: shut the stream down when you are done with it.
     #[must_use]
     pub fn new(stream: &Arc<TcpStream>) -> Self {
         Self { stream: Arc::downgrade(stream), peer: stream.peer_addr().ok() }
@@ -51,6 +52,10 @@ impl ClientLink {
     /// # Cancel safety
     ///
     /// Dropping the future changes nothing.
+    ///
+    /// # Panics
+    ///
+    /// If the client has sent what the server leaves unread, outside of a tokio runtime with a timer.
     pub async fn gone(&self) {
         while let Some(stream) = self.stream.upgrade() {
             // Readable: the client has sent something that the server leaves unread, or it has gone.

@@ -16,7 +16,8 @@ pub trait GuardSource: Send + Sync + 'static {
 /// The handler starts when its turn has come, and gives it back when it drops this: at its end, or earlier where only a
 /// part of it needs the turn. Unlike under the layer, a client that leaves cancels the handler as the framework does;
 /// wrap what must not be cut in half in
-/// [`run_to_completion`](crate::EndpointGuard::run_to_completion).
+/// [`run_to_completion`](crate::EndpointGuard::run_to_completion). And unlike under the layer, a handler that acquires
+/// the same guard again is not found out: it waits for itself.
 ///
 /// Take it in an `async fn`. A closure such as `|_turn: Guarded<Report>| async { … }` drops it before the async block
 /// starts, unless the block is `async move` and names it.

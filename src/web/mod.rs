@@ -40,6 +40,9 @@
 //! | axum and hyper, HTTP/2 | at once | |
 //! | actix-web | when the connection is reset | set `h1_allow_half_closed(false)`, and it is noticed when it is closed |
 //!
+//! Behind two guards, a request that waits at the second is a handler that runs for the first. If its client leaves, the
+//! first lets it go on, and the second notices with a `WatchedListener` only.
+//!
 //! A handler whose client leaves while it *runs* goes on to its end, holding its turn; see [`OnDisconnect`].
 
 #[cfg(feature = "actix-web")]

@@ -24,7 +24,8 @@ pub enum OnDisconnect {
 #[non_exhaustive]
 pub enum Hold {
     /// Until the handler has returned, and if its answer is a stream, until the stream has ended: the work goes on in
-    /// it. An answer that is already in memory holds nothing while the client reads it.
+    /// it. An answer that is already in memory holds nothing while the client reads it. (Behind the tower layer, that is
+    /// any answer whose size is known exactly.)
     #[default]
     Auto,
     /// Until the handler has returned, streams too.
@@ -34,6 +35,12 @@ pub enum Hold {
 }
 
 /// How a guarded route treats its requests. The defaults are right for most.
+///
+/// A request whose turn comes at once is in the handler before its body has arrived: a client that sends slowly then
+/// holds its turn while it sends. Where that matters, give the server a limit on reading, or read the body first and
+/// acquire the guard within the handler.
+///
+/// The limits need tokio's timer, which every web server on tokio has.
 ///
 /// ```
 /// use std::time::Duration;
@@ -107,6 +114,10 @@ impl GuardOptions {
     ///
     /// A server based on hyper notices that a client has left only when nothing of its request is unread. So a request
     /// that waits reads its body into memory, and the handler finds it there. With 0 nothing is read.
+    ///
+    /// A client that asks with `Expect: 100-continue` is told to go on when the reading begins. A body that fails while
+    /// it is read here is answered with 400: put a limit on its size behind the guard, where it is the handler that
+    /// meets it.
     #[cfg(feature = "tower")]
     pub fn read_ahead(mut self, bytes: usize) -> Self {
         self.read_ahead = bytes;

@@ -140,7 +140,7 @@ impl Refusal {
         self
     }
 
-    /// Adds a header.
+    /// Adds a header. `Content-Type` and `Retry-After` set here replace the ones that would be sent.
     ///
     /// # Panics
     ///
@@ -187,11 +187,16 @@ impl Refusal {
                 ("application/problem+json".into(), Bytes::from(json))
             }
         };
-        let mut headers = vec![("content-type".into(), content_type)];
-        if let Some(after) = self.retry_after {
+        let mut headers = self.headers;
+        let is_free = |headers: &[Header], name| !headers.iter().any(|(set, _)| set.eq_ignore_ascii_case(name));
+        if is_free(&headers, "content-type") {
+            headers.push(("content-type".into(), content_type));
+        }
+        if let Some(after) = self.retry_after
+            && is_free(&headers, "retry-after")
+        {
             headers.push(("retry-after".into(), after.as_secs().to_string().into()));
         }
-        headers.extend(self.headers);
         (self.status, headers, body)
     }
 }

@@ -66,6 +66,22 @@ async fn watched_stream_whose_client_broke_off_shuts_down_without_an_error() {
     stream.shutdown().await.expect("nothing is left to shut down");
 }
 
+/// A task that waits for the client to go must not keep the connection open after the server is done with it.
+#[tokio::test]
+async fn watched_stream_that_is_dropped_ends_the_connection_though_a_link_waits() {
+    let mut listener = WatchedListener::from(listener().await);
+    let mut client = TcpStream::connect(listener.local_addr().expect("it is bound")).await.expect("it listens");
+    let (stream, _) = listener.accept().await;
+    let link = stream.link();
+    let gone = tokio::spawn(async move { link.gone().await });
+    tokio::task::yield_now().await;
+    assert!(!gone.is_finished());
+    drop(stream);
+    let mut rest = Vec::new();
+    soon(client.read_to_end(&mut rest)).await.expect("the connection ends in order");
+    soon(gone).await.expect("no panic");
+}
+
 #[tokio::test]
 async fn link_sees_its_client_leave_behind_unread_bytes() {
     let (stream, mut client) = linked().await;

@@ -10,13 +10,14 @@ use http_body_util::{BodyExt, StreamBody};
 use onelane::EndpointGuard;
 use onelane::web::{GuardOptions, OnDisconnect};
 use tokio::runtime::Handle;
+use tokio::task::coop::consume_budget;
 use tokio::task::yield_now;
-use tokio::time::{advance, sleep};
+use tokio::time::{advance, sleep, timeout};
 use tokio_test::{assert_pending, assert_ready_ok};
-use tower::service_fn;
+use tower::{Layer, ServiceExt, service_fn};
 
 use crate::sockets::Probe;
-use crate::{Received, answering, call, empty, held, layer, layer_with, request};
+use crate::{Received, answering, call, empty, full, held, layer, layer_with, request};
 
 fn tasks() -> usize {
     Handle::current().metrics().num_alive_tasks()
@@ -77,6 +78,45 @@ async fn max_run_cuts_off_counted_from_when_the_call_was_dropped() {
     sleep(Duration::from_secs(2)).await;
     assert_eq!((probe.cut_off(), guard.stats().held), (1, 0));
     assert_eq!((guard.stats().detached, guard.stats().finished_detached, tasks()), (0, 0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn max_run_cuts_off_work_that_is_always_busy() {
+    let guard = Arc::new(EndpointGuard::new("busy"));
+    // Real time: work that is always ready leaves none for a clock that is paused to go on.
+    let options = GuardOptions::new().max_run(Duration::from_millis(30));
+    let busy = service_fn(|_: Received| async {
+        loop {
+            consume_budget().await;
+        }
+        #[expect(unreachable_code, reason = "it says what the service would answer")]
+        Ok::<_, Infallible>(Response::new(full("never")))
+    });
+    let layer = layer_with(&guard, options);
+    let called =
+        tokio::spawn(async move { timeout(Duration::from_millis(20), layer.layer(busy).oneshot(request())).await });
+    assert!(called.await.expect("no panic").is_err());
+    for _ in 0..1_000 {
+        if guard.stats().held == 0 {
+            break;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!((guard.stats().held, guard.stats().detached, guard.stats().finished_detached), (0, 0, 0));
+}
+
+#[test]
+fn call_dropped_on_a_runtime_without_a_timer_is_not_left_half_counted() {
+    let guard = Arc::new(EndpointGuard::new("no timer"));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut leaver = call(&layer(&guard), held(&Probe::new()), request());
+        assert_pending!(leaver.poll());
+        drop(leaver);
+        yield_now().await;
+    });
+    drop(runtime);
+    assert_eq!((guard.stats().held, guard.stats().detached), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]

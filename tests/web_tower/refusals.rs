@@ -56,6 +56,24 @@ fn full_guard_without_a_queue_is_busy() {
 }
 
 #[test]
+fn headers_set_by_hand_replace_those_that_would_be_sent_and_may_repeat() {
+    let guard = Arc::new(EndpointGuard::builder("headers").queue(Queue::Reject).build());
+    let _permit = guard.try_acquire().expect("it is free");
+    let options = GuardOptions::new().on_refusal(|refusal| {
+        refusal
+            .with_header("Retry-After", "7")
+            .with_header("content-type", "application/json")
+            .with_header("link", "</a>")
+            .with_header("link", "</b>")
+    });
+    let response = assert_ready_ok!(call(&layer_with(&guard, options), held(&Probe::new()), request()).poll());
+    let all = |name: &str| response.headers().get_all(name).iter().cloned().collect::<Vec<_>>();
+    assert_eq!(all("retry-after"), ["7"]);
+    assert_eq!(all("content-type"), ["application/json"]);
+    assert_eq!(all("link"), ["</a>", "</b>"]);
+}
+
+#[test]
 fn full_queue_refuses_the_newest() {
     let guard = Arc::new(EndpointGuard::builder("full").queue(Queue::Bounded(1)).build());
     let _permit = guard.try_acquire().expect("it is free");

@@ -23,6 +23,7 @@ mod loom_tests;
 mod property_tests;
 
 use std::task::Waker;
+use std::vec;
 
 use tokio::time::Instant;
 
@@ -262,7 +263,7 @@ impl Lane {
         }
         let oldest = queue.oldest_grant();
         drop(queue);
-        wakers.into_iter().for_each(Waker::wake);
+        wake_all(wakers);
         (expired, oldest)
     }
 
@@ -276,7 +277,7 @@ impl Lane {
             self.store(self.load().stopped_waiting(wakers.len()));
         }
         drop(queue);
-        wakers.into_iter().for_each(Waker::wake);
+        wake_all(wakers);
         self.is_drained()
     }
 
@@ -355,8 +356,25 @@ impl Lane {
     #[cold]
     fn carry_grants(&self, granted: u64) {
         let carried = self.granted_carried.load(Ordering::Relaxed);
-        self.granted_carried.fetch_max(unwrap_granted(carried, granted), Ordering::AcqRel);
+        let full = unwrap_granted(carried, granted);
+        // Further ahead than that, this carry is late: one that came after it has already been made.
+        if full - carried <= GRANTED_MODULUS / 2 {
+            self.granted_carried.fetch_max(full, Ordering::AcqRel);
+        }
     }
+}
+
+/// Wakes every one of them, though one may panic: a waker is foreign code.
+fn wake_all(wakers: Vec<Waker>) {
+    struct Rest(vec::IntoIter<Waker>);
+    impl Drop for Rest {
+        fn drop(&mut self) {
+            self.0.by_ref().for_each(Waker::wake);
+        }
+    }
+
+    let mut rest = Rest(wakers.into_iter());
+    rest.0.by_ref().for_each(Waker::wake);
 }
 
 /// The full count that ends in `granted`, given that it was `carried` a while ago (as RFC 3550, appendix A.1, extends

@@ -376,6 +376,17 @@ fn skip_turns(lane: &Lane, turns: u64) {
     lane.word.fetch_add(turns << 40, Ordering::Relaxed);
 }
 
+/// A thread may be kept from carrying until another has carried the next quarter.
+#[test]
+fn a_carry_that_comes_late_changes_nothing() {
+    let lane = Lane::new(2, 1, Order::Fifo);
+    skip_turns(&lane, 2 * CARRY_EVERY + 5);
+    lane.carry_grants(2 * CARRY_EVERY);
+    assert_eq!(lane.snapshot().granted, 2 * CARRY_EVERY + 5);
+    lane.carry_grants(CARRY_EVERY);
+    assert_eq!(lane.snapshot().granted, 2 * CARRY_EVERY + 5);
+}
+
 /// Three turns of one kind: those that pass a quarter of the 24 bits must carry, whatever their kind.
 #[derive(Clone, Copy, Debug)]
 enum Turns {

@@ -11,7 +11,7 @@ pub(super) fn response(refusal: Refusal) -> HttpResponse {
     let status = StatusCode::from_u16(status).expect("a refusal checks its status when it is set");
     let mut response = HttpResponse::build(status);
     for (name, value) in headers {
-        response.insert_header((name.as_ref(), value.as_ref()));
+        response.append_header((name.as_ref(), value.as_ref()));
     }
     response.body(body)
 }

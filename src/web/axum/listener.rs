@@ -21,7 +21,7 @@ use crate::web::ClientLink;
 #[derive(Debug)]
 pub struct WatchedListener(TcpListener);
 
-/// A connection of a [`WatchedListener`].
+/// A connection of a [`WatchedListener`]. Its `TcpStream` is at hand, to set options.
 #[derive(Debug)]
 pub struct WatchedStream(Arc<TcpStream>);
 
@@ -48,7 +48,20 @@ impl Listener for WatchedListener {
 
 impl Connected<IncomingStream<'_, WatchedListener>> for ClientLink {
     fn connect_info(stream: IncomingStream<'_, WatchedListener>) -> Self {
-        Self::new(&stream.io().0)
+        stream.io().link()
+    }
+}
+
+impl AsRef<TcpStream> for WatchedStream {
+    fn as_ref(&self) -> &TcpStream {
+        &self.0
+    }
+}
+
+impl Drop for WatchedStream {
+    fn drop(&mut self) {
+        // A link that waits for the client to go shares the stream: the connection ends here all the same.
+        let _ = rustix::net::shutdown(&*self.0, rustix::net::Shutdown::Both);
     }
 }
 
@@ -65,6 +78,12 @@ impl AsyncRead for WatchedStream {
 }
 
 impl WatchedStream {
+    /// A link to the client, for servers other than axum's, which insert it into the requests' extensions.
+    #[must_use]
+    pub fn link(&self) -> ClientLink {
+        ClientLink::new(&self.0)
+    }
+
     fn poll_write_with(
         &self,
         cx: &mut Context<'_>,
