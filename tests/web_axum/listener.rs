@@ -72,6 +72,8 @@ async fn watched_stream_that_is_dropped_ends_the_connection_though_a_link_waits(
     let mut listener = WatchedListener::from(listener().await);
     let mut client = TcpStream::connect(listener.local_addr().expect("it is bound")).await.expect("it listens");
     let (stream, _) = listener.accept().await;
+    // A server reads until nothing is there. From then on the link waits, where it looked again and again before.
+    stream.as_ref().try_read(&mut [0]).expect_err("the client has sent nothing");
     let link = stream.link();
     let gone = tokio::spawn(async move { link.gone().await });
     tokio::task::yield_now().await;
