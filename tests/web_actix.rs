@@ -672,6 +672,21 @@ mod hold {
         assert_held(move || HttpResponse::SwitchingProtocols().streaming(parts()), [false, false, false]).await;
     }
 
+    #[tokio::test]
+    async fn dropped_call_outside_of_actix_is_cancelled() {
+        let guard = Arc::new(EndpointGuard::new("bare"));
+        let middleware = GuardMiddleware::new(&guard);
+        let app = App::new().service(
+            actix_web::web::resource("/")
+                .wrap(middleware)
+                .route(actix_web::web::get().to(std::future::pending::<String>)),
+        );
+        let app = test::init_service(app).await;
+        let call = test::call_service(&app, test::TestRequest::get().uri("/").to_request());
+        assert!(tokio::time::timeout(Duration::from_millis(10), call).await.is_err());
+        assert_eq!((guard.stats().granted, guard.stats().held, guard.stats().detached), (1, 0, 0));
+    }
+
     /// The limit of a body needs a task. An answer in memory has no use for it, and most answers are.
     #[actix_web::test]
     async fn answer_in_memory_spawns_nothing() {
