@@ -676,11 +676,7 @@ mod hold {
     async fn dropped_call_outside_of_actix_is_cancelled() {
         let guard = Arc::new(EndpointGuard::new("bare"));
         let middleware = GuardMiddleware::new(&guard);
-        let app = App::new().service(
-            actix_web::web::resource("/")
-                .wrap(middleware)
-                .route(actix_web::web::get().to(std::future::pending::<String>)),
-        );
+        let app = App::new().service(resource("/").wrap(middleware).route(get().to(std::future::pending::<String>)));
         let app = test::init_service(app).await;
         let call = test::call_service(&app, test::TestRequest::get().uri("/").to_request());
         assert!(tokio::time::timeout(Duration::from_millis(10), call).await.is_err());
