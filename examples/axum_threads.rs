@@ -1,4 +1,4 @@
-//! One guard for async handlers, blocking handlers and plain threads: one at a time, in order of arrival.
+//! One guard for async handlers, blocking handlers and plain threads, in axum: one at a time, in order of arrival.
 //!
 //! Run it: `cargo run --example axum_threads`. `PORT` (default 3000, 0 for any) and `HOLD_MS` (default 2000) change where
 //! it listens and how long each turn takes.

@@ -16,6 +16,8 @@
 //!            response
 //! ```
 //!
+//! (A server does not notice every client that leaves: see [`web`].)
+//!
 //! ```
 //! use onelane::EndpointGuard;
 //!
@@ -28,7 +30,7 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
-//! assert_eq!(report().await.unwrap(), "the report");
+//! assert_eq!(report().await, Ok("the report".to_owned()));
 //! assert_eq!(REPORT.stats().granted, 1);
 //! # }
 //! ```
@@ -49,7 +51,7 @@
 //! | `tower` | [`web::tower`]: a layer for any tower service, such as tonic's and hyper's |
 //! | `axum` | [`web::axum`]: the layer for axum's routes, the extractor, errors as responses (implies `tower`) |
 //! | `actix-web` | [`web::actix`]: the middleware, the extractor, errors as responses |
-//! | `serde` | [`GuardStats`] can be serialized |
+//! | `serde` | [`GuardStats`] can be serialized (implied by the others) |
 //! | `full` | all of them |
 //!
 //! # More

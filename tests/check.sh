@@ -29,8 +29,10 @@ tests() {
 install_missing() {
     command -v cargo >/dev/null || { echo 'cargo is missing: install Rust with rustup first' >&2; exit 1; }
     if ! command -v cc >/dev/null; then
-        apt-get update -q
-        apt-get install -y -q build-essential
+        local as_root=
+        [ "$(id -u)" -eq 0 ] || as_root=sudo
+        $as_root apt-get update -q
+        $as_root apt-get install -y -q build-essential
     fi
     cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
     cargo clippy --version >/dev/null 2>&1 || rustup component add clippy

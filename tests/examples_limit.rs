@@ -39,9 +39,9 @@ macro_rules! on_axum_and_actix {
 }
 
 on_axum_and_actix! {
-    guarded_handler_serves_two_one_after_the_other(HOLD),
-    guarded_section_overlaps_only_outside_of_it(HOLD),
-    unguarded_handler_serves_two_at_once(HOLD),
+    guarded_handler_serves_two_one_after_the_other(LONG_HOLD),
+    guarded_section_overlaps_only_outside_of_it(LONG_HOLD),
+    unguarded_handler_serves_two_at_once(LONG_HOLD),
     exclusive_handler_refuses_the_second_at_once(LONG_HOLD),
     guarded_handler_finishes_after_its_client_closed(HOLD),
     guarded_handler_finishes_after_its_client_reset(HOLD),
@@ -56,7 +56,7 @@ async fn guarded_handler_serves_two_one_after_the_other(example: &Example) {
     let (answers, took) = post_two_at_once(example, "/limit").await;
     assert_eq!(answers, [r#"{"counter":1}"#, r#"{"counter":2}"#]);
     assert_eq!(example.printed(), "Hello bye Hello bye");
-    assert_takes(took, 4 * example.hold);
+    assert_takes(took, 4, example.hold);
 
     let limit = wait_until_idle(example).await;
     assert_eq!((number(&limit, "granted"), number(&limit, "queued")), (2, 1), "{limit:#}");
@@ -68,7 +68,7 @@ async fn guarded_section_overlaps_only_outside_of_it(example: &Example) {
     // The first answers only after the second has counted.
     assert_eq!(answers, [r#"{"counter":2}"#, r#"{"counter":2}"#]);
     assert_eq!(example.printed(), "Hello bye Hello bye");
-    assert_takes(took, 3 * example.hold);
+    assert_takes(took, 3, example.hold);
 
     let section = &example.stats().await[1];
     assert_eq!((&section["name"], &section["held"]), (&json!("limit-section"), &json!(0)));
@@ -80,7 +80,7 @@ async fn unguarded_handler_serves_two_at_once(example: &Example) {
     let (answers, took) = post_two_at_once(example, "/nolimit").await;
     assert_eq!(answers, [r#"{"counter":2}"#, r#"{"counter":2}"#]);
     assert_eq!(example.printed(), "Hello Hello bye bye");
-    assert_takes(took, 2 * example.hold);
+    assert_takes(took, 2, example.hold);
 }
 
 async fn exclusive_handler_refuses_the_second_at_once(example: &Example) {
@@ -199,8 +199,16 @@ async fn queued_client_leaves(example: &Example, bytes: String, leave: Leave) {
 }
 
 #[tokio::test]
-async fn async_blocking_and_thread_callers_take_turns_in_order_of_arrival() {
-    let example = &Example::start("axum_threads", HOLD / 2).await;
+async fn async_blocking_and_thread_callers_take_turns_in_order_of_arrival_in_axum() {
+    async_blocking_and_thread_callers_take_turns(&Example::start("axum_threads", HOLD / 2).await).await;
+}
+
+#[tokio::test]
+async fn async_blocking_and_thread_callers_take_turns_in_order_of_arrival_in_actix() {
+    async_blocking_and_thread_callers_take_turns(&Example::start("actix_threads", HOLD / 2).await).await;
+}
+
+async fn async_blocking_and_thread_callers_take_turns(example: &Example) {
     let rounds = [
         ["async", "blocking", "thread", "async", "thread", "blocking"],
         ["thread", "async", "blocking", "blocking", "thread", "async"],
@@ -259,8 +267,10 @@ fn request(path: &str, body: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
-fn assert_takes(took: Duration, expected: Duration) {
-    assert!((expected..expected + SLACK).contains(&took), "took {took:?}, expected {expected:?}");
+/// Less than one more hold: each of the three totals is told from the others.
+fn assert_takes(took: Duration, holds: u32, hold: Duration) {
+    let expected = holds * hold;
+    assert!((expected..expected + hold).contains(&took), "took {took:?}, expected {expected:?}");
 }
 
 async fn wait_for_waiting(example: &Example, count: u64) {

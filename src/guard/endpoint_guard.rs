@@ -21,8 +21,8 @@ use crate::trace;
 
 /// Admits one caller at a time, or N, in the order they asked.
 ///
-/// A plain value, like tokio's `Mutex`: put it in a `static`, or share it in an `Arc`. It holds no data; it guards a
-/// piece of work, such as a handler.
+/// A plain value, like tokio's `Mutex`: put it in a `static`, or share it in an `Arc`. One guard for all requests, not one
+/// made in each. It holds no data; it guards a piece of work, such as a handler.
 ///
 /// ```
 /// use onelane::EndpointGuard;
@@ -69,7 +69,7 @@ pub struct EndpointGuard {
 impl EndpointGuard {
     /// A guard for one caller at a time, in order, with an unbounded queue.
     ///
-    /// `name` is for you: it appears in [`stats`](Self::stats), logs and refusals.
+    /// `name` is for you: it appears in [`stats`](Self::stats) and in logs. It needs not be unique.
     #[must_use]
     pub const fn new(name: &'static str) -> Self {
         Self::builder(name).build()
@@ -86,7 +86,11 @@ impl EndpointGuard {
 
     /// Waits for a turn, in the queue.
     ///
-    /// The future can be polled by hand, moved, and dropped by `select!`.
+    /// The future can be polled by hand, moved, and dropped by `select!`. The permit of a guard in a `static` is a
+    /// `Permit<'static>`: it can move into a task, or into `spawn_blocking`.
+    ///
+    /// Acquiring a second time while holding the first permit waits for oneself, for ever. [`run`](Self::run) and the web
+    /// layers find that out; between two `acquire`s only `max_wait` ends it.
     ///
     /// # Cancel safety
     ///
@@ -110,7 +114,9 @@ impl EndpointGuard {
 
     /// Waits for a turn, in the queue, with a permit that can move to another task.
     ///
-    /// Cancel safety, errors and panics are those of [`acquire`](Self::acquire).
+    /// # Cancel safety
+    ///
+    /// As [`acquire`](Self::acquire); errors and panics too.
     pub fn acquire_owned(self: Arc<Self>) -> AcquireOwned {
         SharedGuard::from(self).acquire_owned()
     }
@@ -137,7 +143,9 @@ impl EndpointGuard {
 
     /// Waits for a turn on this thread, in the same queue as the async callers.
     ///
-    /// For plain threads and for `spawn_blocking`.
+    /// For plain threads and for `spawn_blocking`. In an async handler it is better to wait with
+    /// [`acquire`](Self::acquire) and to move the permit into `spawn_blocking`: a client that leaves then gives up its
+    /// place, and a caller that waits takes no thread.
     ///
     /// # Errors
     ///
@@ -203,6 +211,10 @@ impl EndpointGuard {
     ///
     /// As [`run_to_completion`](Self::run_to_completion), for a guard in an `Arc`.
     ///
+    /// # Cancel safety
+    ///
+    /// As [`run_to_completion`](Self::run_to_completion).
+    ///
     /// # Errors
     ///
     /// Those of [`acquire`](Self::acquire), before `future` has started.
@@ -227,7 +239,9 @@ impl EndpointGuard {
 
     /// Waits until the guard is closed and the last permit has come back, also from runs that outlive their callers.
     ///
-    /// For shutdown: stop accepting, then `close()` and `drained().await`, under a time limit of your own.
+    /// For shutdown: stop accepting, then `close()` and `drained().await`, under a time limit of your own, while the
+    /// runtime of those runs still goes on. In actix-web that is before the server is stopped: see
+    /// [`web::actix`](crate::web::actix#shutdown).
     ///
     /// # Cancel safety
     ///
@@ -276,6 +290,7 @@ impl EndpointGuard {
             expired: counters.expired.value(),
             panicked: counters.panicked.value(),
             finished_detached: counters.finished_detached.value(),
+            cut_off: counters.cut_off.value(),
             overrun: counters.overrun.value(),
         }
     }

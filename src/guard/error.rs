@@ -46,7 +46,7 @@ pub enum AcquireError {
     #[error("already inside this guard, which is full: don't acquire it again in work that it guards")]
     WouldDeadlock,
     /// The guard was closed and lets nobody in any more.
-    #[error("the guard is closed: it admits nobody any more")]
+    #[error("the guard is closed and admits nobody any more: try another instance, or later")]
     Closed,
     /// A blocking wait was asked for on a thread that runs async tasks, which it would stall.
     #[error("blocking wait on a thread that runs async tasks: use acquire().await, or spawn_blocking")]

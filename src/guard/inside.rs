@@ -103,15 +103,24 @@ impl<F: Future> Future for Detached<F> {
         let deadline = this.deadline.get_or_insert_with(|| Box::pin(sleep(max_run)));
         // Whatever the work left of the task's budget.
         ready!(Pin::new(&mut coop::unconstrained(deadline.as_mut())).poll(cx));
-        trace::cut_off(this.guard.name(), "it ran longer than max_run after its caller had left");
-        this.inside = None;
+        this.cut_off("it ran longer than max_run after its caller had left");
         Poll::Ready(())
+    }
+}
+
+impl<F: Future> Detached<F> {
+    fn cut_off(&mut self, reason: &str) {
+        // None of a panic's: what is left of that work has no permit any more.
+        if self.inside.take().is_some_and(|inside| inside.permit.is_some()) {
+            self.guard.counters.cut_off.add(1);
+            trace::cut_off(self.guard.name(), reason);
+        }
     }
 }
 
 impl<F: Future> Drop for Detached<F> {
     fn drop(&mut self) {
-        self.inside = None;
+        self.cut_off("its runtime ended: close the guard and wait for drained() before that");
         self.guard.counters.gone_detached.add(1);
     }
 }

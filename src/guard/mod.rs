@@ -11,6 +11,24 @@
 //! | exclusive access to data | not this: `tokio::sync::Mutex`, or `std::sync::Mutex` if nothing is awaited under it |
 //! | so many calls *a second* | not this: a rate limiter |
 
+//!
+//! # Common mistakes
+//!
+//! | you wrote | what happens | write |
+//! |---|---|---|
+//! | `let _ = guard.acquire().await?;` | the turn ends at once | `let _permit = …` |
+//! | a guard made in the handler | each request has its own | one `static`, or one `Arc` in the app's state |
+//! | `const GUARD: EndpointGuard` | each use is another guard | `static` |
+//! | `guard.run_to_completion(…)` on an `Arc` | "does not live long enough" | `Arc::clone(&guard).run_to_completion_owned(…)` |
+//! | `GuardLayer::new(guard)` with the guard itself | "`From<EndpointGuard>` is not implemented" | `&GUARD` of a `static`, or an `Arc` |
+//! | `acquire` while holding a permit of the same guard | waits for itself | [`EndpointGuard::run`], which refuses, or a `max_wait` |
+//!
+//! # Logs
+//!
+//! Events of `tracing` with the target `onelane` and the field `guard`: callers refused and runs that go on without their
+//! caller at `debug`, turns that expired and runs cut off at `warn`, mistakes of the service
+//! ([`WouldDeadlock`](AcquireError::WouldDeadlock), [`BlockingInAsync`](AcquireError::BlockingInAsync)) at `error`.
+
 mod acquire;
 mod blocking;
 mod builder;

@@ -11,15 +11,17 @@ use super::shared::SharedGuard;
 
 /// A turn inside a guard. Dropping it lets the next caller in.
 ///
+/// Bind it to a name, such as `_permit`: `let _ = guard.acquire().await?;` ends the turn where it began.
+///
 /// A panic that drops it does the same: nothing is poisoned, as with tokio's `Mutex`.
-#[must_use = "the turn is over as soon as the permit is dropped"]
+#[must_use = "the turn is over as soon as the permit is dropped: bind it to `_permit`, not to `_`"]
 pub struct Permit<'a>(pub(super) Held<&'a EndpointGuard>);
 
 /// A turn inside a guard that outlives the caller: it owns its share of the guard, so it can move to another task or
 /// thread.
 ///
 /// Dropping it lets the next caller in, also in a panic.
-#[must_use = "the turn is over as soon as the permit is dropped"]
+#[must_use = "the turn is over as soon as the permit is dropped: bind it to `_permit`, not to `_`"]
 pub struct OwnedPermit(pub(super) Held<SharedGuard>);
 
 /// One permit of `G`'s guard.

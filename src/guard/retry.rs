@@ -8,25 +8,34 @@ use tokio::time::Instant;
 /// The weight of a new sample in the mean, as a divisor.
 const SMOOTHING: i64 = 4;
 /// A hold that nobody has to be told about, in nanoseconds.
-const QUICK: u64 = 1_000_000;
+const QUICK: i64 = 1_000_000;
+/// From so many quick holders in a row on, every 64th caller has one timed.
+const MOST_QUICK: u32 = 12;
 
 /// The mean time for which a permit is held.
 ///
-/// A clock costs more than a permit. So nobody reads it until a caller has been turned away or made to wait; then one
-/// holder is timed, and the next only after someone waited again. Where holders are quick, and the answer is thus "soon"
-/// whatever the clock says, only every 64th such caller has one timed.
+/// A clock costs more than a permit. So after the first holder nobody reads it until a caller has been turned away or made
+/// to wait; then one holder is timed, and the next only after someone waited again. Where one holder after the other is
+/// quick, and the answer is thus "soon" whatever the clock says, ever fewer such callers have one timed, down to every 64th.
 #[derive(Debug)]
 pub(crate) struct HoldTime {
     wanted: AtomicBool,
     /// How many asked. Concurrent callers may overwrite each other.
     asked: AtomicU32,
+    /// How many timed holders were quick since one was not, up to [`MOST_QUICK`].
+    quick_in_a_row: AtomicU32,
     /// Nanoseconds, at least 1. 0: not known yet.
     mean: AtomicU64,
 }
 
 impl HoldTime {
     pub(crate) const fn new() -> Self {
-        Self { wanted: AtomicBool::new(false), asked: AtomicU32::new(0), mean: AtomicU64::new(0) }
+        Self {
+            wanted: AtomicBool::new(true),
+            asked: AtomicU32::new(0),
+            quick_in_a_row: AtomicU32::new(0),
+            mean: AtomicU64::new(0),
+        }
     }
 
     /// Someone has to wait or to come back: how long permits are held matters.
@@ -37,8 +46,8 @@ impl HoldTime {
         }
         let asked = self.asked.load(Ordering::Relaxed).wrapping_add(1);
         self.asked.store(asked, Ordering::Relaxed);
-        let mean = self.mean.load(Ordering::Relaxed);
-        if !(1..QUICK).contains(&mean) || asked.is_multiple_of(64) {
+        let skip = 1 << (self.quick_in_a_row.load(Ordering::Relaxed) / 2);
+        if asked.is_multiple_of(skip) {
             self.wanted.store(true, Ordering::Relaxed);
         }
     }
@@ -59,13 +68,14 @@ impl HoldTime {
     #[cold]
     pub(crate) fn finish(&self, since: Instant) {
         let sample = i64::try_from(since.elapsed().as_nanos()).unwrap_or(i64::MAX);
-        let mean = match self.mean.load(Ordering::Relaxed) {
-            0 => sample,
-            mean => {
-                let mean = mean.cast_signed();
-                mean + (sample - mean) / SMOOTHING
-            }
+        let mean = match self.mean.load(Ordering::Relaxed).cast_signed() {
+            // Nothing known, or nothing worth knowing: a quick hold before says nothing about those that take time.
+            ..QUICK => sample,
+            mean => mean + (sample - mean) / SMOOTHING,
         };
+        let is_quick = sample < QUICK;
+        let quick = if is_quick { self.quick_in_a_row.load(Ordering::Relaxed) + 1 } else { 0 };
+        self.quick_in_a_row.store(quick.min(MOST_QUICK), Ordering::Relaxed);
         self.mean.store(mean.max(1).cast_unsigned(), Ordering::Relaxed);
     }
 
@@ -102,5 +112,30 @@ impl RetryEstimate {
     #[must_use]
     pub fn delay(&self) -> Option<Duration> {
         (self.mean > 0).then(|| Duration::from_nanos(self.mean).saturating_mul(self.turns) / self.permits.max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many of so many callers that ask have a holder timed.
+    fn timed(hold_time: &HoldTime, asking: u32) -> u32 {
+        (0..asking)
+            .map(|_| hold_time.ask())
+            .filter_map(|()| hold_time.start())
+            .map(|since| hold_time.finish(since))
+            .count() as u32
+    }
+
+    #[test]
+    fn quick_holders_are_timed_ever_more_rarely_and_again_at_once_after_a_slow_one() {
+        let hold_time = HoldTime::new();
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(1)).expect("the machine runs that long");
+        assert!(timed(&hold_time, 6_400) > 100, "one in 64 at least");
+        assert_eq!(timed(&hold_time, 6_400), 100, "one in 64");
+        hold_time.finish(long_ago);
+        assert!(hold_time.mean() >= Some(Duration::from_secs(1)), "quick holds before say nothing about a slow one");
+        assert_eq!(timed(&hold_time, 1), 1);
     }
 }

@@ -33,6 +33,10 @@ enum Share {
 
 impl SharedGuard {
     /// Waits for a turn, as [`EndpointGuard::acquire`] does.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`EndpointGuard::acquire`]; errors and panics too.
     pub fn acquire_owned(self) -> AcquireOwned {
         AcquireOwned::new(self)
     }

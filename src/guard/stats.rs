@@ -24,7 +24,8 @@ pub struct GuardStats {
     pub detached: u64,
     /// The guard was closed.
     pub closed: bool,
-    /// The mean time for which permits were held lately. Measured only while callers wait or are refused.
+    /// The mean time for which permits were held lately: of the first hold, and of samples taken while callers wait or are
+    /// refused.
     ///
     /// With the feature `serde` it is serialized as seconds, a float, under the name `mean_hold_seconds`.
     #[cfg_attr(feature = "serde", serde(rename = "mean_hold_seconds", serialize_with = "seconds"))]
@@ -48,6 +49,8 @@ pub struct GuardStats {
     pub panicked: u64,
     /// Runs that ended after their caller had left, completely.
     pub finished_detached: u64,
+    /// Runs that were dropped after their caller had left, before their end: by `max_run`, or with their runtime.
+    pub cut_off: u64,
     /// Permits that went on before their response body had ended, because that took longer than `body_hold_max`.
     pub overrun: u64,
 }
@@ -67,6 +70,7 @@ pub(crate) struct Counters {
     pub(crate) detached: Counter,
     pub(crate) gone_detached: Counter,
     pub(crate) finished_detached: Counter,
+    pub(crate) cut_off: Counter,
     pub(crate) overrun: Counter,
 }
 
@@ -80,6 +84,7 @@ impl Counters {
             detached: Counter::new(),
             gone_detached: Counter::new(),
             finished_detached: Counter::new(),
+            cut_off: Counter::new(),
             overrun: Counter::new(),
         }
     }

@@ -3,12 +3,19 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+use super::Refusal;
 use crate::guard::{OwnedPermit, SharedGuard};
 
-/// Names the guard that [`Guarded`] waits for.
+/// Names the guard that [`Guarded`] waits for: one in a `static`, or in a `LazyLock`. (With a guard in the app's state,
+/// acquire it in the handler.)
 pub trait GuardSource: Send + Sync + 'static {
     /// The guard.
     fn guard() -> SharedGuard;
+
+    /// Changes the answer to requests that are not let in. By default it is left as it is.
+    fn refuse(refusal: Refusal) -> Refusal {
+        refusal
+    }
 }
 
 /// A turn as an argument of a handler: an extractor for axum and actix-web.

@@ -36,7 +36,7 @@
 //!
 //! | | noticed | what to do |
 //! |---|---|---|
-//! | axum and hyper, HTTP/1 | once all of the request was read: while it waits, the layer reads the body, up to 64 KiB | for larger bodies and pipelined requests, serve with a [`WatchedListener`](axum::WatchedListener) |
+//! | axum and hyper, HTTP/1 | once all of the request was read: while it waits, the layer reads the body, up to 64 KiB | for pipelined requests, and for bodies that are larger but fit into the kernel's buffers (some 100 kB), serve with a [`WatchedListener`](axum::WatchedListener); for larger ones raise [`read_ahead`](GuardOptions::read_ahead), or only a reset is seen |
 //! | axum and hyper, HTTP/2 | at once | |
 //! | actix-web | when the connection is reset | set `h1_allow_half_closed(false)`, and it is noticed when it is closed |
 //!

@@ -23,14 +23,15 @@ pub enum OnDisconnect {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Hold {
-    /// Until the handler has returned, and if its answer is a stream, until the stream has ended: the work goes on in
-    /// it. An answer that is already in memory holds nothing while the client reads it. (Behind the tower layer, that is
-    /// any answer whose size is known exactly.)
+    /// Until the handler has returned, and if its answer is a stream, until the stream has ended, for
+    /// [`body_hold_max`](GuardOptions::body_hold_max) at most: the work goes on in it. An answer that is already in memory holds nothing while the client reads it. (Behind the tower layer, a stream
+    /// of up to 64 KiB whose length is known beforehand counts as in memory.)
     #[default]
     Auto,
     /// Until the handler has returned, streams too.
     Head,
-    /// Until the body was handed to the server, or dropped, whatever it is.
+    /// Until the body was handed to the server, or dropped, whatever it is, for
+    /// [`body_hold_max`](GuardOptions::body_hold_max) at most.
     Body,
 }
 
@@ -91,6 +92,7 @@ impl GuardOptions {
     }
 
     /// How long a handler may go on at most after its client has left; then it is dropped. Default: one hour.
+    /// `Duration::MAX` is no limit.
     pub fn max_run(mut self, max_run: Duration) -> Self {
         self.max_run = max_run;
         self
@@ -103,7 +105,8 @@ impl GuardOptions {
     }
 
     /// How long a response body may hold the permit at most, counted from its head; then the next request goes on
-    /// beside it. Default: 30 seconds, so that one slow reader does not own the endpoint.
+    /// beside it. Default: 30 seconds, so that one slow reader does not own the endpoint. `Duration::MAX` is no limit: say
+    /// so for long exports and event streams.
     pub fn body_hold_max(mut self, body_hold_max: Duration) -> Self {
         self.body_hold_max = body_hold_max;
         self
@@ -124,7 +127,7 @@ impl GuardOptions {
         self
     }
 
-    /// Changes the answer to requests that are not let in.
+    /// Changes the answer to requests that are not let in, for whatever [reason](Refusal::reason): see [`Refusal`].
     pub fn on_refusal(mut self, change: impl Fn(Refusal) -> Refusal + Send + Sync + 'static) -> Self {
         self.on_refusal = Some(Arc::new(change));
         self

@@ -1,6 +1,7 @@
 //! [`Refusal`], the answer to a request that was not let in.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,9 +27,18 @@ pub(crate) type Header = (Cow<'static, str>, Cow<'static, str>);
 /// use onelane::web::{GuardOptions, Refusal};
 ///
 /// let options = GuardOptions::new().on_refusal(|refusal: Refusal| {
-///     refusal.with_status(409).with_detail("This device is being configured by someone else.")
+///     if refusal.is_overload() {
+///         refusal
+///             .with_status(409)
+///             .with_type("https://example.org/problems/in-use")
+///             .with_detail("This device is being configured by someone else.")
+///     } else {
+///         refusal // closed, or a mistake in the service: left as it is
+///     }
 /// });
 /// ```
+///
+/// It is a response of its own, so a handler that acquires by hand can return it: `.map_err(Refusal::from)?`.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Refusal {
@@ -93,6 +103,14 @@ impl Refusal {
     /// Why the request was not let in.
     pub fn reason(&self) -> &RefusalReason {
         &self.reason
+    }
+
+    /// There were too many requests: the guard was busy, its queue full, or the turn did not come in time.
+    #[must_use]
+    pub fn is_overload(&self) -> bool {
+        use AcquireError::{Busy, GrantExpired, QueueFull, Timeout};
+        let RefusalReason::Guard(error) = &self.reason else { return false };
+        matches!(error, Busy { .. } | QueueFull { .. } | Timeout { .. } | GrantExpired)
     }
 
     /// The status code.
@@ -198,6 +216,12 @@ impl Refusal {
             headers.push(("retry-after".into(), after.as_secs().to_string().into()));
         }
         (self.status, headers, body)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.status, self.title, self.detail)
     }
 }
 

@@ -8,7 +8,8 @@ use futures::StreamExt;
 use http::Response;
 use http_body_util::{BodyExt, StreamBody};
 use onelane::EndpointGuard;
-use onelane::web::{GuardOptions, OnDisconnect};
+use onelane::web::{ClientLink, GuardOptions, OnDisconnect};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::task::coop::consume_budget;
 use tokio::task::yield_now;
@@ -129,6 +130,26 @@ async fn max_run_is_an_hour_unless_said_otherwise() {
     assert_eq!(guard.stats().detached, 1);
     sleep(Duration::from_secs(2)).await;
     assert_eq!((guard.stats().detached, probe.cut_off()), (0, 1));
+}
+
+/// Its future learns of the turn and of the leaving in the same poll.
+#[tokio::test]
+async fn call_whose_client_left_just_before_its_turn_came_does_not_run() {
+    let (guard, probe) = (Arc::new(EndpointGuard::new("late")), Probe::new());
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let client = TcpStream::connect(listener.local_addr().expect("it is bound")).await.expect("it listens");
+    let stream = Arc::new(listener.accept().await.expect("a client comes").0);
+    let permit = guard.try_acquire().expect("it is free");
+    let mut request = request();
+    let link = ClientLink::new(&stream);
+    request.extensions_mut().insert(link.clone());
+    let mut late = call(&layer(&guard), held(&probe), request);
+    assert_pending!(late.poll());
+    drop(client);
+    drop(permit);
+    timeout(Duration::from_secs(10), link.gone()).await.expect("the client has left");
+    assert_eq!(assert_ready_ok!(late.poll()).status(), 499);
+    assert_eq!((probe.started(), guard.stats().held), (0, 0));
 }
 
 #[tokio::test]

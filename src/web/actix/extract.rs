@@ -7,12 +7,12 @@ use std::task::{Context, Poll};
 use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest};
 
-use crate::guard::{AcquireError, AcquireOwned};
-use crate::web::{GuardSource, Guarded};
+use crate::guard::AcquireOwned;
+use crate::web::{GuardSource, Guarded, Refusal};
 
 /// Waits for a turn.
 impl<G: GuardSource> FromRequest for Guarded<G> {
-    type Error = AcquireError;
+    type Error = Refusal;
     type Future = GuardedFuture<G>;
 
     fn from_request(_: &HttpRequest, _: &mut Payload) -> GuardedFuture<G> {
@@ -28,9 +28,9 @@ pub struct GuardedFuture<G> {
 }
 
 impl<G: GuardSource> Future for GuardedFuture<G> {
-    type Output = Result<Guarded<G>, AcquireError>;
+    type Output = Result<Guarded<G>, Refusal>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.acquire).poll(cx).map_ok(Guarded::new)
+        Pin::new(&mut self.acquire).poll(cx).map_ok(Guarded::new).map_err(|error| G::refuse(error.into()))
     }
 }

@@ -30,6 +30,32 @@
 //! With one exception: a request that waits with more of its body unread than actix-web's buffers hold (64 KiB and
 //! more) keeps its place, as actix-web looks at its connection again only when the body is read.
 
+//!
+//! # Shutdown
+//!
+//! A handler that goes on without its client, and a [`run_to_completion`](crate::EndpointGuard::run_to_completion) that
+//! does, live on the worker that began them, and end with it. So wait for them *before* the server stops:
+//!
+//! ```no_run
+//! # use std::time::Duration;
+//! # use actix_web::rt::{signal, spawn, time::timeout};
+//! # use actix_web::{App, HttpServer};
+//! # use onelane::EndpointGuard;
+//! # static REPORT: EndpointGuard = EndpointGuard::new("report");
+//! # #[actix_web::main]
+//! # async fn main() -> std::io::Result<()> {
+//! let server = HttpServer::new(App::new).disable_signals().bind("127.0.0.1:3000")?.run();
+//! let handle = server.handle();
+//! let server = spawn(server);
+//!
+//! signal::ctrl_c().await?;
+//! REPORT.close(); // who waits or comes is answered 503
+//! let _in_time = timeout(Duration::from_secs(30), REPORT.drained()).await;
+//! handle.stop(true).await;
+//! server.await.expect("it does not panic")
+//! # }
+//! ```
+
 mod body;
 mod extract;
 mod future;

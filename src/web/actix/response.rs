@@ -16,11 +16,20 @@ pub(super) fn response(refusal: Refusal) -> HttpResponse {
     response.body(body)
 }
 
+impl ResponseError for Refusal {
+    fn status_code(&self) -> StatusCode {
+        StatusCode::from_u16(self.status()).expect("a refusal checks its status when it is set")
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        response(self.clone())
+    }
+}
+
 /// As the [table of refusals](crate::web) says.
 impl ResponseError for AcquireError {
     fn status_code(&self) -> StatusCode {
-        let status = Refusal::from(self.clone()).status();
-        StatusCode::from_u16(status).expect("a refusal checks its status when it is set")
+        Refusal::from(self.clone()).status_code()
     }
 
     fn error_response(&self) -> HttpResponse {

@@ -16,8 +16,12 @@ use crate::web::ClientLink;
 /// A `TcpListener` whose connections tell whether their client is still there. Unix only.
 ///
 /// Serve with it and `into_make_service_with_connect_info::<ClientLink>()`, and a request that waits for its turn
-/// leaves the queue when its client leaves, whatever hyper has left unread: a large body, a pipelined request.
-/// Handlers find the client's address in `ConnectInfo<ClientLink>`, as [`ClientLink::peer_addr`].
+/// leaves the queue when its client leaves, though hyper has left something unread: a pipelined request, a body that the
+/// layer did not read to its end. (A client that closes behind more than the kernel's buffers hold, some 100 kB, is seen
+/// only if it breaks off: the end of its stream has not arrived.) Served without that connect info, it does nothing.
+///
+/// Handlers find the client's address in `ConnectInfo<ClientLink>`, as [`ClientLink::peer_addr`]; what extracts
+/// `ConnectInfo<SocketAddr>` finds nothing there.
 #[derive(Debug)]
 pub struct WatchedListener(TcpListener);
 

@@ -19,6 +19,29 @@
 //!     axum::serve(listener, app.into_make_service_with_connect_info::<ClientLink>()).await
 //! }
 //! ```
+//!
+//! # Shutdown
+//!
+//! Handlers that go on without their clients live on the server's runtime. Wait for them after the server has stopped, and
+//! before `main` returns:
+//!
+//! ```no_run
+//! # use std::time::Duration;
+//! # use axum::Router;
+//! # use onelane::EndpointGuard;
+//! # use tokio::{net::TcpListener, signal, time::timeout};
+//! # static REPORT: EndpointGuard = EndpointGuard::new("report");
+//! # async fn serve(listener: TcpListener, app: Router) -> std::io::Result<()> {
+//! axum::serve(listener, app)
+//!     .with_graceful_shutdown(async {
+//!         signal::ctrl_c().await.expect("the handler can be installed");
+//!         REPORT.close(); // who waits is answered 503; without this line they are served first
+//!     })
+//!     .await?;
+//! let _in_time = timeout(Duration::from_secs(30), REPORT.drained()).await;
+//! # Ok(())
+//! # }
+//! ```
 
 mod body;
 mod extract;

@@ -22,6 +22,10 @@ use crate::web::body_hold::BodyHold;
 use crate::web::options::Settings;
 use crate::web::{ClientLink, Hold, OnDisconnect, Refusal};
 
+/// An answer of no more bytes, known beforehand, holds nothing. A larger one may be a stream of known length; if it is in
+/// memory after all, the server takes it in one piece, and it holds until then.
+const SMALL_BODY: u64 = 64 * 1024;
+
 /// A request on its way through a guard. Made by [`GuardService`](super::GuardService).
 ///
 /// Dropped while it waits, it leaves the queue. Dropped while the service runs, the service runs on or is dropped, as
@@ -113,7 +117,7 @@ where
         response.map(|body| {
             let ends_with_head = body.is_end_stream()
                 || match options.hold {
-                    Hold::Auto => body.size_hint().exact().is_some(),
+                    Hold::Auto => body.size_hint().exact().is_some_and(|size| size <= SMALL_BODY),
                     Hold::Head => true,
                     Hold::Body => false,
                 };
