@@ -17,7 +17,8 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 use tokio::time::Instant;
 
-use super::{Answer, Gone, Joined, Lane, MAX_WAITING, Order, Refused, Snapshot, Ticket};
+use super::{Answer, Gone, Joined, Lane, Order, Refused, Snapshot, Ticket};
+use crate::lane::MAX_WAITING;
 
 /// A lane and what its callers do inside.
 struct Shared {
