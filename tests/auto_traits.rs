@@ -11,6 +11,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use ::axum::body::Body;
+use ::axum::routing::Route;
+use bytes::Bytes;
+use http_body_util::Full;
+use onelane::web::axum::{WatchedListener, WatchedStream};
+use onelane::web::{ClientLink, GuardOptions, Guarded, Refusal, RefusalReason, actix, axum, tower};
 use onelane::{
     Acquire, AcquireError, AcquireOwned, EndpointGuard, EndpointGuardBuilder, GuardStats, Order, OwnedPermit, Permit,
     Queue, RetryEstimate, Run, RunToCompletion, SharedGuard,
@@ -87,6 +93,25 @@ fn public_types_are_send_sync_and_unpin_as_promised() {
         AcquireError: Send Sync Unpin;
         GuardStats: Send Sync Unpin;
         RetryEstimate: Send Sync Unpin;
+        GuardOptions: Send Sync Unpin;
+        Refusal: Send Sync Unpin;
+        RefusalReason: Send Sync Unpin;
+        Guarded<Local>: Send Sync Unpin;
+        ClientLink: Send Sync Unpin;
+        WatchedListener: Send Sync Unpin;
+        WatchedStream: Send Sync Unpin;
+        axum::GuardLayer: Send Sync Unpin;
+        tower::GuardLayer: Send Sync Unpin;
+        tower::GuardService<Route, axum::AxumBody>: Send Sync Unpin;
+        tower::GuardFuture<Route, axum::AxumBody, Body>: Send no Unpin;
+        tower::GuardRequestBody<Full<Bytes>>: Send Sync Unpin;
+        tower::GuardBody<Full<Bytes>>: Send Sync Unpin;
+        tower::HeldBody<Full<Bytes>>: Send Sync Unpin;
+        tower::Replay<Full<Bytes>>: Send Sync Unpin;
+        actix::GuardMiddleware: Send Sync Unpin;
+        actix::GuardService<Local>: no no Unpin;
+        actix::GuardBody<Bytes>: no no Unpin;
+        actix::GuardedFuture<Local>: Send Sync Unpin;
     };
     for (name, has, promised, is_debug) in table {
         assert_eq!(has, promised, "{name}: Send, Sync, Unpin");

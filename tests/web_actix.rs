@@ -15,7 +15,7 @@ use actix_web::body::{MessageBody, SizedStream, to_bytes};
 use actix_web::dev::ServerHandle;
 use actix_web::http::StatusCode;
 use actix_web::http::header::CONTENT_TYPE;
-use actix_web::web::{Bytes, PayloadConfig, ServiceConfig, get, post, resource, route, scope};
+use actix_web::web::{Bytes, PayloadConfig, ServiceConfig, delete, get, post, put, resource, route, scope};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, rt, test};
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::future::{join_all, ready};
@@ -68,21 +68,29 @@ mod one_guard {
                     )
                     .service(scope("/scope").wrap(middleware()).route("/inner", route().to(handler.clone())))
                     .route("/route", get().to(handler.clone()).wrap(middleware()));
+                for i in 0..20 {
+                    let routes = [get(), post(), put(), delete()].map(|route| route.to(handler.clone()));
+                    let many = resource(&*format!("/many/{i}")).wrap(middleware());
+                    config.service(routes.into_iter().fold(many, |many, route| many.route(route)));
+                }
             }
         });
-        let calls =
-            [(Method::GET, "/one"), (Method::POST, "/one"), (Method::PUT, "/scope/inner"), (Method::GET, "/route")];
-        let answers = join_all((0..60).map(|i| {
-            let (method, path) = &calls[i % calls.len()];
-            web_client().request(method.clone(), server.url(path)).send()
-        }));
+        let mut calls: Vec<_> =
+            [(Method::GET, "/one"), (Method::POST, "/one"), (Method::PUT, "/scope/inner"), (Method::GET, "/route")]
+                .map(|(method, path)| (method, path.to_owned()))
+                .into();
+        for method in [Method::GET, Method::POST, Method::PUT, Method::DELETE] {
+            calls.extend((0..20).map(|i| (method.clone(), format!("/many/{i}"))));
+        }
+        let answers =
+            join_all(calls.iter().map(|(method, path)| web_client().request(method.clone(), server.url(path)).send()));
         for answer in answers.await {
             assert_eq!(answer.expect("it answers").status(), 200);
         }
-        assert_eq!((work.finished(), work.most_inside()), (60, 1));
+        assert_eq!((work.finished(), work.most_inside()), (84, 1));
         assert_eq!(lock(&seen).len(), 2, "both workers served");
         let stats = guard.stats();
-        assert_eq!((stats.granted, stats.held, stats.waiting, stats.refused, stats.cancelled), (60, 0, 0, 0, 0));
+        assert_eq!((stats.granted, stats.held, stats.waiting, stats.refused, stats.cancelled), (84, 0, 0, 0, 0));
         assert!(stats.queued > 0, "nobody had to wait, so nothing was shown");
     }
 

@@ -1,5 +1,6 @@
 //! [`Guarded`] as an extractor.
 
+use std::fmt;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -21,7 +22,6 @@ impl<G: GuardSource> FromRequest for Guarded<G> {
 }
 
 /// Waits for the turn of a [`Guarded`].
-#[derive(Debug)]
 pub struct GuardedFuture<G> {
     acquire: AcquireOwned,
     source: PhantomData<fn() -> G>,
@@ -32,5 +32,11 @@ impl<G: GuardSource> Future for GuardedFuture<G> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.acquire).poll(cx).map_ok(Guarded::new).map_err(|error| G::refuse(error.into()))
+    }
+}
+
+impl<G> fmt::Debug for GuardedFuture<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("GuardedFuture").field(&self.acquire).finish()
     }
 }
