@@ -1176,6 +1176,22 @@ async fn a_task_that_finds_the_guard_free_again_and_again_lets_others_run() {
 mod run_to_completion {
     use super::*;
 
+    #[test]
+    fn a_run_without_its_caller_that_ends_with_its_runtime_is_counted_as_cut_off() {
+        let guard = leaked(EndpointGuard::new("runtime"));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut run = task::spawn(guard.run_to_completion(std::future::pending::<()>()));
+            assert_pending!(run.poll());
+            drop(run);
+            yield_now().await;
+            assert_eq!((guard.stats().detached, guard.stats().cut_off), (1, 0));
+        });
+        drop(runtime);
+        assert_eq!((guard.stats().cut_off, guard.stats().finished_detached), (1, 0));
+        assert_idle(guard);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_caller_that_leaves_while_it_waits_starts_nothing() {
         let guard = leaked(EndpointGuard::new("waiting"));

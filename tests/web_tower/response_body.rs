@@ -97,6 +97,23 @@ async fn answer_in_memory_is_held_until_it_is_handed_over_where_the_body_holds()
     drop(response);
 }
 
+/// A length that is known says nothing of whether the bytes are there.
+#[tokio::test]
+async fn stream_of_known_length_holds_unless_it_is_short() {
+    let guard = Arc::new(EndpointGuard::new("known length"));
+    let sized = |bytes| move || Scripted { hint: SizeHint::with_exact(bytes), ..Scripted::default() }.boxed_unsync();
+    let short = answered(&guard, Hold::Auto, sized(64 * 1024));
+    assert_eq!(guard.stats().held, 0);
+    let long = answered(&guard, Hold::Auto, sized(64 * 1024 + 1));
+    assert_eq!(guard.stats().held, 1);
+    drop((short, long));
+
+    let mut in_memory = answered(&guard, Hold::Auto, || full(vec![0; 1 << 20]));
+    assert_eq!(guard.stats().held, 1);
+    assert_eq!(next_part(&mut in_memory).len(), 1 << 20);
+    assert_eq!(guard.stats().held, 0, "the server takes it in one piece, and need not send it for that");
+}
+
 #[tokio::test]
 async fn stream_lets_go_at_its_end() {
     let guard = Arc::new(EndpointGuard::new("end"));
