@@ -233,8 +233,9 @@ impl EndpointGuard {
     ///
     /// Holders finish. Closing twice is the same as closing once; a guard does not open again.
     pub fn close(&self) {
-        self.lane.close();
-        self.announce_if_drained();
+        if self.lane.close() {
+            self.drained.notify_waiters();
+        }
     }
 
     /// Waits until the guard is closed and the last permit has come back, also from runs that outlive their callers.
