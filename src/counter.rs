@@ -1,4 +1,4 @@
-//! [`Counter`], a number that only grows and is read without a lock.
+//! [`Counter`], a number that is read without a lock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,10 +15,18 @@ impl Counter {
     }
 
     /// Adds where nobody else adds meanwhile, such as under a mutex: a plain store instead of an atomic addition.
+    #[inline]
     pub(crate) fn add_alone(&self, n: u64) {
-        self.0.store(self.value() + n, Ordering::Relaxed);
+        self.0.store(self.value().wrapping_add(n), Ordering::Relaxed);
     }
 
+    /// Takes away where nobody else counts meanwhile.
+    #[inline]
+    pub(crate) fn subtract_alone(&self, n: u64) {
+        self.0.store(self.value().wrapping_sub(n), Ordering::Relaxed);
+    }
+
+    #[inline]
     pub(crate) fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

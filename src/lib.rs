@@ -68,10 +68,16 @@ mod counter;
 pub mod docs;
 #[cfg(not(loom))]
 pub mod guard;
+/// What the models check: the cores, without the guards around them.
 #[cfg(loom)]
-#[path = "guard/lane/mod.rs"]
-#[allow(dead_code, unused_imports, unreachable_pub, reason = "the models have the lane without the guard around it")]
-mod lane;
+#[allow(dead_code, unused_imports, unreachable_pub, reason = "the models have the cores without the guards around them")]
+mod guard {
+    pub(crate) mod keyed {
+        pub(crate) mod shard;
+    }
+    pub(crate) mod keys;
+    pub(crate) mod lane;
+}
 #[cfg_attr(loom, allow(dead_code, reason = "the models have the lane without the guard around it"))]
 mod sync;
 #[cfg(not(loom))]
@@ -82,8 +88,9 @@ pub mod web;
 #[cfg(not(loom))]
 #[doc(inline)]
 pub use guard::{
-    Acquire, AcquireError, AcquireOwned, EndpointGuard, EndpointGuardBuilder, GuardStats, Order, OwnedPermit, Permit,
-    Queue, RetryEstimate, Run, RunToCompletion, SharedGuard,
+    Acquire, AcquireAll, AcquireError, AcquireKey, AcquireKeyOwned, AcquireOwned, EndpointGuard, EndpointGuardBuilder,
+    GuardStats, KeyedGuard, KeyedGuardBuilder, KeyedPermit, KeyedPermits, Order, OwnedKeyedPermit, OwnedPermit, Permit,
+    Queue, RetryEstimate, Run, RunKeyed, RunKeyedToCompletion, RunToCompletion, Shared, SharedGuard, SharedKeyedGuard,
 };
 
 /// The README's examples are compiled and run with the doctests.

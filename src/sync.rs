@@ -14,3 +14,12 @@ use std::sync::PoisonError;
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// A `const fn`, except under loom, whose atomics and mutexes are not made at compile time.
+macro_rules! const_unless_loom {
+    ($(#[$meta:meta])* $vis:vis fn $($rest:tt)*) => {
+        $(#[$meta])* #[cfg(not(loom))] $vis const fn $($rest)*
+        $(#[$meta])* #[cfg(loom)] $vis fn $($rest)*
+    };
+}
+pub(crate) use const_unless_loom;

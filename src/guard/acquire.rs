@@ -1,7 +1,6 @@
 //! [`Acquire`] and [`AcquireOwned`], the futures that wait for a turn.
 
 use std::fmt;
-use std::ops::Deref;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -9,6 +8,7 @@ use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::EndpointGuard;
+use super::core::Gate;
 use super::error::AcquireError;
 use super::permit::{Held, OwnedPermit, Permit};
 use super::shared::SharedGuard;
@@ -22,10 +22,10 @@ pub struct Acquire<'a>(Acquiring<&'a EndpointGuard>);
 #[must_use = "futures do nothing unless polled"]
 pub struct AcquireOwned(Acquiring<SharedGuard>);
 
-/// Both futures: `G` is how they reach the guard.
-pub(super) struct Acquiring<G: Deref<Target = EndpointGuard>> {
+/// Every future that waits for one turn. `G` is how it reaches its lane.
+pub(crate) struct Acquiring<G: Gate> {
     /// `None` once the future has completed.
-    guard: Option<G>,
+    gate: Option<G>,
     wait: Wait,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -60,29 +60,29 @@ impl Future for AcquireOwned {
     }
 }
 
-impl<G: Deref<Target = EndpointGuard>> Acquiring<G> {
-    fn new(guard: G) -> Self {
-        Self { guard: Some(guard), wait: Wait::default(), timer: None }
+impl<G: Gate> Acquiring<G> {
+    pub(crate) fn new(gate: G) -> Self {
+        Self { gate: Some(gate), wait: Wait::default(), timer: None }
     }
 
     #[inline]
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Held<G>, AcquireError>> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Held<G>, AcquireError>> {
         // A task that finds the guard free again and again still lets others run, as with tokio's own locks.
         let coop = ready!(coop::poll_proceed(cx));
-        let guard = self.guard.as_deref().expect("an acquire future is not polled after it completed");
+        let gate = self.gate.as_mut().expect("an acquire future is not polled after it completed");
         let result =
-            if !self.wait.is_queued() && guard.lane.try_enter().is_ok() { Ok(()) } else { ready!(self.poll_turn(cx)) };
+            if !self.wait.is_queued() && gate.try_enter().is_ok() { Ok(()) } else { ready!(self.poll_turn(cx)) };
         coop.made_progress();
-        let guard = self.guard.take().expect("looked at above");
-        Poll::Ready(result.map(|()| Held::new(guard)))
+        let gate = self.gate.take().expect("looked at above");
+        Poll::Ready(result.map(|()| Held::new(gate)))
     }
 
     #[cold]
     #[inline(never)]
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), AcquireError>> {
-        let Self { guard, wait, timer } = self;
-        let guard = guard.as_deref().expect("poll looked at it");
-        let result = if wait.is_queued() { wait.ask_again(guard, cx.waker()) } else { wait.line_up(guard, cx.waker()) };
+        let Self { gate, wait, timer } = self;
+        let gate = gate.as_mut().expect("poll looked at it");
+        let result = if wait.is_queued() { wait.ask_again(gate, cx.waker()) } else { wait.line_up(gate, cx.waker()) };
         if let Some(result) = result {
             return Poll::Ready(result);
         }
@@ -94,7 +94,7 @@ impl<G: Deref<Target = EndpointGuard>> Acquiring<G> {
             }
             // Whatever is left of the task's budget: the timer is what bounds the wait.
             ready!(Pin::new(&mut coop::unconstrained(timer.as_mut())).poll(cx));
-            if let Some(result) = wait.look_up(guard, at.max(Instant::now())).or_else(|| wait.ask(guard, cx.waker())) {
+            if let Some(result) = wait.look_up(gate, at.max(Instant::now())).or_else(|| wait.ask(gate, cx.waker())) {
                 return Poll::Ready(result);
             }
         }
@@ -102,13 +102,13 @@ impl<G: Deref<Target = EndpointGuard>> Acquiring<G> {
     }
 }
 
-impl<G: Deref<Target = EndpointGuard>> Drop for Acquiring<G> {
+impl<G: Gate> Drop for Acquiring<G> {
     #[inline]
     fn drop(&mut self) {
         if self.wait.is_queued()
-            && let Some(guard) = &self.guard
+            && let Some(gate) = &mut self.gate
         {
-            self.wait.abandon(guard);
+            self.wait.abandon(gate);
         }
     }
 }
@@ -125,9 +125,15 @@ impl fmt::Debug for AcquireOwned {
     }
 }
 
-impl<G: Deref<Target = EndpointGuard>> Acquiring<G> {
-    fn fmt_as(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let guard = self.guard.as_deref().map(EndpointGuard::name);
+impl<G: Gate> Acquiring<G> {
+    pub(crate) fn fmt_as(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let guard = self.gate.as_ref().map(|gate| gate.core().name);
         f.debug_struct(name).field("guard", &guard).field("queued", &self.wait.is_queued()).finish()
+    }
+}
+
+impl<G: Gate> fmt::Debug for Acquiring<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.fmt_as("Acquire", f)
     }
 }

@@ -8,40 +8,40 @@ use tokio::runtime::Handle;
 use tokio::task::coop;
 use tokio::time::Instant;
 
-use super::EndpointGuard;
+use super::core::Gate;
 use super::error::AcquireError;
 use super::wait::Wait;
 
 /// Waits on this thread until a permit is the caller's.
-pub(super) fn enter(guard: &EndpointGuard) -> Result<(), AcquireError> {
+pub(super) fn enter(gate: &mut impl Gate) -> Result<(), AcquireError> {
     if runs_async_tasks() {
-        return Err(guard.refuse(AcquireError::BlockingInAsync));
+        return Err(gate.core().refuse(AcquireError::BlockingInAsync));
     }
-    if guard.lane.try_enter().is_ok() {
+    if gate.try_enter().is_ok() {
         return Ok(());
     }
     let waker = Waker::from(Arc::new(Parked(thread::current())));
-    let mut place = Place { guard, wait: Wait::default() };
-    let mut result = place.wait.line_up(guard, &waker);
+    let mut place = Place { gate, wait: Wait::default() };
+    let mut result = place.wait.line_up(place.gate, &waker);
     loop {
         if let Some(result) = result {
             return result;
         }
         park_until(place.wait.next_look());
         // Last the question whether the turn has come: it leaves no wake-up unseen.
-        result = place.wait.look_up(guard, Instant::now()).or_else(|| place.wait.ask(guard, &waker));
+        result = place.wait.look_up(place.gate, Instant::now()).or_else(|| place.wait.ask(place.gate, &waker));
     }
 }
 
 /// Gives the place in the queue up if a panic ends the wait: taking back a grant wakes its next owner, in foreign code.
-struct Place<'a> {
-    guard: &'a EndpointGuard,
+struct Place<'a, G: Gate> {
+    gate: &'a mut G,
     wait: Wait,
 }
 
-impl Drop for Place<'_> {
+impl<G: Gate> Drop for Place<'_, G> {
     fn drop(&mut self) {
-        self.wait.abandon(self.guard);
+        self.wait.abandon(self.gate);
     }
 }
 

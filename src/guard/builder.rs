@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::EndpointGuard;
-use super::lane::{Lane, MAX_PERMITS, MAX_WAITING, Order};
+use super::lane::{Lane, MAX_PERMITS, MAX_WAITING, Order, Rules};
 use super::wait::Limits;
 
 /// How many callers may wait for a turn.
@@ -40,33 +40,38 @@ pub enum Queue {
 #[must_use = "a builder does nothing until build() is called"]
 pub struct EndpointGuardBuilder {
     name: &'static str,
-    permits: usize,
-    queue: Queue,
-    order: Order,
-    limits: Limits,
+    choices: Choices,
+}
+
+/// What the builders of all guards offer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Choices {
+    pub(super) permits: usize,
+    pub(super) queue: Queue,
+    pub(super) order: Order,
+    pub(super) limits: Limits,
 }
 
 impl EndpointGuardBuilder {
     pub(super) const fn new(name: &'static str) -> Self {
-        let limits = Limits { max_wait: None, grant_timeout: None };
-        Self { name, permits: 1, queue: Queue::Unbounded, order: Order::Fifo, limits }
+        Self { name, choices: Choices::new() }
     }
 
     /// How many callers may be inside at once, from 1 to 65,535. Default: 1.
     pub const fn permits(mut self, permits: usize) -> Self {
-        self.permits = permits;
+        self.choices.permits = permits;
         self
     }
 
     /// How many callers may wait. Default: [`Queue::Unbounded`].
     pub const fn queue(mut self, queue: Queue) -> Self {
-        self.queue = queue;
+        self.choices.queue = queue;
         self
     }
 
     /// Who of those that wait goes first. Default: [`Order::Fifo`].
     pub const fn order(mut self, order: Order) -> Self {
-        self.order = order;
+        self.choices.order = order;
         self
     }
 
@@ -74,7 +79,7 @@ impl EndpointGuardBuilder {
     ///
     /// The timer is set only when a caller has to wait. A turn that comes at the same moment wins.
     pub const fn max_wait(mut self, max_wait: Duration) -> Self {
-        self.limits.max_wait = Some(max_wait);
+        self.choices.limits.max_wait = Some(max_wait);
         self
     }
 
@@ -86,7 +91,7 @@ impl EndpointGuardBuilder {
     /// which your tasks may be kept from running: a second rather than a millisecond. Callers that wait watch over
     /// the grants before them, so there is no cost without them.
     pub const fn grant_timeout(mut self, grant_timeout: Duration) -> Self {
-        self.limits.grant_timeout = Some(grant_timeout);
+        self.choices.limits.grant_timeout = Some(grant_timeout);
         self
     }
 
@@ -109,11 +114,23 @@ impl EndpointGuardBuilder {
     /// ```
     #[must_use]
     pub const fn build(self) -> EndpointGuard {
-        let (name, limits) = (self.name, self.limits);
-        EndpointGuard::from_parts(name, self.lane(), limits)
+        let Self { name, choices } = self;
+        EndpointGuard::from_parts(name, Lane::new(choices.rules()), choices.limits)
+    }
+}
+
+impl Choices {
+    pub(super) const fn new() -> Self {
+        let limits = Limits { max_wait: None, grant_timeout: None };
+        Self { permits: 1, queue: Queue::Unbounded, order: Order::Fifo, limits }
     }
 
-    const fn lane(self) -> Lane {
+    /// The rules of a lane.
+    ///
+    /// # Panics
+    ///
+    /// If a value is out of its range.
+    pub(super) const fn rules(&self) -> Rules {
         assert!(self.permits > 0, "permits(0) would admit nobody: give 1 or more, or close() the guard");
         assert!(self.permits <= MAX_PERMITS, "permits() takes 65,535 at most");
         let bound = match self.queue {
@@ -132,6 +149,6 @@ impl EndpointGuardBuilder {
             }
             i += 1;
         }
-        Lane::new(self.permits, bound, self.order)
+        Rules { permits: self.permits, bound, order: self.order }
     }
 }

@@ -1,23 +1,24 @@
 //! [`EndpointGuard`], the gate a request passes before its handler runs.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
+use std::task::Waker;
 
-use tokio::sync::Notify;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::acquire::{Acquire, AcquireOwned};
 use super::blocking;
 use super::builder::EndpointGuardBuilder;
+use super::core::{Core, Gate, HasCore, OwnedGate};
 use super::error::AcquireError;
-use super::lane::{Lane, Refused};
+use super::lane::{Answer, Gone, Joined, Lane, Refused, Ticket};
 use super::permit::{Held, OwnedPermit, Permit};
-use super::retry::{HoldTime, RetryEstimate};
 use super::run::{Run, RunToCompletion};
+use super::scope::ScopeId;
 use super::shared::SharedGuard;
-use super::stats::{Counters, GuardStats};
+use super::stats::GuardStats;
 use super::wait::Limits;
-use crate::trace;
 
 /// Admits one caller at a time, or N, in the order they asked.
 ///
@@ -58,12 +59,8 @@ use crate::trace;
 /// To protect data, use `tokio::sync::Mutex`, or `std::sync::Mutex` where nothing is awaited under it. To limit how
 /// often rather than how many at once, use a rate limiter.
 pub struct EndpointGuard {
-    pub(super) lane: Lane,
-    pub(super) hold_time: HoldTime,
-    pub(super) limits: Limits,
-    pub(super) counters: Counters,
-    drained: Notify,
-    name: &'static str,
+    lane: Lane,
+    core: Core,
 }
 
 impl EndpointGuard {
@@ -81,7 +78,7 @@ impl EndpointGuard {
     }
 
     pub(super) const fn from_parts(name: &'static str, lane: Lane, limits: Limits) -> Self {
-        Self { lane, hold_time: HoldTime::new(), limits, counters: Counters::new(), drained: Notify::const_new(), name }
+        Self { lane, core: Core::new(name, limits) }
     }
 
     /// Waits for a turn, in the queue.
@@ -128,8 +125,9 @@ impl EndpointGuard {
     /// [`Busy`](AcquireError::Busy) or [`Closed`](AcquireError::Closed), at once.
     #[inline]
     pub fn try_acquire(&self) -> Result<Permit<'_>, AcquireError> {
-        self.enter_now()?;
-        Ok(Permit(Held::new(self)))
+        let mut gate = self;
+        gate.enter_now()?;
+        Ok(Permit(Held::new(gate)))
     }
 
     /// Takes a turn if one is free and nobody waits for it, with a permit that can move to another task.
@@ -153,7 +151,9 @@ impl EndpointGuard {
     /// runs tasks of a tokio runtime, whether the guard is free or not. (A task wrapped in tokio's `unconstrained` can't be
     /// told from a blocking thread, and is not refused.)
     pub fn acquire_blocking(&self) -> Result<Permit<'_>, AcquireError> {
-        blocking::enter(self).map(|()| Permit(Held::new(self)))
+        let mut gate = self;
+        blocking::enter(&mut gate)?;
+        Ok(Permit(Held::new(gate)))
     }
 
     /// Waits for a turn, runs `future` in it, and gives the turn back.
@@ -176,7 +176,7 @@ impl EndpointGuard {
     ///
     /// As [`acquire`](Self::acquire), and if `future` does.
     pub fn run<F: Future>(&self, future: F) -> Run<'_, F> {
-        Run::new(self.acquire(), future)
+        Run::new(self, future)
     }
 
     /// Waits for a turn and runs `future` in it to its end, though the caller may go away meanwhile.
@@ -234,7 +234,7 @@ impl EndpointGuard {
     /// Holders finish. Closing twice is the same as closing once; a guard does not open again.
     pub fn close(&self) {
         if self.lane.close() {
-            self.drained.notify_waiters();
+            self.core.drained.notify_waiters();
         }
     }
 
@@ -252,131 +252,100 @@ impl EndpointGuard {
     ///
     /// If it has to wait, and the guard has a `grant_timeout`, outside of a tokio runtime with a timer.
     pub async fn drained(&self) {
-        loop {
-            // Registered before the look, so that no announcement falls in between.
-            let announced = self.drained.notified();
-            if self.lane.is_drained() {
-                return;
-            }
-            match self.limits.grant_timeout {
-                None => announced.await,
-                // Nobody waits any more, so nobody else watches over a turn that nobody takes.
-                Some(limit) => {
-                    if timeout(limit, announced).await.is_err() {
-                        self.expire_grants(Instant::now());
-                    }
-                }
-            }
-        }
+        let expire = |now| {
+            let mut gate = self;
+            gate.expire(now);
+        };
+        self.core.drained(|| self.lane.is_drained(), expire).await;
     }
 
     /// What the guard has done so far and does right now. Takes no lock.
     #[must_use]
     pub fn stats(&self) -> GuardStats {
-        let lane = self.lane.snapshot();
-        let counters = &self.counters;
-        GuardStats {
-            name: self.name,
-            permits: self.lane.permits(),
-            held: lane.held,
-            waiting: lane.waiting,
-            detached: counters.detached.value().saturating_sub(counters.gone_detached.value()),
-            closed: lane.is_closed,
-            mean_hold: self.hold_time.mean(),
-            granted: lane.granted,
-            queued: self.lane.queued.value(),
-            refused: counters.refused.value(),
-            timed_out: counters.timed_out.value(),
-            cancelled: self.lane.cancelled.value(),
-            expired: counters.expired.value(),
-            panicked: counters.panicked.value(),
-            finished_detached: counters.finished_detached.value(),
-            cut_off: counters.cut_off.value(),
-            overrun: counters.overrun.value(),
-        }
+        let tally = &self.lane.tally;
+        self.core.stats(self.lane.permits(), self.lane.snapshot(), tally.queued.value(), tally.cancelled.value())
     }
 
     /// The name it was given.
     #[must_use]
     pub const fn name(&self) -> &'static str {
-        self.name
+        self.core.name
     }
+}
 
-    /// Counts a permit that went on before its response body had ended.
-    #[cfg(any(feature = "tower", feature = "actix-web"))]
-    pub(crate) fn count_overrun(&self) {
-        self.counters.overrun.add(1);
-        trace::overrun(self.name);
+impl HasCore for EndpointGuard {
+    fn core(&self) -> &Core {
+        &self.core
+    }
+}
+
+/// The guard is its own gate: it has one lane.
+impl<G: Deref<Target = EndpointGuard>> Gate for G {
+    #[inline]
+    fn core(&self) -> &Core {
+        &self.core
     }
 
     #[inline]
-    pub(super) fn give_back(&self) {
-        if self.lane.exit(|| self.grant_stamp()) {
-            self.drained.notify_waiters();
-        }
-    }
-
-    /// Takes a permit without waiting, also one whose grant has expired.
-    #[inline]
-    pub(super) fn enter_now(&self) -> Result<(), AcquireError> {
-        let Err(refused) = self.lane.try_enter() else { return Ok(()) };
-        if self.limits.grant_timeout.is_some() && self.expire_grants_now() && self.lane.try_enter().is_ok() {
-            return Ok(());
-        }
-        Err(self.error(refused))
+    fn permits(&self) -> usize {
+        self.lane.permits()
     }
 
     #[inline]
-    pub(super) fn error(&self, refused: Refused) -> AcquireError {
-        match refused {
-            Refused::Busy => AcquireError::Busy { retry: self.retry_estimate() },
-            Refused::Full => AcquireError::QueueFull { retry: self.retry_estimate() },
-            Refused::Closed => AcquireError::Closed,
-        }
-    }
-
-    /// Counts a caller that is turned away at once.
-    pub(super) fn refuse(&self, error: AcquireError) -> AcquireError {
-        self.counters.refused.add(1);
-        trace::refused(self.name, &error);
-        error
+    fn waiting(&self) -> usize {
+        self.lane.waiting()
     }
 
     #[inline]
-    pub(super) fn retry_estimate(&self) -> RetryEstimate {
-        self.hold_time.ask();
-        self.hold_time.estimate(self.lane.waiting(), self.lane.permits())
+    fn try_enter(&mut self) -> Result<(), Refused> {
+        self.lane.try_enter()
     }
 
-    /// The time of a grant, where grants expire.
-    pub(super) fn grant_stamp(&self) -> Option<Instant> {
-        self.limits.grant_timeout.map(|_| Instant::now())
+    fn join(&mut self, waker: &Waker) -> Joined {
+        self.lane.join(waker)
     }
 
-    /// Takes back the grants that nobody took in time. Returns whether there were any.
-    #[cold]
-    pub(super) fn expire_grants_now(&self) -> bool {
-        self.limits.grant_timeout.is_some() && self.expire_grants(Instant::now()).0 > 0
+    fn ask(&mut self, ticket: &mut Option<Ticket>, waker: &Waker) -> Option<Answer> {
+        self.lane.ask(ticket, waker)
     }
 
-    /// Takes back the grants that nobody took in time. Returns how many, and when the oldest that stands was made.
-    pub(super) fn expire_grants(&self, now: Instant) -> (usize, Option<Instant>) {
-        let Some(limit) = self.limits.grant_timeout.and_then(|timeout| now.checked_sub(timeout)) else {
-            return (0, None);
-        };
-        let (expired, oldest) = self.lane.expire_grants(limit, now);
-        if expired > 0 {
-            self.counters.expired.add(expired as u64);
-            trace::expired(self.name, expired);
-            self.announce_if_drained();
-        }
-        (expired, oldest)
+    fn give_up(&mut self, ticket: Ticket) -> Option<Answer> {
+        self.lane.give_up(ticket)
     }
 
-    pub(super) fn announce_if_drained(&self) {
-        if self.lane.is_drained() {
-            self.drained.notify_waiters();
-        }
+    fn leave(&mut self, ticket: Ticket) -> Gone {
+        self.lane.leave(ticket, || self.core.grant_stamp())
+    }
+
+    #[inline]
+    fn exit(&mut self) -> bool {
+        self.lane.exit(|| self.core.grant_stamp())
+    }
+
+    fn expire_grants(&mut self, limit: Instant, now: Instant) -> (usize, Option<Instant>) {
+        self.lane.expire_grants(limit, now)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.lane.is_closed()
+    }
+
+    fn is_drained(&self) -> bool {
+        self.lane.is_drained()
+    }
+
+    #[inline]
+    fn scope(&self) -> Option<ScopeId> {
+        let guard: &EndpointGuard = self;
+        Some((std::ptr::from_ref(guard).addr(), 0))
+    }
+}
+
+impl OwnedGate for SharedGuard {
+    type Guard = Self;
+
+    fn guard(&self) -> Self {
+        self.clone()
     }
 }
 
@@ -384,7 +353,7 @@ impl fmt::Debug for EndpointGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lane = self.lane.snapshot();
         f.debug_struct("EndpointGuard")
-            .field("name", &self.name)
+            .field("name", &self.core.name)
             .field("permits", &self.lane.permits())
             .field("held", &lane.held)
             .field("waiting", &lane.waiting)

@@ -26,6 +26,14 @@ pub enum AcquireError {
         /// When the callers that wait now may all have been served.
         retry: RetryEstimate,
     },
+    /// Callers hold or wait for as many keys as a [`KeyedGuard`](super::KeyedGuard) may have at once, and this one
+    /// asked for another.
+    #[error("too many keys are in use: try again later, or raise max_keys")]
+    #[non_exhaustive]
+    TooManyKeys {
+        /// When a key may come free.
+        retry: RetryEstimate,
+    },
     /// The turn did not come within the guard's `max_wait`.
     #[error("no turn within {waited:?}: try again later, or raise max_wait")]
     #[non_exhaustive]
@@ -60,7 +68,10 @@ impl AcquireError {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Busy { retry } | Self::QueueFull { retry } | Self::Timeout { retry, .. } => retry.delay(),
+            Self::Busy { retry }
+            | Self::QueueFull { retry }
+            | Self::TooManyKeys { retry }
+            | Self::Timeout { retry, .. } => retry.delay(),
             Self::GrantExpired | Self::WouldDeadlock | Self::Closed | Self::BlockingInAsync => None,
         }
     }

@@ -7,17 +7,15 @@ use std::time::Duration;
 use tokio::task::coop;
 use tokio::time::{Sleep, sleep};
 
-use super::permit::OwnedPermit;
-use super::scope::Scope;
-use super::shared::SharedGuard;
+use super::core::{Core, Gate, HasCore, OwnedGate};
+use super::permit::Held;
 use crate::trace;
 
-/// Polls work that holds `permit`, in the scope of its guard.
+/// Polls work that holds `permit`, in the scope of its lane.
 ///
 /// If it panics, the permit is given back at once: the panic may be caught further out, and the work never dropped.
-pub(crate) fn poll_inside<F: Future + ?Sized, P>(
-    scope: Scope,
-    permit: &mut Option<P>,
+pub(crate) fn poll_inside<F: Future + ?Sized, G: Gate>(
+    permit: &mut Option<Held<G>>,
     work: Pin<&mut F>,
     cx: &mut Context<'_>,
 ) -> Poll<F::Output> {
@@ -33,6 +31,7 @@ pub(crate) fn poll_inside<F: Future + ?Sized, P>(
         }
     }
 
+    let scope = permit.as_ref().expect("work is not polled after it panicked").enter_scope();
     let mut release = ReleaseOnPanic { permit, returned: false };
     let poll = work.poll(cx);
     drop(scope);
@@ -41,53 +40,53 @@ pub(crate) fn poll_inside<F: Future + ?Sized, P>(
 }
 
 /// Work and the permit that it holds.
-#[derive(Debug)]
-pub(crate) struct Inside<F> {
+pub(crate) struct Inside<F, G: Gate> {
     // Before the permit: what is left of the work is dropped while nobody else is inside.
     work: Pin<Box<F>>,
     /// `None` once the work has panicked.
-    permit: Option<OwnedPermit>,
+    permit: Option<Held<G>>,
 }
 
-impl<F: Future> Inside<F> {
-    pub(crate) fn new(work: Pin<Box<F>>, permit: OwnedPermit) -> Self {
+impl<F: Future, G: Gate> Inside<F, G> {
+    pub(crate) fn new(work: Pin<Box<F>>, permit: Held<G>) -> Self {
         Self { work, permit: Some(permit) }
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let permit = self.permit.as_ref().expect("work is not polled after it panicked");
-        let scope = Scope::enter(permit.guard());
-        poll_inside(scope, &mut self.permit, self.work.as_mut(), cx)
+        poll_inside(&mut self.permit, self.work.as_mut(), cx)
     }
 
     /// The permit, once the work has returned.
     #[cfg(any(feature = "tower", feature = "actix-web"))]
-    pub(crate) fn into_permit(self) -> Option<OwnedPermit> {
+    pub(crate) fn into_permit(self) -> Option<Held<G>> {
         self.permit
     }
 
     /// Goes on without the caller, for `max_run` at most.
-    pub(crate) fn detach(self, max_run: Option<Duration>) -> Option<Detached<F>> {
-        let guard = self.permit.as_ref()?.guard().clone();
-        trace::detached(guard.name());
-        guard.counters.detached.add(1);
+    pub(crate) fn detach(self, max_run: Option<Duration>) -> Option<Detached<F, G>>
+    where
+        G: OwnedGate,
+    {
+        let guard = self.permit.as_ref()?.gate().guard();
+        let core = guard.core();
+        trace::detached(core.name);
+        core.counters.detached.add(1);
         Some(Detached { inside: Some(self), guard, max_run, deadline: None })
     }
 }
 
 /// Work whose caller has left. The permit is given back when it ends, is cut off by its limit, or is dropped with its
 /// runtime.
-#[derive(Debug)]
-pub(crate) struct Detached<F: Future> {
+pub(crate) struct Detached<F: Future, G: OwnedGate> {
     /// `None` once it has ended.
-    inside: Option<Inside<F>>,
-    guard: SharedGuard,
+    inside: Option<Inside<F, G>>,
+    guard: G::Guard,
     max_run: Option<Duration>,
     /// Set at the first poll: it needs the runtime's timer, and the caller may leave in a destructor.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
-impl<F: Future> Future for Detached<F> {
+impl<F: Future, G: OwnedGate> Future for Detached<F, G> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -95,7 +94,7 @@ impl<F: Future> Future for Detached<F> {
         let Some(inside) = &mut this.inside else { return Poll::Ready(()) };
         // The output is dropped here, before the permit.
         if inside.poll(cx).map(drop).is_ready() {
-            this.guard.counters.finished_detached.add(1);
+            this.core().counters.finished_detached.add(1);
             this.inside = None;
             return Poll::Ready(());
         }
@@ -108,19 +107,26 @@ impl<F: Future> Future for Detached<F> {
     }
 }
 
-impl<F: Future> Detached<F> {
+impl<F: Future, G: OwnedGate> Detached<F, G> {
+    fn core(&self) -> &Core {
+        self.guard.core()
+    }
+
     fn cut_off(&mut self, reason: &str) {
         // None of a panic's: what is left of that work has no permit any more.
         if self.inside.take().is_some_and(|inside| inside.permit.is_some()) {
-            self.guard.counters.cut_off.add(1);
-            trace::cut_off(self.guard.name(), reason);
+            self.core().counters.cut_off.add(1);
+            trace::cut_off(self.core().name, reason);
         }
     }
 }
 
-impl<F: Future> Drop for Detached<F> {
+// The work has a box of its own, and nothing else is polled in place.
+impl<F: Future, G: OwnedGate> Unpin for Detached<F, G> {}
+
+impl<F: Future, G: OwnedGate> Drop for Detached<F, G> {
     fn drop(&mut self) {
         self.cut_off("its runtime ended: close the guard and wait for drained() before that");
-        self.guard.counters.gone_detached.add(1);
+        self.core().counters.gone_detached.add(1);
     }
 }

@@ -32,11 +32,14 @@
 mod acquire;
 mod blocking;
 mod builder;
+pub(crate) mod core;
 mod endpoint_guard;
 mod error;
 pub(crate) mod inside;
+mod keyed;
+mod keys;
 mod lane;
-mod permit;
+pub(crate) mod permit;
 mod retry;
 mod run;
 mod scope;
@@ -48,11 +51,16 @@ pub use self::acquire::{Acquire, AcquireOwned};
 pub use self::builder::{EndpointGuardBuilder, Queue};
 pub use self::endpoint_guard::EndpointGuard;
 pub use self::error::AcquireError;
+pub(crate) use self::keyed::KeyGate;
+pub use self::keyed::{
+    AcquireAll, AcquireKey, AcquireKeyOwned, KeyedGuard, KeyedGuardBuilder, KeyedPermit, KeyedPermits,
+    OwnedKeyedPermit, RunKeyed, RunKeyedToCompletion,
+};
 pub use self::lane::Order;
 pub use self::permit::{OwnedPermit, Permit};
 pub use self::retry::RetryEstimate;
 pub use self::run::{Run, RunToCompletion};
 #[cfg(any(feature = "tower", feature = "actix-web"))]
 pub(crate) use self::scope::Scope;
-pub use self::shared::SharedGuard;
+pub use self::shared::{Shared, SharedGuard, SharedKeyedGuard};
 pub use self::stats::GuardStats;

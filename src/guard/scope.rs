@@ -1,17 +1,19 @@
-//! Which guards hold the code that runs right now on this thread: how nested use is told from joined use.
+//! Which lanes hold the code that runs right now on this thread: how nested use is told from joined use.
 //!
-//! A guard is entered for the length of one poll of the work that it guards. Code inside that poll is inside the
-//! guard; another branch of the same task, polled beside it, is not. A task id could not tell the two apart.
+//! A lane is entered for the length of one poll of the work that it guards. Code inside that poll is inside the lane;
+//! another branch of the same task, polled beside it, is not. A task id could not tell the two apart.
 
 use std::cell::RefCell;
 
-use super::EndpointGuard;
-
 thread_local! {
-    static ENTERED: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+    static ENTERED: RefCell<Vec<ScopeId>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Marks this thread as inside a guard until dropped.
+/// Names a lane for as long as someone is inside: the address of its guard, which does not move then, as permits borrow
+/// it or own a share of it; and which of the guard's lanes it is.
+pub(crate) type ScopeId = (usize, u64);
+
+/// Marks this thread as inside a lane until dropped.
 ///
 /// A thread that is about to end has no place for the mark: there it has no effect.
 #[derive(Debug)]
@@ -20,13 +22,18 @@ pub(crate) struct Scope {
 }
 
 impl Scope {
-    pub(crate) fn enter(guard: &EndpointGuard) -> Self {
-        let entered = ENTERED.try_with(|entered| entered.borrow_mut().push(identity(guard)));
+    pub(crate) fn enter(id: ScopeId) -> Self {
+        let entered = ENTERED.try_with(|entered| entered.borrow_mut().push(id));
         Self { entered: entered.is_ok() }
     }
 
-    pub(crate) fn is_inside(guard: &EndpointGuard) -> bool {
-        ENTERED.try_with(|entered| entered.borrow().contains(&identity(guard))).unwrap_or(false)
+    pub(crate) fn is_inside(id: ScopeId) -> bool {
+        ENTERED.try_with(|entered| entered.borrow().contains(&id)).unwrap_or(false)
+    }
+
+    /// Whether this thread is inside any lane.
+    pub(crate) fn is_any() -> bool {
+        ENTERED.try_with(|entered| !entered.borrow().is_empty()).unwrap_or(false)
     }
 }
 
@@ -37,9 +44,4 @@ impl Drop for Scope {
             let _ = ENTERED.try_with(|entered| entered.borrow_mut().pop());
         }
     }
-}
-
-/// A guard does not move while someone is inside: its permit borrows it or owns a share of it.
-fn identity(guard: &EndpointGuard) -> usize {
-    std::ptr::from_ref(guard).addr()
 }

@@ -1,16 +1,17 @@
-//! [`SharedGuard`], a guard that outlives whoever uses it.
+//! [`Shared`], a guard that outlives whoever uses it.
 
 use std::ops::Deref;
 use std::sync::Arc;
 
-use super::EndpointGuard;
 use super::acquire::AcquireOwned;
+use super::core::Gate;
 use super::error::AcquireError;
 use super::permit::{Held, OwnedPermit};
+use super::{EndpointGuard, KeyedGuard};
 
-/// A guard that outlives whoever uses it: a `&'static EndpointGuard` or an `Arc<EndpointGuard>`.
+/// A guard that outlives whoever uses it: a `&'static` one, or one in an `Arc`.
 ///
-/// What takes `impl Into<SharedGuard>`, such as the web layers, takes either of them. Clones are the same guard.
+/// What takes `impl Into<Shared<…>>`, such as the web layers, takes either of them. Clones are the same guard.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -22,13 +23,19 @@ use super::permit::{Held, OwnedPermit};
 /// let of_an_arc = SharedGuard::from(Arc::new(EndpointGuard::new("export")));
 /// # assert_eq!((of_a_static.name(), of_an_arc.name()), ("report", "export"));
 /// ```
-#[derive(Clone, Debug)]
-pub struct SharedGuard(Share);
+#[derive(Debug)]
+pub struct Shared<T: 'static>(Share<T>);
 
-#[derive(Clone, Debug)]
-enum Share {
-    Static(&'static EndpointGuard),
-    Counted(Arc<EndpointGuard>),
+/// An [`EndpointGuard`] that outlives whoever uses it.
+pub type SharedGuard = Shared<EndpointGuard>;
+
+/// A [`KeyedGuard`] that outlives whoever uses it.
+pub type SharedKeyedGuard<K> = Shared<KeyedGuard<K>>;
+
+#[derive(Debug)]
+enum Share<T: 'static> {
+    Static(&'static T),
+    Counted(Arc<T>),
 }
 
 impl SharedGuard {
@@ -47,16 +54,17 @@ impl SharedGuard {
     ///
     /// [`Busy`](AcquireError::Busy) or [`Closed`](AcquireError::Closed), at once.
     pub fn try_acquire_owned(self) -> Result<OwnedPermit, AcquireError> {
-        self.enter_now()?;
-        Ok(OwnedPermit(Held::new(self)))
+        let mut gate = self;
+        gate.enter_now()?;
+        Ok(OwnedPermit(Held::new(gate)))
     }
 }
 
-impl Deref for SharedGuard {
-    type Target = EndpointGuard;
+impl<T> Deref for Shared<T> {
+    type Target = T;
 
     #[inline]
-    fn deref(&self) -> &EndpointGuard {
+    fn deref(&self) -> &T {
         match &self.0 {
             Share::Static(guard) => guard,
             Share::Counted(guard) => guard,
@@ -64,20 +72,29 @@ impl Deref for SharedGuard {
     }
 }
 
-impl From<&'static EndpointGuard> for SharedGuard {
-    fn from(guard: &'static EndpointGuard) -> Self {
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Self(match &self.0 {
+            Share::Static(guard) => Share::Static(guard),
+            Share::Counted(guard) => Share::Counted(Arc::clone(guard)),
+        })
+    }
+}
+
+impl<T> From<&'static T> for Shared<T> {
+    fn from(guard: &'static T) -> Self {
         Self(Share::Static(guard))
     }
 }
 
-impl From<Arc<EndpointGuard>> for SharedGuard {
-    fn from(guard: Arc<EndpointGuard>) -> Self {
+impl<T> From<Arc<T>> for Shared<T> {
+    fn from(guard: Arc<T>) -> Self {
         Self(Share::Counted(guard))
     }
 }
 
-impl From<&Arc<EndpointGuard>> for SharedGuard {
-    fn from(guard: &Arc<EndpointGuard>) -> Self {
+impl<T> From<&Arc<T>> for Shared<T> {
+    fn from(guard: &Arc<T>) -> Self {
         Self(Share::Counted(Arc::clone(guard)))
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::core::Core;
+use super::lane::Snapshot;
 use crate::counter::Counter;
 
 /// What a guard has done so far and does right now, read without a lock.
@@ -14,7 +16,7 @@ use crate::counter::Counter;
 pub struct GuardStats {
     /// The guard's name.
     pub name: &'static str,
-    /// How many callers may be inside at once.
+    /// How many callers may be inside at once; of a keyed guard, for each key.
     pub permits: usize,
     /// Permits in use, those set aside for a caller whose turn has just come among them.
     pub held: usize,
@@ -86,6 +88,32 @@ impl Counters {
             finished_detached: Counter::new(),
             cut_off: Counter::new(),
             overrun: Counter::new(),
+        }
+    }
+}
+
+impl Core {
+    /// What a guard does whose lanes are, taken together, in the state `lanes`.
+    pub(super) fn stats(&self, permits: usize, lanes: Snapshot, queued: u64, cancelled: u64) -> GuardStats {
+        let counters = &self.counters;
+        GuardStats {
+            name: self.name,
+            permits,
+            held: lanes.held,
+            waiting: lanes.waiting,
+            detached: counters.detached.value().saturating_sub(counters.gone_detached.value()),
+            closed: lanes.is_closed,
+            mean_hold: self.hold_time.mean(),
+            granted: lanes.granted,
+            queued,
+            refused: counters.refused.value(),
+            timed_out: counters.timed_out.value(),
+            cancelled,
+            expired: counters.expired.value(),
+            panicked: counters.panicked.value(),
+            finished_detached: counters.finished_detached.value(),
+            cut_off: counters.cut_off.value(),
+            overrun: counters.overrun.value(),
         }
     }
 }

@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::EndpointGuard;
+use super::core::Gate;
 use super::error::AcquireError;
 use super::lane::{Answer, Gone, Joined, Refused, Ticket};
-use super::scope::Scope;
 
 /// The time limits that a guard sets to waiting.
 #[derive(Clone, Copy, Debug)]
@@ -42,40 +41,40 @@ impl Wait {
         self.ticket.is_some()
     }
 
-    /// Lines up at `guard`, which was found full a moment ago. `None` if the caller now waits.
-    pub(super) fn line_up(&mut self, guard: &EndpointGuard, waker: &Waker) -> Option<Result<(), AcquireError>> {
+    /// Lines up at `gate`, which was found full a moment ago. `None` if the caller now waits.
+    pub(super) fn line_up(&mut self, gate: &mut impl Gate, waker: &Waker) -> Option<Result<(), AcquireError>> {
         // Waiting would be for its own permit.
-        if Scope::is_inside(guard) && !guard.lane.is_closed() {
-            return Some(Err(guard.refuse(AcquireError::WouldDeadlock)));
+        if gate.is_inside() && !gate.is_closed() {
+            return Some(Err(gate.core().refuse(AcquireError::WouldDeadlock)));
         }
-        let mut joined = guard.lane.join(waker);
+        let mut joined = gate.join(waker);
         // Those who wait watch over the grants, but those who wait may all be futures that nobody polls.
-        if matches!(joined, Joined::Refused(Refused::Busy | Refused::Full)) && guard.expire_grants_now() {
-            joined = guard.lane.join(waker);
+        if matches!(joined, Joined::Refused(Refused::Busy | Refused::Full)) && gate.expire_now() {
+            joined = gate.join(waker);
         }
         match joined {
             Joined::Entered => Some(Ok(())),
             Joined::Queued(ticket) => {
                 self.ticket = Some(ticket);
-                self.clock = WaitClock::start(guard);
-                guard.hold_time.ask();
+                self.clock = WaitClock::start(gate);
+                gate.core().hold_time.ask();
                 None
             }
-            Joined::Refused(refused) => Some(Err(guard.refuse(guard.error(refused)))),
+            Joined::Refused(refused) => Some(Err(gate.core().refuse(gate.error(refused)))),
         }
     }
 
     /// Whether the turn has come.
-    pub(super) fn ask(&mut self, guard: &EndpointGuard, waker: &Waker) -> Option<Result<(), AcquireError>> {
-        guard.lane.ask(&mut self.ticket, waker).map(|answer| told(guard, answer))
+    pub(super) fn ask(&mut self, gate: &mut impl Gate, waker: &Waker) -> Option<Result<(), AcquireError>> {
+        gate.ask(&mut self.ticket, waker).map(|answer| told(gate, answer))
     }
 
     /// Whether the turn has come, asked by a task that may have got inside the guard by another way meanwhile.
-    pub(super) fn ask_again(&mut self, guard: &EndpointGuard, waker: &Waker) -> Option<Result<(), AcquireError>> {
-        let result = self.ask(guard, waker);
-        if result.is_none() && Scope::is_inside(guard) {
-            self.abandon(guard);
-            return Some(Err(guard.refuse(AcquireError::WouldDeadlock)));
+    pub(super) fn ask_again(&mut self, gate: &mut impl Gate, waker: &Waker) -> Option<Result<(), AcquireError>> {
+        let result = self.ask(gate, waker);
+        if result.is_none() && gate.is_inside() {
+            self.abandon(gate);
+            return Some(Err(gate.core().refuse(AcquireError::WouldDeadlock)));
         }
         result
     }
@@ -86,20 +85,20 @@ impl Wait {
     }
 
     /// Does what is due at `now`: gives up, or takes back a grant that nobody took.
-    pub(super) fn look_up(&mut self, guard: &EndpointGuard, now: Instant) -> Option<Result<(), AcquireError>> {
+    pub(super) fn look_up(&mut self, gate: &mut impl Gate, now: Instant) -> Option<Result<(), AcquireError>> {
         let clock = self.clock.as_mut()?;
         // First of all: the turn that is taken back may become this caller's.
         if clock.next_watch.is_some_and(|due| due <= now) {
-            clock.watch(guard, now);
+            clock.watch(gate, now);
         }
         let waited = now.saturating_duration_since(clock.since);
         if clock.limits.max_wait.is_some_and(|limit| waited >= limit) {
-            return Some(match guard.lane.give_up(self.ticket.take()?) {
+            return Some(match gate.give_up(self.ticket.take()?) {
                 // The turn came while the timer rang: it wins.
-                Some(answer) => told(guard, answer),
+                Some(answer) => told(gate, answer),
                 None => {
-                    guard.counters.timed_out.add(1);
-                    Err(AcquireError::Timeout { waited, retry: guard.retry_estimate() })
+                    gate.core().counters.timed_out.add(1);
+                    Err(AcquireError::Timeout { waited, retry: gate.retry_estimate() })
                 }
             });
         }
@@ -107,30 +106,30 @@ impl Wait {
     }
 
     /// Ends the wait because the caller goes away.
-    pub(super) fn abandon(&mut self, guard: &EndpointGuard) {
+    pub(super) fn abandon(&mut self, gate: &mut impl Gate) {
         let Some(ticket) = self.ticket.take() else { return };
-        if guard.lane.leave(ticket, || guard.grant_stamp()) == Gone::PassedOn {
-            guard.announce_if_drained();
+        if gate.leave(ticket) == Gone::PassedOn {
+            gate.announce_if_drained();
         }
     }
 }
 
 impl WaitClock {
-    fn start(guard: &EndpointGuard) -> Option<Box<Self>> {
-        let limits = guard.limits;
+    fn start(gate: &mut impl Gate) -> Option<Box<Self>> {
+        let limits = gate.core().limits;
         if limits.max_wait.is_none() && limits.grant_timeout.is_none() {
             return None;
         }
         let mut clock = Box::new(Self { since: Instant::now(), limits, next_watch: None });
         // At once: those who came before may have been less patient than a grant.
-        clock.watch(guard, clock.since);
+        clock.watch(gate, clock.since);
         Some(clock)
     }
 
     /// Takes back a grant that nobody took in time, and looks again when the next one may be due.
-    fn watch(&mut self, guard: &EndpointGuard, now: Instant) {
+    fn watch(&mut self, gate: &mut impl Gate, now: Instant) {
         if let Some(timeout) = self.limits.grant_timeout {
-            let (_, oldest) = guard.expire_grants(now);
+            let (_, oldest) = gate.expire(now);
             self.next_watch = oldest.unwrap_or(now).checked_add(timeout);
         }
     }
@@ -143,43 +142,44 @@ impl WaitClock {
 }
 
 /// What the caller is told at the end of its wait.
-fn told(guard: &EndpointGuard, answer: Answer) -> Result<(), AcquireError> {
+fn told(gate: &mut impl Gate, answer: Answer) -> Result<(), AcquireError> {
     match answer {
         Answer::Entered => Ok(()),
         Answer::Expired => Err(AcquireError::GrantExpired),
-        Answer::Closed => Err(guard.refuse(AcquireError::Closed)),
+        Answer::Closed => Err(gate.core().refuse(AcquireError::Closed)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guard::EndpointGuard;
 
     const LIMIT: Duration = Duration::from_secs(1);
 
     /// The moment between the last question and the end of the time is too short to be met from outside.
     #[test]
     fn turn_that_comes_as_the_time_is_over_wins() {
-        let guard = EndpointGuard::builder("race").max_wait(LIMIT).build();
+        let guard = &mut &EndpointGuard::builder("race").max_wait(LIMIT).build();
         let permit = guard.try_acquire().expect("nobody is inside");
         let mut wait = Wait::default();
-        assert_eq!(wait.line_up(&guard, Waker::noop()), None);
-        assert_eq!(wait.ask(&guard, Waker::noop()), None);
+        assert_eq!(wait.line_up(guard, Waker::noop()), None);
+        assert_eq!(wait.ask(guard, Waker::noop()), None);
         drop(permit);
-        assert_eq!(wait.look_up(&guard, Instant::now() + LIMIT), Some(Ok(())));
+        assert_eq!(wait.look_up(guard, Instant::now() + LIMIT), Some(Ok(())));
         assert_eq!((guard.stats().held, guard.stats().timed_out), (1, 0));
     }
 
     #[test]
     fn turn_that_does_not_come_in_time_is_given_up() {
-        let guard = EndpointGuard::builder("late").max_wait(LIMIT).build();
+        let guard = &mut &EndpointGuard::builder("late").max_wait(LIMIT).build();
         let _permit = guard.try_acquire().expect("nobody is inside");
         let mut wait = Wait::default();
-        assert_eq!(wait.line_up(&guard, Waker::noop()), None);
+        assert_eq!(wait.line_up(guard, Waker::noop()), None);
         let due = wait.next_look().expect("it has a limit");
-        assert_eq!(wait.look_up(&guard, due - Duration::from_nanos(1)), None);
+        assert_eq!(wait.look_up(guard, due - Duration::from_nanos(1)), None);
         assert!(wait.is_queued());
-        let given_up = wait.look_up(&guard, due);
+        let given_up = wait.look_up(guard, due);
         assert!(matches!(given_up, Some(Err(AcquireError::Timeout { waited: LIMIT, .. }))), "{given_up:?}");
         assert!(!wait.is_queued());
         assert_eq!((guard.stats().waiting, guard.stats().timed_out), (0, 1));

@@ -17,8 +17,8 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 use tokio::time::Instant;
 
-use super::{Answer, Gone, Joined, Lane, Order, Refused, Snapshot, Ticket};
-use crate::lane::MAX_WAITING;
+use super::{Answer, Gone, Joined, Lane, Order, Refused, Rules, Snapshot, Ticket};
+use crate::guard::lane::MAX_WAITING;
 
 /// A lane and what its callers do inside.
 struct Shared {
@@ -28,7 +28,7 @@ struct Shared {
 
 impl Shared {
     fn new(permits: usize, bound: usize) -> Arc<Self> {
-        Arc::new(Self { lane: Lane::new(permits, bound, Order::Fifo), sum: AtomicUsize::new(0) })
+        Arc::new(Self { lane: Lane::new(Rules { permits, bound, order: Order::Fifo }), sum: AtomicUsize::new(0) })
     }
 
     /// A lane that the model's main thread holds already.
@@ -211,7 +211,7 @@ fn a_caller_that_leaves_as_its_turn_comes_passes_it_on() {
         assert_ne!(leaver.join().unwrap(), Gone::Refused);
         assert_eq!(next.join().unwrap().0, Outcome::Entered);
         shared.assert_idle_after(2);
-        assert_eq!(shared.lane.cancelled.value(), 1);
+        assert_eq!(shared.lane.tally.cancelled.value(), 1);
     });
 }
 

@@ -9,6 +9,8 @@ pub(crate) enum Refused {
     Busy,
     /// So many wait that no more may.
     Full,
+    /// There are so many lanes that there may be no other.
+    TooManyLanes,
     Closed,
 }
 

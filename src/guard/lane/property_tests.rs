@@ -9,7 +9,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tokio::time::Instant;
 
-use super::{Answer, CARRY_EVERY, Gone, Joined, Lane, Order, Refused, Snapshot, Ticket};
+use super::{Answer, CARRY_EVERY, Gone, Joined, Lane, Order, Refused, Rules, Snapshot, Ticket};
 
 /// One step of a program. The indices choose among the waiters there are.
 #[derive(Clone, Debug)]
@@ -91,7 +91,7 @@ struct Pair {
 impl Pair {
     fn new(permits: usize, bound: usize, order: Order) -> Self {
         Self {
-            lane: Lane::new(permits, bound, order),
+            lane: Lane::new(Rules { permits, bound, order }),
             epoch: Instant::now(),
             now: 0,
             permits,
@@ -321,7 +321,7 @@ impl Pair {
         let expected =
             Snapshot { held: self.held(), waiting: self.queue.len(), granted: self.turns, is_closed: self.is_closed };
         assert_eq!(self.lane.snapshot(), expected);
-        assert_eq!((self.lane.queued.value(), self.lane.cancelled.value()), (self.queued, self.cancelled));
+        assert_eq!((self.lane.tally.queued.value(), self.lane.tally.cancelled.value()), (self.queued, self.cancelled));
         assert_eq!(self.lane.is_drained(), self.is_closed && self.held() == 0);
         for (number, (wakes, expected)) in self.wakers.iter().enumerate() {
             assert_eq!(wakes.0.load(Ordering::Relaxed), *expected, "wakes of waker {number}");
@@ -373,17 +373,17 @@ proptest! {
 
 /// Makes the lane believe that so many more turns were given, none of which was due for a carry.
 fn skip_turns(lane: &Lane, turns: u64) {
-    lane.word.fetch_add(turns << 40, Ordering::Relaxed);
+    lane.word.skip_turns(turns);
 }
 
 /// A thread may be kept from carrying until another has carried the next quarter.
 #[test]
 fn a_carry_that_comes_late_changes_nothing() {
-    let lane = Lane::new(2, 1, Order::Fifo);
+    let lane = Lane::new(Rules { permits: 2, bound: 1, order: Order::Fifo });
     skip_turns(&lane, 2 * CARRY_EVERY + 5);
-    lane.carry_grants(2 * CARRY_EVERY);
+    lane.word.carry_grants(2 * CARRY_EVERY);
     assert_eq!(lane.snapshot().granted, 2 * CARRY_EVERY + 5);
-    lane.carry_grants(CARRY_EVERY);
+    lane.word.carry_grants(CARRY_EVERY);
     assert_eq!(lane.snapshot().granted, 2 * CARRY_EVERY + 5);
 }
 
@@ -426,7 +426,7 @@ fn take_three(lane: &Lane, turns: Turns) {
 #[test]
 fn count_of_turns_goes_on_where_the_24_bits_in_the_word_start_again() {
     for turns in [Turns::Entered, Turns::Joined, Turns::HandedOver] {
-        let lane = Lane::new(1, 8, Order::Fifo);
+        let lane = Lane::new(Rules { permits: 1, bound: 8, order: Order::Fifo });
         // The second of three turns completes a quarter, each time.
         skip_turns(&lane, CARRY_EVERY - 2);
         let mut expected = CARRY_EVERY - 2;

@@ -1,8 +1,11 @@
-//! Who waits and whose turn has come: a pure data structure, always behind the lane's mutex.
+//! Who waits and whose turn has come: pure data structures, always behind a mutex.
+//!
+//! A [`Line`] is the queue of one lane. Its waiters' [`Slots`] may be shared with other lanes behind the same mutex, as
+//! those of a keyed guard are.
 //!
 //! # Invariants
 //!
-//! 1. A slot belongs to one waiter from [`WaitQueue::join`] until [`WaitQueue::leave`] of the same [`Ticket`].
+//! 1. A slot belongs to one waiter from [`Line::join`] until [`Line::leave`] of the same [`Ticket`].
 //! 2. A slot is linked in `waiting` exactly while it is [`Turn::Waiting`], in `granted` exactly while it is
 //!    [`Turn::Granted`], and in the free list exactly while nobody owns it.
 //! 3. Without owned slots there is no heap memory.
@@ -64,6 +67,23 @@ struct Slot {
     next: u32,
 }
 
+/// The places of waiters, in whichever line.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    all: Vec<Slot>,
+    vacant: u32,
+    owned: usize,
+}
+
+/// The queue of one lane.
+#[derive(Debug)]
+pub(crate) struct Line {
+    waiting: List,
+    granted: List,
+    /// Places that nobody has left yet.
+    owned: u32,
+}
+
 /// A doubly linked list through the slots.
 #[derive(Debug)]
 struct List {
@@ -71,44 +91,61 @@ struct List {
     back: u32,
 }
 
-#[derive(Debug)]
-pub(crate) struct WaitQueue {
-    slots: Vec<Slot>,
-    vacant: u32,
-    owned: usize,
-    waiting: List,
-    granted: List,
-}
-
-impl WaitQueue {
+impl Slots {
     pub(crate) const fn new() -> Self {
-        Self { slots: Vec::new(), vacant: NONE, owned: 0, waiting: List::new(), granted: List::new() }
+        Self { all: Vec::new(), vacant: NONE, owned: 0 }
     }
 
-    /// Gives a new waiter the last place.
-    pub(crate) fn join(&mut self, waker: Waker) -> Ticket {
-        let turn = Turn::Waiting(waker);
-        let index = match self.vacant {
+    fn take(&mut self, turn: Turn) -> u32 {
+        self.owned += 1;
+        match self.vacant {
             NONE => {
-                // The word counts waiters in 23 bits, but a slot can outlive its waiting until its owner is polled.
-                let index = u32::try_from(self.slots.len()).expect("fewer than 2^32 slots");
-                self.slots.push(Slot { turn, prev: NONE, next: NONE });
+                // A word counts waiters in 23 bits, but there are many lanes, and a slot can outlive its waiting.
+                let index = u32::try_from(self.all.len()).expect("fewer than 2^32 callers wait");
+                self.all.push(Slot { turn, prev: NONE, next: NONE });
                 index
             }
             index => {
-                let slot = &mut self.slots[index as usize];
+                let slot = &mut self.all[index as usize];
                 slot.turn = turn;
                 self.vacant = slot.next;
                 index
             }
-        };
+        }
+    }
+
+    /// Returns what is to be dropped after the mutex is unlocked.
+    fn free(&mut self, index: u32) -> Vec<Slot> {
+        self.all[index as usize].next = mem::replace(&mut self.vacant, index);
+        self.owned -= 1;
+        if self.owned > 0 {
+            return Vec::new();
+        }
+        self.vacant = NONE;
+        mem::take(&mut self.all)
+    }
+}
+
+impl Line {
+    pub(crate) const fn new() -> Self {
+        Self { waiting: List::new(), granted: List::new(), owned: 0 }
+    }
+
+    /// Every place was left.
+    pub(crate) fn is_deserted(&self) -> bool {
+        self.owned == 0
+    }
+
+    /// Gives a new waiter the last place.
+    pub(crate) fn join(&mut self, slots: &mut Slots, waker: Waker) -> Ticket {
+        let index = slots.take(Turn::Waiting(waker));
         self.owned += 1;
-        self.waiting.push_back(&mut self.slots, index);
+        self.waiting.push_back(&mut slots.all, index);
         Ticket::new(index)
     }
 
     /// Whose turn is next gets it: the front of the queue, or its back under [`Order::Lifo`].
-    pub(crate) fn grant_next(&mut self, order: Order, now: Option<Instant>) -> Option<Waker> {
+    pub(crate) fn grant_next(&mut self, slots: &mut Slots, order: Order, now: Option<Instant>) -> Option<Waker> {
         let index = match order {
             Order::Fifo => self.waiting.front,
             Order::Lifo => self.waiting.back,
@@ -116,21 +153,21 @@ impl WaitQueue {
         if index == NONE {
             return None;
         }
-        self.waiting.unlink(&mut self.slots, index);
-        self.granted.push_back(&mut self.slots, index);
-        match mem::replace(&mut self.slots[index as usize].turn, Turn::Granted(now)) {
+        self.waiting.unlink(&mut slots.all, index);
+        self.granted.push_back(&mut slots.all, index);
+        match mem::replace(&mut slots.all[index as usize].turn, Turn::Granted(now)) {
             Turn::Waiting(waker) => Some(waker),
             turn => unreachable!("a slot in the waiting list is waiting, not {turn:?}"),
         }
     }
 
     /// Takes back the oldest grant, if it was made at `limit` or before.
-    pub(crate) fn expire_oldest(&mut self, limit: Instant) -> bool {
-        match self.oldest_grant() {
+    pub(crate) fn expire_oldest(&mut self, slots: &mut Slots, limit: Instant) -> bool {
+        match self.oldest_grant(slots) {
             Some(since) if since <= limit => {
                 let index = self.granted.front;
-                self.granted.unlink(&mut self.slots, index);
-                self.slots[index as usize].turn = Turn::Expired;
+                self.granted.unlink(&mut slots.all, index);
+                slots.all[index as usize].turn = Turn::Expired;
                 true
             }
             _ => false,
@@ -138,48 +175,42 @@ impl WaitQueue {
     }
 
     /// When the oldest grant that nobody took yet was made.
-    pub(crate) fn oldest_grant(&self) -> Option<Instant> {
-        match self.slots.get(self.granted.front as usize)?.turn {
+    pub(crate) fn oldest_grant(&self, slots: &Slots) -> Option<Instant> {
+        match slots.all.get(self.granted.front as usize)?.turn {
             Turn::Granted(since) => since,
             _ => None,
         }
     }
 
     /// Tells every waiter that the lane is closed.
-    pub(crate) fn close(&mut self) -> Vec<Waker> {
+    pub(crate) fn close(&mut self, slots: &mut Slots) -> Vec<Waker> {
         let mut wakers = Vec::new();
         while self.waiting.front != NONE {
             let index = self.waiting.front;
-            self.waiting.unlink(&mut self.slots, index);
-            if let Turn::Waiting(waker) = mem::replace(&mut self.slots[index as usize].turn, Turn::Closed) {
+            self.waiting.unlink(&mut slots.all, index);
+            if let Turn::Waiting(waker) = mem::replace(&mut slots.all[index as usize].turn, Turn::Closed) {
                 wakers.push(waker);
             }
         }
         wakers
     }
 
-    pub(crate) fn turn(&mut self, ticket: &Ticket) -> &mut Turn {
-        &mut self.slots[ticket.index()].turn
+    pub(crate) fn turn<'a>(&self, slots: &'a mut Slots, ticket: &Ticket) -> &'a mut Turn {
+        &mut slots.all[ticket.index()].turn
     }
 
     /// Gives the place up. What is returned, drop after the mutex is unlocked.
-    pub(crate) fn leave(&mut self, ticket: Ticket) -> Left {
+    pub(crate) fn leave(&mut self, slots: &mut Slots, ticket: Ticket) -> Left {
         let index = ticket.into_index();
-        let turn = mem::replace(&mut self.slots[index as usize].turn, Turn::Vacant);
+        let turn = mem::replace(&mut slots.all[index as usize].turn, Turn::Vacant);
         match turn {
-            Turn::Waiting(_) => self.waiting.unlink(&mut self.slots, index),
-            Turn::Granted(_) => self.granted.unlink(&mut self.slots, index),
+            Turn::Waiting(_) => self.waiting.unlink(&mut slots.all, index),
+            Turn::Granted(_) => self.granted.unlink(&mut slots.all, index),
             Turn::Expired | Turn::Closed => {}
             Turn::Vacant => unreachable!("a ticket is given up once: leave takes it by value"),
         }
-        self.slots[index as usize].next = mem::replace(&mut self.vacant, index);
         self.owned -= 1;
-        let mut garbage = Vec::new();
-        if self.owned == 0 {
-            self.vacant = NONE;
-            garbage = mem::take(&mut self.slots);
-        }
-        Left { turn, _garbage: garbage }
+        Left { turn, _garbage: slots.free(index) }
     }
 }
 

@@ -57,8 +57,17 @@ impl Word {
         (self.0 & BELOW_GRANTED) < ONE_WAITING
     }
 
+    /// Nobody is inside, and nobody waits.
+    pub(crate) fn is_idle(self) -> bool {
+        self.0 & (CLOSED - 1) == 0
+    }
+
     pub(crate) fn entered(self) -> Self {
         Self(self.0.wrapping_add(ONE_HELD + ONE_GRANTED))
+    }
+
+    pub(crate) fn closed(self) -> Self {
+        Self(self.0 | CLOSED)
     }
 
     pub(crate) fn left(self) -> Self {

@@ -1,0 +1,95 @@
+//! [`AcquireAll`], which waits for a turn of several keys.
+
+use std::fmt;
+use std::hash::Hash;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::vec;
+
+use super::acquire::AcquireKey;
+use super::keyed_guard::KeyedGuard;
+use super::permit::KeyedPermit;
+use crate::guard::error::AcquireError;
+
+/// Waits for a turn of several keys. Made by [`KeyedGuard::acquire_all`].
+#[must_use = "futures do nothing unless polled"]
+pub struct AcquireAll<'a, K: Hash + Eq> {
+    // In this order they are dropped: the place in the queue first, then the turns.
+    next: Option<AcquireKey<'a, K>>,
+    /// `None` once the future has completed.
+    permits: Option<Vec<KeyedPermit<'a, K>>>,
+    /// Those after `next`.
+    keys: vec::IntoIter<K>,
+    guard: &'a KeyedGuard<K>,
+}
+
+/// A turn of each of several keys. Dropping it lets their next callers in.
+#[must_use = "the turns are over as soon as this is dropped: bind it to `_permits`, not to `_`"]
+pub struct KeyedPermits<'a, K: Hash + Eq>(Vec<KeyedPermit<'a, K>>);
+
+impl<'a, K: Hash + Ord> AcquireAll<'a, K> {
+    pub(super) fn new(guard: &'a KeyedGuard<K>, keys: impl IntoIterator<Item = K>) -> Self {
+        let mut keys: Vec<K> = keys.into_iter().collect();
+        keys.sort_unstable();
+        keys.dedup();
+        Self { next: None, permits: Some(Vec::with_capacity(keys.len())), keys: keys.into_iter(), guard }
+    }
+}
+
+impl<'a, K: Hash + Eq> Future for AcquireAll<'a, K> {
+    type Output = Result<KeyedPermits<'a, K>, AcquireError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let permits = this.permits.as_mut().expect("an acquire_all future is not polled after it completed");
+        loop {
+            if this.next.is_none() {
+                this.next = this.keys.next().map(|key| this.guard.acquire(key));
+            }
+            let Some(next) = &mut this.next else { break };
+            let result = ready!(Pin::new(next).poll(cx));
+            this.next = None;
+            match result {
+                Ok(permit) => permits.push(permit),
+                Err(error) => {
+                    this.permits = None;
+                    return Poll::Ready(Err(error));
+                }
+            }
+        }
+        Poll::Ready(Ok(KeyedPermits(this.permits.take().expect("looked at above"))))
+    }
+}
+
+impl<K: Hash + Eq> KeyedPermits<'_, K> {
+    /// For how many keys.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there was no key.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+// Nothing in it is polled in place.
+impl<K: Hash + Eq> Unpin for AcquireAll<'_, K> {}
+
+impl<K: Hash + Eq> fmt::Debug for AcquireAll<'_, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AcquireAll")
+            .field("guard", &self.guard.name())
+            .field("held", &self.permits.as_ref().map(Vec::len))
+            .field("to_come", &self.keys.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<K: Hash + Eq> fmt::Debug for KeyedPermits<'_, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("KeyedPermits").field(&self.0).finish()
+    }
+}
