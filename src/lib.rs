@@ -70,8 +70,16 @@ pub mod docs;
 pub mod guard;
 /// What the models check: the cores, without the guards around them.
 #[cfg(loom)]
-#[allow(dead_code, unused_imports, unreachable_pub, reason = "the models have the cores without the guards around them")]
+#[allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    reason = "the models have the cores without the guards around them"
+)]
 mod guard {
+    pub(crate) mod flight {
+        pub(crate) mod board;
+    }
     pub(crate) mod keyed {
         pub(crate) mod shard;
     }
@@ -89,8 +97,9 @@ pub mod web;
 #[doc(inline)]
 pub use guard::{
     Acquire, AcquireAll, AcquireError, AcquireKey, AcquireKeyOwned, AcquireOwned, EndpointGuard, EndpointGuardBuilder,
-    GuardStats, KeyedGuard, KeyedGuardBuilder, KeyedPermit, KeyedPermits, Order, OwnedKeyedPermit, OwnedPermit, Permit,
-    Queue, RetryEstimate, Run, RunKeyed, RunKeyedToCompletion, RunToCompletion, Shared, SharedGuard, SharedKeyedGuard,
+    FlightError, FlightStats, GuardStats, KeyedGuard, KeyedGuardBuilder, KeyedPermit, KeyedPermits, Order,
+    OwnedKeyedPermit, OwnedPermit, Permit, Queue, RetryEstimate, Run, RunKeyed, RunKeyedToCompletion, RunToCompletion,
+    Shared, SharedGuard, SharedKeyedGuard, SharedRun, SingleFlight, SingleFlightBuilder,
 };
 
 /// The README's examples are compiled and run with the doctests.

@@ -142,13 +142,7 @@ pub(crate) trait OwnedGate: Gate + Send + 'static {
 
 impl Core {
     pub(super) const fn new(name: &'static str, limits: Limits) -> Self {
-        Self {
-            hold_time: HoldTime::new(),
-            limits,
-            counters: Counters::new(),
-            drained: Notify::const_new(),
-            name,
-        }
+        Self { hold_time: HoldTime::new(), limits, counters: Counters::new(), drained: Notify::const_new(), name }
     }
 
     /// Counts a caller that is turned away at once.

@@ -35,6 +35,7 @@ mod builder;
 pub(crate) mod core;
 mod endpoint_guard;
 mod error;
+mod flight;
 pub(crate) mod inside;
 mod keyed;
 mod keys;
@@ -51,7 +52,7 @@ pub use self::acquire::{Acquire, AcquireOwned};
 pub use self::builder::{EndpointGuardBuilder, Queue};
 pub use self::endpoint_guard::EndpointGuard;
 pub use self::error::AcquireError;
-pub(crate) use self::keyed::KeyGate;
+pub use self::flight::{FlightError, FlightStats, SharedRun, SingleFlight, SingleFlightBuilder};
 pub use self::keyed::{
     AcquireAll, AcquireKey, AcquireKeyOwned, KeyedGuard, KeyedGuardBuilder, KeyedPermit, KeyedPermits,
     OwnedKeyedPermit, RunKeyed, RunKeyedToCompletion,

@@ -57,7 +57,7 @@ where
         let mut key = Some(key);
         match enter(&self.guard, keys.shard(shard), hash, &mut key) {
             Ok((index, result)) => {
-                self.place = Place::In(Spot { shard, index });
+                self.place = Place::In(Spot::new(shard, index));
                 Ok(result)
             }
             Err(refused) => {
@@ -72,7 +72,7 @@ where
     #[inline]
     fn spot(&self) -> Option<(Spot, &Shard<K>)> {
         match &self.place {
-            Place::In(spot) => Some((*spot, self.guard.keys().shard(spot.shard))),
+            Place::In(spot) => Some((*spot, self.guard.keys().shard(spot.shard()))),
             _ => None,
         }
     }
@@ -122,7 +122,7 @@ where
 
     fn ask(&mut self, ticket: &mut Option<Ticket>, waker: &Waker) -> Option<Answer> {
         let (spot, shard) = self.in_lane();
-        let answer = shard.ask(self.guard.terms(), spot.index, ticket, waker);
+        let answer = shard.ask(self.guard.terms(), spot.index(), ticket, waker);
         if matches!(answer, Some(Answer::Expired | Answer::Closed)) {
             self.place = Place::After { waiting: 0 };
         }
@@ -131,7 +131,7 @@ where
 
     fn give_up(&mut self, ticket: Ticket) -> Option<Answer> {
         let (spot, shard) = self.in_lane();
-        let (answer, waiting) = shard.give_up(self.guard.terms(), spot.index, ticket);
+        let (answer, waiting) = shard.give_up(self.guard.terms(), spot.index(), ticket);
         if answer != Some(Answer::Entered) {
             self.place = Place::After { waiting };
         }
@@ -140,7 +140,7 @@ where
 
     fn leave(&mut self, ticket: Ticket) -> Gone {
         let (spot, shard) = self.in_lane();
-        let gone = shard.leave(self.guard.terms(), spot.index, ticket, self.core().grant_stamp());
+        let gone = shard.leave(self.guard.terms(), spot.index(), ticket, self.core().grant_stamp());
         self.place = Place::After { waiting: 0 };
         gone
     }
@@ -148,7 +148,7 @@ where
     #[inline]
     fn exit(&mut self) -> bool {
         let (spot, shard) = self.in_lane();
-        let is_closed = shard.exit(self.guard.terms(), spot.index, || self.core().grant_stamp());
+        let is_closed = shard.exit(self.guard.terms(), spot.index(), || self.core().grant_stamp());
         is_closed && self.guard.is_drained()
     }
 
@@ -164,7 +164,7 @@ where
             }
             _ => return (0, None),
         };
-        shard.expire_grants(self.guard.terms(), spot.index, limit, now)
+        shard.expire_grants(self.guard.terms(), spot.index(), limit, now)
     }
 
     fn is_closed(&self) -> bool {
@@ -181,7 +181,7 @@ where
             Place::In(spot) => *spot,
             Place::Before { key } => {
                 let (hash, shard) = keys.locate(key);
-                Spot { shard, index: keys.shard(shard).find(hash, key)? }
+                Spot::new(shard, keys.shard(shard).find(hash, key)?)
             }
             Place::After { .. } => return None,
         };

@@ -297,13 +297,7 @@ impl<K: Eq> Shard<K> {
 
     /// A lane for a new key, with one permit taken.
     #[inline]
-    fn open(
-        &self,
-        lanes: &mut Lanes<K>,
-        terms: Terms<'_>,
-        hash: Hash64,
-        key: &mut Option<K>,
-    ) -> Result<u32, Refused> {
+    fn open(&self, lanes: &mut Lanes<K>, terms: Terms<'_>, hash: Hash64, key: &mut Option<K>) -> Result<u32, Refused> {
         if self.is_closed() {
             return Err(Refused::Closed);
         }

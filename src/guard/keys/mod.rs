@@ -7,8 +7,6 @@
 
 mod sharded;
 mod table;
-#[cfg(all(test, not(loom)))]
-mod table_tests;
 
 pub(crate) use self::sharded::{Sharded, Spot};
 pub(crate) use self::table::{Garbage, Hash64, Table};

@@ -23,11 +23,10 @@ pub(crate) struct Sharded<S> {
 struct Padded<S>(S);
 
 /// Where an entry is: its shard, and its index in the table there.
+///
+/// One word: a place is moved around, and copying two halves as one would cost more than the lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Spot {
-    pub(crate) shard: u32,
-    pub(crate) index: u32,
-}
+pub(crate) struct Spot(u64);
 
 impl<S> Sharded<S> {
     pub(crate) fn new(shard: impl Fn() -> S) -> Self {
@@ -60,8 +59,22 @@ impl<S> Sharded<S> {
 }
 
 impl Spot {
-    /// In one word.
+    #[inline]
+    pub(crate) fn new(shard: u32, index: u32) -> Self {
+        Self(u64::from(shard) << 32 | u64::from(index))
+    }
+
+    #[inline]
+    pub(crate) fn shard(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    #[inline]
+    pub(crate) fn index(self) -> u32 {
+        self.0 as u32
+    }
+
     pub(crate) fn to_bits(self) -> u64 {
-        u64::from(self.shard) << 32 | u64::from(self.index)
+        self.0
     }
 }

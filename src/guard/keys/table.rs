@@ -25,7 +25,6 @@ pub(crate) struct Table<K, V> {
     rest: Slab<Entry<K, V>>,
     /// Positions in `rest` of those that are linked.
     linked: HashTable<u32>,
-    len: usize,
 }
 
 #[derive(Debug)]
@@ -41,19 +40,14 @@ struct Entry<K, V> {
 #[must_use]
 pub(crate) struct Garbage<K, V> {
     _key: K,
-    pub(crate) value: V,
+    _value: V,
     _rest: Slab<Entry<K, V>>,
     _linked: HashTable<u32>,
 }
 
 impl<K: Eq, V> Table<K, V> {
     pub(crate) const fn new() -> Self {
-        Self { first: None, rest: Slab::new(), linked: HashTable::new(), len: 0 }
-    }
-
-    /// How many entries are linked.
-    pub(crate) fn len(&self) -> usize {
-        self.len
+        Self { first: None, rest: Slab::new(), linked: HashTable::new() }
     }
 
     /// The index of the entry with that key.
@@ -80,7 +74,6 @@ impl<K: Eq, V> Table<K, V> {
     #[inline]
     pub(crate) fn insert(&mut self, hash: Hash64, key: K, value: V) -> u32 {
         let entry = Entry { hash, key, value, is_linked: true };
-        self.len += 1;
         if self.first.is_none() {
             self.first = Some(entry);
             return 0;
@@ -104,7 +97,6 @@ impl<K: Eq, V> Table<K, V> {
         let hash = entry.hash;
         let was_linked = mem::replace(&mut entry.is_linked, false);
         if was_linked {
-            self.len -= 1;
             if let Some(position) = index.checked_sub(1) {
                 let found = self.linked.find_entry(hash.0, |linked| *linked == position);
                 found.expect("a linked entry is in the index").remove();
@@ -122,7 +114,7 @@ impl<K: Eq, V> Table<K, V> {
             Some(position) => self.rest.remove(position as usize),
         };
         let mut garbage =
-            Garbage { _key: entry.key, value: entry.value, _rest: Slab::new(), _linked: HashTable::new() };
+            Garbage { _key: entry.key, _value: entry.value, _rest: Slab::new(), _linked: HashTable::new() };
         if self.rest.capacity() > 0 && self.rest.is_empty() && self.first.is_none() {
             garbage._rest = mem::take(&mut self.rest);
             garbage._linked = mem::take(&mut self.linked);

@@ -15,9 +15,9 @@ use std::task::Waker;
 
 use tokio::time::Instant;
 
+use super::atomic_word::AtomicWord;
 #[cfg(all(test, not(loom)))]
 use super::atomic_word::CARRY_EVERY;
-use super::atomic_word::AtomicWord;
 #[cfg(test)]
 use super::order::Order;
 use super::outcome::{Answer, Gone, Joined, Refused, Snapshot};

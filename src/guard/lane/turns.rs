@@ -70,6 +70,7 @@ pub(crate) struct Turns<'a, W> {
 
 /// What a waiter finds at its place. Everything in it is dropped after the mutex is unlocked.
 #[derive(Debug)]
+#[expect(dead_code, reason = "some of it is carried out of the mutex only to be dropped there")]
 pub(crate) enum Look {
     /// Its turn has not come. The place knows its waker; here is the one from before, if another.
     Waiting(Option<Waker>),

@@ -1,0 +1,269 @@
+//! [`SharedRun`], a caller's share in a run.
+
+use std::fmt;
+use std::hash::Hash;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::task::coop;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::board::{Boarding, Found, Landing, Pilot, Seat};
+use super::error::FlightError;
+use super::runs::can_spawn;
+use super::single_flight::SingleFlight;
+use super::work::{Outcome, Work};
+use crate::guard::keys::Spot;
+use crate::guard::scope::Scope;
+
+/// A caller's share in a run. Made by [`SingleFlight::run`].
+#[must_use = "futures do nothing unless polled"]
+pub struct SharedRun<'a, K, T, E, W>
+where
+    K: Hash + Eq + Send + 'static,
+    T: Clone + Send + Sync + 'static,
+    E: Send + Sync + 'static,
+{
+    flight: &'a SingleFlight<K, T, E>,
+    /// `None` once this caller began a run, which has it then.
+    key: Option<K>,
+    /// `None` once this caller began a run.
+    work: Option<W>,
+    /// Set while this caller has a share in a run.
+    aboard: Option<Aboard>,
+    timer: Option<Box<Timer>>,
+    is_done: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Aboard {
+    spot: Spot,
+    seat: Seat,
+}
+
+struct Timer {
+    since: Instant,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl<'a, K, T, E, W> SharedRun<'a, K, T, E, W>
+where
+    K: Hash + Eq + Send + 'static,
+    T: Clone + Send + Sync + 'static,
+    E: Send + Sync + 'static,
+{
+    pub(super) fn new(flight: &'a SingleFlight<K, T, E>, key: K, work: W) -> Self {
+        Self { flight, key: Some(key), work: Some(work), aboard: None, timer: None, is_done: false }
+    }
+
+    /// Joins the run of the key, or begins one.
+    #[inline]
+    fn come_aboard<F>(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<T, E>>
+    where
+        W: FnOnce() -> F,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let runs = self.flight.runs();
+        let (hash, shard) = runs.boards.locate(self.key.as_ref().expect("it keeps its key until it begins a run"));
+        let board = runs.boards.shard(shard);
+        let is_inside = |index| Scope::is_any() && Scope::is_inside(runs.scope(Spot::new(shard, index)));
+        let most = self.flight.settings.max_waiters + 1;
+        let mut waker = None;
+        loop {
+            match board.come_aboard(hash, &mut self.key, &mut waker, most, is_inside, can_spawn) {
+                Boarding::Started { index, seat } => {
+                    let aboard = Aboard { spot: Spot::new(shard, index), seat };
+                    self.aboard = Some(aboard);
+                    let work = self.work.take().expect("it keeps its work until it begins a run");
+                    return match Work::make(work) {
+                        Ok(work) => self.drive(aboard, work, cx),
+                        Err(panicked) => Poll::Ready(self.land(aboard, Err(panicked))),
+                    };
+                }
+                Boarding::Joined { index, seat, spawn_task } => {
+                    let spot = Spot::new(shard, index);
+                    self.aboard = Some(Aboard { spot, seat });
+                    if spawn_task {
+                        runs.spawn(spot);
+                    }
+                    return Poll::Pending;
+                }
+                Boarding::WantsWaker => waker = Some(cx.waker().clone()),
+                Boarding::Full => return Poll::Ready(Err(self.refuse(FlightError::TooManyWaiters))),
+                Boarding::WouldDeadlock => return Poll::Ready(Err(self.refuse(FlightError::WouldDeadlock))),
+            }
+        }
+    }
+
+    /// Looks how its run goes. `None` if it has to come aboard another.
+    fn look(&mut self, aboard: Aboard, cx: &mut Context<'_>) -> Option<Poll<Outcome<T, E>>> {
+        let board = self.flight.runs().board(aboard.spot);
+        let mut fresh = None;
+        loop {
+            match board.find(aboard.spot.index(), aboard.seat, cx.waker(), &mut fresh) {
+                Found::Pending => return Some(Poll::Pending),
+                Found::WantsWaker => fresh = Some(cx.waker().clone()),
+                Found::Drive(work) => return Some(self.drive(aboard, work, cx)),
+                Found::Landed(outcome) => {
+                    self.aboard = None;
+                    return Some(Poll::Ready(unshare(outcome)));
+                }
+                Found::Again => {
+                    self.aboard = None;
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Polls the work.
+    #[inline]
+    fn drive(&mut self, aboard: Aboard, mut work: Work<T, E>, cx: &mut Context<'_>) -> Poll<Outcome<T, E>> {
+        let runs = self.flight.runs();
+        let scope = Scope::enter(runs.scope(aboard.spot));
+        let poll = work.poll(cx);
+        drop(scope);
+        if let Poll::Ready(outcome) = poll {
+            return Poll::Ready(self.land(aboard, outcome));
+        }
+        work.remember_span();
+        let waker = cx.waker().clone();
+        let rest = runs.board(aboard.spot).put_back(aboard.spot.index(), aboard.seat, work, waker, can_spawn);
+        runs.settle(aboard.spot, rest);
+        Poll::Pending
+    }
+
+    #[inline]
+    fn land(&mut self, aboard: Aboard, outcome: Outcome<T, E>) -> Outcome<T, E> {
+        // First: a waker of another caller may panic.
+        self.aboard = None;
+        match self.flight.runs().land(aboard.spot, Pilot::Caller(aboard.seat), outcome) {
+            Landing::Own(outcome) => outcome,
+            Landing::Shared(outcome) => unshare(outcome),
+        }
+    }
+
+    /// Waits no longer than it may.
+    #[cold]
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Instant> {
+        let Some(limit) = self.flight.settings.wait_timeout else { return Poll::Pending };
+        let timer = self.timer.get_or_insert_with(|| {
+            let since = Instant::now();
+            // A limit too far away to be an Instant is as good as this one.
+            let until = since.checked_add(limit).unwrap_or(since + std::time::Duration::from_secs(86_400 * 365));
+            Box::new(Timer { since, sleep: Box::pin(sleep_until(until)) })
+        });
+        // Whatever is left of the task's budget: the timer is what bounds the wait.
+        ready!(Pin::new(&mut coop::unconstrained(timer.sleep.as_mut())).poll(cx));
+        Poll::Ready(timer.since)
+    }
+
+    /// Leaves the run. Returns its outcome if it has landed meanwhile.
+    fn leave(&mut self) -> Option<Arc<Outcome<T, E>>> {
+        let Aboard { spot, seat } = self.aboard.take()?;
+        let runs = self.flight.runs();
+        let mut rest = runs.board(spot).leave(spot.index(), seat, self.flight.settings.detached, can_spawn);
+        let landed = rest.landed.take();
+        runs.settle(spot, rest);
+        landed
+    }
+
+    /// The time is over.
+    fn give_up(&mut self, since: Instant) -> Outcome<T, E> {
+        // A result that came as the timer rang wins.
+        if let Some(outcome) = self.leave() {
+            return unshare(outcome);
+        }
+        self.flight.timed_out.add(1);
+        Err(FlightError::Timeout { waited: since.elapsed() })
+    }
+
+    #[cold]
+    fn refuse(&self, error: FlightError<E>) -> FlightError<E> {
+        self.flight.refused.add(1);
+        error
+    }
+}
+
+impl<K, T, E, W, F> Future for SharedRun<'_, K, T, E, W>
+where
+    K: Hash + Eq + Send + 'static,
+    T: Clone + Send + Sync + 'static,
+    E: Send + Sync + 'static,
+    W: FnOnce() -> F,
+    F: Future<Output = Result<T, E>> + Send + 'static,
+{
+    type Output = Result<T, FlightError<E>>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        assert!(!this.is_done, "a shared run is not polled after it completed");
+        // A task whose runs end at once, again and again, still lets others run.
+        let coop = ready!(coop::poll_proceed(cx));
+        let mut poll = loop {
+            match this.aboard {
+                None => break this.come_aboard(cx),
+                Some(aboard) => {
+                    if let Some(poll) = this.look(aboard, cx) {
+                        break poll;
+                    }
+                }
+            }
+        };
+        if poll.is_pending()
+            && this.flight.settings.wait_timeout.is_some()
+            && let Poll::Ready(since) = this.poll_timer(cx)
+        {
+            poll = Poll::Ready(this.give_up(since));
+        }
+        if poll.is_ready() {
+            coop.made_progress();
+            this.is_done = true;
+        }
+        poll
+    }
+}
+
+impl<K, T, E, W> Drop for SharedRun<'_, K, T, E, W>
+where
+    K: Hash + Eq + Send + 'static,
+    T: Clone + Send + Sync + 'static,
+    E: Send + Sync + 'static,
+{
+    #[inline]
+    fn drop(&mut self) {
+        if self.aboard.is_some() {
+            self.leave();
+        }
+    }
+}
+
+// Nothing in it is polled in place: the work and the timer have boxes of their own.
+impl<K, T, E, W> Unpin for SharedRun<'_, K, T, E, W>
+where
+    K: Hash + Eq + Send + 'static,
+    T: Clone + Send + Sync + 'static,
+    E: Send + Sync + 'static,
+{
+}
+
+impl<K, T, E, W> fmt::Debug for SharedRun<'_, K, T, E, W>
+where
+    K: Hash + Eq + Send + 'static,
+    T: Clone + Send + Sync + 'static,
+    E: Send + Sync + 'static,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedRun")
+            .field("flight", &self.flight.name())
+            .field("waiting", &self.aboard.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A caller's own copy, or the original if it is the last.
+fn unshare<T: Clone, E>(outcome: Arc<Outcome<T, E>>) -> Outcome<T, E> {
+    Arc::try_unwrap(outcome).unwrap_or_else(|shared| shared.as_ref().clone())
+}
