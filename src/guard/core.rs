@@ -1,6 +1,5 @@
 //! [`Core`], what a guard keeps beside its lanes, and [`Gate`], how a caller reaches its lane.
 
-use std::ops::Deref;
 use std::task::Waker;
 
 use tokio::sync::Notify;
@@ -134,7 +133,7 @@ pub(crate) trait Gate {
 
 /// A gate that can move to a task of its own.
 pub(crate) trait OwnedGate: Gate + Send + 'static {
-    type Guard: Deref<Target: HasCore> + Send + Sync + 'static;
+    type Guard: HasCore + Send + Sync + 'static;
 
     /// The guard, which stays there after the permit has gone.
     fn guard(&self) -> Self::Guard;

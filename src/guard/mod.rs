@@ -29,7 +29,7 @@
 //! caller at `debug`, turns that expired and runs cut off at `warn`, mistakes of the service
 //! ([`WouldDeadlock`](AcquireError::WouldDeadlock), [`BlockingInAsync`](AcquireError::BlockingInAsync)) at `error`.
 
-mod acquire;
+pub(crate) mod acquire;
 mod blocking;
 mod builder;
 pub(crate) mod core;
@@ -39,11 +39,11 @@ mod flight;
 pub(crate) mod inside;
 mod keyed;
 mod keys;
-mod lane;
+pub(crate) mod lane;
 pub(crate) mod permit;
 mod retry;
 mod run;
-mod scope;
+pub(crate) mod scope;
 mod shared;
 mod stats;
 mod wait;
@@ -53,6 +53,8 @@ pub use self::builder::{EndpointGuardBuilder, Queue};
 pub use self::endpoint_guard::EndpointGuard;
 pub use self::error::AcquireError;
 pub use self::flight::{FlightError, FlightStats, SharedRun, SingleFlight, SingleFlightBuilder};
+#[cfg(any(feature = "tower", feature = "actix-web"))]
+pub(crate) use self::keyed::KeyGate;
 pub use self::keyed::{
     AcquireAll, AcquireKey, AcquireKeyOwned, KeyedGuard, KeyedGuardBuilder, KeyedPermit, KeyedPermits,
     OwnedKeyedPermit, RunKeyed, RunKeyedToCompletion,
@@ -61,7 +63,5 @@ pub use self::lane::Order;
 pub use self::permit::{OwnedPermit, Permit};
 pub use self::retry::RetryEstimate;
 pub use self::run::{Run, RunToCompletion};
-#[cfg(any(feature = "tower", feature = "actix-web"))]
-pub(crate) use self::scope::Scope;
 pub use self::shared::{Shared, SharedGuard, SharedKeyedGuard};
 pub use self::stats::GuardStats;

@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::acquire::AcquireOwned;
-use super::core::Gate;
+use super::core::{Core, Gate, HasCore};
 use super::error::AcquireError;
 use super::permit::{Held, OwnedPermit};
 use super::{EndpointGuard, KeyedGuard};
@@ -96,5 +96,11 @@ impl<T> From<Arc<T>> for Shared<T> {
 impl<T> From<&Arc<T>> for Shared<T> {
     fn from(guard: &Arc<T>) -> Self {
         Self(Share::Counted(Arc::clone(guard)))
+    }
+}
+
+impl<T: HasCore> HasCore for Shared<T> {
+    fn core(&self) -> &Core {
+        (**self).core()
     }
 }

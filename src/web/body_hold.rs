@@ -7,7 +7,9 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
-use crate::guard::{OwnedPermit, Scope, SharedGuard};
+use super::gate::WebGate;
+use crate::guard::core::Gate;
+use crate::guard::permit::Held;
 use crate::sync::{Mutex, lock};
 
 /// A permit that is given back when the body has ended, when this is dropped, or after `limit`.
@@ -15,14 +17,12 @@ use crate::sync::{Mutex, lock};
 /// The limit needs a task of its own: a body whose client has stopped reading is not polled.
 #[derive(Debug)]
 pub(crate) struct BodyHold {
-    guard: SharedGuard,
-    permit: Arc<Mutex<Option<OwnedPermit>>>,
+    permit: Arc<Mutex<Option<Held<WebGate>>>>,
     timer: Option<AbortHandle>,
 }
 
 impl BodyHold {
-    pub(crate) fn new(permit: OwnedPermit, limit: Duration) -> Self {
-        let guard = permit.guard().clone();
+    pub(crate) fn new(permit: Held<WebGate>, limit: Duration) -> Self {
         let permit = Arc::new(Mutex::new(Some(permit)));
         let timer = Handle::try_current().ok().map(|runtime| {
             let permit = Arc::clone(&permit);
@@ -30,18 +30,17 @@ impl BodyHold {
                 sleep(limit).await;
                 let overrun = lock(&permit).take();
                 if let Some(overrun) = overrun {
-                    overrun.guard().count_overrun();
+                    overrun.gate().core().count_overrun();
                 }
             };
             runtime.spawn(task).abort_handle()
         });
-        Self { guard, permit, timer }
+        Self { permit, timer }
     }
 
     /// Polls a part of the body: inside the guard, as long as the permit is held.
     pub(crate) fn poll_inside<T>(&self, poll: impl FnOnce() -> T) -> T {
-        let is_held = lock(&self.permit).is_some();
-        let _scope = is_held.then(|| Scope::enter(&self.guard));
+        let _scope = lock(&self.permit).as_ref().map(Held::enter_scope);
         poll()
     }
 

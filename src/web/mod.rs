@@ -52,8 +52,11 @@ pub mod axum;
 mod body_hold;
 #[cfg(feature = "tower")]
 mod client_link;
+mod flight;
+mod gate;
 #[cfg(any(feature = "axum", feature = "actix-web"))]
 mod guarded;
+mod lane_key;
 mod options;
 mod refusal;
 #[cfg(feature = "tower")]
@@ -61,7 +64,9 @@ pub mod tower;
 
 #[cfg(feature = "tower")]
 pub use self::client_link::ClientLink;
+pub use self::flight::FlightOptions;
 #[cfg(any(feature = "axum", feature = "actix-web"))]
 pub use self::guarded::{GuardSource, Guarded};
+pub use self::lane_key::{KeyKind, LaneKey};
 pub use self::options::{GuardOptions, Hold, OnDisconnect};
 pub use self::refusal::{Refusal, RefusalReason};

@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Refusal;
-use crate::guard::SharedGuard;
+use super::gate::{Admission, refusal_per_key};
+use super::{KeyKind, Refusal};
+use crate::guard::AcquireError;
 
 /// What becomes of a handler whose client leaves while it runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,16 +60,27 @@ pub struct GuardOptions {
     pub(crate) max_run: Duration,
     pub(crate) hold: Hold,
     pub(crate) body_hold_max: Duration,
+    pub(crate) key_kind: KeyKind,
     #[cfg(feature = "tower")]
     pub(crate) read_ahead: usize,
     on_refusal: Option<Arc<dyn Fn(Refusal) -> Refusal + Send + Sync>>,
 }
 
 /// What one layer or middleware and all services behind it share.
-#[derive(Debug)]
-pub(super) struct Settings {
-    pub(super) guard: SharedGuard,
+pub(super) struct Settings<Q> {
+    pub(super) admission: Admission<Q>,
     pub(super) options: GuardOptions,
+}
+
+impl<Q> Settings<Q> {
+    /// The answer to a request that its lane does not let in.
+    pub(super) fn refuse(&self, error: AcquireError) -> Refusal {
+        let refusal = match self.admission {
+            Admission::One(_) => error.into(),
+            Admission::PerKey(_) => refusal_per_key(error, self.options.key_kind),
+        };
+        self.options.refuse(refusal)
+    }
 }
 
 impl GuardOptions {
@@ -79,6 +91,7 @@ impl GuardOptions {
             max_run: Duration::from_secs(3600),
             hold: Hold::Auto,
             body_hold_max: Duration::from_secs(30),
+            key_kind: KeyKind::Client,
             #[cfg(feature = "tower")]
             read_ahead: 64 * 1024,
             on_refusal: None,
@@ -109,6 +122,12 @@ impl GuardOptions {
     /// so for long exports and event streams.
     pub fn body_hold_max(mut self, body_hold_max: Duration) -> Self {
         self.body_hold_max = body_hold_max;
+        self
+    }
+
+    /// What the keys of a keyed guard stand for: clients, or resources. Default: [`KeyKind::Client`].
+    pub fn key_kind(mut self, key_kind: KeyKind) -> Self {
+        self.key_kind = key_kind;
         self
     }
 
@@ -154,6 +173,17 @@ impl fmt::Debug for GuardOptions {
             .field("max_run", &self.max_run)
             .field("hold", &self.hold)
             .field("body_hold_max", &self.body_hold_max)
+            .field("key_kind", &self.key_kind)
             .finish_non_exhaustive()
+    }
+}
+
+impl<Q> fmt::Debug for Settings<Q> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let admission: &dyn fmt::Debug = match &self.admission {
+            Admission::One(guard) => guard,
+            Admission::PerKey(_) => &"per key",
+        };
+        f.debug_struct("Settings").field("admission", admission).field("options", &self.options).finish()
     }
 }

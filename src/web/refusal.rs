@@ -1,13 +1,14 @@
 //! [`Refusal`], the answer to a request that was not let in.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::guard::AcquireError;
+use crate::guard::{AcquireError, FlightError};
 
 /// What is said when nothing better is known, and the least that is ever said.
 const LEAST_RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -60,6 +61,12 @@ pub enum RefusalReason {
     Guard(AcquireError),
     /// Its client left while it waited. Nobody reads this answer; it shows in access logs.
     ClientGone,
+    /// The run whose answer it would have shared came to none, or it could not wait for it.
+    Flight(FlightError<Infallible>),
+    /// The answer that was made for it broke off before it was sent.
+    AnswerBroken,
+    /// It has no key, and whoever has none is refused.
+    KeyMissing,
     /// Its body broke off or was malformed, which showed while it waited.
     BodyUnreadable,
 }
@@ -93,6 +100,16 @@ impl Refusal {
         Self::new(RefusalReason::ClientGone, 499, "urn:onelane:client-gone", "Client gone", detail)
     }
 
+    pub(crate) fn key_missing() -> Self {
+        let detail = "The request does not say for whom or what it is, which it must here.";
+        Self::new(RefusalReason::KeyMissing, 400, "urn:onelane:key-missing", "Key missing", detail)
+    }
+
+    pub(crate) fn answer_broken() -> Self {
+        let detail = "The server's answer broke off.";
+        Self::new(RefusalReason::AnswerBroken, 500, "urn:onelane:answer-broken", "Answer broken", detail)
+    }
+
     #[cfg(feature = "tower")]
     pub(crate) fn body_unreadable() -> Self {
         let detail = "The request body ended early or could not be understood.";
@@ -105,12 +122,17 @@ impl Refusal {
         &self.reason
     }
 
-    /// There were too many requests: the guard was busy, its queue full, or the turn did not come in time.
+    /// There were too many requests: the guard was busy, its queue full, too many keys were in use, or the turn did not
+    /// come in time.
     #[must_use]
     pub fn is_overload(&self) -> bool {
-        use AcquireError::{Busy, GrantExpired, QueueFull, Timeout};
-        let RefusalReason::Guard(error) = &self.reason else { return false };
-        matches!(error, Busy { .. } | QueueFull { .. } | Timeout { .. } | GrantExpired)
+        use AcquireError::{Busy, GrantExpired, QueueFull, Timeout, TooManyKeys};
+        let error = match &self.reason {
+            RefusalReason::Guard(error) => error,
+            RefusalReason::Flight(FlightError::TooManyWaiters | FlightError::Timeout { .. }) => return true,
+            _ => return false,
+        };
+        matches!(error, Busy { .. } | QueueFull { .. } | Timeout { .. } | TooManyKeys { .. } | GrantExpired)
     }
 
     /// The status code.
@@ -234,6 +256,12 @@ impl From<AcquireError> for Refusal {
             AcquireError::QueueFull { .. } => {
                 (503, "urn:onelane:queue-full", "Queue full", "Too many requests wait here. Try again later.")
             }
+            AcquireError::TooManyKeys { .. } => (
+                503,
+                "urn:onelane:too-many-keys",
+                "Too many keys",
+                "Too many different requests are being served here. Try again later.",
+            ),
             AcquireError::Timeout { .. } => {
                 (503, "urn:onelane:timeout", "No turn in time", "The requests before this one took too long.")
             }
@@ -255,13 +283,40 @@ impl From<AcquireError> for Refusal {
             ),
         };
         let retry_after = match &error {
-            AcquireError::Busy { .. } | AcquireError::QueueFull { .. } | AcquireError::Timeout { .. } => {
-                Some(error.retry_after().unwrap_or(LEAST_RETRY_AFTER))
-            }
+            AcquireError::Busy { .. }
+            | AcquireError::QueueFull { .. }
+            | AcquireError::TooManyKeys { .. }
+            | AcquireError::Timeout { .. } => Some(error.retry_after().unwrap_or(LEAST_RETRY_AFTER)),
             AcquireError::GrantExpired => Some(LEAST_RETRY_AFTER),
             _ => None,
         };
         Self::new(RefusalReason::Guard(error), status, kind, title, detail).with_retry_after(retry_after)
+    }
+}
+
+impl From<FlightError<Infallible>> for Refusal {
+    fn from(error: FlightError<Infallible>) -> Self {
+        let (status, kind, title, detail) = match &error {
+            FlightError::Failed(never) => match **never {},
+            FlightError::Panicked { .. } => {
+                (500, "urn:onelane:panicked", "Handler failed", "The server's handler failed.")
+            }
+            FlightError::TooManyWaiters => (
+                503,
+                "urn:onelane:too-many-waiters",
+                "Too many waiters",
+                "Too many requests wait for this answer. Try again later.",
+            ),
+            FlightError::Timeout { .. } => {
+                (503, "urn:onelane:timeout", "No answer in time", "The answer took too long. Try again later.")
+            }
+            FlightError::WouldDeadlock => {
+                (500, "urn:onelane:would-deadlock", "Would wait for itself", "The server's handler waits for itself.")
+            }
+        };
+        let is_overload = matches!(error, FlightError::TooManyWaiters | FlightError::Timeout { .. });
+        let retry_after = is_overload.then_some(LEAST_RETRY_AFTER);
+        Self::new(RefusalReason::Flight(error), status, kind, title, detail).with_retry_after(retry_after)
     }
 }
 

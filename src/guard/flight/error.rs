@@ -8,7 +8,7 @@ use thiserror::Error;
 /// Why a caller of a [`SingleFlight`](super::SingleFlight) has no value.
 ///
 /// Those of one run all get the same: clones share it.
-#[derive(Debug, Error)]
+#[derive(Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum FlightError<E> {
     /// The work returned this error, to all its callers.

@@ -15,6 +15,8 @@ mod shard;
 pub use self::acquire::{AcquireKey, AcquireKeyOwned};
 pub use self::acquire_all::{AcquireAll, KeyedPermits};
 pub use self::builder::KeyedGuardBuilder;
+#[cfg(any(feature = "tower", feature = "actix-web"))]
+pub(crate) use self::gate::KeyGate;
 pub use self::keyed_guard::KeyedGuard;
 pub use self::permit::{KeyedPermit, OwnedKeyedPermit};
 pub use self::run::{RunKeyed, RunKeyedToCompletion};

@@ -15,11 +15,13 @@ use actix_web::rt::{self, System};
 
 use super::body::GuardBody;
 use super::response::response;
+use crate::guard::acquire::Acquiring;
 use crate::guard::inside::Inside;
-use crate::guard::{AcquireOwned, OwnedPermit, Scope};
+use crate::guard::permit::Held;
 use crate::web::body_hold::BodyHold;
+use crate::web::gate::{Admission, Arrival, WebGate};
 use crate::web::options::Settings;
-use crate::web::{Hold, OnDisconnect};
+use crate::web::{Hold, OnDisconnect, Refusal};
 
 /// A request on its way through a guard. Made by [`GuardService`](super::GuardService).
 ///
@@ -30,15 +32,22 @@ where
     S: Service<ServiceRequest>,
     S::Future: 'static,
 {
-    settings: Arc<Settings>,
+    settings: Arc<Settings<ServiceRequest>>,
     /// A response to CONNECT is a tunnel, not a body.
     is_connect: bool,
     stage: Stage<S, S::Future>,
 }
 
 enum Stage<S, F> {
-    Waiting { acquire: AcquireOwned, inner: Rc<S>, request: ServiceRequest },
-    Inside(Inside<F>),
+    Waiting {
+        acquire: Acquiring<WebGate>,
+        inner: Rc<S>,
+        request: ServiceRequest,
+    },
+    Inside(Inside<F, WebGate>),
+    /// No lane concerns it.
+    Alone(Pin<Box<F>>),
+    Refused(Box<(ServiceRequest, Refusal)>),
     Done,
 }
 
@@ -47,22 +56,30 @@ where
     S: Service<ServiceRequest>,
     S::Future: 'static,
 {
-    pub(super) fn new(inner: Rc<S>, settings: Arc<Settings>, request: ServiceRequest) -> Self {
-        let acquire = settings.guard.clone().acquire_owned();
+    pub(super) fn new(inner: Rc<S>, settings: Arc<Settings<ServiceRequest>>, request: ServiceRequest) -> Self {
         let is_connect = request.method() == Method::CONNECT;
-        Self { settings, is_connect, stage: Stage::Waiting { acquire, inner, request } }
+        let arrival = match &settings.admission {
+            Admission::One(guard) => Arrival::AtGate(WebGate::One(guard.clone())),
+            Admission::PerKey(key_of) => key_of(&request),
+        };
+        let stage = match arrival {
+            Arrival::AtGate(gate) => Stage::Waiting { acquire: Acquiring::new(gate), inner, request },
+            Arrival::LetThrough => Stage::Alone(Box::pin(inner.call(request))),
+            Arrival::Refused => Stage::Refused(Box::new((request, settings.options.refuse(Refusal::key_missing())))),
+        };
+        Self { settings, is_connect, stage }
     }
 
     /// The turn has come: calls the service.
-    fn enter(&mut self, permit: OwnedPermit, inner: &S, request: ServiceRequest) {
-        let scope = Scope::enter(&self.settings.guard);
+    fn enter(&mut self, permit: Held<WebGate>, inner: &S, request: ServiceRequest) {
+        let scope = permit.enter_scope();
         let work = inner.call(request);
         drop(scope);
         // In a box the work can move to a task of its own if the client leaves.
         self.stage = Stage::Inside(Inside::new(Box::pin(work), permit));
     }
 
-    fn take_inside(&mut self) -> Option<Inside<S::Future>> {
+    fn take_inside(&mut self) -> Option<Inside<S::Future, WebGate>> {
         match mem::replace(&mut self.stage, Stage::Done) {
             Stage::Inside(inside) => Some(inside),
             _ => None,
@@ -70,7 +87,7 @@ where
     }
 
     /// The service has answered: the permit is given back, or goes on with the body.
-    fn answer<B>(&self, response: ServiceResponse<B>, permit: Option<OwnedPermit>) -> ServiceResponse<GuardBody<B>>
+    fn answer<B>(&self, response: ServiceResponse<B>, permit: Option<Held<WebGate>>) -> ServiceResponse<GuardBody<B>>
     where
         B: MessageBody,
     {
@@ -113,23 +130,37 @@ where
                     return Poll::Ready(result.map(|response| this.answer(response, permit)));
                 }
                 Stage::Waiting { acquire, .. } => {
-                    let result = ready!(Pin::new(acquire).poll(cx));
+                    let result = ready!(acquire.poll(cx));
                     let Stage::Waiting { inner, request, .. } = mem::replace(&mut this.stage, Stage::Done) else {
                         unreachable!("it was waiting two lines above")
                     };
                     match result {
                         Ok(permit) => this.enter(permit, &inner, request),
                         Err(error) => {
-                            let refusal = this.settings.options.refuse(error.into());
-                            let refused = request.into_response(response(refusal));
-                            return Poll::Ready(Ok(refused.map_body(|_, body| GuardBody::refusal(body))));
+                            return Poll::Ready(Ok(refused(request, this.settings.refuse(error))));
                         }
                     }
+                }
+                Stage::Alone(work) => {
+                    let result = ready!(work.as_mut().poll(cx));
+                    this.stage = Stage::Done;
+                    return Poll::Ready(result.map(|response| response.map_body(|_, body| GuardBody::plain(body))));
+                }
+                Stage::Refused(_) => {
+                    let Stage::Refused(answer) = mem::replace(&mut this.stage, Stage::Done) else {
+                        unreachable!("it was refused two lines above")
+                    };
+                    let (request, refusal) = *answer;
+                    return Poll::Ready(Ok(refused(request, refusal)));
                 }
                 Stage::Done => panic!("a guarded request is not polled after it was answered"),
             }
         }
     }
+}
+
+fn refused<B: MessageBody>(request: ServiceRequest, refusal: Refusal) -> ServiceResponse<GuardBody<B>> {
+    request.into_response(response(refusal)).map_body(|_, body| GuardBody::refusal(body))
 }
 
 impl<S> Drop for GuardFuture<S>
@@ -168,6 +199,8 @@ where
         let stage = match &self.stage {
             Stage::Waiting { .. } => "Waiting",
             Stage::Inside(_) => "Inside",
+            Stage::Alone(_) => "Alone",
+            Stage::Refused(_) => "Refused",
             Stage::Done => "Done",
         };
         f.debug_struct("GuardFuture").field("stage", &stage).finish_non_exhaustive()

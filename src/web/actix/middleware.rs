@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::{Ready, ready};
+use std::hash::Hash;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,9 +13,10 @@ use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
 
 use super::body::GuardBody;
 use super::future::GuardFuture;
-use crate::guard::SharedGuard;
-use crate::web::GuardOptions;
+use crate::guard::{SharedGuard, SharedKeyedGuard};
+use crate::web::gate::Admission;
 use crate::web::options::Settings;
+use crate::web::{GuardOptions, LaneKey};
 
 /// Puts a guard in front of an actix-web app, scope, resource or route.
 ///
@@ -37,7 +39,7 @@ use crate::web::options::Settings;
 /// ```
 #[derive(Clone, Debug)]
 pub struct GuardMiddleware {
-    settings: Arc<Settings>,
+    settings: Arc<Settings<ServiceRequest>>,
 }
 
 impl GuardMiddleware {
@@ -50,7 +52,56 @@ impl GuardMiddleware {
 
     /// Guards services with `guard`, with other [options](GuardOptions).
     pub fn with_options(guard: impl Into<SharedGuard>, options: GuardOptions) -> Self {
-        Self { settings: Arc::new(Settings { guard: guard.into(), options }) }
+        Self::of(Admission::One(guard.into()), options)
+    }
+
+    /// Guards services with a lane for each key, which `key_of` reads from the request.
+    ///
+    /// It returns an `Option` of a key, or a [`LaneKey`](crate::web::LaneKey): requests without a key are refused, let
+    /// through, or share one. A request that its key's lane does not let in is answered 429, or 409 where
+    /// [`key_kind`](GuardOptions::key_kind) says so.
+    ///
+    /// What names the client must have been authenticated: a header that anyone can set gives everyone as many lanes as
+    /// they like, and lets them into the lanes of others.
+    ///
+    /// ```
+    /// use actix_web::dev::ServiceRequest;
+    /// use onelane::KeyedGuard;
+    /// use onelane::web::actix::GuardMiddleware;
+    ///
+    /// static PER_USER: KeyedGuard<String> = KeyedGuard::new("user");
+    ///
+    /// let middleware = GuardMiddleware::keyed(&PER_USER, |request: &ServiceRequest| {
+    ///     let user = request.headers().get("x-user")?;
+    ///     user.to_str().ok().map(str::to_owned)
+    /// });
+    /// ```
+    pub fn keyed<Key, L>(
+        guard: impl Into<SharedKeyedGuard<Key>>,
+        key_of: impl Fn(&ServiceRequest) -> L + Send + Sync + 'static,
+    ) -> Self
+    where
+        Key: Hash + Eq + Send + 'static,
+        L: Into<LaneKey<Key>>,
+    {
+        Self::keyed_with_options(guard, key_of, GuardOptions::new())
+    }
+
+    /// Guards services with a lane for each key, with other [options](GuardOptions).
+    pub fn keyed_with_options<Key, L>(
+        guard: impl Into<SharedKeyedGuard<Key>>,
+        key_of: impl Fn(&ServiceRequest) -> L + Send + Sync + 'static,
+        options: GuardOptions,
+    ) -> Self
+    where
+        Key: Hash + Eq + Send + 'static,
+        L: Into<LaneKey<Key>>,
+    {
+        Self::of(Admission::per_key(guard.into(), key_of), options)
+    }
+
+    fn of(admission: Admission<ServiceRequest>, options: GuardOptions) -> Self {
+        Self { settings: Arc::new(Settings { admission, options }) }
     }
 }
 
@@ -73,7 +124,7 @@ where
 /// A service behind a guard. Made by [`GuardMiddleware`].
 pub struct GuardService<S> {
     inner: Rc<S>,
-    settings: Arc<Settings>,
+    settings: Arc<Settings<ServiceRequest>>,
 }
 
 impl<S, B> Service<ServiceRequest> for GuardService<S>

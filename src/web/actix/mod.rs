@@ -58,11 +58,13 @@
 
 mod body;
 mod extract;
+mod flight;
 mod future;
 mod middleware;
 mod response;
 
 pub use self::body::GuardBody;
 pub use self::extract::GuardedFuture;
+pub use self::flight::{FlightFuture, FlightMiddleware, FlightService};
 pub use self::future::GuardFuture;
 pub use self::middleware::{GuardMiddleware, GuardService};

@@ -1,11 +1,12 @@
 //! [`GuardLayer`] for axum's body type.
 
 use axum::body::{Body, Bytes};
-use axum::extract::ConnectInfo;
-use http::{Extensions, Request};
+use axum::extract::{ConnectInfo, OriginalUri};
+use http::request::Parts;
+use http::{Extensions, Request, Uri};
 
 use crate::web::ClientLink;
-use crate::web::tower::{BodyKind, GuardLayerFor, HeldBody, Replay, RequestBody, ResponseBody};
+use crate::web::tower::{BodyKind, FlightLayerFor, GuardLayerFor, HeldBody, Replay, RequestBody, ResponseBody};
 
 /// Puts a guard in front of axum routes: [`tower::GuardLayer`](crate::web::tower::GuardLayer) for axum's own body type, which it leaves as it is
 /// wherever it can. One allocation a request.
@@ -23,12 +24,33 @@ use crate::web::tower::{BodyKind, GuardLayerFor, HeldBody, Replay, RequestBody, 
 /// ```
 pub type GuardLayer = GuardLayerFor<AxumBody>;
 
+/// Lets requests to axum routes that ask for the same at the same time share one answer: one of them is served, and all
+/// get what it got.
+///
+/// ```
+/// use axum::{Router, routing::get};
+/// use onelane::web::axum::FlightLayer;
+///
+/// let app: Router = Router::new()
+///     .route("/report", get(|| async { "computed once, however many ask meanwhile" }))
+///     .layer(FlightLayer::new("report"));
+/// ```
+pub type FlightLayer = FlightLayerFor<AxumBody>;
+
 /// The body kind for axum.
 #[derive(Clone, Copy, Debug)]
 pub enum AxumBody {}
 
 impl BodyKind for AxumBody {
     const CALLED_ONCE: bool = true;
+
+    /// Nested routers see a part of the path only.
+    fn uri(head: &Parts) -> &Uri {
+        match head.extensions.get() {
+            Some(OriginalUri(uri)) => uri,
+            None => &head.uri,
+        }
+    }
 
     fn link(extensions: &Extensions) -> Option<ClientLink> {
         link(extensions)
@@ -74,7 +96,7 @@ where
         Body::new(body)
     }
 
-    fn refusal(body: Bytes) -> Body {
+    fn whole(body: Bytes) -> Body {
         Body::from(body)
     }
 }

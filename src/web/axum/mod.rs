@@ -49,6 +49,6 @@ mod extract;
 mod listener;
 mod response;
 
-pub use self::body::{AxumBody, GuardLayer};
+pub use self::body::{AxumBody, FlightLayer, GuardLayer};
 #[cfg(unix)]
 pub use self::listener::{WatchedListener, WatchedStream};

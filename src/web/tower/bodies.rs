@@ -5,7 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Extensions, Request};
+use http::request::Parts;
+use http::{Extensions, Request, Uri};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
@@ -39,8 +40,8 @@ pub trait ResponseBody<B>: BodyKind {
     /// A body that holds the permit.
     fn held(body: HeldBody<B>) -> Self::Response;
 
-    /// The body of a refusal.
-    fn refusal(body: Bytes) -> Self::Response;
+    /// A body that is there as a whole, such as a refusal's.
+    fn whole(body: Bytes) -> Self::Response;
 }
 
 /// A kind of bodies: [`AnyBody`], or axum's.
@@ -48,6 +49,11 @@ pub trait BodyKind: Send + Sync + 'static {
     /// Whether a clone of the service is made for each request and called once, as axum does. Then the inner service
     /// goes with the request, instead of a clone of it.
     const CALLED_ONCE: bool;
+
+    /// The target of a request, as the client sent it.
+    fn uri(head: &Parts) -> &Uri {
+        &head.uri
+    }
 
     /// The link to the client, if the request carries one.
     fn link(extensions: &Extensions) -> Option<ClientLink>;
@@ -95,7 +101,7 @@ pin_project! {
     enum Answer<B> {
         Plain { #[pin] body: B },
         Held { #[pin] body: HeldBody<B> },
-        Refusal { body: Option<Bytes> },
+        Whole { body: Option<Bytes> },
     }
 }
 
@@ -130,8 +136,8 @@ where
         GuardBody { answer: Answer::Held { body } }
     }
 
-    fn refusal(body: Bytes) -> GuardBody<B> {
-        GuardBody { answer: Answer::Refusal { body: Some(body) } }
+    fn whole(body: Bytes) -> GuardBody<B> {
+        GuardBody { answer: Answer::Whole { body: Some(body) } }
     }
 }
 
@@ -177,7 +183,7 @@ where
         match self.project().answer.project() {
             AnswerProj::Plain { body } => body.poll_frame(cx),
             AnswerProj::Held { body } => body.poll_frame(cx),
-            AnswerProj::Refusal { body } => Poll::Ready(body.take().map(|body| Ok(Frame::data(body.into())))),
+            AnswerProj::Whole { body } => Poll::Ready(body.take().map(|body| Ok(Frame::data(body.into())))),
         }
     }
 
@@ -185,7 +191,7 @@ where
         match &self.answer {
             Answer::Plain { body } => body.is_end_stream(),
             Answer::Held { body } => body.is_end_stream(),
-            Answer::Refusal { body } => body.is_none(),
+            Answer::Whole { body } => body.is_none(),
         }
     }
 
@@ -193,7 +199,7 @@ where
         match &self.answer {
             Answer::Plain { body } => body.size_hint(),
             Answer::Held { body } => body.size_hint(),
-            Answer::Refusal { body } => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64)),
+            Answer::Whole { body } => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64)),
         }
     }
 }

@@ -16,9 +16,12 @@ use tower_service::Service;
 use super::bodies::{RequestBody, ResponseBody};
 use super::held_body::HeldBody;
 use super::read_ahead::ReadAhead;
+use crate::guard::AcquireError;
+use crate::guard::acquire::Acquiring;
 use crate::guard::inside::Inside;
-use crate::guard::{AcquireOwned, OwnedPermit, Scope};
+use crate::guard::permit::Held;
 use crate::web::body_hold::BodyHold;
+use crate::web::gate::{Admission, Arrival, WebGate};
 use crate::web::options::Settings;
 use crate::web::{ClientLink, Hold, OnDisconnect, Refusal};
 
@@ -37,7 +40,7 @@ where
     S: Service<Request<K::Request>>,
     S::Future: Send + 'static,
 {
-    settings: Arc<Settings>,
+    settings: Arc<Settings<Parts>>,
     /// A response to CONNECT is a tunnel, not a body.
     is_connect: bool,
     stage: Stage<S, B, S::Future>,
@@ -46,15 +49,22 @@ where
 
 #[expect(clippy::large_enum_variant, reason = "in a box, the request would cost a second allocation")]
 enum Stage<S, B: Body, F> {
-    Arriving { acquire: AcquireOwned, inner: S, request: Request<B> },
+    Arriving {
+        acquire: Acquiring<WebGate>,
+        inner: S,
+        request: Request<B>,
+    },
     Waiting(Box<Waiting<S, B>>),
-    Inside(Inside<F>),
+    Inside(Inside<F, WebGate>),
+    /// No lane concerns it.
+    Alone(Pin<Box<F>>),
+    Refused(Box<Refusal>),
     Done,
 }
 
 /// A request in the queue.
 struct Waiting<S, B: Body> {
-    acquire: AcquireOwned,
+    acquire: Acquiring<WebGate>,
     inner: S,
     parts: Parts,
     body: ReadAhead<B>,
@@ -68,8 +78,13 @@ struct Client {
 
 /// How the wait of a request ends.
 enum Outcome {
-    Turn(OwnedPermit),
-    Refused(Refusal),
+    Turn(Held<WebGate>),
+    Refused(Refused),
+}
+
+enum Refused {
+    ByGuard(AcquireError),
+    Otherwise(Refusal),
 }
 
 impl<S, K, B> GuardFuture<S, K, B>
@@ -79,33 +94,56 @@ where
     S: Service<Request<K::Request>>,
     S::Future: Send + 'static,
 {
-    pub(super) fn new(inner: S, settings: Arc<Settings>, request: Request<B>) -> Self {
-        let acquire = settings.guard.clone().acquire_owned();
+    pub(super) fn new(inner: S, settings: Arc<Settings<Parts>>, request: Request<B>) -> Self {
         let is_connect = request.method() == Method::CONNECT;
-        Self { settings, is_connect, stage: Stage::Arriving { acquire, inner, request }, kind: PhantomData }
+        let stage = match &settings.admission {
+            Admission::One(guard) => Self::arrive(WebGate::One(guard.clone()), inner, request),
+            Admission::PerKey(key_of) => {
+                let (parts, body) = request.into_parts();
+                let arrival = key_of(&parts);
+                let request = Request::from_parts(parts, body);
+                match arrival {
+                    Arrival::AtGate(gate) => Self::arrive(gate, inner, request),
+                    Arrival::LetThrough => {
+                        let mut inner = inner;
+                        Stage::Alone(Box::pin(inner.call(K::untouched(request))))
+                    }
+                    Arrival::Refused => Stage::Refused(Box::new(settings.options.refuse(Refusal::key_missing()))),
+                }
+            }
+        };
+        Self { settings, is_connect, stage, kind: PhantomData }
+    }
+
+    fn arrive(gate: WebGate, inner: S, request: Request<B>) -> Stage<S, B, S::Future> {
+        Stage::Arriving { acquire: Acquiring::new(gate), inner, request }
     }
 
     /// The turn has come: calls the service.
-    fn enter(&mut self, permit: OwnedPermit, mut inner: S, request: Request<K::Request>) {
-        let scope = Scope::enter(&self.settings.guard);
+    fn enter(&mut self, permit: Held<WebGate>, mut inner: S, request: Request<K::Request>) {
+        let scope = permit.enter_scope();
         let work = inner.call(request);
         drop(scope);
         // The one allocation of a request: in a box the work can move to a task of its own if the client leaves.
         self.stage = Stage::Inside(Inside::new(Box::pin(work), permit));
     }
 
-    fn refuse<R>(&self, refusal: Refusal) -> Response<<K as ResponseBody<R>>::Response>
+    fn refuse<R>(&self, refused: Refused) -> Response<<K as ResponseBody<R>>::Response>
     where
         K: ResponseBody<R>,
     {
-        self.settings.options.refuse(refusal).into_http(K::refusal)
+        let refusal = match refused {
+            Refused::ByGuard(error) => self.settings.refuse(error),
+            Refused::Otherwise(refusal) => self.settings.options.refuse(refusal),
+        };
+        refusal.into_http(K::whole)
     }
 
     /// The service has answered: the permit is given back, or goes on with the body.
     fn answer<R>(
         &self,
         response: Response<R>,
-        permit: Option<OwnedPermit>,
+        permit: Option<Held<WebGate>>,
     ) -> Response<<K as ResponseBody<R>>::Response>
     where
         K: ResponseBody<R>,
@@ -133,23 +171,23 @@ where
 
 impl<S, B: Body> Waiting<S, B> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
-        if let Poll::Ready(result) = Pin::new(&mut self.acquire).poll(cx) {
+        if let Poll::Ready(result) = self.acquire.poll(cx) {
             return Poll::Ready(match result {
                 // Its client may have left in the same moment.
                 Ok(_) if self.client.as_ref().is_some_and(|client| client.link.is_gone()) => {
-                    Outcome::Refused(Refusal::client_gone())
+                    Outcome::Refused(Refused::Otherwise(Refusal::client_gone()))
                 }
                 Ok(permit) => Outcome::Turn(permit),
-                Err(error) => Outcome::Refused(error.into()),
+                Err(error) => Outcome::Refused(Refused::ByGuard(error)),
             });
         }
         if let Some(client) = &mut self.client
             && client.gone.as_mut().poll(cx).is_ready()
         {
-            return Poll::Ready(Outcome::Refused(Refusal::client_gone()));
+            return Poll::Ready(Outcome::Refused(Refused::Otherwise(Refusal::client_gone())));
         }
         match self.body.poll_read(cx) {
-            Poll::Ready(Err(_)) => Poll::Ready(Outcome::Refused(Refusal::body_unreadable())),
+            Poll::Ready(Err(_)) => Poll::Ready(Outcome::Refused(Refused::Otherwise(Refusal::body_unreadable()))),
             Poll::Pending => Poll::Pending,
         }
     }
@@ -192,17 +230,17 @@ where
                             let body = K::replayed(body.into_replay());
                             this.enter(permit, inner, Request::from_parts(parts, body));
                         }
-                        Outcome::Refused(refusal) => return Poll::Ready(Ok(this.refuse(refusal))),
+                        Outcome::Refused(refused) => return Poll::Ready(Ok(this.refuse(refused))),
                     }
                 }
                 Stage::Arriving { acquire, .. } => {
-                    let poll = Pin::new(acquire).poll(cx);
+                    let poll = acquire.poll(cx);
                     let Stage::Arriving { acquire, inner, request } = mem::replace(&mut this.stage, Stage::Done) else {
                         unreachable!("it was arriving two lines above")
                     };
                     match poll {
                         Poll::Ready(Ok(permit)) => this.enter(permit, inner, K::untouched(request)),
-                        Poll::Ready(Err(error)) => return Poll::Ready(Ok(this.refuse(error.into()))),
+                        Poll::Ready(Err(error)) => return Poll::Ready(Ok(this.refuse(Refused::ByGuard(error)))),
                         Poll::Pending => {
                             let (parts, body) = request.into_parts();
                             let body = ReadAhead::new(body, this.settings.options.read_ahead);
@@ -210,6 +248,17 @@ where
                             this.stage = Stage::Waiting(Box::new(Waiting { acquire, inner, parts, body, client }));
                         }
                     }
+                }
+                Stage::Alone(work) => {
+                    let result = ready!(work.as_mut().poll(cx));
+                    this.stage = Stage::Done;
+                    return Poll::Ready(result.map(|response| response.map(K::plain)));
+                }
+                Stage::Refused(_) => {
+                    let Stage::Refused(refusal) = mem::replace(&mut this.stage, Stage::Done) else {
+                        unreachable!("it was refused two lines above")
+                    };
+                    return Poll::Ready(Ok(refusal.into_http(K::whole)));
                 }
                 Stage::Done => panic!("a guarded request is not polled after it was answered"),
             }
@@ -224,7 +273,7 @@ where
     S: Service<Request<K::Request>>,
     S::Future: Send + 'static,
 {
-    fn take_inside(&mut self) -> Option<Inside<S::Future>> {
+    fn take_inside(&mut self) -> Option<Inside<S::Future, WebGate>> {
         match mem::replace(&mut self.stage, Stage::Done) {
             Stage::Inside(inside) => Some(inside),
             _ => None,
@@ -274,6 +323,8 @@ where
             Stage::Arriving { .. } => "Arriving",
             Stage::Waiting(_) => "Waiting",
             Stage::Inside(_) => "Inside",
+            Stage::Alone(_) => "Alone",
+            Stage::Refused(_) => "Refused",
             Stage::Done => "Done",
         };
         f.debug_struct("GuardFuture").field("stage", &stage).finish_non_exhaustive()

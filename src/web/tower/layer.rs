@@ -1,16 +1,19 @@
 //! [`GuardLayer`], which puts a guard in front of a service.
 
 use std::fmt;
+use std::hash::Hash;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use http::request::Parts;
 use tower_layer::Layer;
 
 use super::bodies::AnyBody;
 use super::service::GuardService;
-use crate::guard::SharedGuard;
-use crate::web::GuardOptions;
+use crate::guard::{SharedGuard, SharedKeyedGuard};
+use crate::web::gate::Admission;
 use crate::web::options::Settings;
+use crate::web::{GuardOptions, LaneKey};
 
 /// Puts a guard in front of a tower service, such as an axum route, a tonic server or a hyper service.
 ///
@@ -52,7 +55,7 @@ pub type GuardLayer = GuardLayerFor<AnyBody>;
 
 /// [`GuardLayer`], for one kind of bodies.
 pub struct GuardLayerFor<K> {
-    settings: Arc<Settings>,
+    settings: Arc<Settings<Parts>>,
     kind: PhantomData<fn() -> K>,
 }
 
@@ -64,7 +67,56 @@ impl<K> GuardLayerFor<K> {
 
     /// Guards services with `guard`, with other [options](GuardOptions).
     pub fn with_options(guard: impl Into<SharedGuard>, options: GuardOptions) -> Self {
-        Self { settings: Arc::new(Settings { guard: guard.into(), options }), kind: PhantomData }
+        Self::of(Admission::One(guard.into()), options)
+    }
+
+    /// Guards services with a lane for each key, which `key_of` reads from the request's head.
+    ///
+    /// It returns an `Option` of a key, or a [`LaneKey`](crate::web::LaneKey): requests without a key are refused, let
+    /// through, or share one. A request that its key's lane does not let in is answered 429, or 409 where
+    /// [`key_kind`](GuardOptions::key_kind) says so.
+    ///
+    /// What names the client must have been authenticated: a header that anyone can set gives everyone as many lanes as
+    /// they like, and lets them into the lanes of others.
+    ///
+    /// ```
+    /// use http::request::Parts;
+    /// use onelane::KeyedGuard;
+    /// use onelane::web::tower::GuardLayer;
+    ///
+    /// static PER_USER: KeyedGuard<String> = KeyedGuard::new("user");
+    ///
+    /// let layer = GuardLayer::keyed(&PER_USER, |head: &Parts| {
+    ///     let user = head.headers.get("x-user")?;
+    ///     user.to_str().ok().map(str::to_owned)
+    /// });
+    /// ```
+    pub fn keyed<Key, L>(
+        guard: impl Into<SharedKeyedGuard<Key>>,
+        key_of: impl Fn(&Parts) -> L + Send + Sync + 'static,
+    ) -> Self
+    where
+        Key: Hash + Eq + Send + 'static,
+        L: Into<LaneKey<Key>>,
+    {
+        Self::keyed_with_options(guard, key_of, GuardOptions::new())
+    }
+
+    /// Guards services with a lane for each key, with other [options](GuardOptions).
+    pub fn keyed_with_options<Key, L>(
+        guard: impl Into<SharedKeyedGuard<Key>>,
+        key_of: impl Fn(&Parts) -> L + Send + Sync + 'static,
+        options: GuardOptions,
+    ) -> Self
+    where
+        Key: Hash + Eq + Send + 'static,
+        L: Into<LaneKey<Key>>,
+    {
+        Self::of(Admission::per_key(guard.into(), key_of), options)
+    }
+
+    fn of(admission: Admission<Parts>, options: GuardOptions) -> Self {
+        Self { settings: Arc::new(Settings { admission, options }), kind: PhantomData }
     }
 }
 

@@ -10,6 +10,7 @@
 //! waits, and `held_body` on its way back.
 
 mod bodies;
+mod flight;
 mod future;
 mod held_body;
 mod layer;
@@ -17,6 +18,7 @@ mod read_ahead;
 mod service;
 
 pub use self::bodies::{AnyBody, BodyKind, GuardBody, GuardRequestBody, RequestBody, ResponseBody};
+pub use self::flight::{FlightFuture, FlightLayer, FlightLayerFor, FlightService};
 pub use self::future::GuardFuture;
 pub use self::held_body::HeldBody;
 pub use self::layer::{GuardLayer, GuardLayerFor};

@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use http::request::Parts;
 use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
@@ -24,14 +25,14 @@ pub struct GuardService<S, K = AnyBody> {
 
 /// What the clones of one service share.
 struct Shared<S> {
-    settings: Arc<Settings>,
+    settings: Arc<Settings<Parts>>,
     /// Where an `inner` comes from after the first has gone. Cloned under the lock, which only happens where a caller
     /// that was said to call once calls again.
     spare: Mutex<S>,
 }
 
 impl<S: Clone, K> GuardService<S, K> {
-    pub(super) fn new(inner: S, settings: Arc<Settings>) -> Self {
+    pub(super) fn new(inner: S, settings: Arc<Settings<Parts>>) -> Self {
         let spare = Mutex::new(inner.clone());
         Self { inner: Some(inner), shared: Arc::new(Shared { settings, spare }), kind: PhantomData }
     }

@@ -1,0 +1,378 @@
+//! [`FlightMiddleware`], which lets requests that ask for the same at the same time share one answer.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::future::{Ready, ready};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use actix_web::Error;
+use actix_web::body::{BodySize, MessageBody, to_bytes_limited};
+use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
+use actix_web::http::StatusCode;
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use actix_web::rt::{self, System, task::JoinHandle};
+use actix_web::web::Bytes;
+use actix_web::{HttpRequest, HttpResponse, http::Version};
+
+use super::body::GuardBody;
+use super::response::response;
+use crate::guard::{FlightStats, SingleFlight};
+use crate::web::flight::{ALONE, AnswerHead, Bypass, COLLAPSED, FlightKey, LED, RequestHead, is_shareable};
+use crate::web::{FlightOptions, Refusal};
+
+/// Lets requests that ask for the same at the same time share one answer: one of them is served, and all get what it got.
+///
+/// Make it outside of the closure that makes the app, and clone it there: then requests share answers across workers.
+///
+/// ```
+/// use actix_web::{App, web};
+/// use onelane::web::actix::FlightMiddleware;
+///
+/// let flights = FlightMiddleware::new("report");
+/// let app = move || {
+///     App::new().service(
+///         web::resource("/report")
+///             .wrap(flights.clone())
+///             .route(web::get().to(|| async { "computed once, however many ask meanwhile" })),
+///     )
+/// };
+/// # drop(app());
+/// ```
+///
+/// The handler runs on the worker of the request that it was called for, in a task of its own, so that it can go on when
+/// that request's client leaves. If all clients leave, that task is aborted, at the handler's next `.await`.
+#[derive(Clone, Debug)]
+pub struct FlightMiddleware {
+    flights: Arc<Flights>,
+}
+
+/// A service whose answers are shared. Made by [`FlightMiddleware`].
+pub struct FlightService<S> {
+    inner: Rc<S>,
+    flights: Arc<Flights>,
+}
+
+/// A request that may share its answer. Made by [`FlightService`].
+///
+/// Dropped, it gives up its share: the others get the answer all the same, and if there are none, the handler is dropped.
+pub struct FlightFuture<B>(Pin<Box<dyn Future<Output = Result<ServiceResponse<GuardBody<B>>, Error>>>>);
+
+/// What one middleware and all services behind it share.
+struct Flights {
+    flight: SingleFlight<FlightKey, Landing>,
+    options: FlightOptions,
+    /// What else requests are known by. `None`: served alone.
+    key_of: Option<Box<KeyOf>>,
+    bypass: Bypass,
+}
+
+type KeyOf = dyn Fn(&ServiceRequest) -> Option<Vec<u8>> + Send + Sync;
+
+/// What a run comes to.
+#[derive(Clone)]
+enum Landing {
+    Shared(Arc<Answer>),
+    /// It is for the request only that it was made for.
+    Own,
+    /// It is an error of the service, which the request that began the run has.
+    Failed,
+    /// Its body broke off, or its worker ended.
+    Broken,
+}
+
+/// An answer that everyone may have.
+struct Answer {
+    status: StatusCode,
+    version: Version,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    body: Bytes,
+}
+
+/// Where the request that begins a run finds what is left for it alone.
+type Own<B> = Rc<RefCell<Option<Left<B>>>>;
+
+enum Left<B> {
+    /// Its answer, which nobody else may have.
+    Answer(Result<ServiceResponse<B>, Error>),
+    /// Itself, to be answered with what all have. (A copy of it may not exist while it is served: actix-web routes it in
+    /// place.)
+    Request(HttpRequest),
+}
+
+impl FlightMiddleware {
+    /// Shares the answers of services, with the default [options](FlightOptions). `name` appears in [`stats`](Self::stats).
+    #[must_use]
+    pub fn new(name: &'static str) -> Self {
+        Self::with_options(name, FlightOptions::new())
+    }
+
+    /// Shares the answers of services.
+    #[must_use]
+    pub fn with_options(name: &'static str, options: FlightOptions) -> Self {
+        Self::of(name, options, None)
+    }
+
+    /// Shares the answers of services among requests for which `key_of` returns the same, beside method, host, path, query
+    /// and [key headers](FlightOptions::key_header). Those for which it returns `None` are served alone.
+    ///
+    /// For users that were authenticated before, and are known by an extension of the request.
+    #[must_use]
+    pub fn keyed<Key: Into<Vec<u8>>>(
+        name: &'static str,
+        options: FlightOptions,
+        key_of: impl Fn(&ServiceRequest) -> Option<Key> + Send + Sync + 'static,
+    ) -> Self {
+        Self::of(name, options, Some(Box::new(move |request| key_of(request).map(Into::into))))
+    }
+
+    fn of(name: &'static str, options: FlightOptions, key_of: Option<Box<KeyOf>>) -> Self {
+        let flight = options.flight(name);
+        Self { flights: Arc::new(Flights { flight, options, key_of, bypass: Bypass::new() }) }
+    }
+
+    /// How many runs there were, and how many requests shared them. Takes no lock.
+    #[must_use]
+    pub fn stats(&self) -> FlightStats {
+        self.flights.flight.stats()
+    }
+}
+
+impl<S, B> Transform<S, ServiceRequest> for FlightMiddleware
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
+    B: MessageBody + 'static,
+{
+    type Response = ServiceResponse<GuardBody<B>>;
+    type Error = Error;
+    type Transform = FlightService<S>;
+    type InitError = ();
+    type Future = Ready<Result<Self::Transform, ()>>;
+
+    fn new_transform(&self, inner: S) -> Self::Future {
+        ready(Ok(FlightService { inner: Rc::new(inner), flights: Arc::clone(&self.flights) }))
+    }
+}
+
+impl<S, B> Service<ServiceRequest> for FlightService<S>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
+    B: MessageBody + 'static,
+{
+    type Response = ServiceResponse<GuardBody<B>>;
+    type Error = Error;
+    type Future = FlightFuture<B>;
+
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&self, request: ServiceRequest) -> FlightFuture<B> {
+        let inner = Rc::clone(&self.inner);
+        let flights = Arc::clone(&self.flights);
+        FlightFuture(Box::pin(async move {
+            match flights.key(&request) {
+                Some(key) => flights.fly(key, inner, request).await,
+                None => inner.call(request).await.map(answer_alone),
+            }
+        }))
+    }
+}
+
+impl Flights {
+    /// `None` if the request is to be served alone.
+    fn key(&self, request: &ServiceRequest) -> Option<FlightKey> {
+        let extra = match &self.key_of {
+            Some(key_of) => Some(key_of(request)?),
+            None => None,
+        };
+        let key = FlightKey::of(request, extra.as_deref(), &self.options)?;
+        // Elsewhere, as in a test on a bare tokio runtime, there is nothing for a handler to go on on.
+        (System::try_current().is_some() && !self.bypass.remembers(&key)).then_some(key)
+    }
+
+    async fn fly<S, B>(
+        &self,
+        key: FlightKey,
+        inner: Rc<S>,
+        request: ServiceRequest,
+    ) -> Result<ServiceResponse<GuardBody<B>>, Error>
+    where
+        S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
+        B: MessageBody + 'static,
+    {
+        let own: Own<B> = Own::default();
+        let mut unserved = Some(request);
+        let lead = || {
+            let request = unserved.take().expect("a run is begun once");
+            let (inner, own, options) = (Rc::clone(&inner), Rc::clone(&own), self.options.clone());
+            // The handler can't leave this worker; what waits for it can be polled by any.
+            let task = rt::spawn(async move { land(inner.call(request).await, &own, &options).await });
+            async move { Ok(Local(task).await) }
+        };
+        let landing = self.flight.run(key.clone(), lead).await;
+        let left = own.borrow_mut().take();
+        match (landing, unserved, left) {
+            (Ok(Landing::Shared(answer)), Some(request), _) => Ok(request.into_response(answer.response(COLLAPSED))),
+            (Ok(Landing::Shared(answer)), None, Some(Left::Request(request))) => {
+                Ok(ServiceResponse::new(request, answer.response(LED)))
+            }
+            (Ok(landing), Some(request), _) => {
+                self.remember_if_own(&landing, &key);
+                inner.call(request).await.map(answer_alone)
+            }
+            (Ok(landing), None, Some(Left::Answer(result))) => {
+                self.remember_if_own(&landing, &key);
+                result.map(answer_alone)
+            }
+            (Ok(_), None, _) => Err(self.options.refuse(Refusal::answer_broken()).into()),
+            (Err(error), Some(request), _) => {
+                let refused = request.into_response(response(self.options.refuse(error.into())));
+                Ok(refused.map_body(|_, body| GuardBody::refusal(body)))
+            }
+            // Its request has gone with its handler. actix-web makes the same response of it.
+            (Err(error), None, _) => Err(self.options.refuse(error.into()).into()),
+        }
+    }
+
+    fn remember_if_own(&self, landing: &Landing, key: &FlightKey) {
+        if matches!(landing, Landing::Own) {
+            self.bypass.remember(key);
+        }
+    }
+}
+
+/// Waits for a task on another thread, and aborts it when nobody wants it any more.
+struct Local(JoinHandle<Landing>);
+
+impl Future for Local {
+    type Output = Landing;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Landing> {
+        Pin::new(&mut self.0).poll(cx).map(|result| match result {
+            Ok(landing) => landing,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // Its worker has ended.
+                Err(_) => Landing::Broken,
+            },
+        })
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Decides who may have an answer, and reads it if all may.
+async fn land<B>(result: Result<ServiceResponse<B>, Error>, own: &Own<B>, options: &FlightOptions) -> Landing
+where
+    B: MessageBody,
+{
+    let keep = |left, landing| {
+        *own.borrow_mut() = Some(left);
+        landing
+    };
+    let response = match result {
+        Ok(response) => response,
+        Err(error) => return keep(Left::Answer(Err(error)), Landing::Failed),
+    };
+    let size = match response.response().body().size() {
+        BodySize::None => Some(0),
+        BodySize::Sized(size) => Some(size),
+        BodySize::Stream => None,
+    };
+    let Some(size) = size.filter(|_| is_shareable(response.response(), size, options)) else {
+        return keep(Left::Answer(Ok(response)), Landing::Own);
+    };
+    let (request, response) = response.into_parts();
+    let (head, body) = response.into_parts();
+    match to_bytes_limited(body, usize::try_from(size).unwrap_or(usize::MAX)).await {
+        Ok(Ok(body)) if body.len() as u64 == size => {
+            let headers = head.headers().iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+            let answer = Answer { status: head.status(), version: head.head().version, headers, body };
+            keep(Left::Request(request), Landing::Shared(Arc::new(answer)))
+        }
+        _ => Landing::Broken,
+    }
+}
+
+impl Answer {
+    fn response<B: MessageBody>(&self, cache_status: &'static str) -> HttpResponse<GuardBody<B>> {
+        let mut response = HttpResponse::new(self.status).set_body(GuardBody::whole(self.body.clone()));
+        response.head_mut().version = self.version;
+        for (name, value) in &self.headers {
+            response.headers_mut().append(name.clone(), value.clone());
+        }
+        tell(response.headers_mut(), cache_status);
+        response
+    }
+}
+
+fn answer_alone<B: MessageBody>(mut response: ServiceResponse<B>) -> ServiceResponse<GuardBody<B>> {
+    tell(response.headers_mut(), ALONE);
+    response.map_body(|_, body| GuardBody::plain(body))
+}
+
+/// As the last member of the list, as RFC 9211 has it for the hop nearest to the client.
+fn tell(headers: &mut HeaderMap, cache_status: &'static str) {
+    headers.append(HeaderName::from_static("cache-status"), HeaderValue::from_static(cache_status));
+}
+
+impl RequestHead for ServiceRequest {
+    fn method(&self) -> &str {
+        ServiceRequest::method(self).as_str()
+    }
+
+    fn target(&self) -> [&[u8]; 3] {
+        let host = match self.uri().authority() {
+            Some(authority) => authority.as_str().as_bytes(),
+            None => self.headers().get("host").map_or(&b""[..], HeaderValue::as_bytes),
+        };
+        [host, self.uri().path().as_bytes(), self.uri().query().unwrap_or_default().as_bytes()]
+    }
+
+    fn header(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        self.headers().get_all(name).map(HeaderValue::as_bytes)
+    }
+}
+
+impl<B> AnswerHead for HttpResponse<B> {
+    fn status(&self) -> u16 {
+        HttpResponse::status(self).as_u16()
+    }
+
+    fn header(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        self.headers().get_all(name).map(HeaderValue::as_bytes)
+    }
+}
+
+impl<B> Future for FlightFuture<B> {
+    type Output = Result<ServiceResponse<GuardBody<B>>, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl<S> fmt::Debug for FlightService<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FlightService").field("flights", &self.flights).finish_non_exhaustive()
+    }
+}
+
+impl<B> fmt::Debug for FlightFuture<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FlightFuture").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Flights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flights").field("flight", &self.flight).field("options", &self.options).finish_non_exhaustive()
+    }
+}

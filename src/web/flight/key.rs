@@ -1,0 +1,74 @@
+//! [`FlightKey`]: which requests are the same.
+
+use super::FlightOptions;
+
+/// What a request is known by. Requests with the same key share an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct FlightKey(Box<[u8]>);
+
+/// The head of a request, whichever framework's.
+pub(crate) trait RequestHead {
+    fn method(&self) -> &str;
+
+    /// The host that was asked, the path and the query, as the client sent them.
+    fn target(&self) -> [&[u8]; 3];
+
+    fn header(&self, name: &str) -> impl Iterator<Item = &[u8]>;
+}
+
+/// A request with one of these is not about the whole answer, or about more than an answer.
+const PARTICULAR: [&str; 7] =
+    ["range", "if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "upgrade"];
+
+/// A request with one of these may be answered with what is for its sender only (RFC 9111, section 3.5, says so of the
+/// first).
+const PERSONAL: [&str; 3] = ["authorization", "proxy-authorization", "cookie"];
+
+impl FlightKey {
+    /// The key of a request: its method, host, path, query, key headers, and what else it is known by.
+    ///
+    /// `None` if it is to be served alone.
+    pub(crate) fn of(head: &impl RequestHead, extra: Option<&[u8]>, options: &FlightOptions) -> Option<Self> {
+        let method = head.method();
+        if !matches!(method, "GET" | "HEAD") || has_body(head) {
+            return None;
+        }
+        let is_accounted_for =
+            |name: &str| options.is_key_header(name) || options.is_ignored(name) || head.header(name).next().is_none();
+        if !PARTICULAR.iter().chain(&PERSONAL).all(|name| is_accounted_for(name)) {
+            return None;
+        }
+        let mut key = Vec::with_capacity(128);
+        part(&mut key, method.as_bytes());
+        for target in head.target() {
+            part(&mut key, target);
+        }
+        for name in &options.key_headers {
+            let values: Vec<&[u8]> = head.header(name).collect();
+            key.extend_from_slice(&(values.len() as u64).to_le_bytes());
+            for value in values {
+                part(&mut key, value);
+            }
+        }
+        if let Some(extra) = extra {
+            part(&mut key, extra);
+        }
+        Some(Self(key.into_boxed_slice()))
+    }
+
+    /// A number that differs from other keys' most of the time.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        // FNV-1a, 64 bit.
+        self.0.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+    }
+}
+
+fn has_body(head: &impl RequestHead) -> bool {
+    head.header("transfer-encoding").next().is_some() || head.header("content-length").any(|length| length != b"0")
+}
+
+/// With its length in front, so that no two lists of parts are the same bytes.
+fn part(key: &mut Vec<u8>, bytes: &[u8]) {
+    key.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+    key.extend_from_slice(bytes);
+}
