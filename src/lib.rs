@@ -79,8 +79,11 @@ pub mod guard;
 mod guard {
     pub(crate) mod flight {
         pub(crate) mod board;
+        pub(crate) mod found;
+        pub(crate) mod run;
     }
     pub(crate) mod keyed {
+        pub(crate) mod key_lane;
         pub(crate) mod shard;
     }
     pub(crate) mod keys;

@@ -3,10 +3,13 @@
 //! A lane is entered for the length of one poll of the work that it guards. Code inside that poll is inside the lane;
 //! another branch of the same task, polled beside it, is not. A task id could not tell the two apart.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 thread_local! {
-    static ENTERED: RefCell<Vec<ScopeId>> = const { RefCell::new(Vec::new()) };
+    /// The innermost. Nobody is where nothing is.
+    static INNERMOST: Cell<Option<ScopeId>> = const { Cell::new(None) };
+    /// Those around it, which are rare.
+    static OUTER: RefCell<Vec<ScopeId>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Names a lane for as long as someone is inside: the address of its guard, which does not move then, as permits borrow
@@ -15,33 +18,45 @@ pub(crate) type ScopeId = (usize, u64);
 
 /// Marks this thread as inside a lane until dropped.
 ///
-/// A thread that is about to end has no place for the mark: there it has no effect.
+/// A thread that is about to end has no place for what is around the innermost: there that has no effect.
 #[derive(Debug)]
 pub(crate) struct Scope {
-    entered: bool,
+    /// Whether the one around it went to the outer ones.
+    is_nested: bool,
 }
 
 impl Scope {
+    #[inline]
     pub(crate) fn enter(id: ScopeId) -> Self {
-        let entered = ENTERED.try_with(|entered| entered.borrow_mut().push(id));
-        Self { entered: entered.is_ok() }
+        let around = INNERMOST.replace(Some(id));
+        Self { is_nested: around.is_some_and(Self::push) }
     }
 
     pub(crate) fn is_inside(id: ScopeId) -> bool {
-        ENTERED.try_with(|entered| entered.borrow().contains(&id)).unwrap_or(false)
+        INNERMOST.get() == Some(id) || OUTER.try_with(|outer| outer.borrow().contains(&id)).unwrap_or(false)
     }
 
     /// Whether this thread is inside any lane.
+    #[inline]
     pub(crate) fn is_any() -> bool {
-        ENTERED.try_with(|entered| !entered.borrow().is_empty()).unwrap_or(false)
+        INNERMOST.get().is_some()
+    }
+
+    #[cold]
+    fn push(id: ScopeId) -> bool {
+        OUTER.try_with(|outer| outer.borrow_mut().push(id)).is_ok()
+    }
+
+    #[cold]
+    fn pop() -> Option<ScopeId> {
+        OUTER.try_with(|outer| outer.borrow_mut().pop()).ok().flatten()
     }
 }
 
 impl Drop for Scope {
+    #[inline]
     fn drop(&mut self) {
-        if self.entered {
-            // Scopes end in the reverse order in which they began: each spans one poll on this thread's stack.
-            let _ = ENTERED.try_with(|entered| entered.borrow_mut().pop());
-        }
+        // Scopes end in the reverse order in which they began: each spans one poll on this thread's stack.
+        INNERMOST.set(if self.is_nested { Self::pop() } else { None });
     }
 }

@@ -23,10 +23,10 @@
 use std::mem;
 use std::task::Waker;
 
-use slab::Slab;
-
+use super::found::{Boarding, Found, Landing, Pilot, Rest, TaskFound};
+use super::run::{Driver, Run, Seat, State};
 use crate::counter::Counter;
-use crate::guard::keys::{Garbage, Hash64, Table};
+use crate::guard::keys::{Garbage, Hash64, Relic, Table};
 use crate::sync::{Mutex, lock};
 
 /// The runs of some keys. `W` is the work, `O` an outcome that is cheap to clone.
@@ -47,123 +47,6 @@ pub(crate) struct Tally {
     /// Callers that joined a run.
     pub(crate) shared: Counter,
     pub(crate) cancelled: Counter,
-}
-
-#[derive(Debug)]
-struct Run<W, O> {
-    state: State<W, O>,
-    driver: Driver,
-    callers: usize,
-    seats: Seats,
-    /// Whether a task has a share in it, and where to wake it.
-    task: Option<Option<Waker>>,
-    is_counted: bool,
-}
-
-#[derive(Debug)]
-enum State<W, O> {
-    Out,
-    Here(W),
-    Ending,
-    Ended,
-    Landed(O),
-}
-
-/// Who polls the work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Driver {
-    /// Whoever asks next.
-    Anyone,
-    Caller(Seat),
-    Task,
-}
-
-/// A caller's place in a run, with its waker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Seat(u32);
-
-#[derive(Debug)]
-struct Seats {
-    /// Of the caller that starts the run. Most runs have no other.
-    first: Option<Waker>,
-    others: Slab<Option<Waker>>,
-}
-
-/// How a caller comes aboard.
-#[derive(Debug)]
-pub(crate) enum Boarding {
-    /// It starts a run, and polls it first.
-    Started { index: u32, seat: Seat },
-    /// It has a share in a run.
-    Joined { index: u32, seat: Seat, spawn_task: bool },
-    /// There is a run: try again with a waker.
-    WantsWaker,
-    /// So many share the run that no more may.
-    Full,
-    /// This caller is the run's own work.
-    WouldDeadlock,
-}
-
-/// What a caller finds when it is polled.
-#[derive(Debug)]
-pub(crate) enum Found<W, O> {
-    Pending,
-    /// Look again with a waker.
-    WantsWaker,
-    /// Poll the work, then [`put_back`](Board::put_back) or [`land`](Board::land).
-    Drive(W),
-    /// The run has ended, and with it the caller's share.
-    Landed(O),
-    /// The run that this caller did not share has ended: it starts anew.
-    Again,
-}
-
-/// What the task finds when it is polled.
-#[derive(Debug)]
-pub(crate) enum TaskFound<W> {
-    Pending,
-    WantsWaker,
-    Drive(W),
-    /// The run needs no task any more, and the task has no share in it any more.
-    Over,
-}
-
-/// What a section under the mutex leaves to do without it.
-#[derive(Debug)]
-#[must_use]
-pub(crate) struct Rest<K, W, O> {
-    /// To be woken.
-    pub(crate) wakers: Vec<Waker>,
-    /// The work of a cancelled run. Drop it, and then call [`Board::end`].
-    pub(crate) cancelled: Option<W>,
-    /// The run counts on a task to drive it: spawn one.
-    pub(crate) spawn_task: bool,
-    /// The run has landed: what a caller that leaves would have got.
-    pub(crate) landed: Option<O>,
-    _seats: Option<Seats>,
-    _garbage: Option<Garbage<K, Run<W, O>>>,
-}
-
-/// What becomes of the result of a run.
-#[derive(Debug)]
-pub(crate) enum Landing<R, O> {
-    /// Nobody else wants it.
-    Own(R),
-    /// Others have it too.
-    Shared(O),
-}
-
-/// Who polled the work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pilot {
-    Caller(Seat),
-    Task,
-}
-
-impl<K, W, O> Rest<K, W, O> {
-    fn nothing() -> Self {
-        Self { wakers: Vec::new(), cancelled: None, spawn_task: false, landed: None, _seats: None, _garbage: None }
-    }
 }
 
 impl<K: Eq, W, O: Clone> Board<K, W, O> {
@@ -214,12 +97,12 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
         }
         run.callers += 1;
         self.tally.callers.add_alone(1);
-        let seat = run.seats.take(waker.take());
+        let seat = run.take_seat(waker.take());
         if matches!(run.state, State::Ending) {
             return Boarding::Joined { index, seat, spawn_task: false };
         }
         self.tally.shared.add_alone(1);
-        Boarding::Joined { index, seat, spawn_task: run.task.is_none() && run.give_to_task(can_spawn) }
+        Boarding::Joined { index, seat, spawn_task: run.give_to_task(can_spawn) }
     }
 
     /// A caller is polled.
@@ -238,7 +121,7 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
                 Found::Drive(run.take_work())
             }
             State::Here(_) | State::Out | State::Ending => {
-                let known = run.seats.waker(seat);
+                let known = run.waker(seat);
                 if known.as_ref().is_some_and(|known| known.will_wake(waker)) {
                     Found::Pending
                 } else if let Some(fresh) = fresh.take() {
@@ -268,14 +151,14 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
         let run = runs.value(index);
         debug_assert!(matches!(run.state, State::Out), "whoever polls the work has a share in it");
         run.state = State::Here(work);
-        let stale = run.seats.waker(seat).replace(waker);
+        let stale = run.waker(seat).replace(waker);
         match run.driver {
             // It came meanwhile, and found the work away.
-            Driver::Task => rest.wakers.extend(run.task.as_mut().and_then(Option::take)),
+            Driver::Task => rest.wakers.extend(run.task_waker().and_then(Option::take)),
             Driver::Anyone => run.driver = Driver::Caller(seat),
             Driver::Caller(_) => {}
         }
-        rest.spawn_task = run.callers > 1 && run.task.is_none() && run.give_to_task(can_spawn);
+        rest.spawn_task = run.callers > 1 && run.give_to_task(can_spawn);
         drop(runs);
         drop(stale);
         rest
@@ -287,15 +170,31 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
         let mut runs = lock(&self.runs);
         let run = runs.value(index);
         if matches!(run.state, State::Ending) {
-            run.task = None;
+            let gone = run.end_task();
+            drop(runs);
+            drop(gone);
             rest.cancelled = Some(work);
             return rest;
         }
         run.state = State::Here(work);
-        let stale = run.task.replace(Some(waker));
+        let stale = run.task_waker().and_then(|known| known.replace(waker));
         drop(runs);
         drop(stale);
         rest
+    }
+
+    /// The work has ended in its first poll, and its pilot is the only caller that it ever had: the run is gone. `None` if
+    /// it isn't so.
+    #[inline]
+    pub(crate) fn land_alone(&self, index: u32) -> Option<Relic<K, Run<W, O>>> {
+        let mut runs = lock(&self.runs);
+        let run = runs.value(index);
+        if !run.is_of_one() {
+            return None;
+        }
+        self.uncount(run);
+        self.tally.callers.subtract_alone(1);
+        Some(runs.dissolve(index))
     }
 
     /// The work has ended with `result`, which `share` makes an outcome if others want it. The pilot has no share in the
@@ -313,11 +212,11 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
         let run = runs.value(index);
         self.uncount(run);
         match pilot {
-            Pilot::Task => run.task = None,
+            Pilot::Task => rest.gone = run.end_task(),
             Pilot::Caller(_) => {
                 run.callers -= 1;
                 self.tally.callers.subtract_alone(1);
-                rest.wakers.extend(run.task.as_mut().and_then(Option::take));
+                rest.wakers.extend(run.task_waker().and_then(Option::take));
             }
         }
         let is_wanted = matches!(run.state, State::Out) && run.callers > 0;
@@ -325,7 +224,7 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
             // Nobody wanted it when it was last looked at, and who came since then starts anew.
             self.tally.cancelled.add_alone(1);
         }
-        rest.wakers.append(&mut run.seats.take_wakers());
+        rest.wakers.append(&mut run.take_wakers());
         let landing = if is_wanted {
             let outcome = share(result);
             run.state = State::Landed(outcome.clone());
@@ -334,7 +233,7 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
             run.state = State::Ended;
             Landing::Own(result)
         };
-        self.remove_if_over(&mut runs, index, &mut rest);
+        rest.garbage = remove_if_over(&mut runs, index);
         (landing, rest)
     }
 
@@ -354,13 +253,13 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
         let mut rest = Rest::nothing();
         run.callers -= 1;
         self.tally.callers.subtract_alone(1);
-        let gone = run.seats.leave(seat);
+        let gone = run.leave_seat(seat);
         if run.callers > 0 {
             if run.driver == Driver::Caller(seat) {
                 run.driver = Driver::Anyone;
-                rest.wakers = run.seats.take_wakers();
+                rest.wakers = run.take_wakers();
             }
-        } else if detached && run.task.is_none() {
+        } else if detached && !run.has_task() {
             rest.spawn_task = run.give_to_task(can_spawn);
             if !rest.spawn_task {
                 self.cancel(run, &mut rest);
@@ -381,8 +280,8 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
         self.tally.cancelled.add_alone(1);
         let run = runs.value(index);
         run.state = State::Ended;
-        rest.wakers = run.seats.take_wakers();
-        self.remove_if_over(&mut runs, index, &mut rest);
+        rest.wakers = run.take_wakers();
+        rest.garbage = remove_if_over(&mut runs, index);
         rest
     }
 
@@ -396,7 +295,7 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
             State::Here(_) => TaskFound::Drive(run.take_work()),
             // A caller polls it, who wakes the task when it puts it back.
             State::Out => {
-                let known = run.task.as_mut().expect("the task has its share until it is over");
+                let known = run.task_waker().expect("the task has its share until it is over");
                 if known.as_ref().is_some_and(|known| known.will_wake(waker)) {
                     TaskFound::Pending
                 } else if let Some(fresh) = fresh.take() {
@@ -407,8 +306,8 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
                 }
             }
             State::Ending | State::Ended | State::Landed(_) => {
-                stale = run.task.take().flatten();
-                self.remove_if_over(&mut runs, index, &mut rest);
+                stale = run.end_task();
+                rest.garbage = remove_if_over(&mut runs, index);
                 TaskFound::Over
             }
         };
@@ -422,16 +321,16 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
         let mut rest = Rest::nothing();
         let mut runs = lock(&self.runs);
         let run = runs.value(index);
-        let gone = run.task.take();
+        let gone = run.end_task();
         if matches!(run.state, State::Out | State::Here(_)) {
             run.driver = Driver::Anyone;
             if run.callers > 0 {
-                rest.wakers = run.seats.take_wakers();
+                rest.wakers = run.take_wakers();
             } else {
                 self.cancel(run, &mut rest);
             }
         } else {
-            self.remove_if_over(&mut runs, index, &mut rest);
+            rest.garbage = remove_if_over(&mut runs, index);
         }
         drop(runs);
         drop(gone);
@@ -456,7 +355,7 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
         if let State::Here(work) = mem::replace(&mut run.state, State::Ending) {
             rest.cancelled = Some(work);
         }
-        rest.wakers.extend(run.task.as_mut().and_then(Option::take));
+        rest.wakers.extend(run.task_waker().and_then(Option::take));
     }
 
     /// A caller leaves a run that is over, or that it had no share in.
@@ -468,18 +367,10 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
         if let State::Landed(outcome) = &run.state {
             rest.landed = Some(outcome.clone());
         }
-        let gone = run.seats.leave(seat);
-        rest._seats = Some(Seats { first: gone, others: Slab::new() });
-        self.remove_if_over(runs, index, &mut rest);
+        let gone = run.leave_seat(seat);
+        rest.gone = gone;
+        rest.garbage = remove_if_over(runs, index);
         rest
-    }
-
-    fn remove_if_over(&self, runs: &mut Table<K, Run<W, O>>, index: u32, rest: &mut Rest<K, W, O>) {
-        let run = runs.value(index);
-        let is_over = matches!(run.state, State::Ended | State::Landed(_)) && run.callers == 0 && run.task.is_none();
-        if is_over {
-            rest._garbage = Some(runs.remove(index));
-        }
     }
 
     fn uncount(&self, run: &mut Run<W, O>) {
@@ -489,63 +380,6 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
     }
 }
 
-impl<W, O> Run<W, O> {
-    fn new() -> Self {
-        Self {
-            state: State::Out,
-            driver: Driver::Caller(Seat::FIRST),
-            callers: 1,
-            seats: Seats { first: None, others: Slab::new() },
-            task: None,
-            is_counted: true,
-        }
-    }
-
-    /// A task drives it from now on, if one can be spawned.
-    fn give_to_task(&mut self, can_spawn: impl FnOnce() -> bool) -> bool {
-        let spawn_task = can_spawn();
-        if spawn_task {
-            self.task = Some(None);
-            self.driver = Driver::Task;
-        }
-        spawn_task
-    }
-
-    fn take_work(&mut self) -> W {
-        match mem::replace(&mut self.state, State::Out) {
-            State::Here(work) => work,
-            _ => unreachable!("the work is there where it is taken"),
-        }
-    }
-}
-
-impl Seat {
-    const FIRST: Self = Self(0);
-}
-
-impl Seats {
-    fn take(&mut self, waker: Option<Waker>) -> Seat {
-        let position = u32::try_from(self.others.insert(waker)).expect("fewer than 2^32 callers");
-        Seat(position + 1)
-    }
-
-    fn waker(&mut self, seat: Seat) -> &mut Option<Waker> {
-        match seat.0.checked_sub(1) {
-            None => &mut self.first,
-            Some(position) => &mut self.others[position as usize],
-        }
-    }
-
-    fn leave(&mut self, seat: Seat) -> Option<Waker> {
-        match seat.0.checked_sub(1) {
-            None => self.first.take(),
-            Some(position) => self.others.remove(position as usize),
-        }
-    }
-
-    /// Of all callers, which bring another one with their next poll if they have to.
-    fn take_wakers(&mut self) -> Vec<Waker> {
-        let others = self.others.iter_mut().filter_map(|(_, waker)| waker.take());
-        self.first.take().into_iter().chain(others).collect()
-    }
+fn remove_if_over<K: Eq, W, O>(runs: &mut Table<K, Run<W, O>>, index: u32) -> Option<Garbage<K, Run<W, O>>> {
+    runs.value(index).is_over().then(|| runs.remove(index))
 }

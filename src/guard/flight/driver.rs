@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::board::{Pilot, TaskFound};
+use super::found::{Pilot, TaskFound};
 use super::runs::Runs;
 use crate::guard::keys::Spot;
 use crate::guard::scope::Scope;

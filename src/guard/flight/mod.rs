@@ -7,6 +7,8 @@ mod board;
 mod builder;
 mod driver;
 mod error;
+mod found;
+mod run;
 mod runs;
 mod shared_run;
 mod single_flight;

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
-use super::board::{Board, Landing, Pilot, Rest};
+use super::board::Board;
 use super::driver::Driver;
 use super::error::FlightError;
+use super::found::{Landing, Pilot, Rest};
 use super::work::{Outcome, Work};
 use crate::counter::Counter;
 use crate::guard::keys::{Sharded, Spot};

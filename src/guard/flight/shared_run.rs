@@ -5,15 +5,17 @@ use std::hash::Hash;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use tokio::task::coop;
+use tokio::task::coop::{self, RestoreOnPending as Progress};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::board::{Boarding, Found, Landing, Pilot, Seat};
 use super::error::FlightError;
+use super::found::{Boarding, Found, Landing, Pilot};
+use super::run::Seat;
 use super::runs::can_spawn;
 use super::single_flight::SingleFlight;
-use super::work::{Outcome, Work};
+use super::work::{Begun, Outcome, Work, failed};
 use crate::guard::keys::Spot;
 use crate::guard::scope::Scope;
 
@@ -47,6 +49,15 @@ struct Timer {
     sleep: Pin<Box<Sleep>>,
 }
 
+impl Timer {
+    fn start(limit: Duration) -> Box<Self> {
+        let since = Instant::now();
+        // A limit too far away to be an Instant is as good as a century.
+        let until = since.checked_add(limit).unwrap_or_else(|| since + Duration::from_secs(3_155_760_000));
+        Box::new(Self { since, sleep: Box::pin(sleep_until(until)) })
+    }
+}
+
 impl<'a, K, T, E, W> SharedRun<'a, K, T, E, W>
 where
     K: Hash + Eq + Send + 'static,
@@ -57,9 +68,27 @@ where
         Self { flight, key: Some(key), work: Some(work), aboard: None, timer: None, is_done: false }
     }
 
+    /// Has a share in a run.
+    fn go_on<F>(&mut self, cx: &mut Context<'_>, progress: &Progress) -> Poll<Outcome<T, E>>
+    where
+        W: FnOnce() -> F,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        while let Some(aboard) = self.aboard {
+            if let Some(poll) = self.look(aboard, cx) {
+                if poll.is_pending() {
+                    return self.wait(cx, progress);
+                }
+                self.finish(progress);
+                return poll;
+            }
+        }
+        self.come_aboard(cx, progress)
+    }
+
     /// Joins the run of the key, or begins one.
     #[inline]
-    fn come_aboard<F>(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<T, E>>
+    fn come_aboard<F>(&mut self, cx: &mut Context<'_>, progress: &Progress) -> Poll<Outcome<T, E>>
     where
         W: FnOnce() -> F,
         F: Future<Output = Result<T, E>> + Send + 'static,
@@ -75,11 +104,7 @@ where
                 Boarding::Started { index, seat } => {
                     let aboard = Aboard { spot: Spot::new(shard, index), seat };
                     self.aboard = Some(aboard);
-                    let work = self.work.take().expect("it keeps its work until it begins a run");
-                    return match Work::make(work) {
-                        Ok(work) => self.drive(aboard, work, cx),
-                        Err(panicked) => Poll::Ready(self.land(aboard, Err(panicked))),
-                    };
+                    return self.begin(aboard, cx, progress);
                 }
                 Boarding::Joined { index, seat, spawn_task } => {
                     let spot = Spot::new(shard, index);
@@ -87,11 +112,44 @@ where
                     if spawn_task {
                         runs.spawn(spot);
                     }
-                    return Poll::Pending;
+                    return self.wait(cx, progress);
                 }
                 Boarding::WantsWaker => waker = Some(cx.waker().clone()),
-                Boarding::Full => return Poll::Ready(Err(self.refuse(FlightError::TooManyWaiters))),
-                Boarding::WouldDeadlock => return Poll::Ready(Err(self.refuse(FlightError::WouldDeadlock))),
+                Boarding::Full => return self.refuse(FlightError::TooManyWaiters, progress),
+                Boarding::WouldDeadlock => return self.refuse(FlightError::WouldDeadlock, progress),
+            }
+        }
+    }
+
+    /// Begins the work of a run.
+    #[inline]
+    fn begin<F>(&mut self, aboard: Aboard, cx: &mut Context<'_>, progress: &Progress) -> Poll<Outcome<T, E>>
+    where
+        W: FnOnce() -> F,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let make = self.work.take().expect("it keeps its work until it begins a run");
+        let runs = self.flight.runs();
+        let scope = Scope::enter(runs.scope(aboard.spot));
+        let begun = Work::begin(make, cx);
+        drop(scope);
+        match begun {
+            Begun::Ended(result) => {
+                self.finish(progress);
+                // Moved only now, and once: most runs end here, and to copy what was just written is slow.
+                if runs.board(aboard.spot).land_alone(aboard.spot.index()).is_some() {
+                    self.aboard = None;
+                    return Poll::Ready(result.map_err(failed));
+                }
+                Poll::Ready(self.land(aboard, result.map_err(failed)))
+            }
+            Begun::Panicked(panicked) => {
+                self.finish(progress);
+                Poll::Ready(self.land(aboard, Err(panicked)))
+            }
+            Begun::Waiting(work) => {
+                self.put_back(aboard, work, cx);
+                self.wait(cx, progress)
             }
         }
     }
@@ -118,7 +176,6 @@ where
     }
 
     /// Polls the work.
-    #[inline]
     fn drive(&mut self, aboard: Aboard, mut work: Work<T, E>, cx: &mut Context<'_>) -> Poll<Outcome<T, E>> {
         let runs = self.flight.runs();
         let scope = Scope::enter(runs.scope(aboard.spot));
@@ -127,14 +184,20 @@ where
         if let Poll::Ready(outcome) = poll {
             return Poll::Ready(self.land(aboard, outcome));
         }
-        work.remember_span();
-        let waker = cx.waker().clone();
-        let rest = runs.board(aboard.spot).put_back(aboard.spot.index(), aboard.seat, work, waker, can_spawn);
-        runs.settle(aboard.spot, rest);
+        self.put_back(aboard, work, cx);
         Poll::Pending
     }
 
-    #[inline]
+    #[cold]
+    fn put_back(&self, aboard: Aboard, work: Work<T, E>, cx: &mut Context<'_>) {
+        let runs = self.flight.runs();
+        let waker = cx.waker().clone();
+        let rest = runs.board(aboard.spot).put_back(aboard.spot.index(), aboard.seat, work, waker, can_spawn);
+        runs.settle(aboard.spot, rest);
+    }
+
+    #[cold]
+    #[inline(never)]
     fn land(&mut self, aboard: Aboard, outcome: Outcome<T, E>) -> Outcome<T, E> {
         // First: a waker of another caller may panic.
         self.aboard = None;
@@ -144,19 +207,22 @@ where
         }
     }
 
-    /// Waits no longer than it may.
-    #[cold]
-    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Instant> {
+    /// Waits, no longer than it may.
+    fn wait(&mut self, cx: &mut Context<'_>, progress: &Progress) -> Poll<Outcome<T, E>> {
         let Some(limit) = self.flight.settings.wait_timeout else { return Poll::Pending };
-        let timer = self.timer.get_or_insert_with(|| {
-            let since = Instant::now();
-            // A limit too far away to be an Instant is as good as this one.
-            let until = since.checked_add(limit).unwrap_or(since + std::time::Duration::from_secs(86_400 * 365));
-            Box::new(Timer { since, sleep: Box::pin(sleep_until(until)) })
-        });
+        let timer = self.timer.get_or_insert_with(|| Timer::start(limit));
         // Whatever is left of the task's budget: the timer is what bounds the wait.
         ready!(Pin::new(&mut coop::unconstrained(timer.sleep.as_mut())).poll(cx));
-        Poll::Ready(timer.since)
+        let since = timer.since;
+        self.finish(progress);
+        // A result that came as the timer rang wins.
+        Poll::Ready(match self.leave() {
+            Some(outcome) => unshare(outcome),
+            None => {
+                self.flight.timed_out.add(1);
+                Err(FlightError::Timeout { waited: since.elapsed() })
+            }
+        })
     }
 
     /// Leaves the run. Returns its outcome if it has landed meanwhile.
@@ -169,20 +235,17 @@ where
         landed
     }
 
-    /// The time is over.
-    fn give_up(&mut self, since: Instant) -> Outcome<T, E> {
-        // A result that came as the timer rang wins.
-        if let Some(outcome) = self.leave() {
-            return unshare(outcome);
-        }
-        self.flight.timed_out.add(1);
-        Err(FlightError::Timeout { waited: since.elapsed() })
+    #[cold]
+    fn refuse(&mut self, error: FlightError<E>, progress: &Progress) -> Poll<Outcome<T, E>> {
+        self.finish(progress);
+        self.flight.refused.add(1);
+        Poll::Ready(Err(error))
     }
 
-    #[cold]
-    fn refuse(&self, error: FlightError<E>) -> FlightError<E> {
-        self.flight.refused.add(1);
-        error
+    #[inline]
+    fn finish(&mut self, progress: &Progress) {
+        progress.made_progress();
+        self.is_done = true;
     }
 }
 
@@ -201,28 +264,8 @@ where
         let this = &mut *self;
         assert!(!this.is_done, "a shared run is not polled after it completed");
         // A task whose runs end at once, again and again, still lets others run.
-        let coop = ready!(coop::poll_proceed(cx));
-        let mut poll = loop {
-            match this.aboard {
-                None => break this.come_aboard(cx),
-                Some(aboard) => {
-                    if let Some(poll) = this.look(aboard, cx) {
-                        break poll;
-                    }
-                }
-            }
-        };
-        if poll.is_pending()
-            && this.flight.settings.wait_timeout.is_some()
-            && let Poll::Ready(since) = this.poll_timer(cx)
-        {
-            poll = Poll::Ready(this.give_up(since));
-        }
-        if poll.is_ready() {
-            coop.made_progress();
-            this.is_done = true;
-        }
-        poll
+        let progress = ready!(coop::poll_proceed(cx));
+        if this.aboard.is_none() { this.come_aboard(cx, &progress) } else { this.go_on(cx, &progress) }
     }
 }
 

@@ -13,66 +13,92 @@ use super::error::FlightError;
 /// What a run comes to.
 pub(super) type Outcome<T, E> = Result<T, FlightError<E>>;
 
+/// A run's future.
+type Boxed<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
+
 /// What a run runs. Polled and dropped, it never panics.
 pub(super) struct Work<T, E> {
     /// `None` once it has ended.
-    future: Option<Pin<Box<dyn Future<Output = Result<T, E>> + Send>>>,
-    /// That of the caller who began it. Known once it had to wait: until then it ran in it.
-    span: Option<Span>,
+    future: Option<Boxed<T, E>>,
+    /// That of the caller who began it. In a box, as it is rare and large.
+    span: Option<Box<Span>>,
+}
+
+/// How work begins.
+pub(super) enum Begun<T, E> {
+    /// It has ended at once, and has been dropped.
+    Ended(Result<T, E>),
+    Panicked(FlightError<E>),
+    Waiting(Work<T, E>),
 }
 
 impl<T, E> Work<T, E> {
-    /// Calls `make` and boxes what it returns.
+    /// Calls `make` and polls what it returns, for the first time.
     #[inline]
-    pub(super) fn make<F>(make: impl FnOnce() -> F) -> Outcome<Self, E>
+    pub(super) fn begin<F>(make: impl FnOnce() -> F, cx: &mut Context<'_>) -> Begun<T, E>
     where
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
-        match catch_unwind(AssertUnwindSafe(make)) {
-            Ok(future) => Ok(Self { future: Some(Box::pin(future)), span: None }),
-            Err(panic) => Err(panicked(panic)),
+        // Outside of what may panic: a destructor that panics as well is no business of the process.
+        let mut begun = None;
+        let poll = catch_unwind(AssertUnwindSafe(|| begun.insert(Box::pin(make())).as_mut().poll(cx)));
+        match poll {
+            Ok(Poll::Ready(result)) => {
+                discard(begun);
+                Begun::Ended(result)
+            }
+            Ok(Poll::Pending) => Begun::Waiting(Self::waiting(begun.expect("what was polled is there"))),
+            Err(panic) => {
+                discard(begun);
+                Begun::Panicked(panicked(panic))
+            }
         }
     }
 
-    /// Polls it on a caller's behalf. Once it has ended it has been dropped, too.
-    #[inline]
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<T, E>> {
-        let future = self.future.as_mut().expect("work is not polled after it ended");
-        let poll = match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-            Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(Ok(value))) => Ok(value),
-            Ok(Poll::Ready(Err(error))) => Err(FlightError::Failed(Arc::new(error))),
-            Err(panic) => Err(panicked(panic)),
-        };
-        self.discard();
-        Poll::Ready(poll)
+    /// What had to wait. Until now it ran in its caller's span.
+    #[cold]
+    fn waiting(future: Boxed<T, E>) -> Self {
+        let span = Some(Span::current()).filter(|span| !span.is_none()).map(Box::new);
+        Self { future: Some(future), span }
     }
 
-    /// The task may poll it from now on.
-    pub(super) fn remember_span(&mut self) {
-        self.span.get_or_insert_with(Span::current);
+    /// Polls it on a caller's behalf. Once it has ended it has been dropped, too.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<T, E>> {
+        let future = self.future.as_mut().expect("work is not polled after it ended");
+        let outcome = match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(result)) => result.map_err(failed),
+            Err(panic) => Err(panicked(panic)),
+        };
+        discard(self.future.take());
+        Poll::Ready(outcome)
     }
 
     /// Polls it in the span of the caller that began it.
     pub(super) fn poll_in_span(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<T, E>> {
-        let span = self.span.clone();
-        let _entered = span.as_ref().map(Span::enter);
-        self.poll(cx)
-    }
-
-    fn discard(&mut self) {
-        let future = self.future.take();
-        // A destructor that panics changes nothing for the callers. It has shown its message.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(future)));
+        let span = self.span.take();
+        let entered = span.as_ref().map(|span| span.enter());
+        let poll = self.poll(cx);
+        drop(entered);
+        self.span = span;
+        poll
     }
 }
 
 impl<T, E> Drop for Work<T, E> {
     fn drop(&mut self) {
-        if self.future.is_some() {
-            self.discard();
-        }
+        discard(self.future.take());
     }
+}
+
+/// Drops a future. A destructor that panics changes nothing for the callers; it has shown its message.
+#[inline]
+fn discard<F>(future: F) {
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(future)));
+}
+
+pub(super) fn failed<E>(error: E) -> FlightError<E> {
+    FlightError::Failed(Arc::new(error))
 }
 
 fn panicked<E>(panic: Box<dyn Any + Send>) -> FlightError<E> {
@@ -81,6 +107,6 @@ fn panicked<E>(panic: Box<dyn Any + Send>) -> FlightError<E> {
         None => panic.downcast_ref::<String>().map_or_else(|| "(no message)".into(), |message| message.as_str().into()),
     };
     // The payload is the user's, and so may its destructor be.
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(panic)));
+    discard(panic);
     FlightError::Panicked { message }
 }

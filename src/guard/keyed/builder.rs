@@ -3,8 +3,8 @@
 use std::marker::PhantomData;
 use std::time::Duration;
 
+use super::key_lane::KeyLimit;
 use super::keyed_guard::KeyedGuard;
-use super::shard::KeyLimit;
 use crate::guard::builder::{Choices, Queue};
 use crate::guard::lane::Order;
 

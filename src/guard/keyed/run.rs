@@ -16,8 +16,9 @@ use crate::guard::shared::SharedKeyedGuard;
 pin_project! {
     /// Runs a future in a turn of one key. Made by [`KeyedGuard::run`].
     #[must_use = "futures do nothing unless polled"]
-    pub struct RunKeyed<'a, K: Hash, F>
+    pub struct RunKeyed<'a, K, F>
     where
+        K: Hash,
         K: Eq,
     {
         #[pin]

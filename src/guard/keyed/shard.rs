@@ -8,25 +8,18 @@
 //! 3. Keys are hashed outside of the mutex and dropped outside of it. They are compared under it: no panic of `Eq` leaves
 //!    anything half-done, as it comes before the first change.
 
-use std::cell::Cell;
 use std::task::Waker;
 
 use tokio::time::Instant;
 
+use super::key_lane::{KeyLane, PlainWord, Terms};
 use crate::counter::Counter;
-use crate::guard::keys::{Garbage, Hash64, Table};
+use crate::guard::keys::{Hash64, Relic, Table};
 use crate::guard::lane::{
-    Answer, Gone, Joined, Line, Look, Refused, Rules, Slots, Snapshot, Tally, Ticket, Turns, Word, WordCell, wake_all,
+    Answer, Gone, Joined, Look, Refused, Slots, Snapshot, Tally, Ticket, Turns, WordCell, wake_all,
 };
-use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use crate::sync::{Mutex, const_unless_loom, lock};
-
-/// How many keys there may be at once in all shards, and how many there are.
-#[derive(Debug)]
-pub(crate) struct KeyLimit {
-    most: usize,
-    taken: AtomicUsize,
-}
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, lock};
 
 #[derive(Debug)]
 pub(crate) struct Shard<K> {
@@ -44,43 +37,6 @@ pub(crate) struct Shard<K> {
 struct Lanes<K> {
     table: Table<K, KeyLane>,
     slots: Slots,
-}
-
-/// The lane of one key.
-#[derive(Debug)]
-struct KeyLane {
-    word: Cell<Word>,
-    line: Line,
-}
-
-/// A lane's word behind the shard's mutex.
-struct PlainWord<'a> {
-    word: &'a Cell<Word>,
-    granted: &'a Counter,
-}
-
-/// What all callers of a shard's methods bring along.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Terms<'a> {
-    pub(crate) rules: &'a Rules,
-    pub(crate) limit: Option<&'a KeyLimit>,
-}
-
-impl KeyLimit {
-    const_unless_loom! {
-        pub(crate) fn new(most: usize) -> Self {
-            Self { most, taken: AtomicUsize::new(0) }
-        }
-    }
-
-    fn take(&self) -> bool {
-        let one_more = |taken| (taken < self.most).then_some(taken + 1);
-        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
-    }
-
-    fn free(&self) {
-        self.taken.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl<K: Eq> Shard<K> {
@@ -158,13 +114,13 @@ impl<K: Eq> Shard<K> {
     /// Asks for the last time: leaves the queue, unless the turn has come. Returns how many wait on.
     pub(crate) fn give_up(&self, terms: Terms<'_>, index: u32, ticket: Ticket) -> (Option<Answer>, usize) {
         let give_up = |turns: &mut Turns<'_, PlainWord<'_>>| (turns.give_up(ticket), turns.word.load().waiting());
-        let (((answer, _left), waiting), _garbage) = self.locked(terms, index, give_up);
+        let (((answer, _left), waiting), _relic) = self.locked(terms, index, give_up);
         (answer, waiting)
     }
 
     /// Gives up the place in the queue, or passes on the permit that was set aside for it.
     pub(crate) fn leave(&self, terms: Terms<'_>, index: u32, ticket: Ticket, now: Option<Instant>) -> Gone {
-        let (departure, _garbage) = self.locked(terms, index, |turns| turns.leave(ticket, || now));
+        let (departure, _relic) = self.locked(terms, index, |turns| turns.leave(ticket, || now));
         if let Some(waker) = departure.next {
             waker.wake();
         }
@@ -182,15 +138,15 @@ impl<K: Eq> Shard<K> {
             let left = seen.left();
             lane.word.set(left);
             self.held.subtract_alone(1);
-            let garbage = (left.is_idle() && lane.line.is_deserted()).then(|| self.remove(&mut lanes, terms, index));
+            let relic = (left.is_idle() && lane.line.is_deserted()).then(|| self.remove(&mut lanes, terms, index));
             drop(lanes);
-            drop(garbage);
+            drop(relic);
             return false;
         }
         let next = self.turns(&mut lanes, terms, index, |turns| turns.hand_over(now));
-        let garbage = self.remove_if_over(&mut lanes, terms, index);
+        let relic = self.remove_if_over(&mut lanes, terms, index);
         drop(lanes);
-        drop(garbage);
+        drop(relic);
         if let Some(waker) = next {
             waker.wake();
         }
@@ -205,7 +161,7 @@ impl<K: Eq> Shard<K> {
         limit: Instant,
         now: Instant,
     ) -> (usize, Option<Instant>) {
-        let (expired, _garbage) = self.locked(terms, index, |turns| turns.expire_grants(limit, now));
+        let (expired, _relic) = self.locked(terms, index, |turns| turns.expire_grants(limit, now));
         wake_all(expired.next);
         (expired.turns, expired.oldest)
     }
@@ -318,11 +274,11 @@ impl<K: Eq> Shard<K> {
         terms: Terms<'_>,
         index: u32,
         decide: impl FnOnce(&mut Turns<'_, PlainWord<'_>>) -> R,
-    ) -> (R, Option<Garbage<K, KeyLane>>) {
+    ) -> (R, Option<Relic<K, KeyLane>>) {
         let mut lanes = lock(&self.lanes);
         let decision = self.turns(&mut lanes, terms, index, decide);
-        let garbage = self.remove_if_over(&mut lanes, terms, index);
-        (decision, garbage)
+        let relic = self.remove_if_over(&mut lanes, terms, index);
+        (decision, relic)
     }
 
     fn turns<R>(
@@ -344,50 +300,17 @@ impl<K: Eq> Shard<K> {
         decision
     }
 
-    fn remove_if_over(&self, lanes: &mut Lanes<K>, terms: Terms<'_>, index: u32) -> Option<Garbage<K, KeyLane>> {
+    fn remove_if_over(&self, lanes: &mut Lanes<K>, terms: Terms<'_>, index: u32) -> Option<Relic<K, KeyLane>> {
         let lane = lanes.table.value(index);
         (lane.word.get().is_idle() && lane.line.is_deserted()).then(|| self.remove(lanes, terms, index))
     }
 
     #[inline]
-    fn remove(&self, lanes: &mut Lanes<K>, terms: Terms<'_>, index: u32) -> Garbage<K, KeyLane> {
+    fn remove(&self, lanes: &mut Lanes<K>, terms: Terms<'_>, index: u32) -> Relic<K, KeyLane> {
         self.keys.subtract_alone(1);
         if let Some(limit) = terms.limit {
             limit.free();
         }
-        lanes.table.remove(index)
-    }
-}
-
-impl KeyLane {
-    fn entered() -> Self {
-        Self { word: Cell::new(Word(0).entered()), line: Line::new() }
-    }
-}
-
-impl WordCell for PlainWord<'_> {
-    fn load(&self) -> Word {
-        self.word.get()
-    }
-
-    fn exchange(&self, _: Word, next: Word) -> Result<(), Word> {
-        self.word.set(next);
-        Ok(())
-    }
-
-    fn store(&self, next: Word) {
-        self.word.set(next);
-    }
-
-    fn free_one(&self) {
-        self.word.set(self.word.get().left());
-    }
-
-    fn close(&self) {
-        self.word.set(self.word.get().closed());
-    }
-
-    fn count_grant(&self, _: Word) {
-        self.granted.add_alone(1);
+        lanes.table.dissolve(index)
     }
 }

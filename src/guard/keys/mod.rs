@@ -9,4 +9,4 @@ mod sharded;
 mod table;
 
 pub(crate) use self::sharded::{Sharded, Spot};
-pub(crate) use self::table::{Garbage, Hash64, Table};
+pub(crate) use self::table::{Garbage, Hash64, Relic, Table};

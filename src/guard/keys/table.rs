@@ -39,11 +39,21 @@ struct Entry<K, V> {
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Garbage<K, V> {
-    _key: K,
-    _value: V,
-    _rest: Slab<Entry<K, V>>,
-    _linked: HashTable<u32>,
+    _entry: Entry<K, V>,
+    /// In a box, as it is rare and large.
+    _room: Option<Box<Room<K, V>>>,
 }
+
+/// What a dissolved entry leaves behind, to be dropped after the mutex is unlocked too.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Relic<K, V> {
+    _key: K,
+    _room: Option<Box<Room<K, V>>>,
+}
+
+/// Memory for entries.
+type Room<K, V> = (Slab<Entry<K, V>>, HashTable<u32>);
 
 impl<K: Eq, V> Table<K, V> {
     pub(crate) const fn new() -> Self {
@@ -91,35 +101,53 @@ impl<K: Eq, V> Table<K, V> {
     }
 
     /// The entry's key is no longer found. Returns whether it was.
-    #[inline]
     pub(crate) fn unlink(&mut self, index: u32) -> bool {
         let entry = self.entry(index);
         let hash = entry.hash;
         let was_linked = mem::replace(&mut entry.is_linked, false);
-        if was_linked {
-            if let Some(position) = index.checked_sub(1) {
-                let found = self.linked.find_entry(hash.0, |linked| *linked == position);
-                found.expect("a linked entry is in the index").remove();
-            }
+        if was_linked && let Some(position) = index.checked_sub(1) {
+            self.unlink_at(position, hash);
         }
         was_linked
     }
 
     /// Removes an entry.
-    #[inline]
     pub(crate) fn remove(&mut self, index: u32) -> Garbage<K, V> {
-        self.unlink(index);
-        let entry = match index.checked_sub(1) {
+        let entry = self.take(index);
+        Garbage { _entry: entry, _room: self.spare_room() }
+    }
+
+    /// Removes an entry whose value has nothing of the user's in it, and is dropped here: it is not moved around.
+    #[inline]
+    pub(crate) fn dissolve(&mut self, index: u32) -> Relic<K, V> {
+        let Entry { key, .. } = self.take(index);
+        Relic { _key: key, _room: self.spare_room() }
+    }
+
+    #[inline]
+    fn take(&mut self, index: u32) -> Entry<K, V> {
+        match index.checked_sub(1) {
             None => self.first.take().expect("the index is an entry's"),
-            Some(position) => self.rest.remove(position as usize),
-        };
-        let mut garbage =
-            Garbage { _key: entry.key, _value: entry.value, _rest: Slab::new(), _linked: HashTable::new() };
-        if self.rest.capacity() > 0 && self.rest.is_empty() && self.first.is_none() {
-            garbage._rest = mem::take(&mut self.rest);
-            garbage._linked = mem::take(&mut self.linked);
+            Some(position) => {
+                let entry = self.rest.remove(position as usize);
+                if entry.is_linked {
+                    self.unlink_at(position, entry.hash);
+                }
+                entry
+            }
         }
-        garbage
+    }
+
+    fn unlink_at(&mut self, position: u32, hash: Hash64) {
+        let found = self.linked.find_entry(hash.0, |linked| *linked == position);
+        found.expect("a linked entry is in the index").remove();
+    }
+
+    /// The memory, if there are no entries.
+    #[inline]
+    fn spare_room(&mut self) -> Option<Box<Room<K, V>>> {
+        let is_spare = self.rest.capacity() > 0 && self.rest.is_empty() && self.first.is_none();
+        is_spare.then(|| Box::new((mem::take(&mut self.rest), mem::take(&mut self.linked))))
     }
 
     /// The indices of all entries.

@@ -96,6 +96,10 @@ impl Slots {
         Self { all: Vec::new(), vacant: NONE, owned: 0 }
     }
 
+    pub(crate) fn turn(&mut self, ticket: &Ticket) -> &mut Turn {
+        &mut self.all[ticket.index()].turn
+    }
+
     fn take(&mut self, turn: Turn) -> u32 {
         self.owned += 1;
         match self.vacant {
@@ -193,10 +197,6 @@ impl Line {
             }
         }
         wakers
-    }
-
-    pub(crate) fn turn<'a>(&self, slots: &'a mut Slots, ticket: &Ticket) -> &'a mut Turn {
-        &mut slots.all[ticket.index()].turn
     }
 
     /// Gives the place up. What is returned, drop after the mutex is unlocked.

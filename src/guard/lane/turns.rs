@@ -148,7 +148,7 @@ impl<W: WordCell> Turns<'_, W> {
     /// Looks whether the turn has come. The answer ends the wait: the ticket is gone with it.
     pub(crate) fn look(&mut self, ticket: &mut Option<Ticket>, waker: &Waker, fresh: &mut Option<Waker>) -> Look {
         let Some(place) = ticket.as_ref() else { return Look::Over(None, None) };
-        match self.line.turn(self.slots, place) {
+        match self.slots.turn(place) {
             Turn::Waiting(known) if known.will_wake(waker) => Look::Waiting(None),
             Turn::Waiting(known) => match fresh.take() {
                 Some(fresh) => Look::Waiting(Some(std::mem::replace(known, fresh))),
