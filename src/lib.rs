@@ -79,6 +79,7 @@ pub mod guard;
 mod guard {
     pub(crate) mod flight {
         pub(crate) mod board;
+        mod board_task;
         pub(crate) mod found;
         pub(crate) mod run;
     }

@@ -23,7 +23,7 @@
 use std::mem;
 use std::task::Waker;
 
-use super::found::{Boarding, Found, Landing, Pilot, Rest, TaskFound};
+use super::found::{Boarding, Found, Landing, Pilot, Rest};
 use super::run::{Driver, Run, Seat, State};
 use crate::counter::Counter;
 use crate::guard::keys::{Garbage, Hash64, Relic, Table};
@@ -32,7 +32,7 @@ use crate::sync::{Mutex, lock};
 /// The runs of some keys. `W` is the work, `O` an outcome that is cheap to clone.
 #[derive(Debug)]
 pub(crate) struct Board<K, W, O> {
-    runs: Mutex<Table<K, Run<W, O>>>,
+    pub(super) runs: Mutex<Table<K, Run<W, O>>>,
     pub(crate) tally: Tally,
 }
 
@@ -164,25 +164,6 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
         rest
     }
 
-    /// The task has polled the work, which goes on.
-    pub(crate) fn put_back_by_task(&self, index: u32, work: W, waker: Waker) -> Rest<K, W, O> {
-        let mut rest = Rest::nothing();
-        let mut runs = lock(&self.runs);
-        let run = runs.value(index);
-        if matches!(run.state, State::Ending) {
-            let gone = run.end_task();
-            drop(runs);
-            drop(gone);
-            rest.cancelled = Some(work);
-            return rest;
-        }
-        run.state = State::Here(work);
-        let stale = run.task_waker().and_then(|known| known.replace(waker));
-        drop(runs);
-        drop(stale);
-        rest
-    }
-
     /// The work has ended in its first poll, and its pilot is the only caller that it ever had: the run is gone. `None` if
     /// it isn't so.
     #[inline]
@@ -285,58 +266,6 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
         rest
     }
 
-    /// The task is polled.
-    pub(crate) fn find_by_task(&self, index: u32, waker: &Waker, fresh: &mut Option<Waker>) -> TaskFound<W> {
-        let mut rest = Rest::<K, W, O>::nothing();
-        let mut stale = None;
-        let mut runs = lock(&self.runs);
-        let run = runs.value(index);
-        let found = match run.state {
-            State::Here(_) => TaskFound::Drive(run.take_work()),
-            // A caller polls it, who wakes the task when it puts it back.
-            State::Out => {
-                let known = run.task_waker().expect("the task has its share until it is over");
-                if known.as_ref().is_some_and(|known| known.will_wake(waker)) {
-                    TaskFound::Pending
-                } else if let Some(fresh) = fresh.take() {
-                    stale = known.replace(fresh);
-                    TaskFound::Pending
-                } else {
-                    TaskFound::WantsWaker
-                }
-            }
-            State::Ending | State::Ended | State::Landed(_) => {
-                stale = run.end_task();
-                rest.garbage = remove_if_over(&mut runs, index);
-                TaskFound::Over
-            }
-        };
-        drop(runs);
-        drop((stale, rest));
-        found
-    }
-
-    /// The task is dropped before it was over, with its runtime: someone else has to drive.
-    pub(crate) fn lose_task(&self, index: u32) -> Rest<K, W, O> {
-        let mut rest = Rest::nothing();
-        let mut runs = lock(&self.runs);
-        let run = runs.value(index);
-        let gone = run.end_task();
-        if matches!(run.state, State::Out | State::Here(_)) {
-            run.driver = Driver::Anyone;
-            if run.callers > 0 {
-                rest.wakers = run.take_wakers();
-            } else {
-                self.cancel(run, &mut rest);
-            }
-        } else {
-            rest.garbage = remove_if_over(&mut runs, index);
-        }
-        drop(runs);
-        drop(gone);
-        rest
-    }
-
     /// The next caller of the key starts a run, whether this one has ended or not. Returns whether there was one.
     pub(crate) fn forget(&self, hash: Hash64, key: &K) -> bool {
         let mut runs = lock(&self.runs);
@@ -350,7 +279,7 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
     }
 
     /// All callers have left: the work is to be dropped, here or by who polls it right now.
-    fn cancel(&self, run: &mut Run<W, O>, rest: &mut Rest<K, W, O>) {
+    pub(super) fn cancel(&self, run: &mut Run<W, O>, rest: &mut Rest<K, W, O>) {
         self.uncount(run);
         if let State::Here(work) = mem::replace(&mut run.state, State::Ending) {
             rest.cancelled = Some(work);
@@ -380,6 +309,6 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
     }
 }
 
-fn remove_if_over<K: Eq, W, O>(runs: &mut Table<K, Run<W, O>>, index: u32) -> Option<Garbage<K, Run<W, O>>> {
+pub(super) fn remove_if_over<K: Eq, W, O>(runs: &mut Table<K, Run<W, O>>, index: u32) -> Option<Garbage<K, Run<W, O>>> {
     runs.value(index).is_over().then(|| runs.remove(index))
 }

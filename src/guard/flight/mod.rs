@@ -4,6 +4,7 @@
 //! `board` or starts one → `work`, polled by its callers, or by a `driver` task once there are several.
 
 mod board;
+mod board_task;
 mod builder;
 mod driver;
 mod error;
