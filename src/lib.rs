@@ -1,13 +1,15 @@
 //! Concurrency tools for tokio web services: what FastAPI users have at hand, for axum, actix-web and everything built on
-//! tower, and stricter. A guard lets one caller at a time into an endpoint, or N, in the order they came, with a bounded
-//! queue and a polite refusal, and it stays right when clients leave, handlers panic and servers stop.
+//! tower, and stricter. A guard lets one caller at a time into an endpoint, or N, or one for each user, in the order they
+//! came, with a bounded queue and a polite refusal. A single flight lets all who ask for the same thing share one run. They
+//! stay right when clients leave, handlers panic and servers stop.
 //!
 //! ```text
 //!            request
 //!               │
 //!   web      GuardLayer · GuardMiddleware · Guarded          a route, or an argument of its handler
+//!            FlightLayer · FlightMiddleware ───────── the answer of a run that is going on already
 //!               │                                     ╲
-//!   guard    EndpointGuard ── queue ── turn            ╲── refusal: 503, Retry-After, problem+json
+//!   guard    EndpointGuard, KeyedGuard ── queue         ╲── refusal: 503 or 429, Retry-After, problem+json
 //!               │              ╲
 //!               │               ╲── client leaves: its place is given up, its handler never runs
 //!            your handler, holding a Permit
@@ -40,7 +42,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`web`] | a request arrives: layers, middlewares, extractors, and what a refusal looks like |
-//! | [`guard`] | may it run now, wait, or is it refused? |
+//! | [`guard`] | may it run now, wait, share a run that is going on, or is it refused? |
 //!
 //! # Features
 //!

@@ -8,9 +8,12 @@
 //! | a turn for a piece of async work | [`EndpointGuard::run`] |
 //! | the same, and the work must not be cut in half | [`EndpointGuard::run_to_completion`] |
 //! | a turn for a whole handler | the layers of [`web`](crate::web) |
+//! | one at a time for each user, tenant, document | [`KeyedGuard`] |
+//! | turns of several keys together | [`KeyedGuard::acquire_all`] |
+//! | one run for all who ask for the same thing at the same time | [`SingleFlight`] |
+//! | what was computed, again later | not this: a cache, such as moka |
 //! | exclusive access to data | not this: `tokio::sync::Mutex`, or `std::sync::Mutex` if nothing is awaited under it |
 //! | so many calls *a second* | not this: a rate limiter |
-
 //!
 //! # Common mistakes
 //!
@@ -21,7 +24,18 @@
 //! | `const GUARD: EndpointGuard` | each use is another guard | `static` |
 //! | `guard.run_to_completion(…)` on an `Arc` | "does not live long enough" | `Arc::clone(&guard).run_to_completion_owned(…)` |
 //! | `GuardLayer::new(guard)` with the guard itself | "`From<EndpointGuard>` is not implemented" | `&GUARD` of a `static`, or an `Arc` |
+//! | `single_flight.run("page", …)` for a page that greets its user | one user gets another's page | the user in the key |
+//! | a `KeyedGuard` with keys that any client may make up | each made-up key has a lane of its own | a key that was authenticated, and [`max_keys`](KeyedGuardBuilder::max_keys) |
 //! | `acquire` while holding a permit of the same guard | waits for itself | [`EndpointGuard::run`], which refuses, or a `max_wait` |
+//!
+//! # Turns or shares
+//!
+//! | | [`EndpointGuard`] | [`KeyedGuard`] | [`SingleFlight`] |
+//! |---|---|---|---|
+//! | callers at the same time | take turns | take turns for each key | share one run for each key |
+//! | the work runs | once a caller | once a caller | once for all of them |
+//! | when its caller leaves | it is dropped, or goes on with `run_to_completion` | the same | it goes on for the others |
+//! | for | a device, a report | a user, a document | a page, a token, a price |
 //!
 //! # Logs
 //!

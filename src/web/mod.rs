@@ -6,6 +6,8 @@
 //! | one request at a time on axum routes | [`axum::GuardLayer`] |
 //! | the same on any other tower service | [`tower::GuardLayer`] |
 //! | the same in actix-web | [`actix::GuardMiddleware`] |
+//! | one at a time for each user, tenant, document | `keyed` of [`axum::GuardLayer`](tower::GuardLayerFor::keyed) and [`actix::GuardMiddleware`](actix::GuardMiddleware::keyed) |
+//! | one answer for all who ask for the same at the same time | [`axum::FlightLayer`], [`tower::FlightLayer`], [`actix::FlightMiddleware`] |
 //! | a turn for a part of a handler | [`EndpointGuard`](crate::EndpointGuard) in the handler, with `?` |
 //! | the same, as an argument | [`Guarded`] |
 //!
@@ -18,16 +20,56 @@
 //! |---|---|---|---|
 //! | [`Busy`](crate::AcquireError::Busy): the guard has no queue | 503 | `urn:onelane:busy` | computed |
 //! | [`QueueFull`](crate::AcquireError::QueueFull) | 503 | `urn:onelane:queue-full` | computed |
+//! | [`TooManyKeys`](crate::AcquireError::TooManyKeys) | 503 | `urn:onelane:too-many-keys` | computed |
 //! | [`Timeout`](crate::AcquireError::Timeout): no turn within `max_wait` | 503 | `urn:onelane:timeout` | computed |
 //! | [`GrantExpired`](crate::AcquireError::GrantExpired) | 503 | `urn:onelane:grant-expired` | 1 |
 //! | [`Closed`](crate::AcquireError::Closed) | 503 | `urn:onelane:closed` | |
 //! | [`WouldDeadlock`](crate::AcquireError::WouldDeadlock): a mistake in the service | 500 | `urn:onelane:would-deadlock` | |
 //! | [`BlockingInAsync`](crate::AcquireError::BlockingInAsync): a mistake in the service | 500 | `urn:onelane:blocking-in-async` | |
+//! | it has no key ([`LaneKey::Refuse`]) | 400 | `urn:onelane:key-missing` | |
+//! | the handler that it shared panicked ([`Panicked`](crate::FlightError::Panicked)) | 500 | `urn:onelane:panicked` | |
+//! | the handler's answer, made for sharing, broke off | 500 | `urn:onelane:answer-broken` | |
+//! | [`TooManyWaiters`](crate::FlightError::TooManyWaiters) | 503 | `urn:onelane:too-many-waiters` | 1 |
+//! | [`Timeout`](crate::FlightError::Timeout) of a flight | 503 | `urn:onelane:timeout` | 1 |
 //! | its body broke off while it waited | 400 | `urn:onelane:body-unreadable` | |
 //! | its client left while it waited (nobody reads it; nginx's status, for logs) | 499 | `urn:onelane:client-gone` | |
 //!
+//! Behind a keyed layer, `Busy`, `QueueFull` and `Timeout` are about one key: 429 where keys are clients, 409 where they are
+//! resources ([`KeyKind`]). A handler that acquires a turn of a key by hand says so itself:
+//! `.map_err(|error| Refusal::from(error).with_status(429))?`.
+//!
 //! `Retry-After` is the time in which all who wait now will have been served, mean hold × (waiting + 1) ÷ permits,
 //! rounded up to whole seconds, from 1 to 3,600. Until a hold has been measured it is 1.
+//!
+//! # Shared answers
+//!
+//! A flight layer serves one of the requests that ask for the same at the same time, and gives all of them what it got: the
+//! status, the headers and the body. Requests are the same if method, host, path, query and the
+//! [named headers](FlightOptions::key_header) are.
+//!
+//! **What tells users apart must be in the key**, or one gets another's answer. What the layer does of itself:
+//!
+//! | served alone, beside all others | since |
+//! |---|---|
+//! | other methods than GET and HEAD; requests with a body | they may change something |
+//! | requests with `Authorization`, `Proxy-Authorization`, `Cookie`, unless named or [ignored](FlightOptions::ignore_header) | their answer may be for one user (RFC 9111, section 3.5) |
+//! | requests with `Range`, `If-…`, `Upgrade` | their answer is a part, or a comparison |
+//!
+//! | answer that goes to nobody else; the others are served alone | since |
+//! |---|---|
+//! | `Set-Cookie`, `Cache-Control: private` or `no-store` | it is for one user (RFC 9111, sections 3 and 5.2.2) |
+//! | `Vary` by what is not in the key | it differs (RFC 9111, section 4.1) |
+//! | streams, bodies over [`max_body`](FlightOptions::max_body), 206, announced trailers | it can't be handed out in one piece |
+//! | errors of a service that are no response | they have no copies |
+//!
+//! For ten seconds after such an answer, requests with the same key don't wait for each other.
+//!
+//! `Cache-Status` (RFC 9211) tells what happened: `onelane; fwd=miss` for the request that was served,
+//! `onelane; fwd=miss; collapsed` for those that share its answer, `onelane; fwd=bypass` for one that was served alone.
+//!
+//! Clients that leave change nothing for the others. If all leave, the handler is dropped, or finishes if
+//! [`detached`](FlightOptions::detached). A handler with several clients runs in a task of its own, outside of the task-locals
+//! of layers around this one.
 //!
 //! # Clients that leave
 //!
