@@ -436,7 +436,7 @@ fn count_overlaps<L: Flight>() {
     });
     let (runs, overlaps) = (runs.load(Ordering::Relaxed), overlaps.load(Ordering::Relaxed));
     println!(
-        "{}: overlaps {overlaps} of {runs} runs, stalled {stalled} ({rounds} rounds, {threads} tasks, {calls} calls each)",
+        "{}: overlaps {overlaps} of {runs} runs, stalled {stalled} ({rounds} times {threads} tasks of {calls} calls)",
         L::NAME,
     );
     if L::NAME == "onelane" {
