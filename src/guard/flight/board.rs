@@ -356,7 +356,8 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
         self.tally.callers.subtract_alone(1);
         let gone = run.seats.leave(seat);
         if run.callers > 0 {
-            if run.driver == Driver::Caller(seat) {
+            // It may be the one that was woken to drive. Whoever came since then was not.
+            if matches!(run.driver, Driver::Anyone) || run.driver == Driver::Caller(seat) {
                 run.driver = Driver::Anyone;
                 rest.wakers = run.seats.take_wakers();
             }
