@@ -122,7 +122,7 @@ where
     fn drive(&mut self, aboard: Aboard, mut work: Work<T, E>, cx: &mut Context<'_>) -> Poll<Outcome<T, E>> {
         let runs = self.flight.runs();
         let scope = Scope::enter(runs.scope(aboard.spot));
-        let poll = work.poll(cx);
+        let poll = work.poll_in_span(cx);
         drop(scope);
         if let Poll::Ready(outcome) = poll {
             return Poll::Ready(self.land(aboard, outcome));

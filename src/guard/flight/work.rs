@@ -34,9 +34,9 @@ impl<T, E> Work<T, E> {
         }
     }
 
-    /// Polls it on a caller's behalf. Once it has ended it has been dropped, too.
+    /// Polls it in whatever span this thread is in.
     #[inline]
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<T, E>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<T, E>> {
         let future = self.future.as_mut().expect("work is not polled after it ended");
         let poll = match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
             Ok(Poll::Pending) => return Poll::Pending,
@@ -48,12 +48,13 @@ impl<T, E> Work<T, E> {
         Poll::Ready(poll)
     }
 
-    /// The task may poll it from now on.
+    /// Others may poll it from now on.
     pub(super) fn remember_span(&mut self) {
         self.span.get_or_insert_with(Span::current);
     }
 
-    /// Polls it in the span of the caller that began it.
+    /// Polls it in the span of the caller that began it. Once it has ended it has been dropped, too.
+    #[inline]
     pub(super) fn poll_in_span(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<T, E>> {
         let span = self.span.clone();
         let _entered = span.as_ref().map(Span::enter);
