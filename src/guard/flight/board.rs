@@ -20,6 +20,13 @@
 //! 5. The work, the outcome, keys and wakers are never polled, cloned, dropped or woken under the mutex. (But outcomes are
 //!    reference counts, and keys are compared.)
 
+#[cfg(all(test, loom))]
+#[path = "loom_tests.rs"]
+mod loom_tests;
+#[cfg(all(test, not(loom)))]
+#[path = "property_tests.rs"]
+mod property_tests;
+
 use std::mem;
 use std::task::Waker;
 
