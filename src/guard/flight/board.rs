@@ -20,6 +20,13 @@
 //! 5. The work, the outcome, keys and wakers are never polled, cloned, dropped or woken under the mutex. (But outcomes are
 //!    reference counts, and keys are compared.)
 
+#[cfg(all(test, loom))]
+#[path = "loom_tests.rs"]
+mod loom_tests;
+#[cfg(all(test, not(loom)))]
+#[path = "property_tests.rs"]
+mod property_tests;
+
 use std::mem;
 use std::task::Waker;
 
@@ -99,10 +106,12 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
         self.tally.callers.add_alone(1);
         let seat = run.take_seat(waker.take());
         if matches!(run.state, State::Ending) {
-            return Boarding::Joined { index, seat, spawn_task: false };
+            return Boarding::Joined { index, seat, spawn_task: false, is_adrift: false };
         }
         self.tally.shared.add_alone(1);
-        Boarding::Joined { index, seat, spawn_task: run.give_to_task(can_spawn) }
+        let spawn_task = run.give_to_task(can_spawn);
+        let is_adrift = matches!((&run.state, run.driver), (State::Here(_), Driver::Anyone));
+        Boarding::Joined { index, seat, spawn_task, is_adrift }
     }
 
     /// A caller is polled.
@@ -236,7 +245,8 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
         self.tally.callers.subtract_alone(1);
         let gone = run.leave_seat(seat);
         if run.callers > 0 {
-            if run.driver == Driver::Caller(seat) {
+            // It may be the one that was woken to drive. Whoever came since then was not.
+            if matches!(run.driver, Driver::Anyone) || run.driver == Driver::Caller(seat) {
                 run.driver = Driver::Anyone;
                 rest.wakers = run.take_wakers();
             }

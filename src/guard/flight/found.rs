@@ -10,8 +10,9 @@ use crate::guard::keys::Garbage;
 pub(crate) enum Boarding {
     /// It starts a run, and polls it first.
     Started { index: u32, seat: Seat },
-    /// It has a share in a run.
-    Joined { index: u32, seat: Seat, spawn_task: bool },
+    /// It has a share in a run. If the run `is_adrift`, everyone who could drive it was woken, but may never be polled: the
+    /// caller asks at once whether it is to.
+    Joined { index: u32, seat: Seat, spawn_task: bool, is_adrift: bool },
     /// There is a run: try again with a waker.
     WantsWaker,
     /// So many share the run that no more may.

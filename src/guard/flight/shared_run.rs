@@ -106,13 +106,13 @@ where
                     self.aboard = Some(aboard);
                     return self.begin(aboard, cx, progress);
                 }
-                Boarding::Joined { index, seat, spawn_task } => {
+                Boarding::Joined { index, seat, spawn_task, is_adrift } => {
                     let spot = Spot::new(shard, index);
                     self.aboard = Some(Aboard { spot, seat });
                     if spawn_task {
                         runs.spawn(spot);
                     }
-                    return self.wait(cx, progress);
+                    return if is_adrift { self.go_on(cx, progress) } else { self.wait(cx, progress) };
                 }
                 Boarding::WantsWaker => waker = Some(cx.waker().clone()),
                 Boarding::Full => return self.refuse(FlightError::TooManyWaiters, progress),
@@ -179,7 +179,7 @@ where
     fn drive(&mut self, aboard: Aboard, mut work: Work<T, E>, cx: &mut Context<'_>) -> Poll<Outcome<T, E>> {
         let runs = self.flight.runs();
         let scope = Scope::enter(runs.scope(aboard.spot));
-        let poll = work.poll(cx);
+        let poll = work.poll_in_span(cx);
         drop(scope);
         if let Poll::Ready(outcome) = poll {
             return Poll::Ready(self.land(aboard, outcome));

@@ -62,8 +62,8 @@ impl<T, E> Work<T, E> {
         Self { future: Some(future), span }
     }
 
-    /// Polls it on a caller's behalf. Once it has ended it has been dropped, too.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<T, E>> {
+    /// Polls it in whatever span this thread is in.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<T, E>> {
         let future = self.future.as_mut().expect("work is not polled after it ended");
         let outcome = match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
             Ok(Poll::Pending) => return Poll::Pending,
@@ -74,7 +74,8 @@ impl<T, E> Work<T, E> {
         Poll::Ready(outcome)
     }
 
-    /// Polls it in the span of the caller that began it.
+    /// Polls it in the span of the caller that began it. Once it has ended it has been dropped, too.
+    #[inline]
     pub(super) fn poll_in_span(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<T, E>> {
         let span = self.span.take();
         let entered = span.as_ref().map(|span| span.enter());
