@@ -145,6 +145,11 @@ impl Work {
         self.may_finish.add_permits(runs);
     }
 
+    /// Holds up those that were not let go on yet, and those to come.
+    pub(crate) fn let_nobody_finish(&self) {
+        self.may_finish.forget_permits(Semaphore::MAX_PERMITS);
+    }
+
     pub(crate) fn inside(&self) -> usize {
         lock(&self.counts).inside
     }
