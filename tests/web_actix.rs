@@ -16,7 +16,7 @@ use actix_web::body::{MessageBody, SizedStream, to_bytes};
 use actix_web::http::StatusCode;
 use actix_web::http::header::CONTENT_TYPE;
 use actix_web::web::{Bytes, PayloadConfig, ServiceConfig, delete, get, post, put, resource, route, scope};
-use actix_web::{App, HttpRequest, HttpResponse, test};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, test};
 use futures::future::{join_all, ready};
 use futures::stream;
 use onelane::web::actix::GuardMiddleware;
@@ -481,6 +481,27 @@ mod disconnect {
         assert_eq!(server.get("/").await.expect("no panic").status(), 200);
         let stats = guard.stats();
         assert_eq!((stats.finished_detached, stats.detached, stats.held, stats.granted), (0, 0, 0, 3));
+    }
+
+    /// actix-web runs on `#[tokio::main]` too, without a system of its own.
+    #[tokio::test]
+    async fn handler_finishes_without_its_client_on_a_server_in_tokios_runtime() {
+        let (guard, work) = (Arc::new(EndpointGuard::new("tokio")), Arc::new(Work::default()));
+        let server = Server::serve_in_tokio({
+            let app = guarded(&guard, GuardOptions::new(), &work);
+            move || {
+                let server = HttpServer::new(move || App::new().configure(app.clone())).workers(2).disable_signals();
+                let server = server.bind("127.0.0.1:0").expect("a port is free");
+                (server.addrs()[0], server.run())
+            }
+        });
+        let leaver = RawClient::send(server.address, GET).await;
+        eventually("the handler runs", || work.inside() == 1).await;
+        leaver.leave(Leave::Rst).await;
+        eventually("it goes on alone", || guard.stats().detached == 1).await;
+        work.let_finish(1);
+        eventually("it has finished", || guard.stats().finished_detached == 1).await;
+        assert_eq!((work.finished(), work.cut(), guard.stats().held), (1, 0, 0));
     }
 
     #[tokio::test]
