@@ -137,6 +137,19 @@ mod sharing {
     }
 
     #[tokio::test]
+    async fn reason_and_end_of_the_connection_are_shared_as_they_are() {
+        let shared = Shared::new(FlightOptions::new());
+        let server = Server::start(shared.app(|_| HttpResponse::Ok().reason("Fine").force_close().body("text")));
+        let request = "GET / HTTP/1.1\r\nhost: a\r\n\r\n".to_owned();
+        let (mut first, mut second) = shared.raw_pair(&server, &[request.clone(), request], true).await;
+        for client in [&mut first, &mut second] {
+            let head = client.read_until("\r\n\r\n").await;
+            assert!(head.starts_with("HTTP/1.1 200 Fine\r\n"), "{head}");
+            assert!(head.contains("connection: close\r\n"), "{head}");
+        }
+    }
+
+    #[tokio::test]
     async fn answers_without_a_body_are_shared() {
         for status in [200, 204] {
             let shared = Shared::new(FlightOptions::new());

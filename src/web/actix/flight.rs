@@ -10,15 +10,15 @@ use std::task::{Context, Poll};
 
 use actix_web::Error;
 use actix_web::body::{BodySize, MessageBody, to_bytes_limited};
-use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
-use actix_web::http::StatusCode;
+use actix_web::dev::{ResponseHead, Service, ServiceRequest, ServiceResponse, Transform};
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
-use actix_web::rt::{self, System, task::JoinHandle};
+use actix_web::rt::{self, task::JoinHandle};
 use actix_web::web::Bytes;
-use actix_web::{HttpRequest, HttpResponse, http::Version};
+use actix_web::{HttpRequest, HttpResponse};
 
 use super::body::GuardBody;
 use super::response::response;
+use super::worker::can_spawn;
 use crate::guard::{FlightStats, SingleFlight};
 use crate::web::flight::{ALONE, AnswerHead, Bypass, COLLAPSED, FlightKey, LED, RequestHead, is_shareable};
 use crate::web::{FlightOptions, Refusal};
@@ -85,9 +85,7 @@ enum Landing {
 
 /// An answer that everyone may have.
 struct Answer {
-    status: StatusCode,
-    version: Version,
-    headers: Vec<(HeaderName, HeaderValue)>,
+    head: ResponseHead,
     body: Bytes,
 }
 
@@ -190,7 +188,7 @@ impl Flights {
         };
         let key = FlightKey::of(request, extra.as_deref(), &self.options)?;
         // Elsewhere, as in a test on a bare tokio runtime, there is nothing for a handler to go on on.
-        (System::try_current().is_some() && !self.bypass.remembers(&key)).then_some(key)
+        (can_spawn() && !self.bypass.remembers(&key)).then_some(key)
     }
 
     async fn fly<S, B>(
@@ -293,8 +291,7 @@ where
     let (head, body) = response.into_parts();
     match to_bytes_limited(body, usize::try_from(size).unwrap_or(usize::MAX)).await {
         Ok(Ok(body)) if body.len() as u64 == size => {
-            let headers = head.headers().iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-            let answer = Answer { status: head.status(), version: head.head().version, headers, body };
+            let answer = Answer { head: head.head().clone(), body };
             keep(Left::Request(request), Landing::Shared(Arc::new(answer)))
         }
         _ => Landing::Broken,
@@ -303,11 +300,9 @@ where
 
 impl Answer {
     fn response<B: MessageBody>(&self, cache_status: &'static str) -> HttpResponse<GuardBody<B>> {
-        let mut response = HttpResponse::new(self.status).set_body(GuardBody::whole(self.body.clone()));
-        response.head_mut().version = self.version;
-        for (name, value) in &self.headers {
-            response.headers_mut().append(name.clone(), value.clone());
-        }
+        let mut response = HttpResponse::new(self.head.status).set_body(GuardBody::whole(self.body.clone()));
+        // All of it: the reason, and whether the connection is to end, show nowhere else.
+        *response.head_mut() = self.head.clone();
         tell(response.headers_mut(), cache_status);
         response
     }
