@@ -27,6 +27,12 @@ impl Scope {
         Self { entered: entered.is_ok() }
     }
 
+    /// The lane that was entered last.
+    #[cfg(feature = "actix-web")]
+    pub(crate) fn innermost() -> Option<ScopeId> {
+        ENTERED.try_with(|entered| entered.borrow().last().copied()).unwrap_or(None)
+    }
+
     pub(crate) fn is_inside(id: ScopeId) -> bool {
         ENTERED.try_with(|entered| entered.borrow().contains(&id)).unwrap_or(false)
     }

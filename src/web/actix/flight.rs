@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::{Ready, ready};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use actix_web::Error;
@@ -19,6 +19,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use super::body::GuardBody;
 use super::response::response;
 use super::worker::can_spawn;
+use crate::guard::scope::{Scope, ScopeId};
 use crate::guard::{FlightStats, SingleFlight};
 use crate::web::flight::{ALONE, AnswerHead, Bypass, COLLAPSED, FlightKey, LED, RequestHead, is_shareable};
 use crate::web::{FlightOptions, Refusal};
@@ -206,9 +207,17 @@ impl Flights {
         let lead = || {
             let request = unserved.take().expect("a run is begun once");
             let (inner, own, options) = (Rc::clone(&inner), Rc::clone(&own), self.options.clone());
+            let run = Arc::new(OnceLock::new());
+            let handler = async move { land(inner.call(request).await, &own, &options).await };
             // The handler can't leave this worker; what waits for it can be polled by any.
-            let task = rt::spawn(async move { land(inner.call(request).await, &own, &options).await });
-            async move { Ok(Local(task).await) }
+            let task = rt::spawn(Inside { run: Arc::clone(&run), handler: Box::pin(handler) });
+            async move {
+                // This is polled within the run, for the first time before the task is.
+                if let Some(scope) = Scope::innermost() {
+                    run.get_or_init(|| scope);
+                }
+                Ok(Local(task).await)
+            }
         };
         let landing = self.flight.run(key.clone(), lead).await;
         let left = own.borrow_mut().take();
@@ -239,6 +248,21 @@ impl Flights {
         if matches!(landing, Landing::Own) {
             self.bypass.remember(key);
         }
+    }
+}
+
+/// A handler, inside the run that it is the work of, so that the same run in it is refused instead of waited for.
+struct Inside<F> {
+    run: Arc<OnceLock<ScopeId>>,
+    handler: Pin<Box<F>>,
+}
+
+impl<F: Future> Future for Inside<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let _scope = self.run.get().map(|run| Scope::enter(*run));
+        self.handler.as_mut().poll(cx)
     }
 }
 
