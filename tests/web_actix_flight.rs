@@ -468,7 +468,8 @@ mod keys {
 
     #[tokio::test]
     async fn header_in_the_key_separates_users_and_their_values_dont_run_into_each_other() {
-        let cases: [([&[(&str, &str)]; 2], bool); 6] = [
+        type Headers<'a> = &'a [(&'a str, &'a str)];
+        let cases: [([Headers<'_>; 2], bool); 6] = [
             ([&[("x-user", "ada")], &[("x-user", "ada")]], true),
             ([&[("x-user", "ada")], &[("x-user", "grace")]], false),
             ([&[("x-user", "ada")], &[]], false),

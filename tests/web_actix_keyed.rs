@@ -23,6 +23,7 @@ use actix::{Server, Streams, Work, ask, assert_problem, chunk, lock};
 use client::{Leave, PATIENCE, RawClient, eventually, web_client};
 
 type Guard = Arc<KeyedGuard<String>>;
+type UserAndWork = (String, Arc<Work>);
 
 mod turns {
     use super::*;
@@ -525,7 +526,7 @@ async fn are_gone(guard: &KeyedGuard<String>) {
 #[derive(Clone)]
 struct Lanes {
     guard: Guard,
-    works: Arc<Mutex<Vec<(String, Arc<Work>)>>>,
+    works: Arc<Mutex<Vec<UserAndWork>>>,
 }
 
 impl Lanes {

@@ -59,7 +59,9 @@ pub struct FlightService<S> {
 /// A request that may share its answer. Made by [`FlightService`].
 ///
 /// Dropped, it gives up its share: the others get the answer all the same, and if there are none, the handler is dropped.
-pub struct FlightFuture<B>(Pin<Box<dyn Future<Output = Result<ServiceResponse<GuardBody<B>>, Error>>>>);
+pub struct FlightFuture<B>(Pin<Box<dyn Future<Output = Answered<B>>>>);
+
+type Answered<B> = Result<ServiceResponse<GuardBody<B>>, Error>;
 
 /// What one middleware and all services behind it share.
 struct Flights {
@@ -192,12 +194,7 @@ impl Flights {
         (can_spawn() && !self.bypass.remembers(&key)).then_some(key)
     }
 
-    async fn fly<S, B>(
-        &self,
-        key: FlightKey,
-        inner: Rc<S>,
-        request: ServiceRequest,
-    ) -> Result<ServiceResponse<GuardBody<B>>, Error>
+    async fn fly<S, B>(&self, key: FlightKey, inner: Rc<S>, request: ServiceRequest) -> Answered<B>
     where
         S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
         B: MessageBody + 'static,
@@ -344,7 +341,7 @@ fn tell(headers: &mut HeaderMap, cache_status: &'static str) {
 
 impl RequestHead for ServiceRequest {
     fn method(&self) -> &str {
-        ServiceRequest::method(self).as_str()
+        Self::method(self).as_str()
     }
 
     fn target(&self) -> [&[u8]; 3] {
@@ -362,7 +359,7 @@ impl RequestHead for ServiceRequest {
 
 impl<B> AnswerHead for HttpResponse<B> {
     fn status(&self) -> u16 {
-        HttpResponse::status(self).as_u16()
+        Self::status(self).as_u16()
     }
 
     fn header(&self, name: &str) -> impl Iterator<Item = &[u8]> {
@@ -371,7 +368,7 @@ impl<B> AnswerHead for HttpResponse<B> {
 }
 
 impl<B> Future for FlightFuture<B> {
-    type Output = Result<ServiceResponse<GuardBody<B>>, Error>;
+    type Output = Answered<B>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.0.as_mut().poll(cx)
