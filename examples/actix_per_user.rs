@@ -1,8 +1,8 @@
 //! One request at a time for each user, in actix-web: a user who asks for more is told to come back later, others are
 //! unaffected.
 //!
-//! Run it: `cargo run --example actix_per_user`. `PORT` (default 3000, 0 for any) and `HOLD_MS` (default 300) change where
-//! it listens and how long its handler takes.
+//! Run it: `cargo run --example actix_per_user`. `PORT` (default 3000, 0 for any) and `HOLD_MS` (default 300) change
+//! where it listens and how long its handler takes.
 //!
 //! Try it, the first three in terminals of their own at once:
 //!

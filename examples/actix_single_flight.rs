@@ -1,8 +1,8 @@
 //! Work done once for all who ask for it at the same time, in actix-web: a whole answer by a middleware, and a value by
 //! hand.
 //!
-//! Run it: `cargo run --example actix_single_flight`. `PORT` (default 3000, 0 for any) and `HOLD_MS` (default 2000) change
-//! where it listens and how long its handlers take.
+//! Run it: `cargo run --example actix_single_flight`. `PORT` (default 3000, 0 for any) and `HOLD_MS` (default 2000)
+//! change where it listens and how long its handlers take.
 //!
 //! Try it:
 //!

@@ -568,7 +568,7 @@ impl Lanes {
         }
     }
 
-    /// With one of a user inside and `waiting` in the user's queue, the user's next is refused, and another user is not.
+    /// With one of a user inside and `waiting` in that user's queue, the user's next is refused, another user is not.
     async fn refuse_while_one_is_inside(&self, options: GuardOptions, waiting: usize, status: u16, kind: &str) {
         let server = Server::start(self.app(options));
         let inside = server.work_for("ada");
