@@ -1,39 +1,33 @@
 //! The guard in actix-web, on real servers with two workers, asked over real sockets.
 
+#[path = "support/actix.rs"]
+mod actix;
 #[path = "support/client.rs"]
 mod client;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, mpsc};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use actix_web::body::{MessageBody, SizedStream, to_bytes};
-use actix_web::dev::ServerHandle;
 use actix_web::http::StatusCode;
 use actix_web::http::header::CONTENT_TYPE;
 use actix_web::web::{Bytes, PayloadConfig, ServiceConfig, delete, get, post, put, resource, route, scope};
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer, rt, test};
-use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, test};
 use futures::future::{join_all, ready};
 use futures::stream;
 use onelane::web::actix::GuardMiddleware;
 use onelane::web::{GuardOptions, GuardSource, Guarded, Hold, OnDisconnect, Refusal};
 use onelane::{AcquireError, EndpointGuard, Queue, SharedGuard};
 use reqwest::{Method, Response};
-use serde_json::{Value, json};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
+use actix::{GET, LARGE, Server, Streams, Work, assert_problem, chunk, lock};
 use client::{Leave, RawClient, eventually, web_client};
-
-/// More than the buffers of both kernels and both processes hold, so that who does not read it holds up its writer.
-const LARGE: usize = 16 << 20;
 
 mod one_guard {
     use super::*;
@@ -487,6 +481,27 @@ mod disconnect {
         assert_eq!(server.get("/").await.expect("no panic").status(), 200);
         let stats = guard.stats();
         assert_eq!((stats.finished_detached, stats.detached, stats.held, stats.granted), (0, 0, 0, 3));
+    }
+
+    /// actix-web runs on `#[tokio::main]` too, without a system of its own.
+    #[tokio::test]
+    async fn handler_finishes_without_its_client_on_a_server_in_tokios_runtime() {
+        let (guard, work) = (Arc::new(EndpointGuard::new("tokio")), Arc::new(Work::default()));
+        let server = Server::serve_in_tokio({
+            let app = guarded(&guard, GuardOptions::new(), &work);
+            move || {
+                let server = HttpServer::new(move || App::new().configure(app.clone())).workers(2).disable_signals();
+                let server = server.bind("127.0.0.1:0").expect("a port is free");
+                (server.addrs()[0], server.run())
+            }
+        });
+        let leaver = RawClient::send(server.address, GET).await;
+        eventually("the handler runs", || work.inside() == 1).await;
+        leaver.leave(Leave::Rst).await;
+        eventually("it goes on alone", || guard.stats().detached == 1).await;
+        work.let_finish(1);
+        eventually("it has finished", || guard.stats().finished_detached == 1).await;
+        assert_eq!((work.finished(), work.cut(), guard.stats().held), (1, 0, 0));
     }
 
     #[tokio::test]
@@ -1008,133 +1023,8 @@ mod nested {
     }
 }
 
-const GET: &str = "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
-
 fn post_of(length: usize) -> String {
     format!("POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n{}", "x".repeat(length))
-}
-
-/// A server in threads of its own, on a port of its own. Dropping it stops it.
-struct Server {
-    address: SocketAddr,
-    handle: ServerHandle,
-}
-
-impl Server {
-    /// With two workers, where a client that closes its connection is gone.
-    fn start(configure: impl Fn(&mut ServiceConfig) + Send + Clone + 'static) -> Self {
-        Self::start_with(2, false, configure)
-    }
-
-    fn start_with(
-        workers: usize,
-        half_closed: bool,
-        configure: impl Fn(&mut ServiceConfig) + Send + Clone + 'static,
-    ) -> Self {
-        let (started, starts) = mpsc::channel();
-        thread::spawn(move || {
-            let server = HttpServer::new(move || App::new().configure(configure.clone()))
-                .workers(workers)
-                .h1_allow_half_closed(half_closed)
-                .disable_signals()
-                .bind("127.0.0.1:0")
-                .expect("a port is free");
-            let address = server.addrs()[0];
-            rt::System::new().block_on(async move {
-                let running = server.run();
-                started.send(Self { address, handle: running.handle() }).expect("the test waits");
-                running.await.expect("it accepts until it is stopped");
-            });
-        });
-        starts.recv().expect("the server starts")
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
-    }
-
-    /// Gets, in a task of its own.
-    fn get(&self, path: &str) -> JoinHandle<Response> {
-        let url = self.url(path);
-        tokio::spawn(async move { web_client().get(url).send().await.expect("it answers") })
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // The order is given by the call. Waiting for it to be carried out would need a runtime.
-        drop(self.handle.stop(false));
-    }
-}
-
-/// What handlers do, for tests to count, and to hold up until they let it finish.
-struct Work {
-    counts: Mutex<Counts>,
-    may_finish: Semaphore,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Counts {
-    inside: usize,
-    most_inside: usize,
-    started: usize,
-    finished: usize,
-}
-
-impl Default for Work {
-    fn default() -> Self {
-        Self { counts: Mutex::default(), may_finish: Semaphore::new(0) }
-    }
-}
-
-impl Work {
-    async fn run(&self) {
-        struct Leave<'a>(&'a Work);
-        impl Drop for Leave<'_> {
-            fn drop(&mut self) {
-                lock(&self.0.counts).inside -= 1;
-            }
-        }
-
-        {
-            let mut counts = lock(&self.counts);
-            counts.started += 1;
-            counts.inside += 1;
-            counts.most_inside = counts.most_inside.max(counts.inside);
-        }
-        let _leave = Leave(self);
-        // Long enough for others to come in beside it, if they are let in.
-        sleep(Duration::from_millis(2)).await;
-        self.may_finish.acquire().await.expect("it is never closed").forget();
-        lock(&self.counts).finished += 1;
-    }
-
-    /// Lets so many runs, of those that go on or are to come, finish.
-    fn let_finish(&self, runs: usize) {
-        self.may_finish.add_permits(runs);
-    }
-
-    fn inside(&self) -> usize {
-        lock(&self.counts).inside
-    }
-
-    fn most_inside(&self) -> usize {
-        lock(&self.counts).most_inside
-    }
-
-    fn started(&self) -> usize {
-        lock(&self.counts).started
-    }
-
-    fn finished(&self) -> usize {
-        lock(&self.counts).finished
-    }
-
-    /// Runs that were dropped before their end.
-    fn cut(&self) -> usize {
-        let counts = *lock(&self.counts);
-        counts.started - counts.finished - counts.inside
-    }
 }
 
 /// An app whose every route does `work` behind `guard`.
@@ -1171,44 +1061,4 @@ fn answering(
         let middleware = GuardMiddleware::with_options(guard.clone(), options.clone());
         config.service(scope("").wrap(middleware).default_service(route().to(handler)));
     }
-}
-
-type Chunk = io::Result<Bytes>;
-
-fn chunk(text: &'static str) -> Chunk {
-    Ok(Bytes::from(text))
-}
-
-/// Bodies that the test writes, in the order in which they were opened.
-#[derive(Clone, Default)]
-struct Streams(Arc<Mutex<VecDeque<UnboundedReceiver<Chunk>>>>);
-
-impl Streams {
-    fn open(&self) -> UnboundedSender<Chunk> {
-        let (parts, body) = unbounded();
-        lock(&self.0).push_back(body);
-        parts
-    }
-
-    fn take(&self) -> UnboundedReceiver<Chunk> {
-        lock(&self.0).pop_front().expect("the test opens a stream for each request")
-    }
-}
-
-/// Checks status, headers and members of a refusal, and returns its body.
-async fn assert_problem(response: Response, status: u16, retry_after: Option<&str>, kind: &str) -> Value {
-    assert_eq!(response.status(), status);
-    assert_eq!(response.headers()[CONTENT_TYPE.as_str()], "application/problem+json");
-    let said = response.headers().get("retry-after").map(|value| value.to_str().expect("it is ASCII"));
-    assert_eq!(said, retry_after);
-    let problem: Value = response.json().await.expect("a problem is JSON");
-    let members: Vec<_> = problem.as_object().expect("a problem is an object").keys().map(String::as_str).collect();
-    assert_eq!(members, ["detail", "status", "title", "type"]);
-    assert_eq!((&problem["type"], &problem["status"]), (&json!(kind), &json!(status)));
-    assert!(problem["title"].is_string() && problem["detail"].is_string(), "{problem:#}");
-    problem
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("nobody panics while holding it")
 }

@@ -32,6 +32,12 @@ impl Scope {
         Self { is_nested: around.is_some_and(Self::push) }
     }
 
+    /// The lane that was entered last.
+    #[cfg(feature = "actix-web")]
+    pub(crate) fn innermost() -> Option<ScopeId> {
+        ENTERED.try_with(|entered| entered.borrow().last().copied()).unwrap_or(None)
+    }
+
     pub(crate) fn is_inside(id: ScopeId) -> bool {
         INNERMOST.get() == Some(id) || OUTER.try_with(|outer| outer.borrow().contains(&id)).unwrap_or(false)
     }

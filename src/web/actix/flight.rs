@@ -5,20 +5,21 @@ use std::fmt;
 use std::future::{Ready, ready};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use actix_web::Error;
 use actix_web::body::{BodySize, MessageBody, to_bytes_limited};
-use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
-use actix_web::http::StatusCode;
+use actix_web::dev::{ResponseHead, Service, ServiceRequest, ServiceResponse, Transform};
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
-use actix_web::rt::{self, System, task::JoinHandle};
+use actix_web::rt::{self, task::JoinHandle};
 use actix_web::web::Bytes;
-use actix_web::{HttpRequest, HttpResponse, http::Version};
+use actix_web::{HttpRequest, HttpResponse};
 
 use super::body::GuardBody;
 use super::response::response;
+use super::worker::can_spawn;
+use crate::guard::scope::{Scope, ScopeId};
 use crate::guard::{FlightStats, SingleFlight};
 use crate::web::flight::{ALONE, AnswerHead, Bypass, COLLAPSED, FlightKey, LED, RequestHead, is_shareable};
 use crate::web::{FlightOptions, Refusal};
@@ -58,7 +59,9 @@ pub struct FlightService<S> {
 /// A request that may share its answer. Made by [`FlightService`].
 ///
 /// Dropped, it gives up its share: the others get the answer all the same, and if there are none, the handler is dropped.
-pub struct FlightFuture<B>(Pin<Box<dyn Future<Output = Result<ServiceResponse<GuardBody<B>>, Error>>>>);
+pub struct FlightFuture<B>(Pin<Box<dyn Future<Output = Answered<B>>>>);
+
+type Answered<B> = Result<ServiceResponse<GuardBody<B>>, Error>;
 
 /// What one middleware and all services behind it share.
 struct Flights {
@@ -85,9 +88,7 @@ enum Landing {
 
 /// An answer that everyone may have.
 struct Answer {
-    status: StatusCode,
-    version: Version,
-    headers: Vec<(HeaderName, HeaderValue)>,
+    head: ResponseHead,
     body: Bytes,
 }
 
@@ -190,15 +191,10 @@ impl Flights {
         };
         let key = FlightKey::of(request, extra.as_deref(), &self.options)?;
         // Elsewhere, as in a test on a bare tokio runtime, there is nothing for a handler to go on on.
-        (System::try_current().is_some() && !self.bypass.remembers(&key)).then_some(key)
+        (can_spawn() && !self.bypass.remembers(&key)).then_some(key)
     }
 
-    async fn fly<S, B>(
-        &self,
-        key: FlightKey,
-        inner: Rc<S>,
-        request: ServiceRequest,
-    ) -> Result<ServiceResponse<GuardBody<B>>, Error>
+    async fn fly<S, B>(&self, key: FlightKey, inner: Rc<S>, request: ServiceRequest) -> Answered<B>
     where
         S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
         B: MessageBody + 'static,
@@ -208,9 +204,17 @@ impl Flights {
         let lead = || {
             let request = unserved.take().expect("a run is begun once");
             let (inner, own, options) = (Rc::clone(&inner), Rc::clone(&own), self.options.clone());
+            let run = Arc::new(OnceLock::new());
+            let handler = async move { land(inner.call(request).await, &own, &options).await };
             // The handler can't leave this worker; what waits for it can be polled by any.
-            let task = rt::spawn(async move { land(inner.call(request).await, &own, &options).await });
-            async move { Ok(Local(task).await) }
+            let task = rt::spawn(Inside { run: Arc::clone(&run), handler: Box::pin(handler) });
+            async move {
+                // This is polled within the run, for the first time before the task is.
+                if let Some(scope) = Scope::innermost() {
+                    run.get_or_init(|| scope);
+                }
+                Ok(Local(task).await)
+            }
         };
         let landing = self.flight.run(key.clone(), lead).await;
         let left = own.borrow_mut().take();
@@ -241,6 +245,21 @@ impl Flights {
         if matches!(landing, Landing::Own) {
             self.bypass.remember(key);
         }
+    }
+}
+
+/// A handler, inside the run that it is the work of, so that the same run in it is refused instead of waited for.
+struct Inside<F> {
+    run: Arc<OnceLock<ScopeId>>,
+    handler: Pin<Box<F>>,
+}
+
+impl<F: Future> Future for Inside<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let _scope = self.run.get().map(|run| Scope::enter(*run));
+        self.handler.as_mut().poll(cx)
     }
 }
 
@@ -293,8 +312,7 @@ where
     let (head, body) = response.into_parts();
     match to_bytes_limited(body, usize::try_from(size).unwrap_or(usize::MAX)).await {
         Ok(Ok(body)) if body.len() as u64 == size => {
-            let headers = head.headers().iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-            let answer = Answer { status: head.status(), version: head.head().version, headers, body };
+            let answer = Answer { head: head.head().clone(), body };
             keep(Left::Request(request), Landing::Shared(Arc::new(answer)))
         }
         _ => Landing::Broken,
@@ -303,11 +321,9 @@ where
 
 impl Answer {
     fn response<B: MessageBody>(&self, cache_status: &'static str) -> HttpResponse<GuardBody<B>> {
-        let mut response = HttpResponse::new(self.status).set_body(GuardBody::whole(self.body.clone()));
-        response.head_mut().version = self.version;
-        for (name, value) in &self.headers {
-            response.headers_mut().append(name.clone(), value.clone());
-        }
+        let mut response = HttpResponse::new(self.head.status).set_body(GuardBody::whole(self.body.clone()));
+        // All of it: the reason, and whether the connection is to end, show nowhere else.
+        *response.head_mut() = self.head.clone();
         tell(response.headers_mut(), cache_status);
         response
     }
@@ -325,7 +341,7 @@ fn tell(headers: &mut HeaderMap, cache_status: &'static str) {
 
 impl RequestHead for ServiceRequest {
     fn method(&self) -> &str {
-        ServiceRequest::method(self).as_str()
+        Self::method(self).as_str()
     }
 
     fn target(&self) -> [&[u8]; 3] {
@@ -343,7 +359,7 @@ impl RequestHead for ServiceRequest {
 
 impl<B> AnswerHead for HttpResponse<B> {
     fn status(&self) -> u16 {
-        HttpResponse::status(self).as_u16()
+        Self::status(self).as_u16()
     }
 
     fn header(&self, name: &str) -> impl Iterator<Item = &[u8]> {
@@ -352,7 +368,7 @@ impl<B> AnswerHead for HttpResponse<B> {
 }
 
 impl<B> Future for FlightFuture<B> {
-    type Output = Result<ServiceResponse<GuardBody<B>>, Error>;
+    type Output = Answered<B>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.0.as_mut().poll(cx)

@@ -11,10 +11,11 @@ use actix_web::Error;
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse};
 use actix_web::http::{Method, StatusCode};
-use actix_web::rt::{self, System};
+use actix_web::rt;
 
 use super::body::GuardBody;
 use super::response::response;
+use super::worker::can_spawn;
 use crate::guard::acquire::Acquiring;
 use crate::guard::inside::Inside;
 use crate::guard::permit::Held;
@@ -174,7 +175,7 @@ where
         if let Some(inside) = self.take_inside()
             && finishes
             // Elsewhere, as in a test on a bare tokio runtime, there is nothing to go on on: it would panic.
-            && System::try_current().is_some()
+            && can_spawn()
             && let Some(detached) = inside.detach(Some(max_run))
         {
             rt::spawn(detached);

@@ -62,6 +62,7 @@ mod flight;
 mod future;
 mod middleware;
 mod response;
+mod worker;
 
 pub use self::body::GuardBody;
 pub use self::extract::GuardedFuture;

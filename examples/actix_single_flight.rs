@@ -1,0 +1,89 @@
+//! Work done once for all who ask for it at the same time, in actix-web: a whole answer by a middleware, and a value by
+//! hand.
+//!
+//! Run it: `cargo run --example actix_single_flight`. `PORT` (default 3000, 0 for any) and `HOLD_MS` (default 2000)
+//! change where it listens and how long its handlers take.
+//!
+//! Try it:
+//!
+//! ```text
+//! curl -i localhost:3000/report & curl -i localhost:3000/report & wait     # one run; Cache-Status: … collapsed
+//! curl localhost:3000/report -H 'x-user: ada' & curl localhost:3000/report -H 'x-user: grace' & wait  # two runs
+//! curl localhost:3000/square/12 & curl localhost:3000/square/12 & wait     # 144 144, in one run
+//! curl -i localhost:3000/square/2000                                       # 422: the work's own error
+//! curl localhost:3000/stats
+//! ```
+
+#![allow(clippy::print_stdout, reason = "it shows on stdout what happens when")]
+
+use std::env;
+use std::time::Duration;
+
+use actix_web::error::{ErrorInternalServerError, ErrorUnprocessableEntity};
+use actix_web::rt::time::sleep;
+use actix_web::web::{Data, Json, Path, get, resource};
+use actix_web::{App, Error, HttpRequest, HttpServer};
+use onelane::web::FlightOptions;
+use onelane::web::actix::FlightMiddleware;
+use onelane::{FlightError, SingleFlight};
+use serde_json::{Value, json};
+
+static SQUARES: SingleFlight<u64, u64, TooLarge> = SingleFlight::new("squares");
+
+/// What the work may come to instead of a square.
+#[derive(Debug)]
+struct TooLarge(u64);
+
+/// The middleware shares its answers, so it needs no word about it.
+async fn report(request: HttpRequest) -> String {
+    let user = request.headers().get("x-user").and_then(|user| user.to_str().ok()).unwrap_or("everyone");
+    println!("report for {user}");
+    hold().await;
+    format!("the report for {user}")
+}
+
+async fn square(n: Path<u64>) -> Result<String, Error> {
+    let n = n.into_inner();
+    let square = SQUARES.run(n, move || compute(n)).await;
+    square.map(|square| square.to_string()).map_err(|error| match error {
+        FlightError::Failed(too_large) => ErrorUnprocessableEntity(format!("{} is too large", too_large.0)),
+        _ => ErrorInternalServerError(error.to_string()),
+    })
+}
+
+async fn compute(n: u64) -> Result<u64, TooLarge> {
+    println!("square of {n}");
+    hold().await;
+    if n > 1000 { Err(TooLarge(n)) } else { Ok(n * n) }
+}
+
+async fn hold() {
+    let millis = env::var("HOLD_MS").ok().and_then(|millis| millis.parse().ok()).unwrap_or(2000);
+    sleep(Duration::from_millis(millis)).await;
+}
+
+/// Of the reports and the squares together.
+async fn stats(reports: Data<FlightMiddleware>) -> Json<Value> {
+    let (reports, squares) = (reports.stats(), SQUARES.stats());
+    Json(json!({ "runs": reports.runs + squares.runs, "shared": reports.shared + squares.shared }))
+}
+
+#[actix_web::main]
+async fn main() -> std::io::Result<()> {
+    // The report is for its user: a key without the user would hand one user's report to another. A real service takes
+    // the user from its authentication rather than from a header that anybody can set: see `FlightMiddleware::keyed`.
+    // It is made out here, so that all workers share.
+    let shared = FlightMiddleware::with_options("reports", FlightOptions::new().key_header("x-user"));
+    let app = move || {
+        App::new()
+            .app_data(Data::new(shared.clone()))
+            .service(resource("/report").wrap(shared.clone()).route(get().to(report)))
+            .route("/square/{n}", get().to(square))
+            .route("/stats", get().to(stats))
+    };
+    let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
+    // Not half closed: a client that closes its connection is gone, and what nobody waits for any more is dropped.
+    let server = HttpServer::new(app).h1_allow_half_closed(false).bind(format!("127.0.0.1:{port}"))?;
+    println!("listening on http://{}", server.addrs()[0]);
+    server.run().await
+}
