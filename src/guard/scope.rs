@@ -35,7 +35,7 @@ impl Scope {
     /// The lane that was entered last.
     #[cfg(feature = "actix-web")]
     pub(crate) fn innermost() -> Option<ScopeId> {
-        ENTERED.try_with(|entered| entered.borrow().last().copied()).unwrap_or(None)
+        INNERMOST.get()
     }
 
     pub(crate) fn is_inside(id: ScopeId) -> bool {
