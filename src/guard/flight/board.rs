@@ -173,10 +173,11 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
         rest
     }
 
-    /// The work has ended in its first poll, and its pilot is the only caller that it ever had: the run is gone. `None` if
-    /// it isn't so.
+    /// The work has ended, and its pilot is the only caller that it ever had: the run is gone. `None` if it isn't so.
+    ///
+    /// The waker is the pilot's.
     #[inline]
-    pub(crate) fn land_alone(&self, index: u32) -> Option<Relic<K, Run<W, O>>> {
+    pub(crate) fn land_alone(&self, index: u32) -> Option<(Relic<K, Run<W, O>>, Option<Waker>)> {
         let mut runs = lock(&self.runs);
         let run = runs.value(index);
         if !run.is_of_one() {
@@ -184,7 +185,8 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
         }
         self.uncount(run);
         self.tally.callers.subtract_alone(1);
-        Some(runs.dissolve(index))
+        let waker = run.leave_seat(Seat::FIRST);
+        Some((runs.dissolve(index), waker))
     }
 
     /// The work has ended with `result`, which `share` makes an outcome if others want it. The pilot has no share in the

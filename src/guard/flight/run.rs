@@ -57,10 +57,10 @@ impl<W, O> Run<W, O> {
         Self { state: State::Out, driver, callers: 1, first: None, company: None, is_counted: true }
     }
 
-    /// Nobody else has a share in it, or ever had, and nobody is to be woken.
+    /// Nobody but the caller that began it has a share in it, or ever had.
     #[inline]
     pub(super) fn is_of_one(&self) -> bool {
-        self.callers == 1 && self.company.is_none() && self.first.is_none()
+        self.callers == 1 && self.company.is_none()
     }
 
     /// Nobody has a share in it any more, and its work is gone.

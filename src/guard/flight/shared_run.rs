@@ -182,6 +182,11 @@ where
         let poll = work.poll_in_span(cx);
         drop(scope);
         if let Poll::Ready(outcome) = poll {
+            let is_counted = matches!(outcome, Err(FlightError::Panicked { .. }));
+            if !is_counted && runs.board(aboard.spot).land_alone(aboard.spot.index()).is_some() {
+                self.aboard = None;
+                return Poll::Ready(outcome);
+            }
             return Poll::Ready(self.land(aboard, outcome));
         }
         self.put_back(aboard, work, cx);
