@@ -198,16 +198,16 @@ impl<K: Eq> Shard<K> {
         turns
     }
 
-    /// Refuses who waits and who comes.
-    pub(crate) fn close(&self, terms: Terms<'_>) {
+    /// Refuses who waits and who comes. Returns those that waited: wake them once every shard is closed, as a waker may
+    /// panic.
+    pub(crate) fn close(&self, terms: Terms<'_>) -> Vec<Waker> {
         let mut wakers = Vec::new();
         let mut lanes = lock(&self.lanes);
         self.is_closed.store(true, Ordering::Relaxed);
         for index in lanes.table.indices() {
             wakers.extend(self.turns(&mut lanes, terms, index, |turns| turns.close()));
         }
-        drop(lanes);
-        wake_all(wakers);
+        wakers
     }
 
     pub(crate) fn is_closed(&self) -> bool {
