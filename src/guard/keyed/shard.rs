@@ -8,6 +8,13 @@
 //! 3. Keys are hashed outside of the mutex and dropped outside of it. They are compared under it: no panic of `Eq` leaves
 //!    anything half-done, as it comes before the first change.
 
+#[cfg(all(test, loom))]
+#[path = "loom_tests.rs"]
+mod loom_tests;
+#[cfg(all(test, not(loom)))]
+#[path = "property_tests.rs"]
+mod property_tests;
+
 use std::task::Waker;
 
 use tokio::time::Instant;
