@@ -18,7 +18,7 @@ use crate::guard::blocking;
 use crate::guard::core::{Core, Gate, HasCore};
 use crate::guard::error::AcquireError;
 use crate::guard::keys::Sharded;
-use crate::guard::lane::{Rules, Snapshot};
+use crate::guard::lane::{Rules, Snapshot, wake_all};
 use crate::guard::permit::Held;
 use crate::guard::shared::SharedKeyedGuard;
 use crate::guard::stats::GuardStats;
@@ -259,12 +259,9 @@ impl<K: Hash + Eq> KeyedGuard<K> {
     ///
     /// Holders finish. Closing twice is the same as closing once; a guard does not open again.
     pub fn close(&self) {
-        for shard in self.keys().iter() {
-            shard.close(self.terms());
-        }
-        if self.is_drained() {
-            self.core.drained.notify_waiters();
-        }
+        let waited: Vec<_> = self.keys().iter().flat_map(|shard| shard.close(self.terms())).collect();
+        self.announce_if_drained();
+        wake_all(waited);
     }
 
     /// Waits until the guard is closed and the last permit has come back, as
@@ -339,6 +336,13 @@ impl<K: Hash + Eq> KeyedGuard<K> {
         let turns = self.shards().map(|shard| shard.expire_all(self.terms(), limit, now)).sum();
         if turns > 0 {
             self.core.count_expired(turns);
+            self.announce_if_drained();
+        }
+    }
+
+    fn announce_if_drained(&self) {
+        if self.is_drained() {
+            self.core.drained.notify_waiters();
         }
     }
 }

@@ -8,6 +8,13 @@
 //! 3. Keys are hashed outside of the mutex and dropped outside of it. They are compared under it: no panic of `Eq` leaves
 //!    anything half-done, as it comes before the first change.
 
+#[cfg(all(test, loom))]
+#[path = "loom_tests.rs"]
+mod loom_tests;
+#[cfg(all(test, not(loom)))]
+#[path = "property_tests.rs"]
+mod property_tests;
+
 use std::task::Waker;
 
 use tokio::time::Instant;
@@ -198,16 +205,16 @@ impl<K: Eq> Shard<K> {
         turns
     }
 
-    /// Refuses who waits and who comes.
-    pub(crate) fn close(&self, terms: Terms<'_>) {
+    /// Refuses who waits and who comes. Returns those that waited: wake them once every shard is closed, as a waker may
+    /// panic.
+    pub(crate) fn close(&self, terms: Terms<'_>) -> Vec<Waker> {
         let mut wakers = Vec::new();
         let mut lanes = lock(&self.lanes);
         self.is_closed.store(true, Ordering::Relaxed);
         for index in lanes.table.indices() {
             wakers.extend(self.turns(&mut lanes, terms, index, |turns| turns.close()));
         }
-        drop(lanes);
-        wake_all(wakers);
+        wakers
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -8,6 +8,10 @@
 //!
 //! The first entry stands in the table itself: a shard seldom has a second one, and then it allocates nothing.
 
+#[cfg(all(test, not(loom)))]
+#[path = "property_tests.rs"]
+mod property_tests;
+
 use std::mem;
 
 use hashbrown::HashTable;
