@@ -7,6 +7,7 @@
 mod http;
 
 mod http2;
+mod keyed;
 mod leaving_while_running;
 mod leaving_while_waiting;
 mod listener;
