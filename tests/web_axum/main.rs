@@ -6,6 +6,7 @@
 #[path = "../support/http.rs"]
 mod http;
 
+mod flight;
 mod http2;
 mod keyed;
 mod leaving_while_running;
