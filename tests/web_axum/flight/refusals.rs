@@ -98,3 +98,16 @@ async fn on_refusal_sees_why_and_can_change_every_part() {
     let seen = seen.lock().expect("no panic");
     assert_eq!(*seen, [(RefusalReason::Flight(FlightError::TooManyWaiters), 503, true)]);
 }
+
+/// It would be in no request, and so tell no two users apart.
+#[test]
+#[should_panic(expected = "\"x-user \" is no header name")]
+fn key_header_that_is_no_header_name_is_a_mistake() {
+    let _ = FlightOptions::new().key_header("x-user ");
+}
+
+#[test]
+#[should_panic(expected = "a wait_timeout of zero")]
+fn wait_timeout_of_zero_is_a_mistake() {
+    let _ = FlightOptions::new().wait_timeout(Duration::ZERO);
+}
