@@ -81,11 +81,13 @@ type Own<R, E> = Arc<Mutex<Option<Result<Response<R>, E>>>>;
 
 impl<K> FlightLayerFor<K> {
     /// Shares the answers of services, with the default [options](FlightOptions). `name` appears in [`stats`](Self::stats).
+    #[must_use]
     pub fn new(name: &'static str) -> Self {
         Self::with_options(name, FlightOptions::new())
     }
 
     /// Shares the answers of services.
+    #[must_use]
     pub fn with_options(name: &'static str, options: FlightOptions) -> Self {
         Self::of(name, options, None)
     }

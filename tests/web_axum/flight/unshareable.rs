@@ -144,11 +144,13 @@ struct Pieces {
 }
 
 impl Pieces {
-    fn new<const N: usize>(size: u64, pieces: [Result<&'static str, io::ErrorKind>; N]) -> Body {
+    fn body<const N: usize>(size: u64, pieces: [Result<&'static str, io::ErrorKind>; N]) -> Body {
         let pieces = pieces.into_iter().map(|piece| piece.map(Bytes::from).map_err(io::Error::from)).collect();
         Body::new(Self { pieces, size })
     }
 }
+
+type MakeBody = fn() -> Body;
 
 impl http_body::Body for Pieces {
     type Data = Bytes;
@@ -166,7 +168,7 @@ impl http_body::Body for Pieces {
 #[tokio::test]
 async fn body_in_several_pieces_of_known_size_is_shared_as_a_whole() {
     let site =
-        Site::answering(FlightOptions::new(), |_| Pieces::new(9, [Ok("one"), Ok(""), Ok("two"), Ok("six")])).await;
+        Site::answering(FlightOptions::new(), |_| Pieces::body(9, [Ok("one"), Ok(""), Ok("two"), Ok("six")])).await;
     let mut clients = site.send(&[http::get("/"), http::get("/"), http::get("/")]).await;
     site.probe.let_go(1);
     for (client, part) in clients.iter_mut().zip([Led, Collapsed, Collapsed]) {
@@ -178,10 +180,10 @@ async fn body_in_several_pieces_of_known_size_is_shared_as_a_whole() {
 
 #[tokio::test]
 async fn body_that_breaks_off_is_a_problem_for_who_began_the_run_and_the_others_are_served_alone() {
-    let broken: [(&str, fn() -> Body); 3] = [
-        ("it fails", || Pieces::new(9, [Ok("one"), Err(io::ErrorKind::BrokenPipe)])),
-        ("it is too short", || Pieces::new(9, [Ok("one"), Ok("two")])),
-        ("it is too long", || Pieces::new(3, [Ok("one"), Ok("two")])),
+    let broken: [(&str, MakeBody); 3] = [
+        ("it fails", || Pieces::body(9, [Ok("one"), Err(io::ErrorKind::BrokenPipe)])),
+        ("it is too short", || Pieces::body(9, [Ok("one"), Ok("two")])),
+        ("it is too long", || Pieces::body(3, [Ok("one"), Ok("two")])),
     ];
     for (what, broken) in broken {
         let answer = move |run| if run == 1 { broken() } else { Body::from("whole") };
