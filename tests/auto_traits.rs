@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
 #![allow(dead_code, reason = "of the probe's two answers, one is used for each type")]
 
+use std::cell::Cell;
 use std::fmt::Debug;
 use std::future::{Pending, Ready, ready};
 use std::marker::{PhantomData, PhantomPinned};
@@ -16,10 +17,15 @@ use ::axum::routing::Route;
 use bytes::Bytes;
 use http_body_util::Full;
 use onelane::web::axum::{WatchedListener, WatchedStream};
-use onelane::web::{ClientLink, GuardOptions, Guarded, Refusal, RefusalReason, actix, axum, tower};
+use onelane::web::{
+    ClientLink, FlightOptions, GuardOptions, Guarded, Hold, KeyKind, LaneKey, OnDisconnect, Refusal, RefusalReason,
+    actix, axum, tower,
+};
 use onelane::{
-    Acquire, AcquireError, AcquireOwned, EndpointGuard, EndpointGuardBuilder, GuardStats, Order, OwnedPermit, Permit,
-    Queue, RetryEstimate, Run, RunToCompletion, SharedGuard,
+    Acquire, AcquireAll, AcquireError, AcquireKey, AcquireKeyOwned, AcquireOwned, EndpointGuard, EndpointGuardBuilder,
+    FlightError, FlightStats, GuardStats, KeyedGuard, KeyedGuardBuilder, KeyedPermit, KeyedPermits, Order,
+    OwnedKeyedPermit, OwnedPermit, Permit, Queue, RetryEstimate, Run, RunKeyed, RunKeyedToCompletion, RunToCompletion,
+    Shared, SharedGuard, SharedKeyedGuard, SharedRun, SingleFlight, SingleFlightBuilder,
 };
 
 /// Whether a type has a trait: the inherent constant, where its bound holds, goes before the one of the trait.
@@ -54,8 +60,9 @@ struct Local(Rc<()>);
 /// A future that stays at its place.
 struct Pinned(PhantomPinned);
 
-/// A future that can go to another thread, but not be looked at from there.
-struct Unshared(std::cell::Cell<u8>);
+/// A future, or a key, that can go to another thread, but not be looked at from there.
+#[derive(PartialEq, Eq, Hash)]
+struct Unshared(PhantomData<Cell<u8>>);
 
 macro_rules! never_ready {
     ($($name:ident)*) => {
@@ -93,7 +100,42 @@ fn public_types_are_send_sync_and_unpin_as_promised() {
         AcquireError: Send Sync Unpin;
         GuardStats: Send Sync Unpin;
         RetryEstimate: Send Sync Unpin;
+        SharedKeyedGuard<u64>: Send Sync Unpin;
+        Shared<Rc<()>>: no no Unpin;
+        Shared<Cell<u8>>: no no Unpin;
+        KeyedGuard<u64>: Send Sync Unpin;
+        KeyedGuard<Unshared>: Send Sync Unpin;
+        KeyedGuard<Rc<()>>: no no Unpin;
+        KeyedGuardBuilder<Rc<()>>: Send Sync Unpin;
+        KeyedPermit<'static, u64>: Send Sync Unpin;
+        KeyedPermit<'static, Unshared>: Send no Unpin;
+        OwnedKeyedPermit<u64>: Send Sync Unpin;
+        KeyedPermits<'static, u64>: Send Sync Unpin;
+        AcquireKey<'static, u64>: Send Sync Unpin;
+        AcquireKeyOwned<u64>: Send Sync Unpin;
+        AcquireAll<'static, u64>: Send Sync Unpin;
+        RunKeyed<'static, u64, Pending<()>>: Send Sync Unpin;
+        RunKeyed<'static, u64, Local>: no no Unpin;
+        RunKeyed<'static, u64, Pinned>: Send Sync no;
+        RunKeyedToCompletion<u64, Pending<()>>: Send Sync Unpin;
+        RunKeyedToCompletion<u64, Pinned>: Send Sync Unpin;
+        RunKeyedToCompletion<u64, Unshared>: Send no Unpin;
+        SingleFlight<u64, u64>: Send Sync Unpin;
+        SingleFlight<Unshared, u64, u8>: Send Sync Unpin;
+        SingleFlight<Rc<()>, u64>: no no Unpin;
+        SingleFlightBuilder<Local, Local, Local>: Send Sync Unpin;
+        SharedRun<'static, u64, u64, u8, fn() -> Unshared>: Send Sync Unpin;
+        SharedRun<'static, u64, u64, u8, Local>: no no Unpin;
+        FlightError<u64>: Send Sync Unpin;
+        FlightError<Cell<u8>>: no no Unpin;
+        FlightStats: Send Sync Unpin;
+        FlightOptions: Send Sync Unpin;
         GuardOptions: Send Sync Unpin;
+        Hold: Send Sync Unpin;
+        OnDisconnect: Send Sync Unpin;
+        KeyKind: Send Sync Unpin;
+        LaneKey<u64>: Send Sync Unpin;
+        LaneKey<Rc<()>>: no no Unpin;
         Refusal: Send Sync Unpin;
         RefusalReason: Send Sync Unpin;
         Guarded<Local>: Send Sync Unpin;
@@ -108,6 +150,15 @@ fn public_types_are_send_sync_and_unpin_as_promised() {
         tower::GuardBody<Full<Bytes>>: Send Sync Unpin;
         tower::HeldBody<Full<Bytes>>: Send Sync Unpin;
         tower::Replay<Full<Bytes>>: Send Sync Unpin;
+        axum::FlightLayer: Send Sync Unpin;
+        axum::AxumBody: Send Sync Unpin;
+        tower::FlightLayer: Send Sync Unpin;
+        tower::FlightService<Route, axum::AxumBody>: Send Sync Unpin;
+        tower::FlightFuture<Local, Local>: Send no Unpin;
+        tower::AnyBody: Send Sync Unpin;
+        actix::FlightMiddleware: Send Sync Unpin;
+        actix::FlightService<Local>: no no Unpin;
+        actix::FlightFuture<Bytes>: no no Unpin;
         actix::GuardMiddleware: Send Sync Unpin;
         actix::GuardService<Local>: no no Unpin;
         actix::GuardBody<Bytes>: no no Unpin;
@@ -135,6 +186,11 @@ fn what_is_owned_outlives_its_maker() {
     is_static(&Arc::clone(&guard).try_acquire_owned().unwrap());
     is_static(&Arc::clone(&guard).run_to_completion_owned(ready(())));
     is_static(&AcquireError::Closed);
+    let keyed = Arc::new(KeyedGuard::new("owned"));
+    is_static(&SharedKeyedGuard::from(&keyed));
+    is_static(&Arc::clone(&keyed).acquire_owned(1));
+    is_static(&Arc::clone(&keyed).try_acquire_owned(1).unwrap());
+    is_static(&Arc::clone(&keyed).run_to_completion_owned(1, ready(())));
 }
 
 #[test]
@@ -143,6 +199,9 @@ fn the_future_of_drained_can_be_sent() {
 
     let guard = EndpointGuard::new("drained");
     is_send(&guard.drained());
+    // Whatever the keys are to the threads that don't have them.
+    let keyed = KeyedGuard::<Unshared>::new("drained");
+    is_send(&keyed.drained());
 }
 
 #[test]
@@ -152,7 +211,7 @@ fn debug_names_the_type_and_the_guard() {
     let texts = [
         ("EndpointGuard", format!("{guard:?}")),
         ("EndpointGuardBuilder", format!("{:?}", EndpointGuard::builder("report"))),
-        ("SharedGuard", format!("{:?}", SharedGuard::from(&guard))),
+        ("Shared(EndpointGuard", format!("{:?}", SharedGuard::from(&guard))),
         ("Acquire", format!("{:?}", guard.acquire())),
         ("AcquireOwned", format!("{:?}", Arc::clone(&guard).acquire_owned())),
         ("Run", format!("{run:?}")),
@@ -165,4 +224,33 @@ fn debug_names_the_type_and_the_guard() {
         assert!(text.starts_with(name), "{text}");
         assert!(text.contains("report"), "{text}");
     }
+}
+
+#[test]
+fn debug_names_the_keyed_type_and_its_guard_and_no_key() {
+    const SECRET: &str = "a session's token";
+    let guard = Arc::new(KeyedGuard::<&str>::new("user"));
+    let flight = SingleFlight::<&str, u64>::new("user");
+    let texts = [
+        ("KeyedGuard", format!("{guard:?}")),
+        ("KeyedGuardBuilder", format!("{:?}", KeyedGuard::<&str>::builder("user"))),
+        ("Shared(KeyedGuard", format!("{:?}", SharedKeyedGuard::from(&guard))),
+        ("AcquireKey", format!("{:?}", guard.acquire(SECRET))),
+        ("AcquireKeyOwned", format!("{:?}", Arc::clone(&guard).acquire_owned(SECRET))),
+        ("RunKeyed", format!("{:?}", guard.run(SECRET, ready(())))),
+        ("RunKeyedToCompletion", format!("{:?}", Arc::clone(&guard).run_to_completion_owned(SECRET, ready(())))),
+        ("KeyedPermit", format!("{:?}", guard.try_acquire(SECRET).unwrap())),
+        ("OwnedKeyedPermit", format!("{:?}", Arc::clone(&guard).try_acquire_owned(SECRET).unwrap())),
+        ("SingleFlight", format!("{flight:?}")),
+        ("SingleFlightBuilder", format!("{:?}", SingleFlight::<&str, u64>::builder("user"))),
+        ("SharedRun", format!("{:?}", flight.run(SECRET, || ready(Ok(1))))),
+        ("FlightStats", format!("{:?}", flight.stats())),
+        ("FlightLayer", format!("{:?}", axum::FlightLayer::new("user"))),
+    ];
+    for (name, text) in texts {
+        assert!(text.starts_with(name), "{text}");
+        assert!(text.contains("user"), "{text}");
+        assert!(!text.contains(SECRET), "{text}");
+    }
+    assert!(format!("{:?}", guard.acquire_all([SECRET])).starts_with("AcquireAll"));
 }

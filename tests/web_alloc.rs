@@ -15,11 +15,13 @@ use axum::Router;
 use axum::body::Body;
 use axum::routing::get;
 use bytes::Bytes;
+use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::Full;
-use onelane::EndpointGuard;
+use onelane::web::LaneKey;
 use onelane::web::axum::GuardLayer;
 use onelane::web::tower::{self, GuardRequestBody};
+use onelane::{EndpointGuard, KeyedGuard};
 
 struct Counting;
 
@@ -97,6 +99,39 @@ fn guarded_request_allocates_once() {
     let mut guarded = tower::GuardLayer::new(&guard).layer(behind);
     let request = || Request::new(Full::default());
     assert_eq!(per_request(&mut guarded, request), per_request(&mut plain, request) + 1);
+}
+
+/// One for the guard and one for its lane, whose type the layer does not know; the key is the user's.
+#[test]
+fn keyed_request_allocates_once_more_than_a_guarded_one_beside_its_key() {
+    let guard = Arc::new(KeyedGuard::<u64>::new("tower"));
+    let answer = || async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("small"))) };
+    let mut plain = service_fn(move |_: Request<Full<Bytes>>| answer());
+    let behind = service_fn(move |_: Request<GuardRequestBody<Full<Bytes>>>| answer());
+    let request = || Request::new(Full::default());
+    let unguarded = per_request(&mut plain, request);
+
+    let mut keyed = tower::GuardLayer::keyed(&guard, |_: &Parts| Some(7)).layer(behind);
+    assert_eq!(per_request(&mut keyed, request), unguarded + 2);
+    let let_through = |_: &Parts| LaneKey::<u64>::LetThrough;
+    let mut let_through = tower::GuardLayer::keyed(&guard, let_through).layer(behind);
+    assert_eq!(per_request(&mut let_through, request), unguarded + 1);
+    assert!(guard.is_empty());
+}
+
+/// A request that comes alone, and leads: one that shares nothing pays for being able to.
+#[test]
+fn shared_answer_that_nobody_else_asks_for_costs_these_allocations() {
+    let answer = || async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("small"))) };
+    let mut plain = service_fn(move |_: Request<Full<Bytes>>| answer());
+    let behind = service_fn(move |_: Request<GuardRequestBody<Full<Bytes>>>| answer());
+    let get = || Request::new(Full::default());
+    let post = || Request::post("/").body(Full::default()).expect("it is a request");
+    let unshared = per_request(&mut plain, get);
+
+    let mut shared = tower::FlightLayer::new("tower").layer(behind);
+    assert_eq!(per_request(&mut shared, get), unshared + 10);
+    assert_eq!(per_request(&mut shared, post), unshared + 3, "one that is never shared");
 }
 
 /// In axum every layer costs boxes of its own. The guard's costs one more than one that does nothing.

@@ -1,5 +1,6 @@
 //! [`Shared`], a guard that outlives whoever uses it.
 
+use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -23,7 +24,6 @@ use super::{EndpointGuard, KeyedGuard};
 /// let of_an_arc = SharedGuard::from(Arc::new(EndpointGuard::new("export")));
 /// # assert_eq!((of_a_static.name(), of_an_arc.name()), ("report", "export"));
 /// ```
-#[derive(Debug)]
 pub struct Shared<T: 'static>(Share<T>);
 
 /// An [`EndpointGuard`] that outlives whoever uses it.
@@ -32,7 +32,6 @@ pub type SharedGuard = Shared<EndpointGuard>;
 /// A [`KeyedGuard`] that outlives whoever uses it.
 pub type SharedKeyedGuard<K> = Shared<KeyedGuard<K>>;
 
-#[derive(Debug)]
 enum Share<T: 'static> {
     Static(&'static T),
     Counted(Arc<T>),
@@ -96,6 +95,12 @@ impl<T> From<Arc<T>> for Shared<T> {
 impl<T> From<&Arc<T>> for Shared<T> {
     fn from(guard: &Arc<T>) -> Self {
         Self(Share::Counted(Arc::clone(guard)))
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Shared<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Shared").field(&&**self).finish()
     }
 }
 

@@ -187,8 +187,7 @@ impl Refusal {
     /// If `name` is no token of RFC 9110, or `value` is not visible ASCII.
     pub fn with_header(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Cow<'static, str>>) -> Self {
         let (name, value) = (name.into(), value.into());
-        let is_token = |c: u8| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c);
-        assert!(!name.is_empty() && name.bytes().all(is_token), "{name:?} is no header name");
+        assert!(is_header_name(&name), "{name:?} is no header name");
         assert!(value.bytes().all(|c| matches!(c, b' '..=b'~')), "{value:?} is no header value");
         self.headers.push((name, value));
         self
@@ -318,6 +317,12 @@ impl From<FlightError<Infallible>> for Refusal {
         let retry_after = is_overload.then_some(LEAST_RETRY_AFTER);
         Self::new(RefusalReason::Flight(error), status, kind, title, detail).with_retry_after(retry_after)
     }
+}
+
+/// Whether it is a token of RFC 9110.
+pub(super) fn is_header_name(name: &str) -> bool {
+    let is_token = |c: u8| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c);
+    !name.is_empty() && name.bytes().all(is_token)
 }
 
 fn whole_seconds(duration: Duration) -> Duration {

@@ -1,5 +1,7 @@
 //! [`RawClient`], a client whose bytes and departure are the test's choice, and waiting for what a test expects.
 
+#![allow(dead_code, reason = "each test binary uses its part of it")]
+
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 

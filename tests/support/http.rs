@@ -228,6 +228,13 @@ impl Client {
         }
     }
 
+    /// Reads until `text` has come.
+    pub(crate) async fn until(&mut self, text: &str) {
+        while !String::from_utf8_lossy(&self.unread).contains(text) {
+            self.receive().await;
+        }
+    }
+
     /// Reads until the server closes the connection, or breaks it off.
     pub(crate) async fn rest(&mut self) -> Vec<u8> {
         let Self { stream, unread } = self;

@@ -1,5 +1,7 @@
 //! [`Example`], an example of this crate running as a process of its own, with what it has printed so far.
 
+#![allow(dead_code, reason = "each test binary uses its part of it")]
+
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,6 @@
 //! HTTP/2: clients that give up a request, not their connection.
 
+use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use axum::Router;
 use axum::routing::any;
 use bytes::Bytes;
 use futures::future::join_all;
+use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper::client::conn::http2::{SendRequest, handshake};
@@ -23,7 +25,7 @@ use crate::http::{Listening, Probe, eventually, serve, soon};
 
 /// Runs a client's connection until the client closes it.
 #[derive(Clone, Debug, Default)]
-struct Connection(CancellationToken);
+pub(crate) struct Connection(CancellationToken);
 
 impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Connection {
     fn execute(&self, task: F) {
@@ -37,7 +39,10 @@ impl Connection {
     }
 }
 
-async fn connect(address: SocketAddr) -> (SendRequest<Full<Bytes>>, Connection) {
+pub(crate) async fn connect<B>(address: SocketAddr) -> (SendRequest<B>, Connection)
+where
+    B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
+{
     let stream = TcpStream::connect(address).await.expect("the server listens");
     let executor = Connection::default();
     let connected = handshake(executor.clone(), TokioIo::new(stream)).await;

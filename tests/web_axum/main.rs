@@ -6,7 +6,9 @@
 #[path = "../support/http.rs"]
 mod http;
 
+mod flight;
 mod http2;
+mod keyed;
 mod leaving_while_running;
 mod leaving_while_waiting;
 mod listener;

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::http::{self, Answer, Client, Leaving, Listening, Probe, bytes, eventually, serve};
 
-fn is_problem(answer: &Answer, status: u16, kind: &str) {
+pub(crate) fn is_problem(answer: &Answer, status: u16, kind: &str) {
     let problem = answer.json();
     assert_eq!((answer.status, &problem["status"], &problem["type"]), (status, &json!(status), &json!(kind)));
     assert_eq!(answer.header("content-type"), Some("application/problem+json"));

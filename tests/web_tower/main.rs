@@ -3,7 +3,9 @@
 #[path = "../support/http.rs"]
 mod sockets;
 
+mod flight;
 mod hyper_server;
+mod keyed;
 mod leaving;
 mod refusals;
 mod request_body;

@@ -52,3 +52,58 @@ impl fmt::Debug for Bypass {
         f.debug_struct("Bypass").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::web::FlightOptions;
+    use crate::web::flight::RequestHead;
+
+    struct Path(String);
+
+    impl RequestHead for Path {
+        fn method(&self) -> &str {
+            "GET"
+        }
+
+        fn target(&self) -> [&[u8]; 3] {
+            [b"", self.0.as_bytes(), b""]
+        }
+
+        fn header(&self, _: &str) -> impl Iterator<Item = &[u8]> {
+            std::iter::empty()
+        }
+    }
+
+    fn key(n: usize) -> FlightKey {
+        FlightKey::of(&Path(format!("/{n}")), None, &FlightOptions::new()).expect("it may share")
+    }
+
+    /// As if that time had passed.
+    fn later(mut bypass: Bypass, time: Duration) -> Bypass {
+        bypass.since = bypass.since.checked_sub(time).expect("the machine was not started just now");
+        bypass
+    }
+
+    #[test]
+    fn key_is_remembered_for_a_while_and_others_are_not() {
+        let bypass = Bypass::new();
+        assert!(!bypass.remembers(&key(0)), "nothing is known");
+        bypass.remember(&key(0));
+        assert!(bypass.remembers(&key(0)));
+        assert!((1..10_000).all(|n| !bypass.remembers(&key(n))), "not even those in its slot");
+        let bypass = later(bypass, REMEMBERED - Duration::from_secs(2));
+        assert!(bypass.remembers(&key(0)));
+        let bypass = later(bypass, Duration::from_secs(2));
+        assert!(!bypass.remembers(&key(0)), "it may be better now");
+    }
+
+    #[test]
+    fn many_keys_take_no_more_room_and_the_last_ones_are_remembered() {
+        let bypass = Bypass::new();
+        (0..10_000).for_each(|n| bypass.remember(&key(n)));
+        let remembered = (0..10_000).filter(|n| bypass.remembers(&key(*n))).count();
+        assert!((SLOTS / 2..=SLOTS).contains(&remembered), "{remembered} keys");
+        assert!(bypass.remembers(&key(9_999)));
+    }
+}

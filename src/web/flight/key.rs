@@ -72,3 +72,79 @@ fn part(key: &mut Vec<u8>, bytes: &[u8]) {
     key.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
     key.extend_from_slice(bytes);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A request's head, as any framework may have it.
+    struct Head {
+        target: [&'static str; 3],
+        headers: Vec<(&'static str, &'static str)>,
+    }
+
+    impl RequestHead for Head {
+        fn method(&self) -> &str {
+            "GET"
+        }
+
+        fn target(&self) -> [&[u8]; 3] {
+            self.target.map(str::as_bytes)
+        }
+
+        fn header(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+            let values = self.headers.iter().filter(move |(header, _)| header.eq_ignore_ascii_case(name));
+            values.map(|(_, value)| value.as_bytes())
+        }
+    }
+
+    fn key(target: [&'static str; 3], headers: &[(&'static str, &'static str)], extra: Option<&str>) -> FlightKey {
+        let options = FlightOptions::new().key_header("x-a").key_header("x-b");
+        let head = Head { target, headers: headers.to_vec() };
+        FlightKey::of(&head, extra.map(str::as_bytes), &options).expect("it may share")
+    }
+
+    #[test]
+    fn no_two_lists_of_parts_are_the_same_key() {
+        let target = ["host", "/", ""];
+        let keys = [
+            key(["ab", "c", ""], &[], None),
+            key(["a", "bc", ""], &[], None),
+            key(["a", "b", "c"], &[], None),
+            key(["", "abc", ""], &[], None),
+            key(target, &[], None),
+            key(target, &[], Some("")),
+            key(target, &[], Some("ab")),
+            key(target, &[("x-a", "ab")], None),
+            key(target, &[("x-b", "ab")], None),
+            key(target, &[("x-a", "a"), ("x-a", "b")], None),
+            key(target, &[("x-a", "a"), ("x-b", "b")], None),
+            key(target, &[("x-a", "")], None),
+            key(target, &[("x-a", ""), ("x-a", "")], None),
+            key(target, &[("x-a", "ab")], Some("ab")),
+            // A value that looks like another part with its length in front.
+            key(target, &[("x-a", "a\u{1}\0\0\0\0\0\0\0b")], None),
+        ];
+        for (i, one) in keys.iter().enumerate() {
+            for (j, other) in keys.iter().enumerate() {
+                assert_eq!(one == other, i == j, "{i} and {j}");
+                assert_eq!(one.fingerprint() == other.fingerprint(), i == j, "{i} and {j}");
+            }
+        }
+    }
+
+    #[test]
+    fn same_request_is_the_same_key_whatever_else_it_carries() {
+        let (target, headers) = (["host", "/", "q=1"], [("x-a", "1"), ("x-b", "2")]);
+        let more = [("X-B", "2"), ("user-agent", "curl"), ("X-A", "1"), ("content-length", "0")];
+        assert_eq!(key(target, &headers, None), key(target, &more, None));
+    }
+
+    #[test]
+    fn length_that_is_no_plain_zero_is_a_body() {
+        for length in ["1", "00", "", "0, 0", "x"] {
+            let head = Head { target: ["", "/", ""], headers: vec![("content-length", length)] };
+            assert_eq!(FlightKey::of(&head, None, &FlightOptions::new()), None, "{length:?}");
+        }
+    }
+}

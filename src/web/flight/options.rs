@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::FlightKey;
 use crate::guard::SingleFlight;
 use crate::web::Refusal;
+use crate::web::refusal::is_header_name;
 
 /// Which answers a flight layer or middleware shares, and with whom.
 ///
@@ -56,8 +57,14 @@ impl FlightOptions {
     ///
     /// An answer that varies by a header (`Vary`) which is neither named here nor [ignored](Self::ignore_header) is not
     /// shared.
+    ///
+    /// # Panics
+    ///
+    /// If `name` is no token of RFC 9110: no request has such a header, so it would tell nobody apart.
     pub fn key_header(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.key_headers.push(name.into());
+        let name = name.into();
+        assert!(is_header_name(&name), "{name:?} is no header name");
+        self.key_headers.push(name);
         self
     }
 

@@ -44,3 +44,67 @@ fn items(head: &impl AnswerHead, name: &str) -> impl Iterator<Item = String> {
         value.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect::<Vec<_>>()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Head<'a> {
+        status: u16,
+        headers: &'a [(&'static str, &'static [u8])],
+    }
+
+    impl AnswerHead for Head<'_> {
+        fn status(&self) -> u16 {
+            self.status
+        }
+
+        fn header(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+            self.headers.iter().filter(move |(header, _)| *header == name).map(|(_, value)| *value)
+        }
+    }
+
+    fn shares(status: u16, headers: &[(&'static str, &'static [u8])], size: Option<u64>) -> bool {
+        let options = FlightOptions::new().key_header("X-Key").max_body(10);
+        is_shareable(&Head { status, headers }, size, &options)
+    }
+
+    #[test]
+    fn body_is_shared_up_to_the_limit_and_only_if_its_size_is_known() {
+        assert!(shares(200, &[], Some(0)) && shares(200, &[], Some(10)));
+        assert!(!shares(200, &[], Some(11)) && !shares(200, &[], Some(u64::MAX)) && !shares(200, &[], None));
+    }
+
+    /// No service answers with 1xx, but `101` is what an upgrade comes to.
+    #[test]
+    fn status_decides_whether_an_answer_is_whole() {
+        let shared = [200, 201, 204, 301, 304, 404, 410, 429, 500, 503];
+        assert!(shared.into_iter().all(|status| shares(status, &[], Some(1))));
+        assert!([100, 101, 103, 206].into_iter().all(|status| !shares(status, &[], Some(1))));
+    }
+
+    #[test]
+    fn list_is_understood_however_it_is_written() {
+        let private: [&[u8]; 7] = [
+            b"private",
+            b",private",
+            b"\tPRIVATE ,",
+            b"a=1,,private",
+            b"private=\"x\"",
+            b"private = x",
+            b"a, no-store=1",
+        ];
+        for value in private {
+            assert!(!shares(200, &[("cache-control", value)], Some(1)), "{}", value.escape_ascii());
+        }
+        for value in [&b""[..], b" , ", b"privately", b"not-private", b"x=private", b"no-storey"] {
+            assert!(shares(200, &[("cache-control", value)], Some(1)), "{}", value.escape_ascii());
+        }
+        for value in [&b"x-key"[..], b"X-KEY, x-key", b"", b","] {
+            assert!(shares(200, &[("vary", value)], Some(1)), "{}", value.escape_ascii());
+        }
+        for value in [&b"x-keys"[..], b"*", b"x-key *", b"x-key,\xff", b"\xe9"] {
+            assert!(!shares(200, &[("vary", value)], Some(1)), "{}", value.escape_ascii());
+        }
+    }
+}

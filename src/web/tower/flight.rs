@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use http::header::{HeaderMap, HeaderValue};
 use http::request::Parts;
-use http::{Request, Response, StatusCode, Version};
+use http::{Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -81,11 +81,13 @@ type Own<R, E> = Arc<Mutex<Option<Result<Response<R>, E>>>>;
 
 impl<K> FlightLayerFor<K> {
     /// Shares the answers of services, with the default [options](FlightOptions). `name` appears in [`stats`](Self::stats).
+    #[must_use]
     pub fn new(name: &'static str) -> Self {
         Self::with_options(name, FlightOptions::new())
     }
 
     /// Shares the answers of services.
+    #[must_use]
     pub fn with_options(name: &'static str, options: FlightOptions) -> Self {
         Self::of(name, options, None)
     }
@@ -148,7 +150,7 @@ where
         let mut inner = std::mem::replace(&mut self.inner, spare);
         let flights = Arc::clone(&self.flights);
         let (head, body) = request.into_parts();
-        let key = flights.key::<K>(&head);
+        let key = if has_body(&body) { None } else { flights.key::<K>(&head) };
         let request = K::untouched(Request::from_parts(head, body));
         FlightFuture(Box::pin(async move {
             let Some(key) = key else { return inner.call(request).await.map(|alone| answer_alone::<K, R>(alone)) };
@@ -160,6 +162,9 @@ where
 impl Flights {
     /// `None` if the request is to be served alone.
     fn key<K: BodyKind>(&self, head: &Parts) -> Option<FlightKey> {
+        if names_two_hosts(K::uri(head), &head.headers) {
+            return None;
+        }
         let extra = match &self.key_of {
             Some(key_of) => Some(key_of(head)?),
             None => None,
@@ -212,6 +217,20 @@ impl Flights {
         };
         Ok(self.options.refuse(refusal).into_http(K::whole))
     }
+}
+
+/// HTTP/2 has bodies that no header tells of.
+fn has_body(body: &impl Body) -> bool {
+    !body.is_end_stream() && body.size_hint().exact() != Some(0)
+}
+
+/// By the rules its target counts (RFC 9112, section 3.2.2), but a handler may look at the header: what it makes of one
+/// would reach those who named the other.
+fn names_two_hosts(uri: &Uri, headers: &HeaderMap) -> bool {
+    let in_target = uri.authority().map(|authority| authority.as_str().as_bytes());
+    let mut hosts = headers.get_all("host").iter().map(HeaderValue::as_bytes).chain(in_target);
+    let first = hosts.next();
+    hosts.any(|host| Some(host) != first)
 }
 
 /// Decides who may have an answer, and reads it if all may.

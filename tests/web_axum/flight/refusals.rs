@@ -1,0 +1,113 @@
+//! Requests that get no answer of the handler's.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use onelane::FlightError;
+use onelane::web::axum::FlightLayer;
+use onelane::web::{FlightOptions, RefusalReason};
+
+use super::{Collapsed, Led, Site, part_of};
+use crate::http::{self, Client, Listening, eventually, serve};
+use crate::refusals::is_problem;
+
+#[tokio::test]
+async fn panic_of_the_handler_reaches_all_and_it_is_not_run_again() {
+    let site = Site::answering(FlightOptions::new(), |_| -> String { panic!("on purpose") }).await;
+    let mut clients = site.send(&[http::get("/"), http::get("/"), http::get("/")]).await;
+    site.probe.let_go(3);
+    for client in &mut clients {
+        let answer = client.answer().await;
+        is_problem(&answer, 500, "urn:onelane:panicked");
+        assert!(!answer.text().contains("on purpose"), "what went wrong is nobody's business");
+        assert_eq!(answer.header("retry-after"), None);
+    }
+    let stats = site.layer.stats();
+    assert_eq!((site.probe.started(), stats.runs, stats.panicked, stats.running), (1, 1, 1, 0));
+    // The connection goes on.
+    clients[0].send(http::get("/")).await;
+    is_problem(&clients[0].answer().await, 500, "urn:onelane:panicked");
+    assert_eq!(site.probe.started(), 2);
+}
+
+#[tokio::test]
+async fn panic_for_a_request_that_came_alone_is_answered_too() {
+    let site = Site::answering(FlightOptions::new(), |_| -> String { panic!("on purpose") }).await;
+    site.probe.let_go(1);
+    let answer = Client::sending(site.address, http::get("/")).await.answer().await;
+    is_problem(&answer, 500, "urn:onelane:panicked");
+}
+
+#[tokio::test]
+async fn request_beyond_max_waiters_is_answered_503() {
+    let site = Site::new(FlightOptions::new().max_waiters(2)).await;
+    let mut clients = site.send(&[http::get("/"), http::get("/"), http::get("/")]).await;
+    let refused = Client::sending(site.address, http::get("/")).await.answer().await;
+    is_problem(&refused, 503, "urn:onelane:too-many-waiters");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    let mut elsewhere = site.send(&[http::get("/other")]).await;
+
+    site.probe.let_go(2);
+    for (client, part) in clients.iter_mut().zip([Led, Collapsed, Collapsed]) {
+        assert_eq!(part_of(&client.answer().await), part);
+    }
+    assert_eq!(part_of(&elsewhere[0].answer().await), Led, "who asks for something else is not concerned");
+    assert_eq!(site.layer.stats().refused, 1);
+}
+
+#[tokio::test]
+async fn request_that_waits_too_long_is_answered_503_and_the_handler_dropped() {
+    let site = Site::new(FlightOptions::new().wait_timeout(Duration::from_millis(100))).await;
+    let mut clients =
+        [Client::sending(site.address, http::get("/")).await, Client::sending(site.address, http::get("/")).await];
+    for client in &mut clients {
+        let refused = client.answer().await;
+        is_problem(&refused, 503, "urn:onelane:timeout");
+        assert_eq!(refused.header("retry-after"), Some("1"));
+    }
+    eventually("the handlers are dropped", || site.probe.cut_off() == site.probe.started()).await;
+    assert_eq!((site.layer.stats().timed_out, site.layer.stats().running), (2, 0));
+}
+
+#[tokio::test]
+async fn layer_added_twice_is_refused_instead_of_hanging() {
+    let layer = FlightLayer::new("twice");
+    let app = Router::new().route("/", get(async || "in").layer(layer.clone())).layer(layer.clone());
+    let answer = Client::sending(serve(Listening::Plain, app).await, http::get("/")).await.answer().await;
+    is_problem(&answer, 500, "urn:onelane:would-deadlock");
+    assert_eq!(layer.stats().running, 0);
+}
+
+#[tokio::test]
+async fn on_refusal_sees_why_and_can_change_every_part() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let seen_there = Arc::clone(&seen);
+    let options = FlightOptions::new().max_waiters(0).on_refusal(move |refusal| {
+        let what = (refusal.reason().clone(), refusal.status(), refusal.is_overload());
+        seen_there.lock().expect("no panic").push(what);
+        refusal.with_status(429).with_header("x-changed", "yes").with_body("text/plain", "later")
+    });
+    let site = Site::new(options).await;
+    let mut first = site.send(&[http::get("/")]).await;
+    let refused = Client::sending(site.address, http::get("/")).await.answer().await;
+    assert_eq!((refused.status, refused.text(), refused.header("x-changed")), (429, "later", Some("yes")));
+    site.probe.let_go(1);
+    assert_eq!(first[0].answer().await.text(), "answer 1");
+    let seen = seen.lock().expect("no panic");
+    assert_eq!(*seen, [(RefusalReason::Flight(FlightError::TooManyWaiters), 503, true)]);
+}
+
+/// It would be in no request, and so tell no two users apart.
+#[test]
+#[should_panic(expected = "\"x-user \" is no header name")]
+fn key_header_that_is_no_header_name_is_a_mistake() {
+    let _ = FlightOptions::new().key_header("x-user ");
+}
+
+#[test]
+#[should_panic(expected = "a wait_timeout of zero")]
+fn wait_timeout_of_zero_is_a_mistake() {
+    let _ = FlightOptions::new().wait_timeout(Duration::ZERO);
+}
