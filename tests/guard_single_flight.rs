@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
 
 use std::any::Any;
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::{Future, pending, poll_fn, ready};
 use std::hash::{Hash, Hasher};
@@ -214,13 +215,15 @@ mod exclusion {
     /// The value is the key and the number of the run.
     fn work(record: &Arc<Record>, key: u32, naps: u64) -> impl Future<Output = Answer> + Send + 'static {
         let (inside, number) = Inside::enter(record);
-        async move {
-            for _ in 0..naps {
-                nap().await;
-            }
-            let _inside = inside;
-            Ok(u64::from(key) << 32 | number)
-        }
+        let mut left = naps;
+        // Unlike an async block's, what it holds is dropped with it and not as it returns.
+        poll_fn(move |cx| {
+            let _inside = &inside;
+            let Some(less) = left.checked_sub(1) else { return Poll::Ready(Ok(u64::from(key) << 32 | number)) };
+            left = less;
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
     }
 
     /// What the callers did.
@@ -1743,6 +1746,91 @@ mod runtimes {
     }
 
     #[test]
+    fn callers_take_over_from_a_task_whose_runtime_is_not_theirs() {
+        for is_polled in [false, true] {
+            let flight = flight();
+            let signal = Arc::<Signal>::default();
+            let runtime = current_thread();
+            let mut first = caller(flight, 0, signal.work(1));
+            assert_pending!(first.poll());
+            let mut second = {
+                let _entered = runtime.enter();
+                joined(flight, 0)
+            };
+            if is_polled {
+                runtime.block_on(settle());
+                assert_eq!(signal.polls.load(Ordering::SeqCst), 2, "the task has polled it");
+            }
+            assert!(!first.is_woken() && !second.is_woken());
+            drop(runtime);
+            assert!(first.is_woken() && second.is_woken(), "one of them has to drive");
+            assert_pending!(second.poll());
+            assert_pending!(first.poll());
+            signal.tell();
+            assert!(second.is_woken());
+            assert_eq!(assert_ready_ok!(second.poll()), 7);
+            assert_eq!(assert_ready_ok!(first.poll()), 7);
+            assert_eq!((signal.begun.load(Ordering::SeqCst), flight.stats().cancelled), (1, 0));
+        }
+    }
+
+    #[test]
+    fn a_task_that_comes_while_a_caller_polls_the_work_goes_on_with_it() {
+        let flight = flight();
+        let runtime = current_thread();
+        let signal = Arc::<Signal>::default();
+        let (begins, has_begun) = mpsc::channel();
+        let (end, may_end) = mpsc::channel();
+        let mut work = Box::pin(signal.work(1));
+        let mut is_first = true;
+        let mut first = caller(
+            flight,
+            0,
+            poll_fn(move |cx| {
+                if std::mem::replace(&mut is_first, false) {
+                    begins.send(()).unwrap();
+                    may_end.recv().unwrap();
+                }
+                work.as_mut().poll(cx)
+            }),
+        );
+        let polls = thread::spawn(move || {
+            assert_pending!(first.poll());
+            first
+        });
+        has_begun.recv().unwrap();
+        let _entered = runtime.enter();
+        let mut second = joined(flight, 0);
+        runtime.block_on(settle());
+        end.send(()).unwrap();
+        // It is kept, and not polled again.
+        let _first = polls.join().unwrap();
+        runtime.block_on(settle());
+        assert_eq!(signal.polls.load(Ordering::SeqCst), 2, "the task has not polled it");
+        signal.tell();
+        runtime.block_on(settle());
+        assert!(second.is_woken());
+        assert_eq!(assert_ready_ok!(second.poll()), 7);
+    }
+
+    #[test]
+    fn a_caller_that_polls_the_work_on_a_runtime_lets_a_task_drive() {
+        let flight = flight();
+        let signal = Arc::<Signal>::default();
+        let mut first = caller(flight, 0, signal.work(1));
+        assert_pending!(first.poll());
+        let mut second = joined(flight, 0);
+        let runtime = current_thread();
+        let _entered = runtime.enter();
+        assert_pending!(first.poll());
+        // It is kept, and not polled again.
+        signal.tell();
+        runtime.block_on(settle());
+        assert!(second.is_woken());
+        assert_eq!(assert_ready_ok!(second.poll()), 7);
+    }
+
+    #[test]
     fn callers_on_two_runtimes_share_a_run() {
         let flight = flight();
         let signal = Arc::<Signal>::default();
@@ -1970,15 +2058,17 @@ mod values {
 mod keys {
     use super::*;
 
-    static HASH_PANICS: AtomicBool = AtomicBool::new(false);
-    static EQ_PANICS: AtomicBool = AtomicBool::new(false);
+    thread_local! {
+        static HASH_PANICS: Cell<bool> = const { Cell::new(false) };
+        static EQ_PANICS: Cell<bool> = const { Cell::new(false) };
+    }
 
     #[derive(Debug)]
     struct Fragile(u32);
 
     impl Hash for Fragile {
         fn hash<H: Hasher>(&self, state: &mut H) {
-            if HASH_PANICS.load(Ordering::SeqCst) {
+            if HASH_PANICS.get() {
                 quiet_panic("in hash");
             }
             // They all meet in one table.
@@ -1988,7 +2078,7 @@ mod keys {
 
     impl PartialEq for Fragile {
         fn eq(&self, other: &Self) -> bool {
-            if EQ_PANICS.load(Ordering::SeqCst) {
+            if EQ_PANICS.get() {
                 quiet_panic("in eq");
             }
             self.0 == other.0
@@ -2010,7 +2100,7 @@ mod keys {
                     caller
                 })
                 .collect();
-            panics.store(true, Ordering::SeqCst);
+            panics.set(true);
             let before = flight.stats();
             let mut hit = task::spawn(flight.run(Fragile(1), || pending()));
             assert!(catch_unwind(AssertUnwindSafe(|| hit.poll())).is_err());
@@ -2021,7 +2111,7 @@ mod keys {
                 tell.send(7).unwrap();
                 assert_eq!(assert_ready_ok!(caller.poll()), 7);
             }
-            panics.store(false, Ordering::SeqCst);
+            panics.set(false);
             assert_idle(flight);
             // What was hit can go on.
             assert_pending!(hit.poll());
