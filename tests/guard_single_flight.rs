@@ -1636,7 +1636,7 @@ mod runtimes {
         let first = lost.spawn(async move { flight.run(0, || work).await });
         until(|| flight.len() == 1);
         // The task belongs to it, too: the caller that spawned it is there.
-        let on_lost = lost.spawn(async move { flight.run(0, || pending()).await });
+        let on_lost = lost.spawn(async move { flight.run(0, pending).await });
         until(|| flight.stats().waiting == 2);
         let mut other = {
             let _entered = stays.enter();
@@ -1664,9 +1664,9 @@ mod runtimes {
         let work = signal.work(2);
         drop(lost.spawn(async move { flight.run(0, || work).await }));
         until(|| flight.len() == 1);
-        drop(lost.spawn(async move { flight.run(0, || pending()).await }));
+        drop(lost.spawn(async move { flight.run(0, pending).await }));
         until(|| flight.stats().waiting == 2);
-        let others: Vec<_> = (0..3).map(|_| stays.spawn(async move { flight.run(0, || pending()).await })).collect();
+        let others: Vec<_> = (0..3).map(|_| stays.spawn(async move { flight.run(0, pending).await })).collect();
         until(|| flight.stats().waiting == 5);
         let polls = signal.polls.load(Ordering::SeqCst);
         drop(lost);
@@ -1690,8 +1690,8 @@ mod runtimes {
             let work = signal.work(3);
             drop(lost.spawn(async move { flight.run(0, || work).await }));
             until(|| flight.len() == 1);
-            let other = stays.spawn(async move { flight.run(0, || pending()).await });
-            let more = (round % 2 == 0).then(|| stays.spawn(async move { flight.run(0, || pending()).await }));
+            let other = stays.spawn(async move { flight.run(0, pending).await });
+            let more = (round % 2 == 0).then(|| stays.spawn(async move { flight.run(0, pending).await }));
             until(|| flight.stats().waiting == 2 + usize::from(more.is_some()));
             let teller = {
                 let signal = Arc::clone(&signal);
@@ -1946,14 +1946,14 @@ mod runtimes {
         let signal = Arc::<Signal>::default();
         let mut first = caller(flight, 0, signal.work(1));
         assert_pending!(first.poll());
-        let mut second = Box::pin(flight.run(0, || pending()));
+        let mut second = Box::pin(flight.run(0, pending));
         let flags = [0, 1, 2].map(|_| Arc::new(Flag(AtomicUsize::new(0))));
         for flag in &flags {
             let waker = Waker::from(Arc::clone(flag));
             assert_pending!(second.as_mut().poll(&mut Context::from_waker(&waker)));
             assert_pending!(second.as_mut().poll(&mut Context::from_waker(&waker)));
         }
-        assert_eq!(flags.each_ref().map(|flag| Arc::strong_count(flag)), [1, 1, 2], "it keeps the latest waker only");
+        assert_eq!(flags.each_ref().map(Arc::strong_count), [1, 1, 2], "it keeps the latest waker only");
         signal.tell();
         assert_eq!(assert_ready_ok!(first.poll()), 7);
         assert_eq!(flags.each_ref().map(|flag| flag.0.load(Ordering::SeqCst)), [0, 0, 1]);
@@ -1971,7 +1971,7 @@ mod runtimes {
         let signal = Arc::<Signal>::default();
         let mut first = caller(flight, 0, signal.work(1));
         assert_pending!(first.poll());
-        let mut panics = Box::pin(flight.run(0, || pending()));
+        let mut panics = Box::pin(flight.run(0, pending));
         let waker = Waker::from(Arc::new(PanicsWhenWoken));
         assert_pending!(panics.as_mut().poll(&mut Context::from_waker(&waker)));
         let mut third = joined(flight, 0);
@@ -2017,7 +2017,7 @@ mod values {
         assert_pending!(first.poll());
         let mut others: Vec<_> = (1..callers)
             .map(|_| {
-                let mut other = task::spawn(flight.run(0, || pending::<Result<Costly, Infallible>>()));
+                let mut other = task::spawn(flight.run(0, pending::<Result<Costly, Infallible>>));
                 assert_pending!(other.poll());
                 other
             })
@@ -2102,7 +2102,7 @@ mod keys {
                 .collect();
             panics.set(true);
             let before = flight.stats();
-            let mut hit = task::spawn(flight.run(Fragile(1), || pending()));
+            let mut hit = task::spawn(flight.run(Fragile(1), pending));
             assert!(catch_unwind(AssertUnwindSafe(|| hit.poll())).is_err());
             assert!(catch_unwind(AssertUnwindSafe(|| flight.forget(&Fragile(1)))).is_err());
             assert_eq!(flight.stats(), before);
@@ -2143,8 +2143,8 @@ mod keys {
         fn drop(&mut self) {
             if self.calls {
                 let flight = CHATTY.get().unwrap();
-                flight.forget(&CallsBack { key: u32::MAX, calls: false });
-                let key = CallsBack { key: self.key, calls: false };
+                flight.forget(&Self { key: u32::MAX, calls: false });
+                let key = Self { key: self.key, calls: false };
                 let mut call = task::spawn(flight.run(key, || ready(Ok(CALLS.fetch_add(1, Ordering::SeqCst) as u64))));
                 // It may be the key of a run that still goes on.
                 let _may_wait = call.poll();
@@ -2169,7 +2169,7 @@ mod keys {
                 Ok(7)
             }));
             assert_pending!(first.poll());
-            let mut second = task::spawn(flight.run(key(0), || pending::<Result<u64, Infallible>>()));
+            let mut second = task::spawn(flight.run(key(0), pending::<Result<u64, Infallible>>));
             assert_pending!(second.poll());
             tell.send(()).unwrap();
             if has_runtime {
@@ -2179,10 +2179,10 @@ mod keys {
             assert_eq!(assert_ready!(second.poll()).unwrap(), 7);
             drop((first, second));
             assert_eq!(CALLS.load(Ordering::SeqCst), calls + 3);
-            let mut cancelled = task::spawn(flight.run(key(0), || pending::<Result<u64, Infallible>>()));
+            let mut cancelled = task::spawn(flight.run(key(0), pending::<Result<u64, Infallible>>));
             assert_pending!(cancelled.poll());
             drop(cancelled);
-            drop(flight.run(key(0), || pending::<Result<u64, Infallible>>()));
+            drop(flight.run(key(0), pending::<Result<u64, Infallible>>));
             assert_eq!(CALLS.load(Ordering::SeqCst), calls + 5);
             assert_idle(flight);
         }
@@ -2276,7 +2276,7 @@ mod telling {
         assert!(shown.contains("pages") && shown.contains("max_waiters: 3"), "{shown}");
         let shown = format!("{:?}", Flight::<u32, u64>::builder("pages").detached());
         assert!(shown.contains("pages") && shown.contains("detached: true"), "{shown}");
-        let mut run = task::spawn(flight.run(0, || pending()));
+        let mut run = task::spawn(flight.run(0, pending));
         let shown = format!("{:?}", *run);
         assert!(shown.contains("pages") && shown.contains("waiting: false"), "{shown}");
         assert_pending!(run.poll());
@@ -2337,7 +2337,7 @@ mod telling {
             let flight = flight();
             let spans = Arc::<Mutex<Vec<_>>>::default();
             let leader = flight.run(0, || say_where(Arc::clone(&spans))).instrument(tracing::info_span!("leader"));
-            let others = async { join_all((0..3).map(|_| flight.run(0, || pending()))).await };
+            let others = async { join_all((0..3).map(|_| flight.run(0, pending))).await };
             let others = others.instrument(tracing::info_span!("others"));
             let (first, others) = runtime.block_on(join(leader, others));
             assert_eq!(first.unwrap(), 7);
@@ -2355,7 +2355,7 @@ mod telling {
             let work = say_where(Arc::clone(&spans));
             let mut leader = task::spawn(flight.run(0, || work).instrument(tracing::info_span!("leader")));
             assert_pending!(leader.poll());
-            let mut other = task::spawn(flight.run(0, || pending()).instrument(tracing::info_span!("other")));
+            let mut other = task::spawn(flight.run(0, pending).instrument(tracing::info_span!("other")));
             assert_pending!(other.poll());
             drop(leader);
             assert_eq!(block_on(other).unwrap(), 7);
@@ -2371,7 +2371,7 @@ mod telling {
             let spans = Arc::<Mutex<Vec<_>>>::default();
             runtime.block_on(async {
                 let first = flight.run(0, || say_where(Arc::clone(&spans)));
-                let other = flight.run(0, || pending()).instrument(tracing::info_span!("other"));
+                let other = flight.run(0, pending).instrument(tracing::info_span!("other"));
                 let (first, other) = join(first, other).await;
                 assert_eq!((first.unwrap(), other.unwrap()), (7, 7));
             });
