@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
 
 use std::any::Any;
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::{Future, pending, poll_fn, ready};
 use std::hash::{Hash, Hasher};
@@ -214,13 +215,15 @@ mod exclusion {
     /// The value is the key and the number of the run.
     fn work(record: &Arc<Record>, key: u32, naps: u64) -> impl Future<Output = Answer> + Send + 'static {
         let (inside, number) = Inside::enter(record);
-        async move {
-            for _ in 0..naps {
-                nap().await;
-            }
-            let _inside = inside;
-            Ok(u64::from(key) << 32 | number)
-        }
+        let mut left = naps;
+        // Unlike an async block's, what it holds is dropped with it and not as it returns.
+        poll_fn(move |cx| {
+            let _inside = &inside;
+            let Some(less) = left.checked_sub(1) else { return Poll::Ready(Ok(u64::from(key) << 32 | number)) };
+            left = less;
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
     }
 
     /// What the callers did.
@@ -440,7 +443,9 @@ mod leaving {
         });
         assert!(undisturbed >= 30 * MS);
         for (victim, point, fate) in every_case(others) {
-            let answers = paused().block_on(answers_of_the_others(others, victim, point, fate, true));
+            let answers = answers_of_the_others(others, victim, point, fate, true);
+            // Fails at once instead of hanging: the time is paused.
+            let answers = paused().block_on(async { timeout(1_000 * SECOND, answers).await.expect("a caller hangs") });
             assert_eq!(answers, vec![undisturbed; others], "{victim} {fate:?} at {point}");
         }
     }
@@ -467,7 +472,8 @@ mod leaving {
             for (victim, point, fate) in every_case(others) {
                 // Real time, for what runs on several threads has no other. It is not looked at.
                 let answers = runtime.block_on(async {
-                    tokio::spawn(answers_of_the_others(others, victim, point, fate, false)).await.unwrap()
+                    let answers = tokio::spawn(answers_of_the_others(others, victim, point, fate, false));
+                    timeout(60 * SECOND, answers).await.expect("a caller hangs").unwrap()
                 });
                 assert_eq!(answers.len(), others);
             }
@@ -1633,7 +1639,7 @@ mod runtimes {
         let first = lost.spawn(async move { flight.run(0, || work).await });
         until(|| flight.len() == 1);
         // The task belongs to it, too: the caller that spawned it is there.
-        let on_lost = lost.spawn(async move { flight.run(0, || pending()).await });
+        let on_lost = lost.spawn(async move { flight.run(0, pending).await });
         until(|| flight.stats().waiting == 2);
         let mut other = {
             let _entered = stays.enter();
@@ -1661,9 +1667,9 @@ mod runtimes {
         let work = signal.work(2);
         drop(lost.spawn(async move { flight.run(0, || work).await }));
         until(|| flight.len() == 1);
-        drop(lost.spawn(async move { flight.run(0, || pending()).await }));
+        drop(lost.spawn(async move { flight.run(0, pending).await }));
         until(|| flight.stats().waiting == 2);
-        let others: Vec<_> = (0..3).map(|_| stays.spawn(async move { flight.run(0, || pending()).await })).collect();
+        let others: Vec<_> = (0..3).map(|_| stays.spawn(async move { flight.run(0, pending).await })).collect();
         until(|| flight.stats().waiting == 5);
         let polls = signal.polls.load(Ordering::SeqCst);
         drop(lost);
@@ -1687,8 +1693,8 @@ mod runtimes {
             let work = signal.work(3);
             drop(lost.spawn(async move { flight.run(0, || work).await }));
             until(|| flight.len() == 1);
-            let other = stays.spawn(async move { flight.run(0, || pending()).await });
-            let more = (round % 2 == 0).then(|| stays.spawn(async move { flight.run(0, || pending()).await }));
+            let other = stays.spawn(async move { flight.run(0, pending).await });
+            let more = (round % 2 == 0).then(|| stays.spawn(async move { flight.run(0, pending).await }));
             until(|| flight.stats().waiting == 2 + usize::from(more.is_some()));
             let teller = {
                 let signal = Arc::clone(&signal);
@@ -1740,6 +1746,91 @@ mod runtimes {
         });
         assert_eq!((flight.stats().runs, flight.stats().cancelled), (1, 0));
         assert_idle(flight);
+    }
+
+    #[test]
+    fn callers_take_over_from_a_task_whose_runtime_is_not_theirs() {
+        for is_polled in [false, true] {
+            let flight = flight();
+            let signal = Arc::<Signal>::default();
+            let runtime = current_thread();
+            let mut first = caller(flight, 0, signal.work(1));
+            assert_pending!(first.poll());
+            let mut second = {
+                let _entered = runtime.enter();
+                joined(flight, 0)
+            };
+            if is_polled {
+                runtime.block_on(settle());
+                assert_eq!(signal.polls.load(Ordering::SeqCst), 2, "the task has polled it");
+            }
+            assert!(!first.is_woken() && !second.is_woken());
+            drop(runtime);
+            assert!(first.is_woken() && second.is_woken(), "one of them has to drive");
+            assert_pending!(second.poll());
+            assert_pending!(first.poll());
+            signal.tell();
+            assert!(second.is_woken());
+            assert_eq!(assert_ready_ok!(second.poll()), 7);
+            assert_eq!(assert_ready_ok!(first.poll()), 7);
+            assert_eq!((signal.begun.load(Ordering::SeqCst), flight.stats().cancelled), (1, 0));
+        }
+    }
+
+    #[test]
+    fn a_task_that_comes_while_a_caller_polls_the_work_goes_on_with_it() {
+        let flight = flight();
+        let runtime = current_thread();
+        let signal = Arc::<Signal>::default();
+        let (begins, has_begun) = mpsc::channel();
+        let (end, may_end) = mpsc::channel();
+        let mut work = Box::pin(signal.work(1));
+        let mut is_first = true;
+        let mut first = caller(
+            flight,
+            0,
+            poll_fn(move |cx| {
+                if std::mem::replace(&mut is_first, false) {
+                    begins.send(()).unwrap();
+                    may_end.recv().unwrap();
+                }
+                work.as_mut().poll(cx)
+            }),
+        );
+        let polls = thread::spawn(move || {
+            assert_pending!(first.poll());
+            first
+        });
+        has_begun.recv().unwrap();
+        let _entered = runtime.enter();
+        let mut second = joined(flight, 0);
+        runtime.block_on(settle());
+        end.send(()).unwrap();
+        // It is kept, and not polled again.
+        let _first = polls.join().unwrap();
+        runtime.block_on(settle());
+        assert_eq!(signal.polls.load(Ordering::SeqCst), 2, "the task has not polled it");
+        signal.tell();
+        runtime.block_on(settle());
+        assert!(second.is_woken());
+        assert_eq!(assert_ready_ok!(second.poll()), 7);
+    }
+
+    #[test]
+    fn a_caller_that_polls_the_work_on_a_runtime_lets_a_task_drive() {
+        let flight = flight();
+        let signal = Arc::<Signal>::default();
+        let mut first = caller(flight, 0, signal.work(1));
+        assert_pending!(first.poll());
+        let mut second = joined(flight, 0);
+        let runtime = current_thread();
+        let _entered = runtime.enter();
+        assert_pending!(first.poll());
+        // It is kept, and not polled again.
+        signal.tell();
+        runtime.block_on(settle());
+        assert!(second.is_woken());
+        assert_eq!(assert_ready_ok!(second.poll()), 7);
     }
 
     #[test]
@@ -1857,14 +1948,14 @@ mod runtimes {
         let signal = Arc::<Signal>::default();
         let mut first = caller(flight, 0, signal.work(1));
         assert_pending!(first.poll());
-        let mut second = Box::pin(flight.run(0, || pending()));
+        let mut second = Box::pin(flight.run(0, pending));
         let flags = [0, 1, 2].map(|_| Arc::new(Flag(AtomicUsize::new(0))));
         for flag in &flags {
             let waker = Waker::from(Arc::clone(flag));
             assert_pending!(second.as_mut().poll(&mut Context::from_waker(&waker)));
             assert_pending!(second.as_mut().poll(&mut Context::from_waker(&waker)));
         }
-        assert_eq!(flags.each_ref().map(|flag| Arc::strong_count(flag)), [1, 1, 2], "it keeps the latest waker only");
+        assert_eq!(flags.each_ref().map(Arc::strong_count), [1, 1, 2], "it keeps the latest waker only");
         signal.tell();
         assert_eq!(assert_ready_ok!(first.poll()), 7);
         assert_eq!(flags.each_ref().map(|flag| flag.0.load(Ordering::SeqCst)), [0, 0, 1]);
@@ -1882,7 +1973,7 @@ mod runtimes {
         let signal = Arc::<Signal>::default();
         let mut first = caller(flight, 0, signal.work(1));
         assert_pending!(first.poll());
-        let mut panics = Box::pin(flight.run(0, || pending()));
+        let mut panics = Box::pin(flight.run(0, pending));
         let waker = Waker::from(Arc::new(PanicsWhenWoken));
         assert_pending!(panics.as_mut().poll(&mut Context::from_waker(&waker)));
         let mut third = joined(flight, 0);
@@ -1928,7 +2019,7 @@ mod values {
         assert_pending!(first.poll());
         let mut others: Vec<_> = (1..callers)
             .map(|_| {
-                let mut other = task::spawn(flight.run(0, || pending::<Result<Costly, Infallible>>()));
+                let mut other = task::spawn(flight.run(0, pending::<Result<Costly, Infallible>>));
                 assert_pending!(other.poll());
                 other
             })
@@ -1969,15 +2060,17 @@ mod values {
 mod keys {
     use super::*;
 
-    static HASH_PANICS: AtomicBool = AtomicBool::new(false);
-    static EQ_PANICS: AtomicBool = AtomicBool::new(false);
+    thread_local! {
+        static HASH_PANICS: Cell<bool> = const { Cell::new(false) };
+        static EQ_PANICS: Cell<bool> = const { Cell::new(false) };
+    }
 
     #[derive(Debug)]
     struct Fragile(u32);
 
     impl Hash for Fragile {
         fn hash<H: Hasher>(&self, state: &mut H) {
-            if HASH_PANICS.load(Ordering::SeqCst) {
+            if HASH_PANICS.get() {
                 quiet_panic("in hash");
             }
             // They all meet in one table.
@@ -1987,7 +2080,7 @@ mod keys {
 
     impl PartialEq for Fragile {
         fn eq(&self, other: &Self) -> bool {
-            if EQ_PANICS.load(Ordering::SeqCst) {
+            if EQ_PANICS.get() {
                 quiet_panic("in eq");
             }
             self.0 == other.0
@@ -2009,9 +2102,9 @@ mod keys {
                     caller
                 })
                 .collect();
-            panics.store(true, Ordering::SeqCst);
+            panics.set(true);
             let before = flight.stats();
-            let mut hit = task::spawn(flight.run(Fragile(1), || pending()));
+            let mut hit = task::spawn(flight.run(Fragile(1), pending));
             assert!(catch_unwind(AssertUnwindSafe(|| hit.poll())).is_err());
             assert!(catch_unwind(AssertUnwindSafe(|| flight.forget(&Fragile(1)))).is_err());
             assert_eq!(flight.stats(), before);
@@ -2020,7 +2113,7 @@ mod keys {
                 tell.send(7).unwrap();
                 assert_eq!(assert_ready_ok!(caller.poll()), 7);
             }
-            panics.store(false, Ordering::SeqCst);
+            panics.set(false);
             assert_idle(flight);
             // What was hit can go on.
             assert_pending!(hit.poll());
@@ -2052,8 +2145,8 @@ mod keys {
         fn drop(&mut self) {
             if self.calls {
                 let flight = CHATTY.get().unwrap();
-                flight.forget(&CallsBack { key: u32::MAX, calls: false });
-                let key = CallsBack { key: self.key, calls: false };
+                flight.forget(&Self { key: u32::MAX, calls: false });
+                let key = Self { key: self.key, calls: false };
                 let mut call = task::spawn(flight.run(key, || ready(Ok(CALLS.fetch_add(1, Ordering::SeqCst) as u64))));
                 // It may be the key of a run that still goes on.
                 let _may_wait = call.poll();
@@ -2078,7 +2171,7 @@ mod keys {
                 Ok(7)
             }));
             assert_pending!(first.poll());
-            let mut second = task::spawn(flight.run(key(0), || pending::<Result<u64, Infallible>>()));
+            let mut second = task::spawn(flight.run(key(0), pending::<Result<u64, Infallible>>));
             assert_pending!(second.poll());
             tell.send(()).unwrap();
             if has_runtime {
@@ -2088,10 +2181,10 @@ mod keys {
             assert_eq!(assert_ready!(second.poll()).unwrap(), 7);
             drop((first, second));
             assert_eq!(CALLS.load(Ordering::SeqCst), calls + 3);
-            let mut cancelled = task::spawn(flight.run(key(0), || pending::<Result<u64, Infallible>>()));
+            let mut cancelled = task::spawn(flight.run(key(0), pending::<Result<u64, Infallible>>));
             assert_pending!(cancelled.poll());
             drop(cancelled);
-            drop(flight.run(key(0), || pending::<Result<u64, Infallible>>()));
+            drop(flight.run(key(0), pending::<Result<u64, Infallible>>));
             assert_eq!(CALLS.load(Ordering::SeqCst), calls + 5);
             assert_idle(flight);
         }
@@ -2185,7 +2278,7 @@ mod telling {
         assert!(shown.contains("pages") && shown.contains("max_waiters: 3"), "{shown}");
         let shown = format!("{:?}", Flight::<u32, u64>::builder("pages").detached());
         assert!(shown.contains("pages") && shown.contains("detached: true"), "{shown}");
-        let mut run = task::spawn(flight.run(0, || pending()));
+        let mut run = task::spawn(flight.run(0, pending));
         let shown = format!("{:?}", *run);
         assert!(shown.contains("pages") && shown.contains("waiting: false"), "{shown}");
         assert_pending!(run.poll());
@@ -2246,7 +2339,7 @@ mod telling {
             let flight = flight();
             let spans = Arc::<Mutex<Vec<_>>>::default();
             let leader = flight.run(0, || say_where(Arc::clone(&spans))).instrument(tracing::info_span!("leader"));
-            let others = async { join_all((0..3).map(|_| flight.run(0, || pending()))).await };
+            let others = async { join_all((0..3).map(|_| flight.run(0, pending))).await };
             let others = others.instrument(tracing::info_span!("others"));
             let (first, others) = runtime.block_on(join(leader, others));
             assert_eq!(first.unwrap(), 7);
@@ -2264,7 +2357,7 @@ mod telling {
             let work = say_where(Arc::clone(&spans));
             let mut leader = task::spawn(flight.run(0, || work).instrument(tracing::info_span!("leader")));
             assert_pending!(leader.poll());
-            let mut other = task::spawn(flight.run(0, || pending()).instrument(tracing::info_span!("other")));
+            let mut other = task::spawn(flight.run(0, pending).instrument(tracing::info_span!("other")));
             assert_pending!(other.poll());
             drop(leader);
             assert_eq!(block_on(other).unwrap(), 7);
@@ -2280,7 +2373,7 @@ mod telling {
             let spans = Arc::<Mutex<Vec<_>>>::default();
             runtime.block_on(async {
                 let first = flight.run(0, || say_where(Arc::clone(&spans)));
-                let other = flight.run(0, || pending()).instrument(tracing::info_span!("other"));
+                let other = flight.run(0, pending).instrument(tracing::info_span!("other"));
                 let (first, other) = join(first, other).await;
                 assert_eq!((first.unwrap(), other.unwrap()), (7, 7));
             });

@@ -43,6 +43,8 @@ struct Shared {
     board: Board<u32, Token, usize>,
     tasks: Tasks,
     detached: bool,
+    /// Of each work.
+    polls: usize,
     /// What the works do, if they exclude each other.
     sum: Option<AtomicUsize>,
     /// Who waits for what the work waits for, unless each work wakes itself.
@@ -97,7 +99,7 @@ impl Token {
             }
             return Poll::Pending;
         }
-        if self.polls == 2 {
+        if self.polls == self.shared.polls {
             return Poll::Ready(self.run);
         }
         cx.waker().wake_by_ref();
@@ -121,6 +123,7 @@ impl Shared {
             board: Board::new(),
             tasks,
             detached: false,
+            polls: 2,
             sum: Some(AtomicUsize::new(0)),
             event: None,
             touches: Plain::new(0),
@@ -345,11 +348,11 @@ impl Caller {
     }
 }
 
-/// Checks `model` with at most three preemptions an execution, which finds what is known to go wrong in such code
+/// Checks `model` with at most so many preemptions an execution, which finds what is known to go wrong in such code
 /// ("Iterative context bounding", PLDI 2007) and ends in seconds.
-fn check_bounded(model: impl Fn() + Send + Sync + 'static) {
+fn check_bounded(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = Builder::new();
-    builder.preemption_bound = Some(3);
+    builder.preemption_bound = Some(preemptions);
     builder.check(model);
 }
 
@@ -373,7 +376,7 @@ fn joined(shared: &Arc<Shared>) -> Caller {
 #[test]
 fn a_caller_that_comes_as_the_run_lands_shares_it_or_begins_another() {
     for tasks in [Tasks::None, Tasks::Run] {
-        check_bounded(move || {
+        check_bounded(3, move || {
             let shared = Shared::new(tasks);
             let other = spawn(&shared, Shared::call);
             let first = shared.call();
@@ -386,7 +389,7 @@ fn a_caller_that_comes_as_the_run_lands_shares_it_or_begins_another() {
 
 #[test]
 fn three_callers_without_a_runtime_have_their_outcomes() {
-    check_bounded(|| {
+    check_bounded(2, || {
         let shared = Shared::new(Tasks::None);
         let others = [spawn(&shared, Shared::call), spawn(&shared, Shared::call)];
         shared.call();
@@ -400,7 +403,7 @@ fn three_callers_without_a_runtime_have_their_outcomes() {
 #[test]
 fn as_the_caller_that_began_it_leaves_who_comes_has_the_run_or_a_fresh_one() {
     for tasks in [Tasks::None, Tasks::Run] {
-        check_bounded(move || {
+        check_bounded(3, move || {
             let shared = Shared::new(tasks);
             let leader = begun(&shared);
             let joiner = spawn(&shared, Shared::call);
@@ -414,7 +417,7 @@ fn as_the_caller_that_began_it_leaves_who_comes_has_the_run_or_a_fresh_one() {
 
 #[test]
 fn as_two_of_three_callers_leave_without_a_runtime_the_third_drives() {
-    check_bounded(|| {
+    check_bounded(3, || {
         let shared = Shared::new(Tasks::None);
         let leader = begun(&shared);
         let next = joined(&shared);
@@ -429,7 +432,7 @@ fn as_two_of_three_callers_leave_without_a_runtime_the_third_drives() {
 #[test]
 fn a_caller_that_glances_in_leaves_the_work_to_who_waits() {
     for tasks in [Tasks::None, Tasks::Run] {
-        check_bounded(move || {
+        check_bounded(2, move || {
             let shared = Shared::new(tasks);
             let others = [spawn(&shared, Shared::call), spawn(&shared, |shared| shared.glance().unwrap_or(0))];
             shared.glance();
@@ -443,24 +446,28 @@ fn a_caller_that_glances_in_leaves_the_work_to_who_waits() {
 
 #[test]
 fn who_comes_as_the_last_caller_leaves_the_task_never_meets_the_cancelled_work() {
-    check_bounded(|| {
-        let shared = Shared::new(Tasks::Run);
-        let leader = begun(&shared);
-        let joiner = joined(&shared);
-        let late = spawn(&shared, Shared::call);
-        let landed = [leader.leave(), joiner.leave()];
-        let run = late.join().unwrap();
-        assert_eq!(run, shared.begun());
-        // Whoever saw the first run land saw the first.
-        assert!(landed.into_iter().flatten().all(|run| run == 1));
-        shared.assert_over();
-    });
+    // The task's first poll ends it, or not.
+    for polls in [2, 3] {
+        check_bounded(3, move || {
+            let shared = Shared::with(Tasks::Run, |shared| shared.polls = polls);
+            let leader = begun(&shared);
+            let joiner = joined(&shared);
+            let late = spawn(&shared, Shared::call);
+            let landed = [leader.leave(), joiner.leave()];
+            let run = late.join().unwrap();
+            assert_eq!(run, shared.begun());
+            // What was cancelled is nobody's, and what landed was the first.
+            assert!(shared.cancelled() == 0 || run == 2, "it has the outcome of a cancelled run");
+            assert!(landed.into_iter().flatten().all(|run| run == 1));
+            shared.assert_over();
+        });
+    }
 }
 
 #[test]
 fn two_callers_that_leave_at_once_cancel_the_run_once() {
     for tasks in [Tasks::None, Tasks::Run] {
-        check_bounded(move || {
+        check_bounded(3, move || {
             let shared = Shared::new(tasks);
             let leader = begun(&shared);
             let joiner = joined(&shared);
@@ -482,7 +489,7 @@ fn two_callers_that_leave_at_once_cancel_the_run_once() {
 #[test]
 fn a_caller_that_gives_up_as_the_run_lands_has_the_outcome_or_nothing() {
     for tasks in [Tasks::None, Tasks::Run] {
-        check_bounded(move || {
+        check_bounded(3, move || {
             let shared = Shared::new(tasks);
             let leader = begun(&shared);
             let impatient = joined(&shared);
@@ -500,7 +507,7 @@ fn a_caller_that_gives_up_as_the_run_lands_has_the_outcome_or_nothing() {
 fn a_task_that_is_lost_leaves_the_run_to_its_callers() {
     for after in [0, 1] {
         for tasks in [Tasks::LostForEver { after }, Tasks::Lost { after }] {
-            check_bounded(move || {
+            check_bounded(2, move || {
                 let shared = Shared::new(tasks);
                 let leader = begun(&shared);
                 let joiner = joined(&shared);
@@ -514,7 +521,7 @@ fn a_task_that_is_lost_leaves_the_run_to_its_callers() {
 #[test]
 fn a_task_that_is_lost_as_the_last_callers_leave_takes_the_work_with_it() {
     for detached in [false, true] {
-        check_bounded(move || {
+        check_bounded(3, move || {
             let shared = Shared::with(Tasks::LostForEver { after: 1 }, |shared| shared.detached = detached);
             let leader = begun(&shared);
             let joiner = joined(&shared);
@@ -528,7 +535,7 @@ fn a_task_that_is_lost_as_the_last_callers_leave_takes_the_work_with_it() {
 
 #[test]
 fn who_comes_as_a_detached_run_ends_shares_it_or_begins_another() {
-    check_bounded(|| {
+    check_bounded(3, || {
         let shared = Shared::with(Tasks::Run, |shared| shared.detached = true);
         begun(&shared).leave();
         let run = shared.call();
@@ -541,7 +548,7 @@ fn who_comes_as_a_detached_run_ends_shares_it_or_begins_another() {
 #[test]
 fn a_run_that_is_forgotten_as_another_caller_comes_ends_for_its_own_callers() {
     for tasks in [Tasks::None, Tasks::Run] {
-        check_bounded(move || {
+        check_bounded(3, move || {
             // The two runs go on at once: nothing keeps their works apart.
             let shared = Shared::with(tasks, |shared| shared.sum = None);
             let leader = begun(&shared);
@@ -559,7 +566,7 @@ fn a_run_that_is_forgotten_as_another_caller_comes_ends_for_its_own_callers() {
 
 #[test]
 fn a_forgotten_run_that_all_leave_ends_beside_the_new_one() {
-    check_bounded(|| {
+    check_bounded(3, || {
         let shared = Shared::with(Tasks::None, |shared| shared.sum = None);
         let leader = begun(&shared);
         let other = spawn(&shared, |shared| {
@@ -577,7 +584,7 @@ fn a_forgotten_run_that_all_leave_ends_beside_the_new_one() {
 #[test]
 fn what_the_work_waits_for_wakes_whoever_drives_it_by_then() {
     for tasks in [Tasks::None, Tasks::Run] {
-        check_bounded(move || {
+        check_bounded(3, move || {
             let shared = Shared::with(tasks, |shared| shared.event = Some(Event::default()));
             let leader = begun(&shared);
             let joiner = joined(&shared);
@@ -593,7 +600,7 @@ fn what_the_work_waits_for_wakes_whoever_drives_it_by_then() {
 
 #[test]
 fn what_the_work_waits_for_wakes_it_though_its_task_is_lost() {
-    check_bounded(|| {
+    check_bounded(2, || {
         let shared = Shared::with(Tasks::LostForEver { after: 1 }, |shared| shared.event = Some(Event::default()));
         let leader = begun(&shared);
         let joiner = joined(&shared);

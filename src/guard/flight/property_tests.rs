@@ -176,37 +176,37 @@ impl Pair {
             Step::Come { key, can_spawn } => self.come(key, can_spawn),
             Step::ComeInside { who } => self.come_inside(who),
             Step::Poll { who, fresh } => {
-                if let Some(caller) = nth(self.idle_callers(), who) {
+                if let Some(caller) = nth(&self.idle_callers(), who) {
                     self.poll(caller, fresh);
                 }
             }
             Step::Leave { who, can_spawn } => {
-                if let Some(caller) = nth(self.idle_callers(), who) {
+                if let Some(caller) = nth(&self.idle_callers(), who) {
                     self.leave(caller, can_spawn);
                 }
             }
             Step::PutBack { who, can_spawn } => {
-                if let Some(run) = nth(self.piloted(), who) {
+                if let Some(run) = nth(&self.piloted(), who) {
                     self.put_back(run, can_spawn);
                 }
             }
             Step::Land { who } => {
-                if let Some(run) = nth(self.piloted(), who) {
+                if let Some(run) = nth(&self.piloted(), who) {
                     self.land(run);
                 }
             }
             Step::End { who } => {
-                if let Some(run) = nth(self.runs_where(|run| run.is_dropped_now), who) {
+                if let Some(run) = nth(&self.runs_where(|run| run.is_dropped_now), who) {
                     self.end(run);
                 }
             }
             Step::PollTask { who, fresh } => {
-                if let Some(run) = nth(self.idle_tasks(), who) {
+                if let Some(run) = nth(&self.idle_tasks(), who) {
                     self.poll_task(run, fresh);
                 }
             }
             Step::LoseTask { who } => {
-                if let Some(run) = nth(self.idle_tasks(), who) {
+                if let Some(run) = nth(&self.idle_tasks(), who) {
                     self.lose_task(run);
                 }
             }
@@ -376,7 +376,7 @@ impl Pair {
 
     fn come_inside(&mut self, who: usize) {
         let inside = self.runs_where(|run| run.is_linked && (run.pilot.is_some() || run.is_dropped_now));
-        let Some(run) = nth(inside, who) else { return };
+        let Some(run) = nth(&inside, who) else { return };
         let (key, index) = (self.runs[&run].key, self.index(run));
         let mut brought = Some(key);
         let boarding =
@@ -685,7 +685,7 @@ impl Pair {
         let mut steps = 0;
         while !self.runs.is_empty() {
             choice = choice.rotate_right(3) ^ steps;
-            let (who, can_spawn, fresh) = (choice, false, choice % 2 == 0);
+            let (who, can_spawn, fresh) = (choice, false, choice.is_multiple_of(2));
             let step = match choice % 7 {
                 0 => Step::Poll { who, fresh },
                 1 => Step::PutBack { who, can_spawn },
@@ -706,7 +706,7 @@ impl Pair {
     }
 }
 
-fn nth(all: Vec<usize>, who: usize) -> Option<usize> {
+fn nth(all: &[usize], who: usize) -> Option<usize> {
     all.get(who.checked_rem(all.len())?).copied()
 }
 
