@@ -23,6 +23,7 @@ use std::panic;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -356,6 +357,54 @@ fn fan_out_1000(c: &mut Criterion) {
     for_each_flight!(bench(c));
 }
 
+/// The same without tasks: the callers are futures of one task, which polls them by hand. Spawning, scheduling and joining
+/// 1,000 tasks is most of the time of the group above, and the same for all.
+fn fan_out_1000_futures(c: &mut Criterion) {
+    fn bench<L: Flight>(c: &mut Criterion) {
+        let flight = leak(L::new());
+        let runtime = one_thread();
+        c.benchmark_group("fan_out_1000_futures").bench_function(L::NAME, |b| {
+            b.iter_custom(|iterations| {
+                runtime.block_on(unconstrained(async {
+                    let mut elapsed = Duration::ZERO;
+                    for number in 0..iterations {
+                        let round = Round::new(flight, CALLERS);
+                        let call = |caller| Some(Box::pin(unconstrained(Arc::clone(&round).call(caller, number))));
+                        let mut callers: Vec<_> = (0..CALLERS).map(call).collect();
+                        let start = Instant::now();
+                        poll_fn(|cx| {
+                            for caller in callers.iter_mut().flatten() {
+                                assert!(caller.as_mut().poll(cx).is_pending(), "all wait");
+                            }
+                            Poll::Ready(())
+                        })
+                        .await;
+                        round.gate.cancel();
+                        let mut left = CALLERS;
+                        poll_fn(|cx| {
+                            for slot in &mut callers {
+                                if let Some(Poll::Ready(answer)) = slot.as_mut().map(|caller| caller.as_mut().poll(cx))
+                                {
+                                    assert_eq!(answer, Ok(number));
+                                    *slot = None;
+                                    left -= 1;
+                                }
+                            }
+                            if left == 0 { Poll::Ready(()) } else { Poll::Pending }
+                        })
+                        .await;
+                        elapsed += start.elapsed();
+                        assert_eq!(round.runs(), 1, "all share one run");
+                    }
+                    flight.assert_empty();
+                    elapsed
+                }))
+            });
+        });
+    }
+    for_each_flight!(bench(c));
+}
+
 /// 10 callers wait for one run, and the first goes away in the middle of it. Returns how often the work was begun.
 async fn drop_leader<L: Flight>(flight: &'static L, number: u64) -> usize {
     let round = Round::new(flight, FEW);
@@ -498,6 +547,6 @@ fn checks(_: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(3));
-    targets = checks, leader, leader_yield, fan_out_1000, leader_dropped
+    targets = checks, leader, leader_yield, fan_out_1000, fan_out_1000_futures, leader_dropped
 }
 criterion_main!(benches);

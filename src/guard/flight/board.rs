@@ -43,6 +43,9 @@ pub(crate) struct Board<K, W, O> {
     pub(crate) tally: Tally,
 }
 
+/// What a run of one caller leaves behind, to be dropped after the mutex is unlocked.
+type Alone<K, W, O> = (Relic<K, Run<W, O>>, Option<Waker>);
+
 /// Counted under the mutex.
 #[derive(Debug)]
 pub(crate) struct Tally {
@@ -116,34 +119,33 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
 
     /// A caller is polled.
     pub(crate) fn find(&self, index: u32, seat: Seat, waker: &Waker, fresh: &mut Option<Waker>) -> Found<W, O> {
-        let mut stale = None;
-        let mut garbage = None;
+        // Dropped after the mutex is unlocked, in place: to move them there would take longer than all the rest.
+        let _stale;
+        let _garbage;
         let mut runs = lock(&self.runs);
         let run = runs.value(index);
-        let found = match &run.state {
-            State::Landed(_) | State::Ended => {
-                let rest = garbage.insert(self.disembark(&mut runs, index, seat));
-                rest.landed.take().map_or(Found::Again, Found::Landed)
-            }
+        let landed = match &run.state {
+            State::Landed(outcome) => Some(outcome.clone()),
+            State::Ended => None,
             State::Here(_) if matches!(run.driver, Driver::Anyone) || run.driver == Driver::Caller(seat) => {
                 run.driver = Driver::Caller(seat);
-                Found::Drive(run.take_work())
+                return Found::Drive(run.take_work());
             }
             State::Here(_) | State::Out | State::Ending => {
                 let known = run.waker(seat);
                 if known.as_ref().is_some_and(|known| known.will_wake(waker)) {
-                    Found::Pending
-                } else if let Some(fresh) = fresh.take() {
-                    stale = known.replace(fresh);
-                    Found::Pending
-                } else {
-                    Found::WantsWaker
+                    return Found::Pending;
                 }
+                let Some(fresh) = fresh.take() else { return Found::WantsWaker };
+                _stale = known.replace(fresh);
+                return Found::Pending;
             }
         };
-        drop(runs);
-        drop((stale, garbage));
-        found
+        _stale = run.leave_seat(seat);
+        run.callers -= 1;
+        self.tally.callers.subtract_alone(1);
+        _garbage = remove_if_over(&mut runs, index);
+        landed.map_or(Found::Again, Found::Landed)
     }
 
     /// A caller has polled the work, which goes on. `waker` is what the work has of this caller.
@@ -177,7 +179,7 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
     ///
     /// The waker is the pilot's.
     #[inline]
-    pub(crate) fn land_alone(&self, index: u32) -> Option<(Relic<K, Run<W, O>>, Option<Waker>)> {
+    pub(crate) fn land_alone(&self, index: u32) -> Option<Alone<K, W, O>> {
         let mut runs = lock(&self.runs);
         let run = runs.value(index);
         if !run.is_of_one() {
