@@ -40,6 +40,7 @@ macro_rules! in_one {
 in_each_framework! {
     {
         axum: "axum_per_user",
+        actix: "actix_per_user",
     }
     {
         busy_user_is_refused_and_another_is_served(LONG_HOLD),

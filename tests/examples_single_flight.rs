@@ -41,6 +41,7 @@ macro_rules! in_one {
 in_each_framework! {
     {
         axum: "axum_single_flight",
+        actix: "actix_single_flight",
     }
     {
         thousand_clients_are_one_run_and_get_the_same(LONG_HOLD),

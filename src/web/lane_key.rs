@@ -8,7 +8,8 @@
 pub enum LaneKey<K> {
     /// The lane of that key. Requests without a key of their own can share one: give them all the same.
     Key(K),
-    /// None: the request is served at once, beside all others.
+    /// None: the request is served at once, beside all others, as if the layer were not there. If its client leaves, its
+    /// handler is dropped, as the framework does.
     LetThrough,
     /// None: the request is answered 400, `urn:onelane:key-missing`.
     Refuse,

@@ -59,17 +59,24 @@
 //! |---|---|
 //! | `Set-Cookie`, `Cache-Control: private` or `no-store` | it is for one user (RFC 9111, sections 3 and 5.2.2) |
 //! | `Vary` by what is not in the key | it differs (RFC 9111, section 4.1) |
+//! | 4xx other than 404, 405, 410; 511 | it is about who asked or how: one client's 401, 403 or 429 is nobody else's |
 //! | streams, bodies over [`max_body`](FlightOptions::max_body), 206, announced trailers | it can't be handed out in one piece |
 //! | errors of a service that are no response | they have no copies |
 //!
-//! For ten seconds after such an answer, requests with the same key don't wait for each other.
+//! For ten seconds after such an answer, requests with the same key don't wait for each other, unless it was about that one
+//! request: an error, a 4xx, or `Vary` by a header that it had sent. Trailers that no `Trailer` header announced are left out
+//! of a shared answer, and so are extensions.
 //!
 //! `Cache-Status` (RFC 9211) tells what happened: `onelane; fwd=miss` for the request that was served,
 //! `onelane; fwd=miss; collapsed` for those that share its answer, `onelane; fwd=bypass` for one that was served alone.
 //!
+//! Each request that is served alone runs at once: a flight layer is no limit, put a
+//! guard behind it where there must be one.
+//!
 //! Clients that leave change nothing for the others. If all leave, the handler is dropped, or finishes if
 //! [`detached`](FlightOptions::detached). A handler with several clients runs in a task of its own, outside of the task-locals
-//! of layers around this one.
+//! of layers around this one, and outside of guards around this one: acquiring them again is not found out there. So put
+//! the guard behind the flight layer, not around it.
 //!
 //! # Clients that leave
 //!

@@ -169,7 +169,7 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
             Driver::Anyone => run.driver = Driver::Caller(seat),
             Driver::Caller(_) => {}
         }
-        rest.spawn_task = run.callers > 1 && run.give_to_task(can_spawn);
+        rest.spawn_task = run.callers > 1 && !run.is_without_tasks() && run.give_to_task(can_spawn);
         drop(runs);
         drop(stale);
         rest

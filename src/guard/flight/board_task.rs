@@ -14,6 +14,7 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
         let mut stale = None;
         let mut runs = lock(&self.runs);
         let run = runs.value(index);
+        run.note_task();
         let found = match run.state {
             State::Here(_) => TaskFound::Drive(run.take_work()),
             // A caller polls it, who wakes the task when it puts it back.

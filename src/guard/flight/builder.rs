@@ -50,7 +50,7 @@ impl<K, T, E> SingleFlightBuilder<K, T, E> {
     /// How long a caller waits at most, the one that began the run too. Then it leaves with
     /// [`Timeout`](super::FlightError::Timeout), and the run goes on for the others. Default: no limit.
     ///
-    /// The timer is set only when a caller has to wait. A result that comes at the same moment wins.
+    /// The timer is set only when a caller has to wait. A result that has come when it rings wins.
     pub const fn wait_timeout(mut self, wait_timeout: Duration) -> Self {
         self.settings.wait_timeout = Some(wait_timeout);
         self

@@ -57,7 +57,7 @@ where
             }
         };
         let scope = Scope::enter(this.runs.scope(this.spot));
-        let poll = work.poll_in_span(cx);
+        let poll = work.poll(cx);
         drop(scope);
         if let Poll::Ready(outcome) = poll {
             this.is_over = true;

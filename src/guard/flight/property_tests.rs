@@ -110,6 +110,9 @@ struct Model {
     is_dropped_now: bool,
     callers: BTreeSet<usize>,
     has_task: bool,
+    /// The last task was lost before it ran.
+    is_without_tasks: bool,
+    task_ran: bool,
     /// Index of the task's latest waker, if it waits with one.
     task_waker: Option<usize>,
     /// The task is spawned, or was woken: it will be polled.
@@ -269,6 +272,8 @@ impl Pair {
             let run = self.run(run);
             assert!(!run.has_task, "a run has one task");
             run.has_task = true;
+            run.task_ran = false;
+            run.is_without_tasks = false;
             run.task_comes = true;
             run.task_waker = None;
         }
@@ -337,6 +342,8 @@ impl Pair {
                 is_dropped_now: false,
                 callers: BTreeSet::from([number]),
                 has_task: false,
+                is_without_tasks: false,
+                task_ran: false,
                 task_waker: None,
                 task_comes: false,
                 minder: None,
@@ -361,6 +368,8 @@ impl Pair {
         model.callers.insert(number);
         if spawn_task {
             model.has_task = true;
+            model.task_ran = false;
+            model.is_without_tasks = false;
             model.task_comes = true;
             model.task_waker = None;
         }
@@ -500,7 +509,8 @@ impl Pair {
                 let model = self.run(run);
                 model.phase = Phase::Resting;
                 model.minder = Some(pilot);
-                assert_eq!(rest.spawn_task, can_spawn && model.callers.len() > 1 && !model.has_task);
+                let may_spawn = can_spawn && !model.is_without_tasks;
+                assert_eq!(rest.spawn_task, may_spawn && model.callers.len() > 1 && !model.has_task);
                 self.callers.get_mut(&number).expect("it has a share").waker = Some(index);
                 self.settle(run, rest, can_spawn);
             }
@@ -566,6 +576,7 @@ impl Pair {
     fn poll_task(&mut self, run: usize, fresh: bool) {
         let (index, given) = self.choose_waker(self.runs[&run].task_waker, fresh);
         let at = self.index(run);
+        self.run(run).task_ran = true;
         let mut spare = None;
         let mut found = self.board.find_by_task(at, &given, &mut spare);
         if matches!(found, TaskFound::WantsWaker) {
@@ -601,6 +612,7 @@ impl Pair {
         let model = self.run(run);
         model.has_task = false;
         model.task_comes = false;
+        model.is_without_tasks = !model.task_ran;
         if matches!(model.phase, Phase::Polled | Phase::Resting) {
             model.minder = None;
             if model.callers.is_empty() {

@@ -47,6 +47,10 @@ struct Company {
     others: Slab<Option<Waker>>,
     /// Whether a task has a share in the run, and where to wake it.
     task: Option<Option<Waker>>,
+    /// There is a task, or was one.
+    had_task: bool,
+    /// The last task was polled, ever. One that is dropped before that was spawned on a runtime that has ended.
+    task_ran: bool,
 }
 
 impl<W, O> Run<W, O> {
@@ -116,6 +120,18 @@ impl<W, O> Run<W, O> {
         self.company.as_mut()?.task.as_mut()
     }
 
+    /// The task is polled.
+    pub(super) fn note_task(&mut self) {
+        if let Some(company) = &mut self.company {
+            company.task_ran = true;
+        }
+    }
+
+    /// Whether the last task was lost before it ran: then the next one would be too.
+    pub(super) fn is_without_tasks(&self) -> bool {
+        self.company.as_ref().is_some_and(|company| company.had_task && !company.task_ran)
+    }
+
     /// The task has no share in it any more.
     pub(super) fn end_task(&mut self) -> Option<Waker> {
         self.company.as_mut()?.task.take()?
@@ -125,7 +141,10 @@ impl<W, O> Run<W, O> {
     pub(super) fn give_to_task(&mut self, can_spawn: impl FnOnce() -> bool) -> bool {
         let spawn_task = !self.has_task() && can_spawn();
         if spawn_task {
-            self.company.get_or_insert_default().task = Some(None);
+            let company = self.company.get_or_insert_default();
+            company.task = Some(None);
+            company.had_task = true;
+            company.task_ran = false;
             self.driver = Driver::Task;
         }
         spawn_task

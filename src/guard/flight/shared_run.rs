@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::hash::Hash;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -137,7 +138,9 @@ where
             Begun::Ended(result) => {
                 self.finish(progress);
                 // Moved only now, and once: most runs end here, and to copy what was just written is slow.
-                if runs.board(aboard.spot).land_alone(aboard.spot.index()).is_some() {
+                let alone = runs.board(aboard.spot).land_alone(aboard.spot.index());
+                if alone.is_some() {
+                    // Before the key and a waker are dropped, which are foreign.
                     self.aboard = None;
                     return Poll::Ready(result.map_err(failed));
                 }
@@ -179,13 +182,16 @@ where
     fn drive(&mut self, aboard: Aboard, mut work: Work<T, E>, cx: &mut Context<'_>) -> Poll<Outcome<T, E>> {
         let runs = self.flight.runs();
         let scope = Scope::enter(runs.scope(aboard.spot));
-        let poll = work.poll_in_span(cx);
+        let poll = work.poll(cx);
         drop(scope);
         if let Poll::Ready(outcome) = poll {
             let is_counted = matches!(outcome, Err(FlightError::Panicked { .. }));
-            if !is_counted && runs.board(aboard.spot).land_alone(aboard.spot.index()).is_some() {
-                self.aboard = None;
-                return Poll::Ready(outcome);
+            if !is_counted {
+                let alone = runs.board(aboard.spot).land_alone(aboard.spot.index());
+                if alone.is_some() {
+                    self.aboard = None;
+                    return Poll::Ready(outcome);
+                }
             }
             return Poll::Ready(self.land(aboard, outcome));
         }
@@ -194,9 +200,17 @@ where
     }
 
     #[cold]
-    fn put_back(&self, aboard: Aboard, work: Work<T, E>, cx: &mut Context<'_>) {
+    fn put_back(&mut self, aboard: Aboard, work: Work<T, E>, cx: &mut Context<'_>) {
+        let waker = match catch_unwind(AssertUnwindSafe(|| cx.waker().clone())) {
+            Ok(waker) => waker,
+            // Foreign code, between taking the work and putting it back: the key must not stay taken.
+            Err(panic) => {
+                drop(work);
+                drop(self.land(aboard, Err(FlightError::Panicked { message: "its caller's waker panicked".into() })));
+                resume_unwind(panic)
+            }
+        };
         let runs = self.flight.runs();
-        let waker = cx.waker().clone();
         let rest = runs.board(aboard.spot).put_back(aboard.spot.index(), aboard.seat, work, waker, can_spawn);
         runs.settle(aboard.spot, rest);
     }

@@ -44,8 +44,9 @@ use crate::counter::Counter;
 /// # Who runs the work
 ///
 /// Nobody in particular: its callers have equal shares in it. While there is one, it polls the work itself, and nothing
-/// is spawned. From the second on, a task on the runtime does, so that nobody waits for a caller that is not polled. A
-/// caller that leaves, the first one too, changes nothing for the others: the run goes on from where it is. When the last
+/// is spawned. From the second on, a task on that caller's runtime does, so that nobody waits for a caller that is not
+/// polled. (So that runtime has to go on, and have what the work needs, such as a timer, as long as anyone waits: a
+/// `block_on` that ends before leaves the task where nobody polls it.) A caller that leaves, the first one too, changes nothing for the others: the run goes on from where it is. When the last
 /// one leaves, the work is dropped at once ([`detached`](SingleFlightBuilder::detached) lets it finish). If at that
 /// moment it is being polled on another thread, it is dropped when that poll returns.
 ///

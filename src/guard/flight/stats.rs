@@ -19,7 +19,7 @@ pub struct FlightStats {
     pub runs: u64,
     /// Callers that shared a run which another had begun.
     pub shared: u64,
-    /// Runs that were dropped before their end: all their callers had left.
+    /// Runs that all their callers had left: they were dropped, or came to their end in that moment, for nobody.
     pub cancelled: u64,
     /// Runs that panicked.
     pub panicked: u64,

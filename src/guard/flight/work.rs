@@ -58,31 +58,26 @@ impl<T, E> Work<T, E> {
     /// What had to wait. Until now it ran in its caller's span.
     #[cold]
     fn waiting(future: Boxed<T, E>) -> Self {
-        let span = Some(Span::current()).filter(|span| !span.is_none()).map(Box::new);
+        // A subscriber that panics is no reason to lose the work.
+        let span = catch_unwind(Span::current).ok().filter(|span| !span.is_none()).map(Box::new);
         Self { future: Some(future), span }
     }
 
-    /// Polls it in whatever span this thread is in.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<T, E>> {
-        let future = self.future.as_mut().expect("work is not polled after it ended");
-        let outcome = match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+    /// Polls it in the span of the caller that began it. Once it has ended it has been dropped, too.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<T, E>> {
+        let Self { future, span } = self;
+        let polled = future.as_mut().expect("work is not polled after it ended");
+        let poll = catch_unwind(AssertUnwindSafe(|| {
+            let _entered = span.as_ref().map(|span| span.enter());
+            polled.as_mut().poll(cx)
+        }));
+        let outcome = match poll {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(result)) => result.map_err(failed),
             Err(panic) => Err(panicked(panic)),
         };
-        discard(self.future.take());
+        discard(future.take());
         Poll::Ready(outcome)
-    }
-
-    /// Polls it in the span of the caller that began it. Once it has ended it has been dropped, too.
-    #[inline]
-    pub(super) fn poll_in_span(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<T, E>> {
-        let span = self.span.take();
-        let entered = span.as_ref().map(|span| span.enter());
-        let poll = self.poll(cx);
-        drop(entered);
-        self.span = span;
-        poll
     }
 }
 

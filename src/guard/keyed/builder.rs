@@ -1,5 +1,6 @@
 //! [`KeyedGuardBuilder`].
 
+use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use crate::guard::lane::Order;
 ///     .build();
 /// # assert_eq!(PER_TENANT.stats().permits, 2);
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "a builder does nothing until build() is called"]
 pub struct KeyedGuardBuilder<K> {
     name: &'static str,
@@ -71,7 +72,8 @@ impl<K> KeyedGuardBuilder<K> {
     /// How many keys may be in use at once, from 1 on. The caller of one more is refused with
     /// [`TooManyKeys`](crate::AcquireError::TooManyKeys), at once. Default: no limit.
     ///
-    /// A key is in use as long as someone holds a permit of it or waits for one; an idle key takes no memory, whatever
+    /// A key is in use as long as someone holds a permit of it or waits for one (or holds on to a future whose wait has
+    /// ended, without polling or dropping it); an idle key takes no memory, whatever
     /// its name. So this bounds what clients who make up keys can claim at the same moment.
     pub const fn max_keys(mut self, max_keys: usize) -> Self {
         self.max_keys = Some(max_keys);
@@ -98,5 +100,15 @@ impl<K> KeyedGuardBuilder<K> {
             None => None,
         };
         KeyedGuard::from_parts(name, choices.rules(), choices.limits, limit)
+    }
+}
+
+impl<K> fmt::Debug for KeyedGuardBuilder<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyedGuardBuilder")
+            .field("name", &self.name)
+            .field("choices", &self.choices)
+            .field("max_keys", &self.max_keys)
+            .finish_non_exhaustive()
     }
 }

@@ -159,7 +159,6 @@ where
                 let keys = self.guard.keys();
                 let (hash, number) = keys.locate(key);
                 let shard = keys.shard(number);
-                // It may be gone by then, and another key's lane stand in its place: its grants expire all the same.
                 return shard.expire_for(self.guard.terms(), hash, key, limit, now);
             }
             _ => return (0, None),

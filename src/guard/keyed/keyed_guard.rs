@@ -49,12 +49,14 @@ use crate::guard::wait::Limits;
 /// # Keys
 ///
 /// A key exists from the first caller that asks for it to the last that leaves, whether that one has finished, given up
-/// its place, or was dropped as its turn came: the moment nobody holds it or waits for it, its memory is free. (The map
-/// itself, some kilobytes for each processor, is made at the first call.) Clients who choose keys can't make them
+/// its place, or was dropped as its turn came: the moment nobody holds it or waits for it, its memory is free for others,
+/// and that of a shard of the map is given back when none of its keys is in use. (The map itself, some kilobytes for each
+/// processor, is made at the first call.) Clients who choose keys can't make them
 /// collide: they are hashed as std's `HashMap` hashes. And they can't claim more at once than
 /// [`max_keys`](KeyedGuardBuilder::max_keys), if you set it.
 ///
-/// `Eq` and `Hash` of the key agree with each other, and don't call the guard: keys are compared under a lock.
+/// `Eq` and `Hash` of the key agree with each other, and don't call the guard: keys are compared under a lock. Its `Drop`
+/// may call the guard, but must not panic.
 ///
 /// # Panics and cancellation
 ///
@@ -295,7 +297,8 @@ impl<K: Hash + Eq> KeyedGuard<K> {
         self.core.stats(self.rules.permits, all, queued, cancelled)
     }
 
-    /// How many keys are in use: someone holds a permit of them, or waits for one. Takes no lock.
+    /// How many keys are in use: someone holds a permit of them, waits for one, or has not been polled since its wait
+    /// ended. Takes no lock, and reads one shard after the other: while callers come and go it is a sum of moments.
     #[must_use]
     pub fn len(&self) -> usize {
         self.shards().map(Shard::len).sum()

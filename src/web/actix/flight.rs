@@ -21,7 +21,7 @@ use super::response::response;
 use super::worker::can_spawn;
 use crate::guard::scope::{Scope, ScopeId};
 use crate::guard::{FlightStats, SingleFlight};
-use crate::web::flight::{ALONE, AnswerHead, Bypass, COLLAPSED, FlightKey, LED, RequestHead, is_shareable};
+use crate::web::flight::{ALONE, AnswerHead, Audience, Bypass, COLLAPSED, FlightKey, LED, RequestHead, audience};
 use crate::web::{FlightOptions, Refusal};
 
 /// Lets requests that ask for the same at the same time share one answer: one of them is served, and all get what it got.
@@ -43,8 +43,13 @@ use crate::web::{FlightOptions, Refusal};
 /// # drop(app());
 /// ```
 ///
+/// What a handler makes of an error is its answer, and shared; an error of a middleware behind this one goes to the request
+/// that it is about, and the others are served alone. Over HTTP/2 a GET request may have a body that no header tells of:
+/// don't put this in front of handlers that read one.
+///
 /// The handler runs on the worker of the request that it was called for, in a task of its own, so that it can go on when
-/// that request's client leaves. If all clients leave, that task is aborted, at the handler's next `.await`.
+/// that request's client leaves. If all clients leave, that task is aborted, at the handler's next `.await`; a request that
+/// comes before that begins a run beside it.
 #[derive(Clone, Debug)]
 pub struct FlightMiddleware {
     flights: Arc<Flights>,
@@ -80,8 +85,8 @@ enum Landing {
     Shared(Arc<Answer>),
     /// It is for the request only that it was made for.
     Own,
-    /// It is an error of the service, which the request that began the run has.
-    Failed,
+    /// The same, but the next one may be for everyone. An error of the service is one too.
+    OwnThisTime,
     /// Its body broke off, or its worker ended.
     Broken,
 }
@@ -205,7 +210,8 @@ impl Flights {
             let request = unserved.take().expect("a run is begun once");
             let (inner, own, options) = (Rc::clone(&inner), Rc::clone(&own), self.options.clone());
             let run = Arc::new(OnceLock::new());
-            let handler = async move { land(inner.call(request).await, &own, &options).await };
+            let sent: Vec<HeaderName> = request.headers().keys().cloned().collect();
+            let handler = async move { land(inner.call(request).await, &own, &options, &sent).await };
             // The handler can't leave this worker; what waits for it can be polled by any.
             let task = rt::spawn(Inside { run: Arc::clone(&run), handler: Box::pin(handler) });
             async move {
@@ -288,7 +294,12 @@ impl Drop for Local {
 }
 
 /// Decides who may have an answer, and reads it if all may.
-async fn land<B>(result: Result<ServiceResponse<B>, Error>, own: &Own<B>, options: &FlightOptions) -> Landing
+async fn land<B>(
+    result: Result<ServiceResponse<B>, Error>,
+    own: &Own<B>,
+    options: &FlightOptions,
+    sent: &[HeaderName],
+) -> Landing
 where
     B: MessageBody,
 {
@@ -298,15 +309,18 @@ where
     };
     let response = match result {
         Ok(response) => response,
-        Err(error) => return keep(Left::Answer(Err(error)), Landing::Failed),
+        Err(error) => return keep(Left::Answer(Err(error)), Landing::OwnThisTime),
     };
     let size = match response.response().body().size() {
         BodySize::None => Some(0),
         BodySize::Sized(size) => Some(size),
         BodySize::Stream => None,
     };
-    let Some(size) = size.filter(|_| is_shareable(response.response(), size, options)) else {
-        return keep(Left::Answer(Ok(response)), Landing::Own);
+    let was_sent = |name: &str| sent.iter().any(|sent| name.eq_ignore_ascii_case(sent.as_str()));
+    let size = match (audience(response.response(), size, options, was_sent), size) {
+        (Audience::Everyone, Some(size)) => size,
+        (Audience::OneThisTime, _) => return keep(Left::Answer(Ok(response)), Landing::OwnThisTime),
+        (Audience::Everyone | Audience::One, _) => return keep(Left::Answer(Ok(response)), Landing::Own),
     };
     let (request, response) = response.into_parts();
     let (head, body) = response.into_parts();
@@ -344,12 +358,17 @@ impl RequestHead for ServiceRequest {
         Self::method(self).as_str()
     }
 
-    fn target(&self) -> [&[u8]; 3] {
-        let host = match self.uri().authority() {
-            Some(authority) => authority.as_str().as_bytes(),
-            None => self.headers().get("host").map_or(&b""[..], HeaderValue::as_bytes),
-        };
-        [host, self.uri().path().as_bytes(), self.uri().query().unwrap_or_default().as_bytes()]
+    fn authority(&self) -> Option<&[u8]> {
+        self.uri().authority().map(|authority| authority.as_str().as_bytes())
+    }
+
+    fn targets(&self) -> impl Iterator<Item = &[u8]> {
+        // A server that listens with and without TLS says so here: HTTP/1 does not.
+        let scheme = if self.app_config().secure() { "https" } else { "http" };
+        let uri = self.uri();
+        [scheme, uri.scheme_str().unwrap_or_default(), uri.path(), uri.query().unwrap_or_default()]
+            .into_iter()
+            .map(str::as_bytes)
     }
 
     fn header(&self, name: &str) -> impl Iterator<Item = &[u8]> {

@@ -28,7 +28,9 @@ impl Bypass {
     pub(crate) fn remembers(&self, key: &FlightKey) -> bool {
         let fingerprint = key.fingerprint();
         let seen = self.slot(fingerprint).load(Ordering::Relaxed);
-        seen != 0 && seen & !SECONDS == fingerprint & !SECONDS && self.now() < seen & SECONDS
+        // The seconds begin anew after half a year, so they are compared by their difference.
+        let left = (seen & SECONDS).wrapping_sub(self.now()) & SECONDS;
+        seen != 0 && seen & !SECONDS == fingerprint & !SECONDS && (1..=REMEMBERED.as_secs()).contains(&left)
     }
 
     pub(crate) fn remember(&self, key: &FlightKey) {
@@ -41,7 +43,6 @@ impl Bypass {
         &self.slots[fingerprint as usize % SLOTS]
     }
 
-    /// Seconds; after half a year they begin anew, which forgets a little too early.
     fn now(&self) -> u64 {
         self.since.elapsed().as_secs() & SECONDS
     }
@@ -66,8 +67,12 @@ mod tests {
             "GET"
         }
 
-        fn target(&self) -> [&[u8]; 3] {
-            [b"", self.0.as_bytes(), b""]
+        fn authority(&self) -> Option<&[u8]> {
+            None
+        }
+
+        fn targets(&self) -> impl Iterator<Item = &[u8]> {
+            std::iter::once(self.0.as_bytes())
         }
 
         fn header(&self, _: &str) -> impl Iterator<Item = &[u8]> {
@@ -96,6 +101,18 @@ mod tests {
         assert!(bypass.remembers(&key(0)));
         let bypass = later(bypass, Duration::from_secs(2));
         assert!(!bypass.remembers(&key(0)), "it may be better now");
+    }
+
+    #[test]
+    fn key_is_forgotten_also_as_the_seconds_begin_anew() {
+        let half_a_year = Duration::from_secs(SECONDS - 3);
+        let Some(since) = Instant::now().checked_sub(half_a_year) else { return };
+        let bypass = Bypass { since, ..Bypass::new() };
+        bypass.remember(&key(0));
+        assert!(bypass.remembers(&key(0)));
+        let since = bypass.since - Duration::from_secs(60);
+        let bypass = Bypass { since, ..bypass };
+        assert!(!bypass.remembers(&key(0)));
     }
 
     #[test]

@@ -10,8 +10,11 @@ pub(crate) struct FlightKey(Box<[u8]>);
 pub(crate) trait RequestHead {
     fn method(&self) -> &str;
 
-    /// The host that was asked, the path and the query, as the client sent them.
-    fn target(&self) -> [&[u8]; 3];
+    /// The host, if the client named one in the target.
+    fn authority(&self) -> Option<&[u8]>;
+
+    /// The scheme, the path and the query, as the client sent them and as the service sees them. Always as many.
+    fn targets(&self) -> impl Iterator<Item = &[u8]>;
 
     fn header(&self, name: &str) -> impl Iterator<Item = &[u8]>;
 }
@@ -38,9 +41,11 @@ impl FlightKey {
         if !PARTICULAR.iter().chain(&PERSONAL).all(|name| is_accounted_for(name)) {
             return None;
         }
+        let host = host(head)?;
         let mut key = Vec::with_capacity(128);
         part(&mut key, method.as_bytes());
-        for target in head.target() {
+        part(&mut key, host);
+        for target in head.targets() {
             part(&mut key, target);
         }
         for name in &options.key_headers {
@@ -67,6 +72,16 @@ fn has_body(head: &impl RequestHead) -> bool {
     head.header("transfer-encoding").next().is_some() || head.header("content-length").any(|length| length != b"0")
 }
 
+/// The host that was asked, or `None` if the request names two.
+///
+/// By the rules its target counts (RFC 9112, section 3.2.2), but a handler may look at the header: what it makes of one
+/// would reach those who named the other.
+fn host(head: &impl RequestHead) -> Option<&[u8]> {
+    let mut hosts = head.header("host").chain(head.authority());
+    let first = hosts.next().unwrap_or_default();
+    hosts.all(|host| host == first).then_some(first)
+}
+
 /// With its length in front, so that no two lists of parts are the same bytes.
 fn part(key: &mut Vec<u8>, bytes: &[u8]) {
     key.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
@@ -88,8 +103,12 @@ mod tests {
             "GET"
         }
 
-        fn target(&self) -> [&[u8]; 3] {
-            self.target.map(str::as_bytes)
+        fn authority(&self) -> Option<&[u8]> {
+            Some(self.target[0].as_bytes())
+        }
+
+        fn targets(&self) -> impl Iterator<Item = &[u8]> {
+            self.target[1..].iter().map(|target| target.as_bytes())
         }
 
         fn header(&self, name: &str) -> impl Iterator<Item = &[u8]> {
@@ -138,6 +157,19 @@ mod tests {
         let (target, headers) = (["host", "/", "q=1"], [("x-a", "1"), ("x-b", "2")]);
         let more = [("X-B", "2"), ("user-agent", "curl"), ("X-A", "1"), ("content-length", "0")];
         assert_eq!(key(target, &headers, None), key(target, &more, None));
+    }
+
+    #[test]
+    fn request_that_names_two_hosts_is_served_alone() {
+        for (hosts, is_shared) in [
+            (vec![("host", "a")], true),
+            (vec![("host", "a"), ("host", "a")], true),
+            (vec![("host", "b")], false),
+            (vec![("host", "a"), ("host", "b")], false),
+        ] {
+            let head = Head { target: ["a", "/", ""], headers: hosts };
+            assert_eq!(FlightKey::of(&head, None, &FlightOptions::new()).is_some(), is_shared, "{:?}", head.headers);
+        }
     }
 
     #[test]

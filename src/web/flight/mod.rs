@@ -16,7 +16,7 @@ mod shareable;
 pub(crate) use self::bypass::Bypass;
 pub(crate) use self::key::{FlightKey, RequestHead};
 pub use self::options::FlightOptions;
-pub(crate) use self::shareable::{AnswerHead, is_shareable};
+pub(crate) use self::shareable::{AnswerHead, Audience, audience};
 
 /// Tells in RFC 9211's terms that this answer is another request's.
 pub(crate) const COLLAPSED: &str = "onelane; fwd=miss; collapsed";

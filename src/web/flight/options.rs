@@ -15,7 +15,10 @@ use crate::web::refusal::is_header_name;
 /// The defaults never hand one user's answer to another, as long as users are told apart by `Authorization` or by
 /// cookies: requests with either are served alone, unless you say what the header means. Where users are told apart by
 /// something else, such as a header that a proxy sets, the key must hold it: name it with
-/// [`key_header`](Self::key_header).
+/// [`key_header`](Self::key_header). The same goes for everything else that answers depend on, such as
+/// `Accept-Encoding` or `X-Forwarded-Proto`, unless they say so with `Vary`: then they are not shared.
+///
+/// The host is part of the key as the client wrote it: `localhost` and `127.0.0.1` don't share.
 ///
 /// ```
 /// use std::time::Duration;

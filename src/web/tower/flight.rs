@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use http::header::{HeaderMap, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Request, Response, StatusCode, Uri, Version};
+use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -18,7 +18,7 @@ use tower_service::Service;
 use super::bodies::{AnyBody, BodyKind, RequestBody, ResponseBody};
 use crate::guard::{FlightStats, SingleFlight};
 use crate::sync::{Mutex, lock};
-use crate::web::flight::{ALONE, AnswerHead, Bypass, COLLAPSED, FlightKey, LED, RequestHead, is_shareable};
+use crate::web::flight::{ALONE, AnswerHead, Audience, Bypass, COLLAPSED, FlightKey, LED, RequestHead, audience};
 use crate::web::{FlightOptions, Refusal};
 
 /// Lets requests that ask for the same at the same time share one answer: one of them is served, and all get what it got.
@@ -62,8 +62,8 @@ enum Landing {
     Shared(Arc<Answer>),
     /// It is for the request only that it was made for.
     Own,
-    /// It is an error of the service, which the request that began the run has.
-    Failed,
+    /// The same, but the next one may be for everyone. An error of the service is one too.
+    OwnThisTime,
     /// Its body broke off.
     Broken,
 }
@@ -162,9 +162,6 @@ where
 impl Flights {
     /// `None` if the request is to be served alone.
     fn key<K: BodyKind>(&self, head: &Parts) -> Option<FlightKey> {
-        if names_two_hosts(K::uri(head), &head.headers) {
-            return None;
-        }
         let extra = match &self.key_of {
             Some(key_of) => Some(key_of(head)?),
             None => None,
@@ -193,9 +190,10 @@ impl Flights {
         let mut unserved = Some((inner, request));
         let lead = || {
             let (mut inner, request) = unserved.take().expect("a run is begun once");
+            let sent: Vec<HeaderName> = request.headers().keys().cloned().collect();
             let served = inner.call(request);
             let (own, options) = (Arc::clone(&own), self.options.clone());
-            async move { Ok(land(served.await, &own, &options).await) }
+            async move { Ok(land(served.await, &own, &options, &sent).await) }
         };
         let landing = self.flight.run(key.clone(), lead).await;
         let refusal = match (landing, unserved) {
@@ -224,17 +222,13 @@ fn has_body(body: &impl Body) -> bool {
     !body.is_end_stream() && body.size_hint().exact() != Some(0)
 }
 
-/// By the rules its target counts (RFC 9112, section 3.2.2), but a handler may look at the header: what it makes of one
-/// would reach those who named the other.
-fn names_two_hosts(uri: &Uri, headers: &HeaderMap) -> bool {
-    let in_target = uri.authority().map(|authority| authority.as_str().as_bytes());
-    let mut hosts = headers.get_all("host").iter().map(HeaderValue::as_bytes).chain(in_target);
-    let first = hosts.next();
-    hosts.any(|host| Some(host) != first)
-}
-
 /// Decides who may have an answer, and reads it if all may.
-async fn land<R, E>(result: Result<Response<R>, E>, own: &Own<R, E>, options: &FlightOptions) -> Landing
+async fn land<R, E>(
+    result: Result<Response<R>, E>,
+    own: &Own<R, E>,
+    options: &FlightOptions,
+    sent: &[HeaderName],
+) -> Landing
 where
     R: Body,
 {
@@ -244,11 +238,13 @@ where
     };
     let response = match result {
         Ok(response) => response,
-        Err(error) => return keep(Err(error), Landing::Failed),
+        Err(error) => return keep(Err(error), Landing::OwnThisTime),
     };
     let size = response.body().size_hint().exact();
-    if !is_shareable(&response, size, options) {
-        return keep(Ok(response), Landing::Own);
+    match audience(&response, size, options, |name| sent.iter().any(|sent| name.eq_ignore_ascii_case(sent.as_str()))) {
+        Audience::Everyone => {}
+        Audience::One => return keep(Ok(response), Landing::Own),
+        Audience::OneThisTime => return keep(Ok(response), Landing::OwnThisTime),
     }
     let (head, body) = response.into_parts();
     match read(body, size.unwrap_or_default()).await {
@@ -307,13 +303,15 @@ impl<K: BodyKind> RequestHead for Head<'_, K> {
         self.0.method.as_str()
     }
 
-    fn target(&self) -> [&[u8]; 3] {
-        let uri = K::uri(self.0);
-        let host = match uri.authority() {
-            Some(authority) => authority.as_str().as_bytes(),
-            None => self.0.headers.get("host").map_or(&b""[..], HeaderValue::as_bytes),
-        };
-        [host, uri.path().as_bytes(), uri.query().unwrap_or_default().as_bytes()]
+    fn authority(&self) -> Option<&[u8]> {
+        K::uri(self.0).authority().map(|authority| authority.as_str().as_bytes())
+    }
+
+    /// A rewritten target says more than the client did, a nested router's less: both count.
+    fn targets(&self) -> impl Iterator<Item = &[u8]> {
+        [K::uri(self.0), &self.0.uri].into_iter().flat_map(|uri| {
+            [uri.scheme_str().unwrap_or_default(), uri.path(), uri.query().unwrap_or_default()].map(str::as_bytes)
+        })
     }
 
     fn header(&self, name: &str) -> impl Iterator<Item = &[u8]> {
