@@ -21,7 +21,7 @@ use super::response::response;
 use super::worker::can_spawn;
 use crate::guard::scope::{Scope, ScopeId};
 use crate::guard::{FlightStats, SingleFlight};
-use crate::web::flight::{ALONE, AnswerHead, Audience, Bypass, COLLAPSED, FlightKey, LED, RequestHead, audience};
+use crate::web::flight::{ALONE, Audience, Bypass, COLLAPSED, FlightKey, LED, audience};
 use crate::web::{FlightOptions, Refusal};
 
 /// Lets requests that ask for the same at the same time share one answer: one of them is served, and all get what it got.
@@ -351,39 +351,6 @@ fn answer_alone<B: MessageBody>(mut response: ServiceResponse<B>) -> ServiceResp
 /// As the last member of the list, as RFC 9211 has it for the hop nearest to the client.
 fn tell(headers: &mut HeaderMap, cache_status: &'static str) {
     headers.append(HeaderName::from_static("cache-status"), HeaderValue::from_static(cache_status));
-}
-
-impl RequestHead for ServiceRequest {
-    fn method(&self) -> &str {
-        Self::method(self).as_str()
-    }
-
-    fn authority(&self) -> Option<&[u8]> {
-        self.uri().authority().map(|authority| authority.as_str().as_bytes())
-    }
-
-    fn targets(&self) -> impl Iterator<Item = &[u8]> {
-        // A server that listens with and without TLS says so here: HTTP/1 does not.
-        let scheme = if self.app_config().secure() { "https" } else { "http" };
-        let uri = self.uri();
-        [scheme, uri.scheme_str().unwrap_or_default(), uri.path(), uri.query().unwrap_or_default()]
-            .into_iter()
-            .map(str::as_bytes)
-    }
-
-    fn header(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-        self.headers().get_all(name).map(HeaderValue::as_bytes)
-    }
-}
-
-impl<B> AnswerHead for HttpResponse<B> {
-    fn status(&self) -> u16 {
-        Self::status(self).as_u16()
-    }
-
-    fn header(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-        self.headers().get_all(name).map(HeaderValue::as_bytes)
-    }
 }
 
 impl<B> Future for FlightFuture<B> {

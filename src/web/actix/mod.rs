@@ -60,6 +60,7 @@ mod body;
 mod extract;
 mod flight;
 mod future;
+mod head;
 mod middleware;
 mod response;
 mod worker;

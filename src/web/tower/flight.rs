@@ -307,10 +307,11 @@ impl<K: BodyKind> RequestHead for Head<'_, K> {
         K::uri(self.0).authority().map(|authority| authority.as_str().as_bytes())
     }
 
-    /// A rewritten target says more than the client did, a nested router's less: both count.
+    /// A rewritten target says more than the client did, a nested router's less: both count. HTTP/1 names no scheme: what
+    /// came with TLS and what came without can't be told apart then.
     fn targets(&self) -> impl Iterator<Item = &[u8]> {
         [K::uri(self.0), &self.0.uri].into_iter().flat_map(|uri| {
-            [uri.scheme_str().unwrap_or_default(), uri.path(), uri.query().unwrap_or_default()].map(str::as_bytes)
+            [uri.scheme_str().unwrap_or("http"), uri.path(), uri.query().unwrap_or_default()].map(str::as_bytes)
         })
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::http::Uri;
 use axum::http::request::Parts;
 use axum::middleware::{Next, from_fn};
 use axum::routing::get;
@@ -59,6 +60,40 @@ async fn request_that_names_two_hosts_is_served_alone() {
     let site = Site::new(FlightOptions::new()).await;
     let absolute = "GET http://test/ HTTP/1.1\r\nhost: test\r\n\r\n".to_owned();
     assert_eq!(site.parts(&[http::get("/"), absolute]).await, [(1, Led), (1, Collapsed)], "both name the same");
+}
+
+/// A layer around this one may have put into the target what the client did not say.
+#[tokio::test]
+async fn requests_whose_target_was_rewritten_apart_do_not_share() {
+    let (layer, probe) = (FlightLayer::new("rewritten"), Probe::new());
+    let visitor = Arc::clone(&probe);
+    let handler = async move |uri: Uri| {
+        visitor.visit().await;
+        uri.path().to_owned()
+    };
+    let rewrite = async |mut request: Request, next: Next| {
+        let user = request.headers()["x-user"].to_str().expect("it is text");
+        *request.uri_mut() = format!("/users/{user}/me").parse().expect("it is a target");
+        next.run(request).await
+    };
+    let app = Router::new().fallback(handler).layer(layer.clone()).layer(from_fn(rewrite));
+    let address = serve(Listening::Plain, app).await;
+    let users = ["ada", "grace", "ada"];
+    let send = users.map(|user| Client::sending(address, asking("GET", "/me", &[("x-user", user)])));
+    let mut clients = join_all(send).await;
+    eventually("all wait", || layer.stats().waiting == 3).await;
+    probe.let_go(2);
+    for (client, user) in clients.iter_mut().zip(users) {
+        assert_eq!(client.answer().await.text(), format!("/users/{user}/me"));
+    }
+    assert_eq!(layer.stats().runs, 2);
+}
+
+#[tokio::test]
+async fn requests_by_different_schemes_do_not_share() {
+    let site = Site::new(FlightOptions::new()).await;
+    let requests = ["http", "https"].map(|scheme| format!("GET {scheme}://test/ HTTP/1.1\r\nhost: test\r\n\r\n"));
+    assert_eq!(site.parts(&requests).await, [(1, Led), (2, Led)]);
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use futures::{StreamExt, stream};
 use http_body::{Frame, SizeHint};
 use onelane::web::FlightOptions;
 
-use super::{Alone, Collapsed, Led, Site, part_of, run_of};
+use super::{Alone, Collapsed, Led, Site, part_of, run_of, with};
 use crate::http::{self, Client, bytes, eventually};
 use crate::refusals::is_problem;
 
@@ -67,6 +67,39 @@ async fn answer_that_varies_by_what_the_key_does_not_hold_is_not_shared() {
     }
     let lines = [("vary", "x-key"), ("vary", "origin")];
     is_not_shared("the second of two lines", move |_| AppendHeaders(lines)).await;
+}
+
+/// Three ask for it; each gets an answer of its own. The next ones share again.
+async fn is_not_shared_this_time<R: IntoResponse>(
+    what: &str,
+    request: String,
+    answer: impl Fn(usize) -> R + Clone + Send + Sync + 'static,
+) {
+    let site = Site::answering(FlightOptions::new(), answer).await;
+    for round in 1..=2 {
+        let mut clients = site.send(&[request.clone(), request.clone(), request.clone()]).await;
+        assert_eq!((site.layer.stats().waiting, site.layer.stats().runs), (3, round), "{what}");
+        site.probe.let_go(3);
+        for client in &mut clients {
+            assert_eq!(part_of(&client.answer().await), Alone, "{what}");
+        }
+    }
+    assert_eq!(site.probe.started(), 6, "{what}");
+}
+
+/// One client's "too many requests" is nobody else's, nor is what a header of its own led to.
+#[tokio::test]
+async fn refusal_of_one_request_is_not_shared_and_the_next_are_not_kept_from_sharing() {
+    for status in [400, 401, 403, 407, 425, 429, 431] {
+        let status = StatusCode::from_u16(status).expect("it is one");
+        is_not_shared_this_time(status.as_str(), http::get("/"), move |_| status).await;
+    }
+}
+
+#[tokio::test]
+async fn answer_that_varies_by_what_was_sent_does_not_keep_others_from_sharing() {
+    let request = with(&[("origin", "https://other.test")]);
+    is_not_shared_this_time("Vary", request, |_| [("vary", "Accept, Origin")]).await;
 }
 
 #[tokio::test]

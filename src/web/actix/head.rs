@@ -1,0 +1,38 @@
+//! The heads of actix-web's requests and responses, as [`web::flight`](crate::web) reads them.
+
+use actix_web::HttpResponse;
+use actix_web::dev::ServiceRequest;
+use actix_web::http::header::HeaderValue;
+
+use crate::web::flight::{AnswerHead, RequestHead};
+
+impl RequestHead for ServiceRequest {
+    fn method(&self) -> &str {
+        Self::method(self).as_str()
+    }
+
+    fn authority(&self) -> Option<&[u8]> {
+        self.uri().authority().map(|authority| authority.as_str().as_bytes())
+    }
+
+    fn targets(&self) -> impl Iterator<Item = &[u8]> {
+        let scheme = if self.app_config().secure() { "https" } else { "http" };
+        let uri = self.uri();
+        let targets = [uri.scheme_str().unwrap_or(scheme), uri.path(), uri.query().unwrap_or_default()];
+        targets.into_iter().map(str::as_bytes)
+    }
+
+    fn header(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        self.headers().get_all(name).map(HeaderValue::as_bytes)
+    }
+}
+
+impl<B> AnswerHead for HttpResponse<B> {
+    fn status(&self) -> u16 {
+        Self::status(self).as_u16()
+    }
+
+    fn header(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        self.headers().get_all(name).map(HeaderValue::as_bytes)
+    }
+}
