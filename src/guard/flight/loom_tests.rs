@@ -17,7 +17,8 @@ use loom::model::Builder;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
-use super::{Board, Boarding, Found, Hash64, Mutex, Pilot, Rest, Seat, TaskFound, lock};
+use super::{Board, Boarding, Found, Hash64, Mutex, Pilot, Rest, Seat, lock};
+use crate::guard::flight::found::TaskFound;
 use crate::guard::lane::wake_all;
 
 const KEY: u32 = 7;

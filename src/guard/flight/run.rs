@@ -6,7 +6,7 @@ use std::task::Waker;
 use slab::Slab;
 
 #[derive(Debug)]
-pub(super) struct Run<W, O> {
+pub(crate) struct Run<W, O> {
     pub(super) state: State<W, O>,
     pub(super) driver: Driver,
     /// Callers that have a share in it, or wait for it to end.
