@@ -64,6 +64,8 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(feature = "full"), allow(rustdoc::broken_intra_doc_links, reason = "links lead to what features add"))]
 
+#[cfg(not(loom))]
+pub mod background;
 #[cfg_attr(loom, allow(dead_code, reason = "the models have the lane without the guard around it"))]
 mod counter;
 #[cfg(all(doc, not(loom)))]
@@ -92,6 +94,8 @@ mod guard {
     pub(crate) mod keys;
     pub(crate) mod lane;
 }
+#[cfg(not(loom))]
+mod panic;
 #[cfg_attr(loom, allow(dead_code, reason = "the models have the lane without the guard around it"))]
 mod sync;
 #[cfg(not(loom))]

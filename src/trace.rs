@@ -1,6 +1,10 @@
 //! What the crate tells `tracing`, under the target `onelane`: one function an event, none of them on a path without
 //! waiting.
 
+use std::io;
+use std::time::Duration;
+
+use crate::background::{CleanUp, Exit, HostPhase, ShutdownReport, Trigger};
 use crate::guard::AcquireError;
 
 const TARGET: &str = "onelane";
@@ -30,4 +34,66 @@ pub(crate) fn cut_off(guard: &str, reason: &str) {
 pub(crate) fn overrun(guard: &str) {
     let message = "response body took longer than body_hold_max: the next request goes on beside it";
     tracing::warn!(target: TARGET, guard, message);
+}
+
+pub(crate) fn host_phase(phase: HostPhase) {
+    tracing::debug!(target: TARGET, %phase, "host goes on to its next phase");
+}
+
+pub(crate) fn host_stops(trigger: &Trigger) {
+    tracing::info!(target: TARGET, %trigger, "host stops");
+}
+
+pub(crate) fn host_is_forced(trigger: &Trigger) {
+    tracing::warn!(target: TARGET, %trigger, "stop is forced: nothing is waited for any more");
+}
+
+pub(crate) fn host_stopped(report: &ShutdownReport) {
+    let (took, is_clean) = (report.took, report.is_clean());
+    tracing::info!(target: TARGET, ?took, is_clean, "host has stopped");
+}
+
+pub(crate) fn exits_at_once(signal: i32) {
+    tracing::warn!(target: TARGET, signal, "a signal after the host has stopped: the process ends at once");
+}
+
+pub(crate) fn no_signals(error: &io::Error) {
+    tracing::error!(target: TARGET, %error, "signals can't be listened to");
+}
+
+pub(crate) fn service_started(service: &str, took: Duration) {
+    tracing::debug!(target: TARGET, service, ?took, "service has started");
+}
+
+pub(crate) fn generation_ended(service: &str, exit: &Exit, clean_up: &CleanUp) {
+    let (generation, exit_kind) = (exit.generation, &exit.kind);
+    if exit.is_failure() || !clean_up.is_clean() {
+        tracing::warn!(target: TARGET, service, generation, exit = %exit_kind, %clean_up, "service has failed");
+    } else {
+        tracing::debug!(target: TARGET, service, generation, exit = %exit_kind, "service has ended");
+    }
+}
+
+pub(crate) fn backing_off(service: &str, failures: u32, delay: Duration) {
+    tracing::info!(target: TARGET, service, failures, ?delay, "service will be started again");
+}
+
+pub(crate) fn given_up(service: &str) {
+    tracing::error!(target: TARGET, service, "service is given up");
+}
+
+pub(crate) fn heartbeat_missed(service: &str, limit: Duration) {
+    tracing::warn!(target: TARGET, service, ?limit, "service has missed its heartbeat");
+}
+
+pub(crate) fn cut_off_service(service: &str) {
+    tracing::warn!(target: TARGET, service, "service has not stopped in time: it is dropped where it waits");
+}
+
+pub(crate) fn leaked(service: &str) {
+    tracing::error!(target: TARGET, service, "service blocks its thread and is left behind");
+}
+
+pub(crate) fn runtime_lags(lag: Duration, in_poll: &[&str]) {
+    tracing::warn!(target: TARGET, ?lag, ?in_poll, "the server's runtime gives no turn: something blocks it");
 }

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use tracing::Span;
 
 use super::error::FlightError;
+use crate::panic::{discard, message_of};
 
 /// What a run comes to.
 pub(super) type Outcome<T, E> = Result<T, FlightError<E>>;
@@ -87,21 +88,12 @@ impl<T, E> Drop for Work<T, E> {
     }
 }
 
-/// Drops a future. A destructor that panics changes nothing for the callers; it has shown its message.
-#[inline]
-fn discard<F>(future: F) {
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(future)));
-}
-
 pub(super) fn failed<E>(error: E) -> FlightError<E> {
     FlightError::Failed(Arc::new(error))
 }
 
 fn panicked<E>(panic: Box<dyn Any + Send>) -> FlightError<E> {
-    let message = match panic.downcast_ref::<&str>() {
-        Some(message) => Arc::from(*message),
-        None => panic.downcast_ref::<String>().map_or_else(|| "(no message)".into(), |message| message.as_str().into()),
-    };
+    let message = message_of(&*panic);
     // The payload is the user's, and so may its destructor be.
     discard(panic);
     FlightError::Panicked { message }

@@ -1,0 +1,139 @@
+//! [`service_fn`], [`blocking_fn`] and [`lifespan`]: services made of closures.
+
+use std::future::Future;
+
+use super::blocking::BlockingService;
+use super::context::{BlockingContext, RunContext, StartContext, StopContext};
+use super::service::{BackgroundService, ServiceResult};
+use super::spec::Service;
+
+/// A service whose [`run`](BackgroundService::run) is an async closure. It is called once for each generation.
+///
+/// # Examples
+///
+/// ```
+/// use onelane::background::{ServiceHost, service_fn};
+///
+/// let beat = service_fn("beat", |cx| async move {
+///     while cx.sleep(std::time::Duration::from_secs(1)).await {}
+///     Ok(())
+/// });
+/// let host = ServiceHost::builder().service(beat).build();
+/// assert!(host.is_ok());
+/// ```
+pub fn service_fn<F, W>(name: &str, run: F) -> Service
+where
+    F: Fn(RunContext) -> W + Send + Sync + 'static,
+    W: Future<Output = ServiceResult> + Send,
+{
+    struct AsyncFn<F> {
+        name: Box<str>,
+        run: F,
+    }
+
+    impl<F, W> BackgroundService for AsyncFn<F>
+    where
+        F: Fn(RunContext) -> W + Send + Sync + 'static,
+        W: Future<Output = ServiceResult> + Send,
+    {
+        fn name(&self) -> &str {
+            &self.name
+        }
+
+        fn run(&self, cx: RunContext) -> impl Future<Output = ServiceResult> + Send {
+            (self.run)(cx)
+        }
+    }
+
+    Service::new(AsyncFn { name: name.into(), run })
+}
+
+/// A [`BlockingService`] whose `run` is a closure, on a thread of its own.
+///
+/// # Examples
+///
+/// ```
+/// use onelane::background::{ServiceHost, blocking_fn};
+/// use std::time::Duration;
+///
+/// let poll = blocking_fn("poll", |cx| {
+///     while !cx.wait_stopping(Duration::from_millis(100)) {}
+///     Ok(())
+/// });
+/// let host = ServiceHost::builder().service(poll).build();
+/// assert!(host.is_ok());
+/// ```
+pub fn blocking_fn<F>(name: &str, run: F) -> Service
+where
+    F: Fn(BlockingContext) -> ServiceResult + Send + Sync + 'static,
+{
+    struct BlockingFn<F> {
+        name: Box<str>,
+        run: F,
+    }
+
+    impl<F: Fn(BlockingContext) -> ServiceResult + Send + Sync + 'static> BlockingService for BlockingFn<F> {
+        fn name(&self) -> &str {
+            &self.name
+        }
+
+        fn run(&self, cx: BlockingContext) -> ServiceResult {
+            (self.run)(cx)
+        }
+    }
+
+    Service::blocking(BlockingFn { name: name.into(), run })
+}
+
+/// Two closures: one that the server waits for before its first request, and one after its last. FastAPI's lifespan,
+/// before and after its `yield`.
+///
+/// # Examples
+///
+/// ```
+/// use onelane::background::{ServiceHost, lifespan};
+///
+/// let warm_up = lifespan("warm-up", || async { Ok(()) }, || async { Ok(()) });
+/// let host = ServiceHost::builder().service(warm_up).build();
+/// assert!(host.is_ok());
+/// ```
+pub fn lifespan<A, B, V, W>(name: &str, on_start: A, on_stop: B) -> Service
+where
+    A: Fn() -> V + Send + Sync + 'static,
+    B: Fn() -> W + Send + Sync + 'static,
+    V: Future<Output = ServiceResult> + Send,
+    W: Future<Output = ServiceResult> + Send,
+{
+    struct Lifespan<A, B> {
+        name: Box<str>,
+        on_start: A,
+        on_stop: B,
+    }
+
+    impl<A, B, V, W> BackgroundService for Lifespan<A, B>
+    where
+        A: Fn() -> V + Send + Sync + 'static,
+        B: Fn() -> W + Send + Sync + 'static,
+        V: Future<Output = ServiceResult> + Send,
+        W: Future<Output = ServiceResult> + Send,
+    {
+        fn name(&self) -> &str {
+            &self.name
+        }
+
+        fn start(&self, _cx: &StartContext) -> impl Future<Output = ServiceResult> + Send {
+            (self.on_start)()
+        }
+
+        async fn run(&self, cx: RunContext) -> ServiceResult {
+            cx.stopping().await;
+            Ok(())
+        }
+
+        fn stop(&self, _cx: &StopContext) -> impl Future<Output = ServiceResult> + Send {
+            (self.on_stop)()
+        }
+    }
+
+    Service::new(Lifespan { name: name.into(), on_start, on_stop })
+}

@@ -1,0 +1,207 @@
+//! [`BuildError`] and [`HostError`].
+
+use std::fmt;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use super::status::{ExitKind, ServiceStatus, SharedError, ShutdownReport, Trigger};
+
+/// Why a host can't be built. It says what to change.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// Two services have the same name.
+    #[error("two services are named {name:?}: give each a name of its own")]
+    DuplicateName {
+        /// The name.
+        name: Arc<str>,
+    },
+    /// A name is empty or has a NUL in it, which the name of a thread can't have.
+    #[error("a service is named {name:?}: a name is not empty, and holds no NUL character")]
+    InvalidName {
+        /// The name.
+        name: Arc<str>,
+    },
+    /// A service depends on one that is not there.
+    #[error(
+        "the service {service:?} depends on {dependency:?}, which the host does not have: add it, or correct its name"
+    )]
+    UnknownDependency {
+        /// The service that depends on it.
+        service: Arc<str>,
+        /// The name of the one that is missing.
+        dependency: Arc<str>,
+    },
+    /// Services depend on each other in a circle.
+    #[error("services depend on each other in a circle, so none of them can start first: {}", .circle.join(" -> "))]
+    Cycle {
+        /// The names along the circle, the first again at the end.
+        circle: Vec<String>,
+    },
+    /// An option has a value that makes no sense.
+    #[error("the service {service:?} has {option} {problem}")]
+    InvalidOption {
+        /// The name of the service.
+        service: Arc<str>,
+        /// The name of the option.
+        option: &'static str,
+        /// What is wrong with it, and what to do.
+        problem: &'static str,
+    },
+}
+
+/// Why a host has not started, or has ended.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum HostError {
+    /// A critical service did not start. All that had started were stopped again.
+    #[error("the service {service:?} {phase}: {reason}")]
+    StartFailed {
+        /// The name of the service.
+        service: Arc<str>,
+        /// What it was doing.
+        phase: StartPhase,
+        /// How it ended, or what it waited for in vain.
+        reason: ExitReason,
+        /// How the stop went.
+        report: ShutdownReport,
+    },
+    /// The services took longer to start than the host's
+    /// [`startup_timeout`](super::ServiceHostBuilder::startup_timeout). All were stopped again.
+    #[error("the services took too long to start, and were stopped again")]
+    StartTimedOut {
+        /// How the stop went.
+        report: ShutdownReport,
+    },
+    /// The host was told to stop before all of its services had started.
+    #[error("the host was told to stop while its services started: {}", .report.trigger)]
+    StoppedWhileStarting {
+        /// How the stop went.
+        report: ShutdownReport,
+    },
+    /// A critical service was given up, and the host has stopped.
+    #[error("the service {service:?} was given up: {reason}")]
+    GaveUp {
+        /// The name of the service.
+        service: Arc<str>,
+        /// How its last generation ended.
+        reason: ExitReason,
+        /// How the stop went.
+        report: ShutdownReport,
+    },
+    /// The server of [`run_until`](super::ServiceHost::run_until) ended with an error, and the host has stopped.
+    #[error("the server failed")]
+    Server {
+        /// Its error.
+        source: SharedError,
+        /// How the stop went.
+        report: ShutdownReport,
+    },
+    /// The host was started before. A host runs once: build another one.
+    #[error("the host was started before: build another one")]
+    AlreadyStarted,
+    /// The host was never started, so there is nothing to stop.
+    #[error("the host was not started: call start or run_until first")]
+    NotStarted,
+    /// A service waits for the end of its own host. That has been told to stop; the service has to end instead of waiting.
+    #[error("a service waits for the end of its own host: return instead, the host was told to stop")]
+    WouldDeadlock,
+    /// There is no tokio runtime here for the services to run on.
+    #[error("there is no tokio runtime here: start the host within the runtime of the server")]
+    NoRuntime,
+    /// The thread of the supervisor could not be made.
+    #[error("the thread of the supervisor could not be made")]
+    Thread {
+        /// The error of the operating system.
+        source: SharedError,
+    },
+    /// The supervisor is gone, and with it the runtime that it was on.
+    #[error("the supervisor is gone: the runtime that it was on has ended before it")]
+    SupervisorGone,
+}
+
+/// What a service was doing when the start of its host failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StartPhase {
+    /// It waited for services that it depends on.
+    Waiting,
+    /// Its [`start`](super::BackgroundService::start) ran.
+    Starting,
+}
+
+/// How a generation ended, in an error.
+#[derive(Clone, Debug)]
+pub struct ExitReason(Option<ExitKind>);
+
+impl ExitReason {
+    /// How it ended. `None` if it had not begun, because what it depends on was given up.
+    #[must_use]
+    pub fn kind(&self) -> Option<&ExitKind> {
+        self.0.as_ref()
+    }
+}
+
+impl HostError {
+    /// The error of a host that has stopped, if it is one. `culprit` is the service that made it stop.
+    pub(crate) fn of(report: &ShutdownReport, culprit: Option<&ServiceStatus>) -> Option<Self> {
+        let report = report.clone();
+        let (service, reason) = match culprit {
+            Some(culprit) => {
+                (Arc::clone(&culprit.name), ExitReason(culprit.last_exit.as_ref().map(|exit| exit.kind.clone())))
+            }
+            None => ("".into(), ExitReason(None)),
+        };
+        match report.trigger {
+            Trigger::StartFailed { .. } => {
+                let phase = if reason.0.is_some() { StartPhase::Starting } else { StartPhase::Waiting };
+                Some(Self::StartFailed { service, phase, reason, report })
+            }
+            Trigger::GaveUp { .. } => Some(Self::GaveUp { service, reason, report }),
+            Trigger::StartTimedOut => Some(Self::StartTimedOut { report }),
+            _ => None,
+        }
+    }
+
+    /// How the stop went, if there was one.
+    #[must_use]
+    pub fn report(&self) -> Option<&ShutdownReport> {
+        match self {
+            Self::StartFailed { report, .. }
+            | Self::StartTimedOut { report }
+            | Self::StoppedWhileStarting { report }
+            | Self::GaveUp { report, .. }
+            | Self::Server { report, .. } => Some(report),
+            _ => None,
+        }
+    }
+
+    /// What the process should end with: what the [report](ShutdownReport::exit_code) says if the stop was forced or unclean,
+    /// 0 if the host was told to stop while it started, and otherwise 1.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::StoppedWhileStarting { report } => report.exit_code(),
+            error => error.report().map_or(1, |report| report.exit_code().max(1)),
+        }
+    }
+}
+
+impl fmt::Display for ExitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(kind) => kind.fmt(f),
+            None => f.write_str("a service that it depends on was given up"),
+        }
+    }
+}
+
+impl fmt::Display for StartPhase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Waiting => "waited in vain to start",
+            Self::Starting => "failed to start",
+        })
+    }
+}

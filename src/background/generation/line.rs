@@ -1,0 +1,229 @@
+//! [`Line`], what a generation and its supervisor tell each other.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::task::Context;
+use std::time::{Duration, Instant as Clock};
+
+use atomic_waker::AtomicWaker;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::children::Children;
+use crate::background::host::{Link, Message};
+use crate::background::status::{CleanUp, Exit, ExitKind, Pulse};
+use crate::sync::lock;
+
+/// The line between one generation of a service and its supervisor.
+pub(crate) struct Line {
+    /// The index of the service in its host.
+    pub(crate) id: u32,
+    pub(crate) generation: u64,
+    pub(crate) name: Arc<str>,
+    pub(crate) last_failure: Option<Arc<Exit>>,
+    pub(crate) link: Arc<Link>,
+    pub(super) children: Children,
+    /// Where it has a runtime of its own.
+    pub(super) own_runtime: OnceLock<Handle>,
+    pulse: Option<Arc<Pulse>>,
+    /// Cancelled when the generation has to stop, and at the latest when its run has ended.
+    token: CancellationToken,
+    /// The same for threads, which can't wait for a token.
+    is_told: Mutex<bool>,
+    told: Condvar,
+    /// The phase up to which it is cut off: [`Phase`] as a number, or 0.
+    cut: AtomicU8,
+    /// Whoever is polled in a phase that may be cut off.
+    polled: AtomicWaker,
+    is_in_poll: AtomicBool,
+    condition: Mutex<Condition>,
+    /// Whether the supervisor was told to look at the condition, and has not yet.
+    has_changed: AtomicBool,
+    is_clean_up_claimed: AtomicBool,
+}
+
+/// The parts of a generation, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Phase {
+    Start = 1,
+    Run,
+    Stop,
+}
+
+/// How a running service is, in its own words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Condition {
+    pub(crate) ready: bool,
+    pub(crate) degraded: bool,
+    pub(crate) reason: Option<Arc<str>>,
+}
+
+/// What a generation tells its supervisor.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// `start` returned `Ok`.
+    Started,
+    /// `start` did not, and that is the end of the generation.
+    NotStarted(Ended),
+    /// `run` is over, and its children.
+    RunEnded(Ended),
+    /// `stop` is over, and with it the generation.
+    CleanedUp(CleanUp),
+    /// The [`Condition`] changed.
+    Changed,
+    /// The generation was dropped before its end: its runtime is gone.
+    Lost,
+}
+
+/// How a phase ended. `Ok` is completed or stopped: the supervisor knows which.
+pub(crate) type Ended = Result<(), ExitKind>;
+
+impl Line {
+    pub(crate) fn new(
+        id: u32,
+        generation: u64,
+        name: Arc<str>,
+        is_ready: bool,
+        pulse: Option<Arc<Pulse>>,
+        last_failure: Option<Arc<Exit>>,
+        link: Arc<Link>,
+    ) -> Self {
+        Self {
+            id,
+            generation,
+            name,
+            last_failure,
+            link,
+            children: Children::default(),
+            own_runtime: OnceLock::new(),
+            pulse,
+            token: CancellationToken::new(),
+            is_told: Mutex::new(false),
+            told: Condvar::new(),
+            cut: AtomicU8::new(0),
+            polled: AtomicWaker::new(),
+            is_in_poll: AtomicBool::new(false),
+            condition: Mutex::new(Condition { ready: is_ready, ..Condition::default() }),
+            has_changed: AtomicBool::new(false),
+            is_clean_up_claimed: AtomicBool::new(false),
+        }
+    }
+
+    // From the supervisor to the generation.
+
+    /// Tells it to stop.
+    pub(crate) fn tell_to_stop(&self) {
+        self.token.cancel();
+        *lock(&self.is_told) = true;
+        self.told.notify_all();
+    }
+
+    /// Has what is polled dropped, if it is in this phase or comes to it.
+    pub(crate) fn cut_off(&self, phase: Phase) {
+        self.cut.fetch_max(phase as u8, Ordering::AcqRel);
+        self.polled.wake();
+    }
+
+    /// The condition, after [`News::Changed`].
+    pub(crate) fn condition(&self) -> Condition {
+        // Before the look: a change from here on is told anew.
+        self.has_changed.store(false, Ordering::SeqCst);
+        lock(&self.condition).clone()
+    }
+
+    pub(crate) fn is_in_poll(&self) -> bool {
+        self.is_in_poll.load(Ordering::Relaxed)
+    }
+
+    // From the generation to the supervisor.
+
+    pub(crate) fn tell(&self, news: News) {
+        self.link.send(Message::News { id: self.id, generation: self.generation, news });
+    }
+
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Condition)) {
+        let is_new = {
+            let mut condition = lock(&self.condition);
+            let mut changed = condition.clone();
+            change(&mut changed);
+            let is_new = *condition != changed;
+            *condition = changed;
+            is_new
+        };
+        if is_new && !self.has_changed.swap(true, Ordering::SeqCst) {
+            self.tell(News::Changed);
+        }
+    }
+
+    pub(crate) fn beat(&self) {
+        if let Some(pulse) = &self.pulse {
+            pulse.beat(Instant::now());
+        }
+    }
+
+    // Within the generation.
+
+    pub(crate) fn spawn<F>(&self, child: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        self.children.spawn(child, self.own_runtime.get().unwrap_or_else(|| self.link.server()))
+    }
+
+    pub(crate) fn token(&self) -> &CancellationToken {
+        &self.token
+    }
+
+    pub(crate) fn is_told_to_stop(&self) -> bool {
+        self.token.is_cancelled()
+    }
+
+    /// Parks the thread until it is told to stop, for `limit` at most. Whether it is.
+    pub(crate) fn park(&self, limit: Duration) -> bool {
+        // The clock of the thread: tokio's may stand still in tests.
+        let start = Clock::now();
+        let mut is_told = lock(&self.is_told);
+        while !*is_told {
+            let Some(left) = limit.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) else { return false };
+            is_told = self.told.wait_timeout(is_told, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// Whether what is in this phase is to be dropped. If not, `cx` is woken when it is.
+    pub(super) fn poll_cut(&self, phase: Phase, cx: &Context<'_>) -> bool {
+        if self.is_cut_off(phase) {
+            return true;
+        }
+        self.polled.register(cx.waker());
+        // It may have happened before the waker was there.
+        self.is_cut_off(phase)
+    }
+
+    pub(super) fn is_cut_off(&self, phase: Phase) -> bool {
+        self.cut.load(Ordering::Acquire) >= phase as u8
+    }
+
+    pub(super) fn set_in_poll(&self, is_in_poll: bool) {
+        self.is_in_poll.store(is_in_poll, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_clean_up_claimed(&self) -> bool {
+        self.is_clean_up_claimed.load(Ordering::Acquire)
+    }
+
+    /// Whether it is the caller who calls `stop`. It is for one of all.
+    pub(super) fn claim_clean_up(&self) -> bool {
+        !self.is_clean_up_claimed.swap(true, Ordering::AcqRel)
+    }
+}
+
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Line").field("name", &self.name).field("generation", &self.generation).finish_non_exhaustive()
+    }
+}

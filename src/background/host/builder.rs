@@ -1,0 +1,192 @@
+//! [`ServiceHostBuilder`], the services of a host and its limits.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{broadcast, mpsc};
+use tokio::time::Instant;
+
+use super::link::Link;
+use super::plan::{Dependencies, dependencies};
+use super::service_host::ServiceHost;
+use crate::background::error::BuildError;
+use crate::background::placement::Placement;
+use crate::background::signals::Signals;
+use crate::background::spec::Service;
+use crate::background::status::{HostPhase, HostStatus, Lag, Pulse, ServiceState, ServiceStatus, Services};
+use crate::background::supervisor::{Limits, Shell, Supervisor, Unit};
+
+/// How many events are kept for who is slow to take them.
+const EVENTS: usize = 1024;
+
+/// Where a host decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Supervision {
+    /// On a small thread of its own, so that a server's runtime that is stuck delays neither stop nor deadlines nor probes.
+    #[default]
+    OwnThread,
+    /// In a task of the server's runtime: no thread, and no clock but that of the runtime, which tests may pause. It is
+    /// as late as that runtime is.
+    ServerRuntime,
+}
+
+/// What makes a [`ServiceHost`].
+///
+/// | option | default |
+/// |---|---|
+/// | [`startup_timeout`](Self::startup_timeout) | 2 minutes |
+/// | [`drain_timeout`](Self::drain_timeout) | 10 seconds |
+/// | [`shutdown_timeout`](Self::shutdown_timeout) | 25 seconds |
+/// | [`supervision`](Self::supervision) | [`Supervision::OwnThread`] |
+/// | [`without_signals`](Self::without_signals) | no: [`run_until`](ServiceHost::run_until) listens to SIGTERM and SIGINT |
+#[derive(Debug)]
+#[must_use = "it makes nothing without `build`"]
+pub struct ServiceHostBuilder {
+    services: Vec<Service>,
+    limits: Limits,
+    supervision: Supervision,
+    signals: Signals,
+}
+
+impl ServiceHostBuilder {
+    pub(super) fn new() -> Self {
+        let limits = Limits {
+            startup: Duration::from_secs(120),
+            drain: Duration::from_secs(10),
+            shutdown: Duration::from_secs(25),
+        };
+        Self { services: Vec::new(), limits, supervision: Supervision::default(), signals: Signals::Listen }
+    }
+
+    /// Adds a service: a [`BackgroundService`](crate::background::BackgroundService), or a [`Service`] with options.
+    pub fn service(mut self, service: impl Into<Service>) -> Self {
+        self.services.push(service.into());
+        self
+    }
+
+    /// How long all services together may take to start. Then the start has failed.
+    pub fn startup_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.startup = timeout;
+        self
+    }
+
+    /// How long the server of [`run_until`](ServiceHost::run_until) may take to end after it was told to. Then it is dropped,
+    /// and the services are stopped.
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.drain = timeout;
+        self
+    }
+
+    /// How long the whole stop may take, drain included, from its trigger on. All other limits give way to it: at four fifths
+    /// of it (and at most 2 seconds before its end) what still runs is dropped, so that there is time for `stop`, and at its
+    /// end what is left is left behind. The default fits the 30 seconds that Kubernetes waits before it kills.
+    pub fn shutdown_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.shutdown = timeout;
+        self
+    }
+
+    /// Where the host decides.
+    pub fn supervision(mut self, supervision: Supervision) -> Self {
+        self.supervision = supervision;
+        self
+    }
+
+    /// Leaves the signals of the process alone.
+    pub fn without_signals(mut self) -> Self {
+        self.signals = Signals::Ignore;
+        self
+    }
+
+    /// Makes the host. Nothing runs yet, and no runtime is needed.
+    ///
+    /// # Errors
+    ///
+    /// A [`BuildError`] that says what to change.
+    pub fn build(self) -> Result<ServiceHost, BuildError> {
+        self.services.iter().try_for_each(check)?;
+        let dependencies = dependencies(&self.services)?;
+        let now = Instant::now();
+        let units = units(&self.services, dependencies, now);
+        let statuses: Vec<ServiceStatus> = self.services.iter().zip(&units).map(status).collect();
+        let runs = self.services.into_iter().map(|service| service.runs).collect();
+
+        let (sender, inbox) = mpsc::unbounded_channel();
+        let events = broadcast::Sender::new(EVENTS);
+        let status = HostStatus {
+            phase: HostPhase::Built,
+            since: SystemTime::now(),
+            services: Services::new(statuses.clone()),
+            lag: Arc::new(Lag::default()),
+        };
+        let link = Arc::new(Link::new(sender, status, events.downgrade()));
+        let supervisor = Supervisor::new(units, statuses, self.limits, fastrand::f64);
+        let shell = Shell { supervisor, services: runs, link: Arc::clone(&link), events, inbox };
+        Ok(ServiceHost::new(link, shell, self.supervision, self.signals))
+    }
+}
+
+fn check(service: &Service) -> Result<(), BuildError> {
+    let (name, options) = (&service.name, &service.options);
+    if name.is_empty() || name.contains('\0') {
+        return Err(BuildError::InvalidName { name: Arc::clone(name) });
+    }
+    let invalid = |option, problem| Err(BuildError::InvalidOption { service: Arc::clone(name), option, problem });
+    if options.heartbeat == Some(Duration::ZERO) {
+        return invalid("heartbeat", "of zero, which is always missed: leave it out to expect none");
+    }
+    if options.start_timeout.is_zero() {
+        return invalid("start_timeout", "of zero, in which nothing starts: the default is 30 seconds");
+    }
+    let is_blocking = service.runs.is_blocking();
+    if is_blocking != (options.placement == Placement::Blocking) {
+        let problem = if is_blocking {
+            "of an async service: what blocks has a thread of its own anyway, so leave it out"
+        } else {
+            "Blocking, which is for blocking services: make it one with Service::blocking, or say Placement::Thread"
+        };
+        return invalid("placement", problem);
+    }
+    Ok(())
+}
+
+fn units(services: &[Service], dependencies: Dependencies, now: Instant) -> Vec<Unit> {
+    let Dependencies { after, restarts_with } = dependencies;
+    let mut units: Vec<Unit> = services.iter().map(|service| Unit::new(service.options.clone(), now)).collect();
+    let (before, followers) = (reversed(&after), reversed(&restarts_with));
+    let edges = after.into_iter().zip(before).zip(restarts_with.into_iter().zip(followers));
+    for (unit, ((after, before), (restarts_with, followers))) in units.iter_mut().zip(edges) {
+        unit.after = after.into();
+        unit.before = before.into();
+        unit.restarts_with = restarts_with.into();
+        unit.followers = followers.into();
+        unit.pulse = unit.options.heartbeat.map(|_| Arc::new(Pulse::new(now)));
+    }
+    units
+}
+
+/// Whom each has behind its arrows, from whom each has before them.
+fn reversed(edges: &[Vec<u32>]) -> Vec<Vec<u32>> {
+    let mut reversed = vec![Vec::new(); edges.len()];
+    for (from, to) in (0..).zip(edges) {
+        to.iter().for_each(|to| reversed[*to as usize].push(from));
+    }
+    reversed
+}
+
+fn status((service, unit): (&Service, &Unit)) -> ServiceStatus {
+    ServiceStatus {
+        name: Arc::clone(&service.name),
+        state: ServiceState::Registered,
+        since: SystemTime::now(),
+        placement: service.options.placement,
+        is_critical: service.options.is_critical,
+        generation: 0,
+        restarts: 0,
+        last_exit: None,
+        last_failure: None,
+        start_duration: None,
+        pulse: unit.pulse.clone(),
+        ticker: service.ticker.clone(),
+    }
+}

@@ -1,0 +1,121 @@
+//! [`SignalStream`], the signals that ask a process to end.
+
+use std::future::pending;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{io, mem};
+
+#[cfg(unix)]
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::trace;
+
+/// The hosts of the process that listen, and will do something about a signal.
+static LISTENING: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether a host listens to signals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Signals {
+    /// SIGTERM and SIGINT, or Ctrl-C where there are no signals.
+    Listen,
+    Ignore,
+}
+
+/// The signals as they come. Without any, it waits for ever.
+#[derive(Debug)]
+pub(crate) struct SignalStream {
+    source: Option<Source>,
+    is_counted: bool,
+}
+
+impl SignalStream {
+    pub(crate) fn listen(signals: Signals) -> Self {
+        let source = match signals {
+            Signals::Listen => Source::open().inspect_err(trace::no_signals).ok(),
+            Signals::Ignore => None,
+        };
+        if source.is_some() {
+            LISTENING.fetch_add(1, Ordering::Relaxed);
+        }
+        Self { is_counted: source.is_some(), source }
+    }
+
+    /// The number of the next one.
+    pub(crate) async fn recv(&mut self) -> i32 {
+        match &mut self.source {
+            Some(source) => source.recv().await,
+            None => pending().await,
+        }
+    }
+
+    /// Whether it listened.
+    fn stop_listening(&mut self) -> bool {
+        if mem::take(&mut self.is_counted) {
+            LISTENING.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.source.is_some()
+    }
+}
+
+impl Drop for SignalStream {
+    fn drop(&mut self) {
+        self.stop_listening();
+    }
+}
+
+#[cfg(unix)]
+#[derive(Debug)]
+struct Source {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+#[cfg(unix)]
+impl Source {
+    fn open() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn recv(&mut self) -> i32 {
+        tokio::select! {
+            Some(()) = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
+            Some(()) = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+            else => pending().await,
+        }
+    }
+}
+
+#[cfg(not(unix))]
+#[derive(Debug)]
+struct Source;
+
+#[cfg(not(unix))]
+impl Source {
+    fn open() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    /// Ctrl-C, with the number of SIGINT.
+    async fn recv(&mut self) -> i32 {
+        if let Err(error) = tokio::signal::ctrl_c().await {
+            trace::no_signals(&error);
+            return pending().await;
+        }
+        2
+    }
+}
+
+/// Once tokio has listened to a signal, its default action never comes back. So a signal after the host has ended ends the
+/// process here, where otherwise a runtime that waits for a stuck thread could be stopped by SIGKILL alone.
+#[allow(clippy::exit, reason = "a signal asks the process to end, and nothing is left that it could end with")]
+pub(crate) async fn exit_on_another(mut signals: SignalStream) {
+    if !signals.stop_listening() {
+        return;
+    }
+    loop {
+        let signal = signals.recv().await;
+        if LISTENING.load(Ordering::Relaxed) == 0 {
+            trace::exits_at_once(signal);
+            std::process::exit(128 + signal);
+        }
+    }
+}

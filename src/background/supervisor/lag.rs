@@ -1,0 +1,53 @@
+//! [`LagProbe`], which asks the server's runtime for a turn now and then, and takes the time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use crate::background::status::Lag;
+
+/// How often it asks.
+pub(super) const EVERY: Duration = Duration::from_millis(100);
+/// A lag that is worth a warning.
+const LONG: Duration = Duration::from_millis(50);
+
+/// Asks the server's runtime for a turn, one at a time.
+#[derive(Debug)]
+pub(super) struct LagProbe {
+    server: Handle,
+    lag: Arc<Lag>,
+    asked: Instant,
+    has_answered: Arc<AtomicBool>,
+    has_warned: bool,
+}
+
+impl LagProbe {
+    pub(super) fn new(server: Handle, lag: Arc<Lag>) -> Self {
+        Self { server, lag, asked: Instant::now(), has_answered: Arc::new(AtomicBool::new(true)), has_warned: false }
+    }
+
+    /// Asks, if the last question was answered. Otherwise notes how long it is open, and returns it once it is long.
+    pub(super) fn ask(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        if !self.has_answered.load(Ordering::Acquire) {
+            let lag = now.duration_since(self.asked);
+            self.lag.set(lag);
+            let is_news = lag >= LONG && !self.has_warned;
+            self.has_warned |= is_news;
+            return is_news.then_some(lag);
+        }
+        self.asked = now;
+        self.has_warned = false;
+        self.has_answered.store(false, Ordering::Relaxed);
+        let (lag, has_answered) = (Arc::clone(&self.lag), Arc::clone(&self.has_answered));
+        // Where the runtime is gone, the question is dropped, and stays open: nothing runs there.
+        self.server.spawn(async move {
+            lag.set(Instant::now().duration_since(now));
+            has_answered.store(true, Ordering::Release);
+        });
+        None
+    }
+}

@@ -1,0 +1,220 @@
+//! [`Supervisor`]: a generation is over, and what comes next.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::supervisor::{Action, Supervisor};
+use super::timers::after;
+use super::unit::{Stage, Why};
+use crate::background::generation::Phase;
+use crate::background::placement::Placement;
+use crate::background::restart::Restart;
+use crate::background::service::BoxError;
+use crate::background::status::{CleanUp, Exit, ExitKind, HostPhase, ServiceState, Trigger};
+use crate::trace;
+
+impl Supervisor {
+    /// A generation has ended, and what it held is released as far as it can be.
+    pub(super) fn over(&mut self, now: Instant, id: u32) {
+        self.set_timer(id, None);
+        let exit = self.record_exit(now, id);
+        let (why, has_started) = (self.unit(id).now.why(), self.unit(id).now.has_started);
+        if self.stop.is_some() && self.phase >= HostPhase::Stopping {
+            let ended = if exit.is_failure() { ServiceState::Failed } else { ServiceState::Stopped };
+            return self.end(now, id, ended);
+        }
+        if self.phase == HostPhase::Starting && !self.unit(id).is_decided && !has_started {
+            if self.unit(id).options.is_critical {
+                return self.start_failed(now, id);
+            }
+            self.decide(id);
+        }
+        match (&exit.kind, why) {
+            (_, Some(Why::FollowsForEver)) | (ExitKind::Leaked, _) => self.give_up(now, id),
+            (_, Some(Why::Follows)) => self.begin(now, id),
+            (ExitKind::Completed, _) if self.unit(id).options.restart == Restart::Always => self.retry(now, id),
+            (ExitKind::Completed | ExitKind::Stopped, _) => self.complete(now, id),
+            _ if self.unit(id).options.restart == Restart::Never => self.give_up(now, id),
+            _ => self.retry(now, id),
+        }
+        self.maybe_started();
+    }
+
+    fn record_exit(&mut self, now: Instant, id: u32) -> Arc<Exit> {
+        let unit = &mut self.units[id as usize];
+        let (kind, ended) = unit.now.exit.take().unwrap_or((ExitKind::Aborted, now));
+        unit.took = unit.now.told.map(|(told, _)| now.duration_since(told));
+        let exit = Arc::new(Exit {
+            kind,
+            generation: unit.generation,
+            at: SystemTime::now().checked_sub(now.duration_since(ended)).unwrap_or(SystemTime::UNIX_EPOCH),
+            ran_for: ended.duration_since(unit.now.began),
+        });
+        trace::generation_ended(&self.services.at(id).name, &exit, &unit.clean_up);
+        let status = self.services.at_mut(id);
+        status.last_exit = Some(Arc::clone(&exit));
+        if exit.is_failure() {
+            status.last_failure = Some(Arc::clone(&exit));
+        }
+        exit
+    }
+
+    fn start_failed(&mut self, now: Instant, id: u32) {
+        let trigger = Trigger::StartFailed { name: Arc::clone(self.name(id)) };
+        // In this order, so that it is not stopped again with the others.
+        self.end(now, id, ServiceState::Failed);
+        self.begin_stop(now, trigger, Some(id));
+    }
+
+    fn complete(&mut self, now: Instant, id: u32) {
+        self.end(now, id, ServiceState::Completed);
+        self.is_ready_at_last(now, id);
+        self.release_followers(now, id);
+    }
+
+    /// Begins again, later, unless it was too often.
+    fn retry(&mut self, now: Instant, id: u32) {
+        let chance = (self.chance)();
+        let unit = &mut self.units[id as usize];
+        let (is_stable, options) = (unit.is_stable(now), &unit.options);
+        let delay = unit.failures.next_delay(now, is_stable, &options.backoff, &options.intensity, chance);
+        let Some(delay) = delay else { return self.give_up(now, id) };
+        let failures = unit.failures.streak();
+        self.services.at_mut(id).restarts += 1;
+        if delay.is_zero() {
+            self.begin(now, id);
+        } else {
+            self.units[id as usize].stage = Stage::BackingOff;
+            self.set_state(id, ServiceState::BackingOff { failures, delay });
+            self.set_timer(id, Some(after(now, delay)));
+            trace::backing_off(self.name(id), failures, delay);
+        }
+        self.stop_followers(now, id, Why::Follows);
+    }
+
+    pub(super) fn give_up(&mut self, now: Instant, id: u32) {
+        trace::given_up(self.name(id));
+        if self.unit(id).options.is_critical {
+            let trigger = Trigger::GaveUp { name: Arc::clone(self.name(id)) };
+            self.end(now, id, ServiceState::Failed);
+            return self.begin_stop(now, trigger, Some(id));
+        }
+        self.end(now, id, ServiceState::Failed);
+        self.give_followers_up(now, id);
+        self.fail_who_waits_for(now, id);
+    }
+
+    /// Whoever waits for it to be ready for the first time waits in vain.
+    fn fail_who_waits_for(&mut self, now: Instant, id: u32) {
+        if self.unit(id).was_ready {
+            return;
+        }
+        for index in 0..self.unit(id).before.len() {
+            let dependent = self.unit(id).before[index];
+            if self.unit(dependent).stage != Stage::Waiting || self.stop.is_some() {
+                continue;
+            }
+            self.decide(dependent);
+            if self.unit(dependent).options.is_critical {
+                self.start_failed(now, dependent);
+            } else {
+                self.give_up(now, dependent);
+            }
+        }
+    }
+
+    fn give_followers_up(&mut self, now: Instant, id: u32) {
+        self.stop_followers(now, id, Why::FollowsForEver);
+        for index in 0..self.unit(id).followers.len() {
+            let follower = self.unit(id).followers[index];
+            if matches!(self.unit(follower).stage, Stage::Held | Stage::BackingOff) && self.stop.is_none() {
+                self.give_up(now, follower);
+            }
+        }
+    }
+
+    fn stop_followers(&mut self, now: Instant, id: u32, why: Why) {
+        for index in 0..self.unit(id).followers.len() {
+            let follower = self.unit(id).followers[index];
+            if self.unit(follower).is_up() {
+                self.tell_to_stop(now, follower, why);
+            }
+        }
+    }
+
+    /// Begins those anew that were stopped with it, once it is ready again.
+    pub(super) fn release_followers(&mut self, now: Instant, id: u32) {
+        for index in 0..self.unit(id).followers.len() {
+            let follower = self.unit(id).followers[index];
+            if self.unit(follower).stage == Stage::Held && self.stop.is_none() {
+                self.begin(now, follower);
+            }
+        }
+    }
+
+    pub(super) fn hold(&mut self, id: u32) {
+        self.units[id as usize].stage = Stage::Held;
+        let failures = self.unit(id).failures.streak();
+        self.set_state(id, ServiceState::BackingOff { failures, delay: Duration::ZERO });
+        self.set_timer(id, None);
+    }
+
+    /// Its runtime is gone, and with it the generation.
+    pub(super) fn lost(&mut self, now: Instant, id: u32) {
+        let unit = &mut self.units[id as usize];
+        match unit.stage {
+            // What it noted before stands.
+            Stage::CleaningUp | Stage::CleanUpCutOff => {
+                unit.clean_up = CleanUp::Failed(BoxError::from("the runtime of the service is gone").into());
+            }
+            _ => {
+                let has_started = unit.now.has_started;
+                self.note_exit(now, id, Err(ExitKind::Aborted));
+                if has_started {
+                    return self.clean_up_elsewhere(now, id, ExitKind::Aborted);
+                }
+            }
+        }
+        self.over(now, id);
+    }
+
+    /// It blocks its thread.
+    pub(super) fn leak(&mut self, now: Instant, id: u32) {
+        let (name, unit) = (Arc::clone(self.name(id)), self.unit(id));
+        trace::leaked(&name);
+        let (has_started, is_blocking) = (unit.now.has_started, unit.options.placement == Placement::Blocking);
+        self.note_exit(now, id, Err(ExitKind::Leaked));
+        if !has_started {
+            return self.over(now, id);
+        }
+        if self.is_forced() && is_blocking {
+            self.units[id as usize].clean_up = CleanUp::Skipped;
+            return self.over(now, id);
+        }
+        self.clean_up_elsewhere(now, id, ExitKind::Leaked);
+    }
+
+    fn clean_up_elsewhere(&mut self, now: Instant, id: u32, exit: ExitKind) {
+        self.actions.push(Action::CleanUpElsewhere(id, exit));
+        self.await_clean_up(now, id);
+    }
+
+    pub(super) fn await_clean_up(&mut self, now: Instant, id: u32) {
+        let unit = &mut self.units[id as usize];
+        unit.stage = Stage::CleaningUp;
+        let limit = after(now, unit.options.cleanup_timeout);
+        self.set_state(id, ServiceState::Stopping);
+        self.set_timer(id, Some(self.clip_to_deadline(limit)));
+    }
+
+    pub(super) fn cut_off_clean_up(&mut self, now: Instant, id: u32) {
+        let unit = &mut self.units[id as usize];
+        unit.clean_up = CleanUp::TimedOut;
+        unit.stage = Stage::CleanUpCutOff;
+        self.actions.push(Action::CutOff(id, Phase::Stop));
+        let grace = self.grace(now, id);
+        self.set_timer(id, Some(grace));
+    }
+}

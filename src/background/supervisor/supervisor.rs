@@ -1,0 +1,380 @@
+//! [`Supervisor`]: the beginning, and what services tell.
+
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::timers::{HOST, Timers, after};
+use super::unit::{Generation, Stage, Unit, Why};
+use crate::background::generation::{Condition, Ended, News, Phase};
+use crate::background::placement::Placement;
+use crate::background::status::{
+    CleanUp, ExitKind, HostEvent, HostPhase, ServiceState, ServiceStatus, Services, ShutdownReport, TimeLimit, Trigger,
+};
+use crate::trace;
+
+/// The services of a host, and how far it is with them.
+#[derive(Debug)]
+pub(crate) struct Supervisor {
+    pub(super) units: Vec<Unit>,
+    /// What is published of them.
+    pub(super) services: Services,
+    pub(super) phase: HostPhase,
+    pub(super) since: SystemTime,
+    pub(super) limits: Limits,
+    pub(super) stop: Option<Stop>,
+    pub(super) timers: Timers,
+    pub(super) timer: Option<Instant>,
+    pub(super) actions: Vec<Action>,
+    /// How many first starts are not decided yet.
+    undecided: usize,
+    /// How many services have not ended.
+    pub(super) live: usize,
+    /// Whether there is a server, which ends before the services stop.
+    has_server: bool,
+    /// Whether there is something to publish.
+    has_changed: bool,
+    /// Whether anybody hears the events.
+    pub(crate) is_observed: bool,
+    pub(super) chance: fn() -> f64,
+}
+
+/// How long the phases of a host may take.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    pub(crate) startup: Duration,
+    pub(crate) drain: Duration,
+    pub(crate) shutdown: Duration,
+}
+
+/// A stop that is going on.
+#[derive(Debug)]
+pub(super) struct Stop {
+    pub(super) trigger: Trigger,
+    pub(super) forced_by: Option<Trigger>,
+    pub(super) began: Instant,
+    /// When what runs is cut off, so that there is time left for what has to be released.
+    pub(super) last_call: Instant,
+    pub(super) deadline: Instant,
+    pub(super) server_cut_off: bool,
+    /// The service that is to blame, and how its last generation ended.
+    pub(super) culprit: Option<u32>,
+}
+
+/// How those are that a service is restarted with.
+enum Companions {
+    Ready,
+    NotReady,
+    GivenUp,
+}
+
+/// What the shell has to do.
+#[derive(Debug)]
+pub(crate) enum Action {
+    Begin(u32),
+    TellToStop(u32),
+    CutOff(u32, Phase),
+    CleanUpElsewhere(u32, ExitKind),
+    Event(HostEvent),
+    /// All first starts went well.
+    Started,
+    /// The stop has begun: the server is told.
+    Draining,
+    /// The services stop from now on: a server that has not ended is dropped.
+    Stopping,
+    /// All services have ended, the culprit among them.
+    Finished(Box<ShutdownReport>, Option<u32>),
+}
+
+impl Supervisor {
+    pub(crate) fn new(mut units: Vec<Unit>, services: Vec<ServiceStatus>, limits: Limits, chance: fn() -> f64) -> Self {
+        for unit in &mut units {
+            unit.missing = unit.after.len() as u32;
+            unit.needed_by = unit.before.len() as u32;
+        }
+        Self {
+            undecided: units.len(),
+            live: units.len(),
+            units,
+            services: Services::new(services),
+            phase: HostPhase::Built,
+            since: SystemTime::now(),
+            limits,
+            stop: None,
+            timers: Timers::default(),
+            timer: None,
+            actions: Vec::new(),
+            has_server: false,
+            has_changed: false,
+            is_observed: false,
+            chance,
+        }
+    }
+
+    pub(crate) fn phase(&self) -> (HostPhase, SystemTime) {
+        (self.phase, self.since)
+    }
+
+    pub(crate) fn services(&self) -> &Services {
+        &self.services
+    }
+
+    pub(crate) fn unit(&self, id: u32) -> &Unit {
+        &self.units[id as usize]
+    }
+
+    pub(crate) fn next_timer(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// What is to be done, and whether there is something to publish before.
+    pub(crate) fn take(&mut self, actions: &mut Vec<Action>) -> bool {
+        actions.append(&mut self.actions);
+        mem::take(&mut self.has_changed)
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.is_some()
+    }
+
+    /// Starts what depends on nothing.
+    pub(crate) fn start(&mut self, now: Instant, has_server: bool) {
+        if self.phase != HostPhase::Built {
+            return;
+        }
+        self.has_server = has_server;
+        self.enter(HostPhase::Starting);
+        self.timers.set(HOST, &mut self.timer, Some(after(now, self.limits.startup)));
+        for id in 0..self.services.len() {
+            if self.unit(id).missing == 0 {
+                self.begin(now, id);
+            }
+        }
+        self.maybe_started();
+    }
+
+    /// Takes news of a service. What changed it has in `condition`.
+    pub(crate) fn hear(&mut self, now: Instant, id: u32, generation: u64, news: News, condition: Option<Condition>) {
+        let unit = self.unit(id);
+        let is_going_on = !matches!(unit.stage, Stage::Waiting | Stage::BackingOff | Stage::Held | Stage::Ended);
+        if unit.generation != generation || !is_going_on {
+            return;
+        }
+        match news {
+            News::Started => self.has_started(now, id),
+            News::NotStarted(ended) => {
+                self.note_exit(now, id, ended);
+                self.over(now, id);
+            }
+            News::RunEnded(ended) => {
+                // Else it is too late: what was noted stands.
+                if matches!(unit.stage, Stage::Starting | Stage::Running | Stage::Stopping | Stage::CutOff) {
+                    self.note_exit(now, id, ended);
+                    self.await_clean_up(now, id);
+                }
+            }
+            News::CleanedUp(outcome) => {
+                self.units[id as usize].clean_up = outcome;
+                self.over(now, id);
+            }
+            News::Changed => {
+                if let (Stage::Running, Some(condition)) = (unit.stage, condition) {
+                    self.set_condition(now, id, condition);
+                }
+            }
+            News::Lost => self.lost(now, id),
+        }
+    }
+
+    /// Does what is due.
+    pub(crate) fn tick(&mut self, now: Instant) {
+        while let Some(id) = self.timers.due(now) {
+            if id == HOST {
+                self.timers.set(HOST, &mut self.timer, None);
+                self.host_is_late(now);
+                continue;
+            }
+            self.set_timer(id, None);
+            match self.unit(id).stage {
+                Stage::Starting => self.start_timed_out(now, id),
+                Stage::Running => self.look_for_heartbeat(now, id),
+                Stage::Stopping => self.cut_off(now, id),
+                Stage::CutOff => self.leak(now, id),
+                Stage::CleaningUp => self.cut_off_clean_up(now, id),
+                Stage::CleanUpCutOff => self.over(now, id),
+                Stage::BackingOff => self.begin(now, id),
+                Stage::Waiting | Stage::Held | Stage::Ended => {}
+            }
+        }
+    }
+
+    /// Begins a generation, unless what it is restarted with is not there.
+    pub(super) fn begin(&mut self, now: Instant, id: u32) {
+        match self.whom_it_restarts_with(id) {
+            Companions::Ready => {}
+            Companions::NotReady => return self.hold(id),
+            Companions::GivenUp => return self.give_up(now, id),
+        }
+        let unit = &mut self.units[id as usize];
+        unit.generation += 1;
+        unit.stage = Stage::Starting;
+        unit.now = Generation::beginning(now);
+        unit.clean_up = CleanUp::NotNeeded;
+        unit.took = None;
+        let (generation, limit) = (unit.generation, unit.options.start_timeout);
+        self.services.at_mut(id).generation = generation;
+        self.set_state(id, ServiceState::Starting);
+        self.set_timer(id, Some(after(now, limit)));
+        self.actions.push(Action::Begin(id));
+    }
+
+    fn whom_it_restarts_with(&self, id: u32) -> Companions {
+        let mut all = Companions::Ready;
+        for with in &self.unit(id).restarts_with {
+            let is_done = self.services.at(*with).state == ServiceState::Completed;
+            if self.unit(*with).is_ready() || is_done {
+                continue;
+            }
+            if self.unit(*with).stage == Stage::Ended {
+                return Companions::GivenUp;
+            }
+            all = Companions::NotReady;
+        }
+        all
+    }
+
+    /// What awaits is dropped at once. What blocks can't be, and gets the time to stop.
+    fn start_timed_out(&mut self, now: Instant, id: u32) {
+        self.tell_to_stop(now, id, Why::StartTimedOut);
+        if self.unit(id).options.placement != Placement::Blocking {
+            self.cut_off(now, id);
+        }
+    }
+
+    fn has_started(&mut self, now: Instant, id: u32) {
+        let unit = &mut self.units[id as usize];
+        unit.now.has_started = true;
+        if unit.stage != Stage::Starting {
+            // It was told to stop before: it will not run.
+            return;
+        }
+        unit.stage = Stage::Running;
+        if let Some(pulse) = &unit.pulse {
+            pulse.beat(now);
+        }
+        let (took, ready) = (now.duration_since(unit.now.began), !unit.options.manual_ready);
+        let first_look = unit.options.heartbeat.map(|limit| after(now, limit));
+        self.services.at_mut(id).start_duration = Some(took);
+        trace::service_started(self.name(id), took);
+        self.set_timer(id, first_look);
+        self.set_condition(now, id, Condition { ready, ..Condition::default() });
+        self.decide(id);
+        self.maybe_started();
+    }
+
+    fn set_condition(&mut self, now: Instant, id: u32, condition: Condition) {
+        let Condition { ready, degraded, reason } = condition;
+        self.units[id as usize].now.set_ready(now, ready);
+        self.set_state(id, ServiceState::Running { ready, degraded, reason });
+        if ready {
+            self.is_ready_at_last(now, id);
+            self.release_followers(now, id);
+        }
+    }
+
+    /// Lets those go that waited for it, if this is the first time.
+    pub(super) fn is_ready_at_last(&mut self, now: Instant, id: u32) {
+        if mem::replace(&mut self.units[id as usize].was_ready, true) {
+            return;
+        }
+        for index in 0..self.unit(id).before.len() {
+            let dependent = self.unit(id).before[index];
+            let unit = &mut self.units[dependent as usize];
+            unit.missing -= 1;
+            if unit.missing == 0 && unit.stage == Stage::Waiting && self.stop.is_none() {
+                self.begin(now, dependent);
+            }
+        }
+    }
+
+    fn look_for_heartbeat(&mut self, now: Instant, id: u32) {
+        let unit = self.unit(id);
+        let (Some(limit), Some(pulse)) = (unit.options.heartbeat, &unit.pulse) else { return };
+        let due = after(pulse.last(), limit);
+        if due > now {
+            return self.set_timer(id, Some(due));
+        }
+        trace::heartbeat_missed(self.name(id), limit);
+        self.tell_to_stop(now, id, Why::NoHeartbeat);
+    }
+
+    /// Takes down how the work of a generation ended: what was the cause, not what it led to.
+    pub(super) fn note_exit(&mut self, now: Instant, id: u32, ended: Ended) {
+        let unit = &mut self.units[id as usize];
+        let kind = match (unit.now.why(), ended) {
+            (_, Err(ExitKind::Leaked)) => ExitKind::Leaked,
+            (Some(Why::StartTimedOut), _) => ExitKind::TimedOut(TimeLimit::Start(unit.options.start_timeout)),
+            (Some(Why::NoHeartbeat), _) => {
+                ExitKind::TimedOut(TimeLimit::Heartbeat(unit.options.heartbeat.unwrap_or_default()))
+            }
+            (_, Err(kind)) => kind,
+            (Some(_), Ok(())) => ExitKind::Stopped,
+            (None, Ok(())) => ExitKind::Completed,
+        };
+        unit.now.set_ready(now, false);
+        unit.now.exit = Some((kind, now));
+    }
+
+    /// It is known how its first start went, or that there will be none.
+    pub(super) fn decide(&mut self, id: u32) {
+        let unit = &mut self.units[id as usize];
+        if !mem::replace(&mut unit.is_decided, true) {
+            self.undecided -= 1;
+        }
+    }
+
+    pub(super) fn maybe_started(&mut self) {
+        if self.undecided == 0 && self.phase == HostPhase::Starting {
+            self.timers.set(HOST, &mut self.timer, None);
+            self.enter(HostPhase::Running);
+            self.actions.push(Action::Started);
+        }
+    }
+
+    pub(super) fn has_server_to_drain(&self) -> bool {
+        self.has_server && self.phase == HostPhase::Running
+    }
+
+    pub(super) fn enter(&mut self, phase: HostPhase) {
+        self.phase = phase;
+        self.since = SystemTime::now();
+        self.has_changed = true;
+        trace::host_phase(phase);
+        if self.is_observed {
+            self.actions.push(Action::Event(HostEvent::Phase(phase)));
+        }
+    }
+
+    pub(super) fn set_state(&mut self, id: u32, state: ServiceState) {
+        let status = self.services.at_mut(id);
+        if status.state == state {
+            return;
+        }
+        self.has_changed = true;
+        status.state = state;
+        status.since = SystemTime::now();
+        if self.is_observed {
+            self.actions.push(Action::Event(HostEvent::Service(self.services.shared_at(id))));
+        }
+    }
+
+    pub(super) fn set_timer(&mut self, id: u32, at: Option<Instant>) {
+        self.timers.set(id, &mut self.units[id as usize].timer, at);
+    }
+
+    pub(super) fn name(&self, id: u32) -> &Arc<str> {
+        &self.services.at(id).name
+    }
+}
