@@ -65,20 +65,20 @@ pub enum HostError {
         /// How it ended, or what it waited for in vain.
         reason: ExitReason,
         /// How the stop went.
-        report: ShutdownReport,
+        report: Box<ShutdownReport>,
     },
     /// The services took longer to start than the host's
     /// [`startup_timeout`](super::ServiceHostBuilder::startup_timeout). All were stopped again.
     #[error("the services took too long to start, and were stopped again")]
     StartTimedOut {
         /// How the stop went.
-        report: ShutdownReport,
+        report: Box<ShutdownReport>,
     },
     /// The host was told to stop before all of its services had started.
     #[error("the host was told to stop while its services started: {}", .report.trigger)]
     StoppedWhileStarting {
         /// How the stop went.
-        report: ShutdownReport,
+        report: Box<ShutdownReport>,
     },
     /// A critical service was given up, and the host has stopped.
     #[error("the service {service:?} was given up: {reason}")]
@@ -88,7 +88,7 @@ pub enum HostError {
         /// How its last generation ended.
         reason: ExitReason,
         /// How the stop went.
-        report: ShutdownReport,
+        report: Box<ShutdownReport>,
     },
     /// The server of [`run_until`](super::ServiceHost::run_until) ended with an error, and the host has stopped.
     #[error("the server failed")]
@@ -96,7 +96,7 @@ pub enum HostError {
         /// Its error.
         source: SharedError,
         /// How the stop went.
-        report: ShutdownReport,
+        report: Box<ShutdownReport>,
     },
     /// The host was started before. A host runs once: build another one.
     #[error("the host was started before: build another one")]
@@ -146,7 +146,7 @@ impl ExitReason {
 impl HostError {
     /// The error of a host that has stopped, if it is one. `culprit` is the service that made it stop.
     pub(crate) fn of(report: &ShutdownReport, culprit: Option<&ServiceStatus>) -> Option<Self> {
-        let report = report.clone();
+        let report = Box::new(report.clone());
         let (service, reason) = match culprit {
             Some(culprit) => {
                 (Arc::clone(&culprit.name), ExitReason(culprit.last_exit.as_ref().map(|exit| exit.kind.clone())))

@@ -132,7 +132,7 @@ impl ServiceHost {
     {
         match self.launch(true, self.signals)?.await.unwrap_or(Err(HostError::SupervisorGone)) {
             Ok(()) => {}
-            Err(HostError::StoppedWhileStarting { report }) => return Ok(report),
+            Err(HostError::StoppedWhileStarting { report }) => return Ok(*report),
             Err(error) => return Err(error),
         }
         let ended = {
@@ -149,7 +149,9 @@ impl ServiceHost {
         let Ending { report, error } = self.link.ended().await?;
         match (error, ended) {
             (Some(error), _) => Err(error),
-            (None, Some(Err(source))) => Err(HostError::Server { source: source.into().into(), report }),
+            (None, Some(Err(source))) => {
+                Err(HostError::Server { source: source.into().into(), report: Box::new(report) })
+            }
             (None, _) => Ok(report),
         }
     }

@@ -22,16 +22,16 @@
 //!    held waits for a service, which has one.
 //! 4. After the deadline of a stop nothing is waited for.
 
+mod core;
 mod lag;
 mod over;
 #[cfg(test)]
 mod property_tests;
 mod stopping;
 mod supervise;
-mod supervisor;
 mod timers;
 mod unit;
 
+pub(crate) use core::{Limits, Supervisor};
 pub(crate) use supervise::{Shell, supervise};
-pub(crate) use supervisor::{Limits, Supervisor};
 pub(crate) use unit::Unit;

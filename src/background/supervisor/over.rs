@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::supervisor::{Action, Supervisor};
+use super::core::{Action, Supervisor};
 use super::timers::after;
 use super::unit::{Stage, Why};
 use crate::background::generation::Phase;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::supervisor::{Action, Stop, Supervisor};
+use super::core::{Action, Stop, Supervisor};
 use super::timers::{HOST, after};
 use super::unit::{Stage, Why};
 use crate::background::generation::Phase;

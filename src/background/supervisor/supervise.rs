@@ -10,8 +10,8 @@ use tokio::sync::broadcast;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
+use super::core::{Action, Supervisor};
 use super::lag::{self, LagProbe};
-use super::supervisor::{Action, Supervisor};
 use crate::background::error::HostError;
 use crate::background::generation::{Line, News, Runs};
 use crate::background::host::{Ending, Link, Message, Starting};
@@ -200,7 +200,9 @@ impl Acting {
         let error = HostError::of(&report, culprit.map(|id| self.supervisor.services().at(id)));
         if self.starting.is_some() {
             let error = error.clone();
-            self.answer(Err(error.unwrap_or_else(|| HostError::StoppedWhileStarting { report: report.clone() })));
+            self.answer(Err(
+                error.unwrap_or_else(|| HostError::StoppedWhileStarting { report: Box::new(report.clone()) })
+            ));
         }
         self.link.end(Ending { report, error });
         self.is_over = true;
