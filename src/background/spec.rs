@@ -74,7 +74,7 @@ pub struct Service {
 }
 
 /// How a host treats a service.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Options {
     pub(crate) placement: Placement,
     pub(crate) restart: Restart,

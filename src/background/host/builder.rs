@@ -12,9 +12,9 @@ use super::service_host::ServiceHost;
 use crate::background::error::BuildError;
 use crate::background::placement::Placement;
 use crate::background::signals::Signals;
-use crate::background::spec::Service;
+use crate::background::spec::{Options, Service};
 use crate::background::status::{HostPhase, HostStatus, Lag, Pulse, ServiceState, ServiceStatus, Services};
-use crate::background::supervisor::{Limits, Shell, Supervisor, Unit};
+use crate::background::supervisor::{Edges, Limits, Shell, Supervisor, Unit};
 
 /// How many events are kept for who is slow to take them.
 const EVENTS: usize = 1024;
@@ -108,7 +108,7 @@ impl ServiceHostBuilder {
         let dependencies = dependencies(&self.services)?;
         let now = Instant::now();
         let units = units(&self.services, dependencies, now);
-        let statuses: Vec<ServiceStatus> = self.services.iter().zip(&units).map(status).collect();
+        let services = Services::new(self.services.iter().zip(&units).map(status).collect());
         let runs = self.services.into_iter().map(|service| service.runs).collect();
 
         let (sender, inbox) = mpsc::unbounded_channel();
@@ -116,11 +116,11 @@ impl ServiceHostBuilder {
         let status = HostStatus {
             phase: HostPhase::Built,
             since: SystemTime::now(),
-            services: Services::new(statuses.clone()),
+            services: services.clone(),
             lag: Arc::new(Lag::default()),
         };
         let link = Arc::new(Link::new(sender, status, events.downgrade()));
-        let supervisor = Supervisor::new(units, statuses, self.limits, fastrand::f64);
+        let supervisor = Supervisor::new(units, services, self.limits, fastrand::f64);
         let shell = Shell { supervisor, services: runs, link: Arc::clone(&link), events, inbox };
         Ok(ServiceHost::new(link, shell, self.supervision, self.signals))
     }
@@ -152,17 +152,22 @@ fn check(service: &Service) -> Result<(), BuildError> {
 
 fn units(services: &[Service], dependencies: Dependencies, now: Instant) -> Vec<Unit> {
     let Dependencies { after, restarts_with } = dependencies;
-    let mut units: Vec<Unit> = services.iter().map(|service| Unit::new(service.options.clone(), now)).collect();
     let (before, followers) = (reversed(&after), reversed(&restarts_with));
     let edges = after.into_iter().zip(before).zip(restarts_with.into_iter().zip(followers));
-    for (unit, ((after, before), (restarts_with, followers))) in units.iter_mut().zip(edges) {
-        unit.after = after.into();
-        unit.before = before.into();
-        unit.restarts_with = restarts_with.into();
-        unit.followers = followers.into();
-        unit.pulse = unit.options.heartbeat.map(|_| Arc::new(Pulse::new(now)));
-    }
-    units
+    let mut last: Option<Arc<Options>> = None;
+    let unit = |(service, ((after, before), (restarts_with, followers))): (&Service, ((Vec<u32>, Vec<u32>), _))| {
+        let edges = Edges {
+            after: after.into(),
+            before: before.into(),
+            restarts_with: Vec::into(restarts_with),
+            followers: Vec::into(followers),
+        };
+        let options = last.take().filter(|last| **last == service.options);
+        let options = options.unwrap_or_else(|| Arc::new(service.options.clone()));
+        let pulse = options.heartbeat.map(|_| Arc::new(Pulse::new(now)));
+        Unit::new(Arc::clone(last.insert(options)), edges, pulse, now)
+    };
+    services.iter().zip(edges).map(unit).collect()
 }
 
 /// Whom each has behind its arrows, from whom each has before them.

@@ -11,7 +11,7 @@ use super::unit::{Generation, Stage, Unit, Why};
 use crate::background::generation::{Condition, Ended, News, Phase};
 use crate::background::placement::Placement;
 use crate::background::status::{
-    CleanUp, ExitKind, HostEvent, HostPhase, ServiceState, ServiceStatus, Services, ShutdownReport, TimeLimit, Trigger,
+    CleanUp, ExitKind, HostEvent, HostPhase, ServiceState, Services, ShutdownReport, TimeLimit, Trigger,
 };
 use crate::trace;
 
@@ -89,16 +89,12 @@ pub(crate) enum Action {
 }
 
 impl Supervisor {
-    pub(crate) fn new(mut units: Vec<Unit>, services: Vec<ServiceStatus>, limits: Limits, chance: fn() -> f64) -> Self {
-        for unit in &mut units {
-            unit.missing = unit.after.len() as u32;
-            unit.needed_by = unit.before.len() as u32;
-        }
+    pub(crate) fn new(units: Vec<Unit>, services: Services, limits: Limits, chance: fn() -> f64) -> Self {
         Self {
             undecided: units.len(),
             live: units.len(),
             units,
-            services: Services::new(services),
+            services,
             phase: HostPhase::Built,
             since: SystemTime::now(),
             limits,
@@ -232,7 +228,7 @@ impl Supervisor {
 
     fn whom_it_restarts_with(&self, id: u32) -> Companions {
         let mut all = Companions::Ready;
-        for with in &self.unit(id).restarts_with {
+        for with in self.unit(id).restarts_with() {
             let is_done = self.services.at(*with).state == ServiceState::Completed;
             if self.unit(*with).is_ready() || is_done {
                 continue;
@@ -289,8 +285,8 @@ impl Supervisor {
         if mem::replace(&mut self.units[id as usize].was_ready, true) {
             return;
         }
-        for index in 0..self.unit(id).before.len() {
-            let dependent = self.unit(id).before[index];
+        for index in 0..self.unit(id).before().len() {
+            let dependent = self.unit(id).before()[index];
             let unit = &mut self.units[dependent as usize];
             unit.missing -= 1;
             if unit.missing == 0 && unit.stage == Stage::Waiting && self.stop.is_none() {
@@ -324,7 +320,7 @@ impl Supervisor {
             (None, Ok(())) => ExitKind::Completed,
         };
         unit.now.set_ready(now, false);
-        unit.now.exit = Some((kind, now));
+        unit.now.exit = Some(Box::new((kind, now)));
     }
 
     /// It is known how its first start went, or that there will be none.

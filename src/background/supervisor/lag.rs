@@ -39,8 +39,12 @@ impl LagProbe {
             self.has_warned |= is_news;
             return is_news.then_some(lag);
         }
-        self.asked = now;
         self.has_warned = false;
+        if self.server_is_idle() {
+            self.lag.set(Duration::ZERO);
+            return None;
+        }
+        self.asked = now;
         self.has_answered.store(false, Ordering::Relaxed);
         let (lag, has_answered) = (Arc::clone(&self.lag), Arc::clone(&self.has_answered));
         // Where the runtime is gone, the question is dropped, and stays open: nothing runs there.
@@ -49,5 +53,12 @@ impl LagProbe {
             has_answered.store(true, Ordering::Release);
         });
         None
+    }
+
+    /// Whether all of its workers are parked: a question would have its turn at once, and wake one of them up for it.
+    fn server_is_idle(&self) -> bool {
+        let metrics = self.server.metrics();
+        // It counts both ways, and begins unparked.
+        (0..metrics.num_workers()).all(|worker| metrics.worker_park_unpark_count(worker) % 2 == 1)
     }
 }

@@ -34,4 +34,4 @@ mod unit;
 
 pub(crate) use core::{Limits, Supervisor};
 pub(crate) use supervise::{Shell, supervise};
-pub(crate) use unit::Unit;
+pub(crate) use unit::{Edges, Unit};

@@ -44,7 +44,7 @@ impl Supervisor {
 
     fn record_exit(&mut self, now: Instant, id: u32) -> Arc<Exit> {
         let unit = &mut self.units[id as usize];
-        let (kind, ended) = unit.now.exit.take().unwrap_or((ExitKind::Aborted, now));
+        let (kind, ended) = unit.now.exit.take().map_or((ExitKind::Aborted, now), |exit| *exit);
         unit.took = unit.now.told.map(|(told, _)| now.duration_since(told));
         let exit = Arc::new(Exit {
             kind,
@@ -111,8 +111,8 @@ impl Supervisor {
         if self.unit(id).was_ready {
             return;
         }
-        for index in 0..self.unit(id).before.len() {
-            let dependent = self.unit(id).before[index];
+        for index in 0..self.unit(id).before().len() {
+            let dependent = self.unit(id).before()[index];
             if self.unit(dependent).stage != Stage::Waiting || self.stop.is_some() {
                 continue;
             }
@@ -127,8 +127,8 @@ impl Supervisor {
 
     fn give_followers_up(&mut self, now: Instant, id: u32) {
         self.stop_followers(now, id, Why::FollowsForEver);
-        for index in 0..self.unit(id).followers.len() {
-            let follower = self.unit(id).followers[index];
+        for index in 0..self.unit(id).followers().len() {
+            let follower = self.unit(id).followers()[index];
             if matches!(self.unit(follower).stage, Stage::Held | Stage::BackingOff) && self.stop.is_none() {
                 self.give_up(now, follower);
             }
@@ -136,8 +136,8 @@ impl Supervisor {
     }
 
     fn stop_followers(&mut self, now: Instant, id: u32, why: Why) {
-        for index in 0..self.unit(id).followers.len() {
-            let follower = self.unit(id).followers[index];
+        for index in 0..self.unit(id).followers().len() {
+            let follower = self.unit(id).followers()[index];
             if self.unit(follower).is_up() {
                 self.tell_to_stop(now, follower, why);
             }
@@ -146,8 +146,8 @@ impl Supervisor {
 
     /// Begins those anew that were stopped with it, once it is ready again.
     pub(super) fn release_followers(&mut self, now: Instant, id: u32) {
-        for index in 0..self.unit(id).followers.len() {
-            let follower = self.unit(id).followers[index];
+        for index in 0..self.unit(id).followers().len() {
+            let follower = self.unit(id).followers()[index];
             if self.unit(follower).stage == Stage::Held && self.stop.is_none() {
                 self.begin(now, follower);
             }

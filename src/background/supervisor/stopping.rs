@@ -211,8 +211,8 @@ impl Supervisor {
         self.units[id as usize].stage = Stage::Ended;
         self.set_state(id, state);
         self.live -= 1;
-        for index in 0..self.unit(id).after.len() {
-            let needed = self.unit(id).after[index];
+        for index in 0..self.unit(id).after().len() {
+            let needed = self.unit(id).after()[index];
             self.units[needed as usize].needed_by -= 1;
             if self.phase == HostPhase::Stopping {
                 self.stop_if_free(now, needed);

@@ -12,12 +12,10 @@ use crate::background::status::{CleanUp, ExitKind, Pulse};
 /// One service: what was said of it, and how far it is.
 #[derive(Debug)]
 pub(crate) struct Unit {
-    pub(crate) options: Options,
-    pub(crate) after: Box<[u32]>,
-    pub(crate) before: Box<[u32]>,
-    /// The services that are restarted with this one.
-    pub(crate) followers: Box<[u32]>,
-    pub(crate) restarts_with: Box<[u32]>,
+    /// Most services have the same.
+    pub(crate) options: Arc<Options>,
+    /// Most services have none.
+    edges: Option<Box<Edges>>,
     pub(crate) pulse: Option<Arc<Pulse>>,
 
     pub(super) stage: Stage,
@@ -49,8 +47,18 @@ pub(super) struct Generation {
     pub(super) was_ready_for: Duration,
     /// When and why it was told to stop.
     pub(super) told: Option<(Instant, Why)>,
-    /// How its work ended, and when.
-    pub(super) exit: Option<(ExitKind, Instant)>,
+    /// How its work ended, and when. It is there for a moment.
+    pub(super) exit: Option<Box<(ExitKind, Instant)>>,
+}
+
+/// The services that one has to do with.
+#[derive(Debug, Default)]
+pub(crate) struct Edges {
+    pub(crate) after: Box<[u32]>,
+    pub(crate) before: Box<[u32]>,
+    pub(crate) restarts_with: Box<[u32]>,
+    /// The services that are restarted with this one.
+    pub(crate) followers: Box<[u32]>,
 }
 
 /// How far a service is. See the picture in the module.
@@ -86,19 +94,18 @@ pub(crate) enum Why {
 }
 
 impl Unit {
-    pub(crate) fn new(options: Options, now: Instant) -> Self {
+    pub(crate) fn new(options: Arc<Options>, edges: Edges, pulse: Option<Arc<Pulse>>, now: Instant) -> Self {
+        let (missing, needed_by) = (edges.after.len() as u32, edges.before.len() as u32);
+        let is_alone = missing == 0 && needed_by == 0;
         Self {
             options,
-            after: Box::default(),
-            before: Box::default(),
-            followers: Box::default(),
-            restarts_with: Box::default(),
-            pulse: None,
+            edges: (!is_alone).then(|| Box::new(edges)),
+            pulse,
             stage: Stage::Waiting,
             timer: None,
             failures: Failures::default(),
-            missing: 0,
-            needed_by: 0,
+            missing,
+            needed_by,
             was_ready: false,
             is_decided: false,
             clean_up: CleanUp::NotNeeded,
@@ -106,6 +113,22 @@ impl Unit {
             generation: 0,
             now: Generation::beginning(now),
         }
+    }
+
+    pub(super) fn after(&self) -> &[u32] {
+        self.edges.as_ref().map_or(&[], |edges| &edges.after)
+    }
+
+    pub(super) fn before(&self) -> &[u32] {
+        self.edges.as_ref().map_or(&[], |edges| &edges.before)
+    }
+
+    pub(super) fn restarts_with(&self) -> &[u32] {
+        self.edges.as_ref().map_or(&[], |edges| &edges.restarts_with)
+    }
+
+    pub(super) fn followers(&self) -> &[u32] {
+        self.edges.as_ref().map_or(&[], |edges| &edges.followers)
     }
 
     /// Whether there is a generation that may be told to stop.
