@@ -106,6 +106,13 @@ fn key_header_that_is_no_header_name_is_a_mistake() {
     let _ = FlightOptions::new().key_header("x-user ");
 }
 
+/// It would be in no request, and the requests that it was meant for would still be served alone.
+#[test]
+#[should_panic(expected = "\"coo kie\" is no header name")]
+fn ignored_header_that_is_no_header_name_is_a_mistake() {
+    let _ = FlightOptions::new().ignore_header("coo kie");
+}
+
 #[test]
 #[should_panic(expected = "a wait_timeout of zero")]
 fn wait_timeout_of_zero_is_a_mistake() {
