@@ -16,13 +16,13 @@
 
 #![allow(clippy::print_stdout, reason = "it shows on stdout what happens when")]
 
-use std::env;
 use std::time::Duration;
+use std::{env, fmt};
 
-use actix_web::error::{ErrorInternalServerError, ErrorUnprocessableEntity};
+use actix_web::http::StatusCode;
 use actix_web::rt::time::sleep;
 use actix_web::web::{Data, Json, Path, get, resource};
-use actix_web::{App, Error, HttpRequest, HttpServer};
+use actix_web::{App, HttpRequest, HttpServer, ResponseError};
 use onelane::web::FlightOptions;
 use onelane::web::actix::FlightMiddleware;
 use onelane::{FlightError, SingleFlight};
@@ -30,9 +30,21 @@ use serde_json::{Value, json};
 
 static SQUARES: SingleFlight<u64, u64, TooLarge> = SingleFlight::new("squares");
 
-/// What the work may come to instead of a square.
+/// What the work may come to instead of a square: a response of its own, and so the error of the flight is one.
 #[derive(Debug)]
 struct TooLarge(u64);
+
+impl fmt::Display for TooLarge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is too large", self.0)
+    }
+}
+
+impl ResponseError for TooLarge {
+    fn status_code(&self) -> StatusCode {
+        StatusCode::UNPROCESSABLE_ENTITY
+    }
+}
 
 /// The middleware shares its answers, so it needs no word about it.
 async fn report(request: HttpRequest) -> String {
@@ -42,13 +54,10 @@ async fn report(request: HttpRequest) -> String {
     format!("the report for {user}")
 }
 
-async fn square(n: Path<u64>) -> Result<String, Error> {
+async fn square(n: Path<u64>) -> Result<String, FlightError<TooLarge>> {
     let n = n.into_inner();
-    let square = SQUARES.run(n, move || compute(n)).await;
-    square.map(|square| square.to_string()).map_err(|error| match error {
-        FlightError::Failed(too_large) => ErrorUnprocessableEntity(format!("{} is too large", too_large.0)),
-        _ => ErrorInternalServerError(error.to_string()),
-    })
+    let square = SQUARES.run(n, move || compute(n)).await?;
+    Ok(square.to_string())
 }
 
 async fn compute(n: u64) -> Result<u64, TooLarge> {

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use axum::extract::Path;
 use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use onelane::web::FlightOptions;
@@ -31,9 +32,15 @@ use tokio::time::sleep;
 
 static SQUARES: SingleFlight<u64, u64, TooLarge> = SingleFlight::new("squares");
 
-/// What the work may come to instead of a square.
-#[derive(Debug)]
+/// What the work may come to instead of a square: a response of its own, and so the error of the flight is one.
+#[derive(Clone, Debug)]
 struct TooLarge(u64);
+
+impl IntoResponse for TooLarge {
+    fn into_response(self) -> Response {
+        (StatusCode::UNPROCESSABLE_ENTITY, format!("{} is too large", self.0)).into_response()
+    }
+}
 
 /// The layer shares its answers, so it needs no word about it.
 async fn report(headers: HeaderMap) -> String {
@@ -43,12 +50,9 @@ async fn report(headers: HeaderMap) -> String {
     format!("the report for {user}")
 }
 
-async fn square(Path(n): Path<u64>) -> Result<String, (StatusCode, String)> {
-    let square = SQUARES.run(n, move || compute(n)).await;
-    square.map(|square| square.to_string()).map_err(|error| match &error {
-        FlightError::Failed(too_large) => (StatusCode::UNPROCESSABLE_ENTITY, format!("{} is too large", too_large.0)),
-        _ => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
-    })
+async fn square(Path(n): Path<u64>) -> Result<String, FlightError<TooLarge>> {
+    let square = SQUARES.run(n, move || compute(n)).await?;
+    Ok(square.to_string())
 }
 
 async fn compute(n: u64) -> Result<u64, TooLarge> {

@@ -1576,10 +1576,10 @@ mod builder {
             ("Bounded() takes 8,388,607 at most: say Queue::Unbounded", || {
                 EndpointGuard::builder("x").queue(Queue::Bounded(8_388_608)).build()
             }),
-            ("a time limit of zero lets nobody wait: say Queue::Reject", || {
+            ("a max_wait of zero lets nobody wait: say Queue::Reject", || {
                 EndpointGuard::builder("x").max_wait(Duration::ZERO).build()
             }),
-            ("a time limit of zero lets nobody wait: say Queue::Reject", || {
+            ("a grant_timeout of zero lets nobody take a turn: give a second or so, or none", || {
                 EndpointGuard::builder("x").grant_timeout(Duration::ZERO).build()
             }),
             ("Queue::Reject lets nobody wait: a time limit on waiting contradicts it", || {

@@ -1786,6 +1786,23 @@ fn a_limit_of_no_keys_is_refused_with_the_way_out() {
 }
 
 #[test]
+fn a_time_limit_of_zero_is_refused_with_the_way_out() {
+    type Case = (&'static str, fn() -> KeyedGuard<u32>);
+    let cases: [Case; 2] = [
+        ("a max_wait of zero lets nobody wait: say Queue::Reject", || {
+            KeyedGuard::builder("x").max_wait(Duration::ZERO).build()
+        }),
+        ("a grant_timeout of zero lets nobody take a turn: give a second or so, or none", || {
+            KeyedGuard::builder("x").grant_timeout(Duration::ZERO).build()
+        }),
+    ];
+    for (message, build) in cases {
+        let panic = catch_unwind(build).unwrap_err();
+        assert_eq!(panic.downcast_ref::<&str>(), Some(&message));
+    }
+}
+
+#[test]
 fn a_static_takes_every_setting() {
     static MOST: KeyedGuard<String> = KeyedGuard::builder("most")
         .permits(65_535)

@@ -2299,6 +2299,21 @@ mod telling {
         assert!(FlightError::<Infallible>::WouldDeadlock.to_string().contains("same key"));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn an_error_that_is_not_the_works_own_stays_what_it_was() {
+        let own = Arc::new("it is closed");
+        let taken = FlightError::Failed(Arc::clone(&own)).try_into_failure();
+        assert!(taken.is_ok_and(|taken| Arc::ptr_eq(&taken, &own)));
+
+        let flight: Flight = SingleFlight::builder("others").wait_timeout(SECOND).build();
+        let panicked = flight.run(0, || async { quiet_panic("on purpose") }).await.unwrap_err();
+        let late = flight.run(0, pending).await.unwrap_err();
+        for error in [panicked, late, FlightError::TooManyWaiters, FlightError::WouldDeadlock] {
+            let shown = format!("{error:?}");
+            assert_eq!(format!("{:?}", error.try_into_failure().unwrap_err()), shown);
+        }
+    }
+
     #[test]
     #[should_panic(expected = "not polled after it completed")]
     fn a_run_that_is_polled_after_its_end_panics() {

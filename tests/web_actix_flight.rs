@@ -6,7 +6,9 @@ mod actix;
 mod client;
 
 use std::collections::{HashMap, HashSet};
-use std::future::ready;
+use std::convert::Infallible;
+use std::fmt;
+use std::future::{pending, ready};
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,12 +21,12 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, SET_COOKIE, TRAILER, VARY};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::web::{Bytes, Path, ServiceConfig, get, resource, route, scope};
-use actix_web::{App, Error, HttpMessage, HttpRequest, HttpResponse, HttpServer, error, test};
+use actix_web::{App, Error, HttpMessage, HttpRequest, HttpResponse, HttpServer, ResponseError, error, test};
 use futures::future::{LocalBoxFuture, join_all};
 use futures::stream;
 use onelane::web::actix::FlightMiddleware;
 use onelane::web::{FlightOptions, Refusal, RefusalReason};
-use onelane::{FlightError, FlightStats};
+use onelane::{FlightError, FlightStats, SingleFlight};
 use reqwest::{Method, RequestBuilder, Response};
 use tokio::time::timeout;
 
@@ -828,6 +830,97 @@ mod failures {
             assert_problem(answer, 500, None, "urn:onelane:would-deadlock").await;
             shared.is_over().await;
         }
+    }
+}
+
+mod flights_by_hand {
+    use super::*;
+
+    #[tokio::test]
+    async fn error_that_a_handler_returns_is_the_same_answer() {
+        static FLIGHT: SingleFlight<&str, &str, Infallible> =
+            SingleFlight::builder("by hand").wait_timeout(Duration::from_millis(50)).build();
+
+        type Answered = Result<&'static str, FlightError<Infallible>>;
+        async fn late() -> Answered {
+            FLIGHT.run("late", pending).await
+        }
+        async fn panicked() -> Answered {
+            FLIGHT.run("panicked", || async { panic!("as the test wants it") }).await
+        }
+        async fn crowded() -> Answered {
+            Err(FlightError::TooManyWaiters)
+        }
+        async fn nested() -> Answered {
+            Err(FlightError::WouldDeadlock)
+        }
+        let server = Server::start(|config| {
+            config
+                .route("/late", get().to(late))
+                .route("/panicked", get().to(panicked))
+                .route("/crowded", get().to(crowded))
+                .route("/nested", get().to(nested));
+        });
+        for (path, status, retry_after, kind) in [
+            ("/late", 503, Some("1"), "urn:onelane:timeout"),
+            ("/panicked", 500, None, "urn:onelane:panicked"),
+            ("/crowded", 503, Some("1"), "urn:onelane:too-many-waiters"),
+            ("/nested", 500, None, "urn:onelane:would-deadlock"),
+        ] {
+            let problem = assert_problem(server.get(path).await.expect("no panic"), status, retry_after, kind).await;
+            assert!(!problem.to_string().contains("as the test wants it"), "what went wrong is nobody's business");
+        }
+        assert_eq!(FlightError::<Infallible>::TooManyWaiters.status_code(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[tokio::test]
+    async fn error_of_the_works_own_answers_for_itself_to_all_who_share_it() {
+        #[derive(Debug)]
+        struct NoCoffee;
+
+        impl fmt::Display for NoCoffee {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("no coffee")
+            }
+        }
+
+        impl ResponseError for NoCoffee {
+            fn status_code(&self) -> StatusCode {
+                StatusCode::IM_A_TEAPOT
+            }
+
+            fn error_response(&self) -> HttpResponse {
+                HttpResponse::build(self.status_code()).body("short and stout")
+            }
+        }
+
+        let flight: Arc<SingleFlight<(), &str, NoCoffee>> = Arc::new(SingleFlight::new("by hand"));
+        let work: Arc<Work> = Arc::default();
+        let server = Server::start({
+            let (flight, work) = (Arc::clone(&flight), Arc::clone(&work));
+            move |config| {
+                let (flight, work) = (Arc::clone(&flight), Arc::clone(&work));
+                let brew = move || {
+                    let (flight, work) = (Arc::clone(&flight), Arc::clone(&work));
+                    async move {
+                        let brewed = || async move {
+                            work.run().await;
+                            Err(NoCoffee)
+                        };
+                        flight.run((), brewed).await
+                    }
+                };
+                config.route("/", get().to(brew));
+            }
+        });
+        let calls = [server.get("/"), server.get("/")];
+        eventually("both wait", || flight.stats().waiting == 2).await;
+        work.let_finish(1);
+        for call in calls {
+            assert_eq!(Seen::of(call.await.expect("no panic")).await, Seen::new(418, None, "short and stout"));
+        }
+        assert_eq!(work.started(), 1);
+        assert_eq!(FlightError::Failed(Arc::new(NoCoffee)).status_code(), StatusCode::IM_A_TEAPOT);
     }
 }
 

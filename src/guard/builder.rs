@@ -112,6 +112,12 @@ impl EndpointGuardBuilder {
     /// # use onelane::{EndpointGuard, Queue};
     /// static ZERO: EndpointGuard = EndpointGuard::builder("zero").queue(Queue::Bounded(0)).build();
     /// ```
+    ///
+    /// ```compile_fail,E0080
+    /// # use std::time::Duration;
+    /// # use onelane::EndpointGuard;
+    /// static HASTY: EndpointGuard = EndpointGuard::builder("hasty").grant_timeout(Duration::ZERO).build();
+    /// ```
     #[must_use]
     pub const fn build(self) -> EndpointGuard {
         let Self { name, choices } = self;
@@ -140,15 +146,18 @@ impl Choices {
             Queue::Reject => 0,
         };
         assert!(bound <= MAX_WAITING, "Bounded() takes 8,388,607 at most: say Queue::Unbounded");
-        let limits = [self.limits.max_wait, self.limits.grant_timeout];
-        let mut i = 0;
-        while i < limits.len() {
-            if let Some(limit) = limits[i] {
-                assert!(!limit.is_zero(), "a time limit of zero lets nobody wait: say Queue::Reject");
-                assert!(bound > 0, "Queue::Reject lets nobody wait: a time limit on waiting contradicts it");
-            }
-            i += 1;
+        let Limits { max_wait, grant_timeout } = self.limits;
+        if let Some(max_wait) = max_wait {
+            assert!(!max_wait.is_zero(), "a max_wait of zero lets nobody wait: say Queue::Reject");
         }
+        if let Some(grant_timeout) = grant_timeout {
+            assert!(
+                !grant_timeout.is_zero(),
+                "a grant_timeout of zero lets nobody take a turn: give a second or so, or none"
+            );
+        }
+        let is_limited = max_wait.is_some() || grant_timeout.is_some();
+        assert!(bound > 0 || !is_limited, "Queue::Reject lets nobody wait: a time limit on waiting contradicts it");
         Rules { permits: self.permits, bound, order: self.order }
     }
 }

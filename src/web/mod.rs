@@ -27,7 +27,7 @@
 //! | [`WouldDeadlock`](crate::AcquireError::WouldDeadlock): a mistake in the service | 500 | `urn:onelane:would-deadlock` | |
 //! | [`BlockingInAsync`](crate::AcquireError::BlockingInAsync): a mistake in the service | 500 | `urn:onelane:blocking-in-async` | |
 //! | it has no key ([`LaneKey::Refuse`]) | 400 | `urn:onelane:key-missing` | |
-//! | the handler that it shared panicked ([`Panicked`](crate::FlightError::Panicked)) | 500 | `urn:onelane:panicked` | |
+//! | the handler or the work that it shared panicked ([`Panicked`](crate::FlightError::Panicked)) | 500 | `urn:onelane:panicked` | |
 //! | the handler's answer, made for sharing, broke off | 500 | `urn:onelane:answer-broken` | |
 //! | [`TooManyWaiters`](crate::FlightError::TooManyWaiters) | 503 | `urn:onelane:too-many-waiters` | 1 |
 //! | [`Timeout`](crate::FlightError::Timeout) of a flight | 503 | `urn:onelane:timeout` | 1 |
@@ -37,6 +37,10 @@
 //! Behind a keyed layer, `Busy`, `QueueFull` and `Timeout` are about one key: 429 where keys are clients, 409 where they are
 //! resources ([`KeyKind`]). A handler that acquires a turn of a key by hand says so itself:
 //! `.map_err(|error| Refusal::from(error).with_status(429))?`.
+//!
+//! An [`AcquireError`](crate::AcquireError) or a [`FlightError`](crate::FlightError) that a handler returns is answered in
+//! the same way, in axum and actix-web. What the work of a flight failed with answers for itself, as
+//! [`FlightError`](crate::FlightError) says.
 //!
 //! `Retry-After` is the time in which all who wait now will have been served, mean hold × (waiting + 1) ÷ permits,
 //! rounded up to whole seconds, from 1 to 3,600. Until a hold has been measured it is 1.

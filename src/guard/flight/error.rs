@@ -1,5 +1,6 @@
 //! [`FlightError`], why a caller of a [`SingleFlight`](super::SingleFlight) has no value.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,10 @@ use thiserror::Error;
 /// Why a caller of a [`SingleFlight`](super::SingleFlight) has no value.
 ///
 /// Those of one run all get the same: clones share it.
+///
+/// In axum and actix-web it is a response of its own: [`Failed`](Self::Failed) answers as the work's error does, if that
+/// is a response (in axum, one that can be cloned), and the rest as the [table of refusals](crate::web) says. For an error
+/// that is none, or to change the answer, take the two apart with [`try_into_failure`](Self::try_into_failure).
 #[derive(Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum FlightError<E> {
@@ -43,6 +48,46 @@ impl<E> FlightError<E> {
         match self {
             Self::Failed(error) => Some(error),
             _ => None,
+        }
+    }
+
+    /// Takes out the error that the work returned, or returns why it did not come to that.
+    ///
+    /// What it returns then is a response whatever `E` is, and becomes a [`Refusal`](crate::web::Refusal):
+    ///
+    /// ```
+    /// use std::io;
+    /// use onelane::FlightError;
+    /// use onelane::web::Refusal;
+    ///
+    /// /// What the service answers instead of a page.
+    /// enum PageError {
+    ///     Unreadable(io::ErrorKind),
+    ///     Refused(Refusal),
+    /// }
+    ///
+    /// impl From<FlightError<io::Error>> for PageError {
+    ///     fn from(error: FlightError<io::Error>) -> Self {
+    ///         match error.try_into_failure() {
+    ///             Ok(error) => Self::Unreadable(error.kind()),
+    ///             Err(error) => Self::Refused(error.into()),
+    ///         }
+    ///     }
+    /// }
+    /// # let refused = PageError::from(FlightError::TooManyWaiters);
+    /// # assert!(matches!(refused, PageError::Refused(refusal) if refusal.status() == 503));
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The same error, as one of work that never fails, if it is not [`Failed`](Self::Failed).
+    pub fn try_into_failure(self) -> Result<Arc<E>, FlightError<Infallible>> {
+        match self {
+            Self::Failed(error) => Ok(error),
+            Self::Panicked { message } => Err(FlightError::Panicked { message }),
+            Self::TooManyWaiters => Err(FlightError::TooManyWaiters),
+            Self::Timeout { waited } => Err(FlightError::Timeout { waited }),
+            Self::WouldDeadlock => Err(FlightError::WouldDeadlock),
         }
     }
 }

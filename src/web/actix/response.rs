@@ -1,9 +1,9 @@
-//! Errors of a guard as responses.
+//! Errors of guards and single flights as responses.
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, ResponseError};
 
-use crate::guard::AcquireError;
+use crate::guard::{AcquireError, FlightError};
 use crate::web::Refusal;
 
 pub(super) fn response(refusal: Refusal) -> HttpResponse {
@@ -34,5 +34,22 @@ impl ResponseError for AcquireError {
 
     fn error_response(&self) -> HttpResponse {
         response(Refusal::from(self.clone()))
+    }
+}
+
+/// [`Failed`](FlightError::Failed) as the work's error, the others as the [table of refusals](crate::web) says.
+impl<E: ResponseError> ResponseError for FlightError<E> {
+    fn status_code(&self) -> StatusCode {
+        match self.clone().try_into_failure() {
+            Ok(error) => error.status_code(),
+            Err(error) => Refusal::from(error).status_code(),
+        }
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        match self.clone().try_into_failure() {
+            Ok(error) => error.error_response(),
+            Err(error) => response(Refusal::from(error)),
+        }
     }
 }

@@ -1,9 +1,11 @@
-//! Errors of a guard as responses.
+//! Errors of guards and single flights as responses.
+
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 
-use crate::guard::AcquireError;
+use crate::guard::{AcquireError, FlightError};
 use crate::web::Refusal;
 
 impl IntoResponse for Refusal {
@@ -16,5 +18,17 @@ impl IntoResponse for Refusal {
 impl IntoResponse for AcquireError {
     fn into_response(self) -> Response {
         Refusal::from(self).into_response()
+    }
+}
+
+/// [`Failed`](FlightError::Failed) as the work's error, the others as the [table of refusals](crate::web) says.
+///
+/// An error that axum answers with 200, such as a `String`, is answered so here too.
+impl<E: IntoResponse + Clone> IntoResponse for FlightError<E> {
+    fn into_response(self) -> Response {
+        match self.try_into_failure() {
+            Ok(error) => Arc::unwrap_or_clone(error).into_response(),
+            Err(error) => Refusal::from(error).into_response(),
+        }
     }
 }

@@ -75,8 +75,14 @@ impl FlightOptions {
     ///
     /// Otherwise requests with `Authorization`, `Proxy-Authorization` or `Cookie` are served alone unless the header is
     /// part of the key, and so are those that ask for a part of an answer or for a changed one (`Range`, `If-…`).
+    ///
+    /// # Panics
+    ///
+    /// If `name` is no token of RFC 9110: no request has such a header, so there would be nothing to ignore.
     pub fn ignore_header(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.ignored_headers.push(name.into());
+        let name = name.into();
+        assert!(is_header_name(&name), "{name:?} is no header name");
+        self.ignored_headers.push(name);
         self
     }
 

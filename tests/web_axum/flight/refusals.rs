@@ -1,16 +1,19 @@
 //! Requests that get no answer of the handler's.
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::StatusCode;
 use axum::routing::get;
-use onelane::FlightError;
 use onelane::web::axum::FlightLayer;
-use onelane::web::{FlightOptions, RefusalReason};
+use onelane::web::{FlightOptions, Refusal, RefusalReason};
+use onelane::{FlightError, SingleFlight};
 
 use super::{Collapsed, Led, Site, part_of};
-use crate::http::{self, Client, Listening, eventually, serve};
+use crate::http::{self, Client, Listening, Probe, eventually, serve};
 use crate::refusals::is_problem;
 
 #[tokio::test]
@@ -99,11 +102,90 @@ async fn on_refusal_sees_why_and_can_change_every_part() {
     assert_eq!(*seen, [(RefusalReason::Flight(FlightError::TooManyWaiters), 503, true)]);
 }
 
+#[tokio::test]
+async fn error_of_a_flight_by_hand_is_the_same_answer() {
+    static FLIGHT: SingleFlight<&str, (), Infallible> =
+        SingleFlight::builder("by hand").wait_timeout(Duration::from_millis(50)).build();
+
+    type Answered = Result<(), FlightError<Infallible>>;
+    let late = async || -> Answered { FLIGHT.run("late", pending).await };
+    let panicked = async || -> Answered { FLIGHT.run("panicked", || async { panic!("on purpose") }).await };
+    let crowded = async || -> Answered { Err(FlightError::TooManyWaiters) };
+    let nested = async || -> Answered { Err(FlightError::WouldDeadlock) };
+    let app = Router::new()
+        .route("/late", get(late))
+        .route("/panicked", get(panicked))
+        .route("/crowded", get(crowded))
+        .route("/nested", get(nested));
+    let address = serve(Listening::Plain, app).await;
+    for (path, status, kind, retry_after) in [
+        ("/late", 503, "urn:onelane:timeout", Some("1")),
+        ("/panicked", 500, "urn:onelane:panicked", None),
+        ("/crowded", 503, "urn:onelane:too-many-waiters", Some("1")),
+        ("/nested", 500, "urn:onelane:would-deadlock", None),
+    ] {
+        let answer = Client::sending(address, http::get(path)).await.answer().await;
+        is_problem(&answer, status, kind);
+        assert!(!answer.text().contains("on purpose"), "what went wrong is nobody's business");
+        assert_eq!(answer.header("retry-after"), retry_after);
+    }
+}
+
+#[tokio::test]
+async fn error_of_the_works_own_answers_for_itself_to_all_who_share_it() {
+    type Own = (StatusCode, &'static str);
+    let flight: Arc<SingleFlight<(), (), Own>> = Arc::new(SingleFlight::new("by hand"));
+    let probe = Probe::new();
+    let handler = {
+        let (flight, probe) = (Arc::clone(&flight), Arc::clone(&probe));
+        async move || -> Result<(), FlightError<Own>> {
+            let work = || async move {
+                probe.visit().await;
+                Err((StatusCode::IM_A_TEAPOT, "no coffee"))
+            };
+            flight.run((), work).await
+        }
+    };
+    let address = serve(Listening::Plain, Router::new().route("/", get(handler))).await;
+    let mut clients = [Client::sending(address, http::get("/")).await, Client::sending(address, http::get("/")).await];
+    eventually("both wait", || flight.stats().waiting == 2).await;
+    probe.let_go(1);
+    for client in &mut clients {
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.text()), (418, "no coffee"));
+    }
+    assert_eq!(probe.started(), 1);
+}
+
+/// An error that is no response of its own, or that can't be cloned.
+#[tokio::test]
+async fn error_taken_apart_becomes_an_answer_by_hand() {
+    struct Own;
+    let answer = |error: FlightError<Own>| match error.try_into_failure() {
+        Ok(_own) => Err(StatusCode::IM_A_TEAPOT),
+        Err(error) => Ok(Refusal::from(error).with_status(429)),
+    };
+    let app = Router::new()
+        .route("/own", get(async move || answer(FlightError::Failed(Arc::new(Own)))))
+        .route("/crowded", get(async move || answer(FlightError::TooManyWaiters)));
+    let address = serve(Listening::Plain, app).await;
+    assert_eq!(Client::sending(address, http::get("/own")).await.answer().await.status, 418);
+    let crowded = Client::sending(address, http::get("/crowded")).await.answer().await;
+    is_problem(&crowded, 429, "urn:onelane:too-many-waiters");
+}
+
 /// It would be in no request, and so tell no two users apart.
 #[test]
 #[should_panic(expected = "\"x-user \" is no header name")]
 fn key_header_that_is_no_header_name_is_a_mistake() {
     let _ = FlightOptions::new().key_header("x-user ");
+}
+
+/// It would be in no request, and the requests that it was meant for would still be served alone.
+#[test]
+#[should_panic(expected = "\"coo kie\" is no header name")]
+fn ignored_header_that_is_no_header_name_is_a_mistake() {
+    let _ = FlightOptions::new().ignore_header("coo kie");
 }
 
 #[test]
