@@ -234,6 +234,8 @@ fn status_1000(c: &mut Criterion) {
 fn weigh<S: Supervises>() {
     let runtime = runtime();
     let tally = Arc::new(Tally::default());
+    // A thread of the variant before may still be at its end.
+    thread::sleep(Duration::from_millis(200));
     let before = ALLOCATED.load(Ordering::Relaxed);
     IS_COUNTING.store(true, Ordering::Relaxed);
     let weighed = async || {
@@ -276,7 +278,6 @@ fn weights(c: &mut Criterion) {
         weigh::<RawTokens>();
         weigh::<TaskSupervisor>();
         weigh::<TokioGracefulShutdown>();
-        thread::sleep(Duration::from_millis(100));
     }
     let _ = c;
 }

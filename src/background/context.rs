@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::generation::Line;
+use super::generation::{Ended, Line};
 use super::host::Message;
 use super::status::{Exit, ExitKind, Trigger};
 
@@ -218,8 +218,17 @@ impl BlockingContext {
 }
 
 impl StopContext {
-    pub(super) fn new(line: &Arc<Line>, exit: ExitKind) -> Self {
-        Self { line: Arc::clone(line), exit }
+    pub(super) fn new(line: &Arc<Line>, ended: Ended) -> Self {
+        let well = if line.is_told_to_stop() { ExitKind::Stopped } else { ExitKind::Completed };
+        Self { line: Arc::clone(line), exit: ended.map_or_else(|kind| kind, |()| well) }
+    }
+
+    pub(super) fn line(&self) -> &Line {
+        &self.line
+    }
+
+    pub(super) fn ended(&self) -> Ended {
+        if self.exit.is_failure() { Err(self.exit.clone()) } else { Ok(()) }
     }
 
     /// How `run` ended.

@@ -5,7 +5,7 @@ use std::{io, thread};
 
 use super::cut::within;
 use super::line::{Ended, Line, News};
-use super::run::{LastWord, cleaned, exit_of, failed};
+use super::run::{LastWord, failed, released};
 use super::{ExitKind, Placement, Runs};
 use crate::background::blocking::BlockingService;
 use crate::background::context::{BlockingContext, StartContext, StopContext};
@@ -39,7 +39,7 @@ impl<S: BlockingService> Runs for Blocking<S> {
             if !last_word.claim_clean_up() {
                 return;
             }
-            let outcome = clean_up(&*self, &last_word.line, exit);
+            let outcome = clean_up(&*self, &StopContext::new(&last_word.line, Err(exit)));
             last_word.say(News::CleanedUp(outcome));
         };
         if let Err(error) = on_a_thread_of_its_own(format!("{}-stop", teller.name), clean_up) {
@@ -57,10 +57,10 @@ fn live<S: BlockingService>(service: &Blocking<S>, last_word: &LastWord) {
     }
     line.tell(News::Started);
     let ended = run(service, line);
-    let exit = exit_of(&ended, line);
-    line.tell(News::RunEnded(ended));
+    let cx = StopContext::new(line, ended);
+    line.tell(News::RunEnded(cx.ended()));
     if last_word.claim_clean_up() {
-        let outcome = clean_up(service, line, exit);
+        let outcome = clean_up(service, &cx);
         last_word.say(News::CleanedUp(outcome));
     }
 }
@@ -73,9 +73,8 @@ fn run<S: BlockingService>(service: &Blocking<S>, line: &Arc<Line>) -> Ended {
     ended(within(line, || service.0.run(cx)))
 }
 
-fn clean_up<S: BlockingService>(service: &Blocking<S>, line: &Arc<Line>, exit: ExitKind) -> CleanUp {
-    let cx = StopContext::new(line, exit);
-    within(line, || service.0.stop(&cx)).map_or_else(CleanUp::Panicked, cleaned)
+fn clean_up<S: BlockingService>(service: &Blocking<S>, cx: &StopContext) -> CleanUp {
+    within(cx.line(), || service.0.stop(cx)).map_or_else(CleanUp::Panicked, released)
 }
 
 fn ended(result: Result<ServiceResult, Panic>) -> Ended {

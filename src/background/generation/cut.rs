@@ -11,12 +11,23 @@ use super::line::{Line, Phase};
 use crate::panic::{Panic, catch};
 
 pin_project! {
-    /// Polls a phase of a service until it ends, panics, or is cut off.
-    pub(super) struct Cut<'a, F> {
-        #[pin]
-        future: Option<F>,
+    /// Calls for a phase of a service, and polls it until it ends, panics, or is cut off.
+    pub(super) struct Cut<'a, M, F> {
         line: &'a Line,
         phase: Phase,
+        #[pin]
+        state: State<M, F>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    #[project_replace = StateReplaced]
+    enum State<M, F> {
+        // The call itself may panic, so it is made in the poll, too.
+        Begin { call: M },
+        Polled { #[pin] future: F },
+        Over,
     }
 }
 
@@ -28,38 +39,46 @@ pub(super) enum CutOff {
     Dropped,
 }
 
-impl<'a, F> Cut<'a, F> {
-    pub(super) fn new(line: &'a Line, phase: Phase, future: F) -> Self {
-        Self { future: Some(future), line, phase }
+impl<'a, M: FnOnce() -> F, F: Future> Cut<'a, M, F> {
+    pub(super) fn new(line: &'a Line, phase: Phase, call: M) -> Self {
+        Self { line, phase, state: State::Begin { call } }
     }
 }
 
-impl<F: Future> Future for Cut<'_, F> {
+impl<M: FnOnce() -> F, F: Future> Future for Cut<'_, M, F> {
     type Output = Result<F::Output, CutOff>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let line = *this.line;
-        if line.poll_cut(*this.phase, cx) {
-            end(this.future, line);
-            return Poll::Ready(Err(CutOff::Dropped));
-        }
-        let future = this.future.as_mut().as_pin_mut().expect("it is not polled after its end");
-        let poll = within(line, || future.poll(cx));
-        let ended = match poll {
-            Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(output)) => Ok(output),
-            Err(panic) => Err(CutOff::Panicked(panic)),
+        let polled = if line.poll_cut(*this.phase, cx) {
+            Err(CutOff::Dropped)
+        } else {
+            match within(line, || this.state.as_mut().poll(cx)) {
+                Ok(Poll::Pending) => return Poll::Pending,
+                Ok(Poll::Ready(output)) => Ok(output),
+                Err(panic) => Err(CutOff::Panicked(panic)),
+            }
         };
-        end(this.future, line);
-        Poll::Ready(ended)
+        // Its destructors are the service's, too.
+        let _ = within(line, || this.state.set(State::Over));
+        Poll::Ready(polled)
     }
 }
 
-/// Drops what was polled. Destructors are the service's, too.
-fn end<F>(future: Pin<&mut Option<F>>, line: &Line) {
-    let mut future = future;
-    let _ = within(line, || future.set(None));
+impl<M: FnOnce() -> F, F: Future> State<M, F> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        if let StateProjection::Polled { future } = self.as_mut().project() {
+            return future.poll(cx);
+        }
+        if let StateReplaced::Begin { call } = self.as_mut().project_replace(Self::Over) {
+            self.as_mut().set(Self::Polled { future: call() });
+        }
+        match self.project() {
+            StateProjection::Polled { future } => future.poll(cx),
+            StateProjection::Begin { .. } | StateProjection::Over => unreachable!("it is not polled after its end"),
+        }
+    }
 }
 
 /// Runs code of the service, known as such, whose panic ends here.

@@ -73,6 +73,8 @@ pub(crate) enum News {
     RunEnded(Ended),
     /// `stop` is over, and with it the generation.
     CleanedUp(CleanUp),
+    /// Both, one right after the other.
+    AllEnded(Ended, CleanUp),
     /// The [`Condition`] changed.
     Changed,
     /// The generation was dropped before its end: its runtime is gone.

@@ -1,11 +1,15 @@
 //! [`Async`], an async service as its supervisor sees it: a task, or a thread with a runtime.
 
-use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::{io, thread};
 
 use tokio::runtime::{Builder, Handle};
 
+use super::children::Brood;
 use super::cut::{Cut, CutOff};
 use super::line::{Ended, Line, News, Phase};
 use super::{ExitKind, Placement, Runs};
@@ -50,8 +54,9 @@ impl<S: BackgroundService> Runs for Async<S> {
             if !last_word.claim_clean_up() {
                 return;
             }
-            let outcome = clean_up(&*self, &last_word.line, exit).await;
-            last_word.say(News::CleanedUp(outcome));
+            let (line, cx) = (&last_word.line, StopContext::new(&last_word.line, Err(exit)));
+            let outcome = Cut::new(line, Phase::Stop, || self.0.stop(&cx)).await;
+            last_word.say(News::CleanedUp(cleaned(outcome)));
         };
         if let Err(error) = on_a_runtime_of_its_own(name, clean_up) {
             teller.tell(News::CleanedUp(CleanUp::Failed(Arc::new(error))));
@@ -61,49 +66,55 @@ impl<S: BackgroundService> Runs for Async<S> {
 
 /// One generation. The last word is dropped last.
 async fn live<S: BackgroundService>(service: Arc<Async<S>>, last_word: LastWord) {
-    let line = &last_word.line;
-    if let Err(kind) = start(&*service, line).await {
+    let (service, line) = (&service.0, &last_word.line);
+    if let Err(kind) = start(service, line).await {
         return last_word.say(News::NotStarted(Err(kind)));
     }
     line.tell(News::Started);
-    let ended = run(&*service, line).await;
-    let exit = exit_of(&ended, line);
-    line.tell(News::RunEnded(ended));
+    let cx = StopContext::new(line, run(service, line).await);
     if last_word.claim_clean_up() {
-        let outcome = clean_up(&*service, line, exit).await;
-        last_word.say(News::CleanedUp(outcome));
+        finish(service, &last_word, &cx).await;
     }
 }
 
-async fn start<S: BackgroundService>(service: &Async<S>, line: &Arc<Line>) -> Ended {
+async fn start<S: BackgroundService>(service: &S, line: &Arc<Line>) -> Ended {
     let cx = StartContext::new(line);
-    // In a block, so that a panic before the first await is in the poll, too.
-    ended(Cut::new(line, Phase::Start, async { service.0.start(&cx).await }).await)
+    ended(Cut::new(line, Phase::Start, || service.start(&cx)).await)
 }
 
-async fn run<S: BackgroundService>(service: &Async<S>, line: &Arc<Line>) -> Ended {
+async fn run<S: BackgroundService>(service: &S, line: &Arc<Line>) -> Ended {
     if line.is_told_to_stop() {
         return Ok(());
     }
-    let cx = RunContext::new(line);
-    let ended = ended(Cut::new(line, Phase::Run, async { service.0.run(cx).await }).await);
+    let ended = ended(Cut::new(line, Phase::Run, || service.run(RunContext::new(line))).await);
     if let Some(brood) = line.children.last_call() {
-        line.token().cancel();
-        if Cut::new(line, Phase::Run, brood.ended()).await.is_err() {
-            brood.abort_all();
-            brood.ended().await;
-        }
-        line.children.over();
+        // In a box, as most have none.
+        Box::pin(wind_down(line, &brood)).await;
     }
     ended
 }
 
-async fn clean_up<S: BackgroundService>(service: &Async<S>, line: &Arc<Line>, exit: ExitKind) -> CleanUp {
-    let cx = StopContext::new(line, exit);
-    match Cut::new(line, Phase::Stop, async { service.0.stop(&cx).await }).await {
-        Ok(result) => cleaned(result),
-        Err(CutOff::Panicked(panic)) => CleanUp::Panicked(panic),
-        Err(CutOff::Dropped) => CleanUp::TimedOut,
+/// Waits until the children have ended.
+async fn wind_down(line: &Line, brood: &Brood) {
+    line.token().cancel();
+    if Cut::new(line, Phase::Run, || brood.ended()).await.is_err() {
+        brood.abort_all();
+        brood.ended().await;
+    }
+    line.children.over();
+}
+
+/// Cleans up, and says how all ended.
+async fn finish<S: BackgroundService>(service: &S, last_word: &LastWord, cx: &StopContext) {
+    let line = &last_word.line;
+    let mut stop = pin!(Cut::new(line, Phase::Stop, || service.stop(cx)));
+    // Most of them end at once: then one word is enough.
+    match poll_fn(|cx| Poll::Ready(stop.as_mut().poll(cx))).await {
+        Poll::Ready(outcome) => last_word.say(News::AllEnded(cx.ended(), cleaned(outcome))),
+        Poll::Pending => {
+            line.tell(News::RunEnded(cx.ended()));
+            last_word.say(News::CleanedUp(cleaned(stop.await)));
+        }
     }
 }
 
@@ -120,17 +131,16 @@ pub(super) fn failed(error: Box<dyn std::error::Error + Send + Sync>) -> Ended {
     Err(ExitKind::Failed(error.into()))
 }
 
-pub(super) fn cleaned(result: ServiceResult) -> CleanUp {
-    result.map_or_else(|error| CleanUp::Failed(error.into()), |()| CleanUp::Done)
+fn cleaned(cut: Result<ServiceResult, CutOff>) -> CleanUp {
+    match cut {
+        Ok(result) => released(result),
+        Err(CutOff::Panicked(panic)) => CleanUp::Panicked(panic),
+        Err(CutOff::Dropped) => CleanUp::TimedOut,
+    }
 }
 
-/// What `stop` is told of the end of `run`.
-pub(super) fn exit_of(ended: &Ended, line: &Line) -> ExitKind {
-    match ended {
-        Ok(()) if line.is_told_to_stop() => ExitKind::Stopped,
-        Ok(()) => ExitKind::Completed,
-        Err(kind) => kind.clone(),
-    }
+pub(super) fn released(result: ServiceResult) -> CleanUp {
+    result.map_or_else(|error| CleanUp::Failed(error.into()), |()| CleanUp::Done)
 }
 
 /// Runs a future on a thread with a runtime, which does not wait for what that future has left behind.
@@ -146,33 +156,36 @@ fn on_a_runtime_of_its_own(name: String, begin: impl AsyncFnOnce() + Send + 'sta
 }
 
 /// Sees to it that the supervisor hears of the end, whoever drops the generation.
+///
+/// One thread at a time has it, so what it holds orders nothing.
 pub(super) struct LastWord {
     pub(super) line: Arc<Line>,
-    is_said: Cell<bool>,
-    has_claimed: Cell<bool>,
+    is_said: AtomicBool,
+    has_claimed: AtomicBool,
 }
 
 impl LastWord {
     pub(super) fn of(line: Arc<Line>) -> Self {
-        Self { line, is_said: Cell::new(false), has_claimed: Cell::new(false) }
+        Self { line, is_said: AtomicBool::new(false), has_claimed: AtomicBool::new(false) }
     }
 
     pub(super) fn say(&self, news: News) {
-        self.is_said.set(true);
+        self.is_said.store(true, Ordering::Relaxed);
         self.line.tell(news);
     }
 
     /// Whether it is the caller who calls `stop`, and then has the last word.
     pub(super) fn claim_clean_up(&self) -> bool {
-        self.has_claimed.set(self.line.claim_clean_up());
-        self.has_claimed.get()
+        let is_won = self.line.claim_clean_up();
+        self.has_claimed.store(is_won, Ordering::Relaxed);
+        is_won
     }
 }
 
 impl Drop for LastWord {
     fn drop(&mut self) {
-        let is_anothers = self.line.is_clean_up_claimed() && !self.has_claimed.get();
-        if !self.is_said.get() && !is_anothers {
+        let is_anothers = self.line.is_clean_up_claimed() && !self.has_claimed.load(Ordering::Relaxed);
+        if !self.is_said.load(Ordering::Relaxed) && !is_anothers {
             self.line.tell(News::Lost);
         }
     }

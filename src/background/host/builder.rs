@@ -109,7 +109,9 @@ impl ServiceHostBuilder {
         let now = Instant::now();
         let units = units(&self.services, dependencies, now);
         let services = Services::new(self.services.iter().zip(&units).map(status).collect());
-        let runs = self.services.into_iter().map(|service| service.runs).collect();
+        let mut runs: Vec<_> = self.services.into_iter().map(|service| service.runs).collect();
+        // It was collected where the services were, which are larger.
+        runs.shrink_to_fit();
 
         let (sender, inbox) = mpsc::unbounded_channel();
         let events = broadcast::Sender::new(EVENTS);
@@ -154,14 +156,14 @@ fn units(services: &[Service], dependencies: Dependencies, now: Instant) -> Vec<
     let Dependencies { after, restarts_with } = dependencies;
     let (before, followers) = (reversed(&after), reversed(&restarts_with));
     let edges = after.into_iter().zip(before).zip(restarts_with.into_iter().zip(followers));
+    let edges = edges.map(|((after, before), (restarts_with, followers))| Edges {
+        after: after.into(),
+        before: before.into(),
+        restarts_with: restarts_with.into(),
+        followers: followers.into(),
+    });
     let mut last: Option<Arc<Options>> = None;
-    let unit = |(service, ((after, before), (restarts_with, followers))): (&Service, ((Vec<u32>, Vec<u32>), _))| {
-        let edges = Edges {
-            after: after.into(),
-            before: before.into(),
-            restarts_with: Vec::into(restarts_with),
-            followers: Vec::into(followers),
-        };
+    let unit = |(service, edges): (&Service, _)| {
         let options = last.take().filter(|last| **last == service.options);
         let options = options.unwrap_or_else(|| Arc::new(service.options.clone()));
         let pulse = options.heartbeat.map(|_| Arc::new(Pulse::new(now)));

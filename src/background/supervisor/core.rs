@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::timers::{HOST, Timers, after};
+use super::timers::{Timers, after};
 use super::unit::{Generation, Stage, Unit, Why};
 use crate::background::generation::{Condition, Ended, News, Phase};
 use crate::background::placement::Placement;
@@ -26,7 +26,8 @@ pub(crate) struct Supervisor {
     pub(super) limits: Limits,
     pub(super) stop: Option<Stop>,
     pub(super) timers: Timers,
-    pub(super) timer: Option<Instant>,
+    /// The time of day, as of the last look at the clock.
+    pub(super) wall: SystemTime,
     pub(super) actions: Vec<Action>,
     /// How many first starts are not decided yet.
     undecided: usize,
@@ -94,13 +95,13 @@ impl Supervisor {
             undecided: units.len(),
             live: units.len(),
             units,
-            services,
             phase: HostPhase::Built,
             since: SystemTime::now(),
             limits,
             stop: None,
-            timers: Timers::default(),
-            timer: None,
+            timers: Timers::new(services.len()),
+            services,
+            wall: SystemTime::now(),
             actions: Vec::new(),
             has_server: false,
             has_changed: false,
@@ -121,13 +122,13 @@ impl Supervisor {
         &self.units[id as usize]
     }
 
-    pub(crate) fn next_timer(&self) -> Option<Instant> {
+    pub(crate) fn next_timer(&mut self) -> Option<Instant> {
         self.timers.next()
     }
 
-    /// What is to be done, and whether there is something to publish before.
+    /// What is to be done, in exchange for an empty list, and whether there is something to publish before.
     pub(crate) fn take(&mut self, actions: &mut Vec<Action>) -> bool {
-        actions.append(&mut self.actions);
+        mem::swap(actions, &mut self.actions);
         mem::take(&mut self.has_changed)
     }
 
@@ -142,7 +143,7 @@ impl Supervisor {
         }
         self.has_server = has_server;
         self.enter(HostPhase::Starting);
-        self.timers.set(HOST, &mut self.timer, Some(after(now, self.limits.startup)));
+        self.set_host_timer(Some(after(now, self.limits.startup)));
         for id in 0..self.services.len() {
             if self.unit(id).missing == 0 {
                 self.begin(now, id);
@@ -165,15 +166,14 @@ impl Supervisor {
                 self.over(now, id);
             }
             News::RunEnded(ended) => {
-                // Else it is too late: what was noted stands.
-                if matches!(unit.stage, Stage::Starting | Stage::Running | Stage::Stopping | Stage::CutOff) {
-                    self.note_exit(now, id, ended);
+                if self.note_end_of_run(now, id, ended) {
                     self.await_clean_up(now, id);
                 }
             }
-            News::CleanedUp(outcome) => {
-                self.units[id as usize].clean_up = outcome;
-                self.over(now, id);
+            News::CleanedUp(outcome) => self.cleaned_up(now, id, outcome),
+            News::AllEnded(ended, outcome) => {
+                self.note_end_of_run(now, id, ended);
+                self.cleaned_up(now, id, outcome);
             }
             News::Changed => {
                 if let (Stage::Running, Some(condition)) = (unit.stage, condition) {
@@ -184,15 +184,32 @@ impl Supervisor {
         }
     }
 
+    /// Takes down the time of day.
+    pub(crate) fn look_at_the_clock(&mut self, wall: SystemTime) {
+        self.wall = wall;
+    }
+
+    /// Whether it is not too late for that. If it is, what was noted before stands.
+    fn note_end_of_run(&mut self, now: Instant, id: u32, ended: Ended) -> bool {
+        let is_news = !matches!(self.unit(id).stage, Stage::CleaningUp | Stage::CleanUpCutOff);
+        if is_news {
+            self.note_exit(now, id, ended);
+        }
+        is_news
+    }
+
+    fn cleaned_up(&mut self, now: Instant, id: u32, outcome: CleanUp) {
+        self.units[id as usize].clean_up = outcome;
+        self.over(now, id);
+    }
+
     /// Does what is due.
     pub(crate) fn tick(&mut self, now: Instant) {
-        while let Some(id) = self.timers.due(now) {
-            if id == HOST {
-                self.timers.set(HOST, &mut self.timer, None);
+        while let Some(id) = self.timers.take_due(now) {
+            if id == self.timers.host() {
                 self.host_is_late(now);
                 continue;
             }
-            self.set_timer(id, None);
             match self.unit(id).stage {
                 Stage::Starting => self.start_timed_out(now, id),
                 Stage::Running => self.look_for_heartbeat(now, id),
@@ -333,7 +350,7 @@ impl Supervisor {
 
     pub(super) fn maybe_started(&mut self) {
         if self.undecided == 0 && self.phase == HostPhase::Starting {
-            self.timers.set(HOST, &mut self.timer, None);
+            self.set_host_timer(None);
             self.enter(HostPhase::Running);
             self.actions.push(Action::Started);
         }
@@ -345,7 +362,7 @@ impl Supervisor {
 
     pub(super) fn enter(&mut self, phase: HostPhase) {
         self.phase = phase;
-        self.since = SystemTime::now();
+        self.since = self.wall;
         self.has_changed = true;
         trace::host_phase(phase);
         if self.is_observed {
@@ -354,20 +371,24 @@ impl Supervisor {
     }
 
     pub(super) fn set_state(&mut self, id: u32, state: ServiceState) {
-        let status = self.services.at_mut(id);
-        if status.state == state {
+        if self.services.at(id).state == state {
             return;
         }
         self.has_changed = true;
+        let status = self.services.at_mut(id);
         status.state = state;
-        status.since = SystemTime::now();
+        status.since = self.wall;
         if self.is_observed {
             self.actions.push(Action::Event(HostEvent::Service(self.services.shared_at(id))));
         }
     }
 
     pub(super) fn set_timer(&mut self, id: u32, at: Option<Instant>) {
-        self.timers.set(id, &mut self.units[id as usize].timer, at);
+        self.timers.set(id, at);
+    }
+
+    pub(super) fn set_host_timer(&mut self, at: Option<Instant>) {
+        self.timers.set(self.timers.host(), at);
     }
 
     pub(super) fn name(&self, id: u32) -> &Arc<str> {

@@ -9,8 +9,10 @@ use tokio::time::Instant;
 
 use crate::background::status::Lag;
 
-/// How often it asks.
-pub(super) const EVERY: Duration = Duration::from_millis(100);
+/// How often it asks while the runtime is at work.
+const EVERY: Duration = Duration::from_millis(100);
+/// How often it looks whether an idle runtime has come to work. Each look wakes a thread up.
+const WHILE_IDLE: Duration = Duration::from_secs(1);
 /// A lag that is worth a warning.
 const LONG: Duration = Duration::from_millis(50);
 
@@ -19,6 +21,7 @@ const LONG: Duration = Duration::from_millis(50);
 pub(super) struct LagProbe {
     server: Handle,
     lag: Arc<Lag>,
+    pub(super) next: Instant,
     asked: Instant,
     has_answered: Arc<AtomicBool>,
     has_warned: bool,
@@ -26,12 +29,24 @@ pub(super) struct LagProbe {
 
 impl LagProbe {
     pub(super) fn new(server: Handle, lag: Arc<Lag>) -> Self {
-        Self { server, lag, asked: Instant::now(), has_answered: Arc::new(AtomicBool::new(true)), has_warned: false }
+        let now = Instant::now();
+        Self {
+            server,
+            lag,
+            next: now + EVERY,
+            asked: now,
+            has_answered: Arc::new(AtomicBool::new(true)),
+            has_warned: false,
+        }
     }
 
-    /// Asks, if the last question was answered. Otherwise notes how long it is open, and returns it once it is long.
-    pub(super) fn ask(&mut self) -> Option<Duration> {
-        let now = Instant::now();
+    /// Asks, if it is time to and the last question was answered. If that is open, notes for how long, and returns it once
+    /// it is long.
+    pub(super) fn ask(&mut self, now: Instant) -> Option<Duration> {
+        if now < self.next {
+            return None;
+        }
+        self.next = now + EVERY;
         if !self.has_answered.load(Ordering::Acquire) {
             let lag = now.duration_since(self.asked);
             self.lag.set(lag);
@@ -42,6 +57,7 @@ impl LagProbe {
         self.has_warned = false;
         if self.server_is_idle() {
             self.lag.set(Duration::ZERO);
+            self.next = now + WHILE_IDLE;
             return None;
         }
         self.asked = now;

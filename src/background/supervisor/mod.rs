@@ -24,6 +24,7 @@
 
 mod core;
 mod lag;
+mod launch;
 mod over;
 #[cfg(test)]
 mod property_tests;

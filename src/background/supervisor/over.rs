@@ -49,7 +49,7 @@ impl Supervisor {
         let exit = Arc::new(Exit {
             kind,
             generation: unit.generation,
-            at: SystemTime::now().checked_sub(now.duration_since(ended)).unwrap_or(SystemTime::UNIX_EPOCH),
+            at: self.wall.checked_sub(now.duration_since(ended)).unwrap_or(SystemTime::UNIX_EPOCH),
             ran_for: ended.duration_since(unit.now.began),
         });
         trace::generation_ended(&self.services.at(id).name, &exit, &unit.clean_up);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::core::{Action, Stop, Supervisor};
-use super::timers::{HOST, after};
+use super::timers::after;
 use super::unit::{Stage, Why};
 use crate::background::generation::Phase;
 use crate::background::placement::Placement;
@@ -41,7 +41,7 @@ impl Supervisor {
         if !is_over && self.has_server_to_drain() {
             self.enter(HostPhase::Draining);
             let limit = after(now, self.limits.drain).min(last_call);
-            self.timers.set(HOST, &mut self.timer, Some(limit));
+            self.set_host_timer(Some(limit));
         } else {
             self.stop_services(now);
         }
@@ -79,16 +79,16 @@ impl Supervisor {
         self.enter(HostPhase::Stopping);
         self.actions.push(Action::Stopping);
         let deadline = self.stop.as_ref().map(|stop| stop.deadline);
-        self.timers.set(HOST, &mut self.timer, deadline);
+        self.set_host_timer(deadline);
         for id in 0..self.services.len() {
             match self.unit(id).stage {
                 Stage::Waiting | Stage::BackingOff | Stage::Held => self.end(now, id, ServiceState::Stopped),
                 Stage::Stopping => {
-                    let sooner = self.unit(id).timer.map(|at| self.clip_to_last_call(at));
+                    let sooner = self.timers.get(id).map(|at| self.clip_to_last_call(at));
                     self.set_timer(id, sooner);
                 }
                 Stage::CleaningUp | Stage::CutOff | Stage::CleanUpCutOff => {
-                    let sooner = self.unit(id).timer.map(|at| self.clip_to_deadline(at));
+                    let sooner = self.timers.get(id).map(|at| self.clip_to_deadline(at));
                     self.set_timer(id, sooner);
                 }
                 Stage::Starting | Stage::Running | Stage::Ended => {}
@@ -169,7 +169,7 @@ impl Supervisor {
         if self.phase != HostPhase::Stopping {
             return;
         }
-        self.timers.set(HOST, &mut self.timer, Some(deadline));
+        self.set_host_timer(Some(deadline));
         for id in 0..self.services.len() {
             if self.unit(id).is_up() {
                 self.tell_to_stop(now, id, Why::HostStops);
@@ -234,7 +234,7 @@ impl Supervisor {
             services: (0..self.services.len()).map(|id| self.report_of(id)).collect(),
         };
         let culprit = stop.culprit;
-        self.timers.set(HOST, &mut self.timer, None);
+        self.set_host_timer(None);
         self.enter(HostPhase::Stopped);
         self.actions.push(Action::Finished(Box::new(report), culprit));
     }

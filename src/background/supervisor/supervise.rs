@@ -3,18 +3,20 @@
 use std::mem;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::runtime::Handle;
 use tokio::sync::broadcast;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use super::core::{Action, Supervisor};
-use super::lag::{self, LagProbe};
+use super::lag::LagProbe;
+use super::launch::Launch;
 use crate::background::error::HostError;
 use crate::background::generation::{Line, News, Runs};
 use crate::background::host::{Ending, Link, Message, Starting};
+use crate::background::placement::Placement;
 use crate::background::signals::{self, SignalStream, Signals};
 use crate::background::status::{HostEvent, HostStatus, ShutdownReport, Trigger};
 use crate::trace;
@@ -36,16 +38,16 @@ pub(crate) async fn supervise(shell: Shell, starting: Starting, signals: Signals
     let Shell { supervisor, services, link, events, mut inbox } = shell;
     let lines = vec![None; services.len()];
     let starting = Some(starting);
-    let mut acting =
-        Acting { supervisor, services, lines, link, events, starting, actions: Vec::new(), is_over: false };
+    let (launch, actions) = (Launch::default(), Vec::new());
+    let mut acting = Acting { supervisor, services, lines, link, events, starting, launch, actions, is_over: false };
     let mut signals = SignalStream::listen(signals);
-    let mut probe = server.map(|server| (LagProbe::new(server, acting.link.lag()), ticks()));
+    let mut probe = server.map(|server| LagProbe::new(server, acting.link.lag()));
     let mut timer = pin!(sleep_until(Instant::now() + Duration::from_secs(86_400)));
     let mut batch = Vec::with_capacity(BATCH);
 
     acting.begin();
     while !acting.is_over {
-        let next = acting.supervisor.next_timer();
+        let next = acting.supervisor.next_timer().into_iter().chain(probe.as_ref().map(|probe| probe.next)).min();
         if let Some(next) = next.filter(|next| *next != timer.deadline()) {
             timer.as_mut().reset(next);
         }
@@ -53,33 +55,20 @@ pub(crate) async fn supervise(shell: Shell, starting: Starting, signals: Signals
             biased;
             signal = signals.recv() => acting.signal(signal),
             () = timer.as_mut(), if next.is_some() => {}
-            () = tick(&mut probe) => {
-                if let Some(lag) = probe.as_mut().and_then(|(probe, _)| probe.ask()) {
-                    acting.warn_of(lag);
-                }
-            }
-            _ = inbox.recv_many(&mut batch, BATCH) => batch.drain(..).for_each(|message| acting.hear(message)),
+            _ = inbox.recv_many(&mut batch, BATCH) => {}
         }
-        acting.supervisor.tick(Instant::now());
+        let now = acting.look_at_the_clock();
+        batch.drain(..).for_each(|message| acting.hear(now, message));
+        acting.supervisor.tick(now);
         acting.act();
+        if let Some(lag) = probe.as_mut().and_then(|probe| probe.ask(now)) {
+            acting.warn_of(lag);
+        }
     }
     drop((acting, inbox));
     // On the server's runtime it would keep nothing alive, and see nothing once that is stuck.
     if probe.is_some() {
         signals::exit_on_another(signals).await;
-    }
-}
-
-fn ticks() -> Interval {
-    let mut ticks = interval(lag::EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
-}
-
-async fn tick(probe: &mut Option<(LagProbe, Interval)>) {
-    match probe {
-        Some((_, ticks)) => drop(ticks.tick().await),
-        None => std::future::pending().await,
     }
 }
 
@@ -92,6 +81,7 @@ struct Acting {
     link: Arc<Link>,
     events: broadcast::Sender<HostEvent>,
     starting: Option<Starting>,
+    launch: Launch,
     /// Empty, kept for its memory.
     actions: Vec<Action>,
     is_over: bool,
@@ -100,13 +90,18 @@ struct Acting {
 impl Acting {
     fn begin(&mut self) {
         let has_server = self.starting.as_ref().is_some_and(|starting| starting.has_server);
-        self.supervisor.is_observed = self.events.receiver_count() > 0;
-        self.supervisor.start(Instant::now(), has_server);
+        let now = self.look_at_the_clock();
+        self.supervisor.start(now, has_server);
         self.act();
     }
 
-    fn hear(&mut self, message: Message) {
-        let now = Instant::now();
+    fn look_at_the_clock(&mut self) -> Instant {
+        self.supervisor.look_at_the_clock(SystemTime::now());
+        self.supervisor.is_observed = self.events.receiver_count() > 0;
+        Instant::now()
+    }
+
+    fn hear(&mut self, now: Instant, message: Message) {
         match message {
             Message::News { id, generation, news } => {
                 let line = self.lines[id as usize].as_ref().filter(|line| line.generation == generation);
@@ -117,7 +112,6 @@ impl Acting {
             Message::Force(trigger) => self.supervisor.force(now, trigger),
             Message::ServerEnded => self.supervisor.server_ended(now),
         }
-        self.supervisor.is_observed = self.events.receiver_count() > 0;
     }
 
     fn signal(&mut self, signal: i32) {
@@ -138,6 +132,9 @@ impl Acting {
         for action in actions.drain(..) {
             self.do_one(action);
         }
+        self.launch.begin(self.link.server());
+        // After a start of many services it would stay large for nothing.
+        actions.shrink_to(BATCH);
         self.actions = actions;
     }
 
@@ -172,7 +169,11 @@ impl Acting {
             Arc::clone(&self.link),
         ));
         self.lines[id as usize] = Some(Arc::clone(&line));
-        Arc::clone(&self.services[id as usize]).begin(unit.options.placement, line);
+        let service = Arc::clone(&self.services[id as usize]);
+        match unit.options.placement {
+            Placement::Shared => self.launch.add(service, line),
+            placement => service.begin(placement, line),
+        }
     }
 
     fn with_line(&self, id: u32, tell: impl FnOnce(&Line)) {

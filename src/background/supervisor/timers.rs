@@ -1,43 +1,129 @@
 //! [`Timers`], one point in time for each service at most, and one for the host.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use tokio::time::Instant;
-
-/// The index that stands for the host.
-pub(crate) const HOST: u32 = u32::MAX;
 
 /// As good as never: what may be added to any time without an overflow.
 const FAR: Duration = Duration::from_secs(86_400 * 365 * 30);
 
 /// What is due when.
-#[derive(Debug, Default)]
-pub(crate) struct Timers(BTreeSet<(Instant, u32)>);
+///
+/// Most timers are replaced long before they are due. So the heap keeps what was replaced until it comes to its top, or
+/// makes up most of the heap.
+#[derive(Debug)]
+pub(crate) struct Timers {
+    /// The timers that hold, by their indices. The last is that of the host.
+    at: Vec<Option<Instant>>,
+    heap: BinaryHeap<Reverse<(Instant, u32)>>,
+    /// How many hold.
+    live: usize,
+}
 
 impl Timers {
-    /// Replaces the timer `at`, if there is one, by another one, or none.
-    pub(crate) fn set(&mut self, id: u32, at: &mut Option<Instant>, to: Option<Instant>) {
-        if let Some(at) = at.take() {
-            self.0.remove(&(at, id));
+    pub(crate) fn new(services: u32) -> Self {
+        Self { at: vec![None; services as usize + 1], heap: BinaryHeap::new(), live: 0 }
+    }
+
+    /// The index that stands for the host.
+    pub(crate) fn host(&self) -> u32 {
+        self.at.len() as u32 - 1
+    }
+
+    pub(crate) fn get(&self, id: u32) -> Option<Instant> {
+        self.at[id as usize]
+    }
+
+    /// Replaces the timer of that index, if there is one, by another one, or none.
+    pub(crate) fn set(&mut self, id: u32, to: Option<Instant>) {
+        let timer = &mut self.at[id as usize];
+        if *timer == to {
+            return;
         }
+        self.live -= usize::from(timer.is_some());
+        self.live += usize::from(to.is_some());
+        *timer = to;
         if let Some(to) = to {
-            self.0.insert((to, id));
-            *at = Some(to);
+            self.heap.push(Reverse((to, id)));
+        }
+        if self.heap.len() > 2 * self.live + 64 {
+            let at = &self.at;
+            self.heap.retain(|Reverse((time, id))| at[*id as usize] == Some(*time));
+            self.heap.shrink_to(2 * self.heap.len());
         }
     }
 
-    pub(crate) fn next(&self) -> Option<Instant> {
-        self.0.first().map(|(at, _)| *at)
+    /// The next one. What was replaced is taken away before it.
+    pub(crate) fn next(&mut self) -> Option<Instant> {
+        while let Some(Reverse((time, id))) = self.heap.peek() {
+            if self.at[*id as usize] == Some(*time) {
+                return Some(*time);
+            }
+            self.heap.pop();
+        }
+        None
     }
 
-    /// The next one whose time has come.
-    pub(crate) fn due(&self, now: Instant) -> Option<u32> {
-        self.0.first().filter(|(at, _)| *at <= now).map(|(_, id)| *id)
+    /// Takes the next one whose time has come.
+    pub(crate) fn take_due(&mut self, now: Instant) -> Option<u32> {
+        self.next().filter(|time| *time <= now)?;
+        let Reverse((_, id)) = self.heap.pop()?;
+        self.at[id as usize] = None;
+        self.live -= 1;
+        Some(id)
     }
 }
 
 /// A time from now.
 pub(crate) fn after(now: Instant, duration: Duration) -> Instant {
     now + duration.min(FAR)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_set_last_comes_due() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        let mut timers = Timers::new(3);
+        timers.set(0, Some(now + second));
+        timers.set(1, Some(now + 2 * second));
+        timers.set(0, Some(now + 3 * second));
+        timers.set(2, Some(now + second));
+        timers.set(2, None);
+        timers.set(timers.host(), Some(now + 2 * second));
+        assert_eq!(timers.take_due(now + second), None);
+        assert_eq!(timers.next(), Some(now + 2 * second));
+        assert_eq!([timers.take_due(now + 3 * second), timers.take_due(now + 3 * second)], [Some(1), Some(3)]);
+        assert_eq!([timers.take_due(now + 3 * second), timers.take_due(now + 3 * second)], [Some(0), None]);
+        assert_eq!(timers.next(), None);
+    }
+
+    #[test]
+    fn what_was_replaced_takes_no_more_than_what_holds() {
+        let now = Instant::now();
+        let mut timers = Timers::new(10);
+        for n in 0..100_000 {
+            timers.set(n % 10, Some(now + Duration::from_nanos(n.into())));
+            assert!(timers.heap.len() <= 2 * 10 + 65);
+        }
+        (0..10).for_each(|id| timers.set(id, None));
+        assert_eq!(timers.next(), None);
+    }
+
+    #[test]
+    fn the_same_timer_again_is_there_once() {
+        let now = Instant::now();
+        let mut timers = Timers::new(1);
+        for _ in 0..3 {
+            timers.set(0, Some(now));
+            timers.set(0, None);
+        }
+        timers.set(0, Some(now));
+        assert_eq!([timers.take_due(now), timers.take_due(now)], [Some(0), None]);
+        assert_eq!(timers.live, 0);
+    }
 }

@@ -19,7 +19,6 @@ pub(crate) struct Unit {
     pub(crate) pulse: Option<Arc<Pulse>>,
 
     pub(super) stage: Stage,
-    pub(super) timer: Option<Instant>,
     pub(super) failures: Failures,
     /// How many of those that it depends on were never ready yet.
     pub(super) missing: u32,
@@ -102,7 +101,6 @@ impl Unit {
             edges: (!is_alone).then(|| Box::new(edges)),
             pulse,
             stage: Stage::Waiting,
-            timer: None,
             failures: Failures::default(),
             missing,
             needed_by,
