@@ -1,7 +1,8 @@
 //! Concurrency tools for tokio web services: what FastAPI users have at hand, for axum, actix-web and everything built on
 //! tower, and stricter. A guard lets one caller at a time into an endpoint, or N, or one for each user, in the order they
 //! came, with a bounded queue and a polite refusal. A single flight lets all who ask for the same thing share one run. They
-//! stay right when clients leave, handlers panic and servers stop.
+//! stay right when clients leave, handlers panic and servers stop. A service host runs what a server needs beside its
+//! requests, from before the first to after the last.
 //!
 //! ```text
 //!            request
@@ -16,6 +17,8 @@
 //!               │              ╲
 //!               │               ╲── client leaves: the handler runs to its end all the same
 //!            response
+//!
+//!   background  ServiceHost: services start ─▶ server runs until a signal ─▶ services stop, and tell how they ended
 //! ```
 //!
 //! (A server does not notice every client that leaves: see [`web`].)
@@ -43,6 +46,7 @@
 //! |---|---|
 //! | [`web`] | a request arrives: layers, middlewares, extractors, and what a refusal looks like |
 //! | [`guard`] | may it run now, wait, share a run that is going on, or is it refused? |
+//! | [`background`] | beside requests: services that start before the first of them and stop after the last |
 //!
 //! # Features
 //!
