@@ -43,6 +43,7 @@
 //! |---|---|
 //! | [`web`] | a request arrives: layers, middlewares, extractors, and what a refusal looks like |
 //! | [`guard`] | may it run now, wait, share a run that is going on, or is it refused? |
+//! | [`background`] | beside requests: services that start before the first and stop after the last |
 //!
 //! # Features
 //!
