@@ -7,9 +7,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
+#[cfg(unix)]
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::client::{PATIENCE, eventually, web_client};
@@ -17,7 +20,11 @@ use super::client::{PATIENCE, eventually, web_client};
 /// A running example. Dropping it, in a failed test too, kills it and waits until it is gone.
 pub(crate) struct Example {
     child: Child,
+    /// It ends when all is read that the example will ever print.
+    reader: Option<JoinHandle<()>>,
     printed: Arc<Mutex<Vec<Line>>>,
+    /// The lines up to the one that says where it listens, with that one.
+    pub(crate) before: Vec<Line>,
     pub(crate) address: SocketAddr,
     /// How long each of its waits takes.
     pub(crate) hold: Duration,
@@ -34,36 +41,65 @@ pub(crate) struct Line {
 impl Example {
     /// Starts an example on a port of its own and waits until it listens.
     pub(crate) async fn start(name: &str, hold: Duration) -> Self {
+        Self::start_with(name, hold, &[]).await
+    }
+
+    /// The same with more variables in its environment.
+    pub(crate) async fn start_with(name: &str, hold: Duration, variables: &[(&str, &str)]) -> Self {
+        let mut example = Self::launch(name, hold, variables);
+        eventually("the example listens", || example.listens_at().is_some()).await;
+        let (listening, address) = example.listens_at().expect("it was there a line above");
+        example.before = lock(&example.printed).drain(..=listening).collect();
+        example.address = address;
+        example
+    }
+
+    /// Starts an example, and does not wait until it listens.
+    pub(crate) fn launch(name: &str, hold: Duration, variables: &[(&str, &str)]) -> Self {
         let mut child = Command::new(binary(name))
             .env("PORT", "0")
             .env("HOLD_MS", hold.as_millis().to_string())
+            // Those that panic on purpose do so in a line.
+            .env("RUST_BACKTRACE", "0")
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("the example {name} does not start: {error}"));
         let printed = Arc::default();
         let stdout = child.stdout.take().expect("it is piped");
-        // From here on a panic drops the example, and so ends the child.
-        let mut example = Self { child, printed, address: SocketAddr::from(([127, 0, 0, 1], 0)), hold };
-        example.collect(stdout);
-        eventually("the example listens", || example.listens_at().is_some()).await;
-        example.address = example.listens_at().expect("it was there a line above");
-        lock(&example.printed).clear();
-        example
+        let reader = Some(collect(stdout, Arc::clone(&printed)));
+        Self { child, reader, printed, before: Vec::new(), address: SocketAddr::from(([127, 0, 0, 1], 0)), hold }
     }
 
-    fn collect(&self, stdout: ChildStdout) {
-        let printed = Arc::clone(&self.printed);
-        // It ends with the child, whose death closes the pipe.
-        thread::spawn(move || {
-            for text in BufReader::new(stdout).lines().map_while(Result::ok) {
-                lock(&printed).push(Line { text, at: Instant::now() });
-            }
-        });
-    }
-
-    fn listens_at(&self) -> Option<SocketAddr> {
+    /// The number of the line that says it, and what it says.
+    fn listens_at(&self) -> Option<(usize, SocketAddr)> {
         let address = |line: &Line| line.text.strip_prefix("listening on http://")?.parse().ok();
-        lock(&self.printed).iter().find_map(address)
+        lock(&self.printed).iter().enumerate().find_map(|(number, line)| Some((number, address(line)?)))
+    }
+
+    /// Sends it a signal.
+    #[cfg(unix)]
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it is our child, and not waited for yet");
+    }
+
+    /// Waits until it has ended and all that it printed is here. Its exit code: none if a signal has killed it.
+    pub(crate) async fn exit_code(&mut self) -> Option<i32> {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                self.reader.take().into_iter().for_each(|reader| reader.join().expect("it does not panic"));
+                return status.code();
+            }
+            assert!(start.elapsed() < PATIENCE, "in vain: the example ends. Printed: {}", self.printed());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Whether nobody listens where it listened.
+    pub(crate) fn refuses(&self) -> bool {
+        let refusal = std::net::TcpStream::connect(self.address).err();
+        refusal.is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -80,25 +116,40 @@ impl Example {
         self.lines().iter().map(|line| line.text.as_str()).collect::<Vec<_>>().join(" ")
     }
 
+    /// The lines since it listens, as strings.
+    pub(crate) fn texts(&self) -> Vec<String> {
+        self.lines().into_iter().map(|line| line.text).collect()
+    }
+
     pub(crate) async fn wait_for_lines(&self, count: usize) {
         eventually(&format!("{count} lines are printed"), || self.lines().len() >= count).await;
     }
 
     /// What `GET /stats` answers.
     pub(crate) async fn stats(&self) -> Value {
-        let response = web_client().get(self.url("/stats")).send().await.expect("the example answers");
-        response.json().await.expect("statistics are JSON")
+        self.json("/stats").await
+    }
+
+    /// What a `GET` answers.
+    pub(crate) async fn json(&self, path: &str) -> Value {
+        let response = web_client().get(self.url(path)).send().await.expect("the example answers");
+        response.json().await.expect("it answers in JSON")
     }
 
     /// Asks for the statistics until `pick` finds in them what it looks for.
     pub(crate) async fn wait_for_stats(&self, what: &str, pick: impl Fn(&Value) -> bool) -> Value {
+        self.wait_for_json("/stats", what, pick).await
+    }
+
+    /// Asks until `pick` finds in the answer what it looks for.
+    pub(crate) async fn wait_for_json(&self, path: &str, what: &str, pick: impl Fn(&Value) -> bool) -> Value {
         let start = Instant::now();
         loop {
-            let stats = self.stats().await;
-            if pick(&stats) {
-                return stats;
+            let answer = self.json(path).await;
+            if pick(&answer) {
+                return answer;
             }
-            assert!(start.elapsed() < PATIENCE, "in vain: {what}. Statistics: {stats:#}, printed: {}", self.printed());
+            assert!(start.elapsed() < PATIENCE, "in vain: {what}. {path}: {answer:#}, printed: {}", self.printed());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -110,6 +161,15 @@ impl Drop for Example {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Reads lines until nobody can print any more: the death of the child closes the pipe.
+fn collect(stdout: ChildStdout, printed: Arc<Mutex<Vec<Line>>>) -> JoinHandle<()> {
+    thread::spawn(move || {
+        for text in BufReader::new(stdout).lines().map_while(Result::ok) {
+            lock(&printed).push(Line { text, at: Instant::now() });
+        }
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -1,0 +1,97 @@
+//! Services beside the server, in axum: one from before the first request to after the last, and one that panics.
+//!
+//! Run it: `cargo run --example axum_background_service`. `PORT` (default 3000, 0 for any) and `HOLD_MS` (default 2000)
+//! change where it listens and how long its waits take. `FAIL_START=why` lets a service fail to start, and so all. Try:
+//!
+//! ```text
+//! curl localhost:3000/              # {"value":"hello world [false] [heartbeat]"}
+//! curl -X POST localhost:3000/fail  # "flaky" panics and is restarted; the third time the server ends, exit code 1
+//! curl localhost:3000/status
+//! curl localhost:3000/slow          # Ctrl-C meanwhile: it is answered, exit code 0; Ctrl-C twice: it is not, 130
+//! ```
+
+#![allow(clippy::print_stdout, reason = "it shows on stdout what happens when")]
+
+use std::env;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use onelane::background::{
+    BackgroundService, Backoff, BoxError, HostHandle, Intensity, RunContext, ServiceHost, ServiceResult,
+    ShutdownReport, StartContext, StopContext, lifespan, service_fn,
+};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::time::sleep;
+
+struct Heartbeat;
+
+impl BackgroundService for Heartbeat {
+    fn name(&self) -> &str {
+        "heartbeat"
+    }
+
+    async fn start(&self, _cx: &StartContext) -> ServiceResult {
+        println!("Start background service");
+        Ok(())
+    }
+
+    async fn run(&self, cx: RunContext) -> ServiceResult {
+        while cx.sleep(hold() / 2).await {
+            println!("Run background service...");
+        }
+        Ok(())
+    }
+
+    async fn stop(&self, _cx: &StopContext) -> ServiceResult {
+        println!("Clean up background service");
+        Ok(())
+    }
+}
+
+static FAIL: AtomicBool = AtomicBool::new(false);
+
+async fn flaky(cx: RunContext) -> ServiceResult {
+    while cx.sleep(hold() / 20).await {
+        assert!(!FAIL.swap(false, Ordering::Relaxed), "it was asked to fail");
+    }
+    Ok(())
+}
+
+async fn hello(State(host): State<HostHandle>) -> Json<Value> {
+    let status = host.status();
+    let heartbeat = status.service("heartbeat").expect("the host has it");
+    Json(json!({ "value": format!("hello world [{}] [{}]", heartbeat.is_ended(), heartbeat.name) }))
+}
+
+fn hold() -> Duration {
+    Duration::from_millis(env::var("HOLD_MS").ok().and_then(|millis| millis.parse().ok()).unwrap_or(2000))
+}
+
+#[tokio::main]
+async fn main() -> Result<ShutdownReport, BoxError> {
+    let connect = || async { env::var("FAIL_START").map_or(Ok(()), |why| Err(why.into())) };
+    let twice_a_minute = Intensity::new(2, Duration::from_secs(60));
+    let host = ServiceHost::builder()
+        .service(Heartbeat)
+        .service(lifespan("database", connect, || async { Ok(()) }).after("heartbeat"))
+        .service(service_fn("flaky", flaky).backoff(Backoff::new(hold() / 2)).intensity(twice_a_minute))
+        .build()?;
+    let handle = host.handle();
+    let app = Router::new()
+        .route("/", get(hello).post(hello))
+        .route("/status", get(async |State(host): State<HostHandle>| Json(host.status())))
+        .route("/fail", post(async || Json(FAIL.swap(true, Ordering::Relaxed))))
+        .route("/slow", get(async || sleep(hold()).await))
+        .with_state(handle.clone());
+    let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
+    let server = async move {
+        let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
+        println!("listening on http://{}", listener.local_addr()?);
+        axum::serve(listener, app).with_graceful_shutdown(handle.draining().cancelled_owned()).await
+    };
+    Ok(host.run_until(server).await?)
+}
