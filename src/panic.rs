@@ -96,14 +96,14 @@ mod tests {
 
     #[test]
     fn a_payload_that_is_no_string_has_no_message() {
-        let Err(panic) = catch(|| panic_any(7)) else { panic!("it panics") };
+        let Err(panic) = catch::<()>(|| panic_any(7)) else { panic!("it panics") };
         assert_eq!(&*panic.message, "(no message)");
     }
 
     #[test]
     fn what_unwinds_without_the_hook_has_no_place() {
         let _ = catch(|| panic!("the place of this one is not the next one's"));
-        let Err(panic) = catch(|| resume_unwind(Box::new("quiet"))) else { panic!("it unwinds") };
+        let Err(panic) = catch::<()>(|| resume_unwind(Box::new("quiet"))) else { panic!("it unwinds") };
         assert_eq!((&*panic.message, panic.location), ("quiet", None));
     }
 
@@ -115,7 +115,7 @@ mod tests {
                 panic!("again");
             }
         }
-        let Err(panic) = catch(|| panic_any(Bomb)) else { panic!("it panics") };
+        let Err(panic) = catch::<()>(|| panic_any(Bomb)) else { panic!("it panics") };
         assert_eq!(&*panic.message, "(no message)");
     }
 
