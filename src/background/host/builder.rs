@@ -135,6 +135,14 @@ fn check(service: &Service) -> Result<(), BuildError> {
     if options.heartbeat == Some(Duration::ZERO) {
         return invalid("heartbeat", "of zero, which is always missed: leave it out to expect none");
     }
+    if let Some(ticker) = &service.ticker {
+        if let Some((option, problem)) = ticker.problem() {
+            return invalid(option, problem);
+        }
+        if options.heartbeat.is_some() {
+            return invalid("heartbeat", "of a periodic service, which gives none: use Every::tick_timeout");
+        }
+    }
     if options.start_timeout.is_zero() {
         return invalid("start_timeout", "of zero, in which nothing starts: the default is 30 seconds");
     }
