@@ -163,13 +163,13 @@ fn units(services: &[Service], dependencies: Dependencies, now: Instant) -> Vec<
     let (before, followers) = (reversed(&after), reversed(&restarts_with));
     let edges = after.into_iter().zip(before).zip(restarts_with.into_iter().zip(followers));
     let mut last: Option<Arc<Options>> = None;
-    let unit = |(service, ((after, before), (restarts_with, followers))): (&Service, ((Vec<u32>, Vec<u32>), _))| {
-        let edges = Edges {
-            after: after.into(),
-            before: before.into(),
-            restarts_with: Vec::into(restarts_with),
-            followers: Vec::into(followers),
-        };
+    let edges = edges.map(|((after, before), (restarts_with, followers))| Edges {
+        after: after.into(),
+        before: before.into(),
+        restarts_with: restarts_with.into(),
+        followers: followers.into(),
+    });
+    let unit = |(service, edges): (&Service, Edges)| {
         let options = last.take().filter(|last| **last == service.options);
         let options = options.unwrap_or_else(|| Arc::new(service.options.clone()));
         let pulse = options.heartbeat.map(|_| Arc::new(Pulse::new(now)));
