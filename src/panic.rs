@@ -91,7 +91,7 @@ mod tests {
     fn message_and_place_come_with_the_panic() {
         let line = line!() + 1;
         let panic = catch(|| panic!("broken {}", 7)).map_err(|panic| panic.to_string());
-        assert_eq!(panic, Err::<(), _>(format!("broken 7, at {}:{line}:28", file!())));
+        assert_eq!(panic, Err::<(), _>(format!("broken 7, at {}:{line}:30", file!())));
     }
 
     #[test]
