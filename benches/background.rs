@@ -212,7 +212,10 @@ fn status_1000(c: &mut Criterion) {
     let runtime = runtime();
     let mut builder = ServiceHost::builder();
     for n in 0..1_000 {
-        builder = builder.service(service_fn(&n.to_string(), |cx| async move { Ok(cx.stopping().await) }));
+        builder = builder.service(service_fn(&n.to_string(), |cx| async move {
+            cx.stopping().await;
+            Ok(())
+        }));
     }
     let host = builder.build().expect("the names differ");
     runtime.block_on(host.start()).expect("nothing fails");

@@ -57,6 +57,7 @@
 //! | `tower` | [`web::tower`]: a layer for any tower service, such as tonic's and hyper's |
 //! | `axum` | [`web::axum`]: the layer for axum's routes, the extractor, errors as responses (implies `tower`) |
 //! | `actix-web` | [`web::actix`]: the middleware, the extractor, errors as responses |
+//! | `croner` | [`background::Every::cron`]: periodic services by cron expressions, in any time zone |
 //! | `serde` | [`GuardStats`] can be serialized (implied by the others) |
 //! | `full` | all of them |
 //!

@@ -4,7 +4,7 @@
 use std::io;
 use std::time::Duration;
 
-use crate::background::{CleanUp, Exit, HostPhase, ShutdownReport, Trigger};
+use crate::background::{CleanUp, Exit, ExitKind, HostPhase, ShutdownReport, Trigger};
 use crate::guard::AcquireError;
 
 const TARGET: &str = "onelane";
@@ -72,6 +72,10 @@ pub(crate) fn generation_ended(service: &str, exit: &Exit, clean_up: &CleanUp) {
     } else {
         tracing::debug!(target: TARGET, service, generation, exit = %exit_kind, "service has ended");
     }
+}
+
+pub(crate) fn tick_failed(service: &str, exit: &ExitKind) {
+    tracing::warn!(target: TARGET, service, %exit, "a call of the periodic service has failed");
 }
 
 pub(crate) fn backing_off(service: &str, failures: u32, delay: Duration) {

@@ -100,7 +100,9 @@ pub use closures::{blocking_fn, lifespan, service_fn};
 pub use context::{BlockingContext, RunContext, StartContext, StopContext};
 pub use error::{BuildError, ExitReason, HostError, StartPhase};
 pub use host::{HostHandle, ServiceHost, ServiceHostBuilder, Supervision, TriggerError};
-pub use periodic::TickStatus;
+#[cfg(feature = "croner")]
+pub use periodic::CronError;
+pub use periodic::{Every, First, Overlap, TickStatus, periodic};
 pub use placement::Placement;
 pub use restart::{Backoff, Intensity, Restart};
 pub use service::{BackgroundService, BoxError, ServiceResult};

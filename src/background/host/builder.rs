@@ -137,6 +137,14 @@ fn check(service: &Service) -> Result<(), BuildError> {
     if options.heartbeat == Some(Duration::ZERO) {
         return invalid("heartbeat", "of zero, which is always missed: leave it out to expect none");
     }
+    if let Some(ticker) = &service.ticker {
+        if let Some((option, problem)) = ticker.problem() {
+            return invalid(option, problem);
+        }
+        if options.heartbeat.is_some() {
+            return invalid("heartbeat", "of a periodic service, which gives none: use Every::tick_timeout");
+        }
+    }
     if options.start_timeout.is_zero() {
         return invalid("start_timeout", "of zero, in which nothing starts: the default is 30 seconds");
     }
@@ -163,7 +171,7 @@ fn units(services: &[Service], dependencies: Dependencies, now: Instant) -> Vec<
         followers: followers.into(),
     });
     let mut last: Option<Arc<Options>> = None;
-    let unit = |(service, edges): (&Service, _)| {
+    let unit = |(service, edges): (&Service, Edges)| {
         let options = last.take().filter(|last| **last == service.options);
         let options = options.unwrap_or_else(|| Arc::new(service.options.clone()));
         let pulse = options.heartbeat.map(|_| Arc::new(Pulse::new(now)));

@@ -82,8 +82,9 @@ impl HostHandle {
         }
     }
 
-    /// Has a [periodic](crate::background::periodic()) service call its closure now. Its schedule stays as it is. If a call
-    /// is going on, the next one comes after it.
+    /// Has a [periodic](crate::background::periodic()) service call its closure now, or as soon as it runs. Its schedule stays
+    /// as it is. If a call is going on, one more comes right after it, or beside it with
+    /// [`Overlap::Allow`](crate::background::Overlap::Allow). Triggers that come before that one has begun are one.
     ///
     /// # Errors
     ///

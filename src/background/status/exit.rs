@@ -27,7 +27,7 @@ pub struct Exit {
     pub ran_for: Duration,
 }
 
-/// How the work of a generation ended.
+/// How the work of a generation, or a call of a [periodic](crate::background::periodic()) service, ended.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ExitKind {
@@ -55,6 +55,8 @@ pub enum TimeLimit {
     Start(Duration),
     /// There was no [`heartbeat`](super::super::Service::heartbeat) for longer than this.
     Heartbeat(Duration),
+    /// A call took longer than [`tick_timeout`](super::super::Every::tick_timeout).
+    Tick(Duration),
 }
 
 /// What became of the [`stop`](super::super::BackgroundService::stop) of a generation.
@@ -131,6 +133,7 @@ impl fmt::Display for TimeLimit {
         match self {
             Self::Start(limit) => write!(f, "timed out: it has not started within {limit:?}"),
             Self::Heartbeat(limit) => write!(f, "timed out: no heartbeat for {limit:?}"),
+            Self::Tick(limit) => write!(f, "timed out: the call took longer than {limit:?}"),
         }
     }
 }
