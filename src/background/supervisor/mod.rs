@@ -23,6 +23,7 @@
 //! 4. After the deadline of a stop nothing is waited for.
 
 mod core;
+mod gather;
 mod lag;
 mod launch;
 mod over;

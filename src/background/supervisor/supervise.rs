@@ -3,7 +3,7 @@
 use std::mem;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant as Clock, SystemTime};
 
 use tokio::runtime::Handle;
 use tokio::sync::broadcast;
@@ -11,6 +11,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep_until};
 
 use super::core::{Action, Supervisor};
+use super::gather::{SOON, gather};
 use super::lag::LagProbe;
 use super::launch::Launch;
 use crate::background::error::HostError;
@@ -51,11 +52,15 @@ pub(crate) async fn supervise(shell: Shell, starting: Starting, signals: Signals
         if let Some(next) = next.filter(|next| *next != timer.deadline()) {
             timer.as_mut().reset(next);
         }
+        let parked = Clock::now();
         tokio::select! {
             biased;
             signal = signals.recv() => acting.signal(signal),
             () = timer.as_mut(), if next.is_some() => {}
             _ = inbox.recv_many(&mut batch, BATCH) => {}
+        }
+        if !batch.is_empty() && parked.elapsed() < SOON {
+            gather(&mut inbox, &mut batch, probe.is_some()).await;
         }
         let now = acting.look_at_the_clock();
         batch.drain(..).for_each(|message| acting.hear(now, message));
