@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
 
+use std::fmt::Debug;
 use std::future::pending;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use onelane::background::{
@@ -14,6 +15,7 @@ use onelane::background::{
 };
 use tokio::sync::Notify;
 use tokio::time::{Instant, advance, sleep, timeout};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -337,6 +339,34 @@ async fn error_panic_and_timeout_of_a_call_do_not_end_the_service() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn failed_call_is_logged_with_its_service_and_what_went_wrong() {
+    struct Heard(Arc<Mutex<Vec<String>>>);
+    impl<S: tracing::Subscriber> Layer<S> for Heard {
+        fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+            let mut text = event.metadata().level().to_string();
+            event.record(&mut |field: &tracing::field::Field, value: &dyn Debug| {
+                text += &format!(" {field}={value:?}");
+            });
+            self.0.lock().unwrap().push(text);
+        }
+    }
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let layer = Heard(Arc::clone(&heard));
+    let _default = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
+    let index = AtomicU64::new(0);
+    let host = started(periodic("tick", rate(10), move || {
+        let fails = index.fetch_add(1, Ordering::Relaxed) == 1;
+        async move { if fails { Err("no connection".into()) } else { Ok(()) } }
+    }))
+    .await;
+    sleep(25.seconds()).await;
+    let heard: Vec<String> = heard.lock().unwrap().iter().filter(|text| text.contains("call")).cloned().collect();
+    let expected = "WARN message=a call of the periodic service has failed service=\"tick\" exit=failed: no connection";
+    assert_eq!(heard, [expected]);
+    host.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn call_that_times_out_is_dropped_before_the_next_begins() {
     for overlap in [Overlap::Skip, Overlap::Allow] {
         let calls = Calls::that_take(&[100]);
@@ -572,10 +602,13 @@ async fn stop_lets_a_running_call_end_and_begins_no_other() {
         sleep(21.seconds()).await;
         host.handle().trigger_now("tick").unwrap();
         let start = Instant::now();
-        let begun = calls.times().len() as u64;
+        host.handle().request_shutdown();
+        sleep(SECOND).await;
+        let stopping = ticks(&host.handle());
+        assert_eq!((stopping.running, stopping.next_run), (1, None));
         let report = host.shutdown().await.unwrap();
         assert!(report.is_clean(), "{overlap:?}: {report:?}");
-        assert_eq!((start.elapsed().as_secs(), begun, calls.finished()), (3, 1, 1));
+        assert_eq!((start.elapsed().as_secs(), calls.finished()), (3, 1));
         assert_eq!(calls.seconds(), [0]);
         let status = ticks(&host.handle());
         assert_eq!((status.running, status.next_run), (0, None));
@@ -625,6 +658,29 @@ async fn call_that_fails_during_the_stop_does_not_spoil_it() {
     let report = host.shutdown().await.unwrap();
     assert!(report.is_clean());
     assert_eq!(ticks(&host.handle()).failures, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_that_waits_for_the_end_of_its_own_host_is_told_so_and_the_host_stops() {
+    for overlap in [Overlap::Skip, Overlap::Allow] {
+        let handle: Arc<OnceLock<HostHandle>> = Arc::default();
+        let own = Arc::clone(&handle);
+        let refused = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&refused);
+        let service = periodic("tick", rate(10).first(First::AfterInterval).overlap(overlap), move || {
+            let (own, count) = (Arc::clone(&own), Arc::clone(&count));
+            async move {
+                let end = own.get().unwrap().shutdown().await;
+                count.fetch_add(u64::from(matches!(end, Err(HostError::WouldDeadlock))), Ordering::Relaxed);
+                Ok(())
+            }
+        });
+        let host = started(service).await;
+        let _ = handle.set(host.handle());
+        sleep(11.seconds()).await;
+        assert_eq!(refused.load(Ordering::Relaxed), 1, "{overlap:?}");
+        assert!(host.shutdown().await.unwrap().is_clean());
+    }
 }
 
 #[tokio::test(start_paused = true)]
