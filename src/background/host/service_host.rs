@@ -5,12 +5,13 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::{fmt, thread};
 
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::builder::{ServiceHostBuilder, Supervision};
 use super::handle::HostHandle;
 use super::link::{Ending, Link, Message, Starting};
+use super::own_runtime::OwnRuntime;
 use crate::background::error::HostError;
 use crate::background::service::BoxError;
 use crate::background::signals::Signals;
@@ -169,12 +170,10 @@ impl ServiceHost {
         match self.supervision {
             Supervision::ServerRuntime => drop(server.spawn(supervise(*shell, starting, signals, None))),
             Supervision::OwnThread => {
-                let thread = || {
-                    let runtime = Builder::new_current_thread().enable_all().build()?;
-                    let run = move || runtime.block_on(supervise(*shell, starting, signals, Some(server)));
-                    thread::Builder::new().name("onelane-host".into()).spawn(run)
-                };
-                thread().map_err(|error| HostError::Thread { source: Arc::new(error) })?;
+                let no_thread = |error| HostError::Thread { source: Arc::new(error) };
+                let runtime = OwnRuntime::new().map_err(no_thread)?;
+                let run = move || runtime.block_on(supervise(*shell, starting, signals, Some(server)));
+                thread::Builder::new().name("onelane-host".into()).spawn(run).map_err(no_thread)?;
             }
         }
         Ok(answered)
