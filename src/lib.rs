@@ -53,7 +53,8 @@
 //! | `tower` | [`web::tower`]: a layer for any tower service, such as tonic's and hyper's |
 //! | `axum` | [`web::axum`]: the layer for axum's routes, the extractor, errors as responses (implies `tower`) |
 //! | `actix-web` | [`web::actix`]: the middleware, the extractor, errors as responses |
-//! | `serde` | [`GuardStats`] can be serialized (implied by the others) |
+//! | `hyper` | [`probe_listener`](background::ServiceHostBuilder::probe_listener): the probes of a service host on a port of their own |
+//! | `serde` | [`GuardStats`] can be serialized (implied by the adapters) |
 //! | `full` | all of them |
 //!
 //! # More

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 export CARGO_TERM_COLOR=never
-features=(serde tower axum actix-web)
+features=(serde tower axum actix-web hyper)
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 total=0

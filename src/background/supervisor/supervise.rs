@@ -133,7 +133,7 @@ impl Acting {
     fn act(&mut self) {
         let mut actions = mem::take(&mut self.actions);
         if self.supervisor.take(&mut actions) {
-            self.publish();
+            self.link.publish(self.status());
         }
         for action in actions.drain(..) {
             self.do_one(action);
@@ -181,10 +181,10 @@ impl Acting {
         }
     }
 
-    fn publish(&self) {
+    fn status(&self) -> HostStatus {
         let (phase, since) = self.supervisor.phase();
-        let services = self.supervisor.services().clone();
-        self.link.publish(HostStatus { phase, since, services, lag: self.link.lag() });
+        let (has_started, services) = (self.supervisor.has_started, self.supervisor.services().clone());
+        HostStatus { phase, since, has_started, services, lag: self.link.lag() }
     }
 
     /// Tells who started the host how that went.
