@@ -306,3 +306,15 @@ async fn host_without_services_is_ready_once_it_runs() {
         assert_eq!(statuses(&host.handle()), [200, 200, 200]);
     }
 }
+
+#[test]
+fn host_whose_supervisor_is_gone_is_not_ready() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let host = builder().service(steady("service")).supervision(Supervision::ServerRuntime).build().unwrap();
+    runtime.block_on(host.start()).unwrap();
+    let handle = host.handle();
+    assert_eq!(statuses(&handle), [200, 200, 200]);
+    drop(runtime);
+    assert_eq!(statuses(&handle), [200, 503, 200]);
+    assert!(handle.draining().is_cancelled(), "who listens to it is not left alone");
+}

@@ -3,7 +3,7 @@
 use std::mem;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::runtime::Handle;
 use tokio::sync::broadcast;
@@ -16,7 +16,7 @@ use crate::background::error::HostError;
 use crate::background::generation::{Line, News, Runs};
 use crate::background::host::{Ending, Link, Message, Starting};
 use crate::background::signals::{self, SignalStream, Signals};
-use crate::background::status::{HostEvent, HostStatus, ShutdownReport, Trigger};
+use crate::background::status::{HostEvent, HostPhase, HostStatus, ShutdownReport, Trigger};
 use crate::trace;
 
 /// How many messages are handled before the time is looked at and the status published.
@@ -95,6 +95,16 @@ struct Acting {
     /// Empty, kept for its memory.
     actions: Vec<Action>,
     is_over: bool,
+}
+
+/// Without its supervisor a host is not ready any more, whatever has become of its services.
+impl Drop for Acting {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.link.publish(HostStatus { phase: HostPhase::Stopping, since: SystemTime::now(), ..self.status() });
+            self.link.draining().cancel();
+        }
+    }
 }
 
 impl Acting {
