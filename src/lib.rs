@@ -58,7 +58,8 @@
 //! | `axum` | [`web::axum`]: the layer for axum's routes, the extractor, errors as responses (implies `tower`) |
 //! | `actix-web` | [`web::actix`]: the middleware, the extractor, errors as responses |
 //! | `croner` | [`background::Every::cron`]: periodic services by cron expressions, in any time zone |
-//! | `serde` | [`GuardStats`] can be serialized (implied by the others) |
+//! | `hyper` | [`probe_listener`](background::ServiceHostBuilder::probe_listener): the probes of a service host on a port of their own |
+//! | `serde` | [`GuardStats`] can be serialized (implied by the adapters) |
 //! | `full` | all of them |
 //!
 //! # More

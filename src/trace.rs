@@ -57,6 +57,11 @@ pub(crate) fn exits_at_once(signal: i32) {
     tracing::warn!(target: TARGET, signal, "a signal after the host has stopped: the process ends at once");
 }
 
+#[cfg(feature = "hyper")]
+pub(crate) fn no_connection(error: &io::Error) {
+    tracing::warn!(target: TARGET, %error, "no probe can be accepted for a moment");
+}
+
 pub(crate) fn no_signals(error: &io::Error) {
     tracing::error!(target: TARGET, %error, "signals can't be listened to");
 }

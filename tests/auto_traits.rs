@@ -16,6 +16,7 @@ use ::axum::body::Body;
 use ::axum::routing::Route;
 use bytes::Bytes;
 use http_body_util::Full;
+use onelane::background::ProbeAnswer;
 use onelane::web::axum::{WatchedListener, WatchedStream};
 use onelane::web::{
     ClientLink, FlightOptions, GuardOptions, Guarded, Hold, KeyKind, LaneKey, OnDisconnect, Refusal, RefusalReason,
@@ -131,6 +132,7 @@ fn public_types_are_send_sync_and_unpin_as_promised() {
         FlightStats: Send Sync Unpin;
         FlightOptions: Send Sync Unpin;
         GuardOptions: Send Sync Unpin;
+        ProbeAnswer: Send Sync Unpin;
         Hold: Send Sync Unpin;
         OnDisconnect: Send Sync Unpin;
         KeyKind: Send Sync Unpin;

@@ -116,6 +116,13 @@ pub enum HostError {
         /// The error of the operating system.
         source: SharedError,
     },
+    /// The [listener for probes](super::ServiceHostBuilder::probe_listener) can't be used.
+    #[cfg(feature = "hyper")]
+    #[error("the listener for probes can't be used")]
+    ProbeListener {
+        /// The error of the operating system.
+        source: SharedError,
+    },
     /// The supervisor is gone, and with it the runtime that it was on.
     #[error("the supervisor is gone: the runtime that it was on has ended before it")]
     SupervisorGone,

@@ -10,6 +10,7 @@
 //! | one answer for all who ask for the same at the same time | [`axum::FlightLayer`], [`tower::FlightLayer`], [`actix::FlightMiddleware`] |
 //! | a turn for a part of a handler | [`EndpointGuard`](crate::EndpointGuard) in the handler, with `?` |
 //! | the same, as an argument | [`Guarded`] |
+//! | `/livez`, `/readyz` and `/startupz` for who runs the process | [`axum::probes`], [`actix::probes`] |
 //!
 //! # Refusals
 //!

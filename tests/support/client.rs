@@ -46,6 +46,18 @@ impl RawClient {
         String::from_utf8_lossy(&read).into_owned()
     }
 
+    /// Sends more on the same connection.
+    pub(crate) async fn ask_again(&mut self, bytes: impl AsRef<[u8]>) {
+        self.0.write_all(bytes.as_ref()).await.expect("the server's kernel takes the bytes");
+    }
+
+    /// Waits until the server closes the connection, or breaks it off, whatever it sends before.
+    pub(crate) async fn until_closed(&mut self) {
+        let mut buffer = [0; 1024];
+        let read = async { while self.0.read(&mut buffer).await.is_ok_and(|length| length > 0) {} };
+        timeout(PATIENCE, read).await.expect("the server closes the connection");
+    }
+
     /// Goes away.
     pub(crate) async fn leave(mut self, how: Leave) {
         match how {

@@ -1,5 +1,7 @@
 //! [`ServiceHostBuilder`], the services of a host and its limits.
 
+#[cfg(feature = "hyper")]
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -39,6 +41,7 @@ pub enum Supervision {
 /// | [`drain_timeout`](Self::drain_timeout) | 10 seconds |
 /// | [`shutdown_timeout`](Self::shutdown_timeout) | 25 seconds |
 /// | [`supervision`](Self::supervision) | [`Supervision::OwnThread`] |
+/// | [`probe_listener`](Self::probe_listener) (feature `hyper`) | none: probes are answered by the routes of a [web adapter](crate::web) |
 /// | [`without_signals`](Self::without_signals) | no: [`run_until`](ServiceHost::run_until) listens to SIGTERM and SIGINT |
 #[derive(Debug)]
 #[must_use = "it makes nothing without `build`"]
@@ -47,6 +50,8 @@ pub struct ServiceHostBuilder {
     limits: Limits,
     supervision: Supervision,
     signals: Signals,
+    #[cfg(feature = "hyper")]
+    probes: Option<TcpListener>,
 }
 
 impl ServiceHostBuilder {
@@ -56,7 +61,14 @@ impl ServiceHostBuilder {
             drain: Duration::from_secs(10),
             shutdown: Duration::from_secs(25),
         };
-        Self { services: Vec::new(), limits, supervision: Supervision::default(), signals: Signals::Listen }
+        Self {
+            services: Vec::new(),
+            limits,
+            supervision: Supervision::default(),
+            signals: Signals::Listen,
+            #[cfg(feature = "hyper")]
+            probes: None,
+        }
     }
 
     /// Adds a service: a [`BackgroundService`](crate::background::BackgroundService), or a [`Service`] with options.
@@ -98,6 +110,43 @@ impl ServiceHostBuilder {
         self
     }
 
+    /// Answers the [probes](crate::background#probes) on a port of their own, and nothing else.
+    ///
+    /// They are answered beside the supervisor: with [`Supervision::OwnThread`] on its thread, so also while the server's
+    /// runtime is stuck, and with [`Supervision::ServerRuntime`] in tasks of the server's runtime, which must have I/O
+    /// and time enabled. They are answered from the beginning of [`start`](ServiceHost::start), so that `/startupz` tells
+    /// how it goes, until the host has stopped. Who connects before the start is answered with it. After the end, connections
+    /// are refused.
+    ///
+    /// You bind the port, so that you see at once if it is taken. With port 0 the system picks one:
+    /// [`HostHandle::probe_address`](super::HostHandle::probe_address) tells which. Called again, the last listener counts.
+    ///
+    /// Slow and hostile clients don't hold the host up. A client has 5 seconds to send the head of a request, of 8 KiB at
+    /// most, and an idle connection is closed after as long a time. There are 64 connections at most: for one more, the
+    /// oldest is closed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::net::TcpListener;
+    /// use onelane::background::{ServiceHost, service_fn};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let host = ServiceHost::builder()
+    ///     .service(service_fn("refresher", |cx| async move { Ok(cx.stopping().await) }))
+    ///     .probe_listener(TcpListener::bind("127.0.0.1:0")?)
+    ///     .build()?;
+    /// let address = host.handle().probe_address().expect("it has a port for probes");
+    /// assert_ne!(address.port(), 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "hyper")]
+    pub fn probe_listener(mut self, listener: TcpListener) -> Self {
+        self.probes = Some(listener);
+        self
+    }
+
     /// Makes the host. Nothing runs yet, and no runtime is needed.
     ///
     /// # Errors
@@ -118,13 +167,20 @@ impl ServiceHostBuilder {
         let status = HostStatus {
             phase: HostPhase::Built,
             since: SystemTime::now(),
+            has_started: false,
             services: services.clone(),
             lag: Arc::new(Lag::default()),
         };
-        let link = Arc::new(Link::new(sender, status, events.downgrade()));
+        let link = Link::new(sender, status, events.downgrade());
+        #[cfg(feature = "hyper")]
+        let link = link.with_probe_address(self.probes.as_ref().and_then(|probes| probes.local_addr().ok()));
+        let link = Arc::new(link);
         let supervisor = Supervisor::new(units, services, self.limits, fastrand::f64);
         let shell = Shell { supervisor, services: runs, link: Arc::clone(&link), events, inbox };
-        Ok(ServiceHost::new(link, shell, self.supervision, self.signals))
+        let host = ServiceHost::new(link, shell, self.supervision, self.signals);
+        #[cfg(feature = "hyper")]
+        let host = host.with_probes(self.probes);
+        Ok(host)
     }
 }
 

@@ -1,6 +1,8 @@
 //! [`HostHandle`], what handlers know of the host.
 
 use std::fmt;
+#[cfg(feature = "hyper")]
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -26,6 +28,14 @@ impl HostHandle {
     #[must_use]
     pub fn status(&self) -> Arc<HostStatus> {
         self.link.status()
+    }
+
+    /// The address of the [port for probes](super::ServiceHostBuilder::probe_listener), with the port that the system picked
+    /// if it was bound to port 0. It is known before the start, too. `None` without one.
+    #[cfg(feature = "hyper")]
+    #[must_use]
+    pub fn probe_address(&self) -> Option<SocketAddr> {
+        self.link.probe_address()
     }
 
     /// The changes from now on.

@@ -1,5 +1,7 @@
 //! [`Link`], what a host, its handles, its supervisor and its services share.
 
+#[cfg(feature = "hyper")]
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -27,6 +29,8 @@ pub(crate) struct Link {
     /// The runtime on which the host was started.
     server: OnceLock<Handle>,
     ending: watch::Sender<Option<Ending>>,
+    #[cfg(feature = "hyper")]
+    probe_address: Option<SocketAddr>,
 }
 
 /// What a supervisor is told.
@@ -68,7 +72,15 @@ impl Link {
             stopping: CancellationToken::new(),
             server: OnceLock::new(),
             ending: watch::Sender::new(None),
+            #[cfg(feature = "hyper")]
+            probe_address: None,
         }
+    }
+
+    #[cfg(feature = "hyper")]
+    pub(super) fn with_probe_address(mut self, address: Option<SocketAddr>) -> Self {
+        self.probe_address = address;
+        self
     }
 
     /// Tells the supervisor. After its end there is nobody to be told.
@@ -120,7 +132,7 @@ impl Link {
     }
 
     /// Waits for the end.
-    pub(super) async fn ended(&self) -> Result<Ending, HostError> {
+    pub(crate) async fn ended(&self) -> Result<Ending, HostError> {
         let mut ending = self.ending.subscribe();
         let supervisor_is_gone = self.inbox.closed();
         tokio::select! {
@@ -134,6 +146,11 @@ impl Link {
                 ending.ok_or(HostError::SupervisorGone)
             }
         }
+    }
+
+    #[cfg(feature = "hyper")]
+    pub(super) fn probe_address(&self) -> Option<SocketAddr> {
+        self.probe_address
     }
 
     /// What tells hosts apart.

@@ -3,6 +3,7 @@
 mod builder;
 mod handle;
 mod link;
+mod own_runtime;
 mod plan;
 mod service_host;
 

@@ -1,17 +1,22 @@
 //! [`ServiceHost`], what a server has its services in.
 
 use std::future::Future;
+#[cfg(feature = "hyper")]
+use std::net::TcpListener;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::{fmt, thread};
 
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::builder::{ServiceHostBuilder, Supervision};
 use super::handle::HostHandle;
 use super::link::{Ending, Link, Message, Starting};
+use super::own_runtime::OwnRuntime;
 use crate::background::error::HostError;
+#[cfg(feature = "hyper")]
+use crate::background::probe_server::ProbeServer;
 use crate::background::service::BoxError;
 use crate::background::signals::Signals;
 use crate::background::status::{HostEvents, HostStatus, ShutdownReport, Trigger};
@@ -59,6 +64,9 @@ pub struct ServiceHost {
     shell: Mutex<Option<Box<Shell>>>,
     supervision: Supervision,
     signals: Signals,
+    /// Until it is started.
+    #[cfg(feature = "hyper")]
+    probes: Mutex<Option<TcpListener>>,
 }
 
 impl ServiceHost {
@@ -68,7 +76,20 @@ impl ServiceHost {
     }
 
     pub(super) fn new(link: Arc<Link>, shell: Shell, supervision: Supervision, signals: Signals) -> Self {
-        Self { link, shell: Mutex::new(Some(Box::new(shell))), supervision, signals }
+        Self {
+            link,
+            shell: Mutex::new(Some(Box::new(shell))),
+            supervision,
+            signals,
+            #[cfg(feature = "hyper")]
+            probes: Mutex::default(),
+        }
+    }
+
+    #[cfg(feature = "hyper")]
+    pub(super) fn with_probes(mut self, probes: Option<TcpListener>) -> Self {
+        self.probes = Mutex::new(probes);
+        self
     }
 
     /// Starts the services, in the order of their dependencies, and waits until the first `start` of each has returned.
@@ -85,7 +106,8 @@ impl ServiceHost {
     /// [`StartFailed`](HostError::StartFailed), [`StartTimedOut`](HostError::StartTimedOut). If the host is told to stop
     /// meanwhile: [`StoppedWhileStarting`](HostError::StoppedWhileStarting), or the error of the service that told it so.
     /// [`AlreadyStarted`](HostError::AlreadyStarted) the second time, [`NoRuntime`](HostError::NoRuntime) outside of a tokio
-    /// runtime, [`Thread`](HostError::Thread) when there is no thread to be had.
+    /// runtime, [`Thread`](HostError::Thread) when there is no thread to be had,
+    /// [`ProbeListener`](HostError::ProbeListener) when the port for probes is of no use.
     pub async fn start(&self) -> Result<(), HostError> {
         self.launch(false, Signals::Ignore)?.await.unwrap_or(Err(HostError::SupervisorGone))
     }
@@ -167,17 +189,36 @@ impl ServiceHost {
         let (answer, answered) = oneshot::channel();
         let starting = Starting { answer, has_server };
         match self.supervision {
-            Supervision::ServerRuntime => drop(server.spawn(supervise(*shell, starting, signals, None))),
+            Supervision::ServerRuntime => {
+                self.serve_probes(&server)?;
+                server.spawn(supervise(*shell, starting, signals, None));
+            }
             Supervision::OwnThread => {
-                let thread = || {
-                    let runtime = Builder::new_current_thread().enable_all().build()?;
-                    let run = move || runtime.block_on(supervise(*shell, starting, signals, Some(server)));
-                    thread::Builder::new().name("onelane-host".into()).spawn(run)
-                };
-                thread().map_err(|error| HostError::Thread { source: Arc::new(error) })?;
+                let no_thread = |error| HostError::Thread { source: Arc::new(error) };
+                let runtime = OwnRuntime::new().map_err(no_thread)?;
+                self.serve_probes(runtime.handle())?;
+                let run = move || runtime.block_on(supervise(*shell, starting, signals, Some(server)));
+                thread::Builder::new().name("onelane-host".into()).spawn(run).map_err(no_thread)?;
             }
         }
         Ok(answered)
+    }
+
+    /// Has the probes answered on their own port, if there is one, by the runtime of the supervisor.
+    #[cfg(feature = "hyper")]
+    fn serve_probes(&self, runtime: &Handle) -> Result<(), HostError> {
+        let Some(listener) = lock(&self.probes).take() else { return Ok(()) };
+        let _context = runtime.enter();
+        let server =
+            ProbeServer::new(listener).map_err(|error| HostError::ProbeListener { source: Arc::new(error) })?;
+        runtime.spawn(server.serve(Arc::clone(&self.link)));
+        Ok(())
+    }
+
+    #[cfg(not(feature = "hyper"))]
+    #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "with the feature hyper there is a port")]
+    fn serve_probes(&self, _: &Handle) -> Result<(), HostError> {
+        Ok(())
     }
 
     /// A handle for handlers, probes and whoever else has to know how the services are.

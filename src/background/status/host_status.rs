@@ -22,6 +22,8 @@ pub struct HostStatus {
     pub phase: HostPhase,
     /// When it entered that phase.
     pub since: SystemTime,
+    /// Whether it came to [`Running`](HostPhase::Running) once: all services have started. It stays so when the host stops.
+    pub has_started: bool,
     pub(crate) services: Services,
     pub(crate) lag: Arc<Lag>,
 }
@@ -108,6 +110,7 @@ impl serde::Serialize for HostStatus {
             phase: HostPhase,
             #[serde(serialize_with = "super::service_status::seconds_since_1970")]
             since: SystemTime,
+            has_started: bool,
             is_ready: bool,
             runtime_lag_seconds: f64,
             services: Vec<&'a ServiceStatus>,
@@ -116,6 +119,7 @@ impl serde::Serialize for HostStatus {
         let status = Status {
             phase: self.phase,
             since: self.since,
+            has_started: self.has_started,
             is_ready: self.is_ready(),
             runtime_lag_seconds: self.runtime_lag().as_secs_f64(),
             services: self.services().collect(),

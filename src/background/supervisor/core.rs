@@ -23,6 +23,7 @@ pub(crate) struct Supervisor {
     pub(super) services: Services,
     pub(super) phase: HostPhase,
     pub(super) since: SystemTime,
+    pub(crate) has_started: bool,
     pub(super) limits: Limits,
     pub(super) stop: Option<Stop>,
     pub(super) timers: Timers,
@@ -97,6 +98,7 @@ impl Supervisor {
             units,
             phase: HostPhase::Built,
             since: SystemTime::now(),
+            has_started: false,
             limits,
             stop: None,
             timers: Timers::new(services.len()),
@@ -351,6 +353,7 @@ impl Supervisor {
     pub(super) fn maybe_started(&mut self) {
         if self.undecided == 0 && self.phase == HostPhase::Starting {
             self.set_host_timer(None);
+            self.has_started = true;
             self.enter(HostPhase::Running);
             self.actions.push(Action::Started);
         }

@@ -19,7 +19,7 @@ use crate::background::generation::{Line, News, Runs};
 use crate::background::host::{Ending, Link, Message, Starting};
 use crate::background::placement::Placement;
 use crate::background::signals::{self, SignalStream, Signals};
-use crate::background::status::{HostEvent, HostStatus, ShutdownReport, Trigger};
+use crate::background::status::{HostEvent, HostPhase, HostStatus, ShutdownReport, Trigger};
 use crate::trace;
 
 /// How many messages are handled before the time is looked at and the status published.
@@ -92,6 +92,16 @@ struct Acting {
     is_over: bool,
 }
 
+/// Without its supervisor a host is not ready any more, whatever has become of its services.
+impl Drop for Acting {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.link.publish(HostStatus { phase: HostPhase::Stopping, since: SystemTime::now(), ..self.status() });
+            self.link.draining().cancel();
+        }
+    }
+}
+
 impl Acting {
     fn begin(&mut self) {
         let has_server = self.starting.as_ref().is_some_and(|starting| starting.has_server);
@@ -132,7 +142,7 @@ impl Acting {
     fn act(&mut self) {
         let mut actions = mem::take(&mut self.actions);
         if self.supervisor.take(&mut actions) {
-            self.publish();
+            self.link.publish(self.status());
         }
         for action in actions.drain(..) {
             self.do_one(action);
@@ -187,10 +197,10 @@ impl Acting {
         }
     }
 
-    fn publish(&self) {
+    fn status(&self) -> HostStatus {
         let (phase, since) = self.supervisor.phase();
-        let services = self.supervisor.services().clone();
-        self.link.publish(HostStatus { phase, since, services, lag: self.link.lag() });
+        let (has_started, services) = (self.supervisor.has_started, self.supervisor.services().clone());
+        HostStatus { phase, since, has_started, services, lag: self.link.lag() }
     }
 
     /// Tells who started the host how that went.

@@ -1,4 +1,4 @@
-//! A guard in actix-web: the middleware, the extractor, errors as responses.
+//! A guard in actix-web: the middleware, the extractor, errors as responses. And the probes of a service host.
 //!
 //! ```no_run
 //! use actix_web::{App, HttpServer, web};
@@ -62,6 +62,7 @@ mod flight;
 mod future;
 mod head;
 mod middleware;
+mod probes;
 mod response;
 mod worker;
 
@@ -70,3 +71,4 @@ pub use self::extract::GuardedFuture;
 pub use self::flight::{FlightFuture, FlightMiddleware, FlightService};
 pub use self::future::GuardFuture;
 pub use self::middleware::{GuardMiddleware, GuardService};
+pub use self::probes::probes;

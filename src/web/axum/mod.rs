@@ -1,4 +1,5 @@
-//! A guard in axum: the layer, the extractor, errors as responses, and a listener that knows who is still there.
+//! A guard in axum: the layer, the extractor, errors as responses, and a listener that knows who is still there. And the
+//! probes of a service host.
 //!
 //! ```no_run
 //! use axum::{Router, routing::post};
@@ -47,8 +48,10 @@ mod body;
 mod extract;
 #[cfg(unix)]
 mod listener;
+mod probes;
 mod response;
 
 pub use self::body::{AxumBody, FlightLayer, GuardLayer};
 #[cfg(unix)]
 pub use self::listener::{WatchedListener, WatchedStream};
+pub use self::probes::probes;

@@ -1,0 +1,187 @@
+//! How soon readiness falls. The machine that tests run on is busy with others, so what must hold each time is the order of
+//! events, and a time is measured several times, of which the best one counts.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+#[cfg(unix)]
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use onelane::background::{HostHandle, HostPhase, ServiceHost, ServiceHostBuilder, Supervision};
+
+use crate::{any_port, builder, gate, open, passed, steady};
+
+/// The promise.
+const SOON: Duration = Duration::from_millis(5);
+const TRIES: usize = 20;
+
+/// A client that keeps its connection, so that a question costs one round.
+struct Asker {
+    stream: TcpStream,
+    buffer: [u8; 4096],
+}
+
+impl Asker {
+    fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        Self { stream, buffer: [0; 4096] }
+    }
+
+    fn is_ready(&mut self) -> bool {
+        self.stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+        let length = self.stream.read(&mut self.buffer).unwrap();
+        let answer = std::str::from_utf8(&self.buffer[..length]).unwrap();
+        assert!(answer.ends_with("ok") || answer.ends_with("readyz check failed"), "{answer}");
+        answer.starts_with("HTTP/1.1 200 ")
+    }
+}
+
+/// A host with a server that ends when it may, asked on its own port from another thread until it is not ready any more.
+/// `trigger` is called when it runs. Returns the time from before that to the first 503.
+async fn time_to_unready(builder: ServiceHostBuilder, trigger: impl FnOnce(&HostHandle)) -> Duration {
+    let may_end = gate();
+    let host = builder.service(steady("service")).probe_listener(any_port()).build().unwrap();
+    let handle = host.handle();
+    let server_ends = Arc::clone(&may_end);
+    let run = tokio::spawn(host.run_until(async move {
+        passed(server_ends).await;
+        Ok::<(), std::io::Error>(())
+    }));
+    crate::client::eventually("it runs", || handle.status().phase == HostPhase::Running).await;
+
+    let address = handle.probe_address().unwrap();
+    let mut asker = Asker::connect(address);
+    assert!(asker.is_ready());
+    let asking = thread::spawn(move || {
+        while asker.is_ready() {}
+        Instant::now()
+    });
+    // By the time that anybody is told of the stop, status and port say it.
+    let drained = tokio::spawn({
+        let handle = handle.clone();
+        async move {
+            handle.draining().cancelled().await;
+            let (status, answer) = (handle.status(), handle.status().probe("/readyz").unwrap().status);
+            assert!(status.phase == HostPhase::Draining && !status.is_ready() && answer == 503, "{status:?}");
+            assert!(!Asker::connect(address).is_ready());
+        }
+    });
+    let began = Instant::now();
+    trigger(&handle);
+    let fell = tokio::task::spawn_blocking(|| asking.join().unwrap()).await.unwrap();
+    drained.await.unwrap();
+    open(&may_end);
+    run.await.unwrap().unwrap();
+    fell.duration_since(began)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readiness_falls_within_5_ms_of_the_request_to_stop() {
+    let mut times = Vec::new();
+    for _ in 0..TRIES {
+        times.push(time_to_unready(builder(), HostHandle::request_shutdown).await);
+    }
+    times.sort();
+    assert!(times[0] < SOON, "{times:?}");
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readiness_falls_on_a_signal() {
+    // Once only: a host that has ended ends the process on another one.
+    let terminate = |_: &HostHandle| {
+        let status = Command::new("kill").args(["-TERM", &std::process::id().to_string()]).status().unwrap();
+        assert!(status.success());
+    };
+    let long = Duration::from_secs(60);
+    let builder = ServiceHost::builder().drain_timeout(long).shutdown_timeout(2 * long);
+    // The time of a process is in it, too.
+    let time = time_to_unready(builder, terminate).await;
+    assert!(time < Duration::from_secs(2), "{time:?}");
+}
+
+#[tokio::test]
+async fn connection_makes_one_answer_in_a_turn() {
+    const REQUESTS: usize = 16;
+    let host = builder().supervision(Supervision::ServerRuntime).probe_listener(any_port()).build().unwrap();
+    host.start().await.unwrap();
+    let mut client = TcpStream::connect(host.handle().probe_address().unwrap()).unwrap();
+    client.set_nonblocking(true).unwrap();
+    let (mut buffer, mut read) = ([0; 4096], String::new());
+    let (mut turns, mut wanted) = (0, 1);
+    client.write_all(b"GET /livez HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        while let Ok(length) = client.read(&mut buffer) {
+            read += std::str::from_utf8(&buffer[..length]).unwrap();
+        }
+        let answers = read.matches("HTTP/1.1 200 ").count();
+        if answers == 1 && wanted == 1 {
+            // It is accepted. From here on this task and the connection's take turns on one thread.
+            client.write_all("GET /livez HTTP/1.1\r\nhost: test\r\n\r\n".repeat(REQUESTS).as_bytes()).unwrap();
+            (turns, wanted) = (0, 1 + REQUESTS);
+        } else if answers == wanted {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{answers} answers");
+        turns += 1;
+        tokio::task::yield_now().await;
+    }
+    assert!(turns >= REQUESTS, "{REQUESTS} answers in {turns} turns");
+}
+
+/// Clients that ask as fast as they can, many times at once, for answers that take long to make. Returns the times from a
+/// request to stop to its first effect, and to the end.
+async fn times_under_a_flood() -> (Duration, Duration) {
+    let services = (0..300).map(|index| steady(&format!("service number {index}")));
+    let builder = services.fold(builder(), |builder, service| builder.service(service));
+    let host = builder.probe_listener(any_port()).build().unwrap();
+    host.start().await.unwrap();
+    let (handle, address) = (host.handle(), host.handle().probe_address().unwrap());
+    let answered = Arc::new(AtomicUsize::new(0));
+    let client = |_| {
+        let answered = Arc::clone(&answered);
+        thread::spawn(move || {
+            let mut stream = TcpStream::connect(address).unwrap();
+            let mut writer = stream.try_clone().unwrap();
+            let requests = "GET /readyz?verbose HTTP/1.1\r\nhost: test\r\n\r\n".repeat(16);
+            // Both end with the host, which closes its connections.
+            let writing = thread::spawn(move || while writer.write_all(requests.as_bytes()).is_ok() {});
+            let mut buffer = vec![0; 1 << 16];
+            while stream.read(&mut buffer).is_ok_and(|length| length > 0) {
+                answered.fetch_add(1, Ordering::Relaxed);
+            }
+            stream.shutdown(Shutdown::Both).ok();
+            writing.join().unwrap();
+        })
+    };
+    let clients: Vec<_> = (0..40).map(client).collect();
+    crate::client::eventually("they are answered", || answered.load(Ordering::Relaxed) > 400).await;
+
+    let asked = Instant::now();
+    handle.request_shutdown();
+    while handle.status().is_ready() {
+        thread::yield_now();
+    }
+    let fell = asked.elapsed();
+    host.shutdown().await.unwrap();
+    let stopped = asked.elapsed();
+    clients.into_iter().for_each(|client| client.join().unwrap());
+    (fell, stopped)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_ask_without_end_do_not_hold_up_the_supervisor() {
+    let mut times = Vec::new();
+    for _ in 0..5 {
+        times.push(times_under_a_flood().await);
+    }
+    // It takes 1 to 7 ms.
+    let (fell, stopped) = times.iter().min().unwrap();
+    assert!(*fell < Duration::from_millis(30) && *stopped < Duration::from_millis(60), "{times:?}");
+}
