@@ -6,6 +6,7 @@ mod context;
 mod error;
 mod generation;
 mod host;
+mod own_runtime;
 mod periodic;
 mod placement;
 mod restart;

@@ -4,12 +4,13 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::{io, thread};
 
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::Handle;
 
 use super::cut::{Cut, CutOff};
 use super::line::{Ended, Line, News, Phase};
 use super::{ExitKind, Placement, Runs};
 use crate::background::context::{RunContext, StartContext, StopContext};
+use crate::background::own_runtime::OwnRuntime;
 use crate::background::service::{BackgroundService, ServiceResult};
 use crate::background::status::CleanUp;
 
@@ -136,11 +137,8 @@ pub(super) fn exit_of(ended: &Ended, line: &Line) -> ExitKind {
 /// Runs a future on a thread with a runtime, which does not wait for what that future has left behind.
 fn on_a_runtime_of_its_own(name: String, begin: impl AsyncFnOnce() + Send + 'static) -> io::Result<()> {
     // Here, not there: so it is known whether there is one before there is a thread.
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    let live = move || {
-        runtime.block_on(begin());
-        runtime.shutdown_background();
-    };
+    let runtime = OwnRuntime::new()?;
+    let live = move || runtime.block_on(begin());
     thread::Builder::new().name(name).spawn(live)?;
     Ok(())
 }

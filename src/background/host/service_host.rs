@@ -5,13 +5,14 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::{fmt, thread};
 
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::builder::{ServiceHostBuilder, Supervision};
 use super::handle::HostHandle;
 use super::link::{Ending, Link, Message, Starting};
 use crate::background::error::HostError;
+use crate::background::own_runtime::OwnRuntime;
 use crate::background::service::BoxError;
 use crate::background::signals::Signals;
 use crate::background::status::{HostEvents, HostStatus, ShutdownReport, Trigger};
@@ -170,7 +171,7 @@ impl ServiceHost {
             Supervision::ServerRuntime => drop(server.spawn(supervise(*shell, starting, signals, None))),
             Supervision::OwnThread => {
                 let thread = || {
-                    let runtime = Builder::new_current_thread().enable_all().build()?;
+                    let runtime = OwnRuntime::new()?;
                     let run = move || runtime.block_on(supervise(*shell, starting, signals, Some(server)));
                     thread::Builder::new().name("onelane-host".into()).spawn(run)
                 };
