@@ -67,8 +67,7 @@ async fn live<S: BackgroundService>(service: Arc<Async<S>>, last_word: LastWord)
         return last_word.say(News::NotStarted(Err(kind)));
     }
     line.tell(News::Started);
-    let ended = run(&*service, line).await;
-    let exit = exit_of(&ended, line);
+    let (ended, exit) = run(&*service, line).await;
     line.tell(News::RunEnded(ended));
     if last_word.claim_clean_up() {
         let outcome = clean_up(&*service, line, exit).await;
@@ -82,21 +81,25 @@ async fn start<S: BackgroundService>(service: &Async<S>, line: &Arc<Line>) -> En
     ended(Cut::new(line, Phase::Start, async { service.0.start(&cx).await }).await)
 }
 
-async fn run<S: BackgroundService>(service: &Async<S>, line: &Arc<Line>) -> Ended {
+/// Runs it, and waits for its children. How it ended, and what its `stop` is told of that.
+async fn run<S: BackgroundService>(service: &Async<S>, line: &Arc<Line>) -> (Ended, ExitKind) {
     if line.is_told_to_stop() {
-        return Ok(());
+        return (Ok(()), ExitKind::Stopped);
     }
     let cx = RunContext::new(line);
     let ended = ended(Cut::new(line, Phase::Run, async { service.0.run(cx).await }).await);
+    // Before the token is cancelled for the children.
+    let exit = exit_of(&ended, line);
     if let Some(brood) = line.children.last_call() {
         line.token().cancel();
-        if Cut::new(line, Phase::Run, brood.ended()).await.is_err() {
-            brood.abort_all();
-            brood.ended().await;
-        }
+        line.tell(News::AwaitsChildren);
+        let _ = Cut::new(line, Phase::Run, brood.ended()).await;
         line.children.over();
+        // Those that were cut off, or were spawned between the two lines above.
+        brood.abort_all();
+        brood.ended().await;
     }
-    ended
+    (ended, exit)
 }
 
 async fn clean_up<S: BackgroundService>(service: &Async<S>, line: &Arc<Line>, exit: ExitKind) -> CleanUp {

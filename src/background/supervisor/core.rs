@@ -168,6 +168,7 @@ impl Supervisor {
                 self.note_exit(now, id, ended);
                 self.over(now, id);
             }
+            News::AwaitsChildren => self.await_children(now, id),
             News::RunEnded(ended) => {
                 // Else it is too late: what was noted stands.
                 if matches!(unit.stage, Stage::Starting | Stage::Running | Stage::Stopping | Stage::CutOff) {

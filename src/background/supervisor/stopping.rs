@@ -118,6 +118,19 @@ impl Supervisor {
         self.set_timer(id, Some(self.clip_to_last_call(limit)));
     }
 
+    /// Its `run` has ended by itself. What is left of it is told to stop, but was not when it ended.
+    pub(super) fn await_children(&mut self, now: Instant, id: u32) {
+        let unit = &mut self.units[id as usize];
+        if unit.stage != Stage::Running {
+            return;
+        }
+        unit.now.set_ready(now, false);
+        unit.stage = Stage::Stopping;
+        let limit = after(now, unit.options.stop_timeout);
+        self.set_state(id, ServiceState::Stopping);
+        self.set_timer(id, Some(self.clip_to_last_call(limit)));
+    }
+
     /// It did not stop.
     pub(super) fn cut_off(&mut self, now: Instant, id: u32) {
         let unit = &mut self.units[id as usize];
