@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::children::Children;
+use super::inside::Child;
 use crate::background::host::{Link, Message};
 use crate::background::status::{CleanUp, Exit, ExitKind, Pulse};
 use crate::sync::lock;
@@ -173,6 +174,7 @@ impl Line {
     where
         F: Future<Output: Send> + Send + 'static,
     {
+        let child = Child::new(child, self.link.address());
         self.children.spawn(child, self.own_runtime.get().unwrap_or_else(|| self.link.server()))
     }
 
