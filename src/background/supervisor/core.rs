@@ -187,6 +187,7 @@ impl Supervisor {
             }
             News::Lost => self.lost(now, id),
         }
+        self.maybe_started();
     }
 
     /// Does what is due.
@@ -209,6 +210,7 @@ impl Supervisor {
                 Stage::Waiting | Stage::Held | Stage::Ended => {}
             }
         }
+        self.maybe_started();
     }
 
     /// Begins a generation, unless what it is restarted with is not there.
@@ -272,7 +274,6 @@ impl Supervisor {
         self.set_timer(id, first_look);
         self.set_condition(now, id, Condition { ready, ..Condition::default() });
         self.decide(id);
-        self.maybe_started();
     }
 
     fn set_condition(&mut self, now: Instant, id: u32, condition: Condition) {

@@ -20,12 +20,14 @@ impl Supervisor {
     pub(super) fn over(&mut self, now: Instant, id: u32) {
         self.set_timer(id, None);
         let exit = self.record_exit(now, id);
-        let (why, has_started) = (self.unit(id).now.why(), self.unit(id).now.has_started);
+        let why = self.unit(id).now.why();
         if self.stop.is_some() && self.phase >= HostPhase::Stopping {
             let ended = if exit.is_failure() { ServiceState::Failed } else { ServiceState::Stopped };
             return self.end(now, id, ended);
         }
-        if self.phase == HostPhase::Starting && !self.unit(id).is_decided && !has_started {
+        // One that was told to stop because of another one has not failed, and will start with that.
+        let is_anothers = matches!(why, Some(Why::Follows | Why::FollowsForEver));
+        if self.phase == HostPhase::Starting && !self.unit(id).is_decided && !is_anothers {
             if self.unit(id).options.is_critical {
                 return self.start_failed(now, id);
             }
@@ -39,7 +41,6 @@ impl Supervisor {
             _ if self.unit(id).options.restart == Restart::Never => self.give_up(now, id),
             _ => self.retry(now, id),
         }
-        self.maybe_started();
     }
 
     fn record_exit(&mut self, now: Instant, id: u32) -> Arc<Exit> {
