@@ -205,7 +205,10 @@ impl Supervisor {
                 Stage::Stopping => self.cut_off(now, id),
                 Stage::CutOff => self.leak(now, id),
                 Stage::CleaningUp => self.cut_off_clean_up(now, id),
-                Stage::CleanUpCutOff => self.over(now, id),
+                Stage::CleanUpCutOff => {
+                    self.units[id as usize].now.is_the_last = true;
+                    self.over(now, id);
+                }
                 Stage::BackingOff => self.begin(now, id),
                 Stage::Waiting | Stage::Held | Stage::Ended => {}
             }
@@ -337,7 +340,7 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn maybe_started(&mut self) {
+    fn maybe_started(&mut self) {
         if self.undecided == 0 && self.phase == HostPhase::Starting {
             self.timers.set(HOST, &mut self.timer, None);
             self.enter(HostPhase::Running);

@@ -35,9 +35,11 @@ impl Supervisor {
         }
         match (&exit.kind, why) {
             (_, Some(Why::FollowsForEver)) | (ExitKind::Leaked, _) => self.give_up(now, id),
+            (ExitKind::Completed, _) if self.unit(id).options.restart != Restart::Always => self.complete(now, id),
+            _ if self.unit(id).now.is_the_last => self.give_up(now, id),
             (_, Some(Why::Follows)) => self.begin(now, id),
-            (ExitKind::Completed, _) if self.unit(id).options.restart == Restart::Always => self.retry(now, id),
-            (ExitKind::Completed | ExitKind::Stopped, _) => self.complete(now, id),
+            (ExitKind::Completed, _) => self.retry(now, id),
+            (ExitKind::Stopped, _) => self.complete(now, id),
             _ if self.unit(id).options.restart == Restart::Never => self.give_up(now, id),
             _ => self.retry(now, id),
         }
@@ -165,6 +167,8 @@ impl Supervisor {
     /// Its runtime is gone, and with it the generation.
     pub(super) fn lost(&mut self, now: Instant, id: u32) {
         let unit = &mut self.units[id as usize];
+        // Another one would be lost in the same way.
+        unit.now.is_the_last = true;
         match unit.stage {
             // What it noted before stands.
             Stage::CleaningUp | Stage::CleanUpCutOff => {

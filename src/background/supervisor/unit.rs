@@ -51,6 +51,8 @@ pub(super) struct Generation {
     pub(super) told: Option<(Instant, Why)>,
     /// How its work ended, and when.
     pub(super) exit: Option<(ExitKind, Instant)>,
+    /// Whether there can't be another one after it: its thread may still be at work, or there is no runtime any more.
+    pub(super) is_the_last: bool,
 }
 
 /// How far a service is. See the picture in the module.
@@ -131,6 +133,7 @@ impl Generation {
             was_ready_for: Duration::ZERO,
             told: None,
             exit: None,
+            is_the_last: false,
         }
     }
 
