@@ -23,7 +23,12 @@ const RESERVE: Duration = Duration::from_secs(2);
 impl Supervisor {
     /// Has the host stop, unless it does already.
     pub(crate) fn shutdown(&mut self, now: Instant, trigger: Trigger) {
+        let is_dropped = trigger == Trigger::Dropped;
         self.begin_stop(now, trigger, None);
+        if is_dropped && self.phase == HostPhase::Draining {
+            // The server was dropped with it.
+            self.stop_services(now);
+        }
     }
 
     pub(super) fn begin_stop(&mut self, now: Instant, trigger: Trigger, culprit: Option<u32>) {
