@@ -60,8 +60,7 @@ pub(crate) async fn supervise(shell: Shell, starting: Starting, signals: Signals
             }
             _ = inbox.recv_many(&mut batch, BATCH) => batch.drain(..).for_each(|message| acting.hear(message)),
         }
-        acting.supervisor.tick(Instant::now());
-        acting.act();
+        acting.tick();
     }
     drop((acting, inbox));
     // On the server's runtime it would keep nothing alive, and see nothing once that is stuck.
@@ -100,12 +99,24 @@ struct Acting {
 impl Acting {
     fn begin(&mut self) {
         let has_server = self.starting.as_ref().is_some_and(|starting| starting.has_server);
-        self.supervisor.is_observed = self.events.receiver_count() > 0;
+        self.look_who_listens();
         self.supervisor.start(Instant::now(), has_server);
         self.act();
     }
 
+    /// Before each decision, so that who subscribes and then asks for something sees what comes of it.
+    fn look_who_listens(&mut self) {
+        self.supervisor.is_observed = self.events.receiver_count() > 0;
+    }
+
+    fn tick(&mut self) {
+        self.look_who_listens();
+        self.supervisor.tick(Instant::now());
+        self.act();
+    }
+
     fn hear(&mut self, message: Message) {
+        self.look_who_listens();
         let now = Instant::now();
         match message {
             Message::News { id, generation, news } => {
@@ -117,10 +128,10 @@ impl Acting {
             Message::Force(trigger) => self.supervisor.force(now, trigger),
             Message::ServerEnded => self.supervisor.server_ended(now),
         }
-        self.supervisor.is_observed = self.events.receiver_count() > 0;
     }
 
     fn signal(&mut self, signal: i32) {
+        self.look_who_listens();
         let (now, trigger) = (Instant::now(), Trigger::Signal(signal));
         if self.supervisor.is_stopping() {
             self.supervisor.force(now, trigger);
