@@ -148,6 +148,7 @@ mod context;
 mod error;
 mod generation;
 mod host;
+mod own_runtime;
 mod periodic;
 mod placement;
 mod probe;

@@ -70,6 +70,8 @@ pub(crate) enum News {
     Started,
     /// `start` did not, and that is the end of the generation.
     NotStarted(Ended),
+    /// `run` is over. Its children were told to stop and have not ended yet.
+    AwaitsChildren,
     /// `run` is over, and its children.
     RunEnded(Ended),
     /// `stop` is over, and with it the generation.

@@ -14,6 +14,7 @@ use super::cut::{Cut, CutOff};
 use super::line::{Ended, Line, News, Phase};
 use super::{ExitKind, Placement, Runs};
 use crate::background::context::{RunContext, StartContext, StopContext};
+use crate::background::own_runtime::OwnRuntime;
 use crate::background::service::{BackgroundService, ServiceResult};
 use crate::background::status::CleanUp;
 
@@ -71,7 +72,7 @@ async fn live<S: BackgroundService>(service: Arc<Async<S>>, last_word: LastWord)
         return last_word.say(News::NotStarted(Err(kind)));
     }
     line.tell(News::Started);
-    let cx = StopContext::new(line, run(service, line).await);
+    let cx = run(service, line).await;
     if last_word.claim_clean_up() {
         finish(service, &last_word, &cx).await;
     }
@@ -82,26 +83,30 @@ async fn start<S: BackgroundService>(service: &S, line: &Arc<Line>) -> Ended {
     ended(Cut::new(line, Phase::Start, || service.start(&cx)).await)
 }
 
-async fn run<S: BackgroundService>(service: &S, line: &Arc<Line>) -> Ended {
+/// Runs it, and waits for its children. What its `stop` is told.
+async fn run<S: BackgroundService>(service: &S, line: &Arc<Line>) -> StopContext {
     if line.is_told_to_stop() {
-        return Ok(());
+        return StopContext::new(line, Ok(()));
     }
     let ended = ended(Cut::new(line, Phase::Run, || service.run(RunContext::new(line))).await);
+    // Before the token is cancelled for the children.
+    let cx = StopContext::new(line, ended);
     if let Some(brood) = line.children.last_call() {
         // In a box, as most have none.
         Box::pin(wind_down(line, &brood)).await;
     }
-    ended
+    cx
 }
 
 /// Waits until the children have ended.
 async fn wind_down(line: &Line, brood: &Brood) {
     line.token().cancel();
-    if Cut::new(line, Phase::Run, || brood.ended()).await.is_err() {
-        brood.abort_all();
-        brood.ended().await;
-    }
+    line.tell(News::AwaitsChildren);
+    let _ = Cut::new(line, Phase::Run, || brood.ended()).await;
     line.children.over();
+    // Those that were cut off, or were spawned between the two lines above.
+    brood.abort_all();
+    brood.ended().await;
 }
 
 /// Cleans up, and says how all ended.
@@ -146,11 +151,8 @@ pub(super) fn released(result: ServiceResult) -> CleanUp {
 /// Runs a future on a thread with a runtime, which does not wait for what that future has left behind.
 fn on_a_runtime_of_its_own(name: String, begin: impl AsyncFnOnce() + Send + 'static) -> io::Result<()> {
     // Here, not there: so it is known whether there is one before there is a thread.
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    let live = move || {
-        runtime.block_on(begin());
-        runtime.shutdown_background();
-    };
+    let runtime = OwnRuntime::build(&mut Builder::new_current_thread())?;
+    let live = move || runtime.block_on(begin());
     thread::Builder::new().name(name).spawn(live)?;
     Ok(())
 }

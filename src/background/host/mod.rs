@@ -3,7 +3,6 @@
 mod builder;
 mod handle;
 mod link;
-mod own_runtime;
 mod plan;
 mod service_host;
 

@@ -167,6 +167,7 @@ impl Supervisor {
                 self.note_exit(now, id, ended);
                 self.over(now, id);
             }
+            News::AwaitsChildren => self.await_children(now, id),
             News::RunEnded(ended) => {
                 if self.note_end_of_run(now, id, ended) {
                     self.await_clean_up(now, id);
@@ -184,6 +185,7 @@ impl Supervisor {
             }
             News::Lost => self.lost(now, id),
         }
+        self.maybe_started();
     }
 
     /// Takes down the time of day.
@@ -218,11 +220,15 @@ impl Supervisor {
                 Stage::Stopping => self.cut_off(now, id),
                 Stage::CutOff => self.leak(now, id),
                 Stage::CleaningUp => self.cut_off_clean_up(now, id),
-                Stage::CleanUpCutOff => self.over(now, id),
+                Stage::CleanUpCutOff => {
+                    self.units[id as usize].now.is_the_last = true;
+                    self.over(now, id);
+                }
                 Stage::BackingOff => self.begin(now, id),
                 Stage::Waiting | Stage::Held | Stage::Ended => {}
             }
         }
+        self.maybe_started();
     }
 
     /// Begins a generation, unless what it is restarted with is not there.
@@ -286,7 +292,6 @@ impl Supervisor {
         self.set_timer(id, first_look);
         self.set_condition(now, id, Condition { ready, ..Condition::default() });
         self.decide(id);
-        self.maybe_started();
     }
 
     fn set_condition(&mut self, now: Instant, id: u32, condition: Condition) {
@@ -350,7 +355,7 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn maybe_started(&mut self) {
+    fn maybe_started(&mut self) {
         if self.undecided == 0 && self.phase == HostPhase::Starting {
             self.set_host_timer(None);
             self.has_started = true;

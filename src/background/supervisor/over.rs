@@ -1,5 +1,6 @@
 //! [`Supervisor`]: a generation is over, and what comes next.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -20,12 +21,14 @@ impl Supervisor {
     pub(super) fn over(&mut self, now: Instant, id: u32) {
         self.set_timer(id, None);
         let exit = self.record_exit(now, id);
-        let (why, has_started) = (self.unit(id).now.why(), self.unit(id).now.has_started);
+        let why = self.unit(id).now.why();
         if self.stop.is_some() && self.phase >= HostPhase::Stopping {
             let ended = if exit.is_failure() { ServiceState::Failed } else { ServiceState::Stopped };
             return self.end(now, id, ended);
         }
-        if self.phase == HostPhase::Starting && !self.unit(id).is_decided && !has_started {
+        // One that was told to stop because of another one has not failed, and will start with that.
+        let is_anothers = matches!(why, Some(Why::Follows | Why::FollowsForEver));
+        if self.phase == HostPhase::Starting && !self.unit(id).is_decided && !is_anothers {
             if self.unit(id).options.is_critical {
                 return self.start_failed(now, id);
             }
@@ -33,13 +36,14 @@ impl Supervisor {
         }
         match (&exit.kind, why) {
             (_, Some(Why::FollowsForEver)) | (ExitKind::Leaked, _) => self.give_up(now, id),
+            (ExitKind::Completed, _) if self.unit(id).options.restart != Restart::Always => self.complete(now, id),
+            _ if self.unit(id).now.is_the_last => self.give_up(now, id),
             (_, Some(Why::Follows)) => self.begin(now, id),
-            (ExitKind::Completed, _) if self.unit(id).options.restart == Restart::Always => self.retry(now, id),
-            (ExitKind::Completed | ExitKind::Stopped, _) => self.complete(now, id),
+            (ExitKind::Completed, _) => self.retry(now, id),
+            (ExitKind::Stopped, _) => self.complete(now, id),
             _ if self.unit(id).options.restart == Restart::Never => self.give_up(now, id),
             _ => self.retry(now, id),
         }
-        self.maybe_started();
     }
 
     fn record_exit(&mut self, now: Instant, id: u32) -> Arc<Exit> {
@@ -94,48 +98,40 @@ impl Supervisor {
         self.stop_followers(now, id, Why::Follows);
     }
 
+    /// It is not begun again, and neither is who can't be without it. Without recursion, since a chain may be long.
     pub(super) fn give_up(&mut self, now: Instant, id: u32) {
-        trace::given_up(self.name(id));
-        if self.unit(id).options.is_critical {
-            let trigger = Trigger::GaveUp { name: Arc::clone(self.name(id)) };
-            self.end(now, id, ServiceState::Failed);
-            return self.begin_stop(now, trigger, Some(id));
-        }
-        self.end(now, id, ServiceState::Failed);
-        self.give_followers_up(now, id);
-        self.fail_who_waits_for(now, id);
-    }
-
-    /// Whoever waits for it to be ready for the first time waits in vain.
-    fn fail_who_waits_for(&mut self, now: Instant, id: u32) {
-        if self.unit(id).was_ready {
-            return;
-        }
-        for index in 0..self.unit(id).before().len() {
-            let dependent = self.unit(id).before()[index];
-            if self.unit(dependent).stage != Stage::Waiting || self.stop.is_some() {
+        let mut given_up = VecDeque::from([id]);
+        while let Some(id) = given_up.pop_front() {
+            let unit = self.unit(id);
+            if unit.stage == Stage::Ended {
                 continue;
             }
-            self.decide(dependent);
-            if self.unit(dependent).options.is_critical {
-                self.start_failed(now, dependent);
-            } else {
-                self.give_up(now, dependent);
+            trace::given_up(self.name(id));
+            if unit.options.is_critical {
+                // Not begun, it waited for another one in vain.
+                let has_begun = unit.generation > 0;
+                let name = Arc::clone(self.name(id));
+                let trigger = if has_begun { Trigger::GaveUp { name } } else { Trigger::StartFailed { name } };
+                self.end(now, id, ServiceState::Failed);
+                return self.begin_stop(now, trigger, Some(id));
             }
-        }
-    }
-
-    fn give_followers_up(&mut self, now: Instant, id: u32) {
-        self.stop_followers(now, id, Why::FollowsForEver);
-        for index in 0..self.unit(id).followers().len() {
-            let follower = self.unit(id).followers()[index];
-            if matches!(self.unit(follower).stage, Stage::Held | Stage::BackingOff) && self.stop.is_none() {
-                self.give_up(now, follower);
+            self.end(now, id, ServiceState::Failed);
+            self.stop_followers(now, id, Why::FollowsForEver);
+            let unit = self.unit(id);
+            let is_down = |id: &&u32| matches!(self.unit(**id).stage, Stage::Held | Stage::BackingOff);
+            given_up.extend(unit.followers().iter().filter(is_down));
+            if !unit.was_ready {
+                let waits = |id: &&u32| self.unit(**id).stage == Stage::Waiting;
+                given_up.extend(unit.before().iter().filter(waits));
             }
         }
     }
 
     fn stop_followers(&mut self, now: Instant, id: u32, why: Why) {
+        if self.phase >= HostPhase::Stopping {
+            // All are told in their order.
+            return;
+        }
         for index in 0..self.unit(id).followers().len() {
             let follower = self.unit(id).followers()[index];
             if self.unit(follower).is_up() {
@@ -164,6 +160,8 @@ impl Supervisor {
     /// Its runtime is gone, and with it the generation.
     pub(super) fn lost(&mut self, now: Instant, id: u32) {
         let unit = &mut self.units[id as usize];
+        // Another one would be lost in the same way.
+        unit.now.is_the_last = true;
         match unit.stage {
             // What it noted before stands.
             Stage::CleaningUp | Stage::CleanUpCutOff => {

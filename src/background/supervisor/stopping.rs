@@ -23,7 +23,12 @@ const RESERVE: Duration = Duration::from_secs(2);
 impl Supervisor {
     /// Has the host stop, unless it does already.
     pub(crate) fn shutdown(&mut self, now: Instant, trigger: Trigger) {
+        let is_dropped = trigger == Trigger::Dropped;
         self.begin_stop(now, trigger, None);
+        if is_dropped && self.phase == HostPhase::Draining {
+            // The server was dropped with it.
+            self.stop_services(now);
+        }
     }
 
     pub(super) fn begin_stop(&mut self, now: Instant, trigger: Trigger, culprit: Option<u32>) {
@@ -115,6 +120,19 @@ impl Supervisor {
         let limit = after(now, unit.options.stop_timeout);
         self.set_state(id, ServiceState::Stopping);
         self.actions.push(Action::TellToStop(id));
+        self.set_timer(id, Some(self.clip_to_last_call(limit)));
+    }
+
+    /// Its `run` has ended by itself. What is left of it is told to stop, but was not when it ended.
+    pub(super) fn await_children(&mut self, now: Instant, id: u32) {
+        let unit = &mut self.units[id as usize];
+        if unit.stage != Stage::Running {
+            return;
+        }
+        unit.now.set_ready(now, false);
+        unit.stage = Stage::Stopping;
+        let limit = after(now, unit.options.stop_timeout);
+        self.set_state(id, ServiceState::Stopping);
         self.set_timer(id, Some(self.clip_to_last_call(limit)));
     }
 

@@ -130,7 +130,7 @@ impl Acting {
     }
 
     fn signal(&mut self, signal: i32) {
-        let (now, trigger) = (Instant::now(), Trigger::Signal(signal));
+        let (now, trigger) = (self.look_at_the_clock(), Trigger::Signal(signal));
         if self.supervisor.is_stopping() {
             self.supervisor.force(now, trigger);
         } else {

@@ -48,6 +48,8 @@ pub(super) struct Generation {
     pub(super) told: Option<(Instant, Why)>,
     /// How its work ended, and when. It is there for a moment.
     pub(super) exit: Option<Box<(ExitKind, Instant)>>,
+    /// Whether there can't be another one after it: its thread may still be at work, or there is no runtime any more.
+    pub(super) is_the_last: bool,
 }
 
 /// The services that one has to do with.
@@ -152,6 +154,7 @@ impl Generation {
             was_ready_for: Duration::ZERO,
             told: None,
             exit: None,
+            is_the_last: false,
         }
     }
 

@@ -1,0 +1,53 @@
+//! [`OwnRuntime`], the runtime of a thread of ours, which may be dropped anywhere.
+
+use std::future::Future;
+use std::io;
+
+use tokio::runtime::{Builder, Handle, Runtime};
+
+/// A current-thread runtime that waits for nothing when it is dropped.
+///
+/// A plain [`Runtime`] waits for its blocking tasks then, and panics where it may not wait: on a thread that polls futures,
+/// which is where it ends if the thread that it was made for can't be had.
+#[derive(Debug)]
+pub(crate) struct OwnRuntime {
+    handle: Handle,
+    /// Until it is dropped.
+    runtime: Option<Runtime>,
+}
+
+impl OwnRuntime {
+    /// Builds a runtime with all drivers.
+    pub(crate) fn build(builder: &mut Builder) -> io::Result<Self> {
+        let runtime = builder.enable_all().build()?;
+        Ok(Self { handle: runtime.handle().clone(), runtime: Some(runtime) })
+    }
+
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    pub(crate) fn block_on(&self, future: impl Future<Output = ()>) {
+        if let Some(runtime) = &self.runtime {
+            runtime.block_on(future);
+        }
+    }
+}
+
+impl Drop for OwnRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn dropped_on_a_thread_that_polls_it_does_not_panic() {
+        drop(OwnRuntime::build(&mut Builder::new_current_thread()));
+    }
+}
