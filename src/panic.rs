@@ -91,19 +91,19 @@ mod tests {
     fn message_and_place_come_with_the_panic() {
         let line = line!() + 1;
         let panic = catch(|| panic!("broken {}", 7)).map_err(|panic| panic.to_string());
-        assert_eq!(panic, Err::<(), _>(format!("broken 7, at {}:{line}:28", file!())));
+        assert_eq!(panic, Err::<(), _>(format!("broken 7, at {}:{line}:30", file!())));
     }
 
     #[test]
     fn a_payload_that_is_no_string_has_no_message() {
-        let Err(panic) = catch(|| panic_any(7)) else { panic!("it panics") };
+        let Err(panic) = catch::<()>(|| panic_any(7)) else { panic!("it panics") };
         assert_eq!(&*panic.message, "(no message)");
     }
 
     #[test]
     fn what_unwinds_without_the_hook_has_no_place() {
         let _ = catch(|| panic!("the place of this one is not the next one's"));
-        let Err(panic) = catch(|| resume_unwind(Box::new("quiet"))) else { panic!("it unwinds") };
+        let Err(panic) = catch::<()>(|| resume_unwind(Box::new("quiet"))) else { panic!("it unwinds") };
         assert_eq!((&*panic.message, panic.location), ("quiet", None));
     }
 
@@ -115,7 +115,7 @@ mod tests {
                 panic!("again");
             }
         }
-        let Err(panic) = catch(|| panic_any(Bomb)) else { panic!("it panics") };
+        let Err(panic) = catch::<()>(|| panic_any(Bomb)) else { panic!("it panics") };
         assert_eq!(&*panic.message, "(no message)");
     }
 

@@ -16,6 +16,12 @@ use ::axum::body::Body;
 use ::axum::routing::Route;
 use bytes::Bytes;
 use http_body_util::Full;
+use onelane::background::{
+    Backoff, BlockingContext, BuildError, CleanUp, Exit, ExitKind, ExitReason, HostError, HostEvent, HostEvents,
+    HostHandle, HostPhase, HostStatus, Intensity, Panic, Placement, Restart, RunContext, Service, ServiceHost,
+    ServiceHostBuilder, ServiceReport, ServiceState, ServiceStatus, ShutdownReport, StartContext, StartPhase,
+    StopContext, Supervision, TickStatus, TimeLimit, Trigger, TriggerError, service_fn,
+};
 use onelane::web::axum::{WatchedListener, WatchedStream};
 use onelane::web::{
     ClientLink, FlightOptions, GuardOptions, Guarded, Hold, KeyKind, LaneKey, OnDisconnect, Refusal, RefusalReason,
@@ -163,6 +169,39 @@ fn public_types_are_send_sync_and_unpin_as_promised() {
         actix::GuardService<Local>: no no Unpin;
         actix::GuardBody<Bytes>: no no Unpin;
         actix::GuardedFuture<Local>: Send Sync Unpin;
+        Backoff: Send Sync Unpin;
+        BlockingContext: Send Sync Unpin;
+        BuildError: Send Sync Unpin;
+        CleanUp: Send Sync Unpin;
+        Exit: Send Sync Unpin;
+        ExitKind: Send Sync Unpin;
+        ExitReason: Send Sync Unpin;
+        HostError: Send Sync Unpin;
+        HostEvent: Send Sync Unpin;
+        HostEvents: Send Sync Unpin;
+        HostHandle: Send Sync Unpin;
+        HostPhase: Send Sync Unpin;
+        HostStatus: Send Sync Unpin;
+        Intensity: Send Sync Unpin;
+        Panic: Send Sync Unpin;
+        Placement: Send Sync Unpin;
+        Restart: Send Sync Unpin;
+        RunContext: Send Sync Unpin;
+        Service: Send Sync Unpin;
+        ServiceHost: Send Sync Unpin;
+        ServiceHostBuilder: Send Sync Unpin;
+        ServiceReport: Send Sync Unpin;
+        ServiceState: Send Sync Unpin;
+        ServiceStatus: Send Sync Unpin;
+        ShutdownReport: Send Sync Unpin;
+        StartContext: Send Sync Unpin;
+        StartPhase: Send Sync Unpin;
+        StopContext: Send Sync Unpin;
+        Supervision: Send Sync Unpin;
+        TickStatus: Send Sync Unpin;
+        TimeLimit: Send Sync Unpin;
+        Trigger: Send Sync Unpin;
+        TriggerError: Send Sync Unpin;
     };
     for (name, has, promised, is_debug) in table {
         assert_eq!(has, promised, "{name}: Send, Sync, Unpin");
@@ -202,6 +241,38 @@ fn the_future_of_drained_can_be_sent() {
     // Whatever the keys are to the threads that don't have them.
     let keyed = KeyedGuard::<Unshared>::new("drained");
     is_send(&keyed.drained());
+}
+
+#[test]
+fn futures_of_a_host_can_be_sent() {
+    fn is_send<T: Send>(_: &T) {}
+
+    let host = ServiceHost::builder().build().unwrap();
+    let (handle, mut events) = (host.handle(), host.subscribe());
+    is_send(&host.start());
+    is_send(&host.shutdown());
+    is_send(&handle.shutdown());
+    is_send(&events.recv());
+    is_send(&host.run_until(ready(Ok::<(), std::io::Error>(()))));
+}
+
+#[test]
+fn debug_names_the_type_and_its_service() {
+    let service = service_fn("beat", |_| async { Ok(()) });
+    let service_text = format!("{service:?}");
+    let builder = ServiceHost::builder().service(service);
+    let builder_text = format!("{builder:?}");
+    let host = builder.build().unwrap();
+    let texts = [
+        ("Service", service_text),
+        ("ServiceHostBuilder", builder_text),
+        ("ServiceHost", format!("{host:?}")),
+        ("HostHandle", format!("{:?}", host.handle())),
+        ("HostStatus", format!("{:?}", host.status())),
+    ];
+    for (name, text) in texts {
+        assert!(text.starts_with(name) && text.contains("beat"), "{text}");
+    }
 }
 
 #[test]
