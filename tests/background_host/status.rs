@@ -192,6 +192,8 @@ async fn status_and_report_are_json() {
         .service(fails.backoff(onelane::background::Backoff::new(SECOND * 8).jitter(0.0)))
         .build()
         .unwrap();
+    // It is not the time before the start that counts as the age of a heartbeat.
+    sleep(SECOND * 5).await;
     host.start().await.unwrap();
     sleep(SECOND).await;
     let status: Value = serde_json::to_value(&*host.status()).unwrap();

@@ -188,6 +188,11 @@ impl Line {
         self.token.is_cancelled()
     }
 
+    /// The token may have been cancelled by the service itself.
+    pub(super) fn was_told_by_supervisor(&self) -> bool {
+        *lock(&self.is_told)
+    }
+
     /// Parks the thread until it is told to stop, for `limit` at most. Whether it is.
     pub(crate) fn park(&self, limit: Duration) -> bool {
         // The clock of the thread: tokio's may stand still in tests.

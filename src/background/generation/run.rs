@@ -112,12 +112,20 @@ async fn wind_down(line: &Line, brood: &Brood) {
 /// Cleans up, and says how all ended.
 async fn finish<S: BackgroundService>(service: &S, last_word: &LastWord, cx: &StopContext) {
     let line = &last_word.line;
+    let was_told = line.was_told_by_supervisor();
+    if !was_told {
+        // It is not running any more, whatever comes of its `stop`.
+        line.tell(News::RunEnded(cx.ended()));
+    }
     let mut stop = pin!(Cut::new(line, Phase::Stop, || service.stop(cx)));
-    // Most of them end at once: then one word is enough.
+    // Most of them end at once. Then one word is enough, where the supervisor waits for it anyway.
     match poll_fn(|cx| Poll::Ready(stop.as_mut().poll(cx))).await {
-        Poll::Ready(outcome) => last_word.say(News::AllEnded(cx.ended(), cleaned(outcome))),
+        Poll::Ready(outcome) if was_told => last_word.say(News::AllEnded(cx.ended(), cleaned(outcome))),
+        Poll::Ready(outcome) => last_word.say(News::CleanedUp(cleaned(outcome))),
         Poll::Pending => {
-            line.tell(News::RunEnded(cx.ended()));
+            if was_told {
+                line.tell(News::RunEnded(cx.ended()));
+            }
             last_word.say(News::CleanedUp(cleaned(stop.await)));
         }
     }
