@@ -1,6 +1,7 @@
 //! [`service_fn`], [`blocking_fn`] and [`lifespan`]: services made of closures.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use super::blocking::BlockingService;
 use super::context::{BlockingContext, RunContext, StartContext, StopContext};
@@ -27,7 +28,7 @@ where
     W: Future<Output = ServiceResult> + Send,
 {
     struct AsyncFn<F> {
-        name: Box<str>,
+        name: Arc<str>,
         run: F,
     }
 
@@ -45,7 +46,8 @@ where
         }
     }
 
-    Service::new(AsyncFn { name: name.into(), run })
+    let name: Arc<str> = name.into();
+    Service::named(Arc::clone(&name), AsyncFn { name, run })
 }
 
 /// A [`BlockingService`] whose `run` is a closure, on a thread of its own.
@@ -68,7 +70,7 @@ where
     F: Fn(BlockingContext) -> ServiceResult + Send + Sync + 'static,
 {
     struct BlockingFn<F> {
-        name: Box<str>,
+        name: Arc<str>,
         run: F,
     }
 
@@ -105,7 +107,7 @@ where
     W: Future<Output = ServiceResult> + Send,
 {
     struct Lifespan<A, B> {
-        name: Box<str>,
+        name: Arc<str>,
         on_start: A,
         on_stop: B,
     }

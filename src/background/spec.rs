@@ -1,7 +1,7 @@
 //! [`Service`], a service with its options, as the builder of a host takes it.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use super::blocking::BlockingService;
@@ -67,14 +67,21 @@ use super::service::BackgroundService;
 pub struct Service {
     pub(crate) name: Arc<str>,
     pub(crate) runs: Arc<dyn Runs>,
-    pub(crate) after: Vec<Arc<str>>,
-    pub(crate) restart_with: Vec<Arc<str>>,
-    pub(crate) options: Options,
+    pub(crate) needs: Vec<Need>,
+    /// Most services have the same.
+    pub(crate) options: Arc<Options>,
     pub(crate) ticker: Option<Arc<Ticker>>,
 }
 
+/// A service that another one depends on.
+#[derive(Debug)]
+pub(crate) struct Need {
+    pub(crate) name: Arc<str>,
+    pub(crate) restarts_with: bool,
+}
+
 /// How a host treats a service.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) placement: Placement,
     pub(crate) restart: Restart,
@@ -90,6 +97,12 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// Those of an async service, unless it is told otherwise.
+    fn of_async() -> Arc<Self> {
+        static DEFAULT: LazyLock<Arc<Options>> = LazyLock::new(|| Arc::new(Options::at(Placement::Shared)));
+        Arc::clone(&DEFAULT)
+    }
+
     pub(crate) fn at(placement: Placement) -> Self {
         Self {
             placement,
@@ -110,23 +123,31 @@ impl Options {
 impl Service {
     /// An async service with the default options.
     pub fn new<S: BackgroundService>(service: S) -> Self {
-        let name = service.name().into();
-        Self::with(name, Arc::new(Async(service)), Options::at(Placement::Shared))
+        Self::named(service.name().into(), service)
+    }
+
+    /// The same, for a service whose name is shared already.
+    pub(super) fn named<S: BackgroundService>(name: Arc<str>, service: S) -> Self {
+        Self::with(name, Arc::new(Async(service)), Options::of_async())
     }
 
     /// A service that blocks, with the default options.
     pub fn blocking<S: BlockingService>(service: S) -> Self {
         let name = service.name().into();
-        Self::with(name, Arc::new(Blocking(service)), Options::at(Placement::Blocking))
+        Self::with(name, Arc::new(Blocking(service)), Arc::new(Options::at(Placement::Blocking)))
     }
 
-    fn with(name: Arc<str>, runs: Arc<dyn Runs>, options: Options) -> Self {
-        Self { name, runs, after: Vec::new(), restart_with: Vec::new(), options, ticker: None }
+    fn with(name: Arc<str>, runs: Arc<dyn Runs>, options: Arc<Options>) -> Self {
+        Self { name, runs, needs: Vec::new(), options, ticker: None }
     }
 
     pub(super) fn ticking(mut self, ticker: Arc<Ticker>) -> Self {
         self.ticker = Some(ticker);
         self
+    }
+
+    fn options_mut(&mut self) -> &mut Options {
+        Arc::make_mut(&mut self.options)
     }
 
     /// Its name.
@@ -138,44 +159,44 @@ impl Service {
     /// Starts after the service of that name is ready for the first time (or completed), and stops before it. Services
     /// that do not depend on each other start and stop at the same time.
     pub fn after(mut self, service: &str) -> Self {
-        self.after.push(service.into());
+        self.needs.push(Need { name: service.into(), restarts_with: false });
         self
     }
 
     /// As [`after`](Self::after), and whenever that service is restarted, this one is stopped and begins anew once that one
     /// is ready again. Its own failures are not counted for it. If that one is given up, so is this one.
     pub fn restart_with(mut self, service: &str) -> Self {
-        self.restart_with.push(service.into());
+        self.needs.push(Need { name: service.into(), restarts_with: true });
         self
     }
 
     /// Where its futures are polled. [`Placement::Blocking`] is for blocking services, which have no other place.
     pub fn placement(mut self, placement: Placement) -> Self {
-        self.options.placement = placement;
+        self.options_mut().placement = placement;
         self
     }
 
     /// After which ends it is started again.
     pub fn restart(mut self, restart: Restart) -> Self {
-        self.options.restart = restart;
+        self.options_mut().restart = restart;
         self
     }
 
     /// How long to wait before it is started again.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
-        self.options.backoff = backoff;
+        self.options_mut().backoff = backoff;
         self
     }
 
     /// How many restarts are too many.
     pub fn intensity(mut self, intensity: Intensity) -> Self {
-        self.options.intensity = intensity;
+        self.options_mut().intensity = intensity;
         self
     }
 
     /// After so long a time of being ready in one generation, the next failure is the first of a row: see [`Backoff`].
     pub fn stable_after(mut self, ready_for: Duration) -> Self {
-        self.options.stable_after = ready_for;
+        self.options_mut().stable_after = ready_for;
         self
     }
 
@@ -183,40 +204,40 @@ impl Service {
     /// may fail, too, and is tried again by its restart policy. Otherwise a service is *critical*: giving it up stops the
     /// host, which then returns an error, and its first start must succeed.
     pub fn degradable(mut self) -> Self {
-        self.options.is_critical = false;
+        self.options_mut().is_critical = false;
         self
     }
 
     /// Ready only once it has called [`ready`](super::RunContext::ready), in each generation anew. The host's
     /// `start` does not wait for that; services that start [`after`](Self::after) it do.
     pub fn manual_ready(mut self) -> Self {
-        self.options.manual_ready = true;
+        self.options_mut().manual_ready = true;
         self
     }
 
     /// Expects a call of [`heartbeat`](super::RunContext::heartbeat) at least that often while it runs. When one is missed
     /// the generation is stopped, ends as [`TimedOut`](super::ExitKind::TimedOut), and counts as a failure.
     pub fn heartbeat(mut self, at_least_every: Duration) -> Self {
-        self.options.heartbeat = Some(at_least_every);
+        self.options_mut().heartbeat = Some(at_least_every);
         self
     }
 
     /// How long `start` may take before it is dropped, and has failed.
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
-        self.options.start_timeout = timeout;
+        self.options_mut().start_timeout = timeout;
         self
     }
 
     /// How long `run` may go on after it was told to stop. Then its future is dropped where it waits. The host's
     /// [`shutdown_timeout`](super::ServiceHostBuilder::shutdown_timeout) may leave it less.
     pub fn stop_timeout(mut self, timeout: Duration) -> Self {
-        self.options.stop_timeout = timeout;
+        self.options_mut().stop_timeout = timeout;
         self
     }
 
     /// How long `stop` may take before it is dropped.
     pub fn cleanup_timeout(mut self, timeout: Duration) -> Self {
-        self.options.cleanup_timeout = timeout;
+        self.options_mut().cleanup_timeout = timeout;
         self
     }
 }

@@ -9,12 +9,12 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::time::Instant;
 
 use super::link::Link;
-use super::plan::{Dependencies, dependencies};
+use super::plan::{Plan, plan};
 use super::service_host::ServiceHost;
 use crate::background::error::BuildError;
 use crate::background::placement::Placement;
 use crate::background::signals::Signals;
-use crate::background::spec::{Options, Service};
+use crate::background::spec::Service;
 use crate::background::status::{HostPhase, HostStatus, Lag, Pulse, ServiceState, ServiceStatus, Services};
 use crate::background::supervisor::{Edges, Limits, Shell, Supervisor, Unit};
 
@@ -154,10 +154,11 @@ impl ServiceHostBuilder {
     /// A [`BuildError`] that says what to change.
     pub fn build(self) -> Result<ServiceHost, BuildError> {
         self.services.iter().try_for_each(check)?;
-        let dependencies = dependencies(&self.services)?;
-        let now = Instant::now();
-        let units = units(&self.services, dependencies, now);
-        let services = Services::new(self.services.iter().zip(&units).map(status).collect());
+        let Plan { indices, edges } = plan(&self.services)?;
+        let units = units(&self.services, edges);
+        let wall = SystemTime::now();
+        let statuses = self.services.iter().zip(&units).map(|(service, unit)| status(service, unit, wall));
+        let services = Services::new(statuses.collect(), indices);
         let mut runs: Vec<_> = self.services.into_iter().map(|service| service.runs).collect();
         // It was collected where the services were, which are larger.
         runs.shrink_to_fit();
@@ -166,7 +167,7 @@ impl ServiceHostBuilder {
         let events = broadcast::Sender::new(EVENTS);
         let status = HostStatus {
             phase: HostPhase::Built,
-            since: SystemTime::now(),
+            since: wall,
             has_started: false,
             services: services.clone(),
             lag: Arc::new(Lag::default()),
@@ -216,40 +217,20 @@ fn check(service: &Service) -> Result<(), BuildError> {
     Ok(())
 }
 
-fn units(services: &[Service], dependencies: Dependencies, now: Instant) -> Vec<Unit> {
-    let Dependencies { after, restarts_with } = dependencies;
-    let (before, followers) = (reversed(&after), reversed(&restarts_with));
-    let edges = after.into_iter().zip(before).zip(restarts_with.into_iter().zip(followers));
-    let edges = edges.map(|((after, before), (restarts_with, followers))| Edges {
-        after: after.into(),
-        before: before.into(),
-        restarts_with: restarts_with.into(),
-        followers: followers.into(),
-    });
-    let mut last: Option<Arc<Options>> = None;
-    let unit = |(service, edges): (&Service, Edges)| {
-        let options = last.take().filter(|last| **last == service.options);
-        let options = options.unwrap_or_else(|| Arc::new(service.options.clone()));
-        let pulse = options.heartbeat.map(|_| Arc::new(Pulse::new(now)));
-        Unit::new(Arc::clone(last.insert(options)), edges, pulse, now)
+fn units(services: &[Service], edges: Vec<Edges>) -> Vec<Unit> {
+    let (now, mut edges) = (Instant::now(), edges.into_iter());
+    let unit = |service: &Service| {
+        let pulse = service.options.heartbeat.map(|_| Arc::new(Pulse::new(now)));
+        Unit::new(Arc::clone(&service.options), edges.next().unwrap_or_default(), pulse, now)
     };
-    services.iter().zip(edges).map(unit).collect()
+    services.iter().map(unit).collect()
 }
 
-/// Whom each has behind its arrows, from whom each has before them.
-fn reversed(edges: &[Vec<u32>]) -> Vec<Vec<u32>> {
-    let mut reversed = vec![Vec::new(); edges.len()];
-    for (from, to) in (0..).zip(edges) {
-        to.iter().for_each(|to| reversed[*to as usize].push(from));
-    }
-    reversed
-}
-
-fn status((service, unit): (&Service, &Unit)) -> ServiceStatus {
+fn status(service: &Service, unit: &Unit, wall: SystemTime) -> ServiceStatus {
     ServiceStatus {
         name: Arc::clone(&service.name),
         state: ServiceState::Registered,
-        since: SystemTime::now(),
+        since: wall,
         placement: service.options.placement,
         is_critical: service.options.is_critical,
         generation: 0,

@@ -1,46 +1,57 @@
-//! [`dependencies`]: which service waits for which, and whether that can work.
+//! [`plan`]: which service waits for which, and whether that can work.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::background::error::BuildError;
 use crate::background::spec::Service;
+use crate::background::supervisor::Edges;
 
-/// Whom each service depends on, with and without restarting with it.
-#[derive(Debug, Default)]
-pub(super) struct Dependencies {
-    pub(super) after: Vec<Vec<u32>>,
-    pub(super) restarts_with: Vec<Vec<u32>>,
+/// Which index each name has, and whom each service depends on.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) indices: HashMap<Arc<str>, u32>,
+    /// Empty if none depends on another.
+    pub(super) edges: Vec<Edges>,
 }
 
-pub(super) fn dependencies(services: &[Service]) -> Result<Dependencies, BuildError> {
+pub(super) fn plan(services: &[Service]) -> Result<Plan, BuildError> {
     let indices = indices(services)?;
-    let mut dependencies = Dependencies::default();
+    if services.iter().all(|service| service.needs.is_empty()) {
+        return Ok(Plan { indices, edges: Vec::new() });
+    }
+    let (mut after, mut restarts_with) = (Vec::new(), Vec::new());
     for service in services {
-        let find = |name: &Arc<str>| {
-            let unknown =
-                || BuildError::UnknownDependency { service: Arc::clone(&service.name), dependency: Arc::clone(name) };
-            indices.get(&**name).copied().ok_or_else(unknown)
-        };
-        let restarts_with: Vec<u32> = service.restart_with.iter().map(find).collect::<Result<_, _>>()?;
-        let mut after: Vec<u32> = service.after.iter().map(find).collect::<Result<_, _>>()?;
-        after.extend(&restarts_with);
-        dependencies.after.push(without_doubles(after));
-        dependencies.restarts_with.push(without_doubles(restarts_with));
+        let needs = service.needs.iter().map(|need| {
+            let unknown = || BuildError::UnknownDependency {
+                service: Arc::clone(&service.name),
+                dependency: Arc::clone(&need.name),
+            };
+            Ok((*indices.get(&need.name).ok_or_else(unknown)?, need.restarts_with))
+        });
+        let needs: Vec<(u32, bool)> = needs.collect::<Result<_, _>>()?;
+        after.push(without_doubles(needs.iter().map(|(id, _)| *id).collect()));
+        restarts_with.push(without_doubles(needs.iter().filter(|(_, tied)| *tied).map(|(id, _)| *id).collect()));
     }
-    match circle(&dependencies.after) {
-        Some(circle) => {
-            let name = |id: u32| services[id as usize].name.to_string();
-            Err(BuildError::Cycle { circle: circle.into_iter().map(name).collect() })
-        }
-        None => Ok(dependencies),
+    if let Some(circle) = circle(&after) {
+        let name = |id: u32| services[id as usize].name.to_string();
+        return Err(BuildError::Cycle { circle: circle.into_iter().map(name).collect() });
     }
+    let (before, followers) = (reversed(&after), reversed(&restarts_with));
+    let edges = after.into_iter().zip(before).zip(restarts_with.into_iter().zip(followers));
+    let edges = edges.map(|((after, before), (restarts_with, followers))| Edges {
+        after: after.into(),
+        before: before.into(),
+        restarts_with: restarts_with.into(),
+        followers: followers.into(),
+    });
+    Ok(Plan { indices, edges: edges.collect() })
 }
 
-fn indices(services: &[Service]) -> Result<HashMap<&str, u32>, BuildError> {
-    let mut indices = HashMap::new();
+fn indices(services: &[Service]) -> Result<HashMap<Arc<str>, u32>, BuildError> {
+    let mut indices = HashMap::with_capacity(services.len());
     for (index, service) in (0..).zip(services) {
-        if indices.insert(&*service.name, index).is_some() {
+        if indices.insert(Arc::clone(&service.name), index).is_some() {
             return Err(BuildError::DuplicateName { name: Arc::clone(&service.name) });
         }
     }
@@ -51,6 +62,15 @@ fn without_doubles(mut ids: Vec<u32>) -> Vec<u32> {
     ids.sort_unstable();
     ids.dedup();
     ids
+}
+
+/// Whom each has behind its arrows, from whom each has before them.
+fn reversed(edges: &[Vec<u32>]) -> Vec<Vec<u32>> {
+    let mut reversed = vec![Vec::new(); edges.len()];
+    for (from, to) in (0..).zip(edges) {
+        to.iter().for_each(|to| reversed[*to as usize].push(from));
+    }
+    reversed
 }
 
 /// A way from a service along its dependencies back to itself, if there is one. Without recursion, since a chain may be long.

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use super::service_status::ServiceStatus;
 
 /// How many services share a piece of the snapshot: a change of one copies one piece, not all.
-const PIECE: usize = 64;
+const PIECE: usize = 16;
 
 /// A host and its services at one moment.
 ///
@@ -135,14 +135,16 @@ pub(crate) struct Services {
     pieces: Arc<[Piece]>,
 }
 
-type Piece = Arc<[Arc<ServiceStatus>]>;
+type Piece = Arc<[ServiceStatus]>;
 
 impl Services {
-    pub(crate) fn new(services: Vec<ServiceStatus>) -> Self {
-        let names = services.iter().map(|service| Arc::clone(&service.name));
-        let indices = Arc::new(names.zip(0..).collect());
-        let services: Vec<Arc<ServiceStatus>> = services.into_iter().map(Arc::new).collect();
-        Self { indices, pieces: services.chunks(PIECE).map(Piece::from).collect() }
+    pub(crate) fn new(services: Vec<ServiceStatus>, indices: HashMap<Arc<str>, u32>) -> Self {
+        let mut services = services.into_iter();
+        let pieces = std::iter::from_fn(|| {
+            let piece: Piece = services.by_ref().take(PIECE).collect();
+            (!piece.is_empty()).then_some(piece)
+        });
+        Self { indices: Arc::new(indices), pieces: pieces.collect() }
     }
 
     pub(crate) fn index(&self, name: &str) -> Option<u32> {
@@ -153,14 +155,10 @@ impl Services {
         &self.pieces[index as usize / PIECE][index as usize % PIECE]
     }
 
-    pub(crate) fn shared_at(&self, index: u32) -> Arc<ServiceStatus> {
-        Arc::clone(&self.pieces[index as usize / PIECE][index as usize % PIECE])
-    }
-
-    /// The status to change. What copies share is copied first.
+    /// The status to change. A piece that copies share is copied first.
     pub(crate) fn at_mut(&mut self, index: u32) -> &mut ServiceStatus {
         let piece = &mut Arc::make_mut(&mut self.pieces)[index as usize / PIECE];
-        Arc::make_mut(&mut Arc::make_mut(piece)[index as usize % PIECE])
+        &mut Arc::make_mut(piece)[index as usize % PIECE]
     }
 
     pub(crate) fn len(&self) -> u32 {
@@ -168,6 +166,6 @@ impl Services {
     }
 
     fn iter(&self) -> impl Iterator<Item = &ServiceStatus> {
-        self.pieces.iter().flat_map(|piece| piece.iter().map(|service| &**service))
+        self.pieces.iter().flat_map(|piece| piece.iter())
     }
 }

@@ -11,7 +11,7 @@ use super::unit::{Generation, Stage, Unit, Why};
 use crate::background::generation::{Condition, Ended, News, Phase};
 use crate::background::placement::Placement;
 use crate::background::status::{
-    CleanUp, ExitKind, HostEvent, HostPhase, ServiceState, Services, ShutdownReport, TimeLimit, Trigger,
+    CleanUp, ExitKind, HostEvent, HostPhase, ServiceState, ServiceStatus, Services, ShutdownReport, TimeLimit, Trigger,
 };
 use crate::trace;
 
@@ -245,8 +245,7 @@ impl Supervisor {
         unit.clean_up = CleanUp::NotNeeded;
         unit.took = None;
         let (generation, limit) = (unit.generation, unit.options.start_timeout);
-        self.services.at_mut(id).generation = generation;
-        self.set_state(id, ServiceState::Starting);
+        self.set_state_and(id, ServiceState::Starting, |status| status.generation = generation);
         self.set_timer(id, Some(after(now, limit)));
         self.actions.push(Action::Begin(id));
     }
@@ -287,10 +286,12 @@ impl Supervisor {
         }
         let (took, ready) = (now.duration_since(unit.now.began), !unit.options.manual_ready);
         let first_look = unit.options.heartbeat.map(|limit| after(now, limit));
-        self.services.at_mut(id).start_duration = Some(took);
         trace::service_started(self.name(id), took);
         self.set_timer(id, first_look);
-        self.set_condition(now, id, Condition { ready, ..Condition::default() });
+        self.units[id as usize].now.set_ready(now, ready);
+        let running = ServiceState::Running { ready, degraded: false, reason: None };
+        self.set_state_and(id, running, |status| status.start_duration = Some(took));
+        self.tell_who_waits(now, id, ready);
         self.decide(id);
     }
 
@@ -298,6 +299,10 @@ impl Supervisor {
         let Condition { ready, degraded, reason } = condition;
         self.units[id as usize].now.set_ready(now, ready);
         self.set_state(id, ServiceState::Running { ready, degraded, reason });
+        self.tell_who_waits(now, id, ready);
+    }
+
+    fn tell_who_waits(&mut self, now: Instant, id: u32, ready: bool) {
         if ready {
             self.is_ready_at_last(now, id);
             self.release_followers(now, id);
@@ -344,7 +349,7 @@ impl Supervisor {
             (None, Ok(())) => ExitKind::Completed,
         };
         unit.now.set_ready(now, false);
-        unit.now.exit = Some(Box::new((kind, now)));
+        unit.now.exit = Some((kind, now));
     }
 
     /// It is known how its first start went, or that there will be none.
@@ -379,15 +384,20 @@ impl Supervisor {
     }
 
     pub(super) fn set_state(&mut self, id: u32, state: ServiceState) {
-        if self.services.at(id).state == state {
-            return;
+        if self.services.at(id).state != state {
+            self.set_state_and(id, state, |_| {});
         }
+    }
+
+    /// A change costs a copy if the status was published, so what changes together is changed at once.
+    pub(super) fn set_state_and(&mut self, id: u32, state: ServiceState, also: impl FnOnce(&mut ServiceStatus)) {
         self.has_changed = true;
         let status = self.services.at_mut(id);
         status.state = state;
         status.since = self.wall;
+        also(status);
         if self.is_observed {
-            self.actions.push(Action::Event(HostEvent::Service(self.services.shared_at(id))));
+            self.actions.push(Action::Event(HostEvent::Service(Arc::new(status.clone()))));
         }
     }
 

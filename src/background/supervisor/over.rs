@@ -48,7 +48,7 @@ impl Supervisor {
 
     fn record_exit(&mut self, now: Instant, id: u32) -> Arc<Exit> {
         let unit = &mut self.units[id as usize];
-        let (kind, ended) = unit.now.exit.take().map_or((ExitKind::Aborted, now), |exit| *exit);
+        let (kind, ended) = unit.now.exit.take().unwrap_or((ExitKind::Aborted, now));
         unit.took = unit.now.told.map(|(told, _)| now.duration_since(told));
         let exit = Arc::new(Exit {
             kind,

@@ -236,7 +236,7 @@ fn units(plan: &Plan, now: Instant) -> Vec<Unit> {
     plan.scripts.iter().enumerate().map(unit).collect()
 }
 
-fn statuses(plan: &Plan) -> Vec<ServiceStatus> {
+fn services(plan: &Plan) -> Services {
     let status = |(id, script): (usize, &Script)| ServiceStatus {
         name: format!("s{id}").into(),
         state: ServiceState::Registered,
@@ -251,7 +251,9 @@ fn statuses(plan: &Plan) -> Vec<ServiceStatus> {
         pulse: None,
         ticker: None,
     };
-    plan.scripts.iter().enumerate().map(status).collect()
+    let statuses: Vec<ServiceStatus> = plan.scripts.iter().enumerate().map(status).collect();
+    let indices = statuses.iter().map(|status| Arc::clone(&status.name)).zip(0..).collect();
+    Services::new(statuses, indices)
 }
 
 impl<'a> World<'a> {
@@ -260,7 +262,7 @@ impl<'a> World<'a> {
         let began = Instant::now();
         let [startup, drain, shutdown] = plan.limits.map(ms);
         let limits = Limits { startup, drain, shutdown };
-        let supervisor = Supervisor::new(units(plan, began), Services::new(statuses(plan)), limits, || 0.0);
+        let supervisor = Supervisor::new(units(plan, began), services(plan), limits, || 0.0);
         let mut world = Self {
             plan,
             supervisor,

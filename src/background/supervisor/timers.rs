@@ -1,7 +1,7 @@
 //! [`Timers`], one point in time for each service at most, and one for the host.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,12 +11,14 @@ const FAR: Duration = Duration::from_secs(86_400 * 365 * 30);
 
 /// What is due when.
 ///
-/// Most timers are replaced long before they are due. So the heap keeps what was replaced until it comes to its top, or
-/// makes up most of the heap.
+/// Most timers are set in the order of their times, since they are of the same few lengths: those stand in a queue. The
+/// others are in a heap. Most are replaced long before they are due, and what was replaced is only taken away when it is
+/// next, or makes up most of what is there.
 #[derive(Debug)]
 pub(crate) struct Timers {
     /// The timers that hold, by their indices. The last is that of the host.
     at: Vec<Option<Instant>>,
+    queue: VecDeque<(Instant, u32)>,
     heap: BinaryHeap<Reverse<(Instant, u32)>>,
     /// How many hold.
     live: usize,
@@ -24,7 +26,7 @@ pub(crate) struct Timers {
 
 impl Timers {
     pub(crate) fn new(services: u32) -> Self {
-        Self { at: vec![None; services as usize + 1], heap: BinaryHeap::new(), live: 0 }
+        Self { at: vec![None; services as usize + 1], queue: VecDeque::new(), heap: BinaryHeap::new(), live: 0 }
     }
 
     /// The index that stands for the host.
@@ -45,31 +47,50 @@ impl Timers {
         self.live -= usize::from(timer.is_some());
         self.live += usize::from(to.is_some());
         *timer = to;
-        if let Some(to) = to {
-            self.heap.push(Reverse((to, id)));
+        // The host's are the longest: behind one of them nothing would stand in the queue.
+        let is_hosts = id == self.host();
+        match to {
+            Some(to) if !is_hosts && self.queue.back().is_none_or(|(last, _)| *last <= to) => {
+                self.queue.push_back((to, id))
+            }
+            Some(to) => self.heap.push(Reverse((to, id))),
+            None => {}
         }
-        if self.heap.len() > 2 * self.live + 64 {
-            let at = &self.at;
-            self.heap.retain(|Reverse((time, id))| at[*id as usize] == Some(*time));
-            self.heap.shrink_to(2 * self.heap.len());
+        if self.queue.len() + self.heap.len() > 2 * self.live + 64 {
+            self.forget_what_was_replaced();
         }
+    }
+
+    fn forget_what_was_replaced(&mut self) {
+        let holds = |time: &Instant, id: &u32| self.at[*id as usize] == Some(*time);
+        self.queue.retain(|(time, id)| holds(time, id));
+        self.queue.shrink_to(2 * self.queue.len());
+        self.heap.retain(|Reverse((time, id))| holds(time, id));
+        self.heap.shrink_to(2 * self.heap.len());
     }
 
     /// The next one. What was replaced is taken away before it.
     pub(crate) fn next(&mut self) -> Option<Instant> {
-        while let Some(Reverse((time, id))) = self.heap.peek() {
-            if self.at[*id as usize] == Some(*time) {
-                return Some(*time);
-            }
+        let holds = |time: Instant, id: u32| self.at[id as usize] == Some(time);
+        while self.queue.front().is_some_and(|(time, id)| !holds(*time, *id)) {
+            self.queue.pop_front();
+        }
+        while self.heap.peek().is_some_and(|Reverse((time, id))| !holds(*time, *id)) {
             self.heap.pop();
         }
-        None
+        let queued = self.queue.front().map(|(time, _)| *time);
+        let others = self.heap.peek().map(|Reverse((time, _))| *time);
+        queued.into_iter().chain(others).min()
     }
 
     /// Takes the next one whose time has come.
     pub(crate) fn take_due(&mut self, now: Instant) -> Option<u32> {
-        self.next().filter(|time| *time <= now)?;
-        let Reverse((_, id)) = self.heap.pop()?;
+        let next = self.next().filter(|time| *time <= now)?;
+        let id = match self.queue.front() {
+            Some((time, id)) if *time == next => *id,
+            _ => self.heap.peek().map(|Reverse((_, id))| *id)?,
+        };
+        // It is taken away when the next one is looked for.
         self.at[id as usize] = None;
         self.live -= 1;
         Some(id)
@@ -108,7 +129,7 @@ mod tests {
         let mut timers = Timers::new(10);
         for n in 0..100_000 {
             timers.set(n % 10, Some(now + Duration::from_nanos(n.into())));
-            assert!(timers.heap.len() <= 2 * 10 + 65);
+            assert!(timers.queue.len() + timers.heap.len() <= 2 * 10 + 65);
         }
         (0..10).for_each(|id| timers.set(id, None));
         assert_eq!(timers.next(), None);

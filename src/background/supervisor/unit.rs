@@ -46,8 +46,8 @@ pub(super) struct Generation {
     pub(super) was_ready_for: Duration,
     /// When and why it was told to stop.
     pub(super) told: Option<(Instant, Why)>,
-    /// How its work ended, and when. It is there for a moment.
-    pub(super) exit: Option<Box<(ExitKind, Instant)>>,
+    /// How its work ended, and when.
+    pub(super) exit: Option<(ExitKind, Instant)>,
     /// Whether there can't be another one after it: its thread may still be at work, or there is no runtime any more.
     pub(super) is_the_last: bool,
 }
