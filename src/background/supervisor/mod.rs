@@ -26,6 +26,7 @@ mod core;
 mod gather;
 mod lag;
 mod launch;
+mod news;
 mod over;
 #[cfg(test)]
 mod property_tests;
