@@ -60,6 +60,39 @@ on_axum_and_actix! {
     service_that_does_not_start_keeps_the_server_from_listening,
 }
 
+#[tokio::test]
+async fn periodic_calls_do_not_overlap_and_one_that_fails_does_not_end_them() {
+    let mut example = Example::start("axum_periodic", SHORT).await;
+    let posted = web_client().post(example.url("/fail")).send().await.expect("it answers");
+    assert!(posted.status().is_success());
+    example.wait_for_lines(8).await;
+
+    let ticks = example.json("/").await;
+    assert_eq!((&ticks["failures"], &ticks["consecutive_failures"]), (&json!(1), &json!(0)), "{ticks:#}");
+    assert!(ticks["skipped"].as_u64() > Some(0), "a call takes longer than the interval: {ticks:#}");
+
+    example.signal(Signal::TERM);
+    assert_eq!(example.exit_code().await, Some(0));
+    // The first call begins before the server listens.
+    let before = example.before.iter().map(|line| line.text.clone()).filter(|line| line.starts_with("sweep"));
+    let lines: Vec<String> = before.chain(example.texts()).collect();
+    for (index, line) in lines.iter().enumerate() {
+        let expected = if index % 2 == 0 { "sweep begins" } else { "sweep ends" };
+        assert_eq!(line, expected, "in {lines:?}");
+    }
+    assert_eq!(lines.len() % 2, 0, "what ran came to its end: {lines:?}");
+}
+
+#[tokio::test]
+async fn periodic_call_comes_out_of_turn_when_it_is_asked_for() {
+    // The first call goes on for longer than the test. So the one that is asked for has to wait.
+    let example = Example::start("axum_periodic", ENDLESS).await;
+    let asked = web_client().post(example.url("/now")).send().await.expect("it answers");
+    assert!(asked.json::<bool>().await.expect("it is JSON"));
+    let ticks = example.json("/").await;
+    assert_eq!(ticks["runs"], json!(1), "{ticks:#}");
+}
+
 async fn service_runs_from_before_the_first_request_until_sigterm(name: &str) {
     service_runs_until(Signal::TERM, name).await;
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::status::{ExitKind, ServiceStatus, SharedError, ShutdownReport, Trigger};
+use super::status::{Chain, ExitKind, ServiceStatus, SharedError, ShutdownReport, Trigger};
 
 /// Why a host can't be built. It says what to change.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -52,7 +52,9 @@ pub enum BuildError {
 }
 
 /// Why a host has not started, or has ended.
-#[derive(Clone, Debug, Error)]
+///
+/// Its `Debug` is its message with those of its sources, since that is what is printed when `main` returns it.
+#[derive(Clone, Error)]
 #[non_exhaustive]
 pub enum HostError {
     /// A critical service did not start. All that had started were stopped again.
@@ -192,6 +194,12 @@ impl HostError {
             Self::StoppedWhileStarting { report } => report.exit_code(),
             error => error.report().map_or(1, |report| report.exit_code().max(1)),
         }
+    }
+}
+
+impl fmt::Debug for HostError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&Chain(self), f)
     }
 }
 

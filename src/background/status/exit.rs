@@ -15,7 +15,8 @@ pub type SharedError = Arc<dyn Error + Send + Sync>;
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Exit {
-    /// How it ended.
+    /// How it ended. In JSON: its `kind` in a word, and a `message`.
+    #[cfg_attr(feature = "serde", serde(flatten))]
     pub kind: ExitKind,
     /// Which generation it was, counted from 1.
     pub generation: u64,
@@ -173,7 +174,7 @@ impl serde::Serialize for CleanUp {
 }
 
 /// An error with its sources, `outer: inner: innermost`.
-struct Chain<'a>(&'a (dyn Error + 'static));
+pub(crate) struct Chain<'a>(pub(crate) &'a (dyn Error + 'static));
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,6 +8,7 @@ mod report;
 mod service_status;
 
 pub use events::{HostEvent, HostEvents};
+pub(crate) use exit::Chain;
 pub use exit::{CleanUp, Exit, ExitKind, SharedError, TimeLimit};
 pub use host_status::{HostPhase, HostStatus};
 pub(crate) use host_status::{Lag, Services};

@@ -1,0 +1,64 @@
+//! A closure that is called again and again beside the server, in axum: without overlap, whatever one call comes to.
+//!
+//! Run it: `cargo run --example axum_periodic`. `PORT` (default 3000, 0 for any) and `HOLD_MS` (default 2000) change where it
+//! listens and how often it is called. Try it:
+//!
+//! ```text
+//! curl localhost:3000/              # its calls so far, and when the next one comes
+//! curl -X POST localhost:3000/fail  # the next call fails, and the one after it comes by schedule
+//! curl -X POST localhost:3000/now   # a call out of turn
+//! ```
+//!
+//! Ctrl-C ends a wait for the next call at once, and lets a call that runs come to its end.
+
+#![allow(clippy::print_stdout, reason = "it shows on stdout what happens when")]
+
+use std::env;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use onelane::background::{
+    BoxError, Every, HostHandle, ServiceHost, ServiceResult, ShutdownReport, TickStatus, periodic,
+};
+use tokio::net::TcpListener;
+use tokio::time::sleep;
+
+static FAIL: AtomicBool = AtomicBool::new(false);
+
+/// A call takes longer than the interval: the next one waits for its turn.
+async fn sweep() -> ServiceResult {
+    println!("sweep begins");
+    sleep(hold() * 5 / 4).await;
+    println!("sweep ends");
+    if FAIL.swap(false, Ordering::Relaxed) { Err("it was asked to fail".into()) } else { Ok(()) }
+}
+
+async fn ticks(State(host): State<HostHandle>) -> Json<TickStatus> {
+    let ticks = host.status().service("sweep").and_then(|sweep| sweep.ticks());
+    Json(ticks.map(|ticks| (*ticks).clone()).unwrap_or_default())
+}
+
+fn hold() -> Duration {
+    Duration::from_millis(env::var("HOLD_MS").ok().and_then(|millis| millis.parse().ok()).unwrap_or(2000))
+}
+
+#[tokio::main]
+async fn main() -> Result<ShutdownReport, BoxError> {
+    let host = ServiceHost::builder().service(periodic("sweep", Every::fixed_rate(hold()), sweep)).build()?;
+    let handle = host.handle();
+    let app = Router::new()
+        .route("/", get(ticks))
+        .route("/fail", post(async || Json(FAIL.swap(true, Ordering::Relaxed))))
+        .route("/now", post(async |State(host): State<HostHandle>| Json(host.trigger_now("sweep").is_ok())))
+        .with_state(handle.clone());
+    let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
+    let server = async move {
+        let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
+        println!("listening on http://{}", listener.local_addr()?);
+        axum::serve(listener, app).with_graceful_shutdown(handle.draining().cancelled_owned()).await
+    };
+    Ok(host.run_until(server).await?)
+}
