@@ -78,7 +78,8 @@ facts!(StopContext);
 macro_rules! stopping {
     ($context:ident) => {
         impl $context {
-            /// The token that is cancelled when the service has to stop. It is of this generation alone.
+            /// The token that is cancelled when the service has to stop. It is of this generation alone, and for what takes one:
+            /// cancelling it here stops who waits for it, and not the service.
             #[must_use]
             pub fn token(&self) -> &CancellationToken {
                 self.line.token()
@@ -158,7 +159,7 @@ impl StartContext {
     ///
     /// Dropping the future changes nothing.
     pub async fn stopping(&self) {
-        self.line.token().cancelled().await;
+        self.line.stopping().await;
     }
 }
 
@@ -173,7 +174,7 @@ impl RunContext {
     ///
     /// Dropping the future changes nothing.
     pub async fn stopping(&self) {
-        self.line.token().cancelled().await;
+        self.line.stopping().await;
     }
 
     /// Sleeps, or wakes up when the service has to stop. Whether it slept to the end.
@@ -182,7 +183,11 @@ impl RunContext {
     ///
     /// Dropping the future changes nothing.
     pub async fn sleep(&self, duration: Duration) -> bool {
-        self.line.token().run_until_cancelled(sleep(duration)).await.is_some()
+        tokio::select! {
+            biased;
+            () = self.line.stopping() => false,
+            () = sleep(duration) => true,
+        }
     }
 
     /// Spawns a task that belongs to the service, on the runtime of the service.

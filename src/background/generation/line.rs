@@ -2,9 +2,9 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Context;
-use std::time::{Duration, Instant as Clock};
+use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
 use tokio::runtime::Handle;
@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::children::Children;
 use super::inside::Child;
+use super::stop_signal::StopSignal;
 use crate::background::host::{Link, Message};
 use crate::background::status::{CleanUp, Exit, ExitKind, Pulse};
 use crate::sync::lock;
@@ -30,11 +31,10 @@ pub(crate) struct Line {
     /// Where it has a runtime of its own.
     pub(super) own_runtime: OnceLock<Handle>,
     pulse: Option<Arc<Pulse>>,
-    /// Cancelled when the generation has to stop, and at the latest when its run has ended.
-    token: CancellationToken,
-    /// The same for threads, which can't wait for a token.
-    is_told: Mutex<bool>,
-    told: Condvar,
+    /// Given when the generation has to stop, and to its children at the latest when its run has ended.
+    stop: StopSignal,
+    /// Whether it was the supervisor who gave it.
+    was_told: AtomicBool,
     /// The phase up to which it is cut off: [`Phase`] as a number, or 0.
     cut: AtomicU8,
     /// Whoever is polled in a phase that may be cut off.
@@ -106,9 +106,8 @@ impl Line {
             children: Children::default(),
             own_runtime: OnceLock::new(),
             pulse,
-            token: CancellationToken::new(),
-            is_told: Mutex::new(false),
-            told: Condvar::new(),
+            stop: StopSignal::default(),
+            was_told: AtomicBool::new(false),
             cut: AtomicU8::new(0),
             polled: AtomicWaker::new(),
             is_in_poll: AtomicBool::new(false),
@@ -122,9 +121,8 @@ impl Line {
 
     /// Tells it to stop.
     pub(crate) fn tell_to_stop(&self) {
-        self.token.cancel();
-        *lock(&self.is_told) = true;
-        self.told.notify_all();
+        self.was_told.store(true, Ordering::Release);
+        self.stop.give();
     }
 
     /// Has what is polled dropped, if it is in this phase or comes to it.
@@ -181,28 +179,29 @@ impl Line {
     }
 
     pub(crate) fn token(&self) -> &CancellationToken {
-        &self.token
+        self.stop.token()
     }
 
     pub(crate) fn is_told_to_stop(&self) -> bool {
-        self.token.is_cancelled()
+        self.stop.is_given()
     }
 
-    /// The token may have been cancelled by the service itself.
-    pub(super) fn was_told_by_supervisor(&self) -> bool {
-        *lock(&self.is_told)
+    pub(crate) async fn stopping(&self) {
+        self.stop.given().await;
     }
 
     /// Parks the thread until it is told to stop, for `limit` at most. Whether it is.
     pub(crate) fn park(&self, limit: Duration) -> bool {
-        // The clock of the thread: tokio's may stand still in tests.
-        let start = Clock::now();
-        let mut is_told = lock(&self.is_told);
-        while !*is_told {
-            let Some(left) = limit.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) else { return false };
-            is_told = self.told.wait_timeout(is_told, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
+        self.stop.park(limit)
+    }
+
+    /// Tells the children to stop, whose service has ended.
+    pub(super) fn tell_children(&self) {
+        self.stop.give();
+    }
+
+    pub(super) fn was_told_by_supervisor(&self) -> bool {
+        self.was_told.load(Ordering::Acquire)
     }
 
     /// Whether what is in this phase is to be dropped. If not, `cx` is woken when it is.

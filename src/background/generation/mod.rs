@@ -22,6 +22,7 @@ mod cut;
 mod inside;
 mod line;
 mod run;
+mod stop_signal;
 
 pub(crate) use blocking_run::Blocking;
 pub(crate) use inside::is_inside;

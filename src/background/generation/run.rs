@@ -100,7 +100,7 @@ async fn run<S: BackgroundService>(service: &S, line: &Arc<Line>) -> StopContext
 
 /// Waits until the children have ended.
 async fn wind_down(line: &Line, brood: &Brood) {
-    line.token().cancel();
+    line.tell_children();
     line.tell(News::AwaitsChildren);
     let _ = Cut::new(line, Phase::Run, || brood.ended()).await;
     line.children.over();
