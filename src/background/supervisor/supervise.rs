@@ -92,12 +92,14 @@ struct Acting {
     is_over: bool,
 }
 
-/// Without its supervisor a host is not ready any more, whatever has become of its services.
+/// Without its supervisor a host is not ready any more, whatever has become of its services. Those on threads of their own
+/// are told, and stop by themselves: nobody else would ever tell them.
 impl Drop for Acting {
     fn drop(&mut self) {
         if !self.is_over {
             self.link.publish(HostStatus { phase: HostPhase::Stopping, since: SystemTime::now(), ..self.status() });
             self.link.draining().cancel();
+            self.lines.iter().flatten().for_each(|line| line.tell_to_stop());
         }
     }
 }
