@@ -97,7 +97,8 @@ struct Acting {
 impl Drop for Acting {
     fn drop(&mut self) {
         if !self.is_over {
-            self.link.publish(HostStatus { phase: HostPhase::Stopping, since: SystemTime::now(), ..self.status() });
+            let status = HostStatus { phase: HostPhase::Stopping, since: SystemTime::now(), ..self.status() };
+            drop(self.link.publish(Arc::new(status)));
             self.link.draining().cancel();
             self.lines.iter().flatten().for_each(|line| line.tell_to_stop());
         }
@@ -144,7 +145,7 @@ impl Acting {
     fn act(&mut self) {
         let mut actions = mem::take(&mut self.actions);
         if self.supervisor.take(&mut actions) {
-            self.link.publish(self.status());
+            self.publish();
         }
         for action in actions.drain(..) {
             self.do_one(action);
@@ -153,6 +154,18 @@ impl Acting {
         // After a start of many services it would stay large for nothing.
         actions.shrink_to(BATCH);
         self.actions = actions;
+    }
+
+    /// Who has subscribed since the look at the clock may have seen the status of before, and waits for what was decided
+    /// while nobody listened. It is told now. (Both sides take the lock of the events in between, so if it was not there yet,
+    /// it sees the new status.)
+    fn publish(&self) {
+        let status = Arc::new(self.status());
+        let before = self.link.publish(Arc::clone(&status));
+        if !self.supervisor.is_observed && self.events.receiver_count() > 0 {
+            // It fails where nobody listens any more.
+            status.changes_since(&before).for_each(|event| drop(self.events.send(event)));
+        }
     }
 
     fn do_one(&mut self, action: Action) {
