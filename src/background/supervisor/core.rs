@@ -13,6 +13,7 @@ use crate::background::placement::Placement;
 use crate::background::status::{
     CleanUp, ExitKind, HostEvent, HostPhase, ServiceState, Services, ShutdownReport, TimeLimit, Trigger,
 };
+use crate::panic::discard;
 use crate::trace;
 
 /// The services of a host, and how far it is with them.
@@ -159,7 +160,7 @@ impl Supervisor {
         let unit = self.unit(id);
         let is_going_on = !matches!(unit.stage, Stage::Waiting | Stage::BackingOff | Stage::Held | Stage::Ended);
         if unit.generation != generation || !is_going_on {
-            return;
+            return discard(news);
         }
         match news {
             News::Started => self.has_started(now, id),
@@ -198,12 +199,14 @@ impl Supervisor {
         let is_news = !matches!(self.unit(id).stage, Stage::CleaningUp | Stage::CleanUpCutOff);
         if is_news {
             self.note_exit(now, id, ended);
+        } else {
+            discard(ended);
         }
         is_news
     }
 
     fn cleaned_up(&mut self, now: Instant, id: u32, outcome: CleanUp) {
-        self.units[id as usize].clean_up = outcome;
+        discard(mem::replace(&mut self.units[id as usize].clean_up, outcome));
         self.over(now, id);
     }
 
@@ -242,7 +245,7 @@ impl Supervisor {
         unit.generation += 1;
         unit.stage = Stage::Starting;
         unit.now = Generation::beginning(now);
-        unit.clean_up = CleanUp::NotNeeded;
+        discard(mem::replace(&mut unit.clean_up, CleanUp::NotNeeded));
         unit.took = None;
         let (generation, limit) = (unit.generation, unit.options.start_timeout);
         self.services.at_mut(id).generation = generation;
@@ -333,18 +336,23 @@ impl Supervisor {
     /// Takes down how the work of a generation ended: what was the cause, not what it led to.
     pub(super) fn note_exit(&mut self, now: Instant, id: u32, ended: Ended) {
         let unit = &mut self.units[id as usize];
-        let kind = match (unit.now.why(), ended) {
+        let limit = match unit.now.why() {
+            Some(Why::StartTimedOut) => Some(TimeLimit::Start(unit.options.start_timeout)),
+            Some(Why::NoHeartbeat) => Some(TimeLimit::Heartbeat(unit.options.heartbeat.unwrap_or_default())),
+            _ => None,
+        };
+        let kind = match (limit, ended) {
             (_, Err(ExitKind::Leaked)) => ExitKind::Leaked,
-            (Some(Why::StartTimedOut), _) => ExitKind::TimedOut(TimeLimit::Start(unit.options.start_timeout)),
-            (Some(Why::NoHeartbeat), _) => {
-                ExitKind::TimedOut(TimeLimit::Heartbeat(unit.options.heartbeat.unwrap_or_default()))
+            (Some(limit), ended) => {
+                discard(ended);
+                ExitKind::TimedOut(limit)
             }
-            (_, Err(kind)) => kind,
-            (Some(_), Ok(())) => ExitKind::Stopped,
+            (None, Err(kind)) => kind,
+            (None, Ok(())) if unit.now.told.is_some() => ExitKind::Stopped,
             (None, Ok(())) => ExitKind::Completed,
         };
         unit.now.set_ready(now, false);
-        unit.now.exit = Some(Box::new((kind, now)));
+        discard(unit.now.exit.replace(Box::new((kind, now))));
     }
 
     /// It is known how its first start went, or that there will be none.

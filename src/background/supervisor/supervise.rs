@@ -20,6 +20,7 @@ use crate::background::host::{Ending, Link, Message, Starting};
 use crate::background::placement::Placement;
 use crate::background::signals::{self, SignalStream, Signals};
 use crate::background::status::{HostEvent, HostPhase, HostStatus, ShutdownReport, Trigger};
+use crate::panic::discard;
 use crate::trace;
 
 /// How many messages are handled before the time is looked at and the status published.
@@ -70,7 +71,9 @@ pub(crate) async fn supervise(shell: Shell, starting: Starting, signals: Signals
             acting.warn_of(lag);
         }
     }
-    drop((acting, inbox));
+    // The services are dropped with it.
+    discard(acting);
+    discard(inbox);
     // On the server's runtime it would keep nothing alive, and see nothing once that is stuck.
     if probe.is_some() {
         signals::exit_on_another(signals).await;
@@ -98,7 +101,7 @@ impl Drop for Acting {
     fn drop(&mut self) {
         if !self.is_over {
             let status = HostStatus { phase: HostPhase::Stopping, since: SystemTime::now(), ..self.status() };
-            drop(self.link.publish(Arc::new(status)));
+            discard(self.link.publish(Arc::new(status)));
             self.link.draining().cancel();
             self.lines.iter().flatten().for_each(|line| line.tell_to_stop());
         }
@@ -166,6 +169,7 @@ impl Acting {
             // It fails where nobody listens any more.
             status.changes_since(&before).for_each(|event| drop(self.events.send(event)));
         }
+        discard(before);
     }
 
     fn do_one(&mut self, action: Action) {
@@ -198,7 +202,7 @@ impl Acting {
             status.last_failure.clone(),
             Arc::clone(&self.link),
         ));
-        self.lines[id as usize] = Some(Arc::clone(&line));
+        discard(self.lines[id as usize].replace(Arc::clone(&line)));
         let service = Arc::clone(&self.services[id as usize]);
         match unit.options.placement {
             Placement::Shared => self.launch.add(service, line),
