@@ -280,9 +280,12 @@ impl Supervisor {
     fn has_started(&mut self, now: Instant, id: u32) {
         let unit = &mut self.units[id as usize];
         unit.now.has_started = true;
-        if unit.stage != Stage::Starting {
-            // It was told to stop before: it will not run.
-            return;
+        match unit.stage {
+            Stage::Starting => {}
+            // Its start was cut off in the moment in which it returned, so it may have come to its run before it was told.
+            Stage::CutOff => return self.actions.push(Action::CutOff(id, Phase::Run)),
+            // It was told to stop before: it will not run, or not for long.
+            _ => return,
         }
         unit.stage = Stage::Running;
         if let Some(pulse) = &unit.pulse {
