@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::background::{CleanUp, Exit, ExitKind, HostPhase, ShutdownReport, Trigger};
 use crate::guard::AcquireError;
+use crate::panic::catch;
 
 const TARGET: &str = "onelane";
 
@@ -36,73 +37,81 @@ pub(crate) fn overrun(guard: &str) {
     tracing::warn!(target: TARGET, guard, message);
 }
 
+/// Tells of a host. The `Display` of a service's error may panic, and so may who listens: neither takes the supervisor with
+/// it. The panic hook has shown it by then.
+fn tell(event: impl FnOnce()) {
+    let _ = catch(event);
+}
+
 pub(crate) fn host_phase(phase: HostPhase) {
-    tracing::debug!(target: TARGET, %phase, "host goes on to its next phase");
+    tell(|| tracing::debug!(target: TARGET, %phase, "host goes on to its next phase"));
 }
 
 pub(crate) fn host_stops(trigger: &Trigger) {
-    tracing::info!(target: TARGET, %trigger, "host stops");
+    tell(|| tracing::info!(target: TARGET, %trigger, "host stops"));
 }
 
 pub(crate) fn host_is_forced(trigger: &Trigger) {
-    tracing::warn!(target: TARGET, %trigger, "stop is forced: nothing is waited for any more");
+    tell(|| tracing::warn!(target: TARGET, %trigger, "stop is forced: nothing is waited for any more"));
 }
 
 pub(crate) fn host_stopped(report: &ShutdownReport) {
     let (took, is_clean) = (report.took, report.is_clean());
-    tracing::info!(target: TARGET, ?took, is_clean, "host has stopped");
+    tell(|| tracing::info!(target: TARGET, ?took, is_clean, "host has stopped"));
 }
 
 pub(crate) fn exits_at_once(signal: i32) {
-    tracing::warn!(target: TARGET, signal, "a signal after the host has stopped: the process ends at once");
+    tell(|| tracing::warn!(target: TARGET, signal, "a signal after the host has stopped: the process ends at once"));
 }
 
 #[cfg(feature = "hyper")]
 pub(crate) fn no_connection(error: &io::Error) {
-    tracing::warn!(target: TARGET, %error, "no probe can be accepted for a moment");
+    tell(|| tracing::warn!(target: TARGET, %error, "no probe can be accepted for a moment"));
 }
 
 pub(crate) fn no_signals(error: &io::Error) {
-    tracing::error!(target: TARGET, %error, "signals can't be listened to");
+    tell(|| tracing::error!(target: TARGET, %error, "signals can't be listened to"));
 }
 
 pub(crate) fn service_started(service: &str, took: Duration) {
-    tracing::debug!(target: TARGET, service, ?took, "service has started");
+    tell(|| tracing::debug!(target: TARGET, service, ?took, "service has started"));
 }
 
 pub(crate) fn generation_ended(service: &str, exit: &Exit, clean_up: &CleanUp) {
     let (generation, exit_kind) = (exit.generation, &exit.kind);
     if exit.is_failure() || !clean_up.is_clean() {
-        tracing::warn!(target: TARGET, service, generation, exit = %exit_kind, %clean_up, "service has failed");
+        tell(
+            || tracing::warn!(target: TARGET, service, generation, exit = %exit_kind, %clean_up, "service has failed"),
+        );
     } else {
-        tracing::debug!(target: TARGET, service, generation, exit = %exit_kind, "service has ended");
+        tell(|| tracing::debug!(target: TARGET, service, generation, exit = %exit_kind, "service has ended"));
     }
 }
 
 pub(crate) fn tick_failed(service: &str, exit: &ExitKind) {
-    tracing::warn!(target: TARGET, service, %exit, "a call of the periodic service has failed");
+    tell(|| tracing::warn!(target: TARGET, service, %exit, "a call of the periodic service has failed"));
 }
 
 pub(crate) fn backing_off(service: &str, failures: u32, delay: Duration) {
-    tracing::info!(target: TARGET, service, failures, ?delay, "service will be started again");
+    tell(|| tracing::info!(target: TARGET, service, failures, ?delay, "service will be started again"));
 }
 
 pub(crate) fn given_up(service: &str) {
-    tracing::error!(target: TARGET, service, "service is given up");
+    tell(|| tracing::error!(target: TARGET, service, "service is given up"));
 }
 
 pub(crate) fn heartbeat_missed(service: &str, limit: Duration) {
-    tracing::warn!(target: TARGET, service, ?limit, "service has missed its heartbeat");
+    tell(|| tracing::warn!(target: TARGET, service, ?limit, "service has missed its heartbeat"));
 }
 
 pub(crate) fn cut_off_service(service: &str) {
-    tracing::warn!(target: TARGET, service, "service has not stopped in time: it is dropped where it waits");
+    tell(|| tracing::warn!(target: TARGET, service, "service has not stopped in time: it is dropped where it waits"));
 }
 
 pub(crate) fn leaked(service: &str) {
-    tracing::error!(target: TARGET, service, "service blocks its thread and is left behind");
+    tell(|| tracing::error!(target: TARGET, service, "service blocks its thread and is left behind"));
 }
 
 pub(crate) fn runtime_lags(lag: Duration, in_poll: &[&str]) {
-    tracing::warn!(target: TARGET, ?lag, ?in_poll, "the server's runtime gives no turn: something blocks it");
+    tell(|| tracing::warn!(target: TARGET, ?lag, ?in_poll, "the server's runtime gives no turn: something blocks it"));
 }

@@ -941,3 +941,51 @@ async fn cron_calls_each_second_on_the_second() {
     assert_eq!(seen[1].as_secs() - seen[0].as_secs(), 1);
     host.shutdown().await.unwrap();
 }
+
+#[tokio::test]
+async fn calls_that_block_for_longer_than_their_interval_leave_turns_to_others() {
+    // In real time, because a call that blocks takes none of the other. After some calls it awaits, so that a test that
+    // fails ends.
+    let calls = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&calls);
+    let service = periodic("blocks", Every::fixed_rate(Duration::from_millis(2)), move || {
+        let count = counter.fetch_add(1, Ordering::Relaxed);
+        async move {
+            if count >= 200 {
+                pending::<()>().await;
+            }
+            std::thread::sleep(Duration::from_millis(3));
+            Ok(())
+        }
+    });
+    let host = ServiceHost::builder().without_signals().service(service).build().unwrap();
+    host.start().await.unwrap();
+    for _ in 0..3 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    assert!(calls.load(Ordering::Relaxed) < 100, "{calls:?} calls before others had their turn");
+    host.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn interval_below_a_millisecond_comes_as_often_as_that_beside_others() {
+    for overlap in [Overlap::Skip, Overlap::Queue, Overlap::Allow] {
+        let (calls, start) = (Arc::new(AtomicU64::new(0)), std::time::Instant::now());
+        let counter = Arc::clone(&calls);
+        let service = periodic("fast", Every::fixed_rate(Duration::from_nanos(1)).overlap(overlap), move || {
+            let count = counter.fetch_add(1, Ordering::Relaxed);
+            async move {
+                if count >= 100_000 {
+                    pending::<()>().await;
+                }
+                Ok(())
+            }
+        });
+        let host = ServiceHost::builder().without_signals().service(service).build().unwrap();
+        host.start().await.unwrap();
+        sleep(Duration::from_millis(20)).await;
+        let (calls, passed) = (calls.load(Ordering::Relaxed), start.elapsed().as_millis());
+        assert!(calls > 0 && u128::from(calls) <= passed + 1, "{calls} calls in {passed} ms with {overlap:?}");
+        host.shutdown().await.unwrap();
+    }
+}

@@ -1,12 +1,15 @@
 //! [`SignalStream`], the signals that ask a process to end.
 
 use std::future::pending;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{io, mem};
 
 #[cfg(unix)]
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
+use crate::sync::lock;
 use crate::trace;
 
 /// The hosts of the process that listen, and will do something about a signal.
@@ -47,12 +50,11 @@ impl SignalStream {
         }
     }
 
-    /// Whether it listened.
-    fn stop_listening(&mut self) -> bool {
+    fn stop_listening(&mut self) {
         if mem::take(&mut self.is_counted) {
-            LISTENING.fetch_sub(1, Ordering::Relaxed);
+            // The other side is the load in `exit_on_another`.
+            LISTENING.fetch_sub(1, Ordering::Release);
         }
-        self.source.is_some()
     }
 }
 
@@ -104,16 +106,32 @@ impl Source {
     }
 }
 
+/// Tells the one who waits in [`exit_on_another`] that another host has come to it.
+static WATCHER: Mutex<Option<CancellationToken>> = Mutex::new(None);
+
 /// Once tokio has listened to a signal, its default action never comes back. So a signal after the host has ended ends the
 /// process here, where otherwise a runtime that waits for a stuck thread could be stopped by SIGKILL alone.
+///
+/// Of all hosts of the process that have ended, the last one waits, and the others need no thread any more.
 #[allow(clippy::exit, reason = "a signal asks the process to end, and nothing is left that it could end with")]
 pub(crate) async fn exit_on_another(mut signals: SignalStream) {
-    if !signals.stop_listening() {
+    if signals.source.is_none() {
         return;
     }
+    let replaced = CancellationToken::new();
+    // Before it stops to listen: whoever sees that it does not listen any more sees that it was replaced, too. Otherwise it
+    // might take a signal that this host has obeyed, and that it is late to hear of, for another one.
+    if let Some(before) = lock(&WATCHER).replace(replaced.clone()) {
+        before.cancel();
+    }
+    signals.stop_listening();
     loop {
-        let signal = signals.recv().await;
-        if LISTENING.load(Ordering::Relaxed) == 0 {
+        let signal = tokio::select! {
+            biased;
+            () = replaced.cancelled() => return,
+            signal = signals.recv() => signal,
+        };
+        if LISTENING.load(Ordering::Acquire) == 0 && !replaced.is_cancelled() {
             trace::exits_at_once(signal);
             std::process::exit(128 + signal);
         }

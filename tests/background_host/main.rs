@@ -10,6 +10,7 @@ mod actor;
 mod build;
 mod cancellation;
 mod children;
+mod hostile;
 mod matrix;
 mod restart;
 mod restart_with;

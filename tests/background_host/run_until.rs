@@ -4,7 +4,7 @@ use std::future::pending;
 use std::io;
 use std::pin::pin;
 
-use onelane::background::{HostError, HostPhase, Restart, Trigger};
+use onelane::background::{HostError, HostPhase, Restart, ServiceHost, Trigger};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::actor::{Act, Actor, Log, MS, PATIENCE, SECOND, soon, threaded_host, until, virtual_host};
@@ -207,4 +207,22 @@ async fn readiness_has_fallen_when_draining_fires() {
         Served::Ok(())
     };
     timeout(PATIENCE, host.run_until(server)).await.unwrap().unwrap();
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn hosts_that_come_one_after_the_other_leave_one_thread_behind_in_all() {
+    // The last of them waits for a further signal, so it alone has a thread.
+    let watching = || {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        let name = |task: &std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        tasks.filter(|task| name(task.as_ref().unwrap()).trim() == "onelane-host").count()
+    };
+    let before = watching();
+    for _ in 0..50 {
+        let host = ServiceHost::builder().build().unwrap();
+        host.run_until(async { Served::Ok(()) }).await.unwrap();
+    }
+    // Other tests have hosts of their own at the same time.
+    until("they end", || watching() < before + 25).await;
 }

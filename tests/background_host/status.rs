@@ -254,3 +254,33 @@ async fn degradable_service_that_was_given_up_shows_and_the_host_stays_ready() {
     assert!(!status.service("extra").unwrap().is_ready());
     assert!(host.shutdown().await.unwrap().is_clean());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_subscribes_before_a_look_at_the_status_misses_no_change_after_it() {
+    // A race with the supervisor's thread, so many times: without the events that it makes up for, about one in a hundred.
+    for round in 0..300_u32 {
+        let flip = Arc::new(tokio::sync::Notify::new());
+        let flipped = Arc::clone(&flip);
+        let service = service_fn("flips", move |cx: RunContext| {
+            let flipped = Arc::clone(&flipped);
+            async move {
+                flipped.notified().await;
+                cx.not_ready("now");
+                cx.stopping().await;
+                Ok(())
+            }
+        });
+        let host = threaded_host().service(service).build().unwrap();
+        host.start().await.unwrap();
+        flip.notify_one();
+        for _ in 0..(round * 37) % 2_000 {
+            std::hint::spin_loop();
+        }
+        let mut events = host.subscribe();
+        if host.status().service("flips").unwrap().is_ready() {
+            let event = timeout(PATIENCE, events.recv()).await.expect("the change is told").unwrap();
+            assert_eq!(text(&event), "flips not ready: now");
+        }
+        host.shutdown().await.unwrap();
+    }
+}

@@ -6,7 +6,7 @@ use std::time::Instant as Clock;
 use onelane::background::{HostPhase, Placement, ServiceState, blocking_fn, service_fn};
 use tokio::time::timeout;
 
-use crate::actor::{Act, Actor, Gate, Log, MS, PATIENCE, SECOND, SLACK, threaded_host, until};
+use crate::actor::{Act, Actor, Gate, Log, MS, PATIENCE, SECOND, SLACK, threaded_host, until, virtual_host};
 
 #[tokio::test]
 async fn threads_are_named_after_their_services() {
@@ -124,4 +124,23 @@ async fn shared_service_that_blocks_its_worker_is_left_behind_at_its_limit_and_n
     gate.open();
     timeout(PATIENCE, host.shutdown()).await.unwrap().unwrap();
     assert_eq!(log.count("stop actor"), 1);
+}
+
+#[test]
+fn threads_are_told_to_stop_when_the_runtime_of_their_supervisor_goes_away() {
+    let log = Log::default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let host = virtual_host()
+        .service(Actor::new("blocks", &log).at(Placement::Blocking))
+        .service(Actor::new("awaits", &log).at(Placement::Thread))
+        .build()
+        .unwrap();
+    runtime.block_on(host.start()).unwrap();
+    drop(runtime);
+    let start = Clock::now();
+    while log.count("stop blocks") + log.count("stop awaits") < 2 {
+        assert!(start.elapsed() < PATIENCE, "they were not told: {:?}", log.lines());
+        std::thread::sleep(MS);
+    }
+    assert!(!host.status().is_ready());
 }

@@ -92,8 +92,9 @@ impl Link {
         self.status.load_full()
     }
 
-    pub(crate) fn publish(&self, status: HostStatus) {
-        self.status.store(Arc::new(status));
+    /// Publishes a status. The one that was there before.
+    pub(crate) fn publish(&self, status: Arc<HostStatus>) -> Arc<HostStatus> {
+        self.status.swap(status)
     }
 
     pub(crate) fn lag(&self) -> Arc<Lag> {

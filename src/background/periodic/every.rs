@@ -13,6 +13,9 @@ use super::slots::{DelaySlots, Jitter, RateSlots, Slots};
 #[cfg(feature = "croner")]
 use super::wall_slots::WallSlots;
 
+/// What timers are exact to. A beat that is faster would be due again before it could be waited for.
+const SHORTEST: Duration = Duration::from_millis(1);
+
 /// When and how often a [periodic](super::periodic()) service calls its closure.
 ///
 /// | made by | the next call begins | choose it for |
@@ -201,7 +204,7 @@ impl Every {
         let jitter = Jitter { most: self.jitter, chance };
         match &self.rhythm {
             Rhythm::FixedDelay(interval) => Box::new(DelaySlots::new(*interval, jitter)),
-            Rhythm::FixedRate(interval) => Box::new(RateSlots::new(*interval, jitter, now)),
+            Rhythm::FixedRate(interval) => Box::new(RateSlots::new((*interval).max(SHORTEST), jitter, now)),
             #[cfg(feature = "croner")]
             Rhythm::Cron(cron) => {
                 let cron = cron.clone();

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
 use super::call::call;
@@ -143,6 +144,8 @@ where
                     if let Some(failures) = schedule.ended(Now::read(), exit.is_failure()) {
                         return Err(Box::new(TooManyFailures { failures, last: exit }));
                     }
+                    // The turn of others: where a call takes its interval without awaiting, the next one is due already.
+                    yield_now().await;
                 }
                 () = ticker.triggered() => {}
                 () = timer.as_mut(), if wake_at.is_some() => {}

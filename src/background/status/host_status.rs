@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use super::events::HostEvent;
 use super::service_status::ServiceStatus;
 
 /// How many services share a piece of the snapshot: a change of one copies one piece, not all.
@@ -84,6 +85,15 @@ impl HostStatus {
     #[must_use]
     pub fn runtime_lag(&self) -> Duration {
         self.lag.get()
+    }
+
+    /// What has changed since another status of the same host, in one event for each service.
+    pub(crate) fn changes_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = HostEvent> + 'a {
+        let has_changed = |id: &u32| self.services.at(*id).state != before.services.at(*id).state;
+        let services = (0..self.services.len()).filter(has_changed);
+        let services = services.map(|id| HostEvent::Service(Arc::new(self.services.at(id).clone())));
+        let phase = (self.phase != before.phase).then_some(HostEvent::Phase(self.phase));
+        services.chain(phase)
     }
 }
 

@@ -12,6 +12,7 @@ use crate::background::generation::Phase;
 use crate::background::status::{
     CleanUp, ExitKind, HostEvent, HostPhase, ServiceState, ServiceStatus, Services, ShutdownReport, Trigger,
 };
+use crate::panic::discard;
 use crate::trace;
 
 /// The services of a host, and how far it is with them.
@@ -193,7 +194,7 @@ impl Supervisor {
         unit.generation += 1;
         unit.stage = Stage::Starting;
         unit.now = Generation::beginning(now);
-        unit.clean_up = CleanUp::NotNeeded;
+        discard(mem::replace(&mut unit.clean_up, CleanUp::NotNeeded));
         unit.took = None;
         let (generation, limit) = (unit.generation, unit.options.start_timeout);
         self.set_state_and(id, ServiceState::Starting, |status| status.generation = generation);

@@ -21,6 +21,8 @@
 //! 3. Whatever waits has a timer: start, stop, cut-off, clean-up, backoff, the host's start, its drain, its deadline. What is
 //!    held waits for a service, which has one.
 //! 4. After the deadline of a stop nothing is waited for.
+//! 5. Errors are the services'. What may drop the last of one is [discarded](crate::panic::discard), and what is told of one
+//!    is told within a [`catch`](crate::panic::catch), so that a panic in one of them is not the supervisor's.
 
 mod core;
 mod gather;

@@ -4,12 +4,13 @@ use std::mem;
 
 use tokio::time::Instant;
 
-use super::core::Supervisor;
+use super::core::{Action, Supervisor};
 use super::timers::after;
 use super::unit::{Stage, Why};
-use crate::background::generation::{Condition, Ended, News};
+use crate::background::generation::{Condition, Ended, News, Phase};
 use crate::background::placement::Placement;
 use crate::background::status::{CleanUp, ExitKind, ServiceState, TimeLimit};
+use crate::panic::discard;
 use crate::trace;
 
 impl Supervisor {
@@ -18,7 +19,7 @@ impl Supervisor {
         let unit = self.unit(id);
         let is_going_on = !matches!(unit.stage, Stage::Waiting | Stage::BackingOff | Stage::Held | Stage::Ended);
         if unit.generation != generation || !is_going_on {
-            return;
+            return discard(news);
         }
         match news {
             News::Started => self.has_started(now, id),
@@ -52,12 +53,14 @@ impl Supervisor {
         let is_news = !matches!(self.unit(id).stage, Stage::CleaningUp | Stage::CleanUpCutOff);
         if is_news {
             self.note_exit(now, id, ended);
+        } else {
+            discard(ended);
         }
         is_news
     }
 
     fn cleaned_up(&mut self, now: Instant, id: u32, outcome: CleanUp) {
-        self.units[id as usize].clean_up = outcome;
+        discard(mem::replace(&mut self.units[id as usize].clean_up, outcome));
         self.over(now, id);
     }
 
@@ -72,9 +75,12 @@ impl Supervisor {
     fn has_started(&mut self, now: Instant, id: u32) {
         let unit = &mut self.units[id as usize];
         unit.now.has_started = true;
-        if unit.stage != Stage::Starting {
-            // It was told to stop before: it will not run.
-            return;
+        match unit.stage {
+            Stage::Starting => {}
+            // Its start was cut off in the moment in which it returned, so it may have come to its run before it was told.
+            Stage::CutOff => return self.actions.push(Action::CutOff(id, Phase::Run)),
+            // It was told to stop before: it will not run, or not for long.
+            _ => return,
         }
         unit.stage = Stage::Running;
         if let Some(pulse) = &unit.pulse {
@@ -134,17 +140,22 @@ impl Supervisor {
     /// Takes down how the work of a generation ended: what was the cause, not what it led to.
     pub(super) fn note_exit(&mut self, now: Instant, id: u32, ended: Ended) {
         let unit = &mut self.units[id as usize];
-        let kind = match (unit.now.why(), ended) {
+        let limit = match unit.now.why() {
+            Some(Why::StartTimedOut) => Some(TimeLimit::Start(unit.options.start_timeout)),
+            Some(Why::NoHeartbeat) => Some(TimeLimit::Heartbeat(unit.options.heartbeat.unwrap_or_default())),
+            _ => None,
+        };
+        let kind = match (limit, ended) {
             (_, Err(ExitKind::Leaked)) => ExitKind::Leaked,
-            (Some(Why::StartTimedOut), _) => ExitKind::TimedOut(TimeLimit::Start(unit.options.start_timeout)),
-            (Some(Why::NoHeartbeat), _) => {
-                ExitKind::TimedOut(TimeLimit::Heartbeat(unit.options.heartbeat.unwrap_or_default()))
+            (Some(limit), ended) => {
+                discard(ended);
+                ExitKind::TimedOut(limit)
             }
-            (_, Err(kind)) => kind,
-            (Some(_), Ok(())) => ExitKind::Stopped,
+            (None, Err(kind)) => kind,
+            (None, Ok(())) if unit.now.told.is_some() => ExitKind::Stopped,
             (None, Ok(())) => ExitKind::Completed,
         };
         unit.now.set_ready(now, false);
-        unit.now.exit = Some((kind, now));
+        discard(unit.now.exit.replace((kind, now)));
     }
 }

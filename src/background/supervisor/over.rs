@@ -14,6 +14,7 @@ use crate::background::placement::Placement;
 use crate::background::restart::Restart;
 use crate::background::service::BoxError;
 use crate::background::status::{CleanUp, Exit, ExitKind, HostPhase, ServiceState, Trigger};
+use crate::panic::discard;
 use crate::trace;
 
 impl Supervisor {
@@ -58,9 +59,9 @@ impl Supervisor {
         });
         trace::generation_ended(&self.services.at(id).name, &exit, &unit.clean_up);
         let status = self.services.at_mut(id);
-        status.last_exit = Some(Arc::clone(&exit));
+        discard(status.last_exit.replace(Arc::clone(&exit)));
         if exit.is_failure() {
-            status.last_failure = Some(Arc::clone(&exit));
+            discard(status.last_failure.replace(Arc::clone(&exit)));
         }
         exit
     }

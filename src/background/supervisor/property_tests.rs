@@ -640,3 +640,44 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn service_that_has_started_while_its_start_was_cut_off_is_cut_off_in_its_run() {
+    // The news of the start was under way. It has not seen yet that it is told, so it runs, and may be deaf to that.
+    let script = Script {
+        after: vec![],
+        restart_with: vec![],
+        placement: Placement::Shared,
+        restart: Restart::OnFailure,
+        is_critical: true,
+        manual_ready: false,
+        heartbeat: None,
+        backoff: 1,
+        restarts: 0,
+        timeouts: [50, 50, 50],
+        lives: vec![],
+    };
+    let (scripts, limits) = (vec![script], [400, 100, 600]);
+    let plan = Plan {
+        scripts,
+        has_server: false,
+        limits,
+        shutdown_at: 0,
+        force_at: None,
+        server: None,
+        drop_at: None,
+        in_batches: false,
+    };
+    let (now, limits) = (Instant::now(), Limits { startup: ms(400), drain: ms(100), shutdown: ms(600) });
+    let mut supervisor = Supervisor::new(units(&plan, now), services(&plan), limits, || 0.0);
+    supervisor.start(now, false);
+    supervisor.tick(now + ms(50));
+    supervisor.hear(now + ms(50), 0, 1, News::Started, None);
+    let mut actions = Vec::new();
+    supervisor.take(&mut actions);
+    let cut_off: Vec<Phase> = actions
+        .iter()
+        .filter_map(|action| if let Action::CutOff(_, phase) = action { Some(*phase) } else { None })
+        .collect();
+    assert_eq!(cut_off, [Phase::Start, Phase::Run]);
+}

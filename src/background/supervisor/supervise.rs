@@ -20,6 +20,7 @@ use crate::background::host::{Ending, Link, Message, Starting};
 use crate::background::placement::Placement;
 use crate::background::signals::{self, SignalStream, Signals};
 use crate::background::status::{HostEvent, HostPhase, HostStatus, ShutdownReport, Trigger};
+use crate::panic::discard;
 use crate::trace;
 
 /// How many messages are handled before the time is looked at and the status published.
@@ -70,7 +71,9 @@ pub(crate) async fn supervise(shell: Shell, starting: Starting, signals: Signals
             acting.warn_of(lag);
         }
     }
-    drop((acting, inbox));
+    // The services are dropped with it.
+    discard(acting);
+    discard(inbox);
     // On the server's runtime it would keep nothing alive, and see nothing once that is stuck.
     if probe.is_some() {
         signals::exit_on_another(signals).await;
@@ -92,12 +95,15 @@ struct Acting {
     is_over: bool,
 }
 
-/// Without its supervisor a host is not ready any more, whatever has become of its services.
+/// Without its supervisor a host is not ready any more, whatever has become of its services. Those on threads of their own
+/// are told, and stop by themselves: nobody else would ever tell them.
 impl Drop for Acting {
     fn drop(&mut self) {
         if !self.is_over {
-            self.link.publish(HostStatus { phase: HostPhase::Stopping, since: SystemTime::now(), ..self.status() });
+            let status = HostStatus { phase: HostPhase::Stopping, since: SystemTime::now(), ..self.status() };
+            discard(self.link.publish(Arc::new(status)));
             self.link.draining().cancel();
+            self.lines.iter().flatten().for_each(|line| line.tell_to_stop());
         }
     }
 }
@@ -142,7 +148,7 @@ impl Acting {
     fn act(&mut self) {
         let mut actions = mem::take(&mut self.actions);
         if self.supervisor.take(&mut actions) {
-            self.link.publish(self.status());
+            self.publish();
         }
         for action in actions.drain(..) {
             self.do_one(action);
@@ -151,6 +157,19 @@ impl Acting {
         // After a start of many services it would stay large for nothing.
         actions.shrink_to(BATCH);
         self.actions = actions;
+    }
+
+    /// Who has subscribed since the look at the clock may have seen the status of before, and waits for what was decided
+    /// while nobody listened. It is told now. (Both sides take the lock of the events in between, so if it was not there yet,
+    /// it sees the new status.)
+    fn publish(&self) {
+        let status = Arc::new(self.status());
+        let before = self.link.publish(Arc::clone(&status));
+        if !self.supervisor.is_observed && self.events.receiver_count() > 0 {
+            // It fails where nobody listens any more.
+            status.changes_since(&before).for_each(|event| drop(self.events.send(event)));
+        }
+        discard(before);
     }
 
     fn do_one(&mut self, action: Action) {
@@ -183,7 +202,7 @@ impl Acting {
             status.last_failure.clone(),
             Arc::clone(&self.link),
         ));
-        self.lines[id as usize] = Some(Arc::clone(&line));
+        discard(self.lines[id as usize].replace(Arc::clone(&line)));
         let service = Arc::clone(&self.services[id as usize]);
         match unit.options.placement {
             Placement::Shared => self.launch.add(service, line),
