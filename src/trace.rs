@@ -69,6 +69,15 @@ pub(crate) fn no_connection(error: &io::Error) {
     tell(|| tracing::warn!(target: TARGET, %error, "no probe can be accepted for a moment"));
 }
 
+pub(crate) fn process_is_stuck(limit: Duration) {
+    tracing::error!(target: TARGET, ?limit, "the process has not ended after its host has: it is ended");
+}
+
+pub(crate) fn server_cut_off() {
+    let message = "the server has not ended in time and is dropped: does it listen to HostHandle::draining?";
+    tracing::warn!(target: TARGET, message);
+}
+
 pub(crate) fn no_signals(error: &io::Error) {
     tell(|| tracing::error!(target: TARGET, %error, "signals can't be listened to"));
 }

@@ -22,6 +22,26 @@ use super::spec::Service;
 /// let host = ServiceHost::builder().service(beat).build();
 /// assert!(host.is_ok());
 /// ```
+///
+/// What the closure owns, each call clones for itself:
+///
+/// ```
+/// use onelane::background::service_fn;
+/// use std::sync::Arc;
+///
+/// struct Pool;
+///
+/// let pool = Arc::new(Pool);
+/// let clean = service_fn("clean", move |cx| {
+///     let pool = Arc::clone(&pool);
+///     async move {
+///         let _use = &*pool;
+///         cx.stopping().await;
+///         Ok(())
+///     }
+/// });
+/// assert_eq!(clean.name(), "clean");
+/// ```
 pub fn service_fn<F, W>(name: &str, run: F) -> Service
 where
     F: Fn(RunContext) -> W + Send + Sync + 'static,

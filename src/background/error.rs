@@ -71,8 +71,10 @@ pub enum HostError {
     },
     /// The services took longer to start than the host's
     /// [`startup_timeout`](super::ServiceHostBuilder::startup_timeout). All were stopped again.
-    #[error("the services took too long to start, and were stopped again")]
+    #[error("the services took too long to start, and were stopped again: {service:?} was not ready")]
     StartTimedOut {
+        /// The first service that had not started, or that another one waited for.
+        service: Arc<str>,
         /// How the stop went.
         report: Box<ShutdownReport>,
     },
@@ -168,7 +170,7 @@ impl HostError {
                 Some(Self::StartFailed { service, phase, reason, report })
             }
             Trigger::GaveUp { .. } => Some(Self::GaveUp { service, reason, report }),
-            Trigger::StartTimedOut => Some(Self::StartTimedOut { report }),
+            Trigger::StartTimedOut => Some(Self::StartTimedOut { service, report }),
             _ => None,
         }
     }
@@ -178,7 +180,7 @@ impl HostError {
     pub fn report(&self) -> Option<&ShutdownReport> {
         match self {
             Self::StartFailed { report, .. }
-            | Self::StartTimedOut { report }
+            | Self::StartTimedOut { report, .. }
             | Self::StoppedWhileStarting { report }
             | Self::GaveUp { report, .. }
             | Self::Server { report, .. } => Some(report),

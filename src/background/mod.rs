@@ -54,7 +54,7 @@
 //! | heartbeat | missed once, the generation is stopped and has failed | none expected |
 //! | stop | a service is told when all that come after it have ended | |
 //! | stop limit | told; after this, dropped where it awaits, and that is waited for; then `stop` | 5 s, and 2 s for `stop` |
-//! | stuck | what blocks its thread can't be dropped: `stop` is called beside it, and it is reported as leaked | |
+//! | stuck | what blocks its thread can't be dropped: `stop` is called beside it, and it is reported as leaked. A blocked thread of the server's runtime keeps the process from ending: see [`exit_within`](ServiceHostBuilder::exit_within) | |
 //! | deadline | all of it ends in time, whatever services do: the last fifth of the time (2 s at most) is kept for `stop` | 25 s |
 //! | second signal | nothing is waited for: what awaits is dropped, what blocks is left behind; exit code 130 or 143 | |
 //! | third signal, once the host has ended | the process ends at once | |
@@ -135,7 +135,8 @@
 //! # In actix-web
 //!
 //! Under `#[actix_web::main]` the services of [`Placement::Shared`] run on the one thread of the system; under
-//! `#[tokio::main]` on tokio's workers, beside those of actix. Turn the server's own signals off with `disable_signals`.
+//! `#[tokio::main]` on tokio's workers, beside those of actix. The server stops on the host's signal, and not on its own, with
+//! `HttpServer::shutdown_signal(handle.draining().cancelled_owned())`.
 //!
 //! # Logs
 //!

@@ -63,6 +63,10 @@ pub type ServiceResult = Result<(), BoxError>;
 /// # Ok(())
 /// # }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a `BackgroundService`",
+    note = "a `BlockingService` is added as `Service::blocking(…)`, and a closure as `service_fn(name, …)`"
+)]
 pub trait BackgroundService: Send + Sync + 'static {
     /// The name under which it is seen in status, probes, logs and errors, and which others name as their dependency. No
     /// two services of a host share one.
@@ -72,8 +76,9 @@ pub trait BackgroundService: Send + Sync + 'static {
     ///
     /// # Cancel safety
     ///
-    /// The future is dropped after [`start_timeout`](super::Service::start_timeout), or when the host stops and it does
-    /// not end soon after [`StartContext::stopping`]. `stop` is not called then.
+    /// The future is dropped after [`start_timeout`](super::Service::start_timeout), and `stop` is not called then. When the
+    /// host has to stop meanwhile, it has [`stop_timeout`](super::Service::stop_timeout) to end, and is dropped after that: a
+    /// start that may take long selects over [`StartContext::stopping`] and what it does, so that nobody waits for it.
     ///
     /// # Errors
     ///

@@ -3,10 +3,12 @@
 use std::future::pending;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use std::{io, mem};
 
 #[cfg(unix)]
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::sync::lock;
@@ -104,6 +106,15 @@ impl Source {
         }
         2
     }
+}
+
+/// Ends the process after `limit`, if there is one, with this exit code.
+#[allow(clippy::exit, reason = "it is what the service has asked for, where the process can't end by itself")]
+pub(crate) async fn exit_after(limit: Option<Duration>, exit_code: u8) {
+    let Some(limit) = limit else { return };
+    sleep(limit).await;
+    trace::process_is_stuck(limit);
+    std::process::exit(exit_code.into());
 }
 
 /// Tells the one who waits in [`exit_on_another`] that another host has come to it.

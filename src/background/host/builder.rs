@@ -42,6 +42,7 @@ pub enum Supervision {
 /// | [`shutdown_timeout`](Self::shutdown_timeout) | 25 seconds |
 /// | [`supervision`](Self::supervision) | [`Supervision::OwnThread`] |
 /// | [`probe_listener`](Self::probe_listener) (feature `hyper`) | none: probes are answered by the routes of a [web adapter](crate::web) |
+/// | [`exit_within`](Self::exit_within) | never |
 /// | [`without_signals`](Self::without_signals) | no: [`run_until`](ServiceHost::run_until) listens to SIGTERM and SIGINT |
 #[derive(Debug)]
 #[must_use = "it makes nothing without `build`"]
@@ -50,6 +51,7 @@ pub struct ServiceHostBuilder {
     limits: Limits,
     supervision: Supervision,
     signals: Signals,
+    exit_within: Option<Duration>,
     #[cfg(feature = "hyper")]
     probes: Option<TcpListener>,
 }
@@ -66,6 +68,7 @@ impl ServiceHostBuilder {
             limits,
             supervision: Supervision::default(),
             signals: Signals::Listen,
+            exit_within: None,
             #[cfg(feature = "hyper")]
             probes: None,
         }
@@ -107,6 +110,18 @@ impl ServiceHostBuilder {
     /// Leaves the signals of the process alone.
     pub fn without_signals(mut self) -> Self {
         self.signals = Signals::Ignore;
+        self
+    }
+
+    /// Ends the process if it is still there so long after the host has stopped, with the exit code of the
+    /// [report](crate::background::ShutdownReport::exit_code) or the [error](crate::background::HostError::exit_code).
+    ///
+    /// What blocks a thread of the server's runtime can't be dropped, so `main` waits for it when it drops the runtime, for as
+    /// long as it takes; on a runtime of one thread, [`run_until`](ServiceHost::run_until) does not even return. A thread of
+    /// [`Placement::Thread`] or of a blocking service holds nobody up. This is for a `main` that ends with its host. It takes
+    /// a supervisor with a [thread of its own](Supervision::OwnThread). Default: the process is waited for.
+    pub fn exit_within(mut self, limit: Duration) -> Self {
+        self.exit_within = Some(limit);
         self
     }
 
@@ -177,7 +192,8 @@ impl ServiceHostBuilder {
         let link = link.with_probe_address(self.probes.as_ref().and_then(|probes| probes.local_addr().ok()));
         let link = Arc::new(link);
         let supervisor = Supervisor::new(units, services, self.limits, fastrand::f64);
-        let shell = Shell { supervisor, services: runs, link: Arc::clone(&link), events, inbox };
+        let exit_within = self.exit_within;
+        let shell = Shell { supervisor, services: runs, link: Arc::clone(&link), events, inbox, exit_within };
         let host = ServiceHost::new(link, shell, self.supervision, self.signals);
         #[cfg(feature = "hyper")]
         let host = host.with_probes(self.probes);

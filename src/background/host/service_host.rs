@@ -1,6 +1,5 @@
 //! [`ServiceHost`], what a server has its services in.
 
-use std::future::Future;
 #[cfg(feature = "hyper")]
 use std::net::TcpListener;
 use std::pin::pin;
@@ -153,7 +152,7 @@ impl ServiceHost {
     /// [`Server`](HostError::Server) when the server ended with an error. `main` can return any of them as it is.
     pub async fn run_until<F, E>(self, server: F) -> Result<ShutdownReport, HostError>
     where
-        F: Future<Output = Result<(), E>>,
+        F: IntoFuture<Output = Result<(), E>>,
         E: Into<BoxError>,
     {
         match self.launch(true, self.signals)?.await.unwrap_or(Err(HostError::SupervisorGone)) {
@@ -163,7 +162,7 @@ impl ServiceHost {
         }
         let ended = {
             // It is dropped at the end of this block: before the services stop, or as soon as they do.
-            let server = pin!(server);
+            let server = pin!(server.into_future());
             tokio::select! {
                 biased;
                 result = server => Some(result),

@@ -74,7 +74,7 @@ pub enum CleanUp {
     Panicked(Panic),
     /// It took longer than [`cleanup_timeout`](super::super::Service::cleanup_timeout), or than the host's deadline left it.
     TimedOut,
-    /// It was not called, because the stop was forced and the service blocks.
+    /// It was not waited for, because the stop was forced and the service blocks. Its thread calls it if `run` ever returns.
     Skipped,
 }
 

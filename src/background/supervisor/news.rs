@@ -151,6 +151,10 @@ impl Supervisor {
                 discard(ended);
                 ExitKind::TimedOut(limit)
             }
+            // It had nothing to release yet: a start that is cut off because the host stops has not failed.
+            (None, Err(ExitKind::Aborted)) if !unit.now.has_started && unit.now.why() == Some(Why::HostStops) => {
+                ExitKind::Stopped
+            }
             (None, Err(kind)) => kind,
             (None, Ok(())) if unit.now.told.is_some() => ExitKind::Stopped,
             (None, Ok(())) => ExitKind::Completed,

@@ -64,7 +64,12 @@ impl Supervisor {
     /// Whether the server was given up: it is not to be waited for any more.
     pub(super) fn host_is_late(&mut self, now: Instant) {
         match self.phase {
-            HostPhase::Starting => self.begin_stop(now, Trigger::StartTimedOut, None),
+            HostPhase::Starting => {
+                // In the order of the start: who is not ready, and not who waits for it.
+                let is_late = |id: &u32| self.unit(*id).stage != Stage::Waiting && !self.unit(*id).was_ready;
+                let late = (0..self.services.len()).find(is_late);
+                self.begin_stop(now, Trigger::StartTimedOut, late);
+            }
             HostPhase::Draining => {
                 self.cut_server_off();
                 self.stop_services(now);
@@ -75,6 +80,7 @@ impl Supervisor {
     }
 
     fn cut_server_off(&mut self) {
+        trace::server_cut_off();
         if let Some(stop) = &mut self.stop {
             stop.server_cut_off = true;
         }

@@ -33,15 +33,18 @@ pub(crate) struct Shell {
     pub(crate) link: Arc<Link>,
     pub(crate) events: broadcast::Sender<HostEvent>,
     pub(crate) inbox: UnboundedReceiver<Message>,
+    /// How long after the end of the host that of the process may take, if it is not to be waited for.
+    pub(crate) exit_within: Option<Duration>,
 }
 
 /// Runs a host from its start to its end. `server` is the server's runtime, if the supervisor has a thread of its own.
 pub(crate) async fn supervise(shell: Shell, starting: Starting, signals: Signals, server: Option<Handle>) {
-    let Shell { supervisor, services, link, events, mut inbox } = shell;
+    let Shell { supervisor, services, link, events, mut inbox, exit_within } = shell;
     let lines = vec![None; services.len()];
     let starting = Some(starting);
     let (launch, actions) = (Launch::default(), Vec::new());
-    let mut acting = Acting { supervisor, services, lines, link, events, starting, launch, actions, is_over: false };
+    let mut acting =
+        Acting { supervisor, services, lines, link, events, starting, launch, actions, is_over: false, exit_code: 1 };
     let mut signals = SignalStream::listen(signals);
     let mut probe = server.map(|server| LagProbe::new(server, acting.link.lag()));
     let mut timer = pin!(sleep_until(Instant::now() + Duration::from_secs(86_400)));
@@ -72,11 +75,12 @@ pub(crate) async fn supervise(shell: Shell, starting: Starting, signals: Signals
         }
     }
     // The services are dropped with it.
+    let exit_code = acting.exit_code;
     discard(acting);
     discard(inbox);
     // On the server's runtime it would keep nothing alive, and see nothing once that is stuck.
     if probe.is_some() {
-        signals::exit_on_another(signals).await;
+        tokio::join!(signals::exit_on_another(signals), signals::exit_after(exit_within, exit_code));
     }
 }
 
@@ -93,6 +97,8 @@ struct Acting {
     /// Empty, kept for its memory.
     actions: Vec<Action>,
     is_over: bool,
+    /// What the process should end with.
+    exit_code: u8,
 }
 
 /// Without its supervisor a host is not ready any more, whatever has become of its services. Those on threads of their own
@@ -239,13 +245,15 @@ impl Acting {
                 error.unwrap_or_else(|| HostError::StoppedWhileStarting { report: Box::new(report.clone()) })
             ));
         }
+        self.exit_code = error.as_ref().map_or_else(|| report.exit_code(), HostError::exit_code);
         self.link.end(Ending { report, error });
         self.is_over = true;
     }
 
     fn warn_of(&self, lag: Duration) {
-        let is_in_poll = |line: &&Arc<Line>| line.is_in_poll();
-        let busy = self.lines.iter().flatten().filter(is_in_poll);
+        // Those on threads of their own block nobody else.
+        let is_shared = |line: &Line| self.supervisor.unit(line.id).options.placement == Placement::Shared;
+        let busy = self.lines.iter().flatten().filter(|line| line.is_in_poll() && is_shared(line));
         let busy: Vec<&str> = busy.map(|line| &*line.name).collect();
         trace::runtime_lags(lag, &busy);
     }

@@ -35,13 +35,8 @@ use crate::background::{HostHandle, Probe, ProbeAnswer};
 ///     .run_until(async move {
 ///         let probed = handle.clone();
 ///         let app = move || App::new().service(probes(probed.clone())).route("/", web::get().to(|| async { "hello" }));
-///         let server = HttpServer::new(app).disable_signals().bind("127.0.0.1:3000")?.run();
-///         let stop = server.handle();
-///         tokio::spawn(async move {
-///             handle.draining().cancelled().await;
-///             stop.stop(true).await;
-///         });
-///         server.await
+///         let draining = handle.draining().cancelled_owned();
+///         HttpServer::new(app).shutdown_signal(draining).bind("127.0.0.1:3000")?.run().await
 ///     })
 ///     .await?;
 /// # drop(report);
