@@ -307,3 +307,25 @@ async fn thread_that_misses_its_heartbeat_and_returns_is_started_again() {
     assert!(matches!(failure.kind, ExitKind::TimedOut(TimeLimit::Heartbeat(_))), "{failure:?}");
     timeout(PATIENCE, host.shutdown()).await.unwrap().unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn heartbeat_of_a_generation_that_is_over_is_none_of_the_next_one() {
+    let service = service_fn("hangs", |cx| async move {
+        if cx.generation() == 1 {
+            tokio::spawn(async move {
+                loop {
+                    cx.heartbeat();
+                    sleep(MS * 100).await;
+                }
+            });
+            return Err("it leaves a task behind".into());
+        }
+        std::future::pending().await
+    });
+    let service = service.heartbeat(SECOND).stop_timeout(SECOND).backoff(Backoff::none()).degradable();
+    let host = virtual_host().service(service).build().unwrap();
+    host.start().await.unwrap();
+    sleep(SECOND * 5).await;
+    assert!(host.status().service("hangs").unwrap().generation > 2, "the second one was taken for alive");
+    host.shutdown().await.unwrap();
+}

@@ -163,7 +163,8 @@ impl Line {
     }
 
     pub(crate) fn beat(&self) {
-        if let Some(pulse) = &self.pulse {
+        // The pulse is that of all generations: what an old one has left behind is no sign of life of the next one.
+        if let Some(pulse) = self.pulse.as_ref().filter(|_| !self.is_clean_up_claimed()) {
             pulse.beat(Instant::now());
         }
     }

@@ -29,7 +29,7 @@ pub enum Supervision {
     #[default]
     OwnThread,
     /// In a task of the server's runtime: no thread, and no clock but that of the runtime, which tests may pause. It is
-    /// as late as that runtime is.
+    /// as late as that runtime is. I/O and time have to be enabled there. A signal after the end of the host is not seen.
     ServerRuntime,
 }
 

@@ -137,8 +137,9 @@ impl ServiceHost {
     ///
     /// The host has to stop on SIGTERM and SIGINT (Ctrl-C), when [`shutdown`](HostHandle::shutdown) is called, and when a
     /// critical service is given up. Then [`HostHandle::draining`] fires, on which the server ends: give it to the graceful
-    /// shutdown of the framework. It has [`drain_timeout`](ServiceHostBuilder::drain_timeout) for that. A second signal
-    /// forces the stop: nothing is waited for. A further one, once this has returned, ends the process at once.
+    /// shutdown of the framework. It has [`drain_timeout`](ServiceHostBuilder::drain_timeout) for that. A second signal,
+    /// or one that finds the host stopping for another reason, forces the stop: nothing is waited for. A further one, once
+    /// this has returned, ends the process at once.
     ///
     /// `server` is not polled before the services have started, so it may bind its port in it.
     ///
@@ -148,7 +149,8 @@ impl ServiceHost {
     ///
     /// # Errors
     ///
-    /// Those of [`start`](Self::start), [`GaveUp`](HostError::GaveUp) when a critical service was given up, and
+    /// Those of [`start`](Self::start), but for [`StoppedWhileStarting`](HostError::StoppedWhileStarting), which is its
+    /// report here, [`GaveUp`](HostError::GaveUp) when a critical service was given up, and
     /// [`Server`](HostError::Server) when the server ended with an error. `main` can return any of them as it is.
     pub async fn run_until<F, E>(self, server: F) -> Result<ShutdownReport, HostError>
     where

@@ -27,7 +27,7 @@ pub struct ServiceStatus {
     pub is_critical: bool,
     /// How often `start` was called: 0 before the first time.
     pub generation: u64,
-    /// How many generations were begun after a failure (or after it had completed, with
+    /// How many generations were begun, or are about to be, after a failure (or after it had completed, with
     /// [`Restart::Always`](crate::background::Restart::Always)).
     pub restarts: u64,
     /// How its last generation ended, if one has.
