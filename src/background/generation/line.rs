@@ -17,6 +17,7 @@ use super::inside::Child;
 use super::stop_signal::StopSignal;
 use crate::background::host::{Link, Message};
 use crate::background::status::{CleanUp, Exit, ExitKind, Pulse};
+use crate::panic::discard;
 use crate::sync::lock;
 
 /// The line between one generation of a service and its supervisor.
@@ -82,6 +83,18 @@ pub(crate) enum News {
     Changed,
     /// The generation was dropped before its end: its runtime is gone.
     Lost,
+}
+
+impl News {
+    /// Drops it, each value of the service by itself: two destructors that panic at once would abort the process.
+    pub(crate) fn discard(self) {
+        if let Self::AllEnded(ended, clean_up) = self {
+            discard(ended);
+            discard(clean_up);
+        } else {
+            discard(self);
+        }
+    }
 }
 
 /// How a phase ended. `Ok` is completed or stopped: the supervisor knows which.

@@ -266,6 +266,21 @@ impl Supervisor {
         }
     }
 
+    /// Drops what services have left, value by value: two destructors that panic at once would abort the process.
+    pub(crate) fn discard_values(&mut self) {
+        for id in 0..self.services.len() {
+            let unit = &mut self.units[id as usize];
+            discard(mem::replace(&mut unit.clean_up, CleanUp::NotNeeded));
+            discard(unit.now.exit.take());
+            let status = self.services.at(id);
+            if status.last_exit.is_some() || status.last_failure.is_some() {
+                let status = self.services.at_mut(id);
+                discard(status.last_exit.take());
+                discard(status.last_failure.take());
+            }
+        }
+    }
+
     pub(super) fn set_timer(&mut self, id: u32, at: Option<Instant>) {
         self.timers.set(id, at);
     }

@@ -19,7 +19,7 @@ impl Supervisor {
         let unit = self.unit(id);
         let is_going_on = !matches!(unit.stage, Stage::Waiting | Stage::BackingOff | Stage::Held | Stage::Ended);
         if unit.generation != generation || !is_going_on {
-            return discard(news);
+            return news.discard();
         }
         match news {
             News::Started => self.has_started(now, id),

@@ -76,6 +76,15 @@ pub(crate) async fn supervise(shell: Shell, starting: Starting, signals: Signals
     }
     // The services are dropped with it.
     let exit_code = acting.exit_code;
+    while let Ok(message) = inbox.try_recv() {
+        match message {
+            Message::News { news, .. } => news.discard(),
+            message => drop(message),
+        }
+    }
+    acting.supervisor.discard_values();
+    acting.services.drain(..).for_each(discard);
+    acting.lines.drain(..).for_each(discard);
     discard(acting);
     discard(inbox);
     // On the server's runtime it would keep nothing alive, and see nothing once that is stuck.
