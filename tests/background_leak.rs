@@ -3,44 +3,22 @@
 //! A binary of its own, because it counts every allocation and silences the panic hook.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
-#![allow(unsafe_code, reason = "a global allocator can't be written without")]
 #![allow(clippy::clone_on_ref_ptr, reason = "a test clones what it looks at")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering};
+#[path = "support/counting.rs"]
+mod counting;
+
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use onelane::background::{Backoff, HostPhase, Intensity, Service, ServiceHost, Supervision, blocking_fn, service_fn};
 use tokio::time::{Instant, sleep};
 
-static LIVE_BYTES: AtomicIsize = AtomicIsize::new(0);
+use counting::live_bytes_of_all;
+
 /// The tests look at the same counter, so they go one by one.
 static ONE_BY_ONE: Mutex<()> = Mutex::new(());
-
-struct Counting;
-
-// SAFETY: everything is left to the system's allocator. Counting allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE_BYTES.fetch_add(layout.size().cast_signed(), Ordering::Relaxed);
-        // SAFETY: the caller keeps the contract, which is the same.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE_BYTES.fetch_sub(layout.size().cast_signed(), Ordering::Relaxed);
-        // SAFETY: the caller keeps the contract, which is the same.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
-
-fn live_bytes() -> isize {
-    LIVE_BYTES.load(Ordering::Relaxed)
-}
 
 /// Lets one test run at a time, without the message of each panic.
 fn alone() -> std::sync::MutexGuard<'static, ()> {
@@ -67,9 +45,9 @@ fn growth(service: Service, supervision: Supervision, generations: &AtomicU64, f
             }
         };
         reach(from).await;
-        let before = live_bytes();
+        let before = live_bytes_of_all();
         reach(to).await;
-        let grown = live_bytes() - before;
+        let grown = live_bytes_of_all() - before;
         assert_eq!(host.status().phase, HostPhase::Running);
         assert!(host.status().service("actor").unwrap().restarts >= to - 1);
         // Whether it stops while it runs, starts or stops is chance.
@@ -137,9 +115,9 @@ fn children_that_end_keep_nothing_while_their_service_runs() {
             }
         };
         reach(1_000).await;
-        let before = live_bytes();
+        let before = live_bytes_of_all();
         reach(51_000).await;
-        let grown = live_bytes() - before;
+        let grown = live_bytes_of_all() - before;
         host.shutdown().await.unwrap();
         grown
     });

@@ -3,10 +3,10 @@
 //! A binary of its own, because it counts every allocation. It counts by thread, so that tests don't see each other.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
-#![allow(unsafe_code, reason = "a global allocator can't be written without")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "support/counting.rs"]
+mod counting;
+
 use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,54 +16,9 @@ use std::time::Duration;
 use onelane::{Acquire, AcquireError, EndpointGuard, Order, Queue};
 use tokio::task::coop::unconstrained;
 
+use counting::{allocations_of, live_bytes};
+
 const CALLERS: usize = 100_000;
-
-thread_local! {
-    static LIVE_BYTES: Cell<isize> = const { Cell::new(0) };
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-fn count(bytes: isize, allocations: usize) {
-    // A thread that ends frees memory after its counters are gone.
-    let _ = LIVE_BYTES.try_with(|live| live.set(live.get() + bytes));
-    let _ = ALLOCATIONS.try_with(|made| made.set(made.get() + allocations));
-}
-
-// SAFETY: everything is left to the system's allocator. Counting allocates nothing: the cells need no destructor.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size().cast_signed(), 1);
-        // SAFETY: the caller keeps the contract, which is the same.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(-layout.size().cast_signed(), 0);
-        // SAFETY: the caller keeps the contract, which is the same.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count(size.cast_signed() - layout.size().cast_signed(), 1);
-        // SAFETY: the caller keeps the contract, which is the same.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
-
-fn live_bytes() -> isize {
-    LIVE_BYTES.get()
-}
-
-fn allocations_of<T>(f: impl FnOnce() -> T) -> usize {
-    let before = ALLOCATIONS.get();
-    drop(f());
-    ALLOCATIONS.get() - before
-}
 
 fn poll<F: Future>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
     future.as_mut().poll(&mut Context::from_waker(Waker::noop()))

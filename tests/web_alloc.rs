@@ -1,8 +1,8 @@
 //! What the layer costs in memory. A binary of its own, as it counts every allocation.
-#![allow(unsafe_code, reason = "an allocator is")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "support/counting.rs"]
+mod counting;
+
 use std::convert::Infallible;
 use std::fmt::Debug;
 use std::pin::pin;
@@ -23,35 +23,7 @@ use onelane::web::axum::GuardLayer;
 use onelane::web::tower::{self, GuardRequestBody};
 use onelane::{EndpointGuard, KeyedGuard};
 
-struct Counting;
-
-thread_local! {
-    /// Allocations of this thread. The tests run on threads of their own.
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: every call is handed to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract of `dealloc`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-fn allocations(work: impl FnOnce()) -> usize {
-    let before = ALLOCATIONS.get();
-    work();
-    ALLOCATIONS.get() - before
-}
+use counting::allocations_of;
 
 /// The allocations of a request, once the thread keeps what it keeps.
 fn per_request<S, B, R, E: Debug>(service: &mut S, request: impl Fn() -> Request<B>) -> usize
@@ -60,7 +32,7 @@ where
 {
     let mut measure = || {
         let request = request();
-        allocations(|| {
+        allocations_of(|| {
             let mut call = pin!(service.call(request));
             let Poll::Ready(response) = call.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
                 panic!("nothing in it waits")
