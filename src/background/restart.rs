@@ -134,8 +134,7 @@ pub(crate) struct Failures {
 }
 
 impl Failures {
-    /// Takes down that a generation ended, after having been ready for so long without a break, and how long to wait until
-    /// the next one. `None`: there have been too many.
+    /// Takes down that a generation ended, and how long to wait until the next one. `None`: there have been too many.
     pub(crate) fn next_delay(
         &mut self,
         now: Instant,

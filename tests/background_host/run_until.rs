@@ -123,6 +123,26 @@ async fn services_are_restarted_while_the_server_drains() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn followers_begin_anew_with_their_leader_while_the_server_drains() {
+    let log = Log::default();
+    let leader = Actor::new("leader", &log).runs([Act::after(SECOND * 2, Act::Fail), Act::UntilTold]).service();
+    let host = virtual_host()
+        .service(leader.backoff(onelane::background::Backoff::none()))
+        .service(Actor::new("follower", &log).service().restart_with("leader"))
+        .build()
+        .unwrap();
+    let handle = host.handle();
+    let server = async move {
+        handle.request_shutdown();
+        sleep(SECOND * 5).await;
+        assert!(handle.status().service("follower").unwrap().is_ready());
+        Served::Ok(())
+    };
+    assert!(host.run_until(server).await.unwrap().is_clean());
+    assert_eq!((log.count("start follower"), log.count("stop follower")), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn forced_stop_drops_the_server_at_once() {
     let host = virtual_host().service(Actor::new("actor", &Log::default()).service()).build().unwrap();
     let (handle, start) = (host.handle(), Instant::now());

@@ -266,6 +266,8 @@ async fn forced_stop_waits_for_nothing_that_blocks() {
     assert!(matches!(of("thread").exit.unwrap().kind, ExitKind::Leaked));
     assert_eq!(report.exit_code(), 1);
     assert_eq!(log.count("stop blocking"), 0);
+    // Elsewhere, though there was no time left to wait for it.
+    until("its stop is called", || log.count("stop thread") == 1).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -51,10 +51,14 @@ impl<M: FnOnce() -> F, F: Future> Future for Cut<'_, M, F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let line = *this.line;
-        let polled = if line.poll_cut(*this.phase, cx) {
+        let is_cut_off = line.poll_cut(*this.phase, cx);
+        // What has been acquired is released even then, as far as that takes no waiting.
+        let is_owed = *this.phase == Phase::Stop && this.state.is_beginning();
+        let polled = if is_cut_off && !is_owed {
             Err(CutOff::Dropped)
         } else {
             match within(line, || this.state.as_mut().poll(cx)) {
+                Ok(Poll::Pending) if is_cut_off => Err(CutOff::Dropped),
                 Ok(Poll::Pending) => return Poll::Pending,
                 Ok(Poll::Ready(output)) => Ok(output),
                 Err(panic) => Err(CutOff::Panicked(panic)),
@@ -67,6 +71,10 @@ impl<M: FnOnce() -> F, F: Future> Future for Cut<'_, M, F> {
 }
 
 impl<M: FnOnce() -> F, F: Future> State<M, F> {
+    fn is_beginning(&self) -> bool {
+        matches!(self, Self::Begin { .. })
+    }
+
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         if let StateProjection::Polled { future } = self.as_mut().project() {
             return future.poll(cx);
@@ -88,4 +96,72 @@ pub(super) fn within<T>(line: &Line, code: impl FnOnce() -> T) -> Result<T, Pani
     let result = catch(code);
     line.set_in_poll(false);
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::collections::HashMap;
+    use std::future::{pending, ready};
+    use std::sync::Arc;
+    use std::time::SystemTime;
+
+    use tokio::sync::{broadcast, mpsc};
+    use tokio_test::{assert_pending, assert_ready, task};
+
+    use super::*;
+    use crate::background::host::Link;
+    use crate::background::status::{HostPhase, HostStatus, Services};
+
+    fn line() -> Line {
+        let status = HostStatus {
+            phase: HostPhase::Running,
+            since: SystemTime::now(),
+            has_started: true,
+            services: Services::new(Vec::new(), HashMap::new()),
+            lag: Arc::default(),
+        };
+        let link = Link::new(mpsc::unbounded_channel().0, status, broadcast::channel(1).0.downgrade());
+        Line::new(0, 1, "service".into(), true, None, None, Arc::new(link))
+    }
+
+    #[test]
+    fn stop_that_is_cut_off_before_it_began_is_called_all_the_same() {
+        let (line, calls) = (line(), Cell::new(0));
+        line.cut_off(Phase::Stop);
+        let call = || calls.set(calls.get() + 1);
+        let mut at_once = task::spawn(Cut::new(&line, Phase::Stop, || {
+            call();
+            ready(())
+        }));
+        assert!(assert_ready!(at_once.poll()).is_ok());
+        let mut waits = task::spawn(Cut::new(&line, Phase::Stop, || {
+            call();
+            pending::<()>()
+        }));
+        assert!(matches!(assert_ready!(waits.poll()), Err(CutOff::Dropped)));
+        assert_eq!(calls.get(), 2);
+    }
+
+    #[test]
+    fn what_else_is_cut_off_before_it_began_is_not_called() {
+        let line = line();
+        line.cut_off(Phase::Run);
+        for phase in [Phase::Start, Phase::Run] {
+            let mut cut = task::spawn(Cut::new(&line, phase, || -> std::future::Ready<()> { panic!("it is called") }));
+            assert!(matches!(assert_ready!(cut.poll()), Err(CutOff::Dropped)));
+        }
+    }
+
+    #[test]
+    fn what_is_cut_off_while_it_waits_is_woken_and_dropped() {
+        let line = line();
+        let mut cut = task::spawn(Cut::new(&line, Phase::Stop, pending::<()>));
+        assert_pending!(cut.poll());
+        line.cut_off(Phase::Run);
+        assert_pending!(cut.poll());
+        line.cut_off(Phase::Stop);
+        assert!(cut.is_woken());
+        assert!(matches!(assert_ready!(cut.poll()), Err(CutOff::Dropped)));
+    }
 }

@@ -58,7 +58,7 @@ pub(crate) struct Ending {
 }
 
 impl Link {
-    pub(super) fn new(
+    pub(crate) fn new(
         inbox: UnboundedSender<Message>,
         status: HostStatus,
         events: broadcast::WeakSender<HostEvent>,

@@ -61,7 +61,7 @@ pub(super) struct Stop {
     pub(super) last_call: Instant,
     pub(super) deadline: Instant,
     pub(super) server_cut_off: bool,
-    /// The service that is to blame, and how its last generation ended.
+    /// The service that is to blame.
     pub(super) culprit: Option<u32>,
 }
 
@@ -134,10 +134,6 @@ impl Supervisor {
         mem::take(&mut self.has_changed)
     }
 
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.stop.is_some()
-    }
-
     /// Starts what depends on nothing.
     pub(crate) fn start(&mut self, now: Instant, has_server: bool) {
         if self.phase != HostPhase::Built {
@@ -191,13 +187,12 @@ impl Supervisor {
             Companions::GivenUp => return self.give_up(now, id),
         }
         let unit = &mut self.units[id as usize];
-        unit.generation += 1;
         unit.stage = Stage::Starting;
         unit.now = Generation::beginning(now);
         discard(mem::replace(&mut unit.clean_up, CleanUp::NotNeeded));
         unit.took = None;
-        let (generation, limit) = (unit.generation, unit.options.start_timeout);
-        self.set_state_and(id, ServiceState::Starting, |status| status.generation = generation);
+        let limit = unit.options.start_timeout;
+        self.set_state_and(id, ServiceState::Starting, |status| status.generation += 1);
         self.set_timer(id, Some(after(now, limit)));
         self.actions.push(Action::Begin(id));
     }
@@ -266,7 +261,7 @@ impl Supervisor {
         }
     }
 
-    /// Drops what services have left, value by value: two destructors that panic at once would abort the process.
+    /// Drops what services have left, value by value.
     pub(crate) fn discard_values(&mut self) {
         for id in 0..self.services.len() {
             let unit = &mut self.units[id as usize];

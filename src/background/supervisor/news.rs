@@ -18,7 +18,7 @@ impl Supervisor {
     pub(crate) fn hear(&mut self, now: Instant, id: u32, generation: u64, news: News, condition: Option<Condition>) {
         let unit = self.unit(id);
         let is_going_on = !matches!(unit.stage, Stage::Waiting | Stage::BackingOff | Stage::Held | Stage::Ended);
-        if unit.generation != generation || !is_going_on {
+        if self.services.at(id).generation != generation || !is_going_on {
             return news.discard();
         }
         match news {

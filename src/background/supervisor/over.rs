@@ -23,7 +23,7 @@ impl Supervisor {
         self.set_timer(id, None);
         let exit = self.record_exit(now, id);
         let why = self.unit(id).now.why();
-        if self.stop.is_some() && self.phase >= HostPhase::Stopping {
+        if self.phase >= HostPhase::Stopping {
             let ended = if exit.is_failure() { ServiceState::Failed } else { ServiceState::Stopped };
             return self.end(now, id, ended);
         }
@@ -53,7 +53,7 @@ impl Supervisor {
         unit.took = unit.now.told.map(|(told, _)| now.duration_since(told));
         let exit = Arc::new(Exit {
             kind,
-            generation: unit.generation,
+            generation: self.services.at(id).generation,
             at: self.wall.checked_sub(now.duration_since(ended)).unwrap_or(SystemTime::UNIX_EPOCH),
             ran_for: ended.duration_since(unit.now.began),
         });
@@ -110,7 +110,7 @@ impl Supervisor {
             trace::given_up(self.name(id));
             if unit.options.is_critical {
                 // Not begun, it waited for another one in vain.
-                let has_begun = unit.generation > 0;
+                let has_begun = self.services.at(id).generation > 0;
                 let name = Arc::clone(self.name(id));
                 let trigger = if has_begun { Trigger::GaveUp { name } } else { Trigger::StartFailed { name } };
                 self.end(now, id, ServiceState::Failed);
@@ -145,7 +145,7 @@ impl Supervisor {
     pub(super) fn release_followers(&mut self, now: Instant, id: u32) {
         for index in 0..self.unit(id).followers().len() {
             let follower = self.unit(id).followers()[index];
-            if self.unit(follower).stage == Stage::Held && self.stop.is_none() {
+            if self.unit(follower).stage == Stage::Held && self.phase < HostPhase::Stopping {
                 self.begin(now, follower);
             }
         }

@@ -372,7 +372,7 @@ impl<'a> World<'a> {
     }
 
     fn begin(&mut self, id: usize) {
-        let generation = self.supervisor.unit(id as u32).generation;
+        let generation = self.supervisor.services().at(id as u32).generation;
         for dependency in self.supervisor.unit(id as u32).after().iter() {
             assert!(self.ever_ready[*dependency as usize], "s{id} begins before s{dependency} was ready");
         }
@@ -512,12 +512,12 @@ impl<'a> World<'a> {
         for (id, was_ready) in self.ever_ready.iter_mut().enumerate() {
             *was_ready |= self.supervisor.services().at(id as u32).is_ready() || self.supervisor.units[id].was_ready;
         }
-        if self.supervisor.is_stopping() {
+        if self.supervisor.stop.is_some() {
             self.stop_began.get_or_insert(self.now);
         }
         self.check();
         for action in actions {
-            let generation = |id: u32| self.supervisor.unit(id).generation;
+            let generation = |id: u32| self.supervisor.services().at(id).generation;
             match action {
                 Action::Begin(id) => self.begin(id as usize),
                 Action::TellToStop(id) if generation(id) > 0 => self.is_told(id as usize, generation(id)),

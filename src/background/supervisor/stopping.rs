@@ -61,7 +61,7 @@ impl Supervisor {
         }
     }
 
-    /// Whether the server was given up: it is not to be waited for any more.
+    /// A phase of the host takes too long.
     pub(super) fn host_is_late(&mut self, now: Instant) {
         match self.phase {
             HostPhase::Starting => {
@@ -271,7 +271,7 @@ impl Supervisor {
             exit: status.last_exit.clone(),
             clean_up: unit.clean_up.clone(),
             took: unit.took,
-            generations: unit.generation,
+            generations: status.generation,
         }
     }
 }

@@ -43,15 +43,28 @@ pub(crate) async fn supervise(shell: Shell, starting: Starting, signals: Signals
     let lines = vec![None; services.len()];
     let starting = Some(starting);
     let (launch, actions) = (Launch::default(), Vec::new());
-    let mut acting =
-        Acting { supervisor, services, lines, link, events, starting, launch, actions, is_over: false, exit_code: 1 };
+    let mut acting = Acting {
+        supervisor,
+        services,
+        lines,
+        link,
+        events,
+        starting,
+        launch,
+        actions,
+        exit_code: None,
+        was_signalled: false,
+    };
     let mut signals = SignalStream::listen(signals);
     let mut probe = server.map(|server| LagProbe::new(server, acting.link.lag()));
     let mut timer = pin!(sleep_until(Instant::now() + Duration::from_secs(86_400)));
     let mut batch = Vec::with_capacity(BATCH);
 
     acting.begin();
-    while !acting.is_over {
+    let exit_code = loop {
+        if let Some(exit_code) = acting.exit_code {
+            break exit_code;
+        }
         let next = acting.supervisor.next_timer().into_iter().chain(probe.as_ref().map(|probe| probe.next)).min();
         if let Some(next) = next.filter(|next| *next != timer.deadline()) {
             timer.as_mut().reset(next);
@@ -73,20 +86,8 @@ pub(crate) async fn supervise(shell: Shell, starting: Starting, signals: Signals
         if let Some(lag) = probe.as_mut().and_then(|probe| probe.ask(now)) {
             acting.warn_of(lag);
         }
-    }
-    // The services are dropped with it.
-    let exit_code = acting.exit_code;
-    while let Ok(message) = inbox.try_recv() {
-        match message {
-            Message::News { news, .. } => news.discard(),
-            message => drop(message),
-        }
-    }
-    acting.supervisor.discard_values();
-    acting.services.drain(..).for_each(discard);
-    acting.lines.drain(..).for_each(discard);
-    discard(acting);
-    discard(inbox);
+    };
+    acting.tear_down(inbox);
     // On the server's runtime it would keep nothing alive, and see nothing once that is stuck.
     if probe.is_some() {
         tokio::join!(signals::exit_on_another(signals), signals::exit_after(exit_within, exit_code));
@@ -105,16 +106,17 @@ struct Acting {
     launch: Launch,
     /// Empty, kept for its memory.
     actions: Vec<Action>,
-    is_over: bool,
-    /// What the process should end with.
-    exit_code: u8,
+    /// What the process should end with, once the host has.
+    exit_code: Option<u8>,
+    /// Whether a signal has come.
+    was_signalled: bool,
 }
 
 /// Without its supervisor a host is not ready any more, whatever has become of its services. Those on threads of their own
 /// are told, and stop by themselves: nobody else would ever tell them.
 impl Drop for Acting {
     fn drop(&mut self) {
-        if !self.is_over {
+        if self.exit_code.is_none() {
             let status = HostStatus { phase: HostPhase::Stopping, since: SystemTime::now(), ..self.status() };
             discard(self.link.publish(Arc::new(status)));
             self.link.draining().cancel();
@@ -150,9 +152,11 @@ impl Acting {
         }
     }
 
+    /// The first signal has the host stop, also one that stops for another reason: who sent it has not asked twice. The
+    /// second one forces it.
     fn signal(&mut self, signal: i32) {
         let (now, trigger) = (self.look_at_the_clock(), Trigger::Signal(signal));
-        if self.supervisor.is_stopping() {
+        if mem::replace(&mut self.was_signalled, true) {
             self.supervisor.force(now, trigger);
         } else {
             self.supervisor.shutdown(now, trigger);
@@ -254,9 +258,22 @@ impl Acting {
                 error.unwrap_or_else(|| HostError::StoppedWhileStarting { report: Box::new(report.clone()) })
             ));
         }
-        self.exit_code = error.as_ref().map_or_else(|| report.exit_code(), HostError::exit_code);
+        self.exit_code = Some(error.as_ref().map_or_else(|| report.exit_code(), HostError::exit_code));
         self.link.end(Ending { report, error });
-        self.is_over = true;
+    }
+
+    /// Drops the services and what they left, value by value: two destructors that panic at once would abort the process.
+    fn tear_down(mut self, mut inbox: UnboundedReceiver<Message>) {
+        while let Ok(message) = inbox.try_recv() {
+            if let Message::News { news, .. } = message {
+                news.discard();
+            }
+        }
+        self.supervisor.discard_values();
+        self.services.drain(..).for_each(discard);
+        self.lines.drain(..).for_each(discard);
+        discard(self);
+        discard(inbox);
     }
 
     fn warn_of(&self, lag: Duration) {

@@ -30,7 +30,6 @@ pub(crate) struct Unit {
     pub(super) clean_up: CleanUp,
     /// From being told to stop to the end, the last time.
     pub(super) took: Option<Duration>,
-    pub(super) generation: u64,
     pub(super) now: Generation,
 }
 
@@ -110,7 +109,6 @@ impl Unit {
             is_decided: false,
             clean_up: CleanUp::NotNeeded,
             took: None,
-            generation: 0,
             now: Generation::beginning(now),
         }
     }
