@@ -101,6 +101,8 @@ mod guard {
     pub(crate) mod lane;
 }
 #[cfg(not(loom))]
+pub mod offload;
+#[cfg(not(loom))]
 mod panic;
 #[cfg_attr(loom, allow(dead_code, reason = "the models have the lane without the guard around it"))]
 mod sync;
@@ -117,6 +119,13 @@ pub use guard::{
     OwnedKeyedPermit, OwnedPermit, Permit, Queue, RetryEstimate, Run, RunKeyed, RunKeyedToCompletion, RunToCompletion,
     Shared, SharedGuard, SharedKeyedGuard, SharedRun, SingleFlight, SingleFlightBuilder,
 };
+
+#[cfg(not(loom))]
+#[doc(inline)]
+pub use offload::{BlockingPool, OffloadError, run_blocking};
+#[cfg(all(not(loom), feature = "rayon"))]
+#[doc(inline)]
+pub use offload::{CpuPool, run_cpu};
 
 /// The README's examples are compiled and run with the doctests.
 #[cfg(all(doctest, feature = "axum"))]

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 export CARGO_TERM_COLOR=never
-features=(serde croner hyper tower axum actix-web)
+features=(rayon serde croner hyper tower axum actix-web)
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 total=0

@@ -1,0 +1,163 @@
+//! [`run_blocking`] and [`BlockingPool`]: work that blocks, on the blocking threads of tokio.
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use super::context::TaskContext;
+use super::crew::Rules;
+use super::error::OffloadError;
+use super::limits::CapacityLimiter;
+use super::pool::{Pool, Source};
+use super::runtimes::Runtimes;
+use super::statistics::PoolStatistics;
+use super::task::Task;
+
+/// How many tasks of a pool run at a time if it was not told: as many as in Starlette.
+const RUNNING: usize = 40;
+/// How long a thread without work stays.
+const LINGER: Duration = Duration::from_millis(20);
+
+static GLOBAL: LazyLock<BlockingPool> = LazyLock::new(|| BlockingPool::new("default"));
+
+/// Runs work that blocks, 40 at a time, and waits for its result: `run_in_threadpool` of FastAPI, `asyncio.to_thread`.
+///
+/// It is [`BlockingPool::global`]'s [`run`](BlockingPool::run), with the same rules.
+///
+/// # Errors
+///
+/// As [`BlockingPool::run`].
+///
+/// # Cancel safety
+///
+/// As [`TaskFuture`](super::TaskFuture): dropped before the work has begun, it never runs.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), onelane::offload::OffloadError> {
+/// let sum = onelane::run_blocking(|| (1..=10).sum::<u32>()).await?;
+/// assert_eq!(sum, 55);
+/// # Ok(())
+/// # }
+/// ```
+pub async fn run_blocking<F, T>(work: F) -> Result<T, OffloadError>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    GLOBAL.run(work).await
+}
+
+/// Runs work that blocks on the blocking threads of the tokio runtime that it comes from, so many at a time.
+///
+/// Copies are the same pool.
+#[derive(Clone, Debug)]
+pub struct BlockingPool(Arc<Pool>);
+
+/// Makes a [`BlockingPool`]. Made by [`BlockingPool::builder`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct BlockingPoolBuilder {
+    name: &'static str,
+    limiter: Option<Arc<CapacityLimiter>>,
+    max_queued: usize,
+    queue_timeout: Option<Duration>,
+}
+
+impl BlockingPool {
+    /// A pool that runs 40 tasks at a time, and lets any number of others wait.
+    #[must_use]
+    pub fn new(name: &'static str) -> Self {
+        Self::builder(name).build()
+    }
+
+    /// A pool with other limits. Its name appears in errors, statistics and logs.
+    pub fn builder(name: &'static str) -> BlockingPoolBuilder {
+        BlockingPoolBuilder { name, limiter: None, max_queued: usize::MAX, queue_timeout: None }
+    }
+
+    /// The pool of [`run_blocking`].
+    #[must_use]
+    pub fn global() -> &'static Self {
+        &GLOBAL
+    }
+
+    /// Runs `work` and waits for its result.
+    ///
+    /// # Errors
+    ///
+    /// See [`OffloadError`]. A panic of the work is one of them.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`TaskFuture`](super::TaskFuture): dropped before the work has begun, it never runs.
+    pub async fn run<F, T>(&self, work: F) -> Result<T, OffloadError>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.task(|_| work()).await
+    }
+
+    /// Work with a label, limits of time, a priority, and a [context](TaskContext) that tells it whether anybody still waits.
+    pub fn task<F, T>(&self, work: F) -> Task<F>
+    where
+        F: FnOnce(&TaskContext) -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        Task::new(Arc::clone(&self.0), work)
+    }
+
+    /// How many tasks may run at a time. It can be changed at any time, and shared with other pools.
+    #[must_use]
+    pub fn limiter(&self) -> &Arc<CapacityLimiter> {
+        &self.0.rules.limiter
+    }
+
+    /// What the pool does at the moment.
+    #[must_use]
+    pub fn statistics(&self) -> PoolStatistics {
+        self.0.statistics()
+    }
+
+    /// Takes no work any more. Tasks that wait fail with [`OffloadError::Closed`]; those that run go on.
+    pub fn close(&self) {
+        self.0.close();
+    }
+}
+
+impl BlockingPoolBuilder {
+    /// How many tasks run at a time. Default: 40.
+    pub fn max_running(self, tasks: usize) -> Self {
+        self.limiter(Arc::new(CapacityLimiter::new(tasks)))
+    }
+
+    /// A limiter that others may have, too.
+    pub fn limiter(mut self, limiter: Arc<CapacityLimiter>) -> Self {
+        self.limiter = Some(limiter);
+        self
+    }
+
+    /// How many tasks may wait for a thread; others fail with [`OffloadError::Full`]. 0: who finds no thread free fails at
+    /// once. Default: any number.
+    pub fn max_queued(mut self, tasks: usize) -> Self {
+        self.max_queued = tasks;
+        self
+    }
+
+    /// How long a task waits for a thread if it does not [say](Task::queue_timeout) so itself. Default: for ever.
+    pub fn queue_timeout(mut self, limit: Duration) -> Self {
+        self.queue_timeout = Some(limit);
+        self
+    }
+
+    /// Makes the pool. Threads are taken when there is work.
+    #[must_use]
+    pub fn build(self) -> BlockingPool {
+        let Self { name, limiter, max_queued, queue_timeout } = self;
+        let limiter = limiter.unwrap_or_else(|| Arc::new(CapacityLimiter::new(RUNNING)));
+        let rules = Arc::new(Rules::new(name, limiter, max_queued, Some(LINGER)));
+        BlockingPool(Arc::new(Pool { rules, queue_timeout, source: Source::Runtimes(Runtimes::default()) }))
+    }
+}

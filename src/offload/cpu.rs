@@ -1,0 +1,192 @@
+//! [`run_cpu`] and [`CpuPool`]: work that computes, on a rayon pool.
+
+use std::num::NonZero;
+use std::sync::{Arc, LazyLock};
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
+
+use super::context::TaskContext;
+use super::crew::{Crew, Rules, Threads};
+use super::error::OffloadError;
+use super::limits::CapacityLimiter;
+use super::pool::{Pool, Source};
+use super::statistics::PoolStatistics;
+use super::task::Task;
+use super::worker::Worker;
+
+static GLOBAL: LazyLock<CpuPool> = LazyLock::new(|| {
+    CpuPool::builder("cpu").build().expect("the threads of the CPU pool can be started, as those of the runtime could")
+});
+
+/// Runs work that computes, on as many threads as the machine has processors, and waits for its result.
+///
+/// It is [`CpuPool::global`]'s [`run`](CpuPool::run), with the same rules.
+///
+/// # Errors
+///
+/// As [`CpuPool::run`].
+///
+/// # Panics
+///
+/// If the threads of the global pool can't be started.
+///
+/// # Cancel safety
+///
+/// As [`TaskFuture`](super::TaskFuture): dropped before the work has begun, it never runs.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), onelane::offload::OffloadError> {
+/// let primes = onelane::run_cpu(|| (2..10_000_u32).filter(|n| (2..*n).all(|d| n % d != 0)).count()).await?;
+/// assert_eq!(primes, 1_229);
+/// # Ok(())
+/// # }
+/// ```
+pub async fn run_cpu<F, T>(work: F) -> Result<T, OffloadError>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    GLOBAL.run(work).await
+}
+
+/// Runs work that computes on threads of its own, with rayon: `par_iter` inside of it stays on them.
+///
+/// It needs no tokio runtime. Copies are the same pool; its threads end with the last one.
+#[derive(Clone, Debug)]
+pub struct CpuPool(Arc<Pool>);
+
+/// Makes a [`CpuPool`]. Made by [`CpuPool::builder`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct CpuPoolBuilder {
+    name: &'static str,
+    threads: Option<NonZero<usize>>,
+    max_queued: usize,
+    queue_timeout: Option<Duration>,
+}
+
+impl CpuPool {
+    /// A pool with as many threads as the machine has processors, which lets any number of tasks wait.
+    ///
+    /// # Errors
+    ///
+    /// If its threads can't be started.
+    pub fn new(name: &'static str) -> Result<Self, ThreadPoolBuildError> {
+        Self::builder(name).build()
+    }
+
+    /// A pool with other limits. Its name appears in errors, statistics and logs, and its threads have it.
+    pub fn builder(name: &'static str) -> CpuPoolBuilder {
+        CpuPoolBuilder { name, threads: None, max_queued: usize::MAX, queue_timeout: None }
+    }
+
+    /// The pool of [`run_cpu`].
+    ///
+    /// # Panics
+    ///
+    /// If it is used for the first time, and its threads can't be started.
+    #[must_use]
+    pub fn global() -> &'static Self {
+        &GLOBAL
+    }
+
+    /// Runs `work` and waits for its result.
+    ///
+    /// # Errors
+    ///
+    /// See [`OffloadError`]. A panic of the work is one of them.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`TaskFuture`](super::TaskFuture): dropped before the work has begun, it never runs.
+    pub async fn run<F, T>(&self, work: F) -> Result<T, OffloadError>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.task(|_| work()).await
+    }
+
+    /// Work with a label, limits of time, a priority, and a [context](TaskContext) that tells it whether anybody still waits.
+    pub fn task<F, T>(&self, work: F) -> Task<F>
+    where
+        F: FnOnce(&TaskContext) -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        Task::new(Arc::clone(&self.0), work)
+    }
+
+    /// How many tasks may run at a time: as many as there are threads, unless it is changed. With fewer, `par_iter` in those
+    /// that run has the other threads for itself.
+    #[must_use]
+    pub fn limiter(&self) -> &Arc<CapacityLimiter> {
+        &self.0.rules.limiter
+    }
+
+    /// What the pool does at the moment.
+    #[must_use]
+    pub fn statistics(&self) -> PoolStatistics {
+        self.0.statistics()
+    }
+
+    /// Takes no work any more. Tasks that wait fail with [`OffloadError::Closed`]; those that run go on.
+    pub fn close(&self) {
+        self.0.close();
+    }
+}
+
+impl CpuPoolBuilder {
+    /// How many threads it has. Default: as many as the machine has processors, as far as the process may use them.
+    pub fn threads(mut self, threads: NonZero<usize>) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
+    /// How many tasks may wait for a thread; others fail with [`OffloadError::Full`]. 0: who finds no thread free fails at
+    /// once. Default: any number.
+    pub fn max_queued(mut self, tasks: usize) -> Self {
+        self.max_queued = tasks;
+        self
+    }
+
+    /// How long a task waits for a thread if it does not [say](Task::queue_timeout) so itself. Default: for ever.
+    pub fn queue_timeout(mut self, limit: Duration) -> Self {
+        self.queue_timeout = Some(limit);
+        self
+    }
+
+    /// Starts the threads.
+    ///
+    /// # Errors
+    ///
+    /// If they can't be started.
+    pub fn build(self) -> Result<CpuPool, ThreadPoolBuildError> {
+        let Self { name, threads, max_queued, queue_timeout } = self;
+        let threads = threads.or(available_parallelism().ok()).map_or(1, NonZero::get);
+        let named = move |index| format!("{name}-{index}");
+        let rayon = ThreadPoolBuilder::new().num_threads(threads).thread_name(named).build()?;
+        let limiter = Arc::new(CapacityLimiter::new(threads));
+        let rules = Arc::new(Rules::new(name, limiter, max_queued, None));
+        let crew = Crew::new(Arc::clone(&rules), Box::new(OfRayon(rayon)));
+        Ok(CpuPool(Arc::new(Pool { rules, queue_timeout, source: Source::Own(crew) })))
+    }
+}
+
+/// The threads of a rayon pool. They are not kept: while one waited for a task, it could not take part in what others do.
+struct OfRayon(ThreadPool);
+
+impl Threads for OfRayon {
+    fn begin(&self, worker: Worker) {
+        // In the order in which they come, also from one of its own threads.
+        self.0.spawn_fifo(|| worker.work());
+    }
+
+    fn is_here(&self) -> bool {
+        self.0.current_thread_index().is_some()
+    }
+}
