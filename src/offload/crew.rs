@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use super::context::TaskContext;
 use super::error::OffloadError;
-use super::job::Work;
+use super::job::{Work, wake};
 use super::limits::{CapacityLimiter, Ticket};
 use super::parker::{Parker, Signal};
 use super::priority::Priority;
@@ -114,6 +114,8 @@ pub(super) enum Call {
 pub(super) enum Found {
     /// A task, and who is called before it is run.
     Task(Arc<dyn Work>, Option<Call>),
+    /// None, but whoever brings one relies on this worker to look again.
+    Searching,
     Nothing,
     Closed,
 }
@@ -158,7 +160,8 @@ impl Crew {
             }
             state.counts.started += 1;
         }
-        job.run();
+        // Nobody waits for it yet.
+        drop(job.run());
         Ok(())
     }
 
@@ -184,7 +187,7 @@ impl Crew {
         }
         idle.iter().for_each(|worker| worker.unpark(Signal::Leave));
         for job in jobs {
-            job.refuse(why.clone());
+            wake(job.refuse(why.clone()));
             discard(job);
         }
     }
@@ -257,14 +260,18 @@ impl Crew {
 
     // For workers.
 
-    /// The next task of a worker that holds a token. If there is none, it is among the idle ones from then on, and has to
-    /// give the token back.
-    pub(super) fn next(&self, worker: &mut Worker) -> Found {
+    /// The next task of a worker that holds a token. If there is none, it has to give the token back, and is among the idle
+    /// ones from then on, unless it may search a while.
+    pub(super) fn next(&self, worker: &mut Worker, may_search: bool) -> Found {
         let mut state = lock(&self.state);
         if std::mem::take(&mut worker.is_searching) {
             state.is_searching = false;
         }
         let Some(job) = state.queue.pop() else {
+            if may_search && !state.is_searching && state.closed.is_none() {
+                (state.is_searching, worker.is_searching) = (true, true);
+                return Found::Searching;
+            }
             let ran = state.leave(worker);
             let found = if state.closed.is_some() { Found::Closed } else { Found::Nothing };
             drop(state);
