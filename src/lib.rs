@@ -98,8 +98,12 @@ mod guard {
         pub(crate) mod shard;
     }
     pub(crate) mod keys;
-    pub(crate) mod lane;
 }
+#[cfg_attr(
+    loom,
+    allow(dead_code, unused_imports, unreachable_pub, reason = "the models have the lane without the guard around it")
+)]
+mod lane;
 #[cfg(not(loom))]
 mod panic;
 #[cfg_attr(loom, allow(dead_code, reason = "the models have the lane without the guard around it"))]

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use crate::counter::Counter;
-use crate::guard::lane::{Line, Rules, Word, WordCell};
+use crate::lane::{Line, Rules, Word, WordCell};
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::const_unless_loom;
 

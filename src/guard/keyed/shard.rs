@@ -22,9 +22,7 @@ use tokio::time::Instant;
 use super::key_lane::{KeyLane, PlainWord, Terms};
 use crate::counter::Counter;
 use crate::guard::keys::{Hash64, Relic, Table};
-use crate::guard::lane::{
-    Answer, Gone, Joined, Look, Refused, Slots, Snapshot, Tally, Ticket, Turns, WordCell, wake_all,
-};
+use crate::lane::{Answer, Gone, Joined, Look, Refused, Slots, Snapshot, Tally, Ticket, Turns, WordCell, wake_all};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, lock};
 
