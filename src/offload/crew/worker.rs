@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::crew::{Crew, Found};
-use super::job::wake;
 use super::parker::{Parker, Signal};
+use crate::offload::task::wake;
 
 /// After how long a worker gives its thread back between two tasks, and takes the next one that is free: if the runtime has
 /// few threads, others wait for them, too.
@@ -73,7 +73,7 @@ impl Worker {
                 Found::Nothing => crew.give_back(),
                 Found::Closed => return crew.give_back(),
             }
-            match self.wait(crew, &parker, linger) {
+            match Self::wait(crew, &parker, linger) {
                 Signal::Work => self.is_searching = true,
                 Signal::Leave => return,
             }
@@ -81,7 +81,8 @@ impl Worker {
         }
     }
 
-    fn wait(&self, crew: &Crew, parker: &Arc<Parker>, linger: Duration) -> Signal {
+    /// Waits as an idle worker.
+    fn wait(crew: &Crew, parker: &Arc<Parker>, linger: Duration) -> Signal {
         match parker.park_for(linger) {
             Some(signal) => signal,
             None if crew.dismiss(parker) => Signal::Leave,

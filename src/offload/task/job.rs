@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::around::Around;
 use super::context::{TaskContext, Terms};
-use super::error::OffloadError;
+use crate::offload::error::OffloadError;
 use crate::panic::{catch, discard};
 use crate::sync::atomic::{AtomicU8, Ordering};
 use crate::sync::{Mutex, lock};
@@ -264,7 +264,7 @@ where
 }
 
 /// A waker is foreign code: its panic does not become the thread's.
-pub(super) fn wake(waker: Option<Waker>) {
+pub(crate) fn wake(waker: Option<Waker>) {
     if let Some(waker) = waker {
         let _ = catch(|| waker.wake());
     }
