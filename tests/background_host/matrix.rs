@@ -129,6 +129,7 @@ async fn run_that_blocks_for_ever_is_left_behind_and_released_elsewhere() {
         assert_eq!(log.lines(), ["start actor", "run actor", "stop actor"], "{placement:?}");
         // It comes back, and finds that it was released.
         gate.open();
+        // A thread that would call `stop` again does it by itself, and nobody sees one that does not.
         tokio::time::sleep(MS * 30).await;
         assert_eq!(log.count("stop actor"), 1, "{placement:?}");
     }
@@ -155,6 +156,7 @@ async fn nothing_that_blocks_holds_the_host_beyond_its_deadline() {
         // Its thread is made shortly before the deadline, and comes when the machine lets it.
         until("its stop", || log.count("stop actor") == 1).await;
         gate.open();
+        // As above: real threads come back by themselves.
         tokio::time::sleep(MS * 20).await;
         assert_eq!(log.count("stop actor"), 1, "{placement:?}");
     }
