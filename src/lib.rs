@@ -128,7 +128,7 @@ mod offload {
     }
     pub(crate) mod task;
 }
-#[cfg_attr(loom, allow(dead_code, reason = "the models have the cores without what is around them"))]
+#[cfg_attr(loom, allow(dead_code, unreachable_pub, reason = "the models have the cores without what is around them"))]
 mod panic;
 #[cfg(not(loom))]
 mod park;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use super::crew::{Crew, Rules};
+use super::crew::Crew;
+use super::rules::Rules;
 use super::runtimes::Runtimes;
 use crate::offload::error::OffloadError;
 use crate::offload::statistics::{PoolStatistics, RunningTask};

@@ -10,7 +10,8 @@ use arc_swap::ArcSwap;
 use tokio::runtime::{Handle, Id};
 use tokio::task::AbortHandle;
 
-use super::crew::{Crew, Rules, Threads};
+use super::crew::Crew;
+use super::rules::{Rules, Threads};
 use super::worker::Worker;
 use crate::offload::error::OffloadError;
 use crate::sync::{Mutex, lock};
