@@ -86,17 +86,13 @@ impl Crew {
         self.tokens().within_reach() + usize::from(state.is_searching)
     }
 
-    /// Runs a task on the spot: on the thread of a worker, with its token.
-    pub(crate) fn run_inline(&self, job: Arc<dyn Work>) -> Result<(), OffloadError> {
-        {
-            let mut state = lock(&self.state);
-            if let Some(why) = &state.closed {
-                return Err(why.clone());
-            }
-            state.counts.started += 1;
+    /// Counts a task that is run by its caller, which has a token already.
+    pub(crate) fn admit_inline(&self) -> Result<(), OffloadError> {
+        let mut state = lock(&self.state);
+        if let Some(why) = &state.closed {
+            return Err(why.clone());
         }
-        // Nobody waits for it yet.
-        drop(job.run());
+        state.counts.started += 1;
         Ok(())
     }
 
