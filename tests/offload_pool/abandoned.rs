@@ -86,6 +86,27 @@ async fn shielded_task_runs_without_its_caller_and_is_not_cancelled() {
     drop(running);
 }
 
+#[tokio::test]
+async fn pool_that_is_dropped_still_runs_what_it_was_given() {
+    let gate = Gate::default();
+    let ran = Arc::new(AtomicUsize::new(0));
+    let count = || {
+        let (ran, block) = (ran.clone(), gate.block());
+        move |_: &TaskContext| {
+            block();
+            ran.fetch_add(1, Ordering::SeqCst);
+        }
+    };
+    let (blocking, cpu) = (one(), CpuPool::new("dropped").unwrap());
+    for _ in 0..3 {
+        drop(blocking.task(count()).shield().start().unwrap());
+        drop(cpu.task(count()).shield().start().unwrap());
+    }
+    drop((blocking, cpu));
+    gate.open();
+    until("all have run", || ran.load(Ordering::SeqCst) == 6).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn queue_timeout_is_over_for_who_waits_and_never_runs() {
     let (pool, gate) = (one(), Gate::default());
