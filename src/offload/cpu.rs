@@ -136,6 +136,15 @@ impl CpuPool {
     pub fn close(&self) {
         self.0.close();
     }
+
+    /// Waits until the pool is [closed](Self::close) and nothing of it runs any more.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn drained(&self) {
+        self.0.drained().await;
+    }
 }
 
 impl CpuPoolBuilder {
@@ -171,7 +180,7 @@ impl CpuPoolBuilder {
         let limiter = Arc::new(CapacityLimiter::new(threads));
         let rules = Arc::new(Rules::new(name, limiter, max_queued, None));
         let crew = Crew::new(Arc::clone(&rules), Box::new(OfRayon(rayon)));
-        Ok(CpuPool(Arc::new(Pool { rules, queue_timeout, source: Source::Own(crew) })))
+        Ok(CpuPool(Arc::new(Pool::new(rules, queue_timeout, Source::Own(crew)))))
     }
 }
 

@@ -198,6 +198,17 @@ impl Crew {
         self.make(Some(call));
     }
 
+    /// Closed, and nothing runs any more.
+    pub(crate) fn is_drained(&self) -> bool {
+        lock(&self.state).is_drained()
+    }
+
+    fn announce_if(&self, is_drained: bool) {
+        if is_drained {
+            self.rules.drained.notify_waiters();
+        }
+    }
+
     fn tokens(&self) -> &TokenLane {
         self.rules.limiter.lane()
     }
@@ -218,8 +229,10 @@ impl Crew {
             }
             let ran = state.leave(worker);
             let found = if state.closed.is_some() { Found::Closed } else { Found::Nothing };
+            let is_drained = state.is_drained();
             drop(state);
             discard(ran);
+            self.announce_if(is_drained);
             return found;
         };
         state.counts.started += 1;
@@ -234,9 +247,10 @@ impl Crew {
     pub(super) fn rest(&self, worker: &mut Worker) -> bool {
         let mut state = lock(&self.state);
         let ran = state.leave(worker);
-        let is_open = state.closed.is_none();
+        let (is_open, is_drained) = (state.closed.is_none(), state.is_drained());
         drop(state);
         discard(ran);
+        self.announce_if(is_drained);
         is_open
     }
 

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use super::worker::Worker;
 use crate::offload::limiter::CapacityLimiter;
 
@@ -18,6 +20,8 @@ pub(crate) struct Rules {
     pub(crate) max_queued: usize,
     /// How long a worker without work stays. `None`: it goes at once, and runs one task only.
     pub(crate) linger: Option<Duration>,
+    /// Told when a crew that was closed runs nothing any more.
+    pub(crate) drained: Notify,
 }
 
 impl Rules {
@@ -28,7 +32,7 @@ impl Rules {
         linger: Option<Duration>,
     ) -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
-        Self { pool, id: NEXT.fetch_add(1, Ordering::Relaxed), limiter, max_queued, linger }
+        Self { pool, id: NEXT.fetch_add(1, Ordering::Relaxed), limiter, max_queued, linger, drained: Notify::new() }
     }
 }
 

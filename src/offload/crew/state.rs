@@ -39,6 +39,10 @@ pub(crate) struct Look {
 }
 
 impl State {
+    pub(super) fn is_drained(&self) -> bool {
+        self.closed.is_some() && self.running.iter().all(Option::is_none)
+    }
+
     /// Takes down what a worker runs. What it ran before.
     pub(super) fn enter(&mut self, worker: &mut Worker, job: Arc<dyn Work>) -> Option<Arc<dyn Work>> {
         let slot = *worker.slot.get_or_insert_with(|| {
