@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use super::crew::{Pool, Rules, Runtimes, Source};
+use super::crew::{Pool, Rules, Runtimes, Source, Stay};
 use super::error::OffloadError;
 use super::limiter::CapacityLimiter;
 use super::statistics::PoolStatistics;
@@ -12,8 +12,8 @@ use super::task::TaskContext;
 
 /// How many tasks of a pool run at a time if it was not told: as many as in Starlette.
 const RUNNING: usize = 40;
-/// How long a thread without work stays.
-const LINGER: Duration = Duration::from_millis(20);
+/// Without work it leaves its thread to others soon. With work it does so as seldom as makes no difference to it.
+const STAY: Stay = Stay { linger: Duration::from_millis(20), shift: Duration::from_millis(10) };
 
 static GLOBAL: LazyLock<BlockingPool> = LazyLock::new(|| BlockingPool::new("default"));
 
@@ -164,7 +164,7 @@ impl BlockingPoolBuilder {
     pub fn build(self) -> BlockingPool {
         let Self { name, limiter, max_queued, queue_timeout } = self;
         let limiter = limiter.unwrap_or_else(|| Arc::new(CapacityLimiter::new(RUNNING)));
-        let rules = Arc::new(Rules::new(name, limiter, max_queued, Some(LINGER)));
+        let rules = Arc::new(Rules::new(name, limiter, max_queued, Some(STAY)));
         BlockingPool(Arc::new(Pool::new(rules, queue_timeout, Source::Runtimes(Runtimes::default()))))
     }
 }

@@ -222,10 +222,9 @@ async fn queue_timeout_holds_though_nobody_looks() {
     let late = pool.task(|_| panic!("it runs")).queue_timeout(MS * 5).start().unwrap();
     tokio::time::sleep(MS * 10).await;
     gate.open();
-    for handle in running {
-        handle.await.unwrap();
-    }
+    until("its thread has it", || pool.statistics().queued == 0).await;
     let result: Result<(), OffloadError> = soon("it is told", late).await;
+    drop(running);
     assert!(matches!(result, Err(OffloadError::QueueTimeout { .. })), "{result:?}");
 }
 

@@ -18,10 +18,20 @@ pub(crate) struct Rules {
     pub(crate) max_queued: usize,
     /// How many do. Nothing else is read because of it, so `Relaxed` does.
     pub(crate) queued: AtomicUsize,
-    /// How long a worker without work stays. `None`: it goes at once, and runs one task only.
-    pub(crate) linger: Option<Duration>,
+    /// How long workers stay on their threads. `None`: they run one task each.
+    pub(crate) stay: Option<Stay>,
     /// Told when a crew that was closed runs nothing any more.
     pub(crate) drained: Notify,
+}
+
+/// How long a worker stays on its thread.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stay {
+    /// Without work.
+    pub(crate) linger: Duration,
+    /// With work. Then it gives its thread back between two tasks, and takes the next one that is free: if the runtime has
+    /// few threads, others wait for them, too.
+    pub(crate) shift: Duration,
 }
 
 impl Rules {
@@ -29,9 +39,9 @@ impl Rules {
         pool: &'static str,
         limiter: Arc<CapacityLimiter>,
         max_queued: usize,
-        linger: Option<Duration>,
+        stay: Option<Stay>,
     ) -> Self {
-        Self { pool, limiter, max_queued, queued: AtomicUsize::new(0), linger, drained: Notify::new() }
+        Self { pool, limiter, max_queued, queued: AtomicUsize::new(0), stay, drained: Notify::new() }
     }
 
     /// What tells limiters apart: who holds a token of one must not wait for another one of the same.

@@ -5,11 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::crew::{Crew, Found};
 use super::parker::{Parker, Signal};
+use super::rules::Stay;
 use crate::offload::task::wake;
-
-/// After how long a worker gives its thread back between two tasks, and takes the next one that is free: if the runtime has
-/// few threads, others wait for them, too.
-const SHIFT: Duration = Duration::from_millis(10);
 
 /// One that runs tasks, and holds a token when it begins.
 #[derive(Debug)]
@@ -32,8 +29,8 @@ impl Worker {
     /// Runs tasks until there are none for a while.
     pub(crate) fn work(mut self) {
         let Some(crew) = self.crew.take() else { return };
-        match crew.rules.linger {
-            Some(linger) => self.work_and_stay(&crew, linger),
+        match crew.rules.stay {
+            Some(stay) => self.work_and_stay(&crew, stay),
             None => self.work_once(&crew),
         }
     }
@@ -43,12 +40,12 @@ impl Worker {
         self.crew = None;
     }
 
-    fn work_and_stay(&mut self, crew: &Crew, linger: Duration) {
+    fn work_and_stay(&mut self, crew: &Crew, Stay { linger, shift }: Stay) {
         let parker = Arc::<Parker>::default();
         self.parker = Some(Arc::clone(&parker));
         let begun = Instant::now();
         loop {
-            if self.work_while_there_is_some(crew, begun) {
+            if self.work_while_there_is_some(crew, || begun.elapsed() >= shift) {
                 return;
             }
             match Self::wait(crew, &parker, linger) {
@@ -59,7 +56,7 @@ impl Worker {
     }
 
     /// Runs tasks until it is idle. Whether it goes instead.
-    fn work_while_there_is_some(&mut self, crew: &Crew, begun: Instant) -> bool {
+    fn work_while_there_is_some(&mut self, crew: &Crew, is_shift_over: impl Fn() -> bool) -> bool {
         let mut found = crew.next(self, false);
         loop {
             let (job, call) = match found {
@@ -76,7 +73,7 @@ impl Worker {
             crew.make(call);
             let waker = job.run();
             // Before the caller is woken: it often has the next task at once, and finds all in order.
-            if begun.elapsed() >= SHIFT {
+            if is_shift_over() {
                 crew.clock_out(self);
                 wake(waker);
                 return true;
