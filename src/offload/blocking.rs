@@ -108,6 +108,9 @@ impl BlockingPool {
     }
 
     /// How many tasks may run at a time. It can be changed at any time, and shared with other pools.
+    ///
+    /// In its statistics who waits is the pool, once for each runtime, and not each task:
+    /// [`statistics`](Self::statistics) of the pool has those.
     #[must_use]
     pub fn limiter(&self) -> &Arc<CapacityLimiter> {
         &self.0.rules.limiter
@@ -146,8 +149,8 @@ impl BlockingPoolBuilder {
         self
     }
 
-    /// How many tasks may wait for a thread; others fail with [`OffloadError::Full`]. 0: who finds no thread free fails at
-    /// once. Default: any number.
+    /// How many tasks may wait for a thread, from all runtimes together; others fail with [`OffloadError::Full`]. 0: who finds
+    /// no token free fails at once. Default: any number.
     pub fn max_queued(mut self, tasks: usize) -> Self {
         self.max_queued = tasks;
         self

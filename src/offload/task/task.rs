@@ -107,6 +107,10 @@ where
     /// Called from a task of the same pool, it is run on the spot, and its result is there when this returns: waiting for a
     /// thread, it might wait for its own caller.
     ///
+    /// # Panics
+    ///
+    /// Not here, but when it is awaited: with limits of time, on a runtime whose timers are not enabled.
+    ///
     /// # Errors
     ///
     /// [`OffloadError::Full`], [`Closed`](OffloadError::Closed), [`NoRuntime`](OffloadError::NoRuntime) or
