@@ -53,7 +53,7 @@ impl<F> Task<F> {
         Self { pool, work, terms: Terms::default(), priority: Priority::Normal, queue_timeout, timeout: None }
     }
 
-    /// A name for it in [statistics](super::PoolStatistics::tasks).
+    /// A name for it in [statistics](crate::offload::PoolStatistics::tasks).
     pub fn label(mut self, label: impl Into<Cow<'static, str>>) -> Self {
         self.terms.label = Some(label.into());
         self
