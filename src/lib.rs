@@ -102,8 +102,18 @@ mod guard {
 }
 #[cfg(not(loom))]
 pub mod offload;
+/// As [`guard`].
+#[cfg(loom)]
+#[allow(dead_code, unreachable_pub, reason = "the models have the cores without the pools around them")]
+mod offload {
+    pub(crate) mod stream {
+        pub(crate) mod buffer;
+    }
+}
 #[cfg(not(loom))]
 mod panic;
+#[cfg(not(loom))]
+mod park;
 #[cfg_attr(loom, allow(dead_code, reason = "the models have the lane without the guard around it"))]
 mod sync;
 #[cfg(not(loom))]
@@ -122,7 +132,7 @@ pub use guard::{
 
 #[cfg(not(loom))]
 #[doc(inline)]
-pub use offload::{BlockingPool, OffloadError, run_blocking};
+pub use offload::{BlockingPool, BlockingStream, OffloadError, run_blocking, stream_blocking};
 #[cfg(all(not(loom), feature = "rayon"))]
 #[doc(inline)]
 pub use offload::{CpuPool, run_cpu};

@@ -11,6 +11,7 @@ use super::around::Around;
 use super::context::TaskContext;
 use super::crew::Crew;
 use super::error::OffloadError;
+use super::from_thread::unlimited;
 use super::job::{Job, Outcome};
 use super::queue::Place;
 use super::task::Task;
@@ -53,7 +54,7 @@ impl<T: Send + 'static> TaskHandle<T> {
         let (crew, runtime) = pool.crew()?;
         let job = Arc::new(Job::new(pool.id(), terms, Around::here(runtime), work));
         let waits = if crew.is_here() {
-            crew.run_inline(Arc::clone(&job) as _)?;
+            unlimited(|| crew.run_inline(Arc::clone(&job) as _))?;
             None
         } else {
             let place = crew.submit(priority, Arc::clone(&job) as _)?;
