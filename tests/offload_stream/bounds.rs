@@ -20,8 +20,8 @@ async fn slow_consumer_stays_within_the_bound_of_items() {
             // The one that was given out just now counts until the next is asked for.
             assert!(made <= taken + max_items, "{made} made, {taken} taken, {max_items}");
         }
-        // It is reached, too, when the consumer comes to a stop.
-        until(|| watch.made() >= 300 + max_items / 2).await;
+        // More than a half is made when the consumer comes to a stop, of which a quarter may be the chunk that it is in.
+        until(|| watch.made() >= 300 + max_items / 4).await;
         // Real: it shows what does not happen. Where it fails to show it, the test passes.
         sleep(Duration::from_millis(5)).await;
         assert!(watch.made() <= 299 + max_items);
@@ -39,7 +39,7 @@ async fn slow_consumer_stays_within_the_bound_of_bytes() {
             let made = watch.made();
             assert!(made <= taken + max_made, "{made} made, {taken} taken, {size}");
         }
-        until(|| watch.made() >= 50 + max_made / 2).await;
+        until(|| watch.made() >= 50 + max_made / 4).await;
     }
 }
 
