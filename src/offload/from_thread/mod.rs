@@ -20,4 +20,4 @@ pub use self::block_on::{block_on, check_cancelled};
 pub use self::error::FromThreadError;
 pub use self::portal::Portal;
 pub use self::portal_task::PortalTask;
-pub(super) use self::waiter::{Waiter, unlimited};
+pub(super) use self::waiter::Waiter;

@@ -81,13 +81,3 @@ impl Wake for Bell {
         self.ring();
     }
 }
-
-/// Runs `work`, which may block though it is called from inside of a future, without the future's budget. So it finds what it
-/// would find on a thread of its own.
-pub(crate) fn unlimited<T>(work: impl FnOnce() -> T) -> T {
-    let work = pin!(unconstrained(async { work() }));
-    match work.poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(output) => output,
-        Poll::Pending => unreachable!("it awaits nothing"),
-    }
-}

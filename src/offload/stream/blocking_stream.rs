@@ -7,7 +7,6 @@ use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::thread;
 use std::time::Duration;
 
 use futures_core::{FusedStream, Stream};
@@ -16,12 +15,9 @@ use tokio::task::coop;
 use super::buffer::{Bounds, Buffer, Chunk, Taken};
 use super::producer::{FromIter, Producer, StreamBuffer};
 use crate::offload::blocking::BlockingPool;
-use crate::offload::context::TaskContext;
+use crate::offload::crew::Pool;
 use crate::offload::error::OffloadError;
-use crate::offload::handle::TaskHandle;
-use crate::offload::pool::Pool;
-use crate::offload::priority::Priority;
-use crate::offload::task::Task;
+use crate::offload::task::{Priority, Task, TaskContext, TaskHandle};
 use crate::panic::{catch, discard};
 
 /// So many items are buffered at most if it was not told.
@@ -229,7 +225,7 @@ impl<T: Send + 'static> Going<T> {
             match self.buffer.take(chunk, cx.waker(), &mut fresh) {
                 Taken::Chunk => {
                     // On a thread of the pool it would make the next item now, before this one is given out.
-                    if !TaskContext::is_inside(self.terms.pool.id())
+                    if !self.is_inside()
                         && let Some(producer) = self.buffer.resume()
                     {
                         self.start(producer);
@@ -252,11 +248,15 @@ impl<T: Send + 'static> Going<T> {
         }
     }
 
+    /// Whether the consumer is a task of the pool. Then a new task is run before `start` returns.
+    fn is_inside(&self) -> bool {
+        TaskContext::is_inside(self.terms.pool.id())
+    }
+
     /// Has the producer go on in a new task.
     fn start(&mut self, producer: Producer<T>) {
-        let buffer = Arc::clone(&self.buffer);
-        let here = thread::current().id();
-        let work = move |_: &TaskContext| producer.run(&buffer, thread::current().id() == here);
+        let (buffer, is_patient) = (Arc::clone(&self.buffer), self.is_inside());
+        let work = move |_: &TaskContext| producer.run(&buffer, is_patient);
         let mut task = Task::new(Arc::clone(&self.terms.pool), work).priority(self.terms.priority);
         task.terms.label.clone_from(&self.terms.label);
         task.queue_timeout = self.queue_timeout.take();

@@ -2,6 +2,7 @@
 
 use super::buffer::{Buffer, Parking, Pushed};
 use crate::offload::error::OffloadError;
+use crate::offload::task::wake;
 use crate::panic::{catch, discard};
 
 /// An iterator, which goes from task to task, and how large its items are.
@@ -40,8 +41,8 @@ pub(super) enum FromIter<I: IntoIterator> {
 }
 
 impl<T> Producer<T> {
-    /// Makes items until the buffer is full or there are none. If it is `patient`, it makes one and waits: its consumer is on
-    /// this very thread, and can't take the first one before this returns.
+    /// Makes items until the buffer is full or there are none. If it is `patient`, it makes one and waits: its consumer waits
+    /// for this to return, and can't take it before.
     pub(super) fn run(mut self, buffer: &StreamBuffer<T>, is_patient: bool) {
         let panicked = loop {
             let outlet = Outlet { buffer, size: self.size.as_deref(), is_patient };
@@ -59,8 +60,7 @@ impl<T> Producer<T> {
         // Before the end is told: who sees it sees what the iterator held given back, too.
         let dropped = catch(|| drop(self)).err();
         let waker = buffer.end(panicked.or(dropped).map(OffloadError::Panicked));
-        // A waker is foreign code: its panic does not become the thread's.
-        let _ = catch(|| waker.map(std::task::Waker::wake));
+        wake(waker);
     }
 }
 
@@ -69,9 +69,7 @@ impl<T> Outlet<'_, T> {
         let bytes = self.size.map_or(0, |size| size(&item));
         match self.buffer.push(item, bytes) {
             Pushed::Taken { is_full, waker } => {
-                if let Some(waker) = waker {
-                    let _ = catch(|| waker.wake());
-                }
+                wake(waker);
                 (is_full || self.is_patient).then_some(Stop::Full)
             }
             Pushed::Closed(item) => {

@@ -1,0 +1,129 @@
+//! [`Runtimes`], the crews of a pool that runs its tasks on the threads of tokio.
+//!
+//! Each runtime has its own: a thread of one runtime that ran the tasks of another would keep the first from shutting down
+//! as long as the other has work.
+
+use std::future::pending;
+use std::sync::{Arc, OnceLock, Weak};
+
+use arc_swap::ArcSwap;
+use tokio::runtime::{Handle, Id};
+use tokio::task::AbortHandle;
+
+use super::crew::Crew;
+use super::rules::{Rules, Threads};
+use super::worker::Worker;
+use crate::offload::error::OffloadError;
+use crate::sync::{Mutex, lock};
+
+/// A crew for each runtime from which the pool is used.
+#[derive(Debug, Default)]
+pub(crate) struct Runtimes(Arc<Registry>);
+
+#[derive(Debug, Default)]
+struct Registry {
+    crews: ArcSwap<Vec<Entry>>,
+    is_closed: Mutex<bool>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    id: Id,
+    crew: Arc<Crew>,
+}
+
+impl Runtimes {
+    /// The crew of the runtime that the caller is in.
+    pub(crate) fn crew_here(&self, rules: &Arc<Rules>) -> Result<Arc<Crew>, OffloadError> {
+        let runtime = Handle::try_current().map_err(|_| OffloadError::NoRuntime)?;
+        let id = runtime.id();
+        let known = self.0.find(id).map(|entry| entry.crew);
+        Ok(known.unwrap_or_else(|| self.new_crew(rules, &runtime)))
+    }
+
+    #[cold]
+    fn new_crew(&self, rules: &Arc<Rules>, runtime: &Handle) -> Arc<Crew> {
+        let id = runtime.id();
+        let watch = Arc::new(OnceLock::new());
+        let threads = OfRuntime { runtime: runtime.clone(), watch: Arc::clone(&watch) };
+        let crew = Crew::new(Arc::clone(rules), Box::new(threads));
+        let entry = Entry { id, crew: Arc::clone(&crew) };
+        self.0.crews.rcu(|crews| {
+            let is_known = crews.iter().any(|known| known.id == id);
+            crews.iter().cloned().chain((!is_known).then(|| entry.clone())).collect::<Vec<Entry>>()
+        });
+        match self.0.find(id) {
+            // Another caller was first.
+            Some(known) if !Arc::ptr_eq(&known.crew, &crew) => return known.crew,
+            _ => {}
+        }
+        let canary = Canary { id, crew: Arc::downgrade(&crew), registry: Arc::downgrade(&self.0) };
+        let canary = runtime.spawn(async move {
+            let _canary = canary;
+            pending::<()>().await;
+        });
+        // It was not set before: this is the one caller that made the crew.
+        let _ = watch.set(canary.abort_handle());
+        // After it is listed: whoever closes the pool either finds it there, or is found here.
+        if *lock(&self.0.is_closed) {
+            crew.close(&OffloadError::Closed);
+        }
+        crew
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Crew>> {
+        self.0.crews.load().iter().map(|entry| Arc::clone(&entry.crew)).collect()
+    }
+
+    /// There will be no other crews.
+    pub(crate) fn close(&self) {
+        *lock(&self.0.is_closed) = true;
+    }
+}
+
+impl Registry {
+    fn find(&self, id: Id) -> Option<Entry> {
+        self.crews.load().iter().find(|entry| entry.id == id).cloned()
+    }
+}
+
+/// A task that does nothing but to be dropped, with all others, when its runtime shuts down. That comes before the runtime
+/// waits for its blocking threads, so those that are idle need not be waited for.
+struct Canary {
+    id: Id,
+    crew: Weak<Crew>,
+    registry: Weak<Registry>,
+}
+
+impl Drop for Canary {
+    fn drop(&mut self) {
+        if let Some(registry) = self.registry.upgrade() {
+            let others = |crews: &Arc<Vec<Entry>>| crews.iter().filter(|crew| crew.id != self.id).cloned().collect();
+            registry.crews.rcu(|crews| -> Vec<Entry> { others(crews) });
+        }
+        if let Some(crew) = self.crew.upgrade() {
+            crew.close(&OffloadError::RuntimeShutdown);
+        }
+    }
+}
+
+/// The blocking threads of a tokio runtime.
+struct OfRuntime {
+    runtime: Handle,
+    watch: Arc<OnceLock<AbortHandle>>,
+}
+
+impl Threads for OfRuntime {
+    fn begin(&self, worker: Worker) {
+        drop(self.runtime.spawn_blocking(|| worker.work()));
+    }
+}
+
+impl Drop for OfRuntime {
+    /// The crew is gone, and with it who would have to know.
+    fn drop(&mut self) {
+        if let Some(canary) = self.watch.get() {
+            canary.abort();
+        }
+    }
+}
