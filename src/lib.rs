@@ -46,7 +46,7 @@
 //! |---|---|
 //! | [`web`] | a request arrives: layers, middlewares, extractors, and what a refusal looks like |
 //! | [`guard`] | may it run now, wait, share a run that is going on, or is it refused? |
-//! | [`offload`] | work that would block the runtime: how much of it goes on at once |
+//! | [`offload`] | work that would block the runtime: how much of it goes on at once, and the ways there and back |
 //! | [`background`] | beside requests: services that start before the first of them and stop after the last |
 //!
 //! # Features

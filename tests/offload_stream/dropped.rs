@@ -1,5 +1,6 @@
 //! Streams that are dropped before their end.
 
+use std::iter::once_with;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -7,7 +8,9 @@ use std::thread;
 
 use futures::Stream;
 use onelane::offload::BlockingPool;
+use onelane::offload::from_thread::check_cancelled;
 use onelane::stream_blocking;
+use tokio::sync::oneshot;
 
 use super::source::{Gate, Source, Watch, next, soon, until};
 
@@ -31,6 +34,23 @@ async fn dropped_while_an_item_is_made_it_stops_there() {
     until(|| watch.dropped().is_some()).await;
     assert_ne!(watch.dropped(), Some(thread::current().id()));
     assert_eq!(watch.made(), 3);
+}
+
+#[tokio::test]
+async fn dropped_while_an_item_takes_long_the_iterator_is_told() {
+    let (is_making, making) = oneshot::channel();
+    let (tell, told) = oneshot::channel();
+    let mut stream = stream_blocking(once_with(move || {
+        is_making.send(()).unwrap();
+        while check_cancelled().is_ok() {
+            thread::yield_now();
+        }
+        tell.send(()).unwrap();
+    }));
+    assert!(poll(&mut stream).is_pending());
+    soon(making).await.unwrap();
+    drop(stream);
+    soon(told).await.unwrap();
 }
 
 #[tokio::test]

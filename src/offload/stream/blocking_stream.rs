@@ -71,8 +71,8 @@ where
 ///   thread and its permit are free for others; when half of them were taken, a new task goes on behind all that wait then.
 ///   So a reader that is slow takes no thread, while an iterator that is slow (one that waits for a line from somewhere) does.
 /// - An iterator that panics ends the stream with [`OffloadError::Panicked`], after the items before the panic, and so does
-///   one that is refused by the pool, with the reason. After an error, as after the end, there is only `None`. The iterator
-///   was dropped by then, on a thread of the pool.
+///   a task that the pool refuses, with its reason. After an error, as after the end, there is only `None`. The iterator was
+///   dropped by then: on a thread of the pool, unless it was refused.
 ///
 /// Polled from a task of its own pool, through [`iter_from_stream`](super::iter_from_stream) or
 /// [`from_thread::block_on`](crate::offload::from_thread::block_on), it makes one item at a time, on that very thread:
@@ -83,8 +83,9 @@ where
 /// A future of one `next` can be dropped: no item is lost.
 ///
 /// Dropping the stream stops the iterator at its next item, which is dropped. An iterator that is just making it is dropped
-/// on its thread afterwards, one that is not, here, with what is buffered. A panic of such a drop is shown by the panic
-/// hook, and ends there.
+/// on its thread afterwards, one that is not, here, with what is buffered. (One that takes long for an item can look at
+/// [`check_cancelled`](crate::offload::from_thread::check_cancelled).) A panic of such a drop is shown by the panic hook,
+/// and ends there.
 ///
 /// # Examples
 ///

@@ -17,9 +17,10 @@
 //!    producer raises them, by one item a time, and not while they are at their bounds: so there are never more items than
 //!    `max_items`, and the bytes are beyond `max_bytes` by less than one item.
 //! 3. A waker is kept only while nothing is buffered and the stage is `Running`. What changes either, `push` and `end`,
-//!    takes it out under the same lock, and its caller wakes it. (`park` changes the stage only while something is buffered.)
-//! 4. A parked producer has something buffered, or has not begun. So the consumer comes again, for the next chunk or because
-//!    there is none, and in the second case resumes it, whatever has happened before: there is no wake-up to lose.
+//!    takes it out under the same lock, and its caller wakes it. (`park` changes the stage only while `items` is not 0, when the consumer does not wait.)
+//! 4. While the producer is parked, `items` is not 0, or it has not begun. So the consumer has not waited since: it is about
+//!    to come for the next chunk, and when it finds none it resumes the producer, whatever has happened before. There is no
+//!    wake-up to lose.
 //! 5. No item, producer, error or waker is dropped, cloned or woken under the mutex.
 
 #[cfg(all(test, loom))]
