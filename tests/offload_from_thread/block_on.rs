@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use onelane::offload::from_thread::{FromThreadError, block_on, check_cancelled};
 use onelane::offload::{BlockingPool, Cancelled};
-use onelane::{EndpointGuard, run_blocking};
+use onelane::{EndpointGuard, run_blocking, run_cpu};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
@@ -34,6 +34,12 @@ fn task_runs_async_code_in_the_runtime_of_its_caller() {
         });
         assert_eq!(answer, (callers, 7));
     }
+}
+
+#[tokio::test]
+async fn task_of_a_cpu_pool_has_the_runtime_of_its_caller_too() {
+    let work = run_cpu(|| block_on(async { sleep(Duration::from_millis(1)).await }));
+    assert_eq!(soon(work).await, Ok(Ok(())));
 }
 
 #[tokio::test]
