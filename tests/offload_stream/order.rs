@@ -85,8 +85,9 @@ async fn it_is_one_task_of_its_pool_with_its_label() {
 
 #[tokio::test]
 async fn task_that_takes_the_stream_over_is_woken() {
-    let (watch, gate) = (Watch::default(), Gate::default());
-    let mut stream = stream_blocking(Source::new(&watch).wait_at(0, &gate).end(1));
+    let (watch, gate, end) = (Watch::default(), Gate::default(), Gate::default());
+    // It does not end meanwhile, which would wake, too.
+    let mut stream = stream_blocking(Source::new(&watch).wait_at(0, &gate).wait_at(1, &end));
     let polled = futures::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut stream).poll_next(cx).is_pending())).await;
     assert!(polled);
     let other = tokio::spawn(async move { next(&mut stream).await });

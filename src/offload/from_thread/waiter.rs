@@ -6,12 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread, ThreadId};
 
-use tokio::task::coop::unconstrained;
-
 /// Polls futures on this thread, and parks it while they wait.
 ///
-/// It is not `Handle::block_on`, which panics where one is inside another on the same thread. That is so where a task waits
-/// for async code that has another task run, on the spot, because both are of one pool.
+/// It is not `Handle::block_on`, inside of which tokio takes the thread for one that runs async tasks. A task of the same pool
+/// that the future has run would find that it may not block there, and need a thread of its own. Here it runs on this one.
 #[derive(Debug)]
 pub(crate) struct Waiter {
     bell: Arc<Bell>,
@@ -38,11 +36,8 @@ impl Waiter {
     }
 
     /// Polls once.
-    ///
-    /// A budget is not for a thread that has nothing else to do: if it were used up by a future around this one, this one
-    /// would never be ready.
     pub(crate) fn poll<F: Future>(&self, future: Pin<&mut F>) -> Poll<F::Output> {
-        pin!(unconstrained(future)).poll(&mut Context::from_waker(&self.waker))
+        future.poll(&mut Context::from_waker(&self.waker))
     }
 
     /// Waits until what was polled is to be polled again.

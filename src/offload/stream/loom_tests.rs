@@ -13,7 +13,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread::{self, JoinHandle};
 
-use super::{Bounds, Buffer, Chunk, Parking, Pushed, Taken};
+use super::{Bounds, Buffer, Chunk, Parking, Pushed, Stage, Taken};
 
 /// What numbers come next, and where is counted how many such there are.
 struct Numbers {
@@ -113,6 +113,7 @@ impl Consumer {
     fn leave(self) {
         drop(self.buffer.close());
         self.tasks.into_iter().for_each(|task| task.join().unwrap());
+        assert!(matches!(crate::sync::lock(&self.buffer.state).stage, Stage::Closed), "it stays closed");
     }
 }
 
