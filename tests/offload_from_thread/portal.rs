@@ -104,9 +104,7 @@ fn cancelled_task_is_dropped_and_others_go_on() {
 #[test]
 fn panic_comes_with_its_message_and_place_and_the_portal_is_fine() {
     let portal = Portal::start().unwrap();
-    let Err(FromThreadError::Panicked(panic)) = portal.call(async { panic!("async") }).map(|()| ()) else {
-        panic!("it panics")
-    };
+    let Err(FromThreadError::Panicked(panic)) = portal.call(async { panic!("async") }) else { panic!("it panics") };
     assert_eq!(&*panic.message, "async");
     assert!(panic.location.unwrap().contains("portal.rs:"));
     assert_eq!(portal.call(ready(7)), Ok(7));
