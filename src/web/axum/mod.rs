@@ -46,6 +46,7 @@
 
 mod body;
 mod extract;
+mod handler;
 #[cfg(unix)]
 mod listener;
 mod probes;
