@@ -10,8 +10,8 @@
 //! | one answer for all who ask for the same at the same time | [`axum::FlightLayer`], [`tower::FlightLayer`], [`actix::FlightMiddleware`] |
 //! | a turn for a part of a handler | [`EndpointGuard`](crate::EndpointGuard) in the handler, with `?` |
 //! | the same, as an argument | [`Guarded`] |
-//! | a handler that blocks, as FastAPI's `def` endpoints do | [`blocking_handler`] |
-//! | a handler that computes | [`cpu_handler`] |
+//! | a handler that blocks, as FastAPI's `def` endpoints do | [`axum::blocking_handler`], [`actix::blocking_handler`] |
+//! | a handler that computes | [`axum::cpu_handler`], [`actix::cpu_handler`] |
 //! | `/livez`, `/readyz` and `/startupz` for who runs the process | [`axum::probes`], [`actix::probes`] |
 //!
 //! # Refusals
@@ -37,7 +37,7 @@
 //! | [`Full`](crate::OffloadError::Full): the pool's threads and its queue are taken | 503 | `urn:onelane:pool-full` | 1 |
 //! | [`QueueTimeout`](crate::OffloadError::QueueTimeout): no thread within `queue_timeout` | 503 | `urn:onelane:timeout` | 1 |
 //! | [`Timeout`](crate::OffloadError::Timeout) of work that never began | 503 | `urn:onelane:timeout` | 1 |
-//! | [`Timeout`](crate::OffloadError::Timeout) of work that goes on: the same again would take as long | 504 | `urn:onelane:took-too-long` | |
+//! | [`Timeout`](crate::OffloadError::Timeout) of work that goes on, or [stops](crate::offload::Cancelled) for it: the same again would take as long | 504 | `urn:onelane:took-too-long` | |
 //! | [`Cancelled`](crate::OffloadError::Cancelled): the service has cancelled it | 503 | `urn:onelane:cancelled` | |
 //! | [`Closed`](crate::OffloadError::Closed) of a pool | 503 | `urn:onelane:closed` | |
 //! | [`RuntimeShutdown`](crate::OffloadError::RuntimeShutdown) | 503 | `urn:onelane:shutting-down` | |
@@ -139,10 +139,10 @@ pub use self::client_link::ClientLink;
 pub use self::flight::FlightOptions;
 #[cfg(any(feature = "axum", feature = "actix-web"))]
 pub use self::guarded::{GuardSource, Guarded};
-#[cfg(any(feature = "axum", feature = "actix-web"))]
-pub use self::handler::{HandlerFn, PoolArgument, PoolArguments, PoolHandler, blocking_handler, handler_pool};
 #[cfg(all(feature = "rayon", any(feature = "axum", feature = "actix-web")))]
-pub use self::handler::{cpu_handler, cpu_handler_pool};
+pub use self::handler::cpu_handler_pool;
+#[cfg(any(feature = "axum", feature = "actix-web"))]
+pub use self::handler::{HandlerFn, PoolArgument, PoolArguments, PoolHandler, handler_pool};
 pub use self::lane_key::{KeyKind, LaneKey};
 pub use self::options::{GuardOptions, Hold, OnDisconnect};
 pub use self::refusal::{Refusal, RefusalReason};

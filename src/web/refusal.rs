@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::guard::{AcquireError, FlightError};
-use crate::offload::OffloadError;
+use crate::offload::{Cancelled, OffloadError};
 
 /// What is said when nothing better is known, and the least that is ever said.
 const LEAST_RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -355,6 +355,14 @@ impl From<OffloadError> for Refusal {
         };
         let retry_after = is_overload(&error).then_some(LEAST_RETRY_AFTER);
         Self::new(RefusalReason::Offload(error), status, kind, title, detail).with_retry_after(retry_after)
+    }
+}
+
+/// A function that stops since its time is over is answered as one that goes on. If it stops since its client has left, nobody
+/// reads the answer.
+impl From<Cancelled> for Refusal {
+    fn from(_: Cancelled) -> Self {
+        OffloadError::Timeout { still_running: true }.into()
     }
 }
 

@@ -32,8 +32,7 @@ use crate::web::Refusal;
 ///
 /// ```
 /// use actix_web::{App, HttpResponse, web};
-/// use onelane::web::actix::{IntoPoolResponse, PoolResponse};
-/// use onelane::web::blocking_handler;
+/// use onelane::web::actix::{IntoPoolResponse, PoolResponse, blocking_handler};
 ///
 /// struct Report(String);
 ///

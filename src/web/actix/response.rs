@@ -4,7 +4,7 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, ResponseError};
 
 use crate::guard::{AcquireError, FlightError};
-use crate::offload::OffloadError;
+use crate::offload::{Cancelled, OffloadError};
 use crate::web::Refusal;
 
 pub(super) fn response(refusal: Refusal) -> HttpResponse {
@@ -46,6 +46,17 @@ impl ResponseError for OffloadError {
 
     fn error_response(&self) -> HttpResponse {
         response(Refusal::from(self.clone()))
+    }
+}
+
+/// As the [table of refusals](crate::web) says.
+impl ResponseError for Cancelled {
+    fn status_code(&self) -> StatusCode {
+        Refusal::from(*self).status_code()
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        response(Refusal::from(*self))
     }
 }
 

@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 
 use crate::guard::{AcquireError, FlightError};
-use crate::offload::OffloadError;
+use crate::offload::{Cancelled, OffloadError};
 use crate::web::Refusal;
 
 impl IntoResponse for Refusal {
@@ -24,6 +24,13 @@ impl IntoResponse for AcquireError {
 
 /// As the [table of refusals](crate::web) says.
 impl IntoResponse for OffloadError {
+    fn into_response(self) -> Response {
+        Refusal::from(self).into_response()
+    }
+}
+
+/// As the [table of refusals](crate::web) says.
+impl IntoResponse for Cancelled {
     fn into_response(self) -> Response {
         Refusal::from(self).into_response()
     }

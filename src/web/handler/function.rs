@@ -1,12 +1,11 @@
 //! [`HandlerFn`], the functions that can be handlers on a pool.
 
-/// A function that can be a handler on a pool: [`blocking_handler`](super::blocking_handler) and
-/// [`cpu_handler`](super::cpu_handler) take it.
+/// A function that can be a handler on a pool: `blocking_handler` and `cpu_handler` of the adapters take it.
 ///
 /// It is implemented for functions and closures of up to 16 arguments. `Args` is the tuple of them.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no function that can run on a pool",
-    label = "not a function of up to 16 extractors",
+    label = "not a function of up to 16 extractors, or it can't be called from several threads",
     note = "a handler on a pool is a plain function or closure. It is called from several threads, so it is `Send`, `Sync` and `'static`, and so is what it captures"
 )]
 pub trait HandlerFn<Args>: Send + Sync + 'static {

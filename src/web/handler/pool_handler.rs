@@ -7,14 +7,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::function::HandlerFn;
+#[cfg(feature = "rayon")]
+use super::pools::cpu_handler_pool;
+use super::pools::handler_pool;
 use super::settings::{AnyPool, Settings};
 #[cfg(feature = "rayon")]
 use crate::offload::CpuPool;
 use crate::offload::{BlockingPool, OffloadError, Priority, TaskHandle};
 use crate::web::Refusal;
 
-/// A handler that runs on a pool, for axum's and actix-web's routes. Made by [`blocking_handler`](super::blocking_handler)
-/// and [`cpu_handler`](super::cpu_handler).
+/// A handler that runs on a pool, for the routes of axum ([`blocking_handler`](crate::web::axum::blocking_handler),
+/// [`cpu_handler`](crate::web::axum::cpu_handler)) and of actix-web
+/// ([`blocking_handler`](crate::web::actix::blocking_handler), [`cpu_handler`](crate::web::actix::cpu_handler)).
 ///
 /// It is called like any other, once its extractors have run. What it returns becomes a response on the pool's thread, too:
 /// writing JSON computes. A request that the pool does not take is answered as the
@@ -27,19 +31,19 @@ use crate::web::Refusal;
 /// # Examples
 ///
 /// ```
+/// # #[cfg(feature = "axum")]
+/// # {
 /// use std::time::Duration;
 /// use onelane::offload::{BlockingPool, Cancelled, Priority, TaskContext};
-/// use onelane::web::blocking_handler;
+/// use onelane::web::axum::blocking_handler;
 ///
-/// fn report() -> String {
+/// fn report() -> Result<String, Cancelled> {
 ///     let cx = TaskContext::current().expect("a handler on a pool is a task of it");
 ///     for page in 0..10 {
-///         if cx.is_cancelled() {
-///             break; // nobody reads the answer
-///         }
+///         cx.checkpoint()?; // its client may have left, and its time may be over
 ///         // … write the page …
 ///     }
-///     "the report".to_owned()
+///     Ok("the report".to_owned())
 /// }
 ///
 /// let reports = BlockingPool::builder("reports").max_running(4).max_queued(32).build();
@@ -50,6 +54,7 @@ use crate::web::Refusal;
 ///     .queue_timeout(Duration::from_secs(2))
 ///     .timeout(Duration::from_secs(30));
 /// # let _ = handler;
+/// # }
 /// ```
 #[must_use = "a handler answers only on a route"]
 pub struct PoolHandler<F, Args, P = BlockingPool> {
@@ -59,7 +64,7 @@ pub struct PoolHandler<F, Args, P = BlockingPool> {
 }
 
 impl<F, Args, P> PoolHandler<F, Args, P> {
-    pub(super) fn new(function: F, pool: AnyPool) -> Self {
+    fn new(function: F, pool: AnyPool) -> Self {
         Self { function: Arc::new(function), settings: Arc::new(Settings::new(pool)), kind: PhantomData }
     }
 
@@ -122,6 +127,10 @@ impl<F, Args, P> PoolHandler<F, Args, P> {
 }
 
 impl<F, Args> PoolHandler<F, Args, BlockingPool> {
+    pub(crate) fn blocking(function: F) -> Self {
+        Self::new(function, AnyPool::Blocking(handler_pool().clone()))
+    }
+
     /// Runs it on this pool instead of the [default one](super::handler_pool).
     pub fn on(self, pool: &BlockingPool) -> Self {
         self.set(|settings| settings.pool = AnyPool::Blocking(pool.clone()))
@@ -130,6 +139,10 @@ impl<F, Args> PoolHandler<F, Args, BlockingPool> {
 
 #[cfg(feature = "rayon")]
 impl<F, Args> PoolHandler<F, Args, CpuPool> {
+    pub(crate) fn cpu(function: F) -> Self {
+        Self::new(function, AnyPool::Cpu(cpu_handler_pool().clone()))
+    }
+
     /// Runs it on this pool instead of the [default one](super::cpu_handler_pool).
     pub fn on(self, pool: &CpuPool) -> Self {
         self.set(|settings| settings.pool = AnyPool::Cpu(pool.clone()))
