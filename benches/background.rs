@@ -25,7 +25,7 @@ use std::{fs, thread};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use onelane::background::{ServiceHost, Supervision, service_fn};
-use task_supervisor::{SupervisedTask, SupervisorBuilder, TaskResult};
+use task_supervisor::{SupervisedTask, SupervisorBuilder, TaskResult, TaskStatus};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tokio_graceful_shutdown::{SubsystemBuilder, SubsystemHandle, Toplevel};
@@ -228,9 +228,29 @@ fn status_1000(c: &mut Criterion) {
         });
     });
     group.bench_function("is_ready", |b| b.iter(|| assert!(host.status().is_ready())));
-    group.finish();
     let report = runtime.block_on(host.shutdown()).expect("it was started");
     assert!(report.is_clean());
+
+    let tally = Arc::new(Tally::default());
+    let tasks = runtime.block_on(async {
+        let add = |builder: SupervisorBuilder, n: usize| builder.with_task(&n.to_string(), Task(Arc::clone(&tally)));
+        (0..1_000).fold(SupervisorBuilder::new(), add).spawn()
+    });
+    // It has no snapshot: it is asked by a message, for all, or for one.
+    group.bench_function("task_supervisor", |b| {
+        b.to_async(&runtime).iter(async || {
+            let statuses = tasks.task_statuses().await.expect("it runs");
+            assert_eq!(statuses.get("999"), Some(&TaskStatus::Running));
+            statuses
+        });
+    });
+    group.bench_function("task_supervisor_one", |b| {
+        b.to_async(&runtime).iter(async || {
+            assert_eq!(tasks.task_status("999").await.expect("it runs"), TaskStatus::Running);
+        });
+    });
+    runtime.block_on(tasks.shutdown()).expect("nothing is dead");
+    group.finish();
 }
 
 /// What can't be a group: bytes, and CPU time while nothing happens.

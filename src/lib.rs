@@ -46,6 +46,7 @@
 //! |---|---|
 //! | [`web`] | a request arrives: layers, middlewares, extractors, and what a refusal looks like |
 //! | [`guard`] | may it run now, wait, share a run that is going on, or is it refused? |
+//! | [`offload`] | work that would block the runtime: how much of it goes on at once |
 //! | [`background`] | beside requests: services that start before the first of them and stop after the last |
 //!
 //! # Features
@@ -59,7 +60,7 @@
 //! | `actix-web` | [`web::actix`]: the middleware, the extractor, errors as responses |
 //! | `croner` | [`background::Every::cron`]: periodic services by cron expressions, in any time zone |
 //! | `hyper` | [`probe_listener`](background::ServiceHostBuilder::probe_listener): the probes of a service host on a port of their own |
-//! | `serde` | [`GuardStats`] can be serialized (implied by the adapters) |
+//! | `serde` | [`GuardStats`] and [`LimiterStatistics`](offload::LimiterStatistics) can be serialized (implied by the adapters) |
 //! | `full` | all of them |
 //!
 //! # More
@@ -98,12 +99,39 @@ mod guard {
         pub(crate) mod shard;
     }
     pub(crate) mod keys;
-    pub(crate) mod lane;
 }
+#[cfg_attr(
+    loom,
+    allow(dead_code, unused_imports, unreachable_pub, reason = "the models have the lane without the guard around it")
+)]
+mod lane;
 #[cfg(not(loom))]
 pub mod offload;
-#[cfg(not(loom))]
+/// What the models check: tasks and workers, without pools and runtimes around them.
+#[cfg(loom)]
+#[allow(dead_code, unused_imports, unreachable_pub, reason = "the models have the cores without what is around them")]
+mod offload {
+    pub(crate) mod crew;
+    pub(crate) mod error;
+    pub(crate) mod limiter {
+        use crate::lane::TokenLane;
+
+        /// Its ordinary tokens.
+        #[derive(Debug)]
+        pub(crate) struct CapacityLimiter(pub(crate) TokenLane);
+
+        impl CapacityLimiter {
+            pub(crate) fn lane(&self) -> &TokenLane {
+                &self.0
+            }
+        }
+    }
+    pub(crate) mod task;
+}
+#[cfg_attr(loom, allow(dead_code, reason = "the models have the cores without what is around them"))]
 mod panic;
+#[cfg(not(loom))]
+mod park;
 #[cfg_attr(loom, allow(dead_code, reason = "the models have the lane without the guard around it"))]
 mod sync;
 #[cfg(not(loom))]
@@ -119,6 +147,9 @@ pub use guard::{
     OwnedKeyedPermit, OwnedPermit, Permit, Queue, RetryEstimate, Run, RunKeyed, RunKeyedToCompletion, RunToCompletion,
     Shared, SharedGuard, SharedKeyedGuard, SharedRun, SingleFlight, SingleFlightBuilder,
 };
+#[cfg(not(loom))]
+#[doc(inline)]
+pub use offload::CapacityLimiter;
 
 #[cfg(not(loom))]
 #[doc(inline)]

@@ -22,6 +22,10 @@ use onelane::background::{
     ServiceHost, ServiceHostBuilder, ServiceReport, ServiceState, ServiceStatus, ShutdownReport, StartContext,
     StartPhase, StopContext, Supervision, TickStatus, TimeLimit, Trigger, TriggerError, service_fn,
 };
+use onelane::offload::{
+    AcquireTokens, AcquireTokensOwned, CapacityLimiter, LimiterError, LimiterPermit, LimiterStatistics,
+    OwnedLimiterPermit,
+};
 use onelane::web::axum::{WatchedListener, WatchedStream};
 use onelane::web::{
     ClientLink, FlightOptions, GuardOptions, Guarded, Hold, KeyKind, LaneKey, OnDisconnect, Refusal, RefusalReason,
@@ -170,6 +174,13 @@ fn public_types_are_send_sync_and_unpin_as_promised() {
         actix::GuardService<Local>: no no Unpin;
         actix::GuardBody<Bytes>: no no Unpin;
         actix::GuardedFuture<Local>: Send Sync Unpin;
+        CapacityLimiter: Send Sync Unpin;
+        LimiterPermit<'static>: Send Sync Unpin;
+        OwnedLimiterPermit: Send Sync Unpin;
+        AcquireTokens<'static>: Send Sync Unpin;
+        AcquireTokensOwned: Send Sync Unpin;
+        LimiterError: Send Sync Unpin;
+        LimiterStatistics: Send Sync Unpin;
         Backoff: Send Sync Unpin;
         BlockingContext: Send Sync Unpin;
         BuildError: Send Sync Unpin;

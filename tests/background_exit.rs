@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use std::env;
 use std::future::pending;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,7 @@ fn process_whose_only_thread_is_stuck_ends_by_itself_where_it_was_asked_to() {
             break status;
         }
         assert!(start.elapsed() < PATIENCE, "it hangs");
+        // Another process has a clock of its own.
         sleep(Duration::from_millis(10));
     };
     assert_eq!(status.code(), Some(1), "the stuck service is told by the exit code");
@@ -42,6 +44,7 @@ fn process_whose_only_thread_is_stuck_ends_by_itself_where_it_was_asked_to() {
 #[test]
 fn process_whose_only_thread_is_stuck_is_waited_for_otherwise() {
     let mut child = Killed(stuck("wait"));
+    // Far longer than it takes to end where it was asked to: that a process does not end shows in real time only.
     sleep(Duration::from_secs(3));
     assert_eq!(child.0.try_wait().unwrap(), None, "it was not asked to end");
 }
@@ -57,9 +60,15 @@ fn stuck(how: &str) -> Child {
 #[test]
 fn child_of_the_tests_above() {
     let Ok(how) = env::var(STUCK) else { return };
-    let stuck = service_fn("stuck", |_| async {
-        sleep(PATIENCE * 10);
-        Ok(())
+    let (tell, is_stuck) = mpsc::channel();
+    let stuck = service_fn("stuck", move |_| {
+        let tell = tell.clone();
+        async move {
+            tell.send(()).unwrap();
+            // It has to block the thread of its runtime.
+            sleep(PATIENCE * 10);
+            Ok(())
+        }
     });
     let limit = Duration::from_millis(200);
     let mut builder = ServiceHost::builder().service(stuck.stop_timeout(limit)).shutdown_timeout(limit * 4);
@@ -69,7 +78,7 @@ fn child_of_the_tests_above() {
     let host = builder.build().unwrap();
     let handle = host.handle();
     thread::spawn(move || {
-        sleep(limit);
+        is_stuck.recv_timeout(PATIENCE).unwrap();
         handle.request_shutdown();
     });
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();

@@ -28,6 +28,7 @@ impl BackgroundService for Blocks {
 
     async fn run(&self, cx: RunContext) -> ServiceResult {
         while cx.sleep(BLOCK / 10).await {
+            // What is measured is what a thread that is really blocked does to others.
             thread::sleep(BLOCK);
         }
         Ok(())

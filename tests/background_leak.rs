@@ -41,6 +41,7 @@ fn growth(service: Service, supervision: Supervision, generations: &AtomicU64, f
         let reach = async |many| {
             while generations.load(Ordering::Relaxed) < many {
                 assert!(start.elapsed() < Duration::from_secs(300), "it hangs at {generations:?}");
+                // Real time, which the panics of real threads take.
                 sleep(Duration::from_millis(1)).await;
             }
         };
@@ -109,8 +110,11 @@ fn children_that_end_keep_nothing_while_their_service_runs() {
     let grown = runtime.block_on(async {
         let host = ServiceHost::builder().without_signals().service(service).build().unwrap();
         host.start().await.unwrap();
+        let start = Instant::now();
         let reach = async |many| {
             while children.load(Ordering::Relaxed) < many {
+                assert!(start.elapsed() < Duration::from_secs(300), "it hangs at {children:?}");
+                // Real time: the host has a thread of its own.
                 sleep(Duration::from_millis(1)).await;
             }
         };

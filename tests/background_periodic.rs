@@ -866,6 +866,7 @@ async fn calls_of_a_thread_run_on_it_and_end_with_it() {
             async move {
                 let name = std::thread::current().name().map(str::to_owned);
                 seen.lock().unwrap().push(name);
+                // The runtime of a service's own thread has real time only.
                 sleep(Duration::from_millis(5)).await;
                 Ok(())
             }
@@ -880,6 +881,7 @@ async fn calls_of_a_thread_run_on_it_and_end_with_it() {
         assert_eq!(ticks(&handle).running, 0);
         let runs = ticks(&handle).runs;
         assert!(threads.lock().unwrap().iter().all(|name| name.as_deref() == Some("tick")));
+        // Three intervals of a thread that should be gone.
         sleep(Duration::from_millis(60)).await;
         assert_eq!(ticks(&handle).runs, runs);
     }
@@ -894,7 +896,10 @@ async fn call_that_blocks_its_thread_delays_only_itself() {
         let (tell, wait) = (Arc::clone(&tell), Arc::clone(&wait));
         async move {
             tell.notify_one();
+            let start = std::time::Instant::now();
             while wait.load(Ordering::Relaxed) == 0 {
+                assert!(start.elapsed() < 10 * SECOND, "nobody lets it go");
+                // It has to block its thread.
                 std::thread::sleep(Duration::from_millis(1));
             }
             Ok(())
@@ -903,6 +908,7 @@ async fn call_that_blocks_its_thread_delays_only_itself() {
     let host = ServiceHost::builder().service(service.placement(Placement::Thread)).build().unwrap();
     host.start().await.unwrap();
     begun.notified().await;
+    // Ten intervals, of a thread with real time.
     sleep(Duration::from_millis(100)).await;
     let handle = host.handle();
     assert_eq!((ticks(&handle).runs, ticks(&handle).running), (1, 1));
@@ -961,6 +967,7 @@ async fn calls_that_block_for_longer_than_their_interval_leave_turns_to_others()
     let host = ServiceHost::builder().without_signals().service(service).build().unwrap();
     host.start().await.unwrap();
     for _ in 0..3 {
+        // A turn of the runtime's timers, which the calls share with it.
         sleep(Duration::from_millis(1)).await;
     }
     assert!(calls.load(Ordering::Relaxed) < 100, "{calls:?} calls before others had their turn");
@@ -983,6 +990,7 @@ async fn interval_below_a_millisecond_comes_as_often_as_that_beside_others() {
         });
         let host = ServiceHost::builder().without_signals().service(service).build().unwrap();
         host.start().await.unwrap();
+        // The host has a thread of its own, and the calls are counted against the clock of the machine.
         sleep(Duration::from_millis(20)).await;
         let (calls, passed) = (calls.load(Ordering::Relaxed), start.elapsed().as_millis());
         assert!(calls > 0 && u128::from(calls) <= passed + 1, "{calls} calls in {passed} ms with {overlap:?}");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::status::{Chain, ExitKind, ServiceStatus, SharedError, ShutdownReport, Trigger};
+use super::status::{Chain, Exit, ExitKind, ServiceStatus, SharedError, ShutdownReport, Trigger};
 
 /// Why a host can't be built. It says what to change.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -144,29 +144,53 @@ pub enum StartPhase {
 
 /// How a generation ended, in an error.
 #[derive(Clone, Debug)]
-pub struct ExitReason(Option<ExitKind>);
+pub struct ExitReason {
+    kind: Option<ExitKind>,
+    dependency: Option<Dependency>,
+}
+
+/// A service that was given up, and took another one with it.
+#[derive(Clone, Debug)]
+struct Dependency {
+    name: Arc<str>,
+    /// How it failed. `None` if it had not begun, either.
+    failure: Option<ExitKind>,
+}
 
 impl ExitReason {
     /// How it ended. `None` if it had not begun, because what it depends on was given up.
     #[must_use]
     pub fn kind(&self) -> Option<&ExitKind> {
-        self.0.as_ref()
+        self.kind.as_ref()
+    }
+
+    /// The name of the service that it depends on and that was given up, if that is why it ended or did not begin.
+    #[must_use]
+    pub fn dependency(&self) -> Option<&str> {
+        self.dependency.as_ref().map(|dependency| &*dependency.name)
     }
 }
 
 impl HostError {
-    /// The error of a host that has stopped, if it is one. `culprit` is the service that made it stop.
-    pub(crate) fn of(report: &ShutdownReport, culprit: Option<&ServiceStatus>) -> Option<Self> {
+    /// The error of a host that has stopped, if it is one. `culprit` is the service that made it stop, and `dependency` the
+    /// one because of which it did.
+    pub(crate) fn of(
+        report: &ShutdownReport,
+        culprit: Option<&ServiceStatus>,
+        dependency: Option<&ServiceStatus>,
+    ) -> Option<Self> {
         let report = Box::new(report.clone());
-        let (service, reason) = match culprit {
-            Some(culprit) => {
-                (Arc::clone(&culprit.name), ExitReason(culprit.last_exit.as_ref().map(|exit| exit.kind.clone())))
-            }
-            None => ("".into(), ExitReason(None)),
-        };
+        let service = culprit.map_or_else(|| "".into(), |culprit| Arc::clone(&culprit.name));
+        let kind = |exit: &Arc<Exit>| exit.kind.clone();
+        let dependency = dependency.map(|dependency| Dependency {
+            name: Arc::clone(&dependency.name),
+            failure: dependency.last_failure.as_ref().map(kind),
+        });
+        let kind = culprit.and_then(|culprit| culprit.last_exit.as_ref().map(kind));
+        let reason = ExitReason { kind, dependency };
         match report.trigger {
             Trigger::StartFailed { .. } => {
-                let phase = if reason.0.is_some() { StartPhase::Starting } else { StartPhase::Waiting };
+                let phase = if reason.kind.is_some() { StartPhase::Starting } else { StartPhase::Waiting };
                 Some(Self::StartFailed { service, phase, reason, report })
             }
             Trigger::GaveUp { .. } => Some(Self::GaveUp { service, reason, report }),
@@ -207,10 +231,14 @@ impl fmt::Debug for HostError {
 
 impl fmt::Display for ExitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Some(kind) => kind.fmt(f),
-            None => f.write_str("a service that it depends on was given up"),
-        }
+        let Some(Dependency { name, failure }) = &self.dependency else {
+            return match &self.kind {
+                Some(kind) => kind.fmt(f),
+                None => f.write_str("a service that it depends on was given up"),
+            };
+        };
+        write!(f, "{name:?}, on which it depends, was given up")?;
+        failure.as_ref().map_or(Ok(()), |failure| write!(f, ": {failure}"))
     }
 }
 

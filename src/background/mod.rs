@@ -56,7 +56,8 @@
 //! | stop limit | told; after this, dropped where it awaits, and that is waited for; then `stop` | 5 s, and 2 s for `stop` |
 //! | stuck | what blocks its thread can't be dropped: `stop` is called beside it, and it is reported as leaked. A blocked thread of the server's runtime keeps the process from ending: see [`exit_within`](ServiceHostBuilder::exit_within) | |
 //! | deadline | all of it ends in time, whatever services do: the last fifth of the time (2 s at most) is kept for `stop` | 25 s |
-//! | second signal, or one that finds the host stopping | nothing is waited for: what awaits is dropped, what blocks is left behind; exit code 130 or 143 | |
+//! | first signal | stops the host in good order; one that finds it stopping for another reason changes nothing | |
+//! | second signal | nothing is waited for: what awaits is dropped, what blocks is left behind; exit code 130 or 143 | |
 //! | a further signal, once all hosts of the process have ended | the process ends at once, if the last one had a [thread of its own](Supervision::OwnThread) | |
 //! | children | tasks of [`RunContext::spawn`] end with their service | |
 //! | exit code | 0 if every critical service has ended as it should and released what it held, else 1; [`ShutdownReport`] can be returned from `main` | |

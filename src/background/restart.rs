@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+/// After so many doublings a nanosecond is longer than the longest [`Duration`], which is below 2^64 seconds.
+const DOUBLINGS: u32 = 94;
+
 /// After which ends a service is started again.
 ///
 /// The words are Erlang/OTP's `temporary`, `transient` and `permanent`.
@@ -75,8 +78,8 @@ impl Backoff {
     /// The wait after so many failures in a row, without jitter.
     #[must_use]
     pub fn delay(&self, failures: u32) -> Duration {
-        let doublings = failures.saturating_sub(1).min(31);
-        self.first.saturating_mul(1 << doublings).min(self.limit)
+        let doublings = failures.saturating_sub(1).min(DOUBLINGS);
+        (0..doublings).fold(self.first, |delay, _| delay.saturating_add(delay)).min(self.limit)
     }
 
     /// The wait, with `chance` from 0 to 1 of the jitter.
@@ -203,6 +206,21 @@ mod tests {
         let mut delay = |stable| failures.next_delay(now, stable, &backoff, &Intensity::unlimited(), 0.0);
         assert_eq!([delay(false), delay(false), delay(false)], [Some(SECOND), Some(2 * SECOND), Some(4 * SECOND)]);
         assert_eq!([delay(true), delay(false)], [Some(SECOND), Some(2 * SECOND)]);
+    }
+
+    #[test]
+    fn delay_reaches_any_limit_from_any_beginning() {
+        let nanosecond = Duration::from_nanos(1);
+        let hour = Backoff::new(nanosecond).limit(3_600 * SECOND);
+        assert_eq!([1, 2, 41].map(|n| hour.delay(n)), [nanosecond, 2 * nanosecond, Duration::from_nanos(1 << 40)]);
+        // An hour is between 2^41 and 2^42 nanoseconds.
+        assert_eq!(hour.delay(42), Duration::from_nanos(1 << 41));
+        assert_eq!([43, 44, u32::MAX].map(|n| hour.delay(n)), [3_600 * SECOND; 3]);
+        let endless = Backoff::new(nanosecond).limit(Duration::MAX);
+        assert!(endless.delay(94) < Duration::MAX);
+        assert_eq!([95, u32::MAX].map(|n| endless.delay(n)), [Duration::MAX; 2]);
+        assert_eq!(Backoff::new(Duration::ZERO).delay(u32::MAX), Duration::ZERO);
+        assert_eq!(Backoff::new(SECOND).delay(0), SECOND);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::EndpointGuard;
-use super::lane::{Lane, MAX_PERMITS, MAX_WAITING, Order, Rules};
 use super::wait::Limits;
+use crate::lane::{Lane, MAX_PERMITS, MAX_WAITING, Order, Rules};
 
 /// How many callers may wait for a turn.
 ///

@@ -6,11 +6,11 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use super::error::AcquireError;
-use super::lane::{Answer, Gone, Joined, Refused, Ticket};
 use super::retry::{HoldTime, RetryEstimate};
 use super::scope::{Scope, ScopeId};
 use super::stats::Counters;
 use super::wait::Limits;
+use crate::lane::{Answer, Gone, Joined, Refused, Ticket};
 use crate::trace;
 
 /// What a guard keeps beside its lanes.

@@ -12,13 +12,13 @@ use super::blocking;
 use super::builder::EndpointGuardBuilder;
 use super::core::{Core, Gate, HasCore, OwnedGate};
 use super::error::AcquireError;
-use super::lane::{Answer, Gone, Joined, Lane, Refused, Ticket};
 use super::permit::{Held, OwnedPermit, Permit};
 use super::run::{Run, RunToCompletion};
 use super::scope::ScopeId;
 use super::shared::SharedGuard;
 use super::stats::GuardStats;
 use super::wait::Limits;
+use crate::lane::{Answer, Gone, Joined, Lane, Refused, Ticket};
 
 /// Admits one caller at a time, or N, in the order they asked.
 ///

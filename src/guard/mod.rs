@@ -53,7 +53,6 @@ mod flight;
 pub(crate) mod inside;
 mod keyed;
 mod keys;
-pub(crate) mod lane;
 pub(crate) mod permit;
 mod retry;
 mod run;
@@ -73,9 +72,9 @@ pub use self::keyed::{
     AcquireAll, AcquireKey, AcquireKeyOwned, KeyedGuard, KeyedGuardBuilder, KeyedPermit, KeyedPermits,
     OwnedKeyedPermit, RunKeyed, RunKeyedToCompletion,
 };
-pub use self::lane::Order;
 pub use self::permit::{OwnedPermit, Permit};
 pub use self::retry::RetryEstimate;
 pub use self::run::{Run, RunToCompletion};
 pub use self::shared::{Shared, SharedGuard, SharedKeyedGuard};
 pub use self::stats::GuardStats;
+pub use crate::lane::Order;

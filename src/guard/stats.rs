@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::core::Core;
-use super::lane::Snapshot;
 use crate::counter::Counter;
+use crate::lane::Snapshot;
 
 /// What a guard has done so far and does right now, read without a lock.
 ///

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::core::Gate;
 use super::error::AcquireError;
-use super::lane::{Answer, Gone, Joined, Refused, Ticket};
+use crate::lane::{Answer, Gone, Joined, Refused, Ticket};
 
 /// The time limits that a guard sets to waiting.
 #[derive(Clone, Copy, Debug)]

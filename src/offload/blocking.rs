@@ -3,14 +3,12 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use super::context::TaskContext;
-use super::crew::Rules;
+use super::crew::{Pool, Rules, Runtimes, Source};
 use super::error::OffloadError;
-use super::limits::CapacityLimiter;
-use super::pool::{Pool, Source};
-use super::runtimes::Runtimes;
+use super::limiter::CapacityLimiter;
 use super::statistics::PoolStatistics;
 use super::task::Task;
+use super::task::TaskContext;
 
 /// How many tasks of a pool run at a time if it was not told: as many as in Starlette.
 const RUNNING: usize = 40;

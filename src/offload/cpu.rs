@@ -7,14 +7,12 @@ use std::time::Duration;
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
-use super::context::TaskContext;
-use super::crew::{Crew, Rules, Threads};
+use super::crew::{Crew, Pool, Rules, Source, Threads, Worker};
 use super::error::OffloadError;
-use super::limits::CapacityLimiter;
-use super::pool::{Pool, Source};
+use super::limiter::CapacityLimiter;
 use super::statistics::PoolStatistics;
 use super::task::Task;
-use super::worker::Worker;
+use super::task::TaskContext;
 
 static GLOBAL: LazyLock<CpuPool> = LazyLock::new(|| {
     CpuPool::builder("cpu").build().expect("the threads of the CPU pool can be started, as those of the runtime could")

@@ -1,33 +1,52 @@
-//! Work leaves the async threads: blocking calls and heavy computation, on threads that are made for them.
+//! Work leaves the async threads: blocking calls and heavy computation, on threads that are made for them, and how much of
+//! it goes on at once.
+//!
+//! | I want | use |
+//! |---|---|
+//! | a call that blocks: a file, a driver without async, `sleep` | [`run_blocking`] |
+//! | a computation that takes longer than some 100 µs | [`run_cpu`] |
+//! | the same with a label, a priority, limits of time, a way to stop it | [`BlockingPool::task`], [`CpuPool::task`] |
+//! | threads for one purpose, so that it can't take those of all others | a [`BlockingPool`] or a [`CpuPool`] of its own |
+//! | at most N at a time, and N changes while the server runs | [`CapacityLimiter`] |
+//! | work of different size under one limit | [`CapacityLimiter::acquire_many`] |
+//! | clean-up that never waits for those it cleans up after | [`CapacityLimiter::with_reserve`] |
+//! | a bounded queue, a `max_wait`, a refusal for a web client | not this: an [`EndpointGuard`](crate::EndpointGuard) |
+//! | at most N at a time, and N never changes | not this: `tokio::sync::Semaphore` does, if statistics don't matter |
+//! | a file now and then | not this: `tokio::fs`, which does it with `spawn_blocking` |
+//! | a loop that blocks as long as the server runs | not this: a [`BlockingService`](crate::background::BlockingService) |
+//! | so many calls *a second* | not this: a rate limiter |
+//!
+//! # Rules
+//!
+//! | when | what happens |
+//! |---|---|
+//! | the caller leaves before the task has begun | it never runs, and what its closure holds is dropped where the caller was |
+//! | the caller leaves while it runs | it goes on with its token, [`TaskContext::is_cancelled`] tells it, its result is dropped |
+//! | more tasks than tokens | they wait, by [`Priority`] and then in their order; with `max_queued` the others are refused |
+//! | it panics | [`OffloadError::Panicked`] with message and place; the thread goes on with the next task |
+//! | its `timeout` is over | the caller has [`OffloadError::Timeout`], which says whether it still runs |
+//! | a task awaits another one of the same pool, through `Handle::block_on` | that one runs on the spot, on the same thread: waiting for another thread, it might wait for itself |
+//! | the pool is closed | tasks that wait fail, those that run go on |
+//! | the runtime shuts down | as tokio does, it waits for tasks that run. Those that wait fail, and idle threads don't delay it |
+//!
+//! Spans of `tracing` and the runtime of the caller are entered around the task.
 
-mod around;
 mod blocking;
-mod context;
 #[cfg(feature = "rayon")]
 mod cpu;
 mod crew;
 mod error;
-mod future;
-mod handle;
-mod job;
-mod limits;
-mod parker;
-mod pool;
-mod priority;
-mod queue;
-mod runtimes;
+mod limiter;
 mod statistics;
 mod task;
-mod worker;
 
 pub use self::blocking::{BlockingPool, BlockingPoolBuilder, run_blocking};
-pub use self::context::{Cancelled, TaskContext};
 #[cfg(feature = "rayon")]
 pub use self::cpu::{CpuPool, CpuPoolBuilder, run_cpu};
 pub use self::error::OffloadError;
-pub use self::future::TaskFuture;
-pub use self::handle::TaskHandle;
-pub use self::limits::CapacityLimiter;
-pub use self::priority::Priority;
+pub use self::limiter::{
+    AcquireTokens, AcquireTokensOwned, CapacityLimiter, LimiterError, LimiterPermit, LimiterStatistics,
+    OwnedLimiterPermit,
+};
 pub use self::statistics::{PoolStatistics, RunningTask};
-pub use self::task::Task;
+pub use self::task::{Cancelled, Priority, Task, TaskContext, TaskFuture, TaskHandle};

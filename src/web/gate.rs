@@ -8,9 +8,9 @@ use tokio::time::Instant;
 
 use super::{KeyKind, LaneKey, Refusal};
 use crate::guard::core::{Core, Gate, HasCore, OwnedGate};
-use crate::guard::lane::{Answer, Gone, Joined, Refused, Ticket};
 use crate::guard::scope::ScopeId;
 use crate::guard::{AcquireError, KeyGate, SharedGuard, SharedKeyedGuard};
+use crate::lane::{Answer, Gone, Joined, Refused, Ticket};
 
 /// How a layer or middleware finds the lane of a request, which it shows as a `Q`.
 pub(crate) enum Admission<Q> {

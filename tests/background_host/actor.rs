@@ -4,7 +4,7 @@
 
 use std::future::{Future, pending};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant as Clock};
 
 use onelane::background::{
     BackgroundService, BlockingContext, BlockingService, Placement, RunContext, Service, ServiceHost,
@@ -216,6 +216,7 @@ impl Actor {
         self.note(phase);
         let mut act = act;
         while let Act::After(wait, next) = act {
+            // What blocks a thread takes real time.
             std::thread::sleep(*wait);
             act = next;
         }
@@ -223,7 +224,10 @@ impl Actor {
             Act::Block(wait) => wait.block(),
             Act::Ignore => panic!("a thread that blocks for ever is never freed: use a gate"),
             Act::UntilTold => {
+                let start = Clock::now();
                 while !is_told() {
+                    assert!(start.elapsed() < PATIENCE * 3, "nobody tells {}", self.name);
+                    // A thread can't await, and `start` has nothing to block on until it is told.
                     std::thread::sleep(MS);
                 }
             }
@@ -277,6 +281,7 @@ impl BlockingService for Actor {
 pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let wait = async {
         while !is_so() {
+            // Virtual in tests whose time stands still, real in those with threads.
             sleep(MS).await;
         }
     };

@@ -1,13 +1,14 @@
-//! Errors of services that panic where they are shown and where they are dropped: the supervisor outlives them.
+//! Errors of services that panic where they are shown and where they are dropped, or whose sources have no end: the
+//! supervisor outlives them.
 
 use std::error::Error;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use onelane::background::{
-    BackgroundService, Backoff, Every, HostPhase, Intensity, Overlap, Placement, RunContext, Service, ServiceResult,
-    StopContext, periodic, service_fn,
+    BackgroundService, Backoff, Every, HostPhase, Intensity, Overlap, Placement, Restart, RunContext, Service,
+    ServiceResult, StopContext, periodic, service_fn,
 };
 use tokio::time::sleep;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -66,6 +67,61 @@ impl fmt::Display for Unspeakable {
 }
 
 impl Error for Unspeakable {}
+
+/// An error that is its own source.
+#[derive(Debug)]
+struct Selfish;
+
+impl fmt::Display for Selfish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("selfish")
+    }
+}
+
+impl Error for Selfish {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(self)
+    }
+}
+
+/// An error with so many sources, of which each is in the one before, and with those of `last` at the end.
+#[derive(Debug)]
+struct Nested(u32, Option<Box<dyn Error + Send + Sync>>);
+
+impl Nested {
+    fn new(sources: u32, last: Option<Box<dyn Error + Send + Sync>>) -> Self {
+        (0..sources).fold(Self(0, last), |inner, depth| Self(depth + 1, Some(inner.into())))
+    }
+}
+
+impl fmt::Display for Nested {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "level {}", self.0)
+    }
+}
+
+impl Error for Nested {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.1.as_deref().map(|error| error as _)
+    }
+}
+
+/// Takes no more than a page, so that what has no end fails instead of filling the memory.
+#[derive(Default)]
+struct Page(String);
+
+impl Write for Page {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 += text;
+        if self.0.len() < 4096 { Ok(()) } else { Err(fmt::Error) }
+    }
+}
+
+fn page(shown: fmt::Arguments<'_>) -> String {
+    let mut page = Page::default();
+    page.write_fmt(shown).expect("it has an end");
+    page.0
+}
 
 /// Shows all that is told.
 struct Show;
@@ -131,4 +187,40 @@ async fn call_whose_error_panics_where_it_is_shown_has_ended() {
         assert_eq!(service.ticks().unwrap().failures, 3);
         host.shutdown().await.unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn error_that_is_its_own_source_is_told_to_a_depth() {
+    let selfish = || service_fn("actor", |_| async { Err(Selfish.into()) }).restart(Restart::Never);
+    let host = virtual_host().service(selfish()).build().unwrap();
+    let told = host.run_until(std::future::pending::<Result<(), fmt::Error>>()).await.unwrap_err();
+    let chain = ["selfish"; 33].join(": ");
+    let expected = format!("the service \"actor\" was given up: failed: {chain}: ...");
+    assert_eq!(page(format_args!("{told:?}")), expected);
+
+    let host = virtual_host().build().unwrap();
+    let told = host.run_until(async { Err(Selfish) }).await.unwrap_err();
+    let chain = ["selfish"; 32].join(": ");
+    assert_eq!(page(format_args!("{told:?}")), format!("the server failed: {chain}: ..."));
+}
+
+#[tokio::test(start_paused = true)]
+async fn sources_are_all_told_unless_they_are_too_many() {
+    let told = async |error: Nested| {
+        let host = virtual_host().build().unwrap();
+        let error = host.run_until(async { Err(error) }).await.unwrap_err();
+        page(format_args!("{error:?}"))
+    };
+    assert_eq!(told(Nested::new(2, None)).await, "the server failed: level 2: level 1: level 0");
+    let all = told(Nested::new(31, None)).await;
+    assert!(all.ends_with(": level 1: level 0"), "{all}");
+    let too_many = told(Nested::new(32, None)).await;
+    assert!(too_many.ends_with(": level 1: ..."), "{too_many}");
+    // A circle, behind sources that have an end.
+    let circle = told(Nested::new(3, Some(Selfish.into()))).await;
+    assert!(
+        circle.starts_with("the server failed: level 3: level 2: level 1: level 0: selfish: selfish: "),
+        "{circle}"
+    );
+    assert!(circle.ends_with(": selfish: ..."), "{circle}");
 }

@@ -86,7 +86,27 @@ async fn giving_up_the_leader_of_a_critical_follower_ends_the_host() {
     sleep(SECOND * 10).await;
     assert_eq!(host.status().phase, HostPhase::Stopped);
     let error = host.shutdown().await.unwrap_err();
-    assert!(matches!(&error, HostError::GaveUp { service, .. } if &**service == "follower"), "{error:?}");
+    let HostError::GaveUp { service, reason, .. } = &error else { panic!("{error:?}") };
+    assert_eq!((&**service, reason.dependency()), ("follower", Some("leader")));
+    let text = "the service \"follower\" was given up: \"leader\", on which it depends, was given up: failed: leader fails \
+                to run";
+    assert_eq!(error.to_string(), text);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failure_of_its_own_blames_no_dependency_that_was_given_up_before() {
+    let log = Log::default();
+    let fails =
+        |name: &str, at| Actor::new(name, &log).run(Act::after(at, Act::Fail)).service().restart(Restart::Never);
+    let host = virtual_host()
+        .service(fails("extra", SECOND).degradable())
+        .service(fails("actor", SECOND * 2).after("extra"))
+        .build()
+        .unwrap();
+    host.start().await.unwrap();
+    sleep(SECOND * 10).await;
+    let error = host.shutdown().await.unwrap_err();
+    assert_eq!(error.to_string(), "the service \"actor\" was given up: failed: actor fails to run");
 }
 
 #[tokio::test(start_paused = true)]

@@ -263,9 +263,11 @@ async fn critical_dependent_of_what_never_started_fails_the_start_and_says_that_
         .build()
         .unwrap();
     let error = host.start().await.unwrap_err();
-    let text = "the service \"waits\" waited in vain to start: a service that it depends on was given up";
+    let text = "the service \"waits\" waited in vain to start: \"gone\", on which it depends, was given up: failed: \
+                gone fails to start";
     assert_eq!(error.to_string(), text);
-    assert!(matches!(error, HostError::StartFailed { phase: StartPhase::Waiting, .. }));
+    let HostError::StartFailed { phase: StartPhase::Waiting, reason, .. } = &error else { panic!("{error:?}") };
+    assert_eq!((reason.kind().is_none(), reason.dependency()), (true, Some("gone")));
     assert_eq!(log.lines(), ["start gone"]);
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant as Clock;
 
 use onelane::background::{
     HostEvent, HostPhase, Placement, Restart, RunContext, ServiceHostBuilder, ServiceState, service_fn,
@@ -159,8 +160,9 @@ async fn snapshots_agree_with_themselves_whenever_they_are_taken() {
     let taken = Arc::new(std::sync::atomic::AtomicU64::new(0));
     let (over, counter) = (is_over.clone(), taken.clone());
     let reader = std::thread::spawn(move || {
-        let mut last = HostPhase::Built;
+        let (mut last, start) = (HostPhase::Built, Clock::now());
         while !over.load(Ordering::Relaxed) {
+            assert!(start.elapsed() < PATIENCE * 5, "it never ends");
             let status = handle.status();
             assert!(status.phase >= last, "{last} and then {}", status.phase);
             last = status.phase;

@@ -304,6 +304,7 @@ fn runtime_that_is_dropped_under_the_host_loses_its_services_and_the_host_ends()
     assert!(start.elapsed() < SECOND + SLACK, "{:?}", start.elapsed());
     while host.status().phase != HostPhase::Stopped {
         assert!(start.elapsed() < PATIENCE, "{:?}", host.status());
+        // It ends on its own thread.
         std::thread::sleep(MS);
     }
     let lost = error.as_ref().map_or_else(|error| error.report().unwrap().clone(), Clone::clone);
@@ -326,6 +327,7 @@ fn host_ends_by_itself_when_the_runtime_of_a_critical_service_is_gone() {
     let start = Clock::now();
     while host.status().phase != HostPhase::Stopped {
         assert!(start.elapsed() < SECOND + SLACK, "{:?}", host.status());
+        // It ends on its own thread.
         std::thread::sleep(MS);
     }
     let error = futures::executor::block_on(host.shutdown()).unwrap_err();

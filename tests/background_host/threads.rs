@@ -72,9 +72,12 @@ fn stuck_server_runtime_delays_neither_the_stop_nor_its_deadline() {
         .build()
         .unwrap();
     runtime.block_on(host.start()).unwrap();
-    let wait = gate.wait();
-    runtime.spawn(async move { wait.block() });
-    std::thread::sleep(MS * 20);
+    let (wait, (tell, is_stuck)) = (gate.wait(), std::sync::mpsc::channel());
+    runtime.spawn(async move {
+        tell.send(()).unwrap();
+        wait.block();
+    });
+    is_stuck.recv_timeout(PATIENCE).unwrap();
     let start = Clock::now();
     let report = futures::executor::block_on(host.shutdown()).unwrap();
     assert!(start.elapsed() < SECOND * 2 + SLACK, "{:?}", start.elapsed());
@@ -101,11 +104,13 @@ fn lag_of_a_stuck_server_runtime_shows_while_it_is_stuck() {
     let start = Clock::now();
     while host.status().runtime_lag() < MS * 150 {
         assert!(start.elapsed() < PATIENCE);
+        // The lag is measured by the host's thread, in real time.
         std::thread::sleep(MS);
     }
     gate.open();
     while host.status().runtime_lag() > MS * 100 {
         assert!(start.elapsed() < PATIENCE);
+        // The lag is measured by the host's thread, in real time.
         std::thread::sleep(MS);
     }
     futures::executor::block_on(host.shutdown()).unwrap();
@@ -140,6 +145,7 @@ fn threads_are_told_to_stop_when_the_runtime_of_their_supervisor_goes_away() {
     let start = Clock::now();
     while log.count("stop blocks") + log.count("stop awaits") < 2 {
         assert!(start.elapsed() < PATIENCE, "they were not told: {:?}", log.lines());
+        // They end on threads of their own.
         std::thread::sleep(MS);
     }
     assert!(!host.status().is_ready());

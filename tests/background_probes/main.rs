@@ -1,7 +1,8 @@
 //! The probes of a service host: what they answer, as routes of axum and of actix-web and on a port of their own, over real
 //! sockets.
 //!
-//! Real time passes in the tests with sockets. They wait for what they expect rather than for a time.
+//! Real time passes, since sockets and the thread of the host take it. Tests wait for what they expect rather than for a
+//! time.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
 

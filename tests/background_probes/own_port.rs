@@ -48,15 +48,19 @@ fn probes_are_answered_while_the_servers_runtime_is_blocked() {
                 }
                 slowest = slowest.max(asked.elapsed());
                 answers += 1;
+                // A pause of a thread, since nothing else of the process has a turn.
                 thread::sleep(Duration::from_millis(20));
             }
             // Nor is the supervisor stuck: it takes the request to stop, and the probe tells.
             handle.request_shutdown();
-            while status(address, "/readyz") == Some(200) {}
+            while status(address, "/readyz") == Some(200) {
+                assert!(began.elapsed() < BLOCKED, "it is still ready");
+            }
             let fell = began.elapsed();
             assert_eq!(status(address, "/livez"), Some(200));
             (answers, slowest, fell, began.elapsed())
         });
+        // It is the thread of the server's runtime that has to be blocked.
         thread::sleep(BLOCKED);
         asker
     });

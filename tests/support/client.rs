@@ -84,6 +84,7 @@ pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < PATIENCE, "in vain: {what}");
+        // What is waited for happens in other threads and processes.
         sleep(Duration::from_millis(2)).await;
     }
 }

@@ -92,6 +92,7 @@ impl Example {
                 return status.code();
             }
             assert!(start.elapsed() < PATIENCE, "in vain: the example ends. Printed: {}", self.printed());
+            // Another process takes real time.
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
@@ -150,6 +151,7 @@ impl Example {
                 return answer;
             }
             assert!(start.elapsed() < PATIENCE, "in vain: {what}. {path}: {answer:#}, printed: {}", self.printed());
+            // As above.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

@@ -28,6 +28,7 @@ impl RedisServer {
                 // Somebody else has taken the port in the meantime.
                 server = Self::launch();
             }
+            // Another process takes real time.
             thread::sleep(Duration::from_millis(5));
         }
         server

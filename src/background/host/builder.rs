@@ -43,7 +43,7 @@ pub enum Supervision {
 /// | [`supervision`](Self::supervision) | [`Supervision::OwnThread`] |
 /// | [`probe_listener`](Self::probe_listener) (feature `hyper`) | none: probes are answered by the routes of a [web adapter](crate::web) |
 /// | [`exit_within`](Self::exit_within) | never |
-/// | [`without_signals`](Self::without_signals) | no: [`run_until`](ServiceHost::run_until) listens to SIGTERM and SIGINT |
+/// | [`without_signals`](Self::without_signals) | no: [`run_until`](ServiceHost::run_until) stops on SIGTERM and SIGINT, and at once on a second one |
 #[derive(Debug)]
 #[must_use = "it makes nothing without `build`"]
 pub struct ServiceHostBuilder {

@@ -77,7 +77,8 @@ impl HostHandle {
         error.map_or(Ok(report), Err)
     }
 
-    /// Tells the host to stop, and returns at once. Before the start it does nothing.
+    /// Tells the host to stop, and returns at once. Before the start it does nothing. A signal that comes later is the first
+    /// one, which does not force the stop.
     pub fn request_shutdown(&self) {
         if self.link.is_started() {
             self.link.send(Message::Shutdown(Trigger::Requested));

@@ -137,9 +137,9 @@ impl ServiceHost {
     ///
     /// The host has to stop on SIGTERM and SIGINT (Ctrl-C), when [`shutdown`](HostHandle::shutdown) is called, and when a
     /// critical service is given up. Then [`HostHandle::draining`] fires, on which the server ends: give it to the graceful
-    /// shutdown of the framework. It has [`drain_timeout`](ServiceHostBuilder::drain_timeout) for that. A second signal,
-    /// or one that finds the host stopping for another reason, forces the stop: nothing is waited for. A further one, once
-    /// this has returned, ends the process at once.
+    /// shutdown of the framework. It has [`drain_timeout`](ServiceHostBuilder::drain_timeout) for that. A second signal
+    /// forces the stop: nothing is waited for. A first one never does, also where it finds the host stopping for another
+    /// reason. A further one, once this has returned, ends the process at once.
     ///
     /// `server` is not polled before the services have started, so it may bind its port in it.
     ///

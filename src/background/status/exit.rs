@@ -1,9 +1,9 @@
 //! [`Exit`], how a generation of a service ended.
 
 use std::error::Error;
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use std::{fmt, iter};
 
 use crate::panic::Panic;
 
@@ -173,17 +173,17 @@ impl serde::Serialize for CleanUp {
     }
 }
 
-/// An error with its sources, `outer: inner: innermost`.
+/// How many sources of an error are told. Real chains have a few; one whose end leads back into it has no end.
+const SOURCES: usize = 32;
+
+/// An error with its sources, `outer: inner: innermost`, and `...` in place of those that are too many.
 pub(crate) struct Chain<'a>(pub(crate) &'a (dyn Error + 'static));
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
+        let mut sources = iter::successors(self.0.source(), |&error| error.source());
+        sources.by_ref().take(SOURCES).try_for_each(|error| write!(f, ": {error}"))?;
+        if sources.next().is_some() { f.write_str(": ...") } else { Ok(()) }
     }
 }

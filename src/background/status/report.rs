@@ -16,7 +16,8 @@ use super::exit::{CleanUp, Exit};
 pub struct ShutdownReport {
     /// What made it stop.
     pub trigger: Trigger,
-    /// The signal that forced the stop, if one came while it was going on, or what else forced it.
+    /// What forced the stop, if anything did: the second signal, or
+    /// [`force_shutdown`](crate::background::HostHandle::force_shutdown).
     pub forced_by: Option<Trigger>,
     /// The time from the trigger to the end of the last service. In JSON: seconds.
     #[cfg_attr(feature = "serde", serde(serialize_with = "super::service_status::seconds"))]

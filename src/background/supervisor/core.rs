@@ -61,8 +61,15 @@ pub(super) struct Stop {
     pub(super) last_call: Instant,
     pub(super) deadline: Instant,
     pub(super) server_cut_off: bool,
-    /// The service that is to blame.
-    pub(super) culprit: Option<u32>,
+    pub(super) culprit: Option<Culprit>,
+}
+
+/// The service that made the host stop.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Culprit {
+    pub(crate) id: u32,
+    /// The one that it depends on and that was given up, if that is why.
+    pub(crate) dependency: Option<u32>,
 }
 
 /// How those are that a service is restarted with.
@@ -87,7 +94,7 @@ pub(crate) enum Action {
     /// The services stop from now on: a server that has not ended is dropped.
     Stopping,
     /// All services have ended, the culprit among them.
-    Finished(Box<ShutdownReport>, Option<u32>),
+    Finished(Box<ShutdownReport>, Option<Culprit>),
 }
 
 impl Supervisor {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::core::{Action, Supervisor};
+use super::core::{Action, Culprit, Supervisor};
 use super::timers::after;
 use super::unit::{Stage, Why};
 use crate::background::generation::Phase;
@@ -70,7 +70,7 @@ impl Supervisor {
         let trigger = Trigger::StartFailed { name: Arc::clone(self.name(id)) };
         // In this order, so that it is not stopped again with the others.
         self.end(now, id, ServiceState::Failed);
-        self.begin_stop(now, trigger, Some(id));
+        self.begin_stop(now, trigger, Some(Culprit { id, dependency: None }));
     }
 
     fn complete(&mut self, now: Instant, id: u32) {
@@ -113,8 +113,9 @@ impl Supervisor {
                 let has_begun = self.services.at(id).generation > 0;
                 let name = Arc::clone(self.name(id));
                 let trigger = if has_begun { Trigger::GaveUp { name } } else { Trigger::StartFailed { name } };
+                let dependency = self.dependency_to_blame(id);
                 self.end(now, id, ServiceState::Failed);
-                return self.begin_stop(now, trigger, Some(id));
+                return self.begin_stop(now, trigger, Some(Culprit { id, dependency }));
             }
             self.end(now, id, ServiceState::Failed);
             self.stop_followers(now, id, Why::FollowsForEver);
@@ -126,6 +127,19 @@ impl Supervisor {
                 given_up.extend(unit.before().iter().filter(waits));
             }
         }
+    }
+
+    /// The one that was given up before, and takes this one with it. A failure of its own blames nobody else.
+    fn dependency_to_blame(&self, id: u32) -> Option<u32> {
+        let unit = self.unit(id);
+        let follows = matches!(unit.now.why(), Some(Why::Follows | Why::FollowsForEver));
+        let needed = match unit.stage {
+            Stage::Waiting => unit.after(),
+            Stage::Held | Stage::BackingOff => unit.restarts_with(),
+            _ if follows => unit.restarts_with(),
+            _ => return None,
+        };
+        needed.iter().copied().find(|needed| self.services.at(*needed).state == ServiceState::Failed)
     }
 
     fn stop_followers(&mut self, now: Instant, id: u32, why: Why) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::core::{Action, Stop, Supervisor};
+use super::core::{Action, Culprit, Stop, Supervisor};
 use super::timers::after;
 use super::unit::{Stage, Why};
 use crate::background::generation::Phase;
@@ -31,7 +31,7 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn begin_stop(&mut self, now: Instant, trigger: Trigger, culprit: Option<u32>) {
+    pub(super) fn begin_stop(&mut self, now: Instant, trigger: Trigger, culprit: Option<Culprit>) {
         if self.stop.is_some() {
             return;
         }
@@ -68,7 +68,8 @@ impl Supervisor {
                 // In the order of the start: who is not ready, and not who waits for it.
                 let is_late = |id: &u32| self.unit(*id).stage != Stage::Waiting && !self.unit(*id).was_ready;
                 let late = (0..self.services.len()).find(is_late);
-                self.begin_stop(now, Trigger::StartTimedOut, late);
+                let culprit = late.map(|id| Culprit { id, dependency: None });
+                self.begin_stop(now, Trigger::StartTimedOut, culprit);
             }
             HostPhase::Draining => {
                 self.cut_server_off();

@@ -10,7 +10,7 @@ use tokio::sync::broadcast;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep_until};
 
-use super::core::{Action, Supervisor};
+use super::core::{Action, Culprit, Supervisor};
 use super::gather::{SOON, gather};
 use super::lag::LagProbe;
 use super::launch::Launch;
@@ -249,9 +249,11 @@ impl Acting {
         }
     }
 
-    fn finish(&mut self, report: ShutdownReport, culprit: Option<u32>) {
+    fn finish(&mut self, report: ShutdownReport, culprit: Option<Culprit>) {
         trace::host_stopped(&report);
-        let error = HostError::of(&report, culprit.map(|id| self.supervisor.services().at(id)));
+        let services = self.supervisor.services();
+        let dependency = culprit.and_then(|culprit| culprit.dependency).map(|id| services.at(id));
+        let error = HostError::of(&report, culprit.map(|culprit| services.at(culprit.id)), dependency);
         if self.starting.is_some() {
             let error = error.clone();
             self.answer(Err(

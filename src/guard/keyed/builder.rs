@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::key_lane::KeyLimit;
 use super::keyed_guard::KeyedGuard;
 use crate::guard::builder::{Choices, Queue};
-use crate::guard::lane::Order;
+use crate::lane::Order;
 
 /// Builds a [`KeyedGuard`], in a `const` too. All settings but [`max_keys`](Self::max_keys) are each key's own.
 ///

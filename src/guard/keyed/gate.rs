@@ -11,9 +11,9 @@ use super::keyed_guard::KeyedGuard;
 use super::shard::Shard;
 use crate::guard::core::{Core, Gate, OwnedGate};
 use crate::guard::keys::{Hash64, Spot};
-use crate::guard::lane::{Answer, Gone, Joined, Refused, Ticket};
 use crate::guard::scope::ScopeId;
 use crate::guard::shared::SharedKeyedGuard;
+use crate::lane::{Answer, Gone, Joined, Refused, Ticket};
 
 /// A guard and one of its keys.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use crate::counter::Counter;
-use crate::guard::lane::{Line, Rules, Word, WordCell};
+use crate::lane::{LaneWord, Line, Rules, Word, WordCell};
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::const_unless_loom;
 
@@ -58,6 +58,8 @@ impl KeyLane {
 }
 
 impl WordCell for PlainWord<'_> {
+    type Word = Word;
+
     fn load(&self) -> Word {
         self.word.get()
     }
@@ -71,7 +73,7 @@ impl WordCell for PlainWord<'_> {
         self.word.set(next);
     }
 
-    fn free_one(&self) {
+    fn free(&self, (): ()) {
         self.word.set(self.word.get().left());
     }
 

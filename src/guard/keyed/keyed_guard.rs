@@ -18,11 +18,11 @@ use crate::guard::blocking;
 use crate::guard::core::{Core, Gate, HasCore};
 use crate::guard::error::AcquireError;
 use crate::guard::keys::Sharded;
-use crate::guard::lane::{Rules, Snapshot, wake_all};
 use crate::guard::permit::Held;
 use crate::guard::shared::SharedKeyedGuard;
 use crate::guard::stats::GuardStats;
 use crate::guard::wait::Limits;
+use crate::lane::{Rules, Snapshot, wake_all};
 
 /// Admits one caller at a time, or N, for each key: a user, a tenant, a document.
 ///

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::{Shard, Terms};
 use crate::guard::keyed::key_lane::KeyLimit;
 use crate::guard::keys::Hash64;
-use crate::guard::lane::{Answer, Gone, Joined, MAX_WAITING, Order, Refused, Rules, Snapshot, Ticket, wake_all};
+use crate::lane::{Answer, Gone, Joined, MAX_WAITING, Order, Refused, Rules, Snapshot, Ticket, wake_all};
 
 /// Keys whose hashes collide.
 const ADA: u32 = 0;

@@ -22,9 +22,7 @@ use tokio::time::Instant;
 use super::key_lane::{KeyLane, PlainWord, Terms};
 use crate::counter::Counter;
 use crate::guard::keys::{Hash64, Relic, Table};
-use crate::guard::lane::{
-    Answer, Gone, Joined, Look, Refused, Slots, Snapshot, Tally, Ticket, Turns, WordCell, wake_all,
-};
+use crate::lane::{Answer, Gone, Joined, Look, Refused, Slots, Snapshot, Tally, Ticket, Turns, WordCell, wake_all};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, lock};
 
@@ -93,7 +91,7 @@ impl<K: Eq> Shard<K> {
         let known = key.as_ref().expect("a caller brings its key");
         match lanes.table.find(hash, known) {
             None => self.open(&mut lanes, terms, hash, key).map(|index| (index, Joined::Entered)),
-            Some(index) => match self.turns(&mut lanes, terms, index, |turns| turns.join(&mut waker)) {
+            Some(index) => match self.turns(&mut lanes, terms, index, |turns| turns.join((), &mut waker)) {
                 Joined::Refused(refused) => Err(refused),
                 joined => Ok((index, joined)),
             },
@@ -121,8 +119,8 @@ impl<K: Eq> Shard<K> {
     /// Asks for the last time: leaves the queue, unless the turn has come. Returns how many wait on.
     pub(crate) fn give_up(&self, terms: Terms<'_>, index: u32, ticket: Ticket) -> (Option<Answer>, usize) {
         let give_up = |turns: &mut Turns<'_, PlainWord<'_>>| (turns.give_up(ticket), turns.word.load().waiting());
-        let (((answer, _left), waiting), _relic) = self.locked(terms, index, give_up);
-        (answer, waiting)
+        let ((departure, waiting), _relic) = self.locked(terms, index, give_up);
+        (departure.told, waiting)
     }
 
     /// Gives up the place in the queue, or passes on the permit that was set aside for it.
@@ -131,12 +129,12 @@ impl<K: Eq> Shard<K> {
         if let Some(waker) = departure.next {
             waker.wake();
         }
-        departure.gone
+        departure.told
     }
 
     /// Gives a permit back, to the next in line if there is one. Returns `true` if the shard is closed.
     #[inline]
-    pub(crate) fn exit(&self, terms: Terms<'_>, index: u32, now: impl FnOnce() -> Option<Instant>) -> bool {
+    pub(crate) fn exit(&self, terms: Terms<'_>, index: u32, now: impl Fn() -> Option<Instant>) -> bool {
         let mut lanes = lock(&self.lanes);
         let is_closed = self.is_closed();
         let lane = lanes.table.value(index);
@@ -150,7 +148,7 @@ impl<K: Eq> Shard<K> {
             drop(relic);
             return false;
         }
-        let next = self.turns(&mut lanes, terms, index, |turns| turns.hand_over(now));
+        let next = self.turns(&mut lanes, terms, index, |turns| turns.hand_over((), now));
         let relic = self.remove_if_over(&mut lanes, terms, index);
         drop(lanes);
         drop(relic);
@@ -298,7 +296,7 @@ impl<K: Eq> Shard<K> {
         let Lanes { table, slots, .. } = lanes;
         let KeyLane { word, line } = table.value(index);
         let before = word.get();
-        let cell = PlainWord { word, granted: &self.granted };
+        let cell = &PlainWord { word, granted: &self.granted };
         let decision = decide(&mut Turns { rules: terms.rules, word: cell, line, slots, tally: &self.tally });
         let after = word.get();
         // Two's complement: the difference may be negative.

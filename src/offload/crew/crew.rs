@@ -9,8 +9,7 @@
 //!    one or there are too many.
 //! 2. At most one worker is *searching*: it was called, holds a token and has not looked into the queue yet. Nobody else is
 //!    called meanwhile. It calls the next one before it runs what it has found.
-//! 3. While tasks wait, one of these is so: a worker is searching; a worker that runs one will look again; a place in the
-//!    line for a token is held, whose turn calls a worker.
+//! 3. While tasks wait, a worker is searching, or the crew has a place in the line for a token, whose turn calls a worker.
 //! 4. Lock order: the crew's, then the limiter's. Nobody is woken, and nothing of the user is dropped, under either.
 
 use std::fmt;
@@ -19,14 +18,15 @@ use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
-use super::context::TaskContext;
-use super::error::OffloadError;
-use super::job::Work;
-use super::limits::{CapacityLimiter, Ticket};
 use super::parker::{Parker, Signal};
-use super::priority::Priority;
 use super::queue::{JobQueue, Place};
 use super::worker::Worker;
+use crate::lane::{Answer, Joined, Ticket, TokenLane, Tokens};
+use crate::offload::error::OffloadError;
+use crate::offload::limiter::CapacityLimiter;
+use crate::offload::task::Priority;
+use crate::offload::task::TaskContext;
+use crate::offload::task::{Work, wake};
 use crate::panic::discard;
 use crate::sync::{Mutex, lock};
 
@@ -108,12 +108,16 @@ pub(crate) struct Look {
 pub(super) enum Call {
     Unpark(Arc<Parker>),
     Begin,
+    /// Nobody: there are no tokens any more.
+    Close,
 }
 
 /// What a worker finds.
 pub(super) enum Found {
     /// A task, and who is called before it is run.
     Task(Arc<dyn Work>, Option<Call>),
+    /// None, but whoever brings one relies on this worker to look again.
+    Searching,
     Nothing,
     Closed,
 }
@@ -121,8 +125,8 @@ pub(super) enum Found {
 impl Crew {
     pub(crate) fn new(rules: Arc<Rules>, threads: Box<dyn Threads>) -> Arc<Self> {
         Arc::new_cyclic(|me: &Weak<Self>| {
-            let caller = Waker::from(Arc::new(Caller(me.clone())));
-            Self { rules, threads, caller, me: me.clone(), state: Mutex::default() }
+            let caller = Waker::from(Arc::new(Caller(Weak::clone(me))));
+            Self { rules, threads, caller, me: Weak::clone(me), state: Mutex::default() }
         })
     }
 
@@ -146,7 +150,7 @@ impl Crew {
 
     /// How many of those that wait do so only until a thread comes.
     fn idle_tokens(&self, state: &State) -> usize {
-        usize::try_from(self.rules.limiter.available()).unwrap_or(0) + usize::from(state.is_searching)
+        self.tokens().within_reach() + usize::from(state.is_searching)
     }
 
     /// Runs a task on the spot: on the thread of a worker, with its token.
@@ -158,7 +162,8 @@ impl Crew {
             }
             state.counts.started += 1;
         }
-        job.run();
+        // Nobody waits for it yet.
+        drop(job.run());
         Ok(())
     }
 
@@ -180,11 +185,11 @@ impl Crew {
         let ticket = state.ticket.take();
         drop(state);
         if let Some(ticket) = ticket {
-            self.rules.limiter.leave(ticket);
+            self.tokens().withdraw(ticket);
         }
         idle.iter().for_each(|worker| worker.unpark(Signal::Leave));
         for job in jobs {
-            job.refuse(why.clone());
+            wake(job.refuse(why.clone()));
             discard(job);
         }
     }
@@ -206,13 +211,16 @@ impl Crew {
         if state.is_searching || state.queue.is_empty() || state.ticket.is_some() || state.closed.is_some() {
             return None;
         }
-        if !self.rules.limiter.try_take() {
-            match self.rules.limiter.join(&self.caller) {
-                Ok(()) => {}
-                Err(ticket) => {
+        let tokens = self.tokens();
+        if tokens.try_take(Tokens::ONE).is_err() {
+            match tokens.line_up(Tokens::ONE, &self.caller) {
+                Joined::Entered => {}
+                Joined::Queued(ticket) => {
                     state.ticket = Some(ticket);
                     return None;
                 }
+                // Its limiter was closed.
+                Joined::Refused(_) => return Some(Call::Close),
             }
         }
         Some(Self::call(state))
@@ -229,6 +237,7 @@ impl Crew {
             None => {}
             Some(Call::Unpark(worker)) => worker.unpark(Signal::Work),
             Some(Call::Begin) => self.begin(true),
+            Some(Call::Close) => self.close(&OffloadError::Closed),
         }
     }
 
@@ -242,29 +251,42 @@ impl Crew {
     /// It is this crew's turn to have a token.
     fn token_has_come(&self) {
         let mut state = lock(&self.state);
-        if !self.rules.limiter.ask(&mut state.ticket, &self.caller) {
-            return;
+        match self.tokens().ask(&mut state.ticket, &self.caller) {
+            None => return,
+            Some(Answer::Entered) => {}
+            Some(Answer::Closed | Answer::Expired) => {
+                drop(state);
+                return self.close(&OffloadError::Closed);
+            }
         }
         if state.is_searching || state.queue.is_empty() || state.closed.is_some() {
             drop(state);
             // It may call this again, but then there is a place in line, which is made under the lock.
-            return self.rules.limiter.give_back();
+            return self.tokens().give_back(Tokens::ONE);
         }
         let call = Self::call(&mut state);
         drop(state);
         self.make(Some(call));
     }
 
+    fn tokens(&self) -> &TokenLane {
+        self.rules.limiter.lane()
+    }
+
     // For workers.
 
-    /// The next task of a worker that holds a token. If there is none, it is among the idle ones from then on, and has to
-    /// give the token back.
-    pub(super) fn next(&self, worker: &mut Worker) -> Found {
+    /// The next task of a worker that holds a token. If there is none, it has to give the token back, and is among the idle
+    /// ones from then on, unless it may search a while.
+    pub(super) fn next(&self, worker: &mut Worker, may_search: bool) -> Found {
         let mut state = lock(&self.state);
         if std::mem::take(&mut worker.is_searching) {
             state.is_searching = false;
         }
         let Some(job) = state.queue.pop() else {
+            if may_search && !state.is_searching && state.closed.is_none() {
+                (state.is_searching, worker.is_searching) = (true, true);
+                return Found::Searching;
+            }
             let ran = state.leave(worker);
             let found = if state.closed.is_some() { Found::Closed } else { Found::Nothing };
             drop(state);
@@ -301,14 +323,12 @@ impl Crew {
     }
 
     pub(super) fn must_yield(&self) -> bool {
-        self.rules.limiter.must_yield()
+        self.tokens().wants_back()
     }
 
-    /// A token comes back, also if tasks wait. Then they need another one.
+    /// A token comes back. If tasks wait, the crew has a place in the line for it.
     pub(super) fn give_back(&self) {
-        self.rules.limiter.give_back();
-        let call = self.call_if_needed(&mut lock(&self.state));
-        self.make(call);
+        self.tokens().give_back(Tokens::ONE);
     }
 
     /// A worker never came to a thread: there is none any more.
@@ -317,7 +337,7 @@ impl Crew {
             lock(&self.state).is_searching = false;
         }
         self.close(&OffloadError::RuntimeShutdown);
-        self.rules.limiter.give_back();
+        self.tokens().give_back(Tokens::ONE);
     }
 }
 
@@ -376,7 +396,7 @@ impl Drop for Crew {
     fn drop(&mut self) {
         let ticket = lock(&self.state).ticket.take();
         if let Some(ticket) = ticket {
-            self.rules.limiter.leave(ticket);
+            self.tokens().withdraw(ticket);
         }
     }
 }

@@ -6,22 +6,22 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use super::crew::{Crew, Rules};
-use super::error::OffloadError;
-use super::job::Work;
 use super::runtimes::Runtimes;
-use super::statistics::{PoolStatistics, RunningTask};
+use crate::offload::error::OffloadError;
+use crate::offload::statistics::{PoolStatistics, RunningTask};
+use crate::offload::task::Work;
 
 /// What stands behind the handles of a pool.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    pub(super) rules: Arc<Rules>,
-    pub(super) queue_timeout: Option<Duration>,
-    pub(super) source: Source,
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) queue_timeout: Option<Duration>,
+    pub(crate) source: Source,
 }
 
 /// Whose threads they are.
 #[derive(Debug)]
-pub(super) enum Source {
+pub(crate) enum Source {
     /// Those of the runtime that a task comes from.
     Runtimes(Runtimes),
     /// The pool's own.

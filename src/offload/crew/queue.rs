@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use super::priority::Priority;
+use crate::offload::task::Priority;
 
 /// One in so many tasks is of the lowest priority that waits.
 const LOWEST_EVERY: u32 = 8;

@@ -114,7 +114,7 @@ impl TaskContext {
     }
 
     /// Whether a task of that pool runs on this thread.
-    pub(super) fn is_inside(pool: usize) -> bool {
+    pub(crate) fn is_inside(pool: usize) -> bool {
         let inside = |running: &RefCell<Vec<Self>>| running.borrow().iter().any(|cx| cx.0.pool() == pool);
         RUNNING.try_with(inside).unwrap_or(false)
     }

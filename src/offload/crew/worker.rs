@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::crew::{Crew, Found};
 use super::parker::{Parker, Signal};
+use crate::offload::task::wake;
 
 /// After how long a worker gives its thread back between two tasks, and takes the next one that is free: if the runtime has
 /// few threads, others wait for them, too.
@@ -40,36 +41,48 @@ impl Worker {
         let parker = Arc::<Parker>::default();
         self.parker = Some(Arc::clone(&parker));
         let begun = Instant::now();
+        let mut found = crew.next(self, false);
         loop {
-            match crew.next(self) {
+            match found {
                 Found::Task(job, call) => {
                     crew.make(call);
-                    job.run();
+                    let waker = job.run();
                     if crew.must_yield() {
                         let is_open = crew.rest(self);
                         crew.give_back();
+                        wake(waker);
                         if !is_open {
                             return;
                         }
                     } else if begun.elapsed() >= SHIFT && crew.has_more() {
                         self.parker = None;
                         crew.rest(self);
-                        return crew.begin(false);
+                        crew.begin(false);
+                        return wake(waker);
                     } else {
+                        // Who is woken often has the next task at once, and need not call another worker for it.
+                        found = crew.next(self, true);
+                        wake(waker);
                         continue;
                     }
+                }
+                Found::Searching => {
+                    found = crew.next(self, false);
+                    continue;
                 }
                 Found::Nothing => crew.give_back(),
                 Found::Closed => return crew.give_back(),
             }
-            match self.wait(crew, &parker, linger) {
+            match Self::wait(crew, &parker, linger) {
                 Signal::Work => self.is_searching = true,
                 Signal::Leave => return,
             }
+            found = crew.next(self, false);
         }
     }
 
-    fn wait(&self, crew: &Crew, parker: &Arc<Parker>, linger: Duration) -> Signal {
+    /// Waits as an idle worker.
+    fn wait(crew: &Crew, parker: &Arc<Parker>, linger: Duration) -> Signal {
         match parker.park_for(linger) {
             Some(signal) => signal,
             None if crew.dismiss(parker) => Signal::Leave,
@@ -80,15 +93,16 @@ impl Worker {
 
     /// Runs one task, and has the next one begun like the first: the threads are not the pool's to keep.
     fn work_once(&mut self, crew: &Crew) {
-        if let Found::Task(job, call) = crew.next(self) {
-            crew.make(call);
-            job.run();
-            crew.rest(self);
-            if !crew.must_yield() && crew.has_more() {
-                return crew.begin(false);
-            }
+        let Found::Task(job, call) = crew.next(self, false) else { return crew.give_back() };
+        crew.make(call);
+        let waker = job.run();
+        crew.rest(self);
+        if !crew.must_yield() && crew.has_more() {
+            crew.begin(false);
+        } else {
+            crew.give_back();
         }
-        crew.give_back();
+        wake(waker);
     }
 }
 

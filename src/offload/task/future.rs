@@ -5,9 +5,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::context::TaskContext;
-use super::error::OffloadError;
 use super::handle::TaskHandle;
 use super::task::Task;
+use crate::offload::error::OffloadError;
 
 /// Hands a [`Task`] over when it is polled for the first time, and waits for its result.
 ///

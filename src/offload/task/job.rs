@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::around::Around;
 use super::context::{TaskContext, Terms};
-use super::error::OffloadError;
+use crate::offload::error::OffloadError;
 use crate::panic::{catch, discard};
 use crate::sync::atomic::{AtomicU8, Ordering};
 use crate::sync::{Mutex, lock};
@@ -19,11 +19,11 @@ const ABANDONED: u8 = 2;
 
 /// A task as a pool sees it.
 pub(crate) trait Work: Send + Sync {
-    /// Runs it, on the thread of a worker or of a caller that is one.
-    fn run(self: Arc<Self>);
+    /// Runs it, on the thread of a worker or of a caller that is one. Who is to be woken for its result.
+    fn run(self: Arc<Self>) -> Option<Waker>;
 
-    /// Tells the caller that it will not run.
-    fn refuse(&self, why: OffloadError);
+    /// Leaves an error for the caller: it will not run. Who is to be woken for that.
+    fn refuse(&self, why: OffloadError) -> Option<Waker>;
 
     fn flags(&self) -> &Flags;
 
@@ -120,10 +120,10 @@ impl<F, T> Job<F, T> {
         Poll::Pending
     }
 
-    fn finish(&self, result: Result<T, OffloadError>) {
+    fn finish(&self, result: Result<T, OffloadError>) -> Option<Waker> {
         let mut stage = lock(&self.stage);
         let before = match &*stage {
-            Stage::Done(_) | Stage::Over => return drop(stage),
+            Stage::Done(_) | Stage::Over => return None,
             _ if self.flags.is_abandoned() => mem::replace(&mut *stage, Stage::Over),
             _ => mem::replace(&mut *stage, Stage::Done(result)),
         };
@@ -131,10 +131,10 @@ impl<F, T> Job<F, T> {
         match before {
             Stage::Waiting { work, waker } => {
                 discard(work);
-                wake(waker);
+                waker
             }
-            Stage::Running { waker } => wake(waker),
-            Stage::Done(_) | Stage::Over => {}
+            Stage::Running { waker } => waker,
+            Stage::Done(_) | Stage::Over => None,
         }
     }
 }
@@ -144,7 +144,7 @@ where
     F: FnOnce(&TaskContext) -> T + Send + 'static,
     T: Send + 'static,
 {
-    fn run(self: Arc<Self>) {
+    fn run(self: Arc<Self>) -> Option<Waker> {
         let work = {
             let mut stage = lock(&self.stage);
             match mem::replace(&mut *stage, Stage::Over) {
@@ -152,9 +152,10 @@ where
                     *stage = Stage::Running { waker };
                     work
                 }
-                Stage::Running { .. } | Stage::Done(_) | Stage::Over => {
-                    // Its caller has left in the moment between the queue and here.
-                    return;
+                over => {
+                    // It was withdrawn in the moment between the queue and here.
+                    *stage = over;
+                    return None;
                 }
             }
         };
@@ -169,11 +170,11 @@ where
                 catch(run).map_err(OffloadError::Panicked)
             }
         };
-        self.finish(result);
+        self.finish(result)
     }
 
-    fn refuse(&self, why: OffloadError) {
-        self.finish(Err(why));
+    fn refuse(&self, why: OffloadError) -> Option<Waker> {
+        self.finish(Err(why))
     }
 
     fn flags(&self) -> &Flags {
@@ -263,7 +264,7 @@ where
 }
 
 /// A waker is foreign code: its panic does not become the thread's.
-fn wake(waker: Option<Waker>) {
+pub(crate) fn wake(waker: Option<Waker>) {
     if let Some(waker) = waker {
         let _ = catch(|| waker.wake());
     }

@@ -11,6 +11,11 @@
 //! permit. It stands on top so that its overflow leaves the word. Below it, one comparison tells whether a caller may
 //! pass: with anyone waiting or the lane closed (`C`), the lower 40 bits are larger than any number of permits.
 
+use std::task::Waker;
+
+use super::atomic_word::GrantedCarried;
+use super::lane_word::LaneWord;
+
 /// The most permits that a lane can hold.
 pub(crate) const MAX_PERMITS: usize = (1 << 16) - 1;
 /// The most callers that can wait in a lane.
@@ -28,9 +33,6 @@ const BELOW_GRANTED: u64 = ONE_GRANTED - 1;
 pub(crate) struct Word(pub(crate) u64);
 
 impl Word {
-    pub(crate) const ONE_HELD: u64 = ONE_HELD;
-    pub(crate) const CLOSED: u64 = CLOSED;
-
     pub(crate) fn held(self) -> usize {
         (self.0 as usize) & MAX_PERMITS
     }
@@ -66,24 +68,65 @@ impl Word {
         Self(self.0.wrapping_add(ONE_HELD + ONE_GRANTED))
     }
 
-    pub(crate) fn closed(self) -> Self {
-        Self(self.0 | CLOSED)
-    }
-
     pub(crate) fn left(self) -> Self {
         Self(self.0 - ONE_HELD)
     }
+}
 
-    pub(crate) fn stopped_waiting(self, callers: usize) -> Self {
+impl LaneWord for Word {
+    type Weight = ();
+    type Permits = usize;
+    type Next = Option<Waker>;
+    type Beside = GrantedCarried;
+
+    const CLOSED: u64 = CLOSED;
+
+    fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    fn bits(self) -> u64 {
+        self.0
+    }
+
+    fn waiting(self) -> usize {
+        self.waiting()
+    }
+
+    #[inline]
+    fn admits(self, permits: usize, (): ()) -> bool {
+        self.admits(permits)
+    }
+
+    fn has_room(self, permits: usize, (): ()) -> bool {
+        self.held() < permits
+    }
+
+    #[inline]
+    fn is_quiet(self) -> bool {
+        self.is_quiet()
+    }
+
+    #[inline]
+    fn entered(self, (): ()) -> Self {
+        self.entered()
+    }
+
+    #[inline]
+    fn freed((): ()) -> u64 {
+        ONE_HELD.wrapping_neg()
+    }
+
+    fn joined(self) -> Self {
+        Self(self.0 + ONE_WAITING)
+    }
+
+    fn stopped_waiting(self, callers: usize) -> Self {
         Self(self.0 - ONE_WAITING * callers as u64)
     }
 
-    /// The next in line inherits a permit that comes back.
-    pub(crate) fn handed_over(self) -> Self {
-        Self(self.0.wrapping_add(ONE_GRANTED) - ONE_WAITING)
-    }
-
-    pub(crate) fn joined(self) -> Self {
-        Self(self.0 + ONE_WAITING)
+    #[inline]
+    fn count(beside: &GrantedCarried, seen: Self) {
+        beside.count(seen);
     }
 }

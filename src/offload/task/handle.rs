@@ -9,11 +9,11 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::around::Around;
 use super::context::TaskContext;
-use super::crew::Crew;
-use super::error::OffloadError;
 use super::job::{Job, Outcome};
-use super::queue::Place;
 use super::task::Task;
+use crate::offload::crew::Crew;
+use crate::offload::crew::Place;
+use crate::offload::error::OffloadError;
 
 /// A task that was handed over to its pool. Awaiting it gives the result.
 ///

@@ -18,7 +18,7 @@ use loom::thread;
 use tokio::time::Instant;
 
 use super::{Answer, Gone, Joined, Lane, Order, Refused, Rules, Snapshot, Ticket};
-use crate::guard::lane::MAX_WAITING;
+use crate::lane::MAX_WAITING;
 
 /// A lane and what its callers do inside.
 struct Shared {

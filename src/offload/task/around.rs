@@ -4,7 +4,7 @@ use tokio::runtime::Handle;
 use tracing::{Dispatch, Span, dispatcher};
 
 /// What a task finds on its thread as it was where it was called for.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Around {
     /// Only where the caller is in a span that somebody looks at: most of the time nobody does.
     span: Option<Box<(Span, Dispatch)>>,

@@ -61,16 +61,18 @@ pub(crate) enum Turn {
 }
 
 #[derive(Debug)]
-struct Slot {
+struct Slot<T> {
     turn: Turn,
     prev: u32,
     next: u32,
+    /// How much it asks for.
+    weight: T,
 }
 
-/// The places of waiters, in whichever line.
+/// The places of waiters, in whichever line. Where all of them ask for one permit, `T` takes no space.
 #[derive(Debug)]
-pub(crate) struct Slots {
-    all: Vec<Slot>,
+pub(crate) struct Slots<T = ()> {
+    all: Vec<Slot<T>>,
     vacant: u32,
     owned: usize,
 }
@@ -91,7 +93,7 @@ struct List {
     back: u32,
 }
 
-impl Slots {
+impl<T: Copy> Slots<T> {
     pub(crate) const fn new() -> Self {
         Self { all: Vec::new(), vacant: NONE, owned: 0 }
     }
@@ -100,18 +102,19 @@ impl Slots {
         &mut self.all[ticket.index()].turn
     }
 
-    fn take(&mut self, turn: Turn) -> u32 {
+    fn take(&mut self, turn: Turn, weight: T) -> u32 {
         self.owned += 1;
         match self.vacant {
             NONE => {
                 // A word counts waiters in 23 bits, but there are many lanes, and a slot can outlive its waiting.
                 let index = u32::try_from(self.all.len()).expect("fewer than 2^32 callers wait");
-                self.all.push(Slot { turn, prev: NONE, next: NONE });
+                self.all.push(Slot { turn, prev: NONE, next: NONE, weight });
                 index
             }
             index => {
                 let slot = &mut self.all[index as usize];
                 slot.turn = turn;
+                slot.weight = weight;
                 self.vacant = slot.next;
                 index
             }
@@ -119,7 +122,7 @@ impl Slots {
     }
 
     /// Returns what is to be dropped after the mutex is unlocked.
-    fn free(&mut self, index: u32) -> Vec<Slot> {
+    fn free(&mut self, index: u32) -> Vec<Slot<T>> {
         self.all[index as usize].next = mem::replace(&mut self.vacant, index);
         self.owned -= 1;
         if self.owned > 0 {
@@ -141,19 +144,21 @@ impl Line {
     }
 
     /// Gives a new waiter the last place.
-    pub(crate) fn join(&mut self, slots: &mut Slots, waker: Waker) -> Ticket {
-        let index = slots.take(Turn::Waiting(waker));
+    pub(crate) fn join<T: Copy>(&mut self, slots: &mut Slots<T>, waker: Waker, weight: T) -> Ticket {
+        let index = slots.take(Turn::Waiting(waker), weight);
         self.owned += 1;
         self.waiting.push_back(&mut slots.all, index);
         Ticket::new(index)
     }
 
-    /// Whose turn is next gets it: the front of the queue, or its back under [`Order::Lifo`].
-    pub(crate) fn grant_next(&mut self, slots: &mut Slots, order: Order, now: Option<Instant>) -> Option<Waker> {
-        let index = match order {
-            Order::Fifo => self.waiting.front,
-            Order::Lifo => self.waiting.back,
-        };
+    /// How much the next in line asks for: the front of the queue, or its back under [`Order::Lifo`].
+    pub(crate) fn next_weight<T: Copy>(&self, slots: &Slots<T>, order: Order) -> Option<T> {
+        slots.all.get(self.next_index(order) as usize).map(|slot| slot.weight)
+    }
+
+    /// The next in line gets its turn.
+    pub(crate) fn grant_next<T>(&mut self, slots: &mut Slots<T>, order: Order, now: Option<Instant>) -> Option<Waker> {
+        let index = self.next_index(order);
         if index == NONE {
             return None;
         }
@@ -165,21 +170,27 @@ impl Line {
         }
     }
 
-    /// Takes back the oldest grant, if it was made at `limit` or before.
-    pub(crate) fn expire_oldest(&mut self, slots: &mut Slots, limit: Instant) -> bool {
-        match self.oldest_grant(slots) {
-            Some(since) if since <= limit => {
-                let index = self.granted.front;
-                self.granted.unlink(&mut slots.all, index);
-                slots.all[index as usize].turn = Turn::Expired;
-                true
-            }
-            _ => false,
+    fn next_index(&self, order: Order) -> u32 {
+        match order {
+            Order::Fifo => self.waiting.front,
+            Order::Lifo => self.waiting.back,
         }
     }
 
+    /// Takes back the oldest grant, if it was made at `limit` or before. Returns how much it was.
+    pub(crate) fn expire_oldest<T: Copy>(&mut self, slots: &mut Slots<T>, limit: Instant) -> Option<T> {
+        if self.oldest_grant(slots)? > limit {
+            return None;
+        }
+        let index = self.granted.front;
+        self.granted.unlink(&mut slots.all, index);
+        let slot = &mut slots.all[index as usize];
+        slot.turn = Turn::Expired;
+        Some(slot.weight)
+    }
+
     /// When the oldest grant that nobody took yet was made.
-    pub(crate) fn oldest_grant(&self, slots: &Slots) -> Option<Instant> {
+    pub(crate) fn oldest_grant<T>(&self, slots: &Slots<T>) -> Option<Instant> {
         match slots.all.get(self.granted.front as usize)?.turn {
             Turn::Granted(since) => since,
             _ => None,
@@ -187,7 +198,7 @@ impl Line {
     }
 
     /// Tells every waiter that the lane is closed.
-    pub(crate) fn close(&mut self, slots: &mut Slots) -> Vec<Waker> {
+    pub(crate) fn close<T>(&mut self, slots: &mut Slots<T>) -> Vec<Waker> {
         let mut wakers = Vec::new();
         while self.waiting.front != NONE {
             let index = self.waiting.front;
@@ -200,8 +211,9 @@ impl Line {
     }
 
     /// Gives the place up. What is returned, drop after the mutex is unlocked.
-    pub(crate) fn leave(&mut self, slots: &mut Slots, ticket: Ticket) -> Left {
+    pub(crate) fn leave<T: Copy>(&mut self, slots: &mut Slots<T>, ticket: Ticket) -> Left<T> {
         let index = ticket.into_index();
+        let weight = slots.all[index as usize].weight;
         let turn = mem::replace(&mut slots.all[index as usize].turn, Turn::Vacant);
         match turn {
             Turn::Waiting(_) => self.waiting.unlink(&mut slots.all, index),
@@ -210,15 +222,16 @@ impl Line {
             Turn::Vacant => unreachable!("a ticket is given up once: leave takes it by value"),
         }
         self.owned -= 1;
-        Left { turn, _garbage: slots.free(index) }
+        Left { turn, weight, _garbage: slots.free(index) }
     }
 }
 
 /// What a waiter left behind.
 #[derive(Debug)]
-pub(crate) struct Left {
+pub(crate) struct Left<T = ()> {
     pub(crate) turn: Turn,
-    _garbage: Vec<Slot>,
+    pub(crate) weight: T,
+    _garbage: Vec<Slot<T>>,
 }
 
 impl List {
@@ -226,7 +239,7 @@ impl List {
         Self { front: NONE, back: NONE }
     }
 
-    fn push_back(&mut self, slots: &mut [Slot], index: u32) {
+    fn push_back<T>(&mut self, slots: &mut [Slot<T>], index: u32) {
         let slot = &mut slots[index as usize];
         slot.prev = self.back;
         slot.next = NONE;
@@ -237,7 +250,7 @@ impl List {
         self.back = index;
     }
 
-    fn unlink(&mut self, slots: &mut [Slot], index: u32) {
+    fn unlink<T>(&mut self, slots: &mut [Slot<T>], index: u32) {
         let Slot { prev, next, .. } = slots[index as usize];
         match prev {
             NONE => self.front = next,
@@ -247,5 +260,24 @@ impl List {
             NONE => self.back = prev,
             next => slots[next as usize].prev = prev,
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::mem::size_of;
+
+    use super::*;
+
+    #[test]
+    fn weight_takes_no_space_where_everybody_asks_for_one_permit() {
+        #[expect(dead_code, reason = "only its size is looked at")]
+        struct Weightless {
+            turn: Turn,
+            prev: u32,
+            next: u32,
+        }
+        assert_eq!(size_of::<Slot<()>>(), size_of::<Weightless>());
+        assert_eq!(size_of::<Left>(), size_of::<(Turn, Vec<Weightless>)>());
     }
 }

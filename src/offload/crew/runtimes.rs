@@ -11,8 +11,8 @@ use tokio::runtime::{Handle, Id};
 use tokio::task::AbortHandle;
 
 use super::crew::{Crew, Rules, Threads};
-use super::error::OffloadError;
 use super::worker::Worker;
+use crate::offload::error::OffloadError;
 use crate::sync::{Mutex, lock};
 
 /// A crew for each runtime from which the pool is used.
@@ -38,11 +38,11 @@ impl Runtimes {
         let runtime = Handle::try_current().map_err(|_| OffloadError::NoRuntime)?;
         let id = runtime.id();
         let known = self.0.find(id).map(|entry| entry.crew);
-        Ok(known.unwrap_or_else(|| self.new_crew(rules, runtime)))
+        Ok(known.unwrap_or_else(|| self.new_crew(rules, &runtime)))
     }
 
     #[cold]
-    fn new_crew(&self, rules: &Arc<Rules>, runtime: Handle) -> Arc<Crew> {
+    fn new_crew(&self, rules: &Arc<Rules>, runtime: &Handle) -> Arc<Crew> {
         let id = runtime.id();
         let crew = Crew::new(Arc::clone(rules), Box::new(OfRuntime(runtime.clone())));
         let entry = Entry { id, crew: Arc::clone(&crew), canary: Arc::default() };

@@ -9,11 +9,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::context::{TaskContext, Terms};
-use super::error::OffloadError;
 use super::future::TaskFuture;
 use super::handle::TaskHandle;
-use super::pool::Pool;
 use super::priority::Priority;
+use crate::offload::crew::Pool;
+use crate::offload::error::OffloadError;
 
 /// Work for a pool that has not been handed over yet. Awaiting it does so; [`start`](Self::start) does so at once.
 ///
@@ -39,16 +39,16 @@ use super::priority::Priority;
 /// ```
 #[must_use = "a task does nothing unless it is awaited or started"]
 pub struct Task<F> {
-    pub(super) pool: Arc<Pool>,
-    pub(super) work: F,
-    pub(super) terms: Terms,
-    pub(super) priority: Priority,
-    pub(super) queue_timeout: Option<Duration>,
-    pub(super) timeout: Option<Duration>,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) work: F,
+    pub(crate) terms: Terms,
+    pub(crate) priority: Priority,
+    pub(crate) queue_timeout: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
 }
 
 impl<F> Task<F> {
-    pub(super) fn new(pool: Arc<Pool>, work: F) -> Self {
+    pub(crate) fn new(pool: Arc<Pool>, work: F) -> Self {
         let queue_timeout = pool.queue_timeout;
         Self { pool, work, terms: Terms::default(), priority: Priority::Normal, queue_timeout, timeout: None }
     }

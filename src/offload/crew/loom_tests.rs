@@ -1,0 +1,250 @@
+//! Models of the crew: no task is forgotten, none runs twice, none runs without a token, no token is lost.
+//!
+//! In a model no time passes, so an idle worker stays for as long as others have not had their turn, and then goes. A
+//! worker that was called before it went is thus met as often as one that went before it was called.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use loom::future::block_on;
+use loom::model::Builder;
+use loom::sync::atomic::{AtomicUsize, Ordering};
+use loom::thread::{self, JoinHandle};
+
+use super::crew::{Crew, Rules, Threads};
+use super::worker::Worker;
+use crate::lane::{Joined, TokenLane, Tokens};
+use crate::offload::error::OffloadError;
+use crate::offload::limiter::CapacityLimiter;
+use crate::offload::task::{Around, Job, Outcome, Priority, TaskContext, Terms};
+use crate::sync::{Mutex, lock};
+
+/// Threads of the model.
+#[derive(Default)]
+struct OfLoom(Arc<Begun>);
+
+#[derive(Default)]
+struct Begun {
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Threads for OfLoom {
+    fn begin(&self, worker: Worker) {
+        let thread = thread::spawn(|| worker.work());
+        lock(&self.0.threads).push(thread);
+    }
+}
+
+struct World {
+    tokens: usize,
+    crew: Arc<Crew>,
+    begun: Arc<Begun>,
+    limiter: Arc<CapacityLimiter>,
+    /// Tasks that run, and the most that did at a time.
+    running: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+    ran: Arc<AtomicUsize>,
+}
+
+type Unit = Job<Box<dyn FnOnce(&TaskContext) + Send>, ()>;
+
+impl World {
+    fn new(tokens: usize, linger: bool) -> Arc<Self> {
+        let limiter = Arc::new(CapacityLimiter(TokenLane::lending(tokens)));
+        let linger = linger.then_some(Duration::from_millis(1));
+        let rules = Arc::new(Rules::new("model", Arc::clone(&limiter), usize::MAX, linger));
+        let threads = OfLoom::default();
+        let begun = Arc::clone(&threads.0);
+        let crew = Crew::new(rules, Box::new(threads));
+        Arc::new(Self {
+            tokens,
+            crew,
+            begun,
+            limiter,
+            running: Arc::default(),
+            most: Arc::default(),
+            ran: Arc::default(),
+        })
+    }
+
+    fn job(&self) -> Arc<Unit> {
+        let (running, most, ran) = (Arc::clone(&self.running), Arc::clone(&self.most), Arc::clone(&self.ran));
+        let work: Box<dyn FnOnce(&TaskContext) + Send> = Box::new(move |_| {
+            most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            running.fetch_sub(1, Ordering::SeqCst);
+            ran.fetch_add(1, Ordering::SeqCst);
+        });
+        Arc::new(Job::new(0, Terms::default(), Around::default(), work))
+    }
+
+    fn submit(&self) -> Arc<Unit> {
+        let job = self.job();
+        let submitted = self.crew.submit(Priority::Normal, Arc::clone(&job) as _);
+        assert!(submitted.is_ok(), "the crew is open, and its queue has room: {submitted:?}");
+        job
+    }
+
+    /// When all threads have gone, everything was done, and every token is back.
+    fn ends(&self, ran: usize) {
+        loop {
+            let threads = std::mem::take(&mut *lock(&self.begun.threads));
+            if threads.is_empty() {
+                break;
+            }
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+        }
+        assert_eq!(self.ran.load(Ordering::SeqCst), ran);
+        assert!(self.most.load(Ordering::SeqCst) <= self.tokens.max(1), "more ran than there are tokens");
+        let look = self.limiter.lane().look_around();
+        assert_eq!((look.lent(), look.waiting), (0, 0));
+        let look = self.crew.look();
+        assert_eq!((look.running.len(), look.queued), (0, 0));
+    }
+}
+
+fn is_done(job: &Unit) -> bool {
+    job.poll(&Context::from_waker(Waker::noop())).is_ready()
+}
+
+fn model(preemptions: usize, check: impl Fn() + Sync + Send + 'static) {
+    let mut builder = Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.check(check);
+}
+
+#[test]
+fn task_that_comes_as_a_worker_goes_is_not_forgotten() {
+    model(3, || {
+        let world = World::new(1, true);
+        let first = world.submit();
+        let second = world.submit();
+        world.ends(2);
+        assert!(is_done(&first) && is_done(&second));
+    });
+}
+
+#[test]
+fn tasks_of_two_callers_on_one_token_all_run() {
+    model(2, || {
+        let world = World::new(1, true);
+        let other = thread::spawn({
+            let world = Arc::clone(&world);
+            move || drop(world.submit())
+        });
+        world.submit();
+        other.join().unwrap();
+        world.ends(2);
+    });
+}
+
+#[test]
+fn workers_that_do_not_stay_forget_no_task() {
+    model(3, || {
+        let world = World::new(1, false);
+        let other = thread::spawn({
+            let world = Arc::clone(&world);
+            move || drop(world.submit())
+        });
+        world.submit();
+        other.join().unwrap();
+        world.ends(2);
+    });
+}
+
+#[test]
+fn task_that_waits_for_the_first_token_runs_when_it_comes() {
+    model(3, || {
+        let world = World::new(0, true);
+        let raises = thread::spawn({
+            let world = Arc::clone(&world);
+            move || world.limiter.lane().set_total(1)
+        });
+        world.submit();
+        raises.join().unwrap();
+        world.ends(1);
+    });
+}
+
+#[test]
+fn token_that_another_one_gives_back_goes_to_the_task_that_waits() {
+    model(3, || {
+        let world = World::new(1, true);
+        assert!(world.limiter.lane().try_take(Tokens::ONE).is_ok());
+        let gives_back = thread::spawn({
+            let world = Arc::clone(&world);
+            move || world.limiter.lane().give_back(Tokens::ONE)
+        });
+        world.submit();
+        gives_back.join().unwrap();
+        world.ends(1);
+    });
+}
+
+#[test]
+fn tasks_take_turns_with_another_one_who_waits_for_the_token() {
+    model(2, || {
+        let world = World::new(1, true);
+        let other = thread::spawn({
+            let world = Arc::clone(&world);
+            move || {
+                let lane = world.limiter.lane();
+                if let Joined::Queued(ticket) = lane.line_up(Tokens::ONE, Waker::noop()) {
+                    let mut ticket = Some(ticket);
+                    while lane.ask(&mut ticket, Waker::noop()).is_none() {
+                        thread::yield_now();
+                    }
+                }
+                lane.give_back(Tokens::ONE);
+            }
+        });
+        (0..2).for_each(|_| drop(world.submit()));
+        other.join().unwrap();
+        world.ends(2);
+    });
+}
+
+#[test]
+fn task_that_is_withdrawn_as_it_begins_runs_or_not_but_never_both() {
+    model(3, || {
+        let world = World::new(1, false);
+        let job = world.job();
+        let place = world.crew.submit(Priority::Normal, Arc::clone(&job) as _).unwrap();
+        let is_withdrawn = job.withdraw();
+        if is_withdrawn {
+            world.crew.forget(place);
+        }
+        world.ends(usize::from(!is_withdrawn));
+    });
+}
+
+#[test]
+fn crew_that_is_closed_as_a_task_comes_runs_it_or_refuses_it() {
+    model(2, || {
+        let world = World::new(1, true);
+        let closes = thread::spawn({
+            let world = Arc::clone(&world);
+            move || world.crew.close(&OffloadError::Closed)
+        });
+        let job = world.job();
+        let is_taken = world.crew.submit(Priority::Normal, Arc::clone(&job) as _).is_ok();
+        closes.join().unwrap();
+        let ran = world.ran.load(Ordering::SeqCst);
+        assert!(is_taken || ran == 0);
+        let threads = std::mem::take(&mut *lock(&world.begun.threads));
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        world.ends(world.ran.load(Ordering::SeqCst));
+        assert_eq!(is_done(&job), is_taken, "who was not refused hears how it went");
+    });
+}
+
+#[test]
+fn result_wakes_who_waits_for_it() {
+    model(3, || {
+        let world = World::new(1, false);
+        let job = world.submit();
+        block_on(poll_fn(|cx| job.poll(cx))).unwrap();
+        world.ends(1);
+    });
+}

@@ -1,0 +1,32 @@
+//! The threads that run tasks, and the queue in front of them.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `pool` | what stands behind the handles of a pool: its rules, and its crews |
+//! | `runtimes` | a crew for each tokio runtime from which a pool is used |
+//! | `crew` | the tasks that wait, the workers that are idle, and who is called when |
+//! | `worker` | what a thread does |
+//! | `queue` | the tasks in the order in which they begin |
+//! | `parker` | where an idle worker waits |
+
+#[expect(clippy::module_inception, reason = "a file is named after the type in it")]
+mod crew;
+#[cfg(all(test, loom))]
+mod loom_tests;
+mod parker;
+#[cfg(not(loom))]
+mod pool;
+mod queue;
+#[cfg(not(loom))]
+mod runtimes;
+mod worker;
+
+#[cfg(feature = "rayon")]
+pub(crate) use self::crew::Threads;
+pub(crate) use self::crew::{Crew, Rules};
+#[cfg(not(loom))]
+pub(crate) use self::pool::{Pool, Source};
+pub(crate) use self::queue::Place;
+#[cfg(not(loom))]
+pub(crate) use self::runtimes::Runtimes;
+pub(crate) use self::worker::Worker;

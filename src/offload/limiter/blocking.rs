@@ -1,0 +1,29 @@
+//! Waiting for tokens on a thread that may block: the same queue, a parked thread instead of a task.
+
+use std::task::Poll;
+use std::thread;
+
+use super::acquire::Acquiring;
+use super::capacity_limiter::CapacityLimiter;
+use super::error::LimiterError;
+use super::lanes::Ask;
+use super::permit::Held;
+use crate::park::{runs_async_tasks, unparks_this_thread};
+
+/// Waits on this thread until what it asks for is lent.
+pub(super) fn acquire(limiter: &CapacityLimiter, ask: Ask) -> Result<Held<&CapacityLimiter>, LimiterError> {
+    if runs_async_tasks() {
+        return Err(LimiterError::BlockingInAsync);
+    }
+    let mut acquiring = Acquiring::new(limiter, ask);
+    if let Some(loan) = acquiring.try_lend() {
+        return acquiring.end(Ok(loan));
+    }
+    let waker = unparks_this_thread();
+    loop {
+        if let Poll::Ready(result) = acquiring.poll_turn(&waker) {
+            return acquiring.end(result);
+        }
+        thread::park();
+    }
+}

@@ -1,0 +1,166 @@
+//! [`Lanes`], the tokens for everybody and those in reserve, and who gets which.
+
+use std::task::Waker;
+
+use super::error::LimiterError;
+use crate::lane::{Answer, Joined, MAX_TOKENS, Refused, Ticket, TokenLane, Tokens};
+
+/// The two lanes of a limiter.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    ordinary: TokenLane,
+    /// Lent only to those who ask for it, one token each. Its total does not change.
+    reserve: TokenLane,
+}
+
+/// What a caller asks for. It stays the same while the caller waits, and with it the lane in which it does.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Ask {
+    Tokens(Tokens),
+    /// One token, of the reserve if it must be.
+    Reserved,
+    /// No token at all.
+    Nothing,
+    TooMany,
+}
+
+/// Tokens that a caller has, to be given back.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Loan {
+    Ordinary(Tokens),
+    /// One token of the reserve.
+    Reserve,
+    Nothing,
+}
+
+impl Ask {
+    pub(super) const ONE: Self = Self::Tokens(Tokens::ONE);
+
+    pub(super) fn many(tokens: usize) -> Self {
+        match Tokens::new(tokens) {
+            Some(tokens) => Self::Tokens(tokens),
+            None if tokens == 0 => Self::Nothing,
+            None => Self::TooMany,
+        }
+    }
+}
+
+impl Loan {
+    pub(super) fn tokens(self) -> usize {
+        match self {
+            Self::Ordinary(tokens) => tokens.count(),
+            Self::Reserve => 1,
+            Self::Nothing => 0,
+        }
+    }
+}
+
+impl Lanes {
+    /// More than [`MAX_TOKENS`] are taken for so many.
+    pub(super) const fn new(total: usize, reserve: usize) -> Self {
+        Self { ordinary: TokenLane::lending(at_most(total)), reserve: TokenLane::lending(at_most(reserve)) }
+    }
+
+    pub(super) fn ordinary(&self) -> &TokenLane {
+        &self.ordinary
+    }
+
+    pub(super) fn both(&self) -> [&TokenLane; 2] {
+        [&self.ordinary, &self.reserve]
+    }
+
+    pub(super) fn set_total(&self, total: usize) {
+        self.ordinary.set_total(at_most(total));
+    }
+
+    pub(super) fn close(&self) {
+        self.ordinary.shut();
+        self.reserve.shut();
+    }
+
+    /// Lends at once, or not at all.
+    #[inline]
+    pub(super) fn try_lend(&self, ask: Ask) -> Result<Loan, LimiterError> {
+        match ask {
+            Ask::Tokens(tokens) => self.ordinary.try_take(tokens).map(|()| Loan::Ordinary(tokens)).map_err(error),
+            Ask::Reserved => match self.ordinary.try_take(Tokens::ONE) {
+                Ok(()) => Ok(Loan::Ordinary(Tokens::ONE)),
+                Err(_) => self.reserve.try_take(Tokens::ONE).map(|()| Loan::Reserve).map_err(error),
+            },
+            Ask::Nothing if self.ordinary.is_closed() => Err(LimiterError::Closed),
+            Ask::Nothing => Ok(Loan::Nothing),
+            Ask::TooMany => Err(LimiterError::TooMany),
+        }
+    }
+
+    /// Lends what has come free, or gives the last place in the queue: then there is a ticket, and nothing else.
+    pub(super) fn line_up(
+        &self,
+        ask: Ask,
+        ticket: &mut Option<Ticket>,
+        waker: &Waker,
+    ) -> Option<Result<Loan, LimiterError>> {
+        let Some((lane, tokens, loan)) = self.wait_in(ask) else { return Some(self.try_lend(ask)) };
+        match lane.line_up(tokens, waker) {
+            Joined::Entered => Some(Ok(loan)),
+            Joined::Refused(refused) => Some(Err(error(refused))),
+            Joined::Queued(place) => {
+                *ticket = Some(place);
+                None
+            }
+        }
+    }
+
+    /// Asks whether the turn has come. The answer ends the wait: the ticket is gone with it.
+    pub(super) fn ask(
+        &self,
+        ask: Ask,
+        ticket: &mut Option<Ticket>,
+        waker: &Waker,
+    ) -> Option<Result<Loan, LimiterError>> {
+        let (lane, _, loan) = self.wait_in(ask)?;
+        lane.ask(ticket, waker).map(|answer| match answer {
+            Answer::Entered => Ok(loan),
+            Answer::Closed => Err(LimiterError::Closed),
+            Answer::Expired => unreachable!("no turn expires here: none has a time"),
+        })
+    }
+
+    /// Ends a wait: gives up the place, or passes on the tokens that were set aside for it.
+    pub(super) fn withdraw(&self, ask: Ask, ticket: Ticket) {
+        if let Some((lane, ..)) = self.wait_in(ask) {
+            lane.withdraw(ticket);
+        }
+    }
+
+    #[inline]
+    pub(super) fn give_back(&self, loan: Loan) {
+        match loan {
+            Loan::Ordinary(tokens) => self.ordinary.give_back(tokens),
+            Loan::Reserve => self.reserve.give_back(Tokens::ONE),
+            Loan::Nothing => {}
+        }
+    }
+
+    /// The lane in which a caller waits, for how many tokens, and what it has then.
+    fn wait_in(&self, ask: Ask) -> Option<(&TokenLane, Tokens, Loan)> {
+        match ask {
+            Ask::Tokens(tokens) => Some((&self.ordinary, tokens, Loan::Ordinary(tokens))),
+            Ask::Reserved if self.reserve.total() > 0 => Some((&self.reserve, Tokens::ONE, Loan::Reserve)),
+            Ask::Reserved => Some((&self.ordinary, Tokens::ONE, Loan::Ordinary(Tokens::ONE))),
+            Ask::Nothing | Ask::TooMany => None,
+        }
+    }
+}
+
+const fn at_most(tokens: usize) -> usize {
+    if tokens > MAX_TOKENS { MAX_TOKENS } else { tokens }
+}
+
+#[inline]
+fn error(refused: Refused) -> LimiterError {
+    match refused {
+        Refused::Closed => LimiterError::Closed,
+        Refused::Busy | Refused::Full | Refused::TooManyLanes => LimiterError::WouldBlock,
+    }
+}
