@@ -18,9 +18,9 @@ use axum::routing::{MethodRouter, any, get, post};
 use axum::{Json, Router};
 use futures::future::join_all;
 use onelane::offload::{BlockingPool, Cancelled, CpuPool, OffloadError, Priority, TaskContext};
-use onelane::run_blocking;
-use onelane::web::axum::{blocking_handler, cpu_handler};
+use onelane::web::axum::{GuardLayer, blocking_handler, cpu_handler};
 use onelane::web::{Refusal, RefusalReason, cpu_handler_pool, handler_pool};
+use onelane::{EndpointGuard, run_blocking};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -309,10 +309,16 @@ mod limits {
                 thread::sleep(Duration::from_millis(1));
             }
         };
+        let mut stopped = 0;
         for _ in 0..20 {
             let answer = ask(get(blocking_handler(function).timeout(Duration::from_millis(5))), http::get("/")).await;
-            is_problem(&answer, 504, "urn:onelane:took-too-long", None);
+            // On a busy machine it may not even begin in so short a time.
+            if answer.status != 503 {
+                is_problem(&answer, 504, "urn:onelane:took-too-long", None);
+                stopped += 1;
+            }
         }
+        assert!(stopped > 0);
     }
 
     #[tokio::test]
@@ -532,6 +538,29 @@ mod leaving {
                     client.leave(leaving).await;
                     eventually("it knows", || gate.cancelled() == 1).await;
                 }
+            }
+        }
+    }
+
+    /// What runs behind a guard has the turn to its end, though nobody waits for the answer: the thread is at it still.
+    #[tokio::test]
+    async fn function_behind_a_guard_keeps_its_turn_to_its_end_without_its_client() {
+        for listening in [Plain, Watched] {
+            for leaving in [Leaving::Fin, Leaving::Rst] {
+                let (gate, guard) = (Gate::new(), Arc::new(EndpointGuard::new("guarded")));
+                let app = Router::new().route("/", get(blocking_handler(held(&gate)))).layer(GuardLayer::new(&guard));
+                let address = serve(listening, app).await;
+                let mut leaver = Client::sending(address, http::get("/")).await;
+                eventually("it runs", || gate.started() == 1).await;
+                leaver.leave(leaving).await;
+                eventually("the guard knows", || guard.stats().detached == 1).await;
+                let mut next = Client::sending(address, http::get("/")).await;
+                eventually("the next waits", || guard.stats().waiting == 1).await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                assert_eq!((gate.started(), guard.stats().held), (1, 1), "{listening:?}, {leaving:?}");
+                gate.let_go(2);
+                assert_eq!(next.answer().await.status, 200);
+                assert_eq!((gate.started(), gate.most_inside()), (2, 1));
             }
         }
     }

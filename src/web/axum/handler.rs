@@ -80,7 +80,7 @@ where
 }
 
 /// The extractors run on the runtime, and answer for themselves if they fail. The function runs on the pool, and so does what
-/// makes a response of its result. If the request carries a [`ClientLink`](crate::web::ClientLink), it stops waiting when its
+/// makes a response of its result. If the request carries a [`ClientLink`](crate::web::ClientLink), its task is cancelled when its
 /// client has gone.
 impl<F, Args, P, M, S> Handler<M, S> for PoolHandler<F, Args, P>
 where
@@ -100,27 +100,33 @@ where
                 Err(rejection) => return rejection.into_response(),
             };
             let result = match self.start(args, IntoResponse::into_response) {
-                Ok(response) => unless_gone(response, link).await,
-                Err(error) => Some(Err(error)),
+                Ok(task) => match link.filter(|_| !self.is_shielded()) {
+                    Some(link) => watched(task, &link).await,
+                    None => task.await,
+                },
+                Err(error) => Err(error),
             };
-            match result {
-                Some(Ok(response)) => response,
-                Some(Err(error)) => self.refuse(error).into_response(),
-                None => Refusal::client_gone().into_response(),
-            }
+            result.unwrap_or_else(|error| {
+                match error {
+                    // Nothing but the watching cancels it.
+                    OffloadError::Cancelled => Refusal::client_gone(),
+                    error => self.refuse(error),
+                }
+                .into_response()
+            })
         })
     }
 }
 
-/// Waits for the response, or until the client has gone. Then its task is dropped, as it is by a server that notices.
-async fn unless_gone(
-    response: TaskHandle<Response>,
-    link: Option<ClientLink>,
-) -> Option<Result<Response, OffloadError>> {
-    let Some(link) = link else { return Some(response.await) };
+/// Waits for the response, and cancels the task when the client has gone: it never runs, or is told that nobody waits.
+///
+/// What runs is waited for all the same. A guard around the handler would take it for ended otherwise, and let the next one in
+/// beside it.
+async fn watched(mut task: TaskHandle<Response>, link: &ClientLink) -> Result<Response, OffloadError> {
     tokio::select! {
         biased;
-        response = response => Some(response),
-        () = link.gone() => None,
+        result = &mut task => return result,
+        () = link.gone() => task.cancel(),
     }
+    task.await
 }

@@ -120,6 +120,12 @@ impl<F, Args, P> PoolHandler<F, Args, P> {
         self.settings.start(move || respond(function.call(args)))
     }
 
+    /// Whether it goes on undisturbed without its client.
+    #[cfg(feature = "axum")]
+    pub(crate) fn is_shielded(&self) -> bool {
+        self.settings.is_shielded
+    }
+
     /// The answer to a request whose function came to no result.
     pub(crate) fn refuse(&self, error: OffloadError) -> Refusal {
         self.settings.refuse(error)
