@@ -314,7 +314,7 @@ mod refusals {
                 thread::sleep(Duration::from_millis(100));
             }
         };
-        let answer = answer(blocking_handler(function).timeout(Duration::from_millis(50))).await;
+        let answer = answer(blocking_handler(function).timeout(Duration::from_millis(500))).await;
         assert_problem(answer, 504, None, "urn:onelane:took-too-long").await;
         eventually("it has seen that nobody waits", || gate.cancelled() == 1).await;
     }

@@ -287,7 +287,8 @@ mod limits {
                     thread::sleep(Duration::from_millis(100));
                 }
             };
-            let limit = Duration::from_millis(50);
+            // Long enough for it to begin.
+            let limit = Duration::from_millis(500);
             let route = if cpu {
                 get(cpu_handler(function).timeout(limit))
             } else {
@@ -474,6 +475,13 @@ mod leaving {
             Self { address, gate, pool, holder, waiter }
         }
 
+        async fn has_two_that_run(mut self) {
+            assert_eq!(self.pool.statistics().queued, 1);
+            self.gate.let_go(2);
+            assert_eq!(self.holder.answer().await.status, 200);
+            eventually("both ran", || self.gate.finished() == 2).await;
+        }
+
         async fn left_by(mut self, leaving: Leaving, what: &str) {
             self.waiter.leave(leaving).await;
             let gone = format!("gone from the queue, {what}, {leaving:?}");
@@ -511,14 +519,18 @@ mod leaving {
 
     #[tokio::test]
     async fn shielded_request_runs_without_its_client() {
-        let mut queue = Queue::with(Plain, true, http::get("/").as_bytes()).await;
-        queue.waiter.leave(Leaving::Fin).await;
-        // The server has seen it when it closes the connection.
-        assert_eq!(queue.waiter.rest().await, b"");
-        assert_eq!(queue.pool.statistics().queued, 1);
-        queue.gate.let_go(2);
-        assert_eq!(queue.holder.answer().await.status, 200);
-        eventually("both ran", || queue.gate.finished() == 2).await;
+        for listening in [Plain, Watched] {
+            let mut queue = Queue::with(listening, true, http::get("/").as_bytes()).await;
+            queue.waiter.leave(Leaving::Fin).await;
+            // The server has seen it when it closes the connection.
+            assert_eq!(queue.waiter.rest().await, b"");
+            queue.has_two_that_run().await;
+            // What is unread hides it from the server, but not from the listener.
+            let mut queue = Queue::with(listening, true, &http::post("/", &bytes(5000))).await;
+            queue.waiter.leave(Leaving::Fin).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            queue.has_two_that_run().await;
+        }
     }
 
     #[tokio::test]
