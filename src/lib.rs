@@ -1,7 +1,8 @@
 //! Concurrency tools for tokio web services: what FastAPI users have at hand, for axum, actix-web and everything built on
 //! tower, and stricter. A guard lets one caller at a time into an endpoint, or N, or one for each user, in the order they
 //! came, with a bounded queue and a polite refusal. A single flight lets all who ask for the same thing share one run. They
-//! stay right when clients leave, handlers panic and servers stop. A service host runs what a server needs beside its
+//! stay right when clients leave, handlers panic and servers stop. Work that blocks or computes leaves the async threads,
+//! bounded, in order, and without a trace of callers that have left. A service host runs what a server needs beside its
 //! requests, from before the first to after the last.
 //!
 //! ```text
@@ -16,6 +17,8 @@
 //!            your handler, holding a Permit
 //!               │              ╲
 //!               │               ╲── client leaves: the handler runs to its end all the same
+//!   offload  run_blocking, run_cpu ── queue ── a thread       what blocks, what computes
+//!               │
 //!            response
 //!
 //!   background  ServiceHost: services start ─▶ server runs until a signal ─▶ services stop, and tell how they ended
@@ -46,15 +49,16 @@
 //! |---|---|
 //! | [`web`] | a request arrives: layers, middlewares, extractors, and what a refusal looks like |
 //! | [`guard`] | may it run now, wait, share a run that is going on, or is it refused? |
-//! | [`offload`] | work that would block the runtime: how much of it goes on at once |
+//! | [`offload`] | work that would block the runtime leaves it, so much at once |
 //! | [`background`] | beside requests: services that start before the first of them and stop after the last |
 //!
 //! # Features
 //!
-//! None is on by default, and each only adds.
+//! `rayon` alone is on by default, and each only adds.
 //!
 //! | feature | what it adds |
 //! |---|---|
+//! | `rayon` | [`run_cpu`] and [`CpuPool`]: work that computes, on a rayon pool of its own |
 //! | `tower` | [`web::tower`]: a layer for any tower service, such as tonic's and hyper's |
 //! | `axum` | [`web::axum`]: the layer for axum's routes, the extractor, errors as responses (implies `tower`) |
 //! | `actix-web` | [`web::actix`]: the middleware, the extractor, errors as responses |
@@ -128,7 +132,7 @@ mod offload {
     }
     pub(crate) mod task;
 }
-#[cfg_attr(loom, allow(dead_code, reason = "the models have the cores without what is around them"))]
+#[cfg_attr(loom, allow(dead_code, unreachable_pub, reason = "the models have the cores without what is around them"))]
 mod panic;
 #[cfg(not(loom))]
 mod park;

@@ -123,6 +123,15 @@ impl BlockingPool {
     pub fn close(&self) {
         self.0.close();
     }
+
+    /// Waits until the pool is [closed](Self::close) and nothing of it runs any more.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn drained(&self) {
+        self.0.drained().await;
+    }
 }
 
 impl BlockingPoolBuilder {
@@ -156,6 +165,6 @@ impl BlockingPoolBuilder {
         let Self { name, limiter, max_queued, queue_timeout } = self;
         let limiter = limiter.unwrap_or_else(|| Arc::new(CapacityLimiter::new(RUNNING)));
         let rules = Arc::new(Rules::new(name, limiter, max_queued, Some(LINGER)));
-        BlockingPool(Arc::new(Pool { rules, queue_timeout, source: Source::Runtimes(Runtimes::default()) }))
+        BlockingPool(Arc::new(Pool::new(rules, queue_timeout, Source::Runtimes(Runtimes::default()))))
     }
 }

@@ -96,7 +96,7 @@ impl CpuPool {
     fn with_threads(rules: Rules, queue_timeout: Option<Duration>, threads: Arc<ThreadPool>) -> Self {
         let rules = Arc::new(rules);
         let crew = Crew::new(Arc::clone(&rules), Box::new(OfRayon(Arc::clone(&threads))));
-        Self(Arc::new(Pool { rules, queue_timeout, source: Source::Own(crew) }), threads)
+        Self(Arc::new(Pool::new(rules, queue_timeout, Source::Own(crew))), threads)
     }
 
     /// A pool with a queue and an end of its own, and the threads and the limiter of this one.
@@ -148,6 +148,15 @@ impl CpuPool {
     /// Takes no work any more. Tasks that wait fail with [`OffloadError::Closed`]; those that run go on.
     pub fn close(&self) {
         self.0.close();
+    }
+
+    /// Waits until the pool is [closed](Self::close) and nothing of it runs any more.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn drained(&self) {
+        self.0.drained().await;
     }
 }
 

@@ -25,7 +25,7 @@
 //! | more tasks than tokens | they wait, by [`Priority`] and then in their order; with `max_queued` the others are refused |
 //! | it panics | [`OffloadError::Panicked`] with message and place; the thread goes on with the next task |
 //! | its `timeout` is over | the caller has [`OffloadError::Timeout`], which says whether it still runs |
-//! | a task awaits another one of the same pool, through `Handle::block_on` | that one runs on the spot, on the same thread: waiting for another thread, it might wait for itself |
+//! | a task awaits another one of the same pool, through `Handle::block_on` | that one runs at once, without a token of its own: waiting for one, it might wait for its caller |
 //! | the pool is closed | tasks that wait fail, those that run go on |
 //! | the runtime shuts down | as tokio does, it waits for tasks that run. Those that wait fail, and idle threads don't delay it |
 //!

@@ -13,58 +13,19 @@
 //! 4. Lock order: the crew's, then the limiter's. Nobody is woken, and nothing of the user is dropped, under either.
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
-use std::time::Duration;
 
 use super::parker::{Parker, Signal};
-use super::queue::{JobQueue, Place};
+use super::queue::Place;
+use super::rules::{Rules, Threads};
+use super::state::{Look, State};
 use super::worker::Worker;
-use crate::lane::{Answer, Joined, Ticket, TokenLane, Tokens};
+use crate::lane::{Answer, Joined, TokenLane, Tokens};
 use crate::offload::error::OffloadError;
-use crate::offload::limiter::CapacityLimiter;
-use crate::offload::task::Priority;
-use crate::offload::task::TaskContext;
-use crate::offload::task::{Work, wake};
+use crate::offload::task::{Priority, TaskContext, Work, wake};
 use crate::panic::discard;
 use crate::sync::{Mutex, lock};
-
-/// What a crew works by.
-#[derive(Debug)]
-pub(crate) struct Rules {
-    pub(crate) pool: &'static str,
-    /// What tells pools apart.
-    pub(crate) id: usize,
-    pub(crate) limiter: Arc<CapacityLimiter>,
-    /// How many tasks may wait.
-    pub(crate) max_queued: usize,
-    /// How long a worker without work stays. `None`: it goes at once, and runs one task only.
-    pub(crate) linger: Option<Duration>,
-}
-
-impl Rules {
-    pub(crate) fn new(
-        pool: &'static str,
-        limiter: Arc<CapacityLimiter>,
-        max_queued: usize,
-        linger: Option<Duration>,
-    ) -> Self {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        Self { pool, id: NEXT.fetch_add(1, Ordering::Relaxed), limiter, max_queued, linger }
-    }
-}
-
-/// Where the threads come from.
-pub(crate) trait Threads: Send + Sync {
-    /// Has a worker work on a thread. If there is none to be had, it is dropped.
-    fn begin(&self, worker: Worker);
-
-    /// Whether the caller is on one of them.
-    fn is_here(&self) -> bool {
-        false
-    }
-}
 
 /// Tasks, and the threads that run them.
 pub(crate) struct Crew {
@@ -74,34 +35,6 @@ pub(crate) struct Crew {
     caller: Waker,
     me: Weak<Self>,
     state: Mutex<State>,
-}
-
-struct State {
-    queue: JobQueue<Arc<dyn Work>>,
-    /// The one that came last on top: its caches are warm, and the others can go.
-    idle: Vec<Arc<Parker>>,
-    is_searching: bool,
-    /// The place in the line for a token.
-    ticket: Option<Ticket>,
-    /// What runs, by worker.
-    running: Vec<Option<Arc<dyn Work>>>,
-    closed: Option<OffloadError>,
-    counts: Counts,
-}
-
-/// How a crew has fared.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Counts {
-    pub(crate) started: u64,
-    pub(crate) refused: u64,
-}
-
-/// A crew at one moment.
-pub(crate) struct Look {
-    pub(crate) running: Vec<Arc<dyn Work>>,
-    pub(crate) queued: usize,
-    pub(crate) idle: usize,
-    pub(crate) counts: Counts,
 }
 
 /// A worker that was called. It is so after the lock.
@@ -153,17 +86,13 @@ impl Crew {
         self.tokens().within_reach() + usize::from(state.is_searching)
     }
 
-    /// Runs a task on the spot: on the thread of a worker, with its token.
-    pub(crate) fn run_inline(&self, job: Arc<dyn Work>) -> Result<(), OffloadError> {
-        {
-            let mut state = lock(&self.state);
-            if let Some(why) = &state.closed {
-                return Err(why.clone());
-            }
-            state.counts.started += 1;
+    /// Counts a task that is run by its caller, which has a token already.
+    pub(crate) fn admit_inline(&self) -> Result<(), OffloadError> {
+        let mut state = lock(&self.state);
+        if let Some(why) = &state.closed {
+            return Err(why.clone());
         }
-        // Nobody waits for it yet.
-        drop(job.run());
+        state.counts.started += 1;
         Ok(())
     }
 
@@ -269,6 +198,17 @@ impl Crew {
         self.make(Some(call));
     }
 
+    /// Closed, and nothing runs any more.
+    pub(crate) fn is_drained(&self) -> bool {
+        lock(&self.state).is_drained()
+    }
+
+    fn announce_if(&self, is_drained: bool) {
+        if is_drained {
+            self.rules.drained.notify_waiters();
+        }
+    }
+
     fn tokens(&self) -> &TokenLane {
         self.rules.limiter.lane()
     }
@@ -289,8 +229,10 @@ impl Crew {
             }
             let ran = state.leave(worker);
             let found = if state.closed.is_some() { Found::Closed } else { Found::Nothing };
+            let is_drained = state.is_drained();
             drop(state);
             discard(ran);
+            self.announce_if(is_drained);
             return found;
         };
         state.counts.started += 1;
@@ -305,9 +247,10 @@ impl Crew {
     pub(super) fn rest(&self, worker: &mut Worker) -> bool {
         let mut state = lock(&self.state);
         let ran = state.leave(worker);
-        let is_open = state.closed.is_none();
+        let (is_open, is_drained) = (state.closed.is_none(), state.is_drained());
         drop(state);
         discard(ran);
+        self.announce_if(is_drained);
         is_open
     }
 
@@ -338,42 +281,6 @@ impl Crew {
         }
         self.close(&OffloadError::RuntimeShutdown);
         self.tokens().give_back(Tokens::ONE);
-    }
-}
-
-impl State {
-    /// Takes down what a worker runs. What it ran before.
-    fn enter(&mut self, worker: &mut Worker, job: Arc<dyn Work>) -> Option<Arc<dyn Work>> {
-        let slot = *worker.slot.get_or_insert_with(|| {
-            let free = self.running.iter().position(Option::is_none);
-            free.unwrap_or_else(|| {
-                self.running.push(None);
-                self.running.len() - 1
-            })
-        });
-        self.running[slot].replace(job)
-    }
-
-    /// A worker runs nothing any more, and is idle if it stays. What it ran.
-    fn leave(&mut self, worker: &mut Worker) -> Option<Arc<dyn Work>> {
-        if self.closed.is_none() {
-            self.idle.extend(worker.parker.clone());
-        }
-        worker.slot.take().and_then(|slot| self.running[slot].take())
-    }
-}
-
-impl Default for State {
-    fn default() -> Self {
-        Self {
-            queue: JobQueue::new(),
-            idle: Vec::new(),
-            is_searching: false,
-            ticket: None,
-            running: Vec::new(),
-            closed: None,
-            counts: Counts::default(),
-        }
     }
 }
 

@@ -13,7 +13,8 @@ use loom::model::Builder;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread::{self, JoinHandle};
 
-use super::crew::{Crew, Rules, Threads};
+use super::crew::Crew;
+use super::rules::{Rules, Threads};
 use super::worker::Worker;
 use crate::lane::{Joined, TokenLane, Tokens};
 use crate::offload::error::OffloadError;

@@ -5,6 +5,8 @@
 //! | `pool` | what stands behind the handles of a pool: its rules, and its crews |
 //! | `runtimes` | a crew for each tokio runtime from which a pool is used |
 //! | `crew` | the tasks that wait, the workers that are idle, and who is called when |
+//! | `state` | what it decides on |
+//! | `rules` | what it works by, and where its threads come from |
 //! | `worker` | what a thread does |
 //! | `queue` | the tasks in the order in which they begin |
 //! | `parker` | where an idle worker waits |
@@ -17,16 +19,20 @@ mod parker;
 #[cfg(not(loom))]
 mod pool;
 mod queue;
+mod rules;
 #[cfg(not(loom))]
 mod runtimes;
+mod state;
 mod worker;
 
-#[cfg(feature = "rayon")]
-pub(crate) use self::crew::Threads;
-pub(crate) use self::crew::{Crew, Rules};
+pub(crate) use self::crew::Crew;
 #[cfg(not(loom))]
 pub(crate) use self::pool::{Pool, Source};
 pub(crate) use self::queue::Place;
+pub(crate) use self::rules::Rules;
+#[cfg(feature = "rayon")]
+pub(crate) use self::rules::Threads;
 #[cfg(not(loom))]
 pub(crate) use self::runtimes::Runtimes;
+#[cfg(feature = "rayon")]
 pub(crate) use self::worker::Worker;

@@ -1,11 +1,13 @@
 //! [`Pool`], what blocking and CPU pools have in common: a limiter, rules, and a crew for each runtime.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use super::crew::{Crew, Rules};
+use super::crew::Crew;
+use super::rules::Rules;
 use super::runtimes::Runtimes;
 use crate::offload::error::OffloadError;
 use crate::offload::statistics::{PoolStatistics, RunningTask};
@@ -17,6 +19,7 @@ pub(crate) struct Pool {
     pub(crate) rules: Arc<Rules>,
     pub(crate) queue_timeout: Option<Duration>,
     pub(crate) source: Source,
+    is_closed: AtomicBool,
 }
 
 /// Whose threads they are.
@@ -30,6 +33,10 @@ pub(crate) enum Source {
 }
 
 impl Pool {
+    pub(crate) fn new(rules: Arc<Rules>, queue_timeout: Option<Duration>, source: Source) -> Self {
+        Self { rules, queue_timeout, source, is_closed: AtomicBool::new(false) }
+    }
+
     pub(crate) fn name(&self) -> &'static str {
         self.rules.pool
     }
@@ -70,6 +77,18 @@ impl Pool {
         all
     }
 
+    /// Waits until it is closed, and nothing runs any more.
+    pub(crate) async fn drained(&self) {
+        loop {
+            // Registered before the look, so that no announcement falls in between.
+            let announced = self.rules.drained.notified();
+            if self.is_closed.load(Ordering::Acquire) && self.crews().iter().all(|crew| crew.is_drained()) {
+                return;
+            }
+            announced.await;
+        }
+    }
+
     /// Takes no work any more. Those that wait fail.
     pub(crate) fn close(&self) {
         match &self.source {
@@ -78,6 +97,9 @@ impl Pool {
             Source::Own(_) => {}
         }
         self.crews().iter().for_each(|crew| crew.close(&OffloadError::Closed));
+        // Who waits for the end sees all of it.
+        self.is_closed.store(true, Ordering::Release);
+        self.rules.drained.notify_waiters();
     }
 }
 

@@ -154,7 +154,9 @@ mod tests {
     #[test]
     fn lowest_priority_is_one_in_eight_however_many_others_come() {
         let mut queue = JobQueue::new();
-        (0..100).for_each(|n| drop(queue.push(Priority::Low, (Priority::Low, n))));
+        for n in 0..100 {
+            queue.push(Priority::Low, (Priority::Low, n));
+        }
         let mut low = 0;
         for n in 0..800 {
             queue.push(Priority::High, (Priority::High, n));

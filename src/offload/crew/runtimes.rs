@@ -10,7 +10,8 @@ use arc_swap::ArcSwap;
 use tokio::runtime::{Handle, Id};
 use tokio::task::AbortHandle;
 
-use super::crew::{Crew, Rules, Threads};
+use super::crew::Crew;
+use super::rules::{Rules, Threads};
 use super::worker::Worker;
 use crate::offload::error::OffloadError;
 use crate::sync::{Mutex, lock};
@@ -29,7 +30,6 @@ struct Registry {
 struct Entry {
     id: Id,
     crew: Arc<Crew>,
-    canary: Arc<OnceLock<AbortHandle>>,
 }
 
 impl Runtimes {
@@ -44,8 +44,10 @@ impl Runtimes {
     #[cold]
     fn new_crew(&self, rules: &Arc<Rules>, runtime: &Handle) -> Arc<Crew> {
         let id = runtime.id();
-        let crew = Crew::new(Arc::clone(rules), Box::new(OfRuntime(runtime.clone())));
-        let entry = Entry { id, crew: Arc::clone(&crew), canary: Arc::default() };
+        let watch = Arc::new(OnceLock::new());
+        let threads = OfRuntime { runtime: runtime.clone(), watch: Arc::clone(&watch) };
+        let crew = Crew::new(Arc::clone(rules), Box::new(threads));
+        let entry = Entry { id, crew: Arc::clone(&crew) };
         self.0.crews.rcu(|crews| {
             let is_known = crews.iter().any(|known| known.id == id);
             crews.iter().cloned().chain((!is_known).then(|| entry.clone())).collect::<Vec<Entry>>()
@@ -60,8 +62,8 @@ impl Runtimes {
             let _canary = canary;
             pending::<()>().await;
         });
-        // It was not set before: this is the one caller that made the entry.
-        let _ = entry.canary.set(canary.abort_handle());
+        // It was not set before: this is the one caller that made the crew.
+        let _ = watch.set(canary.abort_handle());
         // After it is listed: whoever closes the pool either finds it there, or is found here.
         if *lock(&self.0.is_closed) {
             crew.close(&OffloadError::Closed);
@@ -82,12 +84,6 @@ impl Runtimes {
 impl Registry {
     fn find(&self, id: Id) -> Option<Entry> {
         self.crews.load().iter().find(|entry| entry.id == id).cloned()
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        self.crews.load().iter().filter_map(|entry| entry.canary.get()).for_each(AbortHandle::abort);
     }
 }
 
@@ -112,10 +108,22 @@ impl Drop for Canary {
 }
 
 /// The blocking threads of a tokio runtime.
-struct OfRuntime(Handle);
+struct OfRuntime {
+    runtime: Handle,
+    watch: Arc<OnceLock<AbortHandle>>,
+}
 
 impl Threads for OfRuntime {
     fn begin(&self, worker: Worker) {
-        drop(self.0.spawn_blocking(|| worker.work()));
+        drop(self.runtime.spawn_blocking(|| worker.work()));
+    }
+}
+
+impl Drop for OfRuntime {
+    /// The crew is gone, and with it who would have to know.
+    fn drop(&mut self) {
+        if let Some(canary) = self.watch.get() {
+            canary.abort();
+        }
     }
 }

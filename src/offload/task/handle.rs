@@ -9,6 +9,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::around::Around;
 use super::context::TaskContext;
+use super::inline;
 use super::job::{Job, Outcome};
 use super::task::Task;
 use crate::offload::crew::Crew;
@@ -53,7 +54,8 @@ impl<T: Send + 'static> TaskHandle<T> {
         let (crew, runtime) = pool.crew()?;
         let job = Arc::new(Job::new(pool.id(), terms, Around::here(runtime), work));
         let waits = if crew.is_here() {
-            crew.run_inline(Arc::clone(&job) as _)?;
+            crew.admit_inline()?;
+            inline::run(Arc::clone(&job) as _);
             None
         } else {
             let place = crew.submit(priority, Arc::clone(&job) as _)?;

@@ -122,19 +122,30 @@ impl<F, T> Job<F, T> {
 
     fn finish(&self, result: Result<T, OffloadError>) -> Option<Waker> {
         let mut stage = lock(&self.stage);
-        let before = match &*stage {
-            Stage::Done(_) | Stage::Over => return None,
-            _ if self.flags.is_abandoned() => mem::replace(&mut *stage, Stage::Over),
-            _ => mem::replace(&mut *stage, Stage::Done(result)),
-        };
+        if matches!(*stage, Stage::Done(_) | Stage::Over) {
+            drop(stage);
+            discard(result);
+            return None;
+        }
+        let (kept, unwanted) =
+            if self.flags.is_abandoned() { (Stage::Over, Some(result)) } else { (Stage::Done(result), None) };
+        let before = mem::replace(&mut *stage, kept);
         drop(stage);
-        match before {
-            Stage::Waiting { work, waker } => {
+        discard(unwanted);
+        before.into_waker()
+    }
+}
+
+impl<F, T> Stage<F, T> {
+    /// What is left of the closure is dropped.
+    fn into_waker(self) -> Option<Waker> {
+        match self {
+            Self::Waiting { work, waker } => {
                 discard(work);
                 waker
             }
-            Stage::Running { waker } => waker,
-            Stage::Done(_) | Stage::Over => None,
+            Self::Running { waker } => waker,
+            Self::Done(_) | Self::Over => None,
         }
     }
 }
@@ -251,10 +262,7 @@ where
         }
         let waiting = mem::replace(&mut *stage, Stage::Done(Err(OffloadError::Cancelled)));
         drop(stage);
-        if let Stage::Waiting { work, waker } = waiting {
-            discard(work);
-            wake(waker);
-        }
+        wake(waiting.into_waker());
         true
     }
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `task` | the task before it is handed over, with what is said of it |
 //! | `future`, `handle` | the caller's side of it |
+//! | `inline` | a task within a task of the same pool |
 //! | `job` | the task itself: the closure, then its result, and who has the say over it |
 //! | `around` | the span and the runtime that go with it |
 //! | `context` | what it knows of its caller while it runs |
@@ -15,6 +16,8 @@ mod context;
 mod future;
 #[cfg(not(loom))]
 mod handle;
+#[cfg(not(loom))]
+mod inline;
 mod job;
 mod priority;
 #[cfg(not(loom))]

@@ -1,0 +1,173 @@
+//! Several runtimes, and runtimes that shut down.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use onelane::{BlockingPool, OffloadError, run_blocking};
+use tokio::runtime::Handle;
+
+use crate::gate::{Gate, MS, PATIENCE, runtimes, until};
+
+#[test]
+fn pool_is_used_from_two_runtimes_and_each_has_its_own_threads() {
+    let pool = BlockingPool::new("two");
+    let [left, right] = runtimes();
+    let ids = [&left, &right].map(|runtime| runtime.block_on(pool.run(|| Handle::current().id())).unwrap());
+    assert_eq!(ids, [left.handle().id(), right.handle().id()]);
+    drop(left);
+    assert_eq!(right.block_on(pool.run(|| 7)), Ok(7));
+    // A result may come a moment before the token is back.
+    right.block_on(until("both tokens are back", || pool.limiter().statistics().borrowed == 0));
+}
+
+#[test]
+fn idle_threads_do_not_delay_the_shutdown() {
+    let shutdown_takes = |which: usize| {
+        let [current_thread, multi_thread] = runtimes();
+        let runtime = if which == 0 { current_thread } else { multi_thread };
+        runtime.block_on(async {
+            let pool = BlockingPool::new("idle");
+            let handles: Vec<_> = (0..20).map(|_| pool.task(|_| thread::sleep(MS)).start().unwrap()).collect();
+            for handle in handles {
+                handle.await.unwrap();
+            }
+        });
+        let start = Instant::now();
+        drop(runtime);
+        start.elapsed()
+    };
+    for which in [0, 1] {
+        // The best of some: a thread that stayed would take its time each time, a busy machine does not.
+        let best = (0..20).map(|_| shutdown_takes(which)).min().unwrap();
+        assert!(best < MS * 10, "{best:?}");
+    }
+}
+
+#[test]
+fn shutdown_waits_for_what_runs_and_for_nothing_that_waits() {
+    let beyond_what_runs = |which: usize| {
+        let [current_thread, multi_thread] = runtimes();
+        let runtime = if which == 0 { current_thread } else { multi_thread };
+        let pool = BlockingPool::builder("one").max_running(1).build();
+        let ran = Arc::new(AtomicUsize::new(0));
+        let (begun, has_begun) = std::sync::mpsc::channel();
+        let (running, waiting) = runtime.block_on(async {
+            let ran_there = ran.clone();
+            let running = pool.task(move |_| {
+                begun.send(()).unwrap();
+                thread::sleep(MS * 30);
+                ran_there.fetch_add(1, Ordering::SeqCst);
+                Instant::now()
+            });
+            let running = running.shield().start().unwrap();
+            let waiting: Vec<_> = (0..100)
+                .map(|_| {
+                    let ran = ran.clone();
+                    pool.task(move |_| ran.fetch_add(1_000, Ordering::SeqCst)).shield().start().unwrap()
+                })
+                .collect();
+            (running, waiting)
+        });
+        has_begun.recv_timeout(PATIENCE).unwrap();
+        drop(runtime);
+        let over = Instant::now();
+        assert_eq!(ran.load(Ordering::SeqCst), 1, "what ran was waited for, and nothing else began");
+        for handle in waiting {
+            assert_eq!(futures::executor::block_on(handle), Err(OffloadError::RuntimeShutdown));
+        }
+        assert_eq!(pool.limiter().statistics().borrowed, 0);
+        over - futures::executor::block_on(running).unwrap()
+    };
+    for which in [0, 1] {
+        let best = (0..5).map(|_| beyond_what_runs(which)).min().unwrap();
+        assert!(best < MS * 50, "{best:?}");
+    }
+}
+
+#[test]
+fn runtime_that_is_gone_is_told_to_who_comes() {
+    for runtime in runtimes() {
+        let pool = BlockingPool::new("gone");
+        let handle = runtime.handle().clone();
+        runtime.block_on(pool.run(|| ())).unwrap();
+        drop(runtime);
+        let _entered = handle.enter();
+        assert_eq!(futures::executor::block_on(pool.run(|| ())), Err(OffloadError::RuntimeShutdown));
+        assert_eq!(
+            futures::executor::block_on(BlockingPool::new("new").run(|| ())),
+            Err(OffloadError::RuntimeShutdown)
+        );
+    }
+}
+
+#[test]
+fn busy_pool_of_one_runtime_does_not_keep_another_one_from_shutting_down() {
+    let pool = BlockingPool::builder("shared").max_running(4).build();
+    let [left, right] = runtimes();
+    let is_over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let busy = {
+        let (pool, is_over) = (pool.clone(), is_over.clone());
+        thread::spawn(move || {
+            right.block_on(async {
+                let callers = (0..16).map(|_| async {
+                    while !is_over.load(Ordering::SeqCst) {
+                        pool.run(|| thread::sleep(MS / 10)).await.unwrap();
+                    }
+                });
+                futures::future::join_all(callers).await;
+            });
+        })
+    };
+    for _ in 0..50 {
+        left.block_on(pool.run(|| thread::sleep(MS / 10))).unwrap();
+    }
+    let start = Instant::now();
+    drop(left);
+    assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
+    is_over.store(true, Ordering::SeqCst);
+    busy.join().unwrap();
+}
+
+#[test]
+fn runtime_with_one_blocking_thread_is_shared_with_others_who_need_it() {
+    let builder = &mut tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(1).max_blocking_threads(1).enable_all().build().unwrap();
+    let pool = BlockingPool::new("busy");
+    runtime.block_on(async {
+        let is_over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let busy: Vec<_> = (0..4)
+            .map(|_| {
+                let (pool, is_over) = (pool.clone(), is_over.clone());
+                tokio::spawn(async move {
+                    while !is_over.load(Ordering::SeqCst) {
+                        pool.run(|| ()).await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..5 {
+            let read = tokio::time::timeout(PATIENCE, tokio::fs::read("Cargo.toml")).await;
+            read.expect("the thread is given back from time to time").unwrap();
+        }
+        is_over.store(true, Ordering::SeqCst);
+        for task in busy {
+            task.await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn tasks_that_were_abandoned_are_waited_for_and_their_threads_given_back() {
+    let gate = Gate::default();
+    let [runtime, _] = runtimes();
+    runtime.block_on(async {
+        let block = gate.block();
+        let left = tokio::time::timeout(MS * 20, run_blocking(block)).await;
+        assert!(left.is_err());
+    });
+    gate.open();
+    drop(runtime);
+    assert_eq!(gate.inside(), 0, "the shutdown has waited for it");
+}
