@@ -528,7 +528,8 @@ mod leaving {
             // What is unread hides it from the server, but not from the listener.
             let mut queue = Queue::with(listening, true, &http::post("/", &bytes(5000))).await;
             queue.waiter.leave(Leaving::Fin).await;
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            // More than twice as long as the listener takes to look again.
+            tokio::time::sleep(Duration::from_millis(500)).await;
             queue.has_two_that_run().await;
         }
     }
