@@ -111,9 +111,9 @@
 //! A handler behind a guard whose client leaves while it *runs* goes on to its end, holding its turn; see [`OnDisconnect`].
 //!
 //! For handlers on a pool the table holds, too, with this difference: their extractors have run before they wait, and nothing
-//! else is read ahead. So in axum, a request with a body that no extractor reads is noticed with a
-//! [`WatchedListener`](axum::WatchedListener) only. A function that has begun can't be stopped, but it can
-//! [see](crate::offload::TaskContext::current) that its client has left.
+//! is read ahead. So in axum, where a large body was read by no extractor, a [`WatchedListener`](axum::WatchedListener) is
+//! needed. A function that has begun can't be stopped, but it can [see](crate::offload::TaskContext::current) that its client
+//! has left. Behind a guard it keeps its turn to its end.
 
 #[cfg(feature = "actix-web")]
 pub mod actix;
