@@ -37,7 +37,7 @@ type Sizes = Vec<usize>;
 /// It computes for a while.
 fn thumbnails(file: &[u8]) -> std::result::Result<Sizes, (StatusCode, String)> {
     println!("Hello");
-    let picture = image::load_from_memory(file).map_err(unreadable)?;
+    let picture = image::load_from_memory(file).map_err(|error| unreadable(&error))?;
     let thumbnail = |width| {
         let mut png = Cursor::new(Vec::new());
         picture.resize(width, width, FilterType::Lanczos3).write_to(&mut png, ImageFormat::Png)?;
@@ -45,10 +45,10 @@ fn thumbnails(file: &[u8]) -> std::result::Result<Sizes, (StatusCode, String)> {
     };
     let sizes = WIDTHS.into_iter().map(thumbnail).collect::<ImageResult<Sizes>>();
     println!("Goodbye");
-    sizes.map_err(unreadable)
+    sizes.map_err(|error| unreadable(&error))
 }
 
-fn unreadable(error: ImageError) -> (StatusCode, String) {
+fn unreadable(error: &ImageError) -> (StatusCode, String) {
     (StatusCode::UNPROCESSABLE_ENTITY, format!("{error}\n"))
 }
 
