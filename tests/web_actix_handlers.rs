@@ -68,6 +68,7 @@ mod function {
 
     type Numbers = Query<std::collections::HashMap<String, u64>>;
 
+    #[expect(clippy::needless_pass_by_value, reason = "a handler is given what its extractors have made")]
     fn sum(base: web::Data<u64>, id: Path<u64>, query: Numbers, body: Json<u64>) -> Json<Value> {
         Json(json!({ "sum": **base + *id + query["add"] + *body }))
     }
