@@ -90,7 +90,9 @@ async fn main() -> std::io::Result<()> {
             .route("/limit/{total}", put().to(set_limit))
     };
     let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
-    let server = HttpServer::new(app).workers(1).h1_allow_half_closed(false).bind(format!("127.0.0.1:{port}"))?;
+    // Whoever waits for a blocked worker would be answered 408 after the five seconds that are the default.
+    let server = HttpServer::new(app).workers(1).client_request_timeout(Duration::from_secs(60));
+    let server = server.h1_allow_half_closed(false).bind(format!("127.0.0.1:{port}"))?;
     println!("listening on http://{}", server.addrs()[0]);
     server.run().await
 }

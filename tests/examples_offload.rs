@@ -50,7 +50,7 @@ on_axum_and_actix! {
     async_wait_is_together(HOLD),
     wait_in_run_blocking_is_together_and_holds_nobody_up(LONG),
     wait_in_a_blocking_handler_is_together_and_holds_nobody_up(LONG),
-    slow_handler_on_the_runtime_holds_up_those_behind_it(LONG),
+    slow_handler_on_the_runtime_holds_up_those_behind_it(MIDDLE),
     slow_blocking_handler_holds_up_nobody(LONG),
     forty_blocking_handlers_run_and_the_others_wait(ENDLESS),
     limit_changes_while_they_run(MIDDLE),
