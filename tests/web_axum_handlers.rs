@@ -422,6 +422,8 @@ mod failures {
             let answer = ask(get(async move || Err::<(), _>(error)), http::get("/")).await;
             is_problem(&answer, status, kind, None);
         }
+        let answer = ask(get(async || Err::<(), _>(OffloadError::NoThread)), http::get("/")).await;
+        is_problem(&answer, 503, "urn:onelane:no-thread", Some("1"));
     }
 
     #[tokio::test]

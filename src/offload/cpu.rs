@@ -200,9 +200,10 @@ impl CpuPoolBuilder {
 struct OfRayon(Arc<ThreadPool>);
 
 impl Threads for OfRayon {
-    fn begin(&self, worker: Worker) {
+    fn begin(&self, worker: Worker) -> Result<(), Worker> {
         // In the order in which they come, also from one of its own threads.
         self.0.spawn_fifo(|| worker.work());
+        Ok(())
     }
 
     fn is_here(&self) -> bool {

@@ -42,6 +42,7 @@
 //! | [`Closed`](crate::OffloadError::Closed) of a pool | 503 | `urn:onelane:closed` | |
 //! | [`RuntimeShutdown`](crate::OffloadError::RuntimeShutdown) | 503 | `urn:onelane:shutting-down` | |
 //! | [`Panicked`](crate::OffloadError::Panicked): the handler or other work on a pool | 500 | `urn:onelane:panicked` | |
+//! | [`NoThread`](crate::OffloadError::NoThread): the operating system has none left | 503 | `urn:onelane:no-thread` | 1 |
 //! | [`NoRuntime`](crate::OffloadError::NoRuntime): a mistake in the service | 500 | `urn:onelane:no-runtime` | |
 //! | its body broke off while it waited | 400 | `urn:onelane:body-unreadable` | |
 //! | its client left while it waited (nobody reads it; nginx's status, for logs) | 499 | `urn:onelane:client-gone` | |

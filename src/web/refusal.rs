@@ -346,6 +346,9 @@ impl From<OffloadError> for Refusal {
             OffloadError::RuntimeShutdown => {
                 (503, "urn:onelane:shutting-down", "Shutting down", "The server is shutting down.")
             }
+            OffloadError::NoThread => {
+                (503, "urn:onelane:no-thread", "No thread left", "The server has too much to do. Try again later.")
+            }
             OffloadError::NoRuntime => (
                 500,
                 "urn:onelane:no-runtime",
@@ -368,8 +371,8 @@ impl From<Cancelled> for Refusal {
 
 /// Whether there was too much to do, so that a retry makes sense.
 fn is_overload(error: &OffloadError) -> bool {
-    use OffloadError::{Full, QueueTimeout, Timeout};
-    matches!(error, Full { .. } | QueueTimeout { .. } | Timeout { still_running: false })
+    use OffloadError::{Full, NoThread, QueueTimeout, Timeout};
+    matches!(error, Full { .. } | QueueTimeout { .. } | Timeout { still_running: false } | NoThread)
 }
 
 /// Whether it is a token of RFC 9110.

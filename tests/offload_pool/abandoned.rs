@@ -137,7 +137,7 @@ fn timeout_error(still_running: bool) -> OffloadError {
         pool.limiter().set_total(1);
     }
     let wait = std::thread::spawn(move || {
-        let result = runtime.block_on(async { pool.task(move |_| block()).timeout(MS * 50).await });
+        let result = runtime.block_on(async { pool.task(move |_| block()).timeout(MS * 300).await });
         runtime.shutdown_background();
         result
     });
@@ -161,7 +161,7 @@ async fn task_whose_time_is_over_is_told_and_keeps_its_token_until_it_returns() 
         block();
         saw_there.store(cx.checkpoint().is_err(), Ordering::SeqCst);
     };
-    let result = pool.task(work).timeout(MS * 20).await;
+    let result = pool.task(work).timeout(MS * 300).await;
     assert!(matches!(result, Err(OffloadError::Timeout { still_running: true, .. })), "{result:?}");
     assert_eq!(pool.statistics().running, 1);
     gate.open();

@@ -131,41 +131,13 @@ fn busy_pool_of_one_runtime_does_not_keep_another_one_from_shutting_down() {
 }
 
 #[test]
-fn runtime_with_one_blocking_thread_is_shared_with_others_who_need_it() {
-    let builder = &mut tokio::runtime::Builder::new_multi_thread();
-    let runtime = builder.worker_threads(1).max_blocking_threads(1).enable_all().build().unwrap();
-    let pool = BlockingPool::new("busy");
-    runtime.block_on(async {
-        let is_over = Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let busy: Vec<_> = (0..4)
-            .map(|_| {
-                let (pool, is_over) = (pool.clone(), is_over.clone());
-                tokio::spawn(async move {
-                    while !is_over.load(Ordering::SeqCst) {
-                        pool.run(|| ()).await.unwrap();
-                    }
-                })
-            })
-            .collect();
-        for _ in 0..5 {
-            let read = tokio::time::timeout(PATIENCE, tokio::fs::read("Cargo.toml")).await;
-            read.expect("the thread is given back from time to time").unwrap();
-        }
-        is_over.store(true, Ordering::SeqCst);
-        for task in busy {
-            task.await.unwrap();
-        }
-    });
-}
-
-#[test]
 fn tasks_that_were_abandoned_are_waited_for_and_their_threads_given_back() {
     let gate = Gate::default();
     let [runtime, _] = runtimes();
     runtime.block_on(async {
-        let block = gate.block();
-        let left = tokio::time::timeout(MS * 20, run_blocking(block)).await;
-        assert!(left.is_err());
+        let mut left = tokio_test::task::spawn(Box::pin(run_blocking(gate.block())));
+        tokio_test::assert_pending!(left.poll());
+        until("it runs", || gate.inside() == 1).await;
     });
     gate.open();
     drop(runtime);

@@ -41,10 +41,6 @@ impl Pool {
         self.rules.pool
     }
 
-    pub(crate) fn id(&self) -> usize {
-        self.rules.id
-    }
-
     /// The crew for a task that is called for here, and the runtime that its threads have not entered.
     pub(crate) fn crew(&self) -> Result<(Arc<Crew>, Option<Handle>), OffloadError> {
         match &self.source {

@@ -53,7 +53,7 @@ impl<F> Task<F> {
         Self { pool, work, terms: Terms::default(), priority: Priority::Normal, queue_timeout, timeout: None }
     }
 
-    /// A name for it in statistics and logs. Tasks that have one are timed.
+    /// A name for it in [statistics](crate::offload::PoolStatistics::tasks).
     pub fn label(mut self, label: impl Into<Cow<'static, str>>) -> Self {
         self.terms.label = Some(label.into());
         self
@@ -106,6 +106,10 @@ where
     ///
     /// Called from a task of the same pool, it is run on the spot, and its result is there when this returns: waiting for a
     /// thread, it might wait for its own caller.
+    ///
+    /// # Panics
+    ///
+    /// Not here, but when it is awaited: with limits of time, on a runtime whose timers are not enabled.
     ///
     /// # Errors
     ///

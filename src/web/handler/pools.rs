@@ -22,8 +22,8 @@ static CPU: LazyLock<CpuPool> = LazyLock::new(|| CpuPool::global().sharing_threa
 /// What waits is counted for each runtime that it comes from: axum's server has one, actix-web's has one for each worker.
 /// What runs is counted for all of them together.
 ///
-/// Its limiter is not that of [`BlockingPool::global`], while FastAPI has one for both. There, 40 endpoints that each wait
-/// for `run_in_threadpool` wait for ever, for each other. To have it that way, make a pool with
+/// Its limiter is not that of [`BlockingPool::global`], while FastAPI has one for both: there, endpoints that are slow take
+/// the threads of what calls `run_in_threadpool` as well. To have it that way, make a pool with
 /// [that limiter](crate::offload::BlockingPoolBuilder::limiter), and put handlers [on](super::PoolHandler::on) it.
 ///
 /// # Examples
