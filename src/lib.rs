@@ -47,7 +47,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`web`] | a request arrives: layers, middlewares, extractors, and what a refusal looks like |
+//! | [`web`] | a request arrives: layers, middlewares, extractors, handlers on a pool, and what a refusal looks like |
 //! | [`guard`] | may it run now, wait, share a run that is going on, or is it refused? |
 //! | [`offload`] | work that would block the runtime leaves it, so much at once, and the ways back |
 //! | [`background`] | beside requests: services that start before the first of them and stop after the last |
