@@ -46,7 +46,7 @@
 //! |---|---|
 //! | [`web`] | a request arrives: layers, middlewares, extractors, and what a refusal looks like |
 //! | [`guard`] | may it run now, wait, share a run that is going on, or is it refused? |
-//! | [`offload`] | work that would block the runtime: how much of it goes on at once |
+//! | [`offload`] | work that would block the runtime: how much of it goes on at once, and the ways there and back |
 //! | [`background`] | beside requests: services that start before the first of them and stop after the last |
 //!
 //! # Features
@@ -126,6 +126,9 @@ mod offload {
             }
         }
     }
+    pub(crate) mod stream {
+        pub(crate) mod buffer;
+    }
     pub(crate) mod task;
 }
 #[cfg_attr(loom, allow(dead_code, unreachable_pub, reason = "the models have the cores without what is around them"))]
@@ -153,7 +156,7 @@ pub use offload::CapacityLimiter;
 
 #[cfg(not(loom))]
 #[doc(inline)]
-pub use offload::{BlockingPool, OffloadError, run_blocking};
+pub use offload::{BlockingPool, BlockingStream, OffloadError, run_blocking, stream_blocking};
 #[cfg(all(not(loom), feature = "rayon"))]
 #[doc(inline)]
 pub use offload::{CpuPool, run_cpu};

@@ -22,9 +22,10 @@ use onelane::background::{
     ServiceHost, ServiceHostBuilder, ServiceReport, ServiceState, ServiceStatus, ShutdownReport, StartContext,
     StartPhase, StopContext, Supervision, TickStatus, TimeLimit, Trigger, TriggerError, service_fn,
 };
+use onelane::offload::from_thread::{FromThreadError, Portal, PortalTask};
 use onelane::offload::{
-    AcquireTokens, AcquireTokensOwned, CapacityLimiter, LimiterError, LimiterPermit, LimiterStatistics,
-    OwnedLimiterPermit,
+    AcquireTokens, AcquireTokensOwned, BlockingIter, BlockingStream, CapacityLimiter, LimiterError, LimiterPermit,
+    LimiterStatistics, OwnedLimiterPermit,
 };
 use onelane::web::axum::{WatchedListener, WatchedStream};
 use onelane::web::{
@@ -181,6 +182,14 @@ fn public_types_are_send_sync_and_unpin_as_promised() {
         AcquireTokensOwned: Send Sync Unpin;
         LimiterError: Send Sync Unpin;
         LimiterStatistics: Send Sync Unpin;
+        BlockingStream<Bytes>: Send no Unpin;
+        BlockingStream<PhantomPinned>: Send no Unpin;
+        BlockingStream<Local>: no no Unpin;
+        BlockingIter<Pinned>: Send Sync Unpin;
+        BlockingIter<Local>: no no Unpin;
+        FromThreadError: Send Sync Unpin;
+        Portal: Send Sync Unpin;
+        PortalTask<Bytes>: Send Sync Unpin;
         Backoff: Send Sync Unpin;
         BlockingContext: Send Sync Unpin;
         BuildError: Send Sync Unpin;

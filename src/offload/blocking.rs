@@ -51,7 +51,7 @@ where
 ///
 /// Copies are the same pool.
 #[derive(Clone, Debug)]
-pub struct BlockingPool(Arc<Pool>);
+pub struct BlockingPool(pub(super) Arc<Pool>);
 
 /// Makes a [`BlockingPool`]. Made by [`BlockingPool::builder`].
 #[derive(Clone, Debug)]

@@ -7,11 +7,15 @@
 //! | a computation that takes longer than some 100 µs | [`run_cpu`] |
 //! | the same with a label, a priority, limits of time, a way to stop it | [`BlockingPool::task`], [`CpuPool::task`] |
 //! | threads for one purpose, so that it can't take those of all others | a [`BlockingPool`] or a [`CpuPool`] of its own |
+//! | a response from an iterator that blocks | [`stream_blocking`], [`BlockingPool::stream`] |
+//! | a stream in code that blocks | [`iter_from_stream`] |
+//! | async code from a thread, and an answer | [`from_thread`] |
 //! | at most N at a time, and N changes while the server runs | [`CapacityLimiter`] |
 //! | work of different size under one limit | [`CapacityLimiter::acquire_many`] |
 //! | clean-up that never waits for those it cleans up after | [`CapacityLimiter::with_reserve`] |
 //! | a bounded queue, a `max_wait`, a refusal for a web client | not this: an [`EndpointGuard`](crate::EndpointGuard) |
 //! | at most N at a time, and N never changes | not this: `tokio::sync::Semaphore` does, if statistics don't matter |
+//! | a stream that is async already | not this: give it to the response as it is |
 //! | a file now and then | not this: `tokio::fs`, which does it with `spawn_blocking` |
 //! | a loop that blocks as long as the server runs | not this: a [`BlockingService`](crate::background::BlockingService) |
 //! | so many calls *a second* | not this: a rate limiter |
@@ -25,7 +29,8 @@
 //! | more tasks than tokens | they wait, by [`Priority`] and then in their order; with `max_queued` the others are refused |
 //! | it panics | [`OffloadError::Panicked`] with message and place; the thread goes on with the next task |
 //! | its `timeout` is over | the caller has [`OffloadError::Timeout`], which says whether it still runs |
-//! | a task awaits another one of the same pool, through `Handle::block_on` | that one runs at once, without a token of its own: waiting for one, it might wait for its caller |
+//! | a task awaits another one of the same pool, through [`from_thread::block_on`] or `Handle::block_on` | that one runs at once, without a token of its own: waiting for one, it might wait for its caller |
+//! | a stream's reader is slow | its iterator waits without a thread and a token, and goes on behind all that wait then |
 //! | the pool is closed | tasks that wait fail, those that run go on |
 //! | the runtime shuts down | as tokio does, it waits for tasks that run. Those that wait fail, and idle threads don't delay it |
 //!
@@ -36,8 +41,10 @@ mod blocking;
 mod cpu;
 mod crew;
 mod error;
+pub mod from_thread;
 mod limiter;
 mod statistics;
+mod stream;
 mod task;
 
 pub use self::blocking::{BlockingPool, BlockingPoolBuilder, run_blocking};
@@ -49,4 +56,5 @@ pub use self::limiter::{
     OwnedLimiterPermit,
 };
 pub use self::statistics::{PoolStatistics, RunningTask};
+pub use self::stream::{BlockingIter, BlockingStream, iter_from_stream, stream_blocking};
 pub use self::task::{Cancelled, Priority, Task, TaskContext, TaskFuture, TaskHandle};

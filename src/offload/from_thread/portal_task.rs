@@ -1,0 +1,90 @@
+//! [`PortalTask`], async code that a portal runs.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::task::Poll;
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::error::FromThreadError;
+use super::portal::Portal;
+use super::waiter::Waiter;
+use crate::panic::{Panic, catch, discard, message_of};
+use crate::park::runs_async_tasks;
+
+/// Async code that a [`Portal`] runs. Made by [`Portal::spawn`].
+///
+/// Dropping it changes nothing, as long as the portal is there: the task goes on.
+#[must_use = "the task goes on if its handle is dropped, and its result is lost"]
+pub struct PortalTask<T> {
+    task: JoinHandle<Result<T, FromThreadError>>,
+    cancel: CancellationToken,
+    /// It stays open for who waits.
+    _portal: Portal,
+}
+
+impl<T: Send + 'static> PortalTask<T> {
+    pub(super) fn spawn<F>(portal: Portal, cancel: CancellationToken, future: F) -> Self
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        let work = run(future, cancel.clone());
+        Self { task: portal.runtime().spawn(work), cancel, _portal: portal }
+    }
+
+    /// Waits for the result.
+    ///
+    /// # Errors
+    ///
+    /// [`FromThreadError::Panicked`] if the task panicked, [`Cancelled`](FromThreadError::Cancelled) if it was cancelled,
+    /// [`Closed`](FromThreadError::Closed) if its runtime was shut down, and
+    /// [`BlockingInAsync`](FromThreadError::BlockingInAsync) on a thread that runs async tasks. (The task goes on then.)
+    pub fn wait(self) -> Result<T, FromThreadError> {
+        if runs_async_tasks() {
+            return Err(FromThreadError::BlockingInAsync);
+        }
+        Waiter::here().wait(self.task).unwrap_or_else(|error| match error.try_into_panic() {
+            Ok(payload) => {
+                let message = message_of(&*payload);
+                discard(payload);
+                Err(FromThreadError::Panicked(Panic { message, location: None }))
+            }
+            Err(_) if self.cancel.is_cancelled() => Err(FromThreadError::Cancelled),
+            Err(_) => Err(FromThreadError::Closed),
+        })
+    }
+}
+
+impl<T> PortalTask<T> {
+    /// Cancels the task: it is dropped where it awaits, unless it has ended.
+    pub fn cancel(&self) {
+        self.cancel.cancel();
+    }
+
+    /// Whether it has ended: [`wait`](Self::wait) would not block.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.task.is_finished()
+    }
+}
+
+/// Runs a future until it is ready, panics or is cancelled.
+async fn run<F: Future>(future: F, cancel: CancellationToken) -> Result<F::Output, FromThreadError> {
+    let mut future = Box::pin(future);
+    // Here and not by tokio, which does not know where it was.
+    let caught = poll_fn(|cx| match catch(|| future.as_mut().poll(cx)) {
+        Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+        Ok(Poll::Pending) => Poll::Pending,
+        Err(panic) => Poll::Ready(Err(FromThreadError::Panicked(panic))),
+    });
+    let result = cancel.run_until_cancelled(caught).await.unwrap_or(Err(FromThreadError::Cancelled));
+    discard(future);
+    result
+}
+
+impl<T> fmt::Debug for PortalTask<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PortalTask").field("finished", &self.is_finished()).finish_non_exhaustive()
+    }
+}
