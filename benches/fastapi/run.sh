@@ -23,8 +23,8 @@ log=$temporary/log
 # What runs in the background at the moment.
 server='' job=''
 
-# Endpoint and connections.
-endpoints=(/async:64 /def:64 /def-1ms:200 /threadpool:64 /lock:64)
+# Endpoint and connections. A stream takes FastAPI long, and with more of them too few would end.
+endpoints=(/async:64 /def:64 /def-1ms:200 /threadpool:64 /lock:64 /stream:8)
 
 fail() {
     echo "$*" >&2
@@ -74,8 +74,8 @@ install_missing() {
     python3 -c 'import ensurepip, venv' 2>/dev/null || fail 'Python makes no virtual environments: install python3-venv'
     if ! command -v wrk >/dev/null; then
         command -v apt-get >/dev/null || fail 'wrk is missing, and there is no apt-get to install it with'
-        run as_root apt-get update -q
-        run as_root apt-get install -y -q wrk
+        run as_root apt-get update -q >&2
+        run as_root apt-get install -y -q wrk >&2
     fi
     # A kept environment that is complete is taken as it is.
     if ! "$venv/bin/python" -c 'import fastapi, uvicorn, uvloop, httptools' 2>/dev/null; then
@@ -102,6 +102,8 @@ build_peer() {
 
 # Starts a server on a free port, and sets `url`.
 start_server() {
+    # So that the address of the server before is not found there.
+    : >"$log"
     case $1 in
     fastapi)
         PYTHONDONTWRITEBYTECODE=1 taskset -c "$server_cpu" "$venv/bin/python" -m uvicorn app:app --port 0 --workers 1 \
@@ -120,16 +122,21 @@ start_server() {
     fail "$1 does not start"
 }
 
-# What an endpoint must answer.
+# What an endpoint must answer, down to the chunks of a stream.
 expected() {
-    printf '{"message":"hello"}200 application/json'
+    if [ "$1" = /stream ]; then
+        printf '9\r\nitem %03d\n\r\n' $(seq 0 999)
+        printf '0\r\n\r\n200 text/plain; charset=utf-8'
+    else
+        printf '{"message":"hello"}200 application/json'
+    fi
 }
 
 check_answer() {
-    expected >"$temporary/expected"
+    expected "$2" >"$temporary/expected"
     curl -sS --raw --max-time 10 -w '%{http_code} %{content_type}' "$url$2" >"$temporary/answer" || true
     if ! cmp "$temporary/expected" "$temporary/answer"; then
-        head -c 1000 "$temporary/answer" >&2
+        head -c 300 "$temporary/answer" >&2
         printf '\n' >&2
         cat "$log" >&2
         fail "$1 gives a wrong answer to $2"
@@ -140,10 +147,15 @@ server_ticks() {
     awk '{ print $14 + $15 }' "/proc/$server/stat"
 }
 
-# Loads an endpoint of the server that runs. Its last line is what `wrk.lua` prints.
+# Loads an endpoint of the server that runs for some seconds, and sets what `wrk.lua` prints.
 load() {
-    run taskset -c "$load_cpu" wrk --threads 1 --connections "$2" --duration "$3" --timeout 60s --script wrk.lua "$url$1" \
-        >"$temporary/wrk"
+    run taskset -c "$load_cpu" wrk --threads 1 --connections "$3" --duration "$4s" --timeout 60s --script wrk.lua "$url$2" \
+        >"$temporary/wrk" || true
+    read -r _ requests time failures p50 p99 < <(grep '^done ' "$temporary/wrk" || echo done 0 0 all 0 0)
+    if [ "$failures" != 0 ] || [ "$requests" -eq 0 ]; then
+        cat "$temporary/wrk" "$log" >&2
+        fail "$1 answered $requests requests to $2, of which failed: $failures"
+    fi
 }
 
 # Adds a line of results: server, endpoint, requests, microseconds, p50, p99, ticks of the processor.
@@ -151,18 +163,14 @@ measure() {
     local name=$1 endpoint=${2%:*} connections=${2#*:} ticks requests time failures p50 p99
     start_server "$name"
     check_answer "$name" "$endpoint"
-    load "$endpoint" "$connections" 1s
+    load "$name" "$endpoint" "$connections" 1
     ticks=$(server_ticks)
-    load "$endpoint" "$connections" "${duration}s"
+    load "$name" "$endpoint" "$connections" "$duration"
     ticks=$(($(server_ticks) - ticks))
-    read -r _ requests time failures p50 p99 < <(grep '^done ' "$temporary/wrk")
-    if [ "$failures" -ne 0 ] || [ "$requests" -eq 0 ]; then
-        cat "$temporary/wrk" "$log" >&2
-        fail "$name answered $requests requests to $endpoint, and failed $failures"
-    fi
     check_answer "$name" "$endpoint"
     stop_server
     echo "$name $endpoint $requests $time $p50 $p99 $ticks" >>"$results"
+    echo "round $round: $name $endpoint $((requests * 1000000 / time)) requests a second" >&2
 }
 
 print_versions() {
@@ -196,7 +204,6 @@ for ((round = 1; round <= rounds; round++)); do
     # Another one goes first in each round, so that none profits from its place.
     if ((round % 2)); then names=(fastapi onelane); else names=(onelane fastapi); fi
     for endpoint in "${endpoints[@]}"; do
-        echo "round $round: ${endpoint%:*}" >&2
         for name in "${names[@]}"; do
             measure "$name" "$endpoint"
         done

@@ -6,12 +6,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::serve::{Listener, ListenerExt};
 use axum::{Json, Router};
 use onelane::web::axum::blocking_handler;
-use onelane::{AcquireError, EndpointGuard, OffloadError, run_blocking};
+use onelane::{AcquireError, EndpointGuard, OffloadError, run_blocking, stream_blocking};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -50,6 +53,11 @@ async fn one_at_a_time() -> Result<Result<Json<Value>, StatusCode>, AcquireError
     Ok(if alone { Ok(greeting()) } else { Err(StatusCode::INTERNAL_SERVER_ERROR) })
 }
 
+async fn stream() -> impl IntoResponse {
+    let chunks = (0..1000).map(|n| format!("item {n:03}\n"));
+    ([(CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(stream_blocking(chunks)))
+}
+
 /// One thread polls, as in a worker of uvicorn: it has one core. (`#[tokio::main]` chooses the same there.)
 #[tokio::main(flavor = "multi_thread", worker_threads = 1)]
 async fn main() -> std::io::Result<()> {
@@ -58,7 +66,8 @@ async fn main() -> std::io::Result<()> {
         .route("/def", get(blocking_handler(on_a_thread)))
         .route("/def-1ms", get(blocking_handler(blocks_a_thread)))
         .route("/threadpool", get(part_on_a_thread))
-        .route("/lock", get(one_at_a_time));
+        .route("/lock", get(one_at_a_time))
+        .route("/stream", get(stream));
     // uvloop sets TCP_NODELAY, too.
     let listener = TcpListener::bind("127.0.0.1:0").await?.tap_io(|connection| {
         connection.set_nodelay(true).expect("a connection that was just accepted takes options");
