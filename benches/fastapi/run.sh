@@ -1,0 +1,214 @@
+#!/usr/bin/env bash
+# FastAPI (`app.py`) and onelane (`server.rs`), the same endpoints under the same load: `bash benches/fastapi/run.sh`, from
+# anywhere, on Linux with Python, Rust and two processors. Prints tables of ratios, and fails when an answer is not what it
+# should be.
+#
+# One server runs at a time, in one process on one processor, with one thread for async code; the load comes from another
+# processor. FastAPI comes from PyPI and goes at the end, wrk comes from Debian's packages and stays.
+#
+#   ROUNDS=3         medians are of so many rounds
+#   DURATION=5       seconds of a load
+#   SERVER_CPU=0     where the servers run; the first processor otherwise
+#   LOAD_CPU=1       where wrk runs; the last one otherwise
+#   VENV=folder      takes the virtual environment there, or makes it, and keeps it
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+rounds=${ROUNDS:-3}
+duration=${DURATION:-5}
+temporary=$(mktemp -d)
+venv=${VENV:-$temporary/venv}
+results=$temporary/results
+log=$temporary/log
+# What runs in the background at the moment.
+server='' job=''
+
+# Endpoint and connections. A stream takes FastAPI long, and with more of them too few would end.
+endpoints=(/async:64 /def:64 /def-1ms:200 /threadpool:64 /lock:64 /stream:8)
+
+fail() {
+    echo "$*" >&2
+    exit 1
+}
+
+stop_server() {
+    [ -n "$server" ] || return 0
+    # It has nothing to bring to an end.
+    kill -KILL "$server" 2>/dev/null || true
+    wait "$server" 2>/dev/null || true
+    server=''
+}
+
+clean_up() {
+    if [ -n "$job" ]; then
+        kill "$job" 2>/dev/null || true
+        wait "$job" 2>/dev/null || true
+    fi
+    stop_server
+    rm -rf "$temporary"
+}
+trap clean_up EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# Runs a command to its end, or until a signal comes: bash would wait for a command in the foreground first.
+run() {
+    local status=0
+    "$@" &
+    job=$!
+    wait "$job" || status=$?
+    job=''
+    return "$status"
+}
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+install_missing() {
+    local tool
+    for tool in cargo curl python3 taskset; do
+        command -v "$tool" >/dev/null || fail "$tool is missing"
+    done
+    python3 -c 'import ensurepip, venv' 2>/dev/null || fail 'Python makes no virtual environments: install python3-venv'
+    if ! command -v wrk >/dev/null; then
+        command -v apt-get >/dev/null || fail 'wrk is missing, and there is no apt-get to install it with'
+        run as_root apt-get update -q >&2
+        run as_root apt-get install -y -q wrk >&2
+    fi
+    # A kept environment that is complete is taken as it is.
+    if ! "$venv/bin/python" -c 'import fastapi, uvicorn, uvloop, httptools' 2>/dev/null; then
+        run python3 -m venv "$venv"
+        run "$venv/bin/pip" install --quiet --disable-pip-version-check fastapi 'uvicorn[standard]'
+    fi
+}
+
+choose_processors() {
+    local processors
+    read -ra processors < <(python3 -c 'import os; print(*sorted(os.sched_getaffinity(0)))')
+    server_cpu=${SERVER_CPU:-${processors[0]}}
+    load_cpu=${LOAD_CPU:-${processors[-1]}}
+    [ "$server_cpu" != "$load_cpu" ] || fail 'servers and load need a processor each'
+}
+
+build_peer() {
+    run cargo build --release --locked --features axum --example fastapi_peer
+    local target
+    target=$(cargo metadata --locked --no-deps --format-version 1 |
+        python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
+    peer=$target/release/examples/fastapi_peer
+}
+
+# Starts a server on a free port, and sets `url`.
+start_server() {
+    # So that the address of the server before is not found there.
+    : >"$log"
+    case $1 in
+    fastapi)
+        PYTHONDONTWRITEBYTECODE=1 taskset -c "$server_cpu" "$venv/bin/python" -m uvicorn app:app --port 0 --workers 1 \
+            --loop uvloop --http httptools --no-access-log >"$log" 2>&1 &
+        ;;
+    onelane) taskset -c "$server_cpu" "$peer" >"$log" 2>&1 & ;;
+    esac
+    server=$!
+    local _
+    for _ in {1..200}; do
+        url=$(grep -om1 'http://127.0.0.1:[0-9]*' "$log") && return
+        kill -0 "$server" 2>/dev/null || break
+        sleep 0.05
+    done
+    cat "$log" >&2
+    fail "$1 does not start"
+}
+
+# What an endpoint must answer, down to the chunks of a stream.
+expected() {
+    if [ "$1" = /stream ]; then
+        printf '9\r\nitem %03d\n\r\n' $(seq 0 999)
+        printf '0\r\n\r\n200 text/plain; charset=utf-8'
+    else
+        printf '{"message":"hello"}200 application/json'
+    fi
+}
+
+check_answer() {
+    expected "$2" >"$temporary/expected"
+    curl -sS --raw --max-time 10 -w '%{http_code} %{content_type}' "$url$2" >"$temporary/answer" || true
+    if ! cmp "$temporary/expected" "$temporary/answer"; then
+        head -c 300 "$temporary/answer" >&2
+        printf '\n' >&2
+        cat "$log" >&2
+        fail "$1 gives a wrong answer to $2"
+    fi
+}
+
+server_ticks() {
+    awk '{ print $14 + $15 }' "/proc/$server/stat"
+}
+
+# Loads an endpoint of the server that runs for some seconds, and sets what `wrk.lua` prints.
+load() {
+    run taskset -c "$load_cpu" wrk --threads 1 --connections "$3" --duration "$4s" --timeout 60s --script wrk.lua "$url$2" \
+        >"$temporary/wrk" || true
+    read -r _ requests time failures p50 p99 < <(grep '^done ' "$temporary/wrk" || echo done 0 0 all 0 0)
+    if [ "$failures" != 0 ] || [ "$requests" -eq 0 ]; then
+        cat "$temporary/wrk" "$log" >&2
+        fail "$1 answered $requests requests to $2, of which failed: $failures"
+    fi
+}
+
+# Adds a line of results: server, endpoint, requests, microseconds, p50, p99, ticks of the processor.
+measure() {
+    local name=$1 endpoint=${2%:*} connections=${2#*:} ticks requests time failures p50 p99
+    start_server "$name"
+    check_answer "$name" "$endpoint"
+    load "$name" "$endpoint" "$connections" 1
+    ticks=$(server_ticks)
+    load "$name" "$endpoint" "$connections" "$duration"
+    ticks=$(($(server_ticks) - ticks))
+    check_answer "$name" "$endpoint"
+    stop_server
+    echo "$name $endpoint $requests $time $p50 $p99 $ticks" >>"$results"
+    echo "round $round: $name $endpoint $((requests * 1000000 / time)) requests a second" >&2
+}
+
+print_versions() {
+    local package model
+    model=$(lscpu | sed -n 's/^Model name: *//p' | head -n 1)
+    echo "machine: ${model:-unknown}, $(nproc) processors, Linux $(uname -r)"
+    printf '%s' "$("$venv/bin/python" --version)"
+    for package in fastapi starlette uvicorn uvloop httptools anyio pydantic; do
+        printf ', %s %s' "$package" "$("$venv/bin/python" -c "import importlib.metadata as m; print(m.version('$package'))")"
+    done
+    printf '\n%s' "$(rustc --version | cut -d ' ' -f 1-2)"
+    for package in onelane axum hyper tokio; do
+        printf ', %s %s' "$package" "$(awk -v name="\"$package\"" '$3 == name { getline; gsub("\"", ""); print $3 }' ../../Cargo.lock)"
+    done
+    printf '\nload: wrk %s, %s rounds of %s s\n\n' "$({ wrk -v || true; } | sed -n 's/^wrk \([^ ]*\).*/\1/p')" "$rounds" "$duration"
+}
+
+install_missing
+choose_processors
+build_peer
+
+for name in fastapi onelane; do
+    start_server "$name"
+    for endpoint in "${endpoints[@]}"; do
+        check_answer "$name" "${endpoint%:*}"
+    done
+    stop_server
+done
+
+for ((round = 1; round <= rounds; round++)); do
+    # Another one goes first in each round, so that none profits from its place.
+    if ((round % 2)); then names=(fastapi onelane); else names=(onelane fastapi); fi
+    for endpoint in "${endpoints[@]}"; do
+        for name in "${names[@]}"; do
+            measure "$name" "$endpoint"
+        done
+    done
+done
+
+print_versions
+python3 table.py "$results" "$(getconf CLK_TCK)"
