@@ -1,0 +1,92 @@
+//! A response that is streamed from an iterator that blocks, in axum: `StreamingResponse` of FastAPI with a generator.
+//!
+//! Run it: `cargo run --example axum_streaming`. `PORT` (default 3000, 0 for any) and `HOLD_MS` (default 2000) change where
+//! it listens and how long a row takes. Its runtime has one thread.
+//!
+//! Try it, in two terminals at once:
+//!
+//! ```text
+//! curl -N localhost:3000/rows                         # a row at once, and then one every two seconds
+//! curl localhost:3000/                                # answered meanwhile
+//! curl -N --limit-rate 10K localhost:3000/export      # a client that reads slowly, of a stream without an end
+//! curl localhost:3000/stats                           # it takes one thread at most
+//! ```
+//!
+//! Stop a client, and see that its iterator stops, too.
+
+#![allow(clippy::print_stdout, reason = "it shows on stdout what happens when")]
+
+use std::time::Duration;
+use std::{env, thread};
+
+use axum::body::Body;
+use axum::routing::get;
+use axum::{Json, Router};
+use onelane::BlockingPool;
+use onelane::offload::{PoolStatistics, stream_blocking};
+use tokio::net::TcpListener;
+
+/// Rows of a query with a driver that blocks.
+struct Rows {
+    next: u32,
+    count: u32,
+    each_takes: Duration,
+}
+
+impl Rows {
+    fn new(count: u32, each_takes: Duration) -> Self {
+        println!("Hello");
+        Self { next: 1, count, each_takes }
+    }
+}
+
+impl Iterator for Rows {
+    type Item = String;
+
+    fn next(&mut self) -> Option<String> {
+        if self.next > self.count {
+            return None;
+        }
+        if self.next > 1 {
+            thread::sleep(self.each_takes);
+        }
+        let row = format!("row {}\n", self.next);
+        self.next += 1;
+        Some(row)
+    }
+}
+
+impl Drop for Rows {
+    fn drop(&mut self) {
+        println!("Goodbye");
+    }
+}
+
+async fn rows() -> Body {
+    Body::from_stream(stream_blocking(Rows::new(5, hold())))
+}
+
+async fn export() -> Body {
+    Body::from_stream(stream_blocking(Rows::new(u32::MAX, Duration::ZERO)))
+}
+
+async fn stats() -> Json<PoolStatistics> {
+    Json(BlockingPool::global().statistics())
+}
+
+fn hold() -> Duration {
+    Duration::from_millis(env::var("HOLD_MS").ok().and_then(|millis| millis.parse().ok()).unwrap_or(2000))
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 1)]
+async fn main() -> std::io::Result<()> {
+    let app = Router::new()
+        .route("/", get(async || "hello\n"))
+        .route("/rows", get(rows))
+        .route("/export", get(export))
+        .route("/stats", get(stats));
+    let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
+    let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    axum::serve(listener, app).await
+}
