@@ -84,7 +84,7 @@ async fn panic_goes_on_in_the_task_and_the_thread_is_fine() {
 }
 
 /// On how many levels it was on this one thread.
-fn dive(pool: BlockingPool, depth: usize, thread: ThreadId) -> usize {
+fn dive(pool: &BlockingPool, depth: usize, thread: ThreadId) -> usize {
     let is_here = usize::from(thread::current().id() == thread);
     if depth == 0 {
         return is_here;
@@ -92,7 +92,7 @@ fn dive(pool: BlockingPool, depth: usize, thread: ThreadId) -> usize {
     let deeper = pool.clone();
     let work = async {
         tokio::task::yield_now().await;
-        pool.run(move || dive(deeper, depth - 1, thread)).await
+        pool.run(move || dive(&deeper, depth - 1, thread)).await
     };
     is_here + block_on(work).expect("a task may block").expect("its pool runs it on the spot")
 }
@@ -103,7 +103,7 @@ fn nested_tasks_of_a_full_pool_run_on_the_spot() {
         let pool = BlockingPool::builder("pool").max_running(4).build();
         let all = (0..100).map(|_| {
             let deeper = pool.clone();
-            pool.run(move || dive(deeper, 10, thread::current().id()))
+            pool.run(move || dive(&deeper, 10, thread::current().id()))
         });
         let depths = runtime.block_on(soon(join_all(all)));
         assert!(depths.iter().all(|depth| *depth == Ok(11)), "{depths:?}");
