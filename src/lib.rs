@@ -1,7 +1,8 @@
 //! Concurrency tools for tokio web services: what FastAPI users have at hand, for axum, actix-web and everything built on
 //! tower, and stricter. A guard lets one caller at a time into an endpoint, or N, or one for each user, in the order they
 //! came, with a bounded queue and a polite refusal. A single flight lets all who ask for the same thing share one run. They
-//! stay right when clients leave, handlers panic and servers stop. A service host runs what a server needs beside its
+//! stay right when clients leave, handlers panic and servers stop. Work that blocks or computes leaves the async threads,
+//! bounded, in order, and without a trace of callers that have left. A service host runs what a server needs beside its
 //! requests, from before the first to after the last.
 //!
 //! ```text
@@ -16,6 +17,8 @@
 //!            your handler, holding a Permit
 //!               │              ╲
 //!               │               ╲── client leaves: the handler runs to its end all the same
+//!   offload  run_blocking, run_cpu ── queue ── a thread       what blocks, what computes
+//!               │
 //!            response
 //!
 //!   background  ServiceHost: services start ─▶ server runs until a signal ─▶ services stop, and tell how they ended
@@ -44,17 +47,18 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`web`] | a request arrives: layers, middlewares, extractors, and what a refusal looks like |
+//! | [`web`] | a request arrives: layers, middlewares, extractors, handlers on a pool, and what a refusal looks like |
 //! | [`guard`] | may it run now, wait, share a run that is going on, or is it refused? |
-//! | [`offload`] | work that would block the runtime: how much of it goes on at once, and the ways there and back |
+//! | [`offload`] | work that would block the runtime leaves it, so much at once, and the ways back |
 //! | [`background`] | beside requests: services that start before the first of them and stop after the last |
 //!
 //! # Features
 //!
-//! None is on by default, and each only adds.
+//! `rayon` alone is on by default, and each only adds.
 //!
 //! | feature | what it adds |
 //! |---|---|
+//! | `rayon` | [`run_cpu`] and [`CpuPool`]: work that computes, on a rayon pool of its own |
 //! | `tower` | [`web::tower`]: a layer for any tower service, such as tonic's and hyper's |
 //! | `axum` | [`web::axum`]: the layer for axum's routes, the extractor, errors as responses (implies `tower`) |
 //! | `actix-web` | [`web::actix`]: the middleware, the extractor, errors as responses |

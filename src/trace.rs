@@ -37,6 +37,13 @@ pub(crate) fn overrun(guard: &str) {
     tracing::warn!(target: TARGET, guard, message);
 }
 
+#[cfg(feature = "actix-web")]
+pub(crate) fn stream_on_pool() {
+    let message =
+        "a handler on a pool has answered with a stream, which can't leave its thread: let an async one do it";
+    tracing::error!(target: TARGET, message);
+}
+
 /// Tells of a host. The `Display` of a service's error may panic, and so may who listens: neither takes the supervisor with
 /// it. The panic hook has shown it by then.
 fn tell(event: impl FnOnce()) {

@@ -24,13 +24,13 @@ use onelane::background::{
 };
 use onelane::offload::from_thread::{FromThreadError, Portal, PortalTask};
 use onelane::offload::{
-    AcquireTokens, AcquireTokensOwned, BlockingIter, BlockingStream, CapacityLimiter, LimiterError, LimiterPermit,
-    LimiterStatistics, OwnedLimiterPermit,
+    AcquireTokens, AcquireTokensOwned, BlockingIter, BlockingPool, BlockingStream, CapacityLimiter, CpuPool,
+    LimiterError, LimiterPermit, LimiterStatistics, OwnedLimiterPermit,
 };
 use onelane::web::axum::{WatchedListener, WatchedStream};
 use onelane::web::{
-    ClientLink, FlightOptions, GuardOptions, Guarded, Hold, KeyKind, LaneKey, OnDisconnect, Refusal, RefusalReason,
-    actix, axum, tower,
+    ClientLink, FlightOptions, GuardOptions, Guarded, Hold, KeyKind, LaneKey, OnDisconnect, PoolHandler, Refusal,
+    RefusalReason, actix, axum, tower,
 };
 use onelane::{
     Acquire, AcquireAll, AcquireError, AcquireKey, AcquireKeyOwned, AcquireOwned, EndpointGuard, EndpointGuardBuilder,
@@ -175,6 +175,13 @@ fn public_types_are_send_sync_and_unpin_as_promised() {
         actix::GuardService<Local>: no no Unpin;
         actix::GuardBody<Bytes>: no no Unpin;
         actix::GuardedFuture<Local>: Send Sync Unpin;
+        PoolHandler<u8, Rc<()>>: Send Sync Unpin;
+        PoolHandler<Local, ()>: no no Unpin;
+        PoolHandler<u8, (), CpuPool>: Send Sync Unpin;
+        actix::PoolHandlerFuture<u8, Rc<()>, BlockingPool>: Send Sync Unpin;
+        actix::PoolResponse: Send no Unpin;
+        actix::OnWorker<u8>: Send Sync Unpin;
+        actix::OnWorker<Rc<()>>: no no Unpin;
         CapacityLimiter: Send Sync Unpin;
         LimiterPermit<'static>: Send Sync Unpin;
         OwnedLimiterPermit: Send Sync Unpin;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use super::crew::{Pool, Rules, Runtimes, Source};
+use super::crew::{Pool, Rules, Runtimes, Source, Stay};
 use super::error::OffloadError;
 use super::limiter::CapacityLimiter;
 use super::statistics::PoolStatistics;
@@ -12,8 +12,8 @@ use super::task::TaskContext;
 
 /// How many tasks of a pool run at a time if it was not told: as many as in Starlette.
 const RUNNING: usize = 40;
-/// How long a thread without work stays.
-const LINGER: Duration = Duration::from_millis(20);
+/// Without work it leaves its thread to others soon. With work it does so as seldom as makes no difference to it.
+const STAY: Stay = Stay { linger: Duration::from_millis(20), shift: Duration::from_millis(10) };
 
 static GLOBAL: LazyLock<BlockingPool> = LazyLock::new(|| BlockingPool::new("default"));
 
@@ -108,6 +108,9 @@ impl BlockingPool {
     }
 
     /// How many tasks may run at a time. It can be changed at any time, and shared with other pools.
+    ///
+    /// In its statistics who waits is the pool, once for each runtime, and not each task:
+    /// [`statistics`](Self::statistics) of the pool has those.
     #[must_use]
     pub fn limiter(&self) -> &Arc<CapacityLimiter> {
         &self.0.rules.limiter
@@ -123,6 +126,15 @@ impl BlockingPool {
     pub fn close(&self) {
         self.0.close();
     }
+
+    /// Waits until the pool is [closed](Self::close) and nothing of it runs any more.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn drained(&self) {
+        self.0.drained().await;
+    }
 }
 
 impl BlockingPoolBuilder {
@@ -137,8 +149,8 @@ impl BlockingPoolBuilder {
         self
     }
 
-    /// How many tasks may wait for a thread; others fail with [`OffloadError::Full`]. 0: who finds no thread free fails at
-    /// once. Default: any number.
+    /// How many tasks may wait for a thread, from all runtimes together; others fail with [`OffloadError::Full`]. 0: who finds
+    /// no token free fails at once. Default: any number.
     pub fn max_queued(mut self, tasks: usize) -> Self {
         self.max_queued = tasks;
         self
@@ -155,7 +167,7 @@ impl BlockingPoolBuilder {
     pub fn build(self) -> BlockingPool {
         let Self { name, limiter, max_queued, queue_timeout } = self;
         let limiter = limiter.unwrap_or_else(|| Arc::new(CapacityLimiter::new(RUNNING)));
-        let rules = Arc::new(Rules::new(name, limiter, max_queued, Some(LINGER)));
-        BlockingPool(Arc::new(Pool { rules, queue_timeout, source: Source::Runtimes(Runtimes::default()) }))
+        let rules = Arc::new(Rules::new(name, limiter, max_queued, Some(STAY)));
+        BlockingPool(Arc::new(Pool::new(rules, queue_timeout, Source::Runtimes(Runtimes::default()))))
     }
 }

@@ -56,7 +56,7 @@ where
 ///
 /// It needs no tokio runtime. Copies are the same pool; its threads end with the last one.
 #[derive(Clone, Debug)]
-pub struct CpuPool(Arc<Pool>);
+pub struct CpuPool(Arc<Pool>, Arc<ThreadPool>);
 
 /// Makes a [`CpuPool`]. Made by [`CpuPool::builder`].
 #[derive(Clone, Debug)]
@@ -91,6 +91,19 @@ impl CpuPool {
     #[must_use]
     pub fn global() -> &'static Self {
         &GLOBAL
+    }
+
+    fn with_threads(rules: Rules, queue_timeout: Option<Duration>, threads: Arc<ThreadPool>) -> Self {
+        let rules = Arc::new(rules);
+        let crew = Crew::new(Arc::clone(&rules), Box::new(OfRayon(Arc::clone(&threads))));
+        Self(Arc::new(Pool::new(rules, queue_timeout, Source::Own(crew))), threads)
+    }
+
+    /// A pool with a queue and an end of its own, and the threads and the limiter of this one.
+    #[cfg(any(feature = "axum", feature = "actix-web"))]
+    pub(crate) fn sharing_threads(&self, name: &'static str, max_queued: usize) -> Self {
+        let rules = Rules::new(name, Arc::clone(self.limiter()), max_queued, None);
+        Self::with_threads(rules, None, Arc::clone(&self.1))
     }
 
     /// Runs `work` and waits for its result.
@@ -136,6 +149,15 @@ impl CpuPool {
     pub fn close(&self) {
         self.0.close();
     }
+
+    /// Waits until the pool is [closed](Self::close) and nothing of it runs any more.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn drained(&self) {
+        self.0.drained().await;
+    }
 }
 
 impl CpuPoolBuilder {
@@ -169,19 +191,19 @@ impl CpuPoolBuilder {
         let named = move |index| format!("{name}-{index}");
         let rayon = ThreadPoolBuilder::new().num_threads(threads).thread_name(named).build()?;
         let limiter = Arc::new(CapacityLimiter::new(threads));
-        let rules = Arc::new(Rules::new(name, limiter, max_queued, None));
-        let crew = Crew::new(Arc::clone(&rules), Box::new(OfRayon(rayon)));
-        Ok(CpuPool(Arc::new(Pool { rules, queue_timeout, source: Source::Own(crew) })))
+        let rules = Rules::new(name, limiter, max_queued, None);
+        Ok(CpuPool::with_threads(rules, queue_timeout, Arc::new(rayon)))
     }
 }
 
 /// The threads of a rayon pool. They are not kept: while one waited for a task, it could not take part in what others do.
-struct OfRayon(ThreadPool);
+struct OfRayon(Arc<ThreadPool>);
 
 impl Threads for OfRayon {
-    fn begin(&self, worker: Worker) {
+    fn begin(&self, worker: Worker) -> Result<(), Worker> {
         // In the order in which they come, also from one of its own threads.
         self.0.spawn_fifo(|| worker.work());
+        Ok(())
     }
 
     fn is_here(&self) -> bool {

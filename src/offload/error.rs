@@ -18,7 +18,7 @@ pub enum OffloadError {
     Full {
         /// The name of the pool.
         pool: &'static str,
-        /// How many tasks waited.
+        /// How many tasks of this runtime waited.
         queued: usize,
     },
     /// The task did not begin within its `queue_timeout`, and never will.
@@ -48,6 +48,9 @@ pub enum OffloadError {
     /// The tokio runtime whose threads would have run the task was shut down before it began.
     #[error("the runtime was shut down before the task began")]
     RuntimeShutdown,
+    /// The operating system has no thread for the task, and none of the pool's runs.
+    #[error("no thread can be started for the task: run fewer at a time, or raise the limit of the process")]
+    NoThread,
     /// There is no tokio runtime here whose threads could run the task.
     #[error("no tokio runtime here: call it from a task, or inside of Runtime::block_on or Handle::enter")]
     NoRuntime,

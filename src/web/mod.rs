@@ -1,5 +1,5 @@
 //! A request arrives: guards in front of routes, for axum, for tower services such as tonic's and hyper's, and for
-//! actix-web.
+//! actix-web; and handlers that run on a pool.
 //!
 //! | I want | use |
 //! |---|---|
@@ -10,6 +10,8 @@
 //! | one answer for all who ask for the same at the same time | [`axum::FlightLayer`], [`tower::FlightLayer`], [`actix::FlightMiddleware`] |
 //! | a turn for a part of a handler | [`EndpointGuard`](crate::EndpointGuard) in the handler, with `?` |
 //! | the same, as an argument | [`Guarded`] |
+//! | a handler that blocks, as FastAPI's `def` endpoints do | [`axum::blocking_handler`], [`actix::blocking_handler`] |
+//! | a handler that computes | [`axum::cpu_handler`], [`actix::cpu_handler`] |
 //! | `/livez`, `/readyz` and `/startupz` for who runs the process | [`axum::probes`], [`actix::probes`] |
 //!
 //! # Refusals
@@ -32,6 +34,16 @@
 //! | the handler's answer, made for sharing, broke off | 500 | `urn:onelane:answer-broken` | |
 //! | [`TooManyWaiters`](crate::FlightError::TooManyWaiters) | 503 | `urn:onelane:too-many-waiters` | 1 |
 //! | [`Timeout`](crate::FlightError::Timeout) of a flight | 503 | `urn:onelane:timeout` | 1 |
+//! | [`Full`](crate::OffloadError::Full): the pool's threads and its queue are taken | 503 | `urn:onelane:pool-full` | 1 |
+//! | [`QueueTimeout`](crate::OffloadError::QueueTimeout): no thread within `queue_timeout` | 503 | `urn:onelane:timeout` | 1 |
+//! | [`Timeout`](crate::OffloadError::Timeout) of work that never began | 503 | `urn:onelane:timeout` | 1 |
+//! | [`Timeout`](crate::OffloadError::Timeout) of work that goes on, or [stops](crate::offload::Cancelled) for it: the same again would take as long | 504 | `urn:onelane:took-too-long` | |
+//! | [`Cancelled`](crate::OffloadError::Cancelled): the service has cancelled it | 503 | `urn:onelane:cancelled` | |
+//! | [`Closed`](crate::OffloadError::Closed) of a pool | 503 | `urn:onelane:closed` | |
+//! | [`RuntimeShutdown`](crate::OffloadError::RuntimeShutdown) | 503 | `urn:onelane:shutting-down` | |
+//! | [`Panicked`](crate::OffloadError::Panicked): the handler or other work on a pool | 500 | `urn:onelane:panicked` | |
+//! | [`NoThread`](crate::OffloadError::NoThread): the operating system has none left | 503 | `urn:onelane:no-thread` | 1 |
+//! | [`NoRuntime`](crate::OffloadError::NoRuntime): a mistake in the service | 500 | `urn:onelane:no-runtime` | |
 //! | its body broke off while it waited | 400 | `urn:onelane:body-unreadable` | |
 //! | its client left while it waited (nobody reads it; nginx's status, for logs) | 499 | `urn:onelane:client-gone` | |
 //!
@@ -39,9 +51,9 @@
 //! resources ([`KeyKind`]). A handler that acquires a turn of a key by hand says so itself:
 //! `.map_err(|error| Refusal::from(error).with_status(429))?`.
 //!
-//! An [`AcquireError`](crate::AcquireError) or a [`FlightError`](crate::FlightError) that a handler returns is answered in
-//! the same way, in axum and actix-web. What the work of a flight failed with answers for itself, as
-//! [`FlightError`](crate::FlightError) says.
+//! An [`AcquireError`](crate::AcquireError), a [`FlightError`](crate::FlightError) or an
+//! [`OffloadError`](crate::OffloadError) that a handler returns is answered in the same way, in axum and actix-web. What the
+//! work of a flight failed with answers for itself, as [`FlightError`](crate::FlightError) says.
 //!
 //! `Retry-After` is the time in which all who wait now will have been served, mean hold × (waiting + 1) ÷ permits,
 //! rounded up to whole seconds, from 1 to 3,600. Until a hold has been measured it is 1.
@@ -97,7 +109,12 @@
 //! Behind two guards, a request that waits at the second is a handler that runs for the first. If its client leaves, the
 //! first lets it go on, and the second notices with a `WatchedListener` only.
 //!
-//! A handler whose client leaves while it *runs* goes on to its end, holding its turn; see [`OnDisconnect`].
+//! A handler behind a guard whose client leaves while it *runs* goes on to its end, holding its turn; see [`OnDisconnect`].
+//!
+//! For handlers on a pool the table holds, too, with this difference: their extractors have run before they wait, and nothing
+//! is read ahead. So in axum, where a large body was read by no extractor, a [`WatchedListener`](axum::WatchedListener) is
+//! needed. A function that has begun can't be stopped, but it can [see](crate::offload::TaskContext::current) that its client
+//! has left. Behind a guard it keeps its turn to its end.
 
 #[cfg(feature = "actix-web")]
 pub mod actix;
@@ -110,6 +127,8 @@ mod flight;
 mod gate;
 #[cfg(any(feature = "axum", feature = "actix-web"))]
 mod guarded;
+#[cfg(any(feature = "axum", feature = "actix-web"))]
+mod handler;
 mod lane_key;
 mod options;
 mod refusal;
@@ -121,6 +140,10 @@ pub use self::client_link::ClientLink;
 pub use self::flight::FlightOptions;
 #[cfg(any(feature = "axum", feature = "actix-web"))]
 pub use self::guarded::{GuardSource, Guarded};
+#[cfg(all(feature = "rayon", any(feature = "axum", feature = "actix-web")))]
+pub use self::handler::cpu_handler_pool;
+#[cfg(any(feature = "axum", feature = "actix-web"))]
+pub use self::handler::{HandlerFn, PoolArgument, PoolArguments, PoolHandler, handler_pool};
 pub use self::lane_key::{KeyKind, LaneKey};
 pub use self::options::{GuardOptions, Hold, OnDisconnect};
 pub use self::refusal::{Refusal, RefusalReason};

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::guard::{AcquireError, FlightError};
+use crate::offload::{Cancelled, OffloadError};
 
 /// What is said when nothing better is known, and the least that is ever said.
 const LEAST_RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -63,6 +64,8 @@ pub enum RefusalReason {
     ClientGone,
     /// The run whose answer it would have shared came to none, or it could not wait for it.
     Flight(FlightError<Infallible>),
+    /// The work for it came to no result: a pool did not take it, or it took too long, or panicked.
+    Offload(OffloadError),
     /// The answer that was made for it broke off before it was sent.
     AnswerBroken,
     /// It has no key, and whoever has none is refused.
@@ -122,14 +125,15 @@ impl Refusal {
         &self.reason
     }
 
-    /// There were too many requests: the guard was busy, its queue full, too many keys were in use, or the turn did not
-    /// come in time.
+    /// There were too many requests: the guard was busy, its queue or that of a pool full, too many keys were in use, or the
+    /// turn or the thread did not come in time.
     #[must_use]
     pub fn is_overload(&self) -> bool {
         use AcquireError::{Busy, GrantExpired, QueueFull, Timeout, TooManyKeys};
         let error = match &self.reason {
             RefusalReason::Guard(error) => error,
             RefusalReason::Flight(FlightError::TooManyWaiters | FlightError::Timeout { .. }) => return true,
+            RefusalReason::Offload(error) => return is_overload(error),
             _ => return false,
         };
         matches!(error, Busy { .. } | QueueFull { .. } | Timeout { .. } | TooManyKeys { .. } | GrantExpired)
@@ -317,6 +321,58 @@ impl From<FlightError<Infallible>> for Refusal {
         let retry_after = is_overload.then_some(LEAST_RETRY_AFTER);
         Self::new(RefusalReason::Flight(error), status, kind, title, detail).with_retry_after(retry_after)
     }
+}
+
+impl From<OffloadError> for Refusal {
+    fn from(error: OffloadError) -> Self {
+        let (status, kind, title, detail) = match &error {
+            OffloadError::Full { .. } => {
+                (503, "urn:onelane:pool-full", "Too much to do", "Too many requests wait here. Try again later.")
+            }
+            OffloadError::QueueTimeout { .. } | OffloadError::Timeout { still_running: false } => {
+                (503, "urn:onelane:timeout", "No thread in time", "The requests before this one took too long.")
+            }
+            // No gateway is in it, but no other status tells "it took too long" from "there is too much to do".
+            OffloadError::Timeout { still_running: true } => {
+                (504, "urn:onelane:took-too-long", "Took too long", "The server's handler took too long.")
+            }
+            OffloadError::Cancelled => {
+                (503, "urn:onelane:cancelled", "Cancelled", "The server has cancelled the work for this request.")
+            }
+            OffloadError::Panicked(_) => {
+                (500, "urn:onelane:panicked", "Handler failed", "The server's handler failed.")
+            }
+            OffloadError::Closed => (503, "urn:onelane:closed", "Closed", "No more requests are admitted here."),
+            OffloadError::RuntimeShutdown => {
+                (503, "urn:onelane:shutting-down", "Shutting down", "The server is shutting down.")
+            }
+            OffloadError::NoThread => {
+                (503, "urn:onelane:no-thread", "No thread left", "The server has too much to do. Try again later.")
+            }
+            OffloadError::NoRuntime => (
+                500,
+                "urn:onelane:no-runtime",
+                "No runtime",
+                "The server's handler calls for work where it can't be done.",
+            ),
+        };
+        let retry_after = is_overload(&error).then_some(LEAST_RETRY_AFTER);
+        Self::new(RefusalReason::Offload(error), status, kind, title, detail).with_retry_after(retry_after)
+    }
+}
+
+/// A function that stops since its time is over is answered as one that goes on. If it stops since its client has left, nobody
+/// reads the answer.
+impl From<Cancelled> for Refusal {
+    fn from(_: Cancelled) -> Self {
+        OffloadError::Timeout { still_running: true }.into()
+    }
+}
+
+/// Whether there was too much to do, so that a retry makes sense.
+fn is_overload(error: &OffloadError) -> bool {
+    use OffloadError::{Full, NoThread, QueueTimeout, Timeout};
+    matches!(error, Full { .. } | QueueTimeout { .. } | Timeout { still_running: false } | NoThread)
 }
 
 /// Whether it is a token of RFC 9110.

@@ -104,8 +104,7 @@ fn cancelled_task_is_dropped_and_others_go_on() {
 #[test]
 fn panic_comes_with_its_message_and_place_and_the_portal_is_fine() {
     let portal = Portal::start().unwrap();
-    let called: Result<(), _> = portal.call(async { panic!("async") });
-    let Err(FromThreadError::Panicked(panic)) = called else { panic!("{called:?}") };
+    let Err(FromThreadError::Panicked(panic)) = portal.call(async { panic!("async") }) else { panic!("it panics") };
     assert_eq!(&*panic.message, "async");
     assert!(panic.location.unwrap().contains("portal.rs:"));
     assert_eq!(portal.call(ready(7)), Ok(7));

@@ -86,6 +86,27 @@ async fn shielded_task_runs_without_its_caller_and_is_not_cancelled() {
     drop(running);
 }
 
+#[tokio::test]
+async fn pool_that_is_dropped_still_runs_what_it_was_given() {
+    let gate = Gate::default();
+    let ran = Arc::new(AtomicUsize::new(0));
+    let count = || {
+        let (ran, block) = (ran.clone(), gate.block());
+        move |_: &TaskContext| {
+            block();
+            ran.fetch_add(1, Ordering::SeqCst);
+        }
+    };
+    let (blocking, cpu) = (one(), CpuPool::new("dropped").unwrap());
+    for _ in 0..3 {
+        drop(blocking.task(count()).shield().start().unwrap());
+        drop(cpu.task(count()).shield().start().unwrap());
+    }
+    drop((blocking, cpu));
+    gate.open();
+    until("all have run", || ran.load(Ordering::SeqCst) == 6).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn queue_timeout_is_over_for_who_waits_and_never_runs() {
     let (pool, gate) = (one(), Gate::default());
@@ -116,7 +137,7 @@ fn timeout_error(still_running: bool) -> OffloadError {
         pool.limiter().set_total(1);
     }
     let wait = std::thread::spawn(move || {
-        let result = runtime.block_on(async { pool.task(move |_| block()).timeout(MS * 50).await });
+        let result = runtime.block_on(async { pool.task(move |_| block()).timeout(MS * 300).await });
         runtime.shutdown_background();
         result
     });
@@ -140,7 +161,7 @@ async fn task_whose_time_is_over_is_told_and_keeps_its_token_until_it_returns() 
         block();
         saw_there.store(cx.checkpoint().is_err(), Ordering::SeqCst);
     };
-    let result = pool.task(work).timeout(MS * 20).await;
+    let result = pool.task(work).timeout(MS * 300).await;
     assert!(matches!(result, Err(OffloadError::Timeout { still_running: true, .. })), "{result:?}");
     assert_eq!(pool.statistics().running, 1);
     gate.open();

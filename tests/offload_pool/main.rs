@@ -7,6 +7,7 @@
 
 mod abandoned;
 mod gate;
+mod hostile;
 mod limits;
 mod nested;
 mod order;

@@ -161,11 +161,24 @@ async fn closed_pool_refuses_who_waits_and_who_comes_and_lets_run_what_runs() {
     pool.close();
     assert_eq!(waiting.await, Err(OffloadError::Closed));
     assert_eq!(pool.run(|| ()).await, Err(OffloadError::Closed));
+    let mut drained = tokio_test::task::spawn(Box::pin(pool.drained()));
+    tokio_test::assert_pending!(drained.poll());
     gate.open();
+    soon("nothing runs any more", drained).await;
+    assert_eq!(pool.statistics().running, 0);
     for handle in running {
         assert_eq!(handle.await, Ok(()));
     }
     let never_used = BlockingPool::new("never used");
     never_used.close();
     assert_eq!(never_used.run(|| ()).await, Err(OffloadError::Closed));
+    soon("nothing runs", never_used.drained()).await;
+    let cpu = CpuPool::new("closes").unwrap();
+    let running = cpu.task(move |_| std::thread::sleep(MS * 20)).start().unwrap();
+    until("it runs", || cpu.statistics().running == 1).await;
+    let mut drained = tokio_test::task::spawn(Box::pin(cpu.drained()));
+    tokio_test::assert_pending!(drained.poll());
+    cpu.close();
+    soon("nothing runs any more", drained).await;
+    assert_eq!(running.await, Ok(()));
 }

@@ -3,15 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use onelane::{BlockingPool, OffloadError, run_blocking};
 use tokio::runtime::Handle;
 
 use crate::gate::{Gate, MS, PATIENCE, runtimes, until};
-
-/// By how much real threads may be late on a busy machine. The promise is 50 ms.
-const SLACK: Duration = Duration::from_millis(400);
 
 #[test]
 fn pool_is_used_from_two_runtimes_and_each_has_its_own_threads() {
@@ -27,7 +24,9 @@ fn pool_is_used_from_two_runtimes_and_each_has_its_own_threads() {
 
 #[test]
 fn idle_threads_do_not_delay_the_shutdown() {
-    for runtime in runtimes() {
+    let shutdown_takes = |which: usize| {
+        let [current_thread, multi_thread] = runtimes();
+        let runtime = if which == 0 { current_thread } else { multi_thread };
         runtime.block_on(async {
             let pool = BlockingPool::new("idle");
             let handles: Vec<_> = (0..20).map(|_| pool.task(|_| thread::sleep(MS)).start().unwrap()).collect();
@@ -35,46 +34,55 @@ fn idle_threads_do_not_delay_the_shutdown() {
                 handle.await.unwrap();
             }
         });
-        // The best of a few would be about a millisecond; a thread that stayed would take its time each time.
         let start = Instant::now();
         drop(runtime);
-        assert!(start.elapsed() < MS * 50 + SLACK, "{:?}", start.elapsed());
+        start.elapsed()
+    };
+    for which in [0, 1] {
+        // The best of some: a thread that stayed would take its time each time, a busy machine does not.
+        let best = (0..20).map(|_| shutdown_takes(which)).min().unwrap();
+        assert!(best < MS * 10, "{best:?}");
     }
 }
 
 #[test]
 fn shutdown_waits_for_what_runs_and_for_nothing_that_waits() {
-    for runtime in runtimes() {
+    let beyond_what_runs = |which: usize| {
+        let [current_thread, multi_thread] = runtimes();
+        let runtime = if which == 0 { current_thread } else { multi_thread };
         let pool = BlockingPool::builder("one").max_running(1).build();
-        let (ran, started) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let ran = Arc::new(AtomicUsize::new(0));
+        let (begun, has_begun) = std::sync::mpsc::channel();
         let (running, waiting) = runtime.block_on(async {
-            let (ran_there, started_there) = (ran.clone(), started.clone());
+            let ran_there = ran.clone();
             let running = pool.task(move |_| {
-                started_there.fetch_add(1, Ordering::SeqCst);
-                thread::sleep(MS * 100);
+                begun.send(()).unwrap();
+                thread::sleep(MS * 30);
                 ran_there.fetch_add(1, Ordering::SeqCst);
+                Instant::now()
             });
             let running = running.shield().start().unwrap();
-            let shielded: Vec<_> = (0..100)
+            let waiting: Vec<_> = (0..100)
                 .map(|_| {
                     let ran = ran.clone();
                     pool.task(move |_| ran.fetch_add(1_000, Ordering::SeqCst)).shield().start().unwrap()
                 })
                 .collect();
-            while started.load(Ordering::SeqCst) == 0 {
-                tokio::task::yield_now().await;
-            }
-            (running, shielded)
+            (running, waiting)
         });
-        let start = Instant::now();
+        has_begun.recv_timeout(PATIENCE).unwrap();
         drop(runtime);
-        assert!(start.elapsed() < MS * 150 + SLACK, "{:?}", start.elapsed());
+        let over = Instant::now();
         assert_eq!(ran.load(Ordering::SeqCst), 1, "what ran was waited for, and nothing else began");
-        assert_eq!(futures::executor::block_on(running), Ok(()));
         for handle in waiting {
             assert_eq!(futures::executor::block_on(handle), Err(OffloadError::RuntimeShutdown));
         }
         assert_eq!(pool.limiter().statistics().borrowed, 0);
+        over - futures::executor::block_on(running).unwrap()
+    };
+    for which in [0, 1] {
+        let best = (0..5).map(|_| beyond_what_runs(which)).min().unwrap();
+        assert!(best < MS * 50, "{best:?}");
     }
 }
 
@@ -123,41 +131,13 @@ fn busy_pool_of_one_runtime_does_not_keep_another_one_from_shutting_down() {
 }
 
 #[test]
-fn runtime_with_one_blocking_thread_is_shared_with_others_who_need_it() {
-    let builder = &mut tokio::runtime::Builder::new_multi_thread();
-    let runtime = builder.worker_threads(1).max_blocking_threads(1).enable_all().build().unwrap();
-    let pool = BlockingPool::new("busy");
-    runtime.block_on(async {
-        let is_over = Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let busy: Vec<_> = (0..4)
-            .map(|_| {
-                let (pool, is_over) = (pool.clone(), is_over.clone());
-                tokio::spawn(async move {
-                    while !is_over.load(Ordering::SeqCst) {
-                        pool.run(|| ()).await.unwrap();
-                    }
-                })
-            })
-            .collect();
-        for _ in 0..5 {
-            let read = tokio::time::timeout(PATIENCE, tokio::fs::read("Cargo.toml")).await;
-            read.expect("the thread is given back from time to time").unwrap();
-        }
-        is_over.store(true, Ordering::SeqCst);
-        for task in busy {
-            task.await.unwrap();
-        }
-    });
-}
-
-#[test]
 fn tasks_that_were_abandoned_are_waited_for_and_their_threads_given_back() {
     let gate = Gate::default();
     let [runtime, _] = runtimes();
     runtime.block_on(async {
-        let block = gate.block();
-        let left = tokio::time::timeout(MS * 20, run_blocking(block)).await;
-        assert!(left.is_err());
+        let mut left = tokio_test::task::spawn(Box::pin(run_blocking(gate.block())));
+        tokio_test::assert_pending!(left.poll());
+        until("it runs", || gate.inside() == 1).await;
     });
     gate.open();
     drop(runtime);

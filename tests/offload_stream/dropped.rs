@@ -1,7 +1,6 @@
 //! Streams that are dropped before their end.
 
 use std::iter::once_with;
-use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -109,7 +108,7 @@ async fn panics_of_what_is_dropped_end_there() {
     let pool = BlockingPool::new("pool");
     let bombs = Source::new(&watch).panic_when_dropped().map(|_| Bomb);
     let mut stream = pool.stream(bombs).max_items(64);
-    let _taken = ManuallyDrop::new(next(&mut stream).await);
+    let _ = std::mem::ManuallyDrop::new(next(&mut stream).await);
     until(|| pool.statistics().running == 0).await;
     // Several of them, while none unwinds: more than one panic at a time would end the process.
     drop(stream);

@@ -58,6 +58,11 @@ impl RawClient {
         timeout(PATIENCE, read).await.expect("the server closes the connection");
     }
 
+    /// Says that it sends nothing more, which is leaving for most servers, and goes on reading.
+    pub(crate) async fn shut_down(&mut self) {
+        self.0.shutdown().await.expect("it is connected");
+    }
+
     /// Goes away.
     pub(crate) async fn leave(mut self, how: Leave) {
         match how {

@@ -7,25 +7,28 @@
 //!
 //! 1. Who runs tasks holds one token of the pool's limiter. It keeps it from task to task, unless somebody else waits for
 //!    one or there are too many.
-//! 2. At most one worker is *searching*: it was called, holds a token and has not looked into the queue yet. Nobody else is
-//!    called meanwhile. It calls the next one before it runs what it has found.
-//! 3. While tasks wait, a worker is searching, or the crew has a place in the line for a token, whose turn calls a worker.
+//! 2. At most one worker is *searching*: on its thread, with a token, about to look into the queue. At most one is *coming*:
+//!    it has a token, and no thread yet. Nobody is called while one is searching, and none begun while one is coming. Each
+//!    of them calls the next one before it runs what it has found.
+//! 3. While tasks wait, a worker is searching or coming, or the crew has a place in the line for a token, whose turn calls
+//!    a worker.
 //! 4. Lock order: the crew's, then the limiter's. Nobody is woken, and nothing of the user is dropped, under either.
 
 use std::fmt;
+use std::mem;
 use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 
 use super::parker::{Parker, Signal};
 use super::queue::Place;
 use super::rules::{Rules, Threads};
-use super::state::{Look, State};
+use super::state::{InLine, Look, State};
 use super::worker::Worker;
 use crate::lane::{Answer, Joined, TokenLane, Tokens};
 use crate::offload::error::OffloadError;
 use crate::offload::task::{Priority, TaskContext, Work, wake};
-use crate::panic::discard;
-use crate::sync::{Mutex, lock};
+use crate::panic::{catch, discard};
+use crate::sync::{Mutex, MutexGuard, lock};
 
 /// Tasks, and the threads that run them.
 pub(crate) struct Crew {
@@ -51,8 +54,8 @@ pub(super) enum Found {
     Task(Arc<dyn Work>, Option<Call>),
     /// None, but whoever brings one relies on this worker to look again.
     Searching,
-    Nothing,
-    Closed,
+    /// None, and it is idle from now on, or goes.
+    Nothing { stays: bool },
 }
 
 impl Crew {
@@ -65,25 +68,24 @@ impl Crew {
 
     /// Has a task wait for its turn.
     pub(crate) fn submit(&self, priority: Priority, job: Arc<dyn Work>) -> Result<Place, OffloadError> {
+        if self.tokens().is_closed() {
+            self.close(&OffloadError::Closed);
+        }
         let mut state = lock(&self.state);
         if let Some(why) = &state.closed {
             return Err(why.clone());
         }
-        let queued = state.queue.len();
-        if queued >= self.rules.max_queued.saturating_add(self.idle_tokens(&state)) {
+        // Those do not wait for others, only until a thread comes.
+        let begins_soon = self.tokens().within_reach() + usize::from(state.is_searching) + usize::from(state.is_coming);
+        if !self.rules.admits(begins_soon) {
             state.counts.refused += 1;
-            return Err(OffloadError::Full { pool: self.rules.pool, queued });
+            return Err(OffloadError::Full { pool: self.rules.pool, queued: state.queue.len() });
         }
         let place = state.queue.push(priority, job);
         let call = self.call_if_needed(&mut state);
         drop(state);
         self.make(call);
         Ok(place)
-    }
-
-    /// How many of those that wait do so only until a thread comes.
-    fn idle_tokens(&self, state: &State) -> usize {
-        self.tokens().within_reach() + usize::from(state.is_searching)
     }
 
     /// Counts a task that is run by its caller, which has a token already.
@@ -96,9 +98,15 @@ impl Crew {
         Ok(())
     }
 
-    /// Forgets a task that was withdrawn.
+    /// Takes a task out of the queue that is to be withdrawn.
     pub(crate) fn forget(&self, place: Place) {
-        let forgotten = lock(&self.state).queue.remove(place);
+        let mut state = lock(&self.state);
+        let forgotten = state.queue.remove(place);
+        // The line is for those who wait.
+        let line = state.queue.is_empty().then(|| state.line.take()).flatten();
+        drop(state);
+        self.rules.forget(usize::from(forgotten.is_some()));
+        self.leave_line(line);
         drop(forgotten);
     }
 
@@ -109,23 +117,31 @@ impl Crew {
             return;
         }
         state.closed = Some(why.clone());
-        let jobs = state.queue.drain();
-        let idle = std::mem::take(&mut state.idle);
-        let ticket = state.ticket.take();
-        drop(state);
-        if let Some(ticket) = ticket {
-            self.tokens().withdraw(ticket);
-        }
+        let idle = mem::take(&mut state.idle);
+        self.refuse_all(state, why);
         idle.iter().for_each(|worker| worker.unpark(Signal::Leave));
+    }
+
+    fn refuse_all(&self, mut state: MutexGuard<'_, State>, why: &OffloadError) {
+        let (jobs, line) = (state.queue.drain(), state.line.take());
+        drop(state);
+        self.rules.forget(jobs.len());
+        self.leave_line(line);
         for job in jobs {
             wake(job.refuse(why.clone()));
             discard(job);
         }
     }
 
+    fn leave_line(&self, line: Option<InLine>) {
+        if let Some(ticket) = line.and_then(|line| line.ticket) {
+            let _ = catch(|| self.tokens().withdraw(ticket));
+        }
+    }
+
     /// Whether the caller is on a thread of it, and would perhaps wait for itself.
     pub(crate) fn is_here(&self) -> bool {
-        TaskContext::is_inside(self.rules.id) || self.threads.is_here()
+        TaskContext::is_inside(self.rules.limiter_id()) || self.threads.is_here()
     }
 
     pub(crate) fn look(&self) -> Look {
@@ -137,7 +153,7 @@ impl Crew {
     /// Who is to be called, if tasks wait and there is a token for one more of them. If there is none, the crew gets in
     /// line for one.
     fn call_if_needed(&self, state: &mut State) -> Option<Call> {
-        if state.is_searching || state.queue.is_empty() || state.ticket.is_some() || state.closed.is_some() {
+        if state.is_provided_for() || state.line.is_some() {
             return None;
         }
         let tokens = self.tokens();
@@ -145,57 +161,66 @@ impl Crew {
             match tokens.line_up(Tokens::ONE, &self.caller) {
                 Joined::Entered => {}
                 Joined::Queued(ticket) => {
-                    state.ticket = Some(ticket);
+                    state.line = Some(InLine { ticket: Some(ticket), _crew: self.me.upgrade() });
                     return None;
                 }
                 // Its limiter was closed.
                 Joined::Refused(_) => return Some(Call::Close),
             }
         }
-        Some(Self::call(state))
-    }
-
-    /// Calls a worker, who has a token.
-    fn call(state: &mut State) -> Call {
-        state.is_searching = true;
-        state.idle.pop().map_or(Call::Begin, Call::Unpark)
+        Some(state.call())
     }
 
     pub(super) fn make(&self, call: Option<Call>) {
         match call {
             None => {}
             Some(Call::Unpark(worker)) => worker.unpark(Signal::Work),
-            Some(Call::Begin) => self.begin(true),
+            Some(Call::Begin) => self.begin(),
             Some(Call::Close) => self.close(&OffloadError::Closed),
         }
     }
 
-    /// Has a worker begin that holds a token.
-    pub(super) fn begin(&self, is_searching: bool) {
-        if let Some(crew) = self.me.upgrade() {
-            self.threads.begin(Worker::new(crew, is_searching));
+    /// Has a worker begin that is coming, and holds a token.
+    pub(super) fn begin(&self) {
+        let Some(crew) = self.me.upgrade() else { return };
+        let Err(worker) = self.threads.begin(Worker::new(crew)) else { return };
+        worker.retire();
+        let mut state = lock(&self.state);
+        state.is_coming = false;
+        // Those who run tasks will look for others.
+        let is_hopeless = state.idle.is_empty() && state.running.iter().all(Option::is_none);
+        if is_hopeless {
+            self.refuse_all(state, &OffloadError::NoThread);
+        } else {
+            drop(state);
         }
+        self.give_back();
     }
 
     /// It is this crew's turn to have a token.
     fn token_has_come(&self) {
         let mut state = lock(&self.state);
-        match self.tokens().ask(&mut state.ticket, &self.caller) {
-            None => return,
-            Some(Answer::Entered) => {}
-            Some(Answer::Closed | Answer::Expired) => {
-                drop(state);
-                return self.close(&OffloadError::Closed);
-            }
-        }
-        if state.is_searching || state.queue.is_empty() || state.closed.is_some() {
+        let Some(line) = &mut state.line else { return };
+        let Some(answer) = self.tokens().ask(&mut line.ticket, &self.caller) else { return };
+        let line = state.line.take();
+        if answer != Answer::Entered {
             drop(state);
-            // It may call this again, but then there is a place in line, which is made under the lock.
-            return self.tokens().give_back(Tokens::ONE);
+            drop(line);
+            return self.close(&OffloadError::Closed);
         }
-        let call = Self::call(&mut state);
+        let call = (!state.is_provided_for()).then(|| state.call());
         drop(state);
-        self.make(Some(call));
+        drop(line);
+        match call {
+            // It may come here again, but then there is another place in line, which was made under the lock.
+            None => self.give_back(),
+            call => self.make(call),
+        }
+    }
+
+    /// Closed, and nothing runs any more.
+    pub(crate) fn is_drained(&self) -> bool {
+        lock(&self.state).is_drained()
     }
 
     fn tokens(&self) -> &TokenLane {
@@ -204,24 +229,24 @@ impl Crew {
 
     // For workers.
 
-    /// The next task of a worker that holds a token. If there is none, it has to give the token back, and is among the idle
-    /// ones from then on, unless it may search a while.
+    /// The next task of a worker that holds a token. If there is none, it has to give the token back, unless it may search a
+    /// while.
     pub(super) fn next(&self, worker: &mut Worker, may_search: bool) -> Found {
         let mut state = lock(&self.state);
-        if std::mem::take(&mut worker.is_searching) {
+        if mem::take(&mut worker.is_searching) {
             state.is_searching = false;
+        }
+        if mem::take(&mut worker.is_coming) {
+            state.is_coming = false;
         }
         let Some(job) = state.queue.pop() else {
             if may_search && !state.is_searching && state.closed.is_none() {
                 (state.is_searching, worker.is_searching) = (true, true);
                 return Found::Searching;
             }
-            let ran = state.leave(worker);
-            let found = if state.closed.is_some() { Found::Closed } else { Found::Nothing };
-            drop(state);
-            discard(ran);
-            return found;
+            return Found::Nothing { stays: self.left(state, worker) };
         };
+        self.rules.forget(1);
         state.counts.started += 1;
         let ran = state.enter(worker, Arc::clone(&job));
         let call = self.call_if_needed(&mut state);
@@ -230,14 +255,33 @@ impl Crew {
         Found::Task(job, call)
     }
 
-    /// A worker is idle from now on, if it stays, though tasks may wait. Whether there may be work for it again.
+    /// A worker runs nothing any more, though tasks may wait, and has to give its token back. Whether it is idle from now
+    /// on.
     pub(super) fn rest(&self, worker: &mut Worker) -> bool {
-        let mut state = lock(&self.state);
-        let ran = state.leave(worker);
-        let is_open = state.closed.is_none();
+        self.left(lock(&self.state), worker)
+    }
+
+    fn left(&self, mut state: MutexGuard<'_, State>, worker: &mut Worker) -> bool {
+        let (ran, stays) = state.leave(worker);
+        let is_drained = state.is_drained();
         drop(state);
         discard(ran);
-        is_open
+        if is_drained {
+            self.rules.drained.notify_waiters();
+        }
+        stays
+    }
+
+    /// A worker goes. If tasks wait and nobody is about to look for them, another one is begun with its token.
+    pub(super) fn clock_out(&self, worker: &mut Worker) {
+        worker.parker = None;
+        self.rest(worker);
+        let mut state = lock(&self.state);
+        let is_needed =
+            !state.queue.is_empty() && !state.is_searching && !state.is_coming && !self.tokens().wants_back();
+        state.is_coming |= is_needed;
+        drop(state);
+        if is_needed { self.begin() } else { self.give_back() }
     }
 
     /// A worker that was idle all the time goes. If it was called in this very moment, it may not.
@@ -247,26 +291,21 @@ impl Crew {
         place.map(|place| state.idle.remove(place)).is_some()
     }
 
-    pub(super) fn has_more(&self) -> bool {
-        !lock(&self.state).queue.is_empty()
-    }
-
     pub(super) fn must_yield(&self) -> bool {
         self.tokens().wants_back()
     }
 
-    /// A token comes back. If tasks wait, the crew has a place in the line for it.
+    /// A token comes back. If tasks wait, the crew has a place in the line for it, or somebody with another one is coming.
     pub(super) fn give_back(&self) {
-        self.tokens().give_back(Tokens::ONE);
+        // Whoever gets it is woken, and that is foreign code.
+        let _ = catch(|| self.tokens().give_back(Tokens::ONE));
     }
 
-    /// A worker never came to a thread: there is none any more.
-    pub(super) fn lose(&self, worker: &Worker) {
-        if worker.is_searching {
-            lock(&self.state).is_searching = false;
-        }
+    /// A worker never came to a thread: there are none any more.
+    pub(super) fn lose(&self) {
+        lock(&self.state).is_coming = false;
         self.close(&OffloadError::RuntimeShutdown);
-        self.tokens().give_back(Tokens::ONE);
+        self.give_back();
     }
 }
 
@@ -281,15 +320,6 @@ impl Wake for Caller {
     fn wake_by_ref(self: &Arc<Self>) {
         if let Some(crew) = self.0.upgrade() {
             crew.token_has_come();
-        }
-    }
-}
-
-impl Drop for Crew {
-    fn drop(&mut self) {
-        let ticket = lock(&self.state).ticket.take();
-        if let Some(ticket) = ticket {
-            self.tokens().withdraw(ticket);
         }
     }
 }

@@ -14,13 +14,17 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread::{self, JoinHandle};
 
 use super::crew::Crew;
-use super::rules::{Rules, Threads};
+use super::rules::{Rules, Stay, Threads};
 use super::worker::Worker;
 use crate::lane::{Joined, TokenLane, Tokens};
 use crate::offload::error::OffloadError;
 use crate::offload::limiter::CapacityLimiter;
-use crate::offload::task::{Around, Job, Outcome, Priority, TaskContext, Terms};
+use crate::offload::task::{Around, Job, Outcome, Priority, TaskContext, Terms, Work};
 use crate::sync::{Mutex, lock};
+
+const STAYS: Option<Stay> = Some(Stay { linger: Duration::ZERO, shift: Duration::MAX });
+/// Goes after each task, unless it was idle before.
+const GOES: Option<Stay> = Some(Stay { linger: Duration::ZERO, shift: Duration::ZERO });
 
 /// Threads of the model.
 #[derive(Default)]
@@ -29,12 +33,27 @@ struct OfLoom(Arc<Begun>);
 #[derive(Default)]
 struct Begun {
     threads: Mutex<Vec<JoinHandle<()>>>,
+    begun: AtomicUsize,
+    fails_from: Option<Failure>,
+}
+
+/// What becomes of workers from the one with that number on.
+enum Failure {
+    /// The runtime is gone.
+    Drops(usize),
+    /// There is no thread at the moment.
+    Refuses(usize),
 }
 
 impl Threads for OfLoom {
-    fn begin(&self, worker: Worker) {
-        let thread = thread::spawn(|| worker.work());
-        lock(&self.0.threads).push(thread);
+    fn begin(&self, worker: Worker) -> Result<(), Worker> {
+        let begun = self.0.begun.fetch_add(1, Ordering::SeqCst);
+        match self.0.fails_from {
+            Some(Failure::Drops(from)) if begun >= from => drop(worker),
+            Some(Failure::Refuses(from)) if begun >= from => return Err(worker),
+            _ => lock(&self.0.threads).push(thread::spawn(|| worker.work())),
+        }
+        Ok(())
     }
 }
 
@@ -52,11 +71,14 @@ struct World {
 type Unit = Job<Box<dyn FnOnce(&TaskContext) + Send>, ()>;
 
 impl World {
-    fn new(tokens: usize, linger: bool) -> Arc<Self> {
+    fn new(tokens: usize, stay: Option<Stay>) -> Arc<Self> {
+        Self::failing(tokens, stay, None)
+    }
+
+    fn failing(tokens: usize, stay: Option<Stay>, fails_from: Option<Failure>) -> Arc<Self> {
         let limiter = Arc::new(CapacityLimiter(TokenLane::lending(tokens)));
-        let linger = linger.then_some(Duration::from_millis(1));
-        let rules = Arc::new(Rules::new("model", Arc::clone(&limiter), usize::MAX, linger));
-        let threads = OfLoom::default();
+        let rules = Arc::new(Rules::new("model", Arc::clone(&limiter), usize::MAX, stay));
+        let threads = OfLoom(Arc::new(Begun { fails_from, ..Begun::default() }));
         let begun = Arc::clone(&threads.0);
         let crew = Crew::new(rules, Box::new(threads));
         Arc::new(Self {
@@ -87,15 +109,19 @@ impl World {
         job
     }
 
-    /// When all threads have gone, everything was done, and every token is back.
-    fn ends(&self, ran: usize) {
+    fn end_threads(&self) {
         loop {
             let threads = std::mem::take(&mut *lock(&self.begun.threads));
             if threads.is_empty() {
-                break;
+                return;
             }
             threads.into_iter().for_each(|thread| thread.join().unwrap());
         }
+    }
+
+    /// When all threads have gone, everything was done, and every token is back.
+    fn ends(&self, ran: usize) {
+        self.end_threads();
         assert_eq!(self.ran.load(Ordering::SeqCst), ran);
         assert!(self.most.load(Ordering::SeqCst) <= self.tokens.max(1), "more ran than there are tokens");
         let look = self.limiter.lane().look_around();
@@ -118,7 +144,7 @@ fn model(preemptions: usize, check: impl Fn() + Sync + Send + 'static) {
 #[test]
 fn task_that_comes_as_a_worker_goes_is_not_forgotten() {
     model(3, || {
-        let world = World::new(1, true);
+        let world = World::new(1, STAYS);
         let first = world.submit();
         let second = world.submit();
         world.ends(2);
@@ -129,7 +155,7 @@ fn task_that_comes_as_a_worker_goes_is_not_forgotten() {
 #[test]
 fn tasks_of_two_callers_on_one_token_all_run() {
     model(2, || {
-        let world = World::new(1, true);
+        let world = World::new(1, STAYS);
         let other = thread::spawn({
             let world = Arc::clone(&world);
             move || drop(world.submit())
@@ -143,7 +169,7 @@ fn tasks_of_two_callers_on_one_token_all_run() {
 #[test]
 fn workers_that_do_not_stay_forget_no_task() {
     model(3, || {
-        let world = World::new(1, false);
+        let world = World::new(1, None);
         let other = thread::spawn({
             let world = Arc::clone(&world);
             move || drop(world.submit())
@@ -157,7 +183,7 @@ fn workers_that_do_not_stay_forget_no_task() {
 #[test]
 fn task_that_waits_for_the_first_token_runs_when_it_comes() {
     model(3, || {
-        let world = World::new(0, true);
+        let world = World::new(0, STAYS);
         let raises = thread::spawn({
             let world = Arc::clone(&world);
             move || world.limiter.lane().set_total(1)
@@ -171,7 +197,7 @@ fn task_that_waits_for_the_first_token_runs_when_it_comes() {
 #[test]
 fn token_that_another_one_gives_back_goes_to_the_task_that_waits() {
     model(3, || {
-        let world = World::new(1, true);
+        let world = World::new(1, STAYS);
         assert!(world.limiter.lane().try_take(Tokens::ONE).is_ok());
         let gives_back = thread::spawn({
             let world = Arc::clone(&world);
@@ -186,7 +212,7 @@ fn token_that_another_one_gives_back_goes_to_the_task_that_waits() {
 #[test]
 fn tasks_take_turns_with_another_one_who_waits_for_the_token() {
     model(2, || {
-        let world = World::new(1, true);
+        let world = World::new(1, STAYS);
         let other = thread::spawn({
             let world = Arc::clone(&world);
             move || {
@@ -209,7 +235,7 @@ fn tasks_take_turns_with_another_one_who_waits_for_the_token() {
 #[test]
 fn task_that_is_withdrawn_as_it_begins_runs_or_not_but_never_both() {
     model(3, || {
-        let world = World::new(1, false);
+        let world = World::new(1, None);
         let job = world.job();
         let place = world.crew.submit(Priority::Normal, Arc::clone(&job) as _).unwrap();
         let is_withdrawn = job.withdraw();
@@ -223,7 +249,7 @@ fn task_that_is_withdrawn_as_it_begins_runs_or_not_but_never_both() {
 #[test]
 fn crew_that_is_closed_as_a_task_comes_runs_it_or_refuses_it() {
     model(2, || {
-        let world = World::new(1, true);
+        let world = World::new(1, STAYS);
         let closes = thread::spawn({
             let world = Arc::clone(&world);
             move || world.crew.close(&OffloadError::Closed)
@@ -241,9 +267,80 @@ fn crew_that_is_closed_as_a_task_comes_runs_it_or_refuses_it() {
 }
 
 #[test]
+fn workers_whose_shift_is_over_leave_the_tasks_to_others() {
+    model(2, || {
+        let world = World::new(1, GOES);
+        let first = world.submit();
+        let second = world.submit();
+        world.ends(2);
+        assert!(is_done(&first) && is_done(&second));
+    });
+}
+
+#[test]
+fn two_tasks_on_two_tokens_both_run() {
+    model(2, || {
+        let world = World::new(2, STAYS);
+        let first = world.submit();
+        let second = world.submit();
+        world.ends(2);
+        assert!(is_done(&first) && is_done(&second));
+    });
+}
+
+#[test]
+fn two_callers_on_two_tokens_call_as_many_workers_as_it_takes() {
+    model(1, || {
+        let world = World::new(2, STAYS);
+        let other = thread::spawn({
+            let world = Arc::clone(&world);
+            move || drop(world.submit())
+        });
+        world.submit();
+        other.join().unwrap();
+        world.ends(2);
+    });
+}
+
+#[test]
+fn tasks_are_told_when_the_runtime_goes_before_their_worker_comes() {
+    for from in [0, 1] {
+        model(2, move || {
+            let world = World::failing(1, None, Some(Failure::Drops(from)));
+            let tasks: Vec<Arc<Unit>> = (0..2)
+                .map(|_| {
+                    let job = world.job();
+                    let _ = world.crew.submit(Priority::Normal, Arc::clone(&job) as _).inspect_err(|error| {
+                        drop(job.refuse(error.clone()));
+                    });
+                    job
+                })
+                .collect();
+            world.end_threads();
+            assert!(tasks.iter().all(|job| is_done(job)), "none of them hangs");
+            world.ends(world.ran.load(Ordering::SeqCst));
+        });
+    }
+}
+
+#[test]
+fn tasks_are_told_or_run_when_there_is_no_thread_for_their_worker() {
+    for from in [0, 1] {
+        model(2, move || {
+            let world = World::failing(2, None, Some(Failure::Refuses(from)));
+            let first = world.submit();
+            let second = world.submit();
+            world.end_threads();
+            assert!(is_done(&first) && is_done(&second), "none of them hangs");
+            world.ends(world.ran.load(Ordering::SeqCst));
+        });
+    }
+}
+
+#[test]
 fn result_wakes_who_waits_for_it() {
     model(3, || {
-        let world = World::new(1, false);
+        let world = World::new(1, None);
         let job = world.submit();
         block_on(poll_fn(|cx| job.poll(cx))).unwrap();
         world.ends(1);

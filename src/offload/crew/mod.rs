@@ -29,9 +29,9 @@ pub(crate) use self::crew::Crew;
 #[cfg(not(loom))]
 pub(crate) use self::pool::{Pool, Source};
 pub(crate) use self::queue::Place;
-pub(crate) use self::rules::Rules;
 #[cfg(feature = "rayon")]
 pub(crate) use self::rules::Threads;
+pub(crate) use self::rules::{Rules, Stay};
 #[cfg(not(loom))]
 pub(crate) use self::runtimes::Runtimes;
 #[cfg(feature = "rayon")]

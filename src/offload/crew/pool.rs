@@ -1,6 +1,7 @@
 //! [`Pool`], what blocking and CPU pools have in common: a limiter, rules, and a crew for each runtime.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -18,6 +19,7 @@ pub(crate) struct Pool {
     pub(crate) rules: Arc<Rules>,
     pub(crate) queue_timeout: Option<Duration>,
     pub(crate) source: Source,
+    is_closed: AtomicBool,
 }
 
 /// Whose threads they are.
@@ -31,12 +33,12 @@ pub(crate) enum Source {
 }
 
 impl Pool {
-    pub(crate) fn name(&self) -> &'static str {
-        self.rules.pool
+    pub(crate) fn new(rules: Arc<Rules>, queue_timeout: Option<Duration>, source: Source) -> Self {
+        Self { rules, queue_timeout, source, is_closed: AtomicBool::new(false) }
     }
 
-    pub(crate) fn id(&self) -> usize {
-        self.rules.id
+    pub(crate) fn name(&self) -> &'static str {
+        self.rules.pool
     }
 
     /// The crew for a task that is called for here, and the runtime that its threads have not entered.
@@ -71,6 +73,18 @@ impl Pool {
         all
     }
 
+    /// Waits until it is closed, and nothing runs any more.
+    pub(crate) async fn drained(&self) {
+        loop {
+            // Registered before the look, so that no announcement falls in between.
+            let announced = self.rules.drained.notified();
+            if self.is_closed.load(Ordering::Acquire) && self.crews().iter().all(|crew| crew.is_drained()) {
+                return;
+            }
+            announced.await;
+        }
+    }
+
     /// Takes no work any more. Those that wait fail.
     pub(crate) fn close(&self) {
         match &self.source {
@@ -79,6 +93,9 @@ impl Pool {
             Source::Own(_) => {}
         }
         self.crews().iter().for_each(|crew| crew.close(&OffloadError::Closed));
+        // Who waits for the end sees all of it.
+        self.is_closed.store(true, Ordering::Release);
+        self.rules.drained.notify_waiters();
     }
 }
 

@@ -4,13 +4,14 @@
 //!
 //! 1. In each level the sequence numbers rise, so a task is found by a binary search.
 //! 2. `live` counts those that were neither taken nor removed. At most as many others, and a few, are kept.
+//! 3. The first one of a level was neither taken nor removed.
 
 use std::collections::VecDeque;
 
 use crate::offload::task::Priority;
 
-/// One in so many tasks is of the lowest priority that waits.
-const LOWEST_EVERY: u32 = 8;
+/// One in so many tasks is of a lower priority than the highest that waits: the one that has waited longest.
+const LOWER_EVERY: u32 = 8;
 /// How many removed ones are left where they are.
 const FEW: usize = 32;
 
@@ -21,8 +22,8 @@ pub(crate) struct JobQueue<J> {
     levels: [Level<J>; 3],
     next_sequence: u64,
     live: usize,
-    /// How many were taken since one was of the lowest.
-    since_lowest: u32,
+    /// How many were taken since one was of a lower priority.
+    since_lower: u32,
 }
 
 #[derive(Debug)]
@@ -41,7 +42,7 @@ pub(crate) struct Place {
 impl<J> JobQueue<J> {
     pub(crate) fn new() -> Self {
         let level = || Level { jobs: VecDeque::new(), live: 0 };
-        Self { levels: [level(), level(), level()], next_sequence: 0, live: 0, since_lowest: 0 }
+        Self { levels: [level(), level(), level()], next_sequence: 0, live: 0, since_lower: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -65,21 +66,25 @@ impl<J> JobQueue<J> {
 
     /// Takes the task that is next.
     pub(crate) fn pop(&mut self) -> Option<J> {
-        if self.live == 0 {
-            return None;
-        }
-        let waits = |level: &&mut Level<J>| level.live > 0;
-        let [low, normal, high] = &mut self.levels;
-        let is_alone = [&*low, &*normal, &*high].iter().filter(|level| level.live > 0).count() == 1;
-        let is_turn_of_lowest = !is_alone && self.since_lowest + 1 >= LOWEST_EVERY;
-        self.since_lowest = if is_alone || is_turn_of_lowest { 0 } else { self.since_lowest + 1 };
-        let level = if is_turn_of_lowest {
-            [low, normal, high].into_iter().find(waits)
-        } else {
-            [high, normal, low].into_iter().find(waits)
+        let highest = self.levels.iter().rposition(|level| level.live > 0)?;
+        let below = self.levels[..highest].iter().enumerate().filter(|(_, level)| level.live > 0);
+        let oldest_below = below.min_by_key(|(_, level)| level.front()).map(|(index, _)| index);
+        let index = match oldest_below {
+            None => {
+                self.since_lower = 0;
+                highest
+            }
+            Some(lower) if self.since_lower + 1 >= LOWER_EVERY => {
+                self.since_lower = 0;
+                lower
+            }
+            Some(_) => {
+                self.since_lower += 1;
+                highest
+            }
         };
         self.live -= 1;
-        level?.pop()
+        self.levels[index].pop()
     }
 
     /// Takes a task out of its place, if it is still there.
@@ -100,15 +105,24 @@ impl<J> JobQueue<J> {
 }
 
 impl<J> Level<J> {
+    /// The number of the first one.
+    fn front(&self) -> Option<u64> {
+        self.jobs.front().map(|(sequence, _)| *sequence)
+    }
+
     fn pop(&mut self) -> Option<J> {
-        while let Some((_, job)) = self.jobs.pop_front() {
-            if job.is_some() {
-                self.live -= 1;
-                self.shrink();
-                return job;
-            }
+        let (_, job) = self.jobs.pop_front()?;
+        self.live -= 1;
+        self.trim();
+        job
+    }
+
+    /// Takes those away from the front that were removed.
+    fn trim(&mut self) {
+        while self.jobs.front().is_some_and(|(_, job)| job.is_none()) {
+            self.jobs.pop_front();
         }
-        None
+        self.shrink();
     }
 
     fn remove(&mut self, sequence: u64) -> Option<J> {
@@ -117,8 +131,8 @@ impl<J> Level<J> {
         self.live -= 1;
         if self.jobs.len() > 2 * self.live + FEW {
             self.jobs.retain(|(_, job)| job.is_some());
-            self.shrink();
         }
+        self.trim();
         Some(job)
     }
 
@@ -152,17 +166,17 @@ mod tests {
     }
 
     #[test]
-    fn lowest_priority_is_one_in_eight_however_many_others_come() {
+    fn one_in_eight_is_of_a_lower_priority_however_many_others_come() {
         let mut queue = JobQueue::new();
         for n in 0..100 {
-            queue.push(Priority::Low, (Priority::Low, n));
+            queue.push([Priority::Low, Priority::Normal][n % 2], n);
         }
-        let mut low = 0;
+        let mut lower = Vec::new();
         for n in 0..800 {
-            queue.push(Priority::High, (Priority::High, n));
-            low += usize::from(matches!(queue.pop(), Some((Priority::Low, _))));
+            queue.push(Priority::High, 1_000 + n);
+            lower.extend(queue.pop().filter(|job| *job < 1_000));
         }
-        assert_eq!(low, 100);
+        assert_eq!(lower, (0..100).collect::<Vec<usize>>(), "those that have waited longest, of both");
     }
 
     #[test]
@@ -202,7 +216,7 @@ mod tests {
         fn it_does_what_three_lists_do(steps in steps()) {
             let mut queue = JobQueue::new();
             let mut lists: [Vec<(u64, Place)>; 3] = Default::default();
-            let (mut places, mut pushed, mut since_lowest) = (Vec::new(), 0, 0);
+            let (mut places, mut pushed, mut since_lower) = (Vec::new(), 0, 0);
             for step in steps {
                 match step {
                     Step::Push(priority) => {
@@ -216,12 +230,13 @@ mod tests {
                         let expected = match waiting[..] {
                             [] => None,
                             [only] => {
-                                since_lowest = 0;
+                                since_lower = 0;
                                 Some(lists[only].remove(0).0)
                             }
-                            [lowest, .., highest] => {
-                                since_lowest = (since_lowest + 1) % 8;
-                                Some(lists[if since_lowest == 0 { lowest } else { highest }].remove(0).0)
+                            [ref lower @ .., highest] => {
+                                since_lower = (since_lower + 1) % 8;
+                                let oldest = lower.iter().min_by_key(|n| lists[**n][0].0).copied().expect("there is one");
+                                Some(lists[if since_lower == 0 { oldest } else { highest }].remove(0).0)
                             }
                         };
                         prop_assert_eq!(queue.pop(), expected);

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use super::worker::Worker;
 use crate::offload::limiter::CapacityLimiter;
 
@@ -11,13 +13,25 @@ use crate::offload::limiter::CapacityLimiter;
 #[derive(Debug)]
 pub(crate) struct Rules {
     pub(crate) pool: &'static str,
-    /// What tells pools apart.
-    pub(crate) id: usize,
     pub(crate) limiter: Arc<CapacityLimiter>,
-    /// How many tasks may wait.
+    /// How many tasks may wait, in all crews of the pool.
     pub(crate) max_queued: usize,
-    /// How long a worker without work stays. `None`: it goes at once, and runs one task only.
-    pub(crate) linger: Option<Duration>,
+    /// How many do. Nothing else is read because of it, so `Relaxed` does.
+    pub(crate) queued: AtomicUsize,
+    /// How long workers stay on their threads. `None`: they run one task each.
+    pub(crate) stay: Option<Stay>,
+    /// Told when a crew that was closed runs nothing any more.
+    pub(crate) drained: Notify,
+}
+
+/// How long a worker stays on its thread.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stay {
+    /// Without work.
+    pub(crate) linger: Duration,
+    /// With work. Then it gives its thread back between two tasks, and takes the next one that is free: if the runtime has
+    /// few threads, others wait for them, too.
+    pub(crate) shift: Duration,
 }
 
 impl Rules {
@@ -25,17 +39,39 @@ impl Rules {
         pool: &'static str,
         limiter: Arc<CapacityLimiter>,
         max_queued: usize,
-        linger: Option<Duration>,
+        stay: Option<Stay>,
     ) -> Self {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        Self { pool, id: NEXT.fetch_add(1, Ordering::Relaxed), limiter, max_queued, linger }
+        Self { pool, limiter, max_queued, queued: AtomicUsize::new(0), stay, drained: Notify::new() }
+    }
+
+    /// What tells limiters apart: who holds a token of one must not wait for another one of the same.
+    pub(crate) fn limiter_id(&self) -> usize {
+        Arc::as_ptr(&self.limiter).addr()
+    }
+
+    /// Whether one more may wait, beside so many for whom a thread comes. Then it is counted.
+    pub(super) fn admits(&self, beside: usize) -> bool {
+        let is_admitted = self.queued.fetch_add(1, Ordering::Relaxed) < self.max_queued.saturating_add(beside);
+        if !is_admitted {
+            self.forget(1);
+        }
+        is_admitted
+    }
+
+    /// So many wait no longer.
+    pub(super) fn forget(&self, tasks: usize) {
+        self.queued.fetch_sub(tasks, Ordering::Relaxed);
     }
 }
 
 /// Where the threads come from.
 pub(crate) trait Threads: Send + Sync {
-    /// Has a worker work on a thread. If there is none to be had, it is dropped.
-    fn begin(&self, worker: Worker);
+    /// Has a worker work on a thread. If there are none any more, it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// The worker, if there is none for it at the moment.
+    fn begin(&self, worker: Worker) -> Result<(), Worker>;
 
     /// Whether the caller is on one of them.
     fn is_here(&self) -> bool {

@@ -14,6 +14,7 @@ use super::crew::Crew;
 use super::rules::{Rules, Threads};
 use super::worker::Worker;
 use crate::offload::error::OffloadError;
+use crate::panic::catch;
 use crate::sync::{Mutex, lock};
 
 /// A crew for each runtime from which the pool is used.
@@ -114,8 +115,21 @@ struct OfRuntime {
 }
 
 impl Threads for OfRuntime {
-    fn begin(&self, worker: Worker) {
-        drop(self.runtime.spawn_blocking(|| worker.work()));
+    fn begin(&self, worker: Worker) -> Result<(), Worker> {
+        let seat = Arc::new(Mutex::new(Some(worker)));
+        let taken = Arc::clone(&seat);
+        let work = move || {
+            // Out of the lock first.
+            let worker = lock(&taken).take();
+            if let Some(worker) = worker {
+                worker.work();
+            }
+        };
+        // It panics where it has no thread at all and can't start one, and keeps the closure all the same.
+        match catch(|| self.runtime.spawn_blocking(work)) {
+            Ok(_) => Ok(()),
+            Err(_) => lock(&seat).take().map_or(Ok(()), Err),
+        }
     }
 }
 

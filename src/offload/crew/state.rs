@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::crew::{Call, Crew};
 use super::parker::Parker;
 use super::queue::JobQueue;
 use super::worker::Worker;
@@ -14,13 +15,23 @@ pub(super) struct State {
     pub(super) queue: JobQueue<Arc<dyn Work>>,
     /// The one that came last on top: its caches are warm, and the others can go.
     pub(super) idle: Vec<Arc<Parker>>,
+    /// Whether a worker on its thread looks for a task now.
     pub(super) is_searching: bool,
+    /// Whether a worker was begun that has no thread yet.
+    pub(super) is_coming: bool,
     /// The place in the line for a token.
-    pub(super) ticket: Option<Ticket>,
+    pub(super) line: Option<InLine>,
     /// What runs, by worker.
     pub(super) running: Vec<Option<Arc<dyn Work>>>,
     pub(super) closed: Option<OffloadError>,
     pub(super) counts: Counts,
+}
+
+/// A place in the line for a token.
+pub(super) struct InLine {
+    pub(super) ticket: Option<Ticket>,
+    /// Keeps the crew, which nobody else may: its tasks wait for that token.
+    pub(super) _crew: Option<Arc<Crew>>,
 }
 
 /// How a crew has fared.
@@ -39,6 +50,10 @@ pub(crate) struct Look {
 }
 
 impl State {
+    pub(super) fn is_drained(&self) -> bool {
+        self.closed.is_some() && self.running.iter().all(Option::is_none)
+    }
+
     /// Takes down what a worker runs. What it ran before.
     pub(super) fn enter(&mut self, worker: &mut Worker, job: Arc<dyn Work>) -> Option<Arc<dyn Work>> {
         let slot = *worker.slot.get_or_insert_with(|| {
@@ -51,12 +66,36 @@ impl State {
         self.running[slot].replace(job)
     }
 
-    /// A worker runs nothing any more, and is idle if it stays. What it ran.
-    pub(super) fn leave(&mut self, worker: &mut Worker) -> Option<Arc<dyn Work>> {
-        if self.closed.is_none() {
+    /// A worker runs nothing any more. What it ran, and whether it is idle from now on. If not, it goes.
+    ///
+    /// It does not stay where another one waits for a thread: perhaps for its own.
+    pub(super) fn leave(&mut self, worker: &mut Worker) -> (Option<Arc<dyn Work>>, bool) {
+        let ran = worker.slot.take().and_then(|slot| self.running[slot].take());
+        let stays = self.closed.is_none() && !self.is_coming && worker.parker.is_some();
+        if stays {
             self.idle.extend(worker.parker.clone());
         }
-        worker.slot.take().and_then(|slot| self.running[slot].take())
+        (ran, stays)
+    }
+
+    /// Whether somebody will look for the tasks that wait, or none do.
+    pub(super) fn is_provided_for(&self) -> bool {
+        // One that is coming may wait for its thread for long. So somebody who has one is called nevertheless.
+        self.queue.is_empty() || self.is_searching || (self.is_coming && self.idle.is_empty()) || self.closed.is_some()
+    }
+
+    /// Calls a worker, who has a token.
+    pub(super) fn call(&mut self) -> Call {
+        match self.idle.pop() {
+            Some(worker) => {
+                self.is_searching = true;
+                Call::Unpark(worker)
+            }
+            None => {
+                self.is_coming = true;
+                Call::Begin
+            }
+        }
     }
 }
 
@@ -66,7 +105,8 @@ impl Default for State {
             queue: JobQueue::new(),
             idle: Vec::new(),
             is_searching: false,
-            ticket: None,
+            is_coming: false,
+            line: None,
             running: Vec::new(),
             closed: None,
             counts: Counts::default(),

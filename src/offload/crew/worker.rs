@@ -5,17 +5,15 @@ use std::time::{Duration, Instant};
 
 use super::crew::{Crew, Found};
 use super::parker::{Parker, Signal};
+use super::rules::Stay;
 use crate::offload::task::wake;
-
-/// After how long a worker gives its thread back between two tasks, and takes the next one that is free: if the runtime has
-/// few threads, others wait for them, too.
-const SHIFT: Duration = Duration::from_millis(10);
 
 /// One that runs tasks, and holds a token when it begins.
 #[derive(Debug)]
 pub(crate) struct Worker {
     /// `None` from the beginning on.
     crew: Option<Arc<Crew>>,
+    pub(super) is_coming: bool,
     pub(super) is_searching: bool,
     /// Where it is signalled when it is idle. `None` if it does not stay then.
     pub(super) parker: Option<Arc<Parker>>,
@@ -24,60 +22,75 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(crew: Arc<Crew>, is_searching: bool) -> Self {
-        Self { crew: Some(crew), is_searching, parker: None, slot: None }
+    pub(super) fn new(crew: Arc<Crew>) -> Self {
+        Self { crew: Some(crew), is_coming: true, is_searching: false, parker: None, slot: None }
     }
 
     /// Runs tasks until there are none for a while.
     pub(crate) fn work(mut self) {
         let Some(crew) = self.crew.take() else { return };
-        match crew.rules.linger {
-            Some(linger) => self.work_and_stay(&crew, linger),
+        match crew.rules.stay {
+            Some(stay) => self.work_and_stay(&crew, stay),
             None => self.work_once(&crew),
         }
     }
 
-    fn work_and_stay(&mut self, crew: &Crew, linger: Duration) {
+    /// It will not work.
+    pub(super) fn retire(mut self) {
+        self.crew = None;
+    }
+
+    fn work_and_stay(&mut self, crew: &Crew, Stay { linger, shift }: Stay) {
         let parker = Arc::<Parker>::default();
         self.parker = Some(Arc::clone(&parker));
         let begun = Instant::now();
-        let mut found = crew.next(self, false);
         loop {
-            match found {
-                Found::Task(job, call) => {
-                    crew.make(call);
-                    let waker = job.run();
-                    if crew.must_yield() {
-                        let is_open = crew.rest(self);
-                        crew.give_back();
-                        wake(waker);
-                        if !is_open {
-                            return;
-                        }
-                    } else if begun.elapsed() >= SHIFT && crew.has_more() {
-                        self.parker = None;
-                        crew.rest(self);
-                        crew.begin(false);
-                        return wake(waker);
-                    } else {
-                        // Who is woken often has the next task at once, and need not call another worker for it.
-                        found = crew.next(self, true);
-                        wake(waker);
-                        continue;
-                    }
-                }
-                Found::Searching => {
-                    found = crew.next(self, false);
-                    continue;
-                }
-                Found::Nothing => crew.give_back(),
-                Found::Closed => return crew.give_back(),
+            if self.work_while_there_is_some(crew, || begun.elapsed() >= shift) {
+                return;
             }
             match Self::wait(crew, &parker, linger) {
                 Signal::Work => self.is_searching = true,
                 Signal::Leave => return,
             }
-            found = crew.next(self, false);
+        }
+    }
+
+    /// Runs tasks until it is idle. Whether it goes instead.
+    fn work_while_there_is_some(&mut self, crew: &Crew, is_shift_over: impl Fn() -> bool) -> bool {
+        let mut found = crew.next(self, false);
+        loop {
+            let (job, call) = match found {
+                Found::Task(job, call) => (job, call),
+                Found::Searching => {
+                    found = crew.next(self, false);
+                    continue;
+                }
+                Found::Nothing { stays } => {
+                    crew.give_back();
+                    return !stays;
+                }
+            };
+            crew.make(call);
+            let waker = job.run();
+            // Before the caller is woken: it often has the next task at once, and finds all in order.
+            if is_shift_over() {
+                crew.clock_out(self);
+                wake(waker);
+                return true;
+            }
+            if crew.must_yield() {
+                let stays = crew.rest(self);
+                crew.give_back();
+                wake(waker);
+                return !stays;
+            }
+            found = crew.next(self, true);
+            if let Found::Nothing { stays } = found {
+                crew.give_back();
+                wake(waker);
+                return !stays;
+            }
+            wake(waker);
         }
     }
 
@@ -96,12 +109,7 @@ impl Worker {
         let Found::Task(job, call) = crew.next(self, false) else { return crew.give_back() };
         crew.make(call);
         let waker = job.run();
-        crew.rest(self);
-        if !crew.must_yield() && crew.has_more() {
-            crew.begin(false);
-        } else {
-            crew.give_back();
-        }
+        crew.clock_out(self);
         wake(waker);
     }
 }
@@ -110,7 +118,7 @@ impl Drop for Worker {
     /// It never began: its runtime is gone.
     fn drop(&mut self) {
         if let Some(crew) = self.crew.take() {
-            crew.lose(self);
+            crew.lose();
         }
     }
 }

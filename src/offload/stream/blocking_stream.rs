@@ -251,7 +251,7 @@ impl<T: Send + 'static> Going<T> {
 
     /// Whether the consumer is a task of the pool. Then a new task is run before `start` returns.
     fn is_inside(&self) -> bool {
-        TaskContext::is_inside(self.terms.pool.id())
+        TaskContext::is_inside(self.terms.pool.rules.limiter_id())
     }
 
     /// Has the producer go on in a new task.

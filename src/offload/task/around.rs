@@ -1,6 +1,7 @@
 //! [`Around`], what goes with a task to its thread: the span, the subscriber, the runtime.
 
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 use tracing::{Dispatch, Span, dispatcher};
 
 /// What a task finds on its thread as it was where it was called for.
@@ -18,6 +19,12 @@ impl Around {
         let span = Span::current();
         let span = (!span.is_none()).then(|| Box::new((span, dispatcher::get_default(Dispatch::clone))));
         Self { span, runtime }
+    }
+
+    /// The time of the caller's runtime, which may stand still in tests.
+    pub(crate) fn now(&self) -> Instant {
+        let _runtime = self.runtime.as_ref().map(Handle::enter);
+        Instant::now()
     }
 
     pub(crate) fn enter<T>(&self, work: impl FnOnce() -> T) -> T {

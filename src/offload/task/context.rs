@@ -56,6 +56,8 @@ pub struct Cancelled;
 pub(crate) struct Terms {
     pub(crate) label: Option<Cow<'static, str>>,
     pub(crate) deadline: Option<Instant>,
+    /// Since when it waits, and until when it does.
+    pub(crate) begins_by: Option<(Instant, Instant)>,
     /// Whether it goes on without its caller.
     pub(crate) is_shielded: bool,
 }
@@ -69,8 +71,7 @@ impl TaskContext {
     }
 
     /// Whether nobody waits for the result any more: the caller has left and the task is not
-    /// [shielded](super::Task::shield), its time is over, it was cancelled through its handle, or its pool was closed and
-    /// does not wait for it any longer.
+    /// [shielded](super::Task::shield), its time is over, or it was cancelled through its handle.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.flags().is_cancelled() || self.deadline().is_some_and(|deadline| deadline <= Instant::now())
@@ -113,9 +114,9 @@ impl TaskContext {
         work()
     }
 
-    /// Whether a task of that pool runs on this thread.
-    pub(crate) fn is_inside(pool: usize) -> bool {
-        let inside = |running: &RefCell<Vec<Self>>| running.borrow().iter().any(|cx| cx.0.pool() == pool);
+    /// Whether a task that holds a token of that limiter runs on this thread.
+    pub(crate) fn is_inside(limiter: usize) -> bool {
+        let inside = |running: &RefCell<Vec<Self>>| running.borrow().iter().any(|cx| cx.0.limiter() == limiter);
         RUNNING.try_with(inside).unwrap_or(false)
     }
 }

@@ -4,7 +4,9 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::around::Around;
@@ -12,8 +14,7 @@ use super::context::TaskContext;
 use super::inline;
 use super::job::{Job, Outcome};
 use super::task::Task;
-use crate::offload::crew::Crew;
-use crate::offload::crew::Place;
+use crate::offload::crew::{Crew, Place};
 use crate::offload::error::OffloadError;
 
 /// A task that was handed over to its pool. Awaiting it gives the result.
@@ -47,12 +48,15 @@ impl<T: Send + 'static> TaskHandle<T> {
         F: FnOnce(&TaskContext) -> T + Send + 'static,
     {
         let Task { pool, work, mut terms, priority, queue_timeout, timeout } = task;
+        let (crew, runtime) = pool.crew()?;
         let limits = Limits::new(queue_timeout, timeout, terms.deadline);
         if let Some(limits) = &limits {
+            // Its timer.
+            Handle::try_current().map_err(|_| OffloadError::NoRuntime)?;
             terms.deadline = limits.deadline;
+            terms.begins_by = limits.queue.map(|at| (limits.since, at));
         }
-        let (crew, runtime) = pool.crew()?;
-        let job = Arc::new(Job::new(pool.id(), terms, Around::here(runtime), work));
+        let job = Arc::new(Job::new(pool.rules.limiter_id(), terms, Around::here(runtime), work));
         let waits = if crew.is_here() {
             crew.admit_inline()?;
             inline::run(Arc::clone(&job) as _);
@@ -69,11 +73,9 @@ impl<T> TaskHandle<T> {
     /// Cancels the task, shielded or not: one that has not begun never will, and fails with [`OffloadError::Cancelled`]; one
     /// that runs goes on, and its [context](TaskContext) tells it that nobody waits. Its result still comes here.
     pub fn cancel(&self) {
-        let Some(job) = &self.job else { return };
-        if job.cancel()
-            && let Some((crew, place)) = &self.waits
-        {
-            crew.forget(*place);
+        if let Some(job) = &self.job {
+            self.leave_queue();
+            job.cancel();
         }
     }
 
@@ -86,33 +88,38 @@ impl<T> TaskHandle<T> {
     /// Takes the task back if it has not begun. Whether that was so.
     fn withdraw(&self) -> bool {
         let Some(job) = &self.job else { return false };
-        let is_withdrawn = job.withdraw();
-        if is_withdrawn && let Some((crew, place)) = &self.waits {
+        // First, as what the closure holds is the user's, and may panic when it is dropped.
+        self.leave_queue();
+        job.withdraw()
+    }
+
+    /// Once it has left the queue it is not begun, and must be withdrawn.
+    fn leave_queue(&self) {
+        if let Some((crew, place)) = &self.waits {
             crew.forget(*place);
         }
-        is_withdrawn
     }
 
     /// Does what is due at `now`.
-    fn time_out(&mut self, now: Instant) -> Option<OffloadError> {
+    fn time_out(&mut self, now: Instant) -> Option<Result<T, OffloadError>> {
         let limits = self.limits.as_mut()?;
         let (since, is_over) = (limits.since, limits.deadline.is_some_and(|deadline| deadline <= now));
         limits.queue = limits.queue.filter(|at| *at > now);
         if self.withdraw() {
             let waited = now.duration_since(since);
-            return Some(if is_over {
+            return Some(Err(if is_over {
                 OffloadError::Timeout { still_running: false }
             } else {
                 OffloadError::QueueTimeout { waited }
-            });
+            }));
         }
         if !is_over {
             return None;
         }
         let job = self.job.take()?;
-        job.abandon();
+        let result = job.abandon();
         job.flags().cancel();
-        Some(OffloadError::Timeout { still_running: true })
+        Some(result.unwrap_or(Err(OffloadError::Timeout { still_running: true })))
     }
 }
 
@@ -133,9 +140,9 @@ impl<T> Future for TaskHandle<T> {
                 timer.as_mut().reset(at);
             }
             ready!(timer.as_mut().poll(cx));
-            if let Some(error) = self.time_out(at.max(Instant::now())) {
+            if let Some(result) = self.time_out(at.max(Instant::now())) {
                 self.job = None;
-                return Poll::Ready(Err(error));
+                return Poll::Ready(result);
             }
         }
     }
@@ -145,17 +152,13 @@ impl<T> Drop for TaskHandle<T> {
     fn drop(&mut self) {
         let Some(job) = &self.job else { return };
         if job.terms().is_shielded || !self.withdraw() {
-            job.abandon();
+            drop(job.abandon());
         }
     }
 }
 
 impl Limits {
-    fn new(
-        queue: Option<std::time::Duration>,
-        total: Option<std::time::Duration>,
-        deadline: Option<Instant>,
-    ) -> Option<Box<Self>> {
+    fn new(queue: Option<Duration>, total: Option<Duration>, deadline: Option<Instant>) -> Option<Box<Self>> {
         if queue.is_none() && total.is_none() && deadline.is_none() {
             return None;
         }

@@ -5,8 +5,6 @@ use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use tokio::time::Instant;
-
 use super::around::Around;
 use super::context::{TaskContext, Terms};
 use crate::offload::error::OffloadError;
@@ -29,8 +27,8 @@ pub(crate) trait Work: Send + Sync {
 
     fn terms(&self) -> &Terms;
 
-    /// What tells pools apart.
-    fn pool(&self) -> usize;
+    /// What tells limiters apart: it holds a token of that one.
+    fn limiter(&self) -> usize;
 }
 
 /// A task as its caller sees it.
@@ -42,10 +40,10 @@ pub(crate) trait Outcome<T>: Work {
     fn withdraw(&self) -> bool;
 
     /// Takes it back for good, and leaves an error for the caller. If it has begun, only its context is told.
-    fn cancel(&self) -> bool;
+    fn cancel(&self);
 
-    /// The caller has left, and the task goes on without it.
-    fn abandon(&self);
+    /// The caller has left, and the task goes on without it. Its result, if that was there already.
+    fn abandon(&self) -> Option<Result<T, OffloadError>>;
 
     /// Whether the result is there, or was taken.
     fn is_finished(&self) -> bool;
@@ -77,7 +75,7 @@ impl Flags {
 
 /// One task: the closure until it runs, its result from then on.
 pub(crate) struct Job<F, T> {
-    pool: usize,
+    limiter: usize,
     flags: Flags,
     terms: Terms,
     around: Around,
@@ -98,9 +96,9 @@ enum Stage<F, T> {
 }
 
 impl<F, T> Job<F, T> {
-    pub(crate) fn new(pool: usize, terms: Terms, around: Around, work: F) -> Self {
+    pub(crate) fn new(limiter: usize, terms: Terms, around: Around, work: F) -> Self {
         let stage = Mutex::new(Stage::Waiting { work, waker: None });
-        Self { pool, flags: Flags::default(), terms, around, stage }
+        Self { limiter, flags: Flags::default(), terms, around, stage }
     }
 
     fn poll_with(&self, fresh: Waker) -> Poll<Result<T, OffloadError>> {
@@ -120,6 +118,22 @@ impl<F, T> Job<F, T> {
         Poll::Pending
     }
 
+    /// Why it does not begin any more, if its time is over.
+    fn too_late(&self) -> Option<OffloadError> {
+        let Terms { deadline, begins_by, .. } = &self.terms;
+        if deadline.is_none() && begins_by.is_none() {
+            return None;
+        }
+        let now = self.around.now();
+        match begins_by {
+            _ if deadline.is_some_and(|deadline| deadline <= now) => {
+                Some(OffloadError::Timeout { still_running: false })
+            }
+            Some((since, at)) if *at <= now => Some(OffloadError::QueueTimeout { waited: now.duration_since(*since) }),
+            _ => None,
+        }
+    }
+
     fn finish(&self, result: Result<T, OffloadError>) -> Option<Waker> {
         let mut stage = lock(&self.stage);
         if matches!(*stage, Stage::Done(_) | Stage::Over) {
@@ -137,6 +151,10 @@ impl<F, T> Job<F, T> {
 }
 
 impl<F, T> Stage<F, T> {
+    fn into_result(self) -> Option<Result<T, OffloadError>> {
+        if let Self::Done(result) = self { Some(result) } else { None }
+    }
+
     /// What is left of the closure is dropped.
     fn into_waker(self) -> Option<Waker> {
         match self {
@@ -156,31 +174,30 @@ where
     T: Send + 'static,
 {
     fn run(self: Arc<Self>) -> Option<Waker> {
+        let too_late = self.too_late();
         let work = {
             let mut stage = lock(&self.stage);
             match mem::replace(&mut *stage, Stage::Over) {
-                Stage::Waiting { work, waker } => {
+                Stage::Waiting { work, waker } if too_late.is_none() => {
                     *stage = Stage::Running { waker };
                     work
                 }
-                over => {
-                    // It was withdrawn in the moment between the queue and here.
-                    *stage = over;
-                    return None;
+                before => {
+                    // It was withdrawn in the moment between the queue and here, or never begins.
+                    let is_late = matches!(before, Stage::Waiting { .. });
+                    let (kept, waiting) = match too_late {
+                        Some(error) if is_late => (Stage::Done(Err(error)), before),
+                        _ => (before, Stage::Over),
+                    };
+                    *stage = kept;
+                    drop(stage);
+                    return waiting.into_waker();
                 }
             }
         };
-        let result = match self.terms.deadline {
-            Some(deadline) if deadline <= Instant::now() => {
-                discard(work);
-                Err(OffloadError::Timeout { still_running: false })
-            }
-            _ => {
-                let cx = TaskContext(Arc::clone(&self) as Arc<dyn Work>);
-                let run = || cx.clone().enter(|| self.around.enter(|| work(&cx)));
-                catch(run).map_err(OffloadError::Panicked)
-            }
-        };
+        let cx = TaskContext(Arc::clone(&self) as Arc<dyn Work>);
+        let run = || cx.clone().enter(|| self.around.enter(|| work(&cx)));
+        let result = catch(run).map_err(OffloadError::Panicked);
         self.finish(result)
     }
 
@@ -196,8 +213,8 @@ where
         &self.terms
     }
 
-    fn pool(&self) -> usize {
-        self.pool
+    fn limiter(&self) -> usize {
+        self.limiter
     }
 }
 
@@ -239,31 +256,32 @@ where
         true
     }
 
-    fn abandon(&self) {
+    fn abandon(&self) -> Option<Result<T, OffloadError>> {
         if !self.terms.is_shielded {
             self.flags.cancel();
         }
         self.flags.abandon();
         let mut stage = lock(&self.stage);
-        let unwanted = match &mut *stage {
-            Stage::Waiting { waker, .. } | Stage::Running { waker } => (waker.take(), None),
-            Stage::Done(_) => (None, Some(mem::replace(&mut *stage, Stage::Over))),
-            Stage::Over => (None, None),
-        };
-        drop(stage);
-        drop(unwanted);
+        match &mut *stage {
+            Stage::Waiting { waker, .. } | Stage::Running { waker } => {
+                let unwanted = waker.take();
+                drop(stage);
+                drop(unwanted);
+                None
+            }
+            Stage::Done(_) | Stage::Over => mem::replace(&mut *stage, Stage::Over).into_result(),
+        }
     }
 
-    fn cancel(&self) -> bool {
+    fn cancel(&self) {
         self.flags.cancel();
         let mut stage = lock(&self.stage);
         if !matches!(*stage, Stage::Waiting { .. }) {
-            return false;
+            return;
         }
         let waiting = mem::replace(&mut *stage, Stage::Done(Err(OffloadError::Cancelled)));
         drop(stage);
         wake(waiting.into_waker());
-        true
     }
 
     fn is_finished(&self) -> bool {

@@ -2,8 +2,9 @@
 
 /// Which tasks of a pool go first when there are more than threads.
 ///
-/// Within a priority they begin in the order in which they came. The lower ones are not starved: of every
-/// eight tasks that begin while several priorities wait, one is of the lowest that waits.
+/// Within a priority they begin in the order in which they came. The lower ones are not starved: of every eight tasks that
+/// begin while several priorities wait, one is the oldest of those below the highest. It is so among the tasks of one
+/// runtime: pools and runtimes that share a limiter take turns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
     /// After the others.

@@ -53,7 +53,7 @@ impl<F> Task<F> {
         Self { pool, work, terms: Terms::default(), priority: Priority::Normal, queue_timeout, timeout: None }
     }
 
-    /// A name for it in statistics and logs. Tasks that have one are timed.
+    /// A name for it in [statistics](crate::offload::PoolStatistics::tasks).
     pub fn label(mut self, label: impl Into<Cow<'static, str>>) -> Self {
         self.terms.label = Some(label.into());
         self
@@ -65,14 +65,14 @@ impl<F> Task<F> {
         self
     }
 
-    /// How long it may wait for a thread. Then it fails with [`OffloadError::QueueTimeout`], and never runs.
+    /// How long it may wait for a thread, on a runtime that has its timers enabled. Then it fails with [`OffloadError::QueueTimeout`], and never runs.
     /// Default: that of the pool, which is for ever if it was not told.
     pub fn queue_timeout(mut self, limit: Duration) -> Self {
         self.queue_timeout = Some(limit);
         self
     }
 
-    /// How long its caller waits for the result, from when it is handed over. Then it fails with [`OffloadError::Timeout`]:
+    /// How long its caller waits for the result, on a runtime that has its timers enabled, from when it is handed over. Then it fails with [`OffloadError::Timeout`]:
     /// if it had not begun, it never will; if it runs, it goes on, and its [context](TaskContext) tells it that nobody waits.
     /// Default: for ever.
     pub fn timeout(mut self, limit: Duration) -> Self {
@@ -106,6 +106,10 @@ where
     ///
     /// Called from a task of the same pool, it is run on the spot, and its result is there when this returns: waiting for a
     /// thread, it might wait for its own caller.
+    ///
+    /// # Panics
+    ///
+    /// Not here, but when it is awaited: with limits of time, on a runtime whose timers are not enabled.
     ///
     /// # Errors
     ///

@@ -1,4 +1,5 @@
-//! A guard in actix-web: the middleware, the extractor, errors as responses. And the probes of a service host.
+//! A guard in actix-web: the middleware, the extractor, errors as responses. Handlers on a pool. And the probes of a service
+//! host.
 //!
 //! ```no_run
 //! use actix_web::{App, HttpServer, web};
@@ -60,8 +61,10 @@ mod body;
 mod extract;
 mod flight;
 mod future;
+mod handler;
 mod head;
 mod middleware;
+mod pool_response;
 mod probes;
 mod response;
 mod worker;
@@ -70,5 +73,9 @@ pub use self::body::GuardBody;
 pub use self::extract::GuardedFuture;
 pub use self::flight::{FlightFuture, FlightMiddleware, FlightService};
 pub use self::future::GuardFuture;
+#[cfg(feature = "rayon")]
+pub use self::handler::cpu_handler;
+pub use self::handler::{PoolHandlerFuture, blocking_handler};
 pub use self::middleware::{GuardMiddleware, GuardService};
+pub use self::pool_response::{IntoPoolResponse, OnWorker, PoolResponse};
 pub use self::probes::probes;

@@ -1,9 +1,10 @@
-//! Errors of guards and single flights as responses.
+//! Errors of guards, single flights and pools as responses.
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, ResponseError};
 
 use crate::guard::{AcquireError, FlightError};
+use crate::offload::{Cancelled, OffloadError};
 use crate::web::Refusal;
 
 pub(super) fn response(refusal: Refusal) -> HttpResponse {
@@ -34,6 +35,28 @@ impl ResponseError for AcquireError {
 
     fn error_response(&self) -> HttpResponse {
         response(Refusal::from(self.clone()))
+    }
+}
+
+/// As the [table of refusals](crate::web) says.
+impl ResponseError for OffloadError {
+    fn status_code(&self) -> StatusCode {
+        Refusal::from(self.clone()).status_code()
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        response(Refusal::from(self.clone()))
+    }
+}
+
+/// As the [table of refusals](crate::web) says.
+impl ResponseError for Cancelled {
+    fn status_code(&self) -> StatusCode {
+        Refusal::from(*self).status_code()
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        response(Refusal::from(*self))
     }
 }
 

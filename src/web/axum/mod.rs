@@ -1,5 +1,5 @@
-//! A guard in axum: the layer, the extractor, errors as responses, and a listener that knows who is still there. And the
-//! probes of a service host.
+//! A guard in axum: the layer, the extractor, errors as responses, and a listener that knows who is still there. Handlers on
+//! a pool. And the probes of a service host.
 //!
 //! ```no_run
 //! use axum::{Router, routing::post};
@@ -46,12 +46,16 @@
 
 mod body;
 mod extract;
+mod handler;
 #[cfg(unix)]
 mod listener;
 mod probes;
 mod response;
 
 pub use self::body::{AxumBody, FlightLayer, GuardLayer};
+pub use self::handler::blocking_handler;
+#[cfg(feature = "rayon")]
+pub use self::handler::cpu_handler;
 #[cfg(unix)]
 pub use self::listener::{WatchedListener, WatchedStream};
 pub use self::probes::probes;

@@ -1,4 +1,4 @@
-//! Errors of guards and single flights as responses.
+//! Errors of guards, single flights and pools as responses.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 
 use crate::guard::{AcquireError, FlightError};
+use crate::offload::{Cancelled, OffloadError};
 use crate::web::Refusal;
 
 impl IntoResponse for Refusal {
@@ -16,6 +17,20 @@ impl IntoResponse for Refusal {
 
 /// As the [table of refusals](crate::web) says.
 impl IntoResponse for AcquireError {
+    fn into_response(self) -> Response {
+        Refusal::from(self).into_response()
+    }
+}
+
+/// As the [table of refusals](crate::web) says.
+impl IntoResponse for OffloadError {
+    fn into_response(self) -> Response {
+        Refusal::from(self).into_response()
+    }
+}
+
+/// As the [table of refusals](crate::web) says.
+impl IntoResponse for Cancelled {
     fn into_response(self) -> Response {
         Refusal::from(self).into_response()
     }

@@ -1,14 +1,12 @@
-//! What it costs to leave the async threads. Ids are `group/variant`; the goals are ratios.
-//!
-//! `cargo bench --features full --bench offload`
+//! Tokens, beside tokio's semaphore.
 
 use std::future::Future;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput};
 use onelane::CapacityLimiter;
 use tokio::runtime::Builder;
 use tokio::sync::Semaphore;
@@ -39,7 +37,7 @@ fn bench_turns<F: Future<Output = usize>>(c: &mut Criterion, variant: &str, turn
     });
 }
 
-fn limiter_uncontended(c: &mut Criterion) {
+pub(crate) fn limiter_uncontended(c: &mut Criterion) {
     let limiter = leak(CapacityLimiter::new(TOKENS));
     bench_turns(c, "onelane", || async { limiter.acquire().await.expect("open").tokens() });
     bench_turns(c, "onelane_try", || async { black_box(limiter).try_acquire().expect("free").tokens() });
@@ -72,47 +70,37 @@ fn bench_contended<P, F: Future<Output = P> + Send>(
     P: Send + 'static,
 {
     let runtime = Builder::new_multi_thread().worker_threads(2).build().expect("a runtime");
-    c.benchmark_group("limiter_contended_64").throughput(criterion::Throughput::Elements(1)).bench_function(
-        variant,
-        |b| {
-            b.iter_custom(|iterations| {
-                let inside: &'static AtomicUsize = leak(AtomicUsize::new(0));
-                let each = iterations.div_ceil(TASKS);
-                let elapsed = runtime.block_on(async {
-                    let start = Instant::now();
-                    let tasks: Vec<_> = (0..TASKS)
-                        .map(|_| {
-                            tokio::spawn(async move {
-                                for _ in 0..each {
-                                    let _permit = acquire().await;
-                                    assert!(inside.fetch_add(1, Ordering::Relaxed) < SCARCE, "too many at once");
-                                    yield_now().await;
-                                    inside.fetch_sub(1, Ordering::Relaxed);
-                                }
-                            })
+    c.benchmark_group("limiter_contended_64").throughput(Throughput::Elements(1)).bench_function(variant, |b| {
+        b.iter_custom(|iterations| {
+            let inside: &'static AtomicUsize = leak(AtomicUsize::new(0));
+            let each = iterations.div_ceil(TASKS);
+            let elapsed = runtime.block_on(async {
+                let start = Instant::now();
+                let tasks: Vec<_> = (0..TASKS)
+                    .map(|_| {
+                        tokio::spawn(async move {
+                            for _ in 0..each {
+                                let _permit = acquire().await;
+                                assert!(inside.fetch_add(1, Ordering::Relaxed) < SCARCE, "too many at once");
+                                yield_now().await;
+                                inside.fetch_sub(1, Ordering::Relaxed);
+                            }
                         })
-                        .collect();
-                    for task in tasks {
-                        task.await.expect("no panic");
-                    }
-                    start.elapsed()
-                });
-                elapsed.mul_f64(iterations as f64 / (each * TASKS) as f64)
+                    })
+                    .collect();
+                for task in tasks {
+                    task.await.expect("no panic");
+                }
+                start.elapsed()
             });
-        },
-    );
+            elapsed.mul_f64(iterations as f64 / (each * TASKS) as f64)
+        });
+    });
 }
 
-fn limiter_contended_64(c: &mut Criterion) {
+pub(crate) fn limiter_contended_64(c: &mut Criterion) {
     let limiter = leak(CapacityLimiter::new(SCARCE));
     bench_contended(c, "onelane", move || async move { limiter.acquire().await.expect("open") });
     let semaphore = leak(Semaphore::new(SCARCE));
     bench_contended(c, "tokio_semaphore", move || async move { semaphore.acquire().await.expect("open") });
 }
-
-criterion_group! {
-    name = benches;
-    config = Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(3));
-    targets = limiter_uncontended, limiter_contended_64
-}
-criterion_main!(benches);

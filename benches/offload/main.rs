@@ -1,0 +1,18 @@
+//! What it costs to leave the async threads. Ids are `group/variant`; the goals are ratios.
+//!
+//! `cargo bench --features full --bench offload`
+
+mod limiter;
+mod pools;
+
+use std::time::Duration;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(3));
+    targets = limiter::limiter_uncontended, limiter::limiter_contended_64, pools::round_trip, pools::in_flight_1000,
+        pools::sleeps_800
+}
+criterion_main!(benches);

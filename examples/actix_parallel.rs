@@ -1,0 +1,98 @@
+//! Serial, concurrent, parallel, in actix-web: what blocks the server, and what does not.
+//!
+//! Run it: `cargo run --example actix_parallel`. `PORT` (default 3000, 0 for any) and `HOLD_MS` (default 2000) change where
+//! it listens and how long its handlers take. It has one worker: with several, a wait that blocks holds up those
+//! connections only that its own worker has.
+//!
+//! Try it, in two terminals at once:
+//!
+//! ```text
+//! curl localhost:3000/ping-blocking      # Hello Goodbye Hello Goodbye: the wait blocks the worker
+//! curl localhost:3000/ping-async         # Hello Hello Goodbye Goodbye: an async wait does not
+//! curl localhost:3000/ping-run-blocking  # the same, with a wait that blocks, in run_blocking
+//! curl localhost:3000/ping-sync          # the same, the whole handler: a `def` endpoint
+//! curl localhost:3000/slow               # twice, and then localhost:3000/ in a third terminal: it has to wait
+//! curl localhost:3000/sync-slow          # the same, but it does not
+//! curl localhost:3000/stats              # how many run and wait
+//! curl -X PUT localhost:3000/limit/2     # 2 instead of 40 at a time, at once
+//! ```
+
+#![allow(clippy::print_stdout, reason = "it shows on stdout what happens when")]
+
+use std::time::Duration;
+use std::{env, thread};
+
+use actix_web::web::{Json, Path, get, put};
+use actix_web::{App, HttpServer};
+use onelane::web::actix::blocking_handler;
+use onelane::web::handler_pool;
+use onelane::{BlockingPool, OffloadError, run_blocking};
+use serde_json::{Value, json};
+
+async fn ping_async() -> &'static str {
+    println!("Hello");
+    actix_web::rt::time::sleep(hold() * 5 / 2).await;
+    println!("Goodbye");
+    "pong\n"
+}
+
+async fn ping_run_blocking() -> Result<&'static str, OffloadError> {
+    println!("Hello");
+    run_blocking(|| thread::sleep(hold() * 5 / 2)).await?;
+    println!("Goodbye");
+    Ok("pong\n")
+}
+
+/// No `async`: it blocks a thread.
+fn ping_sync() -> &'static str {
+    println!("Hello");
+    thread::sleep(hold() * 5 / 2);
+    println!("Goodbye");
+    "pong\n"
+}
+
+fn sync_slow() -> &'static str {
+    println!("slow begins");
+    thread::sleep(hold() * 2);
+    println!("slow ends");
+    "slow\n"
+}
+
+async fn stats() -> Json<Value> {
+    let pools = [handler_pool(), BlockingPool::global()];
+    Json(json!({
+        "limiter": handler_pool().limiter().statistics(),
+        "pools": pools.map(BlockingPool::statistics),
+    }))
+}
+
+async fn set_limit(total: Path<usize>) -> Json<Value> {
+    handler_pool().limiter().set_total(*total);
+    stats().await
+}
+
+fn hold() -> Duration {
+    Duration::from_millis(env::var("HOLD_MS").ok().and_then(|millis| millis.parse().ok()).unwrap_or(2000))
+}
+
+#[actix_web::main]
+async fn main() -> std::io::Result<()> {
+    let app = || {
+        App::new()
+            .route("/", get().to(async || "hello\n"))
+            .route("/ping-blocking", get().to(async || ping_sync()))
+            .route("/ping-async", get().to(ping_async))
+            .route("/ping-run-blocking", get().to(ping_run_blocking))
+            .route("/ping-sync", get().to(blocking_handler(ping_sync)))
+            .route("/slow", get().to(async || sync_slow()))
+            .route("/sync-slow", get().to(blocking_handler(sync_slow)))
+            .route("/stats", get().to(stats))
+            .route("/limit/{total}", put().to(set_limit))
+    };
+    let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
+    // Whoever waits for a blocked worker would be answered 408 after the five seconds that are the default.
+    let server = HttpServer::new(app).workers(1).client_request_timeout(Duration::from_secs(60));
+    let server = server.h1_allow_half_closed(false).bind(format!("127.0.0.1:{port}"))?;
+    println!("listening on http://{}", server.addrs()[0]);
+    server.run().await
+}

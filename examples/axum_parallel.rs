@@ -1,0 +1,95 @@
+//! Serial, concurrent, parallel, in axum: what blocks the server, and what does not.
+//!
+//! Run it: `cargo run --example axum_parallel`. `PORT` (default 3000, 0 for any) and `HOLD_MS` (default 2000) change where
+//! it listens and how long its handlers take. Its runtime has one thread, as a worker of FastAPI has.
+//!
+//! Try it, in two terminals at once:
+//!
+//! ```text
+//! curl localhost:3000/ping-blocking      # Hello Goodbye Hello Goodbye: the wait blocks the runtime
+//! curl localhost:3000/ping-async         # Hello Hello Goodbye Goodbye: an async wait does not
+//! curl localhost:3000/ping-run-blocking  # the same, with a wait that blocks, in run_blocking
+//! curl localhost:3000/ping-sync          # the same, the whole handler: a `def` endpoint
+//! curl localhost:3000/slow               # twice, and then localhost:3000/ in a third terminal: it has to wait
+//! curl localhost:3000/sync-slow          # the same, but it does not
+//! curl localhost:3000/stats              # how many run and wait
+//! curl -X PUT localhost:3000/limit/2     # 2 instead of 40 at a time, at once
+//! ```
+
+#![allow(clippy::print_stdout, reason = "it shows on stdout what happens when")]
+
+use std::time::Duration;
+use std::{env, thread};
+
+use axum::extract::Path;
+use axum::routing::{get, put};
+use axum::{Json, Router};
+use onelane::web::axum::blocking_handler;
+use onelane::web::handler_pool;
+use onelane::{BlockingPool, OffloadError, run_blocking};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+async fn ping_async() -> &'static str {
+    println!("Hello");
+    tokio::time::sleep(hold() * 5 / 2).await;
+    println!("Goodbye");
+    "pong\n"
+}
+
+async fn ping_run_blocking() -> Result<&'static str, OffloadError> {
+    println!("Hello");
+    run_blocking(|| thread::sleep(hold() * 5 / 2)).await?;
+    println!("Goodbye");
+    Ok("pong\n")
+}
+
+/// No `async`: it blocks a thread.
+fn ping_sync() -> &'static str {
+    println!("Hello");
+    thread::sleep(hold() * 5 / 2);
+    println!("Goodbye");
+    "pong\n"
+}
+
+fn sync_slow() -> &'static str {
+    println!("slow begins");
+    thread::sleep(hold() * 2);
+    println!("slow ends");
+    "slow\n"
+}
+
+async fn stats() -> Json<Value> {
+    let pools = [handler_pool(), BlockingPool::global()];
+    Json(json!({
+        "limiter": handler_pool().limiter().statistics(),
+        "pools": pools.map(BlockingPool::statistics),
+    }))
+}
+
+async fn set_limit(Path(total): Path<usize>) -> Json<Value> {
+    handler_pool().limiter().set_total(total);
+    stats().await
+}
+
+fn hold() -> Duration {
+    Duration::from_millis(env::var("HOLD_MS").ok().and_then(|millis| millis.parse().ok()).unwrap_or(2000))
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 1)]
+async fn main() -> std::io::Result<()> {
+    let app = Router::new()
+        .route("/", get(async || "hello\n"))
+        .route("/ping-blocking", get(async || ping_sync()))
+        .route("/ping-async", get(ping_async))
+        .route("/ping-run-blocking", get(ping_run_blocking))
+        .route("/ping-sync", get(blocking_handler(ping_sync)))
+        .route("/slow", get(async || sync_slow()))
+        .route("/sync-slow", get(blocking_handler(sync_slow)))
+        .route("/stats", get(stats))
+        .route("/limit/{total}", put(set_limit));
+    let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
+    let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    axum::serve(listener, app).await
+}

@@ -1,0 +1,260 @@
+//! [`PoolResponse`], a response on its way from a pool's thread to the worker that sends it.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use actix_web::body::{self, BodySize, BoxBody, MessageBody};
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, ContentType, HeaderMap, TryIntoHeaderValue};
+use actix_web::web::{Bytes, BytesMut, Html, Json, Redirect};
+use actix_web::{Either, Error, HttpRequest, HttpResponse, HttpResponseBuilder, Responder};
+use serde::Serialize;
+
+use super::response::response;
+use crate::trace;
+use crate::web::Refusal;
+
+/// What a handler on a pool may return in actix-web: what becomes a response on the pool's thread.
+///
+/// It is here beside [`Responder`], since that one is given the request, which can't leave its worker, and makes an
+/// [`HttpResponse`], which can't leave its thread. This one makes a [`PoolResponse`].
+///
+/// | it returns | what happens on the pool |
+/// |---|---|
+/// | [`Json<T>`](Json) | it is written |
+/// | strings, bytes, [`Html`], `()` (204) | – |
+/// | [`HttpResponse`] and its builder | it is taken apart: status, headers and body. A stream can't be |
+/// | `Result<T, E>`, with any error that actix-web takes | the error becomes its response |
+/// | `Option<T>` (404), [`Either<L, R>`](Either), `(T, StatusCode)` | as `T`, `L` or `R` |
+/// | [`Redirect`], and any other [`Responder`] that is `Send`, as [`OnWorker(responder)`](OnWorker) | nothing: it is called on the worker |
+///
+/// # Examples
+///
+/// ```
+/// use actix_web::{App, HttpResponse, web};
+/// use onelane::web::actix::{IntoPoolResponse, PoolResponse, blocking_handler};
+///
+/// struct Report(String);
+///
+/// impl IntoPoolResponse for Report {
+///     fn into_pool_response(self) -> PoolResponse {
+///         HttpResponse::Ok().content_type("text/csv").body(self.0).into_pool_response()
+///     }
+/// }
+///
+/// fn report(day: web::Path<String>) -> actix_web::Result<Report> {
+///     Ok(Report(format!("day,sold\n{day},7\n")))
+/// }
+///
+/// let app = App::new().route("/reports/{day}", web::get().to(blocking_handler(report)));
+/// # drop(app);
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be returned by a handler that runs on a pool",
+    note = "if it is a `Responder` and `Send`, return it in `OnWorker(…)`; otherwise implement `IntoPoolResponse` for it",
+    note = "an `async fn` needs no pool: give it to the route as it is"
+)]
+pub trait IntoPoolResponse {
+    /// Makes the response, on the pool's thread.
+    fn into_pool_response(self) -> PoolResponse;
+}
+
+/// A response that was made on a pool's thread, all but sent. Made by [`IntoPoolResponse`].
+#[derive(Debug)]
+#[must_use = "a response does nothing unless it is sent"]
+pub struct PoolResponse(Made);
+
+/// A [`Responder`] that a handler on a pool returns, which is called on the worker that sends the response: it sees the
+/// request. It has to be `Send`.
+#[derive(Clone, Copy, Debug)]
+pub struct OnWorker<R>(
+    /// The responder.
+    pub R,
+);
+
+enum Made {
+    /// All of it. The body is `None` where there is none, not even an empty one.
+    Whole {
+        status: StatusCode,
+        headers: HeaderMap,
+        body: Option<Bytes>,
+    },
+    OnWorker(Box<dyn FnOnce(&HttpRequest) -> HttpResponse + Send>),
+    Refused(Box<Refusal>),
+}
+
+impl PoolResponse {
+    /// Takes a response apart, as it can't be sent to another thread.
+    fn whole<B: MessageBody>(mut response: HttpResponse<B>) -> Self {
+        let headers = std::mem::take(response.headers_mut());
+        let status = response.status();
+        let body = response.into_body();
+        if matches!(body.size(), BodySize::None) {
+            return Self(Made::Whole { status, headers, body: None });
+        }
+        match body.try_into_bytes() {
+            Ok(body) => Self(Made::Whole { status, headers, body: Some(body) }),
+            Err(_) => {
+                trace::stream_on_pool();
+                Self(Made::Refused(Box::new(Refusal::answer_broken())))
+            }
+        }
+    }
+
+    fn with_type(content_type: ContentType, body: impl Into<Bytes>) -> Self {
+        let mut headers = HeaderMap::new();
+        if let Ok(value) = content_type.try_into_value() {
+            headers.insert(header::CONTENT_TYPE, value);
+        }
+        Self(Made::Whole { status: StatusCode::OK, headers, body: Some(body.into()) })
+    }
+
+    fn with_status(self, status: StatusCode) -> Self {
+        Self(match self.0 {
+            Made::Whole { headers, body, .. } => Made::Whole { status, headers, body },
+            Made::OnWorker(respond) => Made::OnWorker(Box::new(move |request| {
+                let mut response = respond(request);
+                *response.status_mut() = status;
+                response
+            })),
+            refused @ Made::Refused(_) => refused,
+        })
+    }
+}
+
+impl Responder for PoolResponse {
+    type Body = BoxBody;
+
+    fn respond_to(self, request: &HttpRequest) -> HttpResponse {
+        match self.0 {
+            Made::Whole { status, headers, body } => {
+                let body = body.map_or_else(|| BoxBody::new(body::None::new()), BoxBody::new);
+                let mut response = HttpResponse::with_body(status, body);
+                *response.headers_mut() = headers;
+                response
+            }
+            Made::OnWorker(respond) => respond(request),
+            Made::Refused(refusal) => response(*refusal),
+        }
+    }
+}
+
+impl IntoPoolResponse for PoolResponse {
+    fn into_pool_response(self) -> Self {
+        self
+    }
+}
+
+impl<R: Responder + Send + 'static> IntoPoolResponse for OnWorker<R> {
+    fn into_pool_response(self) -> PoolResponse {
+        let respond = |request: &HttpRequest| self.0.respond_to(request).map_into_boxed_body();
+        PoolResponse(Made::OnWorker(Box::new(respond)))
+    }
+}
+
+impl IntoPoolResponse for Redirect {
+    fn into_pool_response(self) -> PoolResponse {
+        OnWorker(self).into_pool_response()
+    }
+}
+
+impl<B: MessageBody> IntoPoolResponse for HttpResponse<B> {
+    fn into_pool_response(self) -> PoolResponse {
+        PoolResponse::whole(self)
+    }
+}
+
+impl IntoPoolResponse for HttpResponseBuilder {
+    fn into_pool_response(mut self) -> PoolResponse {
+        PoolResponse::whole(self.finish())
+    }
+}
+
+impl<T: Serialize> IntoPoolResponse for Json<T> {
+    fn into_pool_response(self) -> PoolResponse {
+        match serde_json::to_vec(&self.0) {
+            Ok(json) => PoolResponse::with_type(ContentType::json(), json),
+            // As actix-web answers it.
+            Err(error) => {
+                let error = actix_web::error::JsonPayloadError::Serialize(error);
+                PoolResponse::whole(HttpResponse::from_error(error))
+            }
+        }
+    }
+}
+
+impl<T: IntoPoolResponse, E: Into<Error>> IntoPoolResponse for Result<T, E> {
+    fn into_pool_response(self) -> PoolResponse {
+        match self {
+            Ok(value) => value.into_pool_response(),
+            Err(error) => PoolResponse::whole(HttpResponse::from_error(error)),
+        }
+    }
+}
+
+impl<T: IntoPoolResponse> IntoPoolResponse for Option<T> {
+    fn into_pool_response(self) -> PoolResponse {
+        match self {
+            Some(value) => value.into_pool_response(),
+            None => PoolResponse::whole(HttpResponse::new(StatusCode::NOT_FOUND)),
+        }
+    }
+}
+
+impl<L: IntoPoolResponse, R: IntoPoolResponse> IntoPoolResponse for Either<L, R> {
+    fn into_pool_response(self) -> PoolResponse {
+        match self {
+            Self::Left(value) => value.into_pool_response(),
+            Self::Right(value) => value.into_pool_response(),
+        }
+    }
+}
+
+impl<T: IntoPoolResponse> IntoPoolResponse for (T, StatusCode) {
+    fn into_pool_response(self) -> PoolResponse {
+        self.0.into_pool_response().with_status(self.1)
+    }
+}
+
+impl IntoPoolResponse for () {
+    fn into_pool_response(self) -> PoolResponse {
+        PoolResponse::whole(HttpResponse::new(StatusCode::NO_CONTENT))
+    }
+}
+
+impl IntoPoolResponse for Html {
+    fn into_pool_response(self) -> PoolResponse {
+        OnWorker(self).into_pool_response()
+    }
+}
+
+impl IntoPoolResponse for Cow<'static, str> {
+    fn into_pool_response(self) -> PoolResponse {
+        self.into_owned().into_pool_response()
+    }
+}
+
+macro_rules! plain {
+    ($($kind:ident: $($type:ty),*;)*) => {
+        $($(impl IntoPoolResponse for $type {
+            fn into_pool_response(self) -> PoolResponse {
+                PoolResponse::with_type(ContentType::$kind(), self)
+            }
+        })*)*
+    };
+}
+
+plain! {
+    plaintext: String, &'static str;
+    octet_stream: Vec<u8>, &'static [u8], Bytes, BytesMut;
+}
+
+impl fmt::Debug for Made {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole { status, .. } => f.debug_tuple("Whole").field(status).finish(),
+            Self::OnWorker(_) => f.write_str("OnWorker"),
+            Self::Refused(refusal) => f.debug_tuple("Refused").field(refusal).finish(),
+        }
+    }
+}

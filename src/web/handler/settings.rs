@@ -1,0 +1,95 @@
+//! [`Settings`], where and how the requests of one handler run.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[cfg(feature = "rayon")]
+use crate::offload::CpuPool;
+use crate::offload::{BlockingPool, OffloadError, Priority, Task, TaskContext, TaskHandle};
+use crate::web::Refusal;
+
+/// What a handler was told, for all its requests.
+#[derive(Clone)]
+pub(super) struct Settings {
+    pub(super) pool: AnyPool,
+    pub(super) label: Option<Cow<'static, str>>,
+    pub(super) priority: Priority,
+    pub(super) queue_timeout: Option<Duration>,
+    pub(super) timeout: Option<Duration>,
+    pub(super) is_shielded: bool,
+    pub(super) on_refusal: Option<Arc<dyn Fn(Refusal) -> Refusal + Send + Sync>>,
+}
+
+/// The pool that it runs on.
+#[derive(Clone, Debug)]
+pub(super) enum AnyPool {
+    Blocking(BlockingPool),
+    #[cfg(feature = "rayon")]
+    Cpu(CpuPool),
+}
+
+impl Settings {
+    pub(super) fn new(pool: AnyPool) -> Self {
+        Self {
+            pool,
+            label: None,
+            priority: Priority::Normal,
+            queue_timeout: None,
+            timeout: None,
+            is_shielded: false,
+            on_refusal: None,
+        }
+    }
+
+    /// Hands the work of one request over.
+    pub(super) fn start<W, T>(&self, work: W) -> Result<TaskHandle<T>, OffloadError>
+    where
+        W: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let work = |_: &TaskContext| work();
+        let mut task: Task<_> = match &self.pool {
+            AnyPool::Blocking(pool) => pool.task(work),
+            #[cfg(feature = "rayon")]
+            AnyPool::Cpu(pool) => pool.task(work),
+        };
+        task = task.priority(self.priority);
+        if let Some(label) = &self.label {
+            task = task.label(label.clone());
+        }
+        if let Some(limit) = self.queue_timeout {
+            task = task.queue_timeout(limit);
+        }
+        if let Some(limit) = self.timeout {
+            task = task.timeout(limit);
+        }
+        if self.is_shielded {
+            task = task.shield();
+        }
+        task.start()
+    }
+
+    /// The answer to a request whose work came to no result.
+    pub(super) fn refuse(&self, error: OffloadError) -> Refusal {
+        let refusal = Refusal::from(error);
+        match &self.on_refusal {
+            Some(change) => change(refusal),
+            None => refusal,
+        }
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("pool", &self.pool)
+            .field("label", &self.label)
+            .field("priority", &self.priority)
+            .field("queue_timeout", &self.queue_timeout)
+            .field("timeout", &self.timeout)
+            .field("shielded", &self.is_shielded)
+            .finish_non_exhaustive()
+    }
+}
