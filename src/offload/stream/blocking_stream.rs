@@ -99,7 +99,7 @@ where
 /// let rows = (0..10_000).map(|row| format!("{row};{}\n", row * row));
 /// let csv = pool.stream(rows).max_bytes(64 * 1024, String::len).label("squares.csv");
 /// let bytes: usize = csv.try_fold(0, |sum, row| async move { Ok(sum + row.len()) }).await?;
-/// assert_eq!(bytes, 125_676);
+/// assert_eq!(bytes, 134_264);
 /// # Ok(())
 /// # }
 /// ```
