@@ -102,6 +102,29 @@ async fn stream_that_has_begun_waits_for_its_further_turns() {
     soon(rest).await.unwrap();
 }
 
+#[tokio::test]
+async fn stream_that_has_begun_is_not_refused_by_a_full_pool() {
+    let (watch, gate) = (Watch::default(), Gate::default());
+    let pool = BlockingPool::builder("pool").max_running(1).max_queued(0).build();
+    let mut stream = pool.stream(Source::new(&watch).end(5)).max_items(1);
+    assert_eq!(next(&mut stream).await, 0);
+    until(|| pool.statistics().running == 0).await;
+    let wait = gate.wait();
+    let busy = pool.task(move |_| wait.block()).start().unwrap();
+    until(|| pool.statistics().running == 1).await;
+    let rest = tokio::spawn(async move {
+        for item in 1..5 {
+            assert_eq!(next(&mut stream).await, item);
+        }
+    });
+    until(|| pool.statistics().queued == 1).await;
+    // Others still are.
+    assert!(matches!(pool.run(|| ()).await, Err(OffloadError::Full { .. })));
+    gate.open();
+    soon(busy).await.unwrap();
+    soon(rest).await.unwrap();
+}
+
 #[test]
 fn outside_of_a_runtime_it_is_refused() {
     let mut stream = stream_blocking([1]);

@@ -77,7 +77,8 @@ impl Crew {
         }
         // Those do not wait for others, only until a thread comes.
         let begins_soon = self.tokens().within_reach() + usize::from(state.is_searching) + usize::from(state.is_coming);
-        if !self.rules.admits(begins_soon) {
+        let beside = if job.terms().is_admitted { usize::MAX } else { begins_soon };
+        if !self.rules.admits(beside) {
             state.counts.refused += 1;
             return Err(OffloadError::Full { pool: self.rules.pool, queued: state.queue.len() });
         }

@@ -68,7 +68,8 @@ where
 /// - Each item can be taken as soon as it is there, the first one too: none waits for another to come with it. If they come
 ///   faster than they are taken, they are handed over many at a time.
 /// - The iterator is one task of the pool while it makes items. When as many are buffered as may be, the task ends and its
-///   thread and its permit are free for others; when half of them were taken, a new task goes on behind all that wait then.
+///   thread and its permit are free for others; when half of them were taken, a new task goes on behind all that wait then,
+///   even if the queue is full: what was let in is not refused in the middle.
 ///   So a reader that is slow takes no thread, while an iterator that is slow (one that waits for a line from somewhere) does.
 /// - An iterator that panics ends the stream with [`OffloadError::Panicked`], after the items before the panic, and so does
 ///   a task that the pool refuses, with its reason. After an error, as after the end, there is only `None`. The iterator was
@@ -133,8 +134,10 @@ struct Terms {
 struct Going<T> {
     buffer: Arc<StreamBuffer<T>>,
     terms: Terms,
-    /// How long the first task may wait. The later ones go on with something that was let in.
+    /// How long the first task may wait.
     queue_timeout: Option<Duration>,
+    /// Whether it has begun: the later tasks are neither refused by a full queue nor wait in it for so long only.
+    is_admitted: bool,
     task: Option<TaskHandle<()>>,
     /// Why there was no task. What is buffered comes before it is told.
     failure: Option<OffloadError>,
@@ -217,7 +220,8 @@ impl<T: Send + 'static> BlockingStream<T> {
 impl<T: Send + 'static> Going<T> {
     fn new(new: New<T>) -> Self {
         let New { producer, bounds, terms, queue_timeout } = new;
-        Self { buffer: Arc::new(Buffer::new(bounds, producer)), terms, queue_timeout, task: None, failure: None }
+        let buffer = Arc::new(Buffer::new(bounds, producer));
+        Self { buffer, terms, queue_timeout, is_admitted: false, task: None, failure: None }
     }
 
     fn refill(&mut self, chunk: &mut Chunk<T>, cx: &mut Context<'_>) -> Poll<Option<Result<(), OffloadError>>> {
@@ -260,6 +264,7 @@ impl<T: Send + 'static> Going<T> {
         let work = move |_: &TaskContext| producer.run(&buffer, is_patient);
         let mut task = Task::new(Arc::clone(&self.terms.pool), work).priority(self.terms.priority);
         task.terms.label.clone_from(&self.terms.label);
+        task.terms.is_admitted = mem::replace(&mut self.is_admitted, true);
         task.queue_timeout = self.queue_timeout.take();
         // A task that is refused is dropped here, with the iterator, which is foreign code.
         match catch(|| task.start()) {

@@ -60,6 +60,8 @@ pub(crate) struct Terms {
     pub(crate) begins_by: Option<(Instant, Instant)>,
     /// Whether it goes on without its caller.
     pub(crate) is_shielded: bool,
+    /// Whether it goes on with what was let in before. A full queue does not refuse it.
+    pub(crate) is_admitted: bool,
 }
 
 impl TaskContext {
