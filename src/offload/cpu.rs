@@ -64,6 +64,7 @@ pub struct CpuPool(Arc<Pool>, Arc<ThreadPool>);
 pub struct CpuPoolBuilder {
     name: &'static str,
     threads: Option<NonZero<usize>>,
+    shared: Option<CpuPool>,
     max_queued: usize,
     queue_timeout: Option<Duration>,
 }
@@ -80,7 +81,7 @@ impl CpuPool {
 
     /// A pool with other limits. Its name appears in errors, statistics and logs, and its threads have it.
     pub fn builder(name: &'static str) -> CpuPoolBuilder {
-        CpuPoolBuilder { name, threads: None, max_queued: usize::MAX, queue_timeout: None }
+        CpuPoolBuilder { name, threads: None, shared: None, max_queued: usize::MAX, queue_timeout: None }
     }
 
     /// The pool of [`run_cpu`].
@@ -91,19 +92,6 @@ impl CpuPool {
     #[must_use]
     pub fn global() -> &'static Self {
         &GLOBAL
-    }
-
-    fn with_threads(rules: Rules, queue_timeout: Option<Duration>, threads: Arc<ThreadPool>) -> Self {
-        let rules = Arc::new(rules);
-        let crew = Crew::new(Arc::clone(&rules), Box::new(OfRayon(Arc::clone(&threads))));
-        Self(Arc::new(Pool::new(rules, queue_timeout, Source::Own(crew))), threads)
-    }
-
-    /// A pool with a queue and an end of its own, and the threads and the limiter of this one.
-    #[cfg(any(feature = "axum", feature = "actix-web"))]
-    pub(crate) fn sharing_threads(&self, name: &'static str, max_queued: usize) -> Self {
-        let rules = Rules::new(name, Arc::clone(self.limiter()), max_queued, None);
-        Self::with_threads(rules, None, Arc::clone(&self.1))
     }
 
     /// Runs `work` and waits for its result.
@@ -167,6 +155,13 @@ impl CpuPoolBuilder {
         self
     }
 
+    /// Takes the threads and the limiter of another pool instead of its own: then the two of them run as many tasks as that
+    /// one, and each has a queue, a bound and an end for itself. [`threads`](Self::threads) is not asked.
+    pub fn share_threads(mut self, with: &CpuPool) -> Self {
+        self.shared = Some(with.clone());
+        self
+    }
+
     /// How many tasks may wait for a thread; others fail with [`OffloadError::Full`]. 0: who finds no thread free fails at
     /// once. Default: any number.
     pub fn max_queued(mut self, tasks: usize) -> Self {
@@ -180,19 +175,25 @@ impl CpuPoolBuilder {
         self
     }
 
-    /// Starts the threads.
+    /// Starts the threads, unless it shares those of another pool.
     ///
     /// # Errors
     ///
     /// If they can't be started.
     pub fn build(self) -> Result<CpuPool, ThreadPoolBuildError> {
-        let Self { name, threads, max_queued, queue_timeout } = self;
-        let threads = threads.or(available_parallelism().ok()).map_or(1, NonZero::get);
-        let named = move |index| format!("{name}-{index}");
-        let rayon = ThreadPoolBuilder::new().num_threads(threads).thread_name(named).build()?;
-        let limiter = Arc::new(CapacityLimiter::new(threads));
-        let rules = Rules::new(name, limiter, max_queued, None);
-        Ok(CpuPool::with_threads(rules, queue_timeout, Arc::new(rayon)))
+        let Self { name, threads, shared, max_queued, queue_timeout } = self;
+        let (limiter, rayon) = match shared {
+            Some(CpuPool(pool, rayon)) => (Arc::clone(&pool.rules.limiter), rayon),
+            None => {
+                let threads = threads.or(available_parallelism().ok()).map_or(1, NonZero::get);
+                let named = move |index| format!("{name}-{index}");
+                let rayon = ThreadPoolBuilder::new().num_threads(threads).thread_name(named).build()?;
+                (Arc::new(CapacityLimiter::new(threads)), Arc::new(rayon))
+            }
+        };
+        let rules = Arc::new(Rules::new(name, limiter, max_queued, None));
+        let crew = Crew::new(Arc::clone(&rules), Box::new(OfRayon(Arc::clone(&rayon))));
+        Ok(CpuPool(Arc::new(Pool::new(rules, queue_timeout, Source::Own(crew))), rayon))
     }
 }
 

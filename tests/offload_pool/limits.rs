@@ -1,11 +1,12 @@
 //! How many run, how many wait, and who is refused.
 
+use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use onelane::offload::CapacityLimiter;
-use onelane::{BlockingPool, OffloadError};
+use onelane::{BlockingPool, CpuPool, OffloadError};
 use tokio::task::JoinSet;
 use tokio_test::{assert_pending, task};
 
@@ -171,6 +172,24 @@ async fn two_pools_that_share_a_limiter_take_turns() {
         soon("all end", handle).await.unwrap();
     }
     assert_eq!(*order.lock().unwrap(), [0, 3, 1, 4, 2, 5]);
+}
+
+#[tokio::test]
+async fn cpu_pools_that_share_their_threads_share_their_limit_and_nothing_else() {
+    let first = CpuPool::builder("first").threads(NonZero::new(1).unwrap()).build().unwrap();
+    let second = CpuPool::builder("second").share_threads(&first).max_queued(0).build().unwrap();
+    let thread = || thread::current().name().unwrap().to_owned();
+    assert_eq!(second.run(thread).await.unwrap(), "first-0");
+    let gate = Gate::default();
+    let block = gate.block();
+    let running = first.task(move |_| block()).start().unwrap();
+    until("it runs", || gate.inside() == 1).await;
+    assert!(matches!(second.run(|| ()).await, Err(OffloadError::Full { .. })));
+    let waits = first.task(|_| 7).start().unwrap();
+    second.close();
+    gate.open();
+    assert_eq!(soon("it runs", waits).await, Ok(7));
+    assert_eq!((running.await, second.run(|| ()).await), (Ok(()), Err(OffloadError::Closed)));
 }
 
 #[tokio::test]

@@ -14,7 +14,10 @@ static BLOCKING: LazyLock<BlockingPool> =
     LazyLock::new(|| BlockingPool::builder("handlers").max_queued(MAX_QUEUED).build());
 
 #[cfg(feature = "rayon")]
-static CPU: LazyLock<CpuPool> = LazyLock::new(|| CpuPool::global().sharing_threads("cpu-handlers", MAX_QUEUED));
+static CPU: LazyLock<CpuPool> = LazyLock::new(|| {
+    let pool = CpuPool::builder("cpu-handlers").share_threads(CpuPool::global()).max_queued(MAX_QUEUED).build();
+    pool.expect("it has no threads of its own to start")
+});
 
 /// The pool of `blocking_handler`s that were given [no other one](super::PoolHandler::on): 40 run at a time, 400 more may
 /// wait, and further ones are answered with 503 and `Retry-After`.
