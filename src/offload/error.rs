@@ -18,7 +18,7 @@ pub enum OffloadError {
     Full {
         /// The name of the pool.
         pool: &'static str,
-        /// How many tasks of this runtime waited.
+        /// How many tasks waited.
         queued: usize,
     },
     /// The task did not begin within its `queue_timeout`, and never will.

@@ -26,11 +26,11 @@
 //! |---|---|
 //! | the caller leaves before the task has begun | it never runs, and what its closure holds is dropped where the caller was |
 //! | the caller leaves while it runs | it goes on with its token, [`TaskContext::is_cancelled`] tells it, its result is dropped |
-//! | more tasks than tokens | they wait, by [`Priority`] and then in their order; with `max_queued` the others are refused. Runtimes, and pools that share a limiter, take turns |
+//! | more tasks than tokens | they wait, by [`Priority`], which starves nobody, and then in their order; with `max_queued` the others are refused. Runtimes, and pools that share a limiter, take turns |
 //! | it panics | [`OffloadError::Panicked`] with message and place; the thread goes on with the next task |
 //! | its `timeout` is over | the caller has [`OffloadError::Timeout`], which says whether it still runs |
 //! | a task blocks on another one of the same pool, or of one with the same limiter | that one runs at once, without a token of its own: waiting for one, it might wait for its caller |
-//! | a stream's reader is slow | its iterator waits without a thread and a token, and goes on behind all that wait then |
+//! | a stream's reader is slow | its iterator waits without a thread and a token, and goes on behind those of its priority that wait then |
 //! | the pool is closed | tasks that wait fail, those that run go on |
 //! | the runtime shuts down | it waits for the tasks of a [`BlockingPool`] that run, as for all of `spawn_blocking`. Those that wait fail, and idle threads don't delay it. A [`CpuPool`] goes on |
 //! | there is no thread to be had | the task waits for one of the pool's that works, or fails with [`NoThread`](OffloadError::NoThread) |
@@ -43,7 +43,11 @@
 //! task's own thread: by [`from_thread::block_on`], by `Handle::block_on`, or by an executor. Inside of `Handle::block_on` it has
 //! a thread of its own, since tokio would not let it block again on that one; there `par_iter` leaves the pool. A future that is spawned is polled
 //! elsewhere: blocking on that one waits for a token like any other caller, perhaps in a circle. The same is so where tasks of
-//! two pools block on each other.
+//! two pools block on each other, and where one blocks on `tokio::fs` while the runtime has no other blocking thread.
+//!
+//! Such a task has run to its end when its future is polled for the first time, or [`start`](Task::start) returns. So its
+//! limits of time, and a timeout around it, don't end it, several of them run one after the other, and none can wait for
+//! another. Its context is its own, and knows nothing of the caller of the task around it.
 
 mod blocking;
 #[cfg(feature = "rayon")]

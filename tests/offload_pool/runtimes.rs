@@ -8,7 +8,7 @@ use std::time::Instant;
 use onelane::{BlockingPool, OffloadError, run_blocking};
 use tokio::runtime::Handle;
 
-use crate::gate::{Gate, MS, PATIENCE, runtimes, until};
+use crate::gate::{Gate, MS, PATIENCE, runtimes, soon, until};
 
 #[test]
 fn pool_is_used_from_two_runtimes_and_each_has_its_own_threads() {
@@ -39,9 +39,10 @@ fn idle_threads_do_not_delay_the_shutdown() {
         start.elapsed()
     };
     for which in [0, 1] {
-        // The best of some: a thread that stayed would take its time each time, a busy machine does not.
-        let best = (0..20).map(|_| shutdown_takes(which)).min().unwrap();
-        assert!(best < MS * 10, "{best:?}");
+        // Of some: a thread that stayed would take its time, and a busy machine does not each time.
+        let mut took: Vec<_> = (0..20).map(|_| shutdown_takes(which)).collect();
+        took.sort();
+        assert!(took[10] < MS * 10 && took[17] < MS * 50, "{took:?}");
     }
 }
 
@@ -50,10 +51,15 @@ fn shutdown_waits_for_what_runs_and_for_nothing_that_waits() {
     let beyond_what_runs = |which: usize| {
         let [current_thread, multi_thread] = runtimes();
         let runtime = if which == 0 { current_thread } else { multi_thread };
-        let pool = BlockingPool::builder("one").max_running(1).build();
+        let pool = BlockingPool::builder("four").max_running(4).build();
         let ran = Arc::new(AtomicUsize::new(0));
         let (begun, has_begun) = std::sync::mpsc::channel();
         let (running, waiting) = runtime.block_on(async {
+            // Three that are idle then, beside the one that runs.
+            let idle = [(); 3].map(|()| pool.task(|_| thread::sleep(MS)).start().unwrap());
+            for handle in idle {
+                handle.await.unwrap();
+            }
             let ran_there = ran.clone();
             let running = pool.task(move |_| {
                 begun.send(()).unwrap();
@@ -62,6 +68,7 @@ fn shutdown_waits_for_what_runs_and_for_nothing_that_waits() {
                 Instant::now()
             });
             let running = running.shield().start().unwrap();
+            pool.limiter().set_total(1);
             let waiting: Vec<_> = (0..100)
                 .map(|_| {
                     let ran = ran.clone();
@@ -81,8 +88,9 @@ fn shutdown_waits_for_what_runs_and_for_nothing_that_waits() {
         over - futures::executor::block_on(running).unwrap()
     };
     for which in [0, 1] {
-        let best = (0..5).map(|_| beyond_what_runs(which)).min().unwrap();
-        assert!(best < MS * 50, "{best:?}");
+        let mut took: Vec<_> = (0..9).map(|_| beyond_what_runs(which)).collect();
+        took.sort();
+        assert!(took[4] < MS * 10 && took[7] < MS * 50, "{took:?}");
     }
 }
 
@@ -128,6 +136,39 @@ fn busy_pool_of_one_runtime_does_not_keep_another_one_from_shutting_down() {
     assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
     is_over.store(true, Ordering::SeqCst);
     busy.join().unwrap();
+}
+
+#[test]
+fn task_of_a_runtime_that_did_not_wait_for_it_still_counts() {
+    let (pool, gate) = (BlockingPool::new("left behind"), Gate::default());
+    for runtime in runtimes() {
+        let before = gate.inside();
+        runtime.block_on(async {
+            let block = gate.block();
+            drop(pool.task(move |_| block()).shield().start().unwrap());
+            until("it runs", || gate.inside() == before + 1).await;
+        });
+        runtime.shutdown_background();
+    }
+    let [here, _] = runtimes();
+    here.block_on(async {
+        assert_eq!(pool.run(|| 7).await, Ok(7));
+        assert_eq!(pool.statistics().running, 2);
+        pool.close();
+        let mut drained = tokio_test::task::spawn(Box::pin(pool.drained()));
+        tokio_test::assert_pending!(drained.poll());
+        gate.open();
+        soon("they have ended", drained).await;
+        until("their tokens are back", || pool.limiter().statistics().borrowed == 0).await;
+    });
+}
+
+#[test]
+fn threads_are_those_of_the_runtime_and_have_its_name() {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().thread_name("of the service").enable_all().build().unwrap();
+    let name = runtime.block_on(run_blocking(|| thread::current().name().map(str::to_owned)));
+    assert_eq!(name, Ok(Some("of the service".to_owned())));
 }
 
 #[test]

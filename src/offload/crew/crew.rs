@@ -80,7 +80,7 @@ impl Crew {
         let beside = if job.terms().is_admitted { usize::MAX } else { begins_soon };
         if !self.rules.admits(beside) {
             state.counts.refused += 1;
-            return Err(OffloadError::Full { pool: self.rules.pool, queued: state.queue.len() });
+            return Err(OffloadError::Full { pool: self.rules.pool, queued: self.rules.queued() });
         }
         let place = state.queue.push(priority, job);
         let call = self.call_if_needed(&mut state);

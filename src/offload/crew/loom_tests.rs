@@ -5,7 +5,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use loom::future::block_on;
@@ -238,11 +238,61 @@ fn task_that_is_withdrawn_as_it_begins_runs_or_not_but_never_both() {
         let world = World::new(1, None);
         let job = world.job();
         let place = world.crew.submit(Priority::Normal, Arc::clone(&job) as _).unwrap();
+        world.crew.forget(place);
         let is_withdrawn = job.withdraw();
-        if is_withdrawn {
-            world.crew.forget(place);
-        }
         world.ends(usize::from(!is_withdrawn));
+    });
+}
+
+#[test]
+fn task_that_comes_as_the_last_one_leaves_the_line_gets_a_token() {
+    model(2, || {
+        let world = World::new(0, None);
+        let left = world.job();
+        let place = world.crew.submit(Priority::Normal, Arc::clone(&left) as _).unwrap();
+        let raises = thread::spawn({
+            let world = Arc::clone(&world);
+            move || world.limiter.lane().set_total(1)
+        });
+        let leaves = thread::spawn({
+            let world = Arc::clone(&world);
+            move || {
+                world.crew.forget(place);
+                usize::from(!left.withdraw())
+            }
+        });
+        let stays = world.submit();
+        raises.join().unwrap();
+        let ran = leaves.join().unwrap();
+        world.end_threads();
+        assert!(is_done(&stays));
+        world.ends(1 + ran);
+    });
+}
+
+#[test]
+fn task_that_is_cancelled_as_it_begins_ends_once() {
+    model(3, || {
+        let world = World::new(1, None);
+        let job = world.submit();
+        job.cancel();
+        world.end_threads();
+        let ran = world.ran.load(Ordering::SeqCst);
+        let result = job.poll(&Context::from_waker(Waker::noop()));
+        assert_eq!(result, Poll::Ready(if ran == 1 { Ok(()) } else { Err(OffloadError::Cancelled) }));
+        world.ends(ran);
+    });
+}
+
+#[test]
+fn result_of_a_task_that_is_abandoned_as_it_ends_goes_to_one_of_both() {
+    model(3, || {
+        let world = World::new(1, None);
+        let job = world.submit();
+        let result = job.abandon();
+        assert!(matches!(result, None | Some(Ok(()))));
+        world.ends(1);
+        assert!(job.is_finished());
     });
 }
 

@@ -58,6 +58,11 @@ impl Rules {
         is_admitted
     }
 
+    /// How many wait, in all crews.
+    pub(super) fn queued(&self) -> usize {
+        self.queued.load(Ordering::Relaxed)
+    }
+
     /// So many wait no longer.
     pub(super) fn forget(&self, tasks: usize) {
         self.queued.fetch_sub(tasks, Ordering::Relaxed);

@@ -51,7 +51,8 @@ impl Runtimes {
         let entry = Entry { id, crew: Arc::clone(&crew) };
         self.0.crews.rcu(|crews| {
             let is_known = crews.iter().any(|known| known.id == id);
-            crews.iter().cloned().chain((!is_known).then(|| entry.clone())).collect::<Vec<Entry>>()
+            let others = crews.iter().filter(|known| !known.crew.is_drained()).cloned();
+            others.chain((!is_known).then(|| entry.clone())).collect::<Vec<Entry>>()
         });
         match self.0.find(id) {
             // Another caller was first.
@@ -98,12 +99,12 @@ struct Canary {
 
 impl Drop for Canary {
     fn drop(&mut self) {
-        if let Some(registry) = self.registry.upgrade() {
+        let Some(crew) = self.crew.upgrade() else { return };
+        crew.close(&OffloadError::RuntimeShutdown);
+        // If it still runs tasks, it is told of until it is drained and another runtime comes.
+        if let Some(registry) = self.registry.upgrade().filter(|_| crew.is_drained()) {
             let others = |crews: &Arc<Vec<Entry>>| crews.iter().filter(|crew| crew.id != self.id).cloned().collect();
             registry.crews.rcu(|crews| -> Vec<Entry> { others(crews) });
-        }
-        if let Some(crew) = self.crew.upgrade() {
-            crew.close(&OffloadError::RuntimeShutdown);
         }
     }
 }

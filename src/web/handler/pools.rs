@@ -22,8 +22,7 @@ static CPU: LazyLock<CpuPool> = LazyLock::new(|| {
 /// The pool of `blocking_handler`s that were given [no other one](super::PoolHandler::on): 40 run at a time, 400 more may
 /// wait, and further ones are answered with 503 and `Retry-After`.
 ///
-/// What waits is counted for each runtime that it comes from: axum's server has one, actix-web's has one for each worker.
-/// What runs is counted for all of them together.
+/// What runs and what waits is counted for all runtimes together: axum's server has one, actix-web's has one for each worker.
 ///
 /// Its limiter is not that of [`BlockingPool::global`], while FastAPI has one for both: there, endpoints that are slow take
 /// the threads of what calls `run_in_threadpool` as well. To have it that way, make a pool with
