@@ -64,7 +64,7 @@
 //! | `actix-web` | [`web::actix`]: the middleware, the extractor, errors as responses |
 //! | `croner` | [`background::Every::cron`]: periodic services by cron expressions, in any time zone |
 //! | `hyper` | [`probe_listener`](background::ServiceHostBuilder::probe_listener): the probes of a service host on a port of their own |
-//! | `serde` | [`GuardStats`] and [`LimiterStatistics`](offload::LimiterStatistics) can be serialized (implied by the adapters) |
+//! | `serde` | [`GuardStats`], [`LimiterStatistics`](offload::LimiterStatistics) and [`PoolStatistics`](offload::PoolStatistics) can be serialized (implied by the adapters) |
 //! | `full` | all of them |
 //!
 //! # More

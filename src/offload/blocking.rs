@@ -19,7 +19,8 @@ static GLOBAL: LazyLock<BlockingPool> = LazyLock::new(|| BlockingPool::new("defa
 
 /// Runs work that blocks, 40 at a time, and waits for its result: `run_in_threadpool` of FastAPI, `asyncio.to_thread`.
 ///
-/// It is [`BlockingPool::global`]'s [`run`](BlockingPool::run), with the same rules.
+/// It is [`BlockingPool::global`]'s [`run`](BlockingPool::run), with the same rules. Any number of others wait: where they
+/// must not, make a pool with a [bound](BlockingPoolBuilder::max_queued).
 ///
 /// # Errors
 ///
@@ -70,7 +71,7 @@ impl BlockingPool {
         Self::builder(name).build()
     }
 
-    /// A pool with other limits. Its name appears in errors, statistics and logs.
+    /// A pool with other limits. Its name appears in errors and statistics.
     pub fn builder(name: &'static str) -> BlockingPoolBuilder {
         BlockingPoolBuilder { name, limiter: None, max_queued: usize::MAX, queue_timeout: None }
     }
@@ -138,7 +139,8 @@ impl BlockingPool {
 }
 
 impl BlockingPoolBuilder {
-    /// How many tasks run at a time. Default: 40.
+    /// How many tasks run at a time. Default: 40. The runtime has 512 threads for them and all others that block, unless it
+    /// was told [otherwise](tokio::runtime::Builder::max_blocking_threads).
     pub fn max_running(self, tasks: usize) -> Self {
         self.limiter(Arc::new(CapacityLimiter::new(tasks)))
     }

@@ -79,7 +79,7 @@ impl CpuPool {
         Self::builder(name).build()
     }
 
-    /// A pool with other limits. Its name appears in errors, statistics and logs, and its threads have it.
+    /// A pool with other limits. Its name appears in errors and statistics, and its threads have it.
     pub fn builder(name: &'static str) -> CpuPoolBuilder {
         CpuPoolBuilder { name, threads: None, shared: None, max_queued: usize::MAX, queue_timeout: None }
     }

@@ -88,7 +88,8 @@ impl<F> Task<F> {
     }
 
     /// Has it run and go on even if its caller leaves: dropping the future or the handle, once the task was handed over,
-    /// neither takes it out of the queue nor cancels its [context](TaskContext). It is what `asyncio.shield` does.
+    /// neither takes it out of the queue nor cancels its [context](TaskContext). It is what `asyncio.shield` does. What the caller
+    /// would have done after it is lost all the same: put that into the closure.
     ///
     /// Timeouts still take it out of the queue.
     pub fn shield(mut self) -> Self {
