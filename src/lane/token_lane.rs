@@ -65,9 +65,15 @@ impl TokenLane {
     /// Gives tokens back, to those who are next in line if there is enough for them.
     #[inline]
     pub(crate) fn give_back(&self, tokens: Tokens) {
-        if !self.word.try_exit(tokens) {
+        if !self.try_give_back(tokens) {
             self.give_back_slowly(tokens);
         }
+    }
+
+    /// Gives tokens back if nobody waits for them. Then nobody is woken.
+    #[inline]
+    pub(crate) fn try_give_back(&self, tokens: Tokens) -> bool {
+        self.word.try_exit(tokens)
     }
 
     #[cold]

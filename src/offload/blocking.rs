@@ -170,6 +170,6 @@ impl BlockingPoolBuilder {
         let Self { name, limiter, max_queued, queue_timeout } = self;
         let limiter = limiter.unwrap_or_else(|| Arc::new(CapacityLimiter::new(RUNNING)));
         let rules = Arc::new(Rules::new(name, limiter, max_queued, Some(STAY)));
-        BlockingPool(Arc::new(Pool::new(rules, queue_timeout, Source::Runtimes(Runtimes::default()))))
+        BlockingPool(Arc::new(Pool { rules, queue_timeout, source: Source::Runtimes(Runtimes::default()) }))
     }
 }

@@ -193,7 +193,7 @@ impl CpuPoolBuilder {
         };
         let rules = Arc::new(Rules::new(name, limiter, max_queued, None));
         let crew = Crew::new(Arc::clone(&rules), Box::new(OfRayon(Arc::clone(&rayon))));
-        Ok(CpuPool(Arc::new(Pool::new(rules, queue_timeout, Source::Own(crew))), rayon))
+        Ok(CpuPool(Arc::new(Pool { rules, queue_timeout, source: Source::Own(crew) }), rayon))
     }
 }
 

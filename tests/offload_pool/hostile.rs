@@ -1,8 +1,9 @@
 //! What goes wrong around a pool: no threads, wakers and destructors that panic, runtimes with one blocking thread.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -179,6 +180,23 @@ async fn callers_that_come_one_after_the_other_are_never_refused_where_there_is_
     }
     while let Some(result) = soon("all end", callers.join_next()).await {
         result.unwrap();
+    }
+}
+
+#[test]
+fn caller_that_looks_before_it_is_woken_is_not_refused_either() {
+    let runtime = one_blocking_thread();
+    let _entered = runtime.enter();
+    let pool = BlockingPool::builder("strict").max_running(1).max_queued(0).build();
+    for _ in 0..20_000 {
+        let (mut task, begun) = (pin!(pool.run(|| ())), Instant::now());
+        let result = loop {
+            assert!(begun.elapsed() < PATIENCE, "it hangs");
+            if let Poll::Ready(result) = task.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                break result;
+            }
+        };
+        assert_eq!(result, Ok(()));
     }
 }
 

@@ -36,7 +36,6 @@ pub(crate) struct Crew {
     threads: Box<dyn Threads>,
     /// Called when it is this crew's turn to have a token.
     caller: Waker,
-    me: Weak<Self>,
     state: Mutex<State>,
 }
 
@@ -62,12 +61,12 @@ impl Crew {
     pub(crate) fn new(rules: Arc<Rules>, threads: Box<dyn Threads>) -> Arc<Self> {
         Arc::new_cyclic(|me: &Weak<Self>| {
             let caller = Waker::from(Arc::new(Caller(Weak::clone(me))));
-            Self { rules, threads, caller, me: Weak::clone(me), state: Mutex::default() }
+            Self { rules, threads, caller, state: Mutex::default() }
         })
     }
 
     /// Has a task wait for its turn.
-    pub(crate) fn submit(&self, priority: Priority, job: Arc<dyn Work>) -> Result<Place, OffloadError> {
+    pub(crate) fn submit(self: &Arc<Self>, priority: Priority, job: Arc<dyn Work>) -> Result<Place, OffloadError> {
         if self.tokens().is_closed() {
             self.close(&OffloadError::Closed);
         }
@@ -103,8 +102,7 @@ impl Crew {
     pub(crate) fn forget(&self, place: Place) {
         let mut state = lock(&self.state);
         let forgotten = state.queue.remove(place);
-        // The line is for those who wait.
-        let line = state.queue.is_empty().then(|| state.line.take()).flatten();
+        let line = state.line_of_nobody();
         drop(state);
         self.rules.forget(usize::from(forgotten.is_some()));
         self.leave_line(line);
@@ -153,7 +151,7 @@ impl Crew {
 
     /// Who is to be called, if tasks wait and there is a token for one more of them. If there is none, the crew gets in
     /// line for one.
-    fn call_if_needed(&self, state: &mut State) -> Option<Call> {
+    fn call_if_needed(self: &Arc<Self>, state: &mut State) -> Option<Call> {
         if state.is_provided_for() || state.line.is_some() {
             return None;
         }
@@ -162,7 +160,7 @@ impl Crew {
             match tokens.line_up(Tokens::ONE, &self.caller) {
                 Joined::Entered => {}
                 Joined::Queued(ticket) => {
-                    state.line = Some(InLine { ticket: Some(ticket), _crew: self.me.upgrade() });
+                    state.line = Some(InLine { ticket: Some(ticket), _crew: Arc::clone(self) });
                     return None;
                 }
                 // Its limiter was closed.
@@ -172,7 +170,7 @@ impl Crew {
         Some(state.call())
     }
 
-    pub(super) fn make(&self, call: Option<Call>) {
+    pub(super) fn make(self: &Arc<Self>, call: Option<Call>) {
         match call {
             None => {}
             Some(Call::Unpark(worker)) => worker.unpark(Signal::Work),
@@ -182,9 +180,8 @@ impl Crew {
     }
 
     /// Has a worker begin that is coming, and holds a token.
-    pub(super) fn begin(&self) {
-        let Some(crew) = self.me.upgrade() else { return };
-        let Err(worker) = self.threads.begin(Worker::new(crew)) else { return };
+    fn begin(self: &Arc<Self>) {
+        let Err(worker) = self.threads.begin(Worker::new(Arc::clone(self))) else { return };
         worker.retire();
         let mut state = lock(&self.state);
         state.is_coming = false;
@@ -199,7 +196,7 @@ impl Crew {
     }
 
     /// It is this crew's turn to have a token.
-    fn token_has_come(&self) {
+    fn token_has_come(self: &Arc<Self>) {
         let mut state = lock(&self.state);
         let Some(line) = &mut state.line else { return };
         let Some(answer) = self.tokens().ask(&mut line.ticket, &self.caller) else { return };
@@ -230,9 +227,8 @@ impl Crew {
 
     // For workers.
 
-    /// The next task of a worker that holds a token. If there is none, it has to give the token back, unless it may search a
-    /// while.
-    pub(super) fn next(&self, worker: &mut Worker, may_search: bool) -> Found {
+    /// The next task of a worker that holds a token. If there is none, it gives the token back, unless it may search a while.
+    pub(super) fn next(self: &Arc<Self>, worker: &mut Worker, may_search: bool) -> Found {
         let mut state = lock(&self.state);
         if mem::take(&mut worker.is_searching) {
             state.is_searching = false;
@@ -243,6 +239,10 @@ impl Crew {
         let Some(job) = state.queue.pop() else {
             if may_search && !state.is_searching && state.closed.is_none() {
                 (state.is_searching, worker.is_searching) = (true, true);
+                // What has ended does not run, also for who is woken for its result.
+                let ran = state.clear(worker);
+                drop(state);
+                discard(ran);
                 return Found::Searching;
             }
             return Found::Nothing { stays: self.left(state, worker) };
@@ -250,14 +250,14 @@ impl Crew {
         self.rules.forget(1);
         state.counts.started += 1;
         let ran = state.enter(worker, Arc::clone(&job));
-        let call = self.call_if_needed(&mut state);
+        let (line, call) = (state.line_of_nobody(), self.call_if_needed(&mut state));
         drop(state);
+        self.leave_line(line);
         discard(ran);
         Found::Task(job, call)
     }
 
-    /// A worker runs nothing any more, though tasks may wait, and has to give its token back. Whether it is idle from now
-    /// on.
+    /// A worker runs nothing any more, though tasks may wait, and gives its token back. Whether it is idle from now on.
     pub(super) fn rest(&self, worker: &mut Worker) -> bool {
         self.left(lock(&self.state), worker)
     }
@@ -265,7 +265,12 @@ impl Crew {
     fn left(&self, mut state: MutexGuard<'_, State>, worker: &mut Worker) -> bool {
         let (ran, stays) = state.leave(worker);
         let is_drained = state.is_drained();
+        // With the lock: whoever comes next finds the worker here, or its token there.
+        let is_back = self.tokens().try_give_back(Tokens::ONE);
         drop(state);
+        if !is_back {
+            self.give_back();
+        }
         discard(ran);
         if is_drained {
             self.rules.drained.notify_waiters();
@@ -274,15 +279,18 @@ impl Crew {
     }
 
     /// A worker goes. If tasks wait and nobody is about to look for them, another one is begun with its token.
-    pub(super) fn clock_out(&self, worker: &mut Worker) {
+    pub(super) fn clock_out(self: &Arc<Self>, worker: &mut Worker) {
         worker.parker = None;
-        self.rest(worker);
         let mut state = lock(&self.state);
-        let is_needed =
-            !state.queue.is_empty() && !state.is_searching && !state.is_coming && !self.tokens().wants_back();
-        state.is_coming |= is_needed;
+        if state.queue.is_empty() || state.is_searching || state.is_coming || self.tokens().wants_back() {
+            self.left(state, worker);
+            return;
+        }
+        state.is_coming = true;
+        let ran = state.clear(worker);
         drop(state);
-        if is_needed { self.begin() } else { self.give_back() }
+        discard(ran);
+        self.begin();
     }
 
     /// A worker that was idle all the time goes. If it was called in this very moment, it may not.

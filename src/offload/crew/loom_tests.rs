@@ -72,12 +72,21 @@ type Unit = Job<Box<dyn FnOnce(&TaskContext) + Send>, ()>;
 
 impl World {
     fn new(tokens: usize, stay: Option<Stay>) -> Arc<Self> {
-        Self::failing(tokens, stay, None)
+        Self::with(tokens, usize::MAX, stay, None)
     }
 
-    fn failing(tokens: usize, stay: Option<Stay>, fails_from: Option<Failure>) -> Arc<Self> {
+    /// Where no task waits for another one.
+    fn strict(tokens: usize, stay: Option<Stay>) -> Arc<Self> {
+        Self::with(tokens, 0, stay, None)
+    }
+
+    fn failing(tokens: usize, stay: Option<Stay>, fails_from: Failure) -> Arc<Self> {
+        Self::with(tokens, usize::MAX, stay, Some(fails_from))
+    }
+
+    fn with(tokens: usize, max_queued: usize, stay: Option<Stay>, fails_from: Option<Failure>) -> Arc<Self> {
         let limiter = Arc::new(CapacityLimiter(TokenLane::lending(tokens)));
-        let rules = Arc::new(Rules::new("model", Arc::clone(&limiter), usize::MAX, stay));
+        let rules = Arc::new(Rules::new("model", Arc::clone(&limiter), max_queued, stay));
         let threads = OfLoom(Arc::new(Begun { fails_from, ..Begun::default() }));
         let begun = Arc::clone(&threads.0);
         let crew = Crew::new(rules, Box::new(threads));
@@ -356,7 +365,7 @@ fn two_callers_on_two_tokens_call_as_many_workers_as_it_takes() {
 fn tasks_are_told_when_the_runtime_goes_before_their_worker_comes() {
     for from in [0, 1] {
         model(2, move || {
-            let world = World::failing(1, None, Some(Failure::Drops(from)));
+            let world = World::failing(1, None, Failure::Drops(from));
             let tasks: Vec<Arc<Unit>> = (0..2)
                 .map(|_| {
                     let job = world.job();
@@ -377,7 +386,7 @@ fn tasks_are_told_when_the_runtime_goes_before_their_worker_comes() {
 fn tasks_are_told_or_run_when_there_is_no_thread_for_their_worker() {
     for from in [0, 1] {
         model(2, move || {
-            let world = World::failing(2, None, Some(Failure::Refuses(from)));
+            let world = World::failing(2, None, Failure::Refuses(from));
             let first = world.submit();
             let second = world.submit();
             world.end_threads();
@@ -395,4 +404,34 @@ fn result_wakes_who_waits_for_it() {
         block_on(poll_fn(|cx| job.poll(cx))).unwrap();
         world.ends(1);
     });
+}
+
+#[test]
+fn who_has_its_result_finds_room_for_the_next_task() {
+    for stay in [STAYS, GOES, None] {
+        model(3, move || {
+            let world = World::strict(1, stay);
+            // The second look is that of a worker that searches.
+            for _ in 0..2 {
+                let job = world.submit();
+                block_on(poll_fn(|cx| job.poll(cx))).unwrap();
+            }
+            world.submit();
+            world.ends(3);
+        });
+    }
+}
+
+#[test]
+fn who_has_its_result_finds_room_beside_another_one() {
+    for stay in [STAYS, None] {
+        model(2, move || {
+            let world = World::strict(2, stay);
+            let job = world.submit();
+            world.submit();
+            block_on(poll_fn(|cx| job.poll(cx))).unwrap();
+            world.submit();
+            world.ends(3);
+        });
+    }
 }

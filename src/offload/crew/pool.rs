@@ -1,7 +1,6 @@
 //! [`Pool`], what blocking and CPU pools have in common: a limiter, rules, and a crew for each runtime.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -19,7 +18,6 @@ pub(crate) struct Pool {
     pub(crate) rules: Arc<Rules>,
     pub(crate) queue_timeout: Option<Duration>,
     pub(crate) source: Source,
-    is_closed: AtomicBool,
 }
 
 /// Whose threads they are.
@@ -33,10 +31,6 @@ pub(crate) enum Source {
 }
 
 impl Pool {
-    pub(crate) fn new(rules: Arc<Rules>, queue_timeout: Option<Duration>, source: Source) -> Self {
-        Self { rules, queue_timeout, source, is_closed: AtomicBool::new(false) }
-    }
-
     pub(crate) fn name(&self) -> &'static str {
         self.rules.pool
     }
@@ -78,7 +72,7 @@ impl Pool {
         loop {
             // Registered before the look, so that no announcement falls in between.
             let announced = self.rules.drained.notified();
-            if self.is_closed.load(Ordering::Acquire) && self.crews().iter().all(|crew| crew.is_drained()) {
+            if self.rules.is_closed() && self.crews().iter().all(|crew| crew.is_drained()) {
                 return;
             }
             announced.await;
@@ -87,14 +81,8 @@ impl Pool {
 
     /// Takes no work any more. Those that wait fail.
     pub(crate) fn close(&self) {
-        match &self.source {
-            Source::Runtimes(runtimes) => runtimes.close(),
-            #[cfg(feature = "rayon")]
-            Source::Own(_) => {}
-        }
+        self.rules.close();
         self.crews().iter().for_each(|crew| crew.close(&OffloadError::Closed));
-        // Who waits for the end sees all of it.
-        self.is_closed.store(true, Ordering::Release);
         self.rules.drained.notify_waiters();
     }
 }

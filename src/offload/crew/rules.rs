@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use super::worker::Worker;
 use crate::offload::limiter::CapacityLimiter;
+use crate::sync::{Mutex, lock};
 
 /// What a crew works by.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub(crate) struct Rules {
     pub(crate) queued: AtomicUsize,
     /// How long workers stay on their threads. `None`: they run one task each.
     pub(crate) stay: Option<Stay>,
+    /// Whether the pool was closed.
+    is_closed: Mutex<bool>,
     /// Told when a crew that was closed runs nothing any more.
     pub(crate) drained: Notify,
 }
@@ -41,7 +44,19 @@ impl Rules {
         max_queued: usize,
         stay: Option<Stay>,
     ) -> Self {
-        Self { pool, limiter, max_queued, queued: AtomicUsize::new(0), stay, drained: Notify::new() }
+        let (queued, is_closed) = (AtomicUsize::new(0), Mutex::new(false));
+        Self { pool, limiter, max_queued, queued, stay, is_closed, drained: Notify::new() }
+    }
+
+    /// There will be no other crews.
+    ///
+    /// Said before the crews are closed, and asked after a new one was listed: so either is seen by the other.
+    pub(super) fn close(&self) {
+        *lock(&self.is_closed) = true;
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        *lock(&self.is_closed)
     }
 
     /// What tells limiters apart: who holds a token of one must not wait for another one of the same.

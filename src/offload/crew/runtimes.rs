@@ -24,7 +24,6 @@ pub(crate) struct Runtimes(Arc<Registry>);
 #[derive(Debug, Default)]
 struct Registry {
     crews: ArcSwap<Vec<Entry>>,
-    is_closed: Mutex<bool>,
 }
 
 #[derive(Clone, Debug)]
@@ -66,8 +65,7 @@ impl Runtimes {
         });
         // It was not set before: this is the one caller that made the crew.
         let _ = watch.set(canary.abort_handle());
-        // After it is listed: whoever closes the pool either finds it there, or is found here.
-        if *lock(&self.0.is_closed) {
+        if rules.is_closed() {
             crew.close(&OffloadError::Closed);
         }
         crew
@@ -75,11 +73,6 @@ impl Runtimes {
 
     pub(crate) fn all(&self) -> Vec<Arc<Crew>> {
         self.0.crews.load().iter().map(|entry| Arc::clone(&entry.crew)).collect()
-    }
-
-    /// There will be no other crews.
-    pub(crate) fn close(&self) {
-        *lock(&self.0.is_closed) = true;
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) struct State {
 pub(super) struct InLine {
     pub(super) ticket: Option<Ticket>,
     /// Keeps the crew, which nobody else may: its tasks wait for that token.
-    pub(super) _crew: Option<Arc<Crew>>,
+    pub(super) _crew: Arc<Crew>,
 }
 
 /// How a crew has fared.
@@ -66,16 +66,26 @@ impl State {
         self.running[slot].replace(job)
     }
 
+    /// A worker runs nothing at the moment. What it ran.
+    pub(super) fn clear(&mut self, worker: &mut Worker) -> Option<Arc<dyn Work>> {
+        worker.slot.take().and_then(|slot| self.running[slot].take())
+    }
+
     /// A worker runs nothing any more. What it ran, and whether it is idle from now on. If not, it goes.
     ///
     /// It does not stay where another one waits for a thread: perhaps for its own.
     pub(super) fn leave(&mut self, worker: &mut Worker) -> (Option<Arc<dyn Work>>, bool) {
-        let ran = worker.slot.take().and_then(|slot| self.running[slot].take());
+        let ran = self.clear(worker);
         let stays = self.closed.is_none() && !self.is_coming && worker.parker.is_some();
         if stays {
             self.idle.extend(worker.parker.clone());
         }
         (ran, stays)
+    }
+
+    /// The place in the line, which is for those who wait, if nobody does.
+    pub(super) fn line_of_nobody(&mut self) -> Option<InLine> {
+        if self.queue.is_empty() { self.line.take() } else { None }
     }
 
     /// Whether somebody will look for the tasks that wait, or none do.

@@ -40,7 +40,7 @@ impl Worker {
         self.crew = None;
     }
 
-    fn work_and_stay(&mut self, crew: &Crew, Stay { linger, shift }: Stay) {
+    fn work_and_stay(&mut self, crew: &Arc<Crew>, Stay { linger, shift }: Stay) {
         let parker = Arc::<Parker>::default();
         self.parker = Some(Arc::clone(&parker));
         let begun = Instant::now();
@@ -56,7 +56,7 @@ impl Worker {
     }
 
     /// Runs tasks until it is idle. Whether it goes instead.
-    fn work_while_there_is_some(&mut self, crew: &Crew, is_shift_over: impl Fn() -> bool) -> bool {
+    fn work_while_there_is_some(&mut self, crew: &Arc<Crew>, is_shift_over: impl Fn() -> bool) -> bool {
         let mut found = crew.next(self, false);
         loop {
             let (job, call) = match found {
@@ -65,37 +65,25 @@ impl Worker {
                     found = crew.next(self, false);
                     continue;
                 }
-                Found::Nothing { stays } => {
-                    crew.give_back();
-                    return !stays;
-                }
+                Found::Nothing { stays } => return !stays,
             };
             crew.make(call);
-            let waker = job.run();
-            // Before the caller is woken: it often has the next task at once, and finds all in order.
-            if is_shift_over() {
+            Arc::clone(&job).run();
+            // All that is decided before the result is told.
+            found = if is_shift_over() {
                 crew.clock_out(self);
-                wake(waker);
-                return true;
-            }
-            if crew.must_yield() {
-                let stays = crew.rest(self);
-                crew.give_back();
-                wake(waker);
-                return !stays;
-            }
-            found = crew.next(self, true);
-            if let Found::Nothing { stays } = found {
-                crew.give_back();
-                wake(waker);
-                return !stays;
-            }
-            wake(waker);
+                Found::Nothing { stays: false }
+            } else if crew.must_yield() {
+                Found::Nothing { stays: crew.rest(self) }
+            } else {
+                crew.next(self, true)
+            };
+            wake(job.publish());
         }
     }
 
     /// Waits as an idle worker.
-    fn wait(crew: &Crew, parker: &Arc<Parker>, linger: Duration) -> Signal {
+    fn wait(crew: &Arc<Crew>, parker: &Arc<Parker>, linger: Duration) -> Signal {
         match parker.park_for(linger) {
             Some(signal) => signal,
             None if crew.dismiss(parker) => Signal::Leave,
@@ -105,12 +93,12 @@ impl Worker {
     }
 
     /// Runs one task, and has the next one begun like the first: the threads are not the pool's to keep.
-    fn work_once(&mut self, crew: &Crew) {
-        let Found::Task(job, call) = crew.next(self, false) else { return crew.give_back() };
+    fn work_once(&mut self, crew: &Arc<Crew>) {
+        let Found::Task(job, call) = crew.next(self, false) else { return };
         crew.make(call);
-        let waker = job.run();
+        Arc::clone(&job).run();
         crew.clock_out(self);
-        wake(waker);
+        wake(job.publish());
     }
 }
 

@@ -59,7 +59,7 @@ impl<T: Send + 'static> TaskHandle<T> {
         let job = Arc::new(Job::new(pool.rules.limiter_id(), terms, Around::here(runtime), work));
         let waits = if crew.is_here() {
             crew.admit_inline()?;
-            inline::run(Arc::clone(&job) as _);
+            inline::run(&(Arc::clone(&job) as _));
             None
         } else {
             let place = crew.submit(priority, Arc::clone(&job) as _)?;

@@ -12,20 +12,25 @@ use crate::park::runs_async_tasks;
 ///
 /// Inside of `Handle::block_on` tokio takes the thread for one that runs async tasks, and would not let the task block. So
 /// there it has a thread of its own, which this one waits for.
-pub(super) fn run(job: Arc<dyn Work>) {
+pub(super) fn run(job: &Arc<dyn Work>) {
     if !runs_async_tasks() {
-        // Nobody waits for it yet.
-        return drop(job.run());
+        return end(job);
     }
-    let (there, runtime) = (Arc::clone(&job), Handle::try_current().ok());
+    let (there, runtime) = (Arc::clone(job), Handle::try_current().ok());
     let run = move || {
         let _entered = runtime.as_ref().map(Handle::enter);
-        drop(there.run());
+        end(&there);
     };
     match thread::Builder::new().name("onelane-nested".to_owned()).spawn(run) {
         // It does not panic: what the task panics with is its result.
         Ok(thread) => drop(thread.join()),
         // Most tasks can do without.
-        Err(_) => drop(job.run()),
+        Err(_) => end(job),
     }
+}
+
+fn end(job: &Arc<dyn Work>) {
+    Arc::clone(job).run();
+    // Nobody waits for it yet.
+    drop(job.publish());
 }

@@ -17,8 +17,14 @@ const ABANDONED: u8 = 2;
 
 /// A task as a pool sees it.
 pub(crate) trait Work: Send + Sync {
-    /// Runs it, on the thread of a worker or of a caller that is one. Who is to be woken for its result.
-    fn run(self: Arc<Self>) -> Option<Waker>;
+    /// Runs it, on the thread of a worker or of a caller that is one. Its result is kept until it is published.
+    fn run(self: Arc<Self>);
+
+    /// Lets its caller have the result of what was run. Who is to be woken for it.
+    ///
+    /// A caller often has the next task at once. So a worker first makes up its mind on what it does next: then the caller
+    /// finds all in order, whether it was woken or looked by itself.
+    fn publish(&self) -> Option<Waker>;
 
     /// Leaves an error for the caller: it will not run. Who is to be woken for that.
     fn refuse(&self, why: OffloadError) -> Option<Waker>;
@@ -90,6 +96,11 @@ enum Stage<F, T> {
     Running {
         waker: Option<Waker>,
     },
+    /// It has run, and its caller may not know yet.
+    Ran {
+        result: Result<T, OffloadError>,
+        waker: Option<Waker>,
+    },
     Done(Result<T, OffloadError>),
     /// The result was taken, or nobody wants it.
     Over,
@@ -101,21 +112,27 @@ impl<F, T> Job<F, T> {
         Self { limiter, flags: Flags::default(), terms, around, stage }
     }
 
-    fn poll_with(&self, fresh: Waker) -> Poll<Result<T, OffloadError>> {
+    /// Takes the closure, which is run from now on, if it is.
+    fn begin(&self) -> Option<F> {
+        let too_late = self.too_late();
         let mut stage = lock(&self.stage);
-        let replaced = match &mut *stage {
-            Stage::Waiting { waker, .. } | Stage::Running { waker } => waker.replace(fresh),
-            Stage::Done(_) => {
-                let done = mem::replace(&mut *stage, Stage::Over);
-                drop(stage);
-                let Stage::Done(result) = done else { unreachable!("it was there under the lock") };
-                return Poll::Ready(result);
+        match (mem::replace(&mut *stage, Stage::Over), too_late) {
+            (Stage::Waiting { work, waker }, None) => {
+                *stage = Stage::Running { waker };
+                Some(work)
             }
-            Stage::Over => unreachable!("the result is taken once: its future is not polled after its end"),
-        };
-        drop(stage);
-        drop(replaced);
-        Poll::Pending
+            (Stage::Waiting { work, waker }, Some(error)) => {
+                *stage = Stage::Ran { result: Err(error), waker };
+                drop(stage);
+                discard(work);
+                None
+            }
+            // It was withdrawn in the moment between the queue and here.
+            (over, _) => {
+                *stage = over;
+                None
+            }
+        }
     }
 
     /// Why it does not begin any more, if its time is over.
@@ -134,25 +151,27 @@ impl<F, T> Job<F, T> {
         }
     }
 
-    fn finish(&self, result: Result<T, OffloadError>) -> Option<Waker> {
+    /// Keeps the result, if somebody wants it.
+    fn end(&self, result: Result<T, OffloadError>) {
         let mut stage = lock(&self.stage);
-        if matches!(*stage, Stage::Done(_) | Stage::Over) {
-            drop(stage);
-            discard(result);
-            return None;
-        }
-        let (kept, unwanted) =
-            if self.flags.is_abandoned() { (Stage::Over, Some(result)) } else { (Stage::Done(result), None) };
-        let before = mem::replace(&mut *stage, kept);
+        let unwanted = match mem::replace(&mut *stage, Stage::Over) {
+            Stage::Running { waker } if !self.flags.is_abandoned() => {
+                *stage = Stage::Ran { result, waker };
+                None
+            }
+            over => Some((result, over.into_waker())),
+        };
         drop(stage);
         discard(unwanted);
-        before.into_waker()
     }
 }
 
 impl<F, T> Stage<F, T> {
     fn into_result(self) -> Option<Result<T, OffloadError>> {
-        if let Self::Done(result) = self { Some(result) } else { None }
+        match self {
+            Self::Ran { result, .. } | Self::Done(result) => Some(result),
+            Self::Waiting { .. } | Self::Running { .. } | Self::Over => None,
+        }
     }
 
     /// What is left of the closure is dropped.
@@ -162,7 +181,7 @@ impl<F, T> Stage<F, T> {
                 discard(work);
                 waker
             }
-            Self::Running { waker } => waker,
+            Self::Running { waker } | Self::Ran { waker, .. } => waker,
             Self::Done(_) | Self::Over => None,
         }
     }
@@ -173,36 +192,36 @@ where
     F: FnOnce(&TaskContext) -> T + Send + 'static,
     T: Send + 'static,
 {
-    fn run(self: Arc<Self>) -> Option<Waker> {
-        let too_late = self.too_late();
-        let work = {
-            let mut stage = lock(&self.stage);
-            match mem::replace(&mut *stage, Stage::Over) {
-                Stage::Waiting { work, waker } if too_late.is_none() => {
-                    *stage = Stage::Running { waker };
-                    work
-                }
-                before => {
-                    // It was withdrawn in the moment between the queue and here, or never begins.
-                    let is_late = matches!(before, Stage::Waiting { .. });
-                    let (kept, waiting) = match too_late {
-                        Some(error) if is_late => (Stage::Done(Err(error)), before),
-                        _ => (before, Stage::Over),
-                    };
-                    *stage = kept;
-                    drop(stage);
-                    return waiting.into_waker();
-                }
-            }
-        };
+    fn run(self: Arc<Self>) {
+        let Some(work) = self.begin() else { return };
         let cx = TaskContext(Arc::clone(&self) as Arc<dyn Work>);
         let run = || cx.clone().enter(|| self.around.enter(|| work(&cx)));
         let result = catch(run).map_err(OffloadError::Panicked);
-        self.finish(result)
+        self.end(result);
+    }
+
+    fn publish(&self) -> Option<Waker> {
+        let mut stage = lock(&self.stage);
+        match mem::replace(&mut *stage, Stage::Over) {
+            Stage::Ran { result, waker } => {
+                *stage = Stage::Done(result);
+                waker
+            }
+            other => {
+                *stage = other;
+                None
+            }
+        }
     }
 
     fn refuse(&self, why: OffloadError) -> Option<Waker> {
-        self.finish(Err(why))
+        let mut stage = lock(&self.stage);
+        if !matches!(*stage, Stage::Waiting { .. }) {
+            return None;
+        }
+        let waiting = mem::replace(&mut *stage, Stage::Done(Err(why)));
+        drop(stage);
+        waiting.into_waker()
     }
 
     fn flags(&self) -> &Flags {
@@ -224,23 +243,27 @@ where
     T: Send + 'static,
 {
     fn poll(&self, cx: &Context<'_>) -> Poll<Result<T, OffloadError>> {
-        let mut stage = lock(&self.stage);
-        match &mut *stage {
-            Stage::Waiting { waker, .. } | Stage::Running { waker } => {
-                if waker.as_ref().is_none_or(|known| !known.will_wake(cx.waker())) {
-                    // Cloned and dropped without the lock: it is foreign code.
+        // Cloned and dropped without the lock: it is foreign code.
+        let mut fresh = None;
+        loop {
+            let mut stage = lock(&self.stage);
+            let known = match &mut *stage {
+                Stage::Waiting { waker, .. } | Stage::Running { waker } | Stage::Ran { waker, .. } => waker,
+                Stage::Done(_) | Stage::Over => {
+                    let result = mem::replace(&mut *stage, Stage::Over).into_result();
                     drop(stage);
-                    return self.poll_with(cx.waker().clone());
+                    return Poll::Ready(result.expect("it is taken once: a future is not polled after its end"));
                 }
-                Poll::Pending
+            };
+            if known.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+                return Poll::Pending;
             }
-            Stage::Done(_) => {
-                let done = mem::replace(&mut *stage, Stage::Over);
-                drop(stage);
-                let Stage::Done(result) = done else { unreachable!("it was there under the lock") };
-                Poll::Ready(result)
+            let before = fresh.take().map(|fresh| known.replace(fresh));
+            drop(stage);
+            if before.is_some() {
+                return Poll::Pending;
             }
-            Stage::Over => unreachable!("the result is taken once: its future is not polled after its end"),
+            fresh = Some(cx.waker().clone());
         }
     }
 
@@ -269,19 +292,13 @@ where
                 drop(unwanted);
                 None
             }
-            Stage::Done(_) | Stage::Over => mem::replace(&mut *stage, Stage::Over).into_result(),
+            Stage::Ran { .. } | Stage::Done(_) | Stage::Over => mem::replace(&mut *stage, Stage::Over).into_result(),
         }
     }
 
     fn cancel(&self) {
         self.flags.cancel();
-        let mut stage = lock(&self.stage);
-        if !matches!(*stage, Stage::Waiting { .. }) {
-            return;
-        }
-        let waiting = mem::replace(&mut *stage, Stage::Done(Err(OffloadError::Cancelled)));
-        drop(stage);
-        wake(waiting.into_waker());
+        wake(self.refuse(OffloadError::Cancelled));
     }
 
     fn is_finished(&self) -> bool {
