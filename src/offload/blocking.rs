@@ -6,9 +6,7 @@ use std::time::Duration;
 use super::crew::{Pool, Rules, Runtimes, Source, Stay};
 use super::error::OffloadError;
 use super::limiter::CapacityLimiter;
-use super::statistics::PoolStatistics;
-use super::task::Task;
-use super::task::TaskContext;
+use super::methods::pool_methods;
 
 /// How many tasks of a pool run at a time if it was not told: as many as in Starlette.
 const RUNNING: usize = 40;
@@ -82,32 +80,6 @@ impl BlockingPool {
         &GLOBAL
     }
 
-    /// Runs `work` and waits for its result.
-    ///
-    /// # Errors
-    ///
-    /// See [`OffloadError`]. A panic of the work is one of them.
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`TaskFuture`](super::TaskFuture): dropped before the work has begun, it never runs.
-    pub async fn run<F, T>(&self, work: F) -> Result<T, OffloadError>
-    where
-        F: FnOnce() -> T + Send + 'static,
-        T: Send + 'static,
-    {
-        self.task(|_| work()).await
-    }
-
-    /// Work with a label, limits of time, a priority, and a [context](TaskContext) that tells it whether anybody still waits.
-    pub fn task<F, T>(&self, work: F) -> Task<F>
-    where
-        F: FnOnce(&TaskContext) -> T + Send + 'static,
-        T: Send + 'static,
-    {
-        Task::new(Arc::clone(&self.0), work)
-    }
-
     /// How many tasks may run at a time. It can be changed at any time, and shared with other pools.
     ///
     /// In its statistics who waits is the pool, once for each runtime, and not each task:
@@ -116,27 +88,9 @@ impl BlockingPool {
     pub fn limiter(&self) -> &Arc<CapacityLimiter> {
         &self.0.rules.limiter
     }
-
-    /// What the pool does at the moment.
-    #[must_use]
-    pub fn statistics(&self) -> PoolStatistics {
-        self.0.statistics()
-    }
-
-    /// Takes no work any more. Tasks that wait fail with [`OffloadError::Closed`]; those that run go on.
-    pub fn close(&self) {
-        self.0.close();
-    }
-
-    /// Waits until the pool is [closed](Self::close) and nothing of it runs any more.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future changes nothing.
-    pub async fn drained(&self) {
-        self.0.drained().await;
-    }
 }
+
+pool_methods!(BlockingPool);
 
 impl BlockingPoolBuilder {
     /// How many tasks run at a time. Default: 40. The runtime has 512 threads for them and all others that block, unless it
@@ -158,7 +112,7 @@ impl BlockingPoolBuilder {
         self
     }
 
-    /// How long a task waits for a thread if it does not [say](Task::queue_timeout) so itself. Default: for ever.
+    /// How long a task waits for a thread if it does not [say](super::Task::queue_timeout) so itself. Default: for ever.
     pub fn queue_timeout(mut self, limit: Duration) -> Self {
         self.queue_timeout = Some(limit);
         self

@@ -10,9 +10,7 @@ use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use super::crew::{Crew, Pool, Rules, Source, Threads, Worker};
 use super::error::OffloadError;
 use super::limiter::CapacityLimiter;
-use super::statistics::PoolStatistics;
-use super::task::Task;
-use super::task::TaskContext;
+use super::methods::pool_methods;
 
 static GLOBAL: LazyLock<CpuPool> = LazyLock::new(|| {
     CpuPool::builder("cpu").build().expect("the threads of the CPU pool can be started, as those of the runtime could")
@@ -94,59 +92,15 @@ impl CpuPool {
         &GLOBAL
     }
 
-    /// Runs `work` and waits for its result.
-    ///
-    /// # Errors
-    ///
-    /// See [`OffloadError`]. A panic of the work is one of them.
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`TaskFuture`](super::TaskFuture): dropped before the work has begun, it never runs.
-    pub async fn run<F, T>(&self, work: F) -> Result<T, OffloadError>
-    where
-        F: FnOnce() -> T + Send + 'static,
-        T: Send + 'static,
-    {
-        self.task(|_| work()).await
-    }
-
-    /// Work with a label, limits of time, a priority, and a [context](TaskContext) that tells it whether anybody still waits.
-    pub fn task<F, T>(&self, work: F) -> Task<F>
-    where
-        F: FnOnce(&TaskContext) -> T + Send + 'static,
-        T: Send + 'static,
-    {
-        Task::new(Arc::clone(&self.0), work)
-    }
-
     /// How many tasks may run at a time: as many as there are threads, unless it is changed. With fewer, `par_iter` in those
     /// that run has the other threads for itself.
     #[must_use]
     pub fn limiter(&self) -> &Arc<CapacityLimiter> {
         &self.0.rules.limiter
     }
-
-    /// What the pool does at the moment.
-    #[must_use]
-    pub fn statistics(&self) -> PoolStatistics {
-        self.0.statistics()
-    }
-
-    /// Takes no work any more. Tasks that wait fail with [`OffloadError::Closed`]; those that run go on.
-    pub fn close(&self) {
-        self.0.close();
-    }
-
-    /// Waits until the pool is [closed](Self::close) and nothing of it runs any more.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future changes nothing.
-    pub async fn drained(&self) {
-        self.0.drained().await;
-    }
 }
+
+pool_methods!(CpuPool);
 
 impl CpuPoolBuilder {
     /// How many threads it has. Default: as many as the machine has processors, as far as the process may use them.
@@ -169,7 +123,7 @@ impl CpuPoolBuilder {
         self
     }
 
-    /// How long a task waits for a thread if it does not [say](Task::queue_timeout) so itself. Default: for ever.
+    /// How long a task waits for a thread if it does not [say](super::Task::queue_timeout) so itself. Default: for ever.
     pub fn queue_timeout(mut self, limit: Duration) -> Self {
         self.queue_timeout = Some(limit);
         self

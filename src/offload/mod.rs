@@ -56,6 +56,7 @@ mod crew;
 mod error;
 pub mod from_thread;
 mod limiter;
+mod methods;
 mod statistics;
 mod stream;
 mod task;

@@ -9,6 +9,8 @@ use std::borrow::Cow;
 pub struct PoolStatistics {
     /// The name of the pool.
     pub name: &'static str,
+    /// How many tasks may run at a time: the total of its limiter, which others may share.
+    pub max_running: usize,
     /// Tasks that run.
     pub running: usize,
     /// Those of them whose caller has left: nobody waits for what they do.

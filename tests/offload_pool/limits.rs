@@ -24,6 +24,7 @@ async fn forty_run_and_the_others_wait_unless_it_is_told_otherwise() {
     until("forty run", || gate.inside() == 40).await;
     let statistics = pool.statistics();
     assert_eq!((statistics.running, statistics.queued, statistics.name), (40, 60, "forty"));
+    assert_eq!(statistics.max_running, 40);
     assert_eq!(pool.limiter().statistics().borrowed, 40);
     pool.limiter().set_total(50);
     until("fifty run", || gate.inside() == 50).await;
@@ -33,6 +34,7 @@ async fn forty_run_and_the_others_wait_unless_it_is_told_otherwise() {
     }
     let statistics = pool.statistics();
     assert_eq!((statistics.running, statistics.queued, statistics.started), (0, 0, 100));
+    assert_eq!(statistics.max_running, 50);
 }
 
 #[tokio::test]

@@ -8,3 +8,4 @@ mod ends;
 mod order;
 mod pools;
 mod source;
+mod started;

@@ -53,7 +53,8 @@ impl Pool {
     }
 
     pub(crate) fn statistics(&self) -> PoolStatistics {
-        let mut all = PoolStatistics { name: self.name(), ..PoolStatistics::default() };
+        let max_running = self.rules.limiter.total();
+        let mut all = PoolStatistics { name: self.name(), max_running, ..PoolStatistics::default() };
         for crew in self.crews() {
             let look = crew.look();
             all.running += look.running.len();

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::future::poll_fn;
 use std::iter;
 use std::mem;
 use std::pin::Pin;
@@ -52,6 +53,9 @@ const MAX_ITEMS: usize = 1024;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// In a response the two kinds of errors become one, and what fails before the first line gets a status of its own:
+/// `Body::from_stream(lines.started().await?.map(|line| Ok::<_, BoxError>(line??)))`.
 pub fn stream_blocking<I>(iter: I) -> BlockingStream<I::Item>
 where
     I: IntoIterator + Send + 'static,
@@ -202,6 +206,45 @@ impl<T> BlockingStream<T> {
 }
 
 impl<T: Send + 'static> BlockingStream<T> {
+    /// Waits until the first item is there, or the end. The stream begins with that item then.
+    ///
+    /// For a response: what goes wrong later ends a body whose status was sent already, what goes wrong here can still be
+    /// answered.
+    ///
+    /// # Errors
+    ///
+    /// What the stream would have begun with: it is refused, or it panics before the first item.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the stream.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use onelane::BlockingPool;
+    /// use onelane::offload::{BlockingStream, OffloadError};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// /// As a handler: 503 if the pool has no thread for it.
+    /// async fn rows(pool: BlockingPool) -> Result<BlockingStream<String>, OffloadError> {
+    ///     pool.stream((0..100).map(|n| format!("row {n}\n"))).started().await
+    /// }
+    ///
+    /// let pool = BlockingPool::new("exports");
+    /// assert!(rows(pool.clone()).await.is_ok());
+    /// pool.close();
+    /// assert_eq!(rows(pool).await.err(), Some(OffloadError::Closed));
+    /// # }
+    /// ```
+    pub async fn started(mut self) -> Result<Self, OffloadError> {
+        if self.ready.items.is_empty() {
+            poll_fn(|cx| self.refill(cx)).await.transpose()?;
+        }
+        Ok(self)
+    }
+
     /// Takes the next chunk, which is not empty.
     fn refill(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<(), OffloadError>>> {
         if let Stage::New(_) = &self.stage {
