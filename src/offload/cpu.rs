@@ -7,10 +7,14 @@ use std::time::Duration;
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
-use super::crew::{Crew, Pool, Rules, Source, Threads, Worker};
+use super::crew::{Crew, Pool, Rules, Source, Stay, Threads, Worker};
 use super::error::OffloadError;
 use super::limiter::CapacityLimiter;
 use super::methods::pool_methods;
+
+/// A thread is soon needed for what others do in parallel: while a worker has it, rayon can't use it. So it is kept for a
+/// moment, until the next task of a caller that has one at once, as rayon looks for work itself before a thread sleeps.
+const STAY: Stay = Stay { shift: Duration::from_millis(1), looks: 32, linger: None };
 
 static GLOBAL: LazyLock<CpuPool> = LazyLock::new(|| {
     CpuPool::builder("cpu").build().expect("the threads of the CPU pool can be started, as those of the runtime could")
@@ -145,13 +149,13 @@ impl CpuPoolBuilder {
                 (Arc::new(CapacityLimiter::new(threads)), Arc::new(rayon))
             }
         };
-        let rules = Arc::new(Rules::new(name, limiter, max_queued, None));
+        let rules = Arc::new(Rules::new(name, limiter, max_queued, STAY));
         let crew = Crew::new(Arc::clone(&rules), Box::new(OfRayon(Arc::clone(&rayon))));
         Ok(CpuPool(Arc::new(Pool { rules, queue_timeout, source: Source::Own(crew) }), rayon))
     }
 }
 
-/// The threads of a rayon pool. They are not kept: while one waited for a task, it could not take part in what others do.
+/// The threads of a rayon pool.
 struct OfRayon(Arc<ThreadPool>);
 
 impl Threads for OfRayon {

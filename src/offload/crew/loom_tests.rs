@@ -22,9 +22,13 @@ use crate::offload::limiter::CapacityLimiter;
 use crate::offload::task::{Around, Job, Outcome, Priority, TaskContext, Terms, Work};
 use crate::sync::{Mutex, lock};
 
-const STAYS: Option<Stay> = Some(Stay { linger: Duration::ZERO, shift: Duration::MAX });
+const STAYS: Option<Stay> = Some(Stay { shift: Duration::MAX, looks: 1, linger: Some(Duration::ZERO) });
 /// Goes after each task, unless it was idle before.
-const GOES: Option<Stay> = Some(Stay { linger: Duration::ZERO, shift: Duration::ZERO });
+const GOES: Option<Stay> = Some(Stay { shift: Duration::ZERO, looks: 1, linger: Some(Duration::ZERO) });
+/// Goes as soon as there is no task.
+const BRIEF: Option<Stay> = Some(Stay { shift: Duration::MAX, looks: 2, linger: None });
+/// Goes after each task.
+const ONCE: Stay = Stay { shift: Duration::ZERO, looks: 1, linger: None };
 
 /// Threads of the model.
 #[derive(Default)]
@@ -86,7 +90,7 @@ impl World {
 
     fn with(tokens: usize, max_queued: usize, stay: Option<Stay>, fails_from: Option<Failure>) -> Arc<Self> {
         let limiter = Arc::new(CapacityLimiter(TokenLane::lending(tokens)));
-        let rules = Arc::new(Rules::new("model", Arc::clone(&limiter), max_queued, stay));
+        let rules = Arc::new(Rules::new("model", Arc::clone(&limiter), max_queued, stay.unwrap_or(ONCE)));
         let threads = OfLoom(Arc::new(Begun { fails_from, ..Begun::default() }));
         let begun = Arc::clone(&threads.0);
         let crew = Crew::new(rules, Box::new(threads));
@@ -408,7 +412,7 @@ fn result_wakes_who_waits_for_it() {
 
 #[test]
 fn who_has_its_result_finds_room_for_the_next_task() {
-    for stay in [STAYS, GOES, None] {
+    for stay in [STAYS, GOES, BRIEF, None] {
         model(3, move || {
             let world = World::strict(1, stay);
             // The second look is that of a worker that searches.
@@ -424,7 +428,7 @@ fn who_has_its_result_finds_room_for_the_next_task() {
 
 #[test]
 fn who_has_its_result_finds_room_beside_another_one() {
-    for stay in [STAYS, None] {
+    for stay in [STAYS, BRIEF, None] {
         model(2, move || {
             let world = World::strict(2, stay);
             let job = world.submit();

@@ -19,8 +19,7 @@ pub(crate) struct Rules {
     pub(crate) max_queued: usize,
     /// How many do. Nothing else is read because of it, so `Relaxed` does.
     pub(crate) queued: AtomicUsize,
-    /// How long workers stay on their threads. `None`: they run one task each.
-    pub(crate) stay: Option<Stay>,
+    pub(crate) stay: Stay,
     /// Whether the pool was closed.
     is_closed: Mutex<bool>,
     /// Told when a crew that was closed runs nothing any more.
@@ -30,20 +29,17 @@ pub(crate) struct Rules {
 /// How long a worker stays on its thread.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stay {
-    /// Without work.
-    pub(crate) linger: Duration,
-    /// With work. Then it gives its thread back between two tasks, and takes the next one that is free: if the runtime has
-    /// few threads, others wait for them, too.
+    /// With work. Then it gives its thread back between two tasks, and takes the next one that is free: others wait for them,
+    /// too.
     pub(crate) shift: Duration,
+    /// How often it looks for work when it has none, and keeps its token and the processor.
+    pub(crate) looks: u32,
+    /// After that, as an idle one. `None`: it goes at once.
+    pub(crate) linger: Option<Duration>,
 }
 
 impl Rules {
-    pub(crate) fn new(
-        pool: &'static str,
-        limiter: Arc<CapacityLimiter>,
-        max_queued: usize,
-        stay: Option<Stay>,
-    ) -> Self {
+    pub(crate) fn new(pool: &'static str, limiter: Arc<CapacityLimiter>, max_queued: usize, stay: Stay) -> Self {
         let (queued, is_closed) = (AtomicUsize::new(0), Mutex::new(false));
         Self { pool, limiter, max_queued, queued, stay, is_closed, drained: Notify::new() }
     }

@@ -1,7 +1,8 @@
 //! [`Worker`], what a thread does for a pool.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::thread;
+use std::time::Instant;
 
 use super::crew::{Crew, Found};
 use super::parker::{Parker, Signal};
@@ -29,30 +30,20 @@ impl Worker {
     /// Runs tasks until there are none for a while.
     pub(crate) fn work(mut self) {
         let Some(crew) = self.crew.take() else { return };
-        match crew.rules.stay {
-            Some(stay) => self.work_and_stay(&crew, stay),
-            None => self.work_once(&crew),
+        let Stay { shift, linger, .. } = crew.rules.stay;
+        self.parker = linger.map(|_| Arc::default());
+        let begun = Instant::now();
+        while !self.work_while_there_is_some(&crew, || begun.elapsed() >= shift) {
+            match self.wait(&crew) {
+                Signal::Work => self.is_searching = true,
+                Signal::Leave => return,
+            }
         }
     }
 
     /// It will not work.
     pub(super) fn retire(mut self) {
         self.crew = None;
-    }
-
-    fn work_and_stay(&mut self, crew: &Arc<Crew>, Stay { linger, shift }: Stay) {
-        let parker = Arc::<Parker>::default();
-        self.parker = Some(Arc::clone(&parker));
-        let begun = Instant::now();
-        loop {
-            if self.work_while_there_is_some(crew, || begun.elapsed() >= shift) {
-                return;
-            }
-            match Self::wait(crew, &parker, linger) {
-                Signal::Work => self.is_searching = true,
-                Signal::Leave => return,
-            }
-        }
     }
 
     /// Runs tasks until it is idle. Whether it goes instead.
@@ -62,6 +53,7 @@ impl Worker {
             let (job, call) = match found {
                 Found::Task(job, call) => (job, call),
                 Found::Searching => {
+                    Self::look_out(crew);
                     found = crew.next(self, false);
                     continue;
                 }
@@ -82,23 +74,25 @@ impl Worker {
         }
     }
 
+    /// Waits a moment for a task to come. Other threads have the processor meanwhile, if they want it.
+    fn look_out(crew: &Crew) {
+        for _ in 1..crew.rules.stay.looks {
+            if crew.rules.queued() > 0 || crew.must_yield() {
+                return;
+            }
+            thread::yield_now();
+        }
+    }
+
     /// Waits as an idle worker.
-    fn wait(crew: &Arc<Crew>, parker: &Arc<Parker>, linger: Duration) -> Signal {
+    fn wait(&self, crew: &Arc<Crew>) -> Signal {
+        let (Some(parker), Some(linger)) = (&self.parker, crew.rules.stay.linger) else { return Signal::Leave };
         match parker.park_for(linger) {
             Some(signal) => signal,
             None if crew.dismiss(parker) => Signal::Leave,
             // It was called just now, or all are dismissed.
             None => parker.park(),
         }
-    }
-
-    /// Runs one task, and has the next one begun like the first: the threads are not the pool's to keep.
-    fn work_once(&mut self, crew: &Arc<Crew>) {
-        let Found::Task(job, call) = crew.next(self, false) else { return };
-        crew.make(call);
-        Arc::clone(&job).run();
-        crew.clock_out(self);
-        wake(job.publish());
     }
 }
 
