@@ -132,10 +132,14 @@ impl Line {
 
     // From the supervisor to the generation.
 
-    /// Tells it to stop.
+    /// Tells it to stop. Its tasks that wait for that are to be [woken](Self::wake_to_stop).
     pub(crate) fn tell_to_stop(&self) {
         self.was_told.store(true, Ordering::Release);
         self.stop.give();
+    }
+
+    pub(crate) fn wake_to_stop(&self) {
+        self.stop.wake_tasks();
     }
 
     /// Has what is polled dropped, if it is in this phase or comes to it.
@@ -212,6 +216,7 @@ impl Line {
     /// Tells the children to stop, whose service has ended.
     pub(super) fn tell_children(&self) {
         self.stop.give();
+        self.stop.wake_tasks();
     }
 
     pub(super) fn was_told_by_supervisor(&self) -> bool {
@@ -226,6 +231,11 @@ impl Line {
         self.polled.register(cx.waker());
         // It may have happened before the waker was there.
         self.is_cut_off(phase)
+    }
+
+    /// It is not polled any more. What its waker keeps, its task, is dropped here.
+    pub(super) fn forget_waker(&self) {
+        drop(self.polled.take());
     }
 
     pub(super) fn is_cut_off(&self, phase: Phase) -> bool {

@@ -17,7 +17,8 @@ use crate::sync::lock;
 pub(super) struct StopSignal {
     /// Written under the lock, and read without.
     is_given: AtomicBool,
-    lock: Mutex<()>,
+    /// How many threads are parked: a condition variable calls the kernel, also for nobody.
+    parked: Mutex<u32>,
     threads: Condvar,
     tasks: Notify,
     /// Made under the lock, so that it is either there when the signal is given, or made by one who sees that it was.
@@ -25,16 +26,23 @@ pub(super) struct StopSignal {
 }
 
 impl StopSignal {
+    /// Gives it to threads, to tokens, and to who looks from now on. Tasks that wait are to be [woken](Self::wake_tasks).
     pub(super) fn give(&self) {
-        {
-            let _held = lock(&self.lock);
+        let is_awaited = {
+            let parked = lock(&self.parked);
             self.is_given.store(true, Ordering::Release);
+            *parked > 0
+        };
+        if is_awaited {
+            self.threads.notify_all();
         }
-        self.threads.notify_all();
-        self.tasks.notify_waiters();
         if let Some(token) = self.token.get() {
             token.cancel();
         }
+    }
+
+    pub(super) fn wake_tasks(&self) {
+        self.tasks.notify_waiters();
     }
 
     pub(super) fn is_given(&self) -> bool {
@@ -54,18 +62,20 @@ impl StopSignal {
     pub(super) fn park(&self, limit: Duration) -> bool {
         // The clock of the thread: tokio's may stand still in tests.
         let start = Instant::now();
-        let mut held = lock(&self.lock);
+        let mut parked = lock(&self.parked);
+        *parked += 1;
         while !self.is_given() {
-            let Some(left) = limit.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) else { return false };
-            held = self.threads.wait_timeout(held, left).unwrap_or_else(PoisonError::into_inner).0;
+            let Some(left) = limit.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) else { break };
+            parked = self.threads.wait_timeout(parked, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        true
+        *parked -= 1;
+        self.is_given()
     }
 
     /// A token that is cancelled when it is given.
     pub(super) fn token(&self) -> &CancellationToken {
         let (token, is_given) = {
-            let _held = lock(&self.lock);
+            let _parked = lock(&self.parked);
             (self.token.get_or_init(CancellationToken::new), self.is_given())
         };
         if is_given {
@@ -91,6 +101,7 @@ mod tests {
         assert_pending!(waits.poll());
         assert!(!signal.is_given() && !signal.park(Duration::ZERO));
         signal.give();
+        signal.wake_tasks();
         assert!(waits.is_woken());
         assert_ready!(waits.poll());
         assert_ready!(task::spawn(signal.given()).poll());
@@ -102,6 +113,7 @@ mod tests {
         let signal = StopSignal::default();
         let mut waits = task::spawn(signal.given());
         signal.give();
+        signal.wake_tasks();
         assert_ready!(waits.poll());
     }
 

@@ -25,9 +25,9 @@
 //!    is told within a [`catch`](crate::panic::catch), so that a panic in one of them is not the supervisor's.
 
 mod core;
+mod errands;
 mod gather;
 mod lag;
-mod launch;
 mod news;
 mod over;
 #[cfg(test)]

@@ -11,9 +11,9 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep_until};
 
 use super::core::{Action, Culprit, Supervisor};
+use super::errands::{Errand, Errands};
 use super::gather::{SOON, gather};
 use super::lag::LagProbe;
-use super::launch::Launch;
 use crate::background::error::HostError;
 use crate::background::generation::{Line, News, Runs};
 use crate::background::host::{Ending, Link, Message, Starting};
@@ -42,7 +42,7 @@ pub(crate) async fn supervise(shell: Shell, starting: Starting, signals: Signals
     let Shell { supervisor, services, link, events, mut inbox, exit_within } = shell;
     let lines = vec![None; services.len()];
     let starting = Some(starting);
-    let (launch, actions) = (Launch::default(), Vec::new());
+    let (errands, actions) = (Errands::default(), Vec::new());
     let mut acting = Acting {
         supervisor,
         services,
@@ -50,7 +50,7 @@ pub(crate) async fn supervise(shell: Shell, starting: Starting, signals: Signals
         link,
         events,
         starting,
-        launch,
+        errands,
         actions,
         exit_code: None,
         was_signalled: false,
@@ -103,7 +103,7 @@ struct Acting {
     link: Arc<Link>,
     events: broadcast::Sender<HostEvent>,
     starting: Option<Starting>,
-    launch: Launch,
+    errands: Errands,
     /// Empty, kept for its memory.
     actions: Vec<Action>,
     /// What the process should end with, once the host has.
@@ -120,7 +120,10 @@ impl Drop for Acting {
             let status = HostStatus { phase: HostPhase::Stopping, since: SystemTime::now(), ..self.status() };
             discard(self.link.publish(Arc::new(status)));
             self.link.draining().cancel();
-            self.lines.iter().flatten().for_each(|line| line.tell_to_stop());
+            self.lines.iter().flatten().for_each(|line| {
+                line.tell_to_stop();
+                line.wake_to_stop();
+            });
         }
     }
 }
@@ -172,7 +175,7 @@ impl Acting {
         for action in actions.drain(..) {
             self.do_one(action);
         }
-        self.launch.begin(self.link.server());
+        self.errands.run(self.link.server());
         // After a start of many services it would stay large for nothing.
         actions.shrink_to(BATCH);
         self.actions = actions;
@@ -194,7 +197,7 @@ impl Acting {
     fn do_one(&mut self, action: Action) {
         match action {
             Action::Begin(id) => self.begin_generation(id),
-            Action::TellToStop(id) => self.with_line(id, |line| line.tell_to_stop()),
+            Action::TellToStop(id) => self.tell_to_stop(id),
             Action::CutOff(id, phase) => self.with_line(id, |line| line.cut_off(phase)),
             Action::CleanUpElsewhere(id, exit) => {
                 if let Some(line) = &self.lines[id as usize] {
@@ -224,8 +227,19 @@ impl Acting {
         discard(self.lines[id as usize].replace(Arc::clone(&line)));
         let service = Arc::clone(&self.services[id as usize]);
         match unit.options.placement {
-            Placement::Shared => self.launch.add(service, line),
+            Placement::Shared => self.errands.add(Errand::Begin(service, line)),
             placement => service.begin(placement, line),
+        }
+    }
+
+    /// It is told at once. Its tasks are woken with others.
+    fn tell_to_stop(&mut self, id: u32) {
+        let Some(line) = &self.lines[id as usize] else { return };
+        line.tell_to_stop();
+        if self.supervisor.unit(id).options.placement == Placement::Shared {
+            self.errands.add(Errand::Wake(Arc::clone(line)));
+        } else {
+            line.wake_to_stop();
         }
     }
 
