@@ -94,6 +94,46 @@ fn stuck_server_runtime_delays_neither_the_stop_nor_its_deadline() {
 }
 
 #[test]
+fn who_waits_elsewhere_for_one_of_many_to_stop_is_woken_while_the_server_runtime_is_stuck() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    // Dropped before the runtime, which waits for what it blocks.
+    let gate = Gate::default();
+    let (give, contexts) = std::sync::mpsc::channel();
+    let mut host = threaded_host().shutdown_timeout(SECOND * 2);
+    for n in 0..100 {
+        let give = give.clone();
+        let service = service_fn(&n.to_string(), move |cx| {
+            give.send(cx.clone()).unwrap();
+            async move {
+                cx.stopping().await;
+                Ok(())
+            }
+        });
+        host = host.service(service.stop_timeout(MS * 50));
+    }
+    let host = host.build().unwrap();
+    runtime.block_on(host.start()).unwrap();
+    let waiting = contexts.iter().take(100).map(|cx| {
+        let (tell, is_told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            futures::executor::block_on(cx.stopping());
+            tell.send(()).unwrap();
+        });
+        is_told
+    });
+    let waiting: Vec<_> = waiting.collect();
+    let (wait, (tell, is_stuck)) = (gate.wait(), std::sync::mpsc::channel());
+    runtime.spawn(async move {
+        tell.send(()).unwrap();
+        wait.block();
+    });
+    is_stuck.recv_timeout(PATIENCE).unwrap();
+    futures::executor::block_on(host.shutdown()).unwrap();
+    waiting.iter().for_each(|is_told| is_told.recv_timeout(PATIENCE).unwrap());
+    gate.open();
+}
+
+#[test]
 fn lag_of_a_stuck_server_runtime_shows_while_it_is_stuck() {
     let gate = Gate::default();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();

@@ -198,7 +198,11 @@ impl Acting {
         match action {
             Action::Begin(id) => self.begin_generation(id),
             Action::TellToStop(id) => self.tell_to_stop(id),
-            Action::CutOff(id, phase) => self.with_line(id, |line| line.cut_off(phase)),
+            Action::CutOff(id, phase) => self.with_line(id, |line| {
+                line.cut_off(phase);
+                // The server's runtime may be stuck, and those wait elsewhere who would be woken from there.
+                line.wake_to_stop();
+            }),
             Action::CleanUpElsewhere(id, exit) => {
                 if let Some(line) = &self.lines[id as usize] {
                     Arc::clone(&self.services[id as usize]).clean_up_elsewhere(Arc::clone(line), exit);
