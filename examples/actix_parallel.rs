@@ -1,20 +1,20 @@
 //! Serial, concurrent, parallel, in actix-web: what blocks the server, and what does not.
 //!
-//! Run it: `cargo run --example actix_parallel`. `PORT` (default 3000, 0 for any) and `HOLD_MS` (default 2000) change where
-//! it listens and how long its handlers take. It has one worker: with several, a wait that blocks holds up those
-//! connections only that its own worker has.
+//! Run it: `cargo run --example actix_parallel`. `PORT` (default 3000, 0 for any) changes where it listens. `HOLD_MS`
+//! (default 2000) is what its waits are multiples of: 2.5 times that for a ping (5 s), twice that for `/slow` and
+//! `/sync-slow` (4 s). It has one worker: with several, a wait that blocks holds up only its own worker's connections.
 //!
-//! Try it, in two terminals at once:
+//! Try each line in two terminals at once. "Hello" and "Goodbye" appear in the server's terminal, curl prints "pong":
 //!
 //! ```text
 //! curl localhost:3000/ping-blocking      # Hello Goodbye Hello Goodbye: the wait blocks the worker
 //! curl localhost:3000/ping-async         # Hello Hello Goodbye Goodbye: an async wait does not
 //! curl localhost:3000/ping-run-blocking  # the same, with a wait that blocks, in run_blocking
 //! curl localhost:3000/ping-sync          # the same, the whole handler: a `def` endpoint
-//! curl localhost:3000/slow               # twice, and then localhost:3000/ in a third terminal: it has to wait
-//! curl localhost:3000/sync-slow          # the same, but it does not
-//! curl localhost:3000/stats              # how many run and wait
-//! curl -X PUT localhost:3000/limit/2     # 2 instead of 40 at a time, at once
+//! curl localhost:3000/slow               # twice, and then localhost:3000/ in a third terminal: that has to wait
+//! curl localhost:3000/sync-slow          # the same, but that does not
+//! curl localhost:3000/stats              # how many run and wait: "handlers", and "default", which run_blocking has
+//! curl -X PUT localhost:3000/limit/2     # from now on 2 handlers at a time, not 40; run_blocking keeps its own 40
 //! ```
 
 #![allow(clippy::print_stdout, reason = "it shows on stdout what happens when")]

@@ -7,10 +7,10 @@
 //! Try it, the first three in terminals of their own at once:
 //!
 //! ```text
-//! curl -iX POST localhost:3000/work?ms=5000 -H 'x-user: ada'    # done for ada
-//! curl -iX POST localhost:3000/work?ms=5000 -H 'x-user: ada'    # refused: 429, Retry-After, problem+json
-//! curl -iX POST localhost:3000/work?ms=5000 -H 'x-user: grace'  # done for grace
-//! curl -iX POST localhost:3000/work                             # 400: for whom?
+//! curl -iX POST 'localhost:3000/work?ms=5000' -H 'x-user: ada'    # done for ada
+//! curl -iX POST 'localhost:3000/work?ms=5000' -H 'x-user: ada'    # refused: 429, Retry-After, problem+json
+//! curl -iX POST 'localhost:3000/work?ms=5000' -H 'x-user: grace'  # done for grace
+//! curl -iX POST localhost:3000/work                               # 400: for whom?
 //! curl localhost:3000/stats
 //! ```
 

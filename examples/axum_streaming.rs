@@ -1,18 +1,18 @@
 //! A response that is streamed from an iterator that blocks, in axum: `StreamingResponse` of FastAPI with a generator.
 //!
 //! Run it: `cargo run --example axum_streaming`. `PORT` (default 3000, 0 for any) and `HOLD_MS` (default 2000) change where
-//! it listens and how long a row takes. Its runtime has one thread.
+//! it listens and how long each row of `/rows` takes after the first. Its runtime has one thread.
 //!
-//! Try it, in two terminals at once:
+//! Try it, in two terminals at once. The server's shows "Hello" when an iterator is made, "Goodbye" when it is dropped:
 //!
 //! ```text
 //! curl -N localhost:3000/rows                         # a row at once, and then one every two seconds
 //! curl localhost:3000/                                # answered meanwhile
-//! curl -N --limit-rate 10K localhost:3000/export      # a client that reads slowly, of a stream without an end
-//! curl localhost:3000/stats                           # it takes one thread at most
+//! curl -N --limit-rate 10K localhost:3000/export      # a slow client of an endless stream: Ctrl-C stops curl
+//! curl localhost:3000/stats                           # meanwhile: its "running" is 0 or 1, the threads that it takes
 //! ```
 //!
-//! Stop a client, and see that its iterator stops, too.
+//! When a client stops, so does its iterator.
 
 #![allow(clippy::print_stdout, reason = "it shows on stdout what happens when")]
 

@@ -1,7 +1,8 @@
 //! Work that computes for an uploaded file, in axum: on the runtime, in `run_blocking`, and in `run_cpu`.
 //!
 //! Run it: `cargo run --release --example axum_upload_cpu`. `PORT` (default 3000, 0 for any) changes where it listens. Its
-//! runtime has one thread, so that it shows what holds it up.
+//! runtime has one thread, so that it shows what holds it up. Without `--release` it computes longer, which is easier to
+//! see. "Hello" and "Goodbye" appear in its terminal.
 //!
 //! Try it with a large picture (PNG or JPEG), and ask for `curl localhost:3000/` in a second terminal meanwhile:
 //!

@@ -311,4 +311,79 @@ mod upload {
         let no_form = web_client().post(example.url("/run-cpu")).body("no form").send().await.expect("it answers");
         assert_eq!(no_form.status(), 400);
     }
+
+    /// The kernel of Linux counts what a process takes of the processors.
+    #[cfg(target_os = "linux")]
+    mod processors {
+        use std::fs;
+
+        use super::*;
+
+        /// How many processors there were at a time, on average, while two uploads were computed.
+        #[derive(Debug)]
+        struct Processors {
+            /// Those that the example had.
+            had: f64,
+            /// With those that it was ready to use, and another process had.
+            wanted: f64,
+            /// Those that nobody had.
+            idle: f64,
+        }
+
+        impl Processors {
+            async fn during_two_uploads(example: &Example, path: &str, file: &[u8]) -> Self {
+                let (start, (ran, waited), [idle, up]) = (Instant::now(), example.cpu_time(), idle_and_up());
+                let both = [upload(example, path, file), upload(example, path, file)];
+                for answer in both {
+                    assert_eq!(answer.await.expect("no panic").0, 200);
+                }
+                let (took, after, [idle_after, up_after]) = (start.elapsed(), example.cpu_time(), idle_and_up());
+                let (ran, waited) = (after.0.saturating_sub(ran), after.1.saturating_sub(waited));
+                assert!(ran > Duration::from_millis(100), "it computes long enough to be measured: {ran:?}");
+                Self {
+                    had: ran.div_duration_f64(took),
+                    wanted: (ran + waited).div_duration_f64(took),
+                    idle: (idle_after - idle) / (up_after - up),
+                }
+            }
+
+            /// A busy machine gives it less than it could use, and leaves nothing idle then.
+            fn are_more_than_one(&self) -> bool {
+                self.had > 1.3 || (self.wanted > 1.3 && self.idle < 0.3)
+            }
+        }
+
+        /// For how long all processors together were idle since the machine has started, and for how long it runs, in ticks.
+        fn idle_and_up() -> [f64; 2] {
+            let stat = fs::read_to_string("/proc/stat").expect("it is Linux");
+            let (all, each) = stat.split_once('\n').expect("it has lines");
+            // proc(5): user, nice, system, idle, iowait, irq, softirq, steal, and guests, which are in the first two.
+            let times: Vec<f64> = all.split_whitespace().skip(1).take(8).flat_map(str::parse).collect();
+            let processors = each.lines().take_while(|line| line.starts_with("cpu")).count();
+            [times[3] + times[4], times.iter().sum::<f64>() / processors as f64]
+        }
+
+        #[tokio::test]
+        #[allow(clippy::print_stderr, reason = "it says why it has tested nothing")]
+        async fn two_keep_two_processors_busy_unless_on_the_runtime() {
+            const TRIES: usize = 10;
+            if available_parallelism().is_ok_and(|n| n.get() == 1) {
+                eprintln!("skipped: there is one processor, and this takes two");
+                return;
+            }
+            let file = picture();
+            for path in ["/run-blocking", "/run-cpu"] {
+                let example = Example::start("axum_upload_cpu", HOLD).await;
+                let mut tries = Vec::new();
+                while !tries.last().is_some_and(Processors::are_more_than_one) {
+                    assert!(tries.len() < TRIES, "{path}: {tries:.2?}");
+                    tries.push(Processors::during_two_uploads(&example, path, &file).await);
+                }
+            }
+            // One thread can neither have two nor want them, however busy the machine is.
+            let example = Example::start("axum_upload_cpu", HOLD).await;
+            let one = Processors::during_two_uploads(&example, "/on-runtime", &file).await;
+            assert!(one.wanted < 1.3, "{one:.2?}");
+        }
+    }
 }

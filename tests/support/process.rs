@@ -83,6 +83,19 @@ impl Example {
         kill_process(Pid::from_child(&self.child), signal).expect("it is our child, and not waited for yet");
     }
 
+    /// How long its threads have run so far, and how long they were ready to and had no processor.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn cpu_time(&self) -> (Duration, Duration) {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it is our child");
+        tasks.fold((Duration::ZERO, Duration::ZERO), |(ran, waited), task| {
+            // A thread may end meanwhile.
+            let statistics =
+                task.and_then(|task| fs::read_to_string(task.path().join("schedstat"))).unwrap_or_default();
+            let mut nanos = statistics.split(' ').map_while(|nanos| nanos.parse().ok()).map(Duration::from_nanos);
+            (ran + nanos.next().unwrap_or_default(), waited + nanos.next().unwrap_or_default())
+        })
+    }
+
     /// Waits until it has ended and all that it printed is here. Its exit code: none if a signal has killed it.
     pub(crate) async fn exit_code(&mut self) -> Option<i32> {
         let start = Instant::now();
