@@ -23,7 +23,7 @@ use axum::body::Body;
 use axum::routing::get;
 use axum::{Json, Router};
 use onelane::BlockingPool;
-use onelane::offload::{PoolStatistics, stream_blocking};
+use onelane::offload::{OffloadError, PoolStatistics, stream_blocking};
 use tokio::net::TcpListener;
 
 /// Rows of a query with a driver that blocks.
@@ -62,12 +62,17 @@ impl Drop for Rows {
     }
 }
 
-async fn rows() -> Body {
-    Body::from_stream(stream_blocking(Rows::new(5, hold())))
+async fn rows() -> Result<Body, OffloadError> {
+    body_of(Rows::new(5, hold())).await
 }
 
-async fn export() -> Body {
-    Body::from_stream(stream_blocking(Rows::new(u32::MAX, Duration::ZERO)))
+async fn export() -> Result<Body, OffloadError> {
+    body_of(Rows::new(u32::MAX, Duration::ZERO)).await
+}
+
+/// What fails before the first row, as there is no thread for it, answers 503 or 500. Later it is the body that breaks off.
+async fn body_of(rows: Rows) -> Result<Body, OffloadError> {
+    Ok(Body::from_stream(stream_blocking(rows).started().await?))
 }
 
 async fn stats() -> Json<PoolStatistics> {
