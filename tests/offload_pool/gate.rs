@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use onelane::BlockingPool;
 use onelane::offload::{OffloadError, TaskHandle};
+use onelane::{BlockingPool, CpuPool};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{sleep, timeout};
 
@@ -53,15 +53,21 @@ impl Gate {
 
     /// Blocks so many tasks of a pool. They go on without anybody.
     pub(crate) async fn fill(&self, pool: &BlockingPool, tasks: usize) -> Vec<TaskHandle<()>> {
+        self.start(tasks, |block| pool.task(move |_| block()).start()).await
+    }
+
+    pub(crate) async fn fill_cpu(&self, pool: &CpuPool, tasks: usize) -> Vec<TaskHandle<()>> {
+        self.start(tasks, |block| pool.task(move |_| block()).start()).await
+    }
+
+    async fn start<F>(&self, tasks: usize, start: F) -> Vec<TaskHandle<()>>
+    where
+        F: Fn(Box<dyn FnOnce() + Send>) -> Result<TaskHandle<()>, OffloadError>,
+    {
         let before = self.inside();
-        let handles: Result<Vec<TaskHandle<()>>, OffloadError> = (0..tasks)
-            .map(|_| {
-                let block = self.block();
-                pool.task(move |_| block()).start()
-            })
-            .collect();
+        let handles: Vec<_> = (0..tasks).map(|_| start(Box::new(self.block())).unwrap()).collect();
         until("all are blocked", || self.inside() == before + tasks).await;
-        handles.unwrap()
+        handles
     }
 }
 
