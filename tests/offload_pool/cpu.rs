@@ -8,7 +8,7 @@ use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread::{self, available_parallelism};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::executor::block_on;
 use futures::future::join_all;
@@ -19,7 +19,8 @@ use tokio::task::JoinSet;
 use tokio::time::{advance, timeout};
 use tokio_test::{assert_pending, task};
 
-use crate::gate::{Gate, MS, PATIENCE, runtimes, soon, until};
+use crate::gate::runtimes;
+use crate::waiting::{Gate, MS, PATIENCE, soon, spin_until, until};
 
 fn pool(name: &'static str, threads: usize) -> CpuPool {
     CpuPool::builder(name).threads(NonZero::new(threads).unwrap()).build().unwrap()
@@ -259,12 +260,8 @@ async fn thread_that_comes_too_late_goes_by_the_clock_of_the_caller() {
     let late = pool.task(|_| panic!("it runs")).queue_timeout(MS * 50).start().unwrap();
     advance(MS * 60).await;
     pool.limiter().set_total(1);
-    let begun = Instant::now();
-    // Nobody polls it meanwhile, and `until` would let the clock go on.
-    while pool.limiter().statistics().borrowed > 0 || pool.statistics().queued > 0 {
-        assert!(begun.elapsed() < PATIENCE, "no thread comes");
-        thread::yield_now();
-    }
+    // Nobody polls it meanwhile.
+    spin_until(|| pool.limiter().statistics().borrowed == 0 && pool.statistics().queued == 0);
     let result: Result<(), OffloadError> = late.await;
     let Err(OffloadError::QueueTimeout { waited, .. }) = result else { panic!("{result:?}") };
     assert_eq!((waited, pool.statistics().started), (MS * 60, 1));

@@ -12,7 +12,7 @@ use onelane::{BlockingPool, CpuPool, OffloadError};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::spawn_blocking;
 
-use crate::gate::{Gate, MS, PATIENCE, soon, until};
+use crate::waiting::{Gate, MS, PATIENCE, soon, until};
 
 fn one_blocking_thread() -> Runtime {
     Builder::new_multi_thread().worker_threads(1).max_blocking_threads(1).enable_all().build().unwrap()

@@ -10,7 +10,7 @@ use onelane::{BlockingPool, CpuPool, OffloadError};
 use tokio::task::JoinSet;
 use tokio_test::{assert_pending, task};
 
-use crate::gate::{Gate, MS, soon, until};
+use crate::waiting::{Gate, MS, soon, until};
 
 #[tokio::test]
 async fn forty_run_and_the_others_wait_unless_it_is_told_otherwise() {

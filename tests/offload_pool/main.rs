@@ -15,3 +15,5 @@ mod order;
 mod results;
 mod runtimes;
 mod storm;
+#[path = "../support/waiting.rs"]
+mod waiting;

@@ -6,7 +6,8 @@ use onelane::offload::{Cancelled, Priority, TaskContext};
 use onelane::{BlockingPool, CpuPool, OffloadError, run_blocking, run_cpu};
 use tokio::runtime::Handle;
 
-use crate::gate::{Gate, MS, runtimes, soon, until};
+use crate::gate::runtimes;
+use crate::waiting::{Gate, MS, soon, until};
 
 #[test]
 fn value_comes_back_on_both_kinds_of_runtime() {

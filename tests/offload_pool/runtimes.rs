@@ -8,7 +8,8 @@ use std::time::Instant;
 use onelane::{BlockingPool, OffloadError, run_blocking};
 use tokio::runtime::Handle;
 
-use crate::gate::{Gate, MS, PATIENCE, runtimes, soon, until};
+use crate::gate::runtimes;
+use crate::waiting::{Gate, MS, PATIENCE, soon, until};
 
 #[test]
 fn pool_is_used_from_two_runtimes_and_each_has_its_own_threads() {

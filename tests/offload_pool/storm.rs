@@ -9,7 +9,8 @@ use onelane::{BlockingPool, CpuPool};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::gate::{runtimes, soon, until};
+use crate::gate::runtimes;
+use crate::waiting::{soon, until};
 
 #[test]
 fn callers_that_leave_in_a_storm_never_let_more_run_than_may() {

@@ -8,3 +8,5 @@ mod ends;
 mod order;
 mod pools;
 mod source;
+#[path = "../support/waiting.rs"]
+mod waiting;
