@@ -1,4 +1,6 @@
 //! `from_thread::block_on` and `check_cancelled`.
+//!
+//! Where something sleeps for a moment, it is to be woken by the timers of the runtime, in real time.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;

@@ -1,4 +1,6 @@
 //! `iter_from_stream`.
+//!
+//! Where something sleeps for a moment, it is to be woken by the timers of the runtime, in real time.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;

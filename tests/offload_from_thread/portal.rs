@@ -1,4 +1,6 @@
 //! `Portal` and `PortalTask`.
+//!
+//! Where something sleeps for a moment, it is to be woken by the timers of the runtime, in real time.
 
 use std::cell::RefCell;
 use std::future::{pending, ready};
@@ -82,6 +84,7 @@ fn cancelled_task_is_dropped_and_others_go_on() {
         pending::<()>().await;
     });
     let task = task.unwrap();
+    // Real: it is to run still when the first one is cancelled.
     let other = portal.spawn(async { sleep(Duration::from_millis(5)).await }).unwrap();
     task.cancel();
     assert_eq!(task.wait(), Err(FromThreadError::Cancelled));

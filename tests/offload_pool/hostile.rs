@@ -11,6 +11,7 @@ use onelane::offload::CapacityLimiter;
 use onelane::{BlockingPool, CpuPool, OffloadError};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::spawn_blocking;
+use tokio::time::{sleep, sleep_until};
 
 use crate::waiting::{Gate, MS, PATIENCE, soon, until};
 
@@ -212,6 +213,7 @@ async fn task_that_is_too_late_never_ran_however_long_it_takes_to_drop() {
     struct Slow;
     impl Drop for Slow {
         fn drop(&mut self) {
+            // Real: its caller looks meanwhile.
             thread::sleep(MS * 100);
         }
     }
@@ -222,8 +224,8 @@ async fn task_that_is_too_late_never_ran_however_long_it_takes_to_drop() {
         let running = gate.fill(&pool, 1).await;
         let deadline = tokio::time::Instant::now() + MS * 5;
         let late = pool.task(move |_| drop(slow)).deadline(deadline).start().unwrap();
-        // Not polled, it is taken out of the queue by its thread.
-        tokio::time::sleep(MS * 10).await;
+        // Not polled, it is taken out of the queue by its thread. Real: that one is blocked, and holds a paused clock.
+        sleep_until(deadline).await;
         gate.open();
         until("its thread has it", || pool.statistics().queued == 0).await;
         let result = soon("it is told", late).await;
@@ -238,7 +240,8 @@ async fn queue_timeout_holds_though_nobody_looks() {
     let gate = Gate::default();
     let running = gate.fill(&pool, 1).await;
     let late = pool.task(|_| panic!("it runs")).queue_timeout(MS * 5).start().unwrap();
-    tokio::time::sleep(MS * 10).await;
+    // Real: the thread that is blocked holds a paused clock.
+    sleep(MS * 10).await;
     gate.open();
     until("its thread has it", || pool.statistics().queued == 0).await;
     let result: Result<(), OffloadError> = soon("it is told", late).await;

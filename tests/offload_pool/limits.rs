@@ -99,6 +99,7 @@ async fn limit_that_shrinks_revokes_nothing_and_holds_from_then_on() {
         others.spawn(async move {
             let work = move || {
                 most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                // Real: another one has time to begin beside it, if it may.
                 thread::sleep(MS / 10);
                 now.fetch_sub(1, Ordering::SeqCst);
             };
