@@ -275,7 +275,7 @@ fn runtime_that_shuts_down_waits_for_no_task_and_ends_none_whose_caller_is_left(
             let ran = ran.clone();
             move || ran.lock().unwrap().push(what)
         };
-        let kept = runtime.block_on(async {
+        runtime.block_on(async {
             let (there, block, abandoned, never) = (pool.clone(), gate.block(), note("abandoned"), note("never"));
             tokio::spawn(async move {
                 let running = there.run(move || {
@@ -285,11 +285,12 @@ fn runtime_that_shuts_down_waits_for_no_task_and_ends_none_whose_caller_is_left(
                 tokio::join!(running, there.run(never))
             });
             until("one runs and the other waits", || gate.inside() == 1 && pool.statistics().queued == 1).await;
-            let (kept, shielded) = (note("kept"), note("shielded"));
-            let kept = pool.task(move |_| kept()).start().unwrap();
-            drop(pool.task(move |_| shielded()).shield().start().unwrap());
-            kept
         });
+        let entered = runtime.enter();
+        let (kept, shielded) = (note("kept"), note("shielded"));
+        let kept = pool.task(move |_| kept()).start().unwrap();
+        drop(pool.task(move |_| shielded()).shield().start().unwrap());
+        drop(entered);
         let (tell, is_gone) = mpsc::channel();
         thread::spawn(move || {
             drop(runtime);
