@@ -242,7 +242,7 @@ async fn queue_timeout_is_that_of_the_pool_unless_the_task_has_its_own() {
     for (task, limit) in
         [(task(), MS * 50), (task().queue_timeout(MS * 20), MS * 20), (task().queue_timeout(MS * 80), MS * 80)]
     {
-        let result: Result<(), OffloadError> = task.await;
+        let result: Result<(), OffloadError> = soon("its time is over", task.into_future()).await;
         let Err(OffloadError::QueueTimeout { waited, .. }) = result else { panic!("{result:?}") };
         assert_eq!(waited, limit);
     }

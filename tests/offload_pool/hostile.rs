@@ -173,15 +173,14 @@ async fn callers_that_come_one_after_the_other_are_never_refused_where_there_is_
         callers.spawn(async move {
             for _ in 0..5_000 {
                 for pool in &pools {
-                    pool.run(|| ()).await.unwrap();
+                    soon("it runs", pool.run(|| ())).await.unwrap();
                 }
-                cpu.run(|| ()).await.unwrap();
+                soon("it runs", cpu.run(|| ())).await.unwrap();
             }
         });
     }
-    while let Some(result) = soon("all end", callers.join_next()).await {
-        result.unwrap();
-    }
+    // Each of their calls is guarded: all of them together take long on a busy machine.
+    callers.join_all().await;
 }
 
 #[test]
