@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
 
+#[path = "support/waiting.rs"]
+mod waiting;
+
 use std::cell::Cell;
 use std::future::{Future, poll_fn, ready};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,6 +23,8 @@ use tokio::time::{Instant, advance, sleep, timeout};
 use tokio_test::task;
 use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok};
 
+use crate::waiting::spin_until;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A guard for the length of the test run, as in a `static`.
@@ -30,16 +35,6 @@ fn leaked(guard: EndpointGuard) -> &'static EndpointGuard {
 fn assert_idle(guard: &EndpointGuard) {
     let GuardStats { held, waiting, detached, .. } = guard.stats();
     assert_eq!((held, waiting, detached), (0, 0, 0));
-}
-
-/// Waits for what another thread is about to do.
-fn until(mut is_true: impl FnMut() -> bool) {
-    // Real time, for the other thread runs in no other. Much more than it needs.
-    let late = std::time::Instant::now() + 10 * SECOND;
-    while !is_true() {
-        assert!(std::time::Instant::now() < late, "the other thread did not get there");
-        thread::yield_now();
-    }
 }
 
 /// Fails instead of hanging, at once where time is paused.
@@ -358,7 +353,7 @@ mod queue_bound {
                 });
             }
             // One of the six got the second place. The others return though the guard stays held.
-            until(|| outcomes.lock().unwrap().len() == 5);
+            spin_until(|| outcomes.lock().unwrap().len() == 5);
             assert!(outcomes.lock().unwrap().iter().all(|outcome| is_full(outcome.as_ref().unwrap_err())));
             drop(permit);
             drop(assert_ready_ok!(caller.poll()));
@@ -507,7 +502,7 @@ mod close {
         assert_pending!(drained.poll());
         thread::scope(|scope| {
             let blocking = scope.spawn(|| guard.acquire_blocking().map(drop));
-            until(|| guard.stats().waiting == 1_001);
+            spin_until(|| guard.stats().waiting == 1_001);
             guard.close();
             assert_eq!(blocking.join().unwrap(), Err(AcquireError::Closed));
         });
@@ -896,7 +891,7 @@ mod futurelock {
         assert_pending!(left_alone.poll());
         drop(permit);
         let blocking = thread::spawn(|| guard.acquire_blocking().map(drop));
-        until(|| guard.stats().waiting == 1);
+        spin_until(|| guard.stats().waiting == 1);
         // The newest is the next owner of the turn that the thread takes back, and it panics when it is told.
         let panics = Waker::from(Arc::new(PanicsWhenWoken));
         let mut next = guard.acquire();
@@ -1029,7 +1024,7 @@ mod futurelock {
         }
         drop(permit);
         let blocking = thread::spawn(|| guard.acquire_blocking().map(drop));
-        until(|| blocking.is_finished());
+        spin_until(|| blocking.is_finished());
         assert_eq!(blocking.join().unwrap(), Ok(()));
         assert_eq!(assert_ready_err!(left_alone.poll()), AcquireError::GrantExpired);
         assert_eq!(guard.stats().expired, 1);
@@ -1051,10 +1046,10 @@ mod blocking {
             scope.spawn(|| {
                 let permit = guard.acquire_blocking().unwrap();
                 enter.store(1, Ordering::SeqCst);
-                until(|| leave.load(Ordering::SeqCst) == 1);
+                spin_until(|| leave.load(Ordering::SeqCst) == 1);
                 drop(permit);
             });
-            until(|| guard.stats().waiting == 2);
+            spin_until(|| guard.stats().waiting == 2);
             let mut third = task::spawn(guard.acquire());
             assert_pending!(third.poll());
 
@@ -1063,10 +1058,10 @@ mod blocking {
             assert_pending!(third.poll());
             assert_eq!(enter.load(Ordering::SeqCst), 0);
             drop(permit);
-            until(|| enter.load(Ordering::SeqCst) == 1);
+            spin_until(|| enter.load(Ordering::SeqCst) == 1);
             assert_pending!(third.poll());
             leave.store(1, Ordering::SeqCst);
-            until(|| third.is_woken());
+            spin_until(|| third.is_woken());
             drop(assert_ready_ok!(third.poll()));
         });
         assert_idle(&guard);
@@ -1095,7 +1090,7 @@ mod blocking {
             let permit = guard.acquire().await.unwrap();
             let blocked = spawn_blocking(|| guard.acquire_blocking().map(drop));
             // The other thread needs real time to get there.
-            let in_queue = spawn_blocking(|| until(|| guard.stats().waiting == 1));
+            let in_queue = spawn_blocking(|| spin_until(|| guard.stats().waiting == 1));
             in_queue.await.unwrap();
             drop(permit);
             assert_eq!(blocked.await.unwrap(), Ok(()));

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
 
+#[path = "support/waiting.rs"]
+mod waiting;
+
 use std::cell::Cell;
 use std::fmt::Debug;
 use std::future::{Future, poll_fn, ready};
@@ -21,6 +24,8 @@ use tokio::task::{block_in_place, spawn_blocking, yield_now};
 use tokio::time::{advance, timeout};
 use tokio_test::task;
 use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok};
+
+use crate::waiting::spin_until;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -44,16 +49,6 @@ fn assert_idle<K: Hash + Eq>(guard: &KeyedGuard<K>) {
     assert_eq!((held, waiting, detached), (0, 0, 0));
     assert_eq!(guard.len(), 0, "a key remains");
     assert!(guard.is_empty());
-}
-
-/// Waits for what another thread is about to do.
-fn until(mut is_true: impl FnMut() -> bool) {
-    // Real time, for the other thread runs in no other. Much more than it needs.
-    let late = std::time::Instant::now() + 10 * SECOND;
-    while !is_true() {
-        assert!(std::time::Instant::now() < late, "the other thread did not get there");
-        thread::yield_now();
-    }
 }
 
 /// Fails instead of hanging, at once where time is paused.
@@ -597,7 +592,7 @@ mod grant_timeout {
         }
         drop(permit);
         let blocking = thread::spawn(|| guard.acquire_blocking(1).map(drop));
-        until(|| blocking.is_finished());
+        spin_until(|| blocking.is_finished());
         assert_eq!(blocking.join().unwrap(), Ok(()));
         assert_eq!(assert_ready_err!(left_alone.poll()), AcquireError::GrantExpired);
         assert_eq!(guard.stats().expired, 1);
@@ -729,7 +724,7 @@ mod close {
         assert_pending!(drained.poll());
         thread::scope(|scope| {
             let blocking = scope.spawn(|| guard.acquire_blocking(7).map(drop));
-            until(|| guard.stats().waiting == 10 * KEYS as usize + 1);
+            spin_until(|| guard.stats().waiting == 10 * KEYS as usize + 1);
             guard.close();
             assert_eq!(blocking.join().unwrap(), Err(AcquireError::Closed));
         });
@@ -1307,10 +1302,10 @@ mod blocking {
             scope.spawn(|| {
                 let permit = guard.acquire_blocking(1).unwrap();
                 enter.store(true, Ordering::SeqCst);
-                until(|| leave.load(Ordering::SeqCst));
+                spin_until(|| leave.load(Ordering::SeqCst));
                 drop(permit);
             });
-            until(|| guard.stats().waiting == 2);
+            spin_until(|| guard.stats().waiting == 2);
             let mut third = queued(&guard, 1);
             // A thread that asks for another key waits for none of them.
             scope.spawn(|| drop(guard.acquire_blocking(2).unwrap())).join().unwrap();
@@ -1320,10 +1315,10 @@ mod blocking {
             assert_pending!(third.poll());
             assert!(!enter.load(Ordering::SeqCst));
             drop(permit);
-            until(|| enter.load(Ordering::SeqCst));
+            spin_until(|| enter.load(Ordering::SeqCst));
             assert_pending!(third.poll());
             leave.store(true, Ordering::SeqCst);
-            until(|| third.is_woken());
+            spin_until(|| third.is_woken());
             drop(assert_ready_ok!(third.poll()));
         });
         assert_idle(&guard);
@@ -1574,7 +1569,7 @@ mod dropped_keys {
     fn they_may_call_the_guard_as_they_are_dropped() {
         // On a thread of its own, so that a deadlock fails instead of hanging.
         let program = thread::spawn(program);
-        until(|| program.is_finished());
+        spin_until(|| program.is_finished());
         program.join().unwrap();
     }
 }

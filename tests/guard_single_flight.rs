@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
 
+#[path = "support/waiting.rs"]
+mod waiting;
+
 use std::any::Any;
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -25,6 +28,8 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, advance, sleep, timeout};
 use tokio_test::task;
 use tokio_test::{assert_pending, assert_ready, assert_ready_ok};
+
+use crate::waiting::spin_until;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
@@ -102,16 +107,6 @@ async fn nap() {
         Poll::Pending
     })
     .await;
-}
-
-/// Waits for what another thread is about to do.
-fn until(mut is_true: impl FnMut() -> bool) {
-    // Real time, for the other thread runs in no other. Much more than it needs.
-    let late = std::time::Instant::now() + 20 * SECOND;
-    while !is_true() {
-        assert!(std::time::Instant::now() < late, "the other thread did not get there");
-        thread::yield_now();
-    }
 }
 
 /// Lets other tasks run until they have done what is waited for. Paused time stands still meanwhile.
@@ -763,7 +758,7 @@ mod the_last_leaves {
             assert!(!late.is_woken());
             may_begin.store(true, Ordering::SeqCst);
             end.send(()).unwrap();
-            until(|| late.is_woken());
+            spin_until(|| late.is_woken());
             assert_eq!(dropped.times.load(Ordering::SeqCst), 1, "{ends:?}");
             assert_eq!(assert_ready_ok!(late.poll()), 8, "{ends:?}");
             let stats = flight.stats();
@@ -795,8 +790,8 @@ mod the_last_leaves {
         drop((first, second));
         assert_eq!(dropped.times.load(Ordering::SeqCst), 0);
         end.send(()).unwrap();
-        until(|| dropped.times.load(Ordering::SeqCst) == 1);
-        until(|| flight.stats().cancelled == 1);
+        spin_until(|| dropped.times.load(Ordering::SeqCst) == 1);
+        spin_until(|| flight.stats().cancelled == 1);
         assert_starts_fresh(flight, 0);
     }
 }
@@ -1637,10 +1632,10 @@ mod runtimes {
         // The first caller belongs to the runtime that goes; it and the task go with it.
         let work = signal.work(2);
         let first = lost.spawn(async move { flight.run(0, || work).await });
-        until(|| flight.len() == 1);
+        spin_until(|| flight.len() == 1);
         // The task belongs to it, too: the caller that spawned it is there.
         let on_lost = lost.spawn(async move { flight.run(0, pending).await });
-        until(|| flight.stats().waiting == 2);
+        spin_until(|| flight.stats().waiting == 2);
         let mut other = {
             let _entered = stays.enter();
             joined(flight, 0)
@@ -1666,14 +1661,14 @@ mod runtimes {
         let (lost, stays) = (workers(1), workers(1));
         let work = signal.work(2);
         drop(lost.spawn(async move { flight.run(0, || work).await }));
-        until(|| flight.len() == 1);
+        spin_until(|| flight.len() == 1);
         drop(lost.spawn(async move { flight.run(0, pending).await }));
-        until(|| flight.stats().waiting == 2);
+        spin_until(|| flight.stats().waiting == 2);
         let others: Vec<_> = (0..3).map(|_| stays.spawn(async move { flight.run(0, pending).await })).collect();
-        until(|| flight.stats().waiting == 5);
+        spin_until(|| flight.stats().waiting == 5);
         let polls = signal.polls.load(Ordering::SeqCst);
         drop(lost);
-        until(|| signal.polls.load(Ordering::SeqCst) > polls);
+        spin_until(|| signal.polls.load(Ordering::SeqCst) > polls);
         signal.tell();
         signal.tell();
         for other in stays.block_on(join_all(others)) {
@@ -1692,10 +1687,10 @@ mod runtimes {
             let lost = workers(2);
             let work = signal.work(3);
             drop(lost.spawn(async move { flight.run(0, || work).await }));
-            until(|| flight.len() == 1);
+            spin_until(|| flight.len() == 1);
             let other = stays.spawn(async move { flight.run(0, pending).await });
             let more = (round % 2 == 0).then(|| stays.spawn(async move { flight.run(0, pending).await }));
-            until(|| flight.stats().waiting == 2 + usize::from(more.is_some()));
+            spin_until(|| flight.stats().waiting == 2 + usize::from(more.is_some()));
             let teller = {
                 let signal = Arc::clone(&signal);
                 thread::spawn(move || (0..3).for_each(|_| signal.tell()))
@@ -1730,7 +1725,7 @@ mod runtimes {
         signal.tell();
         // Whichever has the work lands it.
         let mut all = [Some(first), Some(second)];
-        until(|| {
+        spin_until(|| {
             for caller in &mut all {
                 if caller.as_mut().is_some_and(|caller| caller.is_woken()) {
                     match caller.as_mut().unwrap().poll() {
@@ -1842,7 +1837,7 @@ mod runtimes {
             .map(|i| {
                 let signal = Arc::clone(&signal);
                 let caller = runtimes[i % 2].spawn(async move { flight.run(0, || signal.work(1)).await });
-                until(|| flight.stats().waiting == i + 1);
+                spin_until(|| flight.stats().waiting == i + 1);
                 caller
             })
             .collect();
@@ -1863,7 +1858,7 @@ mod runtimes {
                 thread::spawn(move || block_on(flight.run(0, || signal.work(1))))
             })
             .collect();
-        until(|| flight.stats().waiting == 8);
+        spin_until(|| flight.stats().waiting == 8);
         signal.tell();
         for caller in callers {
             assert_eq!(caller.join().unwrap().unwrap(), 7);

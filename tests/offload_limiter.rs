@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
 
+#[path = "support/waiting.rs"]
+mod waiting;
+
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,7 +13,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use onelane::CapacityLimiter;
 use onelane::offload::{AcquireTokens, LimiterError, LimiterPermit, LimiterStatistics};
@@ -19,6 +21,8 @@ use tokio::task::{block_in_place, spawn_blocking, yield_now};
 use tokio_test::task;
 use tokio_test::task::Spawn;
 use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok};
+
+use crate::waiting::spin_until;
 
 /// Nothing is lent, nobody waits, and the total is free.
 fn assert_idle(limiter: &CapacityLimiter) {
@@ -37,16 +41,6 @@ fn queued(limiter: &CapacityLimiter, tokens: usize) -> Spawn<AcquireTokens<'_>> 
     let mut caller = task::spawn(limiter.acquire_many(tokens));
     assert_pending!(caller.poll());
     caller
-}
-
-/// Waits for what another thread is about to do.
-fn until(mut is_true: impl FnMut() -> bool) {
-    // Real time, for the other thread runs in no other. Much more than it needs.
-    let late = Instant::now() + Duration::from_secs(10);
-    while !is_true() {
-        assert!(Instant::now() < late, "the other thread did not get there");
-        thread::yield_now();
-    }
 }
 
 fn two_workers() -> Runtime {
@@ -336,7 +330,7 @@ mod total {
                     limiter.set_total(total);
                 } else {
                     limiter.set_total(total);
-                    until(|| limiter.statistics().available >= 0);
+                    spin_until(|| limiter.statistics().available >= 0);
                     most.store(total, Ordering::SeqCst);
                 }
                 thread::yield_now();
@@ -467,7 +461,7 @@ mod blocking {
                     order.lock().unwrap().push(caller);
                 }));
             }
-            until(|| limiter.statistics().waiting == caller + 1);
+            spin_until(|| limiter.statistics().waiting == caller + 1);
         }
         drop(permit);
         for thread in threads {
@@ -503,7 +497,7 @@ mod blocking {
         let limiter = CapacityLimiter::new(0);
         thread::scope(|scope| {
             let waiting = scope.spawn(|| limiter.acquire_blocking().map(drop));
-            until(|| limiter.statistics().waiting == 1);
+            spin_until(|| limiter.statistics().waiting == 1);
             limiter.close();
             assert_eq!(waiting.join().unwrap().unwrap_err(), LimiterError::Closed);
         });

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test uses its part of it")]
 
 use std::future::{Future, pending};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant as Clock};
 
 use onelane::background::{
@@ -12,11 +12,9 @@ use onelane::background::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
-pub(crate) const MS: Duration = Duration::from_millis(1);
-pub(crate) const SECOND: Duration = Duration::from_secs(1);
+use crate::waiting::{MS, PATIENCE, Wait};
 
-/// How long a test waits for what must happen: long enough for a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
 /// By how much real threads may be late. It is much more than the 50 ms that are promised, because the machine is busy.
 pub(crate) const SLACK: Duration = Duration::from_millis(600);
@@ -63,37 +61,6 @@ impl Log {
             .iter()
             .position(|other| other == line)
             .unwrap_or_else(|| panic!("no {line:?} in {:?}", self.lines()))
-    }
-}
-
-/// What blocks threads until the test lets them go. It lets them go when the test ends, too.
-#[derive(Debug, Default)]
-pub(crate) struct Gate(Arc<(Mutex<bool>, Condvar)>);
-
-/// Its side of those who block.
-#[derive(Clone, Debug)]
-pub(crate) struct Wait(Arc<(Mutex<bool>, Condvar)>);
-
-impl Gate {
-    pub(crate) fn wait(&self) -> Wait {
-        Wait(Arc::clone(&self.0))
-    }
-
-    pub(crate) fn open(&self) {
-        *self.0.0.lock().unwrap() = true;
-        self.0.1.notify_all();
-    }
-}
-
-impl Drop for Gate {
-    fn drop(&mut self) {
-        self.open();
-    }
-}
-
-impl Wait {
-    pub(crate) fn block(&self) {
-        let _open = self.0.1.wait_while(self.0.0.lock().unwrap(), |is_open| !*is_open).unwrap();
     }
 }
 
@@ -277,18 +244,7 @@ impl BlockingService for Actor {
     }
 }
 
-/// Waits until it is so.
-pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let wait = async {
-        while !is_so() {
-            // Virtual in tests whose time stands still, real in those with threads.
-            sleep(MS).await;
-        }
-    };
-    timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("in vain: {what}"));
-}
-
-/// In virtual time the patience is as long, and passes at once.
+/// What comes in time, also where that is virtual: much of it passes at once there.
 pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
     timeout(PATIENCE * 60, future).await.unwrap_or_else(|_| panic!("in vain: {what}"))
 }

@@ -7,7 +7,8 @@ use std::task::{Context, Waker};
 use onelane::background::{HostEvent, HostPhase, RunContext, ServiceHost, service_fn};
 use tokio::time::{sleep, timeout};
 
-use crate::actor::{Act, Actor, Log, MS, SECOND, soon, until, virtual_host};
+use crate::actor::{Act, Actor, Log, SECOND, soon, virtual_host};
+use crate::waiting::{MS, until};
 
 /// Polls it so many times, with time going on in between, and drops it. Whether it ended before.
 async fn dropped_after(polls: usize, future: impl Future) -> bool {

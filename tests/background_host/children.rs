@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 use onelane::background::{ExitKind, Placement, Restart, RunContext, ServiceState, service_fn};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::actor::{Log, MS, PATIENCE, SECOND, threaded_host, until, virtual_host};
+use crate::actor::{Log, SECOND, threaded_host, virtual_host};
+use crate::waiting::{MS, PATIENCE, until};
 
 /// Notes its drop.
 struct Noted(Log, &'static str);

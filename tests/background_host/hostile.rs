@@ -13,7 +13,8 @@ use onelane::background::{
 use tokio::time::sleep;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-use crate::actor::{MS, soon, threaded_host, until, virtual_host};
+use crate::actor::{soon, threaded_host, virtual_host};
+use crate::waiting::{MS, until};
 
 /// An error whose destructor panics, as long as it is armed.
 #[derive(Debug)]

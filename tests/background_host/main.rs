@@ -19,3 +19,5 @@ mod start;
 mod status;
 mod stop;
 mod threads;
+#[path = "../support/waiting.rs"]
+mod waiting;

@@ -8,7 +8,8 @@ use onelane::background::{
 };
 use tokio::time::timeout;
 
-use crate::actor::{Act, Actor, Gate, Log, MS, PATIENCE, SECOND, SLACK, threaded_host, until, virtual_host};
+use crate::actor::{Act, Actor, Log, SECOND, SLACK, threaded_host, virtual_host};
+use crate::waiting::{Gate, MS, PATIENCE, until};
 
 const PLACEMENTS: [Placement; 3] = [Placement::Shared, Placement::Thread, Placement::Blocking];
 

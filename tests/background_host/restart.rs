@@ -9,7 +9,8 @@ use onelane::background::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::actor::{Act, Actor, Log, MS, PATIENCE, SECOND, threaded_host, until, virtual_host};
+use crate::actor::{Act, Actor, Log, SECOND, threaded_host, virtual_host};
+use crate::waiting::{Gate, MS, PATIENCE, until};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -260,7 +261,7 @@ async fn missed_heartbeat_ends_the_generation_and_starts_another() {
 
 #[tokio::test]
 async fn thread_that_misses_its_heartbeat_and_does_not_return_is_given_up() {
-    let gate = crate::actor::Gate::default();
+    let gate = Gate::default();
     let wait = gate.wait();
     let beats = blocking_fn("beats", |cx| {
         while !cx.wait_stopping(MS * 5) {

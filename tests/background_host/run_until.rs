@@ -7,7 +7,8 @@ use std::pin::pin;
 use onelane::background::{HostError, HostPhase, Restart, ServiceHost, Trigger};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::actor::{Act, Actor, Log, MS, PATIENCE, SECOND, soon, threaded_host, until, virtual_host};
+use crate::actor::{Act, Actor, Log, SECOND, soon, threaded_host, virtual_host};
+use crate::waiting::{MS, PATIENCE, until};
 
 type Served = Result<(), io::Error>;
 

@@ -5,7 +5,8 @@ use onelane::background::{
 };
 use tokio::time::{Instant, timeout};
 
-use crate::actor::{Act, Actor, Gate, Log, MS, PATIENCE, SECOND, soon, threaded_host, until, virtual_host};
+use crate::actor::{Act, Actor, Log, SECOND, soon, threaded_host, virtual_host};
+use crate::waiting::{Gate, MS, PATIENCE, until};
 
 #[tokio::test(start_paused = true)]
 async fn services_start_by_level_and_at_the_same_time_within_one() {

@@ -10,7 +10,8 @@ use onelane::background::{
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
-use crate::actor::{Act, Actor, Log, MS, PATIENCE, SECOND, soon, threaded_host, until, virtual_host};
+use crate::actor::{Act, Actor, Log, SECOND, soon, threaded_host, virtual_host};
+use crate::waiting::{MS, PATIENCE, until};
 
 fn text(event: &HostEvent) -> String {
     match event {

@@ -9,7 +9,8 @@ use onelane::background::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::actor::{Act, Actor, Gate, Log, MS, PATIENCE, SECOND, SLACK, soon, threaded_host, until, virtual_host};
+use crate::actor::{Act, Actor, Log, SECOND, SLACK, soon, threaded_host, virtual_host};
+use crate::waiting::{Gate, MS, PATIENCE, until};
 
 #[tokio::test(start_paused = true)]
 async fn stop_during_the_start_tells_it_and_releases_what_has_started() {

@@ -6,7 +6,8 @@ use std::time::Instant as Clock;
 use onelane::background::{HostPhase, Placement, ServiceState, blocking_fn, service_fn};
 use tokio::time::timeout;
 
-use crate::actor::{Act, Actor, Gate, Log, MS, PATIENCE, SECOND, SLACK, threaded_host, until, virtual_host};
+use crate::actor::{Act, Actor, Log, SECOND, SLACK, threaded_host, virtual_host};
+use crate::waiting::{Gate, MS, PATIENCE, until};
 
 #[tokio::test]
 async fn threads_are_named_after_their_services() {

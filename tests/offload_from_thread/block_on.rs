@@ -1,4 +1,6 @@
 //! `from_thread::block_on` and `check_cancelled`.
+//!
+//! Where something sleeps for a moment, it is to be woken by the timers of the runtime, in real time.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -15,7 +17,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
-use super::support::{PATIENCE, current_thread, multi_thread, soon};
+use crate::support::{current_thread, multi_thread};
+use crate::waiting::{PATIENCE, soon};
 
 #[test]
 fn task_runs_async_code_in_the_runtime_of_its_caller() {
@@ -28,7 +31,7 @@ fn task_runs_async_code_in_the_runtime_of_its_caller() {
                     (Handle::current().id(), tokio::spawn(receiver).await.unwrap().unwrap())
                 })
             });
-            let (answer, sent) = soon(async { tokio::join!(work, async { sender.send(7) }) }).await;
+            let (answer, sent) = soon("both end", async { tokio::join!(work, async { sender.send(7) }) }).await;
             sent.unwrap();
             (Handle::current().id(), answer.unwrap().unwrap())
         });
@@ -39,7 +42,7 @@ fn task_runs_async_code_in_the_runtime_of_its_caller() {
 #[tokio::test]
 async fn task_of_a_cpu_pool_has_the_runtime_of_its_caller_too() {
     let work = run_cpu(|| block_on(async { sleep(Duration::from_millis(1)).await }));
-    assert_eq!(soon(work).await, Ok(Ok(())));
+    assert_eq!(soon("it ends", work).await, Ok(Ok(())));
 }
 
 #[tokio::test]
@@ -53,7 +56,7 @@ async fn future_is_polled_on_the_calling_thread_and_may_borrow() {
         });
         (polled == Ok(here), rows.to_vec())
     });
-    assert_eq!(soon(work).await.unwrap(), (true, vec![1, 2]));
+    assert_eq!(soon("it ends", work).await.unwrap(), (true, vec![1, 2]));
 }
 
 #[test]
@@ -79,8 +82,8 @@ fn on_a_thread_without_a_runtime_it_is_refused() {
 async fn panic_goes_on_in_the_task_and_the_thread_is_fine() {
     let pool = BlockingPool::builder("pool").max_running(1).build();
     let work = pool.run(|| catch_unwind(AssertUnwindSafe(|| block_on(async { panic!("async") }))).is_err());
-    assert_eq!(soon(work).await, Ok(true));
-    assert_eq!(soon(pool.run(|| block_on(async { 7 }))).await, Ok(Ok(7)));
+    assert_eq!(soon("it ends", work).await, Ok(true));
+    assert_eq!(soon("it runs", pool.run(|| block_on(async { 7 }))).await, Ok(Ok(7)));
 }
 
 /// On how many levels it was on this one thread.
@@ -105,7 +108,7 @@ fn nested_tasks_of_a_full_pool_run_on_the_spot() {
             let deeper = pool.clone();
             pool.run(move || dive(&deeper, 10, thread::current().id()))
         });
-        let depths = runtime.block_on(soon(join_all(all)));
+        let depths = runtime.block_on(soon("all end", join_all(all)));
         assert!(depths.iter().all(|depth| *depth == Ok(11)), "{depths:?}");
     }
 }
@@ -135,7 +138,7 @@ async fn wake_of_an_outer_wait_outlives_the_inner_ones() {
         tokio::task::yield_now().await;
         inner.send(2).await.unwrap();
     };
-    let (result, ()) = soon(async { tokio::join!(work, wake) }).await;
+    let (result, ()) = soon("both end", async { tokio::join!(work, wake) }).await;
     assert_eq!(result.unwrap().unwrap(), (Some(1), Ok(Ok(Some(2)))));
 }
 
@@ -150,7 +153,7 @@ async fn task_that_runs_on_the_spot_finds_what_one_on_a_thread_does() {
     };
     // In tokio's `block_on`, where nothing may block.
     let work = pool.run(move || Handle::current().block_on(deeper.run(inner)));
-    assert_eq!(soon(work).await, Ok(Ok(Ok(()))));
+    assert_eq!(soon("it ends", work).await, Ok(Ok(Ok(()))));
 }
 
 #[tokio::test]
@@ -165,9 +168,9 @@ async fn check_cancelled_tells_that_the_caller_has_left() {
         }
         tell.send(check_cancelled()).unwrap();
     }));
-    soon(inside).await.unwrap();
+    soon("it runs", inside).await.unwrap();
     caller.abort();
-    assert_eq!(soon(told).await.unwrap(), Err(Cancelled::default()));
+    assert_eq!(soon("it is told", told).await.unwrap(), Err(Cancelled::default()));
 }
 
 #[tokio::test]

@@ -1,4 +1,6 @@
 //! `iter_from_stream`.
+//!
+//! Where something sleeps for a moment, it is to be woken by the timers of the runtime, in real time.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
@@ -11,7 +13,8 @@ use onelane::offload::iter_from_stream;
 use onelane::run_blocking;
 use tokio::time::sleep;
 
-use super::support::{Tell, current_thread, multi_thread, soon};
+use crate::support::{Tell, current_thread, multi_thread};
+use crate::waiting::soon;
 
 #[test]
 fn task_reads_a_stream_of_its_callers_runtime() {
@@ -25,7 +28,7 @@ fn task_reads_a_stream_of_its_callers_runtime() {
             assert_eq!(numbers.size_hint(), (100, Some(100)));
             let read =
                 run_blocking(move || (numbers.by_ref().collect::<Vec<_>>(), numbers.next(), numbers.size_hint()));
-            let (read, after, hint) = soon(read).await.unwrap();
+            let (read, after, hint) = soon("it ends", read).await.unwrap();
             assert!(read.into_iter().eq(0..100));
             assert_eq!((after, hint), (None, (0, Some(0))));
         });

@@ -6,3 +6,5 @@ mod block_on;
 mod iter;
 mod portal;
 mod support;
+#[path = "../support/waiting.rs"]
+mod waiting;

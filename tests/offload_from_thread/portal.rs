@@ -1,11 +1,13 @@
 //! `Portal` and `PortalTask`.
+//!
+//! Where something sleeps for a moment, it is to be woken by the timers of the runtime, in real time.
 
 use std::cell::RefCell;
 use std::future::{pending, ready};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use onelane::offload::from_thread::{FromThreadError, Portal};
 use onelane::run_blocking;
@@ -13,15 +15,8 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use super::support::{PATIENCE, Tell, current_thread, multi_thread, soon};
-
-fn until(is_so: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed() < PATIENCE, "it happens");
-        thread::yield_now();
-    }
-}
+use crate::support::{Tell, current_thread, multi_thread};
+use crate::waiting::{PATIENCE, soon, spin_until};
 
 /// A portal to a runtime that runs until the sender is dropped.
 fn portal_elsewhere() -> (Portal, oneshot::Sender<()>, thread::JoinHandle<()>) {
@@ -51,7 +46,7 @@ fn threads_call_into_the_runtime_of_the_portal() {
                 });
                 end.send(id).unwrap();
             });
-            assert_eq!(soon(ended).await.unwrap(), Ok(here));
+            assert_eq!(soon("it ends", ended).await.unwrap(), Ok(here));
             caller.join().unwrap();
         });
     }
@@ -76,7 +71,7 @@ fn task_tells_whether_it_is_finished() {
     let task = portal.spawn(gone).unwrap();
     assert!(!task.is_finished());
     go.send(()).unwrap();
-    until(|| task.is_finished());
+    spin_until(|| task.is_finished());
     assert_eq!(task.wait(), Ok(Ok(())));
 }
 
@@ -89,6 +84,7 @@ fn cancelled_task_is_dropped_and_others_go_on() {
         pending::<()>().await;
     });
     let task = task.unwrap();
+    // Real: it is to run still when the first one is cancelled.
     let other = portal.spawn(async { sleep(Duration::from_millis(5)).await }).unwrap();
     task.cancel();
     assert_eq!(task.wait(), Err(FromThreadError::Cancelled));
@@ -96,7 +92,7 @@ fn cancelled_task_is_dropped_and_others_go_on() {
     assert_eq!(other.wait(), Ok(()));
     // One that has ended can't be cancelled any more.
     let task = portal.spawn(ready(7)).unwrap();
-    until(|| task.is_finished());
+    spin_until(|| task.is_finished());
     task.cancel();
     assert_eq!(task.wait(), Ok(7));
 }
@@ -213,7 +209,7 @@ fn call_until_refused(portal: &Portal, calls: usize, stop: impl FnOnce(&Portal))
     };
     thread::scope(|scope| {
         (0..8).for_each(|_| drop(scope.spawn(call)));
-        until(|| done.load(Ordering::SeqCst) > calls);
+        spin_until(|| done.load(Ordering::SeqCst) > calls);
         stop(portal);
     });
 }
@@ -228,7 +224,7 @@ async fn on_a_thread_that_runs_async_tasks_it_spawns_but_does_not_wait() {
     let task = portal.spawn(ready(7)).unwrap();
     tokio::task::yield_now().await;
     assert!(!is_polled.load(Ordering::SeqCst));
-    assert_eq!(soon(run_blocking(|| task.wait())).await, Ok(Ok(7)));
+    assert_eq!(soon("it ends", run_blocking(|| task.wait())).await, Ok(Ok(7)));
     let task = portal.spawn(ready(7)).unwrap();
     assert_eq!(task.wait(), Err(FromThreadError::BlockingInAsync));
 }

@@ -7,7 +7,7 @@ use onelane::offload::TaskContext;
 use onelane::{BlockingPool, CpuPool, OffloadError};
 use tokio_test::{assert_pending, task};
 
-use crate::gate::{Gate, MS, soon, until};
+use crate::waiting::{Gate, MS, soon, until};
 
 fn one() -> BlockingPool {
     BlockingPool::builder("one").max_running(1).build()

@@ -11,8 +11,9 @@ use onelane::offload::CapacityLimiter;
 use onelane::{BlockingPool, CpuPool, OffloadError};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::spawn_blocking;
+use tokio::time::{sleep, sleep_until};
 
-use crate::gate::{Gate, MS, PATIENCE, soon, until};
+use crate::waiting::{Gate, MS, PATIENCE, soon, until};
 
 fn one_blocking_thread() -> Runtime {
     Builder::new_multi_thread().worker_threads(1).max_blocking_threads(1).enable_all().build().unwrap()
@@ -172,15 +173,14 @@ async fn callers_that_come_one_after_the_other_are_never_refused_where_there_is_
         callers.spawn(async move {
             for _ in 0..5_000 {
                 for pool in &pools {
-                    pool.run(|| ()).await.unwrap();
+                    soon("it runs", pool.run(|| ())).await.unwrap();
                 }
-                cpu.run(|| ()).await.unwrap();
+                soon("it runs", cpu.run(|| ())).await.unwrap();
             }
         });
     }
-    while let Some(result) = soon("all end", callers.join_next()).await {
-        result.unwrap();
-    }
+    // Each of their calls is guarded: all of them together take long on a busy machine.
+    callers.join_all().await;
 }
 
 #[test]
@@ -212,6 +212,7 @@ async fn task_that_is_too_late_never_ran_however_long_it_takes_to_drop() {
     struct Slow;
     impl Drop for Slow {
         fn drop(&mut self) {
+            // Real: its caller looks meanwhile.
             thread::sleep(MS * 100);
         }
     }
@@ -222,8 +223,8 @@ async fn task_that_is_too_late_never_ran_however_long_it_takes_to_drop() {
         let running = gate.fill(&pool, 1).await;
         let deadline = tokio::time::Instant::now() + MS * 5;
         let late = pool.task(move |_| drop(slow)).deadline(deadline).start().unwrap();
-        // Not polled, it is taken out of the queue by its thread.
-        tokio::time::sleep(MS * 10).await;
+        // Not polled, it is taken out of the queue by its thread. Real: that one is blocked, and holds a paused clock.
+        sleep_until(deadline).await;
         gate.open();
         until("its thread has it", || pool.statistics().queued == 0).await;
         let result = soon("it is told", late).await;
@@ -238,7 +239,8 @@ async fn queue_timeout_holds_though_nobody_looks() {
     let gate = Gate::default();
     let running = gate.fill(&pool, 1).await;
     let late = pool.task(|_| panic!("it runs")).queue_timeout(MS * 5).start().unwrap();
-    tokio::time::sleep(MS * 10).await;
+    // Real: the thread that is blocked holds a paused clock.
+    sleep(MS * 10).await;
     gate.open();
     until("its thread has it", || pool.statistics().queued == 0).await;
     let result: Result<(), OffloadError> = soon("it is told", late).await;

@@ -10,7 +10,7 @@ use onelane::{BlockingPool, CpuPool, OffloadError};
 use tokio::task::JoinSet;
 use tokio_test::{assert_pending, task};
 
-use crate::gate::{Gate, MS, soon, until};
+use crate::waiting::{Gate, MS, soon, until};
 
 #[tokio::test]
 async fn forty_run_and_the_others_wait_unless_it_is_told_otherwise() {
@@ -101,6 +101,7 @@ async fn limit_that_shrinks_revokes_nothing_and_holds_from_then_on() {
         others.spawn(async move {
             let work = move || {
                 most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                // Real: another one has time to begin beside it, if it may.
                 thread::sleep(MS / 10);
                 now.fetch_sub(1, Ordering::SeqCst);
             };

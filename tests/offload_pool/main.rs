@@ -6,6 +6,7 @@
 #![allow(clippy::clone_on_ref_ptr, reason = "a test clones what it looks at")]
 
 mod abandoned;
+mod cpu;
 mod gate;
 mod hostile;
 mod limits;
@@ -14,3 +15,5 @@ mod order;
 mod results;
 mod runtimes;
 mod storm;
+#[path = "../support/waiting.rs"]
+mod waiting;

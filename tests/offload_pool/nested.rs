@@ -6,7 +6,8 @@ use onelane::{BlockingPool, CpuPool};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
-use crate::gate::{runtimes, soon};
+use crate::gate::runtimes;
+use crate::waiting::soon;
 
 fn deep(pool: BlockingPool, depth: u32) -> u32 {
     if depth == 0 {

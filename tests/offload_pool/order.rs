@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use onelane::BlockingPool;
 use onelane::offload::Priority;
 
-use crate::gate::{Gate, soon};
+use crate::waiting::{Gate, soon};
 
 #[tokio::test]
 async fn tasks_begin_by_priority_and_then_in_their_order() {

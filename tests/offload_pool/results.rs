@@ -6,7 +6,8 @@ use onelane::offload::{Cancelled, Priority, TaskContext};
 use onelane::{BlockingPool, CpuPool, OffloadError, run_blocking, run_cpu};
 use tokio::runtime::Handle;
 
-use crate::gate::{Gate, MS, runtimes, soon, until};
+use crate::gate::runtimes;
+use crate::waiting::{Gate, MS, soon, until};
 
 #[test]
 fn value_comes_back_on_both_kinds_of_runtime() {
@@ -101,19 +102,6 @@ fn without_a_runtime_a_blocking_pool_says_so_and_a_cpu_pool_works() {
 }
 
 #[tokio::test]
-async fn par_iter_stays_in_its_pool() {
-    use rayon::prelude::*;
-    use std::collections::HashSet;
-    use std::num::NonZero;
-
-    let pool = CpuPool::builder("crunch").threads(NonZero::new(2).unwrap()).build().unwrap();
-    let name = || std::thread::current().name().unwrap_or_default().to_owned();
-    let names =
-        pool.run(move || (0..10_000).into_par_iter().map(|_| name()).collect::<HashSet<String>>()).await.unwrap();
-    assert!(names.iter().all(|name| name == "crunch-0" || name == "crunch-1"), "{names:?}");
-}
-
-#[tokio::test]
 async fn context_tells_label_and_deadline() {
     let pool = BlockingPool::new("contexts");
     let task = pool.task(|cx| (cx.label().map(str::to_owned), cx.deadline().is_some(), cx.checkpoint()));
@@ -173,12 +161,4 @@ async fn closed_pool_refuses_who_waits_and_who_comes_and_lets_run_what_runs() {
     never_used.close();
     assert_eq!(never_used.run(|| ()).await, Err(OffloadError::Closed));
     soon("nothing runs", never_used.drained()).await;
-    let cpu = CpuPool::new("closes").unwrap();
-    let running = cpu.task(move |_| std::thread::sleep(MS * 20)).start().unwrap();
-    until("it runs", || cpu.statistics().running == 1).await;
-    let mut drained = tokio_test::task::spawn(Box::pin(cpu.drained()));
-    tokio_test::assert_pending!(drained.poll());
-    cpu.close();
-    soon("nothing runs any more", drained).await;
-    assert_eq!(running.await, Ok(()));
 }

@@ -1,14 +1,15 @@
 //! Several runtimes, and runtimes that shut down.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Instant;
 
 use onelane::{BlockingPool, OffloadError, run_blocking};
 use tokio::runtime::Handle;
 
-use crate::gate::{Gate, MS, PATIENCE, runtimes, soon, until};
+use crate::gate::runtimes;
+use crate::waiting::{Gate, MS, PATIENCE, soon, until};
 
 #[test]
 fn pool_is_used_from_two_runtimes_and_each_has_its_own_threads() {
@@ -29,6 +30,7 @@ fn idle_threads_do_not_delay_the_shutdown() {
         let runtime = if which == 0 { current_thread } else { multi_thread };
         runtime.block_on(async {
             let pool = BlockingPool::new("idle");
+            // Real: while they sleep, others take further threads.
             let handles: Vec<_> = (0..20).map(|_| pool.task(|_| thread::sleep(MS)).start().unwrap()).collect();
             for handle in handles {
                 handle.await.unwrap();
@@ -55,14 +57,19 @@ fn shutdown_waits_for_what_runs_and_for_nothing_that_waits() {
         let ran = Arc::new(AtomicUsize::new(0));
         let (begun, has_begun) = std::sync::mpsc::channel();
         let (running, waiting) = runtime.block_on(async {
-            // Three that are idle then, beside the one that runs.
-            let idle = [(); 3].map(|()| pool.task(|_| thread::sleep(MS)).start().unwrap());
+            // Three that are idle then, since each waits for the others.
+            let all = Arc::new(Barrier::new(3));
+            let idle = [(); 3].map(|()| {
+                let all = all.clone();
+                pool.task(move |_| all.wait()).start().unwrap()
+            });
             for handle in idle {
-                handle.await.unwrap();
+                soon("they meet", handle).await.unwrap();
             }
             let ran_there = ran.clone();
             let running = pool.task(move |_| {
                 begun.send(()).unwrap();
+                // Real: the shutdown is to wait for it.
                 thread::sleep(MS * 30);
                 ran_there.fetch_add(1, Ordering::SeqCst);
                 Instant::now()
@@ -115,6 +122,7 @@ fn busy_pool_of_one_runtime_does_not_keep_another_one_from_shutting_down() {
     let pool = BlockingPool::builder("shared").max_running(4).build();
     let [left, right] = runtimes();
     let is_over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    // Real sleeps: each keeps its thread for a moment, as work that blocks does.
     let busy = {
         let (pool, is_over) = (pool.clone(), is_over.clone());
         thread::spawn(move || {

@@ -9,7 +9,8 @@ use onelane::{BlockingPool, CpuPool};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::gate::{runtimes, soon, until};
+use crate::gate::runtimes;
+use crate::waiting::{soon, until};
 
 #[test]
 fn callers_that_leave_in_a_storm_never_let_more_run_than_may() {
@@ -27,6 +28,7 @@ fn callers_that_leave_in_a_storm_never_let_more_run_than_may() {
                         let [now, most, began, ended] = &*there;
                         began.fetch_add(1, Ordering::SeqCst);
                         most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        // Real: callers leave while it runs, too.
                         thread::sleep(Duration::from_micros(n % 300));
                         now.fetch_sub(1, Ordering::SeqCst);
                         ended.fetch_add(1, Ordering::SeqCst);

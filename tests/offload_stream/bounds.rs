@@ -7,7 +7,8 @@ use onelane::offload::BlockingPool;
 use onelane::{run_blocking, stream_blocking};
 use tokio::time::sleep;
 
-use super::source::{Gate, Source, Watch, next, soon, until};
+use crate::source::{Source, Watch, next};
+use crate::waiting::{Gate, soon, until};
 
 #[tokio::test]
 async fn slow_consumer_stays_within_the_bound_of_items() {
@@ -21,7 +22,7 @@ async fn slow_consumer_stays_within_the_bound_of_items() {
             assert!(made <= taken + max_items, "{made} made, {taken} taken, {max_items}");
         }
         // More than a half is made when the consumer comes to a stop, of which a quarter may be the chunk that it is in.
-        until(|| watch.made() >= 300 + max_items / 4).await;
+        until("much is made ahead", || watch.made() >= 300 + max_items / 4).await;
         // Real: it shows what does not happen. Where it fails to show it, the test passes.
         sleep(Duration::from_millis(5)).await;
         assert!(watch.made() <= 299 + max_items);
@@ -39,7 +40,7 @@ async fn slow_consumer_stays_within_the_bound_of_bytes() {
             let made = watch.made();
             assert!(made <= taken + max_made, "{made} made, {taken} taken, {size}");
         }
-        until(|| watch.made() >= 50 + max_made / 4).await;
+        until("much is made ahead", || watch.made() >= 50 + max_made / 4).await;
     }
 }
 
@@ -49,7 +50,7 @@ async fn slow_readers_leave_their_threads_to_others() {
         let pool = BlockingPool::builder("pool").max_running(threads).build();
         let watches: Vec<Watch> = (0..threads).map(|_| Watch::default()).collect();
         let mut streams: Vec<_> = watches.iter().map(|watch| pool.stream(Source::new(watch)).max_items(100)).collect();
-        soon(join_all(streams.iter_mut().map(next))).await;
+        soon("all begin", join_all(streams.iter_mut().map(next))).await;
         // As many tasks as there are threads, at once: none of them is pinned by a stream.
         let (all, gate) = (Watch::default(), Gate::default());
         let others: Vec<_> = (0..threads)
@@ -62,9 +63,9 @@ async fn slow_readers_leave_their_threads_to_others() {
                 pool.task(work).start().unwrap()
             })
             .collect();
-        until(|| all.made() == threads).await;
+        until("all run", || all.made() == threads).await;
         gate.open();
-        soon(join_all(others)).await;
+        soon("they end", join_all(others)).await;
         // And they go on.
         for stream in &mut streams {
             for item in 1..500 {
@@ -78,6 +79,6 @@ async fn slow_readers_leave_their_threads_to_others() {
 async fn forty_slow_readers_of_the_default_pool_dont_stop_the_next_call() {
     let watch = Watch::default();
     let mut streams: Vec<_> = (0..40).map(|_| stream_blocking(Source::new(&watch))).collect();
-    soon(join_all(streams.iter_mut().map(next))).await;
-    assert_eq!(soon(run_blocking(|| 7)).await, Ok(7));
+    soon("all begin", join_all(streams.iter_mut().map(next))).await;
+    assert_eq!(soon("it runs", run_blocking(|| 7)).await, Ok(7));
 }

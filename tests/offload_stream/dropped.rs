@@ -12,7 +12,8 @@ use onelane::offload::from_thread::check_cancelled;
 use onelane::stream_blocking;
 use tokio::sync::oneshot;
 
-use super::source::{Gate, Source, Watch, next, soon, until};
+use crate::source::{Source, Watch, next};
+use crate::waiting::{Gate, soon, until};
 
 #[tokio::test]
 async fn dropped_before_it_is_polled_it_never_begins() {
@@ -27,11 +28,11 @@ async fn dropped_while_an_item_is_made_it_stops_there() {
     let (watch, gate) = (Watch::default(), Gate::default());
     let mut stream = stream_blocking(Source::new(&watch).wait_at(2, &gate));
     next(&mut stream).await;
-    until(|| watch.made() == 3).await;
+    until("it comes to its gate", || watch.made() == 3).await;
     drop(stream);
     assert_eq!(watch.dropped(), None);
     gate.open();
-    until(|| watch.dropped().is_some()).await;
+    until("it is dropped", || watch.dropped().is_some()).await;
     assert_ne!(watch.dropped(), Some(thread::current().id()));
     assert_eq!(watch.made(), 3);
 }
@@ -48,9 +49,9 @@ async fn dropped_while_an_item_takes_long_the_iterator_is_told() {
         tell.send(()).unwrap();
     }));
     assert!(poll(&mut stream).is_pending());
-    soon(making).await.unwrap();
+    soon("it runs", making).await.unwrap();
     drop(stream);
-    soon(told).await.unwrap();
+    soon("it is told", told).await.unwrap();
 }
 
 #[tokio::test]
@@ -59,7 +60,7 @@ async fn dropped_while_the_buffer_is_full_it_is_dropped_here() {
     let pool = BlockingPool::new("pool");
     let mut stream = pool.stream(Source::new(&watch)).max_items(4);
     next(&mut stream).await;
-    until(|| pool.statistics().running == 0).await;
+    until("its thread is free", || pool.statistics().running == 0).await;
     assert_eq!((watch.made(), watch.dropped()), (4, None));
     drop(stream);
     assert_eq!((watch.made(), watch.dropped()), (4, Some(thread::current().id())));
@@ -71,15 +72,15 @@ async fn dropped_while_it_waits_for_a_thread_it_never_begins() {
     let pool = BlockingPool::builder("pool").max_running(1).build();
     let wait = gate.wait();
     let busy = pool.task(move |_| wait.block()).start().unwrap();
-    until(|| pool.statistics().running == 1).await;
+    until("it runs", || pool.statistics().running == 1).await;
     let mut stream = pool.stream(Source::new(&watch));
     assert!(poll(&mut stream).is_pending());
     assert_eq!(pool.statistics().queued, 1);
     drop(stream);
     assert_eq!((watch.dropped(), pool.statistics().queued), (Some(thread::current().id()), 0));
     gate.open();
-    soon(busy).await.unwrap();
-    soon(pool.run(|| ())).await.unwrap();
+    soon("it ends", busy).await.unwrap();
+    soon("it runs", pool.run(|| ())).await.unwrap();
     assert_eq!(watch.made(), 0);
 }
 
@@ -90,7 +91,7 @@ async fn items_that_nobody_took_are_dropped() {
     let pool = BlockingPool::new("pool");
     let mut stream = pool.stream(items).max_items(100);
     next(&mut stream).await;
-    until(|| pool.statistics().running == 0).await;
+    until("its thread is free", || pool.statistics().running == 0).await;
     assert!(Arc::strong_count(&item) >= 100);
     drop(stream);
     assert_eq!(Arc::strong_count(&item), 1);
@@ -109,7 +110,7 @@ async fn panics_of_what_is_dropped_end_there() {
     let bombs = Source::new(&watch).panic_when_dropped().map(|_| Bomb);
     let mut stream = pool.stream(bombs).max_items(64);
     let _ = std::mem::ManuallyDrop::new(next(&mut stream).await);
-    until(|| pool.statistics().running == 0).await;
+    until("its thread is free", || pool.statistics().running == 0).await;
     // Several of them, while none unwinds: more than one panic at a time would end the process.
     drop(stream);
     assert!(watch.dropped().is_some());

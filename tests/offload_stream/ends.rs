@@ -5,7 +5,7 @@ use std::iter::once_with;
 use onelane::offload::OffloadError;
 use onelane::stream_blocking;
 
-use super::source::{Source, Watch, last, next};
+use crate::source::{Source, Watch, last, next};
 
 fn message(error: OffloadError) -> String {
     let OffloadError::Panicked(panic) = error else { panic!("{error:?}") };

@@ -9,3 +9,5 @@ mod order;
 mod pools;
 mod source;
 mod started;
+#[path = "../support/waiting.rs"]
+mod waiting;

@@ -13,7 +13,8 @@ use onelane::offload::BlockingPool;
 use onelane::stream_blocking;
 use tokio::task::yield_now;
 
-use super::source::{Gate, Source, Watch, current_thread, multi_thread, next, soon, until};
+use crate::source::{Source, Watch, current_thread, multi_thread, next};
+use crate::waiting::{Gate, soon, until};
 
 #[test]
 fn a_million_items_come_in_order() {
@@ -35,7 +36,7 @@ fn items_come_in_order_through_the_smallest_buffers() {
     for runtime in [current_thread(), multi_thread()] {
         for max_items in 0..10 {
             let stream = stream_blocking(0..2_000).max_items(max_items);
-            let items: Vec<i32> = runtime.block_on(soon(stream.try_collect())).unwrap();
+            let items: Vec<i32> = runtime.block_on(soon("all come", stream.try_collect())).unwrap();
             assert!(items.into_iter().eq(0..2_000), "{max_items}");
         }
     }
@@ -49,13 +50,13 @@ async fn no_item_waits_for_one_that_takes_long() {
     assert_eq!(next(&mut stream).await, 0);
     second.open();
     // The stream is not polled while they are made, and gets all of them.
-    until(|| watch.made() == 5).await;
+    until("it comes to its gate", || watch.made() == 5).await;
     for item in 1..4 {
         assert_eq!(next(&mut stream).await, item);
     }
     fifth.open();
     assert_eq!((next(&mut stream).await, next(&mut stream).await), (4, 5));
-    assert!(soon(stream.next()).await.is_none());
+    assert!(soon("its end comes", stream.next()).await.is_none());
 }
 
 #[tokio::test]
@@ -66,7 +67,7 @@ async fn iterator_is_made_run_and_dropped_on_the_pools_threads() {
 
     let watch = Watch::default();
     let mut stream = stream_blocking(Source::new(&watch).end(0));
-    assert!(soon(stream.next()).await.is_none());
+    assert!(soon("its end comes", stream.next()).await.is_none());
     // It was dropped before the end was told.
     assert_ne!(watch.dropped().unwrap(), here);
 }
@@ -93,7 +94,7 @@ async fn task_that_takes_the_stream_over_is_woken() {
     let other = tokio::spawn(async move { next(&mut stream).await });
     yield_now().await;
     gate.open();
-    assert_eq!(soon(other).await.unwrap(), 0);
+    assert_eq!(soon("it is woken", other).await.unwrap(), 0);
 }
 
 #[test]
@@ -103,7 +104,7 @@ fn stream_that_is_always_ready_lets_other_tasks_run() {
         let watch = Watch::default();
         let mut stream = stream_blocking(Source::new(&watch).end(ITEMS)).max_items(2 * ITEMS);
         next(&mut stream).await;
-        until(|| watch.dropped().is_some()).await;
+        until("it is dropped", || watch.dropped().is_some()).await;
 
         let (turns, is_over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         let other = tokio::spawn({
@@ -129,6 +130,6 @@ async fn size_hint_promises_what_is_at_hand_and_tells_the_end() {
     assert_eq!((stream.size_hint(), stream.is_terminated()), ((0, None), false));
     assert_eq!(next(&mut stream).await, 7);
     assert_eq!((stream.size_hint(), stream.is_terminated()), ((0, None), false));
-    assert!(soon(stream.next()).await.is_none());
+    assert!(soon("its end comes", stream.next()).await.is_none());
     assert_eq!((stream.size_hint(), stream.is_terminated()), ((0, Some(0)), true));
 }

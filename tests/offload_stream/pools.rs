@@ -10,7 +10,8 @@ use futures::{Stream, StreamExt};
 use onelane::offload::{BlockingPool, OffloadError, iter_from_stream};
 use onelane::stream_blocking;
 
-use super::source::{Gate, PATIENCE, Source, Watch, current_thread, last, multi_thread, next, soon, until};
+use crate::source::{Source, Watch, current_thread, last, multi_thread, next};
+use crate::waiting::{Gate, PATIENCE, soon, until};
 
 #[tokio::test]
 async fn full_pool_refuses_with_the_only_item() {
@@ -24,7 +25,7 @@ async fn full_pool_refuses_with_the_only_item() {
     assert_eq!(watch.made(), 0);
     assert!(watch.dropped().is_some());
     gate.open();
-    soon(busy).await.unwrap();
+    soon("it ends", busy).await.unwrap();
 }
 
 #[tokio::test]
@@ -33,7 +34,7 @@ async fn closed_pool_refuses_after_what_is_buffered() {
     let pool = BlockingPool::new("pool");
     let mut stream = pool.stream(Source::new(&watch)).max_items(8);
     assert_eq!(next(&mut stream).await, 0);
-    until(|| pool.statistics().running == 0).await;
+    until("its thread is free", || pool.statistics().running == 0).await;
     let made = watch.made();
     pool.close();
     for item in 1..made {
@@ -54,7 +55,7 @@ async fn pool_that_is_closed_while_it_runs_does_not_end_it_before_its_buffer_is_
     pool.close();
     gate.open();
     assert_eq!((next(&mut stream).await, next(&mut stream).await), (1, 2));
-    assert!(soon(stream.next()).await.is_none());
+    assert!(soon("its end comes", stream.next()).await.is_none());
 }
 
 #[tokio::test]
@@ -65,9 +66,9 @@ async fn pool_that_is_closed_while_it_waits_for_a_thread_wakes_it() {
     let _busy = pool.task(move |_| wait.block()).start().unwrap();
     let mut stream = pool.stream([1]);
     let waits = tokio::spawn(async move { last(&mut stream).await });
-    until(|| pool.statistics().queued == 1).await;
+    until("it waits", || pool.statistics().queued == 1).await;
     pool.close();
-    assert_eq!(soon(waits).await.unwrap(), OffloadError::Closed);
+    assert_eq!(soon("it is told", waits).await.unwrap(), OffloadError::Closed);
 }
 
 #[tokio::test]
@@ -86,7 +87,7 @@ async fn stream_that_has_begun_waits_for_its_further_turns() {
     let pool = BlockingPool::builder("pool").max_running(1).queue_timeout(Duration::from_millis(1)).build();
     let mut stream = pool.stream(Source::new(&watch).end(5)).max_items(1).queue_timeout(PATIENCE);
     assert_eq!(next(&mut stream).await, 0);
-    until(|| pool.statistics().running == 0).await;
+    until("its thread is free", || pool.statistics().running == 0).await;
     let wait = gate.wait();
     let busy = pool.task(move |_| wait.block()).queue_timeout(PATIENCE).start().unwrap();
     let rest = tokio::spawn(async move {
@@ -94,12 +95,12 @@ async fn stream_that_has_begun_waits_for_its_further_turns() {
             assert_eq!(next(&mut stream).await, item);
         }
     });
-    until(|| pool.statistics().queued == 1).await;
+    until("it waits", || pool.statistics().queued == 1).await;
     // Real: it shows what does not happen, a timeout. Where it fails to show it, the test passes.
     tokio::time::sleep(Duration::from_millis(20)).await;
     gate.open();
-    soon(busy).await.unwrap();
-    soon(rest).await.unwrap();
+    soon("it ends", busy).await.unwrap();
+    soon("the rest comes", rest).await.unwrap();
 }
 
 #[tokio::test]
@@ -108,21 +109,21 @@ async fn stream_that_has_begun_is_not_refused_by_a_full_pool() {
     let pool = BlockingPool::builder("pool").max_running(1).max_queued(0).build();
     let mut stream = pool.stream(Source::new(&watch).end(5)).max_items(1);
     assert_eq!(next(&mut stream).await, 0);
-    until(|| pool.statistics().running == 0).await;
+    until("its thread is free", || pool.statistics().running == 0).await;
     let wait = gate.wait();
     let busy = pool.task(move |_| wait.block()).start().unwrap();
-    until(|| pool.statistics().running == 1).await;
+    until("it runs", || pool.statistics().running == 1).await;
     let rest = tokio::spawn(async move {
         for item in 1..5 {
             assert_eq!(next(&mut stream).await, item);
         }
     });
-    until(|| pool.statistics().queued == 1).await;
+    until("it waits", || pool.statistics().queued == 1).await;
     // Others still are.
     assert!(matches!(pool.run(|| ()).await, Err(OffloadError::Full { .. })));
     gate.open();
-    soon(busy).await.unwrap();
-    soon(rest).await.unwrap();
+    soon("it ends", busy).await.unwrap();
+    soon("the rest comes", rest).await.unwrap();
 }
 
 #[test]
@@ -143,7 +144,7 @@ fn stream_goes_on_in_another_runtime_than_the_one_it_began_in() {
             for item in 1..1_000 {
                 assert_eq!(next(&mut stream).await, item);
             }
-            assert!(soon(stream.next()).await.is_none());
+            assert!(soon("its end comes", stream.next()).await.is_none());
         });
     }
 }
@@ -160,7 +161,7 @@ fn runtime_that_is_dropped_stops_the_iterators_of_its_tasks() {
             next(&mut stream).await;
         });
         let mut begun = None;
-        runtime.block_on(until(|| {
+        runtime.block_on(until("it has begun", || {
             begun = begun.or(has_begun.try_recv().ok());
             begun.is_some() && watch.made() == 2
         }));
@@ -183,7 +184,7 @@ fn stream_that_waits_for_a_thread_ends_with_its_runtime() {
     runtime.block_on(async {
         let busy = pool.task(move |_| wait.block()).shield().start().unwrap();
         drop(busy);
-        until(|| pool.statistics().running == 1).await;
+        until("it runs", || pool.statistics().running == 1).await;
         assert!(futures::poll!(stream.next()).is_pending());
     });
     let drops = thread::spawn(move || drop(runtime));
@@ -209,6 +210,6 @@ fn polled_on_a_thread_of_its_own_pool_it_runs_there() {
                 items.count()
             }
         });
-        assert_eq!(runtime.block_on(soon(work)), Ok(2_999));
+        assert_eq!(runtime.block_on(soon("it ends", work)), Ok(2_999));
     }
 }

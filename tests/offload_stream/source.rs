@@ -1,19 +1,15 @@
-//! [`Source`], an iterator that a test looks into, and a [`Gate`] that it waits at.
+//! [`Source`], an iterator that a test looks into, and that waits at a [`Gate`].
 
-use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
-use std::time::Duration;
 
 use futures::StreamExt;
 use onelane::BlockingStream;
 use onelane::offload::OffloadError;
 use tokio::runtime::{Builder, Runtime};
-use tokio::time::{sleep, timeout};
 
-/// How long a test waits for what must happen: long enough for a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+use crate::waiting::{Gate, Wait, soon};
 
 pub(crate) fn current_thread() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
@@ -23,62 +19,18 @@ pub(crate) fn multi_thread() -> Runtime {
     Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
-    timeout(PATIENCE, future).await.expect("it happens")
-}
-
-/// Waits for what threads do. They tell nobody, so it is looked at again and again.
-pub(crate) async fn until(mut is_so: impl FnMut() -> bool) {
-    soon(async {
-        while !is_so() {
-            sleep(Duration::from_millis(1)).await;
-        }
-    })
-    .await;
-}
-
 /// The next item, which is there.
 pub(crate) async fn next<T: Send + 'static>(stream: &mut BlockingStream<T>) -> T {
-    soon(stream.next()).await.expect("it goes on").unwrap()
+    soon("the next one comes", stream.next()).await.expect("it goes on").unwrap()
 }
 
 /// The last item, which is an error, after which there is nothing any more.
 pub(crate) async fn last<T: Send + 'static>(stream: &mut BlockingStream<T>) -> OffloadError {
-    let Some(Err(error)) = soon(stream.next()).await else { panic!("it ends with an error") };
+    let Some(Err(error)) = soon("an error comes", stream.next()).await else { panic!("it ends with an error") };
     for _ in 0..3 {
-        assert!(soon(stream.next()).await.is_none());
+        assert!(soon("its end comes", stream.next()).await.is_none());
     }
     error
-}
-
-/// What blocks threads until it is opened, or the test ends.
-#[derive(Debug, Default)]
-pub(crate) struct Gate(Arc<(Mutex<bool>, Condvar)>);
-
-#[derive(Clone, Debug)]
-pub(crate) struct Wait(Arc<(Mutex<bool>, Condvar)>);
-
-impl Gate {
-    pub(crate) fn wait(&self) -> Wait {
-        Wait(Arc::clone(&self.0))
-    }
-
-    pub(crate) fn open(&self) {
-        *self.0.0.lock().unwrap() = true;
-        self.0.1.notify_all();
-    }
-}
-
-impl Drop for Gate {
-    fn drop(&mut self) {
-        self.open();
-    }
-}
-
-impl Wait {
-    pub(crate) fn block(&self) {
-        let _open = self.0.1.wait_while(self.0.0.lock().unwrap(), |is_open| !*is_open).unwrap();
-    }
 }
 
 /// What is seen of an iterator from outside.

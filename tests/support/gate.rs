@@ -1,4 +1,6 @@
 //! [`Gate`], a function that blocks until the test lets it go on.
+//!
+//! It lets so many through, one by one, and keeps count of them. All may pass the one of `waiting.rs` once it is open.
 
 #![allow(dead_code, reason = "each test binary uses its part of it")]
 

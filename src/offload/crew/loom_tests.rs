@@ -122,6 +122,12 @@ impl World {
         job
     }
 
+    /// Another thread, which does something with the world.
+    fn beside<T: 'static>(self: &Arc<Self>, work: impl FnOnce(&Self) -> T + 'static) -> JoinHandle<T> {
+        let world = Arc::clone(self);
+        thread::spawn(move || work(&world))
+    }
+
     fn end_threads(&self) {
         loop {
             let threads = std::mem::take(&mut *lock(&self.begun.threads));
@@ -169,10 +175,7 @@ fn task_that_comes_as_a_worker_goes_is_not_forgotten() {
 fn tasks_of_two_callers_on_one_token_all_run() {
     model(2, || {
         let world = World::new(1, STAYS);
-        let other = thread::spawn({
-            let world = Arc::clone(&world);
-            move || drop(world.submit())
-        });
+        let other = world.beside(|world| drop(world.submit()));
         world.submit();
         other.join().unwrap();
         world.ends(2);
@@ -183,10 +186,7 @@ fn tasks_of_two_callers_on_one_token_all_run() {
 fn workers_that_do_not_stay_forget_no_task() {
     model(3, || {
         let world = World::new(1, None);
-        let other = thread::spawn({
-            let world = Arc::clone(&world);
-            move || drop(world.submit())
-        });
+        let other = world.beside(|world| drop(world.submit()));
         world.submit();
         other.join().unwrap();
         world.ends(2);
@@ -197,10 +197,7 @@ fn workers_that_do_not_stay_forget_no_task() {
 fn task_that_waits_for_the_first_token_runs_when_it_comes() {
     model(3, || {
         let world = World::new(0, STAYS);
-        let raises = thread::spawn({
-            let world = Arc::clone(&world);
-            move || world.limiter.lane().set_total(1)
-        });
+        let raises = world.beside(|world| world.limiter.lane().set_total(1));
         world.submit();
         raises.join().unwrap();
         world.ends(1);
@@ -212,10 +209,7 @@ fn token_that_another_one_gives_back_goes_to_the_task_that_waits() {
     model(3, || {
         let world = World::new(1, STAYS);
         assert!(world.limiter.lane().try_take(Tokens::ONE).is_ok());
-        let gives_back = thread::spawn({
-            let world = Arc::clone(&world);
-            move || world.limiter.lane().give_back(Tokens::ONE)
-        });
+        let gives_back = world.beside(|world| world.limiter.lane().give_back(Tokens::ONE));
         world.submit();
         gives_back.join().unwrap();
         world.ends(1);
@@ -226,18 +220,15 @@ fn token_that_another_one_gives_back_goes_to_the_task_that_waits() {
 fn tasks_take_turns_with_another_one_who_waits_for_the_token() {
     model(2, || {
         let world = World::new(1, STAYS);
-        let other = thread::spawn({
-            let world = Arc::clone(&world);
-            move || {
-                let lane = world.limiter.lane();
-                if let Joined::Queued(ticket) = lane.line_up(Tokens::ONE, Waker::noop()) {
-                    let mut ticket = Some(ticket);
-                    while lane.ask(&mut ticket, Waker::noop()).is_none() {
-                        thread::yield_now();
-                    }
+        let other = world.beside(|world| {
+            let lane = world.limiter.lane();
+            if let Joined::Queued(ticket) = lane.line_up(Tokens::ONE, Waker::noop()) {
+                let mut ticket = Some(ticket);
+                while lane.ask(&mut ticket, Waker::noop()).is_none() {
+                    thread::yield_now();
                 }
-                lane.give_back(Tokens::ONE);
             }
+            lane.give_back(Tokens::ONE);
         });
         (0..2).for_each(|_| drop(world.submit()));
         other.join().unwrap();
@@ -263,16 +254,10 @@ fn task_that_comes_as_the_last_one_leaves_the_line_gets_a_token() {
         let world = World::new(0, None);
         let left = world.job();
         let place = world.crew.submit(Priority::Normal, Arc::clone(&left) as _).unwrap();
-        let raises = thread::spawn({
-            let world = Arc::clone(&world);
-            move || world.limiter.lane().set_total(1)
-        });
-        let leaves = thread::spawn({
-            let world = Arc::clone(&world);
-            move || {
-                world.crew.forget(place);
-                usize::from(!left.withdraw())
-            }
+        let raises = world.beside(|world| world.limiter.lane().set_total(1));
+        let leaves = world.beside(move |world| {
+            world.crew.forget(place);
+            usize::from(!left.withdraw())
         });
         let stays = world.submit();
         raises.join().unwrap();
@@ -313,10 +298,7 @@ fn result_of_a_task_that_is_abandoned_as_it_ends_goes_to_one_of_both() {
 fn crew_that_is_closed_as_a_task_comes_runs_it_or_refuses_it() {
     model(2, || {
         let world = World::new(1, STAYS);
-        let closes = thread::spawn({
-            let world = Arc::clone(&world);
-            move || world.crew.close(&OffloadError::Closed)
-        });
+        let closes = world.beside(|world| world.crew.close(&OffloadError::Closed));
         let job = world.job();
         let is_taken = world.crew.submit(Priority::Normal, Arc::clone(&job) as _).is_ok();
         closes.join().unwrap();
@@ -355,10 +337,7 @@ fn two_tasks_on_two_tokens_both_run() {
 fn two_callers_on_two_tokens_call_as_many_workers_as_it_takes() {
     model(1, || {
         let world = World::new(2, STAYS);
-        let other = thread::spawn({
-            let world = Arc::clone(&world);
-            move || drop(world.submit())
-        });
+        let other = world.beside(|world| drop(world.submit()));
         world.submit();
         other.join().unwrap();
         world.ends(2);
