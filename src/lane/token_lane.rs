@@ -49,11 +49,11 @@ impl TokenLane {
         self.word.total()
     }
 
-    /// Whether someone wants a token that its holder would use again: somebody waits, more is lent than there is, or
-    /// the lane is closed. One load.
+    /// Whether someone wants a token that its holder would use again: others wait than those `beside` who wait for the
+    /// holder, more is lent than there is, or the lane is closed. One load.
     #[inline]
-    pub(crate) fn wants_back(&self) -> bool {
-        self.word.seen().wants_back()
+    pub(crate) fn wants_back(&self, beside: usize) -> bool {
+        self.word.seen().wants_back(beside)
     }
 
     /// How many tokens a caller that comes now could have: none where somebody waits. One load.

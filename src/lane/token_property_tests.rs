@@ -234,8 +234,10 @@ impl Pair {
         let now = self.lane.look_around();
         assert_eq!((now.total, now.free), (self.total, self.free()));
         assert_eq!((now.waiting, now.is_closed), (self.queue.len(), self.is_closed));
-        let wanted = !self.queue.is_empty() || self.free() < 0 || self.is_closed;
-        assert_eq!(self.lane.wants_back(), wanted);
+        for beside in 0..3 {
+            let wanted = self.queue.len() > beside || self.free() < 0 || self.is_closed;
+            assert_eq!(self.lane.wants_back(beside), wanted);
+        }
         assert_eq!((self.lane.tally.queued.value(), self.lane.tally.cancelled.value()), (self.queued, self.cancelled));
         for waiter in &self.waiters {
             let woken = waiter.wakes.0.load(Ordering::Relaxed);

@@ -75,9 +75,10 @@ impl TokenWord {
         (self.0 % ONE_WAITING) as i64 - NONE_FREE as i64
     }
 
-    /// Somebody waits, more is borrowed than there is, or the lane is closed.
-    pub(super) fn wants_back(self) -> bool {
-        self.0.wrapping_sub(NONE_FREE) >= NONE_FREE
+    /// More wait than so many, more is borrowed than there is, or the lane is closed.
+    pub(super) fn wants_back(self, beside: usize) -> bool {
+        // The first of these is what there is most often: nobody waits, and nothing else is the case.
+        self.0.wrapping_sub(NONE_FREE) >= NONE_FREE && (self.waiting() > beside || self.free() < 0 || self.is_closed())
     }
 
     /// The total has changed by so many.

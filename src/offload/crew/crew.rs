@@ -227,9 +227,21 @@ impl Crew {
 
     // For workers.
 
-    /// The next task of a worker that holds a token. If there is none, it gives the token back, unless it may search a while.
-    pub(super) fn next(self: &Arc<Self>, worker: &mut Worker, may_search: bool) -> Found {
-        let mut state = lock(&self.state);
+    /// What a worker does that was called, and holds a token. If there is no task, it gives the token back.
+    pub(super) fn first(self: &Arc<Self>, worker: &mut Worker) -> Found {
+        self.next(lock(&self.state), worker, false)
+    }
+
+    /// What a worker does that has run a task. It goes on, unless others want its token. If there is no task, it may search.
+    pub(super) fn go_on(self: &Arc<Self>, worker: &mut Worker) -> Found {
+        let state = lock(&self.state);
+        if self.others_want_tokens(&state) {
+            return Found::Nothing { stays: self.left(state, worker) };
+        }
+        self.next(state, worker, true)
+    }
+
+    fn next(self: &Arc<Self>, mut state: MutexGuard<'_, State>, worker: &mut Worker, may_search: bool) -> Found {
         if mem::take(&mut worker.is_searching) {
             state.is_searching = false;
         }
@@ -258,10 +270,6 @@ impl Crew {
     }
 
     /// A worker runs nothing any more, though tasks may wait, and gives its token back. Whether it is idle from now on.
-    pub(super) fn rest(&self, worker: &mut Worker) -> bool {
-        self.left(lock(&self.state), worker)
-    }
-
     fn left(&self, mut state: MutexGuard<'_, State>, worker: &mut Worker) -> bool {
         let (ran, stays) = state.leave(worker);
         let is_drained = state.is_drained();
@@ -282,7 +290,7 @@ impl Crew {
     pub(super) fn clock_out(self: &Arc<Self>, worker: &mut Worker) {
         worker.parker = None;
         let mut state = lock(&self.state);
-        if state.queue.is_empty() || state.is_searching || state.is_coming || self.tokens().wants_back() {
+        if state.queue.is_empty() || state.is_searching || state.is_coming || self.others_want_tokens(&state) {
             self.left(state, worker);
             return;
         }
@@ -300,12 +308,18 @@ impl Crew {
         place.map(|place| state.idle.remove(place)).is_some()
     }
 
-    pub(super) fn must_yield(&self) -> bool {
-        self.tokens().wants_back()
+    /// Whether others than this crew wait for tokens, or there are too many. What waits here, its workers may do with theirs.
+    fn others_want_tokens(&self, state: &State) -> bool {
+        self.tokens().wants_back(usize::from(state.line.is_some()))
+    }
+
+    /// Whether a worker that searches should not do so any longer.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.rules.queued() > 0 || self.tokens().wants_back(0)
     }
 
     /// A token comes back. If tasks wait, the crew has a place in the line for it, or somebody with another one is coming.
-    pub(super) fn give_back(&self) {
+    fn give_back(&self) {
         // Whoever gets it is woken, and that is foreign code.
         let _ = catch(|| self.tokens().give_back(Tokens::ONE));
     }

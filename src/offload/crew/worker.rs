@@ -48,13 +48,13 @@ impl Worker {
 
     /// Runs tasks until it is idle. Whether it goes instead.
     fn work_while_there_is_some(&mut self, crew: &Arc<Crew>, is_shift_over: impl Fn() -> bool) -> bool {
-        let mut found = crew.next(self, false);
+        let mut found = crew.first(self);
         loop {
             let (job, call) = match found {
                 Found::Task(job, call) => (job, call),
                 Found::Searching => {
                     Self::look_out(crew);
-                    found = crew.next(self, false);
+                    found = crew.first(self);
                     continue;
                 }
                 Found::Nothing { stays } => return !stays,
@@ -65,10 +65,8 @@ impl Worker {
             found = if is_shift_over() {
                 crew.clock_out(self);
                 Found::Nothing { stays: false }
-            } else if crew.must_yield() {
-                Found::Nothing { stays: crew.rest(self) }
             } else {
-                crew.next(self, true)
+                crew.go_on(self)
             };
             wake(job.publish());
         }
@@ -77,7 +75,7 @@ impl Worker {
     /// Waits a moment for a task to come. Other threads have the processor meanwhile, if they want it.
     fn look_out(crew: &Crew) {
         for _ in 1..crew.rules.stay.looks {
-            if crew.rules.queued() > 0 || crew.must_yield() {
+            if crew.is_wanted() {
                 return;
             }
             thread::yield_now();
