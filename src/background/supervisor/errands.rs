@@ -13,6 +13,8 @@ use crate::background::placement::Placement;
 
 /// From how many on they are worth a task.
 const MANY: usize = 32;
+/// So many are not kept waiting for others.
+const ENOUGH: usize = 512;
 /// How many are run before others of the runtime have a turn.
 const AT_ONCE: usize = 128;
 
@@ -30,8 +32,11 @@ pub(super) enum Errand {
 }
 
 impl Errands {
-    pub(super) fn add(&mut self, errand: Errand) {
+    pub(super) fn add(&mut self, errand: Errand, server: &Handle) {
         self.0.push(errand);
+        if self.0.len() >= ENOUGH {
+            self.run(server);
+        }
     }
 
     pub(super) fn run(&mut self, server: &Handle) {

@@ -231,7 +231,7 @@ impl Acting {
         discard(self.lines[id as usize].replace(Arc::clone(&line)));
         let service = Arc::clone(&self.services[id as usize]);
         match unit.options.placement {
-            Placement::Shared => self.errands.add(Errand::Begin(service, line)),
+            Placement::Shared => self.errands.add(Errand::Begin(service, line), self.link.server()),
             placement => service.begin(placement, line),
         }
     }
@@ -241,7 +241,7 @@ impl Acting {
         let Some(line) = &self.lines[id as usize] else { return };
         line.tell_to_stop();
         if self.supervisor.unit(id).options.placement == Placement::Shared {
-            self.errands.add(Errand::Wake(Arc::clone(line)));
+            self.errands.add(Errand::Wake(Arc::clone(line)), self.link.server());
         } else {
             line.wake_to_stop();
         }
