@@ -97,7 +97,8 @@ impl CpuPool {
     }
 
     /// How many tasks may run at a time: as many as there are threads, unless it is changed. With fewer, `par_iter` in those
-    /// that run has the other threads for itself.
+    /// that run has the other threads for itself. With more, those that have a token wait for a thread, and a pool that
+    /// shares the threads waits behind them.
     #[must_use]
     pub fn limiter(&self) -> &Arc<CapacityLimiter> {
         &self.0.rules.limiter
@@ -160,7 +161,7 @@ struct OfRayon(Arc<ThreadPool>);
 
 impl Threads for OfRayon {
     fn begin(&self, worker: Worker) -> Result<(), Worker> {
-        // In the order in which they come, also from one of its own threads.
+        // In the order in which they come, as far as they come from outside. What comes from one of its own threads goes first.
         self.0.spawn_fifo(|| worker.work());
         Ok(())
     }

@@ -100,7 +100,7 @@ fn who_waits_elsewhere_for_one_of_many_to_stop_is_woken_while_the_server_runtime
     // Dropped before the runtime, which waits for what it blocks.
     let gate = Gate::default();
     let (give, contexts) = std::sync::mpsc::channel();
-    let mut host = threaded_host().shutdown_timeout(SECOND * 2);
+    let mut host = threaded_host().shutdown_timeout(PATIENCE * 3);
     for n in 0..100 {
         let give = give.clone();
         let service = service_fn(&n.to_string(), move |cx| {
@@ -110,7 +110,7 @@ fn who_waits_elsewhere_for_one_of_many_to_stop_is_woken_while_the_server_runtime
                 Ok(())
             }
         });
-        host = host.service(service.stop_timeout(MS * 50));
+        host = host.service(service.stop_timeout(PATIENCE * 2));
     }
     let host = host.build().unwrap();
     runtime.block_on(host.start()).unwrap();
@@ -129,9 +129,10 @@ fn who_waits_elsewhere_for_one_of_many_to_stop_is_woken_while_the_server_runtime
         wait.block();
     });
     is_stuck.recv_timeout(PATIENCE).unwrap();
-    futures::executor::block_on(host.shutdown()).unwrap();
+    host.handle().request_shutdown();
     waiting.iter().for_each(|is_told| is_told.recv_timeout(PATIENCE).unwrap());
     gate.open();
+    assert!(futures::executor::block_on(host.shutdown()).unwrap().is_clean());
 }
 
 #[test]

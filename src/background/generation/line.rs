@@ -17,7 +17,7 @@ use super::inside::Child;
 use super::stop_signal::StopSignal;
 use crate::background::host::{Link, Message};
 use crate::background::status::{CleanUp, Exit, ExitKind, Pulse};
-use crate::panic::discard;
+use crate::panic::{catch, discard};
 use crate::sync::lock;
 
 /// The line between one generation of a service and its supervisor.
@@ -135,11 +135,12 @@ impl Line {
     /// Tells it to stop. Its tasks that wait for that are to be [woken](Self::wake_to_stop).
     pub(crate) fn tell_to_stop(&self) {
         self.was_told.store(true, Ordering::Release);
-        self.stop.give();
+        // Who waits for a token is woken, and a waker is foreign code.
+        let _ = catch(|| self.stop.give());
     }
 
     pub(crate) fn wake_to_stop(&self) {
-        self.stop.wake_tasks();
+        let _ = catch(|| self.stop.wake_tasks());
     }
 
     /// Has what is polled dropped, if it is in this phase or comes to it.

@@ -195,11 +195,10 @@ impl LastWord {
 impl Drop for LastWord {
     fn drop(&mut self) {
         let is_anothers = self.line.is_clean_up_claimed() && !self.has_claimed.load(Ordering::Relaxed);
-        if !is_anothers {
+        if self.is_said.load(Ordering::Relaxed) {
             // Here, where the task has its memory from, and not when the supervisor drops all lines.
             self.line.forget_waker();
-        }
-        if !self.is_said.load(Ordering::Relaxed) && !is_anothers {
+        } else if !is_anothers {
             self.line.tell(News::Lost);
         }
     }

@@ -1,15 +1,19 @@
 //! [`Errands`], what many services of the server's runtime are told at once.
 
+use std::collections::VecDeque;
 use std::future::Future;
+use std::mem;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::{mem, vec};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 use crate::background::generation::{Line, Runs};
 use crate::background::placement::Placement;
+use crate::sync::lock;
 
 /// From how many on they are worth a task.
 const MANY: usize = 32;
@@ -17,13 +21,22 @@ const MANY: usize = 32;
 const ENOUGH: usize = 512;
 /// How many are run before others of the runtime have a turn.
 const AT_ONCE: usize = 128;
+/// How long the runtime has for them.
+const LONGEST: Duration = Duration::from_millis(10);
 
 /// What is about to be told to services on the server's runtime.
 ///
 /// Many at once are told by a task of that runtime. From there it is cheaper: their tasks go to a worker's own queue, and
-/// wake nobody up one by one.
+/// wake nobody up one by one. If that takes long, as the runtime is stuck, they are told from here: others may wait elsewhere.
 #[derive(Default)]
-pub(super) struct Errands(Vec<Errand>);
+pub(super) struct Errands {
+    here: Vec<Errand>,
+    there: Arc<Queue>,
+    /// Until when those that are there should have been run.
+    pub(super) due: Option<Instant>,
+}
+
+type Queue = Mutex<VecDeque<Errand>>;
 
 pub(super) enum Errand {
     Begin(Arc<dyn Runs>, Arc<Line>),
@@ -33,34 +46,64 @@ pub(super) enum Errand {
 
 impl Errands {
     pub(super) fn add(&mut self, errand: Errand, server: &Handle) {
-        self.0.push(errand);
-        if self.0.len() >= ENOUGH {
+        self.here.push(errand);
+        if self.here.len() >= ENOUGH {
             self.run(server);
         }
     }
 
     pub(super) fn run(&mut self, server: &Handle) {
-        if self.0.len() >= MANY {
-            drop(server.spawn(Running(mem::take(&mut self.0).into_iter())));
-        } else {
-            self.0.drain(..).for_each(Errand::run);
+        if self.here.len() < MANY {
+            return self.here.drain(..).for_each(Errand::run);
         }
+        lock(&self.there).extend(mem::take(&mut self.here));
+        self.due.get_or_insert_with(|| Instant::now() + LONGEST);
+        drop(server.spawn(Running(Some(Arc::clone(&self.there)))));
+    }
+
+    /// Runs those that should have been run.
+    pub(super) fn look_after(&mut self, now: Instant) {
+        if self.due.is_some_and(|due| due <= now) {
+            self.run_all();
+        }
+    }
+
+    pub(super) fn run_all(&mut self) {
+        self.due = None;
+        while run_some(&self.there) {}
     }
 }
 
+/// Whether there were any.
+fn run_some(queue: &Queue) -> bool {
+    let some: Vec<Errand> = {
+        let mut queue = lock(queue);
+        let count = queue.len().min(AT_ONCE);
+        let some = queue.drain(..count).collect();
+        if queue.is_empty() {
+            // After many it would stay large for nothing.
+            *queue = VecDeque::new();
+        }
+        some
+    };
+    let were_any = !some.is_empty();
+    some.into_iter().for_each(Errand::run);
+    were_any
+}
+
 /// Runs them, some at a time.
-struct Running(vec::IntoIter<Errand>);
+struct Running(Option<Arc<Queue>>);
 
 impl Future for Running {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.by_ref().take(AT_ONCE).for_each(Errand::run);
-        if self.0.len() == 0 {
-            return Poll::Ready(());
+        if self.0.as_ref().is_some_and(|queue| run_some(queue)) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        self.0 = None;
+        Poll::Ready(())
     }
 }
 
@@ -68,7 +111,9 @@ impl Drop for Running {
     /// If its runtime is gone, so are theirs. Those that begin all the same find that out, and whoever waits elsewhere for one
     /// of them to stop is woken.
     fn drop(&mut self) {
-        self.0.by_ref().for_each(Errand::run);
+        if let Some(queue) = &self.0 {
+            while run_some(queue) {}
+        }
     }
 }
 

@@ -65,7 +65,8 @@ pub(crate) async fn supervise(shell: Shell, starting: Starting, signals: Signals
         if let Some(exit_code) = acting.exit_code {
             break exit_code;
         }
-        let next = acting.supervisor.next_timer().into_iter().chain(probe.as_ref().map(|probe| probe.next)).min();
+        let timers = [acting.supervisor.next_timer(), acting.errands.due, probe.as_ref().map(|probe| probe.next)];
+        let next = timers.into_iter().flatten().min();
         if let Some(next) = next.filter(|next| *next != timer.deadline()) {
             timer.as_mut().reset(next);
         }
@@ -83,6 +84,7 @@ pub(crate) async fn supervise(shell: Shell, starting: Starting, signals: Signals
         batch.drain(..).for_each(|message| acting.hear(now, message));
         acting.supervisor.tick(now);
         acting.act();
+        acting.errands.look_after(now);
         if let Some(lag) = probe.as_mut().and_then(|probe| probe.ask(now)) {
             acting.warn_of(lag);
         }
@@ -198,11 +200,7 @@ impl Acting {
         match action {
             Action::Begin(id) => self.begin_generation(id),
             Action::TellToStop(id) => self.tell_to_stop(id),
-            Action::CutOff(id, phase) => self.with_line(id, |line| {
-                line.cut_off(phase);
-                // The server's runtime may be stuck, and those wait elsewhere who would be woken from there.
-                line.wake_to_stop();
-            }),
+            Action::CutOff(id, phase) => self.with_line(id, |line| line.cut_off(phase)),
             Action::CleanUpElsewhere(id, exit) => {
                 if let Some(line) = &self.lines[id as usize] {
                     Arc::clone(&self.services[id as usize]).clean_up_elsewhere(Arc::clone(line), exit);
@@ -284,6 +282,7 @@ impl Acting {
 
     /// Drops the services and what they left, value by value: two destructors that panic at once would abort the process.
     fn tear_down(mut self, mut inbox: UnboundedReceiver<Message>) {
+        self.errands.run_all();
         while let Ok(message) = inbox.try_recv() {
             if let Message::News { news, .. } = message {
                 news.discard();

@@ -7,9 +7,10 @@
 //!
 //! 1. Who runs tasks holds one token of the pool's limiter. It keeps it from task to task, unless somebody else waits for
 //!    one or there are too many.
-//! 2. At most one worker is *searching*: on its thread, with a token, about to look into the queue. At most one is *coming*:
-//!    it has a token, and no thread yet. Nobody is called while one is searching, and none begun while one is coming. Each
-//!    of them calls the next one before it runs what it has found.
+//! 2. At most one worker is *searching*: on its thread, about to look into the queue. It has a token if it was called, and
+//!    takes one for what it finds if it has just run a task. At most one is *coming*: it has a token, and no thread yet.
+//!    Nobody is called while one is searching, and none begun while one is coming. Each of them calls the next one before it
+//!    runs what it has found.
 //! 3. While tasks wait, a worker is searching or coming, or the crew has a place in the line for a token, whose turn calls
 //!    a worker.
 //! 4. Lock order: the crew's, then the limiter's. Nobody is woken, and nothing of the user is dropped, under either.
@@ -28,6 +29,7 @@ use crate::lane::{Answer, Joined, TokenLane, Tokens};
 use crate::offload::error::OffloadError;
 use crate::offload::task::{Priority, TaskContext, Work, wake};
 use crate::panic::{catch, discard};
+use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard, lock};
 
 /// Tasks, and the threads that run them.
@@ -36,7 +38,9 @@ pub(crate) struct Crew {
     threads: Box<dyn Threads>,
     /// Called when it is this crew's turn to have a token.
     caller: Waker,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
+    /// Tasks that no longer run and whose results are not told yet. Raised under the mutex.
+    pub(super) unpublished: AtomicUsize,
 }
 
 /// A worker that was called. It is so after the lock.
@@ -47,21 +51,19 @@ pub(super) enum Call {
     Close,
 }
 
-/// What a worker finds.
-pub(super) enum Found {
-    /// A task, and who is called before it is run.
-    Task(Arc<dyn Work>, Option<Call>),
-    /// None, but whoever brings one relies on this worker to look again.
-    Searching,
-    /// None, and it is idle from now on, or goes.
-    Nothing { stays: bool },
+/// What there is for a crew that wants a token.
+pub(super) enum Taken {
+    Token,
+    PlaceInLine,
+    /// The limiter was closed.
+    Nothing,
 }
 
 impl Crew {
     pub(crate) fn new(rules: Arc<Rules>, threads: Box<dyn Threads>) -> Arc<Self> {
         Arc::new_cyclic(|me: &Weak<Self>| {
             let caller = Waker::from(Arc::new(Caller(Weak::clone(me))));
-            Self { rules, threads, caller, state: Mutex::default() }
+            Self { rules, threads, caller, state: Mutex::default(), unpublished: AtomicUsize::new(0) }
         })
     }
 
@@ -71,11 +73,9 @@ impl Crew {
             self.close(&OffloadError::Closed);
         }
         let mut state = lock(&self.state);
-        if let Some(why) = &state.closed {
-            return Err(why.clone());
-        }
+        self.refusal(&state)?;
         // Those do not wait for others, only until a thread comes.
-        let begins_soon = self.tokens().within_reach() + usize::from(state.is_searching) + usize::from(state.is_coming);
+        let begins_soon = self.tokens().within_reach() + usize::from(state.is_called) + usize::from(state.is_coming);
         let beside = if job.terms().is_admitted { usize::MAX } else { begins_soon };
         if !self.rules.admits(beside) {
             state.counts.refused += 1;
@@ -91,11 +91,18 @@ impl Crew {
     /// Counts a task that is run by its caller, which has a token already.
     pub(crate) fn admit_inline(&self) -> Result<(), OffloadError> {
         let mut state = lock(&self.state);
-        if let Some(why) = &state.closed {
-            return Err(why.clone());
-        }
+        self.refusal(&state)?;
         state.counts.started += 1;
         Ok(())
+    }
+
+    fn refusal(&self, state: &State) -> Result<(), OffloadError> {
+        match &state.closed {
+            Some(why) => Err(why.clone()),
+            // This crew is closed next.
+            None if self.rules.is_closed() => Err(OffloadError::Closed),
+            None => Ok(()),
+        }
     }
 
     /// Takes a task out of the queue that is to be withdrawn.
@@ -119,6 +126,7 @@ impl Crew {
         let idle = mem::take(&mut state.idle);
         self.refuse_all(state, why);
         idle.iter().for_each(|worker| worker.unpark(Signal::Leave));
+        self.tell_if_drained();
     }
 
     fn refuse_all(&self, mut state: MutexGuard<'_, State>, why: &OffloadError) {
@@ -132,7 +140,7 @@ impl Crew {
         }
     }
 
-    fn leave_line(&self, line: Option<InLine>) {
+    pub(super) fn leave_line(&self, line: Option<InLine>) {
         if let Some(ticket) = line.and_then(|line| line.ticket) {
             let _ = catch(|| self.tokens().withdraw(ticket));
         }
@@ -151,23 +159,33 @@ impl Crew {
 
     /// Who is to be called, if tasks wait and there is a token for one more of them. If there is none, the crew gets in
     /// line for one.
-    fn call_if_needed(self: &Arc<Self>, state: &mut State) -> Option<Call> {
-        if state.is_provided_for() || state.line.is_some() {
+    pub(super) fn call_if_needed(self: &Arc<Self>, state: &mut State) -> Option<Call> {
+        if state.is_provided_for() {
             return None;
         }
-        let tokens = self.tokens();
-        if tokens.try_take(Tokens::ONE).is_err() {
-            match tokens.line_up(Tokens::ONE, &self.caller) {
-                Joined::Entered => {}
-                Joined::Queued(ticket) => {
-                    state.line = Some(InLine { ticket: Some(ticket), _crew: Arc::clone(self) });
-                    return None;
-                }
-                // Its limiter was closed.
-                Joined::Refused(_) => return Some(Call::Close),
-            }
+        match self.take_token(state) {
+            Taken::Token => Some(state.call()),
+            Taken::PlaceInLine => None,
+            Taken::Nothing => Some(Call::Close),
         }
-        Some(state.call())
+    }
+
+    pub(super) fn take_token(self: &Arc<Self>, state: &mut State) -> Taken {
+        if state.line.is_some() {
+            return Taken::PlaceInLine;
+        }
+        if self.tokens().try_take(Tokens::ONE).is_ok() {
+            return Taken::Token;
+        }
+        match self.tokens().line_up(Tokens::ONE, &self.caller) {
+            Joined::Entered => Taken::Token,
+            Joined::Queued(ticket) => {
+                state.line = Some(InLine { ticket: Some(ticket), _crew: Arc::clone(self) });
+                Taken::PlaceInLine
+            }
+            // Its limiter was closed.
+            Joined::Refused(_) => Taken::Nothing,
+        }
     }
 
     pub(super) fn make(self: &Arc<Self>, call: Option<Call>) {
@@ -180,13 +198,13 @@ impl Crew {
     }
 
     /// Has a worker begin that is coming, and holds a token.
-    fn begin(self: &Arc<Self>) {
+    pub(super) fn begin(self: &Arc<Self>) {
         let Err(worker) = self.threads.begin(Worker::new(Arc::clone(self))) else { return };
         worker.retire();
         let mut state = lock(&self.state);
         state.is_coming = false;
-        // Those who run tasks will look for others.
-        let is_hopeless = state.idle.is_empty() && state.running.iter().all(Option::is_none);
+        // Those who are on their threads will look for others.
+        let is_hopeless = state.idle.is_empty() && !state.is_searching && state.running.iter().all(Option::is_none);
         if is_hopeless {
             self.refuse_all(state, &OffloadError::NoThread);
         } else {
@@ -218,87 +236,18 @@ impl Crew {
 
     /// Closed, and nothing runs any more.
     pub(crate) fn is_drained(&self) -> bool {
-        lock(&self.state).is_drained()
+        // Acquire pairs with the Release of those who publish.
+        lock(&self.state).is_drained() && self.unpublished.load(Ordering::Acquire) == 0
     }
 
-    fn tokens(&self) -> &TokenLane {
-        self.rules.limiter.lane()
-    }
-
-    // For workers.
-
-    /// What a worker does that was called, and holds a token. If there is no task, it gives the token back.
-    pub(super) fn first(self: &Arc<Self>, worker: &mut Worker) -> Found {
-        self.next(lock(&self.state), worker, false)
-    }
-
-    /// What a worker does that has run a task. It goes on, unless others want its token. If there is no task, it may search.
-    pub(super) fn go_on(self: &Arc<Self>, worker: &mut Worker) -> Found {
-        let state = lock(&self.state);
-        if self.others_want_tokens(&state) {
-            return Found::Nothing { stays: self.left(state, worker) };
-        }
-        self.next(state, worker, true)
-    }
-
-    fn next(self: &Arc<Self>, mut state: MutexGuard<'_, State>, worker: &mut Worker, may_search: bool) -> Found {
-        if mem::take(&mut worker.is_searching) {
-            state.is_searching = false;
-        }
-        if mem::take(&mut worker.is_coming) {
-            state.is_coming = false;
-        }
-        let Some(job) = state.queue.pop() else {
-            if may_search && !state.is_searching && state.closed.is_none() {
-                (state.is_searching, worker.is_searching) = (true, true);
-                // What has ended does not run, also for who is woken for its result.
-                let ran = state.clear(worker);
-                drop(state);
-                discard(ran);
-                return Found::Searching;
-            }
-            return Found::Nothing { stays: self.left(state, worker) };
-        };
-        self.rules.forget(1);
-        state.counts.started += 1;
-        let ran = state.enter(worker, Arc::clone(&job));
-        let (line, call) = (state.line_of_nobody(), self.call_if_needed(&mut state));
-        drop(state);
-        self.leave_line(line);
-        discard(ran);
-        Found::Task(job, call)
-    }
-
-    /// A worker runs nothing any more, though tasks may wait, and gives its token back. Whether it is idle from now on.
-    fn left(&self, mut state: MutexGuard<'_, State>, worker: &mut Worker) -> bool {
-        let (ran, stays) = state.leave(worker);
-        let is_drained = state.is_drained();
-        // With the lock: whoever comes next finds the worker here, or its token there.
-        let is_back = self.tokens().try_give_back(Tokens::ONE);
-        drop(state);
-        if !is_back {
-            self.give_back();
-        }
-        discard(ran);
-        if is_drained {
+    pub(super) fn tell_if_drained(&self) {
+        if self.is_drained() {
             self.rules.drained.notify_waiters();
         }
-        stays
     }
 
-    /// A worker goes. If tasks wait and nobody is about to look for them, another one is begun with its token.
-    pub(super) fn clock_out(self: &Arc<Self>, worker: &mut Worker) {
-        worker.parker = None;
-        let mut state = lock(&self.state);
-        if state.queue.is_empty() || state.is_searching || state.is_coming || self.others_want_tokens(&state) {
-            self.left(state, worker);
-            return;
-        }
-        state.is_coming = true;
-        let ran = state.clear(worker);
-        drop(state);
-        discard(ran);
-        self.begin();
+    pub(super) fn tokens(&self) -> &TokenLane {
+        self.rules.limiter.lane()
     }
 
     /// A worker that was idle all the time goes. If it was called in this very moment, it may not.
@@ -308,18 +257,8 @@ impl Crew {
         place.map(|place| state.idle.remove(place)).is_some()
     }
 
-    /// Whether others than this crew wait for tokens, or there are too many. What waits here, its workers may do with theirs.
-    fn others_want_tokens(&self, state: &State) -> bool {
-        self.tokens().wants_back(usize::from(state.line.is_some()))
-    }
-
-    /// Whether a worker that searches should not do so any longer.
-    pub(super) fn is_wanted(&self) -> bool {
-        self.rules.queued() > 0 || self.tokens().wants_back(0)
-    }
-
     /// A token comes back. If tasks wait, the crew has a place in the line for it, or somebody with another one is coming.
-    fn give_back(&self) {
+    pub(super) fn give_back(&self) {
         // Whoever gets it is woken, and that is foreign code.
         let _ = catch(|| self.tokens().give_back(Tokens::ONE));
     }

@@ -5,6 +5,7 @@
 //! | `pool` | what stands behind the handles of a pool: its rules, and its crews |
 //! | `runtimes` | a crew for each tokio runtime from which a pool is used |
 //! | `crew` | the tasks that wait, the workers that are idle, and who is called when |
+//! | `next` | what a worker does next |
 //! | `state` | what it decides on |
 //! | `rules` | what it works by, and where its threads come from |
 //! | `worker` | what a thread does |
@@ -15,6 +16,7 @@
 mod crew;
 #[cfg(all(test, loom))]
 mod loom_tests;
+mod next;
 mod parker;
 #[cfg(not(loom))]
 mod pool;

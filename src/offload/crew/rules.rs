@@ -1,14 +1,13 @@
 //! [`Rules`], what a crew works by, and [`Threads`], where its threads come from.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::worker::Worker;
 use crate::offload::limiter::CapacityLimiter;
-use crate::sync::{Mutex, lock};
 
 /// What a crew works by.
 #[derive(Debug)]
@@ -21,7 +20,7 @@ pub(crate) struct Rules {
     pub(crate) queued: AtomicUsize,
     pub(crate) stay: Stay,
     /// Whether the pool was closed.
-    is_closed: Mutex<bool>,
+    is_closed: AtomicBool,
     /// Told when a crew that was closed runs nothing any more.
     pub(crate) drained: Notify,
 }
@@ -32,7 +31,7 @@ pub(crate) struct Stay {
     /// With work. Then it gives its thread back between two tasks, and takes the next one that is free: others wait for them,
     /// too.
     pub(crate) shift: Duration,
-    /// How often it looks for work when it has none, and keeps its token and the processor.
+    /// How often it looks for work when it has none, and keeps the processor.
     pub(crate) looks: u32,
     /// After that, as an idle one. `None`: it goes at once.
     pub(crate) linger: Option<Duration>,
@@ -40,19 +39,21 @@ pub(crate) struct Stay {
 
 impl Rules {
     pub(crate) fn new(pool: &'static str, limiter: Arc<CapacityLimiter>, max_queued: usize, stay: Stay) -> Self {
-        let (queued, is_closed) = (AtomicUsize::new(0), Mutex::new(false));
+        let (queued, is_closed) = (AtomicUsize::new(0), AtomicBool::new(false));
         Self { pool, limiter, max_queued, queued, stay, is_closed, drained: Notify::new() }
     }
 
-    /// There will be no other crews.
+    /// There will be no other tasks and no other crews.
     ///
-    /// Said before the crews are closed, and asked after a new one was listed: so either is seen by the other.
+    /// Said before the crews are closed, and asked after a new one was listed, with a fence each: so either is seen by the
+    /// other.
     pub(super) fn close(&self) {
-        *lock(&self.is_closed) = true;
+        self.is_closed.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        *lock(&self.is_closed)
+        self.is_closed.load(Ordering::SeqCst)
     }
 
     /// What tells limiters apart: who holds a token of one must not wait for another one of the same.

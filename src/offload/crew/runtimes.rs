@@ -4,6 +4,7 @@
 //! as long as the other has work.
 
 use std::future::pending;
+use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, OnceLock, Weak};
 
 use arc_swap::ArcSwap;
@@ -65,6 +66,7 @@ impl Runtimes {
         });
         // It was not set before: this is the one caller that made the crew.
         let _ = watch.set(canary.abort_handle());
+        fence(Ordering::SeqCst);
         if rules.is_closed() {
             crew.close(&OffloadError::Closed);
         }

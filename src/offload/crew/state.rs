@@ -17,7 +17,9 @@ pub(super) struct State {
     pub(super) idle: Vec<Arc<Parker>>,
     /// Whether a worker on its thread looks for a task now.
     pub(super) is_searching: bool,
-    /// Whether a worker was begun that has no thread yet.
+    /// Whether that one was called, and has a token for it.
+    pub(super) is_called: bool,
+    /// Whether a worker was begun that has no thread yet. It has a token.
     pub(super) is_coming: bool,
     /// The place in the line for a token.
     pub(super) line: Option<InLine>,
@@ -98,7 +100,7 @@ impl State {
     pub(super) fn call(&mut self) -> Call {
         match self.idle.pop() {
             Some(worker) => {
-                self.is_searching = true;
+                (self.is_searching, self.is_called) = (true, true);
                 Call::Unpark(worker)
             }
             None => {
@@ -115,6 +117,7 @@ impl Default for State {
             queue: JobQueue::new(),
             idle: Vec::new(),
             is_searching: false,
+            is_called: false,
             is_coming: false,
             line: None,
             running: Vec::new(),

@@ -2,18 +2,22 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::crew::{Crew, Found};
+use super::crew::Crew;
+use super::next::Found;
 use super::parker::{Parker, Signal};
 use super::rules::Stay;
-use crate::offload::task::wake;
+use crate::offload::task::{TaskContext, wake};
+use crate::panic::discard;
 
-/// One that runs tasks, and holds a token when it begins.
+/// One that runs tasks.
 #[derive(Debug)]
 pub(crate) struct Worker {
     /// `None` from the beginning on.
     crew: Option<Arc<Crew>>,
+    /// It has one when it is called.
+    pub(super) has_token: bool,
     pub(super) is_coming: bool,
     pub(super) is_searching: bool,
     /// Where it is signalled when it is idle. `None` if it does not stay then.
@@ -24,18 +28,20 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(super) fn new(crew: Arc<Crew>) -> Self {
-        Self { crew: Some(crew), is_coming: true, is_searching: false, parker: None, slot: None }
+        Self { crew: Some(crew), has_token: true, is_coming: true, is_searching: false, parker: None, slot: None }
     }
 
     /// Runs tasks until there are none for a while.
     pub(crate) fn work(mut self) {
         let Some(crew) = self.crew.take() else { return };
         let Stay { shift, linger, .. } = crew.rules.stay;
+        // Within a task, as rayon does it where that one waits for its parts, it goes at once: they may be there.
+        let shift = if TaskContext::current().is_some() { Duration::ZERO } else { shift };
         self.parker = linger.map(|_| Arc::default());
         let begun = Instant::now();
         while !self.work_while_there_is_some(&crew, || begun.elapsed() >= shift) {
             match self.wait(&crew) {
-                Signal::Work => self.is_searching = true,
+                Signal::Work => (self.is_searching, self.has_token) = (true, true),
                 Signal::Leave => return,
             }
         }
@@ -68,14 +74,20 @@ impl Worker {
             } else {
                 crew.go_on(self)
             };
-            wake(job.publish());
+            let waker = job.publish();
+            // It may be the last one who has it, and what is around the task is the user's.
+            discard(job);
+            if !matches!(found, Found::Task(..)) {
+                crew.has_published();
+            }
+            wake(waker);
         }
     }
 
     /// Waits a moment for a task to come. Other threads have the processor meanwhile, if they want it.
     fn look_out(crew: &Crew) {
         for _ in 1..crew.rules.stay.looks {
-            if crew.is_wanted() {
+            if crew.rules.queued() > 0 {
                 return;
             }
             thread::yield_now();

@@ -54,8 +54,9 @@ const MAX_ITEMS: usize = 1024;
 /// # }
 /// ```
 ///
-/// In a response the two kinds of errors become one, and what fails before the first line gets a status of its own:
-/// `Body::from_stream(lines.started().await?.map(|line| Ok::<_, BoxError>(line??)))`.
+/// In a response the two kinds of errors become one, and a stream that the pool refuses is answered with its status:
+/// `Body::from_stream(lines.started().await?.map(|line| Ok::<_, BoxError>(line??)))`. (An `Err` of the iterator is an item like
+/// others: a file that is not there is found in the body, unless the first item is looked at.)
 pub fn stream_blocking<I>(iter: I) -> BlockingStream<I::Item>
 where
     I: IntoIterator + Send + 'static,
@@ -145,6 +146,8 @@ struct Going<T> {
     task: Option<TaskHandle<()>>,
     /// Why there was no task. What is buffered comes before it is told.
     failure: Option<OffloadError>,
+    /// How it ended, once it has. It is told when its task has come to its own end, whose thread is free then.
+    end: Option<Result<(), OffloadError>>,
 }
 
 impl BlockingPool {
@@ -264,12 +267,20 @@ impl<T: Send + 'static> Going<T> {
     fn new(new: New<T>) -> Self {
         let New { producer, bounds, terms, queue_timeout } = new;
         let buffer = Arc::new(Buffer::new(bounds, producer));
-        Self { buffer, terms, queue_timeout, is_admitted: false, task: None, failure: None }
+        Self { buffer, terms, queue_timeout, is_admitted: false, task: None, failure: None, end: None }
     }
 
     fn refill(&mut self, chunk: &mut Chunk<T>, cx: &mut Context<'_>) -> Poll<Option<Result<(), OffloadError>>> {
         let mut fresh = None;
         loop {
+            if self.end.is_some() {
+                if let Some(task) = &mut self.task {
+                    // It has done its work, so it does not fail any more.
+                    let _ = ready!(Pin::new(task).poll(cx));
+                    self.task = None;
+                }
+                return Poll::Ready(self.end.take().and_then(|end| end.err().map(Err)));
+            }
             match self.buffer.take(chunk, cx.waker(), &mut fresh) {
                 Taken::Chunk => {
                     // On a thread of the pool it would make the next item now, before this one is given out.
@@ -282,7 +293,7 @@ impl<T: Send + 'static> Going<T> {
                 }
                 Taken::Parked(producer) => self.start(producer),
                 Taken::WantsWaker => fresh = Some(cx.waker().clone()),
-                Taken::Ended(error) => return Poll::Ready(error.map(Err)),
+                Taken::Ended(error) => self.end = Some(error.map_or(Ok(()), Err)),
                 Taken::Pending => {
                     if let Some(error) = self.failure.take() {
                         return Poll::Ready(Some(Err(error)));

@@ -23,7 +23,7 @@ pub(crate) trait Work: Send + Sync {
     /// Lets its caller have the result of what was run. Who is to be woken for it.
     ///
     /// A caller often has the next task at once. So a worker first makes up its mind on what it does next: then the caller
-    /// finds all in order, whether it was woken or looked by itself.
+    /// finds all in order, whether it was woken or looked by itself. (Who leaves is given it before.)
     fn publish(&self) -> Option<Waker>;
 
     /// Leaves an error for the caller: it will not run. Who is to be woken for that.
