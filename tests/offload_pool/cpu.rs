@@ -1,4 +1,4 @@
-//! Pools that compute: what holds for rayon's threads, which a pool takes for one task at a time.
+//! Pools that compute: what holds for rayon's threads, which a pool gives back as soon as there is no task.
 
 use std::collections::HashSet;
 use std::hint::black_box;

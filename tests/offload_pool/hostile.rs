@@ -1,5 +1,6 @@
 //! What goes wrong around a pool: no threads, wakers and destructors that panic, runtimes with one blocking thread.
 
+use std::num::NonZero;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,6 +13,8 @@ use onelane::{BlockingPool, CpuPool, OffloadError};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, sleep_until};
+use tracing::Subscriber;
+use tracing_subscriber::layer::{self, Layer, SubscriberExt};
 
 use crate::waiting::{Gate, MS, PATIENCE, soon, until};
 
@@ -166,7 +169,7 @@ fn bound_of_the_queue_is_that_of_the_pool_whatever_the_number_of_runtimes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_that_come_one_after_the_other_are_never_refused_where_there_is_room_for_them() {
     let pools = [0, 1].map(|queued| BlockingPool::builder("room").max_running(2 - queued).max_queued(queued).build());
-    let cpu = CpuPool::builder("room").threads(std::num::NonZero::new(2).unwrap()).max_queued(0).build().unwrap();
+    let cpu = CpuPool::builder("room").threads(NonZero::new(2).unwrap()).max_queued(0).build().unwrap();
     let mut callers = tokio::task::JoinSet::new();
     for _ in 0..2 {
         let (pools, cpu) = (pools.clone(), cpu.clone());
@@ -181,6 +184,23 @@ async fn callers_that_come_one_after_the_other_are_never_refused_where_there_is_
     }
     // Each of their calls is guarded: all of them together take long on a busy machine.
     callers.join_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_that_go_from_pool_to_pool_of_a_limiter_are_never_refused_where_a_token_is_free() {
+    let first = CpuPool::builder("first").threads(NonZero::new(1).unwrap()).build().unwrap();
+    let second = CpuPool::builder("second").share_threads(&first).max_queued(0).build().unwrap();
+    let limiter = Arc::new(CapacityLimiter::new(1));
+    let pool = |name| BlockingPool::builder(name).limiter(limiter.clone()).max_queued(0).build();
+    let (third, fourth) = (pool("third"), pool("fourth"));
+    for _ in 0..2_000 {
+        soon("it runs", first.run(|| ())).await.unwrap();
+        drop(first.limiter().try_acquire().unwrap());
+        soon("it runs", second.run(|| ())).await.unwrap();
+        soon("it runs", third.run(|| ())).await.unwrap();
+        drop(limiter.try_acquire().unwrap());
+        soon("it runs", fourth.run(|| ())).await.unwrap();
+    }
 }
 
 #[test]
@@ -254,4 +274,49 @@ fn limits_of_time_without_a_runtime_are_refused() {
     let result = futures::executor::block_on(pool.task(|_| ()).timeout(PATIENCE).into_future());
     assert_eq!(result, Err(OffloadError::NoRuntime));
     assert_eq!(futures::executor::block_on(pool.task(|_| 7).into_future()), Ok(7));
+}
+
+#[tokio::test]
+async fn subscriber_that_panics_where_a_span_ends_takes_neither_thread_nor_token() {
+    struct Closes;
+    impl<S: Subscriber> Layer<S> for Closes {
+        fn on_close(&self, _: tracing::Id, _: layer::Context<'_, S>) {
+            assert!(
+                thread::current().name() == Some("closes-0") || thread::panicking(),
+                "only on a thread of the pool"
+            );
+            panic!("a span ends");
+        }
+    }
+
+    let cpu = CpuPool::builder("closes").threads(NonZero::new(1).unwrap()).build().unwrap();
+    let subscriber = tracing_subscriber::registry().with(Closes);
+    let left = tracing::subscriber::with_default(subscriber, || {
+        let span = tracing::info_span!("request");
+        // The task is the last one that has it.
+        span.in_scope(|| cpu.task(|_| thread::sleep(MS)).shield().start().unwrap())
+    });
+    drop(left);
+    assert_eq!(soon("the next one runs", cpu.run(|| 7)).await, Ok(7));
+    until("its token is back", || cpu.limiter().statistics().borrowed == 0).await;
+}
+
+#[test]
+fn pool_that_was_closed_takes_nothing_also_if_it_is_used_for_the_first_time_meanwhile() {
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    for _ in 0..300 {
+        let pool = BlockingPool::new("closed");
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let _entered = runtime.enter();
+                drop(pool.task(|_| ()).start());
+            });
+            pool.close();
+            let _entered = runtime.enter();
+            for _ in 0..30 {
+                assert_eq!(pool.task(|_| ()).start().err(), Some(OffloadError::Closed));
+            }
+        });
+        runtime.block_on(soon("it is drained", pool.drained()));
+    }
 }

@@ -213,3 +213,15 @@ fn polled_on_a_thread_of_its_own_pool_it_runs_there() {
         assert_eq!(runtime.block_on(soon("it ends", work)), Ok(2_999));
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_seen_the_end_finds_its_thread_free() {
+    let pool = BlockingPool::builder("strict").max_running(1).max_queued(0).build();
+    for _ in 0..3_000 {
+        let mut stream = pool.stream(0..3);
+        while let Some(item) = soon("it goes on", stream.next()).await {
+            item.unwrap();
+        }
+        soon("it runs", pool.run(|| ())).await.unwrap();
+    }
+}

@@ -88,21 +88,30 @@ impl World {
         Self::with(tokens, usize::MAX, stay, Some(fails_from))
     }
 
+    /// Another pool of the same limiter.
+    fn sharing(&self, max_queued: usize, stay: Option<Stay>) -> Arc<Self> {
+        let counts = [&self.running, &self.most, &self.ran].map(Arc::clone);
+        Self::of(Arc::clone(&self.limiter), self.tokens, max_queued, stay, None, counts)
+    }
+
     fn with(tokens: usize, max_queued: usize, stay: Option<Stay>, fails_from: Option<Failure>) -> Arc<Self> {
         let limiter = Arc::new(CapacityLimiter(TokenLane::lending(tokens)));
+        Self::of(limiter, tokens, max_queued, stay, fails_from, Default::default())
+    }
+
+    fn of(
+        limiter: Arc<CapacityLimiter>,
+        tokens: usize,
+        max_queued: usize,
+        stay: Option<Stay>,
+        fails_from: Option<Failure>,
+        [running, most, ran]: [Arc<AtomicUsize>; 3],
+    ) -> Arc<Self> {
         let rules = Arc::new(Rules::new("model", Arc::clone(&limiter), max_queued, stay.unwrap_or(ONCE)));
         let threads = OfLoom(Arc::new(Begun { fails_from, ..Begun::default() }));
         let begun = Arc::clone(&threads.0);
         let crew = Crew::new(rules, Box::new(threads));
-        Arc::new(Self {
-            tokens,
-            crew,
-            begun,
-            limiter,
-            running: Arc::default(),
-            most: Arc::default(),
-            ran: Arc::default(),
-        })
+        Arc::new(Self { tokens, crew, begun, limiter, running, most, ran })
     }
 
     fn job(&self) -> Arc<Unit> {
@@ -126,6 +135,12 @@ impl World {
     fn beside<T: 'static>(self: &Arc<Self>, work: impl FnOnce(&Self) -> T + 'static) -> JoinHandle<T> {
         let world = Arc::clone(self);
         thread::spawn(move || work(&world))
+    }
+
+    /// Submits a task, and waits for its result.
+    fn run(&self) {
+        let job = self.submit();
+        block_on(poll_fn(|cx| job.poll(cx))).unwrap();
     }
 
     fn end_threads(&self) {
@@ -395,10 +410,7 @@ fn who_has_its_result_finds_room_for_the_next_task() {
         model(3, move || {
             let world = World::strict(1, stay);
             // The second look is that of a worker that searches.
-            for _ in 0..2 {
-                let job = world.submit();
-                block_on(poll_fn(|cx| job.poll(cx))).unwrap();
-            }
+            (0..2).for_each(|_| world.run());
             world.submit();
             world.ends(3);
         });
@@ -417,4 +429,122 @@ fn who_has_its_result_finds_room_beside_another_one() {
             world.ends(3);
         });
     }
+}
+
+#[test]
+fn who_has_its_result_finds_room_in_another_pool_of_the_limiter() {
+    for stay in [STAYS, BRIEF, None] {
+        model(2, move || {
+            let world = World::strict(1, stay);
+            let other = world.sharing(0, stay);
+            world.run();
+            other.submit();
+            other.end_threads();
+            world.ends(2);
+            other.ends(2);
+        });
+    }
+}
+
+#[test]
+fn two_pools_of_a_limiter_forget_no_task() {
+    for stay in [STAYS, GOES, BRIEF, None] {
+        model(2, move || {
+            let world = World::new(1, stay);
+            let other = world.sharing(usize::MAX, stay);
+            let submits = other.beside(|other| drop(other.submit()));
+            (0..2).for_each(|_| drop(world.submit()));
+            submits.join().unwrap();
+            // The threads of one call those of the other.
+            (0..3).for_each(|_| [&world, &other].iter().for_each(|world| world.end_threads()));
+            world.ends(3);
+            other.ends(3);
+        });
+    }
+}
+
+#[test]
+fn pool_that_is_paused_begins_nothing_also_if_a_worker_searches() {
+    for stay in [STAYS, BRIEF, None] {
+        model(2, move || {
+            let world = World::new(1, stay);
+            world.run();
+            world.limiter.lane().set_total(0);
+            world.submit();
+            world.end_threads();
+            assert_eq!(world.ran.load(Ordering::SeqCst), 1);
+            world.limiter.lane().set_total(1);
+            world.ends(2);
+        });
+    }
+}
+
+#[test]
+fn pool_that_is_paused_for_a_moment_forgets_no_task() {
+    for stay in [STAYS, GOES, BRIEF, None] {
+        model(2, move || {
+            let world = World::new(1, stay);
+            let pauses = world.beside(|world| [0, 1].iter().for_each(|total| world.limiter.lane().set_total(*total)));
+            (0..2).for_each(|_| drop(world.submit()));
+            pauses.join().unwrap();
+            world.ends(2);
+        });
+    }
+}
+
+#[test]
+fn tasks_are_told_when_their_limiter_is_closed() {
+    for stay in [STAYS, GOES, BRIEF, None] {
+        model(2, move || {
+            let world = World::new(1, stay);
+            let closes = world.beside(|world| world.limiter.lane().shut());
+            let jobs = [world.job(), world.job()].into_iter();
+            let submitted: Vec<_> =
+                jobs.filter(|job| world.crew.submit(Priority::Normal, Arc::clone(job) as _).is_ok()).collect();
+            closes.join().unwrap();
+            world.end_threads();
+            assert!(submitted.iter().all(|job| is_done(job)), "none of them hangs");
+            world.ends(world.ran.load(Ordering::SeqCst));
+        });
+    }
+}
+
+#[test]
+fn crew_that_is_drained_has_told_all_results() {
+    for stay in [STAYS, BRIEF, None] {
+        model(2, move || {
+            let world = World::new(1, stay);
+            let job = world.submit();
+            world.crew.close(&OffloadError::Closed);
+            while !world.crew.is_drained() {
+                thread::yield_now();
+            }
+            assert!(job.is_finished());
+            world.end_threads();
+        });
+    }
+}
+
+#[test]
+fn task_whose_worker_has_no_thread_is_not_forgotten_by_one_who_yields_to_another() {
+    model(2, || {
+        let world = World::failing(2, STAYS, Failure::Refuses(1));
+        let first = world.submit();
+        let takes_both = world.beside(|world| {
+            let lane = world.limiter.lane();
+            for _ in 0..2 {
+                if let Joined::Queued(ticket) = lane.line_up(Tokens::ONE, Waker::noop()) {
+                    let mut ticket = Some(ticket);
+                    while lane.ask(&mut ticket, Waker::noop()).is_none() {
+                        thread::yield_now();
+                    }
+                }
+            }
+            (0..2).for_each(|_| lane.give_back(Tokens::ONE));
+        });
+        let second = world.submit();
+        takes_both.join().unwrap();
+        world.end_threads();
+        assert!(is_done(&first) && is_done(&second), "none of them hangs");
+    });
 }
