@@ -15,7 +15,8 @@ use std::sync::{Arc, Once};
 pub struct Panic {
     /// The message, or `(no message)` where the payload is not a string.
     pub message: Arc<str>,
-    /// File, line and column, unless the service has replaced the panic hook since.
+    /// File, line and column. None if the panic hook was replaced since, or if it came from another thread, as where a part of
+    /// a `par_iter` panics.
     pub location: Option<Arc<str>>,
 }
 

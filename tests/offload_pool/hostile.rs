@@ -304,7 +304,7 @@ async fn subscriber_that_panics_where_a_span_ends_takes_neither_thread_nor_token
 #[test]
 fn pool_that_was_closed_takes_nothing_also_if_it_is_used_for_the_first_time_meanwhile() {
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    for _ in 0..300 {
+    for _ in 0..10_000 {
         let pool = BlockingPool::new("closed");
         thread::scope(|scope| {
             scope.spawn(|| {
