@@ -234,7 +234,7 @@ impl Crew {
         }
     }
 
-    /// Closed, and nothing runs any more.
+    /// Closed, nothing runs any more, and all results are told.
     pub(crate) fn is_drained(&self) -> bool {
         // Acquire pairs with the Release of those who publish.
         lock(&self.state).is_drained() && self.unpublished.load(Ordering::Acquire) == 0
