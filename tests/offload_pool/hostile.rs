@@ -8,7 +8,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use onelane::offload::CapacityLimiter;
+use futures::poll;
+use onelane::offload::{CapacityLimiter, from_thread};
 use onelane::{BlockingPool, CpuPool, OffloadError};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::spawn_blocking;
@@ -319,4 +320,39 @@ fn pool_that_was_closed_takes_nothing_also_if_it_is_used_for_the_first_time_mean
         });
         runtime.block_on(soon("it is drained", pool.drained()));
     }
+}
+
+#[tokio::test]
+async fn waker_that_panics_at_the_end_of_a_pool_takes_neither_thread_nor_result() {
+    struct Bomb;
+    impl Wake for Bomb {
+        fn wake(self: Arc<Self>) {
+            panic!("a waker");
+        }
+    }
+
+    let (pool, gate) = (BlockingPool::new("ends"), Gate::default());
+    let running = gate.fill(&pool, 1).await.remove(0);
+    let mut drained = pin!(pool.drained());
+    assert!(drained.as_mut().poll(&mut Context::from_waker(&Arc::new(Bomb).into())).is_pending());
+    pool.close();
+    gate.open();
+    assert_eq!(soon("it is told", running).await, Ok(()));
+    soon("it is drained", pool.drained()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pool_whose_task_runs_within_one_of_another_pool_is_not_drained() {
+    let (limiter, gate) = (Arc::new(CapacityLimiter::new(1)), Gate::default());
+    let pool = |name| BlockingPool::builder(name).limiter(limiter.clone()).build();
+    let (outer, inner) = (pool("outer"), pool("inner"));
+    let (within, block) = (inner.clone(), gate.block());
+    let both = outer.task(move |_| from_thread::block_on(within.run(block))).start().unwrap();
+    until("it runs", || gate.inside() == 1).await;
+    inner.close();
+    let mut drained = pin!(inner.drained());
+    assert!(poll!(&mut drained).is_pending());
+    gate.open();
+    soon("it is drained", drained).await;
+    assert_eq!(soon("both end", both).await, Ok(Ok(Ok(()))));
 }

@@ -216,8 +216,8 @@ impl Line {
 
     /// Tells the children to stop, whose service has ended.
     pub(super) fn tell_children(&self) {
-        self.stop.give();
-        self.stop.wake_tasks();
+        let _ = catch(|| self.stop.give());
+        self.wake_to_stop();
     }
 
     pub(super) fn was_told_by_supervisor(&self) -> bool {

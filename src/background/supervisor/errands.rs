@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::background::generation::{Line, Runs};
 use crate::background::placement::Placement;
+use crate::panic::catch;
 use crate::sync::lock;
 
 /// From how many on they are worth a task.
@@ -54,7 +55,7 @@ impl Errands {
 
     pub(super) fn run(&mut self, server: &Handle) {
         if self.here.len() < MANY {
-            return self.here.drain(..).for_each(Errand::run);
+            return self.here.drain(..).for_each(|errand| drop(catch(|| errand.run())));
         }
         lock(&self.there).extend(mem::take(&mut self.here));
         self.due.get_or_insert_with(|| Instant::now() + LONGEST);
@@ -74,21 +75,22 @@ impl Errands {
     }
 }
 
-/// Whether there were any.
+/// Runs some of them, one by one: the others are there for whoever has time. Whether there were as many.
 fn run_some(queue: &Queue) -> bool {
-    let some: Vec<Errand> = {
-        let mut queue = lock(queue);
-        let count = queue.len().min(AT_ONCE);
-        let some = queue.drain(..count).collect();
-        if queue.is_empty() {
-            // After many it would stay large for nothing.
-            *queue = VecDeque::new();
-        }
-        some
-    };
-    let were_any = !some.is_empty();
-    some.into_iter().for_each(Errand::run);
-    were_any
+    (0..AT_ONCE).all(|_| {
+        let next = {
+            let mut queue = lock(queue);
+            let next = queue.pop_front();
+            if queue.is_empty() {
+                // After many it would stay large for nothing.
+                *queue = VecDeque::new();
+            }
+            next
+        };
+        let is_there = next.is_some();
+        let _ = catch(|| next.map(Errand::run));
+        is_there
+    })
 }
 
 /// Runs them, some at a time.

@@ -39,7 +39,7 @@ pub(crate) struct Crew {
     /// Called when it is this crew's turn to have a token.
     caller: Waker,
     pub(super) state: Mutex<State>,
-    /// Tasks that no longer run and whose results are not told yet. Raised under the mutex.
+    /// Tasks that are not among those that run, and whose results are not told yet. Raised under the mutex.
     pub(super) unpublished: AtomicUsize,
 }
 
@@ -88,11 +88,12 @@ impl Crew {
         Ok(place)
     }
 
-    /// Counts a task that is run by its caller, which has a token already.
+    /// Counts a task that is run by its caller, which has a token already, and [says](Self::has_published) when it is over.
     pub(crate) fn admit_inline(&self) -> Result<(), OffloadError> {
         let mut state = lock(&self.state);
         self.refusal(&state)?;
         state.counts.started += 1;
+        self.unpublished.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
@@ -242,7 +243,7 @@ impl Crew {
 
     pub(super) fn tell_if_drained(&self) {
         if self.is_drained() {
-            self.rules.drained.notify_waiters();
+            self.rules.tell_drained();
         }
     }
 

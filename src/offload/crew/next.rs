@@ -3,7 +3,7 @@
 use std::mem;
 use std::sync::Arc;
 
-use super::crew::{Call, Crew, Taken};
+use super::crew::{Crew, Taken};
 use super::state::State;
 use super::worker::Worker;
 use crate::lane::Tokens;
@@ -15,8 +15,8 @@ use crate::sync::{MutexGuard, lock};
 
 /// What a worker finds.
 pub(super) enum Found {
-    /// A task, and who is called before it is run.
-    Task(Arc<dyn Work>, Option<Call>),
+    /// A task. If others wait, the next worker was called.
+    Task(Arc<dyn Work>),
     /// None, but whoever brings one relies on this worker to look again.
     Searching,
     /// None, and it is idle from now on, or goes.
@@ -81,8 +81,9 @@ impl Crew {
         let (line, call) = (state.line_of_nobody(), self.call_if_needed(&mut state));
         drop(state);
         self.leave_line(line);
+        self.make(call);
         discard(ran);
-        Found::Task(job, call)
+        Found::Task(job)
     }
 
     /// A worker runs nothing any more, though tasks may wait, and gives its token back. Whether it is idle from now on.
@@ -128,7 +129,7 @@ impl Crew {
     }
 
     /// The result of a task that no longer runs is told.
-    pub(super) fn has_published(&self) {
+    pub(crate) fn has_published(&self) {
         // It is seen by who waits for the end, or the end of its `close` is seen here: that tells, too.
         self.unpublished.fetch_sub(1, Ordering::SeqCst);
         if self.rules.is_closed() {

@@ -84,7 +84,7 @@ impl Pool {
     pub(crate) fn close(&self) {
         self.rules.close();
         self.crews().iter().for_each(|crew| crew.close(&OffloadError::Closed));
-        self.rules.drained.notify_waiters();
+        self.rules.tell_drained();
     }
 }
 

@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use super::worker::Worker;
 use crate::offload::limiter::CapacityLimiter;
+use crate::panic::catch;
 
 /// What a crew works by.
 #[derive(Debug)]
@@ -54,6 +55,12 @@ impl Rules {
 
     pub(super) fn is_closed(&self) -> bool {
         self.is_closed.load(Ordering::SeqCst)
+    }
+
+    /// Tells who waits for the end to look.
+    pub(super) fn tell_drained(&self) {
+        // Wakers are foreign code.
+        let _ = catch(|| self.drained.notify_waiters());
     }
 
     /// What tells limiters apart: who holds a token of one must not wait for another one of the same.

@@ -56,8 +56,8 @@ impl Worker {
     fn work_while_there_is_some(&mut self, crew: &Arc<Crew>, is_shift_over: impl Fn() -> bool) -> bool {
         let mut found = crew.first(self);
         loop {
-            let (job, call) = match found {
-                Found::Task(job, call) => (job, call),
+            let job = match found {
+                Found::Task(job) => job,
                 Found::Searching => {
                     Self::look_out(crew);
                     found = crew.first(self);
@@ -65,7 +65,6 @@ impl Worker {
                 }
                 Found::Nothing { stays } => return !stays,
             };
-            crew.make(call);
             Arc::clone(&job).run();
             // All that is decided before the result is told.
             found = if is_shift_over() {

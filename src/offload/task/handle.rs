@@ -60,6 +60,7 @@ impl<T: Send + 'static> TaskHandle<T> {
         let waits = if crew.is_here() {
             crew.admit_inline()?;
             inline::run(&(Arc::clone(&job) as _));
+            crew.has_published();
             None
         } else {
             let place = crew.submit(priority, Arc::clone(&job) as _)?;
