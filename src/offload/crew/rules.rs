@@ -18,7 +18,7 @@ pub(crate) struct Rules {
     /// How many tasks may wait, in all crews of the pool.
     pub(crate) max_queued: usize,
     /// How many do. Nothing else is read because of it, so `Relaxed` does.
-    pub(crate) queued: AtomicUsize,
+    queued: AtomicUsize,
     pub(crate) stay: Stay,
     /// Whether the pool was closed.
     is_closed: AtomicBool,

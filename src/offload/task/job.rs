@@ -154,15 +154,15 @@ impl<F, T> Job<F, T> {
     /// Keeps the result, if somebody wants it.
     fn end(&self, result: Result<T, OffloadError>) {
         let mut stage = lock(&self.stage);
-        let unwanted = match mem::replace(&mut *stage, Stage::Over) {
-            Stage::Running { waker } if !self.flags.is_abandoned() => {
-                *stage = Stage::Ran { result, waker };
-                None
+        match mem::replace(&mut *stage, Stage::Over) {
+            Stage::Running { waker } if !self.flags.is_abandoned() => *stage = Stage::Ran { result, waker },
+            unwanted => {
+                drop(stage);
+                // One by one: a second panic while one unwinds would end the process.
+                discard(result);
+                discard(unwanted);
             }
-            over => Some((result, over.into_waker())),
-        };
-        drop(stage);
-        discard(unwanted);
+        }
     }
 }
 
