@@ -99,33 +99,33 @@ mod guard {
         pub(crate) mod run;
     }
     pub(crate) mod keyed {
-        pub(crate) mod key_lane;
+        pub(crate) mod key_semaphore;
         pub(crate) mod shard;
     }
-    pub(crate) mod keys;
+    pub(crate) mod key_map;
 }
+#[cfg(not(loom))]
+pub mod offload;
 #[cfg_attr(
     loom,
     allow(dead_code, unused_imports, unreachable_pub, reason = "the models have the lane without the guard around it")
 )]
-mod lane;
-#[cfg(not(loom))]
-pub mod offload;
+mod semaphore;
 /// What the models check: tasks and workers, without pools and runtimes around them.
 #[cfg(loom)]
 #[allow(dead_code, unused_imports, unreachable_pub, reason = "the models have the cores without what is around them")]
 mod offload {
-    pub(crate) mod crew;
     pub(crate) mod error;
+    pub(crate) mod workers;
     pub(crate) mod limiter {
-        use crate::lane::TokenLane;
+        use crate::semaphore::TokenSemaphore;
 
         /// Its ordinary tokens.
         #[derive(Debug)]
-        pub(crate) struct CapacityLimiter(pub(crate) TokenLane);
+        pub(crate) struct CapacityLimiter(pub(crate) TokenSemaphore);
 
         impl CapacityLimiter {
-            pub(crate) fn lane(&self) -> &TokenLane {
+            pub(crate) fn lane(&self) -> &TokenSemaphore {
                 &self.0
             }
         }

@@ -6,11 +6,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The folders of the core and the edges, in the order of the flow.
-const FOLDERS: [&str; 8] = ["web", "guard", "backend", "offload", "background", "serve", "watch", "lane"];
+const FOLDERS: [&str; 8] = ["web", "guard", "backend", "offload", "background", "serve", "watch", "semaphore"];
 /// Those that stand on their own, except for the lane.
-const CORE: [&str; 5] = ["guard", "offload", "background", "watch", "lane"];
+const CORE: [&str; 5] = ["guard", "offload", "background", "watch", "semaphore"];
 /// Those that stand on the lane.
-const ON_THE_LANE: [&str; 2] = ["guard", "offload"];
+const ON_THE_SEMAPHORE: [&str; 2] = ["guard", "offload"];
 /// The foreign crates that only an edge knows, with the start of the one path beneath `src` that may name each: a web
 /// adapter, all of them, or the one file that serves by itself.
 const FRAMEWORKS: [(&str, &str); 14] = [
@@ -128,7 +128,7 @@ fn the_scan_sees_the_whole_tree() {
         "{} files, {guard}, {background}, {lines}",
         sources.len()
     );
-    assert!(sources.iter().any(|source| source.path == "lane/mod.rs"));
+    assert!(sources.iter().any(|source| source.path == "semaphore/mod.rs"));
     assert!(sources.iter().any(|source| source.path == "lib.rs"));
 }
 
@@ -154,7 +154,7 @@ fn the_scan_tells_a_name_from_a_mention() {
 fn each_folder_of_the_core_names_no_other_folder() {
     let sources = sources();
     for core in CORE {
-        let may_name = |folder| folder == core || folder == "lane" && ON_THE_LANE.contains(&core);
+        let may_name = |folder| folder == core || folder == "semaphore" && ON_THE_SEMAPHORE.contains(&core);
         for other in FOLDERS.into_iter().filter(|folder| !may_name(*folder)) {
             let folder = sources.iter().filter(|source| source.folder() == core);
             let found = folder.flat_map(|source| source.lines_where(|line| names_folder(line, other)));

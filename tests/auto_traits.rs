@@ -29,8 +29,8 @@ use onelane::offload::{
 };
 use onelane::web::axum::{WatchedListener, WatchedStream};
 use onelane::web::{
-    ClientLink, FlightOptions, GuardOptions, Guarded, Hold, KeyKind, LaneKey, OnDisconnect, PoolHandler, Refusal,
-    RefusalReason, actix, axum, tower,
+    ClientLink, FlightOptions, GuardOptions, Guarded, Hold, KeyKind, OnDisconnect, PoolHandler, Refusal, RefusalReason,
+    RequestKey, actix, axum, tower,
 };
 use onelane::{
     Acquire, AcquireAll, AcquireError, AcquireKey, AcquireKeyOwned, AcquireOwned, EndpointGuard, EndpointGuardBuilder,
@@ -146,8 +146,8 @@ fn public_types_are_send_sync_and_unpin_as_promised() {
         Hold: Send Sync Unpin;
         OnDisconnect: Send Sync Unpin;
         KeyKind: Send Sync Unpin;
-        LaneKey<u64>: Send Sync Unpin;
-        LaneKey<Rc<()>>: no no Unpin;
+        RequestKey<u64>: Send Sync Unpin;
+        RequestKey<Rc<()>>: no no Unpin;
         Refusal: Send Sync Unpin;
         RefusalReason: Send Sync Unpin;
         Guarded<Local>: Send Sync Unpin;

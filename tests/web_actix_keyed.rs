@@ -13,7 +13,7 @@ use actix_web::web::{ServiceConfig, get, post, resource, route, scope};
 use actix_web::{App, HttpRequest, HttpResponse, test};
 use futures::future::join_all;
 use onelane::web::actix::GuardMiddleware;
-use onelane::web::{GuardOptions, Hold, KeyKind, LaneKey, OnDisconnect, Refusal, RefusalReason};
+use onelane::web::{GuardOptions, Hold, KeyKind, OnDisconnect, Refusal, RefusalReason, RequestKey};
 use onelane::{AcquireError, KeyedGuard, Queue};
 use reqwest::{RequestBuilder, Response};
 use tokio::task::JoinHandle;
@@ -235,7 +235,7 @@ mod without_a_key {
     #[tokio::test]
     async fn refused_request_is_answered_400_and_never_runs() {
         let lanes = Lanes::new(KeyedGuard::new("refuse"));
-        let none = server_where_nobody_has_a_key(&lanes, LaneKey::Refuse);
+        let none = server_where_nobody_has_a_key(&lanes, RequestKey::Refuse);
         // An Option's None is the same.
         let option = Server::start(lanes.app(GuardOptions::new()));
         for server in [none, option] {
@@ -249,7 +249,7 @@ mod without_a_key {
     #[tokio::test]
     async fn request_that_is_let_through_runs_at_once_beside_others() {
         let lanes = Lanes::new(KeyedGuard::builder("through").queue(Queue::Reject).build());
-        let server = server_where_nobody_has_a_key(&lanes, LaneKey::LetThrough);
+        let server = server_where_nobody_has_a_key(&lanes, RequestKey::LetThrough);
         let calls: Vec<_> = (0..3).map(|_| ask(web_client().post(server.url("/")))).collect();
         eventually("all run at once", || lanes.of("").inside() == 3).await;
         assert_eq!((lanes.guard.stats().held, lanes.guard.len()), (0, 0));
@@ -273,7 +273,7 @@ mod without_a_key {
     #[tokio::test]
     async fn requests_that_share_a_lane_take_turns_beside_users() {
         let lanes = Lanes::new(KeyedGuard::new("shared"));
-        let server = server_where_nobody_has_a_key(&lanes, LaneKey::Key("anonymous".to_owned()));
+        let server = server_where_nobody_has_a_key(&lanes, RequestKey::Key("anonymous".to_owned()));
         let calls: Vec<_> = (0..5).map(|_| ask(web_client().post(server.url("/")))).collect();
         eventually("one runs, four wait", || lanes.of("").inside() == 1 && lanes.guard.stats().waiting == 4).await;
         lanes.of("ada").let_finish(1);
@@ -286,11 +286,11 @@ mod without_a_key {
         lanes.are_empty().await;
     }
 
-    fn server_where_nobody_has_a_key(lanes: &Lanes, otherwise: LaneKey<String>) -> Server {
+    fn server_where_nobody_has_a_key(lanes: &Lanes, otherwise: RequestKey<String>) -> Server {
         let lanes = lanes.clone();
         Server::start(move |config| {
             let otherwise = otherwise.clone();
-            let lane = move |request: &ServiceRequest| user(request).map_or_else(|| otherwise.clone(), LaneKey::Key);
+            let lane = move |request: &ServiceRequest| user(request).map_or_else(|| otherwise.clone(), RequestKey::Key);
             let middleware = GuardMiddleware::keyed(Arc::clone(&lanes.guard), lane);
             config.service(scope("").wrap(middleware).default_service(route().to(lanes.handler())));
         })

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::Full;
-use onelane::web::LaneKey;
+use onelane::web::RequestKey;
 use onelane::web::axum::GuardLayer;
 use onelane::web::tower::{self, GuardRequestBody};
 use onelane::{EndpointGuard, KeyedGuard};
@@ -85,7 +85,7 @@ fn keyed_request_allocates_once_more_than_a_guarded_one_beside_its_key() {
 
     let mut keyed = tower::GuardLayer::keyed(&guard, |_: &Parts| Some(7)).layer(behind);
     assert_eq!(per_request(&mut keyed, request), unguarded + 2);
-    let let_through = |_: &Parts| LaneKey::<u64>::LetThrough;
+    let let_through = |_: &Parts| RequestKey::<u64>::LetThrough;
     let mut let_through = tower::GuardLayer::keyed(&guard, let_through).layer(behind);
     assert_eq!(per_request(&mut let_through, request), unguarded + 1);
     assert!(guard.is_empty());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::EndpointGuard;
 use super::wait::Limits;
-use crate::lane::{Lane, MAX_PERMITS, MAX_WAITING, Order, Rules};
+use crate::semaphore::{MAX_PERMITS, MAX_WAITING, Order, Semaphore, SemaphoreConfig};
 
 /// How many callers may wait for a turn.
 ///
@@ -121,7 +121,7 @@ impl EndpointGuardBuilder {
     #[must_use]
     pub const fn build(self) -> EndpointGuard {
         let Self { name, choices } = self;
-        EndpointGuard::from_parts(name, Lane::new(choices.rules()), choices.limits)
+        EndpointGuard::from_parts(name, Semaphore::new(choices.rules()), choices.limits)
     }
 }
 
@@ -136,7 +136,7 @@ impl Choices {
     /// # Panics
     ///
     /// If a value is out of its range.
-    pub(super) const fn rules(&self) -> Rules {
+    pub(super) const fn rules(&self) -> SemaphoreConfig {
         assert!(self.permits > 0, "permits(0) would admit nobody: give 1 or more, or close() the guard");
         assert!(self.permits <= MAX_PERMITS, "permits() takes 65,535 at most");
         let bound = match self.queue {
@@ -158,6 +158,6 @@ impl Choices {
         }
         let is_limited = max_wait.is_some() || grant_timeout.is_some();
         assert!(bound > 0 || !is_limited, "Queue::Reject lets nobody wait: a time limit on waiting contradicts it");
-        Rules { permits: self.permits, bound, order: self.order }
+        SemaphoreConfig { permits: self.permits, bound, order: self.order }
     }
 }

@@ -10,7 +10,7 @@ use super::retry::{HoldTime, RetryEstimate};
 use super::scope::{Scope, ScopeId};
 use super::stats::Counters;
 use super::wait::Limits;
-use crate::lane::{Answer, Gone, Joined, Refused, Ticket};
+use crate::semaphore::{CancelOutcome, EnqueueOutcome, Refused, WaitOutcome, WaiterId};
 use crate::trace;
 
 /// What a guard keeps beside its lanes.
@@ -41,16 +41,16 @@ pub(crate) trait Gate {
     fn try_enter(&mut self) -> Result<(), Refused>;
 
     /// Takes a permit that has come free, or the last place in the queue.
-    fn join(&mut self, waker: &Waker) -> Joined;
+    fn join(&mut self, waker: &Waker) -> EnqueueOutcome;
 
     /// Asks whether the turn has come. The answer ends the wait: the ticket is gone with it.
-    fn ask(&mut self, ticket: &mut Option<Ticket>, waker: &Waker) -> Option<Answer>;
+    fn ask(&mut self, ticket: &mut Option<WaiterId>, waker: &Waker) -> Option<WaitOutcome>;
 
     /// Asks for the last time: leaves the queue, unless the turn has come.
-    fn give_up(&mut self, ticket: Ticket) -> Option<Answer>;
+    fn give_up(&mut self, ticket: WaiterId) -> Option<WaitOutcome>;
 
     /// Gives up the place in the queue, or passes on the permit that was set aside for it.
-    fn leave(&mut self, ticket: Ticket) -> Gone;
+    fn leave(&mut self, ticket: WaiterId) -> CancelOutcome;
 
     /// Gives a permit back, to the next in line if there is one. Returns `true` if it may have been the last one of a
     /// closed guard.
@@ -118,7 +118,7 @@ pub(crate) trait Gate {
         match refused {
             Refused::Busy => AcquireError::Busy { retry: self.retry_estimate() },
             Refused::Full => AcquireError::QueueFull { retry: self.retry_estimate() },
-            Refused::TooManyLanes => AcquireError::TooManyKeys { retry: self.retry_estimate() },
+            Refused::TooManyKeys => AcquireError::TooManyKeys { retry: self.retry_estimate() },
             Refused::Closed => AcquireError::Closed,
         }
     }

@@ -18,7 +18,7 @@ use super::scope::ScopeId;
 use super::shared::SharedGuard;
 use super::stats::GuardStats;
 use super::wait::Limits;
-use crate::lane::{Answer, Gone, Joined, Lane, Refused, Ticket};
+use crate::semaphore::{CancelOutcome, EnqueueOutcome, Refused, Semaphore, WaitOutcome, WaiterId};
 
 /// Admits one caller at a time, or N, in the order they asked.
 ///
@@ -59,7 +59,7 @@ use crate::lane::{Answer, Gone, Joined, Lane, Refused, Ticket};
 /// To protect data, use `tokio::sync::Mutex`, or `std::sync::Mutex` where nothing is awaited under it. To limit how
 /// often rather than how many at once, use a rate limiter.
 pub struct EndpointGuard {
-    lane: Lane,
+    lane: Semaphore,
     core: Core,
 }
 
@@ -77,7 +77,7 @@ impl EndpointGuard {
         EndpointGuardBuilder::new(name)
     }
 
-    pub(super) const fn from_parts(name: &'static str, lane: Lane, limits: Limits) -> Self {
+    pub(super) const fn from_parts(name: &'static str, lane: Semaphore, limits: Limits) -> Self {
         Self { lane, core: Core::new(name, limits) }
     }
 
@@ -301,19 +301,19 @@ impl<G: Deref<Target = EndpointGuard>> Gate for G {
         self.lane.try_enter()
     }
 
-    fn join(&mut self, waker: &Waker) -> Joined {
+    fn join(&mut self, waker: &Waker) -> EnqueueOutcome {
         self.lane.join(waker)
     }
 
-    fn ask(&mut self, ticket: &mut Option<Ticket>, waker: &Waker) -> Option<Answer> {
+    fn ask(&mut self, ticket: &mut Option<WaiterId>, waker: &Waker) -> Option<WaitOutcome> {
         self.lane.ask(ticket, waker)
     }
 
-    fn give_up(&mut self, ticket: Ticket) -> Option<Answer> {
+    fn give_up(&mut self, ticket: WaiterId) -> Option<WaitOutcome> {
         self.lane.give_up(ticket)
     }
 
-    fn leave(&mut self, ticket: Ticket) -> Gone {
+    fn leave(&mut self, ticket: WaiterId) -> CancelOutcome {
         self.lane.leave(ticket, || self.core.grant_stamp())
     }
 

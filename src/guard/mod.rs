@@ -28,7 +28,7 @@
 //! | a `KeyedGuard` with keys that any client may make up | each made-up key has a lane of its own | a key that was authenticated, and [`max_keys`](KeyedGuardBuilder::max_keys) |
 //! | `acquire` while holding a permit of the same guard | waits for itself | [`EndpointGuard::run`], which refuses, or a `max_wait` |
 //!
-//! # Turns or shares
+//! # WaitQueue or shares
 //!
 //! | | [`EndpointGuard`] | [`KeyedGuard`] | [`SingleFlight`] |
 //! |---|---|---|---|
@@ -51,8 +51,8 @@ mod endpoint_guard;
 mod error;
 mod flight;
 pub(crate) mod inside;
+mod key_map;
 mod keyed;
-mod keys;
 pub(crate) mod permit;
 mod retry;
 mod run;
@@ -77,4 +77,4 @@ pub use self::retry::RetryEstimate;
 pub use self::run::{Run, RunToCompletion};
 pub use self::shared::{Shared, SharedGuard, SharedKeyedGuard};
 pub use self::stats::GuardStats;
-pub use crate::lane::Order;
+pub use crate::semaphore::Order;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::core::Core;
 use crate::counter::Counter;
-use crate::lane::Snapshot;
+use crate::semaphore::SemaphoreSnapshot;
 
 /// What a guard has done so far and does right now, read without a lock.
 ///
@@ -33,7 +33,7 @@ pub struct GuardStats {
     #[cfg_attr(feature = "serde", serde(rename = "mean_hold_seconds", serialize_with = "seconds"))]
     pub mean_hold: Option<Duration>,
 
-    /// Turns given: permits taken at once, and permits set aside for callers in the queue.
+    /// WaitQueue given: permits taken at once, and permits set aside for callers in the queue.
     pub granted: u64,
     /// Callers that had to wait.
     pub queued: u64,
@@ -45,7 +45,7 @@ pub struct GuardStats {
     pub timed_out: u64,
     /// Callers that left while they waited.
     pub cancelled: u64,
-    /// Turns taken back because they were not used within `grant_timeout`.
+    /// WaitQueue taken back because they were not used within `grant_timeout`.
     pub expired: u64,
     /// Permits that were dropped while their thread panicked.
     pub panicked: u64,
@@ -94,7 +94,7 @@ impl Counters {
 
 impl Core {
     /// What a guard does whose lanes are, taken together, in the state `lanes`.
-    pub(super) fn stats(&self, permits: usize, lanes: Snapshot, queued: u64, cancelled: u64) -> GuardStats {
+    pub(super) fn stats(&self, permits: usize, lanes: SemaphoreSnapshot, queued: u64, cancelled: u64) -> GuardStats {
         let counters = &self.counters;
         GuardStats {
             name: self.name,

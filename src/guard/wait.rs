@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::core::Gate;
 use super::error::AcquireError;
-use crate::lane::{Answer, Gone, Joined, Refused, Ticket};
+use crate::semaphore::{CancelOutcome, EnqueueOutcome, Refused, WaitOutcome, WaiterId};
 
 /// The time limits that a guard sets to waiting.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +23,7 @@ pub(super) struct Limits {
 #[derive(Debug, Default)]
 pub(super) struct Wait {
     /// `None` before and after.
-    ticket: Option<Ticket>,
+    ticket: Option<WaiterId>,
     clock: Option<Box<WaitClock>>,
 }
 
@@ -49,18 +49,18 @@ impl Wait {
         }
         let mut joined = gate.join(waker);
         // Those who wait watch over the grants, but those who wait may all be futures that nobody polls.
-        if matches!(joined, Joined::Refused(Refused::Busy | Refused::Full)) && gate.expire_now() {
+        if matches!(joined, EnqueueOutcome::Refused(Refused::Busy | Refused::Full)) && gate.expire_now() {
             joined = gate.join(waker);
         }
         match joined {
-            Joined::Entered => Some(Ok(())),
-            Joined::Queued(ticket) => {
+            EnqueueOutcome::Entered => Some(Ok(())),
+            EnqueueOutcome::Queued(ticket) => {
                 self.ticket = Some(ticket);
                 self.clock = WaitClock::start(gate);
                 gate.core().hold_time.ask();
                 None
             }
-            Joined::Refused(refused) => Some(Err(gate.core().refuse(gate.error(refused)))),
+            EnqueueOutcome::Refused(refused) => Some(Err(gate.core().refuse(gate.error(refused)))),
         }
     }
 
@@ -108,7 +108,7 @@ impl Wait {
     /// Ends the wait because the caller goes away.
     pub(super) fn abandon(&mut self, gate: &mut impl Gate) {
         let Some(ticket) = self.ticket.take() else { return };
-        if gate.leave(ticket) == Gone::PassedOn {
+        if gate.leave(ticket) == CancelOutcome::PassedOn {
             gate.announce_if_drained();
         }
     }
@@ -142,11 +142,11 @@ impl WaitClock {
 }
 
 /// What the caller is told at the end of its wait.
-fn told(gate: &mut impl Gate, answer: Answer) -> Result<(), AcquireError> {
+fn told(gate: &mut impl Gate, answer: WaitOutcome) -> Result<(), AcquireError> {
     match answer {
-        Answer::Entered => Ok(()),
-        Answer::Expired => Err(AcquireError::GrantExpired),
-        Answer::Closed => Err(gate.core().refuse(AcquireError::Closed)),
+        WaitOutcome::Entered => Ok(()),
+        WaitOutcome::Expired => Err(AcquireError::GrantExpired),
+        WaitOutcome::Closed => Err(gate.core().refuse(AcquireError::Closed)),
     }
 }
 

@@ -3,15 +3,16 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use super::crew::{Pool, Rules, Runtimes, Source, Stay};
 use super::error::OffloadError;
 use super::limiter::CapacityLimiter;
 use super::methods::pool_methods;
+use super::workers::{KeepAlive, Pool, Runtimes, Source, WorkersConfig};
 
 /// How many tasks of a pool run at a time if it was not told: as many as in Starlette.
 const RUNNING: usize = 40;
 /// With work a worker leaves its thread to others as seldom as makes no difference to it, without work soon.
-const STAY: Stay = Stay { shift: Duration::from_millis(10), looks: 1, linger: Some(Duration::from_millis(20)) };
+const STAY: KeepAlive =
+    KeepAlive { shift: Duration::from_millis(10), looks: 1, linger: Some(Duration::from_millis(20)) };
 
 static GLOBAL: LazyLock<BlockingPool> = LazyLock::new(|| BlockingPool::new("default"));
 
@@ -123,7 +124,7 @@ impl BlockingPoolBuilder {
     pub fn build(self) -> BlockingPool {
         let Self { name, limiter, max_queued, queue_timeout } = self;
         let limiter = limiter.unwrap_or_else(|| Arc::new(CapacityLimiter::new(RUNNING)));
-        let rules = Arc::new(Rules::new(name, limiter, max_queued, STAY));
+        let rules = Arc::new(WorkersConfig::new(name, limiter, max_queued, STAY));
         BlockingPool(Arc::new(Pool { rules, queue_timeout, source: Source::Runtimes(Runtimes::default()) }))
     }
 }

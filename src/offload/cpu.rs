@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
-use super::crew::{Crew, Pool, Rules, Source, Stay, Threads, Worker};
 use super::error::OffloadError;
 use super::limiter::CapacityLimiter;
 use super::methods::pool_methods;
+use super::workers::{KeepAlive, Pool, Source, Threads, Worker, Workers, WorkersConfig};
 
 /// A thread is soon needed for what others do in parallel: while a worker has it, rayon can't use it. So it is kept for a
 /// moment, until the next task of a caller that has one at once, as rayon looks for work itself before a thread sleeps.
-const STAY: Stay = Stay { shift: Duration::from_millis(1), looks: 32, linger: None };
+const STAY: KeepAlive = KeepAlive { shift: Duration::from_millis(1), looks: 32, linger: None };
 
 static GLOBAL: LazyLock<CpuPool> = LazyLock::new(|| {
     CpuPool::builder("cpu").build().expect("the threads of the CPU pool can be started, as those of the runtime could")
@@ -150,8 +150,8 @@ impl CpuPoolBuilder {
                 (Arc::new(CapacityLimiter::new(threads)), Arc::new(rayon))
             }
         };
-        let rules = Arc::new(Rules::new(name, limiter, max_queued, STAY));
-        let crew = Crew::new(Arc::clone(&rules), Box::new(OfRayon(Arc::clone(&rayon))));
+        let rules = Arc::new(WorkersConfig::new(name, limiter, max_queued, STAY));
+        let crew = Workers::new(Arc::clone(&rules), Box::new(OfRayon(Arc::clone(&rayon))));
         Ok(CpuPool(Arc::new(Pool { rules, queue_timeout, source: Source::Own(crew) }), rayon))
     }
 }

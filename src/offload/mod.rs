@@ -20,7 +20,7 @@
 //! | a loop that blocks as long as the server runs | not this: a [`BlockingService`](crate::background::BlockingService) |
 //! | so many calls *a second* | not this: a rate limiter |
 //!
-//! # Rules
+//! # WorkersConfig
 //!
 //! | when | what happens |
 //! |---|---|
@@ -52,7 +52,6 @@
 mod blocking;
 #[cfg(feature = "rayon")]
 mod cpu;
-mod crew;
 mod error;
 pub mod from_thread;
 mod limiter;
@@ -60,6 +59,7 @@ mod methods;
 mod statistics;
 mod stream;
 mod task;
+mod workers;
 
 pub use self::blocking::{BlockingPool, BlockingPoolBuilder, run_blocking};
 #[cfg(feature = "rayon")]

@@ -6,11 +6,11 @@ use std::task::Waker;
 
 use tokio::time::Instant;
 
-use super::{KeyKind, LaneKey, Refusal};
+use super::{KeyKind, Refusal, RequestKey};
 use crate::guard::core::{Core, Gate, HasCore, OwnedGate};
 use crate::guard::scope::ScopeId;
 use crate::guard::{AcquireError, KeyGate, SharedGuard, SharedKeyedGuard};
-use crate::lane::{Answer, Gone, Joined, Refused, Ticket};
+use crate::semaphore::{CancelOutcome, EnqueueOutcome, Refused, WaitOutcome, WaiterId};
 
 /// How a layer or middleware finds the lane of a request, which it shows as a `Q`.
 pub(crate) enum Admission<Q> {
@@ -47,12 +47,12 @@ impl<Q> Admission<Q> {
     pub(crate) fn per_key<K, L>(guard: SharedKeyedGuard<K>, key_of: impl Fn(&Q) -> L + Send + Sync + 'static) -> Self
     where
         K: Hash + Eq + Send + 'static,
-        L: Into<LaneKey<K>>,
+        L: Into<RequestKey<K>>,
     {
         Self::PerKey(Arc::new(move |request| match key_of(request).into() {
-            LaneKey::Key(key) => Arrival::AtGate(WebGate::OfKey(Box::new(KeyGate::new(guard.clone(), key)))),
-            LaneKey::LetThrough => Arrival::LetThrough,
-            LaneKey::Refuse => Arrival::Refused,
+            RequestKey::Key(key) => Arrival::AtGate(WebGate::OfKey(Box::new(KeyGate::new(guard.clone(), key)))),
+            RequestKey::LetThrough => Arrival::LetThrough,
+            RequestKey::Refuse => Arrival::Refused,
         }))
     }
 }
@@ -135,19 +135,19 @@ impl Gate for WebGate {
         either!(self, gate => gate.try_enter())
     }
 
-    fn join(&mut self, waker: &Waker) -> Joined {
+    fn join(&mut self, waker: &Waker) -> EnqueueOutcome {
         either!(self, gate => gate.join(waker))
     }
 
-    fn ask(&mut self, ticket: &mut Option<Ticket>, waker: &Waker) -> Option<Answer> {
+    fn ask(&mut self, ticket: &mut Option<WaiterId>, waker: &Waker) -> Option<WaitOutcome> {
         either!(self, gate => gate.ask(ticket, waker))
     }
 
-    fn give_up(&mut self, ticket: Ticket) -> Option<Answer> {
+    fn give_up(&mut self, ticket: WaiterId) -> Option<WaitOutcome> {
         either!(self, gate => gate.give_up(ticket))
     }
 
-    fn leave(&mut self, ticket: Ticket) -> Gone {
+    fn leave(&mut self, ticket: WaiterId) -> CancelOutcome {
         either!(self, gate => gate.leave(ticket))
     }
 

@@ -29,7 +29,7 @@
 //! | [`Closed`](crate::AcquireError::Closed) | 503 | `urn:onelane:closed` | |
 //! | [`WouldDeadlock`](crate::AcquireError::WouldDeadlock): a mistake in the service | 500 | `urn:onelane:would-deadlock` | |
 //! | [`BlockingInAsync`](crate::AcquireError::BlockingInAsync): a mistake in the service | 500 | `urn:onelane:blocking-in-async` | |
-//! | it has no key ([`LaneKey::Refuse`]) | 400 | `urn:onelane:key-missing` | |
+//! | it has no key ([`RequestKey::Refuse`]) | 400 | `urn:onelane:key-missing` | |
 //! | the handler or the work that it shared panicked ([`Panicked`](crate::FlightError::Panicked)) | 500 | `urn:onelane:panicked` | |
 //! | the handler's answer, made for sharing, broke off | 500 | `urn:onelane:answer-broken` | |
 //! | [`TooManyWaiters`](crate::FlightError::TooManyWaiters) | 503 | `urn:onelane:too-many-waiters` | 1 |
@@ -129,9 +129,9 @@ mod gate;
 mod guarded;
 #[cfg(any(feature = "axum", feature = "actix-web"))]
 mod handler;
-mod lane_key;
 mod options;
 mod refusal;
+mod request_key;
 #[cfg(feature = "tower")]
 pub mod tower;
 
@@ -144,6 +144,6 @@ pub use self::guarded::{GuardSource, Guarded};
 pub use self::handler::cpu_handler_pool;
 #[cfg(any(feature = "axum", feature = "actix-web"))]
 pub use self::handler::{HandlerFn, PoolArgument, PoolArguments, PoolHandler, handler_pool};
-pub use self::lane_key::{KeyKind, LaneKey};
 pub use self::options::{GuardOptions, Hold, OnDisconnect};
 pub use self::refusal::{Refusal, RefusalReason};
+pub use self::request_key::{KeyKind, RequestKey};

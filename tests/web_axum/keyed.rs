@@ -12,7 +12,7 @@ use axum::routing::{any, get, post};
 use futures::channel::mpsc::unbounded;
 use futures::future::join_all;
 use onelane::web::axum::GuardLayer;
-use onelane::web::{GuardOptions, KeyKind, LaneKey, OnDisconnect, RefusalReason};
+use onelane::web::{GuardOptions, KeyKind, OnDisconnect, RefusalReason, RequestKey};
 use onelane::{AcquireError, KeyedGuard, KeyedGuardBuilder, Queue};
 
 use crate::http::{self, Client, Leaving, Listening, Probe, bytes, eventually, serve, soon};
@@ -174,7 +174,7 @@ async fn request_without_a_key_is_answered_400_and_never_runs() {
 #[tokio::test]
 async fn request_without_a_key_is_let_through_beside_all_others_where_that_is_said() {
     let (guard, probe) = (users(), Probe::new());
-    let layer = GuardLayer::keyed(&guard, |head| user(head).map_or(LaneKey::LetThrough, LaneKey::Key));
+    let layer = GuardLayer::keyed(&guard, |head| user(head).map_or(RequestKey::LetThrough, RequestKey::Key));
     let address = serve(Listening::Plain, held(layer, &probe)).await;
     let mut keyed = running(address, "ada", &probe, 1).await;
     let mut others = join_all((0..3).map(|_| Client::sending(address, http::get("/")))).await;
@@ -193,7 +193,7 @@ async fn request_without_a_key_is_let_through_beside_all_others_where_that_is_sa
 async fn request_that_was_let_through_is_dropped_when_its_client_leaves() {
     for leaving in [Leaving::Fin, Leaving::Rst] {
         let (guard, probe) = (users(), Probe::new());
-        let layer = GuardLayer::keyed(&guard, |_: &Parts| LaneKey::<String>::LetThrough);
+        let layer = GuardLayer::keyed(&guard, |_: &Parts| RequestKey::<String>::LetThrough);
         let address = serve(Listening::Plain, held(layer, &probe)).await;
         let mut leaver = running(address, "ada", &probe, 1).await;
         leaver.leave(leaving).await;
@@ -205,7 +205,7 @@ async fn request_that_was_let_through_is_dropped_when_its_client_leaves() {
 #[tokio::test]
 async fn requests_without_a_key_share_a_lane_where_they_are_given_the_same() {
     let (guard, probe) = (users(), Probe::new());
-    let layer = GuardLayer::keyed(&guard, |head| LaneKey::Key(user(head).unwrap_or_default()));
+    let layer = GuardLayer::keyed(&guard, |head| RequestKey::Key(user(head).unwrap_or_default()));
     let address = serve(Listening::Plain, held(layer, &probe)).await;
     let mut first = Client::sending(address, http::get("/")).await;
     eventually("its handler runs", || probe.started() == 1).await;

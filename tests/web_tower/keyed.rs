@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use onelane::web::LaneKey;
+use onelane::web::RequestKey;
 use onelane::web::tower::{AnyBody, GuardFuture, GuardLayer};
 use onelane::{KeyedGuard, Queue};
 use tokio::runtime::Handle;
@@ -178,7 +178,7 @@ fn service_that_was_ready_is_the_one_that_is_called() {
         }
     }
     let guard = users();
-    for key in [LaneKey::Key(1), LaneKey::LetThrough] {
+    for key in [RequestKey::Key(1), RequestKey::LetThrough] {
         let layer = GuardLayer::keyed(&guard, move |_: &Parts| key);
         let mut call = spawn(layer.layer(Reserves(false)).oneshot(request()));
         assert_ready_ok!(call.poll());

@@ -33,7 +33,7 @@ use std::task::Waker;
 use super::found::{Boarding, Found, Landing, Pilot, Rest};
 use super::run::{Driver, Run, Seat, State};
 use crate::counter::Counter;
-use crate::guard::keys::{Garbage, Hash64, Relic, Table};
+use crate::guard::key_map::{Garbage, Hash64, Relic, Table};
 use crate::sync::{Mutex, lock};
 
 /// The runs of some keys. `W` is the work, `O` an outcome that is cheap to clone.

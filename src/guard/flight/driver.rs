@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use super::found::{Pilot, TaskFound};
 use super::runs::Runs;
-use crate::guard::keys::Spot;
+use crate::guard::key_map::Spot;
 use crate::guard::scope::Scope;
 
 /// Polls a run's work so that no caller has to: one that is not polled itself, or leaves, holds up nobody.

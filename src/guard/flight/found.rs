@@ -3,7 +3,7 @@
 use std::task::Waker;
 
 use super::run::{Run, Seat};
-use crate::guard::keys::Garbage;
+use crate::guard::key_map::Garbage;
 
 /// How a caller comes aboard.
 #[derive(Debug)]

@@ -19,7 +19,7 @@ use loom::thread;
 
 use super::{Board, Boarding, Found, Hash64, Mutex, Pilot, Rest, Seat, lock};
 use crate::guard::flight::found::TaskFound;
-use crate::lane::wake_all;
+use crate::semaphore::wake_all;
 
 const KEY: u32 = 7;
 const HASH: Hash64 = Hash64(7);

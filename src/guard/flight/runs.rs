@@ -11,9 +11,9 @@ use super::error::FlightError;
 use super::found::{Landing, Pilot, Rest};
 use super::work::{Outcome, Work};
 use crate::counter::Counter;
-use crate::guard::keys::{Sharded, Spot};
+use crate::guard::key_map::{Sharded, Spot};
 use crate::guard::scope::{Scope, ScopeId};
-use crate::lane::wake_all;
+use crate::semaphore::wake_all;
 
 pub(super) type Runway<K, T, E> = Board<K, Work<T, E>, Arc<Outcome<T, E>>>;
 type RunwayRest<K, T, E> = Rest<K, Work<T, E>, Arc<Outcome<T, E>>>;

@@ -17,7 +17,7 @@ use super::run::Seat;
 use super::runs::can_spawn;
 use super::single_flight::SingleFlight;
 use super::work::{Begun, Outcome, Work, failed};
-use crate::guard::keys::Spot;
+use crate::guard::key_map::Spot;
 use crate::guard::scope::Scope;
 
 /// A caller's share in a run. Made by [`SingleFlight::run`].

@@ -4,10 +4,10 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use super::key_lane::KeyLimit;
+use super::key_semaphore::KeyLimit;
 use super::keyed_guard::KeyedGuard;
 use crate::guard::builder::{Choices, Queue};
-use crate::lane::Order;
+use crate::semaphore::Order;
 
 /// Builds a [`KeyedGuard`], in a `const` too. All settings but [`max_keys`](Self::max_keys) are each key's own.
 ///

@@ -10,10 +10,10 @@ use tokio::time::Instant;
 use super::keyed_guard::KeyedGuard;
 use super::shard::Shard;
 use crate::guard::core::{Core, Gate, OwnedGate};
-use crate::guard::keys::{Hash64, Spot};
+use crate::guard::key_map::{Hash64, Spot};
 use crate::guard::scope::ScopeId;
 use crate::guard::shared::SharedKeyedGuard;
-use crate::lane::{Answer, Gone, Joined, Refused, Ticket};
+use crate::semaphore::{CancelOutcome, EnqueueOutcome, Refused, WaitOutcome, WaiterId};
 
 /// A guard and one of its keys.
 #[derive(Debug)]
@@ -113,32 +113,32 @@ where
         self.arrive(|guard, shard, hash, key| shard.try_enter(guard.terms(), hash, key).map(|index| (index, ())))
     }
 
-    fn join(&mut self, waker: &Waker) -> Joined {
+    fn join(&mut self, waker: &Waker) -> EnqueueOutcome {
         match self.arrive(|guard, shard, hash, key| shard.join(guard.terms(), hash, key, waker)) {
             Ok(joined) => joined,
-            Err(refused) => Joined::Refused(refused),
+            Err(refused) => EnqueueOutcome::Refused(refused),
         }
     }
 
-    fn ask(&mut self, ticket: &mut Option<Ticket>, waker: &Waker) -> Option<Answer> {
+    fn ask(&mut self, ticket: &mut Option<WaiterId>, waker: &Waker) -> Option<WaitOutcome> {
         let (spot, shard) = self.in_lane();
         let answer = shard.ask(self.guard.terms(), spot.index(), ticket, waker);
-        if matches!(answer, Some(Answer::Expired | Answer::Closed)) {
+        if matches!(answer, Some(WaitOutcome::Expired | WaitOutcome::Closed)) {
             self.place = Place::After { waiting: 0 };
         }
         answer
     }
 
-    fn give_up(&mut self, ticket: Ticket) -> Option<Answer> {
+    fn give_up(&mut self, ticket: WaiterId) -> Option<WaitOutcome> {
         let (spot, shard) = self.in_lane();
         let (answer, waiting) = shard.give_up(self.guard.terms(), spot.index(), ticket);
-        if answer != Some(Answer::Entered) {
+        if answer != Some(WaitOutcome::Entered) {
             self.place = Place::After { waiting };
         }
         answer
     }
 
-    fn leave(&mut self, ticket: Ticket) -> Gone {
+    fn leave(&mut self, ticket: WaiterId) -> CancelOutcome {
         let (spot, shard) = self.in_lane();
         let gone = shard.leave(self.guard.terms(), spot.index(), ticket, self.core().grant_stamp());
         self.place = Place::After { waiting: 0 };

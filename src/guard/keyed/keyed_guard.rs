@@ -10,19 +10,19 @@ use super::acquire::{AcquireKey, AcquireKeyOwned};
 use super::acquire_all::AcquireAll;
 use super::builder::KeyedGuardBuilder;
 use super::gate::KeyGate;
-use super::key_lane::{KeyLimit, Terms};
+use super::key_semaphore::{KeyLimit, Terms};
 use super::permit::{KeyedPermit, OwnedKeyedPermit};
 use super::run::{RunKeyed, RunKeyedToCompletion};
 use super::shard::Shard;
 use crate::guard::blocking;
 use crate::guard::core::{Core, Gate, HasCore};
 use crate::guard::error::AcquireError;
-use crate::guard::keys::Sharded;
+use crate::guard::key_map::Sharded;
 use crate::guard::permit::Held;
 use crate::guard::shared::SharedKeyedGuard;
 use crate::guard::stats::GuardStats;
 use crate::guard::wait::Limits;
-use crate::lane::{Rules, Snapshot, wake_all};
+use crate::semaphore::{SemaphoreConfig, SemaphoreSnapshot, wake_all};
 
 /// Admits one caller at a time, or N, for each key: a user, a tenant, a document.
 ///
@@ -68,7 +68,7 @@ use crate::lane::{Rules, Snapshot, wake_all};
 /// than a turn each, use a [`SingleFlight`](crate::SingleFlight).
 pub struct KeyedGuard<K> {
     pub(super) core: Core,
-    pub(super) rules: Rules,
+    pub(super) rules: SemaphoreConfig,
     limit: Option<KeyLimit>,
     /// Made at the first call.
     keys: OnceLock<Sharded<Shard<K>>>,
@@ -88,7 +88,12 @@ impl<K> KeyedGuard<K> {
         KeyedGuardBuilder::new(name)
     }
 
-    pub(super) const fn from_parts(name: &'static str, rules: Rules, limits: Limits, limit: Option<KeyLimit>) -> Self {
+    pub(super) const fn from_parts(
+        name: &'static str,
+        rules: SemaphoreConfig,
+        limits: Limits,
+        limit: Option<KeyLimit>,
+    ) -> Self {
         Self { core: Core::new(name, limits), rules, limit, keys: OnceLock::new() }
     }
 
@@ -283,7 +288,7 @@ impl<K: Hash + Eq> KeyedGuard<K> {
     /// What the guard has done so far and does right now, over all keys. Takes no lock.
     #[must_use]
     pub fn stats(&self) -> GuardStats {
-        let mut all = Snapshot { held: 0, waiting: 0, granted: 0, is_closed: false };
+        let mut all = SemaphoreSnapshot { held: 0, waiting: 0, granted: 0, is_closed: false };
         let (mut queued, mut cancelled) = (0, 0);
         for shard in self.shards() {
             let lanes = shard.snapshot();

@@ -18,9 +18,12 @@ use loom::thread;
 use tokio::time::Instant;
 
 use super::{Shard, Terms};
-use crate::guard::keyed::key_lane::KeyLimit;
-use crate::guard::keys::Hash64;
-use crate::lane::{Answer, Gone, Joined, MAX_WAITING, Order, Refused, Rules, Snapshot, Ticket, wake_all};
+use crate::guard::key_map::Hash64;
+use crate::guard::keyed::key_semaphore::KeyLimit;
+use crate::semaphore::{
+    CancelOutcome, EnqueueOutcome, MAX_WAITING, Order, Refused, SemaphoreConfig, SemaphoreSnapshot, WaitOutcome,
+    WaiterId, wake_all,
+};
 
 /// Keys whose hashes collide.
 const ADA: u32 = 0;
@@ -31,7 +34,7 @@ const HASH: Hash64 = Hash64(0);
 struct Shared {
     shard: Shard<u32>,
     other: Shard<u32>,
-    rules: Rules,
+    rules: SemaphoreConfig,
     limit: Option<KeyLimit>,
     sums: [AtomicUsize; 2],
 }
@@ -46,11 +49,11 @@ enum Outcome {
 }
 
 impl Outcome {
-    fn of(answer: Answer, index: u32) -> Self {
+    fn of(answer: WaitOutcome, index: u32) -> Self {
         match answer {
-            Answer::Entered => Self::Entered(index),
-            Answer::Expired => Self::Expired,
-            Answer::Closed => Self::Refused(Refused::Closed),
+            WaitOutcome::Entered => Self::Entered(index),
+            WaitOutcome::Expired => Self::Expired,
+            WaitOutcome::Closed => Self::Refused(Refused::Closed),
         }
     }
 
@@ -64,7 +67,7 @@ impl Shared {
         Arc::new(Self {
             shard: Shard::new(),
             other: Shard::new(),
-            rules: Rules { permits: 1, bound: MAX_WAITING, order: Order::Fifo },
+            rules: SemaphoreConfig { permits: 1, bound: MAX_WAITING, order: Order::Fifo },
             limit: most.map(KeyLimit::new),
             sums: [AtomicUsize::new(0), AtomicUsize::new(0)],
         })
@@ -99,19 +102,19 @@ impl Shared {
                 };
             }
             match self.shard.join(self.terms(), HASH, &mut Some(key), cx.waker()) {
-                Ok((index, Joined::Entered)) => Poll::Ready(Outcome::Entered(index)),
-                Ok((index, Joined::Queued(ticket))) => {
+                Ok((index, EnqueueOutcome::Entered)) => Poll::Ready(Outcome::Entered(index)),
+                Ok((index, EnqueueOutcome::Queued(ticket))) => {
                     place = Some((index, Some(ticket)));
                     Poll::Pending
                 }
-                Ok((_, Joined::Refused(refused))) | Err(refused) => Poll::Ready(Outcome::Refused(refused)),
+                Ok((_, EnqueueOutcome::Refused(refused))) | Err(refused) => Poll::Ready(Outcome::Refused(refused)),
             }
         }))
     }
 
-    fn queue(&self) -> Ticket {
+    fn queue(&self) -> WaiterId {
         match self.shard.join(self.terms(), HASH, &mut Some(ADA), Waker::noop()) {
-            Ok((_, Joined::Queued(ticket))) => ticket,
+            Ok((_, EnqueueOutcome::Queued(ticket))) => ticket,
             joined => panic!("the key is held, so one waits: {joined:?}"),
         }
     }
@@ -125,7 +128,7 @@ impl Shared {
         self.shard.exit(self.terms(), index, || None)
     }
 
-    fn leave(&self, index: u32, ticket: Ticket) -> Gone {
+    fn leave(&self, index: u32, ticket: WaiterId) -> CancelOutcome {
         self.shard.leave(self.terms(), index, ticket, None)
     }
 
@@ -148,7 +151,7 @@ impl Shared {
     }
 
     fn assert_gone_after(&self, turns: [usize; 2]) {
-        let Snapshot { held, waiting, .. } = self.shard.snapshot();
+        let SemaphoreSnapshot { held, waiting, .. } = self.shard.snapshot();
         assert_eq!((held, waiting, self.shard.len()), (0, 0, 0));
         assert_eq!([ADA, GRACE].map(|key| self.shard.find(HASH, &key)), [None; 2]);
         assert_eq!(self.sums.each_ref().map(|sum| sum.load(Ordering::Relaxed)), turns);
@@ -230,7 +233,7 @@ fn a_caller_that_leaves_as_its_turn_comes_passes_it_on_to_one_who_joins() {
         let next = spawn(&shared, |shared| shared.visit(ADA));
         shared.work(ADA);
         shared.exit(index);
-        assert_ne!(leaver.join().unwrap(), Gone::Refused);
+        assert_ne!(leaver.join().unwrap(), CancelOutcome::Refused);
         assert!(next.join().unwrap().0.is_entered());
         shared.assert_gone_after([2, 0]);
         assert_eq!(shared.shard.tally().cancelled.value(), 1);
@@ -244,7 +247,7 @@ fn a_caller_that_leaves_with_its_turn_as_another_joins_takes_the_key_along_or_le
         let place = shared.queue();
         shared.exit(index);
         let next = spawn(&shared, |shared| shared.visit(ADA));
-        assert_eq!(shared.leave(index, place), Gone::PassedOn);
+        assert_eq!(shared.leave(index, place), CancelOutcome::PassedOn);
         assert!(next.join().unwrap().0.is_entered());
         shared.assert_gone_after([1, 0]);
     });
@@ -277,7 +280,7 @@ fn of_two_keys_in_two_shards_one_is_there_at_a_time_where_only_one_may_be() {
                     true
                 }
                 Err(refused) => {
-                    assert_eq!(refused, Refused::TooManyLanes);
+                    assert_eq!(refused, Refused::TooManyKeys);
                     false
                 }
             }
@@ -298,7 +301,7 @@ fn giving_up_as_the_turn_comes_takes_it_or_leaves_it_to_the_next() {
         let place = shared.queue();
         let impatient = spawn(&shared, move |shared| match shared.shard.give_up(shared.terms(), index, place).0 {
             Some(answer) => {
-                assert_eq!(answer, Answer::Entered);
+                assert_eq!(answer, WaitOutcome::Entered);
                 shared.work(ADA);
                 shared.exit(index);
                 1
@@ -327,12 +330,12 @@ fn a_turn_that_expires_as_it_is_taken_goes_to_one_of_the_two() {
         shared.work(ADA);
         shared.shard.exit(shared.terms(), index, || Some(now));
         let late = match shared.shard.ask(shared.terms(), index, &mut place, Waker::noop()) {
-            Some(Answer::Entered) => {
+            Some(WaitOutcome::Entered) => {
                 shared.work(ADA);
                 shared.exit(index);
                 false
             }
-            Some(Answer::Expired) => true,
+            Some(WaitOutcome::Expired) => true,
             answer => panic!("the turn had come: {answer:?}"),
         };
         assert_eq!(watcher.join().unwrap(), usize::from(late));
@@ -371,7 +374,7 @@ fn closing_as_a_caller_with_a_turn_leaves_tells_that_the_shard_is_drained() {
         let place = shared.queue();
         shared.exit(index);
         let closer = spawn(&shared, Shared::close);
-        assert_eq!(shared.leave(index, place), Gone::PassedOn);
+        assert_eq!(shared.leave(index, place), CancelOutcome::PassedOn);
         let drained = shared.shard.is_drained();
         assert!(closer.join().unwrap() | drained);
         shared.assert_gone_after([0, 0]);

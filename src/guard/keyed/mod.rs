@@ -7,7 +7,7 @@ mod acquire;
 mod acquire_all;
 mod builder;
 mod gate;
-mod key_lane;
+mod key_semaphore;
 mod keyed_guard;
 mod permit;
 mod run;

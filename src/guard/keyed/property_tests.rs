@@ -10,9 +10,11 @@ use proptest::prelude::*;
 use tokio::time::Instant;
 
 use super::{Shard, Terms};
-use crate::guard::keyed::key_lane::KeyLimit;
-use crate::guard::keys::Hash64;
-use crate::lane::{Answer, Gone, Joined, Order, Refused, Rules, Snapshot, Ticket, wake_all};
+use crate::guard::key_map::Hash64;
+use crate::guard::keyed::key_semaphore::KeyLimit;
+use crate::semaphore::{
+    CancelOutcome, EnqueueOutcome, Order, Refused, SemaphoreConfig, SemaphoreSnapshot, WaitOutcome, WaiterId, wake_all,
+};
 
 const KEYS: u8 = 5;
 
@@ -84,19 +86,19 @@ enum State {
 }
 
 impl State {
-    fn answer(self) -> Option<Answer> {
+    fn answer(self) -> Option<WaitOutcome> {
         match self {
             Self::Waiting => None,
-            Self::Granted { .. } => Some(Answer::Entered),
-            Self::Expired => Some(Answer::Expired),
-            Self::Closed => Some(Answer::Closed),
+            Self::Granted { .. } => Some(WaitOutcome::Entered),
+            Self::Expired => Some(WaitOutcome::Expired),
+            Self::Closed => Some(WaitOutcome::Closed),
         }
     }
 }
 
 struct Waiter {
     key: u8,
-    ticket: Option<Ticket>,
+    ticket: Option<WaiterId>,
     /// Index of its latest waker.
     waker: usize,
     state: State,
@@ -104,14 +106,14 @@ struct Waiter {
 
 /// The naive queue of a key.
 #[derive(Default)]
-struct Lane {
+struct Semaphore {
     index: u32,
     holders: usize,
     queue: VecDeque<usize>,
     granted: VecDeque<usize>,
 }
 
-impl Lane {
+impl Semaphore {
     fn held(&self) -> usize {
         self.holders + self.granted.len()
     }
@@ -120,7 +122,7 @@ impl Lane {
 /// A shard and naive queues that do the same.
 struct Pair {
     shard: Shard<Key>,
-    rules: Rules,
+    rules: SemaphoreConfig,
     limit: Option<KeyLimit>,
     /// So many hashes there are, for more keys.
     hashes: u8,
@@ -130,7 +132,7 @@ struct Pair {
     most: Option<usize>,
     elsewhere: usize,
     is_closed: bool,
-    lanes: BTreeMap<u8, Lane>,
+    lanes: BTreeMap<u8, Semaphore>,
     /// Those that waited and have not gone, by number. They stay in the list when their turn comes.
     waiters: Vec<(usize, Waiter)>,
     /// The keys of those inside.
@@ -146,7 +148,7 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(rules: Rules, most: Option<usize>, hashes: u8) -> Self {
+    fn new(rules: SemaphoreConfig, most: Option<usize>, hashes: u8) -> Self {
         Self {
             shard: Shard::new(),
             rules,
@@ -214,14 +216,14 @@ impl Pair {
     }
 
     fn held(&self) -> usize {
-        self.lanes.values().map(Lane::held).sum()
+        self.lanes.values().map(Semaphore::held).sum()
     }
 
     fn is_drained(&self) -> bool {
         self.is_closed && self.held() == 0
     }
 
-    fn lane(&mut self, key: u8) -> &mut Lane {
+    fn lane(&mut self, key: u8) -> &mut Semaphore {
         self.lanes.get_mut(&key).expect("it has a caller, so it is there")
     }
 
@@ -250,14 +252,14 @@ impl Pair {
         let room = self.most.is_none_or(|most| self.lanes.len() + self.elsewhere < most);
         match self.lanes.get(&key) {
             _ if self.is_closed => Some(Refused::Closed),
-            None if !room => Some(Refused::TooManyLanes),
+            None if !room => Some(Refused::TooManyKeys),
             Some(lane) if lane.held() == self.rules.permits || !lane.queue.is_empty() => Some(Refused::Busy),
             _ => None,
         }
     }
 
     fn entered(&mut self, key: u8, index: u32) {
-        let lane = self.lanes.entry(key).or_insert_with(|| Lane { index, ..Lane::default() });
+        let lane = self.lanes.entry(key).or_insert_with(|| Semaphore { index, ..Semaphore::default() });
         assert_eq!(lane.index, index);
         lane.holders += 1;
         self.holders.push(key);
@@ -302,8 +304,8 @@ impl Pair {
         let result = self.shard.join(self.terms(), self.hash(key), &mut brought, &given);
         assert_eq!(brought.is_none(), is_new && result.is_ok(), "only a new key is kept");
         match (result, self.obstacle(key)) {
-            (Ok((index, Joined::Entered)), None) => self.entered(key, index),
-            (Ok((index, Joined::Queued(ticket))), Some(Refused::Busy)) => {
+            (Ok((index, EnqueueOutcome::Entered)), None) => self.entered(key, index),
+            (Ok((index, EnqueueOutcome::Queued(ticket))), Some(Refused::Busy)) => {
                 let (id, bound) = (self.arrivals, self.rules.bound);
                 let lane = self.lane(key);
                 assert!(lane.index == index && lane.queue.len() < bound);
@@ -340,7 +342,7 @@ impl Pair {
         if answer.is_some() {
             self.waiters.remove(at);
         }
-        if answer == Some(Answer::Entered) {
+        if answer == Some(WaitOutcome::Entered) {
             self.take_grant(key, id);
         }
     }
@@ -359,16 +361,16 @@ impl Pair {
         let ticket = waiter.ticket.expect("it has not left");
         let gone = self.shard.leave(self.terms(), self.index(key), ticket, Some(now));
         let expected = match waiter.state {
-            State::Waiting => Gone::Waiting,
-            State::Granted { .. } => Gone::PassedOn,
-            State::Expired | State::Closed => Gone::Refused,
+            State::Waiting => CancelOutcome::Waiting,
+            State::Granted { .. } => CancelOutcome::PassedOn,
+            State::Expired | State::Closed => CancelOutcome::Refused,
         };
         assert_eq!(gone, expected);
         let lane = self.lane(key);
         lane.queue.retain(|queued| *queued != id);
         lane.granted.retain(|granted| *granted != id);
-        self.cancelled += u64::from(gone != Gone::Refused);
-        if gone == Gone::PassedOn {
+        self.cancelled += u64::from(gone != CancelOutcome::Refused);
+        if gone == CancelOutcome::PassedOn {
             self.hand_over(key);
         }
     }
@@ -381,7 +383,7 @@ impl Pair {
         assert_eq!(answer, waiter.state.answer());
         self.lane(key).queue.retain(|queued| *queued != id);
         assert_eq!(waiting, self.lane(key).queue.len());
-        if answer == Some(Answer::Entered) {
+        if answer == Some(WaitOutcome::Entered) {
             self.take_grant(key, id);
         }
     }
@@ -465,7 +467,7 @@ impl Pair {
     fn compare(&mut self) {
         self.forget();
         let waiting = self.lanes.values().map(|lane| lane.queue.len()).sum();
-        let expected = Snapshot { held: self.held(), waiting, granted: self.turns, is_closed: self.is_closed };
+        let expected = SemaphoreSnapshot { held: self.held(), waiting, granted: self.turns, is_closed: self.is_closed };
         assert_eq!(self.shard.snapshot(), expected);
         assert_eq!(
             (self.shard.tally().queued.value(), self.shard.tally().cancelled.value()),
@@ -523,7 +525,7 @@ proptest! {
         choice in any::<usize>(),
     ) {
         let order = if lifo { Order::Lifo } else { Order::Fifo };
-        let mut pair = Pair::new(Rules { permits, bound, order }, most, hashes);
+        let mut pair = Pair::new(SemaphoreConfig { permits, bound, order }, most, hashes);
         for step in &program {
             pair.take(step);
         }

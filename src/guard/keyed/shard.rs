@@ -19,17 +19,20 @@ use std::task::Waker;
 
 use tokio::time::Instant;
 
-use super::key_lane::{KeyLane, PlainWord, Terms};
+use super::key_semaphore::{KeySemaphore, PlainState, Terms};
 use crate::counter::Counter;
-use crate::guard::keys::{Hash64, Relic, Table};
-use crate::lane::{Answer, Gone, Joined, Look, Refused, Slots, Snapshot, Tally, Ticket, Turns, WordCell, wake_all};
+use crate::guard::key_map::{Hash64, Relic, Table};
+use crate::semaphore::{
+    CancelOutcome, EnqueueOutcome, Refused, SemaphoreSnapshot, StateCell, WaitCounters, WaitOutcome, WaitQueue,
+    WaiterId, WaiterPoll, WaiterSlots, wake_all,
+};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, lock};
 
 #[derive(Debug)]
 pub(crate) struct Shard<K> {
     lanes: Mutex<Lanes<K>>,
-    tally: Tally,
+    tally: WaitCounters,
     granted: Counter,
     held: Counter,
     waiting: Counter,
@@ -40,15 +43,15 @@ pub(crate) struct Shard<K> {
 
 #[derive(Debug)]
 struct Lanes<K> {
-    table: Table<K, KeyLane>,
-    slots: Slots,
+    table: Table<K, KeySemaphore>,
+    slots: WaiterSlots,
 }
 
 impl<K: Eq> Shard<K> {
     pub(crate) fn new() -> Self {
         Self {
-            lanes: Mutex::new(Lanes { table: Table::new(), slots: Slots::new() }),
-            tally: Tally::new(),
+            lanes: Mutex::new(Lanes { table: Table::new(), slots: WaiterSlots::new() }),
+            tally: WaitCounters::new(),
             granted: Counter::new(),
             held: Counter::new(),
             waiting: Counter::new(),
@@ -85,14 +88,14 @@ impl<K: Eq> Shard<K> {
         hash: Hash64,
         key: &mut Option<K>,
         waker: &Waker,
-    ) -> Result<(u32, Joined), Refused> {
+    ) -> Result<(u32, EnqueueOutcome), Refused> {
         let mut waker = Some(waker.clone());
         let mut lanes = lock(&self.lanes);
         let known = key.as_ref().expect("a caller brings its key");
         match lanes.table.find(hash, known) {
-            None => self.open(&mut lanes, terms, hash, key).map(|index| (index, Joined::Entered)),
+            None => self.open(&mut lanes, terms, hash, key).map(|index| (index, EnqueueOutcome::Entered)),
             Some(index) => match self.turns(&mut lanes, terms, index, |turns| turns.join((), &mut waker)) {
-                Joined::Refused(refused) => Err(refused),
+                EnqueueOutcome::Refused(refused) => Err(refused),
                 joined => Ok((index, joined)),
             },
         }
@@ -103,28 +106,28 @@ impl<K: Eq> Shard<K> {
         &self,
         terms: Terms<'_>,
         index: u32,
-        ticket: &mut Option<Ticket>,
+        ticket: &mut Option<WaiterId>,
         waker: &Waker,
-    ) -> Option<Answer> {
+    ) -> Option<WaitOutcome> {
         let mut fresh = None;
         loop {
             match self.locked(terms, index, |turns| turns.look(ticket, waker, &mut fresh)).0 {
-                Look::Waiting(_) => return None,
-                Look::WantsWaker => fresh = Some(waker.clone()),
-                Look::Over(answer, _) => return answer,
+                WaiterPoll::Waiting(_) => return None,
+                WaiterPoll::WantsWaker => fresh = Some(waker.clone()),
+                WaiterPoll::Over(answer, _) => return answer,
             }
         }
     }
 
     /// Asks for the last time: leaves the queue, unless the turn has come. Returns how many wait on.
-    pub(crate) fn give_up(&self, terms: Terms<'_>, index: u32, ticket: Ticket) -> (Option<Answer>, usize) {
-        let give_up = |turns: &mut Turns<'_, PlainWord<'_>>| (turns.give_up(ticket), turns.word.load().waiting());
+    pub(crate) fn give_up(&self, terms: Terms<'_>, index: u32, ticket: WaiterId) -> (Option<WaitOutcome>, usize) {
+        let give_up = |turns: &mut WaitQueue<'_, PlainState<'_>>| (turns.give_up(ticket), turns.word.load().waiting());
         let ((departure, waiting), _relic) = self.locked(terms, index, give_up);
         (departure.told, waiting)
     }
 
     /// Gives up the place in the queue, or passes on the permit that was set aside for it.
-    pub(crate) fn leave(&self, terms: Terms<'_>, index: u32, ticket: Ticket, now: Option<Instant>) -> Gone {
+    pub(crate) fn leave(&self, terms: Terms<'_>, index: u32, ticket: WaiterId, now: Option<Instant>) -> CancelOutcome {
         let (departure, _relic) = self.locked(terms, index, |turns| turns.leave(ticket, || now));
         if let Some(waker) = departure.next {
             waker.wake();
@@ -238,8 +241,8 @@ impl<K: Eq> Shard<K> {
     }
 
     /// What goes on in all lanes. Takes no lock.
-    pub(crate) fn snapshot(&self) -> Snapshot {
-        Snapshot {
+    pub(crate) fn snapshot(&self) -> SemaphoreSnapshot {
+        SemaphoreSnapshot {
             held: self.held.value() as usize,
             waiting: self.waiting.value() as usize,
             granted: self.granted.value(),
@@ -252,7 +255,7 @@ impl<K: Eq> Shard<K> {
         self.keys.value() as usize
     }
 
-    pub(crate) fn tally(&self) -> &Tally {
+    pub(crate) fn tally(&self) -> &WaitCounters {
         &self.tally
     }
 
@@ -263,10 +266,10 @@ impl<K: Eq> Shard<K> {
             return Err(Refused::Closed);
         }
         if terms.limit.is_some_and(|limit| !limit.take()) {
-            return Err(Refused::TooManyLanes);
+            return Err(Refused::TooManyKeys);
         }
         let key = key.take().expect("a caller brings its key");
-        let index = lanes.table.insert(hash, key, KeyLane::entered());
+        let index = lanes.table.insert(hash, key, KeySemaphore::entered());
         self.keys.add_alone(1);
         self.granted.add_alone(1);
         self.held.add_alone(1);
@@ -278,8 +281,8 @@ impl<K: Eq> Shard<K> {
         &self,
         terms: Terms<'_>,
         index: u32,
-        decide: impl FnOnce(&mut Turns<'_, PlainWord<'_>>) -> R,
-    ) -> (R, Option<Relic<K, KeyLane>>) {
+        decide: impl FnOnce(&mut WaitQueue<'_, PlainState<'_>>) -> R,
+    ) -> (R, Option<Relic<K, KeySemaphore>>) {
         let mut lanes = lock(&self.lanes);
         let decision = self.turns(&mut lanes, terms, index, decide);
         let relic = self.remove_if_over(&mut lanes, terms, index);
@@ -291,13 +294,13 @@ impl<K: Eq> Shard<K> {
         lanes: &mut Lanes<K>,
         terms: Terms<'_>,
         index: u32,
-        decide: impl FnOnce(&mut Turns<'_, PlainWord<'_>>) -> R,
+        decide: impl FnOnce(&mut WaitQueue<'_, PlainState<'_>>) -> R,
     ) -> R {
         let Lanes { table, slots, .. } = lanes;
-        let KeyLane { word, line } = table.value(index);
+        let KeySemaphore { word, line } = table.value(index);
         let before = word.get();
-        let cell = &PlainWord { word, granted: &self.granted };
-        let decision = decide(&mut Turns { rules: terms.rules, word: cell, line, slots, tally: &self.tally });
+        let cell = &PlainState { word, granted: &self.granted };
+        let decision = decide(&mut WaitQueue { rules: terms.rules, word: cell, line, slots, tally: &self.tally });
         let after = word.get();
         // Two's complement: the difference may be negative.
         self.held.add_alone((after.held() as u64).wrapping_sub(before.held() as u64));
@@ -305,13 +308,13 @@ impl<K: Eq> Shard<K> {
         decision
     }
 
-    fn remove_if_over(&self, lanes: &mut Lanes<K>, terms: Terms<'_>, index: u32) -> Option<Relic<K, KeyLane>> {
+    fn remove_if_over(&self, lanes: &mut Lanes<K>, terms: Terms<'_>, index: u32) -> Option<Relic<K, KeySemaphore>> {
         let lane = lanes.table.value(index);
         (lane.word.get().is_idle() && lane.line.is_deserted()).then(|| self.remove(lanes, terms, index))
     }
 
     #[inline]
-    fn remove(&self, lanes: &mut Lanes<K>, terms: Terms<'_>, index: u32) -> Relic<K, KeyLane> {
+    fn remove(&self, lanes: &mut Lanes<K>, terms: Terms<'_>, index: u32) -> Relic<K, KeySemaphore> {
         self.keys.subtract_alone(1);
         if let Some(limit) = terms.limit {
             limit.free();

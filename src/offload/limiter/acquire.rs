@@ -10,9 +10,9 @@ use tokio::task::coop;
 
 use super::capacity_limiter::CapacityLimiter;
 use super::error::LimiterError;
-use super::lanes::{Ask, Loan};
 use super::permit::{Held, LimiterPermit, OwnedLimiterPermit};
-use crate::lane::Ticket;
+use super::semaphores::{Ask, Loan};
+use crate::semaphore::WaiterId;
 
 /// Waits for tokens. Made by [`CapacityLimiter::acquire`] and its relatives.
 #[must_use = "futures do nothing unless polled"]
@@ -28,7 +28,7 @@ pub(super) struct Acquiring<L: Deref<Target = CapacityLimiter>> {
     limiter: Option<L>,
     ask: Ask,
     /// `None` before lining up and after.
-    ticket: Option<Ticket>,
+    ticket: Option<WaiterId>,
 }
 
 impl<'a> AcquireTokens<'a> {
@@ -81,15 +81,19 @@ impl<L: Deref<Target = CapacityLimiter>> Acquiring<L> {
     /// What is free at once, for who has not lined up yet.
     #[inline]
     pub(super) fn try_lend(&self) -> Option<Loan> {
-        if self.ticket.is_some() { None } else { self.limiter().lanes.try_lend(self.ask).ok() }
+        if self.ticket.is_some() { None } else { self.limiter().semaphores.try_lend(self.ask).ok() }
     }
 
     #[cold]
     #[inline(never)]
     pub(super) fn poll_turn(&mut self, waker: &Waker) -> Poll<Result<Loan, LimiterError>> {
         let Self { limiter, ask, ticket } = self;
-        let lanes = &limiter.as_ref().expect(OVER).lanes;
-        let result = if ticket.is_some() { lanes.ask(*ask, ticket, waker) } else { lanes.line_up(*ask, ticket, waker) };
+        let semaphores = &limiter.as_ref().expect(OVER).semaphores;
+        let result = if ticket.is_some() {
+            semaphores.ask(*ask, ticket, waker)
+        } else {
+            semaphores.line_up(*ask, ticket, waker)
+        };
         result.map_or(Poll::Pending, Poll::Ready)
     }
 
@@ -114,7 +118,7 @@ impl<L: Deref<Target = CapacityLimiter>> Drop for Acquiring<L> {
         if let Some(ticket) = self.ticket.take()
             && let Some(limiter) = &self.limiter
         {
-            limiter.lanes.withdraw(self.ask, ticket);
+            limiter.semaphores.withdraw(self.ask, ticket);
         }
     }
 }

@@ -6,8 +6,8 @@ use std::thread;
 use super::acquire::Acquiring;
 use super::capacity_limiter::CapacityLimiter;
 use super::error::LimiterError;
-use super::lanes::Ask;
 use super::permit::Held;
+use super::semaphores::Ask;
 use crate::park::{runs_async_tasks, unparks_this_thread};
 
 /// Waits on this thread until what it asks for is lent.

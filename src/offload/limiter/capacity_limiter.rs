@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::acquire::{AcquireTokens, AcquireTokensOwned};
 use super::blocking;
 use super::error::LimiterError;
-use super::lanes::{Ask, Lanes};
 use super::permit::{Held, LimiterPermit, OwnedLimiterPermit};
-use crate::lane::{MAX_TOKENS, TokenLane};
+use super::semaphores::{Ask, LimiterSemaphores};
+use crate::semaphore::{MAX_TOKENS, TokenSemaphore};
 
 /// Lends tokens, so many at a time, to tasks and threads in the order they asked. How many there are can change while
 /// it is in use.
@@ -55,7 +55,7 @@ use crate::lane::{MAX_TOKENS, TokenLane};
 /// # }
 /// ```
 pub struct CapacityLimiter {
-    pub(super) lanes: Lanes,
+    pub(super) semaphores: LimiterSemaphores,
 }
 
 impl CapacityLimiter {
@@ -103,7 +103,7 @@ impl CapacityLimiter {
     /// ```
     #[must_use]
     pub const fn with_reserve(total: usize, reserve: usize) -> Self {
-        Self { lanes: Lanes::new(total, reserve) }
+        Self { semaphores: LimiterSemaphores::new(total, reserve) }
     }
 
     /// Waits for one token.
@@ -279,39 +279,39 @@ impl CapacityLimiter {
     /// pays first what is [missing](super::LimiterStatistics::available). 0 is a pause. More than
     /// [`MAX_TOTAL`](Self::MAX_TOTAL) is taken for that.
     pub fn set_total(&self, total: usize) {
-        self.lanes.set_total(total);
+        self.semaphores.set_total(total);
     }
 
     /// How many tokens there are, without the reserve.
     #[must_use]
     pub fn total(&self) -> usize {
-        self.lanes.ordinary().total()
+        self.semaphores.ordinary().total()
     }
 
     /// Lends nothing any more, not even of the reserve: who waits and who comes gets [`LimiterError::Closed`]. Who
     /// holds tokens goes on.
     pub fn close(&self) {
-        self.lanes.close();
+        self.semaphores.close();
     }
 
     /// Whether the limiter was closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.lanes.ordinary().is_closed()
+        self.semaphores.ordinary().is_closed()
     }
 
     /// The ordinary tokens, for a pool that waits for them without futures and permits.
-    pub(crate) fn lane(&self) -> &TokenLane {
-        self.lanes.ordinary()
+    pub(crate) fn lane(&self) -> &TokenSemaphore {
+        self.semaphores.ordinary()
     }
 
     #[inline]
     fn try_lend(&self, ask: Ask) -> Result<LimiterPermit<'_>, LimiterError> {
-        self.lanes.try_lend(ask).map(|loan| LimiterPermit(Held { limiter: self, loan }))
+        self.semaphores.try_lend(ask).map(|loan| LimiterPermit(Held { limiter: self, loan }))
     }
 
     fn try_lend_owned(self: Arc<Self>, ask: Ask) -> Result<OwnedLimiterPermit, LimiterError> {
-        let loan = self.lanes.try_lend(ask)?;
+        let loan = self.semaphores.try_lend(ask)?;
         Ok(OwnedLimiterPermit(Held { limiter: self, loan }))
     }
 }

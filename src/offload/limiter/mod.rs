@@ -3,7 +3,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `capacity_limiter` | the limiter |
-//! | `lanes` | its two lanes: the tokens for everybody, and those in reserve |
+//! | `semaphores` | its two semaphores: the tokens for everybody, and those in reserve |
 //! | `acquire`, `blocking` | waiting for tokens, in a task and on a thread |
 //! | `permit` | tokens that are lent |
 //! | `statistics`, `error` | what it tells |
@@ -12,8 +12,8 @@ mod acquire;
 mod blocking;
 mod capacity_limiter;
 mod error;
-mod lanes;
 mod permit;
+mod semaphores;
 mod statistics;
 
 pub use self::acquire::{AcquireTokens, AcquireTokensOwned};

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::capacity_limiter::CapacityLimiter;
-use super::lanes::Loan;
+use super::semaphores::Loan;
 
 /// Tokens of a [`CapacityLimiter`]. Dropping it gives them back.
 ///
@@ -47,7 +47,7 @@ impl OwnedLimiterPermit {
 impl<L: Deref<Target = CapacityLimiter>> Drop for Held<L> {
     #[inline]
     fn drop(&mut self) {
-        self.limiter.lanes.give_back(self.loan);
+        self.limiter.semaphores.give_back(self.loan);
     }
 }
 

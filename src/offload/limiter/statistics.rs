@@ -40,7 +40,7 @@ impl CapacityLimiter {
     /// Takes the lock under which callers line up, for a moment: not for every request.
     #[must_use]
     pub fn statistics(&self) -> LimiterStatistics {
-        let [ordinary, reserve] = self.lanes.both();
+        let [ordinary, reserve] = self.semaphores.both();
         let (now, in_reserve) = (ordinary.look_around(), reserve.look_around());
         LimiterStatistics {
             total: now.total,

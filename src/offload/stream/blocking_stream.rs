@@ -16,9 +16,9 @@ use tokio::task::coop;
 use super::buffer::{Bounds, Buffer, Chunk, Taken};
 use super::producer::{FromIter, Producer, StreamBuffer};
 use crate::offload::blocking::BlockingPool;
-use crate::offload::crew::Pool;
 use crate::offload::error::OffloadError;
 use crate::offload::task::{Priority, Task, TaskContext, TaskHandle};
+use crate::offload::workers::Pool;
 use crate::panic::{catch, discard};
 
 /// So many items are buffered at most if it was not told.

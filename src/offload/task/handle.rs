@@ -9,13 +9,13 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::around::Around;
+use super::caller_context::CallerContext;
 use super::context::TaskContext;
 use super::inline;
 use super::job::{Job, Outcome};
 use super::task::Task;
-use crate::offload::crew::{Crew, Place};
 use crate::offload::error::OffloadError;
+use crate::offload::workers::{Place, Workers};
 
 /// A task that was handed over to its pool. Awaiting it gives the result.
 ///
@@ -28,7 +28,7 @@ pub struct TaskHandle<T> {
     /// `None` once the result was taken.
     job: Option<Arc<dyn Outcome<T>>>,
     /// Where it waits. `None` if it was run on the spot.
-    waits: Option<(Arc<Crew>, Place)>,
+    waits: Option<(Arc<Workers>, Place)>,
     limits: Option<Box<Limits>>,
 }
 
@@ -56,7 +56,7 @@ impl<T: Send + 'static> TaskHandle<T> {
             terms.deadline = limits.deadline;
             terms.begins_by = limits.queue.map(|at| (limits.since, at));
         }
-        let job = Arc::new(Job::new(pool.rules.limiter_id(), terms, Around::here(runtime), work));
+        let job = Arc::new(Job::new(pool.rules.limiter_id(), terms, CallerContext::here(runtime), work));
         let waits = if crew.is_here() {
             crew.admit_inline()?;
             inline::run(&(Arc::clone(&job) as _));

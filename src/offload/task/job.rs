@@ -5,7 +5,7 @@ use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use super::around::Around;
+use super::caller_context::CallerContext;
 use super::context::{TaskContext, Terms};
 use crate::offload::error::OffloadError;
 use crate::panic::{catch, discard};
@@ -84,7 +84,7 @@ pub(crate) struct Job<F, T> {
     limiter: usize,
     flags: Flags,
     terms: Terms,
-    around: Around,
+    around: CallerContext,
     stage: Mutex<Stage<F, T>>,
 }
 
@@ -107,7 +107,7 @@ enum Stage<F, T> {
 }
 
 impl<F, T> Job<F, T> {
-    pub(crate) fn new(limiter: usize, terms: Terms, around: Around, work: F) -> Self {
+    pub(crate) fn new(limiter: usize, terms: Terms, around: CallerContext, work: F) -> Self {
         let stage = Mutex::new(Stage::Waiting { work, waker: None });
         Self { limiter, flags: Flags::default(), terms, around, stage }
     }

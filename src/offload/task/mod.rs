@@ -10,7 +10,7 @@
 //! | `context` | what it knows of its caller while it runs |
 //! | `priority` | whether it goes before others |
 
-mod around;
+mod caller_context;
 mod context;
 #[cfg(not(loom))]
 mod future;
@@ -25,7 +25,7 @@ mod priority;
 mod task;
 
 #[cfg(all(test, loom))]
-pub(crate) use self::around::Around;
+pub(crate) use self::caller_context::CallerContext;
 #[cfg(all(test, loom))]
 pub(crate) use self::context::Terms;
 pub use self::context::{Cancelled, TaskContext};

@@ -12,8 +12,8 @@ use super::context::{TaskContext, Terms};
 use super::future::TaskFuture;
 use super::handle::TaskHandle;
 use super::priority::Priority;
-use crate::offload::crew::Pool;
 use crate::offload::error::OffloadError;
+use crate::offload::workers::Pool;
 
 /// Work for a pool that has not been handed over yet. Awaiting it does so; [`start`](Self::start) does so at once.
 ///

@@ -16,7 +16,7 @@ use super::future::GuardFuture;
 use crate::guard::{SharedGuard, SharedKeyedGuard};
 use crate::web::gate::Admission;
 use crate::web::options::Settings;
-use crate::web::{GuardOptions, LaneKey};
+use crate::web::{GuardOptions, RequestKey};
 
 /// Puts a guard in front of an actix-web app, scope, resource or route.
 ///
@@ -57,7 +57,7 @@ impl GuardMiddleware {
 
     /// Guards services with a lane for each key, which `key_of` reads from the request.
     ///
-    /// It returns an `Option` of a key, or a [`LaneKey`](crate::web::LaneKey): requests without a key are refused, let
+    /// It returns an `Option` of a key, or a [`RequestKey`](crate::web::RequestKey): requests without a key are refused, let
     /// through, or share one. A request that its key's lane does not let in is answered 429, or 409 where
     /// [`key_kind`](GuardOptions::key_kind) says so.
     ///
@@ -82,7 +82,7 @@ impl GuardMiddleware {
     ) -> Self
     where
         Key: Hash + Eq + Send + 'static,
-        L: Into<LaneKey<Key>>,
+        L: Into<RequestKey<Key>>,
     {
         Self::keyed_with_options(guard, key_of, GuardOptions::new())
     }
@@ -95,7 +95,7 @@ impl GuardMiddleware {
     ) -> Self
     where
         Key: Hash + Eq + Send + 'static,
-        L: Into<LaneKey<Key>>,
+        L: Into<RequestKey<Key>>,
     {
         Self::of(Admission::per_key(guard.into(), key_of), options)
     }

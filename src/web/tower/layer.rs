@@ -13,7 +13,7 @@ use super::service::GuardService;
 use crate::guard::{SharedGuard, SharedKeyedGuard};
 use crate::web::gate::Admission;
 use crate::web::options::Settings;
-use crate::web::{GuardOptions, LaneKey};
+use crate::web::{GuardOptions, RequestKey};
 
 /// Puts a guard in front of a tower service, such as an axum route, a tonic server or a hyper service.
 ///
@@ -72,7 +72,7 @@ impl<K> GuardLayerFor<K> {
 
     /// Guards services with a lane for each key, which `key_of` reads from the request's head.
     ///
-    /// It returns an `Option` of a key, or a [`LaneKey`](crate::web::LaneKey): requests without a key are refused, let
+    /// It returns an `Option` of a key, or a [`RequestKey`](crate::web::RequestKey): requests without a key are refused, let
     /// through, or share one. A request that its key's lane does not let in is answered 429, or 409 where
     /// [`key_kind`](GuardOptions::key_kind) says so.
     ///
@@ -97,7 +97,7 @@ impl<K> GuardLayerFor<K> {
     ) -> Self
     where
         Key: Hash + Eq + Send + 'static,
-        L: Into<LaneKey<Key>>,
+        L: Into<RequestKey<Key>>,
     {
         Self::keyed_with_options(guard, key_of, GuardOptions::new())
     }
@@ -110,7 +110,7 @@ impl<K> GuardLayerFor<K> {
     ) -> Self
     where
         Key: Hash + Eq + Send + 'static,
-        L: Into<LaneKey<Key>>,
+        L: Into<RequestKey<Key>>,
     {
         Self::of(Admission::per_key(guard.into(), key_of), options)
     }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use super::crew::Crew;
-use super::rules::Rules;
+use super::config::WorkersConfig;
 use super::runtimes::Runtimes;
+use super::workers::Workers;
 use crate::offload::error::OffloadError;
 use crate::offload::statistics::{PoolStatistics, RunningTask};
 use crate::offload::task::Work;
@@ -15,7 +15,7 @@ use crate::offload::task::Work;
 /// What stands behind the handles of a pool.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    pub(crate) rules: Arc<Rules>,
+    pub(crate) rules: Arc<WorkersConfig>,
     pub(crate) queue_timeout: Option<Duration>,
     pub(crate) source: Source,
 }
@@ -27,7 +27,7 @@ pub(crate) enum Source {
     Runtimes(Runtimes),
     /// The pool's own.
     #[cfg(feature = "rayon")]
-    Own(Arc<Crew>),
+    Own(Arc<Workers>),
 }
 
 impl Pool {
@@ -36,7 +36,7 @@ impl Pool {
     }
 
     /// The crew for a task that is called for here, and the runtime that its threads have not entered.
-    pub(crate) fn crew(&self) -> Result<(Arc<Crew>, Option<Handle>), OffloadError> {
+    pub(crate) fn crew(&self) -> Result<(Arc<Workers>, Option<Handle>), OffloadError> {
         match &self.source {
             Source::Runtimes(runtimes) => Ok((runtimes.crew_here(&self.rules)?, None)),
             #[cfg(feature = "rayon")]
@@ -44,7 +44,7 @@ impl Pool {
         }
     }
 
-    fn crews(&self) -> Vec<Arc<Crew>> {
+    fn crews(&self) -> Vec<Arc<Workers>> {
         match &self.source {
             Source::Runtimes(runtimes) => runtimes.all(),
             #[cfg(feature = "rayon")]

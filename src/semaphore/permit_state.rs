@@ -13,8 +13,8 @@
 
 use std::task::Waker;
 
-use super::atomic_word::GrantedCarried;
-use super::lane_word::LaneWord;
+use super::atomic_state::GrantedCarried;
+use super::state::State;
 
 /// The most permits that a lane can hold.
 pub(crate) const MAX_PERMITS: usize = (1 << 16) - 1;
@@ -30,9 +30,9 @@ const ONE_GRANTED: u64 = 1 << 40;
 const BELOW_GRANTED: u64 = ONE_GRANTED - 1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Word(pub(crate) u64);
+pub(crate) struct PermitState(pub(crate) u64);
 
-impl Word {
+impl PermitState {
     pub(crate) fn held(self) -> usize {
         (self.0 as usize) & MAX_PERMITS
     }
@@ -73,7 +73,7 @@ impl Word {
     }
 }
 
-impl LaneWord for Word {
+impl State for PermitState {
     type Weight = ();
     type Permits = usize;
     type Next = Option<Waker>;

@@ -1,11 +1,11 @@
-//! [`LaneKey`] and [`KeyKind`], whose lane a request passes.
+//! [`RequestKey`] and [`KeyKind`], whose lane a request passes.
 
 /// Whose lane a request passes, as a keyed layer or middleware is told for each request.
 ///
 /// An `Option` becomes one: `Some(key)` is the key, `None` a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum LaneKey<K> {
+pub enum RequestKey<K> {
     /// The lane of that key. Requests without a key of their own can share one: give them all the same.
     Key(K),
     /// None: the request is served at once, beside all others, as if the layer were not there. If its client leaves, its
@@ -26,7 +26,7 @@ pub enum KeyKind {
     Resource,
 }
 
-impl<K> From<Option<K>> for LaneKey<K> {
+impl<K> From<Option<K>> for RequestKey<K> {
     fn from(key: Option<K>) -> Self {
         key.map_or(Self::Refuse, Self::Key)
     }

@@ -1,10 +1,10 @@
-//! [`AtomicWord`], the word of a lane that is entered and left without its mutex as long as nobody waits.
+//! [`AtomicState`], the word of a lane that is entered and left without its mutex as long as nobody waits.
 
-use super::lane_word::LaneWord;
-use super::outcome::{Refused, Snapshot};
-use super::tokens::TokenWord;
-use super::turns::WordCell;
-use super::word::{GRANTED_MODULUS, Word};
+use super::outcome::{Refused, SemaphoreSnapshot};
+use super::permit_state::{GRANTED_MODULUS, PermitState};
+use super::state::State;
+use super::token_state::TokenState;
+use super::wait_queue::StateCell;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::sync::const_unless_loom;
 
@@ -13,7 +13,7 @@ use crate::sync::const_unless_loom;
 pub(super) const CARRY_EVERY: u64 = GRANTED_MODULUS / 4;
 
 #[derive(Debug)]
-pub(crate) struct AtomicWord<W: LaneWord> {
+pub(crate) struct AtomicState<W: State> {
     bits: AtomicU64,
     beside: W::Beside,
 }
@@ -22,7 +22,7 @@ pub(crate) struct AtomicWord<W: LaneWord> {
 #[derive(Debug)]
 pub(crate) struct GrantedCarried(AtomicU64);
 
-impl AtomicWord<Word> {
+impl AtomicState<PermitState> {
     const_unless_loom! {
         pub(super) fn new() -> Self {
             Self { bits: AtomicU64::new(0), beside: GrantedCarried(AtomicU64::new(0)) }
@@ -32,18 +32,18 @@ impl AtomicWord<Word> {
     /// Closed, and the last holder has left.
     pub(super) fn is_drained(&self) -> bool {
         // Acquire pairs with the Release of the last holder's exit: what it did is visible.
-        let word = Word(self.bits.load(Ordering::Acquire));
+        let word = PermitState(self.bits.load(Ordering::Acquire));
         word.is_closed() && word.held() == 0
     }
 
-    pub(super) fn snapshot(&self) -> Snapshot {
+    pub(super) fn snapshot(&self) -> SemaphoreSnapshot {
         let GrantedCarried(granted_carried) = &self.beside;
         let mut carried = granted_carried.load(Ordering::Acquire);
         loop {
-            let word = Word(self.bits.load(Ordering::Acquire));
+            let word = PermitState(self.bits.load(Ordering::Acquire));
             let again = granted_carried.load(Ordering::Acquire);
             if again == carried {
-                return Snapshot {
+                return SemaphoreSnapshot {
                     held: word.held(),
                     waiting: word.waiting(),
                     granted: unwrap_granted(carried, word.granted()),
@@ -55,11 +55,11 @@ impl AtomicWord<Word> {
     }
 }
 
-impl AtomicWord<TokenWord> {
+impl AtomicState<TokenState> {
     const_unless_loom! {
         /// Every one of `total` tokens is free. `total` is at most [`MAX_TOKENS`](super::MAX_TOKENS).
         pub(super) fn with_total(total: usize) -> Self {
-            Self { bits: AtomicU64::new(TokenWord::all_free(total)), beside: AtomicU32::new(total as u32) }
+            Self { bits: AtomicU64::new(TokenState::all_free(total)), beside: AtomicU32::new(total as u32) }
         }
     }
 
@@ -75,7 +75,7 @@ impl AtomicWord<TokenWord> {
     }
 }
 
-impl<W: LaneWord> AtomicWord<W> {
+impl<W: State> AtomicState<W> {
     #[inline]
     pub(super) fn seen(&self) -> W {
         W::from_bits(self.bits.load(Ordering::Relaxed))
@@ -113,8 +113,8 @@ impl<W: LaneWord> AtomicWord<W> {
     }
 }
 
-impl<W: LaneWord> WordCell for AtomicWord<W> {
-    type Word = W;
+impl<W: State> StateCell for AtomicState<W> {
+    type PermitState = W;
 
     #[inline]
     fn load(&self) -> W {
@@ -153,7 +153,7 @@ impl<W: LaneWord> WordCell for AtomicWord<W> {
 impl GrantedCarried {
     /// Carries the count over when the grant that followed `seen` filled a quarter of the word's count.
     #[inline]
-    pub(super) fn count(&self, seen: Word) {
+    pub(super) fn count(&self, seen: PermitState) {
         let granted = (seen.granted() + 1) % GRANTED_MODULUS;
         if granted.is_multiple_of(CARRY_EVERY) {
             self.carry(granted);
@@ -178,7 +178,7 @@ fn unwrap_granted(carried: u64, granted: u64) -> u64 {
 }
 
 #[cfg(all(test, not(loom)))]
-impl AtomicWord<Word> {
+impl AtomicState<PermitState> {
     /// As if so many more turns had been granted.
     pub(super) fn skip_turns(&self, turns: u64) {
         self.bits.fetch_add(turns << 40, Ordering::Relaxed);

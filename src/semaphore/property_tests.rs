@@ -9,7 +9,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tokio::time::Instant;
 
-use super::{Answer, CARRY_EVERY, Gone, Joined, Lane, Order, Refused, Rules, Snapshot, Ticket};
+use super::{
+    CARRY_EVERY, CancelOutcome, EnqueueOutcome, Order, Refused, Semaphore, SemaphoreConfig, SemaphoreSnapshot,
+    WaitOutcome, WaiterId,
+};
 
 /// One step of a program. The indices choose among the waiters there are.
 #[derive(Clone, Debug)]
@@ -58,7 +61,7 @@ enum State {
 }
 
 struct Waiter {
-    ticket: Option<Ticket>,
+    ticket: Option<WaiterId>,
     /// Index of its latest waker.
     waker: usize,
     state: State,
@@ -66,7 +69,7 @@ struct Waiter {
 
 /// A lane and a naive queue that does the same.
 struct Pair {
-    lane: Lane,
+    lane: Semaphore,
     epoch: Instant,
     now: u64,
 
@@ -91,7 +94,7 @@ struct Pair {
 impl Pair {
     fn new(permits: usize, bound: usize, order: Order) -> Self {
         Self {
-            lane: Lane::new(Rules { permits, bound, order }),
+            lane: Semaphore::new(SemaphoreConfig { permits, bound, order }),
             epoch: Instant::now(),
             now: 0,
             permits,
@@ -194,12 +197,12 @@ impl Pair {
     fn arrive(&mut self) {
         let (waker, given) = self.fresh_waker();
         match self.lane.join(&given) {
-            Joined::Entered => {
+            EnqueueOutcome::Entered => {
                 assert!(!self.is_closed && self.has_room());
                 self.holders += 1;
                 self.turns += 1;
             }
-            Joined::Refused(refused) => {
+            EnqueueOutcome::Refused(refused) => {
                 let expected = match (self.is_closed, self.bound) {
                     (true, _) => Refused::Closed,
                     (_, 0) => Refused::Busy,
@@ -208,7 +211,7 @@ impl Pair {
                 assert_eq!(refused, expected);
                 assert!(self.is_closed || !self.has_room() && self.queue.len() == self.bound);
             }
-            Joined::Queued(ticket) => {
+            EnqueueOutcome::Queued(ticket) => {
                 assert!(!self.is_closed && !self.has_room() && self.queue.len() < self.bound);
                 let id = self.arrivals;
                 self.waiters.push((id, Waiter { ticket: Some(ticket), waker, state: State::Waiting }));
@@ -231,16 +234,16 @@ impl Pair {
         assert_eq!(waiter.ticket.is_none(), answer.is_some());
         let expected = match state {
             State::Waiting => None,
-            State::Granted { .. } => Some(Answer::Entered),
-            State::Expired => Some(Answer::Expired),
-            State::Closed => Some(Answer::Closed),
+            State::Granted { .. } => Some(WaitOutcome::Entered),
+            State::Expired => Some(WaitOutcome::Expired),
+            State::Closed => Some(WaitOutcome::Closed),
         };
         assert_eq!(answer, expected);
         waiter.waker = waker;
         if expected.is_some() {
             self.waiters.remove(at);
         }
-        if expected == Some(Answer::Entered) {
+        if expected == Some(WaitOutcome::Entered) {
             self.granted.retain(|granted| *granted != id);
             self.holders += 1;
         }
@@ -251,15 +254,15 @@ impl Pair {
         let (id, mut waiter) = self.waiters.remove(at);
         let gone = self.lane.leave(waiter.ticket.take().expect("it has not left"), || Some(now));
         let expected = match waiter.state {
-            State::Waiting => Gone::Waiting,
-            State::Granted { .. } => Gone::PassedOn,
-            State::Expired | State::Closed => Gone::Refused,
+            State::Waiting => CancelOutcome::Waiting,
+            State::Granted { .. } => CancelOutcome::PassedOn,
+            State::Expired | State::Closed => CancelOutcome::Refused,
         };
         assert_eq!(gone, expected);
         self.queue.retain(|queued| *queued != id);
         self.granted.retain(|granted| *granted != id);
-        self.cancelled += u64::from(gone != Gone::Refused);
-        if gone == Gone::PassedOn {
+        self.cancelled += u64::from(gone != CancelOutcome::Refused);
+        if gone == CancelOutcome::PassedOn {
             self.hand_over();
         }
     }
@@ -269,14 +272,14 @@ impl Pair {
         let answer = self.lane.give_up(waiter.ticket.take().expect("it has not left"));
         let expected = match waiter.state {
             State::Waiting => None,
-            State::Granted { .. } => Some(Answer::Entered),
-            State::Expired => Some(Answer::Expired),
-            State::Closed => Some(Answer::Closed),
+            State::Granted { .. } => Some(WaitOutcome::Entered),
+            State::Expired => Some(WaitOutcome::Expired),
+            State::Closed => Some(WaitOutcome::Closed),
         };
         assert_eq!(answer, expected);
         self.queue.retain(|queued| *queued != id);
         self.granted.retain(|granted| *granted != id);
-        self.holders += usize::from(answer == Some(Answer::Entered));
+        self.holders += usize::from(answer == Some(WaitOutcome::Entered));
     }
 
     fn exit(&mut self) {
@@ -318,8 +321,12 @@ impl Pair {
     }
 
     fn compare(&self) {
-        let expected =
-            Snapshot { held: self.held(), waiting: self.queue.len(), granted: self.turns, is_closed: self.is_closed };
+        let expected = SemaphoreSnapshot {
+            held: self.held(),
+            waiting: self.queue.len(),
+            granted: self.turns,
+            is_closed: self.is_closed,
+        };
         assert_eq!(self.lane.snapshot(), expected);
         assert_eq!((self.lane.tally.queued.value(), self.lane.tally.cancelled.value()), (self.queued, self.cancelled));
         assert_eq!(self.lane.is_drained(), self.is_closed && self.held() == 0);
@@ -343,7 +350,7 @@ impl Pair {
                 self.take(&Step::Exit);
             }
         }
-        let Snapshot { held, waiting, .. } = self.lane.snapshot();
+        let SemaphoreSnapshot { held, waiting, .. } = self.lane.snapshot();
         assert_eq!((held, waiting), (0, 0));
         for (wakes, _) in &self.wakers {
             assert_eq!(Arc::strong_count(wakes), 1, "the lane keeps a waker of someone who has gone");
@@ -372,14 +379,14 @@ proptest! {
 }
 
 /// Makes the lane believe that so many more turns were given, none of which was due for a carry.
-fn skip_turns(lane: &Lane, turns: u64) {
+fn skip_turns(lane: &Semaphore, turns: u64) {
     lane.word.skip_turns(turns);
 }
 
 /// A thread may be kept from carrying until another has carried the next quarter.
 #[test]
 fn a_carry_that_comes_late_changes_nothing() {
-    let lane = Lane::new(Rules { permits: 2, bound: 1, order: Order::Fifo });
+    let lane = Semaphore::new(SemaphoreConfig { permits: 2, bound: 1, order: Order::Fifo });
     skip_turns(&lane, 2 * CARRY_EVERY + 5);
     lane.word.carry_grants(2 * CARRY_EVERY);
     assert_eq!(lane.snapshot().granted, 2 * CARRY_EVERY + 5);
@@ -389,35 +396,35 @@ fn a_carry_that_comes_late_changes_nothing() {
 
 /// Three turns of one kind: those that pass a quarter of the 24 bits must carry, whatever their kind.
 #[derive(Clone, Copy, Debug)]
-enum Turns {
+enum WaitQueue {
     Entered,
-    Joined,
+    EnqueueOutcome,
     HandedOver,
 }
 
-fn take_three(lane: &Lane, turns: Turns) {
+fn take_three(lane: &Semaphore, turns: WaitQueue) {
     match turns {
-        Turns::Entered => {
+        WaitQueue::Entered => {
             for _ in 0..3 {
                 assert_eq!(lane.try_enter(), Ok(()));
                 lane.exit(|| None);
             }
         }
-        Turns::Joined => {
+        WaitQueue::EnqueueOutcome => {
             for _ in 0..3 {
-                assert!(matches!(lane.join(Waker::noop()), Joined::Entered));
+                assert!(matches!(lane.join(Waker::noop()), EnqueueOutcome::Entered));
                 lane.exit(|| None);
             }
         }
-        Turns::HandedOver => {
+        WaitQueue::HandedOver => {
             assert_eq!(lane.try_enter(), Ok(()));
             let tickets = [0, 1].map(|_| match lane.join(Waker::noop()) {
-                Joined::Queued(ticket) => ticket,
+                EnqueueOutcome::Queued(ticket) => ticket,
                 joined => panic!("the lane is held: {joined:?}"),
             });
             lane.exit(|| None);
             for ticket in tickets {
-                assert_eq!(lane.leave(ticket, || None), Gone::PassedOn);
+                assert_eq!(lane.leave(ticket, || None), CancelOutcome::PassedOn);
             }
         }
     }
@@ -425,8 +432,8 @@ fn take_three(lane: &Lane, turns: Turns) {
 
 #[test]
 fn count_of_turns_goes_on_where_the_24_bits_in_the_word_start_again() {
-    for turns in [Turns::Entered, Turns::Joined, Turns::HandedOver] {
-        let lane = Lane::new(Rules { permits: 1, bound: 8, order: Order::Fifo });
+    for turns in [WaitQueue::Entered, WaitQueue::EnqueueOutcome, WaitQueue::HandedOver] {
+        let lane = Semaphore::new(SemaphoreConfig { permits: 1, bound: 8, order: Order::Fifo });
         // The second of three turns completes a quarter, each time.
         skip_turns(&lane, CARRY_EVERY - 2);
         let mut expected = CARRY_EVERY - 2;

@@ -11,9 +11,9 @@ use arc_swap::ArcSwap;
 use tokio::runtime::{Handle, Id};
 use tokio::task::AbortHandle;
 
-use super::crew::Crew;
-use super::rules::{Rules, Threads};
+use super::config::{Threads, WorkersConfig};
 use super::worker::Worker;
+use super::workers::Workers;
 use crate::offload::error::OffloadError;
 use crate::panic::catch;
 use crate::sync::{Mutex, lock};
@@ -30,12 +30,12 @@ struct Registry {
 #[derive(Clone, Debug)]
 struct Entry {
     id: Id,
-    crew: Arc<Crew>,
+    crew: Arc<Workers>,
 }
 
 impl Runtimes {
     /// The crew of the runtime that the caller is in.
-    pub(crate) fn crew_here(&self, rules: &Arc<Rules>) -> Result<Arc<Crew>, OffloadError> {
+    pub(crate) fn crew_here(&self, rules: &Arc<WorkersConfig>) -> Result<Arc<Workers>, OffloadError> {
         let runtime = Handle::try_current().map_err(|_| OffloadError::NoRuntime)?;
         let id = runtime.id();
         let known = self.0.find(id).map(|entry| entry.crew);
@@ -43,11 +43,11 @@ impl Runtimes {
     }
 
     #[cold]
-    fn new_crew(&self, rules: &Arc<Rules>, runtime: &Handle) -> Arc<Crew> {
+    fn new_crew(&self, rules: &Arc<WorkersConfig>, runtime: &Handle) -> Arc<Workers> {
         let id = runtime.id();
         let watch = Arc::new(OnceLock::new());
         let threads = OfRuntime { runtime: runtime.clone(), watch: Arc::clone(&watch) };
-        let crew = Crew::new(Arc::clone(rules), Box::new(threads));
+        let crew = Workers::new(Arc::clone(rules), Box::new(threads));
         let entry = Entry { id, crew: Arc::clone(&crew) };
         self.0.crews.rcu(|crews| {
             let is_known = crews.iter().any(|known| known.id == id);
@@ -73,7 +73,7 @@ impl Runtimes {
         crew
     }
 
-    pub(crate) fn all(&self) -> Vec<Arc<Crew>> {
+    pub(crate) fn all(&self) -> Vec<Arc<Workers>> {
         self.0.crews.load().iter().map(|entry| Arc::clone(&entry.crew)).collect()
     }
 }
@@ -88,7 +88,7 @@ impl Registry {
 /// waits for its blocking threads, so those that are idle need not be waited for.
 struct Canary {
     id: Id,
-    crew: Weak<Crew>,
+    crew: Weak<Workers>,
     registry: Weak<Registry>,
 }
 

@@ -7,8 +7,8 @@ use std::task::{Wake, Waker};
 
 use proptest::prelude::*;
 
-use super::{TokenLane, Tokens};
-use crate::lane::{Answer, Gone, Joined, Refused, Ticket};
+use super::{TokenSemaphore, Tokens};
+use crate::semaphore::{CancelOutcome, EnqueueOutcome, Refused, WaitOutcome, WaiterId};
 
 /// One step of a program. The indices choose among the waiters or loans there are.
 #[derive(Clone, Debug)]
@@ -54,7 +54,7 @@ enum State {
 
 struct Waiter {
     id: usize,
-    ticket: Option<Ticket>,
+    ticket: Option<WaiterId>,
     tokens: usize,
     state: State,
     wakes: Arc<Wakes>,
@@ -62,7 +62,7 @@ struct Waiter {
 
 /// A lane and a naive one that does the same.
 struct Pair {
-    lane: TokenLane,
+    lane: TokenSemaphore,
 
     total: usize,
     is_closed: bool,
@@ -82,7 +82,7 @@ fn tokens(count: usize) -> Tokens {
 impl Pair {
     fn new(total: usize) -> Self {
         Self {
-            lane: TokenLane::lending(total),
+            lane: TokenSemaphore::lending(total),
             total,
             is_closed: false,
             loans: Vec::new(),
@@ -165,15 +165,15 @@ impl Pair {
     fn line_up(&mut self, count: usize) {
         let wakes = Arc::new(Wakes::default());
         match self.lane.line_up(tokens(count), &Waker::from(Arc::clone(&wakes))) {
-            Joined::Entered => {
+            EnqueueOutcome::Entered => {
                 assert!(!self.is_closed && self.queue.is_empty() && self.free() >= count as i64);
                 self.loans.push(count);
             }
-            Joined::Refused(refused) => {
+            EnqueueOutcome::Refused(refused) => {
                 assert_eq!(refused, Refused::Closed);
                 assert!(self.is_closed);
             }
-            Joined::Queued(ticket) => {
+            EnqueueOutcome::Queued(ticket) => {
                 assert!(!self.is_closed && (!self.queue.is_empty() || self.free() < count as i64));
                 let (id, ticket) = (self.arrivals, Some(ticket));
                 self.waiters.push(Waiter { id, ticket, tokens: count, state: State::Waiting, wakes });
@@ -190,11 +190,11 @@ impl Pair {
         match waiter.state {
             State::Waiting => assert_eq!(answer, None),
             State::Granted => {
-                assert_eq!(answer, Some(Answer::Entered));
+                assert_eq!(answer, Some(WaitOutcome::Entered));
                 self.loans.push(self.waiters.swap_remove(at).tokens);
             }
             State::Closed => {
-                assert_eq!(answer, Some(Answer::Closed));
+                assert_eq!(answer, Some(WaitOutcome::Closed));
                 self.waiters.swap_remove(at);
             }
         }
@@ -204,12 +204,12 @@ impl Pair {
         let waiter = self.waiters.swap_remove(at);
         let gone = self.lane.withdraw(waiter.ticket.expect("it has not left"));
         let expected = match waiter.state {
-            State::Waiting => Gone::Waiting,
-            State::Granted => Gone::PassedOn,
-            State::Closed => Gone::Refused,
+            State::Waiting => CancelOutcome::Waiting,
+            State::Granted => CancelOutcome::PassedOn,
+            State::Closed => CancelOutcome::Refused,
         };
         assert_eq!(gone, expected);
-        self.cancelled += u64::from(gone != Gone::Refused);
+        self.cancelled += u64::from(gone != CancelOutcome::Refused);
         self.queue.retain(|id| *id != waiter.id);
         self.serve();
     }
@@ -219,11 +219,11 @@ impl Pair {
         let answer = self.lane.give_up(waiter.ticket.expect("it has not left"));
         let expected = match waiter.state {
             State::Waiting => None,
-            State::Granted => Some(Answer::Entered),
-            State::Closed => Some(Answer::Closed),
+            State::Granted => Some(WaitOutcome::Entered),
+            State::Closed => Some(WaitOutcome::Closed),
         };
         assert_eq!(answer, expected);
-        if answer == Some(Answer::Entered) {
+        if answer == Some(WaitOutcome::Entered) {
             self.loans.push(waiter.tokens);
         }
         self.queue.retain(|id| *id != waiter.id);
@@ -284,22 +284,22 @@ proptest! {
 
 #[test]
 fn numbers_at_the_ends_of_their_range_stay_whole() {
-    use crate::lane::MAX_TOKENS;
+    use crate::semaphore::MAX_TOKENS;
 
     let all = tokens(MAX_TOKENS);
     assert_eq!((Tokens::new(0), Tokens::new(MAX_TOKENS + 1)), (None, None));
-    let lane = TokenLane::lending(MAX_TOKENS);
+    let lane = TokenSemaphore::lending(MAX_TOKENS);
     assert_eq!(lane.try_take(all), Ok(()));
     assert_eq!(lane.try_take(Tokens::ONE), Err(Refused::Busy));
     lane.set_total(0);
     assert_eq!(lane.look_around().free, -(MAX_TOKENS as i64));
-    let Joined::Queued(ticket) = lane.line_up(all, Waker::noop()) else { panic!("nothing is free") };
+    let EnqueueOutcome::Queued(ticket) = lane.line_up(all, Waker::noop()) else { panic!("nothing is free") };
     lane.give_back(all);
     assert_eq!((lane.look_around().free, lane.look_around().waiting), (0, 1));
     lane.set_total(MAX_TOKENS - 1);
     assert_eq!(lane.look_around().waiting, 1);
     lane.set_total(MAX_TOKENS);
     assert_eq!((lane.look_around().free, lane.look_around().waiting), (0, 0));
-    assert_eq!(lane.withdraw(ticket), Gone::PassedOn);
+    assert_eq!(lane.withdraw(ticket), CancelOutcome::PassedOn);
     assert_eq!(lane.look_around().free, MAX_TOKENS as i64);
 }

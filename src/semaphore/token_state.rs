@@ -1,4 +1,4 @@
-//! [`TokenWord`], the state of a lane that lends tokens, and [`Tokens`], how many a caller asks for.
+//! [`TokenState`], the state of a lane that lends tokens, and [`Tokens`], how many a caller asks for.
 //!
 //! ```text
 //!  63  62         32 31         0
@@ -17,7 +17,7 @@ use std::num::NonZeroU32;
 use std::task::Waker;
 use std::{option, vec};
 
-use super::lane_word::{LaneWord, Next};
+use super::state::{Next, State};
 use crate::sync::atomic::AtomicU32;
 
 /// The most tokens that a lane can lend.
@@ -33,7 +33,7 @@ const ONE_WAITING: u64 = 1 << 32;
 pub(crate) struct Tokens(NonZeroU32);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TokenWord(u64);
+pub(crate) struct TokenState(u64);
 
 /// Those who wait and whose tokens came back together.
 #[derive(Debug, Default)]
@@ -65,7 +65,7 @@ impl Tokens {
     }
 }
 
-impl TokenWord {
+impl TokenState {
     /// The bits of a word of which every one of `total` tokens is free. `total` is at most [`MAX_TOKENS`].
     pub(super) const fn all_free(total: usize) -> u64 {
         NONE_FREE + total as u64
@@ -87,7 +87,7 @@ impl TokenWord {
     }
 }
 
-impl LaneWord for TokenWord {
+impl State for TokenState {
     type Weight = Tokens;
     type Permits = ();
     type Next = Several;

@@ -12,29 +12,29 @@
 //! | `queue` | the tasks in the order in which they begin |
 //! | `parker` | where an idle worker waits |
 
-#[expect(clippy::module_inception, reason = "a file is named after the type in it")]
-mod crew;
+mod config;
 #[cfg(all(test, loom))]
 mod loom_tests;
-mod next;
 mod parker;
 #[cfg(not(loom))]
 mod pool;
 mod queue;
-mod rules;
 #[cfg(not(loom))]
 mod runtimes;
+mod scheduling;
 mod state;
 mod worker;
+#[expect(clippy::module_inception, reason = "a file is named after the type in it")]
+mod workers;
 
-pub(crate) use self::crew::Crew;
+#[cfg(feature = "rayon")]
+pub(crate) use self::config::Threads;
+pub(crate) use self::config::{KeepAlive, WorkersConfig};
 #[cfg(not(loom))]
 pub(crate) use self::pool::{Pool, Source};
 pub(crate) use self::queue::Place;
-#[cfg(feature = "rayon")]
-pub(crate) use self::rules::Threads;
-pub(crate) use self::rules::{Rules, Stay};
 #[cfg(not(loom))]
 pub(crate) use self::runtimes::Runtimes;
 #[cfg(feature = "rayon")]
 pub(crate) use self::worker::Worker;
+pub(crate) use self::workers::Workers;

@@ -1,16 +1,16 @@
 //! Who waits and whose turn has come: pure data structures, always behind a mutex.
 //!
-//! A [`Line`] is the queue of one lane. Its waiters' [`Slots`] may be shared with other lanes behind the same mutex, as
+//! A [`WaiterList`] is the queue of one lane. Its waiters' [`WaiterSlots`] may be shared with other lanes behind the same mutex, as
 //! those of a keyed guard are.
 //!
 //! # Invariants
 //!
-//! 1. A slot belongs to one waiter from [`Line::join`] until [`Line::leave`] of the same [`Ticket`].
-//! 2. A slot is linked in `waiting` exactly while it is [`Turn::Waiting`], in `granted` exactly while it is
-//!    [`Turn::Granted`], and in the free list exactly while nobody owns it.
+//! 1. A slot belongs to one waiter from [`WaiterList::join`] until [`WaiterList::leave`] of the same [`WaiterId`].
+//! 2. A slot is linked in `waiting` exactly while it is [`WaiterState::Waiting`], in `granted` exactly while it is
+//!    [`WaiterState::Granted`], and in the free list exactly while nobody owns it.
 //! 3. Without owned slots there is no heap memory.
 //!
-//! Slots link to each other by index, so leaving from the middle costs the same as leaving from the front, and no
+//! WaiterSlots link to each other by index, so leaving from the middle costs the same as leaving from the front, and no
 //! pointer is involved.
 
 use std::mem;
@@ -25,12 +25,12 @@ const NONE: u32 = u32::MAX;
 
 /// A waiter's place in the queue: its slot's index, plus one.
 ///
-/// As wide as a pointer, and never zero, so that a future with an `Option<Ticket>` consists of whole words: it is moved
+/// As wide as a pointer, and never zero, so that a future with an `Option<WaiterId>` consists of whole words: it is moved
 /// before its first poll, and copying it piecemeal would cost more than the turn.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Ticket(NonZeroUsize);
+pub(crate) struct WaiterId(NonZeroUsize);
 
-impl Ticket {
+impl WaiterId {
     fn new(index: u32) -> Self {
         Self(NonZeroUsize::MIN.saturating_add(index as usize))
     }
@@ -47,7 +47,7 @@ impl Ticket {
 
 /// What a waiter finds at its place.
 #[derive(Debug)]
-pub(crate) enum Turn {
+pub(crate) enum WaiterState {
     /// Not yet its turn. The waker tells it when it is.
     Waiting(Waker),
     /// A permit is set aside for it, since then if grants expire.
@@ -62,7 +62,7 @@ pub(crate) enum Turn {
 
 #[derive(Debug)]
 struct Slot<T> {
-    turn: Turn,
+    turn: WaiterState,
     prev: u32,
     next: u32,
     /// How much it asks for.
@@ -71,7 +71,7 @@ struct Slot<T> {
 
 /// The places of waiters, in whichever line. Where all of them ask for one permit, `T` takes no space.
 #[derive(Debug)]
-pub(crate) struct Slots<T = ()> {
+pub(crate) struct WaiterSlots<T = ()> {
     all: Vec<Slot<T>>,
     vacant: u32,
     owned: usize,
@@ -79,7 +79,7 @@ pub(crate) struct Slots<T = ()> {
 
 /// The queue of one lane.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub(crate) struct WaiterList {
     waiting: List,
     granted: List,
     /// Places that nobody has left yet.
@@ -93,16 +93,16 @@ struct List {
     back: u32,
 }
 
-impl<T: Copy> Slots<T> {
+impl<T: Copy> WaiterSlots<T> {
     pub(crate) const fn new() -> Self {
         Self { all: Vec::new(), vacant: NONE, owned: 0 }
     }
 
-    pub(crate) fn turn(&mut self, ticket: &Ticket) -> &mut Turn {
+    pub(crate) fn turn(&mut self, ticket: &WaiterId) -> &mut WaiterState {
         &mut self.all[ticket.index()].turn
     }
 
-    fn take(&mut self, turn: Turn, weight: T) -> u32 {
+    fn take(&mut self, turn: WaiterState, weight: T) -> u32 {
         self.owned += 1;
         match self.vacant {
             NONE => {
@@ -133,7 +133,7 @@ impl<T: Copy> Slots<T> {
     }
 }
 
-impl Line {
+impl WaiterList {
     pub(crate) const fn new() -> Self {
         Self { waiting: List::new(), granted: List::new(), owned: 0 }
     }
@@ -144,28 +144,33 @@ impl Line {
     }
 
     /// Gives a new waiter the last place.
-    pub(crate) fn join<T: Copy>(&mut self, slots: &mut Slots<T>, waker: Waker, weight: T) -> Ticket {
-        let index = slots.take(Turn::Waiting(waker), weight);
+    pub(crate) fn join<T: Copy>(&mut self, slots: &mut WaiterSlots<T>, waker: Waker, weight: T) -> WaiterId {
+        let index = slots.take(WaiterState::Waiting(waker), weight);
         self.owned += 1;
         self.waiting.push_back(&mut slots.all, index);
-        Ticket::new(index)
+        WaiterId::new(index)
     }
 
     /// How much the next in line asks for: the front of the queue, or its back under [`Order::Lifo`].
-    pub(crate) fn next_weight<T: Copy>(&self, slots: &Slots<T>, order: Order) -> Option<T> {
+    pub(crate) fn next_weight<T: Copy>(&self, slots: &WaiterSlots<T>, order: Order) -> Option<T> {
         slots.all.get(self.next_index(order) as usize).map(|slot| slot.weight)
     }
 
     /// The next in line gets its turn.
-    pub(crate) fn grant_next<T>(&mut self, slots: &mut Slots<T>, order: Order, now: Option<Instant>) -> Option<Waker> {
+    pub(crate) fn grant_next<T>(
+        &mut self,
+        slots: &mut WaiterSlots<T>,
+        order: Order,
+        now: Option<Instant>,
+    ) -> Option<Waker> {
         let index = self.next_index(order);
         if index == NONE {
             return None;
         }
         self.waiting.unlink(&mut slots.all, index);
         self.granted.push_back(&mut slots.all, index);
-        match mem::replace(&mut slots.all[index as usize].turn, Turn::Granted(now)) {
-            Turn::Waiting(waker) => Some(waker),
+        match mem::replace(&mut slots.all[index as usize].turn, WaiterState::Granted(now)) {
+            WaiterState::Waiting(waker) => Some(waker),
             turn => unreachable!("a slot in the waiting list is waiting, not {turn:?}"),
         }
     }
@@ -178,32 +183,33 @@ impl Line {
     }
 
     /// Takes back the oldest grant, if it was made at `limit` or before. Returns how much it was.
-    pub(crate) fn expire_oldest<T: Copy>(&mut self, slots: &mut Slots<T>, limit: Instant) -> Option<T> {
+    pub(crate) fn expire_oldest<T: Copy>(&mut self, slots: &mut WaiterSlots<T>, limit: Instant) -> Option<T> {
         if self.oldest_grant(slots)? > limit {
             return None;
         }
         let index = self.granted.front;
         self.granted.unlink(&mut slots.all, index);
         let slot = &mut slots.all[index as usize];
-        slot.turn = Turn::Expired;
+        slot.turn = WaiterState::Expired;
         Some(slot.weight)
     }
 
     /// When the oldest grant that nobody took yet was made.
-    pub(crate) fn oldest_grant<T>(&self, slots: &Slots<T>) -> Option<Instant> {
+    pub(crate) fn oldest_grant<T>(&self, slots: &WaiterSlots<T>) -> Option<Instant> {
         match slots.all.get(self.granted.front as usize)?.turn {
-            Turn::Granted(since) => since,
+            WaiterState::Granted(since) => since,
             _ => None,
         }
     }
 
     /// Tells every waiter that the lane is closed.
-    pub(crate) fn close<T>(&mut self, slots: &mut Slots<T>) -> Vec<Waker> {
+    pub(crate) fn close<T>(&mut self, slots: &mut WaiterSlots<T>) -> Vec<Waker> {
         let mut wakers = Vec::new();
         while self.waiting.front != NONE {
             let index = self.waiting.front;
             self.waiting.unlink(&mut slots.all, index);
-            if let Turn::Waiting(waker) = mem::replace(&mut slots.all[index as usize].turn, Turn::Closed) {
+            if let WaiterState::Waiting(waker) = mem::replace(&mut slots.all[index as usize].turn, WaiterState::Closed)
+            {
                 wakers.push(waker);
             }
         }
@@ -211,15 +217,15 @@ impl Line {
     }
 
     /// Gives the place up. What is returned, drop after the mutex is unlocked.
-    pub(crate) fn leave<T: Copy>(&mut self, slots: &mut Slots<T>, ticket: Ticket) -> Left<T> {
+    pub(crate) fn leave<T: Copy>(&mut self, slots: &mut WaiterSlots<T>, ticket: WaiterId) -> Left<T> {
         let index = ticket.into_index();
         let weight = slots.all[index as usize].weight;
-        let turn = mem::replace(&mut slots.all[index as usize].turn, Turn::Vacant);
+        let turn = mem::replace(&mut slots.all[index as usize].turn, WaiterState::Vacant);
         match turn {
-            Turn::Waiting(_) => self.waiting.unlink(&mut slots.all, index),
-            Turn::Granted(_) => self.granted.unlink(&mut slots.all, index),
-            Turn::Expired | Turn::Closed => {}
-            Turn::Vacant => unreachable!("a ticket is given up once: leave takes it by value"),
+            WaiterState::Waiting(_) => self.waiting.unlink(&mut slots.all, index),
+            WaiterState::Granted(_) => self.granted.unlink(&mut slots.all, index),
+            WaiterState::Expired | WaiterState::Closed => {}
+            WaiterState::Vacant => unreachable!("a ticket is given up once: leave takes it by value"),
         }
         self.owned -= 1;
         Left { turn, weight, _garbage: slots.free(index) }
@@ -229,7 +235,7 @@ impl Line {
 /// What a waiter left behind.
 #[derive(Debug)]
 pub(crate) struct Left<T = ()> {
-    pub(crate) turn: Turn,
+    pub(crate) turn: WaiterState,
     pub(crate) weight: T,
     _garbage: Vec<Slot<T>>,
 }
@@ -273,11 +279,11 @@ mod tests {
     fn weight_takes_no_space_where_everybody_asks_for_one_permit() {
         #[expect(dead_code, reason = "only its size is looked at")]
         struct Weightless {
-            turn: Turn,
+            turn: WaiterState,
             prev: u32,
             next: u32,
         }
         assert_eq!(size_of::<Slot<()>>(), size_of::<Weightless>());
-        assert_eq!(size_of::<Left>(), size_of::<(Turn, Vec<Weightless>)>());
+        assert_eq!(size_of::<Left>(), size_of::<(WaiterState, Vec<Weightless>)>());
     }
 }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::crew::Crew;
-use super::next::Found;
+use super::config::KeepAlive;
 use super::parker::{Parker, Signal};
-use super::rules::Stay;
+use super::scheduling::Found;
+use super::workers::Workers;
 use crate::offload::task::{TaskContext, wake};
 use crate::panic::discard;
 
@@ -15,7 +15,7 @@ use crate::panic::discard;
 #[derive(Debug)]
 pub(crate) struct Worker {
     /// `None` from the beginning on.
-    crew: Option<Arc<Crew>>,
+    crew: Option<Arc<Workers>>,
     /// It has one when it is called.
     pub(super) has_token: bool,
     pub(super) is_coming: bool,
@@ -27,14 +27,14 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(crew: Arc<Crew>) -> Self {
+    pub(super) fn new(crew: Arc<Workers>) -> Self {
         Self { crew: Some(crew), has_token: true, is_coming: true, is_searching: false, parker: None, slot: None }
     }
 
     /// Runs tasks until there are none for a while.
     pub(crate) fn work(mut self) {
         let Some(crew) = self.crew.take() else { return };
-        let Stay { shift, linger, .. } = crew.rules.stay;
+        let KeepAlive { shift, linger, .. } = crew.rules.stay;
         // Within a task, as rayon does it where that one waits for its parts, it goes at once: they may be there.
         let shift = if TaskContext::current().is_some() { Duration::ZERO } else { shift };
         self.parker = linger.map(|_| Arc::default());
@@ -53,7 +53,7 @@ impl Worker {
     }
 
     /// Runs tasks until it is idle. Whether it goes instead.
-    fn work_while_there_is_some(&mut self, crew: &Arc<Crew>, is_shift_over: impl Fn() -> bool) -> bool {
+    fn work_while_there_is_some(&mut self, crew: &Arc<Workers>, is_shift_over: impl Fn() -> bool) -> bool {
         let mut found = crew.first(self);
         loop {
             let job = match found {
@@ -84,7 +84,7 @@ impl Worker {
     }
 
     /// Waits a moment for a task to come. Other threads have the processor meanwhile, if they want it.
-    fn look_out(crew: &Crew) {
+    fn look_out(crew: &Workers) {
         for _ in 1..crew.rules.stay.looks {
             if crew.rules.queued() > 0 {
                 return;
@@ -94,7 +94,7 @@ impl Worker {
     }
 
     /// Waits as an idle worker.
-    fn wait(&self, crew: &Arc<Crew>) -> Signal {
+    fn wait(&self, crew: &Arc<Workers>) -> Signal {
         let (Some(parker), Some(linger)) = (&self.parker, crew.rules.stay.linger) else { return Signal::Leave };
         match parker.park_for(linger) {
             Some(signal) => signal,

@@ -17,18 +17,23 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 use tokio::time::Instant;
 
-use super::{Answer, Gone, Joined, Lane, Order, Refused, Rules, Snapshot, Ticket};
-use crate::lane::MAX_WAITING;
+use super::{
+    CancelOutcome, EnqueueOutcome, Order, Refused, Semaphore, SemaphoreConfig, SemaphoreSnapshot, WaitOutcome, WaiterId,
+};
+use crate::semaphore::MAX_WAITING;
 
 /// A lane and what its callers do inside.
 struct Shared {
-    lane: Lane,
+    lane: Semaphore,
     sum: AtomicUsize,
 }
 
 impl Shared {
     fn new(permits: usize, bound: usize) -> Arc<Self> {
-        Arc::new(Self { lane: Lane::new(Rules { permits, bound, order: Order::Fifo }), sum: AtomicUsize::new(0) })
+        Arc::new(Self {
+            lane: Semaphore::new(SemaphoreConfig { permits, bound, order: Order::Fifo }),
+            sum: AtomicUsize::new(0),
+        })
     }
 
     /// A lane that the model's main thread holds already.
@@ -52,9 +57,9 @@ impl Shared {
                 };
             }
             match self.lane.join(cx.waker()) {
-                Joined::Entered => Poll::Ready(Outcome::Entered),
-                Joined::Refused(refused) => Poll::Ready(Outcome::Refused(refused)),
-                Joined::Queued(ticket) => {
+                EnqueueOutcome::Entered => Poll::Ready(Outcome::Entered),
+                EnqueueOutcome::Refused(refused) => Poll::Ready(Outcome::Refused(refused)),
+                EnqueueOutcome::Queued(ticket) => {
                     place = Some(ticket);
                     Poll::Pending
                 }
@@ -62,9 +67,9 @@ impl Shared {
         }))
     }
 
-    fn queue(&self) -> Ticket {
+    fn queue(&self) -> WaiterId {
         match self.lane.join(Waker::noop()) {
-            Joined::Queued(ticket) => ticket,
+            EnqueueOutcome::Queued(ticket) => ticket,
             joined => panic!("the lane is full, so one waits: {joined:?}"),
         }
     }
@@ -88,7 +93,7 @@ impl Shared {
     }
 
     fn assert_idle_after(&self, turns: usize) {
-        let Snapshot { held, waiting, .. } = self.lane.snapshot();
+        let SemaphoreSnapshot { held, waiting, .. } = self.lane.snapshot();
         assert_eq!((held, waiting), (0, 0));
         assert_eq!(self.sum.load(Ordering::Relaxed), turns);
     }
@@ -101,12 +106,12 @@ enum Outcome {
     Expired,
 }
 
-impl From<Answer> for Outcome {
-    fn from(answer: Answer) -> Self {
+impl From<WaitOutcome> for Outcome {
+    fn from(answer: WaitOutcome) -> Self {
         match answer {
-            Answer::Entered => Self::Entered,
-            Answer::Expired => Self::Expired,
-            Answer::Closed => Self::Refused(Refused::Closed),
+            WaitOutcome::Entered => Self::Entered,
+            WaitOutcome::Expired => Self::Expired,
+            WaitOutcome::Closed => Self::Refused(Refused::Closed),
         }
     }
 }
@@ -193,7 +198,7 @@ fn nobody_barges_in_while_a_turn_is_handed_over() {
         let barger = spawn(&shared, |shared| shared.lane.try_enter());
         shared.exit();
         assert_eq!(barger.join().unwrap(), Err(Refused::Busy));
-        assert_eq!(shared.lane.ask(&mut place, Waker::noop()), Some(Answer::Entered));
+        assert_eq!(shared.lane.ask(&mut place, Waker::noop()), Some(WaitOutcome::Entered));
         shared.exit();
         shared.assert_idle_after(0);
     });
@@ -208,7 +213,7 @@ fn a_caller_that_leaves_as_its_turn_comes_passes_it_on() {
         let next = spawn(&shared, Shared::visit);
         shared.work();
         shared.exit();
-        assert_ne!(leaver.join().unwrap(), Gone::Refused);
+        assert_ne!(leaver.join().unwrap(), CancelOutcome::Refused);
         assert_eq!(next.join().unwrap().0, Outcome::Entered);
         shared.assert_idle_after(2);
         assert_eq!(shared.lane.tally.cancelled.value(), 1);
@@ -236,7 +241,7 @@ fn giving_up_as_the_turn_comes_takes_it_or_leaves_it_to_the_next() {
         let place = shared.queue();
         let impatient = spawn(&shared, |shared| match shared.lane.give_up(place) {
             Some(answer) => {
-                assert_eq!(answer, Answer::Entered);
+                assert_eq!(answer, WaitOutcome::Entered);
                 shared.work();
                 shared.exit();
                 1
@@ -279,8 +284,9 @@ fn closing_as_a_queued_caller_leaves_tells_that_the_lane_is_drained() {
     check_bounded(|| {
         let shared = Shared::held(MAX_WAITING);
         let place = shared.queue();
-        let leaver =
-            spawn(&shared, |shared| shared.lane.leave(place, || None) == Gone::PassedOn && shared.lane.is_drained());
+        let leaver = spawn(&shared, |shared| {
+            shared.lane.leave(place, || None) == CancelOutcome::PassedOn && shared.lane.is_drained()
+        });
         let closer = spawn(&shared, |shared| shared.lane.close());
         let drained = shared.exit();
         assert!(drained | leaver.join().unwrap() | closer.join().unwrap());
@@ -311,8 +317,8 @@ fn of_two_callers_for_the_last_place_one_is_refused() {
         let shared = Shared::held(1);
         let callers = [0, 1].map(|_| spawn(&shared, |shared| shared.lane.join(Waker::noop())));
         let joined = callers.map(|caller| caller.join().unwrap());
-        let queued = joined.iter().filter(|joined| matches!(joined, Joined::Queued(_))).count();
-        let refused = joined.iter().filter(|joined| matches!(joined, Joined::Refused(Refused::Full))).count();
+        let queued = joined.iter().filter(|joined| matches!(joined, EnqueueOutcome::Queued(_))).count();
+        let refused = joined.iter().filter(|joined| matches!(joined, EnqueueOutcome::Refused(Refused::Full))).count();
         assert_eq!((queued, refused), (1, 1));
         assert_eq!(shared.lane.snapshot().waiting, 1);
     });
@@ -347,12 +353,12 @@ fn a_turn_that_expires_as_it_is_taken_goes_to_one_of_the_two() {
         shared.work();
         shared.lane.exit(|| Some(now));
         let late = match shared.lane.ask(&mut place, Waker::noop()) {
-            Some(Answer::Entered) => {
+            Some(WaitOutcome::Entered) => {
                 shared.work();
                 shared.exit();
                 false
             }
-            Some(Answer::Expired) => true,
+            Some(WaitOutcome::Expired) => true,
             answer => panic!("the turn had come: {answer:?}"),
         };
         assert_eq!(watcher.join().unwrap(), usize::from(late));

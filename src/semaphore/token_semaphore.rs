@@ -1,4 +1,4 @@
-//! [`TokenLane`], a lane that lends tokens: a caller asks for several, and how many there are changes while it is in use.
+//! [`TokenSemaphore`], a lane that lends tokens: a caller asks for several, and how many there are changes while it is in use.
 
 #[cfg(all(test, loom))]
 #[path = "token_loom_tests.rs"]
@@ -7,17 +7,17 @@ mod loom_tests;
 #[path = "token_property_tests.rs"]
 mod property_tests;
 
-use super::admission::{Lane, wake_all};
-use super::atomic_word::AtomicWord;
-use super::lane_word::LaneWord;
+use super::atomic_state::AtomicState;
 use super::order::Order;
-use super::outcome::Gone;
-use super::queue::Ticket;
-use super::tokens::{MAX_WAITING_FOR_TOKENS, TokenWord, Tokens};
-use super::turns::Rules;
+use super::outcome::CancelOutcome;
+use super::semaphore::{Semaphore, wake_all};
+use super::state::State;
+use super::token_state::{MAX_WAITING_FOR_TOKENS, TokenState, Tokens};
+use super::wait_queue::SemaphoreConfig;
+use super::waiters::WaiterId;
 use crate::sync::const_unless_loom;
 
-pub(crate) type TokenLane = Lane<TokenWord>;
+pub(crate) type TokenSemaphore = Semaphore<TokenState>;
 
 /// What a look at the lane shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,12 +36,12 @@ impl TokenSnapshot {
     }
 }
 
-impl TokenLane {
+impl TokenSemaphore {
     const_unless_loom! {
         /// A lane of `total` tokens, at most [`MAX_TOKENS`](super::MAX_TOKENS).
         pub(crate) fn lending(total: usize) -> Self {
-            let rules = Rules { permits: (), bound: MAX_WAITING_FOR_TOKENS, order: Order::Fifo };
-            Self::with_word(AtomicWord::with_total(total), rules)
+            let rules = SemaphoreConfig { permits: (), bound: MAX_WAITING_FOR_TOKENS, order: Order::Fifo };
+            Self::with_word(AtomicState::with_total(total), rules)
         }
     }
 
@@ -83,7 +83,7 @@ impl TokenLane {
     }
 
     /// Gives up the place in the queue, or passes on the tokens that were set aside for it.
-    pub(crate) fn withdraw(&self, ticket: Ticket) -> Gone {
+    pub(crate) fn withdraw(&self, ticket: WaiterId) -> CancelOutcome {
         self.leave(ticket, || None)
     }
 

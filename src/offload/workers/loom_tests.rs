@@ -13,22 +13,22 @@ use loom::model::Builder;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread::{self, JoinHandle};
 
-use super::crew::Crew;
-use super::rules::{Rules, Stay, Threads};
+use super::config::{KeepAlive, Threads, WorkersConfig};
 use super::worker::Worker;
-use crate::lane::{Joined, TokenLane, Tokens};
+use super::workers::Workers;
 use crate::offload::error::OffloadError;
 use crate::offload::limiter::CapacityLimiter;
-use crate::offload::task::{Around, Job, Outcome, Priority, TaskContext, Terms, Work};
+use crate::offload::task::{CallerContext, Job, Outcome, Priority, TaskContext, Terms, Work};
+use crate::semaphore::{EnqueueOutcome, TokenSemaphore, Tokens};
 use crate::sync::{Mutex, lock};
 
-const STAYS: Option<Stay> = Some(Stay { shift: Duration::MAX, looks: 1, linger: Some(Duration::ZERO) });
+const STAYS: Option<KeepAlive> = Some(KeepAlive { shift: Duration::MAX, looks: 1, linger: Some(Duration::ZERO) });
 /// Goes after each task, unless it was idle before.
-const GOES: Option<Stay> = Some(Stay { shift: Duration::ZERO, looks: 1, linger: Some(Duration::ZERO) });
+const GOES: Option<KeepAlive> = Some(KeepAlive { shift: Duration::ZERO, looks: 1, linger: Some(Duration::ZERO) });
 /// Goes as soon as there is no task.
-const BRIEF: Option<Stay> = Some(Stay { shift: Duration::MAX, looks: 2, linger: None });
+const BRIEF: Option<KeepAlive> = Some(KeepAlive { shift: Duration::MAX, looks: 2, linger: None });
 /// Goes after each task.
-const ONCE: Stay = Stay { shift: Duration::ZERO, looks: 1, linger: None };
+const ONCE: KeepAlive = KeepAlive { shift: Duration::ZERO, looks: 1, linger: None };
 
 /// Threads of the model.
 #[derive(Default)]
@@ -63,7 +63,7 @@ impl Threads for OfLoom {
 
 struct World {
     tokens: usize,
-    crew: Arc<Crew>,
+    crew: Arc<Workers>,
     begun: Arc<Begun>,
     limiter: Arc<CapacityLimiter>,
     /// Tasks that run, and the most that did at a time.
@@ -75,27 +75,27 @@ struct World {
 type Unit = Job<Box<dyn FnOnce(&TaskContext) + Send>, ()>;
 
 impl World {
-    fn new(tokens: usize, stay: Option<Stay>) -> Arc<Self> {
+    fn new(tokens: usize, stay: Option<KeepAlive>) -> Arc<Self> {
         Self::with(tokens, usize::MAX, stay, None)
     }
 
     /// Where no task waits for another one.
-    fn strict(tokens: usize, stay: Option<Stay>) -> Arc<Self> {
+    fn strict(tokens: usize, stay: Option<KeepAlive>) -> Arc<Self> {
         Self::with(tokens, 0, stay, None)
     }
 
-    fn failing(tokens: usize, stay: Option<Stay>, fails_from: Failure) -> Arc<Self> {
+    fn failing(tokens: usize, stay: Option<KeepAlive>, fails_from: Failure) -> Arc<Self> {
         Self::with(tokens, usize::MAX, stay, Some(fails_from))
     }
 
     /// Another pool of the same limiter.
-    fn sharing(&self, max_queued: usize, stay: Option<Stay>) -> Arc<Self> {
+    fn sharing(&self, max_queued: usize, stay: Option<KeepAlive>) -> Arc<Self> {
         let counts = [&self.running, &self.most, &self.ran].map(Arc::clone);
         Self::of(Arc::clone(&self.limiter), self.tokens, max_queued, stay, None, counts)
     }
 
-    fn with(tokens: usize, max_queued: usize, stay: Option<Stay>, fails_from: Option<Failure>) -> Arc<Self> {
-        let limiter = Arc::new(CapacityLimiter(TokenLane::lending(tokens)));
+    fn with(tokens: usize, max_queued: usize, stay: Option<KeepAlive>, fails_from: Option<Failure>) -> Arc<Self> {
+        let limiter = Arc::new(CapacityLimiter(TokenSemaphore::lending(tokens)));
         Self::of(limiter, tokens, max_queued, stay, fails_from, Default::default())
     }
 
@@ -103,14 +103,14 @@ impl World {
         limiter: Arc<CapacityLimiter>,
         tokens: usize,
         max_queued: usize,
-        stay: Option<Stay>,
+        stay: Option<KeepAlive>,
         fails_from: Option<Failure>,
         [running, most, ran]: [Arc<AtomicUsize>; 3],
     ) -> Arc<Self> {
-        let rules = Arc::new(Rules::new("model", Arc::clone(&limiter), max_queued, stay.unwrap_or(ONCE)));
+        let rules = Arc::new(WorkersConfig::new("model", Arc::clone(&limiter), max_queued, stay.unwrap_or(ONCE)));
         let threads = OfLoom(Arc::new(Begun { fails_from, ..Begun::default() }));
         let begun = Arc::clone(&threads.0);
-        let crew = Crew::new(rules, Box::new(threads));
+        let crew = Workers::new(rules, Box::new(threads));
         Arc::new(Self { tokens, crew, begun, limiter, running, most, ran })
     }
 
@@ -121,7 +121,7 @@ impl World {
             running.fetch_sub(1, Ordering::SeqCst);
             ran.fetch_add(1, Ordering::SeqCst);
         });
-        Arc::new(Job::new(0, Terms::default(), Around::default(), work))
+        Arc::new(Job::new(0, Terms::default(), CallerContext::default(), work))
     }
 
     fn submit(&self) -> Arc<Unit> {
@@ -237,7 +237,7 @@ fn tasks_take_turns_with_another_one_who_waits_for_the_token() {
         let world = World::new(1, STAYS);
         let other = world.beside(|world| {
             let lane = world.limiter.lane();
-            if let Joined::Queued(ticket) = lane.line_up(Tokens::ONE, Waker::noop()) {
+            if let EnqueueOutcome::Queued(ticket) = lane.line_up(Tokens::ONE, Waker::noop()) {
                 let mut ticket = Some(ticket);
                 while lane.ask(&mut ticket, Waker::noop()).is_none() {
                     thread::yield_now();
@@ -533,7 +533,7 @@ fn task_whose_worker_has_no_thread_is_not_forgotten_by_one_who_yields_to_another
         let takes_both = world.beside(|world| {
             let lane = world.limiter.lane();
             for _ in 0..2 {
-                if let Joined::Queued(ticket) = lane.line_up(Tokens::ONE, Waker::noop()) {
+                if let EnqueueOutcome::Queued(ticket) = lane.line_up(Tokens::ONE, Waker::noop()) {
                     let mut ticket = Some(ticket);
                     while lane.ask(&mut ticket, Waker::noop()).is_none() {
                         thread::yield_now();

@@ -1,15 +1,15 @@
-//! What workers do next: the side of a [`Crew`] that faces them.
+//! What workers do next: the side of a [`Workers`] that faces them.
 
 use std::mem;
 use std::sync::Arc;
 
-use super::crew::{Crew, Taken};
 use super::state::State;
 use super::worker::Worker;
-use crate::lane::Tokens;
+use super::workers::{Taken, Workers};
 use crate::offload::error::OffloadError;
 use crate::offload::task::Work;
 use crate::panic::discard;
+use crate::semaphore::Tokens;
 use crate::sync::atomic::Ordering;
 use crate::sync::{MutexGuard, lock};
 
@@ -23,7 +23,7 @@ pub(super) enum Found {
     Nothing { stays: bool },
 }
 
-impl Crew {
+impl Workers {
     /// What a worker does that was called, or has searched. If there is no task, it gives its token back.
     pub(super) fn first(self: &Arc<Self>, worker: &mut Worker) -> Found {
         let mut state = lock(&self.state);

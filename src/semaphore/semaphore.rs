@@ -1,9 +1,9 @@
-//! [`Lane`], a lane of its own: one compare-exchange on its word enters it when it is free, another leaves it.
+//! [`Semaphore`], a lane of its own: one compare-exchange on its word enters it when it is free, another leaves it.
 //!
 //! Callers that find it full line up behind a mutex that the free path never touches; a permit that comes back while
 //! someone waits goes to the next in line directly and is never free in between, so nobody barges. What is decided
-//! under the mutex, and the invariants of it, are in [`Turns`]. A lane of permits is here, one of tokens in
-//! [`token_lane`](super::token_lane).
+//! under the mutex, and the invariants of it, are in [`WaitQueue`]. A lane of permits is here, one of tokens in
+//! [`token_lane`](super::token_semaphore).
 
 #[cfg(all(test, loom))]
 #[path = "loom_tests.rs"]
@@ -16,36 +16,36 @@ use std::task::Waker;
 
 use tokio::time::Instant;
 
-use super::atomic_word::AtomicWord;
+use super::atomic_state::AtomicState;
 #[cfg(all(test, not(loom)))]
-use super::atomic_word::CARRY_EVERY;
-use super::lane_word::LaneWord;
+use super::atomic_state::CARRY_EVERY;
 #[cfg(test)]
 use super::order::Order;
-use super::outcome::{Answer, Gone, Joined, Refused, Snapshot};
-use super::queue::{Line, Slots, Ticket};
-use super::turns::{Look, Rules, Tally, Turns};
-use super::word::Word;
+use super::outcome::{CancelOutcome, EnqueueOutcome, Refused, SemaphoreSnapshot, WaitOutcome};
+use super::permit_state::PermitState;
+use super::state::State;
+use super::wait_queue::{SemaphoreConfig, WaitCounters, WaitQueue, WaiterPoll};
+use super::waiters::{WaiterId, WaiterList, WaiterSlots};
 use crate::sync::{Mutex, const_unless_loom, lock};
 
 #[derive(Debug)]
-pub(crate) struct Lane<W: LaneWord = Word> {
-    pub(super) word: AtomicWord<W>,
-    rules: Rules<W::Permits>,
-    queue: Mutex<WaitQueue<W::Weight>>,
-    pub(crate) tally: Tally,
+pub(crate) struct Semaphore<W: State = PermitState> {
+    pub(super) word: AtomicState<W>,
+    rules: SemaphoreConfig<W::Permits>,
+    queue: Mutex<Waiters<W::Weight>>,
+    pub(crate) tally: WaitCounters,
 }
 
 #[derive(Debug)]
-struct WaitQueue<T> {
-    line: Line,
-    slots: Slots<T>,
+struct Waiters<T> {
+    line: WaiterList,
+    slots: WaiterSlots<T>,
 }
 
-impl Lane {
+impl Semaphore {
     const_unless_loom! {
-        pub(crate) fn new(rules: Rules) -> Self {
-            Self::with_word(AtomicWord::new(), rules)
+        pub(crate) fn new(rules: SemaphoreConfig) -> Self {
+            Self::with_word(AtomicState::new(), rules)
         }
     }
 
@@ -60,7 +60,7 @@ impl Lane {
     }
 
     /// Takes a permit that has come free, or the last place in the queue.
-    pub(crate) fn join(&self, waker: &Waker) -> Joined {
+    pub(crate) fn join(&self, waker: &Waker) -> EnqueueOutcome {
         self.line_up((), waker)
     }
 
@@ -104,16 +104,16 @@ impl Lane {
         self.word.is_drained()
     }
 
-    pub(crate) fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self) -> SemaphoreSnapshot {
         self.word.snapshot()
     }
 }
 
-impl<W: LaneWord> Lane<W> {
+impl<W: State> Semaphore<W> {
     const_unless_loom! {
-        pub(super) fn with_word(word: AtomicWord<W>, rules: Rules<W::Permits>) -> Self {
-            let queue = Mutex::new(WaitQueue { line: Line::new(), slots: Slots::new() });
-            Self { word, rules, queue, tally: Tally::new() }
+        pub(super) fn with_word(word: AtomicState<W>, rules: SemaphoreConfig<W::Permits>) -> Self {
+            let queue = Mutex::new(Waiters { line: WaiterList::new(), slots: WaiterSlots::new() });
+            Self { word, rules, queue, tally: WaitCounters::new() }
         }
     }
 
@@ -133,40 +133,40 @@ impl<W: LaneWord> Lane<W> {
     }
 
     /// Takes what has come free, or the last place in the queue.
-    pub(crate) fn line_up(&self, weight: W::Weight, waker: &Waker) -> Joined {
+    pub(crate) fn line_up(&self, weight: W::Weight, waker: &Waker) -> EnqueueOutcome {
         // Refusing needs no mutex: the bound was reached at the moment of this load.
         let seen = self.word.seen();
         if seen.is_closed() {
-            return Joined::Refused(Refused::Closed);
+            return EnqueueOutcome::Refused(Refused::Closed);
         }
         if !seen.admits(self.rules.permits, weight) && seen.waiting() >= self.rules.bound {
-            return Joined::Refused(self.rules.why_full());
+            return EnqueueOutcome::Refused(self.rules.why_full());
         }
         let mut waker = Some(waker.clone());
         self.locked(|turns| turns.join(weight, &mut waker))
     }
 
     /// Asks whether the turn has come. The answer ends the wait: the ticket is gone with it.
-    pub(crate) fn ask(&self, ticket: &mut Option<Ticket>, waker: &Waker) -> Option<Answer> {
+    pub(crate) fn ask(&self, ticket: &mut Option<WaiterId>, waker: &Waker) -> Option<WaitOutcome> {
         let mut fresh = None;
         loop {
             match self.locked(|turns| turns.look(ticket, waker, &mut fresh)) {
-                Look::Waiting(_) => return None,
-                Look::WantsWaker => fresh = Some(waker.clone()),
-                Look::Over(answer, _) => return answer,
+                WaiterPoll::Waiting(_) => return None,
+                WaiterPoll::WantsWaker => fresh = Some(waker.clone()),
+                WaiterPoll::Over(answer, _) => return answer,
             }
         }
     }
 
     /// Asks for the last time: leaves the queue, unless the turn has come.
-    pub(crate) fn give_up(&self, ticket: Ticket) -> Option<Answer> {
+    pub(crate) fn give_up(&self, ticket: WaiterId) -> Option<WaitOutcome> {
         let departure = self.locked(|turns| turns.give_up(ticket));
         wake_all(departure.next);
         departure.told
     }
 
     /// Gives up the place in the queue, or passes on what was set aside for it.
-    pub(crate) fn leave(&self, ticket: Ticket, now: impl Fn() -> Option<Instant>) -> Gone {
+    pub(crate) fn leave(&self, ticket: WaiterId, now: impl Fn() -> Option<Instant>) -> CancelOutcome {
         let departure = self.locked(|turns| turns.leave(ticket, now));
         wake_all(departure.next);
         departure.told
@@ -178,10 +178,10 @@ impl<W: LaneWord> Lane<W> {
     }
 
     /// Decides under the mutex. What it returns is dropped without it.
-    pub(super) fn locked<R>(&self, decide: impl FnOnce(&mut Turns<'_, AtomicWord<W>>) -> R) -> R {
+    pub(super) fn locked<R>(&self, decide: impl FnOnce(&mut WaitQueue<'_, AtomicState<W>>) -> R) -> R {
         let mut queue = lock(&self.queue);
-        let WaitQueue { line, slots } = &mut *queue;
-        decide(&mut Turns { rules: &self.rules, word: &self.word, line, slots, tally: &self.tally })
+        let Waiters { line, slots } = &mut *queue;
+        decide(&mut WaitQueue { rules: &self.rules, word: &self.word, line, slots, tally: &self.tally })
     }
 }
 

@@ -1,16 +1,16 @@
-//! [`Lanes`], the tokens for everybody and those in reserve, and who gets which.
+//! [`LimiterSemaphores`], the tokens for everybody and those in reserve, and who gets which.
 
 use std::task::Waker;
 
 use super::error::LimiterError;
-use crate::lane::{Answer, Joined, MAX_TOKENS, Refused, Ticket, TokenLane, Tokens};
+use crate::semaphore::{EnqueueOutcome, MAX_TOKENS, Refused, TokenSemaphore, Tokens, WaitOutcome, WaiterId};
 
-/// The two lanes of a limiter.
+/// The two semaphores of a limiter.
 #[derive(Debug)]
-pub(super) struct Lanes {
-    ordinary: TokenLane,
+pub(super) struct LimiterSemaphores {
+    ordinary: TokenSemaphore,
     /// Lent only to those who ask for it, one token each. Its total does not change.
-    reserve: TokenLane,
+    reserve: TokenSemaphore,
 }
 
 /// What a caller asks for. It stays the same while the caller waits, and with it the lane in which it does.
@@ -55,17 +55,17 @@ impl Loan {
     }
 }
 
-impl Lanes {
+impl LimiterSemaphores {
     /// More than [`MAX_TOKENS`] are taken for so many.
     pub(super) const fn new(total: usize, reserve: usize) -> Self {
-        Self { ordinary: TokenLane::lending(at_most(total)), reserve: TokenLane::lending(at_most(reserve)) }
+        Self { ordinary: TokenSemaphore::lending(at_most(total)), reserve: TokenSemaphore::lending(at_most(reserve)) }
     }
 
-    pub(super) fn ordinary(&self) -> &TokenLane {
+    pub(super) fn ordinary(&self) -> &TokenSemaphore {
         &self.ordinary
     }
 
-    pub(super) fn both(&self) -> [&TokenLane; 2] {
+    pub(super) fn both(&self) -> [&TokenSemaphore; 2] {
         [&self.ordinary, &self.reserve]
     }
 
@@ -97,14 +97,14 @@ impl Lanes {
     pub(super) fn line_up(
         &self,
         ask: Ask,
-        ticket: &mut Option<Ticket>,
+        ticket: &mut Option<WaiterId>,
         waker: &Waker,
     ) -> Option<Result<Loan, LimiterError>> {
         let Some((lane, tokens, loan)) = self.wait_in(ask) else { return Some(self.try_lend(ask)) };
         match lane.line_up(tokens, waker) {
-            Joined::Entered => Some(Ok(loan)),
-            Joined::Refused(refused) => Some(Err(error(refused))),
-            Joined::Queued(place) => {
+            EnqueueOutcome::Entered => Some(Ok(loan)),
+            EnqueueOutcome::Refused(refused) => Some(Err(error(refused))),
+            EnqueueOutcome::Queued(place) => {
                 *ticket = Some(place);
                 None
             }
@@ -115,19 +115,19 @@ impl Lanes {
     pub(super) fn ask(
         &self,
         ask: Ask,
-        ticket: &mut Option<Ticket>,
+        ticket: &mut Option<WaiterId>,
         waker: &Waker,
     ) -> Option<Result<Loan, LimiterError>> {
         let (lane, _, loan) = self.wait_in(ask)?;
         lane.ask(ticket, waker).map(|answer| match answer {
-            Answer::Entered => Ok(loan),
-            Answer::Closed => Err(LimiterError::Closed),
-            Answer::Expired => unreachable!("no turn expires here: none has a time"),
+            WaitOutcome::Entered => Ok(loan),
+            WaitOutcome::Closed => Err(LimiterError::Closed),
+            WaitOutcome::Expired => unreachable!("no turn expires here: none has a time"),
         })
     }
 
     /// Ends a wait: gives up the place, or passes on the tokens that were set aside for it.
-    pub(super) fn withdraw(&self, ask: Ask, ticket: Ticket) {
+    pub(super) fn withdraw(&self, ask: Ask, ticket: WaiterId) {
         if let Some((lane, ..)) = self.wait_in(ask) {
             lane.withdraw(ticket);
         }
@@ -143,7 +143,7 @@ impl Lanes {
     }
 
     /// The lane in which a caller waits, for how many tokens, and what it has then.
-    fn wait_in(&self, ask: Ask) -> Option<(&TokenLane, Tokens, Loan)> {
+    fn wait_in(&self, ask: Ask) -> Option<(&TokenSemaphore, Tokens, Loan)> {
         match ask {
             Ask::Tokens(tokens) => Some((&self.ordinary, tokens, Loan::Ordinary(tokens))),
             Ask::Reserved if self.reserve.total() > 0 => Some((&self.reserve, Tokens::ONE, Loan::Reserve)),
@@ -161,6 +161,6 @@ const fn at_most(tokens: usize) -> usize {
 fn error(refused: Refused) -> LimiterError {
     match refused {
         Refused::Closed => LimiterError::Closed,
-        Refused::Busy | Refused::Full | Refused::TooManyLanes => LimiterError::WouldBlock,
+        Refused::Busy | Refused::Full | Refused::TooManyKeys => LimiterError::WouldBlock,
     }
 }

@@ -1,9 +1,9 @@
-//! [`KeyLane`], the lane of one key, and [`Terms`], what holds for all of them.
+//! [`KeySemaphore`], the lane of one key, and [`Terms`], what holds for all of them.
 
 use std::cell::Cell;
 
 use crate::counter::Counter;
-use crate::lane::{LaneWord, Line, Rules, Word, WordCell};
+use crate::semaphore::{PermitState, SemaphoreConfig, State, StateCell, WaiterList};
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::const_unless_loom;
 
@@ -17,20 +17,20 @@ pub(crate) struct KeyLimit {
 /// What all callers of a shard's methods bring along.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terms<'a> {
-    pub(crate) rules: &'a Rules,
+    pub(crate) rules: &'a SemaphoreConfig,
     pub(crate) limit: Option<&'a KeyLimit>,
 }
 
 /// The lane of one key.
 #[derive(Debug)]
-pub(super) struct KeyLane {
-    pub(super) word: Cell<Word>,
-    pub(super) line: Line,
+pub(super) struct KeySemaphore {
+    pub(super) word: Cell<PermitState>,
+    pub(super) line: WaiterList,
 }
 
 /// A lane's word behind the shard's mutex.
-pub(super) struct PlainWord<'a> {
-    pub(super) word: &'a Cell<Word>,
+pub(super) struct PlainState<'a> {
+    pub(super) word: &'a Cell<PermitState>,
     pub(super) granted: &'a Counter,
 }
 
@@ -51,25 +51,25 @@ impl KeyLimit {
     }
 }
 
-impl KeyLane {
+impl KeySemaphore {
     pub(super) fn entered() -> Self {
-        Self { word: Cell::new(Word(0).entered()), line: Line::new() }
+        Self { word: Cell::new(PermitState(0).entered()), line: WaiterList::new() }
     }
 }
 
-impl WordCell for PlainWord<'_> {
-    type Word = Word;
+impl StateCell for PlainState<'_> {
+    type PermitState = PermitState;
 
-    fn load(&self) -> Word {
+    fn load(&self) -> PermitState {
         self.word.get()
     }
 
-    fn exchange(&self, _: Word, next: Word) -> Result<(), Word> {
+    fn exchange(&self, _: PermitState, next: PermitState) -> Result<(), PermitState> {
         self.word.set(next);
         Ok(())
     }
 
-    fn store(&self, next: Word) {
+    fn store(&self, next: PermitState) {
         self.word.set(next);
     }
 
@@ -81,7 +81,7 @@ impl WordCell for PlainWord<'_> {
         self.word.set(self.word.get().closed());
     }
 
-    fn count_grant(&self, _: Word) {
+    fn count_grant(&self, _: PermitState) {
         self.granted.add_alone(1);
     }
 }

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::crew::{Call, Crew};
 use super::parker::Parker;
 use super::queue::JobQueue;
 use super::worker::Worker;
-use crate::lane::Ticket;
+use super::workers::{Call, Workers};
 use crate::offload::error::OffloadError;
 use crate::offload::task::Work;
+use crate::semaphore::WaiterId;
 
 /// Who waits, who is idle, and what runs.
 pub(super) struct State {
@@ -31,9 +31,9 @@ pub(super) struct State {
 
 /// A place in the line for a token.
 pub(super) struct InLine {
-    pub(super) ticket: Option<Ticket>,
+    pub(super) ticket: Option<WaiterId>,
     /// Keeps the crew, which nobody else may: its tasks wait for that token.
-    pub(super) _crew: Arc<Crew>,
+    pub(super) _crew: Arc<Workers>,
 }
 
 /// How a crew has fared.

@@ -1,8 +1,8 @@
-//! [`Turns`], the algorithm: who enters, waits, is handed a permit, gives up, decided while a lane's mutex is held.
+//! [`WaitQueue`], the algorithm: who enters, waits, is handed a permit, gives up, decided while a lane's mutex is held.
 //!
-//! It stands between two shells. [`Lane`](super::Lane) keeps its word in an atomic, so that a free lane is entered and
+//! It stands between two shells. [`Semaphore`](super::Semaphore) keeps its word in an atomic, so that a free lane is entered and
 //! left without the mutex; the lanes of a keyed guard keep theirs behind the mutex of their shard. What a caller asks for
-//! and what there is, permits or tokens, is known to the [`LaneWord`] alone.
+//! and what there is, permits or tokens, is known to the [`State`] alone.
 //!
 //! # Invariants
 //!
@@ -18,16 +18,16 @@ use std::task::Waker;
 
 use tokio::time::Instant;
 
-use super::lane_word::{LaneWord, Next};
 use super::order::Order;
-use super::outcome::{Answer, Gone, Joined, Refused};
-use super::queue::{Left, Line, Slots, Ticket, Turn};
-use super::tokens::TokenWord;
+use super::outcome::{CancelOutcome, EnqueueOutcome, Refused, WaitOutcome};
+use super::state::{Next, State};
+use super::token_state::TokenState;
+use super::waiters::{Left, WaiterId, WaiterList, WaiterSlots, WaiterState};
 use crate::counter::Counter;
 
 /// What does not change.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rules<P = usize> {
+pub(crate) struct SemaphoreConfig<P = usize> {
     /// From 1 to [`MAX_PERMITS`](super::MAX_PERMITS). Nothing where the word knows.
     pub(crate) permits: P,
     /// The most callers that may wait, from 0 to as many as the word can count.
@@ -37,7 +37,7 @@ pub(crate) struct Rules<P = usize> {
 
 /// Counted under the mutex.
 #[derive(Debug)]
-pub(crate) struct Tally {
+pub(crate) struct WaitCounters {
     /// Callers that had to wait.
     pub(crate) queued: Counter,
     /// Callers that left while they waited.
@@ -45,16 +45,16 @@ pub(crate) struct Tally {
 }
 
 /// Where a lane's word is.
-pub(crate) trait WordCell {
-    type Word: LaneWord;
+pub(crate) trait StateCell {
+    type PermitState: State;
 
-    fn load(&self) -> Self::Word;
+    fn load(&self) -> Self::PermitState;
 
     /// Replaces the word if it is still the one `seen`. What the last holder did is visible afterwards.
-    fn exchange(&self, seen: Self::Word, next: Self::Word) -> Result<(), Self::Word>;
+    fn exchange(&self, seen: Self::PermitState, next: Self::PermitState) -> Result<(), Self::PermitState>;
 
     /// Replaces the word, under the mutex and while someone waits (invariant 2).
-    fn store(&self, next: Self::Word);
+    fn store(&self, next: Self::PermitState);
 
     /// Something comes back, under the mutex and while nobody waits.
     fn free(&self, weight: WeightOf<Self>);
@@ -62,32 +62,32 @@ pub(crate) trait WordCell {
     fn close(&self);
 
     /// Counts the grant that followed `seen`.
-    fn count_grant(&self, seen: Self::Word);
+    fn count_grant(&self, seen: Self::PermitState);
 }
 
-pub(crate) type WeightOf<C> = <<C as WordCell>::Word as LaneWord>::Weight;
-pub(crate) type NextOf<C> = <<C as WordCell>::Word as LaneWord>::Next;
-type PermitsOf<C> = <<C as WordCell>::Word as LaneWord>::Permits;
+pub(crate) type WeightOf<C> = <<C as StateCell>::PermitState as State>::Weight;
+pub(crate) type NextOf<C> = <<C as StateCell>::PermitState as State>::Next;
+type PermitsOf<C> = <<C as StateCell>::PermitState as State>::Permits;
 
 /// A lane whose mutex is held.
-pub(crate) struct Turns<'a, C: WordCell> {
-    pub(crate) rules: &'a Rules<PermitsOf<C>>,
+pub(crate) struct WaitQueue<'a, C: StateCell> {
+    pub(crate) rules: &'a SemaphoreConfig<PermitsOf<C>>,
     pub(crate) word: &'a C,
-    pub(crate) line: &'a mut Line,
-    pub(crate) slots: &'a mut Slots<WeightOf<C>>,
-    pub(crate) tally: &'a Tally,
+    pub(crate) line: &'a mut WaiterList,
+    pub(crate) slots: &'a mut WaiterSlots<WeightOf<C>>,
+    pub(crate) tally: &'a WaitCounters,
 }
 
 /// What a waiter finds at its place. Everything in it is dropped after the mutex is unlocked.
 #[derive(Debug)]
 #[expect(dead_code, reason = "some of it is carried out of the mutex only to be dropped there")]
-pub(crate) enum Look<T = ()> {
+pub(crate) enum WaiterPoll<T = ()> {
     /// Its turn has not come. The place knows its waker; here is the one from before, if another.
     Waiting(Option<Waker>),
     /// Its turn has not come, and the place knows another waker: look again with a clone.
     WantsWaker,
     /// Its wait is over.
-    Over(Option<Answer>, Option<Left<T>>),
+    Over(Option<WaitOutcome>, Option<Left<T>>),
 }
 
 /// Grants that were taken back.
@@ -100,46 +100,46 @@ pub(crate) struct Expired {
     pub(crate) next: Vec<Waker>,
 }
 
-/// A waiter that has left, with what it was told: a [`Gone`], or the answer if it asked once more.
+/// A waiter that has left, with what it was told: a [`CancelOutcome`], or the answer if it asked once more.
 #[derive(Debug)]
-pub(crate) struct Departure<R, N, T> {
+pub(crate) struct Departed<R, N, T> {
     pub(crate) told: R,
     /// Those whose turn it is now.
     pub(crate) next: N,
     _left: Left<T>,
 }
 
-impl<P> Rules<P> {
+impl<P> SemaphoreConfig<P> {
     pub(crate) fn why_full(&self) -> Refused {
         if self.bound == 0 { Refused::Busy } else { Refused::Full }
     }
 }
 
-impl Tally {
+impl WaitCounters {
     pub(crate) const fn new() -> Self {
         Self { queued: Counter::new(), cancelled: Counter::new() }
     }
 }
 
-impl<C: WordCell> Turns<'_, C> {
+impl<C: StateCell> WaitQueue<'_, C> {
     /// Takes what has come free, or the last place in the queue.
     ///
     /// The waker is taken only by who waits, so that another is dropped after the mutex is unlocked.
-    pub(crate) fn join(&mut self, weight: WeightOf<C>, waker: &mut Option<Waker>) -> Joined {
+    pub(crate) fn join(&mut self, weight: WeightOf<C>, waker: &mut Option<Waker>) -> EnqueueOutcome {
         let mut seen = self.word.load();
         loop {
             if seen.is_closed() {
-                return Joined::Refused(Refused::Closed);
+                return EnqueueOutcome::Refused(Refused::Closed);
             } else if seen.admits(self.rules.permits, weight) {
                 match self.word.exchange(seen, seen.entered(weight)) {
                     Ok(()) => {
                         self.word.count_grant(seen);
-                        return Joined::Entered;
+                        return EnqueueOutcome::Entered;
                     }
                     Err(now) => seen = now,
                 }
             } else if seen.waiting() >= self.rules.bound {
-                return Joined::Refused(self.rules.why_full());
+                return EnqueueOutcome::Refused(self.rules.why_full());
             } else if seen.waiting() > 0 {
                 self.word.store(seen.joined());
                 break;
@@ -153,59 +153,59 @@ impl<C: WordCell> Turns<'_, C> {
         }
         self.tally.queued.add_alone(1);
         let waker = waker.take().expect("who joins brings a waker");
-        Joined::Queued(self.line.join(self.slots, waker, weight))
+        EnqueueOutcome::Queued(self.line.join(self.slots, waker, weight))
     }
 
     /// Looks whether the turn has come. The answer ends the wait: the ticket is gone with it.
     pub(crate) fn look(
         &mut self,
-        ticket: &mut Option<Ticket>,
+        ticket: &mut Option<WaiterId>,
         waker: &Waker,
         fresh: &mut Option<Waker>,
-    ) -> Look<WeightOf<C>> {
-        let Some(place) = ticket.as_ref() else { return Look::Over(None, None) };
+    ) -> WaiterPoll<WeightOf<C>> {
+        let Some(place) = ticket.as_ref() else { return WaiterPoll::Over(None, None) };
         match self.slots.turn(place) {
-            Turn::Waiting(known) if known.will_wake(waker) => Look::Waiting(None),
-            Turn::Waiting(known) => match fresh.take() {
-                Some(fresh) => Look::Waiting(Some(std::mem::replace(known, fresh))),
-                None => Look::WantsWaker,
+            WaiterState::Waiting(known) if known.will_wake(waker) => WaiterPoll::Waiting(None),
+            WaiterState::Waiting(known) => match fresh.take() {
+                Some(fresh) => WaiterPoll::Waiting(Some(std::mem::replace(known, fresh))),
+                None => WaiterPoll::WantsWaker,
             },
             turn => {
-                let answer = Answer::of(turn);
-                Look::Over(answer, ticket.take().map(|ticket| self.line.leave(self.slots, ticket)))
+                let answer = WaitOutcome::of(turn);
+                WaiterPoll::Over(answer, ticket.take().map(|ticket| self.line.leave(self.slots, ticket)))
             }
         }
     }
 
     /// Asks for the last time: leaves the queue, unless the turn has come.
-    pub(crate) fn give_up(&mut self, ticket: Ticket) -> Departure<Option<Answer>, NextOf<C>, WeightOf<C>> {
+    pub(crate) fn give_up(&mut self, ticket: WaiterId) -> Departed<Option<WaitOutcome>, NextOf<C>, WeightOf<C>> {
         let left = self.line.leave(self.slots, ticket);
         let next = match left.turn {
-            Turn::Waiting(_) => self.stop_waiting(|| None),
+            WaiterState::Waiting(_) => self.stop_waiting(|| None),
             _ => NextOf::<C>::default(),
         };
-        Departure { told: Answer::of(&left.turn), next, _left: left }
+        Departed { told: WaitOutcome::of(&left.turn), next, _left: left }
     }
 
     /// Gives up the place in the queue, or passes on what was set aside for it.
     pub(crate) fn leave(
         &mut self,
-        ticket: Ticket,
+        ticket: WaiterId,
         now: impl Fn() -> Option<Instant>,
-    ) -> Departure<Gone, NextOf<C>, WeightOf<C>> {
+    ) -> Departed<CancelOutcome, NextOf<C>, WeightOf<C>> {
         let left = self.line.leave(self.slots, ticket);
         let (told, next) = match left.turn {
-            Turn::Waiting(_) => {
+            WaiterState::Waiting(_) => {
                 self.tally.cancelled.add_alone(1);
-                (Gone::Waiting, self.stop_waiting(now))
+                (CancelOutcome::Waiting, self.stop_waiting(now))
             }
-            Turn::Granted(_) => {
+            WaiterState::Granted(_) => {
                 self.tally.cancelled.add_alone(1);
-                (Gone::PassedOn, self.hand_over(left.weight, now))
+                (CancelOutcome::PassedOn, self.hand_over(left.weight, now))
             }
-            _ => (Gone::Refused, NextOf::<C>::default()),
+            _ => (CancelOutcome::Refused, NextOf::<C>::default()),
         };
-        Departure { told, next, _left: left }
+        Departed { told, next, _left: left }
     }
 
     /// What comes back goes to the next in line, who are returned, or becomes free.
@@ -247,7 +247,7 @@ impl<C: WordCell> Turns<'_, C> {
     }
 
     /// Lets in from the front whoever `word` has room for, and makes it the lane's word. Only while someone waits.
-    fn grant(&mut self, mut word: C::Word, now: impl Fn() -> Option<Instant>) -> NextOf<C> {
+    fn grant(&mut self, mut word: C::PermitState, now: impl Fn() -> Option<Instant>) -> NextOf<C> {
         let mut next = NextOf::<C>::default();
         let mut is_stored = false;
         while let Some(weight) = self.line.next_weight(self.slots, self.rules.order)
@@ -270,7 +270,7 @@ impl<C: WordCell> Turns<'_, C> {
     }
 }
 
-impl<C: WordCell<Word = TokenWord>> Turns<'_, C> {
+impl<C: StateCell<PermitState = TokenState>> WaitQueue<'_, C> {
     /// There are so many tokens more, or fewer. Returns those whose turn it is now.
     pub(crate) fn resize(&mut self, by: i64) -> NextOf<C> {
         let mut seen = self.word.load();

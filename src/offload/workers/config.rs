@@ -1,4 +1,4 @@
-//! [`Rules`], what a crew works by, and [`Threads`], where its threads come from.
+//! [`WorkersConfig`], what a crew works by, and [`Threads`], where its threads come from.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
@@ -12,14 +12,14 @@ use crate::panic::catch;
 
 /// What a crew works by.
 #[derive(Debug)]
-pub(crate) struct Rules {
+pub(crate) struct WorkersConfig {
     pub(crate) pool: &'static str,
     pub(crate) limiter: Arc<CapacityLimiter>,
     /// How many tasks may wait, in all crews of the pool.
     pub(crate) max_queued: usize,
     /// How many do. Nothing else is read because of it, so `Relaxed` does.
     queued: AtomicUsize,
-    pub(crate) stay: Stay,
+    pub(crate) stay: KeepAlive,
     /// Whether the pool was closed.
     is_closed: AtomicBool,
     /// Told when a crew that was closed runs nothing any more.
@@ -28,7 +28,7 @@ pub(crate) struct Rules {
 
 /// How long a worker stays on its thread.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Stay {
+pub(crate) struct KeepAlive {
     /// With work. Then it gives its thread back between two tasks, and takes the next one that is free: others wait for them,
     /// too.
     pub(crate) shift: Duration,
@@ -38,8 +38,8 @@ pub(crate) struct Stay {
     pub(crate) linger: Option<Duration>,
 }
 
-impl Rules {
-    pub(crate) fn new(pool: &'static str, limiter: Arc<CapacityLimiter>, max_queued: usize, stay: Stay) -> Self {
+impl WorkersConfig {
+    pub(crate) fn new(pool: &'static str, limiter: Arc<CapacityLimiter>, max_queued: usize, stay: KeepAlive) -> Self {
         let (queued, is_closed) = (AtomicUsize::new(0), AtomicBool::new(false));
         Self { pool, limiter, max_queued, queued, stay, is_closed, drained: Notify::new() }
     }

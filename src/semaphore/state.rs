@@ -1,10 +1,10 @@
-//! [`LaneWord`], what the algorithm must know of a lane's state, and [`Next`], those whose turn comes.
+//! [`State`], what the algorithm must know of a lane's state, and [`Next`], those whose turn comes.
 
 use std::fmt::Debug;
 use std::task::Waker;
 
 /// The state of a lane in one word. It tells who may enter; an exchange of it lets them in.
-pub(crate) trait LaneWord: Copy + Eq + Debug {
+pub(crate) trait State: Copy + Eq + Debug {
     /// What a caller asks for: nothing to say where each takes one permit.
     type Weight: Copy + Debug;
     /// How many permits there are, unless the word itself knows.

@@ -1,6 +1,6 @@
 //! What a lane tells those who ask it.
 
-use super::queue::{Ticket, Turn};
+use super::waiters::{WaiterId, WaiterState};
 
 /// Why a caller was not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,22 +10,22 @@ pub(crate) enum Refused {
     /// So many wait that no more may.
     Full,
     /// There are so many lanes that there may be no other.
-    TooManyLanes,
+    TooManyKeys,
     Closed,
 }
 
 /// How joining the queue ended.
 #[derive(Debug)]
-pub(crate) enum Joined {
+pub(crate) enum EnqueueOutcome {
     /// A permit had come free: the caller holds it.
     Entered,
-    Queued(Ticket),
+    Queued(WaiterId),
     Refused(Refused),
 }
 
 /// What a waiter that asks finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum WaitOutcome {
     /// The caller holds a permit.
     Entered,
     /// Its grant was not taken in time.
@@ -33,20 +33,20 @@ pub(crate) enum Answer {
     Closed,
 }
 
-impl Answer {
-    pub(super) fn of(turn: &Turn) -> Option<Self> {
+impl WaitOutcome {
+    pub(super) fn of(turn: &WaiterState) -> Option<Self> {
         match turn {
-            Turn::Waiting(_) => None,
-            Turn::Granted(_) => Some(Self::Entered),
-            Turn::Expired => Some(Self::Expired),
-            Turn::Closed | Turn::Vacant => Some(Self::Closed),
+            WaiterState::Waiting(_) => None,
+            WaiterState::Granted(_) => Some(Self::Entered),
+            WaiterState::Expired => Some(Self::Expired),
+            WaiterState::Closed | WaiterState::Vacant => Some(Self::Closed),
         }
     }
 }
 
 /// What a waiter that left had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Gone {
+pub(crate) enum CancelOutcome {
     /// A place in the queue.
     Waiting,
     /// A permit, which is now the next one's.
@@ -57,7 +57,7 @@ pub(crate) enum Gone {
 
 /// What a glance at the lane shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Snapshot {
+pub(crate) struct SemaphoreSnapshot {
     pub(crate) held: usize,
     pub(crate) waiting: usize,
     pub(crate) granted: u64,

@@ -1,4 +1,4 @@
-//! [`Around`], what goes with a task to its thread: the span, the subscriber, the runtime.
+//! [`CallerContext`], what goes with a task to its thread: the span, the subscriber, the runtime.
 
 use tokio::runtime::Handle;
 use tokio::time::Instant;
@@ -6,14 +6,14 @@ use tracing::{Dispatch, Span, dispatcher};
 
 /// What a task finds on its thread as it was where it was called for.
 #[derive(Debug, Default)]
-pub(crate) struct Around {
+pub(crate) struct CallerContext {
     /// Only where the caller is in a span that somebody looks at: most of the time nobody does.
     span: Option<Box<(Span, Dispatch)>>,
     /// Where the thread has not entered it already.
     runtime: Option<Handle>,
 }
 
-impl Around {
+impl CallerContext {
     /// That of the caller.
     pub(crate) fn here(runtime: Option<Handle>) -> Self {
         let span = Span::current();

@@ -14,11 +14,11 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
-use super::{TokenLane, Tokens};
-use crate::lane::{Answer, Gone, Joined, Refused, Ticket};
+use super::{TokenSemaphore, Tokens};
+use crate::semaphore::{CancelOutcome, EnqueueOutcome, Refused, WaitOutcome, WaiterId};
 
 struct Shared {
-    lane: TokenLane,
+    lane: TokenSemaphore,
     sum: AtomicUsize,
 }
 
@@ -28,7 +28,7 @@ fn tokens(count: usize) -> Tokens {
 
 impl Shared {
     fn new(total: usize) -> Arc<Self> {
-        Arc::new(Self { lane: TokenLane::lending(total), sum: AtomicUsize::new(0) })
+        Arc::new(Self { lane: TokenSemaphore::lending(total), sum: AtomicUsize::new(0) })
     }
 
     /// A lane of so many tokens, which the model's main thread has all.
@@ -47,14 +47,14 @@ impl Shared {
         block_on(poll_fn(|cx| {
             if place.is_some() {
                 return match self.lane.ask(&mut place, cx.waker()) {
-                    Some(answer) => Poll::Ready(answer == Answer::Entered),
+                    Some(answer) => Poll::Ready(answer == WaitOutcome::Entered),
                     None => Poll::Pending,
                 };
             }
             match self.lane.line_up(tokens(count), cx.waker()) {
-                Joined::Entered => Poll::Ready(true),
-                Joined::Refused(_) => Poll::Ready(false),
-                Joined::Queued(ticket) => {
+                EnqueueOutcome::Entered => Poll::Ready(true),
+                EnqueueOutcome::Refused(_) => Poll::Ready(false),
+                EnqueueOutcome::Queued(ticket) => {
                     place = Some(ticket);
                     Poll::Pending
                 }
@@ -69,9 +69,9 @@ impl Shared {
         self.lane.give_back(tokens(count));
     }
 
-    fn queue(&self, count: usize) -> Ticket {
+    fn queue(&self, count: usize) -> WaiterId {
         match self.lane.line_up(tokens(count), Waker::noop()) {
-            Joined::Queued(ticket) => ticket,
+            EnqueueOutcome::Queued(ticket) => ticket,
             joined => panic!("too few are free, so one waits: {joined:?}"),
         }
     }
@@ -149,7 +149,7 @@ fn a_caller_that_leaves_as_its_turn_comes_passes_all_its_tokens_on() {
         let next = spawn(&shared, |shared| shared.visit(1));
         shared.work();
         shared.lane.give_back(tokens(2));
-        assert_ne!(leaver.join().unwrap(), Gone::Refused);
+        assert_ne!(leaver.join().unwrap(), CancelOutcome::Refused);
         next.join().unwrap();
         shared.assert_idle_after(2);
     });
@@ -208,7 +208,7 @@ fn a_heavy_caller_in_front_that_leaves_as_tokens_come_back_lets_the_light_ones_i
         let light = spawn(&shared, |shared| shared.visit(1));
         shared.work();
         shared.lane.give_back(Tokens::ONE);
-        assert_eq!(leaver.join().unwrap(), Gone::Waiting);
+        assert_eq!(leaver.join().unwrap(), CancelOutcome::Waiting);
         light.join().unwrap();
         shared.assert_idle_after(2);
     });

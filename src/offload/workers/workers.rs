@@ -1,4 +1,4 @@
-//! [`Crew`], the threads of one runtime that work for a pool, and the tasks that wait for them.
+//! [`Workers`], the threads of one runtime that work for a pool, and the tasks that wait for them.
 //!
 //! A thread that has run a task takes the next one from here, and one that finds none stays a little while. So few threads
 //! do much, and the runtime hears of a task only where a thread is missing.
@@ -20,21 +20,21 @@ use std::mem;
 use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 
+use super::config::{Threads, WorkersConfig};
 use super::parker::{Parker, Signal};
 use super::queue::Place;
-use super::rules::{Rules, Threads};
 use super::state::{InLine, Look, State};
 use super::worker::Worker;
-use crate::lane::{Answer, Joined, TokenLane, Tokens};
 use crate::offload::error::OffloadError;
 use crate::offload::task::{Priority, TaskContext, Work, wake};
 use crate::panic::{catch, discard};
+use crate::semaphore::{EnqueueOutcome, TokenSemaphore, Tokens, WaitOutcome};
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard, lock};
 
 /// Tasks, and the threads that run them.
-pub(crate) struct Crew {
-    pub(super) rules: Arc<Rules>,
+pub(crate) struct Workers {
+    pub(super) rules: Arc<WorkersConfig>,
     threads: Box<dyn Threads>,
     /// Called when it is this crew's turn to have a token.
     caller: Waker,
@@ -59,8 +59,8 @@ pub(super) enum Taken {
     Nothing,
 }
 
-impl Crew {
-    pub(crate) fn new(rules: Arc<Rules>, threads: Box<dyn Threads>) -> Arc<Self> {
+impl Workers {
+    pub(crate) fn new(rules: Arc<WorkersConfig>, threads: Box<dyn Threads>) -> Arc<Self> {
         Arc::new_cyclic(|me: &Weak<Self>| {
             let caller = Waker::from(Arc::new(Caller(Weak::clone(me))));
             Self { rules, threads, caller, state: Mutex::default(), unpublished: AtomicUsize::new(0) }
@@ -179,13 +179,13 @@ impl Crew {
             return Taken::Token;
         }
         match self.tokens().line_up(Tokens::ONE, &self.caller) {
-            Joined::Entered => Taken::Token,
-            Joined::Queued(ticket) => {
+            EnqueueOutcome::Entered => Taken::Token,
+            EnqueueOutcome::Queued(ticket) => {
                 state.line = Some(InLine { ticket: Some(ticket), _crew: Arc::clone(self) });
                 Taken::PlaceInLine
             }
             // Its limiter was closed.
-            Joined::Refused(_) => Taken::Nothing,
+            EnqueueOutcome::Refused(_) => Taken::Nothing,
         }
     }
 
@@ -220,7 +220,7 @@ impl Crew {
         let Some(line) = &mut state.line else { return };
         let Some(answer) = self.tokens().ask(&mut line.ticket, &self.caller) else { return };
         let line = state.line.take();
-        if answer != Answer::Entered {
+        if answer != WaitOutcome::Entered {
             drop(state);
             drop(line);
             return self.close(&OffloadError::Closed);
@@ -247,7 +247,7 @@ impl Crew {
         }
     }
 
-    pub(super) fn tokens(&self) -> &TokenLane {
+    pub(super) fn tokens(&self) -> &TokenSemaphore {
         self.rules.limiter.lane()
     }
 
@@ -273,7 +273,7 @@ impl Crew {
 }
 
 /// Calls a worker when it is the crew's turn to have a token.
-struct Caller(Weak<Crew>);
+struct Caller(Weak<Workers>);
 
 impl Wake for Caller {
     fn wake(self: Arc<Self>) {
@@ -287,8 +287,8 @@ impl Wake for Caller {
     }
 }
 
-impl fmt::Debug for Crew {
+impl fmt::Debug for Workers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Crew").field("pool", &self.rules.pool).finish_non_exhaustive()
+        f.debug_struct("Workers").field("pool", &self.rules.pool).finish_non_exhaustive()
     }
 }

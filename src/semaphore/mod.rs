@@ -1,0 +1,34 @@
+//! The semaphore: permits or tokens, and the queue in front of them.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `semaphore` | [`Semaphore`], whose fast path takes no mutex while nothing waits |
+//! | `token_semaphore` | a semaphore of tokens: callers ask for several, and the total changes |
+//! | `wait_queue` | the algorithm: acquire, enqueue, grant, cancel |
+//! | `state` | what the algorithm must know of the state |
+//! | `permit_state`, `token_state`, `atomic_state` | the state that one compare-exchange changes |
+//! | `waiters` | the waiters, behind the mutex |
+//! | `outcome` | the results of the operations |
+//! | `order` | which waiter is served first |
+
+mod atomic_state;
+mod order;
+mod outcome;
+mod permit_state;
+#[expect(clippy::module_inception, reason = "a file is named after the type in it")]
+mod semaphore;
+mod state;
+mod token_semaphore;
+mod token_state;
+mod wait_queue;
+mod waiters;
+
+pub use self::order::Order;
+pub(crate) use self::outcome::{CancelOutcome, EnqueueOutcome, Refused, SemaphoreSnapshot, WaitOutcome};
+pub(crate) use self::permit_state::{MAX_PERMITS, MAX_WAITING, PermitState};
+pub(crate) use self::semaphore::{Semaphore, wake_all};
+pub(crate) use self::state::State;
+pub(crate) use self::token_semaphore::TokenSemaphore;
+pub(crate) use self::token_state::{MAX_TOKENS, Tokens};
+pub(crate) use self::wait_queue::{SemaphoreConfig, StateCell, WaitCounters, WaitQueue, WaiterPoll};
+pub(crate) use self::waiters::{WaiterId, WaiterList, WaiterSlots};
