@@ -162,6 +162,7 @@ mod signals;
 mod spec;
 mod status;
 mod supervisor;
+mod trace;
 
 pub use blocking::BlockingService;
 pub use closures::{blocking_fn, lifespan, service_fn};

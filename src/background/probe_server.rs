@@ -27,7 +27,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::host::Link;
 use super::probe::ProbeAnswer;
-use crate::trace;
+use crate::background::trace;
 
 /// How many connections there are at most.
 pub(super) const CONNECTIONS: usize = 64;

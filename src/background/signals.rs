@@ -11,8 +11,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use crate::background::trace;
 use crate::sync::lock;
-use crate::trace;
 
 /// The hosts of the process that listen, and will do something about a signal.
 static LISTENING: AtomicUsize = AtomicUsize::new(0);

@@ -10,8 +10,8 @@ use super::retry::{HoldTime, RetryEstimate};
 use super::scope::{Scope, ScopeId};
 use super::stats::Counters;
 use super::wait::Limits;
+use crate::guard::trace;
 use crate::semaphore::{CancelOutcome, EnqueueOutcome, Refused, WaitOutcome, WaiterId};
-use crate::trace;
 
 /// What a guard keeps beside its lanes.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::core::{Core, Gate, HasCore, OwnedGate};
 use super::permit::Held;
-use crate::trace;
+use crate::guard::trace;
 
 /// Polls work that holds `permit`, in the scope of its lane.
 ///

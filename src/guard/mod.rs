@@ -59,6 +59,7 @@ mod run;
 pub(crate) mod scope;
 mod shared;
 mod stats;
+mod trace;
 mod wait;
 
 pub use self::acquire::{Acquire, AcquireOwned};

@@ -9,8 +9,8 @@ use tokio::time::timeout;
 use super::ticker::Running;
 use crate::background::service::ServiceResult;
 use crate::background::status::{ExitKind, TimeLimit};
+use crate::background::trace;
 use crate::panic::{catch, discard};
-use crate::trace;
 
 /// Calls `tick` once. A call that is dropped before its end counts as aborted.
 pub(super) async fn call<F, W>(tick: Arc<F>, service: Arc<str>, running: Running) -> ExitKind

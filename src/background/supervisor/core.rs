@@ -12,8 +12,8 @@ use crate::background::generation::Phase;
 use crate::background::status::{
     CleanUp, ExitKind, HostEvent, HostPhase, ServiceState, ServiceStatus, Services, ShutdownReport, Trigger,
 };
+use crate::background::trace;
 use crate::panic::discard;
-use crate::trace;
 
 /// The services of a host, and how far it is with them.
 #[derive(Debug)]

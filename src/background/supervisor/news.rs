@@ -10,8 +10,8 @@ use super::unit::{Stage, Why};
 use crate::background::generation::{Condition, Ended, News, Phase};
 use crate::background::placement::Placement;
 use crate::background::status::{CleanUp, ExitKind, ServiceState, TimeLimit};
+use crate::background::trace;
 use crate::panic::discard;
-use crate::trace;
 
 impl Supervisor {
     /// Takes news of a service. What changed it has in `condition`.

@@ -14,8 +14,8 @@ use crate::background::placement::Placement;
 use crate::background::restart::Restart;
 use crate::background::service::BoxError;
 use crate::background::status::{CleanUp, Exit, ExitKind, HostPhase, ServiceState, Trigger};
+use crate::background::trace;
 use crate::panic::discard;
-use crate::trace;
 
 impl Supervisor {
     /// A generation has ended, and what it held is released as far as it can be.

@@ -11,7 +11,7 @@ use super::unit::{Stage, Why};
 use crate::background::generation::Phase;
 use crate::background::placement::Placement;
 use crate::background::status::{CleanUp, ExitKind, HostPhase, ServiceReport, ServiceState, ShutdownReport, Trigger};
-use crate::trace;
+use crate::background::trace;
 
 /// How long what is cut off may take to be dropped while the host stops. It takes no time unless the thread is stuck.
 const GRACE: Duration = Duration::from_millis(500);

@@ -20,8 +20,8 @@ use crate::background::host::{Ending, Link, Message, Starting};
 use crate::background::placement::Placement;
 use crate::background::signals::{self, SignalStream, Signals};
 use crate::background::status::{HostEvent, HostPhase, HostStatus, ShutdownReport, Trigger};
+use crate::background::trace;
 use crate::panic::discard;
-use crate::trace;
 
 /// How many messages are handled before the time is looked at and the status published.
 const BATCH: usize = 256;

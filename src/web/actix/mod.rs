@@ -67,6 +67,7 @@ mod middleware;
 mod pool_response;
 mod probes;
 mod response;
+mod trace;
 mod worker;
 
 pub use self::body::GuardBody;

@@ -11,7 +11,7 @@ use actix_web::{Either, Error, HttpRequest, HttpResponse, HttpResponseBuilder, R
 use serde::Serialize;
 
 use super::response::response;
-use crate::trace;
+use super::trace;
 use crate::web::Refusal;
 
 /// What a handler on a pool may return in actix-web: what becomes a response on the pool's thread.
