@@ -299,7 +299,7 @@ fn task_cancelled_while_it_starts_ends_once() {
 }
 
 #[test]
-fn result_of_a_task_abandoned_while_it_ends_is_queued_at_most_once() {
+fn result_of_a_task_abandoned_while_it_ends_is_taken_at_most_once() {
     model(3, || {
         let world = World::new(1, RUNS_ONCE);
         let job = world.submit();
