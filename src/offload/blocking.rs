@@ -18,8 +18,8 @@ static GLOBAL: LazyLock<BlockingPool> = LazyLock::new(|| BlockingPool::new("defa
 
 /// Runs work that blocks, 40 at a time, and waits for its result: `run_in_threadpool` of FastAPI, `asyncio.to_thread`.
 ///
-/// This is [`run`](BlockingPool::run) of [`BlockingPool::global`]. Its queue is unbounded: where that is wrong, create a pool
-/// with a [bound](BlockingPoolBuilder::max_queued).
+/// This is [`run`](BlockingPool::run) of [`BlockingPool::global`]. Its queue is unbounded: where that is wrong, create
+/// a pool with a [bound](BlockingPoolBuilder::max_queued).
 ///
 /// # Errors
 ///
@@ -81,11 +81,11 @@ impl BlockingPool {
         &GLOBAL
     }
 
-    /// Returns the limiter of how many tasks may run at a time. Its total can be changed at any time, and it can be shared
-    /// with other pools.
+    /// Returns the limiter of how many tasks may run at a time. Its total can be changed at any time, and it can be
+    /// shared with other pools.
     ///
-    /// The waiting callers in its statistics are pools, each counted once for each runtime, and not tasks. The tasks are in
-    /// the [`statistics`](Self::statistics) of the pool.
+    /// The waiting callers in its statistics are pools, each counted once for each runtime, and not tasks. The tasks
+    /// are in the [`statistics`](Self::statistics) of the pool.
     #[must_use]
     pub fn limiter(&self) -> &Arc<CapacityLimiter> {
         &self.0.config.limiter
@@ -95,8 +95,8 @@ impl BlockingPool {
 pool_methods!(BlockingPool);
 
 impl BlockingPoolBuilder {
-    /// Sets how many tasks run at a time. Default: 40. The runtime has 512 threads for these and all other blocking calls,
-    /// unless it was [configured](tokio::runtime::Builder::max_blocking_threads) otherwise.
+    /// Sets how many tasks run at a time. Default: 40. The runtime has 512 threads for these and all other blocking
+    /// calls, unless it was [configured](tokio::runtime::Builder::max_blocking_threads) otherwise.
     pub fn max_running(self, tasks: usize) -> Self {
         self.limiter(Arc::new(CapacityLimiter::new(tasks)))
     }
@@ -107,14 +107,15 @@ impl BlockingPoolBuilder {
         self
     }
 
-    /// Sets how many tasks may be queued, from all runtimes together. Further tasks fail with [`OffloadError::Full`]. With 0,
-    /// a task fails at once if no token is free. Default: unbounded.
+    /// Sets how many tasks may be queued, from all runtimes together. Further tasks fail with [`OffloadError::Full`].
+    /// With 0, a task fails at once if no token is free. Default: unbounded.
     pub fn max_queued(mut self, tasks: usize) -> Self {
         self.max_queued = tasks;
         self
     }
 
-    /// Sets how long a task waits for a thread if it has no [limit](super::Task::queue_timeout) of its own. Default: no limit.
+    /// Sets how long a task waits for a thread if it has no [limit](super::Task::queue_timeout) of its own. Default: no
+    /// limit.
     pub fn queue_timeout(mut self, limit: Duration) -> Self {
         self.queue_timeout = Some(limit);
         self

@@ -12,8 +12,9 @@ use super::limiter::CapacityLimiter;
 use super::methods::pool_methods;
 use super::workers::{KeepAlive, Pool, Worker, WorkerSource, WorkerThreads, Workers, WorkersConfig};
 
-/// While a worker keeps a thread, rayon can't use it for parallel parts of other tasks. So the worker keeps it only for a
-/// moment, long enough for a caller that submits its next task at once. rayon, too, searches for work before a thread sleeps.
+/// While a worker keeps a thread, rayon can't use it for parallel parts of other tasks. So the worker keeps it only for
+/// a moment, long enough for a caller that submits its next task at once. rayon, too, searches for work before a thread
+/// sleeps.
 const KEEP_ALIVE: KeepAlive = KeepAlive { max_busy: Duration::from_millis(1), spins: 32, idle_timeout: None };
 
 static GLOBAL: LazyLock<CpuPool> = LazyLock::new(|| {
@@ -98,9 +99,9 @@ impl CpuPool {
         &GLOBAL
     }
 
-    /// Returns the limiter of how many tasks may run at a time: as many as there are threads, unless its total is changed.
-    /// With a smaller total, `par_iter` in the running tasks has the other threads to itself. With a larger one, tasks that
-    /// hold a token wait for a thread, and a pool that shares the threads waits behind them.
+    /// Returns the limiter of how many tasks may run at a time: as many as there are threads, unless its total is
+    /// changed. With a smaller total, `par_iter` in the running tasks has the other threads to itself. With a larger
+    /// one, tasks that hold a token wait for a thread, and a pool that shares the threads waits behind them.
     #[must_use]
     pub fn limiter(&self) -> &Arc<CapacityLimiter> {
         &self.0.config.limiter
@@ -116,21 +117,22 @@ impl CpuPoolBuilder {
         self
     }
 
-    /// Shares the threads and the limiter of another pool. Together, the two pools run as many tasks as that pool does, and
-    /// each has its own queue, bound and close. [`threads`](Self::threads) is ignored then.
+    /// Shares the threads and the limiter of another pool. Together, the two pools run as many tasks as that pool does,
+    /// and each has its own queue, bound and close. [`threads`](Self::threads) is ignored then.
     pub fn share_threads(mut self, with: &CpuPool) -> Self {
         self.shared = Some(with.clone());
         self
     }
 
-    /// Sets how many tasks may be queued. Further tasks fail with [`OffloadError::Full`]. With 0, a task fails at once if no
-    /// thread is free. Default: unbounded.
+    /// Sets how many tasks may be queued. Further tasks fail with [`OffloadError::Full`]. With 0, a task fails at once
+    /// if no thread is free. Default: unbounded.
     pub fn max_queued(mut self, tasks: usize) -> Self {
         self.max_queued = tasks;
         self
     }
 
-    /// Sets how long a task waits for a thread if it has no [limit](super::Task::queue_timeout) of its own. Default: no limit.
+    /// Sets how long a task waits for a thread if it has no [limit](super::Task::queue_timeout) of its own. Default: no
+    /// limit.
     pub fn queue_timeout(mut self, limit: Duration) -> Self {
         self.queue_timeout = Some(limit);
         self

@@ -6,6 +6,9 @@ use thiserror::Error;
 
 use crate::panic::Panic;
 
+const STILL_RUNNING: &str = "it still runs, so let it check its context, or raise timeout";
+const NEVER_STARTED: &str = "it never started, so try again later, or raise timeout";
+
 /// Why a task of a pool has no result, and what to do about it.
 ///
 /// The closure's own errors are not part of this: a closure that returns a `Result` yields a `Result` in a `Result`.
@@ -29,18 +32,11 @@ pub enum OffloadError {
         waited: Duration,
     },
     /// The task did not complete before its `timeout` or `deadline`.
-    #[error(
-        "the task did not complete in time{}",
-        if *.still_running {
-            ", and still runs: let it check its context, or raise timeout"
-        } else {
-            ", and never started: try again later, or raise timeout"
-        }
-    )]
+    #[error("the task did not complete in time: {}", if *.still_running { STILL_RUNNING } else { NEVER_STARTED })]
     #[non_exhaustive]
     Timeout {
-        /// `true` if the task still runs, on its thread and with its token, since a thread can't be stopped from outside.
-        /// `false` if the task never started, and never will.
+        /// `true` if the task still runs, on its thread and with its token, since a thread can't be stopped from
+        /// outside. `false` if the task never started, and never will.
         still_running: bool,
     },
     /// The task was cancelled through its handle before it started.

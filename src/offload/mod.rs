@@ -1,5 +1,5 @@
-//! Work off the async threads: blocking calls and heavy computation, on threads meant for them, with a limit on how much runs
-//! at once.
+//! Work off the async threads: blocking calls and heavy computation, on threads meant for them, with a limit on how
+//! much runs at once.
 //!
 //! | to do | use |
 //! |---|---|
@@ -44,27 +44,27 @@
 //!
 //! A task that runs although its caller has dropped it can check [`TaskContext::is_cancelled`].
 //!
-//! Queued tasks start by [`Priority`], without starving any, and first in, first out within a priority. With `max_queued`,
-//! tasks beyond it are refused. Runtimes, and pools that share a limiter, take turns. An iterator that continues after its
-//! reader was slow is queued behind the tasks of its priority that wait then.
+//! Queued tasks start by [`Priority`], without starving any, and first in, first out within a priority. With
+//! `max_queued`, tasks beyond it are refused. Runtimes, and pools that share a limiter, take turns. An iterator that
+//! continues after its reader was slow is queued behind the tasks of its priority that wait then.
 //!
-//! When a runtime shuts down, it waits for the running tasks of a [`BlockingPool`], as for all of `spawn_blocking`. Queued
-//! tasks fail, and idle threads don't delay the shutdown. A [`CpuPool`] continues.
+//! When a runtime shuts down, it waits for the running tasks of a [`BlockingPool`], as for all of `spawn_blocking`.
+//! Queued tasks fail, and idle threads don't delay the shutdown. A [`CpuPool`] continues.
 //!
 //! The caller's `tracing` span and its runtime are entered around the task.
 //!
 //! # Nested tasks
 //!
-//! A task that blocks on another one of the same pool does not wait for itself if the future of the nested task is polled on
-//! the task's own thread: by [`from_thread::block_on`], by `Handle::block_on`, or by an executor. Inside `Handle::block_on` the
-//! nested task gets a thread of its own, since tokio would not let it block again on this one; `par_iter` leaves the pool
-//! there. A future that is spawned is polled elsewhere: blocking on it waits for a token like any other caller, perhaps in a
-//! circle. The same applies if tasks of two pools block on each other, or if a task blocks on `tokio::fs` while the runtime has
-//! no other blocking thread.
+//! A task that blocks on another one of the same pool does not wait for itself if the future of the nested task is
+//! polled on the task's own thread: by [`from_thread::block_on`], by `Handle::block_on`, or by an executor. Inside
+//! `Handle::block_on` the nested task gets a thread of its own, since tokio would not let it block again on this one;
+//! `par_iter` leaves the pool there. A future that is spawned is polled elsewhere: blocking on it waits for a token
+//! like any other caller, perhaps in a circle. The same applies if tasks of two pools block on each other, or if a task
+//! blocks on `tokio::fs` while the runtime has no other blocking thread.
 //!
-//! A nested task has completed when its future is polled for the first time, or when [`start`](Task::start) returns. So its
-//! time limits, and a timeout around it, don't end it; several of them run one after the other; and none can wait for another.
-//! It has its own context, which does not report the cancellation of the outer task.
+//! A nested task has completed when its future is polled for the first time, or when [`start`](Task::start) returns. So
+//! its time limits, and a timeout around it, don't end it; several of them run one after the other; and none can wait
+//! for another. It has its own context, which does not report the cancellation of the outer task.
 
 mod blocking;
 #[cfg(feature = "rayon")]

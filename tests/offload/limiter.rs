@@ -282,8 +282,9 @@ mod total {
         assert_idle(&limiter);
     }
 
-    /// The total is raised and reduced, even to zero, while 8 threads acquire tokens and count those that are held. `most`
-    /// is raised before the total, and reduced once enough tokens are released. A check during a raise is inconclusive.
+    /// The total is raised and reduced, even to zero, while 8 threads acquire tokens and count those that are held.
+    /// `most` is raised before the total, and reduced once enough tokens are released. A check during a raise is
+    /// inconclusive.
     #[test]
     fn no_more_tokens_than_the_total_are_held_under_load() {
         const THREADS: u64 = 8;

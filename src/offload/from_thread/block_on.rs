@@ -9,13 +9,14 @@ use crate::park::runs_async_tasks;
 
 /// Runs async code from a thread that may block, and waits for its result: `anyio.from_thread.run`.
 ///
-/// The future is polled on this thread, so it may borrow local values and need not be `Send`. The tasks that it spawns, its
-/// timers and its sockets belong to the runtime of the task's caller. Unlike inside `Handle::block_on`, a nested task of the
-/// same pool, awaited with `run_blocking(..).await`, may call `block_on` again: it runs on this thread too, at any depth.
+/// The future is polled on this thread, so it may borrow local values and need not be `Send`. The tasks that it spawns,
+/// its timers and its sockets belong to the runtime of the task's caller. Unlike inside `Handle::block_on`, a nested
+/// task of the same pool, awaited with `run_blocking(..).await`, may call `block_on` again: it runs on this thread too,
+/// at any depth.
 ///
-/// The future does not end when the task's caller stops waiting. Combine a future that may wait for long with something that
-/// ends it, such as [`tokio::time::timeout`]. (The future runs without tokio's cooperative budget: if it is always ready, a
-/// timeout around it is never polled.)
+/// The future does not end when the task's caller stops waiting. Combine a future that may wait for long with something
+/// that ends it, such as [`tokio::time::timeout`]. (The future runs without tokio's cooperative budget: if it is always
+/// ready, a timeout around it is never polled.)
 ///
 /// A panic of the future unwinds into the caller.
 ///

@@ -8,8 +8,8 @@ use std::thread::{self, Thread, ThreadId};
 
 /// Polls futures on the thread that has created it, and parks the thread while they wait.
 ///
-/// `Handle::block_on` is not used, since tokio treats a thread inside it as one that runs async tasks. A nested task of the
-/// same pool would then not be allowed to block, and need a thread of its own. Here it runs on this thread.
+/// `Handle::block_on` is not used, since tokio treats a thread inside it as one that runs async tasks. A nested task of
+/// the same pool would then not be allowed to block, and need a thread of its own. Here it runs on this thread.
 #[derive(Debug)]
 pub(crate) struct ThreadExecutor {
     thread_waker: Arc<ThreadWaker>,

@@ -8,8 +8,8 @@
 //! | a thread without a runtime | run async code in the service's runtime | [`Portal::current`] |
 //! | a program without a runtime | run async code at all | [`Portal::start`] |
 //!
-//! A thread without a runtime is one of your own, of a library, or of C code. Its [`Portal`] is created in async code and
-//! passed to it.
+//! A thread without a runtime is one of your own, of a library, or of C code. Its [`Portal`] is created in async code
+//! and passed to it.
 //!
 //! Async code uses `.await` instead: there, everything that blocks here is refused with
 //! [`FromThreadError::BlockingInAsync`].

@@ -14,13 +14,14 @@ use crate::park::runs_async_tasks;
 
 /// Runs async code for threads that have no runtime: `anyio.from_thread.BlockingPortal`.
 ///
-/// A portal can be cloned and used from many threads at once. The futures that it runs are tasks of its runtime, and are not
-/// polled on the calling thread. (In a task of a pool, [`block_on`](super::block_on) polls a future on the calling thread.)
+/// A portal can be cloned and used from many threads at once. The futures that it runs are tasks of its runtime, and
+/// are not polled on the calling thread. (In a task of a pool, [`block_on`](super::block_on) polls a future on the
+/// calling thread.)
 ///
 /// When the portal is [closed](Self::close), or when the last of its clones and of its [tasks'](PortalTask) handles is
 /// dropped, its tasks are cancelled: they are dropped at their `.await`. After its runtime was shut down, all calls
-/// eventually fail with [`FromThreadError::Closed`]. A runtime that exists but is not driven, such as a `current_thread` one
-/// outside of its `block_on`, runs no tasks, and calls wait for it.
+/// eventually fail with [`FromThreadError::Closed`]. A runtime that exists but is not driven, such as a
+/// `current_thread` one outside of its `block_on`, runs no tasks, and calls wait for it.
 ///
 /// # Examples
 ///
@@ -94,7 +95,8 @@ impl Portal {
     ///
     /// # Errors
     ///
-    /// The errors of [`spawn`](Self::spawn) and [`PortalTask::wait`]. On a thread that runs async tasks, nothing is spawned.
+    /// The errors of [`spawn`](Self::spawn) and [`PortalTask::wait`]. On a thread that runs async tasks, nothing is
+    /// spawned.
     pub fn call<F>(&self, future: F) -> Result<F::Output, FromThreadError>
     where
         F: Future + Send + 'static,
@@ -110,8 +112,8 @@ impl Portal {
     ///
     /// # Errors
     ///
-    /// [`FromThreadError::Closed`] if the portal is closed. If it is closed at the same time, or its runtime is gone, waiting
-    /// for the task may return the error instead.
+    /// [`FromThreadError::Closed`] if the portal is closed. If it is closed at the same time, or its runtime is gone,
+    /// waiting for the task may return the error instead.
     pub fn spawn<F>(&self, future: F) -> Result<PortalTask<F::Output>, FromThreadError>
     where
         F: Future + Send + 'static,
@@ -123,7 +125,8 @@ impl Portal {
         Ok(PortalTask::spawn(self.clone(), self.0.closed.child_token(), future))
     }
 
-    /// Cancels the portal's tasks and refuses new ones. Calls that wait for a task return [`FromThreadError::Cancelled`].
+    /// Cancels the portal's tasks and refuses new ones. Calls that wait for a task return
+    /// [`FromThreadError::Cancelled`].
     pub fn close(&self) {
         self.0.closed.cancel();
     }

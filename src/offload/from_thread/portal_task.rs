@@ -37,9 +37,10 @@ impl<T: Send + 'static> PortalTask<T> {
     ///
     /// # Errors
     ///
-    /// [`FromThreadError::Panicked`] if the task panicked, [`Cancelled`](FromThreadError::Cancelled) if it was cancelled,
-    /// [`Closed`](FromThreadError::Closed) if its runtime was shut down, and
-    /// [`BlockingInAsync`](FromThreadError::BlockingInAsync) on a thread that runs async tasks. (The task continues then.)
+    /// [`FromThreadError::Panicked`] if the task panicked, [`Cancelled`](FromThreadError::Cancelled) if it was
+    /// cancelled, [`Closed`](FromThreadError::Closed) if its runtime was shut down, and
+    /// [`BlockingInAsync`](FromThreadError::BlockingInAsync) on a thread that runs async tasks. (The task continues
+    /// then.)
     pub fn wait(self) -> Result<T, FromThreadError> {
         if runs_async_tasks() {
             return Err(FromThreadError::BlockingInAsync);

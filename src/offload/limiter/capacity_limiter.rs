@@ -10,26 +10,28 @@ use super::permit::{HeldTokens, LimiterPermit, OwnedLimiterPermit};
 use super::semaphores::{LimiterSemaphores, TokenRequest};
 use crate::semaphore::{MAX_TOKENS, TokenSemaphore};
 
-/// Limits how much runs at once, with a number of tokens that tasks and threads acquire first in, first out. The number can
-/// change while the limiter is in use.
+/// Limits how much runs at once, with a number of tokens that tasks and threads acquire first in, first out. The number
+/// can change while the limiter is in use.
 ///
-/// It is what [anyio's `CapacityLimiter`][anyio] is to FastAPI, with permits that release themselves instead of borrowers
-/// that must. It differs from `tokio::sync::Semaphore` in its adjustable total, its reserve, its statistics and its blocking
-/// wait.
+/// It is what [anyio's `CapacityLimiter`][anyio] is to FastAPI, with permits that release themselves instead of
+/// borrowers that must. It differs from `tokio::sync::Semaphore` in its adjustable total, its reserve, its statistics
+/// and its blocking wait.
 ///
-/// - The order is strict. While a caller is queued, every new caller waits behind it: a caller that wants one token does not
-///   overtake one that wants ten. So tokens may stay free until there are enough for the first caller in the queue.
-/// - [`set_total`](Self::set_total) never takes tokens away from their holders. After the total was reduced below the number
-///   of tokens held, [`available`](super::LimiterStatistics::available) is negative, and no token can be acquired until it is
-///   positive again. A total of 0 is a pause.
+/// - The order is strict. While a caller is queued, every new caller waits behind it: a caller that wants one token
+///   does not overtake one that wants ten. So tokens may stay free until there are enough for the first caller in the
+///   queue.
+/// - [`set_total`](Self::set_total) never takes tokens away from their holders. After the total was reduced below the
+///   number of tokens held, [`available`](super::LimiterStatistics::available) is negative, and no token can be
+///   acquired until it is positive again. A total of 0 is a pause.
 /// - Acquiring free tokens and releasing them is one atomic exchange each, and allocates no memory.
 ///
 /// [anyio]: https://anyio.readthedocs.io/en/stable/api.html#anyio.CapacityLimiter
 ///
 /// # Common mistakes
 ///
-/// A caller that holds a token and waits for a second one of the same limiter may wait for itself. It should acquire both at
-/// once, with [`acquire_many`](Self::acquire_many), or, for clean-up, acquire one of the [reserve](Self::with_reserve).
+/// A caller that holds a token and waits for a second one of the same limiter may wait for itself. It should acquire
+/// both at once, with [`acquire_many`](Self::acquire_many), or, for clean-up, acquire one of the
+/// [reserve](Self::with_reserve).
 ///
 /// A future that was granted its tokens holds them until it is polled or dropped.
 ///
@@ -59,11 +61,12 @@ pub struct CapacityLimiter {
 }
 
 impl CapacityLimiter {
-    /// The largest total, and the most tokens that one caller can request: 2³¹ − 1. To limit something larger, such as bytes,
-    /// count in larger units, such as kilobytes.
+    /// The largest total, and the most tokens that one caller can request: 2³¹ − 1. To limit something larger, such as
+    /// bytes, count in larger units, such as kilobytes.
     pub const MAX_TOTAL: usize = MAX_TOKENS;
 
-    /// Creates a limiter of `total` tokens. 0 is a pause: every caller waits until [`set_total`](Self::set_total) ends it.
+    /// Creates a limiter of `total` tokens. 0 is a pause: every caller waits until [`set_total`](Self::set_total) ends
+    /// it.
     ///
     /// A total above [`MAX_TOTAL`](Self::MAX_TOTAL) is reduced to it.
     #[must_use]
@@ -80,12 +83,12 @@ impl CapacityLimiter {
     /// Creates a limiter of `total` tokens, with a reserve of `reserve` more that only
     /// [`acquire_reserved`](Self::acquire_reserved) and its variants acquire.
     ///
-    /// The reserve is for work that must end so that other work can start. Clean-up that is queued behind new work, which in
-    /// turn waits for what is to be cleaned up, is a deadlock ([fastapi#3205]). Use the reserve only for work that does not
-    /// itself wait for the holder of a token.
+    /// The reserve is for work that must end so that other work can start. Clean-up that is queued behind new work,
+    /// which in turn waits for what is to be cleaned up, is a deadlock ([fastapi#3205]). Use the reserve only for work
+    /// that does not itself wait for the holder of a token.
     ///
-    /// The reserve never changes, and a pause does not affect it. Numbers above [`MAX_TOTAL`](Self::MAX_TOTAL) are reduced to
-    /// it.
+    /// The reserve never changes, and a pause does not affect it. Numbers above [`MAX_TOTAL`](Self::MAX_TOTAL) are
+    /// reduced to it.
     ///
     /// [fastapi#3205]: https://github.com/fastapi/fastapi/issues/3205
     ///
@@ -124,13 +127,13 @@ impl CapacityLimiter {
 
     /// Waits for `tokens` tokens, all at once.
     ///
-    /// If that is more than the total, the caller waits until the total has grown, and all callers behind it wait too. Zero
-    /// tokens are acquired at once, even if other callers are queued.
+    /// If that is more than the total, the caller waits until the total has grown, and all callers behind it wait too.
+    /// Zero tokens are acquired at once, even if other callers are queued.
     ///
     /// # Cancel safety
     ///
-    /// As [`acquire`](Self::acquire). When the first caller leaves the queue, the callers behind it get the tokens that were
-    /// too few for it.
+    /// As [`acquire`](Self::acquire). When the first caller leaves the queue, the callers behind it get the tokens that
+    /// were too few for it.
     ///
     /// # Errors
     ///
@@ -168,9 +171,9 @@ impl CapacityLimiter {
 
     /// Waits for one token, from the [reserve](Self::with_reserve) if no other is free.
     ///
-    /// Acquires an ordinary token if one is free and no caller is queued for it, and a token of the reserve otherwise. If
-    /// the reserve has none either, the caller waits for the reserve, first in, first out. Without a reserve this is the same
-    /// as [`acquire`](Self::acquire).
+    /// Acquires an ordinary token if one is free and no caller is queued for it, and a token of the reserve otherwise.
+    /// If the reserve has none either, the caller waits for the reserve, first in, first out. Without a reserve this is
+    /// the same as [`acquire`](Self::acquire).
     ///
     /// # Cancel safety
     ///
@@ -206,8 +209,8 @@ impl CapacityLimiter {
         self.try_acquire_request(TokenRequest::ONE)
     }
 
-    /// Acquires `tokens` tokens if that many are free and no caller is queued. Zero tokens are acquired even if callers are
-    /// queued.
+    /// Acquires `tokens` tokens if that many are free and no caller is queued. Zero tokens are acquired even if callers
+    /// are queued.
     ///
     /// # Errors
     ///
@@ -250,9 +253,9 @@ impl CapacityLimiter {
     ///
     /// # Errors
     ///
-    /// [`LimiterError::Closed`] as with [`acquire`](Self::acquire), and [`LimiterError::BlockingInAsync`] on a thread that
-    /// runs async tasks, even if a token is free. A task inside `tokio::task::unconstrained` can't be distinguished from a
-    /// thread that may block.
+    /// [`LimiterError::Closed`] as with [`acquire`](Self::acquire), and [`LimiterError::BlockingInAsync`] on a thread
+    /// that runs async tasks, even if a token is free. A task inside `tokio::task::unconstrained` can't be distinguished
+    /// from a thread that may block.
     pub fn acquire_blocking(&self) -> Result<LimiterPermit<'_>, LimiterError> {
         blocking::acquire(self, TokenRequest::ONE).map(LimiterPermit)
     }
@@ -278,9 +281,9 @@ impl CapacityLimiter {
 
     /// Changes the number of tokens, without the reserve.
     ///
-    /// New tokens go to the callers in the queue, in their order. If the total shrinks, no holder loses a token: released
-    /// tokens first make up for those that are [missing](super::LimiterStatistics::available). 0 is a pause. A total above
-    /// [`MAX_TOTAL`](Self::MAX_TOTAL) is reduced to it.
+    /// New tokens go to the callers in the queue, in their order. If the total shrinks, no holder loses a token:
+    /// released tokens first make up for those that are [missing](super::LimiterStatistics::available). 0 is a pause. A
+    /// total above [`MAX_TOTAL`](Self::MAX_TOTAL) is reduced to it.
     pub fn set_total(&self, total: usize) {
         self.semaphores.set_total(total);
     }
@@ -291,8 +294,8 @@ impl CapacityLimiter {
         self.semaphores.ordinary().total()
     }
 
-    /// Closes the limiter and its reserve: queued and future callers fail with [`LimiterError::Closed`]. Holders keep their
-    /// tokens.
+    /// Closes the limiter and its reserve: queued and future callers fail with [`LimiterError::Closed`]. Holders keep
+    /// their tokens.
     pub fn close(&self) {
         self.semaphores.close();
     }

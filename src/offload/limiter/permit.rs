@@ -15,8 +15,8 @@ use super::semaphores::AcquiredTokens;
 #[must_use = "the tokens are released as soon as the permit is dropped: bind it to `_permit`, not to `_`"]
 pub struct LimiterPermit<'a>(pub(super) HeldTokens<&'a CapacityLimiter>);
 
-/// Tokens of a [`CapacityLimiter`] that may outlive the caller: the permit holds an `Arc` of the limiter, so it can move to
-/// another task or thread.
+/// Tokens of a [`CapacityLimiter`] that may outlive the caller: the permit holds an `Arc` of the limiter, so it can
+/// move to another task or thread.
 ///
 /// Dropping the permit releases them, also in a panic.
 #[must_use = "the tokens are released as soon as the permit is dropped: bind it to `_permit`, not to `_`"]

@@ -13,7 +13,8 @@ pub(super) struct LimiterSemaphores {
     reserve: TokenSemaphore,
 }
 
-/// What a caller requests. It stays the same while the caller waits, and so does the semaphore that the caller waits for.
+/// What a caller requests. It stays the same while the caller waits, and so does the semaphore that the caller waits
+/// for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum TokenRequest {
     Tokens(Tokens),
@@ -149,13 +150,14 @@ impl LimiterSemaphores {
 
     /// Returns the semaphore that a caller waits for, the number of tokens, and what the caller has acquired then.
     fn queue_for(&self, request: TokenRequest) -> Option<(&TokenSemaphore, Tokens, AcquiredTokens)> {
-        let (semaphore, tokens, acquired) = match request {
-            TokenRequest::Tokens(tokens) => (&self.ordinary, tokens, AcquiredTokens::Ordinary(tokens)),
-            TokenRequest::Reserved if self.reserve.total() > 0 => (&self.reserve, Tokens::ONE, AcquiredTokens::Reserve),
-            TokenRequest::Reserved => (&self.ordinary, Tokens::ONE, AcquiredTokens::Ordinary(Tokens::ONE)),
-            TokenRequest::Nothing | TokenRequest::TooMany => return None,
-        };
-        Some((semaphore, tokens, acquired))
+        match request {
+            TokenRequest::Reserved if self.reserve.total() > 0 => {
+                Some((&self.reserve, Tokens::ONE, AcquiredTokens::Reserve))
+            }
+            TokenRequest::Reserved => self.queue_for(TokenRequest::ONE),
+            TokenRequest::Tokens(tokens) => Some((&self.ordinary, tokens, AcquiredTokens::Ordinary(tokens))),
+            TokenRequest::Nothing | TokenRequest::TooMany => None,
+        }
     }
 }
 

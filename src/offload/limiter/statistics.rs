@@ -4,18 +4,19 @@ use super::capacity_limiter::CapacityLimiter;
 
 /// The tokens and the queue of a [`CapacityLimiter`] at one moment, and how many callers have waited so far.
 ///
-/// `total`, `borrowed`, `available` and `waiting` are taken at the same moment, and so are the three values of the reserve.
+/// `total`, `borrowed`, `available` and `waiting` are taken at the same moment, and so are the three values of the
+/// reserve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct LimiterStatistics {
     /// The number of tokens, without the reserve.
     pub total: usize,
-    /// Tokens that are held, including those granted to a caller that has not taken them yet. More than `total` after the
-    /// total was reduced below it.
+    /// Tokens that are held, including those granted to a caller that has not taken them yet. More than `total` after
+    /// the total was reduced below it.
     pub borrowed: usize,
-    /// `total` − `borrowed`. Negative if that many tokens must be released before one can be acquired again. Positive while
-    /// callers are queued if it is too few for the first of them.
+    /// `total` − `borrowed`. Negative if that many tokens must be released before one can be acquired again. Positive
+    /// while callers are queued if it is too few for the first of them.
     pub available: i64,
     /// Callers in the queue, without those that wait for the reserve.
     pub waiting: usize,

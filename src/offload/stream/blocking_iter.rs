@@ -14,8 +14,8 @@ use crate::park::runs_async_tasks;
 
 /// Converts a stream into an iterator, for code that may block: inside `run_blocking`, or on a thread of your own.
 ///
-/// The stream's timers, its sockets and the tasks that it spawns belong to the runtime that is current at this call or, if
-/// there is none, where the iterator is used. A stream that needs no runtime works without one.
+/// The stream's timers, its sockets and the tasks that it spawns belong to the runtime that is current at this call or,
+/// if there is none, where the iterator is used. A stream that needs no runtime works without one.
 ///
 /// # Examples
 ///
@@ -38,7 +38,8 @@ pub fn iter_from_stream<S: Stream>(stream: S) -> BlockingIter<S> {
 
 /// An iterator over a stream, which blocks its thread while the stream is pending. Created by [`iter_from_stream`].
 ///
-/// When the stream has ended it is dropped, and the iterator returns `None`. A panic of the stream unwinds into the caller.
+/// When the stream has ended it is dropped, and the iterator returns `None`. A panic of the stream unwinds into the
+/// caller.
 #[must_use = "iterators do nothing unless they are iterated"]
 pub struct BlockingIter<S> {
     /// `None` once the stream has ended.
@@ -56,7 +57,8 @@ impl<S: Stream> BlockingIter<S> {
     /// [`FromThreadError::BlockingInAsync`] on a thread that runs async tasks. No item is lost.
     pub fn try_next(&mut self) -> Result<Option<S::Item>, FromThreadError> {
         let Some(stream) = &mut self.stream else { return Ok(None) };
-        // Checking the thread takes longer than many streams take for an item, so it is done once, and before each wait.
+        // Checking the thread takes longer than many streams take for an item, so it is done once, and before each
+        // wait.
         let executor = match self.executor.take() {
             Some(executor) if executor.thread_id() == thread::current().id() => executor,
             _ if runs_async_tasks() => return Err(FromThreadError::BlockingInAsync),

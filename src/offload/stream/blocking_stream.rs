@@ -14,7 +14,7 @@ use futures_core::{FusedStream, Stream};
 use tokio::task::coop;
 
 use super::buffer::{BufferLimits, Chunk};
-use super::producer::{IterSource, Producer};
+use super::producer::Producer;
 use super::running_stream::{NewStream, RunningStream, StreamTaskOptions};
 use crate::offload::blocking::BlockingPool;
 use crate::offload::error::OffloadError;
@@ -24,8 +24,9 @@ use crate::panic::discard;
 /// The default of `max_items`.
 const MAX_ITEMS: usize = 1024;
 
-/// Converts a blocking iterator into a stream: each [`next`](Iterator::next) is called on a thread of [`run_blocking`], which
-/// runs at most 40 streams and tasks at a time. It is what `StreamingResponse` does with a generator that is not async.
+/// Converts a blocking iterator into a stream: each [`next`](Iterator::next) is called on a thread of [`run_blocking`],
+/// which runs at most 40 streams and tasks at a time. It is what `StreamingResponse` does with a generator that is not
+/// async.
 ///
 /// This is [`stream`](BlockingPool::stream) of [`BlockingPool::global`].
 ///
@@ -54,9 +55,9 @@ const MAX_ITEMS: usize = 1024;
 /// # }
 /// ```
 ///
-/// A response merges the two kinds of errors, and answers a stream that the pool refuses with the status of the refusal:
-/// `Body::from_stream(lines.started().await?.map(|line| Ok::<_, BoxError>(line??)))`. (An `Err` of the iterator is an item like
-/// any other: a missing file shows up in the body, unless the handler checks the first item.)
+/// A response merges the two kinds of errors, and answers a stream that the pool refuses with the status of the
+/// refusal: `Body::from_stream(lines.started().await?.map(|line| Ok::<_, BoxError>(line??)))`. (An `Err` of the
+/// iterator is an item like any other: a missing file shows up in the body, unless the handler checks the first item.)
 pub fn stream_blocking<I>(iter: I) -> BlockingStream<I::Item>
 where
     I: IntoIterator + Send + 'static,
@@ -66,32 +67,34 @@ where
     BlockingPool::global().stream(iter)
 }
 
-/// The items of an iterator that runs on a [`BlockingPool`]. Created by [`stream_blocking`] and [`BlockingPool::stream`].
+/// The items of an iterator that runs on a [`BlockingPool`]. Created by [`stream_blocking`] and
+/// [`BlockingPool::stream`].
 ///
-/// - Nothing happens until the stream is polled. Then `into_iter` and `next` are called on threads of the pool, never at the
-///   same time, and not always on the same thread.
-/// - Each item, including the first one, can be taken as soon as it is produced: no item waits for another. Items that are
-///   produced faster than they are taken are handed over many at a time.
-/// - The iterator is one task of the pool while it produces items. When the buffer is full, the task ends, and its thread and
-///   its token are free for others. When half of the items are taken, a new task continues. It is queued behind all tasks of
-///   its priority that wait then, even if the queue is full: a stream that was admitted is not refused in the middle. So a
-///   slow reader occupies no thread, while a slow iterator (one that waits for a line from somewhere) does.
-/// - An iterator that panics ends the stream with [`OffloadError::Panicked`], after the items before the panic. A task that
-///   the pool refuses ends it with the reason. After an error, as after the end, the stream returns `None`. The iterator has
-///   been dropped by then: on a thread of the pool, unless it was refused.
+/// - Nothing happens until the stream is polled. Then `into_iter` and `next` are called on threads of the pool, never
+///   at the same time, and not always on the same thread.
+/// - Each item, including the first one, can be taken as soon as it is produced: no item waits for another. Items that
+///   are produced faster than they are taken are handed over many at a time.
+/// - The iterator is one task of the pool while it produces items. When the buffer is full, the task ends, and its
+///   thread and its token are free for others. When half of the items are taken, a new task continues. It is queued
+///   behind all tasks of its priority that wait then, even if the queue is full: a stream that was admitted is not
+///   refused in the middle. So a slow reader occupies no thread, while a slow iterator (one that waits for a line from
+///   somewhere) does.
+/// - An iterator that panics ends the stream with [`OffloadError::Panicked`], after the items before the panic. A task
+///   that the pool refuses ends it with the reason. After an error, as after the end, the stream returns `None`. The
+///   iterator has been dropped by then: on a thread of the pool, unless it was refused.
 ///
 /// If the stream is polled by a task of its own pool, through [`iter_from_stream`](super::iter_from_stream) or
-/// [`from_thread::block_on`](crate::offload::from_thread::block_on), it produces one item at a time, on that same thread: if it
-/// waited for a thread, it might wait for itself.
+/// [`from_thread::block_on`](crate::offload::from_thread::block_on), it produces one item at a time, on that same
+/// thread: if it waited for a thread, it might wait for itself.
 ///
 /// # Cancel safety
 ///
 /// The future of one `next` can be dropped: no item is lost.
 ///
-/// Dropping the stream stops the iterator at its next item, which is dropped. An iterator that is producing an item is dropped
-/// on its thread afterwards; otherwise it is dropped here, with the buffered items. (An iterator that takes long for an item
-/// can call [`check_cancelled`](crate::offload::from_thread::check_cancelled).) A panic of such a drop is reported by the panic
-/// hook, and does not propagate.
+/// Dropping the stream stops the iterator at its next item, which is dropped. An iterator that is producing an item is
+/// dropped on its thread afterwards; otherwise it is dropped here, with the buffered items. (An iterator that takes
+/// long for an item can call [`check_cancelled`](crate::offload::from_thread::check_cancelled).) A panic of such a drop
+/// is reported by the panic hook, and does not propagate.
 ///
 /// # Examples
 ///
@@ -131,7 +134,7 @@ impl BlockingPool {
         I::Item: Send,
     {
         let new = NewStream {
-            producer: Producer { source: Box::new(IterSource::New(Some(iter))), size: None },
+            producer: Producer::new(iter),
             limits: BufferLimits { max_items: MAX_ITEMS, max_bytes: usize::MAX },
             tasks: StreamTaskOptions { pool: Arc::clone(&self.0), label: None, priority: Priority::Normal },
             queue_timeout: self.0.queue_timeout,
@@ -147,8 +150,9 @@ impl<T> BlockingStream<T> {
         self.with(|new| new.limits.max_items = items.max(1))
     }
 
-    /// Limits how many bytes of items may be produced ahead of the consumer, as measured by `size`. The item that reaches the
-    /// limit is the last one before the iterator waits, so the limit is exceeded by less than one item. Default: no limit.
+    /// Limits how many bytes of items may be produced ahead of the consumer, as measured by `size`. The item that
+    /// reaches the limit is the last one before the iterator waits, so the limit is exceeded by less than one item.
+    /// Default: no limit.
     pub fn max_bytes(self, bytes: usize, size: impl Fn(&T) -> usize + Send + 'static) -> Self {
         self.with(|new| {
             new.limits.max_bytes = bytes.max(1);
@@ -166,8 +170,8 @@ impl<T> BlockingStream<T> {
         self.with(|new| new.tasks.priority = priority)
     }
 
-    /// As [`Task::queue_timeout`](crate::offload::Task::queue_timeout), for the first item: the later tasks of a stream that
-    /// has started wait for a thread without a time limit.
+    /// As [`Task::queue_timeout`](crate::offload::Task::queue_timeout), for the first item: the later tasks of a stream
+    /// that has started wait for a thread without a time limit.
     pub fn queue_timeout(self, limit: Duration) -> Self {
         self.with(|new| new.queue_timeout = Some(limit))
     }
@@ -183,12 +187,13 @@ impl<T> BlockingStream<T> {
 impl<T: Send + 'static> BlockingStream<T> {
     /// Waits until the first item is produced, or the stream ends. The stream then starts with that item.
     ///
-    /// For a response: an error after the first item ends a body whose status was sent already, while an error here can still
-    /// be answered with a status.
+    /// For a response: an error after the first item ends a body whose status was sent already, while an error here can
+    /// still be answered with a status.
     ///
     /// # Errors
     ///
-    /// The error with which the stream would have started: it was refused, or the iterator panicked before the first item.
+    /// The error with which the stream would have started: it was refused, or the iterator panicked before the first
+    /// item.
     ///
     /// # Cancel safety
     ///

@@ -1,4 +1,4 @@
-//! [`Buffer`], the items that an iterator has produced and its stream has not taken, and the producer while it is parked.
+//! [`Buffer`], the items between an iterator and its stream, and the producer while it is parked.
 //!
 //! ```text
 //!              resume              end
@@ -7,21 +7,22 @@
 //!      ╰──────────────────╯        from each of them, when the stream is dropped ──▶ Closed
 //! ```
 //!
-//! The producer pushes each item at once, since it can't know how long the next one takes. The consumer takes all items that
-//! have gathered: a chunk has one item while the consumer waits for it, and many while the consumer is the slower side.
+//! The producer pushes each item at once, since it can't know how long the next one takes. The consumer takes all items
+//! that have gathered: a chunk has one item while the consumer waits for it, and many while the consumer is the slower
+//! side.
 //!
 //! # Invariants
 //!
 //! 1. The producer is in one place: in `Parked`, or with the task that runs it or is queued to run it.
-//! 2. `items` and `bytes` count the items in `chunks` and in the chunk that the consumer has taken and not returned. Only the
-//!    producer increases them, by one item at a time, and not while they are at their limits: so there are never more items
-//!    than `max_items`, and the bytes exceed `max_bytes` by less than one item.
-//! 3. A waker is kept only while nothing is buffered and the state is `Running`. `push` and `end`, which change that, take it
-//!    out with the mutex held, and their caller wakes it. (`park` changes the state only while `items` is not 0, when the
-//!    consumer does not wait.)
-//! 4. While the producer is parked, `items` is not 0, or the producer has not started. So the consumer is not waiting: it will
-//!    come for the next chunk, and when it finds none it resumes the producer, whatever happened before. There is no wake-up
-//!    to lose.
+//! 2. `items` and `bytes` count the items in `chunks` and in the chunk that the consumer has taken and not returned.
+//!    Only the producer increases them, by one item at a time, and not while they are at their limits: so there are
+//!    never more items than `max_items`, and the bytes exceed `max_bytes` by less than one item.
+//! 3. A waker is kept only while nothing is buffered and the state is `Running`. `push` and `end`, which change that,
+//!    take it out with the mutex held, and their caller wakes it. (`park` changes the state only while `items` is not
+//!    0, when the consumer does not wait.)
+//! 4. While the producer is parked, `items` is not 0, or the producer has not started. So the consumer is not waiting:
+//!    it will come for the next chunk, and when it finds none it resumes the producer, whatever happened before. There
+//!    is no wake-up to lose.
 //! 5. No item, producer, error or waker is dropped, cloned or woken with the mutex held.
 
 #[cfg(all(test, loom))]

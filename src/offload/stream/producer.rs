@@ -7,19 +7,17 @@ use crate::panic::{catch, discard};
 
 /// An iterator, which moves from task to task, and how to measure its items.
 pub(super) struct Producer<T> {
-    pub(super) source: Box<dyn ItemSource<T>>,
+    fill: Box<FillFn<T>>,
     pub(super) size: Option<Box<SizeFn<T>>>,
 }
+
+/// Produces items until the sink stops it, or the iterator ends. One call produces many items, so that the loop over the
+/// iterator is compiled for its type.
+type FillFn<T> = dyn FnMut(&ItemSink<'_, T>) -> FillOutcome + Send;
 
 pub(super) type SizeFn<T> = dyn Fn(&T) -> usize + Send;
 
 pub(super) type StreamBuffer<T> = Buffer<T, Producer<T>, OffloadError>;
-
-/// An iterator of an erased type. One call produces many items, so that the loop over the iterator is compiled as one.
-pub(super) trait ItemSource<T>: Send {
-    /// Produces items until the sink stops it, or the iterator ends.
-    fn fill(&mut self, sink: &ItemSink<'_, T>) -> FillOutcome;
-}
 
 /// Pushes items into the buffer.
 pub(super) struct ItemSink<'a, T> {
@@ -28,26 +26,35 @@ pub(super) struct ItemSink<'a, T> {
     is_one_at_a_time: bool,
 }
 
-/// Why a source stopped.
+/// Why an iterator stopped producing items.
 pub(super) enum FillOutcome {
     Exhausted,
     Full,
     Closed,
 }
 
-/// An `IntoIterator` until the first task, and its iterator from then on.
-pub(super) enum IterSource<I: IntoIterator> {
-    New(Option<I>),
-    Started(I::IntoIter),
-}
-
 impl<T> Producer<T> {
-    /// Produces items until the buffer is full or the iterator ends. If it `is_one_at_a_time`, it parks after each item: its
-    /// consumer can take the item only after this returns.
+    /// Creates a producer, which calls `into_iter` on the thread of its first task.
+    pub(super) fn new<I>(iter: I) -> Self
+    where
+        I: IntoIterator<Item = T> + Send + 'static,
+        I::IntoIter: Send,
+    {
+        let (mut new, mut started) = (Some(iter), None);
+        let fill = move |sink: &ItemSink<'_, T>| {
+            let mut new = || new.take().expect("a producer that panicked in `into_iter` is not run again");
+            let iter = started.get_or_insert_with(|| new().into_iter());
+            iter.find_map(|item| sink.push(item)).unwrap_or(FillOutcome::Exhausted)
+        };
+        Self { fill: Box::new(fill), size: None }
+    }
+
+    /// Produces items until the buffer is full or the iterator ends. If it `is_one_at_a_time`, it parks after each
+    /// item: its consumer can take the item only after this returns.
     pub(super) fn run(mut self, buffer: &StreamBuffer<T>, is_one_at_a_time: bool) {
         let panicked = loop {
             let sink = ItemSink { buffer, size: self.size.as_deref(), is_one_at_a_time };
-            match catch(|| self.source.fill(&sink)) {
+            match catch(|| (self.fill)(&sink)) {
                 Ok(FillOutcome::Exhausted) => break None,
                 Ok(FillOutcome::Closed) => return discard(self),
                 Ok(FillOutcome::Full) => match buffer.park(self, is_one_at_a_time) {
@@ -66,7 +73,7 @@ impl<T> Producer<T> {
 }
 
 impl<T> ItemSink<'_, T> {
-    /// Pushes an item. Returns why the source has to stop, if it has to.
+    /// Pushes an item. Returns why the iterator has to stop, if it has to.
     fn push(&self, item: T) -> Option<FillOutcome> {
         let bytes = self.size.map_or(0, |size| size(&item));
         match self.buffer.push(item, bytes) {
@@ -79,20 +86,5 @@ impl<T> ItemSink<'_, T> {
                 Some(FillOutcome::Closed)
             }
         }
-    }
-}
-
-impl<I> ItemSource<I::Item> for IterSource<I>
-where
-    I: IntoIterator + Send,
-    I::IntoIter: Send,
-{
-    fn fill(&mut self, sink: &ItemSink<'_, I::Item>) -> FillOutcome {
-        if let Self::New(iter) = self {
-            let iter = iter.take().expect("a source that panicked in `into_iter` is not filled again");
-            *self = Self::Started(iter.into_iter());
-        }
-        let Self::Started(iter) = self else { unreachable!("the iterator was created above") };
-        iter.find_map(|item| sink.push(item)).unwrap_or(FillOutcome::Exhausted)
     }
 }

@@ -34,7 +34,8 @@ pub(super) struct RunningStream<T> {
     pub(super) buffer: Arc<StreamBuffer<T>>,
     tasks: StreamTaskOptions,
     queue_timeout: Option<Duration>,
-    /// The first task was submitted. Later ones are neither refused by a full queue nor limited in how long they are queued.
+    /// The first task was submitted. Later ones are neither refused by a full queue nor limited in how long they are
+    /// queued.
     is_admitted: bool,
     pub(super) task: Option<TaskHandle<()>>,
     /// Why the last task did not run. Returned after the buffered items.
@@ -84,7 +85,8 @@ impl<T: Send + 'static> RunningStream<T> {
                         return Poll::Ready(Some(Err(error)));
                     }
                     let task = self.task.as_mut().expect("a running producer has a task, or a failure instead");
-                    // The task may end without an item. The buffer is checked again then, since the producer may have run.
+                    // The task may end without an item. The buffer is checked again then, since the producer may have
+                    // run.
                     self.failure = ready!(Pin::new(task).poll(cx)).err();
                     self.task = None;
                 }

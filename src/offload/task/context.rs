@@ -3,12 +3,11 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
-use std::sync::Arc;
 
 use thiserror::Error;
 use tokio::time::Instant;
 
-use super::erased_job::RunnableJob;
+use super::erased_job::SharedJob;
 
 thread_local! {
     /// The tasks that run on this thread, each inline in the one before it. The last one is the current one.
@@ -17,8 +16,8 @@ thread_local! {
 
 /// What a running task can ask about its caller: if the caller still waits, and how long it will.
 ///
-/// A thread can't be stopped from outside. So a task that takes long checks its context from time to time, and returns early
-/// when its result is no longer wanted.
+/// A thread can't be stopped from outside. So a task that takes long checks its context from time to time, and returns
+/// early when its result is no longer wanted.
 ///
 /// # Examples
 ///
@@ -43,7 +42,7 @@ thread_local! {
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct TaskContext(pub(super) Arc<dyn RunnableJob>);
+pub struct TaskContext(pub(super) SharedJob);
 
 /// The result of the task is no longer wanted. Return it with `?` from [`TaskContext::checkpoint`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Error)]

@@ -13,15 +13,15 @@ const ABANDONED: u8 = 2;
 
 /// What a pool does with a job.
 pub(crate) trait RunnableJob: Send + Sync {
-    /// Runs the closure, on the thread of a worker or of a caller that runs it inline. The result is kept back until it is
-    /// published.
+    /// Runs the closure, on the thread of a worker or of a caller that runs it inline. The result is kept back until it
+    /// is published.
     fn run(self: Arc<Self>);
 
     /// Makes the result available to the caller. Returns the waker to call.
     ///
-    /// A caller often submits its next task at once. So a worker decides its next step before it publishes the result: the
-    /// caller then finds the worker's token and thread where they belong, even if it polls without being woken. (A caller
-    /// that drops its handle may take the result before it is published.)
+    /// A caller often submits its next task at once. So a worker decides its next step before it publishes the result:
+    /// the caller then finds the worker's token and thread where they belong, even if it polls without being woken. (A
+    /// caller that drops its handle may take the result before it is published.)
     fn publish(&self) -> Option<Waker>;
 
     /// Fails the job with `why` if it has not started. Returns the waker to call.
@@ -35,13 +35,16 @@ pub(crate) trait RunnableJob: Send + Sync {
     fn limiter_id(&self) -> usize;
 }
 
+/// A job as its pool holds it.
+pub(crate) type SharedJob = Arc<dyn RunnableJob>;
+
 /// What a caller does with a job.
 pub(crate) trait AwaitableJob<T>: RunnableJob {
     /// Returns the result once it is published. Until then, `cx` is registered to be woken.
     fn poll(&self, cx: &Context<'_>) -> Poll<Result<T, OffloadError>>;
 
-    /// Drops the closure if the job has not started. Returns `true` if it had not: exactly one of cancelling, refusing and
-    /// starting a queued job succeeds.
+    /// Drops the closure if the job has not started. Returns `true` if it had not: exactly one of cancelling, refusing
+    /// and starting a queued job succeeds.
     fn cancel_if_queued(&self) -> bool;
 
     /// Fails the job with [`OffloadError::Cancelled`] if it has not started, and marks its context as cancelled.

@@ -13,10 +13,10 @@ use crate::offload::error::OffloadError;
 ///
 /// # Cancel safety
 ///
-/// Dropped before it is polled, it has submitted nothing. Dropped while the task is queued, the task never runs, and its
-/// closure is dropped here. Dropped while the task runs, the task continues, since a thread can't be stopped: its
-/// [context](TaskContext) reports that it is cancelled, it keeps its token until it returns, and its result is dropped on its
-/// thread.
+/// Dropped before it is polled, it has submitted nothing. Dropped while the task is queued, the task never runs, and
+/// its closure is dropped here. Dropped while the task runs, the task continues, since a thread can't be stopped: its
+/// [context](TaskContext) reports that it is cancelled, it keeps its token until it returns, and its result is dropped
+/// on its thread.
 #[must_use = "futures do nothing unless polled"]
 pub struct TaskFuture<F, T>(TaskFutureState<F, T>);
 

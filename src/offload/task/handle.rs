@@ -22,8 +22,8 @@ use crate::offload::workers::{QueuePosition, Workers};
 ///
 /// # Cancel safety
 ///
-/// Dropping the handle is dropping the future of the task: the task never runs if it has not started, and continues with a
-/// cancelled [context](TaskContext) if it has, unless it is [shielded](Task::shield).
+/// Dropping the handle is dropping the future of the task: the task never runs if it has not started, and continues
+/// with a cancelled [context](TaskContext) if it has, unless it is [shielded](Task::shield).
 #[must_use = "the task is cancelled when its handle is dropped, unless it is shielded"]
 pub struct TaskHandle<T> {
     /// `None` once the result was taken.
@@ -71,8 +71,8 @@ impl<T: Send + 'static> TaskHandle<T> {
 
 impl<T> TaskHandle<T> {
     /// Cancels the task, shielded or not. A task that has not started never runs, and fails with
-    /// [`OffloadError::Cancelled`]. A task that runs continues, and its [context](TaskContext) reports that it is cancelled;
-    /// this handle still returns its result.
+    /// [`OffloadError::Cancelled`]. A task that runs continues, and its [context](TaskContext) reports that it is
+    /// cancelled; this handle still returns its result.
     pub fn cancel(&self) {
         if let Some(job) = &self.job {
             self.remove_from_queue();

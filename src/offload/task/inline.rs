@@ -5,14 +5,14 @@ use std::thread;
 
 use tokio::runtime::Handle;
 
-use super::erased_job::RunnableJob;
+use super::erased_job::SharedJob;
 use crate::park::runs_async_tasks;
 
 /// Runs a task while its caller waits.
 ///
-/// Inside `Handle::block_on`, tokio treats this thread as one that runs async tasks, and would not let the task block. There
-/// the task gets a thread of its own, and this thread waits for it.
-pub(super) fn run_inline(job: &Arc<dyn RunnableJob>) {
+/// Inside `Handle::block_on`, tokio treats this thread as one that runs async tasks, and would not let the task block.
+/// There the task gets a thread of its own, and this thread waits for it.
+pub(super) fn run_inline(job: &SharedJob) {
     if !runs_async_tasks() {
         return run_and_publish(job);
     }
@@ -29,7 +29,7 @@ pub(super) fn run_inline(job: &Arc<dyn RunnableJob>) {
     }
 }
 
-fn run_and_publish(job: &Arc<dyn RunnableJob>) {
+fn run_and_publish(job: &SharedJob) {
     Arc::clone(job).run();
     // The caller has not polled yet, so there is no waker.
     drop(job.publish());

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::caller_context::CallerContext;
 use super::context::{TaskContext, TaskOptions};
-use super::erased_job::{AwaitableJob, CallerFlags, RunnableJob, wake};
+use super::erased_job::{AwaitableJob, CallerFlags, RunnableJob, SharedJob, wake};
 use crate::offload::error::OffloadError;
 use crate::panic::{catch, discard};
 use crate::sync::{Mutex, lock};
@@ -117,7 +117,7 @@ where
 {
     fn run(self: Arc<Self>) {
         let Some(work) = self.start() else { return };
-        let cx = TaskContext(Arc::clone(&self) as Arc<dyn RunnableJob>);
+        let cx = TaskContext(Arc::clone(&self) as SharedJob);
         let run = || cx.clone().enter(|| self.caller.enter(|| work(&cx)));
         let result = catch(run).map_err(OffloadError::Panicked);
         self.finish(result);

@@ -33,7 +33,7 @@ pub(crate) use self::context::TaskOptions;
 pub use self::context::{Cancelled, TaskContext};
 #[cfg(all(test, loom))]
 pub(crate) use self::erased_job::AwaitableJob;
-pub(crate) use self::erased_job::{RunnableJob, wake};
+pub(crate) use self::erased_job::{RunnableJob, SharedJob, wake};
 #[cfg(not(loom))]
 pub use self::future::TaskFuture;
 #[cfg(not(loom))]

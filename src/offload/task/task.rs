@@ -15,8 +15,8 @@ use super::priority::Priority;
 use crate::offload::error::OffloadError;
 use crate::offload::workers::Pool;
 
-/// Work for a pool that is not submitted yet. Awaiting it submits it and waits for the result; [`start`](Self::start) only
-/// submits it.
+/// Work for a pool that is not submitted yet. Awaiting it submits it and waits for the result; [`start`](Self::start)
+/// only submits it.
 ///
 /// # Examples
 ///
@@ -66,8 +66,8 @@ impl<F> Task<F> {
         self
     }
 
-    /// Limits how long the task waits for a thread. After that it fails with [`OffloadError::QueueTimeout`], and never runs.
-    /// Needs a runtime whose timers are enabled. Default: the limit of the pool, which has none by default.
+    /// Limits how long the task waits for a thread. After that it fails with [`OffloadError::QueueTimeout`], and never
+    /// runs. Needs a runtime whose timers are enabled. Default: the limit of the pool, which has none by default.
     pub fn queue_timeout(mut self, limit: Duration) -> Self {
         self.queue_timeout = Some(limit);
         self
@@ -75,22 +75,23 @@ impl<F> Task<F> {
 
     /// Limits how long the caller waits for the result, from when the task is submitted. After that it fails with
     /// [`OffloadError::Timeout`]. A task that has not started then never runs; a running one continues, and its
-    /// [context](TaskContext) reports that it is cancelled. Needs a runtime whose timers are enabled. Default: no limit.
+    /// [context](TaskContext) reports that it is cancelled. Needs a runtime whose timers are enabled. Default: no
+    /// limit.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = Some(limit);
         self
     }
 
-    /// Limits how long the caller waits for the result, as [`timeout`](Self::timeout), by a point in time. If both are set,
-    /// the earlier one applies.
+    /// Limits how long the caller waits for the result, as [`timeout`](Self::timeout), by a point in time. If both are
+    /// set, the earlier one applies.
     pub fn deadline(mut self, deadline: Instant) -> Self {
         self.options.deadline = Some(deadline);
         self
     }
 
-    /// Lets the task run even if its caller drops it: once the task is submitted, dropping the future or the handle neither
-    /// removes it from the queue nor cancels its [context](TaskContext). This is what `asyncio.shield` does. Whatever the
-    /// caller would have done with the result is lost all the same: put that into the closure.
+    /// Lets the task run even if its caller drops it: once the task is submitted, dropping the future or the handle
+    /// neither removes it from the queue nor cancels its [context](TaskContext). This is what `asyncio.shield` does.
+    /// Whatever the caller would have done with the result is lost all the same: put that into the closure.
     ///
     /// Timeouts still remove the task from the queue.
     pub fn shield(mut self) -> Self {
@@ -106,12 +107,13 @@ where
 {
     /// Submits the task at once, without waiting for the result.
     ///
-    /// Called from a task of the same pool, it runs the task before it returns: if the task waited for a thread, it might wait
-    /// for its own caller.
+    /// Called from a task of the same pool, it runs the task before it returns: if the task waited for a thread, it
+    /// might wait for its own caller.
     ///
     /// # Panics
     ///
-    /// Awaiting a task with time limits panics on a runtime whose timers are not enabled. `start` itself does not panic.
+    /// Awaiting a task with time limits panics on a runtime whose timers are not enabled. `start` itself does not
+    /// panic.
     ///
     /// # Errors
     ///

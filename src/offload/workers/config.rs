@@ -29,8 +29,8 @@ pub(crate) struct WorkersConfig {
 /// How long a worker keeps its thread.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KeepAlive {
-    /// While tasks are queued. Then the worker gives its thread back between two tasks, and the next free thread takes over:
-    /// other code waits for these threads, too.
+    /// While tasks are queued. Then the worker gives its thread back between two tasks, and the next free thread takes
+    /// over: other code waits for these threads, too.
     pub(crate) max_busy: Duration,
     /// How many times a worker checks the queue before it finds none and gives up the processor.
     pub(crate) spins: u32,
@@ -52,8 +52,9 @@ impl WorkersConfig {
     /// Closes the pool, with all of its workers. No task and no other workers are accepted from now on.
     ///
     /// `registered` may be called while other workers are being registered. This side sets the flag and then reads the
-    /// registry; the registration adds its workers and then reads the flag. The fence between the two steps pairs with the
-    /// one in [`is_closed_after_registration`](Self::is_closed_after_registration): at least one side sees the other.
+    /// registry; the registration adds its workers and then reads the flag. The fence between the two steps pairs with
+    /// the one in [`is_closed_after_registration`](Self::is_closed_after_registration): at least one side sees the
+    /// other.
     pub(super) fn close(&self, registered: impl FnOnce() -> Vec<Arc<Workers>>) {
         self.is_closed.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);

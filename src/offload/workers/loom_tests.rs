@@ -1,7 +1,8 @@
 //! Models of [`Workers`]: no task is lost, none runs twice, none runs without a token, and no token is lost.
 //!
-//! No time passes in a model. An idle worker stays until the other threads have had their turn, and then times out. So the
-//! models cover a worker that is activated before it times out as well as one that times out before it is activated.
+//! No time passes in a model. An idle worker stays until the other threads have had their turn, and then times out. So
+//! the models cover a worker that is activated before it times out as well as one that times out before it is
+//! activated.
 
 use std::future::poll_fn;
 use std::sync::Arc;

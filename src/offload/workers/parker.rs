@@ -22,6 +22,8 @@ pub(crate) enum UnparkReason {
     Exit,
 }
 
+type ReasonGuard<'a> = MutexGuard<'a, Option<UnparkReason>>;
+
 impl Parker {
     /// Waits until the worker is unparked.
     pub(crate) fn park(&self) -> UnparkReason {
@@ -42,21 +44,13 @@ impl Parker {
     }
 
     #[cfg(not(loom))]
-    fn wait_timeout<'a>(
-        &self,
-        reason: MutexGuard<'a, Option<UnparkReason>>,
-        limit: Duration,
-    ) -> MutexGuard<'a, Option<UnparkReason>> {
+    fn wait_timeout<'a>(&self, reason: ReasonGuard<'a>, limit: Duration) -> ReasonGuard<'a> {
         self.unparked.wait_timeout(reason, limit).unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// No time passes in a model: the wait times out as soon as the other threads have had their turn.
     #[cfg(loom)]
-    fn wait_timeout<'a>(
-        &'a self,
-        reason: MutexGuard<'a, Option<UnparkReason>>,
-        _: Duration,
-    ) -> MutexGuard<'a, Option<UnparkReason>> {
+    fn wait_timeout<'a>(&'a self, reason: ReasonGuard<'a>, _: Duration) -> ReasonGuard<'a> {
         drop(reason);
         loom::thread::yield_now();
         lock(&self.reason)

@@ -35,8 +35,8 @@ impl Pool {
         self.config.pool
     }
 
-    /// Returns the workers for a task that is submitted by the current thread, and the runtime that its task has to enter,
-    /// if the workers' threads are outside of it.
+    /// Returns the workers for a task that is submitted by the current thread, and the runtime that its task has to
+    /// enter, if the workers' threads are outside of it.
     pub(crate) fn current_workers(&self) -> Result<(Arc<Workers>, Option<Handle>), OffloadError> {
         match &self.workers {
             WorkerSource::PerRuntime(runtimes) => Ok((runtimes.current_workers(&self.config)?, None)),

@@ -3,7 +3,8 @@
 //! # Invariants
 //!
 //! 1. The sequence numbers in a level increase, so a task is found by a binary search.
-//! 2. `live` counts the tasks that were neither taken nor removed. At most as many removed ones, plus [`MAX_GAPS`], are kept.
+//! 2. `live` counts the tasks that were neither taken nor removed. At most as many removed ones, plus [`MAX_GAPS`], are
+//!    kept.
 //! 3. The first entry of a level was neither taken nor removed.
 
 use std::collections::VecDeque;
@@ -236,7 +237,8 @@ mod tests {
                             }
                             [ref lower @ .., highest] => {
                                 since_lower = (since_lower + 1) % 8;
-                                let oldest = lower.iter().min_by_key(|n| lists[**n][0].0).copied().expect("lower is not empty");
+                                let oldest = lower.iter().min_by_key(|n| lists[**n][0].0).copied();
+                                let oldest = oldest.expect("lower is not empty");
                                 Some(lists[if since_lower == 0 { oldest } else { highest }].remove(0).0)
                             }
                         };

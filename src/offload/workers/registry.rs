@@ -31,8 +31,8 @@ impl<K: Copy + Eq> Registry<K> {
         self.entries.load().iter().map(|entry| Arc::clone(&entry.workers)).collect()
     }
 
-    /// Adds the workers of a runtime, and removes those that are drained. If the pool was closed in the meantime, the new
-    /// workers are closed too.
+    /// Adds the workers of a runtime, and removes those that are drained. If the pool was closed in the meantime, the
+    /// new workers are closed too.
     ///
     /// # Errors
     ///

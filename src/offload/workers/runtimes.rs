@@ -1,7 +1,7 @@
 //! [`Runtimes`], the workers of a pool that runs its tasks on tokio's blocking threads.
 //!
-//! Each runtime has its own workers: a thread of one runtime that ran the tasks of another would keep the first one from
-//! shutting down for as long as the other has work.
+//! Each runtime has its own workers: a thread of one runtime that ran the tasks of another would keep the first one
+//! from shutting down for as long as the other has work.
 
 use std::future::pending;
 use std::sync::{Arc, OnceLock, Weak};
@@ -54,8 +54,8 @@ impl Runtimes {
     }
 }
 
-/// Held by a task that only waits to be dropped, with all others, when its runtime shuts down. The runtime drops its tasks
-/// before it waits for its blocking threads, so idle workers don't delay the shutdown.
+/// Held by a task that only waits to be dropped, with all others, when its runtime shuts down. The runtime drops its
+/// tasks before it waits for its blocking threads, so idle workers don't delay the shutdown.
 struct ShutdownWatch {
     id: Id,
     workers: Weak<Workers>,

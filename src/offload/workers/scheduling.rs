@@ -8,7 +8,7 @@ use super::tokens::TokenAttempt;
 use super::worker::Worker;
 use super::workers::Workers;
 use crate::offload::error::OffloadError;
-use crate::offload::task::RunnableJob;
+use crate::offload::task::SharedJob;
 use crate::panic::discard;
 use crate::semaphore::Tokens;
 use crate::sync::atomic::Ordering;
@@ -17,7 +17,7 @@ use crate::sync::{MutexGuard, lock};
 /// What a worker does next.
 pub(super) enum WorkerStep {
     /// It runs a task. If others are queued, another worker was activated for them.
-    Run(Arc<dyn RunnableJob>),
+    Run(SharedJob),
     /// It checks the queue again. Callers that submit a task until then rely on it.
     Search,
     /// It runs no task. It is idle, or has to leave its thread.
@@ -51,15 +51,12 @@ impl Workers {
         self.take_job(state, worker)
     }
 
-    /// Decides what a worker does that has run a task. It takes the next one, unless its token is wanted elsewhere. If no
-    /// task is queued, it searches.
+    /// Decides what a worker does that has run a task. It takes the next one, unless its token is wanted elsewhere. If
+    /// no task is queued, it searches.
     pub(super) fn next_after_task(self: &Arc<Self>, worker: &mut Worker) -> WorkerStep {
         let mut state = lock(&self.state);
         if self.is_token_wanted_elsewhere(&state) {
-            let activation = self.activation_if_needed(&mut state);
-            let step = self.stop(state, worker);
-            self.activate(activation);
-            return step;
+            return self.yield_token(state, worker);
         }
         if !state.queue.is_empty() {
             return self.take_job(state, worker);
@@ -69,28 +66,20 @@ impl Workers {
         }
         (state.is_searching, worker.is_searching) = (true, true);
         // A task that has ended must not appear as running to the caller that is woken for its result.
-        let ran = state.clear_running(worker);
-        self.release_token_of(state, worker, ran);
+        self.stop_running(state, worker);
         WorkerStep::Search
     }
 
-    /// Ends the time of a worker on its thread. If tasks are queued and no other worker is about to check the queue, a new
-    /// worker is spawned, which inherits the token.
+    /// Ends the time of a worker on its thread. If tasks are queued and no other worker is about to check the queue, a
+    /// new worker is spawned, which inherits the token.
     pub(super) fn retire(self: &Arc<Self>, worker: &mut Worker) -> WorkerStep {
         worker.parker = None;
         let mut state = lock(&self.state);
         if state.queue.is_empty() || state.is_searching || state.is_starting || self.is_token_wanted_elsewhere(&state) {
-            let activation = self.activation_if_needed(&mut state);
-            let step = self.stop(state, worker);
-            self.activate(activation);
-            return step;
+            return self.yield_token(state, worker);
         }
-        state.is_starting = true;
-        worker.has_token = false;
-        let ran = state.clear_running(worker);
-        self.count_unpublished(ran.as_ref());
-        drop(state);
-        discard(ran);
+        (state.is_starting, worker.has_token) = (true, false);
+        self.stop_running(state, worker);
         self.spawn_worker();
         WorkerStep::Stop { is_idle: false }
     }
@@ -111,20 +100,24 @@ impl Workers {
 
     /// Stops a worker from running tasks, though some may be queued, and releases its token.
     fn stop(&self, mut state: MutexGuard<'_, WorkersState>, worker: &mut Worker) -> WorkerStep {
-        let ran = state.clear_running(worker);
         let is_idle = state.make_idle(worker);
-        self.release_token_of(state, worker, ran);
+        self.stop_running(state, worker);
         WorkerStep::Stop { is_idle }
     }
 
-    /// Releases the token of a worker that has run `ran` and runs no task at the moment.
-    fn release_token_of(
-        &self,
-        state: MutexGuard<'_, WorkersState>,
-        worker: &mut Worker,
-        ran: Option<Arc<dyn RunnableJob>>,
-    ) {
-        self.count_unpublished(ran.as_ref());
+    /// Stops a worker whose token is wanted elsewhere. If tasks are queued, another worker is activated once there is a
+    /// token for it.
+    fn yield_token(self: &Arc<Self>, mut state: MutexGuard<'_, WorkersState>, worker: &mut Worker) -> WorkerStep {
+        let activation = self.activation_if_needed(&mut state);
+        let step = self.stop(state, worker);
+        self.activate(activation);
+        step
+    }
+
+    /// Records that a worker runs no task at the moment, and releases its token if it holds one.
+    fn stop_running(&self, mut state: MutexGuard<'_, WorkersState>, worker: &mut Worker) {
+        let ran = state.clear_running(worker);
+        self.unpublished.fetch_add(usize::from(ran.is_some()), Ordering::Relaxed);
         // With the mutex held: the next caller that submits finds either this worker or its token.
         let must_wake_waiter = mem::take(&mut worker.has_token) && !self.tokens().try_give_back(Tokens::ONE);
         drop(state);
@@ -134,15 +127,10 @@ impl Workers {
         discard(ran);
     }
 
-    /// Counts a task that is no longer running, until its result is published. Must be called with the mutex held.
-    fn count_unpublished(&self, ran: Option<&Arc<dyn RunnableJob>>) {
-        self.unpublished.fetch_add(usize::from(ran.is_some()), Ordering::Relaxed);
-    }
-
     /// Records that the result of a task that is no longer running was published.
     pub(crate) fn on_result_published(&self) {
-        // Either a caller that waits for the drained pool sees this, or this sees that the pool was closed, and wakes that
-        // caller.
+        // Either a caller that waits for the drained pool sees this, or this sees that the pool was closed, and wakes
+        // that caller.
         self.unpublished.fetch_sub(1, Ordering::SeqCst);
         if self.config.is_closed() {
             self.notify_if_drained();

@@ -7,13 +7,13 @@ use super::queue::JobQueue;
 use super::worker::Worker;
 use super::workers::{WorkerActivation, Workers};
 use crate::offload::error::OffloadError;
-use crate::offload::task::RunnableJob;
+use crate::offload::task::SharedJob;
 use crate::semaphore::WaiterId;
 
 /// The tasks that are queued and running, and the workers that are idle, searching or starting.
 #[derive(Default)]
 pub(super) struct WorkersState {
-    pub(super) queue: JobQueue<Arc<dyn RunnableJob>>,
+    pub(super) queue: JobQueue<SharedJob>,
     /// The worker that became idle last is on top: its caches are warm, and the others can time out.
     pub(super) idle: Vec<Arc<Parker>>,
     /// A worker on its thread is about to check the queue.
@@ -24,7 +24,7 @@ pub(super) struct WorkersState {
     pub(super) is_starting: bool,
     pub(super) token_wait: Option<TokenWait>,
     /// The running tasks, by the slot of their worker.
-    pub(super) running: Vec<Option<Arc<dyn RunnableJob>>>,
+    pub(super) running: Vec<Option<SharedJob>>,
     /// Why no task is accepted.
     pub(super) closed: Option<OffloadError>,
     pub(super) started: u64,
@@ -40,7 +40,7 @@ pub(super) struct TokenWait {
 
 /// [`Workers`] at one moment.
 pub(crate) struct WorkersSnapshot {
-    pub(crate) running: Vec<Arc<dyn RunnableJob>>,
+    pub(crate) running: Vec<SharedJob>,
     pub(crate) queued: usize,
     pub(crate) idle: usize,
     pub(crate) started: u64,
@@ -53,11 +53,7 @@ impl WorkersState {
     }
 
     /// Records the task that a worker runs from now on. Returns the one that it ran before.
-    pub(super) fn record_running(
-        &mut self,
-        worker: &mut Worker,
-        job: Arc<dyn RunnableJob>,
-    ) -> Option<Arc<dyn RunnableJob>> {
+    pub(super) fn record_running(&mut self, worker: &mut Worker, job: SharedJob) -> Option<SharedJob> {
         let slot = *worker.slot.get_or_insert_with(|| {
             let free = self.running.iter().position(Option::is_none);
             free.unwrap_or_else(|| {
@@ -69,7 +65,7 @@ impl WorkersState {
     }
 
     /// Records that a worker runs no task at the moment. Returns the one that it ran.
-    pub(super) fn clear_running(&mut self, worker: &mut Worker) -> Option<Arc<dyn RunnableJob>> {
+    pub(super) fn clear_running(&mut self, worker: &mut Worker) -> Option<SharedJob> {
         worker.slot.take().and_then(|slot| self.running[slot].take())
     }
 

@@ -42,8 +42,8 @@ impl Worker {
     pub(crate) fn run(mut self) {
         let Some(workers) = self.workers.take() else { return };
         let KeepAlive { max_busy, idle_timeout, .. } = workers.config.keep_alive;
-        // rayon runs a worker inside a task that waits for its parallel parts. Then one task must be enough: the parts may
-        // be ready.
+        // rayon runs a worker inside a task that waits for its parallel parts. Then one task must be enough: the parts
+        // may be ready.
         let max_busy = if TaskContext::current().is_some() { Duration::ZERO } else { max_busy };
         self.parker = idle_timeout.map(|_| Arc::default());
         let started = Instant::now();

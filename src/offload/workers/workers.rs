@@ -1,19 +1,20 @@
 //! [`Workers`], the threads of one runtime that work for a pool, and the tasks queued for them.
 //!
-//! A thread that has run a task takes the next one from the queue, and a thread that finds none stays for a short while. So
-//! a few threads do much of the work, and the runtime is asked only when a thread is missing.
+//! A thread that has run a task takes the next one from the queue, and a thread that finds none stays for a short
+//! while. So a few threads do much of the work, and the runtime is asked only when a thread is missing.
 //!
 //! # Invariants
 //!
-//! 1. A worker that runs tasks holds one token of the pool's limiter. It keeps the token between tasks, unless another pool
-//!    waits for one or more tokens are held than the total allows.
-//! 2. At most one worker is *searching*: on its thread, about to check the queue. It holds a token if it was activated; if it
-//!    has just run a task, it acquires one for the task that it finds. At most one worker is *starting*: it holds a token,
-//!    and does not have its thread yet. No worker is activated while one is searching, and none is spawned while one is
-//!    starting. Each of them activates the next one before it runs the task that it has found.
-//! 3. While tasks are queued, a worker is searching or starting, or the workers are in the limiter's queue, and the grant
-//!    activates a worker.
-//! 4. Lock order: the workers' mutex, then the limiter's. No waker is called and no user value is dropped with either held.
+//! 1. A worker that runs tasks holds one token of the pool's limiter. It keeps the token between tasks, unless another
+//!    pool waits for one or more tokens are held than the total allows.
+//! 2. At most one worker is *searching*: on its thread, about to check the queue. It holds a token if it was activated;
+//!    if it has just run a task, it acquires one for the task that it finds. At most one worker is *starting*: it holds
+//!    a token, and does not have its thread yet. No worker is activated while one is searching, and none is spawned
+//!    while one is starting. Each of them activates the next one before it runs the task that it has found.
+//! 3. While tasks are queued, a worker is searching or starting, or the workers are in the limiter's queue, and the
+//!    grant activates a worker.
+//! 4. Lock order: the workers' mutex, then the limiter's. No waker is called and no user value is dropped with either
+//!    held.
 
 use std::fmt;
 use std::mem;
@@ -28,7 +29,7 @@ use super::threads::WorkerThreads;
 use super::tokens::{TokenAttempt, TokenWaker};
 use super::worker::Worker;
 use crate::offload::error::OffloadError;
-use crate::offload::task::{Priority, RunnableJob, TaskContext, wake};
+use crate::offload::task::{Priority, SharedJob, TaskContext, wake};
 use crate::panic::discard;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard, lock};
@@ -61,11 +62,7 @@ impl Workers {
     }
 
     /// Queues a task.
-    pub(crate) fn submit(
-        self: &Arc<Self>,
-        priority: Priority,
-        job: Arc<dyn RunnableJob>,
-    ) -> Result<QueuePosition, OffloadError> {
+    pub(crate) fn submit(self: &Arc<Self>, priority: Priority, job: SharedJob) -> Result<QueuePosition, OffloadError> {
         if self.tokens().is_closed() {
             self.close(&OffloadError::Closed);
         }
@@ -140,8 +137,8 @@ impl Workers {
         }
     }
 
-    /// Returns `true` if the current thread works for the pool, or for another pool of its limiter. A task that it waited
-    /// for might then wait for the caller.
+    /// Returns `true` if the current thread works for the pool, or for another pool of its limiter. A task that it
+    /// waited for might then wait for the caller.
     pub(crate) fn contains_current_thread(&self) -> bool {
         TaskContext::holds_token_of(self.config.limiter_id()) || self.threads.contains_current_thread()
     }
@@ -153,8 +150,8 @@ impl Workers {
         WorkersSnapshot { running, queued, idle, started: state.started, refused: state.refused }
     }
 
-    /// Chooses a worker to activate if tasks are queued and there is a token for one more of them. If there is no token,
-    /// the workers enter the limiter's queue.
+    /// Chooses a worker to activate if tasks are queued and there is a token for one more of them. If there is no
+    /// token, the workers enter the limiter's queue.
     pub(super) fn activation_if_needed(self: &Arc<Self>, state: &mut WorkersState) -> Option<WorkerActivation> {
         if !state.needs_worker() {
             return None;

@@ -247,8 +247,8 @@ async fn expired_task_reports_that_it_never_ran_even_if_its_closure_is_slow_to_d
         let running = gate.fill(&pool, 1).await;
         let deadline = tokio::time::Instant::now() + MS * 5;
         let late = pool.task(move |_| drop(slow)).deadline(deadline).start().unwrap();
-        // The handle is not polled, so the thread takes the task from the queue. Real time: a blocked thread would stop a
-        // paused clock.
+        // The handle is not polled, so the thread takes the task from the queue. Real time: a blocked thread would stop
+        // a paused clock.
         sleep_until(deadline).await;
         gate.open();
         until("its thread takes the task", || pool.statistics().queued == 0).await;
