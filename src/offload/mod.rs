@@ -1,22 +1,22 @@
 //! Work off the async threads: blocking calls and heavy computation, on threads meant for them, with a limit on how
 //! much runs at once.
 //!
-//! | to do | use |
+//! | for | use |
 //! |---|---|
 //! | a blocking call: a file, a driver without async, `sleep` | [`run_blocking`] |
 //! | a computation that takes longer than about 100 µs | [`run_cpu`] |
 //! | either, with a label, a priority, time limits, cancellation | [`BlockingPool::task`], [`CpuPool::task`] |
 //! | work that must not occupy the threads of all other work | a new [`BlockingPool`] or [`CpuPool`] |
 //! | a response from a blocking iterator | [`stream_blocking`], [`BlockingPool::stream`] |
-//! | read a stream in code that blocks | [`iter_from_stream`] |
-//! | run async code from a thread, and get its result | [`from_thread`] |
+//! | reading a stream in code that blocks | [`iter_from_stream`] |
+//! | running async code from a thread | [`from_thread`] |
 //! | at most N at a time, where N changes while the server runs | [`CapacityLimiter`] |
 //! | work of different sizes under one limit | [`CapacityLimiter::acquire_many`] |
 //! | clean-up that never waits for the work it cleans up after | [`CapacityLimiter::with_reserve`] |
 //!
 //! Other tools fit better in these cases:
 //!
-//! | to do | use instead |
+//! | for | use instead |
 //! |---|---|
 //! | a bounded queue, a `max_wait`, a refusal for a web client | an [`EndpointGuard`](crate::EndpointGuard) |
 //! | at most N at a time, where N never changes, without statistics | `tokio::sync::Semaphore` |
@@ -29,7 +29,7 @@
 //!
 //! | when | then |
 //! |---|---|
-//! | the caller drops a task that has not started | it never runs, and its closure is dropped there and then |
+//! | the caller drops a task that has not started | it never runs, and its closure is dropped by the caller |
 //! | the caller drops a running task | it continues, with its token; its result is dropped |
 //! | there are more tasks than tokens | the others are queued, or refused: see below |
 //! | a task panics | [`OffloadError::Panicked`], with message and location; the thread takes the next task |

@@ -16,11 +16,11 @@ use crate::semaphore::WaiterId;
 
 /// Waits for tokens. Created by [`CapacityLimiter::acquire`] and its variants.
 #[must_use = "futures do nothing unless polled"]
-pub struct AcquireTokens<'a>(TokenAcquisition<&'a CapacityLimiter>);
+pub struct AcquireTokens<'a>(pub(super) TokenAcquisition<&'a CapacityLimiter>);
 
 /// Waits for tokens that may outlive the caller. Created by [`CapacityLimiter::acquire_owned`] and its variants.
 #[must_use = "futures do nothing unless polled"]
-pub struct AcquireTokensOwned(TokenAcquisition<Arc<CapacityLimiter>>);
+pub struct AcquireTokensOwned(pub(super) TokenAcquisition<Arc<CapacityLimiter>>);
 
 /// One wait for tokens, of a task or of a thread.
 pub(super) struct TokenAcquisition<L: Deref<Target = CapacityLimiter>> {
@@ -29,18 +29,6 @@ pub(super) struct TokenAcquisition<L: Deref<Target = CapacityLimiter>> {
     request: TokenRequest,
     /// Set while the caller is queued.
     waiter: Option<WaiterId>,
-}
-
-impl<'a> AcquireTokens<'a> {
-    pub(super) fn new(limiter: &'a CapacityLimiter, request: TokenRequest) -> Self {
-        Self(TokenAcquisition::new(limiter, request))
-    }
-}
-
-impl AcquireTokensOwned {
-    pub(super) fn new(limiter: Arc<CapacityLimiter>, request: TokenRequest) -> Self {
-        Self(TokenAcquisition::new(limiter, request))
-    }
 }
 
 impl<'a> Future for AcquireTokens<'a> {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::acquire::{AcquireTokens, AcquireTokensOwned};
+use super::acquire::{AcquireTokens, AcquireTokensOwned, TokenAcquisition};
 use super::blocking;
 use super::error::LimiterError;
 use super::permit::{HeldTokens, LimiterPermit, OwnedLimiterPermit};
@@ -122,7 +122,7 @@ impl CapacityLimiter {
     ///
     /// [`LimiterError::Closed`] if the limiter is closed, before or during the wait.
     pub fn acquire(&self) -> AcquireTokens<'_> {
-        AcquireTokens::new(self, TokenRequest::ONE)
+        AcquireTokens(TokenAcquisition::new(self, TokenRequest::ONE))
     }
 
     /// Waits for `tokens` tokens, all at once.
@@ -140,7 +140,7 @@ impl CapacityLimiter {
     /// [`LimiterError::Closed`] as with `acquire`, and [`LimiterError::TooMany`] for more than
     /// [`MAX_TOTAL`](Self::MAX_TOTAL) tokens.
     pub fn acquire_many(&self, tokens: usize) -> AcquireTokens<'_> {
-        AcquireTokens::new(self, TokenRequest::many(tokens))
+        AcquireTokens(TokenAcquisition::new(self, TokenRequest::many(tokens)))
     }
 
     /// Waits for one token, as [`acquire`](Self::acquire), that may outlive the caller.
@@ -153,7 +153,7 @@ impl CapacityLimiter {
     ///
     /// As `acquire`.
     pub fn acquire_owned(self: Arc<Self>) -> AcquireTokensOwned {
-        AcquireTokensOwned::new(self, TokenRequest::ONE)
+        AcquireTokensOwned(TokenAcquisition::new(self, TokenRequest::ONE))
     }
 
     /// Waits for `tokens` tokens, as [`acquire_many`](Self::acquire_many), that may outlive the caller.
@@ -166,7 +166,7 @@ impl CapacityLimiter {
     ///
     /// As `acquire_many`.
     pub fn acquire_many_owned(self: Arc<Self>, tokens: usize) -> AcquireTokensOwned {
-        AcquireTokensOwned::new(self, TokenRequest::many(tokens))
+        AcquireTokensOwned(TokenAcquisition::new(self, TokenRequest::many(tokens)))
     }
 
     /// Waits for one token, from the [reserve](Self::with_reserve) if no other is free.
@@ -183,7 +183,7 @@ impl CapacityLimiter {
     ///
     /// As `acquire`.
     pub fn acquire_reserved(&self) -> AcquireTokens<'_> {
-        AcquireTokens::new(self, TokenRequest::Reserved)
+        AcquireTokens(TokenAcquisition::new(self, TokenRequest::Reserved))
     }
 
     /// Waits for one token, as [`acquire_reserved`](Self::acquire_reserved), that may outlive the caller.
@@ -196,7 +196,7 @@ impl CapacityLimiter {
     ///
     /// As `acquire`.
     pub fn acquire_reserved_owned(self: Arc<Self>) -> AcquireTokensOwned {
-        AcquireTokensOwned::new(self, TokenRequest::Reserved)
+        AcquireTokensOwned(TokenAcquisition::new(self, TokenRequest::Reserved))
     }
 
     /// Acquires one token if one is free and no caller is queued.

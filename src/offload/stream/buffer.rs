@@ -53,13 +53,13 @@ pub(crate) struct Buffer<T, P, E> {
     state: Mutex<BufferState<T, P, E>>,
 }
 
-struct BufferState<T, P, E> {
-    chunks: VecDeque<Chunk<T>>,
+pub(crate) struct BufferState<T, P, E> {
+    pub(crate) chunks: VecDeque<Chunk<T>>,
     spare: Vec<VecDeque<T>>,
     items: usize,
     bytes: usize,
-    producer: ProducerState<P, E>,
-    waker: Option<Waker>,
+    pub(crate) producer: ProducerState<P, E>,
+    pub(crate) waker: Option<Waker>,
 }
 
 /// Where the producer is.
@@ -110,24 +110,9 @@ pub(crate) enum ParkOutcome<P> {
     Closed(P),
 }
 
-/// The contents of a closed buffer, to be dropped without the mutex.
-pub(crate) struct DeferredBuffer<T, P, E> {
-    pub(crate) chunks: VecDeque<Chunk<T>>,
-    pub(crate) producer: ProducerState<P, E>,
-    pub(crate) waker: Option<Waker>,
-}
-
 impl<T, P, E> Buffer<T, P, E> {
     pub(crate) fn new(limits: BufferLimits, producer: P) -> Self {
-        let state = BufferState {
-            chunks: VecDeque::new(),
-            spare: Vec::new(),
-            items: 0,
-            bytes: 0,
-            producer: ProducerState::Parked(producer),
-            waker: None,
-        };
-        Self { limits, state: Mutex::new(state) }
+        Self { limits, state: Mutex::new(BufferState::new(ProducerState::Parked(producer))) }
     }
 
     // For the consumer.
@@ -143,14 +128,11 @@ impl<T, P, E> Buffer<T, P, E> {
             }
             return TakeOutcome::Chunk;
         }
+        if let Some(producer) = state.producer.resume() {
+            return TakeOutcome::Parked(producer);
+        }
         let BufferState { producer, waker: known, .. } = &mut *state;
         match producer {
-            ProducerState::Parked(_) => {
-                let ProducerState::Parked(producer) = mem::replace(producer, ProducerState::Running) else {
-                    unreachable!("the state was checked with the mutex held")
-                };
-                TakeOutcome::Parked(producer)
-            }
             ProducerState::Ended(error) => TakeOutcome::Ended(error.take()),
             ProducerState::Running if known.as_ref().is_some_and(|known| known.will_wake(waker)) => {
                 TakeOutcome::Pending
@@ -162,6 +144,7 @@ impl<T, P, E> Buffer<T, P, E> {
                 drop(stale);
                 TakeOutcome::Pending
             }
+            ProducerState::Parked(_) => unreachable!("a parked producer was resumed above"),
             ProducerState::Closed => {
                 unreachable!("the consumer itself closes the buffer, and takes nothing after that")
             }
@@ -171,23 +154,12 @@ impl<T, P, E> Buffer<T, P, E> {
     /// Returns the producer if it is parked and at most half of the limits is buffered. The caller has to run it.
     pub(crate) fn resume(&self) -> Option<P> {
         let mut state = lock(&self.state);
-        if !matches!(state.producer, ProducerState::Parked(_)) || !state.is_half_empty(self.limits) {
-            return None;
-        }
-        match mem::replace(&mut state.producer, ProducerState::Running) {
-            ProducerState::Parked(producer) => Some(producer),
-            _ => unreachable!("the state was checked with the mutex held"),
-        }
+        if state.is_half_empty(self.limits) { state.producer.resume() } else { None }
     }
 
-    /// Refuses further items: the stream is dropped.
-    pub(crate) fn close(&self) -> DeferredBuffer<T, P, E> {
-        let mut state = lock(&self.state);
-        DeferredBuffer {
-            chunks: mem::take(&mut state.chunks),
-            producer: mem::replace(&mut state.producer, ProducerState::Closed),
-            waker: state.waker.take(),
-        }
+    /// Refuses further items: the stream is dropped. Returns the contents, which must be dropped without the mutex.
+    pub(crate) fn close(&self) -> BufferState<T, P, E> {
+        mem::replace(&mut *lock(&self.state), BufferState::new(ProducerState::Closed))
     }
 
     // For the producer.
@@ -230,6 +202,10 @@ impl<T, P, E> Buffer<T, P, E> {
 }
 
 impl<T, P, E> BufferState<T, P, E> {
+    fn new(producer: ProducerState<P, E>) -> Self {
+        Self { chunks: VecDeque::new(), spare: Vec::new(), items: 0, bytes: 0, producer, waker: None }
+    }
+
     /// Uncounts the items of a chunk that the consumer has emptied.
     fn uncount(&mut self, chunk: &mut Chunk<T>) {
         self.items -= mem::take(&mut chunk.count);
@@ -257,6 +233,19 @@ impl<T, P, E> BufferState<T, P, E> {
 
     fn is_half_empty(&self, limits: BufferLimits) -> bool {
         self.items <= limits.max_items / 2 && self.bytes <= limits.max_bytes / 2
+    }
+}
+
+impl<P, E> ProducerState<P, E> {
+    /// Returns the producer if it is parked. The caller has to run it.
+    fn resume(&mut self) -> Option<P> {
+        if !matches!(self, Self::Parked(_)) {
+            return None;
+        }
+        match mem::replace(self, Self::Running) {
+            Self::Parked(producer) => Some(producer),
+            _ => unreachable!("the state was checked above"),
+        }
     }
 }
 

@@ -32,8 +32,8 @@ pub(crate) use self::caller_context::CallerContext;
 pub(crate) use self::context::TaskOptions;
 pub use self::context::{Cancelled, TaskContext};
 #[cfg(all(test, loom))]
-pub(crate) use self::erased_job::AwaitableJob;
-pub(crate) use self::erased_job::{RunnableJob, SharedJob, wake};
+pub(crate) use self::erased_job::{AwaitableJob, RunnableJob};
+pub(crate) use self::erased_job::{SharedJob, wake};
 #[cfg(not(loom))]
 pub use self::future::TaskFuture;
 #[cfg(not(loom))]

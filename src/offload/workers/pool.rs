@@ -10,7 +10,6 @@ use super::runtimes::Runtimes;
 use super::workers::Workers;
 use crate::offload::error::OffloadError;
 use crate::offload::statistics::{PoolStatistics, RunningTask};
-use crate::offload::task::RunnableJob;
 
 /// What all handles of a pool share.
 #[derive(Debug)]
@@ -63,7 +62,10 @@ impl Pool {
             all.idle_threads += snapshot.idle;
             all.started += snapshot.started;
             all.refused += snapshot.refused;
-            all.tasks.extend(snapshot.running.iter().filter_map(|job| running_task(&**job)));
+            all.tasks.extend(snapshot.running.iter().filter_map(|job| {
+                let label = job.options().label.clone()?;
+                Some(RunningTask { label, is_abandoned: job.flags().is_abandoned() })
+            }));
         }
         all
     }
@@ -84,9 +86,4 @@ impl Pool {
     pub(crate) fn close(&self) {
         self.config.close(|| self.all_workers());
     }
-}
-
-fn running_task(job: &dyn RunnableJob) -> Option<RunningTask> {
-    let label = job.options().label.clone()?;
-    Some(RunningTask { label, is_abandoned: job.flags().is_abandoned() })
 }

@@ -72,20 +72,12 @@ impl<J> JobQueue<J> {
         let highest = self.levels.iter().rposition(|level| level.live > 0)?;
         let below = self.levels[..highest].iter().enumerate().filter(|(_, level)| level.live > 0);
         let oldest_below = below.min_by_key(|(_, level)| level.first_sequence()).map(|(index, _)| index);
-        let index = match oldest_below {
-            None => {
-                self.since_lower = 0;
-                highest
-            }
-            Some(lower) if self.since_lower + 1 >= LOWER_EVERY => {
-                self.since_lower = 0;
-                lower
-            }
-            Some(_) => {
-                self.since_lower += 1;
-                highest
-            }
+        let (index, since_lower) = match oldest_below {
+            None => (highest, 0),
+            Some(lower) if self.since_lower + 1 >= LOWER_EVERY => (lower, 0),
+            Some(_) => (highest, self.since_lower + 1),
         };
+        self.since_lower = since_lower;
         self.live -= 1;
         self.levels[index].pop()
     }
@@ -119,12 +111,14 @@ impl<J> PriorityLevel<J> {
         job
     }
 
-    /// Drops removed entries from the front.
+    /// Drops removed entries from the front, and frees memory after a burst.
     fn trim(&mut self) {
         while self.jobs.front().is_some_and(|(_, job)| job.is_none()) {
             self.jobs.pop_front();
         }
-        self.shrink();
+        if self.jobs.capacity() > 8 * self.jobs.len() + 256 {
+            self.jobs.shrink_to(2 * self.jobs.len() + 64);
+        }
     }
 
     fn remove(&mut self, sequence: u64) -> Option<J> {
@@ -136,13 +130,6 @@ impl<J> PriorityLevel<J> {
         }
         self.trim();
         Some(job)
-    }
-
-    /// Frees memory after a burst.
-    fn shrink(&mut self) {
-        if self.jobs.capacity() > 8 * self.jobs.len() + 256 {
-            self.jobs.shrink_to(2 * self.jobs.len() + 64);
-        }
     }
 }
 

@@ -5,8 +5,8 @@
 //!
 //! # Invariants
 //!
-//! 1. A worker that runs tasks holds one token of the pool's limiter. It keeps the token between tasks, unless another
-//!    pool waits for one or more tokens are held than the total allows.
+//! 1. A worker that runs tasks holds one token of the pool's limiter. It keeps the token between tasks, unless other
+//!    callers wait for one, or more tokens are held than the total allows.
 //! 2. At most one worker is *searching*: on its thread, about to check the queue. It holds a token if it was activated;
 //!    if it has just run a task, it acquires one for the task that it finds. At most one worker is *starting*: it holds
 //!    a token, and does not have its thread yet. No worker is activated while one is searching, and none is spawned
