@@ -8,7 +8,7 @@ use super::capacity_limiter::CapacityLimiter;
 use super::error::LimiterError;
 use super::permit::Held;
 use super::semaphores::Ask;
-use crate::park::{runs_async_tasks, unparks_this_thread};
+use crate::park::{current_thread_waker, runs_async_tasks};
 
 /// Waits on this thread until what it asks for is lent.
 pub(super) fn acquire(limiter: &CapacityLimiter, ask: Ask) -> Result<Held<&CapacityLimiter>, LimiterError> {
@@ -19,7 +19,7 @@ pub(super) fn acquire(limiter: &CapacityLimiter, ask: Ask) -> Result<Held<&Capac
     if let Some(loan) = acquiring.try_lend() {
         return acquiring.end(Ok(loan));
     }
-    let waker = unparks_this_thread();
+    let waker = current_thread_waker();
     loop {
         if let Poll::Ready(result) = acquiring.poll_turn(&waker) {
             return acquiring.end(result);

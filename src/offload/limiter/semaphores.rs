@@ -3,7 +3,7 @@
 use std::task::Waker;
 
 use super::error::LimiterError;
-use crate::semaphore::{EnqueueOutcome, MAX_TOKENS, Refused, TokenSemaphore, Tokens, WaitOutcome, WaiterId};
+use crate::semaphore::{EnqueueOutcome, MAX_TOKENS, SemaphoreRefusal, TokenSemaphore, Tokens, WaitOutcome, WaiterId};
 
 /// The two semaphores of a limiter.
 #[derive(Debug)]
@@ -58,7 +58,10 @@ impl Loan {
 impl LimiterSemaphores {
     /// More than [`MAX_TOKENS`] are taken for so many.
     pub(super) const fn new(total: usize, reserve: usize) -> Self {
-        Self { ordinary: TokenSemaphore::lending(at_most(total)), reserve: TokenSemaphore::lending(at_most(reserve)) }
+        Self {
+            ordinary: TokenSemaphore::with_total(at_most(total)),
+            reserve: TokenSemaphore::with_total(at_most(reserve)),
+        }
     }
 
     pub(super) fn ordinary(&self) -> &TokenSemaphore {
@@ -74,18 +77,18 @@ impl LimiterSemaphores {
     }
 
     pub(super) fn close(&self) {
-        self.ordinary.shut();
-        self.reserve.shut();
+        self.ordinary.close();
+        self.reserve.close();
     }
 
     /// Lends at once, or not at all.
     #[inline]
     pub(super) fn try_lend(&self, ask: Ask) -> Result<Loan, LimiterError> {
         match ask {
-            Ask::Tokens(tokens) => self.ordinary.try_take(tokens).map(|()| Loan::Ordinary(tokens)).map_err(error),
-            Ask::Reserved => match self.ordinary.try_take(Tokens::ONE) {
+            Ask::Tokens(tokens) => self.ordinary.try_acquire(tokens).map(|()| Loan::Ordinary(tokens)).map_err(error),
+            Ask::Reserved => match self.ordinary.try_acquire(Tokens::ONE) {
                 Ok(()) => Ok(Loan::Ordinary(Tokens::ONE)),
-                Err(_) => self.reserve.try_take(Tokens::ONE).map(|()| Loan::Reserve).map_err(error),
+                Err(_) => self.reserve.try_acquire(Tokens::ONE).map(|()| Loan::Reserve).map_err(error),
             },
             Ask::Nothing if self.ordinary.is_closed() => Err(LimiterError::Closed),
             Ask::Nothing => Ok(Loan::Nothing),
@@ -101,8 +104,8 @@ impl LimiterSemaphores {
         waker: &Waker,
     ) -> Option<Result<Loan, LimiterError>> {
         let Some((lane, tokens, loan)) = self.wait_in(ask) else { return Some(self.try_lend(ask)) };
-        match lane.line_up(tokens, waker) {
-            EnqueueOutcome::Entered => Some(Ok(loan)),
+        match lane.enqueue(tokens, waker) {
+            EnqueueOutcome::Acquired => Some(Ok(loan)),
             EnqueueOutcome::Refused(refused) => Some(Err(error(refused))),
             EnqueueOutcome::Queued(place) => {
                 *ticket = Some(place);
@@ -119,8 +122,8 @@ impl LimiterSemaphores {
         waker: &Waker,
     ) -> Option<Result<Loan, LimiterError>> {
         let (lane, _, loan) = self.wait_in(ask)?;
-        lane.ask(ticket, waker).map(|answer| match answer {
-            WaitOutcome::Entered => Ok(loan),
+        lane.poll(ticket, waker).map(|answer| match answer {
+            WaitOutcome::Acquired => Ok(loan),
             WaitOutcome::Closed => Err(LimiterError::Closed),
             WaitOutcome::Expired => unreachable!("no turn expires here: none has a time"),
         })
@@ -129,15 +132,15 @@ impl LimiterSemaphores {
     /// Ends a wait: gives up the place, or passes on the tokens that were set aside for it.
     pub(super) fn withdraw(&self, ask: Ask, ticket: WaiterId) {
         if let Some((lane, ..)) = self.wait_in(ask) {
-            lane.withdraw(ticket);
+            lane.cancel(ticket, || None);
         }
     }
 
     #[inline]
     pub(super) fn give_back(&self, loan: Loan) {
         match loan {
-            Loan::Ordinary(tokens) => self.ordinary.give_back(tokens),
-            Loan::Reserve => self.reserve.give_back(Tokens::ONE),
+            Loan::Ordinary(tokens) => self.ordinary.release(tokens),
+            Loan::Reserve => self.reserve.release(Tokens::ONE),
             Loan::Nothing => {}
         }
     }
@@ -158,9 +161,11 @@ const fn at_most(tokens: usize) -> usize {
 }
 
 #[inline]
-fn error(refused: Refused) -> LimiterError {
+fn error(refused: SemaphoreRefusal) -> LimiterError {
     match refused {
-        Refused::Closed => LimiterError::Closed,
-        Refused::Busy | Refused::Full | Refused::TooManyKeys => LimiterError::WouldBlock,
+        SemaphoreRefusal::Closed => LimiterError::Closed,
+        SemaphoreRefusal::Busy | SemaphoreRefusal::QueueFull | SemaphoreRefusal::TooManyKeys => {
+            LimiterError::WouldBlock
+        }
     }
 }

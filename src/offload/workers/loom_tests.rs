@@ -95,7 +95,7 @@ impl World {
     }
 
     fn with(tokens: usize, max_queued: usize, stay: Option<KeepAlive>, fails_from: Option<Failure>) -> Arc<Self> {
-        let limiter = Arc::new(CapacityLimiter(TokenSemaphore::lending(tokens)));
+        let limiter = Arc::new(CapacityLimiter(TokenSemaphore::with_total(tokens)));
         Self::of(limiter, tokens, max_queued, stay, fails_from, Default::default())
     }
 
@@ -158,8 +158,8 @@ impl World {
         self.end_threads();
         assert_eq!(self.ran.load(Ordering::SeqCst), ran);
         assert!(self.most.load(Ordering::SeqCst) <= self.tokens.max(1), "more ran than there are tokens");
-        let look = self.limiter.lane().look_around();
-        assert_eq!((look.lent(), look.waiting), (0, 0));
+        let look = self.limiter.lane().snapshot();
+        assert_eq!((look.held(), look.waiting), (0, 0));
         let look = self.crew.look();
         assert_eq!((look.running.len(), look.queued), (0, 0));
     }
@@ -223,8 +223,8 @@ fn task_that_waits_for_the_first_token_runs_when_it_comes() {
 fn token_that_another_one_gives_back_goes_to_the_task_that_waits() {
     model(3, || {
         let world = World::new(1, STAYS);
-        assert!(world.limiter.lane().try_take(Tokens::ONE).is_ok());
-        let gives_back = world.beside(|world| world.limiter.lane().give_back(Tokens::ONE));
+        assert!(world.limiter.lane().try_acquire(Tokens::ONE).is_ok());
+        let gives_back = world.beside(|world| world.limiter.lane().release(Tokens::ONE));
         world.submit();
         gives_back.join().unwrap();
         world.ends(1);
@@ -237,13 +237,13 @@ fn tasks_take_turns_with_another_one_who_waits_for_the_token() {
         let world = World::new(1, STAYS);
         let other = world.beside(|world| {
             let lane = world.limiter.lane();
-            if let EnqueueOutcome::Queued(ticket) = lane.line_up(Tokens::ONE, Waker::noop()) {
+            if let EnqueueOutcome::Queued(ticket) = lane.enqueue(Tokens::ONE, Waker::noop()) {
                 let mut ticket = Some(ticket);
-                while lane.ask(&mut ticket, Waker::noop()).is_none() {
+                while lane.poll(&mut ticket, Waker::noop()).is_none() {
                     thread::yield_now();
                 }
             }
-            lane.give_back(Tokens::ONE);
+            lane.release(Tokens::ONE);
         });
         (0..2).for_each(|_| drop(world.submit()));
         other.join().unwrap();
@@ -497,7 +497,7 @@ fn tasks_are_told_when_their_limiter_is_closed() {
     for stay in [STAYS, GOES, BRIEF, None] {
         model(2, move || {
             let world = World::new(1, stay);
-            let closes = world.beside(|world| world.limiter.lane().shut());
+            let closes = world.beside(|world| world.limiter.lane().close());
             let jobs = [world.job(), world.job()].into_iter();
             let submitted: Vec<_> =
                 jobs.filter(|job| world.crew.submit(Priority::Normal, Arc::clone(job) as _).is_ok()).collect();
@@ -533,14 +533,14 @@ fn task_whose_worker_has_no_thread_is_not_forgotten_by_one_who_yields_to_another
         let takes_both = world.beside(|world| {
             let lane = world.limiter.lane();
             for _ in 0..2 {
-                if let EnqueueOutcome::Queued(ticket) = lane.line_up(Tokens::ONE, Waker::noop()) {
+                if let EnqueueOutcome::Queued(ticket) = lane.enqueue(Tokens::ONE, Waker::noop()) {
                     let mut ticket = Some(ticket);
-                    while lane.ask(&mut ticket, Waker::noop()).is_none() {
+                    while lane.poll(&mut ticket, Waker::noop()).is_none() {
                         thread::yield_now();
                     }
                 }
             }
-            (0..2).for_each(|_| lane.give_back(Tokens::ONE));
+            (0..2).for_each(|_| lane.release(Tokens::ONE));
         });
         let second = world.submit();
         takes_both.join().unwrap();

@@ -97,7 +97,7 @@ impl Workers {
     fn put_down(&self, state: MutexGuard<'_, State>, worker: &mut Worker, ran: Option<Arc<dyn Work>>) {
         self.note_unpublished(ran.as_ref());
         // With the lock: whoever comes next finds the worker here, or its token there.
-        let is_owed = mem::take(&mut worker.has_token) && !self.tokens().try_give_back(Tokens::ONE);
+        let is_owed = mem::take(&mut worker.has_token) && !self.tokens().try_release(Tokens::ONE);
         drop(state);
         if is_owed {
             self.give_back();
@@ -139,6 +139,6 @@ impl Workers {
 
     /// Whether others than this crew wait for tokens, or there are too many. What waits here, its workers may do with theirs.
     fn others_want_tokens(&self, state: &State) -> bool {
-        self.tokens().wants_back(usize::from(state.line.is_some()))
+        self.tokens().should_release(usize::from(state.line.is_some()))
     }
 }

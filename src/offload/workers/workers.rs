@@ -75,7 +75,7 @@ impl Workers {
         let mut state = lock(&self.state);
         self.refusal(&state)?;
         // Those do not wait for others, only until a thread comes.
-        let begins_soon = self.tokens().within_reach() + usize::from(state.is_called) + usize::from(state.is_coming);
+        let begins_soon = self.tokens().available() + usize::from(state.is_called) + usize::from(state.is_coming);
         let beside = if job.terms().is_admitted { usize::MAX } else { begins_soon };
         if !self.rules.admits(beside) {
             state.counts.refused += 1;
@@ -143,7 +143,7 @@ impl Workers {
 
     pub(super) fn leave_line(&self, line: Option<InLine>) {
         if let Some(ticket) = line.and_then(|line| line.ticket) {
-            let _ = catch(|| self.tokens().withdraw(ticket));
+            let _ = catch(|| self.tokens().cancel(ticket, || None));
         }
     }
 
@@ -175,11 +175,11 @@ impl Workers {
         if state.line.is_some() {
             return Taken::PlaceInLine;
         }
-        if self.tokens().try_take(Tokens::ONE).is_ok() {
+        if self.tokens().try_acquire(Tokens::ONE).is_ok() {
             return Taken::Token;
         }
-        match self.tokens().line_up(Tokens::ONE, &self.caller) {
-            EnqueueOutcome::Entered => Taken::Token,
+        match self.tokens().enqueue(Tokens::ONE, &self.caller) {
+            EnqueueOutcome::Acquired => Taken::Token,
             EnqueueOutcome::Queued(ticket) => {
                 state.line = Some(InLine { ticket: Some(ticket), _crew: Arc::clone(self) });
                 Taken::PlaceInLine
@@ -218,9 +218,9 @@ impl Workers {
     fn token_has_come(self: &Arc<Self>) {
         let mut state = lock(&self.state);
         let Some(line) = &mut state.line else { return };
-        let Some(answer) = self.tokens().ask(&mut line.ticket, &self.caller) else { return };
+        let Some(answer) = self.tokens().poll(&mut line.ticket, &self.caller) else { return };
         let line = state.line.take();
-        if answer != WaitOutcome::Entered {
+        if answer != WaitOutcome::Acquired {
             drop(state);
             drop(line);
             return self.close(&OffloadError::Closed);
@@ -261,7 +261,7 @@ impl Workers {
     /// A token comes back. If tasks wait, the crew has a place in the line for it, or somebody with another one is coming.
     pub(super) fn give_back(&self) {
         // Whoever gets it is woken, and that is foreign code.
-        let _ = catch(|| self.tokens().give_back(Tokens::ONE));
+        let _ = catch(|| self.tokens().release(Tokens::ONE));
     }
 
     /// A worker never came to a thread: there are none any more.
