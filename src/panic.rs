@@ -1,8 +1,8 @@
 //! [`catch`], which runs user code and turns its panic into a value with message and location.
 //!
 //! The payload of a panic does not contain the location of the panic: only the panic hook receives it. So the first
-//! [`catch`] of the process installs a hook that records the location for the current thread and then calls the previous
-//! hook.
+//! [`catch`] of the process installs a hook that records the location for the current thread and then calls the
+//! previous hook.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};

@@ -28,8 +28,8 @@ impl Wake for ThreadWaker {
 ///
 /// tokio has no function for this question, only functions that panic. But tokio limits how much a task may do in one
 /// poll, and lifts the limit where blocking is allowed: on the threads of `spawn_blocking`, inside `block_in_place` and
-/// outside a runtime. If a limit exists, it is exhausted within 255 steps, since it is a `u8`. `unconstrained` lifts the
-/// limit too, so a task wrapped in it looks like a thread that may block.
+/// outside a runtime. If a limit exists, it is exhausted within 255 steps, since it is a `u8`. `unconstrained` lifts
+/// the limit too, so a task wrapped in it looks like a thread that may block.
 pub(crate) fn runs_async_tasks() -> bool {
     Handle::try_current().is_ok() && has_limited_budget()
 }

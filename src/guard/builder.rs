@@ -86,10 +86,10 @@ impl EndpointGuardBuilder {
     /// Sets how long a granted permit is kept for a future that is not polled. Default: for ever.
     ///
     /// If the owner of a waiting future stops polling it and waits for the same guard elsewhere, the future blocks its
-    /// own owner for ever ("futurelock", Oxide RFD 609). With a limit the permit goes to the next caller, and the future
-    /// that missed it ends with [`GrantExpired`](super::AcquireError::GrantExpired). Choose a limit well above the time
-    /// for which your tasks may be kept from running: a second rather than a millisecond. Waiting callers watch over the
-    /// grants before them, so without waiting callers there is no cost.
+    /// own owner for ever ("futurelock", Oxide RFD 609). With a limit the permit goes to the next caller, and the
+    /// future that missed it ends with [`GrantExpired`](super::AcquireError::GrantExpired). Choose a limit well above
+    /// the time for which your tasks may be kept from running: a second rather than a millisecond. Waiting callers
+    /// watch over the grants before them, so without waiting callers there is no cost.
     pub const fn grant_timeout(mut self, grant_timeout: Duration) -> Self {
         self.settings.limits.grant_timeout = Some(grant_timeout);
         self

@@ -50,8 +50,8 @@ use crate::semaphore::{CancelOutcome, EnqueueOutcome, Semaphore, SemaphoreRefusa
 ///
 /// # Panics and cancellation
 ///
-/// Dropping a permit releases it, also in a panic: nothing is poisoned. A waiting caller can be cancelled at any time by
-/// dropping its future: it leaves the queue, a permit that had just been granted to it goes to the next caller, and
+/// Dropping a permit releases it, also in a panic: nothing is poisoned. A waiting caller can be cancelled at any time
+/// by dropping its future: it leaves the queue, a permit that had just been granted to it goes to the next caller, and
 /// nothing of it remains.
 ///
 /// # When not to use it
@@ -100,10 +100,10 @@ impl EndpointGuard {
     /// # Errors
     ///
     /// [`QueueFull`](AcquireError::QueueFull) or [`Busy`](AcquireError::Busy) at once if no more callers may wait,
-    /// [`Timeout`](AcquireError::Timeout) after `max_wait`, [`GrantExpired`](AcquireError::GrantExpired) if a permit was
-    /// granted but the future was not polled, [`WouldDeadlock`](AcquireError::WouldDeadlock) inside [`run`](Self::run),
-    /// [`run_to_completion`](Self::run_to_completion) or a web layer of the same guard if it is full, and
-    /// [`Closed`](AcquireError::Closed) after [`close`](Self::close).
+    /// [`Timeout`](AcquireError::Timeout) after `max_wait`, [`GrantExpired`](AcquireError::GrantExpired) if a permit
+    /// was granted but the future was not polled, [`WouldDeadlock`](AcquireError::WouldDeadlock) inside
+    /// [`run`](Self::run), [`run_to_completion`](Self::run_to_completion) or a web layer of the same guard if it is
+    /// full, and [`Closed`](AcquireError::Closed) after [`close`](Self::close).
     ///
     /// # Panics
     ///
@@ -149,9 +149,9 @@ impl EndpointGuard {
     ///
     /// # Errors
     ///
-    /// The errors of [`acquire`](Self::acquire), and [`BlockingInAsync`](AcquireError::BlockingInAsync) on a thread that
-    /// runs tasks of a tokio runtime, even if a permit is available. (A task wrapped in tokio's `unconstrained` looks
-    /// like a blocking thread and is not refused.)
+    /// The errors of [`acquire`](Self::acquire), and [`BlockingInAsync`](AcquireError::BlockingInAsync) on a thread
+    /// that runs tasks of a tokio runtime, even if a permit is available. (A task wrapped in tokio's `unconstrained`
+    /// looks like a blocking thread and is not refused.)
     pub fn acquire_blocking(&self) -> Result<Permit<'_>, AcquireError> {
         blocking::acquire(self).map(Permit)
     }
@@ -181,9 +181,9 @@ impl EndpointGuard {
 
     /// Waits for a permit and runs `future` to completion while holding it, even if the caller is cancelled.
     ///
-    /// Works like Python's `asyncio.shield`: if it is dropped while `future` runs, it moves `future` and the permit to a
-    /// task on the runtime, where `future` continues from its current await point. Otherwise nothing is spawned. A panic
-    /// in that task is counted and goes no further.
+    /// Works like Python's `asyncio.shield`: if it is dropped while `future` runs, it moves `future` and the permit to
+    /// a task on the runtime, where `future` continues from its current await point. Otherwise nothing is spawned. A
+    /// panic in that task is counted and goes no further.
     ///
     /// For a guard in an `Arc`, use [`run_to_completion_owned`](Self::run_to_completion_owned).
     ///

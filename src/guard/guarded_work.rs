@@ -42,7 +42,7 @@ pub(super) fn poll_with_permit<F: Future + ?Sized, S: PermitSource>(
 
 /// Work and the permit that it holds.
 pub(crate) struct GuardedWork<F, S: PermitSource> {
-    // Dropped before the permit, so that no other caller runs inside the guard meanwhile.
+    // Dropped before the permit, so that no other caller runs inside the guard while the work is being dropped.
     work: Pin<Box<F>>,
     /// `None` once the work has panicked.
     permit: Option<HeldPermit<S>>,
@@ -76,8 +76,8 @@ impl<F: Future, S: PermitSource> GuardedWork<F, S> {
     }
 }
 
-/// Work that continues without its caller. It releases its permit when it completes, when its time limit cuts it off, or
-/// when it is dropped with its runtime.
+/// Work that continues without its caller. It releases its permit when it completes, when its time limit cuts it off,
+/// or when it is dropped with its runtime.
 pub(crate) struct DetachedWork<F: Future, S: OwnedPermitSource> {
     /// `None` once the work has ended.
     work: Option<GuardedWork<F, S>>,

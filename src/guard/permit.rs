@@ -18,8 +18,7 @@ use super::source::PermitSource;
 #[must_use = "the permit is released as soon as it is dropped: bind it to `_permit`, not to `_`"]
 pub struct Permit<'a>(pub(super) HeldPermit<&'a EndpointGuard>);
 
-/// The right to run inside a guard, for callers that outlive a borrow: it shares ownership of the guard, so it can move
-/// to another task or thread.
+/// An owned [`Permit`]. It shares ownership of the guard, so it can move to another task or thread.
 ///
 /// Dropping it lets the next caller run, also in a panic.
 #[must_use = "the permit is released as soon as it is dropped: bind it to `_permit`, not to `_`"]

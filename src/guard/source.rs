@@ -34,8 +34,8 @@ pub(crate) trait PermitSource {
     /// Removes the waiter from the queue. Releases a permit that was granted to it.
     fn cancel(&mut self, waiter: WaiterId) -> CancelOutcome;
 
-    /// Releases the permit, or grants it to the next waiter if there is one. Returns `true` if it was the last permit of a
-    /// closed guard.
+    /// Releases the permit, or grants it to the next waiter if there is one. Returns `true` if it was the last permit
+    /// of a closed guard.
     fn release(&mut self) -> bool;
 
     /// Revokes the grants that were made at `limit` or before and not taken. Returns how many it revoked, and when the

@@ -22,8 +22,8 @@ pub struct GuardStats {
     pub detached: u64,
     /// `true` after the guard was closed.
     pub closed: bool,
-    /// The mean time for which permits were held recently: of the first hold, and of samples taken while callers wait or
-    /// are refused.
+    /// The mean time for which permits were held recently: of the first hold, and of samples taken while callers wait
+    /// or are refused.
     ///
     /// With the feature `serde` it is serialized as seconds, a float, under the name `mean_hold_seconds`.
     #[cfg_attr(feature = "serde", serde(rename = "mean_hold_seconds", serialize_with = "seconds"))]
@@ -33,9 +33,9 @@ pub struct GuardStats {
     pub granted: u64,
     /// Callers that had to wait.
     pub queued: u64,
-    /// Callers of `acquire` and its variants that were refused: at once, because the queue was full, closed or absent or
-    /// the caller would have waited for itself, or from the queue when the guard was closed. A `try_acquire` that finds
-    /// the guard busy is not counted.
+    /// Callers of `acquire` and its variants that were refused: at once, because the queue was full, closed or absent
+    /// or the caller would have waited for itself, or from the queue when the guard was closed. A `try_acquire` that
+    /// finds the guard busy is not counted.
     pub refused: u64,
     /// Callers that did not get a permit within `max_wait`.
     pub timed_out: u64,

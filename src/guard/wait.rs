@@ -34,7 +34,8 @@ impl PermitWait {
         self.waiter.is_some()
     }
 
-    /// Enters the queue of `source`, which had no permit available a moment ago. Returns `None` if the caller now waits.
+    /// Enters the queue of `source`, which had no permit available a moment ago. Returns `None` if the caller now
+    /// waits.
     pub(super) fn enqueue(
         &mut self,
         source: &mut impl PermitSource,
@@ -169,8 +170,9 @@ mod tests {
     /// The moment between the last poll and the deadline is too short to be hit from outside.
     #[test]
     fn permit_granted_at_the_deadline_wins() {
-        let guard = &mut &EndpointGuard::builder("race").max_wait(LIMIT).build();
-        let permit = guard.try_acquire().expect("the guard is available");
+        let endpoint = EndpointGuard::builder("race").max_wait(LIMIT).build();
+        let permit = endpoint.try_acquire().expect("the guard is available");
+        let guard = &mut &endpoint;
         let mut wait = PermitWait::default();
         assert_eq!(wait.enqueue(guard, Waker::noop()), None);
         assert_eq!(wait.poll(guard, Waker::noop()), None);
@@ -181,8 +183,9 @@ mod tests {
 
     #[test]
     fn wait_without_a_grant_ends_at_the_deadline() {
-        let guard = &mut &EndpointGuard::builder("late").max_wait(LIMIT).build();
-        let _permit = guard.try_acquire().expect("the guard is available");
+        let endpoint = EndpointGuard::builder("late").max_wait(LIMIT).build();
+        let _permit = endpoint.try_acquire().expect("the guard is available");
+        let guard = &mut &endpoint;
         let mut wait = PermitWait::default();
         assert_eq!(wait.enqueue(guard, Waker::noop()), None);
         let deadline = wait.next_deadline().expect("the guard has a limit");

@@ -1,4 +1,5 @@
-//! [`AtomicState`], the state of a semaphore that is acquired and released without its mutex while no caller is waiting.
+//! [`AtomicState`], the state of a semaphore that is acquired and released without its mutex while no caller is
+//! waiting.
 
 use super::outcome::{SemaphoreRefusal, SemaphoreSnapshot};
 use super::permit_state::{GRANTED_MODULUS, PermitState};

@@ -9,7 +9,7 @@ pub enum Order {
     Fifo,
     /// Last in, first out: the caller that arrived last is served first.
     ///
-    /// Under overload the newest caller is the most likely to be still interested. In return, the oldest caller may
-    /// never be served: set a `max_wait` as well.
+    /// Under overload the newest caller is the most likely to be still interested in the answer. In return, the oldest
+    /// caller may never be served: set a `max_wait` as well.
     Lifo,
 }

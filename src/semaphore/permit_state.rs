@@ -8,10 +8,10 @@
 //! └────────────┴──┴───────────┴───────────┘
 //! ```
 //!
-//! `granted` counts every permit given out, modulo 2²⁴. Counting costs nothing, since the exchange that takes the permit
-//! also counts it. The count occupies the top bits, so that its overflow leaves the state. One comparison of the bits
-//! below it decides whether a caller is admitted: if a caller is waiting or the semaphore is closed (`C`), the lower 40
-//! bits are larger than any number of permits.
+//! `granted` counts every permit given out, modulo 2²⁴. Counting costs nothing, since the exchange that takes the
+//! permit also counts it. The count occupies the top bits, so that its overflow leaves the state. One comparison of the
+//! bits below it decides whether a caller is admitted: if a caller is waiting or the semaphore is closed (`C`), the
+//! lower 40 bits are larger than any number of permits.
 
 use std::task::Waker;
 

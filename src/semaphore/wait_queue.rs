@@ -1,5 +1,5 @@
-//! [`WaitQueue`], the algorithm: which callers acquire, wait, are granted permits, and leave the queue. It decides while
-//! the semaphore's mutex is held.
+//! [`WaitQueue`], the algorithm: which callers acquire, wait, are granted permits, and leave the queue. It decides
+//! while the semaphore's mutex is held.
 //!
 //! Two types use it. [`Semaphore`](super::Semaphore) keeps its state in an atomic, so that it is acquired and released
 //! without the mutex while it is uncontended. The entries of a keyed guard keep theirs behind the mutex of their shard.
@@ -46,7 +46,7 @@ pub(crate) struct WaitCounters {
     pub(crate) cancelled: Counter,
 }
 
-/// The place in memory that holds a semaphore's state.
+/// The memory that holds a semaphore's state.
 pub(crate) trait StateCell {
     type State: SemaphoreState;
 
@@ -112,7 +112,7 @@ pub(crate) struct RemovedWaiter<R, W, T> {
 }
 
 impl<P> SemaphoreConfig<P> {
-    /// Returns the refusal of a caller for which the queue has no place.
+    /// Returns the refusal of a caller that finds the queue full or absent.
     pub(crate) fn queue_full(&self) -> SemaphoreRefusal {
         if self.bound == 0 { SemaphoreRefusal::Busy } else { SemaphoreRefusal::QueueFull }
     }

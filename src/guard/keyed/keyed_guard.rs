@@ -164,8 +164,8 @@ impl<K: Hash + Eq> KeyedGuard<K> {
     ///
     /// # Errors
     ///
-    /// The errors of [`acquire`](Self::acquire), and [`BlockingInAsync`](AcquireError::BlockingInAsync) on a thread that
-    /// runs tasks of a tokio runtime, even if a permit is available.
+    /// The errors of [`acquire`](Self::acquire), and [`BlockingInAsync`](AcquireError::BlockingInAsync) on a thread
+    /// that runs tasks of a tokio runtime, even if a permit is available.
     pub fn acquire_blocking(&self, key: K) -> Result<KeyedPermit<'_, K>, AcquireError> {
         blocking::acquire(KeyedSource::new(self, key)).map(KeyedPermit)
     }
@@ -306,8 +306,8 @@ impl<K: Hash + Eq> KeyedGuard<K> {
     /// Returns the number of keys in use: those of which a caller holds a permit, waits for one, or has not been polled
     /// since its wait ended.
     ///
-    /// Takes no lock, and reads one shard after the other: while the guard is in use, the shards are not read at the same
-    /// moment.
+    /// Takes no lock, and reads one shard after the other: while the guard is in use, the shards are not read at the
+    /// same moment.
     #[must_use]
     pub fn len(&self) -> usize {
         self.shards().map(Shard::len).sum()

@@ -1,8 +1,8 @@
 //! Models of the shard, checked by loom over every interleaving.
 //!
-//! A holder's work is a read and a write of a `Relaxed` counter, as in the models of the semaphore. The sum is right only
-//! if the holders of a key exclude each other and each holder sees what the previous one did, also if the key's entry was
-//! removed in between.
+//! A holder's work is a read and a write of a `Relaxed` counter, as in the models of the semaphore. The sum is right
+//! only if the holders of a key exclude each other and each holder sees what the previous one did, also if the key's
+//! entry was removed in between.
 
 #![allow(clippy::unwrap_used, reason = "a test fails at the first unexpected result")]
 
@@ -324,8 +324,8 @@ fn grant_that_expires_while_it_is_taken_goes_to_one_of_two_callers() {
         let now = Instant::now();
         let mut waiter = Some(model.enqueue());
         let next = spawn(&model, |model| model.run(ADA));
-        // Late enough for the first grant, too early for the next one. Uses the key, as `try_acquire` does; the key may be
-        // removed by then.
+        // Late enough for the first grant, too early for the next one. Uses the key, as `try_acquire` does; the key may
+        // be removed by then.
         let later = now + Duration::from_secs(1);
         let watcher =
             spawn(&model, move |model| model.shard.expire_grants_of_key(model.config(), HASH, &ADA, now, later).0);

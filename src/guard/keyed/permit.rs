@@ -13,8 +13,7 @@ use crate::guard::permit::HeldPermit;
 #[must_use = "the permit is released as soon as it is dropped: bind it to `_permit`, not to `_`"]
 pub struct KeyedPermit<'a, K: Hash + Eq>(pub(super) HeldPermit<KeyedSource<K, &'a KeyedGuard<K>>>);
 
-/// The right to run for one key, for callers that outlive a borrow: it shares ownership of the guard, so it can move to
-/// another task or thread.
+/// An owned [`KeyedPermit`]. It shares ownership of the guard, so it can move to another task or thread.
 ///
 /// Dropping it lets the key's next caller run, also in a panic.
 #[must_use = "the permit is released as soon as it is dropped: bind it to `_permit`, not to `_`"]

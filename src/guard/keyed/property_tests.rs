@@ -415,8 +415,8 @@ impl Pair {
         }
     }
 
-    /// Revokes the expired grants in the naive queue of a key. Returns how many it revoked, and when the oldest remaining
-    /// grant was made.
+    /// Revokes the expired grants in the naive queue of a key. Returns how many it revoked, and when the oldest
+    /// remaining grant was made.
     fn expire_naively(&mut self, key: u8, limit: u64) -> (usize, Option<Instant>) {
         let mut due = 0;
         while let Some(number) = self.entry(key).granted.front().copied()

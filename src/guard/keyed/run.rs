@@ -25,8 +25,8 @@ pin_project! {
     }
 }
 
-/// Runs a future to completion while holding a permit of one key, in its own task if the caller is cancelled. Created by
-/// [`KeyedGuard::run_to_completion`].
+/// Runs a future to completion while holding a permit of one key, in its own task if the caller is cancelled. Created
+/// by [`KeyedGuard::run_to_completion`].
 #[must_use = "futures do nothing unless polled"]
 pub struct RunKeyedToCompletion<K, F>(RunToCompletionFuture<KeyedSource<K, SharedKeyedGuard<K>>, F>)
 where

@@ -31,7 +31,7 @@ use crate::sync::{Mutex, lock};
 
 #[derive(Debug)]
 pub(crate) struct Shard<K> {
-    entries: Mutex<ShardEntries<K>>,
+    entries: Mutex<Entries<K>>,
     wait_counters: WaitCounters,
     granted: Counter,
     held: Counter,
@@ -42,15 +42,17 @@ pub(crate) struct Shard<K> {
 }
 
 #[derive(Debug)]
-struct ShardEntries<K> {
+struct Entries<K> {
     table: Table<K, KeyEntry>,
     slots: WaiterSlots,
 }
 
+type RemovedKey<K> = DeferredKey<K, KeyEntry>;
+
 impl<K: Eq> Shard<K> {
     pub(crate) fn new() -> Self {
         Self {
-            entries: Mutex::new(ShardEntries { table: Table::new(), slots: WaiterSlots::new() }),
+            entries: Mutex::new(Entries { table: Table::new(), slots: WaiterSlots::new() }),
             wait_counters: WaitCounters::new(),
             granted: Counter::new(),
             held: Counter::new(),
@@ -60,7 +62,8 @@ impl<K: Eq> Shard<K> {
         }
     }
 
-    /// Acquires a permit of a key if one is available. Returns the index of the key's entry. Takes the key if it is new.
+    /// Acquires a permit of a key if one is available. Returns the index of the key's entry. Takes the key if it is
+    /// new.
     #[inline]
     pub(crate) fn try_acquire(
         &self,
@@ -86,8 +89,8 @@ impl<K: Eq> Shard<K> {
         }
     }
 
-    /// Adds the caller to the queue of a key, unless a permit was released in the meantime: then the caller acquires it.
-    /// Returns the index of the key's entry in both cases. Takes the key if it is new.
+    /// Adds the caller to the queue of a key, unless a permit was released in the meantime: then the caller acquires
+    /// it. Returns the index of the key's entry in both cases. Takes the key if it is new.
     pub(crate) fn enqueue(
         &self,
         config: ShardConfig<'_>,
@@ -290,7 +293,7 @@ impl<K: Eq> Shard<K> {
     #[inline]
     fn insert(
         &self,
-        entries: &mut ShardEntries<K>,
+        entries: &mut Entries<K>,
         config: ShardConfig<'_>,
         hash: Hash64,
         key: &mut Option<K>,
@@ -316,7 +319,7 @@ impl<K: Eq> Shard<K> {
         config: ShardConfig<'_>,
         index: u32,
         decide: impl FnOnce(&mut WaitQueue<'_, LockedState<'_>>) -> R,
-    ) -> (R, Option<DeferredKey<K, KeyEntry>>) {
+    ) -> (R, Option<RemovedKey<K>>) {
         let mut entries = lock(&self.entries);
         let decision = self.decide(&mut entries, config, index, decide);
         let deferred = self.remove_if_unused(&mut entries, config, index);
@@ -326,12 +329,12 @@ impl<K: Eq> Shard<K> {
     /// Runs `decide` on an entry, and updates the shard's counters.
     fn decide<R>(
         &self,
-        entries: &mut ShardEntries<K>,
+        entries: &mut Entries<K>,
         config: ShardConfig<'_>,
         index: u32,
         decide: impl FnOnce(&mut WaitQueue<'_, LockedState<'_>>) -> R,
     ) -> R {
-        let ShardEntries { table, slots, .. } = entries;
+        let Entries { table, slots, .. } = entries;
         let KeyEntry { state, waiters } = table.value(index);
         let before = state.get();
         let (config, counters) = (config.semaphore, &self.wait_counters);
@@ -344,19 +347,14 @@ impl<K: Eq> Shard<K> {
         decision
     }
 
-    fn remove_if_unused(
-        &self,
-        entries: &mut ShardEntries<K>,
-        config: ShardConfig<'_>,
-        index: u32,
-    ) -> Option<DeferredKey<K, KeyEntry>> {
+    fn remove_if_unused(&self, entries: &mut Entries<K>, config: ShardConfig<'_>, index: u32) -> Option<RemovedKey<K>> {
         let entry = entries.table.value(index);
         let is_unused = entry.state.get().is_idle() && entry.waiters.is_empty();
         is_unused.then(|| self.remove(entries, config, index))
     }
 
     #[inline]
-    fn remove(&self, entries: &mut ShardEntries<K>, config: ShardConfig<'_>, index: u32) -> DeferredKey<K, KeyEntry> {
+    fn remove(&self, entries: &mut Entries<K>, config: ShardConfig<'_>, index: u32) -> RemovedKey<K> {
         self.keys.subtract_exclusive(1);
         if let Some(limit) = config.key_limit {
             limit.remove();
