@@ -84,7 +84,7 @@ impl Model {
         ShardConfig { semaphore: &self.config, key_limit: self.key_limit.as_ref() }
     }
 
-    fn try_acquire(&self, shard: &Shard<u32>, key: u32) -> Result<u32, Refused> {
+    fn try_acquire(&self, shard: &Shard<u32>, key: u32) -> Result<u32, SemaphoreRefusal> {
         shard.try_acquire(self.config(), HASH, &mut Some(key))
     }
 
