@@ -118,13 +118,13 @@
 
 #[cfg(feature = "actix-web")]
 pub mod actix;
+mod admission;
 #[cfg(feature = "axum")]
 pub mod axum;
 mod body_hold;
 #[cfg(feature = "tower")]
 mod client_link;
 mod flight;
-mod gate;
 #[cfg(any(feature = "axum", feature = "actix-web"))]
 mod guarded;
 #[cfg(any(feature = "axum", feature = "actix-web"))]

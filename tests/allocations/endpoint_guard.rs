@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use onelane::{Acquire, AcquireError, EndpointGuard, Order, Queue};
+use onelane::guard::futures::Acquire;
+use onelane::{AcquireError, EndpointGuard, Order, Queue};
 use tokio::task::coop::unconstrained;
 
 use support::counting::{allocations_of, live_bytes};

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use onelane::{AcquireError, AcquireKey, GuardStats, KeyedGuard, KeyedPermit};
+use onelane::guard::GuardStats;
+use onelane::guard::futures::AcquireKey;
+use onelane::{AcquireError, KeyedGuard, KeyedPermit};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::coop::unconstrained;
 use tokio::time::advance;

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use onelane::{EndpointGuard, GuardStats, Order};
+use onelane::guard::GuardStats;
+use onelane::{EndpointGuard, Order};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::yield_now;
 use tokio_test::task;

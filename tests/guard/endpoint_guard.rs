@@ -12,7 +12,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use onelane::{AcquireError, EndpointGuard, GuardStats, Order, Queue};
+use onelane::guard::GuardStats;
+use onelane::{AcquireError, EndpointGuard, Order, Queue};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::{LocalSet, block_in_place, coop, spawn_blocking, yield_now};
@@ -722,7 +723,8 @@ mod nesting {
         let permit = guard.try_acquire().unwrap();
         let queued = Mutex::new(None);
         let mut run = task::spawn(guard.run(async {
-            let acquire: onelane::Acquire<'_> = queued.lock().unwrap().take().expect("it is queued by now");
+            let acquire: onelane::guard::futures::Acquire<'_> =
+                queued.lock().unwrap().take().expect("it is queued by now");
             acquire.await.map(drop)
         }));
         assert_pending!(run.poll());
@@ -868,7 +870,7 @@ mod futurelock {
     }
 
     /// A turn has come to a future that nobody polls.
-    async fn left_alone(guard: &EndpointGuard) -> task::Spawn<onelane::Acquire<'_>> {
+    async fn left_alone(guard: &EndpointGuard) -> task::Spawn<onelane::guard::futures::Acquire<'_>> {
         let permit = guard.acquire().await.unwrap();
         let mut left_alone = task::spawn(guard.acquire());
         assert_pending!(left_alone.poll());
@@ -1558,26 +1560,26 @@ mod builder {
     fn what_is_out_of_range_is_refused_with_the_way_out() {
         type Case = (&'static str, fn() -> EndpointGuard);
         let cases: [Case; 8] = [
-            ("permits(0) would admit nobody: give 1 or more, or close() the guard", || {
+            ("permits(0) admits no caller: use 1 or more, or close() the guard", || {
                 EndpointGuard::builder("x").permits(0).build()
             }),
-            ("permits() takes 65,535 at most", || EndpointGuard::builder("x").permits(65_536).build()),
-            ("Bounded(0) is no queue: say Queue::Reject", || {
+            ("permits() must be at most 65,535", || EndpointGuard::builder("x").permits(65_536).build()),
+            ("Bounded(0) is not a queue: use Queue::Reject", || {
                 EndpointGuard::builder("x").queue(Queue::Bounded(0)).build()
             }),
-            ("Bounded() takes 8,388,607 at most: say Queue::Unbounded", || {
+            ("Bounded() must be at most 8,388,607: use Queue::Unbounded", || {
                 EndpointGuard::builder("x").queue(Queue::Bounded(8_388_608)).build()
             }),
-            ("a max_wait of zero lets nobody wait: say Queue::Reject", || {
+            ("a max_wait of zero lets no caller wait: use Queue::Reject", || {
                 EndpointGuard::builder("x").max_wait(Duration::ZERO).build()
             }),
-            ("a grant_timeout of zero lets nobody take a turn: give a second or so, or none", || {
+            ("a grant_timeout of zero lets no caller take its permit: use about a second, or none", || {
                 EndpointGuard::builder("x").grant_timeout(Duration::ZERO).build()
             }),
-            ("Queue::Reject lets nobody wait: a time limit on waiting contradicts it", || {
+            ("Queue::Reject lets no caller wait: a time limit on waiting contradicts it", || {
                 EndpointGuard::builder("x").queue(Queue::Reject).max_wait(SECOND).build()
             }),
-            ("Queue::Reject lets nobody wait: a time limit on waiting contradicts it", || {
+            ("Queue::Reject lets no caller wait: a time limit on waiting contradicts it", || {
                 EndpointGuard::builder("x").queue(Queue::Reject).grant_timeout(SECOND).build()
             }),
         ];

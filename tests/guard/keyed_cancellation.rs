@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use onelane::{AcquireError, GuardStats, KeyedGuard, Order};
+use onelane::guard::GuardStats;
+use onelane::{AcquireError, KeyedGuard, Order};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::yield_now;
 use tokio_test::task;

@@ -17,7 +17,8 @@ use std::time::Duration;
 
 use futures::executor::block_on;
 use futures::future::{join, join_all};
-use onelane::{FlightError, FlightStats, SingleFlight};
+use onelane::guard::FlightStats;
+use onelane::{FlightError, SingleFlight};
 use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 use tokio::task::coop::unconstrained;

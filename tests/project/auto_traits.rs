@@ -22,6 +22,14 @@ use onelane::background::{
     ServiceHost, ServiceHostBuilder, ServiceReport, ServiceState, ServiceStatus, ShutdownReport, StartContext,
     StartPhase, StopContext, Supervision, TickStatus, TimeLimit, Trigger, TriggerError, service_fn,
 };
+use onelane::guard::futures::{
+    Acquire, AcquireAll, AcquireKey, AcquireKeyOwned, AcquireOwned, Run, RunKeyed, RunKeyedToCompletion,
+    RunToCompletion, SharedRun,
+};
+use onelane::guard::{
+    EndpointGuardBuilder, FlightStats, GuardStats, KeyedGuardBuilder, KeyedPermits, Shared, SharedGuard,
+    SharedKeyedGuard, SingleFlightBuilder,
+};
 use onelane::offload::from_thread::{FromThreadError, Portal, PortalTask};
 use onelane::offload::{
     AcquireTokens, AcquireTokensOwned, BlockingIter, BlockingPool, BlockingStream, CapacityLimiter, CpuPool,
@@ -33,10 +41,8 @@ use onelane::web::{
     RequestKey, actix, axum, tower,
 };
 use onelane::{
-    Acquire, AcquireAll, AcquireError, AcquireKey, AcquireKeyOwned, AcquireOwned, EndpointGuard, EndpointGuardBuilder,
-    FlightError, FlightStats, GuardStats, KeyedGuard, KeyedGuardBuilder, KeyedPermit, KeyedPermits, Order,
-    OwnedKeyedPermit, OwnedPermit, Permit, Queue, RetryEstimate, Run, RunKeyed, RunKeyedToCompletion, RunToCompletion,
-    Shared, SharedGuard, SharedKeyedGuard, SharedRun, SingleFlight, SingleFlightBuilder,
+    AcquireError, EndpointGuard, FlightError, KeyedGuard, KeyedPermit, Order, OwnedKeyedPermit, OwnedPermit, Permit,
+    Queue, SingleFlight,
 };
 
 /// Whether a type has a trait: the inherent constant, where its bound holds, goes before the one of the trait.
@@ -110,7 +116,6 @@ fn public_types_are_send_sync_and_unpin_as_promised() {
         RunToCompletion<Unshared>: Send no Unpin;
         AcquireError: Send Sync Unpin;
         GuardStats: Send Sync Unpin;
-        RetryEstimate: Send Sync Unpin;
         SharedKeyedGuard<u64>: Send Sync Unpin;
         Shared<Rc<()>>: no no Unpin;
         Shared<Cell<u8>>: no no Unpin;

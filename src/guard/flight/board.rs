@@ -33,7 +33,7 @@ use std::task::Waker;
 use super::found::{Boarding, Found, Landing, Pilot, Rest};
 use super::run::{Driver, Run, Seat, State};
 use crate::counter::Counter;
-use crate::guard::key_map::{Garbage, Hash64, Relic, Table};
+use crate::guard::key_map::{DeferredEntry, DeferredKey, Hash64, Table};
 use crate::sync::{Mutex, lock};
 
 /// The runs of some keys. `W` is the work, `O` an outcome that is cheap to clone.
@@ -44,7 +44,7 @@ pub(crate) struct Board<K, W, O> {
 }
 
 /// What a run of one caller leaves behind, to be dropped after the mutex is unlocked.
-type Alone<K, W, O> = (Relic<K, Run<W, O>>, Option<Waker>);
+type Alone<K, W, O> = (DeferredKey<K, Run<W, O>>, Option<Waker>);
 
 /// Counted under the mutex.
 #[derive(Debug)]
@@ -90,9 +90,9 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
         let Some(index) = runs.find(hash, known) else {
             let key = key.take().expect("looked at above");
             let index = runs.insert(hash, key, Run::new());
-            self.tally.running.add_alone(1);
-            self.tally.callers.add_alone(1);
-            self.tally.runs.add_alone(1);
+            self.tally.running.add_exclusive(1);
+            self.tally.callers.add_exclusive(1);
+            self.tally.runs.add_exclusive(1);
             return Boarding::Started { index, seat: Seat::FIRST };
         };
         if is_inside(index) {
@@ -106,12 +106,12 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
             return Boarding::WantsWaker;
         }
         run.callers += 1;
-        self.tally.callers.add_alone(1);
+        self.tally.callers.add_exclusive(1);
         let seat = run.take_seat(waker.take());
         if matches!(run.state, State::Ending) {
             return Boarding::Joined { index, seat, spawn_task: false, is_adrift: false };
         }
-        self.tally.shared.add_alone(1);
+        self.tally.shared.add_exclusive(1);
         let spawn_task = run.give_to_task(can_spawn);
         let is_adrift = matches!((&run.state, run.driver), (State::Here(_), Driver::Anyone));
         Boarding::Joined { index, seat, spawn_task, is_adrift }
@@ -143,7 +143,7 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
         };
         _stale = run.leave_seat(seat);
         run.callers -= 1;
-        self.tally.callers.subtract_alone(1);
+        self.tally.callers.subtract_exclusive(1);
         _garbage = remove_if_over(&mut runs, index);
         landed.map_or(Found::Again, Found::Landed)
     }
@@ -186,9 +186,9 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
             return None;
         }
         self.uncount(run);
-        self.tally.callers.subtract_alone(1);
+        self.tally.callers.subtract_exclusive(1);
         let waker = run.leave_seat(Seat::FIRST);
-        Some((runs.dissolve(index), waker))
+        Some((runs.remove_and_drop_value(index), waker))
     }
 
     /// The work has ended with `result`, which `share` makes an outcome if others want it. The pilot has no share in the
@@ -209,14 +209,14 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
             Pilot::Task => rest.gone = run.end_task(),
             Pilot::Caller(_) => {
                 run.callers -= 1;
-                self.tally.callers.subtract_alone(1);
+                self.tally.callers.subtract_exclusive(1);
                 rest.wakers.extend(run.task_waker().and_then(Option::take));
             }
         }
         let is_wanted = matches!(run.state, State::Out) && run.callers > 0;
         if matches!(run.state, State::Ending) {
             // Nobody wanted it when it was last looked at, and who came since then starts anew.
-            self.tally.cancelled.add_alone(1);
+            self.tally.cancelled.add_exclusive(1);
         }
         rest.wakers.append(&mut run.take_wakers());
         let landing = if is_wanted {
@@ -246,7 +246,7 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
         }
         let mut rest = Rest::nothing();
         run.callers -= 1;
-        self.tally.callers.subtract_alone(1);
+        self.tally.callers.subtract_exclusive(1);
         let gone = run.leave_seat(seat);
         if run.callers > 0 {
             // It may be the one that was woken to drive. Whoever came since then was not.
@@ -272,7 +272,7 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
         let mut rest = Rest::nothing();
         let mut runs = lock(&self.runs);
         runs.unlink(index);
-        self.tally.cancelled.add_alone(1);
+        self.tally.cancelled.add_exclusive(1);
         let run = runs.value(index);
         run.state = State::Ended;
         rest.wakers = run.take_wakers();
@@ -306,7 +306,7 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
         let mut rest = Rest::nothing();
         let run = runs.value(index);
         run.callers -= 1;
-        self.tally.callers.subtract_alone(1);
+        self.tally.callers.subtract_exclusive(1);
         if let State::Landed(outcome) = &run.state {
             rest.landed = Some(outcome.clone());
         }
@@ -318,11 +318,14 @@ impl<K: Eq, W, O: Clone> Board<K, W, O> {
 
     fn uncount(&self, run: &mut Run<W, O>) {
         if mem::replace(&mut run.is_counted, false) {
-            self.tally.running.subtract_alone(1);
+            self.tally.running.subtract_exclusive(1);
         }
     }
 }
 
-pub(super) fn remove_if_over<K: Eq, W, O>(runs: &mut Table<K, Run<W, O>>, index: u32) -> Option<Garbage<K, Run<W, O>>> {
+pub(super) fn remove_if_over<K: Eq, W, O>(
+    runs: &mut Table<K, Run<W, O>>,
+    index: u32,
+) -> Option<DeferredEntry<K, Run<W, O>>> {
     runs.value(index).is_over().then(|| runs.remove(index))
 }

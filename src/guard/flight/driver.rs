@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use super::found::{Pilot, TaskFound};
 use super::runs::Runs;
-use crate::guard::key_map::Spot;
+use crate::guard::key_map::EntryId;
 use crate::guard::scope::Scope;
 
 /// Polls a run's work so that no caller has to: one that is not polled itself, or leaves, holds up nobody.
@@ -18,7 +18,7 @@ where
     E: Send + Sync + 'static,
 {
     runs: Arc<Runs<K, T, E>>,
-    spot: Spot,
+    spot: EntryId,
     is_over: bool,
 }
 
@@ -28,7 +28,7 @@ where
     T: Clone + Send + Sync + 'static,
     E: Send + Sync + 'static,
 {
-    pub(super) fn new(runs: Arc<Runs<K, T, E>>, spot: Spot) -> Self {
+    pub(super) fn new(runs: Arc<Runs<K, T, E>>, spot: EntryId) -> Self {
         Self { runs, spot, is_over: false }
     }
 }

@@ -3,7 +3,7 @@
 use std::task::Waker;
 
 use super::run::{Run, Seat};
-use crate::guard::key_map::Garbage;
+use crate::guard::key_map::DeferredEntry;
 
 /// How a caller comes aboard.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ pub(crate) struct Rest<K, W, O> {
     /// The run has landed: what a caller that leaves would have got.
     pub(crate) landed: Option<O>,
     pub(super) gone: Option<Waker>,
-    pub(super) garbage: Option<Garbage<K, Run<W, O>>>,
+    pub(super) garbage: Option<DeferredEntry<K, Run<W, O>>>,
 }
 
 /// What becomes of the result of a run.

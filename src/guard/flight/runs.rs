@@ -11,7 +11,7 @@ use super::error::FlightError;
 use super::found::{Landing, Pilot, Rest};
 use super::work::{Outcome, Work};
 use crate::counter::Counter;
-use crate::guard::key_map::{Sharded, Spot};
+use crate::guard::key_map::{EntryId, Sharded};
 use crate::guard::scope::{Scope, ScopeId};
 use crate::semaphore::wake_all;
 
@@ -34,13 +34,13 @@ where
     }
 
     #[inline]
-    pub(super) fn board(&self, spot: Spot) -> &Runway<K, T, E> {
+    pub(super) fn board(&self, spot: EntryId) -> &Runway<K, T, E> {
         self.boards.shard(spot.shard())
     }
 
     /// Names a run while its work is polled or dropped.
     #[inline]
-    pub(super) fn scope(&self, spot: Spot) -> ScopeId {
+    pub(super) fn scope(&self, spot: EntryId) -> ScopeId {
         (std::ptr::from_ref(self).addr(), spot.to_bits())
     }
 
@@ -48,7 +48,7 @@ where
     #[inline]
     pub(super) fn land(
         self: &Arc<Self>,
-        spot: Spot,
+        spot: EntryId,
         pilot: Pilot,
         outcome: Outcome<T, E>,
     ) -> Landing<Outcome<T, E>, Arc<Outcome<T, E>>> {
@@ -62,7 +62,7 @@ where
 
     /// Does what a section under the mutex left to do.
     #[inline]
-    pub(super) fn settle(self: &Arc<Self>, spot: Spot, mut rest: RunwayRest<K, T, E>) {
+    pub(super) fn settle(self: &Arc<Self>, spot: EntryId, mut rest: RunwayRest<K, T, E>) {
         if rest.spawn_task {
             self.spawn(spot);
         }
@@ -76,7 +76,7 @@ where
 
     /// Drops the work of a cancelled run. Until then, who comes waits.
     #[cold]
-    fn discard(self: &Arc<Self>, spot: Spot, work: Work<T, E>) {
+    fn discard(self: &Arc<Self>, spot: EntryId, work: Work<T, E>) {
         let scope = Scope::enter(self.scope(spot));
         drop(work);
         drop(scope);
@@ -86,7 +86,7 @@ where
 
     /// Spawns the task that the run at that spot counts on.
     #[cold]
-    pub(super) fn spawn(self: &Arc<Self>, spot: Spot) {
+    pub(super) fn spawn(self: &Arc<Self>, spot: EntryId) {
         let driver = Driver::new(Arc::clone(self), spot);
         // Without a runtime it is dropped, and says that it is gone.
         if let Ok(runtime) = Handle::try_current() {

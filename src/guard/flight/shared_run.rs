@@ -17,7 +17,7 @@ use super::run::Seat;
 use super::runs::can_spawn;
 use super::single_flight::SingleFlight;
 use super::work::{Begun, Outcome, Work, failed};
-use crate::guard::key_map::Spot;
+use crate::guard::key_map::EntryId;
 use crate::guard::scope::Scope;
 
 /// A caller's share in a run. Made by [`SingleFlight::run`].
@@ -41,7 +41,7 @@ where
 
 #[derive(Clone, Copy, Debug)]
 struct Aboard {
-    spot: Spot,
+    spot: EntryId,
     seat: Seat,
 }
 
@@ -97,18 +97,18 @@ where
         let runs = self.flight.runs();
         let (hash, shard) = runs.boards.locate(self.key.as_ref().expect("it keeps its key until it begins a run"));
         let board = runs.boards.shard(shard);
-        let is_inside = |index| Scope::is_any() && Scope::is_inside(runs.scope(Spot::new(shard, index)));
+        let is_inside = |index| Scope::is_any() && Scope::is_inside(runs.scope(EntryId::new(shard, index)));
         let most = self.flight.settings.max_waiters + 1;
         let mut waker = None;
         loop {
             match board.come_aboard(hash, &mut self.key, &mut waker, most, is_inside, can_spawn) {
                 Boarding::Started { index, seat } => {
-                    let aboard = Aboard { spot: Spot::new(shard, index), seat };
+                    let aboard = Aboard { spot: EntryId::new(shard, index), seat };
                     self.aboard = Some(aboard);
                     return self.begin(aboard, cx, progress);
                 }
                 Boarding::Joined { index, seat, spawn_task, is_adrift } => {
-                    let spot = Spot::new(shard, index);
+                    let spot = EntryId::new(shard, index);
                     self.aboard = Some(Aboard { spot, seat });
                     if spawn_task {
                         runs.spawn(spot);
