@@ -38,10 +38,11 @@ impl<K, T, E> SingleFlightBuilder<K, T, E> {
         Self { name, config, types: PhantomData }
     }
 
-    /// Limits how many callers may wait for one run in addition to the caller that started it. May be 0. Default: no limit.
+    /// Limits how many callers may wait for one run in addition to the caller that started it. May be 0. Default: no
+    /// limit.
     ///
-    /// The next caller is refused at once with [`TooManyWaiters`](super::FlightError::TooManyWaiters). A caller that stops
-    /// waiting makes room for another.
+    /// The next caller is refused at once with [`TooManyWaiters`](super::FlightError::TooManyWaiters). A caller that
+    /// stops waiting makes room for another.
     pub const fn max_waiters(mut self, max_waiters: usize) -> Self {
         self.config.max_waiters = max_waiters;
         self
@@ -56,8 +57,8 @@ impl<K, T, E> SingleFlightBuilder<K, T, E> {
         self
     }
 
-    /// Lets a run finish even if no caller waits for it any more. Callers that arrive meanwhile share it. By default such a
-    /// run is cancelled.
+    /// Lets a run finish even if no caller waits for it any more. Callers that arrive meanwhile share it. By default
+    /// such a run is cancelled.
     ///
     /// The run continues in a task on the runtime of the caller that waited last. Without a runtime it is cancelled.
     pub const fn detached(mut self) -> Self {

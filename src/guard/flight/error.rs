@@ -10,8 +10,8 @@ use thiserror::Error;
 ///
 /// [`Failed`](Self::Failed) and [`Panicked`](Self::Panicked) go to all callers of a run. Their clones share one value.
 ///
-/// In axum and actix-web this error is a response: [`Failed`](Self::Failed) responds as the work's error does, if that error
-/// is a response (in axum, one that can be cloned). The other variants respond as the
+/// In axum and actix-web this error is a response: [`Failed`](Self::Failed) responds as the work's error does, if that
+/// error is a response (in axum, one that can be cloned). The other variants respond as the
 /// [table of refusals](crate::web) says. Use [`try_into_failure`](Self::try_into_failure) if the work's error is not a
 /// response, or to change the response.
 #[derive(Debug, PartialEq, Eq, Error)]

@@ -1,9 +1,9 @@
 //! Loom models of a [`FlightShard`], which explore every interleaving.
 //!
 //! Callers and driver tasks use the shard as `shared_run`, `flight_map` and `driver_task` do. Work loads and stores a
-//! `Relaxed` counter whenever it is polled or dropped, which orders nothing by itself: the sum is right only if the runs of
-//! the key exclude each other, and each poll sees the effects of the previous one. Work needs two polls, so a lost wake-up
-//! hangs the model.
+//! `Relaxed` counter whenever it is polled or dropped, which orders nothing by itself: the sum is right only if the
+//! runs of the key exclude each other, and each poll sees the effects of the previous one. Work needs two polls, so a
+//! lost wake-up hangs the model.
 
 #![allow(clippy::unwrap_used, reason = "a test fails on an unexpected result")]
 
@@ -243,7 +243,8 @@ impl Shared {
         self.shard.counters.cancelled.value()
     }
 
-    /// Asserts at the end of an execution that no waiter, task or entry remains, and that the works excluded each other.
+    /// Asserts at the end of an execution that no waiter, task or entry remains, and that the works excluded each
+    /// other.
     fn assert_over(&self) {
         loop {
             let task = self.running_tasks.lock().unwrap().pop();

@@ -1,14 +1,14 @@
 //! Single flight: callers that ask for the same key at the same time share one run of the work.
 //!
-//! The first caller of a key is the run's leader, later ones are its followers, and all of them are its waiters. While the
-//! leader is the only waiter, it drives the run itself: it polls the work. With the first follower, a spawned task becomes
-//! the driver.
+//! The first caller of a key is the run's leader, later ones are its followers, and all of them are its waiters. While
+//! the leader is the only waiter, it drives the run itself: it polls the work. With the first follower, a spawned task
+//! becomes the driver.
 //!
 //! | step of a call | file |
 //! |---|---|
 //! | a caller asks for a key | `single_flight`, configured by `builder` |
 //! | its future joins a run, waits, times out or leaves | `shared_run`, `wait_timer` |
-//! | the key's run is found or started in one shard of the map | `flight_map` → `shard`, which stores a `run_entry` per run |
+//! | the key's run is found or started in one shard of the map | `flight_map` → `shard` of `run_entry` |
 //! | the work is polled, by a waiter or by the driver task | `run_future`, `driver_task` → `shard_driver` |
 //! | what a shard's operation returns, and what it defers until its mutex is unlocked | `outcome` |
 //! | the caller gets a value or an error | `error` |

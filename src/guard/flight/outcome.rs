@@ -12,8 +12,9 @@ pub(crate) enum JoinOutcome {
     Started { index: u32, id: RunWaiterId },
     /// The caller waits for a run that another caller started.
     ///
-    /// If `spawn_task`, the run counts on the caller to spawn its driver task. If `needs_driver`, every waiter that could
-    /// drive the run was woken, but may never be polled: the caller polls the run at once, since it may have to drive.
+    /// If `spawn_task`, the run counts on the caller to spawn its driver task. If `needs_driver`, every waiter that
+    /// could drive the run was woken, but may never be polled: the caller polls the run at once, since it may have to
+    /// drive.
     Joined { index: u32, id: RunWaiterId, spawn_task: bool, needs_driver: bool },
     /// The key has a run. Retry with a waker.
     WantsWaker,

@@ -85,10 +85,11 @@ impl Wake for Wakes {
 
 /// The model's view of a run's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ModelPhase {
+enum RunPhase {
     Polling,
     Idle,
-    /// Cancelled. The driver that polls the work right now learns of it afterwards; without one, the work is being dropped.
+    /// Cancelled. The driver that polls the work right now learns of it afterwards; without one, the work is being
+    /// dropped.
     Cancelling,
     Ended,
     Completed,
@@ -105,7 +106,7 @@ enum ModelDriver {
 struct ModelRun {
     index: u32,
     key: u32,
-    phase: ModelPhase,
+    phase: RunPhase,
     is_linked: bool,
     is_counted: bool,
     /// What polls the work right now.
@@ -292,13 +293,13 @@ impl Comparison {
         if let Some(work) = deferred.cancelled_work.take() {
             assert_eq!(work, run, "it is this run's work");
             let run = self.run(run);
-            assert_eq!(run.phase, ModelPhase::Cancelling);
+            assert_eq!(run.phase, RunPhase::Cancelling);
             assert!(run.driver.is_none() && !run.is_being_dropped);
             run.is_being_dropped = true;
         } else {
             let run = &self.runs.get(&run);
             if let Some(run) = run
-                && run.phase == ModelPhase::Cancelling
+                && run.phase == RunPhase::Cancelling
             {
                 assert!(run.is_being_dropped || run.driver.is_some(), "the work of a cancelled run is lost");
             }
@@ -344,7 +345,7 @@ impl Comparison {
             let model = ModelRun {
                 index,
                 key,
-                phase: ModelPhase::Polling,
+                phase: RunPhase::Polling,
                 is_linked: true,
                 is_counted: true,
                 driver: Some(ModelDriver::Waiter(number)),
@@ -371,7 +372,7 @@ impl Comparison {
             panic!("the key has a run: {outcome:?}")
         };
         assert_eq!(at, self.index(run));
-        let is_late = self.runs[&run].phase == ModelPhase::Cancelling;
+        let is_late = self.runs[&run].phase == RunPhase::Cancelling;
         let model = self.run(run);
         assert_eq!(spawn_task, can_spawn && !is_late && !model.has_task);
         model.waiters.insert(number);
@@ -387,7 +388,7 @@ impl Comparison {
         let has_driver = model.has_task || model.last_driver.is_some();
         assert_eq!(
             needs_driver,
-            model.phase == ModelPhase::Idle && !has_driver,
+            model.phase == RunPhase::Idle && !has_driver,
             "a caller that joins drives a run that needs a driver"
         );
         self.waiters.insert(number, ModelWaiter { run, id, waker: Some(index), is_due: needs_driver, is_late });
@@ -429,10 +430,10 @@ impl Comparison {
         let phase = self.runs[&run].phase;
         match poll {
             RunPoll::Pending => {
-                assert!(matches!(phase, ModelPhase::Polling | ModelPhase::Idle | ModelPhase::Cancelling), "{phase:?}");
-                if phase == ModelPhase::Idle {
+                assert!(matches!(phase, RunPhase::Polling | RunPhase::Idle | RunPhase::Cancelling), "{phase:?}");
+                if phase == RunPhase::Idle {
                     let model = &self.runs[&run];
-                    let other = model.last_driver.is_some_and(|last_driver| last_driver != ModelDriver::Waiter(number));
+                    let other = model.last_driver.is_some_and(|driver| driver != ModelDriver::Waiter(number));
                     assert!(other || model.has_task, "nothing else would drive the work");
                 }
                 let waiter = self.waiters.get_mut(&number).expect("it is a waiter");
@@ -441,23 +442,23 @@ impl Comparison {
             }
             RunPoll::Drive(work) => {
                 assert_eq!(work, run);
-                assert_eq!(phase, ModelPhase::Idle);
+                assert_eq!(phase, RunPhase::Idle);
                 let model = self.run(run);
                 assert!(
-                    model.last_driver.is_none_or(|last_driver| last_driver == ModelDriver::Waiter(number)),
+                    model.last_driver.is_none_or(|driver| driver == ModelDriver::Waiter(number)),
                     "another driver is responsible for the work"
                 );
                 assert!(!model.has_task, "the task drives");
-                model.phase = ModelPhase::Polling;
+                model.phase = RunPhase::Polling;
                 model.driver = Some(ModelDriver::Waiter(number));
                 self.waiters.get_mut(&number).expect("it is a waiter").is_due = false;
             }
             RunPoll::Completed(outcome) => {
-                assert_eq!((phase, outcome, is_late), (ModelPhase::Completed, run, false));
+                assert_eq!((phase, outcome, is_late), (RunPhase::Completed, run, false));
                 self.remove_waiter(number);
             }
             RunPoll::Rejoin => {
-                assert_eq!((phase, is_late), (ModelPhase::Ended, true));
+                assert_eq!((phase, is_late), (RunPhase::Ended, true));
                 self.remove_waiter(number);
             }
             RunPoll::WantsWaker => panic!("it has a clone"),
@@ -472,17 +473,14 @@ impl Comparison {
 
     fn forget_if_over(&mut self, run: usize) {
         let model = &self.runs[&run];
-        if matches!(model.phase, ModelPhase::Ended | ModelPhase::Completed)
-            && model.waiters.is_empty()
-            && !model.has_task
-        {
+        if matches!(model.phase, RunPhase::Ended | RunPhase::Completed) && model.waiters.is_empty() && !model.has_task {
             self.runs.remove(&run);
         }
     }
 
     fn cancel(&mut self, run: usize) {
         let model = self.run(run);
-        model.phase = ModelPhase::Cancelling;
+        model.phase = RunPhase::Cancelling;
         model.is_counted = false;
         if model.has_task {
             model.task_is_due = true;
@@ -494,8 +492,8 @@ impl Comparison {
         let mut deferred = self.shard.leave(self.index(run), id, self.detached, || can_spawn);
         let phase = self.runs[&run].phase;
         let outcome = deferred.outcome.take();
-        assert_eq!(outcome, (phase == ModelPhase::Completed).then_some(run));
-        if matches!(phase, ModelPhase::Cancelling | ModelPhase::Ended | ModelPhase::Completed) {
+        assert_eq!(outcome, (phase == RunPhase::Completed).then_some(run));
+        if matches!(phase, RunPhase::Cancelling | RunPhase::Ended | RunPhase::Completed) {
             assert!(deferred.wakers.is_empty() && deferred.cancelled_work.is_none() && !deferred.spawn_task);
             self.remove_waiter(number);
             drop(deferred);
@@ -526,7 +524,7 @@ impl Comparison {
                 let deferred = self.shard.put_back(at, id, run, waker_now, || can_spawn);
                 assert!(deferred.cancelled_work.is_none());
                 let model = self.run(run);
-                model.phase = ModelPhase::Idle;
+                model.phase = RunPhase::Idle;
                 model.last_driver = Some(driver);
                 let may_spawn = can_spawn && !model.cannot_run_tasks;
                 assert_eq!(deferred.spawn_task, may_spawn && model.waiters.len() > 1 && !model.has_task);
@@ -537,11 +535,11 @@ impl Comparison {
                 let deferred = self.shard.put_back_by_task(at, run, waker_now);
                 assert!(!deferred.spawn_task && deferred.wakers.is_empty());
                 let model = self.run(run);
-                if model.phase == ModelPhase::Cancelling {
+                if model.phase == RunPhase::Cancelling {
                     assert!(deferred.cancelled_work.is_some());
                     model.has_task = false;
                 } else {
-                    model.phase = ModelPhase::Idle;
+                    model.phase = RunPhase::Idle;
                     model.last_driver = Some(driver);
                     model.task_waker = Some(index);
                 }
@@ -565,7 +563,7 @@ impl Comparison {
             }
             ModelDriver::Task => self.run(run).has_task = false,
         }
-        let was_cancelled = self.runs[&run].phase == ModelPhase::Cancelling;
+        let was_cancelled = self.runs[&run].phase == RunPhase::Cancelling;
         self.cancelled += u64::from(was_cancelled);
         let is_wanted = !was_cancelled && !self.runs[&run].waiters.is_empty();
         match completion {
@@ -573,7 +571,7 @@ impl Comparison {
             Completion::Shared(outcome) => assert!(outcome == run && is_wanted),
         }
         let model = self.run(run);
-        model.phase = if is_wanted { ModelPhase::Completed } else { ModelPhase::Ended };
+        model.phase = if is_wanted { RunPhase::Completed } else { RunPhase::Ended };
         model.is_linked = false;
         model.is_counted = false;
         self.run_deferred(run, deferred, false);
@@ -587,7 +585,7 @@ impl Comparison {
         let model = self.run(run);
         model.is_being_dropped = false;
         model.is_linked = false;
-        model.phase = ModelPhase::Ended;
+        model.phase = RunPhase::Ended;
         self.run_deferred(run, deferred, false);
         self.forget_if_over(run);
     }
@@ -606,18 +604,18 @@ impl Comparison {
         let model = self.run(run);
         match poll {
             DriverTaskPoll::Drive(work) => {
-                assert_eq!((work, model.phase), (run, ModelPhase::Idle));
-                model.phase = ModelPhase::Polling;
+                assert_eq!((work, model.phase), (run, RunPhase::Idle));
+                model.phase = RunPhase::Polling;
                 model.driver = Some(ModelDriver::Task);
                 model.task_is_due = false;
             }
             DriverTaskPoll::Pending => {
-                assert_eq!(model.phase, ModelPhase::Polling);
+                assert_eq!(model.phase, RunPhase::Polling);
                 model.task_waker = Some(index);
                 model.task_is_due = false;
             }
             DriverTaskPoll::Finished => {
-                assert!(matches!(model.phase, ModelPhase::Cancelling | ModelPhase::Ended | ModelPhase::Completed));
+                assert!(matches!(model.phase, RunPhase::Cancelling | RunPhase::Ended | RunPhase::Completed));
                 model.has_task = false;
                 self.forget_if_over(run);
             }
@@ -632,7 +630,7 @@ impl Comparison {
         model.has_task = false;
         model.task_is_due = false;
         model.cannot_run_tasks = !model.task_ran;
-        if matches!(model.phase, ModelPhase::Polling | ModelPhase::Idle) {
+        if matches!(model.phase, RunPhase::Polling | RunPhase::Idle) {
             model.last_driver = None;
             if model.waiters.is_empty() {
                 self.cancel(run);
@@ -643,7 +641,7 @@ impl Comparison {
     }
 
     fn forget(&mut self, key: u32) {
-        let current = self.linked(key).filter(|run| self.runs[run].phase != ModelPhase::Cancelling);
+        let current = self.linked(key).filter(|run| self.runs[run].phase != RunPhase::Cancelling);
         assert_eq!(self.shard.forget(hash(key), &key), current.is_some());
         if let Some(run) = current {
             let model = self.run(run);
@@ -667,16 +665,16 @@ impl Comparison {
         );
         for (number, run) in &self.runs {
             let phase = match &table.value(run.index).state {
-                RunState::Polling => ModelPhase::Polling,
+                RunState::Polling => RunPhase::Polling,
                 RunState::Idle(work) => {
                     assert_eq!(work, number);
-                    ModelPhase::Idle
+                    RunPhase::Idle
                 }
-                RunState::Cancelling => ModelPhase::Cancelling,
-                RunState::Ended => ModelPhase::Ended,
+                RunState::Cancelling => RunPhase::Cancelling,
+                RunState::Ended => RunPhase::Ended,
                 RunState::Completed(outcome) => {
                     assert_eq!(outcome, number);
-                    ModelPhase::Completed
+                    RunPhase::Completed
                 }
             };
             assert_eq!(phase, run.phase, "run {number}");
@@ -689,8 +687,8 @@ impl Comparison {
     fn assert_no_wakeup_is_lost(&self) {
         for (number, run) in &self.runs {
             match run.phase {
-                ModelPhase::Polling => {}
-                ModelPhase::Idle => {
+                RunPhase::Polling => {}
+                RunPhase::Idle => {
                     // The work wakes its last driver. Without one, a waiter that may drive must be due.
                     let task_is_due = run.has_task && run.task_is_due;
                     let last_driver_stays = match run.last_driver {
@@ -701,10 +699,10 @@ impl Comparison {
                     };
                     assert!(task_is_due || last_driver_stays, "nothing will drive run {number}: {run:?}");
                 }
-                ModelPhase::Cancelling => {
+                RunPhase::Cancelling => {
                     assert!(run.is_being_dropped || run.driver == Some(ModelDriver::Task), "run {number}")
                 }
-                ModelPhase::Ended | ModelPhase::Completed => {
+                RunPhase::Ended | RunPhase::Completed => {
                     let all_are_due = run.waiters.iter().all(|waiter| self.waiters[waiter].is_due);
                     assert!(all_are_due, "a waiter of run {number} is not woken at its end");
                     assert!(!run.has_task || run.task_is_due, "the task of run {number} is not woken at its end");

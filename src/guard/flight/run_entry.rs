@@ -152,8 +152,8 @@ impl<W, O> RunEntry<W, O> {
         self.shared.as_mut()?.task.take()?.take()
     }
 
-    /// Makes a driver task drive the run, if there is none yet and one can be spawned. Returns `true` if the caller must
-    /// spawn it.
+    /// Makes a driver task drive the run, if there is none yet and one can be spawned. Returns `true` if the caller
+    /// must spawn it.
     pub(super) fn hand_to_task(&mut self, can_spawn: impl FnOnce() -> bool) -> bool {
         let spawn_task = !self.has_task() && can_spawn();
         if spawn_task {

@@ -13,10 +13,10 @@
 //!
 //! 1. A key has at most one linked run, and a linked run is `Polling`, `Idle` or `Cancelling`. So the work of a key is
 //!    neither polled nor dropped after other work of the key has started, unless the run was forgotten.
-//! 2. A `Cancelling` run takes no followers. A caller that joins waits until the run has `Ended`, and then starts another.
-//! 3. The entry of a run stays while the run has a waiter or a driver task, and while its work exists or is being polled.
-//! 4. While the work is `Idle`, each driver that may poll it left a waker in the work at its last poll, or will be polled:
-//!    the driver task was just spawned, or every waiter was just woken.
+//! 2. A `Cancelling` run takes no followers. A caller that joins waits until the run has `Ended`, then starts another.
+//! 3. A run's entry stays while the run has a waiter or a driver task, and while its work exists or is being polled.
+//! 4. While the work is `Idle`, each driver that may poll it left a waker in the work at its last poll, or will be
+//!    polled: the driver task was just spawned, or every waiter was just woken.
 //! 5. Work, outcomes, keys and wakers are never polled, cloned, dropped or woken while the mutex is held. There are two
 //!    exceptions: cloning an outcome increments a reference count, and keys are compared.
 
@@ -75,8 +75,8 @@ impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
 
     /// Joins the run of a key, or starts one and takes the key.
     ///
-    /// At most `max_callers` share a run. `is_inside` returns `true` if the caller is the work of the run with that index,
-    /// `can_spawn` if a driver task can be spawned.
+    /// At most `max_callers` share a run. `is_inside` returns `true` if the caller is the work of the run with that
+    /// index, `can_spawn` if a driver task can be spawned.
     #[inline]
     pub(crate) fn join(
         &self,
@@ -119,8 +119,8 @@ impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
     /// Called when a waiter is polled. Registers `waker` if the waiter has to wait, as
     /// [`WakerSlot::register`](crate::waker_slot::WakerSlot::register) does.
     pub(crate) fn poll(&self, index: u32, id: RunWaiterId, waker: &Waker, spare: &mut Option<Waker>) -> RunPoll<W, O> {
-        // Dropped after the guard, and thus after the mutex is unlocked. They are dropped in place: moving them would take
-        // longer than everything else here.
+        // Dropped after the guard, and thus after the mutex is unlocked. They are dropped in place: moving them would
+        // take longer than everything else here.
         let _stale;
         let _removed;
         let mut runs = lock(&self.runs);
@@ -143,7 +143,8 @@ impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
         outcome.map_or(RunPoll::Rejoin, RunPoll::Completed)
     }
 
-    /// Puts work back that a waiter has polled and that is still pending. `waker` is the one that the work was polled with.
+    /// Puts work back that a waiter has polled and that is still pending. `waker` is the one that the work was polled
+    /// with.
     pub(crate) fn put_back(
         &self,
         index: u32,
@@ -184,8 +185,8 @@ impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
         Some((runs.dissolve(index), waker))
     }
 
-    /// Completes a run with `result`, which `share` turns into an outcome if other waiters want it. The driver leaves the
-    /// run.
+    /// Completes a run with `result`, which `share` turns into an outcome if other waiters want it. The driver leaves
+    /// the run.
     pub(crate) fn complete<R>(
         &self,
         index: u32,
@@ -238,7 +239,7 @@ impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
         deferred.stale_waker = run.remove_waker(id);
         match &run.state {
             RunState::Polling | RunState::Idle(_) if run.waiters > 0 => {
-                // The waiter may have been woken to drive. Those that have joined since then were not woken.
+                // The waiter may have been woken to drive. Waiters that have joined since then were not.
                 if run.driver.is_none_or(|driver| driver == Driver::Waiter(id)) {
                     run.driver = None;
                     deferred.wakers = run.take_wakers();
@@ -272,8 +273,8 @@ impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
         deferred
     }
 
-    /// Makes the next caller of the key start a run, even if the current one has not ended. Returns `true` if the key had a
-    /// run.
+    /// Makes the next caller of the key start a run, even if the current one has not ended. Returns `true` if the key
+    /// had a run.
     pub(crate) fn forget(&self, hash: Hash64, key: &K) -> bool {
         let mut runs = lock(&self.runs);
         let Some(index) = runs.find(hash, key) else { return false };

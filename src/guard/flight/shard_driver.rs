@@ -31,8 +31,8 @@ impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
         }
     }
 
-    /// Puts work back that the driver task has polled and that is still pending. If the run was cancelled meanwhile, the
-    /// work is returned and the task is finished.
+    /// Puts work back that the driver task has polled and that is still pending. If the run was cancelled meanwhile,
+    /// the work is returned and the task is finished.
     pub(crate) fn put_back_by_task(&self, index: u32, work: W, waker: Waker) -> FlightDeferred<K, W, O> {
         let mut deferred = FlightDeferred::new();
         let mut runs = lock(&self.runs);
@@ -47,7 +47,8 @@ impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
         deferred
     }
 
-    /// Called when the driver task is dropped before it is finished, because its runtime shuts down. The waiters take over.
+    /// Called when the driver task is dropped before it is finished, because its runtime shuts down. The waiters take
+    /// over.
     pub(crate) fn lose_task(&self, index: u32) -> FlightDeferred<K, W, O> {
         let mut deferred = FlightDeferred::new();
         let mut runs = lock(&self.runs);

@@ -123,7 +123,8 @@ where
         match first_poll {
             FirstPoll::Ready(result) => {
                 self.finish(progress);
-                // The result is moved only now, and once: most runs end here, and copying what was just written is slow.
+                // The result is moved only now, and once: most runs end here, and copying what was just written is
+                // slow.
                 let remains = map.shard(joined.spot).complete_unshared(joined.spot.index());
                 if remains.is_some() {
                     // Cleared before the key and the waker in `remains` are dropped: they are user code.

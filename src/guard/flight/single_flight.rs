@@ -38,22 +38,22 @@ use crate::counter::Counter;
 ///
 /// # What the key must contain
 ///
-/// Everything that the value depends on. Above all **the user**, if the value is not for everyone: callers with the same key
-/// get the same value. A key without the authenticated user serves one user's page to another.
+/// Everything that the value depends on. Above all **the user**, if the value is not for everyone: callers with the
+/// same key get the same value. A key without the authenticated user serves one user's page to another.
 ///
 /// # What drives a run
 ///
-/// All callers of a run are equal. While a run has one caller, that caller polls the work itself, and nothing is spawned.
-/// When the second caller joins, a task spawned on that caller's runtime takes over, so that no caller depends on another one
-/// being polled. That runtime must keep running while any caller waits, and must have what the work needs, such as a timer. A
-/// `block_on` that returns earlier leaves the task where nothing polls it.
+/// All callers of a run are equal. While a run has one caller, that caller polls the work itself, and nothing is
+/// spawned. When the second caller joins, a task spawned on that caller's runtime takes over, so that no caller depends
+/// on another one being polled. That runtime must keep running while any caller waits, and must have what the work
+/// needs, such as a timer. A `block_on` that returns earlier leaves the task where nothing polls it.
 ///
-/// A caller that stops waiting, even the first, changes nothing for the others: the run continues from where it is. When the
-/// last caller stops waiting, the work is dropped at once ([`detached`](SingleFlightBuilder::detached) lets it finish). If
-/// another thread is polling the work at that moment, the work is dropped when that poll returns.
+/// A caller that stops waiting, even the first, changes nothing for the others: the run continues from where it is.
+/// When the last caller stops waiting, the work is dropped at once ([`detached`](SingleFlightBuilder::detached) lets it
+/// finish). If another thread is polling the work at that moment, the work is dropped when that poll returns.
 ///
-/// Runs of one key never overlap. A caller that arrives while cancelled work is being dropped does not join that run. It
-/// waits until the work is dropped, and then starts a new run.
+/// Runs of one key never overlap. A caller that arrives while cancelled work is being dropped does not join that run.
+/// It waits until the work is dropped, and then starts a new run.
 ///
 /// # Errors and panics
 ///
@@ -110,9 +110,9 @@ where
 {
     /// Joins the current run of `key`, or starts one with `work`, and returns the run's result.
     ///
-    /// The value is cloned for each caller; put large values in an `Arc`. `work` is called during the first poll, and only
-    /// if this call starts a run. The work always runs in the tracing span of the caller that started it, even when another
-    /// caller or a task polls it.
+    /// The value is cloned for each caller; put large values in an `Arc`. `work` is called during the first poll, and
+    /// only if this call starts a run. The work always runs in the tracing span of the caller that started it, even
+    /// when another caller or a task polls it.
     ///
     /// # Cancel safety
     ///
@@ -120,14 +120,15 @@ where
     ///
     /// # Errors
     ///
-    /// [`Failed`](super::FlightError::Failed) and [`Panicked`](super::FlightError::Panicked) if the work failed or panicked,
-    /// [`TooManyWaiters`](super::FlightError::TooManyWaiters) at once, [`Timeout`](super::FlightError::Timeout) after
-    /// `wait_timeout`, [`WouldDeadlock`](super::FlightError::WouldDeadlock) if the work asks for its own key.
+    /// [`Failed`](super::FlightError::Failed) and [`Panicked`](super::FlightError::Panicked) if the work failed or
+    /// panicked, [`TooManyWaiters`](super::FlightError::TooManyWaiters) at once,
+    /// [`Timeout`](super::FlightError::Timeout) after `wait_timeout`,
+    /// [`WouldDeadlock`](super::FlightError::WouldDeadlock) if the work asks for its own key.
     ///
     /// # Panics
     ///
-    /// Panics if the future has to wait with a `wait_timeout` outside of a tokio runtime with a timer, or is polled again
-    /// after it completed.
+    /// Panics if the future has to wait with a `wait_timeout` outside of a tokio runtime with a timer, or is polled
+    /// again after it completed.
     pub fn run<W, F>(&self, key: K, work: W) -> SharedRun<'_, K, T, E, W>
     where
         W: FnOnce() -> F,
@@ -138,8 +139,8 @@ where
 
     /// Makes the next caller of `key` start a new run, even if a run is in progress. Returns `true` if there was one.
     ///
-    /// The forgotten run continues for its callers. Use this when the result of that run is known to be out of date. From
-    /// then on two runs of the key may be in progress at once.
+    /// The forgotten run continues for its callers. Use this when the result of that run is known to be out of date.
+    /// From then on two runs of the key may be in progress at once.
     pub fn forget(&self, key: &K) -> bool {
         let Some(map) = self.map.get() else { return false };
         let (hash, shard) = map.shards.locate(key);

@@ -2,8 +2,8 @@
 
 /// A snapshot of the counters of a [`SingleFlight`](super::SingleFlight), read without a lock.
 ///
-/// Each number is exact, but the numbers are read one after another and may be from slightly different moments. Counters of
-/// events start at 0 and never decrease.
+/// Each number is exact, but the numbers are read one after another and may be from slightly different moments.
+/// Counters of events start at 0 and never decrease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -19,7 +19,8 @@ pub struct FlightStats {
     pub runs: u64,
     /// Callers that shared a run which another caller had started.
     pub shared: u64,
-    /// Runs that all callers stopped waiting for: they were dropped, or completed at that moment and nothing got the result.
+    /// Runs that all callers stopped waiting for: they were dropped, or completed at that moment and nothing got the
+    /// result.
     pub cancelled: u64,
     /// Runs that panicked.
     pub panicked: u64,

@@ -22,9 +22,11 @@ use crate::guard::scope::{Scope, ScopeId};
 use crate::web::FlightOptions;
 use crate::web::flight::{BYPASSED, COLLAPSED, FlightReply, KeyOf, LED, ResponseFlight, RunResponse};
 
-/// Lets concurrent requests for the same thing share one response: one of them is served, and all of them get its response.
+/// Lets concurrent requests for the same thing share one response: one of them is served, and all of them get its
+/// response.
 ///
-/// Create it outside of the closure that creates the app, and clone it there. Then requests share responses across workers.
+/// Create it outside of the closure that creates the app, and clone it there. Then requests share responses across
+/// workers.
 ///
 /// ```
 /// use actix_web::{App, web};
@@ -41,13 +43,13 @@ use crate::web::flight::{BYPASSED, COLLAPSED, FlightReply, KeyOf, LED, ResponseF
 /// # drop(app());
 /// ```
 ///
-/// The response to a handler's error is shared like any other. An error of an inner middleware goes only to the request that
-/// it is about, and the other requests are served alone. Over HTTP/2 a GET request may have a body that no header announces:
-/// don't put this middleware in front of handlers that read such a body.
+/// The response to a handler's error is shared like any other. An error of an inner middleware goes only to the request
+/// that it is about, and the other requests are served alone. Over HTTP/2 a GET request may have a body that no header
+/// announces: don't put this middleware in front of handlers that read such a body.
 ///
-/// The handler runs on the worker of the request that it was called for, in a separate task, so that it can continue when
-/// that request's client disconnects. If all clients disconnect, that task is aborted, at the handler's next `.await`. A
-/// request that arrives before that starts another run alongside it.
+/// The handler runs on the worker of the request that it was called for, in a separate task, so that it can continue
+/// when that request's client disconnects. If all clients disconnect, that task is aborted, at the handler's next
+/// `.await`. A request that arrives before that starts another run alongside it.
 #[derive(Clone, Debug)]
 pub struct FlightMiddleware {
     flight: Arc<ResponseFlight<ServiceRequest, Arc<SharedResponse>>>,
@@ -61,8 +63,8 @@ pub struct FlightService<S> {
 
 /// The response future of a [`FlightService`].
 ///
-/// If it is dropped, the other requests that share the response get it all the same. If no other request does, the handler is
-/// dropped.
+/// If it is dropped, the other requests that share the response get it all the same. If no other request does, the
+/// handler is dropped.
 pub struct FlightFuture<B>(Pin<Box<dyn Future<Output = ResponseResult<B>>>>);
 
 type ResponseResult<B> = Result<ServiceResponse<GuardBody<B>>, Error>;
@@ -103,8 +105,8 @@ impl FlightMiddleware {
         Self { flight: Arc::new(ResponseFlight::new(name, options, key_of)) }
     }
 
-    /// Returns a snapshot of the counters: how many runs were started, how many requests shared them, and more. Takes no
-    /// lock.
+    /// Returns a snapshot of the counters: how many runs were started, how many requests shared them, and more. Takes
+    /// no lock.
     #[must_use]
     pub fn stats(&self) -> FlightStats {
         self.flight.stats()
@@ -164,15 +166,15 @@ where
     }
 }
 
-/// The leader's `HttpRequest` is kept for its response. (It cannot be cloned while the request is served: actix-web routes
-/// it in place.)
-type Leader<B> = crate::web::flight::Leader<Result<ServiceResponse<B>, Error>, HttpRequest>;
+/// The leader's `HttpRequest` is kept for its response. (It cannot be cloned while the request is served: actix-web
+/// routes it in place.)
+type LeaderOf<B> = crate::web::flight::Leader<Result<ServiceResponse<B>, Error>, HttpRequest>;
 
 /// Spawns the handler on this worker, which the handler cannot leave. The returned future can be polled on any thread.
 fn serve<S, B>(
     inner: Rc<S>,
     request: ServiceRequest,
-    leader: Leader<B>,
+    leader: LeaderOf<B>,
 ) -> impl Future<Output = RunResponse<Arc<SharedResponse>>> + Send + 'static
 where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
@@ -191,7 +193,8 @@ where
     }
 }
 
-/// A handler that runs inside its run's scope: if it asks for the same key, it is refused instead of waiting for itself.
+/// A handler that runs inside its run's scope: if it asks for the same key, it is refused instead of waiting for
+/// itself.
 struct InsideRun<F> {
     run: Arc<OnceLock<ScopeId>>,
     handler: Pin<Box<F>>,

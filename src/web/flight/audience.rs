@@ -17,17 +17,19 @@ pub(crate) trait ResponseHead {
 pub(crate) enum Audience {
     /// All requests with the same key. The body has `size` bytes.
     Everyone { size: u64 },
-    /// The leader, the request that the response was made for. The key's next response will be for one request only, too.
+    /// The leader, the request that the response was made for. The key's next response will be for one request only,
+    /// too.
     LeaderOnly,
-    /// The leader. The key's next response may be for everyone: this one is about the request, not about what it asked for.
+    /// The leader. The key's next response may be for everyone: this one is about the request, not about what it asked
+    /// for.
     LeaderOnlyThisTime,
 }
 
 /// Returns the requests that may get a response. `was_sent` returns `true` if the leader's request had a header of that
 /// name.
 ///
-/// This follows the rules of RFC 9111 for what a shared cache may store, as far as they say which requests a response is
-/// for. How long the response would stay fresh does not matter, since nothing is stored.
+/// This follows the rules of RFC 9111 for what a shared cache may store, as far as they say which requests a response
+/// is for. How long the response would stay fresh does not matter, since nothing is stored.
 pub(crate) fn audience(head: &impl ResponseHead, options: &FlightOptions, was_sent: impl Fn(&str) -> bool) -> Audience {
     if !is_about_the_resource(head.status()) {
         return Audience::LeaderOnlyThisTime;
@@ -48,8 +50,8 @@ pub(crate) fn audience(head: &impl ResponseHead, options: &FlightOptions, was_se
 
 /// Returns `true` if the status depends on what was requested, not on the client or on how it asked.
 ///
-/// Refusals such as 401, 403 and 429 are for one client (RFC 6585 forbids caches to store some of them), and 400 or 431 may
-/// be due to a header that other requests did not have.
+/// Refusals such as 401, 403 and 429 are for one client (RFC 6585 forbids caches to store some of them), and 400 or 431
+/// may be due to a header that other requests did not have.
 fn is_about_the_resource(status: u16) -> bool {
     matches!(status, 200..400 | 404 | 405 | 410 | 500..=510 | 512..600)
 }

@@ -74,8 +74,8 @@ fn has_body(head: &impl RequestHead) -> bool {
 
 /// Returns the host of a request, or `None` if the request names two different hosts.
 ///
-/// According to RFC 9112, section 3.2.2, the target has precedence, but a handler may read the header. Its response for one
-/// host would then reach requests for the other.
+/// According to RFC 9112, section 3.2.2, the target has precedence, but a handler may read the header. Its response for
+/// one host would then reach requests for the other.
 fn host(head: &impl RequestHead) -> Option<&[u8]> {
     let mut hosts = head.header("host").chain(head.authority());
     let first = hosts.next().unwrap_or_default();

@@ -12,11 +12,11 @@ use crate::web::refusal::is_header_name;
 
 /// Configures which responses a flight layer or middleware shares, and among which requests.
 ///
-/// With the defaults no user gets another user's response, as long as users are identified by `Authorization` or by cookies:
-/// requests with either are served alone, unless you configure what the header means. If users are identified by something
-/// else, such as a header that a proxy sets, add it to the key with [`key_header`](Self::key_header). The same applies to
-/// everything else that responses depend on, such as `Accept-Encoding` or `X-Forwarded-Proto`. Responses that name it in
-/// `Vary` are not shared.
+/// With the defaults no user gets another user's response, as long as users are identified by `Authorization` or by
+/// cookies: requests with either are served alone, unless you configure what the header means. If users are identified
+/// by something else, such as a header that a proxy sets, add it to the key with [`key_header`](Self::key_header). The
+/// same applies to everything else that responses depend on, such as `Accept-Encoding` or `X-Forwarded-Proto`.
+/// Responses that name it in `Vary` are not shared.
 ///
 /// The host is part of the key as the client wrote it: requests to `localhost` and to `127.0.0.1` don't share.
 ///
@@ -56,15 +56,16 @@ impl FlightOptions {
         }
     }
 
-    /// Adds a request header to the key: requests share a response only if all of them have the same values of this header,
-    /// or none of them has it.
+    /// Adds a request header to the key: requests share a response only if all of them have the same values of this
+    /// header, or none of them has it.
     ///
-    /// A response with a `Vary` header that lists a name which is neither added here nor [ignored](Self::ignore_header) is
-    /// not shared.
+    /// A response with a `Vary` header that lists a name which is neither added here nor [ignored](Self::ignore_header)
+    /// is not shared.
     ///
     /// # Panics
     ///
-    /// Panics if `name` is not a token of RFC 9110: no request has such a header, so all requests would have the same key.
+    /// Panics if `name` is not a token of RFC 9110: no request has such a header, so all requests would have the same
+    /// key.
     pub fn key_header(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         let name = name.into();
         assert!(is_header_name(&name), "{name:?} is no header name");
@@ -74,8 +75,8 @@ impl FlightOptions {
 
     /// Declares that responses don't depend on this request header.
     ///
-    /// By default requests with `Authorization`, `Proxy-Authorization` or `Cookie` are served alone unless the header is part
-    /// of the key, and so are partial and conditional requests (`Range`, `If-…`).
+    /// By default requests with `Authorization`, `Proxy-Authorization` or `Cookie` are served alone unless the header
+    /// is part of the key, and so are partial and conditional requests (`Range`, `If-…`).
     ///
     /// # Panics
     ///
@@ -87,22 +88,22 @@ impl FlightOptions {
         self
     }
 
-    /// Limits the body of a shared response, in bytes. A larger response goes only to the request that it was made for, and
-    /// the other requests are served alone. Default: 1 MiB.
+    /// Limits the body of a shared response, in bytes. A larger response goes only to the request that it was made for,
+    /// and the other requests are served alone. Default: 1 MiB.
     pub fn max_body(mut self, bytes: u64) -> Self {
         self.max_body = bytes;
         self
     }
 
-    /// Limits how many requests may wait for a response in addition to the one that it is made for. The next request gets a
-    /// 503. Default: no limit.
+    /// Limits how many requests may wait for a response in addition to the one that it is made for. The next request
+    /// gets a 503. Default: no limit.
     pub fn max_waiters(mut self, max_waiters: usize) -> Self {
         self.max_waiters = Some(max_waiters);
         self
     }
 
-    /// Limits how long each request waits for a response, including the one that it is made for. After that time the request
-    /// gets a 503. Default: no limit.
+    /// Limits how long each request waits for a response, including the one that it is made for. After that time the
+    /// request gets a 503. Default: no limit.
     ///
     /// # Panics
     ///

@@ -43,8 +43,8 @@ pub(crate) enum RunResponse<A> {
     Broken,
 }
 
-/// How to respond to a request. `U` is an unserved request, `S` the response of a service, and `L` what the framework needs
-/// of a leader's request to respond to it.
+/// How to respond to a request. `U` is an unserved request, `S` the response of a service, and `L` what the framework
+/// needs of a leader's request to respond to it.
 #[expect(clippy::large_enum_variant, reason = "a reply is matched as soon as it is returned, and never stored")]
 pub(crate) enum FlightReply<A, U, S, L> {
     /// Send the response that was made for another request, as [`COLLAPSED`].
@@ -129,8 +129,8 @@ impl<R, A: Clone + Send + Sync + 'static> ResponseFlight<R, A> {
 impl<Res, E, L> Leader<Result<Res, E>, L> {
     /// Decides which requests get the response, and reads it if all of them do. An error is for the leader only.
     ///
-    /// `sent` has the names of the request's headers. `read` reads a body of the given size and returns `None` if the body
-    /// breaks off.
+    /// `sent` has the names of the request's headers. `read` reads a body of the given size and returns `None` if the
+    /// body breaks off.
     pub(crate) async fn settle<A, F>(
         self,
         result: Result<Res, E>,

@@ -21,9 +21,11 @@ use crate::guard::FlightStats;
 use crate::web::FlightOptions;
 use crate::web::flight::{BYPASSED, COLLAPSED, FlightReply, KeyOf, LED, RequestHead, ResponseFlight, ResponseHead};
 
-/// Lets concurrent requests for the same thing share one response: one of them is served, and all of them get its response.
+/// Lets concurrent requests for the same thing share one response: one of them is served, and all of them get its
+/// response.
 ///
-/// In axum, use [`web::axum::FlightLayer`](crate::web::axum::FlightLayer), which is the same layer for axum's body type.
+/// In axum, use [`web::axum::FlightLayer`](crate::web::axum::FlightLayer), which is the same layer for axum's body
+/// type.
 pub type FlightLayer = FlightLayerFor<AnyBody>;
 
 /// [`FlightLayer`] for one kind of bodies.
@@ -42,8 +44,8 @@ pub struct FlightService<S, K = AnyBody> {
 
 /// The response future of a [`FlightService`].
 ///
-/// If it is dropped, the other requests that share the response get it all the same. If no other request does, the service's
-/// future is dropped.
+/// If it is dropped, the other requests that share the response get it all the same. If no other request does, the
+/// service's future is dropped.
 pub struct FlightFuture<R, E>(Pin<Box<dyn Future<Output = Result<R, E>> + Send>>);
 
 /// A response that several requests can get.
@@ -83,8 +85,8 @@ impl<K> FlightLayerFor<K> {
         Self { flight: Arc::new(ResponseFlight::new(name, options, key_of)), kind: PhantomData }
     }
 
-    /// Returns a snapshot of the counters: how many runs were started, how many requests shared them, and more. Takes no
-    /// lock.
+    /// Returns a snapshot of the counters: how many runs were started, how many requests shared them, and more. Takes
+    /// no lock.
     #[must_use]
     pub fn stats(&self) -> FlightStats {
         self.flight.stats()
@@ -129,7 +131,7 @@ where
         let request = K::untouched(Request::from_parts(head, body));
         FlightFuture(Box::pin(async move {
             let Some(key) = key else { return inner.call(request).await.map(bypassed::<K, R>) };
-            let serve = |(mut inner, request): (S, Request<_>), leader: Leader<R, S::Error>| {
+            let serve = |(mut inner, request): (S, Request<_>), leader: LeaderOf<R, S::Error>| {
                 let sent: Vec<HeaderName> = request.headers().keys().cloned().collect();
                 let served = inner.call(request);
                 async move { leader.settle(served.await, sent, read).await }
@@ -145,7 +147,7 @@ where
     }
 }
 
-type Leader<R, E> = crate::web::flight::Leader<Result<Response<R>, E>, ()>;
+type LeaderOf<R, E> = crate::web::flight::Leader<Result<Response<R>, E>, ()>;
 
 /// Returns `true` if a request has a body. In HTTP/2, no header announces it.
 fn has_body(body: &impl Body) -> bool {
@@ -205,8 +207,8 @@ impl<K: BodyKind> RequestHead for HeadOf<'_, K> {
         K::uri(self.0).authority().map(|authority| authority.as_str().as_bytes())
     }
 
-    /// Both URIs count: a rewritten one says more than the client's, and that of a nested router says less. HTTP/1 targets
-    /// have no scheme, so requests with and without TLS cannot be distinguished there.
+    /// Both URIs count: a rewritten one says more than the client's, and that of a nested router says less. HTTP/1
+    /// targets have no scheme, so requests with and without TLS cannot be distinguished there.
     fn targets(&self) -> impl Iterator<Item = &[u8]> {
         [K::uri(self.0), &self.0.uri].into_iter().flat_map(|uri| {
             [uri.scheme_str().unwrap_or("http"), uri.path(), uri.query().unwrap_or_default()].map(str::as_bytes)
