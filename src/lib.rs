@@ -93,10 +93,10 @@ pub mod guard;
 )]
 mod guard {
     pub(crate) mod flight {
-        pub(crate) mod board;
-        mod board_task;
-        pub(crate) mod found;
-        pub(crate) mod run;
+        pub(crate) mod outcome;
+        pub(crate) mod run_entry;
+        pub(crate) mod shard;
+        mod shard_driver;
     }
     pub(crate) mod keyed {
         pub(crate) mod key_entry;
@@ -143,6 +143,7 @@ mod park;
 mod sync;
 #[cfg(not(loom))]
 mod trace;
+mod waker_slot;
 #[cfg(all(not(loom), any(feature = "tower", feature = "actix-web")))]
 pub mod web;
 
