@@ -43,19 +43,19 @@ macro_rules! facts {
             /// The name of the service.
             #[must_use]
             pub fn name(&self) -> &str {
-                &self.handle.name
+                &self.handle.status.name
             }
 
             /// Which generation this is, counted from 1.
             #[must_use]
             pub fn generation(&self) -> u64 {
-                self.handle.generation
+                self.handle.status.generation
             }
 
             /// How the last generation that failed ended, if one has.
             #[must_use]
             pub fn last_failure(&self) -> Option<&Exit> {
-                self.handle.last_failure.as_deref()
+                self.handle.status.last_failure.as_deref()
             }
         }
 
@@ -137,7 +137,7 @@ macro_rules! running {
 
             /// Has the whole host stop, as on a signal. It does not wait for that.
             pub fn shutdown_host(&self, reason: &str) {
-                let trigger = Trigger::Service { name: Arc::clone(&self.handle.name), reason: reason.into() };
+                let trigger = Trigger::Service { name: Arc::clone(&self.handle.status.name), reason: reason.into() };
                 self.handle.host.send(SupervisorMessage::Shutdown(trigger));
             }
         }

@@ -17,21 +17,19 @@ use super::host_scope::InHostScope;
 use super::host_shared::HostShared;
 use super::message::{GenerationEvent, GenerationPhase, ServiceHealth, SupervisorMessage};
 use super::stop_signal::StopSignal;
-use crate::background::status::{Exit, Heartbeat};
+use crate::background::status::ServiceStatus;
 use crate::sync::lock;
 
 /// The shared state of one generation of a service.
 pub(crate) struct GenerationHandle {
     /// The index of the service in its host.
     pub(crate) id: u32,
-    pub(crate) generation: u64,
-    pub(crate) name: Arc<str>,
-    pub(crate) last_failure: Option<Arc<Exit>>,
+    /// The status of the service at the beginning of the generation.
+    pub(crate) status: Arc<ServiceStatus>,
     pub(crate) host: Arc<HostShared>,
     pub(crate) child_tasks: ChildTasks,
     /// Set if the generation has a runtime of its own.
     own_runtime: OnceLock<Handle>,
-    heartbeat: Option<Arc<Heartbeat>>,
     /// Given when the generation has to stop, and to its child tasks at the latest when its run has ended.
     stop: StopSignal,
     /// The phase up to which the generation is aborted: a [`GenerationPhase`] as a number, or 0.
@@ -46,24 +44,13 @@ pub(crate) struct GenerationHandle {
 }
 
 impl GenerationHandle {
-    pub(crate) fn new(
-        id: u32,
-        generation: u64,
-        name: Arc<str>,
-        is_ready: bool,
-        heartbeat: Option<Arc<Heartbeat>>,
-        last_failure: Option<Arc<Exit>>,
-        host: Arc<HostShared>,
-    ) -> Self {
+    pub(crate) fn new(id: u32, status: Arc<ServiceStatus>, is_ready: bool, host: Arc<HostShared>) -> Self {
         Self {
             id,
-            generation,
-            name,
-            last_failure,
+            status,
             host,
             child_tasks: ChildTasks::default(),
             own_runtime: OnceLock::new(),
-            heartbeat,
             stop: StopSignal::default(),
             aborted: AtomicU8::new(0),
             polling_task: AtomicWaker::new(),
@@ -72,6 +59,10 @@ impl GenerationHandle {
             has_health_changed: AtomicBool::new(false),
             is_clean_up_claimed: AtomicBool::new(false),
         }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.status.name
     }
 
     // Called by the supervisor, except that the generation itself stops its child tasks.
@@ -116,7 +107,7 @@ impl GenerationHandle {
 
     pub(crate) fn record_heartbeat(&self) {
         // All generations share the heartbeat, and what is left of an old one is no sign of life of the next.
-        if let Some(heartbeat) = self.heartbeat.as_ref().filter(|_| !self.is_clean_up_claimed()) {
+        if let Some(heartbeat) = self.status.heartbeat.as_ref().filter(|_| !self.is_clean_up_claimed()) {
             heartbeat.record(Instant::now());
         }
     }
@@ -150,7 +141,7 @@ impl GenerationHandle {
     // Called by the generation.
 
     pub(crate) fn send(&self, event: GenerationEvent) {
-        self.host.send(SupervisorMessage::Generation { id: self.id, generation: self.generation, event });
+        self.host.send(SupervisorMessage::Generation { id: self.id, generation: self.status.generation, event });
     }
 
     /// Records the runtime of a generation that has one of its own.
@@ -195,8 +186,8 @@ impl GenerationHandle {
 impl fmt::Debug for GenerationHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GenerationHandle")
-            .field("name", &self.name)
-            .field("generation", &self.generation)
+            .field("name", &self.name())
+            .field("generation", &self.status.generation)
             .finish_non_exhaustive()
     }
 }

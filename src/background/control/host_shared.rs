@@ -21,7 +21,6 @@ pub(crate) struct HostShared {
     /// Copied on write while a snapshot of it exists, so a change costs the same for any number of services, and there are
     /// at most as many copies as snapshots were taken.
     status: Mutex<Arc<HostStatus>>,
-    runtime_lag: Arc<RuntimeLag>,
     /// The supervisor holds the sender and drops it at the end.
     events: broadcast::WeakSender<HostEvent>,
     /// Cancelled when the stop begins.
@@ -50,7 +49,6 @@ impl HostShared {
     ) -> Self {
         Self {
             inbox,
-            runtime_lag: Arc::clone(&status.lag),
             status: Mutex::new(Arc::new(status)),
             events,
             draining: CancellationToken::new(),
@@ -108,7 +106,7 @@ impl HostShared {
     }
 
     pub(crate) fn runtime_lag(&self) -> Arc<RuntimeLag> {
-        Arc::clone(&self.runtime_lag)
+        Arc::clone(&self.status().lag)
     }
 
     pub(crate) fn subscribe(&self) -> HostEvents {

@@ -14,19 +14,10 @@ pin_project! {
     pub(super) struct Abortable<'a, C, F> {
         handle: &'a GenerationHandle,
         phase: GenerationPhase,
-        #[pin]
-        state: AbortableState<C, F>,
-    }
-}
-
-pin_project! {
-    #[project = AbortableProjection]
-    #[project_replace = AbortableReplaced]
-    enum AbortableState<C, F> {
         // The call that returns the future is user code and may panic too, so the first poll makes it.
-        NotCalled { call: C },
-        Polled { #[pin] future: F },
-        Ended,
+        call: Option<C>,
+        #[pin]
+        future: Option<F>,
     }
 }
 
@@ -40,7 +31,7 @@ pub(super) enum Interrupt {
 
 impl<'a, C: FnOnce() -> F, F: Future> Abortable<'a, C, F> {
     pub(super) fn new(handle: &'a GenerationHandle, phase: GenerationPhase, call: C) -> Self {
-        Self { handle, phase, state: AbortableState::NotCalled { call } }
+        Self { handle, phase, call: Some(call), future: None }
     }
 }
 
@@ -52,11 +43,18 @@ impl<C: FnOnce() -> F, F: Future> Future for Abortable<'_, C, F> {
         let handle = *this.handle;
         let is_aborted = handle.poll_aborted(*this.phase, cx);
         // An aborted `stop` still gets one poll, so that it releases what it can without waiting.
-        let is_owed_a_poll = *this.phase == GenerationPhase::Stop && this.state.is_not_called();
+        let is_owed_a_poll = *this.phase == GenerationPhase::Stop && this.call.is_some();
+        let poll = || {
+            if let Some(call) = this.call.take() {
+                this.future.set(Some(call()));
+            }
+            let future = this.future.as_mut().as_pin_mut();
+            future.expect("a phase is not polled after its end").poll(cx)
+        };
         let result = if is_aborted && !is_owed_a_poll {
             Err(Interrupt::Aborted)
         } else {
-            match run_user_code(handle, || this.state.as_mut().poll(cx)) {
+            match run_user_code(handle, poll) {
                 Ok(Poll::Pending) if is_aborted => Err(Interrupt::Aborted),
                 Ok(Poll::Pending) => return Poll::Pending,
                 Ok(Poll::Ready(output)) => Ok(output),
@@ -64,29 +62,8 @@ impl<C: FnOnce() -> F, F: Future> Future for Abortable<'_, C, F> {
             }
         };
         // The destructors of the future are user code too.
-        let _ = run_user_code(handle, || this.state.set(AbortableState::Ended));
+        let _ = run_user_code(handle, || this.future.set(None));
         Poll::Ready(result)
-    }
-}
-
-impl<C: FnOnce() -> F, F: Future> AbortableState<C, F> {
-    fn is_not_called(&self) -> bool {
-        matches!(self, Self::NotCalled { .. })
-    }
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        if let AbortableProjection::Polled { future } = self.as_mut().project() {
-            return future.poll(cx);
-        }
-        if let AbortableReplaced::NotCalled { call } = self.as_mut().project_replace(Self::Ended) {
-            self.as_mut().set(Self::Polled { future: call() });
-        }
-        match self.project() {
-            AbortableProjection::Polled { future } => future.poll(cx),
-            AbortableProjection::NotCalled { .. } | AbortableProjection::Ended => {
-                unreachable!("a future is not polled after its end")
-            }
-        }
     }
 }
 
@@ -112,7 +89,8 @@ mod tests {
 
     use super::*;
     use crate::background::control::HostShared;
-    use crate::background::status::{HostPhase, HostStatus};
+    use crate::background::placement::Placement;
+    use crate::background::status::{HostPhase, HostStatus, ServiceStatus};
 
     fn handle() -> GenerationHandle {
         let status = HostStatus {
@@ -124,7 +102,9 @@ mod tests {
             lag: Arc::default(),
         };
         let host = HostShared::new(mpsc::unbounded_channel().0, status, broadcast::channel(1).0.downgrade());
-        GenerationHandle::new(0, 1, "service".into(), true, None, None, Arc::new(host))
+        let now = SystemTime::now();
+        let service = ServiceStatus::registered("service".into(), Placement::Shared, true, None, None, now);
+        GenerationHandle::new(0, Arc::new(service), true, Arc::new(host))
     }
 
     #[test]

@@ -30,7 +30,7 @@ impl<S: BackgroundService> ServiceRunner for AsyncRunner<S> {
             return;
         }
         let reporter = Arc::clone(&handle);
-        let name = String::from(&*handle.name);
+        let name = handle.name().to_owned();
         let generation = async move || {
             handle.set_own_runtime(Handle::current());
             run_generation(self, LossGuard::new(handle)).await;
@@ -45,7 +45,7 @@ impl<S: BackgroundService> ServiceRunner for AsyncRunner<S> {
             return;
         }
         let reporter = Arc::clone(&handle);
-        let name = format!("{}-stop", handle.name);
+        let name = format!("{}-stop", handle.name());
         let clean_up = async move || {
             let guard = LossGuard::new(handle);
             if guard.claim_clean_up() {

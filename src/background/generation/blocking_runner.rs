@@ -24,7 +24,7 @@ impl<S: BlockingService> ServiceRunner for BlockingRunner<S> {
 
     fn begin(self: Arc<Self>, _: Placement, handle: Arc<GenerationHandle>) {
         let reporter = Arc::clone(&handle);
-        let name = String::from(&*handle.name);
+        let name = handle.name().to_owned();
         if let Err(error) = spawn_thread(name, move || run_generation(&self.0, &LossGuard::new(handle))) {
             reporter.send(GenerationEvent::StartFailed(failed(error.into())));
         }
@@ -35,7 +35,7 @@ impl<S: BlockingService> ServiceRunner for BlockingRunner<S> {
             return;
         }
         let reporter = Arc::clone(&handle);
-        let name = format!("{}-stop", handle.name);
+        let name = format!("{}-stop", handle.name());
         let clean_up = move || {
             let guard = LossGuard::new(handle);
             if guard.claim_clean_up() {

@@ -2,7 +2,7 @@
 
 #[cfg(feature = "hyper")]
 use std::net::TcpListener;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{broadcast, mpsc};
@@ -15,8 +15,8 @@ use crate::background::error::BuildError;
 use crate::background::placement::Placement;
 use crate::background::signals::Signals;
 use crate::background::spec::Service;
-use crate::background::status::{Heartbeat, HostPhase, HostStatus, RuntimeLag, ServiceState, ServiceStatus};
-use crate::background::supervisor::{HostTimeouts, ManagedService, ServiceSlot, Supervisor, SupervisorTask};
+use crate::background::status::{Heartbeat, HostPhase, HostStatus, RuntimeLag, ServiceStatus};
+use crate::background::supervisor::{HostTimeouts, ServiceSlot, Supervisor, SupervisorTask};
 
 /// How many events are kept for a slow subscriber.
 const EVENTS: usize = 1024;
@@ -179,12 +179,14 @@ impl ServiceHostBuilder {
         self.services.iter().try_for_each(check)?;
         let DependencyPlan { indices, dependencies } = DependencyPlan::new(&self.services)?;
         let (now, since) = (Instant::now(), SystemTime::now());
-        let (mut slots, mut services, mut statuses) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut slots, mut runners) = (Vec::new(), Vec::new());
         for (service, dependencies) in self.services.into_iter().zip(dependencies) {
-            let status = Arc::new(initial_status(&service, now, since));
-            statuses.push(Arc::clone(&status));
-            slots.push(ServiceSlot::new(service.options, dependencies, status, now));
-            services.push(ManagedService::new(service.runner));
+            let Service { name, runner, options, ticker, .. } = service;
+            let heartbeat = options.heartbeat.map(|_| Arc::new(Heartbeat::new(now)));
+            let (placement, is_critical) = (options.placement, options.is_critical);
+            let status = ServiceStatus::registered(name, placement, is_critical, heartbeat, ticker, since);
+            slots.push(ServiceSlot::new(options, dependencies, status, now));
+            runners.push(runner);
         }
 
         let (sender, inbox) = mpsc::unbounded_channel();
@@ -193,7 +195,7 @@ impl ServiceHostBuilder {
             phase: HostPhase::Built,
             since,
             has_started: false,
-            services: statuses,
+            services: slots.iter().map(ServiceSlot::status).collect(),
             indices: Arc::new(indices),
             lag: Arc::new(RuntimeLag::default()),
         };
@@ -203,11 +205,15 @@ impl ServiceHostBuilder {
         let shared = Arc::new(shared);
         let supervisor = Supervisor::new(slots, self.timeouts, fastrand::f64);
         let exit_within = self.exit_within;
-        let task = SupervisorTask { supervisor, services, shared: Arc::clone(&shared), events, inbox, exit_within };
-        let host = ServiceHost::new(shared, task, self.supervision, self.signals);
-        #[cfg(feature = "hyper")]
-        let host = host.with_probes(self.probes);
-        Ok(host)
+        let task = SupervisorTask { supervisor, runners, shared: Arc::clone(&shared), events, inbox, exit_within };
+        Ok(ServiceHost {
+            shared,
+            task: Mutex::new(Some(task)),
+            supervision: self.supervision,
+            signals: self.signals,
+            #[cfg(feature = "hyper")]
+            probes: Mutex::new(self.probes),
+        })
     }
 }
 
@@ -241,21 +247,4 @@ fn check(service: &Service) -> Result<(), BuildError> {
         return invalid("placement", problem);
     }
     Ok(())
-}
-
-fn initial_status(service: &Service, now: Instant, since: SystemTime) -> ServiceStatus {
-    ServiceStatus {
-        name: Arc::clone(&service.name),
-        state: ServiceState::Registered,
-        since,
-        placement: service.options.placement,
-        is_critical: service.options.is_critical,
-        generation: 0,
-        restarts: 0,
-        last_exit: None,
-        last_failure: None,
-        start_duration: None,
-        heartbeat: service.options.heartbeat.map(|_| Arc::new(Heartbeat::new(now))),
-        ticker: service.ticker.clone(),
-    }
 }

@@ -18,33 +18,35 @@ pub(super) struct DependencyPlan {
 impl DependencyPlan {
     pub(super) fn new(services: &[Service]) -> Result<Self, BuildError> {
         let indices = indices(services)?;
-        let (mut after, mut restarts_with) = (Vec::new(), Vec::new());
-        for service in services {
-            let needs = service.needs.iter().map(|need| {
+        let mut dependencies: Vec<Dependencies> = services.iter().map(|_| Dependencies::default()).collect();
+        for (id, service) in (0..).zip(services) {
+            for need in &service.needs {
                 let unknown = || BuildError::UnknownDependency {
                     service: Arc::clone(&service.name),
                     dependency: Arc::clone(&need.name),
                 };
-                Ok((*indices.get(&need.name).ok_or_else(unknown)?, need.restarts_with))
-            });
-            let needs: Vec<(u32, bool)> = needs.collect::<Result<_, _>>()?;
-            after.push(without_duplicates(needs.iter().map(|(id, _)| *id).collect()));
-            let tied = needs.iter().filter(|(_, restarts_with)| *restarts_with);
-            restarts_with.push(without_duplicates(tied.map(|(id, _)| *id).collect()));
+                let needed = *indices.get(&need.name).ok_or_else(unknown)?;
+                dependencies[id as usize].after.push(needed);
+                dependencies[needed as usize].dependents.push(id);
+                if need.restarts_with {
+                    dependencies[id as usize].restarts_with.push(needed);
+                    dependencies[needed as usize].restart_dependents.push(id);
+                }
+            }
         }
+        // A service may name a dependency twice.
+        for Dependencies { after, dependents, restarts_with, restart_dependents } in &mut dependencies {
+            for ids in [after, dependents, restarts_with, restart_dependents] {
+                ids.sort_unstable();
+                ids.dedup();
+            }
+        }
+        let after: Vec<&[u32]> = dependencies.iter().map(|dependencies| &*dependencies.after).collect();
         if let Some(cycle) = cycle(&after) {
             let name = |id: u32| services[id as usize].name.to_string();
             return Err(BuildError::Cycle { circle: cycle.into_iter().map(name).collect() });
         }
-        let (dependents, restart_dependents) = (reversed(&after), reversed(&restarts_with));
-        let edges = after.into_iter().zip(dependents).zip(restarts_with.into_iter().zip(restart_dependents));
-        let dependencies = edges.map(|((after, dependents), (restarts_with, restart_dependents))| Dependencies {
-            after: after.into(),
-            dependents: dependents.into(),
-            restarts_with: restarts_with.into(),
-            restart_dependents: restart_dependents.into(),
-        });
-        Ok(Self { indices, dependencies: dependencies.collect() })
+        Ok(Self { indices, dependencies })
     }
 }
 
@@ -58,24 +60,9 @@ fn indices(services: &[Service]) -> Result<HashMap<Arc<str>, u32>, BuildError> {
     Ok(indices)
 }
 
-fn without_duplicates(mut ids: Vec<u32>) -> Vec<u32> {
-    ids.sort_unstable();
-    ids.dedup();
-    ids
-}
-
-/// Reverses each edge of the graph.
-fn reversed(edges: &[Vec<u32>]) -> Vec<Vec<u32>> {
-    let mut reversed = vec![Vec::new(); edges.len()];
-    for (from, to) in (0..).zip(edges) {
-        to.iter().for_each(|to| reversed[*to as usize].push(from));
-    }
-    reversed
-}
-
 /// Returns the path from a service along its dependencies back to itself, if one exists. The search does not recurse,
 /// since a chain may be long.
-fn cycle(after: &[Vec<u32>]) -> Option<Vec<u32>> {
+fn cycle(after: &[impl AsRef<[u32]>]) -> Option<Vec<u32>> {
     #[derive(Clone, Copy, PartialEq)]
     enum Mark {
         New,
@@ -86,7 +73,7 @@ fn cycle(after: &[Vec<u32>]) -> Option<Vec<u32>> {
     for start in 0..after.len() as u32 {
         let mut path = vec![(start, 0)];
         while let Some((id, next)) = path.last_mut() {
-            let (id, dependency) = (*id, after[*id as usize].get(*next).copied());
+            let (id, dependency) = (*id, after[*id as usize].as_ref().get(*next).copied());
             *next += 1;
             match (marks[id as usize], dependency) {
                 (Mark::Done, _) | (_, None) => {

@@ -63,42 +63,20 @@ const EVENT_INTERVAL: u32 = 4;
 /// # }
 /// ```
 pub struct ServiceHost {
-    shared: Arc<HostShared>,
+    pub(super) shared: Arc<HostShared>,
     /// Taken when the host is started.
-    task: Mutex<Option<Box<SupervisorTask>>>,
-    supervision: Supervision,
-    signals: Signals,
+    pub(super) task: Mutex<Option<SupervisorTask>>,
+    pub(super) supervision: Supervision,
+    pub(super) signals: Signals,
     /// Taken when the host is started.
     #[cfg(feature = "hyper")]
-    probes: Mutex<Option<TcpListener>>,
+    pub(super) probes: Mutex<Option<TcpListener>>,
 }
 
 impl ServiceHost {
     /// Returns a builder without services.
     pub fn builder() -> ServiceHostBuilder {
         ServiceHostBuilder::new()
-    }
-
-    pub(super) fn new(
-        shared: Arc<HostShared>,
-        task: SupervisorTask,
-        supervision: Supervision,
-        signals: Signals,
-    ) -> Self {
-        Self {
-            shared,
-            task: Mutex::new(Some(Box::new(task))),
-            supervision,
-            signals,
-            #[cfg(feature = "hyper")]
-            probes: Mutex::default(),
-        }
-    }
-
-    #[cfg(feature = "hyper")]
-    pub(super) fn with_probes(mut self, probes: Option<TcpListener>) -> Self {
-        self.probes = Mutex::new(probes);
-        self
     }
 
     /// Starts the services, in the order of their dependencies, and waits until the first `start` of each has returned.

@@ -84,6 +84,31 @@ pub enum ServiceState {
 }
 
 impl ServiceStatus {
+    /// Returns the status of a service that has not started.
+    pub(crate) fn registered(
+        name: Arc<str>,
+        placement: Placement,
+        is_critical: bool,
+        heartbeat: Option<Arc<Heartbeat>>,
+        ticker: Option<Arc<dyn TickSource>>,
+        since: SystemTime,
+    ) -> Self {
+        Self {
+            name,
+            state: ServiceState::Registered,
+            since,
+            placement,
+            is_critical,
+            generation: 0,
+            restarts: 0,
+            last_exit: None,
+            last_failure: None,
+            start_duration: None,
+            heartbeat,
+            ticker,
+        }
+    }
+
     /// Whether it does its part: it runs and is ready, or has completed.
     #[must_use]
     pub fn is_ready(&self) -> bool {

@@ -9,11 +9,12 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{broadcast, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use super::executor::{Executor, ManagedService};
+use super::executor::Executor;
 use super::lag_probe::LagProbe;
 use super::state::Supervisor;
 use crate::background::control::{HostShared, SupervisorMessage};
 use crate::background::error::HostError;
+use crate::background::generation::ServiceRunner;
 use crate::background::signals::{self, SignalStream, Signals};
 use crate::background::status::HostEvent;
 
@@ -23,7 +24,7 @@ const BATCH: usize = 256;
 /// A supervisor that has not been started, with everything that it needs.
 pub(crate) struct SupervisorTask {
     pub(crate) supervisor: Supervisor,
-    pub(crate) services: Vec<ManagedService>,
+    pub(crate) runners: Vec<Arc<dyn ServiceRunner>>,
     pub(crate) shared: Arc<HostShared>,
     pub(crate) events: broadcast::Sender<HostEvent>,
     pub(crate) inbox: UnboundedReceiver<SupervisorMessage>,
@@ -43,17 +44,27 @@ pub(crate) struct StartRequest {
 impl SupervisorTask {
     /// Runs the host from its start to its end. `server` is the server's runtime if the supervisor has a thread of its own.
     pub(crate) async fn run(self, request: StartRequest, signals: Signals, server: Option<Handle>) {
-        let Self { supervisor, services, shared, events, mut inbox, exit_within } = self;
+        let Self { supervisor, runners, shared, events, mut inbox, exit_within } = self;
         let mut signals = SignalStream::listen(signals);
         let mut probe = server.map(|server| LagProbe::new(server, shared.runtime_lag()));
         let mut timer = pin!(sleep_until(Instant::now()));
         let mut batch = Vec::new();
-        let mut executor = Executor::start(supervisor, services, shared, events, request);
+        let mut executor = Executor {
+            supervisor,
+            generations: vec![None; runners.len()],
+            runners,
+            shared,
+            events,
+            request: Some(request),
+            exit_code: None,
+            was_signalled: false,
+        };
+        executor.start();
         let exit_code = loop {
-            if let Some(exit_code) = executor.exit_code() {
+            if let Some(exit_code) = executor.exit_code {
                 break exit_code;
             }
-            let deadlines = [executor.next_timer(), probe.as_ref().map(|probe| probe.next)];
+            let deadlines = [executor.supervisor.timers.next(), probe.as_ref().map(|probe| probe.next)];
             let next = deadlines.into_iter().flatten().min();
             if let Some(next) = next.filter(|next| *next != timer.deadline()) {
                 timer.as_mut().reset(next);

@@ -21,58 +21,29 @@ use crate::panic::{catch, discard};
 
 /// A supervisor with its surroundings.
 pub(super) struct Executor {
-    supervisor: Supervisor,
-    services: Vec<ManagedService>,
-    shared: Arc<HostShared>,
-    events: broadcast::Sender<HostEvent>,
+    pub(super) supervisor: Supervisor,
+    pub(super) runners: Vec<Arc<dyn ServiceRunner>>,
+    /// The current or last generation of each service.
+    pub(super) generations: Vec<Option<Arc<GenerationHandle>>>,
+    pub(super) shared: Arc<HostShared>,
+    pub(super) events: broadcast::Sender<HostEvent>,
     /// Taken when it is answered.
-    request: Option<StartRequest>,
+    pub(super) request: Option<StartRequest>,
     /// The exit code for the process, once the host has ended.
-    exit_code: Option<u8>,
-    was_signalled: bool,
-}
-
-/// A service and its current or last generation.
-pub(crate) struct ManagedService {
-    runner: Arc<dyn ServiceRunner>,
-    generation: Option<Arc<GenerationHandle>>,
-}
-
-impl ManagedService {
-    pub(crate) fn new(runner: Arc<dyn ServiceRunner>) -> Self {
-        Self { runner, generation: None }
-    }
+    pub(super) exit_code: Option<u8>,
+    pub(super) was_signalled: bool,
 }
 
 impl Executor {
-    /// Starts the host.
-    pub(super) fn start(
-        supervisor: Supervisor,
-        services: Vec<ManagedService>,
-        shared: Arc<HostShared>,
-        events: broadcast::Sender<HostEvent>,
-        request: StartRequest,
-    ) -> Self {
-        let has_server = request.has_server;
-        let request = Some(request);
-        let mut executor =
-            Self { supervisor, services, shared, events, request, exit_code: None, was_signalled: false };
-        let now = executor.read_clocks();
-        executor.supervisor.start(now, has_server);
-        executor.execute();
-        executor
-    }
-
-    pub(super) fn exit_code(&self) -> Option<u8> {
-        self.exit_code
-    }
-
-    pub(super) fn next_timer(&self) -> Option<Instant> {
-        self.supervisor.next_timer()
+    pub(super) fn start(&mut self) {
+        let has_server = self.request.as_ref().is_some_and(|request| request.has_server);
+        let now = self.read_clocks();
+        self.supervisor.start(now, has_server);
+        self.execute();
     }
 
     fn read_clocks(&mut self) -> Instant {
-        self.supervisor.set_wall_clock(SystemTime::now());
+        self.supervisor.wall = SystemTime::now();
         Instant::now()
     }
 
@@ -99,7 +70,7 @@ impl Executor {
     fn on_message(&mut self, now: Instant, message: SupervisorMessage) {
         match message {
             SupervisorMessage::Generation { id, generation, event } => {
-                let handle = self.generation(id).filter(|handle| handle.generation == generation);
+                let handle = self.generation(id).filter(|handle| handle.status.generation == generation);
                 let has_changed = matches!(event, GenerationEvent::HealthChanged);
                 let health = handle.filter(|_| has_changed).map(|handle| handle.take_health());
                 self.supervisor.on_event(now, id, generation, event, health);
@@ -111,17 +82,13 @@ impl Executor {
     }
 
     fn generation(&self, id: u32) -> Option<&Arc<GenerationHandle>> {
-        self.services[id as usize].generation.as_ref()
-    }
-
-    fn is_shared(&self, id: u32) -> bool {
-        self.supervisor.slot(id).options.placement == Placement::Shared
+        self.generations[id as usize].as_ref()
     }
 
     /// Publishes what has changed, and then executes what was decided. In this order, no observer of an action sees the
     /// status from before it, and a subscriber that has seen that status receives the event of the change.
     fn execute(&mut self) {
-        let Decisions { changed, actions } = self.supervisor.take_decisions();
+        let Decisions { changed, actions } = mem::take(&mut self.supervisor.decisions);
         if !changed.is_empty() || !actions.is_empty() {
             self.publish(&changed);
         }
@@ -152,7 +119,7 @@ impl Executor {
             Action::Abort(id, phase) => self.generation(id).into_iter().for_each(|handle| handle.abort(phase)),
             Action::CleanUpElsewhere(id, exit) => {
                 if let Some(handle) = self.generation(id) {
-                    let runner = Arc::clone(&self.services[id as usize].runner);
+                    let runner = Arc::clone(&self.runners[id as usize]);
                     runner.clean_up_elsewhere(Arc::clone(handle), exit);
                 }
             }
@@ -167,20 +134,12 @@ impl Executor {
 
     fn begin_generation(&mut self, id: u32) {
         let slot = self.supervisor.slot(id);
-        let handle = Arc::new(GenerationHandle::new(
-            id,
-            slot.status.generation,
-            Arc::clone(&slot.status.name),
-            !slot.options.manual_ready,
-            slot.status.heartbeat.clone(),
-            slot.status.last_failure.clone(),
-            Arc::clone(&self.shared),
-        ));
-        let placement = slot.options.placement;
-        let service = &mut self.services[id as usize];
-        discard(service.generation.replace(Arc::clone(&handle)));
+        let (placement, is_ready) = (slot.options.placement, !slot.options.manual_ready);
+        let handle = Arc::new(GenerationHandle::new(id, slot.status(), is_ready, Arc::clone(&self.shared)));
+        discard(self.generations[id as usize].replace(Arc::clone(&handle)));
+        let runner = Arc::clone(&self.runners[id as usize]);
         // On a runtime that has shut down, the task is dropped at once, and with it values of the service.
-        let _ = catch(|| Arc::clone(&service.runner).begin(placement, handle));
+        let _ = catch(|| runner.begin(placement, handle));
     }
 
     /// Reports to the caller that started the host how the start went.
@@ -210,19 +169,18 @@ impl Executor {
             discard(message);
         }
         self.supervisor.discard_values();
-        for ManagedService { runner, generation } in mem::take(&mut self.services) {
-            discard(runner);
-            discard(generation);
-        }
+        self.runners.drain(..).for_each(discard);
+        self.generations.drain(..).for_each(discard);
         discard(self);
         discard(inbox);
     }
 
     pub(super) fn warn_of_lag(&self, lag: Duration) {
-        let generations = self.services.iter().filter_map(|service| service.generation.as_ref());
         // A service on a thread of its own blocks no other.
-        let busy = generations.filter(|handle| handle.is_in_poll() && self.is_shared(handle.id));
-        let busy: Vec<&str> = busy.map(|handle| &*handle.name).collect();
+        let blocks = |handle: &&Arc<GenerationHandle>| {
+            handle.is_in_poll() && self.supervisor.slot(handle.id).options.placement == Placement::Shared
+        };
+        let busy: Vec<&str> = self.generations.iter().flatten().filter(blocks).map(|handle| handle.name()).collect();
         trace::runtime_lags(lag, &busy);
     }
 }
@@ -237,8 +195,7 @@ impl Drop for Executor {
                 status.since = SystemTime::now();
             });
             self.shared.draining().cancel();
-            let generations = self.services.iter().filter_map(|service| service.generation.as_ref());
-            generations.for_each(|handle| handle.request_stop());
+            self.generations.iter().flatten().for_each(|handle| handle.request_stop());
         }
     }
 }

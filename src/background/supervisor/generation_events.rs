@@ -106,8 +106,7 @@ impl Supervisor {
     /// Begins the services that wait for this one.
     pub(super) fn on_ready(&mut self, now: Instant, id: u32) {
         if !mem::replace(&mut self.slot_mut(id).was_ready, true) {
-            for index in 0..self.slot(id).dependencies.dependents.len() {
-                let dependent = self.slot(id).dependencies.dependents[index];
+            for &dependent in &self.dependencies(id).dependents {
                 let slot = self.slot_mut(dependent);
                 slot.unmet_dependencies -= 1;
                 if slot.unmet_dependencies == 0 && slot.state == SlotState::Waiting && self.stop.is_none() {

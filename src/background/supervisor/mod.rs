@@ -52,6 +52,5 @@ mod timeouts;
 mod timer_queue;
 
 pub(crate) use event_loop::{StartRequest, SupervisorTask};
-pub(crate) use executor::ManagedService;
 pub(crate) use service_slot::{Dependencies, ServiceSlot};
 pub(crate) use state::{HostTimeouts, Supervisor};

@@ -75,70 +75,60 @@ fn delay(max: u64) -> impl Strategy<Value = Option<u64>> {
     prop_oneof![1 => Just(None), 4 => (0..max).prop_map(Some)]
 }
 
-fn generation_script() -> impl Strategy<Value = GenerationScript> {
-    let start = (prop_oneof![1 => Just(None), 9 => (0..40_u64).prop_map(Some)], prop::bool::weighted(0.85));
-    let run = (prop_oneof![2 => Just(None), 3 => (1..300_u64).prop_map(Some)], any::<bool>());
-    let children = prop_oneof![3 => Just(Some(0)), 1 => (1..80_u64).prop_map(Some), 1 => Just(None)];
-    let stop = (delay(60), prop::bool::weighted(0.2));
-    (start, delay(80), run, children, delay(80), prop::bool::weighted(0.2), stop).prop_map(
-        |(start, ready, run, children, after_stop_request, is_stuck, (stop, stop_is_stuck))| GenerationScript {
-            start,
-            ready,
-            run,
-            children,
-            after_stop_request,
-            is_stuck,
-            stop,
-            stop_is_stuck,
-        },
-    )
+prop_compose! {
+    fn generation_script()(
+        start in (prop_oneof![1 => Just(None), 9 => (0..40_u64).prop_map(Some)], prop::bool::weighted(0.85)),
+        ready in delay(80),
+        run in (prop_oneof![2 => Just(None), 3 => (1..300_u64).prop_map(Some)], any::<bool>()),
+        children in prop_oneof![3 => Just(Some(0)), 1 => (1..80_u64).prop_map(Some), 1 => Just(None)],
+        after_stop_request in delay(80),
+        is_stuck in prop::bool::weighted(0.2),
+        stop in delay(60),
+        stop_is_stuck in prop::bool::weighted(0.2),
+    ) -> GenerationScript {
+        GenerationScript { start, ready, run, children, after_stop_request, is_stuck, stop, stop_is_stuck }
+    }
 }
 
-fn service_script(index: usize) -> impl Strategy<Value = ServiceScript> {
-    let earlier: Vec<usize> = (0..index).collect();
-    let edges = (subsequence(earlier.clone(), 0..=index.min(2)), subsequence(earlier, 0..=index.min(2)));
-    let placement = prop_oneof![Just(Placement::Shared), Just(Placement::Thread), Just(Placement::Blocking)];
-    let restart = prop_oneof![1 => Just(Restart::Never), 3 => Just(Restart::OnFailure), 2 => Just(Restart::Always)];
-    let flags = (prop::bool::weighted(0.4), prop::bool::weighted(0.3));
-    let heartbeat = prop_oneof![4 => Just(None), 1 => (1..200_u64).prop_map(Some)];
-    let limits = (prop_oneof![Just(0), 1..100_u64], 0..6_u32, [1..60_u64, 0..60_u64, 0..60_u64]);
-    let generations = prop::collection::vec(generation_script(), 1..4);
-    (edges, placement, restart, flags, heartbeat, limits, generations).prop_map(
-        |((after, restart_with), placement, restart, flags, heartbeat, (backoff, restarts, timeouts), generations)| {
-            ServiceScript {
-                after,
-                restart_with,
-                placement,
-                restart,
-                is_critical: flags.0,
-                manual_ready: flags.1,
-                heartbeat,
-                backoff,
-                restarts,
-                timeouts,
-                generations,
-            }
-        },
-    )
+/// Returns up to two of the services before the one with that index.
+fn earlier(index: usize) -> impl Strategy<Value = Vec<usize>> {
+    subsequence((0..index).collect::<Vec<_>>(), 0..=index.min(2))
 }
 
-fn host_script() -> impl Strategy<Value = HostScript> {
-    let scripts = (1..7_usize).prop_flat_map(|count| (0..count).map(service_script).collect::<Vec<_>>());
-    let limits = [1..400_u64, 0..100_u64, 0..600_u64];
-    let force_at = prop::option::weighted(0.3, 0..1_800_u64);
-    let drop_at = prop::option::weighted(0.2, 0..1_800_u64);
-    (scripts, any::<[bool; 2]>(), limits, 0..1_500_u64, force_at, delay(150), drop_at).prop_map(
-        |(scripts, [has_server, in_batches], limits, shutdown_at, force_at, server, drop_at)| HostScript {
-            scripts,
-            has_server,
-            limits,
-            shutdown_at,
-            force_at,
-            server,
-            drop_at,
-            in_batches,
-        },
-    )
+prop_compose! {
+    fn service_script(index: usize)(
+        after in earlier(index),
+        restart_with in earlier(index),
+        placement in prop_oneof![Just(Placement::Shared), Just(Placement::Thread), Just(Placement::Blocking)],
+        restart in prop_oneof![1 => Just(Restart::Never), 3 => Just(Restart::OnFailure), 2 => Just(Restart::Always)],
+        is_critical in prop::bool::weighted(0.4),
+        manual_ready in prop::bool::weighted(0.3),
+        heartbeat in prop_oneof![4 => Just(None), 1 => (1..200_u64).prop_map(Some)],
+        backoff in prop_oneof![Just(0), 1..100_u64],
+        restarts in 0..6_u32,
+        timeouts in [1..60_u64, 0..60_u64, 0..60_u64],
+        generations in prop::collection::vec(generation_script(), 1..4),
+    ) -> ServiceScript {
+        ServiceScript {
+            after, restart_with, placement, restart, is_critical, manual_ready, heartbeat, backoff, restarts, timeouts,
+            generations,
+        }
+    }
+}
+
+prop_compose! {
+    fn host_script()(
+        scripts in (1..7_usize).prop_flat_map(|count| (0..count).map(service_script).collect::<Vec<_>>()),
+        has_server in any::<bool>(),
+        limits in [1..400_u64, 0..100_u64, 0..600_u64],
+        shutdown_at in 0..1_500_u64,
+        force_at in prop::option::weighted(0.3, 0..1_800_u64),
+        server in delay(150),
+        drop_at in prop::option::weighted(0.2, 0..1_800_u64),
+        in_batches in any::<bool>(),
+    ) -> HostScript {
+        HostScript { scripts, has_server, limits, shutdown_at, force_at, server, drop_at, in_batches }
+    }
 }
 
 /// An event that the simulation has scheduled.
@@ -204,7 +194,7 @@ fn error() -> ExitKind {
 }
 
 fn slots(host: &HostScript, now: Instant) -> Vec<ServiceSlot> {
-    let ids = |ids: Vec<usize>| -> Box<[u32]> { ids.into_iter().map(|id| id as u32).collect() };
+    let ids = |ids: Vec<usize>| -> Vec<u32> { ids.into_iter().map(|id| id as u32).collect() };
     let count = host.scripts.len();
     let after = |id: usize| {
         let script = &host.scripts[id];
@@ -235,26 +225,12 @@ fn slots(host: &HostScript, now: Instant) -> Vec<ServiceSlot> {
             restarts_with: ids(script.restart_with.clone()),
             restart_dependents: ids((0..count).filter(restarts_with_it).collect()),
         };
-        ServiceSlot::new(options, dependencies, Arc::new(status(id, script, now)), now)
+        let (name, heartbeat) = (format!("s{id}").into(), script.heartbeat.map(|_| Arc::new(Heartbeat::new(now))));
+        let (placement, is_critical) = (script.placement, script.is_critical);
+        let status = ServiceStatus::registered(name, placement, is_critical, heartbeat, None, SystemTime::now());
+        ServiceSlot::new(options, dependencies, status, now)
     };
     host.scripts.iter().enumerate().map(slot).collect()
-}
-
-fn status(id: usize, script: &ServiceScript, now: Instant) -> ServiceStatus {
-    ServiceStatus {
-        name: format!("s{id}").into(),
-        state: ServiceState::Registered,
-        since: SystemTime::now(),
-        placement: script.placement,
-        is_critical: script.is_critical,
-        generation: 0,
-        restarts: 0,
-        last_exit: None,
-        last_failure: None,
-        start_duration: None,
-        heartbeat: script.heartbeat.map(|_| Arc::new(Heartbeat::new(now))),
-        ticker: None,
-    }
 }
 
 impl<'a> Simulation<'a> {
@@ -312,7 +288,7 @@ impl<'a> Simulation<'a> {
         self.supervisor.start(self.now, self.script.has_server);
         self.execute();
         for _ in 0..MAX_STEPS {
-            let timer = self.supervisor.next_timer();
+            let timer = self.supervisor.timers.next();
             let Some(next) = self.scheduled.first_key_value().map(|((at, _), _)| *at).into_iter().chain(timer).min()
             else {
                 return;
@@ -520,7 +496,7 @@ impl<'a> Simulation<'a> {
 
     /// Executes what was decided, and checks what holds at all times.
     fn execute(&mut self) {
-        let actions = self.supervisor.take_decisions().actions;
+        let actions = std::mem::take(&mut self.supervisor.decisions.actions);
         for (id, was_ready) in self.ever_ready.iter_mut().enumerate() {
             *was_ready |= self.supervisor.status(id as u32).is_ready() || self.supervisor.slots[id].was_ready;
         }
@@ -602,7 +578,7 @@ impl<'a> Simulation<'a> {
     fn check_end(&mut self) {
         let report = self.report.take().expect("the host ends");
         assert_eq!(self.supervisor.phase, HostPhase::Stopped);
-        assert!(self.supervisor.next_timer().is_none(), "a timer is left");
+        assert!(self.supervisor.timers.next().is_none(), "a timer is left");
         assert!(self.supervisor.slots.iter().all(|slot| slot.state == SlotState::Ended));
         let limit = ms(self.script.limits[2]);
         assert!(report.took <= limit, "the stop takes {:?} of {limit:?}", report.took);
@@ -692,7 +668,7 @@ fn service_whose_start_returns_while_it_is_aborted_is_aborted_in_its_run() {
     supervisor.start(now, false);
     supervisor.on_time(now + ms(50));
     supervisor.on_event(now + ms(50), 0, 1, GenerationEvent::Started, None);
-    let actions = supervisor.take_decisions().actions;
+    let actions = supervisor.decisions.actions;
     let aborted: Vec<GenerationPhase> = actions
         .iter()
         .filter_map(|action| if let Action::Abort(_, phase) = action { Some(*phase) } else { None })

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::decisions::{Action, FailedService};
-use super::service_slot::{CurrentGeneration, SlotState, StopReason};
+use super::service_slot::{CurrentGeneration, ServiceSlot, SlotState, StopReason};
 use super::state::Supervisor;
 use super::timer_queue::after;
 use crate::background::restart::Restart;
@@ -16,20 +16,18 @@ use crate::background::status::{CleanUp, Exit, ExitKind, HostPhase, ServiceState
 use crate::background::trace;
 use crate::panic::discard;
 
-/// The readiness of the services that one restarts with.
-enum RestartReadiness {
-    Ready,
-    NotReady,
-    GivenUp,
-}
-
 impl Supervisor {
     /// Begins a generation, unless a service that this one restarts with is not ready.
     pub(super) fn begin(&mut self, now: Instant, id: u32) {
-        match self.restart_readiness(id) {
-            RestartReadiness::Ready => {}
-            RestartReadiness::NotReady => return self.hold(id),
-            RestartReadiness::GivenUp => return self.give_up(now, id),
+        let restarts_with = self.dependencies(id);
+        let restarts_with = restarts_with.restarts_with.iter().map(|dependency| self.slot(*dependency));
+        let is_missing = |slot: &&ServiceSlot| !slot.is_ready() && slot.status.state != ServiceState::Completed;
+        let missing: Vec<SlotState> = restarts_with.filter(is_missing).map(|slot| slot.state).collect();
+        if missing.contains(&SlotState::Ended) {
+            return self.give_up(now, id);
+        }
+        if !missing.is_empty() {
+            return self.hold(id);
         }
         let slot = self.slot_mut(id);
         slot.state = SlotState::Starting;
@@ -42,21 +40,6 @@ impl Supervisor {
         self.decide(Action::BeginGeneration(id));
     }
 
-    fn restart_readiness(&self, id: u32) -> RestartReadiness {
-        let mut readiness = RestartReadiness::Ready;
-        for dependency in &self.slot(id).dependencies.restarts_with {
-            let dependency = self.slot(*dependency);
-            if dependency.is_ready() || dependency.status.state == ServiceState::Completed {
-                continue;
-            }
-            if dependency.state == SlotState::Ended {
-                return RestartReadiness::GivenUp;
-            }
-            readiness = RestartReadiness::NotReady;
-        }
-        readiness
-    }
-
     fn hold(&mut self, id: u32) {
         let slot = self.slot_mut(id);
         slot.state = SlotState::Held;
@@ -67,8 +50,7 @@ impl Supervisor {
 
     /// Begins the held services that restart with this one, which is ready again.
     pub(super) fn release_held(&mut self, now: Instant, id: u32) {
-        for index in 0..self.slot(id).dependencies.restart_dependents.len() {
-            let dependent = self.slot(id).dependencies.restart_dependents[index];
+        for &dependent in &self.dependencies(id).restart_dependents {
             if self.slot(dependent).state == SlotState::Held && self.phase < HostPhase::Stopping {
                 self.begin(now, dependent);
             }
@@ -164,8 +146,7 @@ impl Supervisor {
             // The host stops all services in their order.
             return;
         }
-        for index in 0..self.slot(id).dependencies.restart_dependents.len() {
-            let dependent = self.slot(id).dependencies.restart_dependents[index];
+        for &dependent in &self.dependencies(id).restart_dependents {
             if self.slot(dependent).can_stop() {
                 self.request_stop(now, dependent, reason);
             }

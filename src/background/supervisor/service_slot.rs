@@ -13,7 +13,7 @@ use crate::background::status::{CleanUp, ExitKind, ServiceStatus};
 #[derive(Debug)]
 pub(crate) struct ServiceSlot {
     pub(super) options: ServiceOptions,
-    pub(super) dependencies: Dependencies,
+    pub(super) dependencies: Arc<Dependencies>,
     /// What is published of the service. A change copies it if the published one is shared.
     pub(super) status: Arc<ServiceStatus>,
     pub(super) state: SlotState,
@@ -36,13 +36,13 @@ pub(crate) struct ServiceSlot {
 #[derive(Debug, Default)]
 pub(crate) struct Dependencies {
     /// The services that this one starts after.
-    pub(crate) after: Box<[u32]>,
+    pub(crate) after: Vec<u32>,
     /// The services that start after this one.
-    pub(crate) dependents: Box<[u32]>,
+    pub(crate) dependents: Vec<u32>,
     /// The services that this one restarts with, which are among `after`.
-    pub(crate) restarts_with: Box<[u32]>,
+    pub(crate) restarts_with: Vec<u32>,
     /// The services that restart with this one.
-    pub(crate) restart_dependents: Box<[u32]>,
+    pub(crate) restart_dependents: Vec<u32>,
 }
 
 /// The state of a service. See the diagram in the module's documentation.
@@ -97,15 +97,15 @@ impl ServiceSlot {
     pub(crate) fn new(
         options: ServiceOptions,
         dependencies: Dependencies,
-        status: Arc<ServiceStatus>,
+        status: ServiceStatus,
         now: Instant,
     ) -> Self {
         Self {
             options,
             unmet_dependencies: dependencies.after.len() as u32,
             live_dependents: dependencies.dependents.len() as u32,
-            dependencies,
-            status,
+            dependencies: Arc::new(dependencies),
+            status: Arc::new(status),
             state: SlotState::Waiting,
             failures: Failures::default(),
             was_ready: false,
@@ -114,6 +114,10 @@ impl ServiceSlot {
             stop_duration: None,
             current: CurrentGeneration::new(now),
         }
+    }
+
+    pub(crate) fn status(&self) -> Arc<ServiceStatus> {
+        Arc::clone(&self.status)
     }
 
     /// Returns `true` if it has a generation that can be asked to stop.

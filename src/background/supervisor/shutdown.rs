@@ -132,8 +132,7 @@ impl Supervisor {
         self.slot_mut(id).state = SlotState::Ended;
         self.set_state(id, state);
         self.live -= 1;
-        for index in 0..self.slot(id).dependencies.after.len() {
-            let dependency = self.slot(id).dependencies.after[index];
+        for &dependency in &self.dependencies(id).after {
             self.slot_mut(dependency).live_dependents -= 1;
             if self.phase == HostPhase::Stopping {
                 self.stop_if_unneeded(now, dependency);

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::decisions::{Action, Decisions, FailedService};
-use super::service_slot::ServiceSlot;
+use super::service_slot::{Dependencies, ServiceSlot};
 use super::timer_queue::TimerQueue;
 use crate::background::status::{HostEvent, HostPhase, ServiceState, ServiceStatus, Trigger};
 use crate::background::trace;
@@ -81,6 +81,11 @@ impl Supervisor {
         0..self.slots.len() as u32
     }
 
+    /// Returns the edges of a service. They do not borrow the supervisor.
+    pub(super) fn dependencies(&self, id: u32) -> Arc<Dependencies> {
+        Arc::clone(&self.slot(id).dependencies)
+    }
+
     pub(super) fn slot(&self, id: u32) -> &ServiceSlot {
         &self.slots[id as usize]
     }
@@ -97,24 +102,12 @@ impl Supervisor {
         &self.status(id).name
     }
 
-    pub(super) fn next_timer(&self) -> Option<Instant> {
-        self.timers.next()
-    }
-
     pub(super) fn set_timer(&mut self, id: u32, deadline: Option<Instant>) {
         self.timers.set(id, deadline);
     }
 
     pub(super) fn set_host_timer(&mut self, deadline: Option<Instant>) {
         self.timers.set(self.timers.host(), deadline);
-    }
-
-    pub(super) fn set_wall_clock(&mut self, wall: SystemTime) {
-        self.wall = wall;
-    }
-
-    pub(super) fn take_decisions(&mut self) -> Decisions {
-        mem::take(&mut self.decisions)
     }
 
     pub(super) fn decide(&mut self, action: Action) {
