@@ -1,6 +1,6 @@
-//! The rules of [`EndpointGuard`], one by one.
+//! The contract of [`EndpointGuard`], one module per rule.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
+#![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn, ready};
@@ -24,7 +24,7 @@ use support::waiting::spin_until;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A guard for the length of the test run, as in a `static`.
+/// Leaks a guard, so that it lives as long as one in a `static`.
 fn leaked(guard: EndpointGuard) -> &'static EndpointGuard {
     Box::leak(Box::new(guard))
 }
@@ -34,12 +34,12 @@ fn assert_idle(guard: &EndpointGuard) {
     assert_eq!((held, waiting, detached), (0, 0, 0));
 }
 
-/// Fails instead of hanging, at once where time is paused.
+/// Fails instead of hanging. Where time is paused, it fails at once.
 async fn in_time<F: Future>(future: F) -> F::Output {
-    timeout(1_000 * SECOND, future).await.expect("it hangs")
+    timeout(1_000 * SECOND, future).await.expect("the future hangs")
 }
 
-/// Lets other tasks run until they have done what is waited for.
+/// Yields to other tasks until `is_true` returns `true`.
 async fn eventually(mut is_true: impl FnMut() -> bool) {
     for _ in 0..10_000 {
         if is_true() {
@@ -47,7 +47,7 @@ async fn eventually(mut is_true: impl FnMut() -> bool) {
         }
         yield_now().await;
     }
-    panic!("the other tasks did not get there");
+    panic!("the condition was never met");
 }
 
 fn two_workers() -> Runtime {
@@ -85,7 +85,7 @@ impl Random {
 mod order {
     use super::*;
 
-    fn ten_thousand_turns_come_in(order: Order) {
+    fn serves_ten_thousand_waiters_in(order: Order) {
         const CALLERS: usize = 10_000;
         let guard = EndpointGuard::builder("order").order(order).build();
         let mut permit = guard.try_acquire().unwrap();
@@ -93,10 +93,10 @@ mod order {
         for caller in &mut callers {
             assert_pending!(caller.poll());
         }
-        for turn in 0..CALLERS {
+        for served in 0..CALLERS {
             let (next, after) = match order {
-                Order::Lifo => (CALLERS - 1 - turn, (CALLERS - 1 - turn).checked_sub(1)),
-                _ => (turn, Some(turn + 1)),
+                Order::Lifo => (CALLERS - 1 - served, (CALLERS - 1 - served).checked_sub(1)),
+                _ => (served, Some(served + 1)),
             };
             drop(permit);
             assert!(callers[next].is_woken());
@@ -104,30 +104,30 @@ mod order {
                 assert!(!after.is_woken(), "one permit wakes one caller");
             }
             permit = assert_ready_ok!(callers[next].poll());
-            assert_eq!((guard.stats().held, guard.stats().waiting), (1, CALLERS - 1 - turn));
+            assert_eq!((guard.stats().held, guard.stats().waiting), (1, CALLERS - 1 - served));
         }
         drop(permit);
         assert_idle(&guard);
     }
 
     #[test]
-    fn fifo_serves_who_came_first() {
-        ten_thousand_turns_come_in(Order::Fifo);
+    fn fifo_serves_the_oldest_waiter_first() {
+        serves_ten_thousand_waiters_in(Order::Fifo);
     }
 
     #[test]
-    fn lifo_serves_who_came_last() {
-        ten_thousand_turns_come_in(Order::Lifo);
+    fn lifo_serves_the_newest_waiter_first() {
+        serves_ten_thousand_waiters_in(Order::Lifo);
     }
 
     #[test]
-    fn nobody_overtakes_a_caller_whose_turn_has_come() {
+    fn granted_waiter_is_not_overtaken() {
         let guard = EndpointGuard::new("hand-off");
         let permit = guard.try_acquire().unwrap();
         let mut first = task::spawn(guard.acquire());
         assert_pending!(first.poll());
         drop(permit);
-        assert_eq!(guard.stats().held, 1, "set aside for the first, never free");
+        assert_eq!(guard.stats().held, 1, "the permit is granted to the first waiter and never free");
         assert!(is_busy(&guard.try_acquire().unwrap_err()));
         let mut second = task::spawn(guard.acquire());
         assert_pending!(second.poll());
@@ -137,7 +137,7 @@ mod order {
     }
 
     #[test]
-    fn the_place_in_the_queue_comes_with_the_first_poll() {
+    fn caller_is_enqueued_by_its_first_poll() {
         let guard = EndpointGuard::new("first poll");
         let permit = guard.try_acquire().unwrap();
         let mut made_first = task::spawn(guard.acquire());
@@ -151,12 +151,12 @@ mod order {
     }
 
     #[test]
-    fn a_waiter_polled_by_hand_moves_between_threads() {
+    fn waiter_polled_by_hand_can_move_between_threads() {
         let guard = Arc::new(EndpointGuard::new("by hand"));
         let permit = Arc::clone(&guard).try_acquire_owned().unwrap();
         let mut caller = Arc::clone(&guard).acquire_owned();
         assert!(Pin::new(&mut caller).poll(&mut Context::from_waker(Waker::noop())).is_pending());
-        // The latest waker counts, not the first.
+        // The waiter uses its latest waker, not the first one.
         let moved = thread::spawn(move || {
             let mut caller = task::spawn(caller);
             assert_pending!(caller.poll());
@@ -171,7 +171,7 @@ mod order {
     }
 
     #[test]
-    fn all_of_65_535_permits_can_be_out_at_once() {
+    fn all_65_535_permits_can_be_held_at_once() {
         let guard = EndpointGuard::builder("most").permits(65_535).build();
         let permits: Vec<_> = (0..65_535).map(|_| guard.try_acquire().unwrap()).collect();
         assert!(is_busy(&guard.try_acquire().unwrap_err()));
@@ -187,58 +187,58 @@ mod order {
 mod permits {
     use super::*;
 
-    struct Inside {
+    struct Occupancy {
         now: AtomicUsize,
         most: AtomicUsize,
-        turns: AtomicUsize,
+        entries: AtomicUsize,
     }
 
-    impl Inside {
+    impl Occupancy {
         fn enter(&self, permits: usize) {
             let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
-            assert!(now <= permits, "{now} inside, {permits} may be");
+            assert!(now <= permits, "{now} callers occupancy, but only {permits} permits");
             self.most.fetch_max(now, Ordering::SeqCst);
         }
 
-        fn leave(&self) {
+        fn exit(&self) {
             self.now.fetch_sub(1, Ordering::SeqCst);
-            self.turns.fetch_add(1, Ordering::SeqCst);
+            self.entries.fetch_add(1, Ordering::SeqCst);
         }
     }
 
-    /// Tasks that wait, tasks that leave at a random point, and threads that block, all at one guard.
+    /// Uses one guard from tasks that wait, tasks that are cancelled at a random point, and threads that block.
     fn storm(permits: usize, order: Order) {
         const TASKS: u64 = 32;
         const THREADS: u64 = 3;
         const ROUNDS: usize = 60;
 
         let guard = Arc::new(EndpointGuard::builder("storm").permits(permits).order(order).build());
-        let inside = Arc::new(Inside { now: 0.into(), most: 0.into(), turns: 0.into() });
+        let occupancy = Arc::new(Occupancy { now: 0.into(), most: 0.into(), entries: 0.into() });
         let runtime = two_workers();
         let tasks = (0..TASKS).map(|seed| {
-            let (guard, inside) = (Arc::clone(&guard), Arc::clone(&inside));
+            let (guard, occupancy) = (Arc::clone(&guard), Arc::clone(&occupancy));
             runtime.spawn(async move {
                 let mut random = Random(seed + 1);
                 for _ in 0..ROUNDS {
                     let mut acquire = Some(Arc::clone(&guard).acquire_owned());
-                    let mut patience = random.below(2 * TASKS);
+                    let mut polls_left = random.below(2 * TASKS);
                     let permit = poll_fn(|cx| {
-                        if patience == 0 {
+                        if polls_left == 0 {
                             acquire = None;
                         }
-                        patience = patience.saturating_sub(1);
+                        polls_left = polls_left.saturating_sub(1);
                         let Some(waiting) = &mut acquire else { return Poll::Ready(None) };
                         let poll = Pin::new(waiting).poll(cx);
-                        // Looks again soon, so that its patience can end before its turn comes.
+                        // Polls again soon, so that `polls_left` can run out before a permit is granted.
                         cx.waker().wake_by_ref();
                         poll.map(|result| Some(result.unwrap()))
                     });
                     let Some(permit) = permit.await else { continue };
-                    inside.enter(permits);
+                    occupancy.enter(permits);
                     for _ in 0..random.below(4) {
                         yield_now().await;
                     }
-                    inside.leave();
+                    occupancy.exit();
                     drop(permit);
                 }
             })
@@ -249,9 +249,9 @@ mod permits {
                 scope.spawn(|| {
                     for _ in 0..ROUNDS {
                         let permit = guard.acquire_blocking().unwrap();
-                        inside.enter(permits);
+                        occupancy.enter(permits);
                         thread::yield_now();
-                        inside.leave();
+                        occupancy.exit();
                         drop(permit);
                     }
                 });
@@ -264,29 +264,29 @@ mod permits {
         });
 
         assert_idle(&guard);
-        assert_eq!(inside.most.load(Ordering::SeqCst), permits, "the permits were all in use at some time");
+        assert_eq!(occupancy.most.load(Ordering::SeqCst), permits, "all permits were in use at some time");
         let stats = guard.stats();
-        let turns = inside.turns.load(Ordering::SeqCst) as u64;
-        assert!(turns >= THREADS * ROUNDS as u64, "{turns}");
-        // A turn that came to someone who then left was given twice.
-        assert!((turns..=turns + stats.cancelled).contains(&stats.granted), "{turns} turns: {stats:?}");
-        assert!(stats.cancelled > 0, "nobody left: {stats:?}");
+        let entries = occupancy.entries.load(Ordering::SeqCst) as u64;
+        assert!(entries >= THREADS * ROUNDS as u64, "{entries}");
+        // A permit granted to a waiter that was then cancelled is granted a second time.
+        assert!((entries..=entries + stats.cancelled).contains(&stats.granted), "{entries} entries: {stats:?}");
+        assert!(stats.cancelled > 0, "no caller was cancelled: {stats:?}");
         assert_eq!((stats.refused, stats.timed_out, stats.expired, stats.panicked), (0, 0, 0, 0));
     }
 
     #[test]
-    fn a_storm_never_gets_more_than_one_in() {
+    fn storm_never_admits_more_than_one() {
         storm(1, Order::Fifo);
         storm(1, Order::Lifo);
     }
 
     #[test]
-    fn a_storm_never_gets_more_than_two_in() {
+    fn storm_never_admits_more_than_two() {
         storm(2, Order::Fifo);
     }
 
     #[test]
-    fn a_storm_never_gets_more_than_five_in() {
+    fn storm_never_admits_more_than_five() {
         storm(5, Order::Fifo);
     }
 }
@@ -295,7 +295,7 @@ mod queue_bound {
     use super::*;
 
     #[test]
-    fn of_callers_that_come_at_once_as_many_queue_as_may_and_the_rest_is_refused_at_once() {
+    fn concurrent_callers_fill_the_queue_to_its_bound_and_the_rest_are_refused() {
         const THREADS: usize = 4;
         const EACH: usize = 50;
         for bound in [1, 7, 32, 199] {
@@ -325,7 +325,7 @@ mod queue_bound {
             assert_eq!((queued.len(), refused.into_inner()), (bound, THREADS * EACH - bound));
             assert_eq!((guard.stats().waiting, guard.stats().refused), (bound, (THREADS * EACH - bound) as u64));
 
-            // A place that is given up can be taken again, but only once.
+            // A cancelled waiter makes room for exactly one other.
             queued.pop();
             let mut late = [task::spawn(guard.acquire()), task::spawn(guard.acquire())];
             assert_pending!(late[0].poll());
@@ -336,7 +336,7 @@ mod queue_bound {
     }
 
     #[test]
-    fn blocking_callers_fill_the_same_places() {
+    fn blocking_callers_count_against_the_same_bound() {
         let guard = EndpointGuard::builder("bound").queue(Queue::Bounded(2)).build();
         let permit = guard.try_acquire().unwrap();
         let mut caller = task::spawn(guard.acquire());
@@ -349,7 +349,7 @@ mod queue_bound {
                     outcomes.lock().unwrap().push(outcome);
                 });
             }
-            // One of the six got the second place. The others return though the guard stays held.
+            // One of the six threads takes the second place. The others return while the guard is still held.
             spin_until(|| outcomes.lock().unwrap().len() == 5);
             assert!(outcomes.lock().unwrap().iter().all(|outcome| is_full(outcome.as_ref().unwrap_err())));
             drop(permit);
@@ -360,14 +360,14 @@ mod queue_bound {
     }
 
     #[test]
-    fn a_guard_without_a_queue_refuses_with_busy() {
+    fn guard_without_a_queue_refuses_with_busy() {
         let guard = EndpointGuard::builder("reject").queue(Queue::Reject).build();
         let permit = guard.try_acquire().unwrap();
         assert!(is_busy(&assert_ready_err!(task::spawn(guard.acquire()).poll())));
         assert!(is_busy(&assert_ready_err!(task::spawn(guard.run(ready(()))).poll())));
         assert!(is_busy(&guard.acquire_blocking().unwrap_err()));
         assert!(is_busy(&guard.try_acquire().unwrap_err()));
-        assert_eq!(guard.stats().refused, 3, "a try is a question, not a refused caller");
+        assert_eq!(guard.stats().refused, 3, "a failed `try_acquire` is not a refused caller");
         drop(permit);
         drop(assert_ready_ok!(task::spawn(guard.acquire()).poll()));
         assert_idle(&guard);
@@ -384,13 +384,13 @@ mod max_wait {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_caller_whose_turn_does_not_come_is_told_how_long_it_waited() {
+    async fn timeout_reports_how_long_the_caller_waited() {
         let guard = patient();
         let permit = guard.acquire().await.unwrap();
         let start = Instant::now();
         let error = guard.acquire().await.unwrap_err();
         let AcquireError::Timeout { waited, .. } = error else { panic!("{error:?}") };
-        // tokio's timers are as fine as a millisecond.
+        // tokio's timers have a resolution of one millisecond.
         let fine = Duration::from_millis(2);
         assert!((LIMIT..LIMIT + fine).contains(&waited), "{waited:?}");
         assert!((LIMIT..LIMIT + fine).contains(&start.elapsed()));
@@ -401,7 +401,7 @@ mod max_wait {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_limit_counts_from_the_first_poll() {
+    async fn limit_starts_at_the_first_poll() {
         let guard = patient();
         let permit = guard.acquire().await.unwrap();
         let late = guard.acquire();
@@ -415,13 +415,13 @@ mod max_wait {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_turn_that_came_before_the_timer_was_looked_at_wins() {
+    async fn permit_granted_before_the_timeout_is_observed_wins() {
         let guard = patient();
         let permit = guard.acquire().await.unwrap();
         let mut caller = task::spawn(guard.acquire());
         assert_pending!(caller.poll());
         advance(2 * LIMIT).await;
-        assert!(caller.is_woken(), "the timer rang");
+        assert!(caller.is_woken(), "the timer fired");
         drop(permit);
         drop(assert_ready_ok!(caller.poll()));
         assert_eq!(guard.stats().timed_out, 0);
@@ -429,7 +429,7 @@ mod max_wait {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_caller_that_timed_out_takes_no_turn() {
+    async fn timed_out_waiter_takes_no_permit() {
         let guard = patient();
         let permit = guard.acquire().await.unwrap();
         let mut first = task::spawn(guard.acquire());
@@ -445,10 +445,10 @@ mod max_wait {
     }
 
     #[test]
-    fn a_free_guard_needs_no_timer() {
+    fn free_guard_needs_no_timer() {
         let guard = patient();
         let permit = assert_ready_ok!(task::spawn(guard.acquire()).poll());
-        // A busy one does. What cannot be timed doesn't stay in the queue.
+        // A busy guard does. A caller that cannot start its timer does not stay in the queue.
         let mut caller = task::spawn(guard.acquire());
         assert!(catch_unwind(AssertUnwindSafe(|| caller.poll())).is_err());
         drop(caller);
@@ -458,7 +458,7 @@ mod max_wait {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_limit_beyond_the_end_of_time_is_none() {
+    async fn limit_beyond_the_range_of_the_clock_never_expires() {
         let guard = EndpointGuard::builder("for ever").max_wait(Duration::MAX).grant_timeout(Duration::MAX).build();
         let permit = guard.acquire().await.unwrap();
         let mut caller = task::spawn(guard.acquire());
@@ -470,8 +470,8 @@ mod max_wait {
     }
 
     #[test]
-    fn a_blocking_caller_gives_up_too() {
-        // Real time: a parked thread has no other clock.
+    fn blocking_caller_times_out_too() {
+        // Real time, because a parked thread has no other clock.
         const SHORT: Duration = Duration::from_millis(20);
         let guard = EndpointGuard::builder("short").max_wait(SHORT).build();
         let permit = guard.acquire_blocking().unwrap();
@@ -488,7 +488,7 @@ mod close {
     use super::*;
 
     #[test]
-    fn a_thousand_that_wait_are_told_and_the_holders_finish() {
+    fn thousand_waiters_are_refused_and_the_holders_finish() {
         let guard = EndpointGuard::builder("closing").permits(2).build();
         let (first, second) = (guard.try_acquire().unwrap(), guard.try_acquire().unwrap());
         let mut callers: Vec<_> = (0..1_000).map(|_| task::spawn(guard.acquire())).collect();
@@ -520,20 +520,20 @@ mod close {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_turn_that_nobody_takes_does_not_keep_it_from_draining() {
-        let guard = EndpointGuard::builder("left alone").grant_timeout(SECOND).build();
+    async fn untaken_grant_does_not_prevent_draining() {
+        let guard = EndpointGuard::builder("stalled").grant_timeout(SECOND).build();
         let permit = guard.try_acquire().unwrap();
-        let mut left_alone = task::spawn(guard.acquire());
-        assert_pending!(left_alone.poll());
+        let mut stalled = task::spawn(guard.acquire());
+        assert_pending!(stalled.poll());
         drop(permit);
         guard.close();
-        timeout(10 * SECOND, guard.drained()).await.expect("the turn expires, though nobody waits for it any more");
-        assert_eq!(assert_ready_err!(left_alone.poll()), AcquireError::GrantExpired);
+        timeout(10 * SECOND, guard.drained()).await.expect("the grant expires although no caller waits for the guard");
+        assert_eq!(assert_ready_err!(stalled.poll()), AcquireError::GrantExpired);
         assert_idle(&guard);
     }
 
     #[test]
-    fn those_that_waited_count_as_refused() {
+    fn waiters_at_close_count_as_refused() {
         let guard = EndpointGuard::new("closing");
         let _permit = guard.try_acquire().unwrap();
         let mut callers = [0; 3].map(|_| task::spawn(guard.acquire()));
@@ -544,7 +544,7 @@ mod close {
     }
 
     #[test]
-    fn a_waker_that_panics_keeps_nobody_else_from_being_told() {
+    fn panicking_waker_does_not_keep_other_waiters_asleep() {
         let guard = EndpointGuard::new("closing");
         let _permit = guard.try_acquire().unwrap();
         let panics = Waker::from(Arc::new(PanicsWhenWoken));
@@ -558,7 +558,7 @@ mod close {
     }
 
     #[test]
-    fn closing_twice_is_closing_once() {
+    fn closing_twice_has_no_further_effect() {
         let guard = EndpointGuard::new("twice");
         let permit = guard.try_acquire().unwrap();
         guard.close();
@@ -572,7 +572,7 @@ mod close {
     }
 
     #[test]
-    fn who_comes_afterwards_is_refused_even_if_the_guard_is_free() {
+    fn later_callers_are_refused_even_if_the_guard_is_free() {
         let guard = Arc::new(EndpointGuard::new("closed"));
         guard.close();
         assert_eq!(assert_ready_err!(task::spawn(guard.acquire()).poll()), AcquireError::Closed);
@@ -584,7 +584,7 @@ mod close {
     }
 
     #[test]
-    fn inside_the_guard_closed_is_the_answer_too() {
+    fn acquiring_again_inside_a_closed_guard_fails_with_closed() {
         let guard = EndpointGuard::new("closed");
         let mut run = task::spawn(guard.run(async {
             guard.close();
@@ -594,7 +594,7 @@ mod close {
     }
 
     #[test]
-    fn an_open_guard_is_not_drained_though_nobody_is_inside() {
+    fn open_guard_with_no_holder_is_not_drained() {
         let guard = EndpointGuard::new("open");
         let mut drained = task::spawn(guard.drained());
         assert_pending!(drained.poll());
@@ -606,7 +606,7 @@ mod close {
     }
 
     #[test]
-    fn a_turn_that_came_before_is_still_the_callers() {
+    fn permit_granted_before_close_can_still_be_taken() {
         let guard = EndpointGuard::new("granted");
         let permit = guard.try_acquire().unwrap();
         let mut caller = task::spawn(guard.acquire());
@@ -622,7 +622,7 @@ mod close {
     }
 
     #[test]
-    fn a_turn_that_came_before_and_is_dropped_was_the_last() {
+    fn dropping_the_last_untaken_grant_drains_the_guard() {
         let guard = EndpointGuard::new("granted");
         let permit = guard.try_acquire().unwrap();
         let mut caller = task::spawn(guard.acquire());
@@ -640,26 +640,26 @@ mod close {
 mod panic {
     use super::*;
 
-    /// Keeps what panicked, as a `catch_unwind` around a future does.
+    /// Polls once and returns the panic, if any. The future is kept, as by a `catch_unwind` around it.
     fn poll_caught<F: Future>(future: Pin<&mut F>) -> thread::Result<Poll<F::Output>> {
         catch_unwind(AssertUnwindSafe(|| future.poll(&mut Context::from_waker(Waker::noop()))))
     }
 
     #[test]
-    fn a_panic_in_run_gives_the_permit_back_though_the_run_is_kept() {
+    fn panic_in_run_releases_the_permit_while_the_future_is_kept() {
         let guard = EndpointGuard::new("panic");
         let mut run = pin!(guard.run(async { panic!("in the work") }));
         assert!(poll_caught(run.as_mut()).is_err());
         assert_idle(&guard);
         assert_eq!(guard.stats().panicked, 1);
         drop(guard.try_acquire().unwrap());
-        // The thread is not taken to be inside any more: who finds the guard full waits.
+        // The thread no longer counts as inside the guard: a caller that finds the guard full waits.
         let _permit = guard.try_acquire().unwrap();
         assert_pending!(task::spawn(guard.acquire()).poll());
     }
 
     #[test]
-    fn a_panic_in_run_to_completion_gives_the_permit_back_though_the_run_is_kept() {
+    fn panic_in_run_to_completion_releases_the_permit_while_the_future_is_kept() {
         let guard = leaked(EndpointGuard::new("panic"));
         let mut run = pin!(guard.run_to_completion(async { panic!("in the work") }));
         assert!(poll_caught(run.as_mut()).is_err());
@@ -668,7 +668,7 @@ mod panic {
     }
 
     #[test]
-    fn a_panic_on_another_thread_lets_the_next_caller_in() {
+    fn panic_on_another_thread_passes_the_permit_to_the_next_waiter() {
         let guard = Arc::new(EndpointGuard::new("panic"));
         let permit = Arc::clone(&guard).try_acquire_owned().unwrap();
         let mut caller = task::spawn(guard.acquire());
@@ -684,7 +684,7 @@ mod panic {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_panic_in_a_task_lets_the_next_caller_in() {
+    async fn panic_in_a_task_passes_the_permit_to_the_next_waiter() {
         let guard = leaked(EndpointGuard::new("panic"));
         let holder = tokio::spawn(async {
             let _permit = guard.acquire().await.unwrap();
@@ -717,12 +717,12 @@ mod nesting {
     }
 
     #[test]
-    fn a_place_taken_outside_and_awaited_inside_is_refused_and_given_up() {
+    fn waiter_enqueued_outside_and_awaited_inside_is_refused_and_cancelled() {
         let guard = EndpointGuard::new("nested");
         let permit = guard.try_acquire().unwrap();
         let queued = Mutex::new(None);
         let mut run = task::spawn(guard.run(async {
-            let acquire: onelane::Acquire<'_> = queued.lock().unwrap().take().expect("it is queued by now");
+            let acquire: onelane::Acquire<'_> = queued.lock().unwrap().take().expect("the waiter is enqueued by now");
             acquire.await.map(drop)
         }));
         assert_pending!(run.poll());
@@ -738,7 +738,7 @@ mod nesting {
     async fn acquiring_again_inside_run_to_completion_is_refused() {
         let guard = leaked(EndpointGuard::new("nested"));
         let nested = guard.run_to_completion(async {
-            // Also after it was away from its thread.
+            // The run is recognized after it yielded, too.
             yield_now().await;
             guard.run_to_completion(async {}).await
         });
@@ -747,16 +747,16 @@ mod nesting {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn acquiring_again_after_the_caller_left_is_refused() {
+    async fn acquiring_again_in_a_detached_run_is_refused() {
         let guard = leaked(EndpointGuard::new("nested"));
-        let (tell, told) = oneshot::channel();
+        let (sender, outcome) = oneshot::channel();
         let mut run = task::spawn(guard.run_to_completion(async {
             yield_now().await;
-            tell.send(guard.acquire().await.map(drop)).unwrap();
+            sender.send(guard.acquire().await.map(drop)).unwrap();
         }));
         assert_pending!(run.poll());
         drop(run);
-        assert_eq!(in_time(told).await, Ok(Err(AcquireError::WouldDeadlock)));
+        assert_eq!(in_time(outcome).await, Ok(Err(AcquireError::WouldDeadlock)));
     }
 
     #[test]
@@ -767,13 +767,13 @@ mod nesting {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn two_branches_of_one_task_take_turns() {
+    async fn two_branches_of_one_task_run_one_after_the_other() {
         let guard = EndpointGuard::new("joined");
-        let turn = || async {
+        let work = || async {
             assert_eq!(guard.stats().held, 1);
             yield_now().await;
         };
-        let both = in_time(async { tokio::join!(guard.run(turn()), guard.run(turn())) });
+        let both = in_time(async { tokio::join!(guard.run(work()), guard.run(work())) });
         assert_eq!(both.await, (Ok(()), Ok(())));
         let acquire = || async {
             let permit = guard.acquire().await?;
@@ -781,14 +781,14 @@ mod nesting {
             drop(permit);
             Ok::<_, AcquireError>(())
         };
-        let all = in_time(async { tokio::join!(acquire(), guard.run(turn()), acquire()) });
+        let all = in_time(async { tokio::join!(acquire(), guard.run(work()), acquire()) });
         assert_eq!(all.await, (Ok(()), Ok(()), Ok(())));
         assert_eq!(guard.stats().granted, 5);
         assert_idle(&guard);
     }
 
     #[test]
-    fn a_permit_that_is_free_may_be_taken_inside() {
+    fn free_permit_can_be_acquired_inside() {
         let guard = EndpointGuard::builder("two").permits(2).build();
         let mut run = task::spawn(
             guard.run(async { guard.run(async { (guard.stats().held, guard.acquire().await.map(drop)) }).await }),
@@ -798,7 +798,7 @@ mod nesting {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_task_spawned_inside_queues_as_anyone() {
+    async fn task_spawned_inside_waits_like_any_other_caller() {
         let guard = leaked(EndpointGuard::new("spawned"));
         let mut spawned = None;
         let run = guard.run(async {
@@ -810,7 +810,7 @@ mod nesting {
     }
 
     #[test]
-    fn another_guard_that_is_full_is_waited_for_inside() {
+    fn acquiring_another_full_guard_inside_waits() {
         let (outer, inner) = (EndpointGuard::new("outer"), EndpointGuard::new("inner"));
         let permit = inner.try_acquire().unwrap();
         let mut run = task::spawn(outer.run(async { inner.run(async {}).await }));
@@ -820,7 +820,7 @@ mod nesting {
     }
 
     #[test]
-    fn another_guard_may_be_entered_inside_but_not_the_way_back() {
+    fn another_guard_can_be_acquired_inside_but_the_outer_one_not_again() {
         let outer = EndpointGuard::new("outer");
         let inner = EndpointGuard::new("inner");
         let mut run = task::spawn(outer.run(async {
@@ -829,17 +829,18 @@ mod nesting {
         }));
         let refused = Err(AcquireError::WouldDeadlock);
         assert_eq!(assert_ready_ok!(run.poll()), (Ok(refused.clone()), refused, Ok(())));
-        // The two guards were never held by this thread outside of that poll.
+        // This thread held neither guard outside that poll.
         let _permit = outer.try_acquire().unwrap();
         assert_pending!(task::spawn(outer.acquire()).poll());
     }
 }
 
-/// A future waits for the guard. Its owner stops polling it and waits for the same guard elsewhere: Oxide RFD 609.
+/// A future waits for the guard, and its owner stops polling it while it waits for the same guard elsewhere. This deadlock
+/// is described in Oxide's RFD 609.
 mod futurelock {
     use super::*;
 
-    /// The program of the RFD. Returns what the future that was left alone ends with, when it is polled at last.
+    /// The program from the RFD. Returns the output of the stalled future, which is polled again at the end.
     async fn program(guard: &Arc<EndpointGuard>) -> Result<(), AcquireError> {
         let background = tokio::spawn({
             let guard = Arc::clone(guard);
@@ -861,58 +862,58 @@ mod futurelock {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn hangs_without_a_limit() {
+    async fn hangs_without_a_grant_timeout() {
         let guard = Arc::new(EndpointGuard::new("futurelock"));
         assert!(timeout(1_000 * SECOND, program(&guard)).await.is_err());
         assert_idle(&guard);
     }
 
-    /// A turn has come to a future that nobody polls.
-    async fn left_alone(guard: &EndpointGuard) -> task::Spawn<onelane::Acquire<'_>> {
+    /// Returns a waiter that was granted a permit and is no longer polled.
+    async fn stalled(guard: &EndpointGuard) -> task::Spawn<onelane::Acquire<'_>> {
         let permit = guard.acquire().await.unwrap();
-        let mut left_alone = task::spawn(guard.acquire());
-        assert_pending!(left_alone.poll());
+        let mut stalled = task::spawn(guard.acquire());
+        assert_pending!(stalled.poll());
         drop(permit);
-        left_alone
+        stalled
     }
 
     #[test]
-    fn a_blocking_caller_whose_watch_panics_leaves_no_place_behind() {
-        // Real time, for the thread waits in no other.
+    fn blocking_waiter_leaves_the_queue_if_revoking_a_grant_panics() {
+        // Real time, because a parked thread has no other clock.
         let limit = Duration::from_millis(20);
         let guard = leaked(EndpointGuard::builder("panics").grant_timeout(limit).order(Order::Lifo).build());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let _entered = runtime.enter();
         let permit = guard.try_acquire().unwrap();
-        let mut left_alone = task::spawn(guard.acquire());
-        assert_pending!(left_alone.poll());
+        let mut stalled = task::spawn(guard.acquire());
+        assert_pending!(stalled.poll());
         drop(permit);
         let blocking = thread::spawn(|| guard.acquire_blocking().map(drop));
         spin_until(|| guard.stats().waiting == 1);
-        // The newest is the next owner of the turn that the thread takes back, and it panics when it is told.
+        // The thread revokes the grant. The permit then goes to the newest waiter, whose waker panics.
         let panics = Waker::from(Arc::new(PanicsWhenWoken));
         let mut next = guard.acquire();
         assert!(Pin::new(&mut next).poll(&mut Context::from_waker(&panics)).is_pending());
         assert!(blocking.join().is_err());
-        drop((next, left_alone));
+        drop((next, stalled));
         assert_idle(guard);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn ends_for_callers_less_patient_than_the_grant() {
+    async fn ends_for_callers_whose_max_wait_equals_the_grant_timeout() {
         let guard = EndpointGuard::builder("impatient").grant_timeout(2 * SECOND).max_wait(2 * SECOND).build();
-        let _left_alone = left_alone(&guard).await;
+        let _left_alone = stalled(&guard).await;
         assert!(matches!(guard.acquire().await, Ok(_) | Err(AcquireError::Timeout { .. })));
-        drop(guard.acquire().await.expect("two seconds have passed since the turn came"));
+        drop(guard.acquire().await.expect("two seconds have passed since the permit was granted"));
         assert_eq!(guard.stats().expired, 1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn ends_for_callers_that_leave_before_they_would_have_looked() {
-        let guard = EndpointGuard::builder("leaving").grant_timeout(2 * SECOND).build();
-        let _left_alone = left_alone(&guard).await;
+    async fn ends_for_callers_after_one_was_cancelled_before_the_grant_expired() {
+        let guard = EndpointGuard::builder("cancelled").grant_timeout(2 * SECOND).build();
+        let _left_alone = stalled(&guard).await;
         assert!(timeout(SECOND + SECOND / 2, guard.acquire()).await.is_err());
-        let permit = timeout(SECOND, guard.acquire()).await.expect("half a second was left of the grant's two");
+        let permit = timeout(SECOND, guard.acquire()).await.expect("half a second remained of the grant timeout");
         drop(permit.unwrap());
     }
 
@@ -921,7 +922,7 @@ mod futurelock {
         let guard = Arc::new(EndpointGuard::builder("futurelock").grant_timeout(SECOND).build());
         let start = Instant::now();
         assert_eq!(in_time(program(&guard)).await, Err(AcquireError::GrantExpired));
-        // Five seconds for the background task, one for the turn that nobody takes.
+        // Five seconds for the background task, one for the grant that is not taken.
         let fine = Duration::from_millis(5);
         assert!((6 * SECOND..6 * SECOND + fine).contains(&start.elapsed()), "{:?}", start.elapsed());
         let GuardStats { expired, granted, queued, cancelled, .. } = guard.stats();
@@ -930,7 +931,7 @@ mod futurelock {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn ends_when_those_that_wait_are_all_left_alone_and_the_queue_is_full() {
+    async fn ends_when_all_waiters_are_stalled_and_the_queue_is_full() {
         let guard = EndpointGuard::builder("full").queue(Queue::Bounded(1)).grant_timeout(SECOND).build();
         let permit = guard.try_acquire().unwrap();
         let mut granted = task::spawn(guard.acquire());
@@ -938,9 +939,9 @@ mod futurelock {
         drop(permit);
         let mut queued = task::spawn(guard.acquire());
         assert_pending!(queued.poll());
-        assert!(is_full(&guard.acquire().await.unwrap_err()), "the turn may still be taken");
+        assert!(is_full(&guard.acquire().await.unwrap_err()), "the grant has not expired yet");
         advance(SECOND).await;
-        // The newcomer finds the turn expired, lines up behind the other, and watches over that one's turn.
+        // The new caller revokes the expired grant, waits behind the other waiter, and revokes that one's grant, too.
         drop(in_time(guard.acquire()).await.unwrap());
         assert_eq!(assert_ready_err!(granted.poll()), AcquireError::GrantExpired);
         assert_eq!(assert_ready_err!(queued.poll()), AcquireError::GrantExpired);
@@ -949,7 +950,7 @@ mod futurelock {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn ends_for_who_only_tries() {
+    async fn ends_for_try_acquire() {
         let guard = Arc::new(EndpointGuard::builder("try").grant_timeout(SECOND).build());
         for owned in [false, true] {
             let permit = guard.try_acquire().unwrap();
@@ -971,7 +972,7 @@ mod futurelock {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_turn_taken_in_time_does_not_expire() {
+    async fn permit_taken_in_time_does_not_expire() {
         let guard = EndpointGuard::builder("in time").grant_timeout(SECOND).build();
         let permit = guard.try_acquire().unwrap();
         let mut first = task::spawn(guard.acquire());
@@ -983,7 +984,7 @@ mod futurelock {
         advance(SECOND / 2).await;
         assert_pending!(second.poll());
         let permit = assert_ready_ok!(first.poll());
-        // Who holds a permit may hold it as long as it likes.
+        // A permit that was taken can be held for any time.
         advance(10 * SECOND).await;
         assert_pending!(second.poll());
         drop(permit);
@@ -992,7 +993,7 @@ mod futurelock {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_turn_that_expires_after_close_drains_the_guard() {
+    async fn grant_that_expires_after_close_drains_the_guard() {
         let guard = EndpointGuard::builder("closing").grant_timeout(SECOND).build();
         let permit = guard.try_acquire().unwrap();
         let mut caller = task::spawn(guard.acquire());
@@ -1009,21 +1010,21 @@ mod futurelock {
     }
 
     #[test]
-    fn a_blocking_caller_watches_too() {
-        // Real time: a parked thread has no other clock.
+    fn blocking_waiter_revokes_expired_grants_too() {
+        // Real time, because a parked thread has no other clock.
         let guard = leaked(EndpointGuard::builder("blocking").grant_timeout(Duration::from_millis(20)).build());
         let permit = guard.try_acquire().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let mut left_alone = task::spawn(guard.acquire());
+        let mut stalled = task::spawn(guard.acquire());
         {
             let _entered = runtime.enter();
-            assert_pending!(left_alone.poll());
+            assert_pending!(stalled.poll());
         }
         drop(permit);
         let blocking = thread::spawn(|| guard.acquire_blocking().map(drop));
         spin_until(|| blocking.is_finished());
         assert_eq!(blocking.join().unwrap(), Ok(()));
-        assert_eq!(assert_ready_err!(left_alone.poll()), AcquireError::GrantExpired);
+        assert_eq!(assert_ready_err!(stalled.poll()), AcquireError::GrantExpired);
         assert_eq!(guard.stats().expired, 1);
         assert_idle(guard);
     }
@@ -1033,17 +1034,17 @@ mod blocking {
     use super::*;
 
     #[test]
-    fn threads_and_tasks_stand_in_one_queue() {
+    fn threads_and_tasks_share_one_queue() {
         let guard = EndpointGuard::new("mixed");
         let permit = guard.try_acquire().unwrap();
         let mut first = task::spawn(guard.acquire());
         assert_pending!(first.poll());
-        let (enter, leave) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let (acquired, release) = (AtomicUsize::new(0), AtomicUsize::new(0));
         thread::scope(|scope| {
             scope.spawn(|| {
                 let permit = guard.acquire_blocking().unwrap();
-                enter.store(1, Ordering::SeqCst);
-                spin_until(|| leave.load(Ordering::SeqCst) == 1);
+                acquired.store(1, Ordering::SeqCst);
+                spin_until(|| release.load(Ordering::SeqCst) == 1);
                 drop(permit);
             });
             spin_until(|| guard.stats().waiting == 2);
@@ -1053,11 +1054,11 @@ mod blocking {
             drop(permit);
             let permit = assert_ready_ok!(first.poll());
             assert_pending!(third.poll());
-            assert_eq!(enter.load(Ordering::SeqCst), 0);
+            assert_eq!(acquired.load(Ordering::SeqCst), 0);
             drop(permit);
-            spin_until(|| enter.load(Ordering::SeqCst) == 1);
+            spin_until(|| acquired.load(Ordering::SeqCst) == 1);
             assert_pending!(third.poll());
-            leave.store(1, Ordering::SeqCst);
+            release.store(1, Ordering::SeqCst);
             spin_until(|| third.is_woken());
             drop(assert_ready_ok!(third.poll()));
         });
@@ -1065,30 +1066,30 @@ mod blocking {
     }
 
     #[test]
-    fn where_blocking_is_allowed_it_waits() {
+    fn acquire_blocking_waits_where_blocking_is_allowed() {
         let guard = leaked(EndpointGuard::new("allowed"));
         let runtime = two_workers();
-        let enters = move || guard.acquire_blocking().map(drop);
+        let acquire = move || guard.acquire_blocking().map(drop);
         let outcomes = runtime.block_on(async {
-            let on_pool = spawn_blocking(enters).await.unwrap();
-            let on_worker = tokio::spawn(async move { block_in_place(enters) }).await.unwrap();
-            let in_block_on = block_in_place(enters);
+            let on_pool = spawn_blocking(acquire).await.unwrap();
+            let on_worker = tokio::spawn(async move { block_in_place(acquire) }).await.unwrap();
+            let in_block_on = block_in_place(acquire);
             [on_pool, on_worker, in_block_on]
         });
         assert_eq!(outcomes, [Ok(()), Ok(()), Ok(())]);
         let _entered = runtime.enter();
-        assert_eq!(enters(), Ok(()), "a thread that only knows a runtime runs none of its tasks");
+        assert_eq!(acquire(), Ok(()), "a thread that has only entered a runtime runs none of its tasks");
     }
 
     #[test]
-    fn on_the_blocking_pool_it_waits_for_a_task() {
+    fn acquire_blocking_on_the_blocking_pool_waits_for_a_task() {
         let guard = leaked(EndpointGuard::new("pool"));
         two_workers().block_on(async {
             let permit = guard.acquire().await.unwrap();
             let blocked = spawn_blocking(|| guard.acquire_blocking().map(drop));
-            // The other thread needs real time to get there.
-            let in_queue = spawn_blocking(|| spin_until(|| guard.stats().waiting == 1));
-            in_queue.await.unwrap();
+            // The other thread needs real time to reach the queue.
+            let is_queued = spawn_blocking(|| spin_until(|| guard.stats().waiting == 1));
+            is_queued.await.unwrap();
             drop(permit);
             assert_eq!(blocked.await.unwrap(), Ok(()));
         });
@@ -1096,18 +1097,18 @@ mod blocking {
     }
 
     #[test]
-    fn on_a_thread_that_runs_tasks_it_is_refused_whether_the_guard_is_free_or_not() {
+    fn acquire_blocking_on_a_thread_that_runs_tasks_is_refused_even_if_the_guard_is_free() {
         let guard = leaked(EndpointGuard::new("refused"));
         let current = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let multi = two_workers();
         let mut held = None;
         for _round in ["free", "held"] {
             for runtime in [&current, &multi] {
-                let enters = || async { guard.acquire_blocking().map(drop) };
+                let acquire = || async { guard.acquire_blocking().map(drop) };
                 let refused = Err(AcquireError::BlockingInAsync);
-                assert_eq!(runtime.block_on(enters()), refused);
-                assert_eq!(runtime.block_on(async { tokio::spawn(enters()).await.unwrap() }), refused);
-                let local = async { LocalSet::new().run_until(async { enters().await }).await };
+                assert_eq!(runtime.block_on(acquire()), refused);
+                assert_eq!(runtime.block_on(async { tokio::spawn(acquire()).await.unwrap() }), refused);
+                let local = async { LocalSet::new().run_until(async { acquire().await }).await };
                 assert_eq!(runtime.block_on(local), refused);
             }
             held.get_or_insert_with(|| guard.try_acquire().unwrap());
@@ -1129,7 +1130,7 @@ mod blocking {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_a_task_may_do_in_one_poll_stays_as_it_was() {
+    async fn refused_acquire_blocking_spends_no_coop_budget() {
         let whole = tokio::spawn(async { spend(1_000) }).await.unwrap();
         assert!((2..1_000).contains(&whole), "{whole}");
         for spent in [0, 1, whole / 2, whole - 1, whole] {
@@ -1146,7 +1147,7 @@ mod blocking {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_finds_the_guard_free_again_and_again_lets_others_run() {
+async fn acquiring_a_free_guard_in_a_loop_yields_to_other_tasks() {
     let guard = EndpointGuard::new("cooperative");
     let others = Arc::new(AtomicUsize::new(0));
     let other = tokio::spawn({
@@ -1169,7 +1170,7 @@ mod run_to_completion {
     use super::*;
 
     #[test]
-    fn a_run_without_its_caller_that_ends_with_its_runtime_is_counted_as_cut_off() {
+    fn detached_run_dropped_with_its_runtime_counts_as_cut_off() {
         let guard = leaked(EndpointGuard::new("runtime"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
@@ -1185,10 +1186,10 @@ mod run_to_completion {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_caller_that_leaves_while_it_waits_starts_nothing() {
+    async fn caller_cancelled_while_it_waits_starts_nothing() {
         let guard = leaked(EndpointGuard::new("waiting"));
         let permit = guard.acquire().await.unwrap();
-        let mut run = task::spawn(guard.run_to_completion(async { panic!("it never starts") }));
+        let mut run = task::spawn(guard.run_to_completion(async { panic!("the work never starts") }));
         assert_pending!(run.poll());
         drop(run);
         drop(permit);
@@ -1199,10 +1200,10 @@ mod run_to_completion {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_caller_that_leaves_before_it_takes_its_turn_starts_nothing() {
+    async fn caller_cancelled_before_it_takes_its_grant_starts_nothing() {
         let guard = leaked(EndpointGuard::new("granted"));
         let permit = guard.acquire().await.unwrap();
-        let mut run = task::spawn(guard.run_to_completion(async { panic!("it never starts") }));
+        let mut run = task::spawn(guard.run_to_completion(async { panic!("the work never starts") }));
         assert_pending!(run.poll());
         drop(permit);
         drop(run);
@@ -1211,10 +1212,10 @@ mod run_to_completion {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn work_whose_caller_leaves_ends_with_the_permit_held() {
+    async fn detached_work_holds_the_permit_until_it_ends() {
         let guard = Arc::new(EndpointGuard::new("running"));
-        let (end, ended) = oneshot::channel::<()>();
-        let mut run = task::spawn(Arc::clone(&guard).run_to_completion_owned(async move { ended.await.unwrap() }));
+        let (finish, finished) = oneshot::channel::<()>();
+        let mut run = task::spawn(Arc::clone(&guard).run_to_completion_owned(async move { finished.await.unwrap() }));
         assert_pending!(run.poll());
         drop(run);
         assert_eq!((guard.stats().held, guard.stats().detached), (1, 1));
@@ -1227,7 +1228,7 @@ mod run_to_completion {
         assert_eq!(assert_ready_err!(next.poll()), AcquireError::Closed);
         let mut drained = task::spawn(guard.drained());
         assert_pending!(drained.poll());
-        end.send(()).unwrap();
+        finish.send(()).unwrap();
         in_time(guard.drained()).await;
         assert_ready!(drained.poll());
         assert_eq!(guard.stats().finished_detached, 1);
@@ -1235,34 +1236,34 @@ mod run_to_completion {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_next_caller_enters_when_the_work_has_ended() {
+    async fn next_caller_is_admitted_after_detached_work_has_ended() {
         let guard = leaked(EndpointGuard::new("next"));
-        let (end, ended) = oneshot::channel::<()>();
-        let finished = Arc::new(AtomicUsize::new(0));
+        let (finish, finished) = oneshot::channel::<()>();
+        let result = Arc::new(AtomicUsize::new(0));
         let caller = tokio::spawn(guard.run_to_completion({
-            let finished = Arc::clone(&finished);
+            let result = Arc::clone(&result);
             async move {
-                ended.await.unwrap();
-                finished.store(1, Ordering::SeqCst);
+                finished.await.unwrap();
+                result.store(1, Ordering::SeqCst);
             }
         }));
         yield_now().await;
         caller.abort();
         assert!(caller.await.unwrap_err().is_cancelled());
-        let mut next = task::spawn(guard.run(async { finished.load(Ordering::SeqCst) }));
+        let mut next = task::spawn(guard.run(async { result.load(Ordering::SeqCst) }));
         assert_pending!(next.poll());
-        end.send(()).unwrap();
+        finish.send(()).unwrap();
         eventually(|| next.is_woken()).await;
         assert_eq!(assert_ready_ok!(next.poll()), 1);
         assert_idle(guard);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_panic_after_the_caller_left_is_counted_and_frees_the_guard() {
+    async fn panic_in_a_detached_run_is_counted_and_releases_the_permit() {
         let guard = leaked(EndpointGuard::new("panic"));
         let mut run = task::spawn(guard.run_to_completion(async {
             yield_now().await;
-            panic!("after the caller left");
+            panic!("in the detached run");
         }));
         assert_pending!(run.poll());
         drop(run);
@@ -1273,7 +1274,7 @@ mod run_to_completion {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_stays_gets_the_answer_and_nothing_is_detached() {
+    async fn caller_that_stays_gets_the_output_and_nothing_is_detached() {
         let guard = leaked(EndpointGuard::new("stays"));
         assert_eq!(guard.run_to_completion(async { yield_now().await }).await, Ok(()));
         assert_eq!(guard.run_to_completion(ready(7)).await, Ok(7));
@@ -1282,7 +1283,7 @@ mod run_to_completion {
     }
 
     #[test]
-    fn outside_of_a_runtime_it_is_cancelled() {
+    fn run_dropped_outside_a_runtime_is_cancelled() {
         let guard = leaked(EndpointGuard::new("no runtime"));
         let mut run = task::spawn(guard.run_to_completion(std::future::pending::<()>()));
         assert_pending!(run.poll());
@@ -1292,11 +1293,11 @@ mod run_to_completion {
     }
 
     #[test]
-    fn when_the_runtime_ends_the_permit_comes_back() {
+    fn runtime_shutdown_releases_the_permit() {
         let guard = leaked(EndpointGuard::new("runtime ends"));
         for runtime in [two_workers(), tokio::runtime::Builder::new_current_thread().build().unwrap()] {
             runtime.block_on(async {
-                // One has left its caller already, one is dropped with its caller.
+                // This run is detached when the runtime shuts down. The next one is dropped together with its caller.
                 let mut run = task::spawn(guard.run_to_completion(std::future::pending::<()>()));
                 assert_pending!(run.poll());
             });
@@ -1315,26 +1316,26 @@ mod run_to_completion {
     }
 }
 
-/// What is left of the work is dropped while nobody else can be inside.
-mod leftovers {
+/// The work and its output are dropped before the permit is released, so that no other caller runs meanwhile.
+mod drop_order {
     use super::*;
 
     thread_local! {
         static HELD_AT_DROP: Cell<Option<usize>> = const { Cell::new(None) };
     }
 
-    /// Notes how many permits are held when it is dropped.
+    /// Records how many permits are held when it is dropped.
     #[derive(Debug)]
-    struct Leftover(&'static EndpointGuard);
+    struct RecordsHeld(&'static EndpointGuard);
 
-    impl Drop for Leftover {
+    impl Drop for RecordsHeld {
         fn drop(&mut self) {
             HELD_AT_DROP.set(Some(self.0.stats().held));
         }
     }
 
-    /// Keeps its state after it has ended, as a future written by hand may.
-    struct ByHand(#[expect(dead_code, reason = "kept for its drop")] Leftover, Poll<()>);
+    /// Keeps its state after it has completed, as a future written by hand may.
+    struct ByHand(#[expect(dead_code, reason = "kept for its drop")] RecordsHeld, Poll<()>);
 
     impl Future for ByHand {
         type Output = ();
@@ -1346,71 +1347,71 @@ mod leftovers {
 
     fn fresh() -> &'static EndpointGuard {
         HELD_AT_DROP.set(None);
-        leaked(EndpointGuard::new("leftover"))
+        leaked(EndpointGuard::new("drop order"))
     }
 
-    fn assert_dropped_inside(guard: &EndpointGuard) {
+    fn assert_dropped_while_held(guard: &EndpointGuard) {
         assert_eq!(HELD_AT_DROP.get(), Some(1));
         assert_idle(guard);
     }
 
     #[test]
-    fn of_work_that_is_cut_off() {
+    fn cancelled_work_is_dropped_before_the_permit_is_released() {
         let guard = fresh();
-        let mut run = task::spawn(guard.run(ByHand(Leftover(guard), Poll::Pending)));
+        let mut run = task::spawn(guard.run(ByHand(RecordsHeld(guard), Poll::Pending)));
         assert_pending!(run.poll());
         drop(run);
-        assert_dropped_inside(guard);
+        assert_dropped_while_held(guard);
 
         let guard = fresh();
-        let mut run = task::spawn(guard.run_to_completion(ByHand(Leftover(guard), Poll::Pending)));
+        let mut run = task::spawn(guard.run_to_completion(ByHand(RecordsHeld(guard), Poll::Pending)));
         assert_pending!(run.poll());
         drop(run);
-        assert_dropped_inside(guard);
+        assert_dropped_while_held(guard);
     }
 
     #[test]
-    fn of_work_that_has_ended() {
+    fn finished_work_is_dropped_before_the_permit_is_released() {
         let guard = fresh();
-        let mut run = task::spawn(guard.run(ByHand(Leftover(guard), Poll::Ready(()))));
+        let mut run = task::spawn(guard.run(ByHand(RecordsHeld(guard), Poll::Ready(()))));
         assert_ready_ok!(run.poll());
-        assert_dropped_inside(guard);
+        assert_dropped_while_held(guard);
 
         let guard = fresh();
-        let mut run = task::spawn(guard.run_to_completion(ByHand(Leftover(guard), Poll::Ready(()))));
+        let mut run = task::spawn(guard.run_to_completion(ByHand(RecordsHeld(guard), Poll::Ready(()))));
         assert_ready_ok!(run.poll());
-        assert_dropped_inside(guard);
+        assert_dropped_while_held(guard);
     }
 
     #[test]
-    fn of_work_that_panics() {
+    fn panicking_work_is_dropped_before_the_permit_is_released() {
         let guard = fresh();
-        let leftover = Leftover(guard);
+        let records = RecordsHeld(guard);
         let mut run = task::spawn(guard.run(async move {
-            let _leftover = leftover;
+            let _records = records;
             panic!("in the work");
         }));
         assert!(catch_unwind(AssertUnwindSafe(|| run.poll())).is_err());
-        assert_dropped_inside(guard);
+        assert_dropped_while_held(guard);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn of_work_whose_caller_has_left_and_of_its_output() {
+    async fn output_of_a_detached_run_is_dropped_before_the_permit_is_released() {
         let guard = fresh();
         let mut run = task::spawn(guard.run_to_completion(async {
             yield_now().await;
-            Leftover(guard)
+            RecordsHeld(guard)
         }));
         assert_pending!(run.poll());
         drop(run);
-        // Nobody waits for the permit: then it would be held again at once.
+        // No caller waits for the permit: otherwise it would be held again at once.
         eventually(|| guard.stats().held == 0).await;
-        assert_dropped_inside(guard);
+        assert_dropped_while_held(guard);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_counter_counts_its_event_and_no_other() {
+async fn each_counter_counts_only_its_own_event() {
     let guard = leaked(
         EndpointGuard::builder("counted").queue(Queue::Bounded(2)).max_wait(10 * SECOND).grant_timeout(SECOND).build(),
     );
@@ -1423,54 +1424,54 @@ async fn each_counter_counts_its_event_and_no_other() {
     assert_eq!((guard.stats().name, guard.name(), guard.stats().permits), ("counted", "counted", 1));
 
     let permit = guard.acquire().await.unwrap();
-    assert_eq!(counters(), [1, 0, 0, 0, 0, 0, 0, 0], "a permit taken at once");
+    assert_eq!(counters(), [1, 0, 0, 0, 0, 0, 0, 0], "a permit acquired at once");
     assert!(guard.try_acquire().is_err());
-    assert_eq!(counters(), [1, 0, 0, 0, 0, 0, 0, 0], "a try that finds it busy");
+    assert_eq!(counters(), [1, 0, 0, 0, 0, 0, 0, 0], "a `try_acquire` that finds the guard busy");
     let mut first = task::spawn(guard.acquire());
     let mut second = task::spawn(guard.acquire());
     assert_pending!(first.poll());
     assert_pending!(second.poll());
-    assert_eq!(counters(), [1, 2, 0, 0, 0, 0, 0, 0], "two that wait");
+    assert_eq!(counters(), [1, 2, 0, 0, 0, 0, 0, 0], "two waiters");
     assert!(guard.acquire().await.is_err());
-    assert_eq!(counters(), [1, 2, 1, 0, 0, 0, 0, 0], "one too many");
+    assert_eq!(counters(), [1, 2, 1, 0, 0, 0, 0, 0], "a caller that finds the queue full");
     drop(second);
-    assert_eq!(counters(), [1, 2, 1, 0, 1, 0, 0, 0], "one that leaves");
+    assert_eq!(counters(), [1, 2, 1, 0, 1, 0, 0, 0], "a waiter that is cancelled");
     drop(permit);
-    assert_eq!(counters(), [2, 2, 1, 0, 1, 0, 0, 0], "a turn given");
+    assert_eq!(counters(), [2, 2, 1, 0, 1, 0, 0, 0], "a permit granted to a waiter");
     drop(first);
-    assert_eq!(counters(), [2, 2, 1, 0, 2, 0, 0, 0], "a turn not taken because the caller left");
+    assert_eq!(counters(), [2, 2, 1, 0, 2, 0, 0, 0], "a granted waiter that is cancelled");
 
     let permit = guard.acquire().await.unwrap();
     assert!(guard.acquire().await.is_err());
-    assert_eq!(counters(), [3, 3, 1, 1, 2, 0, 0, 0], "one that waits too long");
+    assert_eq!(counters(), [3, 3, 1, 1, 2, 0, 0, 0], "a waiter that times out");
     let mut late = task::spawn(guard.acquire());
     assert_pending!(late.poll());
     drop(permit);
     advance(SECOND).await;
     drop(guard.try_acquire().unwrap());
-    assert_eq!(counters(), [5, 4, 1, 1, 2, 1, 0, 0], "a turn that expires, and goes to another");
+    assert_eq!(counters(), [5, 4, 1, 1, 2, 1, 0, 0], "a grant that expires, and its permit acquired by another caller");
     assert_ready_err!(late.poll());
     drop(late);
-    assert_eq!(counters(), [5, 4, 1, 1, 2, 1, 0, 0], "hearing of it counts no more");
+    assert_eq!(counters(), [5, 4, 1, 1, 2, 1, 0, 0], "reporting the expiry to the waiter counts nothing");
 
     assert!(tokio::spawn(guard.run(async { panic!("counted") })).await.is_err());
-    assert_eq!(counters(), [6, 4, 1, 1, 2, 1, 1, 0], "a panic");
+    assert_eq!(counters(), [6, 4, 1, 1, 2, 1, 1, 0], "a panic in a run");
     guard.run(async { guard.acquire().await.unwrap_err() }).await.unwrap();
-    assert_eq!(counters(), [7, 4, 2, 1, 2, 1, 1, 0], "one that would wait for itself");
+    assert_eq!(counters(), [7, 4, 2, 1, 2, 1, 1, 0], "a caller that would wait for itself");
     assert!(guard.acquire_blocking().is_err());
-    assert_eq!(counters(), [7, 4, 3, 1, 2, 1, 1, 0], "one that would block");
+    assert_eq!(counters(), [7, 4, 3, 1, 2, 1, 1, 0], "a caller that would block an async thread");
 
     let mut run = task::spawn(guard.run_to_completion(yield_now()));
     assert_pending!(run.poll());
     drop(run);
     assert_eq!(guard.stats().detached, 1);
-    assert_eq!(counters(), [8, 4, 3, 1, 2, 1, 1, 0], "a caller that leaves its run");
+    assert_eq!(counters(), [8, 4, 3, 1, 2, 1, 1, 0], "a run that is detached");
     guard.acquire().await.map(drop).unwrap();
-    assert_eq!(counters(), [9, 5, 3, 1, 2, 1, 1, 1], "that run ends");
+    assert_eq!(counters(), [9, 5, 3, 1, 2, 1, 1, 1], "the detached run finishes");
 
     guard.close();
     assert!(guard.acquire().await.is_err());
-    assert_eq!(counters(), [9, 5, 4, 1, 2, 1, 1, 1], "one that comes too late");
+    assert_eq!(counters(), [9, 5, 4, 1, 2, 1, 1, 1], "a caller after close");
     assert_eq!(guard.stats().overrun, 0);
     assert_idle(guard);
 }
@@ -1481,7 +1482,7 @@ mod retry_after {
     const HOLD: Duration = Duration::from_millis(100);
 
     #[tokio::test(start_paused = true)]
-    async fn is_the_mean_hold_times_the_turns_ahead_by_permits() {
+    async fn is_the_mean_hold_times_the_callers_ahead_divided_by_the_permits() {
         for permits in [1, 2, 5] {
             let guard = EndpointGuard::builder("measured").permits(permits).queue(Queue::Bounded(3)).build();
             let mut held = Vec::new();
@@ -1489,19 +1490,19 @@ mod retry_after {
                 held.push(guard.try_acquire().unwrap());
             }
             let error = guard.try_acquire().unwrap_err();
-            assert_eq!((error.retry_after(), guard.stats().mean_hold), (None, None), "nothing was measured yet");
+            assert_eq!((error.retry_after(), guard.stats().mean_hold), (None, None), "no hold was measured yet");
             for _ in 0..3 {
                 held.clear();
                 for _ in 0..permits {
                     held.push(guard.try_acquire().unwrap());
                 }
-                assert!(guard.try_acquire().is_err(), "so the next holder is timed");
+                assert!(guard.try_acquire().is_err(), "a refusal makes the next hold be measured");
                 advance(HOLD).await;
             }
             assert_eq!(guard.stats().mean_hold, Some(HOLD));
 
-            let share = HOLD / u32::try_from(permits).unwrap();
-            assert_eq!(guard.try_acquire().unwrap_err().retry_after(), Some(share));
+            let per_permit = HOLD / u32::try_from(permits).unwrap();
+            assert_eq!(guard.try_acquire().unwrap_err().retry_after(), Some(per_permit));
             let mut waiting: Vec<_> = (0..3).map(|_| task::spawn(guard.acquire())).collect();
             for caller in &mut waiting {
                 assert_pending!(caller.poll());
@@ -1513,7 +1514,7 @@ mod retry_after {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn follows_holds_as_they_change() {
+    async fn follows_holds_that_change() {
         let guard = EndpointGuard::new("changing");
         for hold in [HOLD, 5 * HOLD] {
             let first = guard.try_acquire().unwrap();
@@ -1522,12 +1523,12 @@ mod retry_after {
             let _timed = guard.try_acquire().unwrap();
             advance(hold).await;
         }
-        // A quarter of the way from the mean to the new sample.
+        // The mean moves a quarter of the way to the new sample.
         assert_eq!(guard.stats().mean_hold, Some(2 * HOLD));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn comes_with_a_timeout_too() {
+    async fn is_reported_with_a_timeout_too() {
         let guard = EndpointGuard::builder("timeout").max_wait(SECOND).build();
         for _ in 0..2 {
             let _permit = guard.try_acquire().unwrap();
@@ -1539,11 +1540,11 @@ mod retry_after {
         assert_pending!(other.poll());
         let error = guard.acquire().await.unwrap_err();
         assert!(matches!(error, AcquireError::Timeout { .. }));
-        assert_eq!(error.retry_after(), Some(2 * HOLD), "behind the one that still waits");
+        assert_eq!(error.retry_after(), Some(2 * HOLD), "one waiter is still ahead");
     }
 
     #[test]
-    fn is_none_where_coming_back_does_not_help() {
+    fn is_none_where_a_retry_does_not_help() {
         use AcquireError::{BlockingInAsync, Closed, GrantExpired, WouldDeadlock};
         for error in [BlockingInAsync, Closed, GrantExpired, WouldDeadlock] {
             assert_eq!(error.retry_after(), None);
@@ -1555,7 +1556,7 @@ mod builder {
     use super::*;
 
     #[test]
-    fn what_is_out_of_range_is_refused_with_the_way_out() {
+    fn out_of_range_settings_panic_with_advice() {
         type Case = (&'static str, fn() -> EndpointGuard);
         let cases: [Case; 8] = [
             ("permits(0) would admit nobody: give 1 or more, or close() the guard", || {
@@ -1588,7 +1589,7 @@ mod builder {
     }
 
     #[test]
-    fn the_ends_of_the_ranges_are_accepted_in_a_static() {
+    fn limits_of_the_ranges_are_accepted_in_a_static() {
         static MOST: EndpointGuard = EndpointGuard::builder("most")
             .permits(65_535)
             .queue(Queue::Bounded(8_388_607))
@@ -1601,7 +1602,7 @@ mod builder {
     }
 
     #[test]
-    fn new_is_a_builder_with_nothing_said() {
+    fn new_equals_a_builder_with_default_settings() {
         let guard = EndpointGuard::new("plain");
         let permit = guard.try_acquire().unwrap();
         let mut callers: Vec<_> = (0..100).map(|_| task::spawn(guard.acquire())).collect();

@@ -1,6 +1,6 @@
-//! The rules of [`KeyedGuard`], one by one.
+//! The contract of [`KeyedGuard`], one module per rule.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
+#![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
 use std::cell::Cell;
 use std::fmt::Debug;
@@ -26,7 +26,7 @@ use support::waiting::spin_until;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Keys that all have the same hash, and so the same shard.
+/// Keys that all have the same hash, and therefore the same shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Colliding(u32);
 
@@ -36,7 +36,7 @@ impl Hash for Colliding {
     }
 }
 
-/// A guard for the length of the test run, as in a `static`.
+/// Leaks a guard, so that it lives as long as one in a `static`.
 fn leaked<K>(guard: KeyedGuard<K>) -> &'static KeyedGuard<K> {
     Box::leak(Box::new(guard))
 }
@@ -48,9 +48,9 @@ fn assert_idle<K: Hash + Eq>(guard: &KeyedGuard<K>) {
     assert!(guard.is_empty());
 }
 
-/// Fails instead of hanging, at once where time is paused.
+/// Fails instead of hanging. Where time is paused, it fails at once.
 async fn in_time<F: Future>(future: F) -> F::Output {
-    timeout(1_000 * SECOND, future).await.expect("it hangs")
+    timeout(1_000 * SECOND, future).await.expect("the future hangs")
 }
 
 fn two_workers() -> Runtime {
@@ -89,19 +89,19 @@ impl Random {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        // What is left fits, as the limit does.
+        // The remainder fits into `usize` because it is smaller than `limit`.
         (self.0 % limit as u64) as usize
     }
 }
 
-/// A caller that has lined up.
+/// Returns a caller that is enqueued.
 fn queued<K: Hash + Eq>(guard: &KeyedGuard<K>, key: K) -> task::Spawn<AcquireKey<'_, K>> {
     let mut caller = task::spawn(guard.acquire(key));
     assert_pending!(caller.poll());
     caller
 }
 
-/// A caller whose turn has come, and that was not polled since.
+/// Returns a caller that was granted a permit and has not been polled since.
 fn granted<K: Hash + Eq + Copy>(guard: &KeyedGuard<K>, key: K) -> task::Spawn<AcquireKey<'_, K>> {
     let permit = guard.try_acquire(key).unwrap();
     let caller = queued(guard, key);
@@ -116,20 +116,20 @@ mod order {
     const KEYS: usize = 40;
     const CALLERS: usize = 25;
 
-    fn turns_of_every_key_come_in<K: Hash + Eq + Copy>(order: Order, key: impl Fn(u32) -> K) {
+    fn serves_the_waiters_of_every_key_in<K: Hash + Eq + Copy>(order: Order, key: impl Fn(u32) -> K) {
         let guard = KeyedGuard::builder("order").order(order).build();
         let keys: Vec<K> = (0..KEYS as u32).map(key).collect();
         let mut permits: Vec<_> = keys.iter().map(|key| Some(guard.try_acquire(*key).unwrap())).collect();
         let mut callers: Vec<_> = (0..KEYS).map(|_| Vec::new()).collect();
-        // One for each key, again and again: those of one key come between those of all others.
+        // One caller per key in each round, so that the callers of all keys are interleaved.
         for _ in 0..CALLERS {
             for (key, callers) in keys.iter().zip(&mut callers) {
                 callers.push(queued(&guard, *key));
             }
         }
         assert_eq!((guard.len(), guard.stats().waiting), (KEYS, KEYS * CALLERS));
-        for turn in 0..CALLERS {
-            let next = if order == Order::Lifo { CALLERS - 1 - turn } else { turn };
+        for served in 0..CALLERS {
+            let next = if order == Order::Lifo { CALLERS - 1 - served } else { served };
             for key in 0..KEYS {
                 permits[key] = None;
                 assert!(callers[key][next].is_woken());
@@ -138,33 +138,33 @@ mod order {
                 permits[key] = Some(assert_ready_ok!(callers[key][next].poll()));
                 assert_eq!(guard.stats().held, KEYS);
             }
-            assert_eq!((guard.len(), guard.stats().waiting), (KEYS, KEYS * (CALLERS - 1 - turn)));
+            assert_eq!((guard.len(), guard.stats().waiting), (KEYS, KEYS * (CALLERS - 1 - served)));
         }
-        for (gone, permit) in permits.into_iter().enumerate() {
-            assert_eq!(guard.len(), KEYS - gone);
+        for (released, permit) in permits.into_iter().enumerate() {
+            assert_eq!(guard.len(), KEYS - released);
             drop(permit);
         }
         assert_idle(&guard);
     }
 
     #[test]
-    fn fifo_serves_who_came_first_for_each_key() {
-        turns_of_every_key_come_in(Order::Fifo, |number| number);
+    fn fifo_serves_the_oldest_waiter_of_each_key_first() {
+        serves_the_waiters_of_every_key_in(Order::Fifo, |number| number);
     }
 
     #[test]
-    fn lifo_serves_who_came_last_for_each_key() {
-        turns_of_every_key_come_in(Order::Lifo, |number| number);
+    fn lifo_serves_the_newest_waiter_of_each_key_first() {
+        serves_the_waiters_of_every_key_in(Order::Lifo, |number| number);
     }
 
     #[test]
-    fn keys_of_one_hash_have_queues_of_their_own_too() {
-        turns_of_every_key_come_in(Order::Fifo, Colliding);
-        turns_of_every_key_come_in(Order::Lifo, Colliding);
+    fn keys_with_equal_hashes_have_separate_queues() {
+        serves_the_waiters_of_every_key_in(Order::Fifo, Colliding);
+        serves_the_waiters_of_every_key_in(Order::Lifo, Colliding);
     }
 
     #[test]
-    fn a_key_that_is_held_and_waited_for_keeps_no_other_key_waiting() {
+    fn contended_key_delays_no_other_key() {
         let guard = KeyedGuard::builder("others").queue(Queue::Bounded(3)).build();
         let _permit = guard.try_acquire(Colliding(0)).unwrap();
         let waiting = [0; 3].map(|_| queued(&guard, Colliding(0)));
@@ -178,10 +178,10 @@ mod order {
     }
 
     #[test]
-    fn nobody_overtakes_a_caller_whose_turn_has_come() {
+    fn granted_waiter_is_not_overtaken() {
         let guard = KeyedGuard::new("hand-off");
         let mut first = granted(&guard, 1);
-        assert_eq!(guard.stats().held, 1, "set aside for the first, never free");
+        assert_eq!(guard.stats().held, 1, "the permit is granted to the first waiter and never free");
         assert!(is_busy(&guard.try_acquire(1).unwrap_err()));
         let mut second = queued(&guard, 1);
         drop(assert_ready_ok!(first.poll()));
@@ -190,7 +190,7 @@ mod order {
     }
 
     #[test]
-    fn the_place_in_the_queue_comes_with_the_first_poll() {
+    fn caller_is_enqueued_by_its_first_poll() {
         let guard = KeyedGuard::new("first poll");
         let permit = guard.try_acquire(1).unwrap();
         let mut made_first = task::spawn(guard.acquire(1));
@@ -203,7 +203,7 @@ mod order {
     }
 
     #[test]
-    fn permits_count_for_each_key() {
+    fn permits_are_counted_per_key() {
         const PERMITS: usize = 3;
         let guard = KeyedGuard::builder("three").permits(PERMITS).build();
         let mut held: Vec<_> = (0..10 * PERMITS as u32).map(|i| Some(guard.try_acquire(i % 10).unwrap())).collect();
@@ -224,12 +224,12 @@ mod order {
     }
 
     #[test]
-    fn a_waiter_polled_by_hand_moves_between_threads() {
+    fn waiter_polled_by_hand_can_move_between_threads() {
         let guard = Arc::new(KeyedGuard::new("by hand"));
         let permit = Arc::clone(&guard).try_acquire_owned("key".to_owned()).unwrap();
         let mut caller = Arc::clone(&guard).acquire_owned("key".to_owned());
         assert!(Pin::new(&mut caller).poll(&mut Context::from_waker(Waker::noop())).is_pending());
-        // The latest waker counts, not the first.
+        // The waiter uses its latest waker, not the first one.
         let moved = thread::spawn(move || {
             let mut caller = task::spawn(caller);
             assert_pending!(caller.poll());
@@ -244,43 +244,43 @@ mod order {
     }
 }
 
-/// A key is there from its first caller to its last.
+/// A key exists from its first caller to its last.
 mod keys {
     use super::*;
 
     #[test]
-    fn a_key_is_there_while_someone_holds_it_or_waits_for_it() {
+    fn key_exists_while_it_is_held_or_waited_for() {
         let guard = KeyedGuard::new("there");
         assert!(guard.is_empty());
         let unpolled = guard.acquire(1);
-        assert!(guard.is_empty(), "nobody has asked yet");
+        assert!(guard.is_empty(), "no caller was polled yet");
         drop(unpolled);
         let first = guard.try_acquire(1).unwrap();
         assert!(!guard.is_empty());
-        let waits = queued(&guard, 1);
+        let waiter = queued(&guard, 1);
         let other = guard.try_acquire(2).unwrap();
-        assert_eq!(guard.len(), 2, "however many callers a key has");
+        assert_eq!(guard.len(), 2, "a key with several callers counts once");
         drop(first);
-        assert_eq!(guard.len(), 2, "a turn has come that nobody took");
-        drop(waits);
+        assert_eq!(guard.len(), 2, "a granted permit is not taken yet");
+        drop(waiter);
         assert_eq!(guard.len(), 1);
         drop(other);
         assert_idle(&guard);
     }
 
     #[test]
-    fn a_key_that_comes_back_starts_anew() {
+    fn key_that_is_used_again_starts_fresh() {
         let guard = KeyedGuard::new("again");
-        for turn in 1..=1_000_u64 {
+        for round in 1..=1_000_u64 {
             let mut second = granted(&guard, "again");
             drop(assert_ready_ok!(second.poll()));
-            assert_eq!(guard.stats().granted, 2 * turn);
+            assert_eq!(guard.stats().granted, 2 * round);
             assert_idle(&guard);
         }
     }
 
     #[test]
-    fn a_key_stays_until_a_caller_that_lost_its_turn_has_heard_of_it() {
+    fn key_exists_until_the_waiter_of_an_expired_grant_is_polled() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let guard = KeyedGuard::builder("late").grant_timeout(SECOND).build();
@@ -298,7 +298,7 @@ mod queue_bound {
     use super::*;
 
     #[test]
-    fn of_callers_that_come_at_once_as_many_queue_for_each_key_as_may() {
+    fn concurrent_callers_fill_the_queue_of_each_key_to_its_bound() {
         const THREADS: usize = 4;
         const EACH: usize = 50;
         const KEYS: usize = 3;
@@ -332,7 +332,7 @@ mod queue_bound {
             assert_eq!(guard.stats().waiting, KEYS * bound);
             assert_eq!(guard.stats().refused, (KEYS * (THREADS * EACH - bound)) as u64);
 
-            // A place that is given up can be taken again, but only once, and only for that key.
+            // A cancelled waiter makes room for exactly one other of the same key.
             queues[1].pop();
             let mut late = [0, 1, 1, 2].map(|key| task::spawn(guard.acquire(key)));
             assert!(is_full(&assert_ready_err!(late[0].poll())));
@@ -345,14 +345,14 @@ mod queue_bound {
     }
 
     #[test]
-    fn a_guard_without_queues_refuses_with_busy() {
+    fn guard_without_queues_refuses_with_busy() {
         let guard = KeyedGuard::builder("reject").queue(Queue::Reject).build();
         let permit = guard.try_acquire(1).unwrap();
         assert!(is_busy(&assert_ready_err!(task::spawn(guard.acquire(1)).poll())));
         assert!(is_busy(&assert_ready_err!(task::spawn(guard.run(1, ready(()))).poll())));
         assert!(is_busy(&guard.acquire_blocking(1).unwrap_err()));
         assert!(is_busy(&guard.try_acquire(1).unwrap_err()));
-        assert_eq!(guard.stats().refused, 3, "a try is a question, not a refused caller");
+        assert_eq!(guard.stats().refused, 3, "a failed `try_acquire` is not a refused caller");
         drop(guard.try_acquire(2).unwrap());
         drop(permit);
         drop(assert_ready_ok!(task::spawn(guard.acquire(1)).poll()));
@@ -370,12 +370,12 @@ mod max_wait {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_caller_whose_turn_does_not_come_is_told_how_long_it_waited() {
+    async fn timeout_reports_how_long_the_caller_waited() {
         let guard = patient();
         let permit = guard.acquire(1).await.unwrap();
         let error = guard.acquire(1).await.unwrap_err();
         let AcquireError::Timeout { waited, .. } = error else { panic!("{error:?}") };
-        // tokio's timers are as fine as a millisecond.
+        // tokio's timers have a resolution of one millisecond.
         assert!((LIMIT..LIMIT + Duration::from_millis(2)).contains(&waited), "{waited:?}");
         let GuardStats { waiting, timed_out, cancelled, .. } = guard.stats();
         assert_eq!((waiting, timed_out, cancelled), (0, 1, 0));
@@ -384,7 +384,7 @@ mod max_wait {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_limit_counts_from_the_first_poll_of_each_caller() {
+    async fn limit_starts_at_the_first_poll_of_each_caller() {
         let guard = patient();
         let permits = [1, 2].map(|key| guard.try_acquire(key).unwrap());
         let mut first = queued(&guard, 1);
@@ -402,12 +402,12 @@ mod max_wait {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_turn_that_came_before_the_timer_was_looked_at_wins() {
+    async fn permit_granted_before_the_timeout_is_observed_wins() {
         let guard = patient();
         let permit = guard.try_acquire(1).unwrap();
         let mut caller = queued(&guard, 1);
         advance(2 * LIMIT).await;
-        assert!(caller.is_woken(), "the timer rang");
+        assert!(caller.is_woken(), "the timer fired");
         drop(permit);
         drop(assert_ready_ok!(caller.poll()));
         assert_eq!(guard.stats().timed_out, 0);
@@ -415,12 +415,12 @@ mod max_wait {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_caller_that_timed_out_is_told_when_those_of_its_key_are_served() {
+    async fn timeout_estimates_the_retry_from_waiters_of_the_same_key() {
         const HOLD: Duration = Duration::from_millis(100);
         let guard = patient();
         for _ in 0..2 {
             let _permit = guard.try_acquire(1).unwrap();
-            assert!(guard.try_acquire(1).is_err(), "so the next holder is timed");
+            assert!(guard.try_acquire(1).is_err(), "a refusal makes the next hold be measured");
             advance(HOLD).await;
         }
         let _permits = [1, 2].map(|key| guard.try_acquire(key).unwrap());
@@ -432,14 +432,14 @@ mod max_wait {
         advance(LIMIT / 2 + Duration::from_millis(2)).await;
         let error = assert_ready_err!(first.poll());
         assert!(is_timeout(&error));
-        assert_eq!(error.retry_after(), Some(2 * HOLD), "behind the one that still waits for the same key");
+        assert_eq!(error.retry_after(), Some(2 * HOLD), "one waiter of the same key is still ahead");
     }
 
     #[test]
-    fn a_key_that_is_free_needs_no_timer() {
+    fn free_key_needs_no_timer() {
         let guard = patient();
         let permit = assert_ready_ok!(task::spawn(guard.acquire(1)).poll());
-        // A busy one does. What cannot be timed doesn't stay in the queue.
+        // A busy key does. A caller that cannot start its timer does not stay in the queue.
         let mut caller = task::spawn(guard.acquire(1));
         assert!(catch_unwind(AssertUnwindSafe(|| caller.poll())).is_err());
         drop(caller);
@@ -449,8 +449,8 @@ mod max_wait {
     }
 
     #[test]
-    fn a_blocking_caller_gives_up_too() {
-        // Real time: a parked thread has no other clock.
+    fn blocking_caller_times_out_too() {
+        // Real time, because a parked thread has no other clock.
         const SHORT: Duration = Duration::from_millis(20);
         let guard = KeyedGuard::builder("short").max_wait(SHORT).build();
         let permit = guard.acquire_blocking(1).unwrap();
@@ -471,10 +471,10 @@ mod grant_timeout {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_turn_expires_for_who_tries_the_same_key_and_no_other() {
+    async fn try_acquire_revokes_expired_grants_of_its_own_key_only() {
         let guard = Arc::new(limited());
         for (tried, owned) in [(0, false), (1, false), (0, true), (1, true)] {
-            let mut left_alone = [0, 1].map(|key| granted(&guard, Colliding(key)));
+            let mut stalled = [0, 1].map(|key| granted(&guard, Colliding(key)));
             let key = Colliding(tried);
             advance(SECOND - Duration::from_millis(1)).await;
             assert!(is_busy(&guard.try_acquire(key).unwrap_err()));
@@ -484,15 +484,15 @@ mod grant_timeout {
             } else {
                 drop(guard.try_acquire(key).unwrap());
             }
-            assert_eq!(assert_ready_err!(left_alone[tried as usize].poll()), AcquireError::GrantExpired);
-            drop(assert_ready_ok!(left_alone[1 - tried as usize].poll()));
+            assert_eq!(assert_ready_err!(stalled[tried as usize].poll()), AcquireError::GrantExpired);
+            drop(assert_ready_ok!(stalled[1 - tried as usize].poll()));
             assert_idle(&guard);
         }
         assert_eq!(guard.stats().expired, 4);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn callers_that_wait_for_a_key_watch_over_its_turns_alone() {
+    async fn waiters_revoke_expired_grants_of_their_own_key_only() {
         let guard = limited();
         let mut first = granted(&guard, Colliding(1));
         let mut second = granted(&guard, Colliding(2));
@@ -504,14 +504,14 @@ mod grant_timeout {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_turn_taken_in_time_does_not_expire() {
+    async fn permit_taken_in_time_does_not_expire() {
         let guard = limited();
         let mut first = granted(&guard, 1);
         let mut second = queued(&guard, 1);
         advance(SECOND / 2).await;
         assert_pending!(second.poll());
         let permit = assert_ready_ok!(first.poll());
-        // Who holds a permit may hold it as long as it likes.
+        // A permit that was taken can be held for any time.
         advance(10 * SECOND).await;
         assert_pending!(second.poll());
         drop(permit);
@@ -520,11 +520,11 @@ mod grant_timeout {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn when_those_that_wait_are_all_left_alone_and_the_queue_is_full_a_newcomer_gets_in() {
+    async fn new_caller_is_admitted_when_all_waiters_are_stalled_and_the_queue_is_full() {
         let guard = KeyedGuard::builder("full").queue(Queue::Bounded(1)).grant_timeout(SECOND).build();
         let mut first = granted(&guard, 1);
         let mut second = queued(&guard, 1);
-        assert!(is_full(&guard.acquire(1).await.unwrap_err()), "the turn may still be taken");
+        assert!(is_full(&guard.acquire(1).await.unwrap_err()), "the grant has not expired yet");
         advance(SECOND).await;
         drop(in_time(guard.acquire(1)).await.unwrap());
         assert_eq!(assert_ready_err!(first.poll()), AcquireError::GrantExpired);
@@ -534,12 +534,12 @@ mod grant_timeout {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn turns_of_any_key_that_nobody_takes_do_not_keep_the_guard_from_draining() {
+    async fn untaken_grants_of_any_key_do_not_prevent_draining() {
         let guard = limited();
-        let mut left_alone: Vec<_> = (0..20).map(|key| granted(&guard, key)).collect();
+        let mut stalled: Vec<_> = (0..20).map(|key| granted(&guard, key)).collect();
         guard.close();
-        timeout(10 * SECOND, guard.drained()).await.expect("the turns expire, though nobody waits for them any more");
-        for caller in &mut left_alone {
+        timeout(10 * SECOND, guard.drained()).await.expect("the grants expire although no caller waits any more");
+        for caller in &mut stalled {
             assert_eq!(assert_ready_err!(caller.poll()), AcquireError::GrantExpired);
         }
         assert_eq!(guard.stats().expired, 20);
@@ -547,7 +547,7 @@ mod grant_timeout {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn everyone_who_waits_for_the_drain_is_told_when_the_last_turn_expires() {
+    async fn every_drained_future_is_woken_when_the_last_grant_expires() {
         let guard = limited();
         let _left_alone = granted(&guard, 1);
         guard.close();
@@ -558,12 +558,12 @@ mod grant_timeout {
         assert_pending!(second.poll());
         advance(SECOND / 2 + Duration::from_millis(2)).await;
         assert_ready!(first.poll());
-        assert!(second.is_woken(), "at once, not when it would have looked itself");
+        assert!(second.is_woken(), "woken at once, and not by its own timer");
         assert_ready!(second.poll());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_turn_that_expires_after_close_for_who_tries_drains_the_guard() {
+    async fn grant_revoked_by_try_acquire_after_close_drains_the_guard() {
         let guard = limited();
         let mut caller = granted(&guard, 1);
         guard.close();
@@ -577,21 +577,21 @@ mod grant_timeout {
     }
 
     #[test]
-    fn a_blocking_caller_watches_too() {
-        // Real time: a parked thread has no other clock.
+    fn blocking_waiter_revokes_expired_grants_too() {
+        // Real time, because a parked thread has no other clock.
         let guard = leaked(KeyedGuard::builder("blocking").grant_timeout(Duration::from_millis(20)).build());
         let permit = guard.try_acquire(1).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let mut left_alone = task::spawn(guard.acquire(1));
+        let mut stalled = task::spawn(guard.acquire(1));
         {
             let _entered = runtime.enter();
-            assert_pending!(left_alone.poll());
+            assert_pending!(stalled.poll());
         }
         drop(permit);
         let blocking = thread::spawn(|| guard.acquire_blocking(1).map(drop));
         spin_until(|| blocking.is_finished());
         assert_eq!(blocking.join().unwrap(), Ok(()));
-        assert_eq!(assert_ready_err!(left_alone.poll()), AcquireError::GrantExpired);
+        assert_eq!(assert_ready_err!(stalled.poll()), AcquireError::GrantExpired);
         assert_eq!(guard.stats().expired, 1);
         assert_idle(guard);
     }
@@ -601,12 +601,12 @@ mod max_keys {
     use super::*;
 
     #[test]
-    fn one_key_more_is_refused_at_once_and_those_there_are_go_on() {
+    fn one_key_too_many_is_refused_and_existing_keys_are_unaffected() {
         let guard = Arc::new(KeyedGuard::builder("keys").permits(2).max_keys(3).build());
         let mut permits: Vec<_> = (0..3).map(|key| guard.try_acquire(key).unwrap()).collect();
         assert!(is_too_many(&guard.try_acquire(3).unwrap_err()));
         assert!(is_too_many(&Arc::clone(&guard).try_acquire_owned(3).unwrap_err()));
-        assert_eq!(guard.stats().refused, 0, "a try is a question, not a refused caller");
+        assert_eq!(guard.stats().refused, 0, "a failed `try_acquire` is not a refused caller");
         assert!(is_too_many(&assert_ready_err!(task::spawn(guard.acquire(3)).poll())));
         assert!(is_too_many(&assert_ready_err!(task::spawn(Arc::clone(&guard).acquire_owned(3)).poll())));
         assert!(is_too_many(&assert_ready_err!(task::spawn(guard.run(3, ready(()))).poll())));
@@ -615,14 +615,14 @@ mod max_keys {
         assert_eq!((guard.stats().refused, guard.len(), guard.stats().held), (5, 3, 3));
 
         permits.push(guard.try_acquire(1).unwrap());
-        let mut waits = queued(&guard, 1);
+        let mut waiter = queued(&guard, 1);
         permits.clear();
-        drop(assert_ready_ok!(waits.poll()));
+        drop(assert_ready_ok!(waiter.poll()));
         assert_idle(&guard);
     }
 
     #[test]
-    fn there_is_room_again_when_a_key_goes_however_it_goes() {
+    fn removed_key_makes_room_however_it_was_removed() {
         let guard = KeyedGuard::builder("room").max_keys(1).build();
         let assert_room = || {
             drop(guard.try_acquire(9).unwrap());
@@ -634,18 +634,18 @@ mod max_keys {
         assert_room();
         let permit = guard.try_acquire(1).unwrap();
         drop(queued(&guard, 1));
-        assert!(is_too_many(&guard.try_acquire(9).unwrap_err()), "the first is still there");
+        assert!(is_too_many(&guard.try_acquire(9).unwrap_err()), "key 1 is still held");
         drop(permit);
         assert_room();
         drop(assert_ready_ok!(task::spawn(guard.acquire_all([1])).poll()));
         assert_room();
-        let panics = guard.run(1, async { panic!("in its turn") });
+        let panics = guard.run(1, async { panic!("in the work") });
         assert!(catch_unwind(AssertUnwindSafe(|| task::spawn(panics).poll().map(|ran: Result<(), _>| ran))).is_err());
         assert_room();
     }
 
     #[test]
-    fn many_threads_never_have_more_keys_than_may_be_and_no_room_is_lost() {
+    fn many_threads_never_exceed_the_limit_of_keys_and_lose_no_room() {
         const MOST: usize = 3;
         let guard = KeyedGuard::builder("most").max_keys(MOST).build();
         let live = AtomicUsize::new(0);
@@ -658,9 +658,9 @@ mod max_keys {
                     for _ in 0..20_000 {
                         match guard.try_acquire(random.below(64)) {
                             Ok(permit) => {
-                                // Each permit is another key's, for there is one for each.
+                                // Every permit belongs to another key, because each key has only one.
                                 let others = live.fetch_add(1, Ordering::SeqCst);
-                                assert!(others < MOST, "{} keys are live", others + 1);
+                                assert!(others < MOST, "{} keys are in use", others + 1);
                                 if random.below(8) == 0 {
                                     thread::yield_now();
                                 }
@@ -677,14 +677,14 @@ mod max_keys {
             }
         });
         assert_idle(&guard);
-        assert!(refused.into_inner() > 0, "nobody met the limit");
+        assert!(refused.into_inner() > 0, "no caller reached the limit");
         let permits: Vec<_> = (0..MOST).map(|key| guard.try_acquire(key).unwrap()).collect();
         assert!(is_too_many(&guard.try_acquire(MOST).unwrap_err()));
         drop(permits);
     }
 
     #[test]
-    fn of_threads_that_bring_a_new_key_each_at_once_as_many_get_in_as_may() {
+    fn threads_with_new_keys_are_admitted_up_to_the_limit() {
         const MOST: usize = 3;
         const THREADS: usize = 8;
         let guard = KeyedGuard::builder("at once").max_keys(MOST).build();
@@ -699,9 +699,9 @@ mod max_keys {
                 });
                 threads.map(|thread| thread.join().unwrap())
             });
-            let entered = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+            let admitted = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
             let refused = outcomes.iter().filter(|outcome| outcome.as_ref().is_err_and(is_too_many)).count();
-            assert_eq!((entered, refused), (MOST, THREADS - MOST), "round {round}");
+            assert_eq!((admitted, refused), (MOST, THREADS - MOST), "round {round}");
             assert_eq!(guard.len(), MOST);
         }
         assert_idle(&guard);
@@ -712,7 +712,7 @@ mod close {
     use super::*;
 
     #[test]
-    fn those_that_wait_for_any_key_are_told_and_the_holders_finish() {
+    fn waiters_of_every_key_are_refused_and_the_holders_finish() {
         const KEYS: u32 = 50;
         let guard = KeyedGuard::builder("closing").permits(2).build();
         let mut permits: Vec<_> = (0..2 * KEYS).map(|i| guard.try_acquire(i % KEYS).unwrap()).collect();
@@ -744,22 +744,22 @@ mod close {
     }
 
     #[test]
-    fn a_key_that_was_waited_for_goes_when_the_last_has_heard_of_it() {
+    fn key_is_removed_when_the_last_refused_waiter_is_gone() {
         let guard = KeyedGuard::new("closing");
         let permit = guard.try_acquire(1).unwrap();
-        let [mut hears, leaves] = [0; 2].map(|_| queued(&guard, 1));
+        let [mut polled, dropped] = [0; 2].map(|_| queued(&guard, 1));
         guard.close();
         drop(permit);
         assert_eq!((guard.len(), guard.stats().held, guard.stats().waiting), (1, 0, 0));
-        assert_eq!(assert_ready_err!(hears.poll()), AcquireError::Closed);
+        assert_eq!(assert_ready_err!(polled.poll()), AcquireError::Closed);
         assert_eq!(guard.len(), 1);
-        drop(leaves);
+        drop(dropped);
         assert_idle(&guard);
-        assert_eq!(guard.stats().cancelled, 0, "it was refused before it left");
+        assert_eq!(guard.stats().cancelled, 0, "the waiter was refused before it was dropped");
     }
 
     #[test]
-    fn who_comes_afterwards_is_refused_for_keys_there_are_and_for_new_ones() {
+    fn later_callers_are_refused_for_existing_and_new_keys() {
         let guard = Arc::new(KeyedGuard::builder("closed").permits(2).build());
         let _permit = guard.try_acquire(1).unwrap();
         guard.close();
@@ -775,7 +775,7 @@ mod close {
     }
 
     #[test]
-    fn a_guard_that_is_closed_before_its_first_call_is_drained_and_refuses() {
+    fn unused_guard_that_is_closed_is_drained_and_refuses() {
         let guard = KeyedGuard::new("unused");
         let mut drained = task::spawn(guard.drained());
         assert_pending!(drained.poll());
@@ -791,7 +791,7 @@ mod close {
     }
 
     #[test]
-    fn an_open_guard_is_not_drained_though_no_key_is_there() {
+    fn open_guard_without_keys_is_not_drained() {
         let guard = KeyedGuard::new("open");
         let mut drained = task::spawn(guard.drained());
         assert_pending!(drained.poll());
@@ -803,7 +803,7 @@ mod close {
     }
 
     #[test]
-    fn closing_twice_is_closing_once() {
+    fn closing_twice_has_no_further_effect() {
         let guard = KeyedGuard::new("twice");
         let permit = guard.try_acquire(1).unwrap();
         guard.close();
@@ -816,23 +816,23 @@ mod close {
     }
 
     #[test]
-    fn a_turn_that_came_before_is_still_the_callers() {
+    fn permit_granted_before_close_can_still_be_taken() {
         let guard = KeyedGuard::new("granted");
-        let [mut takes, leaves] = [1, 2].map(|key| granted(&guard, key));
+        let [mut taken, dropped] = [1, 2].map(|key| granted(&guard, key));
         guard.close();
         let mut drained = task::spawn(guard.drained());
         assert_pending!(drained.poll());
-        let permit = assert_ready_ok!(takes.poll());
+        let permit = assert_ready_ok!(taken.poll());
         drop(permit);
         assert_pending!(drained.poll());
-        drop(leaves);
-        assert!(drained.is_woken(), "it was the last");
+        drop(dropped);
+        assert!(drained.is_woken(), "the dropped caller was the last one");
         assert_ready!(drained.poll());
         assert_idle(&guard);
     }
 
     #[test]
-    fn of_holders_that_leave_at_once_one_tells_that_the_guard_is_drained() {
+    fn concurrent_releases_notify_drained() {
         for _ in 0..200 {
             let guard = KeyedGuard::new("at once");
             let barrier = Barrier::new(4);
@@ -854,7 +854,7 @@ mod close {
     }
 
     #[test]
-    fn closing_as_the_holders_leave_tells_that_the_guard_is_drained() {
+    fn close_concurrent_with_releases_notifies_drained() {
         for _ in 0..200 {
             let guard = KeyedGuard::new("meanwhile");
             let barrier = Barrier::new(3);
@@ -877,7 +877,7 @@ mod close {
     }
 
     #[test]
-    fn wakers_that_panic_keep_nobody_of_another_key_from_being_told() {
+    fn panicking_waker_does_not_keep_waiters_of_other_keys_asleep() {
         const KEYS: u32 = 50;
         let guard = KeyedGuard::new("closing");
         let _permits: Vec<_> = (0..KEYS).map(|key| guard.try_acquire(key).unwrap()).collect();
@@ -900,7 +900,7 @@ mod run {
     use super::*;
 
     #[test]
-    fn work_runs_in_a_turn_of_its_key_and_its_answer_is_passed_through() {
+    fn work_runs_with_its_key_held_and_its_output_is_returned() {
         let guard = KeyedGuard::new("run");
         let permit = guard.try_acquire(1).unwrap();
         let started = Cell::new(false);
@@ -916,14 +916,14 @@ mod run {
     }
 
     #[test]
-    fn the_same_key_is_refused_inside_and_another_is_not() {
+    fn same_key_is_refused_inside_and_another_is_not() {
         let guard = KeyedGuard::new("nested");
         let mut run = task::spawn(guard.run(Colliding(1), async {
             let same = guard.acquire(Colliding(1)).await.map(drop);
             let same_run = guard.run(Colliding(1), async {}).await;
             let among_others = guard.acquire_all([0, 1, 2].map(Colliding)).await.map(drop);
             let another = guard.acquire(Colliding(2)).await.map(drop);
-            // In a run of the other, and in the place that the first of the others had in memory.
+            // Key 1 is still recognized in a nested run, whose entry reuses the slot of a key that was released.
             let back = guard.run(Colliding(3), async { guard.acquire(Colliding(1)).await.map(drop) }).await;
             let again = guard.acquire(Colliding(4)).await.map(drop);
             ([same, same_run, among_others], [another, again], back)
@@ -933,13 +933,13 @@ mod run {
         assert_eq!(assert_ready_ok!(run.poll()), expected);
         assert_eq!(guard.stats().refused, 4);
         assert_idle(&guard);
-        // The key was never held by this thread outside of that poll.
+        // This thread did not hold the key outside that poll.
         let _permit = guard.try_acquire(Colliding(1)).unwrap();
         assert_pending!(task::spawn(guard.acquire(Colliding(1))).poll());
     }
 
     #[test]
-    fn another_key_that_is_held_is_waited_for_inside() {
+    fn acquiring_another_held_key_inside_waits() {
         let guard = KeyedGuard::new("nested");
         let permit = guard.try_acquire(Colliding(2)).unwrap();
         let mut run = task::spawn(guard.run(Colliding(1), async { guard.run(Colliding(2), async {}).await }));
@@ -950,8 +950,8 @@ mod run {
     }
 
     #[test]
-    fn the_same_key_of_another_guard_is_waited_for_inside() {
-        // Many of them: some have the place in their guard's memory that the outer one has in its own.
+    fn acquiring_the_same_key_of_another_guard_inside_waits() {
+        // With this many keys, some occupy the same slot in the inner guard as key 1 does in the outer guard.
         const KEYS: u32 = 1_000;
         let (outer, inner) = (KeyedGuard::new("outer"), KeyedGuard::new("inner"));
         let permits: Vec<_> = (0..KEYS).map(|key| inner.try_acquire(key).unwrap()).collect();
@@ -965,7 +965,7 @@ mod run {
     }
 
     #[test]
-    fn a_permit_that_is_free_may_be_taken_inside() {
+    fn free_permit_can_be_acquired_inside() {
         let guard = KeyedGuard::builder("two").permits(2).build();
         let work = async { guard.run(1, async { (guard.stats().held, guard.acquire(1).await.map(drop)) }).await };
         let mut run = task::spawn(guard.run(1, work));
@@ -974,25 +974,25 @@ mod run {
     }
 
     #[test]
-    fn a_place_taken_outside_and_awaited_inside_is_refused_and_given_up() {
+    fn waiter_enqueued_outside_and_awaited_inside_is_refused_and_cancelled() {
         let guard = KeyedGuard::new("nested");
         let permit = guard.try_acquire(1).unwrap();
-        let place = Mutex::new(None);
+        let enqueued = Mutex::new(None);
         let mut run = task::spawn(guard.run(1, async {
-            let acquire: AcquireKey<'_, i32> = place.lock().unwrap().take().expect("it is queued by now");
+            let acquire: AcquireKey<'_, i32> = enqueued.lock().unwrap().take().expect("the waiter is enqueued by now");
             acquire.await.map(drop)
         }));
         assert_pending!(run.poll());
         let mut behind = guard.acquire(1);
         assert!(Pin::new(&mut behind).poll(&mut Context::from_waker(Waker::noop())).is_pending());
-        *place.lock().unwrap() = Some(behind);
+        *enqueued.lock().unwrap() = Some(behind);
         drop(permit);
         assert_eq!(assert_ready_ok!(run.poll()), Err(AcquireError::WouldDeadlock));
         assert_idle(&guard);
     }
 
     #[test]
-    fn inside_closed_is_the_answer_too() {
+    fn acquiring_again_inside_a_closed_guard_fails_with_closed() {
         let guard = KeyedGuard::new("closed");
         let mut run = task::spawn(guard.run(1, async {
             guard.close();
@@ -1010,7 +1010,7 @@ mod run {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn two_branches_of_one_task_take_turns_of_one_key() {
+    async fn two_branches_of_one_task_run_one_after_the_other() {
         let guard = KeyedGuard::new("joined");
         let acquire = || async {
             let permit = guard.acquire(1).await?;
@@ -1021,45 +1021,45 @@ mod run {
         };
         let both = in_time(async { tokio::join!(acquire(), acquire()) });
         assert_eq!(both.await, (Ok(()), Ok(())));
-        let turn = || async {
+        let work = || async {
             assert_eq!(guard.stats().held, 1);
             yield_now().await;
         };
-        let all = in_time(async { tokio::join!(acquire(), guard.run(1, turn()), guard.run(1, turn()), acquire()) });
+        let all = in_time(async { tokio::join!(acquire(), guard.run(1, work()), guard.run(1, work()), acquire()) });
         assert_eq!(all.await, (Ok(()), Ok(()), Ok(()), Ok(())));
         assert_eq!((guard.stats().granted, guard.stats().queued), (6, 4));
         assert_idle(&guard);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn run_to_completion_refuses_its_key_inside_also_after_its_caller_left() {
+    async fn run_to_completion_refuses_its_key_inside_also_when_detached() {
         let guard = leaked(KeyedGuard::new("nested"));
         let nested = guard.run_to_completion(1, async {
-            // Also after it was away from its thread.
+            // The run is recognized after it yielded, too.
             yield_now().await;
             (guard.run_to_completion(1, async {}).await, guard.run_to_completion(2, async {}).await)
         });
         assert_eq!(in_time(nested).await, Ok((Err(AcquireError::WouldDeadlock), Ok(()))));
 
-        let (tell, told) = oneshot::channel();
+        let (sender, outcome) = oneshot::channel();
         let mut run = task::spawn(guard.run_to_completion(1, async {
             yield_now().await;
-            tell.send([1, 2].map(|key| guard.acquire_blocking(key).map(drop))).unwrap();
+            sender.send([1, 2].map(|key| guard.acquire_blocking(key).map(drop))).unwrap();
             tokio::join!(guard.acquire(1), guard.acquire(2)).1.map(drop).unwrap();
         }));
         assert_pending!(run.poll());
         drop(run);
-        assert_eq!(in_time(told).await, Ok([(); 2].map(|()| Err(AcquireError::BlockingInAsync))));
+        assert_eq!(in_time(outcome).await, Ok([(); 2].map(|()| Err(AcquireError::BlockingInAsync))));
         in_time(guard.acquire(1)).await.map(drop).unwrap();
         assert_eq!(guard.stats().finished_detached, 1);
         assert_idle(guard);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn work_whose_caller_leaves_ends_with_its_key_held() {
+    async fn detached_work_holds_its_key_until_it_ends() {
         let guard = Arc::new(KeyedGuard::new("running"));
-        let (end, ended) = oneshot::channel::<()>();
-        let work = async move { ended.await.unwrap() };
+        let (finish, finished) = oneshot::channel::<()>();
+        let work = async move { finished.await.unwrap() };
         let mut run = task::spawn(Arc::clone(&guard).run_to_completion_owned("a".to_owned(), work));
         assert_pending!(run.poll());
         drop(run);
@@ -1073,7 +1073,7 @@ mod run {
         assert_eq!(assert_ready_err!(next.poll()), AcquireError::Closed);
         let mut drained = task::spawn(guard.drained());
         assert_pending!(drained.poll());
-        end.send(()).unwrap();
+        finish.send(()).unwrap();
         in_time(guard.drained()).await;
         assert_ready!(drained.poll());
         assert_eq!(guard.stats().finished_detached, 1);
@@ -1083,13 +1083,13 @@ mod run {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_caller_of_run_to_completion_that_leaves_before_its_turn_starts_nothing() {
+    async fn caller_of_run_to_completion_cancelled_before_it_runs_starts_nothing() {
         let guard = leaked(KeyedGuard::new("waiting"));
-        for take_turn in [false, true] {
+        for grant_first in [false, true] {
             let permit = guard.acquire(1).await.unwrap();
-            let mut run = task::spawn(guard.run_to_completion(1, async { panic!("it never starts") }));
+            let mut run = task::spawn(guard.run_to_completion(1, async { panic!("the work never starts") }));
             assert_pending!(run.poll());
-            if take_turn {
+            if grant_first {
                 drop(permit);
                 drop(run);
             } else {
@@ -1104,7 +1104,7 @@ mod run {
     }
 
     #[test]
-    fn when_the_runtime_ends_the_key_is_free() {
+    fn runtime_shutdown_releases_the_key() {
         let guard = leaked(KeyedGuard::new("runtime ends"));
         let runtime = two_workers();
         runtime.block_on(async {
@@ -1122,14 +1122,14 @@ mod acquire_all {
     use super::*;
 
     #[test]
-    fn every_key_is_taken_once_in_its_order() {
+    fn every_key_is_acquired_once_in_key_order() {
         let guard = KeyedGuard::new("all");
         let mut permits: Vec<_> = (0..4).map(|key| Some(guard.try_acquire(key).unwrap())).collect();
         let mut all = task::spawn(guard.acquire_all([3, 0, 2, 0, 3, 1]));
         assert_pending!(all.poll());
         for (key, permit) in permits.iter_mut().enumerate() {
-            assert_eq!(guard.stats().waiting, 1, "for one key at a time");
-            // Those after it are not waited for yet: whoever has them may leave without being noticed.
+            assert_eq!(guard.stats().waiting, 1, "it waits for one key at a time");
+            // It does not wait for the later keys yet, so that releasing one of them would not wake it.
             assert!(!all.is_woken());
             *permit = None;
             assert!(all.is_woken(), "it waited for key {key}");
@@ -1145,7 +1145,7 @@ mod acquire_all {
     }
 
     #[test]
-    fn of_no_key_it_is_there_at_once() {
+    fn acquiring_no_keys_succeeds_at_once() {
         let guard = KeyedGuard::<u32>::new("none");
         let none = assert_ready_ok!(task::spawn(guard.acquire_all([])).poll());
         assert_eq!((none.len(), none.is_empty(), guard.len()), (0, true, 0));
@@ -1153,7 +1153,7 @@ mod acquire_all {
     }
 
     #[test]
-    fn more_keys_than_a_task_may_do_at_once_are_taken_all_the_same() {
+    fn more_keys_than_the_coop_budget_allows_can_be_acquired() {
         const KEYS: usize = 10_000;
         let guard = KeyedGuard::new("many");
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -1164,7 +1164,7 @@ mod acquire_all {
     }
 
     #[test]
-    fn tasks_that_ask_in_different_orders_never_wait_in_a_circle() {
+    fn tasks_that_name_keys_in_different_orders_never_deadlock() {
         const TASKS: u64 = 16;
         const ROUNDS: usize = 200;
         const KEYS: usize = 5;
@@ -1183,7 +1183,7 @@ mod acquire_all {
                     let permits = guard.acquire_all(keys).await.unwrap();
                     assert_eq!(permits.len(), distinct.len());
                     for key in &distinct {
-                        assert!(!inside[*key].swap(true, Ordering::SeqCst), "two hold key {key}");
+                        assert!(!inside[*key].swap(true, Ordering::SeqCst), "two tasks hold key {key}");
                     }
                     yield_now().await;
                     for key in &distinct {
@@ -1195,32 +1195,32 @@ mod acquire_all {
         });
         let tasks: Vec<_> = tasks.collect();
         let all = runtime.block_on(async { timeout(60 * SECOND, futures::future::join_all(tasks)).await });
-        for task in all.expect("they wait in a circle") {
+        for task in all.expect("the tasks deadlock") {
             task.unwrap();
         }
         assert_idle(&guard);
     }
 
-    /// All keys but those that `others` hold are free, and nothing of the refused caller is left.
-    fn assert_given_back(guard: &KeyedGuard<u32>, others: usize) {
+    /// Asserts that only `others` keys are held, and that nothing remains of the refused caller.
+    fn assert_released(guard: &KeyedGuard<u32>, others: usize) {
         assert_eq!((guard.len(), guard.stats().held, guard.stats().waiting), (others, others, 0));
     }
 
     #[test]
-    fn a_refusal_midway_gives_back_the_turns_before_it() {
+    fn refusal_midway_releases_the_permits_acquired_before_it() {
         let reject = KeyedGuard::builder("busy").queue(Queue::Reject).build();
         let _held = reject.try_acquire(2).unwrap();
         assert!(is_busy(&assert_ready_err!(task::spawn(reject.acquire_all([3, 2, 1])).poll())));
-        assert_given_back(&reject, 1);
+        assert_released(&reject, 1);
 
         let few = KeyedGuard::builder("few").max_keys(2).build();
         assert!(is_too_many(&assert_ready_err!(task::spawn(few.acquire_all([3, 2, 1])).poll())));
-        assert_given_back(&few, 0);
+        assert_released(&few, 0);
 
         let nested = KeyedGuard::new("nested");
         let mut run = task::spawn(nested.run(2, async {
             let refused = nested.acquire_all([3, 2, 1]).await.map(drop);
-            assert_given_back(&nested, 1);
+            assert_released(&nested, 1);
             refused
         }));
         assert_eq!(assert_ready_ok!(run.poll()), Err(AcquireError::WouldDeadlock));
@@ -1232,11 +1232,11 @@ mod acquire_all {
         closing.close();
         assert!(all.is_woken());
         assert_eq!(assert_ready_err!(all.poll()), AcquireError::Closed);
-        assert_given_back(&closing, 1);
+        assert_released(&closing, 1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_turn_that_does_not_come_in_time_gives_back_those_before_it() {
+    async fn timeout_midway_releases_the_permits_acquired_before_it() {
         let guard = KeyedGuard::builder("late").max_wait(SECOND).build();
         let held = [1, 2].map(|key| guard.try_acquire(key).unwrap());
         let mut all = task::spawn(guard.acquire_all([0, 2, 1]));
@@ -1245,26 +1245,26 @@ mod acquire_all {
         let [one, two] = held;
         drop(one);
         assert_pending!(all.poll());
-        // The time counts for each key anew.
+        // The time limit starts again for each key.
         advance(SECOND - Duration::from_millis(10)).await;
         assert_pending!(all.poll());
         advance(Duration::from_millis(12)).await;
         assert!(is_timeout(&assert_ready_err!(all.poll())));
-        assert_given_back(&guard, 1);
+        assert_released(&guard, 1);
         drop(two);
         assert_idle(&guard);
     }
 
     #[test]
-    fn a_caller_that_leaves_midway_gives_back_the_turns_that_it_has() {
-        let guard = KeyedGuard::new("leaves");
-        for take_turn in [false, true] {
+    fn cancellation_midway_releases_the_permits_acquired_before_it() {
+        let guard = KeyedGuard::new("cancelled");
+        for grant_first in [false, true] {
             let mut held = Some(guard.try_acquire(2).unwrap());
             let mut all = task::spawn(guard.acquire_all([3, 2, 1]));
             assert_pending!(all.poll());
             let mut next = [1, 2].map(|key| queued(&guard, key));
             assert_eq!((guard.len(), guard.stats().held, guard.stats().waiting), (2, 2, 3));
-            if take_turn {
+            if grant_first {
                 held = None;
             }
             drop(all);
@@ -1278,7 +1278,7 @@ mod acquire_all {
     }
 
     #[test]
-    fn dropped_before_its_first_poll_it_was_never_there() {
+    fn acquire_all_dropped_before_its_first_poll_has_no_effect() {
         let guard = KeyedGuard::new("unpolled");
         drop(guard.acquire_all([1, 2]));
         assert_idle(&guard);
@@ -1290,31 +1290,31 @@ mod blocking {
     use super::*;
 
     #[test]
-    fn threads_and_tasks_stand_in_one_queue() {
+    fn threads_and_tasks_share_one_queue() {
         let guard = KeyedGuard::new("mixed");
         let permit = guard.try_acquire(1).unwrap();
         let mut first = queued(&guard, 1);
-        let (enter, leave) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (acquired, release) = (AtomicBool::new(false), AtomicBool::new(false));
         thread::scope(|scope| {
             scope.spawn(|| {
                 let permit = guard.acquire_blocking(1).unwrap();
-                enter.store(true, Ordering::SeqCst);
-                spin_until(|| leave.load(Ordering::SeqCst));
+                acquired.store(true, Ordering::SeqCst);
+                spin_until(|| release.load(Ordering::SeqCst));
                 drop(permit);
             });
             spin_until(|| guard.stats().waiting == 2);
             let mut third = queued(&guard, 1);
-            // A thread that asks for another key waits for none of them.
+            // A thread that acquires another key waits for none of these callers.
             scope.spawn(|| drop(guard.acquire_blocking(2).unwrap())).join().unwrap();
 
             drop(permit);
             let permit = assert_ready_ok!(first.poll());
             assert_pending!(third.poll());
-            assert!(!enter.load(Ordering::SeqCst));
+            assert!(!acquired.load(Ordering::SeqCst));
             drop(permit);
-            spin_until(|| enter.load(Ordering::SeqCst));
+            spin_until(|| acquired.load(Ordering::SeqCst));
             assert_pending!(third.poll());
-            leave.store(true, Ordering::SeqCst);
+            release.store(true, Ordering::SeqCst);
             spin_until(|| third.is_woken());
             drop(assert_ready_ok!(third.poll()));
         });
@@ -1322,27 +1322,27 @@ mod blocking {
     }
 
     #[test]
-    fn where_blocking_is_allowed_it_waits() {
+    fn acquire_blocking_waits_where_blocking_is_allowed() {
         let guard = leaked(KeyedGuard::new("allowed"));
         let runtime = two_workers();
-        let enters = move || guard.acquire_blocking(1).map(drop);
+        let acquire = move || guard.acquire_blocking(1).map(drop);
         let outcomes = runtime.block_on(async {
-            let on_pool = spawn_blocking(enters).await.unwrap();
-            let on_worker = tokio::spawn(async move { block_in_place(enters) }).await.unwrap();
+            let on_pool = spawn_blocking(acquire).await.unwrap();
+            let on_worker = tokio::spawn(async move { block_in_place(acquire) }).await.unwrap();
             [on_pool, on_worker]
         });
         assert_eq!(outcomes, [Ok(()), Ok(())]);
     }
 
     #[test]
-    fn on_a_thread_that_runs_tasks_it_is_refused_whether_the_key_is_free_or_not() {
-        let guard = leaked(KeyedGuard::new("refused"));
+    fn acquire_blocking_on_a_thread_that_runs_tasks_is_refused_even_if_the_key_is_free() {
+        let guard = leaked(KeyedGuard::new("the caller is refused"));
         let _permit = guard.try_acquire(1).unwrap();
         for runtime in [two_workers(), tokio::runtime::Builder::new_current_thread().build().unwrap()] {
             for key in [1, 2] {
-                let enters = || async move { guard.acquire_blocking(key).map(drop) };
-                assert_eq!(runtime.block_on(enters()), Err(AcquireError::BlockingInAsync));
-                let spawned = runtime.block_on(async { tokio::spawn(enters()).await.unwrap() });
+                let acquire = || async move { guard.acquire_blocking(key).map(drop) };
+                assert_eq!(runtime.block_on(acquire()), Err(AcquireError::BlockingInAsync));
+                let spawned = runtime.block_on(async { tokio::spawn(acquire()).await.unwrap() });
                 assert_eq!(spawned, Err(AcquireError::BlockingInAsync));
             }
         }
@@ -1354,13 +1354,13 @@ mod blocking {
 mod panic {
     use super::*;
 
-    /// Keeps what panicked, as a `catch_unwind` around a future does.
+    /// Polls once and returns the panic, if any. The future is kept, as by a `catch_unwind` around it.
     fn poll_caught<F: Future>(future: Pin<&mut F>) -> thread::Result<Poll<F::Output>> {
         catch_unwind(AssertUnwindSafe(|| future.poll(&mut Context::from_waker(Waker::noop()))))
     }
 
     #[test]
-    fn a_panic_in_run_frees_the_key_though_the_run_is_kept() {
+    fn panic_in_run_releases_the_key_while_the_future_is_kept() {
         let guard = leaked(KeyedGuard::new("panic"));
         let mut run = pin!(guard.run(1, async { panic!("in the work") }));
         let mut next = task::spawn(guard.acquire(1));
@@ -1372,13 +1372,13 @@ mod panic {
         assert!(poll_caught(run.as_mut()).is_err());
         assert_idle(guard);
         assert_eq!(guard.stats().panicked, 2);
-        // The thread is not taken to be inside any more: who finds the key held waits.
+        // The thread no longer counts as inside the guard: a caller that finds the key held waiter.
         let _permit = guard.try_acquire(1).unwrap();
         assert_pending!(task::spawn(guard.acquire(1)).poll());
     }
 
     #[test]
-    fn a_panic_of_a_holder_lets_the_next_caller_of_its_key_in() {
+    fn panic_of_a_holder_passes_the_permit_to_the_next_waiter_of_its_key() {
         let guard = Arc::new(KeyedGuard::new("panic"));
         let permits = [1, 2].map(|key| Arc::clone(&guard).try_acquire_owned(key).unwrap());
         let mut callers = [1, 2].map(|key| queued(&guard, key));
@@ -1397,7 +1397,7 @@ mod panic {
     }
 
     #[test]
-    fn a_panic_of_who_holds_several_keys_frees_them_all() {
+    fn panic_of_a_holder_of_several_keys_releases_them_all() {
         let guard = Arc::new(KeyedGuard::new("panic"));
         let holder = thread::spawn({
             let guard = Arc::clone(&guard);
@@ -1412,7 +1412,7 @@ mod panic {
     }
 
     thread_local! {
-        /// After so many more comparisons or hashes, one panics.
+        /// The number of comparisons and hashes until one panics.
         static FUSE: Cell<Option<usize>> = const { Cell::new(None) };
     }
 
@@ -1436,12 +1436,12 @@ mod panic {
     impl Hash for Fragile {
         fn hash<H: Hasher>(&self, state: &mut H) {
             burn();
-            // All the same, so that keys are compared.
+            // All hashes are equal, so that keys are compared.
             0_u8.hash(state);
         }
     }
 
-    /// What callers do that look a key up: those that enter at once, wait, or are refused.
+    /// Calls every method that looks a key up: callers are admitted at once, wait, or are refused.
     fn look_up(guard: &Arc<KeyedGuard<Fragile>>, key: u32) {
         let key = Fragile(key);
         drop(guard.try_acquire(key));
@@ -1452,16 +1452,16 @@ mod panic {
         drop(task::spawn(guard.acquire_all([key, Fragile(9), key])).poll());
         drop(task::spawn(Arc::clone(guard).run_to_completion_owned(key, async {})).poll());
         if guard.stats().waiting > 0 {
-            // Its queue is full: it won't block.
+            // The queue of key 0 is full, so this call does not block.
             drop(guard.acquire_blocking(Fragile(0)));
         }
     }
 
     #[test]
-    fn a_key_that_panics_as_it_is_hashed_or_compared_leaves_the_guard_as_it_was() {
+    fn key_that_panics_when_hashed_or_compared_leaves_the_guard_unchanged() {
         let guard = Arc::new(KeyedGuard::builder("fragile").queue(Queue::Bounded(1)).max_keys(4).build());
         let permits = [0, 1, 2].map(|key| guard.try_acquire(Fragile(key)).unwrap());
-        let mut waits = queued(&guard, Fragile(0));
+        let mut waiter = queued(&guard, Fragile(0));
         let now = || {
             let GuardStats { held, waiting, detached, .. } = guard.stats();
             (guard.len(), held, waiting, detached)
@@ -1478,12 +1478,12 @@ mod panic {
                 }
                 panics += 1;
             }
-            assert!(panics > 20, "{panics} are too few");
+            assert!(panics > 20, "only {panics} panics");
         }
         drop(permits);
-        drop(assert_ready_ok!(waits.poll()));
+        drop(assert_ready_ok!(waiter.poll()));
         assert_idle(&guard);
-        // No room was lost.
+        // All of `max_keys` is still available.
         let permits = [0, 1, 2, 3].map(|key| guard.try_acquire(Fragile(key)).unwrap());
         assert!(is_too_many(&guard.try_acquire(Fragile(4)).unwrap_err()));
         drop(permits);
@@ -1491,20 +1491,20 @@ mod panic {
     }
 }
 
-/// Keys are dropped where their code may call the guard.
+/// The guard drops keys where their destructors may call it.
 mod dropped_keys {
     use super::*;
 
     static GUARD: KeyedGuard<Calling> = KeyedGuard::builder("calling").queue(Queue::Bounded(2)).max_keys(4).build();
     static CALLS: AtomicUsize = AtomicUsize::new(0);
 
-    /// A key that asks its guard for another key when it is dropped.
+    /// A key whose destructor acquires another key of the same guard.
     #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
     struct Calling(u32);
 
     impl Hash for Calling {
         fn hash<H: Hasher>(&self, state: &mut H) {
-            // All the same, so that they meet in one shard.
+            // All hashes are equal, so that all keys share one shard.
             0_u8.hash(state);
         }
     }
@@ -1531,51 +1531,51 @@ mod dropped_keys {
     }
 
     fn program() {
-        assert_eq!(calls_of(|| GUARD.acquire(Calling(1))), 1, "never polled");
-        assert_eq!(calls_of(|| GUARD.try_acquire(Calling(1)).unwrap()), 1, "its entry goes");
+        assert_eq!(calls_of(|| GUARD.acquire(Calling(1))), 1, "the caller is never polled");
+        assert_eq!(calls_of(|| GUARD.try_acquire(Calling(1)).unwrap()), 1, "the key's entry is removed");
 
         let permit = GUARD.try_acquire(Calling(1)).unwrap();
-        assert_eq!(calls_of(|| GUARD.try_acquire(Calling(1)).unwrap_err()), 1, "refused");
-        let mut waits = None;
-        assert_eq!(calls_of(|| waits = Some(queued(&GUARD, Calling(1)))), 1, "its lane knows the key already");
-        let leaves = queued(&GUARD, Calling(1));
-        assert_eq!(calls_of(|| assert_ready_err!(task::spawn(GUARD.acquire(Calling(1))).poll())), 1, "full");
-        assert_eq!(calls_of(|| leaves), 0, "the lane stays");
-        assert_eq!(calls_of(|| permit), 0, "the lane stays");
-        assert_eq!(calls_of(|| waits), 1, "the last goes as its turn has come");
+        assert_eq!(calls_of(|| GUARD.try_acquire(Calling(1)).unwrap_err()), 1, "the caller is refused");
+        let mut waiter = None;
+        assert_eq!(calls_of(|| waiter = Some(queued(&GUARD, Calling(1)))), 1, "the entry already has an equal key");
+        let cancelled = queued(&GUARD, Calling(1));
+        assert_eq!(calls_of(|| assert_ready_err!(task::spawn(GUARD.acquire(Calling(1))).poll())), 1, "the queue is full");
+        assert_eq!(calls_of(|| cancelled), 0, "the entry is still in use");
+        assert_eq!(calls_of(|| permit), 0, "the entry is still in use");
+        assert_eq!(calls_of(|| waiter), 1, "the last caller is dropped with its grant");
         assert!(GUARD.is_empty());
 
         let others = [1, 2, 3].map(|key| GUARD.try_acquire(Calling(key)).unwrap());
         let last = GUARD.try_acquire(Calling(4)).unwrap();
-        assert_eq!(calls_of(|| GUARD.try_acquire(Calling(5)).unwrap_err()), 1, "too many");
-        assert_eq!(calls_of(|| assert_ready_err!(task::spawn(GUARD.acquire(Calling(5))).poll())), 1, "too many");
+        assert_eq!(calls_of(|| GUARD.try_acquire(Calling(5)).unwrap_err()), 1, "there are too many keys");
+        assert_eq!(calls_of(|| assert_ready_err!(task::spawn(GUARD.acquire(Calling(5))).poll())), 1, "there are too many keys");
         assert_eq!(calls_of(|| last), 1);
         assert_eq!(calls_of(|| others), 3);
         let all = || assert_ready_ok!(task::spawn(GUARD.acquire_all([2, 1, 2].map(Calling))).poll());
         assert_eq!(calls_of(all), 3);
 
         let permit = GUARD.try_acquire(Calling(1)).unwrap();
-        let mut hears = queued(&GUARD, Calling(1));
+        let mut polled = queued(&GUARD, Calling(1));
         assert_eq!(calls_of(|| GUARD.close()), 0);
-        assert_eq!(calls_of(|| permit), 0, "one has not heard that it was closed");
-        assert_eq!(calls_of(|| assert_ready_err!(hears.poll())), 1);
+        assert_eq!(calls_of(|| permit), 0, "one waiter was not polled since the close");
+        assert_eq!(calls_of(|| assert_ready_err!(polled.poll())), 1);
         assert_idle(&GUARD);
     }
 
     #[test]
-    fn they_may_call_the_guard_as_they_are_dropped() {
-        // On a thread of its own, so that a deadlock fails instead of hanging.
+    fn destructor_of_a_key_may_call_the_guard() {
+        // On a separate thread, so that a deadlock fails instead of hanging.
         let program = thread::spawn(program);
         spin_until(|| program.is_finished());
         program.join().unwrap();
     }
 }
 
-mod numbers {
+mod stats {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn each_counter_counts_its_event_and_no_other() {
+    async fn each_counter_counts_only_its_own_event() {
         let guard = leaked(
             KeyedGuard::builder("counted")
                 .queue(Queue::Bounded(2))
@@ -1595,87 +1595,87 @@ mod numbers {
 
         let other = guard.acquire(2).await.unwrap();
         let permit = guard.acquire(1).await.unwrap();
-        assert_eq!(counters(), [2, 0, 0, 0, 0, 0, 0, 0], "permits taken at once");
+        assert_eq!(counters(), [2, 0, 0, 0, 0, 0, 0, 0], "permits acquired at once");
         assert!(guard.try_acquire(1).is_err());
-        assert_eq!(counters(), [2, 0, 0, 0, 0, 0, 0, 0], "a try that finds its key busy");
+        assert_eq!(counters(), [2, 0, 0, 0, 0, 0, 0, 0], "a `try_acquire` that finds its key busy");
         let [first, second] = [1, 1].map(|key| queued(guard, key));
         let third = queued(guard, 2);
-        assert_eq!(counters(), [2, 3, 0, 0, 0, 0, 0, 0], "three that wait");
+        assert_eq!(counters(), [2, 3, 0, 0, 0, 0, 0, 0], "three waiters");
         assert_eq!((guard.stats().held, guard.stats().waiting, guard.len()), (2, 3, 2));
         assert!(guard.acquire(1).await.is_err());
-        assert_eq!(counters(), [2, 3, 1, 0, 0, 0, 0, 0], "one too many");
+        assert_eq!(counters(), [2, 3, 1, 0, 0, 0, 0, 0], "a caller that finds the queue full");
         drop(second);
-        assert_eq!(counters(), [2, 3, 1, 0, 1, 0, 0, 0], "one that leaves");
+        assert_eq!(counters(), [2, 3, 1, 0, 1, 0, 0, 0], "a waiter that is cancelled");
         drop(permit);
-        assert_eq!(counters(), [3, 3, 1, 0, 1, 0, 0, 0], "a turn given");
+        assert_eq!(counters(), [3, 3, 1, 0, 1, 0, 0, 0], "a permit granted to a waiter");
         drop(first);
-        assert_eq!(counters(), [3, 3, 1, 0, 2, 0, 0, 0], "a turn not taken because the caller left");
+        assert_eq!(counters(), [3, 3, 1, 0, 2, 0, 0, 0], "a granted waiter that is cancelled");
         drop((third, other));
-        assert_eq!(counters(), [3, 3, 1, 0, 3, 0, 0, 0], "another key's count too");
+        assert_eq!(counters(), [3, 3, 1, 0, 3, 0, 0, 0], "a cancelled waiter of another key");
         assert_idle(guard);
 
         let permit = guard.acquire(1).await.unwrap();
         assert!(guard.acquire(1).await.is_err());
-        assert_eq!(counters(), [4, 4, 1, 1, 3, 0, 0, 0], "one that waits too long");
+        assert_eq!(counters(), [4, 4, 1, 1, 3, 0, 0, 0], "a waiter that times out");
         let mut late = queued(guard, 1);
         drop(permit);
         advance(SECOND).await;
         drop(guard.try_acquire(1).unwrap());
-        assert_eq!(counters(), [6, 5, 1, 1, 3, 1, 0, 0], "a turn that expires, and goes to another");
+        assert_eq!(counters(), [6, 5, 1, 1, 3, 1, 0, 0], "a grant that expires, and its permit acquired by another caller");
         assert_ready_err!(late.poll());
         drop(late);
-        assert_eq!(counters(), [6, 5, 1, 1, 3, 1, 0, 0], "hearing of it counts no more");
+        assert_eq!(counters(), [6, 5, 1, 1, 3, 1, 0, 0], "reporting the expiry to the waiter counts nothing");
 
         assert!(tokio::spawn(guard.run(1, async { panic!("counted") })).await.is_err());
-        assert_eq!(counters(), [7, 5, 1, 1, 3, 1, 1, 0], "a panic");
+        assert_eq!(counters(), [7, 5, 1, 1, 3, 1, 1, 0], "a panic in a run");
         guard.run(1, async { guard.acquire(1).await.unwrap_err() }).await.unwrap();
-        assert_eq!(counters(), [8, 5, 2, 1, 3, 1, 1, 0], "one that would wait for itself");
+        assert_eq!(counters(), [8, 5, 2, 1, 3, 1, 1, 0], "a caller that would wait for itself");
         assert!(guard.acquire_blocking(1).is_err());
-        assert_eq!(counters(), [8, 5, 3, 1, 3, 1, 1, 0], "one that would block");
+        assert_eq!(counters(), [8, 5, 3, 1, 3, 1, 1, 0], "a caller that would block an async thread");
         let all = guard.acquire_all([1, 2, 3]).await.unwrap();
         assert!(guard.acquire(4).await.is_err());
-        assert_eq!(counters(), [11, 5, 4, 1, 3, 1, 1, 0], "one with a key too many");
+        assert_eq!(counters(), [11, 5, 4, 1, 3, 1, 1, 0], "a caller with one key too many");
         drop(all);
 
         let mut run = task::spawn(guard.run_to_completion(1, yield_now()));
         assert_pending!(run.poll());
         drop(run);
         assert_eq!(guard.stats().detached, 1);
-        assert_eq!(counters(), [12, 5, 4, 1, 3, 1, 1, 0], "a caller that leaves its run");
+        assert_eq!(counters(), [12, 5, 4, 1, 3, 1, 1, 0], "a run that is detached");
         guard.acquire(1).await.map(drop).unwrap();
-        assert_eq!(counters(), [13, 6, 4, 1, 3, 1, 1, 1], "that run ends");
+        assert_eq!(counters(), [13, 6, 4, 1, 3, 1, 1, 1], "the detached run finishes");
 
         guard.close();
         assert!(guard.acquire(1).await.is_err());
-        assert_eq!(counters(), [13, 6, 5, 1, 3, 1, 1, 1], "one that comes too late");
+        assert_eq!(counters(), [13, 6, 5, 1, 3, 1, 1, 1], "a caller after close");
         assert_eq!((guard.stats().overrun, guard.stats().cut_off), (0, 0));
         assert_idle(guard);
     }
 
-    /// A caller of a key, wherever it stands.
+    /// A caller that is enqueued or holds a permit.
     enum Caller<'a, K: Hash + Eq> {
         Queued(task::Spawn<AcquireKey<'a, K>>),
-        Inside(KeyedPermit<'a, K>),
+        Holding(KeyedPermit<'a, K>),
     }
 
-    /// Callers come, look and go at random. Whoever was woken has a turn set aside.
-    fn the_numbers_are_those_of_the_callers_there_are<K: Hash + Eq + Ord + Copy + Debug>(key: impl Fn(u32) -> K) {
+    /// Callers are created, polled and dropped at random. A waiter that was woken has been granted a permit.
+    fn stats_match_the_callers_of_a_random_program<K: Hash + Eq + Ord + Copy + Debug>(key: impl Fn(u32) -> K) {
         const KEYS: usize = 12;
         const MOST: usize = 8;
         let guard = KeyedGuard::builder("mixed").permits(2).queue(Queue::Bounded(3)).max_keys(MOST).build();
         let mut callers: Vec<(K, Caller<'_, K>)> = Vec::new();
         let mut random = Random(11);
-        let (mut refused, mut cancelled, mut came_to_wait, mut turns) = (0, 0, 0, 0);
+        let (mut refused, mut cancelled, mut queued_callers, mut grants) = (0, 0, 0, 0);
         for step in 0..20_000 {
-            // Many come for a while, then many go, so that keys come and go all the time.
-            let comes = random.below(8) < if step % 100 < 50 { 5 } else { 2 };
-            if comes || callers.is_empty() {
+            // Mostly creates callers for a while, then mostly drops them, so that keys are added and removed all the time.
+            let creates = random.below(8) < if step % 100 < 50 { 5 } else { 2 };
+            if creates || callers.is_empty() {
                 let key = key(random.below(KEYS) as u32);
                 let mut caller = task::spawn(guard.acquire(key));
                 match caller.poll() {
                     Poll::Ready(Ok(permit)) => {
-                        turns += 1;
-                        callers.push((key, Caller::Inside(permit)));
+                        grants += 1;
+                        callers.push((key, Caller::Holding(permit)));
                     }
                     Poll::Ready(Err(error)) => {
                         let known = callers.iter().any(|(other, _)| *other == key);
@@ -1683,7 +1683,7 @@ mod numbers {
                         refused += 1;
                     }
                     Poll::Pending => {
-                        came_to_wait += 1;
+                        queued_callers += 1;
                         callers.push((key, Caller::Queued(caller)));
                     }
                 }
@@ -1692,29 +1692,29 @@ mod numbers {
                 let (key, caller) = callers.swap_remove(at);
                 match caller {
                     Caller::Queued(mut caller) if random.below(3) > 0 => {
-                        let turn_has_come = caller.is_woken();
+                        let is_granted = caller.is_woken();
                         match caller.poll() {
                             Poll::Ready(permit) => {
-                                assert!(turn_has_come);
-                                turns += 1;
-                                callers.push((key, Caller::Inside(permit.unwrap())));
+                                assert!(is_granted);
+                                grants += 1;
+                                callers.push((key, Caller::Holding(permit.unwrap())));
                             }
                             Poll::Pending => {
-                                assert!(!turn_has_come);
+                                assert!(!is_granted);
                                 callers.push((key, Caller::Queued(caller)));
                             }
                         }
                     }
                     Caller::Queued(caller) => {
-                        turns += u64::from(caller.is_woken());
+                        grants += u64::from(caller.is_woken());
                         cancelled += 1;
                         drop(caller);
                     }
-                    Caller::Inside(permit) => drop(permit),
+                    Caller::Holding(permit) => drop(permit),
                 }
             }
-            let waits = |caller: &Caller<'_, K>| matches!(caller, Caller::Queued(caller) if !caller.is_woken());
-            let waiting = callers.iter().filter(|(_, caller)| waits(caller)).count();
+            let is_waiting = |caller: &Caller<'_, K>| matches!(caller, Caller::Queued(caller) if !caller.is_woken());
+            let waiting = callers.iter().filter(|(_, caller)| is_waiting(caller)).count();
             let untaken =
                 callers.iter().filter(|(_, caller)| matches!(caller, Caller::Queued(c) if c.is_woken())).count();
             let mut keys: Vec<_> = callers.iter().map(|(key, _)| *key).collect();
@@ -1722,22 +1722,22 @@ mod numbers {
             keys.dedup();
             let stats = guard.stats();
             assert_eq!((stats.held, stats.waiting, guard.len()), (callers.len() - waiting, waiting, keys.len()));
-            assert_eq!((stats.refused, stats.cancelled, stats.queued), (refused, cancelled, came_to_wait));
-            assert_eq!(stats.granted, turns + untaken as u64);
+            assert_eq!((stats.refused, stats.cancelled, stats.queued), (refused, cancelled, queued_callers));
+            assert_eq!(stats.granted, grants + untaken as u64);
         }
-        assert!(refused > 100 && cancelled > 100 && came_to_wait > 100, "{:?}", guard.stats());
+        assert!(refused > 100 && cancelled > 100 && queued_callers > 100, "{:?}", guard.stats());
         drop(callers);
         assert_idle(&guard);
     }
 
     #[test]
-    fn of_a_mixed_program_they_are_exact() {
-        the_numbers_are_those_of_the_callers_there_are(|number| number);
+    fn stats_of_a_random_program_are_exact() {
+        stats_match_the_callers_of_a_random_program(|number| number);
     }
 
     #[test]
-    fn of_a_mixed_program_with_keys_of_one_hash_they_are_exact() {
-        the_numbers_are_those_of_the_callers_there_are(Colliding);
+    fn stats_of_a_random_program_with_colliding_keys_are_exact() {
+        stats_match_the_callers_of_a_random_program(Colliding);
     }
 }
 
@@ -1746,7 +1746,7 @@ fn debug_output_names_the_guard() {
     let guard = Arc::new(KeyedGuard::builder("named").permits(2).build());
     let permit = guard.try_acquire(7).unwrap();
     let owned = Arc::clone(&guard).try_acquire_owned(7).unwrap();
-    let waits = queued(&guard, 7);
+    let waiter = queued(&guard, 7);
     assert_eq!(
         format!("{guard:?}"),
         "KeyedGuard { name: \"named\", permits: 2, keys: 1, held: 2, waiting: 1, closed: false, .. }"
@@ -1755,7 +1755,7 @@ fn debug_output_names_the_guard() {
         format!("{permit:?} {owned:?}"),
         "KeyedPermit { guard: \"named\" } OwnedKeyedPermit { guard: \"named\" }"
     );
-    assert_eq!(format!("{:?}", *waits), "AcquireKey { guard: Some(\"named\"), queued: true }");
+    assert_eq!(format!("{:?}", *waiter), "AcquireKey { guard: Some(\"named\"), queued: true }");
     let all = guard.acquire_all([1, 2]);
     assert_eq!(format!("{all:?}"), "AcquireAll { guard: \"named\", held: Some(0), to_come: 2, .. }");
     let others = [
@@ -1771,14 +1771,14 @@ fn debug_output_names_the_guard() {
 }
 
 #[test]
-fn a_limit_of_no_keys_is_refused_with_the_way_out() {
+fn limit_of_no_keys_panics_with_advice() {
     let panic = catch_unwind(|| KeyedGuard::<u32>::builder("x").max_keys(0).build()).unwrap_err();
     let message = "max_keys(0) would admit nobody: give 1 or more, or close() the guard";
     assert_eq!(panic.downcast_ref::<&str>(), Some(&message));
 }
 
 #[test]
-fn a_time_limit_of_zero_is_refused_with_the_way_out() {
+fn time_limit_of_zero_panics_with_advice() {
     type Case = (&'static str, fn() -> KeyedGuard<u32>);
     let cases: [Case; 2] = [
         ("a max_wait of zero lets nobody wait: say Queue::Reject", || {
@@ -1795,7 +1795,7 @@ fn a_time_limit_of_zero_is_refused_with_the_way_out() {
 }
 
 #[test]
-fn a_static_takes_every_setting() {
+fn static_accepts_every_setting() {
     static MOST: KeyedGuard<String> = KeyedGuard::builder("most")
         .permits(65_535)
         .queue(Queue::Bounded(8_388_607))
@@ -1808,7 +1808,7 @@ fn a_static_takes_every_setting() {
     assert_eq!((MOST.stats().permits, MOST.stats().granted), (65_535, 1));
 }
 
-/// Threads and tasks, all at few keys.
+/// Threads and tasks compete for a few keys.
 mod storm {
     use super::*;
 
@@ -1816,19 +1816,19 @@ mod storm {
     const CALLS: usize = 40_000;
     const KEYS: usize = 4;
 
-    /// What callers of one key do inside. The visits are counted in two steps: where two overlap, one is lost.
+    /// The critical section of one key. Visits are counted in two steps, so that a visit is lost if two overlap.
     #[derive(Default)]
-    struct Room {
+    struct CriticalSection {
         is_taken: AtomicBool,
         visits: AtomicUsize,
     }
 
-    /// Someone in a room.
-    struct Visit<'a>(&'a Room);
+    /// A caller inside a critical section.
+    struct Visit<'a>(&'a CriticalSection);
 
-    impl Room {
+    impl CriticalSection {
         fn enter(&self) -> Visit<'_> {
-            assert!(!self.is_taken.swap(true, Ordering::Relaxed), "two are in the room");
+            assert!(!self.is_taken.swap(true, Ordering::Relaxed), "two callers overlap");
             Visit(self)
         }
     }
@@ -1841,27 +1841,27 @@ mod storm {
         }
     }
 
-    fn rooms() -> Arc<[Room; KEYS]> {
+    fn sections() -> Arc<[CriticalSection; KEYS]> {
         Arc::default()
     }
 
-    fn visits(rooms: &[Room]) -> u64 {
-        rooms.iter().map(|room| room.visits.load(Ordering::Relaxed) as u64).sum()
+    fn visits(sections: &[CriticalSection]) -> u64 {
+        sections.iter().map(|section| section.visits.load(Ordering::Relaxed) as u64).sum()
     }
 
     #[test]
     fn callers_of_a_key_never_overlap_and_none_is_lost() {
         let guard = KeyedGuard::new("storm");
-        let rooms = rooms();
+        let sections = sections();
         thread::scope(|scope| {
             for seed in 1..=THREADS {
-                let (guard, rooms) = (&guard, &rooms);
+                let (guard, sections) = (&guard, &sections);
                 scope.spawn(move || {
                     let mut random = Random(seed);
                     for _ in 0..CALLS {
                         let key = random.below(KEYS);
                         let visit = || {
-                            let visit = rooms[key].enter();
+                            let visit = sections[key].enter();
                             if key == 0 {
                                 thread::yield_now();
                             }
@@ -1883,14 +1883,14 @@ mod storm {
             }
         });
         let calls = THREADS * CALLS as u64;
-        assert_eq!(visits(&*rooms), calls);
+        assert_eq!(visits(&*sections), calls);
         let GuardStats { granted, queued, cancelled, refused, .. } = guard.stats();
         assert_eq!((granted, cancelled, refused), (calls, 0, 0));
-        assert!(queued > 0, "nobody ever waited");
+        assert!(queued > 0, "no caller ever waited");
         assert_idle(&guard);
     }
 
-    /// Is pending so many times.
+    /// Returns `Pending` the given number of times.
     async fn yields(times: usize) {
         let mut left = times;
         poll_fn(|_| match left.checked_sub(1) {
@@ -1904,49 +1904,49 @@ mod storm {
     }
 
     #[test]
-    fn callers_polled_by_hand_and_dropped_anywhere_lose_nobody_elses_turn() {
+    fn callers_polled_by_hand_and_dropped_anywhere_lose_no_permit() {
         let guard = KeyedGuard::new("storm");
-        let rooms = rooms();
+        let sections = sections();
         let finished = AtomicUsize::new(0);
         thread::scope(|scope| {
             for seed in 1..=THREADS {
-                let (guard, rooms, finished) = (&guard, &rooms, &finished);
+                let (guard, sections, finished) = (&guard, &sections, &finished);
                 scope.spawn(move || {
                     let mut random = Random(seed);
                     let mut cx = Context::from_waker(Waker::noop());
-                    let mut ended = 0;
+                    let mut finished_here = 0;
                     for _ in 0..CALLS {
                         let key = random.below(KEYS);
                         let (inside, as_run) = (random.below(3), random.below(2) == 0);
                         let mut caller = pin!(async {
                             if as_run {
                                 let work = async {
-                                    let _visit = rooms[key].enter();
+                                    let _visit = sections[key].enter();
                                     yields(inside).await;
                                 };
                                 guard.run(key, work).await.unwrap();
                             } else {
                                 let _permit = guard.acquire(key).await.unwrap();
-                                let _visit = rooms[key].enter();
+                                let _visit = sections[key].enter();
                                 yields(inside).await;
                             }
                         });
                         for _ in 0..random.below(6) {
                             if caller.as_mut().poll(&mut cx).is_ready() {
-                                ended += 1;
+                                finished_here += 1;
                                 break;
                             }
                             thread::yield_now();
                         }
                     }
-                    finished.fetch_add(ended, Ordering::Relaxed);
+                    finished.fetch_add(finished_here, Ordering::Relaxed);
                 });
             }
         });
         assert_idle(&guard);
         let GuardStats { granted, cancelled, refused, .. } = guard.stats();
-        let visits = visits(&*rooms);
-        // A turn that came to someone who then left was given, but nobody visited.
+        let visits = visits(&*sections);
+        // A grant whose waiter was then cancelled counts as granted without a visit.
         assert!((visits..=visits + cancelled).contains(&granted), "{visits} visits: {:?}", guard.stats());
         assert!(finished.load(Ordering::Relaxed) as u64 <= visits);
         assert!(finished.into_inner() > 0 && cancelled > 0, "{:?}", guard.stats());
@@ -1954,24 +1954,24 @@ mod storm {
     }
 
     #[test]
-    fn tasks_that_leave_anywhere_and_tasks_that_stay_all_get_their_turns() {
+    fn tasks_cancelled_anywhere_never_keep_the_others_from_being_served() {
         const TASKS: u64 = 32;
         const ROUNDS: usize = 400;
         let guard = Arc::new(KeyedGuard::builder("storm").max_wait(1_000 * SECOND).build());
-        let rooms = rooms();
+        let sections = sections();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
         let tasks = (1..=TASKS).map(|seed| {
-            let (guard, rooms) = (Arc::clone(&guard), Arc::clone(&rooms));
+            let (guard, sections) = (Arc::clone(&guard), Arc::clone(&sections));
             runtime.spawn(async move {
                 let mut random = Random(seed);
                 let mut finished = 0;
                 for _ in 0..ROUNDS {
                     let key = random.below(KEYS);
-                    let (kind, patience) = (random.below(3), random.below(40));
+                    let (kind, yields) = (random.below(3), random.below(40));
                     let work = {
-                        let rooms = Arc::clone(&rooms);
+                        let sections = Arc::clone(&sections);
                         async move {
-                            let _visit = rooms[key].enter();
+                            let _visit = sections[key].enter();
                             yield_now().await;
                         }
                     };
@@ -1986,18 +1986,18 @@ mod storm {
                             _ => guard.run_to_completion_owned(key, work).await.unwrap(),
                         }
                     };
-                    let leaves = async {
-                        for _ in 0..patience {
+                    let cancelled = async {
+                        for _ in 0..yields {
                             yield_now().await;
                         }
-                        // Half of them stay, however long it takes.
-                        if patience % 2 == 0 {
+                        // Half of the callers are never cancelled.
+                        if yields % 2 == 0 {
                             std::future::pending::<()>().await;
                         }
                     };
                     tokio::select! {
                         () = call => finished += 1,
-                        () = leaves => {}
+                        () = cancelled => {}
                     }
                 }
                 finished
@@ -2005,19 +2005,19 @@ mod storm {
         });
         let tasks: Vec<_> = tasks.collect();
         let finished: u64 = runtime.block_on(async {
-            let all = timeout(120 * SECOND, futures::future::join_all(tasks)).await.expect("a turn was lost");
+            let all = timeout(120 * SECOND, futures::future::join_all(tasks)).await.expect("a permit or a wake-up was lost");
             guard.close();
             timeout(60 * SECOND, guard.drained()).await.expect("a permit was lost");
             all.into_iter().map(Result::unwrap).sum()
         });
-        // What is left of the runs without their callers.
+        // Ends the tasks of detached runs.
         drop(runtime);
         assert_idle(&guard);
         let stats = guard.stats();
-        let visits = visits(&*rooms);
+        let visits = visits(&*sections);
         assert!(finished <= visits && finished >= TASKS * ROUNDS as u64 / 3, "{finished} of {visits}: {stats:?}");
         assert!((visits..=visits + stats.cancelled).contains(&stats.granted), "{visits} visits: {stats:?}");
-        assert!(stats.cancelled > 0 && stats.finished_detached > 0, "nobody left: {stats:?}");
+        assert!(stats.cancelled > 0 && stats.finished_detached > 0, "no caller was cancelled: {stats:?}");
         assert_eq!((stats.refused, stats.timed_out, stats.expired, stats.panicked), (0, 0, 0, 0));
         assert_eq!(Arc::strong_count(&guard), 1);
     }

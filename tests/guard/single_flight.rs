@@ -1,6 +1,6 @@
-//! The rules of [`SingleFlight`], one by one.
+//! The contract of [`SingleFlight`], one module per rule.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
+#![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
 use std::any::Any;
 use std::cell::Cell;
@@ -32,12 +32,12 @@ const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
 
 type Flight<K = u32, T = u64> = SingleFlight<K, T, &'static str>;
-type Answer = Result<u64, &'static str>;
+type WorkResult = Result<u64, &'static str>;
 type Shared = Result<u64, FlightError<&'static str>>;
 type Call = Pin<Box<dyn Future<Output = Shared> + Send>>;
 type Caller = task::Spawn<Call>;
 
-/// A flight for the length of the test run, as in a `static`.
+/// Leaks a flight, so that it lives as long as one in a `static`.
 fn leaked<K, T, E>(flight: SingleFlight<K, T, E>) -> &'static SingleFlight<K, T, E> {
     Box::leak(Box::new(flight))
 }
@@ -46,33 +46,34 @@ fn flight() -> &'static Flight {
     leaked(Flight::new("flight"))
 }
 
-fn call(flight: &'static Flight, key: u32, work: impl Future<Output = Answer> + Send + 'static) -> Call {
+fn call(flight: &'static Flight, key: u32, work: impl Future<Output = WorkResult> + Send + 'static) -> Call {
     Box::pin(flight.run(key, move || work))
 }
 
-/// A caller that is polled by hand.
-fn caller(flight: &'static Flight, key: u32, work: impl Future<Output = Answer> + Send + 'static) -> Caller {
+/// Returns a caller that is polled by hand.
+fn caller(flight: &'static Flight, key: u32, work: impl Future<Output = WorkResult> + Send + 'static) -> Caller {
     task::spawn(call(flight, key, work))
 }
 
-/// A caller that comes while another one's run goes on.
+/// Returns a caller that joins a run in progress once it is polled.
 fn joiner(flight: &'static Flight, key: u32) -> Caller {
-    caller(flight, key, async { panic!("a joiner's work is not run") })
+    caller(flight, key, async { panic!("the work of a follower never runs") })
 }
 
+/// Returns a caller that has joined a run in progress.
 fn joined(flight: &'static Flight, key: u32) -> Caller {
     let mut caller = joiner(flight, key);
     assert_pending!(caller.poll());
     caller
 }
 
-/// Work that ends when it is told to.
-fn on_demand() -> (oneshot::Sender<u64>, impl Future<Output = Answer> + Send + 'static) {
+/// Returns work that completes with the value that is sent to it.
+fn on_demand() -> (oneshot::Sender<u64>, impl Future<Output = WorkResult> + Send + 'static) {
     let (sender, receiver) = oneshot::channel();
-    (sender, async move { receiver.await.map_err(|_| "nobody tells it to end") })
+    (sender, async move { receiver.await.map_err(|_| "the sender was dropped") })
 }
 
-/// Does something when it is dropped.
+/// Calls a closure when it is dropped.
 struct OnDrop<F: FnMut()>(F);
 
 impl<F: FnMut()> Drop for OnDrop<F> {
@@ -81,7 +82,7 @@ impl<F: FnMut()> Drop for OnDrop<F> {
     }
 }
 
-/// A panic, without its message on the screen.
+/// Panics without calling the panic hook, so that no message is printed.
 fn quiet_panic(payload: impl Any + Send) -> ! {
     resume_unwind(Box::new(payload))
 }
@@ -89,15 +90,15 @@ fn quiet_panic(payload: impl Any + Send) -> ! {
 fn message(shared: Shared) -> String {
     match shared {
         Err(FlightError::Panicked { message, .. }) => message.to_string(),
-        other => panic!("the work panicked: {other:?}"),
+        other => panic!("the work should have panicked: {other:?}"),
     }
 }
 
-/// Once not ready. Unlike tokio's, it is woken before it returns.
-async fn nap() {
-    let mut is_rested = false;
+/// Yields once. Unlike tokio's `yield_now`, it wakes its task before it returns.
+async fn yield_once() {
+    let mut has_yielded = false;
     poll_fn(|cx| {
-        if std::mem::replace(&mut is_rested, true) {
+        if std::mem::replace(&mut has_yielded, true) {
             return Poll::Ready(());
         }
         cx.waker().wake_by_ref();
@@ -106,7 +107,7 @@ async fn nap() {
     .await;
 }
 
-/// Lets other tasks run until they have done what is waited for. Paused time stands still meanwhile.
+/// Yields to other tasks until `is_true` returns `true`. Paused time does not advance meanwhile.
 async fn eventually(mut is_true: impl FnMut() -> bool) {
     for _ in 0..10_000 {
         if is_true() {
@@ -114,10 +115,10 @@ async fn eventually(mut is_true: impl FnMut() -> bool) {
         }
         yield_now().await;
     }
-    panic!("the other tasks did not get there");
+    panic!("the condition was never met");
 }
 
-/// Lets the tasks of a paused runtime do what they can do without time.
+/// Yields often enough for the other tasks of the runtime to do all that needs no time.
 async fn settle() {
     for _ in 0..100 {
         yield_now().await;
@@ -147,7 +148,7 @@ where
     assert!(flight.is_empty());
 }
 
-/// The key works as if nothing had been before.
+/// Asserts that a call of the key starts a new run.
 fn assert_starts_fresh(flight: &'static Flight, key: u32) {
     let before = flight.stats().runs;
     let mut fresh = caller(flight, key, ready(Ok(12_345)));
@@ -174,17 +175,17 @@ mod exclusion {
     const THREADS: u64 = 8;
     const CALLS: u64 = 40_000;
 
-    /// What is known of the runs of one key.
+    /// A record of the runs of one key.
     #[derive(Default)]
     struct Record {
-        begun: AtomicU64,
+        started: AtomicU64,
         inside: AtomicUsize,
         overlaps: AtomicUsize,
-        /// The latest run whose value somebody has: a later call gets a later one's.
+        /// The latest run whose value a caller has received. A later call gets the value of a later run.
         latest: AtomicU64,
     }
 
-    /// Inside a run: from before its work was made until after all of it was dropped.
+    /// Exists during a run: from before its future is created until all of it was dropped.
     struct Inside(Arc<Record>);
 
     impl Inside {
@@ -192,23 +193,23 @@ mod exclusion {
             if record.inside.fetch_add(1, Ordering::SeqCst) > 0 {
                 record.overlaps.fetch_add(1, Ordering::SeqCst);
             }
-            (Self(Arc::clone(record)), record.begun.fetch_add(1, Ordering::SeqCst) + 1)
+            (Self(Arc::clone(record)), record.started.fetch_add(1, Ordering::SeqCst) + 1)
         }
     }
 
     impl Drop for Inside {
         fn drop(&mut self) {
-            // Others get a chance to come in too early.
+            // Gives other threads the chance to start too early.
             thread::yield_now();
             self.0.inside.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
-    /// The value is the key and the number of the run.
-    fn work(record: &Arc<Record>, key: u32, naps: u64) -> impl Future<Output = Answer> + Send + 'static {
+    /// Returns work whose value encodes the key and the number of the run.
+    fn work(record: &Arc<Record>, key: u32, yields: u64) -> impl Future<Output = WorkResult> + Send + 'static {
         let (inside, number) = Inside::enter(record);
-        let mut left = naps;
-        // Unlike an async block's, what it holds is dropped with it and not as it returns.
+        let mut left = yields;
+        // Unlike an async block, this future drops its captures when it is dropped itself, and not when it completes.
         poll_fn(move |cx| {
             let _inside = &inside;
             let Some(less) = left.checked_sub(1) else { return Poll::Ready(Ok(u64::from(key) << 32 | number)) };
@@ -218,7 +219,7 @@ mod exclusion {
         })
     }
 
-    /// What the callers did.
+    /// Counts how the calls ended.
     #[derive(Default)]
     struct Calls {
         answered: AtomicU64,
@@ -237,12 +238,12 @@ mod exclusion {
             let key = random.below(KEYS as u64) as u32;
             let record = &records[key as usize];
             let floor = record.latest.load(Ordering::SeqCst);
-            let naps = random.below(4);
-            let mut run = Box::pin(flight.run(key, || work(record, key, naps)));
-            // How often it is not ready until it is dropped, if it is.
+            let yields = random.below(4);
+            let mut run = Box::pin(flight.run(key, || work(record, key, yields)));
+            // The number of pending polls after which the call is dropped, if it is.
             let mut patience = if cancels && random.below(3) > 0 { Some(random.below(4)) } else { None };
-            let answer = poll_fn(|cx| match (run.as_mut().poll(cx), &mut patience) {
-                (Poll::Ready(answer), _) => Poll::Ready(Some(answer)),
+            let output = poll_fn(|cx| match (run.as_mut().poll(cx), &mut patience) {
+                (Poll::Ready(output), _) => Poll::Ready(Some(output)),
                 (Poll::Pending, Some(0)) => Poll::Ready(None),
                 (Poll::Pending, Some(left)) => {
                     *left -= 1;
@@ -253,14 +254,14 @@ mod exclusion {
             })
             .await;
             drop(run);
-            let Some(answer) = answer else {
+            let Some(output) = output else {
                 done.cancelled.fetch_add(1, Ordering::Relaxed);
                 continue;
             };
-            let value = answer.unwrap();
+            let value = output.unwrap();
             let (its_key, number) = ((value >> 32) as u32, value & u64::from(u32::MAX));
             assert_eq!(its_key, key);
-            assert!(number > floor, "run {number} had ended before this call, as had {floor}");
+            assert!(number > floor, "run {number} ended before this call started, because run {floor} had ended");
             record.latest.fetch_max(number, Ordering::SeqCst);
             done.answered.fetch_add(1, Ordering::Relaxed);
         }
@@ -274,10 +275,10 @@ mod exclusion {
             assert_eq!(record.overlaps.load(Ordering::SeqCst), 0);
             assert_eq!(record.inside.load(Ordering::SeqCst), 0);
         }
-        let begun: u64 = records.iter().map(|record| record.begun.load(Ordering::SeqCst)).sum();
+        let started: u64 = records.iter().map(|record| record.started.load(Ordering::SeqCst)).sum();
         let stats = flight.stats();
-        assert_eq!(stats.runs, begun);
-        assert!(stats.shared > 0, "nobody shared a run: the test shows nothing");
+        assert_eq!(stats.runs, started);
+        assert!(stats.shared > 0, "no run was shared: the test shows nothing");
         if cancels {
             assert!(stats.cancelled > 0, "no run was cancelled: the test shows nothing");
         } else {
@@ -297,11 +298,11 @@ mod exclusion {
         runtime.block_on(async {
             let callers = (0..THREADS)
                 .map(|thread| tokio::spawn(calls(flight, Arc::clone(&records), Arc::clone(&done), thread, cancels)));
-            // Real time: it only ends what hangs.
+            // Real time, because it only serves to fail a test that hangs.
             let ended = timeout(300 * SECOND, join_all(callers)).await.expect("a wake-up was lost");
             ended.into_iter().for_each(Result::unwrap);
         });
-        // Tasks of runs that have ended end on their own.
+        // Driver tasks of completed runs may still be ending.
         drop(runtime);
         assert_all_went_well(flight, &records, &done, cancels);
     }
@@ -324,7 +325,7 @@ mod exclusion {
     }
 
     #[test]
-    fn runs_of_one_key_never_overlap_on_a_runtime_where_callers_leave_at_random() {
+    fn runs_of_one_key_never_overlap_on_a_runtime_with_random_cancellations() {
         on_a_runtime(true);
     }
 
@@ -334,27 +335,27 @@ mod exclusion {
     }
 
     #[test]
-    fn runs_of_one_key_never_overlap_without_a_runtime_where_callers_leave_at_random() {
+    fn runs_of_one_key_never_overlap_without_a_runtime_with_random_cancellations() {
         without_a_runtime(true);
     }
 }
 
-mod leaving {
+mod cancellation {
     use super::*;
 
-    /// Await points of the work. Every second one takes time.
+    /// The number of await points of the work. Every second one takes time.
     const POINTS: usize = 6;
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     enum Fate {
         Dropped,
-        /// Still there, but not polled again.
+        /// Kept, but not polled again.
         Kept,
     }
 
-    /// Work that tells which of its await points it has reached.
-    async fn work(reached: watch::Sender<usize>, begun: Arc<AtomicUsize>) -> Answer {
-        begun.fetch_add(1, Ordering::Relaxed);
+    /// Work that reports which of its await points it has reached.
+    async fn work(reached: watch::Sender<usize>, started: Arc<AtomicUsize>) -> WorkResult {
+        started.fetch_add(1, Ordering::Relaxed);
         for point in 0..POINTS {
             reached.send_replace(point);
             if point % 2 == 0 {
@@ -366,9 +367,9 @@ mod leaving {
         Ok(7)
     }
 
-    /// Of `others + 1` callers, one leaves as the work is at an await point. Returns when each of the others had its
-    /// answer. `victim` 0 is the caller that began the run.
-    async fn answers_of_the_others(
+    /// Of `others + 1` callers, one is dropped or no longer polled while the work is at an await point. Returns the time
+    /// at which each of the others got its value. `victim` 0 is the leader.
+    async fn outputs_of_the_others(
         others: usize,
         victim: usize,
         point: usize,
@@ -378,14 +379,14 @@ mod leaving {
         let flight = flight();
         let start = Instant::now();
         let (reached, mut at) = watch::channel(0);
-        let begun = Arc::new(AtomicUsize::new(0));
+        let started = Arc::new(AtomicUsize::new(0));
         let mut callers = Vec::new();
         for _ in 0..=others {
-            let work = work(reached.clone(), Arc::clone(&begun));
+            let work = work(reached.clone(), Arc::clone(&started));
             callers.push(Some(Box::pin(flight.run(0, || work))));
         }
         drop(reached);
-        // All in one poll: nothing else happens on this thread meanwhile.
+        // All in one poll, so that nothing else runs on this thread meanwhile.
         let first_polls = async {
             for caller in callers.iter_mut().flatten() {
                 poll_fn(|cx| {
@@ -406,15 +407,15 @@ mod leaving {
             assert_eq!(caller.await.unwrap(), 7);
             start.elapsed()
         });
-        let answers = join_all(others).await;
-        assert_eq!(begun.load(Ordering::Relaxed), 1, "the work was run again");
+        let outputs = join_all(others).await;
+        assert_eq!(started.load(Ordering::Relaxed), 1, "the work was run again");
         assert_eq!(flight.len(), 0);
         assert_eq!(flight.stats().waiting, usize::from(gone.is_some()));
         drop(gone);
         eventually(|| flight.stats().waiting == 0).await;
         let stats = flight.stats();
-        assert_eq!((stats.runs, stats.shared, stats.cancelled), (1, answers.len() as u64, 0));
-        answers
+        assert_eq!((stats.runs, stats.shared, stats.cancelled), (1, outputs.len() as u64, 0));
+        outputs
     }
 
     fn every_case(others: usize) -> impl Iterator<Item = (usize, usize, Fate)> {
@@ -426,7 +427,7 @@ mod leaving {
     }
 
     fn play_paused(others: usize) {
-        // When it would have come anyway.
+        // The time at which the value arrives without a cancellation.
         let undisturbed = paused().block_on(async {
             let start = Instant::now();
             let (reached, _at) = watch::channel(0);
@@ -435,45 +436,45 @@ mod leaving {
         });
         assert!(undisturbed >= 30 * MS);
         for (victim, point, fate) in every_case(others) {
-            let answers = answers_of_the_others(others, victim, point, fate, true);
-            // Fails at once instead of hanging: the time is paused.
-            let answers = paused().block_on(async { timeout(1_000 * SECOND, answers).await.expect("a caller hangs") });
-            assert_eq!(answers, vec![undisturbed; others], "{victim} {fate:?} at {point}");
+            let outputs = outputs_of_the_others(others, victim, point, fate, true);
+            // Fails at once instead of hanging, because time is paused.
+            let outputs = paused().block_on(async { timeout(1_000 * SECOND, outputs).await.expect("a caller hangs") });
+            assert_eq!(outputs, vec![undisturbed; others], "{victim} {fate:?} at {point}");
         }
     }
 
     #[test]
-    fn any_of_two_callers_leaves_at_any_point_and_the_other_has_the_answer_in_time() {
+    fn one_of_two_callers_is_cancelled_at_any_point_and_the_other_gets_the_value_in_time() {
         play_paused(1);
     }
 
     #[test]
-    fn any_of_ten_callers_leaves_at_any_point_and_the_others_have_the_answer_in_time() {
+    fn one_of_ten_callers_is_cancelled_at_any_point_and_the_others_get_the_value_in_time() {
         play_paused(9);
     }
 
     #[test]
-    fn any_of_a_thousand_callers_leaves_at_any_point_and_the_others_have_the_answer_in_time() {
+    fn one_of_a_thousand_callers_is_cancelled_at_any_point_and_the_others_get_the_value_in_time() {
         play_paused(1_000);
     }
 
     #[test]
-    fn any_caller_leaves_at_any_point_on_many_threads_and_the_others_have_the_answer() {
+    fn caller_is_cancelled_at_any_point_on_many_threads_and_the_others_get_the_value() {
         let runtime = workers(4);
         for others in [1, 9, 1_000] {
             for (victim, point, fate) in every_case(others) {
-                // Real time, for what runs on several threads has no other. It is not looked at.
-                let answers = runtime.block_on(async {
-                    let answers = tokio::spawn(answers_of_the_others(others, victim, point, fate, false));
-                    timeout(60 * SECOND, answers).await.expect("a caller hangs").unwrap()
+                // Real time, because a runtime with several threads has no other. It is not checked.
+                let outputs = runtime.block_on(async {
+                    let outputs = tokio::spawn(outputs_of_the_others(others, victim, point, fate, false));
+                    timeout(60 * SECOND, outputs).await.expect("a caller hangs").unwrap()
                 });
-                assert_eq!(answers.len(), others);
+                assert_eq!(outputs.len(), others);
             }
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_caller_that_the_work_itself_drops_leaves_like_any_other() {
+    async fn leader_dropped_by_its_own_work_leaves_the_run_to_its_follower() {
         let flight = flight();
         let dropped_by_work = Arc::new(Mutex::new(None::<Caller>));
         let mut other = {
@@ -494,19 +495,19 @@ mod leaving {
     }
 
     #[tokio::test]
-    async fn ten_thousand_callers_that_leave_in_a_row_leave_the_run_to_the_survivor() {
-        ten_thousand_leave(true).await;
+    async fn ten_thousand_cancelled_leaders_leave_the_run_to_the_survivor() {
+        cancel_ten_thousand(true).await;
     }
 
     #[test]
-    fn ten_thousand_callers_that_leave_in_a_row_hand_on_the_work_without_a_runtime() {
-        block_on(ten_thousand_leave(false));
+    fn ten_thousand_cancelled_leaders_pass_the_work_on_without_a_runtime() {
+        block_on(cancel_ten_thousand(false));
     }
 
-    async fn ten_thousand_leave(has_runtime: bool) {
-        const LEAVERS: usize = 10_000;
+    async fn cancel_ten_thousand(has_runtime: bool) {
+        const CANCELLED: usize = 10_000;
         let flight = flight();
-        let (tell, work) = on_demand();
+        let (finish, work) = on_demand();
         let polls = Arc::new(AtomicUsize::new(0));
         let mut work = Box::pin(work);
         let counted = Arc::clone(&polls);
@@ -520,13 +521,13 @@ mod leaving {
         );
         assert_pending!(leader.poll());
         let mut survivor = joined(flight, 0);
-        for _ in 0..LEAVERS {
+        for _ in 0..CANCELLED {
             let next = joined(flight, 0);
             drop(std::mem::replace(&mut leader, next));
             if has_runtime {
                 yield_now().await;
             } else {
-                // Takes the work over, or finds that the survivor has it.
+                // Becomes the driver, or finds that the survivor is.
                 assert_pending!(leader.poll());
             }
         }
@@ -534,28 +535,28 @@ mod leaving {
         if !has_runtime {
             assert!(survivor.is_woken());
             assert_pending!(survivor.poll());
-            assert!(polls.load(Ordering::Relaxed) > LEAVERS, "each of them had the work for a while");
+            assert!(polls.load(Ordering::Relaxed) > CANCELLED, "each leader polled the work");
         }
-        tell.send(7).unwrap();
+        finish.send(7).unwrap();
         assert_eq!(survivor.await.unwrap(), 7);
         let stats = flight.stats();
-        assert_eq!((stats.runs, stats.shared, stats.cancelled), (1, LEAVERS as u64 + 1, 0));
+        assert_eq!((stats.runs, stats.shared, stats.cancelled), (1, CANCELLED as u64 + 1, 0));
         assert_idle(flight);
     }
 }
 
-mod the_last_leaves {
+mod last_caller {
     use super::*;
 
-    /// What the destructor of the work saw.
+    /// What the destructor of the work observed.
     #[derive(Default)]
     struct Dropped {
         times: AtomicUsize,
         keys: AtomicUsize,
     }
 
-    /// Work that never ends, and looks at the flight as it is dropped.
-    fn endless(flight: &'static Flight, dropped: &Arc<Dropped>) -> impl Future<Output = Answer> + Send + 'static {
+    /// Returns work that never completes, and whose destructor inspects the flight.
+    fn endless(flight: &'static Flight, dropped: &Arc<Dropped>) -> impl Future<Output = WorkResult> + Send + 'static {
         let dropped = Arc::clone(dropped);
         let on_drop = OnDrop(move || {
             dropped.keys.store(flight.len(), Ordering::SeqCst);
@@ -567,7 +568,7 @@ mod the_last_leaves {
         }
     }
 
-    fn everyone_leaves(callers: usize, may_task_run: impl Fn()) {
+    fn cancel_all_callers(callers: usize, run_driver_task: impl Fn()) {
         let flight = flight();
         let dropped = Arc::new(Dropped::default());
         dropped.keys.store(usize::MAX, Ordering::SeqCst);
@@ -575,71 +576,71 @@ mod the_last_leaves {
         assert_pending!(first.poll());
         let mut all = vec![first];
         all.extend((1..callers).map(|_| joined(flight, 0)));
-        may_task_run();
-        for left in (0..callers).rev() {
-            assert_eq!((flight.len(), flight.stats().waiting), (1, left + 1));
+        run_driver_task();
+        for remaining in (0..callers).rev() {
+            assert_eq!((flight.len(), flight.stats().waiting), (1, remaining + 1));
             assert_eq!(dropped.times.load(Ordering::SeqCst), 0);
-            drop(all.remove(left / 2));
+            drop(all.remove(remaining / 2));
         }
-        assert_eq!(dropped.times.load(Ordering::SeqCst), 1, "the work is dropped within the drop of the last caller");
-        assert_eq!(dropped.keys.load(Ordering::SeqCst), 0, "the key was still there when the work was dropped");
+        assert_eq!(dropped.times.load(Ordering::SeqCst), 1, "the work is dropped during the drop of the last caller");
+        assert_eq!(dropped.keys.load(Ordering::SeqCst), 0, "the key was removed before the work was dropped");
         assert_idle(flight);
         assert_eq!(flight.stats().cancelled, 1);
         assert_starts_fresh(flight, 0);
-        may_task_run();
+        run_driver_task();
         assert_eq!(flight.stats().runs, 2);
     }
 
     #[test]
-    fn the_work_is_dropped_with_the_last_caller_without_a_runtime() {
-        (1..=4).for_each(|callers| everyone_leaves(callers, || ()));
+    fn work_is_dropped_with_the_last_caller_without_a_runtime() {
+        (1..=4).for_each(|callers| cancel_all_callers(callers, || ()));
     }
 
     #[test]
-    fn the_work_is_dropped_with_the_last_caller_before_the_task_has_run() {
+    fn work_is_dropped_with_the_last_caller_before_the_driver_task_has_run() {
         let runtime = current_thread();
         let _entered = runtime.enter();
-        (1..=4).for_each(|callers| everyone_leaves(callers, || ()));
+        (1..=4).for_each(|callers| cancel_all_callers(callers, || ()));
     }
 
     #[test]
-    fn the_work_is_dropped_with_the_last_caller_after_the_task_has_polled_it() {
+    fn work_is_dropped_with_the_last_caller_after_the_driver_task_has_polled_it() {
         let runtime = current_thread();
         let _entered = runtime.enter();
-        (1..=4).for_each(|callers| everyone_leaves(callers, || runtime.block_on(settle())));
+        (1..=4).for_each(|callers| cancel_all_callers(callers, || runtime.block_on(settle())));
     }
 
-    /// The last caller leaves, on another thread. The work's destructor waits there until the test is done.
+    /// Drops the last caller on another thread. The work's destructor blocks there until `test` returns.
     fn while_the_destructor_runs(flight: &'static Flight, test: impl FnOnce()) {
-        let (begins, has_begun) = mpsc::channel();
-        let (end, ends) = mpsc::channel();
+        let (started, has_started) = mpsc::channel();
+        let (finish, may_finish) = mpsc::channel();
         let on_drop = OnDrop(move || {
-            begins.send(()).unwrap();
-            ends.recv().unwrap();
+            started.send(()).unwrap();
+            may_finish.recv().unwrap();
         });
         let mut first = caller(flight, 0, async move {
             let _on_drop = on_drop;
             pending().await
         });
         assert_pending!(first.poll());
-        let leaver = thread::spawn(move || drop(first));
-        has_begun.recv().unwrap();
+        let dropping = thread::spawn(move || drop(first));
+        has_started.recv().unwrap();
         test();
-        end.send(()).unwrap();
-        leaver.join().unwrap();
+        finish.send(()).unwrap();
+        dropping.join().unwrap();
     }
 
-    /// Work that must not begin before it may.
-    fn later(may_begin: &Arc<AtomicBool>) -> impl Future<Output = Answer> + Send + 'static {
+    /// Returns work that panics if it starts before `may_begin` is set.
+    fn later(may_begin: &Arc<AtomicBool>) -> impl Future<Output = WorkResult> + Send + 'static {
         let may_begin = Arc::clone(may_begin);
         async move {
-            assert!(may_begin.load(Ordering::SeqCst), "it begins while the run before it is still there");
+            assert!(may_begin.load(Ordering::SeqCst), "the run started before the previous one was dropped");
             Ok(8)
         }
     }
 
     #[test]
-    fn who_comes_while_the_work_is_dropped_waits_and_begins_anew() {
+    fn caller_during_the_drop_of_the_work_waits_and_starts_a_new_run() {
         let runtime = current_thread();
         for has_runtime in [false, true] {
             let _entered = has_runtime.then(|| runtime.enter());
@@ -655,7 +656,7 @@ mod the_last_leaves {
                 assert_eq!((flight.len(), flight.stats().waiting, flight.stats().shared), (0, 2, 0));
                 assert!(
                     !flight.forget(&0),
-                    "there is no run to forget, and forgetting it must not let a second one in"
+                    "there is no run to forget, and `forget` must not let a second run start"
                 );
                 assert_pending!(late[0].poll());
                 may_begin.store(true, Ordering::SeqCst);
@@ -670,17 +671,17 @@ mod the_last_leaves {
     }
 
     #[test]
-    fn who_comes_while_the_work_is_dropped_can_leave_again() {
+    fn caller_during_the_drop_of_the_work_can_be_cancelled() {
         let flight = flight();
-        let mut stays = caller(flight, 0, ready(Ok(8)));
+        let mut kept = caller(flight, 0, ready(Ok(8)));
         while_the_destructor_runs(flight, || {
-            let leaves = [0, 1].map(|_| joined(flight, 0));
-            assert_pending!(stays.poll());
-            drop(leaves);
+            let dropped = [0, 1].map(|_| joined(flight, 0));
+            assert_pending!(kept.poll());
+            drop(dropped);
             assert_eq!(flight.stats().waiting, 1);
         });
-        assert!(stays.is_woken());
-        assert_eq!(assert_ready_ok!(stays.poll()), 8);
+        assert!(kept.is_woken());
+        assert_eq!(assert_ready_ok!(kept.poll()), 8);
         while_the_destructor_runs(flight, || drop(joined(flight, 0)));
         assert_idle(flight);
         assert_starts_fresh(flight, 0);
@@ -688,17 +689,17 @@ mod the_last_leaves {
     }
 
     #[test]
-    fn limits_count_while_the_work_is_dropped_too() {
+    fn limits_apply_while_the_work_is_dropped() {
         let runtime = paused();
         let _entered = runtime.enter();
         let flight = leaked(Flight::builder("limits").max_waiters(0).wait_timeout(SECOND).build());
         while_the_destructor_runs(flight, || {
-            let mut waits = joined(flight, 0);
+            let mut waiter = joined(flight, 0);
             let refused = assert_ready!(joiner(flight, 0).poll());
             assert!(matches!(refused, Err(FlightError::TooManyWaiters)));
             runtime.block_on(advance(SECOND));
-            assert!(waits.is_woken());
-            assert!(matches!(assert_ready!(waits.poll()), Err(FlightError::Timeout { .. })));
+            assert!(waiter.is_woken());
+            assert!(matches!(assert_ready!(waiter.poll()), Err(FlightError::Timeout { .. })));
             assert_eq!(flight.stats().waiting, 0);
         });
         assert_idle(flight);
@@ -706,87 +707,87 @@ mod the_last_leaves {
         assert_eq!((flight.stats().refused, flight.stats().timed_out, flight.stats().cancelled), (1, 1, 1));
     }
 
-    /// How the poll ends during which the last caller leaves.
+    /// How the poll ends during which the last caller is dropped.
     #[derive(Clone, Copy, Debug)]
-    enum Ends {
-        NotReady,
+    enum PollEnd {
+        Pending,
         WithValue,
         WithError,
         WithPanic,
     }
 
     #[test]
-    fn who_comes_while_cancelled_work_is_polled_waits_and_begins_anew() {
+    fn caller_while_cancelled_work_is_polled_waits_and_starts_a_new_run() {
         let runtime = workers(1);
         let _entered = runtime.enter();
-        for ends in [Ends::NotReady, Ends::WithValue, Ends::WithError, Ends::WithPanic] {
+        for poll_end in [PollEnd::Pending, PollEnd::WithValue, PollEnd::WithError, PollEnd::WithPanic] {
             let flight = flight();
             let dropped = Arc::new(Dropped::default());
-            let (begins, has_begun) = mpsc::channel();
-            let (end, may_end) = mpsc::channel();
+            let (started, has_started) = mpsc::channel();
+            let (finish, may_finish) = mpsc::channel();
             let (polled_twice, second_poll) = oneshot::channel();
             let mut on_drop = Some(endless(flight, &dropped));
             let work = async move {
                 second_poll.await.unwrap();
-                begins.send(()).unwrap();
-                may_end.recv().unwrap();
-                match ends {
-                    Ends::NotReady => on_drop.take().unwrap().await,
-                    Ends::WithValue => Ok(7),
-                    Ends::WithError => Err("of the cancelled run"),
-                    Ends::WithPanic => quiet_panic("of the cancelled run"),
+                started.send(()).unwrap();
+                may_finish.recv().unwrap();
+                match poll_end {
+                    PollEnd::Pending => on_drop.take().unwrap().await,
+                    PollEnd::WithValue => Ok(7),
+                    PollEnd::WithError => Err("in the cancelled run"),
+                    PollEnd::WithPanic => quiet_panic("in the cancelled run"),
                 }
             };
             let mut first = caller(flight, 0, work);
             assert_pending!(first.poll());
             let second = joined(flight, 0);
-            // The task's worker is inside the work.
+            // From here on, the worker thread is inside a poll of the work.
             polled_twice.send(()).unwrap();
-            has_begun.recv().unwrap();
+            has_started.recv().unwrap();
             drop(first);
             assert_eq!(flight.len(), 1);
             drop(second);
             assert_idle(flight);
-            assert_eq!(dropped.times.load(Ordering::SeqCst), 0, "it is being polled");
+            assert_eq!(dropped.times.load(Ordering::SeqCst), 0, "the work is being polled");
             let may_begin = Arc::new(AtomicBool::new(false));
             let mut late = caller(flight, 0, later(&may_begin));
             assert_pending!(late.poll());
             assert_pending!(late.poll());
             assert!(!late.is_woken());
             may_begin.store(true, Ordering::SeqCst);
-            end.send(()).unwrap();
+            finish.send(()).unwrap();
             spin_until(|| late.is_woken());
-            assert_eq!(dropped.times.load(Ordering::SeqCst), 1, "{ends:?}");
-            assert_eq!(assert_ready_ok!(late.poll()), 8, "{ends:?}");
+            assert_eq!(dropped.times.load(Ordering::SeqCst), 1, "{poll_end:?}");
+            assert_eq!(assert_ready_ok!(late.poll()), 8, "{poll_end:?}");
             let stats = flight.stats();
-            assert_eq!((stats.runs, stats.shared, stats.cancelled), (2, 1, 1), "{ends:?}");
+            assert_eq!((stats.runs, stats.shared, stats.cancelled), (2, 1, 1), "{poll_end:?}");
             assert_idle(flight);
         }
     }
 
     #[test]
-    fn the_work_is_dropped_when_the_task_that_polls_it_returns() {
+    fn cancelled_work_is_dropped_when_the_task_that_polls_it_returns() {
         let runtime = workers(1);
         let _entered = runtime.enter();
         let flight = flight();
         let dropped = Arc::new(Dropped::default());
-        let (begins, has_begun) = mpsc::channel();
-        let (end, may_end) = mpsc::channel();
+        let (started, has_started) = mpsc::channel();
+        let (finish, may_finish) = mpsc::channel();
         let (wake, woken) = oneshot::channel();
         let rest = endless(flight, &dropped);
         let mut first = caller(flight, 0, async move {
             woken.await.unwrap();
-            begins.send(()).unwrap();
-            may_end.recv().unwrap();
+            started.send(()).unwrap();
+            may_finish.recv().unwrap();
             rest.await
         });
         assert_pending!(first.poll());
         let second = joined(flight, 0);
         wake.send(()).unwrap();
-        has_begun.recv().unwrap();
+        has_started.recv().unwrap();
         drop((first, second));
         assert_eq!(dropped.times.load(Ordering::SeqCst), 0);
-        end.send(()).unwrap();
+        finish.send(()).unwrap();
         spin_until(|| dropped.times.load(Ordering::SeqCst) == 1);
         spin_until(|| flight.stats().cancelled == 1);
         assert_starts_fresh(flight, 0);
@@ -801,20 +802,20 @@ mod detached {
     }
 
     fn noted(
-        work: impl Future<Output = Answer> + Send + 'static,
-    ) -> (Arc<AtomicUsize>, impl Future<Output = Answer> + Send) {
+        work: impl Future<Output = WorkResult> + Send + 'static,
+    ) -> (Arc<AtomicUsize>, impl Future<Output = WorkResult> + Send) {
         let ended = Arc::new(AtomicUsize::new(0));
         let note = Arc::clone(&ended);
         let work = async move {
-            let answer = work.await;
+            let output = work.await;
             note.fetch_add(1, Ordering::SeqCst);
-            answer
+            output
         };
         (ended, work)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_run_finishes_without_callers() {
+    async fn run_finishes_without_callers() {
         for callers in [1, 2, 5] {
             let flight = detached();
             let (ended, work) = noted(async {
@@ -838,9 +839,9 @@ mod detached {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_comes_meanwhile_shares_the_run() {
+    async fn later_caller_joins_the_detached_run() {
         let flight = detached();
-        let (tell, work) = on_demand();
+        let (finish, work) = on_demand();
         let mut first = caller(flight, 0, work);
         assert_pending!(first.poll());
         drop(first);
@@ -848,17 +849,17 @@ mod detached {
         let late = [0, 1].map(|_| joined(flight, 0));
         let [one, other] = late;
         drop(one);
-        tell.send(7).unwrap();
+        finish.send(7).unwrap();
         assert_eq!(other.await.unwrap(), 7);
         assert_eq!((flight.stats().runs, flight.stats().shared, flight.stats().cancelled), (1, 2, 0));
         assert_idle(flight);
     }
 
     #[test]
-    fn a_run_is_dropped_where_there_is_no_runtime() {
+    fn run_is_dropped_with_its_last_caller_without_a_runtime() {
         let flight = detached();
         let (ended, work) = noted(async {
-            nap().await;
+            yield_once().await;
             Ok(7)
         });
         let mut first = caller(flight, 0, work);
@@ -874,13 +875,13 @@ mod detached {
     }
 
     #[test]
-    fn a_run_whose_runtime_is_shut_down_is_cancelled() {
-        // Whether the task has been polled makes no difference.
+    fn run_whose_runtime_is_shut_down_is_cancelled() {
+        // It makes no difference if the driver task was polled.
         for is_polled in [false, true] {
             let runtime = current_thread();
             let flight = detached();
             let (ended, work) = noted(async {
-                nap().await;
+                yield_once().await;
                 pending().await
             });
             let mut first = caller(flight, 0, work);
@@ -901,12 +902,12 @@ mod detached {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_run_of_which_nobody_knows_any_more_can_panic_or_fail() {
-        for ends in [|| quiet_panic("unheard"), || Err("unheard")] as [fn() -> Answer; 2] {
+    async fn run_without_callers_can_panic_or_fail() {
+        for end in [|| quiet_panic("without callers"), || Err("without callers")] as [fn() -> WorkResult; 2] {
             let flight = detached();
             let mut first = caller(flight, 0, async move {
                 sleep(SECOND).await;
-                ends()
+                end()
             });
             assert_pending!(first.poll());
             drop(first);
@@ -917,23 +918,23 @@ mod detached {
     }
 }
 
-mod failing {
+mod failures {
     use super::*;
 
     const WAITERS: usize = 1_000;
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     enum Place {
-        /// In the closure that makes the future.
+        /// In the closure that creates the future.
         Making,
         FirstPoll,
         LaterPoll,
     }
 
-    /// A payload that panics once more.
-    struct PanicsAsItIsDropped;
+    /// A panic payload that panics again when it is dropped.
+    struct PanicsInDrop;
 
-    impl Drop for PanicsAsItIsDropped {
+    impl Drop for PanicsInDrop {
         fn drop(&mut self) {
             quiet_panic("in the destructor of the panic's payload");
         }
@@ -943,35 +944,35 @@ mod failing {
         (|| quiet_panic("a str"), "a str"),
         (|| quiet_panic(String::from("a String")), "a String"),
         (|| quiet_panic(7_u8), "(no message)"),
-        (|| quiet_panic(PanicsAsItIsDropped), "(no message)"),
+        (|| quiet_panic(PanicsInDrop), "(no message)"),
     ];
 
-    /// One run that ends at `place` with `end`, for a caller that begins it and a thousand more who come before the end.
-    fn share_an_end(place: Place, flight: &'static Flight, end: fn() -> Answer) -> Vec<Shared> {
-        let begun = Arc::new(AtomicUsize::new(0));
+    /// Plays a run that ends at `place` with `end`, for a leader and a thousand followers that join before the end.
+    fn share_an_outcome(place: Place, flight: &'static Flight, ending: fn() -> WorkResult) -> Vec<Shared> {
+        let started = Arc::new(AtomicUsize::new(0));
         let waiters = Arc::new(Mutex::new(Vec::new()));
-        let come = {
+        let add_followers = {
             let waiters = Arc::clone(&waiters);
             move || {
-                // On another thread: on this one they would be inside the run.
-                let come = || waiters.lock().unwrap().extend((0..WAITERS).map(|_| joined(flight, 0)));
-                thread::scope(|scope| scope.spawn(come).join().unwrap());
+                // On another thread, because on this one they would count as nested in the run.
+                let add_followers = || waiters.lock().unwrap().extend((0..WAITERS).map(|_| joined(flight, 0)));
+                thread::scope(|scope| scope.spawn(add_followers).join().unwrap());
             }
         };
         let work = {
-            let begun = Arc::clone(&begun);
+            let started = Arc::clone(&started);
             move || {
-                begun.fetch_add(1, Ordering::Relaxed);
+                started.fetch_add(1, Ordering::Relaxed);
                 if place == Place::Making {
-                    come();
-                    let _never = end();
+                    add_followers();
+                    let _never = ending();
                 }
                 async move {
                     if place == Place::LaterPoll {
-                        nap().await;
+                        yield_once().await;
                     }
-                    come();
-                    end()
+                    add_followers();
+                    ending()
                 }
             }
         };
@@ -985,7 +986,7 @@ mod failing {
             assert!(waiter.is_woken());
             shared.push(assert_ready!(waiter.poll()));
         }
-        assert_eq!(begun.load(Ordering::Relaxed), 1);
+        assert_eq!(started.load(Ordering::Relaxed), 1);
         assert_idle(flight);
         assert_eq!((flight.stats().runs, flight.stats().shared, flight.stats().cancelled), (1, WAITERS as u64, 0));
         assert_starts_fresh(flight, 0);
@@ -997,20 +998,20 @@ mod failing {
     }
 
     #[test]
-    fn a_panic_reaches_everyone_and_the_work_is_not_run_again() {
+    fn panic_reaches_every_caller_and_the_work_is_not_run_again() {
         let runtime = current_thread();
         for has_runtime in [false, true] {
             let _entered = has_runtime.then(|| runtime.enter());
             for place in [Place::Making, Place::FirstPoll, Place::LaterPoll] {
                 for end in [0, 1, 2, 3] {
-                    let panics: fn() -> Answer = match end {
+                    let panics: fn() -> WorkResult = match end {
                         0 => || quiet_panic("a str"),
                         1 => || quiet_panic(String::from("a String")),
                         2 => || quiet_panic(7_u8),
-                        _ => || quiet_panic(PanicsAsItIsDropped),
+                        _ => || quiet_panic(PanicsInDrop),
                     };
                     let flight = flight();
-                    let shared = share_an_end(place, flight, panics);
+                    let shared = share_an_outcome(place, flight, panics);
                     assert_eq!(shared.len(), 1 + WAITERS);
                     for one in shared {
                         assert_eq!(message(one), PANICS[end].1, "{place:?}");
@@ -1022,12 +1023,12 @@ mod failing {
     }
 
     #[tokio::test]
-    async fn a_panic_in_the_task_reaches_everyone() {
+    async fn panic_in_the_driver_task_reaches_every_caller() {
         for (panic, expected) in PANICS {
             let flight = flight();
-            let (tell, told) = oneshot::channel::<()>();
+            let (finish, receiver) = oneshot::channel::<()>();
             let mut first = caller(flight, 0, async move {
-                told.await.unwrap();
+                receiver.await.unwrap();
                 panic();
                 Ok(7)
             });
@@ -1035,7 +1036,7 @@ mod failing {
             let mut all: Vec<_> = unconstrained(async { (0..WAITERS).map(|_| joined(flight, 0)).collect() }).await;
             all.push(first);
             settle().await;
-            tell.send(()).unwrap();
+            finish.send(()).unwrap();
             settle().await;
             assert!(all.iter().all(|caller| caller.is_woken()));
             for one in join_all(all).await {
@@ -1047,52 +1048,52 @@ mod failing {
     }
 
     #[test]
-    fn an_error_is_the_same_one_for_all() {
+    fn all_callers_share_one_error() {
         for place in [Place::FirstPoll, Place::LaterPoll] {
             let flight = flight();
-            let shared = share_an_end(place, flight, || Err("it is closed"));
+            let shared = share_an_outcome(place, flight, || Err("closed"));
             let errors = shared.into_iter().map(|one| match one {
                 Err(FlightError::Failed(error)) => error,
-                other => panic!("the work failed: {other:?}"),
+                other => panic!("the work should have failed: {other:?}"),
             });
             let errors: Vec<_> = errors.collect();
-            assert_eq!((errors.len(), *errors[0]), (1 + WAITERS, "it is closed"));
+            assert_eq!((errors.len(), *errors[0]), (1 + WAITERS, "closed"));
             assert!(errors.iter().all(|error| Arc::ptr_eq(error, &errors[0])));
-            assert_eq!(Arc::strong_count(&errors[0]), errors.len(), "someone else still has it");
+            assert_eq!(Arc::strong_count(&errors[0]), errors.len(), "another reference to the error remains");
             assert_eq!(flight.stats().panicked, 0);
         }
     }
 
     #[test]
-    fn an_error_that_nobody_shares_comes_at_once() {
-        let mut only = caller(flight(), 0, ready(Err("it is closed")));
-        let Err(error) = assert_ready!(only.poll()) else { panic!("the work failed") };
-        assert_eq!(error.failure(), Some(&"it is closed"));
+    fn error_of_an_unshared_run_is_returned_at_once() {
+        let mut only = caller(flight(), 0, ready(Err("closed")));
+        let Err(error) = assert_ready!(only.poll()) else { panic!("the work should have failed") };
+        assert_eq!(error.failure(), Some(&"closed"));
     }
 
-    /// Work whose destructor panics, at its end or when it is cancelled.
-    fn brittle(ends: bool) -> impl Future<Output = Answer> + Send + 'static {
+    /// Returns work whose destructor panics, and which completes at once or never.
+    fn brittle(completes: bool) -> impl Future<Output = WorkResult> + Send + 'static {
         let on_drop = OnDrop(|| quiet_panic("in the destructor of the work"));
         poll_fn(move |cx| {
             let _in_it = &on_drop;
             cx.waker().wake_by_ref();
-            if ends { Poll::Ready(Ok(7)) } else { Poll::Pending }
+            if completes { Poll::Ready(Ok(7)) } else { Poll::Pending }
         })
     }
 
     #[test]
-    fn a_panic_in_the_destructor_after_the_end_changes_nothing_for_the_callers() {
+    fn panic_in_the_destructor_of_completed_work_does_not_reach_the_callers() {
         let flight = flight();
-        let (tell, told) = oneshot::channel::<()>();
+        let (finish, receiver) = oneshot::channel::<()>();
         let mut first = caller(flight, 0, async move {
             let brittle = brittle(true);
-            told.await.unwrap();
+            receiver.await.unwrap();
             brittle.await
         });
         assert_pending!(first.poll());
         let mut second = joined(flight, 0);
-        tell.send(()).unwrap();
-        // The future in the async block is dropped as the block's poll ends: that one is a panic of the work.
+        finish.send(()).unwrap();
+        // The async block drops the inner future before its own poll returns, so this is a panic of the work.
         assert_eq!(message(assert_ready!(first.poll())), "in the destructor of the work");
         assert_eq!(message(assert_ready!(second.poll())), "in the destructor of the work");
 
@@ -1103,7 +1104,7 @@ mod failing {
     }
 
     #[test]
-    fn a_panic_in_the_destructor_of_cancelled_work_does_not_reach_who_leaves() {
+    fn panic_in_the_destructor_of_cancelled_work_does_not_reach_the_cancelled_caller() {
         let runtime = current_thread();
         for has_runtime in [false, true] {
             let _entered = has_runtime.then(|| runtime.enter());
@@ -1120,7 +1121,7 @@ mod failing {
     }
 
     #[test]
-    fn a_panic_reaches_who_came_before_the_task_was_polled() {
+    fn panic_reaches_callers_that_joined_before_the_driver_task_was_polled() {
         let runtime = current_thread();
         let flight = flight();
         runtime.block_on(async {
@@ -1150,13 +1151,13 @@ mod limits {
     }
 
     #[test]
-    fn as_many_wait_as_may_and_who_leaves_makes_room() {
+    fn waiters_are_admitted_up_to_the_limit_and_a_cancelled_one_makes_room() {
         let runtime = current_thread();
         for has_runtime in [false, true] {
             let _entered = has_runtime.then(|| runtime.enter());
             for most in [0, 1, 2, 7] {
                 let flight = leaked(Flight::builder("bounded").max_waiters(most).build());
-                let (tell, work) = on_demand();
+                let (finish, work) = on_demand();
                 let mut first = caller(flight, 0, work);
                 assert_pending!(first.poll());
                 let mut waiters: Vec<_> = (0..most).map(|_| joined(flight, 0)).collect();
@@ -1164,13 +1165,13 @@ mod limits {
                     assert!(is_refused(&joiner(flight, 0).poll()));
                 }
                 assert_pending!(caller(flight, 1, pending()).poll());
-                if let Some(leaves) = waiters.pop() {
-                    drop(leaves);
+                if let Some(cancelled) = waiters.pop() {
+                    drop(cancelled);
                     waiters.push(joined(flight, 0));
                     assert!(is_refused(&joiner(flight, 0).poll()));
                 }
                 assert_eq!(flight.stats().waiting, 1 + most);
-                tell.send(7).unwrap();
+                finish.send(7).unwrap();
                 if has_runtime {
                     runtime.block_on(settle());
                 }
@@ -1185,7 +1186,7 @@ mod limits {
     }
 
     #[test]
-    fn the_place_of_the_caller_that_began_the_run_can_be_taken_when_it_leaves() {
+    fn cancelled_leader_makes_room_for_a_follower() {
         let flight = leaked(Flight::builder("bounded").max_waiters(1).build());
         let mut first = caller(flight, 0, pending());
         assert_pending!(first.poll());
@@ -1196,7 +1197,7 @@ mod limits {
     }
 
     #[test]
-    fn as_many_wait_as_may_however_many_come_at_once() {
+    fn concurrent_waiters_are_admitted_up_to_the_limit() {
         const MOST: usize = 50;
         const THREADS: usize = 8;
         const CALLERS: usize = 100;
@@ -1204,16 +1205,16 @@ mod limits {
         let mut first = caller(flight, 0, pending());
         assert_pending!(first.poll());
         for round in 1..=20 {
-            let (start, all_came) = (Barrier::new(THREADS), Barrier::new(THREADS));
-            let come = || {
+            let (start, all_polled) = (Barrier::new(THREADS), Barrier::new(THREADS));
+            let arrive = || {
                 start.wait();
                 let mut callers: Vec<_> = (0..CALLERS).map(|_| joiner(flight, 0)).collect();
                 let refused = callers.iter_mut().map(|caller| caller.poll()).filter(is_refused).count();
-                all_came.wait();
+                all_polled.wait();
                 CALLERS - refused
             };
             let admitted: usize = thread::scope(|scope| {
-                let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(come)).collect();
+                let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(arrive)).collect();
                 threads.into_iter().map(|thread| thread.join().unwrap()).sum()
             });
             assert_eq!(admitted, MOST);
@@ -1227,9 +1228,9 @@ mod limits {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_caller_waits_as_long_as_it_may_and_the_run_goes_on_for_the_others() {
+    async fn timed_out_leader_leaves_the_run_to_its_followers() {
         let flight = impatient();
-        let (tell, work) = on_demand();
+        let (finish, work) = on_demand();
         let mut first = caller(flight, 0, work);
         assert_pending!(first.poll());
         advance(SECOND / 2).await;
@@ -1244,7 +1245,7 @@ mod limits {
         let late = joined(flight, 0);
         advance(SECOND / 2 - MS).await;
         assert_pending!(second.poll());
-        tell.send(7).unwrap();
+        finish.send(7).unwrap();
         settle().await;
         assert_eq!(assert_ready_ok!(second.poll()), 7);
         assert_eq!(late.await.unwrap(), 7);
@@ -1253,7 +1254,7 @@ mod limits {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_last_caller_that_waited_too_long_cancels_the_run() {
+    async fn last_caller_that_times_out_cancels_the_run() {
         for callers in [1, 2, 9] {
             let flight = impatient();
             let dropped = Arc::new(AtomicBool::new(false));
@@ -1279,7 +1280,7 @@ mod limits {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_detached_run_goes_on_though_all_callers_waited_too_long() {
+    async fn detached_run_continues_after_all_callers_timed_out() {
         let flight = leaked(Flight::builder("impatient").wait_timeout(SECOND).detached().build());
         let slow = || async {
             sleep(2 * SECOND + SECOND / 2).await;
@@ -1292,7 +1293,7 @@ mod limits {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_value_that_comes_as_the_time_is_over_wins() {
+    async fn value_that_arrives_at_the_deadline_wins() {
         // The caller polls the work itself, which is as slow as it may be.
         let flight = impatient();
         let slow = || async {
@@ -1301,13 +1302,13 @@ mod limits {
         };
         assert_eq!(flight.run(0, slow).await.unwrap(), 7);
         // The task has it, and the callers are polled when the run has landed and their time is over.
-        let (tell, work) = on_demand();
+        let (finish, work) = on_demand();
         let mut first = caller(flight, 0, work);
         assert_pending!(first.poll());
         let mut second = joined(flight, 0);
         settle().await;
         advance(SECOND).await;
-        tell.send(8).unwrap();
+        finish.send(8).unwrap();
         settle().await;
         assert_eq!(assert_ready_ok!(first.poll()), 8);
         assert_eq!(assert_ready_ok!(second.poll()), 8);
@@ -1315,7 +1316,7 @@ mod limits {
     }
 
     #[test]
-    fn outside_of_a_runtime_only_who_has_to_wait_needs_a_timer() {
+    fn outside_a_runtime_only_a_caller_that_waits_needs_a_timer() {
         let flight = impatient();
         assert_starts_fresh(flight, 0);
         let mut first = caller(flight, 0, pending());
@@ -1330,7 +1331,7 @@ mod limits {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_limit_beyond_all_time_is_none() {
+    async fn limit_beyond_the_range_of_the_clock_never_expires() {
         let flight = leaked(Flight::builder("patient").wait_timeout(Duration::MAX).build());
         let slow = || async {
             sleep(1_000_000 * SECOND).await;
@@ -1340,7 +1341,7 @@ mod limits {
     }
 
     #[test]
-    fn a_builder_refuses_what_lets_nobody_wait() {
+    fn builder_rejects_limits_that_admit_no_waiter() {
         let zero = catch_unwind(|| Flight::<u32, u64>::builder("hasty").wait_timeout(Duration::ZERO).build());
         assert!(zero.is_err());
         let all = catch_unwind(|| Flight::<u32, u64>::builder("bounded").max_waiters(usize::MAX).build());
@@ -1348,18 +1349,18 @@ mod limits {
     }
 }
 
-mod forgetting {
+mod forget {
     use super::*;
 
     #[test]
-    fn the_next_call_begins_another_run_and_each_run_has_its_own_callers() {
+    fn next_call_starts_another_run_and_each_run_keeps_its_own_callers() {
         let runtime = current_thread();
         for has_runtime in [false, true] {
             let _entered = has_runtime.then(|| runtime.enter());
             let flight = flight();
             assert!(!flight.forget(&0), "nothing was ever called");
-            let (tell_old, old_work) = on_demand();
-            let (tell_new, new_work) = on_demand();
+            let (finish_old, old_work) = on_demand();
+            let (finish_new, new_work) = on_demand();
             let mut old = caller(flight, 0, old_work);
             assert_pending!(old.poll());
             let mut shares_old = joined(flight, 0);
@@ -1371,8 +1372,8 @@ mod forgetting {
             assert_pending!(new.poll());
             let mut shares_new = joined(flight, 0);
             assert_eq!((flight.len(), flight.stats().waiting, flight.stats().runs), (1, 4, 2));
-            // The new one ends first: that takes nothing from the old one.
-            tell_new.send(2).unwrap();
+            // The new run completes first, which does not affect the old one.
+            finish_new.send(2).unwrap();
             if has_runtime {
                 runtime.block_on(settle());
             }
@@ -1380,7 +1381,7 @@ mod forgetting {
             assert_eq!(assert_ready_ok!(shares_new.poll()), 2);
             assert_pending!(old.poll());
             assert_starts_fresh(flight, 0);
-            tell_old.send(1).unwrap();
+            finish_old.send(1).unwrap();
             if has_runtime {
                 runtime.block_on(settle());
             }
@@ -1391,36 +1392,36 @@ mod forgetting {
     }
 
     #[test]
-    fn the_end_of_a_forgotten_run_leaves_the_new_one_where_it_is() {
+    fn completion_of_a_forgotten_run_does_not_remove_the_new_one() {
         let flight = flight();
-        let (tell_old, old_work) = on_demand();
-        let (tell_new, new_work) = on_demand();
+        let (finish_old, old_work) = on_demand();
+        let (finish_new, new_work) = on_demand();
         let mut old = caller(flight, 0, old_work);
         assert_pending!(old.poll());
         flight.forget(&0);
         let mut new = caller(flight, 0, new_work);
         assert_pending!(new.poll());
-        tell_old.send(1).unwrap();
+        finish_old.send(1).unwrap();
         assert_eq!(assert_ready_ok!(old.poll()), 1);
         assert_eq!((flight.len(), flight.stats().waiting), (1, 1));
         let mut shares_new = joined(flight, 0);
-        tell_new.send(2).unwrap();
+        finish_new.send(2).unwrap();
         assert_eq!(assert_ready_ok!(new.poll()), 2);
         assert_eq!(assert_ready_ok!(shares_new.poll()), 2);
         assert_idle(flight);
     }
 
     #[test]
-    fn a_forgotten_run_that_all_leave_is_cancelled() {
+    fn forgotten_run_whose_callers_are_all_dropped_is_cancelled() {
         let runtime = current_thread();
         for has_runtime in [false, true] {
             let _entered = has_runtime.then(|| runtime.enter());
             for callers in [1, 2, 3] {
                 let flight = flight();
-                let there = Arc::new(());
-                let held = Arc::clone(&there);
+                let marker = Arc::new(());
+                let captured = Arc::clone(&marker);
                 let mut first = caller(flight, 0, async move {
-                    let _held = held;
+                    let _held = captured;
                     pending().await
                 });
                 assert_pending!(first.poll());
@@ -1430,7 +1431,7 @@ mod forgetting {
                 let mut new = caller(flight, 0, pending());
                 assert_pending!(new.poll());
                 drop(all);
-                assert_eq!(Arc::strong_count(&there), 1);
+                assert_eq!(Arc::strong_count(&marker), 1);
                 assert_eq!((flight.len(), flight.stats().waiting, flight.stats().cancelled), (1, 1, 1));
                 let shares_new = joined(flight, 0);
                 drop((new, shares_new));
@@ -1441,26 +1442,26 @@ mod forgetting {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_forgotten_detached_run_finishes() {
+    async fn forgotten_detached_run_finishes() {
         let flight = leaked(Flight::builder("detached").detached().build());
-        let (tell, work) = on_demand();
+        let (finish, work) = on_demand();
         let mut first = caller(flight, 0, work);
         assert_pending!(first.poll());
         flight.forget(&0);
         drop(first);
         assert_starts_fresh(flight, 0);
-        assert!(!tell.is_closed());
-        tell.send(7).unwrap();
+        assert!(!finish.is_closed());
+        finish.send(7).unwrap();
         settle().await;
         assert_eq!((flight.len(), flight.stats().cancelled), (0, 0));
     }
 
     #[test]
-    fn the_work_of_a_forgotten_run_may_ask_for_its_key() {
+    fn work_of_a_forgotten_run_may_call_its_key() {
         let flight = flight();
         let mut only = caller(flight, 0, async {
             assert!(flight.forget(&0));
-            flight.run(0, || async { Ok(8) }).await.map_err(|_| "it is another run now")
+            flight.run(0, || async { Ok(8) }).await.map_err(|_| "the forgotten run still owns the key")
         });
         assert_eq!(assert_ready_ok!(only.poll()), 8);
         assert_eq!(flight.stats().runs, 2);
@@ -1475,7 +1476,7 @@ mod nesting {
         matches!(result, Err(FlightError::WouldDeadlock))
     }
 
-    async fn asks_for_its_own_key(flight: &'static Flight, delay: Duration) -> Answer {
+    async fn calls_its_own_key(flight: &'static Flight, delay: Duration) -> WorkResult {
         if !delay.is_zero() {
             sleep(delay).await;
         }
@@ -1486,16 +1487,16 @@ mod nesting {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn work_that_asks_for_its_own_key_is_told() {
-        // In its first poll, and later: then a task polls it if it has two callers.
+    async fn work_that_calls_its_own_key_is_refused() {
+        // In the first poll, and in a later one, which a driver task makes if the run has two callers.
         for delay in [Duration::ZERO, SECOND] {
             let flight = flight();
-            assert_eq!(call(flight, 0, asks_for_its_own_key(flight, delay)).await.unwrap(), 2);
+            assert_eq!(call(flight, 0, calls_its_own_key(flight, delay)).await.unwrap(), 2);
             assert_eq!((flight.stats().runs, flight.stats().refused), (2, 2));
             assert_idle(flight);
         }
         let flight = flight();
-        let first = call(flight, 0, asks_for_its_own_key(flight, SECOND));
+        let first = call(flight, 0, calls_its_own_key(flight, SECOND));
         let (one, other) = join(first, joiner(flight, 0)).await;
         assert_eq!((one.unwrap(), other.unwrap()), (2, 2));
         assert_eq!((flight.stats().runs, flight.stats().shared, flight.stats().refused), (2, 1, 2));
@@ -1503,7 +1504,7 @@ mod nesting {
     }
 
     #[tokio::test]
-    async fn a_nested_run_of_another_key_knows_both() {
+    async fn nested_run_of_another_key_refuses_both_keys() {
         let flight = flight();
         let only = flight.run(0, || async {
             let inner = flight.run(1, || async {
@@ -1512,7 +1513,7 @@ mod nesting {
                 Ok(flight.run(2, || ready(Ok(3))).await.unwrap())
             });
             let inner = inner.await.unwrap();
-            // The inner one is over: its key is free, and this one's still is not.
+            // The inner run is complete, so its key is allowed again. The key of the outer run is not.
             assert_eq!(flight.run(1, || ready(Ok(4))).await.unwrap(), 4);
             assert!(deadlocks(&flight.run(0, || ready(Ok(1))).await));
             Ok(inner)
@@ -1522,17 +1523,17 @@ mod nesting {
     }
 
     #[tokio::test]
-    async fn the_same_key_of_another_flight_is_another_key() {
+    async fn same_key_of_another_flight_is_allowed() {
         let (one, other) = (flight(), flight());
-        let nested = one.run(0, || async { other.run(0, || ready(Ok(7))).await.map_err(|_| "it is another flight") });
+        let nested = one.run(0, || async { other.run(0, || ready(Ok(7))).await.map_err(|_| "the other flight refused it") });
         assert_eq!(nested.await.unwrap(), 7);
     }
 
     #[tokio::test]
-    async fn two_calls_beside_each_other_in_one_task_share_the_run() {
+    async fn two_concurrent_calls_of_one_task_share_the_run() {
         let flight = flight();
         let work = || async {
-            nap().await;
+            yield_once().await;
             Ok(7)
         };
         let (one, other) = join(flight.run(0, work), flight.run(0, work)).await;
@@ -1541,16 +1542,16 @@ mod nesting {
     }
 
     #[test]
-    fn a_destructor_that_asks_for_the_key_of_its_own_run_is_told() {
+    fn destructor_of_the_work_that_calls_its_own_key_is_refused() {
         let runtime = current_thread();
         for has_runtime in [false, true] {
             let _entered = has_runtime.then(|| runtime.enter());
-            // At the end of the work, as it is cancelled, and as it is cancelled in the task.
-            for ends in [true, false] {
+            // When the work completes, when it is cancelled, and when it is cancelled in the driver task.
+            for completes in [true, false] {
                 for callers in [1, 2] {
                     let flight = flight();
-                    let (told, other) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-                    let notes = (Arc::clone(&told), Arc::clone(&other));
+                    let (refusals, other) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+                    let notes = (Arc::clone(&refusals), Arc::clone(&other));
                     let on_drop = OnDrop(move || {
                         let own = assert_ready!(task::spawn(flight.run(0, || ready(Ok(1)))).poll());
                         notes.0.fetch_add(usize::from(deadlocks(&own)), Ordering::SeqCst);
@@ -1563,7 +1564,7 @@ mod nesting {
                         0,
                         poll_fn(move |_| {
                             let _in_it = &on_drop;
-                            let is_ready = ends && !std::mem::replace(&mut is_first_poll, false);
+                            let is_ready = completes && !std::mem::replace(&mut is_first_poll, false);
                             if is_ready { Poll::Ready(Ok(7)) } else { Poll::Pending }
                         }),
                     );
@@ -1573,15 +1574,15 @@ mod nesting {
                     if has_runtime {
                         runtime.block_on(settle());
                     }
-                    if ends {
+                    if completes {
                         let polled: Vec<_> = all.iter_mut().map(|caller| caller.poll()).collect();
                         if !has_runtime || callers == 1 {
                             polled.into_iter().for_each(|poll| assert_eq!(assert_ready_ok!(poll), 7));
                         }
                     }
                     drop(all);
-                    let seen = (told.load(Ordering::SeqCst), other.load(Ordering::SeqCst));
-                    assert_eq!(seen, (1, 1), "{ends} {callers}");
+                    let seen = (refusals.load(Ordering::SeqCst), other.load(Ordering::SeqCst));
+                    assert_eq!(seen, (1, 1), "{completes} {callers}");
                     assert_idle(flight);
                     assert_starts_fresh(flight, 0);
                 }
@@ -1593,119 +1594,119 @@ mod nesting {
 mod runtimes {
     use super::*;
 
-    /// Work that is woken from outside until it has seen `TOLD`: it needs no runtime.
+    /// Wakes work from outside, so that the work needs no runtime.
     #[derive(Default)]
     struct Signal {
-        told: AtomicUsize,
+        signals: AtomicUsize,
         waker: Mutex<Option<Waker>>,
         polls: AtomicUsize,
-        begun: AtomicUsize,
+        starts: AtomicUsize,
     }
 
     impl Signal {
-        fn tell(&self) {
-            self.told.fetch_add(1, Ordering::SeqCst);
+        fn send(&self) {
+            self.signals.fetch_add(1, Ordering::SeqCst);
             if let Some(waker) = self.waker.lock().unwrap().take() {
                 waker.wake();
             }
         }
 
-        fn work(self: &Arc<Self>, steps: usize) -> impl Future<Output = Answer> + Send + 'static + use<> {
-            self.begun.fetch_add(1, Ordering::SeqCst);
+        fn work(self: &Arc<Self>, steps: usize) -> impl Future<Output = WorkResult> + Send + 'static + use<> {
+            self.starts.fetch_add(1, Ordering::SeqCst);
             let signal = Arc::clone(self);
             poll_fn(move |cx| {
                 signal.polls.fetch_add(1, Ordering::SeqCst);
                 *signal.waker.lock().unwrap() = Some(cx.waker().clone());
-                if signal.told.load(Ordering::SeqCst) >= steps { Poll::Ready(Ok(7)) } else { Poll::Pending }
+                if signal.signals.load(Ordering::SeqCst) >= steps { Poll::Ready(Ok(7)) } else { Poll::Pending }
             })
         }
     }
 
     #[test]
-    fn a_caller_on_another_runtime_takes_over_when_the_tasks_runtime_is_shut_down() {
+    fn caller_on_another_runtime_takes_over_when_the_runtime_of_the_driver_task_is_shut_down() {
         let flight = flight();
         let signal = Arc::<Signal>::default();
-        let (lost, stays) = (workers(1), current_thread());
-        // The first caller belongs to the runtime that goes; it and the task go with it.
+        let (doomed, survivor) = (workers(1), current_thread());
+        // The first caller runs on the runtime that is shut down later, and is dropped with it.
         let work = signal.work(2);
-        let first = lost.spawn(async move { flight.run(0, || work).await });
+        let first = doomed.spawn(async move { flight.run(0, || work).await });
         spin_until(|| flight.len() == 1);
-        // The task belongs to it, too: the caller that spawned it is there.
-        let on_lost = lost.spawn(async move { flight.run(0, pending).await });
+        // The driver task runs there, too, because the caller that spawned it does.
+        let on_doomed = doomed.spawn(async move { flight.run(0, pending).await });
         spin_until(|| flight.stats().waiting == 2);
         let mut other = {
-            let _entered = stays.enter();
+            let _entered = survivor.enter();
             joined(flight, 0)
         };
-        signal.tell();
-        drop((first, on_lost));
-        drop(lost);
+        signal.send();
+        drop((first, on_doomed));
+        drop(doomed);
         assert_eq!(flight.stats().waiting, 1);
-        assert!(other.is_woken(), "the work is nobody's: this caller has to drive it");
-        let _entered = stays.enter();
+        assert!(other.is_woken(), "the run has no driver, so this caller has to drive it");
+        let _entered = survivor.enter();
         assert_pending!(other.poll());
-        signal.tell();
+        signal.send();
         assert!(other.is_woken());
         assert_eq!(assert_ready_ok!(other.poll()), 7);
-        assert_eq!((signal.begun.load(Ordering::SeqCst), flight.stats().runs, flight.stats().cancelled), (1, 1, 0));
+        assert_eq!((signal.starts.load(Ordering::SeqCst), flight.stats().runs, flight.stats().cancelled), (1, 1, 0));
         assert_idle(flight);
     }
 
     #[test]
-    fn callers_on_another_runtime_have_a_new_task_when_the_first_ones_runtime_is_shut_down() {
+    fn callers_on_another_runtime_get_a_new_driver_task_when_the_first_runtime_is_shut_down() {
         let flight = flight();
         let signal = Arc::<Signal>::default();
-        let (lost, stays) = (workers(1), workers(1));
+        let (doomed, survivor) = (workers(1), workers(1));
         let work = signal.work(2);
-        drop(lost.spawn(async move { flight.run(0, || work).await }));
+        drop(doomed.spawn(async move { flight.run(0, || work).await }));
         spin_until(|| flight.len() == 1);
-        drop(lost.spawn(async move { flight.run(0, pending).await }));
+        drop(doomed.spawn(async move { flight.run(0, pending).await }));
         spin_until(|| flight.stats().waiting == 2);
-        let others: Vec<_> = (0..3).map(|_| stays.spawn(async move { flight.run(0, pending).await })).collect();
+        let others: Vec<_> = (0..3).map(|_| survivor.spawn(async move { flight.run(0, pending).await })).collect();
         spin_until(|| flight.stats().waiting == 5);
         let polls = signal.polls.load(Ordering::SeqCst);
-        drop(lost);
+        drop(doomed);
         spin_until(|| signal.polls.load(Ordering::SeqCst) > polls);
-        signal.tell();
-        signal.tell();
-        for other in stays.block_on(join_all(others)) {
+        signal.send();
+        signal.send();
+        for other in survivor.block_on(join_all(others)) {
             assert_eq!(other.unwrap().unwrap(), 7);
         }
-        assert_eq!((signal.begun.load(Ordering::SeqCst), flight.stats().runs, flight.stats().cancelled), (1, 1, 0));
+        assert_eq!((signal.starts.load(Ordering::SeqCst), flight.stats().runs, flight.stats().cancelled), (1, 1, 0));
         assert_idle(flight);
     }
 
     #[test]
-    fn a_runtime_that_is_shut_down_again_and_again_loses_nothing() {
+    fn repeated_runtime_shutdowns_lose_no_run() {
         for round in 0..50 {
             let flight = flight();
             let signal = Arc::<Signal>::default();
-            let stays = workers(1);
-            let lost = workers(2);
+            let survivor = workers(1);
+            let doomed = workers(2);
             let work = signal.work(3);
-            drop(lost.spawn(async move { flight.run(0, || work).await }));
+            drop(doomed.spawn(async move { flight.run(0, || work).await }));
             spin_until(|| flight.len() == 1);
-            let other = stays.spawn(async move { flight.run(0, pending).await });
-            let more = (round % 2 == 0).then(|| stays.spawn(async move { flight.run(0, pending).await }));
+            let other = survivor.spawn(async move { flight.run(0, pending).await });
+            let more = (round % 2 == 0).then(|| survivor.spawn(async move { flight.run(0, pending).await }));
             spin_until(|| flight.stats().waiting == 2 + usize::from(more.is_some()));
-            let teller = {
+            let sender = {
                 let signal = Arc::clone(&signal);
-                thread::spawn(move || (0..3).for_each(|_| signal.tell()))
+                thread::spawn(move || (0..3).for_each(|_| signal.send()))
             };
-            drop(lost);
-            teller.join().unwrap();
-            assert_eq!(stays.block_on(other).unwrap().unwrap(), 7);
+            drop(doomed);
+            sender.join().unwrap();
+            assert_eq!(survivor.block_on(other).unwrap().unwrap(), 7);
             if let Some(more) = more {
-                assert_eq!(stays.block_on(more).unwrap().unwrap(), 7);
+                assert_eq!(survivor.block_on(more).unwrap().unwrap(), 7);
             }
-            assert_eq!((signal.begun.load(Ordering::SeqCst), flight.stats().cancelled), (1, 0));
+            assert_eq!((signal.starts.load(Ordering::SeqCst), flight.stats().cancelled), (1, 0));
             assert_idle(flight);
         }
     }
 
-    /// A handle of a runtime that is no more: tasks can be spawned on it, and are dropped at once.
+    /// The handle of a runtime that was shut down accepts tasks and drops them at once.
     #[test]
-    fn callers_inside_a_runtime_that_was_shut_down_go_on_without_a_task() {
+    fn callers_inside_a_runtime_that_was_shut_down_drive_the_run_themselves() {
         let runtime = current_thread();
         let handle = runtime.handle().clone();
         let _entered = handle.enter();
@@ -1719,15 +1720,15 @@ mod runtimes {
             assert_pending!(first.poll());
             assert_pending!(second.poll());
         }
-        signal.tell();
-        // Whichever has the work lands it.
+        signal.send();
+        // The caller that drives the run completes it.
         let mut all = [Some(first), Some(second)];
         spin_until(|| {
             for caller in &mut all {
                 if caller.as_mut().is_some_and(|caller| caller.is_woken()) {
                     match caller.as_mut().unwrap().poll() {
-                        Poll::Ready(answer) => {
-                            assert_eq!(answer.unwrap(), 7);
+                        Poll::Ready(output) => {
+                            assert_eq!(output.unwrap(), 7);
                             *caller = None;
                         }
                         Poll::Pending => {}
@@ -1741,7 +1742,7 @@ mod runtimes {
     }
 
     #[test]
-    fn callers_take_over_from_a_task_whose_runtime_is_not_theirs() {
+    fn callers_take_over_from_a_driver_task_of_another_runtime() {
         for is_polled in [false, true] {
             let flight = flight();
             let signal = Arc::<Signal>::default();
@@ -1754,28 +1755,28 @@ mod runtimes {
             };
             if is_polled {
                 runtime.block_on(settle());
-                assert_eq!(signal.polls.load(Ordering::SeqCst), 2, "the task has polled it");
+                assert_eq!(signal.polls.load(Ordering::SeqCst), 2, "the driver task has polled the work");
             }
             assert!(!first.is_woken() && !second.is_woken());
             drop(runtime);
-            assert!(first.is_woken() && second.is_woken(), "one of them has to drive");
+            assert!(first.is_woken() && second.is_woken(), "one of them has to drive the run");
             assert_pending!(second.poll());
             assert_pending!(first.poll());
-            signal.tell();
+            signal.send();
             assert!(second.is_woken());
             assert_eq!(assert_ready_ok!(second.poll()), 7);
             assert_eq!(assert_ready_ok!(first.poll()), 7);
-            assert_eq!((signal.begun.load(Ordering::SeqCst), flight.stats().cancelled), (1, 0));
+            assert_eq!((signal.starts.load(Ordering::SeqCst), flight.stats().cancelled), (1, 0));
         }
     }
 
     #[test]
-    fn a_task_that_comes_while_a_caller_polls_the_work_goes_on_with_it() {
+    fn driver_task_spawned_while_a_caller_polls_the_work_continues_it() {
         let flight = flight();
         let runtime = current_thread();
         let signal = Arc::<Signal>::default();
-        let (begins, has_begun) = mpsc::channel();
-        let (end, may_end) = mpsc::channel();
+        let (starts, has_started) = mpsc::channel();
+        let (finish, may_finish) = mpsc::channel();
         let mut work = Box::pin(signal.work(1));
         let mut is_first = true;
         let mut first = caller(
@@ -1783,8 +1784,8 @@ mod runtimes {
             0,
             poll_fn(move |cx| {
                 if std::mem::replace(&mut is_first, false) {
-                    begins.send(()).unwrap();
-                    may_end.recv().unwrap();
+                    starts.send(()).unwrap();
+                    may_finish.recv().unwrap();
                 }
                 work.as_mut().poll(cx)
             }),
@@ -1793,23 +1794,23 @@ mod runtimes {
             assert_pending!(first.poll());
             first
         });
-        has_begun.recv().unwrap();
+        has_started.recv().unwrap();
         let _entered = runtime.enter();
         let mut second = joined(flight, 0);
         runtime.block_on(settle());
-        end.send(()).unwrap();
-        // It is kept, and not polled again.
+        finish.send(()).unwrap();
+        // The first caller is kept, but not polled again.
         let _first = polls.join().unwrap();
         runtime.block_on(settle());
-        assert_eq!(signal.polls.load(Ordering::SeqCst), 2, "the task has not polled it");
-        signal.tell();
+        assert_eq!(signal.polls.load(Ordering::SeqCst), 2, "the driver task has not polled the work");
+        signal.send();
         runtime.block_on(settle());
         assert!(second.is_woken());
         assert_eq!(assert_ready_ok!(second.poll()), 7);
     }
 
     #[test]
-    fn a_caller_that_polls_the_work_on_a_runtime_lets_a_task_drive() {
+    fn caller_that_polls_on_a_runtime_spawns_a_driver_task() {
         let flight = flight();
         let signal = Arc::<Signal>::default();
         let mut first = caller(flight, 0, signal.work(1));
@@ -1818,8 +1819,8 @@ mod runtimes {
         let runtime = current_thread();
         let _entered = runtime.enter();
         assert_pending!(first.poll());
-        // It is kept, and not polled again.
-        signal.tell();
+        // The first caller is kept, but not polled again.
+        signal.send();
         runtime.block_on(settle());
         assert!(second.is_woken());
         assert_eq!(assert_ready_ok!(second.poll()), 7);
@@ -1838,11 +1839,11 @@ mod runtimes {
                 caller
             })
             .collect();
-        signal.tell();
+        signal.send();
         for (i, caller) in callers.into_iter().enumerate() {
             assert_eq!(runtimes[i % 2].block_on(caller).unwrap().unwrap(), 7);
         }
-        assert_eq!((signal.begun.load(Ordering::SeqCst), flight.stats().shared), (1, 9));
+        assert_eq!((signal.starts.load(Ordering::SeqCst), flight.stats().shared), (1, 9));
     }
 
     #[test]
@@ -1856,16 +1857,16 @@ mod runtimes {
             })
             .collect();
         spin_until(|| flight.stats().waiting == 8);
-        signal.tell();
+        signal.send();
         for caller in callers {
             assert_eq!(caller.join().unwrap().unwrap(), 7);
         }
-        assert_eq!((signal.begun.load(Ordering::SeqCst), flight.stats().shared), (1, 7));
+        assert_eq!((signal.starts.load(Ordering::SeqCst), flight.stats().shared), (1, 7));
         assert_idle(flight);
     }
 
     #[test]
-    fn without_a_runtime_the_caller_that_drives_hands_the_work_over_as_it_leaves() {
+    fn without_a_runtime_a_cancelled_driver_passes_the_work_to_another_caller() {
         let flight = flight();
         let signal = Arc::<Signal>::default();
         let mut callers = vec![caller(flight, 0, signal.work(1))];
@@ -1873,39 +1874,39 @@ mod runtimes {
         callers.extend((0..3).map(|_| joined(flight, 0)));
         while callers.len() > 1 {
             drop(callers.remove(0));
-            assert!(callers.iter().all(|caller| caller.is_woken()), "any of them may have to drive");
+            assert!(callers.iter().all(|caller| caller.is_woken()), "each of them may have to drive the run");
             let polls = signal.polls.load(Ordering::SeqCst);
             for caller in &mut callers {
                 assert_pending!(caller.poll());
             }
-            assert_eq!(signal.polls.load(Ordering::SeqCst), polls + 1, "one of them drives");
+            assert_eq!(signal.polls.load(Ordering::SeqCst), polls + 1, "one of them drives the run");
         }
-        signal.tell();
+        signal.send();
         assert!(callers[0].is_woken());
         assert_eq!(assert_ready_ok!(callers[0].poll()), 7);
-        assert_eq!((signal.begun.load(Ordering::SeqCst), flight.stats().cancelled), (1, 0));
+        assert_eq!((signal.starts.load(Ordering::SeqCst), flight.stats().cancelled), (1, 0));
     }
 
     #[test]
-    fn without_a_runtime_a_caller_that_comes_during_a_hand_over_drives_at_once() {
+    fn without_a_runtime_a_caller_that_joins_a_run_without_a_driver_drives_at_once() {
         let flight = flight();
         let signal = Arc::<Signal>::default();
         let mut first = caller(flight, 0, signal.work(1));
         assert_pending!(first.poll());
         let second = joined(flight, 0);
         drop(first);
-        assert!(second.is_woken(), "it may drive now");
-        // It is never polled again, but another one comes.
+        assert!(second.is_woken(), "the second caller may drive now");
+        // The second caller is not polled again, but a third one joins.
         let polls = signal.polls.load(Ordering::SeqCst);
         let mut third = joined(flight, 0);
-        assert_eq!(signal.polls.load(Ordering::SeqCst), polls + 1, "nobody else would drive");
-        signal.tell();
+        assert_eq!(signal.polls.load(Ordering::SeqCst), polls + 1, "no other caller would drive the run");
+        signal.send();
         assert!(third.is_woken());
         assert_eq!(assert_ready_ok!(third.poll()), 7);
     }
 
     #[test]
-    fn a_caller_with_a_runtime_lets_a_task_drive_for_those_without() {
+    fn caller_with_a_runtime_spawns_a_driver_task_for_callers_without() {
         let flight = flight();
         let signal = Arc::<Signal>::default();
         let mut first = caller(flight, 0, signal.work(1));
@@ -1916,7 +1917,7 @@ mod runtimes {
             let _entered = runtime.enter();
             joined(flight, 0)
         };
-        signal.tell();
+        signal.send();
         assert_eq!(runtime.block_on(third).unwrap(), 7);
         assert!(first.is_woken() && second.is_woken());
         assert_eq!(assert_ready_ok!(first.poll()), 7);
@@ -1924,12 +1925,12 @@ mod runtimes {
     }
 
     #[test]
-    fn work_that_ends_at_once_needs_nothing() {
+    fn work_that_completes_at_once_needs_no_runtime() {
         assert_eq!(block_on(flight().run(0, || ready(Ok(7)))).unwrap(), 7);
     }
 
     #[test]
-    fn a_waker_that_changes_between_polls_is_the_one_that_is_woken() {
+    fn latest_waker_is_the_one_that_is_woken() {
         struct Flag(AtomicUsize);
         impl Wake for Flag {
             fn wake(self: Arc<Self>) {
@@ -1947,14 +1948,14 @@ mod runtimes {
             assert_pending!(second.as_mut().poll(&mut Context::from_waker(&waker)));
             assert_pending!(second.as_mut().poll(&mut Context::from_waker(&waker)));
         }
-        assert_eq!(flags.each_ref().map(Arc::strong_count), [1, 1, 2], "it keeps the latest waker only");
-        signal.tell();
+        assert_eq!(flags.each_ref().map(Arc::strong_count), [1, 1, 2], "the caller keeps only its latest waker");
+        signal.send();
         assert_eq!(assert_ready_ok!(first.poll()), 7);
         assert_eq!(flags.each_ref().map(|flag| flag.0.load(Ordering::SeqCst)), [0, 0, 1]);
     }
 
     #[test]
-    fn a_waker_that_panics_keeps_the_answer_from_nobody() {
+    fn panicking_waker_keeps_the_outcome_from_no_other_caller() {
         struct PanicsWhenWoken;
         impl Wake for PanicsWhenWoken {
             fn wake(self: Arc<Self>) {
@@ -1969,8 +1970,8 @@ mod runtimes {
         let waker = Waker::from(Arc::new(PanicsWhenWoken));
         assert_pending!(panics.as_mut().poll(&mut Context::from_waker(&waker)));
         let mut third = joined(flight, 0);
-        signal.tell();
-        // It is polled by a caller whose executor breaks down with it.
+        signal.send();
+        // The first caller polls the work and wakes the others, and the panic of the waker passes through it.
         assert!(catch_unwind(AssertUnwindSafe(|| first.poll())).is_err());
         drop(first);
         assert!(third.is_woken());
@@ -1983,7 +1984,7 @@ mod runtimes {
 mod values {
     use super::*;
 
-    /// A value whose clones are counted, and the third of which panics.
+    /// A value that counts its clones. The clone with the number `panics_at` panics.
     #[derive(Debug)]
     struct Costly {
         clones: Arc<AtomicUsize>,
@@ -2002,10 +2003,10 @@ mod values {
     fn costly(callers: usize, panics_at: usize) -> (Arc<AtomicUsize>, Vec<bool>) {
         let flight = leaked(SingleFlight::<u32, Costly>::new("costly"));
         let clones = Arc::new(AtomicUsize::new(0));
-        let (tell, told) = oneshot::channel::<()>();
+        let (finish, receiver) = oneshot::channel::<()>();
         let made = Arc::clone(&clones);
         let mut first = task::spawn(flight.run(0, move || async move {
-            told.await.unwrap();
+            receiver.await.unwrap();
             Ok(Costly { clones: made, panics_at })
         }));
         assert_pending!(first.poll());
@@ -2016,7 +2017,7 @@ mod values {
                 other
             })
             .collect();
-        tell.send(()).unwrap();
+        finish.send(()).unwrap();
         let mut has_value =
             vec![catch_unwind(AssertUnwindSafe(|| assert_ready!(first.poll()).is_ok())).unwrap_or(false)];
         for other in &mut others {
@@ -2031,7 +2032,7 @@ mod values {
     }
 
     #[test]
-    fn a_value_is_cloned_for_each_caller_but_the_last() {
+    fn value_is_cloned_for_every_caller_but_the_last() {
         for callers in [1, 2, 10] {
             let (clones, has_value) = costly(callers, usize::MAX);
             assert_eq!(clones.load(Ordering::SeqCst), callers - 1);
@@ -2040,7 +2041,7 @@ mod values {
     }
 
     #[test]
-    fn a_clone_that_panics_hits_its_own_caller_only() {
+    fn panicking_clone_affects_only_its_own_caller() {
         for panics_at in 1..=3 {
             let (_, mut has_value) = costly(5, panics_at);
             assert!(!has_value.remove(panics_at - 1));
@@ -2065,7 +2066,7 @@ mod keys {
             if HASH_PANICS.get() {
                 quiet_panic("in hash");
             }
-            // They all meet in one table.
+            // All hashes are equal, so that all keys share one table.
             0.hash(state);
         }
     }
@@ -2082,10 +2083,10 @@ mod keys {
     impl Eq for Fragile {}
 
     #[test]
-    fn a_key_that_panics_in_hash_or_eq_hits_its_own_caller_only() {
+    fn key_that_panics_in_hash_or_eq_affects_only_its_own_caller() {
         let flight = leaked(Flight::<Fragile>::new("fragile"));
         for panics in [&HASH_PANICS, &EQ_PANICS] {
-            let (tells, works): (Vec<_>, Vec<_>) = (0..3).map(|_| on_demand()).unzip();
+            let (senders, works): (Vec<_>, Vec<_>) = (0..3).map(|_| on_demand()).unzip();
             let mut callers: Vec<_> = (0..3)
                 .zip(works)
                 .map(|(key, work)| {
@@ -2100,14 +2101,14 @@ mod keys {
             assert!(catch_unwind(AssertUnwindSafe(|| hit.poll())).is_err());
             assert!(catch_unwind(AssertUnwindSafe(|| flight.forget(&Fragile(1)))).is_err());
             assert_eq!(flight.stats(), before);
-            // The others are neither hashed nor compared any more.
-            for (tell, caller) in tells.into_iter().zip(&mut callers) {
-                tell.send(7).unwrap();
+            // The other runs complete without hashing or comparing their keys.
+            for (sender, caller) in senders.into_iter().zip(&mut callers) {
+                sender.send(7).unwrap();
                 assert_eq!(assert_ready_ok!(caller.poll()), 7);
             }
             panics.set(false);
             assert_idle(flight);
-            // What was hit can go on.
+            // The affected caller can still be polled.
             assert_pending!(hit.poll());
             assert_eq!(flight.len(), 1);
             drop(hit);
@@ -2120,7 +2121,7 @@ mod keys {
     static CHATTY: OnceLock<&'static Chatty> = OnceLock::new();
     static CALLS: AtomicUsize = AtomicUsize::new(0);
 
-    /// Calls the flight as it is dropped: under a lock of the flight that would hang.
+    /// A key whose destructor calls the flight, which would deadlock under a lock of the flight.
     #[derive(PartialEq, Eq)]
     struct CallsBack {
         key: u32,
@@ -2140,32 +2141,32 @@ mod keys {
                 flight.forget(&Self { key: u32::MAX, calls: false });
                 let key = Self { key: self.key, calls: false };
                 let mut call = task::spawn(flight.run(key, || ready(Ok(CALLS.fetch_add(1, Ordering::SeqCst) as u64))));
-                // It may be the key of a run that still goes on.
+                // The key may belong to a run that is still in progress.
                 let _may_wait = call.poll();
             }
         }
     }
 
     #[test]
-    fn a_key_may_call_the_flight_as_it_is_dropped() {
+    fn destructor_of_a_key_may_call_the_flight() {
         let flight = *CHATTY.get_or_init(|| leaked(Chatty::new("chatty")));
         let runtime = current_thread();
         for has_runtime in [false, true] {
             let _entered = has_runtime.then(|| runtime.enter());
             let key = |key| CallsBack { key, calls: true };
             let calls = CALLS.load(Ordering::SeqCst);
-            // Ended at once, ended later and shared, cancelled, never polled.
+            // A run that completes at once, one that completes later and is shared, one that is cancelled, one never polled.
             assert_eq!(assert_ready!(task::spawn(flight.run(key(0), || ready(Ok(7)))).poll()).unwrap(), 7);
             assert_eq!(CALLS.load(Ordering::SeqCst), calls + 1);
-            let (tell, told) = oneshot::channel::<()>();
+            let (sender, receiver) = oneshot::channel::<()>();
             let mut first = task::spawn(flight.run(key(0), || async move {
-                told.await.unwrap();
+                receiver.await.unwrap();
                 Ok(7)
             }));
             assert_pending!(first.poll());
             let mut second = task::spawn(flight.run(key(0), pending::<Result<u64, Infallible>>));
             assert_pending!(second.poll());
-            tell.send(()).unwrap();
+            sender.send(()).unwrap();
             if has_runtime {
                 runtime.block_on(settle());
             }
@@ -2183,9 +2184,9 @@ mod keys {
     }
 
     #[test]
-    fn keys_that_meet_in_one_table_are_told_apart() {
+    fn keys_with_equal_hashes_are_distinguished() {
         let flight = leaked(Flight::<Fragile>::new("crowded"));
-        let (tells, works): (Vec<_>, Vec<_>) = (0..100).map(|_| on_demand()).unzip();
+        let (senders, works): (Vec<_>, Vec<_>) = (0..100).map(|_| on_demand()).unzip();
         let mut callers = Vec::new();
         for (key, work) in (0..100).zip(works) {
             let mut caller = task::spawn(flight.run(Fragile(key), || work));
@@ -2193,8 +2194,8 @@ mod keys {
             callers.push(caller);
         }
         assert_eq!(flight.len(), 100);
-        for (key, tell) in tells.into_iter().enumerate() {
-            tell.send(key as u64).unwrap();
+        for (key, sender) in senders.into_iter().enumerate() {
+            sender.send(key as u64).unwrap();
         }
         for key in (0..100).map(|i| i * 37 % 100) {
             assert_eq!(assert_ready_ok!(callers[key].poll()), key as u64);
@@ -2203,25 +2204,25 @@ mod keys {
     }
 }
 
-mod telling {
+mod reporting {
     use tracing::Instrument;
 
     use super::*;
 
     #[test]
-    fn stats_are_exact_after_all_that_can_happen() {
+    fn stats_are_exact_after_every_kind_of_outcome() {
         let runtime = paused();
         let _entered = runtime.enter();
         let flight = leaked(Flight::builder("mixed").max_waiters(2).wait_timeout(10 * SECOND).build());
         assert_eq!((flight.name(), flight.stats().name), ("mixed", "mixed"));
         for round in 1..=10_u64 {
-            // Alone, with a value, an error and a panic.
-            let ends: [fn() -> Answer; 3] = [|| Ok(1), || Err("failed"), || quiet_panic("panicked")];
-            for end in ends {
+            // One caller each, with a value, an error and a panic.
+            let endings: [fn() -> WorkResult; 3] = [|| Ok(1), || Err("failed"), || quiet_panic("panicked")];
+            for end in endings {
                 assert!(caller(flight, 0, async move { end() }).poll().is_ready());
             }
-            // Shared by three; a fourth is refused.
-            let (tell, work) = on_demand();
+            // Three callers share a run, and a fourth is refused.
+            let (finish, work) = on_demand();
             let mut first = caller(flight, 1, work);
             assert_pending!(first.poll());
             let others = [0, 1].map(|_| joined(flight, 1));
@@ -2229,26 +2230,26 @@ mod telling {
             let mut alone = caller(flight, 2, pending());
             assert_pending!(alone.poll());
             assert_eq!((flight.stats().running, flight.stats().waiting), (2, 4));
-            tell.send(1).unwrap();
+            finish.send(1).unwrap();
             runtime.block_on(settle());
             assert_eq!((flight.stats().running, flight.stats().waiting), (1, 4));
-            // One has its value, one leaves with it unseen, one leaves it for later.
+            // The leader takes the value. Its followers are dropped without taking theirs.
             assert_eq!(assert_ready_ok!(first.poll()), 1);
             drop(others);
-            // Waits too long.
+            // A caller times out.
             runtime.block_on(advance(10 * SECOND));
             assert!(alone.poll().is_ready());
-            // Leaves.
-            let mut leaves = caller(flight, 3, pending());
-            assert_pending!(leaves.poll());
-            drop(leaves);
-            // Asks for itself.
+            // A caller is cancelled.
+            let mut cancelled = caller(flight, 3, pending());
+            assert_pending!(cancelled.poll());
+            drop(cancelled);
+            // A run calls its own key.
             assert!(
-                caller(flight, 4, async { flight.run(4, || ready(Ok(1))).await.map_err(|_| "told") }).poll().is_ready()
+                caller(flight, 4, async { flight.run(4, || ready(Ok(1))).await.map_err(|_| "refused") }).poll().is_ready()
             );
-            // Comes, but never asks.
+            // A caller is never polled.
             drop(joiner(flight, 5));
-            // Is forgotten, and cancelled.
+            // A run is forgotten, then cancelled.
             let mut forgotten = caller(flight, 6, pending());
             assert_pending!(forgotten.poll());
             assert!(flight.forget(&6));
@@ -2264,7 +2265,7 @@ mod telling {
     }
 
     #[test]
-    fn debug_tells_what_a_reader_wants_to_know() {
+    fn debug_output_shows_name_and_settings() {
         let flight: &Flight = leaked(Flight::builder("pages").max_waiters(3).build());
         let shown = format!("{flight:?}");
         assert!(shown.contains("pages") && shown.contains("max_waiters: 3"), "{shown}");
@@ -2292,8 +2293,8 @@ mod telling {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_error_that_is_not_the_works_own_stays_what_it_was() {
-        let own = Arc::new("it is closed");
+    async fn try_into_failure_returns_other_errors_unchanged() {
+        let own = Arc::new("closed");
         let taken = FlightError::Failed(Arc::clone(&own)).try_into_failure();
         assert!(taken.is_ok_and(|taken| Arc::ptr_eq(&taken, &own)));
 
@@ -2308,14 +2309,14 @@ mod telling {
 
     #[test]
     #[should_panic(expected = "not polled after it completed")]
-    fn a_run_that_is_polled_after_its_end_panics() {
+    fn polling_a_completed_run_panics() {
         let mut only = caller(flight(), 0, ready(Ok(7)));
         assert_eq!(assert_ready_ok!(only.poll()), 7);
         let _panics = only.poll();
     }
 
     #[tokio::test]
-    async fn calls_that_end_at_once_let_other_tasks_run() {
+    async fn calls_that_complete_at_once_yield_to_other_tasks() {
         let flight = flight();
         let other = Arc::new(AtomicBool::new(false));
         let note = Arc::clone(&other);
@@ -2330,22 +2331,22 @@ mod telling {
         tracing::Span::current().metadata().map(tracing::Metadata::name)
     }
 
-    /// Says in which span each of its polls was.
-    async fn say_where(spans: Arc<Mutex<Vec<Option<&'static str>>>>) -> Answer {
+    /// Work that records the span of each of its polls.
+    async fn record_spans(spans: Arc<Mutex<Vec<Option<&'static str>>>>) -> WorkResult {
         for _ in 0..3 {
             spans.lock().unwrap().push(span_name());
-            nap().await;
+            yield_once().await;
         }
         Ok(7)
     }
 
     #[test]
-    fn the_work_runs_in_the_span_of_the_caller_that_began_it_when_the_task_polls_it() {
+    fn work_runs_in_the_span_of_its_leader_when_the_driver_task_polls_it() {
         tracing::subscriber::with_default(tracing_subscriber::registry(), || {
             let runtime = current_thread();
             let flight = flight();
             let spans = Arc::<Mutex<Vec<_>>>::default();
-            let leader = flight.run(0, || say_where(Arc::clone(&spans))).instrument(tracing::info_span!("leader"));
+            let leader = flight.run(0, || record_spans(Arc::clone(&spans))).instrument(tracing::info_span!("leader"));
             let others = async { join_all((0..3).map(|_| flight.run(0, pending))).await };
             let others = others.instrument(tracing::info_span!("others"));
             let (first, others) = runtime.block_on(join(leader, others));
@@ -2357,11 +2358,11 @@ mod telling {
     }
 
     #[test]
-    fn the_work_runs_in_the_span_of_the_caller_that_began_it_when_another_caller_polls_it() {
+    fn work_runs_in_the_span_of_its_leader_when_a_follower_polls_it() {
         tracing::subscriber::with_default(tracing_subscriber::registry(), || {
             let flight = flight();
             let spans = Arc::<Mutex<Vec<_>>>::default();
-            let work = say_where(Arc::clone(&spans));
+            let work = record_spans(Arc::clone(&spans));
             let mut leader = task::spawn(flight.run(0, || work).instrument(tracing::info_span!("leader")));
             assert_pending!(leader.poll());
             let mut other = task::spawn(flight.run(0, pending).instrument(tracing::info_span!("other")));
@@ -2373,13 +2374,13 @@ mod telling {
     }
 
     #[test]
-    fn work_that_was_begun_outside_of_a_span_does_not_run_in_one() {
+    fn work_started_outside_a_span_runs_outside_of_spans() {
         tracing::subscriber::with_default(tracing_subscriber::registry(), || {
             let runtime = current_thread();
             let flight = flight();
             let spans = Arc::<Mutex<Vec<_>>>::default();
             runtime.block_on(async {
-                let first = flight.run(0, || say_where(Arc::clone(&spans)));
+                let first = flight.run(0, || record_spans(Arc::clone(&spans)));
                 let other = flight.run(0, pending).instrument(tracing::info_span!("other"));
                 let (first, other) = join(first, other).await;
                 assert_eq!((first.unwrap(), other.unwrap()), (7, 7));
