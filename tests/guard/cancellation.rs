@@ -12,16 +12,18 @@ use std::task::Poll;
 use std::time::Duration;
 
 use onelane::{EndpointGuard, GuardStats, Order};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 use tokio::task::yield_now;
 use tokio_test::task;
+
+use support::runtimes::paused;
 
 const CALLERS: usize = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Moment {
     Waiting,
-    /// Its position has come, and it was not polled since.
+    /// A permit was granted, and the caller has not been polled since.
     Granted,
     /// The caller is at the await point of its work.
     Inside,
@@ -50,7 +52,7 @@ struct Case {
     moment: Moment,
     work: Work,
     entry: Entry,
-    /// The position of the caller that is dropped, counted from the first.
+    /// The position of the dropped caller in the order of service, counted from 0.
     position: usize,
     order: Order,
     /// `true` if the callers have timers.
@@ -124,7 +126,7 @@ struct Scenario {
 
 impl Scenario {
     fn new(case: Case) -> Self {
-        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let runtime = paused();
         let mut guard = EndpointGuard::builder("cancelled").order(case.order);
         if case.timed {
             guard = guard.max_wait(Duration::from_secs(60)).grant_timeout(Duration::from_secs(1));
@@ -134,7 +136,7 @@ impl Scenario {
     }
 
     fn play(mut self) {
-        // A caller that goes away dropped its run to this runtime. It only runs when told to.
+        // The run of a dropped caller continues on this runtime, which makes progress only in `block_on`.
         let runtime = self.runtime.handle().clone();
         let _entered = runtime.enter();
         let permit = self.guard.try_acquire().unwrap();
@@ -173,10 +175,10 @@ impl Scenario {
         self.assert_nothing_remains();
     }
 
-    /// One whole position of a caller that was not cancelled.
+    /// Plays a caller that is not dropped, from its grant to the end of its work.
     fn serve(&mut self, position: usize) {
         let mut caller = self.callers[position].take().unwrap();
-        assert!(caller.is_woken(), "it is this caller's position");
+        assert!(caller.is_woken(), "the caller was granted the permit");
         assert!(caller.poll().is_pending(), "the work is at its await point");
         self.assert_no_other_is_admitted(position + 1);
         let ended = catch_unwind(AssertUnwindSafe(|| caller.poll()));

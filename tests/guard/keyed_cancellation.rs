@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
-use std::hash::{Hash, Hasher};
+use std::hash::Hash;
 use std::panic::catch_unwind;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,9 +10,13 @@ use std::task::Poll;
 use std::time::Duration;
 
 use onelane::{AcquireError, GuardStats, KeyedGuard, Order};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 use tokio::task::yield_now;
 use tokio_test::task;
+
+use support::runtimes::paused;
+
+use crate::Colliding;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Moment {
@@ -22,7 +26,7 @@ enum Moment {
     Granted,
     /// The caller is at the await point of its work and holds the permit.
     Holding,
-    /// It waited too long, and was timeout.
+    /// The caller timed out and was polled.
     TimedOut,
 }
 
@@ -80,22 +84,6 @@ fn every_case() -> Vec<Case> {
     cases
 }
 
-/// Keys that all have the same hash, and therefore the same shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Colliding(u32);
-
-impl Hash for Colliding {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        0_u8.hash(state);
-    }
-}
-
-impl From<u32> for Colliding {
-    fn from(number: u32) -> Self {
-        Self(number)
-    }
-}
-
 trait Key: Hash + Ord + Copy + From<u32> + Send + 'static {}
 impl<K: Hash + Ord + Copy + From<u32> + Send + 'static> Key for K {}
 
@@ -145,13 +133,13 @@ struct Scenario<K: Key> {
 
 impl<K: Key> Scenario<K> {
     fn new(case: Case) -> Self {
-        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let runtime = paused();
         let guard = Arc::new(KeyedGuard::builder("cancelled").order(case.order).max_wait(LIMIT).build());
         Self { case, runtime, guard, callers: Vec::new() }
     }
 
     fn play(mut self) {
-        // A caller that goes away dropped its run to this runtime. It only runs when timeout to.
+        // The run of a dropped caller continues on this runtime, which makes progress only in `block_on`.
         let runtime = self.runtime.handle().clone();
         let _entered = runtime.enter();
         let guard = Arc::clone(&self.guard);
@@ -160,9 +148,9 @@ impl<K: Key> Scenario<K> {
         assert!(waiter_of_other.poll().is_pending());
 
         self.enqueue_all_and_drop_one();
-        for position_ in 0..self.callers.len() {
-            if self.callers[position_].is_some() {
-                self.serve(position_);
+        for index in 0..self.callers.len() {
+            if self.callers[index].is_some() {
+                self.serve(index);
             }
         }
 
@@ -187,8 +175,8 @@ impl<K: Key> Scenario<K> {
         if order == Order::Lifo {
             in_enqueueing_order.reverse();
         }
-        for (position_, caller) in in_enqueueing_order {
-            if position_ != victim || moment != Moment::BeforeFirstPoll {
+        for (index, caller) in in_enqueueing_order {
+            if index != victim || moment != Moment::BeforeFirstPoll {
                 assert!(caller.poll().is_pending());
             }
         }
@@ -199,7 +187,7 @@ impl<K: Key> Scenario<K> {
             Moment::BeforeFirstPoll | Moment::Waiting => {}
             Moment::Granted | Moment::Holding => {
                 drop(permit);
-                (0..victim).for_each(|position_| self.serve(position_));
+                (0..victim).for_each(|index| self.serve(index));
                 assert!(dropped.is_woken());
                 if moment == Moment::Holding {
                     assert!(dropped.poll().is_pending());
@@ -225,16 +213,16 @@ impl<K: Key> Scenario<K> {
     }
 
     /// Plays a caller that is not dropped, from its grant to the end of its work.
-    fn serve(&mut self, position_: usize) {
-        let mut caller = self.callers[position_].take().unwrap();
+    fn serve(&mut self, index: usize) {
+        let mut caller = self.callers[index].take().unwrap();
         assert!(caller.is_woken(), "the caller was granted the permit");
         assert!(caller.poll().is_pending(), "the work is at its await point");
-        self.assert_no_other_is_admitted(position_ + 1);
+        self.assert_no_other_is_admitted(index + 1);
         assert_eq!(caller.poll(), Poll::Ready(Ok(())));
     }
 
     fn assert_no_other_is_admitted(&self, next: usize) {
-        // The only permit of the key is held, and the other key's waiter is not woken either.
+        // The only permit of the key is held by the caller that is served at the moment.
         assert!(self.guard.try_acquire(K::from(WANTED)).is_err());
         self.assert_none_is_woken(next);
     }

@@ -49,7 +49,7 @@ async fn who_finds_no_thread_free_is_refused_where_none_may_wait() {
             soon("they end", handle).await.unwrap();
         }
         until("all tokens are back", || pool.limiter().statistics().borrowed == 0).await;
-        gate.shut();
+        gate.close();
     }
     assert_eq!(pool.statistics().refused, 20);
 }
