@@ -24,7 +24,7 @@ struct Occupancy {
 impl Occupancy {
     fn enter(&self, permits: usize) {
         let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
-        assert!(now <= permits, "{now} callers occupancy, but only {permits} permits");
+        assert!(now <= permits, "{now} callers hold a permit, but only {permits} permits");
         self.most.fetch_max(now, Ordering::SeqCst);
     }
 

@@ -172,7 +172,7 @@ fn tasks_cancelled_anywhere_never_keep_the_others_from_being_served() {
             let mut finished = 0;
             for _ in 0..ROUNDS {
                 let key = random.below(KEYS);
-                let (kind, yields) = (random.below(3), random.below(40));
+                let (kind, cancel_after) = (random.below(3), random.below(40));
                 let work = {
                     let sections = Arc::clone(&sections);
                     async move {
@@ -192,11 +192,11 @@ fn tasks_cancelled_anywhere_never_keep_the_others_from_being_served() {
                     }
                 };
                 let cancelled = async {
-                    for _ in 0..yields {
+                    for _ in 0..cancel_after {
                         yield_now().await;
                     }
                     // Half of the callers are never cancelled.
-                    if yields % 2 == 0 {
+                    if cancel_after % 2 == 0 {
                         std::future::pending::<()>().await;
                     }
                 };

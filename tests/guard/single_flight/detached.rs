@@ -20,14 +20,14 @@ fn detached() -> &'static Flight {
     leak(Flight::builder("detached").detached().build())
 }
 
-fn noted(
+fn counted(
     work: impl Future<Output = WorkResult> + Send + 'static,
 ) -> (Arc<AtomicUsize>, impl Future<Output = WorkResult> + Send) {
     let ended = Arc::new(AtomicUsize::new(0));
-    let note = Arc::clone(&ended);
+    let counter = Arc::clone(&ended);
     let work = async move {
         let output = work.await;
-        note.fetch_add(1, Ordering::SeqCst);
+        counter.fetch_add(1, Ordering::SeqCst);
         output
     };
     (ended, work)
@@ -37,7 +37,7 @@ fn noted(
 async fn run_finishes_without_callers() {
     for callers in [1, 2, 5] {
         let flight = detached();
-        let (ended, work) = noted(async {
+        let (ended, work) = counted(async {
             sleep(SECOND).await;
             Ok(7)
         });
@@ -77,7 +77,7 @@ async fn later_caller_joins_the_detached_run() {
 #[test]
 fn run_is_dropped_with_its_last_caller_without_a_runtime() {
     let flight = detached();
-    let (ended, work) = noted(async {
+    let (ended, work) = counted(async {
         yield_once().await;
         Ok(7)
     });
@@ -87,7 +87,7 @@ fn run_is_dropped_with_its_last_caller_without_a_runtime() {
     drop(first);
     assert_eq!(flight.len(), 1);
     drop(second);
-    assert_eq!(Arc::strong_count(&ended), 1, "the work is still there");
+    assert_eq!(Arc::strong_count(&ended), 1, "the work was not dropped");
     assert_idle(flight);
     assert_eq!(flight.stats().cancelled, 1);
     assert_starts_fresh(flight, 0);
@@ -95,11 +95,11 @@ fn run_is_dropped_with_its_last_caller_without_a_runtime() {
 
 #[test]
 fn run_whose_runtime_is_shut_down_is_cancelled() {
-    // It makes no difference if the driver task was polled.
+    // The result is the same if the driver task was never polled.
     for is_polled in [false, true] {
         let runtime = current_thread();
         let flight = detached();
-        let (ended, work) = noted(async {
+        let (ended, work) = counted(async {
             yield_once().await;
             pending().await
         });

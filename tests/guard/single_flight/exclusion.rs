@@ -30,7 +30,7 @@ struct Record {
     latest: AtomicU64,
 }
 
-/// Exists during a run: from before its future is created until all of it was dropped.
+/// Marks a run as in progress, from before its future is created until all of it is dropped.
 struct Inside(Arc<Record>);
 
 impl Inside {
@@ -67,7 +67,7 @@ fn work(record: &Arc<Record>, key: u32, yields: usize) -> impl Future<Output = W
 /// Counts how the calls ended.
 #[derive(Default)]
 struct Calls {
-    answered: AtomicU64,
+    completed: AtomicU64,
     cancelled: AtomicU64,
 }
 
@@ -80,8 +80,8 @@ async fn calls(flight: &'static Flight, records: Arc<Vec<Arc<Record>>>, done: Ar
         let yields = random.below(4);
         let mut run = Box::pin(flight.run(key, || work(record, key, yields)));
         // The number of pending polls after which the call is dropped, if it is.
-        let mut patience = if cancels && random.below(3) > 0 { Some(random.below(4)) } else { None };
-        let output = poll_fn(|cx| match (run.as_mut().poll(cx), &mut patience) {
+        let mut polls_left = if cancels && random.below(3) > 0 { Some(random.below(4)) } else { None };
+        let output = poll_fn(|cx| match (run.as_mut().poll(cx), &mut polls_left) {
             (Poll::Ready(output), _) => Poll::Ready(Some(output)),
             (Poll::Pending, Some(0)) => Poll::Ready(None),
             (Poll::Pending, Some(left)) => {
@@ -98,17 +98,17 @@ async fn calls(flight: &'static Flight, records: Arc<Vec<Arc<Record>>>, done: Ar
             continue;
         };
         let value = output.unwrap();
-        let (its_key, number) = ((value >> 32) as u32, value & u64::from(u32::MAX));
-        assert_eq!(its_key, key);
-        assert!(number > floor, "run {number} ended before this call started, because run {floor} had ended");
+        let (value_key, number) = ((value >> 32) as u32, value & u64::from(u32::MAX));
+        assert_eq!(value_key, key);
+        assert!(number > floor, "run {number} had ended before this call started, as had run {floor}");
         record.latest.fetch_max(number, Ordering::SeqCst);
-        done.answered.fetch_add(1, Ordering::Relaxed);
+        done.completed.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-fn assert_all_went_well(flight: &Flight, records: &[Arc<Record>], done: &Calls, cancels: bool) {
+fn assert_no_overlap(flight: &Flight, records: &[Arc<Record>], done: &Calls, cancels: bool) {
     let cancelled = done.cancelled.load(Ordering::Relaxed);
-    assert_eq!(done.answered.load(Ordering::Relaxed) + cancelled, THREADS * CALLS);
+    assert_eq!(done.completed.load(Ordering::Relaxed) + cancelled, THREADS * CALLS);
     assert_eq!(cancelled > 0, cancels);
     for record in records {
         assert_eq!(record.overlaps.load(Ordering::SeqCst), 0);
@@ -141,9 +141,9 @@ fn on_a_runtime(cancels: bool) {
         let ended = timeout(300 * SECOND, join_all(callers)).await.expect("a wake-up was lost");
         ended.into_iter().for_each(Result::unwrap);
     });
-    // Driver tasks of completed runs may still be ending.
+    // Ends the driver tasks of completed runs.
     drop(runtime);
-    assert_all_went_well(flight, &records, &done, cancels);
+    assert_no_overlap(flight, &records, &done, cancels);
 }
 
 fn without_a_runtime(cancels: bool) {
@@ -155,7 +155,7 @@ fn without_a_runtime(cancels: bool) {
         })
         .collect();
     threads.into_iter().for_each(|thread| thread.join().unwrap());
-    assert_all_went_well(flight, &records, &done, cancels);
+    assert_no_overlap(flight, &records, &done, cancels);
 }
 
 #[test]

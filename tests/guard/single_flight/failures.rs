@@ -25,7 +25,7 @@ const WAITERS: usize = 1_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     /// In the closure that creates the future.
-    Making,
+    Creation,
     FirstPoll,
     LaterPoll,
 }
@@ -46,7 +46,7 @@ const PANICS: [(fn(), &str); 4] = [
     (|| quiet_panic(PanicsInDrop), "(no message)"),
 ];
 
-/// Plays a run that ends at `place` with `end`, for a leader and a thousand followers that join before the end.
+/// Plays a run that ends at `place` with `ending`, for a leader and a thousand followers that join before the end.
 fn share_an_outcome(place: Place, flight: &'static Flight, ending: fn() -> WorkResult) -> Vec<Shared> {
     let started = Arc::new(AtomicUsize::new(0));
     let waiters = Arc::new(Mutex::new(Vec::new()));
@@ -62,7 +62,7 @@ fn share_an_outcome(place: Place, flight: &'static Flight, ending: fn() -> WorkR
         let started = Arc::clone(&started);
         move || {
             started.fetch_add(1, Ordering::Relaxed);
-            if place == Place::Making {
+            if place == Place::Creation {
                 add_followers();
                 let _never = ending();
             }
@@ -101,9 +101,9 @@ fn panic_reaches_every_caller_and_the_work_is_not_run_again() {
     let runtime = current_thread();
     for has_runtime in [false, true] {
         let _entered = has_runtime.then(|| runtime.enter());
-        for place in [Place::Making, Place::FirstPoll, Place::LaterPoll] {
-            for end in [0, 1, 2, 3] {
-                let panics: fn() -> WorkResult = match end {
+        for place in [Place::Creation, Place::FirstPoll, Place::LaterPoll] {
+            for index in [0, 1, 2, 3] {
+                let panics: fn() -> WorkResult = match index {
                     0 => || quiet_panic("a str"),
                     1 => || quiet_panic(String::from("a String")),
                     2 => || quiet_panic(7_u8),
@@ -113,7 +113,7 @@ fn panic_reaches_every_caller_and_the_work_is_not_run_again() {
                 let shared = share_an_outcome(place, flight, panics);
                 assert_eq!(shared.len(), 1 + WAITERS);
                 for one in shared {
-                    assert_eq!(message(one), PANICS[end].1, "{place:?}");
+                    assert_eq!(message(one), PANICS[index].1, "{place:?}");
                 }
                 assert_eq!(flight.stats().panicked, 1);
             }
@@ -174,7 +174,7 @@ fn error_of_an_unshared_run_is_returned_at_once() {
 fn brittle(completes: bool) -> impl Future<Output = WorkResult> + Send + 'static {
     let on_drop = OnDrop(|| quiet_panic("in the destructor of the work"));
     poll_fn(move |cx| {
-        let _in_it = &on_drop;
+        let _captured = &on_drop;
         cx.waker().wake_by_ref();
         if completes { Poll::Ready(Ok(7)) } else { Poll::Pending }
     })

@@ -16,7 +16,7 @@ fn next_call_starts_another_run_and_each_run_keeps_its_own_callers() {
     for has_runtime in [false, true] {
         let _entered = has_runtime.then(|| runtime.enter());
         let flight = flight();
-        assert!(!flight.forget(&0), "nothing was ever called");
+        assert!(!flight.forget(&0), "the key was never called");
         let (finish_old, old_work) = on_demand();
         let (finish_new, new_work) = on_demand();
         let mut old = caller(flight, 0, old_work);
@@ -24,7 +24,7 @@ fn next_call_starts_another_run_and_each_run_keeps_its_own_callers() {
         let mut shares_old = joined(flight, 0);
         assert!(!flight.forget(&1));
         assert!(flight.forget(&0));
-        assert!(!flight.forget(&0), "it is forgotten already");
+        assert!(!flight.forget(&0), "the run is already forgotten");
         assert_eq!((flight.len(), flight.stats().waiting), (0, 2));
         let mut new = caller(flight, 0, new_work);
         assert_pending!(new.poll());

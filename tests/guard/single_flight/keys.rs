@@ -1,4 +1,4 @@
-//! Keys with code of their own.
+//! Keys whose `Hash`, `Eq` or `Drop` panics or calls the flight.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -61,8 +61,8 @@ fn key_that_panics_in_hash_or_eq_affects_only_its_own_caller() {
             .collect();
         panics.set(true);
         let before = flight.stats();
-        let mut hit = task::spawn(flight.run(Fragile(1), pending));
-        assert!(catch_unwind(AssertUnwindSafe(|| hit.poll())).is_err());
+        let mut affected = task::spawn(flight.run(Fragile(1), pending));
+        assert!(catch_unwind(AssertUnwindSafe(|| affected.poll())).is_err());
         assert!(catch_unwind(AssertUnwindSafe(|| flight.forget(&Fragile(1)))).is_err());
         assert_eq!(flight.stats(), before);
         // The other runs complete without hashing or comparing their keys.
@@ -73,9 +73,9 @@ fn key_that_panics_in_hash_or_eq_affects_only_its_own_caller() {
         panics.set(false);
         assert_idle(flight);
         // The affected caller can still be polled.
-        assert_pending!(hit.poll());
+        assert_pending!(affected.poll());
         assert_eq!(flight.len(), 1);
-        drop(hit);
+        drop(affected);
         assert_idle(flight);
     }
 }
@@ -119,7 +119,7 @@ fn destructor_of_a_key_may_call_the_flight() {
         let _entered = has_runtime.then(|| runtime.enter());
         let key = |key| CallsBack { key, calls: true };
         let calls = CALLS.load(Ordering::SeqCst);
-        // A run that completes at once, one that completes later and is shared, one that is cancelled, one never polled.
+        // One run completes at once, one is shared and completes later, one is cancelled, and one is never polled.
         assert_eq!(assert_ready!(task::spawn(flight.run(key(0), || ready(Ok(7)))).poll()).unwrap(), 7);
         assert_eq!(CALLS.load(Ordering::SeqCst), calls + 1);
         let (sender, receiver) = oneshot::channel::<()>();

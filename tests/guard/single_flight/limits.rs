@@ -171,14 +171,14 @@ async fn detached_run_continues_after_all_callers_timed_out() {
 
 #[tokio::test(start_paused = true)]
 async fn value_that_arrives_at_the_deadline_wins() {
-    // The caller polls the work itself, which is as slow as it may be.
+    // The caller polls the work itself, which completes exactly at the deadline.
     let flight = impatient();
     let slow = || async {
         sleep(SECOND).await;
         Ok(7)
     };
     assert_eq!(flight.run(0, slow).await.unwrap(), 7);
-    // The task has it, and the callers are polled when the run has landed and their time is over.
+    // A driver task polls the work. The callers are polled after the run is complete and their deadline has passed.
     let (finish, work) = on_demand();
     let mut first = caller(flight, 0, work);
     assert_pending!(first.poll());

@@ -111,7 +111,7 @@ fn destructor_of_the_work_that_calls_its_own_key_is_refused() {
                     flight,
                     0,
                     poll_fn(move |_| {
-                        let _in_it = &on_drop;
+                        let _captured = &on_drop;
                         let is_ready = completes && !std::mem::replace(&mut is_first_poll, false);
                         if is_ready { Poll::Ready(Ok(7)) } else { Poll::Pending }
                     }),

@@ -178,7 +178,7 @@ fn callers_take_over_from_a_driver_task_of_another_runtime() {
         };
         if is_polled {
             runtime.block_on(settle());
-            assert_eq!(signal.polls.load(Ordering::SeqCst), 2, "the driver task has polled the work");
+            assert_eq!(signal.polls.load(Ordering::SeqCst), 2, "the driver task polls the work");
         }
         assert!(!first.is_woken() && !second.is_woken());
         drop(runtime);
@@ -198,7 +198,7 @@ fn driver_task_spawned_while_a_caller_polls_the_work_continues_it() {
     let flight = flight();
     let runtime = current_thread();
     let signal = Arc::<Signal>::default();
-    let (starts, has_started) = mpsc::channel();
+    let (started, has_started) = mpsc::channel();
     let (finish, may_finish) = mpsc::channel();
     let mut work = Box::pin(signal.work(1));
     let mut is_first = true;
@@ -207,7 +207,7 @@ fn driver_task_spawned_while_a_caller_polls_the_work_continues_it() {
         0,
         poll_fn(move |cx| {
             if std::mem::replace(&mut is_first, false) {
-                starts.send(()).unwrap();
+                started.send(()).unwrap();
                 may_finish.recv().unwrap();
             }
             work.as_mut().poll(cx)
@@ -225,7 +225,7 @@ fn driver_task_spawned_while_a_caller_polls_the_work_continues_it() {
     // The first caller is kept, but not polled again.
     let _first = polls.join().unwrap();
     runtime.block_on(settle());
-    assert_eq!(signal.polls.load(Ordering::SeqCst), 2, "the driver task has not polled the work");
+    assert_eq!(signal.polls.load(Ordering::SeqCst), 2, "the driver task polls the work");
     signal.send();
     runtime.block_on(settle());
     assert!(second.is_woken());

@@ -21,7 +21,7 @@ pub fn poll_once<F: Future>(future: F) -> F::Output {
 }
 
 /// Polls a future with a waker that does nothing.
-pub fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+pub fn poll<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
@@ -30,7 +30,7 @@ pub fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
 /// # Errors
 ///
 /// The payload of the panic.
-pub fn poll_caught<F: Future>(future: Pin<&mut F>) -> thread::Result<Poll<F::Output>> {
+pub fn poll_caught<F: Future + ?Sized>(future: Pin<&mut F>) -> thread::Result<Poll<F::Output>> {
     catch_unwind(AssertUnwindSafe(|| poll(future)))
 }
 
