@@ -54,18 +54,23 @@
 //!
 //! # Features
 //!
-//! `rayon` alone is on by default, and each only adds.
+//! `guard`, `offload`, `background` and `rayon` are on by default. Each feature only adds items.
 //!
 //! | feature | what it adds |
 //! |---|---|
-//! | `rayon` | [`run_cpu`] and [`CpuPool`]: work that computes, on a rayon pool of its own |
-//! | `tower` | [`web::tower`]: a layer for any tower service, such as tonic's and hyper's |
-//! | `axum` | [`web::axum`]: the layer for axum's routes, the extractor, errors as responses (implies `tower`) |
-//! | `actix-web` | [`web::actix`]: the middleware, the extractor, errors as responses |
-//! | `croner` | [`background::Every::cron`]: periodic services by cron expressions, in any time zone |
-//! | `hyper` | [`probe_listener`](background::ServiceHostBuilder::probe_listener): the probes of a service host on a port of their own |
-//! | `serde` | [`GuardStats`], [`LimiterStatistics`](offload::LimiterStatistics) and [`PoolStatistics`](offload::PoolStatistics) can be serialized (implied by the adapters) |
-//! | `full` | all of them |
+//! | `guard` | [`guard`]: guards for an endpoint or for each key, and single flights |
+//! | `offload` | [`offload`]: pools for blocking work, streams from blocking iterators, the capacity limiter |
+//! | `background` | [`background`]: services that start before the server and stop after it |
+//! | `rayon` | [`run_cpu`] and [`CpuPool`]: computations on a dedicated rayon pool (implies `offload`) |
+//! | `tower` | [`web::tower`]: layers for any tower service, such as those of tonic and hyper (implies `guard`) |
+//! | `axum` | [`web::axum`]: layers for axum's routes, the extractor, errors as responses (implies `tower`) |
+//! | `actix-web` | [`web::actix`]: middlewares, the extractor, errors as responses (implies `guard`) |
+//! | `croner` | [`Every::cron`](background::Every::cron): cron expressions, in any time zone (implies `background`) |
+//! | `hyper` | [probes on a separate port](background::ServiceHostBuilder::probe_listener) (implies `background`) |
+//! | `serde` | `Serialize` for statistics, statuses and reports (implied by the adapters) |
+//! | `full` | all of the above |
+//!
+//! `axum` and `actix-web` have handlers that run on a pool where `offload` is on, and probe routes where `background` is on.
 //!
 //! # More
 //!
@@ -75,16 +80,21 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(feature = "full"), allow(rustdoc::broken_intra_doc_links, reason = "links lead to what features add"))]
 
-#[cfg(not(loom))]
+#[cfg(all(not(loom), feature = "background"))]
 pub mod background;
 #[cfg_attr(loom, allow(dead_code, reason = "the models have the lane without the guard around it"))]
+#[cfg(any(feature = "guard", feature = "offload"))]
+#[cfg_attr(
+    not(all(feature = "guard", feature = "offload")),
+    allow(dead_code, unreachable_pub, unused_imports, reason = "each folder uses its part of it")
+)]
 mod counter;
 #[cfg(all(doc, not(loom)))]
 pub mod docs;
-#[cfg(not(loom))]
+#[cfg(all(not(loom), feature = "guard"))]
 pub mod guard;
 /// What the models check: the cores, without the guards around them.
-#[cfg(loom)]
+#[cfg(all(loom, feature = "guard"))]
 #[allow(
     dead_code,
     unused_imports,
@@ -104,15 +114,20 @@ mod guard {
     }
     pub(crate) mod key_map;
 }
-#[cfg(not(loom))]
+#[cfg(all(not(loom), feature = "offload"))]
 pub mod offload;
 #[cfg_attr(
     loom,
     allow(dead_code, unused_imports, unreachable_pub, reason = "the models have the lane without the guard around it")
 )]
+#[cfg(any(feature = "guard", feature = "offload"))]
+#[cfg_attr(
+    not(all(feature = "guard", feature = "offload")),
+    allow(dead_code, unreachable_pub, unused_imports, reason = "each folder uses its part of it")
+)]
 mod semaphore;
 /// What the models check: tasks and workers, without pools and runtimes around them.
-#[cfg(loom)]
+#[cfg(all(loom, feature = "offload"))]
 #[allow(dead_code, unused_imports, unreachable_pub, reason = "the models have the cores without what is around them")]
 mod offload {
     pub(crate) mod error;
@@ -136,17 +151,27 @@ mod offload {
     pub(crate) mod task;
 }
 #[cfg_attr(loom, allow(dead_code, unreachable_pub, reason = "the models have the cores without what is around them"))]
+#[cfg(any(feature = "guard", feature = "offload", feature = "background"))]
+#[cfg_attr(
+    not(all(feature = "guard", feature = "offload", feature = "background")),
+    allow(dead_code, unreachable_pub, reason = "each folder uses its part of it")
+)]
 mod panic;
-#[cfg(not(loom))]
+#[cfg(all(not(loom), any(feature = "guard", feature = "offload")))]
 mod park;
 #[cfg_attr(loom, allow(dead_code, reason = "the models have the lane without the guard around it"))]
+#[cfg(any(feature = "guard", feature = "offload", feature = "background"))]
+#[cfg_attr(
+    not(all(feature = "guard", feature = "offload", feature = "background")),
+    allow(dead_code, unused_imports, unused_macros, reason = "each folder uses its part of it")
+)]
 mod sync;
-#[cfg(not(loom))]
+#[cfg(all(not(loom), any(feature = "guard", feature = "background")))]
 mod trace;
 #[cfg(all(not(loom), any(feature = "tower", feature = "actix-web")))]
 pub mod web;
 
-#[cfg(not(loom))]
+#[cfg(all(not(loom), feature = "guard"))]
 #[doc(inline)]
 pub use guard::{
     Acquire, AcquireAll, AcquireError, AcquireKey, AcquireKeyOwned, AcquireOwned, EndpointGuard, EndpointGuardBuilder,
@@ -154,11 +179,11 @@ pub use guard::{
     OwnedKeyedPermit, OwnedPermit, Permit, Queue, RetryEstimate, Run, RunKeyed, RunKeyedToCompletion, RunToCompletion,
     Shared, SharedGuard, SharedKeyedGuard, SharedRun, SingleFlight, SingleFlightBuilder,
 };
-#[cfg(not(loom))]
+#[cfg(all(not(loom), feature = "offload"))]
 #[doc(inline)]
 pub use offload::CapacityLimiter;
 
-#[cfg(not(loom))]
+#[cfg(all(not(loom), feature = "offload"))]
 #[doc(inline)]
 pub use offload::{BlockingPool, BlockingStream, OffloadError, run_blocking, stream_blocking};
 #[cfg(all(not(loom), feature = "rayon"))]
