@@ -19,7 +19,7 @@ use std::time::Duration;
 use actix_web::rt::time::sleep;
 use actix_web::web::{Data, Json, get, post};
 use actix_web::{App, HttpServer, Responder};
-use futures::FutureExt;
+
 use onelane::background::{
     BackgroundService, Backoff, BoxError, HostHandle, Intensity, RunContext, ServiceHost, ServiceResult,
     ShutdownReport, StartContext, StopContext, lifespan, service_fn,
