@@ -66,6 +66,11 @@ async fn hello(host: Data<HostHandle>) -> impl Responder {
     Json(json!({ "value": format!("hello world [{}] [{}]", heartbeat.is_ended(), heartbeat.name) }))
 }
 
+async fn slow() -> &'static str {
+    sleep(hold()).await;
+    "done\n"
+}
+
 fn hold() -> Duration {
     Duration::from_millis(env::var("HOLD_MS").ok().and_then(|millis| millis.parse().ok()).unwrap_or(2000))
 }
@@ -85,7 +90,7 @@ async fn main() -> Result<ShutdownReport, BoxError> {
             App::new().app_data(Data::new(handle.clone())).route("/", get().to(hello)).route("/", post().to(hello));
         app.route("/status", get().to(async |host: Data<HostHandle>| Json(host.status())))
             .route("/fail", post().to(async || Json(FAIL.swap(true, Ordering::Relaxed))))
-            .route("/slow", get().to(|| sleep(hold()).map(|()| "done\n")))
+            .route("/slow", get().to(slow))
     };
     let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
     let server = HttpServer::new(app).shutdown_signal(host.handle().draining().cancelled_owned());

@@ -20,11 +20,12 @@ use std::env;
 use std::io::Cursor;
 
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Multipart};
+use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::response::Result;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use axum_extra::extract::Multipart;
 use image::imageops::FilterType;
 use image::{ImageError, ImageFormat, ImageResult};
 use onelane::{run_blocking, run_cpu};

@@ -191,7 +191,7 @@ impl ServiceHostBuilder {
         #[cfg(feature = "hyper")]
         let link = link.with_probe_address(self.probes.as_ref().and_then(|probes| probes.local_addr().ok()));
         let link = Arc::new(link);
-        let supervisor = Supervisor::new(units, services, self.limits, fastrand::f64);
+        let supervisor = Supervisor::new(units, services, self.limits, crate::background::random::fraction);
         let exit_within = self.exit_within;
         let shell = Shell { supervisor, services: runs, link: Arc::clone(&link), events, inbox, exit_within };
         let host = ServiceHost::new(link, shell, self.supervision, self.signals);
