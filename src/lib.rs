@@ -140,7 +140,7 @@ mod offload {
         pub(crate) struct CapacityLimiter(pub(crate) TokenSemaphore);
 
         impl CapacityLimiter {
-            pub(crate) fn lane(&self) -> &TokenSemaphore {
+            pub(crate) fn semaphore(&self) -> &TokenSemaphore {
                 &self.0
             }
         }

@@ -1,4 +1,4 @@
-//! Callers that leave, and callers that run out of time.
+//! Tasks whose caller drops or cancels them, and tasks that run out of time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ fn one() -> BlockingPool {
 }
 
 #[tokio::test]
-async fn ten_thousand_that_wait_and_are_dropped_never_run() {
+async fn ten_thousand_queued_tasks_that_are_dropped_never_run() {
     let (pool, gate, ran) = (one(), Gate::default(), Arc::new(AtomicUsize::new(0)));
     let running = gate.fill(&pool, 1).await;
     let mut waiting = Vec::new();
@@ -27,7 +27,7 @@ async fn ten_thousand_that_wait_and_are_dropped_never_run() {
     assert_eq!(pool.statistics().queued, 10_000);
     drop(waiting);
     assert_eq!(pool.statistics().queued, 0);
-    assert_eq!(Arc::strong_count(&ran), 1, "what their closures held was dropped here");
+    assert_eq!(Arc::strong_count(&ran), 1, "the closures were dropped here");
     gate.open();
     for handle in running {
         handle.await.unwrap();
@@ -37,57 +37,57 @@ async fn ten_thousand_that_wait_and_are_dropped_never_run() {
 }
 
 #[tokio::test]
-async fn future_that_is_never_polled_hands_nothing_over() {
+async fn future_that_is_never_polled_submits_nothing() {
     let pool = one();
-    drop(pool.run(|| panic!("it runs")));
-    drop(pool.task(|_| panic!("it runs")));
+    drop(pool.run(|| panic!("the task must not run")));
+    drop(pool.task(|_| panic!("the task must not run")));
     assert_eq!((pool.statistics().started, pool.statistics().queued), (0, 0));
 }
 
 #[tokio::test]
-async fn caller_that_leaves_while_it_runs_is_noticed_and_the_token_stays_until_it_returns() {
+async fn task_dropped_while_it_runs_is_cancelled_and_keeps_its_token_until_it_returns() {
     let (pool, gate, saw) = (one(), Gate::default(), Arc::new(AtomicBool::new(false)));
-    let (block, saw_there) = (gate.block(), saw.clone());
-    let mut left = task::spawn(Box::pin(async {
+    let (block, saw_in_task) = (gate.block(), saw.clone());
+    let mut dropped = task::spawn(Box::pin(async {
         let work = move |cx: &TaskContext| {
             block();
-            saw_there.store(cx.is_cancelled(), Ordering::SeqCst);
+            saw_in_task.store(cx.is_cancelled(), Ordering::SeqCst);
         };
         pool.task(work).label("report").await
     }));
-    assert_pending!(left.poll());
-    until("it runs", || gate.inside() == 1).await;
-    drop(left);
+    assert_pending!(dropped.poll());
+    until("the task runs", || gate.inside() == 1).await;
+    drop(dropped);
     let statistics = pool.statistics();
     assert_eq!((statistics.running, statistics.abandoned, pool.limiter().statistics().borrowed), (1, 1, 1));
     assert!(statistics.tasks[0].is_abandoned && statistics.tasks[0].label == "report");
     let mut next = task::spawn(Box::pin(pool.run(|| 7)));
     assert_pending!(next.poll());
     gate.open();
-    assert_eq!(soon("the next one runs", next).await, Ok(7));
+    assert_eq!(soon("the next task runs", next).await, Ok(7));
     assert!(saw.load(Ordering::SeqCst));
 }
 
 #[tokio::test]
-async fn shielded_task_runs_without_its_caller_and_is_not_cancelled() {
+async fn shielded_task_that_is_dropped_runs_and_is_not_cancelled() {
     let (pool, gate) = (one(), Gate::default());
     let running = gate.fill(&pool, 1).await;
     let (ran, was_cancelled) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(true)));
-    let (ran_there, was_cancelled_there) = (ran.clone(), was_cancelled.clone());
+    let (ran_in_task, was_cancelled_in_task) = (ran.clone(), was_cancelled.clone());
     let work = move |cx: &TaskContext| {
-        was_cancelled_there.store(cx.is_cancelled(), Ordering::SeqCst);
-        ran_there.fetch_add(1, Ordering::SeqCst);
+        was_cancelled_in_task.store(cx.is_cancelled(), Ordering::SeqCst);
+        ran_in_task.fetch_add(1, Ordering::SeqCst);
     };
     drop(pool.task(work).shield().start().unwrap());
     assert_eq!(pool.statistics().queued, 1);
     gate.open();
-    until("it has run", || ran.load(Ordering::SeqCst) == 1).await;
+    until("the task has run", || ran.load(Ordering::SeqCst) == 1).await;
     assert!(!was_cancelled.load(Ordering::SeqCst));
     drop(running);
 }
 
 #[tokio::test]
-async fn pool_that_is_dropped_still_runs_what_it_was_given() {
+async fn dropped_pool_still_runs_its_tasks() {
     let gate = Gate::default();
     let ran = Arc::new(AtomicUsize::new(0));
     let count = || {
@@ -104,20 +104,20 @@ async fn pool_that_is_dropped_still_runs_what_it_was_given() {
     }
     drop((blocking, cpu));
     gate.open();
-    until("all have run", || ran.load(Ordering::SeqCst) == 6).await;
+    until("all tasks have run", || ran.load(Ordering::SeqCst) == 6).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn queue_timeout_is_over_for_who_waits_and_never_runs() {
+async fn queued_task_fails_after_its_queue_timeout_and_never_runs() {
     let (pool, gate) = (one(), Gate::default());
-    // A thread that blocks holds the clock of a paused runtime, so one that stands on its own has the token.
+    // A blocked thread would stop the paused clock of the runtime, so the test itself holds the token.
     let token = pool.limiter().try_acquire().unwrap();
     let started = tokio::time::Instant::now();
-    let waits = pool.task(|_| panic!("it runs")).queue_timeout(MS * 50).timeout(MS * 500);
-    let result: Result<(), OffloadError> = waits.await;
+    let queued = pool.task(|_| panic!("the task must not run")).queue_timeout(MS * 50).timeout(MS * 500);
+    let result: Result<(), OffloadError> = queued.await;
     let Err(OffloadError::QueueTimeout { waited, .. }) = result else { panic!("{result:?}") };
     assert_eq!((waited, started.elapsed()), (MS * 50, MS * 50));
-    let result = pool.task(|_| panic!("it runs")).queue_timeout(MS * 500).timeout(MS * 50).await;
+    let result = pool.task(|_| panic!("the task must not run")).queue_timeout(MS * 500).timeout(MS * 50).await;
     assert_eq!(result, Err::<(), _>(timeout_error(false)));
     let pool_with_limit = BlockingPool::builder("two").max_running(0).queue_timeout(MS * 20).build();
     let result = pool_with_limit.run(|| ()).await;
@@ -145,40 +145,40 @@ fn timeout_error(still_running: bool) -> OffloadError {
 }
 
 #[test]
-fn timeout_says_whether_the_task_still_runs() {
+fn timeout_error_says_if_the_task_still_runs() {
     assert!(matches!(timeout_error(false), OffloadError::Timeout { still_running: false, .. }));
     assert!(matches!(timeout_error(true), OffloadError::Timeout { still_running: true, .. }));
-    assert!(timeout_error(true).to_string().contains("goes on"), "{}", timeout_error(true));
-    assert!(timeout_error(false).to_string().contains("never began"), "{}", timeout_error(false));
+    assert!(timeout_error(true).to_string().contains("still runs"), "{}", timeout_error(true));
+    assert!(timeout_error(false).to_string().contains("never started"), "{}", timeout_error(false));
 }
 
 #[tokio::test]
-async fn task_whose_time_is_over_is_told_and_keeps_its_token_until_it_returns() {
+async fn task_that_times_out_is_cancelled_and_keeps_its_token_until_it_returns() {
     let (pool, gate) = (one(), Gate::default());
     let (block, saw) = (gate.block(), Arc::new(AtomicBool::new(false)));
-    let saw_there = saw.clone();
+    let saw_in_task = saw.clone();
     let work = move |cx: &TaskContext| {
         block();
-        saw_there.store(cx.checkpoint().is_err(), Ordering::SeqCst);
+        saw_in_task.store(cx.checkpoint().is_err(), Ordering::SeqCst);
     };
     let result = pool.task(work).timeout(MS * 300).await;
     assert!(matches!(result, Err(OffloadError::Timeout { still_running: true, .. })), "{result:?}");
     assert_eq!(pool.statistics().running, 1);
     gate.open();
-    until("it has returned", || pool.limiter().statistics().borrowed == 0).await;
+    until("the task has returned", || pool.limiter().statistics().borrowed == 0).await;
     assert!(saw.load(Ordering::SeqCst));
 }
 
 #[tokio::test]
-async fn task_whose_deadline_has_passed_is_not_begun() {
+async fn task_whose_deadline_has_passed_does_not_start() {
     let pool = CpuPool::new("late").unwrap();
     let past = tokio::time::Instant::now();
-    let result = pool.task(|_| panic!("it runs")).deadline(past).start().unwrap().await;
+    let result = pool.task(|_| panic!("the task must not run")).deadline(past).start().unwrap().await;
     assert!(matches!(result, Err::<(), _>(OffloadError::Timeout { still_running: false, .. })), "{result:?}");
 }
 
 #[tokio::test]
-async fn limits_that_are_too_long_to_tell_never_end() {
+async fn time_limits_beyond_the_range_of_the_clock_never_expire() {
     let pool = one();
     let result = pool.task(|_| 7).timeout(std::time::Duration::MAX).queue_timeout(std::time::Duration::MAX).await;
     assert_eq!(result, Ok(7));
