@@ -16,11 +16,11 @@ use std::env;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use actix_web::http::StatusCode;
 use actix_web::rt::time::sleep;
 use actix_web::web::{Data, Json, get, post};
 use actix_web::{App, HttpServer, Responder};
 
+use futures_util::FutureExt;
 use onelane::background::{
     BackgroundService, Backoff, BoxError, HostHandle, Intensity, RunContext, ServiceHost, ServiceResult,
     ShutdownReport, StartContext, StopContext, lifespan, service_fn,
@@ -86,7 +86,7 @@ async fn main() -> Result<ShutdownReport, BoxError> {
             App::new().app_data(Data::new(handle.clone())).route("/", get().to(hello)).route("/", post().to(hello));
         app.route("/status", get().to(async |host: Data<HostHandle>| Json(host.status())))
             .route("/fail", post().to(async || Json(FAIL.swap(true, Ordering::Relaxed))))
-            .route("/slow", get().to(async || (sleep(hold()).await, StatusCode::OK)))
+            .route("/slow", get().to(|| sleep(hold()).map(|()| "done\n")))
     };
     let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
     let server = HttpServer::new(app).shutdown_signal(host.handle().draining().cancelled_owned());
