@@ -81,7 +81,13 @@
 #![cfg_attr(not(feature = "full"), allow(rustdoc::broken_intra_doc_links, reason = "links lead to what features add"))]
 #![cfg_attr(
     not(all(feature = "guard", feature = "offload", feature = "background")),
-    allow(dead_code, unreachable_pub, unused_imports, unused_macros, reason = "each folder uses its part of the floor")
+    allow(
+        dead_code,
+        unreachable_pub,
+        unused_imports,
+        unused_macros,
+        reason = "each folder uses its part of the floor"
+    )
 )]
 
 #[cfg(feature = "background")]
