@@ -158,7 +158,7 @@ fn acquire_result(source: &mut impl PermitSource, outcome: WaitOutcome) -> Resul
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use std::time::Duration;
 

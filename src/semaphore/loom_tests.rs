@@ -18,10 +18,9 @@ use loom::thread;
 use tokio::time::Instant;
 
 use super::{
-    CancelOutcome, EnqueueOutcome, Order, Semaphore, SemaphoreConfig, SemaphoreRefusal, SemaphoreSnapshot, WaitOutcome,
-    WaiterId,
+    CancelOutcome, EnqueueOutcome, MAX_WAITING, Order, Semaphore, SemaphoreConfig, SemaphoreRefusal, SemaphoreSnapshot,
+    WaitOutcome, WaiterId,
 };
-use crate::semaphore::MAX_WAITING;
 
 /// A semaphore and the sum that its holders add to.
 struct Model {

@@ -13,12 +13,20 @@
 //! | `order` | which waiter is served first |
 
 mod atomic_state;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod order;
 mod outcome;
 mod permit_state;
+#[cfg(all(test, not(loom)))]
+mod property_tests;
 #[expect(clippy::module_inception, reason = "a file is named after the type in it")]
 mod semaphore;
 mod state;
+#[cfg(all(test, loom))]
+mod token_loom_tests;
+#[cfg(all(test, not(loom)))]
+mod token_property_tests;
 mod token_semaphore;
 mod token_state;
 mod wait_queue;

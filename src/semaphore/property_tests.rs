@@ -9,9 +9,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tokio::time::Instant;
 
+use super::atomic_state::CARRY_EVERY;
 use super::{
-    CARRY_EVERY, CancelOutcome, EnqueueOutcome, Order, Semaphore, SemaphoreConfig, SemaphoreRefusal, SemaphoreSnapshot,
-    WaitOutcome, WaiterId,
+    CancelOutcome, EnqueueOutcome, Order, Semaphore, SemaphoreConfig, SemaphoreRefusal, SemaphoreSnapshot, WaitOutcome,
+    WaiterId,
 };
 
 /// One step of a program. An index selects one of the existing waiters.

@@ -6,22 +6,11 @@
 //! operations on permits and those on both kinds; [`token_semaphore`](super::token_semaphore) has the operations on
 //! tokens.
 
-#[cfg(all(test, loom))]
-#[path = "loom_tests.rs"]
-mod loom_tests;
-#[cfg(all(test, not(loom)))]
-#[path = "property_tests.rs"]
-mod property_tests;
-
 use std::task::Waker;
 
 use tokio::time::Instant;
 
 use super::atomic_state::AtomicState;
-#[cfg(all(test, not(loom)))]
-use super::atomic_state::CARRY_EVERY;
-#[cfg(test)]
-use super::order::Order;
 use super::outcome::{CancelOutcome, EnqueueOutcome, SemaphoreRefusal, SemaphoreSnapshot, WaitOutcome};
 use super::permit_state::PermitState;
 use super::state::SemaphoreState;

@@ -1,12 +1,5 @@
 //! [`TokenSemaphore`], a semaphore of tokens: a caller acquires several at once, and the total can change during use.
 
-#[cfg(all(test, loom))]
-#[path = "token_loom_tests.rs"]
-mod loom_tests;
-#[cfg(all(test, not(loom)))]
-#[path = "token_property_tests.rs"]
-mod property_tests;
-
 use super::atomic_state::AtomicState;
 use super::order::Order;
 use super::semaphore::{Semaphore, wake_all};

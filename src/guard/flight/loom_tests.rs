@@ -18,9 +18,13 @@ use loom::model::Builder;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
-use super::{Driver, FlightDeferred, FlightShard, Hash64, JoinOutcome, Mutex, RunPoll, RunWaiterId, lock};
+use super::outcome::{FlightDeferred, JoinOutcome, RunPoll};
+use super::run_entry::{Driver, RunWaiterId};
+use super::shard::FlightShard;
 use crate::guard::flight::outcome::DriverTaskPoll;
+use crate::guard::key_map::Hash64;
 use crate::semaphore::wake_all;
+use crate::sync::{Mutex, lock};
 
 const KEY: u32 = 7;
 const HASH: Hash64 = Hash64(7);

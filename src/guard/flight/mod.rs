@@ -17,7 +17,11 @@ mod builder;
 mod driver_task;
 mod error;
 mod flight_map;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod outcome;
+#[cfg(all(test, not(loom)))]
+mod property_tests;
 mod run_entry;
 mod run_future;
 mod shard;

@@ -7,10 +7,11 @@ use std::task::{Wake, Waker};
 
 use proptest::prelude::*;
 
-use super::{
-    Completion, Driver, FlightDeferred, FlightShard, Hash64, JoinOutcome, RunPoll, RunState, RunWaiterId, lock,
-};
-use crate::guard::flight::outcome::DriverTaskPoll;
+use super::outcome::{Completion, DriverTaskPoll, FlightDeferred, JoinOutcome, RunPoll};
+use super::run_entry::{Driver, RunState, RunWaiterId};
+use super::shard::FlightShard;
+use crate::guard::key_map::Hash64;
+use crate::sync::lock;
 
 /// One step of a program. `pick` selects one of the waiters, drivers or tasks that exist at that step.
 #[derive(Clone, Debug)]

@@ -20,13 +20,6 @@
 //! 5. Work, outcomes, keys and wakers are never polled, cloned, dropped or woken while the mutex is held. There are two
 //!    exceptions: cloning an outcome increments a reference count, and keys are compared.
 
-#[cfg(all(test, loom))]
-#[path = "loom_tests.rs"]
-mod loom_tests;
-#[cfg(all(test, not(loom)))]
-#[path = "property_tests.rs"]
-mod property_tests;
-
 use std::mem;
 use std::task::Waker;
 

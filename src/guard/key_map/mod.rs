@@ -5,6 +5,8 @@
 //! | `table` | the keys of one shard: a pure data structure behind the shard's mutex |
 //! | `sharded` | the shards, and the shard of a key |
 
+#[cfg(all(test, not(loom)))]
+mod property_tests;
 mod sharded;
 mod table;
 

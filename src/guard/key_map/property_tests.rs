@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::{Hash64, Table};
+use super::table::{Hash64, Table};
 
 const KEYS: u8 = 6;
 

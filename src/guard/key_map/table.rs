@@ -8,10 +8,6 @@
 //!
 //! The first entry is stored in the table itself. A shard seldom has a second entry, so it seldom allocates.
 
-#[cfg(all(test, not(loom)))]
-#[path = "property_tests.rs"]
-mod property_tests;
-
 use std::mem;
 
 use hashbrown::HashTable;
@@ -26,13 +22,13 @@ pub(crate) struct Table<K, V> {
     /// The entry with index 0.
     first: Option<TableEntry<K, V>>,
     /// The other entries, from index 1 on.
-    rest: Slab<TableEntry<K, V>>,
+    pub(super) rest: Slab<TableEntry<K, V>>,
     /// The positions in `rest` of the linked entries.
-    linked: HashTable<u32>,
+    pub(super) linked: HashTable<u32>,
 }
 
 #[derive(Debug)]
-struct TableEntry<K, V> {
+pub(super) struct TableEntry<K, V> {
     hash: Hash64,
     key: K,
     value: V,

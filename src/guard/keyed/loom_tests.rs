@@ -17,7 +17,8 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 use tokio::time::Instant;
 
-use super::{Shard, ShardConfig};
+use super::key_entry::ShardConfig;
+use super::shard::Shard;
 use crate::guard::key_map::Hash64;
 use crate::guard::keyed::key_entry::KeyLimit;
 use crate::semaphore::{

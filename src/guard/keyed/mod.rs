@@ -8,7 +8,11 @@ mod acquire_all;
 mod builder;
 mod key_entry;
 mod keyed_guard;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod permit;
+#[cfg(all(test, not(loom)))]
+mod property_tests;
 mod run;
 mod shard;
 mod source;

@@ -9,7 +9,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tokio::time::Instant;
 
-use super::{Shard, ShardConfig};
+use super::key_entry::ShardConfig;
+use super::shard::Shard;
 use crate::guard::key_map::Hash64;
 use crate::guard::keyed::key_entry::KeyLimit;
 use crate::semaphore::{

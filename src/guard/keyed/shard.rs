@@ -8,13 +8,6 @@
 //! 3. Keys are hashed and dropped outside the mutex. They are compared under it: a panic of `Eq` leaves nothing
 //!    half-done, as it precedes the first change.
 
-#[cfg(all(test, loom))]
-#[path = "loom_tests.rs"]
-mod loom_tests;
-#[cfg(all(test, not(loom)))]
-#[path = "property_tests.rs"]
-mod property_tests;
-
 use std::task::Waker;
 
 use tokio::time::Instant;
