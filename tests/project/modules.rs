@@ -258,7 +258,6 @@ fn tree(
     at
 }
 
-#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -1,5 +1,7 @@
 //! The files of the project.
 
+#![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,13 +1,13 @@
 //! Helpers that the tests of onelane share: servers and clients on real sockets, gates, processes, a counting allocator.
 
 pub mod actix;
+pub mod benching;
 pub mod client;
 pub mod counting;
 pub mod gate;
 pub mod http;
 pub mod polling;
 pub mod process;
-pub mod racy_counter;
 pub mod random;
 pub mod redis;
 pub mod runtimes;

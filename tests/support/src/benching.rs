@@ -1,4 +1,4 @@
-//! [`RacyCounter`], the critical section of the benchmarks.
+//! Helpers of the benchmarks.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -25,4 +25,9 @@ impl RacyCounter {
     pub fn assert_total(&self, total: u64) {
         assert_eq!(self.get(), total, "callers overlapped, or calls were lost");
     }
+}
+
+/// Returns `true` in a measurement, and `false` in a test run of the benchmark.
+pub fn is_measured() -> bool {
+    std::env::args().any(|argument| argument == "--bench")
 }
