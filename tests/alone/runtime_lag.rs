@@ -30,7 +30,7 @@ impl<S: tracing::Subscriber> Layer<S> for Warnings {
 }
 
 impl Warnings {
-    /// Returns the warnings of lag. Those that name no service are left out: a busy machine causes lag, too.
+    /// Returns the warnings of lag that name a service. A busy machine causes lag without one.
     fn of_lag(&self) -> Vec<String> {
         let names_a_service = |text: &&String| text.contains("gives no turn") && !text.contains("in_poll=[]");
         self.0.lock().unwrap().iter().filter(names_a_service).cloned().collect()
