@@ -2,6 +2,8 @@
 //!
 //! `cargo bench --features full --bench guard`
 
+mod harness;
+
 use std::future::{Future, poll_fn};
 use std::hint::black_box;
 use std::pin::{Pin, pin};
@@ -13,16 +15,11 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, criterion_group, criterion_main};
 use futures::task::AtomicWaker;
 use onelane::{AcquireError, EndpointGuard, Queue};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::{unconstrained, yield_now};
 
-use support::benching::RacyCounter;
-use support::leak;
-
-fn one_thread() -> Runtime {
-    Builder::new_current_thread().build().expect("a runtime")
-}
+use harness::{RacyCounter, leak, one_thread};
 
 /// Times `work` on one thread, without the yield that tokio forces after every 128 operations of a task.
 fn bench_sequential<F: Future<Output = ()>>(

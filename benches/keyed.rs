@@ -9,6 +9,8 @@
 
 #![allow(clippy::print_stdout, reason = "it prints which keys the peers leak")]
 
+mod harness;
+
 use std::hash::Hash;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,12 +22,11 @@ use dashmap::DashMap;
 use keyed_lock::r#async::{Guard, KeyedLock};
 use lockable::{LockPool, Lockable};
 use onelane::{KeyedGuard, KeyedPermit};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::{unconstrained, yield_now};
 
-use support::benching::{RacyCounter, is_measured};
-use support::leak;
+use harness::{RacyCounter, is_measured, leak, one_thread};
 
 const UNIFORM_KEYS: u64 = 1_000_000;
 const TASKS: u64 = 64;
@@ -132,10 +133,6 @@ impl<K: Key> Locks<K> for DashmapTokio<K> {
 
 fn assert_unused<K: Key>(locks: &impl Locks<K>) {
     assert!(locks.count().is_none_or(|count| count == 0), "a key remains");
-}
-
-fn one_thread() -> Runtime {
-    Builder::new_current_thread().build().expect("a runtime")
 }
 
 /// Times locking of keys on one thread, without the yield that tokio forces after every 128 operations of a task.

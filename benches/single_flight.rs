@@ -17,6 +17,8 @@
 
 #![allow(clippy::print_stdout, reason = "it prints what the peers do wrong")]
 
+mod harness;
+
 use std::convert::Infallible;
 use std::future::{poll_fn, ready};
 use std::panic;
@@ -31,14 +33,13 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared, try_join_all};
 use onelane::SingleFlight;
 use parking_lot::Mutex;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, unconstrained, yield_now};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use support::benching::is_measured;
-use support::leak;
+use harness::{is_measured, leak, one_thread};
 
 /// The outcome of a run, in the form that onelane takes, so that no variant has to wrap the work.
 type Outcome = Result<u64, Infallible>;
@@ -207,10 +208,6 @@ macro_rules! for_each_flight {
         $bench::<moka::future::Cache<u64, Outcome>>($($argument),*);
         $bench::<OneShared>($($argument),*);
     };
-}
-
-fn one_thread() -> Runtime {
-    Builder::new_current_thread().build().expect("a runtime")
 }
 
 /// Times runs of one caller, without the yield that tokio forces after every 128 operations of a task.

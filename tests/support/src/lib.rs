@@ -1,7 +1,6 @@
 //! Helpers that the tests of onelane share: servers and clients on real sockets, gates, processes, a counting allocator.
 
 pub mod actix;
-pub mod benching;
 pub mod client;
 pub mod counting;
 pub mod gate;
