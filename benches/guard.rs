@@ -1,4 +1,5 @@
-//! The cost of one permit, compared to the locks that are in common use. Ids are `group/variant`, and the goals are ratios.
+//! The cost of one permit, compared to the locks that are in common use. Ids are `group/variant`, and the goals are
+//! ratios.
 //!
 //! `cargo bench --features full --bench guard`
 
@@ -171,9 +172,9 @@ fn contended_64(c: &mut Criterion) {
     });
 }
 
-/// The runtime's share of this workload: 64 tasks pass a baton around, each to its fixed neighbour. There is no lock and no
-/// queue, only the wakes and polls that strict order needs. A lock that grants in order has the same to do, in addition to
-/// its own work.
+/// The runtime's share of this workload: 64 tasks pass a baton around, each to its fixed neighbour. There is no lock
+/// and no queue, only the wakes and polls that strict order needs. A lock that grants in order has the same to do, in
+/// addition to its own work.
 struct Baton {
     holder: AtomicU64,
     runners: Vec<AtomicWaker>,

@@ -1,11 +1,12 @@
-//! The cost of one permit of a key, compared to the keyed locks that are in common use. Ids are `group/variant`, and the
-//! goals are ratios.
+//! The cost of one permit of a key, compared to the keyed locks that are in common use. Ids are `group/variant`, and
+//! the goals are ratios.
 //!
 //! `cargo bench --features full --bench keyed`
 //!
 //! Two peers leak memory: in `lockable` and `keyed_lock`, a waiter that is dropped between its grant and its next poll
-//! leaves its key behind until the same key is locked again. A client that disconnects in the queue causes exactly that.
-//! `dashmap_tokio` keeps every key by design. The lines `cancelled_waiters VARIANT: N of 1000 keys remain` show it.
+//! leaves its key behind until the same key is locked again. A client that disconnects in the queue causes exactly
+//! that. `dashmap_tokio` keeps every key by design. The lines `cancelled_waiters VARIANT: N of 1000 keys remain` show
+//! it.
 
 #![allow(clippy::print_stdout, reason = "it prints which keys the peers leak")]
 
@@ -255,9 +256,9 @@ impl<F: Future> Slot<F> {
     }
 }
 
-/// Locks 1,000 keys and enqueues a waiter for rounds. Then releases the locks, which grants them to the waiters, and drops the
-/// waiters without polling them again. Returns the elapsed time and the number of keys that remain. (The remaining keys
-/// are freed after that time, which spares a map that leaks.)
+/// Locks 1,000 keys and enqueues a waiter for each. Then releases the locks, which grants them to the waiters, and
+/// drops the waiters without polling them again. Returns the elapsed time and the number of keys that remain. (The
+/// remaining keys are freed after that time, which spares a map that leaks.)
 fn cancel_waiters<L: Locks<Counted>>(keys: &[Counted]) -> (Duration, usize) {
     let locks = L::new();
     let mut slots: Vec<_> = keys.iter().map(|_| (Slot::empty(), Slot::empty())).collect();

@@ -119,8 +119,8 @@ impl Flight for async_singleflight::UnaryGroup<u64, Outcome> {
 }
 
 /// A cache that lets callers share the run that fills it. Here every call must miss, as with the other variants, so the
-/// caller whose work ran invalidates the value. That is part of its cost as a single flight. (With a time to live of zero,
-/// it does not let callers share.)
+/// caller whose work ran invalidates the value. That is part of its cost as a single flight. (With a time to live of
+/// zero, it does not let callers share.)
 impl Flight for moka::future::Cache<u64, Outcome> {
     const NAME: &str = "moka";
 
@@ -348,8 +348,8 @@ fn fan_out_1000(c: &mut Criterion) {
     for_each_flight!(bench(c));
 }
 
-/// The same without tasks: the callers are futures of one task, which polls them by hand. Spawning, scheduling and joining
-/// 1,000 tasks takes most of the time of the group above, and the same time for every variant.
+/// The same without tasks: the callers are futures of one task, which polls them by hand. Spawning, scheduling and
+/// joining 1,000 tasks takes most of the time of the group above, and the same time for every variant.
 fn fan_out_1000_futures(c: &mut Criterion) {
     fn bench<L: Flight>(c: &mut Criterion) {
         let flight = leak(L::new());
@@ -396,7 +396,8 @@ fn fan_out_1000_futures(c: &mut Criterion) {
     for_each_flight!(bench(c));
 }
 
-/// Lets 10 callers wait for one run and drops the first one in the middle. Returns the number of times the work was started.
+/// Lets 10 callers wait for one run and drops the first one in the middle. Returns the number of times the work was
+/// started.
 async fn drop_leader<L: Flight>(flight: &'static L, number: u64) -> usize {
     let round = Round::new(flight, FEW);
     let mut tasks = round.start(number).await;

@@ -1,5 +1,5 @@
-//! Latency of requests next to a service that blocks for 50 ms at a time. On its own thread, the service does not affect
-//! them. On the server's runtime it does, which shows that the measurement works.
+//! Latency of requests next to a service that blocks for 50 ms at a time. On its own thread, the service does not
+//! affect them. On the server's runtime it does, which shows that the measurement works.
 //!
 //! Real time passes, because it is what is measured, with margins for a busy machine.
 
