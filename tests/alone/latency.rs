@@ -1,5 +1,5 @@
-//! Latency of requests next to a service that blocks for 50 ms at a time. On its own thread, the service does not affect
-//! them. On the server's runtime it does, which shows that the measurement works.
+//! Latency of requests next to a service that blocks for 50 ms at a time. On its own thread, the service does not
+//! affect them. On the server's runtime it does, which shows that the measurement works.
 //!
 //! Real time passes, because it is what is measured, with margins for a busy machine.
 
@@ -13,6 +13,9 @@ use axum::Router;
 use axum::routing::get;
 use onelane::background::{BackgroundService, Placement, RunContext, Service, ServiceHost, ServiceResult};
 use tokio::net::TcpListener;
+
+use support::runtimes::{current_thread, multi_thread};
+use support::waiting::PATIENCE;
 
 const BLOCK: Duration = Duration::from_millis(50);
 const REQUESTS: usize = 150;
@@ -36,8 +39,8 @@ impl BackgroundService for BlockingService {
 
 /// Returns the latencies of requests to a server with one worker thread, in ascending order.
 fn latencies(service: Option<Service>) -> Vec<Duration> {
-    let server = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let client = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let server = multi_thread(1);
+    let client = current_thread();
     let mut builder = ServiceHost::builder().without_signals();
     if let Some(service) = service {
         builder = builder.service(service);
@@ -52,7 +55,7 @@ fn latencies(service: Option<Service>) -> Vec<Duration> {
         let app = Router::new().route("/", get(|| async { "hello" }));
         axum::serve(listener, app).with_graceful_shutdown(draining.cancelled_owned()).await
     }));
-    let url = format!("http://{}/", address.recv_timeout(Duration::from_secs(20)).unwrap());
+    let url = format!("http://{}/", address.recv_timeout(PATIENCE).unwrap());
     let mut times = client.block_on(async {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let request = || async {

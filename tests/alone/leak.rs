@@ -11,6 +11,7 @@ use onelane::background::{Backoff, HostPhase, Intensity, Service, ServiceHost, S
 use tokio::time::{Instant, sleep};
 
 use support::counting::live_bytes_of_all;
+use support::runtimes::current_thread;
 
 /// Lets one test run at a time, and silences the panic hook.
 fn alone_and_quiet() -> std::sync::MutexGuard<'static, ()> {
@@ -25,7 +26,7 @@ fn crash_loop(service: Service) -> Service {
 
 /// Runs a service until generation `to`. Returns the growth of memory, in bytes, between generations `from` and `to`.
 fn growth(service: Service, supervision: Supervision, generations: &AtomicU64, from: u64, to: u64) -> isize {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = current_thread();
     runtime.block_on(async {
         let host = ServiceHost::builder().supervision(supervision).without_signals().service(service).build().unwrap();
         host.start().await.unwrap();
@@ -98,7 +99,7 @@ fn finished_child_tasks_leave_no_memory_while_their_service_runs() {
             Ok(())
         }
     });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = current_thread();
     let grown = runtime.block_on(async {
         let host = ServiceHost::builder().without_signals().service(service).build().unwrap();
         host.start().await.unwrap();

@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use onelane::background::{Placement, Service, ServiceHost, service_fn};
-use tokio::runtime::Builder;
 use tracing::field::Field;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
+use support::runtimes::multi_thread;
 use support::waiting::PATIENCE;
 
 /// Collects the warnings, with their fields.
@@ -30,7 +30,7 @@ impl<S: tracing::Subscriber> Layer<S> for Warnings {
 }
 
 impl Warnings {
-    /// Returns the warnings of lag. Those that name no service are left out: a busy machine causes lag, too.
+    /// Returns the warnings of lag that name a service. A busy machine causes lag without one.
     fn of_lag(&self) -> Vec<String> {
         let names_a_service = |text: &&String| text.contains("gives no turn") && !text.contains("in_poll=[]");
         self.0.lock().unwrap().iter().filter(names_a_service).cloned().collect()
@@ -74,7 +74,7 @@ fn every_blocking_of_the_runtime_of_the_server_is_reported_once_with_its_service
     let _alone = crate::alone();
     let warnings = Warnings::default();
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(warnings.clone())).unwrap();
-    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = multi_thread(1);
     let [shared, separate] = [(); 2].map(|()| Arc::new(tokio::sync::Notify::new()));
     let idle = service_fn("idle", |cx| async move {
         cx.stopping().await;

@@ -1,5 +1,5 @@
-//! Drops a caller of an [`EndpointGuard`] at every await point, for every entry point, outcome of the work and position in
-//! the queue.
+//! Drops a caller of an [`EndpointGuard`] at every await point, for every entry point, outcome of the work and position
+//! in the queue.
 
 #![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 

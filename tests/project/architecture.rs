@@ -91,7 +91,7 @@ fn assert_nothing(found: impl Iterator<Item = String>, rule: &str) {
 
 /// Describes an edge that `MAY_NAME` does not allow.
 ///
-/// A file beside `lib.rs` names no folder: two folders could otherwise reach each other through it.
+/// A file next to `lib.rs` names no folder: two folders could otherwise reach each other through it.
 fn violation(edge: &Edge) -> Option<String> {
     let to = edge.to.first()?;
     let from = edge.from.first().map_or("", String::as_str);
@@ -160,6 +160,7 @@ fn dependency_rules_reject_what_is_not_in_the_table() {
     };
     assert_eq!(reached("guard/x.rs", "use crate::semaphore::A;"), 0);
     assert_eq!(reached("guard/x.rs", "use crate::offload::A;"), 1);
+    assert_eq!(reached("guard/x.rs", "use crate::offloading::A; // crate::offload::A"), 0);
     assert_eq!(reached("semaphore/x.rs", "use super::super::guard::A;"), 1);
     assert_eq!(reached("web/x.rs", "use crate::guard::A;"), 0);
     assert_eq!(reached("web/x/y.rs", "use crate::{guard::A, semaphore::B};"), 1);

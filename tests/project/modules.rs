@@ -121,7 +121,8 @@ impl<'a> Modules<'a> {
     }
 }
 
-/// Returns the groups of sibling folders that name each other in a circle, with their parent and the edges between them.
+/// Returns the groups of sibling folders that name each other in a circle, with their parent and the edges between
+/// them.
 pub(crate) fn circles(edges: &[Edge]) -> Vec<(ModulePath, BTreeSet<String>, Vec<Edge>)> {
     let mut siblings: BTreeMap<ModulePath, Vec<(String, String, &Edge)>> = BTreeMap::new();
     for edge in edges {
@@ -258,7 +259,6 @@ fn tree(
     at
 }
 
-#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -1,5 +1,7 @@
 //! The files of the project.
 
+#![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -23,7 +25,7 @@ impl Source {
         self.path.split('/').next().unwrap_or_default()
     }
 
-    /// Returns `true` if the file holds only unit tests of the module beside it.
+    /// Returns `true` if the file holds only unit tests of the module next to it.
     pub(crate) fn is_test(&self) -> bool {
         self.path.ends_with("tests.rs")
     }

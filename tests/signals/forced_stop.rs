@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
+use support::runtimes::multi_thread;
 use support::waiting::PATIENCE;
 
 use crate::KilledOnDrop;
@@ -154,7 +155,7 @@ impl Scenario {
 #[allow(clippy::exit, clippy::print_stderr, reason = "its parent reads the exit code and stderr")]
 fn child_process_of_the_tests_above() {
     let Ok(scenario) = env::var(SCENARIO) else { return };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = multi_thread(2);
     let code = runtime.block_on(async {
         match &*scenario {
             "request, signal" => exit_code_of_a_clean_stop(stop_requested_then_signalled(Signal::TERM)).await,

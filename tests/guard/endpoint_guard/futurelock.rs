@@ -83,7 +83,7 @@ fn blocking_waiter_leaves_the_queue_if_revoking_a_grant_panics() {
 #[tokio::test(start_paused = true)]
 async fn ends_for_callers_whose_max_wait_equals_the_grant_timeout() {
     let guard = EndpointGuard::builder("impatient").grant_timeout(2 * SECOND).max_wait(2 * SECOND).build();
-    let _left_alone = stalled(&guard).await;
+    let _stalled = stalled(&guard).await;
     assert!(matches!(guard.acquire().await, Ok(_) | Err(AcquireError::Timeout { .. })));
     drop(guard.acquire().await.expect("two seconds have passed since the permit was granted"));
     assert_eq!(guard.stats().expired, 1);
@@ -92,7 +92,7 @@ async fn ends_for_callers_whose_max_wait_equals_the_grant_timeout() {
 #[tokio::test(start_paused = true)]
 async fn ends_for_callers_after_one_was_cancelled_before_the_grant_expired() {
     let guard = EndpointGuard::builder("cancelled").grant_timeout(2 * SECOND).build();
-    let _left_alone = stalled(&guard).await;
+    let _stalled = stalled(&guard).await;
     assert!(timeout(SECOND + SECOND / 2, guard.acquire()).await.is_err());
     let permit = timeout(SECOND, guard.acquire()).await.expect("half a second remained of the grant timeout");
     drop(permit.unwrap());

@@ -98,7 +98,7 @@ async fn untaken_grants_of_any_key_do_not_prevent_draining() {
 #[tokio::test(start_paused = true)]
 async fn every_drained_future_is_woken_when_the_last_grant_expires() {
     let guard = limited();
-    let _left_alone = granted(&guard, 1);
+    let _stalled = granted(&guard, 1);
     guard.close();
     let mut first = task::spawn(guard.drained());
     assert_pending!(first.poll());

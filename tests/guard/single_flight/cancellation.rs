@@ -72,8 +72,8 @@ async fn outputs_of_the_others(others: usize, victim: usize, point: usize, fate:
     if exact {
         assert_eq!(before, point);
     }
-    let gone = callers[victim].take();
-    let gone = (fate == Fate::Kept).then_some(gone);
+    let dropped = callers[victim].take();
+    let kept = (fate == Fate::Kept).then_some(dropped);
     let others = callers.into_iter().flatten().map(|caller| async move {
         assert_eq!(caller.await.unwrap(), 7);
         start.elapsed()
@@ -81,8 +81,8 @@ async fn outputs_of_the_others(others: usize, victim: usize, point: usize, fate:
     let outputs = join_all(others).await;
     assert_eq!(started.load(Ordering::Relaxed), 1, "the work was run again");
     assert_eq!(flight.len(), 0);
-    assert_eq!(flight.stats().waiting, usize::from(gone.is_some()));
-    drop(gone);
+    assert_eq!(flight.stats().waiting, usize::from(kept.is_some()));
+    drop(kept);
     yield_until(|| flight.stats().waiting == 0).await;
     let stats = flight.stats();
     assert_eq!((stats.runs, stats.shared, stats.cancelled), (1, outputs.len() as u64, 0));

@@ -7,7 +7,6 @@ pub mod gate;
 pub mod http;
 pub mod polling;
 pub mod process;
-pub mod racy_counter;
 pub mod random;
 pub mod redis;
 pub mod runtimes;
