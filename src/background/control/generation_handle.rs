@@ -1,6 +1,5 @@
 //! [`GenerationHandle`], through which a generation and its supervisor reach each other.
 
-use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Context;
@@ -116,7 +115,7 @@ impl GenerationHandle {
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        let child = InHostScope::new(self.host.host_id(), child);
+        let child = InHostScope { future: child, host_id: self.host.host_id() };
         self.child_tasks.spawn(child, self.own_runtime.get().unwrap_or_else(|| self.host.server()))
     }
 
@@ -180,14 +179,5 @@ impl GenerationHandle {
     /// Returns `true` if the caller has to call `stop`. Only one caller gets `true`.
     pub(crate) fn claim_clean_up(&self) -> bool {
         !self.is_clean_up_claimed.swap(true, Ordering::AcqRel)
-    }
-}
-
-impl fmt::Debug for GenerationHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GenerationHandle")
-            .field("name", &self.name())
-            .field("generation", &self.status.generation)
-            .finish_non_exhaustive()
     }
 }

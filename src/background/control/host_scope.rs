@@ -39,14 +39,8 @@ pin_project! {
     /// A future that is polled in the scope of a host.
     pub(super) struct InHostScope<F> {
         #[pin]
-        future: F,
-        host_id: usize,
-    }
-}
-
-impl<F> InHostScope<F> {
-    pub(super) fn new(host_id: usize, future: F) -> Self {
-        Self { future, host_id }
+        pub(super) future: F,
+        pub(super) host_id: usize,
     }
 }
 

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::message::SupervisorMessage;
 use crate::background::error::HostError;
-use crate::background::status::{HostEvent, HostEvents, HostStatus, RuntimeLag, ShutdownReport};
+use crate::background::status::{HostEvent, HostEvents, HostStatus, ShutdownReport};
 use crate::sync::lock;
 
 /// The shared state of one host.
@@ -103,10 +103,6 @@ impl HostShared {
     /// code, so `update` must return them instead of dropping them with the mutex held.
     pub(crate) fn update_status<T>(&self, update: impl FnOnce(&mut HostStatus) -> T) -> T {
         update(Arc::make_mut(&mut lock(&self.status)))
-    }
-
-    pub(crate) fn runtime_lag(&self) -> Arc<RuntimeLag> {
-        Arc::clone(&self.status().lag)
     }
 
     pub(crate) fn subscribe(&self) -> HostEvents {

@@ -58,7 +58,7 @@ impl<C: FnOnce() -> F, F: Future> Future for Abortable<'_, C, F> {
                 Ok(Poll::Pending) if is_aborted => Err(Interrupt::Aborted),
                 Ok(Poll::Pending) => return Poll::Pending,
                 Ok(Poll::Ready(output)) => Ok(output),
-                Err(panic) => Err(Interrupt::Panicked(panic)),
+                Err(interrupt) => Err(interrupt),
             }
         };
         // The destructors of the future are user code too.
@@ -68,12 +68,12 @@ impl<C: FnOnce() -> F, F: Future> Future for Abortable<'_, C, F> {
 }
 
 /// Runs code of the service in the scope of its host, and catches its panic.
-pub(super) fn run_user_code<T>(handle: &GenerationHandle, code: impl FnOnce() -> T) -> Result<T, Panic> {
+pub(super) fn run_user_code<T>(handle: &GenerationHandle, code: impl FnOnce() -> T) -> Result<T, Interrupt> {
     let _scope = HostScope::enter(handle.host.host_id());
     handle.set_in_poll(true);
     let result = catch(code);
     handle.set_in_poll(false);
-    result
+    result.map_err(Interrupt::Panicked)
 }
 
 #[cfg(test)]

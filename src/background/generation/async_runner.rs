@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use tokio::runtime::{Builder, Handle};
 
-use super::abortable::{Abortable, Interrupt};
+use super::abortable::Abortable;
 use super::loss_guard::LossGuard;
-use super::runner::{ServiceRunner, clean_up_result, spawn_thread};
+use super::runner::{ServiceRunner, clean_up_result, phase_result, spawn_thread};
 use crate::background::context::{RunContext, StartContext, StopContext};
 use crate::background::control::{GenerationEvent, GenerationHandle, GenerationPhase, PhaseResult};
 use crate::background::own_runtime::OwnRuntime;
 use crate::background::placement::Placement;
-use crate::background::service::{BackgroundService, ServiceResult};
-use crate::background::status::{CleanUp, ExitKind};
+use crate::background::service::BackgroundService;
+use crate::background::status::ExitKind;
 
 /// The runner of an async service.
 pub(crate) struct AsyncRunner<S>(pub(crate) S);
@@ -94,19 +94,7 @@ async fn stop_child_tasks(handle: &GenerationHandle) {
 
 async fn stop<S: BackgroundService>(service: &S, guard: LossGuard, cx: &StopContext) {
     let result = Abortable::new(&guard.handle, GenerationPhase::Stop, || service.stop(cx)).await;
-    guard.send_final(GenerationEvent::CleanedUp(match result {
-        Ok(result) => clean_up_result(result),
-        Err(Interrupt::Panicked(panic)) => CleanUp::Panicked(panic),
-        Err(Interrupt::Aborted) => CleanUp::TimedOut,
-    }));
-}
-
-fn phase_result(result: Result<ServiceResult, Interrupt>) -> PhaseResult {
-    match result {
-        Ok(result) => result.map_err(|error| ExitKind::Failed(error.into())),
-        Err(Interrupt::Panicked(panic)) => Err(ExitKind::Panicked(panic)),
-        Err(Interrupt::Aborted) => Err(ExitKind::Aborted),
-    }
+    guard.send_final(GenerationEvent::CleanedUp(clean_up_result(result)));
 }
 
 /// Runs a future on a thread with a runtime. The runtime does not wait for tasks that the future leaves behind.

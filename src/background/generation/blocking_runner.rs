@@ -5,14 +5,12 @@ use std::sync::Arc;
 
 use super::abortable::run_user_code;
 use super::loss_guard::LossGuard;
-use super::runner::{ServiceRunner, clean_up_result, spawn_thread};
+use super::runner::{ServiceRunner, clean_up_result, phase_result, spawn_thread};
 use crate::background::blocking::BlockingService;
 use crate::background::context::{BlockingContext, StartContext, StopContext};
 use crate::background::control::{GenerationEvent, GenerationHandle, PhaseResult};
 use crate::background::placement::Placement;
-use crate::background::service::ServiceResult;
-use crate::background::status::{CleanUp, ExitKind};
-use crate::panic::Panic;
+use crate::background::status::ExitKind;
 
 /// The runner of a blocking service.
 pub(crate) struct BlockingRunner<S>(pub(crate) S);
@@ -61,12 +59,5 @@ fn run<S: BlockingService>(service: &S, handle: &Arc<GenerationHandle>) -> Phase
 
 fn stop<S: BlockingService>(service: &S, guard: LossGuard, cx: &StopContext) {
     let result = run_user_code(&guard.handle, || service.stop(cx));
-    guard.send_final(GenerationEvent::CleanedUp(result.map_or_else(CleanUp::Panicked, clean_up_result)));
-}
-
-fn phase_result(result: Result<ServiceResult, Panic>) -> PhaseResult {
-    match result {
-        Ok(result) => result.map_err(|error| ExitKind::Failed(error.into())),
-        Err(panic) => Err(ExitKind::Panicked(panic)),
-    }
+    guard.send_final(GenerationEvent::CleanedUp(clean_up_result(result)));
 }

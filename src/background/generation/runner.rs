@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::{io, thread};
 
-use crate::background::control::GenerationHandle;
+use super::abortable::Interrupt;
+use crate::background::control::{GenerationHandle, PhaseResult};
 use crate::background::placement::Placement;
 use crate::background::service::ServiceResult;
 use crate::background::status::{CleanUp, ExitKind};
@@ -24,6 +25,20 @@ pub(super) fn spawn_thread(name: String, run: impl FnOnce() + Send + 'static) ->
     thread::Builder::new().name(name).spawn(run).map(drop)
 }
 
-pub(super) fn clean_up_result(result: ServiceResult) -> CleanUp {
-    result.map_or_else(|error| CleanUp::Failed(error.into()), |()| CleanUp::Done)
+/// Returns how a `start` or `run` ended.
+pub(super) fn phase_result(result: Result<ServiceResult, Interrupt>) -> PhaseResult {
+    match result {
+        Ok(result) => result.map_err(|error| ExitKind::Failed(error.into())),
+        Err(Interrupt::Panicked(panic)) => Err(ExitKind::Panicked(panic)),
+        Err(Interrupt::Aborted) => Err(ExitKind::Aborted),
+    }
+}
+
+/// Returns how a `stop` ended.
+pub(super) fn clean_up_result(result: Result<ServiceResult, Interrupt>) -> CleanUp {
+    match result {
+        Ok(result) => result.map_or_else(|error| CleanUp::Failed(error.into()), |()| CleanUp::Done),
+        Err(Interrupt::Panicked(panic)) => CleanUp::Panicked(panic),
+        Err(Interrupt::Aborted) => CleanUp::TimedOut,
+    }
 }

@@ -46,7 +46,7 @@ impl SupervisorTask {
     pub(crate) async fn run(self, request: StartRequest, signals: Signals, server: Option<Handle>) {
         let Self { supervisor, runners, shared, events, mut inbox, exit_within } = self;
         let mut signals = SignalStream::listen(signals);
-        let mut probe = server.map(|server| LagProbe::new(server, shared.runtime_lag()));
+        let mut probe = server.map(|server| LagProbe::new(server, Arc::clone(&shared.status().lag)));
         let mut timer = pin!(sleep_until(Instant::now()));
         let mut batch = Vec::new();
         let mut executor = Executor {

@@ -47,8 +47,8 @@ impl Executor {
         Instant::now()
     }
 
-    /// Handles a signal. The first one stops the host. It does so even if the host is stopping for another reason: a process
-    /// that was signalled once was not asked twice. The second signal forces the stop.
+    /// Handles a signal. The first one stops the host and never forces the stop, even if the host is already stopping for
+    /// another reason: its sender has asked only once. The second one forces the stop.
     pub(super) fn on_signal(&mut self, signal: i32) {
         let (now, trigger) = (self.read_clocks(), Trigger::Signal(signal));
         if mem::replace(&mut self.was_signalled, true) {
@@ -118,7 +118,7 @@ impl Executor {
             Action::RequestStop(id) => self.generation(id).into_iter().for_each(|handle| handle.request_stop()),
             Action::Abort(id, phase) => self.generation(id).into_iter().for_each(|handle| handle.abort(phase)),
             Action::CleanUpElsewhere(id, exit) => self.clean_up_elsewhere(id, exit),
-            // Without subscribers the event comes back.
+            // Without subscribers the event is returned as an error.
             Action::Emit(event) => discard(self.events.send(event)),
             Action::ReportStarted => self.reply(Ok(())),
             Action::DrainServer => self.shared.draining.cancel(),
@@ -147,10 +147,10 @@ impl Executor {
         }
     }
 
-    /// Reports to the caller that started the host how the start went.
+    /// Sends the result of the start to the caller that has started the host.
     fn reply(&mut self, result: Result<(), HostError>) {
         if let Some(request) = self.request.take() {
-            // It fails if the caller does not wait any more.
+            // Fails if the caller has stopped waiting.
             let _ = request.reply.send(result);
         }
     }
@@ -190,8 +190,8 @@ impl Executor {
     }
 }
 
-/// If the supervisor ends before its host, the host is not ready any more, whatever its services do. Services on threads of
-/// their own are asked to stop, since nothing else would ever ask them.
+/// Handles a supervisor that is dropped before its host has stopped. The host is not ready any more, whatever its services
+/// do. Services on threads of their own are asked to stop, since nothing else would ever ask them.
 impl Drop for Executor {
     fn drop(&mut self) {
         if self.exit_code.is_none() {

@@ -2,6 +2,7 @@
 //! at any time.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -131,14 +132,17 @@ prop_compose! {
     }
 }
 
+/// The index of a service, and one of its generations.
+type GenerationKey = (usize, u64);
+
 /// An event that the simulation has scheduled.
 #[derive(Clone, Copy, Debug)]
 enum SimulatedEvent {
-    StartEnds(usize, u64, bool),
-    RunEnds(usize, u64, bool),
-    ChildrenEnd(usize, u64),
-    StopEnds(usize, u64),
-    Ready(usize, u64),
+    StartEnds(GenerationKey, bool),
+    RunEnds(GenerationKey, bool),
+    ChildrenEnd(GenerationKey),
+    StopEnds(GenerationKey),
+    Ready(GenerationKey),
     Shutdown,
     Force,
     ServerEnds,
@@ -176,8 +180,8 @@ struct Simulation<'a> {
     now: Instant,
     scheduled: BTreeMap<(Instant, usize), SimulatedEvent>,
     sequence: usize,
-    inbox: VecDeque<(u32, u64, GenerationEvent)>,
-    generations: HashMap<(usize, u64), SimulatedGeneration>,
+    inbox: VecDeque<(GenerationKey, GenerationEvent)>,
+    generations: HashMap<GenerationKey, SimulatedGeneration>,
     ever_ready: Vec<bool>,
     report: Option<ShutdownReport>,
     stop_began: Option<Instant>,
@@ -263,12 +267,12 @@ impl<'a> Simulation<'a> {
         simulation
     }
 
-    fn generation_script(&self, id: usize, generation: u64) -> &'a GenerationScript {
-        let scripts = &self.script.scripts[id].generations;
-        &scripts[(generation as usize - 1) % scripts.len()]
+    fn generation_script(&self, key: GenerationKey) -> &'a GenerationScript {
+        let scripts = &self.script.scripts[key.0].generations;
+        &scripts[(key.1 as usize - 1) % scripts.len()]
     }
 
-    fn is_blocking(&self, id: usize) -> bool {
+    fn is_blocking(&self, (id, _): GenerationKey) -> bool {
         self.script.scripts[id].placement == Placement::Blocking
     }
 
@@ -279,8 +283,8 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    fn send(&mut self, id: usize, generation: u64, event: GenerationEvent) {
-        self.inbox.push_back((id as u32, generation, event));
+    fn send(&mut self, key: GenerationKey, event: GenerationEvent) {
+        self.inbox.push_back((key, event));
     }
 
     /// Runs until the host has ended, and then until nothing is scheduled any more.
@@ -307,10 +311,10 @@ impl<'a> Simulation<'a> {
     fn deliver(&mut self) {
         loop {
             let batch = if self.script.in_batches { self.inbox.len() } else { 1 };
-            for (id, generation, event) in self.inbox.drain(..batch.min(self.inbox.len())) {
+            for ((id, generation), event) in self.inbox.drain(..batch.min(self.inbox.len())) {
                 let ready = || ServiceHealth { ready: true, ..ServiceHealth::default() };
                 let health = matches!(event, GenerationEvent::HealthChanged).then(ready);
-                self.supervisor.on_event(self.now, id, generation, event, health);
+                self.supervisor.on_event(self.now, id as u32, generation, event, health);
             }
             self.supervisor.on_time(self.now);
             self.execute();
@@ -322,16 +326,16 @@ impl<'a> Simulation<'a> {
 
     fn on_scheduled(&mut self, event: SimulatedEvent) {
         match event {
-            SimulatedEvent::StartEnds(id, generation, is_ok) => self.start_ends(id, generation, is_ok),
-            SimulatedEvent::RunEnds(id, generation, is_ok) => {
+            SimulatedEvent::StartEnds(key, is_ok) => self.start_ends(key, is_ok),
+            SimulatedEvent::RunEnds(key, is_ok) => {
                 let ended = if is_ok { Ok(()) } else { Err(error()) };
-                self.run_ends(id, generation, ended);
+                self.run_ends(key, ended);
             }
-            SimulatedEvent::ChildrenEnd(id, generation) => self.children_end(id, generation),
-            SimulatedEvent::StopEnds(id, generation) => self.stop_ends(id, generation, CleanUp::Done),
-            SimulatedEvent::Ready(id, generation) => {
-                if self.generation(id, generation).phase == SimulatedPhase::Running {
-                    self.send(id, generation, GenerationEvent::HealthChanged);
+            SimulatedEvent::ChildrenEnd(key) => self.children_end(key),
+            SimulatedEvent::StopEnds(key) => self.stop_ends(key, CleanUp::Done),
+            SimulatedEvent::Ready(key) => {
+                if self.generation(key).phase == SimulatedPhase::Running {
+                    self.send(key, GenerationEvent::HealthChanged);
                 }
             }
             SimulatedEvent::Shutdown => self.supervisor.shutdown(self.now, Trigger::Requested),
@@ -344,12 +348,12 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    fn generation(&mut self, id: usize, generation: u64) -> &mut SimulatedGeneration {
-        self.generations.get_mut(&(id, generation)).expect("the generation has begun")
+    fn generation(&mut self, key: GenerationKey) -> &mut SimulatedGeneration {
+        self.generations.get_mut(&key).expect("the generation has begun")
     }
 
     fn begin(&mut self, id: usize) {
-        let generation = self.supervisor.status(id as u32).generation;
+        let key = (id, self.supervisor.status(id as u32).generation);
         for dependency in self.supervisor.slot(id as u32).dependencies.after.iter() {
             assert!(self.ever_ready[*dependency as usize], "s{id} begins before s{dependency} was ready");
         }
@@ -359,87 +363,83 @@ impl<'a> Simulation<'a> {
                 "s{id} begins before the end of its generation {earlier}: {simulated:?}"
             );
         }
-        assert!(
-            self.generations.insert((id, generation), SimulatedGeneration::default()).is_none(),
-            "s{id} begins twice"
-        );
-        let (after, is_ok) = self.generation_script(id, generation).start;
-        self.schedule(after, SimulatedEvent::StartEnds(id, generation, is_ok));
+        assert!(self.generations.insert(key, SimulatedGeneration::default()).is_none(), "s{id} begins twice");
+        let (after, is_ok) = self.generation_script(key).start;
+        self.schedule(after, SimulatedEvent::StartEnds(key, is_ok));
     }
 
-    fn start_ends(&mut self, id: usize, generation: u64, is_ok: bool) {
-        let script = self.generation_script(id, generation);
-        let simulated = self.generation(id, generation);
+    fn start_ends(&mut self, key: GenerationKey, is_ok: bool) {
+        let script = self.generation_script(key);
+        let simulated = self.generation(key);
         if simulated.phase != SimulatedPhase::Starting {
             return;
         }
         if !is_ok {
             simulated.phase = SimulatedPhase::Gone;
-            return self.send(id, generation, GenerationEvent::StartFailed(error()));
+            return self.send(key, GenerationEvent::StartFailed(error()));
         }
         simulated.phase = SimulatedPhase::Running;
         simulated.has_started = true;
         let is_stopping = simulated.is_stopping;
-        self.send(id, generation, GenerationEvent::Started);
+        self.send(key, GenerationEvent::Started);
         if is_stopping {
-            return self.run_ends(id, generation, Ok(()));
+            return self.run_ends(key, Ok(()));
         }
-        self.schedule(script.ready, SimulatedEvent::Ready(id, generation));
-        self.schedule(script.run.0, SimulatedEvent::RunEnds(id, generation, script.run.1));
+        self.schedule(script.ready, SimulatedEvent::Ready(key));
+        self.schedule(script.run.0, SimulatedEvent::RunEnds(key, script.run.1));
     }
 
-    fn run_ends(&mut self, id: usize, generation: u64, ended: PhaseResult) {
-        let script = self.generation_script(id, generation);
-        let is_blocking = self.is_blocking(id);
-        let simulated = self.generation(id, generation);
+    fn run_ends(&mut self, key: GenerationKey, ended: PhaseResult) {
+        let script = self.generation_script(key);
+        let is_blocking = self.is_blocking(key);
+        let simulated = self.generation(key);
         if simulated.phase != SimulatedPhase::Running {
             return;
         }
         simulated.ended = Some(ended);
         simulated.phase = SimulatedPhase::AwaitingChildren;
         if is_blocking || script.children == Some(0) || simulated.aborted >= GenerationPhase::Run as u8 {
-            return self.children_end(id, generation);
+            return self.children_end(key);
         }
-        self.schedule(script.children, SimulatedEvent::ChildrenEnd(id, generation));
-        self.send(id, generation, GenerationEvent::AwaitsChildTasks);
+        self.schedule(script.children, SimulatedEvent::ChildrenEnd(key));
+        self.send(key, GenerationEvent::AwaitsChildTasks);
     }
 
-    fn children_end(&mut self, id: usize, generation: u64) {
-        let simulated = self.generation(id, generation);
+    fn children_end(&mut self, key: GenerationKey) {
+        let simulated = self.generation(key);
         if simulated.phase != SimulatedPhase::AwaitingChildren {
             return;
         }
         simulated.phase = SimulatedPhase::Stopping;
         let ended = simulated.ended.take().expect("the run has ended");
-        self.send(id, generation, GenerationEvent::RunEnded(ended));
-        if self.claim(id, generation) {
-            self.stop(id, generation);
-        } else {
-            self.generation(id, generation).phase = SimulatedPhase::Gone;
+        self.send(key, GenerationEvent::RunEnded(ended));
+        if !self.stop(key) {
+            self.generation(key).phase = SimulatedPhase::Gone;
         }
     }
 
-    fn claim(&mut self, id: usize, generation: u64) -> bool {
-        let simulated = self.generation(id, generation);
-        !std::mem::replace(&mut simulated.is_claimed, true)
+    /// Calls `stop`, unless the call was claimed before. Returns `true` if it was not.
+    fn stop(&mut self, key: GenerationKey) -> bool {
+        let after = self.generation_script(key).stop;
+        let simulated = self.generation(key);
+        if mem::replace(&mut simulated.is_claimed, true) {
+            return false;
+        }
+        simulated.stops += 1;
+        self.schedule(after, SimulatedEvent::StopEnds(key));
+        true
     }
 
-    fn stop(&mut self, id: usize, generation: u64) {
-        let after = self.generation_script(id, generation).stop;
-        self.generation(id, generation).stops += 1;
-        self.schedule(after, SimulatedEvent::StopEnds(id, generation));
-    }
-
-    fn stop_ends(&mut self, id: usize, generation: u64, outcome: CleanUp) {
-        let simulated = self.generation(id, generation);
+    fn stop_ends(&mut self, key: GenerationKey, outcome: CleanUp) {
+        let simulated = self.generation(key);
         // A generation that was left behind in its run, with its `stop` on another thread, still exists.
         if simulated.phase == SimulatedPhase::Stopping {
             simulated.phase = SimulatedPhase::Gone;
         }
-        self.send(id, generation, GenerationEvent::CleanedUp(outcome));
+        self.send(key, GenerationEvent::CleanedUp(outcome));
     }
 
-    fn on_stop_request(&mut self, id: usize, generation: u64) {
+    fn on_stop_request(&mut self, key @ (id, _): GenerationKey) {
         let slot = self.supervisor.slot(id as u32);
         if slot.current.stop_reason() == Some(StopReason::HostStops)
             && self.forced.is_none()
@@ -450,24 +450,20 @@ impl<'a> Simulation<'a> {
                 assert_eq!(state, SlotState::Ended, "s{id} is asked to stop before s{dependent} has ended");
             }
         }
-        let script = self.generation_script(id, generation);
-        let simulated = self.generation(id, generation);
+        let script = self.generation_script(key);
+        let simulated = self.generation(key);
         simulated.is_stopping = true;
         match simulated.phase {
-            SimulatedPhase::Starting => {
-                self.schedule(script.after_stop_request, SimulatedEvent::StartEnds(id, generation, false))
-            }
-            SimulatedPhase::Running => {
-                self.schedule(script.after_stop_request, SimulatedEvent::RunEnds(id, generation, true))
-            }
+            SimulatedPhase::Starting => self.schedule(script.after_stop_request, SimulatedEvent::StartEnds(key, false)),
+            SimulatedPhase::Running => self.schedule(script.after_stop_request, SimulatedEvent::RunEnds(key, true)),
             _ => {}
         }
     }
 
-    fn on_abort(&mut self, id: usize, generation: u64, phase: GenerationPhase) {
-        let script = self.generation_script(id, generation);
-        let is_blocking = self.is_blocking(id);
-        let simulated = self.generation(id, generation);
+    fn on_abort(&mut self, key: GenerationKey, phase: GenerationPhase) {
+        let script = self.generation_script(key);
+        let is_blocking = self.is_blocking(key);
+        let simulated = self.generation(key);
         simulated.aborted = simulated.aborted.max(phase as u8);
         if is_blocking {
             return;
@@ -475,16 +471,16 @@ impl<'a> Simulation<'a> {
         match simulated.phase {
             SimulatedPhase::Starting if !script.is_stuck => {
                 simulated.phase = SimulatedPhase::Gone;
-                self.send(id, generation, GenerationEvent::StartFailed(ExitKind::Aborted));
+                self.send(key, GenerationEvent::StartFailed(ExitKind::Aborted));
             }
             SimulatedPhase::Running if !script.is_stuck && phase >= GenerationPhase::Run => {
-                self.run_ends(id, generation, Err(ExitKind::Aborted));
+                self.run_ends(key, Err(ExitKind::Aborted));
             }
             SimulatedPhase::AwaitingChildren if !script.is_stuck && phase >= GenerationPhase::Run => {
-                self.children_end(id, generation)
+                self.children_end(key)
             }
             SimulatedPhase::Stopping if !script.stop_is_stuck && phase >= GenerationPhase::Stop => {
-                self.stop_ends(id, generation, CleanUp::TimedOut);
+                self.stop_ends(key, CleanUp::TimedOut);
             }
             _ => {}
         }
@@ -496,7 +492,7 @@ impl<'a> Simulation<'a> {
 
     /// Executes what was decided, and checks what holds at all times.
     fn execute(&mut self) {
-        let actions = std::mem::take(&mut self.supervisor.decisions.actions);
+        let actions = mem::take(&mut self.supervisor.decisions.actions);
         for (id, was_ready) in self.ever_ready.iter_mut().enumerate() {
             *was_ready |= self.supervisor.status(id as u32).is_ready() || self.supervisor.slots[id].was_ready;
         }
@@ -505,17 +501,12 @@ impl<'a> Simulation<'a> {
         }
         self.check();
         for action in actions {
-            let generation = |id: u32| self.supervisor.status(id).generation;
+            let key = |id: u32| (id as usize, self.supervisor.status(id).generation);
             match action {
                 Action::BeginGeneration(id) => self.begin(id as usize),
-                Action::RequestStop(id) if generation(id) > 0 => self.on_stop_request(id as usize, generation(id)),
-                Action::Abort(id, phase) if generation(id) > 0 => self.on_abort(id as usize, generation(id), phase),
-                Action::CleanUpElsewhere(id, _) => {
-                    let (id, generation) = (id as usize, generation(id));
-                    if self.claim(id, generation) {
-                        self.stop(id, generation);
-                    }
-                }
+                Action::RequestStop(id) if key(id).1 > 0 => self.on_stop_request(key(id)),
+                Action::Abort(id, phase) if key(id).1 > 0 => self.on_abort(key(id), phase),
+                Action::CleanUpElsewhere(id, _) => drop(self.stop(key(id))),
                 Action::Finish(report, _) => {
                     assert!(self.report.is_none(), "the host ends twice");
                     self.report = Some(*report);
@@ -569,7 +560,7 @@ impl<'a> Simulation<'a> {
         }
         for id in 0..supervisor.slots.len() {
             let Some(exit) = self.supervisor.status(id as u32).last_exit.clone() else { continue };
-            let simulated = self.generation(id, exit.generation);
+            let simulated = self.generation((id, exit.generation));
             simulated.exits = simulated.exits.max(1);
         }
     }

@@ -133,8 +133,11 @@ impl ServiceSlot {
         self.state == SlotState::Running && self.current.ready_since.is_some()
     }
 
+    /// Returns `true` if the generation was ready for so long that a failure begins a new row of failures.
     pub(super) fn is_stable(&self, now: Instant) -> bool {
-        self.current.ready_for(now) >= self.options.stable_after
+        let CurrentGeneration { ready_since, was_ready_for, .. } = self.current;
+        let ready_for = was_ready_for + ready_since.map_or(Duration::ZERO, |since| now.duration_since(since));
+        ready_for >= self.options.stable_after
     }
 }
 
@@ -157,10 +160,6 @@ impl CurrentGeneration {
         } else if let Some(since) = self.ready_since.take() {
             self.was_ready_for += now.duration_since(since);
         }
-    }
-
-    fn ready_for(&self, now: Instant) -> Duration {
-        self.was_ready_for + self.ready_since.map_or(Duration::ZERO, |since| now.duration_since(since))
     }
 
     pub(super) fn stop_reason(&self) -> Option<StopReason> {
