@@ -17,12 +17,12 @@ pub(super) struct Plan {
 
 pub(super) fn plan(services: &[Service]) -> Result<Plan, BuildError> {
     let indices = indices(services)?;
-    if services.iter().all(|service| service.needs.is_empty()) {
+    if services.iter().all(|service| service.dependencies.is_empty()) {
         return Ok(Plan { indices, edges: Vec::new() });
     }
     let (mut after, mut restarts_with) = (Vec::new(), Vec::new());
     for service in services {
-        let needs = service.needs.iter().map(|need| {
+        let needs = service.dependencies.iter().map(|need| {
             let unknown = || BuildError::UnknownDependency {
                 service: Arc::clone(&service.name),
                 dependency: Arc::clone(&need.name),
@@ -35,7 +35,7 @@ pub(super) fn plan(services: &[Service]) -> Result<Plan, BuildError> {
     }
     if let Some(circle) = circle(&after) {
         let name = |id: u32| services[id as usize].name.to_string();
-        return Err(BuildError::Cycle { circle: circle.into_iter().map(name).collect() });
+        return Err(BuildError::Cycle { cycle: circle.into_iter().map(name).collect() });
     }
     let (before, followers) = (reversed(&after), reversed(&restarts_with));
     let edges = after.into_iter().zip(before).zip(restarts_with.into_iter().zip(followers));

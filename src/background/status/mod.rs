@@ -8,10 +8,11 @@ mod report;
 mod service_status;
 
 pub use events::{HostEvent, HostEvents};
-pub(crate) use exit::Chain;
+pub(crate) use exit::ErrorChain;
 pub use exit::{CleanUp, Exit, ExitKind, SharedError, TimeLimit};
 pub use host_status::{HostPhase, HostStatus};
 pub(crate) use host_status::{Lag, Services};
 pub(crate) use pulse::Pulse;
 pub use report::{ServiceReport, ShutdownReport, Trigger};
+pub(crate) use service_status::TickSource;
 pub use service_status::{ServiceState, ServiceStatus};

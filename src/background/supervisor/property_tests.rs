@@ -15,7 +15,7 @@ use crate::background::generation::{Condition, Ended, News, Phase};
 use crate::background::placement::Placement;
 use crate::background::restart::{Backoff, Intensity, Restart};
 use crate::background::service::BoxError;
-use crate::background::spec::Options;
+use crate::background::spec::ServiceOptions;
 use crate::background::status::{
     CleanUp, ExitKind, HostPhase, Pulse, ServiceState, ServiceStatus, Services, ShutdownReport, Trigger,
 };
@@ -211,7 +211,7 @@ fn units(plan: &Plan, now: Instant) -> Vec<Unit> {
     };
     let unit = |(id, script): (usize, &Script)| {
         let [start, stop, clean_up] = script.timeouts.map(ms);
-        let options = Options {
+        let options = ServiceOptions {
             restart: script.restart,
             backoff: Backoff::new(ms(script.backoff)).limit(ms(200)).jitter(0.0),
             intensity: Intensity::new(script.restarts, ms(500)),
@@ -222,7 +222,7 @@ fn units(plan: &Plan, now: Instant) -> Vec<Unit> {
             start_timeout: start,
             stop_timeout: stop,
             cleanup_timeout: clean_up,
-            ..Options::at(script.placement)
+            ..ServiceOptions::new(script.placement)
         };
         let is_follower = |other: &usize| plan.scripts[*other].restart_with.contains(&id);
         let edges = Edges {
@@ -627,7 +627,7 @@ proptest! {
     #[test]
     fn intensity_counts_as_a_naive_model_does(pauses in prop::collection::vec(0..40_u64, 1..60), most in 0..6_u32) {
         let intensity = Intensity::new(most, ms(100));
-        let (mut failures, mut now, mut restarts) = (crate::background::restart::Failures::default(), Instant::now(), Vec::new());
+        let (mut failures, mut now, mut restarts) = (crate::background::restart::RestartHistory::default(), Instant::now(), Vec::new());
         for pause in pauses {
             now += ms(pause);
             let within = restarts.iter().filter(|at| now.duration_since(**at) < ms(100)).count();

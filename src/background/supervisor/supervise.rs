@@ -92,7 +92,7 @@ pub(crate) async fn supervise(shell: Shell, starting: Starting, signals: Signals
     acting.tear_down(inbox);
     // On the server's runtime it would keep nothing alive, and see nothing once that is stuck.
     if probe.is_some() {
-        tokio::join!(signals::exit_on_another(signals), signals::exit_after(exit_within, exit_code));
+        tokio::join!(signals::exit_on_further_signal(signals), signals::exit_after(exit_within, exit_code));
     }
 }
 
@@ -269,7 +269,7 @@ impl Acting {
         trace::host_stopped(&report);
         let services = self.supervisor.services();
         let dependency = culprit.and_then(|culprit| culprit.dependency).map(|id| services.at(id));
-        let error = HostError::of(&report, culprit.map(|culprit| services.at(culprit.id)), dependency);
+        let error = HostError::from_report(&report, culprit.map(|culprit| services.at(culprit.id)), dependency);
         if self.starting.is_some() {
             let error = error.clone();
             self.answer(Err(

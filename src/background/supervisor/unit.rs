@@ -5,21 +5,21 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::background::restart::Failures;
-use crate::background::spec::Options;
+use crate::background::restart::RestartHistory;
+use crate::background::spec::ServiceOptions;
 use crate::background::status::{CleanUp, ExitKind, Pulse};
 
 /// One service: what was said of it, and how far it is.
 #[derive(Debug)]
 pub(crate) struct Unit {
     /// Most services have the same.
-    pub(crate) options: Arc<Options>,
+    pub(crate) options: Arc<ServiceOptions>,
     /// Most services have none.
     edges: Option<Box<Edges>>,
     pub(crate) pulse: Option<Arc<Pulse>>,
 
     pub(super) stage: Stage,
-    pub(super) failures: Failures,
+    pub(super) failures: RestartHistory,
     /// How many of those that it depends on were never ready yet.
     pub(super) missing: u32,
     /// How many of those that depend on it have not ended yet.
@@ -94,7 +94,7 @@ pub(crate) enum Why {
 }
 
 impl Unit {
-    pub(crate) fn new(options: Arc<Options>, edges: Edges, pulse: Option<Arc<Pulse>>, now: Instant) -> Self {
+    pub(crate) fn new(options: Arc<ServiceOptions>, edges: Edges, pulse: Option<Arc<Pulse>>, now: Instant) -> Self {
         let (missing, needed_by) = (edges.after.len() as u32, edges.before.len() as u32);
         let is_alone = missing == 0 && needed_by == 0;
         Self {
@@ -102,7 +102,7 @@ impl Unit {
             edges: (!is_alone).then(|| Box::new(edges)),
             pulse,
             stage: Stage::Waiting,
-            failures: Failures::default(),
+            failures: RestartHistory::default(),
             missing,
             needed_by,
             was_ready: false,
