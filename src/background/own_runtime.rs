@@ -7,8 +7,8 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 /// A current-thread runtime that waits for nothing when it is dropped.
 ///
-/// A plain [`Runtime`] waits for its blocking tasks then, and panics where it may not wait: on a thread that polls futures,
-/// which is where it ends if the thread that it was made for can't be had.
+/// A plain [`Runtime`] waits for its blocking tasks then, and panics where it may not wait: on a thread that polls
+/// futures, which is where it ends if the thread that it was made for can't be had.
 #[derive(Debug)]
 pub(crate) struct OwnRuntime {
     handle: Handle,

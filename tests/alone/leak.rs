@@ -1,9 +1,9 @@
-//! What a host keeps of generations that are gone: nothing, after a hundred thousand panics.
+//! Tests that a host keeps no memory of ended generations, even after a hundred thousand panics.
 //!
-//! A binary of its own, because it counts every allocation and silences the panic hook.
+//! They run alone, because they count every allocation and silence the panic hook.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
-#![allow(clippy::clone_on_ref_ptr, reason = "a test clones what it looks at")]
+#![allow(clippy::unwrap_used, reason = "a test fails on anything unexpected")]
+#![allow(clippy::clone_on_ref_ptr, reason = "tests clone what they inspect")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use support::counting::live_bytes_of_all;
 
-/// Lets one test run at a time, without the message of each panic.
+/// Lets one test run at a time, and silences the message of each panic.
 fn alone() -> std::sync::MutexGuard<'static, ()> {
     let alone = crate::alone();
     std::panic::set_hook(Box::new(|_| {}));
@@ -25,7 +25,7 @@ fn crash_loop(service: Service) -> Service {
     service.backoff(Backoff::none()).intensity(Intensity::unlimited())
 }
 
-/// Runs it until it has had so many generations. By how much memory grew from the `from`th to the `to`th.
+/// Runs `service` for `to` generations. Returns by how many bytes memory grew between generations `from` and `to`.
 fn growth(service: Service, supervision: Supervision, generations: &AtomicU64, from: u64, to: u64) -> isize {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -34,8 +34,8 @@ fn growth(service: Service, supervision: Supervision, generations: &AtomicU64, f
         let start = Instant::now();
         let reach = async |many| {
             while generations.load(Ordering::Relaxed) < many {
-                assert!(start.elapsed() < Duration::from_secs(300), "it hangs at {generations:?}");
-                // Real time, which the panics of real threads take.
+                assert!(start.elapsed() < Duration::from_secs(300), "stuck at generation {generations:?}");
+                // Real time, because the panics happen on real threads.
                 sleep(Duration::from_millis(1)).await;
             }
         };
@@ -45,14 +45,14 @@ fn growth(service: Service, supervision: Supervision, generations: &AtomicU64, f
         let grown = live_bytes_of_all() - before;
         assert_eq!(host.status().phase, HostPhase::Running);
         assert!(host.status().service("actor").unwrap().restarts >= to - 1);
-        // Whether it stops while it runs, starts or stops is chance.
+        // It is a race whether the service is starting, running or stopping.
         host.shutdown().await.unwrap();
         grown
     })
 }
 
 #[test]
-fn hundred_thousand_panics_are_survived_and_keep_nothing() {
+fn host_survives_a_hundred_thousand_panics_and_keeps_no_memory() {
     let _alone = alone();
     for supervision in [Supervision::ServerRuntime, Supervision::OwnThread] {
         let generations = Arc::new(AtomicU64::new(0));
@@ -67,13 +67,13 @@ fn hundred_thousand_panics_are_survived_and_keep_nothing() {
             }
         });
         let grown = growth(crash_loop(service).manual_ready(), supervision, &generations, 10_000, 110_000);
-        // A batch of messages is under way now and then. A byte for each generation would be 100,000.
+        // A batch of messages may be in flight. One byte per generation would already be 100,000 bytes.
         assert!(grown.abs() < 64 << 10, "{supervision:?}: {grown} bytes");
     }
 }
 
 #[test]
-fn thousand_threads_that_panic_keep_nothing() {
+fn thousand_panicking_threads_keep_no_memory() {
     let _alone = alone();
     let generations = Arc::new(AtomicU64::new(0));
     let count = generations.clone();
@@ -86,7 +86,7 @@ fn thousand_threads_that_panic_keep_nothing() {
 }
 
 #[test]
-fn children_that_end_keep_nothing_while_their_service_runs() {
+fn ended_child_tasks_keep_no_memory_while_their_service_runs() {
     let _alone = alone();
     let children = Arc::new(AtomicU64::new(0));
     let count = children.clone();
@@ -107,8 +107,8 @@ fn children_that_end_keep_nothing_while_their_service_runs() {
         let start = Instant::now();
         let reach = async |many| {
             while children.load(Ordering::Relaxed) < many {
-                assert!(start.elapsed() < Duration::from_secs(300), "it hangs at {children:?}");
-                // Real time: the host has a thread of its own.
+                assert!(start.elapsed() < Duration::from_secs(300), "stuck at child {children:?}");
+                // Real time: the host has its own thread.
                 sleep(Duration::from_millis(1)).await;
             }
         };

@@ -1,8 +1,8 @@
-//! The warning of a server's runtime that gives no turn: it names who blocks it.
+//! Tests the warning about a blocked server runtime: it names the service that blocks it.
 //!
-//! A binary of its own, with one test, because the thread of the host tells the subscriber of the whole process.
+//! It runs alone, because the host's thread logs to the global subscriber of the process.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
+#![allow(clippy::unwrap_used, reason = "a test fails on anything unexpected")]
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The warnings, with their fields.
+/// Collects warnings with their fields.
 #[derive(Clone, Default)]
 struct Warnings(Arc<Mutex<Vec<String>>>);
 
@@ -30,32 +30,39 @@ impl<S: tracing::Subscriber> Layer<S> for Warnings {
 }
 
 impl Warnings {
-    /// Without those that name nobody: a busy machine gives no turn, either.
-    fn of_lag(&self) -> Vec<String> {
-        let names_one = |text: &&String| text.contains("gives no turn") && !text.contains("in_poll=[]");
-        self.0.lock().unwrap().iter().filter(names_one).cloned().collect()
+    /// Returns the lag warnings that name a service. A busy machine also delays tasks, but such a warning names none.
+    fn naming_a_service(&self) -> Vec<String> {
+        let names_a_service =
+            |text: &&String| text.contains("server runtime is blocked") && !text.contains("in_poll=[]");
+        self.0.lock().unwrap().iter().filter(names_a_service).cloned().collect()
     }
 
     fn wait_for(&self, count: usize) {
         let start = Instant::now();
-        while self.of_lag().len() < count {
+        while self.naming_a_service().len() < count {
             assert!(start.elapsed() < PATIENCE, "{:?}", self.0.lock().unwrap());
-            // The host looks at the runtime from its own thread, in real time.
+            // The host checks the runtime from its own thread, in real time.
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 }
 
-/// A service that blocks the thread that polls it, from each ask until there are as many warnings as it says, and longer.
-fn blocks(name: &str, asks: &Arc<tokio::sync::Notify>, until: &Warnings, counts: &'static [usize]) -> Service {
-    let (asks, warnings) = (Arc::clone(asks), until.clone());
+/// Returns a service that waits for each notification and then blocks its thread until the next of these `counts` of
+/// warnings is reached, and a bit longer.
+fn blocks_on_demand(
+    name: &str,
+    start: &Arc<tokio::sync::Notify>,
+    warnings: &Warnings,
+    counts: &'static [usize],
+) -> Service {
+    let (start, warnings) = (Arc::clone(start), warnings.clone());
     service_fn(name, move |cx| {
-        let (asks, warnings) = (Arc::clone(&asks), warnings.clone());
+        let (start, warnings) = (Arc::clone(&start), warnings.clone());
         async move {
             for count in counts {
-                asks.notified().await;
+                start.notified().await;
                 warnings.wait_for(*count);
-                // The host looks again and again, in real time, and has told already.
+                // The host checks repeatedly, in real time, but must not warn again.
                 std::thread::sleep(Duration::from_millis(250));
             }
             cx.stopping().await;
@@ -65,7 +72,7 @@ fn blocks(name: &str, asks: &Arc<tokio::sync::Notify>, until: &Warnings, counts:
 }
 
 #[test]
-fn services_that_block_the_runtime_of_the_server_are_named_once_for_each_time() {
+fn service_that_blocks_the_server_runtime_is_named_once_per_block() {
     let _alone = crate::alone();
     let warnings = Warnings::default();
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(warnings.clone())).unwrap();
@@ -77,30 +84,30 @@ fn services_that_block_the_runtime_of_the_server_are_named_once_for_each_time() 
     });
     let host = ServiceHost::builder()
         .without_signals()
-        .service(blocks("culprit", &shared, &warnings, &[1, 2]))
-        .service(blocks("on a thread", &own, &warnings, &[2]).placement(Placement::Thread))
+        .service(blocks_on_demand("culprit", &shared, &warnings, &[1, 2]))
+        .service(blocks_on_demand("on a thread", &own, &warnings, &[2]).placement(Placement::Thread))
         .service(idle)
         .build()
         .unwrap();
     runtime.block_on(host.start()).unwrap();
 
-    // The one on a thread of its own blocks all the time, and nobody else.
+    // The service on its own thread blocks all the time, but only itself.
     own.notify_one();
     shared.notify_one();
     warnings.wait_for(1);
     let start = Instant::now();
     while host.status().runtime_lag() >= Duration::from_millis(50) {
         assert!(start.elapsed() < PATIENCE, "{:?}", host.status());
-        // As above.
+        // As above, in real time.
         std::thread::sleep(Duration::from_millis(1));
     }
     shared.notify_one();
     warnings.wait_for(2);
     runtime.block_on(host.shutdown()).unwrap();
 
-    let told = warnings.of_lag();
-    assert_eq!(told.len(), 2, "{told:?}");
-    for warning in told {
+    let seen = warnings.naming_a_service();
+    assert_eq!(seen.len(), 2, "{seen:?}");
+    for warning in seen {
         assert!(warning.contains("in_poll=[\"culprit\"]"), "{warning}");
     }
 }

@@ -1,4 +1,5 @@
-//! Signals and the end of the process. Each scenario runs in a process of its own: this binary, started again for one test.
+//! Tests of signals and of the end of the process. Each scenario runs in its own process: this binary, started again
+//! for one test.
 
 mod forced_stop;
 mod stuck_process;

@@ -1,6 +1,6 @@
-//! A process whose runtime is stuck, which only a process of its own can show.
+//! Tests of a process whose runtime is blocked forever. Each runs in its own process.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
+#![allow(clippy::unwrap_used, reason = "a test fails on anything unexpected")]
 
 use std::convert::Infallible;
 use std::env;
@@ -16,10 +16,10 @@ use tokio::runtime::Builder;
 const STUCK: &str = "ONELANE_TEST_STUCK";
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Kills the child with the test.
-struct Killed(Child);
+/// Kills the child process on drop.
+struct KillOnDrop(Child);
 
-impl Drop for Killed {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -27,56 +27,56 @@ impl Drop for Killed {
 }
 
 #[test]
-fn process_whose_only_thread_is_stuck_ends_by_itself_where_it_was_asked_to() {
-    let mut child = Killed(stuck("exit"));
+fn process_with_a_stuck_runtime_exits_with_exit_within() {
+    let mut child = KillOnDrop(spawn_stuck_process("exit"));
     let start = Instant::now();
     let status = loop {
         if let Some(status) = child.0.try_wait().unwrap() {
             break status;
         }
-        assert!(start.elapsed() < PATIENCE, "it hangs");
-        // Another process has a clock of its own.
+        assert!(start.elapsed() < PATIENCE, "the process hangs");
+        // The other process runs in real time.
         sleep(Duration::from_millis(10));
     };
-    assert_eq!(status.code(), Some(1), "the stuck service is told by the exit code");
+    assert_eq!(status.code(), Some(1), "the exit code reports the stuck service");
 }
 
 #[test]
-fn process_whose_only_thread_is_stuck_is_waited_for_otherwise() {
-    let mut child = Killed(stuck("wait"));
-    // Far longer than it takes to end where it was asked to: that a process does not end shows in real time only.
+fn process_with_a_stuck_runtime_keeps_running_without_exit_within() {
+    let mut child = KillOnDrop(spawn_stuck_process("wait"));
+    // Much longer than `exit_within` takes: only real time can show that a process does not end.
     sleep(Duration::from_secs(3));
-    assert_eq!(child.0.try_wait().unwrap(), None, "it was not asked to end");
+    assert_eq!(child.0.try_wait().unwrap(), None, "`exit_within` is not set");
 }
 
-fn stuck(how: &str) -> Child {
+fn spawn_stuck_process(mode: &str) -> Child {
     let test = env::current_exe().unwrap();
     let mut command = Command::new(test);
     command
         .args(["--exact", "stuck_process::child_of_the_tests_above"])
-        .env(STUCK, how)
+        .env(STUCK, mode)
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     command.spawn().unwrap()
 }
 
-/// Run as a test of its own, it has nothing to do.
+/// The entry point of the child process. Does nothing when it runs as a regular test.
 #[test]
 fn child_of_the_tests_above() {
-    let Ok(how) = env::var(STUCK) else { return };
-    let (tell, is_stuck) = mpsc::channel();
+    let Ok(mode) = env::var(STUCK) else { return };
+    let (signal, is_stuck) = mpsc::channel();
     let stuck = service_fn("stuck", move |_| {
-        let tell = tell.clone();
+        let signal = signal.clone();
         async move {
-            tell.send(()).unwrap();
-            // It has to block the thread of its runtime.
+            signal.send(()).unwrap();
+            // Blocks the only thread of the runtime.
             sleep(PATIENCE * 10);
             Ok(())
         }
     });
     let limit = Duration::from_millis(200);
     let mut builder = ServiceHost::builder().service(stuck.stop_timeout(limit)).shutdown_timeout(limit * 4);
-    if how == "exit" {
+    if mode == "exit" {
         builder = builder.exit_within(limit);
     }
     let host = builder.build().unwrap();
@@ -87,5 +87,5 @@ fn child_of_the_tests_above() {
     });
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let ended = runtime.block_on(host.run_until(pending::<Result<(), Infallible>>()));
-    panic!("its only thread is stuck, and yet it came back with {ended:?}");
+    panic!("the only thread is stuck, but run_until returned {ended:?}");
 }
