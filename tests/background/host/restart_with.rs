@@ -88,8 +88,8 @@ async fn giving_up_on_the_leader_of_a_critical_follower_stops_the_host() {
     let error = host.shutdown().await.unwrap_err();
     let HostError::GaveUp { service, reason, .. } = &error else { panic!("{error:?}") };
     assert_eq!((&**service, reason.dependency()), ("follower", Some("leader")));
-    let text = "the host gave up on the service \"follower\": the host gave up on its dependency \"leader\": failed: leader \
-                fails to run";
+    let text = "the host gave up on the service \"follower\": the host gave up on its dependency \"leader\": \
+                failed: leader fails to run";
     assert_eq!(error.to_string(), text);
 }
 

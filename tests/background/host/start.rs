@@ -241,9 +241,9 @@ async fn dependent_of_a_failed_service_does_not_delay_the_start() {
         Ok(())
     };
     let host = virtual_host()
-        .service(Actor::new("gone", &log).run(Act::Fail).at(Placement::Shared).degradable().restart(never()))
+        .service(Actor::new("broken", &log).run(Act::Fail).at(Placement::Shared).degradable().restart(never()))
         .service(service_fn("late", late).manual_ready())
-        .service(Actor::new("both", &log).service().restart_with("gone").after("late").degradable())
+        .service(Actor::new("both", &log).service().restart_with("broken").after("late").degradable())
         .build()
         .unwrap();
     let start = Instant::now();
@@ -261,17 +261,17 @@ fn never() -> onelane::background::Restart {
 async fn critical_dependent_of_a_service_that_never_started_fails_the_start_as_waiting() {
     let log = Log::default();
     let host = virtual_host()
-        .service(Actor::new("gone", &log).start(Act::Fail).service().degradable().restart(never()))
-        .service(Actor::new("waits", &log).service().after("gone"))
+        .service(Actor::new("broken", &log).start(Act::Fail).service().degradable().restart(never()))
+        .service(Actor::new("waits", &log).service().after("broken"))
         .build()
         .unwrap();
     let error = host.start().await.unwrap_err();
-    let text = "the service \"waits\" could not begin to start: the host gave up on its dependency \"gone\": failed: gone fails \
-                to start";
+    let text = "the service \"waits\" could not begin to start: the host gave up on its dependency \"broken\": \
+                failed: broken fails to start";
     assert_eq!(error.to_string(), text);
     let HostError::StartFailed { phase: StartPhase::Waiting, reason, .. } = &error else { panic!("{error:?}") };
-    assert_eq!((reason.kind().is_none(), reason.dependency()), (true, Some("gone")));
-    assert_eq!(log.lines(), ["start gone"]);
+    assert_eq!((reason.kind().is_none(), reason.dependency()), (true, Some("broken")));
+    assert_eq!(log.lines(), ["start broken"]);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onelane::background::{HostPhase, Service, ServiceHost, ServiceHostBuilder, lifespan, service_fn};
+use support::client::eventually;
 use tokio::sync::Semaphore;
 
 /// The three probes, in the order of all tables in these tests.
@@ -75,10 +76,7 @@ async fn walk_through_the_phases(
     let [may_start, may_end, may_stop] = [gate(), gate(), gate()];
     let host = builder.service(gated("slow", &may_start, &may_stop)).build().unwrap();
     let handle = host.handle();
-    let reach = |phase| {
-        let handle = handle.clone();
-        async move { support::client::eventually(&format!("the host is {phase}"), || handle.status().phase == phase).await }
-    };
+    let reach = async |phase| eventually(&format!("the host is {phase}"), || handle.status().phase == phase).await;
     prepare(handle.clone()).await;
     check(HostPhase::Built, [200, 503, 503]).await;
 

@@ -65,14 +65,14 @@ impl ProbeEndpoint {
         Self { base: format!("http://{address}{prefix}"), _server: server }
     }
 
-    async fn ask(&self, method: Method, path: &str) -> Response {
+    async fn send(&self, method: Method, path: &str) -> Response {
         web_client().request(method, format!("{}{path}", self.base)).send().await.unwrap()
     }
 
     async fn statuses(&self) -> [u16; 3] {
         let mut statuses = [0; 3];
         for (status, path) in statuses.iter_mut().zip(PATHS) {
-            *status = self.ask(Method::GET, path).await.status().as_u16();
+            *status = self.send(Method::GET, path).await.status().as_u16();
         }
         statuses
     }
@@ -121,7 +121,7 @@ async fn each_server_sends_the_response_of_the_status_with_its_headers() {
             for query in ["", "?", "?verbose", "?verbose&exclude=a+pool&exclude=c", "?exclude=a%20pool"] {
                 let target = format!("{path}{query}");
                 let expected = handle.status().probe(&target).unwrap();
-                let response = endpoint.ask(Method::GET, &target).await;
+                let response = endpoint.send(Method::GET, &target).await;
                 let what = format!("{kind:?} {target}");
                 assert_eq!(response.status().as_u16(), expected.status, "{what}");
                 let headers = response.headers().clone();
@@ -132,7 +132,7 @@ async fn each_server_sends_the_response_of_the_status_with_its_headers() {
                 assert_eq!(header("content-length").unwrap(), expected.body.len().to_string(), "{what}");
                 assert_eq!(response.text().await.unwrap(), expected.body, "{what}");
 
-                let head = endpoint.ask(Method::HEAD, &target).await;
+                let head = endpoint.send(Method::HEAD, &target).await;
                 assert_eq!(head.status().as_u16(), expected.status, "{what}");
                 let mut actual = head.headers().clone();
                 let mut expected_headers = headers.clone();
@@ -152,12 +152,12 @@ async fn other_paths_are_not_found_and_other_methods_not_allowed() {
         let endpoint = ProbeEndpoint::open(kind, host.handle()).await;
         for path in ["/healthz", "/livez/x", "/readyzz"] {
             for method in [Method::GET, Method::POST] {
-                assert_eq!(endpoint.ask(method, path).await.status(), 404, "{kind:?} {path}");
+                assert_eq!(endpoint.send(method, path).await.status(), 404, "{kind:?} {path}");
             }
         }
         for path in PATHS {
             for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS, Method::PATCH] {
-                let response = endpoint.ask(method.clone(), path).await;
+                let response = endpoint.send(method.clone(), path).await;
                 assert_eq!(response.status(), 405, "{kind:?} {method} {path}");
                 assert_eq!(response.headers()["allow"], "GET,HEAD", "{kind:?} {method} {path}");
             }
@@ -170,6 +170,6 @@ async fn probes_do_not_affect_other_routes() {
     let host = builder().build().unwrap();
     for kind in [ServerKind::Axum, ServerKind::Actix] {
         let endpoint = ProbeEndpoint::open(kind, host.handle()).await;
-        assert_eq!(endpoint.ask(Method::GET, "/").await.text().await.unwrap(), "the app", "{kind:?}");
+        assert_eq!(endpoint.send(Method::GET, "/").await.text().await.unwrap(), "the app", "{kind:?}");
     }
 }
