@@ -11,13 +11,12 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::generation::{Ended, Line};
-use super::host::Message;
+use super::control::{GenerationHandle, PhaseResult, SupervisorMessage};
 use super::status::{Exit, ExitKind, Trigger};
 
 /// The context passed to [`start`](super::BackgroundService::start).
 pub struct StartContext {
-    line: Arc<Line>,
+    handle: Arc<GenerationHandle>,
 }
 
 /// The context passed to [`run`](super::BackgroundService::run).
@@ -25,7 +24,7 @@ pub struct StartContext {
 /// All clones refer to the same generation. Pass them to helper functions and child tasks.
 #[derive(Clone)]
 pub struct RunContext {
-    line: Arc<Line>,
+    handle: Arc<GenerationHandle>,
 }
 
 /// The context passed to the [`run`](super::BlockingService::run) of a blocking service.
@@ -33,12 +32,12 @@ pub struct RunContext {
 /// All clones refer to the same generation. Move them into callbacks.
 #[derive(Clone)]
 pub struct BlockingContext {
-    line: Arc<Line>,
+    handle: Arc<GenerationHandle>,
 }
 
 /// The context passed to [`stop`](super::BackgroundService::stop).
 pub struct StopContext {
-    line: Arc<Line>,
+    handle: Arc<GenerationHandle>,
     exit: ExitKind,
 }
 
@@ -49,19 +48,19 @@ macro_rules! common_methods {
             /// Returns the name of the service.
             #[must_use]
             pub fn name(&self) -> &str {
-                &self.line.name
+                &self.handle.status.name
             }
 
             /// Returns the number of this generation, counted from 1.
             #[must_use]
             pub fn generation(&self) -> u64 {
-                self.line.generation
+                self.handle.status.generation
             }
 
             /// Returns how the last failed generation ended, if one has failed.
             #[must_use]
             pub fn last_failure(&self) -> Option<&Exit> {
-                self.line.last_failure.as_deref()
+                self.handle.status.last_failure.as_deref()
             }
         }
 
@@ -89,13 +88,13 @@ macro_rules! stop_methods {
             /// stop the service.
             #[must_use]
             pub fn token(&self) -> &CancellationToken {
-                self.line.token()
+                self.handle.token()
             }
 
             /// Returns `true` if the service has to stop.
             #[must_use]
             pub fn is_stopping(&self) -> bool {
-                self.line.is_told_to_stop()
+                self.handle.is_stopping()
             }
         }
     };
@@ -114,42 +113,42 @@ macro_rules! run_methods {
             ///
             /// With [`manual_ready`](super::Service::manual_ready) the service is not ready before this call.
             pub fn ready(&self) {
-                self.line.change(|condition| {
-                    condition.ready = true;
-                    condition.degraded = false;
-                    condition.reason = None;
+                self.handle.update_health(|health| {
+                    health.ready = true;
+                    health.degraded = false;
+                    health.reason = None;
                 });
             }
 
             /// Reports that the service is currently not ready, and why. If it is critical, `/readyz` returns 503 until
             /// it is [`ready`](Self::ready) again.
             pub fn not_ready(&self, reason: &str) {
-                self.line.change(|condition| {
-                    condition.ready = false;
-                    condition.degraded = false;
-                    condition.reason = Some(reason.into());
+                self.handle.update_health(|health| {
+                    health.ready = false;
+                    health.degraded = false;
+                    health.reason = Some(reason.into());
                 });
             }
 
             /// Reports that the service works with reduced quality, and why. The status shows it. It has no other
             /// effect.
             pub fn degraded(&self, reason: &str) {
-                self.line.change(|condition| {
-                    condition.degraded = true;
-                    condition.reason = Some(reason.into());
+                self.handle.update_health(|health| {
+                    health.degraded = true;
+                    health.reason = Some(reason.into());
                 });
             }
 
             /// Sends a heartbeat: see [`Service::heartbeat`](super::Service::heartbeat). Does nothing if none is
             /// expected.
             pub fn heartbeat(&self) {
-                self.line.beat();
+                self.handle.record_heartbeat();
             }
 
             /// Requests that the whole host shuts down, as on a signal. Returns at once.
             pub fn shutdown_host(&self, reason: &str) {
-                let trigger = Trigger::Service { name: Arc::clone(&self.line.name), reason: reason.into() };
-                self.line.link.send(Message::Shutdown(trigger));
+                let trigger = Trigger::Service { name: Arc::clone(&self.handle.status.name), reason: reason.into() };
+                self.handle.host.send(SupervisorMessage::Shutdown(trigger));
             }
         }
     };
@@ -159,8 +158,8 @@ run_methods!(RunContext);
 run_methods!(BlockingContext);
 
 impl StartContext {
-    pub(super) fn new(line: &Arc<Line>) -> Self {
-        Self { line: Arc::clone(line) }
+    pub(super) fn new(handle: &Arc<GenerationHandle>) -> Self {
+        Self { handle: Arc::clone(handle) }
     }
 
     /// Waits until the service has to stop, which may be before it has started.
@@ -169,13 +168,13 @@ impl StartContext {
     ///
     /// Dropping the future has no effect.
     pub async fn stopping(&self) {
-        self.line.stopping().await;
+        self.handle.stopping().await;
     }
 }
 
 impl RunContext {
-    pub(super) fn new(line: &Arc<Line>) -> Self {
-        Self { line: Arc::clone(line) }
+    pub(super) fn new(handle: &Arc<GenerationHandle>) -> Self {
+        Self { handle: Arc::clone(handle) }
     }
 
     /// Waits until the service has to stop.
@@ -184,7 +183,7 @@ impl RunContext {
     ///
     /// Dropping the future has no effect.
     pub async fn stopping(&self) {
-        self.line.stopping().await;
+        self.handle.stopping().await;
     }
 
     /// Sleeps for `duration`, or until the service has to stop. Returns `true` if it slept for the whole duration.
@@ -195,7 +194,7 @@ impl RunContext {
     pub async fn sleep(&self, duration: Duration) -> bool {
         tokio::select! {
             biased;
-            () = self.line.stopping() => false,
+            () = self.handle.stopping() => false,
             () = sleep(duration) => true,
         }
     }
@@ -211,39 +210,35 @@ impl RunContext {
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        self.line.spawn(child)
+        self.handle.spawn(child)
     }
 }
 
 impl BlockingContext {
-    pub(super) fn new(line: &Arc<Line>) -> Self {
-        Self { line: Arc::clone(line) }
+    pub(super) fn new(handle: &Arc<GenerationHandle>) -> Self {
+        Self { handle: Arc::clone(handle) }
     }
 
     /// Blocks the thread until the service has to stop, for at most `limit`. Returns `true` if the service has to stop.
     #[must_use]
     pub fn wait_stopping(&self, limit: Duration) -> bool {
-        self.line.park(limit)
+        self.handle.park(limit)
     }
 
     /// Returns a handle to the server's runtime, for example to block on a future.
     #[must_use]
     pub fn handle(&self) -> &Handle {
-        self.line.link.server()
+        self.handle.host.server()
     }
 }
 
 impl StopContext {
-    pub(super) fn new(line: &Arc<Line>, ended: Ended) -> Self {
-        let success = if line.is_told_to_stop() { ExitKind::Stopped } else { ExitKind::Completed };
-        Self { line: Arc::clone(line), exit: ended.map_or_else(|kind| kind, |()| success) }
+    pub(super) fn new(handle: &Arc<GenerationHandle>, ended: PhaseResult) -> Self {
+        let success = if handle.is_stopping() { ExitKind::Stopped } else { ExitKind::Completed };
+        Self { handle: Arc::clone(handle), exit: ended.map_or_else(|kind| kind, |()| success) }
     }
 
-    pub(super) fn line(&self) -> &Line {
-        &self.line
-    }
-
-    pub(super) fn ended(&self) -> Ended {
+    pub(super) fn ended(&self) -> PhaseResult {
         if self.exit.is_failure() { Err(self.exit.clone()) } else { Ok(()) }
     }
 

@@ -26,7 +26,7 @@ use tokio::task::yield_now;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::host::Link;
+use super::control::HostShared;
 use super::probe::ProbeAnswer;
 use crate::background::trace;
 
@@ -52,14 +52,14 @@ impl ProbeServer {
     }
 
     /// Serves probes until the host has ended.
-    pub(super) async fn serve(self, link: Arc<Link>) {
+    pub(super) async fn serve(self, host: Arc<HostShared>) {
         tokio::select! {
-            _ = link.ended() => {}
-            () = self.accept(&link) => {}
+            _ = host.ended() => {}
+            () = self.accept(&host) => {}
         }
     }
 
-    async fn accept(&self, link: &Arc<Link>) {
+    async fn accept(&self, host: &Arc<HostShared>) {
         let mut connections = VecDeque::with_capacity(MAX_CONNECTIONS);
         loop {
             match self.listener.accept().await {
@@ -68,7 +68,7 @@ impl ProbeServer {
                     if connections.len() == MAX_CONNECTIONS {
                         connections.pop_front();
                     }
-                    let connection = tokio::spawn(serve_connection(stream, Arc::clone(link)));
+                    let connection = tokio::spawn(serve_connection(stream, Arc::clone(host)));
                     connections.push_back(AbortOnDropHandle::new(connection));
                     // Let the connection run before the next one is accepted.
                     yield_now().await;
@@ -90,8 +90,8 @@ fn concerns_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-async fn serve_connection(stream: TcpStream, link: Arc<Link>) {
-    let service = service_fn(|request| respond(request, &link));
+async fn serve_connection(stream: TcpStream, host: Arc<HostShared>) {
+    let service = service_fn(|request| respond(request, &host));
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_SIZE);
     // Without it, a response may wait for the client to acknowledge the previous one. It fails if the client
@@ -101,11 +101,11 @@ async fn serve_connection(stream: TcpStream, link: Arc<Link>) {
     let _ = server.serve_connection(TokioIo::new(stream), service).await;
 }
 
-async fn respond(request: Request<Incoming>, link: &Link) -> Result<Response<String>, Infallible> {
+async fn respond(request: Request<Incoming>, host: &HostShared) -> Result<Response<String>, Infallible> {
     // Let other tasks run: hyper would respond to 16 pipelined requests in one poll.
     yield_now().await;
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
-    let Some(ProbeAnswer { status, body }) = link.status().probe(target) else {
+    let Some(ProbeAnswer { status, body }) = host.status().probe(target) else {
         return Ok(plain_text(StatusCode::NOT_FOUND, String::new()));
     };
     if !matches!(*request.method(), Method::GET | Method::HEAD) {

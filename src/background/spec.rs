@@ -1,15 +1,15 @@
 //! [`Service`], a service with its options, which is what the builder of a host accepts.
 
 use std::fmt;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::blocking::BlockingService;
-use super::generation::{Async, Blocking, Runs};
-use super::periodic::Ticker;
+use super::generation::{AsyncRunner, BlockingRunner, ServiceRunner};
 use super::placement::Placement;
 use super::restart::{Backoff, Intensity, Restart};
 use super::service::BackgroundService;
+use super::status::TickSource;
 
 /// A service with its options.
 ///
@@ -66,11 +66,10 @@ use super::service::BackgroundService;
 #[must_use = "a service does nothing unless it is added to a host"]
 pub struct Service {
     pub(crate) name: Arc<str>,
-    pub(crate) runs: Arc<dyn Runs>,
+    pub(crate) runner: Arc<dyn ServiceRunner>,
     pub(crate) dependencies: Vec<Dependency>,
-    /// Shared, because most services use the default options.
-    pub(crate) options: Arc<ServiceOptions>,
-    pub(crate) ticker: Option<Arc<Ticker>>,
+    pub(crate) options: ServiceOptions,
+    pub(crate) ticker: Option<Arc<dyn TickSource>>,
 }
 
 /// A dependency on another service.
@@ -97,13 +96,6 @@ pub(crate) struct ServiceOptions {
 }
 
 impl ServiceOptions {
-    /// Returns the shared default options of async services.
-    fn async_default() -> Arc<Self> {
-        static DEFAULT: LazyLock<Arc<ServiceOptions>> =
-            LazyLock::new(|| Arc::new(ServiceOptions::new(Placement::Shared)));
-        Arc::clone(&DEFAULT)
-    }
-
     pub(crate) fn new(placement: Placement) -> Self {
         Self {
             placement,
@@ -129,26 +121,22 @@ impl Service {
 
     /// Like [`new`](Self::new), for a name that is already in an `Arc`.
     pub(super) fn with_name<S: BackgroundService>(name: Arc<str>, service: S) -> Self {
-        Self::with_options(name, Arc::new(Async(service)), ServiceOptions::async_default())
+        Self::with_runner(name, Arc::new(AsyncRunner(service)), Placement::Shared)
     }
 
     /// Creates a blocking service with the default options.
     pub fn blocking<S: BlockingService>(service: S) -> Self {
         let name = service.name().into();
-        Self::with_options(name, Arc::new(Blocking(service)), Arc::new(ServiceOptions::new(Placement::Blocking)))
+        Self::with_runner(name, Arc::new(BlockingRunner(service)), Placement::Blocking)
     }
 
-    fn with_options(name: Arc<str>, runs: Arc<dyn Runs>, options: Arc<ServiceOptions>) -> Self {
-        Self { name, runs, dependencies: Vec::new(), options, ticker: None }
+    fn with_runner(name: Arc<str>, runner: Arc<dyn ServiceRunner>, placement: Placement) -> Self {
+        Self { name, runner, dependencies: Vec::new(), options: ServiceOptions::new(placement), ticker: None }
     }
 
-    pub(super) fn with_ticker(mut self, ticker: Arc<Ticker>) -> Self {
+    pub(super) fn with_ticker(mut self, ticker: Arc<dyn TickSource>) -> Self {
         self.ticker = Some(ticker);
         self
-    }
-
-    fn options_mut(&mut self) -> &mut ServiceOptions {
-        Arc::make_mut(&mut self.options)
     }
 
     /// Returns the name of the service.
@@ -180,32 +168,32 @@ impl Service {
     ///
     /// [`Placement::Blocking`] is only for blocking services, which have no other placement.
     pub fn placement(mut self, placement: Placement) -> Self {
-        self.options_mut().placement = placement;
+        self.options.placement = placement;
         self
     }
 
     /// Sets which exits cause a restart.
     pub fn restart(mut self, restart: Restart) -> Self {
-        self.options_mut().restart = restart;
+        self.options.restart = restart;
         self
     }
 
     /// Sets how long the host waits before a restart.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
-        self.options_mut().backoff = backoff;
+        self.options.backoff = backoff;
         self
     }
 
     /// Sets how many restarts are allowed before the host gives up on the service.
     pub fn intensity(mut self, intensity: Intensity) -> Self {
-        self.options_mut().intensity = intensity;
+        self.options.intensity = intensity;
         self
     }
 
     /// Sets for how long the service has to be ready in one generation before its count of consecutive failures is
     /// reset: see [`Backoff`].
     pub fn stable_after(mut self, ready_for: Duration) -> Self {
-        self.options_mut().stable_after = ready_for;
+        self.options.stable_after = ready_for;
         self
     }
 
@@ -216,7 +204,7 @@ impl Service {
     /// to its restart policy. If the host gives up on the service, the status and `/readyz?verbose` show it, and the
     /// host continues.
     pub fn degradable(mut self) -> Self {
-        self.options_mut().is_critical = false;
+        self.options.is_critical = false;
         self
     }
 
@@ -225,7 +213,7 @@ impl Service {
     /// Services that start [`after`](Self::after) it wait for that call.
     /// [`ServiceHost::start`](super::ServiceHost::start) does not.
     pub fn manual_ready(mut self) -> Self {
-        self.options_mut().manual_ready = true;
+        self.options.manual_ready = true;
         self
     }
 
@@ -234,13 +222,13 @@ impl Service {
     /// If a heartbeat is missed, the generation is stopped, ends as [`TimedOut`](super::ExitKind::TimedOut), and counts
     /// as a failure.
     pub fn heartbeat(mut self, at_least_every: Duration) -> Self {
-        self.options_mut().heartbeat = Some(at_least_every);
+        self.options.heartbeat = Some(at_least_every);
         self
     }
 
     /// Sets how long `start` may take. After that its future is dropped, and the start has failed.
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
-        self.options_mut().start_timeout = timeout;
+        self.options.start_timeout = timeout;
         self
     }
 
@@ -248,13 +236,13 @@ impl Service {
     /// where it waits. The host's [`shutdown_timeout`](super::ServiceHostBuilder::shutdown_timeout) may leave less
     /// time.
     pub fn stop_timeout(mut self, timeout: Duration) -> Self {
-        self.options_mut().stop_timeout = timeout;
+        self.options.stop_timeout = timeout;
         self
     }
 
     /// Sets how long `stop` may take. After that its future is dropped.
     pub fn cleanup_timeout(mut self, timeout: Duration) -> Self {
-        self.options_mut().cleanup_timeout = timeout;
+        self.options.cleanup_timeout = timeout;
         self
     }
 }

@@ -12,7 +12,6 @@ mod clock;
 mod every;
 mod schedule;
 mod service;
-mod tick_status;
 mod ticker;
 mod timetable;
 
@@ -30,5 +29,3 @@ mod schedule_tests;
 pub use cron::CronError;
 pub use every::{Every, FirstCall, Overlap};
 pub use service::periodic;
-pub use tick_status::TickStatus;
-pub(crate) use ticker::Ticker;

@@ -10,8 +10,7 @@ use tokio::time::Instant;
 
 use super::clock::{ClockReading, DueTime};
 use super::every::Every;
-use super::tick_status::TickStatus;
-use crate::background::status::{ExitKind, TickSource};
+use crate::background::status::{ExitKind, TickSource, TickStatus};
 use crate::sync::lock;
 
 /// The status of a periodic service's calls, and a trigger for one more.
@@ -35,11 +34,6 @@ impl Ticker {
     pub(super) fn new(every: Every) -> Self {
         let (is_triggered, triggered) = (AtomicBool::new(false), Notify::new());
         Self { every, state: Mutex::default(), is_triggered, triggered }
-    }
-
-    /// Returns an invalid option of the schedule and what is wrong with it, if there is one.
-    pub(crate) fn problem(&self) -> Option<(&'static str, &'static str)> {
-        self.every.problem()
     }
 
     /// Returns `true` if a trigger has arrived since the last call of this method.
@@ -82,6 +76,10 @@ impl Ticker {
 }
 
 impl TickSource for Ticker {
+    fn problem(&self) -> Option<(&'static str, &'static str)> {
+        self.every.problem()
+    }
+
     fn status(&self) -> Arc<TickStatus> {
         let now = ClockReading::now();
         let state = lock(&self.state);

@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::exit::Exit;
-use super::pulse::Pulse;
-use crate::background::periodic::TickStatus;
+use super::heartbeat::Heartbeat;
+use super::tick_source::TickSource;
+use super::tick_status::TickStatus;
 use crate::background::placement::Placement;
 
 /// The state of one service, with its restarts and failures so far.
@@ -36,16 +37,8 @@ pub struct ServiceStatus {
     pub last_failure: Option<Arc<Exit>>,
     /// How long the last successful `start` took.
     pub start_duration: Option<Duration>,
-    pub(crate) pulse: Option<Arc<Pulse>>,
+    pub(crate) heartbeat: Option<Arc<Heartbeat>>,
     pub(crate) ticker: Option<Arc<dyn TickSource>>,
-}
-
-/// A periodic service, as its status sees it.
-pub(crate) trait TickSource: fmt::Debug + Send + Sync {
-    fn status(&self) -> Arc<TickStatus>;
-
-    /// Requests one more call.
-    fn trigger(&self);
 }
 
 /// What a service is doing.
@@ -91,6 +84,31 @@ pub enum ServiceState {
 }
 
 impl ServiceStatus {
+    /// Returns the status of a service that has not started.
+    pub(crate) fn registered(
+        name: Arc<str>,
+        placement: Placement,
+        is_critical: bool,
+        heartbeat: Option<Arc<Heartbeat>>,
+        ticker: Option<Arc<dyn TickSource>>,
+        since: SystemTime,
+    ) -> Self {
+        Self {
+            name,
+            state: ServiceState::Registered,
+            since,
+            placement,
+            is_critical,
+            generation: 0,
+            restarts: 0,
+            last_exit: None,
+            last_failure: None,
+            start_duration: None,
+            heartbeat,
+            ticker,
+        }
+    }
+
     /// Returns `true` if the service is running and ready, or has completed.
     #[must_use]
     pub fn is_ready(&self) -> bool {
@@ -108,7 +126,7 @@ impl ServiceStatus {
     /// is not expected to send any. The value is current, not as old as this snapshot.
     #[must_use]
     pub fn heartbeat_age(&self) -> Option<Duration> {
-        self.pulse.as_ref().map(|pulse| Instant::now().duration_since(pulse.last()))
+        self.heartbeat.as_ref().map(|heartbeat| Instant::now().duration_since(heartbeat.last()))
     }
 
     /// Returns the calls of a [periodic](crate::background::periodic()) service, or `None` for any other service. The

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::background::status::ExitKind;
+use super::exit::ExitKind;
 
-/// The calls of a [periodic](super::periodic()) service so far, across all of its generations.
+/// The calls of a [periodic](crate::background::periodic()) service so far, across all of its generations.
 ///
 /// In JSON durations are in seconds, and times are in seconds since 1970.
 #[derive(Clone, Debug, Default)]
@@ -13,14 +13,14 @@ pub struct TickStatus {
     /// How many calls have begun.
     pub runs: u64,
     /// How many calls have failed: with an error, with a panic, by taking longer than
-    /// [`tick_timeout`](super::Every::tick_timeout), or because they were dropped before their end.
+    /// [`tick_timeout`](crate::background::Every::tick_timeout), or because they were dropped before their end.
     pub failures: u64,
     /// How many calls in a row have failed, up to the one that ended last.
     pub consecutive_failures: u64,
     /// How many calls were due but skipped, because another call was running or the runtime was too busy to poll the
     /// service.
     pub skipped: u64,
-    /// How many calls are running now: 0 or 1, or more with [`Overlap::Allow`](super::Overlap::Allow).
+    /// How many calls are running now: 0 or 1, or more with [`Overlap::Allow`](crate::background::Overlap::Allow).
     pub running: u64,
     /// When the last call began.
     pub last_started: Option<SystemTime>,
