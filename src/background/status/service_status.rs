@@ -166,7 +166,7 @@ impl serde::Serialize for ServiceStatus {
         use serde::Serialize;
 
         #[derive(Serialize)]
-        struct Status<'a> {
+        struct ServiceStatusFields<'a> {
             name: &'a str,
             #[serde(flatten)]
             state: &'a ServiceState,
@@ -183,7 +183,7 @@ impl serde::Serialize for ServiceStatus {
             ticks: Option<Arc<TickStatus>>,
         }
 
-        let status = Status {
+        let status = ServiceStatusFields {
             name: &self.name,
             state: &self.state,
             since: self.since,

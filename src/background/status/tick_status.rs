@@ -40,7 +40,7 @@ pub struct TickStatus {
 impl serde::Serialize for TickStatus {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(serde::Serialize)]
-        struct Status<'a> {
+        struct TickStatusFields<'a> {
             runs: u64,
             failures: u64,
             consecutive_failures: u64,
@@ -55,7 +55,7 @@ impl serde::Serialize for TickStatus {
 
         let since_1970 =
             |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-        let status = Status {
+        let status = TickStatusFields {
             runs: self.runs,
             failures: self.failures,
             consecutive_failures: self.consecutive_failures,
