@@ -33,7 +33,8 @@ pub trait GuardSource: Send + Sync + 'static {
 /// noticed only with a [`WatchedListener`](super::axum::WatchedListener).
 ///
 /// ```
-/// use onelane::{EndpointGuard, SharedGuard};
+/// use onelane::EndpointGuard;
+/// use onelane::guard::SharedGuard;
 /// use onelane::web::{GuardSource, Guarded};
 ///
 /// static REPORT: EndpointGuard = EndpointGuard::new("report");

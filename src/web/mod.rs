@@ -118,16 +118,16 @@
 
 #[cfg(feature = "actix-web")]
 pub mod actix;
+mod admission;
 #[cfg(feature = "axum")]
 pub mod axum;
 mod body_hold;
 #[cfg(feature = "tower")]
 mod client_link;
 mod flight;
-mod gate;
 #[cfg(any(feature = "axum", feature = "actix-web"))]
 mod guarded;
-#[cfg(any(feature = "axum", feature = "actix-web"))]
+#[cfg(all(feature = "offload", any(feature = "axum", feature = "actix-web")))]
 mod handler;
 mod options;
 mod refusal;
@@ -142,7 +142,7 @@ pub use self::flight::FlightOptions;
 pub use self::guarded::{GuardSource, Guarded};
 #[cfg(all(feature = "rayon", any(feature = "axum", feature = "actix-web")))]
 pub use self::handler::cpu_handler_pool;
-#[cfg(any(feature = "axum", feature = "actix-web"))]
+#[cfg(all(feature = "offload", any(feature = "axum", feature = "actix-web")))]
 pub use self::handler::{HandlerFn, PoolArgument, PoolArguments, PoolHandler, handler_pool};
 pub use self::options::{GuardOptions, Hold, OnDisconnect};
 pub use self::refusal::{Refusal, RefusalReason};

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::gate::{Admission, refusal_per_key};
+use super::admission::{Admission, refusal_per_key};
 use super::{KeyKind, Refusal};
 use crate::guard::AcquireError;
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::guard::{AcquireError, FlightError};
+#[cfg(feature = "offload")]
 use crate::offload::{Cancelled, OffloadError};
 
 /// What is said when nothing better is known, and the least that is ever said.
@@ -65,6 +66,7 @@ pub enum RefusalReason {
     /// The run whose answer it would have shared came to none, or it could not wait for it.
     Flight(FlightError<Infallible>),
     /// The work for it came to no result: a pool did not take it, or it took too long, or panicked.
+    #[cfg(feature = "offload")]
     Offload(OffloadError),
     /// The answer that was made for it broke off before it was sent.
     AnswerBroken,
@@ -133,6 +135,7 @@ impl Refusal {
         let error = match &self.reason {
             RefusalReason::Guard(error) => error,
             RefusalReason::Flight(FlightError::TooManyWaiters | FlightError::Timeout { .. }) => return true,
+            #[cfg(feature = "offload")]
             RefusalReason::Offload(error) => return is_overload(error),
             _ => return false,
         };
@@ -323,6 +326,7 @@ impl From<FlightError<Infallible>> for Refusal {
     }
 }
 
+#[cfg(feature = "offload")]
 impl From<OffloadError> for Refusal {
     fn from(error: OffloadError) -> Self {
         let (status, kind, title, detail) = match &error {
@@ -363,6 +367,7 @@ impl From<OffloadError> for Refusal {
 
 /// A function that stops since its time is over is answered as one that goes on. If it stops since its client has left, nobody
 /// reads the answer.
+#[cfg(feature = "offload")]
 impl From<Cancelled> for Refusal {
     fn from(_: Cancelled) -> Self {
         OffloadError::Timeout { still_running: true }.into()
@@ -370,6 +375,7 @@ impl From<Cancelled> for Refusal {
 }
 
 /// Whether there was too much to do, so that a retry makes sense.
+#[cfg(feature = "offload")]
 fn is_overload(error: &OffloadError) -> bool {
     use OffloadError::{Full, NoThread, QueueTimeout, Timeout};
     matches!(error, Full { .. } | QueueTimeout { .. } | Timeout { still_running: false } | NoThread)

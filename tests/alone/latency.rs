@@ -1,10 +1,9 @@
-//! Measures whether a service that blocks for 50 ms at a time delays requests. On its own thread it does not. On the
-//! server's runtime it does, which proves that the measurement works.
+//! Latency of requests next to a service that blocks for 50 ms at a time. On its own thread, the service does not affect
+//! them. On the server's runtime it does, which shows that the measurement works.
 //!
-//! It runs alone, so that other tests do not affect the measurement. It measures real time, with margins for a busy
-//! machine.
+//! Real time passes, because it is what is measured, with margins for a busy machine.
 
-#![allow(clippy::unwrap_used, reason = "a test fails on anything unexpected")]
+#![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
 use std::future::Future;
 use std::thread;
@@ -18,24 +17,24 @@ use tokio::net::TcpListener;
 const BLOCK: Duration = Duration::from_millis(50);
 const REQUESTS: usize = 150;
 
-/// A service that alternately blocks for 50 ms and awaits for 5 ms.
-struct BlockingLoop;
+/// A service that blocks for 50 ms and awaits for 5 ms in turn.
+struct BlockingService;
 
-impl BackgroundService for BlockingLoop {
+impl BackgroundService for BlockingService {
     fn name(&self) -> &str {
         "blocks"
     }
 
     async fn run(&self, cx: RunContext) -> ServiceResult {
         while cx.sleep(BLOCK / 10).await {
-            // The thread has to be really blocked.
+            // The effect of a blocked thread on others is measured, so the thread must really block.
             thread::sleep(BLOCK);
         }
         Ok(())
     }
 }
 
-/// Returns the sorted latencies of requests to a server with one worker.
+/// Returns the latencies of requests to a server with one worker thread, in ascending order.
 fn latencies(service: Option<Service>) -> Vec<Duration> {
     let server = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let client = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -61,7 +60,7 @@ fn latencies(service: Option<Service>) -> Vec<Duration> {
             assert_eq!(client.get(&url).send().await.unwrap().text().await.unwrap(), "hello");
             start.elapsed()
         };
-        measure_all(request).await
+        measure(request).await
     });
     handle.request_shutdown();
     let report = server.block_on(serving).unwrap().unwrap();
@@ -70,7 +69,7 @@ fn latencies(service: Option<Service>) -> Vec<Duration> {
     times
 }
 
-async fn measure_all<F: Future<Output = Duration>>(request: impl Fn() -> F) -> Vec<Duration> {
+async fn measure<F: Future<Output = Duration>>(request: impl Fn() -> F) -> Vec<Duration> {
     request().await;
     let mut times = Vec::with_capacity(REQUESTS);
     for _ in 0..REQUESTS {
@@ -80,23 +79,26 @@ async fn measure_all<F: Future<Output = Duration>>(request: impl Fn() -> F) -> V
 }
 
 #[test]
-fn service_that_blocks_its_own_thread_does_not_delay_requests() {
+fn service_that_blocks_its_own_thread_does_not_slow_down_requests() {
     let _alone = crate::alone();
     let percentile = |times: &[Duration], percent: usize| times[times.len() * percent / 100];
-    let mut seen = Vec::new();
-    // The machine may be busy, so one good round of three is sufficient.
+    let mut rounds = Vec::new();
+    // The machine may be busy with other work, so one good round of three is enough.
     for _ in 0..3 {
-        let none = latencies(None);
-        let own = latencies(Some(Service::new(BlockingLoop).placement(Placement::Thread)));
-        let shared = latencies(Some(Service::new(BlockingLoop)));
-        let p99 = [&none, &own, &shared].map(|times| percentile(times, 99));
-        seen.push(p99);
-        // About one request in ten waits: many others complete while the service does not block.
-        assert!(p99[2] > BLOCK / 2, "the measurement does not work: {p99:?}");
-        assert!(percentile(&own, 50) < BLOCK / 5, "half of the requests wait for a thread: {p99:?}");
+        let baseline = latencies(None);
+        let separate = latencies(Some(Service::new(BlockingService).placement(Placement::Thread)));
+        let shared = latencies(Some(Service::new(BlockingService)));
+        let p99 = [&baseline, &separate, &shared].map(|times| percentile(times, 99));
+        rounds.push(p99);
+        // Only about one request in ten waits: while the service does not block, many requests complete quickly.
+        assert!(p99[2] > BLOCK / 2, "the measurement shows no effect of a shared thread: {p99:?}");
+        assert!(
+            percentile(&separate, 50) < BLOCK / 5,
+            "half of the requests wait although the service has its own thread: {p99:?}"
+        );
         if p99[1] < (p99[0] * 3).max(BLOCK / 5) {
             return;
         }
     }
-    panic!("p99 without a service, on its own thread and shared: {seen:?}");
+    panic!("p99 without a service, on its own thread and on the shared runtime: {rounds:?}");
 }

@@ -1,8 +1,8 @@
-//! Tests the warning about a blocked server runtime: it names the service that blocks it.
+//! The warning about a service that blocks the server's runtime names that service.
 //!
-//! It runs alone, because the host's thread logs to the global subscriber of the process.
+//! The host's thread reports to the global subscriber, which the test sets for the whole process.
 
-#![allow(clippy::unwrap_used, reason = "a test fails on anything unexpected")]
+#![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
@@ -13,9 +13,9 @@ use tokio::runtime::Builder;
 use tracing::field::Field;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+use support::waiting::PATIENCE;
 
-/// Collects warnings with their fields.
+/// Collects the warnings, with their fields.
 #[derive(Clone, Default)]
 struct Warnings(Arc<Mutex<Vec<String>>>);
 
@@ -30,8 +30,8 @@ impl<S: tracing::Subscriber> Layer<S> for Warnings {
 }
 
 impl Warnings {
-    /// Returns the lag warnings that name a service. A busy machine also delays tasks, but such a warning names none.
-    fn naming_a_service(&self) -> Vec<String> {
+    /// Returns the warnings of lag. Those that name no service are left out: a busy machine causes lag, too.
+    fn of_lag(&self) -> Vec<String> {
         let names_a_service =
             |text: &&String| text.contains("server runtime is blocked") && !text.contains("in_poll=[]");
         self.0.lock().unwrap().iter().filter(names_a_service).cloned().collect()
@@ -39,30 +39,29 @@ impl Warnings {
 
     fn wait_for(&self, count: usize) {
         let start = Instant::now();
-        while self.naming_a_service().len() < count {
+        while self.of_lag().len() < count {
             assert!(start.elapsed() < PATIENCE, "{:?}", self.0.lock().unwrap());
-            // The host checks the runtime from its own thread, in real time.
+            // The host measures the lag from its own thread, in real time.
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 }
 
-/// Returns a service that waits for each notification and then blocks its thread until the next of these `counts` of
-/// warnings is reached, and a bit longer.
-fn blocks_on_demand(
+/// Returns a service that blocks its thread after each request, until the given number of warnings and a while longer.
+fn blocking_service(
     name: &str,
-    start: &Arc<tokio::sync::Notify>,
-    warnings: &Warnings,
+    requests: &Arc<tokio::sync::Notify>,
+    all_warnings: &Warnings,
     counts: &'static [usize],
 ) -> Service {
-    let (start, warnings) = (Arc::clone(start), warnings.clone());
+    let (requests, warnings) = (Arc::clone(requests), all_warnings.clone());
     service_fn(name, move |cx| {
-        let (start, warnings) = (Arc::clone(&start), warnings.clone());
+        let (requests, warnings) = (Arc::clone(&requests), warnings.clone());
         async move {
             for count in counts {
-                start.notified().await;
+                requests.notified().await;
                 warnings.wait_for(*count);
-                // The host checks repeatedly, in real time, but must not warn again.
+                // The host keeps measuring in real time, but must not report the same blocking twice.
                 std::thread::sleep(Duration::from_millis(250));
             }
             cx.stopping().await;
@@ -72,42 +71,42 @@ fn blocks_on_demand(
 }
 
 #[test]
-fn service_that_blocks_the_server_runtime_is_named_once_per_block() {
+fn every_blocking_of_the_runtime_of_the_server_is_reported_once_with_its_service() {
     let _alone = crate::alone();
     let warnings = Warnings::default();
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(warnings.clone())).unwrap();
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let [shared, own] = [(); 2].map(|()| Arc::new(tokio::sync::Notify::new()));
+    let [shared, separate] = [(); 2].map(|()| Arc::new(tokio::sync::Notify::new()));
     let idle = service_fn("idle", |cx| async move {
         cx.stopping().await;
         Ok(())
     });
     let host = ServiceHost::builder()
         .without_signals()
-        .service(blocks_on_demand("culprit", &shared, &warnings, &[1, 2]))
-        .service(blocks_on_demand("on a thread", &own, &warnings, &[2]).placement(Placement::Thread))
+        .service(blocking_service("culprit", &shared, &warnings, &[1, 2]))
+        .service(blocking_service("on a thread", &separate, &warnings, &[2]).placement(Placement::Thread))
         .service(idle)
         .build()
         .unwrap();
     runtime.block_on(host.start()).unwrap();
 
-    // The service on its own thread blocks all the time, but only itself.
-    own.notify_one();
+    // The service on its own thread blocks all the time, without an effect on the runtime.
+    separate.notify_one();
     shared.notify_one();
     warnings.wait_for(1);
     let start = Instant::now();
     while host.status().runtime_lag() >= Duration::from_millis(50) {
         assert!(start.elapsed() < PATIENCE, "{:?}", host.status());
-        // As above, in real time.
+        // Real time, as above.
         std::thread::sleep(Duration::from_millis(1));
     }
     shared.notify_one();
     warnings.wait_for(2);
     runtime.block_on(host.shutdown()).unwrap();
 
-    let seen = warnings.naming_a_service();
-    assert_eq!(seen.len(), 2, "{seen:?}");
-    for warning in seen {
+    let warnings_of_lag = warnings.of_lag();
+    assert_eq!(warnings_of_lag.len(), 2, "{warnings_of_lag:?}");
+    for warning in warnings_of_lag {
         assert!(warning.contains("in_poll=[\"culprit\"]"), "{warning}");
     }
 }

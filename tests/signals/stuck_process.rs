@@ -1,6 +1,6 @@
-//! Tests of a process whose runtime is blocked forever. Each runs in its own process.
+//! A process whose runtime is stuck.
 
-#![allow(clippy::unwrap_used, reason = "a test fails on anything unexpected")]
+#![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
 use std::convert::Infallible;
 use std::env;
@@ -11,72 +11,64 @@ use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use onelane::background::{ServiceHost, service_fn};
-use tokio::runtime::Builder;
+use support::runtimes::current_thread;
+use support::waiting::PATIENCE;
+
+use crate::KilledOnDrop;
 
 const STUCK: &str = "ONELANE_TEST_STUCK";
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Kills the child process on drop.
-struct KillOnDrop(Child);
-
-impl Drop for KillOnDrop {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 #[test]
-fn process_with_a_stuck_runtime_exits_with_exit_within() {
-    let mut child = KillOnDrop(spawn_stuck_process("exit"));
+fn process_whose_only_thread_is_stuck_exits_if_configured_to() {
+    let mut child = KilledOnDrop(stuck("exit"));
     let start = Instant::now();
     let status = loop {
         if let Some(status) = child.0.try_wait().unwrap() {
             break status;
         }
         assert!(start.elapsed() < PATIENCE, "the process hangs");
-        // The other process runs in real time.
+        // Real time, because the child process has its own clock.
         sleep(Duration::from_millis(10));
     };
     assert_eq!(status.code(), Some(1), "the exit code reports the stuck service");
 }
 
 #[test]
-fn process_with_a_stuck_runtime_keeps_running_without_exit_within() {
-    let mut child = KillOnDrop(spawn_stuck_process("wait"));
-    // Much longer than `exit_within` takes: only real time can show that a process does not end.
+fn process_whose_only_thread_is_stuck_does_not_exit_otherwise() {
+    let mut child = KilledOnDrop(stuck("wait"));
+    // Far longer than an exit takes. Only real time can show that a process does not exit.
     sleep(Duration::from_secs(3));
-    assert_eq!(child.0.try_wait().unwrap(), None, "`exit_within` is not set");
+    assert_eq!(child.0.try_wait().unwrap(), None, "the process was not configured to exit");
 }
 
-fn spawn_stuck_process(mode: &str) -> Child {
+fn stuck(how: &str) -> Child {
     let test = env::current_exe().unwrap();
     let mut command = Command::new(test);
     command
-        .args(["--exact", "stuck_process::child_of_the_tests_above"])
-        .env(STUCK, mode)
+        .args(["--exact", "stuck_process::child_process_of_the_tests_above"])
+        .env(STUCK, how)
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     command.spawn().unwrap()
 }
 
-/// The entry point of the child process. Does nothing when it runs as a regular test.
+/// Does nothing unless a test above starts it in a child process.
 #[test]
-fn child_of_the_tests_above() {
-    let Ok(mode) = env::var(STUCK) else { return };
-    let (signal, is_stuck) = mpsc::channel();
+fn child_process_of_the_tests_above() {
+    let Ok(how) = env::var(STUCK) else { return };
+    let (report_stuck, is_stuck) = mpsc::channel();
     let stuck = service_fn("stuck", move |_| {
-        let signal = signal.clone();
+        let report_stuck = report_stuck.clone();
         async move {
-            signal.send(()).unwrap();
-            // Blocks the only thread of the runtime.
+            report_stuck.send(()).unwrap();
+            // Blocks the thread of the runtime.
             sleep(PATIENCE * 10);
             Ok(())
         }
     });
     let limit = Duration::from_millis(200);
     let mut builder = ServiceHost::builder().service(stuck.stop_timeout(limit)).shutdown_timeout(limit * 4);
-    if mode == "exit" {
+    if how == "exit" {
         builder = builder.exit_within(limit);
     }
     let host = builder.build().unwrap();
@@ -85,7 +77,7 @@ fn child_of_the_tests_above() {
         is_stuck.recv_timeout(PATIENCE).unwrap();
         handle.request_shutdown();
     });
-    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = current_thread();
     let ended = runtime.block_on(host.run_until(pending::<Result<(), Infallible>>()));
-    panic!("the only thread is stuck, but run_until returned {ended:?}");
+    panic!("the only thread is stuck, but `run_until` returned {ended:?}");
 }

@@ -24,9 +24,9 @@ pub(crate) struct HostShared {
     /// The supervisor holds the sender and drops it at the end.
     events: broadcast::WeakSender<HostEvent>,
     /// Cancelled when the stop begins.
-    draining: CancellationToken,
+    pub(crate) draining: CancellationToken,
     /// Cancelled when the services begin to stop.
-    stopping: CancellationToken,
+    pub(crate) stopping: CancellationToken,
     /// The runtime on which the host was started.
     server: OnceLock<Handle>,
     outcome: watch::Sender<Option<HostOutcome>>,
@@ -113,14 +113,6 @@ impl HostShared {
         let events = self.events.upgrade().map(|events| events.subscribe());
         // After the end, the receiver of a sender that is already gone: there will be no more events.
         HostEvents(events.unwrap_or_else(|| broadcast::channel(1).1))
-    }
-
-    pub(crate) fn draining(&self) -> &CancellationToken {
-        &self.draining
-    }
-
-    pub(crate) fn stopping(&self) -> &CancellationToken {
-        &self.stopping
     }
 
     pub(crate) fn set_outcome(&self, outcome: HostOutcome) {

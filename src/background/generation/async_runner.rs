@@ -1,13 +1,13 @@
 //! [`AsyncRunner`], which runs the generations of an async service in a task, or on a thread with a runtime.
 
+use std::io;
 use std::sync::Arc;
-use std::{io, thread};
 
 use tokio::runtime::{Builder, Handle};
 
 use super::abortable::{Abortable, Interrupt};
 use super::loss_guard::LossGuard;
-use super::runner::{ServiceRunner, clean_up_result, failed};
+use super::runner::{ServiceRunner, clean_up_result, spawn_thread};
 use crate::background::context::{RunContext, StartContext, StopContext};
 use crate::background::control::{GenerationEvent, GenerationHandle, GenerationPhase, PhaseResult};
 use crate::background::own_runtime::OwnRuntime;
@@ -23,53 +23,42 @@ impl<S: BackgroundService> ServiceRunner for AsyncRunner<S> {
         false
     }
 
-    fn begin(self: Arc<Self>, placement: Placement, handle: Arc<GenerationHandle>) {
+    fn begin(self: Arc<Self>, placement: Placement, handle: Arc<GenerationHandle>) -> io::Result<()> {
         if placement == Placement::Shared {
             let server = handle.host.server().clone();
             server.spawn(run_generation(self, LossGuard::new(handle)));
-            return;
+            return Ok(());
         }
-        let reporter = Arc::clone(&handle);
         let name = handle.name().to_owned();
-        let generation = async move || {
+        spawn_thread_with_runtime(name, async move || {
             handle.set_own_runtime(Handle::current());
             run_generation(self, LossGuard::new(handle)).await;
-        };
-        if let Err(error) = spawn_thread_with_runtime(name, generation) {
-            reporter.send(GenerationEvent::StartFailed(failed(error.into())));
-        }
+        })
     }
 
-    fn clean_up_elsewhere(self: Arc<Self>, handle: Arc<GenerationHandle>, exit: ExitKind) {
-        if handle.is_clean_up_claimed() {
-            return;
-        }
-        let reporter = Arc::clone(&handle);
+    fn clean_up_elsewhere(self: Arc<Self>, handle: Arc<GenerationHandle>, exit: ExitKind) -> io::Result<()> {
         let name = format!("{}-stop", handle.name());
-        let clean_up = async move || {
-            let guard = LossGuard::new(handle);
+        spawn_thread_with_runtime(name, async move || {
+            let mut guard = LossGuard::new(handle);
             if guard.claim_clean_up() {
                 let cx = StopContext::new(&guard.handle, Err(exit));
-                stop(&self.0, &guard, &cx).await;
+                stop(&self.0, guard, &cx).await;
             }
-        };
-        if let Err(error) = spawn_thread_with_runtime(name, clean_up) {
-            reporter.send(GenerationEvent::CleanedUp(CleanUp::Failed(Arc::new(error))));
-        }
+        })
     }
 }
 
 /// Runs one generation. The guard outlives the service's futures, so a loss is reported after they were dropped.
-async fn run_generation<S: BackgroundService>(runner: Arc<AsyncRunner<S>>, guard: LossGuard) {
-    let (service, handle) = (&runner.0, &guard.handle);
-    if let Err(kind) = start(service, handle).await {
+async fn run_generation<S: BackgroundService>(runner: Arc<AsyncRunner<S>>, mut guard: LossGuard) {
+    let service = &runner.0;
+    if let Err(kind) = start(service, &guard.handle).await {
         return guard.send_final(GenerationEvent::StartFailed(kind));
     }
-    handle.send(GenerationEvent::Started);
-    let cx = run(service, handle).await;
+    guard.handle.send(GenerationEvent::Started);
+    let cx = run(service, &guard.handle).await;
     if guard.claim_clean_up() {
-        handle.send(GenerationEvent::RunEnded(cx.ended()));
-        stop(service, &guard, &cx).await;
+        guard.handle.send(GenerationEvent::RunEnded(cx.ended()));
+        stop(service, guard, &cx).await;
     }
 }
 
@@ -103,7 +92,7 @@ async fn stop_child_tasks(handle: &GenerationHandle) {
     handle.child_tasks.ended().await;
 }
 
-async fn stop<S: BackgroundService>(service: &S, guard: &LossGuard, cx: &StopContext) {
+async fn stop<S: BackgroundService>(service: &S, guard: LossGuard, cx: &StopContext) {
     let result = Abortable::new(&guard.handle, GenerationPhase::Stop, || service.stop(cx)).await;
     guard.send_final(GenerationEvent::CleanedUp(match result {
         Ok(result) => clean_up_result(result),
@@ -114,7 +103,7 @@ async fn stop<S: BackgroundService>(service: &S, guard: &LossGuard, cx: &StopCon
 
 fn phase_result(result: Result<ServiceResult, Interrupt>) -> PhaseResult {
     match result {
-        Ok(result) => result.map_err(failed),
+        Ok(result) => result.map_err(|error| ExitKind::Failed(error.into())),
         Err(Interrupt::Panicked(panic)) => Err(ExitKind::Panicked(panic)),
         Err(Interrupt::Aborted) => Err(ExitKind::Aborted),
     }
@@ -124,6 +113,5 @@ fn phase_result(result: Result<ServiceResult, Interrupt>) -> PhaseResult {
 fn spawn_thread_with_runtime(name: String, begin: impl AsyncFnOnce() + Send + 'static) -> io::Result<()> {
     // Built before the thread is spawned, so that both failures are reported in the same way.
     let runtime = OwnRuntime::build(&mut Builder::new_current_thread())?;
-    thread::Builder::new().name(name).spawn(move || runtime.block_on(begin()))?;
-    Ok(())
+    spawn_thread(name, move || runtime.block_on(begin()))
 }

@@ -1,11 +1,11 @@
 //! [`BlockingRunner`], which runs the generations of a blocking service, each on a thread of its own.
 
+use std::io;
 use std::sync::Arc;
-use std::{io, thread};
 
 use super::abortable::run_user_code;
 use super::loss_guard::LossGuard;
-use super::runner::{ServiceRunner, clean_up_result, failed};
+use super::runner::{ServiceRunner, clean_up_result, spawn_thread};
 use crate::background::blocking::BlockingService;
 use crate::background::context::{BlockingContext, StartContext, StopContext};
 use crate::background::control::{GenerationEvent, GenerationHandle, PhaseResult};
@@ -22,33 +22,22 @@ impl<S: BlockingService> ServiceRunner for BlockingRunner<S> {
         true
     }
 
-    fn begin(self: Arc<Self>, _: Placement, handle: Arc<GenerationHandle>) {
-        let reporter = Arc::clone(&handle);
-        let name = handle.name().to_owned();
-        if let Err(error) = spawn_thread(name, move || run_generation(&self.0, &LossGuard::new(handle))) {
-            reporter.send(GenerationEvent::StartFailed(failed(error.into())));
-        }
+    fn begin(self: Arc<Self>, _: Placement, handle: Arc<GenerationHandle>) -> io::Result<()> {
+        spawn_thread(handle.name().to_owned(), move || run_generation(&self.0, LossGuard::new(handle)))
     }
 
-    fn clean_up_elsewhere(self: Arc<Self>, handle: Arc<GenerationHandle>, exit: ExitKind) {
-        if handle.is_clean_up_claimed() {
-            return;
-        }
-        let reporter = Arc::clone(&handle);
-        let name = format!("{}-stop", handle.name());
-        let clean_up = move || {
-            let guard = LossGuard::new(handle);
+    fn clean_up_elsewhere(self: Arc<Self>, handle: Arc<GenerationHandle>, exit: ExitKind) -> io::Result<()> {
+        spawn_thread(format!("{}-stop", handle.name()), move || {
+            let mut guard = LossGuard::new(handle);
             if guard.claim_clean_up() {
-                stop(&self.0, &guard, &StopContext::new(&guard.handle, Err(exit)));
+                let cx = StopContext::new(&guard.handle, Err(exit));
+                stop(&self.0, guard, &cx);
             }
-        };
-        if let Err(error) = spawn_thread(name, clean_up) {
-            reporter.send(GenerationEvent::CleanedUp(CleanUp::Failed(Arc::new(error))));
-        }
+        })
     }
 }
 
-fn run_generation<S: BlockingService>(service: &S, guard: &LossGuard) {
+fn run_generation<S: BlockingService>(service: &S, mut guard: LossGuard) {
     let handle = &guard.handle;
     let cx = StartContext::new(handle);
     if let Err(kind) = phase_result(run_user_code(handle, || service.start(&cx))) {
@@ -70,19 +59,14 @@ fn run<S: BlockingService>(service: &S, handle: &Arc<GenerationHandle>) -> Phase
     phase_result(run_user_code(handle, || service.run(cx)))
 }
 
-fn stop<S: BlockingService>(service: &S, guard: &LossGuard, cx: &StopContext) {
+fn stop<S: BlockingService>(service: &S, guard: LossGuard, cx: &StopContext) {
     let result = run_user_code(&guard.handle, || service.stop(cx));
     guard.send_final(GenerationEvent::CleanedUp(result.map_or_else(CleanUp::Panicked, clean_up_result)));
 }
 
 fn phase_result(result: Result<ServiceResult, Panic>) -> PhaseResult {
     match result {
-        Ok(result) => result.map_err(failed),
+        Ok(result) => result.map_err(|error| ExitKind::Failed(error.into())),
         Err(panic) => Err(ExitKind::Panicked(panic)),
     }
-}
-
-fn spawn_thread(name: String, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    thread::Builder::new().name(name).spawn(run)?;
-    Ok(())
 }

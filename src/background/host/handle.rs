@@ -49,7 +49,7 @@ impl HostHandle {
     #[must_use]
     pub fn draining(&self) -> CancellationToken {
         // A child token: cancelling it does not cancel the tokens of others.
-        self.shared.draining().child_token()
+        self.shared.draining.child_token()
     }
 
     /// Stops the host and waits until it has stopped: see [`ServiceHost::shutdown`](super::ServiceHost::shutdown).

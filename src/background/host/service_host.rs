@@ -158,7 +158,7 @@ impl ServiceHost {
             tokio::select! {
                 biased;
                 result = server => Some(result),
-                () = self.shared.stopping().cancelled() => None,
+                () = self.shared.stopping.cancelled() => None,
                 _ = self.shared.ended() => None,
             }
         };

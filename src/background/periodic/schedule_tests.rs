@@ -10,6 +10,7 @@ use super::clock::{ClockReading, DueTime};
 use super::every::{Every, FirstCall, Overlap};
 use super::schedule::{Schedule, ScheduleStep};
 use super::timetable::{FixedRate, Jitter, Timetable};
+use crate::background::random;
 
 #[derive(Clone, Copy, Debug)]
 enum Input {
@@ -122,7 +123,7 @@ proptest! {
         let mut now = ClockReading::now();
         let (start, mut passed) = (now.instant, 0);
         let jitter = millis(jitter);
-        let mut timetable = FixedRate::new(millis(interval), Jitter { max: jitter, random: fastrand::f64 }, now);
+        let mut timetable = FixedRate::new(millis(interval), Jitter { max: jitter, random: random::fraction }, now);
         for step in steps {
             now.instant += millis(step);
             passed += timetable.advance(now);

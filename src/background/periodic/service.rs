@@ -15,6 +15,7 @@ use super::every::Every;
 use super::schedule::{Schedule, ScheduleStep};
 use super::ticker::Ticker;
 use crate::background::context::RunContext;
+use crate::background::random;
 use crate::background::service::{BackgroundService, ServiceResult};
 use crate::background::spec::Service;
 use crate::background::status::ExitKind;
@@ -113,7 +114,7 @@ where
 
     async fn run(&self, cx: RunContext) -> ServiceResult {
         let ticker = &self.ticker;
-        let mut schedule = Schedule::new(&ticker.every, ticker.used_runs(), ClockReading::now(), fastrand::f64);
+        let mut schedule = Schedule::new(&ticker.every, ticker.used_runs(), ClockReading::now(), random::fraction);
         let mut calls = ActiveCalls::new(ticker.every.overlap);
         let mut timer = pin!(sleep_until(Instant::now()));
         let _clear = ClearNextRun(ticker);

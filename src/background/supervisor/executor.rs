@@ -15,7 +15,7 @@ use crate::background::control::{GenerationEvent, GenerationHandle, HostOutcome,
 use crate::background::error::HostError;
 use crate::background::generation::ServiceRunner;
 use crate::background::placement::Placement;
-use crate::background::status::{HostEvent, HostPhase, ShutdownReport, Trigger};
+use crate::background::status::{CleanUp, ExitKind, HostEvent, HostPhase, ShutdownReport, Trigger};
 use crate::background::trace;
 use crate::panic::{catch, discard};
 
@@ -117,17 +117,12 @@ impl Executor {
             Action::BeginGeneration(id) => self.begin_generation(id),
             Action::RequestStop(id) => self.generation(id).into_iter().for_each(|handle| handle.request_stop()),
             Action::Abort(id, phase) => self.generation(id).into_iter().for_each(|handle| handle.abort(phase)),
-            Action::CleanUpElsewhere(id, exit) => {
-                if let Some(handle) = self.generation(id) {
-                    let runner = Arc::clone(&self.runners[id as usize]);
-                    runner.clean_up_elsewhere(Arc::clone(handle), exit);
-                }
-            }
+            Action::CleanUpElsewhere(id, exit) => self.clean_up_elsewhere(id, exit),
             // Without subscribers the event comes back.
             Action::Emit(event) => discard(self.events.send(event)),
             Action::ReportStarted => self.reply(Ok(())),
-            Action::DrainServer => self.shared.draining().cancel(),
-            Action::DropServer => self.shared.stopping().cancel(),
+            Action::DrainServer => self.shared.draining.cancel(),
+            Action::DropServer => self.shared.stopping.cancel(),
             Action::Finish(report, failed) => self.finish(*report, failed),
         }
     }
@@ -139,7 +134,17 @@ impl Executor {
         discard(self.generations[id as usize].replace(Arc::clone(&handle)));
         let runner = Arc::clone(&self.runners[id as usize]);
         // On a runtime that has shut down, the task is dropped at once, and with it values of the service.
-        let _ = catch(|| runner.begin(placement, handle));
+        if let Ok(Err(error)) = catch(|| runner.begin(placement, Arc::clone(&handle))) {
+            handle.send(GenerationEvent::StartFailed(ExitKind::Failed(Arc::new(error))));
+        }
+    }
+
+    fn clean_up_elsewhere(&self, id: u32, exit: ExitKind) {
+        let Some(handle) = self.generation(id).filter(|handle| !handle.is_clean_up_claimed()) else { return };
+        let runner = Arc::clone(&self.runners[id as usize]);
+        if let Err(error) = runner.clean_up_elsewhere(Arc::clone(handle), exit) {
+            handle.send(GenerationEvent::CleanedUp(CleanUp::Failed(Arc::new(error))));
+        }
     }
 
     /// Reports to the caller that started the host how the start went.
@@ -194,7 +199,7 @@ impl Drop for Executor {
                 status.phase = HostPhase::Stopping;
                 status.since = SystemTime::now();
             });
-            self.shared.draining().cancel();
+            self.shared.draining.cancel();
             self.generations.iter().flatten().for_each(|handle| handle.request_stop());
         }
     }

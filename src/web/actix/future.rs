@@ -16,11 +16,12 @@ use actix_web::rt;
 use super::body::GuardBody;
 use super::response::response;
 use super::worker::can_spawn;
-use crate::guard::acquire::Acquiring;
-use crate::guard::inside::Inside;
-use crate::guard::permit::Held;
+use crate::guard::acquire::AcquireFuture;
+use crate::guard::erased::ErasedSource;
+use crate::guard::guarded_work::GuardedWork;
+use crate::guard::permit::HeldPermit;
+use crate::web::admission::{Admission, Arrival};
 use crate::web::body_hold::BodyHold;
-use crate::web::gate::{Admission, Arrival, WebGate};
 use crate::web::options::Settings;
 use crate::web::{Hold, OnDisconnect, Refusal};
 
@@ -41,11 +42,11 @@ where
 
 enum Stage<S, F> {
     Waiting {
-        acquire: Acquiring<WebGate>,
+        acquire: AcquireFuture<ErasedSource>,
         inner: Rc<S>,
         request: ServiceRequest,
     },
-    Inside(Inside<F, WebGate>),
+    Inside(GuardedWork<F, ErasedSource>),
     /// No lane concerns it.
     Alone(Pin<Box<F>>),
     Refused(Box<(ServiceRequest, Refusal)>),
@@ -60,11 +61,11 @@ where
     pub(super) fn new(inner: Rc<S>, settings: Arc<Settings<ServiceRequest>>, request: ServiceRequest) -> Self {
         let is_connect = request.method() == Method::CONNECT;
         let arrival = match &settings.admission {
-            Admission::One(guard) => Arrival::AtGate(WebGate::One(guard.clone())),
+            Admission::One(guard) => Arrival::Guarded(ErasedSource::Endpoint(guard.clone())),
             Admission::PerKey(key_of) => key_of(&request),
         };
         let stage = match arrival {
-            Arrival::AtGate(gate) => Stage::Waiting { acquire: Acquiring::new(gate), inner, request },
+            Arrival::Guarded(gate) => Stage::Waiting { acquire: AcquireFuture::new(gate), inner, request },
             Arrival::LetThrough => Stage::Alone(Box::pin(inner.call(request))),
             Arrival::Refused => Stage::Refused(Box::new((request, settings.options.refuse(Refusal::key_missing())))),
         };
@@ -72,15 +73,15 @@ where
     }
 
     /// The turn has come: calls the service.
-    fn enter(&mut self, permit: Held<WebGate>, inner: &S, request: ServiceRequest) {
+    fn enter(&mut self, permit: HeldPermit<ErasedSource>, inner: &S, request: ServiceRequest) {
         let scope = permit.enter_scope();
         let work = inner.call(request);
         drop(scope);
         // In a box the work can move to a task of its own if the client leaves.
-        self.stage = Stage::Inside(Inside::new(Box::pin(work), permit));
+        self.stage = Stage::Inside(GuardedWork::new(Box::pin(work), permit));
     }
 
-    fn take_inside(&mut self) -> Option<Inside<S::Future, WebGate>> {
+    fn take_inside(&mut self) -> Option<GuardedWork<S::Future, ErasedSource>> {
         match mem::replace(&mut self.stage, Stage::Done) {
             Stage::Inside(inside) => Some(inside),
             _ => None,
@@ -88,7 +89,11 @@ where
     }
 
     /// The service has answered: the permit is given back, or goes on with the body.
-    fn answer<B>(&self, response: ServiceResponse<B>, permit: Option<Held<WebGate>>) -> ServiceResponse<GuardBody<B>>
+    fn answer<B>(
+        &self,
+        response: ServiceResponse<B>,
+        permit: Option<HeldPermit<ErasedSource>>,
+    ) -> ServiceResponse<GuardBody<B>>
     where
         B: MessageBody,
     {
@@ -127,7 +132,7 @@ where
             match &mut this.stage {
                 Stage::Inside(inside) => {
                     let result = ready!(inside.poll(cx));
-                    let permit = this.take_inside().and_then(Inside::into_permit);
+                    let permit = this.take_inside().and_then(GuardedWork::into_permit);
                     return Poll::Ready(result.map(|response| this.answer(response, permit)));
                 }
                 Stage::Waiting { acquire, .. } => {

@@ -14,7 +14,7 @@ use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
 use super::body::GuardBody;
 use super::future::GuardFuture;
 use crate::guard::{SharedGuard, SharedKeyedGuard};
-use crate::web::gate::Admission;
+use crate::web::admission::Admission;
 use crate::web::options::Settings;
 use crate::web::{GuardOptions, RequestKey};
 

@@ -17,11 +17,12 @@ use super::bodies::{RequestBody, ResponseBody};
 use super::held_body::HeldBody;
 use super::read_ahead::ReadAhead;
 use crate::guard::AcquireError;
-use crate::guard::acquire::Acquiring;
-use crate::guard::inside::Inside;
-use crate::guard::permit::Held;
+use crate::guard::acquire::AcquireFuture;
+use crate::guard::erased::ErasedSource;
+use crate::guard::guarded_work::GuardedWork;
+use crate::guard::permit::HeldPermit;
+use crate::web::admission::{Admission, Arrival};
 use crate::web::body_hold::BodyHold;
-use crate::web::gate::{Admission, Arrival, WebGate};
 use crate::web::options::Settings;
 use crate::web::{ClientLink, Hold, OnDisconnect, Refusal};
 
@@ -50,12 +51,12 @@ where
 #[expect(clippy::large_enum_variant, reason = "in a box, the request would cost a second allocation")]
 enum Stage<S, B: Body, F> {
     Arriving {
-        acquire: Acquiring<WebGate>,
+        acquire: AcquireFuture<ErasedSource>,
         inner: S,
         request: Request<B>,
     },
     Waiting(Box<Waiting<S, B>>),
-    Inside(Inside<F, WebGate>),
+    Inside(GuardedWork<F, ErasedSource>),
     /// No lane concerns it.
     Alone(Pin<Box<F>>),
     Refused(Box<Refusal>),
@@ -64,7 +65,7 @@ enum Stage<S, B: Body, F> {
 
 /// A request in the queue.
 struct Waiting<S, B: Body> {
-    acquire: Acquiring<WebGate>,
+    acquire: AcquireFuture<ErasedSource>,
     inner: S,
     parts: Parts,
     body: ReadAhead<B>,
@@ -78,7 +79,7 @@ struct Client {
 
 /// How the wait of a request ends.
 enum Outcome {
-    Turn(Held<WebGate>),
+    Turn(HeldPermit<ErasedSource>),
     Refused(Refused),
 }
 
@@ -97,13 +98,13 @@ where
     pub(super) fn new(inner: S, settings: Arc<Settings<Parts>>, request: Request<B>) -> Self {
         let is_connect = request.method() == Method::CONNECT;
         let stage = match &settings.admission {
-            Admission::One(guard) => Self::arrive(WebGate::One(guard.clone()), inner, request),
+            Admission::One(guard) => Self::arrive(ErasedSource::Endpoint(guard.clone()), inner, request),
             Admission::PerKey(key_of) => {
                 let (parts, body) = request.into_parts();
                 let arrival = key_of(&parts);
                 let request = Request::from_parts(parts, body);
                 match arrival {
-                    Arrival::AtGate(gate) => Self::arrive(gate, inner, request),
+                    Arrival::Guarded(gate) => Self::arrive(gate, inner, request),
                     Arrival::LetThrough => {
                         let mut inner = inner;
                         Stage::Alone(Box::pin(inner.call(K::untouched(request))))
@@ -115,17 +116,17 @@ where
         Self { settings, is_connect, stage, kind: PhantomData }
     }
 
-    fn arrive(gate: WebGate, inner: S, request: Request<B>) -> Stage<S, B, S::Future> {
-        Stage::Arriving { acquire: Acquiring::new(gate), inner, request }
+    fn arrive(gate: ErasedSource, inner: S, request: Request<B>) -> Stage<S, B, S::Future> {
+        Stage::Arriving { acquire: AcquireFuture::new(gate), inner, request }
     }
 
     /// The turn has come: calls the service.
-    fn enter(&mut self, permit: Held<WebGate>, mut inner: S, request: Request<K::Request>) {
+    fn enter(&mut self, permit: HeldPermit<ErasedSource>, mut inner: S, request: Request<K::Request>) {
         let scope = permit.enter_scope();
         let work = inner.call(request);
         drop(scope);
         // The one allocation of a request: in a box the work can move to a task of its own if the client leaves.
-        self.stage = Stage::Inside(Inside::new(Box::pin(work), permit));
+        self.stage = Stage::Inside(GuardedWork::new(Box::pin(work), permit));
     }
 
     fn refuse<R>(&self, refused: Refused) -> Response<<K as ResponseBody<R>>::Response>
@@ -143,7 +144,7 @@ where
     fn answer<R>(
         &self,
         response: Response<R>,
-        permit: Option<Held<WebGate>>,
+        permit: Option<HeldPermit<ErasedSource>>,
     ) -> Response<<K as ResponseBody<R>>::Response>
     where
         K: ResponseBody<R>,
@@ -216,7 +217,7 @@ where
             match &mut this.stage {
                 Stage::Inside(inside) => {
                     let result = ready!(inside.poll(cx));
-                    let permit = this.take_inside().and_then(Inside::into_permit);
+                    let permit = this.take_inside().and_then(GuardedWork::into_permit);
                     return Poll::Ready(result.map(|response| this.answer(response, permit)));
                 }
                 Stage::Waiting(waiting) => {
@@ -273,7 +274,7 @@ where
     S: Service<Request<K::Request>>,
     S::Future: Send + 'static,
 {
-    fn take_inside(&mut self) -> Option<Inside<S::Future, WebGate>> {
+    fn take_inside(&mut self) -> Option<GuardedWork<S::Future, ErasedSource>> {
         match mem::replace(&mut self.stage, Stage::Done) {
             Stage::Inside(inside) => Some(inside),
             _ => None,

@@ -11,7 +11,7 @@ use tower_layer::Layer;
 use super::bodies::AnyBody;
 use super::service::GuardService;
 use crate::guard::{SharedGuard, SharedKeyedGuard};
-use crate::web::gate::Admission;
+use crate::web::admission::Admission;
 use crate::web::options::Settings;
 use crate::web::{GuardOptions, RequestKey};
 

@@ -3,8 +3,8 @@
 //! Tests without threads use paused time, so their times are exact. Tests with threads use real time, with limits just
 //! long enough to stand out from the noise of a busy machine.
 
-#![allow(clippy::unwrap_used, reason = "a test fails on anything unexpected")]
-#![allow(clippy::clone_on_ref_ptr, reason = "tests clone what they inspect")]
+#![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
+#![allow(clippy::clone_on_ref_ptr, reason = "clones in tests are short")]
 
 mod actor;
 mod build;

@@ -1,6 +1,6 @@
 //! Tests of [`periodic`], rule by rule.
 
-#![allow(clippy::unwrap_used, reason = "a test fails on anything unexpected")]
+#![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
 mod failure;
 mod real_time;

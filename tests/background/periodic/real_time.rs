@@ -75,7 +75,6 @@ async fn call_that_blocks_its_thread_delays_only_itself() {
     host.shutdown().await.unwrap();
 }
 
-#[cfg(feature = "croner")]
 #[tokio::test]
 async fn cron_schedule_calls_on_each_second() {
     let seen = Arc::new(Mutex::new(Vec::new()));

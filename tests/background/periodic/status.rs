@@ -38,7 +38,6 @@ async fn status_follows_the_calls() {
     host.shutdown().await.unwrap();
 }
 
-#[cfg(feature = "serde")]
 #[tokio::test(start_paused = true)]
 async fn status_is_part_of_the_json_of_the_host() {
     let host = started(periodic("tick", rate(10), || async { Err("no connection".into()) })).await;

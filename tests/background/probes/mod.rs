@@ -2,7 +2,7 @@
 //!
 //! Sockets and the host's thread need real time. Tests wait for conditions rather than for a fixed time.
 
-#![allow(clippy::unwrap_used, reason = "a test fails on anything unexpected")]
+#![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
 mod own_port;
 mod promptness;

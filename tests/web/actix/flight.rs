@@ -19,9 +19,10 @@ use actix_web::web::{Bytes, Path, ServiceConfig, get, resource, route, scope};
 use actix_web::{App, Error, HttpMessage, HttpRequest, HttpResponse, HttpServer, ResponseError, error, test};
 use futures::future::{LocalBoxFuture, join_all};
 use futures::stream;
+use onelane::guard::FlightStats;
 use onelane::web::actix::FlightMiddleware;
 use onelane::web::{FlightOptions, Refusal, RefusalReason};
-use onelane::{FlightError, FlightStats, SingleFlight};
+use onelane::{FlightError, SingleFlight};
 use reqwest::{Method, RequestBuilder, Response};
 use tokio::time::timeout;
 

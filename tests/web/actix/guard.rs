@@ -14,9 +14,10 @@ use actix_web::web::{Bytes, PayloadConfig, ServiceConfig, delete, get, post, put
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, test};
 use futures::future::{join_all, ready};
 use futures::stream;
+use onelane::guard::SharedGuard;
 use onelane::web::actix::GuardMiddleware;
 use onelane::web::{GuardOptions, GuardSource, Guarded, Hold, OnDisconnect, Refusal};
-use onelane::{AcquireError, EndpointGuard, Queue, SharedGuard};
+use onelane::{AcquireError, EndpointGuard, Queue};
 use reqwest::{Method, Response};
 use tokio::runtime::Handle;
 use tokio::time::sleep;
