@@ -7,8 +7,8 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 /// A current-thread runtime that waits for nothing when it is dropped.
 ///
-/// A plain [`Runtime`] waits for its blocking tasks in `drop`, and panics on a thread that polls futures, where waiting is
-/// not allowed. It is dropped on such a thread if the thread that it was built for can't be spawned.
+/// A plain [`Runtime`] waits for its blocking tasks in `drop`, and panics on a thread that polls futures, where waiting
+/// is not allowed. It is dropped on such a thread if the thread that it was built for can't be spawned.
 #[derive(Debug)]
 pub(crate) struct OwnRuntime {
     handle: Handle,

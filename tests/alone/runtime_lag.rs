@@ -32,7 +32,8 @@ impl<S: tracing::Subscriber> Layer<S> for Warnings {
 impl Warnings {
     /// Returns the warnings of lag that name a service. A busy machine causes lag without one.
     fn of_lag(&self) -> Vec<String> {
-        let names_a_service = |text: &&String| text.contains("gives no turn") && !text.contains("in_poll=[]");
+        let names_a_service =
+            |text: &&String| text.contains("server runtime is blocked") && !text.contains("in_poll=[]");
         self.0.lock().unwrap().iter().filter(names_a_service).cloned().collect()
     }
 

@@ -71,7 +71,7 @@ fn signal_after_a_signal_and_a_shutdown_request_forces_the_stop() {
 fn first_signal_after_a_service_was_given_up_does_not_force_the_stop() {
     let (code, text) = run("given up, signal");
     assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains("the service \"fails\" was given up: failed: no license"), "{text}");
+    assert!(text.contains("the host gave up on the service \"fails\": failed: no license"), "{text}");
 }
 
 #[test]

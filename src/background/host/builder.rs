@@ -224,25 +224,25 @@ fn check(service: &Service) -> Result<(), BuildError> {
     }
     let invalid = |option, problem| Err(BuildError::InvalidOption { service: Arc::clone(name), option, problem });
     if options.heartbeat == Some(Duration::ZERO) {
-        return invalid("heartbeat", "of zero, which is always missed: leave it out to expect none");
+        return invalid("heartbeat", "zero is always missed: remove it to expect no heartbeat");
     }
     if let Some(ticker) = &service.ticker {
         if let Some((option, problem)) = ticker.problem() {
             return invalid(option, problem);
         }
         if options.heartbeat.is_some() {
-            return invalid("heartbeat", "on a periodic service, which sends none: use Every::tick_timeout");
+            return invalid("heartbeat", "a periodic service sends no heartbeats: use Every::tick_timeout");
         }
     }
     if options.start_timeout.is_zero() {
-        return invalid("start_timeout", "of zero, within which no service can start: the default is 30 seconds");
+        return invalid("start_timeout", "no service starts in zero time: the default is 30 seconds");
     }
     let is_blocking = service.runner.is_blocking();
     if is_blocking != (options.placement == Placement::Blocking) {
         let problem = if is_blocking {
-            "other than Blocking, although the service blocks and has a thread of its own anyway: leave it out"
+            "a blocking service always has its own thread: remove it"
         } else {
-            "Blocking, which is for blocking services: use Service::blocking, or choose Placement::Thread"
+            "Blocking is for blocking services: use Service::blocking, or Placement::Thread"
         };
         return invalid("placement", problem);
     }

@@ -20,15 +20,15 @@ impl DependencyPlan {
         let indices = indices(services)?;
         let mut dependencies: Vec<Dependencies> = services.iter().map(|_| Dependencies::default()).collect();
         for (id, service) in (0..).zip(services) {
-            for need in &service.needs {
+            for dependency in &service.dependencies {
                 let unknown = || BuildError::UnknownDependency {
                     service: Arc::clone(&service.name),
-                    dependency: Arc::clone(&need.name),
+                    dependency: Arc::clone(&dependency.name),
                 };
-                let needed = *indices.get(&need.name).ok_or_else(unknown)?;
+                let needed = *indices.get(&dependency.name).ok_or_else(unknown)?;
                 dependencies[id as usize].after.push(needed);
                 dependencies[needed as usize].dependents.push(id);
-                if need.restarts_with {
+                if dependency.restarts_with {
                     dependencies[id as usize].restarts_with.push(needed);
                     dependencies[needed as usize].restart_dependents.push(id);
                 }
@@ -44,7 +44,7 @@ impl DependencyPlan {
         let after: Vec<&[u32]> = dependencies.iter().map(|dependencies| &*dependencies.after).collect();
         if let Some(cycle) = cycle(&after) {
             let name = |id: u32| services[id as usize].name.to_string();
-            return Err(BuildError::Cycle { circle: cycle.into_iter().map(name).collect() });
+            return Err(BuildError::Cycle { cycle: cycle.into_iter().map(name).collect() });
         }
         Ok(Self { indices, dependencies })
     }

@@ -10,8 +10,8 @@ use super::service_status::ServiceStatus;
 
 /// A host and its services at one moment.
 ///
-/// The host publishes each change, and a snapshot that was taken never changes. Taking one copies a pointer, whatever the
-/// number of services.
+/// The host publishes each change, and a snapshot that was taken never changes. Taking one copies a pointer, whatever
+/// the number of services.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct HostStatus {
@@ -82,8 +82,8 @@ impl HostStatus {
 
     /// Returns how long the server's runtime takes to poll a task that is ready, as of now and not of the snapshot.
     ///
-    /// A supervisor with a thread of its own measures it ten times a second. While a measurement is pending, this is the
-    /// time that it has taken so far. Without such a supervisor it is 0.
+    /// A supervisor with a thread of its own measures it ten times a second. While a measurement is pending, this is
+    /// the time that it has taken so far. Without such a supervisor it is 0.
     #[must_use]
     pub fn runtime_lag(&self) -> Duration {
         self.lag.get()

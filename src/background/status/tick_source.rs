@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::tick_status::TickStatus;
 
-/// Counts and triggers the calls of a periodic service.
+/// A periodic service, as its host sees it.
 pub(crate) trait TickSource: Debug + Send + Sync {
-    /// Returns the option of the schedule that makes no sense, and what is wrong with it.
+    /// Returns an invalid option of the schedule and what is wrong with it, if there is one.
     fn problem(&self) -> Option<(&'static str, &'static str)>;
 
     /// Returns the calls so far.

@@ -1,37 +1,38 @@
-//! [`TickStatus`], the calls of a periodic service in the status of its host.
+//! [`TickStatus`], the calls of a periodic service as its host's status shows them.
 
 use std::time::{Duration, SystemTime};
 
 use super::exit::ExitKind;
 
-/// The calls of a [periodic](crate::background::periodic()) service so far, over all its generations.
+/// The calls of a [periodic](crate::background::periodic()) service so far, across all of its generations.
 ///
-/// In JSON durations are seconds, and times are seconds since 1970.
+/// In JSON durations are in seconds, and times are in seconds since 1970.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct TickStatus {
     /// How many calls have begun.
     pub runs: u64,
-    /// How many of them have failed: with an error, a panic, by taking longer than
+    /// How many calls have failed: with an error, with a panic, by taking longer than
     /// [`tick_timeout`](crate::background::Every::tick_timeout), or because they were dropped before their end.
     pub failures: u64,
-    /// How many of them in a row have failed, up to the one that ended last.
+    /// How many calls in a row have failed, up to the one that ended last.
     pub consecutive_failures: u64,
-    /// How many calls were due and left out, because one was running or the runtime gave no turn.
+    /// How many calls were due but skipped, because another call was running or the runtime was too busy to poll the
+    /// service.
     pub skipped: u64,
-    /// How many run now: 0 or 1, or more with [`Overlap::Allow`](crate::background::Overlap::Allow).
+    /// How many calls are running now: 0 or 1, or more with [`Overlap::Allow`](crate::background::Overlap::Allow).
     pub running: u64,
     /// When the last call began.
     pub last_started: Option<SystemTime>,
-    /// How long the call took that ended last.
+    /// How long the call that ended last took.
     pub last_duration: Option<Duration>,
-    /// How the call ended that ended last. [`Completed`](ExitKind::Completed) is success; a call that was dropped before its
-    /// end is [`Aborted`](ExitKind::Aborted).
+    /// How the call that ended last did so. [`Completed`](ExitKind::Completed) is success. A call that was dropped
+    /// before its end is [`Aborted`](ExitKind::Aborted).
     pub last_exit: Option<ExitKind>,
-    /// How the last call that has failed ended.
+    /// How the last failed call ended.
     pub last_failure: Option<ExitKind>,
-    /// When the next call is due by schedule, as the wall clock stands now. `None` where it is not known yet, as while a call
-    /// runs that a fixed delay follows, and where there will be none.
+    /// When the next scheduled call is due, by the wall clock as it is set now. `None` if that is not known yet, for
+    /// example while a call runs that a fixed delay follows, and if there are no more calls.
     pub next_run: Option<SystemTime>,
 }
 
@@ -39,7 +40,7 @@ pub struct TickStatus {
 impl serde::Serialize for TickStatus {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(serde::Serialize)]
-        struct Status<'a> {
+        struct TickStatusFields<'a> {
             runs: u64,
             failures: u64,
             consecutive_failures: u64,
@@ -54,7 +55,7 @@ impl serde::Serialize for TickStatus {
 
         let since_1970 =
             |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-        let status = Status {
+        let status = TickStatusFields {
             runs: self.runs,
             failures: self.failures,
             consecutive_failures: self.consecutive_failures,

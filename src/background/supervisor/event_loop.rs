@@ -83,7 +83,7 @@ impl SupervisorTask {
         executor.tear_down(inbox);
         // On the server's runtime the supervisor keeps nothing alive, and cannot act once the runtime is stuck.
         if probe.is_some() {
-            tokio::join!(signals::exit_on_another(signals), signals::exit_after(exit_within, exit_code));
+            tokio::join!(signals::exit_on_further_signal(signals), signals::exit_after(exit_within, exit_code));
         }
     }
 }

@@ -159,7 +159,7 @@ impl Executor {
         trace::host_stopped(&report);
         let status = |id: u32| self.supervisor.status(id);
         let dependency = failed.and_then(|failed| failed.dependency).map(status);
-        let error = HostError::of(&report, failed.map(|failed| status(failed.id)), dependency);
+        let error = HostError::from_report(&report, failed.map(|failed| status(failed.id)), dependency);
         if self.request.is_some() {
             let stopped = || HostError::StoppedWhileStarting { report: Box::new(report.clone()) };
             self.reply(Err(error.clone().unwrap_or_else(stopped)));

@@ -220,7 +220,7 @@ fn slots(host: &HostScript, now: Instant) -> Vec<ServiceSlot> {
             start_timeout: start,
             stop_timeout: stop,
             cleanup_timeout: clean_up,
-            ..ServiceOptions::at(script.placement)
+            ..ServiceOptions::new(script.placement)
         };
         let restarts_with_it = |other: &usize| host.scripts[*other].restart_with.contains(&id);
         let dependencies = Dependencies {
@@ -613,7 +613,7 @@ proptest! {
     #[test]
     fn intensity_agrees_with_a_naive_model(pauses in prop::collection::vec(0..40_u64, 1..60), most in 0..6_u32) {
         let intensity = Intensity::new(most, ms(100));
-        let (mut failures, mut now, mut restarts) = (crate::background::restart::Failures::default(), Instant::now(), Vec::new());
+        let (mut failures, mut now, mut restarts) = (crate::background::restart::RestartHistory::default(), Instant::now(), Vec::new());
         for pause in pauses {
             now += ms(pause);
             let within = restarts.iter().filter(|at| now.duration_since(**at) < ms(100)).count();

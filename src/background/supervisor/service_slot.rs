@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::background::restart::Failures;
+use crate::background::restart::RestartHistory;
 use crate::background::spec::ServiceOptions;
 use crate::background::status::{CleanUp, ExitKind, ServiceStatus};
 
@@ -17,7 +17,7 @@ pub(crate) struct ServiceSlot {
     /// What is published of the service. A change copies it if the published one is shared.
     pub(super) status: Arc<ServiceStatus>,
     pub(super) state: SlotState,
-    pub(super) failures: Failures,
+    pub(super) failures: RestartHistory,
     /// How many of its dependencies have never been ready.
     pub(super) unmet_dependencies: u32,
     /// How many of its dependents have not ended.
@@ -107,7 +107,7 @@ impl ServiceSlot {
             dependencies: Arc::new(dependencies),
             status: Arc::new(status),
             state: SlotState::Waiting,
-            failures: Failures::default(),
+            failures: RestartHistory::default(),
             was_ready: false,
             is_decided: false,
             clean_up: CleanUp::NotNeeded,

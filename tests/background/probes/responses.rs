@@ -1,4 +1,4 @@
-//! What [`HostStatus::probe`](onelane::background::HostStatus::probe) answers, without a server around it.
+//! Tests of the responses of [`HostStatus::probe`](onelane::background::HostStatus::probe), without a server.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -20,38 +20,38 @@ fn statuses(handle: &HostHandle) -> [u16; 3] {
     PATHS.map(|path| probe(handle, path).status)
 }
 
-/// The lines of a verbose answer.
+/// Returns the lines of a verbose response.
 fn lines(handle: &HostHandle, path: &str) -> Vec<String> {
     let body = probe(handle, path).body;
     assert!(body.ends_with('\n'), "{body:?}");
     body.lines().map(str::to_owned).collect()
 }
 
-/// A host with these services that has started, once `shows` is in its verbose answer.
-async fn started(services: impl IntoIterator<Item = Service>, shows: &str) -> ServiceHost {
+/// Starts a host with these services, and waits until its verbose response contains `text`.
+async fn started(services: impl IntoIterator<Item = Service>, text: &str) -> ServiceHost {
     let host = services.into_iter().fold(builder(), |builder, service| builder.service(service)).build().unwrap();
     host.start().await.unwrap();
     let handle = host.handle();
-    eventually(shows, || probe(&handle, "/readyz?verbose").body.contains(shows)).await;
+    eventually(text, || probe(&handle, "/readyz?verbose").body.contains(text)).await;
     host
 }
 
 #[tokio::test]
-async fn each_phase_has_its_answers() {
-    let looks = Cell::new(0);
+async fn each_phase_has_its_statuses() {
+    let checks = Cell::new(0);
     let host = Cell::new(None);
-    let look = async |phase, expected| {
+    let check = async |phase, expected| {
         let handle: HostHandle = host.take().unwrap();
         assert_eq!(statuses(&handle), expected, "{phase}");
         host.set(Some(handle));
-        looks.set(looks.get() + 1);
+        checks.set(checks.get() + 1);
     };
-    walk_through_the_phases(builder(), look, async |handle| host.set(Some(handle))).await;
-    assert_eq!(looks.get(), 6);
+    walk_through_the_phases(builder(), check, async |handle| host.set(Some(handle))).await;
+    assert_eq!(checks.get(), 6);
 }
 
 #[tokio::test]
-async fn short_answers_name_no_service() {
+async fn short_responses_name_no_service() {
     let host = started([steady("secret")], "+").await;
     let handle = host.handle();
     assert_eq!(PATHS.map(|path| probe(&handle, path).body), ["ok"; 3]);
@@ -60,7 +60,7 @@ async fn short_answers_name_no_service() {
 }
 
 #[tokio::test]
-async fn host_whose_start_failed_never_has_started() {
+async fn host_whose_start_failed_counts_as_never_started() {
     let failing = service_fn("failing", |_| async { Ok(()) });
     let failing = Service::new(FailsToStart(failing.name().to_owned()));
     let host = builder().service(failing).service(steady("other")).build().unwrap();
@@ -88,19 +88,19 @@ impl onelane::background::BackgroundService for FailsToStart {
 }
 
 #[tokio::test]
-async fn critical_service_decides_about_readiness_and_nothing_else() {
-    let turn = Arc::new(Notify::new());
+async fn critical_service_determines_readiness_and_nothing_else() {
+    let next_step = Arc::new(Notify::new());
     let service = {
-        let turn = Arc::clone(&turn);
+        let next_step = Arc::clone(&next_step);
         service_fn("pool", move |cx| {
-            let turn = Arc::clone(&turn);
+            let next_step = Arc::clone(&next_step);
             async move {
                 cx.not_ready("no connection");
-                turn.notified().await;
+                next_step.notified().await;
                 cx.degraded("slow");
-                turn.notified().await;
+                next_step.notified().await;
                 cx.ready();
-                turn.notified().await;
+                next_step.notified().await;
                 cx.degraded("slow again");
                 cx.stopping().await;
                 Ok(())
@@ -113,15 +113,15 @@ async fn critical_service_decides_about_readiness_and_nothing_else() {
     let expected = ["[-]pool failed: not ready: no connection", "[+]other ok", "readyz check failed"];
     assert_eq!(lines(&handle, "/readyz?verbose"), expected);
 
-    // What is degraded is as ready as it was: not.
-    turn.notify_one();
-    eventually("it is ready", || {
-        turn.notify_one();
+    // Becoming degraded does not change readiness: the service is still not ready.
+    next_step.notify_one();
+    eventually("the host is ready", || {
+        next_step.notify_one();
         statuses(&handle) == [200, 200, 200]
     })
     .await;
-    eventually("it is degraded", || {
-        turn.notify_one();
+    eventually("the service is degraded", || {
+        next_step.notify_one();
         lines(&handle, "/readyz?verbose")[0] != "[+]pool ok"
     })
     .await;
@@ -131,53 +131,53 @@ async fn critical_service_decides_about_readiness_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn service_is_not_ready_before_it_says_so_if_that_is_wanted() {
+async fn manual_ready_service_is_not_ready_before_it_reports_so() {
     let host = started([steady("manual").manual_ready()], "manual").await;
     assert_eq!(statuses(&host.handle()), [200, 503, 200]);
     assert_eq!(lines(&host.handle(), "/readyz?verbose"), ["[-]manual failed: not ready", "readyz check failed"]);
 }
 
 #[tokio::test]
-async fn degradable_services_are_shown_and_do_not_count() {
+async fn degradable_services_are_shown_but_do_not_fail_the_check() {
     let unready = service_fn("unready", |cx| async move {
         cx.not_ready("warming up");
         cx.stopping().await;
         Ok(())
     });
     let failing = service_fn("failing", |_| async { Err("password=hunter2".into()) });
-    let again = service_fn("again", |_| async { Err("password=hunter2".into()) });
+    let retried = service_fn("retried", |_| async { Err("password=hunter2".into()) });
     let panics = service_fn("panics", |_| async { panic!("password=hunter2") });
     let services = [
         unready.degradable(),
         failing.degradable().restart(Restart::Never),
-        again.degradable().backoff(Backoff::new(Duration::from_secs(30)).jitter(0.0)),
+        retried.degradable().backoff(Backoff::new(Duration::from_secs(30)).jitter(0.0)),
         panics.degradable().restart(Restart::Never),
     ];
     let host = started(services, "warming up").await;
     let handle = host.handle();
     let is_in = |name, state: fn(&ServiceState) -> bool| state(&handle.status().service(name).unwrap().state);
-    eventually("all have failed", || {
+    eventually("all services have failed", || {
         let is_failed = |state: &ServiceState| *state == ServiceState::Failed;
         let backs_off = |state: &ServiceState| matches!(state, ServiceState::BackingOff { .. });
-        is_in("failing", is_failed) && is_in("panics", is_failed) && is_in("again", backs_off)
+        is_in("failing", is_failed) && is_in("panics", is_failed) && is_in("retried", backs_off)
     })
     .await;
     assert_eq!(statuses(&handle), [200, 200, 200]);
     let expected = [
         "[-]unready failed: not ready: warming up (degradable)",
-        "[-]failing failed: given up, reason withheld (degradable)",
-        "[-]again failed: backing off for 30s after 1 failures (degradable)",
-        "[-]panics failed: given up, reason withheld (degradable)",
+        "[-]failing failed: gave up, reason withheld (degradable)",
+        "[-]retried failed: backing off for 30s after 1 failures (degradable)",
+        "[-]panics failed: gave up, reason withheld (degradable)",
         "readyz check passed",
     ];
     assert_eq!(lines(&handle, "/readyz?verbose"), expected);
 }
 
 #[tokio::test]
-async fn service_that_misses_its_heartbeats_is_given_up_with_its_reason() {
+async fn service_that_failed_by_missing_heartbeats_is_shown_with_its_reason() {
     let silent = steady("silent").heartbeat(Duration::from_millis(5)).restart(Restart::Never).degradable();
-    let host = started([silent], "given up").await;
-    let line = "[-]silent failed: given up, timed out: no heartbeat for 5ms (degradable)";
+    let host = started([silent], "gave up").await;
+    let line = "[-]silent failed: gave up, timed out: no heartbeat for 5ms (degradable)";
     assert_eq!(lines(&host.handle(), "/readyz?verbose"), [line, "readyz check passed"]);
 }
 
@@ -189,7 +189,7 @@ async fn completed_service_is_ready() {
 }
 
 #[tokio::test]
-async fn excluded_services_do_not_count_and_unknown_ones_are_told() {
+async fn excluded_services_do_not_fail_the_check_and_unknown_names_are_reported() {
     let names = ["a pool", "b&c", "d"];
     let unready = |name: &str| steady(name).manual_ready();
     let host = started([unready("a pool"), unready("b&c"), steady("d")], "d ok").await;
@@ -216,7 +216,7 @@ async fn excluded_services_do_not_count_and_unknown_ones_are_told() {
         "readyz check failed",
     ];
     assert_eq!(lines_of, expected);
-    // No service is looked at, so there is none to leave out.
+    // `/livez` checks no service, so there is none to exclude.
     let warning = r#"warn: some health checks cannot be excluded: no matches for "d""#;
     assert_eq!(lines(&handle, "/livez?verbose&exclude=d"), [warning, "livez check passed"]);
 
@@ -224,14 +224,14 @@ async fn excluded_services_do_not_count_and_unknown_ones_are_told() {
     assert_eq!(
         probe(&handle, "/readyz?exclude=a+pool&exclude=b%26c&exclude=d").status,
         503,
-        "it is the host that is down"
+        "the host itself is not ready"
     );
     let last = lines(&handle, "/readyz?verbose").pop().unwrap();
     assert_eq!(last, "readyz check failed: the host is stopped");
 }
 
 #[tokio::test]
-async fn startup_can_be_asked_without_a_slow_service() {
+async fn startup_check_can_exclude_a_slow_service() {
     let [may_start, may_stop] = [gate(), gate()];
     let failing = Service::new(FailsToStart("failing".into())).degradable().restart(Restart::Never);
     let slow = gated("slow", &may_start, &may_stop);
@@ -245,13 +245,13 @@ async fn startup_can_be_asked_without_a_slow_service() {
     let start = async {
         host.start().await.unwrap();
     };
-    let look = async {
+    let check = async {
         let shows = |text: &str| probe(&handle, "/startupz?verbose").body.contains(text);
-        eventually("the quick one has started", || shows("[+]quick ok") && shows("given up")).await;
+        eventually("the quick service has started", || shows("[+]quick ok") && shows("gave up")).await;
         let expected = [
             "[-]slow failed: starting",
             "[+]quick ok",
-            "[-]failing failed: given up, reason withheld (degradable)",
+            "[-]failing failed: gave up, reason withheld (degradable)",
             "startupz check failed: the host is starting",
         ];
         assert_eq!(lines(&handle, "/startupz?verbose"), expected);
@@ -260,11 +260,11 @@ async fn startup_can_be_asked_without_a_slow_service() {
         assert_eq!(probe(&handle, "/readyz?exclude=slow").status, 503, "the start has not finished");
         open(&may_start);
     };
-    tokio::join!(start, look);
+    tokio::join!(start, check);
     let expected = [
         "[+]slow ok",
         "[+]quick ok",
-        "[-]failing failed: given up, reason withheld (degradable)",
+        "[-]failing failed: gave up, reason withheld (degradable)",
         "startupz check passed",
     ];
     assert_eq!(lines(&handle, "/startupz?verbose"), expected);
@@ -272,7 +272,7 @@ async fn startup_can_be_asked_without_a_slow_service() {
 }
 
 #[tokio::test]
-async fn nobody_writes_lines_of_his_own() {
+async fn names_and_reasons_cannot_forge_lines() {
     let forged = service_fn("name\n[+]forged", |cx| async move {
         cx.not_ready("reason\r\nreadyz check passed");
         cx.stopping().await;
@@ -287,7 +287,7 @@ async fn nobody_writes_lines_of_his_own() {
 }
 
 #[tokio::test]
-async fn other_paths_are_no_probes() {
+async fn other_paths_are_not_probes() {
     let status = builder().build().unwrap().status();
     for path in ["", "/", "livez", "/livez/", "/livez/x", "/LIVEZ", "/healthz", "?verbose", "//livez"] {
         assert_eq!(status.probe(path), None, "{path}");
@@ -298,7 +298,7 @@ async fn other_paths_are_no_probes() {
 }
 
 #[tokio::test]
-async fn host_without_services_is_ready_once_it_runs() {
+async fn host_without_services_is_ready_once_running() {
     for supervision in [Supervision::OwnThread, Supervision::ServerRuntime] {
         let host = builder().supervision(supervision).build().unwrap();
         assert_eq!(statuses(&host.handle()), [200, 503, 503]);
@@ -308,7 +308,7 @@ async fn host_without_services_is_ready_once_it_runs() {
 }
 
 #[test]
-fn host_whose_supervisor_is_gone_is_not_ready() {
+fn host_is_not_ready_after_its_supervisor_was_dropped() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let host = builder().service(steady("service")).supervision(Supervision::ServerRuntime).build().unwrap();
     runtime.block_on(host.start()).unwrap();
@@ -316,5 +316,5 @@ fn host_whose_supervisor_is_gone_is_not_ready() {
     assert_eq!(statuses(&handle), [200, 200, 200]);
     drop(runtime);
     assert_eq!(statuses(&handle), [200, 503, 200]);
-    assert!(handle.draining().is_cancelled(), "who listens to it is not left alone");
+    assert!(handle.draining().is_cancelled(), "whatever waits for draining is woken");
 }
