@@ -9,7 +9,7 @@ use crate::web::Refusal;
 
 pub(super) fn response(refusal: Refusal) -> HttpResponse {
     let (status, headers, body) = refusal.into_parts();
-    let status = StatusCode::from_u16(status).expect("a refusal checks its status when it is set");
+    let status = StatusCode::from_u16(status).expect("the status of a refusal is checked when it is set");
     let mut response = HttpResponse::build(status);
     for (name, value) in headers {
         response.append_header((name.as_ref(), value.as_ref()));
@@ -19,7 +19,7 @@ pub(super) fn response(refusal: Refusal) -> HttpResponse {
 
 impl ResponseError for Refusal {
     fn status_code(&self) -> StatusCode {
-        StatusCode::from_u16(self.status()).expect("a refusal checks its status when it is set")
+        StatusCode::from_u16(self.status()).expect("the status of a refusal is checked when it is set")
     }
 
     fn error_response(&self) -> HttpResponse {
@@ -27,7 +27,7 @@ impl ResponseError for Refusal {
     }
 }
 
-/// As the [table of refusals](crate::web) says.
+/// The response is in the [tables of refusals](crate::web#refusals).
 impl ResponseError for AcquireError {
     fn status_code(&self) -> StatusCode {
         Refusal::from(self.clone()).status_code()
@@ -38,7 +38,7 @@ impl ResponseError for AcquireError {
     }
 }
 
-/// As the [table of refusals](crate::web) says.
+/// The response is in the [tables of refusals](crate::web#refusals).
 impl ResponseError for OffloadError {
     fn status_code(&self) -> StatusCode {
         Refusal::from(self.clone()).status_code()
@@ -49,7 +49,7 @@ impl ResponseError for OffloadError {
     }
 }
 
-/// As the [table of refusals](crate::web) says.
+/// The response is in the [tables of refusals](crate::web#refusals).
 impl ResponseError for Cancelled {
     fn status_code(&self) -> StatusCode {
         Refusal::from(*self).status_code()
@@ -60,7 +60,8 @@ impl ResponseError for Cancelled {
     }
 }
 
-/// [`Failed`](FlightError::Failed) as the work's error, the others as the [table of refusals](crate::web) says.
+/// [`Failed`](FlightError::Failed) becomes the response of the work's error. The other responses are in the [tables of
+/// refusals](crate::web#refusals).
 impl<E: ResponseError> ResponseError for FlightError<E> {
     fn status_code(&self) -> StatusCode {
         match self.clone().try_into_failure() {
