@@ -1,0 +1,120 @@
+//! What the layer costs in memory. A binary of its own, as it counts every allocation.
+
+use std::convert::Infallible;
+use std::fmt::Debug;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use ::tower::layer::layer_fn;
+use ::tower::{Layer, Service, service_fn};
+use axum::Router;
+use axum::body::Body;
+use axum::routing::get;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Request, Response};
+use http_body_util::Full;
+use onelane::web::RequestKey;
+use onelane::web::axum::GuardLayer;
+use onelane::web::tower::{self, GuardRequestBody};
+use onelane::{EndpointGuard, KeyedGuard};
+
+use support::counting::allocations_of;
+
+/// The allocations of a request, once the thread keeps what it keeps.
+fn per_request<S, B, R, E: Debug>(service: &mut S, request: impl Fn() -> Request<B>) -> usize
+where
+    S: Service<Request<B>, Response = Response<R>, Error = E>,
+{
+    let mut measure = || {
+        let request = request();
+        allocations_of(|| {
+            let mut call = pin!(service.call(request));
+            let Poll::Ready(response) = call.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+                panic!("nothing in it waits")
+            };
+            assert_eq!(response.expect("it is answered").status(), 200);
+        })
+    };
+    measure();
+    measure()
+}
+
+/// A layer that does nothing.
+#[derive(Clone)]
+struct NoOp<S>(S);
+
+impl<S: Service<R>, R> Service<R> for NoOp<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: R) -> S::Future {
+        self.0.call(request)
+    }
+}
+
+#[test]
+fn guarded_request_allocates_once() {
+    let guard = Arc::new(EndpointGuard::new("tower"));
+    let answer = || async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("small"))) };
+    let mut plain = service_fn(move |_: Request<Full<Bytes>>| answer());
+    let behind = service_fn(move |_: Request<GuardRequestBody<Full<Bytes>>>| answer());
+    let mut guarded = tower::GuardLayer::new(&guard).layer(behind);
+    let request = || Request::new(Full::default());
+    assert_eq!(per_request(&mut guarded, request), per_request(&mut plain, request) + 1);
+}
+
+/// One for the guard and one for its lane, whose type the layer does not know; the key is the user's.
+#[test]
+fn keyed_request_allocates_once_more_than_a_guarded_one_beside_its_key() {
+    let guard = Arc::new(KeyedGuard::<u64>::new("tower"));
+    let answer = || async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("small"))) };
+    let mut plain = service_fn(move |_: Request<Full<Bytes>>| answer());
+    let behind = service_fn(move |_: Request<GuardRequestBody<Full<Bytes>>>| answer());
+    let request = || Request::new(Full::default());
+    let unguarded = per_request(&mut plain, request);
+
+    let mut keyed = tower::GuardLayer::keyed(&guard, |_: &Parts| Some(7)).layer(behind);
+    assert_eq!(per_request(&mut keyed, request), unguarded + 2);
+    let let_through = |_: &Parts| RequestKey::<u64>::LetThrough;
+    let mut let_through = tower::GuardLayer::keyed(&guard, let_through).layer(behind);
+    assert_eq!(per_request(&mut let_through, request), unguarded + 1);
+    assert!(guard.is_empty());
+}
+
+/// A request that comes alone, and leads: one that shares nothing pays for being able to.
+#[test]
+fn shared_answer_that_nobody_else_asks_for_costs_these_allocations() {
+    let answer = || async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("small"))) };
+    let mut plain = service_fn(move |_: Request<Full<Bytes>>| answer());
+    let behind = service_fn(move |_: Request<GuardRequestBody<Full<Bytes>>>| answer());
+    let get = || Request::new(Full::default());
+    let post = || Request::post("/").body(Full::default()).expect("it is a request");
+    let unshared = per_request(&mut plain, get);
+
+    let mut shared = tower::FlightLayer::new("tower").layer(behind);
+    assert_eq!(per_request(&mut shared, get), unshared + 10);
+    assert_eq!(per_request(&mut shared, post), unshared + 3, "one that is never shared");
+}
+
+/// In axum every layer costs boxes of its own. The guard's costs one more than one that does nothing.
+#[test]
+fn guarded_request_in_axum_allocates_once_more_than_behind_a_layer_that_does_nothing() {
+    let guard = Arc::new(EndpointGuard::new("axum"));
+    let app = || Router::new().route("/", get(async || "small"));
+    let request = || Request::get("/").body(Body::empty()).expect("it is a request");
+    // As `axum::serve` does, so that the layer is applied once and not at each request.
+    let count = |app: Router| per_request(&mut app.with_state(()), request);
+    let no_op = layer_fn(NoOp);
+    assert_eq!(count(app().layer(GuardLayer::new(&guard))), count(app().layer(no_op)) + 1);
+    assert_eq!(count(app().route_layer(GuardLayer::new(&guard))), count(app().route_layer(no_op)) + 1);
+    let guarded = Router::new().route("/", get(async || "small").layer(GuardLayer::new(&guard)));
+    let unguarded = Router::new().route("/", get(async || "small").layer(no_op));
+    assert_eq!(count(guarded), count(unguarded) + 1);
+}

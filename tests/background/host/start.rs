@@ -1,0 +1,315 @@
+//! The start: its order, its failures, its limits.
+
+use onelane::background::{
+    ExitKind, HostError, HostPhase, Placement, ServiceHost, ServiceState, StartPhase, TimeLimit, Trigger, service_fn,
+};
+use tokio::time::{Instant, timeout};
+
+use crate::host::actor::{Act, Actor, Log, SECOND, soon, threaded_host, virtual_host};
+use support::waiting::{Gate, MS, PATIENCE, until};
+
+#[tokio::test(start_paused = true)]
+async fn services_start_by_level_and_at_the_same_time_within_one() {
+    let (log, start) = (Log::default(), Instant::now());
+    let slow = |name: &str, wait: u32| Actor::new(name, &log).start(Act::after(MS * wait, Act::Succeed)).service();
+    let host = virtual_host()
+        .service(slow("top", 5).after("left").after("right"))
+        .service(slow("left", 100).after("base"))
+        .service(slow("right", 300).after("base"))
+        .service(slow("base", 200))
+        .service(slow("alone", 50))
+        .build()
+        .unwrap();
+    assert_eq!(host.status().phase, HostPhase::Built);
+    host.start().await.unwrap();
+    assert_eq!(start.elapsed(), MS * 505);
+    let times = ["base", "alone", "left", "right", "top"].map(|name| log.times(start, &format!("start {name}")));
+    assert_eq!(times, [[0], [0], [200], [200], [500]]);
+    assert_eq!(log.times(start, "run left"), [300]);
+    assert!(host.status().is_ready());
+    let took = host.status().service("right").unwrap().start_duration;
+    assert_eq!(took, Some(MS * 300));
+    log.take();
+    host.shutdown().await.unwrap();
+    let lines = log.lines();
+    assert_eq!(lines.len(), 5, "{lines:?}");
+    assert!(log.position("stop top") < log.position("stop left").min(log.position("stop right")), "{lines:?}");
+    assert!(log.position("stop base") > log.position("stop left").max(log.position("stop right")), "{lines:?}");
+}
+
+/// A chain a <- b <- c <- d <- e, of which the one at `position` does not start.
+async fn chain_that_fails(placement: Placement, position: usize, act: &Act) -> (Log, HostError, bool) {
+    let (log, was_polled) = (Log::default(), std::cell::Cell::new(false));
+    let is_virtual = placement == Placement::Shared;
+    let mut builder = if is_virtual { virtual_host() } else { threaded_host() };
+    for (index, name) in ["a", "b", "c", "d", "e"].into_iter().enumerate() {
+        let mut actor = Actor::new(name, &log);
+        if index == position {
+            actor = actor.start(act.clone());
+        }
+        let mut service = actor.at(placement);
+        if index == position && matches!(act, Act::Ignore | Act::Block(_)) {
+            service = service.start_timeout(if is_virtual { SECOND } else { MS * 40 }).stop_timeout(MS * 40);
+        }
+        if index > 0 {
+            service = service.after(["a", "b", "c", "d"][index - 1]);
+        }
+        builder = builder.service(service);
+    }
+    let server = async {
+        was_polled.set(true);
+        Ok::<(), std::io::Error>(())
+    };
+    let error = timeout(PATIENCE * 9, builder.build().unwrap().run_until(server)).await.unwrap().unwrap_err();
+    (log, error, was_polled.get())
+}
+
+#[tokio::test(start_paused = true)]
+async fn start_that_fails_at_any_position_stops_those_before_in_reverse_shared() {
+    for position in 0..5 {
+        for act in [Act::Fail, Act::Panic, Act::Ignore] {
+            let (log, error, was_polled) = chain_that_fails(Placement::Shared, position, &act).await;
+            assert_rolled_back(&log, &error, position, &act, "dropped start");
+            assert!(!was_polled, "the server ran");
+        }
+    }
+}
+
+#[tokio::test]
+async fn start_that_fails_at_any_position_stops_those_before_in_reverse_on_threads() {
+    for position in 0..5 {
+        for act in [Act::Fail, Act::Panic, Act::Ignore] {
+            let (log, error, was_polled) = chain_that_fails(Placement::Thread, position, &act).await;
+            assert_rolled_back(&log, &error, position, &act, "dropped start");
+            assert!(!was_polled, "the server ran");
+        }
+        let gate = Gate::default();
+        for act in [Act::Fail, Act::Panic, Act::Block(gate.wait())] {
+            let (log, error, was_polled) = chain_that_fails(Placement::Blocking, position, &act).await;
+            assert_rolled_back(&log, &error, position, &act, "nothing");
+            assert!(!was_polled, "the server ran");
+        }
+    }
+}
+
+fn assert_rolled_back(log: &Log, error: &HostError, position: usize, act: &Act, dropped: &str) {
+    let names = ["a", "b", "c", "d", "e"];
+    let culprit = names[position];
+    let HostError::StartFailed { service, phase: StartPhase::Starting, reason, report } = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(&**service, culprit);
+    assert!(error.to_string().starts_with(&format!("the service {culprit:?} failed to start: ")), "{error}");
+    assert_eq!(report.trigger, Trigger::StartFailed { name: culprit.into() });
+    assert_eq!(error.exit_code(), 1);
+    let kind = reason.kind().unwrap();
+    let is_right = match act {
+        Act::Fail => {
+            matches!(kind, ExitKind::Failed(error) if error.to_string() == format!("{culprit} fails to start"))
+        }
+        Act::Panic => matches!(kind, ExitKind::Panicked(panic) if panic.location.is_some()),
+        Act::Ignore => matches!(kind, ExitKind::TimedOut(TimeLimit::Start(_))),
+        _ => matches!(kind, ExitKind::Leaked),
+    };
+    assert!(is_right, "{kind:?} after {act:?}");
+    // Those before it started, in order, and stopped, in reverse. Those after it did nothing. (What runs beside the start
+    // of the next one is not in this order.)
+    let lines = log.lines();
+    let of = |what: &str| -> Vec<&str> { lines.iter().filter_map(|line| line.strip_prefix(what)).collect() };
+    assert_eq!(of("start "), names[..=position]);
+    let reversed: Vec<&str> = names[..position].iter().rev().copied().collect();
+    assert_eq!(of("stop "), reversed, "{lines:?}");
+    assert_eq!(of(dropped).len(), usize::from(matches!(act, Act::Ignore)), "{lines:?}");
+}
+
+#[tokio::test]
+async fn start_that_blocks_the_thread_of_an_async_service_is_left_behind() {
+    let (log, gate) = (Log::default(), Gate::default());
+    let blocks = Actor::new("stuck", &log).start(Act::Block(gate.wait()));
+    let service = blocks.at(Placement::Thread).start_timeout(MS * 20).stop_timeout(MS * 20);
+    let host = threaded_host().service(service).build().unwrap();
+    let error = timeout(PATIENCE, host.start()).await.unwrap().unwrap_err();
+    assert!(matches!(&error, HostError::StartFailed { reason, .. } if matches!(reason.kind(), Some(ExitKind::Leaked))));
+    assert_eq!(log.count("stop stuck"), 0);
+    // It starts after all, too late, and is released by itself.
+    gate.open();
+    until("its stop", || log.count("stop stuck") == 1).await;
+    assert_eq!(log.count("run stuck"), 0);
+}
+
+#[tokio::test]
+async fn blocking_start_that_ends_after_its_time_has_failed_and_is_released() {
+    let log = Log::default();
+    let late = Actor::new("late", &log).start(Act::after(MS * 60, Act::Succeed));
+    let service = late.at(Placement::Blocking).start_timeout(MS * 10).stop_timeout(PATIENCE);
+    let host = threaded_host().service(service).build().unwrap();
+    let error = timeout(PATIENCE, host.start()).await.unwrap().unwrap_err();
+    let HostError::StartFailed { reason, .. } = &error else { panic!("{error:?}") };
+    assert!(matches!(reason.kind(), Some(ExitKind::TimedOut(TimeLimit::Start(_)))), "{reason:?}");
+    assert_eq!(log.lines(), ["start late", "stop late"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn startup_that_takes_too_long_in_all_is_rolled_back() {
+    let (log, start) = (Log::default(), Instant::now());
+    let slow = |name: &str| Actor::new(name, &log).start(Act::after(SECOND * 4, Act::Succeed));
+    let host = virtual_host()
+        .startup_timeout(SECOND * 6)
+        .service(slow("a").service())
+        .service(slow("b").service().after("a").stop_timeout(SECOND))
+        .service(slow("c").service().after("b"))
+        .build()
+        .unwrap();
+    let error = host.start().await.unwrap_err();
+    assert!(matches!(error, HostError::StartTimedOut { .. }), "{error:?}");
+    assert_eq!((error.exit_code(), start.elapsed()), (1, SECOND * 7));
+    assert_eq!(log.lines(), ["start a", "run a", "start b", "dropped start b", "stop a"].map(str::to_owned));
+    assert_eq!(host.status().service("c").unwrap().state, ServiceState::Stopped);
+    assert!(error.report().unwrap().service("c").unwrap().exit.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn manual_readiness_holds_dependents_and_not_the_start() {
+    let log = Log::default();
+    let (say, mut said) = tokio::sync::watch::channel(false);
+    said.mark_unchanged();
+    let slow = service_fn("slow", move |cx| {
+        let mut said = said.clone();
+        async move {
+            said.changed().await?;
+            cx.ready();
+            cx.stopping().await;
+            Ok(())
+        }
+    });
+    let host = virtual_host().service(slow.manual_ready()).build().unwrap();
+    host.start().await.unwrap();
+    assert!(!host.status().is_ready());
+    assert!(matches!(host.status().service("slow").unwrap().state, ServiceState::Running { ready: false, .. }));
+    say.send(true).unwrap();
+    soon("readiness", until("it is ready", || host.status().is_ready())).await;
+    host.shutdown().await.unwrap();
+
+    let ready_after = |cx: onelane::background::RunContext| async move {
+        cx.sleep(SECOND).await;
+        cx.ready();
+        cx.stopping().await;
+        Ok(())
+    };
+    let host = virtual_host()
+        .service(service_fn("slow", ready_after).manual_ready())
+        .service(Actor::new("waits", &log).service().after("slow"))
+        .build()
+        .unwrap();
+    let start = Instant::now();
+    host.start().await.unwrap();
+    assert_eq!(log.times(start, "start waits"), [1_000]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dependents_of_what_completed_start() {
+    let log = Log::default();
+    let host = virtual_host()
+        .service(Actor::new("migrate", &log).run(Act::Succeed).service().manual_ready())
+        .service(Actor::new("serve", &log).service().after("migrate"))
+        .build()
+        .unwrap();
+    host.start().await.unwrap();
+    assert_eq!(log.lines()[..3], ["start migrate", "run migrate", "stop migrate"]);
+    assert_eq!(log.count("start serve"), 1);
+    assert!(host.status().is_ready(), "{:?}", host.status());
+}
+
+#[tokio::test(start_paused = true)]
+async fn host_without_services_starts_and_stops() {
+    let host = virtual_host().build().unwrap();
+    host.start().await.unwrap();
+    assert!(host.status().is_ready());
+    let report = host.shutdown().await.unwrap();
+    assert!(report.is_clean() && report.services.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn dependent_of_what_was_given_up_before_another_was_ready_does_not_hold_the_start_up() {
+    let log = Log::default();
+    let late = |cx: onelane::background::RunContext| async move {
+        cx.sleep(SECOND * 5).await;
+        cx.ready();
+        cx.stopping().await;
+        Ok(())
+    };
+    let host = virtual_host()
+        .service(Actor::new("gone", &log).run(Act::Fail).at(Placement::Shared).degradable().restart(never()))
+        .service(service_fn("late", late).manual_ready())
+        .service(Actor::new("both", &log).service().restart_with("gone").after("late").degradable())
+        .build()
+        .unwrap();
+    let start = Instant::now();
+    host.start().await.unwrap();
+    assert_eq!(start.elapsed(), SECOND * 5);
+    assert_eq!(host.status().service("both").unwrap().state, ServiceState::Failed);
+    assert_eq!(log.count("start both"), 0);
+}
+
+fn never() -> onelane::background::Restart {
+    onelane::background::Restart::Never
+}
+
+#[tokio::test(start_paused = true)]
+async fn critical_dependent_of_what_never_started_fails_the_start_and_says_that_it_waited() {
+    let log = Log::default();
+    let host = virtual_host()
+        .service(Actor::new("gone", &log).start(Act::Fail).service().degradable().restart(never()))
+        .service(Actor::new("waits", &log).service().after("gone"))
+        .build()
+        .unwrap();
+    let error = host.start().await.unwrap_err();
+    let text = "the service \"waits\" waited in vain to start: \"gone\", on which it depends, was given up: failed: \
+                gone fails to start";
+    assert_eq!(error.to_string(), text);
+    let HostError::StartFailed { phase: StartPhase::Waiting, reason, .. } = &error else { panic!("{error:?}") };
+    assert_eq!((reason.kind().is_none(), reason.dependency()), (true, Some("gone")));
+    assert_eq!(log.lines(), ["start gone"]);
+}
+
+#[test]
+fn long_chain_of_those_that_wait_in_vain_needs_no_stack() {
+    const MANY: usize = 50_000;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let log = Log::default();
+    let first = Actor::new("s0", &log).start(Act::Fail).service().degradable().restart(never());
+    let mut builder: onelane::background::ServiceHostBuilder = virtual_host().service(first);
+    for index in 1..MANY {
+        let service = Actor::new(format!("s{index}"), &log).service();
+        builder = builder.service(service.degradable().after(&format!("s{}", index - 1)));
+    }
+    let host = builder.build().unwrap();
+    runtime.block_on(async {
+        host.start().await.unwrap();
+        assert!(host.status().services().all(|service| service.state == ServiceState::Failed));
+        assert_eq!(log.lines(), ["start s0"]);
+        host.shutdown().await.unwrap();
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn host_starts_once() {
+    let host = virtual_host().build().unwrap();
+    host.start().await.unwrap();
+    assert!(matches!(host.start().await, Err(HostError::AlreadyStarted)));
+    host.shutdown().await.unwrap();
+    assert!(matches!(host.start().await, Err(HostError::AlreadyStarted)));
+}
+
+#[test]
+fn start_outside_of_a_runtime_is_refused_and_can_be_made_up_for_within() {
+    let host = ServiceHost::builder().build().unwrap();
+    let refused = futures::executor::block_on(host.start());
+    assert!(matches!(refused, Err(HostError::NoRuntime)));
+    assert!(matches!(futures::executor::block_on(host.shutdown()), Err(HostError::NotStarted)));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        host.start().await.unwrap();
+        host.shutdown().await.unwrap();
+    });
+}

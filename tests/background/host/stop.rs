@@ -1,0 +1,349 @@
+//! The stop: whenever it comes, and from wherever.
+
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant as Clock;
+
+use onelane::background::{
+    Backoff, CleanUp, ExitKind, HostError, HostHandle, HostPhase, Placement, ServiceHost, ServiceState, Trigger,
+    blocking_fn, service_fn,
+};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::host::actor::{Act, Actor, Log, SECOND, SLACK, soon, threaded_host, virtual_host};
+use support::waiting::{Gate, MS, PATIENCE, until};
+
+#[tokio::test(start_paused = true)]
+async fn stop_during_the_start_tells_it_and_releases_what_has_started() {
+    let log = Log::default();
+    let host = virtual_host()
+        .service(Actor::new("started", &log).service())
+        .service(Actor::new("starting", &log).start(Act::UntilTold).service().after("started"))
+        .service(Actor::new("deaf", &log).start(Act::Ignore).service().after("started").stop_timeout(SECOND))
+        .service(Actor::new("waiting", &log).service().after("starting"))
+        .build()
+        .unwrap();
+    let (handle, begun) = (host.handle(), Instant::now());
+    let stop = async {
+        sleep(SECOND * 3).await;
+        handle.shutdown().await
+    };
+    let (started, stopped) = tokio::join!(host.start(), stop);
+    let error = started.unwrap_err();
+    assert!(matches!(error, HostError::StoppedWhileStarting { .. }), "{error:?}");
+    let report = stopped.unwrap();
+    assert_eq!(begun.elapsed(), SECOND * 4);
+    let kind = |name: &str| report.service(name).unwrap().exit.as_ref().map(|exit| exit.kind.to_string());
+    assert_eq!(kind("starting"), Some("stopped".into()), "it returned `Ok`, and was released");
+    assert_eq!(kind("deaf"), Some("stopped".into()), "it was dropped in its start, and had nothing to release");
+    assert!(report.is_clean());
+    assert_eq!(kind("waiting"), None);
+    assert_eq!(log.count("run starting"), 0, "it was told before");
+    assert_eq!((log.count("stop starting"), log.count("stop deaf"), log.count("stop started")), (1, 0, 1));
+    assert!(log.position("stop started") > log.position("dropped start deaf"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn stop_during_a_backoff_ends_it_at_once() {
+    let log = Log::default();
+    let service = Actor::new("actor", &log).run(Act::Fail).service().backoff(Backoff::new(SECOND * 1_000));
+    let host = virtual_host().service(service).build().unwrap();
+    host.start().await.unwrap();
+    sleep(SECOND).await;
+    let report = host.shutdown().await.unwrap();
+    assert_eq!(report.took, std::time::Duration::ZERO);
+    assert_eq!(host.status().service("actor").unwrap().state, ServiceState::Stopped);
+    sleep(SECOND * 10_000).await;
+    assert_eq!(log.lines(), ["start actor", "run actor", "stop actor"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stop_twice_at_once_gives_the_same_report() {
+    let log = Log::default();
+    let service = Actor::new("actor", &log).stop(Act::after(SECOND, Act::Succeed)).service();
+    let host = virtual_host().service(service).build().unwrap();
+    host.start().await.unwrap();
+    let (handle, other) = (host.handle(), host.handle());
+    let (one, two) = tokio::join!(handle.shutdown(), other.shutdown());
+    let (one, two, three) = (one.unwrap(), two.unwrap(), host.shutdown().await.unwrap());
+    assert!(Arc::ptr_eq(&one.services, &two.services) && Arc::ptr_eq(&one.services, &three.services));
+    assert_eq!((one.took, one.trigger), (SECOND, Trigger::Requested));
+    assert_eq!(log.count("stop actor"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stop_from_within_a_service_is_refused_at_once_and_happens() {
+    let answer = Arc::new(Mutex::new(Vec::new()));
+    let (cell, notes) = (Arc::new(OnceLock::<HostHandle>::new()), answer.clone());
+    let handle = cell.clone();
+    let service = service_fn("actor", move |cx| {
+        let (handle, notes) = (handle.clone(), notes.clone());
+        async move {
+            cx.sleep(SECOND).await;
+            let answer = handle.get().unwrap().shutdown().await;
+            notes.lock().unwrap().push((Instant::now(), answer.unwrap_err().to_string()));
+            Ok(())
+        }
+    });
+    let host = virtual_host().service(service).build().unwrap();
+    cell.set(host.handle()).unwrap();
+    let start = Instant::now();
+    host.start().await.unwrap();
+    soon("the host ends", until("the end", || host.status().phase == HostPhase::Stopped)).await;
+    let (at, text) = answer.lock().unwrap().pop().unwrap();
+    assert_eq!((at - start, text.contains("was told to stop")), (SECOND, true), "{text}");
+    assert!(host.shutdown().await.unwrap().is_clean());
+}
+
+#[tokio::test(start_paused = true)]
+async fn stop_from_within_a_child_is_refused_at_once_and_happens() {
+    let cell = Arc::new(OnceLock::<HostHandle>::new());
+    let handle = cell.clone();
+    let service = service_fn("actor", move |cx| {
+        let handle = handle.clone();
+        async move {
+            let child = cx.spawn(async move { handle.get().unwrap().shutdown().await });
+            assert!(matches!(child.await, Ok(Err(HostError::WouldDeadlock))));
+            Ok(())
+        }
+    });
+    let host = virtual_host().service(service).build().unwrap();
+    cell.set(host.handle()).unwrap();
+    let start = Instant::now();
+    host.start().await.unwrap();
+    soon("the host ends", until("the end", || host.status().phase == HostPhase::Stopped)).await;
+    assert!(start.elapsed() < SECOND);
+    assert!(host.shutdown().await.unwrap().is_clean());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stop_from_within_a_thread_is_refused_and_of_another_host_is_not() {
+    let cell = Arc::new(OnceLock::<[HostHandle; 2]>::new());
+    let handles = cell.clone();
+    let service = blocking_fn("actor", move |cx| {
+        let [own, other] = handles.wait();
+        let report = cx.handle().block_on(other.shutdown());
+        assert!(report.unwrap().is_clean());
+        assert!(matches!(cx.handle().block_on(own.shutdown()), Err(HostError::WouldDeadlock)));
+        Ok(())
+    });
+    let host = threaded_host().service(service).build().unwrap();
+    let other = threaded_host().service(Actor::new("other", &Log::default()).service()).build().unwrap();
+    other.start().await.unwrap();
+    host.start().await.unwrap();
+    cell.set([host.handle(), other.handle()]).unwrap();
+    until("both end", || [&host, &other].iter().all(|host| host.status().phase == HostPhase::Stopped)).await;
+    assert!(host.shutdown().await.unwrap().is_clean());
+}
+
+#[tokio::test(start_paused = true)]
+async fn service_asks_for_the_stop_with_a_reason() {
+    let service = service_fn("actor", |cx| async move {
+        cx.shutdown_host("the license is over");
+        cx.stopping().await;
+        Ok(())
+    });
+    let host = virtual_host().service(service).build().unwrap();
+    host.start().await.unwrap();
+    soon("the host ends", until("the end", || host.status().phase == HostPhase::Stopped)).await;
+    let report = host.shutdown().await.unwrap();
+    let trigger = Trigger::Service { name: "actor".into(), reason: "the license is over".into() };
+    assert_eq!((report.trigger.clone(), report.exit_code()), (trigger, 0));
+}
+
+#[tokio::test]
+async fn host_that_is_dropped_is_seen_through_by_its_own_thread() {
+    let log = Log::default();
+    let actor = Actor::new("actor", &log).stop(Act::after(MS * 20, Act::Succeed));
+    let host = threaded_host().service(actor.service()).build().unwrap();
+    host.start().await.unwrap();
+    let handle = host.handle();
+    drop(host);
+    until("the end", || handle.status().phase == HostPhase::Stopped).await;
+    assert_eq!(log.lines(), ["start actor", "run actor", "stop actor"]);
+    let report = handle.shutdown().await.unwrap();
+    assert_eq!(report.trigger, Trigger::Dropped);
+    assert!(report.is_clean());
+}
+
+#[tokio::test(start_paused = true)]
+async fn stop_before_the_start_is_refused_and_does_nothing() {
+    let log = Log::default();
+    let host = virtual_host().service(Actor::new("actor", &log).service()).build().unwrap();
+    assert!(matches!(host.shutdown().await, Err(HostError::NotStarted)));
+    host.handle().request_shutdown();
+    host.handle().force_shutdown();
+    host.start().await.unwrap();
+    assert!(host.status().is_ready());
+    assert_eq!(host.shutdown().await.unwrap().forced_by, None);
+    // Never started, and dropped.
+    let host = virtual_host().service(Actor::new("actor", &Log::default()).service()).build().unwrap();
+    let mut events = host.subscribe();
+    let handle = host.handle();
+    drop(host);
+    assert!(events.recv().await.is_none());
+    assert!(matches!(handle.shutdown().await, Err(HostError::NotStarted)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn future_of_the_start_can_be_dropped_and_the_start_goes_on() {
+    let log = Log::default();
+    let actor = Actor::new("actor", &log).start(Act::after(SECOND * 5, Act::Succeed));
+    let host = virtual_host().service(actor.service()).build().unwrap();
+    assert!(timeout(SECOND, host.start()).await.is_err());
+    assert_eq!(host.status().phase, HostPhase::Starting);
+    assert!(matches!(host.start().await, Err(HostError::AlreadyStarted)));
+    sleep(SECOND * 5).await;
+    assert!(host.status().is_ready());
+    assert!(host.shutdown().await.unwrap().is_clean());
+    assert_eq!(log.count("stop actor"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn start_that_was_never_polled_is_no_start() {
+    let host = virtual_host().build().unwrap();
+    drop(host.start());
+    assert!(matches!(host.shutdown().await, Err(HostError::NotStarted)));
+    host.start().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn forced_stop_drops_what_awaits_and_gives_stop_a_moment() {
+    let log = Log::default();
+    let host = virtual_host()
+        .service(Actor::new("base", &log).run(Act::Ignore).service())
+        .service(
+            Actor::new("deaf", &log).run(Act::Ignore).stop(Act::after(MS * 10, Act::Succeed)).service().after("base"),
+        )
+        .service(Actor::new("slow", &log).stop(Act::after(SECOND, Act::Succeed)).service())
+        .build()
+        .unwrap();
+    host.start().await.unwrap();
+    let start = Instant::now();
+    host.handle().force_shutdown();
+    let report = host.shutdown().await.unwrap();
+    assert_eq!((start.elapsed(), report.took), (MS * 50, MS * 50));
+    assert_eq!(report.forced_by, Some(Trigger::Requested));
+    assert!(!report.is_clean() && report.exit_code() == 1);
+    let kinds = ["base", "deaf", "slow"].map(|name| report.service(name).unwrap().clean_up.to_string());
+    assert_eq!(kinds, ["done", "done", "timed out"]);
+    assert_eq!(log.times(start, "dropped run deaf"), [0]);
+    assert_eq!(log.times(start, "dropped stop slow"), [50]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stop_that_is_going_on_can_be_forced() {
+    let log = Log::default();
+    let host = virtual_host().service(Actor::new("deaf", &log).run(Act::Ignore).service()).build().unwrap();
+    host.start().await.unwrap();
+    let (handle, start) = (host.handle(), Instant::now());
+    let force = async {
+        sleep(SECOND).await;
+        handle.force_shutdown();
+        handle.force_shutdown();
+    };
+    let (report, ()) = tokio::join!(host.shutdown(), force);
+    assert_eq!(start.elapsed(), SECOND);
+    assert_eq!(report.unwrap().service("deaf").unwrap().clean_up.to_string(), "done");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forced_stop_waits_for_nothing_that_blocks() {
+    let (log, gate) = (Log::default(), Gate::default());
+    let blocks = |name: &str, placement| Actor::new(name, &log).run(Act::Block(gate.wait())).at(placement);
+    let host = threaded_host()
+        .service(blocks("blocking", Placement::Blocking))
+        .service(blocks("thread", Placement::Thread))
+        .build()
+        .unwrap();
+    host.start().await.unwrap();
+    until("they run", || log.count("run thread") + log.count("run blocking") == 2).await;
+    let start = Clock::now();
+    host.handle().force_shutdown();
+    let report = timeout(PATIENCE, host.shutdown()).await.unwrap().unwrap();
+    assert!(start.elapsed() < MS * 50 + SLACK, "{:?}", start.elapsed());
+    let of = |name: &str| report.service(name).unwrap().clone();
+    assert!(matches!(of("blocking").clean_up, CleanUp::Skipped));
+    assert!(matches!(of("blocking").exit.unwrap().kind, ExitKind::Leaked));
+    assert!(matches!(of("thread").exit.unwrap().kind, ExitKind::Leaked));
+    assert_eq!(report.exit_code(), 1);
+    assert_eq!(log.count("stop blocking"), 0);
+    // Elsewhere, though there was no time left to wait for it.
+    until("its stop is called", || log.count("stop thread") == 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn report_names_services_in_the_order_in_which_they_were_added() {
+    let log = Log::default();
+    let host = virtual_host()
+        .service(Actor::new("z", &log).service().after("a"))
+        .service(Actor::new("a", &log).stop(Act::after(SECOND * 2, Act::Succeed)).service())
+        .build()
+        .unwrap();
+    host.start().await.unwrap();
+    let report = host.shutdown().await.unwrap();
+    assert_eq!(report.services.iter().map(|service| &*service.name).collect::<Vec<_>>(), ["z", "a"]);
+    assert_eq!(report.service("a").unwrap().took, Some(SECOND * 2));
+    assert!(report.service("unknown").is_none());
+    assert_eq!(report.service("z").unwrap().generations, 1);
+}
+
+/// The supervisor is on the runtime that dies, or on a thread of its own.
+#[test]
+fn runtime_that_is_dropped_under_the_host_loses_its_services_and_the_host_ends() {
+    let log = Log::default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let host = ServiceHost::builder()
+        .without_signals()
+        .service(Actor::new("critical", &log).service())
+        .service(Actor::new("degradable", &log).service().degradable())
+        .build()
+        .unwrap();
+    runtime.block_on(host.start()).unwrap();
+    drop(runtime);
+    let start = Clock::now();
+    let error = futures::executor::block_on(host.handle().shutdown());
+    assert!(start.elapsed() < SECOND + SLACK, "{:?}", start.elapsed());
+    while host.status().phase != HostPhase::Stopped {
+        assert!(start.elapsed() < PATIENCE, "{:?}", host.status());
+        // It ends on its own thread.
+        std::thread::sleep(MS);
+    }
+    let lost = error.as_ref().map_or_else(|error| error.report().unwrap().clone(), Clone::clone);
+    for service in lost.services.iter() {
+        assert!(matches!(service.exit.as_ref().unwrap().kind, ExitKind::Aborted), "{service:?}");
+        assert!(matches!(service.clean_up, CleanUp::Done), "{service:?}");
+        assert_eq!(service.generations, 1);
+    }
+    assert_eq!((log.count("stop critical"), log.count("stop degradable")), (1, 1));
+}
+
+#[test]
+fn host_ends_by_itself_when_the_runtime_of_a_critical_service_is_gone() {
+    let log = Log::default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let host =
+        ServiceHost::builder().without_signals().service(Actor::new("critical", &log).service()).build().unwrap();
+    runtime.block_on(host.start()).unwrap();
+    drop(runtime);
+    let start = Clock::now();
+    while host.status().phase != HostPhase::Stopped {
+        assert!(start.elapsed() < SECOND + SLACK, "{:?}", host.status());
+        // It ends on its own thread.
+        std::thread::sleep(MS);
+    }
+    let error = futures::executor::block_on(host.shutdown()).unwrap_err();
+    assert!(matches!(error, HostError::GaveUp { .. }));
+    assert_eq!(log.count("stop critical"), 1);
+}
+
+#[test]
+fn supervisor_whose_runtime_is_dropped_says_that_it_is_gone() {
+    let log = Log::default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let host = virtual_host().service(Actor::new("actor", &log).service()).build().unwrap();
+    runtime.block_on(host.start()).unwrap();
+    drop(runtime);
+    let error = futures::executor::block_on(host.shutdown()).unwrap_err();
+    assert!(matches!(error, HostError::SupervisorGone), "{error:?}");
+    assert_eq!(error.exit_code(), 1);
+}

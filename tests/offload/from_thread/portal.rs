@@ -1,0 +1,230 @@
+//! `Portal` and `PortalTask`.
+//!
+//! Where something sleeps for a moment, it is to be woken by the timers of the runtime, in real time.
+
+use std::cell::RefCell;
+use std::future::{pending, ready};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use onelane::offload::from_thread::{FromThreadError, Portal};
+use onelane::run_blocking;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+
+use crate::from_thread::support::{Tell, current_thread, multi_thread};
+use support::waiting::{PATIENCE, soon, spin_until};
+
+/// A portal to a runtime that runs until the sender is dropped.
+fn portal_elsewhere() -> (Portal, oneshot::Sender<()>, thread::JoinHandle<()>) {
+    let (send, receive) = mpsc::channel();
+    let (stop, stopped) = oneshot::channel();
+    let run = move || {
+        current_thread().block_on(async {
+            send.send(Portal::current().unwrap()).unwrap();
+            let _ = stopped.await;
+        });
+    };
+    let thread = thread::spawn(run);
+    (receive.recv().unwrap(), stop, thread)
+}
+
+#[test]
+fn threads_call_into_the_runtime_of_the_portal() {
+    for runtime in [current_thread(), multi_thread()] {
+        runtime.block_on(async {
+            let here = Handle::current().id();
+            let portal = Portal::current().unwrap();
+            let (end, ended) = oneshot::channel();
+            let caller = thread::spawn(move || {
+                let id = portal.call(async {
+                    sleep(Duration::from_millis(1)).await;
+                    Handle::current().id()
+                });
+                end.send(id).unwrap();
+            });
+            assert_eq!(soon("it ends", ended).await.unwrap(), Ok(here));
+            caller.join().unwrap();
+        });
+    }
+    assert_eq!(Portal::current().unwrap_err(), FromThreadError::NoRuntime);
+}
+
+#[test]
+fn portal_of_its_own_runs_in_a_program_without_a_runtime() {
+    let portal = Portal::start().unwrap();
+    assert_eq!(portal.call(async { tokio::spawn(ready(7)).await.unwrap() }), Ok(7));
+    let task = portal.spawn(async {
+        sleep(Duration::from_millis(1)).await;
+        8
+    });
+    assert_eq!(task.unwrap().wait(), Ok(8));
+}
+
+#[test]
+fn task_tells_whether_it_is_finished() {
+    let portal = Portal::start().unwrap();
+    let (go, gone) = oneshot::channel::<()>();
+    let task = portal.spawn(gone).unwrap();
+    assert!(!task.is_finished());
+    go.send(()).unwrap();
+    spin_until(|| task.is_finished());
+    assert_eq!(task.wait(), Ok(Ok(())));
+}
+
+#[test]
+fn cancelled_task_is_dropped_and_others_go_on() {
+    let portal = Portal::start().unwrap();
+    let (tell, dropped) = Tell::new();
+    let task = portal.spawn(async move {
+        let _tell = tell;
+        pending::<()>().await;
+    });
+    let task = task.unwrap();
+    // Real: it is to run still when the first one is cancelled.
+    let other = portal.spawn(async { sleep(Duration::from_millis(5)).await }).unwrap();
+    task.cancel();
+    assert_eq!(task.wait(), Err(FromThreadError::Cancelled));
+    assert_eq!(dropped.try_recv(), Ok(()));
+    assert_eq!(other.wait(), Ok(()));
+    // One that has ended can't be cancelled any more.
+    let task = portal.spawn(ready(7)).unwrap();
+    spin_until(|| task.is_finished());
+    task.cancel();
+    assert_eq!(task.wait(), Ok(7));
+}
+
+#[test]
+fn panic_comes_with_its_message_and_place_and_the_portal_is_fine() {
+    let portal = Portal::start().unwrap();
+    let Err(FromThreadError::Panicked(panic)) = portal.call(async { panic!("async") }) else { panic!("it panics") };
+    assert_eq!(&*panic.message, "async");
+    assert!(panic.location.unwrap().contains("portal.rs:"));
+    assert_eq!(portal.call(ready(7)), Ok(7));
+}
+
+#[test]
+fn closed_portal_cancels_what_runs_and_refuses_what_comes() {
+    let (elsewhere, stop, thread) = portal_elsewhere();
+    for portal in [elsewhere, Portal::start().unwrap()] {
+        let (tell, dropped) = Tell::new();
+        let task = portal.spawn(async move {
+            let _tell = tell;
+            pending::<()>().await;
+        });
+        let (task, late) = (task.unwrap(), portal.spawn(pending::<()>()).unwrap());
+        portal.close();
+        portal.close();
+        assert_eq!(portal.call(ready(7)), Err(FromThreadError::Closed));
+        assert_eq!(portal.clone().spawn(ready(7)).unwrap_err(), FromThreadError::Closed);
+        assert_eq!(task.wait(), Err(FromThreadError::Cancelled));
+        // After the portal, and perhaps after its runtime.
+        late.cancel();
+        assert_eq!(late.wait(), Err(FromThreadError::Cancelled));
+        assert_eq!(dropped.recv_timeout(PATIENCE), Ok(()));
+    }
+    drop(stop);
+    thread.join().unwrap();
+}
+
+#[test]
+fn thread_of_its_own_ends_when_the_last_of_portal_and_tasks_is_dropped() {
+    thread_local! {
+        static TELL: RefCell<Option<Tell>> = const { RefCell::new(None) };
+    }
+    let portal = Portal::start().unwrap();
+    let (tell, ended) = Tell::new();
+    portal.call(async move { TELL.set(Some(tell)) }).unwrap();
+    let (go, gone) = oneshot::channel();
+    let (task, other) = (portal.spawn(gone).unwrap(), portal.spawn(pending::<()>()).unwrap());
+    drop(portal.clone());
+    drop(portal);
+    // Who waits for a task needs no portal.
+    go.send(7).unwrap();
+    assert_eq!(task.wait(), Ok(Ok(7)));
+    assert!(ended.try_recv().is_err());
+    drop(other);
+    assert_eq!(ended.recv_timeout(PATIENCE), Ok(()));
+}
+
+#[test]
+fn portal_that_its_own_task_drops_ends() {
+    let (go, gone) = oneshot::channel();
+    let (tell, ended) = Tell::new();
+    let portal = Portal::start().unwrap();
+    let inside = portal.clone();
+    let task = portal.spawn(async move {
+        gone.await.unwrap();
+        let _tell = tell;
+        drop(inside);
+        pending::<()>().await;
+    });
+    drop((portal, task));
+    go.send(()).unwrap();
+    assert_eq!(ended.recv_timeout(PATIENCE), Ok(()));
+}
+
+#[test]
+fn after_its_runtime_it_neither_hangs_nor_panics() {
+    let (portal, stop, thread) = portal_elsewhere();
+    let task = portal.spawn(pending::<()>()).unwrap();
+    let cancelled = portal.spawn(pending::<()>()).unwrap();
+    drop(stop);
+    thread.join().unwrap();
+    cancelled.cancel();
+    assert!(cancelled.is_finished());
+    assert_eq!(cancelled.wait(), Err(FromThreadError::Cancelled));
+    assert_eq!(task.wait(), Err(FromThreadError::Closed));
+    assert_eq!(portal.call(ready(7)), Err(FromThreadError::Closed));
+    portal.close();
+}
+
+#[test]
+fn calls_from_many_threads_while_it_stops_all_come_back() {
+    for round in 0..20 {
+        call_until_refused(&Portal::start().unwrap(), round, Portal::close);
+
+        let (portal, stop, thread) = portal_elsewhere();
+        call_until_refused(&portal, round, |_| {
+            drop(stop);
+            thread.join().unwrap();
+        });
+    }
+}
+
+/// Calls from many threads, and stops the portal in the middle of it.
+fn call_until_refused(portal: &Portal, calls: usize, stop: impl FnOnce(&Portal)) {
+    let done = AtomicUsize::new(0);
+    let call = || {
+        loop {
+            match portal.call(async { tokio::task::yield_now().await }) {
+                Ok(()) => done.fetch_add(1, Ordering::SeqCst),
+                Err(FromThreadError::Closed | FromThreadError::Cancelled) => return,
+                Err(other) => panic!("{other:?}"),
+            };
+        }
+    };
+    thread::scope(|scope| {
+        (0..8).for_each(|_| drop(scope.spawn(call)));
+        spin_until(|| done.load(Ordering::SeqCst) > calls);
+        stop(portal);
+    });
+}
+
+#[tokio::test]
+async fn on_a_thread_that_runs_async_tasks_it_spawns_but_does_not_wait() {
+    let portal = Portal::current().unwrap();
+    let is_polled = Arc::new(AtomicBool::new(false));
+    let polled = Arc::clone(&is_polled);
+    let call = portal.call(async move { polled.store(true, Ordering::SeqCst) });
+    assert_eq!(call, Err(FromThreadError::BlockingInAsync));
+    let task = portal.spawn(ready(7)).unwrap();
+    tokio::task::yield_now().await;
+    assert!(!is_polled.load(Ordering::SeqCst));
+    assert_eq!(soon("it ends", run_blocking(|| task.wait())).await, Ok(Ok(7)));
+    let task = portal.spawn(ready(7)).unwrap();
+    assert_eq!(task.wait(), Err(FromThreadError::BlockingInAsync));
+}

@@ -1,0 +1,80 @@
+//! Tasks that wait for tasks of the same pool.
+
+use std::num::NonZero;
+
+use onelane::{BlockingPool, CpuPool};
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+
+use crate::pool::gate::runtimes;
+use support::waiting::soon;
+
+fn deep(pool: BlockingPool, depth: u32) -> u32 {
+    if depth == 0 {
+        return 0;
+    }
+    let below = pool.clone();
+    1 + Handle::current().block_on(async move { pool.run(move || deep(below, depth - 1)).await.unwrap() })
+}
+
+#[test]
+fn hundred_at_once_ten_deep_on_a_full_pool_end() {
+    for runtime in runtimes() {
+        let pool = BlockingPool::builder("nested").max_running(4).build();
+        let sum = runtime.block_on(async {
+            let mut tasks = JoinSet::new();
+            for _ in 0..100 {
+                let (pool, below) = (pool.clone(), pool.clone());
+                tasks.spawn(async move { pool.run(move || deep(below, 10)).await.unwrap() });
+            }
+            let mut sum = 0;
+            while let Some(result) = soon("all end", tasks.join_next()).await {
+                sum += result.unwrap();
+            }
+            sum
+        });
+        assert_eq!(sum, 1_000);
+    }
+}
+
+#[tokio::test]
+async fn nested_task_runs_though_there_is_no_other_token_with_its_own_context() {
+    let pool = BlockingPool::builder("one").max_running(1).build();
+    let inner = pool.clone();
+    let outer = pool.task(move |cx| {
+        let task = inner.task(move |cx| cx.label().map(str::to_owned));
+        let inside = Handle::current().block_on(async { task.label("inner").await.unwrap() });
+        (
+            inside,
+            cx.label().map(str::to_owned),
+            onelane::offload::TaskContext::current().unwrap().label().map(str::to_owned),
+        )
+    });
+    let (inside, label, current) = outer.label("outer").await.unwrap();
+    assert_eq!(inside.as_deref(), Some("inner"));
+    assert_eq!((label.as_deref(), current.as_deref()), (Some("outer"), Some("outer")));
+}
+
+#[tokio::test]
+async fn computation_within_a_computation_runs_on_the_spot_also_from_its_par_iter() {
+    use rayon::prelude::*;
+
+    let pool = CpuPool::builder("two").threads(NonZero::new(2).unwrap()).build().unwrap();
+    let inner = pool.clone();
+    let sum = pool.run(move || {
+        let one = |n: u64| futures::executor::block_on(inner.run(move || n)).unwrap();
+        (0..1_000).into_par_iter().map(one).sum::<u64>()
+    });
+    assert_eq!(soon("all end", sum).await, Ok(499_500));
+}
+
+#[tokio::test]
+async fn task_of_another_pool_is_not_run_on_the_spot() {
+    let (outer, inner) = (BlockingPool::new("outer"), BlockingPool::new("inner"));
+    let thread = outer.run(move || {
+        let there = Handle::current().block_on(inner.run(|| std::thread::current().id())).unwrap();
+        (there, std::thread::current().id())
+    });
+    let (there, here) = thread.await.unwrap();
+    assert_ne!(there, here);
+}

@@ -1,0 +1,164 @@
+//! What comes back from a task.
+
+use std::panic::panic_any;
+
+use onelane::offload::{Cancelled, Priority, TaskContext};
+use onelane::{BlockingPool, CpuPool, OffloadError, run_blocking, run_cpu};
+use tokio::runtime::Handle;
+
+use crate::pool::gate::runtimes;
+use support::waiting::{Gate, MS, soon, until};
+
+#[test]
+fn value_comes_back_on_both_kinds_of_runtime() {
+    for runtime in runtimes() {
+        let value = runtime.block_on(async { (run_blocking(|| 7).await, run_cpu(|| 8).await) });
+        assert_eq!(value, (Ok(7), Ok(8)));
+    }
+}
+
+#[tokio::test]
+async fn error_of_the_task_is_in_its_result() {
+    let result = run_blocking(|| "x".parse::<u8>()).await;
+    assert!(result.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn panic_comes_with_message_and_place_and_the_thread_goes_on() {
+    let pool = BlockingPool::builder("one").max_running(1).build();
+    let line = line!() + 1;
+    let result = pool.run(|| -> u8 { panic!("broken {}", 7) }).await;
+    let Err(OffloadError::Panicked(panic)) = result else { panic!("it panicked: {result:?}") };
+    assert_eq!(&*panic.message, "broken 7");
+    assert_eq!(panic.location.as_deref(), Some(&*format!("{}:{line}:38", file!())));
+    assert_eq!(pool.run(|| 7).await, Ok(7));
+    let result = run_cpu(|| -> u8 { panic_any(7) }).await;
+    let Err(OffloadError::Panicked(panic)) = result else { panic!("it panicked: {result:?}") };
+    assert_eq!(&*panic.message, "(no message)");
+}
+
+#[tokio::test]
+async fn destructor_that_panics_with_the_task_is_survived() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("a destructor");
+        }
+    }
+
+    let pool = BlockingPool::builder("one").max_running(1).build();
+    let gate = Gate::default();
+    let first = gate.fill(&pool, 1).await;
+    // Its result is dropped on the thread: nobody waits for it any more.
+    let shielded = pool.task(|_| Bomb).shield().start().unwrap();
+    drop(shielded);
+    gate.open();
+    drop(first);
+    assert_eq!(soon("the thread goes on", pool.run(|| 7)).await, Ok(7));
+}
+
+#[tokio::test]
+async fn span_and_subscriber_go_with_the_task() {
+    use tracing::subscriber::with_default;
+    use tracing_subscriber::Registry;
+
+    let (blocking, cpu) = with_default(Registry::default(), || {
+        let span = tracing::info_span!("request").entered();
+        let id = span.id();
+        let pools = (BlockingPool::new("spans"), CpuPool::new("spans").unwrap());
+        let same = move |_: &TaskContext| tracing::Span::current().id() == id;
+        (pools.0.task(same.clone()).start().unwrap(), pools.1.task(same).start().unwrap())
+    });
+    assert!(blocking.await.unwrap() && cpu.await.unwrap());
+    assert!(run_blocking(|| tracing::Span::current().is_none()).await.unwrap());
+}
+
+#[test]
+fn runtime_of_the_caller_is_entered() {
+    for runtime in runtimes() {
+        let id = runtime.handle().id();
+        let same = runtime.block_on(async move {
+            let blocking = run_blocking(move || Handle::current().id() == id).await;
+            (blocking, run_cpu(move || Handle::current().id() == id).await)
+        });
+        assert_eq!(same, (Ok(true), Ok(true)));
+    }
+}
+
+#[tokio::test]
+async fn blocking_is_allowed_where_tasks_run() {
+    let value = run_blocking(|| Handle::current().block_on(async { tokio::spawn(async { 7 }).await.unwrap() })).await;
+    assert_eq!(value, Ok(7));
+    let read = run_blocking(|| Handle::current().block_on(tokio::fs::read("Cargo.toml"))).await.unwrap();
+    assert!(!read.unwrap().is_empty());
+}
+
+#[test]
+fn without_a_runtime_a_blocking_pool_says_so_and_a_cpu_pool_works() {
+    use futures::executor::block_on;
+
+    assert_eq!(block_on(run_blocking(|| 7)), Err(OffloadError::NoRuntime));
+    assert_eq!(block_on(run_cpu(|| 7)), Ok(7));
+}
+
+#[tokio::test]
+async fn context_tells_label_and_deadline() {
+    let pool = BlockingPool::new("contexts");
+    let task = pool.task(|cx| (cx.label().map(str::to_owned), cx.deadline().is_some(), cx.checkpoint()));
+    let (label, has_deadline, checkpoint) = task.label("thumbnail").timeout(MS * 60_000).await.unwrap();
+    assert_eq!((label.as_deref(), has_deadline, checkpoint), (Some("thumbnail"), true, Ok(())));
+    assert!(TaskContext::current().is_none());
+    let current = pool.run(|| TaskContext::current().is_some_and(|cx| cx.label().is_none())).await;
+    assert_eq!(current, Ok(true));
+}
+
+#[tokio::test]
+async fn handle_that_is_cancelled_before_the_task_has_begun_keeps_it_from_that() {
+    let (pool, gate) = (BlockingPool::builder("one").max_running(1).build(), Gate::default());
+    let running = gate.fill(&pool, 1).await;
+    let waiting = pool.task(|_| panic!("it runs")).shield().start().unwrap();
+    assert!(!waiting.is_finished());
+    waiting.cancel();
+    assert!(waiting.is_finished());
+    assert_eq!(waiting.await, Err(OffloadError::Cancelled));
+    assert_eq!(pool.statistics().queued, 0);
+    gate.open();
+    assert_eq!(running.into_iter().next().unwrap().await, Ok(()));
+}
+
+#[tokio::test]
+async fn handle_that_is_cancelled_while_the_task_runs_tells_its_context_and_still_gives_the_result() {
+    let pool = BlockingPool::new("cancels");
+    let task = pool.task(|cx| {
+        while cx.checkpoint().is_ok() {
+            std::thread::yield_now();
+        }
+        cx.checkpoint()
+    });
+    let handle = task.shield().start().unwrap();
+    until("it runs", || pool.statistics().running == 1).await;
+    handle.cancel();
+    assert_eq!(soon("it returns", handle).await, Ok(Err(Cancelled::default())));
+}
+
+#[tokio::test]
+async fn closed_pool_refuses_who_waits_and_who_comes_and_lets_run_what_runs() {
+    let (pool, gate) = (BlockingPool::builder("one").max_running(1).build(), Gate::default());
+    let running = gate.fill(&pool, 1).await;
+    let waiting = pool.task(|_| ()).priority(Priority::High).start().unwrap();
+    pool.close();
+    assert_eq!(waiting.await, Err(OffloadError::Closed));
+    assert_eq!(pool.run(|| ()).await, Err(OffloadError::Closed));
+    let mut drained = tokio_test::task::spawn(Box::pin(pool.drained()));
+    tokio_test::assert_pending!(drained.poll());
+    gate.open();
+    soon("nothing runs any more", drained).await;
+    assert_eq!(pool.statistics().running, 0);
+    for handle in running {
+        assert_eq!(handle.await, Ok(()));
+    }
+    let never_used = BlockingPool::new("never used");
+    never_used.close();
+    assert_eq!(never_used.run(|| ()).await, Err(OffloadError::Closed));
+    soon("nothing runs", never_used.drained()).await;
+}

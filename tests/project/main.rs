@@ -1,0 +1,4 @@
+//! Rules about the source tree and the public types.
+
+mod architecture;
+mod auto_traits;

@@ -1,0 +1,311 @@
+//! What the tests of the web adapters share: a handler that can be held, a server, and a client that can leave.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use onelane::web::ClientLink;
+use onelane::web::axum::WatchedListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+
+/// Far more than anything takes here. A test that fails needs it, no other does.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Waits until `condition` holds.
+///
+/// In real time: where sockets are involved the kernel sets the pace, and a paused clock would run ahead of it.
+pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "still not: {what}");
+        sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Waits for `work`, which takes no time to speak of.
+pub async fn soon<F: Future>(work: F) -> F::Output {
+    timeout(PATIENCE, work).await.expect("it is not held up")
+}
+
+/// Work that goes on until the test lets it go, and counts what becomes of it.
+#[derive(Debug)]
+pub struct Probe {
+    started: AtomicUsize,
+    finished: AtomicUsize,
+    cut_off: AtomicUsize,
+    inside: AtomicUsize,
+    most_inside: AtomicUsize,
+    gate: Semaphore,
+}
+
+struct Visit<'a> {
+    probe: &'a Probe,
+    finished: bool,
+}
+
+impl Probe {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            started: AtomicUsize::new(0),
+            finished: AtomicUsize::new(0),
+            cut_off: AtomicUsize::new(0),
+            inside: AtomicUsize::new(0),
+            most_inside: AtomicUsize::new(0),
+            gate: Semaphore::new(0),
+        })
+    }
+
+    /// One that holds nobody up.
+    pub fn open() -> Arc<Self> {
+        let probe = Self::new();
+        probe.let_go(Semaphore::MAX_PERMITS);
+        probe
+    }
+
+    /// Goes on until the test lets it go.
+    pub async fn visit(&self) {
+        let mut visit = Visit::enter(self);
+        self.gate.acquire().await.expect("the gate is never closed").forget();
+        visit.finished = true;
+    }
+
+    /// As [`visit`](Self::visit), and leaves time for another one to show up beside it.
+    pub async fn visit_for(&self, length: Duration) {
+        let mut visit = Visit::enter(self);
+        sleep(length).await;
+        visit.finished = true;
+    }
+
+    /// Lets `n` visits end.
+    pub fn let_go(&self, n: usize) {
+        self.gate.add_permits(n);
+    }
+
+    pub fn started(&self) -> usize {
+        self.started.load(Ordering::SeqCst)
+    }
+
+    pub fn finished(&self) -> usize {
+        self.finished.load(Ordering::SeqCst)
+    }
+
+    /// Visits that were dropped before their end.
+    pub fn cut_off(&self) -> usize {
+        self.cut_off.load(Ordering::SeqCst)
+    }
+
+    pub fn most_inside(&self) -> usize {
+        self.most_inside.load(Ordering::SeqCst)
+    }
+}
+
+impl<'a> Visit<'a> {
+    fn enter(probe: &'a Probe) -> Self {
+        probe.started.fetch_add(1, Ordering::SeqCst);
+        let inside = probe.inside.fetch_add(1, Ordering::SeqCst) + 1;
+        probe.most_inside.fetch_max(inside, Ordering::SeqCst);
+        Self { probe, finished: false }
+    }
+}
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        self.probe.inside.fetch_sub(1, Ordering::SeqCst);
+        let outcome = if self.finished { &self.probe.finished } else { &self.probe.cut_off };
+        outcome.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// How a server listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listening {
+    /// With a plain `TcpListener`.
+    Plain,
+    /// With a `WatchedListener`.
+    Watched,
+}
+
+/// Serves `app` on a port of its own until the test's runtime ends.
+pub async fn serve(listening: Listening, app: Router) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let address = listener.local_addr().expect("it is bound");
+    match listening {
+        Listening::Plain => tokio::spawn(axum::serve(listener, app).into_future()),
+        Listening::Watched => {
+            let app = app.into_make_service_with_connect_info::<ClientLink>();
+            tokio::spawn(axum::serve(WatchedListener::from(listener), app).into_future())
+        }
+    };
+    address
+}
+
+/// How a client leaves.
+#[derive(Clone, Copy, Debug)]
+pub enum Leaving {
+    /// It says so: it closes its half.
+    Fin,
+    /// It breaks off.
+    Rst,
+}
+
+/// A client that sends the bytes it is told to.
+#[derive(Debug)]
+pub struct Client {
+    stream: Option<TcpStream>,
+    unread: Vec<u8>,
+}
+
+/// What a server answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Client {
+    pub async fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.expect("the server listens");
+        stream.set_nodelay(true).expect("it is a TCP socket");
+        Self { stream: Some(stream), unread: Vec::new() }
+    }
+
+    /// Connects and sends.
+    pub async fn sending(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Self {
+        let mut client = Self::connect(address).await;
+        client.send(bytes).await;
+        client
+    }
+
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        soon(self.stream().write_all(bytes.as_ref())).await.expect("the server is there");
+    }
+
+    /// Sends as much as the server and the kernels between take in, at once.
+    pub async fn send_what_fits(&mut self, bytes: &[u8]) {
+        // Nobody tells when the last buffer is full: it is when nothing moves for a while.
+        let _ = timeout(Duration::from_millis(200), self.stream().write_all(bytes)).await;
+    }
+
+    pub async fn leave(&mut self, leaving: Leaving) {
+        match leaving {
+            // Not dropped: bytes that it has not read, such as those of a 100 Continue, would make it break off.
+            Leaving::Fin => self.stream().shutdown().await.expect("the server is there"),
+            Leaving::Rst => {
+                self.stream().set_zero_linger().expect("it is a TCP socket");
+                self.stream = None;
+            }
+        }
+    }
+
+    /// The next answer, whose length its head must tell.
+    pub async fn answer(&mut self) -> Answer {
+        let head = self.head().await;
+        let length = header(&head, "content-length").map_or(0, |length| length.parse().expect("a length is a number"));
+        while self.unread.len() < length {
+            self.receive().await;
+        }
+        let body = self.unread.drain(..length).collect();
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status line has a status");
+        Answer { status, head, body }
+    }
+
+    /// The next head. What follows it stays unread.
+    pub async fn head(&mut self) -> String {
+        loop {
+            if let Some(end) = self.unread.windows(4).position(|window| window == b"\r\n\r\n") {
+                let head: Vec<u8> = self.unread.drain(..end + 4).collect();
+                return String::from_utf8(head).expect("a head is text");
+            }
+            self.receive().await;
+        }
+    }
+
+    /// Reads until `text` has come.
+    pub async fn until(&mut self, text: &str) {
+        while !String::from_utf8_lossy(&self.unread).contains(text) {
+            self.receive().await;
+        }
+    }
+
+    /// Reads until the server closes the connection, or breaks it off.
+    pub async fn rest(&mut self) -> Vec<u8> {
+        let Self { stream, unread } = self;
+        let read = stream.as_mut().expect("it has not left").read_to_end(unread);
+        let _ = soon(read).await;
+        std::mem::take(unread)
+    }
+
+    async fn receive(&mut self) {
+        let Self { stream, unread } = self;
+        let read = stream.as_mut().expect("it has not left").read_buf(unread);
+        let length = soon(read).await.expect("the server is there");
+        assert!(length > 0, "the server closed the connection, after {:?}", String::from_utf8_lossy(unread));
+    }
+
+    fn stream(&mut self) -> &mut TcpStream {
+        self.stream.as_mut().expect("it has not left")
+    }
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        header(&self.head, name)
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("the body is text")
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).expect("the body is JSON")
+    }
+}
+
+fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    head.lines().filter_map(|line| line.split_once(": ")).find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v)
+}
+
+/// A request without a body.
+pub fn request(method: &str, path: &str) -> String {
+    format!("{method} {path} HTTP/1.1\r\nhost: test\r\n\r\n")
+}
+
+pub fn get(path: &str) -> String {
+    request("GET", path)
+}
+
+/// The head of a request with a body of `length` bytes.
+pub fn post_head(path: &str, length: usize) -> String {
+    format!("POST {path} HTTP/1.1\r\nhost: test\r\ncontent-length: {length}\r\n\r\n")
+}
+
+/// A request with a body whose length its head tells.
+pub fn post(path: &str, body: &[u8]) -> Vec<u8> {
+    let mut request = post_head(path, body.len()).into_bytes();
+    request.extend_from_slice(body);
+    request
+}
+
+/// A request with a body in chunks, and a trailer.
+pub fn post_chunked(path: &str, chunks: &[&[u8]]) -> Vec<u8> {
+    let head = "host: test\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\nte: trailers\r\n\r\n";
+    let mut request = format!("POST {path} HTTP/1.1\r\n{head}").into_bytes();
+    for chunk in chunks {
+        request.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+        request.extend_from_slice(chunk);
+        request.extend_from_slice(b"\r\n");
+    }
+    request.extend_from_slice(b"0\r\nx-sum: 42\r\n\r\n");
+    request
+}
+
+/// Bytes of which no two neighbours are mixed up unnoticed.
+pub fn bytes(length: usize) -> Vec<u8> {
+    (0..length).map(|i| (i % 251) as u8).collect()
+}

@@ -1,0 +1,81 @@
+//! [`RedisServer`], a real Redis on a port and in a folder of its own.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{env, fs, io, process, thread};
+
+use redis::{Client, Connection, TypedCommands};
+
+use crate::client::PATIENCE;
+
+/// A running server. Dropping it, in a failed test too, kills it, waits until it is gone, and removes its folder.
+pub struct RedisServer {
+    child: Child,
+    folder: PathBuf,
+    pub url: String,
+}
+
+impl RedisServer {
+    /// Starts a server, and waits until it answers.
+    pub fn start() -> Self {
+        let start = Instant::now();
+        let mut server = Self::launch();
+        while !server.answers() {
+            assert!(start.elapsed() < PATIENCE, "no redis-server starts");
+            if server.has_ended() {
+                // Somebody else has taken the port in the meantime.
+                server = Self::launch();
+            }
+            // Another process takes real time.
+            thread::sleep(Duration::from_millis(5));
+        }
+        server
+    }
+
+    fn launch() -> Self {
+        let port = free_port();
+        let folder = env::temp_dir().join(format!("onelane-redis-{}-{port}", process::id()));
+        fs::create_dir_all(&folder).expect("cargo has made the folder around it");
+        let child = Command::new("redis-server")
+            .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--daemonize", "no", "--dir"])
+            .arg(&folder)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| match error.kind() {
+                io::ErrorKind::NotFound => panic!("redis-server is missing: `apt-get install redis-server`"),
+                _ => panic!("redis-server does not start: {error}"),
+            });
+        Self { child, folder, url: format!("redis://127.0.0.1:{port}") }
+    }
+
+    fn answers(&self) -> bool {
+        let client = Client::open(&*self.url).expect("it is a URL");
+        client.get_connection_with_timeout(PATIENCE).is_ok_and(|mut redis| redis.ping().is_ok())
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it is our child").is_some()
+    }
+
+    pub fn connect(&self) -> Connection {
+        let client = Client::open(&*self.url).expect("it is a URL");
+        client.get_connection_with_timeout(PATIENCE).expect("it answered before")
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        // They fail only if it has ended, or has gone, already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a port left");
+    listener.local_addr().expect("it is bound").port()
+}

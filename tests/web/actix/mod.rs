@@ -1,0 +1,6 @@
+//! The actix-web adapter, on real servers, called over real sockets.
+
+mod flight;
+mod guard;
+mod handlers;
+mod keyed;

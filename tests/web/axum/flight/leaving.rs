@@ -1,0 +1,109 @@
+//! Clients that leave while a run goes on.
+
+use std::sync::Arc;
+
+use onelane::EndpointGuard;
+use onelane::web::FlightOptions;
+use onelane::web::axum::{FlightLayer, GuardLayer};
+
+use super::{Collapsed, Led, Site, asking, numbered, part_of};
+use support::http::{self, Client, Leaving, Listening, Probe, eventually, serve};
+
+const BOTH: [Leaving; 2] = [Leaving::Fin, Leaving::Rst];
+
+#[tokio::test]
+async fn clients_that_leave_change_nothing_for_the_one_that_stays() {
+    for leaving in BOTH {
+        for stays in 0..4 {
+            let site = Site::new(FlightOptions::new()).await;
+            let mut clients = site.send(&[(); 4].map(|()| http::get("/"))).await;
+            for (_, client) in clients.iter_mut().enumerate().filter(|(i, _)| *i != stays) {
+                client.leave(leaving).await;
+            }
+            eventually("they have left", || site.layer.stats().waiting == 1).await;
+            assert_eq!((site.probe.started(), site.probe.cut_off()), (1, 0));
+            site.probe.let_go(1);
+            let answer = clients[stays].answer().await;
+            assert_eq!((answer.status, answer.text()), (200, "answer 1"), "client {stays} stays, {leaving:?}");
+            assert_eq!((site.layer.stats().running, site.layer.stats().cancelled), (0, 0));
+        }
+    }
+}
+
+#[tokio::test]
+async fn handler_is_dropped_when_all_have_left_and_who_comes_later_begins_anew() {
+    for leaving in BOTH {
+        for count in 1..=3 {
+            let site = Site::new(FlightOptions::new()).await;
+            let mut clients = site.send(&vec![http::get("/"); count]).await;
+            for client in &mut clients {
+                assert_eq!(site.probe.cut_off(), 0);
+                client.leave(leaving).await;
+            }
+            eventually("the handler is dropped", || site.probe.cut_off() == 1).await;
+            eventually("nothing remains", || site.layer.stats().running == 0).await;
+            let stats = site.layer.stats();
+            assert_eq!((stats.waiting, stats.cancelled), (0, 1), "{count} clients, {leaving:?}");
+            assert_eq!(site.parts(&[http::get("/")]).await, [(2, Led)]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn detached_handler_finishes_when_all_have_left() {
+    for leaving in BOTH {
+        for count in 1..=2 {
+            let site = Site::new(FlightOptions::new().detached()).await;
+            let mut clients = site.send(&vec![http::get("/"); count]).await;
+            for client in &mut clients {
+                client.leave(leaving).await;
+            }
+            eventually("they have left", || site.layer.stats().waiting == 0).await;
+            assert_eq!((site.layer.stats().running, site.probe.cut_off()), (1, 0));
+            site.probe.let_go(1);
+            eventually("it has finished", || site.probe.finished() == 1).await;
+            eventually("nothing remains", || site.layer.stats().running == 0).await;
+            assert_eq!(site.layer.stats().cancelled, 0, "{count} clients, {leaving:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn detached_run_is_shared_by_who_comes_after_all_have_left() {
+    let site = Site::new(FlightOptions::new().detached()).await;
+    let mut clients = site.send(&[http::get("/")]).await;
+    clients[0].leave(Leaving::Rst).await;
+    eventually("it has left", || site.layer.stats().waiting == 0).await;
+    let mut late = Client::sending(site.address, http::get("/")).await;
+    eventually("it waits", || site.layer.stats().waiting == 1).await;
+    site.probe.let_go(1);
+    let answer = late.answer().await;
+    assert_eq!((answer.text(), part_of(&answer)), ("answer 1", Collapsed));
+}
+
+#[tokio::test]
+async fn request_that_is_served_alone_is_dropped_when_its_client_leaves() {
+    for leaving in BOTH {
+        let site = Site::new(FlightOptions::new().detached()).await;
+        let mut clients = site.send(&[asking("POST", "/", &[("content-length", "0")])]).await;
+        clients[0].leave(leaving).await;
+        eventually("its handler is dropped", || site.probe.cut_off() == 1).await;
+    }
+}
+
+/// The guard behind the layer finishes what it has begun, as it does without the layer.
+#[tokio::test]
+async fn guarded_handler_behind_the_layer_finishes_when_all_have_left() {
+    let (layer, probe, guard) = (FlightLayer::new("outer"), Probe::new(), Arc::new(EndpointGuard::new("inner")));
+    let app = numbered(&probe, |run| run.to_string()).layer(GuardLayer::new(&guard)).layer(layer.clone());
+    let site = Site { address: serve(Listening::Plain, app).await, layer, probe };
+    let mut clients = site.send(&[http::get("/"), http::get("/")]).await;
+    for client in &mut clients {
+        client.leave(Leaving::Rst).await;
+    }
+    eventually("it goes on without its clients", || guard.stats().detached == 1).await;
+    eventually("the run is over", || site.layer.stats().running == 0).await;
+    site.probe.let_go(1);
+    eventually("nothing is held", || guard.stats().held == 0).await;
+    assert_eq!((site.probe.finished(), site.probe.cut_off(), guard.stats().finished_detached), (1, 0, 1));
+}

@@ -1,0 +1,195 @@
+//! Requests that get no answer of the handler's.
+
+use std::convert::Infallible;
+use std::future::pending;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::get;
+use onelane::web::axum::FlightLayer;
+use onelane::web::{FlightOptions, Refusal, RefusalReason};
+use onelane::{FlightError, SingleFlight};
+
+use super::{Collapsed, Led, Site, part_of};
+use crate::axum::refusals::is_problem;
+use support::http::{self, Client, Listening, Probe, eventually, serve};
+
+#[tokio::test]
+async fn panic_of_the_handler_reaches_all_and_it_is_not_run_again() {
+    let site = Site::answering(FlightOptions::new(), |_| -> String { panic!("on purpose") }).await;
+    let mut clients = site.send(&[http::get("/"), http::get("/"), http::get("/")]).await;
+    site.probe.let_go(3);
+    for client in &mut clients {
+        let answer = client.answer().await;
+        is_problem(&answer, 500, "urn:onelane:panicked");
+        assert!(!answer.text().contains("on purpose"), "what went wrong is nobody's business");
+        assert_eq!(answer.header("retry-after"), None);
+    }
+    let stats = site.layer.stats();
+    assert_eq!((site.probe.started(), stats.runs, stats.panicked, stats.running), (1, 1, 1, 0));
+    // The connection goes on.
+    clients[0].send(http::get("/")).await;
+    is_problem(&clients[0].answer().await, 500, "urn:onelane:panicked");
+    assert_eq!(site.probe.started(), 2);
+}
+
+#[tokio::test]
+async fn panic_for_a_request_that_came_alone_is_answered_too() {
+    let site = Site::answering(FlightOptions::new(), |_| -> String { panic!("on purpose") }).await;
+    site.probe.let_go(1);
+    let answer = Client::sending(site.address, http::get("/")).await.answer().await;
+    is_problem(&answer, 500, "urn:onelane:panicked");
+}
+
+#[tokio::test]
+async fn request_beyond_max_waiters_is_answered_503() {
+    let site = Site::new(FlightOptions::new().max_waiters(2)).await;
+    let mut clients = site.send(&[http::get("/"), http::get("/"), http::get("/")]).await;
+    let refused = Client::sending(site.address, http::get("/")).await.answer().await;
+    is_problem(&refused, 503, "urn:onelane:too-many-waiters");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    let mut elsewhere = site.send(&[http::get("/other")]).await;
+
+    site.probe.let_go(2);
+    for (client, part) in clients.iter_mut().zip([Led, Collapsed, Collapsed]) {
+        assert_eq!(part_of(&client.answer().await), part);
+    }
+    assert_eq!(part_of(&elsewhere[0].answer().await), Led, "who asks for something else is not concerned");
+    assert_eq!(site.layer.stats().refused, 1);
+}
+
+#[tokio::test]
+async fn request_that_waits_too_long_is_answered_503_and_the_handler_dropped() {
+    let site = Site::new(FlightOptions::new().wait_timeout(Duration::from_millis(100))).await;
+    let mut clients =
+        [Client::sending(site.address, http::get("/")).await, Client::sending(site.address, http::get("/")).await];
+    for client in &mut clients {
+        let refused = client.answer().await;
+        is_problem(&refused, 503, "urn:onelane:timeout");
+        assert_eq!(refused.header("retry-after"), Some("1"));
+    }
+    eventually("the handlers are dropped", || site.probe.cut_off() == site.probe.started()).await;
+    assert_eq!((site.layer.stats().timed_out, site.layer.stats().running), (2, 0));
+}
+
+#[tokio::test]
+async fn layer_added_twice_is_refused_instead_of_hanging() {
+    let layer = FlightLayer::new("twice");
+    let app = Router::new().route("/", get(async || "in").layer(layer.clone())).layer(layer.clone());
+    let answer = Client::sending(serve(Listening::Plain, app).await, http::get("/")).await.answer().await;
+    is_problem(&answer, 500, "urn:onelane:would-deadlock");
+    assert_eq!(layer.stats().running, 0);
+}
+
+#[tokio::test]
+async fn on_refusal_sees_why_and_can_change_every_part() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let seen_there = Arc::clone(&seen);
+    let options = FlightOptions::new().max_waiters(0).on_refusal(move |refusal| {
+        let what = (refusal.reason().clone(), refusal.status(), refusal.is_overload());
+        seen_there.lock().expect("no panic").push(what);
+        refusal.with_status(429).with_header("x-changed", "yes").with_body("text/plain", "later")
+    });
+    let site = Site::new(options).await;
+    let mut first = site.send(&[http::get("/")]).await;
+    let refused = Client::sending(site.address, http::get("/")).await.answer().await;
+    assert_eq!((refused.status, refused.text(), refused.header("x-changed")), (429, "later", Some("yes")));
+    site.probe.let_go(1);
+    assert_eq!(first[0].answer().await.text(), "answer 1");
+    let seen = seen.lock().expect("no panic");
+    assert_eq!(*seen, [(RefusalReason::Flight(FlightError::TooManyWaiters), 503, true)]);
+}
+
+#[tokio::test]
+async fn error_of_a_flight_by_hand_is_the_same_answer() {
+    static FLIGHT: SingleFlight<&str, (), Infallible> =
+        SingleFlight::builder("by hand").wait_timeout(Duration::from_millis(50)).build();
+
+    type Answered = Result<(), FlightError<Infallible>>;
+    let late = async || -> Answered { FLIGHT.run("late", pending).await };
+    let panicked = async || -> Answered { FLIGHT.run("panicked", || async { panic!("on purpose") }).await };
+    let crowded = async || -> Answered { Err(FlightError::TooManyWaiters) };
+    let nested = async || -> Answered { Err(FlightError::WouldDeadlock) };
+    let app = Router::new()
+        .route("/late", get(late))
+        .route("/panicked", get(panicked))
+        .route("/crowded", get(crowded))
+        .route("/nested", get(nested));
+    let address = serve(Listening::Plain, app).await;
+    for (path, status, kind, retry_after) in [
+        ("/late", 503, "urn:onelane:timeout", Some("1")),
+        ("/panicked", 500, "urn:onelane:panicked", None),
+        ("/crowded", 503, "urn:onelane:too-many-waiters", Some("1")),
+        ("/nested", 500, "urn:onelane:would-deadlock", None),
+    ] {
+        let answer = Client::sending(address, http::get(path)).await.answer().await;
+        is_problem(&answer, status, kind);
+        assert!(!answer.text().contains("on purpose"), "what went wrong is nobody's business");
+        assert_eq!(answer.header("retry-after"), retry_after);
+    }
+}
+
+#[tokio::test]
+async fn error_of_the_works_own_answers_for_itself_to_all_who_share_it() {
+    type Own = (StatusCode, &'static str);
+    let flight: Arc<SingleFlight<(), (), Own>> = Arc::new(SingleFlight::new("by hand"));
+    let probe = Probe::new();
+    let handler = {
+        let (flight, probe) = (Arc::clone(&flight), Arc::clone(&probe));
+        async move || -> Result<(), FlightError<Own>> {
+            let work = || async move {
+                probe.visit().await;
+                Err((StatusCode::IM_A_TEAPOT, "no coffee"))
+            };
+            flight.run((), work).await
+        }
+    };
+    let address = serve(Listening::Plain, Router::new().route("/", get(handler))).await;
+    let mut clients = [Client::sending(address, http::get("/")).await, Client::sending(address, http::get("/")).await];
+    eventually("both wait", || flight.stats().waiting == 2).await;
+    probe.let_go(1);
+    for client in &mut clients {
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.text()), (418, "no coffee"));
+    }
+    assert_eq!(probe.started(), 1);
+}
+
+/// An error that is no response of its own, or that can't be cloned.
+#[tokio::test]
+async fn error_taken_apart_becomes_an_answer_by_hand() {
+    struct Own;
+    let answer = |error: FlightError<Own>| match error.try_into_failure() {
+        Ok(_own) => Err(StatusCode::IM_A_TEAPOT),
+        Err(error) => Ok(Refusal::from(error).with_status(429)),
+    };
+    let app = Router::new()
+        .route("/own", get(async move || answer(FlightError::Failed(Arc::new(Own)))))
+        .route("/crowded", get(async move || answer(FlightError::TooManyWaiters)));
+    let address = serve(Listening::Plain, app).await;
+    assert_eq!(Client::sending(address, http::get("/own")).await.answer().await.status, 418);
+    let crowded = Client::sending(address, http::get("/crowded")).await.answer().await;
+    is_problem(&crowded, 429, "urn:onelane:too-many-waiters");
+}
+
+/// It would be in no request, and so tell no two users apart.
+#[test]
+#[should_panic(expected = "\"x-user \" is no header name")]
+fn key_header_that_is_no_header_name_is_a_mistake() {
+    let _ = FlightOptions::new().key_header("x-user ");
+}
+
+/// It would be in no request, and the requests that it was meant for would still be served alone.
+#[test]
+#[should_panic(expected = "\"coo kie\" is no header name")]
+fn ignored_header_that_is_no_header_name_is_a_mistake() {
+    let _ = FlightOptions::new().ignore_header("coo kie");
+}
+
+#[test]
+#[should_panic(expected = "a wait_timeout of zero")]
+fn wait_timeout_of_zero_is_a_mistake() {
+    let _ = FlightOptions::new().wait_timeout(Duration::ZERO);
+}

@@ -1,0 +1,148 @@
+//! Clients that leave while their handler runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::any;
+use onelane::EndpointGuard;
+use onelane::web::axum::GuardLayer;
+use onelane::web::{GuardOptions, OnDisconnect};
+use tokio::runtime::Handle;
+
+use crate::axum::held_route;
+use support::http::{self, Client, Leaving, Listening, Probe, eventually, serve};
+
+fn held_with(options: GuardOptions, guard: &Arc<EndpointGuard>, probe: &Arc<Probe>) -> Router {
+    let probe = Arc::clone(probe);
+    let handler = async move || probe.visit().await;
+    Router::new().route("/", any(handler)).layer(GuardLayer::with_options(guard, options))
+}
+
+async fn handler_finishes_then_the_next_starts(listening: Listening, leaving: Leaving) {
+    let (guard, probe) = (Arc::new(EndpointGuard::new("finish")), Probe::new());
+    let address = serve(listening, held_route(&guard, &probe)).await;
+    let mut leaver = Client::sending(address, http::get("/")).await;
+    eventually("its handler runs", || probe.started() == 1).await;
+    let mut next = Client::sending(address, http::get("/")).await;
+    eventually("the next one waits", || guard.stats().waiting == 1).await;
+
+    leaver.leave(leaving).await;
+    eventually("the handler goes on without its client", || guard.stats().detached == 1).await;
+    let stats = guard.stats();
+    assert_eq!((stats.held, stats.waiting, stats.finished_detached), (1, 1, 0));
+    assert_eq!((probe.started(), probe.cut_off()), (1, 0));
+
+    probe.let_go(1);
+    eventually("the next handler runs", || probe.started() == 2).await;
+    assert_eq!((probe.finished(), probe.most_inside()), (1, 1));
+    eventually("the run without a client is over", || guard.stats().detached == 0).await;
+    assert_eq!(guard.stats().finished_detached, 1);
+
+    probe.let_go(1);
+    assert_eq!(next.answer().await.text(), "done");
+    assert_eq!(probe.cut_off(), 0);
+}
+
+#[tokio::test]
+async fn handler_whose_client_closes_finishes_before_the_next_starts() {
+    handler_finishes_then_the_next_starts(Listening::Plain, Leaving::Fin).await;
+    handler_finishes_then_the_next_starts(Listening::Watched, Leaving::Fin).await;
+}
+
+#[tokio::test]
+async fn handler_whose_client_breaks_off_finishes_before_the_next_starts() {
+    handler_finishes_then_the_next_starts(Listening::Plain, Leaving::Rst).await;
+    handler_finishes_then_the_next_starts(Listening::Watched, Leaving::Rst).await;
+}
+
+#[tokio::test]
+async fn handler_is_dropped_and_the_next_starts_where_leaving_cancels() {
+    for leaving in [Leaving::Fin, Leaving::Rst] {
+        let (guard, probe) = (Arc::new(EndpointGuard::new("cancel")), Probe::new());
+        let options = GuardOptions::new().on_disconnect(OnDisconnect::Cancel);
+        let address = serve(Listening::Plain, held_with(options, &guard, &probe)).await;
+        let mut leaver = Client::sending(address, http::get("/")).await;
+        eventually("its handler runs", || probe.started() == 1).await;
+        let mut next = Client::sending(address, http::get("/")).await;
+        eventually("the next one waits", || guard.stats().waiting == 1).await;
+
+        leaver.leave(leaving).await;
+        eventually("the next handler runs", || probe.started() == 2).await;
+        assert_eq!((probe.cut_off(), probe.finished(), probe.most_inside()), (1, 0, 1), "{leaving:?}");
+        let stats = guard.stats();
+        assert_eq!((stats.detached, stats.finished_detached), (0, 0));
+
+        probe.let_go(1);
+        assert_eq!(next.answer().await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn handler_without_a_client_is_dropped_after_max_run() {
+    let (guard, probe) = (Arc::new(EndpointGuard::new("max run")), Probe::new());
+    let options = GuardOptions::new().max_run(Duration::from_millis(50));
+    let address = serve(Listening::Plain, held_with(options, &guard, &probe)).await;
+    let mut leaver = Client::sending(address, http::get("/")).await;
+    eventually("its handler runs", || probe.started() == 1).await;
+    leaver.leave(Leaving::Fin).await;
+    eventually("its handler is dropped", || probe.cut_off() == 1).await;
+    eventually("nothing is held", || guard.stats().held == 0).await;
+    let stats = guard.stats();
+    assert_eq!((stats.detached, stats.finished_detached), (0, 0));
+}
+
+#[tokio::test]
+async fn panic_in_a_handler_without_a_client_is_counted_and_lets_the_next_in() {
+    let (guard, probe) = (Arc::new(EndpointGuard::new("panics")), Probe::new());
+    let visitor = Arc::clone(&probe);
+    let handler = async move || -> () {
+        visitor.visit().await;
+        panic!("on purpose");
+    };
+    let app = Router::new().route("/panic", any(handler)).route("/", any(async || "served"));
+    let address = serve(Listening::Plain, app.layer(GuardLayer::new(&guard))).await;
+    let mut leaver = Client::sending(address, http::get("/panic")).await;
+    eventually("its handler runs", || probe.started() == 1).await;
+    let mut next = Client::sending(address, http::get("/")).await;
+    eventually("the next one waits", || guard.stats().waiting == 1).await;
+    leaver.leave(Leaving::Fin).await;
+    eventually("the handler goes on without its client", || guard.stats().detached == 1).await;
+
+    probe.let_go(1);
+    assert_eq!(next.answer().await.text(), "served");
+    eventually("the run without a client is over", || guard.stats().detached == 0).await;
+    let stats = guard.stats();
+    assert_eq!((stats.panicked, stats.finished_detached, stats.held), (1, 0, 0));
+}
+
+#[tokio::test]
+async fn nothing_is_spawned_while_clients_stay() {
+    let (guard, probe) = (Arc::new(EndpointGuard::new("no task")), Probe::new());
+    let address = serve(Listening::Plain, held_route(&guard, &probe)).await;
+    let tasks = || Handle::current().metrics().num_alive_tasks();
+    let mut holder = Client::connect(address).await;
+    let mut waiter = Client::connect(address).await;
+    eventually("the server and two connections have their tasks", || tasks() == 3).await;
+
+    holder.send(http::get("/")).await;
+    eventually("its handler runs", || probe.started() == 1).await;
+    waiter.send(http::post("/", &http::bytes(1000))).await;
+    eventually("the other one waits", || guard.stats().waiting == 1).await;
+    assert_eq!(tasks(), 3);
+    probe.let_go(1);
+    assert_eq!(holder.answer().await.status, 200);
+    eventually("the other handler runs", || probe.started() == 2).await;
+    assert_eq!(tasks(), 3);
+    probe.let_go(1);
+    assert_eq!(waiter.answer().await.status, 200);
+    assert_eq!(tasks(), 3);
+
+    waiter.send(http::get("/")).await;
+    eventually("its handler runs", || probe.started() == 3).await;
+    waiter.leave(Leaving::Fin).await;
+    eventually("the handler has taken over its connection's place", || guard.stats().detached == 1).await;
+    eventually("the server, a connection and the handler have tasks", || tasks() == 3).await;
+    probe.let_go(1);
+    eventually("the handler's task is over", || tasks() == 2).await;
+}

@@ -1,0 +1,36 @@
+//! The guard in axum, over real sockets.
+//!
+//! Real time passes in these tests, a few milliseconds each: the kernel delivers packets at its own pace. They wait for
+//! what they expect rather than for a time.
+
+mod flight;
+mod handlers;
+mod http2;
+mod keyed;
+mod leaving_while_running;
+mod leaving_while_waiting;
+mod listener;
+mod refusals;
+mod request_body;
+mod response_body;
+mod shutdown;
+mod turns;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::any;
+use onelane::EndpointGuard;
+use onelane::web::axum::GuardLayer;
+
+use support::http::Probe;
+
+/// A guarded route `/` whose handler goes on until the test lets it go.
+fn held_route(guard: &Arc<EndpointGuard>, probe: &Arc<Probe>) -> Router {
+    let probe = Arc::clone(probe);
+    let handler = move || async move {
+        probe.visit().await;
+        "done"
+    };
+    Router::new().route("/", any(handler)).layer(GuardLayer::new(guard))
+}

@@ -1,0 +1,71 @@
+//! A server whose runtime ends under its requests.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use onelane::EndpointGuard;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::axum::held_route;
+use support::http::{self, Client, Leaving, Listening, Probe, eventually, serve};
+
+fn runtimes() -> [Runtime; 2] {
+    let mut multi_thread = Builder::new_multi_thread();
+    multi_thread.worker_threads(2);
+    [Builder::new_current_thread(), multi_thread].map(|mut builder| builder.enable_all().build().expect("it starts"))
+}
+
+/// Ends the runtime on a thread of its own, so that one that hangs fails the test.
+fn end(runtime: Runtime) {
+    let (ended, has_ended) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        drop(runtime);
+        ended.send(()).expect("the test waits");
+    });
+    has_ended.recv_timeout(Duration::from_secs(10)).expect("the runtime ends, without a panic");
+    thread.join().expect("no panic");
+}
+
+fn nothing_remains(guard: &EndpointGuard, probe: &Probe) {
+    let stats = guard.stats();
+    assert_eq!((stats.held, stats.waiting, stats.detached), (0, 0, 0));
+    assert_eq!((stats.panicked, stats.finished_detached), (0, 0));
+    assert_eq!((probe.started(), probe.finished(), probe.cut_off()), (1, 0, 1));
+    assert!(guard.try_acquire().is_ok(), "the guard serves another runtime");
+}
+
+#[test]
+fn runtime_that_ends_drops_a_run_without_a_client() {
+    for runtime in runtimes() {
+        let (guard, probe) = (Arc::new(EndpointGuard::new("shutdown")), Probe::new());
+        runtime.block_on(async {
+            let address = serve(Listening::Plain, held_route(&guard, &probe)).await;
+            let mut leaver = Client::sending(address, http::get("/")).await;
+            eventually("its handler runs", || probe.started() == 1).await;
+            leaver.leave(Leaving::Fin).await;
+            eventually("it goes on without its client", || guard.stats().detached == 1).await;
+        });
+        end(runtime);
+        nothing_remains(&guard, &probe);
+    }
+}
+
+#[test]
+fn runtime_that_ends_drops_the_requests_that_run_and_wait() {
+    for runtime in runtimes() {
+        let (guard, probe) = (Arc::new(EndpointGuard::new("shutdown")), Probe::new());
+        let clients = runtime.block_on(async {
+            let address = serve(Listening::Watched, held_route(&guard, &probe)).await;
+            let holder = Client::sending(address, http::get("/")).await;
+            eventually("its handler runs", || probe.started() == 1).await;
+            let waiter = Client::sending(address, http::post("/", &http::bytes(100_000))).await;
+            eventually("the other one waits", || guard.stats().waiting == 1).await;
+            [holder, waiter]
+        });
+        end(runtime);
+        nothing_remains(&guard, &probe);
+        drop(clients);
+    }
+}

@@ -1,0 +1,6 @@
+//! The web adapters: tower layers, axum and actix-web on real sockets.
+
+mod actix;
+mod axum;
+mod handler_messages;
+mod tower;

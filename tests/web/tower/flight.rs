@@ -1,0 +1,248 @@
+//! Answers that are shared, in front of any service: its errors, its readiness, and what is spawned.
+
+use std::convert::Infallible;
+use std::future::{Ready, poll_fn, ready};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::stream;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, StreamBody};
+use onelane::web::FlightOptions;
+use onelane::web::tower::{FlightFuture, FlightLayer, GuardBody};
+use tokio::runtime::Handle;
+use tokio::task::yield_now;
+use tokio_test::task::{Spawn, spawn};
+use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok};
+use tower::{Layer, Service, ServiceExt, service_fn};
+
+use crate::tower::{AnyBytes, Received, full, held, request};
+use support::http::Probe;
+
+fn call<S>(layer: &FlightLayer, inner: S) -> Spawn<FlightFuture<Response<GuardBody<AnyBytes>>, S::Error>>
+where
+    S: Service<Received, Response = Response<AnyBytes>, Future: Send, Error: Send> + Clone + Send + 'static,
+{
+    spawn(layer.layer(inner).call(request()))
+}
+
+/// Lets the task that drives a run get on with it.
+async fn run_tasks() {
+    for _ in 0..10 {
+        yield_now().await;
+    }
+}
+
+fn tasks() -> usize {
+    Handle::current().metrics().num_alive_tasks()
+}
+
+fn text(response: Response<GuardBody<AnyBytes>>) -> String {
+    let body = assert_ready_ok!(spawn(response.into_body().collect()).poll()).to_bytes();
+    String::from_utf8(body.into()).expect("it is text")
+}
+
+fn cache_status<B>(response: &Response<B>) -> String {
+    response.headers()["cache-status"].to_str().expect("it is text").to_owned()
+}
+
+/// A service whose `n`th call comes to what `result(n)` says, when the test lets it.
+fn numbered<E: Send + 'static>(
+    probe: &Arc<Probe>,
+    result: impl Fn(usize) -> Result<Response<AnyBytes>, E> + Clone + Send + 'static,
+) -> impl Service<Received, Response = Response<AnyBytes>, Error = E, Future: Send> + Clone + Send + 'static {
+    let (probe, calls) = (Arc::clone(probe), Arc::new(AtomicUsize::new(0)));
+    service_fn(move |_: Received| {
+        let (probe, result) = (Arc::clone(&probe), result.clone());
+        let number = calls.fetch_add(1, Ordering::SeqCst) + 1;
+        async move {
+            probe.visit().await;
+            result(number)
+        }
+    })
+}
+
+#[test]
+fn service_that_is_ready_and_a_call_that_is_never_polled_begin_no_run() {
+    let (layer, probe) = (FlightLayer::new("ready"), Probe::new());
+    let mut service = layer.layer(held(&probe));
+    let ready = spawn(poll_fn(|cx| Service::<Request<AnyBytes>>::poll_ready(&mut service, cx))).poll();
+    assert_ready_ok!(ready);
+    let unpolled = call(&layer, held(&probe));
+    assert_eq!((layer.stats().runs, layer.stats().waiting, probe.started()), (0, 0, 0));
+    drop(unpolled);
+    assert_eq!((layer.stats().cancelled, layer.stats().refused), (0, 0));
+}
+
+#[tokio::test]
+async fn nothing_is_spawned_for_a_call_that_comes_alone() {
+    let (layer, probe) = (FlightLayer::new("alone"), Probe::new());
+    let mut one = call(&layer, held(&probe));
+    assert_pending!(one.poll());
+    assert_eq!((tasks(), layer.stats().running), (0, 1));
+    probe.let_go(1);
+    assert_eq!(cache_status(&assert_ready_ok!(one.poll())), "onelane; fwd=miss");
+    assert_eq!((tasks(), layer.stats().running, layer.stats().waiting), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn call_that_is_not_polled_holds_nobody_up() {
+    let (layer, probe) = (FlightLayer::new("unpolled"), Probe::new());
+    let mut first = call(&layer, held(&probe));
+    assert_pending!(first.poll());
+    let mut second = call(&layer, held(&probe));
+    assert_pending!(second.poll());
+    probe.let_go(1);
+    run_tasks().await;
+    assert!(second.is_woken());
+    let response = assert_ready_ok!(second.poll());
+    assert_eq!([cache_status(&response), text(response)], ["onelane; fwd=miss; collapsed", "done"]);
+    assert_eq!(text(assert_ready_ok!(first.poll())), "done");
+    assert_eq!((probe.started(), tasks()), (1, 0));
+}
+
+#[derive(Debug, PartialEq)]
+struct Own(usize);
+
+#[tokio::test]
+async fn error_of_the_service_is_for_who_began_the_run_and_the_others_are_served_alone() {
+    let (layer, probe) = (FlightLayer::new("error"), Probe::new());
+    let answer = |n| if n == 2 { Ok(Response::new(full("served"))) } else { Err(Own(n)) };
+    let service = numbered(&probe, answer);
+    let mut calls = [(); 3].map(|()| call(&layer, service.clone()));
+    for call in &mut calls {
+        assert_pending!(call.poll());
+    }
+    assert_eq!(probe.started(), 1);
+    probe.let_go(3);
+    run_tasks().await;
+    let [first, second, third] = &mut calls;
+    assert_eq!(assert_ready_err!(first.poll()), Own(1));
+    let response = assert_ready_ok!(second.poll());
+    assert_eq!([cache_status(&response), text(response)], ["onelane; fwd=bypass", "served"]);
+    assert_eq!(assert_ready_err!(third.poll()), Own(3));
+    assert_eq!((layer.stats().runs, layer.stats().running, layer.stats().waiting), (1, 0, 0));
+
+    // The next one may fare better: nothing is remembered.
+    let mut next = call(&layer, service);
+    assert_eq!(assert_ready_err!(next.poll_after(&probe)), Own(4));
+    assert_eq!(layer.stats().runs, 2);
+}
+
+trait PollAfter<T> {
+    /// Polls it, lets one visit end, and polls it again.
+    fn poll_after(&mut self, probe: &Probe) -> Poll<T>;
+}
+
+impl<F: Future + Unpin> PollAfter<F::Output> for Spawn<F> {
+    fn poll_after(&mut self, probe: &Probe) -> Poll<F::Output> {
+        assert!(self.poll().is_pending());
+        probe.let_go(1);
+        self.poll()
+    }
+}
+
+#[tokio::test]
+async fn error_for_one_that_left_is_nobodys() {
+    let (layer, probe) = (FlightLayer::new("error"), Probe::new());
+    let service = numbered(&probe, |n| if n == 1 { Err(Own(n)) } else { Ok(Response::new(full("served"))) });
+    let mut first = call(&layer, service.clone());
+    assert_pending!(first.poll());
+    let mut second = call(&layer, service);
+    assert_pending!(second.poll());
+    drop(first);
+    probe.let_go(2);
+    run_tasks().await;
+    assert_eq!(text(assert_ready_ok!(second.poll())), "served");
+    assert_eq!((probe.started(), probe.cut_off()), (2, 0));
+}
+
+/// Ready when the test says so. A clone has to become ready anew.
+struct Reserves {
+    open: Arc<AtomicUsize>,
+    is_ready: bool,
+}
+
+impl Clone for Reserves {
+    fn clone(&self) -> Self {
+        Self { open: Arc::clone(&self.open), is_ready: false }
+    }
+}
+
+impl Service<Received> for Reserves {
+    type Response = Response<AnyBytes>;
+    type Error = &'static str;
+    type Future = Ready<Result<Response<AnyBytes>, &'static str>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
+        match self.open.load(Ordering::SeqCst) {
+            0 => Poll::Pending,
+            1 => {
+                self.is_ready = true;
+                Poll::Ready(Ok(()))
+            }
+            _ => Poll::Ready(Err("broken")),
+        }
+    }
+
+    fn call(&mut self, _: Received) -> Self::Future {
+        assert!(std::mem::take(&mut self.is_ready), "called without a reservation");
+        ready(Ok(Response::new(full("served"))))
+    }
+}
+
+#[tokio::test]
+async fn layer_is_ready_when_the_service_is_and_calls_the_one_that_was() {
+    let (layer, open) = (FlightLayer::new("ready"), Arc::new(AtomicUsize::new(0)));
+    let service = layer.layer(Reserves { open: Arc::clone(&open), is_ready: false });
+    let mut call = spawn(service.clone().oneshot(request()));
+    assert_pending!(call.poll());
+    assert_eq!(layer.stats().runs, 0);
+    open.store(1, Ordering::SeqCst);
+    assert_eq!(text(assert_ready_ok!(call.poll())), "served");
+
+    // One service called again and again is asked for its readiness each time.
+    let mut again = service.clone();
+    for _ in 0..3 {
+        assert_ready_ok!(spawn(poll_fn(|cx| Service::<Request<AnyBytes>>::poll_ready(&mut again, cx))).poll());
+        assert_eq!(text(assert_ready_ok!(spawn(again.call(request())).poll())), "served");
+    }
+
+    open.store(2, Ordering::SeqCst);
+    let failed = spawn(service.oneshot(request())).poll();
+    assert_eq!(assert_ready!(failed).map(drop), Err("broken"));
+    assert_eq!(layer.stats().runs, 4);
+}
+
+/// Who is served alone is served by the service that was polled ready for it.
+#[tokio::test]
+async fn follower_that_is_served_alone_uses_its_own_reservation() {
+    let (layer, probe) = (FlightLayer::new("reserve"), Probe::new());
+    let mut leader = call(&layer, numbered(&probe, |_| Err("broken")));
+    assert_pending!(leader.poll());
+    let open = Arc::new(AtomicUsize::new(1));
+    let mut follower = spawn(layer.layer(Reserves { open, is_ready: false }).oneshot(request()));
+    assert_pending!(follower.poll());
+    probe.let_go(1);
+    run_tasks().await;
+    assert_eq!(assert_ready_err!(leader.poll()), "broken");
+    assert_eq!(text(assert_ready_ok!(follower.poll())), "served");
+}
+
+#[tokio::test]
+async fn body_that_is_not_shared_comes_as_it_is_with_its_trailers() {
+    let layer = FlightLayer::with_options("trailers", FlightOptions::new());
+    let service = service_fn(async |_: Received| {
+        let trailers = HeaderMap::from_iter([(http::header::ETAG, HeaderValue::from_static("\"a\""))]);
+        let frames = [Ok(Frame::data(Bytes::from("data"))), Ok(Frame::trailers(trailers))];
+        Ok::<_, Infallible>(Response::new(StreamBody::new(stream::iter(frames)).boxed_unsync()))
+    });
+    let response = assert_ready_ok!(call(&layer, service).poll());
+    assert_eq!((cache_status(&response).as_str(), response.body().size_hint().exact()), ("onelane; fwd=bypass", None));
+    let whole = response.into_body().collect().await.expect("it is whole");
+    assert_eq!(whole.trailers().map(|trailers| &trailers["etag"]), Some(&HeaderValue::from_static("\"a\"")));
+    assert_eq!(whole.to_bytes(), "data");
+}
