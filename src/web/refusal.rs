@@ -140,7 +140,7 @@ impl Refusal {
     ///
     /// Panics if `status` is not from 400 to 599.
     pub fn with_status(mut self, status: u16) -> Self {
-        assert!((400..600).contains(&status), "the status of a refusal must be from 400 to 599, not {status}");
+        assert!((400..600).contains(&status), "a refusal must have a status from 400 to 599, not {status}");
         self.status = status;
         self
     }

@@ -1,4 +1,4 @@
-//! What the layer costs in memory. A binary of its own, as it counts every allocation.
+//! What the layer costs in memory. A separate binary, because it counts every allocation.
 
 use std::convert::Infallible;
 use std::fmt::Debug;
@@ -22,7 +22,7 @@ use onelane::{EndpointGuard, KeyedGuard};
 
 use support::counting::allocations_of;
 
-/// The allocations of a request, once the thread keeps what it keeps.
+/// Returns the allocations of a request, once the thread has its thread-locals.
 fn per_request<S, B, R, E: Debug>(service: &mut S, request: impl Fn() -> Request<B>) -> usize
 where
     S: Service<Request<B>, Response = Response<R>, Error = E>,
@@ -34,7 +34,7 @@ where
             let Poll::Ready(response) = call.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
                 panic!("nothing in it waits")
             };
-            assert_eq!(response.expect("it is answered").status(), 200);
+            assert_eq!(response.expect("the request succeeds").status(), 200);
         })
     };
     measure();
@@ -70,9 +70,9 @@ fn guarded_request_allocates_once() {
     assert_eq!(per_request(&mut guarded, request), per_request(&mut plain, request) + 1);
 }
 
-/// One for the guard and one for its lane, whose type the layer does not know; the key is the user's.
+/// One for the guard and one for its gate, whose type the layer does not know. The key's allocations are the user's.
 #[test]
-fn keyed_request_allocates_once_more_than_a_guarded_one_beside_its_key() {
+fn keyed_request_allocates_once_more_than_a_guarded_one_in_addition_to_its_key() {
     let guard = Arc::new(KeyedGuard::<u64>::new("tower"));
     let answer = || async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("small"))) };
     let mut plain = service_fn(move |_: Request<Full<Bytes>>| answer());
@@ -88,14 +88,14 @@ fn keyed_request_allocates_once_more_than_a_guarded_one_beside_its_key() {
     assert!(guard.is_empty());
 }
 
-/// A request that comes alone, and leads: one that shares nothing pays for being able to.
+/// A lone request that leads: a request that shares nothing still pays for the possibility.
 #[test]
-fn shared_answer_that_nobody_else_asks_for_costs_these_allocations() {
+fn shared_response_that_no_other_request_asks_for_costs_these_allocations() {
     let answer = || async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("small"))) };
     let mut plain = service_fn(move |_: Request<Full<Bytes>>| answer());
     let behind = service_fn(move |_: Request<GuardRequestBody<Full<Bytes>>>| answer());
     let get = || Request::new(Full::default());
-    let post = || Request::post("/").body(Full::default()).expect("it is a request");
+    let post = || Request::post("/").body(Full::default()).expect("the request is valid");
     let unshared = per_request(&mut plain, get);
 
     let mut shared = tower::FlightLayer::new("tower").layer(behind);
@@ -103,13 +103,13 @@ fn shared_answer_that_nobody_else_asks_for_costs_these_allocations() {
     assert_eq!(per_request(&mut shared, post), unshared + 3, "one that is never shared");
 }
 
-/// In axum every layer costs boxes of its own. The guard's costs one more than one that does nothing.
+/// In axum every layer allocates boxes. The guard's layer allocates one more than a layer that does nothing.
 #[test]
 fn guarded_request_in_axum_allocates_once_more_than_behind_a_layer_that_does_nothing() {
     let guard = Arc::new(EndpointGuard::new("axum"));
     let app = || Router::new().route("/", get(async || "small"));
-    let request = || Request::get("/").body(Body::empty()).expect("it is a request");
-    // As `axum::serve` does, so that the layer is applied once and not at each request.
+    let request = || Request::get("/").body(Body::empty()).expect("the request is valid");
+    // As `axum::serve` does, so that the layer is applied once and not for each request.
     let count = |app: Router| per_request(&mut app.with_state(()), request);
     let no_op = layer_fn(NoOp);
     assert_eq!(count(app().layer(GuardLayer::new(&guard))), count(app().layer(no_op)) + 1);

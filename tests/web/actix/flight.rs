@@ -1,4 +1,4 @@
-//! Shared answers in actix-web, on real servers with several workers, asked over real sockets.
+//! Shared responses in actix-web, on real servers with several workers, called over real sockets.
 
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
@@ -36,7 +36,7 @@ mod sharing {
     use super::*;
 
     #[tokio::test]
-    async fn thousand_clients_across_workers_are_one_run() {
+    async fn thousand_clients_across_workers_share_one_run() {
         let shared = Shared::new(FlightOptions::new());
         let arrivals: Arc<Mutex<HashSet<ThreadId>>> = Arc::default();
         let server = Server::start_with(3, false, {
@@ -62,20 +62,23 @@ mod sharing {
         let mut cache_status = HashMap::new();
         for answer in join_all(calls).await {
             let answer = answer.expect("no panic");
-            assert_eq!((answer.status().as_u16(), &answer.headers()["x-run"]), (200, &"1".parse().expect("it is one")));
+            assert_eq!(
+                (answer.status().as_u16(), &answer.headers()["x-run"]),
+                (200, &"1".parse().expect("the response is a number"))
+            );
             *cache_status.entry(header(&answer, "cache-status")).or_insert(0) += 1;
-            assert_eq!(answer.text().await.expect("it is whole"), "run 1");
+            assert_eq!(answer.text().await.expect("the body is complete"), "run 1");
         }
         let count = |of: Option<&str>| cache_status.get(&of.map(str::to_owned)).copied();
         assert_eq!((count(LED), count(COLLAPSED)), (Some(1), Some(999)), "{cache_status:?}");
-        assert_eq!(lock(&arrivals).len(), 3, "all workers had a part of them");
+        assert_eq!(lock(&arrivals).len(), 3, "every worker served some of them");
         assert_eq!(shared.work.started(), 1);
         let stats = shared.flights.stats();
         assert_eq!((stats.runs, stats.shared, stats.running, stats.waiting), (1, 999, 0, 0));
     }
 
     #[tokio::test]
-    async fn request_after_the_end_of_a_run_begins_another() {
+    async fn request_after_the_end_of_a_run_starts_another() {
         let shared = Shared::new(FlightOptions::new());
         let server = Server::start(shared.app(numbered));
         shared.work.let_finish(3);
@@ -87,10 +90,10 @@ mod sharing {
     }
 
     #[tokio::test]
-    async fn status_headers_and_body_are_shared_as_they_are() {
+    async fn status_headers_and_body_are_shared_unchanged() {
         for status in [200, 201, 301, 404, 500] {
             let answer = move |run: usize| {
-                HttpResponse::build(StatusCode::from_u16(status).expect("it is one"))
+                HttpResponse::build(StatusCode::from_u16(status).expect("the response is a number"))
                     .insert_header(("x-run", run))
                     .append_header(("link", "</a>"))
                     .append_header(("link", "</b>"))
@@ -101,9 +104,9 @@ mod sharing {
             let shared = Shared::new(FlightOptions::new());
             let server = Server::start(shared.app(answer));
             let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
-            let client = client.build().expect("it needs nothing");
+            let client = client.build().expect("the response needs nothing else");
             let calls: Vec<_> = (0..3).map(|_| ask(client.get(server.url("/")))).collect();
-            eventually("all wait", || shared.flights.stats().waiting == 3).await;
+            eventually("all requests wait", || shared.flights.stats().waiting == 3).await;
             shared.work.let_finish(3);
             let mut last_members = Vec::new();
             for answer in calls {
@@ -121,9 +124,13 @@ mod sharing {
                 assert_eq!(all("content-length"), ["4"]);
                 assert_eq!(all("date").len(), 1);
                 let caches = all("cache-status");
-                assert_eq!((caches.len(), caches[0].as_str()), (2, "inner; hit"), "the nearest to the client is last");
+                assert_eq!(
+                    (caches.len(), caches[0].as_str()),
+                    (2, "inner; hit"),
+                    "the hop nearest to the client is last"
+                );
                 last_members.push(caches[1].clone());
-                assert_eq!(answer.text().await.expect("it is whole"), "text");
+                assert_eq!(answer.text().await.expect("the body is complete"), "text");
             }
             last_members.sort();
             assert_eq!(
@@ -134,7 +141,7 @@ mod sharing {
     }
 
     #[tokio::test]
-    async fn reason_and_end_of_the_connection_are_shared_as_they_are() {
+    async fn reason_phrase_and_connection_close_are_shared_unchanged() {
         let shared = Shared::new(FlightOptions::new());
         let server = Server::start(shared.app(|_| HttpResponse::Ok().reason("Fine").force_close().body("text")));
         let request = "GET / HTTP/1.1\r\nhost: a\r\n\r\n".to_owned();
@@ -147,17 +154,17 @@ mod sharing {
     }
 
     #[tokio::test]
-    async fn answers_without_a_body_are_shared() {
+    async fn responses_without_a_body_are_shared() {
         for status in [200, 204] {
             let shared = Shared::new(FlightOptions::new());
             let server = Server::start(shared.app(move |run| {
-                let status = StatusCode::from_u16(status).expect("it is one");
+                let status = StatusCode::from_u16(status).expect("the response is a number");
                 HttpResponse::build(status).insert_header(("x-run", run)).finish()
             }));
             for method in [Method::GET, Method::HEAD] {
                 let calls: Vec<_> =
                     (0..2).map(|_| ask(web_client().request(method.clone(), server.url("/")))).collect();
-                eventually("both wait", || shared.flights.stats().waiting == 2).await;
+                eventually("both requests wait", || shared.flights.stats().waiting == 2).await;
                 shared.work.let_finish(1);
                 let answers = join_all(calls).await.into_iter().map(|answer| answer.expect("no panic"));
                 let runs: HashSet<_> =
@@ -165,17 +172,17 @@ mod sharing {
                 assert_eq!(runs.len(), 1, "{runs:?}");
                 assert_eq!(runs.into_iter().next().map(|(seen, _)| seen), Some(status));
             }
-            assert_eq!(shared.work.started(), 2, "one for each method");
+            assert_eq!(shared.work.started(), 2, "one run for each method");
         }
     }
 
-    /// What is told of a body to those who don't get it is what is told to those who do.
+    /// The followers get the same headers about a body as the leader.
     #[tokio::test]
     async fn head_requests_share_the_length_without_the_body() {
         let shared = Shared::new(FlightOptions::new());
         let server = Server::start(shared.app(|_| HttpResponse::Ok().body("nine byte")));
         let calls: Vec<_> = (0..2).map(|_| ask(web_client().head(server.url("/")))).collect();
-        eventually("both wait", || shared.flights.stats().waiting == 2).await;
+        eventually("both requests wait", || shared.flights.stats().waiting == 2).await;
         shared.work.let_finish(1);
         for answer in calls {
             let answer = answer.await.expect("no panic");
@@ -184,7 +191,7 @@ mod sharing {
     }
 
     #[tokio::test]
-    async fn max_body_is_the_largest_that_is_shared() {
+    async fn max_body_is_the_largest_body_that_is_shared() {
         for (length, runs) in [(100, 1), (101, 2)] {
             let shared = Shared::new(FlightOptions::new().max_body(100));
             let server = Server::start(shared.app(move |_| HttpResponse::Ok().body("x".repeat(length))));
@@ -193,21 +200,21 @@ mod sharing {
         }
     }
 
-    /// A stream whose length is known is read for all.
+    /// A stream of known length is read and shared.
     #[tokio::test]
-    async fn stream_of_known_length_is_shared_when_it_is_small() {
+    async fn stream_of_known_length_is_shared_if_it_is_small() {
         let shared = Shared::new(FlightOptions::new());
         let server = Server::start(shared.app(|_| {
             let parts = stream::iter([chunk("in "), chunk("parts")]);
             HttpResponse::Ok().body(SizedStream::new(8, parts))
         }));
         let (first, second) = shared.two(&server, "/", "/").await;
-        assert_eq!((first, second), (Seen::new(200, LED, "in parts"), Seen::new(200, COLLAPSED, "in parts")));
+        assert_eq!((first, second), (Seen::new(200, LED, "in pieces"), Seen::new(200, COLLAPSED, "in pieces")));
         assert_eq!(shared.work.started(), 1);
     }
 
     #[tokio::test]
-    async fn stream_that_breaks_off_is_an_error_for_its_own_request_and_the_others_run_alone() {
+    async fn stream_that_breaks_off_is_an_error_for_the_leader_and_the_followers_run_alone() {
         let shared = Shared::new(FlightOptions::new());
         let server = Server::start(shared.app(|run| {
             if run > 1 {
@@ -226,9 +233,10 @@ mod sharing {
 mod answers_for_one {
     use super::*;
 
-    /// Each is asked for by three at once. The first gets its own, the others run alone, and so does who comes later.
+    /// Three requests for each response at the same time. The first gets the response of its run. The others run alone,
+    /// and so does a request that arrives later.
     #[tokio::test]
-    async fn unshareable_answers_go_to_their_own_requests_and_the_key_is_bypassed_for_a_while() {
+    async fn unshareable_responses_go_to_their_own_requests_and_the_key_is_bypassed_for_a_while() {
         type Answer = fn(usize) -> HttpResponse;
         let answers: [(&str, Answer); 11] = [
             ("20 MB", |run| HttpResponse::Ok().body(format!("{run}").repeat(20 << 20))),
@@ -249,30 +257,30 @@ mod answers_for_one {
             }),
             ("Vary", |run| HttpResponse::Ok().insert_header((VARY, "Accept-Language")).body(format!("{run}"))),
             ("Vary: *", |run| HttpResponse::Ok().insert_header((VARY, "*")).body(format!("{run}"))),
-            ("a part", |run| HttpResponse::PartialContent().body(format!("{run}"))),
+            ("a partial response", |run| HttpResponse::PartialContent().body(format!("{run}"))),
             ("a trailer", |run| HttpResponse::Ok().insert_header((TRAILER, "x-sum")).body(format!("{run}"))),
         ];
         for (what, answer) in answers {
             let shared = Shared::new(FlightOptions::new());
             let server = Server::start(shared.app(answer));
             let calls: Vec<_> = (0..3).map(|_| server.get("/")).collect();
-            eventually("all wait for the first", || shared.flights.stats().waiting == 3).await;
+            eventually("all requests wait for the first", || shared.flights.stats().waiting == 3).await;
             assert_eq!(shared.work.started(), 1, "{what}");
             shared.work.let_finish(3);
             let mut bodies = HashSet::new();
             for call in calls {
                 let seen = Seen::of(call.await.expect("no panic")).await;
                 assert_eq!(seen.cache_status.as_deref(), ALONE, "{what}");
-                assert!(bodies.insert(seen.body), "{what}: an answer was handed to two");
+                assert!(bodies.insert(seen.body), "{what}: two requests got the same response");
             }
             let expected = [1, 2, 3].map(|run| answer(run).into_body());
             for expected in expected {
-                let expected = actix_web::body::to_bytes(expected).await.expect("it does not fail");
-                assert!(bodies.remove(std::str::from_utf8(&expected).expect("it is text")), "{what}");
+                let expected = actix_web::body::to_bytes(expected).await.expect("the request succeeds");
+                assert!(bodies.remove(std::str::from_utf8(&expected).expect("the header is text")), "{what}");
             }
             assert_eq!(shared.flights.stats().runs, 1, "{what}");
 
-            // Nobody waits for the head of another's answer again.
+            // No request waits for the head of another's response again.
             let later: Vec<_> = (0..2).map(|_| server.get("/")).collect();
             eventually("both run at once", || shared.work.inside() == 2).await;
             shared.work.let_finish(2);
@@ -280,16 +288,16 @@ mod answers_for_one {
                 assert_eq!(header(&answer.await.expect("no panic"), "cache-status").as_deref(), ALONE, "{what}");
             }
             assert_eq!((shared.flights.stats().runs, shared.flights.stats().waiting), (1, 0), "{what}");
-            // Another key is not concerned.
+            // Another key is not affected.
             let other = server.get("/other");
-            eventually("it is a run", || shared.flights.stats().runs == 2).await;
+            eventually("the response is the number of a run", || shared.flights.stats().runs == 2).await;
             shared.work.let_finish(1);
-            assert_eq!(other.await.expect("no panic").status(), if what == "a part" { 206 } else { 200 });
+            assert_eq!(other.await.expect("no panic").status(), if what == "a partial response" { 206 } else { 200 });
         }
     }
 
     #[tokio::test]
-    async fn endless_stream_is_read_by_its_own_client_as_it_comes() {
+    async fn endless_stream_reaches_its_own_client_piece_by_piece() {
         let shared = Shared::new(FlightOptions::new());
         let streams = Streams::default();
         let server = Server::start({
@@ -298,20 +306,20 @@ mod answers_for_one {
         });
         let parts = [streams.open(), streams.open()];
         let mut clients = [server.raw_get().await, server.raw_get().await];
-        eventually("both wait for a head", || shared.flights.stats().waiting == 2).await;
+        eventually("both requests wait for a head", || shared.flights.stats().waiting == 2).await;
         shared.work.let_finish(2);
         for client in &mut clients {
             assert!(client.read_until("\r\n\r\n").await.contains("cache-status: onelane; fwd=bypass"));
         }
         for text in ["first", "second", "third"] {
             for parts in &parts {
-                parts.unbounded_send(chunk(text)).expect("it is read");
+                parts.unbounded_send(chunk(text)).expect("the body can be read");
             }
             for client in &mut clients {
                 client.read_until(text).await;
             }
         }
-        // A client that leaves ends its own stream, and no other.
+        // A client that disconnects ends its own stream, and no other.
         let [one, mut other] = clients;
         one.leave(Leave::Rst).await;
         eventually("one stream is dropped", || parts.iter().filter(|parts| parts.is_closed()).count() == 1).await;
@@ -322,24 +330,24 @@ mod answers_for_one {
         assert_eq!((shared.flights.stats().running, shared.flights.stats().waiting), (0, 0));
     }
 
-    /// A client that reads slowly holds up nobody, whoever's answer it reads.
+    /// A client that reads slowly delays no other client, even if the response is another client's.
     #[tokio::test]
-    async fn answer_that_is_not_read_holds_up_nobody() {
+    async fn response_that_is_not_read_delays_no_other_client() {
         let shared = Shared::new(FlightOptions::new().max_body(LARGE as u64));
         let server = Server::start(shared.app(|_| HttpResponse::Ok().body(vec![b'x'; LARGE])));
         let mut slow = server.raw_get().await;
-        eventually("it leads", || shared.work.inside() == 1).await;
+        eventually("the first request leads", || shared.work.inside() == 1).await;
         let second = server.get("/");
-        eventually("the second shares", || shared.flights.stats().shared == 1).await;
+        eventually("the second request shares", || shared.flights.stats().shared == 1).await;
         shared.work.let_finish(1);
         let second = second.await.expect("no panic");
-        assert_eq!(second.bytes().await.expect("it is whole").len(), LARGE);
+        assert_eq!(second.bytes().await.expect("the body is complete").len(), LARGE);
         slow.read_until("\r\n\r\n").await;
         assert_eq!((shared.flights.stats().running, shared.work.started()), (0, 1));
     }
 
     #[tokio::test]
-    async fn named_vary_header_separates_requests_and_lets_answers_be_shared() {
+    async fn named_vary_header_separates_requests_and_makes_responses_shareable() {
         for (options, languages, runs) in [
             (FlightOptions::new().key_header("Accept-Language"), ["de", "de"], 1),
             (FlightOptions::new().key_header("accept-language"), ["de", "en"], 2),
@@ -360,9 +368,9 @@ mod answers_for_one {
 mod keys {
     use super::*;
 
-    /// Two requests that are there at the same time, and whether they share.
+    /// Two concurrent requests, and whether they share a response.
     #[tokio::test]
-    async fn only_requests_for_the_same_share() {
+    async fn only_identical_requests_share() {
         let cases = [
             ([("GET", "/a?x=1", "h"), ("GET", "/a?x=1", "h")], true),
             ([("GET", "/a?x=1", "h"), ("GET", "/a?x=2", "h")], false),
@@ -377,7 +385,7 @@ mod keys {
             ([("OPTIONS", "/a", "h"), ("OPTIONS", "/a", "h")], false),
             ([("DELETE", "/a", "h"), ("DELETE", "/a", "h")], false),
             ([("GET", "http://h/a", "h"), ("GET", "/a", "h")], true),
-            // Who names two hosts is served alone.
+            // A request that names two hosts is served alone.
             ([("GET", "http://other/a", "h"), ("GET", "http://other/a", "h")], false),
         ];
         for (requests, shares) in cases {
@@ -392,15 +400,16 @@ mod keys {
                 |i: usize| matches!(requests[i].0, "GET" | "HEAD") && !requests[i].1.starts_with("http://other");
             let expected = [LED, if shares { COLLAPSED } else { LED }];
             for (i, (head, expected)) in heads.iter().zip(expected).enumerate() {
-                let expected = if is_get(i) { expected } else { ALONE }.expect("it is one");
+                let expected = if is_get(i) { expected } else { ALONE }.expect("the response is a number");
                 assert!(head.contains(&format!("cache-status: {expected}\r\n")), "{requests:?}: {head}");
             }
         }
     }
 
-    /// With each of these a request is served alone, even beside its double, unless the key accounts for it.
+    /// A request with one of these headers is served alone, even alongside an identical one, unless the key accounts
+    /// for the header.
     #[tokio::test]
-    async fn requests_about_more_than_their_target_run_alone_by_default() {
+    async fn requests_that_depend_on_more_than_their_target_run_alone_by_default() {
         for (name, value) in [
             ("range", "bytes=0-1"),
             ("if-range", "\"a\""),
@@ -437,7 +446,7 @@ mod keys {
     }
 
     #[tokio::test]
-    async fn request_with_a_body_runs_alone_and_finds_it() {
+    async fn request_with_a_body_runs_alone_and_keeps_its_body() {
         for body in ["content-length: 4\r\n\r\nbody", "transfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n"] {
             let shared = Shared::new(FlightOptions::new());
             let server = Server::start({
@@ -465,7 +474,7 @@ mod keys {
     }
 
     #[tokio::test]
-    async fn header_in_the_key_separates_users_and_their_values_dont_run_into_each_other() {
+    async fn header_in_the_key_separates_users_and_their_values_are_not_confused() {
         type Headers<'a> = &'a [(&'a str, &'a str)];
         let cases: [([Headers<'_>; 2], bool); 6] = [
             ([&[("x-user", "ada")], &[("x-user", "ada")]], true),
@@ -488,9 +497,9 @@ mod keys {
         }
     }
 
-    /// A user's answer goes to that user, however many ask for the same at once.
+    /// A user's response goes only to that user, however many users request it at the same time.
     #[tokio::test]
-    async fn users_known_by_an_extension_share_with_themselves_only() {
+    async fn users_known_by_an_extension_share_only_with_themselves() {
         let work = Arc::new(Work::default());
         let flights = FlightMiddleware::keyed("mine", FlightOptions::new(), |request: &ServiceRequest| {
             request.extensions().get::<User>().map(|user| user.0.clone())
@@ -520,11 +529,14 @@ mod keys {
             }
         }
         let strangers: Vec<_> = (0..2).map(|_| server.get("/mine")).collect();
-        eventually("a run for each user", || flights.stats().waiting == 15 && flights.stats().running == 3).await;
-        eventually("strangers run alone", || work.inside() == 5).await;
+        eventually("one run for each user", || flights.stats().waiting == 15 && flights.stats().running == 3).await;
+        eventually("requests without a user run alone", || work.inside() == 5).await;
         work.let_finish(5);
         for (user, call) in calls {
-            assert_eq!(call.await.expect("no panic").text().await.expect("it is whole"), format!("page of {user}"));
+            assert_eq!(
+                call.await.expect("no panic").text().await.expect("the body is complete"),
+                format!("page of {user}")
+            );
         }
         for stranger in strangers {
             assert_eq!(Seen::of(stranger.await.expect("no panic")).await, Seen::new(200, ALONE, "page of nobody"));
@@ -550,17 +562,17 @@ mod clients_that_leave {
     use super::*;
 
     #[tokio::test]
-    async fn first_that_leaves_leaves_its_run_to_the_others() {
+    async fn leader_that_disconnects_leaves_its_run_to_the_followers() {
         for (leave, half_closed) in WAYS {
             let shared = Shared::new(FlightOptions::new());
             let server = Server::start_with(2, half_closed, shared.app(numbered));
             let first = server.raw_get().await;
-            eventually("it leads", || shared.work.inside() == 1).await;
+            eventually("the first request leads", || shared.work.inside() == 1).await;
             let others: Vec<_> = (0..3).map(|_| server.get("/")).collect();
             eventually("the others share", || shared.flights.stats().waiting == 4).await;
             first.leave(leave).await;
-            eventually("it has left", || shared.flights.stats().waiting == 3).await;
-            assert_eq!((shared.work.inside(), shared.work.cut()), (1, 0), "{leave:?}: the run goes on");
+            eventually("the leader has disconnected", || shared.flights.stats().waiting == 3).await;
+            assert_eq!((shared.work.inside(), shared.work.cut()), (1, 0), "{leave:?}: the run continues");
             shared.work.let_finish(1);
             for other in others {
                 assert_eq!(Seen::of(other.await.expect("no panic")).await, Seen::new(200, COLLAPSED, "1"));
@@ -571,22 +583,22 @@ mod clients_that_leave {
     }
 
     #[tokio::test]
-    async fn followers_that_leave_change_nothing_for_the_others() {
+    async fn followers_that_disconnect_change_nothing_for_the_others() {
         for (leave, half_closed) in WAYS {
             let shared = Shared::new(FlightOptions::new());
             let server = Server::start_with(2, half_closed, shared.app(numbered));
             let first = server.get("/");
-            eventually("it leads", || shared.work.inside() == 1).await;
+            eventually("the first request leads", || shared.work.inside() == 1).await;
             let mut leavers = Vec::new();
             for _ in 0..4 {
                 leavers.push(server.raw_get().await);
             }
             let stays = server.get("/");
-            eventually("all share", || shared.flights.stats().waiting == 6).await;
+            eventually("all requests share", || shared.flights.stats().waiting == 6).await;
             for leaver in leavers {
                 leaver.leave(leave).await;
             }
-            eventually("they have left", || shared.flights.stats().waiting == 2).await;
+            eventually("the followers have disconnected", || shared.flights.stats().waiting == 2).await;
             shared.work.let_finish(1);
             assert_eq!(Seen::of(first.await.expect("no panic")).await, Seen::new(200, LED, "1"));
             assert_eq!(Seen::of(stays.await.expect("no panic")).await, Seen::new(200, COLLAPSED, "1"));
@@ -596,20 +608,20 @@ mod clients_that_leave {
     }
 
     #[tokio::test]
-    async fn handler_is_dropped_when_all_have_left_and_the_next_begins_anew() {
+    async fn handler_is_dropped_when_all_clients_have_disconnected_and_the_next_request_starts_anew() {
         for clients in [1, 3] {
             for (leave, half_closed) in WAYS {
                 let shared = Shared::new(FlightOptions::new());
                 let server = Server::start_with(2, half_closed, shared.app(numbered));
-                shared.all_leave(&server, clients, leave).await;
+                shared.all_disconnect(&server, clients, leave).await;
                 eventually(&format!("the handler is dropped: {leave:?}"), || shared.work.cut() == 1).await;
                 shared.is_over().await;
-                // Counted last, when nothing of the run remains.
-                eventually("it is counted", || shared.flights.stats().cancelled == 1).await;
+                // The run is counted last, when nothing of it remains.
+                eventually("the run is counted", || shared.flights.stats().cancelled == 1).await;
                 let next = server.get("/");
-                eventually("the next leads", || shared.work.inside() == 1).await;
+                eventually("the next request leads", || shared.work.inside() == 1).await;
                 shared.work.let_finish(1);
-                // The first run has come to no answer, so to no number.
+                // The first run produced no response, so it has no number.
                 assert_eq!(Seen::of(next.await.expect("no panic")).await, Seen::new(200, LED, "1"));
                 assert_eq!((shared.work.started(), shared.work.finished()), (2, 1));
             }
@@ -617,24 +629,28 @@ mod clients_that_leave {
     }
 
     #[tokio::test]
-    async fn detached_handler_finishes_when_all_have_left() {
+    async fn detached_handler_finishes_after_all_clients_have_disconnected() {
         for clients in [1, 3] {
             for (leave, half_closed) in WAYS {
                 let shared = Shared::new(FlightOptions::new().detached());
                 let server = Server::start_with(2, half_closed, shared.app(numbered));
-                shared.all_leave(&server, clients, leave).await;
-                eventually("they have left", || shared.flights.stats().waiting == 0).await;
-                assert_eq!((shared.work.inside(), shared.flights.stats().running), (1, 1), "{leave:?}: it goes on");
-                // Who comes meanwhile shares it.
+                shared.all_disconnect(&server, clients, leave).await;
+                eventually("the followers have disconnected", || shared.flights.stats().waiting == 0).await;
+                assert_eq!(
+                    (shared.work.inside(), shared.flights.stats().running),
+                    (1, 1),
+                    "{leave:?}: the handler continues"
+                );
+                // A request that arrives meanwhile shares the run.
                 let late = server.get("/");
-                eventually("it shares", || shared.flights.stats().waiting == 1).await;
+                eventually("the request shares", || shared.flights.stats().waiting == 1).await;
                 shared.work.let_finish(1);
                 assert_eq!(Seen::of(late.await.expect("no panic")).await, Seen::new(200, COLLAPSED, "1"));
 
-                shared.all_leave(&server, clients, leave).await;
-                eventually("they have left", || shared.flights.stats().waiting == 0).await;
+                shared.all_disconnect(&server, clients, leave).await;
+                eventually("the followers have disconnected", || shared.flights.stats().waiting == 0).await;
                 shared.work.let_finish(1);
-                eventually("it finishes for nobody", || shared.work.finished() == 2).await;
+                eventually("the handler finishes without a client", || shared.work.finished() == 2).await;
                 shared.is_over().await;
                 assert_eq!((shared.work.started(), shared.work.cut()), (2, 0));
                 assert_eq!(shared.flights.stats().cancelled, 0);
@@ -649,25 +665,25 @@ mod failures {
     use super::*;
 
     #[tokio::test]
-    async fn panic_is_the_same_answer_for_all_and_the_worker_goes_on() {
+    async fn panic_is_the_same_response_for_all_and_the_worker_survives() {
         let shared = Shared::new(FlightOptions::new());
         let server = Server::start_with(
             2,
             false,
             shared.app(|run| {
-                assert_ne!(run, 1, "as the test wants it");
+                assert_ne!(run, 1, "panic requested by the test");
                 HttpResponse::Ok().body(run.to_string())
             }),
         );
         let calls: Vec<_> = (0..4).map(|_| server.get("/")).collect();
-        eventually("all wait", || shared.flights.stats().waiting == 4).await;
+        eventually("all requests wait", || shared.flights.stats().waiting == 4).await;
         shared.work.let_finish(1);
         for answer in calls {
             let answer = answer.await.expect("no panic here");
-            assert_eq!(header(&answer, "cache-status"), None, "nobody was served");
+            assert_eq!(header(&answer, "cache-status"), None, "no request was served");
             assert_problem(answer, 500, None, "urn:onelane:panicked").await;
         }
-        assert_eq!(shared.work.started(), 1, "it is not run again");
+        assert_eq!(shared.work.started(), 1, "the handler is not run again");
         shared.work.let_finish(4);
         for run in ["2", "3", "4", "5"] {
             assert_eq!(Seen::of(server.get("/").await.expect("no panic")).await, Seen::new(200, LED, run));
@@ -676,18 +692,18 @@ mod failures {
     }
 
     #[tokio::test]
-    async fn panic_of_a_lone_request_is_its_answer() {
+    async fn panic_for_a_lone_request_is_its_response() {
         let shared = Shared::new(FlightOptions::new());
-        let server = Server::start(shared.app(|run| panic!("as the test wants it, in run {run}")));
+        let server = Server::start(shared.app(|run| panic!("panic requested by the test, in run {run}")));
         shared.work.let_finish(1);
         let answer = server.get("/").await.expect("no panic here");
         assert_problem(answer, 500, None, "urn:onelane:panicked").await;
         shared.is_over().await;
     }
 
-    /// An error of a handler is a response to actix-web's middlewares, so it is shared as others are.
+    /// actix-web's middlewares see a handler's error as a response, so it is shared like any other response.
     #[tokio::test]
-    async fn error_that_the_handler_returns_is_shared_as_the_response_it_becomes() {
+    async fn error_returned_by_the_handler_is_shared_as_the_response_it_becomes() {
         let shared = Shared::new(FlightOptions::new());
         let server = Server::start({
             let shared = shared.clone();
@@ -708,7 +724,7 @@ mod failures {
         assert_eq!((first, second), (Seen::new(404, LED, text), Seen::new(404, COLLAPSED, text)));
     }
 
-    /// An error of a service, such as a middleware's, can't be copied.
+    /// An error of a service, such as a middleware's, can't be cloned.
     #[tokio::test]
     async fn error_of_an_inner_middleware_goes_to_its_own_request_and_the_others_run_alone() {
         let shared = Shared::new(FlightOptions::new());
@@ -732,29 +748,29 @@ mod failures {
             }
         });
         let first = server.get("/");
-        eventually("it leads", || shared.work.inside() == 1).await;
+        eventually("the first request leads", || shared.work.inside() == 1).await;
         let others: Vec<_> = (0..3).map(|_| server.get("/")).collect();
-        eventually("the others wait for it", || shared.flights.stats().waiting == 4).await;
+        eventually("the others wait for the first run", || shared.flights.stats().waiting == 4).await;
         shared.work.let_finish(1);
         let first = Seen::of(first.await.expect("no panic")).await;
         assert_eq!(first, Seen::new(418, None, "short and stout"));
-        eventually("the others run, each for itself", || shared.work.inside() == 3).await;
+        eventually("each of the others runs alone", || shared.work.inside() == 3).await;
         shared.work.let_finish(3);
         for other in others {
             assert_eq!(Seen::of(other.await.expect("no panic")).await, Seen::new(200, ALONE, "done"));
         }
-        // An error says nothing about the next answer: it may be shared.
+        // An error says nothing about the next response, which may be shared.
         let (first, second) = shared.two(&server, "/", "/").await;
         assert_eq!((first, second), (Seen::new(200, LED, "done"), Seen::new(200, COLLAPSED, "done")));
         assert_eq!((shared.work.started(), shared.flights.stats().runs), (5, 2));
     }
 
     #[tokio::test]
-    async fn waiter_too_many_is_answered_503_while_the_others_wait_on() {
+    async fn one_waiter_too_many_gets_503_while_the_others_keep_waiting() {
         let shared = Shared::new(FlightOptions::new().max_waiters(1));
         let server = Server::start(shared.app(numbered));
         let calls = [server.get("/"), server.get("/")];
-        eventually("two wait", || shared.flights.stats().waiting == 2).await;
+        eventually("two requests wait", || shared.flights.stats().waiting == 2).await;
         let refused = server.get("/").await.expect("no panic");
         assert_problem(refused, 503, Some("1"), "urn:onelane:too-many-waiters").await;
         shared.work.let_finish(1);
@@ -766,7 +782,7 @@ mod failures {
     }
 
     #[tokio::test]
-    async fn everyone_who_waits_too_long_is_answered_503_the_first_too_and_the_handler_is_dropped() {
+    async fn every_waiter_gets_503_after_the_wait_timeout_including_the_leader_and_the_handler_is_dropped() {
         let shared = Shared::new(FlightOptions::new().wait_timeout(Duration::from_millis(200)));
         let server = Server::start(shared.app(numbered));
         let calls: Vec<_> = (0..3).map(|_| server.get("/")).collect();
@@ -779,7 +795,7 @@ mod failures {
     }
 
     #[tokio::test]
-    async fn every_refusal_passes_on_refusal() {
+    async fn every_refusal_passes_through_on_refusal() {
         let seen: Arc<Mutex<Vec<RefusalReason>>> = Arc::default();
         let options = {
             let seen = Arc::clone(&seen);
@@ -789,9 +805,9 @@ mod failures {
             })
         };
         let shared = Shared::new(options);
-        let server = Server::start(shared.app(|_| panic!("as the test wants it")));
+        let server = Server::start(shared.app(|_| panic!("panic requested by the test")));
         let calls = [server.get("/"), server.get("/")];
-        eventually("two wait", || shared.flights.stats().waiting == 2).await;
+        eventually("two requests wait", || shared.flights.stats().waiting == 2).await;
         let mut answers = vec![(server.get("/").await.expect("no panic"), Some("1"))];
         shared.work.let_finish(1);
         for call in calls {
@@ -803,15 +819,15 @@ mod failures {
         }
         let reasons = lock(&seen).clone();
         assert!(matches!(reasons[0], RefusalReason::Flight(FlightError::TooManyWaiters)), "{reasons:?}");
-        assert_eq!(reasons.len(), 3, "once for each answer");
+        assert_eq!(reasons.len(), 3, "once for each response");
         for reason in &reasons[1..] {
             assert!(matches!(reason, RefusalReason::Flight(FlightError::Panicked { .. })), "{reasons:?}");
         }
     }
 
-    /// The inner one would wait for the run that it is a part of.
+    /// The inner middleware would wait for the run that it is part of.
     #[tokio::test]
-    async fn middleware_added_twice_answers_with_an_error_instead_of_hanging() {
+    async fn middleware_added_twice_returns_an_error_instead_of_hanging() {
         let shared = Shared::new(FlightOptions::new());
         let server = Server::start({
             let shared = shared.clone();
@@ -832,7 +848,7 @@ mod flights_by_hand {
     use super::*;
 
     #[tokio::test]
-    async fn error_that_a_handler_returns_is_the_same_answer() {
+    async fn error_returned_by_a_handler_is_the_same_response() {
         static FLIGHT: SingleFlight<&str, &str, Infallible> =
             SingleFlight::builder("by hand").wait_timeout(Duration::from_millis(50)).build();
 
@@ -841,7 +857,7 @@ mod flights_by_hand {
             FLIGHT.run("late", pending).await
         }
         async fn panicked() -> Answered {
-            FLIGHT.run("panicked", || async { panic!("as the test wants it") }).await
+            FLIGHT.run("panicked", || async { panic!("panic requested by the test") }).await
         }
         async fn crowded() -> Answered {
             Err(FlightError::TooManyWaiters)
@@ -863,13 +879,16 @@ mod flights_by_hand {
             ("/nested", 500, None, "urn:onelane:would-deadlock"),
         ] {
             let problem = assert_problem(server.get(path).await.expect("no panic"), status, retry_after, kind).await;
-            assert!(!problem.to_string().contains("as the test wants it"), "what went wrong is nobody's business");
+            assert!(
+                !problem.to_string().contains("panic requested by the test"),
+                "details of the failure are not disclosed"
+            );
         }
         assert_eq!(FlightError::<Infallible>::TooManyWaiters.status_code(), StatusCode::SERVICE_UNAVAILABLE);
     }
 
     #[tokio::test]
-    async fn error_of_the_works_own_answers_for_itself_to_all_who_share_it() {
+    async fn error_of_the_work_itself_makes_its_own_response_for_all_that_share_it() {
         #[derive(Debug)]
         struct NoCoffee;
 
@@ -909,7 +928,7 @@ mod flights_by_hand {
             }
         });
         let calls = [server.get("/"), server.get("/")];
-        eventually("both wait", || flight.stats().waiting == 2).await;
+        eventually("both requests wait", || flight.stats().waiting == 2).await;
         work.let_finish(1);
         for call in calls {
             assert_eq!(Seen::of(call.await.expect("no panic")).await, Seen::new(418, None, "short and stout"));
@@ -922,8 +941,8 @@ mod flights_by_hand {
 mod places {
     use super::*;
 
-    /// actix-web's router changes the request in place while it looks for its handler, and an app panics if there is
-    /// a copy of it then.
+    /// actix-web's router changes the request in place while it looks for the handler, and an app panics if a clone of
+    /// the request exists then.
     #[tokio::test]
     async fn around_an_app_requests_share_by_path_and_find_their_parameters() {
         let shared = Shared::new(FlightOptions::new());
@@ -937,7 +956,7 @@ mod places {
             }
         });
         shared.items_are_shared_by_path(&server).await;
-        // Who finds no handler shares, too.
+        // Requests without a handler share too.
         let (first, second) = shared.unworked_two(&server, "/nowhere").await;
         assert_eq!((first.status, second.status), (404, 404));
     }
@@ -984,9 +1003,10 @@ mod places {
         }
     }
 
-    /// A middleware inside sees the request alone, and may keep what it likes of it until it calls on.
+    /// An inner middleware has exclusive access to the request, and may keep parts of it until it calls the next
+    /// service.
     #[tokio::test]
-    async fn inner_and_outer_middlewares_see_each_request_they_should() {
+    async fn inner_and_outer_middlewares_see_the_requests_they_should() {
         let (outer, inner) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let shared = Shared::new(FlightOptions::new());
         let server = Server::start({
@@ -1000,7 +1020,7 @@ mod places {
                         let answer = next.call(request);
                         async move {
                             let answer: ServiceResponse<_> = answer.await?;
-                            assert_eq!(answer.request().path(), path, "the answer is its own request's");
+                            assert_eq!(answer.request().path(), path, "the response belongs to its own request");
                             Ok(answer)
                         }
                     }
@@ -1013,7 +1033,7 @@ mod places {
             }
         });
         let calls: Vec<_> = (0..4).map(|_| server.get("/")).collect();
-        eventually("all wait", || shared.flights.stats().waiting == 4).await;
+        eventually("all requests wait", || shared.flights.stats().waiting == 4).await;
         shared.work.let_finish(1);
         for answer in calls {
             assert_eq!(answer.await.expect("no panic").status(), 200);
@@ -1037,7 +1057,7 @@ mod places {
         assert_eq!((shared.work.finished(), shared.flights.stats().runs), (3, 0));
     }
 
-    /// actix-web's own test macro has a system, so requests share there as on a server.
+    /// actix-web's own test macro runs a system, so requests share as they do on a server.
     #[actix_web::test]
     async fn in_an_actix_test_requests_share() {
         let shared = Shared::new(FlightOptions::new());
@@ -1053,9 +1073,9 @@ mod places {
         assert_eq!((shared.flights.stats().runs, shared.flights.stats().shared), (1, 2));
     }
 
-    /// actix-web runs on `#[tokio::main]` too, without a system of its own.
+    /// actix-web also runs on `#[tokio::main]`, without its own system.
     #[tokio::test]
-    async fn on_a_server_in_tokios_runtime_requests_share() {
+    async fn on_a_server_in_a_tokio_runtime_requests_share() {
         let shared = Shared::new(FlightOptions::new());
         let server = Server::serve_in_tokio({
             let app = shared.app(numbered);
@@ -1073,35 +1093,35 @@ mod places {
 mod workers_that_stop {
     use super::*;
 
-    /// Graceful: who is being served is served to the end, those who share too.
+    /// A graceful stop serves running requests to the end, including the ones that share.
     #[tokio::test]
-    async fn server_that_stops_gracefully_answers_all_who_wait() {
+    async fn server_that_stops_gracefully_serves_all_waiting_requests() {
         let shared = Shared::new(FlightOptions::new());
         let server = Server::start_with(2, false, shared.app(numbered));
         let calls: Vec<_> = (0..6).map(|_| server.get("/")).collect();
-        eventually("all wait", || shared.flights.stats().waiting == 6).await;
+        eventually("all requests wait", || shared.flights.stats().waiting == 6).await;
         let stopping = tokio::spawn(server.handle.stop(true));
-        eventually("it takes no more", || std::net::TcpStream::connect(server.address).is_err()).await;
+        eventually("the server accepts no more", || std::net::TcpStream::connect(server.address).is_err()).await;
         shared.work.let_finish(1);
         for answer in calls {
             assert_eq!(Seen::of(answer.await.expect("no panic")).await.body, "1");
         }
-        timeout(PATIENCE, stopping).await.expect("it stops").expect("no panic");
+        timeout(PATIENCE, stopping).await.expect("the server stops").expect("no panic");
         assert_eq!(shared.work.started(), 1);
         shared.is_over().await;
     }
 
-    /// Two servers with one worker each are as two workers of one, only that they can be stopped one by one.
+    /// Two servers with one worker each behave like two workers of one server, but can be stopped one by one.
     #[tokio::test]
     async fn followers_on_other_workers_run_alone_when_the_leaders_worker_ends() {
-        // Whoever polls for the run: the worker that ends, or another.
+        // The worker that ends drives the run, or another one does.
         for first_follower_on_leaders in [false, true] {
             let shared = Shared::new(FlightOptions::new());
             let [leaders, other] = [1, 2].map(|_| Server::start_with(1, false, shared.app(numbered)));
             let client = web_client();
             let send = |server: &Server| tokio::spawn(client.get(server.url("/")).header("host", "one").send());
             let mut lost = vec![send(&leaders)];
-            eventually("it leads", || shared.work.inside() == 1).await;
+            eventually("the first request leads", || shared.work.inside() == 1).await;
             let mut saved = Vec::new();
             for waiting in 2..=5 {
                 if first_follower_on_leaders == (waiting % 2 == 0) {
@@ -1109,49 +1129,49 @@ mod workers_that_stop {
                 } else {
                     saved.push(send(&other));
                 }
-                eventually("it shares", || shared.flights.stats().waiting == waiting).await;
+                eventually("the request shares", || shared.flights.stats().waiting == waiting).await;
             }
 
-            timeout(PATIENCE, leaders.handle.stop(false)).await.expect("it stops");
+            timeout(PATIENCE, leaders.handle.stop(false)).await.expect("the server stops");
             for answer in lost {
-                assert!(answer.await.expect("no panic").is_err(), "its connection ends with its worker");
+                assert!(answer.await.expect("no panic").is_err(), "the connection ends with its worker");
             }
-            eventually("the others run, each for itself", || shared.work.inside() == 2).await;
+            eventually("each of the others runs alone", || shared.work.inside() == 2).await;
             assert_eq!((shared.work.cut(), shared.flights.stats().running), (1, 0));
             shared.work.let_finish(2);
             for answer in saved {
-                let seen = Seen::of(answer.await.expect("no panic").expect("it answers")).await;
+                let seen = Seen::of(answer.await.expect("no panic").expect("the server responds")).await;
                 assert_eq!((seen.status, seen.cache_status.as_deref()), (200, ALONE));
             }
             shared.is_over().await;
             let next = other.get("/");
-            eventually("the next leads", || shared.work.inside() == 1).await;
+            eventually("the next request leads", || shared.work.inside() == 1).await;
             shared.work.let_finish(1);
             assert_eq!(Seen::of(next.await.expect("no panic")).await, Seen::new(200, LED, "3"));
         }
     }
 
-    /// Whose request began it has no special role.
+    /// The request that started the run has no special role.
     #[tokio::test]
-    async fn run_goes_on_when_only_followers_workers_end() {
+    async fn run_continues_when_only_the_followers_workers_end() {
         for first_follower_on_leaders in [false, true] {
             let shared = Shared::new(FlightOptions::new());
             let [leaders, other] = [1, 2].map(|_| Server::start_with(1, false, shared.app(numbered)));
             let client = web_client();
             let send = |server: &Server| tokio::spawn(client.get(server.url("/")).header("host", "one").send());
             let leader = send(&leaders);
-            eventually("it leads", || shared.work.inside() == 1).await;
+            eventually("the first request leads", || shared.work.inside() == 1).await;
             let order = if first_follower_on_leaders { [&leaders, &other] } else { [&other, &leaders] };
             let mut followers = Vec::new();
             for (server, waiting) in order.into_iter().zip(2..) {
                 followers.push(send(server));
-                eventually("it shares", || shared.flights.stats().waiting == waiting).await;
+                eventually("the request shares", || shared.flights.stats().waiting == waiting).await;
             }
-            timeout(PATIENCE, other.handle.stop(false)).await.expect("it stops");
-            eventually("one has left", || shared.flights.stats().waiting == 2).await;
+            timeout(PATIENCE, other.handle.stop(false)).await.expect("the server stops");
+            eventually("one client has disconnected", || shared.flights.stats().waiting == 2).await;
             assert_eq!((shared.work.inside(), shared.work.cut()), (1, 0));
             shared.work.let_finish(1);
-            let leader = leader.await.expect("no panic").expect("it answers");
+            let leader = leader.await.expect("no panic").expect("the server responds");
             assert_eq!(Seen::of(leader).await, Seen::new(200, LED, "1"));
             let mut answers = Vec::new();
             for follower in followers {
@@ -1165,7 +1185,7 @@ mod workers_that_stop {
     }
 }
 
-/// What became of a request.
+/// What happened to a request.
 #[derive(Debug, PartialEq)]
 struct Seen {
     status: u16,
@@ -1180,7 +1200,7 @@ impl Seen {
 
     async fn of(response: Response) -> Self {
         let (status, cache_status) = (response.status().as_u16(), header(&response, "cache-status"));
-        Self { status, cache_status, body: response.text().await.expect("it is whole") }
+        Self { status, cache_status, body: response.text().await.expect("the body is complete") }
     }
 }
 
@@ -1189,7 +1209,7 @@ impl Seen {
 struct Shared {
     flights: FlightMiddleware,
     work: Arc<Work>,
-    /// Handlers that have done their work.
+    /// Handlers that have finished their work.
     runs: Arc<AtomicUsize>,
 }
 
@@ -1198,7 +1218,7 @@ impl Shared {
         Self { flights: FlightMiddleware::with_options("test", options), work: Arc::default(), runs: Arc::default() }
     }
 
-    /// An app whose every route does the work, and answers with what `answer` makes of the number of the run.
+    /// An app in which every route does the work, and `answer` turns the number of the run into the response.
     fn app(
         &self,
         answer: impl Fn(usize) -> HttpResponse + Send + Clone + 'static,
@@ -1224,7 +1244,7 @@ impl Shared {
         }
     }
 
-    /// Items below `prefix`: one that can be shared, and one that can't.
+    /// Items below `prefix`: a response that can be shared, and one that can't.
     fn items(&self, prefix: &'static str) -> impl Fn(&mut ServiceConfig) + Clone + 'static {
         let shared = self.clone();
         move |config| {
@@ -1262,7 +1282,7 @@ impl Shared {
                     calls.push((tenant, id, server.get(&format!("/of/{tenant}/{kind}/{id}"))));
                 }
             }
-            eventually("a run for each", || {
+            eventually("one run for each", || {
                 self.flights.stats().waiting == 9 && self.flights.stats().running == 3 && self.work.inside() == 3
             })
             .await;
@@ -1276,17 +1296,17 @@ impl Shared {
         self.is_over().await;
     }
 
-    /// Two requests at the same time, the first of which leads if anybody does.
+    /// Sends two requests at the same time. The first one leads, if any does.
     async fn two_calls(&self, server: &Server, first: &str, second: &str) -> (Response, Response) {
         let (started, waiting) = (self.work.started(), self.flights.stats().shared);
         let first = server.get(first);
-        eventually("it leads", || self.work.started() == started + 1).await;
+        eventually("the first request leads", || self.work.started() == started + 1).await;
         let second = server.get(second);
-        eventually("the second waits for it", || self.flights.stats().shared == waiting + 1).await;
+        eventually("the second request waits for the first", || self.flights.stats().shared == waiting + 1).await;
         self.work.let_finish(2);
         let answers = (first.await.expect("no panic"), second.await.expect("no panic"));
-        // What is left is not for a later request.
-        self.work.let_nobody_finish();
+        // A later request must not find what remains of the run.
+        self.work.hold_all();
         answers
     }
 
@@ -1295,17 +1315,17 @@ impl Shared {
         (Seen::of(first).await, Seen::of(second).await)
     }
 
-    /// Two requests that meet no work.
+    /// Sends two requests that do no work.
     async fn unworked_two(&self, server: &Server, path: &str) -> (Seen, Seen) {
         let (first, second) = (server.get(path), server.get(path));
         (Seen::of(first.await.expect("no panic")).await, Seen::of(second.await.expect("no panic")).await)
     }
 
-    /// Two requests at the same time, checked for whether they share.
+    /// Sends two requests at the same time and checks whether they share.
     async fn pair(&self, requests: [RequestBuilder; 2], shares: bool) -> [Seen; 2] {
         let [first, second] = requests;
         let first = ask(first);
-        eventually("the first runs", || self.work.inside() == 1).await;
+        eventually("the first request runs", || self.work.inside() == 1).await;
         let second = ask(second);
         self.second_shares(shares).await;
         self.work.let_finish(2);
@@ -1314,7 +1334,7 @@ impl Shared {
 
     async fn raw_pair(&self, server: &Server, requests: &[String; 2], shares: bool) -> (RawClient, RawClient) {
         let first = RawClient::send(server.address, &requests[0]).await;
-        eventually("the first runs", || self.work.inside() == 1).await;
+        eventually("the first request runs", || self.work.inside() == 1).await;
         let second = RawClient::send(server.address, &requests[1]).await;
         self.second_shares(shares).await;
         self.work.let_finish(2);
@@ -1322,16 +1342,17 @@ impl Shared {
     }
 
     async fn second_shares(&self, shares: bool) {
-        eventually("the second has come", || self.flights.stats().shared == 1 || self.work.inside() == 2).await;
+        eventually("the second request has arrived", || self.flights.stats().shared == 1 || self.work.inside() == 2)
+            .await;
         assert_eq!((self.flights.stats().shared == 1, self.work.inside()), (shares, if shares { 1 } else { 2 }));
     }
 
-    /// So many clients share a run, and leave.
-    async fn all_leave(&self, server: &Server, clients: usize, leave: Leave) {
+    /// That many clients share a run and disconnect.
+    async fn all_disconnect(&self, server: &Server, clients: usize, leave: Leave) {
         let mut leavers = Vec::new();
         for waiting in 1..=clients {
             leavers.push(server.raw_get().await);
-            eventually("it waits", || self.flights.stats().waiting == waiting).await;
+            eventually("the request waits", || self.flights.stats().waiting == waiting).await;
         }
         eventually("the handler runs", || self.work.inside() == 1).await;
         for leaver in leavers {
@@ -1339,9 +1360,9 @@ impl Shared {
         }
     }
 
-    /// No run goes on, and nobody waits.
+    /// Returns `true` if no run continues and no request waits.
     async fn is_over(&self) {
-        eventually("nothing goes on", || is_idle(&self.flights.stats()) && self.work.inside() == 0).await;
+        eventually("nothing continues", || is_idle(&self.flights.stats()) && self.work.inside() == 0).await;
     }
 }
 
@@ -1354,5 +1375,5 @@ fn numbered(run: usize) -> HttpResponse {
 }
 
 fn header(response: &Response, name: &str) -> Option<String> {
-    response.headers().get(name).map(|value| value.to_str().expect("it is ASCII").to_owned())
+    response.headers().get(name).map(|value| value.to_str().expect("the header is ASCII").to_owned())
 }

@@ -1,4 +1,4 @@
-//! The guard in actix-web, on real servers with two workers, asked over real sockets.
+//! The guard in actix-web, on real servers with two workers, called over real sockets.
 
 use std::collections::HashSet;
 use std::io;
@@ -74,13 +74,13 @@ mod one_guard {
         let answers =
             join_all(calls.iter().map(|(method, path)| web_client().request(method.clone(), server.url(path)).send()));
         for answer in answers.await {
-            assert_eq!(answer.expect("it answers").status(), 200);
+            assert_eq!(answer.expect("the server responds").status(), 200);
         }
         assert_eq!((work.finished(), work.most_inside()), (84, 1));
-        assert_eq!(lock(&seen).len(), 2, "both workers served");
+        assert_eq!(lock(&seen).len(), 2, "both workers served requests");
         let stats = guard.stats();
         assert_eq!((stats.granted, stats.held, stats.waiting, stats.refused, stats.cancelled), (84, 0, 0, 0, 0));
-        assert!(stats.queued > 0, "nobody had to wait, so nothing was shown");
+        assert!(stats.queued > 0, "no request had to wait, so the test proved nothing");
     }
 
     #[tokio::test]
@@ -91,7 +91,7 @@ mod one_guard {
         let server = Server::start(guarded(&GUARD, GuardOptions::new(), &work));
         let answers = join_all((0..20).map(|_| web_client().post(server.url("/")).send()));
         for answer in answers.await {
-            assert_eq!(answer.expect("it answers").status(), 200);
+            assert_eq!(answer.expect("the server responds").status(), 200);
         }
         assert_eq!((work.finished(), work.most_inside()), (20, 1));
         assert_eq!((GUARD.stats().granted, GUARD.stats().held), (20, 0));
@@ -102,19 +102,19 @@ mod refusals {
     use super::*;
 
     #[tokio::test]
-    async fn busy_guard_without_a_queue_answers_503() {
+    async fn busy_guard_without_a_queue_refuses_with_503() {
         let guard = EndpointGuard::builder("busy").queue(Queue::Reject).build();
         refused_while_one_is_inside(guard, 0, "urn:onelane:busy").await;
     }
 
     #[tokio::test]
-    async fn full_queue_answers_503() {
+    async fn full_queue_refuses_with_503() {
         let guard = EndpointGuard::builder("full").queue(Queue::Bounded(1)).build();
         refused_while_one_is_inside(guard, 1, "urn:onelane:queue-full").await;
     }
 
     #[tokio::test]
-    async fn wait_beyond_its_limit_answers_503() {
+    async fn wait_beyond_its_limit_is_refused_with_503() {
         let guard = EndpointGuard::builder("slow").max_wait(Duration::from_millis(50)).build();
         refused_while_one_is_inside(guard, 0, "urn:onelane:timeout").await;
     }
@@ -123,13 +123,13 @@ mod refusals {
         let (guard, work) = (Arc::new(guard), Arc::new(Work::default()));
         let server = Server::start(guarded(&guard, GuardOptions::new(), &work));
         let inside = server.get("/");
-        eventually("the first is inside", || work.started() == 1).await;
+        eventually("the first request is inside", || work.started() == 1).await;
         let queued: Vec<_> = (0..waiting).map(|_| server.get("/")).collect();
-        eventually("the queue is filled", || guard.stats().waiting == waiting).await;
+        eventually("the queue is full", || guard.stats().waiting == waiting).await;
 
         let refusal = server.get("/").await.expect("no panic");
         assert_problem(refusal, 503, Some("1"), kind).await;
-        assert_eq!(work.started(), 1, "who is refused does not run");
+        assert_eq!(work.started(), 1, "a refused request does not run");
 
         work.let_finish(1 + waiting);
         assert_eq!(inside.await.expect("no panic").status(), 200);
@@ -137,39 +137,40 @@ mod refusals {
             assert_eq!(answer.expect("no panic").status(), 200);
         }
         work.let_finish(1);
-        assert_eq!(server.get("/").await.expect("no panic").status(), 200, "let in again afterwards");
+        assert_eq!(server.get("/").await.expect("no panic").status(), 200, "a request is admitted again afterwards");
     }
 
     #[tokio::test]
-    async fn closed_guard_answers_503_without_retry_after() {
+    async fn closed_guard_refuses_with_503_without_retry_after() {
         let (guard, work) = (Arc::new(EndpointGuard::new("closed")), Arc::new(Work::default()));
         let server = Server::start(guarded(&guard, GuardOptions::new(), &work));
         let inside = server.get("/");
-        eventually("the first is inside", || work.started() == 1).await;
+        eventually("the first request is inside", || work.started() == 1).await;
         let queued = server.get("/");
-        eventually("the second waits", || guard.stats().waiting == 1).await;
+        eventually("the second request waits", || guard.stats().waiting == 1).await;
 
         guard.close();
         assert_problem(queued.await.expect("no panic"), 503, None, "urn:onelane:closed").await;
         assert_problem(server.get("/").await.expect("no panic"), 503, None, "urn:onelane:closed").await;
         work.let_finish(1);
-        assert_eq!(inside.await.expect("no panic").status(), 200, "who is inside finishes");
+        assert_eq!(inside.await.expect("no panic").status(), 200, "the request inside finishes");
         assert_eq!(work.started(), 1);
     }
 
     #[tokio::test]
-    async fn retry_after_tells_how_long_permits_are_held() {
+    async fn retry_after_reports_how_long_permits_are_held() {
         let guard = Arc::new(EndpointGuard::builder("timed").queue(Queue::Reject).build());
         let work = Arc::new(Work::default());
         let server = Server::start(guarded(&guard, GuardOptions::new(), &work));
-        // The first holder is timed: who is refused meanwhile can't be told yet, the next can.
+        // The first holder is measured. A request that is refused meanwhile gets the default; the next one gets the
+        // measured value.
         for (held, retry_after) in [(Duration::from_millis(1100), "1"), (Duration::ZERO, "2")] {
             let started = work.started();
             let inside = server.get("/");
-            eventually("it is inside", || work.started() > started).await;
+            eventually("the request is inside", || work.started() > started).await;
             let refusal = server.get("/").await.expect("no panic");
             assert_problem(refusal, 503, Some(retry_after), "urn:onelane:busy").await;
-            // Real time: what is measured is a server in threads of its own.
+            // Real time, because the test measures a server in its own threads.
             sleep(held).await;
             work.let_finish(1);
             assert_eq!(inside.await.expect("no panic").status(), 200);
@@ -177,7 +178,7 @@ mod refusals {
     }
 
     #[tokio::test]
-    async fn error_that_a_handler_returns_is_the_same_answer() {
+    async fn error_returned_by_a_handler_is_the_same_response() {
         static GUARD: EndpointGuard = EndpointGuard::builder("section").queue(Queue::Reject).build();
 
         async fn section() -> Result<&'static str, AcquireError> {
@@ -201,7 +202,7 @@ mod refusals {
                 .route("/nested", get().to(nested));
         });
         assert_eq!(server.get("/section").await.expect("no panic").status(), 200);
-        let permit = GUARD.try_acquire().expect("it is free");
+        let permit = GUARD.try_acquire().expect("the permit is free");
         assert_problem(server.get("/section").await.expect("no panic"), 503, Some("1"), "urn:onelane:busy").await;
         drop(permit);
         let nested = server.get("/nested").await.expect("no panic");
@@ -215,13 +216,13 @@ mod refusals {
     }
 
     #[tokio::test]
-    async fn every_part_of_the_answer_can_be_changed() {
+    async fn every_part_of_the_response_can_be_changed() {
         let options = GuardOptions::new().on_refusal(|refusal: Refusal| {
             refusal
                 .with_status(409)
                 .with_type("https://example.org/busy")
                 .with_title("In use")
-                .with_detail("Someone else configures this device.")
+                .with_detail("Another client is configuring this device.")
                 .with_retry_after(Some(Duration::from_millis(6500)))
                 .with_header("x-device", "7")
                 .with_header("link", "</a>")
@@ -232,7 +233,7 @@ mod refusals {
         assert_eq!(response.headers().get_all("link").iter().count(), 2);
         let problem = assert_problem(response, 409, Some("7"), "https://example.org/busy").await;
         assert_eq!(problem["title"], "In use");
-        assert_eq!(problem["detail"], "Someone else configures this device.");
+        assert_eq!(problem["detail"], "Another client is configuring this device.");
 
         let options = GuardOptions::new()
             .on_refusal(|refusal: Refusal| refusal.with_retry_after(None).with_body("text/plain", "in use"));
@@ -240,13 +241,13 @@ mod refusals {
         assert_eq!(response.status(), 503);
         assert_eq!(response.headers()[CONTENT_TYPE.as_str()], "text/plain");
         assert_eq!(response.headers().get("retry-after"), None);
-        assert_eq!(response.text().await.expect("it is whole"), "in use");
+        assert_eq!(response.text().await.expect("the body is complete"), "in use");
     }
 
     async fn refused_with(options: GuardOptions) -> Response {
         let guard = Arc::new(EndpointGuard::builder("changed").queue(Queue::Reject).build());
         let server = Server::start(guarded(&guard, options, &Arc::default()));
-        let _permit = guard.try_acquire().expect("it is free");
+        let _permit = guard.try_acquire().expect("the permit is free");
         server.get("/").await.expect("no panic")
     }
 }
@@ -254,7 +255,7 @@ mod refusals {
 mod extractor {
     use super::*;
 
-    /// A guard for one test, and what the handlers behind it do.
+    /// A guard for one test, and the work of the handlers behind it.
     macro_rules! source {
         ($source:ident, $guard:expr) => {
             static GUARD: EndpointGuard = $guard;
@@ -268,7 +269,7 @@ mod extractor {
     }
 
     #[tokio::test]
-    async fn handlers_that_take_a_turn_run_one_at_a_time() {
+    async fn handlers_that_extract_a_permit_run_one_at_a_time() {
         source!(Report, EndpointGuard::new("report"));
         let work = Arc::new(Work::default());
         work.let_finish(1000);
@@ -279,7 +280,7 @@ mod extractor {
                 config.default_service(route().to(move |turn: Guarded<Report>| {
                     let work = Arc::clone(&work);
                     async move {
-                        // Named here, or the closure would drop it before the handler starts.
+                        // Named here; otherwise the closure would drop it before the handler starts.
                         let _turn = turn;
                         work.run().await;
                         "done"
@@ -294,11 +295,11 @@ mod extractor {
         assert_eq!((work.finished(), work.most_inside()), (20, 1));
         let stats = GUARD.stats();
         assert_eq!((stats.granted, stats.held, stats.waiting), (20, 0, 0));
-        assert!(stats.queued > 0, "nobody had to wait, so nothing was shown");
+        assert!(stats.queued > 0, "no request had to wait, so the test proved nothing");
     }
 
     #[tokio::test]
-    async fn turn_dropped_midway_lets_the_next_in_while_the_handler_goes_on() {
+    async fn permit_dropped_midway_admits_the_next_while_the_handler_continues() {
         source!(Report, EndpointGuard::new("report"));
         let (inside, beyond) = (Arc::new(Work::default()), Arc::new(Work::default()));
         let server = Server::start({
@@ -317,9 +318,9 @@ mod extractor {
             }
         });
         let calls: Vec<_> = (0..3).map(|_| server.get("/")).collect();
-        eventually("two wait", || GUARD.stats().waiting == 2).await;
+        eventually("two requests wait", || GUARD.stats().waiting == 2).await;
         inside.let_finish(3);
-        eventually("all three are beyond their turn", || beyond.inside() == 3).await;
+        eventually("all three have released their permit", || beyond.inside() == 3).await;
         assert_eq!((inside.most_inside(), GUARD.stats().held), (1, 0));
         beyond.let_finish(3);
         for answer in join_all(calls).await {
@@ -328,7 +329,7 @@ mod extractor {
     }
 
     #[tokio::test]
-    async fn refused_turn_is_the_answer_and_the_handler_does_not_run() {
+    async fn refused_permit_is_the_response_and_the_handler_does_not_run() {
         source!(Report, EndpointGuard::builder("report").queue(Queue::Reject).build());
         let runs = Arc::new(AtomicUsize::new(0));
         let server = Server::start({
@@ -342,7 +343,7 @@ mod extractor {
                 }));
             }
         });
-        let permit = GUARD.try_acquire().expect("it is free");
+        let permit = GUARD.try_acquire().expect("the permit is free");
         assert_problem(server.get("/").await.expect("no panic"), 503, Some("1"), "urn:onelane:busy").await;
         drop(permit);
         assert_eq!(server.get("/").await.expect("no panic").status(), 200);
@@ -352,7 +353,7 @@ mod extractor {
     }
 
     #[tokio::test]
-    async fn client_that_leaves_takes_its_place_in_the_queue_or_its_running_handler_with_it() {
+    async fn client_that_disconnects_takes_its_waiter_or_its_running_handler_with_it() {
         source!(Report, EndpointGuard::new("report"));
         let work = Arc::new(Work::default());
         let server = Server::start({
@@ -362,7 +363,7 @@ mod extractor {
                 config.default_service(route().to(move |turn: Guarded<Report>| {
                     let work = Arc::clone(&work);
                     async move {
-                        // Named here, or the closure would drop it before the handler starts.
+                        // Named here; otherwise the closure would drop it before the handler starts.
                         let _turn = turn;
                         work.run().await;
                         "done"
@@ -373,15 +374,17 @@ mod extractor {
         for leave in [Leave::Fin, Leave::Rst] {
             let cut = work.cut();
             let running = RawClient::send(server.address, GET).await;
-            eventually("one runs", || work.inside() == 1).await;
+            eventually("one request runs", || work.inside() == 1).await;
             let queued = RawClient::send(server.address, GET).await;
-            eventually("one waits", || GUARD.stats().waiting == 1).await;
+            eventually("one request waits", || GUARD.stats().waiting == 1).await;
             queued.leave(leave).await;
-            eventually("it leaves the queue", || GUARD.stats().waiting == 0).await;
-            assert_eq!(work.cut(), cut, "{leave:?}: the other still runs");
+            eventually("the request leaves the queue", || GUARD.stats().waiting == 0).await;
+            assert_eq!(work.cut(), cut, "{leave:?}: the other request still runs");
             running.leave(leave).await;
-            eventually("the handler is cut off, its turn given back", || work.cut() > cut && GUARD.stats().held == 0)
-                .await;
+            eventually("the handler is cancelled and its permit released", || {
+                work.cut() > cut && GUARD.stats().held == 0
+            })
+            .await;
         }
         assert_eq!((work.started(), work.finished(), GUARD.stats().granted), (2, 0, 2));
     }
@@ -390,26 +393,27 @@ mod extractor {
 mod disconnect {
     use super::*;
 
-    /// What the server makes of a client that leaves while its handler runs.
+    /// What happens to a running handler whose client disconnects.
     #[derive(Clone, Copy, Debug, PartialEq)]
     enum Seen {
-        /// Nothing: the handler goes on where it is.
+        /// Nothing: the handler continues where it is.
         Nothing,
-        /// It goes on in a task of its own.
+        /// The handler continues in its own task.
         Detached,
-        /// It is dropped.
+        /// The handler is dropped.
         Cut,
     }
 
-    /// With half-closed connections, actix-web's default, a client that closes has only finished sending.
+    /// With half-closed connections, actix-web's default, a client that closes its connection has only finished
+    /// sending.
     const CASES: [(Leave, bool); 4] =
         [(Leave::Fin, true), (Leave::Rst, true), (Leave::Fin, false), (Leave::Rst, false)];
 
     #[tokio::test]
-    async fn finish_runs_the_handler_to_its_end_with_its_permit_however_the_client_leaves() {
+    async fn finish_runs_the_handler_to_its_end_with_its_permit_however_the_client_disconnects() {
         for (leave, half_closed) in CASES {
             let seen = if leave == Leave::Fin && half_closed { Seen::Nothing } else { Seen::Detached };
-            client_leaves(OnDisconnect::Finish, leave, half_closed, seen).await;
+            client_disconnects(OnDisconnect::Finish, leave, half_closed, seen).await;
         }
     }
 
@@ -417,11 +421,11 @@ mod disconnect {
     async fn cancel_drops_the_handler_unless_the_connection_may_be_half_closed() {
         for (leave, half_closed) in CASES {
             let seen = if leave == Leave::Fin && half_closed { Seen::Nothing } else { Seen::Cut };
-            client_leaves(OnDisconnect::Cancel, leave, half_closed, seen).await;
+            client_disconnects(OnDisconnect::Cancel, leave, half_closed, seen).await;
         }
     }
 
-    async fn client_leaves(on_disconnect: OnDisconnect, leave: Leave, half_closed: bool, seen: Seen) {
+    async fn client_disconnects(on_disconnect: OnDisconnect, leave: Leave, half_closed: bool, seen: Seen) {
         let case = format!("{on_disconnect:?}, {leave:?}, half_closed {half_closed}");
         let (guard, work) = (Arc::new(EndpointGuard::new("left")), Arc::new(Work::default()));
         let options = GuardOptions::new().on_disconnect(on_disconnect);
@@ -429,25 +433,25 @@ mod disconnect {
         let leaver = RawClient::send(server.address, GET).await;
         eventually("the handler runs", || work.inside() == 1).await;
         let next = server.get("/next");
-        eventually("the next waits", || guard.stats().waiting == 1).await;
+        eventually("the next request waits", || guard.stats().waiting == 1).await;
 
         leaver.leave(leave).await;
         match seen {
-            // Nothing to wait for: give it the time in which it happens otherwise.
+            // There is no event to wait for, so this gives the server the time in which it happens otherwise.
             Seen::Nothing => sleep(Duration::from_millis(100)).await,
             Seen::Detached => eventually(&format!("{case}: detached"), || guard.stats().detached == 1).await,
             Seen::Cut => eventually(&format!("{case}: cut off"), || work.cut() == 1).await,
         }
         if seen != Seen::Cut {
-            assert_eq!((work.started(), work.inside(), work.cut()), (1, 1, 0), "{case}: it holds the permit");
+            assert_eq!((work.started(), work.inside(), work.cut()), (1, 1, 0), "{case}: the handler holds the permit");
             assert_eq!((guard.stats().held, guard.stats().waiting), (1, 1), "{case}");
             assert_eq!(guard.stats().detached, u64::from(seen == Seen::Detached), "{case}");
             work.let_finish(1);
         }
-        eventually(&format!("{case}: the next runs"), || work.started() == 2).await;
+        eventually(&format!("{case}: the next request runs"), || work.started() == 2).await;
         work.let_finish(1);
         assert_eq!(next.await.expect("no panic").status(), 200, "{case}");
-        eventually("nothing is held", || guard.stats().held == 0).await;
+        eventually("no permit is held", || guard.stats().held == 0).await;
         let stats = guard.stats();
         assert_eq!((work.most_inside(), work.cut()), (1, usize::from(seen == Seen::Cut)), "{case}");
         assert_eq!(stats.finished_detached, u64::from(seen == Seen::Detached), "{case}");
@@ -455,11 +459,11 @@ mod disconnect {
     }
 
     #[tokio::test]
-    async fn handler_without_its_client_is_cut_off_after_max_run() {
+    async fn handler_without_its_client_is_dropped_after_max_run() {
         let (guard, work) = (Arc::new(EndpointGuard::new("endless")), Arc::new(Work::default()));
         let options = GuardOptions::new().max_run(Duration::from_millis(100));
         let server = Server::start(guarded(&guard, options, &work));
-        // The limit is for those whose client has left, not for this one.
+        // The limit applies only to handlers whose client has disconnected, not to this one.
         let stays = server.get("/");
         eventually("the handler runs", || work.inside() == 1).await;
         sleep(Duration::from_millis(150)).await;
@@ -470,7 +474,7 @@ mod disconnect {
         eventually("the handler runs", || work.inside() == 1).await;
         let left = Instant::now();
         leaver.leave(Leave::Rst).await;
-        eventually("it is cut off", || work.cut() == 1).await;
+        eventually("the handler is cut off", || work.cut() == 1).await;
         assert!(left.elapsed() >= Duration::from_millis(100), "cut off after {:?}", left.elapsed());
         work.let_finish(1);
         assert_eq!(server.get("/").await.expect("no panic").status(), 200);
@@ -478,9 +482,9 @@ mod disconnect {
         assert_eq!((stats.finished_detached, stats.detached, stats.held, stats.granted), (0, 0, 0, 3));
     }
 
-    /// actix-web runs on `#[tokio::main]` too, without a system of its own.
+    /// actix-web also runs on `#[tokio::main]`, without its own system.
     #[tokio::test]
-    async fn handler_finishes_without_its_client_on_a_server_in_tokios_runtime() {
+    async fn handler_finishes_without_its_client_on_a_server_in_a_tokio_runtime() {
         let (guard, work) = (Arc::new(EndpointGuard::new("tokio")), Arc::new(Work::default()));
         let server = Server::serve_in_tokio({
             let app = guarded(&guard, GuardOptions::new(), &work);
@@ -493,14 +497,14 @@ mod disconnect {
         let leaver = RawClient::send(server.address, GET).await;
         eventually("the handler runs", || work.inside() == 1).await;
         leaver.leave(Leave::Rst).await;
-        eventually("it goes on alone", || guard.stats().detached == 1).await;
+        eventually("the handler continues alone", || guard.stats().detached == 1).await;
         work.let_finish(1);
-        eventually("it has finished", || guard.stats().finished_detached == 1).await;
+        eventually("the handler has finished", || guard.stats().finished_detached == 1).await;
         assert_eq!((work.finished(), work.cut(), guard.stats().held), (1, 0, 0));
     }
 
     #[tokio::test]
-    async fn panic_releases_the_permit_and_the_worker_goes_on() {
+    async fn panic_releases_the_permit_and_the_worker_survives() {
         let guard = Arc::new(EndpointGuard::new("panics"));
         let work = Arc::new(Work::default());
         let server = Server::start_with(1, false, {
@@ -511,7 +515,7 @@ mod disconnect {
                     let work = Arc::clone(&work);
                     async move {
                         work.run().await;
-                        assert_ne!(request.query_string(), "panic", "as the test wants it");
+                        assert_ne!(request.query_string(), "panic", "panic requested by the test");
                         format!("{:?}", thread::current().id())
                     }
                 };
@@ -519,23 +523,23 @@ mod disconnect {
             }
         });
         work.let_finish(1);
-        let before = server.get("/").await.expect("no panic").text().await.expect("it is whole");
+        let before = server.get("/").await.expect("no panic").text().await.expect("the body is complete");
 
-        // With its client there, then without.
+        // First with its client connected, then without.
         for panicked in 1..=2 {
             let client = RawClient::send(server.address, "GET /?panic HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
             eventually("the handler runs", || work.inside() == 1).await;
             let next = server.get("/");
-            eventually("the next waits", || guard.stats().waiting == 1).await;
+            eventually("the next request waits", || guard.stats().waiting == 1).await;
             if panicked == 2 {
                 client.leave(Leave::Fin).await;
-                eventually("it goes on alone", || guard.stats().detached == 1).await;
+                eventually("the handler continues alone", || guard.stats().detached == 1).await;
             }
             work.let_finish(1);
-            eventually("the panic gives the permit back", || guard.stats().panicked == panicked).await;
-            eventually("the next is inside", || work.inside() == 1).await;
+            eventually("the panic releases the permit", || guard.stats().panicked == panicked).await;
+            eventually("the next request is inside", || work.inside() == 1).await;
             work.let_finish(1);
-            let after = next.await.expect("no panic").text().await.expect("it is whole");
+            let after = next.await.expect("no panic").text().await.expect("the body is complete");
             assert_eq!(after, before, "served by the same worker thread");
         }
         let stats = guard.stats();
@@ -547,114 +551,114 @@ mod queue {
     use super::*;
 
     #[tokio::test]
-    async fn request_never_runs_after_its_client_left() {
+    async fn request_never_runs_after_its_client_disconnected() {
         for leave in [Leave::Fin, Leave::Rst] {
-            queued_client_leaves(GET.into(), leave, false).await;
+            queued_client_disconnects(GET.into(), leave, false).await;
         }
     }
 
-    /// A reset connection is gone also where half-closed ones are served on.
+    /// A reset connection counts as disconnected even where half-closed connections are still served.
     #[tokio::test]
     async fn request_never_runs_after_its_client_reset_where_connections_may_be_half_closed() {
-        queued_client_leaves(GET.into(), Leave::Rst, true).await;
+        queued_client_disconnects(GET.into(), Leave::Rst, true).await;
     }
 
-    /// Bodies that actix-web's buffers hold, nearly and just so, read by nobody.
+    /// Unread bodies that almost fill actix-web's buffers, and that just fill them.
     #[tokio::test]
-    async fn request_with_an_unread_body_never_runs_after_its_client_left() {
+    async fn request_with_an_unread_body_never_runs_after_its_client_disconnected() {
         for length in [10, 60_000, 64 * 1024] {
             for leave in [Leave::Fin, Leave::Rst] {
-                queued_client_leaves(post_of(length), leave, false).await;
+                queued_client_disconnects(post_of(length), leave, false).await;
             }
         }
     }
 
     #[tokio::test]
-    async fn request_that_holds_its_body_back_never_runs_after_its_client_left() {
+    async fn request_that_withholds_its_body_never_runs_after_its_client_disconnected() {
         let head = "POST / HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: 65536\r\n\r\n";
         for leave in [Leave::Fin, Leave::Rst] {
-            queued_client_leaves(head.into(), leave, false).await;
+            queued_client_disconnects(head.into(), leave, false).await;
         }
     }
 
-    /// Neither the one that is queued nor the one that waits behind it on its connection.
+    /// Neither the queued request nor the one pipelined behind it on the same connection.
     #[tokio::test]
-    async fn pipelined_requests_never_run_after_their_client_left() {
+    async fn pipelined_requests_never_run_after_their_client_disconnected() {
         for leave in [Leave::Fin, Leave::Rst] {
-            queued_client_leaves(GET.repeat(2), leave, false).await;
+            queued_client_disconnects(GET.repeat(2), leave, false).await;
         }
     }
 
-    async fn queued_client_leaves(bytes: String, leave: Leave, half_closed: bool) {
+    async fn queued_client_disconnects(bytes: String, leave: Leave, half_closed: bool) {
         let case = format!("{} bytes, {leave:?}, half_closed {half_closed}", bytes.len());
         let (guard, work) = (Arc::new(EndpointGuard::new("queue")), Arc::new(Work::default()));
         let server = Server::start_with(2, half_closed, guarded(&guard, GuardOptions::new(), &work));
         let holder = server.get("/");
-        eventually("the first is inside", || work.inside() == 1).await;
+        eventually("the first request is inside", || work.inside() == 1).await;
         let mut leaver = RawClient::send(server.address, &bytes).await;
-        eventually("one waits", || guard.stats().waiting == 1).await;
+        eventually("one request waits", || guard.stats().waiting == 1).await;
         let next = server.get("/");
-        eventually("the next waits", || guard.stats().waiting == 2).await;
+        eventually("the next request waits", || guard.stats().waiting == 2).await;
         if bytes.contains("100-continue") {
-            // Asked for, and not sent.
+            // Requested with `100 Continue`, and not sent.
             leaver.read_until("100 Continue\r\n\r\n").await;
         }
 
         leaver.leave(leave).await;
-        eventually(&format!("it leaves the queue: {case}"), || guard.stats().waiting == 1).await;
+        eventually(&format!("the request leaves the queue: {case}"), || guard.stats().waiting == 1).await;
         work.let_finish(2);
         assert_eq!(holder.await.expect("no panic").status(), 200, "{case}");
         assert_eq!(next.await.expect("no panic").status(), 200, "{case}");
         work.let_finish(1);
         assert_eq!(server.get("/").await.expect("no panic").status(), 200, "{case}");
-        eventually("nothing is held", || guard.stats().held == 0).await;
+        eventually("no permit is held", || guard.stats().held == 0).await;
         let stats = guard.stats();
         assert_eq!((work.started(), work.most_inside(), work.cut()), (3, 1, 0), "{case}");
         assert_eq!((stats.granted, stats.cancelled, stats.waiting, stats.finished_detached), (3, 1, 0, 0), "{case}");
     }
 
-    /// actix-web's default, and why the examples change it: such a client has only finished sending.
+    /// actix-web's default, and the reason why the examples change it: such a client has only finished sending.
     #[tokio::test]
-    async fn request_keeps_its_place_after_its_client_closed_where_connections_may_be_half_closed() {
+    async fn request_stays_in_the_queue_after_its_client_closed_where_connections_may_be_half_closed() {
         let (guard, work) = (Arc::new(EndpointGuard::new("half closed")), Arc::new(Work::default()));
         let server = Server::start_with(2, true, guarded(&guard, GuardOptions::new(), &work));
         let holder = server.get("/");
-        eventually("the first is inside", || work.inside() == 1).await;
+        eventually("the first request is inside", || work.inside() == 1).await;
         let closed = RawClient::send(server.address, GET).await;
-        eventually("the second waits", || guard.stats().waiting == 1).await;
+        eventually("the second request waits", || guard.stats().waiting == 1).await;
         closed.leave(Leave::Fin).await;
         work.let_finish(2);
         assert_eq!(holder.await.expect("no panic").status(), 200);
-        eventually("it runs", || work.finished() == 2).await;
+        eventually("the request runs", || work.finished() == 2).await;
         assert_eq!(guard.stats().cancelled, 0);
     }
 
-    /// A limit of actix-web: with its buffers full, it looks at the connection again only when the body is read. A
-    /// reset goes unnoticed just so.
+    /// A limit of actix-web: while its buffers are full, it checks the connection only when the body is read. A reset
+    /// is not noticed either.
     #[tokio::test]
-    async fn request_with_more_body_than_the_buffers_hold_keeps_its_place_after_its_client_left() {
+    async fn request_with_more_body_than_the_buffers_hold_stays_in_the_queue_after_its_client_disconnected() {
         let (guard, work) = (Arc::new(EndpointGuard::new("large body")), Arc::new(Work::default()));
         let server = Server::start(guarded(&guard, GuardOptions::new(), &work));
         let holder = server.get("/");
-        eventually("the first is inside", || work.inside() == 1).await;
+        eventually("the first request is inside", || work.inside() == 1).await;
         let leaver = RawClient::send(server.address, post_of(512 * 1024)).await;
-        eventually("the second waits", || guard.stats().waiting == 1).await;
+        eventually("the second request waits", || guard.stats().waiting == 1).await;
         leaver.leave(Leave::Fin).await;
         let next = server.get("/");
-        eventually("the next waits", || guard.stats().waiting == 2).await;
-        // Real time, for what does not happen.
+        eventually("the next request waits", || guard.stats().waiting == 2).await;
+        // Real time, to show that nothing happens.
         sleep(Duration::from_millis(100)).await;
         assert_eq!(guard.stats().waiting, 2);
-        // Its turn comes and goes: nobody behind it is held up.
+        // It is granted its permit and releases it, so no request behind it is delayed.
         work.let_finish(3);
         assert_eq!(holder.await.expect("no panic").status(), 200);
         assert_eq!(next.await.expect("no panic").status(), 200);
-        eventually("nothing is held", || guard.stats().held == 0).await;
+        eventually("no permit is held", || guard.stats().held == 0).await;
         assert_eq!((work.most_inside(), guard.stats().granted, guard.stats().cancelled), (1, 3, 0));
     }
 
     #[tokio::test]
-    async fn request_that_waits_finds_its_body_whole() {
+    async fn request_that_waits_gets_its_whole_body() {
         let guard = Arc::new(EndpointGuard::new("body"));
         let server = Server::start({
             let guard = Arc::clone(&guard);
@@ -663,30 +667,30 @@ mod queue {
                 config.service(echo.route(post().to(|body: Bytes| async { body })));
             }
         });
-        let permit = guard.try_acquire().expect("it is free");
+        let permit = guard.try_acquire().expect("the permit is free");
         let body = "x".repeat(1 << 20);
         let call = tokio::spawn(web_client().post(server.url("/")).body(body.clone()).send());
-        eventually("it waits", || guard.stats().waiting == 1).await;
+        eventually("the request waits", || guard.stats().waiting == 1).await;
         drop(permit);
-        let answer = call.await.expect("no panic").expect("it answers");
-        assert_eq!(answer.text().await.expect("it is whole"), body);
+        let answer = call.await.expect("no panic").expect("the server responds");
+        assert_eq!(answer.text().await.expect("the body is complete"), body);
     }
 }
 
 mod hold {
     use super::*;
 
-    /// In the same process, since from outside it does not show when the server takes a body in memory.
+    /// In the same process, because it is not observable from outside when the server takes a body in memory.
     #[actix_web::test]
-    async fn head_keeps_or_gives_back_the_permit_as_the_body_asks_for() {
+    async fn head_keeps_or_releases_the_permit_depending_on_the_body() {
         let parts = || stream::iter([chunk("in "), chunk("parts")]);
-        // Held under Auto, Head, Body.
+        // Whether the permit is held under `Auto`, `Head` and `Body`.
         assert_held(|| HttpResponse::Ok().body("in memory"), [false, false, true]).await;
         assert_held(|| HttpResponse::Ok().body(""), [false, false, false]).await;
         assert_held(|| HttpResponse::NoContent().finish(), [false, false, false]).await;
         assert_held(move || HttpResponse::Ok().streaming(parts()), [true, false, true]).await;
         assert_held(move || HttpResponse::Ok().body(SizedStream::new(8, parts())), [true, false, true]).await;
-        // A tunnel is no work of the handler's.
+        // A tunnel is not part of the handler's work.
         assert_held(move || HttpResponse::SwitchingProtocols().streaming(parts()), [false, false, false]).await;
     }
 
@@ -701,16 +705,16 @@ mod hold {
         assert_eq!((guard.stats().granted, guard.stats().held, guard.stats().detached), (1, 0, 0));
     }
 
-    /// The limit of a body needs a task. An answer in memory has no use for it, and most answers are.
+    /// The limit of a body needs a task. A response in memory, like most responses, does not need the limit.
     #[actix_web::test]
-    async fn answer_in_memory_spawns_nothing() {
+    async fn response_in_memory_spawns_nothing() {
         let guard = Arc::new(EndpointGuard::new("spawns"));
         let answer = || HttpResponse::Ok().body("in memory");
         let app = test::init_service(App::new().configure(answering(&guard, GuardOptions::new(), answer))).await;
         let alive = || Handle::current().metrics().num_alive_tasks();
         let before = alive();
         let response = test::call_service(&app, test::TestRequest::get().uri("/").to_request()).await;
-        // A task that was spawned and aborted at once would still be there: nothing has run since.
+        // A task that was spawned and aborted at once would still exist, because nothing has run since.
         assert_eq!((alive(), response.status().as_u16()), (before, 200));
     }
 
@@ -727,7 +731,7 @@ mod hold {
             assert_eq!(response.response().body().size(), expected.size(), "{hold:?}: its size passes through");
             let body = test::read_body(response).await;
             assert_eq!(guard.stats().held, 0, "{hold:?}, after the body {body:?}");
-            assert_eq!(body, to_bytes(expected).await.expect("it does not fail"), "{hold:?}");
+            assert_eq!(body, to_bytes(expected).await.expect("the request succeeds"), "{hold:?}");
 
             drop(test::call_service(&app, request()).await);
             assert_eq!(guard.stats().held, 0, "{hold:?}, dropped unread: {body:?}");
@@ -735,25 +739,27 @@ mod hold {
     }
 
     #[tokio::test]
-    async fn body_in_memory_is_read_at_the_clients_leisure_while_the_next_runs() {
+    async fn body_in_memory_is_read_at_the_clients_pace_while_the_next_request_runs() {
         let guard = Arc::new(EndpointGuard::new("bytes"));
         let body = Bytes::from(vec![b'x'; LARGE]);
         let answer = move || HttpResponse::Ok().body(body.clone());
         let server = Server::start(answering(&guard, GuardOptions::new(), answer));
         let mut slow = RawClient::send(server.address, GET).await;
         slow.read_until("\r\n\r\n").await;
-        eventually("its permit is back", || guard.stats().held == 0).await;
+        eventually("its permit is released", || guard.stats().held == 0).await;
         let next = server.get("/").await.expect("no panic");
-        assert_eq!(next.bytes().await.expect("it is whole").len(), LARGE);
+        assert_eq!(next.bytes().await.expect("the body is complete").len(), LARGE);
         assert_eq!((guard.stats().granted, guard.stats().overrun), (2, 0));
     }
 
     #[tokio::test]
-    async fn answers_without_a_body_hold_nothing() {
+    async fn responses_without_a_body_hold_nothing() {
         for hold in [Hold::Auto, Hold::Head, Hold::Body] {
             for status in [200, 204, 304] {
                 let guard = Arc::new(EndpointGuard::new("empty"));
-                let answer = move || HttpResponse::build(StatusCode::from_u16(status).expect("it is one")).finish();
+                let answer = move || {
+                    HttpResponse::build(StatusCode::from_u16(status).expect("the response is a number")).finish()
+                };
                 let server = Server::start(answering(&guard, GuardOptions::new().hold(hold), answer));
                 for granted in 1..=2 {
                     assert_eq!(server.get("/").await.expect("no panic").status(), status);
@@ -764,15 +770,15 @@ mod hold {
     }
 
     #[tokio::test]
-    async fn head_request_gives_the_permit_back() {
+    async fn head_request_releases_the_permit() {
         for hold in [Hold::Auto, Hold::Head, Hold::Body] {
             let guard = Arc::new(EndpointGuard::new("head"));
             let answer = || HttpResponse::Ok().body("nine byte");
             let server = Server::start(answering(&guard, GuardOptions::new().hold(hold), answer));
             for _ in 0..2 {
-                let response = web_client().head(server.url("/")).send().await.expect("it answers");
+                let response = web_client().head(server.url("/")).send().await.expect("the server responds");
                 assert_eq!(response.headers()["content-length"], "9");
-                eventually("its permit is back", || guard.stats().held == 0).await;
+                eventually("its permit is released", || guard.stats().held == 0).await;
             }
             assert_eq!((guard.stats().granted, guard.stats().overrun), (2, 0));
         }
@@ -780,15 +786,15 @@ mod hold {
 
     /// actix-web drops a body that it does not send.
     #[tokio::test]
-    async fn head_request_gives_the_permit_back_though_the_stream_is_open() {
+    async fn head_request_releases_the_permit_though_the_stream_is_open() {
         for hold in [Hold::Auto, Hold::Head, Hold::Body] {
             let streams = Streams::default();
             let (guard, server) = streaming(&streams, GuardOptions::new().hold(hold));
             let _open = [streams.open(), streams.open()];
             for _ in 0..2 {
-                let response = web_client().head(server.url("/")).send().await.expect("it answers");
+                let response = web_client().head(server.url("/")).send().await.expect("the server responds");
                 assert_eq!(response.status(), 200);
-                eventually("its permit is back", || guard.stats().held == 0).await;
+                eventually("its permit is released", || guard.stats().held == 0).await;
             }
             assert_eq!((guard.stats().granted, guard.stats().overrun), (2, 0), "{hold:?}");
         }
@@ -804,15 +810,15 @@ mod hold {
             assert!(client.read_until("\r\n\r\n").await.contains("transfer-encoding: chunked"));
             let last = streams.open();
             let next = server.get("/");
-            eventually("the next waits", || guard.stats().waiting == 1).await;
-            first.unbounded_send(chunk("part")).expect("it is read");
+            eventually("the next request waits", || guard.stats().waiting == 1).await;
+            first.unbounded_send(chunk("part")).expect("the body can be read");
             client.read_until("part").await;
-            assert_eq!((guard.stats().held, guard.stats().waiting), (1, 1), "{hold:?}: it goes on");
+            assert_eq!((guard.stats().held, guard.stats().waiting), (1, 1), "{hold:?}: the stream continues");
             drop(first);
             client.read_until("0\r\n\r\n").await;
             drop(last);
             assert_eq!(next.await.expect("no panic").status(), 200);
-            eventually("nothing is held", || guard.stats().held == 0).await;
+            eventually("no permit is held", || guard.stats().held == 0).await;
             assert_eq!((guard.stats().granted, guard.stats().overrun), (2, 0));
         }
     }
@@ -829,13 +835,13 @@ mod hold {
         let parts = streams.open();
         let mut client = RawClient::send(server.address, GET).await;
         assert!(client.read_until("\r\n\r\n").await.contains("content-length: 6"));
-        parts.unbounded_send(chunk("abc")).expect("it is read");
+        parts.unbounded_send(chunk("abc")).expect("the body can be read");
         client.read_until("abc").await;
         assert_eq!(guard.stats().held, 1);
-        // The stream has not ended, but the server does not ask it any more.
-        parts.unbounded_send(chunk("def")).expect("it is read");
+        // The stream has not ended, but the server does not poll it again.
+        parts.unbounded_send(chunk("def")).expect("the body can be read");
         client.read_until("def").await;
-        eventually("the permit is back", || guard.stats().held == 0).await;
+        eventually("the permit is released", || guard.stats().held == 0).await;
         assert_eq!(guard.stats().overrun, 0);
     }
 
@@ -866,7 +872,7 @@ mod hold {
         let mut slow = RawClient::send(server.address, GET).await;
         slow.read_until("\r\n\r\n").await;
         let mut next = RawClient::send(server.address, GET).await;
-        eventually("the permit goes on", || guard.stats().overrun == 1).await;
+        eventually("the permit is granted to the next request", || guard.stats().overrun == 1).await;
         assert!(start.elapsed() >= limit, "after {:?}", start.elapsed());
         next.read_until("200 OK").await;
         assert_eq!(guard.stats().granted, 2);
@@ -875,7 +881,7 @@ mod hold {
     }
 
     #[tokio::test]
-    async fn client_that_leaves_in_the_middle_of_a_stream_gives_the_permit_back() {
+    async fn client_that_disconnects_in_the_middle_of_a_stream_releases_the_permit() {
         for (leave, half_closed) in [(Leave::Fin, false), (Leave::Rst, false), (Leave::Rst, true)] {
             let streams = Streams::default();
             let (guard, server) = streaming_with(&streams, GuardOptions::new(), half_closed);
@@ -884,41 +890,41 @@ mod hold {
             client.read_until("\r\n\r\n").await;
             assert_eq!(guard.stats().held, 1);
             client.leave(leave).await;
-            eventually(&format!("the permit is back after {leave:?}"), || guard.stats().held == 0).await;
+            eventually(&format!("the permit is released after {leave:?}"), || guard.stats().held == 0).await;
             assert_eq!(guard.stats().overrun, 0);
         }
     }
 
-    /// The server learns that such a client is gone when it writes to it.
+    /// The server notices that such a client has disconnected when it writes to it.
     #[tokio::test]
-    async fn client_that_closes_in_the_middle_of_a_stream_gives_the_permit_back_with_the_next_part() {
+    async fn client_that_closes_in_the_middle_of_a_stream_releases_the_permit_with_the_next_part() {
         let streams = Streams::default();
         let (guard, server) = streaming_with(&streams, GuardOptions::new(), true);
         let parts = streams.open();
         let mut client = RawClient::send(server.address, GET).await;
         client.read_until("\r\n\r\n").await;
         client.leave(Leave::Fin).await;
-        // Real time, for what must not happen.
+        // Real time, to show that something does not happen.
         sleep(Duration::from_millis(100)).await;
         assert_eq!(guard.stats().held, 1, "a half-closed connection may still be read");
         let goes_on = || {
-            // It fails once the body was dropped.
+            // The send fails once the body has been dropped.
             let _ = parts.unbounded_send(chunk("part"));
             guard.stats().held == 0
         };
-        eventually("the permit is back", goes_on).await;
+        eventually("the permit is released", goes_on).await;
     }
 
     #[tokio::test]
-    async fn stream_that_fails_gives_the_permit_back() {
+    async fn stream_that_fails_releases_the_permit() {
         let streams = Streams::default();
         let (guard, server) = streaming(&streams, GuardOptions::new());
         let parts = streams.open();
         let mut client = RawClient::send(server.address, GET).await;
         client.read_until("\r\n\r\n").await;
         assert_eq!(guard.stats().held, 1);
-        parts.unbounded_send(Err(io::Error::other("broken"))).expect("it is read");
-        eventually("the permit is back", || guard.stats().held == 0).await;
+        parts.unbounded_send(Err(io::Error::other("broken"))).expect("the body can be read");
+        eventually("the permit is released", || guard.stats().held == 0).await;
         assert_eq!(guard.stats().overrun, 0);
         drop(streams.open());
         assert_eq!(server.get("/").await.expect("no panic").status(), 200);
@@ -977,7 +983,7 @@ mod nested {
     }
 
     #[tokio::test]
-    async fn middleware_added_twice_answers_with_an_error_instead_of_hanging() {
+    async fn middleware_added_twice_returns_an_error_instead_of_hanging() {
         for (permits, status) in [(1, 500), (2, 200)] {
             let guard = Arc::new(EndpointGuard::builder("twice").permits(permits).build());
             let server = Server::start({
@@ -992,14 +998,14 @@ mod nested {
                 if status == 500 {
                     assert_problem(response, 500, None, "urn:onelane:would-deadlock").await;
                 } else {
-                    assert_eq!(response.status(), status, "there is a permit for each");
+                    assert_eq!(response.status(), status, "one permit for each");
                 }
                 assert_eq!(guard.stats().held, 0);
             }
         }
     }
 
-    /// The stream is a part of the work that the permit is for.
+    /// The stream is part of the work that the permit is held for.
     #[tokio::test]
     async fn acquire_in_a_stream_that_holds_the_permit_is_an_error() {
         let guard = Arc::new(EndpointGuard::new("nested stream"));
@@ -1013,8 +1019,8 @@ mod nested {
         };
         let server = Server::start(answering(&guard, GuardOptions::new(), answer));
         let response = server.get("/").await.expect("no panic");
-        assert_eq!(response.text().await.expect("it is whole"), "WouldDeadlock");
-        eventually("nothing is held", || guard.stats().held == 0).await;
+        assert_eq!(response.text().await.expect("the body is complete"), "WouldDeadlock");
+        eventually("no permit is held", || guard.stats().held == 0).await;
     }
 }
 
@@ -1022,7 +1028,7 @@ fn post_of(length: usize) -> String {
     format!("POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n{}", "x".repeat(length))
 }
 
-/// An app whose every route does `work` behind `guard`.
+/// An app in which every route does `work` behind `guard`.
 fn guarded(
     guard: impl Into<SharedGuard>,
     options: GuardOptions,
@@ -1043,7 +1049,7 @@ fn guarded(
     }
 }
 
-/// An app whose every route answers behind `guard` with what `answer` makes.
+/// An app in which every route responds behind `guard` with the result of `answer`.
 fn answering(
     guard: impl Into<SharedGuard>,
     options: GuardOptions,

@@ -29,7 +29,7 @@ fn pool(running: usize, queued: usize) -> BlockingPool {
     BlockingPool::builder("test").max_running(running).max_queued(queued).build()
 }
 
-/// A handler that blocks until the test lets it go.
+/// A handler that blocks until the test releases it.
 fn held(gate: &Arc<Gate>) -> impl Fn() -> &'static str + Clone + Send + Sync + 'static {
     let gate = Arc::clone(gate);
     move || {
@@ -64,7 +64,7 @@ mod function {
     }
 
     #[tokio::test]
-    async fn is_given_what_its_extractors_find_state_and_body_too() {
+    async fn gets_the_values_of_its_extractors_including_state_and_body() {
         let address = serve(Plain, app(handler_pool())).await;
         let head =
             "POST /200?add=30 HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: 1\r\n\r\n";
@@ -74,7 +74,7 @@ mod function {
     }
 
     #[tokio::test]
-    async fn is_not_called_where_an_extractor_refuses() {
+    async fn is_not_called_if_an_extractor_rejects() {
         let pool = pool(1, 0);
         let address = serve(Plain, app(&pool)).await;
         for (request, status) in
@@ -91,7 +91,7 @@ mod function {
     }
 
     #[tokio::test]
-    async fn takes_none_to_sixteen_extractors() {
+    async fn takes_up_to_sixteen_extractors() {
         let none = || "none";
         let eight = |m: Method, u: Uri, h: HeaderMap, a: Method, b: Method, c: Method, d: Method, body: Bytes| {
             let same = [a, b, c, d].iter().all(|other| *other == m);
@@ -104,19 +104,19 @@ mod function {
         let answer = ask(post(blocking_handler(eight)), support::http::post("/", b"body")).await;
         assert_eq!(answer.text(), "POST / test true 4");
         assert_eq!(ask(post(blocking_handler(sixteen)), support::http::post("/", b"last")).await.text(), "last");
-        // A whole request is a body, too.
+        // A whole request is a valid last extractor too.
         let whole = |request: Request| request.uri().path().to_owned();
         assert_eq!(ask(get(blocking_handler(whole)), support::http::get("/")).await.text(), "/");
     }
 
     #[tokio::test]
-    async fn fails_with_its_own_error() {
+    async fn returns_its_own_error() {
         let answer =
             ask(get(blocking_handler(|| Err::<(), _>((StatusCode::IM_A_TEAPOT, "no")))), support::http::get("/")).await;
         assert_eq!((answer.status, answer.text()), (418, "no"));
     }
 
-    /// Where it was extracted, where it was called, and where its response was made.
+    /// The threads on which it was extracted, on which it was called, and on which its response was made.
     struct Threads(ThreadId, ThreadId);
 
     struct Extracted(ThreadId);
@@ -137,7 +137,7 @@ mod function {
     }
 
     #[tokio::test]
-    async fn and_its_response_are_on_the_pool_and_its_extractors_are_not() {
+    async fn and_its_response_run_on_the_pool_and_its_extractors_do_not() {
         let function = |extracted: Extracted| Threads(extracted.0, thread::current().id());
         let routes = [post(blocking_handler(function)), post(cpu_handler(function))];
         for route in routes {
@@ -145,8 +145,8 @@ mod function {
             let threads: Vec<_> = answer.text().split(' ').collect();
             let here = format!("{:?}", thread::current().id());
             assert_eq!(threads[0], here, "its extractor runs on the runtime, which is this thread");
-            assert_ne!(threads[1], here, "it is called elsewhere");
-            assert_eq!(threads[1], threads[2], "its response is made where it was called");
+            assert_ne!(threads[1], here, "it is called on another thread");
+            assert_eq!(threads[1], threads[2], "its response is made on the thread on which it was called");
         }
     }
 
@@ -163,7 +163,7 @@ mod function {
     }
 
     #[tokio::test]
-    async fn blocks_nobody_else() {
+    async fn does_not_block_other_requests() {
         let gate = Gate::new();
         let pool = pool(4, 0);
         let app = Router::new()
@@ -190,7 +190,7 @@ mod function {
         assert!(answer.text().starts_with("cpu-"), "{}", answer.text());
         assert!(Arc::ptr_eq(cpu_handler_pool().limiter(), CpuPool::global().limiter()));
         assert_eq!(cpu_handler_pool().statistics().name, "cpu-handlers");
-        let own = CpuPool::builder("own").build().expect("there are threads");
+        let own = CpuPool::builder("own").build().expect("a thread can be started");
         let answer = ask(get(cpu_handler(name).on(&own)), support::http::get("/")).await;
         assert!(answer.text().starts_with("own-"), "{}", answer.text());
     }
@@ -205,9 +205,9 @@ mod limits {
         let app = Router::new().route("/", get(blocking_handler(held(&gate)).on(&pool)));
         let address = serve(Plain, app).await;
         let mut running = Client::sending(address, support::http::get("/")).await;
-        eventually("it runs", || gate.started() == 1).await;
+        eventually("the request runs", || gate.started() == 1).await;
         let mut queued = Client::sending(address, support::http::get("/")).await;
-        eventually("it waits", || pool.statistics().queued == 1).await;
+        eventually("the request waits", || pool.statistics().queued == 1).await;
         let refused = Client::sending(address, support::http::get("/")).await.answer().await;
         is_problem(&refused, 503, "urn:onelane:pool-full", Some("1"));
         gate.let_go(2);
@@ -215,9 +215,9 @@ mod limits {
         assert_eq!((gate.started(), gate.most_inside()), (2, 1));
     }
 
-    /// 40 run, 400 wait, and whoever comes then is refused.
+    /// 40 requests run, 400 wait, and the next one is refused.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn default_pool_of_handlers_is_bounded_and_apart_from_the_one_of_run_blocking() {
+    async fn default_handler_pool_is_bounded_and_separate_from_the_one_of_run_blocking() {
         assert_eq!(handler_pool().statistics().name, "handlers");
         let gate = Gate::new();
         let app: Router = Router::new().route("/", get(blocking_handler(held(&gate))));
@@ -229,7 +229,7 @@ mod limits {
         assert_eq!(refused.status(), 503);
         assert_eq!(refused.headers()["retry-after"], "1");
         assert_eq!(gate.started(), 40);
-        assert_eq!(run_blocking(|| 7).await, Ok(7), "it is not behind them");
+        assert_eq!(run_blocking(|| 7).await, Ok(7), "the task does not queue behind the handlers");
         gate.let_go(440);
         for answer in join_all(waiting).await {
             assert_eq!(answer.expect("no panic").expect("a router has no errors").status(), 200);
@@ -237,7 +237,7 @@ mod limits {
         assert_eq!((gate.started(), gate.most_inside()), (440, 40));
     }
 
-    /// Those behind what runs are let in only after their time.
+    /// The requests behind the running one are admitted only after their timeout.
     async fn behind_one_that_runs(limit: impl Fn(Arc<Gate>, &BlockingPool) -> MethodRouter) -> (Answer, usize) {
         let (gate, pool) = (Gate::new(), pool(1, 8));
         let app = Router::new()
@@ -245,11 +245,11 @@ mod limits {
             .route("/", limit(Arc::clone(&gate), &pool));
         let address = serve(Plain, app).await;
         let mut first = Client::sending(address, support::http::get("/first")).await;
-        eventually("it runs", || gate.started() == 1).await;
+        eventually("the request runs", || gate.started() == 1).await;
         let answer = Client::sending(address, support::http::get("/")).await.answer().await;
         gate.let_go(2);
         assert_eq!(first.answer().await.status, 200);
-        pool.run(|| ()).await.expect("there is a thread again");
+        pool.run(|| ()).await.expect("a thread is free again");
         (answer, gate.started())
     }
 
@@ -264,7 +264,7 @@ mod limits {
     }
 
     #[tokio::test]
-    async fn request_that_has_not_begun_in_its_time_is_refused_and_never_runs() {
+    async fn request_that_has_not_begun_within_its_timeout_is_refused_and_never_runs() {
         let limit = |gate: Arc<Gate>, pool: &BlockingPool| {
             get(blocking_handler(held(&gate)).on(pool).timeout(Duration::from_millis(30)))
         };
@@ -274,7 +274,7 @@ mod limits {
     }
 
     #[tokio::test]
-    async fn request_that_runs_too_long_is_answered_504_and_its_function_knows() {
+    async fn request_that_runs_too_long_gets_504_and_its_function_is_cancelled() {
         for cpu in [false, true] {
             let gate = Gate::new();
             let function = {
@@ -294,15 +294,15 @@ mod limits {
             };
             let answer = ask(route, support::http::get("/")).await;
             is_problem(&answer, 504, "urn:onelane:took-too-long", None);
-            eventually("it has seen that nobody waits", || gate.cancelled() == 1).await;
+            eventually("the function has seen the cancellation", || gate.cancelled() == 1).await;
         }
     }
 
-    /// It may see that its time is over a little before the server does.
+    /// The function may see that its time is over slightly before the server does.
     #[tokio::test]
-    async fn function_that_stops_when_its_time_is_over_is_answered_504_as_well() {
+    async fn function_that_stops_when_its_time_is_over_gets_504_as_well() {
         let function = || -> Result<(), Cancelled> {
-            let cx = TaskContext::current().expect("it is on a pool");
+            let cx = TaskContext::current().expect("the function runs on a pool");
             loop {
                 cx.checkpoint()?;
                 thread::sleep(Duration::from_millis(1));
@@ -312,7 +312,7 @@ mod limits {
         for _ in 0..20 {
             let answer =
                 ask(get(blocking_handler(function).timeout(Duration::from_millis(5))), support::http::get("/")).await;
-            // On a busy machine it may not even begin in so short a time.
+            // On a busy machine the function may not even begin in such a short time.
             if answer.status != 503 {
                 is_problem(&answer, 504, "urn:onelane:took-too-long", None);
                 stopped += 1;
@@ -322,7 +322,7 @@ mod limits {
     }
 
     #[tokio::test]
-    async fn higher_priorities_go_first() {
+    async fn higher_priorities_run_first() {
         let (gate, pool) = (Gate::new(), pool(1, 8));
         let handler = |name: &'static str, priority| {
             let gate = Arc::clone(&gate);
@@ -334,10 +334,10 @@ mod limits {
             .route("/high", handler("high", Priority::High));
         let address = serve(Plain, app).await;
         let mut clients = vec![Client::sending(address, support::http::get("/low")).await];
-        eventually("one runs", || gate.started() == 1).await;
+        eventually("one request runs", || gate.started() == 1).await;
         for (waiting, path) in [(1, "/low"), (2, "/normal"), (3, "/high")] {
             clients.push(Client::sending(address, support::http::get(path)).await);
-            eventually("it waits", || pool.statistics().queued == waiting).await;
+            eventually("the request waits", || pool.statistics().queued == waiting).await;
         }
         gate.let_go(4);
         for client in &mut clients {
@@ -347,11 +347,11 @@ mod limits {
     }
 
     #[tokio::test]
-    async fn label_shows_in_the_statistics_while_it_runs() {
+    async fn label_appears_in_the_statistics_while_it_runs() {
         let (gate, pool) = (Gate::new(), pool(1, 1));
         let app = Router::new().route("/", get(blocking_handler(held(&gate)).on(&pool).label("report")));
         let mut client = Client::sending(serve(Plain, app).await, support::http::get("/")).await;
-        eventually("it runs", || gate.started() == 1).await;
+        eventually("the request runs", || gate.started() == 1).await;
         assert_eq!(pool.statistics().tasks[0].label, "report");
         gate.let_go(1);
         assert_eq!(client.answer().await.status, 200);
@@ -362,10 +362,10 @@ mod failures {
     use super::*;
 
     #[tokio::test]
-    async fn panic_is_answered_500_and_the_pool_goes_on() {
+    async fn panic_is_500_and_the_pool_survives() {
         let pool = pool(1, 1);
         let app = Router::new()
-            .route("/", get(blocking_handler(|| -> &'static str { panic!("as the test wants it") }).on(&pool)))
+            .route("/", get(blocking_handler(|| -> &'static str { panic!("panic requested by the test") }).on(&pool)))
             .route("/well", get(blocking_handler(|| "well").on(&pool)));
         let mut client = Client::sending(serve(Plain, app).await, support::http::get("/")).await;
         is_problem(&client.answer().await, 500, "urn:onelane:panicked", None);
@@ -374,11 +374,11 @@ mod failures {
     }
 
     #[tokio::test]
-    async fn panic_of_what_makes_the_response_is_answered_500_too() {
+    async fn panic_while_making_the_response_is_500_too() {
         struct Bomb;
         impl IntoResponse for Bomb {
             fn into_response(self) -> Response {
-                panic!("as the test wants it")
+                panic!("panic requested by the test")
             }
         }
         let answer = ask(get(blocking_handler(|| Bomb)), support::http::get("/")).await;
@@ -386,7 +386,7 @@ mod failures {
     }
 
     #[tokio::test]
-    async fn closed_pool_is_answered_503() {
+    async fn closed_pool_refuses_with_503() {
         let pool = pool(1, 1);
         pool.close();
         let answer = ask(get(blocking_handler(|| "never").on(&pool)), support::http::get("/")).await;
@@ -406,9 +406,9 @@ mod failures {
     }
 
     #[tokio::test]
-    async fn errors_of_run_blocking_are_answered_alike_by_an_ordinary_handler() {
+    async fn errors_of_run_blocking_become_the_same_response_in_an_ordinary_handler() {
         async fn panics() -> Result<String, OffloadError> {
-            let greeting = run_blocking(|| -> &str { panic!("as the test wants it") }).await?;
+            let greeting = run_blocking(|| -> &str { panic!("panic requested by the test") }).await?;
             Ok(format!("{greeting}, world"))
         }
         is_problem(&ask(get(panics), support::http::get("/")).await, 500, "urn:onelane:panicked", None);
@@ -426,19 +426,19 @@ mod failures {
     }
 
     #[tokio::test]
-    async fn only_too_much_to_do_counts_as_overload() {
+    async fn only_too_many_requests_count_as_overload() {
         let full = pool(1, 0);
         let gate = Gate::new();
         let running = full.task({
             let gate = Arc::clone(&gate);
             move |_| gate.pass()
         });
-        let running = running.start().expect("there is room");
-        eventually("it runs", || gate.started() == 1).await;
+        let running = running.start().expect("the pool has room");
+        eventually("the request runs", || gate.started() == 1).await;
         let refused = full.run(|| ()).await.expect_err("it is full");
         assert!(Refusal::from(refused).is_overload());
         gate.let_go(1);
-        running.await.expect("it ends well");
+        running.await.expect("the task succeeds");
         for error in [OffloadError::Closed, OffloadError::NoRuntime, OffloadError::Cancelled] {
             assert!(!Refusal::from(error).is_overload());
         }
@@ -457,7 +457,7 @@ mod leaving {
     }
 
     impl Queue {
-        /// One runs, and a request waits of which this was sent.
+        /// One request runs, and another one, of which this was sent, waits.
         async fn with(listening: Listening, shielded: bool, sent: &[u8]) -> Self {
             let (gate, pool) = (Gate::new(), pool(1, 8));
             let handler = || blocking_handler(held(&gate)).on(&pool);
@@ -469,10 +469,10 @@ mod leaving {
             let app = Router::new().route("/", any(plain)).route("/body", post(with_body));
             let address = serve(listening, app).await;
             let holder = Client::sending(address, support::http::get("/")).await;
-            eventually("it runs", || gate.started() == 1).await;
+            eventually("the request runs", || gate.started() == 1).await;
             let mut waiter = Client::connect(address).await;
             waiter.send_what_fits(sent).await;
-            eventually("it waits", || pool.statistics().queued == 1).await;
+            eventually("the request waits", || pool.statistics().queued == 1).await;
             Self { address, gate, pool, holder, waiter }
         }
 
@@ -485,12 +485,12 @@ mod leaving {
 
         async fn left_by(mut self, leaving: Leaving, what: &str) {
             self.waiter.leave(leaving).await;
-            let gone = format!("gone from the queue, {what}, {leaving:?}");
+            let gone = format!("left the queue, {what}, {leaving:?}");
             eventually(&gone, || self.pool.statistics().queued == 0).await;
-            assert_eq!((self.gate.started(), self.gate.finished()), (1, 0), "the holder goes on");
-            // Those behind it are served, and it never was.
+            assert_eq!((self.gate.started(), self.gate.finished()), (1, 0), "the holder continues");
+            // The requests behind it are served, and it never was.
             let mut behind = Client::sending(self.address, support::http::get("/")).await;
-            eventually("it waits", || self.pool.statistics().queued == 1).await;
+            eventually("the request waits", || self.pool.statistics().queued == 1).await;
             self.gate.let_go(3);
             assert_eq!((self.holder.answer().await.status, behind.answer().await.status), (200, 200));
             assert_eq!(self.gate.started(), 2, "{what}, {leaving:?}");
@@ -498,7 +498,7 @@ mod leaving {
     }
 
     #[tokio::test]
-    async fn request_whose_client_leaves_while_it_waits_never_runs() {
+    async fn request_whose_client_disconnects_while_it_waits_never_runs() {
         for listening in [Plain, Watched] {
             for leaving in [Leaving::Fin, Leaving::Rst] {
                 Queue::with(listening, false, support::http::get("/").as_bytes()).await.left_by(leaving, "GET").await;
@@ -511,7 +511,7 @@ mod leaving {
     }
 
     #[tokio::test]
-    async fn request_with_much_that_is_unread_never_runs_where_the_listener_watches() {
+    async fn request_with_much_unread_data_never_runs_with_a_watched_listener() {
         for leaving in [Leaving::Fin, Leaving::Rst] {
             let sent = support::http::post("/", &bytes(60_000));
             Queue::with(Watched, false, &sent).await.left_by(leaving, "a large body that is not read").await;
@@ -525,20 +525,20 @@ mod leaving {
         for listening in [Plain, Watched] {
             let mut queue = Queue::with(listening, true, support::http::get("/").as_bytes()).await;
             queue.waiter.leave(Leaving::Fin).await;
-            // The server has seen it when it closes the connection.
+            // The server notices when it closes the connection.
             assert_eq!(queue.waiter.rest().await, b"");
             queue.has_two_that_run().await;
-            // A second request hides it from the server, but not from the listener.
+            // A second request hides the disconnect from the server, but not from the listener.
             let mut queue = Queue::with(listening, true, support::http::get("/").repeat(2).as_bytes()).await;
             queue.waiter.leave(Leaving::Fin).await;
-            // More than twice as long as the listener takes to look again.
+            // More than twice as long as the listener's check interval.
             tokio::time::sleep(Duration::from_millis(500)).await;
             queue.has_two_that_run().await;
         }
     }
 
     #[tokio::test]
-    async fn function_whose_client_leaves_runs_on_and_knows_it() {
+    async fn function_whose_client_disconnects_continues_and_is_cancelled() {
         for listening in [Plain, Watched] {
             for leaving in [Leaving::Fin, Leaving::Rst] {
                 for cpu in [false, true] {
@@ -550,28 +550,29 @@ mod leaving {
                     let route = if cpu { get(cpu_handler(function)) } else { get(blocking_handler(function)) };
                     let address = serve(listening, Router::new().route("/", route)).await;
                     let mut client = Client::sending(address, support::http::get("/")).await;
-                    eventually("it runs", || gate.started() == 1).await;
+                    eventually("the request runs", || gate.started() == 1).await;
                     client.leave(leaving).await;
-                    eventually("it knows", || gate.cancelled() == 1).await;
+                    eventually("the function sees the cancellation", || gate.cancelled() == 1).await;
                 }
             }
         }
     }
 
-    /// What runs behind a guard has the turn to its end, though nobody waits for the answer: the thread is at it still.
+    /// A function behind a guard holds its permit to its end, though no client waits for the response, because the
+    /// thread is still occupied.
     #[tokio::test]
-    async fn function_behind_a_guard_keeps_its_turn_to_its_end_without_its_client() {
+    async fn function_behind_a_guard_keeps_its_permit_to_its_end_without_its_client() {
         for listening in [Plain, Watched] {
             for leaving in [Leaving::Fin, Leaving::Rst] {
                 let (gate, guard) = (Gate::new(), Arc::new(EndpointGuard::new("guarded")));
                 let app = Router::new().route("/", get(blocking_handler(held(&gate)))).layer(GuardLayer::new(&guard));
                 let address = serve(listening, app).await;
                 let mut leaver = Client::sending(address, support::http::get("/")).await;
-                eventually("it runs", || gate.started() == 1).await;
+                eventually("the request runs", || gate.started() == 1).await;
                 leaver.leave(leaving).await;
-                eventually("the guard knows", || guard.stats().detached == 1).await;
+                eventually("the guard notices the disconnect", || guard.stats().detached == 1).await;
                 let mut next = Client::sending(address, support::http::get("/")).await;
-                eventually("the next waits", || guard.stats().waiting == 1).await;
+                eventually("the next request waits", || guard.stats().waiting == 1).await;
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 assert_eq!((gate.started(), guard.stats().held), (1, 1), "{listening:?}, {leaving:?}");
                 gate.let_go(2);

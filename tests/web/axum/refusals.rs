@@ -1,4 +1,4 @@
-//! Requests that are not let in, and the guard as an extractor and an error of handlers.
+//! Requests that are refused, and the guard as an extractor and an error of handlers.
 
 use std::sync::Arc;
 
@@ -23,14 +23,14 @@ pub(crate) fn is_problem(answer: &Answer, status: u16, kind: &str) {
 }
 
 #[tokio::test]
-async fn request_beyond_the_queue_is_answered_with_a_problem() {
+async fn request_beyond_the_queue_gets_a_problem() {
     let guard = Arc::new(EndpointGuard::builder("full").queue(Queue::Bounded(1)).build());
     let probe = Probe::new();
     let address = serve(Listening::Plain, crate::axum::held_route(&guard, &probe)).await;
     let mut holder = Client::sending(address, http::get("/")).await;
     eventually("its handler runs", || probe.started() == 1).await;
     let mut waiter = Client::sending(address, http::get("/")).await;
-    eventually("the second one waits", || guard.stats().waiting == 1).await;
+    eventually("the second request waits", || guard.stats().waiting == 1).await;
 
     let answer = Client::sending(address, http::get("/")).await.answer().await;
     is_problem(&answer, 503, "urn:onelane:queue-full");
@@ -41,7 +41,7 @@ async fn request_beyond_the_queue_is_answered_with_a_problem() {
 }
 
 #[tokio::test]
-async fn refused_request_was_not_asked_for_its_body() {
+async fn refused_request_is_not_asked_for_its_body() {
     let guard = Arc::new(EndpointGuard::builder("busy").queue(Queue::Reject).build());
     let probe = Probe::new();
     let address = serve(Listening::Plain, crate::axum::held_route(&guard, &probe)).await;
@@ -68,7 +68,7 @@ async fn refusal_can_be_changed_in_every_part() {
 }
 
 #[tokio::test]
-async fn handlers_own_error_passes_through_and_frees_the_guard() {
+async fn handlers_own_error_passes_through_and_releases_the_permit() {
     let guard = Arc::new(EndpointGuard::new("own error"));
     let handler = async || Err::<(), _>((StatusCode::IM_A_TEAPOT, "no coffee"));
     let app = Router::new().route("/", get(handler)).layer(GuardLayer::new(&guard));
@@ -78,9 +78,9 @@ async fn handlers_own_error_passes_through_and_frees_the_guard() {
 }
 
 #[tokio::test]
-async fn acquire_error_and_refusal_are_answers_of_handlers() {
+async fn acquire_error_and_refusal_are_responses_of_handlers() {
     static BUSY: EndpointGuard = EndpointGuard::new("busy");
-    let permit = BUSY.try_acquire().expect("it is free");
+    let permit = BUSY.try_acquire().expect("the permit is free");
     let by_error = async || -> Result<(), AcquireError> { BUSY.try_acquire().map(drop) };
     let by_refusal = async || -> Result<(), Refusal> {
         BUSY.try_acquire().map(drop).map_err(Refusal::from).map_err(|refusal| refusal.with_status(409))
@@ -121,16 +121,16 @@ async fn extractor_admits_one_handler_at_a_time_and_keeps_bodies() {
     let mut first = Client::sending(address, http::post("/", b"first")).await;
     eventually("its handler runs", || probe.started() == 1).await;
     let mut second = Client::sending(address, http::post("/", &bytes(5000))).await;
-    eventually("the second one waits", || Serial::guard().stats().waiting == 1).await;
+    eventually("the second request waits", || Serial::guard().stats().waiting == 1).await;
     assert_eq!(probe.started(), 1);
     probe.let_go(2);
     assert_eq!((first.answer().await.text(), second.answer().await.body), ("first", bytes(5000)));
     assert_eq!(probe.most_inside(), 1);
-    eventually("nothing is held", || Serial::guard().stats().held == 0).await;
+    eventually("no permit is held", || Serial::guard().stats().held == 0).await;
 }
 
 #[tokio::test]
-async fn turn_that_is_dropped_midway_lets_the_next_one_in() {
+async fn permit_that_is_dropped_midway_admits_the_next_request() {
     guard_source!(Midway, EndpointGuard::new("midway"));
     let (inside, after) = (Probe::open(), Probe::new());
     let (visitor, rest) = (Arc::clone(&inside), Arc::clone(&after));
@@ -142,7 +142,7 @@ async fn turn_that_is_dropped_midway_lets_the_next_one_in() {
     let address = serve(Listening::Plain, Router::new().route("/", get(handler))).await;
     let mut first = Client::sending(address, http::get("/")).await;
     let mut second = Client::sending(address, http::get("/")).await;
-    eventually("both are past the part for one", || after.started() == 2).await;
+    eventually("both are past the exclusive part", || after.started() == 2).await;
     assert_eq!((Midway::guard().stats().held, inside.most_inside()), (0, 1));
     after.let_go(2);
     assert_eq!((first.answer().await.status, second.answer().await.status), (200, 200));
@@ -153,7 +153,7 @@ async fn extractor_refuses_with_a_problem() {
     guard_source!(Strict, EndpointGuard::builder("strict").queue(Queue::Reject).build());
     let app = Router::new().route("/", get(async |_turn: Guarded<Strict>| "in"));
     let address = serve(Listening::Plain, app).await;
-    let permit = Strict::guard().try_acquire_owned().expect("it is free");
+    let permit = Strict::guard().try_acquire_owned().expect("the permit is free");
     is_problem(&Client::sending(address, http::get("/")).await.answer().await, 503, "urn:onelane:busy");
     assert_eq!(Strict::guard().stats().refused, 1);
     drop(permit);
@@ -171,9 +171,10 @@ async fn extractor_under_the_layer_of_its_own_guard_is_refused() {
     is_problem(&answer, 500, "urn:onelane:would-deadlock");
 }
 
-/// What a handler that waits in an extractor leaves unread hides its client's leaving, unless the listener watches.
+/// A body that is unread while an extractor waits hides that the client has disconnected, unless the listener is
+/// watched.
 #[tokio::test]
-async fn extractor_gives_up_when_its_client_leaves() {
+async fn extractor_stops_waiting_when_its_client_disconnects() {
     guard_source!(Left, EndpointGuard::new("left"));
     let probe = Probe::open();
     let visitor = Arc::clone(&probe);
@@ -181,14 +182,14 @@ async fn extractor_gives_up_when_its_client_leaves() {
     let app = Router::new().route("/", get(async |_: Guarded<Left>| ()).post(handler));
     let watched = serve(Listening::Watched, app.clone()).await;
     let plain = serve(Listening::Plain, app).await;
-    let permit = Left::guard().try_acquire_owned().expect("it is free");
+    let permit = Left::guard().try_acquire_owned().expect("the permit is free");
     let requests = [(plain, http::get("/").into_bytes()), (watched, http::post("/", &bytes(60_000)))];
     for (address, request) in requests {
         for leaving in [Leaving::Fin, Leaving::Rst] {
             let mut client = Client::sending(address, &request).await;
-            eventually("it waits", || Left::guard().stats().waiting == 1).await;
+            eventually("the request waits", || Left::guard().stats().waiting == 1).await;
             client.leave(leaving).await;
-            eventually("it is gone from the queue", || Left::guard().stats().waiting == 0).await;
+            eventually("the request has left the queue", || Left::guard().stats().waiting == 0).await;
         }
     }
     drop(permit);

@@ -1,4 +1,4 @@
-//! One at a time, wherever the layer stands.
+//! One at a time, wherever the layer is added.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use onelane::{AcquireError, EndpointGuard};
 use crate::axum::held_route;
 use support::http::{self, Client, Listening, Probe, eventually, serve};
 
-/// Long enough that two handlers meet if nothing keeps them apart.
+/// Long enough that two handlers overlap if nothing keeps them apart.
 const MOMENT: Duration = Duration::from_millis(2);
 
 fn visiting(probe: &Arc<Probe>) -> impl Fn() -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> + Clone + use<> {
@@ -24,7 +24,8 @@ fn visiting(probe: &Arc<Probe>) -> impl Fn() -> std::pin::Pin<Box<dyn Future<Out
     }
 }
 
-/// Every route and method at once: all are served, and never more than `most` of them together.
+/// Sends requests to every route with every method at once: all are served, and never more than `most` at the same
+/// time.
 async fn all_are_served(app: Router, paths: &[String], probe: &Probe, most: usize) {
     let address = serve(Listening::Plain, app).await;
     let calls = paths.iter().flat_map(|path| ["GET", "POST", "PUT", "DELETE"].map(|method| (method, path)));
@@ -70,7 +71,7 @@ async fn method_router_layer_is_one_guard_over_its_methods() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn layers_made_apart_of_one_guard_are_one_guard() {
+async fn separate_layers_of_one_guard_share_it() {
     let (guard, probe) = (Arc::new(EndpointGuard::builder("apart").permits(3).build()), Probe::new());
     let visit = visiting(&probe);
     let nested = Router::new().route("/0", any(visit.clone())).route_layer(GuardLayer::new(&guard));
@@ -101,13 +102,13 @@ async fn route_layer_leaves_unknown_paths_unguarded() {
 }
 
 #[tokio::test]
-async fn requests_are_served_in_the_order_they_came() {
+async fn requests_are_served_in_the_order_of_their_arrival() {
     let (guard, probe) = (Arc::new(EndpointGuard::new("order")), Probe::new());
     let address = serve(Listening::Plain, held_route(&guard, &probe)).await;
     let mut clients = Vec::new();
     for i in 0..5 {
         clients.push(Client::sending(address, http::get("/")).await);
-        eventually("it holds or waits", || guard.stats().held + guard.stats().waiting == i + 1).await;
+        eventually("the request holds a permit or waits", || guard.stats().held + guard.stats().waiting == i + 1).await;
     }
     for (i, mut client) in clients.into_iter().enumerate() {
         eventually("its handler runs", || probe.started() == i + 1).await;
@@ -138,7 +139,7 @@ async fn pipelined_requests_wait_behind_another_connection_and_are_served() {
     let mut holder = Client::sending(address, http::get("/")).await;
     eventually("the handler runs", || probe.started() == 1).await;
     let mut client = Client::sending(address, http::get("/").repeat(2)).await;
-    eventually("the first of them waits", || guard.stats().waiting == 1).await;
+    eventually("the first request waits", || guard.stats().waiting == 1).await;
 
     probe.let_go(3);
     assert_eq!(holder.answer().await.status, 200);
@@ -147,7 +148,7 @@ async fn pipelined_requests_wait_behind_another_connection_and_are_served() {
 }
 
 #[tokio::test]
-async fn panicking_handler_lets_the_next_one_in() {
+async fn panicking_handler_admits_the_next_request() {
     let guard = Arc::new(EndpointGuard::new("panics"));
     let app = Router::new()
         .route("/panic", any(async || -> () { panic!("on purpose") }))
@@ -158,7 +159,7 @@ async fn panicking_handler_lets_the_next_one_in() {
     assert!(client.rest().await.is_empty(), "the connection ends, as without a guard");
     let mut next = Client::sending(address, http::get("/")).await;
     assert_eq!(next.answer().await.text(), "served");
-    eventually("nothing is held", || guard.stats().held == 0).await;
+    eventually("no permit is held", || guard.stats().held == 0).await;
     let stats = guard.stats();
     assert_eq!((stats.panicked, stats.detached, stats.finished_detached), (1, 0, 0));
 }
@@ -168,7 +169,7 @@ async fn handler_that_acquires_its_own_guard_is_refused_at_once() {
     let guard = Arc::new(EndpointGuard::new("self"));
     let again = Arc::clone(&guard);
     let handler = async move || match again.acquire().await {
-        Ok(_) => panic!("it holds the only permit"),
+        Ok(_) => panic!("the handler holds the only permit"),
         Err(error) => {
             assert_eq!(error, AcquireError::WouldDeadlock);
             Err::<(), _>(error)
@@ -178,7 +179,7 @@ async fn handler_that_acquires_its_own_guard_is_refused_at_once() {
     let address = serve(Listening::Plain, app).await;
     let answer = Client::sending(address, http::get("/")).await.answer().await;
     assert_eq!((answer.status, answer.json()["type"].as_str()), (500, Some("urn:onelane:would-deadlock")));
-    eventually("nothing is held", || guard.stats().held == 0).await;
+    eventually("no permit is held", || guard.stats().held == 0).await;
 }
 
 #[tokio::test]

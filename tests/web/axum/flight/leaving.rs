@@ -1,4 +1,4 @@
-//! Clients that leave while a run goes on.
+//! Clients that disconnect while a run continues.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use support::http::{self, Client, Leaving, Listening, Probe, eventually, serve};
 const BOTH: [Leaving; 2] = [Leaving::Fin, Leaving::Rst];
 
 #[tokio::test]
-async fn clients_that_leave_change_nothing_for_the_one_that_stays() {
+async fn clients_that_disconnect_change_nothing_for_the_one_that_stays() {
     for leaving in BOTH {
         for stays in 0..4 {
             let site = Site::new(FlightOptions::new()).await;
@@ -20,7 +20,7 @@ async fn clients_that_leave_change_nothing_for_the_one_that_stays() {
             for (_, client) in clients.iter_mut().enumerate().filter(|(i, _)| *i != stays) {
                 client.leave(leaving).await;
             }
-            eventually("they have left", || site.layer.stats().waiting == 1).await;
+            eventually("the followers have disconnected", || site.layer.stats().waiting == 1).await;
             assert_eq!((site.probe.started(), site.probe.cut_off()), (1, 0));
             site.probe.let_go(1);
             let answer = clients[stays].answer().await;
@@ -31,7 +31,7 @@ async fn clients_that_leave_change_nothing_for_the_one_that_stays() {
 }
 
 #[tokio::test]
-async fn handler_is_dropped_when_all_have_left_and_who_comes_later_begins_anew() {
+async fn handler_is_dropped_when_all_clients_have_disconnected_and_a_later_request_starts_anew() {
     for leaving in BOTH {
         for count in 1..=3 {
             let site = Site::new(FlightOptions::new()).await;
@@ -50,7 +50,7 @@ async fn handler_is_dropped_when_all_have_left_and_who_comes_later_begins_anew()
 }
 
 #[tokio::test]
-async fn detached_handler_finishes_when_all_have_left() {
+async fn detached_handler_finishes_after_all_clients_have_disconnected() {
     for leaving in BOTH {
         for count in 1..=2 {
             let site = Site::new(FlightOptions::new().detached()).await;
@@ -58,10 +58,10 @@ async fn detached_handler_finishes_when_all_have_left() {
             for client in &mut clients {
                 client.leave(leaving).await;
             }
-            eventually("they have left", || site.layer.stats().waiting == 0).await;
+            eventually("the followers have disconnected", || site.layer.stats().waiting == 0).await;
             assert_eq!((site.layer.stats().running, site.probe.cut_off()), (1, 0));
             site.probe.let_go(1);
-            eventually("it has finished", || site.probe.finished() == 1).await;
+            eventually("the handler has finished", || site.probe.finished() == 1).await;
             eventually("nothing remains", || site.layer.stats().running == 0).await;
             assert_eq!(site.layer.stats().cancelled, 0, "{count} clients, {leaving:?}");
         }
@@ -69,20 +69,20 @@ async fn detached_handler_finishes_when_all_have_left() {
 }
 
 #[tokio::test]
-async fn detached_run_is_shared_by_who_comes_after_all_have_left() {
+async fn detached_run_is_shared_with_requests_that_arrive_after_all_clients_have_disconnected() {
     let site = Site::new(FlightOptions::new().detached()).await;
     let mut clients = site.send(&[http::get("/")]).await;
     clients[0].leave(Leaving::Rst).await;
-    eventually("it has left", || site.layer.stats().waiting == 0).await;
+    eventually("the leader has disconnected", || site.layer.stats().waiting == 0).await;
     let mut late = Client::sending(site.address, http::get("/")).await;
-    eventually("it waits", || site.layer.stats().waiting == 1).await;
+    eventually("the request waits", || site.layer.stats().waiting == 1).await;
     site.probe.let_go(1);
     let answer = late.answer().await;
     assert_eq!((answer.text(), part_of(&answer)), ("answer 1", Collapsed));
 }
 
 #[tokio::test]
-async fn request_that_is_served_alone_is_dropped_when_its_client_leaves() {
+async fn request_that_is_served_alone_is_dropped_when_its_client_disconnects() {
     for leaving in BOTH {
         let site = Site::new(FlightOptions::new().detached()).await;
         let mut clients = site.send(&[asking("POST", "/", &[("content-length", "0")])]).await;
@@ -91,9 +91,9 @@ async fn request_that_is_served_alone_is_dropped_when_its_client_leaves() {
     }
 }
 
-/// The guard behind the layer finishes what it has begun, as it does without the layer.
+/// The guard behind the layer finishes a handler that has begun, as it does without the layer.
 #[tokio::test]
-async fn guarded_handler_behind_the_layer_finishes_when_all_have_left() {
+async fn guarded_handler_behind_the_layer_finishes_when_all_clients_have_disconnected() {
     let (layer, probe, guard) = (FlightLayer::new("outer"), Probe::new(), Arc::new(EndpointGuard::new("inner")));
     let app = numbered(&probe, |run| run.to_string()).layer(GuardLayer::new(&guard)).layer(layer.clone());
     let site = Site { address: serve(Listening::Plain, app).await, layer, probe };
@@ -101,9 +101,9 @@ async fn guarded_handler_behind_the_layer_finishes_when_all_have_left() {
     for client in &mut clients {
         client.leave(Leaving::Rst).await;
     }
-    eventually("it goes on without its clients", || guard.stats().detached == 1).await;
-    eventually("the run is over", || site.layer.stats().running == 0).await;
+    eventually("the handler continues without its clients", || guard.stats().detached == 1).await;
+    eventually("the run has ended", || site.layer.stats().running == 0).await;
     site.probe.let_go(1);
-    eventually("nothing is held", || guard.stats().held == 0).await;
+    eventually("no permit is held", || guard.stats().held == 0).await;
     assert_eq!((site.probe.finished(), site.probe.cut_off(), guard.stats().finished_detached), (1, 0, 1));
 }

@@ -1,4 +1,4 @@
-//! Answers that are shared by who asks at the same time.
+//! Responses that are shared by concurrent requests.
 
 mod apart;
 mod leaving;
@@ -18,14 +18,14 @@ use onelane::web::axum::FlightLayer;
 
 use support::http::{Answer, Client, Listening, Probe, eventually, serve};
 
-/// A site that answers every request with the number of its run, when the test lets it.
+/// A site that responds to every request with the number of its run, when the test releases it.
 struct Site {
     layer: FlightLayer,
     probe: Arc<Probe>,
     address: SocketAddr,
 }
 
-/// What part a request had in a run, as its answer's `Cache-Status` tells.
+/// The part that a request had in a run, as its response's `Cache-Status` reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     Led,
@@ -40,7 +40,7 @@ impl Site {
         Self::answering(options, |run| format!("answer {run}")).await
     }
 
-    /// The `n`th run comes to `answer(n)`.
+    /// The `n`th run produces `answer(n)`.
     async fn answering<R: IntoResponse>(
         options: FlightOptions,
         answer: impl Fn(usize) -> R + Clone + Send + Sync + 'static,
@@ -52,19 +52,19 @@ impl Site {
         Self { layer, probe, address }
     }
 
-    /// Sends requests, each once the one before is served or waits.
+    /// Sends requests, each one once the one before it is served or waits.
     async fn send(&self, requests: &[String]) -> Vec<Client> {
         let mut clients = Vec::new();
         let before = self.under_way();
         for request in requests {
             clients.push(Client::sending(self.address, request).await);
             let expected = before + clients.len() as isize;
-            eventually("it is served or waits", || self.under_way() == expected).await;
+            eventually("the request is served or waits", || self.under_way() == expected).await;
         }
         clients
     }
 
-    /// How many runs there are, and for each request what part it had in which.
+    /// Returns the number of runs, and for each request its part in which run.
     async fn parts(&self, requests: &[String]) -> Vec<(usize, Part)> {
         let mut clients = self.send(requests).await;
         self.probe.let_go(requests.len());
@@ -83,14 +83,14 @@ impl Site {
         parts
     }
 
-    /// Requests that wait for a run or have begun one, and those that are or were served alone.
+    /// Returns how many requests wait for a run or have started one, and how many are or were served alone.
     fn under_way(&self) -> isize {
         let stats = self.layer.stats();
         (stats.waiting + self.probe.started()) as isize - stats.runs as isize
     }
 }
 
-/// A router whose handler says in a header which of its runs it was.
+/// A router whose handler reports in a header which of its runs it was.
 fn numbered<R: IntoResponse>(
     probe: &Arc<Probe>,
     answer: impl Fn(usize) -> R + Clone + Send + Sync + 'static,
