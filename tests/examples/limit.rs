@@ -6,7 +6,7 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use support::client::{Leave, RawClient, web_client};
+use support::client::{Disconnect, RawClient, web_client};
 use support::process::Example;
 
 /// What a total may take beyond the waits in it, on a machine that has other things to do.
@@ -107,20 +107,20 @@ async fn exclusive_handler_refuses_the_second_at_once(example: &Example) {
 }
 
 async fn guarded_handler_finishes_after_its_client_closed(example: &Example) {
-    client_leaves_while_its_handler_runs(example, Leave::Fin).await;
+    client_leaves_while_its_handler_runs(example, Disconnect::Fin).await;
 }
 
 async fn guarded_handler_finishes_after_its_client_reset(example: &Example) {
-    client_leaves_while_its_handler_runs(example, Leave::Rst).await;
+    client_leaves_while_its_handler_runs(example, Disconnect::Rst).await;
 }
 
-async fn client_leaves_while_its_handler_runs(example: &Example, leave: Leave) {
+async fn client_leaves_while_its_handler_runs(example: &Example, leave: Disconnect) {
     let leaver = RawClient::send(example.address, request("/limit", "")).await;
     example.wait_for_lines(1).await;
     let next = post(example, "/limit");
     wait_for_waiting(example, 1).await;
 
-    leaver.leave(leave).await;
+    leaver.disconnect(leave).await;
     let saw_it_go = |stats: &Value| number(&stats[0], "detached") + number(&stats[0], "finished_detached") == 1;
     example.wait_for_stats("the server sees that the client has left", saw_it_go).await;
 
@@ -137,31 +137,31 @@ async fn client_leaves_while_its_handler_runs(example: &Example, leave: Leave) {
 }
 
 async fn queued_request_never_runs_after_its_client_closed(example: &Example) {
-    queued_client_leaves(example, request("/limit", ""), Leave::Fin).await;
+    queued_client_leaves(example, request("/limit", ""), Disconnect::Fin).await;
 }
 
 async fn queued_request_never_runs_after_its_client_reset(example: &Example) {
-    queued_client_leaves(example, request("/limit", ""), Leave::Rst).await;
+    queued_client_leaves(example, request("/limit", ""), Disconnect::Rst).await;
 }
 
 async fn queued_request_with_a_body_never_runs_after_its_client_left(example: &Example) {
     let body = "x".repeat(64 * 1024);
-    queued_client_leaves(example, request("/limit", &body), Leave::Fin).await;
+    queued_client_leaves(example, request("/limit", &body), Disconnect::Fin).await;
 }
 
 /// The body may come later, so its unread end does not tell that the client has gone.
 async fn queued_request_that_holds_its_body_back_never_runs_after_its_client_left(example: &Example) {
     let head = "POST /limit HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: 65536\r\n\r\n";
-    queued_client_leaves(example, head.into(), Leave::Fin).await;
+    queued_client_leaves(example, head.into(), Disconnect::Fin).await;
 }
 
 /// The first is queued. The second waits behind it on the connection, and with the client both are gone.
 async fn queued_pipelined_requests_never_run_after_their_client_left(example: &Example) {
-    queued_client_leaves(example, request("/limit", "").repeat(2), Leave::Fin).await;
+    queued_client_leaves(example, request("/limit", "").repeat(2), Disconnect::Fin).await;
 }
 
 /// One request runs, one that sends `bytes` waits, one waits behind it. The one in the middle leaves.
-async fn queued_client_leaves(example: &Example, bytes: String, leave: Leave) {
+async fn queued_client_leaves(example: &Example, bytes: String, leave: Disconnect) {
     let holder = post(example, "/limit");
     example.wait_for_lines(1).await;
     let mut leaver = RawClient::send(example.address, &bytes).await;
@@ -173,7 +173,7 @@ async fn queued_client_leaves(example: &Example, bytes: String, leave: Leave) {
         leaver.read_until("100 Continue\r\n\r\n").await;
     }
 
-    leaver.leave(leave).await;
+    leaver.disconnect(leave).await;
     let left = |stats: &Value| number(&stats[0], "waiting") == 1 && number(&stats[0], "cancelled") >= 1;
     let stats = example.wait_for_stats("the request leaves the queue", left).await;
     assert_eq!(number(&stats[0], "granted"), 1, "it left while the first held the guard: {stats:#}");

@@ -7,7 +7,7 @@ use reqwest::Response;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use support::client::{Leave, RawClient, web_client};
+use support::client::{Disconnect, RawClient, web_client};
 use support::process::Example;
 
 /// Long beside what a busy machine takes for the few requests that have to come meanwhile.
@@ -90,7 +90,7 @@ async fn request_without_a_user_is_refused(example: &Example) {
 async fn user_whose_client_left_is_busy_until_the_handler_has_finished(example: &Example) {
     let leaver = RawClient::send(example.address, request("ada")).await;
     example.wait_for_lines(1).await;
-    leaver.leave(Leave::Rst).await;
+    leaver.disconnect(Disconnect::Rst).await;
 
     let goes_on = |stats: &Value| number(stats, "detached") == 1;
     let stats = example.wait_for_stats("the handler goes on without its client", goes_on).await;

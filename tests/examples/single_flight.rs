@@ -6,7 +6,7 @@ use futures::future::join_all;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-use support::client::{Leave, RawClient, web_client};
+use support::client::{Disconnect, RawClient, web_client};
 use support::process::Example;
 
 /// Long beside what a busy machine takes for the few requests that have to come meanwhile.
@@ -75,7 +75,7 @@ async fn first_client_that_leaves_changes_nothing_for_the_others(example: &Examp
     wait_for(example, 1, 0).await;
     let others = [(); 2].map(|()| get(example, "/report", None));
     wait_for(example, 1, 2).await;
-    first.leave(Leave::Rst).await;
+    first.disconnect(Disconnect::Rst).await;
     for other in others {
         assert_eq!(other.await.expect("no panic"), (200, "the report for everyone".into()));
     }
@@ -90,8 +90,8 @@ async fn other_clients_that_leave_change_nothing_for_the_first(example: &Example
         others.push(ask(example).await);
     }
     wait_for(example, 1, 2).await;
-    for (other, leave) in others.into_iter().zip([Leave::Fin, Leave::Rst]) {
-        other.leave(leave).await;
+    for (other, leave) in others.into_iter().zip([Disconnect::Fin, Disconnect::Rst]) {
+        other.disconnect(leave).await;
     }
     assert_eq!(first.await.expect("no panic"), (200, "the report for everyone".into()));
     assert_counted(example, 1, 2).await;

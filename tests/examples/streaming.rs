@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use support::client::{Leave, RawClient, web_client};
+use support::client::{Disconnect, RawClient, web_client};
 use support::process::Example;
 
 const HOLD: Duration = Duration::from_millis(400);
@@ -48,7 +48,7 @@ async fn clients_that_read_nothing_take_no_thread_though_they_are_more_than_ther
     assert_eq!(other.text().await.expect("it is text").lines().count(), 5, "another stream goes on beside them");
 
     for client in slow {
-        client.leave(Leave::Rst).await;
+        client.disconnect(Disconnect::Rst).await;
     }
     example.wait_for_lines(92).await;
     let goodbyes = example.texts().iter().filter(|line| *line == "Goodbye").count();

@@ -57,12 +57,12 @@ fn library(adapter: &str) -> PathBuf {
 }
 
 fn assert_message(adapter: &str, function: &str, sentences: &[&str]) {
-    let said = compiler_message(&library(adapter), function, adapter).expect("the function does not compile");
+    let message = compiler_message(&library(adapter), function, adapter).expect("the function does not compile");
     for sentence in sentences {
-        assert!(said.contains(sentence), "no {sentence:?} in the message for `{function}`:\n{said}");
+        assert!(message.contains(sentence), "no {sentence:?} in the message for `{function}`:\n{message}");
     }
     // A long message is not read.
-    assert!(said.lines().count() < 60, "the message for `{function}` is too long:\n{said}");
+    assert!(message.lines().count() < 60, "the message for `{function}` is too long:\n{message}");
 }
 
 #[test]

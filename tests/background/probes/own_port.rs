@@ -9,7 +9,7 @@ use onelane::background::{HostError, Supervision};
 use tokio::runtime;
 
 use crate::probes::{any_port, builder, gate, gated, open, steady};
-use support::client::{Leave, RawClient, eventually};
+use support::client::{Disconnect, RawClient, eventually};
 
 /// Far more than an answer takes.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -178,7 +178,7 @@ async fn clients_that_send_nothing_or_half_a_request_disturb_nobody() {
             }
         }
         for client in slow {
-            client.leave(Leave::Rst).await;
+            client.disconnect(Disconnect::Rst).await;
         }
     }
 }
@@ -197,13 +197,13 @@ async fn there_are_64_connections_and_the_oldest_makes_room() {
     }
     // All of them are still served, the oldest too.
     for client in &mut clients {
-        client.ask_again(request).await;
+        client.send_again(request).await;
         client.read_until("ok").await;
     }
     let mut one_more = RawClient::send(address, request).await;
     one_more.read_until("ok").await;
     clients[0].until_closed().await;
-    clients[1].ask_again(request).await;
+    clients[1].send_again(request).await;
     clients[1].read_until("ok").await;
 }
 

@@ -119,8 +119,8 @@ impl Default for Work {
 
 impl Work {
     pub async fn run(&self) {
-        struct Leave<'a>(&'a Work);
-        impl Drop for Leave<'_> {
+        struct Exit<'a>(&'a Work);
+        impl Drop for Exit<'_> {
             fn drop(&mut self) {
                 lock(&self.0.counts).inside -= 1;
             }
@@ -132,7 +132,7 @@ impl Work {
             counts.inside += 1;
             counts.most_inside = counts.most_inside.max(counts.inside);
         }
-        let _leave = Leave(self);
+        let _exit = Exit(self);
         // Long enough for other requests to run concurrently, if they are admitted.
         sleep(Duration::from_millis(2)).await;
         self.may_finish.acquire().await.expect("the semaphore is never closed").forget();
@@ -198,8 +198,8 @@ impl Streams {
 pub async fn assert_problem(response: Response, status: u16, retry_after: Option<&str>, kind: &str) -> Value {
     assert_eq!(response.status(), status);
     assert_eq!(response.headers()[CONTENT_TYPE.as_str()], "application/problem+json");
-    let said = response.headers().get("retry-after").map(|value| value.to_str().expect("the header is ASCII"));
-    assert_eq!(said, retry_after);
+    let message = response.headers().get("retry-after").map(|value| value.to_str().expect("the header is ASCII"));
+    assert_eq!(message, retry_after);
     let problem: Value = response.json().await.expect("a problem is JSON");
     let members: Vec<_> = problem.as_object().expect("a problem is an object").keys().map(String::as_str).collect();
     assert_eq!(members, ["detail", "status", "title", "type"]);

@@ -15,7 +15,7 @@ pub struct RawClient(TcpStream);
 
 /// How a client disconnects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Leave {
+pub enum Disconnect {
     /// It closes the connection in order: the server sees the end of the stream.
     Fin,
     /// It resets the connection, like a process that crashed or lost its network.
@@ -45,7 +45,7 @@ impl RawClient {
     }
 
     /// Sends more on the same connection.
-    pub async fn ask_again(&mut self, bytes: impl AsRef<[u8]>) {
+    pub async fn send_again(&mut self, bytes: impl AsRef<[u8]>) {
         self.0.write_all(bytes.as_ref()).await.expect("the server's kernel accepts the bytes");
     }
 
@@ -62,11 +62,11 @@ impl RawClient {
     }
 
     /// Disconnects.
-    pub async fn leave(mut self, how: Leave) {
+    pub async fn disconnect(mut self, how: Disconnect) {
         match how {
             // Closing alone would reset the connection if a response is unread.
-            Leave::Fin => self.0.shutdown().await.expect("the client is connected"),
-            Leave::Rst => self.0.set_zero_linger().expect("the client is connected"),
+            Disconnect::Fin => self.0.shutdown().await.expect("the client is connected"),
+            Disconnect::Rst => self.0.set_zero_linger().expect("the client is connected"),
         }
     }
 }
@@ -78,7 +78,9 @@ pub fn web_client() -> reqwest::Client {
 }
 
 /// Waits until `condition` holds.
-pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
+///
+/// In real time: with sockets the kernel sets the pace, and a paused clock would run ahead of it.
+pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < PATIENCE, "timed out: {what}");

@@ -75,7 +75,7 @@ impl Gate {
         counts.most_inside = counts.most_inside.max(inside);
     }
 
-    pub fn let_go(&self, functions: usize) {
+    pub fn release(&self, functions: usize) {
         self.counts().may_go += functions;
         self.changed.notify_all();
     }

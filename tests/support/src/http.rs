@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use onelane::web::ClientLink;
@@ -13,19 +13,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-/// Far more than any step takes. Only a test that fails waits that long.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Waits until `condition` holds.
-///
-/// In real time: with sockets the kernel sets the pace, and a paused clock would run ahead of it.
-pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "timed out: {what}");
-        sleep(Duration::from_millis(2)).await;
-    }
-}
+use crate::client::PATIENCE;
+pub use crate::client::{Disconnect, eventually};
 
 /// Waits for `work`, which is expected to take almost no time.
 pub async fn soon<F: Future>(work: F) -> F::Output {
@@ -63,7 +52,7 @@ impl Probe {
     /// A probe that holds no visit.
     pub fn open() -> Arc<Self> {
         let probe = Self::new();
-        probe.let_go(Semaphore::MAX_PERMITS);
+        probe.release(Semaphore::MAX_PERMITS);
         probe
     }
 
@@ -82,7 +71,7 @@ impl Probe {
     }
 
     /// Lets `n` visits end.
-    pub fn let_go(&self, n: usize) {
+    pub fn release(&self, n: usize) {
         self.gate.add_permits(n);
     }
 
@@ -144,15 +133,6 @@ pub async fn serve(listening: Listening, app: Router) -> SocketAddr {
     address
 }
 
-/// How a client disconnects.
-#[derive(Clone, Copy, Debug)]
-pub enum Leaving {
-    /// It closes its sending half.
-    Fin,
-    /// It resets the connection.
-    Rst,
-}
-
 /// A client that sends exactly the bytes it is given.
 #[derive(Debug)]
 pub struct Client {
@@ -162,7 +142,7 @@ pub struct Client {
 
 /// A response of a server.
 #[derive(Debug)]
-pub struct Answer {
+pub struct ClientResponse {
     pub status: u16,
     pub head: String,
     pub body: Vec<u8>,
@@ -192,11 +172,11 @@ impl Client {
         let _ = timeout(Duration::from_millis(200), self.stream().write_all(bytes)).await;
     }
 
-    pub async fn leave(&mut self, leaving: Leaving) {
-        match leaving {
+    pub async fn disconnect(&mut self, how: Disconnect) {
+        match how {
             // Not dropped: unread bytes, such as those of a 100 Continue, would make it reset the connection.
-            Leaving::Fin => self.stream().shutdown().await.expect("the server is connected"),
-            Leaving::Rst => {
+            Disconnect::Fin => self.stream().shutdown().await.expect("the server is connected"),
+            Disconnect::Rst => {
                 self.stream().set_zero_linger().expect("the socket is a TCP socket");
                 self.stream = None;
             }
@@ -204,7 +184,7 @@ impl Client {
     }
 
     /// Returns the next response, whose length its head must state.
-    pub async fn answer(&mut self) -> Answer {
+    pub async fn response(&mut self) -> ClientResponse {
         let head = self.head().await;
         let length = header(&head, "content-length").map_or(0, |length| length.parse().expect("a length is a number"));
         while self.unread.len() < length {
@@ -212,7 +192,7 @@ impl Client {
         }
         let body = self.unread.drain(..length).collect();
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status line has a status");
-        Answer { status, head, body }
+        ClientResponse { status, head, body }
     }
 
     /// Returns the next head. The bytes after it stay unread.
@@ -253,7 +233,7 @@ impl Client {
     }
 }
 
-impl Answer {
+impl ClientResponse {
     pub fn header(&self, name: &str) -> Option<&str> {
         header(&self.head, name)
     }

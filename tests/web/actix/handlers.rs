@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use support::actix::{Server, ask, assert_problem};
-use support::client::{Leave, RawClient, eventually, web_client};
+use support::client::{Disconnect, RawClient, eventually, web_client};
 use support::gate::Gate;
 
 fn pool(running: usize, queued: usize) -> BlockingPool {
@@ -46,7 +46,7 @@ where
     })
 }
 
-async fn answer<H, Args>(handler: H) -> Response
+async fn response<H, Args>(handler: H) -> Response
 where
     H: Handler<Args> + Send,
     Args: actix_web::FromRequest + 'static,
@@ -75,18 +75,18 @@ mod function {
     #[tokio::test]
     async fn gets_the_values_of_its_extractors_including_data_and_body() {
         let server = server();
-        let answer = web_client().post(server.url("/200?add=30")).json(&4).send().await.expect("the server responds");
-        assert_eq!(answer.status(), 200);
-        assert_eq!(answer.headers()["content-type"], "application/json");
-        assert_eq!(answer.json::<Value>().await.expect("the body is JSON"), json!({ "sum": 1234 }));
+        let response = web_client().post(server.url("/200?add=30")).json(&4).send().await.expect("the server responds");
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "application/json");
+        assert_eq!(response.json::<Value>().await.expect("the body is JSON"), json!({ "sum": 1234 }));
     }
 
     #[tokio::test]
     async fn is_not_called_if_an_extractor_rejects() {
         let server = server();
         for (path, status) in [("/text?add=1", 404), ("/1?add=x", 400)] {
-            let answer = web_client().post(server.url(path)).json(&4).send().await.expect("the server responds");
-            assert_eq!(answer.status().as_u16(), status, "{path}");
+            let response = web_client().post(server.url(path)).json(&4).send().await.expect("the server responds");
+            assert_eq!(response.status().as_u16(), status, "{path}");
         }
         let no_json = web_client().post(server.url("/1?add=1")).body("4").send().await.expect("the server responds");
         assert_eq!(no_json.status().as_u16(), 400);
@@ -100,10 +100,10 @@ mod function {
         let server = Server::start(move |config| {
             config.route("/", post().to(blocking_handler(twelve))).route("/", get().to(blocking_handler(|| "none")));
         });
-        let answer = web_client().post(server.url("/")).body("last").send().await.expect("the server responds");
-        assert_eq!(answer.text().await.expect("the header is text"), "last");
-        let answer = web_client().get(server.url("/")).send().await.expect("the server responds");
-        assert_eq!(answer.text().await.expect("the header is text"), "none");
+        let response = web_client().post(server.url("/")).body("last").send().await.expect("the server responds");
+        assert_eq!(response.text().await.expect("the header is text"), "last");
+        let response = web_client().get(server.url("/")).send().await.expect("the server responds");
+        assert_eq!(response.text().await.expect("the header is text"), "none");
     }
 
     /// Records the thread on which it was serialized.
@@ -134,17 +134,20 @@ mod function {
     async fn and_the_json_it_returns_run_on_the_pool() {
         let function = || Json(Threads(thread_name()));
         let [called, written]: [String; 2] =
-            answer(cpu_handler(function)).await.json().await.expect("the body is JSON");
+            response(cpu_handler(function)).await.json().await.expect("the body is JSON");
         assert!(called.starts_with("cpu-") && written.starts_with("cpu-"), "{called}, {written}");
         let [called, written]: [String; 2] =
-            answer(blocking_handler(function)).await.json().await.expect("the body is JSON");
+            response(blocking_handler(function)).await.json().await.expect("the body is JSON");
         assert!(called == written && !called.starts_with("actix"), "{called}, {written}");
     }
 
     #[tokio::test]
     async fn may_leave_the_response_to_the_worker() {
-        let text =
-            answer(cpu_handler(|| OnWorker(ToldLater(thread_name())))).await.text().await.expect("the header is text");
+        let text = response(cpu_handler(|| OnWorker(ToldLater(thread_name()))))
+            .await
+            .text()
+            .await
+            .expect("the header is text");
         let threads: Vec<_> = text.split(", ").collect();
         assert!(threads[0].starts_with("cpu-") && threads[1].starts_with("actix") && threads[2] == "/", "{text}");
     }
@@ -160,9 +163,9 @@ mod function {
         });
         let four: Vec<_> = (0..4).map(|_| server.get("/held")).collect();
         eventually("all four run", || gate.started() == 4).await;
-        let answer = server.get("/").await.expect("no panic");
-        assert_eq!(answer.text().await.expect("the header is text"), "at once");
-        gate.let_go(4);
+        let response = server.get("/").await.expect("no panic");
+        assert_eq!(response.text().await.expect("the header is text"), "at once");
+        gate.release(4);
         for held in four {
             assert_eq!(held.await.expect("no panic").status(), 200);
         }
@@ -176,8 +179,8 @@ mod responses {
     macro_rules! alike {
         ($($value:expr),* $(,)?) => {
             $({
-                let pooled = shown(answer(blocking_handler(|| $value)).await).await;
-                let plain = shown(answer(async || $value).await).await;
+                let pooled = shown(response(blocking_handler(|| $value)).await).await;
+                let plain = shown(response(async || $value).await).await;
                 assert_eq!(pooled, plain, "{}", stringify!($value));
             })*
         };
@@ -239,20 +242,20 @@ mod responses {
         let redirect = || (web::Redirect::to("/elsewhere"), StatusCode::SEE_OTHER);
         let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build();
         let server = serve(blocking_handler(redirect));
-        let answer = client
+        let response = client
             .expect("the response needs nothing else")
             .get(server.url("/"))
             .send()
             .await
             .expect("the server responds");
-        assert_eq!(answer.status(), 303);
-        assert_eq!(answer.headers()["location"], "/elsewhere");
+        assert_eq!(response.status(), 303);
+        assert_eq!(response.headers()["location"], "/elsewhere");
     }
 
     #[tokio::test]
     async fn stream_cannot_leave_the_pool() {
         let streams = || HttpResponse::Ok().streaming(stream::iter([Ok::<_, std::io::Error>(Bytes::from("a"))]));
-        assert_problem(answer(blocking_handler(streams)).await, 500, None, "urn:onelane:answer-broken").await;
+        assert_problem(response(blocking_handler(streams)).await, 500, None, "urn:onelane:answer-broken").await;
     }
 }
 
@@ -272,9 +275,9 @@ mod refusals {
         eventually("the request waits", || pool.statistics().queued == 1).await;
         let refused = server.get("/").await.expect("no panic");
         assert_problem(refused, 503, Some("1"), "urn:onelane:pool-full").await;
-        gate.let_go(2);
-        for answer in [running, queued] {
-            assert_eq!(answer.await.expect("no panic").status(), 200);
+        gate.release(2);
+        for response in [running, queued] {
+            assert_eq!(response.await.expect("no panic").status(), 200);
         }
         assert_eq!((gate.started(), gate.most_inside()), (2, 1));
     }
@@ -298,7 +301,7 @@ mod refusals {
             eventually("the request runs", || gate.started() == 1).await;
             let refused = server.get("/").await.expect("no panic");
             assert_problem(refused, 503, Some("1"), "urn:onelane:timeout").await;
-            gate.let_go(2);
+            gate.release(2);
             assert_eq!(first.await.expect("no panic").status(), 200);
             pool.run(|| ()).await.expect("a thread is free again");
             assert_eq!(gate.started(), 1);
@@ -316,16 +319,16 @@ mod refusals {
                 thread::sleep(Duration::from_millis(100));
             }
         };
-        let answer = answer(blocking_handler(function).timeout(Duration::from_millis(500))).await;
-        assert_problem(answer, 504, None, "urn:onelane:took-too-long").await;
+        let response = response(blocking_handler(function).timeout(Duration::from_millis(500))).await;
+        assert_problem(response, 504, None, "urn:onelane:took-too-long").await;
         eventually("the function has seen the cancellation", || gate.cancelled() == 1).await;
     }
 
     #[tokio::test]
     async fn panic_is_500() {
         let function = || -> &'static str { panic!("panic requested by the test") };
-        assert_problem(answer(blocking_handler(function)).await, 500, None, "urn:onelane:panicked").await;
-        assert_problem(answer(cpu_handler(function)).await, 500, None, "urn:onelane:panicked").await;
+        assert_problem(response(blocking_handler(function)).await, 500, None, "urn:onelane:panicked").await;
+        assert_problem(response(cpu_handler(function)).await, 500, None, "urn:onelane:panicked").await;
     }
 
     #[tokio::test]
@@ -333,14 +336,14 @@ mod refusals {
         let pool = pool(1, 1);
         pool.close();
         let handler = blocking_handler(|| "never").on(&pool);
-        assert_problem(answer(handler.clone()).await, 503, None, "urn:onelane:closed").await;
+        assert_problem(response(handler.clone()).await, 503, None, "urn:onelane:closed").await;
         let handler = handler.on_refusal(|refusal: Refusal| {
             assert_eq!(refusal.reason(), &RefusalReason::Offload(OffloadError::Closed));
             refusal.with_status(599).with_body("text/plain", "gone home")
         });
-        let answer = answer(handler).await;
-        assert_eq!(answer.status().as_u16(), 599);
-        assert_eq!(answer.text().await.expect("the header is text"), "gone home");
+        let response = response(handler).await;
+        assert_eq!(response.status().as_u16(), 599);
+        assert_eq!(response.text().await.expect("the header is text"), "gone home");
     }
 
     #[tokio::test]
@@ -348,13 +351,13 @@ mod refusals {
         async fn panics() -> Result<String, OffloadError> {
             run_blocking(|| panic!("panic requested by the test")).await
         }
-        assert_problem(answer(panics).await, 500, None, "urn:onelane:panicked").await;
+        assert_problem(response(panics).await, 500, None, "urn:onelane:panicked").await;
         let no_runtime = async || Err::<String, _>(OffloadError::NoRuntime);
-        assert_problem(answer(no_runtime).await, 500, None, "urn:onelane:no-runtime").await;
+        assert_problem(response(no_runtime).await, 500, None, "urn:onelane:no-runtime").await;
     }
 }
 
-mod leaving {
+mod disconnect {
     use super::*;
 
     const GET: &str = support::actix::GET;
@@ -381,18 +384,18 @@ mod leaving {
 
     #[tokio::test]
     async fn request_whose_client_disconnects_while_it_waits_never_runs() {
-        for leave in [Leave::Fin, Leave::Rst] {
+        for disconnect in [Disconnect::Fin, Disconnect::Rst] {
             for sent in [GET, POST] {
                 let (server, gate, pool, mut holder, waiter) = queue(false, sent).await;
-                waiter.leave(leave).await;
+                waiter.disconnect(disconnect).await;
                 eventually("the request has left the queue", || pool.statistics().queued == 0).await;
                 assert_eq!((gate.started(), gate.finished()), (1, 0), "the holder continues");
                 let behind = ask(web_client().get(server.url("/")));
                 eventually("the next request waits", || pool.statistics().queued == 1).await;
-                gate.let_go(3);
+                gate.release(3);
                 holder.read_until("done").await;
                 assert_eq!(behind.await.expect("no panic").status(), 200);
-                assert_eq!(gate.started(), 2, "{leave:?}, {sent}");
+                assert_eq!(gate.started(), 2, "{disconnect:?}, {sent}");
             }
         }
     }
@@ -403,14 +406,14 @@ mod leaving {
         waiter.shut_down().await;
         waiter.until_closed().await;
         assert_eq!(pool.statistics().queued, 1);
-        gate.let_go(2);
+        gate.release(2);
         holder.read_until("done").await;
         eventually("both ran", || gate.finished() == 2).await;
     }
 
     #[tokio::test]
     async fn function_whose_client_disconnects_continues_and_is_cancelled() {
-        for leave in [Leave::Fin, Leave::Rst] {
+        for disconnect in [Disconnect::Fin, Disconnect::Rst] {
             let gate = Gate::new();
             let function = {
                 let gate = Arc::clone(&gate);
@@ -419,7 +422,7 @@ mod leaving {
             let server = serve(blocking_handler(function));
             let client = RawClient::send(server.address, GET).await;
             eventually("the request runs", || gate.started() == 1).await;
-            client.leave(leave).await;
+            client.disconnect(disconnect).await;
             eventually("the function sees the cancellation", || gate.cancelled() == 1).await;
         }
     }
@@ -430,6 +433,6 @@ mod leaving {
             thread::sleep(Duration::from_millis(50));
             TaskContext::current().is_some_and(|cx| !cx.is_cancelled()).to_string()
         };
-        assert_eq!(answer(blocking_handler(function)).await.text().await.expect("the header is text"), "true");
+        assert_eq!(response(blocking_handler(function)).await.text().await.expect("the header is text"), "true");
     }
 }

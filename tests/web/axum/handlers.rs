@@ -21,7 +21,7 @@ use tower::ServiceExt;
 
 use Listening::{Plain, Watched};
 use support::gate::Gate;
-use support::http::{Answer, Client, Leaving, Listening, bytes, eventually, serve};
+use support::http::{Client, ClientResponse, Disconnect, Listening, bytes, eventually, serve};
 
 type Numbers = Query<std::collections::HashMap<String, u64>>;
 
@@ -38,15 +38,15 @@ fn held(gate: &Arc<Gate>) -> impl Fn() -> &'static str + Clone + Send + Sync + '
     }
 }
 
-async fn ask(route: MethodRouter, request: impl AsRef<[u8]>) -> Answer {
-    Client::sending(serve(Plain, Router::new().route("/", route)).await, request).await.answer().await
+async fn ask(route: MethodRouter, request: impl AsRef<[u8]>) -> ClientResponse {
+    Client::sending(serve(Plain, Router::new().route("/", route)).await, request).await.response().await
 }
 
-fn is_problem(answer: &Answer, status: u16, kind: &str, retry_after: Option<&str>) {
-    let problem = answer.json();
-    assert_eq!((answer.status, &problem["status"], &problem["type"]), (status, &json!(status), &json!(kind)));
-    assert_eq!(answer.header("content-type"), Some("application/problem+json"));
-    assert_eq!(answer.header("retry-after"), retry_after);
+fn is_problem(response: &ClientResponse, status: u16, kind: &str, retry_after: Option<&str>) {
+    let problem = response.json();
+    assert_eq!((response.status, &problem["status"], &problem["type"]), (status, &json!(status), &json!(kind)));
+    assert_eq!(response.header("content-type"), Some("application/problem+json"));
+    assert_eq!(response.header("retry-after"), retry_after);
     for member in ["title", "detail"] {
         assert!(problem[member].as_str().is_some_and(|text| !text.is_empty()), "{member} in {problem}");
     }
@@ -68,9 +68,9 @@ mod function {
         let address = serve(Plain, app(handler_pool())).await;
         let head =
             "POST /200?add=30 HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: 1\r\n\r\n";
-        let answer = Client::sending(address, format!("{head}4")).await.answer().await;
-        assert_eq!((answer.status, answer.json()), (200, json!({ "sum": 1234 })));
-        assert_eq!(answer.header("content-type"), Some("application/json"));
+        let response = Client::sending(address, format!("{head}4")).await.response().await;
+        assert_eq!((response.status, response.json()), (200, json!({ "sum": 1234 })));
+        assert_eq!(response.header("content-type"), Some("application/json"));
     }
 
     #[tokio::test]
@@ -80,12 +80,12 @@ mod function {
         for (request, status) in
             [(support::http::post("/text?add=1", b"1"), 400), (support::http::post("/1?add=1", b"1"), 415)]
         {
-            assert_eq!(Client::sending(address, request).await.answer().await.status, status);
+            assert_eq!(Client::sending(address, request).await.response().await.status, status);
         }
         // The same as without a pool.
-        let refused = Client::sending(address, support::http::post("/1?add=x", b"1")).await.answer().await;
+        let refused = Client::sending(address, support::http::post("/1?add=x", b"1")).await.response().await;
         let bare = Router::new().route("/", get(async |_: Numbers| ()));
-        let bare = Client::sending(serve(Plain, bare).await, support::http::get("/?add=x")).await.answer().await;
+        let bare = Client::sending(serve(Plain, bare).await, support::http::get("/?add=x")).await.response().await;
         assert_eq!((refused.status, refused.text()), (bare.status, bare.text()));
         assert_eq!(pool.statistics().started, 0);
     }
@@ -101,8 +101,8 @@ mod function {
         #[rustfmt::skip]
         let sixteen = |_: M, _: M, _: M, _: M, _: M, _: M, _: M, _: M, _: M, _: M, _: M, _: M, _: M, _: M, _: M, body: String| body;
         assert_eq!(ask(get(blocking_handler(none)), support::http::get("/")).await.text(), "none");
-        let answer = ask(post(blocking_handler(eight)), support::http::post("/", b"body")).await;
-        assert_eq!(answer.text(), "POST / test true 4");
+        let response = ask(post(blocking_handler(eight)), support::http::post("/", b"body")).await;
+        assert_eq!(response.text(), "POST / test true 4");
         assert_eq!(ask(post(blocking_handler(sixteen)), support::http::post("/", b"last")).await.text(), "last");
         // A whole request is a valid last extractor too.
         let whole = |request: Request| request.uri().path().to_owned();
@@ -111,9 +111,9 @@ mod function {
 
     #[tokio::test]
     async fn returns_its_own_error() {
-        let answer =
+        let response =
             ask(get(blocking_handler(|| Err::<(), _>((StatusCode::IM_A_TEAPOT, "no")))), support::http::get("/")).await;
-        assert_eq!((answer.status, answer.text()), (418, "no"));
+        assert_eq!((response.status, response.text()), (418, "no"));
     }
 
     /// The threads on which it was extracted, on which it was called, and on which its response was made.
@@ -141,8 +141,8 @@ mod function {
         let function = |extracted: Extracted| Threads(extracted.0, thread::current().id());
         let routes = [post(blocking_handler(function)), post(cpu_handler(function))];
         for route in routes {
-            let answer = ask(route, support::http::post("/", b"")).await;
-            let threads: Vec<_> = answer.text().split(' ').collect();
+            let response = ask(route, support::http::post("/", b"")).await;
+            let threads: Vec<_> = response.text().split(' ').collect();
             let here = format!("{:?}", thread::current().id());
             assert_eq!(threads[0], here, "its extractor runs on the runtime, which is this thread");
             assert_ne!(threads[1], here, "it is called on another thread");
@@ -154,8 +154,8 @@ mod function {
     async fn finds_the_runtime_and_its_context_on_the_pool() {
         let function = || {
             let cx = TaskContext::current().map(|cx| cx.label().map(str::to_owned));
-            let answer = tokio::runtime::Handle::current().block_on(async { "from the runtime" });
-            format!("{cx:?} {answer}")
+            let response = tokio::runtime::Handle::current().block_on(async { "from the runtime" });
+            format!("{cx:?} {response}")
         };
         for route in [get(blocking_handler(function).label("it")), get(cpu_handler(function).label("it"))] {
             assert_eq!(ask(route, support::http::get("/")).await.text(), "Some(Some(\"it\")) from the runtime");
@@ -175,24 +175,24 @@ mod function {
             four.push(Client::sending(address, support::http::get("/held")).await);
         }
         eventually("all four run", || gate.started() == 4).await;
-        assert_eq!(Client::sending(address, support::http::get("/")).await.answer().await.text(), "at once");
+        assert_eq!(Client::sending(address, support::http::get("/")).await.response().await.text(), "at once");
         assert_eq!(gate.finished(), 0);
-        gate.let_go(4);
+        gate.release(4);
         for client in &mut four {
-            assert_eq!(client.answer().await.text(), "done");
+            assert_eq!(client.response().await.text(), "done");
         }
     }
 
     #[tokio::test]
     async fn of_a_cpu_handler_runs_on_the_threads_of_run_cpu() {
         let name = || thread::current().name().unwrap_or_default().to_owned();
-        let answer = ask(get(cpu_handler(name)), support::http::get("/")).await;
-        assert!(answer.text().starts_with("cpu-"), "{}", answer.text());
+        let response = ask(get(cpu_handler(name)), support::http::get("/")).await;
+        assert!(response.text().starts_with("cpu-"), "{}", response.text());
         assert!(Arc::ptr_eq(cpu_handler_pool().limiter(), CpuPool::global().limiter()));
         assert_eq!(cpu_handler_pool().statistics().name, "cpu-handlers");
         let own = CpuPool::builder("own").build().expect("a thread can be started");
-        let answer = ask(get(cpu_handler(name).on(&own)), support::http::get("/")).await;
-        assert!(answer.text().starts_with("own-"), "{}", answer.text());
+        let response = ask(get(cpu_handler(name).on(&own)), support::http::get("/")).await;
+        assert!(response.text().starts_with("own-"), "{}", response.text());
     }
 }
 
@@ -208,10 +208,10 @@ mod limits {
         eventually("the request runs", || gate.started() == 1).await;
         let mut queued = Client::sending(address, support::http::get("/")).await;
         eventually("the request waits", || pool.statistics().queued == 1).await;
-        let refused = Client::sending(address, support::http::get("/")).await.answer().await;
+        let refused = Client::sending(address, support::http::get("/")).await.response().await;
         is_problem(&refused, 503, "urn:onelane:pool-full", Some("1"));
-        gate.let_go(2);
-        assert_eq!((running.answer().await.status, queued.answer().await.status), (200, 200));
+        gate.release(2);
+        assert_eq!((running.response().await.status, queued.response().await.status), (200, 200));
         assert_eq!((gate.started(), gate.most_inside()), (2, 1));
     }
 
@@ -230,15 +230,15 @@ mod limits {
         assert_eq!(refused.headers()["retry-after"], "1");
         assert_eq!(gate.started(), 40);
         assert_eq!(run_blocking(|| 7).await, Ok(7), "the task does not queue behind the handlers");
-        gate.let_go(440);
-        for answer in join_all(waiting).await {
-            assert_eq!(answer.expect("no panic").expect("a router has no errors").status(), 200);
+        gate.release(440);
+        for response in join_all(waiting).await {
+            assert_eq!(response.expect("no panic").expect("a router has no errors").status(), 200);
         }
         assert_eq!((gate.started(), gate.most_inside()), (440, 40));
     }
 
     /// The requests behind the running one are admitted only after their timeout.
-    async fn behind_one_that_runs(limit: impl Fn(Arc<Gate>, &BlockingPool) -> MethodRouter) -> (Answer, usize) {
+    async fn behind_one_that_runs(limit: impl Fn(Arc<Gate>, &BlockingPool) -> MethodRouter) -> (ClientResponse, usize) {
         let (gate, pool) = (Gate::new(), pool(1, 8));
         let app = Router::new()
             .route("/first", get(blocking_handler(held(&gate)).on(&pool)))
@@ -246,11 +246,11 @@ mod limits {
         let address = serve(Plain, app).await;
         let mut first = Client::sending(address, support::http::get("/first")).await;
         eventually("the request runs", || gate.started() == 1).await;
-        let answer = Client::sending(address, support::http::get("/")).await.answer().await;
-        gate.let_go(2);
-        assert_eq!(first.answer().await.status, 200);
+        let response = Client::sending(address, support::http::get("/")).await.response().await;
+        gate.release(2);
+        assert_eq!(first.response().await.status, 200);
         pool.run(|| ()).await.expect("a thread is free again");
-        (answer, gate.started())
+        (response, gate.started())
     }
 
     #[tokio::test]
@@ -258,8 +258,8 @@ mod limits {
         let limit = |gate: Arc<Gate>, pool: &BlockingPool| {
             get(blocking_handler(held(&gate)).on(pool).queue_timeout(Duration::from_millis(30)))
         };
-        let (answer, started) = behind_one_that_runs(limit).await;
-        is_problem(&answer, 503, "urn:onelane:timeout", Some("1"));
+        let (response, started) = behind_one_that_runs(limit).await;
+        is_problem(&response, 503, "urn:onelane:timeout", Some("1"));
         assert_eq!(started, 1);
     }
 
@@ -268,8 +268,8 @@ mod limits {
         let limit = |gate: Arc<Gate>, pool: &BlockingPool| {
             get(blocking_handler(held(&gate)).on(pool).timeout(Duration::from_millis(30)))
         };
-        let (answer, started) = behind_one_that_runs(limit).await;
-        is_problem(&answer, 503, "urn:onelane:timeout", Some("1"));
+        let (response, started) = behind_one_that_runs(limit).await;
+        is_problem(&response, 503, "urn:onelane:timeout", Some("1"));
         assert_eq!(started, 1);
     }
 
@@ -292,8 +292,8 @@ mod limits {
             } else {
                 get(blocking_handler(function).timeout(limit))
             };
-            let answer = ask(route, support::http::get("/")).await;
-            is_problem(&answer, 504, "urn:onelane:took-too-long", None);
+            let response = ask(route, support::http::get("/")).await;
+            is_problem(&response, 504, "urn:onelane:took-too-long", None);
             eventually("the function has seen the cancellation", || gate.cancelled() == 1).await;
         }
     }
@@ -310,11 +310,11 @@ mod limits {
         };
         let mut stopped = 0;
         for _ in 0..20 {
-            let answer =
+            let response =
                 ask(get(blocking_handler(function).timeout(Duration::from_millis(5))), support::http::get("/")).await;
             // On a busy machine the function may not even begin in such a short time.
-            if answer.status != 503 {
-                is_problem(&answer, 504, "urn:onelane:took-too-long", None);
+            if response.status != 503 {
+                is_problem(&response, 504, "urn:onelane:took-too-long", None);
                 stopped += 1;
             }
         }
@@ -339,9 +339,9 @@ mod limits {
             clients.push(Client::sending(address, support::http::get(path)).await);
             eventually("the request waits", || pool.statistics().queued == waiting).await;
         }
-        gate.let_go(4);
+        gate.release(4);
         for client in &mut clients {
-            assert_eq!(client.answer().await.status, 200);
+            assert_eq!(client.response().await.status, 200);
         }
         assert_eq!(gate.names(), ["low", "high", "normal", "low"]);
     }
@@ -353,8 +353,8 @@ mod limits {
         let mut client = Client::sending(serve(Plain, app).await, support::http::get("/")).await;
         eventually("the request runs", || gate.started() == 1).await;
         assert_eq!(pool.statistics().tasks[0].label, "report");
-        gate.let_go(1);
-        assert_eq!(client.answer().await.status, 200);
+        gate.release(1);
+        assert_eq!(client.response().await.status, 200);
     }
 }
 
@@ -368,9 +368,9 @@ mod failures {
             .route("/", get(blocking_handler(|| -> &'static str { panic!("panic requested by the test") }).on(&pool)))
             .route("/well", get(blocking_handler(|| "well").on(&pool)));
         let mut client = Client::sending(serve(Plain, app).await, support::http::get("/")).await;
-        is_problem(&client.answer().await, 500, "urn:onelane:panicked", None);
+        is_problem(&client.response().await, 500, "urn:onelane:panicked", None);
         client.send(support::http::get("/well")).await;
-        assert_eq!(client.answer().await.text(), "well", "on the same connection");
+        assert_eq!(client.response().await.text(), "well", "on the same connection");
     }
 
     #[tokio::test]
@@ -381,16 +381,16 @@ mod failures {
                 panic!("panic requested by the test")
             }
         }
-        let answer = ask(get(blocking_handler(|| Bomb)), support::http::get("/")).await;
-        is_problem(&answer, 500, "urn:onelane:panicked", None);
+        let response = ask(get(blocking_handler(|| Bomb)), support::http::get("/")).await;
+        is_problem(&response, 500, "urn:onelane:panicked", None);
     }
 
     #[tokio::test]
     async fn closed_pool_refuses_with_503() {
         let pool = pool(1, 1);
         pool.close();
-        let answer = ask(get(blocking_handler(|| "never").on(&pool)), support::http::get("/")).await;
-        is_problem(&answer, 503, "urn:onelane:closed", None);
+        let response = ask(get(blocking_handler(|| "never").on(&pool)), support::http::get("/")).await;
+        is_problem(&response, 503, "urn:onelane:closed", None);
     }
 
     #[tokio::test]
@@ -401,8 +401,8 @@ mod failures {
             assert_eq!(refusal.reason(), &RefusalReason::Offload(OffloadError::Closed));
             refusal.with_status(599).with_body("text/plain", "gone home")
         });
-        let answer = ask(get(handler), support::http::get("/")).await;
-        assert_eq!((answer.status, answer.text()), (599, "gone home"));
+        let response = ask(get(handler), support::http::get("/")).await;
+        assert_eq!((response.status, response.text()), (599, "gone home"));
     }
 
     #[tokio::test]
@@ -418,11 +418,11 @@ mod failures {
             (OffloadError::RuntimeShutdown, 503, "urn:onelane:shutting-down"),
             (OffloadError::NoRuntime, 500, "urn:onelane:no-runtime"),
         ] {
-            let answer = ask(get(async move || Err::<(), _>(error)), support::http::get("/")).await;
-            is_problem(&answer, status, kind, None);
+            let response = ask(get(async move || Err::<(), _>(error)), support::http::get("/")).await;
+            is_problem(&response, status, kind, None);
         }
-        let answer = ask(get(async || Err::<(), _>(OffloadError::NoThread)), support::http::get("/")).await;
-        is_problem(&answer, 503, "urn:onelane:no-thread", Some("1"));
+        let response = ask(get(async || Err::<(), _>(OffloadError::NoThread)), support::http::get("/")).await;
+        is_problem(&response, 503, "urn:onelane:no-thread", Some("1"));
     }
 
     #[tokio::test]
@@ -437,7 +437,7 @@ mod failures {
         eventually("the request runs", || gate.started() == 1).await;
         let refused = full.run(|| ()).await.expect_err("it is full");
         assert!(Refusal::from(refused).is_overload());
-        gate.let_go(1);
+        gate.release(1);
         running.await.expect("the task succeeds");
         for error in [OffloadError::Closed, OffloadError::NoRuntime, OffloadError::Cancelled] {
             assert!(!Refusal::from(error).is_overload());
@@ -445,7 +445,7 @@ mod failures {
     }
 }
 
-mod leaving {
+mod disconnect {
     use super::*;
 
     struct Queue {
@@ -478,45 +478,54 @@ mod leaving {
 
         async fn has_two_that_run(mut self) {
             assert_eq!(self.pool.statistics().queued, 1);
-            self.gate.let_go(2);
-            assert_eq!(self.holder.answer().await.status, 200);
+            self.gate.release(2);
+            assert_eq!(self.holder.response().await.status, 200);
             eventually("both ran", || self.gate.finished() == 2).await;
         }
 
-        async fn left_by(mut self, leaving: Leaving, what: &str) {
-            self.waiter.leave(leaving).await;
-            let gone = format!("left the queue, {what}, {leaving:?}");
+        async fn client_disconnects(mut self, disconnect: Disconnect, what: &str) {
+            self.waiter.disconnect(disconnect).await;
+            let gone = format!("left the queue, {what}, {disconnect:?}");
             eventually(&gone, || self.pool.statistics().queued == 0).await;
             assert_eq!((self.gate.started(), self.gate.finished()), (1, 0), "the holder continues");
             // The requests behind it are served, and it never was.
             let mut behind = Client::sending(self.address, support::http::get("/")).await;
             eventually("the request waits", || self.pool.statistics().queued == 1).await;
-            self.gate.let_go(3);
-            assert_eq!((self.holder.answer().await.status, behind.answer().await.status), (200, 200));
-            assert_eq!(self.gate.started(), 2, "{what}, {leaving:?}");
+            self.gate.release(3);
+            assert_eq!((self.holder.response().await.status, behind.response().await.status), (200, 200));
+            assert_eq!(self.gate.started(), 2, "{what}, {disconnect:?}");
         }
     }
 
     #[tokio::test]
     async fn request_whose_client_disconnects_while_it_waits_never_runs() {
         for listening in [Plain, Watched] {
-            for leaving in [Leaving::Fin, Leaving::Rst] {
-                Queue::with(listening, false, support::http::get("/").as_bytes()).await.left_by(leaving, "GET").await;
+            for disconnect in [Disconnect::Fin, Disconnect::Rst] {
+                Queue::with(listening, false, support::http::get("/").as_bytes())
+                    .await
+                    .client_disconnects(disconnect, "GET")
+                    .await;
                 let sent = support::http::post("/body", &bytes(5000));
-                Queue::with(listening, false, &sent).await.left_by(leaving, "a body that is read").await;
+                Queue::with(listening, false, &sent).await.client_disconnects(disconnect, "a body that is read").await;
                 let sent = support::http::post("/", &bytes(5000));
-                Queue::with(listening, false, &sent).await.left_by(leaving, "a body that is not read").await;
+                Queue::with(listening, false, &sent)
+                    .await
+                    .client_disconnects(disconnect, "a body that is not read")
+                    .await;
             }
         }
     }
 
     #[tokio::test]
     async fn request_with_much_unread_data_never_runs_with_a_watched_listener() {
-        for leaving in [Leaving::Fin, Leaving::Rst] {
+        for disconnect in [Disconnect::Fin, Disconnect::Rst] {
             let sent = support::http::post("/", &bytes(60_000));
-            Queue::with(Watched, false, &sent).await.left_by(leaving, "a large body that is not read").await;
+            Queue::with(Watched, false, &sent)
+                .await
+                .client_disconnects(disconnect, "a large body that is not read")
+                .await;
             let sent = support::http::get("/").repeat(2);
-            Queue::with(Watched, false, sent.as_bytes()).await.left_by(leaving, "two at once").await;
+            Queue::with(Watched, false, sent.as_bytes()).await.client_disconnects(disconnect, "two at once").await;
         }
     }
 
@@ -524,13 +533,13 @@ mod leaving {
     async fn shielded_request_runs_without_its_client() {
         for listening in [Plain, Watched] {
             let mut queue = Queue::with(listening, true, support::http::get("/").as_bytes()).await;
-            queue.waiter.leave(Leaving::Fin).await;
+            queue.waiter.disconnect(Disconnect::Fin).await;
             // The server notices when it closes the connection.
             assert_eq!(queue.waiter.rest().await, b"");
             queue.has_two_that_run().await;
             // A second request hides the disconnect from the server, but not from the listener.
             let mut queue = Queue::with(listening, true, support::http::get("/").repeat(2).as_bytes()).await;
-            queue.waiter.leave(Leaving::Fin).await;
+            queue.waiter.disconnect(Disconnect::Fin).await;
             // More than twice as long as the listener's check interval.
             tokio::time::sleep(Duration::from_millis(500)).await;
             queue.has_two_that_run().await;
@@ -540,7 +549,7 @@ mod leaving {
     #[tokio::test]
     async fn function_whose_client_disconnects_continues_and_is_cancelled() {
         for listening in [Plain, Watched] {
-            for leaving in [Leaving::Fin, Leaving::Rst] {
+            for disconnect in [Disconnect::Fin, Disconnect::Rst] {
                 for cpu in [false, true] {
                     let gate = Gate::new();
                     let function = {
@@ -551,7 +560,7 @@ mod leaving {
                     let address = serve(listening, Router::new().route("/", route)).await;
                     let mut client = Client::sending(address, support::http::get("/")).await;
                     eventually("the request runs", || gate.started() == 1).await;
-                    client.leave(leaving).await;
+                    client.disconnect(disconnect).await;
                     eventually("the function sees the cancellation", || gate.cancelled() == 1).await;
                 }
             }
@@ -563,20 +572,20 @@ mod leaving {
     #[tokio::test]
     async fn function_behind_a_guard_keeps_its_permit_to_its_end_without_its_client() {
         for listening in [Plain, Watched] {
-            for leaving in [Leaving::Fin, Leaving::Rst] {
+            for disconnect in [Disconnect::Fin, Disconnect::Rst] {
                 let (gate, guard) = (Gate::new(), Arc::new(EndpointGuard::new("guarded")));
                 let app = Router::new().route("/", get(blocking_handler(held(&gate)))).layer(GuardLayer::new(&guard));
                 let address = serve(listening, app).await;
-                let mut leaver = Client::sending(address, support::http::get("/")).await;
+                let mut disconnecting = Client::sending(address, support::http::get("/")).await;
                 eventually("the request runs", || gate.started() == 1).await;
-                leaver.leave(leaving).await;
+                disconnecting.disconnect(disconnect).await;
                 eventually("the guard notices the disconnect", || guard.stats().detached == 1).await;
                 let mut next = Client::sending(address, support::http::get("/")).await;
                 eventually("the next request waits", || guard.stats().waiting == 1).await;
                 tokio::time::sleep(Duration::from_millis(50)).await;
-                assert_eq!((gate.started(), guard.stats().held), (1, 1), "{listening:?}, {leaving:?}");
-                gate.let_go(2);
-                assert_eq!(next.answer().await.status, 200);
+                assert_eq!((gate.started(), guard.stats().held), (1, 1), "{listening:?}, {disconnect:?}");
+                gate.release(2);
+                assert_eq!(next.response().await.status, 200);
                 assert_eq!((gate.started(), gate.most_inside()), (2, 1));
             }
         }

@@ -70,7 +70,7 @@ async fn queued_stream_that_is_reset_never_runs() {
             waiter.abort();
             eventually("left the queue", || guard.stats().waiting == 0).await;
             assert_eq!(guard.stats().held, 1);
-            probe.let_go(2);
+            probe.release(2);
             assert_eq!(soon(holder).await.expect("no panic").expect("answered").status(), 200);
             eventually("no permit is held", || guard.stats().held == 0).await;
             assert_eq!(probe.started(), 1, "{listening:?}, {length} bytes");
@@ -83,11 +83,11 @@ async fn running_stream_that_is_reset_finishes() {
     let (guard, probe) = (Arc::new(EndpointGuard::new("h2")), Probe::new());
     let address = serve(Listening::Plain, held_route(&guard, &probe)).await;
     let (mut requests, _connection) = connect(address).await;
-    let leaver = tokio::spawn(requests.send_request(request(Vec::new())));
+    let disconnecting = tokio::spawn(requests.send_request(request(Vec::new())));
     eventually("its handler runs", || probe.started() == 1).await;
-    leaver.abort();
+    disconnecting.abort();
     eventually("the handler continues without its client", || guard.stats().detached == 1).await;
-    probe.let_go(1);
+    probe.release(1);
     eventually("the run has ended", || guard.stats().finished_detached == 1).await;
     assert_eq!((probe.finished(), probe.cut_off()), (1, 0));
 }
@@ -105,7 +105,7 @@ async fn client_that_closes_its_connection_takes_all_its_queued_streams_with_it(
 
     connection.close();
     eventually("all have left the queue", || guard.stats().waiting == 0).await;
-    probe.let_go(6);
+    probe.release(6);
     assert_eq!(soon(holder).await.expect("no panic").expect("answered").status(), 200);
     drop(waiters);
     eventually("no permit is held", || guard.stats().held == 0).await;

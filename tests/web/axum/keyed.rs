@@ -16,7 +16,7 @@ use onelane::web::{GuardOptions, KeyKind, OnDisconnect, RefusalReason, RequestKe
 use onelane::{AcquireError, KeyedGuard, KeyedGuardBuilder, Queue};
 
 use crate::axum::refusals::is_problem;
-use support::http::{self, Client, Leaving, Listening, Probe, bytes, eventually, serve, soon};
+use support::http::{self, Client, Disconnect, Listening, Probe, bytes, eventually, serve, soon};
 
 type Users = Arc<KeyedGuard<String>>;
 
@@ -80,12 +80,12 @@ async fn requests_of_one_key_run_one_at_a_time_and_other_keys_run_concurrently()
     let mut other = running(address, "grace", &probe, 2).await;
     assert_eq!((guard.len(), guard.stats().held, guard.stats().waiting), (2, 2, 1));
 
-    probe.let_go(2);
+    probe.release(2);
     eventually("the second request has its permit", || probe.started() == 3).await;
-    assert_eq!((first.answer().await.text(), other.answer().await.text()), ("done", "done"));
+    assert_eq!((first.response().await.text(), other.response().await.text()), ("done", "done"));
     assert_eq!(guard.len(), 1);
-    probe.let_go(1);
-    assert_eq!(second.answer().await.text(), "done");
+    probe.release(1);
+    assert_eq!(second.response().await.text(), "done");
     assert_eq!((guard.stats().granted, guard.stats().queued), (3, 1));
     nothing_remains(&guard).await;
 }
@@ -98,18 +98,18 @@ async fn busy_key_of_a_client_gets_429_and_of_a_resource_409() {
         let address = serve(Listening::Plain, held(layer_with(&guard, options), &probe)).await;
         let mut first = running(address, "ada", &probe, 1).await;
 
-        let refused = Client::sending(address, by("ada")).await.answer().await;
+        let refused = Client::sending(address, by("ada")).await.response().await;
         is_problem(&refused, status, "urn:onelane:busy");
         assert_eq!(refused.header("retry-after"), Some("1"));
         let mut other = running(address, "grace", &probe, 2).await;
 
-        probe.let_go(2);
-        assert_eq!((first.answer().await.status, other.answer().await.status), (200, 200));
+        probe.release(2);
+        assert_eq!((first.response().await.status, other.response().await.status), (200, 200));
         assert_eq!(guard.stats().refused, 1);
         nothing_remains(&guard).await;
-        probe.let_go(1);
+        probe.release(1);
         assert_eq!(
-            Client::sending(address, by("ada")).await.answer().await.status,
+            Client::sending(address, by("ada")).await.response().await.status,
             200,
             "a permit of its key is free again"
         );
@@ -126,7 +126,7 @@ async fn key_whose_queue_is_full_or_too_slow_gets_429() {
     let mut third = Client::sending(address, by("ada")).await;
 
     // The last request to arrive finds the queue full at once; the other one waits in vain.
-    let mut kinds = [second.answer().await, third.answer().await].map(|refused| {
+    let mut kinds = [second.response().await, third.response().await].map(|refused| {
         assert!(refused.header("retry-after").is_some(), "{}", refused.head);
         let kind = refused.json()["type"].as_str().expect("the header is text").to_owned();
         is_problem(&refused, 429, &kind);
@@ -134,8 +134,8 @@ async fn key_whose_queue_is_full_or_too_slow_gets_429() {
     });
     kinds.sort();
     assert_eq!(kinds, ["urn:onelane:queue-full", "urn:onelane:timeout"]);
-    probe.let_go(1);
-    assert_eq!(first.answer().await.status, 200);
+    probe.release(1);
+    assert_eq!(first.response().await.status, 200);
     assert_eq!(probe.started(), 1);
     nothing_remains(&guard).await;
 }
@@ -150,14 +150,14 @@ async fn key_beyond_max_keys_is_refused_with_503() {
         let mut ada = running(address, "ada", &probe, 1).await;
         let mut grace = running(address, "grace", &probe, 2).await;
 
-        let refused = Client::sending(address, by("mallory")).await.answer().await;
+        let refused = Client::sending(address, by("mallory")).await.response().await;
         is_problem(&refused, 503, "urn:onelane:too-many-keys");
         assert_eq!(refused.header("retry-after"), Some("1"));
         let mut queued = waiting(address, "ada", &guard, 1).await;
 
-        probe.let_go(3);
+        probe.release(3);
         for client in [&mut ada, &mut grace, &mut queued] {
-            assert_eq!(client.answer().await.status, 200);
+            assert_eq!(client.response().await.status, 200);
         }
         nothing_remains(&guard).await;
     }
@@ -167,9 +167,9 @@ async fn key_beyond_max_keys_is_refused_with_503() {
 async fn request_without_a_key_is_refused_with_400_and_never_runs() {
     let (guard, probe) = (users(), Probe::open());
     let address = serve(Listening::Plain, held(GuardLayer::keyed(&guard, user), &probe)).await;
-    is_problem(&Client::sending(address, http::get("/")).await.answer().await, 400, "urn:onelane:key-missing");
+    is_problem(&Client::sending(address, http::get("/")).await.response().await, 400, "urn:onelane:key-missing");
     let head = "POST / HTTP/1.1\r\nhost: test\r\nexpect: 100-continue\r\ncontent-length: 1000000\r\n\r\n";
-    let refused = Client::sending(address, head).await.answer().await;
+    let refused = Client::sending(address, head).await.response().await;
     is_problem(&refused, 400, "urn:onelane:key-missing");
     assert_eq!(refused.header("retry-after"), None, "`None` means the same as `Refuse`");
     assert_eq!((probe.started(), guard.stats().granted, guard.len()), (0, 0, 0));
@@ -184,23 +184,23 @@ async fn request_without_a_key_runs_alongside_all_others_if_it_is_let_through() 
     let mut others = join_all((0..3).map(|_| Client::sending(address, http::get("/")))).await;
     eventually("they run concurrently", || probe.started() == 4).await;
     assert_eq!((guard.stats().granted, guard.len()), (1, 1), "they need no permit");
-    probe.let_go(4);
+    probe.release(4);
     for other in &mut others {
-        assert_eq!(other.answer().await.text(), "done");
+        assert_eq!(other.response().await.text(), "done");
     }
-    assert_eq!(keyed.answer().await.text(), "done");
+    assert_eq!(keyed.response().await.text(), "done");
     nothing_remains(&guard).await;
 }
 
 /// It holds no permit, so it ends as without a guard.
 #[tokio::test]
 async fn request_that_was_let_through_is_dropped_when_its_client_disconnects() {
-    for leaving in [Leaving::Fin, Leaving::Rst] {
+    for disconnect in [Disconnect::Fin, Disconnect::Rst] {
         let (guard, probe) = (users(), Probe::new());
         let layer = GuardLayer::keyed(&guard, |_: &Parts| RequestKey::<String>::LetThrough);
         let address = serve(Listening::Plain, held(layer, &probe)).await;
-        let mut leaver = running(address, "ada", &probe, 1).await;
-        leaver.leave(leaving).await;
+        let mut disconnecting = running(address, "ada", &probe, 1).await;
+        disconnecting.disconnect(disconnect).await;
         eventually("its handler is dropped", || probe.cut_off() == 1).await;
         assert_eq!((guard.stats().granted, guard.stats().detached), (0, 0));
     }
@@ -216,9 +216,9 @@ async fn requests_without_a_key_run_one_at_a_time_if_they_are_given_the_same_key
     let mut second = Client::sending(address, http::get("/")).await;
     eventually("the second request waits", || guard.stats().waiting == 1).await;
     let mut keyed = running(address, "ada", &probe, 2).await;
-    probe.let_go(3);
+    probe.release(3);
     for client in [&mut first, &mut second, &mut keyed] {
-        assert_eq!(client.answer().await.text(), "done");
+        assert_eq!(client.response().await.text(), "done");
     }
     assert_eq!(probe.most_inside(), 2);
     nothing_remains(&guard).await;
@@ -238,12 +238,12 @@ async fn on_refusal_sees_a_missing_key_and_a_busy_one_and_can_change_them() {
     let address = serve(Listening::Plain, held(layer_with(&guard, options), &probe)).await;
     let mut holder = running(address, "ada", &probe, 1).await;
     for (request, status) in [(http::get("/"), 401), (by("ada"), 423)] {
-        let refused = Client::sending(address, request).await.answer().await;
+        let refused = Client::sending(address, request).await.response().await;
         assert_eq!((refused.status, refused.header("x-changed")), (status, Some("yes")));
         assert_eq!(refused.json()["status"], status, "the body reports the status that is sent");
     }
-    probe.let_go(1);
-    assert_eq!(holder.answer().await.status, 200);
+    probe.release(1);
+    assert_eq!(holder.response().await.status, 200);
     let seen = seen.lock().expect("no panic");
     assert_eq!(seen[0], (RefusalReason::KeyMissing, 400, false));
     assert!(matches!(seen[1], (RefusalReason::Guard(AcquireError::Busy { .. }), 429, true)), "{:?}", seen[1]);
@@ -252,40 +252,44 @@ async fn on_refusal_sees_a_missing_key_and_a_busy_one_and_can_change_them() {
 #[tokio::test]
 async fn client_that_disconnects_while_it_waits_never_runs_and_leaves_no_key() {
     for (listening, body) in [(Listening::Plain, 0), (Listening::Plain, 60_000), (Listening::Watched, 100_000)] {
-        for leaving in [Leaving::Fin, Leaving::Rst] {
+        for disconnect in [Disconnect::Fin, Disconnect::Rst] {
             let (guard, probe) = (users(), Probe::open());
             let address = serve(listening, held(GuardLayer::keyed(&guard, user), &probe)).await;
             let permit = guard.try_acquire("ada".to_owned()).expect("the permit is free");
-            let mut leaver = Client::connect(address).await;
+            let mut disconnecting = Client::connect(address).await;
             let head = format!("POST / HTTP/1.1\r\nhost: test\r\nx-user: ada\r\ncontent-length: {body}\r\n\r\n");
-            leaver.send_what_fits(&[head.as_bytes(), &bytes(body)].concat()).await;
+            disconnecting.send_what_fits(&[head.as_bytes(), &bytes(body)].concat()).await;
             eventually("the request waits", || guard.stats().waiting == 1).await;
 
-            leaver.leave(leaving).await;
+            disconnecting.disconnect(disconnect).await;
             eventually("the request has left the queue", || guard.stats().waiting == 0).await;
             drop(permit);
             nothing_remains(&guard).await;
-            assert_eq!((probe.started(), guard.stats().cancelled), (0, 1), "{listening:?}, {body} bytes, {leaving:?}");
+            assert_eq!(
+                (probe.started(), guard.stats().cancelled),
+                (0, 1),
+                "{listening:?}, {body} bytes, {disconnect:?}"
+            );
         }
     }
 }
 
 #[tokio::test]
 async fn handler_whose_client_disconnected_finishes_with_its_permit_and_then_the_key_is_removed() {
-    for leaving in [Leaving::Fin, Leaving::Rst] {
+    for disconnect in [Disconnect::Fin, Disconnect::Rst] {
         let (guard, probe) = (users(), Probe::new());
         let address = serve(Listening::Plain, held(GuardLayer::keyed(&guard, user), &probe)).await;
-        let mut leaver = running(address, "ada", &probe, 1).await;
-        leaver.leave(leaving).await;
+        let mut disconnecting = running(address, "ada", &probe, 1).await;
+        disconnecting.disconnect(disconnect).await;
         eventually("the handler continues without its client", || guard.stats().detached == 1).await;
         assert_eq!((guard.len(), guard.stats().held), (1, 1));
         let mut next = waiting(address, "ada", &guard, 1).await;
 
-        probe.let_go(1);
+        probe.release(1);
         eventually("the next request runs", || probe.started() == 2).await;
         assert_eq!((probe.finished(), probe.cut_off(), probe.most_inside()), (1, 0, 1));
-        probe.let_go(1);
-        assert_eq!(next.answer().await.text(), "done");
+        probe.release(1);
+        assert_eq!(next.response().await.text(), "done");
         nothing_remains(&guard).await;
         assert_eq!(guard.stats().finished_detached, 1);
     }
@@ -293,12 +297,12 @@ async fn handler_whose_client_disconnected_finishes_with_its_permit_and_then_the
 
 #[tokio::test]
 async fn handler_whose_client_disconnected_is_dropped_and_the_key_removed_under_cancel() {
-    for leaving in [Leaving::Fin, Leaving::Rst] {
+    for disconnect in [Disconnect::Fin, Disconnect::Rst] {
         let (guard, probe) = (users(), Probe::new());
         let options = GuardOptions::new().on_disconnect(OnDisconnect::Cancel);
         let address = serve(Listening::Plain, held(layer_with(&guard, options), &probe)).await;
-        let mut leaver = running(address, "ada", &probe, 1).await;
-        leaver.leave(leaving).await;
+        let mut disconnecting = running(address, "ada", &probe, 1).await;
+        disconnecting.disconnect(disconnect).await;
         eventually("its handler is dropped", || probe.cut_off() == 1).await;
         nothing_remains(&guard).await;
         assert_eq!((probe.finished(), guard.stats().finished_detached), (0, 0));
@@ -310,8 +314,8 @@ async fn handler_without_a_client_is_dropped_after_max_run_and_the_key_removed()
     let (guard, probe) = (users(), Probe::new());
     let options = GuardOptions::new().max_run(Duration::from_millis(50));
     let address = serve(Listening::Plain, held(layer_with(&guard, options), &probe)).await;
-    let mut leaver = running(address, "ada", &probe, 1).await;
-    leaver.leave(Leaving::Fin).await;
+    let mut disconnecting = running(address, "ada", &probe, 1).await;
+    disconnecting.disconnect(Disconnect::Fin).await;
     eventually("its handler is dropped", || probe.cut_off() == 1).await;
     nothing_remains(&guard).await;
     assert_eq!((guard.stats().finished_detached, guard.stats().cut_off), (0, 1));
@@ -332,11 +336,11 @@ async fn stream_holds_the_permit_of_its_key_until_its_end() {
     assert!(streaming.head().await.starts_with("HTTP/1.1 200"));
 
     let mut next = waiting(address, "ada", &guard, 1).await;
-    assert_eq!(Client::sending(address, by("grace")).await.answer().await.text(), "next");
+    assert_eq!(Client::sending(address, by("grace")).await.response().await.text(), "next");
     feed.unbounded_send(Ok("a partial response".into())).expect("the body is available");
     assert_eq!((guard.stats().held, guard.stats().waiting, guard.len()), (1, 1, 1));
     drop(feed);
-    assert_eq!(next.answer().await.text(), "next");
+    assert_eq!(next.response().await.text(), "next");
     nothing_remains(&guard).await;
 }
 
@@ -350,7 +354,7 @@ async fn handler_that_acquires_its_own_key_is_refused_and_another_key_is_fine() 
     };
     let app = Router::new().route("/", get(handler)).layer(GuardLayer::keyed(&guard, user));
     let address = serve(Listening::Plain, app).await;
-    is_problem(&Client::sending(address, by("ada")).await.answer().await, 500, "urn:onelane:would-deadlock");
+    is_problem(&Client::sending(address, by("ada")).await.response().await, 500, "urn:onelane:would-deadlock");
     assert_eq!(guard.stats().granted, 2);
     nothing_remains(&guard).await;
 }
@@ -361,7 +365,7 @@ async fn keyed_layer_added_twice_is_refused_instead_of_hanging() {
     let layer = GuardLayer::keyed(&guard, user);
     let app = Router::new().route("/", get(async || "in").layer(layer.clone())).layer(layer);
     let address = serve(Listening::Plain, app).await;
-    is_problem(&Client::sending(address, by("ada")).await.answer().await, 500, "urn:onelane:would-deadlock");
+    is_problem(&Client::sending(address, by("ada")).await.response().await, 500, "urn:onelane:would-deadlock");
     nothing_remains(&guard).await;
 }
 
@@ -390,7 +394,7 @@ async fn body_of_a_request_that_waited_for_its_key_arrives_whole() {
         eventually("the request waits", || guard.stats().waiting == 1).await;
         drop(permit);
     });
-    assert_eq!(client.answer().await.body, bytes(200_000));
+    assert_eq!(client.response().await.body, bytes(200_000));
     nothing_remains(&guard).await;
 }
 
@@ -403,22 +407,22 @@ async fn closed_guard_refuses_waiting_and_new_requests_and_is_drained_when_its_h
 
     guard.close();
     for waiter in &mut waiters {
-        is_problem(&waiter.answer().await, 503, "urn:onelane:closed");
+        is_problem(&waiter.response().await, 503, "urn:onelane:closed");
     }
     for user in ["ada", "edsger"] {
-        is_problem(&Client::sending(address, by(user)).await.answer().await, 503, "urn:onelane:closed");
+        is_problem(&Client::sending(address, by(user)).await.response().await, 503, "urn:onelane:closed");
     }
     let drained = tokio::spawn({
         let guard = Arc::clone(&guard);
         async move { guard.drained().await }
     });
-    probe.let_go(1);
+    probe.release(1);
     eventually("one request is done", || guard.stats().held == 1).await;
     assert!(!drained.is_finished());
-    probe.let_go(1);
+    probe.release(1);
     soon(drained).await.expect("no panic");
     for holder in &mut holders {
-        assert_eq!(holder.answer().await.text(), "done");
+        assert_eq!(holder.response().await.text(), "done");
     }
     assert_eq!(probe.started(), 2);
     nothing_remains(&guard).await;
@@ -442,9 +446,9 @@ async fn hundreds_of_requests_half_of_which_disconnect_run_one_at_a_time_per_key
     let requests = (0..400).map(async |i| {
         let mut client = Client::sending(address, by(&format!("user-{}", i % USERS))).await;
         match i / USERS % 4 {
-            0 => client.leave(Leaving::Fin).await,
-            1 => client.leave(Leaving::Rst).await,
-            _ => assert_eq!(client.answer().await.text(), "done"),
+            0 => client.disconnect(Disconnect::Fin).await,
+            1 => client.disconnect(Disconnect::Rst).await,
+            _ => assert_eq!(client.response().await.text(), "done"),
         }
         client
     });

@@ -3,18 +3,18 @@
 //! Real time passes in these tests, a few milliseconds each, because the kernel delivers packets at its own pace. The
 //! tests wait for the expected event rather than for a time.
 
+mod disconnect_while_running;
+mod disconnect_while_waiting;
 mod flight;
 mod handlers;
 mod http2;
 mod keyed;
-mod leaving_while_running;
-mod leaving_while_waiting;
 mod listener;
+mod one_at_a_time;
 mod refusals;
 mod request_body;
 mod response_body;
 mod shutdown;
-mod turns;
 
 use std::sync::Arc;
 

@@ -60,10 +60,10 @@ impl Queue {
         // Both at once: what is not read ahead may not fit into the kernel's buffers before the permit is granted.
         tokio::join!(waiter.send(request), async {
             eventually("the request waits", || self.guard.stats().waiting == 1).await;
-            self.probe.let_go(1);
-            assert_eq!(self.holder.answer().await.status, 200);
+            self.probe.release(1);
+            assert_eq!(self.holder.response().await.status, 200);
         });
-        waiter.answer().await.json()
+        waiter.response().await.json()
     }
 }
 
@@ -116,9 +116,9 @@ async fn client_that_was_sent_100_continue_sends_its_body_after_the_permit_is_gr
     let whole = bytes(1000);
     waiter.send(&whole[..300]).await;
     assert_eq!(guard.stats().waiting, 1);
-    probe.let_go(1);
-    assert_eq!(holder.answer().await.status, 200);
+    probe.release(1);
+    assert_eq!(holder.response().await.status, 200);
     waiter.send(&whole[300..]).await;
-    let found = waiter.answer().await.json();
+    let found = waiter.response().await.json();
     assert_eq!((&found["length"], &found["intact"]), (&json!(1000), &json!(true)));
 }

@@ -23,7 +23,7 @@ use onelane::{AcquireError, EndpointGuard};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Mutex;
 
-use support::http::{self, Client, Leaving, Listening, eventually, serve};
+use support::http::{self, Client, Disconnect, Listening, eventually, serve};
 
 /// The sender that the test uses to feed the body of the response.
 type Feed = UnboundedSender<Result<Bytes, io::Error>>;
@@ -62,7 +62,7 @@ async fn stream_holds_the_permit_until_its_end() {
         send(&feed, "a partial response");
         assert_eq!((guard.stats().held, guard.stats().waiting), (1, 1));
         drop(feed);
-        assert_eq!(next.answer().await.text(), "next", "{hold:?}");
+        assert_eq!(next.response().await.text(), "next", "{hold:?}");
         eventually("no permit is held", || guard.stats().held == 0).await;
         assert_eq!((guard.stats().overrun, guard.stats().detached), (0, 0));
     }
@@ -72,18 +72,18 @@ async fn stream_holds_the_permit_until_its_end() {
 async fn stream_releases_the_permit_with_its_head_under_hold_head() {
     let (guard, feed, address, _client) = streaming(GuardOptions::new().hold(Hold::Head)).await;
     assert_eq!(guard.stats().held, 0);
-    assert_eq!(Client::sending(address, http::get("/")).await.answer().await.text(), "next");
+    assert_eq!(Client::sending(address, http::get("/")).await.response().await.text(), "next");
     send(&feed, "the stream continues");
 }
 
 #[tokio::test]
 async fn stream_whose_client_disconnects_admits_the_next_request() {
-    for leaving in [Leaving::Fin, Leaving::Rst] {
+    for disconnect in [Disconnect::Fin, Disconnect::Rst] {
         let (guard, _feed, address, mut client) = streaming(GuardOptions::new()).await;
         assert_eq!(guard.stats().held, 1);
-        client.leave(leaving).await;
+        client.disconnect(disconnect).await;
         eventually("no permit is held", || guard.stats().held == 0).await;
-        assert_eq!(Client::sending(address, http::get("/")).await.answer().await.text(), "next");
+        assert_eq!(Client::sending(address, http::get("/")).await.response().await.text(), "next");
     }
 }
 
@@ -93,7 +93,7 @@ async fn stream_that_fails_admits_the_next_request() {
     feed.unbounded_send(Err(io::Error::other("on purpose"))).expect("the body is available");
     client.rest().await;
     assert_eq!(guard.stats().held, 0);
-    assert_eq!(Client::sending(address, http::get("/")).await.answer().await.text(), "next");
+    assert_eq!(Client::sending(address, http::get("/")).await.response().await.text(), "next");
 }
 
 #[tokio::test]
@@ -106,7 +106,7 @@ async fn client_that_stops_reading_holds_the_permit_no_longer_than_the_limit() {
     let mut reader = Client::sending(address, http::get("/endless")).await;
     reader.head().await;
     let mut next = Client::sending(address, http::get("/")).await;
-    assert_eq!(next.answer().await.text(), "next");
+    assert_eq!(next.response().await.text(), "next");
     assert_eq!(guard.stats().overrun, 1);
     eventually("no permit is held", || guard.stats().held == 0).await;
     assert_eq!(guard.stats().panicked, 0);
@@ -126,7 +126,7 @@ async fn responses_without_a_body_release_the_permit_at_once_though_the_handler_
             eventually("no permit is held", || guard.stats().held == 0).await;
             assert_eq!(guard.stats().overrun, 0);
             client.send(http::get("/")).await;
-            assert_eq!(client.answer().await.text(), "next", "{request} {hold:?}");
+            assert_eq!(client.response().await.text(), "next", "{request} {hold:?}");
             drop(feed);
         }
     }
@@ -141,8 +141,8 @@ async fn full_and_empty_responses_keep_their_length_and_hold_nothing_afterwards(
         let mut client = Client::connect(serve(Listening::Plain, app).await).await;
         for (path, length, body) in [("/full", "4", "four"), ("/empty", "0", "")] {
             client.send(http::get(path)).await;
-            let answer = client.answer().await;
-            assert_eq!((answer.header("content-length"), answer.text()), (Some(length), body), "{hold:?}");
+            let response = client.response().await;
+            assert_eq!((response.header("content-length"), response.text()), (Some(length), body), "{hold:?}");
             assert_eq!((guard.stats().held, guard.stats().overrun), (0, 0), "{hold:?} {path}");
         }
     }
@@ -163,8 +163,8 @@ async fn stream_that_acquires_the_guard_it_holds_is_refused() {
     let app = Router::new().route("/", get(handler)).layer(GuardLayer::new(&guard));
     let address = serve(Listening::Plain, app).await;
     let mut client = Client::sending(address, http::get("/").replace("host", "connection: close\r\nhost")).await;
-    let answer = client.rest().await;
-    assert!(String::from_utf8_lossy(&answer).contains("refused"));
+    let response = client.rest().await;
+    assert!(String::from_utf8_lossy(&response).contains("refused"));
     assert_eq!(guard.stats().held, 0);
 }
 
@@ -199,9 +199,9 @@ async fn trailers_pass_through() {
     let app = Router::new().route("/", get(async || ([("trailer", "x-sum")], Body::new(WithTrailers(0)))));
     let address = serve(Listening::Plain, app.layer(GuardLayer::new(&guard))).await;
     let request = http::get("/").replace("host", "te: trailers\r\nconnection: close\r\nhost");
-    let answer = Client::sending(address, request).await.rest().await;
-    let answer = String::from_utf8_lossy(&answer);
-    assert!(answer.ends_with("4\r\npart\r\n0\r\nx-sum: 42\r\n\r\n"), "{answer}");
+    let response = Client::sending(address, request).await.rest().await;
+    let response = String::from_utf8_lossy(&response);
+    assert!(response.ends_with("4\r\npart\r\n0\r\nx-sum: 42\r\n\r\n"), "{response}");
     assert_eq!(guard.stats().held, 0);
 }
 

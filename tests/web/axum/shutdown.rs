@@ -9,7 +9,7 @@ use onelane::EndpointGuard;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::axum::held_route;
-use support::http::{self, Client, Leaving, Listening, Probe, eventually, serve};
+use support::http::{self, Client, Disconnect, Listening, Probe, eventually, serve};
 
 fn runtimes() -> [Runtime; 2] {
     let mut multi_thread = Builder::new_multi_thread();
@@ -43,9 +43,9 @@ fn runtime_that_ends_drops_a_handler_without_a_client() {
         let (guard, probe) = (Arc::new(EndpointGuard::new("shutdown")), Probe::new());
         runtime.block_on(async {
             let address = serve(Listening::Plain, held_route(&guard, &probe)).await;
-            let mut leaver = Client::sending(address, http::get("/")).await;
+            let mut disconnecting = Client::sending(address, http::get("/")).await;
             eventually("its handler runs", || probe.started() == 1).await;
-            leaver.leave(Leaving::Fin).await;
+            disconnecting.disconnect(Disconnect::Fin).await;
             eventually("the handler continues without its client", || guard.stats().detached == 1).await;
         });
         end(runtime);

@@ -83,7 +83,7 @@ async fn nothing_is_spawned_for_a_lone_call() {
     let mut one = call(&layer, held(&probe));
     assert_pending!(one.poll());
     assert_eq!((tasks(), layer.stats().running), (0, 1));
-    probe.let_go(1);
+    probe.release(1);
     assert_eq!(cache_status(&assert_ready_ok!(one.poll())), "onelane; fwd=miss");
     assert_eq!((tasks(), layer.stats().running, layer.stats().waiting), (0, 0, 0));
 }
@@ -95,7 +95,7 @@ async fn call_that_is_not_polled_delays_no_other_call() {
     assert_pending!(first.poll());
     let mut second = call(&layer, held(&probe));
     assert_pending!(second.poll());
-    probe.let_go(1);
+    probe.release(1);
     run_tasks().await;
     assert!(second.is_woken());
     let response = assert_ready_ok!(second.poll());
@@ -110,14 +110,14 @@ struct Own(usize);
 #[tokio::test]
 async fn error_of_the_service_goes_to_the_leader_and_the_followers_are_served_alone() {
     let (layer, probe) = (FlightLayer::new("error"), Probe::new());
-    let answer = |n| if n == 2 { Ok(Response::new(full("served"))) } else { Err(Own(n)) };
-    let service = numbered(&probe, answer);
+    let respond = |n| if n == 2 { Ok(Response::new(full("served"))) } else { Err(Own(n)) };
+    let service = numbered(&probe, respond);
     let mut calls = [(); 3].map(|()| call(&layer, service.clone()));
     for call in &mut calls {
         assert_pending!(call.poll());
     }
     assert_eq!(probe.started(), 1);
-    probe.let_go(3);
+    probe.release(3);
     run_tasks().await;
     let [first, second, third] = &mut calls;
     assert_eq!(assert_ready_err!(first.poll()), Own(1));
@@ -140,7 +140,7 @@ trait PollAfter<T> {
 impl<F: Future + Unpin> PollAfter<F::Output> for Spawn<F> {
     fn poll_after(&mut self, probe: &Probe) -> Poll<F::Output> {
         assert!(self.poll().is_pending());
-        probe.let_go(1);
+        probe.release(1);
         self.poll()
     }
 }
@@ -154,7 +154,7 @@ async fn error_for_a_call_that_was_dropped_reaches_no_other_call() {
     let mut second = call(&layer, service);
     assert_pending!(second.poll());
     drop(first);
-    probe.let_go(2);
+    probe.release(2);
     run_tasks().await;
     assert_eq!(text(assert_ready_ok!(second.poll())), "served");
     assert_eq!((probe.started(), probe.cut_off()), (2, 0));
@@ -226,7 +226,7 @@ async fn follower_that_is_served_alone_uses_its_own_reservation() {
     let open = Arc::new(AtomicUsize::new(1));
     let mut follower = spawn(layer.layer(Reserves { open, is_ready: false }).oneshot(request()));
     assert_pending!(follower.poll());
-    probe.let_go(1);
+    probe.release(1);
     run_tasks().await;
     assert_eq!(assert_ready_err!(leader.poll()), "broken");
     assert_eq!(text(assert_ready_ok!(follower.poll())), "served");

@@ -23,7 +23,7 @@ use tokio::net::TcpListener;
 use tower::{Layer, service_fn};
 
 use crate::tower::{AnyBytes, full};
-use support::http::{Client, Leaving, Probe, bytes, eventually, get, post, post_chunked, request};
+use support::http::{Client, Disconnect, Probe, bytes, eventually, get, post, post_chunked, request};
 
 /// Echoes a POST once the test releases it, streams without end for GET and HEAD, and echoes bytes after CONNECT.
 async fn handle(
@@ -82,19 +82,19 @@ async fn requests_that_waited_are_served_with_their_own_bodies() {
     for length in [0, 10, 64 * 1024, 200_000] {
         waiters.push(tokio::spawn(async move {
             let mut waiter = Client::sending(address, post("/", &bytes(length))).await;
-            assert!(waiter.answer().await.body == bytes(length), "{length} bytes");
+            assert!(waiter.response().await.body == bytes(length), "{length} bytes");
         }));
         eventually("the request waits", || guard.stats().waiting == waiters.len()).await;
     }
     let mut chunked = Client::sending(address, post_chunked("/", &[b"in ", b"chunks"])).await;
     eventually("the request waits", || guard.stats().waiting == waiters.len() + 1).await;
 
-    probe.let_go(6);
-    assert_eq!(holder.answer().await.text(), "first");
+    probe.release(6);
+    assert_eq!(holder.response().await.text(), "first");
     for waiter in waiters {
         waiter.await.expect("the response contains the request's body");
     }
-    assert_eq!(chunked.answer().await.text(), "in chunks");
+    assert_eq!(chunked.response().await.text(), "in chunks");
     assert_eq!(probe.most_inside(), 1);
 }
 
@@ -104,14 +104,14 @@ async fn client_that_disconnects_while_its_request_waits_never_reaches_the_servi
     let address = serve(&guard, &probe).await;
     let mut holder = Client::sending(address, post("/", b"first")).await;
     eventually("its handler runs", || probe.started() == 1).await;
-    for leaving in [Leaving::Fin, Leaving::Rst] {
+    for disconnect in [Disconnect::Fin, Disconnect::Rst] {
         let mut waiter = Client::sending(address, post("/", &bytes(60_000))).await;
         eventually("the request waits", || guard.stats().waiting == 1).await;
-        waiter.leave(leaving).await;
+        waiter.disconnect(disconnect).await;
         eventually("the request has left the queue", || guard.stats().waiting == 0).await;
     }
-    probe.let_go(3);
-    assert_eq!(holder.answer().await.text(), "first");
+    probe.release(3);
+    assert_eq!(holder.response().await.text(), "first");
     eventually("no permit is held", || guard.stats().held == 0).await;
     assert_eq!(probe.started(), 1);
 }
@@ -133,8 +133,8 @@ async fn client_that_leaves_an_endless_stream_admits_the_next_request() {
     assert_eq!(guard.stats().held, 1);
     let mut next = Client::sending(address, post("/", b"next")).await;
     eventually("the request waits", || guard.stats().waiting == 1).await;
-    client.leave(Leaving::Rst).await;
-    assert_eq!(next.answer().await.text(), "next");
+    client.disconnect(Disconnect::Rst).await;
+    assert_eq!(next.response().await.text(), "next");
 }
 
 #[tokio::test]

@@ -88,7 +88,7 @@ fn calls_of_one_key_queue_and_other_keys_run_concurrently() {
         assert_pending!(call.poll());
     }
     assert_eq!((in_use(&guard), probe.started()), ((2, 2, 1), 2));
-    probe.let_go(3);
+    probe.release(3);
     assert_ready_ok!(one.poll());
     assert!(two.is_woken());
     assert_ready_ok!(two.poll());
@@ -100,13 +100,13 @@ fn calls_of_one_key_queue_and_other_keys_run_concurrently() {
 #[tokio::test]
 async fn dropped_call_finishes_in_a_task_with_the_permit_of_its_key() {
     let (guard, probe) = (users(), Probe::new());
-    let mut leaver = call(&guard, held(&probe), by(1));
-    assert_pending!(leaver.poll());
-    drop(leaver);
+    let mut disconnecting = call(&guard, held(&probe), by(1));
+    assert_pending!(disconnecting.poll());
+    drop(disconnecting);
     assert_eq!((in_use(&guard), guard.stats().detached), ((1, 1, 0), 1));
     let mut next = call(&guard, held(&probe), by(1));
     assert_pending!(next.poll());
-    probe.let_go(2);
+    probe.release(2);
     while Handle::current().metrics().num_alive_tasks() > 0 {
         yield_now().await;
     }
@@ -122,11 +122,11 @@ fn call_that_leaves_the_queue_of_its_key_passes_its_grant_on() {
     for call in [&mut holder, &mut granted, &mut last] {
         assert_pending!(call.poll());
     }
-    probe.let_go(1);
+    probe.release(1);
     assert_ready_ok!(holder.poll());
     drop(granted);
     assert!(last.is_woken());
-    probe.let_go(1);
+    probe.release(1);
     assert_ready_ok!(last.poll());
     assert_eq!((in_use(&guard), probe.started()), ((0, 0, 0), 2));
 }

@@ -1,13 +1,13 @@
 //! The guard as a tower layer: polled by hand, in paused time, and behind a plain hyper server.
 
+mod disconnects;
 mod flight;
 mod hyper_server;
 mod keyed;
-mod leaving;
+mod permits;
 mod refusals;
 mod request_body;
 mod response_body;
-mod turns;
 
 use std::convert::Infallible;
 use std::io;
@@ -67,7 +67,7 @@ fn held(
 }
 
 /// A service that responds at once with the result of `body`.
-fn answering(
+fn responding(
     body: impl Fn() -> AnyBytes + Clone + Send + 'static,
 ) -> impl Service<Received, Response = Response<AnyBytes>, Error = Infallible, Future: Send> + Clone {
     service_fn(move |_: Received| {

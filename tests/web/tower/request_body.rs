@@ -191,9 +191,9 @@ fn body_that_breaks_off_while_the_request_waits_never_reaches_the_service() {
     let permit = guard.try_acquire().expect("the permit is free");
     let (sender, body) = Channel::<Bytes, io::Error>::new(1);
     let reason = Arc::new(Mutex::new(None));
-    let told = Arc::clone(&reason);
+    let seen_reason = Arc::clone(&reason);
     let options = GuardOptions::new().on_refusal(move |refusal| {
-        *told.lock().expect("no panic") = Some(refusal.reason().clone());
+        *seen_reason.lock().expect("no panic") = Some(refusal.reason().clone());
         refusal
     });
     let mut call = call(&layer_with(&guard, options), held(&probe), Request::new(body.boxed_unsync()));

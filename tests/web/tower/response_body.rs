@@ -20,19 +20,23 @@ use tokio::time::sleep;
 use tokio_test::{assert_pending, assert_ready, assert_ready_ok};
 use tower::{Layer, Service, service_fn};
 
-use crate::tower::{AnyBytes, Received, answering, call, empty, full, layer_with, request};
+use crate::tower::{AnyBytes, Received, call, empty, full, layer_with, request, responding};
 
-type Answered = Response<GuardBody<AnyBytes>>;
+type GuardedResponse = Response<GuardBody<AnyBytes>>;
 
-fn answered(guard: &Arc<EndpointGuard>, hold: Hold, body: impl Fn() -> AnyBytes + Clone + Send + 'static) -> Answered {
-    assert_ready_ok!(call(&layer_with(guard, GuardOptions::new().hold(hold)), answering(body), request()).poll())
+fn respond(
+    guard: &Arc<EndpointGuard>,
+    hold: Hold,
+    body: impl Fn() -> AnyBytes + Clone + Send + 'static,
+) -> GuardedResponse {
+    assert_ready_ok!(call(&layer_with(guard, GuardOptions::new().hold(hold)), responding(body), request()).poll())
 }
 
-fn next_frame(response: &mut Answered) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+fn next_frame(response: &mut GuardedResponse) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
     tokio_test::task::spawn(response.body_mut().frame()).poll()
 }
 
-fn next_part(response: &mut Answered) -> Bytes {
+fn next_part(response: &mut GuardedResponse) -> Bytes {
     let frame = assert_ready!(next_frame(response)).expect("a frame is available").expect("the frame is not an error");
     frame.into_data().expect("the frame is data")
 }
@@ -76,8 +80,8 @@ fn parts(says_its_end: bool) -> AnyBytes {
 async fn responses_in_memory_hold_nothing_after_their_head() {
     let guard = Arc::new(EndpointGuard::new("full"));
     for hold in [Hold::Auto, Hold::Head] {
-        let full = answered(&guard, hold, || full("in memory"));
-        let empty = answered(&guard, hold, empty);
+        let full = respond(&guard, hold, || full("in memory"));
+        let empty = respond(&guard, hold, empty);
         assert_eq!((guard.stats().held, guard.stats().granted % 2), (0, 0), "{hold:?}");
         assert_eq!((full.body().size_hint().exact(), empty.body().is_end_stream()), (Some(9), true));
     }
@@ -87,13 +91,13 @@ async fn responses_in_memory_hold_nothing_after_their_head() {
 #[tokio::test]
 async fn response_in_memory_is_held_until_the_server_takes_it_under_hold_body() {
     let guard = Arc::new(EndpointGuard::new("body"));
-    let mut response = answered(&guard, Hold::Body, || full("in memory"));
+    let mut response = respond(&guard, Hold::Body, || full("in memory"));
     assert_eq!((guard.stats().held, response.body().size_hint().exact()), (1, Some(9)));
     let frame =
         assert_ready!(next_frame(&mut response)).expect("a frame is available").expect("the frame is not an error");
     assert_eq!((frame.into_data().expect("the frame is data"), guard.stats().held), (Bytes::from("in memory"), 0));
-    drop(answered(&guard, Hold::Body, empty));
-    let response = answered(&guard, Hold::Body, empty);
+    drop(respond(&guard, Hold::Body, empty));
+    let response = respond(&guard, Hold::Body, empty);
     assert_eq!(guard.stats().held, 0, "nothing is left for the server to take");
     drop(response);
 }
@@ -103,13 +107,13 @@ async fn response_in_memory_is_held_until_the_server_takes_it_under_hold_body() 
 async fn stream_of_known_length_holds_the_permit_unless_it_is_short() {
     let guard = Arc::new(EndpointGuard::new("known length"));
     let sized = |bytes| move || Scripted { hint: SizeHint::with_exact(bytes), ..Scripted::default() }.boxed_unsync();
-    let short = answered(&guard, Hold::Auto, sized(64 * 1024));
+    let short = respond(&guard, Hold::Auto, sized(64 * 1024));
     assert_eq!(guard.stats().held, 0);
-    let long = answered(&guard, Hold::Auto, sized(64 * 1024 + 1));
+    let long = respond(&guard, Hold::Auto, sized(64 * 1024 + 1));
     assert_eq!(guard.stats().held, 1);
     drop((short, long));
 
-    let mut in_memory = answered(&guard, Hold::Auto, || full(vec![0; 1 << 20]));
+    let mut in_memory = respond(&guard, Hold::Auto, || full(vec![0; 1 << 20]));
     assert_eq!(guard.stats().held, 1);
     assert_eq!(next_part(&mut in_memory).len(), 1 << 20);
     assert_eq!(guard.stats().held, 0, "the server takes the body in one piece, and need not send it for that");
@@ -119,7 +123,7 @@ async fn stream_of_known_length_holds_the_permit_unless_it_is_short() {
 async fn stream_releases_the_permit_at_its_end() {
     let guard = Arc::new(EndpointGuard::new("end"));
     for hold in [Hold::Auto, Hold::Body] {
-        let mut response = answered(&guard, hold, || parts(false));
+        let mut response = respond(&guard, hold, || parts(false));
         for _ in 0..2 {
             assert!(assert_ready!(next_frame(&mut response)).is_some_and(|frame| frame.is_ok()));
             assert_eq!(guard.stats().held, 1, "the stream has not ended yet");
@@ -136,7 +140,7 @@ async fn stream_releases_the_permit_at_its_end() {
 #[tokio::test]
 async fn stream_that_reports_its_end_releases_the_permit_with_its_last_frame() {
     let guard = Arc::new(EndpointGuard::new("end"));
-    let mut response = answered(&guard, Hold::Auto, || parts(true));
+    let mut response = respond(&guard, Hold::Auto, || parts(true));
     assert!(assert_ready!(next_frame(&mut response)).is_some());
     assert_eq!((guard.stats().held, response.body().is_end_stream()), (1, false));
     assert!(assert_ready!(next_frame(&mut response)).is_some());
@@ -146,7 +150,7 @@ async fn stream_that_reports_its_end_releases_the_permit_with_its_last_frame() {
 #[tokio::test]
 async fn stream_releases_the_permit_with_its_head_under_hold_head() {
     let guard = Arc::new(EndpointGuard::new("head"));
-    let mut response = answered(&guard, Hold::Head, || parts(false));
+    let mut response = respond(&guard, Hold::Head, || parts(false));
     assert_eq!(guard.stats().held, 0);
     assert!(assert_ready!(next_frame(&mut response)).is_some());
 }
@@ -154,7 +158,7 @@ async fn stream_releases_the_permit_with_its_head_under_hold_head() {
 #[tokio::test]
 async fn stream_that_is_dropped_releases_the_permit() {
     let guard = Arc::new(EndpointGuard::new("dropped"));
-    let mut response = answered(&guard, Hold::Auto, || parts(false));
+    let mut response = respond(&guard, Hold::Auto, || parts(false));
     assert!(assert_ready!(next_frame(&mut response)).is_some());
     drop(response);
     assert_eq!((guard.stats().held, guard.stats().detached), (0, 0));
@@ -167,7 +171,7 @@ async fn stream_that_fails_releases_the_permit() {
         let frames = [Ok(Frame::data(Bytes::from("part"))), Err(io::ErrorKind::BrokenPipe)].into();
         Scripted { frames, ..Scripted::default() }.boxed_unsync()
     };
-    let mut response = answered(&guard, Hold::Auto, failing);
+    let mut response = respond(&guard, Hold::Auto, failing);
     assert!(assert_ready!(next_frame(&mut response)).is_some());
     assert_eq!(guard.stats().held, 1);
     let error = assert_ready!(next_frame(&mut response)).expect("a frame is available").expect_err("the body fails");
@@ -179,7 +183,7 @@ async fn stream_that_is_pending_holds_the_permit_and_the_next_request_waits() {
     let guard = Arc::new(EndpointGuard::new("pending"));
     let (mut sender, body) = Channel::<Bytes, io::Error>::new(4);
     let once = Arc::new(Mutex::new(Some(body.boxed_unsync())));
-    let inner = answering(move || once.lock().expect("no panic").take().unwrap_or_else(empty));
+    let inner = responding(move || once.lock().expect("no panic").take().unwrap_or_else(empty));
     let mut service = layer_with(&guard, GuardOptions::new()).layer(inner);
     let mut response = assert_ready_ok!(tokio_test::task::spawn(service.call(request())).poll());
     assert_pending!(next_frame(&mut response));
@@ -207,7 +211,7 @@ async fn trailers_and_size_hint_pass_through() {
         Scripted { frames, hint, ..Scripted::default() }.boxed_unsync()
     };
     for hold in [Hold::Auto, Hold::Head, Hold::Body] {
-        let response = answered(&guard, hold, hinted);
+        let response = respond(&guard, hold, hinted);
         let hint = response.body().size_hint();
         assert_eq!((hint.lower(), hint.upper(), response.body().is_end_stream()), (3, Some(900), false), "{hold:?}");
         let collected = response.into_body().collect().await.expect("the body is complete");
@@ -219,7 +223,7 @@ async fn trailers_and_size_hint_pass_through() {
 async fn stream_that_is_not_polled_releases_the_permit_after_the_limit() {
     let guard = Arc::new(EndpointGuard::new("slow"));
     let options = GuardOptions::new().body_hold_max(Duration::from_secs(5));
-    let service = answering(|| parts(false));
+    let service = responding(|| parts(false));
     let mut response = assert_ready_ok!(call(&layer_with(&guard, options), service, request()).poll());
     sleep(Duration::from_millis(4_999)).await;
     assert_eq!((guard.stats().held, guard.stats().overrun), (1, 0));
@@ -240,7 +244,7 @@ async fn stream_that_is_not_polled_releases_the_permit_after_the_limit() {
 #[tokio::test(start_paused = true)]
 async fn body_limit_is_thirty_seconds_by_default() {
     let guard = Arc::new(EndpointGuard::new("default"));
-    let _response = answered(&guard, Hold::Auto, || parts(false));
+    let _response = respond(&guard, Hold::Auto, || parts(false));
     sleep(Duration::from_millis(29_999)).await;
     assert_eq!(guard.stats().held, 1);
     sleep(Duration::from_millis(2)).await;
@@ -288,7 +292,7 @@ async fn stream_that_acquires_its_guard_is_refused_while_it_holds_the_permit() {
         });
         StreamBody::new(parts).boxed_unsync()
     };
-    let mut response = answered(&guard, Hold::Auto, body);
+    let mut response = respond(&guard, Hold::Auto, body);
     assert_eq!(next_part(&mut response), "refused");
     sleep(Duration::from_secs(31)).await;
     assert_eq!(guard.stats().overrun, 1);

@@ -19,17 +19,17 @@ use crate::axum::refusals::is_problem;
 use support::http::{self, Client, bytes, eventually};
 
 /// Three requests; each gets its own response. Then the key is known, and no request waits for another in vain.
-async fn is_not_shared<R: IntoResponse>(what: &str, answer: impl Fn(usize) -> R + Clone + Send + Sync + 'static) {
+async fn is_not_shared<R: IntoResponse>(what: &str, respond: impl Fn(usize) -> R + Clone + Send + Sync + 'static) {
     let options = FlightOptions::new().key_header("x-key").ignore_header("x-ignored");
-    let site = Site::answering(options, answer).await;
+    let site = Site::responding(options, respond).await;
     let mut clients = site.send(&[http::get("/"), http::get("/"), http::get("/")]).await;
     assert_eq!((site.probe.started(), site.layer.stats().waiting), (1, 3), "{what}");
-    site.probe.let_go(3);
+    site.probe.release(3);
     let mut runs = Vec::new();
     for client in &mut clients {
-        let answer = client.answer().await;
-        assert_eq!(part_of(&answer), Alone, "{what}");
-        runs.push(run_of(&answer));
+        let response = client.response().await;
+        assert_eq!(part_of(&response), Alone, "{what}");
+        runs.push(run_of(&response));
     }
     assert_eq!(runs[0], 1, "{what}: the leader has its response");
     runs.sort();
@@ -41,9 +41,9 @@ async fn is_not_shared<R: IntoResponse>(what: &str, answer: impl Fn(usize) -> R 
         (5, 0),
         "{what}: no two requests wait for each other"
     );
-    site.probe.let_go(2);
+    site.probe.release(2);
     for client in &mut later {
-        assert_eq!(part_of(&client.answer().await), Alone, "{what}");
+        assert_eq!(part_of(&client.response().await), Alone, "{what}");
     }
     assert_eq!((site.layer.stats().runs, site.probe.cut_off()), (1, 0), "{what}");
 }
@@ -77,15 +77,15 @@ async fn response_that_varies_by_a_header_that_is_not_in_the_key_is_not_shared()
 async fn is_not_shared_this_time<R: IntoResponse>(
     what: &str,
     request: String,
-    answer: impl Fn(usize) -> R + Clone + Send + Sync + 'static,
+    respond: impl Fn(usize) -> R + Clone + Send + Sync + 'static,
 ) {
-    let site = Site::answering(FlightOptions::new(), answer).await;
+    let site = Site::responding(FlightOptions::new(), respond).await;
     for round in 1..=2 {
         let mut clients = site.send(&[request.clone(), request.clone(), request.clone()]).await;
         assert_eq!((site.layer.stats().waiting, site.layer.stats().runs), (3, round), "{what}");
-        site.probe.let_go(3);
+        site.probe.release(3);
         for client in &mut clients {
-            assert_eq!(part_of(&client.answer().await), Alone, "{what}");
+            assert_eq!(part_of(&client.response().await), Alone, "{what}");
         }
     }
     assert_eq!(site.probe.started(), 6, "{what}");
@@ -119,13 +119,13 @@ async fn response_that_announces_trailers_is_not_shared() {
 #[tokio::test]
 async fn response_that_is_too_large_is_not_shared_and_every_request_gets_its_own() {
     const SIZE: usize = 20_000_000;
-    let site = Site::answering(FlightOptions::new(), |_| bytes(SIZE)).await;
+    let site = Site::responding(FlightOptions::new(), |_| bytes(SIZE)).await;
     let mut clients = site.send(&[http::get("/"), http::get("/"), http::get("/")]).await;
-    site.probe.let_go(3);
+    site.probe.release(3);
     for client in &mut clients {
-        let answer = client.answer().await;
-        assert_eq!((answer.status, part_of(&answer)), (200, Alone));
-        assert!(answer.body == bytes(SIZE), "{} bytes, or others", answer.body.len());
+        let response = client.response().await;
+        assert_eq!((response.status, part_of(&response)), (200, Alone));
+        assert!(response.body == bytes(SIZE), "{} bytes, or others", response.body.len());
     }
     let just_too_large = |_| bytes(1024 * 1024 + 1);
     is_not_shared("a byte more than 1 MiB", just_too_large).await;
@@ -134,15 +134,15 @@ async fn response_that_is_too_large_is_not_shared_and_every_request_gets_its_own
 /// As HTTP/1.0 clients see it: the body ends when the connection does.
 #[tokio::test]
 async fn stream_is_not_shared_and_every_request_gets_its_own() {
-    let answer = |run: usize| {
+    let respond = |run: usize| {
         let pieces = [format!("stream {run}, "), "second piece, ".into(), "end".into()];
         Body::from_stream(stream::iter(pieces.map(Ok::<_, Infallible>)))
     };
-    let site = Site::answering(FlightOptions::new(), answer).await;
+    let site = Site::responding(FlightOptions::new(), respond).await;
     let request = "GET / HTTP/1.0\r\nhost: test\r\n\r\n".to_owned();
     let mut clients = site.send(&[request.clone(), request.clone(), request]).await;
     assert_eq!(site.probe.started(), 1);
-    site.probe.let_go(3);
+    site.probe.release(3);
     let mut bodies = Vec::new();
     for client in &mut clients {
         assert!(client.head().await.contains("cache-status: onelane; fwd=bypass\r\n"));
@@ -154,13 +154,13 @@ async fn stream_is_not_shared_and_every_request_gets_its_own() {
 
 #[tokio::test]
 async fn stream_that_never_ends_begins_for_every_request() {
-    let answer = |run: usize| {
+    let respond = |run: usize| {
         let first = stream::once(async move { Ok::<_, Infallible>(format!("data: event of run {run}\n\n")) });
         ([("content-type", "text/event-stream")], Body::from_stream(first.chain(stream::pending())))
     };
-    let site = Site::answering(FlightOptions::new(), answer).await;
+    let site = Site::responding(FlightOptions::new(), respond).await;
     let mut clients = site.send(&[http::get("/"), http::get("/"), http::get("/")]).await;
-    site.probe.let_go(3);
+    site.probe.release(3);
     for client in &mut clients {
         assert!(client.head().await.starts_with("HTTP/1.1 200"));
         client.until("data: event of run ").await;
@@ -168,7 +168,7 @@ async fn stream_that_never_ends_begins_for_every_request() {
     // Its key is known now, so a later request waits for no other, though the other streams continue.
     let mut later = site.send(&[http::get("/"), http::get("/")]).await;
     assert_eq!((site.probe.started(), site.layer.stats().waiting), (5, 0));
-    site.probe.let_go(2);
+    site.probe.release(2);
     for client in &mut later {
         client.until("data: event of run ").await;
     }
@@ -205,12 +205,12 @@ impl http_body::Body for Pieces {
 #[tokio::test]
 async fn body_in_several_pieces_of_known_size_is_shared_as_a_whole() {
     let site =
-        Site::answering(FlightOptions::new(), |_| Pieces::body(9, [Ok("one"), Ok(""), Ok("two"), Ok("six")])).await;
+        Site::responding(FlightOptions::new(), |_| Pieces::body(9, [Ok("one"), Ok(""), Ok("two"), Ok("six")])).await;
     let mut clients = site.send(&[http::get("/"), http::get("/"), http::get("/")]).await;
-    site.probe.let_go(1);
+    site.probe.release(1);
     for (client, part) in clients.iter_mut().zip([Led, Collapsed, Collapsed]) {
-        let answer = client.answer().await;
-        assert_eq!((answer.text(), part_of(&answer)), ("onetwosix", part));
+        let response = client.response().await;
+        assert_eq!((response.text(), part_of(&response)), ("onetwosix", part));
     }
     assert_eq!(site.probe.started(), 1);
 }
@@ -223,37 +223,37 @@ async fn body_that_breaks_off_is_a_problem_for_the_leader_and_the_followers_are_
         ("the body is too long", || Pieces::body(3, [Ok("one"), Ok("two")])),
     ];
     for (what, broken) in broken {
-        let answer = move |run| if run == 1 { broken() } else { Body::from("whole") };
-        let site = Site::answering(FlightOptions::new(), answer).await;
+        let respond = move |run| if run == 1 { broken() } else { Body::from("whole") };
+        let site = Site::responding(FlightOptions::new(), respond).await;
         let mut clients = site.send(&[http::get("/"), http::get("/"), http::get("/")]).await;
         assert_eq!(site.probe.started(), 1);
-        site.probe.let_go(3);
-        let mut answers = Vec::new();
+        site.probe.release(3);
+        let mut responses = Vec::new();
         for client in &mut clients {
-            answers.push(client.answer().await);
+            responses.push(client.response().await);
         }
-        is_problem(&answers[0], 500, "urn:onelane:answer-broken");
-        for answer in &answers[1..] {
-            assert_eq!((answer.status, answer.text(), part_of(answer)), (200, "whole", Alone), "{what}");
+        is_problem(&responses[0], 500, "urn:onelane:answer-broken");
+        for response in &responses[1..] {
+            assert_eq!((response.status, response.text(), part_of(response)), (200, "whole", Alone), "{what}");
         }
         // The next response may succeed, so nothing is remembered.
-        site.probe.let_go(1);
+        site.probe.release(1);
         let mut next = Client::sending(site.address, http::get("/")).await;
-        assert_eq!(part_of(&next.answer().await), Led, "{what}");
+        assert_eq!(part_of(&next.response().await), Led, "{what}");
     }
 }
 
 /// The leader's response is only for the leader, so it is dropped with the leader.
 #[tokio::test]
 async fn followers_are_served_alone_though_the_leader_has_disconnected_with_its_response() {
-    let site = Site::answering(FlightOptions::new(), |run| [("set-cookie", format!("session={run}"))]).await;
+    let site = Site::responding(FlightOptions::new(), |run| [("set-cookie", format!("session={run}"))]).await;
     let mut clients = site.send(&[http::get("/"), http::get("/"), http::get("/")]).await;
-    clients[0].leave(http::Leaving::Rst).await;
+    clients[0].disconnect(http::Disconnect::Rst).await;
     eventually("the leader has disconnected", || site.layer.stats().waiting == 2).await;
-    site.probe.let_go(3);
+    site.probe.release(3);
     let mut sessions = Vec::new();
     for client in &mut clients[1..] {
-        sessions.push(client.answer().await.header("set-cookie").expect("the response has one").to_owned());
+        sessions.push(client.response().await.header("set-cookie").expect("the response has one").to_owned());
     }
     sessions.sort();
     assert_eq!(sessions, ["session=2", "session=3"], "no request has the session of the client that disconnected");

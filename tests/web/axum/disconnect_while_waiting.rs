@@ -7,7 +7,7 @@ use onelane::EndpointGuard;
 use onelane::web::axum::GuardLayer;
 
 use crate::axum::held_route;
-use support::http::{self, Client, Leaving, Listening, Probe, bytes, eventually, serve};
+use support::http::{self, Client, Disconnect, Listening, Probe, bytes, eventually, serve};
 
 use Listening::{Plain, Watched};
 
@@ -34,17 +34,17 @@ impl Queue {
     }
 
     /// The client disconnects and leaves the queue at once, though the holder continues.
-    async fn left_by(mut self, leaving: Leaving, what: &str) {
-        self.waiter.leave(leaving).await;
-        let gone = format!("left the queue, {what}, {leaving:?}");
+    async fn client_disconnects(mut self, disconnect: Disconnect, what: &str) {
+        self.waiter.disconnect(disconnect).await;
+        let gone = format!("left the queue, {what}, {disconnect:?}");
         eventually(&gone, || self.guard.stats().waiting == 0).await;
-        assert_eq!(self.guard.stats().held, 1, "{what}, {leaving:?}: the holder continues");
+        assert_eq!(self.guard.stats().held, 1, "{what}, {disconnect:?}: the holder continues");
         self.ends_with_one_run(what).await;
     }
 
     async fn ends_with_one_run(mut self, what: &str) {
-        self.probe.let_go(2);
-        assert_eq!(self.holder.answer().await.status, 200);
+        self.probe.release(2);
+        assert_eq!(self.holder.response().await.status, 200);
         eventually("no permit is held", || self.guard.stats().held == 0).await;
         assert_eq!(self.probe.started(), 1, "{what}: its handler never runs");
         assert_eq!(self.guard.stats().detached + self.guard.stats().finished_detached, 0);
@@ -52,8 +52,8 @@ impl Queue {
 }
 
 async fn disconnects_unseen_by_the_handler(listening: Listening, what: &str, sent: &[u8]) {
-    for leaving in [Leaving::Fin, Leaving::Rst] {
-        Queue::with(listening, sent).await.left_by(leaving, what).await;
+    for disconnect in [Disconnect::Fin, Disconnect::Rst] {
+        Queue::with(listening, sent).await.client_disconnects(disconnect, what).await;
     }
 }
 
@@ -87,7 +87,7 @@ async fn request_with_a_chunked_body_never_runs() {
 async fn request_that_was_sent_100_continue_never_runs() {
     let head = "POST / HTTP/1.1\r\nhost: test\r\nexpect: 100-continue\r\ncontent-length: 1000\r\n\r\n";
     for listening in [Plain, Watched] {
-        for leaving in [Leaving::Fin, Leaving::Rst] {
+        for disconnect in [Disconnect::Fin, Disconnect::Rst] {
             for body in [0, 500, 1000] {
                 let mut queue = Queue::with(listening, head.as_bytes()).await;
                 assert!(
@@ -95,7 +95,7 @@ async fn request_that_was_sent_100_continue_never_runs() {
                     "the client may send its body while the request waits"
                 );
                 queue.waiter.send(bytes(body)).await;
-                queue.left_by(leaving, &format!("after {body} of 1000 bytes, {listening:?}")).await;
+                queue.client_disconnects(disconnect, &format!("after {body} of 1000 bytes, {listening:?}")).await;
             }
         }
     }
@@ -117,8 +117,8 @@ async fn request_that_broke_off_never_runs() {
 async fn malformed_body_is_refused_while_the_request_waits_and_never_runs() {
     let sent = "POST / HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\nno length\r\n";
     let mut queue = Queue::with(Plain, sent.as_bytes()).await;
-    let answer = queue.waiter.answer().await;
-    assert_eq!((answer.status, answer.json()["type"].as_str()), (400, Some("urn:onelane:body-unreadable")));
+    let response = queue.waiter.response().await;
+    assert_eq!((response.status, response.json()["type"].as_str()), (400, Some("urn:onelane:body-unreadable")));
     assert_eq!(queue.guard.stats().waiting, 0);
     queue.ends_with_one_run("malformed").await;
 }
@@ -141,7 +141,7 @@ async fn body_beyond_the_read_ahead_limit_never_runs_with_a_watched_listener() {
 #[tokio::test]
 async fn body_of_two_megabytes_whose_client_resets_never_runs_with_a_watched_listener() {
     let sent = http::post("/", &bytes(2 * 1024 * 1024));
-    Queue::with(Watched, &sent).await.left_by(Leaving::Rst, "body of 2 MiB").await;
+    Queue::with(Watched, &sent).await.client_disconnects(Disconnect::Rst, "body of 2 MiB").await;
 }
 
 #[tokio::test]
@@ -149,18 +149,18 @@ async fn requests_behind_a_client_that_disconnected_move_up() {
     let mut queue = Queue::with(Plain, http::get("/").as_bytes()).await;
     let mut behind = Client::sending(queue.address, http::post("/", b"body")).await;
     eventually("two requests wait", || queue.guard.stats().waiting == 2).await;
-    queue.waiter.leave(Leaving::Fin).await;
+    queue.waiter.disconnect(Disconnect::Fin).await;
     eventually("one request has left", || queue.guard.stats().waiting == 1).await;
-    queue.probe.let_go(2);
-    assert_eq!(queue.holder.answer().await.status, 200);
-    assert_eq!(behind.answer().await.status, 200);
+    queue.probe.release(2);
+    assert_eq!(queue.holder.response().await.status, 200);
+    assert_eq!(behind.response().await.status, 200);
     assert_eq!((queue.probe.started(), queue.guard.stats().cancelled), (2, 1));
 }
 
 /// For the outer guard its handler already runs, and would finish. The inner guard checks the connection itself.
 #[tokio::test]
 async fn request_that_waits_at_an_inner_guard_never_runs_with_a_watched_listener() {
-    for leaving in [Leaving::Fin, Leaving::Rst] {
+    for disconnect in [Disconnect::Fin, Disconnect::Rst] {
         let (outer, inner) = (EndpointGuard::builder("outer").permits(2).build(), EndpointGuard::new("inner"));
         let (outer, inner, probe) = (Arc::new(outer), Arc::new(inner), Probe::new());
         let app = held_route(&inner, &probe).layer(GuardLayer::new(&outer));
@@ -171,10 +171,10 @@ async fn request_that_waits_at_an_inner_guard_never_runs_with_a_watched_listener
         eventually("the request waits inside the outer guard", || inner.stats().waiting == 1).await;
         assert_eq!(outer.stats().held, 2);
 
-        waiter.leave(leaving).await;
+        waiter.disconnect(disconnect).await;
         eventually("the request has left both guards", || inner.stats().waiting == 0 && outer.stats().held == 1).await;
-        probe.let_go(2);
-        assert_eq!(holder.answer().await.status, 200);
+        probe.release(2);
+        assert_eq!(holder.response().await.status, 200);
         eventually("no permit is held", || outer.stats().held + inner.stats().held == 0).await;
         assert_eq!(probe.started(), 1);
     }

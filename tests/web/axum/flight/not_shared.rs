@@ -16,7 +16,7 @@ use http_body_util::StreamBody;
 use onelane::web::FlightOptions;
 use onelane::web::axum::FlightLayer;
 
-use super::{Alone, Collapsed, Led, Part, Site, asking, numbered, part_of, run_of, with};
+use super::{Alone, Collapsed, Led, Part, Site, get_with, numbered, part_of, run_of, with};
 use crate::axum::http2::connect;
 use support::http::{self, Client, Listening, Probe, eventually, serve, soon};
 
@@ -80,12 +80,12 @@ async fn requests_whose_targets_were_rewritten_differently_do_not_share() {
     let app = Router::new().fallback(handler).layer(layer.clone()).layer(from_fn(rewrite));
     let address = serve(Listening::Plain, app).await;
     let users = ["ada", "grace", "ada"];
-    let send = users.map(|user| Client::sending(address, asking("GET", "/me", &[("x-user", user)])));
+    let send = users.map(|user| Client::sending(address, get_with("GET", "/me", &[("x-user", user)])));
     let mut clients = join_all(send).await;
     eventually("all requests wait", || layer.stats().waiting == 3).await;
-    probe.let_go(2);
+    probe.release(2);
     for (client, user) in clients.iter_mut().zip(users) {
-        assert_eq!(client.answer().await.text(), format!("/users/{user}/me"));
+        assert_eq!(client.response().await.text(), format!("/users/{user}/me"));
     }
     assert_eq!(layer.stats().runs, 2);
 }
@@ -100,7 +100,7 @@ async fn requests_by_different_schemes_do_not_share() {
 #[tokio::test]
 async fn methods_that_may_change_something_are_never_shared() {
     for method in ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY"] {
-        none_shares(FlightOptions::new(), asking(method, "/", &[("content-length", "0")])).await;
+        none_shares(FlightOptions::new(), get_with(method, "/", &[("content-length", "0")])).await;
     }
 }
 
@@ -118,17 +118,17 @@ async fn request_with_a_body_is_served_alone() {
 async fn request_with_an_unannounced_body_is_served_alone() {
     let site = Site::new(FlightOptions::new()).await;
     let (mut requests, _connection) = connect(site.address).await;
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for n in 1..=2 {
         let body = StreamBody::new(stream::iter([Ok::<_, std::io::Error>(Frame::data(Bytes::from("abc")))]));
         let request = hyper::Request::get("http://test/").body(body).expect("the request is valid");
-        answers.push(tokio::spawn(requests.send_request(request)));
+        responses.push(tokio::spawn(requests.send_request(request)));
         eventually("the request is served", || site.probe.started() == n).await;
     }
-    site.probe.let_go(2);
-    for answer in answers {
-        let answer = soon(answer).await.expect("no panic").expect("answered");
-        assert_eq!(answer.headers()["cache-status"], "onelane; fwd=bypass");
+    site.probe.release(2);
+    for response in responses {
+        let response = soon(response).await.expect("no panic").expect("answered");
+        assert_eq!(response.headers()["cache-status"], "onelane; fwd=bypass");
     }
     assert_eq!(site.layer.stats().runs, 0);
 }
@@ -224,9 +224,9 @@ async fn nested_routers_do_not_share() {
     let paths = [("/a/page", "a"), ("/b/page", "b"), ("/c/a/page", "c"), ("/a/page", "a")];
     let mut clients = join_all(paths.map(|(path, _)| Client::sending(address, http::get(path)))).await;
     eventually("all requests wait", || layer.stats().waiting == 4).await;
-    probe.let_go(3);
+    probe.release(3);
     for (client, (path, name)) in clients.iter_mut().zip(paths) {
-        assert_eq!(client.answer().await.text(), name, "{path}");
+        assert_eq!(client.response().await.text(), name, "{path}");
     }
     assert_eq!((layer.stats().runs, layer.stats().shared), (3, 1));
 }
@@ -267,7 +267,7 @@ async fn key_is_applied_in_addition_to_the_other_rules() {
     let probe = Probe::new();
     let address = serve(Listening::Plain, numbered(&probe, |run| run.to_string()).layer(layer.clone())).await;
     let site = Site { layer, probe, address };
-    let requests = [with(&[]), asking("GET", "/other", &[]), with(&[("cookie", "a=1")]), with(&[])];
+    let requests = [with(&[]), get_with("GET", "/other", &[]), with(&[("cookie", "a=1")]), with(&[])];
     assert_eq!(site.parts(&requests).await, [(1, Led), (2, Led), (3, Alone), (1, Collapsed)]);
 }
 
@@ -280,12 +280,12 @@ async fn two_layers_share_nothing() {
     let second = serve(Listening::Plain, app.layer(other.clone())).await;
     let mut clients = [Client::sending(first, http::get("/")).await, Client::sending(second, http::get("/")).await];
     eventually("both run", || probe.started() == 2).await;
-    probe.let_go(2);
+    probe.release(2);
     let mut runs = Vec::new();
     for client in &mut clients {
-        let answer = client.answer().await;
-        assert_eq!(part_of(&answer), Led);
-        runs.push(run_of(&answer));
+        let response = client.response().await;
+        assert_eq!(part_of(&response), Led);
+        runs.push(run_of(&response));
     }
     assert_ne!(runs[0], runs[1]);
     assert_eq!((one.stats().runs, other.stats().runs), (1, 1));

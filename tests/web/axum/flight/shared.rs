@@ -20,19 +20,19 @@ use support::http::{self, Client, Listening, Probe, bytes, eventually, serve, so
 
 #[tokio::test]
 async fn thousand_clients_share_one_run_and_all_get_its_response() {
-    let site = Site::answering(FlightOptions::new(), |_| bytes(10_000)).await;
+    let site = Site::responding(FlightOptions::new(), |_| bytes(10_000)).await;
     let mut first = Client::sending(site.address, http::get("/")).await;
     eventually("its handler runs", || site.probe.started() == 1).await;
     let others = join_all((1..1000).map(|_| Client::sending(site.address, http::get("/")))).await;
     eventually("all requests wait", || site.layer.stats().waiting == 1000).await;
 
-    site.probe.let_go(1);
-    let led = first.answer().await;
+    site.probe.release(1);
+    let led = first.response().await;
     assert_eq!((led.status, part_of(&led), &led.body), (200, Led, &bytes(10_000)));
     for mut other in others {
-        let answer = other.answer().await;
-        assert_eq!((answer.status, part_of(&answer), run_of(&answer)), (200, Collapsed, 1));
-        assert_eq!(answer.body, led.body);
+        let response = other.response().await;
+        assert_eq!((response.status, part_of(&response), run_of(&response)), (200, Collapsed, 1));
+        assert_eq!(response.body, led.body);
     }
     let stats = site.layer.stats();
     assert_eq!((site.probe.started(), site.probe.finished()), (1, 1));
@@ -51,21 +51,21 @@ async fn response_is_not_kept() {
 async fn status_and_all_headers_are_shared() {
     let lines = [("link", "</a>"), ("content-type", "text/x-own"), ("link", "</b>"), ("cache-status", "origin; hit")];
     for status in [StatusCode::OK, StatusCode::NOT_FOUND, StatusCode::INTERNAL_SERVER_ERROR, StatusCode::FOUND] {
-        let answer = move |_| (status, AppendHeaders(lines), "the body");
-        let site = Site::answering(FlightOptions::new(), answer).await;
+        let respond = move |_| (status, AppendHeaders(lines), "the body");
+        let site = Site::responding(FlightOptions::new(), respond).await;
         let mut clients = site.send(&[http::get("/"), http::get("/"), http::get("/")]).await;
-        site.probe.let_go(3);
-        let answers = join_all(clients.iter_mut().map(Client::answer)).await;
-        for (i, answer) in answers.iter().enumerate() {
-            assert_eq!((answer.status, answer.text()), (status.as_u16(), "the body"));
-            let ours: Vec<&str> = answer.head.lines().filter(|line| !line.starts_with("date: ")).skip(1).collect();
+        site.probe.release(3);
+        let responses = join_all(clients.iter_mut().map(Client::response)).await;
+        for (i, response) in responses.iter().enumerate() {
+            assert_eq!((response.status, response.text()), (status.as_u16(), "the body"));
+            let ours: Vec<&str> = response.head.lines().filter(|line| !line.starts_with("date: ")).skip(1).collect();
             let part = if i == 0 { "onelane; fwd=miss" } else { "onelane; fwd=miss; collapsed" };
             // The list of caches begins with the one nearest to the origin.
             let at = |line: &str| ours.iter().position(|other| *other == line);
             let (theirs, own) = (at("cache-status: origin; hit"), at(&format!("cache-status: {part}")));
-            assert!(theirs.is_some() && theirs < own, "{}", answer.head);
+            assert!(theirs.is_some() && theirs < own, "{}", response.head);
             for line in ["link: </a>", "link: </b>", "content-type: text/x-own", "x-run: 1", "content-length: 8"] {
-                assert!(at(line).is_some(), "{line} in {}", answer.head);
+                assert!(at(line).is_some(), "{line} in {}", response.head);
             }
         }
         assert_eq!(site.probe.started(), 1);
@@ -74,11 +74,11 @@ async fn status_and_all_headers_are_shared() {
 
 #[tokio::test]
 async fn empty_response_is_shared() {
-    let site = Site::answering(FlightOptions::new(), |_| StatusCode::NO_CONTENT).await;
+    let site = Site::responding(FlightOptions::new(), |_| StatusCode::NO_CONTENT).await;
     let mut clients = site.send(&[http::get("/"), http::get("/")]).await;
-    site.probe.let_go(2);
+    site.probe.release(2);
     for client in &mut clients {
-        assert_eq!(client.answer().await.status, 204);
+        assert_eq!(client.response().await.status, 204);
     }
     assert_eq!(site.probe.started(), 1);
 }
@@ -92,7 +92,7 @@ async fn head_requests_share_with_each_other() {
 
 #[tokio::test]
 async fn response_of_exactly_max_body_is_shared() {
-    let site = Site::answering(FlightOptions::new().max_body(10_000), |_| bytes(10_000)).await;
+    let site = Site::responding(FlightOptions::new().max_body(10_000), |_| bytes(10_000)).await;
     assert_eq!(site.parts(&[http::get("/"), http::get("/")]).await, [(1, Led), (1, Collapsed)]);
 }
 
@@ -100,7 +100,7 @@ async fn response_of_exactly_max_body_is_shared() {
 async fn response_that_varies_by_a_header_in_the_key_or_an_ignored_one_is_shared() {
     for vary in ["accept-language", "Accept-Language, X-Ignored", "x-ignored"] {
         let options = FlightOptions::new().key_header("Accept-Language").ignore_header("X-Ignored");
-        let site = Site::answering(options, move |_| [("vary", vary)]).await;
+        let site = Site::responding(options, move |_| [("vary", vary)]).await;
         let (en, de) = (with(&[("accept-language", "en")]), with(&[("accept-language", "de"), ("x-ignored", "1")]));
         let parts = site.parts(&[en.clone(), de.clone(), en, de]).await;
         assert_eq!(parts, [(1, Led), (2, Led), (1, Collapsed), (2, Collapsed)], "Vary: {vary}");
@@ -110,7 +110,7 @@ async fn response_that_varies_by_a_header_in_the_key_or_an_ignored_one_is_shared
 #[tokio::test]
 async fn response_with_cache_control_that_allows_sharing_is_shared() {
     for cache_control in ["public", "max-age=60", "no-cache", "x=\"private\"", "stale-if-error=1, public"] {
-        let site = Site::answering(FlightOptions::new(), move |_| [("cache-control", cache_control)]).await;
+        let site = Site::responding(FlightOptions::new(), move |_| [("cache-control", cache_control)]).await;
         assert_eq!(site.parts(&[http::get("/"), http::get("/")]).await, [(1, Led), (1, Collapsed)], "{cache_control}");
     }
 }
@@ -123,8 +123,8 @@ async fn clients_of_both_versions_of_http_share() {
     let new =
         tokio::spawn(requests.send_request(Request::get("http://test/").body(Empty::<Bytes>::new()).expect("one")));
     eventually("the request waits", || site.layer.stats().waiting == 2).await;
-    site.probe.let_go(1);
-    assert_eq!(old[0].answer().await.text(), "answer 1");
+    site.probe.release(1);
+    assert_eq!(old[0].response().await.text(), "answer 1");
     let new = soon(new).await.expect("no panic").expect("answered");
     assert_eq!(new.headers()["cache-status"], "onelane; fwd=miss; collapsed");
     assert_eq!(new.into_body().collect().await.expect("the body is complete").to_bytes(), "answer 1");
@@ -146,9 +146,9 @@ async fn layer_in_front_of_a_router_shares_within_each_route() {
     let paths = ["/a", "/b", "/a", "/b"];
     let mut clients = join_all(paths.map(|path| Client::sending(address, http::get(path)))).await;
     eventually("all requests wait", || layer.stats().waiting == 4).await;
-    probe.let_go(2);
+    probe.release(2);
     for (client, path) in clients.iter_mut().zip(paths) {
-        assert_eq!(client.answer().await.text(), &path[1..]);
+        assert_eq!(client.response().await.text(), &path[1..]);
     }
     assert_eq!(probe.started(), 2);
 }
@@ -169,9 +169,9 @@ async fn guard_behind_the_layer_is_acquired_once() {
     eventually("all requests wait", || layer.stats().waiting == 20).await;
     assert_eq!(guard.stats().waiting, 1);
     drop(permit);
-    probe.let_go(1);
+    probe.release(1);
     for client in &mut clients {
-        assert_eq!(client.answer().await.body, bytes(200_000));
+        assert_eq!(client.response().await.body, bytes(200_000));
     }
     assert_eq!((guard.stats().granted, guard.stats().held), (2, 0));
 }
@@ -198,10 +198,10 @@ async fn response_can_be_changed_for_each_request_by_an_outer_layer() {
     let requests = names.map(|name| Client::sending(address, with(&[("x-name", name)])));
     let mut clients = join_all(requests).await;
     eventually("all requests wait", || layer.stats().waiting == 3).await;
-    probe.let_go(1);
+    probe.release(1);
     for (client, name) in clients.iter_mut().zip(names) {
-        let answer = client.answer().await;
-        assert_eq!((answer.header("x-hello"), answer.text()), (Some(name), "shared"));
+        let response = client.response().await;
+        assert_eq!((response.header("x-hello"), response.text()), (Some(name), "shared"));
     }
     assert_eq!(probe.started(), 1);
 }

@@ -32,7 +32,7 @@ async fn all_are_served(app: Router, paths: &[String], probe: &Probe, most: usiz
     let calls: Vec<_> = calls
         .map(async |(method, path)| {
             let mut client = Client::sending(address, http::request(method, path)).await;
-            assert_eq!(client.answer().await.status, 200, "{method} {path}");
+            assert_eq!(client.response().await.status, 200, "{method} {path}");
         })
         .collect();
     let count = calls.len();
@@ -95,10 +95,10 @@ async fn route_layer_leaves_unknown_paths_unguarded() {
     eventually("the handler runs", || probe.started() == 1).await;
 
     let mut stranger = Client::sending(address, http::get("/unknown")).await;
-    assert_eq!(stranger.answer().await.status, 404);
+    assert_eq!(stranger.response().await.status, 404);
 
-    probe.let_go(1);
-    assert_eq!(holder.answer().await.status, 200);
+    probe.release(1);
+    assert_eq!(holder.response().await.status, 200);
 }
 
 #[tokio::test]
@@ -112,8 +112,8 @@ async fn requests_are_served_in_the_order_of_their_arrival() {
     }
     for (i, mut client) in clients.into_iter().enumerate() {
         eventually("its handler runs", || probe.started() == i + 1).await;
-        probe.let_go(1);
-        assert_eq!(client.answer().await.text(), "done");
+        probe.release(1);
+        assert_eq!(client.response().await.text(), "done");
     }
     assert_eq!(probe.most_inside(), 1);
 }
@@ -126,7 +126,7 @@ async fn requests_pipelined_on_one_connection_are_all_served() {
         let pipeline = [http::get("/").into_bytes(), http::post("/", b"ten bytes!"), http::get("/").into_bytes()];
         let mut client = Client::sending(address, pipeline.concat()).await;
         for _ in 0..3 {
-            assert_eq!(client.answer().await.text(), "done", "{listening:?}");
+            assert_eq!(client.response().await.text(), "done", "{listening:?}");
         }
         assert_eq!(guard.stats().granted, 3);
     }
@@ -141,10 +141,10 @@ async fn pipelined_requests_wait_behind_another_connection_and_are_served() {
     let mut client = Client::sending(address, http::get("/").repeat(2)).await;
     eventually("the first request waits", || guard.stats().waiting == 1).await;
 
-    probe.let_go(3);
-    assert_eq!(holder.answer().await.status, 200);
-    assert_eq!(client.answer().await.status, 200);
-    assert_eq!(client.answer().await.status, 200);
+    probe.release(3);
+    assert_eq!(holder.response().await.status, 200);
+    assert_eq!(client.response().await.status, 200);
+    assert_eq!(client.response().await.status, 200);
 }
 
 #[tokio::test]
@@ -158,7 +158,7 @@ async fn panicking_handler_admits_the_next_request() {
     let mut client = Client::sending(address, http::get("/panic")).await;
     assert!(client.rest().await.is_empty(), "the connection ends, as without a guard");
     let mut next = Client::sending(address, http::get("/")).await;
-    assert_eq!(next.answer().await.text(), "served");
+    assert_eq!(next.response().await.text(), "served");
     eventually("no permit is held", || guard.stats().held == 0).await;
     let stats = guard.stats();
     assert_eq!((stats.panicked, stats.detached, stats.finished_detached), (1, 0, 0));
@@ -177,8 +177,8 @@ async fn handler_that_acquires_its_own_guard_is_refused_at_once() {
     };
     let app = Router::new().route("/", get(handler)).layer(GuardLayer::new(&guard));
     let address = serve(Listening::Plain, app).await;
-    let answer = Client::sending(address, http::get("/")).await.answer().await;
-    assert_eq!((answer.status, answer.json()["type"].as_str()), (500, Some("urn:onelane:would-deadlock")));
+    let response = Client::sending(address, http::get("/")).await.response().await;
+    assert_eq!((response.status, response.json()["type"].as_str()), (500, Some("urn:onelane:would-deadlock")));
     eventually("no permit is held", || guard.stats().held == 0).await;
 }
 
@@ -190,10 +190,10 @@ async fn layer_added_twice_is_refused_instead_of_hanging() {
         .layer(GuardLayer::new(&guard));
     let address = serve(Listening::Plain, app).await;
     for _ in 0..2 {
-        let answer = Client::sending(address, http::get("/")).await.answer().await;
-        assert_eq!(answer.status, 500);
-        assert_eq!(answer.header("content-type"), Some("application/problem+json"));
-        assert_eq!(answer.json()["type"], "urn:onelane:would-deadlock");
+        let response = Client::sending(address, http::get("/")).await.response().await;
+        assert_eq!(response.status, 500);
+        assert_eq!(response.header("content-type"), Some("application/problem+json"));
+        assert_eq!(response.json()["type"], "urn:onelane:would-deadlock");
     }
 }
 
@@ -205,6 +205,6 @@ async fn another_guard_inside_is_fine() {
     let handler = async move || by_hand.run(async { "inside three" }).await;
     let app = Router::new().route("/", get(handler).layer(GuardLayer::new(&inner))).layer(GuardLayer::new(&outer));
     let address = serve(Listening::Plain, app).await;
-    assert_eq!(Client::sending(address, http::get("/")).await.answer().await.text(), "inside three");
+    assert_eq!(Client::sending(address, http::get("/")).await.response().await.text(), "inside three");
     assert_eq!([&outer, &inner, &third].map(|guard| guard.stats().granted), [1; 3]);
 }

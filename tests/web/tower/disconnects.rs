@@ -17,7 +17,7 @@ use tokio::time::{advance, sleep, timeout};
 use tokio_test::{assert_pending, assert_ready_ok};
 use tower::{Layer, ServiceExt, service_fn};
 
-use crate::tower::{Received, answering, call, empty, full, held, layer, layer_with, request};
+use crate::tower::{Received, call, empty, full, held, layer, layer_with, request, responding};
 use support::http::Probe;
 
 fn tasks() -> usize {
@@ -27,23 +27,23 @@ fn tasks() -> usize {
 #[tokio::test(start_paused = true)]
 async fn dropped_call_runs_to_its_end_in_a_task() {
     let (guard, probe) = (Arc::new(EndpointGuard::new("finish")), Probe::new());
-    let mut leaver = call(&layer(&guard), held(&probe), request());
-    assert_pending!(leaver.poll());
+    let mut disconnecting = call(&layer(&guard), held(&probe), request());
+    assert_pending!(disconnecting.poll());
     let mut next = call(&layer(&guard), held(&probe), request());
     assert_pending!(next.poll());
     assert_eq!(tasks(), 0, "nothing is spawned for calls that are not dropped");
 
-    drop(leaver);
+    drop(disconnecting);
     assert_eq!((tasks(), guard.stats().detached, guard.stats().held), (1, 1, 1));
     yield_now().await;
     assert_eq!((probe.started(), probe.cut_off()), (1, 0));
 
-    probe.let_go(1);
+    probe.release(1);
     // The call runs in another task, which has to be scheduled on the thread.
     sleep(Duration::from_millis(1)).await;
     assert_eq!((probe.finished(), guard.stats().detached, guard.stats().finished_detached), (1, 0, 1));
     assert!(next.is_woken());
-    probe.let_go(1);
+    probe.release(1);
     assert_ready_ok!(next.poll());
     assert_eq!((tasks(), probe.most_inside()), (0, 1));
 }
@@ -52,12 +52,12 @@ async fn dropped_call_runs_to_its_end_in_a_task() {
 async fn dropped_call_is_cancelled_under_cancel() {
     let (guard, probe) = (Arc::new(EndpointGuard::new("cancel")), Probe::new());
     let options = GuardOptions::new().on_disconnect(OnDisconnect::Cancel);
-    let mut leaver = call(&layer_with(&guard, options), held(&probe), request());
-    assert_pending!(leaver.poll());
+    let mut disconnecting = call(&layer_with(&guard, options), held(&probe), request());
+    assert_pending!(disconnecting.poll());
     let mut next = call(&layer(&guard), held(&probe), request());
     assert_pending!(next.poll());
 
-    drop(leaver);
+    drop(disconnecting);
     assert_eq!((probe.cut_off(), tasks(), guard.stats().detached), (1, 0, 0));
     assert!(next.is_woken());
     assert_pending!(next.poll());
@@ -68,12 +68,12 @@ async fn dropped_call_is_cancelled_under_cancel() {
 async fn max_run_is_counted_from_when_the_call_was_dropped() {
     let (guard, probe) = (Arc::new(EndpointGuard::new("max run")), Probe::new());
     let options = GuardOptions::new().max_run(Duration::from_secs(60));
-    let mut leaver = call(&layer_with(&guard, options), held(&probe), request());
-    assert_pending!(leaver.poll());
+    let mut disconnecting = call(&layer_with(&guard, options), held(&probe), request());
+    assert_pending!(disconnecting.poll());
     advance(Duration::from_secs(100)).await;
-    assert_pending!(leaver.poll());
+    assert_pending!(disconnecting.poll());
 
-    drop(leaver);
+    drop(disconnecting);
     sleep(Duration::from_secs(59)).await;
     assert_eq!((probe.cut_off(), guard.stats().held, guard.stats().detached), (0, 1, 1));
     sleep(Duration::from_secs(2)).await;
@@ -111,9 +111,9 @@ fn call_dropped_on_a_runtime_without_a_timer_is_counted_completely() {
     let guard = Arc::new(EndpointGuard::new("no timer"));
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(async {
-        let mut leaver = call(&layer(&guard), held(&Probe::new()), request());
-        assert_pending!(leaver.poll());
-        drop(leaver);
+        let mut disconnecting = call(&layer(&guard), held(&Probe::new()), request());
+        assert_pending!(disconnecting.poll());
+        drop(disconnecting);
         yield_now().await;
     });
     drop(runtime);
@@ -123,9 +123,9 @@ fn call_dropped_on_a_runtime_without_a_timer_is_counted_completely() {
 #[tokio::test(start_paused = true)]
 async fn max_run_is_an_hour_by_default() {
     let (guard, probe) = (Arc::new(EndpointGuard::new("default")), Probe::new());
-    let mut leaver = call(&layer(&guard), held(&probe), request());
-    assert_pending!(leaver.poll());
-    drop(leaver);
+    let mut disconnecting = call(&layer(&guard), held(&probe), request());
+    assert_pending!(disconnecting.poll());
+    drop(disconnecting);
     sleep(Duration::from_secs(3599)).await;
     assert_eq!(guard.stats().detached, 1);
     sleep(Duration::from_secs(2)).await;
@@ -162,7 +162,7 @@ async fn dropped_call_that_waits_leaves_the_queue_and_spawns_nothing() {
     assert_pending!(waiter.poll());
     drop(waiter);
     assert_eq!((guard.stats().waiting, guard.stats().cancelled, tasks()), (0, 1, 0));
-    probe.let_go(1);
+    probe.release(1);
     assert_ready_ok!(holder.poll());
     assert_eq!((probe.started(), guard.stats().held), (1, 0));
 }
@@ -180,9 +180,9 @@ async fn completed_call_leaves_nothing_behind() {
 #[test]
 fn call_that_is_dropped_outside_a_runtime_is_cancelled() {
     let (guard, probe) = (Arc::new(EndpointGuard::new("no runtime")), Probe::new());
-    let mut leaver = call(&layer(&guard), held(&probe), request());
-    assert_pending!(leaver.poll());
-    drop(leaver);
+    let mut disconnecting = call(&layer(&guard), held(&probe), request());
+    assert_pending!(disconnecting.poll());
+    drop(disconnecting);
     assert_eq!((probe.cut_off(), guard.stats().held, guard.stats().detached), (1, 0, 0));
 }
 
@@ -210,9 +210,9 @@ async fn permit_is_released_after_the_rest_of_the_work_is_dropped() {
     let cancelling = GuardOptions::new().on_disconnect(OnDisconnect::Cancel);
     let limited = GuardOptions::new().max_run(Duration::from_secs(1));
     for options in [cancelling, limited] {
-        let mut leaver = call(&layer_with(&guard, options), endless.clone(), request());
-        assert_pending!(leaver.poll());
-        drop(leaver);
+        let mut disconnecting = call(&layer_with(&guard, options), endless.clone(), request());
+        assert_pending!(disconnecting.poll());
+        drop(disconnecting);
         sleep(Duration::from_secs(2)).await;
         assert_eq!((guard.stats().held, guard.stats().panicked), (0, 0));
     }
@@ -222,7 +222,7 @@ async fn permit_is_released_after_the_rest_of_the_work_is_dropped() {
 async fn permit_is_released_after_the_rest_of_a_stream_is_dropped() {
     let guard = Arc::new(EndpointGuard::new("remains"));
     let remains = Arc::clone(&guard);
-    let endless = answering(move || {
+    let endless = responding(move || {
         let remains = Remains(Arc::clone(&remains));
         let parts = futures::stream::pending().inspect(move |_| {
             let _ = &remains;

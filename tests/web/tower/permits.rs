@@ -60,11 +60,11 @@ fn calls_queue_in_the_order_of_their_first_poll() {
         assert_pending!(calls[i].poll());
     }
     assert_eq!((held_and_waiting(&guard), probe.started()), ((1, 2), 1));
-    for (turn, i) in [2, 0, 1].into_iter().enumerate() {
-        assert!(turn == 0 || calls[i].is_woken(), "the release wakes the next waiter");
-        probe.let_go(1);
+    for (n, i) in [2, 0, 1].into_iter().enumerate() {
+        assert!(n == 0 || calls[i].is_woken(), "the release wakes the next waiter");
+        probe.release(1);
         assert_ready_ok!(calls[i].poll());
-        assert_eq!(probe.finished(), turn + 1);
+        assert_eq!(probe.finished(), n + 1);
     }
     assert_eq!((held_and_waiting(&guard), probe.most_inside()), ((0, 0), 1));
 }
@@ -72,20 +72,20 @@ fn calls_queue_in_the_order_of_their_first_poll() {
 #[test]
 fn call_that_leaves_the_queue_passes_its_grant_on() {
     let (guard, probe) = (Arc::new(EndpointGuard::new("leave")), Probe::new());
-    let [mut holder, mut granted, mut leaver, mut last] =
+    let [mut holder, mut granted, mut disconnecting, mut last] =
         [(); 4].map(|()| call(&layer(&guard), held(&probe), request()));
-    for call in [&mut holder, &mut granted, &mut leaver, &mut last] {
+    for call in [&mut holder, &mut granted, &mut disconnecting, &mut last] {
         assert_pending!(call.poll());
     }
-    drop(leaver);
+    drop(disconnecting);
     assert_eq!(held_and_waiting(&guard), (1, 2));
-    probe.let_go(1);
+    probe.release(1);
     assert_ready_ok!(holder.poll());
     assert!(granted.is_woken());
     // The call has been granted a permit, but was not polled.
     drop(granted);
     assert!(last.is_woken());
-    probe.let_go(1);
+    probe.release(1);
     assert_ready_ok!(last.poll());
     assert_eq!((probe.started(), held_and_waiting(&guard)), (2, (0, 0)));
 }
@@ -163,7 +163,7 @@ fn call_alongside_one_that_is_inside_waits_like_any_other() {
     ));
     assert_pending!(both.poll());
     assert_eq!(held_and_waiting(&guard), (1, 1));
-    probe.let_go(2);
+    probe.release(2);
     while both.is_woken() {
         if both.poll().is_ready() {
             assert_eq!((probe.finished(), probe.most_inside()), (2, 1));
