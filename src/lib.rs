@@ -64,7 +64,7 @@
 //! | `actix-web` | [`web::actix`]: the middleware, the extractor, errors as responses |
 //! | `croner` | [`background::Every::cron`]: periodic services by cron expressions, in any time zone |
 //! | `hyper` | [`probe_listener`](background::ServiceHostBuilder::probe_listener): the probes of a service host on a port of their own |
-//! | `serde` | [`GuardStats`], [`LimiterStatistics`](offload::LimiterStatistics) and [`PoolStatistics`](offload::PoolStatistics) can be serialized (implied by the adapters) |
+//! | `serde` | [`GuardStats`](guard::GuardStats), [`LimiterStatistics`](offload::LimiterStatistics) and [`PoolStatistics`](offload::PoolStatistics) can be serialized (implied by the adapters) |
 //! | `full` | all of them |
 //!
 //! # More
@@ -77,7 +77,7 @@
 
 #[cfg(not(loom))]
 pub mod background;
-#[cfg_attr(loom, allow(dead_code, reason = "the models have the lane without the guard around it"))]
+#[cfg_attr(loom, allow(dead_code, reason = "the models contain the semaphore, but not the guards"))]
 mod counter;
 #[cfg(all(doc, not(loom)))]
 pub mod docs;
@@ -93,13 +93,13 @@ pub mod guard;
 )]
 mod guard {
     pub(crate) mod flight {
-        pub(crate) mod board;
-        mod board_task;
-        pub(crate) mod found;
-        pub(crate) mod run;
+        pub(crate) mod outcome;
+        pub(crate) mod run_entry;
+        pub(crate) mod shard;
+        mod shard_driver;
     }
     pub(crate) mod keyed {
-        pub(crate) mod key_semaphore;
+        pub(crate) mod key_entry;
         pub(crate) mod shard;
     }
     pub(crate) mod key_map;
@@ -108,7 +108,7 @@ mod guard {
 pub mod offload;
 #[cfg_attr(
     loom,
-    allow(dead_code, unused_imports, unreachable_pub, reason = "the models have the lane without the guard around it")
+    allow(dead_code, unused_imports, unreachable_pub, reason = "the models contain the semaphore, but not the guards")
 )]
 mod semaphore;
 /// What the models check: tasks and workers, without pools and runtimes around them.
@@ -125,7 +125,7 @@ mod offload {
         pub(crate) struct CapacityLimiter(pub(crate) TokenSemaphore);
 
         impl CapacityLimiter {
-            pub(crate) fn lane(&self) -> &TokenSemaphore {
+            pub(crate) fn semaphore(&self) -> &TokenSemaphore {
                 &self.0
             }
         }
@@ -139,28 +139,26 @@ mod offload {
 mod panic;
 #[cfg(not(loom))]
 mod park;
-#[cfg_attr(loom, allow(dead_code, reason = "the models have the lane without the guard around it"))]
+#[cfg_attr(loom, allow(dead_code, reason = "the models contain the semaphore, but not the guards"))]
 mod sync;
 #[cfg(not(loom))]
 mod trace;
+mod waker_slot;
 #[cfg(all(not(loom), any(feature = "tower", feature = "actix-web")))]
 pub mod web;
 
 #[cfg(not(loom))]
 #[doc(inline)]
+pub use background::{BackgroundService, ServiceHost};
+#[cfg(not(loom))]
+#[doc(inline)]
 pub use guard::{
-    Acquire, AcquireAll, AcquireError, AcquireKey, AcquireKeyOwned, AcquireOwned, EndpointGuard, EndpointGuardBuilder,
-    FlightError, FlightStats, GuardStats, KeyedGuard, KeyedGuardBuilder, KeyedPermit, KeyedPermits, Order,
-    OwnedKeyedPermit, OwnedPermit, Permit, Queue, RetryEstimate, Run, RunKeyed, RunKeyedToCompletion, RunToCompletion,
-    Shared, SharedGuard, SharedKeyedGuard, SharedRun, SingleFlight, SingleFlightBuilder,
+    AcquireError, EndpointGuard, FlightError, KeyedGuard, KeyedPermit, Order, OwnedKeyedPermit, OwnedPermit, Permit,
+    Queue, SingleFlight,
 };
 #[cfg(not(loom))]
 #[doc(inline)]
-pub use offload::CapacityLimiter;
-
-#[cfg(not(loom))]
-#[doc(inline)]
-pub use offload::{BlockingPool, BlockingStream, OffloadError, run_blocking, stream_blocking};
+pub use offload::{BlockingPool, CapacityLimiter, OffloadError, run_blocking, stream_blocking};
 #[cfg(all(not(loom), feature = "rayon"))]
 #[doc(inline)]
 pub use offload::{CpuPool, run_cpu};

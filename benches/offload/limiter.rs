@@ -1,4 +1,4 @@
-//! Tokens, beside tokio's semaphore.
+//! Acquiring tokens, compared with tokio's semaphore.
 
 use std::future::Future;
 use std::hint::black_box;
@@ -18,19 +18,19 @@ fn leak<T>(value: T) -> &'static T {
     Box::leak(Box::new(value))
 }
 
-/// Times `turn` on one thread, without the yield that tokio forces every 128 operations of a task.
-fn bench_turns<F: Future<Output = usize>>(c: &mut Criterion, variant: &str, turn: impl Fn() -> F) {
+/// Times `acquire` on one thread, without the yield that tokio forces every 128 operations of a task.
+fn bench_acquire<F: Future<Output = usize>>(c: &mut Criterion, variant: &str, acquire: impl Fn() -> F) {
     let runtime = Builder::new_current_thread().build().expect("a runtime");
     c.benchmark_group("limiter_uncontended").bench_function(variant, |b| {
         b.iter_custom(|iterations| {
             runtime.block_on(unconstrained(async {
-                let mut lent = 0;
+                let mut acquired = 0;
                 let start = Instant::now();
                 for _ in 0..iterations {
-                    lent += turn().await;
+                    acquired += acquire().await;
                 }
                 let elapsed = start.elapsed();
-                assert_eq!(lent as u64, iterations, "a turn without its token");
+                assert_eq!(acquired as u64, iterations, "each call acquires one token");
                 elapsed
             }))
         });
@@ -39,29 +39,33 @@ fn bench_turns<F: Future<Output = usize>>(c: &mut Criterion, variant: &str, turn
 
 pub(crate) fn limiter_uncontended(c: &mut Criterion) {
     let limiter = leak(CapacityLimiter::new(TOKENS));
-    bench_turns(c, "onelane", || async { limiter.acquire().await.expect("open").tokens() });
-    bench_turns(c, "onelane_try", || async { black_box(limiter).try_acquire().expect("free").tokens() });
+    bench_acquire(c, "onelane", || async { limiter.acquire().await.expect("the semaphore is open").tokens() });
+    bench_acquire(c, "onelane_try", || async { black_box(limiter).try_acquire().expect("a token is free").tokens() });
     let owned = Arc::new(CapacityLimiter::new(TOKENS));
-    bench_turns(c, "onelane_owned", || {
+    bench_acquire(c, "onelane_owned", || {
         let owned = Arc::clone(&owned);
-        async move { owned.acquire_owned().await.expect("open").tokens() }
+        async move { owned.acquire_owned().await.expect("the semaphore is open").tokens() }
     });
     let semaphore = leak(Semaphore::new(TOKENS));
-    bench_turns(c, "tokio_semaphore", || async { semaphore.acquire().await.expect("open").num_permits() });
-    bench_turns(c, "tokio_semaphore_try", || async { black_box(semaphore).try_acquire().expect("free").num_permits() });
+    bench_acquire(c, "tokio_semaphore", || async {
+        semaphore.acquire().await.expect("the semaphore is open").num_permits()
+    });
+    bench_acquire(c, "tokio_semaphore_try", || async {
+        black_box(semaphore).try_acquire().expect("a token is free").num_permits()
+    });
     let owned = Arc::new(Semaphore::new(TOKENS));
-    bench_turns(c, "tokio_semaphore_owned", || {
+    bench_acquire(c, "tokio_semaphore_owned", || {
         let owned = Arc::clone(&owned);
-        async move { owned.acquire_owned().await.expect("open").num_permits() }
+        async move { owned.acquire_owned().await.expect("the semaphore is open").num_permits() }
     });
     assert_eq!(limiter.statistics().borrowed, 0);
 }
 
 const TASKS: u64 = 64;
-/// So few that callers wait for each other.
+/// Few enough that callers wait for each other.
 const SCARCE: usize = 4;
 
-/// Two workers, 64 tasks, one yield inside each turn.
+/// Two workers, 64 tasks, one yield while each permit is held.
 fn bench_contended<P, F: Future<Output = P> + Send>(
     c: &mut Criterion,
     variant: &str,
@@ -81,7 +85,7 @@ fn bench_contended<P, F: Future<Output = P> + Send>(
                         tokio::spawn(async move {
                             for _ in 0..each {
                                 let _permit = acquire().await;
-                                assert!(inside.fetch_add(1, Ordering::Relaxed) < SCARCE, "too many at once");
+                                assert!(inside.fetch_add(1, Ordering::Relaxed) < SCARCE, "more permits than tokens");
                                 yield_now().await;
                                 inside.fetch_sub(1, Ordering::Relaxed);
                             }
@@ -89,7 +93,7 @@ fn bench_contended<P, F: Future<Output = P> + Send>(
                     })
                     .collect();
                 for task in tasks {
-                    task.await.expect("no panic");
+                    task.await.expect("the task does not panic");
                 }
                 start.elapsed()
             });
@@ -100,7 +104,11 @@ fn bench_contended<P, F: Future<Output = P> + Send>(
 
 pub(crate) fn limiter_contended_64(c: &mut Criterion) {
     let limiter = leak(CapacityLimiter::new(SCARCE));
-    bench_contended(c, "onelane", move || async move { limiter.acquire().await.expect("open") });
+    bench_contended(c, "onelane", move || async move { limiter.acquire().await.expect("the semaphore is open") });
     let semaphore = leak(Semaphore::new(SCARCE));
-    bench_contended(c, "tokio_semaphore", move || async move { semaphore.acquire().await.expect("open") });
+    bench_contended(
+        c,
+        "tokio_semaphore",
+        move || async move { semaphore.acquire().await.expect("the semaphore is open") },
+    );
 }

@@ -1,4 +1,4 @@
-//! What it costs to leave the async threads. Ids are `group/variant`; the goals are ratios.
+//! What it costs to run work off the async threads. Ids are `group/variant`; the goals are ratios.
 //!
 //! `cargo bench --features full --bench offload`
 

@@ -1,4 +1,4 @@
-//! Pools, beside tokio's own, rayon's and smol's.
+//! Pools, compared with those of tokio, rayon and smol.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, spawn_blocking};
 
-/// As many as the pool runs.
+/// As many tasks as the pool runs.
 const RUNNING: usize = 40;
 
 fn runtime() -> Runtime {
@@ -39,19 +39,16 @@ where
 pub(crate) fn round_trip(c: &mut Criterion) {
     let group = "round_trip";
     bench_round_trip(c, group, "onelane", |n| async move { run_blocking(move || n + 1).await.expect("a result") });
-    bench_round_trip(
-        c,
-        group,
-        "spawn_blocking",
-        |n| async move { spawn_blocking(move || n + 1).await.expect("it ran") },
-    );
+    bench_round_trip(c, group, "spawn_blocking", |n| async move {
+        spawn_blocking(move || n + 1).await.expect("the task does not panic")
+    });
     bench_round_trip(c, group, "blocking_unblock", |n| blocking::unblock(move || n + 1));
     let group = "round_trip_cpu";
     bench_round_trip(c, group, "onelane", |n| async move { run_cpu(move || n + 1).await.expect("a result") });
     bench_round_trip(c, group, "tokio_rayon", |n| tokio_rayon::spawn(move || n + 1));
 }
 
-/// Many callers, each one task after the other. The time is that of one task.
+/// Many callers, each with one task after the other. Reports the time per task.
 fn bench_in_flight<F>(
     c: &mut Criterion,
     group: &str,
@@ -80,7 +77,7 @@ fn bench_in_flight<F>(
                 }
                 let mut sum = 0;
                 while let Some(result) = tasks.join_next().await {
-                    sum += result.expect("no panic");
+                    sum += result.expect("the task does not panic");
                 }
                 assert_eq!(sum, callers * each * (each + 1) / 2);
                 start.elapsed()
@@ -90,23 +87,23 @@ fn bench_in_flight<F>(
     });
 }
 
-/// A thousand callers whose tasks do next to nothing: what the hand-over costs under load.
+/// A thousand callers whose tasks do next to nothing: the cost of submitting under load.
 pub(crate) fn in_flight_1000(c: &mut Criterion) {
     let (group, load) = ("in_flight_1000", (1_000, 20));
     bench_in_flight(c, group, "onelane", load, |n| async move { run_blocking(move || n + 1).await.expect("a result") });
     bench_in_flight(c, group, "spawn_blocking", load, |n| async move {
-        spawn_blocking(move || n + 1).await.expect("it ran")
+        spawn_blocking(move || n + 1).await.expect("the task does not panic")
     });
     let semaphore = Arc::new(Semaphore::new(RUNNING));
     bench_in_flight(c, group, "semaphore_spawn_blocking", load, move |n| {
         let semaphore = Arc::clone(&semaphore);
         async move {
-            let permit = semaphore.acquire_owned().await.expect("open");
+            let permit = semaphore.acquire_owned().await.expect("the semaphore is open");
             let work = move || {
                 let _permit = permit;
                 n + 1
             };
-            spawn_blocking(work).await.expect("it ran")
+            spawn_blocking(work).await.expect("the task does not panic")
         }
     });
     bench_in_flight(c, group, "blocking_unblock", load, |n| blocking::unblock(move || n + 1));
@@ -114,8 +111,8 @@ pub(crate) fn in_flight_1000(c: &mut Criterion) {
     bench_in_flight(c, group, "tokio_rayon", load, |n| tokio_rayon::spawn(move || n + 1));
 }
 
-/// 800 tasks that sleep for 1 ms, 40 at a time: 20 ms if all threads are used all the time. The time is that of one task,
-/// so 25 µs.
+/// 800 tasks that sleep for 1 ms, 40 at a time: 20 ms if all threads are always busy. Reports the time per task: 25 µs
+/// at best.
 pub(crate) fn sleeps_800(c: &mut Criterion) {
     fn sleep(n: u64) -> u64 {
         std::thread::sleep(Duration::from_millis(1));
@@ -134,12 +131,12 @@ pub(crate) fn sleeps_800(c: &mut Criterion) {
     bench_in_flight(c, group, "semaphore_spawn_blocking", load, move |n| {
         let semaphore = Arc::clone(&semaphore);
         async move {
-            let permit = semaphore.acquire_owned().await.expect("open");
+            let permit = semaphore.acquire_owned().await.expect("the semaphore is open");
             let work = move || {
                 let _permit = permit;
                 sleep(n)
             };
-            spawn_blocking(work).await.expect("it ran")
+            spawn_blocking(work).await.expect("the task does not panic")
         }
     });
 }

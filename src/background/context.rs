@@ -10,30 +10,29 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::generation::{Ended, Line};
-use super::host::Message;
+use super::control::{GenerationHandle, PhaseResult, SupervisorMessage};
 use super::status::{Exit, ExitKind, Trigger};
 
 /// What [`start`](super::BackgroundService::start) is given.
 pub struct StartContext {
-    line: Arc<Line>,
+    handle: Arc<GenerationHandle>,
 }
 
 /// What [`run`](super::BackgroundService::run) is given. Its clones are the same, for helpers and children.
 #[derive(Clone)]
 pub struct RunContext {
-    line: Arc<Line>,
+    handle: Arc<GenerationHandle>,
 }
 
 /// What the [`run`](super::BlockingService::run) of a service that blocks is given. Its clones are the same, for callbacks.
 #[derive(Clone)]
 pub struct BlockingContext {
-    line: Arc<Line>,
+    handle: Arc<GenerationHandle>,
 }
 
 /// What [`stop`](super::BackgroundService::stop) is given.
 pub struct StopContext {
-    line: Arc<Line>,
+    handle: Arc<GenerationHandle>,
     exit: ExitKind,
 }
 
@@ -44,19 +43,19 @@ macro_rules! facts {
             /// The name of the service.
             #[must_use]
             pub fn name(&self) -> &str {
-                &self.line.name
+                &self.handle.status.name
             }
 
             /// Which generation this is, counted from 1.
             #[must_use]
             pub fn generation(&self) -> u64 {
-                self.line.generation
+                self.handle.status.generation
             }
 
             /// How the last generation that failed ended, if one has.
             #[must_use]
             pub fn last_failure(&self) -> Option<&Exit> {
-                self.line.last_failure.as_deref()
+                self.handle.status.last_failure.as_deref()
             }
         }
 
@@ -82,13 +81,13 @@ macro_rules! stopping {
             /// cancelling it here stops who waits for it, and not the service.
             #[must_use]
             pub fn token(&self) -> &CancellationToken {
-                self.line.token()
+                self.handle.token()
             }
 
             /// Whether the service has to stop.
             #[must_use]
             pub fn is_stopping(&self) -> bool {
-                self.line.is_told_to_stop()
+                self.handle.is_stopping()
             }
         }
     };
@@ -105,41 +104,41 @@ macro_rules! running {
             /// Says that the service is ready, and well. With [`manual_ready`](super::Service::manual_ready) it is not ready
             /// before; without, it takes [`not_ready`](Self::not_ready) and [`degraded`](Self::degraded) back.
             pub fn ready(&self) {
-                self.line.change(|condition| {
-                    condition.ready = true;
-                    condition.degraded = false;
-                    condition.reason = None;
+                self.handle.update_health(|health| {
+                    health.ready = true;
+                    health.degraded = false;
+                    health.reason = None;
                 });
             }
 
             /// Says that the service can't do its part now. If it is critical, `/readyz` answers 503 until it is
             /// [`ready`](Self::ready) again.
             pub fn not_ready(&self, reason: &str) {
-                self.line.change(|condition| {
-                    condition.ready = false;
-                    condition.degraded = false;
-                    condition.reason = Some(reason.into());
+                self.handle.update_health(|health| {
+                    health.ready = false;
+                    health.degraded = false;
+                    health.reason = Some(reason.into());
                 });
             }
 
             /// Says that the service does its part, but not well. It shows in the status and changes nothing else.
             pub fn degraded(&self, reason: &str) {
-                self.line.change(|condition| {
-                    condition.degraded = true;
-                    condition.reason = Some(reason.into());
+                self.handle.update_health(|health| {
+                    health.degraded = true;
+                    health.reason = Some(reason.into());
                 });
             }
 
             /// Gives a sign of life: see [`Service::heartbeat`](super::Service::heartbeat). Where none is expected, it does
             /// nothing.
             pub fn heartbeat(&self) {
-                self.line.beat();
+                self.handle.record_heartbeat();
             }
 
             /// Has the whole host stop, as on a signal. It does not wait for that.
             pub fn shutdown_host(&self, reason: &str) {
-                let trigger = Trigger::Service { name: Arc::clone(&self.line.name), reason: reason.into() };
-                self.line.link.send(Message::Shutdown(trigger));
+                let trigger = Trigger::Service { name: Arc::clone(&self.handle.status.name), reason: reason.into() };
+                self.handle.host.send(SupervisorMessage::Shutdown(trigger));
             }
         }
     };
@@ -149,8 +148,8 @@ running!(RunContext);
 running!(BlockingContext);
 
 impl StartContext {
-    pub(super) fn new(line: &Arc<Line>) -> Self {
-        Self { line: Arc::clone(line) }
+    pub(super) fn new(handle: &Arc<GenerationHandle>) -> Self {
+        Self { handle: Arc::clone(handle) }
     }
 
     /// Waits until the service has to stop, which may happen before it has started.
@@ -159,13 +158,13 @@ impl StartContext {
     ///
     /// Dropping the future changes nothing.
     pub async fn stopping(&self) {
-        self.line.stopping().await;
+        self.handle.stopping().await;
     }
 }
 
 impl RunContext {
-    pub(super) fn new(line: &Arc<Line>) -> Self {
-        Self { line: Arc::clone(line) }
+    pub(super) fn new(handle: &Arc<GenerationHandle>) -> Self {
+        Self { handle: Arc::clone(handle) }
     }
 
     /// Waits until the service has to stop.
@@ -174,7 +173,7 @@ impl RunContext {
     ///
     /// Dropping the future changes nothing.
     pub async fn stopping(&self) {
-        self.line.stopping().await;
+        self.handle.stopping().await;
     }
 
     /// Sleeps, or wakes up when the service has to stop. Whether it slept to the end.
@@ -185,7 +184,7 @@ impl RunContext {
     pub async fn sleep(&self, duration: Duration) -> bool {
         tokio::select! {
             biased;
-            () = self.line.stopping() => false,
+            () = self.handle.stopping() => false,
             () = sleep(duration) => true,
         }
     }
@@ -200,39 +199,35 @@ impl RunContext {
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        self.line.spawn(child)
+        self.handle.spawn(child)
     }
 }
 
 impl BlockingContext {
-    pub(super) fn new(line: &Arc<Line>) -> Self {
-        Self { line: Arc::clone(line) }
+    pub(super) fn new(handle: &Arc<GenerationHandle>) -> Self {
+        Self { handle: Arc::clone(handle) }
     }
 
     /// Parks the thread until the service has to stop, for `limit` at most. Whether it has to stop.
     #[must_use]
     pub fn wait_stopping(&self, limit: Duration) -> bool {
-        self.line.park(limit)
+        self.handle.park(limit)
     }
 
     /// The server's runtime, to block on a future now and then.
     #[must_use]
     pub fn handle(&self) -> &Handle {
-        self.line.link.server()
+        self.handle.host.server()
     }
 }
 
 impl StopContext {
-    pub(super) fn new(line: &Arc<Line>, ended: Ended) -> Self {
-        let well = if line.is_told_to_stop() { ExitKind::Stopped } else { ExitKind::Completed };
-        Self { line: Arc::clone(line), exit: ended.map_or_else(|kind| kind, |()| well) }
+    pub(super) fn new(handle: &Arc<GenerationHandle>, ended: PhaseResult) -> Self {
+        let well = if handle.is_stopping() { ExitKind::Stopped } else { ExitKind::Completed };
+        Self { handle: Arc::clone(handle), exit: ended.map_or_else(|kind| kind, |()| well) }
     }
 
-    pub(super) fn line(&self) -> &Line {
-        &self.line
-    }
-
-    pub(super) fn ended(&self) -> Ended {
+    pub(super) fn ended(&self) -> PhaseResult {
         if self.exit.is_failure() { Err(self.exit.clone()) } else { Ok(()) }
     }
 

@@ -147,6 +147,7 @@
 mod blocking;
 mod closures;
 mod context;
+mod control;
 mod error;
 mod generation;
 mod host;
@@ -171,7 +172,7 @@ pub use error::{BuildError, ExitReason, HostError, StartPhase};
 pub use host::{HostHandle, ServiceHost, ServiceHostBuilder, Supervision, TriggerError};
 #[cfg(feature = "croner")]
 pub use periodic::CronError;
-pub use periodic::{Every, First, Overlap, TickStatus, periodic};
+pub use periodic::{Every, First, Overlap, periodic};
 pub use placement::Placement;
 #[cfg(any(feature = "axum", feature = "actix-web"))]
 pub(crate) use probe::Probe;
@@ -181,7 +182,7 @@ pub use service::{BackgroundService, BoxError, ServiceResult};
 pub use spec::Service;
 pub use status::{
     CleanUp, Exit, ExitKind, HostEvent, HostEvents, HostPhase, HostStatus, ServiceReport, ServiceState, ServiceStatus,
-    SharedError, ShutdownReport, TimeLimit, Trigger,
+    SharedError, ShutdownReport, TickStatus, TimeLimit, Trigger,
 };
 
 pub use crate::panic::Panic;

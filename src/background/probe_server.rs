@@ -25,7 +25,7 @@ use tokio::task::yield_now;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::host::Link;
+use super::control::HostShared;
 use super::probe::ProbeAnswer;
 use crate::background::trace;
 
@@ -51,14 +51,14 @@ impl ProbeServer {
     }
 
     /// Answers until the host has ended.
-    pub(super) async fn serve(self, link: Arc<Link>) {
+    pub(super) async fn serve(self, host: Arc<HostShared>) {
         tokio::select! {
-            _ = link.ended() => {}
-            () = self.accept(&link) => {}
+            _ = host.ended() => {}
+            () = self.accept(&host) => {}
         }
     }
 
-    async fn accept(&self, link: &Arc<Link>) {
+    async fn accept(&self, host: &Arc<HostShared>) {
         let mut connections = VecDeque::with_capacity(CONNECTIONS);
         loop {
             match self.listener.accept().await {
@@ -67,7 +67,7 @@ impl ProbeServer {
                     if connections.len() == CONNECTIONS {
                         connections.pop_front();
                     }
-                    let connection = tokio::spawn(answer_all(stream, Arc::clone(link)));
+                    let connection = tokio::spawn(answer_all(stream, Arc::clone(host)));
                     connections.push_back(AbortOnDropHandle::new(connection));
                     // The connection's turn, before the next one is taken.
                     yield_now().await;
@@ -89,8 +89,8 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-async fn answer_all(stream: TcpStream, link: Arc<Link>) {
-    let service = service_fn(|request| answer(request, &link));
+async fn answer_all(stream: TcpStream, host: Arc<HostShared>) {
+    let service = service_fn(|request| answer(request, &host));
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_SIZE);
     // Without it, an answer may wait for the client's acknowledgement of the one before. It fails where the client has left.
@@ -99,11 +99,11 @@ async fn answer_all(stream: TcpStream, link: Arc<Link>) {
     let _ = server.serve_connection(TokioIo::new(stream), service).await;
 }
 
-async fn answer(request: Request<Incoming>, link: &Link) -> Result<Response<String>, Infallible> {
+async fn answer(request: Request<Incoming>, host: &HostShared) -> Result<Response<String>, Infallible> {
     // The turn of the others: hyper would answer 16 pipelined requests in one.
     yield_now().await;
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
-    let Some(ProbeAnswer { status, body }) = link.status().probe(target) else {
+    let Some(ProbeAnswer { status, body }) = host.status().probe(target) else {
         return Ok(plain(StatusCode::NOT_FOUND, String::new()));
     };
     if !matches!(*request.method(), Method::GET | Method::HEAD) {

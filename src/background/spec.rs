@@ -1,15 +1,15 @@
 //! [`Service`], a service with its options, as the builder of a host takes it.
 
 use std::fmt;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::blocking::BlockingService;
-use super::generation::{Async, Blocking, Runs};
-use super::periodic::Ticker;
+use super::generation::{AsyncRunner, BlockingRunner, ServiceRunner};
 use super::placement::Placement;
 use super::restart::{Backoff, Intensity, Restart};
 use super::service::BackgroundService;
+use super::status::TickSource;
 
 /// A service and how its host treats it.
 ///
@@ -66,11 +66,10 @@ use super::service::BackgroundService;
 #[must_use = "a service runs only in a host"]
 pub struct Service {
     pub(crate) name: Arc<str>,
-    pub(crate) runs: Arc<dyn Runs>,
+    pub(crate) runner: Arc<dyn ServiceRunner>,
     pub(crate) needs: Vec<Need>,
-    /// Most services have the same.
-    pub(crate) options: Arc<Options>,
-    pub(crate) ticker: Option<Arc<Ticker>>,
+    pub(crate) options: ServiceOptions,
+    pub(crate) ticker: Option<Arc<dyn TickSource>>,
 }
 
 /// A service that another one depends on.
@@ -82,7 +81,7 @@ pub(crate) struct Need {
 
 /// How a host treats a service.
 #[derive(Clone, Debug)]
-pub(crate) struct Options {
+pub(crate) struct ServiceOptions {
     pub(crate) placement: Placement,
     pub(crate) restart: Restart,
     pub(crate) backoff: Backoff,
@@ -96,13 +95,7 @@ pub(crate) struct Options {
     pub(crate) cleanup_timeout: Duration,
 }
 
-impl Options {
-    /// Those of an async service, unless it is told otherwise.
-    fn of_async() -> Arc<Self> {
-        static DEFAULT: LazyLock<Arc<Options>> = LazyLock::new(|| Arc::new(Options::at(Placement::Shared)));
-        Arc::clone(&DEFAULT)
-    }
-
+impl ServiceOptions {
     pub(crate) fn at(placement: Placement) -> Self {
         Self {
             placement,
@@ -128,26 +121,22 @@ impl Service {
 
     /// The same, for a service whose name is shared already.
     pub(super) fn named<S: BackgroundService>(name: Arc<str>, service: S) -> Self {
-        Self::with(name, Arc::new(Async(service)), Options::of_async())
+        Self::with(name, Arc::new(AsyncRunner(service)), Placement::Shared)
     }
 
     /// A service that blocks, with the default options.
     pub fn blocking<S: BlockingService>(service: S) -> Self {
         let name = service.name().into();
-        Self::with(name, Arc::new(Blocking(service)), Arc::new(Options::at(Placement::Blocking)))
+        Self::with(name, Arc::new(BlockingRunner(service)), Placement::Blocking)
     }
 
-    fn with(name: Arc<str>, runs: Arc<dyn Runs>, options: Arc<Options>) -> Self {
-        Self { name, runs, needs: Vec::new(), options, ticker: None }
+    fn with(name: Arc<str>, runner: Arc<dyn ServiceRunner>, placement: Placement) -> Self {
+        Self { name, runner, needs: Vec::new(), options: ServiceOptions::at(placement), ticker: None }
     }
 
-    pub(super) fn ticking(mut self, ticker: Arc<Ticker>) -> Self {
+    pub(super) fn ticking(mut self, ticker: Arc<dyn TickSource>) -> Self {
         self.ticker = Some(ticker);
         self
-    }
-
-    fn options_mut(&mut self) -> &mut Options {
-        Arc::make_mut(&mut self.options)
     }
 
     /// Its name.
@@ -172,31 +161,31 @@ impl Service {
 
     /// Where its futures are polled. [`Placement::Blocking`] is for blocking services, which have no other place.
     pub fn placement(mut self, placement: Placement) -> Self {
-        self.options_mut().placement = placement;
+        self.options.placement = placement;
         self
     }
 
     /// After which ends it is started again.
     pub fn restart(mut self, restart: Restart) -> Self {
-        self.options_mut().restart = restart;
+        self.options.restart = restart;
         self
     }
 
     /// How long to wait before it is started again.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
-        self.options_mut().backoff = backoff;
+        self.options.backoff = backoff;
         self
     }
 
     /// How many restarts are too many.
     pub fn intensity(mut self, intensity: Intensity) -> Self {
-        self.options_mut().intensity = intensity;
+        self.options.intensity = intensity;
         self
     }
 
     /// After so long a time of being ready in one generation, the next failure is the first of a row: see [`Backoff`].
     pub fn stable_after(mut self, ready_for: Duration) -> Self {
-        self.options_mut().stable_after = ready_for;
+        self.options.stable_after = ready_for;
         self
     }
 
@@ -204,40 +193,40 @@ impl Service {
     /// may fail, too, and is tried again by its restart policy. Otherwise a service is *critical*: giving it up stops the
     /// host, which then returns an error, and its first start must succeed.
     pub fn degradable(mut self) -> Self {
-        self.options_mut().is_critical = false;
+        self.options.is_critical = false;
         self
     }
 
     /// Ready only once it has called [`ready`](super::RunContext::ready), in each generation anew. The host's
     /// `start` does not wait for that; services that start [`after`](Self::after) it do.
     pub fn manual_ready(mut self) -> Self {
-        self.options_mut().manual_ready = true;
+        self.options.manual_ready = true;
         self
     }
 
     /// Expects a call of [`heartbeat`](super::RunContext::heartbeat) at least that often while it runs. When one is missed
     /// the generation is stopped, ends as [`TimedOut`](super::ExitKind::TimedOut), and counts as a failure.
     pub fn heartbeat(mut self, at_least_every: Duration) -> Self {
-        self.options_mut().heartbeat = Some(at_least_every);
+        self.options.heartbeat = Some(at_least_every);
         self
     }
 
     /// How long `start` may take before it is dropped, and has failed.
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
-        self.options_mut().start_timeout = timeout;
+        self.options.start_timeout = timeout;
         self
     }
 
     /// How long `run` may go on after it was told to stop. Then its future is dropped where it waits. The host's
     /// [`shutdown_timeout`](super::ServiceHostBuilder::shutdown_timeout) may leave it less.
     pub fn stop_timeout(mut self, timeout: Duration) -> Self {
-        self.options_mut().stop_timeout = timeout;
+        self.options.stop_timeout = timeout;
         self
     }
 
     /// How long `stop` may take before it is dropped.
     pub fn cleanup_timeout(mut self, timeout: Duration) -> Self {
-        self.options_mut().cleanup_timeout = timeout;
+        self.options.cleanup_timeout = timeout;
         self
     }
 }

@@ -6,20 +6,20 @@ use std::time::Duration;
 use super::error::OffloadError;
 use super::limiter::CapacityLimiter;
 use super::methods::pool_methods;
-use super::workers::{KeepAlive, Pool, Runtimes, Source, WorkersConfig};
+use super::workers::{KeepAlive, Pool, Runtimes, WorkerSource, WorkersConfig};
 
-/// How many tasks of a pool run at a time if it was not told: as many as in Starlette.
-const RUNNING: usize = 40;
-/// With work a worker leaves its thread to others as seldom as makes no difference to it, without work soon.
-const STAY: KeepAlive =
-    KeepAlive { shift: Duration::from_millis(10), looks: 1, linger: Some(Duration::from_millis(20)) };
+/// The default of `max_running`, as in Starlette.
+const MAX_RUNNING: usize = 40;
+/// A busy worker gives up its thread so rarely that it costs nothing noticeable, and an idle one does so soon.
+const KEEP_ALIVE: KeepAlive =
+    KeepAlive { max_busy: Duration::from_millis(10), spins: 1, idle_timeout: Some(Duration::from_millis(20)) };
 
 static GLOBAL: LazyLock<BlockingPool> = LazyLock::new(|| BlockingPool::new("default"));
 
 /// Runs work that blocks, 40 at a time, and waits for its result: `run_in_threadpool` of FastAPI, `asyncio.to_thread`.
 ///
-/// It is [`BlockingPool::global`]'s [`run`](BlockingPool::run), with the same rules. Any number of others wait: where they
-/// must not, make a pool with a [bound](BlockingPoolBuilder::max_queued).
+/// This is [`run`](BlockingPool::run) of [`BlockingPool::global`]. Its queue is unbounded: where that is wrong, create
+/// a pool with a [bound](BlockingPoolBuilder::max_queued).
 ///
 /// # Errors
 ///
@@ -27,7 +27,7 @@ static GLOBAL: LazyLock<BlockingPool> = LazyLock::new(|| BlockingPool::new("defa
 ///
 /// # Cancel safety
 ///
-/// As [`TaskFuture`](super::TaskFuture): dropped before the work has begun, it never runs.
+/// As [`TaskFuture`](super::TaskFuture): dropped before the work has started, the work never runs.
 ///
 /// # Examples
 ///
@@ -47,13 +47,13 @@ where
     GLOBAL.run(work).await
 }
 
-/// Runs work that blocks on the blocking threads of the tokio runtime that it comes from, so many at a time.
+/// Runs work that blocks on the blocking threads of the caller's tokio runtime, a limited number at a time.
 ///
-/// Copies are the same pool.
+/// Clones are handles of the same pool.
 #[derive(Clone, Debug)]
 pub struct BlockingPool(pub(super) Arc<Pool>);
 
-/// Makes a [`BlockingPool`]. Made by [`BlockingPool::builder`].
+/// Builds a [`BlockingPool`]. Created by [`BlockingPool::builder`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct BlockingPoolBuilder {
@@ -64,67 +64,69 @@ pub struct BlockingPoolBuilder {
 }
 
 impl BlockingPool {
-    /// A pool that runs 40 tasks at a time, and lets any number of others wait.
+    /// Creates a pool that runs 40 tasks at a time, with an unbounded queue.
     #[must_use]
     pub fn new(name: &'static str) -> Self {
         Self::builder(name).build()
     }
 
-    /// A pool with other limits. Its name appears in errors and statistics.
+    /// Returns a builder for a pool with other limits. The name appears in errors and statistics.
     pub fn builder(name: &'static str) -> BlockingPoolBuilder {
         BlockingPoolBuilder { name, limiter: None, max_queued: usize::MAX, queue_timeout: None }
     }
 
-    /// The pool of [`run_blocking`].
+    /// Returns the pool of [`run_blocking`].
     #[must_use]
     pub fn global() -> &'static Self {
         &GLOBAL
     }
 
-    /// How many tasks may run at a time. It can be changed at any time, and shared with other pools.
+    /// Returns the limiter of how many tasks may run at a time. Its total can be changed at any time, and it can be
+    /// shared with other pools.
     ///
-    /// In its statistics who waits is the pool, once for each runtime, and not each task:
-    /// [`statistics`](Self::statistics) of the pool has those.
+    /// The waiting callers in its statistics are pools, each counted once for each runtime, and not tasks. The tasks
+    /// are in the [`statistics`](Self::statistics) of the pool.
     #[must_use]
     pub fn limiter(&self) -> &Arc<CapacityLimiter> {
-        &self.0.rules.limiter
+        &self.0.config.limiter
     }
 }
 
 pool_methods!(BlockingPool);
 
 impl BlockingPoolBuilder {
-    /// How many tasks run at a time. Default: 40. The runtime has 512 threads for them and all others that block, unless it
-    /// was told [otherwise](tokio::runtime::Builder::max_blocking_threads).
+    /// Sets how many tasks run at a time. Default: 40. The runtime has 512 threads for these and all other blocking
+    /// calls, unless it was [configured](tokio::runtime::Builder::max_blocking_threads) otherwise.
     pub fn max_running(self, tasks: usize) -> Self {
         self.limiter(Arc::new(CapacityLimiter::new(tasks)))
     }
 
-    /// A limiter that others may have, too.
+    /// Sets a limiter, which other pools may share.
     pub fn limiter(mut self, limiter: Arc<CapacityLimiter>) -> Self {
         self.limiter = Some(limiter);
         self
     }
 
-    /// How many tasks may wait for a thread, from all runtimes together; others fail with [`OffloadError::Full`]. 0: who finds
-    /// no token free fails at once. Default: any number.
+    /// Sets how many tasks may be queued, from all runtimes together. Further tasks fail with [`OffloadError::Full`].
+    /// With 0, a task fails at once if no token is free. Default: unbounded.
     pub fn max_queued(mut self, tasks: usize) -> Self {
         self.max_queued = tasks;
         self
     }
 
-    /// How long a task waits for a thread if it does not [say](super::Task::queue_timeout) so itself. Default: for ever.
+    /// Sets how long a task waits for a thread if it has no [limit](super::Task::queue_timeout) of its own. Default: no
+    /// limit.
     pub fn queue_timeout(mut self, limit: Duration) -> Self {
         self.queue_timeout = Some(limit);
         self
     }
 
-    /// Makes the pool. Threads are taken when there is work.
+    /// Creates the pool. It takes threads only when there is work.
     #[must_use]
     pub fn build(self) -> BlockingPool {
         let Self { name, limiter, max_queued, queue_timeout } = self;
-        let limiter = limiter.unwrap_or_else(|| Arc::new(CapacityLimiter::new(RUNNING)));
-        let rules = Arc::new(WorkersConfig::new(name, limiter, max_queued, STAY));
-        BlockingPool(Arc::new(Pool { rules, queue_timeout, source: Source::Runtimes(Runtimes::default()) }))
+        let limiter = limiter.unwrap_or_else(|| Arc::new(CapacityLimiter::new(MAX_RUNNING)));
+        let config = Arc::new(WorkersConfig::new(name, limiter, max_queued, KEEP_ALIVE));
+        BlockingPool(Arc::new(Pool { config, queue_timeout, workers: WorkerSource::PerRuntime(Runtimes::default()) }))
     }
 }

@@ -10,19 +10,22 @@ use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use super::error::OffloadError;
 use super::limiter::CapacityLimiter;
 use super::methods::pool_methods;
-use super::workers::{KeepAlive, Pool, Source, Threads, Worker, Workers, WorkersConfig};
+use super::workers::{KeepAlive, Pool, Worker, WorkerSource, WorkerThreads, Workers, WorkersConfig};
 
-/// A thread is soon needed for what others do in parallel: while a worker has it, rayon can't use it. So it is kept for a
-/// moment, until the next task of a caller that has one at once, as rayon looks for work itself before a thread sleeps.
-const STAY: KeepAlive = KeepAlive { shift: Duration::from_millis(1), looks: 32, linger: None };
+/// While a worker keeps a thread, rayon can't use it for parallel parts of other tasks. So the worker keeps it only for
+/// a moment, long enough for a caller that submits its next task at once. rayon, too, searches for work before a thread
+/// sleeps.
+const KEEP_ALIVE: KeepAlive = KeepAlive { max_busy: Duration::from_millis(1), spins: 32, idle_timeout: None };
 
 static GLOBAL: LazyLock<CpuPool> = LazyLock::new(|| {
-    CpuPool::builder("cpu").build().expect("the threads of the CPU pool can be started, as those of the runtime could")
+    CpuPool::builder("cpu")
+        .build()
+        .expect("the threads of the global CPU pool must start: raise the thread limit of the process")
 });
 
 /// Runs work that computes, on as many threads as the machine has processors, and waits for its result.
 ///
-/// It is [`CpuPool::global`]'s [`run`](CpuPool::run), with the same rules.
+/// This is [`run`](CpuPool::run) of [`CpuPool::global`].
 ///
 /// # Errors
 ///
@@ -34,7 +37,7 @@ static GLOBAL: LazyLock<CpuPool> = LazyLock::new(|| {
 ///
 /// # Cancel safety
 ///
-/// As [`TaskFuture`](super::TaskFuture): dropped before the work has begun, it never runs.
+/// As [`TaskFuture`](super::TaskFuture): dropped before the work has started, the work never runs.
 ///
 /// # Examples
 ///
@@ -54,13 +57,13 @@ where
     GLOBAL.run(work).await
 }
 
-/// Runs work that computes on threads of its own, with rayon: `par_iter` inside of it stays on them.
+/// Runs work that computes on its own rayon threads: `par_iter` inside a task stays on them.
 ///
-/// It needs no tokio runtime. Copies are the same pool; its threads end with the last one.
+/// It needs no tokio runtime. Clones are handles of the same pool; its threads end with the last handle.
 #[derive(Clone, Debug)]
 pub struct CpuPool(Arc<Pool>, Arc<ThreadPool>);
 
-/// Makes a [`CpuPool`]. Made by [`CpuPool::builder`].
+/// Builds a [`CpuPool`]. Created by [`CpuPool::builder`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct CpuPoolBuilder {
@@ -72,7 +75,7 @@ pub struct CpuPoolBuilder {
 }
 
 impl CpuPool {
-    /// A pool with as many threads as the machine has processors, which lets any number of tasks wait.
+    /// Creates a pool with as many threads as the machine has processors, and an unbounded queue.
     ///
     /// # Errors
     ///
@@ -81,60 +84,61 @@ impl CpuPool {
         Self::builder(name).build()
     }
 
-    /// A pool with other limits. Its name appears in errors and statistics, and its threads have it.
+    /// Returns a builder for a pool with other limits. The name appears in errors and statistics, and in thread names.
     pub fn builder(name: &'static str) -> CpuPoolBuilder {
         CpuPoolBuilder { name, threads: None, shared: None, max_queued: usize::MAX, queue_timeout: None }
     }
 
-    /// The pool of [`run_cpu`].
+    /// Returns the pool of [`run_cpu`].
     ///
     /// # Panics
     ///
-    /// If it is used for the first time, and its threads can't be started.
+    /// If this is its first use, and its threads can't be started.
     #[must_use]
     pub fn global() -> &'static Self {
         &GLOBAL
     }
 
-    /// How many tasks may run at a time: as many as there are threads, unless it is changed. With fewer, `par_iter` in those
-    /// that run has the other threads for itself. With more, those that have a token wait for a thread, and a pool that
-    /// shares the threads waits behind them.
+    /// Returns the limiter of how many tasks may run at a time: as many as there are threads, unless its total is
+    /// changed. With a smaller total, `par_iter` in the running tasks has the other threads to itself. With a larger
+    /// one, tasks that hold a token wait for a thread, and a pool that shares the threads waits behind them.
     #[must_use]
     pub fn limiter(&self) -> &Arc<CapacityLimiter> {
-        &self.0.rules.limiter
+        &self.0.config.limiter
     }
 }
 
 pool_methods!(CpuPool);
 
 impl CpuPoolBuilder {
-    /// How many threads it has. Default: as many as the machine has processors, as far as the process may use them.
+    /// Sets the number of threads. Default: the number of processors that the process may use.
     pub fn threads(mut self, threads: NonZero<usize>) -> Self {
         self.threads = Some(threads);
         self
     }
 
-    /// Takes the threads and the limiter of another pool instead of its own: then the two of them run as many tasks as that
-    /// one, and each has a queue, a bound and an end for itself. [`threads`](Self::threads) is not asked.
+    /// Shares the threads and the limiter of another pool. Together, the two pools run as many tasks as that pool does,
+    /// and each has its own queue, bound and close. [`threads`](Self::threads) is ignored then.
     pub fn share_threads(mut self, with: &CpuPool) -> Self {
         self.shared = Some(with.clone());
         self
     }
 
-    /// How many tasks may wait for a thread; others fail with [`OffloadError::Full`]. 0: who finds no thread free fails at
-    /// once. Default: any number.
+    /// Sets how many tasks may be queued. Further tasks fail with [`OffloadError::Full`]. With 0, a task fails at once
+    /// if no thread is free. Default: unbounded.
     pub fn max_queued(mut self, tasks: usize) -> Self {
         self.max_queued = tasks;
         self
     }
 
-    /// How long a task waits for a thread if it does not [say](super::Task::queue_timeout) so itself. Default: for ever.
+    /// Sets how long a task waits for a thread if it has no [limit](super::Task::queue_timeout) of its own. Default: no
+    /// limit.
     pub fn queue_timeout(mut self, limit: Duration) -> Self {
         self.queue_timeout = Some(limit);
         self
     }
 
-    /// Starts the threads, unless it shares those of another pool.
+    /// Creates the pool, and starts its threads unless it shares those of another pool.
     ///
     /// # Errors
     ///
@@ -142,31 +146,31 @@ impl CpuPoolBuilder {
     pub fn build(self) -> Result<CpuPool, ThreadPoolBuildError> {
         let Self { name, threads, shared, max_queued, queue_timeout } = self;
         let (limiter, rayon) = match shared {
-            Some(CpuPool(pool, rayon)) => (Arc::clone(&pool.rules.limiter), rayon),
+            Some(CpuPool(pool, rayon)) => (Arc::clone(&pool.config.limiter), rayon),
             None => {
                 let threads = threads.or(available_parallelism().ok()).map_or(1, NonZero::get);
-                let named = move |index| format!("{name}-{index}");
-                let rayon = ThreadPoolBuilder::new().num_threads(threads).thread_name(named).build()?;
+                let thread_name = move |index| format!("{name}-{index}");
+                let rayon = ThreadPoolBuilder::new().num_threads(threads).thread_name(thread_name).build()?;
                 (Arc::new(CapacityLimiter::new(threads)), Arc::new(rayon))
             }
         };
-        let rules = Arc::new(WorkersConfig::new(name, limiter, max_queued, STAY));
-        let crew = Workers::new(Arc::clone(&rules), Box::new(OfRayon(Arc::clone(&rayon))));
-        Ok(CpuPool(Arc::new(Pool { rules, queue_timeout, source: Source::Own(crew) }), rayon))
+        let config = Arc::new(WorkersConfig::new(name, limiter, max_queued, KEEP_ALIVE));
+        let workers = Workers::new(Arc::clone(&config), Box::new(RayonThreads(Arc::clone(&rayon))));
+        Ok(CpuPool(Arc::new(Pool { config, queue_timeout, workers: WorkerSource::Own(workers) }), rayon))
     }
 }
 
 /// The threads of a rayon pool.
-struct OfRayon(Arc<ThreadPool>);
+struct RayonThreads(Arc<ThreadPool>);
 
-impl Threads for OfRayon {
-    fn begin(&self, worker: Worker) -> Result<(), Worker> {
-        // In the order in which they come, as far as they come from outside. What comes from one of its own threads goes first.
-        self.0.spawn_fifo(|| worker.work());
+impl WorkerThreads for RayonThreads {
+    fn spawn(&self, worker: Worker) -> Result<(), Worker> {
+        // First in, first out for workers spawned from outside. rayon runs the jobs of its own threads before those.
+        self.0.spawn_fifo(|| worker.run());
         Ok(())
     }
 
-    fn is_here(&self) -> bool {
+    fn contains_current_thread(&self) -> bool {
         self.0.current_thread_index().is_some()
     }
 }

@@ -1,4 +1,4 @@
-//! [`OffloadError`], why work came to no result.
+//! [`OffloadError`], why a task has no result.
 
 use std::time::Duration;
 
@@ -6,52 +6,55 @@ use thiserror::Error;
 
 use crate::panic::Panic;
 
-/// Why work that was handed to a pool came to no result, and what to do about it.
+const STILL_RUNNING: &str = "it still runs, so let it check its context, or raise timeout";
+const NEVER_STARTED: &str = "it never started, so try again later, or raise timeout";
+
+/// Why a task of a pool has no result, and what to do about it.
 ///
-/// What the work itself returns is never in here: a closure that returns a `Result` gives a `Result` in a `Result`.
+/// The closure's own errors are not part of this: a closure that returns a `Result` yields a `Result` in a `Result`.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum OffloadError {
-    /// Every thread of the pool is taken, and as many tasks wait as its queue may hold.
+    /// All threads of the pool are busy, and its queue is full.
     #[error("the pool {pool:?} is full, and {queued} tasks wait: try again later, or raise max_queued")]
     #[non_exhaustive]
     Full {
         /// The name of the pool.
         pool: &'static str,
-        /// How many tasks waited.
+        /// How many tasks were queued.
         queued: usize,
     },
-    /// The task did not begin within its `queue_timeout`, and never will.
-    #[error("the task did not begin within {waited:?}: try again later, or raise queue_timeout")]
+    /// The task did not start within its `queue_timeout`, and never will.
+    #[error("the task did not start within {waited:?}: try again later, or raise queue_timeout")]
     #[non_exhaustive]
     QueueTimeout {
-        /// How long it has waited.
+        /// How long the task was queued.
         waited: Duration,
     },
-    /// The task has not ended in its time.
-    #[error("the task has not ended in its time{}", if *.still_running { ", and goes on: let it look at its context" } else { " and never began" })]
+    /// The task did not complete before its `timeout` or `deadline`.
+    #[error("the task did not complete in time: {}", if *.still_running { STILL_RUNNING } else { NEVER_STARTED })]
     #[non_exhaustive]
     Timeout {
-        /// Whether it still runs, on its thread and with its permit: a thread can't be stopped from outside. If not, it
-        /// never began, and never will.
+        /// `true` if the task still runs, on its thread and with its token, since a thread can't be stopped from
+        /// outside. `false` if the task never started, and never will.
         still_running: bool,
     },
-    /// The task was cancelled before it began, through its handle.
-    #[error("the task was cancelled before it began")]
+    /// The task was cancelled through its handle before it started.
+    #[error("the task was cancelled through its handle before it started")]
     Cancelled,
     /// The task panicked.
     #[error("the task panicked: {0}")]
     Panicked(Panic),
-    /// The pool was closed, before the task began.
-    #[error("the pool is closed and takes no work any more: try another instance, or later")]
+    /// The pool was closed before the task started.
+    #[error("the pool is closed: submit the task to another pool, or send the request to another instance")]
     Closed,
-    /// The tokio runtime whose threads would have run the task was shut down before it began.
-    #[error("the runtime was shut down before the task began")]
+    /// The tokio runtime whose threads would have run the task was shut down before the task started.
+    #[error("the runtime was shut down before the task started: submit it from a runtime that is running")]
     RuntimeShutdown,
-    /// The operating system has no thread for the task, and none of the pool's runs.
+    /// The operating system has no thread for the task, and none of the pool's threads is running.
     #[error("no thread can be started for the task: run fewer at a time, or raise the limit of the process")]
     NoThread,
     /// There is no tokio runtime here whose threads could run the task.
-    #[error("no tokio runtime here: call it from a task, or inside of Runtime::block_on or Handle::enter")]
+    #[error("no tokio runtime here: call it from a task, or inside Runtime::block_on or Handle::enter")]
     NoRuntime,
 }

@@ -1,6 +1,6 @@
-//! What can be done with a pool, of whatever kind.
+//! The methods that blocking and CPU pools share.
 
-/// Gives a pool whose first field is an `Arc<Pool>` its methods.
+/// Implements them for a pool whose first field is an `Arc<Pool>`.
 macro_rules! pool_methods {
     ($pool:ty) => {
         impl $pool {
@@ -8,11 +8,11 @@ macro_rules! pool_methods {
             ///
             /// # Errors
             ///
-            /// See [`OffloadError`](super::OffloadError). A panic of the work is one of them.
+            /// See [`OffloadError`](super::OffloadError). A panic of the work is returned as one.
             ///
             /// # Cancel safety
             ///
-            /// As [`TaskFuture`](super::TaskFuture): dropped before the work has begun, it never runs.
+            /// As [`TaskFuture`](super::TaskFuture): dropped before the work has started, the work never runs.
             pub async fn run<F, T>(&self, work: F) -> Result<T, $crate::offload::OffloadError>
             where
                 F: FnOnce() -> T + Send + 'static,
@@ -21,8 +21,8 @@ macro_rules! pool_methods {
                 self.task(|_| work()).await
             }
 
-            /// Work with a label, limits of time, a priority, and a [context](super::TaskContext) that tells it whether anybody
-            /// still waits.
+            /// Creates a task with options: a label, time limits, a priority. The closure is passed a
+            /// [context](super::TaskContext), which reports if the result is still wanted.
             pub fn task<F, T>(&self, work: F) -> $crate::offload::Task<F>
             where
                 F: FnOnce(&$crate::offload::TaskContext) -> T + Send + 'static,
@@ -31,18 +31,19 @@ macro_rules! pool_methods {
                 $crate::offload::Task::new(::std::sync::Arc::clone(&self.0), work)
             }
 
-            /// What the pool does at the moment.
+            /// Returns what the pool does at the moment.
             #[must_use]
             pub fn statistics(&self) -> $crate::offload::PoolStatistics {
                 self.0.statistics()
             }
 
-            /// Takes no work any more. Tasks that wait fail with [`Closed`](super::OffloadError::Closed); those that run go on.
+            /// Closes the pool. Queued and future tasks fail with [`Closed`](super::OffloadError::Closed); running ones
+            /// continue.
             pub fn close(&self) {
                 self.0.close();
             }
 
-            /// Waits until the pool is [closed](Self::close) and nothing of it runs any more.
+            /// Waits until the pool is [closed](Self::close) and none of its tasks is running.
             ///
             /// # Cancel safety
             ///

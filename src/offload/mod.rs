@@ -1,53 +1,70 @@
-//! Work leaves the async threads: blocking calls and heavy computation, on threads that are made for them, and how much of
-//! it goes on at once.
+//! Work off the async threads: blocking calls and heavy computation, on threads meant for them, with a limit on how
+//! much runs at once.
 //!
-//! | I want | use |
+//! | for | use |
 //! |---|---|
-//! | a call that blocks: a file, a driver without async, `sleep` | [`run_blocking`] |
-//! | a computation that takes longer than some 100 µs | [`run_cpu`] |
-//! | the same with a label, a priority, limits of time, a way to stop it | [`BlockingPool::task`], [`CpuPool::task`] |
-//! | threads for one purpose, so that it can't take those of all others | a [`BlockingPool`] or a [`CpuPool`] of its own |
-//! | a response from an iterator that blocks | [`stream_blocking`], [`BlockingPool::stream`] |
-//! | a stream in code that blocks | [`iter_from_stream`] |
-//! | async code from a thread, and an answer | [`from_thread`] |
-//! | at most N at a time, and N changes while the server runs | [`CapacityLimiter`] |
-//! | work of different size under one limit | [`CapacityLimiter::acquire_many`] |
-//! | clean-up that never waits for those it cleans up after | [`CapacityLimiter::with_reserve`] |
-//! | a bounded queue, a `max_wait`, a refusal for a web client | not this: an [`EndpointGuard`](crate::EndpointGuard) |
-//! | at most N at a time, and N never changes | not this: `tokio::sync::Semaphore` does, if statistics don't matter |
-//! | a stream that is async already | not this: give it to the response as it is |
-//! | a file now and then | not this: `tokio::fs`, which does it with `spawn_blocking` |
-//! | a loop that blocks as long as the server runs | not this: a [`BlockingService`](crate::background::BlockingService) |
-//! | so many calls *a second* | not this: a rate limiter |
+//! | a blocking call: a file, a driver without async, `sleep` | [`run_blocking`] |
+//! | a computation that takes longer than about 100 µs | [`run_cpu`] |
+//! | either, with a label, a priority, time limits, cancellation | [`BlockingPool::task`], [`CpuPool::task`] |
+//! | work that must not occupy the threads of all other work | a new [`BlockingPool`] or [`CpuPool`] |
+//! | a response from a blocking iterator | [`stream_blocking`], [`BlockingPool::stream`] |
+//! | reading a stream in code that blocks | [`iter_from_stream`] |
+//! | running async code from a thread | [`from_thread`] |
+//! | at most N at a time, where N changes while the server runs | [`CapacityLimiter`] |
+//! | work of different sizes under one limit | [`CapacityLimiter::acquire_many`] |
+//! | clean-up that never waits for the work it cleans up after | [`CapacityLimiter::with_reserve`] |
 //!
-//! # WorkersConfig
+//! Other tools fit better in these cases:
 //!
-//! | when | what happens |
+//! | for | use instead |
 //! |---|---|
-//! | the caller leaves before the task has begun | it never runs, and what its closure holds is dropped where the caller was |
-//! | the caller leaves while it runs | it goes on with its token, [`TaskContext::is_cancelled`] tells it, its result is dropped |
-//! | more tasks than tokens | they wait, by [`Priority`], which starves nobody, and then in their order; with `max_queued` the others are refused. Runtimes, and pools that share a limiter, take turns |
-//! | it panics | [`OffloadError::Panicked`] with message and place; the thread goes on with the next task |
-//! | its `timeout` is over | the caller has [`OffloadError::Timeout`], which says whether it still runs |
-//! | a task blocks on another one of the same pool, or of one with the same limiter | that one runs at once, without a token of its own: waiting for one, it might wait for its caller |
-//! | a stream's reader is slow | its iterator waits without a thread and a token, and goes on behind those of its priority that wait then |
-//! | the pool is closed | tasks that wait fail, those that run go on |
-//! | the runtime shuts down | it waits for the tasks of a [`BlockingPool`] that run, as for all of `spawn_blocking`. Those that wait fail, and idle threads don't delay it. A [`CpuPool`] goes on |
-//! | there is no thread to be had | the task waits for one of the pool's that works, or fails with [`NoThread`](OffloadError::NoThread) |
+//! | a bounded queue, a `max_wait`, a refusal for a web client | an [`EndpointGuard`](crate::EndpointGuard) |
+//! | at most N at a time, where N never changes, without statistics | `tokio::sync::Semaphore` |
+//! | a stream that is async already | pass it to the response |
+//! | a file now and then | `tokio::fs`, which uses `spawn_blocking` |
+//! | a loop that blocks as long as the server runs | a [`BlockingService`](crate::background::BlockingService) |
+//! | at most N calls *per second* | a rate limiter |
 //!
-//! Spans of `tracing` and the runtime of the caller are entered around the task.
+//! # Behaviour
 //!
-//! # Tasks within tasks
+//! | when | then |
+//! |---|---|
+//! | the caller drops a task that has not started | it never runs, and its closure is dropped by the caller |
+//! | the caller drops a running task | it continues, with its token; its result is dropped |
+//! | there are more tasks than tokens | the others are queued, or refused: see below |
+//! | a task panics | [`OffloadError::Panicked`], with message and location; the thread takes the next task |
+//! | a task's `timeout` expires | [`OffloadError::Timeout`], which says if the task still runs |
+//! | a task blocks on another one of the same limiter | the nested one runs at once, without a token: see below |
+//! | the reader of a stream is slow | the iterator waits without a thread and a token |
+//! | the pool is closed | queued tasks fail, running ones continue |
+//! | the runtime shuts down | running tasks are waited for, queued ones fail: see below |
+//! | no thread can be started | the task waits for a thread of the pool, or fails with [`NoThread`] |
 //!
-//! A task that blocks on another one of the same pool does not wait for itself if the future of that one is polled on the
-//! task's own thread: by [`from_thread::block_on`], by `Handle::block_on`, or by an executor. Inside of `Handle::block_on` it has
-//! a thread of its own, since tokio would not let it block again on that one; there `par_iter` leaves the pool. A future that is spawned is polled
-//! elsewhere: blocking on that one waits for a token like any other caller, perhaps in a circle. The same is so where tasks of
-//! two pools block on each other, and where one blocks on `tokio::fs` while the runtime has no other blocking thread.
+//! [`NoThread`]: OffloadError::NoThread
 //!
-//! Such a task has run to its end when its future is polled for the first time, or [`start`](Task::start) returns. So its
-//! limits of time, and a timeout around it, don't end it, several of them run one after the other, and none can wait for
-//! another. Its context is its own, and knows nothing of the caller of the task around it.
+//! A task that runs although its caller has dropped it can check [`TaskContext::is_cancelled`].
+//!
+//! Queued tasks start by [`Priority`], without starving any, and first in, first out within a priority. With
+//! `max_queued`, tasks beyond it are refused. Runtimes, and pools that share a limiter, take turns. An iterator that
+//! continues after its reader was slow is queued behind the tasks of its priority that wait then.
+//!
+//! When a runtime shuts down, it waits for the running tasks of a [`BlockingPool`], as for all of `spawn_blocking`.
+//! Queued tasks fail, and idle threads don't delay the shutdown. A [`CpuPool`] continues.
+//!
+//! The caller's `tracing` span and its runtime are entered around the task.
+//!
+//! # Nested tasks
+//!
+//! A task that blocks on another one of the same pool does not wait for itself if the future of the nested task is
+//! polled on the task's own thread: by [`from_thread::block_on`], by `Handle::block_on`, or by an executor. Inside
+//! `Handle::block_on` the nested task gets a thread of its own, since tokio would not let it block again on this one;
+//! `par_iter` leaves the pool there. A future that is spawned is polled elsewhere: blocking on it waits for a token
+//! like any other caller, perhaps in a circle. The same applies if tasks of two pools block on each other, or if a task
+//! blocks on `tokio::fs` while the runtime has no other blocking thread.
+//!
+//! A nested task has completed when its future is polled for the first time, or when [`start`](Task::start) returns. So
+//! its time limits, and a timeout around it, don't end it; several of them run one after the other; and none can wait
+//! for another. It has its own context, which does not report the cancellation of the outer task.
 
 mod blocking;
 #[cfg(feature = "rayon")]

@@ -9,31 +9,31 @@ use std::borrow::Cow;
 pub struct PoolStatistics {
     /// The name of the pool.
     pub name: &'static str,
-    /// How many tasks may run at a time: the total of its limiter, which others may share.
+    /// How many tasks may run at a time: the total of the pool's limiter, which other pools may share.
     pub max_running: usize,
-    /// Tasks that run.
+    /// Tasks that are running.
     pub running: usize,
-    /// Those of them whose caller has left: nobody waits for what they do.
+    /// Running tasks that their caller has dropped.
     pub abandoned: usize,
     /// Tasks that wait for a thread.
     pub queued: usize,
-    /// Threads that stay for a moment in case there is more to do.
+    /// Threads without a task, which the pool keeps for a moment.
     pub idle_threads: usize,
-    /// Tasks that have begun since the pool was made. Those of a runtime that was shut down no longer count.
+    /// Tasks that have started since the pool was created. Tasks of a runtime that was shut down are no longer counted.
     pub started: u64,
-    /// Tasks that were refused because the pool was full, in the same way.
+    /// Tasks that were refused because the pool was full, counted in the same way.
     pub refused: u64,
-    /// The tasks that run and have a label.
+    /// The running tasks that have a label.
     pub tasks: Vec<RunningTask>,
 }
 
-/// A task that runs.
+/// A task that is running.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct RunningTask {
-    /// Its label.
+    /// The label of the task.
     pub label: Cow<'static, str>,
-    /// Whether its caller has left.
+    /// `true` if its caller has dropped the task.
     pub is_abandoned: bool,
 }

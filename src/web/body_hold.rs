@@ -7,9 +7,8 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
-use super::gate::WebGate;
-use crate::guard::core::Gate;
-use crate::guard::permit::Held;
+use crate::guard::erased::ErasedSource;
+use crate::guard::permit::HeldPermit;
 use crate::sync::{Mutex, lock};
 
 /// A permit that is released when the body has ended, when this value is dropped, or after `limit`.
@@ -17,12 +16,12 @@ use crate::sync::{Mutex, lock};
 /// The limit needs its own task, because a body whose client has stopped reading is not polled.
 #[derive(Debug)]
 pub(crate) struct BodyHold {
-    permit: Arc<Mutex<Option<Held<WebGate>>>>,
+    permit: Arc<Mutex<Option<HeldPermit<ErasedSource>>>>,
     timer: Option<AbortHandle>,
 }
 
 impl BodyHold {
-    pub(crate) fn new(permit: Held<WebGate>, limit: Duration) -> Self {
+    pub(crate) fn new(permit: HeldPermit<ErasedSource>, limit: Duration) -> Self {
         let permit = Arc::new(Mutex::new(Some(permit)));
         let timer = Handle::try_current().ok().map(|runtime| {
             let permit = Arc::clone(&permit);
@@ -30,7 +29,7 @@ impl BodyHold {
                 sleep(limit).await;
                 let overrun = lock(&permit).take();
                 if let Some(overrun) = overrun {
-                    overrun.gate().core().count_overrun();
+                    overrun.count_overrun();
                 }
             };
             runtime.spawn(release_at_limit).abort_handle()
@@ -40,7 +39,7 @@ impl BodyHold {
 
     /// Polls the body, inside the guard's scope while the permit is still held.
     pub(crate) fn poll_inside<T>(&self, poll: impl FnOnce() -> T) -> T {
-        let _scope = lock(&self.permit).as_ref().map(Held::enter_scope);
+        let _scope = lock(&self.permit).as_ref().map(HeldPermit::enter_scope);
         poll()
     }
 

@@ -4,11 +4,12 @@ use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use super::admission::{Admission, refusal_per_key};
 use super::body_hold::BodyHold;
-use super::gate::{Admission, WebGate, refusal_per_key};
 use super::{GuardOptions, OnDisconnect, Refusal, RequestKey};
-use crate::guard::inside::{Detached, Inside};
-use crate::guard::permit::Held;
+use crate::guard::erased::ErasedSource;
+use crate::guard::guarded_work::{DetachedWork, GuardedWork};
+use crate::guard::permit::HeldPermit;
 use crate::guard::{AcquireError, SharedGuard, SharedKeyedGuard};
 
 /// How one layer or middleware admits requests. `Q` is the type in which the framework passes a request to the function
@@ -50,12 +51,15 @@ impl<Q> GuardSettings<Q> {
         self.options.on_refusal.apply(refusal)
     }
 
-    pub(super) fn hold_body(&self, permit: Held<WebGate>) -> BodyHold {
+    pub(super) fn hold_body(&self, permit: HeldPermit<ErasedSource>) -> BodyHold {
         BodyHold::new(permit, self.options.body_hold_max)
     }
 
     /// Returns the future that finishes `handler` without its client, or drops `handler` if it is to be cancelled.
-    pub(super) fn detach<F: Future>(&self, handler: Inside<F, WebGate>) -> Option<Detached<F, WebGate>> {
+    pub(super) fn detach<F: Future>(
+        &self,
+        handler: GuardedWork<F, ErasedSource>,
+    ) -> Option<DetachedWork<F, ErasedSource>> {
         match self.options.on_disconnect {
             OnDisconnect::Finish => handler.detach(Some(self.options.max_run)),
             OnDisconnect::Cancel => None,

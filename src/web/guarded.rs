@@ -34,7 +34,8 @@ pub trait GuardSource: Send + Sync + 'static {
 /// notices a client that disconnects only with a [`WatchedListener`](super::axum::WatchedListener).
 ///
 /// ```
-/// use onelane::{EndpointGuard, SharedGuard};
+/// use onelane::EndpointGuard;
+/// use onelane::guard::SharedGuard;
 /// use onelane::web::{GuardSource, Guarded};
 ///
 /// static REPORT: EndpointGuard = EndpointGuard::new("report");

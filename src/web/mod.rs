@@ -154,13 +154,13 @@
 
 #[cfg(feature = "actix-web")]
 pub mod actix;
+mod admission;
 #[cfg(feature = "axum")]
 pub mod axum;
 mod body_hold;
 #[cfg(feature = "tower")]
 mod client_link;
 mod flight;
-mod gate;
 mod guard_settings;
 #[cfg(any(feature = "axum", feature = "actix-web"))]
 mod guarded;

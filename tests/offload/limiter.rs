@@ -1,6 +1,4 @@
-//! The rules of [`CapacityLimiter`], one by one.
-
-#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
+//! The contract of [`CapacityLimiter`], rule by rule.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -21,7 +19,7 @@ use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok};
 
 use support::waiting::spin_until;
 
-/// Nothing is lent, nobody waits, and the total is free.
+/// Asserts that no token is held, no caller is queued, and the total is free.
 fn assert_idle(limiter: &CapacityLimiter) {
     let now = limiter.statistics();
     assert_eq!((now.borrowed, now.waiting, now.reserve_borrowed, now.reserve_waiting), (0, 0, 0, 0));
@@ -33,7 +31,7 @@ fn numbers(limiter: &CapacityLimiter) -> (usize, i64, usize) {
     (now.borrowed, now.available, now.waiting)
 }
 
-/// A caller that waits for so many tokens.
+/// Creates a caller that is queued for `tokens` tokens.
 fn queued(limiter: &CapacityLimiter, tokens: usize) -> Spawn<AcquireTokens<'_>> {
     let mut caller = task::spawn(limiter.acquire_many(tokens));
     assert_pending!(caller.poll());
@@ -60,24 +58,24 @@ mod order {
     use super::*;
 
     #[test]
-    fn tokens_go_to_who_came_first() {
+    fn tokens_are_granted_first_in_first_out() {
         const CALLERS: usize = 1_000;
         let limiter = CapacityLimiter::new(1);
         let mut permit = limiter.try_acquire().unwrap();
         let mut callers: Vec<_> = (0..CALLERS).map(|_| queued(&limiter, 1)).collect();
-        for turn in 0..CALLERS {
+        for round in 0..CALLERS {
             drop(permit);
-            assert!(callers[turn].is_woken());
-            assert!(callers.get(turn + 1).is_none_or(|after| !after.is_woken()), "one token wakes one caller");
-            assert_eq!(numbers(&limiter), (1, 0, CALLERS - 1 - turn));
-            permit = assert_ready_ok!(callers[turn].poll());
+            assert!(callers[round].is_woken());
+            assert!(callers.get(round + 1).is_none_or(|after| !after.is_woken()), "one token wakes one caller");
+            assert_eq!(numbers(&limiter), (1, 0, CALLERS - 1 - round));
+            permit = assert_ready_ok!(callers[round].poll());
         }
         drop(permit);
         assert_idle(&limiter);
     }
 
     #[test]
-    fn a_small_request_behind_a_large_one_waits_though_there_is_enough_for_it() {
+    fn small_request_waits_behind_a_large_one_even_if_enough_tokens_are_free() {
         let limiter = CapacityLimiter::new(3);
         let two = limiter.try_acquire_many(2).unwrap();
         let mut large = queued(&limiter, 3);
@@ -92,28 +90,28 @@ mod order {
     }
 
     #[test]
-    fn nobody_overtakes_a_caller_whose_turn_has_come() {
+    fn granted_token_is_not_available_to_other_callers() {
         let limiter = CapacityLimiter::new(1);
         let permit = limiter.try_acquire().unwrap();
         let mut first = queued(&limiter, 1);
         drop(permit);
-        assert_eq!(numbers(&limiter), (1, 0, 0), "set aside, never free");
+        assert_eq!(numbers(&limiter), (1, 0, 0), "the token is granted, and not free");
         assert_eq!(limiter.try_acquire().unwrap_err(), LimiterError::WouldBlock);
         drop(assert_ready_ok!(first.poll()));
         assert_idle(&limiter);
     }
 
     #[test]
-    fn the_place_in_the_queue_comes_with_the_first_poll() {
+    fn future_enters_the_queue_with_its_first_poll() {
         let limiter = CapacityLimiter::new(1);
         let permit = limiter.try_acquire().unwrap();
-        let mut made_first = task::spawn(limiter.acquire());
+        let mut created_first = task::spawn(limiter.acquire());
         let mut polled_first = queued(&limiter, 1);
-        assert_pending!(made_first.poll());
+        assert_pending!(created_first.poll());
         drop(permit);
-        assert_pending!(made_first.poll());
+        assert_pending!(created_first.poll());
         drop(assert_ready_ok!(polled_first.poll()));
-        drop(assert_ready_ok!(made_first.poll()));
+        drop(assert_ready_ok!(created_first.poll()));
     }
 }
 
@@ -121,14 +119,14 @@ mod weights {
     use super::*;
 
     #[test]
-    fn tokens_add_up_for_who_waits_for_several() {
+    fn released_tokens_add_up_for_a_waiter_of_several() {
         let limiter = CapacityLimiter::new(4);
         let mut held: Vec<_> = (0..4).map(|_| limiter.try_acquire().unwrap()).collect();
         let mut three = queued(&limiter, 3);
-        for left in [2, 1] {
+        for still_held in [2, 1] {
             drop(held.pop());
             assert!(!three.is_woken());
-            assert_eq!(numbers(&limiter), (left + 1, 3 - left as i64, 1));
+            assert_eq!(numbers(&limiter), (still_held + 1, 3 - still_held as i64, 1));
         }
         drop(held.pop());
         let permit = assert_ready_ok!(three.poll());
@@ -138,13 +136,13 @@ mod weights {
     }
 
     #[test]
-    fn one_large_permit_lets_in_as_many_as_there_is_room_for() {
+    fn released_large_permit_is_granted_to_as_many_waiters_as_fit() {
         let limiter = CapacityLimiter::new(5);
         let all = limiter.try_acquire_many(5).unwrap();
         let mut callers = [1, 2, 1, 2, 1].map(|tokens| queued(&limiter, tokens));
         drop(all);
         let woken = callers.each_ref().map(|caller| caller.is_woken());
-        // The fourth does not fit, so the fifth waits behind it.
+        // The fourth request does not fit, so the fifth waits behind it.
         assert_eq!(woken, [true, true, true, false, false]);
         assert_eq!(numbers(&limiter), (4, 1, 2));
         for caller in &mut callers {
@@ -155,7 +153,7 @@ mod weights {
     }
 
     #[test]
-    fn a_heavy_waiter_that_leaves_the_front_lets_those_behind_it_in() {
+    fn large_request_cancelled_at_the_front_frees_its_tokens_for_those_behind_it() {
         let limiter = CapacityLimiter::new(3);
         let one = limiter.try_acquire().unwrap();
         let heavy = queued(&limiter, 3);
@@ -172,7 +170,7 @@ mod weights {
     }
 
     #[test]
-    fn a_waiter_that_leaves_from_the_middle_lets_nobody_past_the_front() {
+    fn request_cancelled_in_the_middle_lets_no_waiter_overtake_the_front() {
         let limiter = CapacityLimiter::new(2);
         let one = limiter.try_acquire().unwrap();
         let mut front = queued(&limiter, 2);
@@ -188,7 +186,7 @@ mod weights {
     }
 
     #[test]
-    fn more_than_the_total_waits_until_it_grows() {
+    fn request_above_the_total_waits_until_the_total_grows() {
         let limiter = CapacityLimiter::new(2);
         let mut three = queued(&limiter, 3);
         assert_eq!(limiter.try_acquire_many(3).unwrap_err(), LimiterError::WouldBlock);
@@ -199,7 +197,7 @@ mod weights {
     }
 
     #[test]
-    fn no_tokens_are_lent_at_once_whoever_waits() {
+    fn zero_tokens_are_acquired_at_once_even_if_callers_are_queued() {
         let limiter = CapacityLimiter::new(0);
         let waiting = queued(&limiter, 1);
         assert_eq!(limiter.try_acquire_many(0).unwrap().tokens(), 0);
@@ -212,7 +210,7 @@ mod weights {
     }
 
     #[test]
-    fn more_than_a_limiter_can_have_is_an_error() {
+    fn request_above_the_maximum_is_an_error() {
         let limiter = CapacityLimiter::unlimited();
         for tokens in [CapacityLimiter::MAX_TOTAL + 1, usize::MAX] {
             assert_eq!(limiter.try_acquire_many(tokens).unwrap_err(), LimiterError::TooMany);
@@ -233,7 +231,7 @@ mod total {
     use super::*;
 
     #[test]
-    fn zero_is_a_pause() {
+    fn total_of_zero_is_a_pause() {
         static PAUSED: CapacityLimiter = CapacityLimiter::new(0);
         let mut callers = [1, 1, 1].map(|tokens| queued(&PAUSED, tokens));
         assert_eq!(PAUSED.try_acquire().unwrap_err(), LimiterError::WouldBlock);
@@ -250,7 +248,7 @@ mod total {
     }
 
     #[test]
-    fn shrinking_takes_nothing_away_and_who_gives_back_pays_first() {
+    fn reduced_total_revokes_no_token_and_released_ones_make_up_for_it_first() {
         let limiter = CapacityLimiter::new(5);
         let mut held: Vec<_> = (0..5).map(|_| limiter.try_acquire().unwrap()).collect();
         limiter.set_total(2);
@@ -268,7 +266,7 @@ mod total {
     }
 
     #[test]
-    fn growing_serves_the_queue_in_its_order() {
+    fn raised_total_serves_the_queue_in_order() {
         let limiter = CapacityLimiter::new(0);
         let mut callers = [2, 1, 3].map(|tokens| queued(&limiter, tokens));
         for (total, woken) in
@@ -284,10 +282,11 @@ mod total {
         assert_idle(&limiter);
     }
 
-    /// The total goes up and down, to zero too, while 8 threads borrow and count what is out. `most` is raised before the
-    /// total is, and lowered once enough came back; a look that a raise fell into tells nothing.
+    /// The total is raised and reduced, even to zero, while 8 threads acquire tokens and count those that are held.
+    /// `most` is raised before the total, and reduced once enough tokens are released. A check during a raise is
+    /// inconclusive.
     #[test]
-    fn under_load_no_more_than_the_total_is_lent() {
+    fn no_more_tokens_than_the_total_are_held_under_load() {
         const THREADS: u64 = 8;
         let limiter = &CapacityLimiter::new(8);
         let out = &AtomicUsize::new(0);
@@ -299,7 +298,7 @@ mod total {
                 .map(|seed| {
                     scope.spawn(move || {
                         let mut random = Random(seed + 1);
-                        let mut turns = 0;
+                        let mut rounds = 0;
                         while !done.load(Ordering::SeqCst) {
                             let tokens = 1 + random.below(3) as usize;
                             let Ok(permit) = limiter.acquire_many_blocking(tokens) else { break };
@@ -307,14 +306,14 @@ mod total {
                             let now = out.fetch_add(tokens, Ordering::SeqCst) + tokens;
                             assert!(
                                 now <= most || raises.load(Ordering::SeqCst) > raised,
-                                "{now} are out, {most} may be"
+                                "{now} tokens are held, {most} may be"
                             );
                             thread::yield_now();
                             out.fetch_sub(tokens, Ordering::SeqCst);
                             drop(permit);
-                            turns += 1;
+                            rounds += 1;
                         }
-                        turns
+                        rounds
                     })
                 })
                 .collect();
@@ -336,18 +335,18 @@ mod total {
             most.store(8, Ordering::SeqCst);
             raises.fetch_add(1, Ordering::SeqCst);
             limiter.set_total(8);
-            let turns: u64 = callers.into_iter().map(|caller| caller.join().unwrap()).sum();
-            assert!(turns > 0);
+            let rounds: u64 = callers.into_iter().map(|caller| caller.join().unwrap()).sum();
+            assert!(rounds > 0);
         });
         assert_idle(limiter);
     }
 }
 
-mod leaving {
+mod cancelled {
     use super::*;
 
     #[test]
-    fn a_future_that_was_never_polled_leaves_nothing() {
+    fn future_that_was_never_polled_leaves_no_trace() {
         let limiter = CapacityLimiter::new(1);
         drop(limiter.acquire());
         assert_idle(&limiter);
@@ -355,12 +354,12 @@ mod leaving {
     }
 
     #[test]
-    fn a_waiter_that_leaves_loses_no_token() {
+    fn cancelled_waiter_loses_no_token() {
         let limiter = CapacityLimiter::new(2);
         let held = limiter.try_acquire_many(2).unwrap();
-        let leaver = queued(&limiter, 2);
+        let cancelled = queued(&limiter, 2);
         let mut next = queued(&limiter, 1);
-        drop(leaver);
+        drop(cancelled);
         drop(held);
         drop(assert_ready_ok!(next.poll()));
         assert_idle(&limiter);
@@ -369,7 +368,7 @@ mod leaving {
     }
 
     #[test]
-    fn a_waiter_that_leaves_after_its_turn_came_passes_all_of_it_on() {
+    fn waiter_cancelled_after_its_grant_passes_all_tokens_on() {
         let limiter = CapacityLimiter::new(2);
         let held = limiter.try_acquire_many(2).unwrap();
         let granted = queued(&limiter, 2);
@@ -386,7 +385,7 @@ mod leaving {
     }
 
     #[test]
-    fn tokens_whose_waiter_leaves_after_the_total_shrank_pay_what_is_missing() {
+    fn grant_cancelled_after_the_total_was_reduced_makes_up_for_missing_tokens() {
         let limiter = CapacityLimiter::new(2);
         let held = limiter.try_acquire_many(2).unwrap();
         let granted = queued(&limiter, 2);
@@ -400,23 +399,23 @@ mod leaving {
     }
 
     #[test]
-    fn a_panic_gives_the_tokens_back() {
+    fn panic_releases_the_tokens() {
         let limiter = CapacityLimiter::new(1);
         let panics = catch_unwind(AssertUnwindSafe(|| {
             let _permit = limiter.try_acquire().unwrap();
-            panic!("in the work");
+            panic!("with a permit");
         }));
         assert!(panics.is_err());
         assert_idle(&limiter);
     }
 
     #[test]
-    fn a_future_polled_by_hand_moves_between_threads() {
+    fn future_polled_by_hand_moves_between_threads() {
         let limiter = Arc::new(CapacityLimiter::new(1));
         let permit = Arc::clone(&limiter).try_acquire_owned().unwrap();
         let mut caller = Arc::clone(&limiter).acquire_owned();
         assert!(Pin::new(&mut caller).poll(&mut Context::from_waker(Waker::noop())).is_pending());
-        // The latest waker counts, not the first.
+        // The latest waker is woken, not the first.
         let mut caller = thread::spawn(move || {
             let mut caller = task::spawn(caller);
             assert_pending!(caller.poll());
@@ -446,15 +445,15 @@ mod blocking {
         let mut threads = Vec::new();
         let mut tasks = Vec::new();
         for caller in 0..6 {
-            let (its_limiter, order) = (Arc::clone(&limiter), Arc::clone(&order));
+            let (task_limiter, order) = (Arc::clone(&limiter), Arc::clone(&order));
             if caller % 2 == 0 {
                 threads.push(thread::spawn(move || {
-                    let _permit = its_limiter.acquire_blocking().unwrap();
+                    let _permit = task_limiter.acquire_blocking().unwrap();
                     order.lock().unwrap().push(caller);
                 }));
             } else {
                 tasks.push(runtime.spawn(async move {
-                    let _permit = its_limiter.acquire().await.unwrap();
+                    let _permit = task_limiter.acquire().await.unwrap();
                     order.lock().unwrap().push(caller);
                 }));
             }
@@ -472,25 +471,25 @@ mod blocking {
     }
 
     #[test]
-    fn on_a_runtime_worker_it_is_an_error_also_when_a_token_is_free() {
+    fn blocking_a_runtime_worker_is_an_error_even_if_a_token_is_free() {
         let limiter = Arc::new(CapacityLimiter::with_reserve(1, 1));
         let runtime = two_workers();
-        let its_limiter = Arc::clone(&limiter);
+        let task_limiter = Arc::clone(&limiter);
         let task = runtime.spawn(async move {
             let refused = LimiterError::BlockingInAsync;
-            assert_eq!(its_limiter.acquire_blocking().unwrap_err(), refused);
-            assert_eq!(its_limiter.acquire_many_blocking(2).unwrap_err(), refused);
-            assert_eq!(its_limiter.acquire_reserved_blocking().unwrap_err(), refused);
-            // Where a task may block, it may wait.
-            block_in_place(|| its_limiter.acquire_blocking().map(drop)).unwrap();
-            spawn_blocking(move || drop(its_limiter.acquire_blocking().unwrap())).await.unwrap();
+            assert_eq!(task_limiter.acquire_blocking().unwrap_err(), refused);
+            assert_eq!(task_limiter.acquire_many_blocking(2).unwrap_err(), refused);
+            assert_eq!(task_limiter.acquire_reserved_blocking().unwrap_err(), refused);
+            // Where a task may block, it may wait for tokens.
+            block_in_place(|| task_limiter.acquire_blocking().map(drop)).unwrap();
+            spawn_blocking(move || drop(task_limiter.acquire_blocking().unwrap())).await.unwrap();
         });
         runtime.block_on(task).unwrap();
         assert_idle(&limiter);
     }
 
     #[test]
-    fn closing_ends_the_wait_of_a_thread() {
+    fn close_ends_the_wait_of_a_thread() {
         let limiter = CapacityLimiter::new(0);
         thread::scope(|scope| {
             let waiting = scope.spawn(|| limiter.acquire_blocking().map(drop));
@@ -504,14 +503,14 @@ mod blocking {
 mod reserve {
     use super::*;
 
-    fn is_of_the_reserve(limiter: &CapacityLimiter, lend: impl Fn(&CapacityLimiter) -> LimiterPermit<'_>) -> bool {
+    fn is_of_the_reserve(limiter: &CapacityLimiter, acquire: impl Fn(&CapacityLimiter) -> LimiterPermit<'_>) -> bool {
         let before = limiter.statistics().reserve_borrowed;
-        let _permit = lend(limiter);
+        let _permit = acquire(limiter);
         limiter.statistics().reserve_borrowed > before
     }
 
     #[test]
-    fn clean_up_never_waits_for_those_it_cleans_up_after() {
+    fn clean_up_does_not_wait_for_the_holder_it_cleans_up_after() {
         let limiter = CapacityLimiter::with_reserve(1, 1);
         let holder = limiter.try_acquire().unwrap();
         let mut next = queued(&limiter, 1);
@@ -520,14 +519,14 @@ mod reserve {
         assert_eq!((now.borrowed, now.reserve, now.reserve_borrowed, clean_up.tokens()), (1, 1, 1, 1));
         assert_eq!(limiter.try_acquire_reserved().unwrap_err(), LimiterError::WouldBlock);
         drop(clean_up);
-        assert!(!next.is_woken(), "the reserve is for nobody else");
+        assert!(!next.is_woken(), "the reserve is not for ordinary requests");
         drop(holder);
         drop(assert_ready_ok!(next.poll()));
         assert_idle(&limiter);
     }
 
     #[test]
-    fn an_ordinary_token_goes_first_if_one_is_free_and_nobody_waits() {
+    fn reserved_request_prefers_an_ordinary_token_if_no_caller_is_queued() {
         let limiter = CapacityLimiter::with_reserve(2, 1);
         assert!(!is_of_the_reserve(&limiter, |limiter| limiter.try_acquire_reserved().unwrap()));
         assert!(!is_of_the_reserve(&limiter, |limiter| limiter.acquire_reserved_blocking().unwrap()));
@@ -537,11 +536,11 @@ mod reserve {
         assert!(is_of_the_reserve(&limiter, |limiter| limiter.acquire_reserved_blocking().unwrap()));
         drop(waiting);
         limiter.set_total(0);
-        assert!(is_of_the_reserve(&limiter, |limiter| limiter.try_acquire_reserved().unwrap()), "also in a pause");
+        assert!(is_of_the_reserve(&limiter, |limiter| limiter.try_acquire_reserved().unwrap()), "in a pause, too");
     }
 
     #[test]
-    fn those_who_wait_for_the_reserve_wait_in_order_and_leave_without_a_loss() {
+    fn waiters_for_the_reserve_are_served_in_order_and_cancelled_ones_lose_no_token() {
         let limiter = Arc::new(CapacityLimiter::with_reserve(0, 1));
         let held = limiter.try_acquire_reserved().unwrap();
         let mut callers: Vec<_> = (0..3).map(|_| task::spawn(Arc::clone(&limiter).acquire_reserved_owned())).collect();
@@ -552,7 +551,7 @@ mod reserve {
         drop(callers.remove(1));
         drop(held);
         assert!(callers[0].is_woken() && !callers[1].is_woken());
-        // Its turn came, and it leaves.
+        // Cancelled after its grant.
         drop(callers.remove(0));
         drop(assert_ready_ok!(callers[0].poll()));
         drop(callers);
@@ -561,7 +560,7 @@ mod reserve {
     }
 
     #[test]
-    fn without_a_reserve_it_is_the_ordinary_queue() {
+    fn reserved_request_without_a_reserve_enters_the_ordinary_queue() {
         let limiter = CapacityLimiter::new(1);
         let held = limiter.try_acquire_reserved().unwrap();
         assert_eq!(numbers(&limiter), (1, 0, 0));
@@ -581,7 +580,7 @@ mod close {
     use super::*;
 
     #[test]
-    fn who_waits_and_who_comes_is_refused_and_who_holds_goes_on() {
+    fn closed_limiter_refuses_queued_and_new_callers_and_holders_keep_their_tokens() {
         let limiter = Arc::new(CapacityLimiter::with_reserve(1, 1));
         let held = [limiter.try_acquire().unwrap(), limiter.try_acquire_reserved().unwrap()];
         let mut waiting = queued(&limiter, 1);
@@ -606,7 +605,7 @@ mod close {
     }
 
     #[test]
-    fn a_turn_that_had_come_is_still_taken() {
+    fn grant_before_the_close_is_still_taken() {
         let limiter = CapacityLimiter::new(1);
         let held = limiter.try_acquire().unwrap();
         let mut granted = queued(&limiter, 1);
@@ -633,26 +632,26 @@ fn owned_permits_and_futures_keep_the_limiter() {
 }
 
 #[test]
-fn a_task_that_finds_tokens_free_again_and_again_still_lets_others_run() {
+fn task_that_always_finds_free_tokens_still_lets_others_run() {
     let limiter = CapacityLimiter::new(1);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let turns = runtime.block_on(async {
-        let turns = Cell::new(0);
+    let rounds = runtime.block_on(async {
+        let rounds = Cell::new(0);
         let mut greedy = pin!(async {
-            for turn in 1..=10_000 {
+            for round in 1..=10_000 {
                 drop(limiter.acquire().await.unwrap());
-                turns.set(turn);
+                rounds.set(round);
             }
         });
         assert!(poll_fn(|cx| Poll::Ready(greedy.as_mut().poll(cx))).await.is_pending());
-        turns.get()
+        rounds.get()
     });
-    assert!((1..10_000).contains(&turns), "{turns} turns in one poll");
+    assert!((1..10_000).contains(&rounds), "{rounds} rounds in one poll");
     assert_idle(&limiter);
 }
 
 #[test]
-fn it_tells_what_it_is() {
+fn debug_statistics_and_errors_are_readable() {
     let limiter = CapacityLimiter::with_reserve(3, 1);
     let permit = limiter.try_acquire_many(2).unwrap();
     assert_eq!(
@@ -667,13 +666,13 @@ fn it_tells_what_it_is() {
     assert_eq!((&json["total"], &json["available"]), (&3.into(), &1.into()));
     for error in [LimiterError::WouldBlock, LimiterError::TooMany, LimiterError::Closed, LimiterError::BlockingInAsync]
     {
-        assert!(error.to_string().contains(':'), "it says what to do: {error}");
+        assert!(error.to_string().contains(':'), "the message says what to do: {error}");
     }
 }
 
-/// Everything at once, with callers that leave at a random point.
+/// All operations at once, with futures that are dropped at a random point.
 #[test]
-fn after_a_storm_everything_is_given_back() {
+fn all_tokens_are_released_after_a_storm() {
     const THREADS: u64 = 8;
     const OPERATIONS: u64 = 40_000;
 
@@ -721,14 +720,14 @@ fn after_a_storm_everything_is_given_back() {
     assert_idle(limiter);
     limiter.set_total(4);
     assert_eq!(limiter.try_acquire_many(4).unwrap().tokens(), 4);
-    assert!(limiter.statistics().queued > 1_000, "callers had to wait");
+    assert!(limiter.statistics().queued > 1_000, "some callers were queued");
 }
 
-/// Tasks and threads that wait for real, to the end.
+/// Tasks and threads that wait until they are served.
 #[test]
-fn nobody_who_waits_is_forgotten() {
+fn every_waiter_is_served() {
     const CALLERS: u64 = 32;
-    const TURNS: usize = 500;
+    const ROUNDS: usize = 500;
     let limiter = Arc::new(CapacityLimiter::new(5));
     let runtime = two_workers();
     let tasks: Vec<_> = (0..CALLERS)
@@ -736,7 +735,7 @@ fn nobody_who_waits_is_forgotten() {
             let limiter = Arc::clone(&limiter);
             runtime.spawn(async move {
                 let mut random = Random(seed + 1);
-                for _ in 0..TURNS {
+                for _ in 0..ROUNDS {
                     let _permit = limiter.acquire_many(1 + random.below(5) as usize).await.unwrap();
                     if random.below(2) == 0 {
                         yield_now().await;
@@ -750,7 +749,7 @@ fn nobody_who_waits_is_forgotten() {
             let limiter = Arc::clone(&limiter);
             thread::spawn(move || {
                 let mut random = Random(seed + 100);
-                for _ in 0..TURNS {
+                for _ in 0..ROUNDS {
                     drop(limiter.acquire_many_blocking(1 + random.below(5) as usize).unwrap());
                 }
             })

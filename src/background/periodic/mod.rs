@@ -24,7 +24,6 @@ mod schedule;
 mod schedule_tests;
 mod service;
 mod slots;
-mod tick_status;
 mod ticker;
 #[cfg(feature = "croner")]
 mod wall_slots;
@@ -35,5 +34,3 @@ pub use every::Every;
 pub use first::First;
 pub use overlap::Overlap;
 pub use service::periodic;
-pub use tick_status::TickStatus;
-pub(crate) use ticker::Ticker;

@@ -10,8 +10,7 @@ use tokio::time::Instant;
 
 use super::every::Every;
 use super::now::{Due, Now};
-use super::tick_status::TickStatus;
-use crate::background::status::ExitKind;
+use crate::background::status::{ExitKind, TickSource, TickStatus};
 use crate::sync::lock;
 
 /// The calls of a periodic service, and the wish for one more.
@@ -35,23 +34,6 @@ impl Ticker {
     pub(super) fn new(every: Every) -> Self {
         let (is_triggered, triggered) = (AtomicBool::new(false), Notify::new());
         Self { every, state: Mutex::default(), is_triggered, triggered }
-    }
-
-    /// The option of the schedule that makes no sense, and what is wrong with it.
-    pub(crate) fn problem(&self) -> Option<(&'static str, &'static str)> {
-        self.every.problem()
-    }
-
-    pub(crate) fn status(&self) -> Arc<TickStatus> {
-        let now = Now::read();
-        let state = lock(&self.state);
-        let next_run = state.next.and_then(|due| due.on_the_wall(now));
-        Arc::new(TickStatus { next_run, ..state.status.clone() })
-    }
-
-    pub(crate) fn trigger(&self) {
-        self.is_triggered.store(true, Ordering::Release);
-        self.triggered.notify_one();
     }
 
     /// Whether there was a trigger since the last time it was asked.
@@ -89,6 +71,24 @@ impl Ticker {
         state.status.last_started = Some(SystemTime::now());
         drop(state);
         Running { ticker: Arc::clone(self), since: Instant::now(), exit: ExitKind::Aborted }
+    }
+}
+
+impl TickSource for Ticker {
+    fn problem(&self) -> Option<(&'static str, &'static str)> {
+        self.every.problem()
+    }
+
+    fn status(&self) -> Arc<TickStatus> {
+        let now = Now::read();
+        let state = lock(&self.state);
+        let next_run = state.next.and_then(|due| due.on_the_wall(now));
+        Arc::new(TickStatus { next_run, ..state.status.clone() })
+    }
+
+    fn trigger(&self) {
+        self.is_triggered.store(true, Ordering::Release);
+        self.triggered.notify_one();
     }
 }
 

@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::exit::Exit;
-use super::pulse::Pulse;
-use crate::background::periodic::{TickStatus, Ticker};
+use super::heartbeat::Heartbeat;
+use super::tick_source::TickSource;
+use super::tick_status::TickStatus;
 use crate::background::placement::Placement;
 
 /// What one service is doing, and how it has fared.
@@ -36,8 +37,8 @@ pub struct ServiceStatus {
     pub last_failure: Option<Arc<Exit>>,
     /// How long its last successful `start` took.
     pub start_duration: Option<Duration>,
-    pub(crate) pulse: Option<Arc<Pulse>>,
-    pub(crate) ticker: Option<Arc<Ticker>>,
+    pub(crate) heartbeat: Option<Arc<Heartbeat>>,
+    pub(crate) ticker: Option<Arc<dyn TickSource>>,
 }
 
 /// What a service is doing.
@@ -83,6 +84,31 @@ pub enum ServiceState {
 }
 
 impl ServiceStatus {
+    /// Returns the status of a service that has not started.
+    pub(crate) fn registered(
+        name: Arc<str>,
+        placement: Placement,
+        is_critical: bool,
+        heartbeat: Option<Arc<Heartbeat>>,
+        ticker: Option<Arc<dyn TickSource>>,
+        since: SystemTime,
+    ) -> Self {
+        Self {
+            name,
+            state: ServiceState::Registered,
+            since,
+            placement,
+            is_critical,
+            generation: 0,
+            restarts: 0,
+            last_exit: None,
+            last_failure: None,
+            start_duration: None,
+            heartbeat,
+            ticker,
+        }
+    }
+
     /// Whether it does its part: it runs and is ready, or has completed.
     #[must_use]
     pub fn is_ready(&self) -> bool {
@@ -99,7 +125,7 @@ impl ServiceStatus {
     /// snapshot. `None` where none is expected.
     #[must_use]
     pub fn heartbeat_age(&self) -> Option<Duration> {
-        self.pulse.as_ref().map(|pulse| Instant::now().duration_since(pulse.last()))
+        self.heartbeat.as_ref().map(|heartbeat| Instant::now().duration_since(heartbeat.last()))
     }
 
     /// The calls of a [periodic](crate::background::periodic()) service, as of now and not of the snapshot. `None` for others.

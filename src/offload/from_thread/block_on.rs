@@ -1,29 +1,29 @@
-//! [`block_on`] and [`check_cancelled`]: what a task on a thread asks of its caller's side.
+//! [`block_on`] and [`check_cancelled`]: what a task on a thread needs from async code.
 
 use tokio::runtime::Handle;
 
 use super::error::FromThreadError;
-use super::waiter::Waiter;
+use super::executor::ThreadExecutor;
 use crate::offload::task::{Cancelled, TaskContext};
 use crate::park::runs_async_tasks;
 
 /// Runs async code from a thread that may block, and waits for its result: `anyio.from_thread.run`.
 ///
-/// The future is polled on this very thread, so it may borrow what is here and need not be `Send`. What it spawns, its timers
-/// and its sockets are of the runtime that the task's caller is in. Unlike in `Handle::block_on`, a task that it has run in
-/// its own pool with `run_blocking(..).await` may call `block_on` again: such a task runs on this thread, too, as deep as you
-/// like.
+/// The future is polled on this thread, so it may borrow local values and need not be `Send`. The tasks that it spawns,
+/// its timers and its sockets belong to the runtime of the task's caller. Unlike inside `Handle::block_on`, a nested
+/// task of the same pool, awaited with `run_blocking(..).await`, may call `block_on` again: it runs on this thread too,
+/// at any depth.
 ///
-/// A caller that leaves does not end it. A future that may wait for long is put beside something that ends it, such as
-/// [`tokio::time::timeout`]. (It has the thread for itself, without tokio's cooperative budget: a future that is always
-/// ready does not let a timeout around it have its turn.)
+/// The future does not end when the task's caller stops waiting. Combine a future that may wait for long with something
+/// that ends it, such as [`tokio::time::timeout`]. (The future runs without tokio's cooperative budget: if it is always
+/// ready, a timeout around it is never polled.)
 ///
-/// A panic of the future goes on here.
+/// A panic of the future unwinds into the caller.
 ///
 /// # Errors
 ///
-/// [`FromThreadError::BlockingInAsync`] on a thread that runs async tasks, where the future could not be polled without
-/// stopping them. [`FromThreadError::NoRuntime`] where there is no tokio runtime. The future was not polled in both cases.
+/// [`FromThreadError::BlockingInAsync`] on a thread that runs async tasks, where polling the future would stop them.
+/// [`FromThreadError::NoRuntime`] if there is no tokio runtime. In both cases the future was not polled.
 ///
 /// # Examples
 ///
@@ -53,12 +53,13 @@ pub fn block_on<F: Future>(future: F) -> Result<F::Output, FromThreadError> {
         return Err(FromThreadError::BlockingInAsync);
     }
     Handle::try_current().map_err(|_| FromThreadError::NoRuntime)?;
-    Ok(Waiter::here().wait(future))
+    Ok(ThreadExecutor::current().block_on(future))
 }
 
-/// Returns early, with `?`, if nobody waits for the task that runs on this thread: `anyio.from_thread.check_cancelled`.
+/// Returns early, with `?`, if the result of the task that runs on this thread is no longer wanted:
+/// `anyio.from_thread.check_cancelled`.
 ///
-/// It is [`TaskContext::checkpoint`] from anywhere inside of a task. Outside of one it is always `Ok`.
+/// This is [`TaskContext::checkpoint`] for code anywhere inside a task. Outside of a task it always returns `Ok`.
 ///
 /// # Errors
 ///

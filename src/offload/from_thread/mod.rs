@@ -1,23 +1,27 @@
 //! Back to async code, from a thread that may block: `anyio.from_thread`.
 //!
-//! | where you are | what you want | |
+//! | in | to | use |
 //! |---|---|---|
-//! | in a task of a pool, in `spawn_blocking` | run async code, and wait for it | [`block_on`] |
-//! | in a task of a pool | know whether anybody still waits for it | [`check_cancelled`] |
-//! | on a thread that has no runtime: one of your own, of a library, of C | run async code in the service's runtime | [`Portal::current`], made in async code and handed to the thread |
-//! | in a program that has no runtime | run async code at all | [`Portal::start`] |
-//! | in a task of a pool | read a stream | [`iter_from_stream`](super::iter_from_stream) |
+//! | a task of a pool, `spawn_blocking` | run async code and wait for it | [`block_on`] |
+//! | a task of a pool | check if its result is still wanted | [`check_cancelled`] |
+//! | a task of a pool | read a stream | [`iter_from_stream`](super::iter_from_stream) |
+//! | a thread without a runtime | run async code in the service's runtime | [`Portal::current`] |
+//! | a program without a runtime | run async code at all | [`Portal::start`] |
 //!
-//! In async code there is `.await`: what blocks here is refused there, with [`FromThreadError::BlockingInAsync`].
+//! A thread without a runtime is one of your own, of a library, or of C code. Its [`Portal`] is created in async code
+//! and passed to it.
+//!
+//! Async code uses `.await` instead: there, everything that blocks here is refused with
+//! [`FromThreadError::BlockingInAsync`].
 
 mod block_on;
 mod error;
+mod executor;
 mod portal;
 mod portal_task;
-mod waiter;
 
 pub use self::block_on::{block_on, check_cancelled};
 pub use self::error::FromThreadError;
+pub(super) use self::executor::ThreadExecutor;
 pub use self::portal::Portal;
 pub use self::portal_task::PortalTask;
-pub(super) use self::waiter::Waiter;

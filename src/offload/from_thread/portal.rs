@@ -1,4 +1,4 @@
-//! [`Portal`], a way into async code for threads that know nothing of it.
+//! [`Portal`], access to async code for threads outside of it.
 
 use std::fmt;
 use std::io;
@@ -12,15 +12,16 @@ use super::error::FromThreadError;
 use super::portal_task::PortalTask;
 use crate::park::runs_async_tasks;
 
-/// A way into async code for threads that know nothing of it: `anyio.from_thread.BlockingPortal`.
+/// Runs async code for threads that have no runtime: `anyio.from_thread.BlockingPortal`.
 ///
-/// It can be cloned and used from many threads at once. What it runs is a task of its runtime, not of the calling thread.
-/// (In a task of a pool, [`block_on`](super::block_on) runs async code on the spot.)
+/// A portal can be cloned and used from many threads at once. The futures that it runs are tasks of its runtime, and
+/// are not polled on the calling thread. (In a task of a pool, [`block_on`](super::block_on) polls a future on the
+/// calling thread.)
 ///
-/// When it is [closed](Self::close), or when the last of its copies and of its [tasks'](PortalTask) handles is dropped, what
-/// it has spawned is cancelled: dropped where it awaits. When its runtime shuts down, everything ends with
-/// [`FromThreadError::Closed`], sooner or later: a runtime that is still there but that nobody drives, such as a
-/// `current_thread` one outside of its `block_on`, runs no tasks, and those who call wait.
+/// When the portal is [closed](Self::close), or when the last of its clones and of its [tasks'](PortalTask) handles is
+/// dropped, its tasks are cancelled: they are dropped at their `.await`. After its runtime was shut down, all calls
+/// eventually fail with [`FromThreadError::Closed`]. A runtime that exists but is not driven, such as a
+/// `current_thread` one outside of its `block_on`, runs no tasks, and calls wait for it.
 ///
 /// # Examples
 ///
@@ -38,32 +39,32 @@ use crate::park::runs_async_tasks;
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct Portal(Arc<Inner>);
+pub struct Portal(Arc<PortalInner>);
 
-struct Inner {
+struct PortalInner {
     runtime: Handle,
-    /// Cancelled when it is closed. Each task has a child of it.
+    /// Cancelled when the portal is closed. Each task has a child of this token.
     closed: CancellationToken,
 }
 
 impl Portal {
-    /// A portal to the runtime of the caller.
+    /// Creates a portal to the current runtime.
     ///
     /// # Errors
     ///
-    /// [`FromThreadError::NoRuntime`] outside of one.
+    /// [`FromThreadError::NoRuntime`] outside of a runtime.
     pub fn current() -> Result<Self, FromThreadError> {
         let runtime = Handle::try_current().map_err(|_| FromThreadError::NoRuntime)?;
-        Ok(Self(Arc::new(Inner { runtime, closed: CancellationToken::new() })))
+        Ok(Self(Arc::new(PortalInner { runtime, closed: CancellationToken::new() })))
     }
 
-    /// A portal to a runtime of its own, on a thread of its own, for programs that have none: `start_blocking_portal`.
+    /// Creates a portal to a new runtime on a new thread, for programs that have none: `start_blocking_portal`.
     ///
-    /// The thread ends, and the runtime with it, when the portal is closed or dropped. Nobody waits for that.
+    /// The thread and its runtime end when the portal is closed or dropped. Neither call waits for that.
     ///
     /// # Errors
     ///
-    /// What the operating system says if it has no thread, or nothing for the runtime to wait on.
+    /// The error of the operating system, if it can't start a thread or provide what the runtime waits on.
     ///
     /// # Examples
     ///
@@ -83,7 +84,7 @@ impl Portal {
     /// ```
     pub fn start() -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let inner = Inner { runtime: runtime.handle().clone(), closed: CancellationToken::new() };
+        let inner = PortalInner { runtime: runtime.handle().clone(), closed: CancellationToken::new() };
         let closed = inner.closed.clone();
         let run = move || runtime.block_on(closed.cancelled());
         thread::Builder::new().name("onelane-portal".to_owned()).spawn(run)?;
@@ -94,7 +95,8 @@ impl Portal {
     ///
     /// # Errors
     ///
-    /// Those of [`spawn`](Self::spawn) and [`PortalTask::wait`]. On a thread that runs async tasks nothing is spawned.
+    /// The errors of [`spawn`](Self::spawn) and [`PortalTask::wait`]. On a thread that runs async tasks, nothing is
+    /// spawned.
     pub fn call<F>(&self, future: F) -> Result<F::Output, FromThreadError>
     where
         F: Future + Send + 'static,
@@ -106,12 +108,12 @@ impl Portal {
         self.spawn(future)?.wait()
     }
 
-    /// Has async code run in the portal's runtime, without waiting for it. It may be called from async code, too.
+    /// Spawns async code in the portal's runtime, without waiting for it. May be called from async code too.
     ///
     /// # Errors
     ///
-    /// [`FromThreadError::Closed`] if the portal is closed. If it is being closed at the same time, or its runtime is gone,
-    /// the task may tell so instead.
+    /// [`FromThreadError::Closed`] if the portal is closed. If it is closed at the same time, or its runtime is gone,
+    /// waiting for the task may return the error instead.
     pub fn spawn<F>(&self, future: F) -> Result<PortalTask<F::Output>, FromThreadError>
     where
         F: Future + Send + 'static,
@@ -123,7 +125,8 @@ impl Portal {
         Ok(PortalTask::spawn(self.clone(), self.0.closed.child_token(), future))
     }
 
-    /// Cancels what it has spawned, and refuses what comes. Those who wait get [`FromThreadError::Cancelled`].
+    /// Cancels the portal's tasks and refuses new ones. Calls that wait for a task return
+    /// [`FromThreadError::Cancelled`].
     pub fn close(&self) {
         self.0.closed.cancel();
     }
@@ -133,7 +136,7 @@ impl Portal {
     }
 }
 
-impl Drop for Inner {
+impl Drop for PortalInner {
     fn drop(&mut self) {
         self.closed.cancel();
     }

@@ -8,19 +8,19 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::error::FromThreadError;
+use super::executor::ThreadExecutor;
 use super::portal::Portal;
-use super::waiter::Waiter;
 use crate::panic::{Panic, catch, discard, message_of};
 use crate::park::runs_async_tasks;
 
-/// Async code that a [`Portal`] runs. Made by [`Portal::spawn`].
+/// Async code that a [`Portal`] runs. Created by [`Portal::spawn`].
 ///
-/// Dropping it changes nothing, as long as the portal is there: the task goes on.
-#[must_use = "the task goes on if its handle is dropped, and its result is lost"]
+/// Dropping the handle does not end the task as long as the portal exists.
+#[must_use = "the task continues if its handle is dropped, and its result is lost"]
 pub struct PortalTask<T> {
     task: JoinHandle<Result<T, FromThreadError>>,
     cancel: CancellationToken,
-    /// It stays open for who waits.
+    /// Keeps the portal open while a caller waits.
     _portal: Portal,
 }
 
@@ -37,14 +37,15 @@ impl<T: Send + 'static> PortalTask<T> {
     ///
     /// # Errors
     ///
-    /// [`FromThreadError::Panicked`] if the task panicked, [`Cancelled`](FromThreadError::Cancelled) if it was cancelled,
-    /// [`Closed`](FromThreadError::Closed) if its runtime was shut down, and
-    /// [`BlockingInAsync`](FromThreadError::BlockingInAsync) on a thread that runs async tasks. (The task goes on then.)
+    /// [`FromThreadError::Panicked`] if the task panicked, [`Cancelled`](FromThreadError::Cancelled) if it was
+    /// cancelled, [`Closed`](FromThreadError::Closed) if its runtime was shut down, and
+    /// [`BlockingInAsync`](FromThreadError::BlockingInAsync) on a thread that runs async tasks. (The task continues
+    /// then.)
     pub fn wait(self) -> Result<T, FromThreadError> {
         if runs_async_tasks() {
             return Err(FromThreadError::BlockingInAsync);
         }
-        Waiter::here().wait(self.task).unwrap_or_else(|error| match error.try_into_panic() {
+        ThreadExecutor::current().block_on(self.task).unwrap_or_else(|error| match error.try_into_panic() {
             Ok(payload) => {
                 let message = message_of(&*payload);
                 discard(payload);
@@ -57,22 +58,22 @@ impl<T: Send + 'static> PortalTask<T> {
 }
 
 impl<T> PortalTask<T> {
-    /// Cancels the task: it is dropped where it awaits, unless it has ended.
+    /// Cancels the task: it is dropped at its `.await`, unless it has completed.
     pub fn cancel(&self) {
         self.cancel.cancel();
     }
 
-    /// Whether it has ended: [`wait`](Self::wait) would not block.
+    /// Returns `true` if the task has ended: [`wait`](Self::wait) would not block.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.task.is_finished()
     }
 }
 
-/// Runs a future until it is ready, panics or is cancelled.
+/// Runs a future until it completes, panics or is cancelled.
 async fn run<F: Future>(future: F, cancel: CancellationToken) -> Result<F::Output, FromThreadError> {
     let mut future = Box::pin(future);
-    // Here and not by tokio, which does not know where it was.
+    // Caught here, since tokio does not record the location of a panic.
     let caught = poll_fn(|cx| match catch(|| future.as_mut().poll(cx)) {
         Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
         Ok(Poll::Pending) => Poll::Pending,

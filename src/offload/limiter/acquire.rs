@@ -10,37 +10,25 @@ use tokio::task::coop;
 
 use super::capacity_limiter::CapacityLimiter;
 use super::error::LimiterError;
-use super::permit::{Held, LimiterPermit, OwnedLimiterPermit};
-use super::semaphores::{Ask, Loan};
+use super::permit::{HeldTokens, LimiterPermit, OwnedLimiterPermit};
+use super::semaphores::{AcquiredTokens, TokenRequest};
 use crate::semaphore::WaiterId;
 
-/// Waits for tokens. Made by [`CapacityLimiter::acquire`] and its relatives.
+/// Waits for tokens. Created by [`CapacityLimiter::acquire`] and its variants.
 #[must_use = "futures do nothing unless polled"]
-pub struct AcquireTokens<'a>(Acquiring<&'a CapacityLimiter>);
+pub struct AcquireTokens<'a>(pub(super) TokenAcquisition<&'a CapacityLimiter>);
 
-/// Waits for tokens that may outlive the caller. Made by [`CapacityLimiter::acquire_owned`] and its relatives.
+/// Waits for tokens that may outlive the caller. Created by [`CapacityLimiter::acquire_owned`] and its variants.
 #[must_use = "futures do nothing unless polled"]
-pub struct AcquireTokensOwned(Acquiring<Arc<CapacityLimiter>>);
+pub struct AcquireTokensOwned(pub(super) TokenAcquisition<Arc<CapacityLimiter>>);
 
 /// One wait for tokens, of a task or of a thread.
-pub(super) struct Acquiring<L: Deref<Target = CapacityLimiter>> {
-    /// `None` once the wait is over.
+pub(super) struct TokenAcquisition<L: Deref<Target = CapacityLimiter>> {
+    /// `None` once the wait has completed.
     limiter: Option<L>,
-    ask: Ask,
-    /// `None` before lining up and after.
-    ticket: Option<WaiterId>,
-}
-
-impl<'a> AcquireTokens<'a> {
-    pub(super) fn new(limiter: &'a CapacityLimiter, ask: Ask) -> Self {
-        Self(Acquiring::new(limiter, ask))
-    }
-}
-
-impl AcquireTokensOwned {
-    pub(super) fn new(limiter: Arc<CapacityLimiter>, ask: Ask) -> Self {
-        Self(Acquiring::new(limiter, ask))
-    }
+    request: TokenRequest,
+    /// Set while the caller is queued.
+    waiter: Option<WaiterId>,
 }
 
 impl<'a> Future for AcquireTokens<'a> {
@@ -61,76 +49,79 @@ impl Future for AcquireTokensOwned {
     }
 }
 
-impl<L: Deref<Target = CapacityLimiter>> Acquiring<L> {
-    pub(super) fn new(limiter: L, ask: Ask) -> Self {
-        Self { limiter: Some(limiter), ask, ticket: None }
+impl<L: Deref<Target = CapacityLimiter>> TokenAcquisition<L> {
+    pub(super) fn new(limiter: L, request: TokenRequest) -> Self {
+        Self { limiter: Some(limiter), request, waiter: None }
     }
 
     #[inline]
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Held<L>, LimiterError>> {
-        // A task that finds tokens free again and again still lets others run, as with tokio's own semaphore.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<HeldTokens<L>, LimiterError>> {
+        // A task that finds free tokens again and again still lets others run, as with tokio's own semaphore.
         let coop = ready!(coop::poll_proceed(cx));
-        let result = match self.try_lend() {
-            Some(loan) => Ok(loan),
-            None => ready!(self.poll_turn(cx.waker())),
+        let result = match self.try_acquire() {
+            Some(tokens) => Ok(tokens),
+            None => ready!(self.poll_queue(cx.waker())),
         };
         coop.made_progress();
-        Poll::Ready(self.end(result))
+        Poll::Ready(self.complete(result))
     }
 
-    /// What is free at once, for who has not lined up yet.
+    /// Acquires free tokens at once, unless the caller is queued already.
     #[inline]
-    pub(super) fn try_lend(&self) -> Option<Loan> {
-        if self.ticket.is_some() { None } else { self.limiter().semaphores.try_lend(self.ask).ok() }
+    pub(super) fn try_acquire(&self) -> Option<AcquiredTokens> {
+        if self.waiter.is_some() { None } else { self.limiter().semaphores.try_acquire(self.request).ok() }
     }
 
     #[cold]
     #[inline(never)]
-    pub(super) fn poll_turn(&mut self, waker: &Waker) -> Poll<Result<Loan, LimiterError>> {
-        let Self { limiter, ask, ticket } = self;
-        let semaphores = &limiter.as_ref().expect(OVER).semaphores;
-        let result = if ticket.is_some() {
-            semaphores.ask(*ask, ticket, waker)
+    pub(super) fn poll_queue(&mut self, waker: &Waker) -> Poll<Result<AcquiredTokens, LimiterError>> {
+        let Self { limiter, request, waiter } = self;
+        let semaphores = &limiter.as_ref().expect(COMPLETED).semaphores;
+        let result = if waiter.is_some() {
+            semaphores.poll_waiter(*request, waiter, waker)
         } else {
-            semaphores.line_up(*ask, ticket, waker)
+            semaphores.enqueue(*request, waiter, waker)
         };
         result.map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// Hands over what the wait ended with.
+    /// Completes the wait.
     #[inline]
-    pub(super) fn end(&mut self, result: Result<Loan, LimiterError>) -> Result<Held<L>, LimiterError> {
-        let limiter = self.limiter.take().expect(OVER);
-        result.map(|loan| Held { limiter, loan })
+    pub(super) fn complete(
+        &mut self,
+        result: Result<AcquiredTokens, LimiterError>,
+    ) -> Result<HeldTokens<L>, LimiterError> {
+        let limiter = self.limiter.take().expect(COMPLETED);
+        result.map(|tokens| HeldTokens { limiter, tokens })
     }
 
     #[inline]
     fn limiter(&self) -> &L {
-        self.limiter.as_ref().expect(OVER)
+        self.limiter.as_ref().expect(COMPLETED)
     }
 }
 
-const OVER: &str = "an acquire future is not polled after it completed";
+const COMPLETED: &str = "an acquire future is not polled after it completed";
 
-impl<L: Deref<Target = CapacityLimiter>> Drop for Acquiring<L> {
+impl<L: Deref<Target = CapacityLimiter>> Drop for TokenAcquisition<L> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(ticket) = self.ticket.take()
+        if let Some(waiter) = self.waiter.take()
             && let Some(limiter) = &self.limiter
         {
-            limiter.semaphores.withdraw(self.ask, ticket);
+            limiter.semaphores.cancel(self.request, waiter);
         }
     }
 }
 
 impl fmt::Debug for AcquireTokens<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AcquireTokens").field("queued", &self.0.ticket.is_some()).finish()
+        f.debug_struct("AcquireTokens").field("queued", &self.0.waiter.is_some()).finish()
     }
 }
 
 impl fmt::Debug for AcquireTokensOwned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AcquireTokensOwned").field("queued", &self.0.ticket.is_some()).finish()
+        f.debug_struct("AcquireTokensOwned").field("queued", &self.0.waiter.is_some()).finish()
     }
 }

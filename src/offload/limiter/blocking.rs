@@ -1,28 +1,31 @@
-//! Waiting for tokens on a thread that may block: the same queue, a parked thread instead of a task.
+//! Waiting for tokens on a thread that may block: the same queue as for tasks, with the thread parked.
 
 use std::task::Poll;
 use std::thread;
 
-use super::acquire::Acquiring;
+use super::acquire::TokenAcquisition;
 use super::capacity_limiter::CapacityLimiter;
 use super::error::LimiterError;
-use super::permit::Held;
-use super::semaphores::Ask;
-use crate::park::{runs_async_tasks, unparks_this_thread};
+use super::permit::HeldTokens;
+use super::semaphores::TokenRequest;
+use crate::park::{current_thread_waker, runs_async_tasks};
 
-/// Waits on this thread until what it asks for is lent.
-pub(super) fn acquire(limiter: &CapacityLimiter, ask: Ask) -> Result<Held<&CapacityLimiter>, LimiterError> {
+/// Parks this thread until the requested tokens are acquired.
+pub(super) fn acquire(
+    limiter: &CapacityLimiter,
+    request: TokenRequest,
+) -> Result<HeldTokens<&CapacityLimiter>, LimiterError> {
     if runs_async_tasks() {
         return Err(LimiterError::BlockingInAsync);
     }
-    let mut acquiring = Acquiring::new(limiter, ask);
-    if let Some(loan) = acquiring.try_lend() {
-        return acquiring.end(Ok(loan));
+    let mut acquisition = TokenAcquisition::new(limiter, request);
+    if let Some(tokens) = acquisition.try_acquire() {
+        return acquisition.complete(Ok(tokens));
     }
-    let waker = unparks_this_thread();
+    let waker = current_thread_waker();
     loop {
-        if let Poll::Ready(result) = acquiring.poll_turn(&waker) {
-            return acquiring.end(result);
+        if let Poll::Ready(result) = acquisition.poll_queue(&waker) {
+            return acquisition.complete(result);
         }
         thread::park();
     }

@@ -1,37 +1,39 @@
-//! [`CapacityLimiter`], how much goes on at once.
+//! [`CapacityLimiter`], a limit on how much runs at once.
 
 use std::fmt;
 use std::sync::Arc;
 
-use super::acquire::{AcquireTokens, AcquireTokensOwned};
+use super::acquire::{AcquireTokens, AcquireTokensOwned, TokenAcquisition};
 use super::blocking;
 use super::error::LimiterError;
-use super::permit::{Held, LimiterPermit, OwnedLimiterPermit};
-use super::semaphores::{Ask, LimiterSemaphores};
+use super::permit::{HeldTokens, LimiterPermit, OwnedLimiterPermit};
+use super::semaphores::{LimiterSemaphores, TokenRequest};
 use crate::semaphore::{MAX_TOKENS, TokenSemaphore};
 
-/// Lends tokens, so many at a time, to tasks and threads in the order they asked. How many there are can change while
-/// it is in use.
+/// Limits how much runs at once, with a number of tokens that tasks and threads acquire first in, first out. The number
+/// can change while the limiter is in use.
 ///
-/// What [anyio's `CapacityLimiter`][anyio] is to FastAPI, with permits that give themselves back instead of borrowers
-/// that must. It differs from `tokio::sync::Semaphore` in its adjustable total, its reserve, its statistics and its blocking
-/// wait.
+/// It is what [anyio's `CapacityLimiter`][anyio] is to FastAPI, with permits that release themselves instead of
+/// borrowers that must. It differs from `tokio::sync::Semaphore` in its adjustable total, its reserve, its statistics
+/// and its blocking wait.
 ///
-/// - The order is strict. While anybody waits, whoever comes waits behind: a caller that wants one token doesn't overtake
-///   one that wants ten. So tokens may lie free until there are enough for whoever is first.
-/// - [`set_total`](Self::set_total) never takes tokens away from those who have them. After a total has shrunk below what
-///   is lent, [`available`](super::LimiterStatistics::available) is negative, and nothing is lent until it is positive again.
-///   A total of 0 is a pause.
-/// - Taking and giving back what is free is one atomic exchange each, and takes no memory.
+/// - The order is strict. While a caller is queued, every new caller waits behind it: a caller that wants one token
+///   does not overtake one that wants ten. So tokens may stay free until there are enough for the first caller in the
+///   queue.
+/// - [`set_total`](Self::set_total) never takes tokens away from their holders. After the total was reduced below the
+///   number of tokens held, [`available`](super::LimiterStatistics::available) is negative, and no token can be
+///   acquired until it is positive again. A total of 0 is a pause.
+/// - Acquiring free tokens and releasing them is one atomic exchange each, and allocates no memory.
 ///
 /// [anyio]: https://anyio.readthedocs.io/en/stable/api.html#anyio.CapacityLimiter
 ///
 /// # Common mistakes
 ///
-/// A caller that holds a token and waits for a second one of the same limiter may wait for itself: ask for both at once,
-/// with [`acquire_many`](Self::acquire_many), or, if it is for clean-up, for one of the [reserve](Self::with_reserve).
+/// A caller that holds a token and waits for a second one of the same limiter may wait for itself. It should acquire
+/// both at once, with [`acquire_many`](Self::acquire_many), or, for clean-up, acquire one of the
+/// [reserve](Self::with_reserve).
 ///
-/// A future whose turn has come holds its tokens until it is polled or dropped.
+/// A future that was granted its tokens holds them until it is polled or dropped.
 ///
 /// # Examples
 ///
@@ -59,32 +61,34 @@ pub struct CapacityLimiter {
 }
 
 impl CapacityLimiter {
-    /// The largest total and the most tokens that one caller can ask for: 2³¹ − 1. To limit something larger, such as
+    /// The largest total, and the most tokens that one caller can request: 2³¹ − 1. To limit something larger, such as
     /// bytes, count in larger units, such as kilobytes.
     pub const MAX_TOTAL: usize = MAX_TOKENS;
 
-    /// A limiter of `total` tokens. 0 is a pause: everybody waits until [`set_total`](Self::set_total) ends it.
+    /// Creates a limiter of `total` tokens. 0 is a pause: every caller waits until [`set_total`](Self::set_total) ends
+    /// it.
     ///
-    /// More than [`MAX_TOTAL`](Self::MAX_TOTAL) is taken for that.
+    /// A total above [`MAX_TOTAL`](Self::MAX_TOTAL) is reduced to it.
     #[must_use]
     pub const fn new(total: usize) -> Self {
         Self::with_reserve(total, 0)
     }
 
-    /// A limiter that lends whatever is asked for, up to [`MAX_TOTAL`](Self::MAX_TOTAL) tokens at a time: to count, and to
-    /// limit later.
+    /// Creates a limiter of [`MAX_TOTAL`](Self::MAX_TOTAL) tokens: to count now, and to limit later.
     #[must_use]
     pub const fn unlimited() -> Self {
         Self::new(Self::MAX_TOTAL)
     }
 
-    /// A limiter of `total` tokens, and of `reserve` more that only [`acquire_reserved`](Self::acquire_reserved) and its
-    /// relatives lend.
+    /// Creates a limiter of `total` tokens, with a reserve of `reserve` more that only
+    /// [`acquire_reserved`](Self::acquire_reserved) and its variants acquire.
     ///
-    /// It is for what must end so that others can begin: clean-up that waits behind new work which waits for what is to be
-    /// cleaned up is a deadlock ([fastapi#3205]). So use the reserve for work that itself waits for nobody who holds a token.
+    /// The reserve is for work that must end so that other work can start. Clean-up that is queued behind new work,
+    /// which in turn waits for what is to be cleaned up, is a deadlock ([fastapi#3205]). Use the reserve only for work
+    /// that does not itself wait for the holder of a token.
     ///
-    /// The reserve never changes, and a pause doesn't touch it. More than [`MAX_TOTAL`](Self::MAX_TOTAL) is taken for that.
+    /// The reserve never changes, and a pause does not affect it. Numbers above [`MAX_TOTAL`](Self::MAX_TOTAL) are
+    /// reduced to it.
     ///
     /// [fastapi#3205]: https://github.com/fastapi/fastapi/issues/3205
     ///
@@ -108,35 +112,35 @@ impl CapacityLimiter {
 
     /// Waits for one token.
     ///
-    /// The place in the queue comes with the first poll.
+    /// The caller enters the queue with the first poll.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up the place in the queue, and passes on the token if it had come already. No token is lost
-    /// for the others.
+    /// Dropping the future leaves the queue. A token that was granted already goes to the next caller; none is lost.
     ///
     /// # Errors
     ///
-    /// [`LimiterError::Closed`] if the limiter is closed, before or meanwhile.
+    /// [`LimiterError::Closed`] if the limiter is closed, before or during the wait.
     pub fn acquire(&self) -> AcquireTokens<'_> {
-        AcquireTokens::new(self, Ask::ONE)
+        AcquireTokens(TokenAcquisition::new(self, TokenRequest::ONE))
     }
 
     /// Waits for `tokens` tokens, all at once.
     ///
-    /// If that is more than the total, it waits until the total has grown, and everybody behind it waits too. Zero tokens
-    /// are lent at once, whoever waits.
+    /// If that is more than the total, the caller waits until the total has grown, and all callers behind it wait too.
+    /// Zero tokens are acquired at once, even if other callers are queued.
     ///
     /// # Cancel safety
     ///
-    /// As [`acquire`](Self::acquire). When the first in the queue leaves, those behind it get what it was too large for.
+    /// As [`acquire`](Self::acquire). When the first caller leaves the queue, the callers behind it get the tokens that
+    /// were too few for it.
     ///
     /// # Errors
     ///
     /// [`LimiterError::Closed`] as with `acquire`, and [`LimiterError::TooMany`] for more than
     /// [`MAX_TOTAL`](Self::MAX_TOTAL) tokens.
     pub fn acquire_many(&self, tokens: usize) -> AcquireTokens<'_> {
-        AcquireTokens::new(self, Ask::many(tokens))
+        AcquireTokens(TokenAcquisition::new(self, TokenRequest::many(tokens)))
     }
 
     /// Waits for one token, as [`acquire`](Self::acquire), that may outlive the caller.
@@ -149,7 +153,7 @@ impl CapacityLimiter {
     ///
     /// As `acquire`.
     pub fn acquire_owned(self: Arc<Self>) -> AcquireTokensOwned {
-        AcquireTokensOwned::new(self, Ask::ONE)
+        AcquireTokensOwned(TokenAcquisition::new(self, TokenRequest::ONE))
     }
 
     /// Waits for `tokens` tokens, as [`acquire_many`](Self::acquire_many), that may outlive the caller.
@@ -162,13 +166,14 @@ impl CapacityLimiter {
     ///
     /// As `acquire_many`.
     pub fn acquire_many_owned(self: Arc<Self>, tokens: usize) -> AcquireTokensOwned {
-        AcquireTokensOwned::new(self, Ask::many(tokens))
+        AcquireTokensOwned(TokenAcquisition::new(self, TokenRequest::many(tokens)))
     }
 
-    /// Waits for one token, of the [reserve](Self::with_reserve) if others hold or wait for all else.
+    /// Waits for one token, from the [reserve](Self::with_reserve) if no other is free.
     ///
-    /// It takes an ordinary token if one is free and nobody waits, else one of the reserve, and waits for the reserve if that is
-    /// lent too, in the order of those who do. Without a reserve it is the same as [`acquire`](Self::acquire).
+    /// Acquires an ordinary token if one is free and no caller is queued for it, and a token of the reserve otherwise.
+    /// If the reserve has none either, the caller waits for the reserve, first in, first out. Without a reserve this is
+    /// the same as [`acquire`](Self::acquire).
     ///
     /// # Cancel safety
     ///
@@ -178,7 +183,7 @@ impl CapacityLimiter {
     ///
     /// As `acquire`.
     pub fn acquire_reserved(&self) -> AcquireTokens<'_> {
-        AcquireTokens::new(self, Ask::Reserved)
+        AcquireTokens(TokenAcquisition::new(self, TokenRequest::Reserved))
     }
 
     /// Waits for one token, as [`acquire_reserved`](Self::acquire_reserved), that may outlive the caller.
@@ -191,128 +196,129 @@ impl CapacityLimiter {
     ///
     /// As `acquire`.
     pub fn acquire_reserved_owned(self: Arc<Self>) -> AcquireTokensOwned {
-        AcquireTokensOwned::new(self, Ask::Reserved)
+        AcquireTokensOwned(TokenAcquisition::new(self, TokenRequest::Reserved))
     }
 
-    /// Takes one token, if it is free and nobody waits.
+    /// Acquires one token if one is free and no caller is queued.
     ///
     /// # Errors
     ///
     /// [`LimiterError::WouldBlock`] if not, and [`LimiterError::Closed`].
     #[inline]
     pub fn try_acquire(&self) -> Result<LimiterPermit<'_>, LimiterError> {
-        self.try_lend(Ask::ONE)
+        self.try_acquire_request(TokenRequest::ONE)
     }
 
-    /// Takes `tokens` tokens, if so many are free and nobody waits. Zero tokens are lent whoever waits.
+    /// Acquires `tokens` tokens if that many are free and no caller is queued. Zero tokens are acquired even if callers
+    /// are queued.
     ///
     /// # Errors
     ///
     /// [`LimiterError::WouldBlock`] if not, [`LimiterError::Closed`], and [`LimiterError::TooMany`] for more than
     /// [`MAX_TOTAL`](Self::MAX_TOTAL) tokens.
     pub fn try_acquire_many(&self, tokens: usize) -> Result<LimiterPermit<'_>, LimiterError> {
-        self.try_lend(Ask::many(tokens))
+        self.try_acquire_request(TokenRequest::many(tokens))
     }
 
-    /// Takes one token, as [`try_acquire`](Self::try_acquire), that may outlive the caller.
+    /// Acquires one token, as [`try_acquire`](Self::try_acquire), that may outlive the caller.
     ///
     /// # Errors
     ///
     /// As `try_acquire`.
     pub fn try_acquire_owned(self: Arc<Self>) -> Result<OwnedLimiterPermit, LimiterError> {
-        self.try_lend_owned(Ask::ONE)
+        self.try_acquire_request_owned(TokenRequest::ONE)
     }
 
-    /// Takes `tokens` tokens, as [`try_acquire_many`](Self::try_acquire_many), that may outlive the caller.
+    /// Acquires `tokens` tokens, as [`try_acquire_many`](Self::try_acquire_many), that may outlive the caller.
     ///
     /// # Errors
     ///
     /// As `try_acquire_many`.
     pub fn try_acquire_many_owned(self: Arc<Self>, tokens: usize) -> Result<OwnedLimiterPermit, LimiterError> {
-        self.try_lend_owned(Ask::many(tokens))
+        self.try_acquire_request_owned(TokenRequest::many(tokens))
     }
 
-    /// Takes one token, of the [reserve](Self::with_reserve) if others hold or wait for all else.
+    /// Acquires one token, from the [reserve](Self::with_reserve) if no other is free.
     ///
     /// # Errors
     ///
-    /// [`LimiterError::WouldBlock`] if the reserve is lent too, and [`LimiterError::Closed`].
+    /// [`LimiterError::WouldBlock`] if the reserve has none either, and [`LimiterError::Closed`].
     pub fn try_acquire_reserved(&self) -> Result<LimiterPermit<'_>, LimiterError> {
-        self.try_lend(Ask::Reserved)
+        self.try_acquire_request(TokenRequest::Reserved)
     }
 
-    /// Waits for one token on this thread, in the same queue as the futures.
+    /// Blocks this thread until it has acquired one token, in the same queue as the futures.
     ///
     /// For plain threads, `spawn_blocking` and `block_in_place`.
     ///
     /// # Errors
     ///
-    /// [`LimiterError::Closed`] as with [`acquire`](Self::acquire), and [`LimiterError::BlockingInAsync`], also when a token
-    /// is free, on a thread that runs async tasks. A task inside `tokio::task::unconstrained` can't be told from a thread that
-    /// may block.
+    /// [`LimiterError::Closed`] as with [`acquire`](Self::acquire), and [`LimiterError::BlockingInAsync`] on a thread
+    /// that runs async tasks, even if a token is free. A task inside `tokio::task::unconstrained` can't be distinguished
+    /// from a thread that may block.
     pub fn acquire_blocking(&self) -> Result<LimiterPermit<'_>, LimiterError> {
-        blocking::acquire(self, Ask::ONE).map(LimiterPermit)
+        blocking::acquire(self, TokenRequest::ONE).map(LimiterPermit)
     }
 
-    /// Waits for `tokens` tokens on this thread, as [`acquire_blocking`](Self::acquire_blocking).
+    /// Blocks this thread until it has acquired `tokens` tokens, as [`acquire_blocking`](Self::acquire_blocking).
     ///
     /// # Errors
     ///
     /// As `acquire_blocking`, and [`LimiterError::TooMany`] for more than [`MAX_TOTAL`](Self::MAX_TOTAL) tokens.
     pub fn acquire_many_blocking(&self, tokens: usize) -> Result<LimiterPermit<'_>, LimiterError> {
-        blocking::acquire(self, Ask::many(tokens)).map(LimiterPermit)
+        blocking::acquire(self, TokenRequest::many(tokens)).map(LimiterPermit)
     }
 
-    /// Waits for one token on this thread, of the reserve if others hold or wait for all else, as
+    /// Blocks this thread until it has acquired one token, from the reserve if no other is free, as
     /// [`acquire_reserved`](Self::acquire_reserved).
     ///
     /// # Errors
     ///
     /// As [`acquire_blocking`](Self::acquire_blocking).
     pub fn acquire_reserved_blocking(&self) -> Result<LimiterPermit<'_>, LimiterError> {
-        blocking::acquire(self, Ask::Reserved).map(LimiterPermit)
+        blocking::acquire(self, TokenRequest::Reserved).map(LimiterPermit)
     }
 
-    /// Changes how many tokens there are, without the reserve.
+    /// Changes the number of tokens, without the reserve.
     ///
-    /// If there are more, those who wait get them, in their order. If there are fewer, nobody loses any: whoever gives back
-    /// pays first what is [missing](super::LimiterStatistics::available). 0 is a pause. More than
-    /// [`MAX_TOTAL`](Self::MAX_TOTAL) is taken for that.
+    /// New tokens go to the callers in the queue, in their order. If the total shrinks, no holder loses a token:
+    /// released tokens first make up for those that are [missing](super::LimiterStatistics::available). 0 is a pause. A
+    /// total above [`MAX_TOTAL`](Self::MAX_TOTAL) is reduced to it.
     pub fn set_total(&self, total: usize) {
         self.semaphores.set_total(total);
     }
 
-    /// How many tokens there are, without the reserve.
+    /// Returns the number of tokens, without the reserve.
     #[must_use]
     pub fn total(&self) -> usize {
         self.semaphores.ordinary().total()
     }
 
-    /// Lends nothing any more, not even of the reserve: who waits and who comes gets [`LimiterError::Closed`]. Who
-    /// holds tokens goes on.
+    /// Closes the limiter and its reserve: queued and future callers fail with [`LimiterError::Closed`]. Holders keep
+    /// their tokens.
     pub fn close(&self) {
         self.semaphores.close();
     }
 
-    /// Whether the limiter was closed.
+    /// Returns `true` if the limiter was closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.semaphores.ordinary().is_closed()
     }
 
-    /// The ordinary tokens, for a pool that waits for them without futures and permits.
-    pub(crate) fn lane(&self) -> &TokenSemaphore {
+    /// Returns the ordinary tokens, for a pool that waits for them without futures and permits.
+    pub(crate) fn semaphore(&self) -> &TokenSemaphore {
         self.semaphores.ordinary()
     }
 
     #[inline]
-    fn try_lend(&self, ask: Ask) -> Result<LimiterPermit<'_>, LimiterError> {
-        self.semaphores.try_lend(ask).map(|loan| LimiterPermit(Held { limiter: self, loan }))
+    fn try_acquire_request(&self, request: TokenRequest) -> Result<LimiterPermit<'_>, LimiterError> {
+        self.semaphores.try_acquire(request).map(|tokens| LimiterPermit(HeldTokens { limiter: self, tokens }))
     }
 
-    fn try_lend_owned(self: Arc<Self>, ask: Ask) -> Result<OwnedLimiterPermit, LimiterError> {
-        let loan = self.semaphores.try_lend(ask)?;
-        Ok(OwnedLimiterPermit(Held { limiter: self, loan }))
+    fn try_acquire_request_owned(self: Arc<Self>, request: TokenRequest) -> Result<OwnedLimiterPermit, LimiterError> {
+        let tokens = self.semaphores.try_acquire(request)?;
+        Ok(OwnedLimiterPermit(HeldTokens { limiter: self, tokens }))
     }
 }
 

@@ -1,12 +1,12 @@
-//! The limiter: tokens that are lent, and the callers that wait for them.
+//! The limiter: tokens, and the callers that wait for them.
 //!
-//! | file | what it is |
+//! | file | what it holds |
 //! |---|---|
 //! | `capacity_limiter` | the limiter |
-//! | `semaphores` | its two semaphores: the tokens for everybody, and those in reserve |
+//! | `semaphores` | its two semaphores: the ordinary tokens and the reserve |
 //! | `acquire`, `blocking` | waiting for tokens, in a task and on a thread |
-//! | `permit` | tokens that are lent |
-//! | `statistics`, `error` | what it tells |
+//! | `permit` | tokens that are held |
+//! | `statistics`, `error` | what the limiter reports |
 
 mod acquire;
 mod blocking;

@@ -1,53 +1,53 @@
-//! [`LimiterPermit`] and [`OwnedLimiterPermit`], tokens that are lent.
+//! [`LimiterPermit`] and [`OwnedLimiterPermit`], tokens that are held.
 
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
 use super::capacity_limiter::CapacityLimiter;
-use super::semaphores::Loan;
+use super::semaphores::AcquiredTokens;
 
-/// Tokens of a [`CapacityLimiter`]. Dropping it gives them back.
+/// Tokens of a [`CapacityLimiter`]. Dropping the permit releases them.
 ///
-/// Bind it to a name, such as `_permit`: `let _ = limiter.acquire().await?;` gives back where it began.
+/// Bind it to a name, such as `_permit`: `let _ = limiter.acquire().await?;` releases the tokens at once.
 ///
-/// A panic that drops it does the same: nothing is poisoned.
-#[must_use = "the tokens are given back as soon as the permit is dropped: bind it to `_permit`, not to `_`"]
-pub struct LimiterPermit<'a>(pub(super) Held<&'a CapacityLimiter>);
+/// A panic that drops the permit releases them too: nothing is poisoned.
+#[must_use = "the tokens are released as soon as the permit is dropped: bind it to `_permit`, not to `_`"]
+pub struct LimiterPermit<'a>(pub(super) HeldTokens<&'a CapacityLimiter>);
 
-/// Tokens of a [`CapacityLimiter`] that outlive the caller: it owns its share of the limiter, so it can move to another
-/// task or thread.
+/// Tokens of a [`CapacityLimiter`] that may outlive the caller: the permit holds an `Arc` of the limiter, so it can
+/// move to another task or thread.
 ///
-/// Dropping it gives them back, also in a panic.
-#[must_use = "the tokens are given back as soon as the permit is dropped: bind it to `_permit`, not to `_`"]
-pub struct OwnedLimiterPermit(pub(super) Held<Arc<CapacityLimiter>>);
+/// Dropping the permit releases them, also in a panic.
+#[must_use = "the tokens are released as soon as the permit is dropped: bind it to `_permit`, not to `_`"]
+pub struct OwnedLimiterPermit(pub(super) HeldTokens<Arc<CapacityLimiter>>);
 
-/// What the limiter behind `L` has lent.
-pub(super) struct Held<L: Deref<Target = CapacityLimiter>> {
+/// Releases `tokens` to `limiter` when it is dropped.
+pub(super) struct HeldTokens<L: Deref<Target = CapacityLimiter>> {
     pub(super) limiter: L,
-    pub(super) loan: Loan,
+    pub(super) tokens: AcquiredTokens,
 }
 
 impl LimiterPermit<'_> {
-    /// How many tokens these are.
+    /// Returns the number of tokens.
     #[must_use]
     pub fn tokens(&self) -> usize {
-        self.0.loan.tokens()
+        self.0.tokens.count()
     }
 }
 
 impl OwnedLimiterPermit {
-    /// How many tokens these are.
+    /// Returns the number of tokens.
     #[must_use]
     pub fn tokens(&self) -> usize {
-        self.0.loan.tokens()
+        self.0.tokens.count()
     }
 }
 
-impl<L: Deref<Target = CapacityLimiter>> Drop for Held<L> {
+impl<L: Deref<Target = CapacityLimiter>> Drop for HeldTokens<L> {
     #[inline]
     fn drop(&mut self) {
-        self.limiter.semaphores.give_back(self.loan);
+        self.limiter.semaphores.release(self.tokens);
     }
 }
 

@@ -1,39 +1,40 @@
-//! [`LimiterSemaphores`], the tokens for everybody and those in reserve, and who gets which.
+//! [`LimiterSemaphores`], the ordinary tokens and the reserve, and which of them a request gets.
 
 use std::task::Waker;
 
 use super::error::LimiterError;
-use crate::semaphore::{EnqueueOutcome, MAX_TOKENS, Refused, TokenSemaphore, Tokens, WaitOutcome, WaiterId};
+use crate::semaphore::{EnqueueOutcome, MAX_TOKENS, SemaphoreRefusal, TokenSemaphore, Tokens, WaitOutcome, WaiterId};
 
 /// The two semaphores of a limiter.
 #[derive(Debug)]
 pub(super) struct LimiterSemaphores {
     ordinary: TokenSemaphore,
-    /// Lent only to those who ask for it, one token each. Its total does not change.
+    /// Only for requests of a reserved token, one token each. Its total does not change.
     reserve: TokenSemaphore,
 }
 
-/// What a caller asks for. It stays the same while the caller waits, and with it the lane in which it does.
+/// What a caller requests. It stays the same while the caller waits, and so does the semaphore that the caller waits
+/// for.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Ask {
+pub(super) enum TokenRequest {
     Tokens(Tokens),
-    /// One token, of the reserve if it must be.
+    /// One token, of the reserve if there is no other.
     Reserved,
-    /// No token at all.
+    /// Zero tokens.
     Nothing,
     TooMany,
 }
 
-/// Tokens that a caller has, to be given back.
+/// Tokens that a caller has acquired, and has to release.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Loan {
+pub(super) enum AcquiredTokens {
     Ordinary(Tokens),
     /// One token of the reserve.
     Reserve,
     Nothing,
 }
 
-impl Ask {
+impl TokenRequest {
     pub(super) const ONE: Self = Self::Tokens(Tokens::ONE);
 
     pub(super) fn many(tokens: usize) -> Self {
@@ -45,8 +46,8 @@ impl Ask {
     }
 }
 
-impl Loan {
-    pub(super) fn tokens(self) -> usize {
+impl AcquiredTokens {
+    pub(super) fn count(self) -> usize {
         match self {
             Self::Ordinary(tokens) => tokens.count(),
             Self::Reserve => 1,
@@ -56,9 +57,12 @@ impl Loan {
 }
 
 impl LimiterSemaphores {
-    /// More than [`MAX_TOKENS`] are taken for so many.
+    /// Clamps both numbers to [`MAX_TOKENS`].
     pub(super) const fn new(total: usize, reserve: usize) -> Self {
-        Self { ordinary: TokenSemaphore::lending(at_most(total)), reserve: TokenSemaphore::lending(at_most(reserve)) }
+        Self {
+            ordinary: TokenSemaphore::with_total(clamped(total)),
+            reserve: TokenSemaphore::with_total(clamped(reserve)),
+        }
     }
 
     pub(super) fn ordinary(&self) -> &TokenSemaphore {
@@ -70,97 +74,106 @@ impl LimiterSemaphores {
     }
 
     pub(super) fn set_total(&self, total: usize) {
-        self.ordinary.set_total(at_most(total));
+        self.ordinary.set_total(clamped(total));
     }
 
     pub(super) fn close(&self) {
-        self.ordinary.shut();
-        self.reserve.shut();
+        self.ordinary.close();
+        self.reserve.close();
     }
 
-    /// Lends at once, or not at all.
+    /// Acquires the tokens without waiting.
     #[inline]
-    pub(super) fn try_lend(&self, ask: Ask) -> Result<Loan, LimiterError> {
-        match ask {
-            Ask::Tokens(tokens) => self.ordinary.try_take(tokens).map(|()| Loan::Ordinary(tokens)).map_err(error),
-            Ask::Reserved => match self.ordinary.try_take(Tokens::ONE) {
-                Ok(()) => Ok(Loan::Ordinary(Tokens::ONE)),
-                Err(_) => self.reserve.try_take(Tokens::ONE).map(|()| Loan::Reserve).map_err(error),
+    pub(super) fn try_acquire(&self, request: TokenRequest) -> Result<AcquiredTokens, LimiterError> {
+        match request {
+            TokenRequest::Tokens(tokens) => {
+                self.ordinary.try_acquire(tokens).map(|()| AcquiredTokens::Ordinary(tokens)).map_err(error)
+            }
+            TokenRequest::Reserved => match self.ordinary.try_acquire(Tokens::ONE) {
+                Ok(()) => Ok(AcquiredTokens::Ordinary(Tokens::ONE)),
+                Err(_) => self.reserve.try_acquire(Tokens::ONE).map(|()| AcquiredTokens::Reserve).map_err(error),
             },
-            Ask::Nothing if self.ordinary.is_closed() => Err(LimiterError::Closed),
-            Ask::Nothing => Ok(Loan::Nothing),
-            Ask::TooMany => Err(LimiterError::TooMany),
+            TokenRequest::Nothing if self.ordinary.is_closed() => Err(LimiterError::Closed),
+            TokenRequest::Nothing => Ok(AcquiredTokens::Nothing),
+            TokenRequest::TooMany => Err(LimiterError::TooMany),
         }
     }
 
-    /// Lends what has come free, or gives the last place in the queue: then there is a ticket, and nothing else.
-    pub(super) fn line_up(
+    /// Acquires tokens released in the meantime, or enters the queue. Sets `waiter` and returns `None` if the caller is
+    /// queued.
+    pub(super) fn enqueue(
         &self,
-        ask: Ask,
-        ticket: &mut Option<WaiterId>,
+        request: TokenRequest,
+        waiter: &mut Option<WaiterId>,
         waker: &Waker,
-    ) -> Option<Result<Loan, LimiterError>> {
-        let Some((lane, tokens, loan)) = self.wait_in(ask) else { return Some(self.try_lend(ask)) };
-        match lane.line_up(tokens, waker) {
-            EnqueueOutcome::Entered => Some(Ok(loan)),
+    ) -> Option<Result<AcquiredTokens, LimiterError>> {
+        let Some((semaphore, tokens, acquired)) = self.queue_for(request) else {
+            return Some(self.try_acquire(request));
+        };
+        match semaphore.enqueue(tokens, waker) {
+            EnqueueOutcome::Acquired => Some(Ok(acquired)),
             EnqueueOutcome::Refused(refused) => Some(Err(error(refused))),
-            EnqueueOutcome::Queued(place) => {
-                *ticket = Some(place);
+            EnqueueOutcome::Queued(queued) => {
+                *waiter = Some(queued);
                 None
             }
         }
     }
 
-    /// Asks whether the turn has come. The answer ends the wait: the ticket is gone with it.
-    pub(super) fn ask(
+    /// Returns the outcome of the wait once it has ended. The waiter has left the queue then, and `waiter` is `None`.
+    pub(super) fn poll_waiter(
         &self,
-        ask: Ask,
-        ticket: &mut Option<WaiterId>,
+        request: TokenRequest,
+        waiter: &mut Option<WaiterId>,
         waker: &Waker,
-    ) -> Option<Result<Loan, LimiterError>> {
-        let (lane, _, loan) = self.wait_in(ask)?;
-        lane.ask(ticket, waker).map(|answer| match answer {
-            WaitOutcome::Entered => Ok(loan),
+    ) -> Option<Result<AcquiredTokens, LimiterError>> {
+        let (semaphore, _, acquired) = self.queue_for(request)?;
+        semaphore.poll(waiter, waker).map(|outcome| match outcome {
+            WaitOutcome::Acquired => Ok(acquired),
             WaitOutcome::Closed => Err(LimiterError::Closed),
-            WaitOutcome::Expired => unreachable!("no turn expires here: none has a time"),
+            WaitOutcome::Expired => unreachable!("a limiter's grants have no time limit"),
         })
     }
 
-    /// Ends a wait: gives up the place, or passes on the tokens that were set aside for it.
-    pub(super) fn withdraw(&self, ask: Ask, ticket: WaiterId) {
-        if let Some((lane, ..)) = self.wait_in(ask) {
-            lane.withdraw(ticket);
+    /// Removes a waiter from the queue. Tokens that were granted to it go to the next waiters.
+    pub(super) fn cancel(&self, request: TokenRequest, waiter: WaiterId) {
+        if let Some((semaphore, ..)) = self.queue_for(request) {
+            semaphore.cancel(waiter, || None);
         }
     }
 
     #[inline]
-    pub(super) fn give_back(&self, loan: Loan) {
-        match loan {
-            Loan::Ordinary(tokens) => self.ordinary.give_back(tokens),
-            Loan::Reserve => self.reserve.give_back(Tokens::ONE),
-            Loan::Nothing => {}
+    pub(super) fn release(&self, tokens: AcquiredTokens) {
+        match tokens {
+            AcquiredTokens::Ordinary(tokens) => self.ordinary.release(tokens),
+            AcquiredTokens::Reserve => self.reserve.release(Tokens::ONE),
+            AcquiredTokens::Nothing => {}
         }
     }
 
-    /// The lane in which a caller waits, for how many tokens, and what it has then.
-    fn wait_in(&self, ask: Ask) -> Option<(&TokenSemaphore, Tokens, Loan)> {
-        match ask {
-            Ask::Tokens(tokens) => Some((&self.ordinary, tokens, Loan::Ordinary(tokens))),
-            Ask::Reserved if self.reserve.total() > 0 => Some((&self.reserve, Tokens::ONE, Loan::Reserve)),
-            Ask::Reserved => Some((&self.ordinary, Tokens::ONE, Loan::Ordinary(Tokens::ONE))),
-            Ask::Nothing | Ask::TooMany => None,
+    /// Returns the semaphore that a caller waits for, the number of tokens, and what the caller has acquired then.
+    fn queue_for(&self, request: TokenRequest) -> Option<(&TokenSemaphore, Tokens, AcquiredTokens)> {
+        match request {
+            TokenRequest::Reserved if self.reserve.total() > 0 => {
+                Some((&self.reserve, Tokens::ONE, AcquiredTokens::Reserve))
+            }
+            TokenRequest::Reserved => self.queue_for(TokenRequest::ONE),
+            TokenRequest::Tokens(tokens) => Some((&self.ordinary, tokens, AcquiredTokens::Ordinary(tokens))),
+            TokenRequest::Nothing | TokenRequest::TooMany => None,
         }
     }
 }
 
-const fn at_most(tokens: usize) -> usize {
+const fn clamped(tokens: usize) -> usize {
     if tokens > MAX_TOKENS { MAX_TOKENS } else { tokens }
 }
 
 #[inline]
-fn error(refused: Refused) -> LimiterError {
+fn error(refused: SemaphoreRefusal) -> LimiterError {
     match refused {
-        Refused::Closed => LimiterError::Closed,
-        Refused::Busy | Refused::Full | Refused::TooManyKeys => LimiterError::WouldBlock,
+        SemaphoreRefusal::Closed => LimiterError::Closed,
+        SemaphoreRefusal::Busy | SemaphoreRefusal::QueueFull | SemaphoreRefusal::TooManyKeys => {
+            LimiterError::WouldBlock
+        }
     }
 }

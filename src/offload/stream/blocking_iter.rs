@@ -9,13 +9,13 @@ use std::thread;
 use futures_core::Stream;
 use tokio::runtime::Handle;
 
-use crate::offload::from_thread::{FromThreadError, Waiter};
+use crate::offload::from_thread::{FromThreadError, ThreadExecutor};
 use crate::park::runs_async_tasks;
 
-/// Makes an iterator of a stream, for code that may block: inside of `run_blocking`, or on a thread of your own.
+/// Converts a stream into an iterator, for code that may block: inside `run_blocking`, or on a thread of your own.
 ///
-/// What the stream does in the runtime, its timers, its sockets and what it spawns, is done in the one that is current where
-/// this is called, or, if there is none, where the iterator is used. A stream that needs no runtime needs none.
+/// The stream's timers, its sockets and the tasks that it spawns belong to the runtime that is current at this call or,
+/// if there is none, where the iterator is used. A stream that needs no runtime works without one.
 ///
 /// # Examples
 ///
@@ -33,47 +33,49 @@ use crate::park::runs_async_tasks;
 /// # }
 /// ```
 pub fn iter_from_stream<S: Stream>(stream: S) -> BlockingIter<S> {
-    BlockingIter { stream: Some(Box::pin(stream)), runtime: Handle::try_current().ok(), waiter: None }
+    BlockingIter { stream: Some(Box::pin(stream)), runtime: Handle::try_current().ok(), executor: None }
 }
 
-/// An iterator over a stream, which blocks its thread while the stream waits. Made by [`iter_from_stream`].
+/// An iterator over a stream, which blocks its thread while the stream is pending. Created by [`iter_from_stream`].
 ///
-/// When the stream has ended it is dropped, and there is only `None`. A panic of the stream goes on here.
+/// When the stream has ended it is dropped, and the iterator returns `None`. A panic of the stream unwinds into the
+/// caller.
 #[must_use = "iterators do nothing unless they are iterated"]
 pub struct BlockingIter<S> {
-    /// `None` when it has ended.
+    /// `None` once the stream has ended.
     stream: Option<Pin<Box<S>>>,
     runtime: Option<Handle>,
-    /// That of the thread on which it was used last, which may block.
-    waiter: Option<Waiter>,
+    /// The executor of the thread that was used last, which may block.
+    executor: Option<ThreadExecutor>,
 }
 
 impl<S: Stream> BlockingIter<S> {
-    /// The next item, as [`Iterator::next`] gives it, or an error where that would panic.
+    /// Returns the next item, as [`Iterator::next`] does, or an error where that would panic.
     ///
     /// # Errors
     ///
     /// [`FromThreadError::BlockingInAsync`] on a thread that runs async tasks. No item is lost.
     pub fn try_next(&mut self) -> Result<Option<S::Item>, FromThreadError> {
         let Some(stream) = &mut self.stream else { return Ok(None) };
-        // A look at the thread takes longer than many a stream for an item, so it is taken once, and before each wait.
-        let waiter = match self.waiter.take() {
-            Some(waiter) if waiter.thread() == thread::current().id() => waiter,
+        // Checking the thread takes longer than many streams take for an item, so it is done once, and before each
+        // wait.
+        let executor = match self.executor.take() {
+            Some(executor) if executor.thread_id() == thread::current().id() => executor,
             _ if runs_async_tasks() => return Err(FromThreadError::BlockingInAsync),
-            _ => Waiter::here(),
+            _ => ThreadExecutor::current(),
         };
         let _entered = self.runtime.as_ref().map(Handle::enter);
         let item = loop {
             let next = std::future::poll_fn(|cx| stream.as_mut().poll_next(cx));
-            if let Poll::Ready(item) = waiter.poll(std::pin::pin!(next)) {
+            if let Poll::Ready(item) = executor.poll(std::pin::pin!(next)) {
                 break item;
             }
             if runs_async_tasks() {
                 return Err(FromThreadError::BlockingInAsync);
             }
-            waiter.park();
+            executor.park();
         };
-        self.waiter = Some(waiter);
+        self.executor = Some(executor);
         if item.is_none() {
             self.stream = None;
         }
@@ -86,8 +88,8 @@ impl<S: Stream> Iterator for BlockingIter<S> {
 
     /// # Panics
     ///
-    /// On a thread that runs async tasks, which would stand still while this one waits. There the stream itself is to be
-    /// used. [`try_next`](BlockingIter::try_next) returns an error instead.
+    /// On a thread that runs async tasks, which this call would block. Use the stream itself there.
+    /// [`try_next`](BlockingIter::try_next) returns an error instead.
     fn next(&mut self) -> Option<S::Item> {
         self.try_next().unwrap_or_else(|error| panic!("BlockingIter::next: {error}"))
     }

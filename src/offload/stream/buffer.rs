@@ -1,4 +1,4 @@
-//! [`Buffer`], what an iterator has made and its stream has not given out yet, and whose turn it is.
+//! [`Buffer`], the items between an iterator and its stream, and the producer while it is parked.
 //!
 //! ```text
 //!              resume              end
@@ -7,21 +7,23 @@
 //!      ╰──────────────────╯        from each of them, when the stream is dropped ──▶ Closed
 //! ```
 //!
-//! The producer puts each item in at once, since it does not know how long the next one takes, and the consumer takes what
-//! has gathered as a whole: a chunk has one item where the consumer waits for it, and many where it is the slower one.
+//! The producer pushes each item at once, since it can't know how long the next one takes. The consumer takes all items
+//! that have gathered: a chunk has one item while the consumer waits for it, and many while the consumer is the slower
+//! side.
 //!
 //! # Invariants
 //!
-//! 1. The producer is in one place: in `Parked`, or with the task that runs it or waits to.
-//! 2. `items` and `bytes` count what is in `chunks` and in the chunk that the consumer has not come back with. Only the
-//!    producer raises them, by one item a time, and not while they are at their bounds: so there are never more items than
-//!    `max_items`, and the bytes are beyond `max_bytes` by less than one item.
-//! 3. A waker is kept only while nothing is buffered and the stage is `Running`. What changes either, `push` and `end`,
-//!    takes it out under the same lock, and its caller wakes it. (`park` changes the stage only while `items` is not 0, when the consumer does not wait.)
-//! 4. While the producer is parked, `items` is not 0, or it has not begun. So the consumer has not waited since: it is about
-//!    to come for the next chunk, and when it finds none it resumes the producer, whatever has happened before. There is no
-//!    wake-up to lose.
-//! 5. No item, producer, error or waker is dropped, cloned or woken under the mutex.
+//! 1. The producer is in one place: in `Parked`, or with the task that runs it or is queued to run it.
+//! 2. `items` and `bytes` count the items in `chunks` and in the chunk that the consumer has taken and not returned.
+//!    Only the producer increases them, by one item at a time, and not while they are at their limits: so there are
+//!    never more items than `max_items`, and the bytes exceed `max_bytes` by less than one item.
+//! 3. A waker is kept only while nothing is buffered and the state is `Running`. `push` and `end`, which change that,
+//!    take it out with the mutex held, and their caller wakes it. (`park` changes the state only while `items` is not
+//!    0, when the consumer does not wait.)
+//! 4. While the producer is parked, `items` is not 0, or the producer has not started. So the consumer is not waiting:
+//!    it will come for the next chunk, and when it finds none it resumes the producer, whatever happened before. There
+//!    is no wake-up to lose.
+//! 5. No item, producer, error or waker is dropped, cloned or woken with the mutex held.
 
 #[cfg(all(test, loom))]
 #[path = "loom_tests.rs"]
@@ -33,234 +35,227 @@ use std::task::Waker;
 
 use crate::sync::{Mutex, lock};
 
-/// So many items of one kind make a chunk at most.
-const CHUNK: usize = 256;
-/// So many empty chunks are kept to be filled again.
-const SPARE: usize = 2;
+/// The most items in a chunk.
+const MAX_CHUNK_ITEMS: usize = 256;
+/// The most empty chunks that are kept to be filled again.
+const MAX_SPARE: usize = 2;
 
-/// How much is buffered at most. Each is at least 1.
+/// How much may be buffered. Each is at least 1.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds {
+pub(crate) struct BufferLimits {
     pub(crate) max_items: usize,
     pub(crate) max_bytes: usize,
 }
 
-/// `P` is the producer while it does not run, `E` why it ended early.
+/// `T` is an item, `P` the producer while it is parked, and `E` the error with which it ended.
 pub(crate) struct Buffer<T, P, E> {
-    bounds: Bounds,
-    state: Mutex<State<T, P, E>>,
+    limits: BufferLimits,
+    state: Mutex<BufferState<T, P, E>>,
 }
 
-struct State<T, P, E> {
-    chunks: VecDeque<Chunk<T>>,
+pub(crate) struct BufferState<T, P, E> {
+    pub(crate) chunks: VecDeque<Chunk<T>>,
     spare: Vec<VecDeque<T>>,
     items: usize,
     bytes: usize,
-    stage: Stage<P, E>,
-    waker: Option<Waker>,
+    pub(crate) producer: ProducerState<P, E>,
+    pub(crate) waker: Option<Waker>,
 }
 
-/// Who has the producer.
-pub(crate) enum Stage<P, E> {
+/// Where the producer is.
+pub(crate) enum ProducerState<P, E> {
     Parked(P),
     Running,
     Ended(Option<E>),
     Closed,
 }
 
-/// Items that are handed over together.
+/// Items that the consumer takes together.
 #[derive(Debug)]
 pub(crate) struct Chunk<T> {
     pub(crate) items: VecDeque<T>,
-    /// How many they were.
+    /// How many items were put in, and their size.
     count: usize,
     bytes: usize,
 }
 
 /// What the consumer finds.
-pub(crate) enum Taken<P, E> {
-    /// Items, in the chunk it came with.
+pub(crate) enum TakeOutcome<P, E> {
+    /// Items, now in the consumer's chunk.
     Chunk,
-    /// Nothing. The producer is to be run, and then it is to look again.
+    /// Nothing. The consumer has to run the producer and take again.
     Parked(P),
-    /// Nothing, and the waker is kept.
+    /// Nothing. The waker is registered.
     Pending,
-    /// Nothing, and it is to come again with a waker that can be kept.
+    /// Nothing. The consumer has to take again with an owned waker.
     WantsWaker,
-    /// Nothing any more. The error is told once.
+    /// The end. The error is returned once.
     Ended(Option<E>),
 }
 
-/// What has become of an item.
-pub(crate) enum Pushed<T> {
-    /// The consumer is to be woken, if it waits.
-    Taken { is_full: bool, waker: Option<Waker> },
-    /// Nobody wants it.
+/// What happened to a pushed item.
+pub(crate) enum PushOutcome<T> {
+    /// It is buffered. The caller has to call the waker.
+    Pushed { is_full: bool, waker: Option<Waker> },
+    /// The stream was dropped.
     Closed(T),
 }
 
-/// What has become of a producer that found the buffer full.
-pub(crate) enum Parking<P> {
+/// What happened to a producer that found the buffer full.
+pub(crate) enum ParkOutcome<P> {
     Parked,
-    /// There is room again.
-    GoOn(P),
-    /// Nobody wants its items.
+    /// There is room again, so the producer continues.
+    HasRoom(P),
+    /// The stream was dropped.
     Closed(P),
 }
 
-/// What is left when the stream is dropped.
-pub(crate) struct Remains<T, P, E> {
-    pub(crate) chunks: VecDeque<Chunk<T>>,
-    pub(crate) stage: Stage<P, E>,
-    pub(crate) waker: Option<Waker>,
-}
-
 impl<T, P, E> Buffer<T, P, E> {
-    pub(crate) fn new(bounds: Bounds, producer: P) -> Self {
-        let state = State {
-            chunks: VecDeque::new(),
-            spare: Vec::new(),
-            items: 0,
-            bytes: 0,
-            stage: Stage::Parked(producer),
-            waker: None,
-        };
-        Self { bounds, state: Mutex::new(state) }
+    pub(crate) fn new(limits: BufferLimits, producer: P) -> Self {
+        Self { limits, state: Mutex::new(BufferState::new(ProducerState::Parked(producer))) }
     }
 
     // For the consumer.
 
-    /// Takes the next chunk, in exchange for one that is empty.
-    pub(crate) fn take(&self, chunk: &mut Chunk<T>, waker: &Waker, fresh: &mut Option<Waker>) -> Taken<P, E> {
+    /// Takes the next chunk, in exchange for an empty one.
+    pub(crate) fn take(&self, chunk: &mut Chunk<T>, waker: &Waker, fresh: &mut Option<Waker>) -> TakeOutcome<P, E> {
         let mut state = lock(&self.state);
-        state.settle(chunk);
+        state.uncount(chunk);
         if let Some(next) = state.chunks.pop_front() {
             let empty = mem::replace(chunk, next).items;
-            if state.spare.len() < SPARE && empty.capacity() > 0 {
+            if state.spare.len() < MAX_SPARE && empty.capacity() > 0 {
                 state.spare.push(empty);
             }
-            return Taken::Chunk;
+            return TakeOutcome::Chunk;
         }
-        let State { stage, waker: known, .. } = &mut *state;
-        match stage {
-            Stage::Parked(_) => {
-                let Stage::Parked(producer) = mem::replace(stage, Stage::Running) else {
-                    unreachable!("it was there under the lock")
-                };
-                Taken::Parked(producer)
+        if let Some(producer) = state.producer.resume() {
+            return TakeOutcome::Parked(producer);
+        }
+        let BufferState { producer, waker: known, .. } = &mut *state;
+        match producer {
+            ProducerState::Ended(error) => TakeOutcome::Ended(error.take()),
+            ProducerState::Running if known.as_ref().is_some_and(|known| known.will_wake(waker)) => {
+                TakeOutcome::Pending
             }
-            Stage::Ended(error) => Taken::Ended(error.take()),
-            Stage::Running if known.as_ref().is_some_and(|known| known.will_wake(waker)) => Taken::Pending,
-            Stage::Running => {
-                let Some(fresh) = fresh.take() else { return Taken::WantsWaker };
+            ProducerState::Running => {
+                let Some(fresh) = fresh.take() else { return TakeOutcome::WantsWaker };
                 let stale = known.replace(fresh);
                 drop(state);
                 drop(stale);
-                Taken::Pending
+                TakeOutcome::Pending
             }
-            Stage::Closed => unreachable!("it is the consumer that closes it"),
+            ProducerState::Parked(_) => unreachable!("a parked producer was resumed above"),
+            ProducerState::Closed => {
+                unreachable!("the consumer itself closes the buffer, and takes nothing after that")
+            }
         }
     }
 
-    /// The producer, if it is parked and at most half of what may be is buffered. It has to be run.
+    /// Returns the producer if it is parked and at most half of the limits is buffered. The caller has to run it.
     pub(crate) fn resume(&self) -> Option<P> {
         let mut state = lock(&self.state);
-        if !matches!(state.stage, Stage::Parked(_)) || !state.is_drained(self.bounds) {
-            return None;
-        }
-        match mem::replace(&mut state.stage, Stage::Running) {
-            Stage::Parked(producer) => Some(producer),
-            _ => unreachable!("it was there under the lock"),
-        }
+        if state.is_half_empty(self.limits) { state.producer.resume() } else { None }
     }
 
-    /// Nobody wants items any more.
-    pub(crate) fn close(&self) -> Remains<T, P, E> {
-        let mut state = lock(&self.state);
-        Remains {
-            chunks: mem::take(&mut state.chunks),
-            stage: mem::replace(&mut state.stage, Stage::Closed),
-            waker: state.waker.take(),
-        }
+    /// Refuses further items: the stream is dropped. Returns the contents, which must be dropped without the mutex.
+    pub(crate) fn close(&self) -> BufferState<T, P, E> {
+        mem::replace(&mut *lock(&self.state), BufferState::new(ProducerState::Closed))
     }
 
     // For the producer.
 
-    /// Puts an item in. If the buffer is full then, no other one may follow before [`park`](Self::park).
-    pub(crate) fn push(&self, item: T, bytes: usize) -> Pushed<T> {
+    /// Adds an item. If the buffer is full then, the producer must [`park`](Self::park) before it pushes the next one.
+    pub(crate) fn push(&self, item: T, bytes: usize) -> PushOutcome<T> {
         let mut state = lock(&self.state);
-        if matches!(state.stage, Stage::Closed) {
-            return Pushed::Closed(item);
+        if matches!(state.producer, ProducerState::Closed) {
+            return PushOutcome::Closed(item);
         }
-        state.put(item, bytes, self.bounds);
-        Pushed::Taken { is_full: state.is_full(self.bounds), waker: state.waker.take() }
+        state.push(item, bytes, self.limits);
+        PushOutcome::Pushed { is_full: state.is_full(self.limits), waker: state.waker.take() }
     }
 
-    /// Leaves the producer here until there is room. If it is `patient`, it is left even if there is some room.
-    pub(crate) fn park(&self, producer: P, is_patient: bool) -> Parking<P> {
+    /// Keeps the producer here until there is room: half of the limits or, if `until_empty`, all of them.
+    pub(crate) fn park(&self, producer: P, until_empty: bool) -> ParkOutcome<P> {
         let mut state = lock(&self.state);
-        let has_room = if is_patient { state.items == 0 } else { state.is_drained(self.bounds) };
-        match state.stage {
-            Stage::Closed => Parking::Closed(producer),
-            _ if has_room => Parking::GoOn(producer),
+        let has_room = if until_empty { state.items == 0 } else { state.is_half_empty(self.limits) };
+        match state.producer {
+            ProducerState::Closed => ParkOutcome::Closed(producer),
+            _ if has_room => ParkOutcome::HasRoom(producer),
             _ => {
-                state.stage = Stage::Parked(producer);
-                Parking::Parked
+                state.producer = ProducerState::Parked(producer);
+                ParkOutcome::Parked
             }
         }
     }
 
-    /// There will be no more items. The consumer is to be woken, if it waits.
+    /// Records that no items will follow. Returns the waker to call.
     pub(crate) fn end(&self, error: Option<E>) -> Option<Waker> {
         let mut state = lock(&self.state);
-        if matches!(state.stage, Stage::Closed) {
+        if matches!(state.producer, ProducerState::Closed) {
             drop(state);
             drop(error);
             return None;
         }
-        state.stage = Stage::Ended(error);
+        state.producer = ProducerState::Ended(error);
         state.waker.take()
     }
 }
 
-impl<T, P, E> State<T, P, E> {
-    /// The consumer has given out what it had taken.
-    fn settle(&mut self, chunk: &mut Chunk<T>) {
+impl<T, P, E> BufferState<T, P, E> {
+    fn new(producer: ProducerState<P, E>) -> Self {
+        Self { chunks: VecDeque::new(), spare: Vec::new(), items: 0, bytes: 0, producer, waker: None }
+    }
+
+    /// Uncounts the items of a chunk that the consumer has emptied.
+    fn uncount(&mut self, chunk: &mut Chunk<T>) {
         self.items -= mem::take(&mut chunk.count);
         self.bytes -= mem::take(&mut chunk.bytes);
     }
 
-    fn put(&mut self, item: T, bytes: usize, bounds: Bounds) {
-        // The bytes of an item beyond all bounds don't make the sum overflow, and are taken off as they were put on.
+    fn push(&mut self, item: T, bytes: usize, limits: BufferLimits) {
+        // Clamped so that huge items don't overflow the sum, which is later reduced by the same number.
         let bytes = bytes.min(usize::MAX - self.bytes);
         self.items += 1;
         self.bytes += bytes;
         match self.chunks.back_mut() {
-            Some(last) if last.has_room(bounds) => last.put(item, bytes),
+            Some(last) if last.has_room(limits) => last.push(item, bytes),
             _ => {
                 let mut next = Chunk { items: self.spare.pop().unwrap_or_default(), count: 0, bytes: 0 };
-                next.put(item, bytes);
+                next.push(item, bytes);
                 self.chunks.push_back(next);
             }
         }
     }
 
-    fn is_full(&self, bounds: Bounds) -> bool {
-        self.items >= bounds.max_items || self.bytes >= bounds.max_bytes
+    fn is_full(&self, limits: BufferLimits) -> bool {
+        self.items >= limits.max_items || self.bytes >= limits.max_bytes
     }
 
-    fn is_drained(&self, bounds: Bounds) -> bool {
-        self.items <= bounds.max_items / 2 && self.bytes <= bounds.max_bytes / 2
+    fn is_half_empty(&self, limits: BufferLimits) -> bool {
+        self.items <= limits.max_items / 2 && self.bytes <= limits.max_bytes / 2
+    }
+}
+
+impl<P, E> ProducerState<P, E> {
+    /// Returns the producer if it is parked. The caller has to run it.
+    fn resume(&mut self) -> Option<P> {
+        if !matches!(self, Self::Parked(_)) {
+            return None;
+        }
+        match mem::replace(self, Self::Running) {
+            Self::Parked(producer) => Some(producer),
+            _ => unreachable!("the state was checked above"),
+        }
     }
 }
 
 impl<T> Chunk<T> {
-    /// A quarter of the bounds at most: while the consumer gives one out, the producer fills others.
-    fn has_room(&self, bounds: Bounds) -> bool {
-        self.count < CHUNK.min(bounds.max_items / 4) && self.bytes < bounds.max_bytes / 4
+    /// Returns `true` below a quarter of the limits: while the consumer empties one chunk, the producer fills others.
+    fn has_room(&self, limits: BufferLimits) -> bool {
+        self.count < MAX_CHUNK_ITEMS.min(limits.max_items / 4) && self.bytes < limits.max_bytes / 4
     }
 
-    fn put(&mut self, item: T, bytes: usize) {
+    fn push(&mut self, item: T, bytes: usize) {
         self.count += 1;
         self.bytes += bytes;
         self.items.push_back(item);

@@ -1,8 +1,8 @@
 //! Models of the buffer, checked by loom over every interleaving.
 //!
-//! A model in which a wake-up is lost ends nowhere: loom tells that all threads are blocked.
+//! A lost wake-up fails a model: loom reports that all threads are blocked.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
+#![allow(clippy::unwrap_used, reason = "a test fails on an unexpected result")]
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
@@ -13,9 +13,9 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread::{self, JoinHandle};
 
-use super::{Bounds, Buffer, Chunk, Parking, Pushed, Stage, Taken};
+use super::{Buffer, BufferLimits, Chunk, ParkOutcome, ProducerState, PushOutcome, TakeOutcome};
 
-/// What numbers come next, and where is counted how many such there are.
+/// A producer of numbers. `alive` counts the producers that are not dropped.
 struct Numbers {
     next: usize,
     end: usize,
@@ -37,20 +37,20 @@ impl Drop for Numbers {
     }
 }
 
-/// What a task of the pool does with the producer.
+/// Does what a task of the pool does with the producer.
 fn produce(buffer: &Shared, mut numbers: Numbers) {
     while numbers.next < numbers.end {
         let number = numbers.next;
         numbers.next += 1;
         match buffer.push(number, 1) {
-            Pushed::Closed(_) => return,
-            Pushed::Taken { is_full, waker } => {
+            PushOutcome::Closed(_) => return,
+            PushOutcome::Pushed { is_full, waker } => {
                 waker.into_iter().for_each(Waker::wake);
                 if is_full {
                     match buffer.park(numbers, false) {
-                        Parking::Parked => return,
-                        Parking::Closed(_) => return,
-                        Parking::GoOn(back) => numbers = back,
+                        ParkOutcome::Parked => return,
+                        ParkOutcome::Closed(_) => return,
+                        ParkOutcome::HasRoom(returned) => numbers = returned,
                     }
                 }
             }
@@ -60,7 +60,7 @@ fn produce(buffer: &Shared, mut numbers: Numbers) {
     buffer.end(Some("over")).into_iter().for_each(Waker::wake);
 }
 
-/// The stream's side, whose tasks are threads of the model.
+/// The stream's side. Its tasks are threads of the model.
 struct Consumer {
     buffer: Shared,
     chunk: Chunk<usize>,
@@ -70,8 +70,8 @@ struct Consumer {
 
 impl Consumer {
     fn new(max_items: usize, numbers: Numbers) -> Self {
-        let bounds = Bounds { max_items, max_bytes: usize::MAX };
-        let buffer = Arc::new(Buffer::new(bounds, numbers));
+        let limits = BufferLimits { max_items, max_bytes: usize::MAX };
+        let buffer = Arc::new(Buffer::new(limits, numbers));
         Self { buffer, chunk: Chunk::default(), tasks: Vec::new(), is_eager: true }
     }
 
@@ -87,17 +87,17 @@ impl Consumer {
                 return Poll::Ready(Some(number));
             }
             match self.buffer.take(&mut self.chunk, cx.waker(), &mut fresh) {
-                Taken::Chunk => {
+                TakeOutcome::Chunk => {
                     if self.is_eager
                         && let Some(numbers) = self.buffer.resume()
                     {
                         self.start(numbers);
                     }
                 }
-                Taken::Parked(numbers) => self.start(numbers),
-                Taken::WantsWaker => fresh = Some(cx.waker().clone()),
-                Taken::Pending => return Poll::Pending,
-                Taken::Ended(error) => {
+                TakeOutcome::Parked(numbers) => self.start(numbers),
+                TakeOutcome::WantsWaker => fresh = Some(cx.waker().clone()),
+                TakeOutcome::Pending => return Poll::Pending,
+                TakeOutcome::Ended(error) => {
                     assert_eq!(error, Some("over"));
                     return Poll::Ready(None);
                 }
@@ -109,11 +109,11 @@ impl Consumer {
         block_on(poll_fn(|cx| self.poll(cx)))
     }
 
-    /// The stream is dropped.
-    fn leave(self) {
+    /// Does what dropping the stream does.
+    fn close(self) {
         drop(self.buffer.close());
         self.tasks.into_iter().for_each(|task| task.join().unwrap());
-        assert!(matches!(crate::sync::lock(&self.buffer.state).stage, Stage::Closed), "it stays closed");
+        assert!(matches!(crate::sync::lock(&self.buffer.state).producer, ProducerState::Closed), "it stays closed");
     }
 }
 
@@ -125,18 +125,18 @@ fn all_in_order(items: usize, max_items: usize, is_eager: bool) {
         assert_eq!(consumer.next(), Some(number));
     }
     assert_eq!(consumer.next(), None);
-    // Dropped before the end was told.
+    // The producer is dropped before the consumer sees the end.
     assert_eq!(alive.load(Ordering::Relaxed), 0);
-    consumer.leave();
+    consumer.close();
 }
 
 #[test]
-fn who_waits_is_woken_by_items_and_by_the_end() {
+fn waiting_consumer_is_woken_by_items_and_by_the_end() {
     loom::model(|| all_in_order(2, 8, true));
 }
 
 #[test]
-fn a_full_buffer_parks_and_goes_on_when_it_was_drained() {
+fn producer_parks_on_a_full_buffer_and_continues_after_it_was_emptied() {
     let mut builder = Builder::new();
     builder.preemption_bound = Some(3);
     builder.max_threads = 5;
@@ -144,7 +144,7 @@ fn a_full_buffer_parks_and_goes_on_when_it_was_drained() {
 }
 
 #[test]
-fn one_item_at_a_time() {
+fn all_items_arrive_in_order_with_a_limit_of_one() {
     let mut builder = Builder::new();
     builder.preemption_bound = Some(3);
     builder.max_threads = 5;
@@ -152,7 +152,7 @@ fn one_item_at_a_time() {
 }
 
 #[test]
-fn a_consumer_that_only_resumes_when_it_has_nothing_gets_all() {
+fn consumer_that_resumes_only_an_empty_buffer_gets_all_items() {
     let mut builder = Builder::new();
     builder.preemption_bound = Some(3);
     builder.max_threads = 5;
@@ -160,46 +160,46 @@ fn a_consumer_that_only_resumes_when_it_has_nothing_gets_all() {
 }
 
 #[test]
-fn the_bound_holds_whatever_the_consumer_does() {
+fn item_limit_holds_while_the_consumer_has_a_chunk() {
     loom::model(|| {
         let alive = Arc::new(AtomicUsize::new(0));
         let mut consumer = Consumer::new(2, Numbers::up_to(5, &alive));
         assert_eq!(consumer.next(), Some(0));
-        // One was given out, in a chunk that has not come back: two are there at most, this one among them.
+        // The consumer has one item, in a chunk that it has not returned: at most two exist, including this one.
         {
             let state = crate::sync::lock(&consumer.buffer.state);
-            let made = state.chunks.iter().map(|chunk| chunk.items.len()).sum::<usize>() + 1;
-            assert!(made <= 2 && state.items == made, "{made} of {}", state.items);
+            let produced = state.chunks.iter().map(|chunk| chunk.items.len()).sum::<usize>() + 1;
+            assert!(produced <= 2 && state.items == produced, "{produced} of {}", state.items);
         }
-        consumer.leave();
+        consumer.close();
         assert_eq!(alive.load(Ordering::Relaxed), 0);
     });
 }
 
 #[test]
-fn dropped_while_it_is_filled_it_leaves_nothing_behind() {
+fn stream_dropped_while_its_buffer_is_filled_drops_the_producer() {
     loom::model(|| {
         let alive = Arc::new(AtomicUsize::new(0));
         let mut consumer = Consumer::new(1, Numbers::up_to(3, &alive));
-        // Polled once, so that it runs; whether an item is there already is not known.
+        // Polled once, so that the producer runs. It may have produced an item already.
         let mut taken = 0;
         let _ = block_on(poll_fn(|cx| {
             taken += usize::from(matches!(consumer.poll(cx), Poll::Ready(Some(0))));
             Poll::Ready(())
         }));
         assert!(taken <= 1);
-        consumer.leave();
+        consumer.close();
         assert_eq!(alive.load(Ordering::Relaxed), 0);
     });
 }
 
 #[test]
-fn dropped_by_another_thread_than_the_one_that_polled() {
+fn stream_dropped_by_a_thread_that_did_not_poll_it_drops_the_producer() {
     loom::model(|| {
         let alive = Arc::new(AtomicUsize::new(0));
         let mut consumer = Consumer::new(1, Numbers::up_to(2, &alive));
         assert_eq!(consumer.next(), Some(0));
-        let other = thread::spawn(move || consumer.leave());
+        let other = thread::spawn(move || consumer.close());
         other.join().unwrap();
         assert_eq!(alive.load(Ordering::Relaxed), 0);
     });

@@ -1,16 +1,18 @@
-//! Iterators that block as streams, and streams as iterators that block.
+//! Blocking iterators as streams, and streams as blocking iterators.
 //!
-//! | file | what it is |
+//! | file | what it holds |
 //! |---|---|
-//! | `blocking_stream` | the stream: it has the iterator run, and gives items out |
-//! | `buffer` | what was made and not given out, and whose turn it is |
+//! | `blocking_stream` | the stream and its options |
+//! | `running_stream` | what a stream does once it was polled: it submits tasks, and takes their items |
+//! | `buffer` | the items that were produced and not yet taken, and the producer while it does not run |
 //! | `producer` | what a task of the pool does with the iterator |
-//! | `blocking_iter` | the other way round |
+//! | `blocking_iter` | the opposite: an iterator over a stream |
 
 mod blocking_iter;
 mod blocking_stream;
 mod buffer;
 mod producer;
+mod running_stream;
 
 pub use self::blocking_iter::{BlockingIter, iter_from_stream};
 pub use self::blocking_stream::{BlockingStream, stream_blocking};

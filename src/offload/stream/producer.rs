@@ -1,96 +1,90 @@
 //! [`Producer`], the side of a stream that runs on a thread of the pool.
 
-use super::buffer::{Buffer, Parking, Pushed};
+use super::buffer::{Buffer, ParkOutcome, PushOutcome};
 use crate::offload::error::OffloadError;
 use crate::offload::task::wake;
 use crate::panic::{catch, discard};
 
-/// An iterator, which goes from task to task, and how large its items are.
+/// An iterator, which moves from task to task, and how to measure its items.
 pub(super) struct Producer<T> {
-    pub(super) source: Box<dyn Source<T>>,
-    pub(super) size: Option<Box<Size<T>>>,
+    fill: Box<FillFn<T>>,
+    pub(super) size: Option<Box<SizeFn<T>>>,
 }
 
-pub(super) type Size<T> = dyn Fn(&T) -> usize + Send;
+/// Produces items until the sink stops it, or the iterator ends. One call produces many items, so that the loop over the
+/// iterator is compiled for its type.
+type FillFn<T> = dyn FnMut(&ItemSink<'_, T>) -> FillOutcome + Send;
+
+pub(super) type SizeFn<T> = dyn Fn(&T) -> usize + Send;
 
 pub(super) type StreamBuffer<T> = Buffer<T, Producer<T>, OffloadError>;
 
-/// An iterator whose type is not known. It is not asked item by item, so that its loop is compiled as one.
-pub(super) trait Source<T>: Send {
-    fn fill(&mut self, outlet: &Outlet<'_, T>) -> Stop;
-}
-
-/// Where items go.
-pub(super) struct Outlet<'a, T> {
+/// Pushes items into the buffer.
+pub(super) struct ItemSink<'a, T> {
     buffer: &'a StreamBuffer<T>,
-    size: Option<&'a Size<T>>,
-    is_patient: bool,
+    size: Option<&'a SizeFn<T>>,
+    is_one_at_a_time: bool,
 }
 
-/// Why an iterator is not asked any more.
-pub(super) enum Stop {
+/// Why an iterator stopped producing items.
+pub(super) enum FillOutcome {
     Exhausted,
     Full,
     Closed,
 }
 
-/// What is to be iterated, and from the first task on its iterator.
-pub(super) enum FromIter<I: IntoIterator> {
-    New(Option<I>),
-    Begun(I::IntoIter),
-}
-
 impl<T> Producer<T> {
-    /// Makes items until the buffer is full or there are none. If it is `patient`, it makes one and waits: its consumer waits
-    /// for this to return, and can't take it before.
-    pub(super) fn run(mut self, buffer: &StreamBuffer<T>, is_patient: bool) {
+    /// Creates a producer, which calls `into_iter` on the thread of its first task.
+    pub(super) fn new<I>(iter: I) -> Self
+    where
+        I: IntoIterator<Item = T> + Send + 'static,
+        I::IntoIter: Send,
+    {
+        let (mut new, mut started) = (Some(iter), None);
+        let fill = move |sink: &ItemSink<'_, T>| {
+            let mut new = || new.take().expect("a producer that panicked in `into_iter` is not run again");
+            let iter = started.get_or_insert_with(|| new().into_iter());
+            iter.find_map(|item| sink.push(item)).unwrap_or(FillOutcome::Exhausted)
+        };
+        Self { fill: Box::new(fill), size: None }
+    }
+
+    /// Produces items until the buffer is full or the iterator ends. If it `is_one_at_a_time`, it parks after each
+    /// item: its consumer can take the item only after this returns.
+    pub(super) fn run(mut self, buffer: &StreamBuffer<T>, is_one_at_a_time: bool) {
         let panicked = loop {
-            let outlet = Outlet { buffer, size: self.size.as_deref(), is_patient };
-            match catch(|| self.source.fill(&outlet)) {
-                Ok(Stop::Exhausted) => break None,
-                Ok(Stop::Closed) => return discard(self),
-                Ok(Stop::Full) => match buffer.park(self, is_patient) {
-                    Parking::Parked => return,
-                    Parking::GoOn(producer) => self = producer,
-                    Parking::Closed(producer) => return discard(producer),
+            let sink = ItemSink { buffer, size: self.size.as_deref(), is_one_at_a_time };
+            match catch(|| (self.fill)(&sink)) {
+                Ok(FillOutcome::Exhausted) => break None,
+                Ok(FillOutcome::Closed) => return discard(self),
+                Ok(FillOutcome::Full) => match buffer.park(self, is_one_at_a_time) {
+                    ParkOutcome::Parked => return,
+                    ParkOutcome::HasRoom(producer) => self = producer,
+                    ParkOutcome::Closed(producer) => return discard(producer),
                 },
                 Err(panic) => break Some(panic),
             }
         };
-        // Before the end is told: who sees it sees what the iterator held given back, too.
+        // Before the buffer ends: a consumer that sees the end also sees that the iterator has released what it held.
         let dropped = catch(|| drop(self)).err();
         let waker = buffer.end(panicked.or(dropped).map(OffloadError::Panicked));
         wake(waker);
     }
 }
 
-impl<T> Outlet<'_, T> {
-    fn push(&self, item: T) -> Option<Stop> {
+impl<T> ItemSink<'_, T> {
+    /// Pushes an item. Returns why the iterator has to stop, if it has to.
+    fn push(&self, item: T) -> Option<FillOutcome> {
         let bytes = self.size.map_or(0, |size| size(&item));
         match self.buffer.push(item, bytes) {
-            Pushed::Taken { is_full, waker } => {
+            PushOutcome::Pushed { is_full, waker } => {
                 wake(waker);
-                (is_full || self.is_patient).then_some(Stop::Full)
+                (is_full || self.is_one_at_a_time).then_some(FillOutcome::Full)
             }
-            Pushed::Closed(item) => {
+            PushOutcome::Closed(item) => {
                 discard(item);
-                Some(Stop::Closed)
+                Some(FillOutcome::Closed)
             }
         }
-    }
-}
-
-impl<I> Source<I::Item> for FromIter<I>
-where
-    I: IntoIterator + Send,
-    I::IntoIter: Send,
-{
-    fn fill(&mut self, outlet: &Outlet<'_, I::Item>) -> Stop {
-        if let Self::New(iter) = self {
-            let iter = iter.take().expect("where this panics, it is not called again");
-            *self = Self::Begun(iter.into_iter());
-        }
-        let Self::Begun(iter) = self else { unreachable!("it has begun above") };
-        iter.find_map(|item| outlet.push(item)).unwrap_or(Stop::Exhausted)
     }
 }

@@ -1,24 +1,23 @@
-//! [`TaskContext`], what a task that runs knows of its caller.
+//! [`TaskContext`], what a running task can ask about its caller.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
-use std::sync::Arc;
 
 use thiserror::Error;
 use tokio::time::Instant;
 
-use super::job::Work;
+use super::erased_job::SharedJob;
 
 thread_local! {
-    /// The tasks that run on this thread: inline, one in the other. The last one is the current one.
-    static RUNNING: RefCell<Vec<TaskContext>> = const { RefCell::new(Vec::new()) };
+    /// The tasks that run on this thread, each inline in the one before it. The last one is the current one.
+    static CURRENT: RefCell<Vec<TaskContext>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What a task that runs knows of its caller: whether it still waits, and how long it will.
+/// What a running task can ask about its caller: if the caller still waits, and how long it will.
 ///
-/// A thread can't be stopped from outside. So a task that takes long looks here from time to time, and returns early when
-/// nobody waits for it any more.
+/// A thread can't be stopped from outside. So a task that takes long checks its context from time to time, and returns
+/// early when its result is no longer wanted.
 ///
 /// # Examples
 ///
@@ -43,37 +42,37 @@ thread_local! {
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct TaskContext(pub(super) Arc<dyn Work>);
+pub struct TaskContext(pub(super) SharedJob);
 
-/// Nobody waits for the task any more. Return it with `?` from [`TaskContext::checkpoint`].
+/// The result of the task is no longer wanted. Return it with `?` from [`TaskContext::checkpoint`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Error)]
-#[error("the task is cancelled: nobody waits for its result any more")]
+#[error("the task is cancelled: its result is no longer wanted, so return early")]
 #[non_exhaustive]
 pub struct Cancelled;
 
-/// What is said of a task.
+/// What the caller has asked for one task.
 #[derive(Debug, Default)]
-pub(crate) struct Terms {
+pub(crate) struct TaskOptions {
     pub(crate) label: Option<Cow<'static, str>>,
     pub(crate) deadline: Option<Instant>,
-    /// Since when it waits, and until when it does.
-    pub(crate) begins_by: Option<(Instant, Instant)>,
-    /// Whether it goes on without its caller.
+    /// When the task was submitted, and when it must have started.
+    pub(crate) queue_window: Option<(Instant, Instant)>,
+    /// The task continues after its caller has dropped it.
     pub(crate) is_shielded: bool,
-    /// Whether it goes on with what was let in before. A full queue does not refuse it.
-    pub(crate) is_admitted: bool,
+    /// A full queue does not refuse the task, as it continues work that was admitted before.
+    pub(crate) ignores_queue_bound: bool,
 }
 
 impl TaskContext {
-    /// That of the task that runs on this thread, if one does: for code deep inside of it, or for
-    /// [`blocking_handler`](crate::web), whose closure is given the arguments of the request alone.
+    /// Returns the context of the task that runs on this thread: for code deep inside a task, or for
+    /// [`blocking_handler`](crate::web), whose closure is passed the arguments of the request only.
     #[must_use]
     pub fn current() -> Option<Self> {
-        RUNNING.try_with(|running| running.borrow().last().cloned()).ok().flatten()
+        CURRENT.try_with(|running| running.borrow().last().cloned()).ok().flatten()
     }
 
-    /// Whether nobody waits for the result any more: the caller has left and the task is not
-    /// [shielded](super::Task::shield), its time is over, or it was cancelled through its handle.
+    /// Returns `true` if the result is no longer wanted: the caller has dropped the task and it is not
+    /// [shielded](super::Task::shield), its deadline has passed, or it was cancelled through its handle.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.flags().is_cancelled() || self.deadline().is_some_and(|deadline| deadline <= Instant::now())
@@ -81,7 +80,7 @@ impl TaskContext {
 
     /// Returns early, with `?`, if the task [is cancelled](Self::is_cancelled).
     ///
-    /// Without a deadline it takes one load from memory, with one a look at the clock.
+    /// This takes one load from memory, and reads the clock if the task has a deadline.
     ///
     /// # Errors
     ///
@@ -90,36 +89,36 @@ impl TaskContext {
         if self.is_cancelled() { Err(Cancelled) } else { Ok(()) }
     }
 
-    /// When the caller stops to wait, if it said so.
+    /// Returns the moment when the caller stops waiting, if it has set one.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.0.terms().deadline
+        self.0.options().deadline
     }
 
-    /// The [label](super::Task::label) of the task.
+    /// Returns the [label](super::Task::label) of the task.
     #[must_use]
     pub fn label(&self) -> Option<&str> {
-        self.0.terms().label.as_deref()
+        self.0.options().label.as_deref()
     }
 
-    /// Makes it the current one of this thread while `work` runs.
+    /// Makes this the current context of the thread while `work` runs.
     pub(super) fn enter<T>(self, work: impl FnOnce() -> T) -> T {
-        struct Leave;
-        impl Drop for Leave {
+        struct PopOnDrop;
+        impl Drop for PopOnDrop {
             fn drop(&mut self) {
-                let left = RUNNING.try_with(|running| running.borrow_mut().pop());
-                drop(left);
+                let popped = CURRENT.try_with(|running| running.borrow_mut().pop());
+                drop(popped);
             }
         }
 
-        let _leave = RUNNING.try_with(|running| running.borrow_mut().push(self)).ok().map(|()| Leave);
+        let _pop = CURRENT.try_with(|running| running.borrow_mut().push(self)).ok().map(|()| PopOnDrop);
         work()
     }
 
-    /// Whether a task that holds a token of that limiter runs on this thread.
-    pub(crate) fn is_inside(limiter: usize) -> bool {
-        let inside = |running: &RefCell<Vec<Self>>| running.borrow().iter().any(|cx| cx.0.limiter() == limiter);
-        RUNNING.try_with(inside).unwrap_or(false)
+    /// Returns `true` if a task that holds a token of this limiter runs on the current thread.
+    pub(crate) fn holds_token_of(limiter_id: usize) -> bool {
+        let holds = |running: &RefCell<Vec<Self>>| running.borrow().iter().any(|cx| cx.0.limiter_id() == limiter_id);
+        CURRENT.try_with(holds).unwrap_or(false)
     }
 }
 

@@ -1,4 +1,4 @@
-//! [`TaskHandle`], a task that was handed over.
+//! [`TaskHandle`], a task that was submitted.
 
 use std::fmt;
 use std::pin::Pin;
@@ -11,34 +11,33 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::caller_context::CallerContext;
 use super::context::TaskContext;
-use super::inline;
-use super::job::{Job, Outcome};
+use super::erased_job::AwaitableJob;
+use super::inline::run_inline;
+use super::job::Job;
 use super::task::Task;
 use crate::offload::error::OffloadError;
-use crate::offload::workers::{Place, Workers};
+use crate::offload::workers::{QueuePosition, Workers};
 
-/// A task that was handed over to its pool. Awaiting it gives the result.
+/// A task that was submitted to its pool. Awaiting it returns the result.
 ///
 /// # Cancel safety
 ///
-/// Dropping it is dropping the future of the task: it never runs if it has not begun, and goes on with a cancelled
-/// [context](TaskContext) if it has, unless it is [shielded](Task::shield).
+/// Dropping the handle is dropping the future of the task: the task never runs if it has not started, and continues
+/// with a cancelled [context](TaskContext) if it has, unless it is [shielded](Task::shield).
 #[must_use = "the task is cancelled when its handle is dropped, unless it is shielded"]
 pub struct TaskHandle<T> {
     /// `None` once the result was taken.
-    job: Option<Arc<dyn Outcome<T>>>,
-    /// Where it waits. `None` if it was run on the spot.
-    waits: Option<(Arc<Workers>, Place)>,
-    limits: Option<Box<Limits>>,
+    job: Option<Arc<dyn AwaitableJob<T>>>,
+    /// Where the task is queued. `None` if it has run inline.
+    queued: Option<(Arc<Workers>, QueuePosition)>,
+    deadlines: Option<Box<TaskDeadlines>>,
 }
 
-/// When the caller stops to wait.
-struct Limits {
-    since: Instant,
-    /// For a thread.
-    queue: Option<Instant>,
-    /// For the result.
-    deadline: Option<Instant>,
+/// When the caller stops waiting.
+struct TaskDeadlines {
+    submitted_at: Instant,
+    start_by: Option<Instant>,
+    complete_by: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -47,71 +46,72 @@ impl<T: Send + 'static> TaskHandle<T> {
     where
         F: FnOnce(&TaskContext) -> T + Send + 'static,
     {
-        let Task { pool, work, mut terms, priority, queue_timeout, timeout } = task;
-        let (crew, runtime) = pool.crew()?;
-        let limits = Limits::new(queue_timeout, timeout, terms.deadline);
-        if let Some(limits) = &limits {
-            // Its timer.
+        let Task { pool, work, mut options, priority, queue_timeout, timeout } = task;
+        let (workers, runtime) = pool.current_workers()?;
+        let deadlines = TaskDeadlines::new(queue_timeout, timeout, options.deadline);
+        if let Some(deadlines) = &deadlines {
+            // The timer needs a runtime, in a CPU pool too.
             Handle::try_current().map_err(|_| OffloadError::NoRuntime)?;
-            terms.deadline = limits.deadline;
-            terms.begins_by = limits.queue.map(|at| (limits.since, at));
+            options.deadline = deadlines.complete_by;
+            options.queue_window = deadlines.start_by.map(|start_by| (deadlines.submitted_at, start_by));
         }
-        let job = Arc::new(Job::new(pool.rules.limiter_id(), terms, CallerContext::here(runtime), work));
-        let waits = if crew.is_here() {
-            crew.admit_inline()?;
-            inline::run(&(Arc::clone(&job) as _));
-            crew.has_published();
+        let job = Arc::new(Job::new(pool.config.limiter_id(), options, CallerContext::capture(runtime), work));
+        let queued = if workers.contains_current_thread() {
+            workers.admit_inline()?;
+            run_inline(&(Arc::clone(&job) as _));
+            workers.on_result_published();
             None
         } else {
-            let place = crew.submit(priority, Arc::clone(&job) as _)?;
-            Some((crew, place))
+            let position = workers.submit(priority, Arc::clone(&job) as _)?;
+            Some((workers, position))
         };
-        Ok(Self { job: Some(job), waits, limits })
+        Ok(Self { job: Some(job), queued, deadlines })
     }
 }
 
 impl<T> TaskHandle<T> {
-    /// Cancels the task, shielded or not: one that has not begun never will, and fails with [`OffloadError::Cancelled`]; one
-    /// that runs goes on, and its [context](TaskContext) tells it that nobody waits. Its result still comes here.
+    /// Cancels the task, shielded or not. A task that has not started never runs, and fails with
+    /// [`OffloadError::Cancelled`]. A task that runs continues, and its [context](TaskContext) reports that it is
+    /// cancelled; this handle still returns its result.
     pub fn cancel(&self) {
         if let Some(job) = &self.job {
-            self.leave_queue();
+            self.remove_from_queue();
             job.cancel();
         }
     }
 
-    /// Whether the result is there, or was taken.
+    /// Returns `true` if the result is available, or was taken.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.job.as_ref().is_none_or(|job| job.is_finished())
     }
 
-    /// Takes the task back if it has not begun. Whether that was so.
-    fn withdraw(&self) -> bool {
+    /// Cancels the task if it has not started. Returns `true` if it had not.
+    fn cancel_if_queued(&self) -> bool {
         let Some(job) = &self.job else { return false };
-        // First, as what the closure holds is the user's, and may panic when it is dropped.
-        self.leave_queue();
-        job.withdraw()
+        // First, since the values in the closure are the user's, and their drop may panic.
+        self.remove_from_queue();
+        job.cancel_if_queued()
     }
 
-    /// Once it has left the queue it is not begun, and must be withdrawn.
-    fn leave_queue(&self) {
-        if let Some((crew, place)) = &self.waits {
-            crew.forget(*place);
+    /// No worker starts the job after that, so it must be cancelled.
+    fn remove_from_queue(&self) {
+        if let Some((workers, position)) = &self.queued {
+            workers.remove(*position);
         }
     }
 
-    /// Does what is due at `now`.
-    fn time_out(&mut self, now: Instant) -> Option<Result<T, OffloadError>> {
-        let limits = self.limits.as_mut()?;
-        let (since, is_over) = (limits.since, limits.deadline.is_some_and(|deadline| deadline <= now));
-        limits.queue = limits.queue.filter(|at| *at > now);
-        if self.withdraw() {
-            let waited = now.duration_since(since);
+    /// Returns the error of a deadline that has passed at `now`, or the result if it is available.
+    fn expire(&mut self, now: Instant) -> Option<Result<T, OffloadError>> {
+        let deadlines = self.deadlines.as_mut()?;
+        let submitted_at = deadlines.submitted_at;
+        let is_over = deadlines.complete_by.is_some_and(|deadline| deadline <= now);
+        deadlines.start_by = deadlines.start_by.filter(|at| *at > now);
+        if self.cancel_if_queued() {
             return Some(Err(if is_over {
                 OffloadError::Timeout { still_running: false }
             } else {
-                OffloadError::QueueTimeout { waited }
+                OffloadError::QueueTimeout { waited: now.duration_since(submitted_at) }
             }));
         }
         if !is_over {
@@ -129,19 +129,19 @@ impl<T> Future for TaskHandle<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
-            let job = self.job.as_ref().expect("a future is not polled after its end");
+            let job = self.job.as_ref().expect("a task handle is not polled after it completed");
             if let Poll::Ready(result) = job.poll(cx) {
                 self.job = None;
                 return Poll::Ready(result);
             }
-            let Some(limits) = &mut self.limits else { return Poll::Pending };
-            let Some(at) = limits.next() else { return Poll::Pending };
-            let timer = limits.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+            let Some(deadlines) = &mut self.deadlines else { return Poll::Pending };
+            let Some(at) = deadlines.next() else { return Poll::Pending };
+            let timer = deadlines.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
             if timer.deadline() != at {
                 timer.as_mut().reset(at);
             }
             ready!(timer.as_mut().poll(cx));
-            if let Some(result) = self.time_out(at.max(Instant::now())) {
+            if let Some(result) = self.expire(at.max(Instant::now())) {
                 self.job = None;
                 return Poll::Ready(result);
             }
@@ -152,35 +152,35 @@ impl<T> Future for TaskHandle<T> {
 impl<T> Drop for TaskHandle<T> {
     fn drop(&mut self) {
         let Some(job) = &self.job else { return };
-        if job.terms().is_shielded || !self.withdraw() {
+        if job.options().is_shielded || !self.cancel_if_queued() {
             drop(job.abandon());
         }
     }
 }
 
-impl Limits {
+impl TaskDeadlines {
     fn new(queue: Option<Duration>, total: Option<Duration>, deadline: Option<Instant>) -> Option<Box<Self>> {
         if queue.is_none() && total.is_none() && deadline.is_none() {
             return None;
         }
-        let since = Instant::now();
-        // What is too far away to be told never comes.
-        let queue = queue.and_then(|limit| since.checked_add(limit));
-        let total = total.and_then(|limit| since.checked_add(limit));
-        let deadline = deadline.into_iter().chain(total).min();
-        Some(Box::new(Self { since, queue, deadline, timer: None }))
+        let submitted_at = Instant::now();
+        // A limit beyond the range of `Instant` never expires.
+        let start_by = queue.and_then(|limit| submitted_at.checked_add(limit));
+        let total = total.and_then(|limit| submitted_at.checked_add(limit));
+        let complete_by = deadline.into_iter().chain(total).min();
+        Some(Box::new(Self { submitted_at, start_by, complete_by, timer: None }))
     }
 
     fn next(&self) -> Option<Instant> {
-        self.queue.into_iter().chain(self.deadline).min()
+        self.start_by.into_iter().chain(self.complete_by).min()
     }
 }
 
 impl<T> fmt::Debug for TaskHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let terms = self.job.as_ref().map(|job| job.terms());
+        let options = self.job.as_ref().map(|job| job.options());
         f.debug_struct("TaskHandle")
-            .field("terms", &terms)
+            .field("options", &options)
             .field("finished", &self.is_finished())
             .finish_non_exhaustive()
     }

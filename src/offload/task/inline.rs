@@ -1,36 +1,36 @@
-//! [`run`], a task that is called for by a task of the same pool.
+//! [`run_inline`], which runs a task that is submitted by a task of the same pool.
 
 use std::sync::Arc;
 use std::thread;
 
 use tokio::runtime::Handle;
 
-use super::job::Work;
+use super::erased_job::SharedJob;
 use crate::park::runs_async_tasks;
 
-/// Runs a task on the spot, while its caller waits.
+/// Runs a task while its caller waits.
 ///
-/// Inside of `Handle::block_on` tokio takes the thread for one that runs async tasks, and would not let the task block. So
-/// there it has a thread of its own, which this one waits for.
-pub(super) fn run(job: &Arc<dyn Work>) {
+/// Inside `Handle::block_on`, tokio treats this thread as one that runs async tasks, and would not let the task block.
+/// There the task gets a thread of its own, and this thread waits for it.
+pub(super) fn run_inline(job: &SharedJob) {
     if !runs_async_tasks() {
-        return end(job);
+        return run_and_publish(job);
     }
-    let (there, runtime) = (Arc::clone(job), Handle::try_current().ok());
+    let (nested, runtime) = (Arc::clone(job), Handle::try_current().ok());
     let run = move || {
         let _entered = runtime.as_ref().map(Handle::enter);
-        end(&there);
+        run_and_publish(&nested);
     };
     match thread::Builder::new().name("onelane-nested".to_owned()).spawn(run) {
-        // It does not panic: what the task panics with is its result.
+        // The thread does not panic: a panic of the task is its result.
         Ok(thread) => drop(thread.join()),
-        // Most tasks can do without.
-        Err(_) => end(job),
+        // Most tasks don't block on async code again, and need no thread of their own.
+        Err(_) => run_and_publish(job),
     }
 }
 
-fn end(job: &Arc<dyn Work>) {
+fn run_and_publish(job: &SharedJob) {
     Arc::clone(job).run();
-    // Nobody waits for it yet.
+    // The caller has not polled yet, so there is no waker.
     drop(job.publish());
 }

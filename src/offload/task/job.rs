@@ -6,159 +6,94 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::caller_context::CallerContext;
-use super::context::{TaskContext, Terms};
+use super::context::{TaskContext, TaskOptions};
+use super::erased_job::{AwaitableJob, CallerFlags, RunnableJob, SharedJob, wake};
 use crate::offload::error::OffloadError;
 use crate::panic::{catch, discard};
-use crate::sync::atomic::{AtomicU8, Ordering};
 use crate::sync::{Mutex, lock};
 
-const CANCELLED: u8 = 1;
-const ABANDONED: u8 = 2;
-
-/// A task as a pool sees it.
-pub(crate) trait Work: Send + Sync {
-    /// Runs it, on the thread of a worker or of a caller that is one. Its result is kept until it is published.
-    fn run(self: Arc<Self>);
-
-    /// Lets its caller have the result of what was run. Who is to be woken for it.
-    ///
-    /// A caller often has the next task at once. So a worker first makes up its mind on what it does next: then the caller
-    /// finds all in order, whether it was woken or looked by itself. (Who leaves is given it before.)
-    fn publish(&self) -> Option<Waker>;
-
-    /// Leaves an error for the caller: it will not run. Who is to be woken for that.
-    fn refuse(&self, why: OffloadError) -> Option<Waker>;
-
-    fn flags(&self) -> &Flags;
-
-    fn terms(&self) -> &Terms;
-
-    /// What tells limiters apart: it holds a token of that one.
-    fn limiter(&self) -> usize;
-}
-
-/// A task as its caller sees it.
-pub(crate) trait Outcome<T>: Work {
-    /// The result, once it is there. Until then `cx` is woken when it is.
-    fn poll(&self, cx: &Context<'_>) -> Poll<Result<T, OffloadError>>;
-
-    /// Takes the task back, if it has not begun. That is decided here, once, whoever else wants to begin or refuse it.
-    fn withdraw(&self) -> bool;
-
-    /// Takes it back for good, and leaves an error for the caller. If it has begun, only its context is told.
-    fn cancel(&self);
-
-    /// The caller has left, and the task goes on without it. Its result, if that was there already.
-    fn abandon(&self) -> Option<Result<T, OffloadError>>;
-
-    /// Whether the result is there, or was taken.
-    fn is_finished(&self) -> bool;
-}
-
-/// What has become of the caller. Nothing else is read because of what is in here, so `Relaxed` does.
-#[derive(Debug, Default)]
-pub(crate) struct Flags(AtomicU8);
-
-impl Flags {
-    /// Nobody waits for it any more.
-    pub(crate) fn cancel(&self) {
-        self.0.fetch_or(CANCELLED, Ordering::Relaxed);
-    }
-
-    /// The caller has left while it ran.
-    pub(crate) fn abandon(&self) {
-        self.0.fetch_or(ABANDONED, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed) & CANCELLED != 0
-    }
-
-    pub(crate) fn is_abandoned(&self) -> bool {
-        self.0.load(Ordering::Relaxed) & ABANDONED != 0
-    }
-}
-
-/// One task: the closure until it runs, its result from then on.
+/// The closure of a task until it runs, and its result from then on.
 pub(crate) struct Job<F, T> {
-    limiter: usize,
-    flags: Flags,
-    terms: Terms,
-    around: CallerContext,
-    stage: Mutex<Stage<F, T>>,
+    limiter_id: usize,
+    flags: CallerFlags,
+    options: TaskOptions,
+    caller: CallerContext,
+    state: Mutex<JobState<F, T>>,
 }
 
-enum Stage<F, T> {
-    Waiting {
+enum JobState<F, T> {
+    Queued {
         work: F,
         waker: Option<Waker>,
     },
     Running {
         waker: Option<Waker>,
     },
-    /// It has run, and its caller may not know yet.
+    /// The job has run, and its result is not published yet.
     Ran {
         result: Result<T, OffloadError>,
         waker: Option<Waker>,
     },
-    Done(Result<T, OffloadError>),
-    /// The result was taken, or nobody wants it.
-    Over,
+    Published(Result<T, OffloadError>),
+    /// The result was taken, or is not wanted.
+    Taken,
 }
 
 impl<F, T> Job<F, T> {
-    pub(crate) fn new(limiter: usize, terms: Terms, around: CallerContext, work: F) -> Self {
-        let stage = Mutex::new(Stage::Waiting { work, waker: None });
-        Self { limiter, flags: Flags::default(), terms, around, stage }
+    pub(crate) fn new(limiter_id: usize, options: TaskOptions, caller: CallerContext, work: F) -> Self {
+        let state = Mutex::new(JobState::Queued { work, waker: None });
+        Self { limiter_id, flags: CallerFlags::default(), options, caller, state }
     }
 
-    /// Takes the closure, which is run from now on, if it is.
-    fn begin(&self) -> Option<F> {
-        let too_late = self.too_late();
-        let mut stage = lock(&self.stage);
-        match (mem::replace(&mut *stage, Stage::Over), too_late) {
-            (Stage::Waiting { work, waker }, None) => {
-                *stage = Stage::Running { waker };
+    /// Takes the closure to run it. Returns `None` if the job must not run.
+    fn start(&self) -> Option<F> {
+        let expired = self.expiry_error();
+        let mut state = lock(&self.state);
+        match (mem::replace(&mut *state, JobState::Taken), expired) {
+            (JobState::Queued { work, waker }, None) => {
+                *state = JobState::Running { waker };
                 Some(work)
             }
-            (Stage::Waiting { work, waker }, Some(error)) => {
-                *stage = Stage::Ran { result: Err(error), waker };
-                drop(stage);
+            (JobState::Queued { work, waker }, Some(error)) => {
+                *state = JobState::Ran { result: Err(error), waker };
+                drop(state);
                 discard(work);
                 None
             }
-            // It was withdrawn in the moment between the queue and here.
-            (over, _) => {
-                *stage = over;
+            // It was cancelled between the queue and here.
+            (other, _) => {
+                *state = other;
                 None
             }
         }
     }
 
-    /// Why it does not begin any more, if its time is over.
-    fn too_late(&self) -> Option<OffloadError> {
-        let Terms { deadline, begins_by, .. } = &self.terms;
-        if deadline.is_none() && begins_by.is_none() {
+    /// Returns the error of a job that must not start because one of its deadlines has passed.
+    fn expiry_error(&self) -> Option<OffloadError> {
+        let TaskOptions { deadline, queue_window, .. } = &self.options;
+        if deadline.is_none() && queue_window.is_none() {
             return None;
         }
-        let now = self.around.now();
-        match begins_by {
+        let now = self.caller.now();
+        match queue_window {
             _ if deadline.is_some_and(|deadline| deadline <= now) => {
                 Some(OffloadError::Timeout { still_running: false })
             }
-            Some((since, at)) if *at <= now => Some(OffloadError::QueueTimeout { waited: now.duration_since(*since) }),
+            Some((submitted_at, start_by)) if *start_by <= now => {
+                Some(OffloadError::QueueTimeout { waited: now.duration_since(*submitted_at) })
+            }
             _ => None,
         }
     }
 
-    /// Keeps the result, if somebody wants it.
-    fn end(&self, result: Result<T, OffloadError>) {
-        let mut stage = lock(&self.stage);
-        match mem::replace(&mut *stage, Stage::Over) {
-            Stage::Running { waker } if !self.flags.is_abandoned() => *stage = Stage::Ran { result, waker },
+    /// Keeps the result if it is still wanted.
+    fn finish(&self, result: Result<T, OffloadError>) {
+        let mut state = lock(&self.state);
+        match mem::replace(&mut *state, JobState::Taken) {
+            JobState::Running { waker } if !self.flags.is_abandoned() => *state = JobState::Ran { result, waker },
             unwanted => {
-                drop(stage);
-                // One by one: a second panic while one unwinds would end the process.
+                drop(state);
+                // One by one: a second panic during unwinding would abort the process.
                 discard(result);
                 discard(unwanted);
             }
@@ -166,133 +101,127 @@ impl<F, T> Job<F, T> {
     }
 }
 
-impl<F, T> Stage<F, T> {
+impl<F, T> JobState<F, T> {
     fn into_result(self) -> Option<Result<T, OffloadError>> {
         match self {
-            Self::Ran { result, .. } | Self::Done(result) => Some(result),
-            Self::Waiting { .. } | Self::Running { .. } | Self::Over => None,
-        }
-    }
-
-    /// What is left of the closure is dropped.
-    fn into_waker(self) -> Option<Waker> {
-        match self {
-            Self::Waiting { work, waker } => {
-                discard(work);
-                waker
-            }
-            Self::Running { waker } | Self::Ran { waker, .. } => waker,
-            Self::Done(_) | Self::Over => None,
+            Self::Ran { result, .. } | Self::Published(result) => Some(result),
+            Self::Queued { .. } | Self::Running { .. } | Self::Taken => None,
         }
     }
 }
 
-impl<F, T> Work for Job<F, T>
+impl<F, T> RunnableJob for Job<F, T>
 where
     F: FnOnce(&TaskContext) -> T + Send + 'static,
     T: Send + 'static,
 {
     fn run(self: Arc<Self>) {
-        let Some(work) = self.begin() else { return };
-        let cx = TaskContext(Arc::clone(&self) as Arc<dyn Work>);
-        let run = || cx.clone().enter(|| self.around.enter(|| work(&cx)));
+        let Some(work) = self.start() else { return };
+        let cx = TaskContext(Arc::clone(&self) as SharedJob);
+        let run = || cx.clone().enter(|| self.caller.enter(|| work(&cx)));
         let result = catch(run).map_err(OffloadError::Panicked);
-        self.end(result);
+        self.finish(result);
     }
 
     fn publish(&self) -> Option<Waker> {
-        let mut stage = lock(&self.stage);
-        match mem::replace(&mut *stage, Stage::Over) {
-            Stage::Ran { result, waker } => {
-                *stage = Stage::Done(result);
+        let mut state = lock(&self.state);
+        match mem::replace(&mut *state, JobState::Taken) {
+            JobState::Ran { result, waker } => {
+                *state = JobState::Published(result);
                 waker
             }
             other => {
-                *stage = other;
+                *state = other;
                 None
             }
         }
     }
 
     fn refuse(&self, why: OffloadError) -> Option<Waker> {
-        let mut stage = lock(&self.stage);
-        if !matches!(*stage, Stage::Waiting { .. }) {
+        let mut state = lock(&self.state);
+        if !matches!(*state, JobState::Queued { .. }) {
             return None;
         }
-        let waiting = mem::replace(&mut *stage, Stage::Done(Err(why)));
-        drop(stage);
-        waiting.into_waker()
+        let queued = mem::replace(&mut *state, JobState::Published(Err(why)));
+        drop(state);
+        let JobState::Queued { work, waker } = queued else {
+            unreachable!("the state was checked with the mutex held")
+        };
+        discard(work);
+        waker
     }
 
-    fn flags(&self) -> &Flags {
+    fn flags(&self) -> &CallerFlags {
         &self.flags
     }
 
-    fn terms(&self) -> &Terms {
-        &self.terms
+    fn options(&self) -> &TaskOptions {
+        &self.options
     }
 
-    fn limiter(&self) -> usize {
-        self.limiter
+    fn limiter_id(&self) -> usize {
+        self.limiter_id
     }
 }
 
-impl<F, T> Outcome<T> for Job<F, T>
+impl<F, T> AwaitableJob<T> for Job<F, T>
 where
     F: FnOnce(&TaskContext) -> T + Send + 'static,
     T: Send + 'static,
 {
     fn poll(&self, cx: &Context<'_>) -> Poll<Result<T, OffloadError>> {
-        // Cloned and dropped without the lock: it is foreign code.
+        // Cloned and dropped without the mutex: wakers are user code.
         let mut fresh = None;
         loop {
-            let mut stage = lock(&self.stage);
-            let known = match &mut *stage {
-                Stage::Waiting { waker, .. } | Stage::Running { waker } | Stage::Ran { waker, .. } => waker,
-                Stage::Done(_) | Stage::Over => {
-                    let result = mem::replace(&mut *stage, Stage::Over).into_result();
-                    drop(stage);
-                    return Poll::Ready(result.expect("it is taken once: a future is not polled after its end"));
+            let mut state = lock(&self.state);
+            let known = match &mut *state {
+                JobState::Queued { waker, .. } | JobState::Running { waker } | JobState::Ran { waker, .. } => waker,
+                JobState::Published(_) | JobState::Taken => {
+                    let result = mem::replace(&mut *state, JobState::Taken).into_result();
+                    drop(state);
+                    return Poll::Ready(result.expect("a task is not polled after it completed"));
                 }
             };
             if known.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
                 return Poll::Pending;
             }
-            let before = fresh.take().map(|fresh| known.replace(fresh));
-            drop(stage);
-            if before.is_some() {
+            let replaced = fresh.take().map(|fresh| known.replace(fresh));
+            drop(state);
+            if replaced.is_some() {
                 return Poll::Pending;
             }
             fresh = Some(cx.waker().clone());
         }
     }
 
-    fn withdraw(&self) -> bool {
-        let mut stage = lock(&self.stage);
-        if !matches!(*stage, Stage::Waiting { .. }) {
+    fn cancel_if_queued(&self) -> bool {
+        let mut state = lock(&self.state);
+        if !matches!(*state, JobState::Queued { .. }) {
             return false;
         }
-        let waiting = mem::replace(&mut *stage, Stage::Over);
-        // Outside of the lock: what is in it is the user's.
-        drop(stage);
-        drop(waiting);
+        let queued = mem::replace(&mut *state, JobState::Taken);
+        // Without the mutex: the values in the closure are the user's.
+        drop(state);
+        drop(queued);
         true
     }
 
     fn abandon(&self) -> Option<Result<T, OffloadError>> {
-        if !self.terms.is_shielded {
+        if !self.options.is_shielded {
             self.flags.cancel();
         }
         self.flags.abandon();
-        let mut stage = lock(&self.stage);
-        match &mut *stage {
-            Stage::Waiting { waker, .. } | Stage::Running { waker } => {
+        let mut state = lock(&self.state);
+        match &mut *state {
+            JobState::Queued { waker, .. } | JobState::Running { waker } => {
                 let unwanted = waker.take();
-                drop(stage);
+                drop(state);
                 drop(unwanted);
                 None
             }
-            Stage::Ran { .. } | Stage::Done(_) | Stage::Over => mem::replace(&mut *stage, Stage::Over).into_result(),
+            JobState::Ran { .. } | JobState::Published(_) | JobState::Taken => {
+                mem::replace(&mut *state, JobState::Taken).into_result()
+            }
         }
     }
 
@@ -302,19 +231,12 @@ where
     }
 
     fn is_finished(&self) -> bool {
-        matches!(*lock(&self.stage), Stage::Done(_) | Stage::Over)
-    }
-}
-
-/// A waker is foreign code: its panic does not become the thread's.
-pub(crate) fn wake(waker: Option<Waker>) {
-    if let Some(waker) = waker {
-        let _ = catch(|| waker.wake());
+        matches!(*lock(&self.state), JobState::Published(_) | JobState::Taken)
     }
 }
 
 impl<F, T> fmt::Debug for Job<F, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Job").field("flags", &self.flags).field("terms", &self.terms).finish_non_exhaustive()
+        f.debug_struct("Job").field("flags", &self.flags).field("options", &self.options).finish_non_exhaustive()
     }
 }

@@ -1,17 +1,19 @@
 //! A task on its way from its caller to a thread and back.
 //!
-//! | file | what it is |
+//! | file | what it holds |
 //! |---|---|
-//! | `task` | the task before it is handed over, with what is said of it |
-//! | `future`, `handle` | the caller's side of it |
-//! | `inline` | a task within a task of the same pool |
-//! | `job` | the task itself: the closure, then its result, and who has the say over it |
-//! | `around` | the span and the runtime that go with it |
-//! | `context` | what it knows of its caller while it runs |
-//! | `priority` | whether it goes before others |
+//! | `task` | a task before it is submitted, with its options |
+//! | `future`, `handle` | the caller's side of a task |
+//! | `inline` | a task inside a task of the same pool |
+//! | `erased_job` | what the pool and the caller may do with a job |
+//! | `job` | the job itself: the closure, then its result |
+//! | `caller_context` | the span and the runtime that a task takes from its caller |
+//! | `context` | what a running task can ask about its caller |
+//! | `priority` | the order of queued tasks |
 
 mod caller_context;
 mod context;
+mod erased_job;
 #[cfg(not(loom))]
 mod future;
 #[cfg(not(loom))]
@@ -27,15 +29,17 @@ mod task;
 #[cfg(all(test, loom))]
 pub(crate) use self::caller_context::CallerContext;
 #[cfg(all(test, loom))]
-pub(crate) use self::context::Terms;
+pub(crate) use self::context::TaskOptions;
 pub use self::context::{Cancelled, TaskContext};
+#[cfg(all(test, loom))]
+pub(crate) use self::erased_job::{AwaitableJob, RunnableJob};
+pub(crate) use self::erased_job::{SharedJob, wake};
 #[cfg(not(loom))]
 pub use self::future::TaskFuture;
 #[cfg(not(loom))]
 pub use self::handle::TaskHandle;
 #[cfg(all(test, loom))]
-pub(crate) use self::job::{Job, Outcome};
-pub(crate) use self::job::{Work, wake};
+pub(crate) use self::job::Job;
 pub use self::priority::Priority;
 #[cfg(not(loom))]
 pub use self::task::Task;

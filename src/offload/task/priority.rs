@@ -1,15 +1,15 @@
-//! [`Priority`], who goes first when tasks wait.
+//! [`Priority`], the order of queued tasks.
 
-/// Which tasks of a pool go first when there are more than threads.
+/// Which tasks of a pool start first when there are more tasks than threads.
 ///
-/// Within a priority they begin in the order in which they came. The lower ones are not starved: of every eight tasks that
-/// begin while several priorities wait, one is the oldest of those below the highest. It is so among the tasks of one
-/// runtime: pools and runtimes that share a limiter take turns.
+/// Tasks of the same priority start first in, first out. Lower priorities are not starved: while several priorities
+/// wait, one of every eight tasks that start is the oldest of those below the highest priority. This applies to the
+/// tasks of one runtime. Pools and runtimes that share a limiter take turns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
     /// After the others.
     Low,
-    /// What is not said otherwise.
+    /// The default.
     #[default]
     Normal,
     /// Before the others.

@@ -1,4 +1,4 @@
-//! [`Task`], work for a pool with what is to be known of it.
+//! [`Task`], work for a pool with its options.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::context::{TaskContext, Terms};
+use super::context::{TaskContext, TaskOptions};
 use super::future::TaskFuture;
 use super::handle::TaskHandle;
 use super::priority::Priority;
 use crate::offload::error::OffloadError;
 use crate::offload::workers::Pool;
 
-/// Work for a pool that has not been handed over yet. Awaiting it does so; [`start`](Self::start) does so at once.
+/// Work for a pool that is not submitted yet. Awaiting it submits it and waits for the result; [`start`](Self::start)
+/// only submits it.
 ///
 /// # Examples
 ///
@@ -41,7 +42,7 @@ use crate::offload::workers::Pool;
 pub struct Task<F> {
     pub(crate) pool: Arc<Pool>,
     pub(crate) work: F,
-    pub(crate) terms: Terms,
+    pub(crate) options: TaskOptions,
     pub(crate) priority: Priority,
     pub(crate) queue_timeout: Option<Duration>,
     pub(crate) timeout: Option<Duration>,
@@ -50,50 +51,51 @@ pub struct Task<F> {
 impl<F> Task<F> {
     pub(crate) fn new(pool: Arc<Pool>, work: F) -> Self {
         let queue_timeout = pool.queue_timeout;
-        Self { pool, work, terms: Terms::default(), priority: Priority::Normal, queue_timeout, timeout: None }
+        Self { pool, work, options: TaskOptions::default(), priority: Priority::Normal, queue_timeout, timeout: None }
     }
 
-    /// A name for it in [statistics](crate::offload::PoolStatistics::tasks).
+    /// Sets a name for the task in [statistics](crate::offload::PoolStatistics::tasks).
     pub fn label(mut self, label: impl Into<Cow<'static, str>>) -> Self {
-        self.terms.label = Some(label.into());
+        self.options.label = Some(label.into());
         self
     }
 
-    /// Whether it goes before or after others that wait. Default: [`Priority::Normal`].
+    /// Sets the order relative to other queued tasks. Default: [`Priority::Normal`].
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
         self
     }
 
-    /// How long it may wait for a thread, on a runtime that has its timers enabled. Then it fails with [`OffloadError::QueueTimeout`], and never runs.
-    /// Default: that of the pool, which is for ever if it was not told.
+    /// Limits how long the task waits for a thread. After that it fails with [`OffloadError::QueueTimeout`], and never
+    /// runs. Needs a runtime whose timers are enabled. Default: the limit of the pool, which has none by default.
     pub fn queue_timeout(mut self, limit: Duration) -> Self {
         self.queue_timeout = Some(limit);
         self
     }
 
-    /// How long its caller waits for the result, on a runtime that has its timers enabled, from when it is handed over. Then it fails with [`OffloadError::Timeout`]:
-    /// if it had not begun, it never will; if it runs, it goes on, and its [context](TaskContext) tells it that nobody waits.
-    /// Default: for ever.
+    /// Limits how long the caller waits for the result, from when the task is submitted. After that it fails with
+    /// [`OffloadError::Timeout`]. A task that has not started then never runs; a running one continues, and its
+    /// [context](TaskContext) reports that it is cancelled. Needs a runtime whose timers are enabled. Default: no
+    /// limit.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = Some(limit);
         self
     }
 
-    /// Until when its caller waits for the result: as [`timeout`](Self::timeout), for a point in time. Of both, the earlier
-    /// one holds.
+    /// Limits how long the caller waits for the result, as [`timeout`](Self::timeout), by a point in time. If both are
+    /// set, the earlier one applies.
     pub fn deadline(mut self, deadline: Instant) -> Self {
-        self.terms.deadline = Some(deadline);
+        self.options.deadline = Some(deadline);
         self
     }
 
-    /// Has it run and go on even if its caller leaves: dropping the future or the handle, once the task was handed over,
-    /// neither takes it out of the queue nor cancels its [context](TaskContext). It is what `asyncio.shield` does. What the caller
-    /// would have done after it is lost all the same: put that into the closure.
+    /// Lets the task run even if its caller drops it: once the task is submitted, dropping the future or the handle
+    /// neither removes it from the queue nor cancels its [context](TaskContext). This is what `asyncio.shield` does.
+    /// Whatever the caller would have done with the result is lost all the same: put that into the closure.
     ///
-    /// Timeouts still take it out of the queue.
+    /// Timeouts still remove the task from the queue.
     pub fn shield(mut self) -> Self {
-        self.terms.is_shielded = true;
+        self.options.is_shielded = true;
         self
     }
 }
@@ -103,19 +105,20 @@ where
     F: FnOnce(&TaskContext) -> T + Send + 'static,
     T: Send + 'static,
 {
-    /// Hands it over at once, without waiting for the result.
+    /// Submits the task at once, without waiting for the result.
     ///
-    /// Called from a task of the same pool, it is run on the spot, and its result is there when this returns: waiting for a
-    /// thread, it might wait for its own caller.
+    /// Called from a task of the same pool, it runs the task before it returns: if the task waited for a thread, it
+    /// might wait for its own caller.
     ///
     /// # Panics
     ///
-    /// Not here, but when it is awaited: with limits of time, on a runtime whose timers are not enabled.
+    /// Awaiting a task with time limits panics on a runtime whose timers are not enabled. `start` itself does not
+    /// panic.
     ///
     /// # Errors
     ///
     /// [`OffloadError::Full`], [`Closed`](OffloadError::Closed), [`NoRuntime`](OffloadError::NoRuntime) or
-    /// [`RuntimeShutdown`](OffloadError::RuntimeShutdown), if it could not be handed over.
+    /// [`RuntimeShutdown`](OffloadError::RuntimeShutdown), if the task could not be submitted.
     pub fn start(self) -> Result<TaskHandle<T>, OffloadError> {
         TaskHandle::start(self)
     }
@@ -138,7 +141,7 @@ impl<F> fmt::Debug for Task<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Task")
             .field("pool", &self.pool.name())
-            .field("terms", &self.terms)
+            .field("options", &self.options)
             .field("priority", &self.priority)
             .finish_non_exhaustive()
     }

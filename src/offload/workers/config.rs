@@ -1,104 +1,106 @@
-//! [`WorkersConfig`], what a crew works by, and [`Threads`], where its threads come from.
+//! [`WorkersConfig`], what a pool was configured with, and [`KeepAlive`], how long its workers keep their threads.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::worker::Worker;
+use super::workers::Workers;
+use crate::offload::error::OffloadError;
 use crate::offload::limiter::CapacityLimiter;
 use crate::panic::catch;
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
-/// What a crew works by.
+/// What all [`Workers`] of a pool share.
 #[derive(Debug)]
 pub(crate) struct WorkersConfig {
     pub(crate) pool: &'static str,
     pub(crate) limiter: Arc<CapacityLimiter>,
-    /// How many tasks may wait, in all crews of the pool.
+    /// How many tasks may be queued, in all workers of the pool together.
     pub(crate) max_queued: usize,
-    /// How many do. Nothing else is read because of it, so `Relaxed` does.
+    /// How many tasks are queued. No other memory is read because of its value, so `Relaxed` is enough.
     queued: AtomicUsize,
-    pub(crate) stay: KeepAlive,
-    /// Whether the pool was closed.
+    pub(crate) keep_alive: KeepAlive,
     is_closed: AtomicBool,
-    /// Told when a crew that was closed runs nothing any more.
+    /// Notified when workers of the closed pool are drained.
     pub(crate) drained: Notify,
 }
 
-/// How long a worker stays on its thread.
+/// How long a worker keeps its thread.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KeepAlive {
-    /// With work. Then it gives its thread back between two tasks, and takes the next one that is free: others wait for them,
-    /// too.
-    pub(crate) shift: Duration,
-    /// How often it looks for work when it has none, and keeps the processor.
-    pub(crate) looks: u32,
-    /// After that, as an idle one. `None`: it goes at once.
-    pub(crate) linger: Option<Duration>,
+    /// While tasks are queued. Then the worker gives its thread back between two tasks, and the next free thread takes
+    /// over: other code waits for these threads, too.
+    pub(crate) max_busy: Duration,
+    /// How many times a worker checks the queue before it finds none and gives up the processor.
+    pub(crate) spins: u32,
+    /// How long it is idle after that. `None`: it leaves its thread at once.
+    pub(crate) idle_timeout: Option<Duration>,
 }
 
 impl WorkersConfig {
-    pub(crate) fn new(pool: &'static str, limiter: Arc<CapacityLimiter>, max_queued: usize, stay: KeepAlive) -> Self {
+    pub(crate) fn new(
+        pool: &'static str,
+        limiter: Arc<CapacityLimiter>,
+        max_queued: usize,
+        keep_alive: KeepAlive,
+    ) -> Self {
         let (queued, is_closed) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Self { pool, limiter, max_queued, queued, stay, is_closed, drained: Notify::new() }
+        Self { pool, limiter, max_queued, queued, keep_alive, is_closed, drained: Notify::new() }
     }
 
-    /// There will be no other tasks and no other crews.
+    /// Closes the pool, with all of its workers. No task and no other workers are accepted from now on.
     ///
-    /// Said before the crews are closed, and asked after a new one was listed, with a fence each: so either is seen by the
+    /// `registered` may be called while other workers are being registered. This side sets the flag and then reads the
+    /// registry; the registration adds its workers and then reads the flag. The fence between the two steps pairs with
+    /// the one in [`is_closed_after_registration`](Self::is_closed_after_registration): at least one side sees the
     /// other.
-    pub(super) fn close(&self) {
+    pub(super) fn close(&self, registered: impl FnOnce() -> Vec<Arc<Workers>>) {
         self.is_closed.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
+        registered().iter().for_each(|workers| workers.close(&OffloadError::Closed));
+        self.notify_drained();
     }
 
     pub(super) fn is_closed(&self) -> bool {
         self.is_closed.load(Ordering::SeqCst)
     }
 
-    /// Tells who waits for the end to look.
-    pub(super) fn tell_drained(&self) {
-        // Wakers are foreign code.
+    /// Returns `true` if the pool was closed, perhaps by a caller that did not see the workers just registered.
+    pub(super) fn is_closed_after_registration(&self) -> bool {
+        // Pairs with the fence in `close`.
+        fence(Ordering::SeqCst);
+        self.is_closed()
+    }
+
+    /// Wakes the callers of `drained()`, which then check the pool.
+    pub(super) fn notify_drained(&self) {
+        // Wakers are user code.
         let _ = catch(|| self.drained.notify_waiters());
     }
 
-    /// What tells limiters apart: who holds a token of one must not wait for another one of the same.
+    /// Identifies the limiter. A task that holds a token of a limiter must not wait for another token of the same one.
     pub(crate) fn limiter_id(&self) -> usize {
         Arc::as_ptr(&self.limiter).addr()
     }
 
-    /// Whether one more may wait, beside so many for whom a thread comes. Then it is counted.
-    pub(super) fn admits(&self, beside: usize) -> bool {
-        let is_admitted = self.queued.fetch_add(1, Ordering::Relaxed) < self.max_queued.saturating_add(beside);
-        if !is_admitted {
-            self.forget(1);
+    /// Counts one more queued task if the bound allows it. `extra` tasks are allowed above the bound, since a thread is
+    /// about to take them.
+    pub(super) fn try_count_queued(&self, extra: usize) -> bool {
+        let is_allowed = self.queued.fetch_add(1, Ordering::Relaxed) < self.max_queued.saturating_add(extra);
+        if !is_allowed {
+            self.uncount_queued(1);
         }
-        is_admitted
+        is_allowed
     }
 
-    /// How many wait, in all crews.
+    /// Returns how many tasks are queued, in all workers of the pool.
     pub(super) fn queued(&self) -> usize {
         self.queued.load(Ordering::Relaxed)
     }
 
-    /// So many wait no longer.
-    pub(super) fn forget(&self, tasks: usize) {
+    /// Records that `tasks` are no longer queued.
+    pub(super) fn uncount_queued(&self, tasks: usize) {
         self.queued.fetch_sub(tasks, Ordering::Relaxed);
-    }
-}
-
-/// Where the threads come from.
-pub(crate) trait Threads: Send + Sync {
-    /// Has a worker work on a thread. If there are none any more, it is dropped.
-    ///
-    /// # Errors
-    ///
-    /// The worker, if there is none for it at the moment.
-    fn begin(&self, worker: Worker) -> Result<(), Worker>;
-
-    /// Whether the caller is on one of them.
-    fn is_here(&self) -> bool {
-        false
     }
 }

@@ -1,7 +1,8 @@
-//! Models of the crew: no task is forgotten, none runs twice, none runs without a token, no token is lost.
+//! Models of [`Workers`]: no task is lost, none runs twice, none runs without a token, and no token is lost.
 //!
-//! In a model no time passes, so an idle worker stays for as long as others have not had their turn, and then goes. A
-//! worker that was called before it went is thus met as often as one that went before it was called.
+//! No time passes in a model. An idle worker stays until the other threads have had their turn, and then times out. So
+//! the models cover a worker that is activated before it times out as well as one that times out before it is
+//! activated.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -13,49 +14,51 @@ use loom::model::Builder;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread::{self, JoinHandle};
 
-use super::config::{KeepAlive, Threads, WorkersConfig};
+use super::config::{KeepAlive, WorkersConfig};
+use super::registry::Registry;
+use super::threads::WorkerThreads;
 use super::worker::Worker;
 use super::workers::Workers;
 use crate::offload::error::OffloadError;
 use crate::offload::limiter::CapacityLimiter;
-use crate::offload::task::{CallerContext, Job, Outcome, Priority, TaskContext, Terms, Work};
+use crate::offload::task::{AwaitableJob, CallerContext, Job, Priority, RunnableJob, TaskContext, TaskOptions};
 use crate::semaphore::{EnqueueOutcome, TokenSemaphore, Tokens};
 use crate::sync::{Mutex, lock};
 
-const STAYS: Option<KeepAlive> = Some(KeepAlive { shift: Duration::MAX, looks: 1, linger: Some(Duration::ZERO) });
-/// Goes after each task, unless it was idle before.
-const GOES: Option<KeepAlive> = Some(KeepAlive { shift: Duration::ZERO, looks: 1, linger: Some(Duration::ZERO) });
-/// Goes as soon as there is no task.
-const BRIEF: Option<KeepAlive> = Some(KeepAlive { shift: Duration::MAX, looks: 2, linger: None });
-/// Goes after each task.
-const ONCE: KeepAlive = KeepAlive { shift: Duration::ZERO, looks: 1, linger: None };
+const KEEPS_THREAD: KeepAlive = KeepAlive { max_busy: Duration::MAX, spins: 1, idle_timeout: Some(Duration::ZERO) };
+/// Leaves its thread after each task, unless it was idle before.
+const IDLES_ONCE: KeepAlive = KeepAlive { max_busy: Duration::ZERO, spins: 1, idle_timeout: Some(Duration::ZERO) };
+/// Leaves its thread as soon as no task is queued.
+const NEVER_IDLES: KeepAlive = KeepAlive { max_busy: Duration::MAX, spins: 2, idle_timeout: None };
+/// Leaves its thread after each task.
+const RUNS_ONCE: KeepAlive = KeepAlive { max_busy: Duration::ZERO, spins: 1, idle_timeout: None };
 
 /// Threads of the model.
 #[derive(Default)]
-struct OfLoom(Arc<Begun>);
+struct LoomThreads(Arc<SpawnedThreads>);
 
 #[derive(Default)]
-struct Begun {
-    threads: Mutex<Vec<JoinHandle<()>>>,
-    begun: AtomicUsize,
-    fails_from: Option<Failure>,
+struct SpawnedThreads {
+    handles: Mutex<Vec<JoinHandle<()>>>,
+    spawned: AtomicUsize,
+    fails_from: Option<SpawnFailure>,
 }
 
-/// What becomes of workers from the one with that number on.
-enum Failure {
+/// What happens to workers from the one with this number on.
+enum SpawnFailure {
     /// The runtime is gone.
     Drops(usize),
-    /// There is no thread at the moment.
+    /// No thread is available at the moment.
     Refuses(usize),
 }
 
-impl Threads for OfLoom {
-    fn begin(&self, worker: Worker) -> Result<(), Worker> {
-        let begun = self.0.begun.fetch_add(1, Ordering::SeqCst);
+impl WorkerThreads for LoomThreads {
+    fn spawn(&self, worker: Worker) -> Result<(), Worker> {
+        let spawned = self.0.spawned.fetch_add(1, Ordering::SeqCst);
         match self.0.fails_from {
-            Some(Failure::Drops(from)) if begun >= from => drop(worker),
-            Some(Failure::Refuses(from)) if begun >= from => return Err(worker),
-            _ => lock(&self.0.threads).push(thread::spawn(|| worker.work())),
+            Some(SpawnFailure::Drops(from)) if spawned >= from => drop(worker),
+            Some(SpawnFailure::Refuses(from)) if spawned >= from => return Err(worker),
+            _ => lock(&self.0.handles).push(thread::spawn(|| worker.run())),
         }
         Ok(())
     }
@@ -63,89 +66,88 @@ impl Threads for OfLoom {
 
 struct World {
     tokens: usize,
-    crew: Arc<Workers>,
-    begun: Arc<Begun>,
+    workers: Arc<Workers>,
+    threads: Arc<SpawnedThreads>,
     limiter: Arc<CapacityLimiter>,
-    /// Tasks that run, and the most that did at a time.
+    /// Tasks that are running, and the most that were at a time.
     running: Arc<AtomicUsize>,
     most: Arc<AtomicUsize>,
     ran: Arc<AtomicUsize>,
 }
 
-type Unit = Job<Box<dyn FnOnce(&TaskContext) + Send>, ()>;
+type UnitJob = Job<Box<dyn FnOnce(&TaskContext) + Send>, ()>;
 
 impl World {
-    fn new(tokens: usize, stay: Option<KeepAlive>) -> Arc<Self> {
-        Self::with(tokens, usize::MAX, stay, None)
+    fn new(tokens: usize, keep_alive: KeepAlive) -> Arc<Self> {
+        Self::with(tokens, usize::MAX, keep_alive, None)
     }
 
-    /// Where no task waits for another one.
-    fn strict(tokens: usize, stay: Option<KeepAlive>) -> Arc<Self> {
-        Self::with(tokens, 0, stay, None)
+    /// Creates workers whose queue has no room.
+    fn strict(tokens: usize, keep_alive: KeepAlive) -> Arc<Self> {
+        Self::with(tokens, 0, keep_alive, None)
     }
 
-    fn failing(tokens: usize, stay: Option<KeepAlive>, fails_from: Failure) -> Arc<Self> {
-        Self::with(tokens, usize::MAX, stay, Some(fails_from))
+    fn failing(tokens: usize, keep_alive: KeepAlive, fails_from: SpawnFailure) -> Arc<Self> {
+        Self::with(tokens, usize::MAX, keep_alive, Some(fails_from))
     }
 
-    /// Another pool of the same limiter.
-    fn sharing(&self, max_queued: usize, stay: Option<KeepAlive>) -> Arc<Self> {
+    /// Creates another pool of the same limiter.
+    fn sharing(&self, max_queued: usize, keep_alive: KeepAlive) -> Arc<Self> {
         let counts = [&self.running, &self.most, &self.ran].map(Arc::clone);
-        Self::of(Arc::clone(&self.limiter), self.tokens, max_queued, stay, None, counts)
+        Self::of(Arc::clone(&self.limiter), self.tokens, max_queued, keep_alive, None, counts)
     }
 
-    fn with(tokens: usize, max_queued: usize, stay: Option<KeepAlive>, fails_from: Option<Failure>) -> Arc<Self> {
-        let limiter = Arc::new(CapacityLimiter(TokenSemaphore::lending(tokens)));
-        Self::of(limiter, tokens, max_queued, stay, fails_from, Default::default())
+    fn with(tokens: usize, max_queued: usize, keep_alive: KeepAlive, fails_from: Option<SpawnFailure>) -> Arc<Self> {
+        let limiter = Arc::new(CapacityLimiter(TokenSemaphore::with_total(tokens)));
+        Self::of(limiter, tokens, max_queued, keep_alive, fails_from, Default::default())
     }
 
     fn of(
         limiter: Arc<CapacityLimiter>,
         tokens: usize,
         max_queued: usize,
-        stay: Option<KeepAlive>,
-        fails_from: Option<Failure>,
+        keep_alive: KeepAlive,
+        fails_from: Option<SpawnFailure>,
         [running, most, ran]: [Arc<AtomicUsize>; 3],
     ) -> Arc<Self> {
-        let rules = Arc::new(WorkersConfig::new("model", Arc::clone(&limiter), max_queued, stay.unwrap_or(ONCE)));
-        let threads = OfLoom(Arc::new(Begun { fails_from, ..Begun::default() }));
-        let begun = Arc::clone(&threads.0);
-        let crew = Workers::new(rules, Box::new(threads));
-        Arc::new(Self { tokens, crew, begun, limiter, running, most, ran })
+        let config = Arc::new(WorkersConfig::new("model", Arc::clone(&limiter), max_queued, keep_alive));
+        let threads = Arc::new(SpawnedThreads { fails_from, ..SpawnedThreads::default() });
+        let workers = Workers::new(config, Box::new(LoomThreads(Arc::clone(&threads))));
+        Arc::new(Self { tokens, workers, threads, limiter, running, most, ran })
     }
 
-    fn job(&self) -> Arc<Unit> {
+    fn job(&self) -> Arc<UnitJob> {
         let (running, most, ran) = (Arc::clone(&self.running), Arc::clone(&self.most), Arc::clone(&self.ran));
         let work: Box<dyn FnOnce(&TaskContext) + Send> = Box::new(move |_| {
             most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             running.fetch_sub(1, Ordering::SeqCst);
             ran.fetch_add(1, Ordering::SeqCst);
         });
-        Arc::new(Job::new(0, Terms::default(), CallerContext::default(), work))
+        Arc::new(Job::new(0, TaskOptions::default(), CallerContext::default(), work))
     }
 
-    fn submit(&self) -> Arc<Unit> {
+    fn submit(&self) -> Arc<UnitJob> {
         let job = self.job();
-        let submitted = self.crew.submit(Priority::Normal, Arc::clone(&job) as _);
-        assert!(submitted.is_ok(), "the crew is open, and its queue has room: {submitted:?}");
+        let submitted = self.workers.submit(Priority::Normal, Arc::clone(&job) as _);
+        assert!(submitted.is_ok(), "the workers are open, and the queue has room: {submitted:?}");
         job
     }
 
-    /// Another thread, which does something with the world.
-    fn beside<T: 'static>(self: &Arc<Self>, work: impl FnOnce(&Self) -> T + 'static) -> JoinHandle<T> {
+    /// Runs `work` on another thread.
+    fn spawn<T: 'static>(self: &Arc<Self>, work: impl FnOnce(&Self) -> T + 'static) -> JoinHandle<T> {
         let world = Arc::clone(self);
         thread::spawn(move || work(&world))
     }
 
-    /// Submits a task, and waits for its result.
+    /// Submits a task and waits for its result.
     fn run(&self) {
         let job = self.submit();
         block_on(poll_fn(|cx| job.poll(cx))).unwrap();
     }
 
-    fn end_threads(&self) {
+    fn join_threads(&self) {
         loop {
-            let threads = std::mem::take(&mut *lock(&self.begun.threads));
+            let threads = std::mem::take(&mut *lock(&self.threads.handles));
             if threads.is_empty() {
                 return;
             }
@@ -153,19 +155,19 @@ impl World {
         }
     }
 
-    /// When all threads have gone, everything was done, and every token is back.
-    fn ends(&self, ran: usize) {
-        self.end_threads();
+    /// Joins all threads. Checks that `ran` tasks have run, that nothing is left, and that all tokens were released.
+    fn assert_ended(&self, ran: usize) {
+        self.join_threads();
         assert_eq!(self.ran.load(Ordering::SeqCst), ran);
         assert!(self.most.load(Ordering::SeqCst) <= self.tokens.max(1), "more ran than there are tokens");
-        let look = self.limiter.lane().look_around();
-        assert_eq!((look.lent(), look.waiting), (0, 0));
-        let look = self.crew.look();
-        assert_eq!((look.running.len(), look.queued), (0, 0));
+        let tokens = self.limiter.semaphore().snapshot();
+        assert_eq!((tokens.held(), tokens.waiting), (0, 0));
+        let snapshot = self.workers.snapshot();
+        assert_eq!((snapshot.running.len(), snapshot.queued), (0, 0));
     }
 }
 
-fn is_done(job: &Unit) -> bool {
+fn is_done(job: &UnitJob) -> bool {
     job.poll(&Context::from_waker(Waker::noop())).is_ready()
 }
 
@@ -176,375 +178,395 @@ fn model(preemptions: usize, check: impl Fn() + Sync + Send + 'static) {
 }
 
 #[test]
-fn task_that_comes_as_a_worker_goes_is_not_forgotten() {
+fn task_submitted_while_a_worker_stops_still_runs() {
     model(3, || {
-        let world = World::new(1, STAYS);
+        let world = World::new(1, KEEPS_THREAD);
         let first = world.submit();
         let second = world.submit();
-        world.ends(2);
+        world.assert_ended(2);
         assert!(is_done(&first) && is_done(&second));
     });
 }
 
 #[test]
-fn tasks_of_two_callers_on_one_token_all_run() {
+fn tasks_of_two_callers_all_run_with_one_token() {
     model(2, || {
-        let world = World::new(1, STAYS);
-        let other = world.beside(|world| drop(world.submit()));
+        let world = World::new(1, KEEPS_THREAD);
+        let other = world.spawn(|world| drop(world.submit()));
         world.submit();
         other.join().unwrap();
-        world.ends(2);
+        world.assert_ended(2);
     });
 }
 
 #[test]
-fn workers_that_do_not_stay_forget_no_task() {
+fn workers_that_run_one_task_each_lose_no_task() {
     model(3, || {
-        let world = World::new(1, None);
-        let other = world.beside(|world| drop(world.submit()));
+        let world = World::new(1, RUNS_ONCE);
+        let other = world.spawn(|world| drop(world.submit()));
         world.submit();
         other.join().unwrap();
-        world.ends(2);
+        world.assert_ended(2);
     });
 }
 
 #[test]
-fn task_that_waits_for_the_first_token_runs_when_it_comes() {
+fn task_queued_without_a_token_runs_when_the_total_is_raised() {
     model(3, || {
-        let world = World::new(0, STAYS);
-        let raises = world.beside(|world| world.limiter.lane().set_total(1));
+        let world = World::new(0, KEEPS_THREAD);
+        let raising = world.spawn(|world| world.limiter.semaphore().set_total(1));
         world.submit();
-        raises.join().unwrap();
-        world.ends(1);
+        raising.join().unwrap();
+        world.assert_ended(1);
     });
 }
 
 #[test]
-fn token_that_another_one_gives_back_goes_to_the_task_that_waits() {
+fn token_released_by_another_holder_goes_to_the_queued_task() {
     model(3, || {
-        let world = World::new(1, STAYS);
-        assert!(world.limiter.lane().try_take(Tokens::ONE).is_ok());
-        let gives_back = world.beside(|world| world.limiter.lane().give_back(Tokens::ONE));
+        let world = World::new(1, KEEPS_THREAD);
+        assert!(world.limiter.semaphore().try_acquire(Tokens::ONE).is_ok());
+        let releasing = world.spawn(|world| world.limiter.semaphore().release(Tokens::ONE));
         world.submit();
-        gives_back.join().unwrap();
-        world.ends(1);
+        releasing.join().unwrap();
+        world.assert_ended(1);
     });
 }
 
 #[test]
-fn tasks_take_turns_with_another_one_who_waits_for_the_token() {
+fn tasks_take_turns_with_another_waiter_for_the_token() {
     model(2, || {
-        let world = World::new(1, STAYS);
-        let other = world.beside(|world| {
-            let lane = world.limiter.lane();
-            if let EnqueueOutcome::Queued(ticket) = lane.line_up(Tokens::ONE, Waker::noop()) {
-                let mut ticket = Some(ticket);
-                while lane.ask(&mut ticket, Waker::noop()).is_none() {
+        let world = World::new(1, KEEPS_THREAD);
+        let other = world.spawn(|world| {
+            let semaphore = world.limiter.semaphore();
+            if let EnqueueOutcome::Queued(waiter) = semaphore.enqueue(Tokens::ONE, Waker::noop()) {
+                let mut waiter = Some(waiter);
+                while semaphore.poll(&mut waiter, Waker::noop()).is_none() {
                     thread::yield_now();
                 }
             }
-            lane.give_back(Tokens::ONE);
+            semaphore.release(Tokens::ONE);
         });
         (0..2).for_each(|_| drop(world.submit()));
         other.join().unwrap();
-        world.ends(2);
+        world.assert_ended(2);
     });
 }
 
 #[test]
-fn task_that_is_withdrawn_as_it_begins_runs_or_not_but_never_both() {
+fn task_cancelled_through_the_queue_while_it_starts_either_runs_or_does_not() {
     model(3, || {
-        let world = World::new(1, None);
+        let world = World::new(1, RUNS_ONCE);
         let job = world.job();
-        let place = world.crew.submit(Priority::Normal, Arc::clone(&job) as _).unwrap();
-        world.crew.forget(place);
-        let is_withdrawn = job.withdraw();
-        world.ends(usize::from(!is_withdrawn));
+        let position = world.workers.submit(Priority::Normal, Arc::clone(&job) as _).unwrap();
+        world.workers.remove(position);
+        let is_cancelled = job.cancel_if_queued();
+        world.assert_ended(usize::from(!is_cancelled));
     });
 }
 
 #[test]
-fn task_that_comes_as_the_last_one_leaves_the_line_gets_a_token() {
+fn task_submitted_while_the_last_queued_one_is_removed_gets_a_token() {
     model(2, || {
-        let world = World::new(0, None);
-        let left = world.job();
-        let place = world.crew.submit(Priority::Normal, Arc::clone(&left) as _).unwrap();
-        let raises = world.beside(|world| world.limiter.lane().set_total(1));
-        let leaves = world.beside(move |world| {
-            world.crew.forget(place);
-            usize::from(!left.withdraw())
+        let world = World::new(0, RUNS_ONCE);
+        let first = world.job();
+        let position = world.workers.submit(Priority::Normal, Arc::clone(&first) as _).unwrap();
+        let raising = world.spawn(|world| world.limiter.semaphore().set_total(1));
+        let leaving = world.spawn(move |world| {
+            world.workers.remove(position);
+            usize::from(!first.cancel_if_queued())
         });
-        let stays = world.submit();
-        raises.join().unwrap();
-        let ran = leaves.join().unwrap();
-        world.end_threads();
-        assert!(is_done(&stays));
-        world.ends(1 + ran);
+        let last = world.submit();
+        raising.join().unwrap();
+        let ran = leaving.join().unwrap();
+        world.join_threads();
+        assert!(is_done(&last));
+        world.assert_ended(1 + ran);
     });
 }
 
 #[test]
-fn task_that_is_cancelled_as_it_begins_ends_once() {
+fn task_cancelled_while_it_starts_ends_once() {
     model(3, || {
-        let world = World::new(1, None);
+        let world = World::new(1, RUNS_ONCE);
         let job = world.submit();
         job.cancel();
-        world.end_threads();
+        world.join_threads();
         let ran = world.ran.load(Ordering::SeqCst);
         let result = job.poll(&Context::from_waker(Waker::noop()));
         assert_eq!(result, Poll::Ready(if ran == 1 { Ok(()) } else { Err(OffloadError::Cancelled) }));
-        world.ends(ran);
+        world.assert_ended(ran);
     });
 }
 
 #[test]
-fn result_of_a_task_that_is_abandoned_as_it_ends_goes_to_one_of_both() {
+fn result_of_a_task_abandoned_while_it_ends_is_taken_at_most_once() {
     model(3, || {
-        let world = World::new(1, None);
+        let world = World::new(1, RUNS_ONCE);
         let job = world.submit();
         let result = job.abandon();
         assert!(matches!(result, None | Some(Ok(()))));
-        world.ends(1);
+        world.assert_ended(1);
         assert!(job.is_finished());
     });
 }
 
 #[test]
-fn crew_that_is_closed_as_a_task_comes_runs_it_or_refuses_it() {
+fn task_submitted_while_the_workers_are_closed_runs_or_is_refused() {
     model(2, || {
-        let world = World::new(1, STAYS);
-        let closes = world.beside(|world| world.crew.close(&OffloadError::Closed));
+        let world = World::new(1, KEEPS_THREAD);
+        let closing = world.spawn(|world| world.workers.close(&OffloadError::Closed));
         let job = world.job();
-        let is_taken = world.crew.submit(Priority::Normal, Arc::clone(&job) as _).is_ok();
-        closes.join().unwrap();
+        let is_queued = world.workers.submit(Priority::Normal, Arc::clone(&job) as _).is_ok();
+        closing.join().unwrap();
         let ran = world.ran.load(Ordering::SeqCst);
-        assert!(is_taken || ran == 0);
-        let threads = std::mem::take(&mut *lock(&world.begun.threads));
+        assert!(is_queued || ran == 0);
+        let threads = std::mem::take(&mut *lock(&world.threads.handles));
         threads.into_iter().for_each(|thread| thread.join().unwrap());
-        world.ends(world.ran.load(Ordering::SeqCst));
-        assert_eq!(is_done(&job), is_taken, "who was not refused hears how it went");
+        world.assert_ended(world.ran.load(Ordering::SeqCst));
+        assert_eq!(is_done(&job), is_queued, "a task that was not refused has a result");
     });
 }
 
 #[test]
-fn workers_whose_shift_is_over_leave_the_tasks_to_others() {
+fn workers_that_leave_their_thread_pass_queued_tasks_on() {
     model(2, || {
-        let world = World::new(1, GOES);
+        let world = World::new(1, IDLES_ONCE);
         let first = world.submit();
         let second = world.submit();
-        world.ends(2);
+        world.assert_ended(2);
         assert!(is_done(&first) && is_done(&second));
     });
 }
 
 #[test]
-fn two_tasks_on_two_tokens_both_run() {
+fn two_tasks_both_run_with_two_tokens() {
     model(2, || {
-        let world = World::new(2, STAYS);
+        let world = World::new(2, KEEPS_THREAD);
         let first = world.submit();
         let second = world.submit();
-        world.ends(2);
+        world.assert_ended(2);
         assert!(is_done(&first) && is_done(&second));
     });
 }
 
 #[test]
-fn two_callers_on_two_tokens_call_as_many_workers_as_it_takes() {
+fn tasks_of_two_callers_both_run_with_two_tokens() {
     model(1, || {
-        let world = World::new(2, STAYS);
-        let other = world.beside(|world| drop(world.submit()));
+        let world = World::new(2, KEEPS_THREAD);
+        let other = world.spawn(|world| drop(world.submit()));
         world.submit();
         other.join().unwrap();
-        world.ends(2);
+        world.assert_ended(2);
     });
 }
 
 #[test]
-fn tasks_are_told_when_the_runtime_goes_before_their_worker_comes() {
+fn tasks_fail_when_the_runtime_drops_their_starting_worker() {
     for from in [0, 1] {
         model(2, move || {
-            let world = World::failing(1, None, Failure::Drops(from));
-            let tasks: Vec<Arc<Unit>> = (0..2)
+            let world = World::failing(1, RUNS_ONCE, SpawnFailure::Drops(from));
+            let tasks: Vec<Arc<UnitJob>> = (0..2)
                 .map(|_| {
                     let job = world.job();
-                    let _ = world.crew.submit(Priority::Normal, Arc::clone(&job) as _).inspect_err(|error| {
+                    let _ = world.workers.submit(Priority::Normal, Arc::clone(&job) as _).inspect_err(|error| {
                         drop(job.refuse(error.clone()));
                     });
                     job
                 })
                 .collect();
-            world.end_threads();
-            assert!(tasks.iter().all(|job| is_done(job)), "none of them hangs");
-            world.ends(world.ran.load(Ordering::SeqCst));
+            world.join_threads();
+            assert!(tasks.iter().all(|job| is_done(job)), "no task hangs");
+            world.assert_ended(world.ran.load(Ordering::SeqCst));
         });
     }
 }
 
 #[test]
-fn tasks_are_told_or_run_when_there_is_no_thread_for_their_worker() {
+fn tasks_fail_or_run_when_no_thread_can_be_started() {
     for from in [0, 1] {
         model(2, move || {
-            let world = World::failing(2, None, Failure::Refuses(from));
+            let world = World::failing(2, RUNS_ONCE, SpawnFailure::Refuses(from));
             let first = world.submit();
             let second = world.submit();
-            world.end_threads();
-            assert!(is_done(&first) && is_done(&second), "none of them hangs");
-            world.ends(world.ran.load(Ordering::SeqCst));
+            world.join_threads();
+            assert!(is_done(&first) && is_done(&second), "no task hangs");
+            world.assert_ended(world.ran.load(Ordering::SeqCst));
         });
     }
 }
 
 #[test]
-fn result_wakes_who_waits_for_it() {
+fn result_wakes_its_waiting_caller() {
     model(3, || {
-        let world = World::new(1, None);
+        let world = World::new(1, RUNS_ONCE);
         let job = world.submit();
         block_on(poll_fn(|cx| job.poll(cx))).unwrap();
-        world.ends(1);
+        world.assert_ended(1);
     });
 }
 
 #[test]
-fn who_has_its_result_finds_room_for_the_next_task() {
-    for stay in [STAYS, GOES, BRIEF, None] {
+fn caller_that_has_its_result_can_submit_the_next_task_to_a_full_pool() {
+    for keep_alive in [KEEPS_THREAD, IDLES_ONCE, NEVER_IDLES, RUNS_ONCE] {
         model(3, move || {
-            let world = World::strict(1, stay);
-            // The second look is that of a worker that searches.
+            let world = World::strict(1, keep_alive);
+            // The second run meets a worker that searches.
             (0..2).for_each(|_| world.run());
             world.submit();
-            world.ends(3);
+            world.assert_ended(3);
         });
     }
 }
 
 #[test]
-fn who_has_its_result_finds_room_beside_another_one() {
-    for stay in [STAYS, BRIEF, None] {
+fn caller_that_has_its_result_can_submit_while_another_task_runs() {
+    for keep_alive in [KEEPS_THREAD, NEVER_IDLES, RUNS_ONCE] {
         model(2, move || {
-            let world = World::strict(2, stay);
+            let world = World::strict(2, keep_alive);
             let job = world.submit();
             world.submit();
             block_on(poll_fn(|cx| job.poll(cx))).unwrap();
             world.submit();
-            world.ends(3);
+            world.assert_ended(3);
         });
     }
 }
 
 #[test]
-fn who_has_its_result_finds_room_in_another_pool_of_the_limiter() {
-    for stay in [STAYS, BRIEF, None] {
+fn caller_that_has_its_result_can_submit_to_another_pool_of_the_limiter() {
+    for keep_alive in [KEEPS_THREAD, NEVER_IDLES, RUNS_ONCE] {
         model(2, move || {
-            let world = World::strict(1, stay);
-            let other = world.sharing(0, stay);
+            let world = World::strict(1, keep_alive);
+            let other = world.sharing(0, keep_alive);
             world.run();
             other.submit();
-            other.end_threads();
-            world.ends(2);
-            other.ends(2);
+            other.join_threads();
+            world.assert_ended(2);
+            other.assert_ended(2);
         });
     }
 }
 
 #[test]
-fn two_pools_of_a_limiter_forget_no_task() {
-    for stay in [STAYS, GOES, BRIEF, None] {
+fn two_pools_of_one_limiter_lose_no_task() {
+    for keep_alive in [KEEPS_THREAD, IDLES_ONCE, NEVER_IDLES, RUNS_ONCE] {
         model(2, move || {
-            let world = World::new(1, stay);
-            let other = world.sharing(usize::MAX, stay);
-            let submits = other.beside(|other| drop(other.submit()));
+            let world = World::new(1, keep_alive);
+            let other = world.sharing(usize::MAX, keep_alive);
+            let submitting = other.spawn(|other| drop(other.submit()));
             (0..2).for_each(|_| drop(world.submit()));
-            submits.join().unwrap();
-            // The threads of one call those of the other.
-            (0..3).for_each(|_| [&world, &other].iter().for_each(|world| world.end_threads()));
-            world.ends(3);
-            other.ends(3);
+            submitting.join().unwrap();
+            // Workers of one pool activate those of the other.
+            (0..3).for_each(|_| [&world, &other].iter().for_each(|world| world.join_threads()));
+            world.assert_ended(3);
+            other.assert_ended(3);
         });
     }
 }
 
 #[test]
-fn pool_that_is_paused_begins_nothing_also_if_a_worker_searches() {
-    for stay in [STAYS, BRIEF, None] {
+fn paused_pool_starts_no_task_even_if_a_worker_searches() {
+    for keep_alive in [KEEPS_THREAD, NEVER_IDLES, RUNS_ONCE] {
         model(2, move || {
-            let world = World::new(1, stay);
+            let world = World::new(1, keep_alive);
             world.run();
-            world.limiter.lane().set_total(0);
+            world.limiter.semaphore().set_total(0);
             world.submit();
-            world.end_threads();
+            world.join_threads();
             assert_eq!(world.ran.load(Ordering::SeqCst), 1);
-            world.limiter.lane().set_total(1);
-            world.ends(2);
+            world.limiter.semaphore().set_total(1);
+            world.assert_ended(2);
         });
     }
 }
 
 #[test]
-fn pool_that_is_paused_for_a_moment_forgets_no_task() {
-    for stay in [STAYS, GOES, BRIEF, None] {
+fn pool_paused_for_a_moment_loses_no_task() {
+    for keep_alive in [KEEPS_THREAD, IDLES_ONCE, NEVER_IDLES, RUNS_ONCE] {
         model(2, move || {
-            let world = World::new(1, stay);
-            let pauses = world.beside(|world| [0, 1].iter().for_each(|total| world.limiter.lane().set_total(*total)));
+            let world = World::new(1, keep_alive);
+            let pausing =
+                world.spawn(|world| [0, 1].iter().for_each(|total| world.limiter.semaphore().set_total(*total)));
             (0..2).for_each(|_| drop(world.submit()));
-            pauses.join().unwrap();
-            world.ends(2);
+            pausing.join().unwrap();
+            world.assert_ended(2);
         });
     }
 }
 
 #[test]
-fn tasks_are_told_when_their_limiter_is_closed() {
-    for stay in [STAYS, GOES, BRIEF, None] {
+fn tasks_fail_when_their_limiter_is_closed() {
+    for keep_alive in [KEEPS_THREAD, IDLES_ONCE, NEVER_IDLES, RUNS_ONCE] {
         model(2, move || {
-            let world = World::new(1, stay);
-            let closes = world.beside(|world| world.limiter.lane().shut());
+            let world = World::new(1, keep_alive);
+            let closing = world.spawn(|world| world.limiter.semaphore().close());
             let jobs = [world.job(), world.job()].into_iter();
             let submitted: Vec<_> =
-                jobs.filter(|job| world.crew.submit(Priority::Normal, Arc::clone(job) as _).is_ok()).collect();
-            closes.join().unwrap();
-            world.end_threads();
-            assert!(submitted.iter().all(|job| is_done(job)), "none of them hangs");
-            world.ends(world.ran.load(Ordering::SeqCst));
+                jobs.filter(|job| world.workers.submit(Priority::Normal, Arc::clone(job) as _).is_ok()).collect();
+            closing.join().unwrap();
+            world.join_threads();
+            assert!(submitted.iter().all(|job| is_done(job)), "no task hangs");
+            world.assert_ended(world.ran.load(Ordering::SeqCst));
         });
     }
 }
 
 #[test]
-fn crew_that_is_drained_has_told_all_results() {
-    for stay in [STAYS, BRIEF, None] {
+fn drained_workers_have_published_all_results() {
+    for keep_alive in [KEEPS_THREAD, NEVER_IDLES, RUNS_ONCE] {
         model(2, move || {
-            let world = World::new(1, stay);
+            let world = World::new(1, keep_alive);
             let job = world.submit();
-            world.crew.close(&OffloadError::Closed);
-            while !world.crew.is_drained() {
+            world.workers.close(&OffloadError::Closed);
+            while !world.workers.is_drained() {
                 thread::yield_now();
             }
             assert!(job.is_finished());
-            world.end_threads();
+            world.join_threads();
         });
     }
 }
 
 #[test]
-fn task_whose_worker_has_no_thread_is_not_forgotten_by_one_who_yields_to_another() {
+fn task_whose_worker_got_no_thread_runs_after_another_waiter_took_the_tokens() {
     model(2, || {
-        let world = World::failing(2, STAYS, Failure::Refuses(1));
+        let world = World::failing(2, KEEPS_THREAD, SpawnFailure::Refuses(1));
         let first = world.submit();
-        let takes_both = world.beside(|world| {
-            let lane = world.limiter.lane();
+        let taking_both = world.spawn(|world| {
+            let semaphore = world.limiter.semaphore();
             for _ in 0..2 {
-                if let EnqueueOutcome::Queued(ticket) = lane.line_up(Tokens::ONE, Waker::noop()) {
-                    let mut ticket = Some(ticket);
-                    while lane.ask(&mut ticket, Waker::noop()).is_none() {
+                if let EnqueueOutcome::Queued(waiter) = semaphore.enqueue(Tokens::ONE, Waker::noop()) {
+                    let mut waiter = Some(waiter);
+                    while semaphore.poll(&mut waiter, Waker::noop()).is_none() {
                         thread::yield_now();
                     }
                 }
             }
-            (0..2).for_each(|_| lane.give_back(Tokens::ONE));
+            (0..2).for_each(|_| semaphore.release(Tokens::ONE));
         });
         let second = world.submit();
-        takes_both.join().unwrap();
-        world.end_threads();
-        assert!(is_done(&first) && is_done(&second), "none of them hangs");
+        taking_both.join().unwrap();
+        world.join_threads();
+        assert!(is_done(&first) && is_done(&second), "no task hangs");
+    });
+}
+
+#[test]
+fn workers_registered_while_their_pool_is_closed_are_closed_too() {
+    model(3, || {
+        let world = World::new(0, RUNS_ONCE);
+        let registry = Arc::new(Registry::default());
+        let closing = {
+            let registry = Arc::clone(&registry);
+            world.spawn(move |world| world.workers.config.close(|| registry.all()))
+        };
+        assert!(registry.register(1, &world.workers).is_ok());
+        let job = world.job();
+        let is_queued = world.workers.submit(Priority::Normal, Arc::clone(&job) as _).is_ok();
+        closing.join().unwrap();
+        assert_eq!(is_done(&job), is_queued, "a queued task was refused");
+        assert!(world.workers.is_drained());
+        world.assert_ended(0);
     });
 }

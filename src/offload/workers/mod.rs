@@ -1,17 +1,21 @@
 //! The threads that run tasks, and the queue in front of them.
 //!
-//! | file | what it is |
+//! | file | what it holds |
 //! |---|---|
-//! | `pool` | what stands behind the handles of a pool: its rules, and its crews |
-//! | `runtimes` | a crew for each tokio runtime from which a pool is used |
-//! | `crew` | the tasks that wait, the workers that are idle, and who is called when |
-//! | `next` | what a worker does next |
-//! | `state` | what it decides on |
-//! | `rules` | what it works by, and where its threads come from |
+//! | `pool` | what the handles of a pool share: its configuration and its workers |
+//! | `runtimes`, `registry` | the workers of each tokio runtime from which a pool is used |
+//! | `workers` | submitting, removing and refusing tasks, and starting workers |
+//! | `tokens` | the limiter's tokens: acquiring them, waiting for them, releasing them |
+//! | `scheduling` | what a worker does next |
+//! | `state` | the state that all of these decide on |
+//! | `config` | the configuration of a pool, and whether it is closed |
+//! | `threads` | where threads come from |
 //! | `worker` | what a thread does |
-//! | `queue` | the tasks in the order in which they begin |
+//! | `queue` | the queued tasks, in the order in which they start |
 //! | `parker` | where an idle worker waits |
 
+#[cfg(loom)]
+mod arc_swap_model;
 mod config;
 #[cfg(all(test, loom))]
 mod loom_tests;
@@ -19,22 +23,25 @@ mod parker;
 #[cfg(not(loom))]
 mod pool;
 mod queue;
+mod registry;
 #[cfg(not(loom))]
 mod runtimes;
 mod scheduling;
 mod state;
+mod threads;
+mod tokens;
 mod worker;
 #[expect(clippy::module_inception, reason = "a file is named after the type in it")]
 mod workers;
 
-#[cfg(feature = "rayon")]
-pub(crate) use self::config::Threads;
 pub(crate) use self::config::{KeepAlive, WorkersConfig};
 #[cfg(not(loom))]
-pub(crate) use self::pool::{Pool, Source};
-pub(crate) use self::queue::Place;
+pub(crate) use self::pool::{Pool, WorkerSource};
+pub(crate) use self::queue::QueuePosition;
 #[cfg(not(loom))]
 pub(crate) use self::runtimes::Runtimes;
+#[cfg(feature = "rayon")]
+pub(crate) use self::threads::WorkerThreads;
 #[cfg(feature = "rayon")]
 pub(crate) use self::worker::Worker;
 pub(crate) use self::workers::Workers;

@@ -6,56 +6,58 @@ use std::time::Duration;
 
 use crate::sync::{Condvar, Mutex, MutexGuard, lock, wait};
 
-/// One worker's place to wait. Who signals before it parks has not done so in vain.
+/// Parks one worker. An unpark that comes before the park is not lost.
 #[derive(Debug, Default)]
 pub(crate) struct Parker {
-    signal: Mutex<Option<Signal>>,
-    thread: Condvar,
+    reason: Mutex<Option<UnparkReason>>,
+    unparked: Condvar,
 }
 
-/// Why a worker goes on.
+/// Why a worker was unparked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Signal {
-    /// It was called, and holds a token.
+pub(crate) enum UnparkReason {
+    /// It was activated, and holds a token.
     Work,
     /// There will be no more work.
-    Leave,
+    Exit,
 }
 
+type ReasonGuard<'a> = MutexGuard<'a, Option<UnparkReason>>;
+
 impl Parker {
-    /// Waits for a signal.
-    pub(crate) fn park(&self) -> Signal {
-        let mut signal = lock(&self.signal);
+    /// Waits until the worker is unparked.
+    pub(crate) fn park(&self) -> UnparkReason {
+        let mut reason = lock(&self.reason);
         loop {
-            match signal.take() {
-                Some(signal) => return signal,
-                None => signal = wait(&self.thread, signal),
+            match reason.take() {
+                Some(reason) => return reason,
+                None => reason = wait(&self.unparked, reason),
             }
         }
     }
 
-    /// Waits for a signal, for `limit` at most, or less.
-    pub(crate) fn park_for(&self, limit: Duration) -> Option<Signal> {
-        let signal = lock(&self.signal);
-        let mut signal = if signal.is_some() { signal } else { self.wait_for(signal, limit) };
-        signal.take()
+    /// Waits until the worker is unparked, for at most `limit`. May return `None` earlier.
+    pub(crate) fn park_timeout(&self, limit: Duration) -> Option<UnparkReason> {
+        let reason = lock(&self.reason);
+        let mut reason = if reason.is_some() { reason } else { self.wait_timeout(reason, limit) };
+        reason.take()
     }
 
     #[cfg(not(loom))]
-    fn wait_for<'a>(&self, signal: MutexGuard<'a, Option<Signal>>, limit: Duration) -> MutexGuard<'a, Option<Signal>> {
-        self.thread.wait_timeout(signal, limit).unwrap_or_else(PoisonError::into_inner).0
+    fn wait_timeout<'a>(&self, reason: ReasonGuard<'a>, limit: Duration) -> ReasonGuard<'a> {
+        self.unparked.wait_timeout(reason, limit).unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// In a model no time passes: it is over as soon as others had their turn.
+    /// No time passes in a model: the wait times out as soon as the other threads have had their turn.
     #[cfg(loom)]
-    fn wait_for<'a>(&'a self, signal: MutexGuard<'a, Option<Signal>>, _: Duration) -> MutexGuard<'a, Option<Signal>> {
-        drop(signal);
+    fn wait_timeout<'a>(&'a self, reason: ReasonGuard<'a>, _: Duration) -> ReasonGuard<'a> {
+        drop(reason);
         loom::thread::yield_now();
-        lock(&self.signal)
+        lock(&self.reason)
     }
 
-    pub(crate) fn unpark(&self, signal: Signal) {
-        *lock(&self.signal) = Some(signal);
-        self.thread.notify_one();
+    pub(crate) fn unpark(&self, reason: UnparkReason) {
+        *lock(&self.reason) = Some(reason);
+        self.unparked.notify_one();
     }
 }

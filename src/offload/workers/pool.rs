@@ -1,4 +1,4 @@
-//! [`Pool`], what blocking and CPU pools have in common: a limiter, rules, and a crew for each runtime.
+//! [`Pool`], what blocking and CPU pools have in common.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,85 +10,80 @@ use super::runtimes::Runtimes;
 use super::workers::Workers;
 use crate::offload::error::OffloadError;
 use crate::offload::statistics::{PoolStatistics, RunningTask};
-use crate::offload::task::Work;
 
-/// What stands behind the handles of a pool.
+/// What all handles of a pool share.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    pub(crate) rules: Arc<WorkersConfig>,
+    pub(crate) config: Arc<WorkersConfig>,
     pub(crate) queue_timeout: Option<Duration>,
-    pub(crate) source: Source,
+    pub(crate) workers: WorkerSource,
 }
 
-/// Whose threads they are.
+/// Which workers run a task.
 #[derive(Debug)]
-pub(crate) enum Source {
-    /// Those of the runtime that a task comes from.
-    Runtimes(Runtimes),
-    /// The pool's own.
+pub(crate) enum WorkerSource {
+    /// The workers of the runtime that submits it.
+    PerRuntime(Runtimes),
+    /// The pool's own workers.
     #[cfg(feature = "rayon")]
     Own(Arc<Workers>),
 }
 
 impl Pool {
     pub(crate) fn name(&self) -> &'static str {
-        self.rules.pool
+        self.config.pool
     }
 
-    /// The crew for a task that is called for here, and the runtime that its threads have not entered.
-    pub(crate) fn crew(&self) -> Result<(Arc<Workers>, Option<Handle>), OffloadError> {
-        match &self.source {
-            Source::Runtimes(runtimes) => Ok((runtimes.crew_here(&self.rules)?, None)),
+    /// Returns the workers for a task that is submitted by the current thread, and the runtime that its task has to
+    /// enter, if the workers' threads are outside of it.
+    pub(crate) fn current_workers(&self) -> Result<(Arc<Workers>, Option<Handle>), OffloadError> {
+        match &self.workers {
+            WorkerSource::PerRuntime(runtimes) => Ok((runtimes.current_workers(&self.config)?, None)),
             #[cfg(feature = "rayon")]
-            Source::Own(crew) => Ok((Arc::clone(crew), Handle::try_current().ok())),
+            WorkerSource::Own(workers) => Ok((Arc::clone(workers), Handle::try_current().ok())),
         }
     }
 
-    fn crews(&self) -> Vec<Arc<Workers>> {
-        match &self.source {
-            Source::Runtimes(runtimes) => runtimes.all(),
+    fn all_workers(&self) -> Vec<Arc<Workers>> {
+        match &self.workers {
+            WorkerSource::PerRuntime(runtimes) => runtimes.all_workers(),
             #[cfg(feature = "rayon")]
-            Source::Own(crew) => vec![Arc::clone(crew)],
+            WorkerSource::Own(workers) => vec![Arc::clone(workers)],
         }
     }
 
     pub(crate) fn statistics(&self) -> PoolStatistics {
-        let max_running = self.rules.limiter.total();
+        let max_running = self.config.limiter.total();
         let mut all = PoolStatistics { name: self.name(), max_running, ..PoolStatistics::default() };
-        for crew in self.crews() {
-            let look = crew.look();
-            all.running += look.running.len();
-            all.abandoned += look.running.iter().filter(|job| job.flags().is_abandoned()).count();
-            all.queued += look.queued;
-            all.idle_threads += look.idle;
-            all.started += look.counts.started;
-            all.refused += look.counts.refused;
-            all.tasks.extend(look.running.iter().filter_map(|job| running_task(&**job)));
+        for snapshot in self.all_workers().iter().map(|workers| workers.snapshot()) {
+            all.running += snapshot.running.len();
+            all.abandoned += snapshot.running.iter().filter(|job| job.flags().is_abandoned()).count();
+            all.queued += snapshot.queued;
+            all.idle_threads += snapshot.idle;
+            all.started += snapshot.started;
+            all.refused += snapshot.refused;
+            all.tasks.extend(snapshot.running.iter().filter_map(|job| {
+                let label = job.options().label.clone()?;
+                Some(RunningTask { label, is_abandoned: job.flags().is_abandoned() })
+            }));
         }
         all
     }
 
-    /// Waits until it is closed, and nothing runs any more.
+    /// Waits until the pool is closed and no task is running.
     pub(crate) async fn drained(&self) {
         loop {
-            // Registered before the look, so that no announcement falls in between.
-            let announced = self.rules.drained.notified();
-            if self.rules.is_closed() && self.crews().iter().all(|crew| crew.is_drained()) {
+            // Registered before the check, so that a notification after it is not missed.
+            let notified = self.config.drained.notified();
+            if self.config.is_closed() && self.all_workers().iter().all(|workers| workers.is_drained()) {
                 return;
             }
-            announced.await;
+            notified.await;
         }
     }
 
-    /// Takes no work any more. Those that wait fail.
+    /// Refuses all queued tasks and all future ones.
     pub(crate) fn close(&self) {
-        self.rules.close();
-        self.crews().iter().for_each(|crew| crew.close(&OffloadError::Closed));
-        self.rules.tell_drained();
+        self.config.close(|| self.all_workers());
     }
-}
-
-fn running_task(job: &dyn Work) -> Option<RunningTask> {
-    let label = job.terms().label.clone()?;
-    Some(RunningTask { label, is_abandoned: job.flags().is_abandoned() })
 }

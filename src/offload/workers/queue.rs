@@ -1,50 +1,53 @@
-//! [`JobQueue`], the tasks that wait for a thread: pure, always behind a mutex.
+//! [`JobQueue`], the tasks that wait for a thread: pure data, always behind a mutex.
 //!
 //! # Invariants
 //!
-//! 1. In each level the sequence numbers rise, so a task is found by a binary search.
-//! 2. `live` counts those that were neither taken nor removed. At most as many others, and a few, are kept.
-//! 3. The first one of a level was neither taken nor removed.
+//! 1. The sequence numbers in a level increase, so a task is found by a binary search.
+//! 2. `live` counts the tasks that were neither taken nor removed. At most as many removed ones, plus [`MAX_GAPS`], are
+//!    kept.
+//! 3. The first entry of a level was neither taken nor removed.
 
 use std::collections::VecDeque;
 
 use crate::offload::task::Priority;
 
-/// One in so many tasks is of a lower priority than the highest that waits: the one that has waited longest.
+/// While several priorities wait, one task in this many is the oldest of those below the highest priority.
 const LOWER_EVERY: u32 = 8;
-/// How many removed ones are left where they are.
-const FEW: usize = 32;
+/// How many removed entries a level may hold beyond the number of its live ones.
+const MAX_GAPS: usize = 32;
 
-/// Tasks in the order in which they begin.
+/// Tasks in the order in which they start.
 #[derive(Debug)]
 pub(crate) struct JobQueue<J> {
     /// By priority, the lowest first.
-    levels: [Level<J>; 3],
+    levels: [PriorityLevel<J>; 3],
     next_sequence: u64,
     live: usize,
-    /// How many were taken since one was of a lower priority.
+    /// How many tasks were taken since the last one of a lower priority.
     since_lower: u32,
 }
 
 #[derive(Debug)]
-struct Level<J> {
+struct PriorityLevel<J> {
     jobs: VecDeque<(u64, Option<J>)>,
     live: usize,
 }
 
-/// Where a task waits.
+/// Identifies a queued task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct QueuePosition {
     priority: Priority,
     sequence: u64,
 }
 
-impl<J> JobQueue<J> {
-    pub(crate) fn new() -> Self {
-        let level = || Level { jobs: VecDeque::new(), live: 0 };
+impl<J> Default for JobQueue<J> {
+    fn default() -> Self {
+        let level = || PriorityLevel { jobs: VecDeque::new(), live: 0 };
         Self { levels: [level(), level(), level()], next_sequence: 0, live: 0, since_lower: 0 }
     }
+}
 
+impl<J> JobQueue<J> {
     pub(crate) fn len(&self) -> usize {
         self.live
     }
@@ -53,48 +56,40 @@ impl<J> JobQueue<J> {
         self.live == 0
     }
 
-    /// Puts a task behind those of its priority.
-    pub(crate) fn push(&mut self, priority: Priority, job: J) -> Place {
+    /// Adds a task behind the others of its priority.
+    pub(crate) fn push(&mut self, priority: Priority, job: J) -> QueuePosition {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         self.live += 1;
         let level = &mut self.levels[priority as usize];
         level.live += 1;
         level.jobs.push_back((sequence, Some(job)));
-        Place { priority, sequence }
+        QueuePosition { priority, sequence }
     }
 
     /// Takes the task that is next.
     pub(crate) fn pop(&mut self) -> Option<J> {
         let highest = self.levels.iter().rposition(|level| level.live > 0)?;
         let below = self.levels[..highest].iter().enumerate().filter(|(_, level)| level.live > 0);
-        let oldest_below = below.min_by_key(|(_, level)| level.front()).map(|(index, _)| index);
-        let index = match oldest_below {
-            None => {
-                self.since_lower = 0;
-                highest
-            }
-            Some(lower) if self.since_lower + 1 >= LOWER_EVERY => {
-                self.since_lower = 0;
-                lower
-            }
-            Some(_) => {
-                self.since_lower += 1;
-                highest
-            }
+        let oldest_below = below.min_by_key(|(_, level)| level.first_sequence()).map(|(index, _)| index);
+        let (index, since_lower) = match oldest_below {
+            None => (highest, 0),
+            Some(lower) if self.since_lower + 1 >= LOWER_EVERY => (lower, 0),
+            Some(_) => (highest, self.since_lower + 1),
         };
+        self.since_lower = since_lower;
         self.live -= 1;
         self.levels[index].pop()
     }
 
-    /// Takes a task out of its place, if it is still there.
-    pub(crate) fn remove(&mut self, place: Place) -> Option<J> {
-        let job = self.levels[place.priority as usize].remove(place.sequence)?;
+    /// Removes a task if it is still queued.
+    pub(crate) fn remove(&mut self, position: QueuePosition) -> Option<J> {
+        let job = self.levels[position.priority as usize].remove(position.sequence)?;
         self.live -= 1;
         Some(job)
     }
 
-    /// Takes all of them.
+    /// Takes all tasks.
     pub(crate) fn drain(&mut self) -> Vec<J> {
         let mut all = Vec::with_capacity(self.live);
         while let Some(job) = self.pop() {
@@ -104,9 +99,8 @@ impl<J> JobQueue<J> {
     }
 }
 
-impl<J> Level<J> {
-    /// The number of the first one.
-    fn front(&self) -> Option<u64> {
+impl<J> PriorityLevel<J> {
+    fn first_sequence(&self) -> Option<u64> {
         self.jobs.front().map(|(sequence, _)| *sequence)
     }
 
@@ -117,30 +111,25 @@ impl<J> Level<J> {
         job
     }
 
-    /// Takes those away from the front that were removed.
+    /// Drops removed entries from the front, and frees memory after a burst.
     fn trim(&mut self) {
         while self.jobs.front().is_some_and(|(_, job)| job.is_none()) {
             self.jobs.pop_front();
         }
-        self.shrink();
+        if self.jobs.capacity() > 8 * self.jobs.len() + 256 {
+            self.jobs.shrink_to(2 * self.jobs.len() + 64);
+        }
     }
 
     fn remove(&mut self, sequence: u64) -> Option<J> {
         let index = self.jobs.binary_search_by_key(&sequence, |(sequence, _)| *sequence).ok()?;
         let job = self.jobs[index].1.take()?;
         self.live -= 1;
-        if self.jobs.len() > 2 * self.live + FEW {
+        if self.jobs.len() > 2 * self.live + MAX_GAPS {
             self.jobs.retain(|(_, job)| job.is_some());
         }
         self.trim();
         Some(job)
-    }
-
-    /// Gives memory back after a burst.
-    fn shrink(&mut self) {
-        if self.jobs.capacity() > 8 * self.jobs.len() + 256 {
-            self.jobs.shrink_to(2 * self.jobs.len() + 64);
-        }
     }
 }
 
@@ -153,8 +142,8 @@ mod tests {
     const PRIORITIES: [Priority; 3] = [Priority::Low, Priority::Normal, Priority::High];
 
     #[test]
-    fn higher_priorities_go_first_and_each_in_its_order() {
-        let mut queue = JobQueue::new();
+    fn higher_priorities_start_first_and_each_is_first_in_first_out() {
+        let mut queue = JobQueue::default();
         for n in 0..3 {
             for priority in PRIORITIES {
                 queue.push(priority, (priority, n));
@@ -166,8 +155,8 @@ mod tests {
     }
 
     #[test]
-    fn one_in_eight_is_of_a_lower_priority_however_many_others_come() {
-        let mut queue = JobQueue::new();
+    fn every_eighth_task_is_of_a_lower_priority_however_many_others_arrive() {
+        let mut queue = JobQueue::default();
         for n in 0..100 {
             queue.push([Priority::Low, Priority::Normal][n % 2], n);
         }
@@ -176,56 +165,56 @@ mod tests {
             queue.push(Priority::High, 1_000 + n);
             lower.extend(queue.pop().filter(|job| *job < 1_000));
         }
-        assert_eq!(lower, (0..100).collect::<Vec<usize>>(), "those that have waited longest, of both");
+        assert_eq!(lower, (0..100).collect::<Vec<usize>>(), "the oldest tasks of both lower priorities, in order");
     }
 
     #[test]
-    fn what_was_removed_takes_no_more_than_what_waits() {
-        let mut queue = JobQueue::new();
+    fn removed_entries_take_no_more_memory_than_live_ones() {
+        let mut queue = JobQueue::default();
         queue.push(Priority::Normal, 0);
-        let places: Vec<Place> = (0..100_000).map(|n| queue.push(Priority::Normal, n)).collect();
+        let positions: Vec<QueuePosition> = (0..100_000).map(|n| queue.push(Priority::Normal, n)).collect();
         queue.push(Priority::Normal, 0);
-        for place in places {
-            assert!(queue.remove(place).is_some());
-            assert!(queue.remove(place).is_none());
+        for position in positions {
+            assert!(queue.remove(position).is_some());
+            assert!(queue.remove(position).is_none());
             let level = &queue.levels[Priority::Normal as usize];
-            assert!(level.jobs.len() <= 2 * level.live + FEW);
+            assert!(level.jobs.len() <= 2 * level.live + MAX_GAPS);
         }
         assert_eq!(queue.len(), 2);
         assert!(queue.levels[Priority::Normal as usize].jobs.capacity() < 1_000);
     }
 
     #[derive(Clone, Debug)]
-    enum Step {
+    enum QueueStep {
         Push(usize),
         Pop,
         Remove(usize),
     }
 
-    fn steps() -> impl Strategy<Value = Vec<Step>> {
+    fn steps() -> impl Strategy<Value = Vec<QueueStep>> {
         let step = prop_oneof![
-            4 => (0usize..3).prop_map(Step::Push),
-            2 => Just(Step::Pop),
-            2 => any::<usize>().prop_map(Step::Remove),
+            4 => (0usize..3).prop_map(QueueStep::Push),
+            2 => Just(QueueStep::Pop),
+            2 => any::<usize>().prop_map(QueueStep::Remove),
         ];
         prop::collection::vec(step, 0..400)
     }
 
     proptest! {
         #[test]
-        fn it_does_what_three_lists_do(steps in steps()) {
-            let mut queue = JobQueue::new();
-            let mut lists: [Vec<(u64, Place)>; 3] = Default::default();
-            let (mut places, mut pushed, mut since_lower) = (Vec::new(), 0, 0);
+        fn queue_matches_a_model_of_three_lists(steps in steps()) {
+            let mut queue = JobQueue::default();
+            let mut lists: [Vec<(u64, QueuePosition)>; 3] = Default::default();
+            let (mut positions, mut pushed, mut since_lower) = (Vec::new(), 0, 0);
             for step in steps {
                 match step {
-                    Step::Push(priority) => {
-                        let place = queue.push(PRIORITIES[priority], pushed);
-                        lists[priority].push((pushed, place));
-                        places.push((pushed, place));
+                    QueueStep::Push(priority) => {
+                        let position = queue.push(PRIORITIES[priority], pushed);
+                        lists[priority].push((pushed, position));
+                        positions.push((pushed, position));
                         pushed += 1;
                     }
-                    Step::Pop => {
+                    QueueStep::Pop => {
                         let waiting: Vec<usize> = (0..3).filter(|n| !lists[*n].is_empty()).collect();
                         let expected = match waiting[..] {
                             [] => None,
@@ -235,22 +224,23 @@ mod tests {
                             }
                             [ref lower @ .., highest] => {
                                 since_lower = (since_lower + 1) % 8;
-                                let oldest = lower.iter().min_by_key(|n| lists[**n][0].0).copied().expect("there is one");
+                                let oldest = lower.iter().min_by_key(|n| lists[**n][0].0).copied();
+                                let oldest = oldest.expect("lower is not empty");
                                 Some(lists[if since_lower == 0 { oldest } else { highest }].remove(0).0)
                             }
                         };
                         prop_assert_eq!(queue.pop(), expected);
                     }
-                    Step::Remove(n) if !places.is_empty() => {
-                        let (job, place) = places[n % places.len()];
-                        let waits = lists.iter_mut().find_map(|list| {
-                            let index = list.iter().position(|(_, other)| *other == place)?;
+                    QueueStep::Remove(n) if !positions.is_empty() => {
+                        let (job, position) = positions[n % positions.len()];
+                        let queued = lists.iter_mut().find_map(|list| {
+                            let index = list.iter().position(|(_, other)| *other == position)?;
                             Some(list.remove(index).0)
                         });
-                        prop_assert_eq!(queue.remove(place), waits);
-                        prop_assert!(waits.is_none_or(|waits| waits == job));
+                        prop_assert_eq!(queue.remove(position), queued);
+                        prop_assert!(queued.is_none_or(|queued| queued == job));
                     }
-                    Step::Remove(_) => {}
+                    QueueStep::Remove(_) => {}
                 }
                 prop_assert_eq!(queue.len(), lists.iter().map(Vec::len).sum::<usize>());
             }

@@ -1,144 +1,139 @@
-//! What workers do next: the side of a [`Workers`] that faces them.
+//! What a worker does next: the side of [`Workers`] that workers call.
 
 use std::mem;
 use std::sync::Arc;
 
-use super::state::State;
+use super::state::WorkersState;
+use super::tokens::TokenAttempt;
 use super::worker::Worker;
-use super::workers::{Taken, Workers};
+use super::workers::Workers;
 use crate::offload::error::OffloadError;
-use crate::offload::task::Work;
+use crate::offload::task::SharedJob;
 use crate::panic::discard;
 use crate::semaphore::Tokens;
 use crate::sync::atomic::Ordering;
 use crate::sync::{MutexGuard, lock};
 
-/// What a worker finds.
-pub(super) enum Found {
-    /// A task. If others wait, the next worker was called.
-    Task(Arc<dyn Work>),
-    /// None, but whoever brings one relies on this worker to look again.
-    Searching,
-    /// None, and it is idle from now on, or goes.
-    Nothing { stays: bool },
+/// What a worker does next.
+pub(super) enum WorkerStep {
+    /// It runs a task. If others are queued, another worker was activated for them.
+    Run(SharedJob),
+    /// It checks the queue again. Callers that submit a task until then rely on it.
+    Search,
+    /// It runs no task. It is idle, or has to leave its thread.
+    Stop { is_idle: bool },
 }
 
 impl Workers {
-    /// What a worker does that was called, or has searched. If there is no task, it gives its token back.
-    pub(super) fn first(self: &Arc<Self>, worker: &mut Worker) -> Found {
+    /// Decides what a worker does that was activated or has searched. If no task is queued, its token is released.
+    pub(super) fn next_after_search(self: &Arc<Self>, worker: &mut Worker) -> WorkerStep {
         let mut state = lock(&self.state);
         if mem::take(&mut worker.is_searching) {
-            (state.is_searching, state.is_called) = (false, false);
+            (state.is_searching, state.searcher_has_token) = (false, false);
         }
-        if mem::take(&mut worker.is_coming) {
-            state.is_coming = false;
+        if mem::take(&mut worker.is_starting) {
+            state.is_starting = false;
         }
         if state.queue.is_empty() {
-            return Found::Nothing { stays: self.left(state, worker) };
+            return self.stop(state, worker);
         }
         if !worker.has_token {
-            match self.take_token(&mut state) {
-                Taken::Token => worker.has_token = true,
-                Taken::PlaceInLine => return Found::Nothing { stays: self.left(state, worker) },
-                Taken::Nothing => {
-                    let stays = self.left(state, worker);
+            match self.acquire_token(&mut state) {
+                TokenAttempt::Acquired => worker.has_token = true,
+                TokenAttempt::Queued => return self.stop(state, worker),
+                TokenAttempt::LimiterClosed => {
+                    let step = self.stop(state, worker);
                     self.close(&OffloadError::Closed);
-                    return Found::Nothing { stays };
+                    return step;
                 }
             }
         }
-        self.found(state, worker)
+        self.take_job(state, worker)
     }
 
-    /// What a worker does that has run a task. It goes on, unless others want its token. If there is no task, it searches.
-    pub(super) fn go_on(self: &Arc<Self>, worker: &mut Worker) -> Found {
+    /// Decides what a worker does that has run a task. It takes the next one, unless its token is wanted elsewhere. If
+    /// no task is queued, it searches.
+    pub(super) fn next_after_task(self: &Arc<Self>, worker: &mut Worker) -> WorkerStep {
         let mut state = lock(&self.state);
-        if self.others_want_tokens(&state) {
-            let call = self.call_if_needed(&mut state);
-            let stays = self.left(state, worker);
-            self.make(call);
-            return Found::Nothing { stays };
+        if self.is_token_wanted_elsewhere(&state) {
+            return self.yield_token(state, worker);
         }
         if !state.queue.is_empty() {
-            return self.found(state, worker);
+            return self.take_job(state, worker);
         }
         if state.is_searching || state.closed.is_some() {
-            return Found::Nothing { stays: self.left(state, worker) };
+            return self.stop(state, worker);
         }
         (state.is_searching, worker.is_searching) = (true, true);
-        // What has ended does not run, also for who is woken for its result.
-        let ran = state.clear(worker);
-        self.put_down(state, worker, ran);
-        Found::Searching
+        // A task that has ended must not appear as running to the caller that is woken for its result.
+        self.stop_running(state, worker);
+        WorkerStep::Search
     }
 
-    /// Takes a task that waits, for a worker with a token.
-    fn found(self: &Arc<Self>, mut state: MutexGuard<'_, State>, worker: &mut Worker) -> Found {
-        let job = state.queue.pop().expect("one waits");
-        self.rules.forget(1);
-        state.counts.started += 1;
-        let ran = state.enter(worker, Arc::clone(&job));
-        let (line, call) = (state.line_of_nobody(), self.call_if_needed(&mut state));
-        drop(state);
-        self.leave_line(line);
-        self.make(call);
-        discard(ran);
-        Found::Task(job)
-    }
-
-    /// A worker runs nothing any more, though tasks may wait, and gives its token back. Whether it is idle from now on.
-    fn left(&self, mut state: MutexGuard<'_, State>, worker: &mut Worker) -> bool {
-        let (ran, stays) = state.leave(worker);
-        self.put_down(state, worker, ran);
-        stays
-    }
-
-    /// Gives back the token of a worker that runs nothing at the moment.
-    fn put_down(&self, state: MutexGuard<'_, State>, worker: &mut Worker, ran: Option<Arc<dyn Work>>) {
-        self.note_unpublished(ran.as_ref());
-        // With the lock: whoever comes next finds the worker here, or its token there.
-        let is_owed = mem::take(&mut worker.has_token) && !self.tokens().try_give_back(Tokens::ONE);
-        drop(state);
-        if is_owed {
-            self.give_back();
-        }
-        discard(ran);
-    }
-
-    /// A worker goes. If tasks wait and nobody is about to look for them, another one is begun with its token.
-    pub(super) fn clock_out(self: &Arc<Self>, worker: &mut Worker) {
+    /// Ends the time of a worker on its thread. If tasks are queued and no other worker is about to check the queue, a
+    /// new worker is spawned, which inherits the token.
+    pub(super) fn retire(self: &Arc<Self>, worker: &mut Worker) -> WorkerStep {
         worker.parker = None;
         let mut state = lock(&self.state);
-        if state.queue.is_empty() || state.is_searching || state.is_coming || self.others_want_tokens(&state) {
-            let call = self.call_if_needed(&mut state);
-            self.left(state, worker);
-            return self.make(call);
+        if state.queue.is_empty() || state.is_searching || state.is_starting || self.is_token_wanted_elsewhere(&state) {
+            return self.yield_token(state, worker);
         }
-        state.is_coming = true;
-        worker.has_token = false;
-        let ran = state.clear(worker);
-        self.note_unpublished(ran.as_ref());
+        (state.is_starting, worker.has_token) = (true, false);
+        self.stop_running(state, worker);
+        self.spawn_worker();
+        WorkerStep::Stop { is_idle: false }
+    }
+
+    /// Takes the next task from the queue, which must not be empty, for a worker that holds a token.
+    fn take_job(self: &Arc<Self>, mut state: MutexGuard<'_, WorkersState>, worker: &mut Worker) -> WorkerStep {
+        let job = state.queue.pop().expect("the callers have checked that a task is queued");
+        self.config.uncount_queued(1);
+        state.started += 1;
+        let ran = state.record_running(worker, Arc::clone(&job));
+        let (unneeded, activation) = (state.take_unneeded_token_wait(), self.activation_if_needed(&mut state));
         drop(state);
+        self.cancel_token_wait(unneeded);
+        self.activate(activation);
         discard(ran);
-        self.begin();
+        WorkerStep::Run(job)
     }
 
-    /// Under the mutex.
-    fn note_unpublished(&self, ran: Option<&Arc<dyn Work>>) {
+    /// Stops a worker from running tasks, though some may be queued, and releases its token.
+    fn stop(&self, mut state: MutexGuard<'_, WorkersState>, worker: &mut Worker) -> WorkerStep {
+        let is_idle = state.make_idle(worker);
+        self.stop_running(state, worker);
+        WorkerStep::Stop { is_idle }
+    }
+
+    /// Stops a worker whose token is wanted elsewhere. If tasks are queued, another worker is activated once there is a
+    /// token for it.
+    fn yield_token(self: &Arc<Self>, mut state: MutexGuard<'_, WorkersState>, worker: &mut Worker) -> WorkerStep {
+        let activation = self.activation_if_needed(&mut state);
+        let step = self.stop(state, worker);
+        self.activate(activation);
+        step
+    }
+
+    /// Records that a worker runs no task at the moment, and releases its token if it holds one.
+    fn stop_running(&self, mut state: MutexGuard<'_, WorkersState>, worker: &mut Worker) {
+        let ran = state.clear_running(worker);
         self.unpublished.fetch_add(usize::from(ran.is_some()), Ordering::Relaxed);
-    }
-
-    /// The result of a task that no longer runs is told.
-    pub(crate) fn has_published(&self) {
-        // It is seen by who waits for the end, or the end of its `close` is seen here: that tells, too.
-        self.unpublished.fetch_sub(1, Ordering::SeqCst);
-        if self.rules.is_closed() {
-            self.tell_if_drained();
+        // With the mutex held: the next caller that submits finds either this worker or its token.
+        let must_wake_waiter = mem::take(&mut worker.has_token) && !self.tokens().try_release(Tokens::ONE);
+        drop(state);
+        if must_wake_waiter {
+            self.release_token();
         }
+        discard(ran);
     }
 
-    /// Whether others than this crew wait for tokens, or there are too many. What waits here, its workers may do with theirs.
-    fn others_want_tokens(&self, state: &State) -> bool {
-        self.tokens().wants_back(usize::from(state.line.is_some()))
+    /// Records that the result of a task that is no longer running was published.
+    pub(crate) fn on_result_published(&self) {
+        // Either a caller that waits for the drained pool sees this, or this sees that the pool was closed, and wakes
+        // that caller.
+        self.unpublished.fetch_sub(1, Ordering::SeqCst);
+        if self.config.is_closed() {
+            self.notify_if_drained();
+        }
     }
 }

@@ -1,63 +1,59 @@
-//! [`State`], what a crew decides on, behind its mutex.
+//! [`WorkersState`], the state of [`Workers`] behind their mutex.
 
 use std::sync::Arc;
 
 use super::parker::Parker;
 use super::queue::JobQueue;
 use super::worker::Worker;
-use super::workers::{Call, Workers};
+use super::workers::{WorkerActivation, Workers};
 use crate::offload::error::OffloadError;
-use crate::offload::task::Work;
+use crate::offload::task::SharedJob;
 use crate::semaphore::WaiterId;
 
-/// Who waits, who is idle, and what runs.
-pub(super) struct State {
-    pub(super) queue: JobQueue<Arc<dyn Work>>,
-    /// The one that came last on top: its caches are warm, and the others can go.
+/// The tasks that are queued and running, and the workers that are idle, searching or starting.
+#[derive(Default)]
+pub(super) struct WorkersState {
+    pub(super) queue: JobQueue<SharedJob>,
+    /// The worker that became idle last is on top: its caches are warm, and the others can time out.
     pub(super) idle: Vec<Arc<Parker>>,
-    /// Whether a worker on its thread looks for a task now.
+    /// A worker on its thread is about to check the queue.
     pub(super) is_searching: bool,
-    /// Whether that one was called, and has a token for it.
-    pub(super) is_called: bool,
-    /// Whether a worker was begun that has no thread yet. It has a token.
-    pub(super) is_coming: bool,
-    /// The place in the line for a token.
-    pub(super) line: Option<InLine>,
-    /// What runs, by worker.
-    pub(super) running: Vec<Option<Arc<dyn Work>>>,
+    /// The searching worker was activated, and holds a token.
+    pub(super) searcher_has_token: bool,
+    /// A worker was spawned that does not have its thread yet. It holds a token.
+    pub(super) is_starting: bool,
+    pub(super) token_wait: Option<TokenWait>,
+    /// The running tasks, by the slot of their worker.
+    pub(super) running: Vec<Option<SharedJob>>,
+    /// Why no task is accepted.
     pub(super) closed: Option<OffloadError>,
-    pub(super) counts: Counts,
+    pub(super) started: u64,
+    pub(super) refused: u64,
 }
 
-/// A place in the line for a token.
-pub(super) struct InLine {
-    pub(super) ticket: Option<WaiterId>,
-    /// Keeps the crew, which nobody else may: its tasks wait for that token.
-    pub(super) _crew: Arc<Workers>,
+/// The workers' place in the limiter's queue.
+pub(super) struct TokenWait {
+    pub(super) waiter: Option<WaiterId>,
+    /// Keeps the workers alive: perhaps nothing else does, and their tasks wait for this token.
+    pub(super) _workers: Arc<Workers>,
 }
 
-/// How a crew has fared.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Counts {
+/// [`Workers`] at one moment.
+pub(crate) struct WorkersSnapshot {
+    pub(crate) running: Vec<SharedJob>,
+    pub(crate) queued: usize,
+    pub(crate) idle: usize,
     pub(crate) started: u64,
     pub(crate) refused: u64,
 }
 
-/// A crew at one moment.
-pub(crate) struct Look {
-    pub(crate) running: Vec<Arc<dyn Work>>,
-    pub(crate) queued: usize,
-    pub(crate) idle: usize,
-    pub(crate) counts: Counts,
-}
-
-impl State {
+impl WorkersState {
     pub(super) fn is_drained(&self) -> bool {
         self.closed.is_some() && self.running.iter().all(Option::is_none)
     }
 
-    /// Takes down what a worker runs. What it ran before.
-    pub(super) fn enter(&mut self, worker: &mut Worker, job: Arc<dyn Work>) -> Option<Arc<dyn Work>> {
+    /// Records the task that a worker runs from now on. Returns the one that it ran before.
+    pub(super) fn record_running(&mut self, worker: &mut Worker, job: SharedJob) -> Option<SharedJob> {
         let slot = *worker.slot.get_or_insert_with(|| {
             let free = self.running.iter().position(Option::is_none);
             free.unwrap_or_else(|| {
@@ -68,61 +64,45 @@ impl State {
         self.running[slot].replace(job)
     }
 
-    /// A worker runs nothing at the moment. What it ran.
-    pub(super) fn clear(&mut self, worker: &mut Worker) -> Option<Arc<dyn Work>> {
+    /// Records that a worker runs no task at the moment. Returns the one that it ran.
+    pub(super) fn clear_running(&mut self, worker: &mut Worker) -> Option<SharedJob> {
         worker.slot.take().and_then(|slot| self.running[slot].take())
     }
 
-    /// A worker runs nothing any more. What it ran, and whether it is idle from now on. If not, it goes.
+    /// Makes a worker idle, unless it has to leave its thread. Returns `true` if it is idle.
     ///
-    /// It does not stay where another one waits for a thread: perhaps for its own.
-    pub(super) fn leave(&mut self, worker: &mut Worker) -> (Option<Arc<dyn Work>>, bool) {
-        let ran = self.clear(worker);
-        let stays = self.closed.is_none() && !self.is_coming && worker.parker.is_some();
-        if stays {
+    /// It leaves if another worker waits for a thread, which may be this one.
+    pub(super) fn make_idle(&mut self, worker: &Worker) -> bool {
+        let is_idle = self.closed.is_none() && !self.is_starting && worker.parker.is_some();
+        if is_idle {
             self.idle.extend(worker.parker.clone());
         }
-        (ran, stays)
+        is_idle
     }
 
-    /// The place in the line, which is for those who wait, if nobody does.
-    pub(super) fn line_of_nobody(&mut self) -> Option<InLine> {
-        if self.queue.is_empty() { self.line.take() } else { None }
+    /// Takes the place in the limiter's queue if no task is queued that needs the token.
+    pub(super) fn take_unneeded_token_wait(&mut self) -> Option<TokenWait> {
+        if self.queue.is_empty() { self.token_wait.take() } else { None }
     }
 
-    /// Whether somebody will look for the tasks that wait, or none do.
-    pub(super) fn is_provided_for(&self) -> bool {
-        // One that is coming may wait for its thread for long. So somebody who has one is called nevertheless.
-        self.queue.is_empty() || self.is_searching || (self.is_coming && self.idle.is_empty()) || self.closed.is_some()
+    /// Returns `true` if tasks are queued and no worker is about to check the queue.
+    pub(super) fn needs_worker(&self) -> bool {
+        // A starting worker may wait for its thread for a long time, so an idle one is activated nevertheless.
+        let is_expected = self.is_searching || (self.is_starting && self.idle.is_empty());
+        !self.queue.is_empty() && !is_expected && self.closed.is_none()
     }
 
-    /// Calls a worker, who has a token.
-    pub(super) fn call(&mut self) -> Call {
+    /// Chooses the worker that gets the token just acquired.
+    pub(super) fn activate_worker(&mut self) -> WorkerActivation {
         match self.idle.pop() {
             Some(worker) => {
-                (self.is_searching, self.is_called) = (true, true);
-                Call::Unpark(worker)
+                (self.is_searching, self.searcher_has_token) = (true, true);
+                WorkerActivation::Unpark(worker)
             }
             None => {
-                self.is_coming = true;
-                Call::Begin
+                self.is_starting = true;
+                WorkerActivation::Spawn
             }
-        }
-    }
-}
-
-impl Default for State {
-    fn default() -> Self {
-        Self {
-            queue: JobQueue::new(),
-            idle: Vec::new(),
-            is_searching: false,
-            is_called: false,
-            is_coming: false,
-            line: None,
-            running: Vec::new(),
-            closed: None,
-            counts: Counts::default(),
         }
     }
 }

@@ -5,111 +5,115 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::config::KeepAlive;
-use super::parker::{Parker, Signal};
-use super::scheduling::Found;
+use super::parker::{Parker, UnparkReason};
+use super::scheduling::WorkerStep;
 use super::workers::Workers;
 use crate::offload::task::{TaskContext, wake};
 use crate::panic::discard;
 
-/// One that runs tasks.
+/// Runs tasks on one thread.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    /// `None` from the beginning on.
-    crew: Option<Arc<Workers>>,
-    /// It has one when it is called.
+    /// `None` once it runs, or was disarmed.
+    workers: Option<Arc<Workers>>,
+    /// True when it is activated.
     pub(super) has_token: bool,
-    pub(super) is_coming: bool,
+    pub(super) is_starting: bool,
     pub(super) is_searching: bool,
-    /// Where it is signalled when it is idle. `None` if it does not stay then.
+    /// Where it waits while it is idle. `None` if it leaves its thread instead.
     pub(super) parker: Option<Arc<Parker>>,
-    /// Its place among those that run tasks.
+    /// Its index in the list of running tasks.
     pub(super) slot: Option<usize>,
 }
 
 impl Worker {
-    pub(super) fn new(crew: Arc<Workers>) -> Self {
-        Self { crew: Some(crew), has_token: true, is_coming: true, is_searching: false, parker: None, slot: None }
+    pub(super) fn new(workers: Arc<Workers>) -> Self {
+        Self {
+            workers: Some(workers),
+            has_token: true,
+            is_starting: true,
+            is_searching: false,
+            parker: None,
+            slot: None,
+        }
     }
 
     /// Runs tasks until there are none for a while.
-    pub(crate) fn work(mut self) {
-        let Some(crew) = self.crew.take() else { return };
-        let KeepAlive { shift, linger, .. } = crew.rules.stay;
-        // Within a task, as rayon does it where that one waits for its parts, it goes at once: they may be there.
-        let shift = if TaskContext::current().is_some() { Duration::ZERO } else { shift };
-        self.parker = linger.map(|_| Arc::default());
-        let begun = Instant::now();
-        while !self.work_while_there_is_some(&crew, || begun.elapsed() >= shift) {
-            match self.wait(&crew) {
-                Signal::Work => (self.is_searching, self.has_token) = (true, true),
-                Signal::Leave => return,
+    pub(crate) fn run(mut self) {
+        let Some(workers) = self.workers.take() else { return };
+        let KeepAlive { max_busy, idle_timeout, .. } = workers.config.keep_alive;
+        // rayon runs a worker inside a task that waits for its parallel parts. Then one task must be enough: the parts
+        // may be ready.
+        let max_busy = if TaskContext::current().is_some() { Duration::ZERO } else { max_busy };
+        self.parker = idle_timeout.map(|_| Arc::default());
+        let started = Instant::now();
+        while self.run_until_idle(&workers, || started.elapsed() >= max_busy) {
+            match self.wait_idle(&workers) {
+                UnparkReason::Work => (self.is_searching, self.has_token) = (true, true),
+                UnparkReason::Exit => return,
             }
         }
     }
 
-    /// It will not work.
-    pub(super) fn retire(mut self) {
-        self.crew = None;
+    /// Drops the worker without running it.
+    pub(super) fn disarm(mut self) {
+        self.workers = None;
     }
 
-    /// Runs tasks until it is idle. Whether it goes instead.
-    fn work_while_there_is_some(&mut self, crew: &Arc<Workers>, is_shift_over: impl Fn() -> bool) -> bool {
-        let mut found = crew.first(self);
+    /// Runs tasks until the worker stops. Returns `true` if it is idle then, and `false` if it has to leave its thread.
+    fn run_until_idle(&mut self, workers: &Arc<Workers>, has_been_busy: impl Fn() -> bool) -> bool {
+        let mut step = workers.next_after_search(self);
         loop {
-            let job = match found {
-                Found::Task(job) => job,
-                Found::Searching => {
-                    Self::look_out(crew);
-                    found = crew.first(self);
+            let job = match step {
+                WorkerStep::Run(job) => job,
+                WorkerStep::Search => {
+                    Self::spin(workers);
+                    step = workers.next_after_search(self);
                     continue;
                 }
-                Found::Nothing { stays } => return !stays,
+                WorkerStep::Stop { is_idle } => return is_idle,
             };
             Arc::clone(&job).run();
-            // All that is decided before the result is told.
-            found = if is_shift_over() {
-                crew.clock_out(self);
-                Found::Nothing { stays: false }
-            } else {
-                crew.go_on(self)
-            };
+            // The next step is decided before the result is published: see `RunnableJob::publish`.
+            step = if has_been_busy() { workers.retire(self) } else { workers.next_after_task(self) };
             let waker = job.publish();
-            // It may be the last one who has it, and what is around the task is the user's.
+            // This may be the last reference, and the values that the task holds are the user's.
             discard(job);
-            if !matches!(found, Found::Task(..)) {
-                crew.has_published();
+            if !matches!(step, WorkerStep::Run(..)) {
+                workers.on_result_published();
             }
             wake(waker);
         }
     }
 
-    /// Waits a moment for a task to come. Other threads have the processor meanwhile, if they want it.
-    fn look_out(crew: &Workers) {
-        for _ in 1..crew.rules.stay.looks {
-            if crew.rules.queued() > 0 {
+    /// Waits a moment for a task, and lets other threads have the processor meanwhile.
+    fn spin(workers: &Workers) {
+        for _ in 1..workers.config.keep_alive.spins {
+            if workers.config.queued() > 0 {
                 return;
             }
             thread::yield_now();
         }
     }
 
-    /// Waits as an idle worker.
-    fn wait(&self, crew: &Arc<Workers>) -> Signal {
-        let (Some(parker), Some(linger)) = (&self.parker, crew.rules.stay.linger) else { return Signal::Leave };
-        match parker.park_for(linger) {
-            Some(signal) => signal,
-            None if crew.dismiss(parker) => Signal::Leave,
-            // It was called just now, or all are dismissed.
+    fn wait_idle(&self, workers: &Arc<Workers>) -> UnparkReason {
+        let (Some(parker), Some(idle_timeout)) = (&self.parker, workers.config.keep_alive.idle_timeout) else {
+            return UnparkReason::Exit;
+        };
+        match parker.park_timeout(idle_timeout) {
+            Some(reason) => reason,
+            None if workers.remove_idle(parker) => UnparkReason::Exit,
+            // It was taken from the idle workers, so the unpark is on its way.
             None => parker.park(),
         }
     }
 }
 
 impl Drop for Worker {
-    /// It never began: its runtime is gone.
+    /// Reports a worker that never ran: its runtime is gone.
     fn drop(&mut self) {
-        if let Some(crew) = self.crew.take() {
-            crew.lose();
+        if let Some(workers) = self.workers.take() {
+            workers.on_worker_lost();
         }
     }
 }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest};
 
-use crate::guard::AcquireOwned;
+use crate::guard::futures::AcquireOwned;
 use crate::web::{GuardSource, Guarded, Refusal};
 
 /// Waits for a permit.

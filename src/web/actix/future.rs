@@ -16,10 +16,11 @@ use actix_web::rt;
 use super::body::GuardBody;
 use super::response::response;
 use super::worker::can_spawn;
-use crate::guard::acquire::Acquiring;
-use crate::guard::inside::Inside;
-use crate::guard::permit::Held;
-use crate::web::gate::{Admission, Arrival, WebGate};
+use crate::guard::acquire::AcquireFuture;
+use crate::guard::erased::ErasedSource;
+use crate::guard::guarded_work::GuardedWork;
+use crate::guard::permit::HeldPermit;
+use crate::web::admission::{Admission, Arrival};
 use crate::web::guard_settings::{GuardSettings, is_tunnel};
 use crate::web::{Hold, Refusal};
 
@@ -39,11 +40,11 @@ where
 
 enum GuardFutureState<S, F> {
     Waiting {
-        acquire: Acquiring<WebGate>,
+        acquire: AcquireFuture<ErasedSource>,
         inner: Rc<S>,
         request: ServiceRequest,
     },
-    Running(Inside<F, WebGate>),
+    Running(GuardedWork<F, ErasedSource>),
     /// The request needs no permit.
     Unguarded(Pin<Box<F>>),
     Refused(Box<(ServiceRequest, Refusal)>),
@@ -58,11 +59,13 @@ where
     pub(super) fn new(inner: Rc<S>, settings: Arc<GuardSettings<ServiceRequest>>, request: ServiceRequest) -> Self {
         let is_connect = request.method() == Method::CONNECT;
         let arrival = match &settings.admission {
-            Admission::One(guard) => Arrival::AtGate(WebGate::One(guard.clone())),
+            Admission::One(guard) => Arrival::Guarded(ErasedSource::Endpoint(guard.clone())),
             Admission::PerKey(key_of) => key_of(&request),
         };
         let state = match arrival {
-            Arrival::AtGate(gate) => GuardFutureState::Waiting { acquire: Acquiring::new(gate), inner, request },
+            Arrival::Guarded(source) => {
+                GuardFutureState::Waiting { acquire: AcquireFuture::new(source), inner, request }
+            }
             Arrival::LetThrough => GuardFutureState::Unguarded(Box::pin(inner.call(request))),
             Arrival::Refused => GuardFutureState::Refused(Box::new((request, settings.refuse(Refusal::key_missing())))),
         };
@@ -70,15 +73,15 @@ where
     }
 
     /// Calls the service with the permit held.
-    fn run(&mut self, permit: Held<WebGate>, inner: &S, request: ServiceRequest) {
+    fn run(&mut self, permit: HeldPermit<ErasedSource>, inner: &S, request: ServiceRequest) {
         let scope = permit.enter_scope();
         let handler = inner.call(request);
         drop(scope);
         // In a box, the handler can move to its own task if the client disconnects.
-        self.state = GuardFutureState::Running(Inside::new(Box::pin(handler), permit));
+        self.state = GuardFutureState::Running(GuardedWork::new(Box::pin(handler), permit));
     }
 
-    fn take_running(&mut self) -> Option<Inside<S::Future, WebGate>> {
+    fn take_running(&mut self) -> Option<GuardedWork<S::Future, ErasedSource>> {
         match mem::replace(&mut self.state, GuardFutureState::Done) {
             GuardFutureState::Running(handler) => Some(handler),
             _ => None,
@@ -86,7 +89,11 @@ where
     }
 
     /// Releases the permit, or passes it to the body of the service's response.
-    fn respond<B>(&self, response: ServiceResponse<B>, permit: Option<Held<WebGate>>) -> ServiceResponse<GuardBody<B>>
+    fn respond<B>(
+        &self,
+        response: ServiceResponse<B>,
+        permit: Option<HeldPermit<ErasedSource>>,
+    ) -> ServiceResponse<GuardBody<B>>
     where
         B: MessageBody,
     {
@@ -124,7 +131,7 @@ where
             match &mut this.state {
                 GuardFutureState::Running(handler) => {
                     let result = ready!(handler.poll(cx));
-                    let permit = this.take_running().and_then(Inside::into_permit);
+                    let permit = this.take_running().and_then(GuardedWork::into_permit);
                     return Poll::Ready(result.map(|response| this.respond(response, permit)));
                 }
                 GuardFutureState::Waiting { acquire, .. } => {

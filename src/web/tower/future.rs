@@ -17,10 +17,11 @@ use super::bodies::{RequestBody, ResponseBody};
 use super::held_body::HeldBody;
 use super::read_ahead::ReadAheadBody;
 use super::waiting::{ClientWatch, WaitingRequest};
-use crate::guard::acquire::Acquiring;
-use crate::guard::inside::Inside;
-use crate::guard::permit::Held;
-use crate::web::gate::{Admission, Arrival, WebGate};
+use crate::guard::acquire::AcquireFuture;
+use crate::guard::erased::ErasedSource;
+use crate::guard::guarded_work::GuardedWork;
+use crate::guard::permit::HeldPermit;
+use crate::web::admission::{Admission, Arrival};
 use crate::web::guard_settings::{GuardSettings, is_tunnel};
 use crate::web::{Hold, Refusal};
 
@@ -50,12 +51,12 @@ where
 enum GuardFutureState<S, B: Body, F> {
     /// The permit has not been polled for yet. Most requests get one at the first poll, and their body stays unread.
     Arriving {
-        acquire: Acquiring<WebGate>,
+        acquire: AcquireFuture<ErasedSource>,
         inner: S,
         request: Request<B>,
     },
     Waiting(Box<WaitingRequest<S, B>>),
-    Running(Inside<F, WebGate>),
+    Running(GuardedWork<F, ErasedSource>),
     /// The request needs no permit.
     Unguarded(Pin<Box<F>>),
     Refused(Box<Refusal>),
@@ -72,7 +73,7 @@ where
     pub(super) fn new(mut inner: S, settings: Arc<GuardSettings<Parts>>, mut request: Request<B>) -> Self {
         let is_connect = request.method() == Method::CONNECT;
         let arrival = match &settings.admission {
-            Admission::One(guard) => Arrival::AtGate(WebGate::One(guard.clone())),
+            Admission::One(guard) => Arrival::Guarded(ErasedSource::Endpoint(guard.clone())),
             Admission::PerKey(key_of) => {
                 let (parts, body) = request.into_parts();
                 let arrival = key_of(&parts);
@@ -81,7 +82,9 @@ where
             }
         };
         let state = match arrival {
-            Arrival::AtGate(gate) => GuardFutureState::Arriving { acquire: Acquiring::new(gate), inner, request },
+            Arrival::Guarded(source) => {
+                GuardFutureState::Arriving { acquire: AcquireFuture::new(source), inner, request }
+            }
             Arrival::LetThrough => GuardFutureState::Unguarded(Box::pin(inner.call(K::untouched(request)))),
             Arrival::Refused => GuardFutureState::Refused(Box::new(settings.refuse(Refusal::key_missing()))),
         };
@@ -89,15 +92,15 @@ where
     }
 
     /// Calls the service with the permit held.
-    fn run(&mut self, permit: Held<WebGate>, mut inner: S, request: Request<K::Request>) {
+    fn run(&mut self, permit: HeldPermit<ErasedSource>, mut inner: S, request: Request<K::Request>) {
         let scope = permit.enter_scope();
         let handler = inner.call(request);
         drop(scope);
         // The one allocation of a request. In a box, the handler can move to its own task if the client disconnects.
-        self.state = GuardFutureState::Running(Inside::new(Box::pin(handler), permit));
+        self.state = GuardFutureState::Running(GuardedWork::new(Box::pin(handler), permit));
     }
 
-    fn take_running(&mut self) -> Option<Inside<S::Future, WebGate>> {
+    fn take_running(&mut self) -> Option<GuardedWork<S::Future, ErasedSource>> {
         match mem::replace(&mut self.state, GuardFutureState::Done) {
             GuardFutureState::Running(handler) => Some(handler),
             _ => None,
@@ -115,7 +118,7 @@ where
     fn respond<R>(
         &self,
         response: Response<R>,
-        permit: Option<Held<WebGate>>,
+        permit: Option<HeldPermit<ErasedSource>>,
     ) -> Response<<K as ResponseBody<R>>::Response>
     where
         K: ResponseBody<R>,
@@ -155,7 +158,7 @@ where
             match &mut this.state {
                 GuardFutureState::Running(handler) => {
                     let result = ready!(handler.poll(cx));
-                    let permit = this.take_running().and_then(Inside::into_permit);
+                    let permit = this.take_running().and_then(GuardedWork::into_permit);
                     return Poll::Ready(result.map(|response| this.respond(response, permit)));
                 }
                 GuardFutureState::Waiting(waiting) => {

@@ -7,15 +7,15 @@ use http::request::Parts;
 use http_body::Body;
 
 use super::read_ahead::ReadAheadBody;
-use crate::guard::acquire::Acquiring;
-use crate::guard::permit::Held;
-use crate::web::gate::WebGate;
+use crate::guard::acquire::AcquireFuture;
+use crate::guard::erased::ErasedSource;
+use crate::guard::permit::HeldPermit;
 use crate::web::guard_settings::GuardSettings;
 use crate::web::{ClientLink, Refusal};
 
 /// A request that waits for a permit, with the service that will serve it.
 pub(super) struct WaitingRequest<S, B: Body> {
-    pub(super) acquire: Acquiring<WebGate>,
+    pub(super) acquire: AcquireFuture<ErasedSource>,
     pub(super) inner: S,
     pub(super) parts: Parts,
     pub(super) body: ReadAheadBody<B>,
@@ -33,7 +33,7 @@ impl<S, B: Body> WaitingRequest<S, B> {
         &mut self,
         settings: &GuardSettings<Parts>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Held<WebGate>, Refusal>> {
+    ) -> Poll<Result<HeldPermit<ErasedSource>, Refusal>> {
         if let Poll::Ready(result) = self.acquire.poll(cx) {
             return Poll::Ready(match result {
                 // The client may have disconnected at the same moment.

@@ -1,6 +1,6 @@
 //! `from_thread::block_on` and `check_cancelled`.
 //!
-//! Where something sleeps for a moment, it is to be woken by the timers of the runtime, in real time.
+//! Sleeps are real and short: they check that the timers of the runtime wake the thread.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
-use crate::from_thread::support::{current_thread, multi_thread};
+use crate::runtimes::{current_thread, multi_thread};
 use support::waiting::{PATIENCE, soon};
 
 #[test]
@@ -31,7 +31,7 @@ fn task_runs_async_code_in_the_runtime_of_its_caller() {
                     (Handle::current().id(), tokio::spawn(receiver).await.unwrap().unwrap())
                 })
             });
-            let (answer, sent) = soon("both end", async { tokio::join!(work, async { sender.send(7) }) }).await;
+            let (answer, sent) = soon("both tasks end", async { tokio::join!(work, async { sender.send(7) }) }).await;
             sent.unwrap();
             (Handle::current().id(), answer.unwrap().unwrap())
         });
@@ -42,7 +42,7 @@ fn task_runs_async_code_in_the_runtime_of_its_caller() {
 #[tokio::test]
 async fn task_of_a_cpu_pool_has_the_runtime_of_its_caller_too() {
     let work = run_cpu(|| block_on(async { sleep(Duration::from_millis(1)).await }));
-    assert_eq!(soon("it ends", work).await, Ok(Ok(())));
+    assert_eq!(soon("the task ends", work).await, Ok(Ok(())));
 }
 
 #[tokio::test]
@@ -56,14 +56,17 @@ async fn future_is_polled_on_the_calling_thread_and_may_borrow() {
         });
         (polled == Ok(here), rows.to_vec())
     });
-    assert_eq!(soon("it ends", work).await.unwrap(), (true, vec![1, 2]));
+    assert_eq!(soon("the task ends", work).await.unwrap(), (true, vec![1, 2]));
 }
 
 #[test]
-fn on_a_thread_that_runs_async_tasks_it_is_refused() {
+fn thread_that_runs_async_tasks_is_refused() {
     for runtime in [current_thread(), multi_thread()] {
         runtime.block_on(async {
-            assert_eq!(block_on(async { panic!("it is not polled") }), Err::<(), _>(FromThreadError::BlockingInAsync));
+            assert_eq!(
+                block_on(async { panic!("the future must not be polled") }),
+                Err::<(), _>(FromThreadError::BlockingInAsync)
+            );
             let task = tokio::spawn(async { block_on(async {}) });
             assert_eq!(task.await.unwrap(), Err(FromThreadError::BlockingInAsync));
         });
@@ -71,7 +74,7 @@ fn on_a_thread_that_runs_async_tasks_it_is_refused() {
 }
 
 #[test]
-fn on_a_thread_without_a_runtime_it_is_refused() {
+fn thread_without_a_runtime_is_refused() {
     assert_eq!(block_on(async {}), Err(FromThreadError::NoRuntime));
     let runtime = multi_thread();
     let _entered = runtime.enter();
@@ -79,14 +82,14 @@ fn on_a_thread_without_a_runtime_it_is_refused() {
 }
 
 #[tokio::test]
-async fn panic_goes_on_in_the_task_and_the_thread_is_fine() {
+async fn panic_of_the_future_unwinds_into_the_task_and_the_thread_continues() {
     let pool = BlockingPool::builder("pool").max_running(1).build();
     let work = pool.run(|| catch_unwind(AssertUnwindSafe(|| block_on(async { panic!("async") }))).is_err());
-    assert_eq!(soon("it ends", work).await, Ok(true));
-    assert_eq!(soon("it runs", pool.run(|| block_on(async { 7 }))).await, Ok(Ok(7)));
+    assert_eq!(soon("the task ends", work).await, Ok(true));
+    assert_eq!(soon("the task runs", pool.run(|| block_on(async { 7 }))).await, Ok(Ok(7)));
 }
 
-/// On how many levels it was on this one thread.
+/// Returns the number of nesting levels that ran on `thread`.
 fn dive(pool: &BlockingPool, depth: usize, thread: ThreadId) -> usize {
     let is_here = usize::from(thread::current().id() == thread);
     if depth == 0 {
@@ -97,24 +100,24 @@ fn dive(pool: &BlockingPool, depth: usize, thread: ThreadId) -> usize {
         tokio::task::yield_now().await;
         pool.run(move || dive(&deeper, depth - 1, thread)).await
     };
-    is_here + block_on(work).expect("a task may block").expect("its pool runs it on the spot")
+    is_here + block_on(work).expect("a task may block").expect("its pool runs it inline")
 }
 
 #[test]
-fn nested_tasks_of_a_full_pool_run_on_the_spot() {
+fn nested_tasks_of_a_full_pool_run_inline() {
     for runtime in [current_thread(), multi_thread()] {
         let pool = BlockingPool::builder("pool").max_running(4).build();
         let all = (0..100).map(|_| {
             let deeper = pool.clone();
             pool.run(move || dive(&deeper, 10, thread::current().id()))
         });
-        let depths = runtime.block_on(soon("all end", join_all(all)));
+        let depths = runtime.block_on(soon("all tasks end", join_all(all)));
         assert!(depths.iter().all(|depth| *depth == Ok(11)), "{depths:?}");
     }
 }
 
 #[tokio::test]
-async fn wake_of_an_outer_wait_outlives_the_inner_ones() {
+async fn wake_of_an_outer_wait_is_not_lost_in_an_inner_one() {
     let pool = BlockingPool::builder("pool").max_running(1).build();
     let (outer, mut wakes_outer) = mpsc::channel(1);
     let (inner, mut wakes_inner) = mpsc::channel(1);
@@ -133,17 +136,17 @@ async fn wake_of_an_outer_wait_outlives_the_inner_ones() {
     });
     let wake = async {
         inside.await.unwrap();
-        // Its wake comes while the thread waits for the inner one.
+        // The outer future is woken while the thread waits for the inner one.
         outer.send(1).await.unwrap();
         tokio::task::yield_now().await;
         inner.send(2).await.unwrap();
     };
-    let (result, ()) = soon("both end", async { tokio::join!(work, wake) }).await;
+    let (result, ()) = soon("both tasks end", async { tokio::join!(work, wake) }).await;
     assert_eq!(result.unwrap().unwrap(), (Some(1), Ok(Ok(Some(2)))));
 }
 
 #[tokio::test]
-async fn task_that_runs_on_the_spot_finds_what_one_on_a_thread_does() {
+async fn task_that_runs_inline_may_block() {
     static GUARD: EndpointGuard = EndpointGuard::new("inner");
     let pool = BlockingPool::builder("pool").max_running(1).build();
     let deeper = pool.clone();
@@ -151,30 +154,30 @@ async fn task_that_runs_on_the_spot_finds_what_one_on_a_thread_does() {
         drop(GUARD.acquire_blocking().unwrap());
         block_on(async { sleep(Duration::from_millis(1)).await })
     };
-    // In tokio's `block_on`, where nothing may block.
+    // Inside tokio's `block_on`, where blocking is not allowed.
     let work = pool.run(move || Handle::current().block_on(deeper.run(inner)));
-    assert_eq!(soon("it ends", work).await, Ok(Ok(Ok(()))));
+    assert_eq!(soon("the task ends", work).await, Ok(Ok(Ok(()))));
 }
 
 #[tokio::test]
-async fn check_cancelled_tells_that_the_caller_has_left() {
+async fn check_cancelled_fails_once_the_caller_has_dropped_the_task() {
     let (is_inside, inside) = oneshot::channel();
-    let (tell, told) = oneshot::channel();
+    let (send_result, result) = oneshot::channel();
     let caller = tokio::spawn(run_blocking(move || {
         assert_eq!(check_cancelled(), Ok(()));
         is_inside.send(()).unwrap();
         while check_cancelled().is_ok() {
             thread::yield_now();
         }
-        tell.send(check_cancelled()).unwrap();
+        send_result.send(check_cancelled()).unwrap();
     }));
-    soon("it runs", inside).await.unwrap();
+    soon("the task runs", inside).await.unwrap();
     caller.abort();
-    assert_eq!(soon("it is told", told).await.unwrap(), Err(Cancelled::default()));
+    assert_eq!(soon("the result arrives", result).await.unwrap(), Err(Cancelled::default()));
 }
 
 #[tokio::test]
-async fn outside_of_a_task_nothing_is_cancelled() {
+async fn check_cancelled_succeeds_outside_of_a_task() {
     assert_eq!(check_cancelled(), Ok(()));
     let other = thread::spawn(check_cancelled);
     assert_eq!(other.join().unwrap(), Ok(()));

@@ -1,6 +1,6 @@
 //! `iter_from_stream`.
 //!
-//! Where something sleeps for a moment, it is to be woken by the timers of the runtime, in real time.
+//! Sleeps are real and short: they check that the timers of the runtime wake the thread.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
@@ -13,7 +13,8 @@ use onelane::offload::iter_from_stream;
 use onelane::run_blocking;
 use tokio::time::sleep;
 
-use crate::from_thread::support::{Tell, current_thread, multi_thread};
+use crate::from_thread::support::NotifyOnDrop;
+use crate::runtimes::{current_thread, multi_thread};
 use support::waiting::soon;
 
 #[test]
@@ -28,7 +29,7 @@ fn task_reads_a_stream_of_its_callers_runtime() {
             assert_eq!(numbers.size_hint(), (100, Some(100)));
             let read =
                 run_blocking(move || (numbers.by_ref().collect::<Vec<_>>(), numbers.next(), numbers.size_hint()));
-            let (read, after, hint) = soon("it ends", read).await.unwrap();
+            let (read, after, hint) = soon("the task ends", read).await.unwrap();
             assert!(read.into_iter().eq(0..100));
             assert_eq!((after, hint), (None, (0, Some(0))));
         });
@@ -36,7 +37,7 @@ fn task_reads_a_stream_of_its_callers_runtime() {
 }
 
 #[test]
-fn thread_reads_a_stream_in_the_runtime_where_it_was_made() {
+fn thread_reads_a_stream_in_the_runtime_that_created_the_iterator() {
     let runtime = multi_thread();
     let numbers = runtime.block_on(async {
         iter_from_stream(stream::iter(0..3).then(|number| async move {
@@ -48,7 +49,7 @@ fn thread_reads_a_stream_in_the_runtime_where_it_was_made() {
 }
 
 #[test]
-fn stream_without_a_runtime_needs_none() {
+fn stream_that_needs_no_runtime_works_without_one() {
     let (mut sender, receiver) = mpsc::channel(0);
     let sends = thread::spawn(move || {
         for number in 0..1_000 {
@@ -62,7 +63,7 @@ fn stream_without_a_runtime_needs_none() {
 }
 
 #[test]
-fn on_a_thread_that_runs_async_tasks_it_is_refused_and_loses_nothing() {
+fn thread_that_runs_async_tasks_is_refused_and_no_item_is_lost() {
     let mut numbers = current_thread().block_on(async {
         let mut numbers = iter_from_stream(stream::iter([7]));
         assert_eq!(numbers.try_next(), Err(FromThreadError::BlockingInAsync));
@@ -72,7 +73,7 @@ fn on_a_thread_that_runs_async_tasks_it_is_refused_and_loses_nothing() {
         numbers
     });
     assert_eq!((numbers.try_next(), numbers.try_next()), (Ok(Some(7)), Ok(None)));
-    // The same thread, which is known from before, runs async tasks now. It would wait for ever.
+    // The iterator has checked this thread before, but now it runs async tasks. A wait would never end.
     let mut endless = iter_from_stream(stream::iter([1]).chain(stream::pending()));
     assert_eq!(endless.next(), Some(1));
     current_thread().block_on(async { assert_eq!(endless.try_next(), Err(FromThreadError::BlockingInAsync)) });
@@ -80,8 +81,8 @@ fn on_a_thread_that_runs_async_tasks_it_is_refused_and_loses_nothing() {
 
 #[test]
 fn stream_is_dropped_at_its_end() {
-    let (tell, dropped) = Tell::new();
-    let mut numbers = iter_from_stream(stream::iter([7]).inspect(move |_| _ = &tell));
+    let (notify, dropped) = NotifyOnDrop::new();
+    let mut numbers = iter_from_stream(stream::iter([7]).inspect(move |_| _ = &notify));
     assert_eq!(numbers.next(), Some(7));
     assert!(dropped.try_recv().is_err());
     assert_eq!(numbers.next(), None);

@@ -1,6 +1,6 @@
 //! `Portal` and `PortalTask`.
 //!
-//! Where something sleeps for a moment, it is to be woken by the timers of the runtime, in real time.
+//! Sleeps are real and short: they check that the timers of the runtime wake the task.
 
 use std::cell::RefCell;
 use std::future::{pending, ready};
@@ -15,10 +15,11 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use crate::from_thread::support::{Tell, current_thread, multi_thread};
+use crate::from_thread::support::NotifyOnDrop;
+use crate::runtimes::{current_thread, multi_thread};
 use support::waiting::{PATIENCE, soon, spin_until};
 
-/// A portal to a runtime that runs until the sender is dropped.
+/// Creates a portal to a runtime that runs until the sender is dropped.
 fn portal_elsewhere() -> (Portal, oneshot::Sender<()>, thread::JoinHandle<()>) {
     let (send, receive) = mpsc::channel();
     let (stop, stopped) = oneshot::channel();
@@ -46,7 +47,7 @@ fn threads_call_into_the_runtime_of_the_portal() {
                 });
                 end.send(id).unwrap();
             });
-            assert_eq!(soon("it ends", ended).await.unwrap(), Ok(here));
+            assert_eq!(soon("the task ends", ended).await.unwrap(), Ok(here));
             caller.join().unwrap();
         });
     }
@@ -54,7 +55,7 @@ fn threads_call_into_the_runtime_of_the_portal() {
 }
 
 #[test]
-fn portal_of_its_own_runs_in_a_program_without_a_runtime() {
+fn started_portal_works_in_a_program_without_a_runtime() {
     let portal = Portal::start().unwrap();
     assert_eq!(portal.call(async { tokio::spawn(ready(7)).await.unwrap() }), Ok(7));
     let task = portal.spawn(async {
@@ -65,7 +66,7 @@ fn portal_of_its_own_runs_in_a_program_without_a_runtime() {
 }
 
 #[test]
-fn task_tells_whether_it_is_finished() {
+fn task_reports_when_it_is_finished() {
     let portal = Portal::start().unwrap();
     let (go, gone) = oneshot::channel::<()>();
     let task = portal.spawn(gone).unwrap();
@@ -76,21 +77,21 @@ fn task_tells_whether_it_is_finished() {
 }
 
 #[test]
-fn cancelled_task_is_dropped_and_others_go_on() {
+fn cancelled_task_is_dropped_and_others_continue() {
     let portal = Portal::start().unwrap();
-    let (tell, dropped) = Tell::new();
+    let (notify, dropped) = NotifyOnDrop::new();
     let task = portal.spawn(async move {
-        let _tell = tell;
+        let _notify = notify;
         pending::<()>().await;
     });
     let task = task.unwrap();
-    // Real: it is to run still when the first one is cancelled.
+    // Real time: this task still runs when the first one is cancelled.
     let other = portal.spawn(async { sleep(Duration::from_millis(5)).await }).unwrap();
     task.cancel();
     assert_eq!(task.wait(), Err(FromThreadError::Cancelled));
     assert_eq!(dropped.try_recv(), Ok(()));
     assert_eq!(other.wait(), Ok(()));
-    // One that has ended can't be cancelled any more.
+    // Cancelling a task that has ended changes nothing.
     let task = portal.spawn(ready(7)).unwrap();
     spin_until(|| task.is_finished());
     task.cancel();
@@ -98,21 +99,23 @@ fn cancelled_task_is_dropped_and_others_go_on() {
 }
 
 #[test]
-fn panic_comes_with_its_message_and_place_and_the_portal_is_fine() {
+fn panic_has_message_and_location_and_the_portal_still_works() {
     let portal = Portal::start().unwrap();
-    let Err(FromThreadError::Panicked(panic)) = portal.call(async { panic!("async") }) else { panic!("it panics") };
+    let Err(FromThreadError::Panicked(panic)) = portal.call(async { panic!("async") }) else {
+        panic!("the task panics")
+    };
     assert_eq!(&*panic.message, "async");
     assert!(panic.location.unwrap().contains("portal.rs:"));
     assert_eq!(portal.call(ready(7)), Ok(7));
 }
 
 #[test]
-fn closed_portal_cancels_what_runs_and_refuses_what_comes() {
+fn closed_portal_cancels_running_tasks_and_refuses_new_ones() {
     let (elsewhere, stop, thread) = portal_elsewhere();
     for portal in [elsewhere, Portal::start().unwrap()] {
-        let (tell, dropped) = Tell::new();
+        let (notify, dropped) = NotifyOnDrop::new();
         let task = portal.spawn(async move {
-            let _tell = tell;
+            let _notify = notify;
             pending::<()>().await;
         });
         let (task, late) = (task.unwrap(), portal.spawn(pending::<()>()).unwrap());
@@ -121,7 +124,7 @@ fn closed_portal_cancels_what_runs_and_refuses_what_comes() {
         assert_eq!(portal.call(ready(7)), Err(FromThreadError::Closed));
         assert_eq!(portal.clone().spawn(ready(7)).unwrap_err(), FromThreadError::Closed);
         assert_eq!(task.wait(), Err(FromThreadError::Cancelled));
-        // After the portal, and perhaps after its runtime.
+        // Cancelled after the portal was closed, and perhaps after its runtime has ended.
         late.cancel();
         assert_eq!(late.wait(), Err(FromThreadError::Cancelled));
         assert_eq!(dropped.recv_timeout(PATIENCE), Ok(()));
@@ -131,18 +134,18 @@ fn closed_portal_cancels_what_runs_and_refuses_what_comes() {
 }
 
 #[test]
-fn thread_of_its_own_ends_when_the_last_of_portal_and_tasks_is_dropped() {
+fn thread_of_a_started_portal_ends_with_the_last_portal_or_task() {
     thread_local! {
-        static TELL: RefCell<Option<Tell>> = const { RefCell::new(None) };
+        static NOTIFY: RefCell<Option<NotifyOnDrop>> = const { RefCell::new(None) };
     }
     let portal = Portal::start().unwrap();
-    let (tell, ended) = Tell::new();
-    portal.call(async move { TELL.set(Some(tell)) }).unwrap();
+    let (notify, ended) = NotifyOnDrop::new();
+    portal.call(async move { NOTIFY.set(Some(notify)) }).unwrap();
     let (go, gone) = oneshot::channel();
     let (task, other) = (portal.spawn(gone).unwrap(), portal.spawn(pending::<()>()).unwrap());
     drop(portal.clone());
     drop(portal);
-    // Who waits for a task needs no portal.
+    // Waiting for a task needs no portal.
     go.send(7).unwrap();
     assert_eq!(task.wait(), Ok(Ok(7)));
     assert!(ended.try_recv().is_err());
@@ -151,14 +154,14 @@ fn thread_of_its_own_ends_when_the_last_of_portal_and_tasks_is_dropped() {
 }
 
 #[test]
-fn portal_that_its_own_task_drops_ends() {
+fn portal_dropped_by_its_own_task_ends() {
     let (go, gone) = oneshot::channel();
-    let (tell, ended) = Tell::new();
+    let (notify, ended) = NotifyOnDrop::new();
     let portal = Portal::start().unwrap();
     let inside = portal.clone();
     let task = portal.spawn(async move {
         gone.await.unwrap();
-        let _tell = tell;
+        let _notify = notify;
         drop(inside);
         pending::<()>().await;
     });
@@ -168,7 +171,7 @@ fn portal_that_its_own_task_drops_ends() {
 }
 
 #[test]
-fn after_its_runtime_it_neither_hangs_nor_panics() {
+fn portal_without_its_runtime_neither_hangs_nor_panics() {
     let (portal, stop, thread) = portal_elsewhere();
     let task = portal.spawn(pending::<()>()).unwrap();
     let cancelled = portal.spawn(pending::<()>()).unwrap();
@@ -183,7 +186,7 @@ fn after_its_runtime_it_neither_hangs_nor_panics() {
 }
 
 #[test]
-fn calls_from_many_threads_while_it_stops_all_come_back() {
+fn calls_from_many_threads_all_return_while_the_portal_stops() {
     for round in 0..20 {
         call_until_refused(&Portal::start().unwrap(), round, Portal::close);
 
@@ -195,7 +198,7 @@ fn calls_from_many_threads_while_it_stops_all_come_back() {
     }
 }
 
-/// Calls from many threads, and stops the portal in the middle of it.
+/// Calls the portal from many threads, and stops it in the meantime.
 fn call_until_refused(portal: &Portal, calls: usize, stop: impl FnOnce(&Portal)) {
     let done = AtomicUsize::new(0);
     let call = || {
@@ -215,7 +218,7 @@ fn call_until_refused(portal: &Portal, calls: usize, stop: impl FnOnce(&Portal))
 }
 
 #[tokio::test]
-async fn on_a_thread_that_runs_async_tasks_it_spawns_but_does_not_wait() {
+async fn portal_on_a_thread_that_runs_async_tasks_spawns_but_does_not_wait() {
     let portal = Portal::current().unwrap();
     let is_polled = Arc::new(AtomicBool::new(false));
     let polled = Arc::clone(&is_polled);
@@ -224,7 +227,7 @@ async fn on_a_thread_that_runs_async_tasks_it_spawns_but_does_not_wait() {
     let task = portal.spawn(ready(7)).unwrap();
     tokio::task::yield_now().await;
     assert!(!is_polled.load(Ordering::SeqCst));
-    assert_eq!(soon("it ends", run_blocking(|| task.wait())).await, Ok(Ok(7)));
+    assert_eq!(soon("the task ends", run_blocking(|| task.wait())).await, Ok(Ok(7)));
     let task = portal.spawn(ready(7)).unwrap();
     assert_eq!(task.wait(), Err(FromThreadError::BlockingInAsync));
 }

@@ -1,4 +1,4 @@
-//! What goes wrong around a pool: no threads, wakers and destructors that panic, runtimes with one blocking thread.
+//! Pools in hostile surroundings: no threads, wakers and destructors that panic, runtimes with one blocking thread.
 
 use std::num::NonZero;
 use std::pin::pin;
@@ -24,12 +24,12 @@ fn one_blocking_thread() -> Runtime {
 }
 
 #[test]
-fn runtime_that_can_start_no_thread_is_told_each_time_and_nothing_is_lost() {
-    // No machine has memory for such a stack.
+fn runtime_that_can_start_no_thread_is_reported_each_time_and_no_token_is_lost() {
+    // No machine has enough memory for this stack.
     let runtime = Builder::new_current_thread().enable_all().thread_stack_size(1 << 46).build().unwrap();
     let pool = BlockingPool::new("no threads");
     for _ in 0..3 {
-        let result = runtime.block_on(soon("it is told", pool.run(|| ())));
+        let result = runtime.block_on(soon("the result arrives", pool.run(|| ())));
         assert_eq!(result, Err(OffloadError::NoThread));
     }
     assert_eq!((pool.statistics().queued, pool.limiter().statistics().borrowed), (0, 0));
@@ -38,29 +38,29 @@ fn runtime_that_can_start_no_thread_is_told_each_time_and_nothing_is_lost() {
 }
 
 #[tokio::test]
-async fn waker_that_panics_as_it_is_given_a_token_takes_no_thread_with_it() {
-    struct Bomb;
-    impl Wake for Bomb {
+async fn waker_that_panics_when_its_token_is_granted_ends_no_thread() {
+    struct PanickingWaker;
+    impl Wake for PanickingWaker {
         fn wake(self: Arc<Self>) {
-            panic!("a waker");
+            panic!("the waker panics");
         }
     }
 
     let pool = BlockingPool::builder("one").max_running(1).build();
     let gate = Gate::default();
     let running = gate.fill(&pool, 1).await;
-    let mut waits = Box::pin(Arc::clone(pool.limiter()).acquire_owned());
-    assert!(waits.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::new(Bomb)))).is_pending());
+    let mut acquire = Box::pin(Arc::clone(pool.limiter()).acquire_owned());
+    assert!(acquire.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::new(PanickingWaker)))).is_pending());
     gate.open();
     for handle in running {
-        assert_eq!(soon("its result comes", handle).await, Ok(()));
+        assert_eq!(soon("its result arrives", handle).await, Ok(()));
     }
-    drop(waits);
-    assert_eq!(soon("the next one runs", pool.run(|| 7)).await, Ok(7));
+    drop(acquire);
+    assert_eq!(soon("the next task runs", pool.run(|| 7)).await, Ok(7));
 }
 
-/// Others who need the one blocking thread have it, too, while `busy` keeps the pool at work.
-fn others_have_their_turn(pool: &BlockingPool, callers: usize) {
+/// Checks that other blocking calls get the only blocking thread while callers keep the pool busy.
+fn assert_others_get_the_thread(pool: &BlockingPool, callers: usize) {
     let runtime = one_blocking_thread();
     let is_over = Arc::new(AtomicBool::new(false));
     runtime.block_on(async {
@@ -76,67 +76,70 @@ fn others_have_their_turn(pool: &BlockingPool, callers: usize) {
             .collect();
         let start = Instant::now();
         for _ in 0..20 {
-            soon("another one has its turn", spawn_blocking(|| ())).await.unwrap();
+            soon("another blocking call runs", spawn_blocking(|| ())).await.unwrap();
         }
-        // Each waits for a shift, which is 10 ms.
+        // Each waits until a worker gives up its thread, after 10 ms.
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
         is_over.store(true, Ordering::Relaxed);
         for task in busy {
-            soon("all end", task).await.unwrap();
+            soon("all tasks end", task).await.unwrap();
         }
     });
 }
 
 #[test]
-fn one_caller_after_the_other_leaves_the_thread_to_others_from_time_to_time() {
-    others_have_their_turn(&BlockingPool::new("sequential"), 1);
+fn sequential_calls_leave_the_thread_to_others_from_time_to_time() {
+    assert_others_get_the_thread(&BlockingPool::new("sequential"), 1);
 }
 
 #[test]
 fn full_pool_leaves_the_thread_to_others_from_time_to_time() {
-    others_have_their_turn(&BlockingPool::builder("one").max_running(1).build(), 2);
+    assert_others_get_the_thread(&BlockingPool::builder("one").max_running(1).build(), 2);
 }
 
 #[test]
 fn busy_pool_leaves_the_thread_to_others_from_time_to_time() {
-    others_have_their_turn(&BlockingPool::new("busy"), 4);
+    assert_others_get_the_thread(&BlockingPool::new("busy"), 4);
 }
 
 #[test]
-fn worker_that_waits_for_the_only_thread_keeps_nobody_waiting() {
+fn worker_that_waits_for_the_only_thread_delays_no_task() {
     let (runtime, pool) = (one_blocking_thread(), BlockingPool::new("pairs"));
     runtime.block_on(async {
         let start = Instant::now();
         for _ in 0..200 {
-            let (left, right) = soon("both run", async { tokio::join!(pool.run(|| 1), pool.run(|| 2)) }).await;
+            let (left, right) = soon("both tasks run", async { tokio::join!(pool.run(|| 1), pool.run(|| 2)) }).await;
             assert_eq!((left, right), (Ok(1), Ok(2)));
         }
-        // If each waited until an idle worker goes, it would be 4 s.
+        // If each pair waited until an idle worker times out, this would take 4 s.
         assert!(start.elapsed() < Duration::from_millis(2_500), "{:?}", start.elapsed());
     });
 }
 
 #[tokio::test]
-async fn task_of_a_pool_that_is_dropped_while_it_waits_for_a_token_runs_when_that_comes() {
+async fn task_of_a_dropped_pool_that_waits_for_a_token_runs_when_it_is_granted() {
     let limiter = Arc::new(CapacityLimiter::new(0));
     let pool = BlockingPool::builder("dropped").limiter(limiter.clone()).build();
     let ran = Arc::new(AtomicUsize::new(0));
-    let there = ran.clone();
-    drop(pool.task(move |_| there.fetch_add(1, Ordering::SeqCst)).shield().start().unwrap());
+    let counter = ran.clone();
+    drop(pool.task(move |_| counter.fetch_add(1, Ordering::SeqCst)).shield().start().unwrap());
     drop(pool);
-    assert_eq!(Arc::strong_count(&ran), 2, "it waits");
+    assert_eq!(Arc::strong_count(&ran), 2, "the task is queued");
     limiter.set_total(1);
-    until("it has run", || ran.load(Ordering::SeqCst) == 1).await;
-    until("nothing is left", || limiter.statistics().borrowed == 0 && Arc::strong_count(&limiter) == 1).await;
+    until("the task has run", || ran.load(Ordering::SeqCst) == 1).await;
+    until("no token and no reference is left", || {
+        limiter.statistics().borrowed == 0 && Arc::strong_count(&limiter) == 1
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn nobody_is_left_in_the_line_when_all_who_waited_have_left() {
+async fn pool_leaves_the_queue_of_its_limiter_when_all_queued_tasks_are_dropped() {
     let limiter = Arc::new(CapacityLimiter::new(0));
     let pool = BlockingPool::builder("left").limiter(limiter.clone()).build();
-    let waits = pool.task(|_| ()).start().unwrap();
+    let queued = pool.task(|_| ()).start().unwrap();
     assert_eq!(limiter.statistics().waiting, 1);
-    drop(waits);
+    drop(queued);
     assert_eq!(limiter.statistics().waiting, 0);
     drop(pool);
     assert_eq!(Arc::strong_count(&limiter), 1);
@@ -148,27 +151,27 @@ async fn pools_that_share_a_limiter_do_not_wait_for_each_other() {
     let pool = |name| BlockingPool::builder(name).limiter(limiter.clone()).build();
     let (outer, inner) = (pool("outer"), pool("inner"));
     let value = outer.run(move || Handle::current().block_on(inner.run(|| 7)));
-    assert_eq!(soon("both run", value).await, Ok(Ok(7)));
+    assert_eq!(soon("both tasks run", value).await, Ok(Ok(7)));
 }
 
 #[test]
-fn bound_of_the_queue_is_that_of_the_pool_whatever_the_number_of_runtimes() {
+fn bound_of_the_queue_applies_to_all_runtimes_together() {
     let pool = BlockingPool::builder("bounded").max_running(1).max_queued(3).build();
     pool.limiter().set_total(0);
     let runtimes: Vec<Runtime> = (0..4).map(|_| one_blocking_thread()).collect();
-    let mut waiting = Vec::new();
+    let mut queued = Vec::new();
     for runtime in runtimes.iter().cycle().take(20) {
         let _entered = runtime.enter();
-        waiting.extend(pool.task(|_| ()).start());
+        queued.extend(pool.task(|_| ()).start());
     }
-    assert_eq!((waiting.len(), pool.statistics().queued, pool.statistics().refused), (3, 3, 17));
-    drop(waiting);
+    assert_eq!((queued.len(), pool.statistics().queued, pool.statistics().refused), (3, 3, 17));
+    drop(queued);
     let _entered = runtimes[0].enter();
     assert!(pool.task(|_| ()).start().is_ok(), "there is room again");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn callers_that_come_one_after_the_other_are_never_refused_where_there_is_room_for_them() {
+async fn sequential_callers_are_never_refused_while_there_is_room() {
     let pools = [0, 1].map(|queued| BlockingPool::builder("room").max_running(2 - queued).max_queued(queued).build());
     let cpu = CpuPool::builder("room").threads(NonZero::new(2).unwrap()).max_queued(0).build().unwrap();
     let mut callers = tokio::task::JoinSet::new();
@@ -177,42 +180,42 @@ async fn callers_that_come_one_after_the_other_are_never_refused_where_there_is_
         callers.spawn(async move {
             for _ in 0..5_000 {
                 for pool in &pools {
-                    soon("it runs", pool.run(|| ())).await.unwrap();
+                    soon("the task runs", pool.run(|| ())).await.unwrap();
                 }
-                soon("it runs", cpu.run(|| ())).await.unwrap();
+                soon("the task runs", cpu.run(|| ())).await.unwrap();
             }
         });
     }
-    // Each of their calls is guarded: all of them together take long on a busy machine.
+    // Each call has its own time limit: all of them together take long on a busy machine.
     callers.join_all().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn callers_that_go_from_pool_to_pool_of_a_limiter_are_never_refused_where_a_token_is_free() {
+async fn callers_that_alternate_between_pools_of_a_limiter_are_never_refused_while_a_token_is_free() {
     let first = CpuPool::builder("first").threads(NonZero::new(1).unwrap()).build().unwrap();
     let second = CpuPool::builder("second").share_threads(&first).max_queued(0).build().unwrap();
     let limiter = Arc::new(CapacityLimiter::new(1));
     let pool = |name| BlockingPool::builder(name).limiter(limiter.clone()).max_queued(0).build();
     let (third, fourth) = (pool("third"), pool("fourth"));
     for _ in 0..2_000 {
-        soon("it runs", first.run(|| ())).await.unwrap();
+        soon("the task runs", first.run(|| ())).await.unwrap();
         drop(first.limiter().try_acquire().unwrap());
-        soon("it runs", second.run(|| ())).await.unwrap();
-        soon("it runs", third.run(|| ())).await.unwrap();
+        soon("the task runs", second.run(|| ())).await.unwrap();
+        soon("the task runs", third.run(|| ())).await.unwrap();
         drop(limiter.try_acquire().unwrap());
-        soon("it runs", fourth.run(|| ())).await.unwrap();
+        soon("the task runs", fourth.run(|| ())).await.unwrap();
     }
 }
 
 #[test]
-fn caller_that_looks_before_it_is_woken_is_not_refused_either() {
+fn caller_that_polls_before_it_is_woken_is_not_refused() {
     let runtime = one_blocking_thread();
     let _entered = runtime.enter();
     let pool = BlockingPool::builder("strict").max_running(1).max_queued(0).build();
     for _ in 0..20_000 {
-        let (mut task, begun) = (pin!(pool.run(|| ())), Instant::now());
+        let (mut task, started) = (pin!(pool.run(|| ())), Instant::now());
         let result = loop {
-            assert!(begun.elapsed() < PATIENCE, "it hangs");
+            assert!(started.elapsed() < PATIENCE, "the task hangs");
             if let Poll::Ready(result) = task.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 break result;
             }
@@ -222,18 +225,18 @@ fn caller_that_looks_before_it_is_woken_is_not_refused_either() {
 }
 
 #[tokio::test]
-async fn closed_limiter_is_told_also_where_none_may_wait() {
+async fn closed_limiter_is_reported_by_a_pool_without_a_queue() {
     let pool = BlockingPool::builder("strict").max_running(1).max_queued(0).build();
     pool.limiter().close();
     assert_eq!(pool.run(|| ()).await, Err(OffloadError::Closed));
 }
 
 #[tokio::test]
-async fn task_that_is_too_late_never_ran_however_long_it_takes_to_drop() {
+async fn expired_task_reports_that_it_never_ran_even_if_its_closure_is_slow_to_drop() {
     struct Slow;
     impl Drop for Slow {
         fn drop(&mut self) {
-            // Real: its caller looks meanwhile.
+            // Real time: its caller polls meanwhile.
             thread::sleep(MS * 100);
         }
     }
@@ -244,33 +247,34 @@ async fn task_that_is_too_late_never_ran_however_long_it_takes_to_drop() {
         let running = gate.fill(&pool, 1).await;
         let deadline = tokio::time::Instant::now() + MS * 5;
         let late = pool.task(move |_| drop(slow)).deadline(deadline).start().unwrap();
-        // Not polled, it is taken out of the queue by its thread. Real: that one is blocked, and holds a paused clock.
+        // The handle is not polled, so the thread takes the task from the queue. Real time: a blocked thread would stop
+        // a paused clock.
         sleep_until(deadline).await;
         gate.open();
-        until("its thread has it", || pool.statistics().queued == 0).await;
-        let result = soon("it is told", late).await;
+        until("its thread takes the task", || pool.statistics().queued == 0).await;
+        let result = soon("the result arrives", late).await;
         assert!(matches!(result, Err(OffloadError::Timeout { still_running: false, .. })), "{result:?}");
         drop(running);
     }
 }
 
 #[tokio::test]
-async fn queue_timeout_holds_though_nobody_looks() {
+async fn queue_timeout_applies_to_a_handle_that_is_not_polled() {
     let pool = BlockingPool::builder("one").max_running(1).build();
     let gate = Gate::default();
     let running = gate.fill(&pool, 1).await;
-    let late = pool.task(|_| panic!("it runs")).queue_timeout(MS * 5).start().unwrap();
-    // Real: the thread that is blocked holds a paused clock.
+    let late = pool.task(|_| panic!("the task must not run")).queue_timeout(MS * 5).start().unwrap();
+    // Real time: a blocked thread would stop a paused clock.
     sleep(MS * 10).await;
     gate.open();
-    until("its thread has it", || pool.statistics().queued == 0).await;
-    let result: Result<(), OffloadError> = soon("it is told", late).await;
+    until("its thread takes the task", || pool.statistics().queued == 0).await;
+    let result: Result<(), OffloadError> = soon("the result arrives", late).await;
     drop(running);
     assert!(matches!(result, Err(OffloadError::QueueTimeout { .. })), "{result:?}");
 }
 
 #[test]
-fn limits_of_time_without_a_runtime_are_refused() {
+fn time_limits_without_a_runtime_are_refused() {
     let pool = CpuPool::new("no clock").unwrap();
     let result = futures::executor::block_on(pool.task(|_| ()).timeout(PATIENCE).into_future());
     assert_eq!(result, Err(OffloadError::NoRuntime));
@@ -278,32 +282,32 @@ fn limits_of_time_without_a_runtime_are_refused() {
 }
 
 #[tokio::test]
-async fn subscriber_that_panics_where_a_span_ends_takes_neither_thread_nor_token() {
-    struct Closes;
-    impl<S: Subscriber> Layer<S> for Closes {
+async fn subscriber_that_panics_when_a_span_closes_ends_no_thread_and_loses_no_token() {
+    struct PanicOnClose;
+    impl<S: Subscriber> Layer<S> for PanicOnClose {
         fn on_close(&self, _: tracing::Id, _: layer::Context<'_, S>) {
             assert!(
                 thread::current().name() == Some("closes-0") || thread::panicking(),
-                "only on a thread of the pool"
+                "spans close on threads of the pool only"
             );
-            panic!("a span ends");
+            panic!("the subscriber panics");
         }
     }
 
     let cpu = CpuPool::builder("closes").threads(NonZero::new(1).unwrap()).build().unwrap();
-    let subscriber = tracing_subscriber::registry().with(Closes);
-    let left = tracing::subscriber::with_default(subscriber, || {
+    let subscriber = tracing_subscriber::registry().with(PanicOnClose);
+    let task = tracing::subscriber::with_default(subscriber, || {
         let span = tracing::info_span!("request");
-        // The task is the last one that has it.
+        // The task holds the last reference to the span.
         span.in_scope(|| cpu.task(|_| thread::sleep(MS)).shield().start().unwrap())
     });
-    drop(left);
-    assert_eq!(soon("the next one runs", cpu.run(|| 7)).await, Ok(7));
-    until("its token is back", || cpu.limiter().statistics().borrowed == 0).await;
+    drop(task);
+    assert_eq!(soon("the next task runs", cpu.run(|| 7)).await, Ok(7));
+    until("its token is released", || cpu.limiter().statistics().borrowed == 0).await;
 }
 
 #[test]
-fn pool_that_was_closed_takes_nothing_also_if_it_is_used_for_the_first_time_meanwhile() {
+fn closed_pool_refuses_tasks_even_if_its_first_use_is_concurrent() {
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     for _ in 0..10_000 {
         let pool = BlockingPool::new("closed");
@@ -318,41 +322,41 @@ fn pool_that_was_closed_takes_nothing_also_if_it_is_used_for_the_first_time_mean
                 assert_eq!(pool.task(|_| ()).start().err(), Some(OffloadError::Closed));
             }
         });
-        runtime.block_on(soon("it is drained", pool.drained()));
+        runtime.block_on(soon("the pool is drained", pool.drained()));
     }
 }
 
 #[tokio::test]
-async fn waker_that_panics_at_the_end_of_a_pool_takes_neither_thread_nor_result() {
-    struct Bomb;
-    impl Wake for Bomb {
+async fn waker_that_panics_when_the_pool_is_drained_ends_no_thread_and_loses_no_result() {
+    struct PanickingWaker;
+    impl Wake for PanickingWaker {
         fn wake(self: Arc<Self>) {
-            panic!("a waker");
+            panic!("the waker panics");
         }
     }
 
     let (pool, gate) = (BlockingPool::new("ends"), Gate::default());
     let running = gate.fill(&pool, 1).await.remove(0);
     let mut drained = pin!(pool.drained());
-    assert!(drained.as_mut().poll(&mut Context::from_waker(&Arc::new(Bomb).into())).is_pending());
+    assert!(drained.as_mut().poll(&mut Context::from_waker(&Arc::new(PanickingWaker).into())).is_pending());
     pool.close();
     gate.open();
-    assert_eq!(soon("it is told", running).await, Ok(()));
-    soon("it is drained", pool.drained()).await;
+    assert_eq!(soon("the result arrives", running).await, Ok(()));
+    soon("the pool is drained", pool.drained()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pool_whose_task_runs_within_one_of_another_pool_is_not_drained() {
+async fn pool_whose_task_runs_inside_a_task_of_another_pool_is_not_drained() {
     let (limiter, gate) = (Arc::new(CapacityLimiter::new(1)), Gate::default());
     let pool = |name| BlockingPool::builder(name).limiter(limiter.clone()).build();
     let (outer, inner) = (pool("outer"), pool("inner"));
-    let (within, block) = (inner.clone(), gate.block());
-    let both = outer.task(move |_| from_thread::block_on(within.run(block))).start().unwrap();
-    until("it runs", || gate.inside() == 1).await;
+    let (nested, block) = (inner.clone(), gate.block());
+    let both = outer.task(move |_| from_thread::block_on(nested.run(block))).start().unwrap();
+    until("the task runs", || gate.inside() == 1).await;
     inner.close();
     let mut drained = pin!(inner.drained());
     assert!(poll!(&mut drained).is_pending());
     gate.open();
-    soon("it is drained", drained).await;
-    assert_eq!(soon("both end", both).await, Ok(Ok(Ok(()))));
+    soon("the pool is drained", drained).await;
+    assert_eq!(soon("both tasks end", both).await, Ok(Ok(Ok(()))));
 }

@@ -1,13 +1,10 @@
-//! Pools from outside: who runs, who waits, who never begins, and what is left.
+//! Pools: which tasks run, which are queued, which never start, and what is left in the end.
 //!
-//! Real threads run here, so real time passes where one has to be busy. Times are asserted with the slack of a busy machine.
+//! Real threads run here, so real time passes where a thread has to be busy. Assertions on times leave room for a busy
+//! machine.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
-#![allow(clippy::clone_on_ref_ptr, reason = "a test clones what it looks at")]
-
-mod abandoned;
+mod cancelled;
 mod cpu;
-mod gate;
 mod hostile;
 mod limits;
 mod nested;

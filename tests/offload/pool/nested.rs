@@ -1,4 +1,4 @@
-//! Tasks that wait for tasks of the same pool.
+//! Tasks that block on tasks of the same pool.
 
 use std::num::NonZero;
 
@@ -6,7 +6,7 @@ use onelane::{BlockingPool, CpuPool};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
-use crate::pool::gate::runtimes;
+use crate::runtimes::runtimes;
 use support::waiting::soon;
 
 fn deep(pool: BlockingPool, depth: u32) -> u32 {
@@ -18,7 +18,7 @@ fn deep(pool: BlockingPool, depth: u32) -> u32 {
 }
 
 #[test]
-fn hundred_at_once_ten_deep_on_a_full_pool_end() {
+fn hundred_tasks_nested_ten_deep_end_in_a_full_pool() {
     for runtime in runtimes() {
         let pool = BlockingPool::builder("nested").max_running(4).build();
         let sum = runtime.block_on(async {
@@ -28,7 +28,7 @@ fn hundred_at_once_ten_deep_on_a_full_pool_end() {
                 tasks.spawn(async move { pool.run(move || deep(below, 10)).await.unwrap() });
             }
             let mut sum = 0;
-            while let Some(result) = soon("all end", tasks.join_next()).await {
+            while let Some(result) = soon("all tasks end", tasks.join_next()).await {
                 sum += result.unwrap();
             }
             sum
@@ -38,7 +38,7 @@ fn hundred_at_once_ten_deep_on_a_full_pool_end() {
 }
 
 #[tokio::test]
-async fn nested_task_runs_though_there_is_no_other_token_with_its_own_context() {
+async fn nested_task_runs_without_a_token_and_has_its_own_context() {
     let pool = BlockingPool::builder("one").max_running(1).build();
     let inner = pool.clone();
     let outer = pool.task(move |cx| {
@@ -56,7 +56,7 @@ async fn nested_task_runs_though_there_is_no_other_token_with_its_own_context() 
 }
 
 #[tokio::test]
-async fn computation_within_a_computation_runs_on_the_spot_also_from_its_par_iter() {
+async fn nested_cpu_task_runs_inline_even_inside_par_iter() {
     use rayon::prelude::*;
 
     let pool = CpuPool::builder("two").threads(NonZero::new(2).unwrap()).build().unwrap();
@@ -65,16 +65,16 @@ async fn computation_within_a_computation_runs_on_the_spot_also_from_its_par_ite
         let one = |n: u64| futures::executor::block_on(inner.run(move || n)).unwrap();
         (0..1_000).into_par_iter().map(one).sum::<u64>()
     });
-    assert_eq!(soon("all end", sum).await, Ok(499_500));
+    assert_eq!(soon("all tasks end", sum).await, Ok(499_500));
 }
 
 #[tokio::test]
-async fn task_of_another_pool_is_not_run_on_the_spot() {
+async fn task_of_another_pool_does_not_run_inline() {
     let (outer, inner) = (BlockingPool::new("outer"), BlockingPool::new("inner"));
     let thread = outer.run(move || {
-        let there = Handle::current().block_on(inner.run(|| std::thread::current().id())).unwrap();
-        (there, std::thread::current().id())
+        let inner_thread = Handle::current().block_on(inner.run(|| std::thread::current().id())).unwrap();
+        (inner_thread, std::thread::current().id())
     });
-    let (there, here) = thread.await.unwrap();
-    assert_ne!(there, here);
+    let (inner_thread, outer_thread) = thread.await.unwrap();
+    assert_ne!(inner_thread, outer_thread);
 }

@@ -1,4 +1,4 @@
-//! Who goes first.
+//! The order in which queued tasks start.
 
 use std::sync::{Arc, Mutex};
 
@@ -8,7 +8,7 @@ use onelane::offload::Priority;
 use support::waiting::{Gate, soon};
 
 #[tokio::test]
-async fn tasks_begin_by_priority_and_then_in_their_order() {
+async fn tasks_start_by_priority_and_then_first_in_first_out() {
     let (pool, gate) = (BlockingPool::builder("one").max_running(1).build(), Gate::default());
     let blocked = gate.fill(&pool, 1).await;
     let order = Arc::new(Mutex::new(Vec::new()));
@@ -22,14 +22,14 @@ async fn tasks_begin_by_priority_and_then_in_their_order() {
     }
     gate.open();
     for handle in handles.into_iter().chain(blocked) {
-        soon("all end", handle).await.unwrap();
+        soon("all tasks end", handle).await.unwrap();
     }
     let expected = [Priority::High, Priority::Normal, Priority::Low].map(|priority| [(priority, 0), (priority, 1)]);
     assert_eq!(*order.lock().unwrap(), expected.concat());
 }
 
 #[tokio::test]
-async fn lower_priorities_are_not_starved_by_those_that_come_again_and_again() {
+async fn lower_priorities_are_not_starved_by_a_higher_one() {
     let (pool, gate) = (BlockingPool::builder("one").max_running(1).build(), Gate::default());
     let blocked = gate.fill(&pool, 1).await;
     let order = Arc::new(Mutex::new(Vec::new()));
@@ -42,12 +42,16 @@ async fn lower_priorities_are_not_starved_by_those_that_come_again_and_again() {
     let low: Vec<_> = low.into_iter().chain((0..5).map(|_| submit(Priority::Low))).collect();
     let high: Vec<_> = (0..100).map(|_| submit(Priority::High)).collect();
     gate.open();
-    soon("the normal one runs", normal).await.unwrap();
+    soon("the task of normal priority runs", normal).await.unwrap();
     for handle in low.into_iter().chain(high).chain(blocked) {
-        soon("all end", handle).await.unwrap();
+        soon("all tasks end", handle).await.unwrap();
     }
     let order = order.lock().unwrap();
-    let places = |wanted| order.iter().enumerate().filter(move |(_, priority)| **priority == wanted).map(|(n, _)| n);
-    assert_eq!(places(Priority::Low).take(3).collect::<Vec<_>>(), [7, 15, 23], "one in eight is of a lower one");
-    assert_eq!(places(Priority::Normal).collect::<Vec<_>>(), [47], "after those that came before it");
+    let positions = |wanted| order.iter().enumerate().filter(move |(_, priority)| **priority == wanted).map(|(n, _)| n);
+    assert_eq!(
+        positions(Priority::Low).take(3).collect::<Vec<_>>(),
+        [7, 15, 23],
+        "every eighth task is of a lower priority"
+    );
+    assert_eq!(positions(Priority::Normal).collect::<Vec<_>>(), [47], "after the older tasks of lower priority");
 }

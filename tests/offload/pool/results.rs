@@ -1,4 +1,4 @@
-//! What comes back from a task.
+//! The results of tasks, and their context.
 
 use std::panic::panic_any;
 
@@ -6,11 +6,11 @@ use onelane::offload::{Cancelled, Priority, TaskContext};
 use onelane::{BlockingPool, CpuPool, OffloadError, run_blocking, run_cpu};
 use tokio::runtime::Handle;
 
-use crate::pool::gate::runtimes;
+use crate::runtimes::runtimes;
 use support::waiting::{Gate, MS, soon, until};
 
 #[test]
-fn value_comes_back_on_both_kinds_of_runtime() {
+fn value_is_returned_on_both_kinds_of_runtime() {
     for runtime in runtimes() {
         let value = runtime.block_on(async { (run_blocking(|| 7).await, run_cpu(|| 8).await) });
         assert_eq!(value, (Ok(7), Ok(8)));
@@ -18,47 +18,47 @@ fn value_comes_back_on_both_kinds_of_runtime() {
 }
 
 #[tokio::test]
-async fn error_of_the_task_is_in_its_result() {
+async fn error_of_the_closure_is_part_of_its_value() {
     let result = run_blocking(|| "x".parse::<u8>()).await;
     assert!(result.unwrap().is_err());
 }
 
 #[tokio::test]
-async fn panic_comes_with_message_and_place_and_the_thread_goes_on() {
+async fn panic_has_message_and_location_and_the_thread_continues() {
     let pool = BlockingPool::builder("one").max_running(1).build();
     let line = line!() + 1;
     let result = pool.run(|| -> u8 { panic!("broken {}", 7) }).await;
-    let Err(OffloadError::Panicked(panic)) = result else { panic!("it panicked: {result:?}") };
+    let Err(OffloadError::Panicked(panic)) = result else { panic!("the task panicked: {result:?}") };
     assert_eq!(&*panic.message, "broken 7");
     assert_eq!(panic.location.as_deref(), Some(&*format!("{}:{line}:38", file!())));
     assert_eq!(pool.run(|| 7).await, Ok(7));
     let result = run_cpu(|| -> u8 { panic_any(7) }).await;
-    let Err(OffloadError::Panicked(panic)) = result else { panic!("it panicked: {result:?}") };
+    let Err(OffloadError::Panicked(panic)) = result else { panic!("the task panicked: {result:?}") };
     assert_eq!(&*panic.message, "(no message)");
 }
 
 #[tokio::test]
-async fn destructor_that_panics_with_the_task_is_survived() {
+async fn thread_survives_a_result_whose_drop_panics() {
     struct Bomb;
     impl Drop for Bomb {
         fn drop(&mut self) {
-            panic!("a destructor");
+            panic!("the destructor panics");
         }
     }
 
     let pool = BlockingPool::builder("one").max_running(1).build();
     let gate = Gate::default();
     let first = gate.fill(&pool, 1).await;
-    // Its result is dropped on the thread: nobody waits for it any more.
+    // Its result is dropped on the thread, since the caller has dropped the task.
     let shielded = pool.task(|_| Bomb).shield().start().unwrap();
     drop(shielded);
     gate.open();
     drop(first);
-    assert_eq!(soon("the thread goes on", pool.run(|| 7)).await, Ok(7));
+    assert_eq!(soon("the thread continues", pool.run(|| 7)).await, Ok(7));
 }
 
 #[tokio::test]
-async fn span_and_subscriber_go_with_the_task() {
+async fn span_and_subscriber_of_the_caller_are_entered() {
     use tracing::subscriber::with_default;
     use tracing_subscriber::Registry;
 
@@ -86,7 +86,7 @@ fn runtime_of_the_caller_is_entered() {
 }
 
 #[tokio::test]
-async fn blocking_is_allowed_where_tasks_run() {
+async fn blocking_is_allowed_inside_a_task() {
     let value = run_blocking(|| Handle::current().block_on(async { tokio::spawn(async { 7 }).await.unwrap() })).await;
     assert_eq!(value, Ok(7));
     let read = run_blocking(|| Handle::current().block_on(tokio::fs::read("Cargo.toml"))).await.unwrap();
@@ -94,7 +94,7 @@ async fn blocking_is_allowed_where_tasks_run() {
 }
 
 #[test]
-fn without_a_runtime_a_blocking_pool_says_so_and_a_cpu_pool_works() {
+fn without_a_runtime_a_blocking_pool_fails_and_a_cpu_pool_works() {
     use futures::executor::block_on;
 
     assert_eq!(block_on(run_blocking(|| 7)), Err(OffloadError::NoRuntime));
@@ -102,7 +102,7 @@ fn without_a_runtime_a_blocking_pool_says_so_and_a_cpu_pool_works() {
 }
 
 #[tokio::test]
-async fn context_tells_label_and_deadline() {
+async fn context_has_label_and_deadline() {
     let pool = BlockingPool::new("contexts");
     let task = pool.task(|cx| (cx.label().map(str::to_owned), cx.deadline().is_some(), cx.checkpoint()));
     let (label, has_deadline, checkpoint) = task.label("thumbnail").timeout(MS * 60_000).await.unwrap();
@@ -113,21 +113,21 @@ async fn context_tells_label_and_deadline() {
 }
 
 #[tokio::test]
-async fn handle_that_is_cancelled_before_the_task_has_begun_keeps_it_from_that() {
+async fn task_cancelled_while_it_is_queued_never_runs() {
     let (pool, gate) = (BlockingPool::builder("one").max_running(1).build(), Gate::default());
     let running = gate.fill(&pool, 1).await;
-    let waiting = pool.task(|_| panic!("it runs")).shield().start().unwrap();
-    assert!(!waiting.is_finished());
-    waiting.cancel();
-    assert!(waiting.is_finished());
-    assert_eq!(waiting.await, Err(OffloadError::Cancelled));
+    let queued = pool.task(|_| panic!("the task must not run")).shield().start().unwrap();
+    assert!(!queued.is_finished());
+    queued.cancel();
+    assert!(queued.is_finished());
+    assert_eq!(queued.await, Err(OffloadError::Cancelled));
     assert_eq!(pool.statistics().queued, 0);
     gate.open();
     assert_eq!(running.into_iter().next().unwrap().await, Ok(()));
 }
 
 #[tokio::test]
-async fn handle_that_is_cancelled_while_the_task_runs_tells_its_context_and_still_gives_the_result() {
+async fn task_cancelled_while_it_runs_sees_it_and_still_returns_its_result() {
     let pool = BlockingPool::new("cancels");
     let task = pool.task(|cx| {
         while cx.checkpoint().is_ok() {
@@ -136,23 +136,23 @@ async fn handle_that_is_cancelled_while_the_task_runs_tells_its_context_and_stil
         cx.checkpoint()
     });
     let handle = task.shield().start().unwrap();
-    until("it runs", || pool.statistics().running == 1).await;
+    until("the task runs", || pool.statistics().running == 1).await;
     handle.cancel();
-    assert_eq!(soon("it returns", handle).await, Ok(Err(Cancelled::default())));
+    assert_eq!(soon("the task returns", handle).await, Ok(Err(Cancelled::default())));
 }
 
 #[tokio::test]
-async fn closed_pool_refuses_who_waits_and_who_comes_and_lets_run_what_runs() {
+async fn closed_pool_refuses_queued_and_new_tasks_and_running_ones_continue() {
     let (pool, gate) = (BlockingPool::builder("one").max_running(1).build(), Gate::default());
     let running = gate.fill(&pool, 1).await;
-    let waiting = pool.task(|_| ()).priority(Priority::High).start().unwrap();
+    let queued = pool.task(|_| ()).priority(Priority::High).start().unwrap();
     pool.close();
-    assert_eq!(waiting.await, Err(OffloadError::Closed));
+    assert_eq!(queued.await, Err(OffloadError::Closed));
     assert_eq!(pool.run(|| ()).await, Err(OffloadError::Closed));
     let mut drained = tokio_test::task::spawn(Box::pin(pool.drained()));
     tokio_test::assert_pending!(drained.poll());
     gate.open();
-    soon("nothing runs any more", drained).await;
+    soon("no task is running", drained).await;
     assert_eq!(pool.statistics().running, 0);
     for handle in running {
         assert_eq!(handle.await, Ok(()));
@@ -160,5 +160,5 @@ async fn closed_pool_refuses_who_waits_and_who_comes_and_lets_run_what_runs() {
     let never_used = BlockingPool::new("never used");
     never_used.close();
     assert_eq!(never_used.run(|| ()).await, Err(OffloadError::Closed));
-    soon("nothing runs", never_used.drained()).await;
+    soon("no task is running", never_used.drained()).await;
 }

@@ -8,19 +8,19 @@ use std::time::Instant;
 use onelane::{BlockingPool, OffloadError, run_blocking};
 use tokio::runtime::Handle;
 
-use crate::pool::gate::runtimes;
+use crate::runtimes::runtimes;
 use support::waiting::{Gate, MS, PATIENCE, soon, until};
 
 #[test]
-fn pool_is_used_from_two_runtimes_and_each_has_its_own_threads() {
+fn pool_used_from_two_runtimes_runs_tasks_on_the_threads_of_their_own() {
     let pool = BlockingPool::new("two");
     let [left, right] = runtimes();
     let ids = [&left, &right].map(|runtime| runtime.block_on(pool.run(|| Handle::current().id())).unwrap());
     assert_eq!(ids, [left.handle().id(), right.handle().id()]);
     drop(left);
     assert_eq!(right.block_on(pool.run(|| 7)), Ok(7));
-    // A result may come a moment before the token is back.
-    right.block_on(until("both tokens are back", || pool.limiter().statistics().borrowed == 0));
+    // A result may arrive a moment before the token is released.
+    right.block_on(until("both tokens are released", || pool.limiter().statistics().borrowed == 0));
 }
 
 #[test]
@@ -30,7 +30,7 @@ fn idle_threads_do_not_delay_the_shutdown() {
         let runtime = if which == 0 { current_thread } else { multi_thread };
         runtime.block_on(async {
             let pool = BlockingPool::new("idle");
-            // Real: while they sleep, others take further threads.
+            // Real time: while these tasks sleep, others take further threads.
             let handles: Vec<_> = (0..20).map(|_| pool.task(|_| thread::sleep(MS)).start().unwrap()).collect();
             for handle in handles {
                 handle.await.unwrap();
@@ -41,7 +41,7 @@ fn idle_threads_do_not_delay_the_shutdown() {
         start.elapsed()
     };
     for which in [0, 1] {
-        // Of some: a thread that stayed would take its time, and a busy machine does not each time.
+        // Repeated: a thread that delays the shutdown does so every time, and a busy machine does not.
         let mut took: Vec<_> = (0..20).map(|_| shutdown_takes(which)).collect();
         took.sort();
         assert!(took[10] < MS * 10 && took[17] < MS * 50, "{took:?}");
@@ -49,60 +49,64 @@ fn idle_threads_do_not_delay_the_shutdown() {
 }
 
 #[test]
-fn shutdown_waits_for_what_runs_and_for_nothing_that_waits() {
-    let beyond_what_runs = |which: usize| {
+fn shutdown_waits_for_running_tasks_and_not_for_queued_ones() {
+    let shutdown_after_the_last_task = |which: usize| {
         let [current_thread, multi_thread] = runtimes();
         let runtime = if which == 0 { current_thread } else { multi_thread };
         let pool = BlockingPool::builder("four").max_running(4).build();
         let ran = Arc::new(AtomicUsize::new(0));
-        let (begun, has_begun) = std::sync::mpsc::channel();
-        let (running, waiting) = runtime.block_on(async {
-            // Three that are idle then, since each waits for the others.
+        let (send_started, started) = std::sync::mpsc::channel();
+        let (running, queued) = runtime.block_on(async {
+            // Three threads that are idle then, since each task waits for the others.
             let all = Arc::new(Barrier::new(3));
             let idle = [(); 3].map(|()| {
                 let all = all.clone();
                 pool.task(move |_| all.wait()).start().unwrap()
             });
             for handle in idle {
-                soon("they meet", handle).await.unwrap();
+                soon("the tasks meet", handle).await.unwrap();
             }
-            let ran_there = ran.clone();
+            let ran_in_task = ran.clone();
             let running = pool.task(move |_| {
-                begun.send(()).unwrap();
-                // Real: the shutdown is to wait for it.
+                send_started.send(()).unwrap();
+                // Real time: the shutdown has to wait for this task.
                 thread::sleep(MS * 30);
-                ran_there.fetch_add(1, Ordering::SeqCst);
+                ran_in_task.fetch_add(1, Ordering::SeqCst);
                 Instant::now()
             });
             let running = running.shield().start().unwrap();
             pool.limiter().set_total(1);
-            let waiting: Vec<_> = (0..100)
+            let queued: Vec<_> = (0..100)
                 .map(|_| {
                     let ran = ran.clone();
                     pool.task(move |_| ran.fetch_add(1_000, Ordering::SeqCst)).shield().start().unwrap()
                 })
                 .collect();
-            (running, waiting)
+            (running, queued)
         });
-        has_begun.recv_timeout(PATIENCE).unwrap();
+        started.recv_timeout(PATIENCE).unwrap();
         drop(runtime);
         let over = Instant::now();
-        assert_eq!(ran.load(Ordering::SeqCst), 1, "what ran was waited for, and nothing else began");
-        for handle in waiting {
+        assert_eq!(
+            ran.load(Ordering::SeqCst),
+            1,
+            "the shutdown has waited for the running task, and no other one has started"
+        );
+        for handle in queued {
             assert_eq!(futures::executor::block_on(handle), Err(OffloadError::RuntimeShutdown));
         }
         assert_eq!(pool.limiter().statistics().borrowed, 0);
         over - futures::executor::block_on(running).unwrap()
     };
     for which in [0, 1] {
-        let mut took: Vec<_> = (0..9).map(|_| beyond_what_runs(which)).collect();
+        let mut took: Vec<_> = (0..9).map(|_| shutdown_after_the_last_task(which)).collect();
         took.sort();
         assert!(took[4] < MS * 10 && took[7] < MS * 50, "{took:?}");
     }
 }
 
 #[test]
-fn runtime_that_is_gone_is_told_to_who_comes() {
+fn new_task_of_a_dropped_runtime_fails_with_runtime_shutdown() {
     for runtime in runtimes() {
         let pool = BlockingPool::new("gone");
         let handle = runtime.handle().clone();
@@ -118,11 +122,11 @@ fn runtime_that_is_gone_is_told_to_who_comes() {
 }
 
 #[test]
-fn busy_pool_of_one_runtime_does_not_keep_another_one_from_shutting_down() {
+fn pool_busy_in_one_runtime_does_not_keep_another_from_shutting_down() {
     let pool = BlockingPool::builder("shared").max_running(4).build();
     let [left, right] = runtimes();
     let is_over = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    // Real sleeps: each keeps its thread for a moment, as work that blocks does.
+    // Real time: each task keeps its thread for a moment, as blocking work does.
     let busy = {
         let (pool, is_over) = (pool.clone(), is_over.clone());
         thread::spawn(move || {
@@ -147,49 +151,49 @@ fn busy_pool_of_one_runtime_does_not_keep_another_one_from_shutting_down() {
 }
 
 #[test]
-fn task_of_a_runtime_that_did_not_wait_for_it_still_counts() {
+fn task_of_a_runtime_that_was_shut_down_in_the_background_still_counts() {
     let (pool, gate) = (BlockingPool::new("left behind"), Gate::default());
     for runtime in runtimes() {
         let before = gate.inside();
         runtime.block_on(async {
             let block = gate.block();
             drop(pool.task(move |_| block()).shield().start().unwrap());
-            until("it runs", || gate.inside() == before + 1).await;
+            until("the task runs", || gate.inside() == before + 1).await;
         });
         runtime.shutdown_background();
     }
     let [here, _] = runtimes();
     here.block_on(async {
         assert_eq!(pool.run(|| 7).await, Ok(7));
-        // The one of this runtime is counted until its thread has looked for another.
-        until("two still run", || pool.statistics().running == 2).await;
+        // The task of this runtime counts as running until its thread has checked the queue again.
+        until("two tasks still run", || pool.statistics().running == 2).await;
         pool.close();
         let mut drained = tokio_test::task::spawn(Box::pin(pool.drained()));
         tokio_test::assert_pending!(drained.poll());
         gate.open();
         soon("they have ended", drained).await;
-        until("their tokens are back", || pool.limiter().statistics().borrowed == 0).await;
+        until("their tokens are released", || pool.limiter().statistics().borrowed == 0).await;
     });
 }
 
 #[test]
-fn threads_are_those_of_the_runtime_and_have_its_name() {
+fn tasks_run_on_named_threads_of_the_runtime() {
     let runtime =
-        tokio::runtime::Builder::new_current_thread().thread_name("of the service").enable_all().build().unwrap();
+        tokio::runtime::Builder::new_current_thread().thread_name("service-blocking").enable_all().build().unwrap();
     let name = runtime.block_on(run_blocking(|| thread::current().name().map(str::to_owned)));
-    assert_eq!(name, Ok(Some("of the service".to_owned())));
+    assert_eq!(name, Ok(Some("service-blocking".to_owned())));
 }
 
 #[test]
-fn tasks_that_were_abandoned_are_waited_for_and_their_threads_given_back() {
+fn shutdown_waits_for_running_tasks_that_were_dropped() {
     let gate = Gate::default();
     let [runtime, _] = runtimes();
     runtime.block_on(async {
-        let mut left = tokio_test::task::spawn(Box::pin(run_blocking(gate.block())));
-        tokio_test::assert_pending!(left.poll());
-        until("it runs", || gate.inside() == 1).await;
+        let mut dropped = tokio_test::task::spawn(Box::pin(run_blocking(gate.block())));
+        tokio_test::assert_pending!(dropped.poll());
+        until("the task runs", || gate.inside() == 1).await;
     });
     gate.open();
     drop(runtime);
-    assert_eq!(gate.inside(), 0, "the shutdown has waited for it");
+    assert_eq!(gate.inside(), 0, "the shutdown has waited for the task");
 }

@@ -1,4 +1,4 @@
-//! Many callers at once, most of whom leave.
+//! Many callers at once, most of which drop their task.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,11 +9,11 @@ use onelane::{BlockingPool, CpuPool};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::pool::gate::runtimes;
+use crate::runtimes::runtimes;
 use support::waiting::{soon, until};
 
 #[test]
-fn callers_that_leave_in_a_storm_never_let_more_run_than_may() {
+fn limit_holds_in_a_storm_of_dropped_tasks() {
     const TOTAL: usize = 6;
     for runtime in runtimes() {
         let pool = BlockingPool::builder("storm").max_running(TOTAL).build();
@@ -23,12 +23,12 @@ fn callers_that_leave_in_a_storm_never_let_more_run_than_may() {
             for n in 0..3_000_u64 {
                 let (pool, counts) = (pool.clone(), counts.clone());
                 callers.spawn(async move {
-                    let there = counts.clone();
+                    let task_counts = counts.clone();
                     let work = move || {
-                        let [now, most, began, ended] = &*there;
-                        began.fetch_add(1, Ordering::SeqCst);
+                        let [now, most, started, ended] = &*task_counts;
+                        started.fetch_add(1, Ordering::SeqCst);
                         most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                        // Real: callers leave while it runs, too.
+                        // Real time: some callers give up while their task runs.
                         thread::sleep(Duration::from_micros(n % 300));
                         now.fetch_sub(1, Ordering::SeqCst);
                         ended.fetch_add(1, Ordering::SeqCst);
@@ -38,15 +38,18 @@ fn callers_that_leave_in_a_storm_never_let_more_run_than_may() {
                 });
             }
             let mut answered = 0;
-            while let Some(result) = soon("all end", callers.join_next()).await {
+            while let Some(result) = soon("all tasks end", callers.join_next()).await {
                 answered += usize::from(result.unwrap());
             }
-            until("all have returned", || pool.limiter().statistics().borrowed == 0).await;
-            let [now, most, began, ended] = &*counts;
-            let (began, ended) = (began.load(Ordering::SeqCst), ended.load(Ordering::SeqCst));
+            until("all tasks have returned", || pool.limiter().statistics().borrowed == 0).await;
+            let [now, most, started, ended] = &*counts;
+            let (started, ended) = (started.load(Ordering::SeqCst), ended.load(Ordering::SeqCst));
             assert!(most.load(Ordering::SeqCst) <= TOTAL);
-            assert_eq!((now.load(Ordering::SeqCst), began), (0, ended));
-            assert!(answered <= began && began < 3_000, "{answered} of {began}: some left before they began");
+            assert_eq!((now.load(Ordering::SeqCst), started), (0, ended));
+            assert!(
+                answered <= started && started < 3_000,
+                "{answered} of {started}: some were dropped before they started"
+            );
             assert_eq!(pool.statistics().queued, 0);
         });
     }
@@ -69,7 +72,7 @@ fn every_task_of_many_callers_runs_once() {
                     }
                 });
             }
-            while let Some(result) = soon("all end", callers.join_next()).await {
+            while let Some(result) = soon("all tasks end", callers.join_next()).await {
                 result.unwrap();
             }
         });

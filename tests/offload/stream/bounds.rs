@@ -1,4 +1,4 @@
-//! How much is made ahead, and what that leaves to others.
+//! How many items are produced ahead of the consumer, and which threads that leaves to other tasks.
 
 use std::time::Duration;
 
@@ -11,36 +11,36 @@ use crate::stream::source::{Source, Watch, next};
 use support::waiting::{Gate, soon, until};
 
 #[tokio::test]
-async fn slow_consumer_stays_within_the_bound_of_items() {
+async fn slow_consumer_keeps_the_items_within_their_limit() {
     for max_items in [1, 2, 3, 10, 100, 2_000] {
         let watch = Watch::default();
         let mut stream = stream_blocking(Source::new(&watch)).max_items(max_items);
         for taken in 0..300 {
             assert_eq!(next(&mut stream).await, taken);
-            let made = watch.made();
-            // The one that was given out just now counts until the next is asked for.
-            assert!(made <= taken + max_items, "{made} made, {taken} taken, {max_items}");
+            let produced = watch.produced();
+            // The item that was taken last counts until the next one is requested.
+            assert!(produced <= taken + max_items, "{produced} produced, {taken} taken, {max_items}");
         }
-        // More than a half is made when the consumer comes to a stop, of which a quarter may be the chunk that it is in.
-        until("much is made ahead", || watch.made() >= 300 + max_items / 4).await;
-        // Real: it shows what does not happen. Where it fails to show it, the test passes.
+        // More than half is produced when the consumer stops. A quarter may be in the consumer's chunk.
+        until("items are produced ahead", || watch.produced() >= 300 + max_items / 4).await;
+        // Real time: there is no event for an item that is not produced. On a busy machine the test may pass wrongly.
         sleep(Duration::from_millis(5)).await;
-        assert!(watch.made() <= 299 + max_items);
+        assert!(watch.produced() <= 299 + max_items);
     }
 }
 
 #[tokio::test]
-async fn slow_consumer_stays_within_the_bound_of_bytes() {
-    // The third one is beyond it.
-    for (size, max_made) in [(1_000, 10), (999, 11), (4_000, 3), (50_000, 1), (usize::MAX, 1)] {
+async fn slow_consumer_keeps_the_bytes_within_their_limit() {
+    // In the third case, the last item exceeds the limit.
+    for (size, max_produced) in [(1_000, 10), (999, 11), (4_000, 3), (50_000, 1), (usize::MAX, 1)] {
         let watch = Watch::default();
         let mut stream = stream_blocking(Source::new(&watch)).max_bytes(10_000, move |_| size);
         for taken in 0..50 {
             assert_eq!(next(&mut stream).await, taken);
-            let made = watch.made();
-            assert!(made <= taken + max_made, "{made} made, {taken} taken, {size}");
+            let produced = watch.produced();
+            assert!(produced <= taken + max_produced, "{produced} produced, {taken} taken, {size}");
         }
-        until("much is made ahead", || watch.made() >= 50 + max_made / 4).await;
+        until("items are produced ahead", || watch.produced() >= 50 + max_produced / 4).await;
     }
 }
 
@@ -50,8 +50,8 @@ async fn slow_readers_leave_their_threads_to_others() {
         let pool = BlockingPool::builder("pool").max_running(threads).build();
         let watches: Vec<Watch> = (0..threads).map(|_| Watch::default()).collect();
         let mut streams: Vec<_> = watches.iter().map(|watch| pool.stream(Source::new(watch)).max_items(100)).collect();
-        soon("all begin", join_all(streams.iter_mut().map(next))).await;
-        // As many tasks as there are threads, at once: none of them is pinned by a stream.
+        soon("all streams start", join_all(streams.iter_mut().map(next))).await;
+        // As many tasks as there are threads, at the same time: no stream occupies a thread.
         let (all, gate) = (Watch::default(), Gate::default());
         let others: Vec<_> = (0..threads)
             .map(|_| {
@@ -63,10 +63,10 @@ async fn slow_readers_leave_their_threads_to_others() {
                 pool.task(work).start().unwrap()
             })
             .collect();
-        until("all run", || all.made() == threads).await;
+        until("all tasks run", || all.produced() == threads).await;
         gate.open();
-        soon("they end", join_all(others)).await;
-        // And they go on.
+        soon("the tasks end", join_all(others)).await;
+        // The streams continue.
         for stream in &mut streams {
             for item in 1..500 {
                 assert_eq!(next(stream).await, item);
@@ -76,9 +76,9 @@ async fn slow_readers_leave_their_threads_to_others() {
 }
 
 #[tokio::test]
-async fn forty_slow_readers_of_the_default_pool_dont_stop_the_next_call() {
+async fn forty_slow_readers_of_the_default_pool_do_not_block_the_next_call() {
     let watch = Watch::default();
     let mut streams: Vec<_> = (0..40).map(|_| stream_blocking(Source::new(&watch))).collect();
-    soon("all begin", join_all(streams.iter_mut().map(next))).await;
-    assert_eq!(soon("it runs", run_blocking(|| 7)).await, Ok(7));
+    soon("all streams start", join_all(streams.iter_mut().map(next))).await;
+    assert_eq!(soon("the task runs", run_blocking(|| 7)).await, Ok(7));
 }

@@ -1,4 +1,4 @@
-//! Panics, which end a stream.
+//! Streams that end with a panic.
 
 use std::iter::once_with;
 
@@ -22,13 +22,13 @@ async fn panic_of_the_iterator_is_the_last_item() {
     }
     assert_eq!(message(last(&mut stream).await), "no item 600");
     assert!(watch.dropped().is_some());
-    assert_eq!(watch.made(), 601);
+    assert_eq!(watch.produced(), 601);
 }
 
 #[tokio::test]
-async fn panic_when_the_iterator_is_made_is_the_only_item() {
-    struct Unmade;
-    impl IntoIterator for Unmade {
+async fn panic_in_into_iter_is_the_only_item() {
+    struct PanicOnIntoIter;
+    impl IntoIterator for PanicOnIntoIter {
         type Item = u8;
         type IntoIter = std::iter::Empty<u8>;
 
@@ -36,7 +36,7 @@ async fn panic_when_the_iterator_is_made_is_the_only_item() {
             panic!("no iterator")
         }
     }
-    assert_eq!(message(last(&mut stream_blocking(Unmade)).await), "no iterator");
+    assert_eq!(message(last(&mut stream_blocking(PanicOnIntoIter)).await), "no iterator");
     assert_eq!(message(last(&mut stream_blocking(once_with(|| panic!("no item")).map(|()| 7))).await), "no item");
 }
 
@@ -45,11 +45,11 @@ async fn panic_when_the_iterator_is_dropped_is_the_last_item() {
     let watch = Watch::default();
     let mut stream = stream_blocking(Source::new(&watch).end(1).panic_when_dropped());
     assert_eq!(next(&mut stream).await, 0);
-    assert_eq!(message(last(&mut stream).await), "it does not want to go");
+    assert_eq!(message(last(&mut stream).await), "the drop panics");
 }
 
 #[tokio::test]
-async fn of_two_panics_the_first_one_is_told() {
+async fn first_of_two_panics_is_the_last_item() {
     let watch = Watch::default();
     let mut stream = stream_blocking(Source::new(&watch).panic_at(1).panic_when_dropped());
     assert_eq!(next(&mut stream).await, 0);

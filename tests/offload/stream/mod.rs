@@ -1,6 +1,4 @@
-//! `stream_blocking` and `BlockingStream`: iterators that block, as streams.
-
-#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
+//! `stream_blocking` and `BlockingStream`: blocking iterators as streams.
 
 mod bounds;
 mod dropped;

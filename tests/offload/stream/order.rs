@@ -1,4 +1,4 @@
-//! What comes, in which order, and when.
+//! Which items arrive, in which order, and when.
 
 use std::iter::once_with;
 use std::pin::Pin;
@@ -13,11 +13,12 @@ use onelane::offload::BlockingPool;
 use onelane::stream_blocking;
 use tokio::task::yield_now;
 
-use crate::stream::source::{Source, Watch, current_thread, multi_thread, next};
+use crate::runtimes::{current_thread, multi_thread};
+use crate::stream::source::{Source, Watch, next};
 use support::waiting::{Gate, soon, until};
 
 #[test]
-fn a_million_items_come_in_order() {
+fn a_million_items_arrive_in_order() {
     for runtime in [current_thread(), multi_thread()] {
         runtime.block_on(async {
             let mut stream = stream_blocking(0..1_000_000);
@@ -32,48 +33,48 @@ fn a_million_items_come_in_order() {
 }
 
 #[test]
-fn items_come_in_order_through_the_smallest_buffers() {
+fn items_arrive_in_order_through_the_smallest_buffers() {
     for runtime in [current_thread(), multi_thread()] {
         for max_items in 0..10 {
             let stream = stream_blocking(0..2_000).max_items(max_items);
-            let items: Vec<i32> = runtime.block_on(soon("all come", stream.try_collect())).unwrap();
+            let items: Vec<i32> = runtime.block_on(soon("all items arrive", stream.try_collect())).unwrap();
             assert!(items.into_iter().eq(0..2_000), "{max_items}");
         }
     }
 }
 
 #[tokio::test]
-async fn no_item_waits_for_one_that_takes_long() {
+async fn no_item_waits_for_a_slow_one_after_it() {
     let (watch, second, fifth) = (Watch::default(), Gate::default(), Gate::default());
     let source = Source::new(&watch).wait_at(1, &second).wait_at(4, &fifth).end(6);
     let mut stream = stream_blocking(source);
     assert_eq!(next(&mut stream).await, 0);
     second.open();
-    // The stream is not polled while they are made, and gets all of them.
-    until("it comes to its gate", || watch.made() == 5).await;
+    // The stream is not polled while these items are produced, and gets all of them.
+    until("the iterator reaches its gate", || watch.produced() == 5).await;
     for item in 1..4 {
         assert_eq!(next(&mut stream).await, item);
     }
     fifth.open();
     assert_eq!((next(&mut stream).await, next(&mut stream).await), (4, 5));
-    assert!(soon("its end comes", stream.next()).await.is_none());
+    assert!(soon("the stream ends", stream.next()).await.is_none());
 }
 
 #[tokio::test]
-async fn iterator_is_made_run_and_dropped_on_the_pools_threads() {
+async fn iterator_is_created_run_and_dropped_on_threads_of_the_pool() {
     let here = thread::current().id();
     let mut stream = stream_blocking(once_with(move || assert_ne!(thread::current().id(), here)));
     next(&mut stream).await;
 
     let watch = Watch::default();
     let mut stream = stream_blocking(Source::new(&watch).end(0));
-    assert!(soon("its end comes", stream.next()).await.is_none());
-    // It was dropped before the end was told.
+    assert!(soon("the stream ends", stream.next()).await.is_none());
+    // The iterator was dropped before the stream ended.
     assert_ne!(watch.dropped().unwrap(), here);
 }
 
 #[tokio::test]
-async fn it_is_one_task_of_its_pool_with_its_label() {
+async fn stream_is_one_task_of_its_pool_with_its_label() {
     let (watch, gate) = (Watch::default(), Gate::default());
     let pool = BlockingPool::new("exports");
     let mut stream = pool.stream(Source::new(&watch).wait_at(1, &gate).end(2)).label("squares.csv");
@@ -85,16 +86,16 @@ async fn it_is_one_task_of_its_pool_with_its_label() {
 }
 
 #[tokio::test]
-async fn task_that_takes_the_stream_over_is_woken() {
+async fn task_that_takes_over_a_polled_stream_is_woken() {
     let (watch, gate, end) = (Watch::default(), Gate::default(), Gate::default());
-    // It does not end meanwhile, which would wake, too.
+    // The iterator does not end meanwhile, since the end would wake the task, too.
     let mut stream = stream_blocking(Source::new(&watch).wait_at(0, &gate).wait_at(1, &end));
     let polled = futures::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut stream).poll_next(cx).is_pending())).await;
     assert!(polled);
     let other = tokio::spawn(async move { next(&mut stream).await });
     yield_now().await;
     gate.open();
-    assert_eq!(soon("it is woken", other).await.unwrap(), 0);
+    assert_eq!(soon("the task is woken", other).await.unwrap(), 0);
 }
 
 #[test]
@@ -104,14 +105,14 @@ fn stream_that_is_always_ready_lets_other_tasks_run() {
         let watch = Watch::default();
         let mut stream = stream_blocking(Source::new(&watch).end(ITEMS)).max_items(2 * ITEMS);
         next(&mut stream).await;
-        until("it is dropped", || watch.dropped().is_some()).await;
+        until("the iterator is dropped", || watch.dropped().is_some()).await;
 
-        let (turns, is_over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let (yields, is_over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         let other = tokio::spawn({
-            let (turns, is_over) = (Arc::clone(&turns), Arc::clone(&is_over));
+            let (yields, is_over) = (Arc::clone(&yields), Arc::clone(&is_over));
             async move {
                 while !is_over.load(Ordering::SeqCst) {
-                    turns.fetch_add(1, Ordering::SeqCst);
+                    yields.fetch_add(1, Ordering::SeqCst);
                     yield_now().await;
                 }
             }
@@ -120,16 +121,16 @@ fn stream_that_is_always_ready_lets_other_tasks_run() {
         is_over.store(true, Ordering::SeqCst);
         assert_eq!(rest, ITEMS - 1);
         other.await.unwrap();
-        assert!(turns.load(Ordering::SeqCst) > 100, "{turns:?}");
+        assert!(yields.load(Ordering::SeqCst) > 100, "{yields:?}");
     });
 }
 
 #[tokio::test]
-async fn size_hint_promises_what_is_at_hand_and_tells_the_end() {
+async fn size_hint_has_no_upper_bound_until_the_stream_has_ended() {
     let mut stream = stream_blocking([7]);
     assert_eq!((stream.size_hint(), stream.is_terminated()), ((0, None), false));
     assert_eq!(next(&mut stream).await, 7);
     assert_eq!((stream.size_hint(), stream.is_terminated()), ((0, None), false));
-    assert!(soon("its end comes", stream.next()).await.is_none());
+    assert!(soon("the stream ends", stream.next()).await.is_none());
     assert_eq!((stream.size_hint(), stream.is_terminated()), ((0, Some(0)), true));
 }

@@ -1,55 +1,48 @@
-//! [`Source`], an iterator that a test looks into, and that waits at a [`Gate`].
+//! [`Source`], an iterator that a test observes through a [`Watch`], and that waits at a [`Gate`].
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
 
 use futures::StreamExt;
-use onelane::BlockingStream;
+use onelane::offload::BlockingStream;
 use onelane::offload::OffloadError;
-use tokio::runtime::{Builder, Runtime};
 
 use support::waiting::{Gate, Wait, soon};
 
-pub(crate) fn current_thread() -> Runtime {
-    Builder::new_current_thread().enable_all().build().unwrap()
-}
-
-pub(crate) fn multi_thread() -> Runtime {
-    Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
-}
-
-/// The next item, which is there.
+/// Returns the next item, which must not be the end or an error.
 pub(crate) async fn next<T: Send + 'static>(stream: &mut BlockingStream<T>) -> T {
-    soon("the next one comes", stream.next()).await.expect("it goes on").unwrap()
+    soon("the next item arrives", stream.next()).await.expect("the stream has not ended").unwrap()
 }
 
-/// The last item, which is an error, after which there is nothing any more.
+/// Returns the last item, which must be an error, and checks that the stream has ended after it.
 pub(crate) async fn last<T: Send + 'static>(stream: &mut BlockingStream<T>) -> OffloadError {
-    let Some(Err(error)) = soon("an error comes", stream.next()).await else { panic!("it ends with an error") };
+    let Some(Err(error)) = soon("the error arrives", stream.next()).await else {
+        panic!("the stream ends with an error")
+    };
     for _ in 0..3 {
-        assert!(soon("its end comes", stream.next()).await.is_none());
+        assert!(soon("the stream ends", stream.next()).await.is_none());
     }
     error
 }
 
-/// What is seen of an iterator from outside.
+/// What a test observes of a [`Source`].
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Watch(Arc<Watched>);
 
 #[derive(Debug, Default)]
 struct Watched {
-    made: AtomicUsize,
+    produced: AtomicUsize,
     dropped: Mutex<Vec<ThreadId>>,
 }
 
 impl Watch {
-    /// How often `next` was called.
-    pub(crate) fn made(&self) -> usize {
-        self.0.made.load(Ordering::SeqCst)
+    /// Returns how often `next` was called.
+    pub(crate) fn produced(&self) -> usize {
+        self.0.produced.load(Ordering::SeqCst)
     }
 
-    /// On which thread it was dropped, if it was. It is so once.
+    /// Returns the thread on which the source was dropped, if it was. Checks that it was dropped once at most.
     pub(crate) fn dropped(&self) -> Option<ThreadId> {
         let dropped = self.0.dropped.lock().unwrap();
         assert!(dropped.len() <= 1, "{dropped:?}");
@@ -57,7 +50,7 @@ impl Watch {
     }
 }
 
-/// The numbers from 0 on.
+/// Produces the numbers from 0 on.
 #[derive(Debug)]
 pub(crate) struct Source {
     watch: Watch,
@@ -99,7 +92,7 @@ impl Iterator for Source {
     type Item = usize;
 
     fn next(&mut self) -> Option<usize> {
-        let item = self.watch.0.made.fetch_add(1, Ordering::SeqCst);
+        let item = self.watch.0.produced.fetch_add(1, Ordering::SeqCst);
         self.waits.iter().filter(|(at, _)| *at == item).for_each(|(_, gate)| gate.block());
         assert!(self.panics_at != Some(item), "no item {item}");
         (self.end != Some(item)).then_some(item)
@@ -109,6 +102,6 @@ impl Iterator for Source {
 impl Drop for Source {
     fn drop(&mut self) {
         self.watch.0.dropped.lock().unwrap().push(thread::current().id());
-        assert!(!self.panics_when_dropped, "it does not want to go");
+        assert!(!self.panics_when_dropped, "the drop panics");
     }
 }

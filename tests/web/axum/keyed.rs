@@ -11,9 +11,10 @@ use axum::http::request::Parts;
 use axum::routing::{any, get, post};
 use futures::channel::mpsc::unbounded;
 use futures::future::join_all;
+use onelane::guard::KeyedGuardBuilder;
 use onelane::web::axum::GuardLayer;
 use onelane::web::{GuardOptions, KeyKind, OnDisconnect, RefusalReason, RequestKey};
-use onelane::{AcquireError, KeyedGuard, KeyedGuardBuilder, Queue};
+use onelane::{AcquireError, KeyedGuard, Queue};
 
 use crate::axum::refusals::is_problem;
 use support::http::{self, Client, Disconnect, Listening, Probe, bytes, eventually, serve, soon};

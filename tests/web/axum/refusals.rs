@@ -6,9 +6,10 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
+use onelane::guard::SharedGuard;
 use onelane::web::axum::GuardLayer;
 use onelane::web::{GuardOptions, GuardSource, Guarded, Refusal};
-use onelane::{AcquireError, EndpointGuard, Queue, SharedGuard};
+use onelane::{AcquireError, EndpointGuard, Queue};
 use serde_json::json;
 
 use support::http::{self, Client, ClientResponse, Disconnect, Listening, Probe, bytes, eventually, serve};

@@ -18,7 +18,7 @@ use actix_web::web::{Bytes, Path, ServiceConfig, get, resource, route, scope};
 use actix_web::{HttpRequest, HttpResponse};
 use futures::future::LocalBoxFuture;
 use futures::stream;
-use onelane::FlightStats;
+use onelane::guard::FlightStats;
 use onelane::web::FlightOptions;
 use onelane::web::actix::FlightMiddleware;
 use reqwest::{RequestBuilder, Response};

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use actix_web::web::route;
 use futures::future::join_all;
+use onelane::guard::SharedGuard;
 use onelane::web::{GuardSource, Guarded};
-use onelane::{EndpointGuard, Queue, SharedGuard};
+use onelane::{EndpointGuard, Queue};
 
 use support::actix::{GET, Server, Work, assert_problem};
 use support::client::{Disconnect, RawClient, eventually};

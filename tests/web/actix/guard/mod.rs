@@ -13,7 +13,7 @@ use std::sync::Arc;
 use actix_web::HttpResponse;
 use actix_web::web::{ServiceConfig, route, scope};
 use futures::future::ready;
-use onelane::SharedGuard;
+use onelane::guard::SharedGuard;
 use onelane::web::GuardOptions;
 use onelane::web::actix::GuardMiddleware;
 

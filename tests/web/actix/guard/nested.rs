@@ -6,9 +6,10 @@ use std::sync::Arc;
 use actix_web::HttpResponse;
 use actix_web::web::{Bytes, get, resource, scope};
 use futures::stream;
+use onelane::guard::SharedGuard;
 use onelane::web::actix::GuardMiddleware;
 use onelane::web::{GuardOptions, GuardSource, Guarded};
-use onelane::{AcquireError, EndpointGuard, SharedGuard};
+use onelane::{AcquireError, EndpointGuard};
 
 use super::responding;
 use support::actix::{Server, assert_problem};

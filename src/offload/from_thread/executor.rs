@@ -1,0 +1,71 @@
+//! [`ThreadExecutor`], which polls futures on a thread that may block.
+
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread, ThreadId};
+
+/// Polls futures on the thread that has created it, and parks the thread while they wait.
+///
+/// `Handle::block_on` is not used, since tokio treats a thread inside it as one that runs async tasks. A nested task of
+/// the same pool would then not be allowed to block, and need a thread of its own. Here it runs on this thread.
+#[derive(Debug)]
+pub(crate) struct ThreadExecutor {
+    thread_waker: Arc<ThreadWaker>,
+    waker: Waker,
+}
+
+/// Wakes the thread. The flag is what counts: other code on this thread may park meanwhile, and consume the `unpark`.
+#[derive(Debug)]
+struct ThreadWaker {
+    thread: Thread,
+    is_woken: AtomicBool,
+}
+
+impl ThreadExecutor {
+    /// Creates an executor for the current thread.
+    pub(crate) fn current() -> Self {
+        let thread_waker = Arc::new(ThreadWaker { thread: thread::current(), is_woken: AtomicBool::new(false) });
+        Self { waker: Waker::from(Arc::clone(&thread_waker)), thread_waker }
+    }
+
+    pub(crate) fn thread_id(&self) -> ThreadId {
+        self.thread_waker.thread.id()
+    }
+
+    /// Polls a future once.
+    pub(crate) fn poll<F: Future>(&self, future: Pin<&mut F>) -> Poll<F::Output> {
+        future.poll(&mut Context::from_waker(&self.waker))
+    }
+
+    /// Parks the thread until the future that was polled is woken.
+    pub(crate) fn park(&self) {
+        // Acquire pairs with the Release in `wake_by_ref`: the next poll sees what was done before the wake.
+        while !self.thread_waker.is_woken.swap(false, Ordering::Acquire) {
+            thread::park();
+        }
+    }
+
+    /// Polls a future until it completes.
+    pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        loop {
+            if let Poll::Ready(output) = self.poll(future.as_mut()) {
+                return output;
+            }
+            self.park();
+        }
+    }
+}
+
+impl Wake for ThreadWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.is_woken.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
+}

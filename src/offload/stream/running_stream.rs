@@ -1,0 +1,117 @@
+//! [`RunningStream`], what a stream does once it was polled: it submits tasks to its pool, and takes their items.
+
+use std::borrow::Cow;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use super::buffer::{Buffer, BufferLimits, Chunk, TakeOutcome};
+use super::producer::{Producer, StreamBuffer};
+use crate::offload::error::OffloadError;
+use crate::offload::task::{Priority, Task, TaskContext, TaskHandle};
+use crate::offload::workers::Pool;
+use crate::panic::catch;
+
+/// A stream before it is polled.
+pub(super) struct NewStream<T> {
+    pub(super) producer: Producer<T>,
+    pub(super) limits: BufferLimits,
+    pub(super) tasks: StreamTaskOptions,
+    /// How long the first task may be queued.
+    pub(super) queue_timeout: Option<Duration>,
+}
+
+/// The options of each task of a stream.
+pub(super) struct StreamTaskOptions {
+    pub(super) pool: Arc<Pool>,
+    pub(super) label: Option<Cow<'static, str>>,
+    pub(super) priority: Priority,
+}
+
+pub(super) struct RunningStream<T> {
+    pub(super) buffer: Arc<StreamBuffer<T>>,
+    tasks: StreamTaskOptions,
+    queue_timeout: Option<Duration>,
+    /// The first task was submitted. Later ones are neither refused by a full queue nor limited in how long they are
+    /// queued.
+    is_admitted: bool,
+    pub(super) task: Option<TaskHandle<()>>,
+    /// Why the last task did not run. Returned after the buffered items.
+    failure: Option<OffloadError>,
+    /// How the producer ended. Returned once its task has ended too, whose thread is free then.
+    end: Option<Result<(), OffloadError>>,
+}
+
+impl<T: Send + 'static> RunningStream<T> {
+    pub(super) fn new(new: NewStream<T>) -> Self {
+        let NewStream { producer, limits, tasks, queue_timeout } = new;
+        let buffer = Arc::new(Buffer::new(limits, producer));
+        Self { buffer, tasks, queue_timeout, is_admitted: false, task: None, failure: None, end: None }
+    }
+
+    /// Exchanges an empty chunk for the next one, which is not empty.
+    pub(super) fn poll_chunk(
+        &mut self,
+        chunk: &mut Chunk<T>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<(), OffloadError>>> {
+        let mut fresh = None;
+        loop {
+            if self.end.is_some() {
+                if let Some(task) = &mut self.task {
+                    // The producer has ended inside this task, so the task can't fail any more.
+                    let _ = ready!(Pin::new(task).poll(cx));
+                    self.task = None;
+                }
+                return Poll::Ready(self.end.take().and_then(|end| end.err().map(Err)));
+            }
+            match self.buffer.take(chunk, cx.waker(), &mut fresh) {
+                TakeOutcome::Chunk => {
+                    // On a thread of the pool, the producer would make the next item before this one is returned.
+                    if !self.is_polled_by_pool()
+                        && let Some(producer) = self.buffer.resume()
+                    {
+                        self.submit(producer);
+                    }
+                    return Poll::Ready(Some(Ok(())));
+                }
+                TakeOutcome::Parked(producer) => self.submit(producer),
+                TakeOutcome::WantsWaker => fresh = Some(cx.waker().clone()),
+                TakeOutcome::Ended(error) => self.end = Some(error.map_or(Ok(()), Err)),
+                TakeOutcome::Pending => {
+                    if let Some(error) = self.failure.take() {
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                    let task = self.task.as_mut().expect("a running producer has a task, or a failure instead");
+                    // The task may end without an item. The buffer is checked again then, since the producer may have
+                    // run.
+                    self.failure = ready!(Pin::new(task).poll(cx)).err();
+                    self.task = None;
+                }
+            }
+        }
+    }
+
+    /// Returns `true` if the consumer is a task of the pool. A new task then runs before `start` returns.
+    fn is_polled_by_pool(&self) -> bool {
+        TaskContext::holds_token_of(self.tasks.pool.config.limiter_id())
+    }
+
+    /// Runs the producer in a new task.
+    fn submit(&mut self, producer: Producer<T>) {
+        let (buffer, is_one_at_a_time) = (Arc::clone(&self.buffer), self.is_polled_by_pool());
+        let work = move |_: &TaskContext| producer.run(&buffer, is_one_at_a_time);
+        let mut task = Task::new(Arc::clone(&self.tasks.pool), work).priority(self.tasks.priority);
+        task.options.label.clone_from(&self.tasks.label);
+        task.options.ignores_queue_bound = mem::replace(&mut self.is_admitted, true);
+        task.queue_timeout = self.queue_timeout.take();
+        // A refused task is dropped here, together with the iterator, which is user code.
+        match catch(|| task.start()) {
+            Ok(Ok(task)) => self.task = Some(task),
+            Ok(Err(error)) => self.failure = Some(error),
+            Err(panic) => self.failure = Some(OffloadError::Panicked(panic)),
+        }
+    }
+}

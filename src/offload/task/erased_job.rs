@@ -1,0 +1,89 @@
+//! [`RunnableJob`] and [`AwaitableJob`], the two sides of a job whose closure type is erased.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use super::context::TaskOptions;
+use crate::offload::error::OffloadError;
+use crate::panic::catch;
+use crate::sync::atomic::{AtomicU8, Ordering};
+
+const CANCELLED: u8 = 1;
+const ABANDONED: u8 = 2;
+
+/// What a pool does with a job.
+pub(crate) trait RunnableJob: Send + Sync {
+    /// Runs the closure, on the thread of a worker or of a caller that runs it inline. The result is kept back until it
+    /// is published.
+    fn run(self: Arc<Self>);
+
+    /// Makes the result available to the caller. Returns the waker to call.
+    ///
+    /// A caller often submits its next task at once. So a worker decides its next step before it publishes the result:
+    /// the caller then finds the worker's token and thread where they belong, even if it polls without being woken. (A
+    /// caller that drops its handle may take the result before it is published.)
+    fn publish(&self) -> Option<Waker>;
+
+    /// Fails the job with `why` if it has not started. Returns the waker to call.
+    fn refuse(&self, why: OffloadError) -> Option<Waker>;
+
+    fn flags(&self) -> &CallerFlags;
+
+    fn options(&self) -> &TaskOptions;
+
+    /// Identifies the limiter whose token the job holds while it runs.
+    fn limiter_id(&self) -> usize;
+}
+
+/// A job as its pool holds it.
+pub(crate) type SharedJob = Arc<dyn RunnableJob>;
+
+/// What a caller does with a job.
+pub(crate) trait AwaitableJob<T>: RunnableJob {
+    /// Returns the result once it is published. Until then, `cx` is registered to be woken.
+    fn poll(&self, cx: &Context<'_>) -> Poll<Result<T, OffloadError>>;
+
+    /// Drops the closure if the job has not started. Returns `true` if it had not: exactly one of cancelling, refusing
+    /// and starting a queued job succeeds.
+    fn cancel_if_queued(&self) -> bool;
+
+    /// Fails the job with [`OffloadError::Cancelled`] if it has not started, and marks its context as cancelled.
+    fn cancel(&self);
+
+    /// Marks the job as abandoned: it continues without its caller. Returns the result if it is available already.
+    fn abandon(&self) -> Option<Result<T, OffloadError>>;
+
+    /// Returns `true` if the result is published, or was taken.
+    fn is_finished(&self) -> bool;
+}
+
+/// What has become of a job's caller. No other memory is read because of these flags, so `Relaxed` is enough.
+#[derive(Debug, Default)]
+pub(crate) struct CallerFlags(AtomicU8);
+
+impl CallerFlags {
+    /// Records that the result is no longer wanted.
+    pub(crate) fn cancel(&self) {
+        self.0.fetch_or(CANCELLED, Ordering::Relaxed);
+    }
+
+    /// Records that the caller has dropped the job while it ran.
+    pub(crate) fn abandon(&self) {
+        self.0.fetch_or(ABANDONED, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & CANCELLED != 0
+    }
+
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & ABANDONED != 0
+    }
+}
+
+/// Calls a waker, which is user code: its panic must not unwind into this thread.
+pub(crate) fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        let _ = catch(|| waker.wake());
+    }
+}

@@ -1,0 +1,18 @@
+//! [`WorkerThreads`], where the threads of workers come from.
+
+use super::worker::Worker;
+
+/// A source of threads, such as the blocking threads of a tokio runtime.
+pub(crate) trait WorkerThreads: Send + Sync {
+    /// Runs a worker on a thread. Drops the worker if there will never be a thread again.
+    ///
+    /// # Errors
+    ///
+    /// The worker, if no thread is available at the moment.
+    fn spawn(&self, worker: Worker) -> Result<(), Worker>;
+
+    /// Returns `true` if the current thread is one of them.
+    fn contains_current_thread(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,185 @@
+//! Tasks whose caller drops or cancels them, and tasks that run out of time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use onelane::offload::TaskContext;
+use onelane::{BlockingPool, CpuPool, OffloadError};
+use tokio_test::{assert_pending, task};
+
+use support::waiting::{Gate, MS, soon, until};
+
+fn one() -> BlockingPool {
+    BlockingPool::builder("one").max_running(1).build()
+}
+
+#[tokio::test]
+async fn ten_thousand_queued_tasks_that_are_dropped_never_run() {
+    let (pool, gate, ran) = (one(), Gate::default(), Arc::new(AtomicUsize::new(0)));
+    let running = gate.fill(&pool, 1).await;
+    let mut waiting = Vec::new();
+    for _ in 0..10_000 {
+        let ran = ran.clone();
+        let mut future = task::spawn(Box::pin(pool.run(move || ran.fetch_add(1, Ordering::SeqCst))));
+        assert_pending!(future.poll());
+        waiting.push(future);
+    }
+    assert_eq!(pool.statistics().queued, 10_000);
+    drop(waiting);
+    assert_eq!(pool.statistics().queued, 0);
+    assert_eq!(Arc::strong_count(&ran), 1, "the closures were dropped here");
+    gate.open();
+    for handle in running {
+        handle.await.unwrap();
+    }
+    assert_eq!(pool.run(|| 7).await, Ok(7));
+    assert_eq!((ran.load(Ordering::SeqCst), pool.statistics().started), (0, 2));
+}
+
+#[tokio::test]
+async fn future_that_is_never_polled_submits_nothing() {
+    let pool = one();
+    drop(pool.run(|| panic!("the task must not run")));
+    drop(pool.task(|_| panic!("the task must not run")));
+    assert_eq!((pool.statistics().started, pool.statistics().queued), (0, 0));
+}
+
+#[tokio::test]
+async fn task_dropped_while_it_runs_is_cancelled_and_keeps_its_token_until_it_returns() {
+    let (pool, gate, saw) = (one(), Gate::default(), Arc::new(AtomicBool::new(false)));
+    let (block, saw_in_task) = (gate.block(), saw.clone());
+    let mut dropped = task::spawn(Box::pin(async {
+        let work = move |cx: &TaskContext| {
+            block();
+            saw_in_task.store(cx.is_cancelled(), Ordering::SeqCst);
+        };
+        pool.task(work).label("report").await
+    }));
+    assert_pending!(dropped.poll());
+    until("the task runs", || gate.inside() == 1).await;
+    drop(dropped);
+    let statistics = pool.statistics();
+    assert_eq!((statistics.running, statistics.abandoned, pool.limiter().statistics().borrowed), (1, 1, 1));
+    assert!(statistics.tasks[0].is_abandoned && statistics.tasks[0].label == "report");
+    let mut next = task::spawn(Box::pin(pool.run(|| 7)));
+    assert_pending!(next.poll());
+    gate.open();
+    assert_eq!(soon("the next task runs", next).await, Ok(7));
+    assert!(saw.load(Ordering::SeqCst));
+}
+
+#[tokio::test]
+async fn shielded_task_that_is_dropped_runs_and_is_not_cancelled() {
+    let (pool, gate) = (one(), Gate::default());
+    let running = gate.fill(&pool, 1).await;
+    let (ran, was_cancelled) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(true)));
+    let (ran_in_task, was_cancelled_in_task) = (ran.clone(), was_cancelled.clone());
+    let work = move |cx: &TaskContext| {
+        was_cancelled_in_task.store(cx.is_cancelled(), Ordering::SeqCst);
+        ran_in_task.fetch_add(1, Ordering::SeqCst);
+    };
+    drop(pool.task(work).shield().start().unwrap());
+    assert_eq!(pool.statistics().queued, 1);
+    gate.open();
+    until("the task has run", || ran.load(Ordering::SeqCst) == 1).await;
+    assert!(!was_cancelled.load(Ordering::SeqCst));
+    drop(running);
+}
+
+#[tokio::test]
+async fn dropped_pool_still_runs_its_tasks() {
+    let gate = Gate::default();
+    let ran = Arc::new(AtomicUsize::new(0));
+    let count = || {
+        let (ran, block) = (ran.clone(), gate.block());
+        move |_: &TaskContext| {
+            block();
+            ran.fetch_add(1, Ordering::SeqCst);
+        }
+    };
+    let (blocking, cpu) = (one(), CpuPool::new("dropped").unwrap());
+    for _ in 0..3 {
+        drop(blocking.task(count()).shield().start().unwrap());
+        drop(cpu.task(count()).shield().start().unwrap());
+    }
+    drop((blocking, cpu));
+    gate.open();
+    until("all tasks have run", || ran.load(Ordering::SeqCst) == 6).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn queued_task_fails_after_its_queue_timeout_and_never_runs() {
+    let (pool, gate) = (one(), Gate::default());
+    // A blocked thread would stop the paused clock of the runtime, so the test itself holds the token.
+    let token = pool.limiter().try_acquire().unwrap();
+    let started = tokio::time::Instant::now();
+    let queued = pool.task(|_| panic!("the task must not run")).queue_timeout(MS * 50).timeout(MS * 500);
+    let result: Result<(), OffloadError> = queued.await;
+    let Err(OffloadError::QueueTimeout { waited, .. }) = result else { panic!("{result:?}") };
+    assert_eq!((waited, started.elapsed()), (MS * 50, MS * 50));
+    let result = pool.task(|_| panic!("the task must not run")).queue_timeout(MS * 500).timeout(MS * 50).await;
+    assert_eq!(result, Err::<(), _>(timeout_error(false)));
+    let pool_with_limit = BlockingPool::builder("two").max_running(0).queue_timeout(MS * 20).build();
+    let result = pool_with_limit.run(|| ()).await;
+    assert!(matches!(result, Err(OffloadError::QueueTimeout { .. })), "{result:?}");
+    drop(token);
+    assert_eq!(pool.statistics().queued, 0);
+    assert_eq!(pool.run(|| 7).await, Ok(7));
+    gate.open();
+}
+
+fn timeout_error(still_running: bool) -> OffloadError {
+    let pool = BlockingPool::builder("timeouts").max_running(0).build();
+    let gate = Gate::default();
+    let block = gate.block();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    if still_running {
+        pool.limiter().set_total(1);
+    }
+    let wait = std::thread::spawn(move || {
+        let result = runtime.block_on(async { pool.task(move |_| block()).timeout(MS * 300).await });
+        runtime.shutdown_background();
+        result
+    });
+    wait.join().unwrap().unwrap_err()
+}
+
+#[test]
+fn timeout_error_says_if_the_task_still_runs() {
+    assert!(matches!(timeout_error(false), OffloadError::Timeout { still_running: false, .. }));
+    assert!(matches!(timeout_error(true), OffloadError::Timeout { still_running: true, .. }));
+    assert!(timeout_error(true).to_string().contains("still runs"), "{}", timeout_error(true));
+    assert!(timeout_error(false).to_string().contains("never started"), "{}", timeout_error(false));
+}
+
+#[tokio::test]
+async fn task_that_times_out_is_cancelled_and_keeps_its_token_until_it_returns() {
+    let (pool, gate) = (one(), Gate::default());
+    let (block, saw) = (gate.block(), Arc::new(AtomicBool::new(false)));
+    let saw_in_task = saw.clone();
+    let work = move |cx: &TaskContext| {
+        block();
+        saw_in_task.store(cx.checkpoint().is_err(), Ordering::SeqCst);
+    };
+    let result = pool.task(work).timeout(MS * 300).await;
+    assert!(matches!(result, Err(OffloadError::Timeout { still_running: true, .. })), "{result:?}");
+    assert_eq!(pool.statistics().running, 1);
+    gate.open();
+    until("the task has returned", || pool.limiter().statistics().borrowed == 0).await;
+    assert!(saw.load(Ordering::SeqCst));
+}
+
+#[tokio::test]
+async fn task_whose_deadline_has_passed_does_not_start() {
+    let pool = CpuPool::new("late").unwrap();
+    let past = tokio::time::Instant::now();
+    let result = pool.task(|_| panic!("the task must not run")).deadline(past).start().unwrap().await;
+    assert!(matches!(result, Err::<(), _>(OffloadError::Timeout { still_running: false, .. })), "{result:?}");
+}
+
+#[tokio::test]
+async fn time_limits_beyond_the_range_of_the_clock_never_expire() {
+    let pool = one();
+    let result = pool.task(|_| 7).timeout(std::time::Duration::MAX).queue_timeout(std::time::Duration::MAX).await;
+    assert_eq!(result, Ok(7));
+}
