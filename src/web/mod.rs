@@ -161,11 +161,11 @@ mod body_hold;
 #[cfg(feature = "tower")]
 mod client_link;
 mod flight;
-mod guard_settings;
 #[cfg(any(feature = "axum", feature = "actix-web"))]
 mod guarded;
 #[cfg(any(feature = "axum", feature = "actix-web"))]
 mod handler;
+mod layer_settings;
 mod options;
 mod problem_types;
 mod refusal;

@@ -21,7 +21,7 @@ use crate::guard::erased::ErasedSource;
 use crate::guard::guarded_work::GuardedWork;
 use crate::guard::permit::HeldPermit;
 use crate::web::admission::{Admission, Arrival};
-use crate::web::guard_settings::{GuardSettings, is_tunnel};
+use crate::web::layer_settings::{LayerSettings, is_tunnel};
 use crate::web::{Hold, Refusal};
 
 /// A request on its way through a guard. Created by [`GuardService`](super::GuardService).
@@ -33,7 +33,7 @@ where
     S: Service<ServiceRequest>,
     S::Future: 'static,
 {
-    settings: Arc<GuardSettings<ServiceRequest>>,
+    settings: Arc<LayerSettings<ServiceRequest>>,
     is_connect: bool,
     state: GuardFutureState<S, S::Future>,
 }
@@ -56,7 +56,7 @@ where
     S: Service<ServiceRequest>,
     S::Future: 'static,
 {
-    pub(super) fn new(inner: Rc<S>, settings: Arc<GuardSettings<ServiceRequest>>, request: ServiceRequest) -> Self {
+    pub(super) fn new(inner: Rc<S>, settings: Arc<LayerSettings<ServiceRequest>>, request: ServiceRequest) -> Self {
         let is_connect = request.method() == Method::CONNECT;
         let arrival = match &settings.admission {
             Admission::One(guard) => Arrival::Guarded(ErasedSource::Endpoint(guard.clone())),

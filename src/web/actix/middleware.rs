@@ -14,7 +14,7 @@ use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
 use super::body::GuardBody;
 use super::future::GuardFuture;
 use crate::guard::{SharedGuard, SharedKeyedGuard};
-use crate::web::guard_settings::GuardSettings;
+use crate::web::layer_settings::LayerSettings;
 use crate::web::{GuardOptions, RequestKey};
 
 /// Puts a guard in front of an actix-web app, scope, resource or route.
@@ -37,7 +37,7 @@ use crate::web::{GuardOptions, RequestKey};
 /// ```
 #[derive(Clone, Debug)]
 pub struct GuardMiddleware {
-    settings: Arc<GuardSettings<ServiceRequest>>,
+    settings: Arc<LayerSettings<ServiceRequest>>,
 }
 
 impl GuardMiddleware {
@@ -50,7 +50,7 @@ impl GuardMiddleware {
 
     /// Guards services with `guard` and these [options](GuardOptions).
     pub fn with_options(guard: impl Into<SharedGuard>, options: GuardOptions) -> Self {
-        Self { settings: GuardSettings::new(guard, options) }
+        Self { settings: LayerSettings::new(guard, options) }
     }
 
     /// Guards services separately for each key, which `key_of` reads from the request.
@@ -95,7 +95,7 @@ impl GuardMiddleware {
         Key: Hash + Eq + Send + 'static,
         R: Into<RequestKey<Key>>,
     {
-        Self { settings: GuardSettings::keyed(guard, key_of, options) }
+        Self { settings: LayerSettings::keyed(guard, key_of, options) }
     }
 }
 
@@ -118,7 +118,7 @@ where
 /// A service behind a guard. Created by [`GuardMiddleware`].
 pub struct GuardService<S> {
     inner: Rc<S>,
-    settings: Arc<GuardSettings<ServiceRequest>>,
+    settings: Arc<LayerSettings<ServiceRequest>>,
 }
 
 impl<S, B> Service<ServiceRequest> for GuardService<S>

@@ -68,7 +68,7 @@ impl FlightOptions {
     /// key.
     pub fn key_header(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         let name = name.into();
-        assert!(is_header_name(&name), "{name:?} is no header name");
+        assert!(is_header_name(&name), "{name:?} is not a header name");
         self.key_headers.push(name);
         self
     }
@@ -83,7 +83,7 @@ impl FlightOptions {
     /// Panics if `name` is not a token of RFC 9110: no request has such a header, so there would be nothing to ignore.
     pub fn ignore_header(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         let name = name.into();
-        assert!(is_header_name(&name), "{name:?} is no header name");
+        assert!(is_header_name(&name), "{name:?} is not a header name");
         self.ignored_headers.push(name);
         self
     }

@@ -22,7 +22,7 @@ use crate::guard::erased::ErasedSource;
 use crate::guard::guarded_work::GuardedWork;
 use crate::guard::permit::HeldPermit;
 use crate::web::admission::{Admission, Arrival};
-use crate::web::guard_settings::{GuardSettings, is_tunnel};
+use crate::web::layer_settings::{LayerSettings, is_tunnel};
 use crate::web::{Hold, Refusal};
 
 /// A body of at most this many bytes, if its length is known beforehand, does not hold the permit. A longer body may be
@@ -41,7 +41,7 @@ where
     S: Service<Request<K::Request>>,
     S::Future: Send + 'static,
 {
-    settings: Arc<GuardSettings<Parts>>,
+    settings: Arc<LayerSettings<Parts>>,
     is_connect: bool,
     state: GuardFutureState<S, B, S::Future>,
     body_kind: PhantomData<fn() -> K>,
@@ -70,7 +70,7 @@ where
     S: Service<Request<K::Request>>,
     S::Future: Send + 'static,
 {
-    pub(super) fn new(mut inner: S, settings: Arc<GuardSettings<Parts>>, mut request: Request<B>) -> Self {
+    pub(super) fn new(mut inner: S, settings: Arc<LayerSettings<Parts>>, mut request: Request<B>) -> Self {
         let is_connect = request.method() == Method::CONNECT;
         let arrival = match &settings.admission {
             Admission::One(guard) => Arrival::Guarded(ErasedSource::Endpoint(guard.clone())),

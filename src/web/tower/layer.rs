@@ -11,7 +11,7 @@ use tower_layer::Layer;
 use super::bodies::AnyBody;
 use super::service::GuardService;
 use crate::guard::{SharedGuard, SharedKeyedGuard};
-use crate::web::guard_settings::GuardSettings;
+use crate::web::layer_settings::LayerSettings;
 use crate::web::{GuardOptions, RequestKey};
 
 /// Puts a guard in front of a tower service, such as an axum route, a tonic server or a hyper service.
@@ -54,7 +54,7 @@ pub type GuardLayer = GuardLayerFor<AnyBody>;
 
 /// [`GuardLayer`] for one kind of bodies.
 pub struct GuardLayerFor<K> {
-    settings: Arc<GuardSettings<Parts>>,
+    settings: Arc<LayerSettings<Parts>>,
     body_kind: PhantomData<fn() -> K>,
 }
 
@@ -66,7 +66,7 @@ impl<K> GuardLayerFor<K> {
 
     /// Guards services with `guard` and these [options](GuardOptions).
     pub fn with_options(guard: impl Into<SharedGuard>, options: GuardOptions) -> Self {
-        Self { settings: GuardSettings::new(guard, options), body_kind: PhantomData }
+        Self { settings: LayerSettings::new(guard, options), body_kind: PhantomData }
     }
 
     /// Guards services separately for each key, which `key_of` reads from the head of the request.
@@ -111,7 +111,7 @@ impl<K> GuardLayerFor<K> {
         Key: Hash + Eq + Send + 'static,
         R: Into<RequestKey<Key>>,
     {
-        Self { settings: GuardSettings::keyed(guard, key_of, options), body_kind: PhantomData }
+        Self { settings: LayerSettings::keyed(guard, key_of, options), body_kind: PhantomData }
     }
 }
 

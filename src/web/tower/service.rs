@@ -13,7 +13,7 @@ use tower_service::Service;
 use super::bodies::{AnyBody, RequestBody, ResponseBody};
 use super::future::GuardFuture;
 use crate::sync::{Mutex, lock};
-use crate::web::guard_settings::GuardSettings;
+use crate::web::layer_settings::LayerSettings;
 
 /// A service behind a guard. Created by [`GuardLayer`](super::GuardLayer).
 pub struct GuardService<S, K = AnyBody> {
@@ -25,14 +25,14 @@ pub struct GuardService<S, K = AnyBody> {
 
 /// What the clones of one service share.
 struct GuardServiceShared<S> {
-    settings: Arc<GuardSettings<Parts>>,
+    settings: Arc<LayerSettings<Parts>>,
     /// Replaces `inner` after a request has taken it. It is cloned with the mutex held, but only if a caller that
     /// promised to call once ([`BodyKind::CALLED_ONCE`](super::bodies::BodyKind::CALLED_ONCE)) calls again.
     spare: Mutex<S>,
 }
 
 impl<S: Clone, K> GuardService<S, K> {
-    pub(super) fn new(inner: S, settings: Arc<GuardSettings<Parts>>) -> Self {
+    pub(super) fn new(inner: S, settings: Arc<LayerSettings<Parts>>) -> Self {
         let spare = Mutex::new(inner.clone());
         let shared = Arc::new(GuardServiceShared { settings, spare });
         Self { inner: Some(inner), shared, body_kind: PhantomData }

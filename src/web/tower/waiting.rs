@@ -10,7 +10,7 @@ use super::read_ahead::ReadAheadBody;
 use crate::guard::acquire::AcquireFuture;
 use crate::guard::erased::ErasedSource;
 use crate::guard::permit::HeldPermit;
-use crate::web::guard_settings::GuardSettings;
+use crate::web::layer_settings::LayerSettings;
 use crate::web::{ClientLink, Refusal};
 
 /// A request that waits for a permit, with the service that will serve it.
@@ -31,7 +31,7 @@ pub(super) struct ClientWatch {
 impl<S, B: Body> WaitingRequest<S, B> {
     pub(super) fn poll(
         &mut self,
-        settings: &GuardSettings<Parts>,
+        settings: &LayerSettings<Parts>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<HeldPermit<ErasedSource>, Refusal>> {
         if let Poll::Ready(result) = self.acquire.poll(cx) {

@@ -176,14 +176,14 @@ async fn error_taken_apart_becomes_a_response_in_the_handler() {
 
 /// No request has such a header, so it would distinguish no two users.
 #[test]
-#[should_panic(expected = "\"x-user \" is no header name")]
+#[should_panic(expected = "\"x-user \" is not a header name")]
 fn key_header_with_an_invalid_name_panics() {
     let _ = FlightOptions::new().key_header("x-user ");
 }
 
 /// No request has such a header, so the requests that it was meant for would still be served alone.
 #[test]
-#[should_panic(expected = "\"coo kie\" is no header name")]
+#[should_panic(expected = "\"coo kie\" is not a header name")]
 fn ignored_header_with_an_invalid_name_panics() {
     let _ = FlightOptions::new().ignore_header("coo kie");
 }

@@ -1,4 +1,4 @@
-//! [`GuardSettings`], which a guard layer or middleware shares with the services behind it.
+//! [`LayerSettings`], which a guard layer or middleware shares with the services behind it.
 
 use std::fmt;
 use std::hash::Hash;
@@ -14,12 +14,12 @@ use crate::guard::{AcquireError, SharedGuard, SharedKeyedGuard};
 
 /// How one layer or middleware admits requests. `Q` is the type in which the framework passes a request to the function
 /// that reads its key.
-pub(super) struct GuardSettings<Q> {
+pub(super) struct LayerSettings<Q> {
     pub(super) admission: Admission<Q>,
     pub(super) options: GuardOptions,
 }
 
-impl<Q> GuardSettings<Q> {
+impl<Q> LayerSettings<Q> {
     /// One guard for all requests.
     pub(super) fn new(guard: impl Into<SharedGuard>, options: GuardOptions) -> Arc<Self> {
         Arc::new(Self { admission: Admission::One(guard.into()), options })
@@ -72,12 +72,12 @@ pub(super) fn is_tunnel(is_connect: bool, status: u16) -> bool {
     status == 101 || is_connect && (200..300).contains(&status)
 }
 
-impl<Q> fmt::Debug for GuardSettings<Q> {
+impl<Q> fmt::Debug for LayerSettings<Q> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let admission: &dyn fmt::Debug = match &self.admission {
             Admission::One(guard) => guard,
             Admission::PerKey(_) => &"per key",
         };
-        f.debug_struct("GuardSettings").field("admission", admission).field("options", &self.options).finish()
+        f.debug_struct("LayerSettings").field("admission", admission).field("options", &self.options).finish()
     }
 }
