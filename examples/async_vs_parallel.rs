@@ -1,6 +1,6 @@
-//! Two waits: one after the other, blocking and async, and both at once.
+//! Two waits: one after the other, blocking and async, and then both at once.
 //!
-//! Run it: `cargo run --example async_vs_parallel`. `HOLD_MS` (default 2000) changes how long a wait takes. It prints:
+//! Run it: `cargo run --example async_vs_parallel`. `HOLD_MS` (default 2000) sets the duration of a wait. It prints:
 //!
 //! ```text
 //! blocking, one after the other: 4.0 s
@@ -8,10 +8,11 @@
 //! awaited together:              2.0 s
 //! ```
 //!
-//! `async` alone makes nothing parallel: whoever awaits one thing after the other waits for the sum. What blocks can be
-//! awaited together with others, too, once it is in `run_blocking`: the third line is of one wait of each kind.
+//! `async` alone makes nothing parallel: code that awaits one future after the other waits for the sum of both.
+//! Blocking code can be awaited together with other futures, too, once it is in `run_blocking`: the third line awaits
+//! one wait of each kind.
 
-#![allow(clippy::print_stdout, reason = "it shows on stdout what takes how long")]
+#![allow(clippy::print_stdout, reason = "the example shows durations on stdout")]
 
 use std::time::{Duration, Instant};
 use std::{env, thread};

@@ -1,16 +1,16 @@
-//! Services beside the server, in axum: one from before the first request to after the last, and one that panics.
+//! Background services, in axum: one outlives the last request, another one panics and is restarted.
 //!
-//! Run it: `cargo run --example axum_background_service`. `PORT` (default 3000, 0 for any) and `HOLD_MS` (default 2000)
-//! change where it listens and how long its waits take. `FAIL_START=why` lets a service fail to start, and so all. Try:
+//! Run it: `cargo run --example axum_background_service`. `PORT` (default 3000; 0 picks a free port) and `HOLD_MS`
+//! (default 2000) set port and waits. `FAIL_START=reason` makes a service, and so the server, fail at start. Try it:
 //!
 //! ```text
 //! curl localhost:3000/              # {"value":"hello world [false] [heartbeat]"}
-//! curl -X POST localhost:3000/fail  # "flaky" panics and is restarted; the third time the server ends, exit code 1
+//! curl -X POST localhost:3000/fail  # "flaky" panics and is restarted; its third panic ends the server, exit code 1
 //! curl localhost:3000/status
-//! curl localhost:3000/slow          # Ctrl-C meanwhile: it is answered, exit code 0; Ctrl-C twice: it is not, 130
+//! curl localhost:3000/slow          # then Ctrl-C: it is answered, exit code 0; Ctrl-C twice: it is not, exit code 130
 //! ```
 
-#![allow(clippy::print_stdout, reason = "it shows on stdout what happens when")]
+#![allow(clippy::print_stdout, reason = "the example shows the order of events on stdout")]
 
 use std::env;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,7 +63,7 @@ async fn flaky(cx: RunContext) -> ServiceResult {
 
 async fn hello(State(host): State<HostHandle>) -> Json<Value> {
     let status = host.status();
-    let heartbeat = status.service("heartbeat").expect("the host has it");
+    let heartbeat = status.service("heartbeat").expect("the host has a service of this name");
     Json(json!({ "value": format!("hello world [{}] [{}]", heartbeat.is_ended(), heartbeat.name) }))
 }
 
@@ -73,7 +73,7 @@ fn hold() -> Duration {
 
 #[tokio::main]
 async fn main() -> Result<ShutdownReport, BoxError> {
-    let connect = || async { env::var("FAIL_START").map_or(Ok(()), |why| Err(why.into())) };
+    let connect = || async { env::var("FAIL_START").map_or(Ok(()), |reason| Err(reason.into())) };
     let twice_a_minute = Intensity::new(2, Duration::from_secs(60));
     let host = ServiceHost::builder()
         .service(Heartbeat)

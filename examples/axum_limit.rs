@@ -1,19 +1,20 @@
-//! One caller at a time on an endpoint, in axum: a whole handler, a part of one, none, and one that refuses.
+//! One request at a time, in axum: for a whole handler, for a part of one, for none, and with refusal instead of
+//! waiting.
 //!
-//! Run it: `cargo run --example axum_limit`. `PORT` (default 3000, 0 for any) and `HOLD_MS` (default 2000) change where
-//! it listens and how long its handlers take.
+//! Run it: `cargo run --example axum_limit`. `PORT` (default 3000; 0 picks a free port) and `HOLD_MS` (default 2000)
+//! set the port and the duration of each wait in a handler.
 //!
-//! Try it, in two terminals at once:
+//! Try each line in two terminals at once:
 //!
 //! ```text
-//! curl -X POST localhost:3000/limit          # Hello bye Hello bye: the second waits for the first
+//! curl -X POST localhost:3000/limit          # Hello bye Hello bye: the second request waits for the first
 //! curl -X POST localhost:3000/limit-section  # the same, but only from Hello to bye
 //! curl -X POST localhost:3000/nolimit        # Hello Hello bye bye
-//! curl -iX POST localhost:3000/exclusive     # the second is refused: 503, Retry-After, problem+json
+//! curl -iX POST localhost:3000/exclusive     # the second request is refused: 503, Retry-After, problem+json
 //! curl localhost:3000/stats
 //! ```
 
-#![allow(clippy::print_stdout, reason = "it shows on stdout what happens when")]
+#![allow(clippy::print_stdout, reason = "the example shows the order of events on stdout")]
 
 use std::env;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,7 +33,7 @@ static LIMIT: EndpointGuard = EndpointGuard::builder("limit").queue(Queue::Bound
 static SECTION: EndpointGuard = EndpointGuard::new("limit-section");
 static EXCLUSIVE: EndpointGuard = EndpointGuard::builder("exclusive").queue(Queue::Reject).build();
 
-/// The layer guards it, so it needs no word about it.
+/// Guarded by its layer, so the handler itself does not mention the guard.
 async fn limit() -> Json<Value> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     hello_and_bye(&COUNTER).await;
@@ -90,7 +91,8 @@ async fn main() -> std::io::Result<()> {
         .route("/stats", get(stats));
 
     let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
-    // Watched: a request that waits leaves the queue when its client leaves, whatever else it has sent.
+    // With a watched listener, a waiting request leaves the queue when its client disconnects, even behind unread
+    // bytes.
     let listener = WatchedListener::from(TcpListener::bind(format!("127.0.0.1:{port}")).await?);
     println!("listening on http://{}", axum::serve::Listener::local_addr(&listener)?);
     axum::serve(listener, app.into_make_service_with_connect_info::<ClientLink>()).await

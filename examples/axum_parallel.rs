@@ -1,23 +1,23 @@
-//! Serial, concurrent, parallel, in axum: what blocks the server, and what does not.
+//! Serial, concurrent and parallel waits, in axum: what blocks the server and what does not.
 //!
-//! Run it: `cargo run --example axum_parallel`. `PORT` (default 3000, 0 for any) changes where it listens. `HOLD_MS`
-//! (default 2000) is what its waits are multiples of: 2.5 times that for a ping (5 s), twice that for `/slow` and
-//! `/sync-slow` (4 s). Its runtime has one thread, as a worker of FastAPI has.
+//! Run it: `cargo run --example axum_parallel`. `PORT` (default 3000; 0 picks a free port) sets the port. `HOLD_MS`
+//! (default 2000) scales the waits: a ping takes 2.5 times as long (5 s), `/slow` and `/sync-slow` take twice as long
+//! (4 s). Its runtime has one thread, like a worker of FastAPI.
 //!
-//! Try each line in two terminals at once. "Hello" and "Goodbye" appear in the server's terminal, curl prints "pong":
+//! Try each line in two terminals at once. The server prints "Hello" and "Goodbye"; curl prints "pong":
 //!
 //! ```text
 //! curl localhost:3000/ping-blocking      # Hello Goodbye Hello Goodbye: the wait blocks the runtime
-//! curl localhost:3000/ping-async         # Hello Hello Goodbye Goodbye: an async wait does not
-//! curl localhost:3000/ping-run-blocking  # the same, with a wait that blocks, in run_blocking
-//! curl localhost:3000/ping-sync          # the same, the whole handler: a `def` endpoint
-//! curl localhost:3000/slow               # twice, and then localhost:3000/ in a third terminal: that has to wait
-//! curl localhost:3000/sync-slow          # the same, but that does not
-//! curl localhost:3000/stats              # how many run and wait: "handlers", and "default", which run_blocking has
-//! curl -X PUT localhost:3000/limit/2     # from now on 2 handlers at a time, not 40; run_blocking keeps its own 40
+//! curl localhost:3000/ping-async         # Hello Hello Goodbye Goodbye: an async wait does not block it
+//! curl localhost:3000/ping-run-blocking  # the same, with a blocking wait in run_blocking
+//! curl localhost:3000/ping-sync          # the same, with a handler that blocks as a whole: a `def` endpoint
+//! curl localhost:3000/slow               # twice, then localhost:3000/ in a third terminal: that request has to wait
+//! curl localhost:3000/sync-slow          # the same, but that request does not wait
+//! curl localhost:3000/stats              # running and queued tasks of both pools: "default" is that of run_blocking
+//! curl -X PUT localhost:3000/limit/2     # from now on 2 handlers at a time; run_blocking keeps its limit of 40
 //! ```
 
-#![allow(clippy::print_stdout, reason = "it shows on stdout what happens when")]
+#![allow(clippy::print_stdout, reason = "the example shows the order of events on stdout")]
 
 use std::time::Duration;
 use std::{env, thread};
@@ -45,7 +45,7 @@ async fn ping_run_blocking() -> Result<&'static str, OffloadError> {
     Ok("pong\n")
 }
 
-/// No `async`: it blocks a thread.
+/// Not `async`: it blocks a thread.
 fn ping_sync() -> &'static str {
     println!("Hello");
     thread::sleep(hold() * 5 / 2);

@@ -1,20 +1,20 @@
-//! One request at a time for each user, in axum: a user who asks for more is told to come back later, others are
+//! One request at a time for each user, in axum: a user with a request in progress is refused, other users are
 //! unaffected.
 //!
-//! Run it: `cargo run --example axum_per_user`. `PORT` (default 3000, 0 for any) and `HOLD_MS` (default 2000) change where
-//! it listens and how long its handler takes.
+//! Run it: `cargo run --example axum_per_user`. `PORT` (default 3000; 0 picks a free port) and `HOLD_MS` (default 2000)
+//! set the port and how long the handler takes.
 //!
-//! Try it, the first three in terminals of their own at once:
+//! Try the first three lines in three terminals at once:
 //!
 //! ```text
 //! curl -iX POST localhost:3000/work -H 'x-user: ada'    # done for ada
 //! curl -iX POST localhost:3000/work -H 'x-user: ada'    # refused: 429, Retry-After, problem+json
 //! curl -iX POST localhost:3000/work -H 'x-user: grace'  # done for grace
-//! curl -iX POST localhost:3000/work                     # 400: for whom?
+//! curl -iX POST localhost:3000/work                     # refused: 400, because the request names no user
 //! curl localhost:3000/stats
 //! ```
 
-#![allow(clippy::print_stdout, reason = "it shows on stdout what happens when")]
+#![allow(clippy::print_stdout, reason = "the example shows the order of events on stdout")]
 
 use std::env;
 use std::time::Duration;
@@ -30,18 +30,18 @@ use onelane::{KeyedGuard, Queue};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 
-/// As many keys at once as there are requests at most; the limit is for clients that make up users.
+/// Only users with a request in progress take memory. `max_keys` protects against clients that invent users.
 static PER_USER: KeyedGuard<String> = KeyedGuard::builder("user").queue(Queue::Reject).max_keys(100_000).build();
 
-/// Whose request it is.
+/// Returns the user that sent the request.
 ///
-/// A real service takes this from its authentication, such as an extension that a middleware has set. A header that
-/// anybody can set gives everybody as many lanes as they like, and lets them into the lanes of others.
+/// A real service takes the user from its authentication, such as an extension set by a middleware. If clients can set
+/// the header themselves, each of them can use any number of keys, and can block the keys of other users.
 fn user(headers: &HeaderMap) -> Option<&str> {
     headers.get("x-user")?.to_str().ok()
 }
 
-/// The layer guards it, so it needs no word about it.
+/// Guarded by its layer, so the handler itself does not mention the guard.
 async fn work(headers: HeaderMap) -> String {
     let user = user(&headers).expect("the layer refuses requests without a user");
     println!("Hello {user}");

@@ -1,17 +1,18 @@
-//! A closure that is called again and again beside the server, in axum: without overlap, whatever one call comes to.
+//! A closure that is called periodically next to the server, in axum: calls never overlap, and a failure does not end
+//! them.
 //!
-//! Run it: `cargo run --example axum_periodic`. `PORT` (default 3000, 0 for any) and `HOLD_MS` (default 2000) change where it
-//! listens and how often it is called. Try it:
+//! Run it: `cargo run --example axum_periodic`. `PORT` (default 3000; 0 picks a free port) and `HOLD_MS` (default 2000)
+//! set the port and the interval. Try it:
 //!
 //! ```text
-//! curl localhost:3000/              # its calls so far, and when the next one comes
-//! curl -X POST localhost:3000/fail  # the next call fails, and the one after it comes by schedule
-//! curl -X POST localhost:3000/now   # a call out of turn
+//! curl localhost:3000/              # the calls so far, and when the next one is due
+//! curl -X POST localhost:3000/fail  # the next call fails, and the one after it runs on schedule
+//! curl -X POST localhost:3000/now   # one more call, off schedule
 //! ```
 //!
-//! Ctrl-C ends a wait for the next call at once, and lets a call that runs come to its end.
+//! Ctrl-C ends a wait for the next call at once. A call in progress runs to its end.
 
-#![allow(clippy::print_stdout, reason = "it shows on stdout what happens when")]
+#![allow(clippy::print_stdout, reason = "the example shows the order of events on stdout")]
 
 use std::env;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +29,7 @@ use tokio::time::sleep;
 
 static FAIL: AtomicBool = AtomicBool::new(false);
 
-/// A call takes longer than the interval: the next one waits for its turn.
+/// Takes longer than the interval, so some calls are skipped.
 async fn sweep() -> ServiceResult {
     println!("sweep begins");
     sleep(hold() * 5 / 4).await;

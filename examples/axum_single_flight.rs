@@ -1,7 +1,7 @@
-//! Work done once for all who ask for it at the same time, in axum: a whole answer by a layer, and a value by hand.
+//! Concurrent callers share one run, in axum: whole responses through a layer, single values through a `SingleFlight`.
 //!
-//! Run it: `cargo run --example axum_single_flight`. `PORT` (default 3000, 0 for any) and `HOLD_MS` (default 2000) change
-//! where it listens and how long its handlers take.
+//! Run it: `cargo run --example axum_single_flight`. `PORT` (default 3000; 0 picks a free port) and `HOLD_MS` (default
+//! 2000) set the port and how long the handlers take.
 //!
 //! Try it:
 //!
@@ -9,11 +9,11 @@
 //! curl -i localhost:3000/report & curl -i localhost:3000/report & wait     # one run; Cache-Status: … collapsed
 //! curl localhost:3000/report -H 'x-user: ada' & curl localhost:3000/report -H 'x-user: grace' & wait  # two runs
 //! curl localhost:3000/square/12 & curl localhost:3000/square/12 & wait     # 144 144, in one run
-//! curl -i localhost:3000/square/2000                                       # 422: the work's own error
+//! curl -i localhost:3000/square/2000                                       # 422: the error of the work itself
 //! curl localhost:3000/stats
 //! ```
 
-#![allow(clippy::print_stdout, reason = "it shows on stdout what happens when")]
+#![allow(clippy::print_stdout, reason = "the example shows the order of events on stdout")]
 
 use std::env;
 use std::time::Duration;
@@ -32,7 +32,7 @@ use tokio::time::sleep;
 
 static SQUARES: SingleFlight<u64, u64, TooLarge> = SingleFlight::new("squares");
 
-/// What the work may come to instead of a square: a response of its own, and so the error of the flight is one.
+/// The error of the work. It is a response, which makes the `FlightError` around it a response too.
 #[derive(Clone, Debug)]
 struct TooLarge(u64);
 
@@ -42,7 +42,7 @@ impl IntoResponse for TooLarge {
     }
 }
 
-/// The layer shares its answers, so it needs no word about it.
+/// Shared by its layer, so the handler itself does not mention the flight.
 async fn report(headers: HeaderMap) -> String {
     let user = headers.get("x-user").and_then(|user| user.to_str().ok()).unwrap_or("everyone");
     println!("report for {user}");
@@ -66,7 +66,7 @@ async fn hold() {
     sleep(Duration::from_millis(millis)).await;
 }
 
-/// Of the pages and the squares together.
+/// Returns the sums over pages and squares.
 fn stats(pages: &FlightLayer) -> Json<Value> {
     let (pages, squares) = (pages.stats(), SQUARES.stats());
     Json(json!({ "runs": pages.runs + squares.runs, "shared": pages.shared + squares.shared }))
@@ -74,8 +74,9 @@ fn stats(pages: &FlightLayer) -> Json<Value> {
 
 #[tokio::main]
 async fn main() -> std::io::Result<()> {
-    // The report is for its user: a key without the user would hand one user's report to another. A real service takes
-    // the user from its authentication rather than from a header that anybody can set: see `FlightLayer::keyed`.
+    // Each user has a report of their own: without the user in the key, one user would get the report of another. A
+    // real service takes the user from its authentication, not from a header that any client can set: see
+    // `FlightLayer::keyed`.
     let shared = FlightLayer::with_options("pages", FlightOptions::new().key_header("x-user"));
     let pages = shared.clone();
     let app = Router::new()

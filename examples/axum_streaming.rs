@@ -1,20 +1,21 @@
-//! A response that is streamed from an iterator that blocks, in axum: `StreamingResponse` of FastAPI with a generator.
+//! A response streamed from a blocking iterator, in axum: the counterpart of FastAPI's `StreamingResponse` with a
+//! generator.
 //!
-//! Run it: `cargo run --example axum_streaming`. `PORT` (default 3000, 0 for any) and `HOLD_MS` (default 2000) change where
-//! it listens and how long each row of `/rows` takes after the first. Its runtime has one thread.
+//! Run it: `cargo run --example axum_streaming`. `PORT` (default 3000; 0 picks a free port) and `HOLD_MS` (default
+//! 2000) set the port and how long each row of `/rows` takes after the first one. Its runtime has one thread.
 //!
-//! Try it, in two terminals at once. The server's shows "Hello" when an iterator is made, "Goodbye" when it is dropped:
+//! Try it in two terminals. The server prints "Hello" when an iterator is created and "Goodbye" when it is dropped:
 //!
 //! ```text
-//! curl -N localhost:3000/rows                         # a row at once, and then one every two seconds
+//! curl -N localhost:3000/rows                         # one row at once, then one every two seconds
 //! curl localhost:3000/                                # answered meanwhile
 //! curl -N --limit-rate 10K localhost:3000/export      # a slow client of an endless stream: Ctrl-C stops curl
-//! curl localhost:3000/stats                           # meanwhile: its "running" is 0 or 1, the threads that it takes
+//! curl localhost:3000/stats                           # meanwhile: "running", the threads it occupies, is 0 or 1
 //! ```
 //!
-//! When a client stops, so does its iterator.
+//! When a client disconnects, its iterator is dropped.
 
-#![allow(clippy::print_stdout, reason = "it shows on stdout what happens when")]
+#![allow(clippy::print_stdout, reason = "the example shows the order of events on stdout")]
 
 use std::time::Duration;
 use std::{env, thread};
@@ -26,7 +27,7 @@ use onelane::BlockingPool;
 use onelane::offload::{OffloadError, PoolStatistics, stream_blocking};
 use tokio::net::TcpListener;
 
-/// Rows of a query with a driver that blocks.
+/// The rows of a query, from a database driver that blocks.
 struct Rows {
     next: u32,
     count: u32,
@@ -70,7 +71,8 @@ async fn export() -> Result<Body, OffloadError> {
     body_of(Rows::new(u32::MAX, Duration::ZERO)).await
 }
 
-/// What fails before the first row, as there is no thread for it, answers 503 or 500. Later it is the body that breaks off.
+/// Responds with 503 or 500 if the stream fails before its first row, for example because no thread is available. A
+/// later failure ends the body early.
 async fn body_of(rows: Rows) -> Result<Body, OffloadError> {
     Ok(Body::from_stream(stream_blocking(rows).started().await?))
 }

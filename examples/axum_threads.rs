@@ -1,9 +1,9 @@
-//! One guard for async handlers, blocking handlers and plain threads, in axum: one at a time, in order of arrival.
+//! One guard shared by async handlers, blocking code and plain threads, in axum: one at a time, in order of arrival.
 //!
-//! Run it: `cargo run --example axum_threads`. `PORT` (default 3000, 0 for any) and `HOLD_MS` (default 2000) change where
-//! it listens and how long each turn takes.
+//! Run it: `cargo run --example axum_threads`. `PORT` (default 3000; 0 picks a free port) and `HOLD_MS` (default 2000)
+//! set the port and how long each caller holds its permit.
 //!
-//! Try it, in three terminals at once, and see that no Hello comes before the bye of the one before:
+//! Try the first three lines in three terminals at once. Each "Hello" follows the "bye" of the caller before it:
 //!
 //! ```text
 //! curl -X POST localhost:3000/async
@@ -12,7 +12,7 @@
 //! curl localhost:3000/stats
 //! ```
 
-#![allow(clippy::print_stdout, reason = "it shows on stdout what happens when")]
+#![allow(clippy::print_stdout, reason = "the example shows the order of events on stdout")]
 
 use std::time::Duration;
 use std::{env, thread};
@@ -37,7 +37,7 @@ async fn asynchronous() -> Result<&'static str, AcquireError> {
 }
 
 async fn blocking() -> Result<&'static str, AcquireError> {
-    spawn_blocking(|| use_device("blocking")).await.expect("it does not panic")
+    spawn_blocking(|| use_device("blocking")).await.expect("the closure does not panic")
 }
 
 async fn plain_thread() -> Result<&'static str, AcquireError> {
@@ -46,11 +46,11 @@ async fn plain_thread() -> Result<&'static str, AcquireError> {
     wait.await.expect("the thread sends")
 }
 
-fn use_device(who: &str) -> Result<&'static str, AcquireError> {
+fn use_device(caller: &str) -> Result<&'static str, AcquireError> {
     let _permit = DEVICE.acquire_blocking()?;
-    println!("Hello {who}");
+    println!("Hello {caller}");
     thread::sleep(hold());
-    println!("bye {who}");
+    println!("bye {caller}");
     Ok("done\n")
 }
 

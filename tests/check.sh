@@ -1,26 +1,32 @@
 #!/usr/bin/env bash
-# Everything that must hold before a change lands: `bash tests/check.sh`, from anywhere. On a Debian machine with Rust it
-# installs what is missing. It fails when a step fails, and when a step that tests ran no test.
+# Checks everything that must hold before a change lands: `bash tests/check.sh`, from any folder. On a Debian machine with
+# Rust, it installs what is missing. It fails if a step fails, or if a step that runs tests ran none.
+#
+# Steps that build all members pass `--workspace --all-features`, so that they share one set of dependencies: without
+# `--workspace`, cargo builds some of them again with other features.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 export CARGO_TERM_COLOR=never
-features=(rayon serde croner hyper tower axum actix-web)
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+features=(guard offload background rayon serde croner hyper tower axum actix-web)
+pairs=(guard,offload guard,background offload,background axum,background axum,offload actix-web,background actix-web,offload)
+all=(--locked --workspace --all-features)
+temporary=$(mktemp -d)
+trap 'rm -rf "$temporary"' EXIT
 total=0
 
 step() {
     printf '\n== %s\n' "$1"
 }
 
-# Runs a command that tests, and counts what passed: `N passed` of cargo test and nextest, `Success` of criterion.
+# Runs a command that runs tests, and counts the tests that passed: `N passed` of cargo test and nextest, `Success` of
+# criterion.
 tests() {
+    local log=$temporary/log ran
     "$@" 2>&1 | tee "$log"
-    local ran
     ran=$(awk '/[0-9]+ passed/ { for (i = 2; i <= NF; i++) if ($i ~ /^passed/) n += $(i - 1) } /^Success$/ { n++ } END { print n + 0 }' "$log")
     if [ "$ran" -eq 0 ]; then
-        echo "this step ran no test: $*" >&2
+        echo "this step ran no tests: $*" >&2
         exit 1
     fi
     total=$((total + ran))
@@ -35,13 +41,13 @@ install_package() {
     as_root apt-get install -y -q "$1"
 }
 
-# Without its service, which is started neither now nor with the machine: the tests start servers of their own.
+# Installs Redis without starting its service, now or at boot: the tests start servers themselves.
 install_redis() {
     local policy=/usr/sbin/policy-rc.d failed=0
     if [ -e "$policy" ]; then
         install_package redis-server
     else
-        # 101: services may not be started.
+        # Exit code 101 forbids to start services.
         printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
         as_root chmod +x "$policy"
         (install_package redis-server) || failed=1
@@ -59,38 +65,67 @@ install_missing() {
     cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
 }
 
+# Checks that the oldest dependencies that Cargo.toml allows suffice. Runs in a copy, because it changes Cargo.lock.
+check_lower_bounds() {
+    local copy=$temporary/copy
+    mkdir "$copy"
+    # The files that belong to the project, changed or not.
+    git ls-files -z --cached --others --exclude-standard | while IFS= read -r -d '' file; do
+        [ ! -e "$file" ] || printf '%s\0' "$file"
+    done | tar --null --files-from - -cf - | tar -xf - -C "$copy"
+    (
+        cd "$copy"
+        export CARGO_TARGET_DIR=$temporary/target
+        cargo +nightly update -q -Zdirect-minimal-versions
+        cargo +nightly check -q -p onelane --lib --all-features
+    )
+    rm -r "$copy" "$temporary/target"
+}
+
 step 'install what is missing'
 install_missing
 
 step 'format'
-cargo fmt --check
+cargo fmt --all --check
 
-step 'lint without features'
-cargo clippy --locked --lib --no-default-features -- -D warnings
-for feature in "${features[@]}"; do
-    step "lint with $feature"
-    cargo clippy --locked --lib --no-default-features --features "$feature" -- -D warnings
+step 'lint the library without features'
+cargo clippy --locked -p onelane --lib --no-default-features -- -D warnings
+for set in "${features[@]}" "${pairs[@]}"; do
+    step "lint the library with $set"
+    cargo clippy --locked -p onelane --lib --no-default-features --features "$set" -- -D warnings
 done
-step 'lint everything'
-cargo clippy --locked --all-targets --all-features -- -D warnings
+step 'lint all targets of all members'
+cargo clippy "${all[@]}" --all-targets -- -D warnings
+# The features that the commands of the README select.
+step 'lint the examples as users build them'
+cargo clippy --locked --examples -- -D warnings
 
+# Includes the tests that drive the examples, which this builds first.
 step 'test'
 if cargo nextest --version >/dev/null 2>&1; then
-    tests cargo nextest run --locked --all-features --no-fail-fast
+    tests cargo nextest run "${all[@]}" --no-fail-fast
 else
-    tests cargo test --locked --all-features --lib --tests --examples
+    tests cargo test "${all[@]}" --lib --tests --examples
 fi
 
 step 'test the examples of the documentation and of the README'
-tests cargo test --locked --all-features --doc
+tests cargo test "${all[@]}" --doc
 
 step 'check the models with loom'
-RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=target/loom tests cargo test --locked --release --lib --no-default-features
+RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=target/loom tests cargo test --locked -p onelane --release --lib --no-default-features \
+    --features guard,offload
 
 step 'run each benchmark once'
-tests cargo test --locked --all-features --benches
+tests cargo test "${all[@]}" --benches
 
 step 'document'
-RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --all-features
+RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps -p onelane --all-features
+
+step 'check the lower bounds of the dependencies'
+if cargo +nightly --version >/dev/null 2>&1; then
+    check_lower_bounds
+else
+    echo 'skipped: no nightly toolchain is installed'
+fi
 
 printf '\n%d passed, 0 failed\n' "$total"

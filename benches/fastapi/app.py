@@ -1,4 +1,4 @@
-"""What FastAPI does, for `run.sh`. The peer in `server.rs` has the same endpoints, in the same order."""
+"""The server with FastAPI for `run.sh`. `server.rs` has the same endpoints, in the same order."""
 
 import asyncio
 import time
@@ -7,13 +7,13 @@ from fastapi import FastAPI, HTTPException
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
-# With a type it writes JSON faster than without, and faster than of a model.
+# With this return type, FastAPI serializes faster than without a type or with a model.
 Greeting = dict[str, str]
 
 app = FastAPI()
 lock = asyncio.Lock()
-# How many times it was taken.
-turns = 0
+# The number of times the lock was acquired.
+acquired = 0
 
 
 def greeting() -> Greeting:
@@ -25,7 +25,7 @@ async def plain() -> Greeting:
     return greeting()
 
 
-# FastAPI's default: 40 threads for all that is not async.
+# FastAPI runs functions that are not async on a pool of 40 threads.
 @app.get("/def")
 def on_a_thread() -> Greeting:
     return greeting()
@@ -44,12 +44,12 @@ async def part_on_a_thread() -> Greeting:
 
 @app.get("/lock")
 async def one_at_a_time() -> Greeting:
-    global turns
+    global acquired
     async with lock:
-        turns += 1
-        turn = turns
+        acquired += 1
+        number = acquired
         await asyncio.sleep(0)
-        alone = turns == turn
+        alone = acquired == number
     if not alone:
         raise HTTPException(500, "two at a time")
     return greeting()

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# FastAPI (`app.py`) and onelane (`server.rs`), the same endpoints under the same load: `bash benches/fastapi/run.sh`, from
-# anywhere, on Linux with Python, Rust and two processors. Prints tables of ratios, and fails when an answer is not what it
-# should be.
+# Compares FastAPI (`app.py`) and onelane (`server.rs`), with the same endpoints under the same load:
+# `bash benches/fastapi/run.sh`, from any folder, on Linux with Python, Rust and two processors. Prints tables of ratios, and
+# fails if a response is wrong.
 #
-# One server runs at a time, in one process on one processor, with one thread for async code; the load comes from another
-# processor. FastAPI comes from PyPI and goes at the end, wrk comes from Debian's packages and stays.
+# One server runs at a time, in one process on one processor, with one thread for async code. The load comes from another
+# processor. FastAPI is installed from PyPI and removed at the end. wrk is installed from Debian's packages and kept.
 #
-#   ROUNDS=3         medians are of so many rounds
-#   DURATION=5       seconds of a load
-#   SERVER_CPU=0     where the servers run; the first processor otherwise
-#   LOAD_CPU=1       where wrk runs; the last one otherwise
-#   VENV=folder      takes the virtual environment there, or makes it, and keeps it
+#   ROUNDS=3         number of rounds for each median
+#   DURATION=5       duration of each load, in seconds
+#   SERVER_CPU=0     processor of the servers; default: the first one
+#   LOAD_CPU=1       processor of wrk; default: the last one
+#   VENV=folder      uses the virtual environment in this folder, creates it if it is missing, and keeps it
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -20,10 +20,10 @@ temporary=$(mktemp -d)
 venv=${VENV:-$temporary/venv}
 results=$temporary/results
 log=$temporary/log
-# What runs in the background at the moment.
+# The processes that run in the background.
 server='' job=''
 
-# Endpoint and connections. A stream takes FastAPI long, and with more of them too few would end.
+# Endpoint and number of connections. FastAPI needs long for a stream: with more connections, too few streams would end.
 endpoints=(/async:64 /def:64 /def-1ms:200 /threadpool:64 /lock:64 /stream:8)
 
 fail() {
@@ -33,7 +33,7 @@ fail() {
 
 stop_server() {
     [ -n "$server" ] || return 0
-    # It has nothing to bring to an end.
+    # The server has no work to finish.
     kill -KILL "$server" 2>/dev/null || true
     wait "$server" 2>/dev/null || true
     server=''
@@ -52,7 +52,7 @@ trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# Runs a command to its end, or until a signal comes: bash would wait for a command in the foreground first.
+# Runs a command to its end or until a signal arrives. For a command in the foreground, bash would delay the signal.
 run() {
     local status=0
     "$@" &
@@ -71,13 +71,13 @@ install_missing() {
     for tool in cargo curl python3 taskset; do
         command -v "$tool" >/dev/null || fail "$tool is missing"
     done
-    python3 -c 'import ensurepip, venv' 2>/dev/null || fail 'Python makes no virtual environments: install python3-venv'
+    python3 -c 'import ensurepip, venv' 2>/dev/null || fail 'Python cannot create virtual environments: install python3-venv'
     if ! command -v wrk >/dev/null; then
-        command -v apt-get >/dev/null || fail 'wrk is missing, and there is no apt-get to install it with'
+        command -v apt-get >/dev/null || fail 'wrk is missing, and apt-get is not available to install it'
         run as_root apt-get update -q >&2
         run as_root apt-get install -y -q wrk >&2
     fi
-    # A kept environment that is complete is taken as it is.
+    # A complete environment from an earlier run is reused.
     if ! "$venv/bin/python" -c 'import fastapi, uvicorn, uvloop, httptools' 2>/dev/null; then
         run python3 -m venv "$venv"
         run "$venv/bin/pip" install --quiet --disable-pip-version-check fastapi 'uvicorn[standard]'
@@ -89,11 +89,11 @@ choose_processors() {
     read -ra processors < <(python3 -c 'import os; print(*sorted(os.sched_getaffinity(0)))')
     server_cpu=${SERVER_CPU:-${processors[0]}}
     load_cpu=${LOAD_CPU:-${processors[-1]}}
-    [ "$server_cpu" != "$load_cpu" ] || fail 'servers and load need a processor each'
+    [ "$server_cpu" != "$load_cpu" ] || fail 'the servers and the load need separate processors'
 }
 
 build_peer() {
-    run cargo build --release --locked --features axum --example fastapi_peer
+    run cargo build --release --locked --example fastapi_peer
     local target
     target=$(cargo metadata --locked --no-deps --format-version 1 |
         python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
@@ -102,7 +102,7 @@ build_peer() {
 
 # Starts a server on a free port, and sets `url`.
 start_server() {
-    # So that the address of the server before is not found there.
+    # Otherwise the address of the previous server would be found in the log.
     : >"$log"
     case $1 in
     fastapi)
@@ -119,10 +119,10 @@ start_server() {
         sleep 0.05
     done
     cat "$log" >&2
-    fail "$1 does not start"
+    fail "$1 did not start"
 }
 
-# What an endpoint must answer, down to the chunks of a stream.
+# Prints the expected response of an endpoint, including the chunks of a stream.
 expected() {
     if [ "$1" = /stream ]; then
         printf '9\r\nitem %03d\n\r\n' $(seq 0 999)
@@ -139,7 +139,7 @@ check_answer() {
         head -c 300 "$temporary/answer" >&2
         printf '\n' >&2
         cat "$log" >&2
-        fail "$1 gives a wrong answer to $2"
+        fail "$1 sent a wrong response to $2"
     fi
 }
 
@@ -147,18 +147,18 @@ server_ticks() {
     awk '{ print $14 + $15 }' "/proc/$server/stat"
 }
 
-# Loads an endpoint of the server that runs for some seconds, and sets what `wrk.lua` prints.
+# Loads an endpoint of the running server for some seconds, and sets the variables printed by `wrk.lua`.
 load() {
     run taskset -c "$load_cpu" wrk --threads 1 --connections "$3" --duration "$4s" --timeout 60s --script wrk.lua "$url$2" \
         >"$temporary/wrk" || true
     read -r _ requests time failures p50 p99 < <(grep '^done ' "$temporary/wrk" || echo done 0 0 all 0 0)
     if [ "$failures" != 0 ] || [ "$requests" -eq 0 ]; then
         cat "$temporary/wrk" "$log" >&2
-        fail "$1 answered $requests requests to $2, of which failed: $failures"
+        fail "$1 answered $requests requests to $2, failures: $failures"
     fi
 }
 
-# Adds a line of results: server, endpoint, requests, microseconds, p50, p99, ticks of the processor.
+# Appends a line of results: server, endpoint, requests, microseconds, p50, p99, CPU ticks.
 measure() {
     local name=$1 endpoint=${2%:*} connections=${2#*:} ticks requests time failures p50 p99
     start_server "$name"
@@ -201,7 +201,7 @@ for name in fastapi onelane; do
 done
 
 for ((round = 1; round <= rounds; round++)); do
-    # Another one goes first in each round, so that none profits from its place.
+    # Alternates the order in each round, so that neither server benefits from its position.
     if ((round % 2)); then names=(fastapi onelane); else names=(onelane fastapi); fi
     for endpoint in "${endpoints[@]}"; do
         for name in "${names[@]}"; do

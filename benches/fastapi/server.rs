@@ -1,6 +1,6 @@
-//! What onelane does, for `run.sh`. The peer in `app.py` has the same endpoints, in the same order.
+//! The server with onelane for `run.sh`. `app.py` has the same endpoints, in the same order.
 
-#![allow(clippy::print_stdout, reason = "it says where it listens")]
+#![allow(clippy::print_stdout, reason = "the server prints its address")]
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 static LOCK: EndpointGuard = EndpointGuard::new("lock");
-/// How many times `LOCK` was taken.
-static TURNS: AtomicU32 = AtomicU32::new(0);
+/// The number of times `LOCK` was acquired.
+static ACQUIRED: AtomicU32 = AtomicU32::new(0);
 
 fn greeting() -> Json<Value> {
     Json(json!({ "message": "hello" }))
@@ -30,7 +30,7 @@ async fn plain() -> Json<Value> {
     greeting()
 }
 
-/// On the pool for handlers: 40 threads, as FastAPI has.
+/// Runs on the pool for handlers, which has 40 threads, like FastAPI's.
 fn on_a_thread() -> Json<Value> {
     greeting()
 }
@@ -46,9 +46,9 @@ async fn part_on_a_thread() -> Result<Json<Value>, OffloadError> {
 
 async fn one_at_a_time() -> Result<Result<Json<Value>, StatusCode>, AcquireError> {
     let permit = LOCK.acquire().await?;
-    let turn = TURNS.fetch_add(1, Ordering::Relaxed) + 1;
+    let number = ACQUIRED.fetch_add(1, Ordering::Relaxed) + 1;
     tokio::task::yield_now().await;
-    let alone = TURNS.load(Ordering::Relaxed) == turn;
+    let alone = ACQUIRED.load(Ordering::Relaxed) == number;
     drop(permit);
     Ok(if alone { Ok(greeting()) } else { Err(StatusCode::INTERNAL_SERVER_ERROR) })
 }
@@ -58,7 +58,8 @@ async fn stream() -> impl IntoResponse {
     ([(CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(stream_blocking(chunks)))
 }
 
-/// One thread polls, as in a worker of uvicorn: it has one core. (`#[tokio::main]` chooses the same there.)
+/// One thread polls tasks, as in a uvicorn worker, because the server has one processor. There, `#[tokio::main]` alone would
+/// choose the same.
 #[tokio::main(flavor = "multi_thread", worker_threads = 1)]
 async fn main() -> std::io::Result<()> {
     let app = Router::new()
@@ -68,9 +69,9 @@ async fn main() -> std::io::Result<()> {
         .route("/threadpool", get(part_on_a_thread))
         .route("/lock", get(one_at_a_time))
         .route("/stream", get(stream));
-    // uvloop sets TCP_NODELAY, too.
+    // uvloop sets TCP_NODELAY as well.
     let listener = TcpListener::bind("127.0.0.1:0").await?.tap_io(|connection| {
-        connection.set_nodelay(true).expect("a connection that was just accepted takes options");
+        connection.set_nodelay(true).expect("a new connection accepts options");
     });
     println!("listening on http://{}", listener.local_addr()?);
     axum::serve(listener, app).await

@@ -1,4 +1,4 @@
-"""Makes tables of what `run.sh` measured: `table.py RESULTS TICKS_A_SECOND`."""
+"""Prints tables of the measurements of `run.sh`: `table.py RESULTS TICKS_A_SECOND`."""
 
 import sys
 from collections import defaultdict
@@ -17,7 +17,7 @@ class Run:
 
 
 def read(path, ticks_a_second):
-    """The runs by endpoint and server, in the order of the rounds."""
+    """Returns the runs by endpoint and server, in the order of the rounds."""
     runs = defaultdict(lambda: defaultdict(list))
     with open(path) as lines:
         for line in lines:
@@ -43,7 +43,7 @@ def differences(minuends, subtrahends):
 
 
 def compare(fastapi, onelane, show=digits):
-    """Three cells: the median of each, and of the ratios taken round by round."""
+    """Returns three cells: the median of each server, and the median of the ratios of each round."""
     return [show(median(fastapi)), show(median(onelane)), digits(median(quotients(onelane, fastapi)))]
 
 
@@ -57,7 +57,7 @@ def print_tables(runs):
     def values(endpoint, figure):
         return [[getattr(run, figure) for run in runs[endpoint][server]] for server in SERVERS]
 
-    rates, latencies, beside_async = [], [], []
+    rates, latencies, relative_to_async = [], [], []
     for endpoint in runs:
         fastapi, onelane = values(endpoint, "rate")
         rounds = quotients(onelane, fastapi)
@@ -68,15 +68,15 @@ def print_tables(runs):
         if endpoint != "/async":
             rate = map(quotients, values(endpoint, "rate"), values("/async", "rate"))
             cpu = map(differences, values(endpoint, "cpu"), values("/async", "cpu"))
-            beside_async.append([f"`{endpoint}`", *compare(*rate), *compare(*cpu)])
+            relative_to_async.append([f"`{endpoint}`", *compare(*rate), *compare(*cpu)])
 
-    print("Medians of the rounds, and of the ratios taken round by round. A ratio is onelane divided by FastAPI.")
-    print("Busy is how much of its processor a server got: well below 100 %, something else was the limit.\n")
+    print("Medians of the rounds, and of the ratios of each round. A ratio is onelane divided by FastAPI.")
+    print("Busy is the share of its processor that a server used: well below 100 %, something else was the limit.\n")
     print_table(["", "requests a second: FastAPI", "onelane", "ratio", "lowest to highest",
                  "processor µs a request: FastAPI", "onelane", "ratio", "busy: FastAPI", "onelane"], rates)
     print_table(["", "p50 ms: FastAPI", "onelane", "ratio", "p99 ms: FastAPI", "onelane", "ratio"], latencies)
-    print_table(["beside `/async`", "requests a second, divided by its: FastAPI", "onelane", "ratio",
-                 "processor µs a request, beyond its: FastAPI", "onelane", "ratio"], beside_async)
+    print_table(["relative to `/async`", "requests a second, divided by its: FastAPI", "onelane", "ratio",
+                 "processor µs a request, beyond its: FastAPI", "onelane", "ratio"], relative_to_async)
 
 
 print_tables(read(sys.argv[1], int(sys.argv[2])))

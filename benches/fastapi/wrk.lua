@@ -1,4 +1,4 @@
--- Prints what wrk measured as one line: requests, microseconds, failures, p50 and p99 in microseconds.
+-- Prints the measurements of wrk in one line: requests, microseconds, failures, p50 and p99 in microseconds.
 function done(summary, latency, _)
     local errors = summary.errors
     local failures = errors.connect + errors.read + errors.write + errors.status + errors.timeout

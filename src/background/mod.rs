@@ -157,6 +157,7 @@ mod placement;
 mod probe;
 #[cfg(feature = "hyper")]
 mod probe_server;
+mod random;
 mod restart;
 mod service;
 mod signals;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::core::WaitLimits;
 use super::endpoint_guard::EndpointGuard;
 use crate::semaphore::{MAX_PERMITS, MAX_WAITING, Order, Semaphore, SemaphoreConfig};
+use crate::sync::const_unless_loom;
 
 /// How many callers may wait for a permit.
 ///
@@ -95,33 +96,35 @@ impl EndpointGuardBuilder {
         self
     }
 
-    /// Builds the guard.
-    ///
-    /// # Panics
-    ///
-    /// Panics if a value is out of range: permits from 1 to 65,535; a bound from 1 to 8,388,607 ([`Queue::Reject`]
-    /// stands for no queue); `max_wait` and `grant_timeout` above zero, and neither of them together with
-    /// [`Queue::Reject`], with which no caller waits. In a `const` or `static` this is a compile error:
-    ///
-    /// ```compile_fail,E0080
-    /// # use onelane::EndpointGuard;
-    /// static NO_PERMITS: EndpointGuard = EndpointGuard::builder("no permits").permits(0).build();
-    /// ```
-    ///
-    /// ```compile_fail,E0080
-    /// # use onelane::{EndpointGuard, Queue};
-    /// static NO_QUEUE: EndpointGuard = EndpointGuard::builder("no queue").queue(Queue::Bounded(0)).build();
-    /// ```
-    ///
-    /// ```compile_fail,E0080
-    /// # use std::time::Duration;
-    /// # use onelane::EndpointGuard;
-    /// static NO_TIME: EndpointGuard = EndpointGuard::builder("no time").grant_timeout(Duration::ZERO).build();
-    /// ```
-    #[must_use]
-    pub const fn build(self) -> EndpointGuard {
-        let Self { name, settings } = self;
-        EndpointGuard::from_parts(name, Semaphore::new(settings.semaphore_config()), settings.limits)
+    const_unless_loom! {
+        /// Builds the guard.
+        ///
+        /// # Panics
+        ///
+        /// Panics if a value is out of range: permits from 1 to 65,535; a bound from 1 to 8,388,607 ([`Queue::Reject`]
+        /// stands for no queue); `max_wait` and `grant_timeout` above zero, and neither of them together with
+        /// [`Queue::Reject`], with which no caller waits. In a `const` or `static` this is a compile error:
+        ///
+        /// ```compile_fail,E0080
+        /// # use onelane::EndpointGuard;
+        /// static NO_PERMITS: EndpointGuard = EndpointGuard::builder("no permits").permits(0).build();
+        /// ```
+        ///
+        /// ```compile_fail,E0080
+        /// # use onelane::{EndpointGuard, Queue};
+        /// static NO_QUEUE: EndpointGuard = EndpointGuard::builder("no queue").queue(Queue::Bounded(0)).build();
+        /// ```
+        ///
+        /// ```compile_fail,E0080
+        /// # use std::time::Duration;
+        /// # use onelane::EndpointGuard;
+        /// static NO_TIME: EndpointGuard = EndpointGuard::builder("no time").grant_timeout(Duration::ZERO).build();
+        /// ```
+        #[must_use]
+        pub fn build(self) -> EndpointGuard {
+            let Self { name, settings } = self;
+            EndpointGuard::from_parts(name, Semaphore::new(settings.semaphore_config()), settings.limits)
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use super::stats::GuardStats;
 use super::trace;
 use crate::counter::Counter;
 use crate::semaphore::SemaphoreSnapshot;
+use crate::sync::const_unless_loom;
 
 /// What a guard keeps in addition to its semaphore or semaphores.
 #[derive(Debug)]
@@ -49,8 +50,10 @@ pub(super) struct GuardCounters {
 }
 
 impl GuardCore {
-    pub(super) const fn new(name: &'static str, limits: WaitLimits) -> Self {
-        Self { hold_time: HoldTime::new(), limits, counters: GuardCounters::new(), drained: Notify::const_new(), name }
+    const_unless_loom! {
+        pub(super) fn new(name: &'static str, limits: WaitLimits) -> Self {
+            Self { hold_time: HoldTime::new(), limits, counters: GuardCounters::new(), drained: Notify::const_new(), name }
+        }
     }
 
     /// Counts and logs a caller that is refused at once, and returns `error`.
@@ -139,17 +142,19 @@ impl GuardCore {
 }
 
 impl GuardCounters {
-    const fn new() -> Self {
-        Self {
-            refused: Counter::new(),
-            timed_out: Counter::new(),
-            expired: Counter::new(),
-            panicked: Counter::new(),
-            detached: Counter::new(),
-            ended_detached: Counter::new(),
-            finished_detached: Counter::new(),
-            cut_off: Counter::new(),
-            overrun: Counter::new(),
+    const_unless_loom! {
+        fn new() -> Self {
+            Self {
+                refused: Counter::new(),
+                timed_out: Counter::new(),
+                expired: Counter::new(),
+                panicked: Counter::new(),
+                detached: Counter::new(),
+                ended_detached: Counter::new(),
+                finished_detached: Counter::new(),
+                cut_off: Counter::new(),
+                overrun: Counter::new(),
+            }
         }
     }
 }

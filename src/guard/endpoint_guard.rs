@@ -19,6 +19,7 @@ use super::shared::Shared;
 use super::source::{OwnedPermitSource, PermitSource};
 use super::stats::GuardStats;
 use crate::semaphore::{CancelOutcome, EnqueueOutcome, Semaphore, SemaphoreRefusal, WaitOutcome, WaiterId};
+use crate::sync::const_unless_loom;
 
 /// Admits one caller at a time, or N, in the order in which they asked.
 ///
@@ -67,12 +68,14 @@ pub struct EndpointGuard {
 pub type SharedGuard = Shared<EndpointGuard>;
 
 impl EndpointGuard {
-    /// Creates a guard for one caller at a time, in order, with an unbounded queue.
-    ///
-    /// `name` identifies the guard in [`stats`](Self::stats) and in logs. It need not be unique.
-    #[must_use]
-    pub const fn new(name: &'static str) -> Self {
-        Self::builder(name).build()
+    const_unless_loom! {
+        /// Creates a guard for one caller at a time, in order, with an unbounded queue.
+        ///
+        /// `name` identifies the guard in [`stats`](Self::stats) and in logs. It need not be unique.
+        #[must_use]
+        pub fn new(name: &'static str) -> Self {
+            Self::builder(name).build()
+        }
     }
 
     /// Returns a builder for a guard with other settings.
@@ -80,8 +83,10 @@ impl EndpointGuard {
         EndpointGuardBuilder::new(name)
     }
 
-    pub(super) const fn from_parts(name: &'static str, semaphore: Semaphore, limits: WaitLimits) -> Self {
-        Self { semaphore, core: GuardCore::new(name, limits) }
+    const_unless_loom! {
+        pub(super) fn from_parts(name: &'static str, semaphore: Semaphore, limits: WaitLimits) -> Self {
+            Self { semaphore, core: GuardCore::new(name, limits) }
+        }
     }
 
     /// Waits in the queue for a permit.

@@ -89,3 +89,5 @@ pub use self::limiter::{
 pub use self::statistics::{PoolStatistics, RunningTask};
 pub use self::stream::{BlockingIter, BlockingStream, iter_from_stream, stream_blocking};
 pub use self::task::{Cancelled, Priority, Task, TaskContext, TaskFuture, TaskHandle};
+
+pub use crate::panic::Panic;

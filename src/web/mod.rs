@@ -163,7 +163,7 @@ mod client_link;
 mod flight;
 #[cfg(any(feature = "axum", feature = "actix-web"))]
 mod guarded;
-#[cfg(any(feature = "axum", feature = "actix-web"))]
+#[cfg(all(feature = "offload", any(feature = "axum", feature = "actix-web")))]
 mod handler;
 mod layer_settings;
 mod options;
@@ -181,7 +181,7 @@ pub use self::flight::FlightOptions;
 pub use self::guarded::{GuardSource, Guarded};
 #[cfg(all(feature = "rayon", any(feature = "axum", feature = "actix-web")))]
 pub use self::handler::cpu_handler_pool;
-#[cfg(any(feature = "axum", feature = "actix-web"))]
+#[cfg(all(feature = "offload", any(feature = "axum", feature = "actix-web")))]
 pub use self::handler::{HandlerFn, PoolArgument, PoolArguments, PoolHandler, handler_pool};
 pub use self::options::{GuardOptions, Hold, OnDisconnect};
 pub use self::refusal::{Refusal, RefusalReason};

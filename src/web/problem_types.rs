@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use super::refusal::MIN_RETRY_AFTER;
 use super::{Refusal, RefusalReason};
 use crate::guard::{AcquireError, FlightError};
+#[cfg(feature = "offload")]
 use crate::offload::{Cancelled, OffloadError};
 
 impl Refusal {
@@ -105,6 +106,7 @@ impl From<FlightError<Infallible>> for Refusal {
     }
 }
 
+#[cfg(feature = "offload")]
 impl From<OffloadError> for Refusal {
     fn from(error: OffloadError) -> Self {
         let (status, kind, title, detail) = match &error {
@@ -143,6 +145,7 @@ impl From<OffloadError> for Refusal {
 
 /// Work that stops because its time is over gets the response of work that continues. If it stops because its client
 /// has disconnected, nobody receives the response.
+#[cfg(feature = "offload")]
 impl From<Cancelled> for Refusal {
     fn from(_: Cancelled) -> Self {
         OffloadError::Timeout { still_running: true }.into()
@@ -150,6 +153,7 @@ impl From<Cancelled> for Refusal {
 }
 
 /// Returns `true` if the pool was overloaded, so that a retry makes sense.
+#[cfg(feature = "offload")]
 pub(super) fn is_overload(error: &OffloadError) -> bool {
     use OffloadError::{Full, NoThread, QueueTimeout, Timeout};
     matches!(error, Full { .. } | QueueTimeout { .. } | Timeout { still_running: false } | NoThread)

@@ -8,8 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 
+#[cfg(feature = "offload")]
 use super::problem_types::is_overload;
 use crate::guard::{AcquireError, FlightError};
+#[cfg(feature = "offload")]
 use crate::offload::OffloadError;
 
 /// The shortest `Retry-After`, and the one that is sent if no better value is known.
@@ -67,6 +69,7 @@ pub enum RefusalReason {
     /// The run whose response it would have shared produced none, or the request could not wait for the run.
     Flight(FlightError<Infallible>),
     /// Its work produced no result: a pool did not accept the work, or the work took too long or panicked.
+    #[cfg(feature = "offload")]
     Offload(OffloadError),
     /// The response that was made for it broke off before it was sent.
     AnswerBroken,
@@ -118,6 +121,7 @@ impl Refusal {
         let error = match &self.reason {
             RefusalReason::Guard(error) => error,
             RefusalReason::Flight(FlightError::TooManyWaiters | FlightError::Timeout { .. }) => return true,
+            #[cfg(feature = "offload")]
             RefusalReason::Offload(error) => return is_overload(error),
             _ => return false,
         };

@@ -777,7 +777,6 @@ async fn status_follows_the_calls() {
     host.shutdown().await.unwrap();
 }
 
-#[cfg(feature = "serde")]
 #[tokio::test(start_paused = true)]
 async fn status_is_in_the_json_of_the_host() {
     let host = started(periodic("tick", rate(10), || async { Err("no connection".into()) })).await;
@@ -920,7 +919,6 @@ async fn call_that_blocks_its_thread_delays_only_itself() {
     host.shutdown().await.unwrap();
 }
 
-#[cfg(feature = "croner")]
 #[tokio::test]
 async fn cron_calls_each_second_on_the_second() {
     let seen = Arc::new(Mutex::new(Vec::new()));

@@ -1,6 +1,7 @@
-//! The examples, run as a user runs them.
+//! The examples, run like a user runs them.
 
 mod background;
+mod hello;
 mod limit;
 mod offload;
 mod per_user;

@@ -1,4 +1,4 @@
-//! The examples about what blocks and what does not, run as a user runs them, and asked over real sockets.
+//! The examples about blocking work, run like a user runs them, with requests over real sockets.
 
 use std::io::Cursor;
 use std::thread::available_parallelism;
@@ -14,15 +14,15 @@ use support::client::{Disconnect, RawClient, web_client};
 use support::process::Example;
 
 const HOLD: Duration = Duration::from_millis(400);
-/// Where something has to happen meanwhile, on a machine that has other things to do.
+/// For events that have to happen in the meantime, even on a busy machine.
 const LONG: Duration = Duration::from_millis(1500);
 const MIDDLE: Duration = Duration::from_millis(800);
 /// Longer than any test waits.
 const ENDLESS: Duration = Duration::from_secs(60);
-/// What a total may take beyond the waits in it.
+/// How much longer than its waits a total may take.
 const SLACK: Duration = Duration::from_millis(1500);
 
-/// The same scenarios for each framework, each against a server process of its own.
+/// Runs the same scenarios for each framework, each against a separate server process.
 macro_rules! on_axum_and_actix {
     ($($scenario:ident($hold:ident)),* $(,)?) => {
         mod axum {
@@ -41,32 +41,32 @@ macro_rules! on_axum_and_actix {
 }
 
 on_axum_and_actix! {
-    wait_that_blocks_the_runtime_is_one_after_the_other(HOLD),
-    async_wait_is_together(HOLD),
-    wait_in_run_blocking_is_together_and_holds_nobody_up(LONG),
-    wait_in_a_blocking_handler_is_together_and_holds_nobody_up(LONG),
-    slow_handler_on_the_runtime_holds_up_those_behind_it(MIDDLE),
-    slow_blocking_handler_holds_up_nobody(LONG),
-    forty_blocking_handlers_run_and_the_others_wait(ENDLESS),
-    limit_changes_while_they_run(MIDDLE),
-    queued_blocking_handler_never_runs_after_its_client_left(LONG),
+    blocking_waits_on_the_runtime_run_one_after_the_other(HOLD),
+    async_waits_run_together(HOLD),
+    waits_in_run_blocking_run_together_and_delay_no_request(LONG),
+    waits_in_blocking_handlers_run_together_and_delay_no_request(LONG),
+    slow_handler_on_the_runtime_delays_later_requests(MIDDLE),
+    slow_blocking_handler_delays_no_request(LONG),
+    forty_blocking_handlers_run_and_further_ones_wait(ENDLESS),
+    limit_changes_while_handlers_run(MIDDLE),
+    queued_blocking_handler_never_runs_after_its_client_disconnected(LONG),
 }
 
 fn get(example: &Example, path: &str) -> JoinHandle<String> {
     let request = web_client().get(example.url(path));
     tokio::spawn(async move {
-        let answer = request.send().await.expect("it answers");
+        let answer = request.send().await.expect("the server responds");
         assert_eq!(answer.status(), 200);
-        answer.text().await.expect("it is text")
+        answer.text().await.expect("the body is text")
     })
 }
 
-/// Two requests at once: what is printed, and how long it takes.
+/// Sends two requests at once. Returns the printed lines and the total duration.
 async fn two_pings(example: &Example, path: &str) -> (String, Duration) {
     let start = Instant::now();
     let both = [get(example, path), get(example, path)];
     for answer in both {
-        assert_eq!(answer.await.expect("no panic"), "pong\n");
+        assert_eq!(answer.await.expect("the task does not panic"), "pong\n");
     }
     let took = start.elapsed();
     example.wait_for_lines(4).await;
@@ -74,88 +74,92 @@ async fn two_pings(example: &Example, path: &str) -> (String, Duration) {
 }
 
 fn assert_takes(took: Duration, waits: Duration) {
-    assert!(took >= waits, "{took:?}, and there were {waits:?} to wait");
-    assert!(took < waits + SLACK, "{took:?} rather than {waits:?}");
+    assert!(took >= waits, "took {took:?}, less than the waits of {waits:?}");
+    assert!(took < waits + SLACK, "took {took:?}, much longer than the waits of {waits:?}");
 }
 
-async fn wait_that_blocks_the_runtime_is_one_after_the_other(example: &mut Example) {
+async fn blocking_waits_on_the_runtime_run_one_after_the_other(example: &mut Example) {
     let (printed, took) = two_pings(example, "/ping-blocking").await;
     assert_eq!(printed, "Hello Goodbye Hello Goodbye");
     assert_takes(took, 2 * (example.hold * 5 / 2));
 }
 
-async fn async_wait_is_together(example: &mut Example) {
+async fn async_waits_run_together(example: &mut Example) {
     let (printed, took) = two_pings(example, "/ping-async").await;
     assert_eq!(printed, "Hello Hello Goodbye Goodbye");
     assert_takes(took, example.hold * 5 / 2);
 }
 
-async fn wait_in_run_blocking_is_together_and_holds_nobody_up(example: &mut Example) {
-    together_and_holds_nobody_up(example, "/ping-run-blocking").await;
-    let started: Vec<_> = example.stats().await["pools"].as_array().expect("a list").iter().map(started).collect();
+async fn waits_in_run_blocking_run_together_and_delay_no_request(example: &mut Example) {
+    assert_together_without_delays(example, "/ping-run-blocking").await;
+    let started: Vec<_> =
+        example.stats().await["pools"].as_array().expect("pools are a list").iter().map(started).collect();
     assert_eq!(started, [("handlers".into(), 0), ("default".into(), 2)]);
 }
 
-async fn wait_in_a_blocking_handler_is_together_and_holds_nobody_up(example: &mut Example) {
-    together_and_holds_nobody_up(example, "/ping-sync").await;
-    let started: Vec<_> = example.stats().await["pools"].as_array().expect("a list").iter().map(started).collect();
+async fn waits_in_blocking_handlers_run_together_and_delay_no_request(example: &mut Example) {
+    assert_together_without_delays(example, "/ping-sync").await;
+    let started: Vec<_> =
+        example.stats().await["pools"].as_array().expect("pools are a list").iter().map(started).collect();
     assert_eq!(started, [("handlers".into(), 2), ("default".into(), 0)]);
 }
 
 fn started(pool: &Value) -> (String, u64) {
-    let name = pool["name"].as_str().expect("it has a name").to_owned();
-    (name, pool["started"].as_u64().expect("it is a number"))
+    let name = pool["name"].as_str().expect("a pool has a name").to_owned();
+    (name, pool["started"].as_u64().expect("the count is a number"))
 }
 
-async fn together_and_holds_nobody_up(example: &Example, path: &str) {
+async fn assert_together_without_delays(example: &Example, path: &str) {
     let pings = two_pings(example, path);
     let other = async {
         example.wait_for_lines(2).await;
-        let answer = get(example, "/").await.expect("no panic");
+        let answer = get(example, "/").await.expect("the task does not panic");
         (answer, example.printed())
     };
     let ((printed, took), (answer, meanwhile)) = tokio::join!(pings, other);
-    assert_eq!((&*answer, &*meanwhile), ("hello\n", "Hello Hello"), "another route answers meanwhile");
+    assert_eq!((&*answer, &*meanwhile), ("hello\n", "Hello Hello"), "another route responds in the meantime");
     assert_eq!(printed, "Hello Hello Goodbye Goodbye");
     assert_takes(took, example.hold * 5 / 2);
 }
 
-/// Two to a slow route, and four to another one: how long the four waited since the slow ones began.
+/// Sends two requests to a slow route and four to another one. Returns when the four were answered, counted from the
+/// begin of the slow handlers.
 async fn four_behind_two(example: &Example, slow: &str) -> Vec<Duration> {
     let two = [get(example, slow), get(example, slow)];
     example.wait_for_lines(1).await;
     let begun = example.lines()[0].at;
     let four = (0..4).map(|_| async {
-        assert_eq!(get(example, "/").await.expect("no panic"), "hello\n");
+        assert_eq!(get(example, "/").await.expect("the task does not panic"), "hello\n");
         begun.elapsed()
     });
     let waited = join_all(four).await;
     if slow == "/sync-slow" {
-        assert!(!example.printed().contains("slow ends"), "the four are answered meanwhile");
+        assert!(!example.printed().contains("slow ends"), "the four requests are answered in the meantime");
     }
     for answer in two {
-        assert_eq!(answer.await.expect("no panic"), "slow\n");
+        assert_eq!(answer.await.expect("the task does not panic"), "slow\n");
     }
     waited
 }
 
-async fn slow_handler_on_the_runtime_holds_up_those_behind_it(example: &mut Example) {
+async fn slow_handler_on_the_runtime_delays_later_requests(example: &mut Example) {
     let waited = four_behind_two(example, "/slow").await;
-    // They waited for one at least, of which each takes two holds. Lines are read late, though, on a busy machine much.
+    // Each of the four waited for at least one slow handler, which takes two holds. On a busy machine, lines are read
+    // late.
     assert!(waited.iter().all(|waited| *waited >= example.hold), "{waited:?}");
 }
 
-async fn slow_blocking_handler_holds_up_nobody(example: &mut Example) {
+async fn slow_blocking_handler_delays_no_request(example: &mut Example) {
     let waited = four_behind_two(example, "/sync-slow").await;
     assert!(waited.iter().all(|waited| *waited < 2 * example.hold), "{waited:?}");
 }
 
 fn handlers(stats: &Value) -> (u64, u64) {
     let pool = &stats["pools"][0];
-    (pool["running"].as_u64().expect("a number"), pool["queued"].as_u64().expect("a number"))
+    (pool["running"].as_u64().expect("the count is a number"), pool["queued"].as_u64().expect("the count is a number"))
 }
 
-async fn forty_blocking_handlers_run_and_the_others_wait(example: &mut Example) {
+async fn forty_blocking_handlers_run_and_further_ones_wait(example: &mut Example) {
     let _held: Vec<_> = (0..50).map(|_| get(example, "/ping-sync")).collect();
     let stats = example.wait_for_stats("40 run, 10 wait", |stats| handlers(stats) == (40, 10)).await;
     let limiter = &stats["limiter"];
@@ -170,47 +174,47 @@ async fn forty_blocking_handlers_run_and_the_others_wait(example: &mut Example) 
     let stats = set_limit(example, 2).await;
     let limiter = &stats["limiter"];
     assert_eq!((&limiter["total"], &limiter["borrowed"], &limiter["available"]), (&json!(2), &json!(45), &json!(-43)));
-    assert_eq!(handlers(&stats), (45, 5), "nobody is stopped");
+    assert_eq!(handlers(&stats), (45, 5), "no running handler is stopped");
 }
 
-async fn limit_changes_while_they_run(example: &mut Example) {
+async fn limit_changes_while_handlers_run(example: &mut Example) {
     set_limit(example, 3).await;
     let answers: Vec<_> = (0..6).map(|_| get(example, "/ping-sync")).collect();
     example.wait_for_stats("3 run, 3 wait", |stats| handlers(stats) == (3, 3)).await;
     set_limit(example, 1).await;
     for answer in answers {
-        assert_eq!(answer.await.expect("no panic"), "pong\n");
+        assert_eq!(answer.await.expect("the task does not panic"), "pong\n");
     }
     example.wait_for_lines(12).await;
-    // Three at first, and then one at a time.
+    // Three at once at first, then one at a time.
     let expected = ["Hello", "Hello", "Hello", "Goodbye", "Goodbye", "Goodbye"];
     let expected = expected.into_iter().chain(["Hello", "Goodbye"].repeat(3)).collect::<Vec<_>>();
     assert_eq!(example.texts(), expected);
 }
 
 async fn set_limit(example: &Example, total: usize) -> Value {
-    let answer = web_client().put(example.url(&format!("/limit/{total}"))).send().await.expect("it answers");
-    answer.json().await.expect("it is JSON")
+    let answer = web_client().put(example.url(&format!("/limit/{total}"))).send().await.expect("the server responds");
+    answer.json().await.expect("the body is JSON")
 }
 
-async fn queued_blocking_handler_never_runs_after_its_client_left(example: &mut Example) {
+async fn queued_blocking_handler_never_runs_after_its_client_disconnected(example: &mut Example) {
     set_limit(example, 1).await;
     let running = get(example, "/ping-sync");
     example.wait_for_lines(1).await;
     for leave in [Disconnect::Fin, Disconnect::Rst] {
         let request = "GET /ping-sync HTTP/1.1\r\nhost: localhost\r\n\r\n";
-        let leaver = RawClient::send(example.address, request).await;
-        example.wait_for_stats("it waits", |stats| handlers(stats) == (1, 1)).await;
-        leaver.disconnect(leave).await;
-        example.wait_for_stats("it has left", |stats| handlers(stats) == (1, 0)).await;
+        let client = RawClient::send(example.address, request).await;
+        example.wait_for_stats("the request waits", |stats| handlers(stats) == (1, 1)).await;
+        client.disconnect(leave).await;
+        example.wait_for_stats("the request has left the queue", |stats| handlers(stats) == (1, 0)).await;
     }
-    assert_eq!(running.await.expect("no panic"), "pong\n");
-    assert_eq!(get(example, "/ping-sync").await.expect("no panic"), "pong\n");
+    assert_eq!(running.await.expect("the task does not panic"), "pong\n");
+    assert_eq!(get(example, "/ping-sync").await.expect("the task does not panic"), "pong\n");
     assert_eq!(example.printed(), "Hello Goodbye Hello Goodbye");
 }
 
 #[tokio::test]
-async fn waits_together_take_half_of_waits_one_after_the_other() {
+async fn concurrent_waits_take_half_as_long_as_serial_waits() {
     let mut example = Example::launch("async_vs_parallel", LONG, &[]);
     assert_eq!(example.exit_code().await, Some(0));
     let totals: Vec<f64> = example.texts().iter().map(|line| seconds(line)).collect();
@@ -222,16 +226,16 @@ async fn waits_together_take_half_of_waits_one_after_the_other() {
     assert_eq!(totals.len(), 3);
 }
 
-/// The number in `…: 4.0 s`.
+/// Parses the number in `…: 4.0 s`.
 fn seconds(line: &str) -> f64 {
     let number = line.split_once(':').and_then(|(_, time)| time.trim().strip_suffix(" s"));
-    number.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{line:?} tells a time"))
+    number.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{line:?} does not contain a duration"))
 }
 
 mod upload {
     use super::*;
 
-    /// A picture that nothing makes smaller, so that it computes for a while.
+    /// Returns a picture of noise, which does not compress, so that the computation takes a while.
     fn picture() -> Vec<u8> {
         let mut seed = 1_u32;
         let noise = RgbImage::from_fn(600, 600, |_, _| {
@@ -240,7 +244,7 @@ mod upload {
             [r, g, b].into()
         });
         let mut png = Cursor::new(Vec::new());
-        noise.write_to(&mut png, ImageFormat::Png).expect("it goes into memory");
+        noise.write_to(&mut png, ImageFormat::Png).expect("memory is writable");
         png.into_inner()
     }
 
@@ -248,38 +252,38 @@ mod upload {
         let form = Form::new().part("file", Part::bytes(file.to_vec()).file_name("picture.png"));
         let request = web_client().post(example.url(path)).multipart(form);
         tokio::spawn(async move {
-            let answer = request.send().await.expect("it answers");
+            let answer = request.send().await.expect("the server responds");
             let status = answer.status().as_u16();
             (status, answer.json().await.unwrap_or_default())
         })
     }
 
-    /// Whether a request is answered while an upload is computed.
-    async fn is_answered_meanwhile(example: &Example, path: &str) -> bool {
+    /// Returns `true` if another request is answered while an upload is processed.
+    async fn is_answered_during_an_upload(example: &Example, path: &str) -> bool {
         let before = example.lines().len();
         let uploaded = upload(example, path, &picture());
         example.wait_for_lines(before + 1).await;
-        assert_eq!(get(example, "/").await.expect("no panic"), "hello\n");
+        assert_eq!(get(example, "/").await.expect("the task does not panic"), "hello\n");
         let answered = Instant::now();
-        let (status, sizes) = uploaded.await.expect("no panic");
+        let (status, sizes) = uploaded.await.expect("the task does not panic");
         assert_eq!((status, sizes.as_array().map(Vec::len)), (200, Some(4)), "{sizes}");
         example.wait_for_lines(before + 2).await;
         let lines = &example.lines()[before..];
         let (begun, ended) = (lines[0].at, lines[1].at);
-        assert!(ended - begun > Duration::from_millis(100), "it computes: {:?}", ended - begun);
+        assert!(ended - begun > Duration::from_millis(100), "the computation takes a while: {:?}", ended - begun);
         answered < begun + (ended - begun) * 3 / 4
     }
 
     #[tokio::test]
-    async fn others_are_answered_meanwhile_unless_it_computes_on_the_runtime() {
+    async fn other_requests_are_answered_unless_the_computation_is_on_the_runtime() {
         let example = Example::start("axum_upload_cpu", HOLD).await;
-        assert!(!is_answered_meanwhile(&example, "/on-runtime").await);
-        assert!(is_answered_meanwhile(&example, "/run-blocking").await);
-        assert!(is_answered_meanwhile(&example, "/run-cpu").await);
+        assert!(!is_answered_during_an_upload(&example, "/on-runtime").await);
+        assert!(is_answered_during_an_upload(&example, "/run-blocking").await);
+        assert!(is_answered_during_an_upload(&example, "/run-cpu").await);
     }
 
     #[tokio::test]
-    async fn two_are_computed_at_once_unless_on_the_runtime() {
+    async fn two_uploads_are_computed_at_once_unless_on_the_runtime() {
         let file = picture();
         let one_after_the_other = "Hello Goodbye Hello Goodbye";
         let together = "Hello Hello Goodbye Goodbye";
@@ -290,7 +294,7 @@ mod upload {
             let example = Example::start("axum_upload_cpu", HOLD).await;
             let both = [upload(&example, path, &file), upload(&example, path, &file)];
             for answer in both {
-                assert_eq!(answer.await.expect("no panic").0, 200);
+                assert_eq!(answer.await.expect("the task does not panic").0, 200);
             }
             example.wait_for_lines(4).await;
             assert_eq!(example.printed(), expected, "{path}");
@@ -298,30 +302,31 @@ mod upload {
     }
 
     #[tokio::test]
-    async fn what_is_no_picture_is_answered_so() {
+    async fn upload_that_is_not_a_picture_is_rejected() {
         let example = Example::start("axum_upload_cpu", HOLD).await;
         for path in ["/on-runtime", "/run-blocking", "/run-cpu"] {
-            assert_eq!(upload(&example, path, b"no picture").await.expect("no panic").0, 422, "{path}");
+            assert_eq!(upload(&example, path, b"no picture").await.expect("the task does not panic").0, 422, "{path}");
         }
-        let no_form = web_client().post(example.url("/run-cpu")).body("no form").send().await.expect("it answers");
+        let no_form =
+            web_client().post(example.url("/run-cpu")).body("no form").send().await.expect("the server responds");
         assert_eq!(no_form.status(), 400);
     }
 
-    /// The kernel of Linux counts what a process takes of the processors.
+    /// Uses the CPU accounting of the Linux kernel.
     #[cfg(target_os = "linux")]
     mod processors {
         use std::fs;
 
         use super::*;
 
-        /// How many processors there were at a time, on average, while two uploads were computed.
+        /// The average numbers of processors while two uploads were computed.
         #[derive(Debug)]
         struct Processors {
-            /// Those that the example had.
+            /// Processors that ran threads of the example.
             had: f64,
-            /// With those that it was ready to use, and another process had.
+            /// The same, plus processors that a runnable thread of the example waited for.
             wanted: f64,
-            /// Those that nobody had.
+            /// Idle processors.
             idle: f64,
         }
 
@@ -330,11 +335,11 @@ mod upload {
                 let (start, (ran, waited), [idle, up]) = (Instant::now(), example.cpu_time(), idle_and_up());
                 let both = [upload(example, path, file), upload(example, path, file)];
                 for answer in both {
-                    assert_eq!(answer.await.expect("no panic").0, 200);
+                    assert_eq!(answer.await.expect("the task does not panic").0, 200);
                 }
                 let (took, after, [idle_after, up_after]) = (start.elapsed(), example.cpu_time(), idle_and_up());
                 let (ran, waited) = (after.0.saturating_sub(ran), after.1.saturating_sub(waited));
-                assert!(ran > Duration::from_millis(100), "it computes long enough to be measured: {ran:?}");
+                assert!(ran > Duration::from_millis(100), "the computation is long enough to be measured: {ran:?}");
                 Self {
                     had: ran.div_duration_f64(took),
                     wanted: (ran + waited).div_duration_f64(took),
@@ -342,28 +347,29 @@ mod upload {
                 }
             }
 
-            /// A busy machine gives it less than it could use, and leaves nothing idle then.
+            /// A busy machine may give the example less than it could use, but then no processor is idle.
             fn are_more_than_one(&self) -> bool {
                 self.had > 1.3 || (self.wanted > 1.3 && self.idle < 0.3)
             }
         }
 
-        /// For how long all processors together were idle since the machine has started, and for how long it runs, in ticks.
+        /// Returns the idle time of all processors together since boot, and the uptime, in ticks.
         fn idle_and_up() -> [f64; 2] {
-            let stat = fs::read_to_string("/proc/stat").expect("it is Linux");
-            let (all, each) = stat.split_once('\n').expect("it has lines");
-            // proc(5): user, nice, system, idle, iowait, irq, softirq, steal, and guests, which are in the first two.
+            let stat = fs::read_to_string("/proc/stat").expect("the file exists on Linux");
+            let (all, each) = stat.split_once('\n').expect("the file has several lines");
+            // proc(5): user, nice, system, idle, iowait, irq, softirq, steal, and guests, which are included in the
+            // first two.
             let times: Vec<f64> = all.split_whitespace().skip(1).take(8).flat_map(str::parse).collect();
             let processors = each.lines().take_while(|line| line.starts_with("cpu")).count();
             [times[3] + times[4], times.iter().sum::<f64>() / processors as f64]
         }
 
         #[tokio::test]
-        #[allow(clippy::print_stderr, reason = "it says why it has tested nothing")]
-        async fn two_keep_two_processors_busy_unless_on_the_runtime() {
+        #[allow(clippy::print_stderr, reason = "the test prints why it was skipped")]
+        async fn two_uploads_keep_two_processors_busy_unless_on_the_runtime() {
             const TRIES: usize = 10;
             if available_parallelism().is_ok_and(|n| n.get() == 1) {
-                eprintln!("skipped: there is one processor, and this takes two");
+                eprintln!("skipped: the test needs two processors, and the machine has one");
                 return;
             }
             let file = picture();
@@ -375,7 +381,7 @@ mod upload {
                     tries.push(Processors::during_two_uploads(&example, path, &file).await);
                 }
             }
-            // One thread can neither have two nor want them, however busy the machine is.
+            // One thread can neither use nor wait for two processors, however busy the machine is.
             let example = Example::start("axum_upload_cpu", HOLD).await;
             let one = Processors::during_two_uploads(&example, "/on-runtime", &file).await;
             assert!(one.wanted < 1.3, "{one:.2?}");

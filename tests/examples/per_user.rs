@@ -1,4 +1,4 @@
-//! The examples about one request at a time for each user, run as a user runs them, and asked over real sockets.
+//! The examples about one request at a time for each user, run like a user runs them, with requests over real sockets.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use tokio::task::JoinHandle;
 use support::client::{Disconnect, RawClient, web_client};
 use support::process::Example;
 
-/// Long beside what a busy machine takes for the few requests that have to come meanwhile.
+/// Long compared to the few requests that have to arrive in the meantime, even on a busy machine.
 const LONG_HOLD: Duration = Duration::from_millis(1500);
 const HOLD: Duration = Duration::from_millis(300);
 
-/// The same scenarios for each framework, each against a server process of its own.
+/// Runs the same scenarios for each framework, each against a separate server process.
 macro_rules! in_each_framework {
     ({ $($framework:ident: $example:literal,)* } $scenarios:tt) => {
         $(in_one! { $framework $example $scenarios })*
@@ -38,40 +38,44 @@ in_each_framework! {
         actix: "actix_per_user",
     }
     {
-        busy_user_is_refused_and_another_is_served(LONG_HOLD),
-        user_is_served_again_after_the_answer(HOLD),
+        busy_user_is_refused_and_another_user_is_served(LONG_HOLD),
+        user_is_served_again_after_the_response(HOLD),
         request_without_a_user_is_refused(HOLD),
-        user_whose_client_left_is_busy_until_the_handler_has_finished(LONG_HOLD),
+        user_stays_busy_after_a_disconnect_until_the_handler_has_finished(LONG_HOLD),
         many_users_are_served_at_once(LONG_HOLD),
     }
 }
 
-async fn busy_user_is_refused_and_another_is_served(example: &Example) {
+async fn busy_user_is_refused_and_another_user_is_served(example: &Example) {
     let first = work(example, "ada");
     example.wait_for_lines(1).await;
 
     let refused = post(example, Some("ada")).await;
-    assert_eq!(example.printed(), "Hello ada", "refused while the first still runs");
+    assert_eq!(example.printed(), "Hello ada", "refused while the first request still runs");
     assert_eq!(refused.status(), 429);
     assert_eq!(refused.headers()["content-type"], "application/problem+json");
-    let retry_after = refused.headers()["retry-after"].to_str().expect("it is ASCII");
+    let retry_after = refused.headers()["retry-after"].to_str().expect("the header is ASCII");
     assert!(retry_after.parse::<u64>().is_ok_and(|seconds| seconds >= 1), "Retry-After: {retry_after}");
     let problem: Value = refused.json().await.expect("a problem is JSON");
     assert_eq!((&problem["type"], &problem["status"]), (&json!("urn:onelane:busy"), &json!(429)), "{problem:#}");
 
     let other = work(example, "grace");
     example.wait_for_lines(2).await;
-    assert_eq!(example.printed(), "Hello ada Hello grace", "the other one runs beside the first");
+    assert_eq!(example.printed(), "Hello ada Hello grace", "the other user's request runs next to the first one");
 
-    assert_eq!(first.await.expect("no panic"), (200, "done for ada".into()));
-    assert_eq!(other.await.expect("no panic"), (200, "done for grace".into()));
+    assert_eq!(first.await.expect("the task does not panic"), (200, "done for ada".into()));
+    assert_eq!(other.await.expect("the task does not panic"), (200, "done for grace".into()));
     let stats = wait_until_idle(example).await;
     assert_eq!((number(&stats, "granted"), number(&stats, "refused")), (2, 1), "{stats:#}");
 }
 
-async fn user_is_served_again_after_the_answer(example: &Example) {
+async fn user_is_served_again_after_the_response(example: &Example) {
     for round in 1..=3 {
-        assert_eq!(work(example, "ada").await.expect("no panic"), (200, "done for ada".into()), "round {round}");
+        assert_eq!(
+            work(example, "ada").await.expect("the task does not panic"),
+            (200, "done for ada".into()),
+            "round {round}"
+        );
     }
     let stats = wait_until_idle(example).await;
     assert_eq!((number(&stats, "granted"), number(&stats, "refused")), (3, 0), "{stats:#}");
@@ -87,13 +91,13 @@ async fn request_without_a_user_is_refused(example: &Example) {
     assert_eq!(number(&example.stats().await, "granted"), 0);
 }
 
-async fn user_whose_client_left_is_busy_until_the_handler_has_finished(example: &Example) {
-    let leaver = RawClient::send(example.address, request("ada")).await;
+async fn user_stays_busy_after_a_disconnect_until_the_handler_has_finished(example: &Example) {
+    let client = RawClient::send(example.address, request("ada")).await;
     example.wait_for_lines(1).await;
-    leaver.disconnect(Disconnect::Rst).await;
+    client.disconnect(Disconnect::Rst).await;
 
-    let goes_on = |stats: &Value| number(stats, "detached") == 1;
-    let stats = example.wait_for_stats("the handler goes on without its client", goes_on).await;
+    let is_detached = |stats: &Value| number(stats, "detached") == 1;
+    let stats = example.wait_for_stats("the handler continues without its client", is_detached).await;
     assert_eq!(number(&stats, "held"), 1, "{stats:#}");
     assert_eq!(post(example, Some("ada")).await.status(), 429);
     assert_eq!(example.printed(), "Hello ada");
@@ -101,7 +105,7 @@ async fn user_whose_client_left_is_busy_until_the_handler_has_finished(example: 
     example.wait_for_lines(2).await;
     let stats = wait_until_idle(example).await;
     assert_eq!(number(&stats, "finished_detached"), 1, "{stats:#}");
-    assert_eq!(work(example, "ada").await.expect("no panic"), (200, "done for ada".into()));
+    assert_eq!(work(example, "ada").await.expect("the task does not panic"), (200, "done for ada".into()));
     assert_eq!(example.printed(), "Hello ada bye ada Hello ada bye ada");
 }
 
@@ -109,7 +113,7 @@ async fn many_users_are_served_at_once(example: &Example) {
     let users: Vec<String> = (0..100).map(|n| format!("user-{n}")).collect();
     let answers = join_all(users.iter().map(|user| work(example, user))).await;
     for (answer, user) in answers.into_iter().zip(&users) {
-        assert_eq!(answer.expect("no panic"), (200, format!("done for {user}")));
+        assert_eq!(answer.expect("the task does not panic"), (200, format!("done for {user}")));
     }
     let stats = wait_until_idle(example).await;
     assert_eq!((number(&stats, "granted"), number(&stats, "queued")), (100, 0), "{stats:#}");
@@ -121,19 +125,19 @@ async fn post(example: &Example, user: Option<&str>) -> Response {
         Some(user) => request.header("x-user", user),
         None => request,
     };
-    request.send().await.expect("it answers")
+    request.send().await.expect("the server responds")
 }
 
-/// Posts, in a task of its own. Status and body.
+/// Sends a POST request from a spawned task. Returns status and body.
 fn work(example: &Example, user: &str) -> JoinHandle<(u16, String)> {
     let request = web_client().post(example.url("/work")).header("x-user", user);
     tokio::spawn(async move {
-        let response = request.send().await.expect("it answers");
-        (response.status().as_u16(), response.text().await.expect("the answer is whole"))
+        let response = request.send().await.expect("the server responds");
+        (response.status().as_u16(), response.text().await.expect("the body is complete"))
     })
 }
 
-/// A request as it stands on the wire.
+/// Returns a request as it is sent on the wire.
 fn request(user: &str) -> String {
     format!("POST /work HTTP/1.1\r\nhost: localhost\r\nx-user: {user}\r\ncontent-length: 0\r\n\r\n")
 }
@@ -144,5 +148,5 @@ async fn wait_until_idle(example: &Example) -> Value {
 }
 
 fn number(stats: &Value, field: &str) -> u64 {
-    stats[field].as_u64().unwrap_or_else(|| panic!("{field} is no number in {stats:#}"))
+    stats[field].as_u64().unwrap_or_else(|| panic!("{field} is not a number in {stats:#}"))
 }

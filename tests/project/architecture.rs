@@ -170,7 +170,7 @@ fn dependency_rules_reject_what_is_not_in_the_table() {
 
 #[test]
 fn every_folder_has_a_row_in_the_table_of_dependencies() {
-    let folders = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
+    let folders = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../src")).unwrap();
     let folders = folders.map(|entry| entry.unwrap()).filter(|entry| entry.path().is_dir());
     let folders: BTreeSet<String> = folders.map(|entry| entry.file_name().into_string().unwrap()).collect();
     assert_eq!(folders, MAY_NAME.map(|(folder, _)| folder.to_owned()).into());

@@ -46,7 +46,7 @@ pub(crate) fn sources_of(folder: &str) -> Vec<Source> {
             }
         }
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder);
     let mut files = Vec::new();
     visit(&root, &mut files);
     files.sort();

@@ -203,7 +203,7 @@ impl ServiceHostBuilder {
         #[cfg(feature = "hyper")]
         let shared = shared.with_probe_address(self.probes.as_ref().and_then(|probes| probes.local_addr().ok()));
         let shared = Arc::new(shared);
-        let supervisor = Supervisor::new(slots, self.timeouts, fastrand::f64);
+        let supervisor = Supervisor::new(slots, self.timeouts, crate::background::random::fraction);
         let exit_within = self.exit_within;
         let task = SupervisorTask { supervisor, runners, shared: Arc::clone(&shared), events, inbox, exit_within };
         Ok(ServiceHost {

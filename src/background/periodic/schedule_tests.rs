@@ -116,7 +116,7 @@ proptest! {
         let mut now = Now { instant: Instant::now(), wall: SystemTime::now() };
         let (start, mut passed) = (now.instant, 0);
         let jitter = millis(jitter);
-        let mut slots = RateSlots::new(millis(interval), Jitter { most: jitter, chance: fastrand::f64 }, now);
+        let mut slots = RateSlots::new(millis(interval), Jitter { most: jitter, chance: crate::background::random::fraction }, now);
         for look in looks {
             now.instant += millis(look);
             passed += slots.pass(now);

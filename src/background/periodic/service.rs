@@ -109,7 +109,8 @@ where
 
     async fn run(&self, cx: RunContext) -> ServiceResult {
         let ticker = &self.ticker;
-        let mut schedule = Schedule::new(&ticker.every, ticker.begun(), Now::read(), fastrand::f64);
+        let mut schedule =
+            Schedule::new(&ticker.every, ticker.begun(), Now::read(), crate::background::random::fraction);
         let mut calls = Calls::new(ticker.every.overlap);
         let mut timer = pin!(sleep_until(Instant::now()));
         let _planned = Planned(ticker);

@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use super::single_flight::SingleFlight;
+use crate::sync::const_unless_loom;
 
 /// Builds a [`SingleFlight`]. Works in `const` contexts, too.
 ///
@@ -66,26 +67,28 @@ impl<K, T, E> SingleFlightBuilder<K, T, E> {
         self
     }
 
-    /// Builds the single flight.
-    ///
-    /// # Panics
-    ///
-    /// Panics if `wait_timeout` is zero. In a `const` or `static` that is a compile error:
-    ///
-    /// ```compile_fail,E0080
-    /// # use std::time::Duration;
-    /// # use onelane::SingleFlight;
-    /// static HASTY: SingleFlight<u64, u64> = SingleFlight::builder("hasty").wait_timeout(Duration::ZERO).build();
-    /// ```
-    ///
-    /// Panics if `max_waiters` is `usize::MAX`.
-    #[must_use]
-    pub const fn build(self) -> SingleFlight<K, T, E> {
-        if let Some(timeout) = self.config.wait_timeout {
-            assert!(!timeout.is_zero(), "a wait_timeout of zero lets no caller wait: set a longer one, or none");
+    const_unless_loom! {
+        /// Builds the single flight.
+        ///
+        /// # Panics
+        ///
+        /// Panics if `wait_timeout` is zero. In a `const` or `static` that is a compile error:
+        ///
+        /// ```compile_fail,E0080
+        /// # use std::time::Duration;
+        /// # use onelane::SingleFlight;
+        /// static HASTY: SingleFlight<u64, u64> = SingleFlight::builder("hasty").wait_timeout(Duration::ZERO).build();
+        /// ```
+        ///
+        /// Panics if `max_waiters` is `usize::MAX`.
+        #[must_use]
+        pub fn build(self) -> SingleFlight<K, T, E> {
+            if let Some(timeout) = self.config.wait_timeout {
+                assert!(!timeout.is_zero(), "a wait_timeout of zero lets no caller wait: set a longer one, or none");
+            }
+            assert!(self.config.max_waiters < usize::MAX, "max_waiters is unlimited by default: leave it out");
+            SingleFlight::from_parts(self.name, self.config)
         }
-        assert!(self.config.max_waiters < usize::MAX, "max_waiters is unlimited by default: leave it out");
-        SingleFlight::from_parts(self.name, self.config)
     }
 }
 

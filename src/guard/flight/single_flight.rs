@@ -10,6 +10,7 @@ use super::flight_map::FlightMap;
 use super::shared_run::SharedRun;
 use super::stats::FlightStats;
 use crate::counter::Counter;
+use crate::sync::const_unless_loom;
 
 /// Lets callers that ask for the same key at the same time share one run of the work.
 ///
@@ -78,12 +79,14 @@ pub struct SingleFlight<K, T, E = Infallible> {
 }
 
 impl<K, T, E> SingleFlight<K, T, E> {
-    /// Creates a single flight without limits, whose runs are cancelled when no caller waits for them.
-    ///
-    /// `name` appears in [`stats`](Self::stats).
-    #[must_use]
-    pub const fn new(name: &'static str) -> Self {
-        Self::builder(name).build()
+    const_unless_loom! {
+        /// Creates a single flight without limits, whose runs are cancelled when no caller waits for them.
+        ///
+        /// `name` appears in [`stats`](Self::stats).
+        #[must_use]
+        pub fn new(name: &'static str) -> Self {
+            Self::builder(name).build()
+        }
     }
 
     /// Returns a builder for a single flight with other settings.
@@ -91,8 +94,10 @@ impl<K, T, E> SingleFlight<K, T, E> {
         SingleFlightBuilder::new(name)
     }
 
-    pub(super) const fn from_parts(name: &'static str, config: FlightConfig) -> Self {
-        Self { name, config, map: OnceLock::new(), refused: Counter::new(), timed_out: Counter::new() }
+    const_unless_loom! {
+        pub(super) fn from_parts(name: &'static str, config: FlightConfig) -> Self {
+            Self { name, config, map: OnceLock::new(), refused: Counter::new(), timed_out: Counter::new() }
+        }
     }
 
     /// Returns the name that was given to [`new`](Self::new) or [`builder`](Self::builder).

@@ -8,6 +8,7 @@ use super::key_entry::KeyLimit;
 use super::keyed_guard::KeyedGuard;
 use crate::guard::builder::{GuardSettings, Queue};
 use crate::semaphore::Order;
+use crate::sync::const_unless_loom;
 
 /// Builds a [`KeyedGuard`], also in a `const`. All settings but [`max_keys`](Self::max_keys) apply to each key
 /// separately.
@@ -84,26 +85,28 @@ impl<K> KeyedGuardBuilder<K> {
         self
     }
 
-    /// Builds the guard.
-    ///
-    /// # Panics
-    ///
-    /// Panics if a value is out of range, as [`EndpointGuardBuilder::build`](crate::guard::EndpointGuardBuilder::build)
-    /// does, or if `max_keys` is 0. In a `const` or `static` this is a compile error:
-    ///
-    /// ```compile_fail,E0080
-    /// # use onelane::KeyedGuard;
-    /// static NO_KEYS: KeyedGuard<u64> = KeyedGuard::builder("no keys").max_keys(0).build();
-    /// ```
-    #[must_use]
-    pub const fn build(self) -> KeyedGuard<K> {
-        let Self { name, settings, max_keys, .. } = self;
-        let limit = match max_keys {
-            Some(0) => panic!("max_keys(0) admits no caller: use 1 or more, or close() the guard"),
-            Some(max) => Some(KeyLimit::new(max)),
-            None => None,
-        };
-        KeyedGuard::from_parts(name, settings.semaphore_config(), settings.limits, limit)
+    const_unless_loom! {
+        /// Builds the guard.
+        ///
+        /// # Panics
+        ///
+        /// Panics if a value is out of range, as [`EndpointGuardBuilder::build`](crate::guard::EndpointGuardBuilder::build)
+        /// does, or if `max_keys` is 0. In a `const` or `static` this is a compile error:
+        ///
+        /// ```compile_fail,E0080
+        /// # use onelane::KeyedGuard;
+        /// static NO_KEYS: KeyedGuard<u64> = KeyedGuard::builder("no keys").max_keys(0).build();
+        /// ```
+        #[must_use]
+        pub fn build(self) -> KeyedGuard<K> {
+            let Self { name, settings, max_keys, .. } = self;
+            let limit = match max_keys {
+                Some(0) => panic!("max_keys(0) admits no caller: use 1 or more, or close() the guard"),
+                Some(max) => Some(KeyLimit::new(max)),
+                None => None,
+            };
+            KeyedGuard::from_parts(name, settings.semaphore_config(), settings.limits, limit)
+        }
     }
 }
 

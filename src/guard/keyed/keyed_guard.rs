@@ -22,6 +22,7 @@ use crate::guard::permit::HeldPermit;
 use crate::guard::shared::Shared;
 use crate::guard::stats::GuardStats;
 use crate::semaphore::{SemaphoreConfig, SemaphoreSnapshot, wake_all};
+use crate::sync::const_unless_loom;
 
 /// Admits one caller at a time, or N, for each key: a user, a tenant, a document.
 ///
@@ -78,12 +79,14 @@ pub struct KeyedGuard<K> {
 pub type SharedKeyedGuard<K> = Shared<KeyedGuard<K>>;
 
 impl<K> KeyedGuard<K> {
-    /// Creates a guard for one caller of each key at a time, in order, with unbounded queues.
-    ///
-    /// `name` identifies the guard in [`stats`](Self::stats) and in logs. It need not be unique.
-    #[must_use]
-    pub const fn new(name: &'static str) -> Self {
-        Self::builder(name).build()
+    const_unless_loom! {
+        /// Creates a guard for one caller of each key at a time, in order, with unbounded queues.
+        ///
+        /// `name` identifies the guard in [`stats`](Self::stats) and in logs. It need not be unique.
+        #[must_use]
+        pub fn new(name: &'static str) -> Self {
+            Self::builder(name).build()
+        }
     }
 
     /// Returns a builder for a guard with other settings.
@@ -91,13 +94,15 @@ impl<K> KeyedGuard<K> {
         KeyedGuardBuilder::new(name)
     }
 
-    pub(super) const fn from_parts(
-        name: &'static str,
-        semaphore_config: SemaphoreConfig,
-        limits: WaitLimits,
-        key_limit: Option<KeyLimit>,
-    ) -> Self {
-        Self { core: GuardCore::new(name, limits), semaphore_config, key_limit, keys: OnceLock::new() }
+    const_unless_loom! {
+        pub(super) fn from_parts(
+            name: &'static str,
+            semaphore_config: SemaphoreConfig,
+            limits: WaitLimits,
+            key_limit: Option<KeyLimit>,
+        ) -> Self {
+            Self { core: GuardCore::new(name, limits), semaphore_config, key_limit, keys: OnceLock::new() }
+        }
     }
 
     /// Returns the guard's name.

@@ -4,6 +4,7 @@ use std::task::Waker;
 
 use super::error::LimiterError;
 use crate::semaphore::{EnqueueOutcome, MAX_TOKENS, SemaphoreRefusal, TokenSemaphore, Tokens, WaitOutcome, WaiterId};
+use crate::sync::const_unless_loom;
 
 /// The two semaphores of a limiter.
 #[derive(Debug)]
@@ -57,11 +58,13 @@ impl AcquiredTokens {
 }
 
 impl LimiterSemaphores {
-    /// Clamps both numbers to [`MAX_TOKENS`].
-    pub(super) const fn new(total: usize, reserve: usize) -> Self {
-        Self {
-            ordinary: TokenSemaphore::with_total(clamped(total)),
-            reserve: TokenSemaphore::with_total(clamped(reserve)),
+    const_unless_loom! {
+        /// Clamps both numbers to [`MAX_TOKENS`].
+        pub(super) fn new(total: usize, reserve: usize) -> Self {
+            Self {
+                ordinary: TokenSemaphore::with_total(clamped(total)),
+                reserve: TokenSemaphore::with_total(clamped(reserve)),
+            }
         }
     }
 

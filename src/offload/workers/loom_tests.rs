@@ -98,7 +98,7 @@ impl World {
     }
 
     fn with(tokens: usize, max_queued: usize, keep_alive: KeepAlive, fails_from: Option<SpawnFailure>) -> Arc<Self> {
-        let limiter = Arc::new(CapacityLimiter(TokenSemaphore::with_total(tokens)));
+        let limiter = Arc::new(CapacityLimiter::new(tokens));
         Self::of(limiter, tokens, max_queued, keep_alive, fails_from, Default::default())
     }
 

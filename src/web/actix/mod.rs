@@ -60,12 +60,16 @@ mod body;
 mod extract;
 mod flight;
 mod future;
+#[cfg(feature = "offload")]
 mod handler;
 mod head;
 mod middleware;
+#[cfg(feature = "offload")]
 mod pool_response;
+#[cfg(feature = "background")]
 mod probes;
 mod response;
+#[cfg(feature = "offload")]
 mod trace;
 mod worker;
 
@@ -75,7 +79,10 @@ pub use self::flight::{FlightFuture, FlightMiddleware, FlightService};
 pub use self::future::GuardFuture;
 #[cfg(feature = "rayon")]
 pub use self::handler::cpu_handler;
+#[cfg(feature = "offload")]
 pub use self::handler::{PoolHandlerFuture, blocking_handler};
 pub use self::middleware::{GuardMiddleware, GuardService};
+#[cfg(feature = "offload")]
 pub use self::pool_response::{IntoPoolResponse, OnWorker, PoolResponse};
+#[cfg(feature = "background")]
 pub use self::probes::probes;

@@ -4,6 +4,7 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, ResponseError};
 
 use crate::guard::{AcquireError, FlightError};
+#[cfg(feature = "offload")]
 use crate::offload::{Cancelled, OffloadError};
 use crate::web::Refusal;
 
@@ -39,6 +40,7 @@ impl ResponseError for AcquireError {
 }
 
 /// The response is in the [tables of refusals](crate::web#refusals).
+#[cfg(feature = "offload")]
 impl ResponseError for OffloadError {
     fn status_code(&self) -> StatusCode {
         Refusal::from(self.clone()).status_code()
@@ -50,6 +52,7 @@ impl ResponseError for OffloadError {
 }
 
 /// The response is in the [tables of refusals](crate::web#refusals).
+#[cfg(feature = "offload")]
 impl ResponseError for Cancelled {
     fn status_code(&self) -> StatusCode {
         Refusal::from(*self).status_code()

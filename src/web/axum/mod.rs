@@ -46,16 +46,20 @@
 
 mod body;
 mod extract;
+#[cfg(feature = "offload")]
 mod handler;
 #[cfg(unix)]
 mod listener;
+#[cfg(feature = "background")]
 mod probes;
 mod response;
 
 pub use self::body::{AxumBody, FlightLayer, GuardLayer};
+#[cfg(feature = "offload")]
 pub use self::handler::blocking_handler;
 #[cfg(feature = "rayon")]
 pub use self::handler::cpu_handler;
 #[cfg(unix)]
 pub use self::listener::{WatchedListener, WatchedStream};
+#[cfg(feature = "background")]
 pub use self::probes::probes;

@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 
 use crate::guard::{AcquireError, FlightError};
+#[cfg(feature = "offload")]
 use crate::offload::{Cancelled, OffloadError};
 use crate::web::Refusal;
 
@@ -23,6 +24,7 @@ impl IntoResponse for AcquireError {
 }
 
 /// The response is in the [tables of refusals](crate::web#refusals).
+#[cfg(feature = "offload")]
 impl IntoResponse for OffloadError {
     fn into_response(self) -> Response {
         Refusal::from(self).into_response()
@@ -30,6 +32,7 @@ impl IntoResponse for OffloadError {
 }
 
 /// The response is in the [tables of refusals](crate::web#refusals).
+#[cfg(feature = "offload")]
 impl IntoResponse for Cancelled {
     fn into_response(self) -> Response {
         Refusal::from(self).into_response()

@@ -1,4 +1,4 @@
-//! [`Example`], an example of this crate running as a process of its own, with what it has printed so far.
+//! [`Example`], an example of this crate that runs in a separate process, with the lines it has printed so far.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -15,16 +15,16 @@ use serde_json::Value;
 
 use crate::client::{PATIENCE, eventually, web_client};
 
-/// A running example. Dropping it, in a failed test too, kills it and waits until it is gone.
+/// A running example. Dropping it, also in a failed test, kills the process and waits for its end.
 pub struct Example {
     child: Child,
-    /// It ends when all is read that the example will ever print.
+    /// Ends at the end of the example's output.
     reader: Option<JoinHandle<()>>,
     printed: Arc<Mutex<Vec<Line>>>,
-    /// The lines up to the one that says where it listens, with that one.
+    /// The lines up to and including the one with the address.
     pub before: Vec<Line>,
     pub address: SocketAddr,
-    /// How long each of its waits takes.
+    /// The duration of each wait in the example.
     pub hold: Duration,
 }
 
@@ -32,61 +32,62 @@ pub struct Example {
 #[derive(Clone, Debug)]
 pub struct Line {
     pub text: String,
-    /// When it was read here, which is a little after it was printed.
+    /// When the line was read, which is a little after it was printed.
     pub at: Instant,
 }
 
 impl Example {
-    /// Starts an example on a port of its own and waits until it listens.
+    /// Starts an example on a free port and waits until it listens.
     pub async fn start(name: &str, hold: Duration) -> Self {
         Self::start_with(name, hold, &[]).await
     }
 
-    /// The same with more variables in its environment.
+    /// Starts an example with additional environment variables and waits until it listens.
     pub async fn start_with(name: &str, hold: Duration, variables: &[(&str, &str)]) -> Self {
         let mut example = Self::launch(name, hold, variables);
         eventually("the example listens", || example.listens_at().is_some()).await;
-        let (listening, address) = example.listens_at().expect("it was there a line above");
+        let (listening, address) = example.listens_at().expect("the address was printed a line above");
         example.before = lock(&example.printed).drain(..=listening).collect();
         example.address = address;
         example
     }
 
-    /// Starts an example, and does not wait until it listens.
+    /// Starts an example without waiting until it listens.
     pub fn launch(name: &str, hold: Duration, variables: &[(&str, &str)]) -> Self {
         let mut child = Command::new(binary(name))
             .env("PORT", "0")
             .env("HOLD_MS", hold.as_millis().to_string())
-            // Those that panic on purpose do so in a line.
+            // An intended panic should print one line.
             .env("RUST_BACKTRACE", "0")
             .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|error| panic!("the example {name} does not start: {error}"));
+            .unwrap_or_else(|error| panic!("cannot start the example {name}: {error}"));
         let printed = Arc::default();
-        let stdout = child.stdout.take().expect("it is piped");
+        let stdout = child.stdout.take().expect("stdout is piped");
         let reader = Some(collect(stdout, Arc::clone(&printed)));
         Self { child, reader, printed, before: Vec::new(), address: SocketAddr::from(([127, 0, 0, 1], 0)), hold }
     }
 
-    /// The number of the line that says it, and what it says.
+    /// Returns the index of the line with the address, and the address.
     fn listens_at(&self) -> Option<(usize, SocketAddr)> {
         let address = |line: &Line| line.text.strip_prefix("listening on http://")?.parse().ok();
         lock(&self.printed).iter().enumerate().find_map(|(number, line)| Some((number, address(line)?)))
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to the example.
     #[cfg(unix)]
     pub fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("it is our child, and not waited for yet");
+        kill_process(Pid::from_child(&self.child), signal).expect("the child has not been waited for yet");
     }
 
-    /// How long its threads have run so far, and how long they were ready to and had no processor.
+    /// Returns how long the example's threads have run so far, and how long they were runnable without a processor.
     #[cfg(target_os = "linux")]
     pub fn cpu_time(&self) -> (Duration, Duration) {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it is our child");
+        let tasks =
+            fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("the child has not been waited for yet");
         tasks.fold((Duration::ZERO, Duration::ZERO), |(ran, waited), task| {
-            // A thread may end meanwhile.
+            // The thread may have ended in the meantime.
             let statistics =
                 task.and_then(|task| fs::read_to_string(task.path().join("schedstat"))).unwrap_or_default();
             let mut nanos = statistics.split(' ').map_while(|nanos| nanos.parse().ok()).map(Duration::from_nanos);
@@ -94,21 +95,22 @@ impl Example {
         })
     }
 
-    /// Waits until it has ended and all that it printed is here. Its exit code: none if a signal has killed it.
+    /// Waits until the example has ended and its output has been read. Returns its exit code, or `None` if a signal
+    /// killed it.
     pub async fn exit_code(&mut self) -> Option<i32> {
         let start = Instant::now();
         loop {
-            if let Some(status) = self.child.try_wait().expect("it is our child") {
-                self.reader.take().into_iter().for_each(|reader| reader.join().expect("it does not panic"));
+            if let Some(status) = self.child.try_wait().expect("the child can be waited for") {
+                self.reader.take().into_iter().for_each(|reader| reader.join().expect("the reader does not panic"));
                 return status.code();
             }
-            assert!(start.elapsed() < PATIENCE, "in vain: the example ends. Printed: {}", self.printed());
-            // Another process takes real time.
+            assert!(start.elapsed() < PATIENCE, "timed out: the example ends. Printed: {}", self.printed());
+            // Another process runs in real time.
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
 
-    /// Whether nobody listens where it listened.
+    /// Returns `true` if connections to the example's address are refused.
     pub fn refuses(&self) -> bool {
         let refusal = std::net::TcpStream::connect(self.address).err();
         refusal.is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
@@ -118,17 +120,17 @@ impl Example {
         format!("http://{}{path}", self.address)
     }
 
-    /// The lines since it listens.
+    /// Returns the lines printed after the address.
     pub fn lines(&self) -> Vec<Line> {
         lock(&self.printed).clone()
     }
 
-    /// The lines since it listens, in one string.
+    /// Returns the lines printed after the address, joined by spaces.
     pub fn printed(&self) -> String {
         self.lines().iter().map(|line| line.text.as_str()).collect::<Vec<_>>().join(" ")
     }
 
-    /// The lines since it listens, as strings.
+    /// Returns the texts of the lines printed after the address.
     pub fn texts(&self) -> Vec<String> {
         self.lines().into_iter().map(|line| line.text).collect()
     }
@@ -137,23 +139,23 @@ impl Example {
         eventually(&format!("{count} lines are printed"), || self.lines().len() >= count).await;
     }
 
-    /// What `GET /stats` answers.
+    /// Returns the response to `GET /stats`.
     pub async fn stats(&self) -> Value {
         self.json("/stats").await
     }
 
-    /// What a `GET` answers.
+    /// Returns the response to a `GET`.
     pub async fn json(&self, path: &str) -> Value {
-        let response = web_client().get(self.url(path)).send().await.expect("the example answers");
-        response.json().await.expect("it answers in JSON")
+        let response = web_client().get(self.url(path)).send().await.expect("the example responds");
+        response.json().await.expect("the response is JSON")
     }
 
-    /// Asks for the statistics until `pick` finds in them what it looks for.
+    /// Polls the statistics until `pick` accepts them, and returns them.
     pub async fn wait_for_stats(&self, what: &str, pick: impl Fn(&Value) -> bool) -> Value {
         self.wait_for_json("/stats", what, pick).await
     }
 
-    /// Asks until `pick` finds in the answer what it looks for.
+    /// Polls `path` until `pick` accepts the response, and returns the response.
     pub async fn wait_for_json(&self, path: &str, what: &str, pick: impl Fn(&Value) -> bool) -> Value {
         let start = Instant::now();
         loop {
@@ -161,8 +163,8 @@ impl Example {
             if pick(&answer) {
                 return answer;
             }
-            assert!(start.elapsed() < PATIENCE, "in vain: {what}. {path}: {answer:#}, printed: {}", self.printed());
-            // As above.
+            assert!(start.elapsed() < PATIENCE, "timed out: {what}. {path}: {answer:#}, printed: {}", self.printed());
+            // Another process runs in real time.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -170,13 +172,13 @@ impl Example {
 
 impl Drop for Example {
     fn drop(&mut self) {
-        // It fails only if the child has ended already.
+        // Fails only if the child has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Reads lines until nobody can print any more: the death of the child closes the pipe.
+/// Reads lines until the end of the output: the end of the child closes the pipe.
 fn collect(stdout: ChildStdout, printed: Arc<Mutex<Vec<Line>>>) -> JoinHandle<()> {
     thread::spawn(move || {
         for text in BufReader::new(stdout).lines().map_while(Result::ok) {
@@ -186,15 +188,15 @@ fn collect(stdout: ChildStdout, printed: Arc<Mutex<Vec<Line>>>) -> JoinHandle<()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().expect("nobody panics while holding it")
+    mutex.lock().expect("no thread panics while it holds the lock")
 }
 
-/// Where cargo has put an example: `target/PROFILE/examples/NAME`, this test being `target/PROFILE/deps/TEST-HASH`.
+/// Returns the path of an example, `target/PROFILE/examples/NAME`. The test itself is `target/PROFILE/deps/TEST-HASH`.
 fn binary(name: &str) -> PathBuf {
-    const HINT: &str = "`cargo test` and `cargo nextest run` build the examples, but with `--test NAME` they don't: run \
-                        `cargo build --examples` first";
-    let test = env::current_exe().expect("a test knows its own path");
-    let profile = test.ancestors().nth(2).expect("a test lies in target/PROFILE/deps");
+    const HINT: &str = "`cargo test --workspace` and `cargo nextest run --workspace` build the examples, but not with \
+                        `--test NAME`: run `cargo build --workspace --all-features --examples` first";
+    let test = env::current_exe().expect("the path of a test is known");
+    let profile = test.ancestors().nth(2).expect("a test is in target/PROFILE/deps");
     let binary = profile.join("examples").join(name).with_extension(env::consts::EXE_EXTENSION);
     assert!(binary.is_file(), "{} is missing. {HINT}", binary.display());
     if let Some(source) = newer_source(&binary) {
@@ -203,11 +205,11 @@ fn binary(name: &str) -> PathBuf {
     binary
 }
 
-/// A source file that was changed after the build: a stale example would be tested instead of the code at hand.
+/// Returns a source file that was changed after the build. Without this check, a test could run a stale example.
 fn newer_source(binary: &Path) -> Option<PathBuf> {
     let modified = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
     let built = modified(binary)?;
-    // Beside the binary, cargo lists its sources as a rule for make.
+    // Next to the binary, cargo lists its sources in a make rule.
     let rule = fs::read_to_string(binary.with_extension("d")).ok()?;
     let sources = rule.split_once(": ")?.1.split_whitespace().map(PathBuf::from);
     let mut from_root = sources.map(|source| Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(source));

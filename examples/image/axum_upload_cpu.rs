@@ -1,30 +1,31 @@
-//! Work that computes for an uploaded file, in axum: on the runtime, in `run_blocking`, and in `run_cpu`.
+//! A computation on an uploaded file, in axum: on the runtime, in `run_blocking`, and in `run_cpu`.
 //!
-//! Run it: `cargo run --release --example axum_upload_cpu`. `PORT` (default 3000, 0 for any) changes where it listens. Its
-//! runtime has one thread, so that it shows what holds it up. Without `--release` it computes longer, which is easier to
-//! see. "Hello" and "Goodbye" appear in its terminal.
+//! Run it: `cargo run --release --example axum_upload_cpu`. `PORT` (default 3000; 0 picks a free port) sets the port.
+//! Its runtime has one thread, which makes it visible when that thread is busy. Without `--release` the computation
+//! takes longer, which makes it more visible. The server prints "Hello" and "Goodbye".
 //!
-//! Try it with a large picture (PNG or JPEG), and ask for `curl localhost:3000/` in a second terminal meanwhile:
+//! Upload a large picture (PNG or JPEG), and meanwhile run `curl localhost:3000/` in a second terminal:
 //!
 //! ```text
 //! curl -F file=@picture.jpg localhost:3000/on-runtime    # all other requests wait
-//! curl -F file=@picture.jpg localhost:3000/run-blocking  # none does; 40 uploads at a time share the processors
-//! curl -F file=@picture.jpg localhost:3000/run-cpu       # none does; as many at a time as there are processors
+//! curl -F file=@picture.jpg localhost:3000/run-blocking  # no request waits; 40 uploads at a time share the processors
+//! curl -F file=@picture.jpg localhost:3000/run-cpu       # no request waits; one upload at a time for each processor
 //! ```
 //!
-//! Each answers with the sizes of the thumbnails that it made.
+//! Each response lists the sizes of the thumbnails.
 
-#![allow(clippy::print_stdout, reason = "it shows on stdout what happens when")]
+#![allow(clippy::print_stdout, reason = "the example shows the order of events on stdout")]
 
 use std::env;
 use std::io::Cursor;
 
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Multipart};
+use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::response::Result;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use axum_extra::extract::Multipart;
 use image::imageops::FilterType;
 use image::{ImageError, ImageFormat, ImageResult};
 use onelane::{run_blocking, run_cpu};
@@ -32,10 +33,10 @@ use tokio::net::TcpListener;
 
 const WIDTHS: [u32; 4] = [512, 256, 128, 64];
 
-/// The sizes in bytes of a picture's thumbnails.
+/// The sizes of a picture's thumbnails, in bytes.
 type Sizes = Vec<usize>;
 
-/// It computes for a while.
+/// Computes for a while and returns the sizes of the thumbnails.
 fn thumbnails(file: &[u8]) -> std::result::Result<Sizes, (StatusCode, String)> {
     println!("Hello");
     let picture = image::load_from_memory(file).map_err(|error| unreadable(&error))?;
@@ -68,7 +69,7 @@ async fn in_run_cpu(form: Multipart) -> Result<Json<Sizes>> {
     Ok(Json(run_cpu(move || thumbnails(&file)).await??))
 }
 
-/// The first file of the form.
+/// Returns the first file of the form.
 async fn upload(mut form: Multipart) -> Result<Bytes> {
     match form.next_field().await? {
         Some(file) => Ok(file.bytes().await?),

@@ -1,17 +1,17 @@
-//! A subscriber of a Redis stream beside HTTP, in axum: its callbacks may block, and a stop cuts none in half.
+//! A subscriber of a Redis stream next to axum: its callbacks may block, and a stop interrupts none of them.
 //!
-//! Run it: `redis-server --save ''`, and `cargo run --example axum_pubsub`. `REDIS_URL` (default redis://127.0.0.1), `PORT`
-//! (default 3000, 0 for any) and `HOLD_MS` (default 2000) change where Redis is, where it listens and how long a callback
-//! blocks. Try:
+//! Run it: `redis-server --save ''`, and `cargo run --example axum_pubsub`. `REDIS_URL` (default redis://127.0.0.1),
+//! `PORT` (default 3000; 0 picks a free port) and `HOLD_MS` (default 2000) set the address of Redis, the port and how
+//! long a callback blocks. Try it:
 //!
 //! ```text
 //! for work in quick blocking quick blocking; do redis-cli XADD orders '*' work $work; done
-//! curl localhost:3000/           # at once, though a callback blocks
+//! curl localhost:3000/           # answered at once, although a callback blocks
 //! curl localhost:3000/stats
-//! redis-cli XPENDING orders app  # after a Ctrl-C meanwhile: 0. What had begun was finished, the rest waits for a restart
+//! redis-cli XPENDING orders app  # 0 after Ctrl-C: orders in progress were finished, the others wait for a restart
 //! ```
 
-#![allow(clippy::print_stdout, reason = "it shows on stdout what happens when")]
+#![allow(clippy::print_stdout, reason = "the example shows the order of events on stdout")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -37,13 +37,13 @@ impl BlockingService for Subscriber {
         "subscriber"
     }
 
-    /// Without Redis it fails, and begins anew until Redis is there.
+    /// Fails while Redis is not available, and is restarted until it is.
     fn run(&self, cx: BlockingContext) -> ServiceResult {
         let mut redis = self.0.get_connection_with_timeout(Duration::from_secs(1))?;
-        redis.set_read_timeout(Some(Duration::from_secs(1)))?; // nobody can end a thread that waits
+        redis.set_read_timeout(Some(Duration::from_secs(1)))?; // a thread that waits cannot be cancelled
         let group = redis.xgroup_create_mkstream("orders", "app", "0");
         group.or_else(|error| if error.code() == Some("BUSYGROUP") { Ok(()) } else { Err(error) })?;
-        // One at a time, so that what is taken has begun: first what a crash has left behind, then what is new.
+        // Takes one order at a time, directly before its callback runs. Orders left over by a crash come first.
         let options = StreamReadOptions::default().group("app", "worker").count(1).block(100);
         let mut after = "0";
         while !cx.is_stopping() {
@@ -51,7 +51,7 @@ impl BlockingService for Subscriber {
             match reply.into_iter().flat_map(|reply| reply.keys).flat_map(|stream| stream.ids).next() {
                 Some(order) => {
                     callback(&order);
-                    // Last: a crash before it has the order handled once more, rather than never.
+                    // Acknowledged last: after a crash before this line, the order is handled twice rather than never.
                     ACKED.fetch_add(redis.xack("orders", "app", &[&order.id])?, Ordering::Relaxed);
                 }
                 None => after = ">",
@@ -81,7 +81,7 @@ fn hold() -> Duration {
     Duration::from_millis(env::var("HOLD_MS").ok().and_then(|millis| millis.parse().ok()).unwrap_or(2000))
 }
 
-/// On one thread: a callback that blocked it would stop the server.
+/// Runs on one thread: a callback that blocked it would stop the server.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<ShutdownReport, BoxError> {
     let redis = Client::open(env::var("REDIS_URL").unwrap_or_else(|_| "redis://127.0.0.1".into()))?;

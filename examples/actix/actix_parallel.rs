@@ -1,23 +1,23 @@
-//! Serial, concurrent, parallel, in actix-web: what blocks the server, and what does not.
+//! Serial, concurrent and parallel waits, in actix-web: what blocks the server and what does not.
 //!
-//! Run it: `cargo run --example actix_parallel`. `PORT` (default 3000, 0 for any) changes where it listens. `HOLD_MS`
-//! (default 2000) is what its waits are multiples of: 2.5 times that for a ping (5 s), twice that for `/slow` and
-//! `/sync-slow` (4 s). It has one worker: with several, a wait that blocks holds up only its own worker's connections.
+//! Run it: `cargo run --example actix_parallel`. `PORT` (default 3000; 0 picks a free port) sets the port. `HOLD_MS`
+//! (default 2000) scales the waits: a ping takes 2.5 times as long (5 s), `/slow` and `/sync-slow` take twice as long
+//! (4 s). It has one worker. With several workers, a blocking wait delays only the connections of its own worker.
 //!
-//! Try each line in two terminals at once. "Hello" and "Goodbye" appear in the server's terminal, curl prints "pong":
+//! Try each line in two terminals at once. The server prints "Hello" and "Goodbye"; curl prints "pong":
 //!
 //! ```text
 //! curl localhost:3000/ping-blocking      # Hello Goodbye Hello Goodbye: the wait blocks the worker
-//! curl localhost:3000/ping-async         # Hello Hello Goodbye Goodbye: an async wait does not
-//! curl localhost:3000/ping-run-blocking  # the same, with a wait that blocks, in run_blocking
-//! curl localhost:3000/ping-sync          # the same, the whole handler: a `def` endpoint
-//! curl localhost:3000/slow               # twice, and then localhost:3000/ in a third terminal: that has to wait
-//! curl localhost:3000/sync-slow          # the same, but that does not
-//! curl localhost:3000/stats              # how many run and wait: "handlers", and "default", which run_blocking has
-//! curl -X PUT localhost:3000/limit/2     # from now on 2 handlers at a time, not 40; run_blocking keeps its own 40
+//! curl localhost:3000/ping-async         # Hello Hello Goodbye Goodbye: an async wait does not block it
+//! curl localhost:3000/ping-run-blocking  # the same, with a blocking wait in run_blocking
+//! curl localhost:3000/ping-sync          # the same, with a handler that blocks as a whole: a `def` endpoint
+//! curl localhost:3000/slow               # twice, then localhost:3000/ in a third terminal: that request has to wait
+//! curl localhost:3000/sync-slow          # the same, but that request does not wait
+//! curl localhost:3000/stats              # running and queued tasks of both pools: "default" is that of run_blocking
+//! curl -X PUT localhost:3000/limit/2     # from now on 2 handlers at a time; run_blocking keeps its limit of 40
 //! ```
 
-#![allow(clippy::print_stdout, reason = "it shows on stdout what happens when")]
+#![allow(clippy::print_stdout, reason = "the example shows the order of events on stdout")]
 
 use std::time::Duration;
 use std::{env, thread};
@@ -43,7 +43,7 @@ async fn ping_run_blocking() -> Result<&'static str, OffloadError> {
     Ok("pong\n")
 }
 
-/// No `async`: it blocks a thread.
+/// Not `async`: it blocks a thread.
 fn ping_sync() -> &'static str {
     println!("Hello");
     thread::sleep(hold() * 5 / 2);
@@ -90,7 +90,7 @@ async fn main() -> std::io::Result<()> {
             .route("/limit/{total}", put().to(set_limit))
     };
     let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
-    // Whoever waits for a blocked worker would be answered 408 after the five seconds that are the default.
+    // By default, a request that waits five seconds for a blocked worker is answered 408.
     let server = HttpServer::new(app).workers(1).client_request_timeout(Duration::from_secs(60));
     let server = server.h1_allow_half_closed(false).bind(format!("127.0.0.1:{port}"))?;
     println!("listening on http://{}", server.addrs()[0]);

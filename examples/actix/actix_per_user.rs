@@ -1,20 +1,20 @@
-//! One request at a time for each user, in actix-web: a user who asks for more is told to come back later, others are
+//! One request at a time for each user, in actix-web: a user with a request in progress is refused, other users are
 //! unaffected.
 //!
-//! Run it: `cargo run --example actix_per_user`. `PORT` (default 3000, 0 for any) and `HOLD_MS` (default 300) change
-//! where it listens and how long its handler takes.
+//! Run it: `cargo run --example actix_per_user`. `PORT` (default 3000; 0 picks a free port) and `HOLD_MS` (default 300)
+//! set the port and how long the handler takes.
 //!
-//! Try it, the first three in terminals of their own at once:
+//! Try the first three lines in three terminals at once:
 //!
 //! ```text
 //! curl -iX POST 'localhost:3000/work?ms=5000' -H 'x-user: ada'    # done for ada
 //! curl -iX POST 'localhost:3000/work?ms=5000' -H 'x-user: ada'    # refused: 429, Retry-After, problem+json
 //! curl -iX POST 'localhost:3000/work?ms=5000' -H 'x-user: grace'  # done for grace
-//! curl -iX POST localhost:3000/work                               # 400: for whom?
+//! curl -iX POST localhost:3000/work                               # refused: 400, because the request names no user
 //! curl localhost:3000/stats
 //! ```
 
-#![allow(clippy::print_stdout, reason = "it shows on stdout what happens when")]
+#![allow(clippy::print_stdout, reason = "the example shows the order of events on stdout")]
 
 use std::env;
 use std::time::Duration;
@@ -29,18 +29,18 @@ use onelane::web::actix::GuardMiddleware;
 use onelane::{KeyedGuard, Queue};
 use serde_json::Value;
 
-/// Only users with a request here take memory; `max_keys` is for clients that make up users.
+/// Only users with a request in progress take memory. `max_keys` protects against clients that invent users.
 static PER_USER: KeyedGuard<String> = KeyedGuard::builder("user").queue(Queue::Reject).max_keys(100_000).build();
 
-/// Whose request it is.
+/// Returns the user that sent the request.
 ///
-/// A real service takes this from its authentication, such as an extension that a middleware has set. A header that
-/// anybody can set gives everybody as many lanes as they like, and lets them into the lanes of others.
+/// A real service takes the user from its authentication, such as an extension set by a middleware. If clients can set
+/// the header themselves, each of them can use any number of keys, and can block the keys of other users.
 fn user(headers: &HeaderMap) -> Option<&str> {
     headers.get("x-user")?.to_str().ok()
 }
 
-/// The middleware guards it, so it needs no word about it.
+/// Guarded by its middleware, so the handler itself does not mention the guard.
 async fn work(request: HttpRequest, query: Query<Value>) -> String {
     let user = user(request.headers()).expect("the middleware refuses requests without a user");
     println!("Hello {user}");
@@ -67,7 +67,8 @@ async fn main() -> std::io::Result<()> {
         App::new().service(resource("/work").wrap(one_per_user).route(post().to(work))).route("/stats", get().to(stats))
     };
     let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
-    // Not half closed: a client that closes its connection is gone, also while its request waits.
+    // Without half-closed connections, a client that closes its connection has disconnected, even while its request
+    // waits.
     let server = HttpServer::new(app).h1_allow_half_closed(false).bind(format!("127.0.0.1:{port}"))?;
     println!("listening on http://{}", server.addrs()[0]);
     server.run().await

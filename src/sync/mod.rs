@@ -1,11 +1,19 @@
-//! The atomics, the mutex and the condition variable that the crate is built on: std's, or loom's in the models.
+//! The synchronization primitives that the crate is built on: std's, or loom's in the models. This is the one place that
+//! chooses between them.
 
-#[cfg(loom)]
-pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard, atomic};
-#[cfg(not(loom))]
-pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, atomic};
+#[cfg(all(test, loom))]
+mod loom_backend;
+#[cfg(not(all(test, loom)))]
+mod std_backend;
 
 use std::sync::PoisonError;
+
+#[cfg(all(test, loom))]
+pub(crate) use self::loom_backend::{ArcSwap, Condvar, Mutex, MutexGuard, atomic, wait_timeout};
+#[cfg(all(feature = "offload", not(all(test, loom))))]
+pub(crate) use self::std_backend::ArcSwap;
+#[cfg(not(all(test, loom)))]
+pub(crate) use self::std_backend::{Condvar, Mutex, MutexGuard, atomic, wait_timeout};
 
 /// Locks `mutex`, ignoring poison.
 ///
@@ -18,8 +26,8 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Declares a `const fn`, or a plain `fn` under loom, whose atomics and mutexes have no `const` constructors.
 macro_rules! const_unless_loom {
     ($(#[$meta:meta])* $vis:vis fn $($rest:tt)*) => {
-        $(#[$meta])* #[cfg(not(loom))] $vis const fn $($rest)*
-        $(#[$meta])* #[cfg(loom)] $vis fn $($rest)*
+        $(#[$meta])* #[cfg(not(all(test, loom)))] $vis const fn $($rest)*
+        $(#[$meta])* #[cfg(all(test, loom))] $vis fn $($rest)*
     };
 }
 pub(crate) use const_unless_loom;

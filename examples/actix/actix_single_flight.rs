@@ -1,8 +1,8 @@
-//! Work done once for all who ask for it at the same time, in actix-web: a whole answer by a middleware, and a value by
-//! hand.
+//! Concurrent callers share one run, in actix-web: whole responses through a middleware, single values through a
+//! `SingleFlight`.
 //!
-//! Run it: `cargo run --example actix_single_flight`. `PORT` (default 3000, 0 for any) and `HOLD_MS` (default 2000)
-//! change where it listens and how long its handlers take.
+//! Run it: `cargo run --example actix_single_flight`. `PORT` (default 3000; 0 picks a free port) and `HOLD_MS` (default
+//! 2000) set the port and how long the handlers take.
 //!
 //! Try it:
 //!
@@ -10,11 +10,11 @@
 //! curl -i localhost:3000/report & curl -i localhost:3000/report & wait     # one run; Cache-Status: … collapsed
 //! curl localhost:3000/report -H 'x-user: ada' & curl localhost:3000/report -H 'x-user: grace' & wait  # two runs
 //! curl localhost:3000/square/12 & curl localhost:3000/square/12 & wait     # 144 144, in one run
-//! curl -i localhost:3000/square/2000                                       # 422: the work's own error
+//! curl -i localhost:3000/square/2000                                       # 422: the error of the work itself
 //! curl localhost:3000/stats
 //! ```
 
-#![allow(clippy::print_stdout, reason = "it shows on stdout what happens when")]
+#![allow(clippy::print_stdout, reason = "the example shows the order of events on stdout")]
 
 use std::time::Duration;
 use std::{env, fmt};
@@ -30,7 +30,7 @@ use serde_json::{Value, json};
 
 static SQUARES: SingleFlight<u64, u64, TooLarge> = SingleFlight::new("squares");
 
-/// What the work may come to instead of a square: a response of its own, and so the error of the flight is one.
+/// The error of the work. It is a response, which makes the `FlightError` around it a response too.
 #[derive(Debug)]
 struct TooLarge(u64);
 
@@ -46,7 +46,7 @@ impl ResponseError for TooLarge {
     }
 }
 
-/// The middleware shares its answers, so it needs no word about it.
+/// Shared by its middleware, so the handler itself does not mention the flight.
 async fn report(request: HttpRequest) -> String {
     let user = request.headers().get("x-user").and_then(|user| user.to_str().ok()).unwrap_or("everyone");
     println!("report for {user}");
@@ -71,7 +71,7 @@ async fn hold() {
     sleep(Duration::from_millis(millis)).await;
 }
 
-/// Of the reports and the squares together.
+/// Returns the sums over reports and squares.
 async fn stats(reports: Data<FlightMiddleware>) -> Json<Value> {
     let (reports, squares) = (reports.stats(), SQUARES.stats());
     Json(json!({ "runs": reports.runs + squares.runs, "shared": reports.shared + squares.shared }))
@@ -79,9 +79,9 @@ async fn stats(reports: Data<FlightMiddleware>) -> Json<Value> {
 
 #[actix_web::main]
 async fn main() -> std::io::Result<()> {
-    // The report is for its user: a key without the user would hand one user's report to another. A real service takes
-    // the user from its authentication rather than from a header that anybody can set: see `FlightMiddleware::keyed`.
-    // It is made out here, so that all workers share.
+    // Each user has a report of their own: without the user in the key, one user would get the report of another. A
+    // real service takes the user from its authentication, not from a header that any client can set: see
+    // `FlightMiddleware::keyed`. Created outside of the closure below, so that all workers share it.
     let shared = FlightMiddleware::with_options("reports", FlightOptions::new().key_header("x-user"));
     let app = move || {
         App::new()
@@ -91,7 +91,8 @@ async fn main() -> std::io::Result<()> {
             .route("/stats", get().to(stats))
     };
     let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
-    // Not half closed: a client that closes its connection is gone, and what nobody waits for any more is dropped.
+    // Without half-closed connections, a client that closes its connection has disconnected, and a run without callers
+    // is dropped.
     let server = HttpServer::new(app).h1_allow_half_closed(false).bind(format!("127.0.0.1:{port}"))?;
     println!("listening on http://{}", server.addrs()[0]);
     server.run().await

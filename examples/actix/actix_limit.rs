@@ -1,19 +1,20 @@
-//! One caller at a time on an endpoint, in actix-web: a whole handler, a part of one, none, and one that refuses.
+//! One request at a time, in actix-web: for a whole handler, for a part of one, for none, and with refusal instead of
+//! waiting.
 //!
-//! Run it: `cargo run --example actix_limit`. `PORT` (default 3000, 0 for any) and `HOLD_MS`
-//! (default 2000) change where it listens and how long its handlers take.
+//! Run it: `cargo run --example actix_limit`. `PORT` (default 3000; 0 picks a free port) and `HOLD_MS` (default 2000)
+//! set the port and the duration of each wait in a handler.
 //!
-//! Try it, in two terminals at once:
+//! Try each line in two terminals at once:
 //!
 //! ```text
-//! curl -X POST localhost:3000/limit          # Hello bye Hello bye: the second waits for the first
+//! curl -X POST localhost:3000/limit          # Hello bye Hello bye: the second request waits for the first
 //! curl -X POST localhost:3000/limit-section  # the same, but only from Hello to bye
 //! curl -X POST localhost:3000/nolimit        # Hello Hello bye bye
-//! curl -iX POST localhost:3000/exclusive     # the second is refused: 503, Retry-After, problem+json
+//! curl -iX POST localhost:3000/exclusive     # the second request is refused: 503, Retry-After, problem+json
 //! curl localhost:3000/stats
 //! ```
 
-#![allow(clippy::print_stdout, reason = "it shows on stdout what happens when")]
+#![allow(clippy::print_stdout, reason = "the example shows the order of events on stdout")]
 
 use std::env;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,7 +31,7 @@ static LIMIT: EndpointGuard = EndpointGuard::builder("limit").queue(Queue::Bound
 static SECTION: EndpointGuard = EndpointGuard::new("limit-section");
 static EXCLUSIVE: EndpointGuard = EndpointGuard::builder("exclusive").queue(Queue::Reject).build();
 
-/// The middleware guards it, so it needs no word about it.
+/// Guarded by its middleware, so the handler itself does not mention the guard.
 async fn limit() -> Json<Value> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     hello_and_bye(&COUNTER).await;
@@ -89,7 +90,8 @@ async fn main() -> std::io::Result<()> {
             .route("/stats", get().to(stats))
     };
     let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
-    // Not half closed: a client that closes its connection is gone, also while its request waits.
+    // Without half-closed connections, a client that closes its connection has disconnected, even while its request
+    // waits.
     let server = HttpServer::new(app).h1_allow_half_closed(false).bind(format!("127.0.0.1:{port}"))?;
     println!("listening on http://{}", server.addrs()[0]);
     server.run().await

@@ -1,24 +1,43 @@
-//! [`ArcSwap`], a stand-in for `arc_swap::ArcSwap` whose atomic operations are visible to loom.
+//! The synchronization primitives of the models: loom's, and stand-ins for the ones that loom does not have.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::time::Duration;
 
-use crate::sync::atomic::{AtomicUsize, Ordering};
+pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard, atomic};
 
+use self::atomic::{AtomicUsize, Ordering};
+use super::lock;
+
+/// Waits for a notification. No time passes in a model: the wait times out as soon as the other threads have had their
+/// turn.
+pub(crate) fn wait_timeout<'a, T>(
+    mutex: &'a Mutex<T>,
+    _condvar: &Condvar,
+    guard: MutexGuard<'a, T>,
+    _limit: Duration,
+) -> MutexGuard<'a, T> {
+    drop(guard);
+    loom::thread::yield_now();
+    lock(mutex)
+}
+
+/// A stand-in for `arc_swap::ArcSwap` whose atomic operations are visible to loom.
+///
 /// Promises what the registry relies on and nothing beyond it: loads acquire, and exchanges acquire and release.
 #[derive(Debug)]
-pub(super) struct ArcSwap<T> {
+pub(crate) struct ArcSwap<T> {
     /// The index of the current version.
     current: AtomicUsize,
     /// std's mutex, which adds no synchronization to the model.
-    versions: Mutex<Vec<Arc<T>>>,
+    versions: StdMutex<Vec<Arc<T>>>,
 }
 
 impl<T> ArcSwap<T> {
-    pub(super) fn load(&self) -> Arc<T> {
+    pub(crate) fn load(&self) -> Arc<T> {
         self.version(self.current.load(Ordering::Acquire))
     }
 
-    pub(super) fn rcu<R: Into<Arc<T>>>(&self, mut update: impl FnMut(&Arc<T>) -> R) {
+    pub(crate) fn rcu<R: Into<Arc<T>>>(&self, mut update: impl FnMut(&Arc<T>) -> R) {
         loop {
             let seen = self.current.load(Ordering::Acquire);
             let next = update(&self.version(seen)).into();
@@ -40,6 +59,6 @@ impl<T> ArcSwap<T> {
 
 impl<T: Default> Default for ArcSwap<T> {
     fn default() -> Self {
-        Self { current: AtomicUsize::new(0), versions: Mutex::new(vec![Arc::default()]) }
+        Self { current: AtomicUsize::new(0), versions: StdMutex::new(vec![Arc::default()]) }
     }
 }
