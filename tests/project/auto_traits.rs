@@ -166,8 +166,6 @@ fn public_types_are_send_sync_and_unpin_as_promised() {
         tower::GuardFuture<Route, axum::AxumBody, Body>: Send no Unpin;
         tower::GuardRequestBody<Full<Bytes>>: Send Sync Unpin;
         tower::GuardBody<Full<Bytes>>: Send Sync Unpin;
-        tower::HeldBody<Full<Bytes>>: Send Sync Unpin;
-        tower::Replay<Full<Bytes>>: Send Sync Unpin;
         axum::FlightLayer: Send Sync Unpin;
         axum::AxumBody: Send Sync Unpin;
         tower::FlightLayer: Send Sync Unpin;

@@ -1,4 +1,4 @@
-//! The heads of actix-web's requests and responses, as [`web::flight`](crate::web) reads them.
+//! Lets [`web::flight`](crate::web) read the heads of actix-web's requests and responses.
 
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};

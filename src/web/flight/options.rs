@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::FlightKey;
 use crate::guard::SingleFlight;
 use crate::web::Refusal;
 use crate::web::refusal::is_header_name;
+use crate::web::refusal_hook::RefusalHook;
 
 /// Configures which responses a flight layer or middleware shares, and among which requests.
 ///
@@ -39,7 +39,7 @@ pub struct FlightOptions {
     max_waiters: Option<usize>,
     wait_timeout: Option<Duration>,
     detached: bool,
-    on_refusal: Option<Arc<dyn Fn(Refusal) -> Refusal + Send + Sync>>,
+    on_refusal: RefusalHook,
 }
 
 impl FlightOptions {
@@ -52,7 +52,7 @@ impl FlightOptions {
             max_waiters: None,
             wait_timeout: None,
             detached: false,
-            on_refusal: None,
+            on_refusal: RefusalHook::default(),
         }
     }
 
@@ -68,7 +68,7 @@ impl FlightOptions {
     /// key.
     pub fn key_header(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         let name = name.into();
-        assert!(is_header_name(&name), "{name:?} is no header name");
+        assert!(is_header_name(&name), "{name:?} is not a header name");
         self.key_headers.push(name);
         self
     }
@@ -83,7 +83,7 @@ impl FlightOptions {
     /// Panics if `name` is not a token of RFC 9110: no request has such a header, so there would be nothing to ignore.
     pub fn ignore_header(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         let name = name.into();
-        assert!(is_header_name(&name), "{name:?} is no header name");
+        assert!(is_header_name(&name), "{name:?} is not a header name");
         self.ignored_headers.push(name);
         self
     }
@@ -122,15 +122,12 @@ impl FlightOptions {
 
     /// Changes the response to requests that are refused: see [`Refusal`].
     pub fn on_refusal(mut self, change: impl Fn(Refusal) -> Refusal + Send + Sync + 'static) -> Self {
-        self.on_refusal = Some(Arc::new(change));
+        self.on_refusal = RefusalHook::new(change);
         self
     }
 
     pub(super) fn refuse(&self, refusal: Refusal) -> Refusal {
-        match &self.on_refusal {
-            Some(change) => change(refusal),
-            None => refusal,
-        }
+        self.on_refusal.apply(refusal)
     }
 
     pub(super) fn flight<T>(&self, name: &'static str) -> SingleFlight<FlightKey, T> {

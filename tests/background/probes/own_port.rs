@@ -9,7 +9,7 @@ use onelane::background::{HostError, Supervision};
 use tokio::runtime;
 
 use crate::probes::{any_port, builder, gate, gated, open, steady};
-use support::client::{Leave, RawClient, eventually};
+use support::client::{Disconnect, RawClient, eventually};
 
 /// Far more time than a response takes.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -178,7 +178,7 @@ async fn clients_that_send_incomplete_requests_do_not_affect_others() {
             }
         }
         for client in slow {
-            client.leave(Leave::Rst).await;
+            client.disconnect(Disconnect::Rst).await;
         }
     }
 }
@@ -197,13 +197,13 @@ async fn connection_beyond_the_64th_closes_the_oldest() {
     }
     // All connections are still served, including the oldest.
     for client in &mut clients {
-        client.ask_again(request).await;
+        client.send_again(request).await;
         client.read_until("ok").await;
     }
     let mut one_more = RawClient::send(address, request).await;
     one_more.read_until("ok").await;
     clients[0].until_closed().await;
-    clients[1].ask_again(request).await;
+    clients[1].send_again(request).await;
     clients[1].read_until("ok").await;
 }
 

@@ -1,4 +1,4 @@
-//! Clients that leave while their handler runs.
+//! Clients that disconnect while their handler runs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use onelane::web::{GuardOptions, OnDisconnect};
 use tokio::runtime::Handle;
 
 use crate::axum::held_route;
-use support::http::{self, Client, Leaving, Listening, Probe, eventually, serve};
+use support::http::{self, Client, Disconnect, Listening, Probe, eventually, serve};
 
 fn held_with(options: GuardOptions, guard: &Arc<EndpointGuard>, probe: &Arc<Probe>) -> Router {
     let probe = Arc::clone(probe);
@@ -19,62 +19,62 @@ fn held_with(options: GuardOptions, guard: &Arc<EndpointGuard>, probe: &Arc<Prob
     Router::new().route("/", any(handler)).layer(GuardLayer::with_options(guard, options))
 }
 
-async fn handler_finishes_then_the_next_starts(listening: Listening, leaving: Leaving) {
+async fn handler_finishes_and_then_the_next_starts(listening: Listening, disconnect: Disconnect) {
     let (guard, probe) = (Arc::new(EndpointGuard::new("finish")), Probe::new());
     let address = serve(listening, held_route(&guard, &probe)).await;
-    let mut leaver = Client::sending(address, http::get("/")).await;
+    let mut disconnecting = Client::sending(address, http::get("/")).await;
     eventually("its handler runs", || probe.started() == 1).await;
     let mut next = Client::sending(address, http::get("/")).await;
-    eventually("the next one waits", || guard.stats().waiting == 1).await;
+    eventually("the next request waits", || guard.stats().waiting == 1).await;
 
-    leaver.leave(leaving).await;
-    eventually("the handler goes on without its client", || guard.stats().detached == 1).await;
+    disconnecting.disconnect(disconnect).await;
+    eventually("the handler continues without its client", || guard.stats().detached == 1).await;
     let stats = guard.stats();
     assert_eq!((stats.held, stats.waiting, stats.finished_detached), (1, 1, 0));
     assert_eq!((probe.started(), probe.cut_off()), (1, 0));
 
-    probe.let_go(1);
+    probe.release(1);
     eventually("the next handler runs", || probe.started() == 2).await;
     assert_eq!((probe.finished(), probe.most_inside()), (1, 1));
-    eventually("the run without a client is over", || guard.stats().detached == 0).await;
+    eventually("the run without a client has ended", || guard.stats().detached == 0).await;
     assert_eq!(guard.stats().finished_detached, 1);
 
-    probe.let_go(1);
-    assert_eq!(next.answer().await.text(), "done");
+    probe.release(1);
+    assert_eq!(next.response().await.text(), "done");
     assert_eq!(probe.cut_off(), 0);
 }
 
 #[tokio::test]
 async fn handler_whose_client_closes_finishes_before_the_next_starts() {
-    handler_finishes_then_the_next_starts(Listening::Plain, Leaving::Fin).await;
-    handler_finishes_then_the_next_starts(Listening::Watched, Leaving::Fin).await;
+    handler_finishes_and_then_the_next_starts(Listening::Plain, Disconnect::Fin).await;
+    handler_finishes_and_then_the_next_starts(Listening::Watched, Disconnect::Fin).await;
 }
 
 #[tokio::test]
-async fn handler_whose_client_breaks_off_finishes_before_the_next_starts() {
-    handler_finishes_then_the_next_starts(Listening::Plain, Leaving::Rst).await;
-    handler_finishes_then_the_next_starts(Listening::Watched, Leaving::Rst).await;
+async fn handler_whose_client_resets_finishes_before_the_next_starts() {
+    handler_finishes_and_then_the_next_starts(Listening::Plain, Disconnect::Rst).await;
+    handler_finishes_and_then_the_next_starts(Listening::Watched, Disconnect::Rst).await;
 }
 
 #[tokio::test]
-async fn handler_is_dropped_and_the_next_starts_where_leaving_cancels() {
-    for leaving in [Leaving::Fin, Leaving::Rst] {
+async fn handler_is_dropped_and_the_next_starts_under_cancel() {
+    for disconnect in [Disconnect::Fin, Disconnect::Rst] {
         let (guard, probe) = (Arc::new(EndpointGuard::new("cancel")), Probe::new());
         let options = GuardOptions::new().on_disconnect(OnDisconnect::Cancel);
         let address = serve(Listening::Plain, held_with(options, &guard, &probe)).await;
-        let mut leaver = Client::sending(address, http::get("/")).await;
+        let mut disconnecting = Client::sending(address, http::get("/")).await;
         eventually("its handler runs", || probe.started() == 1).await;
         let mut next = Client::sending(address, http::get("/")).await;
-        eventually("the next one waits", || guard.stats().waiting == 1).await;
+        eventually("the next request waits", || guard.stats().waiting == 1).await;
 
-        leaver.leave(leaving).await;
+        disconnecting.disconnect(disconnect).await;
         eventually("the next handler runs", || probe.started() == 2).await;
-        assert_eq!((probe.cut_off(), probe.finished(), probe.most_inside()), (1, 0, 1), "{leaving:?}");
+        assert_eq!((probe.cut_off(), probe.finished(), probe.most_inside()), (1, 0, 1), "{disconnect:?}");
         let stats = guard.stats();
         assert_eq!((stats.detached, stats.finished_detached), (0, 0));
 
-        probe.let_go(1);
-        assert_eq!(next.answer().await.status, 200);
+        probe.release(1);
+        assert_eq!(next.response().await.status, 200);
     }
 }
 
@@ -83,17 +83,17 @@ async fn handler_without_a_client_is_dropped_after_max_run() {
     let (guard, probe) = (Arc::new(EndpointGuard::new("max run")), Probe::new());
     let options = GuardOptions::new().max_run(Duration::from_millis(50));
     let address = serve(Listening::Plain, held_with(options, &guard, &probe)).await;
-    let mut leaver = Client::sending(address, http::get("/")).await;
+    let mut disconnecting = Client::sending(address, http::get("/")).await;
     eventually("its handler runs", || probe.started() == 1).await;
-    leaver.leave(Leaving::Fin).await;
+    disconnecting.disconnect(Disconnect::Fin).await;
     eventually("its handler is dropped", || probe.cut_off() == 1).await;
-    eventually("nothing is held", || guard.stats().held == 0).await;
+    eventually("no permit is held", || guard.stats().held == 0).await;
     let stats = guard.stats();
     assert_eq!((stats.detached, stats.finished_detached), (0, 0));
 }
 
 #[tokio::test]
-async fn panic_in_a_handler_without_a_client_is_counted_and_lets_the_next_in() {
+async fn panic_in_a_handler_without_a_client_is_counted_and_admits_the_next() {
     let (guard, probe) = (Arc::new(EndpointGuard::new("panics")), Probe::new());
     let visitor = Arc::clone(&probe);
     let handler = async move || -> () {
@@ -102,22 +102,22 @@ async fn panic_in_a_handler_without_a_client_is_counted_and_lets_the_next_in() {
     };
     let app = Router::new().route("/panic", any(handler)).route("/", any(async || "served"));
     let address = serve(Listening::Plain, app.layer(GuardLayer::new(&guard))).await;
-    let mut leaver = Client::sending(address, http::get("/panic")).await;
+    let mut disconnecting = Client::sending(address, http::get("/panic")).await;
     eventually("its handler runs", || probe.started() == 1).await;
     let mut next = Client::sending(address, http::get("/")).await;
-    eventually("the next one waits", || guard.stats().waiting == 1).await;
-    leaver.leave(Leaving::Fin).await;
-    eventually("the handler goes on without its client", || guard.stats().detached == 1).await;
+    eventually("the next request waits", || guard.stats().waiting == 1).await;
+    disconnecting.disconnect(Disconnect::Fin).await;
+    eventually("the handler continues without its client", || guard.stats().detached == 1).await;
 
-    probe.let_go(1);
-    assert_eq!(next.answer().await.text(), "served");
-    eventually("the run without a client is over", || guard.stats().detached == 0).await;
+    probe.release(1);
+    assert_eq!(next.response().await.text(), "served");
+    eventually("the run without a client has ended", || guard.stats().detached == 0).await;
     let stats = guard.stats();
     assert_eq!((stats.panicked, stats.finished_detached, stats.held), (1, 0, 0));
 }
 
 #[tokio::test]
-async fn nothing_is_spawned_while_clients_stay() {
+async fn nothing_is_spawned_while_clients_stay_connected() {
     let (guard, probe) = (Arc::new(EndpointGuard::new("no task")), Probe::new());
     let address = serve(Listening::Plain, held_route(&guard, &probe)).await;
     let tasks = || Handle::current().metrics().num_alive_tasks();
@@ -128,21 +128,21 @@ async fn nothing_is_spawned_while_clients_stay() {
     holder.send(http::get("/")).await;
     eventually("its handler runs", || probe.started() == 1).await;
     waiter.send(http::post("/", &http::bytes(1000))).await;
-    eventually("the other one waits", || guard.stats().waiting == 1).await;
+    eventually("the other request waits", || guard.stats().waiting == 1).await;
     assert_eq!(tasks(), 3);
-    probe.let_go(1);
-    assert_eq!(holder.answer().await.status, 200);
+    probe.release(1);
+    assert_eq!(holder.response().await.status, 200);
     eventually("the other handler runs", || probe.started() == 2).await;
     assert_eq!(tasks(), 3);
-    probe.let_go(1);
-    assert_eq!(waiter.answer().await.status, 200);
+    probe.release(1);
+    assert_eq!(waiter.response().await.status, 200);
     assert_eq!(tasks(), 3);
 
     waiter.send(http::get("/")).await;
     eventually("its handler runs", || probe.started() == 3).await;
-    waiter.leave(Leaving::Fin).await;
-    eventually("the handler has taken over its connection's place", || guard.stats().detached == 1).await;
-    eventually("the server, a connection and the handler have tasks", || tasks() == 3).await;
-    probe.let_go(1);
-    eventually("the handler's task is over", || tasks() == 2).await;
+    waiter.disconnect(Disconnect::Fin).await;
+    eventually("the handler's task replaces the connection's task", || guard.stats().detached == 1).await;
+    eventually("the server, one connection and the handler have tasks", || tasks() == 3).await;
+    probe.release(1);
+    eventually("the handler's task has ended", || tasks() == 2).await;
 }

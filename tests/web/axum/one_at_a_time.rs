@@ -1,4 +1,4 @@
-//! One at a time, wherever the layer stands.
+//! One at a time, wherever the layer is added.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use onelane::{AcquireError, EndpointGuard};
 use crate::axum::held_route;
 use support::http::{self, Client, Listening, Probe, eventually, serve};
 
-/// Long enough that two handlers meet if nothing keeps them apart.
+/// Long enough that two handlers overlap if nothing keeps them apart.
 const MOMENT: Duration = Duration::from_millis(2);
 
 fn visiting(probe: &Arc<Probe>) -> impl Fn() -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> + Clone + use<> {
@@ -24,14 +24,15 @@ fn visiting(probe: &Arc<Probe>) -> impl Fn() -> std::pin::Pin<Box<dyn Future<Out
     }
 }
 
-/// Every route and method at once: all are served, and never more than `most` of them together.
+/// Sends requests to every route with every method at once: all are served, and never more than `most` at the same
+/// time.
 async fn all_are_served(app: Router, paths: &[String], probe: &Probe, most: usize) {
     let address = serve(Listening::Plain, app).await;
     let calls = paths.iter().flat_map(|path| ["GET", "POST", "PUT", "DELETE"].map(|method| (method, path)));
     let calls: Vec<_> = calls
         .map(async |(method, path)| {
             let mut client = Client::sending(address, http::request(method, path)).await;
-            assert_eq!(client.answer().await.status, 200, "{method} {path}");
+            assert_eq!(client.response().await.status, 200, "{method} {path}");
         })
         .collect();
     let count = calls.len();
@@ -70,7 +71,7 @@ async fn method_router_layer_is_one_guard_over_its_methods() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn layers_made_apart_of_one_guard_are_one_guard() {
+async fn separate_layers_of_one_guard_share_it() {
     let (guard, probe) = (Arc::new(EndpointGuard::builder("apart").permits(3).build()), Probe::new());
     let visit = visiting(&probe);
     let nested = Router::new().route("/0", any(visit.clone())).route_layer(GuardLayer::new(&guard));
@@ -94,25 +95,25 @@ async fn route_layer_leaves_unknown_paths_unguarded() {
     eventually("the handler runs", || probe.started() == 1).await;
 
     let mut stranger = Client::sending(address, http::get("/unknown")).await;
-    assert_eq!(stranger.answer().await.status, 404);
+    assert_eq!(stranger.response().await.status, 404);
 
-    probe.let_go(1);
-    assert_eq!(holder.answer().await.status, 200);
+    probe.release(1);
+    assert_eq!(holder.response().await.status, 200);
 }
 
 #[tokio::test]
-async fn requests_are_served_in_the_order_they_came() {
+async fn requests_are_served_in_the_order_of_their_arrival() {
     let (guard, probe) = (Arc::new(EndpointGuard::new("order")), Probe::new());
     let address = serve(Listening::Plain, held_route(&guard, &probe)).await;
     let mut clients = Vec::new();
     for i in 0..5 {
         clients.push(Client::sending(address, http::get("/")).await);
-        eventually("it holds or waits", || guard.stats().held + guard.stats().waiting == i + 1).await;
+        eventually("the request holds a permit or waits", || guard.stats().held + guard.stats().waiting == i + 1).await;
     }
     for (i, mut client) in clients.into_iter().enumerate() {
         eventually("its handler runs", || probe.started() == i + 1).await;
-        probe.let_go(1);
-        assert_eq!(client.answer().await.text(), "done");
+        probe.release(1);
+        assert_eq!(client.response().await.text(), "done");
     }
     assert_eq!(probe.most_inside(), 1);
 }
@@ -125,7 +126,7 @@ async fn requests_pipelined_on_one_connection_are_all_served() {
         let pipeline = [http::get("/").into_bytes(), http::post("/", b"ten bytes!"), http::get("/").into_bytes()];
         let mut client = Client::sending(address, pipeline.concat()).await;
         for _ in 0..3 {
-            assert_eq!(client.answer().await.text(), "done", "{listening:?}");
+            assert_eq!(client.response().await.text(), "done", "{listening:?}");
         }
         assert_eq!(guard.stats().granted, 3);
     }
@@ -138,16 +139,16 @@ async fn pipelined_requests_wait_behind_another_connection_and_are_served() {
     let mut holder = Client::sending(address, http::get("/")).await;
     eventually("the handler runs", || probe.started() == 1).await;
     let mut client = Client::sending(address, http::get("/").repeat(2)).await;
-    eventually("the first of them waits", || guard.stats().waiting == 1).await;
+    eventually("the first request waits", || guard.stats().waiting == 1).await;
 
-    probe.let_go(3);
-    assert_eq!(holder.answer().await.status, 200);
-    assert_eq!(client.answer().await.status, 200);
-    assert_eq!(client.answer().await.status, 200);
+    probe.release(3);
+    assert_eq!(holder.response().await.status, 200);
+    assert_eq!(client.response().await.status, 200);
+    assert_eq!(client.response().await.status, 200);
 }
 
 #[tokio::test]
-async fn panicking_handler_lets_the_next_one_in() {
+async fn panicking_handler_admits_the_next_request() {
     let guard = Arc::new(EndpointGuard::new("panics"));
     let app = Router::new()
         .route("/panic", any(async || -> () { panic!("on purpose") }))
@@ -157,8 +158,8 @@ async fn panicking_handler_lets_the_next_one_in() {
     let mut client = Client::sending(address, http::get("/panic")).await;
     assert!(client.rest().await.is_empty(), "the connection ends, as without a guard");
     let mut next = Client::sending(address, http::get("/")).await;
-    assert_eq!(next.answer().await.text(), "served");
-    eventually("nothing is held", || guard.stats().held == 0).await;
+    assert_eq!(next.response().await.text(), "served");
+    eventually("no permit is held", || guard.stats().held == 0).await;
     let stats = guard.stats();
     assert_eq!((stats.panicked, stats.detached, stats.finished_detached), (1, 0, 0));
 }
@@ -168,7 +169,7 @@ async fn handler_that_acquires_its_own_guard_is_refused_at_once() {
     let guard = Arc::new(EndpointGuard::new("self"));
     let again = Arc::clone(&guard);
     let handler = async move || match again.acquire().await {
-        Ok(_) => panic!("it holds the only permit"),
+        Ok(_) => panic!("the handler holds the only permit"),
         Err(error) => {
             assert_eq!(error, AcquireError::WouldDeadlock);
             Err::<(), _>(error)
@@ -176,9 +177,9 @@ async fn handler_that_acquires_its_own_guard_is_refused_at_once() {
     };
     let app = Router::new().route("/", get(handler)).layer(GuardLayer::new(&guard));
     let address = serve(Listening::Plain, app).await;
-    let answer = Client::sending(address, http::get("/")).await.answer().await;
-    assert_eq!((answer.status, answer.json()["type"].as_str()), (500, Some("urn:onelane:would-deadlock")));
-    eventually("nothing is held", || guard.stats().held == 0).await;
+    let response = Client::sending(address, http::get("/")).await.response().await;
+    assert_eq!((response.status, response.json()["type"].as_str()), (500, Some("urn:onelane:would-deadlock")));
+    eventually("no permit is held", || guard.stats().held == 0).await;
 }
 
 #[tokio::test]
@@ -189,10 +190,10 @@ async fn layer_added_twice_is_refused_instead_of_hanging() {
         .layer(GuardLayer::new(&guard));
     let address = serve(Listening::Plain, app).await;
     for _ in 0..2 {
-        let answer = Client::sending(address, http::get("/")).await.answer().await;
-        assert_eq!(answer.status, 500);
-        assert_eq!(answer.header("content-type"), Some("application/problem+json"));
-        assert_eq!(answer.json()["type"], "urn:onelane:would-deadlock");
+        let response = Client::sending(address, http::get("/")).await.response().await;
+        assert_eq!(response.status, 500);
+        assert_eq!(response.header("content-type"), Some("application/problem+json"));
+        assert_eq!(response.json()["type"], "urn:onelane:would-deadlock");
     }
 }
 
@@ -204,6 +205,6 @@ async fn another_guard_inside_is_fine() {
     let handler = async move || by_hand.run(async { "inside three" }).await;
     let app = Router::new().route("/", get(handler).layer(GuardLayer::new(&inner))).layer(GuardLayer::new(&outer));
     let address = serve(Listening::Plain, app).await;
-    assert_eq!(Client::sending(address, http::get("/")).await.answer().await.text(), "inside three");
+    assert_eq!(Client::sending(address, http::get("/")).await.response().await.text(), "inside three");
     assert_eq!([&outer, &inner, &third].map(|guard| guard.stats().granted), [1; 3]);
 }

@@ -1,4 +1,4 @@
-//! When a turn is taken, and when it is given back.
+//! When a permit is acquired, and when it is released.
 
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,7 +14,7 @@ use tower::{Layer, Service, service_fn};
 use crate::tower::{AnyBytes, Received, call, full, held, layer, request};
 use support::http::Probe;
 
-/// The guard's permits in use, and its callers in the queue.
+/// The guard's permits in use, and its waiters.
 fn held_and_waiting(guard: &EndpointGuard) -> (usize, usize) {
     (guard.stats().held, guard.stats().waiting)
 }
@@ -35,9 +35,9 @@ fn service_that_is_ready_holds_nothing() {
     assert_eq!((held_and_waiting(&guard), guard.stats().granted), ((0, 0), 0));
     let mut call = tokio_test::task::spawn(another.call(request()));
     assert_pending!(call.poll());
-    assert_eq!(held_and_waiting(&guard), (1, 0), "and the turn is there for the one that is called");
+    assert_eq!(held_and_waiting(&guard), (1, 0), "a permit is available for the service that is called");
     drop((service, another));
-    assert_eq!(held_and_waiting(&guard), (1, 0), "the call holds it, not the service");
+    assert_eq!(held_and_waiting(&guard), (1, 0), "the call holds the permit, not the service");
 }
 
 #[test]
@@ -53,45 +53,45 @@ fn call_that_is_never_polled_holds_nothing_and_does_not_reach_the_service() {
 }
 
 #[test]
-fn calls_line_up_in_the_order_of_their_first_poll() {
+fn calls_queue_in_the_order_of_their_first_poll() {
     let (guard, probe) = (Arc::new(EndpointGuard::new("order")), Probe::new());
     let mut calls: Vec<_> = (0..3).map(|_| call(&layer(&guard), held(&probe), request())).collect();
     for i in [2, 0, 1] {
         assert_pending!(calls[i].poll());
     }
     assert_eq!((held_and_waiting(&guard), probe.started()), ((1, 2), 1));
-    for (turn, i) in [2, 0, 1].into_iter().enumerate() {
-        assert!(turn == 0 || calls[i].is_woken(), "the turn wakes the next in line");
-        probe.let_go(1);
+    for (n, i) in [2, 0, 1].into_iter().enumerate() {
+        assert!(n == 0 || calls[i].is_woken(), "the release wakes the next waiter");
+        probe.release(1);
         assert_ready_ok!(calls[i].poll());
-        assert_eq!(probe.finished(), turn + 1);
+        assert_eq!(probe.finished(), n + 1);
     }
     assert_eq!((held_and_waiting(&guard), probe.most_inside()), ((0, 0), 1));
 }
 
 #[test]
-fn call_that_leaves_the_queue_passes_its_turn_on() {
+fn call_that_leaves_the_queue_passes_its_grant_on() {
     let (guard, probe) = (Arc::new(EndpointGuard::new("leave")), Probe::new());
-    let [mut holder, mut granted, mut leaver, mut last] =
+    let [mut holder, mut granted, mut disconnecting, mut last] =
         [(); 4].map(|()| call(&layer(&guard), held(&probe), request()));
-    for call in [&mut holder, &mut granted, &mut leaver, &mut last] {
+    for call in [&mut holder, &mut granted, &mut disconnecting, &mut last] {
         assert_pending!(call.poll());
     }
-    drop(leaver);
+    drop(disconnecting);
     assert_eq!(held_and_waiting(&guard), (1, 2));
-    probe.let_go(1);
+    probe.release(1);
     assert_ready_ok!(holder.poll());
     assert!(granted.is_woken());
-    // Its turn has come, but nobody polled it.
+    // The call has been granted a permit, but was not polled.
     drop(granted);
     assert!(last.is_woken());
-    probe.let_go(1);
+    probe.release(1);
     assert_ready_ok!(last.poll());
     assert_eq!((probe.started(), held_and_waiting(&guard)), (2, (0, 0)));
 }
 
 #[test]
-fn panic_in_the_service_frees_the_guard_at_once() {
+fn panic_in_the_service_releases_the_permit_at_once() {
     let guard = Arc::new(EndpointGuard::new("panic"));
     let in_call = service_fn(|_: Received| -> std::future::Ready<Result<Response<AnyBytes>, Infallible>> {
         panic!("on purpose, in call")
@@ -102,7 +102,7 @@ fn panic_in_the_service_frees_the_guard_at_once() {
     let mut first = call(&layer(&guard), in_call, request());
     let mut second = call(&layer(&guard), in_poll, request());
     assert!(catch_unwind(AssertUnwindSafe(|| first.poll().is_ready())).is_err());
-    // The call is still there: a layer further out may catch the panic and keep it.
+    // The call still exists: an outer layer may catch the panic and keep the call.
     assert_eq!((held_and_waiting(&guard), guard.stats().panicked), ((0, 0), 1));
     assert!(catch_unwind(AssertUnwindSafe(|| second.poll().is_ready())).is_err());
     assert_eq!((held_and_waiting(&guard), guard.stats().panicked), ((0, 0), 2));
@@ -111,7 +111,7 @@ fn panic_in_the_service_frees_the_guard_at_once() {
 }
 
 #[tokio::test]
-async fn call_that_panicked_is_not_gone_on_with() {
+async fn call_that_panicked_is_not_polled_further() {
     let guard = Arc::new(EndpointGuard::new("panic"));
     let in_poll = service_fn(async |_: Received| -> Result<Response<AnyBytes>, Infallible> { panic!("on purpose") });
     let mut call = call(&layer(&guard), in_poll, request());
@@ -124,13 +124,13 @@ async fn call_that_panicked_is_not_gone_on_with() {
 fn service_that_acquires_the_guard_around_it_is_refused() {
     let guard = Arc::new(EndpointGuard::new("nested"));
     let again = Arc::clone(&guard);
-    // Both in call and in the future that it returns.
+    // Both in `call` and in the future that it returns.
     let inner = service_fn(move |_: Received| {
         let mut in_call = tokio_test::task::spawn(Arc::clone(&again).acquire_owned());
         assert!(matches!(in_call.poll(), std::task::Poll::Ready(Err(AcquireError::WouldDeadlock))));
         let again = Arc::clone(&again);
         async move {
-            let refused = again.acquire().await.expect_err("it holds the only permit");
+            let refused = again.acquire().await.expect_err("the handler holds the only permit");
             assert_eq!(refused, AcquireError::WouldDeadlock);
             Ok::<_, Infallible>(Response::new(full("done")))
         }
@@ -140,7 +140,7 @@ fn service_that_acquires_the_guard_around_it_is_refused() {
 }
 
 #[test]
-fn service_may_acquire_its_guard_again_where_a_permit_is_free() {
+fn service_may_acquire_its_guard_again_if_a_permit_is_free() {
     let guard = Arc::new(EndpointGuard::builder("two").permits(2).build());
     let again = Arc::clone(&guard);
     let inner = service_fn(move |_: Received| {
@@ -154,31 +154,31 @@ fn service_may_acquire_its_guard_again_where_a_permit_is_free() {
 }
 
 #[test]
-fn call_beside_one_that_is_inside_waits_as_any_other() {
+fn call_alongside_one_that_is_inside_waits_like_any_other() {
     let (guard, probe) = (Arc::new(EndpointGuard::new("join")), Probe::new());
-    // One task: a task id could not tell this from a call inside.
+    // One task: a task id could not distinguish this call from one inside.
     let mut both = tokio_test::task::spawn(futures::future::join(
         layer(&guard).layer(held(&probe)).call(request()),
         layer(&guard).layer(held(&probe)).call(request()),
     ));
     assert_pending!(both.poll());
     assert_eq!(held_and_waiting(&guard), (1, 1));
-    probe.let_go(2);
+    probe.release(2);
     while both.is_woken() {
         if both.poll().is_ready() {
             assert_eq!((probe.finished(), probe.most_inside()), (2, 1));
             return;
         }
     }
-    panic!("nobody wakes it");
+    panic!("nothing wakes it");
 }
 
 #[test]
-fn layer_added_twice_answers_instead_of_hanging() {
+fn layer_added_twice_responds_instead_of_hanging() {
     let guard = Arc::new(EndpointGuard::new("twice"));
     let handler =
         async |_: Request<GuardRequestBody<GuardRequestBody<AnyBytes>>>| -> Result<Response<AnyBytes>, Infallible> {
-            panic!("it is not reached");
+            panic!("the service is not reached");
         };
     let twice = layer(&guard).layer(service_fn(handler));
     let response = assert_ready_ok!(call(&layer(&guard), twice, request()).poll());
