@@ -12,24 +12,26 @@ use crate::SECOND;
 fn out_of_range_settings_panic_with_advice() {
     type Case = (&'static str, fn() -> EndpointGuard);
     let cases: [Case; 8] = [
-        ("permits(0) would admit nobody: give 1 or more, or close() the guard", || {
+        ("permits(0) admits no caller: use 1 or more, or close() the guard", || {
             EndpointGuard::builder("x").permits(0).build()
         }),
-        ("permits() takes 65,535 at most", || EndpointGuard::builder("x").permits(65_536).build()),
-        ("Bounded(0) is no queue: say Queue::Reject", || EndpointGuard::builder("x").queue(Queue::Bounded(0)).build()),
-        ("Bounded() takes 8,388,607 at most: say Queue::Unbounded", || {
+        ("permits() must be at most 65,535", || EndpointGuard::builder("x").permits(65_536).build()),
+        ("Bounded(0) is not a queue: use Queue::Reject", || {
+            EndpointGuard::builder("x").queue(Queue::Bounded(0)).build()
+        }),
+        ("Bounded() must be at most 8,388,607: use Queue::Unbounded", || {
             EndpointGuard::builder("x").queue(Queue::Bounded(8_388_608)).build()
         }),
-        ("a max_wait of zero lets nobody wait: say Queue::Reject", || {
+        ("a max_wait of zero lets no caller wait: use Queue::Reject", || {
             EndpointGuard::builder("x").max_wait(Duration::ZERO).build()
         }),
-        ("a grant_timeout of zero lets nobody take a turn: give a second or so, or none", || {
+        ("a grant_timeout of zero lets no caller take its permit: use about a second, or none", || {
             EndpointGuard::builder("x").grant_timeout(Duration::ZERO).build()
         }),
-        ("Queue::Reject lets nobody wait: a time limit on waiting contradicts it", || {
+        ("Queue::Reject lets no caller wait: a time limit on waiting contradicts it", || {
             EndpointGuard::builder("x").queue(Queue::Reject).max_wait(SECOND).build()
         }),
-        ("Queue::Reject lets nobody wait: a time limit on waiting contradicts it", || {
+        ("Queue::Reject lets no caller wait: a time limit on waiting contradicts it", || {
             EndpointGuard::builder("x").queue(Queue::Reject).grant_timeout(SECOND).build()
         }),
     ];

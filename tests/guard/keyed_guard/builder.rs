@@ -25,7 +25,7 @@ fn debug_output_names_the_guard() {
     );
     assert_eq!(format!("{:?}", *waiter), "AcquireKey { guard: Some(\"named\"), queued: true }");
     let all = guard.acquire_all([1, 2]);
-    assert_eq!(format!("{all:?}"), "AcquireAll { guard: \"named\", held: Some(0), to_come: 2, .. }");
+    assert_eq!(format!("{all:?}"), "AcquireAll { guard: \"named\", held: Some(0), remaining: 2, .. }");
     let others = [
         format!("{:?}", Arc::clone(&guard).acquire_owned(1)),
         format!("{:?}", guard.run(1, async {})),
@@ -41,7 +41,7 @@ fn debug_output_names_the_guard() {
 #[test]
 fn limit_of_no_keys_panics_with_advice() {
     let panic = catch_unwind(|| KeyedGuard::<u32>::builder("x").max_keys(0).build()).unwrap_err();
-    let message = "max_keys(0) would admit nobody: give 1 or more, or close() the guard";
+    let message = "max_keys(0) admits no caller: use 1 or more, or close() the guard";
     assert_eq!(panic.downcast_ref::<&str>(), Some(&message));
 }
 
@@ -49,10 +49,10 @@ fn limit_of_no_keys_panics_with_advice() {
 fn time_limit_of_zero_panics_with_advice() {
     type Case = (&'static str, fn() -> KeyedGuard<u32>);
     let cases: [Case; 2] = [
-        ("a max_wait of zero lets nobody wait: say Queue::Reject", || {
+        ("a max_wait of zero lets no caller wait: use Queue::Reject", || {
             KeyedGuard::builder("x").max_wait(Duration::ZERO).build()
         }),
-        ("a grant_timeout of zero lets nobody take a turn: give a second or so, or none", || {
+        ("a grant_timeout of zero lets no caller take its permit: use about a second, or none", || {
             KeyedGuard::builder("x").grant_timeout(Duration::ZERO).build()
         }),
     ];
