@@ -71,6 +71,7 @@ mod blocking;
 mod cpu;
 mod error;
 pub mod from_thread;
+mod job;
 mod limiter;
 mod methods;
 mod statistics;
@@ -82,12 +83,13 @@ pub use self::blocking::{BlockingPool, BlockingPoolBuilder, run_blocking};
 #[cfg(feature = "rayon")]
 pub use self::cpu::{CpuPool, CpuPoolBuilder, run_cpu};
 pub use self::error::OffloadError;
+pub use self::job::{Cancelled, Priority, TaskContext};
 pub use self::limiter::{
     AcquireTokens, AcquireTokensOwned, CapacityLimiter, LimiterError, LimiterPermit, LimiterStatistics,
     OwnedLimiterPermit,
 };
 pub use self::statistics::{PoolStatistics, RunningTask};
 pub use self::stream::{BlockingIter, BlockingStream, iter_from_stream, stream_blocking};
-pub use self::task::{Cancelled, Priority, Task, TaskContext, TaskFuture, TaskHandle};
+pub use self::task::{Task, TaskFuture, TaskHandle};
 
 pub use crate::panic::Panic;

@@ -4,7 +4,7 @@ use tokio::runtime::Handle;
 
 use super::error::FromThreadError;
 use super::executor::ThreadExecutor;
-use crate::offload::task::{Cancelled, TaskContext};
+use crate::offload::job::{Cancelled, TaskContext};
 use crate::park::runs_async_tasks;
 
 /// Runs async code from a thread that may block, and waits for its result: `anyio.from_thread.run`.

@@ -18,7 +18,7 @@ use super::producer::Producer;
 use super::running_stream::{NewStream, RunningStream, StreamTaskOptions};
 use crate::offload::blocking::BlockingPool;
 use crate::offload::error::OffloadError;
-use crate::offload::task::Priority;
+use crate::offload::job::Priority;
 use crate::panic::discard;
 
 /// The default of `max_items`.

@@ -2,7 +2,7 @@
 
 use super::buffer::{Buffer, ParkOutcome, PushOutcome};
 use crate::offload::error::OffloadError;
-use crate::offload::task::wake;
+use crate::offload::job::wake;
 use crate::panic::{catch, discard};
 
 /// An iterator, which moves from task to task, and how to measure its items.

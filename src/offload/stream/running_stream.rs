@@ -10,7 +10,8 @@ use std::time::Duration;
 use super::buffer::{Buffer, BufferLimits, Chunk, TakeOutcome};
 use super::producer::{Producer, StreamBuffer};
 use crate::offload::error::OffloadError;
-use crate::offload::task::{Priority, Task, TaskContext, TaskHandle};
+use crate::offload::job::{Priority, TaskContext};
+use crate::offload::task::{Task, TaskHandle};
 use crate::offload::workers::Pool;
 use crate::panic::catch;
 

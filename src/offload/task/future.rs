@@ -4,10 +4,10 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::context::TaskContext;
 use super::handle::TaskHandle;
 use super::task::Task;
 use crate::offload::error::OffloadError;
+use crate::offload::job::TaskContext;
 
 /// Submits a [`Task`] when it is polled for the first time, and waits for the result.
 ///

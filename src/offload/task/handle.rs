@@ -9,13 +9,13 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::caller_context::CallerContext;
-use super::context::TaskContext;
-use super::erased_job::AwaitableJob;
 use super::inline::run_inline;
-use super::job::Job;
 use super::task::Task;
 use crate::offload::error::OffloadError;
+use crate::offload::job::AwaitableJob;
+use crate::offload::job::CallerContext;
+use crate::offload::job::Job;
+use crate::offload::job::TaskContext;
 use crate::offload::workers::{QueuePosition, Workers};
 
 /// A task that was submitted to its pool. Awaiting it returns the result.

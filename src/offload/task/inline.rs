@@ -5,7 +5,7 @@ use std::thread;
 
 use tokio::runtime::Handle;
 
-use super::erased_job::SharedJob;
+use crate::offload::job::SharedJob;
 use crate::park::runs_async_tasks;
 
 /// Runs a task while its caller waits.

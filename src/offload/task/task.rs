@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::context::{TaskContext, TaskOptions};
 use super::future::TaskFuture;
 use super::handle::TaskHandle;
-use super::priority::Priority;
 use crate::offload::error::OffloadError;
+use crate::offload::job::Priority;
+use crate::offload::job::{TaskContext, TaskOptions};
 use crate::offload::workers::Pool;
 
 /// Work for a pool that is not submitted yet. Awaiting it submits it and waits for the result; [`start`](Self::start)

@@ -20,8 +20,8 @@ use super::threads::WorkerThreads;
 use super::worker::Worker;
 use super::workers::Workers;
 use crate::offload::error::OffloadError;
+use crate::offload::job::{AwaitableJob, CallerContext, Job, Priority, RunnableJob, TaskContext, TaskOptions};
 use crate::offload::limiter::CapacityLimiter;
-use crate::offload::task::{AwaitableJob, CallerContext, Job, Priority, RunnableJob, TaskContext, TaskOptions};
 use crate::semaphore::{EnqueueOutcome, TokenSemaphore, Tokens};
 use crate::sync::{Mutex, lock};
 

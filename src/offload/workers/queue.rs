@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 
-use crate::offload::task::Priority;
+use crate::offload::job::Priority;
 
 /// While several priorities wait, one task in this many is the oldest of those below the highest priority.
 const LOWER_EVERY: u32 = 8;

@@ -8,7 +8,7 @@ use super::tokens::TokenAttempt;
 use super::worker::Worker;
 use super::workers::Workers;
 use crate::offload::error::OffloadError;
-use crate::offload::task::SharedJob;
+use crate::offload::job::SharedJob;
 use crate::panic::discard;
 use crate::semaphore::Tokens;
 use crate::sync::atomic::Ordering;

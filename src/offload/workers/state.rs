@@ -7,7 +7,7 @@ use super::queue::JobQueue;
 use super::worker::Worker;
 use super::workers::{WorkerActivation, Workers};
 use crate::offload::error::OffloadError;
-use crate::offload::task::SharedJob;
+use crate::offload::job::SharedJob;
 use crate::semaphore::WaiterId;
 
 /// The tasks that are queued and running, and the workers that are idle, searching or starting.

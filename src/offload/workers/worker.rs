@@ -8,7 +8,7 @@ use super::config::KeepAlive;
 use super::parker::{Parker, UnparkReason};
 use super::scheduling::WorkerStep;
 use super::workers::Workers;
-use crate::offload::task::{TaskContext, wake};
+use crate::offload::job::{TaskContext, wake};
 use crate::panic::discard;
 
 /// Runs tasks on one thread.

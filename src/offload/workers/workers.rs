@@ -29,7 +29,7 @@ use super::threads::WorkerThreads;
 use super::tokens::{TokenAttempt, TokenWaker};
 use super::worker::Worker;
 use crate::offload::error::OffloadError;
-use crate::offload::task::{Priority, SharedJob, TaskContext, wake};
+use crate::offload::job::{Priority, SharedJob, TaskContext, wake};
 use crate::panic::discard;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard, lock};

@@ -1,0 +1,25 @@
+//! The job: what a pool queues and runs for a task.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `job` | the closure, then its result |
+//! | `erased_job` | what the pool and the caller may do with a job |
+//! | `caller_context` | the span and the runtime that a job takes from its caller |
+//! | `context` | what a running task can ask about its caller |
+//! | `priority` | the order of queued tasks |
+
+mod caller_context;
+mod context;
+mod erased_job;
+#[expect(clippy::module_inception, reason = "a file is named after the type in it")]
+mod job;
+mod priority;
+
+pub(crate) use self::caller_context::CallerContext;
+pub(crate) use self::context::TaskOptions;
+pub use self::context::{Cancelled, TaskContext};
+#[cfg(all(test, loom))]
+pub(crate) use self::erased_job::RunnableJob;
+pub(crate) use self::erased_job::{AwaitableJob, SharedJob, wake};
+pub(crate) use self::job::Job;
+pub use self::priority::Priority;
