@@ -36,3 +36,32 @@ impl Counter {
         self.0.load(Ordering::Relaxed)
     }
 }
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use loom::sync::Arc;
+    use loom::thread;
+
+    use super::Counter;
+    use crate::sync::{Mutex, lock};
+
+    #[test]
+    fn additions_with_a_mutex_held_are_not_lost_and_reads_without_it_never_go_back() {
+        loom::model(|| {
+            let shared = Arc::new((Mutex::new(()), Counter::new()));
+            let writers: Vec<_> = (0..2)
+                .map(|_| {
+                    let shared = Arc::clone(&shared);
+                    thread::spawn(move || {
+                        let _held = lock(&shared.0);
+                        shared.1.add_exclusive(1);
+                    })
+                })
+                .collect();
+            let (first, second) = (shared.1.value(), shared.1.value());
+            assert!(first <= second && second <= 2, "{first} {second}");
+            writers.into_iter().for_each(|writer| writer.join().expect("a writer does not panic"));
+            assert_eq!(shared.1.value(), 2);
+        });
+    }
+}

@@ -121,11 +121,11 @@ impl<S: SemaphoreState> Semaphore<S> {
 
     /// Returns how the wait ended, or `None` while it lasts. An outcome removes the waiter and clears its id.
     pub(crate) fn poll(&self, waiter: &mut Option<WaiterId>, waker: &Waker) -> Option<WaitOutcome> {
-        let mut clone = None;
+        let mut spare = None;
         loop {
-            match self.with_queue(|queue| queue.poll(waiter, waker, &mut clone)) {
-                WaiterPoll::Pending(_) => return None,
-                WaiterPoll::NeedsWaker => clone = Some(waker.clone()),
+            match self.with_queue(|queue| queue.poll(waiter, waker, &mut spare)) {
+                WaiterPoll::Pending => return None,
+                WaiterPoll::NeedsWaker => spare = Some(waker.clone()),
                 WaiterPoll::Ready(outcome, _) => return outcome,
             }
         }

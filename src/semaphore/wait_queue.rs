@@ -82,11 +82,10 @@ pub(crate) struct WaitQueue<'a, C: StateCell> {
 
 /// The result of polling a waiter. Everything in it must be dropped after the mutex is unlocked.
 #[derive(Debug)]
-#[expect(dead_code, reason = "some values are moved out of the mutex only to be dropped there")]
 pub(crate) enum WaiterPoll<T = ()> {
-    /// The wait continues, and the slot has the caller's waker. Contains the waker that it replaced, if any.
-    Pending(Option<Waker>),
-    /// The wait continues, and the slot has another waker: poll again with a clone of the caller's.
+    /// The wait continues, and the caller's waker is registered.
+    Pending,
+    /// The wait continues, and another waker is registered: poll again with a clone of the caller's.
     NeedsWaker,
     /// The wait is over.
     Ready(Option<WaitOutcome>, Option<RemovedSlot<T>>),
@@ -163,19 +162,23 @@ impl<C: StateCell> WaitQueue<'_, C> {
     }
 
     /// Returns how the wait ended, or that it continues. An outcome removes the waiter and clears its id.
+    ///
+    /// `spare` is that of [`WakerSlot::register`](crate::waker_slot::WakerSlot::register).
     pub(crate) fn poll(
         &mut self,
         waiter: &mut Option<WaiterId>,
         waker: &Waker,
-        clone: &mut Option<Waker>,
+        spare: &mut Option<Waker>,
     ) -> WaiterPoll<WeightOf<C>> {
         let Some(id) = waiter.as_ref() else { return WaiterPoll::Ready(None, None) };
         match self.slots.state(id) {
-            WaiterState::Waiting(current) if current.will_wake(waker) => WaiterPoll::Pending(None),
-            WaiterState::Waiting(current) => match clone.take() {
-                Some(clone) => WaiterPoll::Pending(Some(std::mem::replace(current, clone))),
-                None => WaiterPoll::NeedsWaker,
-            },
+            WaiterState::Waiting(slot) => {
+                if slot.register(waker, spare) {
+                    WaiterPoll::Pending
+                } else {
+                    WaiterPoll::NeedsWaker
+                }
+            }
             state => {
                 let outcome = WaitOutcome::of(state);
                 WaiterPoll::Ready(outcome, waiter.take().map(|waiter| self.waiters.remove(self.slots, waiter)))

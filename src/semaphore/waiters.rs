@@ -20,6 +20,7 @@ use std::task::Waker;
 use tokio::time::Instant;
 
 use super::order::Order;
+use crate::waker_slot::WakerSlot;
 
 const NONE: u32 = u32::MAX;
 
@@ -48,7 +49,7 @@ impl WaiterId {
 #[derive(Debug)]
 pub(crate) enum WaiterState {
     /// In the queue. The waker is woken when the wait ends.
-    Waiting(Waker),
+    Waiting(WakerSlot),
     /// A permit is set aside for the waiter. Contains the time of the grant if grants expire.
     Granted(Option<Instant>),
     /// The waiter did not take its grant in time, and the permit was passed on.
@@ -145,7 +146,7 @@ impl WaiterList {
 
     /// Adds a waiter at the back of the queue.
     pub(crate) fn push<T: Copy>(&mut self, slots: &mut WaiterSlots<T>, waker: Waker, weight: T) -> WaiterId {
-        let index = slots.allocate(WaiterState::Waiting(waker), weight);
+        let index = slots.allocate(WaiterState::Waiting(waker.into()), weight);
         self.owned += 1;
         self.waiting.push_back(&mut slots.all, index);
         WaiterId::new(index)
@@ -170,7 +171,7 @@ impl WaiterList {
         self.waiting.unlink(&mut slots.all, index);
         self.granted.push_back(&mut slots.all, index);
         match mem::replace(&mut slots.all[index as usize].state, WaiterState::Granted(now)) {
-            WaiterState::Waiting(waker) => Some(waker),
+            WaiterState::Waiting(mut slot) => slot.take(),
             state => unreachable!("a slot in the waiting list is waiting, not {state:?}"),
         }
     }
@@ -209,8 +210,8 @@ impl WaiterList {
             let index = self.waiting.front;
             self.waiting.unlink(&mut slots.all, index);
             let state = mem::replace(&mut slots.all[index as usize].state, WaiterState::Closed);
-            if let WaiterState::Waiting(waker) = state {
-                wakers.push(waker);
+            if let WaiterState::Waiting(mut slot) = state {
+                wakers.extend(slot.take());
             }
         }
         wakers

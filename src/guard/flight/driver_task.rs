@@ -40,7 +40,7 @@ where
             match shard.poll_by_task(self.spot.index(), cx.waker(), &mut spare) {
                 DriverTaskPoll::Drive(work) => break work,
                 DriverTaskPoll::Pending => return,
-                DriverTaskPoll::WantsWaker => spare = Some(cx.waker().clone()),
+                DriverTaskPoll::NeedsWaker => spare = Some(cx.waker().clone()),
                 DriverTaskPoll::Finished => {
                     self.is_finished = true;
                     return;

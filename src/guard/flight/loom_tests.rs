@@ -200,7 +200,7 @@ impl Shared {
             match self.shard.poll_by_task(index, cx.waker(), &mut spare) {
                 DriverTaskPoll::Drive(work) => break work,
                 DriverTaskPoll::Pending => return Poll::Pending,
-                DriverTaskPoll::WantsWaker => spare = Some(cx.waker().clone()),
+                DriverTaskPoll::NeedsWaker => spare = Some(cx.waker().clone()),
                 DriverTaskPoll::Finished => return Poll::Ready(()),
             }
         };
@@ -282,7 +282,7 @@ impl Caller {
             loop {
                 match self.shared.shard.poll(index, id, cx.waker(), &mut spare) {
                     RunPoll::Pending => return Poll::Pending,
-                    RunPoll::WantsWaker => spare = Some(cx.waker().clone()),
+                    RunPoll::NeedsWaker => spare = Some(cx.waker().clone()),
                     RunPoll::Drive(work) => return self.drive(index, id, work, cx),
                     RunPoll::Completed(run) => {
                         self.joined = None;
@@ -314,7 +314,7 @@ impl Caller {
                     }
                     return if needs_driver { self.poll(cx) } else { Poll::Pending };
                 }
-                JoinOutcome::WantsWaker => waker = Some(cx.waker().clone()),
+                JoinOutcome::NeedsWaker => waker = Some(cx.waker().clone()),
                 outcome @ (JoinOutcome::Full | JoinOutcome::WouldDeadlock) => {
                     panic!("nothing refuses the caller: {outcome:?}")
                 }

@@ -17,7 +17,7 @@ pub(crate) enum JoinOutcome {
     /// drive.
     Joined { index: u32, id: RunWaiterId, spawn_task: bool, needs_driver: bool },
     /// The key has a run. Retry with a waker.
-    WantsWaker,
+    NeedsWaker,
     /// The run has as many waiters as are allowed.
     Full,
     /// The caller is the run's own work.
@@ -30,7 +30,7 @@ pub(crate) enum RunPoll<W, O> {
     /// The waiter's waker is registered.
     Pending,
     /// Retry with a clone of the waker.
-    WantsWaker,
+    NeedsWaker,
     /// The waiter drives: it polls the work, then calls [`put_back`](super::shard::FlightShard::put_back) or
     /// [`complete`](super::shard::FlightShard::complete).
     Drive(W),
@@ -46,7 +46,7 @@ pub(crate) enum DriverTaskPoll<W> {
     /// The task's waker is registered.
     Pending,
     /// Retry with a clone of the waker.
-    WantsWaker,
+    NeedsWaker,
     /// Poll the work.
     Drive(W),
     /// The run needs no driver any more. The task has left it.

@@ -332,7 +332,7 @@ impl Comparison {
         let mut waker = None;
         let first = self.shard.join(hash(key), &mut key_slot, &mut waker, self.max_callers, |_| false, || can_spawn);
         let (index, waker_now) = self.fresh_waker();
-        let outcome = if matches!(first, JoinOutcome::WantsWaker) {
+        let outcome = if matches!(first, JoinOutcome::NeedsWaker) {
             waker = Some(waker_now);
             self.shard.join(hash(key), &mut key_slot, &mut waker, self.max_callers, |_| false, || can_spawn)
         } else {
@@ -423,7 +423,7 @@ impl Comparison {
         let at = self.index(run);
         let mut spare = None;
         let mut poll = self.shard.poll(at, id, &waker_now, &mut spare);
-        if matches!(poll, RunPoll::WantsWaker) {
+        if matches!(poll, RunPoll::NeedsWaker) {
             spare = Some(waker_now.clone());
             poll = self.shard.poll(at, id, &waker_now, &mut spare);
             assert!(!is_same(spare.as_ref(), &waker_now), "it asked for a clone and did not store it");
@@ -462,7 +462,7 @@ impl Comparison {
                 assert_eq!((phase, is_late), (RunPhase::Ended, true));
                 self.remove_waiter(number);
             }
-            RunPoll::WantsWaker => panic!("it has a clone"),
+            RunPoll::NeedsWaker => panic!("it has a clone"),
         }
     }
 
@@ -597,7 +597,7 @@ impl Comparison {
         self.run(run).task_ran = true;
         let mut spare = None;
         let mut poll = self.shard.poll_by_task(at, &waker_now, &mut spare);
-        if matches!(poll, DriverTaskPoll::WantsWaker) {
+        if matches!(poll, DriverTaskPoll::NeedsWaker) {
             spare = Some(waker_now.clone());
             poll = self.shard.poll_by_task(at, &waker_now, &mut spare);
             assert!(!is_same(spare.as_ref(), &waker_now), "it asked for a clone and did not store it");
@@ -620,7 +620,7 @@ impl Comparison {
                 model.has_task = false;
                 self.forget_if_over(run);
             }
-            DriverTaskPoll::WantsWaker => panic!("it has a clone"),
+            DriverTaskPoll::NeedsWaker => panic!("it has a clone"),
         }
     }
 

@@ -96,7 +96,7 @@ impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
         if run.waiters >= max_callers {
             return JoinOutcome::Full;
         }
-        let Some(waker) = waker.take() else { return JoinOutcome::WantsWaker };
+        let Some(waker) = waker.take() else { return JoinOutcome::NeedsWaker };
         run.waiters += 1;
         self.counters.waiting.add_exclusive(1);
         let id = run.add_follower(waker.into());
@@ -127,7 +127,7 @@ impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
             }
             RunState::Idle(_) | RunState::Polling | RunState::Cancelling => {
                 let is_registered = run.waker(id).register(waker, spare);
-                return if is_registered { RunPoll::Pending } else { RunPoll::WantsWaker };
+                return if is_registered { RunPoll::Pending } else { RunPoll::NeedsWaker };
             }
         };
         _stale = run.remove_waker(id);

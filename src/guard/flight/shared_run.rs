@@ -101,7 +101,7 @@ where
                     }
                     return if needs_driver { self.poll_joined(cx, progress) } else { self.poll_timer(cx, progress) };
                 }
-                JoinOutcome::WantsWaker => waker = Some(cx.waker().clone()),
+                JoinOutcome::NeedsWaker => waker = Some(cx.waker().clone()),
                 JoinOutcome::Full => return self.refuse(FlightError::TooManyWaiters, progress),
                 JoinOutcome::WouldDeadlock => return self.refuse(FlightError::WouldDeadlock, progress),
             }
@@ -151,7 +151,7 @@ where
         loop {
             match shard.poll(joined.spot.index(), joined.id, cx.waker(), &mut spare) {
                 RunPoll::Pending => return Some(Poll::Pending),
-                RunPoll::WantsWaker => spare = Some(cx.waker().clone()),
+                RunPoll::NeedsWaker => spare = Some(cx.waker().clone()),
                 RunPoll::Drive(work) => return Some(self.drive(joined, work, cx)),
                 RunPoll::Completed(outcome) => {
                     self.joined = None;

@@ -111,11 +111,11 @@ impl<K: Eq> Shard<K> {
         waiter: &mut Option<WaiterId>,
         waker: &Waker,
     ) -> Option<WaitOutcome> {
-        let mut clone = None;
+        let mut spare = None;
         loop {
-            match self.with_queue(config, index, |queue| queue.poll(waiter, waker, &mut clone)).0 {
-                WaiterPoll::Pending(_) => return None,
-                WaiterPoll::NeedsWaker => clone = Some(waker.clone()),
+            match self.with_queue(config, index, |queue| queue.poll(waiter, waker, &mut spare)).0 {
+                WaiterPoll::Pending => return None,
+                WaiterPoll::NeedsWaker => spare = Some(waker.clone()),
                 WaiterPoll::Ready(outcome, _) => return outcome,
             }
         }

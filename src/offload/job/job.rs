@@ -11,6 +11,7 @@ use super::erased_job::{AwaitableJob, CallerFlags, RunnableJob, SharedJob, wake}
 use crate::offload::error::OffloadError;
 use crate::panic::{catch, discard};
 use crate::sync::{Mutex, lock};
+use crate::waker_slot::WakerSlot;
 
 /// The closure of a task until it runs, and its result from then on.
 pub(crate) struct Job<F, T> {
@@ -24,15 +25,15 @@ pub(crate) struct Job<F, T> {
 enum JobState<F, T> {
     Queued {
         work: F,
-        waker: Option<Waker>,
+        waker: WakerSlot,
     },
     Running {
-        waker: Option<Waker>,
+        waker: WakerSlot,
     },
     /// The job has run, and its result is not published yet.
     Ran {
         result: Result<T, OffloadError>,
-        waker: Option<Waker>,
+        waker: WakerSlot,
     },
     Published(Result<T, OffloadError>),
     /// The result was taken, or is not wanted.
@@ -41,7 +42,7 @@ enum JobState<F, T> {
 
 impl<F, T> Job<F, T> {
     pub(crate) fn new(limiter_id: usize, options: TaskOptions, caller: CallerContext, work: F) -> Self {
-        let state = Mutex::new(JobState::Queued { work, waker: None });
+        let state = Mutex::new(JobState::Queued { work, waker: WakerSlot::new() });
         Self { limiter_id, flags: CallerFlags::default(), options, caller, state }
     }
 
@@ -126,9 +127,9 @@ where
     fn publish(&self) -> Option<Waker> {
         let mut state = lock(&self.state);
         match mem::replace(&mut *state, JobState::Taken) {
-            JobState::Ran { result, waker } => {
+            JobState::Ran { result, mut waker } => {
                 *state = JobState::Published(result);
-                waker
+                waker.take()
             }
             other => {
                 *state = other;
@@ -144,11 +145,11 @@ where
         }
         let queued = mem::replace(&mut *state, JobState::Published(Err(why)));
         drop(state);
-        let JobState::Queued { work, waker } = queued else {
+        let JobState::Queued { work, mut waker } = queued else {
             unreachable!("the state was checked with the mutex held")
         };
         discard(work);
-        waker
+        waker.take()
     }
 
     fn flags(&self) -> &CallerFlags {
@@ -171,10 +172,10 @@ where
 {
     fn poll(&self, cx: &Context<'_>) -> Poll<Result<T, OffloadError>> {
         // Cloned and dropped without the mutex: wakers are user code.
-        let mut fresh = None;
+        let mut spare = None;
         loop {
             let mut state = lock(&self.state);
-            let known = match &mut *state {
+            let slot = match &mut *state {
                 JobState::Queued { waker, .. } | JobState::Running { waker } | JobState::Ran { waker, .. } => waker,
                 JobState::Published(_) | JobState::Taken => {
                     let result = mem::replace(&mut *state, JobState::Taken).into_result();
@@ -182,15 +183,11 @@ where
                     return Poll::Ready(result.expect("a task is not polled after it completed"));
                 }
             };
-            if known.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            if slot.register(cx.waker(), &mut spare) {
                 return Poll::Pending;
             }
-            let replaced = fresh.take().map(|fresh| known.replace(fresh));
             drop(state);
-            if replaced.is_some() {
-                return Poll::Pending;
-            }
-            fresh = Some(cx.waker().clone());
+            spare = Some(cx.waker().clone());
         }
     }
 

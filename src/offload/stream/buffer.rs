@@ -30,6 +30,7 @@ use std::mem;
 use std::task::Waker;
 
 use crate::sync::{Mutex, lock};
+use crate::waker_slot::WakerSlot;
 
 /// The most items in a chunk.
 const MAX_CHUNK_ITEMS: usize = 256;
@@ -55,7 +56,7 @@ pub(crate) struct BufferState<T, P, E> {
     pub(super) items: usize,
     bytes: usize,
     pub(crate) producer: ProducerState<P, E>,
-    pub(crate) waker: Option<Waker>,
+    pub(crate) waker: WakerSlot,
 }
 
 /// Where the producer is.
@@ -84,7 +85,7 @@ pub(crate) enum TakeOutcome<P, E> {
     /// Nothing. The waker is registered.
     Pending,
     /// Nothing. The consumer has to take again with an owned waker.
-    WantsWaker,
+    NeedsWaker,
     /// The end. The error is returned once.
     Ended(Option<E>),
 }
@@ -114,7 +115,7 @@ impl<T, P, E> Buffer<T, P, E> {
     // For the consumer.
 
     /// Takes the next chunk, in exchange for an empty one.
-    pub(crate) fn take(&self, chunk: &mut Chunk<T>, waker: &Waker, fresh: &mut Option<Waker>) -> TakeOutcome<P, E> {
+    pub(crate) fn take(&self, chunk: &mut Chunk<T>, waker: &Waker, spare: &mut Option<Waker>) -> TakeOutcome<P, E> {
         let mut state = lock(&self.state);
         state.uncount(chunk);
         if let Some(next) = state.chunks.pop_front() {
@@ -127,19 +128,11 @@ impl<T, P, E> Buffer<T, P, E> {
         if let Some(producer) = state.producer.resume() {
             return TakeOutcome::Parked(producer);
         }
-        let BufferState { producer, waker: known, .. } = &mut *state;
+        let BufferState { producer, waker: slot, .. } = &mut *state;
         match producer {
             ProducerState::Ended(error) => TakeOutcome::Ended(error.take()),
-            ProducerState::Running if known.as_ref().is_some_and(|known| known.will_wake(waker)) => {
-                TakeOutcome::Pending
-            }
-            ProducerState::Running => {
-                let Some(fresh) = fresh.take() else { return TakeOutcome::WantsWaker };
-                let stale = known.replace(fresh);
-                drop(state);
-                drop(stale);
-                TakeOutcome::Pending
-            }
+            ProducerState::Running if slot.register(waker, spare) => TakeOutcome::Pending,
+            ProducerState::Running => TakeOutcome::NeedsWaker,
             ProducerState::Parked(_) => unreachable!("a parked producer was resumed above"),
             ProducerState::Closed => {
                 unreachable!("the consumer itself closes the buffer, and takes nothing after that")
@@ -199,7 +192,7 @@ impl<T, P, E> Buffer<T, P, E> {
 
 impl<T, P, E> BufferState<T, P, E> {
     fn new(producer: ProducerState<P, E>) -> Self {
-        Self { chunks: VecDeque::new(), spare: Vec::new(), items: 0, bytes: 0, producer, waker: None }
+        Self { chunks: VecDeque::new(), spare: Vec::new(), items: 0, bytes: 0, producer, waker: WakerSlot::new() }
     }
 
     /// Uncounts the items of a chunk that the consumer has emptied.

@@ -95,7 +95,7 @@ impl Consumer {
                     }
                 }
                 TakeOutcome::Parked(numbers) => self.start(numbers),
-                TakeOutcome::WantsWaker => fresh = Some(cx.waker().clone()),
+                TakeOutcome::NeedsWaker => fresh = Some(cx.waker().clone()),
                 TakeOutcome::Pending => return Poll::Pending,
                 TakeOutcome::Ended(error) => {
                     assert_eq!(error, Some("over"));

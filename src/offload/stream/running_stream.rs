@@ -79,7 +79,7 @@ impl<T: Send + 'static> RunningStream<T> {
                     return Poll::Ready(Some(Ok(())));
                 }
                 TakeOutcome::Parked(producer) => self.submit(producer),
-                TakeOutcome::WantsWaker => fresh = Some(cx.waker().clone()),
+                TakeOutcome::NeedsWaker => fresh = Some(cx.waker().clone()),
                 TakeOutcome::Ended(error) => self.end = Some(error.map_or(Ok(()), Err)),
                 TakeOutcome::Pending => {
                     if let Some(error) = self.failure.take() {
