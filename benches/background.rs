@@ -1,19 +1,19 @@
-//! What a service host costs, beside raw tokens and the supervisors that people use today. Ids are `group/variant`; the
-//! goals are ratios.
+//! The cost of a service host, next to raw tokens and to other supervisors for tokio. Ids are `group/variant`; the goals
+//! are ratios.
 //!
 //! `cargo bench --features full --bench background`
 //!
-//! `start_stop_10k` makes 10,000 services, waits until all of them run, stops them, and waits until all have ended. What
-//! the variants promise differs:
+//! `start_stop_100` and `start_stop_10k` create that many services, wait until all of them run, stop them, and wait until
+//! all have ended. The variants differ in what they guarantee:
 //!
-//! - `raw_tokens` is a floor: a task and a child token each, and nobody who would notice that one has failed.
-//! - `task_supervisor` restarts what fails, and has no start phase, no order and no clean-up.
+//! - `raw_tokens` is the floor: one task and one child token for each service, and no detection of failures.
+//! - `task_supervisor` restarts failed tasks. It has no start phase, no order and no clean-up.
 //! - `tokio_graceful_shutdown` restarts nothing, and has no start phase.
 //!
-//! Before the groups, it prints what memory a service takes and what CPU time 10,000 of them take while nothing happens.
+//! Before the groups, the bench prints the memory that a service takes, and the CPU time that 10,000 idle services take.
 
-#![allow(clippy::print_stdout, reason = "it prints what criterion does not measure")]
-#![allow(unsafe_code, reason = "counting bytes takes an allocator")]
+#![allow(clippy::print_stdout, reason = "the bench prints figures that criterion does not measure")]
+#![allow(unsafe_code, reason = "an allocator is needed to count bytes")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::convert::Infallible;
@@ -31,47 +31,52 @@ use tokio::task::JoinHandle;
 use tokio_graceful_shutdown::{SubsystemBuilder, SubsystemHandle, Toplevel};
 use tokio_util::sync::CancellationToken;
 
-const MANY: usize = 10_000;
-/// How long the idle services are watched, several times.
+/// The number of services that are weighed.
+const WEIGHED: usize = 10_000;
+/// How long the CPU time of the idle services is measured, several times.
 const IDLE: Duration = Duration::from_millis(1500);
 
-/// How many run, and how many have ended.
-#[derive(Default)]
-struct Tally {
+/// Counts the services that run, and those that have ended.
+struct Progress {
+    count: usize,
     running: AtomicUsize,
     ended: AtomicUsize,
 }
 
-impl Tally {
-    /// The work of a service: none, until it is told to stop.
-    async fn work(&self, told: impl Future<Output = ()>) {
+impl Progress {
+    fn new(count: usize) -> Arc<Self> {
+        Arc::new(Self { count, running: AtomicUsize::new(0), ended: AtomicUsize::new(0) })
+    }
+
+    /// Does the work of a service, which is to wait until it has to stop.
+    async fn work(&self, stopping: impl Future<Output = ()>) {
         self.running.fetch_add(1, Ordering::Relaxed);
-        told.await;
+        stopping.await;
         self.ended.fetch_add(1, Ordering::Relaxed);
     }
 
-    async fn wait_for_all(&self) {
-        while self.running.load(Ordering::Relaxed) < MANY {
+    async fn all_running(&self) {
+        while self.running.load(Ordering::Relaxed) < self.count {
             tokio::task::yield_now().await;
         }
     }
 
     fn assert_all_ended(&self) {
-        assert_eq!(self.running.load(Ordering::Relaxed), MANY);
-        assert_eq!(self.ended.load(Ordering::Relaxed), MANY);
+        assert_eq!(self.running.load(Ordering::Relaxed), self.count);
+        assert_eq!(self.ended.load(Ordering::Relaxed), self.count);
     }
 }
 
-/// Starts and stops many services. In between, `idle` is called.
+/// Starts and stops services. `idle` is called in between.
 trait Supervises {
     const NAME: &str;
 
-    fn start_and_stop(tally: &Arc<Tally>, idle: impl AsyncFnOnce()) -> impl Future<Output = ()>;
+    fn start_and_stop(progress: &Arc<Progress>, idle: impl AsyncFnOnce()) -> impl Future<Output = ()>;
 }
 
 struct Onelane;
 
-/// The supervisor in a task of the runtime.
+/// Runs the supervisor in a task of the runtime.
 struct OnelaneWithoutThread;
 
 struct RawTokens;
@@ -80,53 +85,53 @@ struct TaskSupervisor;
 
 struct TokioGracefulShutdown;
 
-async fn host(tally: &Arc<Tally>, supervision: Supervision, idle: impl AsyncFnOnce()) {
+async fn host(progress: &Arc<Progress>, supervision: Supervision, idle: impl AsyncFnOnce()) {
     let mut builder = ServiceHost::builder().supervision(supervision);
-    for n in 0..MANY {
-        let tally = Arc::clone(tally);
+    for n in 0..progress.count {
+        let progress = Arc::clone(progress);
         builder = builder.service(service_fn(&n.to_string(), move |cx| {
-            let tally = Arc::clone(&tally);
+            let progress = Arc::clone(&progress);
             async move {
-                tally.work(cx.stopping()).await;
+                progress.work(cx.stopping()).await;
                 Ok(())
             }
         }));
     }
     let host = builder.build().expect("the names differ");
     host.start().await.expect("nothing fails");
-    tally.wait_for_all().await;
+    progress.all_running().await;
     idle().await;
-    let report = host.shutdown().await.expect("it was started");
+    let report = host.shutdown().await.expect("the host was started");
     assert!(report.is_clean());
 }
 
 impl Supervises for Onelane {
     const NAME: &str = "onelane";
 
-    async fn start_and_stop(tally: &Arc<Tally>, idle: impl AsyncFnOnce()) {
-        host(tally, Supervision::OwnThread, idle).await;
+    async fn start_and_stop(progress: &Arc<Progress>, idle: impl AsyncFnOnce()) {
+        host(progress, Supervision::OwnThread, idle).await;
     }
 }
 
 impl Supervises for OnelaneWithoutThread {
     const NAME: &str = "onelane_without_thread";
 
-    async fn start_and_stop(tally: &Arc<Tally>, idle: impl AsyncFnOnce()) {
-        host(tally, Supervision::ServerRuntime, idle).await;
+    async fn start_and_stop(progress: &Arc<Progress>, idle: impl AsyncFnOnce()) {
+        host(progress, Supervision::ServerRuntime, idle).await;
     }
 }
 
 impl Supervises for RawTokens {
     const NAME: &str = "raw_tokens";
 
-    async fn start_and_stop(tally: &Arc<Tally>, idle: impl AsyncFnOnce()) {
+    async fn start_and_stop(progress: &Arc<Progress>, idle: impl AsyncFnOnce()) {
         let parent = CancellationToken::new();
         let spawn = |_| {
-            let (token, tally) = (parent.child_token(), Arc::clone(tally));
-            tokio::spawn(async move { tally.work(token.cancelled()).await })
+            let (token, progress) = (parent.child_token(), Arc::clone(progress));
+            tokio::spawn(async move { progress.work(token.cancelled()).await })
         };
-        let tasks: Vec<JoinHandle<()>> = (0..MANY).map(spawn).collect();
-        tally.wait_for_all().await;
+        let tasks: Vec<JoinHandle<()>> = (0..progress.count).map(spawn).collect();
+        progress.all_running().await;
         idle().await;
         parent.cancel();
         for task in tasks {
@@ -136,7 +141,7 @@ impl Supervises for RawTokens {
 }
 
 #[derive(Clone)]
-struct Task(Arc<Tally>);
+struct Task(Arc<Progress>);
 
 impl SupervisedTask for Task {
     async fn run(self, token: CancellationToken) -> TaskResult {
@@ -148,13 +153,13 @@ impl SupervisedTask for Task {
 impl Supervises for TaskSupervisor {
     const NAME: &str = "task_supervisor";
 
-    async fn start_and_stop(tally: &Arc<Tally>, idle: impl AsyncFnOnce()) {
+    async fn start_and_stop(progress: &Arc<Progress>, idle: impl AsyncFnOnce()) {
         let mut builder = SupervisorBuilder::new();
-        for n in 0..MANY {
-            builder = builder.with_task(&n.to_string(), Task(Arc::clone(tally)));
+        for n in 0..progress.count {
+            builder = builder.with_task(&n.to_string(), Task(Arc::clone(progress)));
         }
         let handle = builder.spawn();
-        tally.wait_for_all().await;
+        progress.all_running().await;
         idle().await;
         handle.shutdown().await.expect("nothing is dead");
     }
@@ -163,14 +168,14 @@ impl Supervises for TaskSupervisor {
 impl Supervises for TokioGracefulShutdown {
     const NAME: &str = "tokio_graceful_shutdown";
 
-    async fn start_and_stop(tally: &Arc<Tally>, idle: impl AsyncFnOnce()) {
+    async fn start_and_stop(progress: &Arc<Progress>, idle: impl AsyncFnOnce()) {
         let token = CancellationToken::new();
-        let all = Arc::clone(tally);
+        let all = Arc::clone(progress);
         let spawn_all = async move |root: &mut SubsystemHandle| {
-            for n in 0..MANY {
-                let tally = Arc::clone(&all);
+            for n in 0..all.count {
+                let progress = Arc::clone(&all);
                 let subsystem = async move |subsystem: &mut SubsystemHandle| {
-                    tally.work(subsystem.on_shutdown_requested()).await;
+                    progress.work(subsystem.on_shutdown_requested()).await;
                     Ok::<(), Infallible>(())
                 };
                 root.start(SubsystemBuilder::new(n.to_string(), subsystem));
@@ -179,7 +184,7 @@ impl Supervises for TokioGracefulShutdown {
         let toplevel =
             Toplevel::<Box<dyn std::error::Error + Send + Sync>>::new_with_shutdown_token(spawn_all, token.clone());
         let stopped = tokio::spawn(toplevel.handle_shutdown_requests(Duration::from_secs(60)));
-        tally.wait_for_all().await;
+        progress.all_running().await;
         idle().await;
         token.cancel();
         stopped.await.expect("nothing panics").expect("nothing fails");
@@ -190,22 +195,34 @@ fn runtime() -> Runtime {
     Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("there are threads")
 }
 
-fn start_stop<S: Supervises>(runtime: &Runtime) {
-    let tally = Arc::new(Tally::default());
-    runtime.block_on(S::start_and_stop(&tally, async || {}));
-    tally.assert_all_ended();
+fn start_stop<S: Supervises>(runtime: &Runtime, count: usize) {
+    let progress = Progress::new(count);
+    runtime.block_on(S::start_and_stop(&progress, async || {}));
+    progress.assert_all_ended();
+}
+
+fn start_stop_group(c: &mut Criterion, name: &str, count: usize) {
+    let runtime = runtime();
+    let mut group = c.benchmark_group(name);
+    group.sample_size(20);
+    group.bench_function(Onelane::NAME, |b| b.iter(|| start_stop::<Onelane>(&runtime, count)));
+    group.bench_function(OnelaneWithoutThread::NAME, |b| {
+        b.iter(|| start_stop::<OnelaneWithoutThread>(&runtime, count));
+    });
+    group.bench_function(RawTokens::NAME, |b| b.iter(|| start_stop::<RawTokens>(&runtime, count)));
+    group.bench_function(TaskSupervisor::NAME, |b| b.iter(|| start_stop::<TaskSupervisor>(&runtime, count)));
+    group.bench_function(TokioGracefulShutdown::NAME, |b| {
+        b.iter(|| start_stop::<TokioGracefulShutdown>(&runtime, count));
+    });
+    group.finish();
+}
+
+fn start_stop_100(c: &mut Criterion) {
+    start_stop_group(c, "start_stop_100", 100);
 }
 
 fn start_stop_10k(c: &mut Criterion) {
-    let runtime = runtime();
-    let mut group = c.benchmark_group("start_stop_10k");
-    group.sample_size(20);
-    group.bench_function(Onelane::NAME, |b| b.iter(|| start_stop::<Onelane>(&runtime)));
-    group.bench_function(OnelaneWithoutThread::NAME, |b| b.iter(|| start_stop::<OnelaneWithoutThread>(&runtime)));
-    group.bench_function(RawTokens::NAME, |b| b.iter(|| start_stop::<RawTokens>(&runtime)));
-    group.bench_function(TaskSupervisor::NAME, |b| b.iter(|| start_stop::<TaskSupervisor>(&runtime)));
-    group.bench_function(TokioGracefulShutdown::NAME, |b| b.iter(|| start_stop::<TokioGracefulShutdown>(&runtime)));
-    group.finish();
+    start_stop_group(c, "start_stop_10k", 10_000);
 }
 
 fn status_1000(c: &mut Criterion) {
@@ -228,43 +245,43 @@ fn status_1000(c: &mut Criterion) {
         });
     });
     group.bench_function("is_ready", |b| b.iter(|| assert!(host.status().is_ready())));
-    let report = runtime.block_on(host.shutdown()).expect("it was started");
+    let report = runtime.block_on(host.shutdown()).expect("the host was started");
     assert!(report.is_clean());
 
-    let tally = Arc::new(Tally::default());
+    let progress = Progress::new(1_000);
     let tasks = runtime.block_on(async {
-        let add = |builder: SupervisorBuilder, n: usize| builder.with_task(&n.to_string(), Task(Arc::clone(&tally)));
+        let add = |builder: SupervisorBuilder, n: usize| builder.with_task(&n.to_string(), Task(Arc::clone(&progress)));
         (0..1_000).fold(SupervisorBuilder::new(), add).spawn()
     });
-    // It has no snapshot: it is asked by a message, for all, or for one.
+    // It has no snapshot: a message requests the status of all tasks, or of one.
     group.bench_function("task_supervisor", |b| {
         b.to_async(&runtime).iter(async || {
-            let statuses = tasks.task_statuses().await.expect("it runs");
+            let statuses = tasks.task_statuses().await.expect("the supervisor runs");
             assert_eq!(statuses.get("999"), Some(&TaskStatus::Running));
             statuses
         });
     });
     group.bench_function("task_supervisor_one", |b| {
         b.to_async(&runtime).iter(async || {
-            assert_eq!(tasks.task_status("999").await.expect("it runs"), TaskStatus::Running);
+            assert_eq!(tasks.task_status("999").await.expect("the supervisor runs"), TaskStatus::Running);
         });
     });
     runtime.block_on(tasks.shutdown()).expect("nothing is dead");
     group.finish();
 }
 
-/// What can't be a group: bytes, and CPU time while nothing happens.
+/// Prints the figures that are not durations: the memory of a service, and the CPU time of idle services.
 fn weigh<S: Supervises>() {
     let runtime = runtime();
-    let tally = Arc::new(Tally::default());
-    // A thread of the variant before may still be at its end.
+    let progress = Progress::new(WEIGHED);
+    // A thread of the previous variant may still be ending.
     thread::sleep(Duration::from_millis(200));
     let before = ALLOCATED.load(Ordering::Relaxed);
     IS_COUNTING.store(true, Ordering::Relaxed);
     let weighed = async || {
         let bytes = ALLOCATED.load(Ordering::Relaxed) - before;
         IS_COUNTING.store(false, Ordering::Relaxed);
-        // What has just started settles first. Then the quietest of several: others use this machine, too.
+        // The services settle first. Then the lowest of several measurements counts, as other processes use the machine.
         tokio::time::sleep(Duration::from_millis(300)).await;
         let mut least = f64::MAX;
         for _ in 0..5 {
@@ -274,18 +291,18 @@ fn weigh<S: Supervises>() {
             least = least.min(used);
         }
         println!(
-            "{}: {} bytes a service, {least:.2} ms of CPU a second for {MANY} idle ones",
+            "{}: {} bytes a service, {least:.2} ms of CPU a second for {WEIGHED} idle ones",
             S::NAME,
-            bytes / MANY as isize
+            bytes / WEIGHED as isize
         );
     };
-    runtime.block_on(S::start_and_stop(&tally, weighed));
-    tally.assert_all_ended();
+    runtime.block_on(S::start_and_stop(&progress, weighed));
+    progress.assert_all_ended();
 }
 
-/// The CPU time that this process has had, in all its threads.
+/// Returns the CPU time that all threads of this process have used.
 fn cpu_time() -> Duration {
-    let tasks = fs::read_dir("/proc/self/task").expect("it is Linux");
+    let tasks = fs::read_dir("/proc/self/task").expect("the bench runs on Linux");
     let nanos = |task: std::io::Result<fs::DirEntry>| -> Option<u64> {
         let statistics = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
         statistics.split_whitespace().next()?.parse().ok()
@@ -294,7 +311,7 @@ fn cpu_time() -> Duration {
 }
 
 fn weights(c: &mut Criterion) {
-    // `cargo test --benches` asks whether it runs, not what it weighs.
+    // `cargo test --benches` only checks that the bench runs.
     if std::env::args().any(|argument| argument == "--bench") {
         weigh::<Onelane>();
         weigh::<OnelaneWithoutThread>();
@@ -306,7 +323,7 @@ fn weights(c: &mut Criterion) {
 }
 
 static ALLOCATED: AtomicIsize = AtomicIsize::new(0);
-/// Not in the groups, where it would cost time.
+/// `false` during the groups, in which counting would take time.
 static IS_COUNTING: AtomicBool = AtomicBool::new(false);
 
 fn count(bytes: isize) {
@@ -315,20 +332,20 @@ fn count(bytes: isize) {
     }
 }
 
-/// Counts the bytes that are allocated.
+/// Counts the allocated bytes.
 struct Counting;
 
-// SAFETY: it hands all on to the system's allocator.
+// SAFETY: each method forwards to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);
-        // SAFETY: the caller keeps the contract.
+        // SAFETY: the caller upholds the contract.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         count(-(layout.size() as isize));
-        // SAFETY: the caller keeps the contract.
+        // SAFETY: the caller upholds the contract.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -336,5 +353,5 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-criterion_group!(benches, weights, start_stop_10k, status_1000);
+criterion_group!(benches, weights, start_stop_100, start_stop_10k, status_1000);
 criterion_main!(benches);

@@ -1,6 +1,9 @@
-//! What a turn costs, beside the locks that people paste today. Ids are `group/variant`; the goals are ratios.
+//! The cost of one permit, compared to the locks that are in common use. Ids are `group/variant`, and the goals are
+//! ratios.
 //!
 //! `cargo bench --features full --bench guard`
+
+mod harness;
 
 use std::future::{Future, poll_fn};
 use std::hint::black_box;
@@ -13,138 +16,116 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, criterion_group, criterion_main};
 use futures::task::AtomicWaker;
 use onelane::{AcquireError, EndpointGuard, Queue};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::{unconstrained, yield_now};
 
-/// Work that only one caller at a time may do: a read and a write that are not one step.
-#[derive(Default)]
-struct Till(AtomicU64);
+use harness::{RacyCounter, leak, one_thread};
 
-impl Till {
-    fn add_one(&self) -> u64 {
-        let value = self.0.load(Ordering::Relaxed) + 1;
-        self.0.store(value, Ordering::Relaxed);
-        value
-    }
-
-    fn assert_holds(&self, sum: u64) {
-        assert_eq!(self.0.load(Ordering::Relaxed), sum, "callers overlapped, or calls were lost");
-    }
-}
-
-fn one_thread() -> Runtime {
-    Builder::new_current_thread().build().expect("a runtime")
-}
-
-/// Times `turn` on one thread, without the yield that tokio forces every 128 operations of a task.
-fn bench_turns<F: Future<Output = ()>>(
+/// Times `work` on one thread, without the yield that tokio forces after every 128 operations of a task.
+fn bench_sequential<F: Future<Output = ()>>(
     c: &mut Criterion,
     group: &str,
     variant: &str,
-    mut turn: impl FnMut(&'static Till) -> F,
+    mut work: impl FnMut(&'static RacyCounter) -> F,
 ) {
     let runtime = one_thread();
     c.benchmark_group(group).bench_function(variant, |b| {
         b.iter_custom(|iterations| {
-            let till: &'static Till = Box::leak(Box::default());
+            let counter = leak(RacyCounter::default());
             runtime.block_on(unconstrained(async {
                 let start = Instant::now();
                 for _ in 0..iterations {
-                    turn(till).await;
+                    work(counter).await;
                 }
                 let elapsed = start.elapsed();
-                till.assert_holds(iterations);
+                counter.assert_total(iterations);
                 elapsed
             }))
         });
     });
 }
 
-fn leak<T>(value: T) -> &'static T {
-    Box::leak(Box::new(value))
-}
-
 fn uncontended(c: &mut Criterion) {
     let guard = leak(EndpointGuard::new("bench"));
-    bench_turns(c, "uncontended", "onelane", |till| async move {
+    bench_sequential(c, "uncontended", "onelane", |counter| async move {
         let _permit = guard.acquire().await.expect("open");
-        till.add_one();
+        counter.add_one();
     });
     let mutex = leak(Mutex::new(()));
-    bench_turns(c, "uncontended", "tokio_mutex", |till| async move {
+    bench_sequential(c, "uncontended", "tokio_mutex", |counter| async move {
         let _held = mutex.lock().await;
-        till.add_one();
+        counter.add_one();
     });
     let owned = Arc::new(Mutex::new(()));
-    bench_turns(c, "uncontended", "tokio_mutex_owned", |till| {
+    bench_sequential(c, "uncontended", "tokio_mutex_owned", |counter| {
         let owned = Arc::clone(&owned);
         async move {
             let _held = owned.lock_owned().await;
-            till.add_one();
+            counter.add_one();
         }
     });
     let semaphore = leak(Semaphore::new(1));
-    bench_turns(c, "uncontended", "tokio_semaphore", |till| async move {
+    bench_sequential(c, "uncontended", "tokio_semaphore", |counter| async move {
         let _held = semaphore.acquire().await.expect("open");
-        till.add_one();
+        counter.add_one();
     });
     let mutex = leak(async_lock::Mutex::new(()));
-    bench_turns(c, "uncontended", "async_lock", |till| async move {
+    bench_sequential(c, "uncontended", "async_lock", |counter| async move {
         let _held = mutex.lock().await;
-        till.add_one();
+        counter.add_one();
     });
     let mutex = leak(parking_lot::Mutex::new(()));
-    bench_turns(c, "uncontended", "parking_lot", |till| async move {
+    bench_sequential(c, "uncontended", "parking_lot", |counter| async move {
         let _held = mutex.lock();
-        till.add_one();
+        counter.add_one();
     });
     let mutex = leak(std::sync::Mutex::new(()));
-    bench_turns(c, "uncontended", "std_mutex", |till| async move {
+    bench_sequential(c, "uncontended", "std_mutex", |counter| async move {
         let _held = mutex.lock().expect("no panic");
-        till.add_one();
+        counter.add_one();
     });
 }
 
 fn uncontended_owned(c: &mut Criterion) {
     let guard = Arc::new(EndpointGuard::new("bench"));
-    bench_turns(c, "uncontended_owned", "onelane", |till| {
+    bench_sequential(c, "uncontended_owned", "onelane", |counter| {
         let guard = Arc::clone(&guard);
         async move {
             let _permit = guard.acquire_owned().await.expect("open");
-            till.add_one();
+            counter.add_one();
         }
     });
     let mutex = Arc::new(Mutex::new(()));
-    bench_turns(c, "uncontended_owned", "tokio_mutex_owned", |till| {
+    bench_sequential(c, "uncontended_owned", "tokio_mutex_owned", |counter| {
         let mutex = Arc::clone(&mutex);
         async move {
             let _held = mutex.lock_owned().await;
-            till.add_one();
+            counter.add_one();
         }
     });
 }
 
 const TASKS: u64 = 64;
 
-/// Two workers, 64 tasks, one yield inside each turn.
+/// Times `work` in 64 tasks on two workers. The work yields once while it holds the lock.
 fn bench_contended<F: Future<Output = ()> + Send>(
     c: &mut Criterion,
     variant: &str,
-    turn: impl Fn(u64, &'static Till) -> F + Copy + Send + 'static,
+    work: impl Fn(u64, &'static RacyCounter) -> F + Copy + Send + 'static,
 ) {
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     c.benchmark_group("contended_64").throughput(criterion::Throughput::Elements(1)).bench_function(variant, |b| {
         b.iter_custom(|iterations| {
-            let till: &'static Till = Box::leak(Box::default());
-            let each = iterations.div_ceil(TASKS);
+            let counter = leak(RacyCounter::default());
+            let rounds = iterations.div_ceil(TASKS);
             let elapsed = runtime.block_on(async {
                 let start = Instant::now();
                 let tasks: Vec<_> = (0..TASKS)
                     .map(|task| {
                         tokio::spawn(async move {
-                            for _ in 0..each {
-                                turn(task, till).await;
+                            for _ in 0..rounds {
+                                work(task, counter).await;
                             }
                         })
                     })
@@ -154,77 +135,78 @@ fn bench_contended<F: Future<Output = ()> + Send>(
                 }
                 start.elapsed()
             });
-            till.assert_holds(each * TASKS);
-            elapsed.mul_f64(iterations as f64 / (each * TASKS) as f64)
+            counter.assert_total(rounds * TASKS);
+            elapsed.mul_f64(iterations as f64 / (rounds * TASKS) as f64)
         });
     });
 }
 
 fn contended_64(c: &mut Criterion) {
     let guard = leak(EndpointGuard::new("bench"));
-    bench_contended(c, "onelane", move |_, till| async move {
+    bench_contended(c, "onelane", move |_, counter| async move {
         let _permit = guard.acquire().await.expect("open");
-        let before = till.add_one();
+        let before = counter.add_one();
         yield_now().await;
-        assert_eq!(till.0.load(Ordering::Relaxed), before, "callers overlapped");
+        assert_eq!(counter.get(), before, "callers overlapped");
     });
     let mutex = leak(Mutex::new(()));
-    bench_contended(c, "tokio_mutex", move |_, till| async move {
+    bench_contended(c, "tokio_mutex", move |_, counter| async move {
         let _held = mutex.lock().await;
-        let before = till.add_one();
+        let before = counter.add_one();
         yield_now().await;
-        assert_eq!(till.0.load(Ordering::Relaxed), before, "callers overlapped");
+        assert_eq!(counter.get(), before, "callers overlapped");
     });
     let semaphore = leak(Semaphore::new(1));
-    bench_contended(c, "tokio_semaphore", move |_, till| async move {
+    bench_contended(c, "tokio_semaphore", move |_, counter| async move {
         let _held = semaphore.acquire().await.expect("open");
-        let before = till.add_one();
+        let before = counter.add_one();
         yield_now().await;
-        assert_eq!(till.0.load(Ordering::Relaxed), before, "callers overlapped");
+        assert_eq!(counter.get(), before, "callers overlapped");
     });
     let mutex = leak(async_lock::Mutex::new(()));
-    bench_contended(c, "async_lock", move |_, till| async move {
+    bench_contended(c, "async_lock", move |_, counter| async move {
         let _held = mutex.lock().await;
-        let before = till.add_one();
+        let before = counter.add_one();
         yield_now().await;
-        assert_eq!(till.0.load(Ordering::Relaxed), before, "callers overlapped");
+        assert_eq!(counter.get(), before, "callers overlapped");
     });
 }
 
-/// What the runtime alone takes for such a workload: 64 tasks hand a baton round, each to its fixed neighbour, so there is
-/// no lock and no queue, only the wakes and polls that strict order needs. A lock that hands over directly has that to do, and its own work besides.
+/// The runtime's share of this workload: 64 tasks pass a baton around, each to its fixed neighbour. There is no lock
+/// and no queue, only the wakes and polls that strict order needs. A lock that grants in order has the same to do, in
+/// addition to its own work.
 struct Baton {
-    turn: AtomicU64,
+    holder: AtomicU64,
     runners: Vec<AtomicWaker>,
 }
 
 impl Baton {
     fn new() -> Self {
-        Self { turn: AtomicU64::new(0), runners: (0..TASKS).map(|_| AtomicWaker::new()).collect() }
+        Self { holder: AtomicU64::new(0), runners: (0..TASKS).map(|_| AtomicWaker::new()).collect() }
     }
 
     async fn take(&self, runner: u64) {
         poll_fn(|cx| {
             self.runners[runner as usize].register(cx.waker());
-            if self.turn.load(Ordering::Acquire) == runner { Poll::Ready(()) } else { Poll::Pending }
+            if self.holder.load(Ordering::Acquire) == runner { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
 
     fn pass(&self, runner: u64) {
         let next = (runner + 1) % TASKS;
-        self.turn.store(next, Ordering::Release);
+        self.holder.store(next, Ordering::Release);
         self.runners[next as usize].wake();
     }
 }
 
 fn contended_floor(c: &mut Criterion) {
     let baton = leak(Baton::new());
-    bench_contended(c, "baton", move |task, till| async move {
+    bench_contended(c, "baton", move |task, counter| async move {
         baton.take(task).await;
-        let before = till.add_one();
+        let before = counter.add_one();
         yield_now().await;
-        assert_eq!(till.0.load(Ordering::Relaxed), before, "callers overlapped");
+        assert_eq!(counter.get(), before, "callers overlapped");
         baton.pass(task);
     });
 }
@@ -254,7 +236,7 @@ fn busy_refusal(c: &mut Criterion) {
 
 const WAITERS: usize = 1_000;
 
-/// 1,000 callers line up, 80 % of them leave from all over the queue, the rest take their turns.
+/// Enqueues 1,000 callers, cancels 80 % of them from all over the queue, and serves the rest.
 fn bench_storm<H, F: Future<Output = H>>(c: &mut Criterion, variant: &str, acquire: impl Fn() -> F) {
     c.benchmark_group("cancel_storm").bench_function(variant, |b| {
         let mut cx = Context::from_waker(Waker::noop());
@@ -263,7 +245,7 @@ fn bench_storm<H, F: Future<Output = H>>(c: &mut Criterion, variant: &str, acqui
             for _ in 0..iterations {
                 let start = Instant::now();
                 let mut first = Box::pin(acquire());
-                let Some(held) = ready(first.as_mut(), &mut cx) else { panic!("the first caller gets in") };
+                let Some(held) = ready(first.as_mut(), &mut cx) else { panic!("the first caller is admitted") };
                 let mut queue: Vec<_> = (0..WAITERS).map(|_| Some(Box::pin(acquire()))).collect();
                 for waiter in queue.iter_mut().flatten() {
                     assert!(waiter.as_mut().poll(&mut cx).is_pending(), "the others wait");
@@ -276,7 +258,7 @@ fn bench_storm<H, F: Future<Output = H>>(c: &mut Criterion, variant: &str, acqui
                 drop(held);
                 let mut served = 0;
                 for mut waiter in queue.into_iter().flatten() {
-                    let Some(_held) = ready(waiter.as_mut(), &mut cx) else { panic!("a turn was lost") };
+                    let Some(_held) = ready(waiter.as_mut(), &mut cx) else { panic!("a permit was lost") };
                     served += 1;
                 }
                 assert_eq!(served, WAITERS / 5);

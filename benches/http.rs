@@ -1,10 +1,10 @@
-//! What the guard costs a request, over real sockets: an axum echo without a layer, with one that does nothing, behind the
-//! guard, and behind tower's limit. Ids are `group/variant`, one element is one request.
+//! What the guard costs per request, over real sockets: an axum echo without a layer, with a layer that does nothing,
+//! behind the guard, and behind tower's limit. Ids are `group/variant`; one element is one request.
 //!
 //! `cargo bench --features full --bench http`
 //!
-//! The machine's noise is larger than the layer's cost, so after criterion's own figures the variants run in turn, in
-//! short rounds, and the line `axum_echo ratio` prints the median of the ratios taken round by round.
+//! The machine's noise is larger than the layer's cost. So after criterion's own figures the variants take turns in
+//! short rounds, and the line `axum_echo ratio` prints the median of the ratios of all rounds.
 
 #![allow(clippy::print_stdout, reason = "it prints the ratios")]
 
@@ -35,7 +35,7 @@ fn echo() -> Router {
     Router::new().route("/echo", post(|body: String| async move { body }))
 }
 
-/// A layer that does nothing: what axum itself takes for any layer.
+/// A layer that does nothing: the cost of any layer in axum.
 #[derive(Clone)]
 struct NoOp<S>(S);
 
@@ -53,11 +53,11 @@ impl<S: Service<R>, R> Service<R> for NoOp<S> {
     }
 }
 
-/// Serves `app` on a thread of its own, so that the server is what limits the rate.
+/// Serves `app` on its own thread, so that the server limits the rate.
 fn serve(app: Router) -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.set_nonblocking(true).expect("a socket can be made non-blocking");
-    let address = listener.local_addr().expect("it is bound");
+    let address = listener.local_addr().expect("the listener is bound");
     thread::spawn(move || {
         runtime().block_on(async move {
             let listener = TcpListener::from_std(listener).expect("it is non-blocking");
@@ -71,11 +71,11 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-/// A client with its connections open.
+/// A client with open connections.
 struct Client {
     runtime: Runtime,
     connections: Vec<TcpStream>,
-    /// The length of a response: all are alike.
+    /// The length of a response, which is the same for all.
     length: usize,
 }
 
@@ -99,7 +99,7 @@ impl Client {
         Self { runtime, connections, length }
     }
 
-    /// Sends `requests` over all connections and waits for the answers.
+    /// Sends `requests` over all connections and waits for the responses.
     fn run(&mut self, requests: u64) -> Duration {
         let each = requests.div_ceil(CONNECTIONS as u64);
         let length = self.length;
@@ -134,18 +134,18 @@ fn axum_echo(c: &mut Criterion) {
         group.bench_function(*name, |b| b.iter_custom(|requests| client.run(requests)));
     }
     group.finish();
-    // Not when only listing, or testing that the benches run.
+    // Not if the benches are only listed or tested.
     if std::env::args().any(|argument| argument == "--bench") {
         print_ratios(&mut clients);
     }
 }
 
-/// Requests per second of each variant as a share of the first's.
+/// Requests per second of each variant, relative to the first one.
 fn print_ratios(clients: &mut [(&str, Client)]) {
     let mut ratios = vec![Vec::new(); clients.len()];
     for round in 0..ROUNDS {
         let mut times = vec![0.0; clients.len()];
-        // Another one goes first in each round, so that none profits from its place.
+        // Each round starts with another variant, so that none profits from its position.
         for i in 0..clients.len() {
             let i = (i + round) % clients.len();
             times[i] = clients[i].1.run(ROUND).as_secs_f64();
@@ -173,6 +173,6 @@ fn main() {
         .configure_from_args();
     axum_echo(&mut criterion);
     criterion.final_summary();
-    // Given back: every request held a permit, and none holds one now.
+    // Every request held a permit, and all permits are released now.
     assert_eq!(GUARD.stats().held, 0);
 }

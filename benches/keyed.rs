@@ -1,19 +1,20 @@
-//! What a turn of one key costs, beside the keyed locks that people use today. Ids are `group/variant`; the goals are
-//! ratios.
+//! The cost of one permit of a key, compared to the keyed locks that are in common use. Ids are `group/variant`, and
+//! the goals are ratios.
 //!
 //! `cargo bench --features full --bench keyed`
 //!
-//! Two peers lose memory: a waiter that is dropped after its turn came, and before it was polled, leaves its key behind
-//! in `lockable` and in `keyed_lock`, until someone asks for the same key again. That is what a client does that
-//! disconnects in the queue. `dashmap_tokio` keeps every key by design. The lines `cancelled_waiters VARIANT: N of 1000
-//! keys remain` show it.
+//! Two peers leak memory: in `lockable` and `keyed_lock`, a waiter that is dropped between its grant and its next poll
+//! leaves its key behind until the same key is locked again. A client that disconnects in the queue causes exactly
+//! that. `dashmap_tokio` keeps every key by design. The lines `cancelled_waiters VARIANT: N of 1000 keys remain` show
+//! it.
 
-#![allow(clippy::print_stdout, reason = "it prints what the peers leave behind")]
+#![allow(clippy::print_stdout, reason = "it prints which keys the peers leak")]
+
+mod harness;
 
 use std::hash::Hash;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -22,9 +23,11 @@ use dashmap::DashMap;
 use keyed_lock::r#async::{Guard, KeyedLock};
 use lockable::{LockPool, Lockable};
 use onelane::{KeyedGuard, KeyedPermit};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::{unconstrained, yield_now};
+
+use harness::{RacyCounter, is_measured, leak, one_thread};
 
 const UNIFORM_KEYS: u64 = 1_000_000;
 const TASKS: u64 = 64;
@@ -34,7 +37,7 @@ trait Key: Hash + Eq + Clone + Send + Sync + 'static {}
 
 impl<K: Hash + Eq + Clone + Send + Sync + 'static> Key for K {}
 
-/// One lock for each key.
+/// A map with one lock per key.
 trait Locks<K: Key>: Send + Sync + 'static {
     const NAME: &str;
     type Held<'a>: Send;
@@ -43,11 +46,11 @@ trait Locks<K: Key>: Send + Sync + 'static {
 
     fn lock(&self, key: K) -> impl Future<Output = Self::Held<'_>> + Send;
 
-    /// How many keys it knows, where it can tell.
+    /// Returns the number of keys, if the map can count those in use.
     fn count(&self) -> Option<usize>;
 
-    /// Makes it as it is after every key was used.
-    fn visit(&self, _keys: impl Iterator<Item = K>) {}
+    /// Brings the map to the state in which every key was used before.
+    fn prefill(&self, _keys: impl Iterator<Item = K>) {}
 }
 
 impl<K: Key> Locks<K> for KeyedGuard<K> {
@@ -101,7 +104,7 @@ impl<K: Key> Locks<K> for KeyedLock<K> {
     }
 }
 
-/// What people paste: a concurrent map of mutexes. Nothing says when one may be removed, so it never is.
+/// The common recipe: a concurrent map of mutexes. It cannot know when to remove one, so it never does.
 struct DashmapTokio<K>(DashMap<K, Arc<Mutex<()>>>);
 
 impl<K: Key> Locks<K> for DashmapTokio<K> {
@@ -118,30 +121,14 @@ impl<K: Key> Locks<K> for DashmapTokio<K> {
     }
 
     fn count(&self) -> Option<usize> {
-        // It keeps them all, in use or not.
+        // The map keeps all keys, in use or not.
         None
     }
 
-    fn visit(&self, keys: impl Iterator<Item = K>) {
+    fn prefill(&self, keys: impl Iterator<Item = K>) {
         for key in keys {
             self.0.entry(key).or_default();
         }
-    }
-}
-
-/// Work that only one caller at a time may do: a read and a write that are not one step.
-#[derive(Default)]
-struct Till(AtomicU64);
-
-impl Till {
-    fn add_one(&self) -> u64 {
-        let value = self.0.load(Ordering::Relaxed) + 1;
-        self.0.store(value, Ordering::Relaxed);
-        value
-    }
-
-    fn assert_is(&self, sum: u64) {
-        assert_eq!(self.0.load(Ordering::Relaxed), sum, "callers overlapped, or calls were lost");
     }
 }
 
@@ -149,33 +136,20 @@ fn assert_unused<K: Key>(locks: &impl Locks<K>) {
     assert!(locks.count().is_none_or(|count| count == 0), "a key remains");
 }
 
-fn leak<T>(value: T) -> &'static T {
-    Box::leak(Box::new(value))
-}
-
-fn one_thread() -> Runtime {
-    Builder::new_current_thread().build().expect("a runtime")
-}
-
-/// Whether this is a measurement, and not a test that the benches run.
-fn is_measured() -> bool {
-    std::env::args().any(|argument| argument == "--bench")
-}
-
-/// Times turns of keys on one thread, without the yield that tokio forces every 128 operations of a task.
-fn bench_turns<L: Locks<u64>>(c: &mut Criterion, group: &str, locks: &L, mut key: impl FnMut() -> u64) {
+/// Times locking of keys on one thread, without the yield that tokio forces after every 128 operations of a task.
+fn bench_sequential<L: Locks<u64>>(c: &mut Criterion, group: &str, locks: &L, mut key: impl FnMut() -> u64) {
     let runtime = one_thread();
     c.benchmark_group(group).bench_function(L::NAME, |b| {
         b.iter_custom(|iterations| {
-            let till = Till::default();
+            let counter = RacyCounter::default();
             runtime.block_on(unconstrained(async {
                 let start = Instant::now();
                 for before in 0..iterations {
                     let _held = locks.lock(key()).await;
-                    assert_eq!(till.add_one(), before + 1);
+                    assert_eq!(counter.add_one(), before + 1);
                 }
                 let elapsed = start.elapsed();
-                till.assert_is(iterations);
+                counter.assert_total(iterations);
                 assert_unused(locks);
                 elapsed
             }))
@@ -185,7 +159,7 @@ fn bench_turns<L: Locks<u64>>(c: &mut Criterion, group: &str, locks: &L, mut key
 
 fn one_key(c: &mut Criterion) {
     fn bench<L: Locks<u64>>(c: &mut Criterion) {
-        bench_turns(c, "one_key", &L::new(), || 7);
+        bench_sequential(c, "one_key", &L::new(), || 7);
     }
     bench::<KeyedGuard<_>>(c);
     bench::<LockPool<_>>(c);
@@ -193,8 +167,8 @@ fn one_key(c: &mut Criterion) {
     bench::<DashmapTokio<_>>(c);
 }
 
-/// One of a million keys, as likely as any other. (Knuth's MMIX generator: its high bits are good enough, and it takes
-/// a nanosecond.)
+/// Returns a generator of uniformly distributed keys, one of a million. (Knuth's MMIX generator: its high bits are good
+/// enough, and it takes a nanosecond.)
 fn uniform() -> impl FnMut() -> u64 {
     let mut state: u64 = 1;
     move || {
@@ -207,38 +181,38 @@ fn uniform_1m(c: &mut Criterion) {
     fn bench<L: Locks<u64>>(c: &mut Criterion) {
         let locks = L::new();
         if is_measured() {
-            locks.visit(0..UNIFORM_KEYS);
+            locks.prefill(0..UNIFORM_KEYS);
         }
-        bench_turns(c, "uniform_1m", &locks, uniform());
+        bench_sequential(c, "uniform_1m", &locks, uniform());
     }
     bench::<KeyedGuard<_>>(c);
     bench::<LockPool<_>>(c);
     bench::<KeyedLock<_>>(c);
     bench::<DashmapTokio<_>>(c);
-    // What the generator and the loop take of it.
+    // The share of the generator and the loop.
     let mut key = uniform();
     c.benchmark_group("uniform_1m").bench_function("key_alone", |b| b.iter(&mut key));
 }
 
-/// Two workers, 64 tasks, one yield inside each turn.
+/// Times 64 tasks on two workers. Each yields once while it holds the lock.
 fn contended_one_key(c: &mut Criterion) {
     fn bench<L: Locks<u64>>(c: &mut Criterion) {
         let locks = leak(L::new());
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
         c.benchmark_group("contended_one_key").bench_function(L::NAME, |b| {
             b.iter_custom(|iterations| {
-                let till = leak(Till::default());
-                let each = iterations.div_ceil(TASKS);
+                let counter = leak(RacyCounter::default());
+                let rounds = iterations.div_ceil(TASKS);
                 let elapsed = runtime.block_on(async {
                     let start = Instant::now();
                     let tasks: Vec<_> = (0..TASKS)
                         .map(|_| {
                             tokio::spawn(async move {
-                                for _ in 0..each {
+                                for _ in 0..rounds {
                                     let _held = locks.lock(7).await;
-                                    let before = till.add_one();
+                                    let before = counter.add_one();
                                     yield_now().await;
-                                    assert_eq!(till.0.load(Ordering::Relaxed), before, "callers overlapped");
+                                    assert_eq!(counter.get(), before, "callers overlapped");
                                 }
                             })
                         })
@@ -248,9 +222,9 @@ fn contended_one_key(c: &mut Criterion) {
                     }
                     start.elapsed()
                 });
-                till.assert_is(each * TASKS);
+                counter.assert_total(rounds * TASKS);
                 assert_unused(locks);
-                elapsed.mul_f64(iterations as f64 / (each * TASKS) as f64)
+                elapsed.mul_f64(iterations as f64 / (rounds * TASKS) as f64)
             });
         });
     }
@@ -260,10 +234,10 @@ fn contended_one_key(c: &mut Criterion) {
     bench::<DashmapTokio<_>>(c);
 }
 
-/// A key that tells whether a map has it: by how many share it.
+/// A key whose reference count shows if a map still has it.
 type Counted = Arc<u64>;
 
-/// A place for a future, so that no allocation of the bench is timed.
+/// Storage for a future, so that no allocation of the bench is timed.
 struct Slot<F>(Pin<Box<Option<F>>>);
 
 impl<F: Future> Slot<F> {
@@ -273,7 +247,7 @@ impl<F: Future> Slot<F> {
 
     fn poll(&mut self, future: F) -> Poll<F::Output> {
         self.0.set(Some(future));
-        let future = self.0.as_mut().as_pin_mut().expect("it was just put there");
+        let future = self.0.as_mut().as_pin_mut().expect("the future was just stored");
         future.poll(&mut Context::from_waker(Waker::noop()))
     }
 
@@ -282,13 +256,13 @@ impl<F: Future> Slot<F> {
     }
 }
 
-/// 1,000 keys are held and have a waiter each. The holders leave, so the waiters' turns have come, and then the waiters
-/// leave without ever having been polled again. Returns the time that took, and how many keys remain. (What remains is
-/// freed outside of that time: whoever leaks saves it.)
+/// Locks 1,000 keys and enqueues a waiter for each. Then releases the locks, which grants them to the waiters, and
+/// drops the waiters without polling them again. Returns the elapsed time and the number of keys that remain. (The
+/// remaining keys are freed after that time, which spares a map that leaks.)
 fn cancel_waiters<L: Locks<Counted>>(keys: &[Counted]) -> (Duration, usize) {
     let locks = L::new();
     let mut slots: Vec<_> = keys.iter().map(|_| (Slot::empty(), Slot::empty())).collect();
-    // Maps don't grow any more then, or not for the first time.
+    // A first use of all keys, so that no map grows for the first time below.
     let mut held = Vec::with_capacity(keys.len());
     for ((first, _), key) in slots.iter_mut().zip(keys) {
         held.push(first.poll(locks.lock(Arc::clone(key))));
@@ -299,7 +273,7 @@ fn cancel_waiters<L: Locks<Counted>>(keys: &[Counted]) -> (Duration, usize) {
     let start = Instant::now();
     for ((first, second), key) in slots.iter_mut().zip(keys) {
         let holder = first.poll(locks.lock(Arc::clone(key)));
-        assert!(holder.is_ready(), "the first caller gets in");
+        assert!(holder.is_ready(), "the first caller is admitted");
         held.push(holder);
         assert!(second.poll(locks.lock(Arc::clone(key))).is_pending(), "the second waits");
     }
@@ -311,7 +285,7 @@ fn cancel_waiters<L: Locks<Counted>>(keys: &[Counted]) -> (Duration, usize) {
 
     slots.iter_mut().for_each(|(first, _)| first.clear());
     let remaining = keys.iter().filter(|key| Arc::strong_count(key) > 1).count();
-    assert!(locks.count().is_none_or(|count| count == remaining), "it says so itself");
+    assert!(locks.count().is_none_or(|count| count == remaining), "the map's own count agrees");
     if L::NAME == "onelane" {
         assert_eq!(remaining, 0, "a key remains");
     }

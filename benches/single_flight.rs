@@ -1,21 +1,23 @@
-//! What sharing one run costs, beside the single flights that people use today. Ids are `group/variant`; the goals are
-//! ratios.
+//! The cost of sharing one run, compared to the single flights that are in common use. Ids are `group/variant`, and the
+//! goals are ratios.
 //!
 //! `cargo bench --features full --bench single_flight`
 //!
-//! The figures don't say who is right, so the bench prints it first:
+//! The figures do not show which variants are correct, so the bench prints that first:
 //!
-//! - `async_singleflight` lets runs of one key overlap: a caller that comes between the end of a run and its removal
-//!   begins another, and then the removal takes the entry of that one away. Hence `async_singleflight: overlaps N`; the
-//!   number varies widely. (The groups have one thread, where that gap does not open.)
-//! - `singleflight_async`, `async_singleflight` and `moka` begin anew when the caller that runs the work is dropped:
-//!   two runs in `leader_dropped`, where `onelane` and `futures_shared` go on with the first.
-//! - `moka` panics in all callers that still wait when 200 that ran the work were dropped.
+//! - `async_singleflight` lets runs of one key overlap: a caller that arrives between the end of a run and its removal
+//!   starts another run, and the removal then takes away the entry of that one. Hence `async_singleflight: overlaps N`.
+//!   The number varies widely. (The groups use one thread, where this race does not occur.)
+//! - `singleflight_async`, `async_singleflight` and `moka` start again when the caller that runs the work is dropped:
+//!   two runs in `leader_dropped`, where `onelane` and `futures_shared` continue the first.
+//! - `moka` panics in all remaining callers after 200 callers that ran the work were dropped.
 //!
-//! `futures_shared` is a floor: a shared future for one key, without a map. (Each wake of the work wakes all its
-//! callers.) `work_alone` is what the work and the runtime take.
+//! `futures_shared` is a lower bound: a shared future for one key, without a map. (Each wake of the work wakes all its
+//! callers.) `work_alone` is the cost of the work and the runtime.
 
 #![allow(clippy::print_stdout, reason = "it prints what the peers do wrong")]
+
+mod harness;
 
 use std::convert::Infallible;
 use std::future::{poll_fn, ready};
@@ -31,33 +33,35 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared, try_join_all};
 use onelane::SingleFlight;
 use parking_lot::Mutex;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, unconstrained, yield_now};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-/// What a run comes to: as onelane wants it, so that no variant has to wrap the work.
-type Answer = Result<u64, Infallible>;
+use harness::{is_measured, leak, one_thread};
+
+/// The outcome of a run, in the form that onelane takes, so that no variant has to wrap the work.
+type Outcome = Result<u64, Infallible>;
 
 const KEY: u64 = 7;
 const CALLERS: usize = 1_000;
-/// Callers whose first one is dropped.
+/// The number of callers in a round whose leader is dropped.
 const FEW: usize = 10;
-/// A round of calls takes some 20 ms: when this is over, nobody will wake its callers any more.
+/// The time after which the callers of a round count as stalled. A round takes about 20 ms.
 const STALL: Duration = Duration::from_secs(5);
 
-/// Lets callers who ask for the same key at the same time share one run of the work.
+/// Lets concurrent callers of the same key share one run of the work.
 trait Flight: Send + Sync + 'static {
     const NAME: &str;
 
     fn new() -> Self;
 
-    fn run<F: Future<Output = Answer> + Send + 'static>(
+    fn run<F: Future<Output = Outcome> + Send + 'static>(
         &self,
         key: u64,
         work: impl FnOnce() -> F + Send,
-    ) -> impl Future<Output = Answer> + Send;
+    ) -> impl Future<Output = Outcome> + Send;
 
     fn assert_empty(&self) {}
 }
@@ -69,11 +73,11 @@ impl Flight for SingleFlight<u64, u64> {
         Self::new("bench")
     }
 
-    async fn run<F: Future<Output = Answer> + Send + 'static>(
+    async fn run<F: Future<Output = Outcome> + Send + 'static>(
         &self,
         key: u64,
         work: impl FnOnce() -> F + Send,
-    ) -> Answer {
+    ) -> Outcome {
         Ok(self.run(key, work).await.expect("nothing fails"))
     }
 
@@ -82,77 +86,77 @@ impl Flight for SingleFlight<u64, u64> {
     }
 }
 
-impl Flight for singleflight_async::SingleFlight<u64, Answer> {
+impl Flight for singleflight_async::SingleFlight<u64, Outcome> {
     const NAME: &str = "singleflight_async";
 
     fn new() -> Self {
         Self::new()
     }
 
-    async fn run<F: Future<Output = Answer> + Send + 'static>(
+    async fn run<F: Future<Output = Outcome> + Send + 'static>(
         &self,
         key: u64,
         work: impl FnOnce() -> F + Send,
-    ) -> Answer {
+    ) -> Outcome {
         self.work(key, work).await
     }
 }
 
-impl Flight for async_singleflight::UnaryGroup<u64, Answer> {
+impl Flight for async_singleflight::UnaryGroup<u64, Outcome> {
     const NAME: &str = "async_singleflight";
 
     fn new() -> Self {
         Self::new()
     }
 
-    async fn run<F: Future<Output = Answer> + Send + 'static>(
+    async fn run<F: Future<Output = Outcome> + Send + 'static>(
         &self,
         key: u64,
         work: impl FnOnce() -> F + Send,
-    ) -> Answer {
+    ) -> Outcome {
         self.work(&key, work()).await
     }
 }
 
-/// A cache that lets callers share the run that fills it. Here every call has to miss it, as with the others: so the
-/// caller whose work ran takes the value out again, which is a part of what it costs as a single flight. (With a time
-/// to live of zero it does not let callers share.)
-impl Flight for moka::future::Cache<u64, Answer> {
+/// A cache that lets callers share the run that fills it. Here every call must miss, as with the other variants, so the
+/// caller whose work ran invalidates the value. That is part of its cost as a single flight. (With a time to live of
+/// zero, it does not let callers share.)
+impl Flight for moka::future::Cache<u64, Outcome> {
     const NAME: &str = "moka";
 
     fn new() -> Self {
         Self::new(10_000)
     }
 
-    async fn run<F: Future<Output = Answer> + Send + 'static>(
+    async fn run<F: Future<Output = Outcome> + Send + 'static>(
         &self,
         key: u64,
         work: impl FnOnce() -> F + Send,
-    ) -> Answer {
+    ) -> Outcome {
         let mut has_run = false;
         let work = async {
             has_run = true;
             work().await
         };
-        let answer = self.get_with(key, work).await;
+        let outcome = self.get_with(key, work).await;
         if has_run {
             self.invalidate(&key).await;
         }
-        answer
+        outcome
     }
 }
 
-/// A floor: a shared future alone, without a map, for one key.
-struct OneShared(Mutex<Option<WeakShared<BoxFuture<'static, Answer>>>>);
+/// A lower bound: a shared future for one key, without a map.
+struct OneShared(Mutex<Option<WeakShared<BoxFuture<'static, Outcome>>>>);
 
 impl OneShared {
-    fn join<F: Future<Output = Answer> + Send + 'static>(
+    fn join<F: Future<Output = Outcome> + Send + 'static>(
         &self,
         work: impl FnOnce() -> F,
-    ) -> Shared<BoxFuture<'static, Answer>> {
+    ) -> Shared<BoxFuture<'static, Outcome>> {
         let mut slot = self.0.lock();
-        let going_on = slot.as_ref().and_then(WeakShared::upgrade).filter(|shared| shared.peek().is_none());
-        going_on.unwrap_or_else(|| {
+        let in_progress = slot.as_ref().and_then(WeakShared::upgrade).filter(|shared| shared.peek().is_none());
+        in_progress.unwrap_or_else(|| {
             let shared = work().boxed().shared();
             *slot = shared.downgrade();
             shared
@@ -167,16 +171,16 @@ impl Flight for OneShared {
         Self(Mutex::new(None))
     }
 
-    async fn run<F: Future<Output = Answer> + Send + 'static>(
+    async fn run<F: Future<Output = Outcome> + Send + 'static>(
         &self,
         _: u64,
         work: impl FnOnce() -> F + Send,
-    ) -> Answer {
+    ) -> Outcome {
         self.join(work).await
     }
 }
 
-/// Another floor: the work, shared by nobody.
+/// Another lower bound: the work alone, without sharing.
 struct WorkAlone;
 
 impl Flight for WorkAlone {
@@ -186,40 +190,27 @@ impl Flight for WorkAlone {
         Self
     }
 
-    async fn run<F: Future<Output = Answer> + Send + 'static>(
+    async fn run<F: Future<Output = Outcome> + Send + 'static>(
         &self,
         _: u64,
         work: impl FnOnce() -> F + Send,
-    ) -> Answer {
+    ) -> Outcome {
         work().await
     }
 }
 
-/// Calls a function for every variant that lets callers share.
+/// Calls a function for every variant that lets callers share a run.
 macro_rules! for_each_flight {
     ($bench:ident($($argument:expr),*)) => {
         $bench::<SingleFlight<u64, u64>>($($argument),*);
-        $bench::<singleflight_async::SingleFlight<u64, Answer>>($($argument),*);
-        $bench::<async_singleflight::UnaryGroup<u64, Answer>>($($argument),*);
-        $bench::<moka::future::Cache<u64, Answer>>($($argument),*);
+        $bench::<singleflight_async::SingleFlight<u64, Outcome>>($($argument),*);
+        $bench::<async_singleflight::UnaryGroup<u64, Outcome>>($($argument),*);
+        $bench::<moka::future::Cache<u64, Outcome>>($($argument),*);
         $bench::<OneShared>($($argument),*);
     };
 }
 
-fn leak<T>(value: T) -> &'static T {
-    Box::leak(Box::new(value))
-}
-
-fn one_thread() -> Runtime {
-    Builder::new_current_thread().build().expect("a runtime")
-}
-
-/// Whether this is a measurement, and not a test that the benches run.
-fn is_measured() -> bool {
-    std::env::args().any(|argument| argument == "--bench")
-}
-
-/// Times runs of one caller, without the yield that tokio forces every 128 operations of a task.
+/// Times runs of one caller, without the yield that tokio forces after every 128 operations of a task.
 fn bench_leader<L: Flight, F: Future<Output = ()> + Send + 'static>(
     c: &mut Criterion,
     group: &str,
@@ -234,14 +225,14 @@ fn bench_leader<L: Flight, F: Future<Output = ()> + Send + 'static>(
             runtime.block_on(unconstrained(async {
                 let start = Instant::now();
                 for call in 0..iterations {
-                    let answer = flight
+                    let outcome = flight
                         .run(KEY, || async move {
                             runs.store(runs.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
                             pause().await;
                             Ok(call)
                         })
                         .await;
-                    assert_eq!(answer, Ok(call));
+                    assert_eq!(outcome, Ok(call));
                 }
                 let elapsed = start.elapsed();
                 assert_eq!(runs.load(Ordering::Relaxed), iterations, "each call is a run");
@@ -268,7 +259,7 @@ fn leader_yield(c: &mut Criterion) {
     bench::<WorkAlone>(c);
 }
 
-/// Callers of one key, whose run can't end before the gate opens.
+/// Callers of one key, whose run cannot complete before the gate opens.
 struct Round<L: Flight> {
     flight: &'static L,
     gate: CancellationToken,
@@ -276,7 +267,7 @@ struct Round<L: Flight> {
     joined: AtomicUsize,
     all_joined: Notify,
     runs: AtomicUsize,
-    /// The caller whose work was begun last.
+    /// The caller whose work was started last.
     leader: AtomicUsize,
 }
 
@@ -293,26 +284,26 @@ impl<L: Flight> Round<L> {
         })
     }
 
-    /// Spawns the callers, and returns when all of them wait.
-    async fn start(self: &Arc<Self>, answer: u64) -> Vec<JoinHandle<Answer>> {
-        let tasks = (0..self.callers).map(|caller| tokio::spawn(Arc::clone(self).call(caller, answer))).collect();
+    /// Spawns the callers, and returns when all of them are waiting.
+    async fn start(self: &Arc<Self>, outcome: u64) -> Vec<JoinHandle<Outcome>> {
+        let tasks = (0..self.callers).map(|caller| tokio::spawn(Arc::clone(self).call(caller, outcome))).collect();
         self.all_joined.notified().await;
         tasks
     }
 
-    async fn call(self: Arc<Self>, caller: usize, answer: u64) -> Answer {
+    async fn call(self: Arc<Self>, caller: usize, outcome: u64) -> Outcome {
         let this = Arc::clone(&self);
         let work = || async move {
             this.runs.fetch_add(1, Ordering::Relaxed);
             this.leader.store(caller, Ordering::Relaxed);
             this.gate.cancelled().await;
-            Ok(answer)
+            Ok(outcome)
         };
         let mut run = pin!(self.flight.run(KEY, work));
         let mut is_joined = false;
         poll_fn(|cx| {
             let poll = run.as_mut().poll(cx);
-            // On one thread nothing else makes it wait than the run.
+            // On one thread, a pending call can only wait for the run.
             if poll.is_pending() && !is_joined {
                 is_joined = true;
                 if self.joined.fetch_add(1, Ordering::Relaxed) + 1 == self.callers {
@@ -329,7 +320,7 @@ impl<L: Flight> Round<L> {
     }
 }
 
-/// 1,000 callers, each in its task, wait for one run: it can't end before all of them do.
+/// 1,000 callers, each in its own task, wait for one run, which cannot complete before all of them wait.
 fn fan_out_1000(c: &mut Criterion) {
     fn bench<L: Flight>(c: &mut Criterion) {
         let flight = leak(L::new());
@@ -345,7 +336,7 @@ fn fan_out_1000(c: &mut Criterion) {
                         for task in tasks {
                             assert_eq!(task.await.expect("no panic"), Ok(number));
                         }
-                        assert_eq!(round.runs(), 1, "all share one run");
+                        assert_eq!(round.runs(), 1, "all callers share one run");
                     }
                     let elapsed = start.elapsed();
                     flight.assert_empty();
@@ -357,8 +348,8 @@ fn fan_out_1000(c: &mut Criterion) {
     for_each_flight!(bench(c));
 }
 
-/// The same without tasks: the callers are futures of one task, which polls them by hand. Spawning, scheduling and joining
-/// 1,000 tasks is most of the time of the group above, and the same for all.
+/// The same without tasks: the callers are futures of one task, which polls them by hand. Spawning, scheduling and
+/// joining 1,000 tasks takes most of the time of the group above, and the same time for every variant.
 fn fan_out_1000_futures(c: &mut Criterion) {
     fn bench<L: Flight>(c: &mut Criterion) {
         let flight = leak(L::new());
@@ -374,7 +365,7 @@ fn fan_out_1000_futures(c: &mut Criterion) {
                         let start = Instant::now();
                         poll_fn(|cx| {
                             for caller in callers.iter_mut().flatten() {
-                                assert!(caller.as_mut().poll(cx).is_pending(), "all wait");
+                                assert!(caller.as_mut().poll(cx).is_pending(), "all callers wait");
                             }
                             Poll::Ready(())
                         })
@@ -383,9 +374,9 @@ fn fan_out_1000_futures(c: &mut Criterion) {
                         let mut left = CALLERS;
                         poll_fn(|cx| {
                             for slot in &mut callers {
-                                if let Some(Poll::Ready(answer)) = slot.as_mut().map(|caller| caller.as_mut().poll(cx))
+                                if let Some(Poll::Ready(outcome)) = slot.as_mut().map(|caller| caller.as_mut().poll(cx))
                                 {
-                                    assert_eq!(answer, Ok(number));
+                                    assert_eq!(outcome, Ok(number));
                                     *slot = None;
                                     left -= 1;
                                 }
@@ -394,7 +385,7 @@ fn fan_out_1000_futures(c: &mut Criterion) {
                         })
                         .await;
                         elapsed += start.elapsed();
-                        assert_eq!(round.runs(), 1, "all share one run");
+                        assert_eq!(round.runs(), 1, "all callers share one run");
                     }
                     flight.assert_empty();
                     elapsed
@@ -405,12 +396,13 @@ fn fan_out_1000_futures(c: &mut Criterion) {
     for_each_flight!(bench(c));
 }
 
-/// 10 callers wait for one run, and the first goes away in the middle of it. Returns how often the work was begun.
+/// Lets 10 callers wait for one run and drops the first one in the middle. Returns the number of times the work was
+/// started.
 async fn drop_leader<L: Flight>(flight: &'static L, number: u64) -> usize {
     let round = Round::new(flight, FEW);
     let mut tasks = round.start(number).await;
     let first = tasks.remove(0);
-    assert_eq!(round.leader.load(Ordering::Relaxed), 0, "the first caller's work runs");
+    assert_eq!(round.leader.load(Ordering::Relaxed), 0, "the first caller runs the work");
     first.abort();
     assert!(first.await.is_err_and(|error| error.is_cancelled()));
     round.gate.cancel();
@@ -436,7 +428,7 @@ fn leader_dropped(c: &mut Criterion) {
                     for number in 0..iterations {
                         let runs = drop_leader(flight, number).await;
                         if L::NAME == "onelane" {
-                            assert_eq!(runs, 1, "the run goes on");
+                            assert_eq!(runs, 1, "the run continues");
                         }
                     }
                     let elapsed = start.elapsed();
@@ -450,19 +442,19 @@ fn leader_dropped(c: &mut Criterion) {
     for_each_flight!(bench(c));
 }
 
-/// Counts the runs of one key that begin while another goes on, and tells whether callers were left waiting.
+/// Counts the runs of one key that start during another run, and reports callers that are never woken.
 fn count_overlaps<L: Flight>() {
     let threads = 8;
-    // Often there are none, and often thousands.
+    // The number of overlaps varies between none and thousands.
     let (rounds, calls) = if is_measured() { (20, 5_000) } else { (1, 200) };
-    let (going_on, runs, overlaps) = leak((AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0)));
+    let (in_progress, runs, overlaps) = leak((AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0)));
     let work = || async {
         runs.fetch_add(1, Ordering::Relaxed);
-        if going_on.fetch_add(1, Ordering::SeqCst) > 0 {
+        if in_progress.fetch_add(1, Ordering::SeqCst) > 0 {
             overlaps.fetch_add(1, Ordering::Relaxed);
         }
         yield_now().await;
-        going_on.fetch_sub(1, Ordering::SeqCst);
+        in_progress.fetch_sub(1, Ordering::SeqCst);
         Ok(1)
     };
     let runtime = Builder::new_multi_thread().worker_threads(threads).enable_time().build().expect("a runtime");
@@ -477,7 +469,7 @@ fn count_overlaps<L: Flight>() {
             let tasks: Vec<_> = (0..threads).map(|_| tokio::spawn(call())).collect();
             match timeout(STALL, try_join_all(tasks)).await {
                 Ok(ended) => drop(ended.expect("no panic")),
-                // Once is enough: it takes long to tell.
+                // One stall is enough, because each costs the whole time limit.
                 Err(_) => return 1,
             }
         }
@@ -493,7 +485,7 @@ fn count_overlaps<L: Flight>() {
     }
 }
 
-/// Drops whoever runs the work, 200 times, and counts what becomes of those who still wait.
+/// Drops the caller that runs the work, 200 times, and counts the panics of the remaining callers.
 fn drop_many_leaders<L: Flight>() {
     let (callers, dropped) = (210, 200);
     let flight = leak(L::new());
@@ -502,11 +494,11 @@ fn drop_many_leaders<L: Flight>() {
         let mut tasks: Vec<_> = round.start(1).await.into_iter().map(Some).collect();
         for _ in 0..dropped {
             let leader = round.leader.load(Ordering::Relaxed);
-            // If that one is gone, and its run goes on, anyone.
-            let leaver = tasks[leader].take().or_else(|| tasks.iter_mut().find_map(Option::take)).expect("one is left");
-            leaver.abort();
-            assert!(leaver.await.is_err_and(|error| error.is_cancelled()));
-            // Whoever is next comes to run.
+            // If the leader is gone and its run continues, any caller will do.
+            let victim = tasks[leader].take().or_else(|| tasks.iter_mut().find_map(Option::take)).expect("one is left");
+            victim.abort();
+            assert!(victim.await.is_err_and(|error| error.is_cancelled()));
+            // Lets the next leader start.
             for _ in 0..4 {
                 yield_now().await;
             }
@@ -515,7 +507,7 @@ fn drop_many_leaders<L: Flight>() {
         let mut panicked = 0;
         for task in tasks.into_iter().flatten() {
             match task.await {
-                Ok(answer) => assert_eq!(answer, Ok(1)),
+                Ok(outcome) => assert_eq!(outcome, Ok(1)),
                 Err(error) => panicked += usize::from(error.is_panic()),
             }
         }
@@ -527,11 +519,11 @@ fn drop_many_leaders<L: Flight>() {
         callers - dropped,
     );
     if L::NAME == "onelane" {
-        assert_eq!((panicked, runs), (0, 1), "the run goes on");
+        assert_eq!((panicked, runs), (0, 1), "the run continues");
     }
 }
 
-/// What the variants get wrong, so that the figures can be read.
+/// Prints what the variants do wrong, which is needed to interpret the figures.
 fn check_all() {
     for_each_flight!(count_overlaps());
     let hook = panic::take_hook();

@@ -23,9 +23,10 @@ use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use onelane::guard::GuardStats;
 use onelane::web::ClientLink;
 use onelane::web::axum::{GuardLayer, WatchedListener};
-use onelane::{GuardStats, KeyedGuard, Queue};
+use onelane::{KeyedGuard, Queue};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 

@@ -19,7 +19,8 @@ use std::{env, thread};
 
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use onelane::{AcquireError, EndpointGuard, GuardStats};
+use onelane::guard::GuardStats;
+use onelane::{AcquireError, EndpointGuard};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;

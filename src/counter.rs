@@ -1,28 +1,33 @@
 //! [`Counter`], a number that is read without a lock.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::const_unless_loom;
 
 #[derive(Debug)]
 pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
-    pub(crate) const fn new() -> Self {
-        Self(AtomicU64::new(0))
+    const_unless_loom! {
+        pub(crate) fn new() -> Self {
+            Self(AtomicU64::new(0))
+        }
     }
 
     pub(crate) fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
-    /// Adds where nobody else adds meanwhile, such as under a mutex: a plain store instead of an atomic addition.
+    /// Adds `n` with a plain store instead of an atomic addition.
+    ///
+    /// Must be called only where no other thread changes the counter at the same time, such as with a mutex held.
     #[inline]
-    pub(crate) fn add_alone(&self, n: u64) {
+    pub(crate) fn add_exclusive(&self, n: u64) {
         self.0.store(self.value().wrapping_add(n), Ordering::Relaxed);
     }
 
-    /// Takes away where nobody else counts meanwhile.
+    /// Subtracts `n` with a plain store, under the same condition as [`add_exclusive`](Self::add_exclusive).
     #[inline]
-    pub(crate) fn subtract_alone(&self, n: u64) {
+    pub(crate) fn subtract_exclusive(&self, n: u64) {
         self.0.store(self.value().wrapping_sub(n), Ordering::Relaxed);
     }
 

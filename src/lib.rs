@@ -1,30 +1,29 @@
-//! Concurrency tools for tokio web services: what FastAPI users have at hand, for axum, actix-web and everything built on
-//! tower, and stricter. A guard lets one caller at a time into an endpoint, or N, or one for each user, in the order they
-//! came, with a bounded queue and a polite refusal. A single flight lets all who ask for the same thing share one run. They
-//! stay right when clients leave, handlers panic and servers stop. Work that blocks or computes leaves the async threads,
-//! bounded, in order, and without a trace of callers that have left. A service host runs what a server needs beside its
-//! requests, from before the first to after the last.
+//! Concurrency tools for tokio web services, for axum, actix-web and anything built on tower. A guard admits one caller to
+//! an endpoint, or N, or one per user, in FIFO order, with a bounded queue and a refusal that is a response. A single
+//! flight lets concurrent callers of a key share one run. Blocking and CPU work moves off the async threads, under a
+//! limit. A service host runs what a server needs beside its requests. Each of them defines what happens when a client
+//! disconnects, a handler panics or the server stops.
 //!
 //! ```text
 //!            request
 //!               │
 //!   web      GuardLayer · GuardMiddleware · Guarded          a route, or an argument of its handler
-//!            FlightLayer · FlightMiddleware ───────── the answer of a run that is going on already
+//!            FlightLayer · FlightMiddleware ───────── share the response of a running request
 //!               │                                     ╲
 //!   guard    EndpointGuard, KeyedGuard ── queue         ╲── refusal: 503 or 429, Retry-After, problem+json
 //!               │              ╲
-//!               │               ╲── client leaves: its place is given up, its handler never runs
+//!               │               ╲── the client disconnects: the request leaves the queue, its handler never runs
 //!            your handler, holding a Permit
 //!               │              ╲
-//!               │               ╲── client leaves: the handler runs to its end all the same
-//!   offload  run_blocking, run_cpu ── queue ── a thread       what blocks, what computes
+//!               │               ╲── the client disconnects: the handler still runs to its end
+//!   offload  run_blocking, run_cpu ── queue ── a thread       blocking calls, computations
 //!               │
 //!            response
 //!
-//!   background  ServiceHost: services start ─▶ server runs until a signal ─▶ services stop, and tell how they ended
+//!   background  ServiceHost: services start ─▶ the server runs until a signal ─▶ services stop, and report
 //! ```
 //!
-//! (A server does not notice every client that leaves: see [`web`].)
+//! A server does not notice every client that disconnects: see [`web`].
 //!
 //! ```
 //! use onelane::EndpointGuard;
@@ -32,7 +31,7 @@
 //! static REPORT: EndpointGuard = EndpointGuard::new("report");
 //!
 //! async fn report() -> Result<String, onelane::AcquireError> {
-//!     let _permit = REPORT.acquire().await?; // one at a time from here …
+//!     let _permit = REPORT.acquire().await?; // one caller at a time from here …
 //!     Ok("the report".to_owned())
 //! } // … to here
 //!
@@ -43,18 +42,18 @@
 //! # }
 //! ```
 //!
-//! # Folders, in the order in which a request meets them
+//! # Modules, in the order in which a request meets them
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`web`] | a request arrives: layers, middlewares, extractors, handlers on a pool, and what a refusal looks like |
-//! | [`guard`] | may it run now, wait, share a run that is going on, or is it refused? |
-//! | [`offload`] | work that would block the runtime leaves it, so much at once, and the ways back |
-//! | [`background`] | beside requests: services that start before the first of them and stop after the last |
+//! | [`web`] | layers, middlewares, extractors, handlers on a pool, and the responses of refusals |
+//! | [`guard`] | decides if a request runs now, waits, shares a run, or is refused |
+//! | [`offload`] | moves blocking work off the runtime under a limit, and leads back to async code |
+//! | [`background`] | runs services that start before the first request and stop after the last |
 //!
 //! # Features
 //!
-//! `guard`, `offload`, `background` and `rayon` are on by default. Each feature only adds items.
+//! `guard`, `offload`, `background` and `rayon` are on by default. Features only add.
 //!
 //! | feature | what it adds |
 //! |---|---|
@@ -70,127 +69,69 @@
 //! | `serde` | `Serialize` for statistics, statuses and reports (implied by the adapters) |
 //! | `full` | all of the above |
 //!
-//! `axum` and `actix-web` have handlers that run on a pool where `offload` is on, and probe routes where `background` is on.
+//! With `offload`, `axum` and `actix-web` include handlers that run on a pool; with `background`, probe routes.
 //!
 //! # More
 //!
 //! - [Coming from FastAPI](docs::from_fastapi): what you write there, and what you write here.
 //! - [Guarantees](docs::guarantees): what a drop, a panic and a shutdown do, type by type.
+//! - [Architecture](docs::architecture): the source in ten stops for each walk, and its glossary.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(feature = "full"), allow(rustdoc::broken_intra_doc_links, reason = "links lead to what features add"))]
+#![cfg_attr(
+    not(all(feature = "guard", feature = "offload", feature = "background")),
+    allow(
+        dead_code,
+        unreachable_pub,
+        unused_imports,
+        unused_macros,
+        reason = "each folder uses its part of the floor"
+    )
+)]
 
-#[cfg(all(not(loom), feature = "background"))]
+#[cfg(feature = "background")]
 pub mod background;
-#[cfg_attr(loom, allow(dead_code, reason = "the models have the lane without the guard around it"))]
 #[cfg(any(feature = "guard", feature = "offload"))]
-#[cfg_attr(
-    not(all(feature = "guard", feature = "offload")),
-    allow(dead_code, unreachable_pub, unused_imports, reason = "each folder uses its part of it")
-)]
 mod counter;
-#[cfg(all(doc, not(loom)))]
+#[cfg(doc)]
 pub mod docs;
-#[cfg(all(not(loom), feature = "guard"))]
+#[cfg(feature = "guard")]
 pub mod guard;
-/// What the models check: the cores, without the guards around them.
-#[cfg(all(loom, feature = "guard"))]
-#[allow(
-    dead_code,
-    unused_imports,
-    unreachable_pub,
-    reason = "the models have the cores without the guards around them"
-)]
-mod guard {
-    pub(crate) mod flight {
-        pub(crate) mod board;
-        mod board_task;
-        pub(crate) mod found;
-        pub(crate) mod run;
-    }
-    pub(crate) mod keyed {
-        pub(crate) mod key_semaphore;
-        pub(crate) mod shard;
-    }
-    pub(crate) mod key_map;
-}
-#[cfg(all(not(loom), feature = "offload"))]
+#[cfg(feature = "offload")]
 pub mod offload;
-#[cfg_attr(
-    loom,
-    allow(dead_code, unused_imports, unreachable_pub, reason = "the models have the lane without the guard around it")
-)]
-#[cfg(any(feature = "guard", feature = "offload"))]
-#[cfg_attr(
-    not(all(feature = "guard", feature = "offload")),
-    allow(dead_code, unreachable_pub, unused_imports, reason = "each folder uses its part of it")
-)]
-mod semaphore;
-/// What the models check: tasks and workers, without pools and runtimes around them.
-#[cfg(all(loom, feature = "offload"))]
-#[allow(dead_code, unused_imports, unreachable_pub, reason = "the models have the cores without what is around them")]
-mod offload {
-    pub(crate) mod error;
-    pub(crate) mod workers;
-    pub(crate) mod limiter {
-        use crate::semaphore::TokenSemaphore;
-
-        /// Its ordinary tokens.
-        #[derive(Debug)]
-        pub(crate) struct CapacityLimiter(pub(crate) TokenSemaphore);
-
-        impl CapacityLimiter {
-            pub(crate) fn semaphore(&self) -> &TokenSemaphore {
-                &self.0
-            }
-        }
-    }
-    pub(crate) mod stream {
-        pub(crate) mod buffer;
-    }
-    pub(crate) mod task;
-}
-#[cfg_attr(loom, allow(dead_code, unreachable_pub, reason = "the models have the cores without what is around them"))]
 #[cfg(any(feature = "guard", feature = "offload", feature = "background"))]
-#[cfg_attr(
-    not(all(feature = "guard", feature = "offload", feature = "background")),
-    allow(dead_code, unreachable_pub, reason = "each folder uses its part of it")
-)]
 mod panic;
-#[cfg(all(not(loom), any(feature = "guard", feature = "offload")))]
+#[cfg(any(feature = "guard", feature = "offload"))]
 mod park;
-#[cfg_attr(loom, allow(dead_code, reason = "the models have the lane without the guard around it"))]
+#[cfg(any(feature = "guard", feature = "offload"))]
+mod semaphore;
 #[cfg(any(feature = "guard", feature = "offload", feature = "background"))]
-#[cfg_attr(
-    not(all(feature = "guard", feature = "offload", feature = "background")),
-    allow(dead_code, unused_imports, unused_macros, reason = "each folder uses its part of it")
-)]
 mod sync;
-#[cfg(all(not(loom), any(feature = "guard", feature = "background")))]
+#[cfg(any(feature = "guard", feature = "background"))]
 mod trace;
-#[cfg(all(not(loom), any(feature = "tower", feature = "actix-web")))]
+#[cfg(any(feature = "guard", feature = "offload"))]
+mod waker_slot;
+#[cfg(any(feature = "tower", feature = "actix-web"))]
 pub mod web;
 
-#[cfg(all(not(loom), feature = "guard"))]
+#[cfg(feature = "background")]
+#[doc(inline)]
+pub use background::{BackgroundService, ServiceHost};
+#[cfg(feature = "guard")]
 #[doc(inline)]
 pub use guard::{
-    Acquire, AcquireAll, AcquireError, AcquireKey, AcquireKeyOwned, AcquireOwned, EndpointGuard, EndpointGuardBuilder,
-    FlightError, FlightStats, GuardStats, KeyedGuard, KeyedGuardBuilder, KeyedPermit, KeyedPermits, Order,
-    OwnedKeyedPermit, OwnedPermit, Permit, Queue, RetryEstimate, Run, RunKeyed, RunKeyedToCompletion, RunToCompletion,
-    Shared, SharedGuard, SharedKeyedGuard, SharedRun, SingleFlight, SingleFlightBuilder,
+    AcquireError, EndpointGuard, FlightError, KeyedGuard, KeyedPermit, Order, OwnedKeyedPermit, OwnedPermit, Permit,
+    Queue, SingleFlight,
 };
-#[cfg(all(not(loom), feature = "offload"))]
+#[cfg(feature = "offload")]
 #[doc(inline)]
-pub use offload::CapacityLimiter;
-
-#[cfg(all(not(loom), feature = "offload"))]
-#[doc(inline)]
-pub use offload::{BlockingPool, BlockingStream, OffloadError, run_blocking, stream_blocking};
-#[cfg(all(not(loom), feature = "rayon"))]
+pub use offload::{BlockingPool, CapacityLimiter, OffloadError, run_blocking, stream_blocking};
+#[cfg(feature = "rayon")]
 #[doc(inline)]
 pub use offload::{CpuPool, run_cpu};
 
 /// The README's examples are compiled and run with the doctests.
-#[cfg(all(doctest, feature = "axum"))]
+#[cfg(all(doctest, feature = "full"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,7 +1,8 @@
-//! [`catch`], which runs code of a user and turns its panic into a value with message and place.
+//! [`catch`], which runs user code and turns its panic into a value with message and location.
 //!
-//! What a panic leaves behind says nothing of where it happened: only the panic hook is told. So the first [`catch`] of
-//! the process puts a hook before the one that is there, which notes the place for this thread and then calls that one.
+//! The payload of a panic does not contain the location of the panic: only the panic hook receives it. So the first
+//! [`catch`] of the process installs a hook that records the location for the current thread and then calls the
+//! previous hook.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -9,14 +10,16 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::{Arc, Once};
 
-/// A panic that was caught: what it said, and where.
+/// A panic that was caught: its message and its location.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Panic {
     /// The message, or `(no message)` where the payload is not a string.
     pub message: Arc<str>,
-    /// File, line and column. None if the panic hook was replaced since, or if it came from another thread, as where a part of
-    /// a `par_iter` panics.
+    /// File, line and column.
+    ///
+    /// `None` if the panic hook was replaced after the first caught panic, or if the panic happened on another thread,
+    /// for example inside a `par_iter`.
     pub location: Option<Arc<str>>,
 }
 
@@ -35,12 +38,12 @@ thread_local! {
     static LOCATION: RefCell<Option<Arc<str>>> = const { RefCell::new(None) };
 }
 
-/// Runs `work`, whose panic ends here. The hook has shown it by then.
+/// Runs `work` and catches its panic, after the panic hook has run.
 pub(crate) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
     static HOOK: Once = Once::new();
-    HOOK.call_once(note_locations);
+    HOOK.call_once(record_locations);
     let outer = CATCHING.replace(true);
-    // Of a panic that the user's code caught itself.
+    // A leftover of a panic that user code caught itself.
     LOCATION.take();
     let result = catch_unwind(AssertUnwindSafe(work));
     CATCHING.set(outer);
@@ -52,24 +55,24 @@ pub(crate) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
     })
 }
 
-/// Drops a value of the user. A destructor that panics has shown its message, and that is all.
+/// Drops a value of the user and ignores a panic of its destructor. The panic hook has run by then.
 pub(crate) fn discard<T>(value: T) {
     let dropped = catch_unwind(AssertUnwindSafe(|| drop(value)));
     if let Err(payload) = dropped {
-        // The payload's own destructor may panic too. Once is enough.
+        // The payload's own destructor may panic too.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
     }
 }
 
-fn note_locations() {
-    let before = take_hook();
+fn record_locations() {
+    let previous = take_hook();
     set_hook(Box::new(move |info| {
-        // During the thread's end the locals may be gone.
+        // While the thread exits, its thread-locals may already be destroyed.
         if CATCHING.try_with(Cell::get).unwrap_or(false) {
             let location = info.location().map(|location| Arc::from(location.to_string()));
-            let _ = LOCATION.try_with(|noted| noted.replace(location));
+            let _ = LOCATION.try_with(|recorded| recorded.replace(location));
         }
-        before(info);
+        previous(info);
     }));
 }
 
@@ -89,39 +92,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn message_and_place_come_with_the_panic() {
+    fn caught_panic_has_message_and_location() {
         let line = line!() + 1;
         let panic = catch(|| panic!("broken {}", 7)).map_err(|panic| panic.to_string());
         assert_eq!(panic, Err::<(), _>(format!("broken 7, at {}:{line}:30", file!())));
     }
 
     #[test]
-    fn a_payload_that_is_no_string_has_no_message() {
-        let Err(panic) = catch::<()>(|| panic_any(7)) else { panic!("it panics") };
+    fn payload_that_is_not_a_string_has_no_message() {
+        let Err(panic) = catch::<()>(|| panic_any(7)) else { panic!("the work panics") };
         assert_eq!(&*panic.message, "(no message)");
     }
 
     #[test]
-    fn what_unwinds_without_the_hook_has_no_place() {
-        let _ = catch(|| panic!("the place of this one is not the next one's"));
-        let Err(panic) = catch::<()>(|| resume_unwind(Box::new("quiet"))) else { panic!("it unwinds") };
+    fn unwinding_without_the_hook_has_no_location() {
+        let _ = catch(|| panic!("the location of this panic is not reported for the next one"));
+        let Err(panic) = catch::<()>(|| resume_unwind(Box::new("quiet"))) else { panic!("the work unwinds") };
         assert_eq!((&*panic.message, panic.location), ("quiet", None));
     }
 
     #[test]
-    fn a_payload_whose_destructor_panics_is_caught_too() {
+    fn panicking_destructor_of_a_payload_is_caught_too() {
         struct Bomb;
         impl Drop for Bomb {
             fn drop(&mut self) {
                 panic!("again");
             }
         }
-        let Err(panic) = catch::<()>(|| panic_any(Bomb)) else { panic!("it panics") };
+        let Err(panic) = catch::<()>(|| panic_any(Bomb)) else { panic!("the work panics") };
         assert_eq!(&*panic.message, "(no message)");
     }
 
     #[test]
-    fn work_that_ends_well_gives_its_value() {
+    fn work_without_a_panic_returns_its_value() {
         assert_eq!(catch(|| 7), Ok(7));
     }
 }

@@ -24,8 +24,9 @@ use actix_web::http::header::HeaderMap;
 use actix_web::rt::time::sleep;
 use actix_web::web::{Json, Query, get, post, resource};
 use actix_web::{App, HttpRequest, HttpServer};
+use onelane::guard::GuardStats;
 use onelane::web::actix::GuardMiddleware;
-use onelane::{GuardStats, KeyedGuard, Queue};
+use onelane::{KeyedGuard, Queue};
 use serde_json::Value;
 
 /// Only users with a request in progress take memory. `max_keys` protects against clients that invent users.

@@ -20,7 +20,8 @@ use std::{env, thread};
 
 use actix_web::web::{Json, get, post};
 use actix_web::{App, HttpServer};
-use onelane::{AcquireError, EndpointGuard, GuardStats};
+use onelane::guard::GuardStats;
+use onelane::{AcquireError, EndpointGuard};
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;

@@ -1,18 +1,19 @@
-//! [`BlockingService`], a service without `async`, on a thread of its own.
+//! [`BlockingService`], a synchronous service on a dedicated thread.
 
 use super::context::{BlockingContext, StartContext, StopContext};
 use super::service::ServiceResult;
 
-/// Work that blocks: a synchronous client, callbacks of a C library, a loop over a file.
+/// A service that blocks: a synchronous client, the callbacks of a C library, a loop that reads a file.
 ///
-/// It is what [`BackgroundService`](super::BackgroundService) is, with the same promises, but each generation has a thread
-/// of its own, named after the service. A thread can't be dropped: one that does not return within
-/// [`stop_timeout`](super::Service::stop_timeout) after it was told to is left behind, and reported as
-/// [`Leaked`](super::ExitKind::Leaked). Such a service is not started again, because its old thread may still be at work.
+/// It gives the same guarantees as [`BackgroundService`](super::BackgroundService), but each generation has a dedicated
+/// thread, named after the service. A thread cannot be dropped: if it does not return within
+/// [`stop_timeout`](super::Service::stop_timeout) after it was asked to, the host leaves it running and reports it as
+/// [`Leaked`](super::ExitKind::Leaked). The host does not restart such a service, because its old thread may still be
+/// working.
 ///
 /// # Panics
 ///
-/// A panic ends here, as a failure of the service.
+/// A panic in any of the methods is caught and counts as a failure of the service.
 ///
 /// # Examples
 ///
@@ -29,7 +30,7 @@ use super::service::ServiceResult;
 ///
 ///     fn run(&self, cx: BlockingContext) -> ServiceResult {
 ///         while !cx.wait_stopping(Duration::from_millis(200)) {
-///             // call what blocks
+///             // call blocking code
 ///         }
 ///         Ok(())
 ///     }
@@ -44,33 +45,36 @@ use super::service::ServiceResult;
 /// # }
 /// ```
 pub trait BlockingService: Send + Sync + 'static {
-    /// As [`BackgroundService::name`](super::BackgroundService::name).
+    /// See [`BackgroundService::name`](super::BackgroundService::name).
     fn name(&self) -> &str;
 
-    /// As [`BackgroundService::start`](super::BackgroundService::start), on the thread of the service.
+    /// See [`BackgroundService::start`](super::BackgroundService::start). Runs on the thread of the service.
     ///
     /// # Errors
     ///
-    /// An error is a failed start.
+    /// An error means that the start failed.
     fn start(&self, cx: &StartContext) -> ServiceResult {
         let _ = cx;
         Ok(())
     }
 
-    /// Does the work. It looks at [`BlockingContext::is_stopping`] between two calls that block, and none of these takes
-    /// longer than [`stop_timeout`](super::Service::stop_timeout).
+    /// Does the work.
+    ///
+    /// An implementation checks [`BlockingContext::is_stopping`] between blocking calls, and no such call takes longer
+    /// than [`stop_timeout`](super::Service::stop_timeout).
     ///
     /// # Errors
     ///
-    /// An error is a failure: the service is [restarted](super::Restart), or given up.
+    /// An error is a failure: the host [restarts](super::Restart) the service, or gives up on it.
     fn run(&self, cx: BlockingContext) -> ServiceResult;
 
-    /// Releases what `start` has acquired: exactly once for each `start` that returned `Ok`. It runs on the thread of the
-    /// service, or on another one beside a `run` that does not return.
+    /// Releases what `start` acquired. Called exactly once for each `start` that returned `Ok`.
+    ///
+    /// It runs on the thread of the service or, if `run` does not return, concurrently with `run` on another thread.
     ///
     /// # Errors
     ///
-    /// An error is reported, and changes nothing else.
+    /// An error is reported and has no other effect.
     fn stop(&self, cx: &StopContext) -> ServiceResult {
         let _ = cx;
         Ok(())

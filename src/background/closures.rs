@@ -1,4 +1,4 @@
-//! [`service_fn`], [`blocking_fn`] and [`lifespan`]: services made of closures.
+//! [`service_fn`], [`blocking_fn`] and [`lifespan`], which create services from closures.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use super::context::{BlockingContext, RunContext, StartContext, StopContext};
 use super::service::{BackgroundService, ServiceResult};
 use super::spec::Service;
 
-/// A service whose [`run`](BackgroundService::run) is an async closure. It is called once for each generation.
+/// Creates a service whose [`run`](BackgroundService::run) is an async closure, called once per generation.
 ///
 /// # Examples
 ///
@@ -23,7 +23,7 @@ use super::spec::Service;
 /// assert!(host.is_ok());
 /// ```
 ///
-/// What the closure owns, each call clones for itself:
+/// Each call clones the values that the closure owns:
 ///
 /// ```
 /// use onelane::background::service_fn;
@@ -67,10 +67,10 @@ where
     }
 
     let name: Arc<str> = name.into();
-    Service::named(Arc::clone(&name), AsyncFn { name, run })
+    Service::with_name(Arc::clone(&name), AsyncFn { name, run })
 }
 
-/// A [`BlockingService`] whose `run` is a closure, on a thread of its own.
+/// Creates a [`BlockingService`] whose `run` is a closure, called on a dedicated thread.
 ///
 /// # Examples
 ///
@@ -107,8 +107,9 @@ where
     Service::blocking(BlockingFn { name: name.into(), run })
 }
 
-/// Two closures: one that the server waits for before its first request, and one after its last. FastAPI's lifespan,
-/// before and after its `yield`.
+/// Creates a service from two closures: `on_start` ends before the first request, and `on_stop` runs after the last.
+///
+/// They correspond to the two parts of FastAPI's lifespan, before and after its `yield`.
 ///
 /// # Examples
 ///

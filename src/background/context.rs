@@ -1,4 +1,5 @@
-//! What a service is given by its host: [`StartContext`], [`RunContext`], [`BlockingContext`], [`StopContext`].
+//! The contexts that a host passes to the methods of a service: [`StartContext`], [`RunContext`], [`BlockingContext`]
+//! and [`StopContext`].
 
 use std::fmt;
 use std::future::Future;
@@ -10,53 +11,56 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::generation::{Ended, Line};
-use super::host::Message;
+use super::control::{GenerationHandle, PhaseResult, SupervisorMessage};
 use super::status::{Exit, ExitKind, Trigger};
 
-/// What [`start`](super::BackgroundService::start) is given.
+/// The context passed to [`start`](super::BackgroundService::start).
 pub struct StartContext {
-    line: Arc<Line>,
+    handle: Arc<GenerationHandle>,
 }
 
-/// What [`run`](super::BackgroundService::run) is given. Its clones are the same, for helpers and children.
+/// The context passed to [`run`](super::BackgroundService::run).
+///
+/// All clones refer to the same generation. Pass them to helper functions and child tasks.
 #[derive(Clone)]
 pub struct RunContext {
-    line: Arc<Line>,
+    handle: Arc<GenerationHandle>,
 }
 
-/// What the [`run`](super::BlockingService::run) of a service that blocks is given. Its clones are the same, for callbacks.
+/// The context passed to the [`run`](super::BlockingService::run) of a blocking service.
+///
+/// All clones refer to the same generation. Move them into callbacks.
 #[derive(Clone)]
 pub struct BlockingContext {
-    line: Arc<Line>,
+    handle: Arc<GenerationHandle>,
 }
 
-/// What [`stop`](super::BackgroundService::stop) is given.
+/// The context passed to [`stop`](super::BackgroundService::stop).
 pub struct StopContext {
-    line: Arc<Line>,
+    handle: Arc<GenerationHandle>,
     exit: ExitKind,
 }
 
-/// What all of them tell.
-macro_rules! facts {
+/// Methods that all contexts have.
+macro_rules! common_methods {
     ($context:ident) => {
         impl $context {
-            /// The name of the service.
+            /// Returns the name of the service.
             #[must_use]
             pub fn name(&self) -> &str {
-                &self.line.name
+                &self.handle.status.name
             }
 
-            /// Which generation this is, counted from 1.
+            /// Returns the number of this generation, counted from 1.
             #[must_use]
             pub fn generation(&self) -> u64 {
-                self.line.generation
+                self.handle.status.generation
             }
 
-            /// How the last generation that failed ended, if one has.
+            /// Returns how the last failed generation ended, if one has failed.
             #[must_use]
             pub fn last_failure(&self) -> Option<&Exit> {
-                self.line.last_failure.as_deref()
+                self.handle.status.last_failure.as_deref()
             }
         }
 
@@ -69,174 +73,176 @@ macro_rules! facts {
     };
 }
 
-facts!(StartContext);
-facts!(RunContext);
-facts!(BlockingContext);
-facts!(StopContext);
+common_methods!(StartContext);
+common_methods!(RunContext);
+common_methods!(BlockingContext);
+common_methods!(StopContext);
 
-/// What can be told to stop.
-macro_rules! stopping {
+/// Methods of the contexts that observe a request to stop.
+macro_rules! stop_methods {
     ($context:ident) => {
         impl $context {
-            /// The token that is cancelled when the service has to stop. It is of this generation alone, and for what takes one:
-            /// cancelling it here stops who waits for it, and not the service.
+            /// Returns the token that is cancelled when the service has to stop, for code that takes a token.
+            ///
+            /// It belongs to this generation alone. Cancelling it yourself wakes whatever waits for it, but does not
+            /// stop the service.
             #[must_use]
             pub fn token(&self) -> &CancellationToken {
-                self.line.token()
+                self.handle.token()
             }
 
-            /// Whether the service has to stop.
+            /// Returns `true` if the service has to stop.
             #[must_use]
             pub fn is_stopping(&self) -> bool {
-                self.line.is_told_to_stop()
+                self.handle.is_stopping()
             }
         }
     };
 }
 
-stopping!(StartContext);
-stopping!(RunContext);
-stopping!(BlockingContext);
+stop_methods!(StartContext);
+stop_methods!(RunContext);
+stop_methods!(BlockingContext);
 
-/// What is done while it runs.
-macro_rules! running {
+/// Methods of the contexts of `run`.
+macro_rules! run_methods {
     ($context:ident) => {
         impl $context {
-            /// Says that the service is ready, and well. With [`manual_ready`](super::Service::manual_ready) it is not ready
-            /// before; without, it takes [`not_ready`](Self::not_ready) and [`degraded`](Self::degraded) back.
+            /// Reports that the service is ready. Undoes [`not_ready`](Self::not_ready) and
+            /// [`degraded`](Self::degraded).
+            ///
+            /// With [`manual_ready`](super::Service::manual_ready) the service is not ready before this call.
             pub fn ready(&self) {
-                self.line.change(|condition| {
-                    condition.ready = true;
-                    condition.degraded = false;
-                    condition.reason = None;
+                self.handle.update_health(|health| {
+                    health.ready = true;
+                    health.degraded = false;
+                    health.reason = None;
                 });
             }
 
-            /// Says that the service can't do its part now. If it is critical, `/readyz` answers 503 until it is
-            /// [`ready`](Self::ready) again.
+            /// Reports that the service is currently not ready, and why. If it is critical, `/readyz` returns 503 until
+            /// it is [`ready`](Self::ready) again.
             pub fn not_ready(&self, reason: &str) {
-                self.line.change(|condition| {
-                    condition.ready = false;
-                    condition.degraded = false;
-                    condition.reason = Some(reason.into());
+                self.handle.update_health(|health| {
+                    health.ready = false;
+                    health.degraded = false;
+                    health.reason = Some(reason.into());
                 });
             }
 
-            /// Says that the service does its part, but not well. It shows in the status and changes nothing else.
+            /// Reports that the service works with reduced quality, and why. The status shows it. It has no other
+            /// effect.
             pub fn degraded(&self, reason: &str) {
-                self.line.change(|condition| {
-                    condition.degraded = true;
-                    condition.reason = Some(reason.into());
+                self.handle.update_health(|health| {
+                    health.degraded = true;
+                    health.reason = Some(reason.into());
                 });
             }
 
-            /// Gives a sign of life: see [`Service::heartbeat`](super::Service::heartbeat). Where none is expected, it does
-            /// nothing.
+            /// Sends a heartbeat: see [`Service::heartbeat`](super::Service::heartbeat). Does nothing if none is
+            /// expected.
             pub fn heartbeat(&self) {
-                self.line.beat();
+                self.handle.record_heartbeat();
             }
 
-            /// Has the whole host stop, as on a signal. It does not wait for that.
+            /// Requests that the whole host shuts down, as on a signal. Returns at once.
             pub fn shutdown_host(&self, reason: &str) {
-                let trigger = Trigger::Service { name: Arc::clone(&self.line.name), reason: reason.into() };
-                self.line.link.send(Message::Shutdown(trigger));
+                let trigger = Trigger::Service { name: Arc::clone(&self.handle.status.name), reason: reason.into() };
+                self.handle.host.send(SupervisorMessage::Shutdown(trigger));
             }
         }
     };
 }
 
-running!(RunContext);
-running!(BlockingContext);
+run_methods!(RunContext);
+run_methods!(BlockingContext);
 
 impl StartContext {
-    pub(super) fn new(line: &Arc<Line>) -> Self {
-        Self { line: Arc::clone(line) }
+    pub(super) fn new(handle: &Arc<GenerationHandle>) -> Self {
+        Self { handle: Arc::clone(handle) }
     }
 
-    /// Waits until the service has to stop, which may happen before it has started.
+    /// Waits until the service has to stop, which may be before it has started.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future changes nothing.
+    /// Dropping the future has no effect.
     pub async fn stopping(&self) {
-        self.line.stopping().await;
+        self.handle.stopping().await;
     }
 }
 
 impl RunContext {
-    pub(super) fn new(line: &Arc<Line>) -> Self {
-        Self { line: Arc::clone(line) }
+    pub(super) fn new(handle: &Arc<GenerationHandle>) -> Self {
+        Self { handle: Arc::clone(handle) }
     }
 
     /// Waits until the service has to stop.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future changes nothing.
+    /// Dropping the future has no effect.
     pub async fn stopping(&self) {
-        self.line.stopping().await;
+        self.handle.stopping().await;
     }
 
-    /// Sleeps, or wakes up when the service has to stop. Whether it slept to the end.
+    /// Sleeps for `duration`, or until the service has to stop. Returns `true` if it slept for the whole duration.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future changes nothing.
+    /// Dropping the future has no effect.
     pub async fn sleep(&self, duration: Duration) -> bool {
         tokio::select! {
             biased;
-            () = self.line.stopping() => false,
+            () = self.handle.stopping() => false,
             () = sleep(duration) => true,
         }
     }
 
-    /// Spawns a task that belongs to the service, on the runtime of the service.
+    /// Spawns a child task of the service, on the runtime of the service.
     ///
-    /// When `run` ends, however it does, the [token](Self::token) is cancelled, and the generation lasts until its children
-    /// have ended, too. They are aborted where they wait if that takes longer than
-    /// [`stop_timeout`](super::Service::stop_timeout). What a child returns, or that it panicked, is known to who awaits
-    /// its handle, and changes nothing for the service. A child that is spawned after the end is aborted at once.
+    /// When `run` ends, for whatever reason, the [token](Self::token) is cancelled, and the generation lasts until all
+    /// of its child tasks have ended. If that takes longer than [`stop_timeout`](super::Service::stop_timeout), they
+    /// are aborted at the await points where they wait. The result or panic of a child task is available only through
+    /// its handle and does not affect the service. A child task spawned after the end of the generation is aborted at
+    /// once.
     pub fn spawn<F>(&self, child: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        self.line.spawn(child)
+        self.handle.spawn(child)
     }
 }
 
 impl BlockingContext {
-    pub(super) fn new(line: &Arc<Line>) -> Self {
-        Self { line: Arc::clone(line) }
+    pub(super) fn new(handle: &Arc<GenerationHandle>) -> Self {
+        Self { handle: Arc::clone(handle) }
     }
 
-    /// Parks the thread until the service has to stop, for `limit` at most. Whether it has to stop.
+    /// Blocks the thread until the service has to stop, for at most `limit`. Returns `true` if the service has to stop.
     #[must_use]
     pub fn wait_stopping(&self, limit: Duration) -> bool {
-        self.line.park(limit)
+        self.handle.park(limit)
     }
 
-    /// The server's runtime, to block on a future now and then.
+    /// Returns a handle to the server's runtime, for example to block on a future.
     #[must_use]
     pub fn handle(&self) -> &Handle {
-        self.line.link.server()
+        self.handle.host.server()
     }
 }
 
 impl StopContext {
-    pub(super) fn new(line: &Arc<Line>, ended: Ended) -> Self {
-        let well = if line.is_told_to_stop() { ExitKind::Stopped } else { ExitKind::Completed };
-        Self { line: Arc::clone(line), exit: ended.map_or_else(|kind| kind, |()| well) }
+    pub(super) fn new(handle: &Arc<GenerationHandle>, ended: PhaseResult) -> Self {
+        let success = if handle.is_stopping() { ExitKind::Stopped } else { ExitKind::Completed };
+        Self { handle: Arc::clone(handle), exit: ended.map_or_else(|kind| kind, |()| success) }
     }
 
-    pub(super) fn line(&self) -> &Line {
-        &self.line
-    }
-
-    pub(super) fn ended(&self) -> Ended {
+    pub(super) fn ended(&self) -> PhaseResult {
         if self.exit.is_failure() { Err(self.exit.clone()) } else { Ok(()) }
     }
 
-    /// How `run` ended.
+    /// Returns how `run` ended.
     #[must_use]
     pub fn exit(&self) -> &ExitKind {
         &self.exit

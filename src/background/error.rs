@@ -1,134 +1,136 @@
-//! [`BuildError`] and [`HostError`].
+//! [`BuildError`] and [`HostError`], with the reason in the latter, [`ExitReason`].
 
 use std::fmt;
 use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::status::{Chain, Exit, ExitKind, ServiceStatus, SharedError, ShutdownReport, Trigger};
+use super::status::{ErrorChain, Exit, ExitKind, ServiceStatus, SharedError, ShutdownReport, Trigger};
 
-/// Why a host can't be built. It says what to change.
+/// Why a host cannot be built. The message says what to change.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BuildError {
     /// Two services have the same name.
-    #[error("two services are named {name:?}: give each a name of its own")]
+    #[error("two services are named {name:?}: give each service a unique name")]
     DuplicateName {
         /// The name.
         name: Arc<str>,
     },
-    /// A name is empty or has a NUL in it, which the name of a thread can't have.
-    #[error("a service is named {name:?}: a name is not empty, and holds no NUL character")]
+    /// A name is empty or contains a NUL character, which the name of a thread cannot contain.
+    #[error("invalid service name {name:?}: a name must not be empty or contain a NUL character")]
     InvalidName {
         /// The name.
         name: Arc<str>,
     },
-    /// A service depends on one that is not there.
+    /// A service depends on another one that was not added to the host.
     #[error(
-        "the service {service:?} depends on {dependency:?}, which the host does not have: add it, or correct its name"
+        "the service {service:?} depends on {dependency:?}, which does not exist: add that service, or correct its name"
     )]
     UnknownDependency {
-        /// The service that depends on it.
+        /// The name of the dependent service.
         service: Arc<str>,
-        /// The name of the one that is missing.
+        /// The name of the missing service.
         dependency: Arc<str>,
     },
-    /// Services depend on each other in a circle.
-    #[error("services depend on each other in a circle, so none of them can start first: {}", .circle.join(" -> "))]
+    /// Services depend on each other in a cycle.
+    #[error("services depend on each other in a cycle, so none of them can start first: {}", .cycle.join(" -> "))]
     Cycle {
-        /// The names along the circle, the first again at the end.
-        circle: Vec<String>,
+        /// The names along the cycle. The first one is repeated at the end.
+        cycle: Vec<String>,
     },
-    /// An option has a value that makes no sense.
-    #[error("the service {service:?} has {option} {problem}")]
+    /// An option has an invalid value.
+    #[error("invalid {option} for the service {service:?}: {problem}")]
     InvalidOption {
         /// The name of the service.
         service: Arc<str>,
         /// The name of the option.
         option: &'static str,
-        /// What is wrong with it, and what to do.
+        /// What is wrong with the value, and what to do.
         problem: &'static str,
     },
 }
 
-/// Why a host has not started, or has ended.
+/// Why a host did not start, or why it stopped.
 ///
-/// Its `Debug` is its message with those of its sources, since that is what is printed when `main` returns it.
+/// Its `Debug` output is its message followed by those of its sources, since that is printed when `main` returns the
+/// error.
 #[derive(Clone, Error)]
 #[non_exhaustive]
 pub enum HostError {
-    /// A critical service did not start. All that had started were stopped again.
+    /// A critical service did not start. All started services were stopped again.
     #[error("the service {service:?} {phase}: {reason}")]
     StartFailed {
         /// The name of the service.
         service: Arc<str>,
-        /// What it was doing.
+        /// What the service was doing.
         phase: StartPhase,
-        /// How it ended, or what it waited for in vain.
+        /// How the service ended, or what it waited for.
         reason: ExitReason,
-        /// How the stop went.
+        /// How the shutdown went.
         report: Box<ShutdownReport>,
     },
     /// The services took longer to start than the host's
-    /// [`startup_timeout`](super::ServiceHostBuilder::startup_timeout). All were stopped again.
-    #[error("the services took too long to start, and were stopped again: {service:?} was not ready")]
+    /// [`startup_timeout`](super::ServiceHostBuilder::startup_timeout). All started services were stopped again.
+    #[error("the services did not start in time and were stopped again: {service:?} was not ready")]
     StartTimedOut {
-        /// The first service that had not started, or that another one waited for.
+        /// The name of the first service that had not started, or that another one waited for.
         service: Arc<str>,
-        /// How the stop went.
+        /// How the shutdown went.
         report: Box<ShutdownReport>,
     },
-    /// The host was told to stop before all of its services had started.
-    #[error("the host was told to stop while its services started: {}", .report.trigger)]
+    /// The host was stopped before all of its services had started.
+    #[error("the host was stopped while its services were starting: {}", .report.trigger)]
     StoppedWhileStarting {
-        /// How the stop went.
+        /// How the shutdown went.
         report: Box<ShutdownReport>,
     },
-    /// A critical service was given up, and the host has stopped.
-    #[error("the service {service:?} was given up: {reason}")]
+    /// The host gave up on a critical service and has stopped.
+    #[error("the host gave up on the service {service:?}: {reason}")]
     GaveUp {
         /// The name of the service.
         service: Arc<str>,
         /// How its last generation ended.
         reason: ExitReason,
-        /// How the stop went.
+        /// How the shutdown went.
         report: Box<ShutdownReport>,
     },
-    /// The server of [`run_until`](super::ServiceHost::run_until) ended with an error, and the host has stopped.
+    /// The server of [`run_until`](super::ServiceHost::run_until) returned an error, and the host has stopped.
     #[error("the server failed")]
     Server {
-        /// Its error.
+        /// The error of the server.
         source: SharedError,
-        /// How the stop went.
+        /// How the shutdown went.
         report: Box<ShutdownReport>,
     },
-    /// The host was started before. A host runs once: build another one.
-    #[error("the host was started before: build another one")]
+    /// The host was already started. A host runs only once.
+    #[error("the host was already started: build a new one")]
     AlreadyStarted,
     /// The host was never started, so there is nothing to stop.
     #[error("the host was not started: call start or run_until first")]
     NotStarted,
-    /// A service waits for the end of its own host. That has been told to stop; the service has to end instead of waiting.
-    #[error("a service waits for the end of its own host: return instead, the host was told to stop")]
+    /// A service waits for the end of its own host. The host is stopping, so the service has to return instead of
+    /// waiting.
+    #[error("a service cannot wait for the end of its own host: return instead, the host is stopping")]
     WouldDeadlock,
-    /// There is no tokio runtime here for the services to run on.
-    #[error("there is no tokio runtime here: start the host within the runtime of the server")]
+    /// The host was started outside of a tokio runtime.
+    #[error("no tokio runtime: start the host inside the server's runtime")]
     NoRuntime,
-    /// The thread of the supervisor could not be made.
-    #[error("the thread of the supervisor could not be made")]
+    /// The supervisor's thread could not be created.
+    #[error("the supervisor's thread could not be created")]
     Thread {
         /// The error of the operating system.
         source: SharedError,
     },
-    /// The [listener for probes](super::ServiceHostBuilder::probe_listener) can't be used.
+    /// The [listener for probes](super::ServiceHostBuilder::probe_listener) could not be used.
     #[cfg(feature = "hyper")]
-    #[error("the listener for probes can't be used")]
+    #[error("the listener for probes could not be used")]
     ProbeListener {
         /// The error of the operating system.
         source: SharedError,
     },
-    /// The supervisor is gone, and with it the runtime that it was on.
-    #[error("the supervisor is gone: the runtime that it was on has ended before it")]
+    /// The supervisor's runtime was shut down before the host had stopped.
+    #[error("the supervisor was dropped: its runtime was shut down before the host had stopped")]
     SupervisorGone,
 }
 
@@ -136,35 +138,36 @@ pub enum HostError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StartPhase {
-    /// It waited for services that it depends on.
+    /// It waited for its dependencies.
     Waiting,
-    /// Its [`start`](super::BackgroundService::start) ran.
+    /// [`start`](super::BackgroundService::start) was running.
     Starting,
 }
 
-/// How a generation ended, in an error.
+/// The reason in a [`HostError`]: how a generation ended, or which dependency failed.
 #[derive(Clone, Debug)]
 pub struct ExitReason {
     kind: Option<ExitKind>,
-    dependency: Option<Dependency>,
+    dependency: Option<FailedDependency>,
 }
 
-/// A service that was given up, and took another one with it.
+/// A dependency that the host gave up on, so that it also gave up on the dependent service.
 #[derive(Clone, Debug)]
-struct Dependency {
+struct FailedDependency {
     name: Arc<str>,
-    /// How it failed. `None` if it had not begun, either.
+    /// How the dependency failed. `None` if it had not begun either.
     failure: Option<ExitKind>,
 }
 
 impl ExitReason {
-    /// How it ended. `None` if it had not begun, because what it depends on was given up.
+    /// Returns how the last generation ended. `None` if the service had not begun, because the host gave up on a
+    /// dependency.
     #[must_use]
     pub fn kind(&self) -> Option<&ExitKind> {
         self.kind.as_ref()
     }
 
-    /// The name of the service that it depends on and that was given up, if that is why it ended or did not begin.
+    /// Returns the name of the dependency that the host gave up on, if that is why the service ended or did not begin.
     #[must_use]
     pub fn dependency(&self) -> Option<&str> {
         self.dependency.as_ref().map(|dependency| &*dependency.name)
@@ -172,9 +175,9 @@ impl ExitReason {
 }
 
 impl HostError {
-    /// The error of a host that has stopped, if it is one. `culprit` is the service that made it stop, and `dependency` the
-    /// one because of which it did.
-    pub(crate) fn of(
+    /// Returns the error of a host that has stopped, if its trigger is an error. `culprit` is the service that caused
+    /// the stop, and `dependency` is the dependency that caused `culprit` to fail.
+    pub(crate) fn from_report(
         report: &ShutdownReport,
         culprit: Option<&ServiceStatus>,
         dependency: Option<&ServiceStatus>,
@@ -182,7 +185,7 @@ impl HostError {
         let report = Box::new(report.clone());
         let service = culprit.map_or_else(|| "".into(), |culprit| Arc::clone(&culprit.name));
         let kind = |exit: &Arc<Exit>| exit.kind.clone();
-        let dependency = dependency.map(|dependency| Dependency {
+        let dependency = dependency.map(|dependency| FailedDependency {
             name: Arc::clone(&dependency.name),
             failure: dependency.last_failure.as_ref().map(kind),
         });
@@ -199,7 +202,7 @@ impl HostError {
         }
     }
 
-    /// How the stop went, if there was one.
+    /// Returns the report of the shutdown, if there was one.
     #[must_use]
     pub fn report(&self) -> Option<&ShutdownReport> {
         match self {
@@ -212,8 +215,8 @@ impl HostError {
         }
     }
 
-    /// What the process should end with: what the [report](ShutdownReport::exit_code) says if the stop was forced or unclean,
-    /// 0 if the host was told to stop while it started, and otherwise 1.
+    /// Returns the exit code for the process: that of the [report](ShutdownReport::exit_code) if the shutdown was
+    /// forced or unclean, 0 if the host was stopped while it was starting, and otherwise 1.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -225,19 +228,19 @@ impl HostError {
 
 impl fmt::Debug for HostError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&Chain(self), f)
+        fmt::Display::fmt(&ErrorChain(self), f)
     }
 }
 
 impl fmt::Display for ExitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(Dependency { name, failure }) = &self.dependency else {
+        let Some(FailedDependency { name, failure }) = &self.dependency else {
             return match &self.kind {
                 Some(kind) => kind.fmt(f),
-                None => f.write_str("a service that it depends on was given up"),
+                None => f.write_str("the host gave up on a dependency"),
             };
         };
-        write!(f, "{name:?}, on which it depends, was given up")?;
+        write!(f, "the host gave up on its dependency {name:?}")?;
         failure.as_ref().map_or(Ok(()), |failure| write!(f, ": {failure}"))
     }
 }
@@ -245,7 +248,7 @@ impl fmt::Display for ExitReason {
 impl fmt::Display for StartPhase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Waiting => "waited in vain to start",
+            Self::Waiting => "could not begin to start",
             Self::Starting => "failed to start",
         })
     }

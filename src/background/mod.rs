@@ -1,27 +1,27 @@
-//! Beside requests: services that start before the first request and stop after the last.
+//! Background services: they start before a server's first request and stop after its last.
 //!
 //! | I want | use |
 //! |---|---|
-//! | a loop beside the requests that is restarted when it fails and shows when it is dead | [`BackgroundService`], or [`service_fn`] |
-//! | the same with a client or callbacks that block | [`BlockingService`], or [`blocking_fn`] |
-//! | a call every minute, or at three in the night | [`periodic`](periodic()) |
-//! | something before the first request and something after the last | [`lifespan`] |
-//! | all of them with a server around which they start and stop | [`ServiceHost::run_until`] |
-//! | the same, with a server that I start and stop myself | [`ServiceHost::start`], [`ServiceHost::shutdown`] |
-//! | to know how they are | [`HostHandle::status`], [`HostHandle::subscribe`] |
-//! | one piece of work that nobody waits for, and that may be lost when the process ends | not this: `tokio::spawn` |
-//! | some tasks that end together, within one function | not this: `tokio::task::JoinSet` |
-//! | work that outlives the process | not this: a job queue |
+//! | a loop that is restarted when it fails | [`BackgroundService`], or [`service_fn`] |
+//! | the same, for blocking code | [`BlockingService`], or [`blocking_fn`] |
+//! | a call every minute, or at 3 a.m. | [`periodic`](periodic()) |
+//! | code before the first request and after the last | [`lifespan`] |
+//! | a server that starts and stops together with its services | [`ServiceHost::run_until`] |
+//! | the same, where I start and stop the server myself | [`ServiceHost::start`], [`ServiceHost::shutdown`] |
+//! | the current state of the services | [`HostHandle::status`], [`HostHandle::subscribe`] |
+//! | a task that may be lost when the process ends | `tokio::spawn` |
+//! | several tasks that end together, inside one function | `tokio::task::JoinSet` |
+//! | work that outlives the process | a job queue |
 //!
-//! A plain `tokio::spawn` is enough where nobody has to know that the task has died, where nothing has to be released at its
-//! end, and where the process may end in the middle of it.
+//! A plain `tokio::spawn` is sufficient if no one has to notice that the task died, if nothing has to be released at
+//! its end, and if the process may end in the middle of it.
 //!
 //! # The life of a host
 //!
 //! ```text
 //!            start                    signal, shutdown,           the server has ended,
-//!                                     a critical service          or takes too long
-//!                                     is given up
+//!                                     or the host gives up        or exceeds its timeout
+//!                                     on a critical service
 //! Built ───▶ Starting ───▶ Running ──────────────────▶ Draining ──────────────────────▶ Stopping ───▶ Stopped
 //!               │             readiness 200              503 from here on                  ▲   services in reverse
 //!               ╰───────────── a critical service fails to start ──────────────────────────╯   order, then the report
@@ -30,85 +30,127 @@
 //! # The life of a service
 //!
 //! ```text
-//!                  dependencies       `start`                  told to stop,
+//!                  dependencies       `start`                  asked to stop,
 //!                  are ready          is Ok                    or it ends
-//! Registered ───────────▶ Starting ───────▶ Running ───────────────────────▶ Stopping ─ `stop` is over ─▶ Stopped
+//! Registered ───────────▶ Starting ───────▶ Running ───────────────────────▶ Stopping ─── `stop` ends ──▶ Stopped
 //!                            ▲                                                  │  │                      Completed
-//!                            ╰───────── BackingOff ◀──── failed, restart ───────╯  ╰── given up ────────▶ Failed
+//!                            ╰───────── BackingOff ◀──── failed, restart ───────╯  ╰── host gives up ───▶ Failed
 //! ```
 //!
-//! One round of `start`, `run`, `stop` is a *generation*. `stop` is called exactly once for each `start` that returned `Ok`.
+//! One sequence of `start`, `run` and `stop` is a *generation*. `stop` is called exactly once for each `start` that
+//! returned `Ok`.
 //!
-//! # Rules
+//! # Starting
+//!
+//! A service starts once every service that it names with [`after`](Service::after) has been ready. Services that do
+//! not depend on each other start concurrently.
+//!
+//! If the `start` of a critical service fails, the services that have started are stopped in reverse order, the server
+//! is never polled, and the error names the service.
+//!
+//! A service is not ready until it proves otherwise. It becomes ready in each generation when `start` returns `Ok` or,
+//! with [`manual_ready`](Service::manual_ready), when it calls [`ready`](RunContext::ready). The host is ready while
+//! all critical services are.
+//!
+//! # Restarting
 //!
 //! | | rule | default |
 //! |---|---|---|
-//! | start | a service starts when all that it comes [`after`](Service::after) were ready once; the others at the same time | |
-//! | start limit | a `start` that takes longer is dropped | 30 s a service, 2 min the host |
-//! | failed start | of a critical service: what has started is stopped in reverse order, the server is never polled, the error names the service | |
-//! | readiness | closed until proved open: `start` was `Ok` (or, with [`manual_ready`](Service::manual_ready), the service said so) in this generation, and all critical services are ready | |
-//! | restart | after an error, a panic, or a missed heartbeat ([`Restart`]) | `OnFailure` |
-//! | backoff | longer after each failure in a row ([`Backoff`]); a row ends after having been ready for [`stable_after`](Service::stable_after) | 1 s, doubled to 30 s, jitter a half; 30 s |
-//! | giving up | more restarts than [`Intensity`] allows, or a thread that is stuck: a critical service stops the host, which ends with an error, a [`degradable`](Service::degradable) one shows in status and probes | 5 in 60 s; critical |
-//! | together | [`restart_with`](Service::restart_with): stopped and begun anew with another service | |
-//! | heartbeat | missed once, the generation is stopped and has failed | none expected |
-//! | stop | a service is told when all that come after it have ended | |
-//! | stop limit | told; after this, dropped where it awaits, and that is waited for; then `stop` | 5 s, and 2 s for `stop` |
-//! | stuck | what blocks its thread can't be dropped: `stop` is called beside it, and it is reported as leaked. A blocked thread of the server's runtime keeps the process from ending: see [`exit_within`](ServiceHostBuilder::exit_within) | |
-//! | deadline | all of it ends in time, whatever services do: the last fifth of the time (2 s at most) is kept for `stop` | 25 s |
-//! | first signal | stops the host in good order; one that finds it stopping for another reason changes nothing | |
-//! | second signal | nothing is waited for: what awaits is dropped, what blocks is left behind; exit code 130 or 143 | |
-//! | a further signal, once all hosts of the process have ended | the process ends at once, if the last one had a [thread of its own](Supervision::OwnThread) | |
-//! | children | tasks of [`RunContext::spawn`] end with their service | |
-//! | exit code | 0 if every critical service has ended as it should and released what it held, else 1; [`ShutdownReport`] can be returned from `main` | |
+//! | [`Restart`] | restart after an error, a panic or a missed heartbeat | `OnFailure` |
+//! | [`Backoff`] | wait longer after each consecutive failure | 1 s, doubled up to 30 s, plus up to half |
+//! | [`stable_after`](Service::stable_after) | being ready for this long resets the count of failures | 30 s |
+//! | [`Intensity`] | the host gives up on the service at more restarts than this | 5 in 60 s |
+//! | [`heartbeat`](Service::heartbeat) | a missed heartbeat stops the generation, which has failed | none expected |
+//! | [`restart_with`](Service::restart_with) | stop and restart together with another service | none |
 //!
-//! Words and rules are Erlang/OTP's where it has them (restart, intensity, generations in order, stop in reverse order),
-//! systemd's (`after`, the stop limit, then force), and Kubernetes' (liveness, readiness, startup).
+//! The host also gives up on a service that blocks its thread and does not stop. If it gives up on a critical service,
+//! the host stops and returns an error. If it gives up on a [`degradable`](Service::degradable) service, the status and
+//! the probes show it, and the host continues.
 //!
-//! # Who watches
+//! # Stopping
 //!
-//! The supervisor has a small thread of its own, so a runtime that is stuck delays neither a stop nor a deadline. Ten times
-//! a second it asks the server's runtime for a turn, while that is at work; the answer's delay is
-//! [`HostStatus::runtime_lag`], and from 50 ms on a warning names the services that are being polled right then.
+//! A service is asked to stop once all services that depend on it have ended. If it does not end in time, its future is
+//! dropped at the await point where it waits. Then `stop` is called. Tasks spawned with [`RunContext::spawn`] end with
+//! their service.
+//!
+//! | limit | default |
+//! |---|---|
+//! | [`start_timeout`](Service::start_timeout): one call of `start` | 30 s |
+//! | [`startup_timeout`](ServiceHostBuilder::startup_timeout): the start of all services | 2 min |
+//! | [`drain_timeout`](ServiceHostBuilder::drain_timeout): the server, after the host began to drain | 10 s |
+//! | [`stop_timeout`](Service::stop_timeout): `run`, after it was asked to stop | 5 s |
+//! | [`cleanup_timeout`](Service::cleanup_timeout): one call of `stop` | 2 s |
+//! | [`shutdown_timeout`](ServiceHostBuilder::shutdown_timeout): the whole shutdown, whatever services do | 25 s |
+//!
+//! The last fifth of `shutdown_timeout`, but at most 2 s, is reserved for `stop`.
+//!
+//! A future that blocks its thread cannot be dropped. `stop` is then called concurrently with it, and the service is
+//! reported as leaked. A blocked thread of the server's runtime keeps the process from ending: see
+//! [`exit_within`](ServiceHostBuilder::exit_within).
+//!
+//! The first signal shuts the host down in order. If the host is already stopping for another reason, that signal has
+//! no effect. A second signal forces the shutdown: the host waits for nothing, drops every future that awaits, and
+//! leaves blocked threads running. The exit code is then 130 or 143. Another signal, once all hosts of the process have
+//! ended, ends the process at once if the last host had its [own thread](Supervision::OwnThread).
+//!
+//! The exit code is 0 if every critical service ended as intended and released what it held, and 1 otherwise. A
+//! [`ShutdownReport`] can be returned from `main`.
+//!
+//! Names and rules follow Erlang/OTP where it has them (restart, intensity, ordered generations, stop in reverse
+//! order), systemd (`after`, a time limit before force is used), and Kubernetes (liveness, readiness, startup).
+//!
+//! # Supervision
+//!
+//! The supervisor runs on its own small thread, so a blocked server runtime delays neither a shutdown nor a deadline.
+//! While the server's runtime is busy, the supervisor measures ten times a second how long a task waits there until it
+//! is polled. The result is [`HostStatus::runtime_lag`]. From 50 ms on, a warning names the services that are being
+//! polled at that moment.
 //!
 //! # Probes
 //!
-//! Who runs the process asks it how it is, at three paths:
+//! An orchestrator such as Kubernetes checks the process at three paths:
 //!
-//! | path | 200 while | otherwise 503 | in Kubernetes |
-//! |---|---|---|---|
-//! | `/livez` | the process answers, whatever its services do, and also while it stops | | a failure restarts the container |
-//! | `/readyz` | the host [runs](HostPhase::Running), and every critical service [is ready](ServiceStatus::is_ready) | before the start has finished, while a critical service is not ready, and from the first moment of the stop on | a failure keeps requests away |
-//! | `/startupz` | the start has finished; it stays so | before | until it succeeds, the other two are not asked |
-//!
-//! A service that hangs is restarted by its [heartbeat](Service::heartbeat), so nothing is asked of services at `/livez`: a
-//! process that is restarted because a database is away comes back to the same.
-//!
-//! | where | made by | answers while the server's runtime is stuck |
+//! | path | 200 while | consequence of a failure in Kubernetes |
 //! |---|---|---|
-//! | routes of the app | [`web::axum::probes`](crate::web::axum::probes), [`web::actix::probes`](crate::web::actix::probes) | no |
-//! | a port of its own, on the host's thread (feature `hyper`) | [`probe_listener`](ServiceHostBuilder::probe_listener) | yes |
-//! | a server of another kind | [`HostStatus::probe`] | |
+//! | `/livez` | the process responds | the container is restarted |
+//! | `/readyz` | the host [is running](HostPhase::Running) and all critical services are ready | no new requests |
+//! | `/startupz` | the start has finished, and from then on | the other two are not checked yet |
 //!
-//! So a runtime that is stuck for good fails a liveness probe that is one of the routes, and passes one on the own port, while
-//! on the own port `/readyz` falls at once when the process is told to end. Choose the routes for liveness if a restart is
-//! what helps you, and the own port for all others, or where long computations block the runtime now and then.
+//! Otherwise the response is 503. `/livez` stays at 200 whatever the services do, and also while the process stops.
+//! `/readyz` fails until the start has finished, while a critical service [is not ready](ServiceStatus::is_ready), and
+//! from the beginning of the shutdown.
 //!
-//! `?verbose` answers with a line for each service, and `?exclude=NAME`, any number of times, asks for the others only, as
-//! kube-apiserver does. A service that is not ready and degradable is shown, and does not count:
+//! A [missed heartbeat](Service::heartbeat) already restarts a service that hangs, so `/livez` does not check services.
+//! If a process is restarted because a database is unavailable, the new process is in the same situation.
+//!
+//! | where | provided by | responds while the server's runtime is blocked |
+//! |---|---|---|
+//! | routes of an axum app | [`web::axum::probes`](crate::web::axum::probes) | no |
+//! | routes of an actix-web app | [`web::actix::probes`](crate::web::actix::probes) | no |
+//! | a dedicated port (feature `hyper`) | [`probe_listener`](ServiceHostBuilder::probe_listener) | yes |
+//! | any other server | [`HostStatus::probe`] | |
+//!
+//! The dedicated port is served by the host's thread. If the server's runtime is blocked for good, a liveness probe on
+//! a route fails, and one on the dedicated port passes. In exchange, `/readyz` on the dedicated port fails at once when
+//! the process is asked to end. Use the routes for liveness if a restart is the right remedy for a blocked runtime. Use
+//! the dedicated port for the other probes, and for liveness if long computations block the runtime now and then.
+//!
+//! `?verbose` adds one line per service to the response, and `?exclude=NAME`, which may be repeated, leaves services
+//! out of the check, as in kube-apiserver. A degradable service that is not ready is shown, but does not fail the
+//! check:
 //!
 //! ```text
 //! $ curl 'localhost:8081/readyz?verbose&exclude=index'
 //! [+]pool ok
-//! [+]search ok (degraded: one of three shards is away)
+//! [+]search ok (degraded: one of three shards is down)
 //! [-]mailer failed: backing off for 2s after 3 failures (degradable)
 //! [+]index excluded: not ready: warming up
 //! readyz check passed
 //! ```
 //!
-//! Errors and panics of services are withheld: they are in the status and in the log. A name to exclude that no service has
-//! is told in a line that begins with `warn:`. Answers are plain text with `Cache-Control: no-store`. HEAD is answered as
-//! GET is, other methods with 405.
+//! Errors and panics of services are withheld: they are in the status and in the log. A line that begins with `warn:`
+//! lists excluded names that no service has. Responses are plain text with `Cache-Control: no-store`. HEAD is supported
+//! like GET, and other methods get 405.
 //!
 //! With `probe_listener(TcpListener::bind("0.0.0.0:8081")?)`:
 //!
@@ -126,27 +168,29 @@
 //!       httpGet: { path: /readyz, port: probes }
 //!       periodSeconds: 2
 //!       failureThreshold: 1
-//!     livenessProbe:   # on the app's port where probes are its routes
+//!     livenessProbe:   # use the app's port if the probes are routes
 //!       httpGet: { path: /livez, port: probes }
 //!       periodSeconds: 10
 //!       failureThreshold: 3
-//! terminationGracePeriodSeconds: 30    # more than the host's shutdown_timeout
+//! terminationGracePeriodSeconds: 30    # longer than the host's shutdown_timeout
 //! ```
 //!
-//! # In actix-web
+//! # actix-web
 //!
-//! Under `#[actix_web::main]` the services of [`Placement::Shared`] run on the one thread of the system; under
-//! `#[tokio::main]` on tokio's workers, beside those of actix. The server stops on the host's signal, and not on its own, with
-//! `HttpServer::shutdown_signal(handle.draining().cancelled_owned())`.
+//! Under `#[actix_web::main]`, services with [`Placement::Shared`] run on the system's single thread. Under
+//! `#[tokio::main]` they run on tokio's workers, alongside those of actix. To make the server stop when the host drains
+//! instead of on its own signals, use `HttpServer::shutdown_signal(handle.draining().cancelled_owned())`.
 //!
 //! # Logs
 //!
-//! Events of `tracing` with the target `onelane` and the field `service`: failures and what was cut off at `warn`, services
-//! that were given up or leaked at `error`, restarts and the stop of the host at `info`, the rest at `debug`.
+//! The host emits `tracing` events with the target `onelane` and the field `service`. Failures, and anything that was
+//! dropped after a timeout, are logged at `warn`. Services that the host gave up on, or that were leaked, are logged at
+//! `error`. Restarts and the shutdown of the host are logged at `info`, everything else at `debug`.
 
 mod blocking;
 mod closures;
 mod context;
+mod control;
 mod error;
 mod generation;
 mod host;
@@ -172,7 +216,7 @@ pub use error::{BuildError, ExitReason, HostError, StartPhase};
 pub use host::{HostHandle, ServiceHost, ServiceHostBuilder, Supervision, TriggerError};
 #[cfg(feature = "croner")]
 pub use periodic::CronError;
-pub use periodic::{Every, First, Overlap, TickStatus, periodic};
+pub use periodic::{Every, FirstCall, Overlap, periodic};
 pub use placement::Placement;
 #[cfg(any(feature = "axum", feature = "actix-web"))]
 pub(crate) use probe::Probe;
@@ -182,7 +226,7 @@ pub use service::{BackgroundService, BoxError, ServiceResult};
 pub use spec::Service;
 pub use status::{
     CleanUp, Exit, ExitKind, HostEvent, HostEvents, HostPhase, HostStatus, ServiceReport, ServiceState, ServiceStatus,
-    SharedError, ShutdownReport, TimeLimit, Trigger,
+    SharedError, ShutdownReport, TickStatus, TimeLimit, Trigger,
 };
 
 pub use crate::panic::Panic;

@@ -1,4 +1,4 @@
-//! [`OwnRuntime`], the runtime of a thread of ours, which may be dropped anywhere.
+//! [`OwnRuntime`], the runtime of a thread that this crate spawns. It can be dropped anywhere.
 
 use std::future::Future;
 use std::io;
@@ -7,12 +7,12 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 /// A current-thread runtime that waits for nothing when it is dropped.
 ///
-/// A plain [`Runtime`] waits for its blocking tasks then, and panics where it may not wait: on a thread that polls futures,
-/// which is where it ends if the thread that it was made for can't be had.
+/// A plain [`Runtime`] waits for its blocking tasks in `drop`, and panics on a thread that polls futures, where waiting
+/// is not allowed. It is dropped on such a thread if the thread that it was built for can't be spawned.
 #[derive(Debug)]
 pub(crate) struct OwnRuntime {
     handle: Handle,
-    /// Until it is dropped.
+    /// Taken in `drop`.
     runtime: Option<Runtime>,
 }
 
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn dropped_on_a_thread_that_polls_it_does_not_panic() {
+    async fn dropping_it_on_a_thread_that_polls_futures_does_not_panic() {
         drop(OwnRuntime::build(&mut Builder::new_current_thread()));
     }
 }

@@ -1,30 +1,31 @@
-//! [`HostStatus::probe`], what `/livez`, `/readyz` and `/startupz` answer. It is pure: a status and a query go in, a status
-//! code and a text come out. Who serves it is in the web adapters, and in `probe_server`.
+//! [`HostStatus::probe`], the responses of `/livez`, `/readyz` and `/startupz`. A pure function from a status and a
+//! query to a status code and a body. The web adapters and `probe_server` serve the responses.
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 
 use super::status::{ExitKind, HostPhase, HostStatus, ServiceState, ServiceStatus};
 
-/// What a probe is answered, for servers of any kind.
+/// The response to a probe, for any kind of server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProbeAnswer {
     /// The status code: 200 if the check passed, 503 if not.
     pub status: u16,
-    /// The text.
+    /// The plain text of the response.
     pub body: String,
 }
 
 impl ProbeAnswer {
-    /// The headers of each answer: it is plain text, nobody keeps it, and no browser takes it for anything else.
+    /// The headers of each response: plain text that is never cached, and that browsers must not interpret as another
+    /// type.
     pub const HEADERS: [(&'static str, &'static str); 3] = [
         ("content-type", "text/plain; charset=utf-8"),
         ("cache-control", "no-store"),
         ("x-content-type-options", "nosniff"),
     ];
 
-    /// Whether the check passed.
+    /// Returns `true` if the check passed.
     #[must_use]
     pub fn is_ok(&self) -> bool {
         self.status == 200
@@ -32,10 +33,11 @@ impl ProbeAnswer {
 }
 
 impl HostStatus {
-    /// Answers a probe: `/livez`, `/readyz` or `/startupz`, with its query if there is one. `None` for other paths.
+    /// Answers a probe: `/livez`, `/readyz` or `/startupz`, with an optional query. Returns `None` for other paths.
     ///
-    /// What each of them asks, and what a query changes, is in [the module's table](crate::background#probes). It is for
-    /// servers that this crate has no adapter for: send [`ProbeAnswer::HEADERS`] with it.
+    /// [The module documentation](crate::background#probes) describes what each probe checks, and the parameters of the
+    /// query. Use this method in servers for which this crate has no adapter, and send [`ProbeAnswer::HEADERS`] with
+    /// each response.
     ///
     /// # Examples
     ///
@@ -45,7 +47,7 @@ impl HostStatus {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let cache = service_fn("cache", |cx| async move {
-    ///     cx.degraded("half of it is cold");
+    ///     cx.degraded("half of the cache is cold");
     ///     Ok(cx.stopping().await)
     /// });
     /// let host = ServiceHost::builder().service(cache).build()?;
@@ -58,8 +60,8 @@ impl HostStatus {
     /// # while host.status().probe("/readyz?verbose").unwrap().body.starts_with("[+]cache ok\n") {
     /// #     tokio::task::yield_now().await;
     /// # }
-    /// let verbose = host.status().probe("/readyz?verbose").expect("it is a probe");
-    /// assert_eq!(verbose.body, "[+]cache ok (degraded: half of it is cold)\nreadyz check passed\n");
+    /// let verbose = host.status().probe("/readyz?verbose").expect("the path is a probe");
+    /// assert_eq!(verbose.body, "[+]cache ok (degraded: half of the cache is cold)\nreadyz check passed\n");
     ///
     /// host.shutdown().await?;
     /// assert_eq!([probe("/livez"), probe("/readyz"), probe("/startupz")], [Some(200), Some(503), Some(200)]);
@@ -74,7 +76,7 @@ impl HostStatus {
     }
 }
 
-/// What is asked.
+/// One of the three probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Probe {
     Live,
@@ -94,7 +96,7 @@ impl Probe {
     }
 
     pub(crate) fn answer(self, host: &HostStatus, query: &str) -> ProbeAnswer {
-        let check = Check::new(self, host, query);
+        let check = ProbeCheck::new(self, host, query);
         let passes = check.passes();
         let body = match (check.is_verbose, passes) {
             (true, _) => check.to_string(),
@@ -104,8 +106,8 @@ impl Probe {
         ProbeAnswer { status: if passes { 200 } else { 503 }, body }
     }
 
-    /// Whether this service is as it should be.
-    fn is_well(self, service: &ServiceStatus) -> bool {
+    /// Returns `true` if the service passes the check.
+    fn is_healthy(self, service: &ServiceStatus) -> bool {
         match self {
             Self::Live => true,
             Self::Ready => service.is_ready(),
@@ -113,9 +115,9 @@ impl Probe {
         }
     }
 
-    /// Whether the check fails where this service is not well. Without a degradable one a host goes on, and its start goes
-    /// on as soon as the first attempt to start that service has ended.
-    fn needs(self, host: &HostStatus, service: &ServiceStatus) -> bool {
+    /// Returns `true` if the check fails when the service is unhealthy. A host runs without a degradable service, and
+    /// its start continues as soon as the first attempt to start that service has ended.
+    fn requires(self, host: &HostStatus, service: &ServiceStatus) -> bool {
         match self {
             Self::Live => false,
             Self::Ready => service.is_critical,
@@ -127,16 +129,16 @@ impl Probe {
     }
 }
 
-/// A probe of one status, as its query wants it.
-struct Check<'a> {
+/// A probe of one status, with the parameters of the query.
+struct ProbeCheck<'a> {
     probe: Probe,
     host: &'a HostStatus,
     is_verbose: bool,
-    /// Sorted, so that the same is always answered the same.
+    /// Sorted, so that the response does not depend on the order of the parameters.
     excluded: BTreeSet<String>,
 }
 
-impl<'a> Check<'a> {
+impl<'a> ProbeCheck<'a> {
     fn new(probe: Probe, host: &'a HostStatus, query: &str) -> Self {
         let mut check = Self { probe, host, is_verbose: false, excluded: BTreeSet::new() };
         for pair in query.split('&') {
@@ -153,10 +155,10 @@ impl<'a> Check<'a> {
         &self.probe.path()[1..]
     }
 
-    /// The services that are looked at.
+    /// Returns the services that the probe checks.
     fn services(&self) -> impl Iterator<Item = &'a ServiceStatus> {
-        let asks_services = self.probe != Probe::Live;
-        self.host.services().filter(move |_| asks_services)
+        let checks_services = self.probe != Probe::Live;
+        self.host.services().filter(move |_| checks_services)
     }
 
     fn excludes(&self, service: &ServiceStatus) -> bool {
@@ -164,35 +166,37 @@ impl<'a> Check<'a> {
     }
 
     fn passes(&self) -> bool {
-        let is_no_hindrance =
-            |service| self.probe.is_well(service) || self.excludes(service) || !self.probe.needs(self.host, service);
-        self.phase_that_fails().is_none() && self.services().all(is_no_hindrance)
+        let allows = |service| {
+            self.probe.is_healthy(service) || self.excludes(service) || !self.probe.requires(self.host, service)
+        };
+        self.failing_phase().is_none() && self.services().all(allows)
     }
 
-    /// The host's phase, if that alone makes the check fail.
-    fn phase_that_fails(&self) -> Option<HostPhase> {
+    /// Returns the host's phase if that alone makes the check fail.
+    fn failing_phase(&self) -> Option<HostPhase> {
         let phase = self.host.phase;
-        let is_fine = match self.probe {
+        let passes = match self.probe {
             Probe::Live => true,
             Probe::Ready => phase == HostPhase::Running,
-            // While it starts it depends on the services, if not all of them are asked for.
+            // If some services are excluded, the others alone decide while the host starts.
             Probe::Startup => {
                 let is_partial = self.services().any(|service| self.excludes(service));
                 self.host.has_started || (phase == HostPhase::Starting && is_partial)
             }
         };
-        (!is_fine).then_some(phase)
+        (!passes).then_some(phase)
     }
 }
 
-/// The verbose answer, in the words of kube-apiserver: a line a service, what could not be excluded, and the verdict.
-impl fmt::Display for Check<'_> {
+/// Writes the verbose response in the format of kube-apiserver: one line per service, the names that could not be
+/// excluded, and the result.
+impl fmt::Display for ProbeCheck<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut unmatched: BTreeSet<&str> = self.excluded.iter().map(String::as_str).collect();
         for service in self.services() {
             unmatched.remove(&*service.name);
-            let is_well = self.probe.is_well(service);
-            write!(OneLine(f), "{}", Line { check: self, service, is_well })?;
+            let is_healthy = self.probe.is_healthy(service);
+            write!(EscapeControls(f), "{}", ServiceLine { check: self, service, is_healthy })?;
             f.write_char('\n')?;
         }
         if !unmatched.is_empty() {
@@ -202,7 +206,7 @@ impl fmt::Display for Check<'_> {
             }
             f.write_char('\n')?;
         }
-        match self.phase_that_fails() {
+        match self.failing_phase() {
             Some(HostPhase::Built) => writeln!(f, "{} check failed: the host was not started", self.name()),
             Some(phase) => writeln!(f, "{} check failed: the host is {phase}", self.name()),
             None => writeln!(f, "{} check {}", self.name(), if self.passes() { "passed" } else { "failed" }),
@@ -210,24 +214,24 @@ impl fmt::Display for Check<'_> {
     }
 }
 
-/// What the verbose answer says of a service.
-struct Line<'a> {
-    check: &'a Check<'a>,
+/// The line of one service in the verbose response.
+struct ServiceLine<'a> {
+    check: &'a ProbeCheck<'a>,
     service: &'a ServiceStatus,
-    is_well: bool,
+    is_healthy: bool,
 }
 
-impl fmt::Display for Line<'_> {
+impl fmt::Display for ServiceLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { check, service, is_well } = self;
+        let Self { check, service, is_healthy } = self;
         let name = &service.name;
         if check.excludes(service) {
             write!(f, "[+]{name} excluded: ")?;
-            return if *is_well { f.write_str("ok") } else { reason(f, service) };
+            return if *is_healthy { f.write_str("ok") } else { write_reason(f, service) };
         }
-        if !is_well {
+        if !is_healthy {
             write!(f, "[-]{name} failed: ")?;
-            reason(f, service)?;
+            write_reason(f, service)?;
             return f.write_str(if service.is_critical { "" } else { " (degradable)" });
         }
         match &service.state {
@@ -239,22 +243,23 @@ impl fmt::Display for Line<'_> {
     }
 }
 
-/// Why a service is not well: its state, in its own words if it gave a reason. The errors and panics that it ended with are
-/// withheld, as kube-apiserver does: they may say more than everybody who reaches a probe should read, and are in the log.
-fn reason(f: &mut fmt::Formatter<'_>, service: &ServiceStatus) -> fmt::Result {
+/// Writes why a service is unhealthy: its state, with the reason that the service gave. The errors and panics of its
+/// generations are withheld, as kube-apiserver does: they may contain details that not every client of a probe should
+/// see. They are in the log.
+fn write_reason(f: &mut fmt::Formatter<'_>, service: &ServiceStatus) -> fmt::Result {
     let ended = service.last_failure.as_ref().filter(|_| service.state == ServiceState::Failed);
     match ended.map(|exit| &exit.kind) {
-        Some(ExitKind::Failed(_) | ExitKind::Panicked(_)) => f.write_str("given up, reason withheld"),
-        Some(kind) => write!(f, "given up, {kind}"),
-        None if service.state == ServiceState::Failed => f.write_str("given up"),
+        Some(ExitKind::Failed(_) | ExitKind::Panicked(_)) => f.write_str("gave up, reason withheld"),
+        Some(kind) => write!(f, "gave up, {kind}"),
+        None if service.state == ServiceState::Failed => f.write_str("gave up"),
         None => write!(f, "{}", service.state),
     }
 }
 
-/// Writes what others have named and phrased without letting it begin lines of its own.
-struct OneLine<'a, 'b>(&'a mut fmt::Formatter<'b>);
+/// Escapes control characters, so that names and reasons given by services cannot begin new lines.
+struct EscapeControls<'a, 'b>(&'a mut fmt::Formatter<'b>);
 
-impl Write for OneLine<'_, '_> {
+impl Write for EscapeControls<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         text.chars().try_for_each(|c| match c {
             c if c.is_control() => write!(self.0, "{}", c.escape_default()),
@@ -263,7 +268,7 @@ impl Write for OneLine<'_, '_> {
     }
 }
 
-/// A value of a query. What is no valid escape stands for itself.
+/// Decodes a value of a query. Invalid escapes are kept as they are.
 fn percent_decoded(value: &str) -> String {
     let mut decoded = Vec::with_capacity(value.len());
     let mut rest = value.as_bytes();

@@ -1,32 +1,33 @@
-//! [`Restart`], [`Backoff`] and [`Intensity`]: whether and when a service is started again. [`Failures`] decides.
+//! [`Restart`], [`Backoff`] and [`Intensity`]: whether and when a service is restarted. [`RestartHistory`] decides.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// After so many doublings a nanosecond is longer than the longest [`Duration`], which is below 2^64 seconds.
-const DOUBLINGS: u32 = 94;
+/// After this many doublings a nanosecond exceeds the longest [`Duration`], which is below 2^64 seconds.
+const MAX_DOUBLINGS: u32 = 94;
 
-/// After which ends a service is started again.
+/// Which exits of a service cause a restart.
 ///
-/// The words are Erlang/OTP's `temporary`, `transient` and `permanent`.
+/// The variants correspond to `temporary`, `transient` and `permanent` in Erlang/OTP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Restart {
-    /// Never: the first failure gives the service up.
+    /// Never. The host gives up on the service at the first failure.
     Never,
-    /// After an error, a panic or a missed heartbeat. Returning `Ok` completes the service.
+    /// An error, a panic or an exceeded time limit. Returning `Ok` completes the service.
     #[default]
     OnFailure,
-    /// Also after it returned `Ok` before the host stopped. That counts as any other restart in [`Intensity`].
+    /// Any exit before the host stops, including `Ok`. [`Intensity`] counts such a restart like any other.
     Always,
 }
 
-/// How long the host waits before it starts a service again: longer after each failure in a row, up to a limit.
+/// How long the host waits before it restarts a service: longer after each consecutive failure, up to a limit.
 ///
-/// A row ends when the service has been ready for [`stable_after`](super::Service::stable_after) in one generation. That
-/// it has started says nothing: a crash loop starts all the time.
+/// A failure is no longer consecutive once the service has been ready for
+/// [`stable_after`](super::Service::stable_after) in one generation. A successful start alone is not enough: a service
+/// in a crash loop starts again and again.
 ///
 /// # Examples
 ///
@@ -47,60 +48,60 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Waits `first` after the first failure in a row, twice as long after the next one, and so on, up to 30 seconds, with
-    /// a jitter of a half.
+    /// Creates a backoff that waits `first` after the first failure and doubles the delay with each consecutive
+    /// failure, up to 30 seconds, with a jitter of 0.5.
     #[must_use]
     pub const fn new(first: Duration) -> Self {
         Self { first, limit: Duration::from_secs(30), jitter: 0.5 }
     }
 
-    /// Starts again at once, whatever happens. [`Intensity`] still bounds how often.
+    /// Creates a backoff that restarts at once. [`Intensity`] still limits the number of restarts.
     #[must_use]
     pub const fn none() -> Self {
         Self { first: Duration::ZERO, limit: Duration::ZERO, jitter: 0.0 }
     }
 
-    /// Waits no longer than this, jitter aside. Default: 30 seconds.
+    /// Sets the longest delay, before jitter. Default: 30 seconds.
     #[must_use]
     pub const fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
         self
     }
 
-    /// Waits up to this part longer, by chance, so that what failed together does not come back together. From 0 to 1; what
-    /// is outside is taken as the nearer of the two. Default: 0.5.
+    /// Extends each delay by a random fraction of itself, at most `part`, so that services that failed together do not
+    /// restart together. `part` is clamped to the range from 0 to 1. Default: 0.5.
     #[must_use]
     pub const fn jitter(mut self, part: f64) -> Self {
         self.jitter = if part >= 0.0 { part.min(1.0) } else { 0.0 };
         self
     }
 
-    /// The wait after so many failures in a row, without jitter.
+    /// Returns the delay after this many consecutive failures, without jitter.
     #[must_use]
     pub fn delay(&self, failures: u32) -> Duration {
-        let doublings = failures.saturating_sub(1).min(DOUBLINGS);
+        let doublings = failures.saturating_sub(1).min(MAX_DOUBLINGS);
         (0..doublings).fold(self.first, |delay, _| delay.saturating_add(delay)).min(self.limit)
     }
 
-    /// The wait, with `chance` from 0 to 1 of the jitter.
-    fn jittered(&self, failures: u32, chance: f64) -> Duration {
+    /// Returns the delay with jitter. `random` is a number from 0 to 1.
+    fn jittered_delay(&self, failures: u32, random: f64) -> Duration {
         let delay = self.delay(failures);
-        let jitter = Duration::try_from_secs_f64(delay.as_secs_f64() * self.jitter * chance).unwrap_or(Duration::MAX);
+        let jitter = Duration::try_from_secs_f64(delay.as_secs_f64() * self.jitter * random).unwrap_or(Duration::MAX);
         delay.saturating_add(jitter)
     }
 }
 
 impl Default for Backoff {
-    /// 1 second, doubled up to 30 seconds, jitter 0.5.
+    /// Starts at 1 second and doubles up to 30 seconds, with a jitter of 0.5.
     fn default() -> Self {
         Self::new(Duration::from_secs(1))
     }
 }
 
-/// How many restarts in how long a time are too many: the service is given up then.
+/// The number of restarts allowed within a sliding window of time. At one more, the host gives up on the service.
 ///
-/// The window slides, so a crash once a day never counts with the one before, and a crash loop counts even if each
-/// generation is ready for a moment. The rule and its name are those of Erlang/OTP's supervisors.
+/// Because the window slides, a crash once a day never adds up, while a crash loop is detected even if each generation
+/// is ready for a moment. The rule and its name are those of Erlang/OTP's supervisors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Intensity {
     restarts: u32,
@@ -108,13 +109,13 @@ pub struct Intensity {
 }
 
 impl Intensity {
-    /// At most so many restarts within `window`: the next failure gives up.
+    /// Allows at most this many restarts within `window`.
     #[must_use]
     pub const fn new(restarts: u32, window: Duration) -> Self {
         Self { restarts, window }
     }
 
-    /// Any number of restarts.
+    /// Allows any number of restarts.
     #[must_use]
     pub const fn unlimited() -> Self {
         Self::new(u32::MAX, Duration::ZERO)
@@ -122,29 +123,30 @@ impl Intensity {
 }
 
 impl Default for Intensity {
-    /// 5 restarts in 60 seconds.
+    /// Allows 5 restarts in 60 seconds.
     fn default() -> Self {
         Self::new(5, Duration::from_secs(60))
     }
 }
 
-/// The failures of one service so far.
+/// The failures and recent restarts of one service.
 #[derive(Debug, Default)]
-pub(crate) struct Failures {
-    /// In a row, none of them after the service was stable.
+pub(crate) struct RestartHistory {
+    /// Consecutive failures, none of them after the service was stable.
     streak: u32,
     restarts: VecDeque<Instant>,
 }
 
-impl Failures {
-    /// Takes down that a generation ended, and how long to wait until the next one. `None`: there have been too many.
+impl RestartHistory {
+    /// Records that a generation ended, and returns the delay before the next one. `None` if there were too many
+    /// restarts.
     pub(crate) fn next_delay(
         &mut self,
         now: Instant,
         was_stable: bool,
         backoff: &Backoff,
         intensity: &Intensity,
-        chance: f64,
+        random: f64,
     ) -> Option<Duration> {
         if was_stable {
             self.streak = 0;
@@ -157,7 +159,7 @@ impl Failures {
             }
             self.restarts.push_back(now);
         }
-        Some(backoff.jittered(self.streak, chance))
+        Some(backoff.jittered_delay(self.streak, random))
     }
 
     fn forget_before(&mut self, now: Instant, window: Duration) {
@@ -166,7 +168,7 @@ impl Failures {
         }
     }
 
-    /// The failures in a row.
+    /// Returns the number of consecutive failures.
     pub(crate) fn streak(&self) -> u32 {
         self.streak
     }
@@ -180,36 +182,36 @@ mod tests {
 
     fn fail_every(pause: Duration, was_stable: bool, times: u32) -> Option<u32> {
         let start = Instant::now();
-        let mut failures = Failures::default();
-        let given_up = |n: &u32| {
+        let mut history = RestartHistory::default();
+        let gives_up = |n: &u32| {
             let now = start + pause * *n;
-            failures.next_delay(now, was_stable, &Backoff::default(), &Intensity::default(), 0.0).is_none()
+            history.next_delay(now, was_stable, &Backoff::default(), &Intensity::default(), 0.0).is_none()
         };
-        (0..times).find(given_up)
+        (0..times).find(gives_up)
     }
 
     #[test]
-    fn sixth_failure_within_the_window_gives_up() {
+    fn sixth_failure_within_the_window_exceeds_the_intensity() {
         assert_eq!(fail_every(SECOND, false, 100), Some(5));
         assert_eq!(fail_every(11 * SECOND, false, 100), Some(5));
     }
 
     #[test]
-    fn failures_that_the_window_parts_never_give_up() {
+    fn failures_spread_beyond_the_window_never_exceed_the_intensity() {
         assert_eq!(fail_every(12 * SECOND, false, 10_000), None);
         assert_eq!(fail_every(86_400 * SECOND, true, 10_000), None);
     }
 
     #[test]
-    fn delay_doubles_until_a_stable_generation() {
-        let (mut failures, now, backoff) = (Failures::default(), Instant::now(), Backoff::default());
-        let mut delay = |stable| failures.next_delay(now, stable, &backoff, &Intensity::unlimited(), 0.0);
+    fn delay_doubles_until_a_generation_was_stable() {
+        let (mut history, now, backoff) = (RestartHistory::default(), Instant::now(), Backoff::default());
+        let mut delay = |stable| history.next_delay(now, stable, &backoff, &Intensity::unlimited(), 0.0);
         assert_eq!([delay(false), delay(false), delay(false)], [Some(SECOND), Some(2 * SECOND), Some(4 * SECOND)]);
         assert_eq!([delay(true), delay(false)], [Some(SECOND), Some(2 * SECOND)]);
     }
 
     #[test]
-    fn delay_reaches_any_limit_from_any_beginning() {
+    fn delay_reaches_any_limit_from_any_first_delay() {
         let nanosecond = Duration::from_nanos(1);
         let hour = Backoff::new(nanosecond).limit(3_600 * SECOND);
         assert_eq!([1, 2, 41].map(|n| hour.delay(n)), [nanosecond, 2 * nanosecond, Duration::from_nanos(1 << 40)]);
@@ -224,21 +226,21 @@ mod tests {
     }
 
     #[test]
-    fn jitter_only_adds() {
+    fn jitter_only_lengthens_the_delay() {
         let backoff = Backoff::new(SECOND).jitter(0.5);
-        assert_eq!(backoff.jittered(1, 0.0), SECOND);
-        assert_eq!(backoff.jittered(1, 1.0), SECOND * 3 / 2);
-        assert_eq!(Backoff::new(SECOND).jitter(f64::NAN).jittered(1, 1.0), SECOND);
-        assert_eq!(Backoff::new(Duration::MAX).limit(Duration::MAX).jittered(90, 0.0), Duration::MAX);
+        assert_eq!(backoff.jittered_delay(1, 0.0), SECOND);
+        assert_eq!(backoff.jittered_delay(1, 1.0), SECOND * 3 / 2);
+        assert_eq!(Backoff::new(SECOND).jitter(f64::NAN).jittered_delay(1, 1.0), SECOND);
+        assert_eq!(Backoff::new(Duration::MAX).limit(Duration::MAX).jittered_delay(90, 0.0), Duration::MAX);
     }
 
     #[test]
-    fn unlimited_intensity_remembers_nothing() {
-        let (mut failures, now) = (Failures::default(), Instant::now());
+    fn unlimited_intensity_records_no_restarts() {
+        let (mut history, now) = (RestartHistory::default(), Instant::now());
         for _ in 0..1_000 {
-            assert!(failures.next_delay(now, false, &Backoff::none(), &Intensity::unlimited(), 0.5).is_some());
+            assert!(history.next_delay(now, false, &Backoff::none(), &Intensity::unlimited(), 0.5).is_some());
         }
-        assert!(failures.restarts.is_empty());
-        assert_eq!(failures.streak(), 1_000);
+        assert!(history.restarts.is_empty());
+        assert_eq!(history.streak(), 1_000);
     }
 }

@@ -1,28 +1,29 @@
-//! [`BackgroundService`], what a service is: how it starts, what it does, how it stops.
+//! [`BackgroundService`], the trait of async services: `start`, `run`, `stop`.
 
 use std::error::Error;
 use std::future::{Future, ready};
 
 use super::context::{RunContext, StartContext, StopContext};
 
-/// Any error of a service. `?` makes one of whatever implements [`Error`], and `.into()` of a string.
+/// Any error of a service. `?` converts any type that implements [`Error`], and `.into()` converts a string.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// What the methods of a service return.
+/// The result of a service's methods.
 pub type ServiceResult = Result<(), BoxError>;
 
-/// Work that runs beside the requests of a server: it starts before the first of them and stops after the last.
+/// Work that runs alongside the requests of a server. It starts before the first request and stops after the last.
 ///
-/// A [`ServiceHost`](super::ServiceHost) calls [`start`](Self::start), then [`run`](Self::run), then [`stop`](Self::stop).
-/// One such round is a *generation*. When it fails, the host begins the next one, as [`Restart`](super::Restart) says, so
-/// what must not outlive a failure belongs into `start` or `run`, and what must, into the fields of the service.
+/// A [`ServiceHost`](super::ServiceHost) calls [`start`](Self::start), then [`run`](Self::run), then
+/// [`stop`](Self::stop). One such sequence is a *generation*. When a generation fails, the host begins the next one
+/// according to [`Restart`](super::Restart). State that must not survive a failure belongs in `start` or `run`; state
+/// that must survive belongs in the fields of the service.
 ///
-/// All futures of a service are dropped, not only cancelled, when they ignore that the host stops: see
+/// If a future of the service ignores the request to stop, the host drops it: see
 /// [`stop_timeout`](super::Service::stop_timeout).
 ///
 /// # Panics
 ///
-/// A panic in any of the methods ends here: it is a failure, with message and place in the status.
+/// A panic in any of the methods is caught and counts as a failure. Its message and location are in the status.
 ///
 /// # Examples
 ///
@@ -49,7 +50,7 @@ pub type ServiceResult = Result<(), BoxError>;
 ///     }
 ///
 ///     async fn stop(&self, _cx: &StopContext) -> ServiceResult {
-///         Ok(()) // flush, say goodbye: also after a panic
+///         Ok(()) // flush, disconnect: also after a panic
 ///     }
 /// }
 ///
@@ -65,46 +66,49 @@ pub type ServiceResult = Result<(), BoxError>;
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a `BackgroundService`",
-    note = "a `BlockingService` is added as `Service::blocking(…)`, and a closure as `service_fn(name, …)`"
+    note = "add a `BlockingService` with `Service::blocking(…)`, and a closure with `service_fn(name, …)`"
 )]
 pub trait BackgroundService: Send + Sync + 'static {
-    /// The name under which it is seen in status, probes, logs and errors, and which others name as their dependency. No
-    /// two services of a host share one.
+    /// Returns the name of the service, which is unique within its host. It appears in status, probes, logs and errors,
+    /// and other services use it to declare a dependency.
     fn name(&self) -> &str;
 
-    /// Acquires what the work needs. The server takes no request before it has returned, and dependents do not start.
+    /// Acquires what the work needs. Until it returns, the server accepts no requests and dependent services do not
+    /// start.
     ///
     /// # Cancel safety
     ///
-    /// The future is dropped after [`start_timeout`](super::Service::start_timeout), and `stop` is not called then. When the
-    /// host has to stop meanwhile, it has [`stop_timeout`](super::Service::stop_timeout) to end, and is dropped after that: a
-    /// start that may take long selects over [`StartContext::stopping`] and what it does, so that nobody waits for it.
+    /// The future is dropped after [`start_timeout`](super::Service::start_timeout). `stop` is not called in that case.
+    /// If the host has to stop during the start, the future has [`stop_timeout`](super::Service::stop_timeout) to end
+    /// and is then dropped. A start that may take long selects between its work and [`StartContext::stopping`], so that
+    /// the host need not wait for it.
     ///
     /// # Errors
     ///
-    /// An error is a failed start: of a [critical](super::Service::degradable) service it makes the whole host stop what it has
-    /// started, in reverse order. Where the host had started before, the service is [restarted](super::Restart).
+    /// An error means that the start failed. While the host is starting, a failed start of a
+    /// [critical](super::Service::degradable) service makes the host stop all started services, in reverse order.
+    /// Otherwise the service is [restarted](super::Restart).
     fn start(&self, cx: &StartContext) -> impl Future<Output = ServiceResult> + Send {
         let _ = cx;
         ready(Ok(()))
     }
 
-    /// Does the work. It returns soon after [`RunContext::stopping`], or when there is nothing left to do.
+    /// Does the work. Returns soon after [`RunContext::stopping`] completes, or when there is nothing left to do.
     ///
     /// # Cancel safety
     ///
-    /// The future is dropped where it waits if it does not end within [`stop_timeout`](super::Service::stop_timeout) after
-    /// it was told to.
+    /// The future is dropped at the await point where it waits if it does not end within
+    /// [`stop_timeout`](super::Service::stop_timeout) after it was asked to stop.
     ///
     /// # Errors
     ///
-    /// An error is a failure: the service is [restarted](super::Restart), or given up.
+    /// An error is a failure: the host [restarts](super::Restart) the service, or gives up on it.
     fn run(&self, cx: RunContext) -> impl Future<Output = ServiceResult> + Send;
 
-    /// Releases what `start` has acquired. It is called exactly once for each `start` that returned `Ok`, however `run`
-    /// ended: also after a panic, and after it was dropped.
+    /// Releases what `start` acquired. Called exactly once for each `start` that returned `Ok`, however `run` ended:
+    /// also after a panic, and after it was dropped.
     ///
-    /// If `run` blocks its thread and so can't be dropped, `stop` is called beside it, on a thread of its own.
+    /// If `run` blocks its thread and therefore cannot be dropped, `stop` is called concurrently, on another thread.
     ///
     /// # Cancel safety
     ///
@@ -112,7 +116,7 @@ pub trait BackgroundService: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// An error is reported, and changes nothing else.
+    /// An error is reported and has no other effect.
     fn stop(&self, cx: &StopContext) -> impl Future<Output = ServiceResult> + Send {
         let _ = cx;
         ready(Ok(()))

@@ -1,4 +1,4 @@
-//! [`SignalStream`], the signals that ask a process to end.
+//! [`SignalStream`], the signals that ask a process to exit.
 
 use std::future::pending;
 use std::sync::Mutex;
@@ -14,28 +14,28 @@ use tokio_util::sync::CancellationToken;
 use crate::background::trace;
 use crate::sync::lock;
 
-/// The hosts of the process that listen, and will do something about a signal.
+/// The number of hosts in the process that listen for signals and will handle the next one.
 static LISTENING: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether a host listens to signals.
+/// Selects whether a host listens for signals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Signals {
-    /// SIGTERM and SIGINT, or Ctrl-C where there are no signals.
+    /// Listen for SIGTERM and SIGINT, or for Ctrl-C on systems without signals.
     Listen,
     Ignore,
 }
 
-/// The signals as they come. Without any, it waits for ever.
+/// Receives signals. Without a source it waits forever.
 #[derive(Debug)]
 pub(crate) struct SignalStream {
-    source: Option<Source>,
+    source: Option<OsSignals>,
     is_counted: bool,
 }
 
 impl SignalStream {
     pub(crate) fn listen(signals: Signals) -> Self {
         let source = match signals {
-            Signals::Listen => Source::open().inspect_err(trace::no_signals).ok(),
+            Signals::Listen => OsSignals::open().inspect_err(trace::signals_unavailable).ok(),
             Signals::Ignore => None,
         };
         if source.is_some() {
@@ -44,7 +44,7 @@ impl SignalStream {
         Self { is_counted: source.is_some(), source }
     }
 
-    /// The number of the next one.
+    /// Waits for the next signal and returns its number.
     pub(crate) async fn recv(&mut self) -> i32 {
         match &mut self.source {
             Some(source) => source.recv().await,
@@ -54,7 +54,7 @@ impl SignalStream {
 
     fn stop_listening(&mut self) {
         if mem::take(&mut self.is_counted) {
-            // The other side is the load in `exit_on_another`.
+            // Pairs with the load in `exit_on_further_signal`.
             LISTENING.fetch_sub(1, Ordering::Release);
         }
     }
@@ -68,13 +68,13 @@ impl Drop for SignalStream {
 
 #[cfg(unix)]
 #[derive(Debug)]
-struct Source {
+struct OsSignals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 #[cfg(unix)]
-impl Source {
+impl OsSignals {
     fn open() -> io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
@@ -90,50 +90,53 @@ impl Source {
 
 #[cfg(not(unix))]
 #[derive(Debug)]
-struct Source;
+struct OsSignals;
 
 #[cfg(not(unix))]
-impl Source {
+impl OsSignals {
     fn open() -> io::Result<Self> {
         Ok(Self)
     }
 
-    /// Ctrl-C, with the number of SIGINT.
+    /// Waits for Ctrl-C and returns the number of SIGINT.
     async fn recv(&mut self) -> i32 {
         if let Err(error) = tokio::signal::ctrl_c().await {
-            trace::no_signals(&error);
+            trace::signals_unavailable(&error);
             return pending().await;
         }
         2
     }
 }
 
-/// Ends the process after `limit`, if there is one, with this exit code.
-#[allow(clippy::exit, reason = "it is what the service has asked for, where the process can't end by itself")]
+/// Exits the process with `exit_code` after `limit`, if there is a limit.
+#[allow(clippy::exit, reason = "`exit_within` requests it for a process that cannot end on its own")]
 pub(crate) async fn exit_after(limit: Option<Duration>, exit_code: u8) {
     let Some(limit) = limit else { return };
     sleep(limit).await;
-    trace::process_is_stuck(limit);
+    trace::process_still_running(limit);
     std::process::exit(exit_code.into());
 }
 
-/// Tells the one who waits in [`exit_on_another`] that another host has come to it.
+/// Cancelled when another host takes over in [`exit_on_further_signal`].
 static WATCHER: Mutex<Option<CancellationToken>> = Mutex::new(None);
 
-/// Once tokio has listened to a signal, its default action never comes back. So a signal after the host has ended ends the
-/// process here, where otherwise a runtime that waits for a stuck thread could be stopped by SIGKILL alone.
+/// Waits for a signal after the host has ended, and then exits the process.
 ///
-/// Of all hosts of the process that have ended, the last one waits, and the others need no thread any more.
-#[allow(clippy::exit, reason = "a signal asks the process to end, and nothing is left that it could end with")]
-pub(crate) async fn exit_on_another(mut signals: SignalStream) {
+/// Once tokio has listened for a signal, the default action of that signal is never restored. Without this function,
+/// only SIGKILL could end a process whose runtime waits for a stuck thread.
+///
+/// Of all hosts in the process that have ended, only the last one waits here. The others no longer need a thread.
+#[allow(clippy::exit, reason = "a signal asks the process to exit, and no host is left that could do so in order")]
+pub(crate) async fn exit_on_further_signal(mut signals: SignalStream) {
     if signals.source.is_none() {
         return;
     }
     let replaced = CancellationToken::new();
-    // Before it stops to listen: whoever sees that it does not listen any more sees that it was replaced, too. Otherwise it
-    // might take a signal that this host has obeyed, and that it is late to hear of, for another one.
-    if let Some(before) = lock(&WATCHER).replace(replaced.clone()) {
-        before.cancel();
+    // Replace the previous watcher before this host stops listening: a watcher that sees the lower count then also sees
+    // that it was replaced. Otherwise it might receive late a signal that this host has already handled, and take it
+    // for a new one.
+    if let Some(previous) = lock(&WATCHER).replace(replaced.clone()) {
+        previous.cancel();
     }
     signals.stop_listening();
     loop {
@@ -143,7 +146,7 @@ pub(crate) async fn exit_on_another(mut signals: SignalStream) {
             signal = signals.recv() => signal,
         };
         if LISTENING.load(Ordering::Acquire) == 0 && !replaced.is_cancelled() {
-            trace::exits_at_once(signal);
+            trace::exiting_on_signal(signal);
             std::process::exit(128 + signal);
         }
     }

@@ -1,40 +1,40 @@
-//! [`Service`], a service with its options, as the builder of a host takes it.
+//! [`Service`], a service with its options, which is what the builder of a host accepts.
 
 use std::fmt;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::blocking::BlockingService;
-use super::generation::{Async, Blocking, Runs};
-use super::periodic::Ticker;
+use super::generation::{AsyncRunner, BlockingRunner, ServiceRunner};
 use super::placement::Placement;
 use super::restart::{Backoff, Intensity, Restart};
 use super::service::BackgroundService;
+use super::status::TickSource;
 
-/// A service and how its host treats it.
+/// A service with its options.
 ///
-/// [`ServiceHostBuilder::service`](super::ServiceHostBuilder::service) takes a [`BackgroundService`] as it is, with the
-/// defaults below. With other options, or from a closure, it is made by one of these:
+/// [`ServiceHostBuilder::service`](super::ServiceHostBuilder::service) also accepts a [`BackgroundService`] directly
+/// and gives it the default options below. To set options, or to create a service from a closure, use one of these:
 ///
-/// | made by | is |
+/// | constructor | creates a service from |
 /// |---|---|
 /// | [`Service::new`] | a [`BackgroundService`] |
-/// | [`Service::blocking`] | a [`BlockingService`], on a thread of its own |
+/// | [`Service::blocking`] | a [`BlockingService`], on a dedicated thread |
 /// | [`service_fn`](super::service_fn) | an async closure |
-/// | [`blocking_fn`](super::blocking_fn) | a closure that blocks, on a thread of its own |
-/// | [`periodic`](super::periodic()) | an async closure, called again and again |
-/// | [`lifespan`](super::lifespan) | two closures, one before the first request and one after the last |
+/// | [`blocking_fn`](super::blocking_fn) | a blocking closure, on a dedicated thread |
+/// | [`periodic`](super::periodic()) | an async closure that is called on a schedule |
+/// | [`lifespan`](super::lifespan) | two async closures, for before the first request and after the last |
 ///
 /// | option | default |
 /// |---|---|
-/// | [`after`](Self::after), [`restart_with`](Self::restart_with) | no dependency |
+/// | [`after`](Self::after), [`restart_with`](Self::restart_with) | no dependencies |
 /// | [`placement`](Self::placement) | [`Placement::Shared`] |
 /// | [`restart`](Self::restart) | [`Restart::OnFailure`] |
-/// | [`backoff`](Self::backoff) | 1 second, doubled up to 30 seconds, up to half as much again by chance |
+/// | [`backoff`](Self::backoff) | 1 second, doubled up to 30 seconds, with a jitter of 0.5 |
 /// | [`intensity`](Self::intensity) | 5 restarts in 60 seconds |
 /// | [`stable_after`](Self::stable_after) | 30 seconds |
 /// | [`degradable`](Self::degradable) | no: the service is critical |
-/// | [`manual_ready`](Self::manual_ready) | no: ready when `start` has returned `Ok` |
+/// | [`manual_ready`](Self::manual_ready) | no: the service is ready once `start` has returned `Ok` |
 /// | [`heartbeat`](Self::heartbeat) | none expected |
 /// | [`start_timeout`](Self::start_timeout) | 30 seconds |
 /// | [`stop_timeout`](Self::stop_timeout) | 5 seconds |
@@ -63,26 +63,25 @@ use super::service::BackgroundService;
 ///     .build();
 /// assert!(host.is_ok());
 /// ```
-#[must_use = "a service runs only in a host"]
+#[must_use = "a service does nothing unless it is added to a host"]
 pub struct Service {
     pub(crate) name: Arc<str>,
-    pub(crate) runs: Arc<dyn Runs>,
-    pub(crate) needs: Vec<Need>,
-    /// Most services have the same.
-    pub(crate) options: Arc<Options>,
-    pub(crate) ticker: Option<Arc<Ticker>>,
+    pub(crate) runner: Arc<dyn ServiceRunner>,
+    pub(crate) dependencies: Vec<Dependency>,
+    pub(crate) options: ServiceOptions,
+    pub(crate) ticker: Option<Arc<dyn TickSource>>,
 }
 
-/// A service that another one depends on.
+/// A dependency on another service.
 #[derive(Debug)]
-pub(crate) struct Need {
+pub(crate) struct Dependency {
     pub(crate) name: Arc<str>,
     pub(crate) restarts_with: bool,
 }
 
-/// How a host treats a service.
+/// The options of a service.
 #[derive(Clone, Debug)]
-pub(crate) struct Options {
+pub(crate) struct ServiceOptions {
     pub(crate) placement: Placement,
     pub(crate) restart: Restart,
     pub(crate) backoff: Backoff,
@@ -96,14 +95,8 @@ pub(crate) struct Options {
     pub(crate) cleanup_timeout: Duration,
 }
 
-impl Options {
-    /// Those of an async service, unless it is told otherwise.
-    fn of_async() -> Arc<Self> {
-        static DEFAULT: LazyLock<Arc<Options>> = LazyLock::new(|| Arc::new(Options::at(Placement::Shared)));
-        Arc::clone(&DEFAULT)
-    }
-
-    pub(crate) fn at(placement: Placement) -> Self {
+impl ServiceOptions {
+    pub(crate) fn new(placement: Placement) -> Self {
         Self {
             placement,
             restart: Restart::default(),
@@ -121,123 +114,135 @@ impl Options {
 }
 
 impl Service {
-    /// An async service with the default options.
+    /// Creates an async service with the default options.
     pub fn new<S: BackgroundService>(service: S) -> Self {
-        Self::named(service.name().into(), service)
+        Self::with_name(service.name().into(), service)
     }
 
-    /// The same, for a service whose name is shared already.
-    pub(super) fn named<S: BackgroundService>(name: Arc<str>, service: S) -> Self {
-        Self::with(name, Arc::new(Async(service)), Options::of_async())
+    /// Like [`new`](Self::new), for a name that is already in an `Arc`.
+    pub(super) fn with_name<S: BackgroundService>(name: Arc<str>, service: S) -> Self {
+        Self::with_runner(name, Arc::new(AsyncRunner(service)), Placement::Shared)
     }
 
-    /// A service that blocks, with the default options.
+    /// Creates a blocking service with the default options.
     pub fn blocking<S: BlockingService>(service: S) -> Self {
         let name = service.name().into();
-        Self::with(name, Arc::new(Blocking(service)), Arc::new(Options::at(Placement::Blocking)))
+        Self::with_runner(name, Arc::new(BlockingRunner(service)), Placement::Blocking)
     }
 
-    fn with(name: Arc<str>, runs: Arc<dyn Runs>, options: Arc<Options>) -> Self {
-        Self { name, runs, needs: Vec::new(), options, ticker: None }
+    fn with_runner(name: Arc<str>, runner: Arc<dyn ServiceRunner>, placement: Placement) -> Self {
+        Self { name, runner, dependencies: Vec::new(), options: ServiceOptions::new(placement), ticker: None }
     }
 
-    pub(super) fn ticking(mut self, ticker: Arc<Ticker>) -> Self {
+    pub(super) fn with_ticker(mut self, ticker: Arc<dyn TickSource>) -> Self {
         self.ticker = Some(ticker);
         self
     }
 
-    fn options_mut(&mut self) -> &mut Options {
-        Arc::make_mut(&mut self.options)
-    }
-
-    /// Its name.
+    /// Returns the name of the service.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Starts after the service of that name is ready for the first time (or completed), and stops before it. Services
-    /// that do not depend on each other start and stop at the same time.
+    /// Makes this service start once the named service is ready for the first time or has completed, and stop before
+    /// it.
+    ///
+    /// Services that do not depend on each other start and stop concurrently.
     pub fn after(mut self, service: &str) -> Self {
-        self.needs.push(Need { name: service.into(), restarts_with: false });
+        self.dependencies.push(Dependency { name: service.into(), restarts_with: false });
         self
     }
 
-    /// As [`after`](Self::after), and whenever that service is restarted, this one is stopped and begins anew once that one
-    /// is ready again. Its own failures are not counted for it. If that one is given up, so is this one.
+    /// Like [`after`](Self::after), and also restarts this service together with the named one.
+    ///
+    /// Whenever the named service is restarted, this service is stopped, and begins a new generation once the named
+    /// service is ready again. Such a restart does not count as a failure of this service. If the host gives up on the
+    /// named service, it also gives up on this one.
     pub fn restart_with(mut self, service: &str) -> Self {
-        self.needs.push(Need { name: service.into(), restarts_with: true });
+        self.dependencies.push(Dependency { name: service.into(), restarts_with: true });
         self
     }
 
-    /// Where its futures are polled. [`Placement::Blocking`] is for blocking services, which have no other place.
+    /// Sets where the futures of the service are polled.
+    ///
+    /// [`Placement::Blocking`] is only for blocking services, which have no other placement.
     pub fn placement(mut self, placement: Placement) -> Self {
-        self.options_mut().placement = placement;
+        self.options.placement = placement;
         self
     }
 
-    /// After which ends it is started again.
+    /// Sets which exits cause a restart.
     pub fn restart(mut self, restart: Restart) -> Self {
-        self.options_mut().restart = restart;
+        self.options.restart = restart;
         self
     }
 
-    /// How long to wait before it is started again.
+    /// Sets how long the host waits before a restart.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
-        self.options_mut().backoff = backoff;
+        self.options.backoff = backoff;
         self
     }
 
-    /// How many restarts are too many.
+    /// Sets how many restarts are allowed before the host gives up on the service.
     pub fn intensity(mut self, intensity: Intensity) -> Self {
-        self.options_mut().intensity = intensity;
+        self.options.intensity = intensity;
         self
     }
 
-    /// After so long a time of being ready in one generation, the next failure is the first of a row: see [`Backoff`].
+    /// Sets for how long the service has to be ready in one generation before its count of consecutive failures is
+    /// reset: see [`Backoff`].
     pub fn stable_after(mut self, ready_for: Duration) -> Self {
-        self.options_mut().stable_after = ready_for;
+        self.options.stable_after = ready_for;
         self
     }
 
-    /// The host can do without it: giving it up shows in status and `/readyz?verbose`, and the host goes on. Its first start
-    /// may fail, too, and is tried again by its restart policy. Otherwise a service is *critical*: giving it up stops the
-    /// host, which then returns an error, and its first start must succeed.
+    /// Allows the host to keep running without this service.
+    ///
+    /// By default a service is *critical*: its first start must succeed, and if the host gives up on the service, the
+    /// host stops and returns an error. The first start of a degradable service may fail, and is then retried according
+    /// to its restart policy. If the host gives up on the service, the status and `/readyz?verbose` show it, and the
+    /// host continues.
     pub fn degradable(mut self) -> Self {
-        self.options_mut().is_critical = false;
+        self.options.is_critical = false;
         self
     }
 
-    /// Ready only once it has called [`ready`](super::RunContext::ready), in each generation anew. The host's
-    /// `start` does not wait for that; services that start [`after`](Self::after) it do.
+    /// Makes the service ready only once it has called [`ready`](super::RunContext::ready), in each generation.
+    ///
+    /// Services that start [`after`](Self::after) it wait for that call.
+    /// [`ServiceHost::start`](super::ServiceHost::start) does not.
     pub fn manual_ready(mut self) -> Self {
-        self.options_mut().manual_ready = true;
+        self.options.manual_ready = true;
         self
     }
 
-    /// Expects a call of [`heartbeat`](super::RunContext::heartbeat) at least that often while it runs. When one is missed
-    /// the generation is stopped, ends as [`TimedOut`](super::ExitKind::TimedOut), and counts as a failure.
+    /// Expects the service to call [`heartbeat`](super::RunContext::heartbeat) at least this often while it runs.
+    ///
+    /// If a heartbeat is missed, the generation is stopped, ends as [`TimedOut`](super::ExitKind::TimedOut), and counts
+    /// as a failure.
     pub fn heartbeat(mut self, at_least_every: Duration) -> Self {
-        self.options_mut().heartbeat = Some(at_least_every);
+        self.options.heartbeat = Some(at_least_every);
         self
     }
 
-    /// How long `start` may take before it is dropped, and has failed.
+    /// Sets how long `start` may take. After that its future is dropped, and the start has failed.
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
-        self.options_mut().start_timeout = timeout;
+        self.options.start_timeout = timeout;
         self
     }
 
-    /// How long `run` may go on after it was told to stop. Then its future is dropped where it waits. The host's
-    /// [`shutdown_timeout`](super::ServiceHostBuilder::shutdown_timeout) may leave it less.
+    /// Sets how long `run` may continue after it was asked to stop. After that its future is dropped at the await point
+    /// where it waits. The host's [`shutdown_timeout`](super::ServiceHostBuilder::shutdown_timeout) may leave less
+    /// time.
     pub fn stop_timeout(mut self, timeout: Duration) -> Self {
-        self.options_mut().stop_timeout = timeout;
+        self.options.stop_timeout = timeout;
         self
     }
 
-    /// How long `stop` may take before it is dropped.
+    /// Sets how long `stop` may take. After that its future is dropped.
     pub fn cleanup_timeout(mut self, timeout: Duration) -> Self {
-        self.options_mut().cleanup_timeout = timeout;
+        self.options.cleanup_timeout = timeout;
         self
     }
 }

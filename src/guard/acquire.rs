@@ -1,4 +1,4 @@
-//! [`Acquire`] and [`AcquireOwned`], the futures that wait for a turn.
+//! [`Acquire`] and [`AcquireOwned`], the futures that wait for a permit.
 
 use std::fmt;
 use std::pin::Pin;
@@ -7,38 +7,31 @@ use std::task::{Context, Poll, ready};
 use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::EndpointGuard;
-use super::core::Gate;
+use super::endpoint_guard::{EndpointGuard, SharedGuard};
 use super::error::AcquireError;
-use super::permit::{Held, OwnedPermit, Permit};
-use super::shared::SharedGuard;
-use super::wait::Wait;
+use super::permit::{HeldPermit, OwnedPermit, Permit};
+use super::source::PermitSource;
+use super::wait::PermitWait;
 
-/// Waits for a turn. Made by [`EndpointGuard::acquire`].
+/// Waits for a permit. Created by [`EndpointGuard::acquire`].
 #[must_use = "futures do nothing unless polled"]
-pub struct Acquire<'a>(Acquiring<&'a EndpointGuard>);
+pub struct Acquire<'a>(AcquireFuture<&'a EndpointGuard>);
 
-/// Waits for a turn whose permit may outlive the caller. Made by [`EndpointGuard::acquire_owned`].
+/// Waits for a permit that may outlive the caller. Created by [`EndpointGuard::acquire_owned`].
 #[must_use = "futures do nothing unless polled"]
-pub struct AcquireOwned(Acquiring<SharedGuard>);
+pub struct AcquireOwned(AcquireFuture<SharedGuard>);
 
-/// Every future that waits for one turn. `G` is how it reaches its lane.
-pub(crate) struct Acquiring<G: Gate> {
+/// The wait for one permit, which every future contains that acquires.
+pub(crate) struct AcquireFuture<S: PermitSource> {
     /// `None` once the future has completed.
-    gate: Option<G>,
-    wait: Wait,
+    source: Option<S>,
+    wait: PermitWait,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<'a> Acquire<'a> {
     pub(super) fn new(guard: &'a EndpointGuard) -> Self {
-        Self(Acquiring::new(guard))
-    }
-}
-
-impl AcquireOwned {
-    pub(super) fn new(guard: SharedGuard) -> Self {
-        Self(Acquiring::new(guard))
+        Self(AcquireFuture::new(guard))
     }
 }
 
@@ -60,41 +53,63 @@ impl Future for AcquireOwned {
     }
 }
 
-impl<G: Gate> Acquiring<G> {
-    pub(crate) fn new(gate: G) -> Self {
-        Self { gate: Some(gate), wait: Wait::default(), timer: None }
+impl SharedGuard {
+    /// Waits for a permit, as [`EndpointGuard::acquire`] does.
+    ///
+    /// # Cancel safety
+    ///
+    /// See [`EndpointGuard::acquire`], also for errors and panics.
+    pub fn acquire_owned(self) -> AcquireOwned {
+        AcquireOwned(AcquireFuture::new(self))
+    }
+
+    /// Acquires a permit if one is available and no caller is waiting, as [`EndpointGuard::try_acquire`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`Busy`](AcquireError::Busy) or [`Closed`](AcquireError::Closed), at once.
+    pub fn try_acquire_owned(self) -> Result<OwnedPermit, AcquireError> {
+        HeldPermit::try_acquire(self).map(OwnedPermit)
+    }
+}
+
+impl<S: PermitSource> AcquireFuture<S> {
+    pub(crate) fn new(source: S) -> Self {
+        Self { source: Some(source), wait: PermitWait::default(), timer: None }
     }
 
     #[inline]
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Held<G>, AcquireError>> {
-        // A task that finds the guard free again and again still lets others run, as with tokio's own locks.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<HeldPermit<S>, AcquireError>> {
+        // A task that finds the guard available again and again still lets others run, as with tokio's own locks.
         let coop = ready!(coop::poll_proceed(cx));
-        let gate = self.gate.as_mut().expect("an acquire future is not polled after it completed");
+        let source = self.source.as_mut().expect("an acquire future is not polled after it completed");
         let result =
-            if !self.wait.is_queued() && gate.try_enter().is_ok() { Ok(()) } else { ready!(self.poll_turn(cx)) };
+            if !self.wait.is_queued() && source.try_acquire().is_ok() { Ok(()) } else { ready!(self.poll_wait(cx)) };
         coop.made_progress();
-        let gate = self.gate.take().expect("looked at above");
-        Poll::Ready(result.map(|()| Held::new(gate)))
+        let source = self.source.take().expect("the source was present above");
+        Poll::Ready(result.map(|()| HeldPermit::new(source)))
     }
 
     #[cold]
     #[inline(never)]
-    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), AcquireError>> {
-        let Self { gate, wait, timer } = self;
-        let gate = gate.as_mut().expect("poll looked at it");
-        let result = if wait.is_queued() { wait.ask_again(gate, cx.waker()) } else { wait.line_up(gate, cx.waker()) };
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), AcquireError>> {
+        let Self { source, wait, timer } = self;
+        let source = source.as_mut().expect("`poll` checked the source");
+        let result =
+            if wait.is_queued() { wait.poll_nested(source, cx.waker()) } else { wait.enqueue(source, cx.waker()) };
         if let Some(result) = result {
             return Poll::Ready(result);
         }
-        // From lining up on, dropping this future leaves the queue, also if setting the timer panics.
-        while let Some(at) = wait.next_look() {
-            let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
-            if timer.deadline() != at {
-                timer.as_mut().reset(at);
+        // Once the caller is queued, dropping this future leaves the queue, also if setting the timer panics.
+        while let Some(deadline) = wait.next_deadline() {
+            let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+            if timer.deadline() != deadline {
+                timer.as_mut().reset(deadline);
             }
-            // Whatever is left of the task's budget: the timer is what bounds the wait.
+            // Polled even if the task's budget is used up: the timer bounds the wait.
             ready!(Pin::new(&mut coop::unconstrained(timer.as_mut())).poll(cx));
-            if let Some(result) = wait.look_up(gate, at.max(Instant::now())).or_else(|| wait.ask(gate, cx.waker())) {
+            let now = deadline.max(Instant::now());
+            if let Some(result) = wait.poll_deadlines(source, now).or_else(|| wait.poll(source, cx.waker())) {
                 return Poll::Ready(result);
             }
         }
@@ -102,13 +117,13 @@ impl<G: Gate> Acquiring<G> {
     }
 }
 
-impl<G: Gate> Drop for Acquiring<G> {
+impl<S: PermitSource> Drop for AcquireFuture<S> {
     #[inline]
     fn drop(&mut self) {
         if self.wait.is_queued()
-            && let Some(gate) = &mut self.gate
+            && let Some(source) = &mut self.source
         {
-            self.wait.abandon(gate);
+            self.wait.cancel(source);
         }
     }
 }
@@ -125,14 +140,14 @@ impl fmt::Debug for AcquireOwned {
     }
 }
 
-impl<G: Gate> Acquiring<G> {
-    pub(crate) fn fmt_as(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let guard = self.gate.as_ref().map(|gate| gate.core().name);
+impl<S: PermitSource> AcquireFuture<S> {
+    pub(super) fn fmt_as(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let guard = self.source.as_ref().map(|source| source.core().name);
         f.debug_struct(name).field("guard", &guard).field("queued", &self.wait.is_queued()).finish()
     }
 }
 
-impl<G: Gate> fmt::Debug for Acquiring<G> {
+impl<S: PermitSource> fmt::Debug for AcquireFuture<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.fmt_as("Acquire", f)
     }

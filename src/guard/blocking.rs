@@ -1,50 +1,58 @@
-//! Waiting for a turn on a thread that may block: the same queue, a parked thread instead of a task.
+//! Waiting for a permit on a thread that may block: the same queue, with a parked thread instead of a task.
 
 use std::thread;
 
 use tokio::time::Instant;
 
-use super::core::Gate;
 use super::error::AcquireError;
-use super::wait::Wait;
-use crate::park::{runs_async_tasks, unparks_this_thread};
+use super::permit::HeldPermit;
+use super::source::PermitSource;
+use super::wait::PermitWait;
+use crate::park::{current_thread_waker, runs_async_tasks};
 
-/// Waits on this thread until a permit is the caller's.
-pub(super) fn enter(gate: &mut impl Gate) -> Result<(), AcquireError> {
+/// Waits on the current thread until the caller holds a permit.
+pub(super) fn acquire<S: PermitSource>(mut source: S) -> Result<HeldPermit<S>, AcquireError> {
     if runs_async_tasks() {
-        return Err(gate.core().refuse(AcquireError::BlockingInAsync));
+        return Err(source.core().refuse(AcquireError::BlockingInAsync));
     }
-    if gate.try_enter().is_ok() {
-        return Ok(());
+    if source.try_acquire().is_err() {
+        wait(&mut source)?;
     }
-    let waker = unparks_this_thread();
-    let mut place = Place { gate, wait: Wait::default() };
-    let mut result = place.wait.line_up(place.gate, &waker);
+    Ok(HeldPermit::new(source))
+}
+
+fn wait(source: &mut impl PermitSource) -> Result<(), AcquireError> {
+    let waker = current_thread_waker();
+    let mut waiter = CancelOnDrop { source, wait: PermitWait::default() };
+    let mut result = waiter.wait.enqueue(waiter.source, &waker);
     loop {
         if let Some(result) = result {
             return result;
         }
-        park_until(place.wait.next_look());
-        // Last the question whether the turn has come: it leaves no wake-up unseen.
-        result = place.wait.look_up(place.gate, Instant::now()).or_else(|| place.wait.ask(place.gate, &waker));
+        park_until(waiter.wait.next_deadline());
+        // Polled after the deadlines, so that no wake-up is missed.
+        result = waiter
+            .wait
+            .poll_deadlines(waiter.source, Instant::now())
+            .or_else(|| waiter.wait.poll(waiter.source, &waker));
     }
 }
 
-/// Gives the place in the queue up if a panic ends the wait: taking back a grant wakes its next owner, in foreign code.
-struct Place<'a, G: Gate> {
-    gate: &'a mut G,
-    wait: Wait,
+/// Leaves the queue if a panic ends the wait: revoking a grant wakes the next waiter, which runs user code.
+struct CancelOnDrop<'a, S: PermitSource> {
+    source: &'a mut S,
+    wait: PermitWait,
 }
 
-impl<G: Gate> Drop for Place<'_, G> {
+impl<S: PermitSource> Drop for CancelOnDrop<'_, S> {
     fn drop(&mut self) {
-        self.wait.abandon(self.gate);
+        self.wait.cancel(self.source);
     }
 }
 
-fn park_until(at: Option<Instant>) {
-    match at {
+fn park_until(deadline: Option<Instant>) {
+    match deadline {
         None => thread::park(),
-        Some(at) => thread::park_timeout(at.saturating_duration_since(Instant::now())),
+        Some(deadline) => thread::park_timeout(deadline.saturating_duration_since(Instant::now())),
     }
 }

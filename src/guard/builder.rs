@@ -1,29 +1,30 @@
-//! [`EndpointGuardBuilder`] and the choices it offers.
+//! [`EndpointGuardBuilder`], and the settings that the builders of all guards offer.
 
 use std::time::Duration;
 
-use super::EndpointGuard;
-use super::wait::Limits;
+use super::core::WaitLimits;
+use super::endpoint_guard::EndpointGuard;
 use crate::semaphore::{MAX_PERMITS, MAX_WAITING, Order, Semaphore, SemaphoreConfig};
+use crate::sync::const_unless_loom;
 
-/// How many callers may wait for a turn.
+/// How many callers may wait for a permit.
 ///
-/// A bound is worth `release rate × the delay that callers put up with`: at ten requests a second and two seconds of
-/// patience, 20. Those beyond it would only wait to give up.
+/// A good bound is `release rate × acceptable delay`: for ten requests per second and two seconds of patience, 20.
+/// Callers beyond the bound would only wait to time out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Queue {
-    /// As many as come (8,388,607 at most).
+    /// No bound other than the technical maximum of 8,388,607 callers.
     #[default]
     Unbounded,
-    /// At most this many, from 1 to 8,388,607. The next one is refused with
+    /// At most this many callers, from 1 to 8,388,607. The next caller is refused with
     /// [`QueueFull`](super::AcquireError::QueueFull).
     Bounded(usize),
-    /// Nobody: who finds the guard full is refused with [`Busy`](super::AcquireError::Busy).
+    /// No queue: a caller that finds no permit available is refused with [`Busy`](super::AcquireError::Busy).
     Reject,
 }
 
-/// Builds an [`EndpointGuard`], in a `const` too.
+/// Builds an [`EndpointGuard`], also in a `const`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -40,124 +41,126 @@ pub enum Queue {
 #[must_use = "a builder does nothing until build() is called"]
 pub struct EndpointGuardBuilder {
     name: &'static str,
-    choices: Choices,
+    settings: GuardSettings,
 }
 
-/// What the builders of all guards offer.
+/// The settings that the builders of all guards offer.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Choices {
+pub(super) struct GuardSettings {
     pub(super) permits: usize,
     pub(super) queue: Queue,
     pub(super) order: Order,
-    pub(super) limits: Limits,
+    pub(super) limits: WaitLimits,
 }
 
 impl EndpointGuardBuilder {
     pub(super) const fn new(name: &'static str) -> Self {
-        Self { name, choices: Choices::new() }
+        Self { name, settings: GuardSettings::new() }
     }
 
-    /// How many callers may be inside at once, from 1 to 65,535. Default: 1.
+    /// Sets the number of permits: how many callers may run inside the guard at once, from 1 to 65,535. Default: 1.
     pub const fn permits(mut self, permits: usize) -> Self {
-        self.choices.permits = permits;
+        self.settings.permits = permits;
         self
     }
 
-    /// How many callers may wait. Default: [`Queue::Unbounded`].
+    /// Sets how many callers may wait. Default: [`Queue::Unbounded`].
     pub const fn queue(mut self, queue: Queue) -> Self {
-        self.choices.queue = queue;
+        self.settings.queue = queue;
         self
     }
 
-    /// Who of those that wait goes first. Default: [`Order::Fifo`].
+    /// Sets the order in which waiting callers are served. Default: [`Order::Fifo`].
     pub const fn order(mut self, order: Order) -> Self {
-        self.choices.order = order;
+        self.settings.order = order;
         self
     }
 
-    /// How long a caller waits at most, counted from the moment it joins the queue. Default: no limit.
+    /// Sets how long a caller waits at most, from the moment it enters the queue. Default: no limit.
     ///
-    /// The timer is set only when a caller has to wait. A turn that comes at the same moment wins.
+    /// The timer is set only when a caller has to wait. A permit that is granted as the timer fires wins.
     pub const fn max_wait(mut self, max_wait: Duration) -> Self {
-        self.choices.limits.max_wait = Some(max_wait);
+        self.settings.limits.max_wait = Some(max_wait);
         self
     }
 
-    /// How long a turn that has come is kept for a future that nobody polls. Default: for ever.
+    /// Sets how long a granted permit is kept for a future that is not polled. Default: for ever.
     ///
-    /// A future that waits for the guard, and whose owner then waits for the same guard elsewhere, would hold up the
-    /// owner for ever ("futurelock", Oxide RFD 609). With a limit the turn goes to the next caller, and the future
-    /// that missed it ends with [`GrantExpired`](super::AcquireError::GrantExpired). Choose it well above the time for
-    /// which your tasks may be kept from running: a second rather than a millisecond. Callers that wait watch over
-    /// the grants before them, so there is no cost without them.
+    /// If the owner of a waiting future stops polling it and waits for the same guard elsewhere, the future blocks its
+    /// own owner for ever ("futurelock", Oxide RFD 609). With a limit the permit goes to the next caller, and the
+    /// future that missed it ends with [`GrantExpired`](super::AcquireError::GrantExpired). Choose a limit well above
+    /// the time for which your tasks may be kept from running: a second rather than a millisecond. Waiting callers
+    /// watch over the grants before them, so without waiting callers there is no cost.
     pub const fn grant_timeout(mut self, grant_timeout: Duration) -> Self {
-        self.choices.limits.grant_timeout = Some(grant_timeout);
+        self.settings.limits.grant_timeout = Some(grant_timeout);
         self
     }
 
-    /// Builds the guard.
-    ///
-    /// # Panics
-    ///
-    /// If a value is out of its range: permits from 1 to 65,535; a bound from 1 to 8,388,607 ([`Queue::Reject`] is the
-    /// word for no queue); `max_wait` and `grant_timeout` above zero, and neither of them beside [`Queue::Reject`],
-    /// where nobody waits. In a `const` or `static` that is a compile error:
-    ///
-    /// ```compile_fail,E0080
-    /// # use onelane::EndpointGuard;
-    /// static NOBODY: EndpointGuard = EndpointGuard::builder("nobody").permits(0).build();
-    /// ```
-    ///
-    /// ```compile_fail,E0080
-    /// # use onelane::{EndpointGuard, Queue};
-    /// static ZERO: EndpointGuard = EndpointGuard::builder("zero").queue(Queue::Bounded(0)).build();
-    /// ```
-    ///
-    /// ```compile_fail,E0080
-    /// # use std::time::Duration;
-    /// # use onelane::EndpointGuard;
-    /// static HASTY: EndpointGuard = EndpointGuard::builder("hasty").grant_timeout(Duration::ZERO).build();
-    /// ```
-    #[must_use]
-    pub const fn build(self) -> EndpointGuard {
-        let Self { name, choices } = self;
-        EndpointGuard::from_parts(name, Semaphore::new(choices.rules()), choices.limits)
+    const_unless_loom! {
+        /// Builds the guard.
+        ///
+        /// # Panics
+        ///
+        /// Panics if a value is out of range: permits from 1 to 65,535; a bound from 1 to 8,388,607 ([`Queue::Reject`]
+        /// stands for no queue); `max_wait` and `grant_timeout` above zero, and neither of them together with
+        /// [`Queue::Reject`], with which no caller waits. In a `const` or `static` this is a compile error:
+        ///
+        /// ```compile_fail,E0080
+        /// # use onelane::EndpointGuard;
+        /// static NO_PERMITS: EndpointGuard = EndpointGuard::builder("no permits").permits(0).build();
+        /// ```
+        ///
+        /// ```compile_fail,E0080
+        /// # use onelane::{EndpointGuard, Queue};
+        /// static NO_QUEUE: EndpointGuard = EndpointGuard::builder("no queue").queue(Queue::Bounded(0)).build();
+        /// ```
+        ///
+        /// ```compile_fail,E0080
+        /// # use std::time::Duration;
+        /// # use onelane::EndpointGuard;
+        /// static NO_TIME: EndpointGuard = EndpointGuard::builder("no time").grant_timeout(Duration::ZERO).build();
+        /// ```
+        #[must_use]
+        pub fn build(self) -> EndpointGuard {
+            let Self { name, settings } = self;
+            EndpointGuard::from_parts(name, Semaphore::new(settings.semaphore_config()), settings.limits)
+        }
     }
 }
 
-impl Choices {
+impl GuardSettings {
     pub(super) const fn new() -> Self {
-        let limits = Limits { max_wait: None, grant_timeout: None };
+        let limits = WaitLimits { max_wait: None, grant_timeout: None };
         Self { permits: 1, queue: Queue::Unbounded, order: Order::Fifo, limits }
     }
 
-    /// The rules of a lane.
+    /// Returns the config of a semaphore.
     ///
     /// # Panics
     ///
-    /// If a value is out of its range.
-    pub(super) const fn rules(&self) -> SemaphoreConfig {
-        assert!(self.permits > 0, "permits(0) would admit nobody: give 1 or more, or close() the guard");
-        assert!(self.permits <= MAX_PERMITS, "permits() takes 65,535 at most");
+    /// Panics if a value is out of range.
+    pub(super) const fn semaphore_config(&self) -> SemaphoreConfig {
+        assert!(self.permits > 0, "permits(0) admits no caller: use 1 or more, or close() the guard");
+        assert!(self.permits <= MAX_PERMITS, "permits() must be at most 65,535");
         let bound = match self.queue {
             Queue::Unbounded => MAX_WAITING,
-            Queue::Bounded(0) => panic!("Bounded(0) is no queue: say Queue::Reject"),
+            Queue::Bounded(0) => panic!("Bounded(0) is not a queue: use Queue::Reject"),
             Queue::Bounded(bound) => bound,
             Queue::Reject => 0,
         };
-        assert!(bound <= MAX_WAITING, "Bounded() takes 8,388,607 at most: say Queue::Unbounded");
-        let Limits { max_wait, grant_timeout } = self.limits;
+        assert!(bound <= MAX_WAITING, "Bounded() must be at most 8,388,607: use Queue::Unbounded");
+        let WaitLimits { max_wait, grant_timeout } = self.limits;
         if let Some(max_wait) = max_wait {
-            assert!(!max_wait.is_zero(), "a max_wait of zero lets nobody wait: say Queue::Reject");
+            assert!(!max_wait.is_zero(), "a max_wait of zero lets no caller wait: use Queue::Reject");
         }
         if let Some(grant_timeout) = grant_timeout {
             assert!(
                 !grant_timeout.is_zero(),
-                "a grant_timeout of zero lets nobody take a turn: give a second or so, or none"
+                "a grant_timeout of zero lets no caller take its permit: use about a second, or none"
             );
         }
         let is_limited = max_wait.is_some() || grant_timeout.is_some();
-        assert!(bound > 0 || !is_limited, "Queue::Reject lets nobody wait: a time limit on waiting contradicts it");
+        assert!(bound > 0 || !is_limited, "Queue::Reject lets no caller wait: a time limit on waiting contradicts it");
         SemaphoreConfig { permits: self.permits, bound, order: self.order }
     }
 }

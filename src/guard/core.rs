@@ -1,184 +1,108 @@
-//! [`Core`], what a guard keeps beside its lanes, and [`Gate`], how a caller reaches its lane.
+//! [`GuardCore`], what every guard keeps in addition to its semaphore or semaphores.
 
-use std::task::Waker;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use super::error::AcquireError;
-use super::retry::{HoldTime, RetryEstimate};
-use super::scope::{Scope, ScopeId};
-use super::stats::Counters;
-use super::wait::Limits;
-use crate::guard::trace;
-use crate::semaphore::{CancelOutcome, EnqueueOutcome, Refused, WaitOutcome, WaiterId};
+use super::hold_time::HoldTime;
+use super::stats::GuardStats;
+use super::trace;
+use crate::counter::Counter;
+use crate::semaphore::SemaphoreSnapshot;
+use crate::sync::const_unless_loom;
 
-/// What a guard keeps beside its lanes.
+/// What a guard keeps in addition to its semaphore or semaphores.
 #[derive(Debug)]
-pub(crate) struct Core {
+pub(crate) struct GuardCore {
     pub(super) hold_time: HoldTime,
-    pub(super) limits: Limits,
-    pub(crate) counters: Counters,
+    pub(super) limits: WaitLimits,
+    pub(super) counters: GuardCounters,
     pub(super) drained: Notify,
-    pub(crate) name: &'static str,
+    pub(super) name: &'static str,
 }
 
-/// A guard, which has a core.
-pub(crate) trait HasCore {
-    fn core(&self) -> &Core;
+/// A guard of any kind.
+pub(crate) trait HasGuardCore {
+    fn core(&self) -> &GuardCore;
 }
 
-/// A caller's way to its lane: the guard itself, or a guard and one of its keys.
-pub(crate) trait Gate {
-    fn core(&self) -> &Core;
-
-    fn permits(&self) -> usize;
-
-    /// How many wait in the lane.
-    fn waiting(&self) -> usize;
-
-    /// Takes a permit that is free.
-    fn try_enter(&mut self) -> Result<(), Refused>;
-
-    /// Takes a permit that has come free, or the last place in the queue.
-    fn join(&mut self, waker: &Waker) -> EnqueueOutcome;
-
-    /// Asks whether the turn has come. The answer ends the wait: the ticket is gone with it.
-    fn ask(&mut self, ticket: &mut Option<WaiterId>, waker: &Waker) -> Option<WaitOutcome>;
-
-    /// Asks for the last time: leaves the queue, unless the turn has come.
-    fn give_up(&mut self, ticket: WaiterId) -> Option<WaitOutcome>;
-
-    /// Gives up the place in the queue, or passes on the permit that was set aside for it.
-    fn leave(&mut self, ticket: WaiterId) -> CancelOutcome;
-
-    /// Gives a permit back, to the next in line if there is one. Returns `true` if it may have been the last one of a
-    /// closed guard.
-    fn exit(&mut self) -> bool;
-
-    /// Takes back the grants made at `limit` or before that nobody took. Returns how many, and when the oldest that
-    /// stands was made.
-    fn expire_grants(&mut self, limit: Instant, now: Instant) -> (usize, Option<Instant>);
-
-    fn is_closed(&self) -> bool;
-
-    /// The guard is closed, and the last permit has come back.
-    fn is_drained(&self) -> bool;
-
-    /// Names the lane while someone is inside. `None` if nobody is.
-    fn scope(&self) -> Option<ScopeId>;
-
-    /// Whether this caller is inside already.
-    fn is_inside(&self) -> bool {
-        Scope::is_any() && self.scope().is_some_and(Scope::is_inside)
-    }
-
-    /// Takes a permit without waiting, also one whose grant has expired.
-    #[inline]
-    fn enter_now(&mut self) -> Result<(), AcquireError> {
-        let Err(refused) = self.try_enter() else { return Ok(()) };
-        if self.core().limits.grant_timeout.is_some() && self.expire_now() && self.try_enter().is_ok() {
-            return Ok(());
-        }
-        Err(self.error(refused))
-    }
-
-    #[inline]
-    fn give_back(&mut self) {
-        if self.exit() {
-            self.core().drained.notify_waiters();
-        }
-    }
-
-    /// Takes back the grants that nobody took in time. Returns whether there were any.
-    #[cold]
-    fn expire_now(&mut self) -> bool {
-        self.core().limits.grant_timeout.is_some() && self.expire(Instant::now()).0 > 0
-    }
-
-    /// Takes back the grants that nobody took in time. Returns how many, and when the oldest that stands was made.
-    fn expire(&mut self, now: Instant) -> (usize, Option<Instant>) {
-        let Some(limit) = self.core().expiry(now) else { return (0, None) };
-        let (turns, oldest) = self.expire_grants(limit, now);
-        if turns > 0 {
-            self.core().count_expired(turns);
-            self.announce_if_drained();
-        }
-        (turns, oldest)
-    }
-
-    fn announce_if_drained(&self) {
-        if self.is_drained() {
-            self.core().drained.notify_waiters();
-        }
-    }
-
-    #[inline]
-    fn error(&self, refused: Refused) -> AcquireError {
-        match refused {
-            Refused::Busy => AcquireError::Busy { retry: self.retry_estimate() },
-            Refused::Full => AcquireError::QueueFull { retry: self.retry_estimate() },
-            Refused::TooManyKeys => AcquireError::TooManyKeys { retry: self.retry_estimate() },
-            Refused::Closed => AcquireError::Closed,
-        }
-    }
-
-    #[inline]
-    fn retry_estimate(&self) -> RetryEstimate {
-        let hold_time = &self.core().hold_time;
-        hold_time.ask();
-        hold_time.estimate(self.waiting(), self.permits())
-    }
+/// The time limits that a guard puts on waiting.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WaitLimits {
+    pub(super) max_wait: Option<Duration>,
+    pub(super) grant_timeout: Option<Duration>,
 }
 
-/// A gate that can move to a task of its own.
-pub(crate) trait OwnedGate: Gate + Send + 'static {
-    type Guard: HasCore + Send + Sync + 'static;
-
-    /// The guard, which stays there after the permit has gone.
-    fn guard(&self) -> Self::Guard;
+/// The counters that no semaphore keeps.
+#[derive(Debug)]
+pub(super) struct GuardCounters {
+    pub(super) refused: Counter,
+    pub(super) timed_out: Counter,
+    pub(super) expired: Counter,
+    pub(super) panicked: Counter,
+    pub(super) detached: Counter,
+    pub(super) ended_detached: Counter,
+    pub(super) finished_detached: Counter,
+    pub(super) cut_off: Counter,
+    pub(super) overrun: Counter,
 }
 
-impl Core {
-    pub(super) const fn new(name: &'static str, limits: Limits) -> Self {
-        Self { hold_time: HoldTime::new(), limits, counters: Counters::new(), drained: Notify::const_new(), name }
+impl GuardCore {
+    const_unless_loom! {
+        pub(super) fn new(name: &'static str, limits: WaitLimits) -> Self {
+            Self { hold_time: HoldTime::new(), limits, counters: GuardCounters::new(), drained: Notify::const_new(), name }
+        }
     }
 
-    /// Counts a caller that is turned away at once.
+    /// Counts and logs a caller that is refused at once, and returns `error`.
     pub(super) fn refuse(&self, error: AcquireError) -> AcquireError {
         self.counters.refused.add(1);
         trace::refused(self.name, &error);
         error
     }
 
-    /// The time of a grant, where grants expire.
-    pub(super) fn grant_stamp(&self) -> Option<Instant> {
+    /// Returns the time to record with a grant, if grants expire.
+    pub(super) fn grant_time(&self) -> Option<Instant> {
         self.limits.grant_timeout.map(|_| Instant::now())
     }
 
-    /// Grants made then or before have expired.
-    pub(super) fn expiry(&self, now: Instant) -> Option<Instant> {
+    /// Returns the latest time at which a grant that has expired by `now` was made.
+    pub(super) fn expiry_limit(&self, now: Instant) -> Option<Instant> {
         self.limits.grant_timeout.and_then(|timeout| now.checked_sub(timeout))
     }
 
-    pub(super) fn count_expired(&self, turns: usize) {
-        self.counters.expired.add(turns as u64);
-        trace::expired(self.name, turns);
+    pub(super) fn count_expired(&self, grants: usize) {
+        self.counters.expired.add(grants as u64);
+        trace::expired(self.name, grants);
     }
 
-    /// Waits until `is_drained`, of which everyone is told who waits for it.
+    /// Counts a permit that was released before its response body had ended.
+    #[cfg(any(feature = "tower", feature = "actix-web"))]
+    pub(super) fn count_overrun(&self) {
+        self.counters.overrun.add(1);
+        trace::overrun(self.name);
+    }
+
+    /// Notifies every caller of [`drained`](Self::drained).
+    pub(super) fn notify_drained(&self) {
+        self.drained.notify_waiters();
+    }
+
+    /// Waits until `is_drained` returns `true`. Every caller is notified.
     pub(super) async fn drained(&self, is_drained: impl Fn() -> bool, expire: impl Fn(Instant)) {
         loop {
-            // Registered before the look, so that no announcement falls in between.
-            let announced = self.drained.notified();
+            // Registered before the check, so that no notification is missed in between.
+            let notified = self.drained.notified();
             if is_drained() {
                 return;
             }
             match self.limits.grant_timeout {
-                None => announced.await,
-                // Nobody waits any more, so nobody else watches over a turn that nobody takes.
+                None => notified.await,
+                // No caller waits any more, so no other caller watches over a grant that is not taken.
                 Some(limit) => {
-                    if timeout(limit, announced).await.is_err() {
+                    if timeout(limit, notified).await.is_err() {
                         expire(Instant::now());
                     }
                 }
@@ -186,10 +110,51 @@ impl Core {
         }
     }
 
-    /// Counts a permit that went on before its response body had ended.
-    #[cfg(any(feature = "tower", feature = "actix-web"))]
-    pub(crate) fn count_overrun(&self) {
-        self.counters.overrun.add(1);
-        trace::overrun(self.name);
+    /// Returns the statistics of a guard. `semaphores` is the sum over its semaphores.
+    pub(super) fn stats(
+        &self,
+        permits: usize,
+        semaphores: SemaphoreSnapshot,
+        queued: u64,
+        cancelled: u64,
+    ) -> GuardStats {
+        let counters = &self.counters;
+        GuardStats {
+            name: self.name,
+            permits,
+            held: semaphores.held,
+            waiting: semaphores.waiting,
+            detached: counters.detached.value().saturating_sub(counters.ended_detached.value()),
+            closed: semaphores.is_closed,
+            mean_hold: self.hold_time.mean(),
+            granted: semaphores.granted,
+            queued,
+            refused: counters.refused.value(),
+            timed_out: counters.timed_out.value(),
+            cancelled,
+            expired: counters.expired.value(),
+            panicked: counters.panicked.value(),
+            finished_detached: counters.finished_detached.value(),
+            cut_off: counters.cut_off.value(),
+            overrun: counters.overrun.value(),
+        }
+    }
+}
+
+impl GuardCounters {
+    const_unless_loom! {
+        fn new() -> Self {
+            Self {
+                refused: Counter::new(),
+                timed_out: Counter::new(),
+                expired: Counter::new(),
+                panicked: Counter::new(),
+                detached: Counter::new(),
+                ended_detached: Counter::new(),
+                finished_detached: Counter::new(),
+                cut_off: Counter::new(),
+                overrun: Counter::new(),
+            }
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! [`EndpointGuard`], the gate a request passes before its handler runs.
+//! [`EndpointGuard`], which admits a limited number of callers at once.
 
 use std::fmt;
 use std::ops::Deref;
@@ -10,20 +10,21 @@ use tokio::time::Instant;
 use super::acquire::{Acquire, AcquireOwned};
 use super::blocking;
 use super::builder::EndpointGuardBuilder;
-use super::core::{Core, Gate, HasCore, OwnedGate};
+use super::core::{GuardCore, HasGuardCore, WaitLimits};
 use super::error::AcquireError;
-use super::permit::{Held, OwnedPermit, Permit};
+use super::permit::{HeldPermit, OwnedPermit, Permit};
 use super::run::{Run, RunToCompletion};
 use super::scope::ScopeId;
-use super::shared::SharedGuard;
+use super::shared::Shared;
+use super::source::{OwnedPermitSource, PermitSource};
 use super::stats::GuardStats;
-use super::wait::Limits;
-use crate::semaphore::{CancelOutcome, EnqueueOutcome, Refused, Semaphore, WaitOutcome, WaiterId};
+use crate::semaphore::{CancelOutcome, EnqueueOutcome, Semaphore, SemaphoreRefusal, WaitOutcome, WaiterId};
+use crate::sync::const_unless_loom;
 
-/// Admits one caller at a time, or N, in the order they asked.
+/// Admits one caller at a time, or N, in the order in which they asked.
 ///
-/// A plain value, like tokio's `Mutex`: put it in a `static`, or share it in an `Arc`. One guard for all requests, not one
-/// made in each. It holds no data; it guards a piece of work, such as a handler.
+/// A guard is a plain value, like tokio's `Mutex`: put it in a `static`, or share it in an `Arc`. Use one guard for all
+/// requests, not one per request. It contains no data; it guards a piece of work, such as a handler.
 ///
 /// ```
 /// use onelane::EndpointGuard;
@@ -44,93 +45,99 @@ use crate::semaphore::{CancelOutcome, EnqueueOutcome, Refused, Semaphore, WaitOu
 ///
 /// # Order
 ///
-/// Strictly first come, first served ([`Order::Fifo`](super::Order::Fifo)): a permit that comes back goes straight to
-/// the caller that waits longest and is never free in between, so nobody overtakes. The turn comes with the first poll
-/// of the future, not with the call.
+/// By default strictly first come, first served ([`Order::Fifo`](super::Order::Fifo)). A released permit goes directly
+/// to the caller that has waited longest and is never available in between, so no caller overtakes another. A caller's
+/// position is decided by the first poll of its future, not by the call.
 ///
 /// # Panics and cancellation
 ///
-/// Whoever holds a permit gives it back by dropping it, in a panic too; nothing is poisoned. Whoever waits can leave
-/// at any time by dropping the future: the place is given up, a turn that had just come is passed on, and nothing of
-/// it remains.
+/// Dropping a permit releases it, also in a panic: nothing is poisoned. A waiting caller can be cancelled at any time
+/// by dropping its future: it leaves the queue, a permit that had just been granted to it goes to the next caller, and
+/// nothing of it remains.
 ///
-/// # When something else fits better
+/// # When not to use it
 ///
-/// To protect data, use `tokio::sync::Mutex`, or `std::sync::Mutex` where nothing is awaited under it. To limit how
-/// often rather than how many at once, use a rate limiter.
+/// To protect data, use `tokio::sync::Mutex`, or `std::sync::Mutex` if nothing is awaited while it is locked. To limit
+/// the rate of calls rather than the number of concurrent calls, use a rate limiter.
 pub struct EndpointGuard {
-    lane: Semaphore,
-    core: Core,
+    semaphore: Semaphore,
+    core: GuardCore,
 }
 
+/// An [`EndpointGuard`] that outlives its users.
+pub type SharedGuard = Shared<EndpointGuard>;
+
 impl EndpointGuard {
-    /// A guard for one caller at a time, in order, with an unbounded queue.
-    ///
-    /// `name` is for you: it appears in [`stats`](Self::stats) and in logs. It needs not be unique.
-    #[must_use]
-    pub const fn new(name: &'static str) -> Self {
-        Self::builder(name).build()
+    const_unless_loom! {
+        /// Creates a guard for one caller at a time, in order, with an unbounded queue.
+        ///
+        /// `name` identifies the guard in [`stats`](Self::stats) and in logs. It need not be unique.
+        #[must_use]
+        pub fn new(name: &'static str) -> Self {
+            Self::builder(name).build()
+        }
     }
 
-    /// Starts a guard with other settings.
+    /// Returns a builder for a guard with other settings.
     pub const fn builder(name: &'static str) -> EndpointGuardBuilder {
         EndpointGuardBuilder::new(name)
     }
 
-    pub(super) const fn from_parts(name: &'static str, lane: Semaphore, limits: Limits) -> Self {
-        Self { lane, core: Core::new(name, limits) }
+    const_unless_loom! {
+        pub(super) fn from_parts(name: &'static str, semaphore: Semaphore, limits: WaitLimits) -> Self {
+            Self { semaphore, core: GuardCore::new(name, limits) }
+        }
     }
 
-    /// Waits for a turn, in the queue.
+    /// Waits in the queue for a permit.
     ///
     /// The future can be polled by hand, moved, and dropped by `select!`. The permit of a guard in a `static` is a
     /// `Permit<'static>`: it can move into a task, or into `spawn_blocking`.
     ///
-    /// Acquiring a second time while holding the first permit waits for oneself, for ever. [`run`](Self::run) and the web
-    /// layers find that out; between two `acquire`s only `max_wait` ends it.
+    /// A caller that acquires a second permit while it holds the first waits for itself, for ever. [`run`](Self::run)
+    /// and the web layers detect this; between two calls of `acquire` only `max_wait` ends the wait.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up the place in the queue. A turn that had come already goes to the next caller: none
-    /// is lost for the others.
+    /// Dropping the future leaves the queue. A permit that had already been granted goes to the next caller: no permit
+    /// is lost.
     ///
     /// # Errors
     ///
-    /// [`QueueFull`](AcquireError::QueueFull) or [`Busy`](AcquireError::Busy) at once when no more callers may wait,
-    /// [`Timeout`](AcquireError::Timeout) after `max_wait`, [`GrantExpired`](AcquireError::GrantExpired) when the turn
-    /// came but nobody polled, [`WouldDeadlock`](AcquireError::WouldDeadlock) inside [`run`](Self::run),
-    /// [`run_to_completion`](Self::run_to_completion) or a web layer of the same full guard, [`Closed`](AcquireError::Closed) after [`close`](Self::close).
+    /// [`QueueFull`](AcquireError::QueueFull) or [`Busy`](AcquireError::Busy) at once if no more callers may wait,
+    /// [`Timeout`](AcquireError::Timeout) after `max_wait`, [`GrantExpired`](AcquireError::GrantExpired) if a permit
+    /// was granted but the future was not polled, [`WouldDeadlock`](AcquireError::WouldDeadlock) inside
+    /// [`run`](Self::run), [`run_to_completion`](Self::run_to_completion) or a web layer of the same guard if it is
+    /// full, and [`Closed`](AcquireError::Closed) after [`close`](Self::close).
     ///
     /// # Panics
     ///
-    /// If it has to wait, and the guard has a `max_wait` or `grant_timeout`, outside of a tokio runtime with a timer. If it
-    /// is polled again after it completed.
+    /// Panics outside a tokio runtime with a timer if it has to wait and the guard has a `max_wait` or a
+    /// `grant_timeout`. Panics if it is polled again after it completed.
     pub fn acquire(&self) -> Acquire<'_> {
         Acquire::new(self)
     }
 
-    /// Waits for a turn, in the queue, with a permit that can move to another task.
+    /// Waits in the queue for a permit that can move to another task.
     ///
     /// # Cancel safety
     ///
-    /// As [`acquire`](Self::acquire); errors and panics too.
+    /// See [`acquire`](Self::acquire), also for errors and panics.
     pub fn acquire_owned(self: Arc<Self>) -> AcquireOwned {
         SharedGuard::from(self).acquire_owned()
     }
 
-    /// Takes a turn if one is free and nobody waits for it.
+    /// Acquires a permit if one is available and no caller is waiting.
     ///
     /// # Errors
     ///
     /// [`Busy`](AcquireError::Busy) or [`Closed`](AcquireError::Closed), at once.
     #[inline]
     pub fn try_acquire(&self) -> Result<Permit<'_>, AcquireError> {
-        let mut gate = self;
-        gate.enter_now()?;
-        Ok(Permit(Held::new(gate)))
+        HeldPermit::try_acquire(self).map(Permit)
     }
 
-    /// Takes a turn if one is free and nobody waits for it, with a permit that can move to another task.
+    /// Acquires a permit that can move to another task, if one is available and no caller is waiting.
     ///
     /// # Errors
     ///
@@ -139,67 +146,65 @@ impl EndpointGuard {
         SharedGuard::from(self).try_acquire_owned()
     }
 
-    /// Waits for a turn on this thread, in the same queue as the async callers.
+    /// Waits for a permit on the current thread, in the same queue as the async callers.
     ///
     /// For plain threads and for `spawn_blocking`. In an async handler it is better to wait with
-    /// [`acquire`](Self::acquire) and to move the permit into `spawn_blocking`: a client that leaves then gives up its
-    /// place, and a caller that waits takes no thread.
+    /// [`acquire`](Self::acquire) and to move the permit into `spawn_blocking`: then a request whose client disconnects
+    /// leaves the queue, and a waiting caller occupies no thread.
     ///
     /// # Errors
     ///
-    /// Those of [`acquire`](Self::acquire), and [`BlockingInAsync`](AcquireError::BlockingInAsync) on a thread that
-    /// runs tasks of a tokio runtime, whether the guard is free or not. (A task wrapped in tokio's `unconstrained` can't be
-    /// told from a blocking thread, and is not refused.)
+    /// The errors of [`acquire`](Self::acquire), and [`BlockingInAsync`](AcquireError::BlockingInAsync) on a thread
+    /// that runs tasks of a tokio runtime, even if a permit is available. (A task wrapped in tokio's `unconstrained`
+    /// looks like a blocking thread and is not refused.)
     pub fn acquire_blocking(&self) -> Result<Permit<'_>, AcquireError> {
-        let mut gate = self;
-        blocking::enter(&mut gate)?;
-        Ok(Permit(Held::new(gate)))
+        blocking::acquire(self).map(Permit)
     }
 
-    /// Waits for a turn, runs `future` in it, and gives the turn back.
+    /// Waits for a permit, runs `future` while holding it, and releases it.
     ///
-    /// Code inside `future` that acquires the same guard while it is full is refused with
-    /// [`WouldDeadlock`](AcquireError::WouldDeadlock) instead of hanging. Two `run`s joined in one task just take
-    /// turns. A task spawned by `future` counts as a caller of its own, but an executor that `future` itself drives, such
-    /// as a `LocalSet`, polls its tasks inside.
+    /// Code in `future` that acquires the same guard while it is full is refused with
+    /// [`WouldDeadlock`](AcquireError::WouldDeadlock) instead of waiting for ever. Two `run`s joined in one task simply
+    /// run one after the other. A task spawned by `future` counts as a separate caller, but an executor that `future`
+    /// itself drives, such as a `LocalSet`, polls its tasks inside the guard.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the result drops `future` where it stands, then gives back the turn. Use
-    /// [`run_to_completion`](Self::run_to_completion) for work that must not be cut in half.
+    /// Dropping the result drops `future` at its current await point, then releases the permit. Use
+    /// [`run_to_completion`](Self::run_to_completion) for work that must not be interrupted.
     ///
     /// # Errors
     ///
-    /// Those of [`acquire`](Self::acquire), before `future` has started. What `future` returns is passed through.
+    /// The errors of [`acquire`](Self::acquire), before `future` has started. The output of `future` is passed through.
     ///
     /// # Panics
     ///
-    /// As [`acquire`](Self::acquire), and if `future` does.
+    /// See [`acquire`](Self::acquire). A panic of `future` is passed through.
     pub fn run<F: Future>(&self, future: F) -> Run<'_, F> {
         Run::new(self, future)
     }
 
-    /// Waits for a turn and runs `future` in it to its end, though the caller may go away meanwhile.
+    /// Waits for a permit and runs `future` to completion while holding it, even if the caller is cancelled.
     ///
-    /// As Python's `asyncio.shield`: dropped while `future` runs, it hands `future` and the permit to a task on the
-    /// runtime, where it goes on from where it is. Nothing is spawned otherwise. A panic in that task is counted and
-    /// stays there.
+    /// Works like Python's `asyncio.shield`: if it is dropped while `future` runs, it moves `future` and the permit to
+    /// a task on the runtime, where `future` continues from its current await point. Otherwise nothing is spawned. A
+    /// panic in that task is counted and goes no further.
     ///
-    /// For a guard in an `Arc` there is [`run_to_completion_owned`](Self::run_to_completion_owned).
+    /// For a guard in an `Arc`, use [`run_to_completion_owned`](Self::run_to_completion_owned).
     ///
     /// # Cancel safety
     ///
-    /// Dropped while it waits for its turn, it leaves the queue and `future` never starts. Dropped afterwards, `future`
-    /// runs to its end, as long as its runtime does; dropped outside of a runtime, it is cancelled.
+    /// Dropped while it waits for a permit, it leaves the queue and `future` never starts. Dropped afterwards, `future`
+    /// runs to completion as long as its runtime exists; dropped outside a runtime, `future` is cancelled.
     /// [`close`](Self::close) and [`drained`](Self::drained) wait for such runs at shutdown.
     ///
     /// # Errors
     ///
-    /// Those of [`acquire`](Self::acquire), before `future` has started.
+    /// The errors of [`acquire`](Self::acquire), before `future` has started.
     ///
     /// # Panics
     ///
-    /// As [`acquire`](Self::acquire), and if `future` does while the caller is there.
+    /// See [`acquire`](Self::acquire). A panic of `future` is passed through unless the caller was cancelled.
     pub fn run_to_completion<F>(&'static self, future: F) -> RunToCompletion<F>
     where
         F: Future + Send + 'static,
@@ -207,21 +212,21 @@ impl EndpointGuard {
         RunToCompletion::new(SharedGuard::from(self), future)
     }
 
-    /// Waits for a turn and runs `future` in it to its end, though the caller may go away meanwhile.
+    /// Waits for a permit and runs `future` to completion while holding it, even if the caller is cancelled.
     ///
-    /// As [`run_to_completion`](Self::run_to_completion), for a guard in an `Arc`.
+    /// Does the same as [`run_to_completion`](Self::run_to_completion), for a guard in an `Arc`.
     ///
     /// # Cancel safety
     ///
-    /// As [`run_to_completion`](Self::run_to_completion).
+    /// See [`run_to_completion`](Self::run_to_completion).
     ///
     /// # Errors
     ///
-    /// Those of [`acquire`](Self::acquire), before `future` has started.
+    /// The errors of [`acquire`](Self::acquire), before `future` has started.
     ///
     /// # Panics
     ///
-    /// As [`run_to_completion`](Self::run_to_completion).
+    /// See [`run_to_completion`](Self::run_to_completion).
     pub fn run_to_completion_owned<F>(self: Arc<Self>, future: F) -> RunToCompletion<F>
     where
         F: Future + Send + 'static,
@@ -229,109 +234,110 @@ impl EndpointGuard {
         RunToCompletion::new(SharedGuard::from(self), future)
     }
 
-    /// Lets nobody in any more: callers that wait or come are refused with [`Closed`](AcquireError::Closed).
+    /// Closes the guard: waiting and new callers are refused with [`Closed`](AcquireError::Closed).
     ///
-    /// Holders finish. Closing twice is the same as closing once; a guard does not open again.
+    /// Holders keep their permits. Closing a closed guard has no effect; a guard cannot be reopened.
     pub fn close(&self) {
-        if self.lane.close() {
-            self.core.drained.notify_waiters();
+        self.semaphore.close();
+        if self.semaphore.is_drained() {
+            self.core.notify_drained();
         }
     }
 
-    /// Waits until the guard is closed and the last permit has come back, also from runs that outlive their callers.
+    /// Waits until the guard is closed and the last permit has been released, also by runs without a caller.
     ///
-    /// For shutdown: stop accepting, then `close()` and `drained().await`, under a time limit of your own, while the
-    /// runtime of those runs still goes on. In actix-web that is before the server is stopped: see
+    /// For shutdown: stop accepting, then call `close()` and `drained().await`, with a time limit of your choice, while
+    /// the runtime of those runs still exists. In actix-web, do so before the server is stopped: see
     /// [`web::actix`](crate::web::actix#shutdown).
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future changes nothing.
+    /// Dropping the future has no effect.
     ///
     /// # Panics
     ///
-    /// If it has to wait, and the guard has a `grant_timeout`, outside of a tokio runtime with a timer.
+    /// Panics outside a tokio runtime with a timer if it has to wait and the guard has a `grant_timeout`.
     pub async fn drained(&self) {
         let expire = |now| {
-            let mut gate = self;
-            gate.expire(now);
+            let mut source = self;
+            source.expire(now);
         };
-        self.core.drained(|| self.lane.is_drained(), expire).await;
+        self.core.drained(|| self.semaphore.is_drained(), expire).await;
     }
 
-    /// What the guard has done so far and does right now. Takes no lock.
+    /// Returns a snapshot of the guard's state and counters. Takes no lock.
     #[must_use]
     pub fn stats(&self) -> GuardStats {
-        let tally = &self.lane.tally;
-        self.core.stats(self.lane.permits(), self.lane.snapshot(), tally.queued.value(), tally.cancelled.value())
+        let (snapshot, counters) = (self.semaphore.snapshot(), &self.semaphore.counters);
+        self.core.stats(self.semaphore.permits(), snapshot, counters.queued.value(), counters.cancelled.value())
     }
 
-    /// The name it was given.
+    /// Returns the guard's name.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         self.core.name
     }
 }
 
-impl HasCore for EndpointGuard {
-    fn core(&self) -> &Core {
+impl HasGuardCore for EndpointGuard {
+    fn core(&self) -> &GuardCore {
         &self.core
     }
 }
 
-/// The guard is its own gate: it has one lane.
-impl<G: Deref<Target = EndpointGuard>> Gate for G {
+/// A reference to the guard is a source of its permits: the guard has one semaphore.
+impl<G: Deref<Target = EndpointGuard>> PermitSource for G {
     #[inline]
-    fn core(&self) -> &Core {
+    fn core(&self) -> &GuardCore {
         &self.core
     }
 
     #[inline]
     fn permits(&self) -> usize {
-        self.lane.permits()
+        self.semaphore.permits()
     }
 
     #[inline]
     fn waiting(&self) -> usize {
-        self.lane.waiting()
+        self.semaphore.waiting()
     }
 
     #[inline]
-    fn try_enter(&mut self) -> Result<(), Refused> {
-        self.lane.try_enter()
+    fn try_acquire(&mut self) -> Result<(), SemaphoreRefusal> {
+        self.semaphore.try_acquire(())
     }
 
-    fn join(&mut self, waker: &Waker) -> EnqueueOutcome {
-        self.lane.join(waker)
+    fn enqueue(&mut self, waker: &Waker) -> EnqueueOutcome {
+        self.semaphore.enqueue((), waker)
     }
 
-    fn ask(&mut self, ticket: &mut Option<WaiterId>, waker: &Waker) -> Option<WaitOutcome> {
-        self.lane.ask(ticket, waker)
+    fn poll(&mut self, waiter: &mut Option<WaiterId>, waker: &Waker) -> Option<WaitOutcome> {
+        self.semaphore.poll(waiter, waker)
     }
 
-    fn give_up(&mut self, ticket: WaiterId) -> Option<WaitOutcome> {
-        self.lane.give_up(ticket)
+    fn poll_final(&mut self, waiter: WaiterId) -> Option<WaitOutcome> {
+        self.semaphore.poll_final(waiter)
     }
 
-    fn leave(&mut self, ticket: WaiterId) -> CancelOutcome {
-        self.lane.leave(ticket, || self.core.grant_stamp())
+    fn cancel(&mut self, waiter: WaiterId) -> CancelOutcome {
+        self.semaphore.cancel(waiter, || self.core.grant_time())
     }
 
     #[inline]
-    fn exit(&mut self) -> bool {
-        self.lane.exit(|| self.core.grant_stamp())
+    fn release(&mut self) -> bool {
+        self.semaphore.release(|| self.core.grant_time())
     }
 
     fn expire_grants(&mut self, limit: Instant, now: Instant) -> (usize, Option<Instant>) {
-        self.lane.expire_grants(limit, now)
+        self.semaphore.expire_grants(limit, now)
     }
 
     fn is_closed(&self) -> bool {
-        self.lane.is_closed()
+        self.semaphore.is_closed()
     }
 
     fn is_drained(&self) -> bool {
-        self.lane.is_drained()
+        self.semaphore.is_drained()
     }
 
     #[inline]
@@ -341,7 +347,7 @@ impl<G: Deref<Target = EndpointGuard>> Gate for G {
     }
 }
 
-impl OwnedGate for SharedGuard {
+impl OwnedPermitSource for SharedGuard {
     type Guard = Self;
 
     fn guard(&self) -> Self {
@@ -351,13 +357,13 @@ impl OwnedGate for SharedGuard {
 
 impl fmt::Debug for EndpointGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lane = self.lane.snapshot();
+        let snapshot = self.semaphore.snapshot();
         f.debug_struct("EndpointGuard")
             .field("name", &self.core.name)
-            .field("permits", &self.lane.permits())
-            .field("held", &lane.held)
-            .field("waiting", &lane.waiting)
-            .field("closed", &lane.is_closed)
+            .field("permits", &self.semaphore.permits())
+            .field("held", &snapshot.held)
+            .field("waiting", &snapshot.waiting)
+            .field("closed", &snapshot.is_closed)
             .finish_non_exhaustive()
     }
 }

@@ -1,56 +1,64 @@
-//! Admission: may this request run now, wait, or be refused?
+//! Admission: may this caller run now, must it wait, or is it refused?
 //!
 //! | I want | use |
 //! |---|---|
 //! | one caller at a time, or N, in order | [`EndpointGuard`] |
-//! | a turn now, or an error at once | [`EndpointGuard::try_acquire`], or a guard with [`Queue::Reject`] |
-//! | a turn from a plain thread or `spawn_blocking` | [`EndpointGuard::acquire_blocking`] |
-//! | a turn for a piece of async work | [`EndpointGuard::run`] |
-//! | the same, and the work must not be cut in half | [`EndpointGuard::run_to_completion`] |
-//! | a turn for a whole handler | the layers of [`web`](crate::web) |
-//! | one at a time for each user, tenant, document | [`KeyedGuard`] |
-//! | turns of several keys together | [`KeyedGuard::acquire_all`] |
-//! | one run for all who ask for the same thing at the same time | [`SingleFlight`] |
-//! | what was computed, again later | not this: a cache, such as moka |
-//! | exclusive access to data | not this: `tokio::sync::Mutex`, or `std::sync::Mutex` if nothing is awaited under it |
-//! | so many calls *a second* | not this: a rate limiter |
+//! | a permit now, or an error at once | [`EndpointGuard::try_acquire`], or [`Queue::Reject`] |
+//! | a permit on a plain thread or in `spawn_blocking` | [`EndpointGuard::acquire_blocking`] |
+//! | to run a piece of async work | [`EndpointGuard::run`] |
+//! | the same, for work that must not be interrupted | [`EndpointGuard::run_to_completion`] |
+//! | to guard a whole handler | the layers of [`web`](crate::web) |
+//! | one caller at a time for each user, tenant, document | [`KeyedGuard`] |
+//! | permits of several keys together | [`KeyedGuard::acquire_all`] |
+//! | one run for all callers that want the same at the same time | [`SingleFlight`] |
+//! | to reuse an earlier result | not this: a cache, such as moka |
+//! | exclusive access to data | not this: `tokio::sync::Mutex`, or `std::sync::Mutex` |
+//! | a number of calls *per second* | not this: a rate limiter |
 //!
 //! # Common mistakes
 //!
 //! | you wrote | what happens | write |
 //! |---|---|---|
-//! | `let _ = guard.acquire().await?;` | the turn ends at once | `let _permit = …` |
-//! | a guard made in the handler | each request has its own | one `static`, or one `Arc` in the app's state |
+//! | `let _ = guard.acquire().await?;` | the permit is released at once | `let _permit = …` |
+//! | a guard created in the handler | each request has its own | a `static`, or an `Arc` in the app's state |
 //! | `const GUARD: EndpointGuard` | each use is another guard | `static` |
-//! | `guard.run_to_completion(…)` on an `Arc` | "does not live long enough" | `Arc::clone(&guard).run_to_completion_owned(…)` |
-//! | `GuardLayer::new(guard)` with the guard itself | "`From<EndpointGuard>` is not implemented" | `&GUARD` of a `static`, or an `Arc` |
-//! | `single_flight.run("page", …)` for a page that greets its user | one user gets another's page | the user in the key |
-//! | a `KeyedGuard` with keys that any client may make up | each made-up key has a lane of its own | a key that was authenticated, and [`max_keys`](KeyedGuardBuilder::max_keys) |
-//! | `acquire` while holding a permit of the same guard | waits for itself | [`EndpointGuard::run`], which refuses, or a `max_wait` |
+//! | `guard.run_to_completion(…)` on an `Arc` | "does not live long enough" | `run_to_completion_owned(…)` |
+//! | `GuardLayer::new(guard)` | "`From<EndpointGuard>` is not implemented" | `&GUARD` of a `static`, or an `Arc` |
+//! | `flight.run("page", …)` for a page that greets its user | users get each other's page | the user in the key |
+//! | a `KeyedGuard` with keys that clients make up | each made-up key has its own queue | authenticated keys |
+//! | `acquire` while holding a permit of the same guard | the caller waits for itself | `run`, or a `max_wait` |
 //!
-//! # WaitQueue or shares
+//! Where clients can make up keys, set [`max_keys`](KeyedGuardBuilder::max_keys) as well. Inside
+//! [`run`](EndpointGuard::run), acquiring the same guard is refused instead of waiting for ever.
+//!
+//! # Exclusive or shared runs
 //!
 //! | | [`EndpointGuard`] | [`KeyedGuard`] | [`SingleFlight`] |
 //! |---|---|---|---|
-//! | callers at the same time | take turns | take turns for each key | share one run for each key |
-//! | the work runs | once a caller | once a caller | once for all of them |
-//! | when its caller leaves | it is dropped, or goes on with `run_to_completion` | the same | it goes on for the others |
-//! | for | a device, a report | a user, a document | a page, a token, a price |
+//! | concurrent callers | run one after the other | the same, for each key | share one run for each key |
+//! | the work runs | once per caller | once per caller | once for all of them |
+//! | if its caller is cancelled | it is dropped[^detach] | it is dropped[^detach] | it continues for the others |
+//! | for example | a device, a report | a user, a document | a page, a token, a price |
+//!
+//! [^detach]: With `run_to_completion` it continues without its caller.
 //!
 //! # Logs
 //!
-//! Events of `tracing` with the target `onelane` and the field `guard`: callers refused and runs that go on without their
-//! caller at `debug`, turns that expired and runs cut off at `warn`, mistakes of the service
+//! Events of `tracing` with the target `onelane` and the field `guard`: refused callers and detached runs at `debug`,
+//! expired grants and runs that were cut off at `warn`, bugs of the service
 //! ([`WouldDeadlock`](AcquireError::WouldDeadlock), [`BlockingInAsync`](AcquireError::BlockingInAsync)) at `error`.
 
 pub(crate) mod acquire;
 mod blocking;
 mod builder;
-pub(crate) mod core;
+mod core;
 mod endpoint_guard;
+#[cfg(any(feature = "tower", feature = "actix-web"))]
+pub(crate) mod erased;
 mod error;
 mod flight;
-pub(crate) mod inside;
+pub(crate) mod guarded_work;
+mod hold_time;
 mod key_map;
 mod keyed;
 pub(crate) mod permit;
@@ -58,24 +66,27 @@ mod retry;
 mod run;
 pub(crate) mod scope;
 mod shared;
+mod source;
 mod stats;
 mod trace;
 mod wait;
 
-pub use self::acquire::{Acquire, AcquireOwned};
 pub use self::builder::{EndpointGuardBuilder, Queue};
-pub use self::endpoint_guard::EndpointGuard;
+pub use self::endpoint_guard::{EndpointGuard, SharedGuard};
 pub use self::error::AcquireError;
-pub use self::flight::{FlightError, FlightStats, SharedRun, SingleFlight, SingleFlightBuilder};
-#[cfg(any(feature = "tower", feature = "actix-web"))]
-pub(crate) use self::keyed::KeyGate;
-pub use self::keyed::{
-    AcquireAll, AcquireKey, AcquireKeyOwned, KeyedGuard, KeyedGuardBuilder, KeyedPermit, KeyedPermits,
-    OwnedKeyedPermit, RunKeyed, RunKeyedToCompletion,
-};
+pub use self::flight::{FlightError, FlightStats, SingleFlight, SingleFlightBuilder};
+pub use self::keyed::{KeyedGuard, KeyedGuardBuilder, KeyedPermit, KeyedPermits, OwnedKeyedPermit, SharedKeyedGuard};
 pub use self::permit::{OwnedPermit, Permit};
-pub use self::retry::RetryEstimate;
-pub use self::run::{Run, RunToCompletion};
-pub use self::shared::{Shared, SharedGuard, SharedKeyedGuard};
+pub use self::shared::Shared;
 pub use self::stats::GuardStats;
 pub use crate::semaphore::Order;
+
+/// The named futures of the guards.
+///
+/// You need them only to store a future in a struct or to name it in a signature.
+pub mod futures {
+    pub use super::acquire::{Acquire, AcquireOwned};
+    pub use super::flight::SharedRun;
+    pub use super::keyed::{AcquireAll, AcquireKey, AcquireKeyOwned, RunKeyed, RunKeyedToCompletion};
+    pub use super::run::{Run, RunToCompletion};
+}

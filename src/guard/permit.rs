@@ -1,78 +1,97 @@
-//! [`Permit`] and [`OwnedPermit`], proof that its holder is inside.
+//! [`Permit`] and [`OwnedPermit`], the right to run inside a guard.
 
 use std::fmt;
 use std::thread;
 
 use tokio::time::Instant;
 
-use super::EndpointGuard;
-use super::core::Gate;
+use super::endpoint_guard::{EndpointGuard, SharedGuard};
+use super::error::AcquireError;
 use super::scope::Scope;
-use super::shared::SharedGuard;
+use super::source::PermitSource;
 
-/// A turn inside a guard. Dropping it lets the next caller in.
+/// The right to run inside a guard. Dropping it lets the next caller run.
 ///
-/// Bind it to a name, such as `_permit`: `let _ = guard.acquire().await?;` ends the turn where it began.
+/// Bind it to a name, such as `_permit`: `let _ = guard.acquire().await?;` releases the permit at once.
 ///
-/// A panic that drops it does the same: nothing is poisoned, as with tokio's `Mutex`.
-#[must_use = "the turn is over as soon as the permit is dropped: bind it to `_permit`, not to `_`"]
-pub struct Permit<'a>(pub(super) Held<&'a EndpointGuard>);
+/// A panic that drops the permit does the same: nothing is poisoned, as with tokio's `Mutex`.
+#[must_use = "the permit is released as soon as it is dropped: bind it to `_permit`, not to `_`"]
+pub struct Permit<'a>(pub(super) HeldPermit<&'a EndpointGuard>);
 
-/// A turn inside a guard that outlives the caller: it owns its share of the guard, so it can move to another task or
-/// thread.
+/// An owned [`Permit`]. It shares ownership of the guard, so it can move to another task or thread.
 ///
-/// Dropping it lets the next caller in, also in a panic.
-#[must_use = "the turn is over as soon as the permit is dropped: bind it to `_permit`, not to `_`"]
-pub struct OwnedPermit(pub(super) Held<SharedGuard>);
+/// Dropping it lets the next caller run, also in a panic.
+#[must_use = "the permit is released as soon as it is dropped: bind it to `_permit`, not to `_`"]
+pub struct OwnedPermit(pub(super) HeldPermit<SharedGuard>);
 
-/// One permit of the lane behind `G`.
-pub(crate) struct Held<G: Gate> {
-    gate: G,
-    /// Set if this holder is the one being timed.
+/// One permit of the semaphore behind `S`.
+pub(crate) struct HeldPermit<S: PermitSource> {
+    source: S,
+    /// Set if this holder is being timed.
     timed_since: Option<Instant>,
 }
 
-impl<G: Gate> Held<G> {
-    /// Takes charge of a permit that the lane has just given.
+impl<S: PermitSource> HeldPermit<S> {
+    /// Takes charge of a permit that the semaphore has just given out.
     #[inline]
-    pub(super) fn new(gate: G) -> Self {
-        let timed_since = gate.core().hold_time.start();
-        Self { gate, timed_since }
+    pub(super) fn new(source: S) -> Self {
+        let timed_since = source.core().hold_time.start();
+        Self { source, timed_since }
     }
 
-    pub(crate) fn gate(&self) -> &G {
-        &self.gate
+    /// Acquires a permit without waiting, including one whose grant has expired.
+    #[inline]
+    pub(super) fn try_acquire(mut source: S) -> Result<Self, AcquireError> {
+        if let Err(refusal) = source.try_acquire() {
+            let expires = source.core().limits.grant_timeout.is_some();
+            if !(expires && source.expire_now() && source.try_acquire().is_ok()) {
+                return Err(source.error(refusal));
+            }
+        }
+        Ok(Self::new(source))
     }
 
-    /// Marks this thread as inside.
+    pub(super) fn source(&self) -> &S {
+        &self.source
+    }
+
+    /// Marks the current thread as inside the guard.
     pub(crate) fn enter_scope(&self) -> Scope {
-        Scope::enter(self.gate.scope().expect("its holder is inside"))
+        Scope::enter(self.source.scope().expect("a held permit has a scope"))
+    }
+
+    /// Counts a permit that was released before its response body had ended.
+    #[cfg(any(feature = "tower", feature = "actix-web"))]
+    pub(crate) fn count_overrun(&self) {
+        self.source.core().count_overrun();
     }
 }
 
-impl<G: Gate> Drop for Held<G> {
+impl<S: PermitSource> Drop for HeldPermit<S> {
     #[inline]
     fn drop(&mut self) {
-        let core = self.gate.core();
+        let core = self.source.core();
         if thread::panicking() {
             core.counters.panicked.add(1);
         }
         if let Some(since) = self.timed_since {
             core.hold_time.finish(since);
         }
-        self.gate.give_back();
+        if self.source.release() {
+            self.source.core().notify_drained();
+        }
     }
 }
 
-impl<G: Gate> fmt::Debug for Held<G> {
+impl<S: PermitSource> fmt::Debug for HeldPermit<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.fmt_as("Held", f)
+        self.fmt_as("HeldPermit", f)
     }
 }
 
-impl<G: Gate> Held<G> {
-    pub(crate) fn fmt_as(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct(name).field("guard", &self.gate.core().name).finish()
+impl<S: PermitSource> HeldPermit<S> {
+    pub(super) fn fmt_as(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct(name).field("guard", &self.source.core().name).finish()
     }
 }
 

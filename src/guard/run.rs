@@ -1,4 +1,4 @@
-//! [`Run`] and [`RunToCompletion`]: work that runs inside a guard.
+//! [`Run`] and [`RunToCompletion`], the futures that run work inside a guard.
 
 use std::fmt;
 use std::mem;
@@ -8,37 +8,37 @@ use std::task::{Context, Poll, ready};
 use pin_project_lite::pin_project;
 use tokio::runtime::Handle;
 
-use super::EndpointGuard;
-use super::acquire::Acquiring;
-use super::core::{Gate, OwnedGate};
+use super::acquire::AcquireFuture;
+use super::endpoint_guard::{EndpointGuard, SharedGuard};
 use super::error::AcquireError;
-use super::inside::{Inside, poll_inside};
-use super::permit::Held;
-use super::shared::SharedGuard;
+use super::guarded_work::{GuardedWork, poll_with_permit};
+use super::permit::HeldPermit;
+use super::source::{OwnedPermitSource, PermitSource};
 
 pin_project! {
-    /// Runs a future inside a guard. Made by [`EndpointGuard::run`](super::EndpointGuard::run).
+    /// Runs a future inside a guard. Created by [`EndpointGuard::run`](crate::EndpointGuard::run).
     #[must_use = "futures do nothing unless polled"]
     pub struct Run<'a, F> {
         #[pin]
-        running: Running<&'a EndpointGuard, F>,
+        inner: RunFuture<&'a EndpointGuard, F>,
     }
 }
 
 pin_project! {
-    /// Work that runs inside the lane behind `G` once its turn has come.
-    pub(crate) struct Running<G: Gate, F> {
-        acquire: Acquiring<G>,
-        // Before the permit: what is left of the work is dropped while nobody else is inside. `None` once it has ended.
+    /// Acquires a permit from `S` and runs a future while holding it.
+    pub(super) struct RunFuture<S: PermitSource, F> {
+        acquire: AcquireFuture<S>,
+        // Dropped before the permit, so that no other caller runs inside the guard while it is being dropped. `None`
+        // once it completed.
         #[pin]
         future: Option<F>,
-        permit: Option<Held<G>>,
+        permit: Option<HeldPermit<S>>,
     }
 }
 
 impl<'a, F> Run<'a, F> {
     pub(super) fn new(guard: &'a EndpointGuard, future: F) -> Self {
-        Self { running: Running::new(guard, future) }
+        Self { inner: RunFuture::new(guard, future) }
     }
 }
 
@@ -46,17 +46,17 @@ impl<F: Future> Future for Run<'_, F> {
     type Output = Result<F::Output, AcquireError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().running.poll(cx)
+        self.project().inner.poll(cx)
     }
 }
 
-impl<G: Gate, F> Running<G, F> {
-    pub(crate) fn new(gate: G, future: F) -> Self {
-        Self { acquire: Acquiring::new(gate), future: Some(future), permit: None }
+impl<S: PermitSource, F> RunFuture<S, F> {
+    pub(super) fn new(source: S, future: F) -> Self {
+        Self { acquire: AcquireFuture::new(source), future: Some(future), permit: None }
     }
 }
 
-impl<G: Gate, F: Future> Future for Running<G, F> {
+impl<S: PermitSource, F: Future> Future for RunFuture<S, F> {
     type Output = Result<F::Output, AcquireError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -64,34 +64,34 @@ impl<G: Gate, F: Future> Future for Running<G, F> {
         if this.permit.is_none() {
             *this.permit = Some(ready!(this.acquire.poll(cx))?);
         }
-        let future = this.future.as_mut().as_pin_mut().expect("it ends once, and with it the permit");
-        let output = ready!(poll_inside(this.permit, future, cx));
+        let future = this.future.as_mut().as_pin_mut().expect("the future completes once, together with the permit");
+        let output = ready!(poll_with_permit(this.permit, future, cx));
         this.future.set(None);
         *this.permit = None;
         Poll::Ready(Ok(output))
     }
 }
 
-/// Runs a future inside a guard to its end, in a task of its own if the caller goes away. Made by
-/// [`run_to_completion`](super::EndpointGuard::run_to_completion).
+/// Runs a future inside a guard to completion, in its own task if the caller is cancelled. Created by
+/// [`run_to_completion`](crate::EndpointGuard::run_to_completion).
 #[must_use = "futures do nothing unless polled"]
-pub struct RunToCompletion<F: Future + Send + 'static>(Completing<SharedGuard, F>);
+pub struct RunToCompletion<F: Future + Send + 'static>(RunToCompletionFuture<SharedGuard, F>);
 
-/// Work that runs inside the lane behind `G` to its end, whether its caller stays or not.
-pub(crate) struct Completing<G: OwnedGate, F: Future + Send + 'static> {
-    acquire: Acquiring<G>,
-    stage: Stage<F, G>,
+/// Acquires a permit from `S` and runs a future to completion while holding it, with or without the caller.
+pub(super) struct RunToCompletionFuture<S: OwnedPermitSource, F: Future + Send + 'static> {
+    acquire: AcquireFuture<S>,
+    state: RunState<F, S>,
 }
 
-enum Stage<F, G: OwnedGate> {
-    Waiting(Pin<Box<F>>),
-    Inside(Inside<F, G>),
+enum RunState<F, S: OwnedPermitSource> {
+    Acquiring(Pin<Box<F>>),
+    Running(GuardedWork<F, S>),
     Done,
 }
 
 impl<F: Future + Send + 'static> RunToCompletion<F> {
     pub(super) fn new(guard: SharedGuard, future: F) -> Self {
-        Self(Completing::new(guard, future))
+        Self(RunToCompletionFuture::new(guard, future))
     }
 }
 
@@ -103,40 +103,40 @@ impl<F: Future + Send + 'static> Future for RunToCompletion<F> {
     }
 }
 
-impl<G: OwnedGate, F: Future + Send + 'static> Completing<G, F> {
-    pub(crate) fn new(gate: G, future: F) -> Self {
-        Self { acquire: Acquiring::new(gate), stage: Stage::Waiting(Box::pin(future)) }
+impl<S: OwnedPermitSource, F: Future + Send + 'static> RunToCompletionFuture<S, F> {
+    pub(super) fn new(source: S, future: F) -> Self {
+        Self { acquire: AcquireFuture::new(source), state: RunState::Acquiring(Box::pin(future)) }
     }
 
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<F::Output, AcquireError>> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<F::Output, AcquireError>> {
         loop {
-            match mem::replace(&mut self.stage, Stage::Done) {
-                Stage::Waiting(work) => match self.acquire.poll(cx) {
-                    Poll::Ready(permit) => self.stage = Stage::Inside(Inside::new(work, permit?)),
+            match mem::replace(&mut self.state, RunState::Done) {
+                RunState::Acquiring(work) => match self.acquire.poll(cx) {
+                    Poll::Ready(permit) => self.state = RunState::Running(GuardedWork::new(work, permit?)),
                     Poll::Pending => {
-                        self.stage = Stage::Waiting(work);
+                        self.state = RunState::Acquiring(work);
                         return Poll::Pending;
                     }
                 },
-                // A panic leaves it done: there is nothing to go on with.
-                Stage::Inside(mut inside) => match inside.poll(cx) {
+                // A panic leaves the state `Done`: such work cannot continue.
+                RunState::Running(mut work) => match work.poll(cx) {
                     Poll::Ready(output) => return Poll::Ready(Ok(output)),
                     Poll::Pending => {
-                        self.stage = Stage::Inside(inside);
+                        self.state = RunState::Running(work);
                         return Poll::Pending;
                     }
                 },
-                Stage::Done => panic!("a run_to_completion future is not polled after it completed"),
+                RunState::Done => panic!("a run_to_completion future is not polled after it completed"),
             }
         }
     }
 }
 
-impl<G: OwnedGate, F: Future + Send + 'static> Drop for Completing<G, F> {
+impl<S: OwnedPermitSource, F: Future + Send + 'static> Drop for RunToCompletionFuture<S, F> {
     fn drop(&mut self) {
-        if let Stage::Inside(inside) = mem::replace(&mut self.stage, Stage::Done)
+        if let RunState::Running(work) = mem::replace(&mut self.state, RunState::Done)
             && let Ok(runtime) = Handle::try_current()
-            && let Some(detached) = inside.detach(None)
+            && let Some(detached) = work.detach(None)
         {
             runtime.spawn(detached);
         }
@@ -145,7 +145,7 @@ impl<G: OwnedGate, F: Future + Send + 'static> Drop for Completing<G, F> {
 
 impl<F> fmt::Debug for Run<'_, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.running.fmt_as("Run", f)
+        self.inner.fmt_as("Run", f)
     }
 }
 
@@ -155,14 +155,14 @@ impl<F: Future + Send + 'static> fmt::Debug for RunToCompletion<F> {
     }
 }
 
-impl<G: Gate, F> Running<G, F> {
-    pub(crate) fn fmt_as(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl<S: PermitSource, F> RunFuture<S, F> {
+    pub(super) fn fmt_as(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct(name).field("acquire", &self.acquire).field("permit", &self.permit).finish_non_exhaustive()
     }
 }
 
-impl<G: OwnedGate, F: Future + Send + 'static> Completing<G, F> {
-    pub(crate) fn fmt_as(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl<S: OwnedPermitSource, F: Future + Send + 'static> RunToCompletionFuture<S, F> {
+    pub(super) fn fmt_as(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct(name).field("acquire", &self.acquire).finish_non_exhaustive()
     }
 }

@@ -1,27 +1,29 @@
-//! Which lanes hold the code that runs right now on this thread: how nested use is told from joined use.
+//! [`Scope`], which guards the code running on this thread is inside of. It distinguishes nested use from joined use.
 //!
-//! A lane is entered for the length of one poll of the work that it guards. Code inside that poll is inside the lane;
-//! another branch of the same task, polled beside it, is not. A task id could not tell the two apart.
+//! A scope is entered for the length of one poll of the guarded work. Code called in that poll is inside the guard.
+//! Another branch of the same task, polled next to it, is not. A task id could not distinguish the two.
 
 use std::cell::{Cell, RefCell};
 
 thread_local! {
-    /// The innermost. Nobody is where nothing is.
+    /// The innermost scope, if any.
     static INNERMOST: Cell<Option<ScopeId>> = const { Cell::new(None) };
-    /// Those around it, which are rare.
+    /// The scopes around the innermost one, which are rare.
     static OUTER: RefCell<Vec<ScopeId>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Names a lane for as long as someone is inside: the address of its guard, which does not move then, as permits borrow
-/// it or own a share of it; and which of the guard's lanes it is.
+/// Identifies a semaphore while a permit of it is held: the address of its guard, and its number within the guard.
+///
+/// The address does not change in the meantime, as permits borrow the guard or share ownership of it.
 pub(crate) type ScopeId = (usize, u64);
 
-/// Marks this thread as inside a lane until dropped.
+/// Marks the current thread as inside a guard until dropped.
 ///
-/// A thread that is about to end has no place for what is around the innermost: there that has no effect.
+/// On a thread that is about to exit, the storage for outer scopes may be gone. Then entering a nested scope does not
+/// remember the outer one.
 #[derive(Debug)]
 pub(crate) struct Scope {
-    /// Whether the one around it went to the outer ones.
+    /// `true` if the surrounding scope was moved to the outer ones.
     is_nested: bool,
 }
 
@@ -32,7 +34,7 @@ impl Scope {
         Self { is_nested: around.is_some_and(Self::push) }
     }
 
-    /// The lane that was entered last.
+    /// Returns the scope that was entered last.
     #[cfg(feature = "actix-web")]
     pub(crate) fn innermost() -> Option<ScopeId> {
         INNERMOST.get()
@@ -42,7 +44,7 @@ impl Scope {
         INNERMOST.get() == Some(id) || OUTER.try_with(|outer| outer.borrow().contains(&id)).unwrap_or(false)
     }
 
-    /// Whether this thread is inside any lane.
+    /// Returns `true` if the current thread is inside any guard.
     #[inline]
     pub(crate) fn is_any() -> bool {
         INNERMOST.get().is_some()
@@ -62,7 +64,7 @@ impl Scope {
 impl Drop for Scope {
     #[inline]
     fn drop(&mut self) {
-        // Scopes end in the reverse order in which they began: each spans one poll on this thread's stack.
+        // Scopes end in the reverse order of their start: each spans one poll on this thread's stack.
         INNERMOST.set(if self.is_nested { Self::pop() } else { None });
     }
 }

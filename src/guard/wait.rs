@@ -1,186 +1,198 @@
-//! One wait for a turn: what the async and the blocking callers have in common.
+//! [`PermitWait`], one wait for a permit: what the async and the blocking callers have in common.
 //!
-//! Nothing here sleeps or reads a clock. The shells around it ([`super::acquire`], [`super::blocking`]) do, and ask
-//! here what to make of it.
+//! Nothing here sleeps, and no decision reads a clock: [`acquire`](super::acquire) and [`blocking`](super::blocking)
+//! sleep and pass the time.
 
 use std::task::Waker;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::core::Gate;
+use super::core::WaitLimits;
 use super::error::AcquireError;
-use crate::semaphore::{CancelOutcome, EnqueueOutcome, Refused, WaitOutcome, WaiterId};
+use super::source::PermitSource;
+use crate::semaphore::{CancelOutcome, EnqueueOutcome, SemaphoreRefusal, WaitOutcome, WaiterId};
 
-/// The time limits that a guard sets to waiting.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    pub(super) max_wait: Option<Duration>,
-    pub(super) grant_timeout: Option<Duration>,
-}
-
-/// A place in the queue, from lining up until the turn comes or the place is given up.
+/// A caller's wait, from entering the queue until the caller gets a permit or leaves the queue.
 #[derive(Debug, Default)]
-pub(super) struct Wait {
-    /// `None` before and after.
-    ticket: Option<WaiterId>,
+pub(super) struct PermitWait {
+    /// `None` before and after the wait.
+    waiter: Option<WaiterId>,
     clock: Option<Box<WaitClock>>,
 }
 
-/// When to look up while waiting. Exists only where a limit is set.
+/// The deadlines of a wait. Exists only if the guard has a time limit.
 #[derive(Debug)]
 struct WaitClock {
     since: Instant,
-    limits: Limits,
-    /// When to look for a grant that nobody takes.
-    next_watch: Option<Instant>,
+    limits: WaitLimits,
+    /// When the oldest grant that was not taken may expire.
+    next_expiry: Option<Instant>,
 }
 
-impl Wait {
+impl PermitWait {
     pub(super) fn is_queued(&self) -> bool {
-        self.ticket.is_some()
+        self.waiter.is_some()
     }
 
-    /// Lines up at `gate`, which was found full a moment ago. `None` if the caller now waits.
-    pub(super) fn line_up(&mut self, gate: &mut impl Gate, waker: &Waker) -> Option<Result<(), AcquireError>> {
-        // Waiting would be for its own permit.
-        if gate.is_inside() && !gate.is_closed() {
-            return Some(Err(gate.core().refuse(AcquireError::WouldDeadlock)));
+    /// Enters the queue of `source`, which had no permit available a moment ago. Returns `None` if the caller now
+    /// waits.
+    pub(super) fn enqueue(
+        &mut self,
+        source: &mut impl PermitSource,
+        waker: &Waker,
+    ) -> Option<Result<(), AcquireError>> {
+        // The caller would wait for its own permit.
+        if source.is_inside() && !source.is_closed() {
+            return Some(Err(source.core().refuse(AcquireError::WouldDeadlock)));
         }
-        let mut joined = gate.join(waker);
-        // Those who wait watch over the grants, but those who wait may all be futures that nobody polls.
-        if matches!(joined, EnqueueOutcome::Refused(Refused::Busy | Refused::Full)) && gate.expire_now() {
-            joined = gate.join(waker);
+        let mut outcome = source.enqueue(waker);
+        // Waiters watch over the grants, but all the waiters may be futures that are not polled.
+        if matches!(outcome, EnqueueOutcome::Refused(SemaphoreRefusal::Busy | SemaphoreRefusal::QueueFull))
+            && source.expire_now()
+        {
+            outcome = source.enqueue(waker);
         }
-        match joined {
-            EnqueueOutcome::Entered => Some(Ok(())),
-            EnqueueOutcome::Queued(ticket) => {
-                self.ticket = Some(ticket);
-                self.clock = WaitClock::start(gate);
-                gate.core().hold_time.ask();
+        match outcome {
+            EnqueueOutcome::Acquired => Some(Ok(())),
+            EnqueueOutcome::Queued(waiter) => {
+                self.waiter = Some(waiter);
+                self.clock = WaitClock::start(source);
+                source.core().hold_time.request_sample();
                 None
             }
-            EnqueueOutcome::Refused(refused) => Some(Err(gate.core().refuse(gate.error(refused)))),
+            EnqueueOutcome::Refused(refusal) => Some(Err(source.core().refuse(source.error(refusal)))),
         }
     }
 
-    /// Whether the turn has come.
-    pub(super) fn ask(&mut self, gate: &mut impl Gate, waker: &Waker) -> Option<Result<(), AcquireError>> {
-        gate.ask(&mut self.ticket, waker).map(|answer| told(gate, answer))
+    /// Returns the result of the wait, or `None` while it lasts.
+    pub(super) fn poll(&mut self, source: &mut impl PermitSource, waker: &Waker) -> Option<Result<(), AcquireError>> {
+        source.poll(&mut self.waiter, waker).map(|outcome| acquire_result(source, outcome))
     }
 
-    /// Whether the turn has come, asked by a task that may have got inside the guard by another way meanwhile.
-    pub(super) fn ask_again(&mut self, gate: &mut impl Gate, waker: &Waker) -> Option<Result<(), AcquireError>> {
-        let result = self.ask(gate, waker);
-        if result.is_none() && gate.is_inside() {
-            self.abandon(gate);
-            return Some(Err(gate.core().refuse(AcquireError::WouldDeadlock)));
+    /// Polls for a task that may have entered the guard in another way since the last poll.
+    pub(super) fn poll_nested(
+        &mut self,
+        source: &mut impl PermitSource,
+        waker: &Waker,
+    ) -> Option<Result<(), AcquireError>> {
+        let result = self.poll(source, waker);
+        if result.is_none() && source.is_inside() {
+            self.cancel(source);
+            return Some(Err(source.core().refuse(AcquireError::WouldDeadlock)));
         }
         result
     }
 
-    /// When to call [`look_up`](Self::look_up) next.
-    pub(super) fn next_look(&self) -> Option<Instant> {
-        self.clock.as_ref()?.next_look()
+    /// Returns when to call [`poll_deadlines`](Self::poll_deadlines) next.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.clock.as_ref()?.next_deadline()
     }
 
-    /// Does what is due at `now`: gives up, or takes back a grant that nobody took.
-    pub(super) fn look_up(&mut self, gate: &mut impl Gate, now: Instant) -> Option<Result<(), AcquireError>> {
+    /// Does what is due at `now`: ends the wait, or revokes a grant that was not taken.
+    pub(super) fn poll_deadlines(
+        &mut self,
+        source: &mut impl PermitSource,
+        now: Instant,
+    ) -> Option<Result<(), AcquireError>> {
         let clock = self.clock.as_mut()?;
-        // First of all: the turn that is taken back may become this caller's.
-        if clock.next_watch.is_some_and(|due| due <= now) {
-            clock.watch(gate, now);
+        // Done first, because the revoked permit may be granted to this caller.
+        if clock.next_expiry.is_some_and(|due| due <= now) {
+            clock.expire_grants(source, now);
         }
         let waited = now.saturating_duration_since(clock.since);
         if clock.limits.max_wait.is_some_and(|limit| waited >= limit) {
-            return Some(match gate.give_up(self.ticket.take()?) {
-                // The turn came while the timer rang: it wins.
-                Some(answer) => told(gate, answer),
+            return Some(match source.poll_final(self.waiter.take()?) {
+                // A permit that was granted as the timer fired wins.
+                Some(outcome) => acquire_result(source, outcome),
                 None => {
-                    gate.core().counters.timed_out.add(1);
-                    Err(AcquireError::Timeout { waited, retry: gate.retry_estimate() })
+                    source.core().counters.timed_out.add(1);
+                    Err(AcquireError::Timeout { waited, retry: source.retry_estimate() })
                 }
             });
         }
         None
     }
 
-    /// Ends the wait because the caller goes away.
-    pub(super) fn abandon(&mut self, gate: &mut impl Gate) {
-        let Some(ticket) = self.ticket.take() else { return };
-        if gate.leave(ticket) == CancelOutcome::PassedOn {
-            gate.announce_if_drained();
+    /// Ends the wait because the caller was cancelled.
+    pub(super) fn cancel(&mut self, source: &mut impl PermitSource) {
+        let Some(waiter) = self.waiter.take() else { return };
+        if source.cancel(waiter) == CancelOutcome::Released {
+            source.notify_if_drained();
         }
     }
 }
 
 impl WaitClock {
-    fn start(gate: &mut impl Gate) -> Option<Box<Self>> {
-        let limits = gate.core().limits;
+    fn start(source: &mut impl PermitSource) -> Option<Box<Self>> {
+        let limits = source.core().limits;
         if limits.max_wait.is_none() && limits.grant_timeout.is_none() {
             return None;
         }
-        let mut clock = Box::new(Self { since: Instant::now(), limits, next_watch: None });
-        // At once: those who came before may have been less patient than a grant.
-        clock.watch(gate, clock.since);
+        let mut clock = Box::new(Self { since: Instant::now(), limits, next_expiry: None });
+        // Done at once: the earlier waiters may have left before a grant expired.
+        clock.expire_grants(source, clock.since);
         Some(clock)
     }
 
-    /// Takes back a grant that nobody took in time, and looks again when the next one may be due.
-    fn watch(&mut self, gate: &mut impl Gate, now: Instant) {
+    /// Revokes grants that were not taken in time, and schedules the next check for when another may expire.
+    fn expire_grants(&mut self, source: &mut impl PermitSource, now: Instant) {
         if let Some(timeout) = self.limits.grant_timeout {
-            let (_, oldest) = gate.expire(now);
-            self.next_watch = oldest.unwrap_or(now).checked_add(timeout);
+            let (_, oldest) = source.expire(now);
+            self.next_expiry = oldest.unwrap_or(now).checked_add(timeout);
         }
     }
 
-    fn next_look(&self) -> Option<Instant> {
-        // A limit too far away to be an Instant is none.
-        let give_up = self.limits.max_wait.and_then(|limit| self.since.checked_add(limit));
-        [give_up, self.next_watch].into_iter().flatten().min()
+    fn next_deadline(&self) -> Option<Instant> {
+        // A limit that is too far away for an `Instant` is no limit.
+        let timeout = self.limits.max_wait.and_then(|limit| self.since.checked_add(limit));
+        [timeout, self.next_expiry].into_iter().flatten().min()
     }
 }
 
-/// What the caller is told at the end of its wait.
-fn told(gate: &mut impl Gate, answer: WaitOutcome) -> Result<(), AcquireError> {
-    match answer {
-        WaitOutcome::Entered => Ok(()),
+/// Converts the outcome of a wait to the result for the caller, and counts a refusal.
+fn acquire_result(source: &mut impl PermitSource, outcome: WaitOutcome) -> Result<(), AcquireError> {
+    match outcome {
+        WaitOutcome::Acquired => Ok(()),
         WaitOutcome::Expired => Err(AcquireError::GrantExpired),
-        WaitOutcome::Closed => Err(gate.core().refuse(AcquireError::Closed)),
+        WaitOutcome::Closed => Err(source.core().refuse(AcquireError::Closed)),
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::guard::EndpointGuard;
 
     const LIMIT: Duration = Duration::from_secs(1);
 
-    /// The moment between the last question and the end of the time is too short to be met from outside.
+    /// The moment between the last poll and the deadline is too short to be hit from outside.
     #[test]
-    fn turn_that_comes_as_the_time_is_over_wins() {
-        let guard = &mut &EndpointGuard::builder("race").max_wait(LIMIT).build();
-        let permit = guard.try_acquire().expect("nobody is inside");
-        let mut wait = Wait::default();
-        assert_eq!(wait.line_up(guard, Waker::noop()), None);
-        assert_eq!(wait.ask(guard, Waker::noop()), None);
+    fn permit_granted_at_the_deadline_wins() {
+        let endpoint = EndpointGuard::builder("race").max_wait(LIMIT).build();
+        let permit = endpoint.try_acquire().expect("the guard is available");
+        let guard = &mut &endpoint;
+        let mut wait = PermitWait::default();
+        assert_eq!(wait.enqueue(guard, Waker::noop()), None);
+        assert_eq!(wait.poll(guard, Waker::noop()), None);
         drop(permit);
-        assert_eq!(wait.look_up(guard, Instant::now() + LIMIT), Some(Ok(())));
+        assert_eq!(wait.poll_deadlines(guard, Instant::now() + LIMIT), Some(Ok(())));
         assert_eq!((guard.stats().held, guard.stats().timed_out), (1, 0));
     }
 
     #[test]
-    fn turn_that_does_not_come_in_time_is_given_up() {
-        let guard = &mut &EndpointGuard::builder("late").max_wait(LIMIT).build();
-        let _permit = guard.try_acquire().expect("nobody is inside");
-        let mut wait = Wait::default();
-        assert_eq!(wait.line_up(guard, Waker::noop()), None);
-        let due = wait.next_look().expect("it has a limit");
-        assert_eq!(wait.look_up(guard, due - Duration::from_nanos(1)), None);
+    fn wait_without_a_grant_ends_at_the_deadline() {
+        let endpoint = EndpointGuard::builder("late").max_wait(LIMIT).build();
+        let _permit = endpoint.try_acquire().expect("the guard is available");
+        let guard = &mut &endpoint;
+        let mut wait = PermitWait::default();
+        assert_eq!(wait.enqueue(guard, Waker::noop()), None);
+        let deadline = wait.next_deadline().expect("the guard has a limit");
+        assert_eq!(wait.poll_deadlines(guard, deadline - Duration::from_nanos(1)), None);
         assert!(wait.is_queued());
-        let given_up = wait.look_up(guard, due);
-        assert!(matches!(given_up, Some(Err(AcquireError::Timeout { waited: LIMIT, .. }))), "{given_up:?}");
+        let result = wait.poll_deadlines(guard, deadline);
+        assert!(matches!(result, Some(Err(AcquireError::Timeout { waited: LIMIT, .. }))), "{result:?}");
         assert!(!wait.is_queued());
         assert_eq!((guard.stats().waiting, guard.stats().timed_out), (0, 1));
     }

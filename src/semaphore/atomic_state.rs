@@ -1,53 +1,54 @@
-//! [`AtomicState`], the word of a lane that is entered and left without its mutex as long as nobody waits.
+//! [`AtomicState`], the state of a semaphore that is acquired and released without its mutex while no caller is
+//! waiting.
 
-use super::outcome::{Refused, SemaphoreSnapshot};
+use super::outcome::{SemaphoreRefusal, SemaphoreSnapshot};
 use super::permit_state::{GRANTED_MODULUS, PermitState};
-use super::state::State;
+use super::state::SemaphoreState;
 use super::token_state::TokenState;
 use super::wait_queue::StateCell;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::sync::const_unless_loom;
 
-/// How often the count of grants is carried over from the word. A quarter of the modulus: a reader reconstructs the
-/// full count as long as a carry is not late by three quarters of it.
+/// The number of grants between two carries from the state to [`GrantTotal`]: a quarter of the modulus. A reader
+/// reconstructs the full count unless a carry is late by three quarters of the modulus.
 pub(super) const CARRY_EVERY: u64 = GRANTED_MODULUS / 4;
 
 #[derive(Debug)]
-pub(crate) struct AtomicState<W: State> {
+pub(crate) struct AtomicState<S: SemaphoreState> {
     bits: AtomicU64,
-    beside: W::Beside,
+    extra: S::Extra,
 }
 
-/// The number of grants as it was when the word's count last passed a multiple of [`CARRY_EVERY`].
+/// The number of grants when the count in the state last passed a multiple of [`CARRY_EVERY`].
 #[derive(Debug)]
-pub(crate) struct GrantedCarried(AtomicU64);
+pub(crate) struct GrantTotal(AtomicU64);
 
 impl AtomicState<PermitState> {
     const_unless_loom! {
         pub(super) fn new() -> Self {
-            Self { bits: AtomicU64::new(0), beside: GrantedCarried(AtomicU64::new(0)) }
+            Self { bits: AtomicU64::new(0), extra: GrantTotal(AtomicU64::new(0)) }
         }
     }
 
-    /// Closed, and the last holder has left.
+    /// Returns `true` if the semaphore is closed and no permit is held.
     pub(super) fn is_drained(&self) -> bool {
-        // Acquire pairs with the Release of the last holder's exit: what it did is visible.
-        let word = PermitState(self.bits.load(Ordering::Acquire));
-        word.is_closed() && word.held() == 0
+        // Acquire pairs with the Release of the last holder's release: what the holder did is visible.
+        let state = PermitState(self.bits.load(Ordering::Acquire));
+        state.is_closed() && state.held() == 0
     }
 
     pub(super) fn snapshot(&self) -> SemaphoreSnapshot {
-        let GrantedCarried(granted_carried) = &self.beside;
-        let mut carried = granted_carried.load(Ordering::Acquire);
+        let GrantTotal(total) = &self.extra;
+        let mut carried = total.load(Ordering::Acquire);
         loop {
-            let word = PermitState(self.bits.load(Ordering::Acquire));
-            let again = granted_carried.load(Ordering::Acquire);
+            let state = PermitState(self.bits.load(Ordering::Acquire));
+            let again = total.load(Ordering::Acquire);
             if again == carried {
                 return SemaphoreSnapshot {
-                    held: word.held(),
-                    waiting: word.waiting(),
-                    granted: unwrap_granted(carried, word.granted()),
-                    is_closed: word.is_closed(),
+                    held: state.held(),
+                    waiting: state.waiting(),
+                    granted: unwrap_granted(carried, state.granted()),
+                    is_closed: state.is_closed(),
                 };
             }
             carried = again;
@@ -57,36 +58,32 @@ impl AtomicState<PermitState> {
 
 impl AtomicState<TokenState> {
     const_unless_loom! {
-        /// Every one of `total` tokens is free. `total` is at most [`MAX_TOKENS`](super::MAX_TOKENS).
+        /// Creates a state in which all `total` tokens are available. `total` is at most
+        /// [`MAX_TOKENS`](super::MAX_TOKENS).
         pub(super) fn with_total(total: usize) -> Self {
-            Self { bits: AtomicU64::new(TokenState::all_free(total)), beside: AtomicU32::new(total as u32) }
+            Self { bits: AtomicU64::new(TokenState::all_available(total)), extra: AtomicU32::new(total as u32) }
         }
     }
 
     pub(super) fn total(&self) -> usize {
-        self.beside.load(Ordering::Relaxed) as usize
+        self.extra.load(Ordering::Relaxed) as usize
     }
 
-    /// Changes what [`total`](Self::total) says, under the mutex. Returns by how much.
+    /// Replaces the [`total`](Self::total) and returns the difference. Must be called with the mutex held.
     pub(super) fn replace_total(&self, total: usize) -> i64 {
         let before = self.total();
-        self.beside.store(total as u32, Ordering::Relaxed);
+        self.extra.store(total as u32, Ordering::Relaxed);
         total as i64 - before as i64
     }
 }
 
-impl<W: State> AtomicState<W> {
+impl<S: SemaphoreState> AtomicState<S> {
+    /// Acquires `weight` if it is available.
     #[inline]
-    pub(super) fn seen(&self) -> W {
-        W::from_bits(self.bits.load(Ordering::Relaxed))
-    }
-
-    /// Takes as much as `weight` of what is free.
-    #[inline]
-    pub(super) fn try_enter(&self, permits: W::Permits, weight: W::Weight) -> Result<(), Refused> {
-        let mut seen = self.seen();
+    pub(super) fn try_acquire(&self, permits: S::Permits, weight: S::Weight) -> Result<(), SemaphoreRefusal> {
+        let mut seen = self.load();
         while seen.admits(permits, weight) {
-            match self.exchange(seen, seen.entered(weight)) {
+            match self.compare_exchange(seen, seen.acquired(weight)) {
                 Ok(()) => {
                     self.count_grant(seen);
                     return Ok(());
@@ -94,97 +91,88 @@ impl<W: State> AtomicState<W> {
                 Err(now) => seen = now,
             }
         }
-        Err(if seen.is_closed() { Refused::Closed } else { Refused::Busy })
+        Err(if seen.is_closed() { SemaphoreRefusal::Closed } else { SemaphoreRefusal::Busy })
     }
 
-    /// Gives back as much as `weight`, unless someone waits for it or the lane is closed.
+    /// Releases `weight`, unless a caller is waiting or the semaphore is closed.
     #[inline]
-    pub(super) fn try_exit(&self, weight: W::Weight) -> bool {
-        let mut seen = self.seen();
-        while seen.is_quiet() {
-            let left = seen.left(weight);
+    pub(super) fn try_release(&self, weight: S::Weight) -> bool {
+        let mut seen = self.load();
+        while seen.is_uncontended() {
+            let next = seen.released(weight).to_bits();
             // Release pairs with the Acquire of the next caller's exchange.
-            match self.bits.compare_exchange_weak(seen.bits(), left.bits(), Ordering::Release, Ordering::Relaxed) {
+            match self.bits.compare_exchange_weak(seen.to_bits(), next, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return true,
-                Err(now) => seen = W::from_bits(now),
+                Err(now) => seen = S::from_bits(now),
             }
         }
         false
     }
 }
 
-impl<W: State> StateCell for AtomicState<W> {
-    type PermitState = W;
+impl<S: SemaphoreState> StateCell for AtomicState<S> {
+    type State = S;
 
     #[inline]
-    fn load(&self) -> W {
-        self.seen()
+    fn load(&self) -> S {
+        S::from_bits(self.bits.load(Ordering::Relaxed))
     }
 
     #[inline]
-    fn exchange(&self, seen: W, next: W) -> Result<(), W> {
-        // Acquire pairs with the Release of the exit that freed the permit.
-        match self.bits.compare_exchange_weak(seen.bits(), next.bits(), Ordering::Acquire, Ordering::Relaxed) {
+    fn compare_exchange(&self, seen: S, next: S) -> Result<(), S> {
+        // Acquire pairs with the Release of the release that made the permit available.
+        match self.bits.compare_exchange_weak(seen.to_bits(), next.to_bits(), Ordering::Acquire, Ordering::Relaxed) {
             Ok(_) => Ok(()),
-            Err(now) => Err(W::from_bits(now)),
+            Err(now) => Err(S::from_bits(now)),
         }
     }
 
-    /// Release: this store may end the release sequence of an exit, so it heads one of its own. Whoever waits first
-    /// has seen that exit with Acquire, and passed it on through the mutex.
-    fn store(&self, next: W) {
-        self.bits.store(next.bits(), Ordering::Release);
+    /// Release: this store may end the release sequence of a released permit, so it must head a sequence itself. The
+    /// first waiter has read that release with Acquire, and the mutex has made it visible here.
+    fn store(&self, next: S) {
+        self.bits.store(next.to_bits(), Ordering::Release);
     }
 
-    fn free(&self, weight: W::Weight) {
-        self.bits.fetch_add(W::freed(weight), Ordering::Release);
+    fn release(&self, weight: S::Weight) {
+        self.bits.fetch_add(S::release_delta(weight), Ordering::Release);
     }
 
     fn close(&self) {
-        self.bits.fetch_or(W::CLOSED, Ordering::Relaxed);
+        self.bits.fetch_or(S::CLOSED, Ordering::Relaxed);
     }
 
     #[inline]
-    fn count_grant(&self, seen: W) {
-        W::count(&self.beside, seen);
+    fn count_grant(&self, seen: S) {
+        S::count_grant(&self.extra, seen);
     }
 }
 
-impl GrantedCarried {
-    /// Carries the count over when the grant that followed `seen` filled a quarter of the word's count.
-    #[inline]
-    pub(super) fn count(&self, seen: PermitState) {
-        let granted = (seen.granted() + 1) % GRANTED_MODULUS;
-        if granted.is_multiple_of(CARRY_EVERY) {
-            self.carry(granted);
-        }
-    }
-
+impl GrantTotal {
     #[cold]
-    fn carry(&self, granted: u64) {
+    pub(super) fn carry(&self, granted: u64) {
         let carried = self.0.load(Ordering::Relaxed);
         let full = unwrap_granted(carried, granted);
-        // Further ahead than that, this carry is late: one that came after it has already been made.
+        // If the difference is larger, this carry is late: a carry that follows it has already been made.
         if full - carried <= GRANTED_MODULUS / 2 {
             self.0.fetch_max(full, Ordering::AcqRel);
         }
     }
 }
 
-/// The full count that ends in `granted`, given that it was `carried` a while ago (as RFC 3550, appendix A.1, extends
-/// a sequence number).
+/// Returns the full count that ends in `granted`, given that it was `carried` a while ago, as RFC 3550, appendix A.1,
+/// extends a sequence number.
 fn unwrap_granted(carried: u64, granted: u64) -> u64 {
     carried + granted.wrapping_sub(carried) % GRANTED_MODULUS
 }
 
 #[cfg(all(test, not(loom)))]
 impl AtomicState<PermitState> {
-    /// As if so many more turns had been granted.
-    pub(super) fn skip_turns(&self, turns: u64) {
-        self.bits.fetch_add(turns << 40, Ordering::Relaxed);
+    /// Counts `grants` more grants than were made.
+    pub(super) fn skip_grants(&self, grants: u64) {
+        self.bits.fetch_add(grants << 40, Ordering::Relaxed);
     }
 
     pub(super) fn carry_grants(&self, granted: u64) {
-        self.beside.carry(granted);
+        self.extra.carry(granted);
     }
 }

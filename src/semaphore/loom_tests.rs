@@ -1,10 +1,10 @@
-//! Models of the lane, checked by loom over every interleaving.
+//! Models of the semaphore, checked by loom over every interleaving.
 //!
-//! What callers do inside is a read and a write of a `Relaxed` counter, which orders nothing by itself: loom lets a
-//! reader see any older value that the lane's own orderings allow. So the sum is right only if callers exclude each
-//! other, and each one also sees what the one before it did.
+//! A holder's work is a read and a write of a `Relaxed` counter, which orders nothing by itself: loom lets a reader see
+//! any older value that the semaphore's own orderings allow. So the sum is right only if holders exclude each other and
+//! each holder also sees what the previous one did.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
+#![allow(clippy::unwrap_used, reason = "a test fails at the first unexpected result")]
 
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
@@ -18,59 +18,59 @@ use loom::thread;
 use tokio::time::Instant;
 
 use super::{
-    CancelOutcome, EnqueueOutcome, Order, Refused, Semaphore, SemaphoreConfig, SemaphoreSnapshot, WaitOutcome, WaiterId,
+    CancelOutcome, EnqueueOutcome, MAX_WAITING, Order, Semaphore, SemaphoreConfig, SemaphoreRefusal, SemaphoreSnapshot,
+    WaitOutcome, WaiterId,
 };
-use crate::semaphore::MAX_WAITING;
 
-/// A lane and what its callers do inside.
-struct Shared {
-    lane: Semaphore,
+/// A semaphore and the sum that its holders add to.
+struct Model {
+    semaphore: Semaphore,
     sum: AtomicUsize,
 }
 
-impl Shared {
+impl Model {
     fn new(permits: usize, bound: usize) -> Arc<Self> {
         Arc::new(Self {
-            lane: Semaphore::new(SemaphoreConfig { permits, bound, order: Order::Fifo }),
+            semaphore: Semaphore::new(SemaphoreConfig { permits, bound, order: Order::Fifo }),
             sum: AtomicUsize::new(0),
         })
     }
 
-    /// A lane that the model's main thread holds already.
+    /// Creates a semaphore whose only permit the model's main thread holds.
     fn held(bound: usize) -> Arc<Self> {
-        let shared = Self::new(1, bound);
-        assert_eq!(shared.lane.try_enter(), Ok(()));
-        shared
+        let model = Self::new(1, bound);
+        assert_eq!(model.semaphore.try_acquire(()), Ok(()));
+        model
     }
 
-    /// Waits for a turn, as the futures and the blocking callers do.
-    fn enter(&self) -> Outcome {
-        if self.lane.try_enter().is_ok() {
-            return Outcome::Entered;
+    /// Acquires a permit, as the futures and the blocking callers do.
+    fn acquire(&self) -> Outcome {
+        if self.semaphore.try_acquire(()).is_ok() {
+            return Outcome::Acquired;
         }
-        let mut place = None;
+        let mut waiter = None;
         block_on(poll_fn(|cx| {
-            if place.is_some() {
-                return match self.lane.ask(&mut place, cx.waker()) {
-                    Some(answer) => Poll::Ready(answer.into()),
+            if waiter.is_some() {
+                return match self.semaphore.poll(&mut waiter, cx.waker()) {
+                    Some(outcome) => Poll::Ready(outcome.into()),
                     None => Poll::Pending,
                 };
             }
-            match self.lane.join(cx.waker()) {
-                EnqueueOutcome::Entered => Poll::Ready(Outcome::Entered),
+            match self.semaphore.enqueue((), cx.waker()) {
+                EnqueueOutcome::Acquired => Poll::Ready(Outcome::Acquired),
                 EnqueueOutcome::Refused(refused) => Poll::Ready(Outcome::Refused(refused)),
-                EnqueueOutcome::Queued(ticket) => {
-                    place = Some(ticket);
+                EnqueueOutcome::Queued(id) => {
+                    waiter = Some(id);
                     Poll::Pending
                 }
             }
         }))
     }
 
-    fn queue(&self) -> WaiterId {
-        match self.lane.join(Waker::noop()) {
-            EnqueueOutcome::Queued(ticket) => ticket,
-            joined => panic!("the lane is full, so one waits: {joined:?}"),
+    fn enqueue(&self) -> WaiterId {
+        match self.semaphore.enqueue((), Waker::noop()) {
+            EnqueueOutcome::Queued(waiter) => waiter,
+            outcome => panic!("no permit is available, so the caller is queued: {outcome:?}"),
         }
     }
 
@@ -78,291 +78,299 @@ impl Shared {
         self.sum.store(self.sum.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
-    fn exit(&self) -> bool {
-        self.lane.exit(|| None)
+    fn release(&self) -> bool {
+        self.semaphore.release(|| None)
     }
 
-    /// One whole turn. Returns how the wait ended, and whether the exit found the lane drained.
-    fn visit(&self) -> (Outcome, bool) {
-        let outcome = self.enter();
-        if outcome != Outcome::Entered {
+    /// Returns `true` if the semaphore is drained after closing it.
+    fn close(&self) -> bool {
+        self.semaphore.close();
+        self.semaphore.is_drained()
+    }
+
+    /// Acquires, works and releases. Returns how the wait ended, and `true` if the release drained the semaphore.
+    fn run(&self) -> (Outcome, bool) {
+        let outcome = self.acquire();
+        if outcome != Outcome::Acquired {
             return (outcome, false);
         }
         self.work();
-        (outcome, self.exit())
+        (outcome, self.release())
     }
 
-    fn assert_idle_after(&self, turns: usize) {
-        let SemaphoreSnapshot { held, waiting, .. } = self.lane.snapshot();
+    fn assert_idle_after(&self, runs: usize) {
+        let SemaphoreSnapshot { held, waiting, .. } = self.semaphore.snapshot();
         assert_eq!((held, waiting), (0, 0));
-        assert_eq!(self.sum.load(Ordering::Relaxed), turns);
+        assert_eq!(self.sum.load(Ordering::Relaxed), runs);
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
-    Entered,
-    Refused(Refused),
+    Acquired,
+    Refused(SemaphoreRefusal),
     Expired,
 }
 
 impl From<WaitOutcome> for Outcome {
-    fn from(answer: WaitOutcome) -> Self {
-        match answer {
-            WaitOutcome::Entered => Self::Entered,
+    fn from(outcome: WaitOutcome) -> Self {
+        match outcome {
+            WaitOutcome::Acquired => Self::Acquired,
             WaitOutcome::Expired => Self::Expired,
-            WaitOutcome::Closed => Self::Refused(Refused::Closed),
+            WaitOutcome::Closed => Self::Refused(SemaphoreRefusal::Closed),
         }
     }
 }
 
-/// Checks `model` with at most three preemptions an execution, which finds what is known to go wrong in such code
-/// ("Iterative context bounding", PLDI 2007) and ends in seconds.
+/// Checks `model` with at most three preemptions per execution. That finds the known kinds of bugs in such code
+/// ("Iterative context bounding", PLDI 2007) and takes seconds.
 fn check_bounded(model: impl Fn() + Send + Sync + 'static) {
     let mut builder = Builder::new();
     builder.preemption_bound = Some(3);
     builder.check(model);
 }
 
-fn spawn<T: 'static>(shared: &Arc<Shared>, f: impl FnOnce(&Shared) -> T + 'static) -> thread::JoinHandle<T> {
-    let shared = Arc::clone(shared);
-    thread::spawn(move || f(&shared))
+fn spawn<T: 'static>(model: &Arc<Model>, f: impl FnOnce(&Model) -> T + 'static) -> thread::JoinHandle<T> {
+    let model = Arc::clone(model);
+    thread::spawn(move || f(&model))
 }
 
 #[test]
-fn a_caller_that_comes_as_the_holder_leaves_gets_the_turn() {
+fn caller_that_arrives_during_a_release_acquires_the_permit() {
     loom::model(|| {
-        let shared = Shared::held(MAX_WAITING);
-        let second = spawn(&shared, Shared::visit);
-        shared.work();
-        shared.exit();
-        assert_eq!(second.join().unwrap(), (Outcome::Entered, false));
-        shared.assert_idle_after(2);
+        let model = Model::held(MAX_WAITING);
+        let second = spawn(&model, Model::run);
+        model.work();
+        model.release();
+        assert_eq!(second.join().unwrap(), (Outcome::Acquired, false));
+        model.assert_idle_after(2);
     });
 }
 
 #[test]
-fn three_callers_take_turns_and_see_each_others_work() {
+fn three_callers_exclude_each_other_and_see_each_others_work() {
     check_bounded(|| {
-        let shared = Shared::new(1, MAX_WAITING);
-        let others = [spawn(&shared, Shared::visit), spawn(&shared, Shared::visit)];
-        assert_eq!(shared.visit(), (Outcome::Entered, false));
+        let model = Model::new(1, MAX_WAITING);
+        let others = [spawn(&model, Model::run), spawn(&model, Model::run)];
+        assert_eq!(model.run(), (Outcome::Acquired, false));
         for other in others {
-            assert_eq!(other.join().unwrap(), (Outcome::Entered, false));
+            assert_eq!(other.join().unwrap(), (Outcome::Acquired, false));
         }
-        shared.assert_idle_after(3);
-        assert_eq!(shared.lane.snapshot().granted, 3);
+        model.assert_idle_after(3);
+        assert_eq!(model.semaphore.snapshot().granted, 3);
     });
 }
 
 #[test]
-fn work_is_seen_across_two_hand_overs_in_a_row() {
-    // The stores that hand over replace the word. They must not cut off what the exits before them published.
+fn work_is_visible_across_two_grants_in_a_row() {
+    // The stores that grant replace the state. They must not cut off what the releases before them published.
     check_bounded(|| {
-        let shared = Shared::held(MAX_WAITING);
-        let others = [spawn(&shared, Shared::visit), spawn(&shared, Shared::visit)];
-        shared.work();
-        shared.exit();
-        for other in others {
-            other.join().unwrap();
-        }
-        shared.assert_idle_after(3);
-    });
-}
-
-#[test]
-fn two_permits_never_admit_a_third() {
-    check_bounded(|| {
-        let shared = Shared::new(2, MAX_WAITING);
-        // An atomic addition orders nothing here either, but always sees the latest value.
-        fn visit(shared: &Shared) {
-            assert_eq!(shared.enter(), Outcome::Entered);
-            assert!(shared.sum.fetch_add(1, Ordering::Relaxed) < 2, "a third caller is inside");
-            shared.sum.fetch_sub(1, Ordering::Relaxed);
-            shared.exit();
-        }
-        let others = [spawn(&shared, visit), spawn(&shared, visit)];
-        visit(&shared);
+        let model = Model::held(MAX_WAITING);
+        let others = [spawn(&model, Model::run), spawn(&model, Model::run)];
+        model.work();
+        model.release();
         for other in others {
             other.join().unwrap();
         }
-        shared.assert_idle_after(0);
+        model.assert_idle_after(3);
     });
 }
 
 #[test]
-fn nobody_barges_in_while_a_turn_is_handed_over() {
-    loom::model(|| {
-        let shared = Shared::held(MAX_WAITING);
-        let mut place = Some(shared.queue());
-        let barger = spawn(&shared, |shared| shared.lane.try_enter());
-        shared.exit();
-        assert_eq!(barger.join().unwrap(), Err(Refused::Busy));
-        assert_eq!(shared.lane.ask(&mut place, Waker::noop()), Some(WaitOutcome::Entered));
-        shared.exit();
-        shared.assert_idle_after(0);
-    });
-}
-
-#[test]
-fn a_caller_that_leaves_as_its_turn_comes_passes_it_on() {
+fn two_permits_never_admit_a_third_caller() {
     check_bounded(|| {
-        let shared = Shared::held(MAX_WAITING);
-        let place = shared.queue();
-        let leaver = spawn(&shared, |shared| shared.lane.leave(place, || None));
-        let next = spawn(&shared, Shared::visit);
-        shared.work();
-        shared.exit();
-        assert_ne!(leaver.join().unwrap(), CancelOutcome::Refused);
-        assert_eq!(next.join().unwrap().0, Outcome::Entered);
-        shared.assert_idle_after(2);
-        assert_eq!(shared.lane.tally.cancelled.value(), 1);
+        let model = Model::new(2, MAX_WAITING);
+        // An atomic addition orders nothing here either, but always reads the latest value.
+        fn run(model: &Model) {
+            assert_eq!(model.acquire(), Outcome::Acquired);
+            assert!(model.sum.fetch_add(1, Ordering::Relaxed) < 2, "a third caller holds a permit");
+            model.sum.fetch_sub(1, Ordering::Relaxed);
+            model.release();
+        }
+        let others = [spawn(&model, run), spawn(&model, run)];
+        run(&model);
+        for other in others {
+            other.join().unwrap();
+        }
+        model.assert_idle_after(0);
     });
 }
 
 #[test]
-fn the_last_caller_leaving_as_its_turn_comes_frees_the_lane() {
+fn no_caller_barges_in_while_a_permit_is_granted() {
     loom::model(|| {
-        let shared = Shared::held(MAX_WAITING);
-        let place = shared.queue();
-        let leaver = spawn(&shared, |shared| shared.lane.leave(place, || None));
-        shared.work();
-        shared.exit();
-        leaver.join().unwrap();
-        assert_eq!(shared.visit().0, Outcome::Entered);
-        shared.assert_idle_after(2);
+        let model = Model::held(MAX_WAITING);
+        let mut waiter = Some(model.enqueue());
+        let barger = spawn(&model, |model| model.semaphore.try_acquire(()));
+        model.release();
+        assert_eq!(barger.join().unwrap(), Err(SemaphoreRefusal::Busy));
+        assert_eq!(model.semaphore.poll(&mut waiter, Waker::noop()), Some(WaitOutcome::Acquired));
+        model.release();
+        model.assert_idle_after(0);
     });
 }
 
 #[test]
-fn giving_up_as_the_turn_comes_takes_it_or_leaves_it_to_the_next() {
+fn caller_cancelled_during_its_grant_releases_the_permit() {
     check_bounded(|| {
-        let shared = Shared::held(MAX_WAITING);
-        let place = shared.queue();
-        let impatient = spawn(&shared, |shared| match shared.lane.give_up(place) {
-            Some(answer) => {
-                assert_eq!(answer, WaitOutcome::Entered);
-                shared.work();
-                shared.exit();
+        let model = Model::held(MAX_WAITING);
+        let waiter = model.enqueue();
+        let cancelled = spawn(&model, |model| model.semaphore.cancel(waiter, || None));
+        let next = spawn(&model, Model::run);
+        model.work();
+        model.release();
+        assert_ne!(cancelled.join().unwrap(), CancelOutcome::AlreadyEnded);
+        assert_eq!(next.join().unwrap().0, Outcome::Acquired);
+        model.assert_idle_after(2);
+        assert_eq!(model.semaphore.counters.cancelled.value(), 1);
+    });
+}
+
+#[test]
+fn last_caller_cancelled_during_its_grant_frees_the_semaphore() {
+    loom::model(|| {
+        let model = Model::held(MAX_WAITING);
+        let waiter = model.enqueue();
+        let cancelled = spawn(&model, |model| model.semaphore.cancel(waiter, || None));
+        model.work();
+        model.release();
+        cancelled.join().unwrap();
+        assert_eq!(model.run().0, Outcome::Acquired);
+        model.assert_idle_after(2);
+    });
+}
+
+#[test]
+fn final_poll_during_a_grant_takes_it_or_leaves_it_to_the_next_waiter() {
+    check_bounded(|| {
+        let model = Model::held(MAX_WAITING);
+        let waiter = model.enqueue();
+        let impatient = spawn(&model, |model| match model.semaphore.poll_final(waiter) {
+            Some(outcome) => {
+                assert_eq!(outcome, WaitOutcome::Acquired);
+                model.work();
+                model.release();
                 1
             }
             None => 0,
         });
-        let next = spawn(&shared, Shared::visit);
-        shared.work();
-        shared.exit();
-        assert_eq!(next.join().unwrap().0, Outcome::Entered);
-        shared.assert_idle_after(2 + impatient.join().unwrap());
+        let next = spawn(&model, Model::run);
+        model.work();
+        model.release();
+        assert_eq!(next.join().unwrap().0, Outcome::Acquired);
+        model.assert_idle_after(2 + impatient.join().unwrap());
     });
 }
 
 #[test]
-fn closing_as_one_joins_and_one_exits_leaves_nobody_waiting() {
+fn close_during_an_enqueue_and_a_release_leaves_no_waiter() {
     check_bounded(|| {
-        let shared = Shared::held(MAX_WAITING);
-        let caller = spawn(&shared, Shared::visit);
-        let closer = spawn(&shared, |shared| shared.lane.close());
-        shared.work();
-        let mut drained = shared.exit();
+        let model = Model::held(MAX_WAITING);
+        let caller = spawn(&model, Model::run);
+        let closer = spawn(&model, Model::close);
+        model.work();
+        let mut drained = model.release();
         let (outcome, drained_by_caller) = caller.join().unwrap();
         drained |= closer.join().unwrap() | drained_by_caller;
-        assert!(drained, "someone must tell that the lane is drained");
-        assert!(shared.lane.is_drained());
-        let turns = match outcome {
-            Outcome::Entered => 2,
+        assert!(drained, "one of the three must report that the semaphore is drained");
+        assert!(model.semaphore.is_drained());
+        let runs = match outcome {
+            Outcome::Acquired => 2,
             outcome => {
-                assert_eq!(outcome, Outcome::Refused(Refused::Closed));
+                assert_eq!(outcome, Outcome::Refused(SemaphoreRefusal::Closed));
                 1
             }
         };
-        shared.assert_idle_after(turns);
+        model.assert_idle_after(runs);
     });
 }
 
 #[test]
-fn closing_as_a_queued_caller_leaves_tells_that_the_lane_is_drained() {
+fn close_while_a_waiter_is_cancelled_reports_that_the_semaphore_is_drained() {
     check_bounded(|| {
-        let shared = Shared::held(MAX_WAITING);
-        let place = shared.queue();
-        let leaver = spawn(&shared, |shared| {
-            shared.lane.leave(place, || None) == CancelOutcome::PassedOn && shared.lane.is_drained()
+        let model = Model::held(MAX_WAITING);
+        let waiter = model.enqueue();
+        let cancelled = spawn(&model, |model| {
+            model.semaphore.cancel(waiter, || None) == CancelOutcome::Released && model.semaphore.is_drained()
         });
-        let closer = spawn(&shared, |shared| shared.lane.close());
-        let drained = shared.exit();
-        assert!(drained | leaver.join().unwrap() | closer.join().unwrap());
-        assert!(shared.lane.is_drained());
-        shared.assert_idle_after(0);
+        let closer = spawn(&model, Model::close);
+        let drained = model.release();
+        assert!(drained | cancelled.join().unwrap() | closer.join().unwrap());
+        assert!(model.semaphore.is_drained());
+        model.assert_idle_after(0);
     });
 }
 
 #[test]
-fn whoever_finds_the_lane_drained_sees_what_the_last_holder_did() {
+fn caller_that_finds_the_semaphore_drained_sees_the_last_holders_work() {
     loom::model(|| {
-        let shared = Shared::held(MAX_WAITING);
-        let closer = spawn(&shared, |shared| {
-            if shared.lane.close() {
-                assert_eq!(shared.sum.load(Ordering::Relaxed), 1);
+        let model = Model::held(MAX_WAITING);
+        let closer = spawn(&model, |model| {
+            if model.close() {
+                assert_eq!(model.sum.load(Ordering::Relaxed), 1);
             }
         });
-        shared.work();
-        shared.exit();
+        model.work();
+        model.release();
         closer.join().unwrap();
-        assert!(shared.lane.is_drained());
+        assert!(model.semaphore.is_drained());
     });
 }
 
 #[test]
-fn of_two_callers_for_the_last_place_one_is_refused() {
+fn one_of_two_callers_is_refused_the_last_place_in_the_queue() {
     check_bounded(|| {
-        let shared = Shared::held(1);
-        let callers = [0, 1].map(|_| spawn(&shared, |shared| shared.lane.join(Waker::noop())));
-        let joined = callers.map(|caller| caller.join().unwrap());
-        let queued = joined.iter().filter(|joined| matches!(joined, EnqueueOutcome::Queued(_))).count();
-        let refused = joined.iter().filter(|joined| matches!(joined, EnqueueOutcome::Refused(Refused::Full))).count();
+        let model = Model::held(1);
+        let callers = [0, 1].map(|_| spawn(&model, |model| model.semaphore.enqueue((), Waker::noop())));
+        let outcomes = callers.map(|caller| caller.join().unwrap());
+        let count = |finds: fn(&EnqueueOutcome) -> bool| outcomes.iter().filter(|outcome| finds(outcome)).count();
+        let queued = count(|outcome| matches!(outcome, EnqueueOutcome::Queued(_)));
+        let refused = count(|outcome| matches!(outcome, EnqueueOutcome::Refused(SemaphoreRefusal::QueueFull)));
         assert_eq!((queued, refused), (1, 1));
-        assert_eq!(shared.lane.snapshot().waiting, 1);
+        assert_eq!(model.semaphore.snapshot().waiting, 1);
     });
 }
 
 #[test]
-fn as_a_place_comes_free_two_callers_never_share_it() {
+fn two_callers_never_share_a_place_in_the_queue() {
     check_bounded(|| {
-        let shared = Shared::held(1);
-        let callers = [spawn(&shared, Shared::visit), spawn(&shared, Shared::visit)];
-        shared.work();
-        shared.exit();
+        let model = Model::held(1);
+        let callers = [spawn(&model, Model::run), spawn(&model, Model::run)];
+        model.work();
+        model.release();
         let outcomes = callers.map(|caller| caller.join().unwrap().0);
-        let entered = outcomes.iter().filter(|outcome| **outcome == Outcome::Entered).count();
-        let refused = outcomes.iter().filter(|outcome| **outcome == Outcome::Refused(Refused::Full)).count();
-        assert_eq!(entered + refused, 2);
-        assert!(entered > 0, "both were refused, so neither was in the place");
-        shared.assert_idle_after(1 + entered);
+        let acquired = outcomes.iter().filter(|outcome| **outcome == Outcome::Acquired).count();
+        let refused =
+            outcomes.iter().filter(|outcome| **outcome == Outcome::Refused(SemaphoreRefusal::QueueFull)).count();
+        assert_eq!(acquired + refused, 2);
+        assert!(acquired > 0, "both were refused, although neither was in the queue");
+        model.assert_idle_after(1 + acquired);
     });
 }
 
 #[test]
-fn a_turn_that_expires_as_it_is_taken_goes_to_one_of_the_two() {
+fn grant_that_expires_while_it_is_taken_goes_to_one_of_two_callers() {
     check_bounded(|| {
-        let shared = Shared::held(MAX_WAITING);
+        let model = Model::held(MAX_WAITING);
         let now = Instant::now();
-        let mut place = Some(shared.queue());
-        let next = spawn(&shared, Shared::visit);
-        // Late enough for this turn, too early for the next one's.
+        let mut waiter = Some(model.enqueue());
+        let next = spawn(&model, Model::run);
+        // Late enough for the first grant, too early for the next one.
         let later = now + Duration::from_secs(1);
-        let watcher = spawn(&shared, move |shared| shared.lane.expire_grants(now, later).0);
-        shared.work();
-        shared.lane.exit(|| Some(now));
-        let late = match shared.lane.ask(&mut place, Waker::noop()) {
-            Some(WaitOutcome::Entered) => {
-                shared.work();
-                shared.exit();
+        let watcher = spawn(&model, move |model| model.semaphore.expire_grants(now, later).0);
+        model.work();
+        model.semaphore.release(|| Some(now));
+        let late = match model.semaphore.poll(&mut waiter, Waker::noop()) {
+            Some(WaitOutcome::Acquired) => {
+                model.work();
+                model.release();
                 false
             }
             Some(WaitOutcome::Expired) => true,
-            answer => panic!("the turn had come: {answer:?}"),
+            outcome => panic!("the permit was granted: {outcome:?}"),
         };
         assert_eq!(watcher.join().unwrap(), usize::from(late));
-        assert_eq!(next.join().unwrap().0, Outcome::Entered);
-        shared.assert_idle_after(if late { 2 } else { 3 });
+        assert_eq!(next.join().unwrap().0, Outcome::Acquired);
+        model.assert_idle_after(if late { 2 } else { 3 });
     });
 }

@@ -1,13 +1,15 @@
-//! [`Order`], who of those that wait goes first.
+//! [`Order`], which waiter is served first.
 
-/// Who of those that wait goes first.
+/// The order in which waiting callers are served.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Order {
-    /// Who came first.
+    /// First in, first out: the caller that has waited longest is served first.
     #[default]
     Fifo,
-    /// Who came last. Under overload the newest caller is the one most likely to still be there, at the price that
-    /// the oldest may never get a turn: set a `max_wait` with it.
+    /// Last in, first out: the caller that arrived last is served first.
+    ///
+    /// Under overload the newest caller is the most likely to be still interested in the answer. In return, the oldest
+    /// caller may never be served: set a `max_wait` as well.
     Lifo,
 }

@@ -1,61 +1,61 @@
-//! What a lane tells those who ask it.
+//! The results of the operations on a semaphore.
 
 use super::waiters::{WaiterId, WaiterState};
 
-/// Why a caller was not let in.
+/// Why a semaphore refused a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refused {
-    /// Every permit is held, or someone waits already.
+pub(crate) enum SemaphoreRefusal {
+    /// Every permit is held, or another caller is already waiting.
     Busy,
-    /// So many wait that no more may.
-    Full,
-    /// There are so many lanes that there may be no other.
+    /// The queue is full.
+    QueueFull,
+    /// The key is new, and the maximum number of keys is in use.
     TooManyKeys,
     Closed,
 }
 
-/// How joining the queue ended.
+/// The result of enqueuing a caller.
 #[derive(Debug)]
 pub(crate) enum EnqueueOutcome {
-    /// A permit had come free: the caller holds it.
-    Entered,
+    /// A permit was released in the meantime: the caller holds it.
+    Acquired,
     Queued(WaiterId),
-    Refused(Refused),
+    Refused(SemaphoreRefusal),
 }
 
-/// What a waiter that asks finds.
+/// How a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WaitOutcome {
     /// The caller holds a permit.
-    Entered,
-    /// Its grant was not taken in time.
+    Acquired,
+    /// The permit that was granted to the caller expired before the caller took it.
     Expired,
     Closed,
 }
 
 impl WaitOutcome {
-    pub(super) fn of(turn: &WaiterState) -> Option<Self> {
-        match turn {
+    pub(super) fn of(state: &WaiterState) -> Option<Self> {
+        match state {
             WaiterState::Waiting(_) => None,
-            WaiterState::Granted(_) => Some(Self::Entered),
+            WaiterState::Granted(_) => Some(Self::Acquired),
             WaiterState::Expired => Some(Self::Expired),
             WaiterState::Closed | WaiterState::Vacant => Some(Self::Closed),
         }
     }
 }
 
-/// What a waiter that left had.
+/// The effect of cancelling a waiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CancelOutcome {
-    /// A place in the queue.
-    Waiting,
-    /// A permit, which is now the next one's.
-    PassedOn,
-    /// Nothing: the lane was closed, or its grant had expired.
-    Refused,
+    /// The waiter left the queue.
+    Dequeued,
+    /// The waiter had been granted a permit, which was released.
+    Released,
+    /// None: the wait was already over, as the semaphore was closed or the grant had expired.
+    AlreadyEnded,
 }
 
-/// What a glance at the lane shows.
+/// A point-in-time copy of a semaphore's counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SemaphoreSnapshot {
     pub(crate) held: usize,

@@ -1,4 +1,5 @@
-//! The lane's state in one word: who may enter is decided by one load, and done by one compare-exchange.
+//! [`PermitState`], the state of a semaphore of permits: one load decides whether a caller is admitted, and one
+//! compare-exchange admits it.
 //!
 //! ```text
 //!  63        40 39 38       16 15        0
@@ -7,20 +8,21 @@
 //! └────────────┴──┴───────────┴───────────┘
 //! ```
 //!
-//! `granted` counts every turn, modulo 2²⁴: counting costs nothing, since it rides on the exchange that takes the
-//! permit. It stands on top so that its overflow leaves the word. Below it, one comparison tells whether a caller may
-//! pass: with anyone waiting or the lane closed (`C`), the lower 40 bits are larger than any number of permits.
+//! `granted` counts every permit given out, modulo 2²⁴. Counting costs nothing, since the exchange that takes the
+//! permit also counts it. The count occupies the top bits, so that its overflow leaves the state. One comparison of the
+//! bits below it decides whether a caller is admitted: if a caller is waiting or the semaphore is closed (`C`), the
+//! lower 40 bits are larger than any number of permits.
 
 use std::task::Waker;
 
-use super::atomic_state::GrantedCarried;
-use super::state::State;
+use super::atomic_state::{CARRY_EVERY, GrantTotal};
+use super::state::SemaphoreState;
 
-/// The most permits that a lane can hold.
+/// The maximum number of permits of a semaphore.
 pub(crate) const MAX_PERMITS: usize = (1 << 16) - 1;
-/// The most callers that can wait in a lane.
+/// The maximum number of callers that can wait for a semaphore.
 pub(crate) const MAX_WAITING: usize = (1 << 23) - 1;
-/// `granted` counts modulo this.
+/// `granted` counts modulo this number.
 pub(crate) const GRANTED_MODULUS: u64 = 1 << 24;
 
 const ONE_HELD: u64 = 1;
@@ -37,47 +39,25 @@ impl PermitState {
         (self.0 as usize) & MAX_PERMITS
     }
 
-    pub(crate) fn waiting(self) -> usize {
-        (self.0 >> 16) as usize & MAX_WAITING
-    }
-
     pub(crate) fn granted(self) -> u64 {
         self.0 >> 40
     }
 
-    pub(crate) fn is_closed(self) -> bool {
-        self.0 & CLOSED != 0
-    }
-
-    /// A permit is free, nobody waits for it, and the lane is open.
-    pub(crate) fn admits(self, permits: usize) -> bool {
-        (self.0 & BELOW_GRANTED) < permits as u64
-    }
-
-    /// Nobody waits and the lane is open, so a permit that comes back concerns nobody else.
-    pub(crate) fn is_quiet(self) -> bool {
-        (self.0 & BELOW_GRANTED) < ONE_WAITING
-    }
-
-    /// Nobody is inside, and nobody waits.
+    /// Returns `true` if no permit is held and no caller is waiting.
     pub(crate) fn is_idle(self) -> bool {
         self.0 & (CLOSED - 1) == 0
     }
 
-    pub(crate) fn entered(self) -> Self {
-        Self(self.0.wrapping_add(ONE_HELD + ONE_GRANTED))
-    }
-
-    pub(crate) fn left(self) -> Self {
-        Self(self.0 - ONE_HELD)
+    pub(crate) fn closed(self) -> Self {
+        Self(self.0 | CLOSED)
     }
 }
 
-impl State for PermitState {
+impl SemaphoreState for PermitState {
     type Weight = ();
     type Permits = usize;
-    type Next = Option<Waker>;
-    type Beside = GrantedCarried;
+    type Wakers = Option<Waker>;
+    type Extra = GrantTotal;
 
     const CLOSED: u64 = CLOSED;
 
@@ -85,17 +65,17 @@ impl State for PermitState {
         Self(bits)
     }
 
-    fn bits(self) -> u64 {
+    fn to_bits(self) -> u64 {
         self.0
     }
 
     fn waiting(self) -> usize {
-        self.waiting()
+        (self.0 >> 16) as usize & MAX_WAITING
     }
 
     #[inline]
     fn admits(self, permits: usize, (): ()) -> bool {
-        self.admits(permits)
+        (self.0 & BELOW_GRANTED) < permits as u64
     }
 
     fn has_room(self, permits: usize, (): ()) -> bool {
@@ -103,30 +83,34 @@ impl State for PermitState {
     }
 
     #[inline]
-    fn is_quiet(self) -> bool {
-        self.is_quiet()
+    fn is_uncontended(self) -> bool {
+        (self.0 & BELOW_GRANTED) < ONE_WAITING
     }
 
     #[inline]
-    fn entered(self, (): ()) -> Self {
-        self.entered()
+    fn acquired(self, (): ()) -> Self {
+        Self(self.0.wrapping_add(ONE_HELD + ONE_GRANTED))
     }
 
     #[inline]
-    fn freed((): ()) -> u64 {
+    fn release_delta((): ()) -> u64 {
         ONE_HELD.wrapping_neg()
     }
 
-    fn joined(self) -> Self {
+    fn enqueued(self) -> Self {
         Self(self.0 + ONE_WAITING)
     }
 
-    fn stopped_waiting(self, callers: usize) -> Self {
-        Self(self.0 - ONE_WAITING * callers as u64)
+    fn dequeued(self, waiters: usize) -> Self {
+        Self(self.0 - ONE_WAITING * waiters as u64)
     }
 
+    /// Carries the count over if the grant that replaced `seen` completed a quarter of the state's count.
     #[inline]
-    fn count(beside: &GrantedCarried, seen: Self) {
-        beside.count(seen);
+    fn count_grant(total: &GrantTotal, seen: Self) {
+        let granted = (seen.granted() + 1) % GRANTED_MODULUS;
+        if granted.is_multiple_of(CARRY_EVERY) {
+            total.carry(granted);
+        }
     }
 }

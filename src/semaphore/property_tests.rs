@@ -1,4 +1,4 @@
-//! The lane beside a naive queue, over random programs.
+//! The semaphore compared with a naive queue, over random programs.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,35 +9,36 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tokio::time::Instant;
 
+use super::atomic_state::CARRY_EVERY;
 use super::{
-    CARRY_EVERY, CancelOutcome, EnqueueOutcome, Order, Refused, Semaphore, SemaphoreConfig, SemaphoreSnapshot,
-    WaitOutcome, WaiterId,
+    CancelOutcome, EnqueueOutcome, Order, Semaphore, SemaphoreConfig, SemaphoreRefusal, SemaphoreSnapshot, WaitOutcome,
+    WaiterId,
 };
 
-/// One step of a program. The indices choose among the waiters there are.
+/// One step of a program. An index selects one of the existing waiters.
 #[derive(Clone, Debug)]
 enum Step {
-    TryEnter,
-    Arrive,
-    /// Asks with the waker of last time, or with a fresh one.
+    TryAcquire,
+    Enqueue,
+    /// Polls with the previous waker, or with a new one.
     Poll(usize, bool),
-    Leave(usize),
-    GiveUp(usize),
-    Exit,
+    Cancel(usize),
+    PollFinal(usize),
+    Release,
     Close,
-    /// Takes back the grants that are at least so many steps old.
+    /// Revokes the grants that are at least this many steps old.
     Expire(u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        3 => Just(Step::TryEnter),
-        8 => Just(Step::Arrive),
-        4 => (any::<usize>(), any::<bool>()).prop_map(|(who, fresh)| Step::Poll(who, fresh)),
-        2 => any::<usize>().prop_map(Step::Leave),
-        2 => any::<usize>().prop_map(Step::GiveUp),
-        6 => Just(Step::Exit),
-        1 => prop::bool::weighted(0.2).prop_map(|close| if close { Step::Close } else { Step::TryEnter }),
+        3 => Just(Step::TryAcquire),
+        8 => Just(Step::Enqueue),
+        4 => (any::<usize>(), any::<bool>()).prop_map(|(index, fresh)| Step::Poll(index, fresh)),
+        2 => any::<usize>().prop_map(Step::Cancel),
+        2 => any::<usize>().prop_map(Step::PollFinal),
+        6 => Just(Step::Release),
+        1 => prop::bool::weighted(0.2).prop_map(|close| if close { Step::Close } else { Step::TryAcquire }),
         1 => (1..6_u64).prop_map(Step::Expire),
     ]
 }
@@ -51,9 +52,9 @@ impl Wake for Wakes {
     }
 }
 
-/// What the naive queue says about a waiter.
+/// The state of a waiter in the naive queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum NaiveState {
     Waiting,
     Granted { at: u64 },
     Expired,
@@ -61,15 +62,15 @@ enum State {
 }
 
 struct Waiter {
-    ticket: Option<WaiterId>,
-    /// Index of its latest waker.
+    id: Option<WaiterId>,
+    /// The index of its latest waker.
     waker: usize,
-    state: State,
+    state: NaiveState,
 }
 
-/// A lane and a naive queue that does the same.
+/// A semaphore, and a naive queue that must do the same.
 struct Pair {
-    lane: Semaphore,
+    semaphore: Semaphore,
     epoch: Instant,
     now: u64,
 
@@ -78,15 +79,15 @@ struct Pair {
     order: Order,
     is_closed: bool,
     holders: usize,
-    /// Those that waited and have not gone, by number. They stay in the list when their turn comes.
+    /// The waiters that have not been removed, with their numbers. A granted waiter stays in the list.
     waiters: Vec<(usize, Waiter)>,
     queue: VecDeque<usize>,
     granted: VecDeque<usize>,
-    /// Each waker that was ever given, with how often it is to have been woken.
+    /// Every waker that was passed, with the number of times that it must have been woken.
     wakers: Vec<(Arc<Wakes>, usize)>,
 
-    arrivals: usize,
-    turns: u64,
+    enqueues: usize,
+    grants: u64,
     queued: u64,
     cancelled: u64,
 }
@@ -94,7 +95,7 @@ struct Pair {
 impl Pair {
     fn new(permits: usize, bound: usize, order: Order) -> Self {
         Self {
-            lane: Semaphore::new(SemaphoreConfig { permits, bound, order }),
+            semaphore: Semaphore::new(SemaphoreConfig { permits, bound, order }),
             epoch: Instant::now(),
             now: 0,
             permits,
@@ -106,24 +107,24 @@ impl Pair {
             queue: VecDeque::new(),
             granted: VecDeque::new(),
             wakers: Vec::new(),
-            arrivals: 0,
-            turns: 0,
+            enqueues: 0,
+            grants: 0,
             queued: 0,
             cancelled: 0,
         }
     }
 
-    fn take(&mut self, step: &Step) {
+    fn apply(&mut self, step: &Step) {
         self.now += 1;
         match *step {
-            Step::TryEnter => self.try_enter(),
-            Step::Arrive => self.arrive(),
-            Step::Poll(who, fresh) => self.with_waiter(who, |pair, at| pair.poll(at, fresh)),
-            Step::Leave(who) => self.with_waiter(who, Self::leave),
-            Step::GiveUp(who) => self.with_waiter(who, Self::give_up),
-            Step::Exit => {
+            Step::TryAcquire => self.try_acquire(),
+            Step::Enqueue => self.enqueue(),
+            Step::Poll(index, fresh) => self.with_waiter(index, |pair, at| pair.poll(at, fresh)),
+            Step::Cancel(index) => self.with_waiter(index, Self::cancel),
+            Step::PollFinal(index) => self.with_waiter(index, Self::poll_final),
+            Step::Release => {
                 if self.holders > 0 {
-                    self.exit();
+                    self.release();
                 }
             }
             Step::Close => self.close(),
@@ -132,9 +133,9 @@ impl Pair {
         self.compare();
     }
 
-    fn with_waiter(&mut self, who: usize, f: impl FnOnce(&mut Self, usize)) {
+    fn with_waiter(&mut self, index: usize, f: impl FnOnce(&mut Self, usize)) {
         if !self.waiters.is_empty() {
-            f(self, who % self.waiters.len());
+            f(self, index % self.waiters.len());
         }
     }
 
@@ -150,210 +151,211 @@ impl Pair {
         self.held() < self.permits && self.queue.is_empty()
     }
 
-    fn fresh_waker(&mut self) -> (usize, Waker) {
+    fn new_waker(&mut self) -> (usize, Waker) {
         let wakes = Arc::new(Wakes::default());
         self.wakers.push((Arc::clone(&wakes), 0));
         (self.wakers.len() - 1, Waker::from(wakes))
     }
 
-    fn waiter(&mut self, id: usize) -> &mut Waiter {
-        let found = self.waiters.iter_mut().find(|(known, _)| *known == id);
-        &mut found.expect("the naive queue names waiters that are there").1
+    fn waiter(&mut self, number: usize) -> &mut Waiter {
+        let found = self.waiters.iter_mut().find(|(known, _)| *known == number);
+        &mut found.expect("the naive queue contains existing waiters").1
     }
 
-    fn wake(&mut self, id: usize) {
-        let waker = self.waiter(id).waker;
+    fn wake(&mut self, number: usize) {
+        let waker = self.waiter(number).waker;
         self.wakers[waker].1 += 1;
     }
 
-    /// A permit has come back.
-    fn hand_over(&mut self) {
+    /// Grants a released permit to the next waiter.
+    fn grant_next(&mut self) {
         let next = match self.order {
             Order::Fifo => self.queue.pop_front(),
             Order::Lifo => self.queue.pop_back(),
         };
-        if let Some(id) = next {
+        if let Some(number) = next {
             let at = self.now;
-            self.waiter(id).state = State::Granted { at };
-            self.granted.push_back(id);
-            self.turns += 1;
-            self.wake(id);
+            self.waiter(number).state = NaiveState::Granted { at };
+            self.granted.push_back(number);
+            self.grants += 1;
+            self.wake(number);
         }
     }
 
-    fn try_enter(&mut self) {
+    fn try_acquire(&mut self) {
         let expected = match (self.is_closed, self.has_room()) {
-            (true, _) => Err(Refused::Closed),
+            (true, _) => Err(SemaphoreRefusal::Closed),
             (_, true) => Ok(()),
-            _ => Err(Refused::Busy),
+            _ => Err(SemaphoreRefusal::Busy),
         };
-        assert_eq!(self.lane.try_enter(), expected);
+        assert_eq!(self.semaphore.try_acquire(()), expected);
         if expected.is_ok() {
             self.holders += 1;
-            self.turns += 1;
+            self.grants += 1;
         }
     }
 
-    fn arrive(&mut self) {
-        let (waker, given) = self.fresh_waker();
-        match self.lane.join(&given) {
-            EnqueueOutcome::Entered => {
+    fn enqueue(&mut self) {
+        let (waker, passed) = self.new_waker();
+        match self.semaphore.enqueue((), &passed) {
+            EnqueueOutcome::Acquired => {
                 assert!(!self.is_closed && self.has_room());
                 self.holders += 1;
-                self.turns += 1;
+                self.grants += 1;
             }
             EnqueueOutcome::Refused(refused) => {
                 let expected = match (self.is_closed, self.bound) {
-                    (true, _) => Refused::Closed,
-                    (_, 0) => Refused::Busy,
-                    _ => Refused::Full,
+                    (true, _) => SemaphoreRefusal::Closed,
+                    (_, 0) => SemaphoreRefusal::Busy,
+                    _ => SemaphoreRefusal::QueueFull,
                 };
                 assert_eq!(refused, expected);
                 assert!(self.is_closed || !self.has_room() && self.queue.len() == self.bound);
             }
-            EnqueueOutcome::Queued(ticket) => {
+            EnqueueOutcome::Queued(id) => {
                 assert!(!self.is_closed && !self.has_room() && self.queue.len() < self.bound);
-                let id = self.arrivals;
-                self.waiters.push((id, Waiter { ticket: Some(ticket), waker, state: State::Waiting }));
-                self.queue.push_back(id);
+                let number = self.enqueues;
+                self.waiters.push((number, Waiter { id: Some(id), waker, state: NaiveState::Waiting }));
+                self.queue.push_back(number);
                 self.queued += 1;
             }
         }
-        self.arrivals += 1;
+        self.enqueues += 1;
     }
 
     fn poll(&mut self, at: usize, fresh: bool) {
         let mut waker = self.waiters[at].1.waker;
-        let mut given = Waker::from(Arc::clone(&self.wakers[waker].0));
+        let mut passed = Waker::from(Arc::clone(&self.wakers[waker].0));
         if fresh {
-            (waker, given) = self.fresh_waker();
+            (waker, passed) = self.new_waker();
         }
-        let (id, waiter) = &mut self.waiters[at];
-        let (id, state) = (*id, waiter.state);
-        let answer = self.lane.ask(&mut waiter.ticket, &given);
-        assert_eq!(waiter.ticket.is_none(), answer.is_some());
+        let (number, waiter) = &mut self.waiters[at];
+        let (number, state) = (*number, waiter.state);
+        let outcome = self.semaphore.poll(&mut waiter.id, &passed);
+        assert_eq!(waiter.id.is_none(), outcome.is_some());
         let expected = match state {
-            State::Waiting => None,
-            State::Granted { .. } => Some(WaitOutcome::Entered),
-            State::Expired => Some(WaitOutcome::Expired),
-            State::Closed => Some(WaitOutcome::Closed),
+            NaiveState::Waiting => None,
+            NaiveState::Granted { .. } => Some(WaitOutcome::Acquired),
+            NaiveState::Expired => Some(WaitOutcome::Expired),
+            NaiveState::Closed => Some(WaitOutcome::Closed),
         };
-        assert_eq!(answer, expected);
+        assert_eq!(outcome, expected);
         waiter.waker = waker;
         if expected.is_some() {
             self.waiters.remove(at);
         }
-        if expected == Some(WaitOutcome::Entered) {
-            self.granted.retain(|granted| *granted != id);
+        if expected == Some(WaitOutcome::Acquired) {
+            self.granted.retain(|granted| *granted != number);
             self.holders += 1;
         }
     }
 
-    fn leave(&mut self, at: usize) {
+    fn cancel(&mut self, at: usize) {
         let now = self.instant(self.now);
-        let (id, mut waiter) = self.waiters.remove(at);
-        let gone = self.lane.leave(waiter.ticket.take().expect("it has not left"), || Some(now));
+        let (number, mut waiter) = self.waiters.remove(at);
+        let outcome = self.semaphore.cancel(waiter.id.take().expect("it was not removed"), || Some(now));
         let expected = match waiter.state {
-            State::Waiting => CancelOutcome::Waiting,
-            State::Granted { .. } => CancelOutcome::PassedOn,
-            State::Expired | State::Closed => CancelOutcome::Refused,
+            NaiveState::Waiting => CancelOutcome::Dequeued,
+            NaiveState::Granted { .. } => CancelOutcome::Released,
+            NaiveState::Expired | NaiveState::Closed => CancelOutcome::AlreadyEnded,
         };
-        assert_eq!(gone, expected);
-        self.queue.retain(|queued| *queued != id);
-        self.granted.retain(|granted| *granted != id);
-        self.cancelled += u64::from(gone != CancelOutcome::Refused);
-        if gone == CancelOutcome::PassedOn {
-            self.hand_over();
+        assert_eq!(outcome, expected);
+        self.queue.retain(|queued| *queued != number);
+        self.granted.retain(|granted| *granted != number);
+        self.cancelled += u64::from(outcome != CancelOutcome::AlreadyEnded);
+        if outcome == CancelOutcome::Released {
+            self.grant_next();
         }
     }
 
-    fn give_up(&mut self, at: usize) {
-        let (id, mut waiter) = self.waiters.remove(at);
-        let answer = self.lane.give_up(waiter.ticket.take().expect("it has not left"));
+    fn poll_final(&mut self, at: usize) {
+        let (number, mut waiter) = self.waiters.remove(at);
+        let outcome = self.semaphore.poll_final(waiter.id.take().expect("it was not removed"));
         let expected = match waiter.state {
-            State::Waiting => None,
-            State::Granted { .. } => Some(WaitOutcome::Entered),
-            State::Expired => Some(WaitOutcome::Expired),
-            State::Closed => Some(WaitOutcome::Closed),
+            NaiveState::Waiting => None,
+            NaiveState::Granted { .. } => Some(WaitOutcome::Acquired),
+            NaiveState::Expired => Some(WaitOutcome::Expired),
+            NaiveState::Closed => Some(WaitOutcome::Closed),
         };
-        assert_eq!(answer, expected);
-        self.queue.retain(|queued| *queued != id);
-        self.granted.retain(|granted| *granted != id);
-        self.holders += usize::from(answer == Some(WaitOutcome::Entered));
+        assert_eq!(outcome, expected);
+        self.queue.retain(|queued| *queued != number);
+        self.granted.retain(|granted| *granted != number);
+        self.holders += usize::from(outcome == Some(WaitOutcome::Acquired));
     }
 
-    fn exit(&mut self) {
+    fn release(&mut self) {
         let now = self.instant(self.now);
-        let drained = self.lane.exit(|| Some(now));
+        let drained = self.semaphore.release(|| Some(now));
         self.holders -= 1;
-        self.hand_over();
+        self.grant_next();
         assert_eq!(drained, self.is_closed && self.held() == 0);
     }
 
     fn close(&mut self) {
-        let drained = self.lane.close();
+        self.semaphore.close();
         self.is_closed = true;
-        while let Some(id) = self.queue.pop_front() {
-            self.waiter(id).state = State::Closed;
-            self.wake(id);
+        while let Some(number) = self.queue.pop_front() {
+            self.waiter(number).state = NaiveState::Closed;
+            self.wake(number);
         }
-        assert_eq!(drained, self.held() == 0);
+        assert_eq!(self.semaphore.is_drained(), self.held() == 0);
     }
 
     fn expire(&mut self, age: u64) {
         let Some(limit) = self.now.checked_sub(age) else { return };
-        let (expired, oldest) = self.lane.expire_grants(self.instant(limit), self.instant(self.now));
+        let (expired, oldest) = self.semaphore.expire_grants(self.instant(limit), self.instant(self.now));
         let mut due = 0;
-        while let Some(id) = self.granted.front().copied()
-            && let State::Granted { at } = self.waiter(id).state
+        while let Some(number) = self.granted.front().copied()
+            && let NaiveState::Granted { at } = self.waiter(number).state
             && at <= limit
         {
             self.granted.pop_front();
-            self.waiter(id).state = State::Expired;
-            self.hand_over();
+            self.waiter(number).state = NaiveState::Expired;
+            self.grant_next();
             due += 1;
         }
-        let stands = self.granted.front().copied().map(|id| match self.waiter(id).state {
-            State::Granted { at } => at,
-            state => panic!("granted, not {state:?}"),
+        let remaining = self.granted.front().copied().map(|number| match self.waiter(number).state {
+            NaiveState::Granted { at } => at,
+            state => panic!("the waiter must be granted, not {state:?}"),
         });
-        assert_eq!((expired, oldest), (due, stands.map(|at| self.instant(at))));
+        assert_eq!((expired, oldest), (due, remaining.map(|at| self.instant(at))));
     }
 
     fn compare(&self) {
         let expected = SemaphoreSnapshot {
             held: self.held(),
             waiting: self.queue.len(),
-            granted: self.turns,
+            granted: self.grants,
             is_closed: self.is_closed,
         };
-        assert_eq!(self.lane.snapshot(), expected);
-        assert_eq!((self.lane.tally.queued.value(), self.lane.tally.cancelled.value()), (self.queued, self.cancelled));
-        assert_eq!(self.lane.is_drained(), self.is_closed && self.held() == 0);
+        assert_eq!(self.semaphore.snapshot(), expected);
+        let counters = &self.semaphore.counters;
+        assert_eq!((counters.queued.value(), counters.cancelled.value()), (self.queued, self.cancelled));
+        assert_eq!(self.semaphore.is_drained(), self.is_closed && self.held() == 0);
         for (number, (wakes, expected)) in self.wakers.iter().enumerate() {
             assert_eq!(wakes.0.load(Ordering::Relaxed), *expected, "wakes of waker {number}");
         }
     }
 
-    /// Lets everybody go, in an order that the number decides.
+    /// Removes every waiter and holder, in an order that `choice` decides.
     fn drain(&mut self, mut choice: usize) {
         while self.held() > 0 || !self.waiters.is_empty() {
             choice = choice.rotate_right(3);
             let step = match choice % 4 {
-                0 => Step::Leave(choice),
+                0 => Step::Cancel(choice),
                 1 => Step::Poll(choice, false),
-                _ => Step::Exit,
+                _ => Step::Release,
             };
-            self.take(&step);
-            // A waiter of which nothing came yet waits for a holder: let that one go.
+            self.apply(&step);
+            // A waiter that is still queued waits for a holder, which releases here.
             if self.holders > 0 {
-                self.take(&Step::Exit);
+                self.apply(&Step::Release);
             }
         }
-        let SemaphoreSnapshot { held, waiting, .. } = self.lane.snapshot();
+        let SemaphoreSnapshot { held, waiting, .. } = self.semaphore.snapshot();
         assert_eq!((held, waiting), (0, 0));
         for (wakes, _) in &self.wakers {
-            assert_eq!(Arc::strong_count(wakes), 1, "the lane keeps a waker of someone who has gone");
+            assert_eq!(Arc::strong_count(wakes), 1, "the semaphore keeps the waker of a removed waiter");
         }
     }
 }
@@ -362,7 +364,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn lane_does_what_a_naive_queue_does(
+    fn semaphore_behaves_like_a_naive_queue(
         permits in 1..=4_usize,
         bound in 0..=5_usize,
         lifo in any::<bool>(),
@@ -372,80 +374,75 @@ proptest! {
         let order = if lifo { Order::Lifo } else { Order::Fifo };
         let mut pair = Pair::new(permits, bound, order);
         for step in &program {
-            pair.take(step);
+            pair.apply(step);
         }
         pair.drain(choice);
     }
 }
 
-/// Makes the lane believe that so many more turns were given, none of which was due for a carry.
-fn skip_turns(lane: &Semaphore, turns: u64) {
-    lane.word.skip_turns(turns);
-}
-
-/// A thread may be kept from carrying until another has carried the next quarter.
+/// A thread may be delayed before its carry until another thread has carried the next quarter.
 #[test]
-fn a_carry_that_comes_late_changes_nothing() {
-    let lane = Semaphore::new(SemaphoreConfig { permits: 2, bound: 1, order: Order::Fifo });
-    skip_turns(&lane, 2 * CARRY_EVERY + 5);
-    lane.word.carry_grants(2 * CARRY_EVERY);
-    assert_eq!(lane.snapshot().granted, 2 * CARRY_EVERY + 5);
-    lane.word.carry_grants(CARRY_EVERY);
-    assert_eq!(lane.snapshot().granted, 2 * CARRY_EVERY + 5);
+fn late_carry_changes_nothing() {
+    let semaphore = Semaphore::new(SemaphoreConfig { permits: 2, bound: 1, order: Order::Fifo });
+    semaphore.state.skip_grants(2 * CARRY_EVERY + 5);
+    semaphore.state.carry_grants(2 * CARRY_EVERY);
+    assert_eq!(semaphore.snapshot().granted, 2 * CARRY_EVERY + 5);
+    semaphore.state.carry_grants(CARRY_EVERY);
+    assert_eq!(semaphore.snapshot().granted, 2 * CARRY_EVERY + 5);
 }
 
-/// Three turns of one kind: those that pass a quarter of the 24 bits must carry, whatever their kind.
+/// The ways in which a permit is given out. A grant that passes a quarter of the 24 bits must carry in each of them.
 #[derive(Clone, Copy, Debug)]
-enum WaitQueue {
-    Entered,
-    EnqueueOutcome,
-    HandedOver,
+enum GrantKind {
+    TryAcquired,
+    AcquiredByEnqueue,
+    GrantedInQueue,
 }
 
-fn take_three(lane: &Semaphore, turns: WaitQueue) {
-    match turns {
-        WaitQueue::Entered => {
+fn make_three_grants(semaphore: &Semaphore, kind: GrantKind) {
+    match kind {
+        GrantKind::TryAcquired => {
             for _ in 0..3 {
-                assert_eq!(lane.try_enter(), Ok(()));
-                lane.exit(|| None);
+                assert_eq!(semaphore.try_acquire(()), Ok(()));
+                semaphore.release(|| None);
             }
         }
-        WaitQueue::EnqueueOutcome => {
+        GrantKind::AcquiredByEnqueue => {
             for _ in 0..3 {
-                assert!(matches!(lane.join(Waker::noop()), EnqueueOutcome::Entered));
-                lane.exit(|| None);
+                assert!(matches!(semaphore.enqueue((), Waker::noop()), EnqueueOutcome::Acquired));
+                semaphore.release(|| None);
             }
         }
-        WaitQueue::HandedOver => {
-            assert_eq!(lane.try_enter(), Ok(()));
-            let tickets = [0, 1].map(|_| match lane.join(Waker::noop()) {
-                EnqueueOutcome::Queued(ticket) => ticket,
-                joined => panic!("the lane is held: {joined:?}"),
+        GrantKind::GrantedInQueue => {
+            assert_eq!(semaphore.try_acquire(()), Ok(()));
+            let waiters = [0, 1].map(|_| match semaphore.enqueue((), Waker::noop()) {
+                EnqueueOutcome::Queued(waiter) => waiter,
+                outcome => panic!("the permit is held: {outcome:?}"),
             });
-            lane.exit(|| None);
-            for ticket in tickets {
-                assert_eq!(lane.leave(ticket, || None), CancelOutcome::PassedOn);
+            semaphore.release(|| None);
+            for waiter in waiters {
+                assert_eq!(semaphore.cancel(waiter, || None), CancelOutcome::Released);
             }
         }
     }
 }
 
 #[test]
-fn count_of_turns_goes_on_where_the_24_bits_in_the_word_start_again() {
-    for turns in [WaitQueue::Entered, WaitQueue::EnqueueOutcome, WaitQueue::HandedOver] {
-        let lane = Semaphore::new(SemaphoreConfig { permits: 1, bound: 8, order: Order::Fifo });
-        // The second of three turns completes a quarter, each time.
-        skip_turns(&lane, CARRY_EVERY - 2);
+fn grant_count_continues_after_the_24_bits_in_the_state_overflow() {
+    for kind in [GrantKind::TryAcquired, GrantKind::AcquiredByEnqueue, GrantKind::GrantedInQueue] {
+        let semaphore = Semaphore::new(SemaphoreConfig { permits: 1, bound: 8, order: Order::Fifo });
+        // The second of three grants completes a quarter, each time.
+        semaphore.state.skip_grants(CARRY_EVERY - 2);
         let mut expected = CARRY_EVERY - 2;
-        // Three times round.
+        // The count overflows three times.
         for quarter in 0..12 {
-            take_three(&lane, turns);
+            make_three_grants(&semaphore, kind);
             expected += 3;
-            assert_eq!(lane.snapshot().granted, expected, "{turns:?}, quarter {quarter}");
-            skip_turns(&lane, CARRY_EVERY - 3);
+            assert_eq!(semaphore.snapshot().granted, expected, "{kind:?}, quarter {quarter}");
+            semaphore.state.skip_grants(CARRY_EVERY - 3);
             expected += CARRY_EVERY - 3;
-            assert_eq!(lane.snapshot().granted, expected, "{turns:?}, quarter {quarter}");
+            assert_eq!(semaphore.snapshot().granted, expected, "{kind:?}, quarter {quarter}");
         }
-        assert!(expected > 3 << 24, "the count went round three times: {expected}");
+        assert!(expected > 3 << 24, "the count overflowed three times: {expected}");
     }
 }

@@ -1,81 +1,60 @@
-//! [`Semaphore`], a lane of its own: one compare-exchange on its word enters it when it is free, another leaves it.
+//! [`Semaphore`], which one compare-exchange acquires while a permit is available, and another releases.
 //!
-//! Callers that find it full line up behind a mutex that the free path never touches; a permit that comes back while
-//! someone waits goes to the next in line directly and is never free in between, so nobody barges. What is decided
-//! under the mutex, and the invariants of it, are in [`WaitQueue`]. A lane of permits is here, one of tokens in
-//! [`token_lane`](super::token_semaphore).
-
-#[cfg(all(test, loom))]
-#[path = "loom_tests.rs"]
-mod loom_tests;
-#[cfg(all(test, not(loom)))]
-#[path = "property_tests.rs"]
-mod property_tests;
+//! Callers that find no permit available enqueue behind a mutex, which the fast path never touches. A permit that is
+//! released while a caller is waiting is granted to the next waiter directly. It never becomes available in between, so
+//! no caller can barge. [`WaitQueue`] documents what is decided under the mutex and its invariants. This file has the
+//! operations on permits and those on both kinds; [`token_semaphore`](super::token_semaphore) has the operations on
+//! tokens.
 
 use std::task::Waker;
 
 use tokio::time::Instant;
 
 use super::atomic_state::AtomicState;
-#[cfg(all(test, not(loom)))]
-use super::atomic_state::CARRY_EVERY;
-#[cfg(test)]
-use super::order::Order;
-use super::outcome::{CancelOutcome, EnqueueOutcome, Refused, SemaphoreSnapshot, WaitOutcome};
+use super::outcome::{CancelOutcome, EnqueueOutcome, SemaphoreRefusal, SemaphoreSnapshot, WaitOutcome};
 use super::permit_state::PermitState;
-use super::state::State;
-use super::wait_queue::{SemaphoreConfig, WaitCounters, WaitQueue, WaiterPoll};
+use super::state::SemaphoreState;
+use super::wait_queue::{SemaphoreConfig, StateCell, WaitCounters, WaitQueue, WaiterPoll};
 use super::waiters::{WaiterId, WaiterList, WaiterSlots};
 use crate::sync::{Mutex, const_unless_loom, lock};
 
 #[derive(Debug)]
-pub(crate) struct Semaphore<W: State = PermitState> {
-    pub(super) word: AtomicState<W>,
-    rules: SemaphoreConfig<W::Permits>,
-    queue: Mutex<Waiters<W::Weight>>,
-    pub(crate) tally: WaitCounters,
+pub(crate) struct Semaphore<S: SemaphoreState = PermitState> {
+    pub(super) state: AtomicState<S>,
+    config: SemaphoreConfig<S::Permits>,
+    queue: Mutex<Waiters<S::Weight>>,
+    pub(crate) counters: WaitCounters,
 }
 
 #[derive(Debug)]
 struct Waiters<T> {
-    line: WaiterList,
+    list: WaiterList,
     slots: WaiterSlots<T>,
 }
 
 impl Semaphore {
     const_unless_loom! {
-        pub(crate) fn new(rules: SemaphoreConfig) -> Self {
-            Self::with_word(AtomicState::new(), rules)
+        pub(crate) fn new(config: SemaphoreConfig) -> Self {
+            Self::with_state(AtomicState::new(), config)
         }
     }
 
     pub(crate) fn permits(&self) -> usize {
-        self.rules.permits
+        self.config.permits
     }
 
-    /// Takes a free permit.
-    #[inline]
-    pub(crate) fn try_enter(&self) -> Result<(), Refused> {
-        self.try_take(())
-    }
-
-    /// Takes a permit that has come free, or the last place in the queue.
-    pub(crate) fn join(&self, waker: &Waker) -> EnqueueOutcome {
-        self.line_up((), waker)
-    }
-
-    /// Gives a permit back, to the next in line if there is one.
+    /// Releases a permit, or grants it to the next waiter if there is one.
     ///
-    /// Returns `true` if it was the last one of a closed lane.
+    /// Returns `true` if it was the last permit of a closed semaphore.
     #[inline]
-    pub(crate) fn exit(&self, now: impl Fn() -> Option<Instant>) -> bool {
-        if self.word.try_exit(()) { false } else { self.exit_slowly(now) }
+    pub(crate) fn release(&self, granted_at: impl Fn() -> Option<Instant>) -> bool {
+        if self.state.try_release(()) { false } else { self.release_contended(granted_at) }
     }
 
     #[cold]
     #[inline(never)]
-    fn exit_slowly(&self, now: impl Fn() -> Option<Instant>) -> bool {
-        match self.locked(|turns| turns.hand_over((), now)) {
+    fn release_contended(&self, granted_at: impl Fn() -> Option<Instant>) -> bool {
+        match self.with_queue(|queue| queue.release((), granted_at)) {
             Some(waker) => {
                 waker.wake();
                 false
@@ -84,116 +63,111 @@ impl Semaphore {
         }
     }
 
-    /// Takes back every grant made at `limit` or before that nobody took, and passes it on.
+    /// Revokes every grant that was made at `limit` or before and not taken, and passes the permits on.
     ///
-    /// Returns when the oldest grant that still stands was made.
+    /// Returns how many grants it revoked, and when the oldest remaining grant was made.
     pub(crate) fn expire_grants(&self, limit: Instant, now: Instant) -> (usize, Option<Instant>) {
-        let expired = self.locked(|turns| turns.expire_grants(limit, now));
-        wake_all(expired.next);
-        (expired.turns, expired.oldest)
+        let expired = self.with_queue(|queue| queue.expire_grants(limit, now));
+        wake_all(expired.wakers);
+        (expired.count, expired.oldest)
     }
 
-    /// Refuses who waits and who comes. Returns `true` if nobody holds a permit any more.
-    pub(crate) fn close(&self) -> bool {
-        self.refuse_all();
-        self.is_drained()
-    }
-
-    /// Closed, and the last holder has left.
+    /// Returns `true` if the semaphore is closed and no permit is held.
     pub(crate) fn is_drained(&self) -> bool {
-        self.word.is_drained()
+        self.state.is_drained()
     }
 
     pub(crate) fn snapshot(&self) -> SemaphoreSnapshot {
-        self.word.snapshot()
+        self.state.snapshot()
     }
 }
 
-impl<W: State> Semaphore<W> {
+impl<S: SemaphoreState> Semaphore<S> {
     const_unless_loom! {
-        pub(super) fn with_word(word: AtomicState<W>, rules: SemaphoreConfig<W::Permits>) -> Self {
-            let queue = Mutex::new(Waiters { line: WaiterList::new(), slots: WaiterSlots::new() });
-            Self { word, rules, queue, tally: WaitCounters::new() }
+        pub(super) fn with_state(state: AtomicState<S>, config: SemaphoreConfig<S::Permits>) -> Self {
+            let queue = Mutex::new(Waiters { list: WaiterList::new(), slots: WaiterSlots::new() });
+            Self { state, config, queue, counters: WaitCounters::new() }
         }
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.word.seen().is_closed()
+        self.state.load().is_closed()
     }
 
     #[inline]
     pub(crate) fn waiting(&self) -> usize {
-        self.word.seen().waiting()
+        self.state.load().waiting()
     }
 
-    /// Takes what is free.
+    /// Acquires `weight` if it is available and no caller is waiting.
     #[inline]
-    pub(crate) fn try_take(&self, weight: W::Weight) -> Result<(), Refused> {
-        self.word.try_enter(self.rules.permits, weight)
+    pub(crate) fn try_acquire(&self, weight: S::Weight) -> Result<(), SemaphoreRefusal> {
+        self.state.try_acquire(self.config.permits, weight)
     }
 
-    /// Takes what has come free, or the last place in the queue.
-    pub(crate) fn line_up(&self, weight: W::Weight, waker: &Waker) -> EnqueueOutcome {
-        // Refusing needs no mutex: the bound was reached at the moment of this load.
-        let seen = self.word.seen();
+    /// Adds the caller to the queue, unless `weight` was released in the meantime: then the caller acquires it.
+    pub(crate) fn enqueue(&self, weight: S::Weight, waker: &Waker) -> EnqueueOutcome {
+        // Refusing takes no mutex: the bound was reached at the moment of this load.
+        let seen = self.state.load();
         if seen.is_closed() {
-            return EnqueueOutcome::Refused(Refused::Closed);
+            return EnqueueOutcome::Refused(SemaphoreRefusal::Closed);
         }
-        if !seen.admits(self.rules.permits, weight) && seen.waiting() >= self.rules.bound {
-            return EnqueueOutcome::Refused(self.rules.why_full());
+        if !seen.admits(self.config.permits, weight) && seen.waiting() >= self.config.bound {
+            return EnqueueOutcome::Refused(self.config.queue_full());
         }
         let mut waker = Some(waker.clone());
-        self.locked(|turns| turns.join(weight, &mut waker))
+        self.with_queue(|queue| queue.enqueue(weight, &mut waker))
     }
 
-    /// Asks whether the turn has come. The answer ends the wait: the ticket is gone with it.
-    pub(crate) fn ask(&self, ticket: &mut Option<WaiterId>, waker: &Waker) -> Option<WaitOutcome> {
-        let mut fresh = None;
+    /// Returns how the wait ended, or `None` while it lasts. An outcome removes the waiter and clears its id.
+    pub(crate) fn poll(&self, waiter: &mut Option<WaiterId>, waker: &Waker) -> Option<WaitOutcome> {
+        let mut clone = None;
         loop {
-            match self.locked(|turns| turns.look(ticket, waker, &mut fresh)) {
-                WaiterPoll::Waiting(_) => return None,
-                WaiterPoll::WantsWaker => fresh = Some(waker.clone()),
-                WaiterPoll::Over(answer, _) => return answer,
+            match self.with_queue(|queue| queue.poll(waiter, waker, &mut clone)) {
+                WaiterPoll::Pending(_) => return None,
+                WaiterPoll::NeedsWaker => clone = Some(waker.clone()),
+                WaiterPoll::Ready(outcome, _) => return outcome,
             }
         }
     }
 
-    /// Asks for the last time: leaves the queue, unless the turn has come.
-    pub(crate) fn give_up(&self, ticket: WaiterId) -> Option<WaitOutcome> {
-        let departure = self.locked(|turns| turns.give_up(ticket));
-        wake_all(departure.next);
-        departure.told
+    /// Polls for the last time and removes the waiter. Returns `None` if it was still waiting.
+    pub(crate) fn poll_final(&self, waiter: WaiterId) -> Option<WaitOutcome> {
+        let removed = self.with_queue(|queue| queue.poll_final(waiter));
+        wake_all(removed.wakers);
+        removed.outcome
     }
 
-    /// Gives up the place in the queue, or passes on what was set aside for it.
-    pub(crate) fn leave(&self, ticket: WaiterId, now: impl Fn() -> Option<Instant>) -> CancelOutcome {
-        let departure = self.locked(|turns| turns.leave(ticket, now));
-        wake_all(departure.next);
-        departure.told
+    /// Removes the waiter from the queue. Releases what was granted to it.
+    pub(crate) fn cancel(&self, waiter: WaiterId, granted_at: impl Fn() -> Option<Instant>) -> CancelOutcome {
+        let removed = self.with_queue(|queue| queue.cancel(waiter, granted_at));
+        wake_all(removed.wakers);
+        removed.outcome
     }
 
-    /// Refuses who waits and who comes.
-    pub(super) fn refuse_all(&self) {
-        wake_all(self.locked(|turns| turns.close()));
+    /// Refuses waiting and new callers.
+    pub(crate) fn close(&self) {
+        wake_all(self.with_queue(|queue| queue.close()));
     }
 
-    /// Decides under the mutex. What it returns is dropped without it.
-    pub(super) fn locked<R>(&self, decide: impl FnOnce(&mut WaitQueue<'_, AtomicState<W>>) -> R) -> R {
+    /// Runs `decide` under the mutex. What it returns is dropped after the mutex is unlocked.
+    pub(super) fn with_queue<R>(&self, decide: impl FnOnce(&mut WaitQueue<'_, AtomicState<S>>) -> R) -> R {
         let mut queue = lock(&self.queue);
-        let Waiters { line, slots } = &mut *queue;
-        decide(&mut WaitQueue { rules: &self.rules, word: &self.word, line, slots, tally: &self.tally })
+        let Waiters { list, slots } = &mut *queue;
+        let (config, state, counters) = (&self.config, &self.state, &self.counters);
+        decide(&mut WaitQueue { config, state, waiters: list, slots, counters })
     }
 }
 
-/// Wakes every one of them, though one may panic: a waker is foreign code.
+/// Wakes every waker, even if one of them panics: a waker is user code.
 pub(crate) fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
-    struct Rest<I: Iterator<Item = Waker>>(I);
-    impl<I: Iterator<Item = Waker>> Drop for Rest<I> {
+    struct WakeRemaining<I: Iterator<Item = Waker>>(I);
+    impl<I: Iterator<Item = Waker>> Drop for WakeRemaining<I> {
         fn drop(&mut self) {
             self.0.by_ref().for_each(Waker::wake);
         }
     }
 
-    let mut rest = Rest(wakers.into_iter());
-    rest.0.by_ref().for_each(Waker::wake);
+    let mut remaining = WakeRemaining(wakers.into_iter());
+    remaining.0.by_ref().for_each(Waker::wake);
 }

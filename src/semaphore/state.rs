@@ -1,70 +1,68 @@
-//! [`State`], what the algorithm must know of a lane's state, and [`Next`], those whose turn comes.
+//! [`SemaphoreState`], what the algorithm must know about a semaphore's state, and [`WakerSet`], the wakers of the
+//! waiters that an operation grants permits to.
 
 use std::fmt::Debug;
 use std::task::Waker;
 
-/// The state of a lane in one word. It tells who may enter; an exchange of it lets them in.
-pub(crate) trait State: Copy + Eq + Debug {
-    /// What a caller asks for: nothing to say where each takes one permit.
+/// The state of a semaphore, packed into 64 bits. It decides whether a caller is admitted; exchanging it admits the
+/// caller.
+pub(crate) trait SemaphoreState: Copy + Eq + Debug {
+    /// How much a caller acquires: `()` if every caller acquires one permit.
     type Weight: Copy + Debug;
-    /// How many permits there are, unless the word itself knows.
+    /// The number of permits, unless the state itself contains it.
     type Permits: Copy + Debug;
-    /// Those who enter when something comes back.
-    type Next: Next;
-    /// What a lane of its own keeps beside the word.
-    type Beside: Debug;
+    /// The wakers of the waiters that one release can grant permits to.
+    type Wakers: WakerSet;
+    /// What an atomic semaphore keeps in addition to the state.
+    type Extra: Debug;
 
     const CLOSED: u64;
 
     fn from_bits(bits: u64) -> Self;
 
-    fn bits(self) -> u64;
+    fn to_bits(self) -> u64;
 
     fn is_closed(self) -> bool {
-        self.bits() & Self::CLOSED != 0
+        self.to_bits() & Self::CLOSED != 0
     }
 
     fn waiting(self) -> usize;
 
-    /// There is room, nobody waits for it, and the lane is open.
+    /// Returns `true` if enough is available, no caller is waiting, and the semaphore is open.
     fn admits(self, permits: Self::Permits, weight: Self::Weight) -> bool;
 
-    /// There is room for the next in line.
+    /// Returns `true` if enough is available for the next waiter.
     fn has_room(self, permits: Self::Permits, weight: Self::Weight) -> bool;
 
-    /// Nobody waits and the lane is open, so what comes back concerns nobody else.
-    fn is_quiet(self) -> bool;
+    /// Returns `true` if no caller is waiting and the semaphore is open. A release then affects no other caller.
+    fn is_uncontended(self) -> bool;
 
-    fn entered(self, weight: Self::Weight) -> Self;
+    fn acquired(self, weight: Self::Weight) -> Self;
 
-    /// What to add to the bits, modulo 2⁶⁴, when somebody leaves.
-    fn freed(weight: Self::Weight) -> u64;
+    /// Returns what a release adds to the bits, modulo 2⁶⁴.
+    fn release_delta(weight: Self::Weight) -> u64;
 
-    fn left(self, weight: Self::Weight) -> Self {
-        Self::from_bits(self.bits().wrapping_add(Self::freed(weight)))
+    fn released(self, weight: Self::Weight) -> Self {
+        Self::from_bits(self.to_bits().wrapping_add(Self::release_delta(weight)))
     }
 
-    fn closed(self) -> Self {
-        Self::from_bits(self.bits() | Self::CLOSED)
-    }
+    fn enqueued(self) -> Self;
 
-    fn joined(self) -> Self;
+    fn dequeued(self, waiters: usize) -> Self;
 
-    fn stopped_waiting(self, callers: usize) -> Self;
-
-    /// Counts the grant that followed `seen`.
-    fn count(beside: &Self::Beside, seen: Self);
+    /// Counts the grant that replaced the state `seen`.
+    fn count_grant(extra: &Self::Extra, seen: Self);
 }
 
-/// Those whose turn comes at once, to be woken after the mutex is unlocked.
-pub(crate) trait Next: Debug + Default + IntoIterator<Item = Waker> {
+/// The wakers of waiters that have just been granted permits. They must be woken after the mutex is unlocked.
+pub(crate) trait WakerSet: Debug + Default + IntoIterator<Item = Waker> {
     fn push(&mut self, waker: Waker);
 }
 
-/// One permit comes back, one caller gets it.
-impl Next for Option<Waker> {
+/// One released permit is granted to one waiter.
+impl WakerSet for Option<Waker> {
     fn push(&mut self, waker: Waker) {
-        debug_assert!(self.is_none(), "a permit that comes back is one caller's");
+        debug_assert!(self.is_none(), "a released permit is granted to one waiter");
         *self = Some(waker);
     }
 }

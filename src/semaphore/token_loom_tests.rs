@@ -1,9 +1,9 @@
-//! Models of the lane of tokens, checked by loom over every interleaving.
+//! Models of the token semaphore, checked by loom over every interleaving.
 //!
-//! As in the models of the lane of permits, what callers do with what they borrowed is a read and a write of a `Relaxed`
-//! counter, which orders nothing by itself.
+//! As in the models of the permit semaphore, a holder's work is a read and a write of a `Relaxed` counter, which orders
+//! nothing by itself.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
+#![allow(clippy::unwrap_used, reason = "a test fails at the first unexpected result")]
 
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
@@ -15,10 +15,10 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
 use super::{TokenSemaphore, Tokens};
-use crate::semaphore::{CancelOutcome, EnqueueOutcome, Refused, WaitOutcome, WaiterId};
+use crate::semaphore::{CancelOutcome, EnqueueOutcome, SemaphoreRefusal, WaitOutcome, WaiterId};
 
-struct Shared {
-    lane: TokenSemaphore,
+struct Model {
+    semaphore: TokenSemaphore,
     sum: AtomicUsize,
 }
 
@@ -26,53 +26,53 @@ fn tokens(count: usize) -> Tokens {
     Tokens::new(count).unwrap()
 }
 
-impl Shared {
+impl Model {
     fn new(total: usize) -> Arc<Self> {
-        Arc::new(Self { lane: TokenSemaphore::lending(total), sum: AtomicUsize::new(0) })
+        Arc::new(Self { semaphore: TokenSemaphore::with_total(total), sum: AtomicUsize::new(0) })
     }
 
-    /// A lane of so many tokens, which the model's main thread has all.
-    fn lent(total: usize) -> Arc<Self> {
-        let shared = Self::new(total);
-        assert_eq!(shared.lane.try_take(tokens(total)), Ok(()));
-        shared
+    /// Creates a semaphore whose `total` tokens the model's main thread holds.
+    fn held(total: usize) -> Arc<Self> {
+        let model = Self::new(total);
+        assert_eq!(model.semaphore.try_acquire(tokens(total)), Ok(()));
+        model
     }
 
-    /// Waits as the futures and the blocking callers do. `false` if the lane was closed.
-    fn borrow(&self, count: usize) -> bool {
-        if self.lane.try_take(tokens(count)).is_ok() {
+    /// Acquires tokens, as the futures and the blocking callers do. Returns `false` if the semaphore was closed.
+    fn acquire(&self, count: usize) -> bool {
+        if self.semaphore.try_acquire(tokens(count)).is_ok() {
             return true;
         }
-        let mut place = None;
+        let mut waiter = None;
         block_on(poll_fn(|cx| {
-            if place.is_some() {
-                return match self.lane.ask(&mut place, cx.waker()) {
-                    Some(answer) => Poll::Ready(answer == WaitOutcome::Entered),
+            if waiter.is_some() {
+                return match self.semaphore.poll(&mut waiter, cx.waker()) {
+                    Some(outcome) => Poll::Ready(outcome == WaitOutcome::Acquired),
                     None => Poll::Pending,
                 };
             }
-            match self.lane.line_up(tokens(count), cx.waker()) {
-                EnqueueOutcome::Entered => Poll::Ready(true),
+            match self.semaphore.enqueue(tokens(count), cx.waker()) {
+                EnqueueOutcome::Acquired => Poll::Ready(true),
                 EnqueueOutcome::Refused(_) => Poll::Ready(false),
-                EnqueueOutcome::Queued(ticket) => {
-                    place = Some(ticket);
+                EnqueueOutcome::Queued(id) => {
+                    waiter = Some(id);
                     Poll::Pending
                 }
             }
         }))
     }
 
-    /// Borrows, works, and gives back.
-    fn visit(&self, count: usize) {
-        assert!(self.borrow(count));
+    /// Acquires, works and releases.
+    fn run(&self, count: usize) {
+        assert!(self.acquire(count));
         self.work();
-        self.lane.give_back(tokens(count));
+        self.semaphore.release(tokens(count));
     }
 
-    fn queue(&self, count: usize) -> WaiterId {
-        match self.lane.line_up(tokens(count), Waker::noop()) {
-            EnqueueOutcome::Queued(ticket) => ticket,
-            joined => panic!("too few are free, so one waits: {joined:?}"),
+    fn enqueue(&self, count: usize) -> WaiterId {
+        match self.semaphore.enqueue(tokens(count), Waker::noop()) {
+            EnqueueOutcome::Queued(waiter) => waiter,
+            outcome => panic!("too few tokens are available, so the caller is queued: {outcome:?}"),
         }
     }
 
@@ -80,166 +80,165 @@ impl Shared {
         self.sum.store(self.sum.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
-    fn assert_idle_after(&self, turns: usize) {
-        let now = self.lane.look_around();
-        assert_eq!((now.free, now.waiting), (now.total as i64, 0));
-        assert_eq!(self.sum.load(Ordering::Relaxed), turns);
+    fn assert_idle_after(&self, runs: usize) {
+        let now = self.semaphore.snapshot();
+        assert_eq!((now.available, now.waiting), (now.total as i64, 0));
+        assert_eq!(self.sum.load(Ordering::Relaxed), runs);
     }
 }
 
-/// Checks `model` with at most three preemptions an execution, as the models of the lane of permits do.
+/// Checks `model` with at most three preemptions per execution, as the models of the permit semaphore do.
 fn check_bounded(model: impl Fn() + Send + Sync + 'static) {
     let mut builder = Builder::new();
     builder.preemption_bound = Some(3);
     builder.check(model);
 }
 
-fn spawn<T: 'static>(shared: &Arc<Shared>, f: impl FnOnce(&Shared) -> T + 'static) -> thread::JoinHandle<T> {
-    let shared = Arc::clone(shared);
-    thread::spawn(move || f(&shared))
+fn spawn<T: 'static>(model: &Arc<Model>, f: impl FnOnce(&Model) -> T + 'static) -> thread::JoinHandle<T> {
+    let model = Arc::clone(model);
+    thread::spawn(move || f(&model))
 }
 
 #[test]
-fn a_caller_that_comes_as_tokens_come_back_gets_them() {
+fn caller_that_arrives_during_a_release_acquires_the_tokens() {
     loom::model(|| {
-        let shared = Shared::lent(2);
-        let caller = spawn(&shared, |shared| shared.visit(2));
-        shared.work();
-        shared.lane.give_back(tokens(2));
+        let model = Model::held(2);
+        let caller = spawn(&model, |model| model.run(2));
+        model.work();
+        model.semaphore.release(tokens(2));
         caller.join().unwrap();
-        shared.assert_idle_after(2);
+        model.assert_idle_after(2);
     });
 }
 
 #[test]
-fn tokens_that_come_back_one_by_one_add_up_for_who_waits_for_both() {
+fn tokens_released_one_by_one_add_up_for_a_waiter_that_needs_both() {
     check_bounded(|| {
-        let shared = Shared::new(2);
-        assert_eq!(shared.lane.try_take(Tokens::ONE), Ok(()));
-        assert_eq!(shared.lane.try_take(Tokens::ONE), Ok(()));
-        let heavy = spawn(&shared, |shared| shared.visit(2));
-        let other = spawn(&shared, |shared| shared.lane.give_back(Tokens::ONE));
-        shared.work();
-        shared.lane.give_back(Tokens::ONE);
+        let model = Model::new(2);
+        assert_eq!(model.semaphore.try_acquire(Tokens::ONE), Ok(()));
+        assert_eq!(model.semaphore.try_acquire(Tokens::ONE), Ok(()));
+        let heavy = spawn(&model, |model| model.run(2));
+        let other = spawn(&model, |model| model.semaphore.release(Tokens::ONE));
+        model.work();
+        model.semaphore.release(Tokens::ONE);
         other.join().unwrap();
         heavy.join().unwrap();
-        shared.assert_idle_after(2);
+        model.assert_idle_after(2);
     });
 }
 
 #[test]
 fn callers_for_all_tokens_exclude_each_other() {
     check_bounded(|| {
-        let shared = Shared::new(2);
-        let others = [spawn(&shared, |shared| shared.visit(2)), spawn(&shared, |shared| shared.visit(2))];
-        shared.visit(2);
+        let model = Model::new(2);
+        let others = [spawn(&model, |model| model.run(2)), spawn(&model, |model| model.run(2))];
+        model.run(2);
         for other in others {
             other.join().unwrap();
         }
-        shared.assert_idle_after(3);
+        model.assert_idle_after(3);
     });
 }
 
 #[test]
-fn a_caller_that_leaves_as_its_turn_comes_passes_all_its_tokens_on() {
+fn caller_cancelled_during_its_grant_releases_all_its_tokens() {
     check_bounded(|| {
-        let shared = Shared::lent(2);
-        let place = shared.queue(2);
-        let leaver = spawn(&shared, |shared| shared.lane.withdraw(place));
-        let next = spawn(&shared, |shared| shared.visit(1));
-        shared.work();
-        shared.lane.give_back(tokens(2));
-        assert_ne!(leaver.join().unwrap(), CancelOutcome::Refused);
+        let model = Model::held(2);
+        let waiter = model.enqueue(2);
+        let cancelled = spawn(&model, |model| model.semaphore.cancel(waiter, || None));
+        let next = spawn(&model, |model| model.run(1));
+        model.work();
+        model.semaphore.release(tokens(2));
+        assert_ne!(cancelled.join().unwrap(), CancelOutcome::AlreadyEnded);
         next.join().unwrap();
-        shared.assert_idle_after(2);
+        model.assert_idle_after(2);
     });
 }
 
 #[test]
-fn the_end_of_a_pause_reaches_who_comes_meanwhile() {
+fn total_that_grows_from_zero_reaches_a_caller_that_arrives_meanwhile() {
     loom::model(|| {
-        let shared = Shared::new(0);
-        let caller = spawn(&shared, |shared| shared.visit(1));
-        shared.lane.set_total(1);
+        let model = Model::new(0);
+        let caller = spawn(&model, |model| model.run(1));
+        model.semaphore.set_total(1);
         caller.join().unwrap();
-        shared.assert_idle_after(1);
+        model.assert_idle_after(1);
     });
 }
 
 #[test]
-fn a_total_that_changes_as_tokens_come_and_go_is_kept_to() {
+fn total_that_changes_during_a_release_takes_effect() {
     loom::model(|| {
-        let shared = Shared::lent(1);
-        let changer = spawn(&shared, |shared| {
-            shared.lane.set_total(0);
-            shared.lane.set_total(2);
+        let model = Model::held(1);
+        let changer = spawn(&model, |model| {
+            model.semaphore.set_total(0);
+            model.semaphore.set_total(2);
         });
-        shared.work();
-        shared.lane.give_back(Tokens::ONE);
+        model.work();
+        model.semaphore.release(Tokens::ONE);
         changer.join().unwrap();
-        assert_eq!(shared.lane.look_around().total, 2);
-        shared.assert_idle_after(1);
+        assert_eq!(model.semaphore.snapshot().total, 2);
+        model.assert_idle_after(1);
     });
 }
 
 #[test]
-fn a_total_that_shrinks_as_a_token_is_taken_lends_none_beyond_it() {
+fn total_that_shrinks_during_an_acquire_is_not_exceeded_afterwards() {
     loom::model(|| {
-        let shared = Shared::new(1);
-        let changer = spawn(&shared, |shared| {
-            shared.lane.set_total(0);
-            // Whoever got the token did so before.
-            let free = shared.lane.look_around().free;
-            (free, shared.lane.try_take(Tokens::ONE))
+        let model = Model::new(1);
+        let changer = spawn(&model, |model| {
+            model.semaphore.set_total(0);
+            // A caller that acquired the token did so before.
+            let available = model.semaphore.snapshot().available;
+            (available, model.semaphore.try_acquire(Tokens::ONE))
         });
-        let taken = shared.lane.try_take(Tokens::ONE).is_ok();
-        let (free, late) = changer.join().unwrap();
-        assert_eq!((free, late), (-i64::from(taken), Err(Refused::Busy)));
+        let acquired = model.semaphore.try_acquire(Tokens::ONE).is_ok();
+        let (available, late) = changer.join().unwrap();
+        assert_eq!((available, late), (-i64::from(acquired), Err(SemaphoreRefusal::Busy)));
     });
 }
 
 #[test]
-fn a_heavy_caller_in_front_that_leaves_as_tokens_come_back_lets_the_light_ones_in() {
+fn heavy_waiter_cancelled_during_a_release_lets_lighter_ones_acquire() {
     check_bounded(|| {
-        let shared = Shared::lent(1);
-        // It waits for more than there is.
-        let heavy = shared.queue(2);
-        let leaver = spawn(&shared, |shared| shared.lane.withdraw(heavy));
-        let light = spawn(&shared, |shared| shared.visit(1));
-        shared.work();
-        shared.lane.give_back(Tokens::ONE);
-        assert_eq!(leaver.join().unwrap(), CancelOutcome::Waiting);
+        let model = Model::held(1);
+        // It waits for more tokens than exist.
+        let heavy = model.enqueue(2);
+        let cancelled = spawn(&model, |model| model.semaphore.cancel(heavy, || None));
+        let light = spawn(&model, |model| model.run(1));
+        model.work();
+        model.semaphore.release(Tokens::ONE);
+        assert_eq!(cancelled.join().unwrap(), CancelOutcome::Dequeued);
         light.join().unwrap();
-        shared.assert_idle_after(2);
+        model.assert_idle_after(2);
     });
 }
 
 #[test]
-fn a_heavy_caller_in_front_that_gives_up_as_one_joins_lets_it_in() {
+fn final_poll_of_a_heavy_waiter_during_an_enqueue_lets_the_new_caller_acquire() {
     loom::model(|| {
-        let shared = Shared::new(1);
-        let heavy = shared.queue(2);
-        let light = spawn(&shared, |shared| shared.visit(1));
-        assert_eq!(shared.lane.give_up(heavy), None);
+        let model = Model::new(1);
+        let heavy = model.enqueue(2);
+        let light = spawn(&model, |model| model.run(1));
+        assert_eq!(model.semaphore.poll_final(heavy), None);
         light.join().unwrap();
-        shared.assert_idle_after(1);
+        model.assert_idle_after(1);
     });
 }
 
 #[test]
-fn shutting_as_one_lines_up_leaves_nobody_waiting() {
+fn close_during_an_enqueue_leaves_no_waiter() {
     check_bounded(|| {
-        let shared = Shared::lent(1);
-        let caller = spawn(&shared, |shared| {
-            let lent = shared.borrow(1);
-            if lent {
-                shared.lane.give_back(Tokens::ONE);
+        let model = Model::held(1);
+        let caller = spawn(&model, |model| {
+            if model.acquire(1) {
+                model.semaphore.release(Tokens::ONE);
             }
         });
-        let closer = spawn(&shared, |shared| shared.lane.shut());
-        shared.lane.give_back(Tokens::ONE);
+        let closer = spawn(&model, |model| model.semaphore.close());
+        model.semaphore.release(Tokens::ONE);
         caller.join().unwrap();
         closer.join().unwrap();
-        shared.assert_idle_after(0);
+        model.assert_idle_after(0);
     });
 }

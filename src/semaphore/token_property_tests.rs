@@ -1,4 +1,4 @@
-//! The lane of tokens beside a naive one, over random programs.
+//! The token semaphore compared with a naive one, over random programs.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,31 +8,31 @@ use std::task::{Wake, Waker};
 use proptest::prelude::*;
 
 use super::{TokenSemaphore, Tokens};
-use crate::semaphore::{CancelOutcome, EnqueueOutcome, Refused, WaitOutcome, WaiterId};
+use crate::semaphore::{CancelOutcome, EnqueueOutcome, SemaphoreRefusal, WaitOutcome, WaiterId};
 
-/// One step of a program. The indices choose among the waiters or loans there are.
+/// One step of a program. An index selects one of the existing waiters or holders.
 #[derive(Clone, Debug)]
 enum Step {
-    TryTake(usize),
-    LineUp(usize),
-    Ask(usize),
-    Withdraw(usize),
-    GiveUp(usize),
-    GiveBack(usize),
+    TryAcquire(usize),
+    Enqueue(usize),
+    Poll(usize),
+    Cancel(usize),
+    PollFinal(usize),
+    Release(usize),
     SetTotal(usize),
-    Shut,
+    Close,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        3 => (1..=4_usize).prop_map(Step::TryTake),
-        8 => (1..=6_usize).prop_map(Step::LineUp),
-        4 => any::<usize>().prop_map(Step::Ask),
-        2 => any::<usize>().prop_map(Step::Withdraw),
-        2 => any::<usize>().prop_map(Step::GiveUp),
-        6 => any::<usize>().prop_map(Step::GiveBack),
+        3 => (1..=4_usize).prop_map(Step::TryAcquire),
+        8 => (1..=6_usize).prop_map(Step::Enqueue),
+        4 => any::<usize>().prop_map(Step::Poll),
+        2 => any::<usize>().prop_map(Step::Cancel),
+        2 => any::<usize>().prop_map(Step::PollFinal),
+        6 => any::<usize>().prop_map(Step::Release),
         3 => (0..=8_usize).prop_map(Step::SetTotal),
-        1 => prop::bool::weighted(0.1).prop_map(|shut| if shut { Step::Shut } else { Step::TryTake(1) }),
+        1 => prop::bool::weighted(0.1).prop_map(|close| if close { Step::Close } else { Step::TryAcquire(1) }),
     ]
 }
 
@@ -46,31 +46,31 @@ impl Wake for Wakes {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum NaiveState {
     Waiting,
     Granted,
     Closed,
 }
 
 struct Waiter {
-    id: usize,
-    ticket: Option<WaiterId>,
+    number: usize,
+    id: Option<WaiterId>,
     tokens: usize,
-    state: State,
+    state: NaiveState,
     wakes: Arc<Wakes>,
 }
 
-/// A lane and a naive one that does the same.
+/// A semaphore, and a naive one that must do the same.
 struct Pair {
-    lane: TokenSemaphore,
+    semaphore: TokenSemaphore,
 
     total: usize,
     is_closed: bool,
-    /// What is lent, each with its number of tokens.
-    loans: Vec<usize>,
+    /// The number of tokens of each holder.
+    holders: Vec<usize>,
     waiters: Vec<Waiter>,
     queue: VecDeque<usize>,
-    arrivals: usize,
+    enqueues: usize,
     queued: u64,
     cancelled: u64,
 }
@@ -82,186 +82,188 @@ fn tokens(count: usize) -> Tokens {
 impl Pair {
     fn new(total: usize) -> Self {
         Self {
-            lane: TokenSemaphore::lending(total),
+            semaphore: TokenSemaphore::with_total(total),
             total,
             is_closed: false,
-            loans: Vec::new(),
+            holders: Vec::new(),
             waiters: Vec::new(),
             queue: VecDeque::new(),
-            arrivals: 0,
+            enqueues: 0,
             queued: 0,
             cancelled: 0,
         }
     }
 
-    fn free(&self) -> i64 {
-        let set_aside = self.waiters.iter().filter(|waiter| waiter.state == State::Granted);
-        let lent = self.loans.iter().sum::<usize>() + set_aside.map(|waiter| waiter.tokens).sum::<usize>();
-        self.total as i64 - lent as i64
+    fn available(&self) -> i64 {
+        let granted = self.waiters.iter().filter(|waiter| waiter.state == NaiveState::Granted);
+        let held = self.holders.iter().sum::<usize>() + granted.map(|waiter| waiter.tokens).sum::<usize>();
+        self.total as i64 - held as i64
     }
 
-    /// Serves the queue from the front, as far as it goes.
-    fn serve(&mut self) {
-        while let Some(id) = self.queue.front().copied() {
-            let free = self.free();
-            let waiter = self.waiters.iter_mut().find(|waiter| waiter.id == id).expect("whoever waits is there");
-            if free < waiter.tokens as i64 {
+    /// Grants from the front of the queue as far as there is room.
+    fn grant(&mut self) {
+        while let Some(number) = self.queue.front().copied() {
+            let available = self.available();
+            let mut waiters = self.waiters.iter_mut();
+            let waiter = waiters.find(|waiter| waiter.number == number).expect("the queue contains existing waiters");
+            if available < waiter.tokens as i64 {
                 return;
             }
-            waiter.state = State::Granted;
+            waiter.state = NaiveState::Granted;
             self.queue.pop_front();
         }
     }
 
-    fn take(&mut self, step: &Step) {
+    fn apply(&mut self, step: &Step) {
         match *step {
-            Step::TryTake(count) => {
+            Step::TryAcquire(count) => {
                 let expected = if self.is_closed {
-                    Err(Refused::Closed)
-                } else if self.queue.is_empty() && self.free() >= count as i64 {
+                    Err(SemaphoreRefusal::Closed)
+                } else if self.queue.is_empty() && self.available() >= count as i64 {
                     Ok(())
                 } else {
-                    Err(Refused::Busy)
+                    Err(SemaphoreRefusal::Busy)
                 };
-                assert_eq!(self.lane.try_take(tokens(count)), expected);
+                assert_eq!(self.semaphore.try_acquire(tokens(count)), expected);
                 if expected.is_ok() {
-                    self.loans.push(count);
+                    self.holders.push(count);
                 }
             }
-            Step::LineUp(count) => self.line_up(count),
-            Step::Ask(who) => self.with_waiter(who, Self::ask),
-            Step::Withdraw(who) => self.with_waiter(who, Self::withdraw),
-            Step::GiveUp(who) => self.with_waiter(who, Self::give_up),
-            Step::GiveBack(which) => {
-                if !self.loans.is_empty() {
-                    let count = self.loans.swap_remove(which % self.loans.len());
-                    self.lane.give_back(tokens(count));
-                    self.serve();
+            Step::Enqueue(count) => self.enqueue(count),
+            Step::Poll(index) => self.with_waiter(index, Self::poll),
+            Step::Cancel(index) => self.with_waiter(index, Self::cancel),
+            Step::PollFinal(index) => self.with_waiter(index, Self::poll_final),
+            Step::Release(index) => {
+                if !self.holders.is_empty() {
+                    let count = self.holders.swap_remove(index % self.holders.len());
+                    self.semaphore.release(tokens(count));
+                    self.grant();
                 }
             }
             Step::SetTotal(total) => {
-                self.lane.set_total(total);
+                self.semaphore.set_total(total);
                 self.total = total;
-                self.serve();
+                self.grant();
             }
-            Step::Shut => {
-                self.lane.shut();
+            Step::Close => {
+                self.semaphore.close();
                 self.is_closed = true;
                 self.queue.clear();
-                for waiter in self.waiters.iter_mut().filter(|waiter| waiter.state == State::Waiting) {
-                    waiter.state = State::Closed;
+                for waiter in self.waiters.iter_mut().filter(|waiter| waiter.state == NaiveState::Waiting) {
+                    waiter.state = NaiveState::Closed;
                 }
             }
         }
         self.compare();
     }
 
-    fn with_waiter(&mut self, who: usize, f: impl FnOnce(&mut Self, usize)) {
+    fn with_waiter(&mut self, index: usize, f: impl FnOnce(&mut Self, usize)) {
         if !self.waiters.is_empty() {
-            f(self, who % self.waiters.len());
+            f(self, index % self.waiters.len());
         }
     }
 
-    fn line_up(&mut self, count: usize) {
+    fn enqueue(&mut self, count: usize) {
         let wakes = Arc::new(Wakes::default());
-        match self.lane.line_up(tokens(count), &Waker::from(Arc::clone(&wakes))) {
-            EnqueueOutcome::Entered => {
-                assert!(!self.is_closed && self.queue.is_empty() && self.free() >= count as i64);
-                self.loans.push(count);
+        match self.semaphore.enqueue(tokens(count), &Waker::from(Arc::clone(&wakes))) {
+            EnqueueOutcome::Acquired => {
+                assert!(!self.is_closed && self.queue.is_empty() && self.available() >= count as i64);
+                self.holders.push(count);
             }
             EnqueueOutcome::Refused(refused) => {
-                assert_eq!(refused, Refused::Closed);
+                assert_eq!(refused, SemaphoreRefusal::Closed);
                 assert!(self.is_closed);
             }
-            EnqueueOutcome::Queued(ticket) => {
-                assert!(!self.is_closed && (!self.queue.is_empty() || self.free() < count as i64));
-                let (id, ticket) = (self.arrivals, Some(ticket));
-                self.waiters.push(Waiter { id, ticket, tokens: count, state: State::Waiting, wakes });
-                self.queue.push_back(id);
+            EnqueueOutcome::Queued(id) => {
+                assert!(!self.is_closed && (!self.queue.is_empty() || self.available() < count as i64));
+                let (number, id) = (self.enqueues, Some(id));
+                self.waiters.push(Waiter { number, id, tokens: count, state: NaiveState::Waiting, wakes });
+                self.queue.push_back(number);
                 self.queued += 1;
             }
         }
-        self.arrivals += 1;
+        self.enqueues += 1;
     }
 
-    fn ask(&mut self, at: usize) {
+    fn poll(&mut self, at: usize) {
         let waiter = &mut self.waiters[at];
-        let answer = self.lane.ask(&mut waiter.ticket, &Waker::from(Arc::clone(&waiter.wakes)));
+        let outcome = self.semaphore.poll(&mut waiter.id, &Waker::from(Arc::clone(&waiter.wakes)));
         match waiter.state {
-            State::Waiting => assert_eq!(answer, None),
-            State::Granted => {
-                assert_eq!(answer, Some(WaitOutcome::Entered));
-                self.loans.push(self.waiters.swap_remove(at).tokens);
+            NaiveState::Waiting => assert_eq!(outcome, None),
+            NaiveState::Granted => {
+                assert_eq!(outcome, Some(WaitOutcome::Acquired));
+                self.holders.push(self.waiters.swap_remove(at).tokens);
             }
-            State::Closed => {
-                assert_eq!(answer, Some(WaitOutcome::Closed));
+            NaiveState::Closed => {
+                assert_eq!(outcome, Some(WaitOutcome::Closed));
                 self.waiters.swap_remove(at);
             }
         }
     }
 
-    fn withdraw(&mut self, at: usize) {
+    fn cancel(&mut self, at: usize) {
         let waiter = self.waiters.swap_remove(at);
-        let gone = self.lane.withdraw(waiter.ticket.expect("it has not left"));
+        let outcome = self.semaphore.cancel(waiter.id.expect("it was not removed"), || None);
         let expected = match waiter.state {
-            State::Waiting => CancelOutcome::Waiting,
-            State::Granted => CancelOutcome::PassedOn,
-            State::Closed => CancelOutcome::Refused,
+            NaiveState::Waiting => CancelOutcome::Dequeued,
+            NaiveState::Granted => CancelOutcome::Released,
+            NaiveState::Closed => CancelOutcome::AlreadyEnded,
         };
-        assert_eq!(gone, expected);
-        self.cancelled += u64::from(gone != CancelOutcome::Refused);
-        self.queue.retain(|id| *id != waiter.id);
-        self.serve();
+        assert_eq!(outcome, expected);
+        self.cancelled += u64::from(outcome != CancelOutcome::AlreadyEnded);
+        self.queue.retain(|number| *number != waiter.number);
+        self.grant();
     }
 
-    fn give_up(&mut self, at: usize) {
+    fn poll_final(&mut self, at: usize) {
         let waiter = self.waiters.swap_remove(at);
-        let answer = self.lane.give_up(waiter.ticket.expect("it has not left"));
+        let outcome = self.semaphore.poll_final(waiter.id.expect("it was not removed"));
         let expected = match waiter.state {
-            State::Waiting => None,
-            State::Granted => Some(WaitOutcome::Entered),
-            State::Closed => Some(WaitOutcome::Closed),
+            NaiveState::Waiting => None,
+            NaiveState::Granted => Some(WaitOutcome::Acquired),
+            NaiveState::Closed => Some(WaitOutcome::Closed),
         };
-        assert_eq!(answer, expected);
-        if answer == Some(WaitOutcome::Entered) {
-            self.loans.push(waiter.tokens);
+        assert_eq!(outcome, expected);
+        if outcome == Some(WaitOutcome::Acquired) {
+            self.holders.push(waiter.tokens);
         }
-        self.queue.retain(|id| *id != waiter.id);
-        self.serve();
+        self.queue.retain(|number| *number != waiter.number);
+        self.grant();
     }
 
     fn compare(&self) {
-        let now = self.lane.look_around();
-        assert_eq!((now.total, now.free), (self.total, self.free()));
+        let now = self.semaphore.snapshot();
+        assert_eq!((now.total, now.available), (self.total, self.available()));
         assert_eq!((now.waiting, now.is_closed), (self.queue.len(), self.is_closed));
-        for beside in 0..3 {
-            let wanted = self.queue.len() > beside || self.free() < 0 || self.is_closed;
-            assert_eq!(self.lane.wants_back(beside), wanted);
+        for own_waiters in 0..3 {
+            let expected = self.queue.len() > own_waiters || self.available() < 0 || self.is_closed;
+            assert_eq!(self.semaphore.should_release(own_waiters), expected);
         }
-        assert_eq!((self.lane.tally.queued.value(), self.lane.tally.cancelled.value()), (self.queued, self.cancelled));
+        let counters = &self.semaphore.counters;
+        assert_eq!((counters.queued.value(), counters.cancelled.value()), (self.queued, self.cancelled));
         for waiter in &self.waiters {
             let woken = waiter.wakes.0.load(Ordering::Relaxed);
-            assert_eq!(woken, usize::from(waiter.state != State::Waiting), "wakes of caller {}", waiter.id);
+            assert_eq!(woken, usize::from(waiter.state != NaiveState::Waiting), "wakes of waiter {}", waiter.number);
         }
     }
 
-    /// Lets everybody go, in an order that the number decides.
+    /// Removes every waiter and holder, in an order that `choice` decides.
     fn drain(&mut self, mut choice: usize) {
-        while !self.loans.is_empty() || !self.waiters.is_empty() {
+        while !self.holders.is_empty() || !self.waiters.is_empty() {
             choice = choice.rotate_right(3);
-            self.take(&match choice % 4 {
-                0 => Step::Withdraw(choice),
-                1 => Step::Ask(choice),
+            self.apply(&match choice % 4 {
+                0 => Step::Cancel(choice),
+                1 => Step::Poll(choice),
                 2 => Step::SetTotal(choice % 9),
-                _ => Step::GiveBack(choice),
+                _ => Step::Release(choice),
             });
-            // Someone who waits for nobody: let it go.
-            if self.loans.is_empty() {
-                self.take(&Step::Withdraw(choice));
+            // Without holders, a waiter may wait for ever: cancel it.
+            if self.holders.is_empty() {
+                self.apply(&Step::Cancel(choice));
             }
         }
-        let now = self.lane.look_around();
-        assert_eq!((now.free, now.waiting), (now.total as i64, 0));
+        let now = self.semaphore.snapshot();
+        assert_eq!((now.available, now.waiting), (now.total as i64, 0));
     }
 }
 
@@ -269,37 +271,37 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn lane_lends_as_a_naive_one_does(
+    fn token_semaphore_behaves_like_a_naive_one(
         total in 0..=6_usize,
         program in prop::collection::vec(step(), 0..80),
         choice in any::<usize>(),
     ) {
         let mut pair = Pair::new(total);
         for step in &program {
-            pair.take(step);
+            pair.apply(step);
         }
         pair.drain(choice);
     }
 }
 
 #[test]
-fn numbers_at_the_ends_of_their_range_stay_whole() {
+fn numbers_at_the_ends_of_their_range_neither_carry_nor_borrow() {
     use crate::semaphore::MAX_TOKENS;
 
     let all = tokens(MAX_TOKENS);
     assert_eq!((Tokens::new(0), Tokens::new(MAX_TOKENS + 1)), (None, None));
-    let lane = TokenSemaphore::lending(MAX_TOKENS);
-    assert_eq!(lane.try_take(all), Ok(()));
-    assert_eq!(lane.try_take(Tokens::ONE), Err(Refused::Busy));
-    lane.set_total(0);
-    assert_eq!(lane.look_around().free, -(MAX_TOKENS as i64));
-    let EnqueueOutcome::Queued(ticket) = lane.line_up(all, Waker::noop()) else { panic!("nothing is free") };
-    lane.give_back(all);
-    assert_eq!((lane.look_around().free, lane.look_around().waiting), (0, 1));
-    lane.set_total(MAX_TOKENS - 1);
-    assert_eq!(lane.look_around().waiting, 1);
-    lane.set_total(MAX_TOKENS);
-    assert_eq!((lane.look_around().free, lane.look_around().waiting), (0, 0));
-    assert_eq!(lane.withdraw(ticket), CancelOutcome::PassedOn);
-    assert_eq!(lane.look_around().free, MAX_TOKENS as i64);
+    let semaphore = TokenSemaphore::with_total(MAX_TOKENS);
+    assert_eq!(semaphore.try_acquire(all), Ok(()));
+    assert_eq!(semaphore.try_acquire(Tokens::ONE), Err(SemaphoreRefusal::Busy));
+    semaphore.set_total(0);
+    assert_eq!(semaphore.snapshot().available, -(MAX_TOKENS as i64));
+    let EnqueueOutcome::Queued(waiter) = semaphore.enqueue(all, Waker::noop()) else { panic!("no token is available") };
+    semaphore.release(all);
+    assert_eq!((semaphore.snapshot().available, semaphore.snapshot().waiting), (0, 1));
+    semaphore.set_total(MAX_TOKENS - 1);
+    assert_eq!(semaphore.snapshot().waiting, 1);
+    semaphore.set_total(MAX_TOKENS);
+    assert_eq!((semaphore.snapshot().available, semaphore.snapshot().waiting), (0, 0));
+    assert_eq!(semaphore.cancel(waiter, || None), CancelOutcome::Released);
+    assert_eq!(semaphore.snapshot().available, MAX_TOKENS as i64);
 }

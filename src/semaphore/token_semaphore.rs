@@ -1,110 +1,92 @@
-//! [`TokenSemaphore`], a lane that lends tokens: a caller asks for several, and how many there are changes while it is in use.
-
-#[cfg(all(test, loom))]
-#[path = "token_loom_tests.rs"]
-mod loom_tests;
-#[cfg(all(test, not(loom)))]
-#[path = "token_property_tests.rs"]
-mod property_tests;
+//! [`TokenSemaphore`], a semaphore of tokens: a caller acquires several at once, and the total can change during use.
 
 use super::atomic_state::AtomicState;
 use super::order::Order;
-use super::outcome::CancelOutcome;
 use super::semaphore::{Semaphore, wake_all};
-use super::state::State;
+use super::state::SemaphoreState;
 use super::token_state::{MAX_WAITING_FOR_TOKENS, TokenState, Tokens};
-use super::wait_queue::SemaphoreConfig;
-use super::waiters::WaiterId;
+use super::wait_queue::{SemaphoreConfig, StateCell};
 use crate::sync::const_unless_loom;
 
 pub(crate) type TokenSemaphore = Semaphore<TokenState>;
 
-/// What a look at the lane shows.
+/// A point-in-time copy of a token semaphore's counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TokenSnapshot {
     pub(crate) total: usize,
-    /// Less than zero: so many more are lent than there are.
-    pub(crate) free: i64,
+    /// Negative by the number of tokens that are held in excess of `total`.
+    pub(crate) available: i64,
     pub(crate) waiting: usize,
     pub(crate) is_closed: bool,
 }
 
 impl TokenSnapshot {
-    pub(crate) fn lent(&self) -> usize {
-        // Nobody can give back what was not lent.
-        (self.total as i64 - self.free) as usize
+    pub(crate) fn held(&self) -> usize {
+        // Only acquired tokens are released, so `available` is at most `total`.
+        (self.total as i64 - self.available) as usize
     }
 }
 
 impl TokenSemaphore {
     const_unless_loom! {
-        /// A lane of `total` tokens, at most [`MAX_TOKENS`](super::MAX_TOKENS).
-        pub(crate) fn lending(total: usize) -> Self {
-            let rules = SemaphoreConfig { permits: (), bound: MAX_WAITING_FOR_TOKENS, order: Order::Fifo };
-            Self::with_word(AtomicState::with_total(total), rules)
+        /// Creates a semaphore of `total` tokens, at most [`MAX_TOKENS`](super::MAX_TOKENS).
+        pub(crate) fn with_total(total: usize) -> Self {
+            let config = SemaphoreConfig { permits: (), bound: MAX_WAITING_FOR_TOKENS, order: Order::Fifo };
+            Self::with_state(AtomicState::with_total(total), config)
         }
     }
 
     pub(crate) fn total(&self) -> usize {
-        self.word.total()
+        self.state.total()
     }
 
-    /// Whether someone wants a token that its holder would use again: others wait than those `beside` who wait for the
-    /// holder, more is lent than there is, or the lane is closed. One load.
+    /// Returns `true` if a holder should release its token instead of reusing it: callers other than the holder's
+    /// `own_waiters` are waiting, more tokens are held than exist, or the semaphore is closed. Costs one load.
     #[inline]
-    pub(crate) fn wants_back(&self, beside: usize) -> bool {
-        self.word.seen().wants_back(beside)
+    pub(crate) fn should_release(&self, own_waiters: usize) -> bool {
+        self.state.load().should_release(own_waiters)
     }
 
-    /// How many tokens a caller that comes now could have: none where somebody waits. One load.
-    pub(crate) fn within_reach(&self) -> usize {
-        let seen = self.word.seen();
-        if seen.waiting() > 0 || seen.is_closed() { 0 } else { usize::try_from(seen.free()).unwrap_or(0) }
+    /// Returns the number of tokens that a caller arriving now could acquire: zero if a caller is waiting. Costs one
+    /// load.
+    pub(crate) fn available(&self) -> usize {
+        let seen = self.state.load();
+        if seen.waiting() > 0 || seen.is_closed() { 0 } else { usize::try_from(seen.available()).unwrap_or(0) }
     }
 
-    /// Gives tokens back, to those who are next in line if there is enough for them.
+    /// Releases tokens, or grants them to the next waiters if there are enough for them.
     #[inline]
-    pub(crate) fn give_back(&self, tokens: Tokens) {
-        if !self.try_give_back(tokens) {
-            self.give_back_slowly(tokens);
+    pub(crate) fn release(&self, tokens: Tokens) {
+        if !self.try_release(tokens) {
+            self.release_contended(tokens);
         }
     }
 
-    /// Gives tokens back if nobody waits for them. Then nobody is woken.
+    /// Releases tokens if no caller is waiting for them. Wakes nothing.
     #[inline]
-    pub(crate) fn try_give_back(&self, tokens: Tokens) -> bool {
-        self.word.try_exit(tokens)
+    pub(crate) fn try_release(&self, tokens: Tokens) -> bool {
+        self.state.try_release(tokens)
     }
 
     #[cold]
     #[inline(never)]
-    fn give_back_slowly(&self, tokens: Tokens) {
-        wake_all(self.locked(|turns| turns.hand_over(tokens, || None)));
+    fn release_contended(&self, tokens: Tokens) {
+        wake_all(self.with_queue(|queue| queue.release(tokens, || None)));
     }
 
-    /// Gives up the place in the queue, or passes on the tokens that were set aside for it.
-    pub(crate) fn withdraw(&self, ticket: WaiterId) -> CancelOutcome {
-        self.leave(ticket, || None)
-    }
-
-    /// Changes how many tokens there are, to at most [`MAX_TOKENS`](super::MAX_TOKENS). Nobody is asked to give back.
+    /// Changes the total, to at most [`MAX_TOKENS`](super::MAX_TOKENS). Holders keep their tokens.
     pub(crate) fn set_total(&self, total: usize) {
-        wake_all(self.locked(|turns| turns.resize(self.word.replace_total(total))));
+        wake_all(self.with_queue(|queue| queue.resize(self.state.replace_total(total))));
     }
 
-    /// Refuses who waits and who comes.
-    pub(crate) fn shut(&self) {
-        self.refuse_all();
-    }
-
-    /// What goes on in the lane, at one moment.
-    pub(crate) fn look_around(&self) -> TokenSnapshot {
-        // Under the mutex, as the total and the word change one after the other.
-        self.locked(|turns| {
-            let seen = turns.word.seen();
+    /// Returns the counters at one moment.
+    pub(crate) fn snapshot(&self) -> TokenSnapshot {
+        // Takes the mutex because the total and the state change one after the other.
+        self.with_queue(|queue| {
+            let seen = queue.state.load();
             TokenSnapshot {
-                total: turns.word.total(),
-                free: seen.free(),
+                total: queue.state.total(),
+                available: seen.available(),
                 waiting: seen.waiting(),
                 is_closed: seen.is_closed(),
             }

@@ -1,44 +1,44 @@
-//! [`TokenState`], the state of a lane that lends tokens, and [`Tokens`], how many a caller asks for.
+//! [`TokenState`], the state of a semaphore of tokens, and [`Tokens`], the number of tokens that a caller acquires.
 //!
 //! ```text
-//!  63  62         32 31         0
-//! ┌──┬──────────────┬────────────┐
-//! │ C│   waiting    │ free + 2³¹ │
-//! └──┴──────────────┴────────────┘
+//!  63  62         32 31              0
+//! ┌──┬──────────────┬─────────────────┐
+//! │ C│   waiting    │ available + 2³¹ │
+//! └──┴──────────────┴─────────────────┘
 //! ```
 //!
-//! The number of free tokens has a sign: a total that shrinks below what is borrowed makes it negative, a debt that
-//! those who give back pay first. It stands at the bottom, moved up by 2³¹, so that it neither carries nor borrows.
-//! One comparison tells whether a caller may pass: with anyone waiting or the lane closed (`C`), the word is larger
-//! than any number of tokens.
+//! The number of available tokens is signed. A total that shrinks below the number of held tokens makes it negative:
+//! releases pay this debt first. The number occupies the bottom bits, offset by 2³¹, so that it neither carries nor
+//! borrows. One comparison decides whether a caller is admitted: if a caller is waiting or the semaphore is closed
+//! (`C`), the state is larger than any number of tokens.
 
 use std::iter::Chain;
 use std::num::NonZeroU32;
 use std::task::Waker;
 use std::{option, vec};
 
-use super::state::{Next, State};
+use super::state::{SemaphoreState, WakerSet};
 use crate::sync::atomic::AtomicU32;
 
-/// The most tokens that a lane can lend.
+/// The maximum number of tokens of a semaphore.
 pub(crate) const MAX_TOKENS: usize = (1 << 31) - 1;
-/// The most callers that can wait for tokens.
+/// The maximum number of callers that can wait for tokens.
 pub(crate) const MAX_WAITING_FOR_TOKENS: usize = (1 << 31) - 1;
 
-const NONE_FREE: u64 = 1 << 31;
+const NONE_AVAILABLE: u64 = 1 << 31;
 const ONE_WAITING: u64 = 1 << 32;
 
-/// How many tokens a caller asks for: from 1 to [`MAX_TOKENS`].
+/// The number of tokens that a caller acquires, from 1 to [`MAX_TOKENS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tokens(NonZeroU32);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TokenState(u64);
 
-/// Those who wait and whose tokens came back together.
+/// The wakers of the waiters that the same released tokens were granted to.
 #[derive(Debug, Default)]
-pub(crate) struct Several {
-    /// Most often it is one: no memory is taken for it.
+pub(crate) struct TokenWakers {
+    /// Most releases wake one waiter, for which no memory is allocated.
     first: Option<Waker>,
     others: Vec<Waker>,
 }
@@ -60,39 +60,41 @@ impl Tokens {
         self.0.get() as usize
     }
 
-    fn bits(self) -> u64 {
+    fn to_bits(self) -> u64 {
         self.0.get().into()
     }
 }
 
 impl TokenState {
-    /// The bits of a word of which every one of `total` tokens is free. `total` is at most [`MAX_TOKENS`].
-    pub(super) const fn all_free(total: usize) -> u64 {
-        NONE_FREE + total as u64
+    /// Returns the bits of a state in which all `total` tokens are available. `total` is at most [`MAX_TOKENS`].
+    pub(super) const fn all_available(total: usize) -> u64 {
+        NONE_AVAILABLE + total as u64
     }
 
-    pub(super) fn free(self) -> i64 {
-        (self.0 % ONE_WAITING) as i64 - NONE_FREE as i64
+    pub(super) fn available(self) -> i64 {
+        (self.0 % ONE_WAITING) as i64 - NONE_AVAILABLE as i64
     }
 
-    /// More wait than so many, more is borrowed than there is, or the lane is closed.
-    pub(super) fn wants_back(self, beside: usize) -> bool {
-        // The first of these is what there is most often: nobody waits, and nothing else is the case.
-        self.0.wrapping_sub(NONE_FREE) >= NONE_FREE && (self.waiting() > beside || self.free() < 0 || self.is_closed())
+    /// Returns `true` if more than `own_waiters` callers are waiting, more tokens are held than exist, or the semaphore
+    /// is closed.
+    pub(super) fn should_release(self, own_waiters: usize) -> bool {
+        // The first comparison decides the common case: no caller is waiting, and nothing else applies.
+        self.0.wrapping_sub(NONE_AVAILABLE) >= NONE_AVAILABLE
+            && (self.waiting() > own_waiters || self.available() < 0 || self.is_closed())
     }
 
-    /// The total has changed by so many.
+    /// Returns the state after the total has changed by `by` tokens.
     pub(super) fn resized(self, by: i64) -> Self {
         Self(self.0.wrapping_add_signed(by))
     }
 }
 
-impl State for TokenState {
+impl SemaphoreState for TokenState {
     type Weight = Tokens;
     type Permits = ();
-    type Next = Several;
+    type Wakers = TokenWakers;
     /// The total.
-    type Beside = AtomicU32;
+    type Extra = AtomicU32;
 
     const CLOSED: u64 = 1 << 63;
 
@@ -100,7 +102,7 @@ impl State for TokenState {
         Self(bits)
     }
 
-    fn bits(self) -> u64 {
+    fn to_bits(self) -> u64 {
         self.0
     }
 
@@ -110,42 +112,42 @@ impl State for TokenState {
 
     #[inline]
     fn admits(self, (): (), tokens: Tokens) -> bool {
-        // Too few free are a number below zero, which wraps.
-        self.0.wrapping_sub(NONE_FREE + tokens.bits()) <= MAX_TOKENS as u64 - tokens.bits()
+        // If too few are available, the difference is negative and wraps.
+        self.0.wrapping_sub(NONE_AVAILABLE + tokens.to_bits()) <= MAX_TOKENS as u64 - tokens.to_bits()
     }
 
     fn has_room(self, (): (), tokens: Tokens) -> bool {
-        self.free() >= i64::from(tokens.0.get())
+        self.available() >= i64::from(tokens.0.get())
     }
 
     #[inline]
-    fn is_quiet(self) -> bool {
+    fn is_uncontended(self) -> bool {
         self.0 < ONE_WAITING
     }
 
     #[inline]
-    fn entered(self, tokens: Tokens) -> Self {
-        Self(self.0 - tokens.bits())
+    fn acquired(self, tokens: Tokens) -> Self {
+        Self(self.0 - tokens.to_bits())
     }
 
     #[inline]
-    fn freed(tokens: Tokens) -> u64 {
-        tokens.bits()
+    fn release_delta(tokens: Tokens) -> u64 {
+        tokens.to_bits()
     }
 
-    fn joined(self) -> Self {
+    fn enqueued(self) -> Self {
         Self(self.0 + ONE_WAITING)
     }
 
-    fn stopped_waiting(self, callers: usize) -> Self {
-        Self(self.0 - ONE_WAITING * callers as u64)
+    fn dequeued(self, waiters: usize) -> Self {
+        Self(self.0 - ONE_WAITING * waiters as u64)
     }
 
     #[inline]
-    fn count(_: &AtomicU32, _: Self) {}
+    fn count_grant(_: &AtomicU32, _: Self) {}
 }
 
-impl Next for Several {
+impl WakerSet for TokenWakers {
     fn push(&mut self, waker: Waker) {
         match self.first {
             None => self.first = Some(waker),
@@ -154,7 +156,7 @@ impl Next for Several {
     }
 }
 
-impl IntoIterator for Several {
+impl IntoIterator for TokenWakers {
     type Item = Waker;
     type IntoIter = Chain<option::IntoIter<Waker>, vec::IntoIter<Waker>>;
 

@@ -1,287 +1,297 @@
-//! [`WaitQueue`], the algorithm: who enters, waits, is handed a permit, gives up, decided while a lane's mutex is held.
+//! [`WaitQueue`], the algorithm: which callers acquire, wait, are granted permits, and leave the queue. It decides
+//! while the semaphore's mutex is held.
 //!
-//! It stands between two shells. [`Semaphore`](super::Semaphore) keeps its word in an atomic, so that a free lane is entered and
-//! left without the mutex; the lanes of a keyed guard keep theirs behind the mutex of their shard. What a caller asks for
-//! and what there is, permits or tokens, is known to the [`State`] alone.
+//! Two types use it. [`Semaphore`](super::Semaphore) keeps its state in an atomic, so that it is acquired and released
+//! without the mutex while it is uncontended. The entries of a keyed guard keep theirs behind the mutex of their shard.
+//! Only the [`SemaphoreState`] knows what callers acquire and how much exists, permits or tokens.
 //!
 //! # Invariants
 //!
-//! 1. `word.waiting` changes only under the mutex, where it equals the number of waiters in the line.
-//! 2. While `word.waiting > 0`, there is no room for the next in line, and the word changes only under the mutex: who
-//!    comes waits, who leaves hands over. So there a load sees the latest word, and a store replaces it.
-//! 3. What makes room, or puts another in front, lets in from the front whoever there is room for: what comes back, a
-//!    total that grows, and a waiter that leaves, who may have been the one that there was no room for.
-//! 4. What is set aside for a waiter counts as held. It takes it, or passes it on when it leaves.
-//! 5. A waker is cloned, dropped and woken outside of the mutex: it is foreign code.
+//! 1. `state.waiting` changes only under the mutex, where it equals the number of waiters in the list.
+//! 2. While `state.waiting > 0`, there is no room for the next waiter, and the state changes only under the mutex: new
+//!    callers wait, and a release grants. So under the mutex a load returns the latest state, and a store replaces it.
+//! 3. Every change that makes room, or puts another waiter in front, grants from the front as far as there is room: a
+//!    release, a total that grows, and a waiter that leaves, which may have been the one that there was no room for.
+//! 4. What is granted to a waiter counts as held. The waiter takes it, or releases it when it is cancelled.
+//! 5. Wakers are cloned, dropped and woken outside the mutex: a waker is user code.
 
 use std::task::Waker;
 
 use tokio::time::Instant;
 
 use super::order::Order;
-use super::outcome::{CancelOutcome, EnqueueOutcome, Refused, WaitOutcome};
-use super::state::{Next, State};
+use super::outcome::{CancelOutcome, EnqueueOutcome, SemaphoreRefusal, WaitOutcome};
+use super::state::{SemaphoreState, WakerSet};
 use super::token_state::TokenState;
-use super::waiters::{Left, WaiterId, WaiterList, WaiterSlots, WaiterState};
+use super::waiters::{RemovedSlot, WaiterId, WaiterList, WaiterSlots, WaiterState};
 use crate::counter::Counter;
+use crate::sync::const_unless_loom;
 
-/// What does not change.
+/// What a semaphore was configured with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SemaphoreConfig<P = usize> {
-    /// From 1 to [`MAX_PERMITS`](super::MAX_PERMITS). Nothing where the word knows.
+    /// From 1 to [`MAX_PERMITS`](super::MAX_PERMITS), or `()` if the state contains the number.
     pub(crate) permits: P,
-    /// The most callers that may wait, from 0 to as many as the word can count.
+    /// The maximum number of waiting callers, from 0 to what the state can count.
     pub(crate) bound: usize,
     pub(crate) order: Order,
 }
 
-/// Counted under the mutex.
+/// Counters that change under the mutex.
 #[derive(Debug)]
 pub(crate) struct WaitCounters {
     /// Callers that had to wait.
     pub(crate) queued: Counter,
-    /// Callers that left while they waited.
+    /// Callers that were cancelled while they waited.
     pub(crate) cancelled: Counter,
 }
 
-/// Where a lane's word is.
+/// The memory that holds a semaphore's state.
 pub(crate) trait StateCell {
-    type PermitState: State;
+    type State: SemaphoreState;
 
-    fn load(&self) -> Self::PermitState;
+    fn load(&self) -> Self::State;
 
-    /// Replaces the word if it is still the one `seen`. What the last holder did is visible afterwards.
-    fn exchange(&self, seen: Self::PermitState, next: Self::PermitState) -> Result<(), Self::PermitState>;
+    /// Replaces the state if it still equals `seen`. What the last holder did is visible afterwards.
+    fn compare_exchange(&self, seen: Self::State, next: Self::State) -> Result<(), Self::State>;
 
-    /// Replaces the word, under the mutex and while someone waits (invariant 2).
-    fn store(&self, next: Self::PermitState);
+    /// Replaces the state. Must be called with the mutex held and while a caller is waiting (invariant 2).
+    fn store(&self, next: Self::State);
 
-    /// Something comes back, under the mutex and while nobody waits.
-    fn free(&self, weight: WeightOf<Self>);
+    /// Releases `weight`. Must be called with the mutex held and while no caller is waiting.
+    fn release(&self, weight: WeightOf<Self>);
 
     fn close(&self);
 
-    /// Counts the grant that followed `seen`.
-    fn count_grant(&self, seen: Self::PermitState);
+    /// Counts the grant that replaced the state `seen`.
+    fn count_grant(&self, seen: Self::State);
 }
 
-pub(crate) type WeightOf<C> = <<C as StateCell>::PermitState as State>::Weight;
-pub(crate) type NextOf<C> = <<C as StateCell>::PermitState as State>::Next;
-type PermitsOf<C> = <<C as StateCell>::PermitState as State>::Permits;
+pub(crate) type WeightOf<C> = <<C as StateCell>::State as SemaphoreState>::Weight;
+pub(crate) type WakersOf<C> = <<C as StateCell>::State as SemaphoreState>::Wakers;
+type PermitsOf<C> = <<C as StateCell>::State as SemaphoreState>::Permits;
 
-/// A lane whose mutex is held.
+/// A semaphore whose mutex is held.
 pub(crate) struct WaitQueue<'a, C: StateCell> {
-    pub(crate) rules: &'a SemaphoreConfig<PermitsOf<C>>,
-    pub(crate) word: &'a C,
-    pub(crate) line: &'a mut WaiterList,
+    pub(crate) config: &'a SemaphoreConfig<PermitsOf<C>>,
+    pub(crate) state: &'a C,
+    pub(crate) waiters: &'a mut WaiterList,
     pub(crate) slots: &'a mut WaiterSlots<WeightOf<C>>,
-    pub(crate) tally: &'a WaitCounters,
+    pub(crate) counters: &'a WaitCounters,
 }
 
-/// What a waiter finds at its place. Everything in it is dropped after the mutex is unlocked.
+/// The result of polling a waiter. Everything in it must be dropped after the mutex is unlocked.
 #[derive(Debug)]
-#[expect(dead_code, reason = "some of it is carried out of the mutex only to be dropped there")]
+#[expect(dead_code, reason = "some values are moved out of the mutex only to be dropped there")]
 pub(crate) enum WaiterPoll<T = ()> {
-    /// Its turn has not come. The place knows its waker; here is the one from before, if another.
-    Waiting(Option<Waker>),
-    /// Its turn has not come, and the place knows another waker: look again with a clone.
-    WantsWaker,
-    /// Its wait is over.
-    Over(Option<WaitOutcome>, Option<Left<T>>),
+    /// The wait continues, and the slot has the caller's waker. Contains the waker that it replaced, if any.
+    Pending(Option<Waker>),
+    /// The wait continues, and the slot has another waker: poll again with a clone of the caller's.
+    NeedsWaker,
+    /// The wait is over.
+    Ready(Option<WaitOutcome>, Option<RemovedSlot<T>>),
 }
 
-/// Grants that were taken back.
+/// Grants that were revoked.
 #[derive(Debug)]
-pub(crate) struct Expired {
-    pub(crate) turns: usize,
-    /// When the oldest grant that still stands was made.
+pub(crate) struct ExpiredGrants {
+    pub(crate) count: usize,
+    /// When the oldest remaining grant was made.
     pub(crate) oldest: Option<Instant>,
-    /// Those whose turn it is now.
-    pub(crate) next: Vec<Waker>,
+    /// The wakers of the waiters that were granted the permits instead.
+    pub(crate) wakers: Vec<Waker>,
 }
 
-/// A waiter that has left, with what it was told: a [`CancelOutcome`], or the answer if it asked once more.
+/// A waiter that was removed. `R` is a [`CancelOutcome`], or the result of the final poll.
 #[derive(Debug)]
-pub(crate) struct Departed<R, N, T> {
-    pub(crate) told: R,
-    /// Those whose turn it is now.
-    pub(crate) next: N,
-    _left: Left<T>,
+pub(crate) struct RemovedWaiter<R, W, T> {
+    pub(crate) outcome: R,
+    /// The wakers of the waiters that were granted permits as a consequence.
+    pub(crate) wakers: W,
+    _deferred: RemovedSlot<T>,
 }
 
 impl<P> SemaphoreConfig<P> {
-    pub(crate) fn why_full(&self) -> Refused {
-        if self.bound == 0 { Refused::Busy } else { Refused::Full }
+    /// Returns the refusal of a caller that finds the queue full or absent.
+    pub(crate) fn queue_full(&self) -> SemaphoreRefusal {
+        if self.bound == 0 { SemaphoreRefusal::Busy } else { SemaphoreRefusal::QueueFull }
     }
 }
 
 impl WaitCounters {
-    pub(crate) const fn new() -> Self {
-        Self { queued: Counter::new(), cancelled: Counter::new() }
+    const_unless_loom! {
+        pub(crate) fn new() -> Self {
+            Self { queued: Counter::new(), cancelled: Counter::new() }
+        }
     }
 }
 
 impl<C: StateCell> WaitQueue<'_, C> {
-    /// Takes what has come free, or the last place in the queue.
+    /// Adds the caller to the queue, unless `weight` was released in the meantime: then the caller acquires it.
     ///
-    /// The waker is taken only by who waits, so that another is dropped after the mutex is unlocked.
-    pub(crate) fn join(&mut self, weight: WeightOf<C>, waker: &mut Option<Waker>) -> EnqueueOutcome {
-        let mut seen = self.word.load();
+    /// Takes the waker only if the caller is queued, so that the caller of this method drops it otherwise, after the
+    /// mutex is unlocked.
+    pub(crate) fn enqueue(&mut self, weight: WeightOf<C>, waker: &mut Option<Waker>) -> EnqueueOutcome {
+        let mut seen = self.state.load();
         loop {
             if seen.is_closed() {
-                return EnqueueOutcome::Refused(Refused::Closed);
-            } else if seen.admits(self.rules.permits, weight) {
-                match self.word.exchange(seen, seen.entered(weight)) {
+                return EnqueueOutcome::Refused(SemaphoreRefusal::Closed);
+            } else if seen.admits(self.config.permits, weight) {
+                match self.state.compare_exchange(seen, seen.acquired(weight)) {
                     Ok(()) => {
-                        self.word.count_grant(seen);
-                        return EnqueueOutcome::Entered;
+                        self.state.count_grant(seen);
+                        return EnqueueOutcome::Acquired;
                     }
                     Err(now) => seen = now,
                 }
-            } else if seen.waiting() >= self.rules.bound {
-                return EnqueueOutcome::Refused(self.rules.why_full());
+            } else if seen.waiting() >= self.config.bound {
+                return EnqueueOutcome::Refused(self.config.queue_full());
             } else if seen.waiting() > 0 {
-                self.word.store(seen.joined());
+                self.state.store(seen.enqueued());
                 break;
             } else {
-                // The first to wait: holders may still leave without the mutex.
-                match self.word.exchange(seen, seen.joined()) {
+                // The first waiter: until this exchange, holders can still release without the mutex.
+                match self.state.compare_exchange(seen, seen.enqueued()) {
                     Ok(()) => break,
                     Err(now) => seen = now,
                 }
             }
         }
-        self.tally.queued.add_alone(1);
-        let waker = waker.take().expect("who joins brings a waker");
-        EnqueueOutcome::Queued(self.line.join(self.slots, waker, weight))
+        self.counters.queued.add_exclusive(1);
+        let waker = waker.take().expect("a caller that enqueues passes a waker");
+        EnqueueOutcome::Queued(self.waiters.push(self.slots, waker, weight))
     }
 
-    /// Looks whether the turn has come. The answer ends the wait: the ticket is gone with it.
-    pub(crate) fn look(
+    /// Returns how the wait ended, or that it continues. An outcome removes the waiter and clears its id.
+    pub(crate) fn poll(
         &mut self,
-        ticket: &mut Option<WaiterId>,
+        waiter: &mut Option<WaiterId>,
         waker: &Waker,
-        fresh: &mut Option<Waker>,
+        clone: &mut Option<Waker>,
     ) -> WaiterPoll<WeightOf<C>> {
-        let Some(place) = ticket.as_ref() else { return WaiterPoll::Over(None, None) };
-        match self.slots.turn(place) {
-            WaiterState::Waiting(known) if known.will_wake(waker) => WaiterPoll::Waiting(None),
-            WaiterState::Waiting(known) => match fresh.take() {
-                Some(fresh) => WaiterPoll::Waiting(Some(std::mem::replace(known, fresh))),
-                None => WaiterPoll::WantsWaker,
+        let Some(id) = waiter.as_ref() else { return WaiterPoll::Ready(None, None) };
+        match self.slots.state(id) {
+            WaiterState::Waiting(current) if current.will_wake(waker) => WaiterPoll::Pending(None),
+            WaiterState::Waiting(current) => match clone.take() {
+                Some(clone) => WaiterPoll::Pending(Some(std::mem::replace(current, clone))),
+                None => WaiterPoll::NeedsWaker,
             },
-            turn => {
-                let answer = WaitOutcome::of(turn);
-                WaiterPoll::Over(answer, ticket.take().map(|ticket| self.line.leave(self.slots, ticket)))
+            state => {
+                let outcome = WaitOutcome::of(state);
+                WaiterPoll::Ready(outcome, waiter.take().map(|waiter| self.waiters.remove(self.slots, waiter)))
             }
         }
     }
 
-    /// Asks for the last time: leaves the queue, unless the turn has come.
-    pub(crate) fn give_up(&mut self, ticket: WaiterId) -> Departed<Option<WaitOutcome>, NextOf<C>, WeightOf<C>> {
-        let left = self.line.leave(self.slots, ticket);
-        let next = match left.turn {
-            WaiterState::Waiting(_) => self.stop_waiting(|| None),
-            _ => NextOf::<C>::default(),
+    /// Polls for the last time and removes the waiter. The outcome is `None` if it was still waiting.
+    pub(crate) fn poll_final(
+        &mut self,
+        waiter: WaiterId,
+    ) -> RemovedWaiter<Option<WaitOutcome>, WakersOf<C>, WeightOf<C>> {
+        let slot = self.waiters.remove(self.slots, waiter);
+        let wakers = match slot.state {
+            WaiterState::Waiting(_) => self.dequeue(|| None),
+            _ => WakersOf::<C>::default(),
         };
-        Departed { told: WaitOutcome::of(&left.turn), next, _left: left }
+        RemovedWaiter { outcome: WaitOutcome::of(&slot.state), wakers, _deferred: slot }
     }
 
-    /// Gives up the place in the queue, or passes on what was set aside for it.
-    pub(crate) fn leave(
+    /// Removes the waiter from the queue. Releases what was granted to it.
+    pub(crate) fn cancel(
         &mut self,
-        ticket: WaiterId,
-        now: impl Fn() -> Option<Instant>,
-    ) -> Departed<CancelOutcome, NextOf<C>, WeightOf<C>> {
-        let left = self.line.leave(self.slots, ticket);
-        let (told, next) = match left.turn {
+        waiter: WaiterId,
+        granted_at: impl Fn() -> Option<Instant>,
+    ) -> RemovedWaiter<CancelOutcome, WakersOf<C>, WeightOf<C>> {
+        let slot = self.waiters.remove(self.slots, waiter);
+        let (outcome, wakers) = match slot.state {
             WaiterState::Waiting(_) => {
-                self.tally.cancelled.add_alone(1);
-                (CancelOutcome::Waiting, self.stop_waiting(now))
+                self.counters.cancelled.add_exclusive(1);
+                (CancelOutcome::Dequeued, self.dequeue(granted_at))
             }
             WaiterState::Granted(_) => {
-                self.tally.cancelled.add_alone(1);
-                (CancelOutcome::PassedOn, self.hand_over(left.weight, now))
+                self.counters.cancelled.add_exclusive(1);
+                (CancelOutcome::Released, self.release(slot.weight, granted_at))
             }
-            _ => (CancelOutcome::Refused, NextOf::<C>::default()),
+            _ => (CancelOutcome::AlreadyEnded, WakersOf::<C>::default()),
         };
-        Departed { told, next, _left: left }
+        RemovedWaiter { outcome, wakers, _deferred: slot }
     }
 
-    /// What comes back goes to the next in line, who are returned, or becomes free.
-    pub(crate) fn hand_over(&mut self, weight: WeightOf<C>, now: impl Fn() -> Option<Instant>) -> NextOf<C> {
-        let seen = self.word.load();
+    /// Releases `weight`, or grants it to the next waiters and returns their wakers.
+    pub(crate) fn release(&mut self, weight: WeightOf<C>, granted_at: impl Fn() -> Option<Instant>) -> WakersOf<C> {
+        let seen = self.state.load();
         if seen.waiting() == 0 {
-            // Nobody can start to wait meanwhile: that needs the mutex.
-            self.word.free(weight);
-            return NextOf::<C>::default();
+            // No caller can start to wait in between: that needs the mutex.
+            self.state.release(weight);
+            return WakersOf::<C>::default();
         }
-        self.grant(seen.left(weight), now)
+        self.grant(seen.released(weight), granted_at)
     }
 
-    /// Takes back every grant made at `limit` or before that nobody took, and passes it on.
-    pub(crate) fn expire_grants(&mut self, limit: Instant, now: Instant) -> Expired {
-        let mut next = Vec::new();
-        let mut turns = 0;
-        while let Some(weight) = self.line.expire_oldest(self.slots, limit) {
-            turns += 1;
-            next.extend(self.hand_over(weight, || Some(now)));
+    /// Revokes every grant that was made at `limit` or before and not taken, and passes the permits on.
+    pub(crate) fn expire_grants(&mut self, limit: Instant, now: Instant) -> ExpiredGrants {
+        let mut wakers = Vec::new();
+        let mut count = 0;
+        while let Some(weight) = self.waiters.expire_oldest(self.slots, limit) {
+            count += 1;
+            wakers.extend(self.release(weight, || Some(now)));
         }
-        Expired { turns, oldest: self.line.oldest_grant(self.slots), next }
+        ExpiredGrants { count, oldest: self.waiters.oldest_grant(self.slots), wakers }
     }
 
-    /// Refuses who waits, who is returned, and who comes.
+    /// Refuses waiting and new callers. Returns the wakers of those that were waiting.
     pub(crate) fn close(&mut self) -> Vec<Waker> {
-        let waiting = self.line.close(self.slots);
-        // Closed first: then the free path is shut for those who come, and the word changes only here.
-        self.word.close();
-        if !waiting.is_empty() {
-            self.word.store(self.word.load().stopped_waiting(waiting.len()));
+        let wakers = self.waiters.close(self.slots);
+        // Closed first: this ends the fast path for new callers, so the state changes only here.
+        self.state.close();
+        if !wakers.is_empty() {
+            self.state.store(self.state.load().dequeued(wakers.len()));
         }
-        waiting
+        wakers
     }
 
-    /// One that waited has left the line.
-    fn stop_waiting(&mut self, now: impl Fn() -> Option<Instant>) -> NextOf<C> {
-        self.grant(self.word.load().stopped_waiting(1), now)
+    /// Counts a waiter that left the list as no longer waiting, and grants what it may have held up.
+    fn dequeue(&mut self, granted_at: impl Fn() -> Option<Instant>) -> WakersOf<C> {
+        self.grant(self.state.load().dequeued(1), granted_at)
     }
 
-    /// Lets in from the front whoever `word` has room for, and makes it the lane's word. Only while someone waits.
-    fn grant(&mut self, mut word: C::PermitState, now: impl Fn() -> Option<Instant>) -> NextOf<C> {
-        let mut next = NextOf::<C>::default();
+    /// Grants from the front as far as `state` has room, and stores the resulting state. Must be called only while a
+    /// caller is waiting.
+    fn grant(&mut self, mut state: C::State, granted_at: impl Fn() -> Option<Instant>) -> WakersOf<C> {
+        let mut wakers = WakersOf::<C>::default();
         let mut is_stored = false;
-        while let Some(weight) = self.line.next_weight(self.slots, self.rules.order)
-            && word.has_room(self.rules.permits, weight)
+        while let Some(weight) = self.waiters.next_weight(self.slots, self.config.order)
+            && state.has_room(self.config.permits, weight)
         {
-            let seen = word;
-            word = word.stopped_waiting(1).entered(weight);
-            // With each turn: a count that is carried over must not run ahead of the word.
-            self.word.store(word);
-            self.word.count_grant(seen);
+            let seen = state;
+            state = state.dequeued(1).acquired(weight);
+            // Stored with each grant: a count that is carried over must not run ahead of the state.
+            self.state.store(state);
+            self.state.count_grant(seen);
             is_stored = true;
-            if let Some(waker) = self.line.grant_next(self.slots, self.rules.order, now()) {
-                next.push(waker);
+            if let Some(waker) = self.waiters.grant_next(self.slots, self.config.order, granted_at()) {
+                wakers.push(waker);
             }
         }
         if !is_stored {
-            self.word.store(word);
+            self.state.store(state);
         }
-        next
+        wakers
     }
 }
 
-impl<C: StateCell<PermitState = TokenState>> WaitQueue<'_, C> {
-    /// There are so many tokens more, or fewer. Returns those whose turn it is now.
-    pub(crate) fn resize(&mut self, by: i64) -> NextOf<C> {
-        let mut seen = self.word.load();
+impl<C: StateCell<State = TokenState>> WaitQueue<'_, C> {
+    /// Changes the total by `by` tokens. Returns the wakers of the waiters that were granted tokens.
+    pub(crate) fn resize(&mut self, by: i64) -> WakersOf<C> {
+        let mut seen = self.state.load();
         loop {
             let resized = seen.resized(by);
             if seen.waiting() > 0 {
                 return self.grant(resized, || None);
             }
-            // Holders may leave, and callers enter, without the mutex.
-            match self.word.exchange(seen, resized) {
-                Ok(()) => return NextOf::<C>::default(),
+            // Without waiters, callers acquire and release without the mutex.
+            match self.state.compare_exchange(seen, resized) {
+                Ok(()) => return WakersOf::<C>::default(),
                 Err(now) => seen = now,
             }
         }

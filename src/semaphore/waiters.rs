@@ -1,16 +1,16 @@
-//! Who waits and whose turn has come: pure data structures, always behind a mutex.
+//! The waiters of a semaphore: pure data structures, always behind a mutex.
 //!
-//! A [`WaiterList`] is the queue of one lane. Its waiters' [`WaiterSlots`] may be shared with other lanes behind the same mutex, as
-//! those of a keyed guard are.
+//! A [`WaiterList`] is the queue of one semaphore. Its waiters' [`WaiterSlots`] may be shared with other semaphores
+//! behind the same mutex, as the entries of a keyed guard's shard do.
 //!
 //! # Invariants
 //!
-//! 1. A slot belongs to one waiter from [`WaiterList::join`] until [`WaiterList::leave`] of the same [`WaiterId`].
+//! 1. A slot belongs to one waiter from [`WaiterList::push`] until [`WaiterList::remove`] of the same [`WaiterId`].
 //! 2. A slot is linked in `waiting` exactly while it is [`WaiterState::Waiting`], in `granted` exactly while it is
-//!    [`WaiterState::Granted`], and in the free list exactly while nobody owns it.
-//! 3. Without owned slots there is no heap memory.
+//!    [`WaiterState::Granted`], and in the free list exactly while it belongs to no waiter.
+//! 3. Without waiters there is no heap memory.
 //!
-//! WaiterSlots link to each other by index, so leaving from the middle costs the same as leaving from the front, and no
+//! Slots link to each other by index, so removing from the middle costs the same as removing from the front, and no
 //! pointer is involved.
 
 use std::mem;
@@ -23,10 +23,10 @@ use super::order::Order;
 
 const NONE: u32 = u32::MAX;
 
-/// A waiter's place in the queue: its slot's index, plus one.
+/// Identifies a waiter: the index of its slot, plus one.
 ///
-/// As wide as a pointer, and never zero, so that a future with an `Option<WaiterId>` consists of whole words: it is moved
-/// before its first poll, and copying it piecemeal would cost more than the turn.
+/// As wide as a pointer, and never zero, so that a future with an `Option<WaiterId>` consists of whole machine words. A
+/// future is moved before its first poll, and copying it piecemeal would cost more than acquiring the permit.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct WaiterId(NonZeroUsize);
 
@@ -40,55 +40,54 @@ impl WaiterId {
     }
 
     fn into_index(self) -> u32 {
-        // It was made from one.
+        // The index was a u32 in `new`.
         self.index() as u32
     }
 }
 
-/// What a waiter finds at its place.
 #[derive(Debug)]
 pub(crate) enum WaiterState {
-    /// Not yet its turn. The waker tells it when it is.
+    /// In the queue. The waker is woken when the wait ends.
     Waiting(Waker),
-    /// A permit is set aside for it, since then if grants expire.
+    /// A permit is set aside for the waiter. Contains the time of the grant if grants expire.
     Granted(Option<Instant>),
-    /// The permit set aside was not taken in time and went to another.
+    /// The waiter did not take its grant in time, and the permit was passed on.
     Expired,
-    /// The lane was closed.
+    /// The semaphore was closed.
     Closed,
-    /// Nobody's place.
+    /// The slot belongs to no waiter.
     Vacant,
 }
 
 #[derive(Debug)]
-struct Slot<T> {
-    turn: WaiterState,
+struct WaiterSlot<T> {
+    state: WaiterState,
     prev: u32,
     next: u32,
-    /// How much it asks for.
+    /// How much the waiter acquires.
     weight: T,
 }
 
-/// The places of waiters, in whichever line. Where all of them ask for one permit, `T` takes no space.
+/// The slots of waiters, in any list. If every waiter acquires one permit, `T` takes no space.
 #[derive(Debug)]
 pub(crate) struct WaiterSlots<T = ()> {
-    all: Vec<Slot<T>>,
+    all: Vec<WaiterSlot<T>>,
     vacant: u32,
     owned: usize,
 }
 
-/// The queue of one lane.
+/// The queue of one semaphore.
 #[derive(Debug)]
 pub(crate) struct WaiterList {
-    waiting: List,
-    granted: List,
-    /// Places that nobody has left yet.
+    waiting: SlotList,
+    granted: SlotList,
+    /// The number of slots that belong to waiters of this list.
     owned: u32,
 }
 
 /// A doubly linked list through the slots.
 #[derive(Debug)]
-struct List {
+struct SlotList {
     front: u32,
     back: u32,
 }
@@ -98,22 +97,23 @@ impl<T: Copy> WaiterSlots<T> {
         Self { all: Vec::new(), vacant: NONE, owned: 0 }
     }
 
-    pub(crate) fn turn(&mut self, ticket: &WaiterId) -> &mut WaiterState {
-        &mut self.all[ticket.index()].turn
+    pub(crate) fn state(&mut self, waiter: &WaiterId) -> &mut WaiterState {
+        &mut self.all[waiter.index()].state
     }
 
-    fn take(&mut self, turn: WaiterState, weight: T) -> u32 {
+    fn allocate(&mut self, state: WaiterState, weight: T) -> u32 {
         self.owned += 1;
         match self.vacant {
             NONE => {
-                // A word counts waiters in 23 bits, but there are many lanes, and a slot can outlive its waiting.
+                // A state counts waiters in 23 bits, but many states may share the slots, and a waiter keeps its slot
+                // after the wait has ended.
                 let index = u32::try_from(self.all.len()).expect("fewer than 2^32 callers wait");
-                self.all.push(Slot { turn, prev: NONE, next: NONE, weight });
+                self.all.push(WaiterSlot { state, prev: NONE, next: NONE, weight });
                 index
             }
             index => {
                 let slot = &mut self.all[index as usize];
-                slot.turn = turn;
+                slot.state = state;
                 slot.weight = weight;
                 self.vacant = slot.next;
                 index
@@ -121,8 +121,8 @@ impl<T: Copy> WaiterSlots<T> {
         }
     }
 
-    /// Returns what is to be dropped after the mutex is unlocked.
-    fn free(&mut self, index: u32) -> Vec<Slot<T>> {
+    /// Frees a slot. Returns memory that must be dropped after the mutex is unlocked.
+    fn free(&mut self, index: u32) -> Vec<WaiterSlot<T>> {
         self.all[index as usize].next = mem::replace(&mut self.vacant, index);
         self.owned -= 1;
         if self.owned > 0 {
@@ -135,28 +135,28 @@ impl<T: Copy> WaiterSlots<T> {
 
 impl WaiterList {
     pub(crate) const fn new() -> Self {
-        Self { waiting: List::new(), granted: List::new(), owned: 0 }
+        Self { waiting: SlotList::new(), granted: SlotList::new(), owned: 0 }
     }
 
-    /// Every place was left.
-    pub(crate) fn is_deserted(&self) -> bool {
+    /// Returns `true` if every waiter has been removed.
+    pub(crate) fn is_empty(&self) -> bool {
         self.owned == 0
     }
 
-    /// Gives a new waiter the last place.
-    pub(crate) fn join<T: Copy>(&mut self, slots: &mut WaiterSlots<T>, waker: Waker, weight: T) -> WaiterId {
-        let index = slots.take(WaiterState::Waiting(waker), weight);
+    /// Adds a waiter at the back of the queue.
+    pub(crate) fn push<T: Copy>(&mut self, slots: &mut WaiterSlots<T>, waker: Waker, weight: T) -> WaiterId {
+        let index = slots.allocate(WaiterState::Waiting(waker), weight);
         self.owned += 1;
         self.waiting.push_back(&mut slots.all, index);
         WaiterId::new(index)
     }
 
-    /// How much the next in line asks for: the front of the queue, or its back under [`Order::Lifo`].
+    /// Returns how much the next waiter acquires: the one at the front, or at the back under [`Order::Lifo`].
     pub(crate) fn next_weight<T: Copy>(&self, slots: &WaiterSlots<T>, order: Order) -> Option<T> {
         slots.all.get(self.next_index(order) as usize).map(|slot| slot.weight)
     }
 
-    /// The next in line gets its turn.
+    /// Grants the next waiter what it acquires, and returns its waker.
     pub(crate) fn grant_next<T>(
         &mut self,
         slots: &mut WaiterSlots<T>,
@@ -169,9 +169,9 @@ impl WaiterList {
         }
         self.waiting.unlink(&mut slots.all, index);
         self.granted.push_back(&mut slots.all, index);
-        match mem::replace(&mut slots.all[index as usize].turn, WaiterState::Granted(now)) {
+        match mem::replace(&mut slots.all[index as usize].state, WaiterState::Granted(now)) {
             WaiterState::Waiting(waker) => Some(waker),
-            turn => unreachable!("a slot in the waiting list is waiting, not {turn:?}"),
+            state => unreachable!("a slot in the waiting list is waiting, not {state:?}"),
         }
     }
 
@@ -182,7 +182,7 @@ impl WaiterList {
         }
     }
 
-    /// Takes back the oldest grant, if it was made at `limit` or before. Returns how much it was.
+    /// Revokes the oldest grant if it was made at `limit` or before. Returns how much was granted.
     pub(crate) fn expire_oldest<T: Copy>(&mut self, slots: &mut WaiterSlots<T>, limit: Instant) -> Option<T> {
         if self.oldest_grant(slots)? > limit {
             return None;
@@ -190,62 +190,62 @@ impl WaiterList {
         let index = self.granted.front;
         self.granted.unlink(&mut slots.all, index);
         let slot = &mut slots.all[index as usize];
-        slot.turn = WaiterState::Expired;
+        slot.state = WaiterState::Expired;
         Some(slot.weight)
     }
 
-    /// When the oldest grant that nobody took yet was made.
+    /// Returns when the oldest grant that was not taken yet was made.
     pub(crate) fn oldest_grant<T>(&self, slots: &WaiterSlots<T>) -> Option<Instant> {
-        match slots.all.get(self.granted.front as usize)?.turn {
+        match slots.all.get(self.granted.front as usize)?.state {
             WaiterState::Granted(since) => since,
             _ => None,
         }
     }
 
-    /// Tells every waiter that the lane is closed.
+    /// Ends every wait with [`WaiterState::Closed`] and returns the wakers.
     pub(crate) fn close<T>(&mut self, slots: &mut WaiterSlots<T>) -> Vec<Waker> {
         let mut wakers = Vec::new();
         while self.waiting.front != NONE {
             let index = self.waiting.front;
             self.waiting.unlink(&mut slots.all, index);
-            if let WaiterState::Waiting(waker) = mem::replace(&mut slots.all[index as usize].turn, WaiterState::Closed)
-            {
+            let state = mem::replace(&mut slots.all[index as usize].state, WaiterState::Closed);
+            if let WaiterState::Waiting(waker) = state {
                 wakers.push(waker);
             }
         }
         wakers
     }
 
-    /// Gives the place up. What is returned, drop after the mutex is unlocked.
-    pub(crate) fn leave<T: Copy>(&mut self, slots: &mut WaiterSlots<T>, ticket: WaiterId) -> Left<T> {
-        let index = ticket.into_index();
+    /// Removes a waiter and frees its slot. The result must be dropped after the mutex is unlocked.
+    pub(crate) fn remove<T: Copy>(&mut self, slots: &mut WaiterSlots<T>, waiter: WaiterId) -> RemovedSlot<T> {
+        let index = waiter.into_index();
         let weight = slots.all[index as usize].weight;
-        let turn = mem::replace(&mut slots.all[index as usize].turn, WaiterState::Vacant);
-        match turn {
+        let state = mem::replace(&mut slots.all[index as usize].state, WaiterState::Vacant);
+        match state {
             WaiterState::Waiting(_) => self.waiting.unlink(&mut slots.all, index),
             WaiterState::Granted(_) => self.granted.unlink(&mut slots.all, index),
             WaiterState::Expired | WaiterState::Closed => {}
-            WaiterState::Vacant => unreachable!("a ticket is given up once: leave takes it by value"),
+            WaiterState::Vacant => unreachable!("a waiter is removed once: `remove` takes its id by value"),
         }
         self.owned -= 1;
-        Left { turn, weight, _garbage: slots.free(index) }
+        RemovedSlot { state, weight, _deferred: slots.free(index) }
     }
 }
 
-/// What a waiter left behind.
+/// The former contents of a freed slot.
 #[derive(Debug)]
-pub(crate) struct Left<T = ()> {
-    pub(crate) turn: WaiterState,
+pub(crate) struct RemovedSlot<T = ()> {
+    pub(crate) state: WaiterState,
     pub(crate) weight: T,
-    _garbage: Vec<Slot<T>>,
+    _deferred: Vec<WaiterSlot<T>>,
 }
 
-impl List {
+impl SlotList {
     const fn new() -> Self {
         Self { front: NONE, back: NONE }
     }
 
-    fn push_back<T>(&mut self, slots: &mut [Slot<T>], index: u32) {
+    fn push_back<T>(&mut self, slots: &mut [WaiterSlot<T>], index: u32) {
         let slot = &mut slots[index as usize];
         slot.prev = self.back;
         slot.next = NONE;
@@ -256,8 +256,8 @@ impl List {
         self.back = index;
     }
 
-    fn unlink<T>(&mut self, slots: &mut [Slot<T>], index: u32) {
-        let Slot { prev, next, .. } = slots[index as usize];
+    fn unlink<T>(&mut self, slots: &mut [WaiterSlot<T>], index: u32) {
+        let WaiterSlot { prev, next, .. } = slots[index as usize];
         match prev {
             NONE => self.front = next,
             prev => slots[prev as usize].next = next,
@@ -276,14 +276,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn weight_takes_no_space_where_everybody_asks_for_one_permit() {
-        #[expect(dead_code, reason = "only its size is looked at")]
+    fn weight_takes_no_space_if_every_waiter_acquires_one_permit() {
+        #[expect(dead_code, reason = "only its size is used")]
         struct Weightless {
-            turn: WaiterState,
+            state: WaiterState,
             prev: u32,
             next: u32,
         }
-        assert_eq!(size_of::<Slot<()>>(), size_of::<Weightless>());
-        assert_eq!(size_of::<Left>(), size_of::<(WaiterState, Vec<Weightless>)>());
+        assert_eq!(size_of::<WaiterSlot<()>>(), size_of::<Weightless>());
+        assert_eq!(size_of::<RemovedSlot>(), size_of::<(WaiterState, Vec<Weightless>)>());
     }
 }

@@ -1,4 +1,4 @@
-//! [`BodyHold`], a permit that a response body keeps, up to a limit.
+//! [`BodyHold`], a permit that a response body holds, up to a limit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,40 +7,39 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
-use super::gate::WebGate;
-use crate::guard::core::Gate;
-use crate::guard::permit::Held;
+use crate::guard::erased::ErasedSource;
+use crate::guard::permit::HeldPermit;
 use crate::sync::{Mutex, lock};
 
-/// A permit that is given back when the body has ended, when this is dropped, or after `limit`.
+/// A permit that is released when the body has ended, when this value is dropped, or after `limit`.
 ///
-/// The limit needs a task of its own: a body whose client has stopped reading is not polled.
+/// The limit needs its own task, because a body whose client has stopped reading is not polled.
 #[derive(Debug)]
 pub(crate) struct BodyHold {
-    permit: Arc<Mutex<Option<Held<WebGate>>>>,
+    permit: Arc<Mutex<Option<HeldPermit<ErasedSource>>>>,
     timer: Option<AbortHandle>,
 }
 
 impl BodyHold {
-    pub(crate) fn new(permit: Held<WebGate>, limit: Duration) -> Self {
+    pub(crate) fn new(permit: HeldPermit<ErasedSource>, limit: Duration) -> Self {
         let permit = Arc::new(Mutex::new(Some(permit)));
         let timer = Handle::try_current().ok().map(|runtime| {
             let permit = Arc::clone(&permit);
-            let task = async move {
+            let release_at_limit = async move {
                 sleep(limit).await;
                 let overrun = lock(&permit).take();
                 if let Some(overrun) = overrun {
-                    overrun.gate().core().count_overrun();
+                    overrun.count_overrun();
                 }
             };
-            runtime.spawn(task).abort_handle()
+            runtime.spawn(release_at_limit).abort_handle()
         });
         Self { permit, timer }
     }
 
-    /// Polls a part of the body: inside the guard, as long as the permit is held.
+    /// Polls the body, inside the guard's scope while the permit is still held.
     pub(crate) fn poll_inside<T>(&self, poll: impl FnOnce() -> T) -> T {
-        let _scope = lock(&self.permit).as_ref().map(Held::enter_scope);
+        let _scope = lock(&self.permit).as_ref().map(HeldPermit::enter_scope);
         poll()
     }
 

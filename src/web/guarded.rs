@@ -1,4 +1,4 @@
-//! [`Guarded`], a turn as an argument of a handler.
+//! [`Guarded`], a permit as an argument of a handler.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -6,34 +6,36 @@ use std::marker::PhantomData;
 use super::Refusal;
 use crate::guard::{OwnedPermit, SharedGuard};
 
-/// Names the guard that [`Guarded`] waits for: one in a `static`, or in a `LazyLock`. (With a guard in the app's state,
-/// acquire it in the handler.)
+/// Names the guard that [`Guarded`] acquires: one in a `static` or in a `LazyLock`. (A guard in the app's state is
+/// acquired in the handler.)
 pub trait GuardSource: Send + Sync + 'static {
-    /// The guard.
+    /// Returns the guard.
     fn guard() -> SharedGuard;
 
-    /// Changes the answer to requests that are not let in. By default it is left as it is.
+    /// Changes the response to a request that is refused. The default leaves it unchanged.
     fn refuse(refusal: Refusal) -> Refusal {
         refusal
     }
 }
 
-/// A turn as an argument of a handler: an extractor for axum and actix-web.
+/// A permit as an argument of a handler: an extractor for axum and actix-web.
 ///
-/// The handler starts when its turn has come, and gives it back when it drops this: at its end, or earlier where only a
-/// part of it needs the turn. Unlike under the layer, a client that leaves cancels the handler as the framework does;
-/// wrap what must not be cut in half in
-/// [`run_to_completion`](crate::EndpointGuard::run_to_completion). And unlike under the layer, a handler that acquires
-/// the same guard again is not found out: it waits for itself.
+/// The handler starts when its request has been granted a permit. The permit is released when this value is dropped: at
+/// the end of the handler, or earlier where only a part of the handler needs the permit.
 ///
-/// Take it in an `async fn`. A closure such as `|_turn: Guarded<Report>| async { … }` drops it before the async block
+/// Two things differ from the layer. A client that disconnects cancels the handler, as the framework does; wrap work
+/// that must not be interrupted in [`run_to_completion`](crate::EndpointGuard::run_to_completion). And a handler that
+/// acquires the same guard again is not detected: it waits for itself.
+///
+/// Take it in an `async fn`. A closure such as `|_permit: Guarded<Report>| async { … }` drops it before the async block
 /// starts, unless the block is `async move` and names it.
 ///
-/// In axum, place it before the extractor of the body. While it waits the body is unread, so a client that leaves is
-/// noticed only with a [`WatchedListener`](super::axum::WatchedListener).
+/// In axum, place it before the extractor of the body. The body is unread while the request waits, so the server
+/// notices a client that disconnects only with a [`WatchedListener`](super::axum::WatchedListener).
 ///
 /// ```
-/// use onelane::{EndpointGuard, SharedGuard};
+/// use onelane::EndpointGuard;
+/// use onelane::guard::SharedGuard;
 /// use onelane::web::{GuardSource, Guarded};
 ///
 /// static REPORT: EndpointGuard = EndpointGuard::new("report");
@@ -46,14 +48,14 @@ pub trait GuardSource: Send + Sync + 'static {
 ///     }
 /// }
 ///
-/// async fn report(turn: Guarded<Report>) -> &'static str {
+/// async fn report(permit: Guarded<Report>) -> &'static str {
 ///     // … one request at a time here …
-///     drop(turn);
+///     drop(permit);
 ///     // … and any number here.
 ///     "done"
 /// }
 /// ```
-#[must_use = "the turn is over as soon as this is dropped"]
+#[must_use = "the permit is released as soon as this is dropped"]
 pub struct Guarded<G> {
     permit: OwnedPermit,
     source: PhantomData<fn() -> G>,
@@ -64,7 +66,7 @@ impl<G: GuardSource> Guarded<G> {
         Self { permit, source: PhantomData }
     }
 
-    /// The permit, to move it elsewhere.
+    /// Returns the permit, for instance to move it to another task.
     pub fn into_permit(self) -> OwnedPermit {
         self.permit
     }

@@ -1,136 +1,175 @@
-//! A request arrives: guards in front of routes, for axum, for tower services such as tonic's and hyper's, and for
-//! actix-web; and handlers that run on a pool.
+//! A request arrives: guards in front of routes for axum, tower services (tonic, hyper) and actix-web, and handlers
+//! that run on a pool.
 //!
 //! | I want | use |
 //! |---|---|
 //! | one request at a time on axum routes | [`axum::GuardLayer`] |
 //! | the same on any other tower service | [`tower::GuardLayer`] |
 //! | the same in actix-web | [`actix::GuardMiddleware`] |
-//! | one at a time for each user, tenant, document | `keyed` of [`axum::GuardLayer`](tower::GuardLayerFor::keyed) and [`actix::GuardMiddleware`](actix::GuardMiddleware::keyed) |
-//! | one answer for all who ask for the same at the same time | [`axum::FlightLayer`], [`tower::FlightLayer`], [`actix::FlightMiddleware`] |
-//! | a turn for a part of a handler | [`EndpointGuard`](crate::EndpointGuard) in the handler, with `?` |
-//! | the same, as an argument | [`Guarded`] |
-//! | a handler that blocks, as FastAPI's `def` endpoints do | [`axum::blocking_handler`], [`actix::blocking_handler`] |
+//! | one request at a time per user, tenant or document | [`keyed`](tower::GuardLayerFor::keyed) of the guard layers |
+//! | one response for identical concurrent requests | the flight layers: [shared responses](#shared-responses) |
+//! | a permit for a part of a handler | [`EndpointGuard`](crate::EndpointGuard) in the handler, with `?` |
+//! | a permit as an argument of a handler | [`Guarded`] |
+//! | a handler that blocks, like FastAPI's `def` endpoints | [`axum::blocking_handler`], [`actix::blocking_handler`] |
 //! | a handler that computes | [`axum::cpu_handler`], [`actix::cpu_handler`] |
-//! | `/livez`, `/readyz` and `/startupz` for who runs the process | [`axum::probes`], [`actix::probes`] |
+//! | `/livez`, `/readyz` and `/startupz` for an orchestrator | [`axum::probes`], [`actix::probes`] |
 //!
 //! # Refusals
 //!
-//! A request that is not let in is answered, never an error of the service. The body is RFC 9457's
-//! `application/problem+json`; [`GuardOptions::on_refusal`] changes any part.
+//! A request that is refused gets a response; a refusal is never an error of the service. The response's body is RFC
+//! 9457's `application/problem+json`. [`GuardOptions::on_refusal`] changes any part of the response.
 //!
-//! | reason | status | `type` | `Retry-After` |
+//! When the guard refuses the request ([`AcquireError`](crate::AcquireError)):
+//!
+//! | error | status | `type` | `Retry-After` |
 //! |---|---|---|---|
 //! | [`Busy`](crate::AcquireError::Busy): the guard has no queue | 503 | `urn:onelane:busy` | computed |
 //! | [`QueueFull`](crate::AcquireError::QueueFull) | 503 | `urn:onelane:queue-full` | computed |
 //! | [`TooManyKeys`](crate::AcquireError::TooManyKeys) | 503 | `urn:onelane:too-many-keys` | computed |
-//! | [`Timeout`](crate::AcquireError::Timeout): no turn within `max_wait` | 503 | `urn:onelane:timeout` | computed |
+//! | [`Timeout`](crate::AcquireError::Timeout): no permit within `max_wait` | 503 | `urn:onelane:timeout` | computed |
 //! | [`GrantExpired`](crate::AcquireError::GrantExpired) | 503 | `urn:onelane:grant-expired` | 1 |
 //! | [`Closed`](crate::AcquireError::Closed) | 503 | `urn:onelane:closed` | |
-//! | [`WouldDeadlock`](crate::AcquireError::WouldDeadlock): a mistake in the service | 500 | `urn:onelane:would-deadlock` | |
-//! | [`BlockingInAsync`](crate::AcquireError::BlockingInAsync): a mistake in the service | 500 | `urn:onelane:blocking-in-async` | |
-//! | it has no key ([`RequestKey::Refuse`]) | 400 | `urn:onelane:key-missing` | |
-//! | the handler or the work that it shared panicked ([`Panicked`](crate::FlightError::Panicked)) | 500 | `urn:onelane:panicked` | |
-//! | the handler's answer, made for sharing, broke off | 500 | `urn:onelane:answer-broken` | |
-//! | [`TooManyWaiters`](crate::FlightError::TooManyWaiters) | 503 | `urn:onelane:too-many-waiters` | 1 |
-//! | [`Timeout`](crate::FlightError::Timeout) of a flight | 503 | `urn:onelane:timeout` | 1 |
-//! | [`Full`](crate::OffloadError::Full): the pool's threads and its queue are taken | 503 | `urn:onelane:pool-full` | 1 |
-//! | [`QueueTimeout`](crate::OffloadError::QueueTimeout): no thread within `queue_timeout` | 503 | `urn:onelane:timeout` | 1 |
-//! | [`Timeout`](crate::OffloadError::Timeout) of work that never began | 503 | `urn:onelane:timeout` | 1 |
-//! | [`Timeout`](crate::OffloadError::Timeout) of work that goes on, or [stops](crate::offload::Cancelled) for it: the same again would take as long | 504 | `urn:onelane:took-too-long` | |
-//! | [`Cancelled`](crate::OffloadError::Cancelled): the service has cancelled it | 503 | `urn:onelane:cancelled` | |
-//! | [`Closed`](crate::OffloadError::Closed) of a pool | 503 | `urn:onelane:closed` | |
-//! | [`RuntimeShutdown`](crate::OffloadError::RuntimeShutdown) | 503 | `urn:onelane:shutting-down` | |
-//! | [`Panicked`](crate::OffloadError::Panicked): the handler or other work on a pool | 500 | `urn:onelane:panicked` | |
-//! | [`NoThread`](crate::OffloadError::NoThread): the operating system has none left | 503 | `urn:onelane:no-thread` | 1 |
-//! | [`NoRuntime`](crate::OffloadError::NoRuntime): a mistake in the service | 500 | `urn:onelane:no-runtime` | |
-//! | its body broke off while it waited | 400 | `urn:onelane:body-unreadable` | |
-//! | its client left while it waited (nobody reads it; nginx's status, for logs) | 499 | `urn:onelane:client-gone` | |
+//! | [`WouldDeadlock`](crate::AcquireError::WouldDeadlock) | 500 | `urn:onelane:would-deadlock` | |
+//! | [`BlockingInAsync`](crate::AcquireError::BlockingInAsync) | 500 | `urn:onelane:blocking-in-async` | |
 //!
-//! Behind a keyed layer, `Busy`, `QueueFull` and `Timeout` are about one key: 429 where keys are clients, 409 where they are
-//! resources ([`KeyKind`]). A handler that acquires a turn of a key by hand says so itself:
-//! `.map_err(|error| Refusal::from(error).with_status(429))?`.
+//! A status of 500 means a bug in the service. A computed `Retry-After` is the time in which every caller that waits
+//! now will have been served: the mean hold time × (waiting + 1) ÷ permits, rounded up to whole seconds, from 1 to
+//! 3,600. It is 1 until a hold time has been measured.
+//!
+//! Behind a keyed layer, `Busy`, `QueueFull` and `Timeout` concern a single key. The status is then 429 where keys
+//! stand for clients, and 409 where they stand for resources ([`KeyKind`]). A handler that acquires the permit of a key
+//! by itself chooses the status by itself: `.map_err(|error| Refusal::from(error).with_status(429))?`.
+//!
+//! When the request would have shared the response of a flight ([`FlightError`](crate::FlightError)):
+//!
+//! | error | status | `type` | `Retry-After` |
+//! |---|---|---|---|
+//! | [`TooManyWaiters`](crate::FlightError::TooManyWaiters) | 503 | `urn:onelane:too-many-waiters` | 1 |
+//! | [`Timeout`](crate::FlightError::Timeout) | 503 | `urn:onelane:timeout` | 1 |
+//! | [`Panicked`](crate::FlightError::Panicked), the shared work | 500 | `urn:onelane:panicked` | |
+//! | [`WouldDeadlock`](crate::FlightError::WouldDeadlock) | 500 | `urn:onelane:would-deadlock` | |
+//! | the response broke off while it was read to be shared | 500 | `urn:onelane:answer-broken` | |
+//!
+//! When a pool did not run the work, or the work produced no result ([`OffloadError`](crate::OffloadError)):
+//!
+//! | error | status | `type` | `Retry-After` |
+//! |---|---|---|---|
+//! | [`Full`](crate::OffloadError::Full): no thread and no place in the queue | 503 | `urn:onelane:pool-full` | 1 |
+//! | [`QueueTimeout`](crate::OffloadError::QueueTimeout): `queue_timeout` is over | 503 | `urn:onelane:timeout` | 1 |
+//! | [`Timeout`](crate::OffloadError::Timeout) before the work began | 503 | `urn:onelane:timeout` | 1 |
+//! | [`Timeout`](crate::OffloadError::Timeout) after the work began | 504 | `urn:onelane:took-too-long` | |
+//! | [`Cancelled`](crate::OffloadError::Cancelled) by the service | 503 | `urn:onelane:cancelled` | |
+//! | [`Closed`](crate::OffloadError::Closed) | 503 | `urn:onelane:closed` | |
+//! | [`RuntimeShutdown`](crate::OffloadError::RuntimeShutdown) | 503 | `urn:onelane:shutting-down` | |
+//! | [`Panicked`](crate::OffloadError::Panicked), on a pool or in the handler | 500 | `urn:onelane:panicked` | |
+//! | [`NoThread`](crate::OffloadError::NoThread): the system has none left | 503 | `urn:onelane:no-thread` | 1 |
+//! | [`NoRuntime`](crate::OffloadError::NoRuntime): a bug in the service | 500 | `urn:onelane:no-runtime` | |
+//!
+//! The 504 is also the response of work that [stops](crate::offload::Cancelled) because of its timeout. It carries no
+//! `Retry-After`, because the same request would take as long again.
+//!
+//! When the request itself is the reason:
+//!
+//! | reason | status | `type` | `Retry-After` |
+//! |---|---|---|---|
+//! | it has no key ([`RequestKey::Refuse`]) | 400 | `urn:onelane:key-missing` | |
+//! | its body broke off while the request waited | 400 | `urn:onelane:body-unreadable` | |
+//! | its client disconnected while the request waited | 499 | `urn:onelane:client-gone` | |
+//!
+//! Nobody receives the 499. It is nginx's status, and meant for logs.
 //!
 //! An [`AcquireError`](crate::AcquireError), a [`FlightError`](crate::FlightError) or an
-//! [`OffloadError`](crate::OffloadError) that a handler returns is answered in the same way, in axum and actix-web. What the
-//! work of a flight failed with answers for itself, as [`FlightError`](crate::FlightError) says.
+//! [`OffloadError`](crate::OffloadError) that a handler returns becomes the same response, in axum and in actix-web.
+//! The error with which a flight's work failed makes its own response, see [`FlightError`](crate::FlightError).
 //!
-//! `Retry-After` is the time in which all who wait now will have been served, mean hold × (waiting + 1) ÷ permits,
-//! rounded up to whole seconds, from 1 to 3,600. Until a hold has been measured it is 1.
+//! # Shared responses
 //!
-//! # Shared answers
+//! A flight layer ([`axum::FlightLayer`], [`tower::FlightLayer`], [`actix::FlightMiddleware`]) serves one of the
+//! requests that ask for the same thing at the same time, and gives its response to all of them: the status, the
+//! headers and the body. Two requests are the same if they agree in method, host, path, query and the [key
+//! headers](FlightOptions::key_header).
 //!
-//! A flight layer serves one of the requests that ask for the same at the same time, and gives all of them what it got: the
-//! status, the headers and the body. Requests are the same if method, host, path, query and the
-//! [named headers](FlightOptions::key_header) are.
+//! **The key must contain whatever distinguishes users**, or one user gets the response of another. The layer itself
+//! takes these precautions:
 //!
-//! **What tells users apart must be in the key**, or one gets another's answer. What the layer does of itself:
-//!
-//! | served alone, beside all others | since |
+//! | a request that is served alone, alongside all others | reason |
 //! |---|---|
-//! | other methods than GET and HEAD; requests with a body | they may change something |
-//! | requests with `Authorization`, `Proxy-Authorization`, `Cookie`, unless named or [ignored](FlightOptions::ignore_header) | their answer may be for one user (RFC 9111, section 3.5) |
-//! | requests with `Range`, `If-…`, `Upgrade` | their answer is a part, or a comparison |
+//! | has another method than GET and HEAD, or a body | it may change something |
+//! | has `Authorization`, `Proxy-Authorization` or `Cookie` | its response may be for one user (RFC 9111, 3.5) |
+//! | has `Range`, `If-…` or `Upgrade` | its response is a part, or the result of a comparison |
 //!
-//! | answer that goes to nobody else; the others are served alone | since |
+//! A header that is part of the key or [ignored](FlightOptions::ignore_header) does not count here.
+//!
+//! | a response that only one request gets; the others are then served alone | reason |
 //! |---|---|
-//! | `Set-Cookie`, `Cache-Control: private` or `no-store` | it is for one user (RFC 9111, sections 3 and 5.2.2) |
-//! | `Vary` by what is not in the key | it differs (RFC 9111, section 4.1) |
-//! | 4xx other than 404, 405, 410; 511 | it is about who asked or how: one client's 401, 403 or 429 is nobody else's |
-//! | streams, bodies over [`max_body`](FlightOptions::max_body), 206, announced trailers | it can't be handed out in one piece |
-//! | errors of a service that are no response | they have no copies |
+//! | `Set-Cookie`, `Cache-Control: private` or `no-store` | it is for one user (RFC 9111, 3 and 5.2.2) |
+//! | `Vary` names a header that is not part of the key | it differs (RFC 9111, 4.1) |
+//! | 4xx other than 404, 405 and 410; 511 | it concerns one client: a 401, 403 or 429 is not for the others |
+//! | 206, streams, announced trailers, bodies over [`max_body`](FlightOptions::max_body) | it is not in one piece |
+//! | an error of the service that is not a response | it can't be cloned |
 //!
-//! For ten seconds after such an answer, requests with the same key don't wait for each other, unless it was about that one
-//! request: an error, a 4xx, or `Vary` by a header that it had sent. Trailers that no `Trailer` header announced are left out
-//! of a shared answer, and so are extensions.
+//! For ten seconds after such a response, requests with the same key don't wait for each other, unless the response
+//! concerned that one request: an error, a 4xx, or `Vary` by a header that the request had sent. Extensions are left
+//! out of a shared response, and so are trailers that no `Trailer` header announced.
 //!
-//! `Cache-Status` (RFC 9211) tells what happened: `onelane; fwd=miss` for the request that was served,
-//! `onelane; fwd=miss; collapsed` for those that share its answer, `onelane; fwd=bypass` for one that was served alone.
+//! `Cache-Status` (RFC 9211) reports what happened: `onelane; fwd=miss` for the request that was served,
+//! `onelane; fwd=miss; collapsed` for the requests that share its response, and `onelane; fwd=bypass` for a request
+//! that was served alone.
 //!
-//! Each request that is served alone runs at once: a flight layer is no limit, put a
-//! guard behind it where there must be one.
+//! Every request that is served alone runs at once. A flight layer limits nothing; put a guard behind it where a limit
+//! is needed.
 //!
-//! Clients that leave change nothing for the others. If all leave, the handler is dropped, or finishes if
-//! [`detached`](FlightOptions::detached). A handler with several clients runs in a task of its own, outside of the task-locals
-//! of layers around this one, and outside of guards around this one: acquiring them again is not found out there. So put
-//! the guard behind the flight layer, not around it.
+//! A client that disconnects changes nothing for the others. If all clients disconnect, the handler is dropped, or
+//! finishes if the flight is [`detached`](FlightOptions::detached). A handler with several clients runs in its own
+//! task, outside the task-locals of outer layers and outside outer guards: acquiring such a guard again is not detected
+//! there. So put the guard behind the flight layer, not around it.
 //!
-//! # Clients that leave
+//! # Clients that disconnect
 //!
-//! A request whose client leaves while it *waits* gives up its place and never runs. Whether a server notices depends on
-//! the framework:
+//! A request whose client disconnects while the request *waits* leaves the queue and never runs, once the server
+//! notices it. Servers differ in when they do:
 //!
-//! | | noticed | what to do |
-//! |---|---|---|
-//! | axum and hyper, HTTP/1 | once all of the request was read: while it waits, the layer reads the body, up to 64 KiB | for pipelined requests, and for bodies that are larger but fit into the kernel's buffers (some 100 kB), serve with a [`WatchedListener`](axum::WatchedListener); for larger ones raise [`read_ahead`](GuardOptions::read_ahead), or only a reset is seen |
-//! | axum and hyper, HTTP/2 | at once | |
-//! | actix-web | when the connection is reset | set `h1_allow_half_closed(false)`, and it is noticed when it is closed |
+//! | server | when it notices that a client has disconnected |
+//! |---|---|
+//! | axum and hyper, HTTP/1 | once the whole request has been read |
+//! | axum and hyper, HTTP/2 | at once |
+//! | actix-web | when the connection is reset; with `h1_allow_half_closed(false)`, when it is closed |
 //!
-//! Behind two guards, a request that waits at the second is a handler that runs for the first. If its client leaves, the
-//! first lets it go on, and the second notices with a `WatchedListener` only.
+//! Over HTTP/1, the guard layer reads the body of a request while the request waits, up to 64 KiB
+//! ([`read_ahead`](GuardOptions::read_ahead)). For pipelined requests, and for bodies that are larger but fit into the
+//! kernel's buffers (some 100 kB), serve with a [`WatchedListener`](axum::WatchedListener). For bodies that are larger
+//! still, raise `read_ahead`; otherwise only a reset is noticed.
 //!
-//! A handler behind a guard whose client leaves while it *runs* goes on to its end, holding its turn; see [`OnDisconnect`].
+//! Behind two guards, a request that waits for the second is a handler that runs for the first. If its client
+//! disconnects, the first guard lets it continue, and the second notices only with a `WatchedListener`.
 //!
-//! For handlers on a pool the table holds, too, with this difference: their extractors have run before they wait, and nothing
-//! is read ahead. So in axum, where a large body was read by no extractor, a [`WatchedListener`](axum::WatchedListener) is
-//! needed. A function that has begun can't be stopped, but it can [see](crate::offload::TaskContext::current) that its client
-//! has left. Behind a guard it keeps its turn to its end.
+//! A handler behind a guard whose client disconnects while the handler *runs* continues to its end and holds its
+//! permit; see [`OnDisconnect`].
+//!
+//! The table also holds for handlers on a pool, with one difference: their extractors have run before they wait, and
+//! nothing is read ahead. So in axum, a [`WatchedListener`](axum::WatchedListener) is needed where no extractor has
+//! read a large body. A function that has begun can't be stopped, but it can
+//! [see](crate::offload::TaskContext::current) that its client has disconnected. Behind a guard it keeps its permit to
+//! its end.
 
 #[cfg(feature = "actix-web")]
 pub mod actix;
+mod admission;
 #[cfg(feature = "axum")]
 pub mod axum;
 mod body_hold;
 #[cfg(feature = "tower")]
 mod client_link;
 mod flight;
-mod gate;
 #[cfg(any(feature = "axum", feature = "actix-web"))]
 mod guarded;
 #[cfg(all(feature = "offload", any(feature = "axum", feature = "actix-web")))]
 mod handler;
+mod layer_settings;
 mod options;
+mod problem_types;
 mod refusal;
+mod refusal_hook;
 mod request_key;
 #[cfg(feature = "tower")]
 pub mod tower;

@@ -1,22 +1,20 @@
 //! [`GuardOptions`], how a guarded route treats its requests.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::gate::{Admission, refusal_per_key};
+use super::refusal_hook::RefusalHook;
 use super::{KeyKind, Refusal};
-use crate::guard::AcquireError;
 
-/// What becomes of a handler whose client leaves while it runs.
+/// What happens to a handler whose client disconnects while the handler runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnDisconnect {
-    /// It runs to its end, holding its permit, in a task of its own, as handlers do in FastAPI. Its answer is dropped.
-    /// Nothing is spawned as long as clients stay.
+    /// The handler runs to its end in its own task and holds its permit, as handlers do in FastAPI. Its response is
+    /// dropped. Nothing is spawned as long as the client stays connected.
     #[default]
     Finish,
-    /// It is dropped at its next `.await`, as handlers are without a guard.
+    /// The handler is dropped at its next `.await`, like a handler without a guard.
     Cancel,
 }
 
@@ -24,23 +22,25 @@ pub enum OnDisconnect {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Hold {
-    /// Until the handler has returned, and if its answer is a stream, until the stream has ended, for
-    /// [`body_hold_max`](GuardOptions::body_hold_max) at most: the work goes on in it. An answer that is already in memory holds nothing while the client reads it. (Behind the tower layer, a stream
-    /// of up to 64 KiB whose length is known beforehand counts as in memory.)
+    /// Until the handler has returned. If the response body is a stream, in which the work continues, until the stream
+    /// has ended, but for at most [`body_hold_max`](GuardOptions::body_hold_max).
+    ///
+    /// A body that is already in memory does not hold the permit while the client reads it. Behind the tower layer, a
+    /// stream of at most 64 KiB whose length is known beforehand counts as in memory.
     #[default]
     Auto,
-    /// Until the handler has returned, streams too.
+    /// Until the handler has returned, even if the response body is a stream.
     Head,
-    /// Until the body was handed to the server, or dropped, whatever it is, for
-    /// [`body_hold_max`](GuardOptions::body_hold_max) at most.
+    /// Until the response body, of whatever kind, has been handed to the server or dropped, but for at most
+    /// [`body_hold_max`](GuardOptions::body_hold_max).
     Body,
 }
 
-/// How a guarded route treats its requests. The defaults are right for most.
+/// How a guarded route treats its requests. The defaults suit most routes.
 ///
-/// A request whose turn comes at once is in the handler before its body has arrived: a client that sends slowly then
-/// holds its turn while it sends. Where that matters, give the server a limit on reading, or read the body first and
-/// acquire the guard within the handler.
+/// If a permit is available at once, the handler is called before the request's body has arrived, so a client that
+/// sends slowly holds its permit while it sends. Where that matters, set a read timeout in the server, or read the body
+/// first and acquire the guard in the handler.
 ///
 /// The limits need tokio's timer, which every web server on tokio has.
 ///
@@ -63,28 +63,11 @@ pub struct GuardOptions {
     pub(crate) key_kind: KeyKind,
     #[cfg(feature = "tower")]
     pub(crate) read_ahead: usize,
-    on_refusal: Option<Arc<dyn Fn(Refusal) -> Refusal + Send + Sync>>,
-}
-
-/// What one layer or middleware and all services behind it share.
-pub(super) struct Settings<Q> {
-    pub(super) admission: Admission<Q>,
-    pub(super) options: GuardOptions,
-}
-
-impl<Q> Settings<Q> {
-    /// The answer to a request that its lane does not let in.
-    pub(super) fn refuse(&self, error: AcquireError) -> Refusal {
-        let refusal = match self.admission {
-            Admission::One(_) => error.into(),
-            Admission::PerKey(_) => refusal_per_key(error, self.options.key_kind),
-        };
-        self.options.refuse(refusal)
-    }
+    pub(crate) on_refusal: RefusalHook,
 }
 
 impl GuardOptions {
-    /// The defaults.
+    /// Creates the default options.
     pub fn new() -> Self {
         Self {
             on_disconnect: OnDisconnect::Finish,
@@ -94,69 +77,65 @@ impl GuardOptions {
             key_kind: KeyKind::Client,
             #[cfg(feature = "tower")]
             read_ahead: 64 * 1024,
-            on_refusal: None,
+            on_refusal: RefusalHook::default(),
         }
     }
 
-    /// What becomes of a handler whose client leaves while it runs. Default: [`OnDisconnect::Finish`].
+    /// Sets what happens to a handler whose client disconnects while the handler runs. Default:
+    /// [`OnDisconnect::Finish`].
     pub fn on_disconnect(mut self, on_disconnect: OnDisconnect) -> Self {
         self.on_disconnect = on_disconnect;
         self
     }
 
-    /// How long a handler may go on at most after its client has left; then it is dropped. Default: one hour.
-    /// `Duration::MAX` is no limit.
+    /// Sets how long a handler may continue after its client has disconnected; then it is dropped. Default: one hour.
+    /// `Duration::MAX` means no limit.
     pub fn max_run(mut self, max_run: Duration) -> Self {
         self.max_run = max_run;
         self
     }
 
-    /// How long a request holds its permit. Default: [`Hold::Auto`].
+    /// Sets how long a request holds its permit. Default: [`Hold::Auto`].
     pub fn hold(mut self, hold: Hold) -> Self {
         self.hold = hold;
         self
     }
 
-    /// How long a response body may hold the permit at most, counted from its head; then the next request goes on
-    /// beside it. Default: 30 seconds, so that one slow reader does not own the endpoint. `Duration::MAX` is no limit: say
-    /// so for long exports and event streams.
+    /// Sets how long a response body may hold the permit, counted from the response's head; then the next request runs
+    /// alongside it. `Duration::MAX` means no limit.
+    ///
+    /// The default, 30 seconds, keeps one slow reader from occupying the endpoint. Long exports and event streams need
+    /// a higher limit, or none.
     pub fn body_hold_max(mut self, body_hold_max: Duration) -> Self {
         self.body_hold_max = body_hold_max;
         self
     }
 
-    /// What the keys of a keyed guard stand for: clients, or resources. Default: [`KeyKind::Client`].
+    /// Sets what the keys of a keyed guard stand for: clients or resources. Default: [`KeyKind::Client`].
     pub fn key_kind(mut self, key_kind: KeyKind) -> Self {
         self.key_kind = key_kind;
         self
     }
 
-    /// How many bytes of its body a request may read while it waits, plus what one read brings. Default: 64 KiB. Frames
-    /// smaller than about 100 bytes count as 100.
+    /// Sets how many bytes of its body a request may read while it waits. The last read may exceed the limit. A frame
+    /// of less than about 100 bytes counts as 100. Default: 64 KiB; 0 reads nothing.
     ///
-    /// A server based on hyper notices that a client has left only when nothing of its request is unread. So a request
-    /// that waits reads its body into memory, and the handler finds it there. With 0 nothing is read.
+    /// A server based on hyper notices that a client has disconnected only when nothing of its request is unread. So a
+    /// request that waits reads its body into memory, where the handler finds it.
     ///
-    /// A client that asks with `Expect: 100-continue` is told to go on when the reading begins. A body that fails while
-    /// it is read here is answered with 400: put a limit on its size behind the guard, where it is the handler that
-    /// meets it.
+    /// A client that sends `Expect: 100-continue` gets its `100 Continue` when the reading begins. A body that fails
+    /// while it is read here is answered with status 400: put a limit on its size behind the guard, where it reaches
+    /// the handler.
     #[cfg(feature = "tower")]
     pub fn read_ahead(mut self, bytes: usize) -> Self {
         self.read_ahead = bytes;
         self
     }
 
-    /// Changes the answer to requests that are not let in, for whatever [reason](Refusal::reason): see [`Refusal`].
+    /// Changes the response to requests that are refused, for whatever [reason](Refusal::reason): see [`Refusal`].
     pub fn on_refusal(mut self, change: impl Fn(Refusal) -> Refusal + Send + Sync + 'static) -> Self {
-        self.on_refusal = Some(Arc::new(change));
+        self.on_refusal = RefusalHook::new(change);
         self
-    }
-
-    pub(crate) fn refuse(&self, refusal: Refusal) -> Refusal {
-        match &self.on_refusal {
-            Some(change) => change(refusal),
-            None => refusal,
-        }
     }
 }
 
@@ -175,15 +154,5 @@ impl fmt::Debug for GuardOptions {
             .field("body_hold_max", &self.body_hold_max)
             .field("key_kind", &self.key_kind)
             .finish_non_exhaustive()
-    }
-}
-
-impl<Q> fmt::Debug for Settings<Q> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let admission: &dyn fmt::Debug = match &self.admission {
-            Admission::One(guard) => guard,
-            Admission::PerKey(_) => &"per key",
-        };
-        f.debug_struct("Settings").field("admission", admission).field("options", &self.options).finish()
     }
 }

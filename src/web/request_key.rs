@@ -1,28 +1,29 @@
-//! [`RequestKey`] and [`KeyKind`], whose lane a request passes.
+//! [`RequestKey`] and [`KeyKind`]: the key of a request, and what keys stand for.
 
-/// Whose lane a request passes, as a keyed layer or middleware is told for each request.
+/// The key of a request. The function given to a keyed layer or middleware returns one for each request.
 ///
-/// An `Option` becomes one: `Some(key)` is the key, `None` a refusal.
+/// An `Option` converts into a `RequestKey`: `Some(key)` is the key, and `None` refuses the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RequestKey<K> {
-    /// The lane of that key. Requests without a key of their own can share one: give them all the same.
+    /// The request waits for a permit of this key. Give the same key to all requests that have none, and they share its
+    /// permits.
     Key(K),
-    /// None: the request is served at once, beside all others, as if the layer were not there. If its client leaves, its
-    /// handler is dropped, as the framework does.
+    /// The request needs no permit. It is served at once, alongside all others, as if the layer did not exist. If its
+    /// client disconnects, its handler is dropped, as the framework does.
     LetThrough,
-    /// None: the request is answered 400, `urn:onelane:key-missing`.
+    /// The request is refused with status 400 and type `urn:onelane:key-missing`.
     Refuse,
 }
 
-/// What the keys of a keyed layer or middleware stand for, and so which status a refusal for one of them has.
+/// What the keys of a keyed layer or middleware stand for, which decides the status of a refusal that concerns one key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeyKind {
-    /// Clients: who asks for too much is answered 429.
+    /// A key stands for a client. A client that asks for too much gets status 429.
     #[default]
     Client,
-    /// Resources: who asks for one that is in use is answered 409.
+    /// A key stands for a resource. A request for a resource that is in use gets status 409.
     Resource,
 }
 

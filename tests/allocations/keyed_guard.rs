@@ -1,37 +1,32 @@
-//! What a keyed guard keeps of keys that are gone: nothing, to the byte.
-//!
-//! A binary of its own, because it counts every allocation. It counts by thread, so that tests don't see each other.
+//! A keyed guard keeps no byte of keys that are gone.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
+#![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
 use std::future::{Future, ready};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 use std::time::Duration;
 
-use onelane::{AcquireError, AcquireKey, GuardStats, KeyedGuard, KeyedPermit};
-use tokio::runtime::{Builder, Runtime};
+use onelane::guard::GuardStats;
+use onelane::guard::futures::AcquireKey;
+use onelane::{AcquireError, KeyedGuard, KeyedPermit};
 use tokio::task::coop::unconstrained;
 use tokio::time::advance;
 
 use support::counting::{allocations_of, live_bytes};
+use support::leak;
+use support::polling::{self, poll_once};
+use support::runtimes::paused;
 
 const KEYS: u32 = 100_000;
 
 fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
-    Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
+    polling::poll(Pin::new(future))
 }
 
-fn poll_once<F: Future>(future: F) -> F::Output {
-    match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(output) => output,
-        Poll::Pending => panic!("the key is free, or the caller is refused at once"),
-    }
-}
-
-/// Keys with memory of their own, longer than what a short string may be kept in.
+/// Returns a key that owns memory, because it is too long for any inline storage of short strings.
 fn key(number: u32) -> String {
     format!("a key whose name takes memory: {number:08}")
 }
@@ -46,7 +41,7 @@ fn queued(guard: &KeyedGuard<String>, number: u32) -> AcquireKey<'_, String> {
     caller
 }
 
-/// A turn has come that nobody took yet.
+/// Returns a caller that was granted a permit and has not taken it.
 fn granted(guard: &KeyedGuard<String>, number: u32) -> AcquireKey<'_, String> {
     let permit = held(guard, number);
     let caller = queued(guard, number);
@@ -54,19 +49,16 @@ fn granted(guard: &KeyedGuard<String>, number: u32) -> AcquireKey<'_, String> {
     caller
 }
 
-fn paused() -> Runtime {
-    Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
-}
-
 fn assert_nothing_remains(guard: &KeyedGuard<String>) {
     let GuardStats { held, waiting, .. } = guard.stats();
     assert_eq!((guard.len(), held, waiting), (0, 0, 0));
 }
 
-/// Lets every key begin and end, first one after the other, then all at once, and compares the memory before and after.
+/// Begins and ends every key, first one after the other, then all at the same time, and compares the memory before and
+/// after.
 ///
-/// What is made once, by the first call or by the first of its kind, is made by a round that does not count.
-fn leaves_nothing<'a, T>(
+/// A first round that is not counted makes the allocations that happen only once.
+fn assert_no_memory_remains<'a, T>(
     guard: &'a KeyedGuard<String>,
     begin: impl Fn(&'a KeyedGuard<String>, u32) -> T,
     end: impl Fn(u32, T),
@@ -81,7 +73,7 @@ fn leaves_nothing<'a, T>(
     }
     assert_nothing_remains(guard);
 
-    // From the front, and all over the place: 7,919 is prime to the number of keys.
+    // From the front, and in scattered order: 7,919 and the number of keys are coprime.
     let orders: [fn(u32) -> u32; 2] = [|i| i, |i| i * 7_919 % KEYS];
     for next in orders {
         let mut begun: Vec<_> = (0..KEYS).map(|number| Some(begin(guard, number))).collect();
@@ -93,34 +85,28 @@ fn leaves_nothing<'a, T>(
             }
         }
         drop(begun);
-        assert_eq!(live_bytes() - before, 0, "all at once");
+        assert_eq!(live_bytes() - before, 0, "all at the same time");
         assert_nothing_remains(guard);
     }
 }
 
 #[test]
-fn the_allocator_counts() {
-    let before = live_bytes();
-    let made = allocations_of(|| {
-        let bytes = vec![0_u8; 1_000];
-        assert_eq!(live_bytes() - before, 1_000);
-        bytes
-    });
-    assert_eq!((made, live_bytes() - before), (1, 0));
+fn allocator_counts() {
+    crate::assert_allocator_counts();
 }
 
 #[test]
-fn keys_whose_callers_have_finished_leave_nothing() {
+fn keys_of_finished_callers_leave_no_memory() {
     let guard = KeyedGuard::new("finished");
-    leaves_nothing(&guard, held, |_, permit| drop(permit));
+    assert_no_memory_remains(&guard, held, |_, permit| drop(permit));
     assert_eq!(guard.stats().granted, 3 * u64::from(KEYS) + 1);
 }
 
 #[test]
-fn keys_whose_callers_left_the_queue_leave_nothing() {
+fn keys_of_cancelled_waiters_leave_no_memory() {
     let guard = KeyedGuard::new("cancelled");
     let begin = |guard, number| (held(guard, number), queued(guard, number), queued(guard, number));
-    leaves_nothing(&guard, begin, |_, (permit, first, second)| {
+    assert_no_memory_remains(&guard, begin, |_, (permit, first, second)| {
         drop(first);
         drop(permit);
         drop(second);
@@ -128,19 +114,19 @@ fn keys_whose_callers_left_the_queue_leave_nothing() {
 }
 
 #[test]
-fn keys_whose_turn_nobody_took_leave_nothing() {
+fn keys_of_cancelled_grants_leave_no_memory() {
     let guard = KeyedGuard::new("granted");
-    leaves_nothing(&guard, granted, |_, caller| drop(caller));
+    assert_no_memory_remains(&guard, granted, |_, caller| drop(caller));
     assert_eq!(guard.stats().cancelled, 3 * u64::from(KEYS) + 1);
 }
 
 #[test]
-fn keys_whose_holder_panicked_leave_nothing() {
+fn keys_of_panicking_holders_leave_no_memory() {
     let guard = KeyedGuard::new("panicked");
-    leaves_nothing(&guard, held, |_, permit| {
+    assert_no_memory_remains(&guard, held, |_, permit| {
         let panicked = catch_unwind(AssertUnwindSafe(|| {
             let _permit = permit;
-            // As a panic, without its message on the screen.
+            // Panics without calling the panic hook, so that no message is printed.
             resume_unwind(Box::new("panicked"));
         }));
         assert!(panicked.is_err());
@@ -149,7 +135,7 @@ fn keys_whose_holder_panicked_leave_nothing() {
 }
 
 #[test]
-fn keys_whose_run_panicked_leave_nothing() {
+fn keys_of_panicking_runs_leave_no_memory() {
     let guard = KeyedGuard::new("panicked");
     let begin = |guard: &'static KeyedGuard<String>, number| {
         let mut run = Box::pin(guard.run(key(number), async {
@@ -159,31 +145,33 @@ fn keys_whose_run_panicked_leave_nothing() {
         assert!(poll(&mut run).is_pending());
         run
     };
-    let guard: &'static KeyedGuard<String> = Box::leak(Box::new(guard));
-    leaves_nothing(guard, begin, |_, mut run| {
+    let guard: &'static KeyedGuard<String> = leak(guard);
+    assert_no_memory_remains(guard, begin, |_, mut run| {
         assert!(catch_unwind(AssertUnwindSafe(|| poll(&mut run))).is_err());
     });
 }
 
 #[test]
-fn keys_whose_callers_waited_too_long_leave_nothing() {
+fn keys_of_timed_out_callers_leave_no_memory() {
     const LIMIT: Duration = Duration::from_secs(1);
     let runtime = paused();
     let guard = KeyedGuard::builder("late").max_wait(LIMIT).build();
     let round = |keys: u32| {
-        // One poll asks for all of them, which is more than a task may do.
+        // One poll makes more calls than the coop budget allows.
         runtime.block_on(unconstrained(async {
             let permits: Vec<_> = (0..keys).map(|number| held(&guard, number)).collect();
             let mut callers: Vec<_> = (0..keys).map(|number| queued(&guard, number)).collect();
             advance(2 * LIMIT).await;
             for caller in &mut callers {
-                let Poll::Ready(Err(AcquireError::Timeout { .. })) = poll(caller) else { panic!("its time is over") };
+                let Poll::Ready(Err(AcquireError::Timeout { .. })) = poll(caller) else {
+                    panic!("the caller should have timed out")
+                };
             }
             assert_eq!((guard.len(), guard.stats().waiting), (keys as usize, 0));
             drop((permits, callers));
         }));
     };
-    // The runtime sets up what it needs for its first timers.
+    // The runtime allocates once for its first timers.
     round(KEYS);
     let before = live_bytes();
     round(KEYS);
@@ -196,7 +184,7 @@ fn keys_whose_callers_waited_too_long_leave_nothing() {
 }
 
 #[test]
-fn keys_whose_turn_expired_leave_nothing_once_that_was_heard() {
+fn keys_of_expired_grants_leave_no_memory_after_the_last_poll() {
     const LIMIT: Duration = Duration::from_secs(1);
     let runtime = paused();
     let guard = KeyedGuard::builder("expired").grant_timeout(LIMIT).build();
@@ -220,7 +208,7 @@ fn keys_whose_turn_expired_leave_nothing_once_that_was_heard() {
 }
 
 #[test]
-fn keys_that_are_one_too_many_leave_nothing() {
+fn keys_beyond_the_limit_leave_no_memory() {
     let guard = KeyedGuard::builder("full").max_keys(1).build();
     let permit = held(&guard, KEYS);
     let refused = |number| {
@@ -242,12 +230,12 @@ fn keys_that_are_one_too_many_leave_nothing() {
 }
 
 #[test]
-fn keys_that_were_taken_together_leave_nothing() {
+fn keys_acquired_together_leave_no_memory() {
     let guard = KeyedGuard::new("together");
     let both = |guard: &'static KeyedGuard<String>, number| {
         poll_once(guard.acquire_all([key(number), key(number + KEYS), key(number)])).unwrap()
     };
-    let guard: &'static KeyedGuard<String> = Box::leak(Box::new(guard));
+    let guard: &'static KeyedGuard<String> = leak(guard);
     drop(both(guard, 0));
     let before = live_bytes();
     for number in 0..KEYS {
@@ -264,12 +252,12 @@ fn keys_that_were_taken_together_leave_nothing() {
     drop(all);
     assert_eq!(live_bytes() - before, 0);
 
-    // Those that leave midway, as they wait for the last key.
+    // A caller is cancelled while it waits for the last key.
     let permit = held(guard, KEYS - 1);
-    let mut waits = guard.acquire_all((0..KEYS).map(key));
-    assert!(poll(&mut waits).is_pending());
+    let mut waiter = guard.acquire_all((0..KEYS).map(key));
+    assert!(poll(&mut waiter).is_pending());
     assert_eq!(guard.stats().held, KEYS as usize);
-    drop(waits);
+    drop(waiter);
     assert_eq!(guard.len(), 1);
     drop(permit);
     assert_eq!(live_bytes() - before, 0);
@@ -277,7 +265,7 @@ fn keys_that_were_taken_together_leave_nothing() {
 }
 
 #[test]
-fn keys_whose_callers_are_closed_out_leave_nothing() {
+fn keys_of_callers_refused_by_close_leave_no_memory() {
     let guard = KeyedGuard::new("closed");
     drop(granted(&guard, 0));
     let before = live_bytes();
@@ -285,7 +273,7 @@ fn keys_whose_callers_are_closed_out_leave_nothing() {
     let mut callers: Vec<_> = (0..KEYS).map(|number| queued(&guard, number)).collect();
     guard.close();
     drop(permits);
-    assert_eq!(guard.len(), KEYS as usize, "none of them has heard of it");
+    assert_eq!(guard.len(), KEYS as usize, "no waiter was polled since the close");
     for caller in callers.iter_mut().step_by(2) {
         assert!(matches!(poll(caller), Poll::Ready(Err(AcquireError::Closed))));
     }
@@ -296,24 +284,24 @@ fn keys_whose_callers_are_closed_out_leave_nothing() {
 }
 
 #[test]
-fn places_of_keys_are_used_again_while_one_key_stays() {
-    let guard = KeyedGuard::new("stays");
+fn slots_of_keys_are_reused_while_one_key_is_held() {
+    let guard = KeyedGuard::new("kept");
     drop(held(&guard, 0));
     let before = live_bytes();
-    let stays = held(&guard, KEYS);
+    let kept = held(&guard, KEYS);
     for number in 0..KEYS {
         drop(held(&guard, number));
     }
-    // At most one more entry for each shard: the key that stays has one in its own.
+    // Each shard keeps at most one entry, in addition to that of the key that is held.
     assert!(live_bytes() - before < 2_048, "{} bytes for one key", live_bytes() - before);
-    drop(stays);
+    drop(kept);
     assert_eq!(live_bytes() - before, 0);
 }
 
 #[test]
-fn a_free_key_allocates_nothing() {
+fn free_key_allocates_nothing() {
     let guard = Arc::new(KeyedGuard::builder("free").max_wait(Duration::from_secs(1)).max_keys(10).build());
-    // The map, and a thread's list of what it is inside of, are made with its first run.
+    // The first run allocates the map and the thread's list of the guards that it is inside.
     poll_once(guard.run(0, ready(()))).unwrap();
     let made = [
         allocations_of(|| poll_once(guard.acquire(1)).unwrap()),

@@ -1,39 +1,32 @@
-//! What a single flight keeps of keys whose runs have ended: nothing, to the byte.
-//!
-//! A binary of its own, because it counts every allocation. It counts by thread, so that tests don't see each other.
+//! A single flight keeps no byte of keys whose runs have ended.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
+#![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
 use std::future::{Future, pending, poll_fn, ready};
 use std::ops::Range;
 use std::panic::resume_unwind;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 use std::time::Duration;
 
 use onelane::{FlightError, SingleFlight};
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::Handle;
 use tokio::task::coop::unconstrained;
 use tokio::task::yield_now;
 use tokio::time::{advance, sleep};
 
 use support::counting::{allocations_of, live_bytes};
+use support::polling::{poll, poll_once};
+use support::runtimes::paused;
 
 const KEYS: usize = 100_000;
 const LIMIT: Duration = Duration::from_secs(1);
 
-fn poll_once<F: Future>(future: F) -> F::Output {
-    match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(output) => output,
-        Poll::Pending => panic!("it ends at once"),
-    }
-}
-
 type Flight = SingleFlight<String, String, String>;
-type Answer = Result<String, String>;
+type WorkResult = Result<String, String>;
 type Call<'a> = Pin<Box<dyn Future<Output = Result<String, FlightError<String>>> + 'a>>;
 
-/// What becomes of the run of each key.
+/// The fate of each key's run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     FinishesAtOnce,
@@ -42,10 +35,10 @@ enum Fate {
     Panics,
     PanicsAtOnce,
     IsCancelled,
-    /// After the task has polled it.
+    /// The run is cancelled after a driver task has polled it.
     IsCancelledLate,
     TimesOut,
-    /// All callers leave, and it goes on.
+    /// All callers are dropped, and the run continues.
     IsDetached,
     IsForgotten,
     IsForgottenAndCancelled,
@@ -65,7 +58,7 @@ const FATES: [Fate; 11] = [
     Fate::IsForgottenAndCancelled,
 ];
 
-async fn work(fate: Fate, value: String) -> Answer {
+async fn work(fate: Fate, value: String) -> WorkResult {
     match fate {
         Fate::FinishesAtOnce => return Ok(value),
         Fate::PanicsAtOnce => resume_unwind(Box::new(value)),
@@ -90,10 +83,6 @@ fn flight(fate: Fate) -> Flight {
     }
 }
 
-fn runtime() -> Runtime {
-    Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
-}
-
 fn key(number: usize) -> String {
     format!("a key of some length: {number:08}")
 }
@@ -102,15 +91,15 @@ async fn poll_now(call: &mut Call<'_>) -> Poll<Result<String, FlightError<String
     poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await
 }
 
-/// Lets the tasks poll their work.
+/// Lets the driver tasks poll their work.
 async fn poll_tasks(tasks: usize) {
-    // A runtime polls several of them between two polls of the test.
+    // The runtime polls several tasks between two polls of the test.
     for _ in 0..2 + tasks / 16 {
         yield_now().await;
     }
 }
 
-/// Lets the tasks end.
+/// Waits until all driver tasks have ended.
 async fn end_tasks() {
     let metrics = Handle::current().metrics();
     while metrics.num_alive_tasks() > 0 {
@@ -118,7 +107,7 @@ async fn end_tasks() {
     }
 }
 
-/// The runs of some keys at once, each for so many callers, from beginning to end.
+/// Plays the runs of some keys at the same time, each for the given number of callers.
 async fn play(flight: &Flight, fate: Fate, keys: Range<usize>, callers: usize) {
     let mut calls: Vec<Call<'_>> = Vec::new();
     for number in keys.clone() {
@@ -143,7 +132,7 @@ async fn play(flight: &Flight, fate: Fate, keys: Range<usize>, callers: usize) {
                 match (fate, call.await) {
                     (Fate::Fails, Err(FlightError::Failed(_))) | (Fate::Panics, Err(FlightError::Panicked { .. })) => {}
                     (Fate::Finishes | Fate::IsForgotten, Ok(_)) => {}
-                    (_, answer) => panic!("not what its work does: {answer:?}"),
+                    (_, output) => panic!("not the outcome of the work: {output:?}"),
                 }
             }
         }
@@ -173,73 +162,67 @@ async fn play(flight: &Flight, fate: Fate, keys: Range<usize>, callers: usize) {
     assert_eq!((flight.len(), flight.stats().waiting), (0, 0));
 }
 
-/// Plays all keys, so many at once. Returns the bytes that are left.
+/// Plays all keys, `at_once` at a time. Returns the number of bytes that remain.
 fn play_all(fate: Fate, at_once: usize, callers: usize) -> isize {
-    let runtime = runtime();
+    let runtime = paused();
     let flight = flight(fate);
-    // One poll does what is more than a task may do.
+    // One poll makes more calls than the coop budget allows.
     let round = |keys: Range<usize>| runtime.block_on(unconstrained(play(&flight, fate, keys, callers)));
-    // The flight makes its table at the first call, and the runtime the place for so many tasks.
+    // The flight allocates its table at the first call, and the runtime its storage for this many tasks.
     round(0..at_once);
     let before = live_bytes();
     for first in (0..KEYS).step_by(at_once) {
         round(first..first + at_once);
     }
-    let left = live_bytes() - before;
+    let remaining = live_bytes() - before;
     let stats = flight.stats();
     let at_the_end = matches!(fate, Fate::FinishesAtOnce | Fate::PanicsAtOnce);
     let calls = ((KEYS + at_once) * callers) as u64;
     assert_eq!(stats.runs, if at_the_end { calls } else { (KEYS + at_once) as u64 });
     assert_eq!(stats.runs + stats.shared, calls);
-    left
+    remaining
 }
 
-fn assert_nothing_is_left(at_once: usize, callers: usize) {
+fn assert_no_memory_remains(at_once: usize, callers: usize) {
     for fate in FATES {
         assert_eq!(play_all(fate, at_once, callers), 0, "{fate:?}");
     }
 }
 
 #[test]
-fn the_allocator_counts() {
-    let before = live_bytes();
-    let made = allocations_of(|| {
-        let bytes = vec![0_u8; 1_000];
-        assert_eq!(live_bytes() - before, 1_000);
-        bytes
-    });
-    assert_eq!((made, live_bytes() - before), (1, 0));
+fn allocator_counts() {
+    crate::assert_allocator_counts();
 }
 
 #[test]
-fn runs_of_one_caller_one_after_the_other_leave_nothing() {
-    assert_nothing_is_left(1, 1);
+fn sequential_runs_of_one_caller_leave_no_memory() {
+    assert_no_memory_remains(1, 1);
 }
 
 #[test]
-fn runs_of_one_caller_many_at_once_leave_nothing() {
-    assert_nothing_is_left(1_000, 1);
+fn concurrent_runs_of_one_caller_leave_no_memory() {
+    assert_no_memory_remains(1_000, 1);
 }
 
 #[test]
-fn shared_runs_one_after_the_other_leave_nothing() {
-    assert_nothing_is_left(1, 2);
+fn sequential_shared_runs_leave_no_memory() {
+    assert_no_memory_remains(1, 2);
 }
 
 #[test]
-fn shared_runs_many_at_once_leave_nothing() {
-    assert_nothing_is_left(1_000, 2);
+fn concurrent_shared_runs_leave_no_memory() {
+    assert_no_memory_remains(1_000, 2);
 }
 
 #[test]
-fn waiting_takes_memory_until_the_last_caller_leaves() {
+fn waiters_take_memory_until_the_last_one_is_dropped() {
     let flight = Flight::new("leak");
     poll_once(flight.run(key(0), || ready(Ok(key(0))))).unwrap();
     let before = live_bytes();
     let mut calls: Vec<Call<'_>> = Vec::new();
     for number in 0..1_000 {
         let mut call: Call<'_> = Box::pin(flight.run(key(number % 100), pending));
-        assert!(call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert!(poll(call.as_mut()).is_pending());
         calls.push(call);
     }
     assert!(live_bytes() - before > 10_000, "the test measures nothing");
@@ -248,37 +231,36 @@ fn waiting_takes_memory_until_the_last_caller_leaves() {
 }
 
 #[test]
-fn places_are_used_again_while_one_caller_stays() {
+fn slots_are_reused_while_one_caller_waits() {
     let flight = Flight::new("leak");
     poll_once(flight.run(key(0), || ready(Ok(key(0))))).unwrap();
     let before = live_bytes();
-    let mut stays: Call<'_> = Box::pin(flight.run(key(0), pending));
-    let mut cx = Context::from_waker(Waker::noop());
-    assert!(stays.as_mut().poll(&mut cx).is_pending());
+    let mut waiting: Call<'_> = Box::pin(flight.run(key(0), pending));
+    assert!(poll(waiting.as_mut()).is_pending());
     for number in 0..KEYS {
-        // Another caller of the same key, and one of another.
+        // Another caller of the same key, and a caller of another key.
         for number in [0, number + 1] {
-            let mut leaves: Call<'_> = Box::pin(flight.run(key(number), pending));
-            assert!(leaves.as_mut().poll(&mut cx).is_pending());
+            let mut cancelled: Call<'_> = Box::pin(flight.run(key(number), pending));
+            assert!(poll(cancelled.as_mut()).is_pending());
         }
     }
     assert!(live_bytes() - before < 4_096, "{} bytes for one caller", live_bytes() - before);
-    drop(stays);
+    drop(waiting);
     assert_eq!(live_bytes() - before, 0);
 }
 
 #[test]
-fn a_flight_that_is_dropped_leaves_nothing() {
+fn dropped_flight_leaves_no_memory() {
     let before = live_bytes();
     for fate in FATES {
-        let runtime = runtime();
+        let runtime = paused();
         let flight = flight(fate);
         runtime.block_on(unconstrained(play(&flight, fate, 0..100, 2)));
     }
-    // What the thread and the runtime make once for each thread is there by now.
+    // The thread and the runtime have made their one-time allocations.
     let once = live_bytes();
     for fate in FATES {
-        let runtime = runtime();
+        let runtime = paused();
         let flight = flight(fate);
         runtime.block_on(unconstrained(play(&flight, fate, 0..100, 2)));
     }
@@ -286,18 +268,18 @@ fn a_flight_that_is_dropped_leaves_nothing() {
 }
 
 #[test]
-fn a_run_that_ends_at_once_allocates_its_work_only() {
+fn run_that_completes_at_once_allocates_only_its_work() {
     let flight = SingleFlight::<u64, u64>::new("frugal");
-    // The table is made at the first call, and the thread's list of the runs that it is inside of.
+    // The first call allocates the table and the thread's list of the runs that it is inside.
     poll_once(flight.run(7, || ready(Ok(7)))).unwrap();
     assert_eq!(allocations_of(|| poll_once(flight.run(7, || ready(Ok(7)))).unwrap()), 1);
     assert_eq!(allocations_of(|| flight.stats()), 0);
 }
 
 #[test]
-fn a_refusal_allocates_nothing() {
+fn refusal_allocates_nothing() {
     let flight = SingleFlight::<u64, u64>::builder("full").max_waiters(0).build();
     let mut first = Box::pin(flight.run(7, pending));
-    assert!(first.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    assert!(poll(first.as_mut()).is_pending());
     assert_eq!(allocations_of(|| poll_once(flight.run(7, pending)).unwrap_err()), 0);
 }

@@ -1,4 +1,4 @@
-//! What the layer costs in memory. A binary of its own, as it counts every allocation.
+//! The allocations of the layers per request.
 
 use std::convert::Infallible;
 use std::fmt::Debug;
@@ -22,7 +22,7 @@ use onelane::{EndpointGuard, KeyedGuard};
 
 use support::counting::allocations_of;
 
-/// The allocations of a request, once the thread keeps what it keeps.
+/// Returns the number of allocations of a request, without those that happen only once per thread.
 fn per_request<S, B, R, E: Debug>(service: &mut S, request: impl Fn() -> Request<B>) -> usize
 where
     S: Service<Request<B>, Response = Response<R>, Error = E>,
@@ -32,9 +32,9 @@ where
         allocations_of(|| {
             let mut call = pin!(service.call(request));
             let Poll::Ready(response) = call.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
-                panic!("nothing in it waits")
+                panic!("the service is ready at once")
             };
-            assert_eq!(response.expect("it is answered").status(), 200);
+            assert_eq!(response.expect("the service responds").status(), 200);
         })
     };
     measure();
@@ -62,54 +62,55 @@ impl<S: Service<R>, R> Service<R> for NoOp<S> {
 #[test]
 fn guarded_request_allocates_once() {
     let guard = Arc::new(EndpointGuard::new("tower"));
-    let answer = || async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("small"))) };
-    let mut plain = service_fn(move |_: Request<Full<Bytes>>| answer());
-    let behind = service_fn(move |_: Request<GuardRequestBody<Full<Bytes>>>| answer());
-    let mut guarded = tower::GuardLayer::new(&guard).layer(behind);
+    let respond = || async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("small"))) };
+    let mut plain = service_fn(move |_: Request<Full<Bytes>>| respond());
+    let inner = service_fn(move |_: Request<GuardRequestBody<Full<Bytes>>>| respond());
+    let mut guarded = tower::GuardLayer::new(&guard).layer(inner);
     let request = || Request::new(Full::default());
     assert_eq!(per_request(&mut guarded, request), per_request(&mut plain, request) + 1);
 }
 
-/// One for the guard and one for its lane, whose type the layer does not know; the key is the user's.
+/// One allocation is for the guard and one for the gate of its key, whose type the layer does not know. The key itself
+/// does not allocate here.
 #[test]
-fn keyed_request_allocates_once_more_than_a_guarded_one_beside_its_key() {
+fn keyed_request_allocates_once_more_than_a_guarded_one() {
     let guard = Arc::new(KeyedGuard::<u64>::new("tower"));
-    let answer = || async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("small"))) };
-    let mut plain = service_fn(move |_: Request<Full<Bytes>>| answer());
-    let behind = service_fn(move |_: Request<GuardRequestBody<Full<Bytes>>>| answer());
+    let respond = || async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("small"))) };
+    let mut plain = service_fn(move |_: Request<Full<Bytes>>| respond());
+    let inner = service_fn(move |_: Request<GuardRequestBody<Full<Bytes>>>| respond());
     let request = || Request::new(Full::default());
     let unguarded = per_request(&mut plain, request);
 
-    let mut keyed = tower::GuardLayer::keyed(&guard, |_: &Parts| Some(7)).layer(behind);
+    let mut keyed = tower::GuardLayer::keyed(&guard, |_: &Parts| Some(7)).layer(inner);
     assert_eq!(per_request(&mut keyed, request), unguarded + 2);
     let let_through = |_: &Parts| RequestKey::<u64>::LetThrough;
-    let mut let_through = tower::GuardLayer::keyed(&guard, let_through).layer(behind);
+    let mut let_through = tower::GuardLayer::keyed(&guard, let_through).layer(inner);
     assert_eq!(per_request(&mut let_through, request), unguarded + 1);
     assert!(guard.is_empty());
 }
 
-/// A request that comes alone, and leads: one that shares nothing pays for being able to.
+/// The request is the only one of its run, and so pays for sharing without any benefit.
 #[test]
-fn shared_answer_that_nobody_else_asks_for_costs_these_allocations() {
-    let answer = || async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("small"))) };
-    let mut plain = service_fn(move |_: Request<Full<Bytes>>| answer());
-    let behind = service_fn(move |_: Request<GuardRequestBody<Full<Bytes>>>| answer());
+fn unshared_run_of_a_flight_allocates_a_fixed_number_of_times() {
+    let respond = || async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("small"))) };
+    let mut plain = service_fn(move |_: Request<Full<Bytes>>| respond());
+    let inner = service_fn(move |_: Request<GuardRequestBody<Full<Bytes>>>| respond());
     let get = || Request::new(Full::default());
-    let post = || Request::post("/").body(Full::default()).expect("it is a request");
+    let post = || Request::post("/").body(Full::default()).expect("the request is valid");
     let unshared = per_request(&mut plain, get);
 
-    let mut shared = tower::FlightLayer::new("tower").layer(behind);
+    let mut shared = tower::FlightLayer::new("tower").layer(inner);
     assert_eq!(per_request(&mut shared, get), unshared + 10);
-    assert_eq!(per_request(&mut shared, post), unshared + 3, "one that is never shared");
+    assert_eq!(per_request(&mut shared, post), unshared + 3, "a request that is never shared");
 }
 
-/// In axum every layer costs boxes of its own. The guard's costs one more than one that does nothing.
+/// In axum, every layer allocates boxes. The guard's layer allocates once more than a layer that does nothing.
 #[test]
-fn guarded_request_in_axum_allocates_once_more_than_behind_a_layer_that_does_nothing() {
+fn guarded_request_in_axum_allocates_once_more_than_behind_a_no_op_layer() {
     let guard = Arc::new(EndpointGuard::new("axum"));
     let app = || Router::new().route("/", get(async || "small"));
-    let request = || Request::get("/").body(Body::empty()).expect("it is a request");
-    // As `axum::serve` does, so that the layer is applied once and not at each request.
+    let request = || Request::get("/").body(Body::empty()).expect("the request is valid");
+    // Like `axum::serve`, this applies the layer once and not for each request.
     let count = |app: Router| per_request(&mut app.with_state(()), request);
     let no_op = layer_fn(NoOp);
     assert_eq!(count(app().layer(GuardLayer::new(&guard))), count(app().layer(no_op)) + 1);

@@ -1,10 +1,9 @@
-//! Whether a service that blocks for 50 ms at a time is felt by requests: not on a thread of its own, and on the server's
-//! runtime it is, so that the measurement can tell.
+//! Latency of requests next to a service that blocks for 50 ms at a time. On its own thread, the service does not
+//! affect them. On the server's runtime it does, which shows that the measurement works.
 //!
-//! A binary of its own, with one test, so that other tests are not measured. Real time passes, since that is what is
-//! measured, with margins for a busy machine.
+//! Real time passes, because it is what is measured, with margins for a busy machine.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
+#![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
 use std::future::Future;
 use std::thread;
@@ -15,30 +14,33 @@ use axum::routing::get;
 use onelane::background::{BackgroundService, Placement, RunContext, Service, ServiceHost, ServiceResult};
 use tokio::net::TcpListener;
 
+use support::runtimes::{current_thread, multi_thread};
+use support::waiting::PATIENCE;
+
 const BLOCK: Duration = Duration::from_millis(50);
 const REQUESTS: usize = 150;
 
-/// Blocks for 50 ms, awaits for 5, and so on.
-struct Blocks;
+/// A service that blocks for 50 ms and awaits for 5 ms in turn.
+struct BlockingService;
 
-impl BackgroundService for Blocks {
+impl BackgroundService for BlockingService {
     fn name(&self) -> &str {
         "blocks"
     }
 
     async fn run(&self, cx: RunContext) -> ServiceResult {
         while cx.sleep(BLOCK / 10).await {
-            // What is measured is what a thread that is really blocked does to others.
+            // The effect of a blocked thread on others is measured, so the thread must really block.
             thread::sleep(BLOCK);
         }
         Ok(())
     }
 }
 
-/// The times of requests to a server with one worker, in their order of size.
+/// Returns the latencies of requests to a server with one worker thread, in ascending order.
 fn latencies(service: Option<Service>) -> Vec<Duration> {
-    let server = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let client = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let server = multi_thread(1);
+    let client = current_thread();
     let mut builder = ServiceHost::builder().without_signals();
     if let Some(service) = service {
         builder = builder.service(service);
@@ -53,15 +55,15 @@ fn latencies(service: Option<Service>) -> Vec<Duration> {
         let app = Router::new().route("/", get(|| async { "hello" }));
         axum::serve(listener, app).with_graceful_shutdown(draining.cancelled_owned()).await
     }));
-    let url = format!("http://{}/", address.recv_timeout(Duration::from_secs(20)).unwrap());
+    let url = format!("http://{}/", address.recv_timeout(PATIENCE).unwrap());
     let mut times = client.block_on(async {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let ask = || async {
+        let request = || async {
             let start = Instant::now();
             assert_eq!(client.get(&url).send().await.unwrap().text().await.unwrap(), "hello");
             start.elapsed()
         };
-        all(ask).await
+        measure(request).await
     });
     handle.request_shutdown();
     let report = server.block_on(serving).unwrap().unwrap();
@@ -70,33 +72,36 @@ fn latencies(service: Option<Service>) -> Vec<Duration> {
     times
 }
 
-async fn all<F: Future<Output = Duration>>(ask: impl Fn() -> F) -> Vec<Duration> {
-    ask().await;
+async fn measure<F: Future<Output = Duration>>(request: impl Fn() -> F) -> Vec<Duration> {
+    request().await;
     let mut times = Vec::with_capacity(REQUESTS);
     for _ in 0..REQUESTS {
-        times.push(ask().await);
+        times.push(request().await);
     }
     times
 }
 
 #[test]
-fn service_that_blocks_on_a_thread_of_its_own_is_not_felt_by_requests() {
+fn service_that_blocks_its_own_thread_does_not_slow_down_requests() {
     let _alone = crate::alone();
-    let of = |times: &[Duration], percent: usize| times[times.len() * percent / 100];
-    let mut seen = Vec::new();
-    // The machine has other work: the promise is about what is possible, so one good round of three is enough.
+    let percentile = |times: &[Duration], percent: usize| times[times.len() * percent / 100];
+    let mut rounds = Vec::new();
+    // The machine may be busy with other work, so one good round of three is enough.
     for _ in 0..3 {
-        let none = latencies(None);
-        let own = latencies(Some(Service::new(Blocks).placement(Placement::Thread)));
-        let shared = latencies(Some(Service::new(Blocks)));
-        let p99 = [&none, &own, &shared].map(|times| of(times, 99));
-        seen.push(p99);
-        // One in ten waits: those that come while it does not block are quick enough to be many.
-        assert!(p99[2] > BLOCK / 2, "the measurement does not work: {p99:?}");
-        assert!(of(&own, 50) < BLOCK / 5, "half of the requests wait for a thread: {p99:?}");
+        let baseline = latencies(None);
+        let separate = latencies(Some(Service::new(BlockingService).placement(Placement::Thread)));
+        let shared = latencies(Some(Service::new(BlockingService)));
+        let p99 = [&baseline, &separate, &shared].map(|times| percentile(times, 99));
+        rounds.push(p99);
+        // Only about one request in ten waits: while the service does not block, many requests complete quickly.
+        assert!(p99[2] > BLOCK / 2, "the measurement shows no effect of a shared thread: {p99:?}");
+        assert!(
+            percentile(&separate, 50) < BLOCK / 5,
+            "half of the requests wait although the service has its own thread: {p99:?}"
+        );
         if p99[1] < (p99[0] * 3).max(BLOCK / 5) {
             return;
         }
     }
-    panic!("p99 with none, on a thread and shared: {seen:?}");
+    panic!("p99 without a service, on its own thread and on the shared runtime: {rounds:?}");
 }

@@ -1,9 +1,7 @@
-//! What a host keeps of generations that are gone: nothing, after a hundred thousand panics.
-//!
-//! A binary of its own, because it counts every allocation and silences the panic hook.
+//! A host keeps no memory of generations that are gone, not even after a hundred thousand panics.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
-#![allow(clippy::clone_on_ref_ptr, reason = "a test clones what it looks at")]
+#![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
+#![allow(clippy::clone_on_ref_ptr, reason = "clones in tests are short")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,9 +11,10 @@ use onelane::background::{Backoff, HostPhase, Intensity, Service, ServiceHost, S
 use tokio::time::{Instant, sleep};
 
 use support::counting::live_bytes_of_all;
+use support::runtimes::current_thread;
 
-/// Lets one test run at a time, without the message of each panic.
-fn alone() -> std::sync::MutexGuard<'static, ()> {
+/// Lets one test run at a time, and silences the panic hook.
+fn alone_and_quiet() -> std::sync::MutexGuard<'static, ()> {
     let alone = crate::alone();
     std::panic::set_hook(Box::new(|_| {}));
     alone
@@ -25,17 +24,17 @@ fn crash_loop(service: Service) -> Service {
     service.backoff(Backoff::none()).intensity(Intensity::unlimited())
 }
 
-/// Runs it until it has had so many generations. By how much memory grew from the `from`th to the `to`th.
+/// Runs a service until generation `to`. Returns the growth of memory, in bytes, between generations `from` and `to`.
 fn growth(service: Service, supervision: Supervision, generations: &AtomicU64, from: u64, to: u64) -> isize {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = current_thread();
     runtime.block_on(async {
         let host = ServiceHost::builder().supervision(supervision).without_signals().service(service).build().unwrap();
         host.start().await.unwrap();
         let start = Instant::now();
         let reach = async |many| {
             while generations.load(Ordering::Relaxed) < many {
-                assert!(start.elapsed() < Duration::from_secs(300), "it hangs at {generations:?}");
-                // Real time, which the panics of real threads take.
+                assert!(start.elapsed() < Duration::from_secs(300), "the service hangs at generation {generations:?}");
+                // Real time, because real threads panic.
                 sleep(Duration::from_millis(1)).await;
             }
         };
@@ -45,15 +44,15 @@ fn growth(service: Service, supervision: Supervision, generations: &AtomicU64, f
         let grown = live_bytes_of_all() - before;
         assert_eq!(host.status().phase, HostPhase::Running);
         assert!(host.status().service("actor").unwrap().restarts >= to - 1);
-        // Whether it stops while it runs, starts or stops is chance.
+        // The shutdown finds the service in any state: starting, running or stopping.
         host.shutdown().await.unwrap();
         grown
     })
 }
 
 #[test]
-fn hundred_thousand_panics_are_survived_and_keep_nothing() {
-    let _alone = alone();
+fn hundred_thousand_panicking_generations_leave_no_memory() {
+    let _alone = alone_and_quiet();
     for supervision in [Supervision::ServerRuntime, Supervision::OwnThread] {
         let generations = Arc::new(AtomicU64::new(0));
         let count = generations.clone();
@@ -67,14 +66,14 @@ fn hundred_thousand_panics_are_survived_and_keep_nothing() {
             }
         });
         let grown = growth(crash_loop(service).manual_ready(), supervision, &generations, 10_000, 110_000);
-        // A batch of messages is under way now and then. A byte for each generation would be 100,000.
+        // Allows for a batch of events in flight. A leak of one byte per generation would be 100,000 bytes.
         assert!(grown.abs() < 64 << 10, "{supervision:?}: {grown} bytes");
     }
 }
 
 #[test]
-fn thousand_threads_that_panic_keep_nothing() {
-    let _alone = alone();
+fn thousand_panicking_threads_leave_no_memory() {
+    let _alone = alone_and_quiet();
     let generations = Arc::new(AtomicU64::new(0));
     let count = generations.clone();
     let service = blocking_fn("actor", move |_| {
@@ -86,8 +85,8 @@ fn thousand_threads_that_panic_keep_nothing() {
 }
 
 #[test]
-fn children_that_end_keep_nothing_while_their_service_runs() {
-    let _alone = alone();
+fn finished_child_tasks_leave_no_memory_while_their_service_runs() {
+    let _alone = alone_and_quiet();
     let children = Arc::new(AtomicU64::new(0));
     let count = children.clone();
     let service = service_fn("actor", move |cx| {
@@ -100,15 +99,15 @@ fn children_that_end_keep_nothing_while_their_service_runs() {
             Ok(())
         }
     });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = current_thread();
     let grown = runtime.block_on(async {
         let host = ServiceHost::builder().without_signals().service(service).build().unwrap();
         host.start().await.unwrap();
         let start = Instant::now();
         let reach = async |many| {
             while children.load(Ordering::Relaxed) < many {
-                assert!(start.elapsed() < Duration::from_secs(300), "it hangs at {children:?}");
-                // Real time: the host has a thread of its own.
+                assert!(start.elapsed() < Duration::from_secs(300), "the service hangs at child {children:?}");
+                // Real time, because the host has its own thread.
                 sleep(Duration::from_millis(1)).await;
             }
         };

@@ -1,4 +1,4 @@
-//! Tests that measure the whole process: its memory, its latency, its global subscriber. They run one at a time.
+//! Tests that use the whole process: its memory, its latency, its global subscriber. They run one at a time.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

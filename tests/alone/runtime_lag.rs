@@ -1,21 +1,21 @@
-//! The warning of a server's runtime that gives no turn: it names who blocks it.
+//! The warning about a service that blocks the server's runtime names that service.
 //!
-//! A binary of its own, with one test, because the thread of the host tells the subscriber of the whole process.
+//! The host's thread reports to the global subscriber, which the test sets for the whole process.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
+#![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use onelane::background::{Placement, Service, ServiceHost, service_fn};
-use tokio::runtime::Builder;
 use tracing::field::Field;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+use support::runtimes::multi_thread;
+use support::waiting::PATIENCE;
 
-/// The warnings, with their fields.
+/// Collects the warnings, with their fields.
 #[derive(Clone, Default)]
 struct Warnings(Arc<Mutex<Vec<String>>>);
 
@@ -30,32 +30,38 @@ impl<S: tracing::Subscriber> Layer<S> for Warnings {
 }
 
 impl Warnings {
-    /// Without those that name nobody: a busy machine gives no turn, either.
+    /// Returns the warnings of lag that name a service. A busy machine causes lag without one.
     fn of_lag(&self) -> Vec<String> {
-        let names_one = |text: &&String| text.contains("gives no turn") && !text.contains("in_poll=[]");
-        self.0.lock().unwrap().iter().filter(names_one).cloned().collect()
+        let names_a_service =
+            |text: &&String| text.contains("server runtime is blocked") && !text.contains("in_poll=[]");
+        self.0.lock().unwrap().iter().filter(names_a_service).cloned().collect()
     }
 
     fn wait_for(&self, count: usize) {
         let start = Instant::now();
         while self.of_lag().len() < count {
             assert!(start.elapsed() < PATIENCE, "{:?}", self.0.lock().unwrap());
-            // The host looks at the runtime from its own thread, in real time.
+            // The host measures the lag from its own thread, in real time.
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 }
 
-/// A service that blocks the thread that polls it, from each ask until there are as many warnings as it says, and longer.
-fn blocks(name: &str, asks: &Arc<tokio::sync::Notify>, until: &Warnings, counts: &'static [usize]) -> Service {
-    let (asks, warnings) = (Arc::clone(asks), until.clone());
+/// Returns a service that blocks its thread after each request, until the given number of warnings and a while longer.
+fn blocking_service(
+    name: &str,
+    requests: &Arc<tokio::sync::Notify>,
+    all_warnings: &Warnings,
+    counts: &'static [usize],
+) -> Service {
+    let (requests, warnings) = (Arc::clone(requests), all_warnings.clone());
     service_fn(name, move |cx| {
-        let (asks, warnings) = (Arc::clone(&asks), warnings.clone());
+        let (requests, warnings) = (Arc::clone(&requests), warnings.clone());
         async move {
             for count in counts {
-                asks.notified().await;
+                requests.notified().await;
                 warnings.wait_for(*count);
-                // The host looks again and again, in real time, and has told already.
+                // The host keeps measuring in real time, but must not report the same blocking twice.
                 std::thread::sleep(Duration::from_millis(250));
             }
             cx.stopping().await;
@@ -65,42 +71,42 @@ fn blocks(name: &str, asks: &Arc<tokio::sync::Notify>, until: &Warnings, counts:
 }
 
 #[test]
-fn services_that_block_the_runtime_of_the_server_are_named_once_for_each_time() {
+fn every_blocking_of_the_runtime_of_the_server_is_reported_once_with_its_service() {
     let _alone = crate::alone();
     let warnings = Warnings::default();
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(warnings.clone())).unwrap();
-    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let [shared, own] = [(); 2].map(|()| Arc::new(tokio::sync::Notify::new()));
+    let runtime = multi_thread(1);
+    let [shared, separate] = [(); 2].map(|()| Arc::new(tokio::sync::Notify::new()));
     let idle = service_fn("idle", |cx| async move {
         cx.stopping().await;
         Ok(())
     });
     let host = ServiceHost::builder()
         .without_signals()
-        .service(blocks("culprit", &shared, &warnings, &[1, 2]))
-        .service(blocks("on a thread", &own, &warnings, &[2]).placement(Placement::Thread))
+        .service(blocking_service("culprit", &shared, &warnings, &[1, 2]))
+        .service(blocking_service("on a thread", &separate, &warnings, &[2]).placement(Placement::Thread))
         .service(idle)
         .build()
         .unwrap();
     runtime.block_on(host.start()).unwrap();
 
-    // The one on a thread of its own blocks all the time, and nobody else.
-    own.notify_one();
+    // The service on its own thread blocks all the time, without an effect on the runtime.
+    separate.notify_one();
     shared.notify_one();
     warnings.wait_for(1);
     let start = Instant::now();
     while host.status().runtime_lag() >= Duration::from_millis(50) {
         assert!(start.elapsed() < PATIENCE, "{:?}", host.status());
-        // As above.
+        // Real time, as above.
         std::thread::sleep(Duration::from_millis(1));
     }
     shared.notify_one();
     warnings.wait_for(2);
     runtime.block_on(host.shutdown()).unwrap();
 
-    let told = warnings.of_lag();
-    assert_eq!(told.len(), 2, "{told:?}");
-    for warning in told {
+    let warnings_of_lag = warnings.of_lag();
+    assert_eq!(warnings_of_lag.len(), 2, "{warnings_of_lag:?}");
+    for warning in warnings_of_lag {
         assert!(warning.contains("in_poll=[\"culprit\"]"), "{warning}");
     }
 }

@@ -1,4 +1,4 @@
-//! The service host, its probes and periodic services from outside.
+//! Tests of the service host, its probes and periodic services through the public API.
 
 mod host;
 mod periodic;

@@ -6,7 +6,7 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use support::client::{Leave, RawClient, web_client};
+use support::client::{Disconnect, RawClient, web_client};
 use support::process::Example;
 
 /// How much longer than its waits a total may take, on a busy machine.
@@ -111,20 +111,20 @@ async fn exclusive_handler_refuses_the_second_request_at_once(example: &Example)
 }
 
 async fn guarded_handler_finishes_after_its_client_closed_the_connection(example: &Example) {
-    client_disconnects_while_its_handler_runs(example, Leave::Fin).await;
+    client_disconnects_while_its_handler_runs(example, Disconnect::Fin).await;
 }
 
 async fn guarded_handler_finishes_after_its_client_reset_the_connection(example: &Example) {
-    client_disconnects_while_its_handler_runs(example, Leave::Rst).await;
+    client_disconnects_while_its_handler_runs(example, Disconnect::Rst).await;
 }
 
-async fn client_disconnects_while_its_handler_runs(example: &Example, leave: Leave) {
+async fn client_disconnects_while_its_handler_runs(example: &Example, leave: Disconnect) {
     let client = RawClient::send(example.address, request("/limit", "")).await;
     example.wait_for_lines(1).await;
     let next = post(example, "/limit");
     wait_for_waiting(example, 1).await;
 
-    client.leave(leave).await;
+    client.disconnect(leave).await;
     let saw_disconnect = |stats: &Value| number(&stats[0], "detached") + number(&stats[0], "finished_detached") == 1;
     example.wait_for_stats("the server notices that the client has disconnected", saw_disconnect).await;
 
@@ -142,32 +142,32 @@ async fn client_disconnects_while_its_handler_runs(example: &Example, leave: Lea
 }
 
 async fn queued_request_never_runs_after_its_client_closed_the_connection(example: &Example) {
-    queued_client_disconnects(example, request("/limit", ""), Leave::Fin).await;
+    queued_client_disconnects(example, request("/limit", ""), Disconnect::Fin).await;
 }
 
 async fn queued_request_never_runs_after_its_client_reset_the_connection(example: &Example) {
-    queued_client_disconnects(example, request("/limit", ""), Leave::Rst).await;
+    queued_client_disconnects(example, request("/limit", ""), Disconnect::Rst).await;
 }
 
 async fn queued_request_with_a_body_never_runs_after_its_client_disconnected(example: &Example) {
     let body = "x".repeat(64 * 1024);
-    queued_client_disconnects(example, request("/limit", &body), Leave::Fin).await;
+    queued_client_disconnects(example, request("/limit", &body), Disconnect::Fin).await;
 }
 
 /// The body may still arrive, so the server cannot conclude from an unread end that the client has disconnected.
 async fn queued_request_with_a_withheld_body_never_runs_after_its_client_disconnected(example: &Example) {
     let head = "POST /limit HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: 65536\r\n\r\n";
-    queued_client_disconnects(example, head.into(), Leave::Fin).await;
+    queued_client_disconnects(example, head.into(), Disconnect::Fin).await;
 }
 
 /// The first request is queued, and the second one waits behind it on the connection. Neither runs after the
 /// disconnect.
 async fn queued_pipelined_requests_never_run_after_their_client_disconnected(example: &Example) {
-    queued_client_disconnects(example, request("/limit", "").repeat(2), Leave::Fin).await;
+    queued_client_disconnects(example, request("/limit", "").repeat(2), Disconnect::Fin).await;
 }
 
 /// One request runs, the client that sends `bytes` waits, and another request waits behind it. The client disconnects.
-async fn queued_client_disconnects(example: &Example, bytes: String, leave: Leave) {
+async fn queued_client_disconnects(example: &Example, bytes: String, leave: Disconnect) {
     let holder = post(example, "/limit");
     example.wait_for_lines(1).await;
     let mut client = RawClient::send(example.address, &bytes).await;
@@ -179,7 +179,7 @@ async fn queued_client_disconnects(example: &Example, bytes: String, leave: Leav
         client.read_until("100 Continue\r\n\r\n").await;
     }
 
-    client.leave(leave).await;
+    client.disconnect(leave).await;
     let left = |stats: &Value| number(&stats[0], "waiting") == 1 && number(&stats[0], "cancelled") >= 1;
     let stats = example.wait_for_stats("the request leaves the queue", left).await;
     assert_eq!(number(&stats[0], "granted"), 1, "it left the queue while the first request held the guard: {stats:#}");

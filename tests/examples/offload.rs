@@ -10,7 +10,7 @@ use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use support::client::{Leave, RawClient, web_client};
+use support::client::{Disconnect, RawClient, web_client};
 use support::process::Example;
 
 const HOLD: Duration = Duration::from_millis(400);
@@ -201,11 +201,11 @@ async fn queued_blocking_handler_never_runs_after_its_client_disconnected(exampl
     set_limit(example, 1).await;
     let running = get(example, "/ping-sync");
     example.wait_for_lines(1).await;
-    for leave in [Leave::Fin, Leave::Rst] {
+    for leave in [Disconnect::Fin, Disconnect::Rst] {
         let request = "GET /ping-sync HTTP/1.1\r\nhost: localhost\r\n\r\n";
         let client = RawClient::send(example.address, request).await;
         example.wait_for_stats("the request waits", |stats| handlers(stats) == (1, 1)).await;
-        client.leave(leave).await;
+        client.disconnect(leave).await;
         example.wait_for_stats("the request has left the queue", |stats| handlers(stats) == (1, 0)).await;
     }
     assert_eq!(running.await.expect("the task does not panic"), "pong\n");

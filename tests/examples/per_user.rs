@@ -7,7 +7,7 @@ use reqwest::Response;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use support::client::{Leave, RawClient, web_client};
+use support::client::{Disconnect, RawClient, web_client};
 use support::process::Example;
 
 /// Long compared to the few requests that have to arrive in the meantime, even on a busy machine.
@@ -94,7 +94,7 @@ async fn request_without_a_user_is_refused(example: &Example) {
 async fn user_stays_busy_after_a_disconnect_until_the_handler_has_finished(example: &Example) {
     let client = RawClient::send(example.address, request("ada")).await;
     example.wait_for_lines(1).await;
-    client.leave(Leave::Rst).await;
+    client.disconnect(Disconnect::Rst).await;
 
     let is_detached = |stats: &Value| number(stats, "detached") == 1;
     let stats = example.wait_for_stats("the handler continues without its client", is_detached).await;

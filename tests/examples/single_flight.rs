@@ -6,7 +6,7 @@ use futures::future::join_all;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-use support::client::{Leave, RawClient, web_client};
+use support::client::{Disconnect, RawClient, web_client};
 use support::process::Example;
 
 /// Long compared to the few requests that have to arrive in the meantime, even on a busy machine.
@@ -78,7 +78,7 @@ async fn disconnect_of_the_first_client_does_not_affect_the_others(example: &Exa
     wait_for(example, 1, 0).await;
     let others = [(); 2].map(|()| get(example, "/report", None));
     wait_for(example, 1, 2).await;
-    first.leave(Leave::Rst).await;
+    first.disconnect(Disconnect::Rst).await;
     for other in others {
         assert_eq!(other.await.expect("the task does not panic"), (200, "the report for everyone".into()));
     }
@@ -93,8 +93,8 @@ async fn disconnect_of_other_clients_does_not_affect_the_first(example: &Example
         others.push(request_report(example).await);
     }
     wait_for(example, 1, 2).await;
-    for (other, leave) in others.into_iter().zip([Leave::Fin, Leave::Rst]) {
-        other.leave(leave).await;
+    for (other, leave) in others.into_iter().zip([Disconnect::Fin, Disconnect::Rst]) {
+        other.disconnect(leave).await;
     }
     assert_eq!(first.await.expect("the task does not panic"), (200, "the report for everyone".into()));
     assert_counted(example, 1, 2).await;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use support::client::{Leave, RawClient, web_client};
+use support::client::{Disconnect, RawClient, web_client};
 use support::process::Example;
 
 const HOLD: Duration = Duration::from_millis(400);
@@ -49,7 +49,7 @@ async fn clients_that_stop_reading_occupy_no_thread() {
     assert_eq!(other.text().await.expect("the body is text").lines().count(), 5, "another stream is not affected");
 
     for client in slow {
-        client.leave(Leave::Rst).await;
+        client.disconnect(Disconnect::Rst).await;
     }
     example.wait_for_lines(92).await;
     let goodbyes = example.texts().iter().filter(|line| *line == "Goodbye").count();

@@ -1,6 +1,7 @@
-//! Callers dropped at every await point, whatever the work does, however they came in, wherever they stood.
+//! Drops a caller of an [`EndpointGuard`] at every await point, for every entry point, outcome of the work and position
+//! in the queue.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
+#![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -10,29 +11,32 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use onelane::{EndpointGuard, GuardStats, Order};
-use tokio::runtime::{Builder, Runtime};
+use onelane::guard::GuardStats;
+use onelane::{EndpointGuard, Order};
+use tokio::runtime::Runtime;
 use tokio::task::yield_now;
 use tokio_test::task;
+
+use support::runtimes::paused;
 
 const CALLERS: usize = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Moment {
     Waiting,
-    /// Its turn has come, and it was not polled since.
+    /// A permit was granted, and the caller has not been polled since.
     Granted,
-    /// At the await point of its work.
+    /// The caller is at the await point of its work.
     Inside,
 }
 
-/// What the work of every caller does after its await point.
+/// The outcome of every caller's work after its await point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Work {
     Succeeds,
     Fails,
     Panics,
-    /// Ends only when its switch is thrown.
+    /// Completes only after its switch is set.
     NeverEnds,
 }
 
@@ -49,10 +53,10 @@ struct Case {
     moment: Moment,
     work: Work,
     entry: Entry,
-    /// The turn of the caller that is dropped, counted from the first.
+    /// The position of the dropped caller in the order of service, counted from 0.
     position: usize,
     order: Order,
-    /// Whether the callers have timers.
+    /// `true` if the callers have timers.
     timed: bool,
 }
 
@@ -81,7 +85,7 @@ async fn work(work: Work, switch: Arc<AtomicBool>) -> Outcome {
     match work {
         Work::Succeeds => Ok(()),
         Work::Fails => Err("failed"),
-        // As a panic, without its message on the screen.
+        // Panics without calling the panic hook, so that no message is printed.
         Work::Panics => resume_unwind(Box::new("panicked")),
         Work::NeverEnds => {
             poll_fn(|cx| {
@@ -111,19 +115,19 @@ fn caller(case: Case, guard: &Arc<EndpointGuard>, switch: &Arc<AtomicBool>) -> C
     })
 }
 
-struct Scene {
+struct Scenario {
     case: Case,
     runtime: Runtime,
     guard: Arc<EndpointGuard>,
-    /// Of the caller whose work never ends otherwise.
+    /// Lets work that never completes by itself complete.
     switch: Arc<AtomicBool>,
-    /// In the order of their turns.
+    /// The callers in the order of service.
     callers: Vec<Option<Caller>>,
 }
 
-impl Scene {
-    fn set(case: Case) -> Self {
-        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+impl Scenario {
+    fn new(case: Case) -> Self {
+        let runtime = paused();
         let mut guard = EndpointGuard::builder("cancelled").order(case.order);
         if case.timed {
             guard = guard.max_wait(Duration::from_secs(60)).grant_timeout(Duration::from_secs(1));
@@ -133,7 +137,7 @@ impl Scene {
     }
 
     fn play(mut self) {
-        // A caller that goes away leaves its run to this runtime. It only runs when told to.
+        // The run of a dropped caller continues on this runtime, which makes progress only in `block_on`.
         let runtime = self.runtime.handle().clone();
         let _entered = runtime.enter();
         let permit = self.guard.try_acquire().unwrap();
@@ -152,32 +156,32 @@ impl Scene {
             drop(permit);
         } else {
             drop(permit);
-            (0..victim).for_each(|turn| self.serve(turn));
+            (0..victim).for_each(|position| self.serve(position));
             let mut caller = self.callers[victim].take().unwrap();
             assert!(caller.is_woken());
             if self.case.moment == Moment::Inside {
                 assert!(caller.poll().is_pending());
             }
-            self.assert_nobody_else_is_in(victim + 1);
+            self.assert_no_other_is_admitted(victim + 1);
             drop(caller);
             if self.case.moment == Moment::Inside && self.case.entry == Entry::RunToCompletion {
                 self.end_detached(victim + 1);
             }
         }
-        for turn in 0..CALLERS {
-            if self.callers[turn].is_some() {
-                self.serve(turn);
+        for position in 0..CALLERS {
+            if self.callers[position].is_some() {
+                self.serve(position);
             }
         }
         self.assert_nothing_remains();
     }
 
-    /// One whole turn of a caller that was not cancelled.
-    fn serve(&mut self, turn: usize) {
-        let mut caller = self.callers[turn].take().unwrap();
-        assert!(caller.is_woken(), "it is this caller's turn");
-        assert!(caller.poll().is_pending(), "at its await point");
-        self.assert_nobody_else_is_in(turn + 1);
+    /// Plays a caller that is not dropped, from its grant to the end of its work.
+    fn serve(&mut self, position: usize) {
+        let mut caller = self.callers[position].take().unwrap();
+        assert!(caller.is_woken(), "the caller was granted the permit");
+        assert!(caller.poll().is_pending(), "the work is at its await point");
+        self.assert_no_other_is_admitted(position + 1);
         let ended = catch_unwind(AssertUnwindSafe(|| caller.poll()));
         match self.case.work {
             Work::Succeeds => assert_eq!(ended.unwrap(), Poll::Ready(Ok(()))),
@@ -187,18 +191,18 @@ impl Scene {
         }
         drop(caller);
         if self.case.work == Work::NeverEnds && self.case.entry == Entry::RunToCompletion {
-            self.end_detached(turn + 1);
+            self.end_detached(position + 1);
         }
     }
 
-    fn assert_nobody_else_is_in(&self, next: usize) {
+    fn assert_no_other_is_admitted(&self, next: usize) {
         assert_eq!(self.guard.stats().held, 1);
         for caller in self.callers[next..].iter().flatten() {
             assert!(!caller.is_woken());
         }
     }
 
-    /// A run goes on without its caller until its work ends.
+    /// Asserts that a detached run holds its permit until its work ends.
     fn end_detached(&self, next: usize) {
         let run_tasks = || {
             self.runtime.block_on(async {
@@ -208,11 +212,11 @@ impl Scene {
             });
         };
         assert_eq!(self.guard.stats().detached, 1);
-        self.assert_nobody_else_is_in(next);
+        self.assert_no_other_is_admitted(next);
         run_tasks();
         if self.case.work == Work::NeverEnds {
             assert_eq!(self.guard.stats().detached, 1);
-            self.assert_nobody_else_is_in(next);
+            self.assert_no_other_is_admitted(next);
             self.switch.store(true, Ordering::Relaxed);
             run_tasks();
             self.switch.store(false, Ordering::Relaxed);
@@ -223,48 +227,48 @@ impl Scene {
     fn assert_nothing_remains(&self) {
         let Case { moment, work, entry, .. } = self.case;
         let survivors = CALLERS as u64 - 1;
-        let left_inside = u64::from(moment == Moment::Inside);
+        let dropped_inside = u64::from(moment == Moment::Inside);
         let runs_on = u64::from(entry == Entry::RunToCompletion);
         let stats = self.guard.stats();
         let GuardStats { held, waiting, detached, .. } = stats;
         assert_eq!((held, waiting, detached), (0, 0, 0));
         assert_eq!(stats.granted, 1 + survivors + u64::from(moment != Moment::Waiting));
         assert_eq!(stats.queued, CALLERS as u64);
-        assert_eq!(stats.cancelled, 1 - left_inside);
-        let panicked = if work == Work::Panics { survivors + left_inside * runs_on } else { 0 };
+        assert_eq!(stats.cancelled, 1 - dropped_inside);
+        let panicked = if work == Work::Panics { survivors + dropped_inside * runs_on } else { 0 };
         assert_eq!(stats.panicked, panicked);
         let finished_detached = match work {
-            Work::Succeeds | Work::Fails => left_inside * runs_on,
+            Work::Succeeds | Work::Fails => dropped_inside * runs_on,
             Work::Panics => 0,
-            Work::NeverEnds => (survivors + left_inside) * runs_on,
+            Work::NeverEnds => (survivors + dropped_inside) * runs_on,
         };
         assert_eq!(stats.finished_detached, finished_detached);
         assert_eq!((stats.refused, stats.timed_out, stats.expired, stats.overrun), (0, 0, 0, 0));
-        assert_eq!(Arc::strong_count(&self.guard), 1, "someone still has a share of the guard");
+        assert_eq!(Arc::strong_count(&self.guard), 1, "a reference to the guard remains");
         assert_eq!(Arc::strong_count(&self.switch), 1, "some work was not dropped");
         drop(self.guard.try_acquire().unwrap());
     }
 }
 
 #[test]
-fn a_caller_dropped_at_any_point_leaves_the_turns_to_the_others() {
+fn caller_dropped_at_any_point_does_not_affect_the_others() {
     let cases = every_case();
     assert_eq!(cases.len(), 576);
     for case in cases {
-        let played = catch_unwind(|| Scene::set(case).play());
+        let played = catch_unwind(|| Scenario::new(case).play());
         assert!(played.is_ok(), "{case:?}");
     }
 }
 
 #[tokio::test]
-async fn a_caller_dropped_before_its_first_poll_was_never_there() {
+async fn caller_dropped_before_its_first_poll_has_no_effect() {
     let guard = Arc::new(EndpointGuard::new("unpolled"));
     let permit = guard.try_acquire().unwrap();
     let before = guard.stats();
     drop(guard.acquire());
     drop(Arc::clone(&guard).acquire_owned());
-    drop(guard.run(async { panic!("it never starts") }));
-    drop(Arc::clone(&guard).run_to_completion_owned(async { panic!("it never starts") }));
+    drop(guard.run(async { panic!("the work never starts") }));
+    drop(Arc::clone(&guard).run_to_completion_owned(async { panic!("the work never starts") }));
     drop(guard.drained());
     assert_eq!(guard.stats(), before);
     assert_eq!(Arc::strong_count(&guard), 1);
@@ -272,15 +276,15 @@ async fn a_caller_dropped_before_its_first_poll_was_never_there() {
 }
 
 #[test]
-fn one_of_many_that_wait_for_the_drain_can_leave() {
+fn one_of_many_drained_futures_can_be_dropped() {
     let guard = EndpointGuard::new("drained");
     let permit = guard.try_acquire().unwrap();
     let mut waiting = [0, 1, 2].map(|_| task::spawn(guard.drained()));
     for drained in &mut waiting {
         assert!(drained.poll().is_pending());
     }
-    let [first, leaves, last] = waiting;
-    drop(leaves);
+    let [first, dropped, last] = waiting;
+    drop(dropped);
     guard.close();
     drop(permit);
     for mut drained in [first, last] {

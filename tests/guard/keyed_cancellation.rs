@@ -1,28 +1,33 @@
-//! Callers of a key dropped at every await point, however they came in, wherever they stood.
+//! Drops a caller of a [`KeyedGuard`] at every await point, for every entry point and position in the queue.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
+#![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
-use std::hash::{Hash, Hasher};
+use std::hash::Hash;
 use std::panic::catch_unwind;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use onelane::{AcquireError, GuardStats, KeyedGuard, Order};
-use tokio::runtime::{Builder, Runtime};
+use onelane::guard::GuardStats;
+use onelane::{AcquireError, KeyedGuard, Order};
+use tokio::runtime::Runtime;
 use tokio::task::yield_now;
 use tokio_test::task;
+
+use support::runtimes::paused;
+
+use crate::Colliding;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Moment {
     BeforeFirstPoll,
     Waiting,
-    /// Its turn has come, and it was not polled since.
+    /// A permit was granted, and the caller has not been polled since.
     Granted,
-    /// At the await point of its work, with the turn.
+    /// The caller is at the await point of its work and holds the permit.
     Holding,
-    /// It waited too long, and was told.
+    /// The caller timed out and was polled.
     TimedOut,
 }
 
@@ -48,8 +53,8 @@ impl Position {
         if self == Self::Alone { 1 } else { 3 }
     }
 
-    /// The turn of the caller that is dropped, counted from the first.
-    fn turn(self) -> usize {
+    /// The position of the dropped caller in the order of service, counted from 0.
+    fn index(self) -> usize {
         match self {
             Self::First | Self::Alone => 0,
             Self::Middle => 1,
@@ -80,32 +85,16 @@ fn every_case() -> Vec<Case> {
     cases
 }
 
-/// Keys that all have the same hash, and so the same shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Colliding(u32);
-
-impl Hash for Colliding {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        0_u8.hash(state);
-    }
-}
-
-impl From<u32> for Colliding {
-    fn from(number: u32) -> Self {
-        Self(number)
-    }
-}
-
 trait Key: Hash + Ord + Copy + From<u32> + Send + 'static {}
 impl<K: Hash + Ord + Copy + From<u32> + Send + 'static> Key for K {}
 
 const LIMIT: Duration = Duration::from_secs(60);
-/// The key that they all wait for.
+/// The key that all callers wait for.
 const WANTED: u32 = 1_000;
-/// A caller's own keys, which `acquire_all` takes before and after that one.
+/// Keys used by one caller only, which `acquire_all` acquires before and after `WANTED`.
 const BEFORE: u32 = 0;
 const AFTER: u32 = 2_000;
-/// Someone holds it, and someone waits for it, all the time.
+/// A key that is held and waited for during the whole scenario.
 const OTHER: u32 = 3_000;
 
 type Caller = task::Spawn<Pin<Box<dyn Future<Output = Result<(), AcquireError>>>>>;
@@ -135,60 +124,60 @@ fn caller<K: Key>(entry: Entry, guard: &Arc<KeyedGuard<K>>, number: u32) -> Call
     })
 }
 
-struct Scene<K: Key> {
+struct Scenario<K: Key> {
     case: Case,
     runtime: Runtime,
     guard: Arc<KeyedGuard<K>>,
-    /// In the order of their turns.
+    /// The callers in the order of service.
     callers: Vec<Option<Caller>>,
 }
 
-impl<K: Key> Scene<K> {
-    fn set(case: Case) -> Self {
-        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+impl<K: Key> Scenario<K> {
+    fn new(case: Case) -> Self {
+        let runtime = paused();
         let guard = Arc::new(KeyedGuard::builder("cancelled").order(case.order).max_wait(LIMIT).build());
         Self { case, runtime, guard, callers: Vec::new() }
     }
 
     fn play(mut self) {
-        // A caller that goes away leaves its run to this runtime. It only runs when told to.
+        // The run of a dropped caller continues on this runtime, which makes progress only in `block_on`.
         let runtime = self.runtime.handle().clone();
         let _entered = runtime.enter();
         let guard = Arc::clone(&self.guard);
         let other = guard.try_acquire(K::from(OTHER)).unwrap();
-        let mut waits_for_other = task::spawn(guard.acquire(K::from(OTHER)));
-        assert!(waits_for_other.poll().is_pending());
+        let mut waiter_of_other = task::spawn(guard.acquire(K::from(OTHER)));
+        assert!(waiter_of_other.poll().is_pending());
 
-        self.line_up_and_drop_one();
-        for turn in 0..self.callers.len() {
-            if self.callers[turn].is_some() {
-                self.serve(turn);
+        self.enqueue_all_and_drop_one();
+        for index in 0..self.callers.len() {
+            if self.callers[index].is_some() {
+                self.serve(index);
             }
         }
 
-        assert_eq!((guard.len(), guard.stats().held, guard.stats().waiting), (1, 1, 1), "something remains");
+        assert_eq!((guard.len(), guard.stats().held, guard.stats().waiting), (1, 1, 1), "a caller or permit remains");
         if self.case.moment != Moment::TimedOut {
-            assert!(!waits_for_other.is_woken());
+            assert!(!waiter_of_other.is_woken());
         }
         drop(other);
-        let Poll::Ready(Ok(permit)) = waits_for_other.poll() else { panic!("it is its turn") };
-        drop((permit, waits_for_other));
+        let Poll::Ready(Ok(permit)) = waiter_of_other.poll() else { panic!("the waiter was granted the permit") };
+        drop((permit, waiter_of_other));
         drop(guard);
         self.assert_nothing_remains();
     }
 
-    fn line_up_and_drop_one(&mut self) {
+    fn enqueue_all_and_drop_one(&mut self) {
         let Case { moment, entry, position, order } = self.case;
-        let victim = position.turn();
+        let victim = position.index();
         let permit = self.guard.try_acquire(K::from(WANTED)).unwrap();
         let mut callers: Vec<_> = (0..position.callers()).map(|i| caller(entry, &self.guard, i as u32)).collect();
-        // The first to come has the first turn, or the last.
-        let mut arrivals: Vec<_> = callers.iter_mut().enumerate().collect();
+        // The first caller in the queue is served first, or last.
+        let mut in_enqueueing_order: Vec<_> = callers.iter_mut().enumerate().collect();
         if order == Order::Lifo {
-            arrivals.reverse();
+            in_enqueueing_order.reverse();
         }
-        for (turn, caller) in arrivals {
-            if turn != victim || moment != Moment::BeforeFirstPoll {
+        for (index, caller) in in_enqueueing_order {
+            if index != victim || moment != Moment::BeforeFirstPoll {
                 assert!(caller.poll().is_pending());
             }
         }
@@ -199,12 +188,12 @@ impl<K: Key> Scene<K> {
             Moment::BeforeFirstPoll | Moment::Waiting => {}
             Moment::Granted | Moment::Holding => {
                 drop(permit);
-                (0..victim).for_each(|turn| self.serve(turn));
+                (0..victim).for_each(|index| self.serve(index));
                 assert!(dropped.is_woken());
                 if moment == Moment::Holding {
                     assert!(dropped.poll().is_pending());
                 }
-                self.assert_nobody_else_is_in(victim + 1);
+                self.assert_no_other_is_admitted(victim + 1);
                 drop(dropped);
                 if moment == Moment::Holding && entry == Entry::RunToCompletion {
                     self.end_detached(victim + 1);
@@ -212,35 +201,35 @@ impl<K: Key> Scene<K> {
                 return;
             }
             Moment::TimedOut => {
-                // The others are not polled meanwhile: their turns win, when they come.
+                // The other callers are not polled meanwhile, so that a grant wins over their timeout.
                 self.runtime.block_on(tokio::time::advance(LIMIT + Duration::from_millis(2)));
-                let told = dropped.poll();
-                assert!(matches!(told, Poll::Ready(Err(AcquireError::Timeout { .. }))), "{told:?}");
+                let timeout = dropped.poll();
+                assert!(matches!(timeout, Poll::Ready(Err(AcquireError::Timeout { .. }))), "{timeout:?}");
             }
         }
-        self.assert_nobody_is_woken(0);
+        self.assert_none_is_woken(0);
         drop(dropped);
-        self.assert_nobody_is_woken(0);
+        self.assert_none_is_woken(0);
         drop(permit);
     }
 
-    /// One whole turn of a caller that was not cancelled.
-    fn serve(&mut self, turn: usize) {
-        let mut caller = self.callers[turn].take().unwrap();
-        assert!(caller.is_woken(), "it is this caller's turn");
-        assert!(caller.poll().is_pending(), "at its await point");
-        self.assert_nobody_else_is_in(turn + 1);
+    /// Plays a caller that is not dropped, from its grant to the end of its work.
+    fn serve(&mut self, index: usize) {
+        let mut caller = self.callers[index].take().unwrap();
+        assert!(caller.is_woken(), "the caller was granted the permit");
+        assert!(caller.poll().is_pending(), "the work is at its await point");
+        self.assert_no_other_is_admitted(index + 1);
         assert_eq!(caller.poll(), Poll::Ready(Ok(())));
     }
 
-    fn assert_nobody_else_is_in(&self, next: usize) {
-        // One is busy already whichever caller it is, and so is the other key's.
+    fn assert_no_other_is_admitted(&self, next: usize) {
+        // The only permit of the key is held by the caller that is served at the moment.
         assert!(self.guard.try_acquire(K::from(WANTED)).is_err());
-        self.assert_nobody_is_woken(next);
+        self.assert_none_is_woken(next);
     }
 
-    fn assert_nobody_is_woken(&self, next: usize) {
-        // In a wait that has a limit, the timer wakes too. Time stands still except where one is to time out.
+    fn assert_none_is_woken(&self, next: usize) {
+        // A wait with a limit is woken by its timer, too. Time advances only in the scenario of a timeout.
         if self.case.moment != Moment::TimedOut {
             for caller in self.callers[next..].iter().flatten() {
                 assert!(!caller.is_woken());
@@ -248,10 +237,10 @@ impl<K: Key> Scene<K> {
         }
     }
 
-    /// A run goes on without its caller until its work ends.
+    /// Asserts that a detached run holds its permit until its work ends.
     fn end_detached(&self, next: usize) {
         assert_eq!(self.guard.stats().detached, 1);
-        self.assert_nobody_else_is_in(next);
+        self.assert_no_other_is_admitted(next);
         self.runtime.block_on(async {
             for _ in 0..4 {
                 yield_now().await;
@@ -268,16 +257,16 @@ impl<K: Key> Scene<K> {
         assert_eq!((held, waiting, detached, self.guard.len()), (0, 0, 0, 0));
 
         let polled = survivors + u64::from(moment != Moment::BeforeFirstPoll);
-        let entered = survivors + u64::from(moment == Moment::Holding);
-        let had_turn = survivors + u64::from(matches!(moment, Moment::Granted | Moment::Holding));
-        // Three permits of its own key and of the other, then the callers'.
-        let of_own_keys = if entry == Entry::AcquireAll { polled + entered } else { 0 };
-        assert_eq!(stats.granted, 3 + had_turn + of_own_keys);
+        let admitted = survivors + u64::from(moment == Moment::Holding);
+        let granted = survivors + u64::from(matches!(moment, Moment::Granted | Moment::Holding));
+        // Three permits are acquired by the scenario itself. The rest belong to the callers.
+        let of_own_keys = if entry == Entry::AcquireAll { polled + admitted } else { 0 };
+        assert_eq!(stats.granted, 3 + granted + of_own_keys);
         assert_eq!(stats.queued, 1 + polled);
         assert_eq!(stats.cancelled, u64::from(matches!(moment, Moment::Waiting | Moment::Granted)));
         assert_eq!(stats.timed_out, u64::from(moment == Moment::TimedOut));
         assert_eq!((stats.refused, stats.expired, stats.panicked, stats.cut_off), (0, 0, 0, 0));
-        assert_eq!(Arc::strong_count(&self.guard), 1, "someone still has a share of the guard");
+        assert_eq!(Arc::strong_count(&self.guard), 1, "a reference to the guard remains");
     }
 }
 
@@ -285,31 +274,31 @@ fn play_every_case<K: Key>() {
     let cases = every_case();
     assert_eq!(cases.len(), 200);
     for case in cases {
-        let played = catch_unwind(|| Scene::<K>::set(case).play());
+        let played = catch_unwind(|| Scenario::<K>::new(case).play());
         assert!(played.is_ok(), "{case:?}");
     }
 }
 
 #[test]
-fn a_caller_dropped_at_any_point_leaves_the_turns_to_the_others() {
+fn caller_dropped_at_any_point_does_not_affect_the_others() {
     play_every_case::<u32>();
 }
 
 #[test]
-fn a_caller_dropped_at_any_point_leaves_the_turns_to_the_others_where_all_keys_have_one_hash() {
+fn caller_of_colliding_keys_dropped_at_any_point_does_not_affect_the_others() {
     play_every_case::<Colliding>();
 }
 
 #[test]
-fn one_of_many_that_wait_for_the_drain_can_leave() {
+fn one_of_many_drained_futures_can_be_dropped() {
     let guard = KeyedGuard::new("drained");
     let permit = guard.try_acquire(1).unwrap();
     let mut waiting = [0, 1, 2].map(|_| task::spawn(guard.drained()));
     for drained in &mut waiting {
         assert!(drained.poll().is_pending());
     }
-    let [first, leaves, last] = waiting;
-    drop(leaves);
+    let [first, dropped, last] = waiting;
+    drop(dropped);
     guard.close();
     drop(permit);
     for mut drained in [first, last] {

@@ -1,7 +1,7 @@
-//! Which public types can be sent, shared and moved: a change here breaks users.
+//! The public types that are `Send`, `Sync`, `Unpin` and `Debug`. A change here breaks users.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
-#![allow(dead_code, reason = "of the probe's two answers, one is used for each type")]
+#![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
+#![allow(dead_code, reason = "only one of the probe's two constants is used for each type")]
 
 use std::cell::Cell;
 use std::fmt::Debug;
@@ -22,6 +22,14 @@ use onelane::background::{
     ServiceHost, ServiceHostBuilder, ServiceReport, ServiceState, ServiceStatus, ShutdownReport, StartContext,
     StartPhase, StopContext, Supervision, TickStatus, TimeLimit, Trigger, TriggerError, service_fn,
 };
+use onelane::guard::futures::{
+    Acquire, AcquireAll, AcquireKey, AcquireKeyOwned, AcquireOwned, Run, RunKeyed, RunKeyedToCompletion,
+    RunToCompletion, SharedRun,
+};
+use onelane::guard::{
+    EndpointGuardBuilder, FlightStats, GuardStats, KeyedGuardBuilder, KeyedPermits, Shared, SharedGuard,
+    SharedKeyedGuard, SingleFlightBuilder,
+};
 use onelane::offload::from_thread::{FromThreadError, Portal, PortalTask};
 use onelane::offload::{
     AcquireTokens, AcquireTokensOwned, BlockingIter, BlockingPool, BlockingStream, CapacityLimiter, CpuPool,
@@ -33,24 +41,23 @@ use onelane::web::{
     RequestKey, actix, axum, tower,
 };
 use onelane::{
-    Acquire, AcquireAll, AcquireError, AcquireKey, AcquireKeyOwned, AcquireOwned, EndpointGuard, EndpointGuardBuilder,
-    FlightError, FlightStats, GuardStats, KeyedGuard, KeyedGuardBuilder, KeyedPermit, KeyedPermits, Order,
-    OwnedKeyedPermit, OwnedPermit, Permit, Queue, RetryEstimate, Run, RunKeyed, RunKeyedToCompletion, RunToCompletion,
-    Shared, SharedGuard, SharedKeyedGuard, SharedRun, SingleFlight, SingleFlightBuilder,
+    AcquireError, EndpointGuard, FlightError, KeyedGuard, KeyedPermit, Order, OwnedKeyedPermit, OwnedPermit, Permit,
+    Queue, SingleFlight,
 };
 
-/// Whether a type has a trait: the inherent constant, where its bound holds, goes before the one of the trait.
+/// Evaluates to `true` if a type implements a trait: where the bound holds, the inherent constant takes precedence over
+/// the trait's.
 macro_rules! has {
     ($type:ty: $bound:path) => {{
         struct Probe<T>(PhantomData<T>);
-        trait Otherwise {
-            const ANSWER: bool = false;
+        trait Fallback {
+            const HAS: bool = false;
         }
-        impl<T> Otherwise for Probe<T> {}
+        impl<T> Fallback for Probe<T> {}
         impl<T: $bound> Probe<T> {
-            const ANSWER: bool = true;
+            const HAS: bool = true;
         }
-        <Probe<$type>>::ANSWER
+        <Probe<$type>>::HAS
     }};
 }
 
@@ -65,13 +72,13 @@ macro_rules! table {
     };
 }
 
-/// A future that stays on its thread.
+/// A future that is not `Send`.
 struct Local(Rc<()>);
 
-/// A future that stays at its place.
+/// A future that is not `Unpin`.
 struct Pinned(PhantomPinned);
 
-/// A future, or a key, that can go to another thread, but not be looked at from there.
+/// A future or key that is `Send`, but not `Sync`.
 #[derive(PartialEq, Eq, Hash)]
 struct Unshared(PhantomData<Cell<u8>>);
 
@@ -110,7 +117,6 @@ fn public_types_are_send_sync_and_unpin_as_promised() {
         RunToCompletion<Unshared>: Send no Unpin;
         AcquireError: Send Sync Unpin;
         GuardStats: Send Sync Unpin;
-        RetryEstimate: Send Sync Unpin;
         SharedKeyedGuard<u64>: Send Sync Unpin;
         Shared<Rc<()>>: no no Unpin;
         Shared<Cell<u8>>: no no Unpin;
@@ -160,8 +166,6 @@ fn public_types_are_send_sync_and_unpin_as_promised() {
         tower::GuardFuture<Route, axum::AxumBody, Body>: Send no Unpin;
         tower::GuardRequestBody<Full<Bytes>>: Send Sync Unpin;
         tower::GuardBody<Full<Bytes>>: Send Sync Unpin;
-        tower::HeldBody<Full<Bytes>>: Send Sync Unpin;
-        tower::Replay<Full<Bytes>>: Send Sync Unpin;
         axum::FlightLayer: Send Sync Unpin;
         axum::AxumBody: Send Sync Unpin;
         tower::FlightLayer: Send Sync Unpin;
@@ -238,13 +242,13 @@ fn public_types_are_send_sync_and_unpin_as_promised() {
 }
 
 #[test]
-fn the_probe_tells_what_a_type_lacks() {
+fn probe_detects_missing_traits() {
     assert!(has!(u8: Send) && has!(u8: Debug));
     assert!(!has!(Rc<()>: Send) && !has!(PhantomPinned: Unpin) && !has!(Local: Debug));
 }
 
 #[test]
-fn what_is_owned_outlives_its_maker() {
+fn owned_values_are_static() {
     fn is_static<T: Send + 'static>(_: &T) {}
 
     let guard = Arc::new(EndpointGuard::new("owned"));
@@ -261,18 +265,18 @@ fn what_is_owned_outlives_its_maker() {
 }
 
 #[test]
-fn the_future_of_drained_can_be_sent() {
+fn future_of_drained_is_send() {
     fn is_send<T: Send>(_: &T) {}
 
     let guard = EndpointGuard::new("drained");
     is_send(&guard.drained());
-    // Whatever the keys are to the threads that don't have them.
+    // Also where the keys are not `Sync`.
     let keyed = KeyedGuard::<Unshared>::new("drained");
     is_send(&keyed.drained());
 }
 
 #[test]
-fn futures_of_a_host_can_be_sent() {
+fn futures_of_a_host_are_send() {
     fn is_send<T: Send>(_: &T) {}
 
     let host = ServiceHost::builder().build().unwrap();
@@ -285,7 +289,7 @@ fn futures_of_a_host_can_be_sent() {
 }
 
 #[test]
-fn debug_names_the_type_and_its_service() {
+fn debug_output_names_the_type_and_its_service() {
     let service = service_fn("beat", |_| async { Ok(()) });
     let service_text = format!("{service:?}");
     let builder = ServiceHost::builder().service(service);
@@ -304,7 +308,7 @@ fn debug_names_the_type_and_its_service() {
 }
 
 #[test]
-fn debug_names_the_type_and_the_guard() {
+fn debug_output_names_the_type_and_its_guard() {
     let guard = Arc::new(EndpointGuard::new("report"));
     let run: Run<'_, Ready<()>> = guard.run(ready(()));
     let texts = [
@@ -326,7 +330,7 @@ fn debug_names_the_type_and_the_guard() {
 }
 
 #[test]
-fn debug_names_the_keyed_type_and_its_guard_and_no_key() {
+fn debug_output_names_the_keyed_type_and_its_guard_but_no_key() {
     const SECRET: &str = "a session's token";
     let guard = Arc::new(KeyedGuard::<&str>::new("user"));
     let flight = SingleFlight::<&str, u64>::new("user");

@@ -2,3 +2,6 @@
 
 mod architecture;
 mod auto_traits;
+mod modules;
+mod sources;
+mod tokens;

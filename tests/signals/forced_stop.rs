@@ -1,14 +1,14 @@
-//! Which signal forces a stop: a second one, and not the first, whatever the host stops for.
+//! The second signal forces the stop, and not the first, no matter why the host stops.
 //!
-//! Signals reach all hosts of a process, so each scenario has a process of its own: this binary, run again for one test.
+//! Signals reach all hosts of a process, so each scenario has its own process.
 
 #![cfg(unix)]
-#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
+#![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::io::Read;
-use std::process::{self, Child, Command, Stdio};
+use std::process::{self, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{env, thread};
@@ -21,33 +21,27 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
+use support::runtimes::multi_thread;
+use support::waiting::PATIENCE;
+
+use crate::KilledOnDrop;
+
 const SCENARIO: &str = "ONELANE_TEST_SIGNALS";
-const PATIENCE: Duration = Duration::from_secs(20);
-/// A signal that changes nothing leaves no trace. So long it has for changing something, which takes less than 5 ms.
-const EFFECT: Duration = Duration::from_millis(300);
+/// The time after which a signal counts as ignored. A signal that is not ignored takes effect in less than 5 ms.
+const SETTLE_TIME: Duration = Duration::from_millis(300);
 
-/// Kills the child with the test.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Runs a scenario, and returns its exit code and what it wrote to stderr.
+/// Runs a scenario, and returns its exit code and its stderr.
 fn run(scenario: &str) -> (Option<i32>, String) {
     let mut command = Command::new(env::current_exe().unwrap());
-    command.args(["--exact", "forced_stop::child_of_the_tests_above", "--nocapture"]).env(SCENARIO, scenario);
-    let mut child = Killed(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
+    command.args(["--exact", "forced_stop::child_process_of_the_tests_above", "--nocapture"]).env(SCENARIO, scenario);
+    let mut child = KilledOnDrop(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
     let start = Instant::now();
     let status = loop {
         if let Some(status) = child.0.try_wait().unwrap() {
             break status;
         }
-        assert!(start.elapsed() < PATIENCE * 2, "{scenario} hangs");
-        // Another process has a clock of its own.
+        assert!(start.elapsed() < PATIENCE * 2, "the scenario {scenario:?} hangs");
+        // Real time, because the child process has its own clock.
         thread::sleep(Duration::from_millis(5));
     };
     let mut text = String::new();
@@ -56,56 +50,56 @@ fn run(scenario: &str) -> (Option<i32>, String) {
 }
 
 #[test]
-fn first_signal_after_a_request_to_stop_forces_nothing() {
+fn first_signal_after_a_shutdown_request_does_not_force_the_stop() {
     let (code, text) = run("request, signal");
     assert_eq!(code, Some(0), "{text}");
 }
 
 #[test]
-fn second_signal_after_a_request_to_stop_forces_it() {
+fn second_signal_after_a_shutdown_request_forces_the_stop() {
     let (code, text) = run("request, signal, signal");
     assert!(matches!(code, Some(130 | 143)), "{code:?} {text}");
 }
 
 #[test]
-fn signal_after_a_signal_and_a_request_forces_the_stop() {
+fn signal_after_a_signal_and_a_shutdown_request_forces_the_stop() {
     let (code, text) = run("signal, request, signal");
     assert!(matches!(code, Some(130 | 143)), "{code:?} {text}");
 }
 
 #[test]
-fn first_signal_after_a_service_was_given_up_forces_nothing() {
+fn first_signal_after_a_service_was_given_up_does_not_force_the_stop() {
     let (code, text) = run("given up, signal");
     assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains("the service \"fails\" was given up: failed: no license"), "{text}");
+    assert!(text.contains("the host gave up on the service \"fails\": failed: no license"), "{text}");
 }
 
 #[test]
-fn first_signal_after_the_server_has_ended_forces_nothing() {
+fn first_signal_after_the_server_has_ended_does_not_force_the_stop() {
     let (code, text) = run("server ends, signal");
     assert_eq!(code, Some(0), "{text}");
 }
 
-/// A host whose server ends, and one of whose services stops, when it may.
-struct Scene {
+/// A host whose server ends, and whose service stops, when the test lets them.
+struct Scenario {
     handle: HostHandle,
     server_may_end: Arc<Semaphore>,
     service_may_stop: Arc<Semaphore>,
     run: JoinHandle<Result<ShutdownReport, HostError>>,
 }
 
-async fn passed(gate: Arc<Semaphore>) {
+async fn wait_for_permit(gate: Arc<Semaphore>) {
     gate.acquire().await.unwrap().forget();
 }
 
-impl Scene {
+impl Scenario {
     fn start(service: Option<Service>) -> Self {
         let [server_may_end, service_may_stop] = [(); 2].map(|()| Arc::new(Semaphore::new(0)));
         let stop = Arc::clone(&service_may_stop);
         let on_stop = move || {
             let stop = Arc::clone(&stop);
             async move {
-                passed(stop).await;
+                wait_for_permit(stop).await;
                 Ok(())
             }
         };
@@ -114,13 +108,13 @@ impl Scene {
         let host = service.into_iter().fold(builder, |builder, service| builder.service(service)).build().unwrap();
         let (handle, end) = (host.handle(), Arc::clone(&server_may_end));
         let run = tokio::spawn(host.run_until(async move {
-            passed(end).await;
+            wait_for_permit(end).await;
             Ok::<(), Infallible>(())
         }));
         Self { handle, server_may_end, service_may_stop, run }
     }
 
-    async fn comes_to(&self, phase: HostPhase) {
+    async fn wait_for_phase(&self, phase: HostPhase) {
         let start = Instant::now();
         while self.handle.status().phase != phase {
             assert!(start.elapsed() < PATIENCE, "{:?}", self.handle.status());
@@ -129,75 +123,75 @@ impl Scene {
         }
     }
 
-    /// Sends a signal, of which nothing may come.
-    async fn ignores(&self, signal: Signal) {
+    /// Sends a signal and asserts that it has no effect.
+    async fn assert_ignored(&self, signal: Signal) {
         let before = self.handle.status().phase;
         kill_process(getpid(), signal).unwrap();
-        sleep(EFFECT).await;
+        sleep(SETTLE_TIME).await;
         let status = self.handle.status();
-        assert_eq!(status.phase, before, "the first signal has forced the stop");
+        assert_eq!(status.phase, before, "the first signal forced the stop");
     }
 
-    async fn ends(self) -> Result<ShutdownReport, HostError> {
+    async fn finish(self) -> Result<ShutdownReport, HostError> {
         self.server_may_end.add_permits(1);
         self.service_may_stop.add_permits(1);
         self.run.await.unwrap()
     }
 
-    /// The report of a host whose server and service never end by themselves, after another signal.
+    /// Sends another signal and returns the report. The server and the service never end by themselves.
     async fn forced_by(self, signal: Signal) -> ShutdownReport {
         kill_process(getpid(), signal).unwrap();
         let report = self.run.await.unwrap().unwrap();
         let Some(Trigger::Signal(signal)) = report.forced_by else { panic!("{report:?}") };
         assert!(report.server_cut_off);
-        // Which of two signals is the second one is the choice of the system, where they come at once.
+        // If two signals arrive at the same time, the system chooses their order.
         assert_eq!(i32::from(report.exit_code()), 128 + signal);
         report
     }
 }
 
-/// Run as a test of its own, it has nothing to do.
+/// Does nothing unless a test above starts it in a child process.
 #[test]
-#[allow(clippy::exit, clippy::print_stderr, reason = "they are how its parent is told of the end")]
-fn child_of_the_tests_above() {
+#[allow(clippy::exit, clippy::print_stderr, reason = "its parent reads the exit code and stderr")]
+fn child_process_of_the_tests_above() {
     let Ok(scenario) = env::var(SCENARIO) else { return };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = multi_thread(2);
     let code = runtime.block_on(async {
         match &*scenario {
-            "request, signal" => of_a_host_that_stops(request(Signal::TERM)).await,
+            "request, signal" => exit_code_of_a_clean_stop(stop_requested_then_signalled(Signal::TERM)).await,
             "request, signal, signal" => {
-                let scene = request(Signal::TERM).await;
-                scene.forced_by(Signal::INT).await.exit_code()
+                let scenario = stop_requested_then_signalled(Signal::TERM).await;
+                scenario.forced_by(Signal::INT).await.exit_code()
             }
             "signal, request, signal" => {
-                let scene = Scene::start(None);
-                scene.comes_to(HostPhase::Running).await;
+                let scenario = Scenario::start(None);
+                scenario.wait_for_phase(HostPhase::Running).await;
                 kill_process(getpid(), Signal::TERM).unwrap();
-                scene.comes_to(HostPhase::Draining).await;
-                scene.handle.request_shutdown();
-                let report = scene.forced_by(Signal::TERM).await;
+                scenario.wait_for_phase(HostPhase::Draining).await;
+                scenario.handle.request_shutdown();
+                let report = scenario.forced_by(Signal::TERM).await;
                 assert_eq!(report.trigger, Trigger::Signal(15));
                 report.exit_code()
             }
             "given up, signal" => {
                 let fails = service_fn("fails", |_| async { Err("no license".into()) }).restart(Restart::Never);
-                let scene = Scene::start(Some(fails));
-                scene.comes_to(HostPhase::Draining).await;
-                scene.ignores(Signal::INT).await;
-                let error = scene.ends().await.unwrap_err();
+                let scenario = Scenario::start(Some(fails));
+                scenario.wait_for_phase(HostPhase::Draining).await;
+                scenario.assert_ignored(Signal::INT).await;
+                let error = scenario.finish().await.unwrap_err();
                 let report = error.report().unwrap();
                 assert!(report.forced_by.is_none() && !report.server_cut_off, "{report:?}");
                 eprintln!("{error:?}");
                 error.exit_code()
             }
             "server ends, signal" => {
-                let scene = Scene::start(None);
-                scene.comes_to(HostPhase::Running).await;
-                scene.server_may_end.add_permits(1);
-                scene.comes_to(HostPhase::Stopping).await;
-                of_a_host_that_stops(async {
-                    scene.ignores(Signal::TERM).await;
-                    scene
+                let scenario = Scenario::start(None);
+                scenario.wait_for_phase(HostPhase::Running).await;
+                scenario.server_may_end.add_permits(1);
+                scenario.wait_for_phase(HostPhase::Stopping).await;
+                exit_code_of_a_clean_stop(async {
+                    scenario.assert_ignored(Signal::TERM).await;
+                    scenario
                 })
                 .await
             }
@@ -207,19 +201,19 @@ fn child_of_the_tests_above() {
     process::exit(code.into());
 }
 
-/// A host that was asked to stop, and has had a first signal since.
-async fn request(signal: Signal) -> Scene {
-    let scene = Scene::start(None);
-    scene.comes_to(HostPhase::Running).await;
-    scene.handle.request_shutdown();
-    scene.comes_to(HostPhase::Draining).await;
-    scene.ignores(signal).await;
-    scene
+/// Starts a host, requests its shutdown, and sends a first signal.
+async fn stop_requested_then_signalled(signal: Signal) -> Scenario {
+    let scenario = Scenario::start(None);
+    scenario.wait_for_phase(HostPhase::Running).await;
+    scenario.handle.request_shutdown();
+    scenario.wait_for_phase(HostPhase::Draining).await;
+    scenario.assert_ignored(signal).await;
+    scenario
 }
 
-/// The exit code of one that stops in good order from there.
-async fn of_a_host_that_stops(scene: impl Future<Output = Scene>) -> u8 {
-    let report = scene.await.ends().await.unwrap();
+/// Lets the host of a scenario stop cleanly, and returns its exit code.
+async fn exit_code_of_a_clean_stop(scenario: impl Future<Output = Scenario>) -> u8 {
+    let report = scenario.await.finish().await.unwrap();
     assert!(report.is_clean(), "{report:?}");
     report.exit_code()
 }

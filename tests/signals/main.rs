@@ -1,4 +1,16 @@
-//! Signals and the end of the process. Each scenario runs in a process of its own: this binary, started again for one test.
+//! Signals and the end of the process. Each scenario runs in its own process: this binary, started again for one test.
 
 mod forced_stop;
 mod stuck_process;
+
+use std::process::Child;
+
+/// A child process that is killed when the test ends.
+struct KilledOnDrop(Child);
+
+impl Drop for KilledOnDrop {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

@@ -1,6 +1,6 @@
-//! A process whose runtime is stuck, which only a process of its own can show.
+//! A process whose runtime is stuck.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
+#![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
 use std::convert::Infallible;
 use std::env;
@@ -11,65 +11,57 @@ use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use onelane::background::{ServiceHost, service_fn};
-use tokio::runtime::Builder;
+use support::runtimes::current_thread;
+use support::waiting::PATIENCE;
+
+use crate::KilledOnDrop;
 
 const STUCK: &str = "ONELANE_TEST_STUCK";
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Kills the child with the test.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 #[test]
-fn process_whose_only_thread_is_stuck_ends_by_itself_where_it_was_asked_to() {
-    let mut child = Killed(stuck("exit"));
+fn process_whose_only_thread_is_stuck_exits_if_configured_to() {
+    let mut child = KilledOnDrop(stuck("exit"));
     let start = Instant::now();
     let status = loop {
         if let Some(status) = child.0.try_wait().unwrap() {
             break status;
         }
-        assert!(start.elapsed() < PATIENCE, "it hangs");
-        // Another process has a clock of its own.
+        assert!(start.elapsed() < PATIENCE, "the process hangs");
+        // Real time, because the child process has its own clock.
         sleep(Duration::from_millis(10));
     };
-    assert_eq!(status.code(), Some(1), "the stuck service is told by the exit code");
+    assert_eq!(status.code(), Some(1), "the exit code reports the stuck service");
 }
 
 #[test]
-fn process_whose_only_thread_is_stuck_is_waited_for_otherwise() {
-    let mut child = Killed(stuck("wait"));
-    // Far longer than it takes to end where it was asked to: that a process does not end shows in real time only.
+fn process_whose_only_thread_is_stuck_does_not_exit_otherwise() {
+    let mut child = KilledOnDrop(stuck("wait"));
+    // Far longer than an exit takes. Only real time can show that a process does not exit.
     sleep(Duration::from_secs(3));
-    assert_eq!(child.0.try_wait().unwrap(), None, "it was not asked to end");
+    assert_eq!(child.0.try_wait().unwrap(), None, "the process was not configured to exit");
 }
 
 fn stuck(how: &str) -> Child {
     let test = env::current_exe().unwrap();
     let mut command = Command::new(test);
     command
-        .args(["--exact", "stuck_process::child_of_the_tests_above"])
+        .args(["--exact", "stuck_process::child_process_of_the_tests_above"])
         .env(STUCK, how)
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     command.spawn().unwrap()
 }
 
-/// Run as a test of its own, it has nothing to do.
+/// Does nothing unless a test above starts it in a child process.
 #[test]
-fn child_of_the_tests_above() {
+fn child_process_of_the_tests_above() {
     let Ok(how) = env::var(STUCK) else { return };
-    let (tell, is_stuck) = mpsc::channel();
+    let (report_stuck, is_stuck) = mpsc::channel();
     let stuck = service_fn("stuck", move |_| {
-        let tell = tell.clone();
+        let report_stuck = report_stuck.clone();
         async move {
-            tell.send(()).unwrap();
-            // It has to block the thread of its runtime.
+            report_stuck.send(()).unwrap();
+            // Blocks the thread of the runtime.
             sleep(PATIENCE * 10);
             Ok(())
         }
@@ -85,7 +77,7 @@ fn child_of_the_tests_above() {
         is_stuck.recv_timeout(PATIENCE).unwrap();
         handle.request_shutdown();
     });
-    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = current_thread();
     let ended = runtime.block_on(host.run_until(pending::<Result<(), Infallible>>()));
-    panic!("its only thread is stuck, and yet it came back with {ended:?}");
+    panic!("the only thread is stuck, but `run_until` returned {ended:?}");
 }

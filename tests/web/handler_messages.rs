@@ -1,4 +1,4 @@
-//! What the compiler says of functions that can't be handlers on a pool: it names what is wrong, and what to do.
+//! The compiler's messages for functions that can't be handlers on a pool: they name the problem and the remedy.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, id};
@@ -6,17 +6,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 use std::{env, fs};
 
-/// Why it does not compile, in the compiler's words. `None` if it does.
-fn verdict(library: &Path, function: &str, adapter: &str) -> Option<String> {
+/// Returns the compiler's message, or `None` if the program compiles.
+fn compiler_message(library: &Path, function: &str, adapter: &str) -> Option<String> {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("messages-{}-{number}", id()));
-    fs::create_dir_all(&folder).expect("cargo has made the folder around it");
+    fs::create_dir_all(&folder).expect("cargo has created the parent folder");
     let source = folder.join("handlers.rs");
     let program = format!(
         "#![allow(dead_code)]\n{function}\npub fn route() {{ let _ = onelane::web::{adapter}::blocking_handler(handler); }}\n"
     );
-    fs::write(&source, program).expect("the folder is there");
+    fs::write(&source, program).expect("the folder exists");
     let output = Command::new(env::var("RUSTC").unwrap_or_else(|_| "rustc".into()))
         .args(["--edition", "2024", "--crate-type", "lib", "--emit", "metadata", "--color", "never"])
         .arg("--extern")
@@ -27,8 +27,8 @@ fn verdict(library: &Path, function: &str, adapter: &str) -> Option<String> {
         .arg(folder.join("libhandlers.rmeta"))
         .arg(&source)
         .output()
-        .expect("there is a compiler where there are tests");
-    fs::remove_dir_all(&folder).expect("it was made above");
+        .expect("a compiler exists where tests run");
+    fs::remove_dir_all(&folder).expect("the folder was created above");
     (!output.status.success()).then(|| String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
@@ -37,10 +37,10 @@ fn deps() -> PathBuf {
     test.parent().expect("a test lies in target/PROFILE/deps").to_owned()
 }
 
-/// The library that this test was built with: the newest one that can do what every build for tests can. Cargo leaves older
-/// ones and ones with fewer features beside it.
+/// Returns the library that this test was built with: the newest one with the features of every test build. Cargo
+/// leaves older ones, and ones with fewer features, in the same folder.
 fn library(adapter: &str) -> PathBuf {
-    let entries = fs::read_dir(deps()).expect("the folder of this test is there");
+    let entries = fs::read_dir(deps()).expect("the folder of this test exists");
     let mut libraries: Vec<(SystemTime, PathBuf)> = entries
         .filter_map(|entry| {
             let path = entry.ok()?.path();
@@ -51,24 +51,25 @@ fn library(adapter: &str) -> PathBuf {
         .collect();
     libraries.sort();
     let good = "fn handler(name: String, _: u8) -> String { name }";
-    let newest = libraries.into_iter().rev().map(|(_, path)| path).find(|path| verdict(path, good, adapter).is_none());
-    newest.expect("one of them has a handler that compiles")
+    let newest =
+        libraries.into_iter().rev().map(|(_, path)| path).find(|path| compiler_message(path, good, adapter).is_none());
+    newest.expect("a handler compiles with one of them")
 }
 
-fn assert_says(adapter: &str, function: &str, sentences: &[&str]) {
-    let said = verdict(&library(adapter), function, adapter).expect("it does not compile");
+fn assert_message(adapter: &str, function: &str, sentences: &[&str]) {
+    let message = compiler_message(&library(adapter), function, adapter).expect("the function does not compile");
     for sentence in sentences {
-        assert!(said.contains(sentence), "no {sentence:?} in what it says of `{function}`:\n{said}");
+        assert!(message.contains(sentence), "no {sentence:?} in the message for `{function}`:\n{message}");
     }
     // A long message is not read.
-    assert!(said.lines().count() < 60, "it says too much of `{function}`:\n{said}");
+    assert!(message.lines().count() < 60, "the message for `{function}` is too long:\n{message}");
 }
 
 #[test]
 fn argument_that_is_not_send_is_named() {
     let function = "fn handler(_: String, _: std::rc::Rc<u8>) -> String { String::new() }";
     for adapter in ["axum", "actix"] {
-        assert_says(
+        assert_message(
             adapter,
             function,
             &[
@@ -82,21 +83,21 @@ fn argument_that_is_not_send_is_named() {
 }
 
 #[test]
-fn what_is_no_function_is_told_so() {
+fn value_that_is_not_a_function_is_rejected() {
     let constant = "#[allow(non_upper_case_globals)] const handler: u8 = 7;";
     for adapter in ["axum", "actix"] {
-        assert_says(adapter, constant, &["error[E0277]: `u8` is no function that can run on a pool"]);
+        assert_message(adapter, constant, &["error[E0277]: `u8` is not a function that can run on a pool"]);
     }
 }
 
 #[test]
 fn result_that_cannot_leave_the_pool_is_named() {
-    assert_says(
+    assert_message(
         "actix",
         "pub struct Report; fn handler() -> Report { Report }",
         &["error[E0277]: `Report` can't be returned by a handler that runs on a pool", "return it in `OnWorker(…)`"],
     );
-    assert_says(
+    assert_message(
         "axum",
         "pub struct Report; fn handler() -> Report { Report }",
         &["error[E0277]: the trait bound `Report: ", "IntoResponse` is not satisfied"],
@@ -104,8 +105,8 @@ fn result_that_cannot_leave_the_pool_is_named() {
 }
 
 #[test]
-fn async_function_is_told_that_it_needs_no_pool() {
+fn async_function_gets_the_hint_that_it_needs_no_pool() {
     let function = "async fn handler() -> &'static str { \"hello\" }";
-    assert_says("actix", function, &["an `async fn` needs no pool: give it to the route as it is"]);
-    assert_says("axum", function, &["`impl Future<Output = &'static str>: ", "IntoResponse` is not satisfied"]);
+    assert_message("actix", function, &["an `async fn` needs no pool: give it to the route as it is"]);
+    assert_message("axum", function, &["`impl Future<Output = &'static str>: ", "IntoResponse` is not satisfied"]);
 }

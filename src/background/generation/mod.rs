@@ -1,47 +1,31 @@
-//! One start-run-stop of a service, on the side of the service.
+//! One start-run-stop of a service, as the service goes through it.
 //!
 //! ```text
-//!   supervisor ── begin ──▶ task or thread:  start ──▶ run ──▶ its children ──▶ stop
-//!       ▲  │                                   │        │                        │
-//!       │  ╰── Line: told to stop, cut off ───▶│◀───────┴────────────────────────╯
-//!       ╰───── News: started, ended, cleaned up, changed, lost
+//!   supervisor ── begin ──▶ task or thread:  start ──▶ run ──▶ child tasks ──▶ stop
+//!       ▲  │                                   │        │          │            │
+//!       │  ╰─ GenerationHandle: stop, abort ──▶╰────────┴──────────┴────────────╯
+//!       ╰──── GenerationEvent: started, run ended, cleaned up, health changed, lost
 //! ```
 //!
 //! # Invariants
 //!
-//! 1. `stop` is called once for each `start` that returned `Ok`: by the generation itself, or, if it is stuck in `run`, by a
-//!    thread of its own. Whoever wins [`Line::claim_clean_up`] calls it.
-//! 2. A generation that goes away tells so: [`News::Lost`] is sent where the last word was not said, as when its runtime
-//!    drops it.
-//! 3. There is at most one [`News::Changed`] under way for a generation, so a service that changes its mind all the time
-//!    does not fill the queue.
+//! 1. `stop` is called once for each `start` that returned `Ok`: by the generation itself, or by another thread if the
+//!    generation is stuck in `run`. The one that wins [`GenerationHandle::claim_clean_up`] calls it.
+//! 2. A generation always reports its end: [`LossGuard`](loss_guard::LossGuard) sends [`GenerationEvent::Lost`] if the
+//!    generation is dropped without a final event, as happens when its runtime shuts down.
+//! 3. At most one [`GenerationEvent::HealthChanged`] of a generation is in the queue, so a service that changes its health
+//!    all the time does not fill it.
+//!
+//! [`GenerationHandle::claim_clean_up`]: super::control::GenerationHandle::claim_clean_up
+//! [`GenerationEvent::Lost`]: super::control::GenerationEvent::Lost
+//! [`GenerationEvent::HealthChanged`]: super::control::GenerationEvent::HealthChanged
 
-mod blocking_run;
-mod children;
-mod cut;
-mod inside;
-mod line;
-mod run;
-mod stop_signal;
+mod abortable;
+mod async_runner;
+mod blocking_runner;
+mod loss_guard;
+mod runner;
 
-pub(crate) use blocking_run::Blocking;
-pub(crate) use inside::is_inside;
-pub(crate) use line::{Condition, Ended, Line, News, Phase};
-pub(crate) use run::Async;
-
-use std::sync::Arc;
-
-use super::placement::Placement;
-use super::status::ExitKind;
-
-/// What a supervisor can do with a service, whatever its type.
-pub(crate) trait Runs: Send + Sync {
-    /// Whether it needs a thread.
-    fn is_blocking(&self) -> bool;
-
-    /// Begins a generation. News of it come through the line.
-    fn begin(self: Arc<Self>, placement: Placement, line: Arc<Line>);
-
-    /// Calls `stop` on a thread of its own, unless the generation has come to it by itself.
-    fn clean_up_elsewhere(self: Arc<Self>, line: Arc<Line>, exit: ExitKind);
-}
+pub(crate) use async_runner::AsyncRunner;
+pub(crate) use blocking_runner::BlockingRunner;
+pub(crate) use runner::ServiceRunner;

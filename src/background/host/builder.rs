@@ -1,39 +1,40 @@
-//! [`ServiceHostBuilder`], the services of a host and its limits.
+//! [`ServiceHostBuilder`], the services of a host and its timeouts.
 
 #[cfg(feature = "hyper")]
 use std::net::TcpListener;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::Instant;
 
-use super::link::Link;
-use super::plan::{Plan, plan};
+use super::dependency_plan::DependencyPlan;
 use super::service_host::ServiceHost;
+use crate::background::control::HostShared;
 use crate::background::error::BuildError;
 use crate::background::placement::Placement;
 use crate::background::signals::Signals;
 use crate::background::spec::Service;
-use crate::background::status::{HostPhase, HostStatus, Lag, Pulse, ServiceState, ServiceStatus, Services};
-use crate::background::supervisor::{Edges, Limits, Shell, Supervisor, Unit};
+use crate::background::status::{Heartbeat, HostPhase, HostStatus, RuntimeLag, ServiceStatus};
+use crate::background::supervisor::{HostTimeouts, ServiceSlot, Supervisor, SupervisorTask};
 
-/// How many events are kept for who is slow to take them.
+/// How many events are kept for a slow subscriber.
 const EVENTS: usize = 1024;
 
-/// Where a host decides.
+/// Where the supervisor of a host runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Supervision {
-    /// On a small thread of its own, so that a server's runtime that is stuck delays neither stop nor deadlines nor probes.
+    /// On a small thread of its own, so that a stuck server runtime delays neither a stop nor deadlines nor probes.
     #[default]
     OwnThread,
-    /// In a task of the server's runtime: no thread, and no clock but that of the runtime, which tests may pause. It is
-    /// as late as that runtime is. I/O and time have to be enabled there. A signal after the end of the host is not seen.
+    /// In a task of the server's runtime. It needs no thread, and no clock but that of the runtime, which tests may pause.
+    /// The supervisor is as late as the runtime is. I/O and time must be enabled on the runtime. A signal that arrives after
+    /// the end of the host is not handled.
     ServerRuntime,
 }
 
-/// What makes a [`ServiceHost`].
+/// Builds a [`ServiceHost`].
 ///
 /// | option | default |
 /// |---|---|
@@ -41,14 +42,17 @@ pub enum Supervision {
 /// | [`drain_timeout`](Self::drain_timeout) | 10 seconds |
 /// | [`shutdown_timeout`](Self::shutdown_timeout) | 25 seconds |
 /// | [`supervision`](Self::supervision) | [`Supervision::OwnThread`] |
-/// | [`probe_listener`](Self::probe_listener) (feature `hyper`) | none: probes are answered by the routes of a [web adapter](crate::web) |
+/// | [`probe_listener`](Self::probe_listener) (feature `hyper`) | none |
 /// | [`exit_within`](Self::exit_within) | never |
-/// | [`without_signals`](Self::without_signals) | no: [`run_until`](ServiceHost::run_until) stops on SIGTERM and SIGINT, and at once on a second one |
+/// | [`without_signals`](Self::without_signals) | signals are handled |
+///
+/// Without a probe listener, the routes of a [web adapter](crate::web) answer the probes. With signals,
+/// [`run_until`](ServiceHost::run_until) stops on SIGTERM and SIGINT, and stops at once on a second one.
 #[derive(Debug)]
-#[must_use = "it makes nothing without `build`"]
+#[must_use = "a builder does nothing without `build`"]
 pub struct ServiceHostBuilder {
     services: Vec<Service>,
-    limits: Limits,
+    timeouts: HostTimeouts,
     supervision: Supervision,
     signals: Signals,
     exit_within: Option<Duration>,
@@ -58,14 +62,14 @@ pub struct ServiceHostBuilder {
 
 impl ServiceHostBuilder {
     pub(super) fn new() -> Self {
-        let limits = Limits {
+        let timeouts = HostTimeouts {
             startup: Duration::from_secs(120),
             drain: Duration::from_secs(10),
             shutdown: Duration::from_secs(25),
         };
         Self {
             services: Vec::new(),
-            limits,
+            timeouts,
             supervision: Supervision::default(),
             signals: Signals::Listen,
             exit_within: None,
@@ -80,28 +84,30 @@ impl ServiceHostBuilder {
         self
     }
 
-    /// How long all services together may take to start. Then the start has failed.
+    /// Sets how long all services together may take to start. After that, the start has failed.
     pub fn startup_timeout(mut self, timeout: Duration) -> Self {
-        self.limits.startup = timeout;
+        self.timeouts.startup = timeout;
         self
     }
 
-    /// How long the server of [`run_until`](ServiceHost::run_until) may take to end after it was told to. Then it is dropped,
-    /// and the services are stopped.
+    /// Sets how long the server of [`run_until`](ServiceHost::run_until) may take to end once the stop has begun. After that,
+    /// the server is dropped and the services are stopped.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
-        self.limits.drain = timeout;
+        self.timeouts.drain = timeout;
         self
     }
 
-    /// How long the whole stop may take, drain included, from its trigger on. All other limits give way to it: at four fifths
-    /// of it (and at most 2 seconds before its end) what still runs is dropped, so that there is time for `stop`, and at its
-    /// end what is left is left behind. The default fits the 30 seconds that Kubernetes waits before it kills.
+    /// Sets how long the whole stop may take, from its trigger on and including the drain.
+    ///
+    /// This deadline overrides all other timeouts. At four fifths of it, and at most 2 seconds before its end, services that
+    /// still run are dropped, so that there is time for `stop`. At its end, whatever is left is left behind. The default fits
+    /// in the 30 seconds that Kubernetes waits before it kills a container.
     pub fn shutdown_timeout(mut self, timeout: Duration) -> Self {
-        self.limits.shutdown = timeout;
+        self.timeouts.shutdown = timeout;
         self
     }
 
-    /// Where the host decides.
+    /// Sets where the supervisor of the host runs.
     pub fn supervision(mut self, supervision: Supervision) -> Self {
         self.supervision = supervision;
         self
@@ -113,31 +119,33 @@ impl ServiceHostBuilder {
         self
     }
 
-    /// Ends the process if it is still there so long after the host has stopped, with the exit code of the
+    /// Ends the process if it still runs this long after the host has stopped, with the exit code of the
     /// [report](crate::background::ShutdownReport::exit_code) or the [error](crate::background::HostError::exit_code).
     ///
-    /// What blocks a thread of the server's runtime can't be dropped, so `main` waits for it when it drops the runtime, for as
-    /// long as it takes; on a runtime of one thread, [`run_until`](ServiceHost::run_until) does not even return. A thread of
-    /// [`Placement::Thread`] or of a blocking service holds nobody up. This is for a `main` that ends with its host. It takes
-    /// a supervisor with a [thread of its own](Supervision::OwnThread). Default: the process is waited for.
+    /// Code that blocks a thread of the server's runtime can't be dropped. When `main` drops the runtime, it waits for that
+    /// code for as long as it takes; on a runtime with one thread, [`run_until`](ServiceHost::run_until) does not even
+    /// return. A thread of [`Placement::Thread`] or of a blocking service delays nothing. This option is for a `main` that
+    /// ends with its host, and takes effect only with a supervisor on a [thread of its own](Supervision::OwnThread).
+    /// Default: the process is waited for.
     pub fn exit_within(mut self, limit: Duration) -> Self {
         self.exit_within = Some(limit);
         self
     }
 
-    /// Answers the [probes](crate::background#probes) on a port of their own, and nothing else.
+    /// Answers the [probes](crate::background#probes) on a port of their own. The port serves nothing else.
     ///
-    /// They are answered beside the supervisor: with [`Supervision::OwnThread`] on its thread, so also while the server's
-    /// runtime is stuck, and with [`Supervision::ServerRuntime`] in tasks of the server's runtime, which must have I/O
-    /// and time enabled. They are answered from the beginning of [`start`](ServiceHost::start), so that `/startupz` tells
-    /// how it goes, until the host has stopped. Who connects before the start is answered with it. After the end, connections
-    /// are refused.
+    /// With [`Supervision::OwnThread`] the probes are answered on the supervisor's thread, so they work while the server's
+    /// runtime is stuck. With [`Supervision::ServerRuntime`] they are answered in tasks of the server's runtime, which must
+    /// have I/O and time enabled. The port answers from the beginning of [`start`](ServiceHost::start), so that `/startupz`
+    /// shows the progress, until the host has stopped. A client that connects before the start is answered once it begins.
+    /// After the end, connections are refused.
     ///
-    /// You bind the port, so that you see at once if it is taken. With port 0 the system picks one:
-    /// [`HostHandle::probe_address`](super::HostHandle::probe_address) tells which. Called again, the last listener counts.
+    /// You bind the port, so that you notice at once if it is taken. With port 0 the system picks one, which
+    /// [`HostHandle::probe_address`](super::HostHandle::probe_address) returns. If this is called again, the last listener
+    /// counts.
     ///
-    /// Slow and hostile clients don't hold the host up. A client has 5 seconds to send the head of a request, of 8 KiB at
-    /// most, and an idle connection is closed after as long a time. There are 64 connections at most: for one more, the
+    /// Slow and hostile clients do not delay the host. A client has 5 seconds to send the head of a request, which may have
+    /// 8 KiB, and an idle connection is closed after the same time. At most 64 connections are open: for one more, the
     /// oldest is closed.
     ///
     /// # Examples
@@ -151,7 +159,7 @@ impl ServiceHostBuilder {
     ///     .service(service_fn("refresher", |cx| async move { Ok(cx.stopping().await) }))
     ///     .probe_listener(TcpListener::bind("127.0.0.1:0")?)
     ///     .build()?;
-    /// let address = host.handle().probe_address().expect("it has a port for probes");
+    /// let address = host.handle().probe_address().expect("the host has a probe listener");
     /// assert_ne!(address.port(), 0);
     /// # Ok(())
     /// # }
@@ -162,42 +170,50 @@ impl ServiceHostBuilder {
         self
     }
 
-    /// Makes the host. Nothing runs yet, and no runtime is needed.
+    /// Builds the host. Nothing runs yet, and no runtime is needed.
     ///
     /// # Errors
     ///
-    /// A [`BuildError`] that says what to change.
+    /// Returns a [`BuildError`] that says what to change.
     pub fn build(self) -> Result<ServiceHost, BuildError> {
         self.services.iter().try_for_each(check)?;
-        let Plan { indices, edges } = plan(&self.services)?;
-        let units = units(&self.services, edges);
-        let wall = SystemTime::now();
-        let statuses = self.services.iter().zip(&units).map(|(service, unit)| status(service, unit, wall));
-        let services = Services::new(statuses.collect(), indices);
-        let mut runs: Vec<_> = self.services.into_iter().map(|service| service.runs).collect();
-        // It was collected where the services were, which are larger.
-        runs.shrink_to_fit();
+        let DependencyPlan { indices, dependencies } = DependencyPlan::new(&self.services)?;
+        let (now, since) = (Instant::now(), SystemTime::now());
+        let (mut slots, mut runners) = (Vec::new(), Vec::new());
+        for (service, dependencies) in self.services.into_iter().zip(dependencies) {
+            let Service { name, runner, options, ticker, .. } = service;
+            let heartbeat = options.heartbeat.map(|_| Arc::new(Heartbeat::new(now)));
+            let (placement, is_critical) = (options.placement, options.is_critical);
+            let status = ServiceStatus::registered(name, placement, is_critical, heartbeat, ticker, since);
+            slots.push(ServiceSlot::new(options, dependencies, status, now));
+            runners.push(runner);
+        }
 
         let (sender, inbox) = mpsc::unbounded_channel();
         let events = broadcast::Sender::new(EVENTS);
         let status = HostStatus {
             phase: HostPhase::Built,
-            since: wall,
+            since,
             has_started: false,
-            services: services.clone(),
-            lag: Arc::new(Lag::default()),
+            services: slots.iter().map(ServiceSlot::status).collect(),
+            indices: Arc::new(indices),
+            lag: Arc::new(RuntimeLag::default()),
         };
-        let link = Link::new(sender, status, events.downgrade());
+        let shared = HostShared::new(sender, status, events.downgrade());
         #[cfg(feature = "hyper")]
-        let link = link.with_probe_address(self.probes.as_ref().and_then(|probes| probes.local_addr().ok()));
-        let link = Arc::new(link);
-        let supervisor = Supervisor::new(units, services, self.limits, crate::background::random::fraction);
+        let shared = shared.with_probe_address(self.probes.as_ref().and_then(|probes| probes.local_addr().ok()));
+        let shared = Arc::new(shared);
+        let supervisor = Supervisor::new(slots, self.timeouts, crate::background::random::fraction);
         let exit_within = self.exit_within;
-        let shell = Shell { supervisor, services: runs, link: Arc::clone(&link), events, inbox, exit_within };
-        let host = ServiceHost::new(link, shell, self.supervision, self.signals);
-        #[cfg(feature = "hyper")]
-        let host = host.with_probes(self.probes);
-        Ok(host)
+        let task = SupervisorTask { supervisor, runners, shared: Arc::clone(&shared), events, inbox, exit_within };
+        Ok(ServiceHost {
+            shared,
+            task: Mutex::new(Some(task)),
+            supervision: self.supervision,
+            signals: self.signals,
+            #[cfg(feature = "hyper")]
+            probes: Mutex::new(self.probes),
+        })
     }
 }
 
@@ -208,53 +224,27 @@ fn check(service: &Service) -> Result<(), BuildError> {
     }
     let invalid = |option, problem| Err(BuildError::InvalidOption { service: Arc::clone(name), option, problem });
     if options.heartbeat == Some(Duration::ZERO) {
-        return invalid("heartbeat", "of zero, which is always missed: leave it out to expect none");
+        return invalid("heartbeat", "zero is always missed: remove it to expect no heartbeat");
     }
     if let Some(ticker) = &service.ticker {
         if let Some((option, problem)) = ticker.problem() {
             return invalid(option, problem);
         }
         if options.heartbeat.is_some() {
-            return invalid("heartbeat", "of a periodic service, which gives none: use Every::tick_timeout");
+            return invalid("heartbeat", "a periodic service sends no heartbeats: use Every::tick_timeout");
         }
     }
     if options.start_timeout.is_zero() {
-        return invalid("start_timeout", "of zero, in which nothing starts: the default is 30 seconds");
+        return invalid("start_timeout", "no service starts in zero time: the default is 30 seconds");
     }
-    let is_blocking = service.runs.is_blocking();
+    let is_blocking = service.runner.is_blocking();
     if is_blocking != (options.placement == Placement::Blocking) {
         let problem = if is_blocking {
-            "of an async service: what blocks has a thread of its own anyway, so leave it out"
+            "a blocking service always has its own thread: remove it"
         } else {
-            "Blocking, which is for blocking services: make it one with Service::blocking, or say Placement::Thread"
+            "Blocking is for blocking services: use Service::blocking, or Placement::Thread"
         };
         return invalid("placement", problem);
     }
     Ok(())
-}
-
-fn units(services: &[Service], edges: Vec<Edges>) -> Vec<Unit> {
-    let (now, mut edges) = (Instant::now(), edges.into_iter());
-    let unit = |service: &Service| {
-        let pulse = service.options.heartbeat.map(|_| Arc::new(Pulse::new(now)));
-        Unit::new(Arc::clone(&service.options), edges.next().unwrap_or_default(), pulse, now)
-    };
-    services.iter().map(unit).collect()
-}
-
-fn status(service: &Service, unit: &Unit, wall: SystemTime) -> ServiceStatus {
-    ServiceStatus {
-        name: Arc::clone(&service.name),
-        state: ServiceState::Registered,
-        since: wall,
-        placement: service.options.placement,
-        is_critical: service.options.is_critical,
-        generation: 0,
-        restarts: 0,
-        last_exit: None,
-        last_failure: None,
-        start_duration: None,
-        pulse: unit.pulse.clone(),
-        ticker: service.ticker.clone(),
-    }
 }

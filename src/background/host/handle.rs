@@ -1,4 +1,4 @@
-//! [`HostHandle`], what handlers know of the host.
+//! [`HostHandle`], through which handlers observe and stop a host.
 
 use std::fmt;
 #[cfg(feature = "hyper")]
@@ -8,100 +8,101 @@ use std::sync::Arc;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-use super::link::{Ending, Link, Message};
+use crate::background::control::{HostOutcome, HostShared, SupervisorMessage, is_inside_host};
 use crate::background::error::HostError;
-use crate::background::generation::is_inside;
 use crate::background::status::{HostEvents, HostStatus, ShutdownReport, Trigger};
 
-/// A host as handlers, probes and services see it. Clones are the same, and keep no service running.
+/// A handle to a host for handlers, probes and services. Clones refer to the same host, and keep no service running.
 #[derive(Clone)]
 pub struct HostHandle {
-    link: Arc<Link>,
+    shared: Arc<HostShared>,
 }
 
 impl HostHandle {
-    pub(super) fn new(link: Arc<Link>) -> Self {
-        Self { link }
+    pub(super) fn new(shared: Arc<HostShared>) -> Self {
+        Self { shared }
     }
 
-    /// How the host and its services are: one atomic step, whatever the number of services.
+    /// Returns the status of the host and its services. This copies a pointer, whatever the number of services.
     #[must_use]
     pub fn status(&self) -> Arc<HostStatus> {
-        self.link.status()
+        self.shared.status()
     }
 
-    /// The address of the [port for probes](super::ServiceHostBuilder::probe_listener), with the port that the system picked
-    /// if it was bound to port 0. It is known before the start, too. `None` without one.
+    /// Returns the address of the [probe listener](super::ServiceHostBuilder::probe_listener), or `None` without one. If the
+    /// listener was bound to port 0, the address has the port that the system picked. It is available before the start.
     #[cfg(feature = "hyper")]
     #[must_use]
     pub fn probe_address(&self) -> Option<SocketAddr> {
-        self.link.probe_address()
+        self.shared.probe_address()
     }
 
-    /// The changes from now on.
+    /// Returns the changes from now on.
     #[must_use]
     pub fn subscribe(&self) -> HostEvents {
-        self.link.subscribe()
+        self.shared.subscribe()
     }
 
-    /// The token that is cancelled in the moment in which the host begins to stop. By then it is no longer ready.
+    /// Returns a token that is cancelled when the host begins to stop. By then the host is no longer ready.
     ///
-    /// A server ends on it, and so do endless streams.
+    /// It ends the server and endless streams.
     #[must_use]
     pub fn draining(&self) -> CancellationToken {
-        // A child, so that cancelling it here does not tell everybody.
-        self.link.draining().child_token()
+        // A child token: cancelling it does not cancel the tokens of others.
+        self.shared.draining.child_token()
     }
 
-    /// Tells the host to stop, and waits until it has: see [`ServiceHost::shutdown`](super::ServiceHost::shutdown).
+    /// Stops the host and waits until it has stopped: see [`ServiceHost::shutdown`](super::ServiceHost::shutdown).
     ///
-    /// A request that waits for it is itself waited for by the server's graceful shutdown: from a handler,
-    /// [`request_shutdown`](Self::request_shutdown) is what you want.
+    /// Do not wait for it in a handler: the server's graceful shutdown waits for the handler's request in turn. Use
+    /// [`request_shutdown`](Self::request_shutdown) there.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future does not stop the stop.
+    /// If the future is dropped, the host still stops.
     ///
     /// # Errors
     ///
-    /// As [`ServiceHost::shutdown`](super::ServiceHost::shutdown).
+    /// The same as [`ServiceHost::shutdown`](super::ServiceHost::shutdown).
     pub async fn shutdown(&self) -> Result<ShutdownReport, HostError> {
-        if !self.link.is_started() {
+        if !self.shared.is_started() {
             return Err(HostError::NotStarted);
         }
         self.request_shutdown();
-        if is_inside(self.link.address()) {
+        if is_inside_host(self.shared.host_id()) {
             return Err(HostError::WouldDeadlock);
         }
-        let Ending { report, error } = self.link.ended().await?;
+        let HostOutcome { report, error } = self.shared.ended().await?;
         error.map_or(Ok(report), Err)
     }
 
-    /// Tells the host to stop, and returns at once. Before the start it does nothing. A signal that comes later is the first
-    /// one, which does not force the stop.
+    /// Asks the host to stop, and returns at once. Before the start it does nothing. A signal that arrives later counts as
+    /// the first one, which does not force the stop.
     pub fn request_shutdown(&self) {
-        if self.link.is_started() {
-            self.link.send(Message::Shutdown(Trigger::Requested));
+        if self.shared.is_started() {
+            self.shared.send(SupervisorMessage::Shutdown(Trigger::Requested));
         }
     }
 
-    /// Tells the host to stop without waiting for anything, as a second signal does: what awaits is dropped, what blocks is
-    /// left behind. `stop` is called only where it does not block, and has a few milliseconds.
+    /// Stops the host without waiting for anything, as a second signal does. Futures are dropped, and blocked threads are
+    /// left behind. `stop` is called only on services that do not block, and has a few milliseconds.
     pub fn force_shutdown(&self) {
-        if self.link.is_started() {
-            self.link.send(Message::Force(Trigger::Requested));
+        if self.shared.is_started() {
+            self.shared.send(SupervisorMessage::ForceShutdown(Trigger::Requested));
         }
     }
 
-    /// Has a [periodic](crate::background::periodic()) service call its closure now, or as soon as it runs. Its schedule stays
-    /// as it is. If a call is going on, one more comes right after it, or beside it with
-    /// [`Overlap::Allow`](crate::background::Overlap::Allow). Triggers that come before that one has begun are one.
+    /// Makes a [periodic](crate::background::periodic()) service call its closure now, or as soon as the service runs. The
+    /// schedule does not change.
+    ///
+    /// During a call, one more call follows right after it, or runs concurrently with
+    /// [`Overlap::Allow`](crate::background::Overlap::Allow). Triggers that arrive before that call has begun count as one.
     ///
     /// # Errors
     ///
-    /// A [`TriggerError`] if there is no such service, it is not periodic, or it does not run.
+    /// Returns a [`TriggerError`] if no service has that name, or if the service is not periodic or has ended.
     pub fn trigger_now(&self, service: &str) -> Result<(), TriggerError> {
-        let status = self.link.status();
+        let status = self.shared.status();
         let service = status.service(service).ok_or(TriggerError::Unknown)?;
         let ticker = service.ticker.as_ref().ok_or(TriggerError::NotPeriodic)?;
         if service.is_ended() {
@@ -116,14 +117,14 @@ impl HostHandle {
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TriggerError {
-    /// The host has no service of that name.
-    #[error("the host has no service of that name")]
+    /// The host has no service with that name.
+    #[error("the host has no service with that name")]
     Unknown,
     /// The service is not periodic.
-    #[error("the service is not periodic: only what `periodic` made can be triggered")]
+    #[error("the service is not periodic: only a service made by `periodic` can be triggered")]
     NotPeriodic,
     /// The service has ended.
-    #[error("the service has ended and is not called any more")]
+    #[error("the service has ended and makes no more calls")]
     Ended,
 }
 

@@ -1,12 +1,10 @@
-//! [`ServiceHost`], what a server has its services in.
+//! [`ServiceHost`], the background services of a server: built, started, observed and stopped.
 
 mod builder;
+mod dependency_plan;
 mod handle;
-mod link;
-mod plan;
 mod service_host;
 
 pub use builder::{ServiceHostBuilder, Supervision};
 pub use handle::{HostHandle, TriggerError};
-pub(crate) use link::{Ending, Link, Message, Starting};
 pub use service_host::ServiceHost;

@@ -1,4 +1,4 @@
-//! [`ServiceHost`], what a server has its services in.
+//! [`ServiceHost`], which runs the background services of a server.
 
 #[cfg(feature = "hyper")]
 use std::net::TcpListener;
@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::builder::{ServiceHostBuilder, Supervision};
 use super::handle::HostHandle;
-use super::link::{Ending, Link, Message, Starting};
+use crate::background::control::{HostOutcome, HostShared, SupervisorMessage};
 use crate::background::error::HostError;
 use crate::background::own_runtime::OwnRuntime;
 #[cfg(feature = "hyper")]
@@ -19,26 +19,27 @@ use crate::background::probe_server::ProbeServer;
 use crate::background::service::BoxError;
 use crate::background::signals::Signals;
 use crate::background::status::{HostEvents, HostStatus, ShutdownReport, Trigger};
-use crate::background::supervisor::{Shell, supervise};
+use crate::background::supervisor::{StartRequest, SupervisorTask};
 use crate::sync::lock;
 
-/// How many tasks of the supervisor's thread have their turn before the supervisor has its own, and signals and sockets are
-/// looked at. The tasks are probes. With tokio's default of 61, clients that ask without end make a stop five times as slow.
-const TASKS_IN_A_ROW: u32 = 4;
+/// How many tasks the supervisor's thread polls before it checks for signals and I/O. The tasks answer probes. With
+/// tokio's default of 61, clients that send probes without a pause make a stop five times as slow.
+const EVENT_INTERVAL: u32 = 4;
 
-/// The services of a server: it starts them before the first request, watches over them, and stops them after the last.
+/// Runs the background services of a server: it starts them before the first request, supervises them, and stops them
+/// after the last.
 ///
-/// [`run_until`](Self::run_until) is for a server that is a future. Where the server is started and stopped in another way,
-/// [`start`](Self::start) and [`shutdown`](Self::shutdown) are called by hand.
+/// [`run_until`](Self::run_until) is for a server that is a future. If the server is started and stopped in another way,
+/// call [`start`](Self::start) and [`shutdown`](Self::shutdown) yourself.
 ///
 /// # Drop
 ///
-/// Dropping the host tells its services to stop, and waits for nothing: [`shutdown`](Self::shutdown) before is better.
-/// A supervisor with a thread of its own sees it through, as long as the process lives.
+/// Dropping the host stops its services without waiting for them. Prefer to call [`shutdown`](Self::shutdown) before. A
+/// supervisor with a thread of its own completes the stop, as long as the process lives.
 ///
 /// # Panics
 ///
-/// A panic of a service ends in the service, and one of the server in its runtime.
+/// A panic in a service is a failure of that service. A panic in the server propagates to its runtime.
 ///
 /// # Examples
 ///
@@ -62,73 +63,58 @@ const TASKS_IN_A_ROW: u32 = 4;
 /// # }
 /// ```
 pub struct ServiceHost {
-    link: Arc<Link>,
-    /// Until it is started.
-    shell: Mutex<Option<Box<Shell>>>,
-    supervision: Supervision,
-    signals: Signals,
-    /// Until it is started.
+    pub(super) shared: Arc<HostShared>,
+    /// Taken when the host is started.
+    pub(super) task: Mutex<Option<SupervisorTask>>,
+    pub(super) supervision: Supervision,
+    pub(super) signals: Signals,
+    /// Taken when the host is started.
     #[cfg(feature = "hyper")]
-    probes: Mutex<Option<TcpListener>>,
+    pub(super) probes: Mutex<Option<TcpListener>>,
 }
 
 impl ServiceHost {
-    /// Begins with a host without services.
+    /// Returns a builder without services.
     pub fn builder() -> ServiceHostBuilder {
         ServiceHostBuilder::new()
     }
 
-    pub(super) fn new(link: Arc<Link>, shell: Shell, supervision: Supervision, signals: Signals) -> Self {
-        Self {
-            link,
-            shell: Mutex::new(Some(Box::new(shell))),
-            supervision,
-            signals,
-            #[cfg(feature = "hyper")]
-            probes: Mutex::default(),
-        }
-    }
-
-    #[cfg(feature = "hyper")]
-    pub(super) fn with_probes(mut self, probes: Option<TcpListener>) -> Self {
-        self.probes = Mutex::new(probes);
-        self
-    }
-
     /// Starts the services, in the order of their dependencies, and waits until the first `start` of each has returned.
     ///
-    /// Signals are left alone: call [`shutdown`](Self::shutdown) when the server has ended.
+    /// This does not handle signals: call [`shutdown`](Self::shutdown) when the server has ended.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future does not stop the start: `shutdown` does.
+    /// If the future is dropped, the start continues. Call `shutdown` to stop it.
     ///
     /// # Errors
     ///
-    /// If a critical service fails to start, all are stopped again, in reverse order, and the error names the service:
-    /// [`StartFailed`](HostError::StartFailed), [`StartTimedOut`](HostError::StartTimedOut). If the host is told to stop
-    /// meanwhile: [`StoppedWhileStarting`](HostError::StoppedWhileStarting), or the error of the service that told it so.
-    /// [`AlreadyStarted`](HostError::AlreadyStarted) the second time, [`NoRuntime`](HostError::NoRuntime) outside of a tokio
-    /// runtime, [`Thread`](HostError::Thread) when there is no thread to be had,
-    /// [`ProbeListener`](HostError::ProbeListener) when the port for probes is of no use.
+    /// - [`StartFailed`](HostError::StartFailed) or [`StartTimedOut`](HostError::StartTimedOut) if a critical service fails to
+    ///   start. All services are stopped again, in reverse order. The error names the service.
+    /// - [`StoppedWhileStarting`](HostError::StoppedWhileStarting) if the host has to stop meanwhile, or the error of the
+    ///   service that made it stop.
+    /// - [`AlreadyStarted`](HostError::AlreadyStarted) if the host was started before.
+    /// - [`NoRuntime`](HostError::NoRuntime) outside a tokio runtime.
+    /// - [`Thread`](HostError::Thread) if the supervisor's thread can't be spawned.
+    /// - [`ProbeListener`](HostError::ProbeListener) if the probe listener can't be used.
     pub async fn start(&self) -> Result<(), HostError> {
         self.launch(false, Signals::Ignore)?.await.unwrap_or(Err(HostError::SupervisorGone))
     }
 
-    /// Tells the services to stop, in reverse order of their dependencies, and waits until they have.
+    /// Stops the services, in reverse order of their dependencies, and waits until they have stopped.
     ///
-    /// It returns at the [`shutdown_timeout`](ServiceHostBuilder::shutdown_timeout) at the latest. Called again, or at the
-    /// same time, it returns the same.
+    /// It returns after the [`shutdown_timeout`](ServiceHostBuilder::shutdown_timeout) at the latest. Repeated and concurrent
+    /// calls return the same result.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future does not stop the stop.
+    /// If the future is dropped, the host still stops.
     ///
     /// # Errors
     ///
-    /// [`GaveUp`](HostError::GaveUp), or another error that has ended the host before. [`NotStarted`](HostError::NotStarted)
-    /// without a start, [`WouldDeadlock`](HostError::WouldDeadlock) within a service of the host, which is told to stop all
-    /// the same.
+    /// - [`GaveUp`](HostError::GaveUp), or another error that has ended the host before.
+    /// - [`NotStarted`](HostError::NotStarted) if the host was never started.
+    /// - [`WouldDeadlock`](HostError::WouldDeadlock) inside a service of the host. The host stops nevertheless.
     pub async fn shutdown(&self) -> Result<ShutdownReport, HostError> {
         self.handle().shutdown().await
     }
@@ -136,22 +122,26 @@ impl ServiceHost {
     /// Starts the services, runs `server` until it ends or the host has to stop, and stops the services.
     ///
     /// The host has to stop on SIGTERM and SIGINT (Ctrl-C), when [`shutdown`](HostHandle::shutdown) is called, and when a
-    /// critical service is given up. Then [`HostHandle::draining`] fires, on which the server ends: give it to the graceful
-    /// shutdown of the framework. It has [`drain_timeout`](ServiceHostBuilder::drain_timeout) for that. A second signal
-    /// forces the stop: nothing is waited for. A first one never does, also where it finds the host stopping for another
-    /// reason. A further one, once this has returned, ends the process at once.
+    /// critical service is given up. Then [`HostHandle::draining`] is cancelled, and the server has to end: pass the token to
+    /// the graceful shutdown of the framework. The server has [`drain_timeout`](ServiceHostBuilder::drain_timeout) to end.
     ///
-    /// `server` is not polled before the services have started, so it may bind its port in it.
+    /// A second signal forces the stop: the host waits for nothing any more. A first signal never does, even if the host is
+    /// already stopping for another reason. A further signal, after this method has returned, ends the process at once.
+    ///
+    /// `server` is not polled before the services have started, so it can bind its port.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future drops the server and the host.
+    /// If the future is dropped, the server and the host are dropped.
     ///
     /// # Errors
     ///
-    /// Those of [`start`](Self::start), but for [`StoppedWhileStarting`](HostError::StoppedWhileStarting), which is its
-    /// report here, [`GaveUp`](HostError::GaveUp) when a critical service was given up, and
-    /// [`Server`](HostError::Server) when the server ended with an error. `main` can return any of them as it is.
+    /// - The errors of [`start`](Self::start), except [`StoppedWhileStarting`](HostError::StoppedWhileStarting), for which
+    ///   this method returns the report.
+    /// - [`GaveUp`](HostError::GaveUp) if a critical service was given up.
+    /// - [`Server`](HostError::Server) if the server ended with an error.
+    ///
+    /// `main` can return any of them.
     pub async fn run_until<F, E>(self, server: F) -> Result<ShutdownReport, HostError>
     where
         F: IntoFuture<Output = Result<(), E>>,
@@ -163,17 +153,17 @@ impl ServiceHost {
             Err(error) => return Err(error),
         }
         let ended = {
-            // It is dropped at the end of this block: before the services stop, or as soon as they do.
+            // Dropped at the end of this block: before the services stop, or as soon as they begin to.
             let server = pin!(server.into_future());
             tokio::select! {
                 biased;
                 result = server => Some(result),
-                () = self.link.stopping().cancelled() => None,
-                _ = self.link.ended() => None,
+                () = self.shared.stopping.cancelled() => None,
+                _ = self.shared.ended() => None,
             }
         };
-        self.link.send(Message::ServerEnded);
-        let Ending { report, error } = self.link.ended().await?;
+        self.shared.send(SupervisorMessage::ServerEnded);
+        let HostOutcome { report, error } = self.shared.ended().await?;
         match (error, ended) {
             (Some(error), _) => Err(error),
             (None, Some(Err(source))) => {
@@ -189,66 +179,66 @@ impl ServiceHost {
         signals: Signals,
     ) -> Result<oneshot::Receiver<Result<(), HostError>>, HostError> {
         let server = Handle::try_current().map_err(|_| HostError::NoRuntime)?;
-        let shell = lock(&self.shell).take().ok_or(HostError::AlreadyStarted)?;
-        self.link.set_server(server.clone());
-        let (answer, answered) = oneshot::channel();
-        let starting = Starting { answer, has_server };
+        let task = lock(&self.task).take().ok_or(HostError::AlreadyStarted)?;
+        self.shared.set_server(server.clone());
+        let (reply, started) = oneshot::channel();
+        let request = StartRequest { reply, has_server };
         match self.supervision {
             Supervision::ServerRuntime => {
                 self.serve_probes(&server)?;
-                server.spawn(supervise(*shell, starting, signals, None));
+                server.spawn(task.run(request, signals, None));
             }
             Supervision::OwnThread => {
                 let no_thread = |error| HostError::Thread { source: Arc::new(error) };
-                let runtime = OwnRuntime::build(Builder::new_current_thread().event_interval(TASKS_IN_A_ROW))
+                let runtime = OwnRuntime::build(Builder::new_current_thread().event_interval(EVENT_INTERVAL))
                     .map_err(no_thread)?;
                 self.serve_probes(runtime.handle())?;
-                let run = move || runtime.block_on(supervise(*shell, starting, signals, Some(server)));
+                let run = move || runtime.block_on(task.run(request, signals, Some(server)));
                 thread::Builder::new().name("onelane-host".into()).spawn(run).map_err(no_thread)?;
             }
         }
-        Ok(answered)
+        Ok(started)
     }
 
-    /// Has the probes answered on their own port, if there is one, by the runtime of the supervisor.
+    /// Answers probes on their own port, if there is one, on the runtime of the supervisor.
     #[cfg(feature = "hyper")]
     fn serve_probes(&self, runtime: &Handle) -> Result<(), HostError> {
         let Some(listener) = lock(&self.probes).take() else { return Ok(()) };
         let _context = runtime.enter();
         let server =
             ProbeServer::new(listener).map_err(|error| HostError::ProbeListener { source: Arc::new(error) })?;
-        runtime.spawn(server.serve(Arc::clone(&self.link)));
+        runtime.spawn(server.serve(Arc::clone(&self.shared)));
         Ok(())
     }
 
     #[cfg(not(feature = "hyper"))]
-    #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "with the feature hyper there is a port")]
+    #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "with the feature hyper it serves a port")]
     fn serve_probes(&self, _: &Handle) -> Result<(), HostError> {
         Ok(())
     }
 
-    /// A handle for handlers, probes and whoever else has to know how the services are.
+    /// Returns a handle for handlers, probes and other parts of the program that need the status of the services.
     #[must_use]
     pub fn handle(&self) -> HostHandle {
-        HostHandle::new(Arc::clone(&self.link))
+        HostHandle::new(Arc::clone(&self.shared))
     }
 
-    /// How the host and its services are.
+    /// Returns the status of the host and its services.
     #[must_use]
     pub fn status(&self) -> Arc<HostStatus> {
-        self.link.status()
+        self.shared.status()
     }
 
-    /// The changes from now on.
+    /// Returns the changes from now on.
     #[must_use]
     pub fn subscribe(&self) -> HostEvents {
-        self.link.subscribe()
+        self.shared.subscribe()
     }
 }
 
 impl Drop for ServiceHost {
     fn drop(&mut self) {
-        self.link.send(Message::Shutdown(Trigger::Dropped));
+        self.shared.send(SupervisorMessage::Shutdown(Trigger::Dropped));
     }
 }
 

@@ -1,58 +1,97 @@
-//! [`Calls`], the calls that run: within the service, or beside it in tasks of their own.
+//! [`ActiveCalls`], the calls in progress, and [`run_call`], the future of one of them.
 
-use std::future::{Future, pending};
+use std::future::{Future, pending, poll_fn};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::timeout;
 
-use super::overlap::Overlap;
+use super::every::Overlap;
+use super::ticker::CallRecord;
 use crate::background::context::RunContext;
-use crate::background::status::ExitKind;
+use crate::background::service::ServiceResult;
+use crate::background::status::{ExitKind, TimeLimit};
+use crate::background::trace;
+use crate::panic::{catch, discard};
 
-/// The calls of a generation that run.
-pub(super) enum Calls {
-    /// One at most, polled with the service and dropped with it.
-    Within(Option<Pin<Box<dyn Future<Output = ExitKind> + Send>>>),
-    /// Any number. They tell their ends.
-    Beside(UnboundedSender<ExitKind>, UnboundedReceiver<ExitKind>),
+/// The calls of one generation that are in progress.
+pub(super) enum ActiveCalls {
+    /// At most one call, polled together with the service and dropped with it.
+    Inline(Option<Pin<Box<dyn Future<Output = ExitKind> + Send>>>),
+    /// Any number of calls. Each is a child task of the service and sends its exit through the channel.
+    ChildTasks(UnboundedSender<ExitKind>, UnboundedReceiver<ExitKind>),
 }
 
-impl Calls {
+impl ActiveCalls {
     pub(super) fn new(overlap: Overlap) -> Self {
         match overlap {
-            Overlap::Skip | Overlap::Queue => Self::Within(None),
+            Overlap::Skip | Overlap::Queue => Self::Inline(None),
             Overlap::Allow => {
                 let (sender, receiver) = unbounded_channel();
-                Self::Beside(sender, receiver)
+                Self::ChildTasks(sender, receiver)
             }
         }
     }
 
-    pub(super) fn begin(&mut self, cx: &RunContext, call: impl Future<Output = ExitKind> + Send + 'static) {
+    pub(super) fn start(&mut self, cx: &RunContext, call: impl Future<Output = ExitKind> + Send + 'static) {
         match self {
-            Self::Within(running) => *running = Some(Box::pin(call)),
-            Self::Beside(sender, _) => {
+            Self::Inline(active) => *active = Some(Box::pin(call)),
+            Self::ChildTasks(sender, _) => {
                 let sender = sender.clone();
-                // Who has gone away need not be told. The handle is not needed either: the service owns the task.
+                // Sending fails only after the generation has ended. The service owns the task, so the handle is not
+                // needed.
                 drop(cx.spawn(async move { sender.send(call.await) }));
             }
         }
     }
 
-    /// Waits until one has ended, for ever if there is none. Nothing is lost when it is dropped.
-    pub(super) async fn ended(&mut self) -> ExitKind {
-        let ended = match self {
-            Self::Within(None) => None,
-            Self::Within(Some(running)) => {
-                let exit = running.await;
-                *self = Self::Within(None);
-                Some(exit)
+    /// Waits until a call ends, forever if none is in progress.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses no exit.
+    pub(super) async fn next_exit(&mut self) -> ExitKind {
+        match self {
+            Self::Inline(None) => pending().await,
+            Self::Inline(Some(call)) => {
+                let exit = call.await;
+                *self = Self::Inline(None);
+                exit
             }
-            Self::Beside(_, receiver) => receiver.recv().await,
-        };
-        match ended {
-            Some(exit) => exit,
-            None => pending().await,
+            Self::ChildTasks(_, receiver) => match receiver.recv().await {
+                Some(exit) => exit,
+                None => pending().await,
+            },
         }
     }
+}
+
+/// Calls `tick` once, catches its panic and applies the timeout. A call that is dropped before its end is recorded as
+/// aborted.
+pub(super) async fn run_call<F, W>(tick: Arc<F>, service: Arc<str>, record: CallRecord) -> ExitKind
+where
+    F: Fn() -> W + Send + Sync + 'static,
+    W: Future<Output = ServiceResult> + Send + 'static,
+{
+    // The async block moves a panic of `tick` itself into the poll, where it is caught.
+    let mut work = Box::pin(async move { tick().await });
+    let caught = poll_fn(|cx| match catch(|| work.as_mut().poll(cx)) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(Ok(()))) => Poll::Ready(ExitKind::Completed),
+        Ok(Poll::Ready(Err(error))) => Poll::Ready(ExitKind::Failed(error.into())),
+        Err(panic) => Poll::Ready(ExitKind::Panicked(panic)),
+    });
+    let exit = match record.timeout() {
+        None => caught.await,
+        Some(limit) => timeout(limit, caught).await.unwrap_or(ExitKind::TimedOut(TimeLimit::Tick(limit))),
+    };
+    // The future is dropped before the exit is recorded: whatever the call held is released by then.
+    discard(work);
+    if exit.is_failure() {
+        trace::tick_failed(&service, &exit);
+    }
+    record.finish(exit.clone());
+    exit
 }

@@ -1,22 +1,55 @@
-//! [`Cron`], a cron expression in a time zone. The only file that knows croner and jiff.
+//! [`Cron`], a cron expression in a time zone, and [`CronError`]. The only file that knows croner and jiff.
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use croner::errors::CronError as Croner;
+use croner::errors::CronError as CronerError;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use thiserror::Error;
 
-use super::error::CronError;
+/// Why a cron expression yields no schedule.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CronError {
+    /// The expression is not valid.
+    #[error("invalid cron expression {expression:?}: {problem}")]
+    Invalid {
+        /// The expression.
+        expression: Arc<str>,
+        /// What is wrong with it.
+        problem: Arc<str>,
+    },
+    /// The expression matches no time in the future, such as the 30th of February.
+    #[error("the cron expression {expression:?} matches no future time: correct its day, month or year")]
+    Never {
+        /// The expression.
+        expression: Arc<str>,
+    },
+    /// The time zone is unknown.
+    #[error("unknown time zone {time_zone:?} for {expression:?}: use an IANA name such as \"Europe/Berlin\"")]
+    UnknownTimeZone {
+        /// The expression.
+        expression: Arc<str>,
+        /// The name of the time zone.
+        time_zone: Arc<str>,
+    },
+    /// The schedule is an interval, which is the same in every time zone.
+    #[error("an interval has no time zone, but {time_zone:?} is set: remove it, or use a cron expression")]
+    NotCron {
+        /// The name of the time zone.
+        time_zone: Arc<str>,
+    },
+}
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// In hours, with one to begin before it.
+/// The longest clock change to search past, in hours: a skipped day, and one hour to begin before it.
 const LONGEST_GAP: u32 = 25;
 
-/// A cron expression, which names at least one time to come, in a time zone.
+/// A cron expression in a time zone. It matches at least one future time.
 #[derive(Clone)]
 pub(super) struct Cron {
     expression: Arc<str>,
@@ -25,7 +58,7 @@ pub(super) struct Cron {
 }
 
 impl Cron {
-    /// In UTC.
+    /// Parses an expression whose times are in UTC.
     pub(super) fn new(expression: &str, now: SystemTime) -> Result<Self, CronError> {
         let expression: Arc<str> = expression.into();
         let pattern = match croner::Cron::from_str(&expression) {
@@ -46,12 +79,12 @@ impl Cron {
         }
     }
 
-    /// The first time after this one that the expression names, if there is one.
+    /// Returns the first time after `time` that the expression matches, if there is one.
     pub(super) fn next_after(&self, time: SystemTime) -> Option<SystemTime> {
         let from = |hours: u32| self.search(time.checked_add(hours * HOUR)?);
         from(0).or_else(|| {
-            // croner gives up where the clocks leave out more than two hours, as on a day that an island skips with the
-            // date line. If there is a time beyond, it is asked again from behind the gap.
+            // croner finds nothing where a clock change leaves out more than two hours, such as the day that an island
+            // skips when it crosses the date line. If there is a time beyond, search again from after the gap.
             from(LONGEST_GAP)?;
             (1..=LONGEST_GAP).find_map(from)
         })
@@ -64,11 +97,13 @@ impl Cron {
     }
 }
 
-/// In one sentence, lower case and without a full stop.
-fn problem(error: Croner) -> String {
+/// Returns the message of a croner error in this crate's style: lower case, without a full stop.
+fn problem(error: CronerError) -> String {
     let problem = match error {
-        Croner::EmptyPattern => "it is empty".into(),
-        Croner::InvalidPattern(text) | Croner::ComponentError(text) | Croner::IllegalCharacters(text) => text,
+        CronerError::EmptyPattern => "it is empty".into(),
+        CronerError::InvalidPattern(text)
+        | CronerError::ComponentError(text)
+        | CronerError::IllegalCharacters(text) => text,
         error => error.to_string(),
     };
     let mut letters = problem.trim_end_matches('.').chars();

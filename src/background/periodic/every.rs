@@ -1,57 +1,55 @@
-//! [`Every`], when the closure of a periodic service is called.
+//! [`Every`], [`FirstCall`] and [`Overlap`]: when a periodic service calls its closure.
 
 use std::time::Duration;
 
 #[cfg(feature = "croner")]
-use super::cron::Cron;
+use super::calendar::Calendar;
+use super::clock::ClockReading;
 #[cfg(feature = "croner")]
-use super::error::CronError;
-use super::first::First;
-use super::now::Now;
-use super::overlap::Overlap;
-use super::slots::{DelaySlots, Jitter, RateSlots, Slots};
-#[cfg(feature = "croner")]
-use super::wall_slots::WallSlots;
+use super::cron::{Cron, CronError};
+use super::timetable::{FixedDelay, FixedRate, Jitter, Timetable};
 
-/// What timers are exact to. A beat that is faster would be due again before it could be waited for.
-const SHORTEST: Duration = Duration::from_millis(1);
+/// The resolution of timers. With a shorter interval, the next call would already be due before a timer could fire.
+const MIN_INTERVAL: Duration = Duration::from_millis(1);
 
 /// When and how often a [periodic](super::periodic()) service calls its closure.
 ///
-/// | made by | the next call begins | choose it for |
+/// | constructor | the next call begins | use it for |
 /// |---|---|---|
-/// | [`secs`](Self::secs), [`fixed_delay`](Self::fixed_delay) | an interval after the *end* of the last | what is to rest in between: clean up, poll, refresh |
-/// | [`fixed_rate`](Self::fixed_rate) | a whole number of intervals after the first | what counts or samples: as many calls an hour, whatever each takes |
-/// | `cron`, with the feature `croner` | at times on the wall clock | what people wait for: reports at three in the morning |
+/// | [`secs`](Self::secs), [`fixed_delay`](Self::fixed_delay) | an interval after the *end* of the last | refreshing |
+/// | [`fixed_rate`](Self::fixed_rate) | a whole number of intervals after the start | sampling, counting |
+/// | `cron` (feature `croner`) | at times on the wall clock | nightly reports |
+///
+/// A fixed delay leaves a pause between calls. A fixed rate makes the same number of calls per hour, however long each
+/// of them takes.
 ///
 /// | option | default |
 /// |---|---|
-/// | [`first`](Self::first) | [`First::Now`]; with `cron` [`First::AfterInterval`] |
+/// | [`first_call`](Self::first_call) | [`FirstCall::Now`], for `cron` [`FirstCall::AfterInterval`] |
 /// | [`jitter`](Self::jitter) | none |
 /// | [`overlap`](Self::overlap) | [`Overlap::Skip`] |
 /// | [`tick_timeout`](Self::tick_timeout) | none |
-/// | [`max_runs`](Self::max_runs) | no end |
-/// | [`give_up_after`](Self::give_up_after) | never: a failure is counted and logged |
+/// | [`max_runs`](Self::max_runs) | unlimited |
+/// | [`give_up_after`](Self::give_up_after) | never: failures are counted and logged |
 ///
-/// Values that make no sense, such as an interval of zero, are refused by
-/// [`ServiceHostBuilder::build`](super::super::ServiceHostBuilder::build). Timers are exact to a millisecond: shorter
-/// intervals come as often as that.
+/// [`ServiceHostBuilder::build`](super::super::ServiceHostBuilder::build) rejects invalid values, such as an interval
+/// of zero. Timers have a resolution of one millisecond: a shorter interval behaves like one millisecond.
 ///
 /// # Examples
 ///
 /// ```
-/// use onelane::background::{Every, First, Overlap};
+/// use onelane::background::{Every, FirstCall, Overlap};
 /// use std::time::Duration;
 ///
 /// let poll = Every::secs(30).jitter(Duration::from_secs(3)).tick_timeout(Duration::from_secs(10));
 /// let sample = Every::fixed_rate(Duration::from_millis(250)).overlap(Overlap::Queue);
-/// let clean_up = Every::secs(3600).first(First::AfterInterval).give_up_after(3);
+/// let clean_up = Every::secs(3600).first_call(FirstCall::AfterInterval).give_up_after(3);
 /// ```
 #[derive(Clone, Debug)]
-#[must_use = "it is for `periodic`"]
+#[must_use = "a schedule does nothing unless it is passed to `periodic`"]
 pub struct Every {
-    rhythm: Rhythm,
-    pub(super) first: First,
+    kind: ScheduleKind,
+    pub(super) first_call: FirstCall,
     jitter: Duration,
     pub(super) overlap: Overlap,
     pub(super) tick_timeout: Option<Duration>,
@@ -59,8 +57,37 @@ pub struct Every {
     pub(super) give_up_after: Option<u64>,
 }
 
+/// When a [periodic](super::periodic()) service makes the first call of a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FirstCall {
+    /// As soon as the service runs, without [`jitter`](Every::jitter). The default for intervals.
+    Now,
+    /// After one interval, or at the first time that the cron expression matches. The default for cron expressions.
+    AfterInterval,
+}
+
+/// What happens to a call that becomes due while the previous one is still running.
+///
+/// It applies to [`fixed_rate`](Every::fixed_rate) and `cron`. With a [`fixed_delay`](Every::fixed_delay), whose
+/// interval begins at the end of a call, calls never overlap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Overlap {
+    /// The call is skipped and counted in [`skipped`](super::TickStatus::skipped). The next one begins at its scheduled
+    /// time.
+    #[default]
+    Skip,
+    /// One call is queued and begins as soon as the running one has ended. Further calls are skipped.
+    Queue,
+    /// The calls run concurrently. Each is a child task of the service, as with
+    /// [`RunContext::spawn`](super::super::RunContext::spawn). The number of concurrent calls is not limited, except by
+    /// [`tick_timeout`](Every::tick_timeout).
+    Allow,
+}
+
 #[derive(Clone, Debug)]
-enum Rhythm {
+enum ScheduleKind {
     FixedDelay(Duration),
     FixedRate(Duration),
     #[cfg(feature = "croner")]
@@ -68,49 +95,56 @@ enum Rhythm {
 }
 
 impl Every {
-    /// So many seconds after the end of the last call: short for [`fixed_delay`](Self::fixed_delay). It is what
-    /// `repeat_every(seconds=…)` of fastapi-utils does.
+    /// Makes each call begin the given number of seconds after the end of the last one: short for
+    /// [`fixed_delay`](Self::fixed_delay).
+    ///
+    /// It corresponds to `repeat_every(seconds=…)` in fastapi-utils.
     pub fn secs(seconds: u64) -> Self {
         Self::fixed_delay(Duration::from_secs(seconds))
     }
 
-    /// Each call begins so long after the end of the last. Calls never overlap, and how long one takes moves all that
-    /// follow.
-    pub fn fixed_delay(interval: Duration) -> Self {
-        Self::new(Rhythm::FixedDelay(interval), First::Now)
-    }
-
-    /// A call is due each `interval`, counted from when the service began to run, however long calls take. It does not
-    /// drift. What is due while a call runs is a matter of [`overlap`](Self::overlap); of what was missed because the
-    /// runtime gave no turn, one call is made up for. There are no bursts.
-    pub fn fixed_rate(interval: Duration) -> Self {
-        Self::new(Rhythm::FixedRate(interval), First::Now)
-    }
-
-    /// At the times that a cron expression names, in UTC or in a [`time_zone`](Self::time_zone).
+    /// Makes each call begin one `interval` after the end of the last one.
     ///
-    /// The expression has five fields: minute (0-59), hour (0-23), day of month (1-31), month (1-12 or JAN-DEC), day of week
-    /// (0-7 or SUN-SAT, both 0 and 7 are Sunday). There may be seconds before them, and a year after the seven. Each takes
-    /// `*`, `a,b`, `a-b`, `*/n`; the day of month `L` (the last) and `15W` (the nearest workday), the day of week `FRI#L` and
-    /// `MON#2`. If both days are given, either will do. `@hourly`, `@daily`, `@weekly`, `@monthly` and `@yearly` are known.
+    /// Calls never overlap. The duration of a call delays all calls after it.
+    pub fn fixed_delay(interval: Duration) -> Self {
+        Self::new(ScheduleKind::FixedDelay(interval), FirstCall::Now)
+    }
+
+    /// Makes a call due once per `interval`, counted from when the service began to run, however long calls take.
+    ///
+    /// The schedule does not drift. [`overlap`](Self::overlap) decides what happens to calls that become due while
+    /// another one runs. If several calls were missed because the runtime did not poll the service, a single call makes
+    /// up for all of them: there are no bursts.
+    pub fn fixed_rate(interval: Duration) -> Self {
+        Self::new(ScheduleKind::FixedRate(interval), FirstCall::Now)
+    }
+
+    /// Makes a call due at the times that a cron expression matches, in UTC or in a [`time_zone`](Self::time_zone).
+    ///
+    /// The expression has five fields: minute (0-59), hour (0-23), day of month (1-31), month (1-12 or JAN-DEC) and day
+    /// of week (0-7 or SUN-SAT, both 0 and 7 are Sunday). A field for seconds may precede them, and then a field for
+    /// the year may follow. Each field accepts `*`, `a,b`, `a-b` and `*/n`. The day of month also accepts `L` (the
+    /// last) and `15W` (the nearest workday), the day of week `FRI#L` and `MON#2`. If both days are given, either of
+    /// them is sufficient. `@hourly`, `@daily`, `@weekly`, `@monthly` and `@yearly` are supported.
     ///
     /// # When clocks change
     ///
-    /// For daylight saving time the rules are Vixie cron's. An expression of a fixed time of day (one second, one minute, one
-    /// hour) is called once each day: a time that is left out is made up for at the first moment after the gap (unless that is
-    /// longer than two hours), and one that comes twice is called the first time. Any other expression goes by the clock: `*/30 * * * *` is called every half hour
-    /// of real time, as often as its times come, and not in a gap.
+    /// Daylight saving time follows the rules of Vixie cron. An expression with a fixed time of day (one second, one
+    /// minute, one hour) causes one call per day: a time that is skipped is made up for at the first moment after the
+    /// gap, unless the gap is longer than two hours, and a time that occurs twice causes a call only at its first
+    /// occurrence. Any other expression follows the clock: `*/30 * * * *` causes a call every half hour of real time,
+    /// as often as its times occur, and none inside a gap.
     ///
-    /// A clock that is set is noticed within a minute, also after the machine was suspended. Of the calls that were missed, one
-    /// is made up for. What was called before is not called again if the clock is put back by three hours or less; if it is
-    /// put back further, it was wrong before, and the schedule goes by the new time.
+    /// The service notices within a minute that the clock was set, also after the machine was suspended. A single call
+    /// makes up for all calls that were missed. If the clock is set back by three hours or less, no call is repeated.
+    /// If it is set back further, it was wrong before, and the schedule follows the new time.
     ///
-    /// The service completes when there is no time left, as after a year that has passed.
+    /// The service completes when no times are left, for example after the year in the expression has passed.
     ///
     /// # Errors
     ///
-    /// [`Invalid`](CronError::Invalid) with the expression and what is wrong with it, and [`Never`](CronError::Never) if it
-    /// names no time to come.
+    /// Returns [`Invalid`](CronError::Invalid) with the expression and what is wrong with it, and
+    /// [`Never`](CronError::Never) if it matches no future time.
     ///
     /// # Examples
     ///
@@ -121,19 +155,19 @@ impl Every {
     /// let workdays = Every::cron("*/15 9-17 * * MON-FRI")?;
     ///
     /// let error = Every::cron("0 25 * * *").map(|_| ()).unwrap_err();
-    /// assert!(error.to_string().starts_with(r#"the cron expression "0 25 * * *" can't be read: "#));
+    /// assert!(error.to_string().starts_with(r#"invalid cron expression "0 25 * * *": "#));
     /// # Ok::<(), CronError>(())
     /// ```
     #[cfg(feature = "croner")]
     pub fn cron(expression: &str) -> Result<Self, CronError> {
         let cron = Cron::new(expression, std::time::SystemTime::now())?;
-        Ok(Self::new(Rhythm::Cron(cron), First::AfterInterval))
+        Ok(Self::new(ScheduleKind::Cron(cron), FirstCall::AfterInterval))
     }
 
-    fn new(rhythm: Rhythm, first: First) -> Self {
+    fn new(kind: ScheduleKind, first_call: FirstCall) -> Self {
         Self {
-            rhythm,
-            first,
+            kind,
+            first_call,
             jitter: Duration::ZERO,
             overlap: Overlap::Skip,
             tick_timeout: None,
@@ -142,103 +176,110 @@ impl Every {
         }
     }
 
-    /// Reads a [`cron`](Self::cron) expression as times in this zone, by its IANA name, such as `Europe/Berlin`. Without
-    /// it they are in UTC, wherever the server stands.
+    /// Sets the time zone of a [`cron`](Self::cron) expression by its IANA name, such as `Europe/Berlin`. Default: UTC,
+    /// whatever the time zone of the server is.
     ///
-    /// Zones are those of the operating system, and where it has none, those of the day on which the crate was built.
+    /// The rules of a zone are those of the operating system, or those bundled when the crate was built if the system
+    /// has none.
     ///
     /// # Errors
     ///
-    /// [`UnknownTimeZone`](CronError::UnknownTimeZone), and [`NotCron`](CronError::NotCron) for an interval.
+    /// Returns [`UnknownTimeZone`](CronError::UnknownTimeZone) if there is no zone with this name, and
+    /// [`NotCron`](CronError::NotCron) if the schedule is an interval.
     #[cfg(feature = "croner")]
     pub fn time_zone(mut self, name: &str) -> Result<Self, CronError> {
-        let Rhythm::Cron(cron) = self.rhythm else {
+        let ScheduleKind::Cron(cron) = self.kind else {
             return Err(CronError::NotCron { time_zone: name.into() });
         };
-        self.rhythm = Rhythm::Cron(cron.in_time_zone(name)?);
+        self.kind = ScheduleKind::Cron(cron.in_time_zone(name)?);
         Ok(self)
     }
 
-    /// When the first call comes, in each generation anew.
-    pub fn first(mut self, first: First) -> Self {
-        self.first = first;
+    /// Sets when the first call of each generation begins.
+    pub fn first_call(mut self, first_call: FirstCall) -> Self {
+        self.first_call = first_call;
         self
     }
 
-    /// Has each call come up to so much later, by chance, so that the replicas of a service don't all come at once. It does
-    /// not add up: a fixed rate keeps its beat. There it has to be shorter than the interval.
+    /// Delays each call by a random time of at most `at_most`, so that the replicas of a service do not call all at
+    /// once.
+    ///
+    /// Jitter does not accumulate: a fixed rate keeps its schedule. For a fixed rate it must be shorter than the
+    /// interval.
     pub fn jitter(mut self, at_most: Duration) -> Self {
         self.jitter = at_most;
         self
     }
 
-    /// What becomes of a call that is due while the one before it runs.
+    /// Sets what happens to a call that becomes due while the previous one is still running.
     pub fn overlap(mut self, overlap: Overlap) -> Self {
         self.overlap = overlap;
         self
     }
 
-    /// How long a call may take. Then it is dropped where it waits, and has failed. One that blocks its thread can't be
-    /// dropped.
+    /// Sets how long a call may take. After that its future is dropped at the await point where it waits, and the call
+    /// has failed. A call that blocks its thread cannot be dropped.
     pub fn tick_timeout(mut self, timeout: Duration) -> Self {
         self.tick_timeout = Some(timeout);
         self
     }
 
-    /// After so many calls, failed and triggered ones included, the service completes, once they have ended. Calls before a
-    /// restart count, too, but with [`Restart::Always`](super::super::Restart::Always) a service that has completed counts
-    /// anew.
+    /// Completes the service after this many calls, once they have ended. Failed and triggered calls count, too.
+    ///
+    /// Calls made before a restart count as well, except that a service which completed and is restarted by
+    /// [`Restart::Always`](super::super::Restart::Always) counts from zero again.
     pub fn max_runs(mut self, runs: u64) -> Self {
         self.max_runs = Some(runs);
         self
     }
 
-    /// After so many failures in a row the generation ends with an error, and the service is restarted or given up, as
-    /// [`Restart`](super::super::Restart) and [`Intensity`](super::super::Intensity) say. The next generation counts anew.
+    /// Ends the generation with an error after this many consecutive failures.
+    ///
+    /// [`Restart`](super::super::Restart) and [`Intensity`](super::super::Intensity) decide whether the service is then
+    /// restarted. The next generation counts from zero again.
     pub fn give_up_after(mut self, failures_in_a_row: u64) -> Self {
         self.give_up_after = Some(failures_in_a_row);
         self
     }
 
-    pub(super) fn slots(&self, now: Now, chance: fn() -> f64) -> Box<dyn Slots> {
-        let jitter = Jitter { most: self.jitter, chance };
-        match &self.rhythm {
-            Rhythm::FixedDelay(interval) => Box::new(DelaySlots::new(*interval, jitter)),
-            Rhythm::FixedRate(interval) => Box::new(RateSlots::new((*interval).max(SHORTEST), jitter, now)),
+    pub(super) fn timetable(&self, now: ClockReading, random: fn() -> f64) -> Box<dyn Timetable> {
+        let jitter = Jitter { max: self.jitter, random };
+        match &self.kind {
+            ScheduleKind::FixedDelay(interval) => Box::new(FixedDelay::new(*interval, jitter)),
+            ScheduleKind::FixedRate(interval) => Box::new(FixedRate::new((*interval).max(MIN_INTERVAL), jitter, now)),
             #[cfg(feature = "croner")]
-            Rhythm::Cron(cron) => {
+            ScheduleKind::Cron(cron) => {
                 let cron = cron.clone();
-                Box::new(WallSlots::new(move |time| cron.next_after(time), jitter, now))
+                Box::new(Calendar::new(move |time| cron.next_after(time), jitter, now))
             }
         }
     }
 
-    /// The option that makes no sense, and what is wrong with it.
+    /// Returns an invalid option and what is wrong with it, if there is one.
     pub(super) fn problem(&self) -> Option<(&'static str, &'static str)> {
-        let (interval, is_delay) = match &self.rhythm {
-            Rhythm::FixedDelay(interval) => (Some(*interval), true),
-            Rhythm::FixedRate(interval) => (Some(*interval), false),
+        let (interval, is_delay) = match &self.kind {
+            ScheduleKind::FixedDelay(interval) => (Some(*interval), true),
+            ScheduleKind::FixedRate(interval) => (Some(*interval), false),
             #[cfg(feature = "croner")]
-            Rhythm::Cron(_) => (None, false),
+            ScheduleKind::Cron(_) => (None, false),
         };
         if interval == Some(Duration::ZERO) {
-            return Some(("interval", "of zero, between calls without a pause: say how long to wait"));
+            return Some(("interval", "zero leaves no pause between calls: set how long to wait"));
         }
         if is_delay && self.overlap != Overlap::Skip {
-            let problem = "set for a fixed delay, whose calls never overlap: leave it out, or use Every::fixed_rate";
-            return Some(("overlap", problem));
+            return Some(("overlap", "calls with a fixed delay never overlap: remove it, or use Every::fixed_rate"));
         }
         if !is_delay && interval.is_some_and(|interval| self.jitter >= interval) {
-            return Some(("jitter", "as long as the interval of its fixed rate, or longer: make it shorter"));
+            return Some(("jitter", "it must be shorter than the interval of a fixed rate"));
         }
         if self.tick_timeout == Some(Duration::ZERO) {
-            return Some(("tick_timeout", "of zero, in which no call ends: leave it out to let calls take their time"));
+            return Some(("tick_timeout", "no call ends in zero time: remove it to let calls take any time"));
         }
         if self.max_runs == Some(0) {
-            return Some(("max_runs", "of zero, with which it is never called: leave the service out"));
+            return Some(("max_runs", "with zero runs the closure is never called: remove the service"));
         }
         if self.give_up_after == Some(0) {
-            return Some(("give_up_after", "of zero: say 1 to give up after the first failure, or leave it out"));
+            return Some(("give_up_after", "use 1 to give up after the first failure, or remove it"));
         }
         None
     }

@@ -1,39 +1,31 @@
-//! [`periodic`](periodic()), a closure that is called again and again: when, as [`Every`] says.
+//! [`periodic`](periodic()), a service that calls an async closure again and again, on a schedule given by [`Every`].
 //!
 //! ```text
-//!   Every ── Slots ──▶ Schedule ──▶ Periodic ──▶ Calls ──▶ call ──▶ your closure
-//!            when       whether      waits        here or    panic,
-//!                                                 beside     timeout
-//!   Ticker: what of it the status tells, and who triggers a call
+//!   Every ──▶ Timetable ──▶ Schedule ──▶ PeriodicService ──▶ ActiveCalls ──▶ run_call ──▶ closure
+//!             due times     decides      waits               inline, or      panics,
+//!                                                            child tasks     timeout
+//!   Ticker: shared with the host, for the status and for triggers
 //! ```
 
-mod call;
 mod calls;
-#[cfg(feature = "croner")]
-mod cron;
-#[cfg(all(test, feature = "croner"))]
-mod cron_tests;
-#[cfg(feature = "croner")]
-mod error;
+mod clock;
 mod every;
-mod first;
-mod now;
-mod overlap;
 mod schedule;
-#[cfg(test)]
-mod schedule_tests;
 mod service;
-mod slots;
-mod tick_status;
 mod ticker;
-#[cfg(feature = "croner")]
-mod wall_slots;
+mod timetable;
 
 #[cfg(feature = "croner")]
-pub use error::CronError;
-pub use every::Every;
-pub use first::First;
-pub use overlap::Overlap;
+mod calendar;
+#[cfg(feature = "croner")]
+mod cron;
+
+#[cfg(all(test, feature = "croner"))]
+mod cron_tests;
+#[cfg(test)]
+mod schedule_tests;
+
+#[cfg(feature = "croner")]
+pub use cron::CronError;
+pub use every::{Every, FirstCall, Overlap};
 pub use service::periodic;
-pub use tick_status::TickStatus;
-pub(crate) use ticker::Ticker;

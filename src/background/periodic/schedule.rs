@@ -1,116 +1,115 @@
-//! [`Schedule`], which decides when calls begin. It waits for nothing and knows no clock.
+//! [`Schedule`], which decides when calls begin. It is pure: it neither waits nor reads a clock.
 //!
 //! # Invariants
 //!
-//! 1. Without [`Overlap::Allow`] at most one call runs.
-//! 2. Every slot that has come began a call, shares one with another, or is counted as skipped.
-//! 3. Whoever triggers is served by a call that begins later, and as many triggers as come before that begins are one.
+//! 1. Without [`Overlap::Allow`] at most one call is in progress.
+//! 2. Every due time that has passed began a call, shares a call with another one, or is counted as skipped.
+//! 3. Every trigger is served by a call that begins after it. All triggers that arrive before that call begins share
+//!    it.
 
 use tokio::time::Instant;
 
-use super::every::Every;
-use super::first::First;
-use super::now::{Due, Now};
-use super::overlap::Overlap;
-use super::slots::Slots;
+use super::clock::{ClockReading, DueTime};
+use super::every::{Every, FirstCall, Overlap};
+use super::timetable::Timetable;
 
-/// The calls of one generation.
+/// The schedule of one generation.
 pub(super) struct Schedule {
-    slots: Box<dyn Slots>,
+    timetable: Box<dyn Timetable>,
     overlap: Overlap,
-    /// How many calls may begin, if there is an end.
-    left: Option<u64>,
+    /// How many more calls may begin, if `max_runs` is set.
+    remaining_runs: Option<u64>,
     give_up_after: Option<u64>,
-    /// A call is due, and has not begun.
-    is_wanted: bool,
+    /// A call is due or was triggered, and has not begun.
+    is_call_pending: bool,
     running: u64,
-    failures_in_a_row: u64,
+    consecutive_failures: u64,
     skipped: u64,
 }
 
-/// What to do next.
+/// What the service does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum ScheduleStep {
     /// Begin a call.
     Call,
-    /// Wait for a trigger, for the end of a call, and until then.
+    /// Wait for a trigger, for the end of a call, or until this time.
     Wait(Option<Instant>),
     /// There are no more calls.
     Done,
 }
 
 impl Schedule {
-    /// `begun` is how many of `max_runs` earlier generations have used up.
-    pub(super) fn new(every: &Every, begun: u64, now: Now, chance: fn() -> f64) -> Self {
-        let mut slots = every.slots(now, chance);
-        let is_wanted = every.first == First::Now;
-        if !is_wanted {
-            // As if a call had ended now.
-            slots.rest(now);
+    /// Creates the schedule of a generation. Earlier generations have used up `used_runs` of `max_runs`.
+    pub(super) fn new(every: &Every, used_runs: u64, now: ClockReading, random: fn() -> f64) -> Self {
+        let mut timetable = every.timetable(now, random);
+        let is_call_pending = every.first_call == FirstCall::Now;
+        if !is_call_pending {
+            // The first interval begins now, as if a call had just ended.
+            timetable.on_idle(now);
         }
         Self {
-            slots,
+            timetable,
             overlap: every.overlap,
-            left: every.max_runs.map(|runs| runs.saturating_sub(begun)),
+            remaining_runs: every.max_runs.map(|runs| runs.saturating_sub(used_runs)),
             give_up_after: every.give_up_after,
-            is_wanted,
+            is_call_pending,
             running: 0,
-            failures_in_a_row: 0,
+            consecutive_failures: 0,
             skipped: 0,
         }
     }
 
-    /// A call is to begin now, or as soon as the running one has ended.
+    /// Requests a call that begins now, or as soon as the running one has ended.
     pub(super) fn trigger(&mut self) {
-        self.is_wanted = true;
+        self.is_call_pending = true;
     }
 
-    /// What to do now. A call counts as begun when this says so.
-    pub(super) fn next(&mut self, now: Now) -> Step {
+    /// Returns what to do now. A returned [`ScheduleStep::Call`] counts as begun.
+    pub(super) fn next(&mut self, now: ClockReading) -> ScheduleStep {
         let is_idle = self.running == 0;
-        if self.left == Some(0) {
-            return if is_idle { Step::Done } else { Step::Wait(None) };
+        if self.remaining_runs == Some(0) {
+            return if is_idle { ScheduleStep::Done } else { ScheduleStep::Wait(None) };
         }
         let may_begin = is_idle || self.overlap == Overlap::Allow;
-        let passed = self.slots.pass(now);
+        let passed = self.timetable.advance(now);
         if passed > 0 {
-            let is_taken = if may_begin { true } else { self.overlap == Overlap::Queue && !self.is_wanted };
-            self.is_wanted |= is_taken;
-            self.skipped = self.skipped.saturating_add(passed - u64::from(is_taken));
+            let gets_a_call = may_begin || (self.overlap == Overlap::Queue && !self.is_call_pending);
+            self.is_call_pending |= gets_a_call;
+            self.skipped = self.skipped.saturating_add(passed - u64::from(gets_a_call));
         }
-        if self.is_wanted && may_begin {
-            self.is_wanted = false;
+        if self.is_call_pending && may_begin {
+            self.is_call_pending = false;
             self.running += 1;
-            self.left = self.left.map(|left| left - 1);
-            return Step::Call;
+            self.remaining_runs = self.remaining_runs.map(|runs| runs - 1);
+            return ScheduleStep::Call;
         }
-        if is_idle && self.slots.is_over() {
-            return Step::Done;
+        if is_idle && self.timetable.is_exhausted() {
+            return ScheduleStep::Done;
         }
-        Step::Wait(self.slots.wake_at(now))
+        ScheduleStep::Wait(self.timetable.wake_at(now))
     }
 
-    /// A call has ended. How many have failed in a row, if that is too many.
-    pub(super) fn ended(&mut self, now: Now, has_failed: bool) -> Option<u64> {
+    /// Records that a call ended. Returns the number of consecutive failures if it has reached `give_up_after`.
+    pub(super) fn call_ended(&mut self, now: ClockReading, has_failed: bool) -> Option<u64> {
         self.running -= 1;
         if self.running == 0 {
-            self.slots.rest(now);
+            self.timetable.on_idle(now);
         }
-        self.failures_in_a_row = if has_failed { self.failures_in_a_row + 1 } else { 0 };
-        self.give_up_after.filter(|limit| self.failures_in_a_row >= *limit)
+        self.consecutive_failures = if has_failed { self.consecutive_failures + 1 } else { 0 };
+        self.give_up_after.filter(|limit| self.consecutive_failures >= *limit)
     }
 
-    /// How many calls run.
+    /// Returns the number of calls in progress.
     pub(super) fn running(&self) -> u64 {
         self.running
     }
 
-    /// When the next call is due by schedule, if it is known and there will be one.
-    pub(super) fn next_due(&self) -> Option<Due> {
-        self.slots.next().filter(|_| self.left != Some(0))
+    /// Returns when the next scheduled call is due. `None` if that is not known yet, or if there are no more calls.
+    pub(super) fn next_due(&self) -> Option<DueTime> {
+        self.timetable.next_due().filter(|_| self.remaining_runs != Some(0))
     }
 
-    /// How many were left out since the last time it was asked.
+    /// Returns the number of calls skipped since the last call of this method.
     pub(super) fn take_skipped(&mut self) -> u64 {
         std::mem::take(&mut self.skipped)
     }

@@ -1,129 +1,136 @@
-//! The schedule against its invariants, with any order of slots, ends and triggers.
+//! Property tests of [`Schedule`]: its invariants hold for any order of due times, ends and triggers.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use tokio::time::Instant;
 
-use super::every::Every;
-use super::first::First;
-use super::now::{Due, Now};
-use super::overlap::Overlap;
-use super::schedule::{Schedule, Step};
-use super::slots::{Jitter, RateSlots, Slots};
+use super::clock::{ClockReading, DueTime};
+use super::every::{Every, FirstCall, Overlap};
+use super::schedule::{Schedule, ScheduleStep};
+use super::timetable::{FixedRate, Jitter, Timetable};
+use crate::background::random;
 
 #[derive(Clone, Copy, Debug)]
-enum Event {
-    Pass(u64),
-    /// A call ends, if one runs.
+enum Input {
+    /// Time passes, in milliseconds.
+    Elapse(u64),
+    /// A call ends, if one is running. `true` if it failed.
     End(bool),
     Trigger,
 }
 
-fn events(with_triggers: bool) -> impl Strategy<Value = Vec<Event>> {
-    let trigger = if with_triggers { Event::Trigger } else { Event::Pass(1) };
-    vec(prop_oneof![(0..40_u64).prop_map(Event::Pass), any::<bool>().prop_map(Event::End), Just(trigger)], 0..200)
+fn inputs(with_triggers: bool) -> impl Strategy<Value = Vec<Input>> {
+    let trigger = if with_triggers { Input::Trigger } else { Input::Elapse(1) };
+    vec(prop_oneof![(0..40_u64).prop_map(Input::Elapse), any::<bool>().prop_map(Input::End), Just(trigger)], 0..200)
 }
 
 fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// What happened.
+/// What the schedule did.
 #[derive(Debug, Default)]
-struct Log {
+struct Observed {
     begun: u64,
     skipped: u64,
-    most_at_once: u64,
+    max_running: u64,
     elapsed: Duration,
-    /// From the end of each call to the begin of the next, without triggers.
+    /// The time from the end of each call to the beginning of the next.
     pauses: Vec<Duration>,
 }
 
-fn play(every: &Every, events: &[Event]) -> Log {
-    let start = Now { instant: Instant::now(), wall: SystemTime::now() };
-    let (mut now, mut log, mut ended_at) = (start, Log::default(), None);
+fn play(every: &Every, inputs: &[Input]) -> Observed {
+    let start = ClockReading::now();
+    let (mut now, mut observed, mut ended_at) = (start, Observed::default(), None);
     let mut schedule = Schedule::new(every, 0, now, || 0.5);
-    let mut settle = |schedule: &mut Schedule, now: Now, ended_at: &mut Option<Instant>| {
-        while schedule.next(now) == Step::Call {
-            log.begun += 1;
-            log.most_at_once = log.most_at_once.max(schedule.running());
-            log.pauses.extend(ended_at.take().map(|ended| now.instant - ended));
+    let mut settle = |schedule: &mut Schedule, now: ClockReading, ended_at: &mut Option<Instant>| {
+        while schedule.next(now) == ScheduleStep::Call {
+            observed.begun += 1;
+            observed.max_running = observed.max_running.max(schedule.running());
+            observed.pauses.extend(ended_at.take().map(|ended| now.instant - ended));
         }
-        log.skipped += schedule.take_skipped();
+        observed.skipped += schedule.take_skipped();
     };
-    for event in events {
+    for input in inputs {
         settle(&mut schedule, now, &mut ended_at);
-        match event {
-            Event::Pass(time) => now.instant += millis(*time),
-            Event::Trigger => schedule.trigger(),
-            Event::End(has_failed) => {
+        match input {
+            Input::Elapse(time) => now.instant += millis(*time),
+            Input::Trigger => schedule.trigger(),
+            Input::End(has_failed) => {
                 if schedule.running() > 0 {
-                    assert_eq!(schedule.ended(now, *has_failed), None);
+                    assert_eq!(schedule.call_ended(now, *has_failed), None);
                     ended_at = Some(now.instant);
                 }
             }
         }
     }
     settle(&mut schedule, now, &mut ended_at);
-    log.elapsed = now.instant - start.instant;
-    log
+    observed.elapsed = now.instant - start.instant;
+    observed
 }
 
 proptest! {
     #[test]
-    fn every_slot_of_a_fixed_rate_is_called_waits_or_is_skipped(
-        events in events(false), interval in 1..30_u64, overlap in 0..3_usize,
+    fn each_due_time_of_a_fixed_rate_is_called_queued_or_skipped(
+        inputs in inputs(false), interval in 1..30_u64, overlap in 0..3_usize,
     ) {
         let overlap = [Overlap::Skip, Overlap::Queue, Overlap::Allow][overlap];
-        let every = Every::fixed_rate(millis(interval)).first(First::AfterInterval).overlap(overlap);
-        let log = play(&every, &events);
-        let slots = (log.elapsed.as_millis() / u128::from(interval)) as u64;
-        let waiting = slots - (log.begun + log.skipped);
-        prop_assert!(waiting <= u64::from(overlap == Overlap::Queue), "{log:?}, {slots} slots");
+        let every = Every::fixed_rate(millis(interval)).first_call(FirstCall::AfterInterval).overlap(overlap);
+        let observed = play(&every, &inputs);
+        let due_times = (observed.elapsed.as_millis() / u128::from(interval)) as u64;
+        let queued = due_times - (observed.begun + observed.skipped);
+        prop_assert!(queued <= u64::from(overlap == Overlap::Queue), "{observed:?}, {due_times} due times");
     }
 
     #[test]
-    fn calls_overlap_only_where_they_may(events in events(true), interval in 1..30_u64, is_rate: bool, overlap in 0..2_usize) {
+    fn calls_never_overlap_unless_allowed(
+        inputs in inputs(true), interval in 1..30_u64, is_rate: bool, overlap in 0..2_usize,
+    ) {
         let every = if is_rate {
             Every::fixed_rate(millis(interval)).overlap([Overlap::Skip, Overlap::Queue][overlap])
         } else {
             Every::fixed_delay(millis(interval)).jitter(millis(interval))
         };
-        let log = play(&every, &events);
-        prop_assert_eq!(log.most_at_once, 1);
+        let observed = play(&every, &inputs);
+        prop_assert_eq!(observed.max_running, 1);
     }
 
     #[test]
-    fn a_fixed_delay_rests_for_no_less_than_its_interval(events in events(false), interval in 1..30_u64, jitter in 0..20_u64) {
-        let log = play(&Every::fixed_delay(millis(interval)).jitter(millis(jitter)), &events);
-        prop_assert!(log.pauses.iter().all(|pause| *pause >= millis(interval) + millis(jitter) / 2), "{:?}", log);
+    fn fixed_delay_never_pauses_for_less_than_its_interval(
+        inputs in inputs(false), interval in 1..30_u64, jitter in 0..20_u64,
+    ) {
+        let observed = play(&Every::fixed_delay(millis(interval)).jitter(millis(jitter)), &inputs);
+        let min_pause = millis(interval) + millis(jitter) / 2;
+        prop_assert!(observed.pauses.iter().all(|pause| *pause >= min_pause), "{:?}", observed);
     }
 
     #[test]
-    fn max_runs_is_never_passed(events in events(true), interval in 1..30_u64, runs in 1..5_u64, overlap in 0..3_usize) {
+    fn number_of_calls_never_exceeds_max_runs(
+        inputs in inputs(true), interval in 1..30_u64, runs in 1..5_u64, overlap in 0..3_usize,
+    ) {
         let overlap = [Overlap::Skip, Overlap::Queue, Overlap::Allow][overlap];
-        let log = play(&Every::fixed_rate(millis(interval)).overlap(overlap).max_runs(runs), &events);
-        prop_assert!(log.begun <= runs);
+        let observed = play(&Every::fixed_rate(millis(interval)).overlap(overlap).max_runs(runs), &inputs);
+        prop_assert!(observed.begun <= runs);
     }
 
     #[test]
-    fn slots_of_a_fixed_rate_keep_their_beat_whatever_the_jitter_and_the_looks(
-        looks in vec(0..100_u64, 1..100), interval in 1..30_u64, jitter in 0..30_u64,
+    fn fixed_rate_does_not_drift_whatever_the_jitter_and_the_times_of_advance(
+        steps in vec(0..100_u64, 1..100), interval in 1..30_u64, jitter in 0..30_u64,
     ) {
         prop_assume!(jitter < interval);
-        let mut now = Now { instant: Instant::now(), wall: SystemTime::now() };
+        let mut now = ClockReading::now();
         let (start, mut passed) = (now.instant, 0);
         let jitter = millis(jitter);
-        let mut slots = RateSlots::new(millis(interval), Jitter { most: jitter, chance: crate::background::random::fraction }, now);
-        for look in looks {
-            now.instant += millis(look);
-            passed += slots.pass(now);
+        let mut timetable = FixedRate::new(millis(interval), Jitter { max: jitter, random: random::fraction }, now);
+        for step in steps {
+            now.instant += millis(step);
+            passed += timetable.advance(now);
             let elapsed = now.instant - start;
-            let whole = |time: Duration| (time.as_nanos() / millis(interval).as_nanos()) as u64;
-            prop_assert!(whole(elapsed.saturating_sub(jitter)) <= passed && passed <= whole(elapsed));
-            let Some(Due::At(due)) = slots.next() else { panic!("it goes on") };
+            let intervals = |time: Duration| (time.as_nanos() / millis(interval).as_nanos()) as u64;
+            prop_assert!(intervals(elapsed.saturating_sub(jitter)) <= passed && passed <= intervals(elapsed));
+            let Some(DueTime::Monotonic(due)) = timetable.next_due() else { panic!("a fixed rate never ends") };
             prop_assert!(due > now.instant);
             let late = due - start - millis(interval) * (passed as u32 + 1);
             prop_assert!(late <= jitter);
@@ -132,23 +139,23 @@ proptest! {
 }
 
 #[test]
-fn an_interval_that_never_comes_waits_for_ever() {
-    let now = Now { instant: Instant::now(), wall: SystemTime::now() };
+fn interval_beyond_the_clock_waits_forever() {
+    let now = ClockReading::now();
     for every in [Every::fixed_delay(Duration::MAX), Every::fixed_rate(Duration::MAX)] {
-        let every = every.jitter(Duration::from_secs(1)).first(First::AfterInterval);
+        let every = every.jitter(Duration::from_secs(1)).first_call(FirstCall::AfterInterval);
         let mut schedule = Schedule::new(&every, 0, now, || 0.9);
-        assert_eq!(schedule.next(now), Step::Wait(None));
+        assert_eq!(schedule.next(now), ScheduleStep::Wait(None));
         schedule.trigger();
-        assert_eq!(schedule.next(now), Step::Call);
+        assert_eq!(schedule.next(now), ScheduleStep::Call);
     }
 }
 
 #[test]
-fn any_number_of_missed_slots_is_passed_in_one_step() {
-    let mut now = Now { instant: Instant::now(), wall: SystemTime::now() };
-    let jitter = Jitter { most: Duration::ZERO, chance: || 0.0 };
-    let mut slots = RateSlots::new(Duration::from_nanos(3), jitter, now);
+fn any_number_of_missed_due_times_passes_in_one_step() {
+    let mut now = ClockReading::now();
+    let jitter = Jitter { max: Duration::ZERO, random: || 0.0 };
+    let mut timetable = FixedRate::new(Duration::from_nanos(3), jitter, now);
     now.instant += Duration::from_nanos(3_000_000_000_000_001);
-    assert_eq!(slots.pass(now), 1_000_000_000_000_000);
-    assert_eq!(slots.next(), Some(Due::At(now.instant + Duration::from_nanos(2))));
+    assert_eq!(timetable.advance(now), 1_000_000_000_000_000);
+    assert_eq!(timetable.next_due(), Some(DueTime::Monotonic(now.instant + Duration::from_nanos(2))));
 }

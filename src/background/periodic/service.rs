@@ -1,4 +1,4 @@
-//! [`periodic`], and the service that it makes: it waits, and does what [`Schedule`] decides.
+//! [`periodic`], and the service it creates: the service waits, and carries out what [`Schedule`] decides.
 
 use std::error::Error;
 use std::fmt;
@@ -9,40 +9,45 @@ use std::sync::Arc;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
-use super::call::call;
-use super::calls::Calls;
+use super::calls::{ActiveCalls, run_call};
+use super::clock::ClockReading;
 use super::every::Every;
-use super::now::Now;
-use super::schedule::{Schedule, Step};
+use super::schedule::{Schedule, ScheduleStep};
 use super::ticker::Ticker;
 use crate::background::context::RunContext;
+use crate::background::random;
 use crate::background::service::{BackgroundService, ServiceResult};
 use crate::background::spec::Service;
 use crate::background::status::ExitKind;
 
-/// A service that calls an async closure again and again: `repeat_every` of fastapi-utils, an interval or cron job of
-/// APScheduler, within the server.
+/// Creates a service that calls an async closure again and again.
 ///
-/// [`Every`] says when. Calls don't overlap unless [`Overlap::Allow`](super::Overlap::Allow) says so, and the next one comes
-/// whatever became of the last: an error, a panic or a [timeout](Every::tick_timeout) is counted, logged, and seen in
-/// [`ServiceStatus::ticks`](super::super::ServiceStatus::ticks). [`HostHandle::trigger_now`](super::super::HostHandle::trigger_now)
-/// makes it call out of turn. All options of a [`Service`] apply, but for [`heartbeat`](Service::heartbeat), in whose place
-/// there is [`tick_timeout`](Every::tick_timeout). With [`manual_ready`](Service::manual_ready) it is ready once a call has
-/// succeeded: who comes [`after`](Service::after) it finds the cache filled.
+/// It corresponds to `repeat_every` in fastapi-utils, and to an interval or cron job in APScheduler, inside the server.
 ///
-/// The schedule lives in memory: a call that was due while the process was down does not happen, and each replica of a
-/// server calls for itself. What is to run once in a cluster takes a lock in its closure, or a job queue. For a loop with a
-/// rhythm of its own, [`service_fn`](super::super::service_fn) and [`RunContext::sleep`] do.
+/// [`Every`] sets when. Calls don't overlap unless [`Overlap::Allow`](super::Overlap::Allow) is set. The next call
+/// takes place however the last one ended: an error, a panic or a [timeout](Every::tick_timeout) is counted, logged,
+/// and shown in [`ServiceStatus::ticks`](super::super::ServiceStatus::ticks).
+/// [`HostHandle::trigger_now`](super::super::HostHandle::trigger_now) requests a call outside the schedule.
+///
+/// All options of a [`Service`] apply, except [`heartbeat`](Service::heartbeat): use
+/// [`tick_timeout`](Every::tick_timeout) instead. With [`manual_ready`](Service::manual_ready) the service becomes
+/// ready once a call has succeeded, so a service that starts [`after`](Service::after) it finds, for example, a filled
+/// cache.
+///
+/// The schedule lives in memory. A call that was due while the process was down does not take place, and each replica
+/// of a server makes its own calls. For work that must run once per cluster, take a distributed lock in the closure, or
+/// use a job queue. For a loop with its own timing, [`service_fn`](super::super::service_fn) and [`RunContext::sleep`]
+/// are enough.
 ///
 /// # Cancel safety
 ///
 /// When the service has to stop, the wait for the next call ends at once, and a running call has
-/// [`stop_timeout`](Service::stop_timeout) to end. Then it is dropped where it waits, and counts as failed, with
-/// [`ExitKind::Aborted`].
+/// [`stop_timeout`](Service::stop_timeout) to end. After that it is dropped at the await point where it waits, and
+/// counts as failed with [`ExitKind::Aborted`].
 ///
 /// # Panics
 ///
-/// A panic of the closure ends in its call, which has failed.
+/// A panic in the closure is caught and counts as a failed call.
 ///
 /// # Examples
 ///
@@ -53,7 +58,7 @@ use crate::background::status::ExitKind;
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let gc = periodic("gc", Every::secs(60), || async {
-///     // throw away what is old
+///     // delete old files
 ///     Ok(())
 /// });
 /// let host = ServiceHost::builder().service(gc.stop_timeout(Duration::from_secs(20))).build()?;
@@ -61,7 +66,7 @@ use crate::background::status::ExitKind;
 /// # while host.status().service("gc").and_then(|gc| gc.ticks()).is_none_or(|ticks| ticks.last_exit.is_none()) {
 /// #     tokio::task::yield_now().await;
 /// # }
-/// let ticks = host.status().service("gc").and_then(|gc| gc.ticks()).ok_or("it is periodic")?;
+/// let ticks = host.status().service("gc").and_then(|gc| gc.ticks()).ok_or("not periodic")?;
 /// assert_eq!((ticks.runs, ticks.failures), (1, 0));
 /// host.handle().trigger_now("gc")?;
 /// host.shutdown().await?;
@@ -69,7 +74,7 @@ use crate::background::status::ExitKind;
 /// # }
 /// ```
 ///
-/// At three in the morning, with the feature `croner`:
+/// At 3 a.m., with the feature `croner`:
 ///
 /// ```
 /// # #[cfg(feature = "croner")] {
@@ -88,17 +93,17 @@ where
     W: Future<Output = ServiceResult> + Send + 'static,
 {
     let ticker = Arc::new(Ticker::new(every));
-    let service = Periodic { name: name.into(), ticker: Arc::clone(&ticker), tick: Arc::new(tick) };
-    Service::new(service).ticking(ticker)
+    let service = PeriodicService { name: name.into(), ticker: Arc::clone(&ticker), tick: Arc::new(tick) };
+    Service::new(service).with_ticker(ticker)
 }
 
-struct Periodic<F> {
+struct PeriodicService<F> {
     name: Arc<str>,
     ticker: Arc<Ticker>,
     tick: Arc<F>,
 }
 
-impl<F, W> BackgroundService for Periodic<F>
+impl<F, W> BackgroundService for PeriodicService<F>
 where
     F: Fn() -> W + Send + Sync + 'static,
     W: Future<Output = ServiceResult> + Send + 'static,
@@ -109,28 +114,27 @@ where
 
     async fn run(&self, cx: RunContext) -> ServiceResult {
         let ticker = &self.ticker;
-        let mut schedule =
-            Schedule::new(&ticker.every, ticker.begun(), Now::read(), crate::background::random::fraction);
-        let mut calls = Calls::new(ticker.every.overlap);
+        let mut schedule = Schedule::new(&ticker.every, ticker.used_runs(), ClockReading::now(), random::fraction);
+        let mut calls = ActiveCalls::new(ticker.every.overlap);
         let mut timer = pin!(sleep_until(Instant::now()));
-        let _planned = Planned(ticker);
+        let _clear = ClearNextRun(ticker);
 
         while !cx.is_stopping() {
             if ticker.take_trigger() {
                 schedule.trigger();
             }
-            let step = schedule.next(Now::read());
-            ticker.plan(schedule.next_due(), schedule.take_skipped());
+            let step = schedule.next(ClockReading::now());
+            ticker.update(schedule.next_due(), schedule.take_skipped());
             let wake_at = match step {
-                Step::Call => {
-                    calls.begin(&cx, call(Arc::clone(&self.tick), Arc::clone(&self.name), ticker.begin()));
+                ScheduleStep::Call => {
+                    calls.start(&cx, run_call(Arc::clone(&self.tick), Arc::clone(&self.name), ticker.start_call()));
                     continue;
                 }
-                Step::Done => {
-                    ticker.begin_anew();
+                ScheduleStep::Done => {
+                    ticker.reset_used_runs();
                     return Ok(());
                 }
-                Step::Wait(wake_at) => wake_at,
+                ScheduleStep::Wait(wake_at) => wake_at,
             };
             if let Some(wake_at) = wake_at.filter(|wake_at| *wake_at != timer.deadline()) {
                 timer.as_mut().reset(wake_at);
@@ -138,38 +142,39 @@ where
             tokio::select! {
                 biased;
                 () = cx.stopping() => {}
-                exit = calls.ended() => {
+                exit = calls.next_exit() => {
                     if !exit.is_failure() {
                         cx.ready();
                     }
-                    if let Some(failures) = schedule.ended(Now::read(), exit.is_failure()) {
+                    if let Some(failures) = schedule.call_ended(ClockReading::now(), exit.is_failure()) {
                         return Err(Box::new(TooManyFailures { failures, last: exit }));
                     }
-                    // The turn of others: where a call takes its interval without awaiting, the next one is due already.
+                    // A call that takes a whole interval without awaiting makes the next one due at once: other tasks
+                    // must run in between.
                     yield_now().await;
                 }
                 () = ticker.triggered() => {}
                 () = timer.as_mut(), if wake_at.is_some() => {}
             }
         }
-        ticker.plan(None, 0);
+        ticker.update(None, 0);
         for _ in 0..schedule.running() {
-            calls.ended().await;
+            calls.next_exit().await;
         }
         Ok(())
     }
 }
 
-/// Once it is dropped, nothing is planned any more.
-struct Planned<'a>(&'a Ticker);
+/// Clears the next run in the status when it is dropped: from then on no call is scheduled.
+struct ClearNextRun<'a>(&'a Ticker);
 
-impl Drop for Planned<'_> {
+impl Drop for ClearNextRun<'_> {
     fn drop(&mut self) {
-        self.0.plan(None, 0);
+        self.0.update(None, 0);
     }
 }
 
-/// With what a generation ends after `give_up_after`.
+/// The error of a generation that ended because of `give_up_after`.
 #[derive(Debug)]
 struct TooManyFailures {
     failures: u64,
@@ -181,7 +186,7 @@ impl fmt::Display for TooManyFailures {
         let (failures, calls) = (self.failures, if self.failures == 1 { "call" } else { "calls in a row" });
         write!(f, "{failures} {calls} failed")?;
         match self.last {
-            // It is the source.
+            // The error is the source.
             ExitKind::Failed(_) => Ok(()),
             _ => write!(f, ", the last: {}", self.last),
         }

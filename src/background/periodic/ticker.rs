@@ -1,4 +1,4 @@
-//! [`Ticker`], what a periodic service and the status of its host share.
+//! [`Ticker`], the state that a periodic service shares with its host.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,27 +8,26 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::clock::{ClockReading, DueTime};
 use super::every::Every;
-use super::now::{Due, Now};
-use super::tick_status::TickStatus;
-use crate::background::status::ExitKind;
+use crate::background::status::{ExitKind, TickSource, TickStatus};
 use crate::sync::lock;
 
-/// The calls of a periodic service, and the wish for one more.
+/// The status of a periodic service's calls, and a trigger for one more.
 pub(crate) struct Ticker {
     pub(super) every: Every,
-    state: Mutex<State>,
+    state: Mutex<TickerState>,
     is_triggered: AtomicBool,
     triggered: Notify,
 }
 
 #[derive(Default)]
-struct State {
-    /// All but `next_run`, which is worked out when it is asked for.
+struct TickerState {
+    /// Complete except for `next_run`, which is computed for each snapshot.
     status: TickStatus,
-    next: Option<Due>,
+    next_due: Option<DueTime>,
     /// How many of `max_runs` are used up.
-    begun: u64,
+    used_runs: u64,
 }
 
 impl Ticker {
@@ -37,58 +36,60 @@ impl Ticker {
         Self { every, state: Mutex::default(), is_triggered, triggered }
     }
 
-    /// The option of the schedule that makes no sense, and what is wrong with it.
-    pub(crate) fn problem(&self) -> Option<(&'static str, &'static str)> {
-        self.every.problem()
-    }
-
-    pub(crate) fn status(&self) -> Arc<TickStatus> {
-        let now = Now::read();
-        let state = lock(&self.state);
-        let next_run = state.next.and_then(|due| due.on_the_wall(now));
-        Arc::new(TickStatus { next_run, ..state.status.clone() })
-    }
-
-    pub(crate) fn trigger(&self) {
-        self.is_triggered.store(true, Ordering::Release);
-        self.triggered.notify_one();
-    }
-
-    /// Whether there was a trigger since the last time it was asked.
+    /// Returns `true` if a trigger has arrived since the last call of this method.
     pub(super) fn take_trigger(&self) -> bool {
         self.is_triggered.swap(false, Ordering::AcqRel)
     }
 
-    /// Waits for a trigger. It may be one that was taken already.
+    /// Waits for a trigger. May return spuriously, for a trigger that was taken already.
     pub(super) async fn triggered(&self) {
         self.triggered.notified().await;
     }
 
-    /// How many of `max_runs` are used up.
-    pub(super) fn begun(&self) -> u64 {
-        lock(&self.state).begun
+    /// Returns how many of `max_runs` are used up.
+    pub(super) fn used_runs(&self) -> u64 {
+        lock(&self.state).used_runs
     }
 
-    /// From here on `max_runs` counts anew.
-    pub(super) fn begin_anew(&self) {
-        lock(&self.state).begun = 0;
+    /// Makes `max_runs` count from zero again.
+    pub(super) fn reset_used_runs(&self) {
+        lock(&self.state).used_runs = 0;
     }
 
-    pub(super) fn plan(&self, next: Option<Due>, skipped: u64) {
+    /// Publishes when the next call is due, and adds to the number of skipped calls.
+    pub(super) fn update(&self, next_due: Option<DueTime>, skipped: u64) {
         let mut state = lock(&self.state);
-        state.next = next;
+        state.next_due = next_due;
         state.status.skipped = state.status.skipped.saturating_add(skipped);
     }
 
-    /// A call begins.
-    pub(super) fn begin(self: &Arc<Self>) -> Running {
+    /// Records that a call begins.
+    pub(super) fn start_call(self: &Arc<Self>) -> CallRecord {
         let mut state = lock(&self.state);
-        state.begun += 1;
+        state.used_runs += 1;
         state.status.runs += 1;
         state.status.running += 1;
         state.status.last_started = Some(SystemTime::now());
         drop(state);
-        Running { ticker: Arc::clone(self), since: Instant::now(), exit: ExitKind::Aborted }
+        CallRecord { ticker: Arc::clone(self), since: Instant::now(), exit: ExitKind::Aborted }
+    }
+}
+
+impl TickSource for Ticker {
+    fn problem(&self) -> Option<(&'static str, &'static str)> {
+        self.every.problem()
+    }
+
+    fn status(&self) -> Arc<TickStatus> {
+        let now = ClockReading::now();
+        let state = lock(&self.state);
+        let next_run = state.next_due.and_then(|due| due.to_wall(now));
+        Arc::new(TickStatus { next_run, ..state.status.clone() })
+    }
+
+    fn trigger(&self) {
+        self.is_triggered.store(true, Ordering::Release);
+        self.triggered.notify_one();
     }
 }
 
@@ -98,25 +99,25 @@ impl fmt::Debug for Ticker {
     }
 }
 
-/// A call that runs. It has ended when this is dropped.
-pub(super) struct Running {
+/// A call in progress. Dropping the record ends the call in the status: as aborted, unless it [finished](Self::finish).
+pub(super) struct CallRecord {
     ticker: Arc<Ticker>,
     since: Instant,
     exit: ExitKind,
 }
 
-impl Running {
-    /// How long it may run.
-    pub(super) fn limit(&self) -> Option<Duration> {
+impl CallRecord {
+    /// Returns how long the call may take.
+    pub(super) fn timeout(&self) -> Option<Duration> {
         self.ticker.every.tick_timeout
     }
 
-    pub(super) fn end(mut self, exit: ExitKind) {
+    pub(super) fn finish(mut self, exit: ExitKind) {
         self.exit = exit;
     }
 }
 
-impl Drop for Running {
+impl Drop for CallRecord {
     fn drop(&mut self) {
         let exit = std::mem::replace(&mut self.exit, ExitKind::Aborted);
         let duration = self.since.elapsed();
@@ -124,17 +125,17 @@ impl Drop for Running {
         let status = &mut state.status;
         status.running -= 1;
         status.last_duration = Some(duration);
-        let before = status.last_exit.replace(exit.clone());
-        let mut failure = None;
+        let replaced_exit = status.last_exit.replace(exit.clone());
+        let mut replaced_failure = None;
         if exit.is_failure() {
             status.failures += 1;
             status.consecutive_failures += 1;
-            failure = status.last_failure.replace(exit);
+            replaced_failure = status.last_failure.replace(exit);
         } else {
             status.consecutive_failures = 0;
         }
-        // Errors are the user's: they are dropped outside of the lock.
+        // The replaced errors are user code: they are dropped after the lock is released.
         drop(state);
-        drop((before, failure));
+        drop((replaced_exit, replaced_failure));
     }
 }

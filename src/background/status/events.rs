@@ -1,4 +1,4 @@
-//! [`HostEvents`], the changes of a host as they happen.
+//! [`HostEvents`], a stream of a host's changes as they happen.
 
 use std::sync::Arc;
 
@@ -12,21 +12,22 @@ use super::service_status::ServiceStatus;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum HostEvent {
-    /// The host entered a phase.
+    /// The host entered this phase.
     Phase(HostPhase),
-    /// The state of a service changed: this is its status since then.
+    /// The state of a service changed. This is its status after the change.
     Service(Arc<ServiceStatus>),
-    /// So many changes were lost, because nobody took them for too long. What holds now is in the host's status.
+    /// This many changes were lost, because they were not received in time. The host's status is up to date.
     Missed(u64),
 }
 
-/// The changes of a host from the moment of [`subscribe`](crate::background::ServiceHost::subscribe) on.
+/// Receives the changes of a host since [`subscribe`](crate::background::ServiceHost::subscribe) was called.
 #[derive(Debug)]
 pub struct HostEvents(pub(crate) Receiver<HostEvent>);
 
 impl HostEvents {
-    /// Waits for the next change. `None`: the host has ended, and there will be no more. The latest 1,024 are kept for who
-    /// is slow.
+    /// Waits for the next change. Returns `None` once the host has ended.
+    ///
+    /// The latest 1,024 changes are kept for a slow receiver.
     ///
     /// # Cancel safety
     ///

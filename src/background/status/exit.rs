@@ -7,23 +7,23 @@ use std::{fmt, iter};
 
 use crate::panic::Panic;
 
-/// An error of a service, shared by all who are told.
+/// An error of a service, shared by its status, events and report.
 pub type SharedError = Arc<dyn Error + Send + Sync>;
 
-/// How, when and after what time a generation of a service ended.
+/// How and when a generation of a service ended.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Exit {
-    /// How it ended. In JSON: its `kind` in a word, and a `message`.
+    /// How the generation ended. In JSON: the fields `kind` and `message`.
     #[cfg_attr(feature = "serde", serde(flatten))]
     pub kind: ExitKind,
-    /// Which generation it was, counted from 1.
+    /// The number of the generation, counted from 1.
     pub generation: u64,
-    /// When its work ended, before `stop`. In JSON: seconds since 1970.
+    /// When the work ended, before `stop`. In JSON: seconds since 1970.
     #[cfg_attr(feature = "serde", serde(serialize_with = "super::service_status::seconds_since_1970"))]
     pub at: SystemTime,
-    /// The time from the beginning of its `start`. In JSON: seconds.
+    /// The time since the beginning of `start`. In JSON: seconds.
     #[cfg_attr(feature = "serde", serde(serialize_with = "super::service_status::seconds"))]
     pub ran_for: Duration,
 }
@@ -32,54 +32,56 @@ pub struct Exit {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ExitKind {
-    /// `run` returned `Ok` before it was told to stop.
+    /// `run` returned `Ok` before it was asked to stop.
     Completed,
-    /// `run` returned `Ok` after it was told to stop, or was never called because that came first.
+    /// `run` returned `Ok` after it was asked to stop, or was never called because the stop came first.
     Stopped,
     /// `start` or `run` returned an error.
     Failed(SharedError),
     /// `start` or `run` panicked.
     Panicked(Panic),
-    /// It took longer than it may.
+    /// A time limit was exceeded.
     TimedOut(TimeLimit),
-    /// It did not stop in time and was dropped where it waited, or its runtime is gone.
+    /// The work did not stop in time and was dropped at an await point, or its runtime has shut down.
     Aborted,
-    /// It did not stop in time and blocks its thread, so that it can't be dropped. It may still be at work.
+    /// The work did not stop in time and blocks its thread, so it cannot be dropped. It may still be running.
     Leaked,
 }
 
-/// What took too long.
+/// The time limit that was exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TimeLimit {
     /// `start` took longer than [`start_timeout`](super::super::Service::start_timeout).
     Start(Duration),
-    /// There was no [`heartbeat`](super::super::Service::heartbeat) for longer than this.
+    /// No [`heartbeat`](super::super::Service::heartbeat) arrived for longer than this.
     Heartbeat(Duration),
     /// A call took longer than [`tick_timeout`](super::super::Every::tick_timeout).
     Tick(Duration),
 }
 
-/// What became of the [`stop`](super::super::BackgroundService::stop) of a generation.
+/// How the [`stop`](super::super::BackgroundService::stop) of a generation ended.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum CleanUp {
     /// `start` had not returned `Ok`, so there was nothing to release.
     NotNeeded,
-    /// It returned `Ok`.
+    /// `stop` returned `Ok`.
     Done,
-    /// It returned an error.
+    /// `stop` returned an error.
     Failed(SharedError),
-    /// It panicked.
+    /// `stop` panicked.
     Panicked(Panic),
-    /// It took longer than [`cleanup_timeout`](super::super::Service::cleanup_timeout), or than the host's deadline left it.
+    /// `stop` took longer than [`cleanup_timeout`](super::super::Service::cleanup_timeout), or ran past the host's
+    /// deadline.
     TimedOut,
-    /// It was not waited for, because the stop was forced and the service blocks. Its thread calls it if `run` ever returns.
+    /// The host did not wait for `stop`, because the shutdown was forced and the service blocks its thread. The thread
+    /// calls `stop` if `run` ever returns.
     Skipped,
 }
 
 impl Exit {
-    /// Whether it ended otherwise than it should: neither completed nor stopped.
+    /// Returns `true` if the generation neither completed nor stopped.
     #[must_use]
     pub fn is_failure(&self) -> bool {
         self.kind.is_failure()
@@ -87,7 +89,7 @@ impl Exit {
 }
 
 impl ExitKind {
-    /// Whether it is another one than `Completed` and `Stopped`.
+    /// Returns `true` for all kinds but `Completed` and `Stopped`.
     #[must_use]
     pub fn is_failure(&self) -> bool {
         !matches!(self, Self::Completed | Self::Stopped)
@@ -108,7 +110,7 @@ impl ExitKind {
 }
 
 impl CleanUp {
-    /// Whether it released what there was.
+    /// Returns `true` if everything that `start` acquired was released.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         matches!(self, Self::NotNeeded | Self::Done)
@@ -120,11 +122,11 @@ impl fmt::Display for ExitKind {
         match self {
             Self::Completed => f.write_str("completed"),
             Self::Stopped => f.write_str("stopped"),
-            Self::Failed(error) => write!(f, "failed: {}", Chain(&**error)),
+            Self::Failed(error) => write!(f, "failed: {}", ErrorChain(&**error)),
             Self::Panicked(panic) => write!(f, "panicked: {panic}"),
             Self::TimedOut(limit) => limit.fmt(f),
-            Self::Aborted => f.write_str("aborted: it did not end when told to, or its runtime is gone"),
-            Self::Leaked => f.write_str("leaked: it blocks its thread and can't be dropped"),
+            Self::Aborted => f.write_str("aborted: it did not stop in time, or its runtime has shut down"),
+            Self::Leaked => f.write_str("leaked: it blocks its thread and cannot be dropped"),
         }
     }
 }
@@ -132,7 +134,7 @@ impl fmt::Display for ExitKind {
 impl fmt::Display for TimeLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Start(limit) => write!(f, "timed out: it has not started within {limit:?}"),
+            Self::Start(limit) => write!(f, "timed out: it did not start within {limit:?}"),
             Self::Heartbeat(limit) => write!(f, "timed out: no heartbeat for {limit:?}"),
             Self::Tick(limit) => write!(f, "timed out: the call took longer than {limit:?}"),
         }
@@ -144,17 +146,17 @@ impl fmt::Display for CleanUp {
         match self {
             Self::NotNeeded => f.write_str("not needed"),
             Self::Done => f.write_str("done"),
-            Self::Failed(error) => write!(f, "failed: {}", Chain(&**error)),
+            Self::Failed(error) => write!(f, "failed: {}", ErrorChain(&**error)),
             Self::Panicked(panic) => write!(f, "panicked: {panic}"),
             Self::TimedOut => f.write_str("timed out"),
-            Self::Skipped => f.write_str("skipped: the stop was forced"),
+            Self::Skipped => f.write_str("skipped: the shutdown was forced"),
         }
     }
 }
 
 #[cfg(feature = "serde")]
 impl serde::Serialize for ExitKind {
-    /// `{"kind": "failed", "message": "failed: connection refused"}`
+    /// Serializes as `{"kind": "failed", "message": "failed: connection refused"}`.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct;
 
@@ -167,23 +169,23 @@ impl serde::Serialize for ExitKind {
 
 #[cfg(feature = "serde")]
 impl serde::Serialize for CleanUp {
-    /// Its words: `"done"`, `"failed: disk full"`.
+    /// Serializes as its `Display` text: `"done"`, `"failed: disk full"`.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-/// How many sources of an error are told. Real chains have a few; one whose end leads back into it has no end.
-const SOURCES: usize = 32;
+/// How many sources of an error are written. Real chains have a few; a chain that leads back into itself never ends.
+const MAX_SOURCES: usize = 32;
 
-/// An error with its sources, `outer: inner: innermost`, and `...` in place of those that are too many.
-pub(crate) struct Chain<'a>(pub(crate) &'a (dyn Error + 'static));
+/// Displays an error with its sources, `outer: inner: innermost`, and `...` in place of any further ones.
+pub(crate) struct ErrorChain<'a>(pub(crate) &'a (dyn Error + 'static));
 
-impl fmt::Display for Chain<'_> {
+impl fmt::Display for ErrorChain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)?;
         let mut sources = iter::successors(self.0.source(), |&error| error.source());
-        sources.by_ref().take(SOURCES).try_for_each(|error| write!(f, ": {error}"))?;
+        sources.by_ref().take(MAX_SOURCES).try_for_each(|error| write!(f, ": {error}"))?;
         if sources.next().is_some() { f.write_str(": ...") } else { Ok(()) }
     }
 }

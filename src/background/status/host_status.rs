@@ -6,53 +6,53 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use super::events::HostEvent;
 use super::service_status::ServiceStatus;
-
-/// How many services share a piece of the snapshot: a change of one copies one piece, not all.
-const PIECE: usize = 16;
 
 /// A host and its services at one moment.
 ///
-/// It is published anew with each change and never changes itself, so taking it is one atomic step, whatever the number of
-/// services.
+/// The host publishes each change, and a snapshot that was taken never changes. Taking one copies a pointer, whatever
+/// the number of services.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct HostStatus {
-    /// How far the host is.
+    /// The phase of the host.
     pub phase: HostPhase,
-    /// When it entered that phase.
+    /// When the host entered that phase.
     pub since: SystemTime,
-    /// Whether it came to [`Running`](HostPhase::Running) once: all services have started. It stays so when the host stops.
+    /// `true` once the host has reached [`Running`](HostPhase::Running), which means that all services have started. It
+    /// stays `true` while the host stops.
     pub has_started: bool,
-    pub(crate) services: Services,
-    pub(crate) lag: Arc<Lag>,
+    /// In the order in which the host was given the services.
+    pub(crate) services: Vec<Arc<ServiceStatus>>,
+    /// The index of each service by its name.
+    pub(crate) indices: Arc<HashMap<Arc<str>, u32>>,
+    pub(crate) lag: Arc<RuntimeLag>,
 }
 
-/// How far a host is.
+/// The phase of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum HostPhase {
     /// Not started.
     Built,
-    /// Services start.
+    /// The services are starting.
     Starting,
-    /// All have started.
+    /// All services have started.
     Running,
-    /// The server takes its last requests to their end. Services still run.
+    /// The server finishes its last requests. The services still run.
     Draining,
-    /// Services stop.
+    /// The services are stopping.
     Stopping,
-    /// All have ended.
+    /// All services have ended.
     Stopped,
 }
 
-/// The time that a task waits for its turn on the server's runtime. It orders nothing, so `Relaxed` does.
+/// How long a task waits until the server's runtime polls it. It orders nothing, so `Relaxed` suffices.
 #[derive(Debug, Default)]
-pub(crate) struct Lag(AtomicU64);
+pub(crate) struct RuntimeLag(AtomicU64);
 
-impl Lag {
+impl RuntimeLag {
     pub(crate) fn set(&self, lag: Duration) {
         self.0.store(u64::try_from(lag.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
@@ -63,37 +63,30 @@ impl Lag {
 }
 
 impl HostStatus {
-    /// Whether the host runs, and every critical service [is ready](ServiceStatus::is_ready).
+    /// Returns `true` if the host is running and every critical service [is ready](ServiceStatus::is_ready).
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.phase == HostPhase::Running && self.services().all(|service| !service.is_critical || service.is_ready())
     }
 
-    /// The service of that name.
+    /// Returns the service with that name.
     #[must_use]
     pub fn service(&self, name: &str) -> Option<&ServiceStatus> {
-        self.services.index(name).map(|index| self.services.at(index))
+        self.indices.get(name).map(|index| &*self.services[*index as usize])
     }
 
-    /// All services, in the order in which the host was given them.
+    /// Returns all services, in the order in which the host was given them.
     pub fn services(&self) -> impl Iterator<Item = &ServiceStatus> {
-        self.services.iter()
+        self.services.iter().map(|service| &**service)
     }
 
-    /// How long a task last waited for its turn on the server's runtime, and is waiting if it has not had it, as of now and
-    /// not of the snapshot. It is asked ten times a second by a supervisor with a thread of its own, and otherwise 0.
+    /// Returns how long the server's runtime takes to poll a task that is ready, as of now and not of the snapshot.
+    ///
+    /// A supervisor with a thread of its own measures it ten times a second. While a measurement is pending, this is
+    /// the time that it has taken so far. Without such a supervisor it is 0.
     #[must_use]
     pub fn runtime_lag(&self) -> Duration {
         self.lag.get()
-    }
-
-    /// What has changed since another status of the same host, in one event for each service.
-    pub(crate) fn changes_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = HostEvent> + 'a {
-        let has_changed = |id: &u32| self.services.at(*id).state != before.services.at(*id).state;
-        let services = (0..self.services.len()).filter(has_changed);
-        let services = services.map(|id| HostEvent::Service(Arc::new(self.services.at(id).clone())));
-        let phase = (self.phase != before.phase).then_some(HostEvent::Phase(self.phase));
-        services.chain(phase)
     }
 }
 
@@ -135,47 +128,5 @@ impl serde::Serialize for HostStatus {
             services: self.services().collect(),
         };
         status.serialize(serializer)
-    }
-}
-
-/// The statuses of all services. A copy shares them until one of the two changes.
-#[derive(Clone, Debug)]
-pub(crate) struct Services {
-    indices: Arc<HashMap<Arc<str>, u32>>,
-    pieces: Arc<[Piece]>,
-}
-
-type Piece = Arc<[ServiceStatus]>;
-
-impl Services {
-    pub(crate) fn new(services: Vec<ServiceStatus>, indices: HashMap<Arc<str>, u32>) -> Self {
-        let mut services = services.into_iter();
-        let pieces = std::iter::from_fn(|| {
-            let piece: Piece = services.by_ref().take(PIECE).collect();
-            (!piece.is_empty()).then_some(piece)
-        });
-        Self { indices: Arc::new(indices), pieces: pieces.collect() }
-    }
-
-    pub(crate) fn index(&self, name: &str) -> Option<u32> {
-        self.indices.get(name).copied()
-    }
-
-    pub(crate) fn at(&self, index: u32) -> &ServiceStatus {
-        &self.pieces[index as usize / PIECE][index as usize % PIECE]
-    }
-
-    /// The status to change. A piece that copies share is copied first.
-    pub(crate) fn at_mut(&mut self, index: u32) -> &mut ServiceStatus {
-        let piece = &mut Arc::make_mut(&mut self.pieces)[index as usize / PIECE];
-        &mut Arc::make_mut(piece)[index as usize % PIECE]
-    }
-
-    pub(crate) fn len(&self) -> u32 {
-        self.indices.len() as u32
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &ServiceStatus> {
-        self.pieces.iter().flat_map(|piece| piece.iter())
     }
 }

@@ -1,17 +1,22 @@
-//! What a host tells of itself: now ([`HostStatus`]), as it changes ([`HostEvents`]), and at its end ([`ShutdownReport`]).
+//! What a host reports: its current status ([`HostStatus`]), each change ([`HostEvents`]), and its end
+//! ([`ShutdownReport`]).
 
 mod events;
 mod exit;
+mod heartbeat;
 mod host_status;
-mod pulse;
 mod report;
 mod service_status;
+mod tick_source;
+mod tick_status;
 
 pub use events::{HostEvent, HostEvents};
-pub(crate) use exit::Chain;
+pub(crate) use exit::ErrorChain;
 pub use exit::{CleanUp, Exit, ExitKind, SharedError, TimeLimit};
+pub(crate) use heartbeat::Heartbeat;
+pub(crate) use host_status::RuntimeLag;
 pub use host_status::{HostPhase, HostStatus};
-pub(crate) use host_status::{Lag, Services};
-pub(crate) use pulse::Pulse;
 pub use report::{ServiceReport, ShutdownReport, Trigger};
 pub use service_status::{ServiceState, ServiceStatus};
+pub(crate) use tick_source::TickSource;
+pub use tick_status::TickStatus;

@@ -1,4 +1,4 @@
-//! [`ShutdownReport`], how the stop of a host went.
+//! [`ShutdownReport`], how the shutdown of a host went.
 
 use std::fmt;
 use std::process::{ExitCode, Termination};
@@ -7,68 +7,69 @@ use std::time::Duration;
 
 use super::exit::{CleanUp, Exit};
 
-/// How a host has stopped, service by service.
+/// How the shutdown of a host went, service by service.
 ///
-/// It can be returned from `main`, whose exit code is then [`exit_code`](Self::exit_code).
+/// Returning it from `main` makes the process exit with [`exit_code`](Self::exit_code).
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// What made it stop.
+    /// What caused the shutdown.
     pub trigger: Trigger,
-    /// What forced the stop, if anything did: the second signal, or
+    /// What forced the shutdown, if anything did: a second signal, or
     /// [`force_shutdown`](crate::background::HostHandle::force_shutdown).
     pub forced_by: Option<Trigger>,
     /// The time from the trigger to the end of the last service. In JSON: seconds.
     #[cfg_attr(feature = "serde", serde(serialize_with = "super::service_status::seconds"))]
     pub took: Duration,
-    /// Whether the server was dropped, because it took longer than
+    /// `true` if the server was dropped because it took longer than
     /// [`drain_timeout`](crate::background::ServiceHostBuilder::drain_timeout) to end.
     pub server_cut_off: bool,
-    /// The services, in the order in which the host was given them.
+    /// The services, in the order in which they were added to the host.
     pub services: Arc<[ServiceReport]>,
 }
 
-/// How one service has stopped.
+/// How the shutdown of one service went.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ServiceReport {
-    /// Its name.
+    /// The name of the service.
     pub name: Arc<str>,
-    /// Whether the host could not do without it.
+    /// `true` if the service is critical.
     pub is_critical: bool,
-    /// How its last generation ended. `None` if it never started.
+    /// How the last generation ended. `None` if the service never started.
     pub exit: Option<Arc<Exit>>,
-    /// What became of its `stop`.
+    /// How `stop` ended.
     pub clean_up: CleanUp,
-    /// The time from the moment when it was told to stop to its end, with its `stop`. `None` if it had ended by itself
-    /// before. In JSON: seconds.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "seconds_if_any"))]
+    /// The time from the request to stop until the end of the service, including `stop`. `None` if the service had
+    /// already ended on its own. In JSON: seconds.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "optional_seconds"))]
     pub took: Option<Duration>,
-    /// How many generations there were.
+    /// The number of generations.
     pub generations: u64,
 }
 
-/// What made a host stop.
+/// What caused a host to shut down.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Trigger {
     /// The process received this signal, such as 15 for SIGTERM and 2 for SIGINT.
     Signal(i32),
-    /// [`ServiceHost::shutdown`](crate::background::ServiceHost::shutdown), or that of a handle, was called.
+    /// [`ServiceHost::shutdown`](crate::background::ServiceHost::shutdown) or
+    /// [`HostHandle::shutdown`](crate::background::HostHandle::shutdown) was called.
     Requested,
-    /// The server of [`run_until`](crate::background::ServiceHost::run_until) ended by itself.
+    /// The server of [`run_until`](crate::background::ServiceHost::run_until) ended on its own.
     ServerEnded,
-    /// A service asked for it.
+    /// A service requested it with [`shutdown_host`](crate::background::RunContext::shutdown_host).
     Service {
         /// The name of the service.
         name: Arc<str>,
-        /// The reason it gave.
+        /// The reason that the service gave.
         reason: Arc<str>,
     },
-    /// A critical service was given up.
+    /// The host gave up on a critical service.
     GaveUp {
         /// The name of the service.
         name: Arc<str>,
@@ -86,21 +87,22 @@ pub enum Trigger {
 }
 
 impl ShutdownReport {
-    /// Whether every critical service has ended as it should, and released what it held, and nothing was forced.
+    /// Returns `true` if every critical service [ended cleanly](ServiceReport::is_clean), the server ended in time, and
+    /// the shutdown was not forced.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         let clean = |service: &ServiceReport| !service.is_critical || service.is_clean();
         self.forced_by.is_none() && !self.server_cut_off && self.services.iter().all(clean)
     }
 
-    /// The service of that name.
+    /// Returns the service with this name.
     #[must_use]
     pub fn service(&self, name: &str) -> Option<&ServiceReport> {
         self.services.iter().find(|service| &*service.name == name)
     }
 
-    /// What the process should end with: 0 if all [is clean](Self::is_clean), 128 and the signal's number if one forced the
-    /// stop, as a shell counts (130 after SIGINT, 143 after SIGTERM), and otherwise 1.
+    /// Returns the exit code for the process: 0 if the shutdown [was clean](Self::is_clean), 128 plus the number of the
+    /// signal if a signal forced the shutdown (130 for SIGINT and 143 for SIGTERM, as in a shell), and otherwise 1.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self.forced_by {
@@ -112,7 +114,7 @@ impl ShutdownReport {
 }
 
 impl ServiceReport {
-    /// Whether it ended as it should, and released what it held.
+    /// Returns `true` if the last generation did not fail, and everything that it acquired was released.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.exit.as_ref().is_none_or(|exit| !exit.is_failure()) && self.clean_up.is_clean()
@@ -133,8 +135,8 @@ impl fmt::Display for Trigger {
             Self::Signal(signal) => write!(f, "signal {signal}"),
             Self::Requested => f.write_str("shutdown was called"),
             Self::ServerEnded => f.write_str("the server ended"),
-            Self::Service { name, reason } => write!(f, "the service {name:?} asked for it: {reason}"),
-            Self::GaveUp { name } => write!(f, "the service {name:?} was given up"),
+            Self::Service { name, reason } => write!(f, "the service {name:?} requested it: {reason}"),
+            Self::GaveUp { name } => write!(f, "the host gave up on the service {name:?}"),
             Self::StartFailed { name } => write!(f, "the service {name:?} failed to start"),
             Self::StartTimedOut => f.write_str("the services took too long to start"),
             Self::Dropped => f.write_str("the host was dropped"),
@@ -143,7 +145,7 @@ impl fmt::Display for Trigger {
 }
 
 #[cfg(feature = "serde")]
-fn seconds_if_any<S: serde::Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+fn optional_seconds<S: serde::Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     match duration {
         Some(duration) => serializer.serialize_some(&duration.as_secs_f64()),
         None => serializer.serialize_none(),

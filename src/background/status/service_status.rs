@@ -7,37 +7,38 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::exit::Exit;
-use super::pulse::Pulse;
-use crate::background::periodic::{TickStatus, Ticker};
+use super::heartbeat::Heartbeat;
+use super::tick_source::TickSource;
+use super::tick_status::TickStatus;
 use crate::background::placement::Placement;
 
-/// What one service is doing, and how it has fared.
+/// The state of one service, with its restarts and failures so far.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ServiceStatus {
-    /// Its name.
+    /// The name of the service.
     pub name: Arc<str>,
-    /// What it is doing.
+    /// What the service is doing.
     pub state: ServiceState,
-    /// When it entered that state.
+    /// When the service entered this state.
     pub since: SystemTime,
-    /// Where it runs.
+    /// Where the service runs.
     pub placement: Placement,
-    /// Whether the host can't do without it.
+    /// `true` if the service is critical: the host stops when it gives up on the service.
     pub is_critical: bool,
-    /// How often `start` was called: 0 before the first time.
+    /// How many generations have begun: 0 before the first call of `start`.
     pub generation: u64,
-    /// How many generations were begun, or are about to be, after a failure (or after it had completed, with
-    /// [`Restart::Always`](crate::background::Restart::Always)).
+    /// How many generations were begun, or are about to begin, after a failure, or with
+    /// [`Restart::Always`](crate::background::Restart::Always) after the service completed.
     pub restarts: u64,
-    /// How its last generation ended, if one has.
+    /// How the last generation ended, if one has.
     pub last_exit: Option<Arc<Exit>>,
-    /// How the last generation that failed ended, if one has.
+    /// How the last failed generation ended, if one has.
     pub last_failure: Option<Arc<Exit>>,
-    /// How long its last successful `start` took.
+    /// How long the last successful `start` took.
     pub start_duration: Option<Duration>,
-    pub(crate) pulse: Option<Arc<Pulse>>,
-    pub(crate) ticker: Option<Arc<Ticker>>,
+    pub(crate) heartbeat: Option<Arc<Heartbeat>>,
+    pub(crate) ticker: Option<Arc<dyn TickSource>>,
 }
 
 /// What a service is doing.
@@ -45,64 +46,91 @@ pub struct ServiceStatus {
 /// ```text
 /// Registered ──▶ Starting ──▶ Running ──▶ Stopping ──▶ Stopped | Completed | Failed
 ///                   ▲                        │
-///                   ╰────── BackingOff ◀─────╯   it failed, and is to be restarted
+///                   ╰────── BackingOff ◀─────╯   after a failure
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case", tag = "state"))]
 #[non_exhaustive]
 pub enum ServiceState {
-    /// It waits for the host to start, or for services that it depends on.
+    /// Waits for the host to start, or for services that it depends on.
     Registered,
-    /// Its `start` runs.
+    /// `start` is running.
     Starting,
-    /// Its `run` runs.
+    /// `run` is running.
     Running {
-        /// Whether it is ready to do its part.
+        /// `true` if the service is ready.
         ready: bool,
-        /// Why it is not ready, or only partly well, in its own words.
+        /// The reason that the service gave for not being ready, or for being degraded.
         reason: Option<Arc<str>>,
-        /// Whether it says that it is only partly well. That does not change its readiness.
+        /// `true` if the service reported that it is degraded. This does not affect its readiness.
         degraded: bool,
     },
-    /// It was told to stop and has not ended, or its `stop` runs.
+    /// The service was asked to stop and has not ended, or `stop` is running.
     Stopping,
-    /// It failed and will be started again.
+    /// The service failed, or completed with `Restart::Always`, and waits to be restarted.
     BackingOff {
         /// How many generations in a row have failed.
         failures: u32,
-        /// How long it waits in all. In JSON: seconds.
+        /// The whole delay before the restart. In JSON: seconds.
         #[cfg_attr(feature = "serde", serde(serialize_with = "seconds"))]
         delay: Duration,
     },
-    /// It was stopped, or never started.
+    /// The service was stopped, or never started.
     Stopped,
-    /// It did what it had to do, and is done.
+    /// The service finished its work.
     Completed,
-    /// It was given up.
+    /// The host gave up on the service.
     Failed,
 }
 
 impl ServiceStatus {
-    /// Whether it does its part: it runs and is ready, or has completed.
+    /// Returns the status of a service that has not started.
+    pub(crate) fn registered(
+        name: Arc<str>,
+        placement: Placement,
+        is_critical: bool,
+        heartbeat: Option<Arc<Heartbeat>>,
+        ticker: Option<Arc<dyn TickSource>>,
+        since: SystemTime,
+    ) -> Self {
+        Self {
+            name,
+            state: ServiceState::Registered,
+            since,
+            placement,
+            is_critical,
+            generation: 0,
+            restarts: 0,
+            last_exit: None,
+            last_failure: None,
+            start_duration: None,
+            heartbeat,
+            ticker,
+        }
+    }
+
+    /// Returns `true` if the service is running and ready, or has completed.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         matches!(self.state, ServiceState::Running { ready: true, .. } | ServiceState::Completed)
     }
 
-    /// Whether it has ended for good: stopped, completed or failed. It is what `task.done()` says in Python.
+    /// Returns `true` if the service has ended for good: stopped, completed or failed. It corresponds to `task.done()`
+    /// in Python.
     #[must_use]
     pub fn is_ended(&self) -> bool {
         matches!(self.state, ServiceState::Stopped | ServiceState::Completed | ServiceState::Failed)
     }
 
-    /// How long ago it gave its last [heartbeat](crate::background::RunContext::heartbeat), as of now and not of the
-    /// snapshot. `None` where none is expected.
+    /// Returns the time since the last [heartbeat](crate::background::RunContext::heartbeat), or `None` if the service
+    /// is not expected to send any. The value is current, not as old as this snapshot.
     #[must_use]
     pub fn heartbeat_age(&self) -> Option<Duration> {
-        self.pulse.as_ref().map(|pulse| Instant::now().duration_since(pulse.last()))
+        self.heartbeat.as_ref().map(|heartbeat| Instant::now().duration_since(heartbeat.last()))
     }
 
-    /// The calls of a [periodic](crate::background::periodic()) service, as of now and not of the snapshot. `None` for others.
+    /// Returns the calls of a [periodic](crate::background::periodic()) service, or `None` for any other service. The
+    /// value is current, not as old as this snapshot.
     #[must_use]
     pub fn ticks(&self) -> Option<Arc<TickStatus>> {
         self.ticker.as_ref().map(|ticker| ticker.status())
@@ -110,7 +138,7 @@ impl ServiceStatus {
 }
 
 impl fmt::Display for ServiceState {
-    /// In a word, with the reason if there is one: `not ready: no connection`.
+    /// Writes the state, followed by the reason if there is one: `not ready: no connection`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Registered => f.write_str("registered"),
@@ -138,7 +166,7 @@ impl serde::Serialize for ServiceStatus {
         use serde::Serialize;
 
         #[derive(Serialize)]
-        struct Status<'a> {
+        struct ServiceStatusFields<'a> {
             name: &'a str,
             #[serde(flatten)]
             state: &'a ServiceState,
@@ -155,7 +183,7 @@ impl serde::Serialize for ServiceStatus {
             ticks: Option<Arc<TickStatus>>,
         }
 
-        let status = Status {
+        let status = ServiceStatusFields {
             name: &self.name,
             state: &self.state,
             since: self.since,

@@ -1,42 +1,56 @@
-//! [`Supervisor`], what a host decides: which service starts, is restarted, given up, stopped and cut off, and when.
+//! [`Supervisor`], which decides which service starts, restarts, is given up, stopped or aborted, and when.
 //!
-//! It is pure. News and the time go in, [`Action`]s come out; [`supervise`] is the shell that waits and acts.
+//! The supervisor is pure: events and the time go in, [`Decisions`](decisions::Decisions) come out. [`SupervisorTask`] is
+//! the shell around it, which waits for messages and executes the decisions.
+//!
+//! | event | decided in |
+//! |---|---|
+//! | a command of the host or its handle | `commands` |
+//! | an event of a generation | `generation_events` |
+//! | a timer | `timeouts` |
+//! | the end of a generation | `restarts` |
+//! | the stop of the host | `shutdown` |
+//!
+//! The states of a service:
 //!
 //! ```text
-//!            ╭───────────────── its delay is over ─────────────────╮
-//!            ▼                                                     │
-//! Waiting ▶ Starting ─ ok ─▶ Running ─ ends ─▶ CleaningUp ─ done ─▶ BackingOff | Held | Ended
+//!            ╭──────────────── its backoff is over ─────────────────╮
+//!            ▼                                                      │
+//! Waiting ▶ Starting ─ Ok ─▶ Running ─ ends ─▶ CleaningUp ─ done ─▶ BackingOff | Held | Ended
 //!            │                 │                  │    ▲
-//!            ╰──── told ─┬─────╯                  │    ╰─── the thread is stuck, stop runs elsewhere
-//!                        ▼                        ▼         │
-//!                     Stopping ─ late ─▶ CutOff ──┼─ late ──╯
-//!                                                 ╰─ late ─▶ CleanUpCutOff
+//!            ╰── stop requested┬╯                 │    ╰─── its thread is stuck, `stop` runs on another one
+//!                              ▼                  ▼         │
+//!                        Stopping ─ late ─▶ Aborting ─ late ╯
+//!                                                 ╰─ late ─▶ AbortingCleanUp
 //! ```
 //!
 //! # Invariants
 //!
-//! 1. A service starts when all that it depends on were ready once, and is told to stop when all that depend on it have
-//!    ended: by then none of them can need it. (When time is short, or the stop is forced, all are told at once.)
-//! 2. Each generation comes to [`Supervisor::over`] exactly once. News of another one are ignored.
-//! 3. Whatever waits has a timer: start, stop, cut-off, clean-up, backoff, the host's start, its drain, its deadline. What is
-//!    held waits for a service, which has one.
-//! 4. After the deadline of a stop nothing is waited for.
-//! 5. Errors are the services'. What may drop the last of one is [discarded](crate::panic::discard), and what is told of one
-//!    is told within a [`catch`](crate::panic::catch), so that a panic in one of them is not the supervisor's.
+//! 1. A service starts once all services that it depends on have been ready, and is asked to stop once all of its
+//!    dependents have ended, so that none of them can need it. If time is short or the stop is forced, all services are
+//!    asked at once.
+//! 2. Each generation reaches [`Supervisor::on_generation_ended`] exactly once. Events of other generations are ignored.
+//! 3. Whatever waits has a timer: start, stop, abort, clean-up, backoff, and the host's start, drain and deadline. A held
+//!    service waits for another service, which has a timer.
+//! 4. After the deadline of a stop, the host waits for nothing.
+//! 5. Errors belong to the services. Code that may drop the last reference to one [discards](crate::panic::discard) it, and
+//!    code that shows one runs inside [`catch`](crate::panic::catch), so that a panic in it does not end the supervisor.
 
-mod core;
-mod errands;
-mod gather;
-mod lag;
-mod news;
-mod over;
+mod commands;
+mod decisions;
+mod event_loop;
+mod executor;
+mod generation_events;
+mod lag_probe;
 #[cfg(test)]
 mod property_tests;
-mod stopping;
-mod supervise;
-mod timers;
-mod unit;
+mod restarts;
+mod service_slot;
+mod shutdown;
+mod state;
+mod timeouts;
+mod timer_queue;
 
-pub(crate) use core::{Limits, Supervisor};
-pub(crate) use supervise::{Shell, supervise};
-pub(crate) use unit::{Edges, Unit};
+pub(crate) use event_loop::{StartRequest, SupervisorTask};
+pub(crate) use service_slot::{Dependencies, ServiceSlot};
+pub(crate) use state::{HostTimeouts, Supervisor};

@@ -1,7 +1,8 @@
-//! [`Supervisor`] in a simulated world, whatever that does: services that hang, ignore, block and fail, told to stop at any
-//! time.
+//! Runs a [`Supervisor`] in a simulation with services that hang, ignore a stop, block and fail, and with a stop of the host
+//! at any time.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -9,24 +10,25 @@ use proptest::prelude::*;
 use proptest::sample::subsequence;
 use tokio::time::Instant;
 
-use super::core::{Action, Limits, Supervisor};
-use super::unit::{Edges, Stage, Unit, Why};
-use crate::background::generation::{Condition, Ended, News, Phase};
+use super::decisions::Action;
+use super::service_slot::{Dependencies, ServiceSlot, SlotState, StopReason};
+use super::state::{HostTimeouts, Supervisor};
+use crate::background::control::{GenerationEvent, GenerationPhase, PhaseResult, ServiceHealth};
 use crate::background::placement::Placement;
 use crate::background::restart::{Backoff, Intensity, Restart};
 use crate::background::service::BoxError;
-use crate::background::spec::Options;
+use crate::background::spec::ServiceOptions;
 use crate::background::status::{
-    CleanUp, ExitKind, HostPhase, Pulse, ServiceState, ServiceStatus, Services, ShutdownReport, Trigger,
+    CleanUp, ExitKind, Heartbeat, HostPhase, ServiceState, ServiceStatus, ShutdownReport, Trigger,
 };
 
 const MS: Duration = Duration::from_millis(1);
-/// Nothing that goes on for longer than a test is a different thing from what goes on for ever.
-const MOST_STEPS: usize = 20_000;
+/// A simulation that takes more steps is taken to run for ever.
+const MAX_STEPS: usize = 20_000;
 
-/// One service: its options, and what it does in each generation.
+/// The options of a service, and what it does in each generation.
 #[derive(Clone, Debug)]
-struct Script {
+struct ServiceScript {
     after: Vec<usize>,
     restart_with: Vec<usize>,
     placement: Placement,
@@ -37,181 +39,177 @@ struct Script {
     backoff: u64,
     restarts: u32,
     timeouts: [u64; 3],
-    lives: Vec<Life>,
+    generations: Vec<GenerationScript>,
 }
 
-/// What a service does in one generation. `None` is never.
+/// What a service does in one generation. A time of `None` means never.
 #[derive(Clone, Debug)]
-struct Life {
+struct GenerationScript {
     start: (Option<u64>, bool),
     ready: Option<u64>,
     run: (Option<u64>, bool),
-    /// How long it has children after its run.
+    /// How long its child tasks outlive its run.
     children: Option<u64>,
-    when_told: Option<u64>,
-    /// Whether it blocks its thread, so that it can't be dropped.
+    /// How long it takes to end after a stop request.
+    after_stop_request: Option<u64>,
+    /// It blocks its thread and can't be dropped.
     is_stuck: bool,
     stop: Option<u64>,
     stop_is_stuck: bool,
 }
 
-/// What happens to the host.
+/// The services of a host, and what happens to it.
 #[derive(Clone, Debug)]
-struct Plan {
-    scripts: Vec<Script>,
+struct HostScript {
+    scripts: Vec<ServiceScript>,
     has_server: bool,
     limits: [u64; 3],
     shutdown_at: u64,
     force_at: Option<u64>,
-    /// How long the server takes to end once told, or never.
+    /// How long the server takes to end once the stop has begun.
     server: Option<u64>,
     drop_at: Option<u64>,
     in_batches: bool,
 }
 
-fn time(most: u64) -> impl Strategy<Value = Option<u64>> {
-    prop_oneof![1 => Just(None), 4 => (0..most).prop_map(Some)]
+fn delay(max: u64) -> impl Strategy<Value = Option<u64>> {
+    prop_oneof![1 => Just(None), 4 => (0..max).prop_map(Some)]
 }
 
-fn life() -> impl Strategy<Value = Life> {
-    let start = (prop_oneof![1 => Just(None), 9 => (0..40_u64).prop_map(Some)], prop::bool::weighted(0.85));
-    let run = (prop_oneof![2 => Just(None), 3 => (1..300_u64).prop_map(Some)], any::<bool>());
-    let children = prop_oneof![3 => Just(Some(0)), 1 => (1..80_u64).prop_map(Some), 1 => Just(None)];
-    let stop = (time(60), prop::bool::weighted(0.2));
-    (start, time(80), run, children, time(80), prop::bool::weighted(0.2), stop).prop_map(
-        |(start, ready, run, children, when_told, is_stuck, (stop, stop_is_stuck))| Life {
-            start,
-            ready,
-            run,
-            children,
-            when_told,
-            is_stuck,
-            stop,
-            stop_is_stuck,
-        },
-    )
+prop_compose! {
+    fn generation_script()(
+        start in (prop_oneof![1 => Just(None), 9 => (0..40_u64).prop_map(Some)], prop::bool::weighted(0.85)),
+        ready in delay(80),
+        run in (prop_oneof![2 => Just(None), 3 => (1..300_u64).prop_map(Some)], any::<bool>()),
+        children in prop_oneof![3 => Just(Some(0)), 1 => (1..80_u64).prop_map(Some), 1 => Just(None)],
+        after_stop_request in delay(80),
+        is_stuck in prop::bool::weighted(0.2),
+        stop in delay(60),
+        stop_is_stuck in prop::bool::weighted(0.2),
+    ) -> GenerationScript {
+        GenerationScript { start, ready, run, children, after_stop_request, is_stuck, stop, stop_is_stuck }
+    }
 }
 
-fn script(index: usize) -> impl Strategy<Value = Script> {
-    let earlier: Vec<usize> = (0..index).collect();
-    let edges = (subsequence(earlier.clone(), 0..=index.min(2)), subsequence(earlier, 0..=index.min(2)));
-    let placement = prop_oneof![Just(Placement::Shared), Just(Placement::Thread), Just(Placement::Blocking)];
-    let restart = prop_oneof![1 => Just(Restart::Never), 3 => Just(Restart::OnFailure), 2 => Just(Restart::Always)];
-    let flags = (prop::bool::weighted(0.4), prop::bool::weighted(0.3));
-    let heartbeat = prop_oneof![4 => Just(None), 1 => (1..200_u64).prop_map(Some)];
-    let limits = (prop_oneof![Just(0), 1..100_u64], 0..6_u32, [1..60_u64, 0..60_u64, 0..60_u64]);
-    let lives = prop::collection::vec(life(), 1..4);
-    (edges, placement, restart, flags, heartbeat, limits, lives).prop_map(
-        |((after, restart_with), placement, restart, flags, heartbeat, (backoff, restarts, timeouts), lives)| Script {
-            after,
-            restart_with,
-            placement,
-            restart,
-            is_critical: flags.0,
-            manual_ready: flags.1,
-            heartbeat,
-            backoff,
-            restarts,
-            timeouts,
-            lives,
-        },
-    )
+/// Returns up to two of the services before the one with that index.
+fn earlier(index: usize) -> impl Strategy<Value = Vec<usize>> {
+    subsequence((0..index).collect::<Vec<_>>(), 0..=index.min(2))
 }
 
-fn plan() -> impl Strategy<Value = Plan> {
-    let scripts = (1..7_usize).prop_flat_map(|many| (0..many).map(script).collect::<Vec<_>>());
-    let limits = [1..400_u64, 0..100_u64, 0..600_u64];
-    let force_at = prop::option::weighted(0.3, 0..1_800_u64);
-    let drop_at = prop::option::weighted(0.2, 0..1_800_u64);
-    (scripts, any::<[bool; 2]>(), limits, 0..1_500_u64, force_at, time(150), drop_at).prop_map(
-        |(scripts, [has_server, in_batches], limits, shutdown_at, force_at, server, drop_at)| Plan {
-            scripts,
-            has_server,
-            limits,
-            shutdown_at,
-            force_at,
-            server,
-            drop_at,
-            in_batches,
-        },
-    )
+prop_compose! {
+    fn service_script(index: usize)(
+        after in earlier(index),
+        restart_with in earlier(index),
+        placement in prop_oneof![Just(Placement::Shared), Just(Placement::Thread), Just(Placement::Blocking)],
+        restart in prop_oneof![1 => Just(Restart::Never), 3 => Just(Restart::OnFailure), 2 => Just(Restart::Always)],
+        is_critical in prop::bool::weighted(0.4),
+        manual_ready in prop::bool::weighted(0.3),
+        heartbeat in prop_oneof![4 => Just(None), 1 => (1..200_u64).prop_map(Some)],
+        backoff in prop_oneof![Just(0), 1..100_u64],
+        restarts in 0..6_u32,
+        timeouts in [1..60_u64, 0..60_u64, 0..60_u64],
+        generations in prop::collection::vec(generation_script(), 1..4),
+    ) -> ServiceScript {
+        ServiceScript {
+            after, restart_with, placement, restart, is_critical, manual_ready, heartbeat, backoff, restarts, timeouts,
+            generations,
+        }
+    }
 }
 
-/// What comes at its time.
+prop_compose! {
+    fn host_script()(
+        scripts in (1..7_usize).prop_flat_map(|count| (0..count).map(service_script).collect::<Vec<_>>()),
+        has_server in any::<bool>(),
+        limits in [1..400_u64, 0..100_u64, 0..600_u64],
+        shutdown_at in 0..1_500_u64,
+        force_at in prop::option::weighted(0.3, 0..1_800_u64),
+        server in delay(150),
+        drop_at in prop::option::weighted(0.2, 0..1_800_u64),
+        in_batches in any::<bool>(),
+    ) -> HostScript {
+        HostScript { scripts, has_server, limits, shutdown_at, force_at, server, drop_at, in_batches }
+    }
+}
+
+/// The index of a service, and one of its generations.
+type GenerationKey = (usize, u64);
+
+/// An event that the simulation has scheduled.
 #[derive(Clone, Copy, Debug)]
-enum Coming {
-    StartEnds(usize, u64, bool),
-    RunEnds(usize, u64, bool),
-    ChildrenEnd(usize, u64),
-    StopEnds(usize, u64),
-    Ready(usize, u64),
+enum SimulatedEvent {
+    StartEnds(GenerationKey, bool),
+    RunEnds(GenerationKey, bool),
+    ChildrenEnd(GenerationKey),
+    StopEnds(GenerationKey),
+    Ready(GenerationKey),
     Shutdown,
     Force,
     ServerEnds,
     HostDropped,
 }
 
-/// A generation in the world, which may outlive what the supervisor thinks of it.
+/// A generation in the simulation. It may outlive the supervisor's view of it.
 #[derive(Clone, Debug, Default)]
-struct Being {
-    place: Place,
-    is_told: bool,
-    cut: u8,
+struct SimulatedGeneration {
+    phase: SimulatedPhase,
+    is_stopping: bool,
+    aborted: u8,
     has_started: bool,
     is_claimed: bool,
     stops: usize,
-    /// How its run ended, while its children go on.
-    ended: Option<Ended>,
+    /// How its run ended, while its child tasks continue.
+    ended: Option<PhaseResult>,
     exits: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-enum Place {
+enum SimulatedPhase {
     #[default]
     Starting,
     Running,
-    WithChildren,
+    AwaitingChildren,
     Stopping,
     Gone,
 }
 
-struct World<'a> {
-    plan: &'a Plan,
+struct Simulation<'a> {
+    script: &'a HostScript,
     supervisor: Supervisor,
     began: Instant,
     now: Instant,
-    coming: BTreeMap<(Instant, usize), Coming>,
+    scheduled: BTreeMap<(Instant, usize), SimulatedEvent>,
     sequence: usize,
-    inbox: VecDeque<(u32, u64, News)>,
-    beings: HashMap<(usize, u64), Being>,
+    inbox: VecDeque<(GenerationKey, GenerationEvent)>,
+    generations: HashMap<GenerationKey, SimulatedGeneration>,
     ever_ready: Vec<bool>,
     report: Option<ShutdownReport>,
     stop_began: Option<Instant>,
     forced: Option<Instant>,
-    server_is_told: bool,
+    server_was_asked: bool,
 }
 
 fn ms(ms: u64) -> Duration {
-    MS * u32::try_from(ms).expect("tests are short")
+    MS * u32::try_from(ms).expect("the times in a test are short")
 }
 
 fn error() -> ExitKind {
-    ExitKind::Failed(BoxError::from("it fails").into())
+    ExitKind::Failed(BoxError::from("the service fails").into())
 }
 
-fn units(plan: &Plan, now: Instant) -> Vec<Unit> {
-    let ids = |ids: Vec<usize>| -> Box<[u32]> { ids.into_iter().map(|id| id as u32).collect() };
-    let many = plan.scripts.len();
+fn slots(host: &HostScript, now: Instant) -> Vec<ServiceSlot> {
+    let ids = |ids: Vec<usize>| -> Vec<u32> { ids.into_iter().map(|id| id as u32).collect() };
+    let count = host.scripts.len();
     let after = |id: usize| {
-        let script = &plan.scripts[id];
+        let script = &host.scripts[id];
         let mut after = [&script.after[..], &script.restart_with].concat();
         after.sort_unstable();
         after.dedup();
         after
     };
-    let unit = |(id, script): (usize, &Script)| {
+    let slot = |(id, script): (usize, &ServiceScript)| {
         let [start, stop, clean_up] = script.timeouts.map(ms);
-        let options = Options {
+        let options = ServiceOptions {
             restart: script.restart,
             backoff: Backoff::new(ms(script.backoff)).limit(ms(200)).jitter(0.0),
             intensity: Intensity::new(script.restarts, ms(500)),
@@ -222,280 +220,267 @@ fn units(plan: &Plan, now: Instant) -> Vec<Unit> {
             start_timeout: start,
             stop_timeout: stop,
             cleanup_timeout: clean_up,
-            ..Options::at(script.placement)
+            ..ServiceOptions::new(script.placement)
         };
-        let is_follower = |other: &usize| plan.scripts[*other].restart_with.contains(&id);
-        let edges = Edges {
+        let restarts_with_it = |other: &usize| host.scripts[*other].restart_with.contains(&id);
+        let dependencies = Dependencies {
             after: ids(after(id)),
-            before: ids((0..many).filter(|other| after(*other).contains(&id)).collect()),
+            dependents: ids((0..count).filter(|other| after(*other).contains(&id)).collect()),
             restarts_with: ids(script.restart_with.clone()),
-            followers: ids((0..many).filter(is_follower).collect()),
+            restart_dependents: ids((0..count).filter(restarts_with_it).collect()),
         };
-        Unit::new(Arc::new(options), edges, script.heartbeat.map(|_| Arc::new(Pulse::new(now))), now)
+        let (name, heartbeat) = (format!("s{id}").into(), script.heartbeat.map(|_| Arc::new(Heartbeat::new(now))));
+        let (placement, is_critical) = (script.placement, script.is_critical);
+        let status = ServiceStatus::registered(name, placement, is_critical, heartbeat, None, SystemTime::now());
+        ServiceSlot::new(options, dependencies, status, now)
     };
-    plan.scripts.iter().enumerate().map(unit).collect()
+    host.scripts.iter().enumerate().map(slot).collect()
 }
 
-fn services(plan: &Plan) -> Services {
-    let status = |(id, script): (usize, &Script)| ServiceStatus {
-        name: format!("s{id}").into(),
-        state: ServiceState::Registered,
-        since: SystemTime::now(),
-        placement: script.placement,
-        is_critical: script.is_critical,
-        generation: 0,
-        restarts: 0,
-        last_exit: None,
-        last_failure: None,
-        start_duration: None,
-        pulse: None,
-        ticker: None,
-    };
-    let statuses: Vec<ServiceStatus> = plan.scripts.iter().enumerate().map(status).collect();
-    let indices = statuses.iter().map(|status| Arc::clone(&status.name)).zip(0..).collect();
-    Services::new(statuses, indices)
-}
-
-impl<'a> World<'a> {
-    fn new(plan: &'a Plan) -> Self {
-        // Not at the epoch of the machine's clock, before which there may be nothing.
+impl<'a> Simulation<'a> {
+    fn new(script: &'a HostScript) -> Self {
+        // Not the epoch of the machine's clock, before which no instant may exist.
         let began = Instant::now();
-        let [startup, drain, shutdown] = plan.limits.map(ms);
-        let limits = Limits { startup, drain, shutdown };
-        let supervisor = Supervisor::new(units(plan, began), services(plan), limits, || 0.0);
-        let mut world = Self {
-            plan,
+        let [startup, drain, shutdown] = script.limits.map(ms);
+        let timeouts = HostTimeouts { startup, drain, shutdown };
+        let supervisor = Supervisor::new(slots(script, began), timeouts, || 0.0);
+        let mut simulation = Self {
+            script,
             supervisor,
             began,
             now: began,
-            coming: BTreeMap::new(),
+            scheduled: BTreeMap::new(),
             sequence: 0,
             inbox: VecDeque::new(),
-            beings: HashMap::new(),
-            ever_ready: vec![false; plan.scripts.len()],
+            generations: HashMap::new(),
+            ever_ready: vec![false; script.scripts.len()],
             report: None,
             stop_began: None,
             forced: None,
-            server_is_told: false,
+            server_was_asked: false,
         };
-        world.comes(Some(plan.shutdown_at), Coming::Shutdown);
-        world.comes(plan.force_at, Coming::Force);
-        if plan.has_server {
-            world.comes(plan.drop_at, Coming::HostDropped);
+        simulation.schedule(Some(script.shutdown_at), SimulatedEvent::Shutdown);
+        simulation.schedule(script.force_at, SimulatedEvent::Force);
+        if script.has_server {
+            simulation.schedule(script.drop_at, SimulatedEvent::HostDropped);
         }
-        world
+        simulation
     }
 
-    fn life(&self, id: usize, generation: u64) -> &'a Life {
-        let lives = &self.plan.scripts[id].lives;
-        &lives[(generation as usize - 1) % lives.len()]
+    fn generation_script(&self, key: GenerationKey) -> &'a GenerationScript {
+        let scripts = &self.script.scripts[key.0].generations;
+        &scripts[(key.1 as usize - 1) % scripts.len()]
     }
 
-    fn is_blocking(&self, id: usize) -> bool {
-        self.plan.scripts[id].placement == Placement::Blocking
+    fn is_blocking(&self, (id, _): GenerationKey) -> bool {
+        self.script.scripts[id].placement == Placement::Blocking
     }
 
-    fn comes(&mut self, after: Option<u64>, what: Coming) {
+    fn schedule(&mut self, after: Option<u64>, event: SimulatedEvent) {
         if let Some(after) = after {
             self.sequence += 1;
-            self.coming.insert((self.now + ms(after), self.sequence), what);
+            self.scheduled.insert((self.now + ms(after), self.sequence), event);
         }
     }
 
-    fn tell(&mut self, id: usize, generation: u64, news: News) {
-        self.inbox.push_back((id as u32, generation, news));
+    fn send(&mut self, key: GenerationKey, event: GenerationEvent) {
+        self.inbox.push_back((key, event));
     }
 
-    /// Lives until the host has ended, and on until nothing comes any more.
-    fn live(&mut self) {
-        self.supervisor.start(self.now, self.plan.has_server);
-        self.look();
-        for _ in 0..MOST_STEPS {
-            let timer = self.supervisor.next_timer();
-            let Some(next) = self.coming.first_key_value().map(|((at, _), _)| *at).into_iter().chain(timer).min()
+    /// Runs until the host has ended, and then until nothing is scheduled any more.
+    fn run(&mut self) {
+        self.supervisor.start(self.now, self.script.has_server);
+        self.execute();
+        for _ in 0..MAX_STEPS {
+            let timer = self.supervisor.timers.next();
+            let Some(next) = self.scheduled.first_key_value().map(|((at, _), _)| *at).into_iter().chain(timer).min()
             else {
                 return;
             };
             self.now = self.now.max(next);
-            let due = self.coming.first_key_value().filter(|((at, _), _)| *at <= self.now).map(|(key, _)| *key);
-            if let Some(what) = due.and_then(|key| self.coming.remove(&key)) {
-                self.happen(what);
+            let due = self.scheduled.first_key_value().filter(|((at, _), _)| *at <= self.now).map(|(key, _)| *key);
+            if let Some(event) = due.and_then(|key| self.scheduled.remove(&key)) {
+                self.on_scheduled(event);
             }
-            self.hear();
+            self.deliver();
         }
-        panic!("it never ends");
+        panic!("the simulation never ends");
     }
 
-    /// Hands over what came in, one by one or all at once, as the shell does.
-    fn hear(&mut self) {
+    /// Delivers the messages in the inbox one by one or in one batch, as the event loop does.
+    fn deliver(&mut self) {
         loop {
-            let batch = if self.plan.in_batches { self.inbox.len() } else { 1 };
-            for (id, generation, news) in self.inbox.drain(..batch.min(self.inbox.len())) {
-                let is_ready = || Condition { ready: true, ..Condition::default() };
-                let condition = matches!(news, News::Changed).then(is_ready);
-                self.supervisor.hear(self.now, id, generation, news, condition);
+            let batch = if self.script.in_batches { self.inbox.len() } else { 1 };
+            for ((id, generation), event) in self.inbox.drain(..batch.min(self.inbox.len())) {
+                let ready = || ServiceHealth { ready: true, ..ServiceHealth::default() };
+                let health = matches!(event, GenerationEvent::HealthChanged).then(ready);
+                self.supervisor.on_event(self.now, id as u32, generation, event, health);
             }
-            self.supervisor.tick(self.now);
-            self.look();
+            self.supervisor.on_time(self.now);
+            self.execute();
             if self.inbox.is_empty() {
                 return;
             }
         }
     }
 
-    fn happen(&mut self, what: Coming) {
-        match what {
-            Coming::StartEnds(id, generation, is_ok) => self.start_ends(id, generation, is_ok),
-            Coming::RunEnds(id, generation, is_ok) => {
+    fn on_scheduled(&mut self, event: SimulatedEvent) {
+        match event {
+            SimulatedEvent::StartEnds(key, is_ok) => self.start_ends(key, is_ok),
+            SimulatedEvent::RunEnds(key, is_ok) => {
                 let ended = if is_ok { Ok(()) } else { Err(error()) };
-                self.run_ends(id, generation, ended);
+                self.run_ends(key, ended);
             }
-            Coming::ChildrenEnd(id, generation) => self.children_end(id, generation),
-            Coming::StopEnds(id, generation) => self.stop_ends(id, generation, CleanUp::Done),
-            Coming::Ready(id, generation) => {
-                if self.being(id, generation).place == Place::Running {
-                    self.tell(id, generation, News::Changed);
+            SimulatedEvent::ChildrenEnd(key) => self.children_end(key),
+            SimulatedEvent::StopEnds(key) => self.stop_ends(key, CleanUp::Done),
+            SimulatedEvent::Ready(key) => {
+                if self.generation(key).phase == SimulatedPhase::Running {
+                    self.send(key, GenerationEvent::HealthChanged);
                 }
             }
-            Coming::Shutdown => self.supervisor.shutdown(self.now, Trigger::Requested),
-            Coming::Force => {
+            SimulatedEvent::Shutdown => self.supervisor.shutdown(self.now, Trigger::Requested),
+            SimulatedEvent::Force => {
                 self.forced.get_or_insert(self.now);
-                self.supervisor.force(self.now, Trigger::Requested);
+                self.supervisor.force_shutdown(self.now, Trigger::Requested);
             }
-            Coming::ServerEnds => self.supervisor.server_ended(self.now),
-            Coming::HostDropped => self.supervisor.shutdown(self.now, Trigger::Dropped),
+            SimulatedEvent::ServerEnds => self.supervisor.server_ended(self.now),
+            SimulatedEvent::HostDropped => self.supervisor.shutdown(self.now, Trigger::Dropped),
         }
     }
 
-    fn being(&mut self, id: usize, generation: u64) -> &mut Being {
-        self.beings.get_mut(&(id, generation)).expect("it has begun")
+    fn generation(&mut self, key: GenerationKey) -> &mut SimulatedGeneration {
+        self.generations.get_mut(&key).expect("the generation has begun")
     }
 
     fn begin(&mut self, id: usize) {
-        let generation = self.supervisor.services().at(id as u32).generation;
-        for dependency in self.supervisor.unit(id as u32).after().iter() {
+        let key = (id, self.supervisor.status(id as u32).generation);
+        for dependency in self.supervisor.slot(id as u32).dependencies.after.iter() {
             assert!(self.ever_ready[*dependency as usize], "s{id} begins before s{dependency} was ready");
         }
-        for ((other, earlier), being) in &self.beings {
+        for ((other, earlier), simulated) in &self.generations {
             assert!(
-                *other != id || being.place == Place::Gone,
-                "s{id} begins beside its generation {earlier}: {being:?}"
+                *other != id || simulated.phase == SimulatedPhase::Gone,
+                "s{id} begins before the end of its generation {earlier}: {simulated:?}"
             );
         }
-        assert!(self.beings.insert((id, generation), Being::default()).is_none(), "s{id} begins twice");
-        let (after, is_ok) = self.life(id, generation).start;
-        self.comes(after, Coming::StartEnds(id, generation, is_ok));
+        assert!(self.generations.insert(key, SimulatedGeneration::default()).is_none(), "s{id} begins twice");
+        let (after, is_ok) = self.generation_script(key).start;
+        self.schedule(after, SimulatedEvent::StartEnds(key, is_ok));
     }
 
-    fn start_ends(&mut self, id: usize, generation: u64, is_ok: bool) {
-        let life = self.life(id, generation);
-        let being = self.being(id, generation);
-        if being.place != Place::Starting {
+    fn start_ends(&mut self, key: GenerationKey, is_ok: bool) {
+        let script = self.generation_script(key);
+        let simulated = self.generation(key);
+        if simulated.phase != SimulatedPhase::Starting {
             return;
         }
         if !is_ok {
-            being.place = Place::Gone;
-            return self.tell(id, generation, News::NotStarted(Err(error())));
+            simulated.phase = SimulatedPhase::Gone;
+            return self.send(key, GenerationEvent::StartFailed(error()));
         }
-        being.place = Place::Running;
-        being.has_started = true;
-        let is_told = being.is_told;
-        self.tell(id, generation, News::Started);
-        if is_told {
-            return self.run_ends(id, generation, Ok(()));
+        simulated.phase = SimulatedPhase::Running;
+        simulated.has_started = true;
+        let is_stopping = simulated.is_stopping;
+        self.send(key, GenerationEvent::Started);
+        if is_stopping {
+            return self.run_ends(key, Ok(()));
         }
-        self.comes(life.ready, Coming::Ready(id, generation));
-        self.comes(life.run.0, Coming::RunEnds(id, generation, life.run.1));
+        self.schedule(script.ready, SimulatedEvent::Ready(key));
+        self.schedule(script.run.0, SimulatedEvent::RunEnds(key, script.run.1));
     }
 
-    fn run_ends(&mut self, id: usize, generation: u64, ended: Ended) {
-        let life = self.life(id, generation);
-        let is_blocking = self.is_blocking(id);
-        let being = self.being(id, generation);
-        if being.place != Place::Running {
+    fn run_ends(&mut self, key: GenerationKey, ended: PhaseResult) {
+        let script = self.generation_script(key);
+        let is_blocking = self.is_blocking(key);
+        let simulated = self.generation(key);
+        if simulated.phase != SimulatedPhase::Running {
             return;
         }
-        being.ended = Some(ended);
-        being.place = Place::WithChildren;
-        if is_blocking || life.children == Some(0) || being.cut >= Phase::Run as u8 {
-            return self.children_end(id, generation);
+        simulated.ended = Some(ended);
+        simulated.phase = SimulatedPhase::AwaitingChildren;
+        if is_blocking || script.children == Some(0) || simulated.aborted >= GenerationPhase::Run as u8 {
+            return self.children_end(key);
         }
-        self.comes(life.children, Coming::ChildrenEnd(id, generation));
-        self.tell(id, generation, News::AwaitsChildren);
+        self.schedule(script.children, SimulatedEvent::ChildrenEnd(key));
+        self.send(key, GenerationEvent::AwaitsChildTasks);
     }
 
-    fn children_end(&mut self, id: usize, generation: u64) {
-        let being = self.being(id, generation);
-        if being.place != Place::WithChildren {
+    fn children_end(&mut self, key: GenerationKey) {
+        let simulated = self.generation(key);
+        if simulated.phase != SimulatedPhase::AwaitingChildren {
             return;
         }
-        being.place = Place::Stopping;
-        let ended = being.ended.take().expect("its run has ended");
-        self.tell(id, generation, News::RunEnded(ended));
-        if self.claim(id, generation) {
-            self.stop(id, generation);
-        } else {
-            self.being(id, generation).place = Place::Gone;
+        simulated.phase = SimulatedPhase::Stopping;
+        let ended = simulated.ended.take().expect("the run has ended");
+        self.send(key, GenerationEvent::RunEnded(ended));
+        if !self.stop(key) {
+            self.generation(key).phase = SimulatedPhase::Gone;
         }
     }
 
-    fn claim(&mut self, id: usize, generation: u64) -> bool {
-        let being = self.being(id, generation);
-        !std::mem::replace(&mut being.is_claimed, true)
-    }
-
-    fn stop(&mut self, id: usize, generation: u64) {
-        let after = self.life(id, generation).stop;
-        self.being(id, generation).stops += 1;
-        self.comes(after, Coming::StopEnds(id, generation));
-    }
-
-    fn stop_ends(&mut self, id: usize, generation: u64, outcome: CleanUp) {
-        let being = self.being(id, generation);
-        // One that was left behind in its run, and whose `stop` ran elsewhere, is still there.
-        if being.place == Place::Stopping {
-            being.place = Place::Gone;
+    /// Calls `stop`, unless the call was claimed before. Returns `true` if it was not.
+    fn stop(&mut self, key: GenerationKey) -> bool {
+        let after = self.generation_script(key).stop;
+        let simulated = self.generation(key);
+        if mem::replace(&mut simulated.is_claimed, true) {
+            return false;
         }
-        self.tell(id, generation, News::CleanedUp(outcome));
+        simulated.stops += 1;
+        self.schedule(after, SimulatedEvent::StopEnds(key));
+        true
     }
 
-    fn is_told(&mut self, id: usize, generation: u64) {
-        let unit = self.supervisor.unit(id as u32);
-        if unit.now.why() == Some(Why::HostStops) && self.forced.is_none() && self.now < self.deadline() {
-            for dependent in unit.before().iter() {
-                let stage = self.supervisor.unit(*dependent).stage;
-                assert_eq!(stage, Stage::Ended, "s{id} is told to stop before s{dependent} has ended");
+    fn stop_ends(&mut self, key: GenerationKey, outcome: CleanUp) {
+        let simulated = self.generation(key);
+        // A generation that was left behind in its run, with its `stop` on another thread, still exists.
+        if simulated.phase == SimulatedPhase::Stopping {
+            simulated.phase = SimulatedPhase::Gone;
+        }
+        self.send(key, GenerationEvent::CleanedUp(outcome));
+    }
+
+    fn on_stop_request(&mut self, key @ (id, _): GenerationKey) {
+        let slot = self.supervisor.slot(id as u32);
+        if slot.current.stop_reason() == Some(StopReason::HostStops)
+            && self.forced.is_none()
+            && self.now < self.deadline()
+        {
+            for dependent in slot.dependencies.dependents.iter() {
+                let state = self.supervisor.slot(*dependent).state;
+                assert_eq!(state, SlotState::Ended, "s{id} is asked to stop before s{dependent} has ended");
             }
         }
-        let life = self.life(id, generation);
-        let being = self.being(id, generation);
-        being.is_told = true;
-        match being.place {
-            Place::Starting => self.comes(life.when_told, Coming::StartEnds(id, generation, false)),
-            Place::Running => self.comes(life.when_told, Coming::RunEnds(id, generation, true)),
+        let script = self.generation_script(key);
+        let simulated = self.generation(key);
+        simulated.is_stopping = true;
+        match simulated.phase {
+            SimulatedPhase::Starting => self.schedule(script.after_stop_request, SimulatedEvent::StartEnds(key, false)),
+            SimulatedPhase::Running => self.schedule(script.after_stop_request, SimulatedEvent::RunEnds(key, true)),
             _ => {}
         }
     }
 
-    fn is_cut_off(&mut self, id: usize, generation: u64, phase: Phase) {
-        let life = self.life(id, generation);
-        let is_blocking = self.is_blocking(id);
-        let being = self.being(id, generation);
-        being.cut = being.cut.max(phase as u8);
+    fn on_abort(&mut self, key: GenerationKey, phase: GenerationPhase) {
+        let script = self.generation_script(key);
+        let is_blocking = self.is_blocking(key);
+        let simulated = self.generation(key);
+        simulated.aborted = simulated.aborted.max(phase as u8);
         if is_blocking {
             return;
         }
-        match being.place {
-            Place::Starting if !life.is_stuck => {
-                being.place = Place::Gone;
-                self.tell(id, generation, News::NotStarted(Err(ExitKind::Aborted)));
+        match simulated.phase {
+            SimulatedPhase::Starting if !script.is_stuck => {
+                simulated.phase = SimulatedPhase::Gone;
+                self.send(key, GenerationEvent::StartFailed(ExitKind::Aborted));
             }
-            Place::Running if !life.is_stuck && phase >= Phase::Run => {
-                self.run_ends(id, generation, Err(ExitKind::Aborted));
+            SimulatedPhase::Running if !script.is_stuck && phase >= GenerationPhase::Run => {
+                self.run_ends(key, Err(ExitKind::Aborted));
             }
-            Place::WithChildren if !life.is_stuck && phase >= Phase::Run => self.children_end(id, generation),
-            Place::Stopping if !life.stop_is_stuck && phase >= Phase::Stop => {
-                self.stop_ends(id, generation, CleanUp::TimedOut);
+            SimulatedPhase::AwaitingChildren if !script.is_stuck && phase >= GenerationPhase::Run => {
+                self.children_end(key)
+            }
+            SimulatedPhase::Stopping if !script.stop_is_stuck && phase >= GenerationPhase::Stop => {
+                self.stop_ends(key, CleanUp::TimedOut);
             }
             _ => {}
         }
@@ -505,38 +490,32 @@ impl<'a> World<'a> {
         self.supervisor.stop.as_ref().map_or(self.now + MS, |stop| stop.deadline)
     }
 
-    /// Takes what was decided, does it, and checks what holds at any time.
-    fn look(&mut self) {
-        let mut actions = Vec::new();
-        self.supervisor.take(&mut actions);
+    /// Executes what was decided, and checks what holds at all times.
+    fn execute(&mut self) {
+        let actions = mem::take(&mut self.supervisor.decisions.actions);
         for (id, was_ready) in self.ever_ready.iter_mut().enumerate() {
-            *was_ready |= self.supervisor.services().at(id as u32).is_ready() || self.supervisor.units[id].was_ready;
+            *was_ready |= self.supervisor.status(id as u32).is_ready() || self.supervisor.slots[id].was_ready;
         }
         if self.supervisor.stop.is_some() {
             self.stop_began.get_or_insert(self.now);
         }
         self.check();
         for action in actions {
-            let generation = |id: u32| self.supervisor.services().at(id).generation;
+            let key = |id: u32| (id as usize, self.supervisor.status(id).generation);
             match action {
-                Action::Begin(id) => self.begin(id as usize),
-                Action::TellToStop(id) if generation(id) > 0 => self.is_told(id as usize, generation(id)),
-                Action::CutOff(id, phase) if generation(id) > 0 => self.is_cut_off(id as usize, generation(id), phase),
-                Action::CleanUpElsewhere(id, _) => {
-                    let (id, generation) = (id as usize, generation(id));
-                    if self.claim(id, generation) {
-                        self.stop(id, generation);
-                    }
-                }
-                Action::Finished(report, _) => {
-                    assert!(self.report.is_none(), "it ends twice");
+                Action::BeginGeneration(id) => self.begin(id as usize),
+                Action::RequestStop(id) if key(id).1 > 0 => self.on_stop_request(key(id)),
+                Action::Abort(id, phase) if key(id).1 > 0 => self.on_abort(key(id), phase),
+                Action::CleanUpElsewhere(id, _) => drop(self.stop(key(id))),
+                Action::Finish(report, _) => {
+                    assert!(self.report.is_none(), "the host ends twice");
                     self.report = Some(*report);
                 }
-                Action::Draining => {
-                    assert!(!self.server_is_told, "the server is told twice");
-                    self.server_is_told = true;
-                    if self.plan.has_server {
-                        self.comes(self.plan.server, Coming::ServerEnds);
+                Action::DrainServer => {
+                    assert!(!self.server_was_asked, "the server is asked to end twice");
+                    self.server_was_asked = true;
+                    if self.script.has_server {
+                        self.schedule(self.script.server, SimulatedEvent::ServerEnds);
                     }
                 }
                 _ => {}
@@ -547,67 +526,74 @@ impl<'a> World<'a> {
     fn check(&mut self) {
         let supervisor = &self.supervisor;
         let phase = supervisor.phase;
-        for (id, unit) in (0..).zip(&supervisor.units) {
-            use Stage::{BackingOff, CleanUpCutOff, CleaningUp, CutOff, Ended, Held, Starting, Stopping, Waiting};
-            let waits = matches!(unit.stage, Starting | Stopping | CutOff | CleaningUp | CleanUpCutOff | BackingOff);
-            assert!(!waits || supervisor.timers.get(id).is_some(), "s{id} waits without a timer: {unit:?}");
-            let is_still = matches!(unit.stage, Waiting | Held | Ended);
-            assert!(!is_still || supervisor.timers.get(id).is_none(), "s{id} has a timer: {unit:?}");
-            let state = &supervisor.services().at(id).state;
-            let agrees = match unit.stage {
+        for (id, slot) in (0..).zip(&supervisor.slots) {
+            use SlotState::{
+                Aborting, AbortingCleanUp, BackingOff, CleaningUp, Ended, Held, Starting, Stopping, Waiting,
+            };
+            let is_waiting =
+                matches!(slot.state, Starting | Stopping | Aborting | CleaningUp | AbortingCleanUp | BackingOff);
+            assert!(!is_waiting || supervisor.timers.get(id).is_some(), "s{id} waits without a timer: {slot:?}");
+            let is_idle = matches!(slot.state, Waiting | Held | Ended);
+            assert!(!is_idle || supervisor.timers.get(id).is_none(), "s{id} has a timer: {slot:?}");
+            let state = &supervisor.status(id).state;
+            let agrees = match slot.state {
                 Waiting => *state == ServiceState::Registered,
                 Starting => *state == ServiceState::Starting,
-                Stage::Running => matches!(state, ServiceState::Running { .. }),
-                Stopping | CutOff | CleaningUp | CleanUpCutOff => *state == ServiceState::Stopping,
+                SlotState::Running => matches!(state, ServiceState::Running { .. }),
+                Stopping | Aborting | CleaningUp | AbortingCleanUp => *state == ServiceState::Stopping,
                 BackingOff | Held => matches!(state, ServiceState::BackingOff { .. }),
-                Ended => supervisor.services().at(id).is_ended(),
+                Ended => supervisor.status(id).is_ended(),
             };
-            assert!(agrees, "s{id} is {:?} and shows {state:?}", unit.stage);
-            if unit.stage == Held && phase < HostPhase::Draining {
-                let is_missing = |with: &u32| !supervisor.unit(*with).is_ready();
-                assert!(unit.restarts_with().iter().any(is_missing), "s{id} is held for nothing");
+            assert!(agrees, "s{id} is {:?} and shows {state:?}", slot.state);
+            if slot.state == Held && phase < HostPhase::Draining {
+                let is_missing = |with: &u32| !supervisor.slot(*with).is_ready();
+                assert!(slot.dependencies.restarts_with.iter().any(is_missing), "s{id} is held without a reason");
             }
         }
-        let live = supervisor.units.iter().filter(|unit| unit.stage != Stage::Ended).count();
+        let live = supervisor.slots.iter().filter(|slot| slot.state != SlotState::Ended).count();
         assert_eq!(supervisor.live, live);
-        let undecided = supervisor.units.iter().filter(|unit| !unit.is_decided).count();
-        assert!(undecided > 0 || phase != HostPhase::Starting, "all have started, and the host has not");
-        assert!(live > 0 || phase != HostPhase::Stopping, "all have ended, and the host has not");
+        let undecided = supervisor.slots.iter().filter(|slot| !slot.is_decided).count();
+        assert!(undecided > 0 || phase != HostPhase::Starting, "all services have started, but not the host");
+        assert!(live > 0 || phase != HostPhase::Stopping, "all services have ended, but not the host");
         if matches!(phase, HostPhase::Starting | HostPhase::Draining | HostPhase::Stopping) {
-            assert!(supervisor.timers.get(supervisor.timers.host()).is_some(), "the host is {phase} without a limit");
+            assert!(supervisor.timers.get(supervisor.timers.host()).is_some(), "the host is {phase} without a timer");
         }
-        for id in 0..supervisor.units.len() {
-            let Some(exit) = self.supervisor.services().at(id as u32).last_exit.clone() else { continue };
-            let being = self.being(id, exit.generation);
-            being.exits = being.exits.max(1);
+        for id in 0..supervisor.slots.len() {
+            let Some(exit) = self.supervisor.status(id as u32).last_exit.clone() else { continue };
+            let simulated = self.generation((id, exit.generation));
+            simulated.exits = simulated.exits.max(1);
         }
     }
 
     /// Checks what holds at the end.
-    fn end(&mut self) {
-        let report = self.report.take().expect("it ends");
+    fn check_end(&mut self) {
+        let report = self.report.take().expect("the host ends");
         assert_eq!(self.supervisor.phase, HostPhase::Stopped);
-        assert!(self.supervisor.next_timer().is_none(), "something is left to be waited for");
-        assert!(self.supervisor.units.iter().all(|unit| unit.stage == Stage::Ended));
-        let limit = ms(self.plan.limits[2]);
-        assert!(report.took <= limit, "it takes {:?} of {limit:?}", report.took);
+        assert!(self.supervisor.timers.next().is_none(), "a timer is left");
+        assert!(self.supervisor.slots.iter().all(|slot| slot.state == SlotState::Ended));
+        let limit = ms(self.script.limits[2]);
+        assert!(report.took <= limit, "the stop takes {:?} of {limit:?}", report.took);
         if let (Some(forced), Some(began), true) = (self.forced, self.stop_began, report.forced_by.is_some()) {
             let ended = began + report.took;
-            assert!(ended <= forced + 50 * MS, "it ends {:?} after it was forced", ended - forced);
+            assert!(ended <= forced + 50 * MS, "the host ends {:?} after it was forced", ended - forced);
         }
-        for ((id, generation), being) in &self.beings {
-            let script = &self.plan.scripts[*id];
+        for ((id, generation), simulated) in &self.generations {
+            let script = &self.script.scripts[*id];
             let service = &report.services[*id];
-            assert!(being.exits == 1, "s{id} {generation} has no exit");
-            assert!(being.stops <= usize::from(being.has_started), "s{id} {generation} has {} stops", being.stops);
-            let comes_to_it = matches!(being.place, Place::Gone | Place::Stopping);
+            assert!(simulated.exits == 1, "s{id} {generation} has no exit");
             assert!(
-                being.stops == 1 || !being.has_started || !comes_to_it,
-                "s{id} {generation} has started, is gone, and its stop was never called: {being:?}"
+                simulated.stops <= usize::from(simulated.has_started),
+                "s{id} {generation} has {} stops",
+                simulated.stops
             );
-            // One that was left behind in its run has had its stop elsewhere, unless there was no time left.
-            let is_early = being.has_started && !comes_to_it && *generation < service.generations;
-            assert!(!is_early || being.stops == 1, "s{id} {generation} {being:?} {script:?}");
+            let reaches_stop = matches!(simulated.phase, SimulatedPhase::Gone | SimulatedPhase::Stopping);
+            assert!(
+                simulated.stops == 1 || !simulated.has_started || !reaches_stop,
+                "s{id} {generation} has started and is gone, but its stop was never called: {simulated:?}"
+            );
+            // The `stop` of a generation that was left behind in its run was called on another thread, unless no time was left.
+            let was_replaced = simulated.has_started && !reaches_stop && *generation < service.generations;
+            assert!(!was_replaced || simulated.stops == 1, "s{id} {generation} {simulated:?} {script:?}");
         }
     }
 }
@@ -616,18 +602,18 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, max_shrink_iters: 3_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_the_services_do_the_host_keeps_its_promises(plan in plan()) {
-        let mut world = World::new(&plan);
-        world.live();
-        world.end();
-        prop_assert!(world.began <= world.now);
+    fn host_keeps_its_invariants_whatever_its_services_do(script in host_script()) {
+        let mut simulation = Simulation::new(&script);
+        simulation.run();
+        simulation.check_end();
+        prop_assert!(simulation.began <= simulation.now);
     }
 
-    /// The window against all restarts there ever were.
+    /// Compares the sliding window with a list of all restarts.
     #[test]
-    fn intensity_counts_as_a_naive_model_does(pauses in prop::collection::vec(0..40_u64, 1..60), most in 0..6_u32) {
+    fn intensity_agrees_with_a_naive_model(pauses in prop::collection::vec(0..40_u64, 1..60), most in 0..6_u32) {
         let intensity = Intensity::new(most, ms(100));
-        let (mut failures, mut now, mut restarts) = (crate::background::restart::Failures::default(), Instant::now(), Vec::new());
+        let (mut failures, mut now, mut restarts) = (crate::background::restart::RestartHistory::default(), Instant::now(), Vec::new());
         for pause in pauses {
             now += ms(pause);
             let within = restarts.iter().filter(|at| now.duration_since(**at) < ms(100)).count();
@@ -642,9 +628,9 @@ proptest! {
 }
 
 #[test]
-fn service_that_has_started_while_its_start_was_cut_off_is_cut_off_in_its_run() {
-    // The news of the start was under way. It has not seen yet that it is told, so it runs, and may be deaf to that.
-    let script = Script {
+fn service_whose_start_returns_while_it_is_aborted_is_aborted_in_its_run() {
+    // The event of the start was already in the queue. The service has not seen the stop request, and may ignore it in `run`.
+    let script = ServiceScript {
         after: vec![],
         restart_with: vec![],
         placement: Placement::Shared,
@@ -655,10 +641,10 @@ fn service_that_has_started_while_its_start_was_cut_off_is_cut_off_in_its_run() 
         backoff: 1,
         restarts: 0,
         timeouts: [50, 50, 50],
-        lives: vec![],
+        generations: vec![],
     };
     let (scripts, limits) = (vec![script], [400, 100, 600]);
-    let plan = Plan {
+    let host = HostScript {
         scripts,
         has_server: false,
         limits,
@@ -668,16 +654,15 @@ fn service_that_has_started_while_its_start_was_cut_off_is_cut_off_in_its_run() 
         drop_at: None,
         in_batches: false,
     };
-    let (now, limits) = (Instant::now(), Limits { startup: ms(400), drain: ms(100), shutdown: ms(600) });
-    let mut supervisor = Supervisor::new(units(&plan, now), services(&plan), limits, || 0.0);
+    let (now, timeouts) = (Instant::now(), HostTimeouts { startup: ms(400), drain: ms(100), shutdown: ms(600) });
+    let mut supervisor = Supervisor::new(slots(&host, now), timeouts, || 0.0);
     supervisor.start(now, false);
-    supervisor.tick(now + ms(50));
-    supervisor.hear(now + ms(50), 0, 1, News::Started, None);
-    let mut actions = Vec::new();
-    supervisor.take(&mut actions);
-    let cut_off: Vec<Phase> = actions
+    supervisor.on_time(now + ms(50));
+    supervisor.on_event(now + ms(50), 0, 1, GenerationEvent::Started, None);
+    let actions = supervisor.decisions.actions;
+    let aborted: Vec<GenerationPhase> = actions
         .iter()
-        .filter_map(|action| if let Action::CutOff(_, phase) = action { Some(*phase) } else { None })
+        .filter_map(|action| if let Action::Abort(_, phase) = action { Some(*phase) } else { None })
         .collect();
-    assert_eq!(cut_off, [Phase::Start, Phase::Run]);
+    assert_eq!(aborted, [GenerationPhase::Start, GenerationPhase::Run]);
 }

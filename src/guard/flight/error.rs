@@ -1,4 +1,4 @@
-//! [`FlightError`], why a caller of a [`SingleFlight`](super::SingleFlight) has no value.
+//! [`FlightError`], the reason why a caller of a [`SingleFlight`](super::SingleFlight) gets no value.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-/// Why a caller of a [`SingleFlight`](super::SingleFlight) has no value.
+/// The reason why a caller of a [`SingleFlight`](super::SingleFlight) gets no value.
 ///
-/// Those of one run all get the same: clones share it.
+/// [`Failed`](Self::Failed) and [`Panicked`](Self::Panicked) go to all callers of a run. Their clones share one value.
 ///
-/// In axum and actix-web it is a response of its own: [`Failed`](Self::Failed) answers as the work's error does, if that
-/// is a response (in axum, one that can be cloned), and the rest as the [table of refusals](crate::web) says. For an error
-/// that is none, or to change the answer, take the two apart with [`try_into_failure`](Self::try_into_failure).
+/// In axum and actix-web this error is a response: [`Failed`](Self::Failed) responds as the work's error does, if that
+/// error is a response (in axum, one that can be cloned). The other variants respond as the
+/// [table of refusals](crate::web) says. Use [`try_into_failure`](Self::try_into_failure) if the work's error is not a
+/// response, or to change the response.
 #[derive(Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum FlightError<E> {
-    /// The work returned this error, to all its callers.
+    /// The work returned this error.
     #[error("the shared work failed")]
     Failed(#[source] Arc<E>),
     /// The work panicked. It was not run again.
@@ -26,23 +27,23 @@ pub enum FlightError<E> {
         /// The panic's message.
         message: Arc<str>,
     },
-    /// As many callers share the run as may.
-    #[error("too many callers wait for this already: try again later, or raise max_waiters")]
+    /// The run already had as many waiters as `max_waiters` allows.
+    #[error("too many callers are waiting for this run: try again later, or raise max_waiters")]
     TooManyWaiters,
-    /// The run did not end within the caller's `wait_timeout`. It goes on if others wait for it.
+    /// The run did not end within `wait_timeout`. It continues if other callers wait for it.
     #[error("no result within {waited:?}: try again later, or raise wait_timeout")]
     #[non_exhaustive]
     Timeout {
         /// How long this caller waited.
         waited: Duration,
     },
-    /// The work asked for the key that it runs for itself: it would wait for itself.
-    #[error("already inside the run of this key: don't ask for the same key again in its work")]
+    /// The work asked for its own key, and would have waited for itself.
+    #[error("already inside the run of this key: do not ask for the same key again in its work")]
     WouldDeadlock,
 }
 
 impl<E> FlightError<E> {
-    /// The error that the work returned, if it did.
+    /// Returns the work's error if this is [`Failed`](Self::Failed).
     #[must_use]
     pub fn failure(&self) -> Option<&E> {
         match self {
@@ -51,16 +52,16 @@ impl<E> FlightError<E> {
         }
     }
 
-    /// Takes out the error that the work returned, or returns why it did not come to that.
+    /// Returns the work's error if this is [`Failed`](Self::Failed), or the reason why the work returned no error.
     ///
-    /// What it returns then is a response whatever `E` is, and becomes a [`Refusal`](crate::web::Refusal):
+    /// That reason is a response whatever `E` is, and can be turned into a [`Refusal`](crate::web::Refusal):
     ///
     /// ```
     /// use std::io;
     /// use onelane::FlightError;
     /// use onelane::web::Refusal;
     ///
-    /// /// What the service answers instead of a page.
+    /// /// The response of the service if there is no page.
     /// enum PageError {
     ///     Unreadable(io::ErrorKind),
     ///     Refused(Refusal),
@@ -80,7 +81,7 @@ impl<E> FlightError<E> {
     ///
     /// # Errors
     ///
-    /// The same error, as one of work that never fails, if it is not [`Failed`](Self::Failed).
+    /// Returns the same error as a `FlightError` of work that never fails if it is not [`Failed`](Self::Failed).
     pub fn try_into_failure(self) -> Result<Arc<E>, FlightError<Infallible>> {
         match self {
             Self::Failed(error) => Ok(error),

@@ -1,15 +1,16 @@
-//! Models of the board, checked by loom over every interleaving.
+//! Loom models of a [`FlightShard`], which explore every interleaving.
 //!
-//! Callers and the task use it here as `shared_run`, `runs` and `driver` do. Work reads and writes a `Relaxed` counter
-//! whenever it is polled or dropped, which orders nothing by itself: the sum is right only if the runs of the key exclude
-//! each other, and each poll sees what the one before it did. It needs two polls: a wake-up that is lost hangs the model.
+//! Callers and driver tasks use the shard as `shared_run`, `flight_map` and `driver_task` do. Work loads and stores a
+//! `Relaxed` counter whenever it is polled or dropped, which orders nothing by itself: the sum is right only if the
+//! runs of the key exclude each other, and each poll sees the effects of the previous one. Work needs two polls, so a
+//! lost wake-up hangs the model.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
+#![allow(clippy::unwrap_used, reason = "a test fails on an unexpected result")]
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::Mutex as Beside;
-use std::sync::atomic::AtomicUsize as Plain;
+use std::sync::Mutex as StdMutex;
+use std::sync::atomic::AtomicUsize as StdAtomicUsize;
 use std::task::{Context, Poll, Waker};
 
 use loom::future::block_on;
@@ -17,69 +18,73 @@ use loom::model::Builder;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
-use super::{Board, Boarding, Found, Hash64, Mutex, Pilot, Rest, Seat, lock};
-use crate::guard::flight::found::TaskFound;
+use super::outcome::{FlightDeferred, JoinOutcome, RunPoll};
+use super::run_entry::{Driver, RunWaiterId};
+use super::shard::FlightShard;
+use crate::guard::flight::outcome::DriverTaskPoll;
+use crate::guard::key_map::Hash64;
 use crate::semaphore::wake_all;
+use crate::sync::{Mutex, lock};
 
 const KEY: u32 = 7;
 const HASH: Hash64 = Hash64(7);
 
-/// How the model's runtime treats tasks.
+/// What the model's runtime does with spawned tasks.
 #[derive(Clone, Copy, Debug)]
 enum Tasks {
     /// There is no runtime.
     None,
     Run,
-    /// The first task is dropped with its runtime after so many polls, and another runtime goes on.
+    /// The first task is dropped with its runtime after `after` polls, and another runtime remains.
     Lost {
         after: usize,
     },
-    /// The same, and there is no other.
-    LostForEver {
+    /// As `Lost`, but no other runtime exists.
+    LostForever {
         after: usize,
     },
 }
 
 struct Shared {
-    board: Board<u32, Token, usize>,
+    shard: FlightShard<u32, ModelWork, usize>,
     tasks: Tasks,
     detached: bool,
-    /// Of each work.
+    /// The number of polls that each work needs.
     polls: usize,
-    /// What the works do, if they exclude each other.
+    /// The counter that work changes, if runs must exclude each other.
     sum: Option<AtomicUsize>,
-    /// Who waits for what the work waits for, unless each work wakes itself.
+    /// What the work waits for. Without an event, work wakes itself.
     event: Option<Event>,
 
-    // Beside the model, in which one thread runs at a time.
-    touches: Plain,
-    begun: Plain,
-    spawned: Plain,
-    running_tasks: Beside<Vec<thread::JoinHandle<()>>>,
+    // Not part of the model: loom runs one thread at a time.
+    touches: StdAtomicUsize,
+    started: StdAtomicUsize,
+    spawned: StdAtomicUsize,
+    running_tasks: StdMutex<Vec<thread::JoinHandle<()>>>,
 }
 
 #[derive(Default)]
 struct Event {
-    has_come: AtomicUsize,
+    is_set: AtomicUsize,
     waker: Mutex<Option<Waker>>,
 }
 
-/// The work: its outcome is the number of the run.
-struct Token {
+/// The work of a run. Its outcome is the run's number.
+struct ModelWork {
     shared: Arc<Shared>,
     run: usize,
     polls: usize,
 }
 
-impl std::fmt::Debug for Token {
+impl std::fmt::Debug for ModelWork {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Token({})", self.run)
+        write!(f, "ModelWork({})", self.run)
     }
 }
 
-impl Token {
+impl ModelWork {
     fn make(shared: &Arc<Shared>) -> Self {
-        let run = shared.begun.fetch_add(1, Ordering::Relaxed) + 1;
+        let run = shared.started.fetch_add(1, Ordering::Relaxed) + 1;
         Self { shared: Arc::clone(shared), run, polls: 0 }
     }
 
@@ -95,7 +100,7 @@ impl Token {
         self.polls += 1;
         if let Some(event) = &self.shared.event {
             *lock(&event.waker) = Some(cx.waker().clone());
-            if event.has_come.load(Ordering::Acquire) > 0 {
+            if event.is_set.load(Ordering::Acquire) > 0 {
                 return Poll::Ready(self.run);
             }
             return Poll::Pending;
@@ -108,7 +113,7 @@ impl Token {
     }
 }
 
-impl Drop for Token {
+impl Drop for ModelWork {
     fn drop(&mut self) {
         self.touch();
     }
@@ -121,16 +126,16 @@ impl Shared {
 
     fn with(tasks: Tasks, set: impl FnOnce(&mut Self)) -> Arc<Self> {
         let mut shared = Self {
-            board: Board::new(),
+            shard: FlightShard::new(),
             tasks,
             detached: false,
             polls: 2,
             sum: Some(AtomicUsize::new(0)),
             event: None,
-            touches: Plain::new(0),
-            begun: Plain::new(0),
-            spawned: Plain::new(0),
-            running_tasks: Beside::default(),
+            touches: StdAtomicUsize::new(0),
+            started: StdAtomicUsize::new(0),
+            spawned: StdAtomicUsize::new(0),
+            running_tasks: StdMutex::default(),
         };
         set(&mut shared);
         Arc::new(shared)
@@ -142,26 +147,26 @@ impl Shared {
             Tasks::None => false,
             Tasks::Run => true,
             Tasks::Lost { .. } => spawned < 2,
-            Tasks::LostForEver { .. } => spawned < 1,
+            Tasks::LostForever { .. } => spawned < 1,
         }
     }
 
-    fn settle(self: &Arc<Self>, index: u32, mut rest: Rest<u32, Token, usize>) {
-        if rest.spawn_task {
+    fn run_deferred(self: &Arc<Self>, index: u32, mut deferred: FlightDeferred<u32, ModelWork, usize>) {
+        if deferred.spawn_task {
             self.spawn(index);
         }
-        wake_all(std::mem::take(&mut rest.wakers));
-        if let Some(token) = rest.cancelled.take() {
-            drop(token);
-            let rest = self.board.end(index);
-            wake_all(rest.wakers);
+        wake_all(std::mem::take(&mut deferred.wakers));
+        if let Some(work) = deferred.cancelled_work.take() {
+            drop(work);
+            let deferred = self.shard.finish_cancel(index);
+            wake_all(deferred.wakers);
         }
     }
 
     fn spawn(self: &Arc<Self>, index: u32) {
         let nth = self.spawned.fetch_add(1, Ordering::Relaxed);
         let polls = match self.tasks {
-            Tasks::Lost { after } | Tasks::LostForEver { after } if nth == 0 => after,
+            Tasks::Lost { after } | Tasks::LostForever { after } if nth == 0 => after,
             _ => usize::MAX,
         };
         let shared = Arc::clone(self);
@@ -171,53 +176,53 @@ impl Shared {
 
     fn run_task(self: &Arc<Self>, index: u32, polls: usize) {
         let mut left = polls;
-        let is_over = block_on(poll_fn(|cx| {
+        let is_finished = block_on(poll_fn(|cx| {
             if left == 0 {
                 return Poll::Ready(false);
             }
             left -= 1;
             match self.poll_task(index, cx) {
                 Poll::Ready(()) => Poll::Ready(true),
-                // Its runtime does not wait until it is woken.
+                // The runtime shuts down before the task is woken.
                 Poll::Pending if left == 0 => Poll::Ready(false),
                 Poll::Pending => Poll::Pending,
             }
         }));
-        if !is_over {
-            let rest = self.board.lose_task(index);
-            self.settle(index, rest);
+        if !is_finished {
+            let deferred = self.shard.lose_task(index);
+            self.run_deferred(index, deferred);
         }
     }
 
     fn poll_task(self: &Arc<Self>, index: u32, cx: &Context<'_>) -> Poll<()> {
-        let mut fresh = None;
-        let mut token = loop {
-            match self.board.find_by_task(index, cx.waker(), &mut fresh) {
-                TaskFound::Drive(token) => break token,
-                TaskFound::Pending => return Poll::Pending,
-                TaskFound::WantsWaker => fresh = Some(cx.waker().clone()),
-                TaskFound::Over => return Poll::Ready(()),
+        let mut spare = None;
+        let mut work = loop {
+            match self.shard.poll_by_task(index, cx.waker(), &mut spare) {
+                DriverTaskPoll::Drive(work) => break work,
+                DriverTaskPoll::Pending => return Poll::Pending,
+                DriverTaskPoll::WantsWaker => spare = Some(cx.waker().clone()),
+                DriverTaskPoll::Finished => return Poll::Ready(()),
             }
         };
-        if let Poll::Ready(run) = token.poll(cx) {
-            drop(token);
-            let (_landing, rest) = self.board.land(index, Pilot::Task, run, |run| run);
-            self.settle(index, rest);
+        if let Poll::Ready(run) = work.poll(cx) {
+            drop(work);
+            let (_completion, deferred) = self.shard.complete(index, Driver::Task, run, |run| run);
+            self.run_deferred(index, deferred);
             return Poll::Ready(());
         }
-        let rest = self.board.put_back_by_task(index, token, cx.waker().clone());
-        let is_over = rest.cancelled.is_some();
-        self.settle(index, rest);
-        if is_over { Poll::Ready(()) } else { Poll::Pending }
+        let deferred = self.shard.put_back_by_task(index, work, cx.waker().clone());
+        let is_finished = deferred.cancelled_work.is_some();
+        self.run_deferred(index, deferred);
+        if is_finished { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// A whole call. Returns the number of the run whose outcome it got.
+    /// Joins or starts a run, waits for it, and returns the number of the run whose outcome it got.
     fn call(self: &Arc<Self>) -> usize {
         Caller::new(self).wait()
     }
 
-    /// A call that leaves after one poll, unless that was enough, or the outcome has come meanwhile.
-    fn glance(self: &Arc<Self>) -> Option<usize> {
+    /// Polls once and leaves. Returns an outcome if the poll was enough or the run completed meanwhile.
+    fn poll_and_leave(self: &Arc<Self>) -> Option<usize> {
         let mut caller = Caller::new(self);
         match caller.poll_once() {
             Poll::Ready(run) => Some(run),
@@ -225,24 +230,25 @@ impl Shared {
         }
     }
 
-    fn tell(&self) {
+    fn set_event(&self) {
         let event = self.event.as_ref().unwrap();
-        event.has_come.store(1, Ordering::Release);
+        event.is_set.store(1, Ordering::Release);
         let waker = lock(&event.waker).take();
         if let Some(waker) = waker {
             waker.wake();
         }
     }
 
-    fn begun(&self) -> usize {
-        self.begun.load(Ordering::Relaxed)
+    fn started(&self) -> usize {
+        self.started.load(Ordering::Relaxed)
     }
 
     fn cancelled(&self) -> u64 {
-        self.board.tally.cancelled.value()
+        self.shard.counters.cancelled.value()
     }
 
-    /// At the end of an execution: nobody is there, nothing is left, and the works took turns.
+    /// Asserts at the end of an execution that no waiter, task or entry remains, and that the works excluded each
+    /// other.
     fn assert_over(&self) {
         loop {
             let task = self.running_tasks.lock().unwrap().pop();
@@ -252,38 +258,38 @@ impl Shared {
         if let Some(sum) = &self.sum {
             assert_eq!(sum.load(Ordering::Relaxed), self.touches.load(Ordering::Relaxed), "works overlapped");
         }
-        let tally = &self.board.tally;
-        assert_eq!((tally.running.value(), tally.callers.value()), (0, 0));
-        assert_eq!(tally.runs.value(), self.begun() as u64);
-        assert!(lock(&self.board.runs).indices().is_empty(), "something is left of a run");
+        let counters = &self.shard.counters;
+        assert_eq!((counters.running.value(), counters.waiting.value()), (0, 0));
+        assert_eq!(counters.runs.value(), self.started() as u64);
+        assert!(lock(&self.shard.runs).indices().is_empty(), "the entry of a run remains");
     }
 }
 
 struct Caller {
     shared: Arc<Shared>,
-    aboard: Option<(u32, Seat)>,
+    joined: Option<(u32, RunWaiterId)>,
 }
 
 impl Caller {
     fn new(shared: &Arc<Shared>) -> Self {
-        Self { shared: Arc::clone(shared), aboard: None }
+        Self { shared: Arc::clone(shared), joined: None }
     }
 
     fn poll(&mut self, cx: &Context<'_>) -> Poll<usize> {
         loop {
-            let Some((index, seat)) = self.aboard else { return self.come_aboard(cx) };
-            let mut fresh = None;
+            let Some((index, id)) = self.joined else { return self.join(cx) };
+            let mut spare = None;
             loop {
-                match self.shared.board.find(index, seat, cx.waker(), &mut fresh) {
-                    Found::Pending => return Poll::Pending,
-                    Found::WantsWaker => fresh = Some(cx.waker().clone()),
-                    Found::Drive(token) => return self.drive(index, seat, token, cx),
-                    Found::Landed(run) => {
-                        self.aboard = None;
+                match self.shared.shard.poll(index, id, cx.waker(), &mut spare) {
+                    RunPoll::Pending => return Poll::Pending,
+                    RunPoll::WantsWaker => spare = Some(cx.waker().clone()),
+                    RunPoll::Drive(work) => return self.drive(index, id, work, cx),
+                    RunPoll::Completed(run) => {
+                        self.joined = None;
                         return Poll::Ready(run);
                     }
-                    Found::Again => {
-                        self.aboard = None;
+                    RunPoll::Rejoin => {
+                        self.joined = None;
                         break;
                     }
                 }
@@ -291,43 +297,45 @@ impl Caller {
         }
     }
 
-    fn come_aboard(&mut self, cx: &Context<'_>) -> Poll<usize> {
+    fn join(&mut self, cx: &Context<'_>) -> Poll<usize> {
         let (mut key, mut waker) = (Some(KEY), None);
         let can_spawn = || self.shared.can_spawn();
         loop {
-            match self.shared.board.come_aboard(HASH, &mut key, &mut waker, usize::MAX, |_| false, can_spawn) {
-                Boarding::Started { index, seat } => {
-                    self.aboard = Some((index, seat));
-                    let token = Token::make(&self.shared);
-                    return self.drive(index, seat, token, cx);
+            match self.shared.shard.join(HASH, &mut key, &mut waker, usize::MAX, |_| false, can_spawn) {
+                JoinOutcome::Started { index, id } => {
+                    self.joined = Some((index, id));
+                    let work = ModelWork::make(&self.shared);
+                    return self.drive(index, id, work, cx);
                 }
-                Boarding::Joined { index, seat, spawn_task, is_adrift } => {
-                    self.aboard = Some((index, seat));
+                JoinOutcome::Joined { index, id, spawn_task, needs_driver } => {
+                    self.joined = Some((index, id));
                     if spawn_task {
                         self.shared.spawn(index);
                     }
-                    return if is_adrift { self.poll(cx) } else { Poll::Pending };
+                    return if needs_driver { self.poll(cx) } else { Poll::Pending };
                 }
-                Boarding::WantsWaker => waker = Some(cx.waker().clone()),
-                boarding @ (Boarding::Full | Boarding::WouldDeadlock) => panic!("nothing forbids it: {boarding:?}"),
+                JoinOutcome::WantsWaker => waker = Some(cx.waker().clone()),
+                outcome @ (JoinOutcome::Full | JoinOutcome::WouldDeadlock) => {
+                    panic!("nothing refuses the caller: {outcome:?}")
+                }
             }
         }
     }
 
-    fn drive(&mut self, index: u32, seat: Seat, mut token: Token, cx: &Context<'_>) -> Poll<usize> {
-        if let Poll::Ready(run) = token.poll(cx) {
-            drop(token);
-            self.aboard = None;
-            if self.shared.board.land_alone(index).is_some() {
+    fn drive(&mut self, index: u32, id: RunWaiterId, mut work: ModelWork, cx: &Context<'_>) -> Poll<usize> {
+        if let Poll::Ready(run) = work.poll(cx) {
+            drop(work);
+            self.joined = None;
+            if self.shared.shard.complete_unshared(index).is_some() {
                 return Poll::Ready(run);
             }
-            let (_landing, rest) = self.shared.board.land(index, Pilot::Caller(seat), run, |run| run);
-            self.shared.settle(index, rest);
+            let (_completion, deferred) = self.shared.shard.complete(index, Driver::Waiter(id), run, |run| run);
+            self.shared.run_deferred(index, deferred);
             return Poll::Ready(run);
         }
         let can_spawn = || self.shared.can_spawn();
-        let rest = self.shared.board.put_back(index, seat, token, cx.waker().clone(), can_spawn);
-        self.shared.settle(index, rest);
+        let deferred = self.shared.shard.put_back(index, id, work, cx.waker().clone(), can_spawn);
+        self.shared.run_deferred(index, deferred);
         Poll::Pending
     }
 
@@ -339,18 +347,18 @@ impl Caller {
         block_on(poll_fn(|cx| self.poll(cx)))
     }
 
-    /// Leaves, as a caller does that is dropped or has waited long enough. Returns the outcome if it has come meanwhile.
+    /// Leaves, as a caller does that is dropped or times out. Returns the outcome if the run completed meanwhile.
     fn leave(mut self) -> Option<usize> {
-        let (index, seat) = self.aboard.take().expect("it waits");
-        let mut rest = self.shared.board.leave(index, seat, self.shared.detached, || self.shared.can_spawn());
-        let landed = rest.landed.take();
-        self.shared.settle(index, rest);
-        landed
+        let (index, id) = self.joined.take().expect("the caller is a waiter");
+        let mut deferred = self.shared.shard.leave(index, id, self.shared.detached, || self.shared.can_spawn());
+        let outcome = deferred.outcome.take();
+        self.shared.run_deferred(index, deferred);
+        outcome
     }
 }
 
-/// Checks `model` with at most so many preemptions an execution, which finds what is known to go wrong in such code
-/// ("Iterative context bounding", PLDI 2007) and ends in seconds.
+/// Checks `model` with at most `preemptions` preemptions per execution. That finds nearly all known bugs of such code
+/// ("Iterative context bounding for systematic testing of multithreaded programs", PLDI 2007), and takes seconds.
 fn check_bounded(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = Builder::new();
     builder.preemption_bound = Some(preemptions);
@@ -362,34 +370,34 @@ fn spawn<T: 'static>(shared: &Arc<Shared>, f: impl FnOnce(&Arc<Shared>) -> T + '
     thread::spawn(move || f(&shared))
 }
 
-/// A run that the model's main thread has begun.
-fn begun(shared: &Arc<Shared>) -> Caller {
+/// Starts a run on the model's main thread.
+fn start(shared: &Arc<Shared>) -> Caller {
     let mut leader = Caller::new(shared);
     assert!(leader.poll_once().is_pending());
     leader
 }
 
-/// A caller on the model's main thread that shares it.
-fn joined(shared: &Arc<Shared>) -> Caller {
-    begun(shared)
+/// Joins the run on the model's main thread.
+fn join(shared: &Arc<Shared>) -> Caller {
+    start(shared)
 }
 
 #[test]
-fn a_caller_that_comes_as_the_run_lands_shares_it_or_begins_another() {
+fn caller_that_joins_as_the_run_completes_shares_it_or_starts_another() {
     for tasks in [Tasks::None, Tasks::Run] {
         check_bounded(3, move || {
             let shared = Shared::new(tasks);
             let other = spawn(&shared, Shared::call);
             let first = shared.call();
             let second = other.join().unwrap();
-            assert!(first == second || shared.begun() == 2, "{first} {second}");
+            assert!(first == second || shared.started() == 2, "{first} {second}");
             shared.assert_over();
         });
     }
 }
 
 #[test]
-fn three_callers_without_a_runtime_have_their_outcomes() {
+fn three_callers_without_a_runtime_get_their_outcomes() {
     check_bounded(2, || {
         let shared = Shared::new(Tasks::None);
         let others = [spawn(&shared, Shared::call), spawn(&shared, Shared::call)];
@@ -402,41 +410,41 @@ fn three_callers_without_a_runtime_have_their_outcomes() {
 }
 
 #[test]
-fn as_the_caller_that_began_it_leaves_who_comes_has_the_run_or_a_fresh_one() {
+fn caller_that_joins_as_the_leader_leaves_gets_the_run_or_a_new_one() {
     for tasks in [Tasks::None, Tasks::Run] {
         check_bounded(3, move || {
             let shared = Shared::new(tasks);
-            let leader = begun(&shared);
+            let leader = start(&shared);
             let joiner = spawn(&shared, Shared::call);
             leader.leave();
             let run = joiner.join().unwrap();
-            assert_eq!(run, shared.begun());
+            assert_eq!(run, shared.started());
             shared.assert_over();
         });
     }
 }
 
 #[test]
-fn as_two_of_three_callers_leave_without_a_runtime_the_third_drives() {
+fn last_of_three_callers_drives_without_a_runtime_when_the_others_leave() {
     check_bounded(3, || {
         let shared = Shared::new(Tasks::None);
-        let leader = begun(&shared);
-        let next = joined(&shared);
-        let stays = spawn(&shared, Shared::call);
+        let leader = start(&shared);
+        let next = join(&shared);
+        let waiter = spawn(&shared, Shared::call);
         leader.leave();
         next.leave();
-        assert_eq!(stays.join().unwrap(), shared.begun());
+        assert_eq!(waiter.join().unwrap(), shared.started());
         shared.assert_over();
     });
 }
 
 #[test]
-fn a_caller_that_glances_in_leaves_the_work_to_who_waits() {
+fn caller_that_polls_once_and_leaves_hands_the_work_to_the_waiters() {
     for tasks in [Tasks::None, Tasks::Run] {
         check_bounded(2, move || {
             let shared = Shared::new(tasks);
-            let others = [spawn(&shared, Shared::call), spawn(&shared, |shared| shared.glance().unwrap_or(0))];
-            shared.glance();
+            let others = [spawn(&shared, Shared::call), spawn(&shared, |shared| shared.poll_and_leave().unwrap_or(0))];
+            shared.poll_and_leave();
             for other in others {
                 other.join().unwrap();
             }
@@ -446,20 +454,20 @@ fn a_caller_that_glances_in_leaves_the_work_to_who_waits() {
 }
 
 #[test]
-fn who_comes_as_the_last_caller_leaves_the_task_never_meets_the_cancelled_work() {
-    // The task's first poll ends it, or not.
+fn caller_that_joins_as_the_last_waiter_leaves_never_overlaps_the_cancelled_work() {
+    // The task's first poll completes the run, or not.
     for polls in [2, 3] {
         check_bounded(3, move || {
             let shared = Shared::with(Tasks::Run, |shared| shared.polls = polls);
-            let leader = begun(&shared);
-            let joiner = joined(&shared);
+            let leader = start(&shared);
+            let joiner = join(&shared);
             let late = spawn(&shared, Shared::call);
-            let landed = [leader.leave(), joiner.leave()];
+            let outcome = [leader.leave(), joiner.leave()];
             let run = late.join().unwrap();
-            assert_eq!(run, shared.begun());
-            // What was cancelled is nobody's, and what landed was the first.
-            assert!(shared.cancelled() == 0 || run == 2, "it has the outcome of a cancelled run");
-            assert!(landed.into_iter().flatten().all(|run| run == 1));
+            assert_eq!(run, shared.started());
+            // No caller gets a cancelled run, and only the first run can complete for those that left.
+            assert!(shared.cancelled() == 0 || run == 2, "the caller got the outcome of a cancelled run");
+            assert!(outcome.into_iter().flatten().all(|run| run == 1));
             shared.assert_over();
         });
     }
@@ -470,17 +478,17 @@ fn two_callers_that_leave_at_once_cancel_the_run_once() {
     for tasks in [Tasks::None, Tasks::Run] {
         check_bounded(3, move || {
             let shared = Shared::new(tasks);
-            let leader = begun(&shared);
-            let joiner = joined(&shared);
+            let leader = start(&shared);
+            let joiner = join(&shared);
             let other = thread::spawn(move || joiner.leave());
-            let landed = [leader.leave(), other.join().unwrap()];
+            let outcome = [leader.leave(), other.join().unwrap()];
             let cancelled = shared.cancelled();
             assert!(cancelled <= 1);
-            if landed.iter().any(Option::is_some) {
+            if outcome.iter().any(Option::is_some) {
                 assert_eq!(cancelled, 0);
             }
             if matches!(tasks, Tasks::None) {
-                assert_eq!((cancelled, landed), (1, [None, None]));
+                assert_eq!((cancelled, outcome), (1, [None, None]));
             }
             shared.assert_over();
         });
@@ -488,30 +496,30 @@ fn two_callers_that_leave_at_once_cancel_the_run_once() {
 }
 
 #[test]
-fn a_caller_that_gives_up_as_the_run_lands_has_the_outcome_or_nothing() {
+fn caller_that_leaves_as_the_run_completes_gets_the_outcome_or_nothing() {
     for tasks in [Tasks::None, Tasks::Run] {
         check_bounded(3, move || {
             let shared = Shared::new(tasks);
-            let leader = begun(&shared);
-            let impatient = joined(&shared);
-            let stays = thread::spawn(move || leader.wait());
-            let landed = impatient.leave();
-            assert_eq!(stays.join().unwrap(), 1);
-            assert!(landed.is_none_or(|run| run == 1));
-            assert_eq!((shared.begun(), shared.cancelled()), (1, 0));
+            let leader = start(&shared);
+            let leaver = join(&shared);
+            let waiter = thread::spawn(move || leader.wait());
+            let outcome = leaver.leave();
+            assert_eq!(waiter.join().unwrap(), 1);
+            assert!(outcome.is_none_or(|run| run == 1));
+            assert_eq!((shared.started(), shared.cancelled()), (1, 0));
             shared.assert_over();
         });
     }
 }
 
 #[test]
-fn a_task_that_is_lost_leaves_the_run_to_its_callers() {
+fn lost_task_leaves_the_run_to_its_waiters() {
     for after in [0, 1] {
-        for tasks in [Tasks::LostForEver { after }, Tasks::Lost { after }] {
+        for tasks in [Tasks::LostForever { after }, Tasks::Lost { after }] {
             check_bounded(2, move || {
                 let shared = Shared::new(tasks);
-                let leader = begun(&shared);
-                let joiner = joined(&shared);
+                let leader = start(&shared);
+                let joiner = join(&shared);
                 let other = thread::spawn(move || joiner.wait());
                 assert_eq!((leader.wait(), other.join().unwrap()), (1, 1));
             });
@@ -520,12 +528,12 @@ fn a_task_that_is_lost_leaves_the_run_to_its_callers() {
 }
 
 #[test]
-fn a_task_that_is_lost_as_the_last_callers_leave_takes_the_work_with_it() {
+fn task_that_is_lost_as_the_last_waiters_leave_drops_the_work() {
     for detached in [false, true] {
         check_bounded(3, move || {
-            let shared = Shared::with(Tasks::LostForEver { after: 1 }, |shared| shared.detached = detached);
-            let leader = begun(&shared);
-            let joiner = joined(&shared);
+            let shared = Shared::with(Tasks::LostForever { after: 1 }, |shared| shared.detached = detached);
+            let leader = start(&shared);
+            let joiner = join(&shared);
             let other = thread::spawn(move || joiner.leave());
             leader.leave();
             other.join().unwrap();
@@ -535,44 +543,44 @@ fn a_task_that_is_lost_as_the_last_callers_leave_takes_the_work_with_it() {
 }
 
 #[test]
-fn who_comes_as_a_detached_run_ends_shares_it_or_begins_another() {
+fn caller_that_joins_as_a_detached_run_ends_shares_it_or_starts_another() {
     check_bounded(3, || {
         let shared = Shared::with(Tasks::Run, |shared| shared.detached = true);
-        begun(&shared).leave();
+        start(&shared).leave();
         let run = shared.call();
-        assert_eq!(run, shared.begun());
+        assert_eq!(run, shared.started());
         assert_eq!(shared.cancelled(), 0);
         shared.assert_over();
     });
 }
 
 #[test]
-fn a_run_that_is_forgotten_as_another_caller_comes_ends_for_its_own_callers() {
+fn run_that_is_forgotten_as_another_caller_joins_completes_for_its_own_waiters() {
     for tasks in [Tasks::None, Tasks::Run] {
         check_bounded(3, move || {
-            // The two runs go on at once: nothing keeps their works apart.
+            // The two runs may overlap: nothing excludes them.
             let shared = Shared::with(tasks, |shared| shared.sum = None);
-            let leader = begun(&shared);
+            let leader = start(&shared);
             let other = spawn(&shared, Shared::call);
-            let was_there = shared.board.forget(HASH, &KEY);
+            let had_run = shared.shard.forget(HASH, &KEY);
             assert_eq!(leader.wait(), 1);
             let run = other.join().unwrap();
-            // A task may have ended it before.
-            assert!(was_there || matches!(tasks, Tasks::Run));
-            assert_eq!(run, shared.begun());
+            // A task may have completed the run before.
+            assert!(had_run || matches!(tasks, Tasks::Run));
+            assert_eq!(run, shared.started());
             shared.assert_over();
         });
     }
 }
 
 #[test]
-fn a_forgotten_run_that_all_leave_ends_beside_the_new_one() {
+fn forgotten_run_that_all_waiters_leave_ends_alongside_the_new_one() {
     check_bounded(3, || {
         let shared = Shared::with(Tasks::None, |shared| shared.sum = None);
-        let leader = begun(&shared);
+        let leader = start(&shared);
         let other = spawn(&shared, |shared| {
-            // Or it was cancelled before.
-            shared.board.forget(HASH, &KEY);
+            // The run may have been cancelled before.
+            shared.shard.forget(HASH, &KEY);
             shared.call()
         });
         leader.leave();
@@ -583,31 +591,31 @@ fn a_forgotten_run_that_all_leave_ends_beside_the_new_one() {
 }
 
 #[test]
-fn what_the_work_waits_for_wakes_whoever_drives_it_by_then() {
+fn event_of_the_work_wakes_the_current_driver() {
     for tasks in [Tasks::None, Tasks::Run] {
         check_bounded(3, move || {
             let shared = Shared::with(tasks, |shared| shared.event = Some(Event::default()));
-            let leader = begun(&shared);
-            let joiner = joined(&shared);
-            let waits = thread::spawn(move || joiner.wait());
+            let leader = start(&shared);
+            let joiner = join(&shared);
+            let waiter = thread::spawn(move || joiner.wait());
             let leaver = thread::spawn(move || leader.leave());
-            shared.tell();
+            shared.set_event();
             leaver.join().unwrap();
-            assert_eq!((waits.join().unwrap(), shared.begun()), (1, 1));
+            assert_eq!((waiter.join().unwrap(), shared.started()), (1, 1));
             shared.assert_over();
         });
     }
 }
 
 #[test]
-fn what_the_work_waits_for_wakes_it_though_its_task_is_lost() {
+fn event_of_the_work_wakes_a_waiter_after_the_task_is_lost() {
     check_bounded(2, || {
-        let shared = Shared::with(Tasks::LostForEver { after: 1 }, |shared| shared.event = Some(Event::default()));
-        let leader = begun(&shared);
-        let joiner = joined(&shared);
-        let waits = thread::spawn(move || joiner.wait());
-        shared.tell();
-        assert_eq!((leader.wait(), waits.join().unwrap(), shared.begun()), (1, 1, 1));
+        let shared = Shared::with(Tasks::LostForever { after: 1 }, |shared| shared.event = Some(Event::default()));
+        let leader = start(&shared);
+        let joiner = join(&shared);
+        let waiter = thread::spawn(move || joiner.wait());
+        shared.set_event();
+        assert_eq!((leader.wait(), waiter.join().unwrap(), shared.started()), (1, 1, 1));
         shared.assert_over();
     });
 }

@@ -1,20 +1,35 @@
-//! Single flight: callers who ask for the same thing at the same time share one run of the work.
+//! Single flight: callers that ask for the same key at the same time share one run of the work.
 //!
-//! A call passes the files of this folder in this order: `single_flight` → `shared_run`, which comes aboard a run on its
-//! `board` or starts one → `work`, polled by its callers, or by a `driver` task once there are several.
+//! The first caller of a key is the run's leader, later ones are its followers, and all of them are its waiters. While
+//! the leader is the only waiter, it drives the run itself: it polls the work. With the first follower, a spawned task
+//! becomes the driver.
+//!
+//! | step of a call | file |
+//! |---|---|
+//! | a caller asks for a key | `single_flight`, configured by `builder` |
+//! | its future joins a run, waits, times out or leaves | `shared_run`, `wait_timer` |
+//! | the key's run is found or started in one shard of the map | `flight_map` → `shard` of `run_entry` |
+//! | the work is polled, by a waiter or by the driver task | `run_future`, `driver_task` → `shard_driver` |
+//! | what a shard's operation returns, and what it defers until its mutex is unlocked | `outcome` |
+//! | the caller gets a value or an error | `error` |
 
-mod board;
-mod board_task;
 mod builder;
-mod driver;
+mod driver_task;
 mod error;
-mod found;
-mod run;
-mod runs;
+mod flight_map;
+#[cfg(all(test, loom))]
+mod loom_tests;
+mod outcome;
+#[cfg(all(test, not(loom)))]
+mod property_tests;
+mod run_entry;
+mod run_future;
+mod shard;
+mod shard_driver;
 mod shared_run;
 mod single_flight;
 mod stats;
-mod work;
+mod wait_timer;
 
 pub use self::builder::SingleFlightBuilder;
 pub use self::error::FlightError;

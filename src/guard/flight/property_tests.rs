@@ -1,4 +1,4 @@
-//! The board beside a naive model, over random programs.
+//! Compares a [`FlightShard`] with a naive model over random programs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,48 +7,52 @@ use std::task::{Wake, Waker};
 
 use proptest::prelude::*;
 
-use super::{Board, Boarding, Found, Hash64, Landing, Pilot, Rest, Seat, State, lock};
-use crate::guard::flight::found::TaskFound;
+use super::outcome::{Completion, DriverTaskPoll, FlightDeferred, JoinOutcome, RunPoll};
+use super::run_entry::{Driver, RunState, RunWaiterId};
+use super::shard::FlightShard;
+use crate::guard::key_map::Hash64;
+use crate::sync::lock;
 
-/// One step of a program. The indices choose among the callers, pilots and tasks there are.
+/// One step of a program. `pick` selects one of the waiters, drivers or tasks that exist at that step.
 #[derive(Clone, Debug)]
 enum Step {
-    /// A caller of a key comes, where a task can be spawned or not.
-    Come {
+    /// A caller joins the run of a key, or starts one.
+    Join {
         key: u32,
         can_spawn: bool,
     },
     /// The work of a run asks for its own key.
-    ComeInside {
-        who: usize,
+    JoinFromWork {
+        pick: usize,
     },
-    /// Polled with the waker of last time, or with a fresh one.
+    /// A waiter is polled, with its registered waker or with a fresh one.
     Poll {
-        who: usize,
+        pick: usize,
         fresh: bool,
     },
     Leave {
-        who: usize,
+        pick: usize,
         can_spawn: bool,
     },
-    /// Who polls the work has done so: it goes on.
+    /// A driver has polled the work, which is pending.
     PutBack {
-        who: usize,
+        pick: usize,
         can_spawn: bool,
     },
-    Land {
-        who: usize,
+    /// A driver has polled the work to its end.
+    Complete {
+        pick: usize,
     },
     /// The work of a cancelled run has been dropped.
-    End {
-        who: usize,
+    FinishCancel {
+        pick: usize,
     },
     PollTask {
-        who: usize,
+        pick: usize,
         fresh: bool,
     },
     LoseTask {
-        who: usize,
+        pick: usize,
     },
     Forget {
         key: u32,
@@ -56,17 +60,17 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let who = any::<usize>;
+    let pick = any::<usize>;
     prop_oneof![
-        8 => (0..3_u32, any::<bool>()).prop_map(|(key, can_spawn)| Step::Come { key, can_spawn }),
-        1 => who().prop_map(|who| Step::ComeInside { who }),
-        8 => (who(), any::<bool>()).prop_map(|(who, fresh)| Step::Poll { who, fresh }),
-        5 => (who(), any::<bool>()).prop_map(|(who, can_spawn)| Step::Leave { who, can_spawn }),
-        8 => (who(), any::<bool>()).prop_map(|(who, can_spawn)| Step::PutBack { who, can_spawn }),
-        3 => who().prop_map(|who| Step::Land { who }),
-        3 => who().prop_map(|who| Step::End { who }),
-        6 => (who(), any::<bool>()).prop_map(|(who, fresh)| Step::PollTask { who, fresh }),
-        2 => who().prop_map(|who| Step::LoseTask { who }),
+        8 => (0..3_u32, any::<bool>()).prop_map(|(key, can_spawn)| Step::Join { key, can_spawn }),
+        1 => pick().prop_map(|pick| Step::JoinFromWork { pick }),
+        8 => (pick(), any::<bool>()).prop_map(|(pick, fresh)| Step::Poll { pick, fresh }),
+        5 => (pick(), any::<bool>()).prop_map(|(pick, can_spawn)| Step::Leave { pick, can_spawn }),
+        8 => (pick(), any::<bool>()).prop_map(|(pick, can_spawn)| Step::PutBack { pick, can_spawn }),
+        3 => pick().prop_map(|pick| Step::Complete { pick }),
+        3 => pick().prop_map(|pick| Step::FinishCancel { pick }),
+        6 => (pick(), any::<bool>()).prop_map(|(pick, fresh)| Step::PollTask { pick, fresh }),
+        2 => pick().prop_map(|pick| Step::LoseTask { pick }),
         1 => (0..3_u32).prop_map(|key| Step::Forget { key }),
     ]
 }
@@ -80,136 +84,138 @@ impl Wake for Wakes {
     }
 }
 
-/// What the model says of the work of a run.
+/// The model's view of a run's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Polled,
-    Resting,
-    /// Cancelled. Who polls it right now is told so then; otherwise somebody is dropping it.
-    Ending,
+enum RunPhase {
+    Polling,
+    Idle,
+    /// Cancelled. The driver that polls the work right now learns of it afterwards; without one, the work is being
+    /// dropped.
+    Cancelling,
     Ended,
-    Landed,
+    Completed,
 }
 
-/// Who polls a work.
+/// What polls the work of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Who {
-    Caller(usize),
+enum ModelDriver {
+    Waiter(usize),
     Task,
 }
 
 #[derive(Debug)]
-struct Model {
+struct ModelRun {
     index: u32,
     key: u32,
-    phase: Phase,
+    phase: RunPhase,
     is_linked: bool,
     is_counted: bool,
-    pilot: Option<Who>,
-    /// Someone drops the work.
-    is_dropped_now: bool,
-    callers: BTreeSet<usize>,
+    /// What polls the work right now.
+    driver: Option<ModelDriver>,
+    /// The work is being dropped right now.
+    is_being_dropped: bool,
+    waiters: BTreeSet<usize>,
     has_task: bool,
-    /// The last task was lost before it ran.
-    is_without_tasks: bool,
+    /// The latest task was lost before it ran.
+    cannot_run_tasks: bool,
     task_ran: bool,
-    /// Index of the task's latest waker, if it waits with one.
+    /// The index of the task's latest waker, if it has registered one.
     task_waker: Option<usize>,
-    /// The task is spawned, or was woken: it will be polled.
-    task_comes: bool,
-    /// Who has the work's own wake-ups: it was polled last with the waker of this one.
-    minder: Option<Who>,
+    /// The task was spawned or woken, and will be polled.
+    task_is_due: bool,
+    /// The work was last polled with the waker of this driver, and wakes it.
+    last_driver: Option<ModelDriver>,
 }
 
 #[derive(Debug)]
-struct Caller {
+struct ModelWaiter {
     run: usize,
-    seat: Seat,
-    /// Index of its latest waker.
+    id: RunWaiterId,
+    /// The index of its latest waker.
     waker: Option<usize>,
-    /// It was woken, or has not been polled since it had to be.
-    comes: bool,
-    /// It waits for a cancelled run to end.
+    /// The waiter was woken or must be polled for another reason, and has not been polled since.
+    is_due: bool,
+    /// The waiter joined a cancelled run, and waits for it to end.
     is_late: bool,
 }
 
-type TestBoard = Board<u32, usize, usize>;
+type TestShard = FlightShard<u32, usize, usize>;
 
-/// A board and what a naive model says of it. Works and outcomes are the numbers of their runs.
-struct Pair {
-    board: TestBoard,
-    most: usize,
+/// A shard and its naive model. Work and outcomes are the numbers of their runs.
+struct Comparison {
+    shard: TestShard,
+    max_callers: usize,
     detached: bool,
-    runs: BTreeMap<usize, Model>,
-    callers: BTreeMap<usize, Caller>,
+    runs: BTreeMap<usize, ModelRun>,
+    waiters: BTreeMap<usize, ModelWaiter>,
     wakers: Vec<Arc<Wakes>>,
-    /// How often each was woken when last looked at.
+    /// How often each waker had been woken at the last check.
     seen: Vec<usize>,
     numbers: usize,
 
-    begun: u64,
+    started: u64,
     shared: u64,
     cancelled: u64,
 }
 
 fn hash(key: u32) -> Hash64 {
-    // Two of the keys have the same.
+    // Keys 0 and 1 share a hash.
     Hash64(u64::from(key / 2))
 }
 
-impl Pair {
-    fn new(most: usize, detached: bool) -> Self {
+impl Comparison {
+    fn new(max_callers: usize, detached: bool) -> Self {
         Self {
-            board: Board::new(),
-            most,
+            shard: FlightShard::new(),
+            max_callers,
             detached,
             runs: BTreeMap::new(),
-            callers: BTreeMap::new(),
+            waiters: BTreeMap::new(),
             wakers: Vec::new(),
             seen: Vec::new(),
             numbers: 0,
-            begun: 0,
+            started: 0,
             shared: 0,
             cancelled: 0,
         }
     }
 
-    fn take(&mut self, step: &Step) {
+    fn apply(&mut self, step: &Step) {
         match *step {
-            Step::Come { key, can_spawn } => self.come(key, can_spawn),
-            Step::ComeInside { who } => self.come_inside(who),
-            Step::Poll { who, fresh } => {
-                if let Some(caller) = nth(&self.idle_callers(), who) {
-                    self.poll(caller, fresh);
+            Step::Join { key, can_spawn } => self.join(key, can_spawn),
+            Step::JoinFromWork { pick } => self.join_from_work(pick),
+            Step::Poll { pick, fresh } => {
+                if let Some(waiter) = pick_from(&self.idle_waiters(), pick) {
+                    self.poll(waiter, fresh);
                 }
             }
-            Step::Leave { who, can_spawn } => {
-                if let Some(caller) = nth(&self.idle_callers(), who) {
-                    self.leave(caller, can_spawn);
+            Step::Leave { pick, can_spawn } => {
+                if let Some(waiter) = pick_from(&self.idle_waiters(), pick) {
+                    self.leave(waiter, can_spawn);
                 }
             }
-            Step::PutBack { who, can_spawn } => {
-                if let Some(run) = nth(&self.piloted(), who) {
+            Step::PutBack { pick, can_spawn } => {
+                if let Some(run) = pick_from(&self.polling(), pick) {
                     self.put_back(run, can_spawn);
                 }
             }
-            Step::Land { who } => {
-                if let Some(run) = nth(&self.piloted(), who) {
-                    self.land(run);
+            Step::Complete { pick } => {
+                if let Some(run) = pick_from(&self.polling(), pick) {
+                    self.complete(run);
                 }
             }
-            Step::End { who } => {
-                if let Some(run) = nth(&self.runs_where(|run| run.is_dropped_now), who) {
-                    self.end(run);
+            Step::FinishCancel { pick } => {
+                if let Some(run) = pick_from(&self.runs_where(|run| run.is_being_dropped), pick) {
+                    self.finish_cancel(run);
                 }
             }
-            Step::PollTask { who, fresh } => {
-                if let Some(run) = nth(&self.idle_tasks(), who) {
+            Step::PollTask { pick, fresh } => {
+                if let Some(run) = pick_from(&self.idle_tasks(), pick) {
                     self.poll_task(run, fresh);
                 }
             }
-            Step::LoseTask { who } => {
-                if let Some(run) = nth(&self.idle_tasks(), who) {
+            Step::LoseTask { pick } => {
+                if let Some(run) = pick_from(&self.idle_tasks(), pick) {
                     self.lose_task(run);
                 }
             }
@@ -218,28 +224,33 @@ impl Pair {
         self.compare();
     }
 
-    fn runs_where(&self, is: impl Fn(&Model) -> bool) -> Vec<usize> {
+    fn runs_where(&self, is: impl Fn(&ModelRun) -> bool) -> Vec<usize> {
         self.runs.iter().filter(|(_, run)| is(run)).map(|(number, _)| *number).collect()
     }
 
-    fn piloted(&self) -> Vec<usize> {
-        self.runs_where(|run| run.pilot.is_some())
+    fn polling(&self) -> Vec<usize> {
+        self.runs_where(|run| run.driver.is_some())
     }
 
     fn idle_tasks(&self) -> Vec<usize> {
-        self.runs_where(|run| run.has_task && run.pilot != Some(Who::Task))
+        self.runs_where(|run| run.has_task && run.driver != Some(ModelDriver::Task))
     }
 
-    /// Callers that don't poll the work right now.
-    fn idle_callers(&self) -> Vec<usize> {
-        let is_pilot = |number: usize, caller: &Caller| self.runs[&caller.run].pilot == Some(Who::Caller(number));
-        self.callers.iter().filter(|(number, caller)| !is_pilot(**number, caller)).map(|(number, _)| *number).collect()
+    /// Waiters that are not polling the work right now.
+    fn idle_waiters(&self) -> Vec<usize> {
+        let is_polling =
+            |number: usize, waiter: &ModelWaiter| self.runs[&waiter.run].driver == Some(ModelDriver::Waiter(number));
+        self.waiters
+            .iter()
+            .filter(|(number, waiter)| !is_polling(**number, waiter))
+            .map(|(number, _)| *number)
+            .collect()
     }
 
     fn linked(&self, key: u32) -> Option<usize> {
-        let found = self.runs_where(|run| run.is_linked && run.key == key);
-        assert!(found.len() <= 1, "a key has one run");
-        found.first().copied()
+        let linked = self.runs_where(|run| run.is_linked && run.key == key);
+        assert!(linked.len() <= 1, "a key has one run");
+        linked.first().copied()
     }
 
     fn number(&mut self) -> usize {
@@ -258,7 +269,7 @@ impl Pair {
         Waker::from(Arc::clone(&self.wakers[index]))
     }
 
-    fn run(&mut self, number: usize) -> &mut Model {
+    fn run(&mut self, number: usize) -> &mut ModelRun {
         self.runs.get_mut(&number).expect("the model has the run")
     }
 
@@ -266,39 +277,39 @@ impl Pair {
         self.runs[&number].index
     }
 
-    fn settle(&mut self, run: usize, mut rest: Rest<u32, usize, usize>, may_spawn: bool) {
-        if rest.spawn_task {
-            assert!(may_spawn, "a task is spawned where none can be");
+    fn run_deferred(&mut self, run: usize, mut deferred: FlightDeferred<u32, usize, usize>, may_spawn: bool) {
+        if deferred.spawn_task {
+            assert!(may_spawn, "a task is spawned although that is impossible");
             let run = self.run(run);
             assert!(!run.has_task, "a run has one task");
             run.has_task = true;
             run.task_ran = false;
-            run.is_without_tasks = false;
-            run.task_comes = true;
+            run.cannot_run_tasks = false;
+            run.task_is_due = true;
             run.task_waker = None;
         }
-        for waker in std::mem::take(&mut rest.wakers) {
+        for waker in std::mem::take(&mut deferred.wakers) {
             waker.wake();
         }
-        if let Some(work) = rest.cancelled.take() {
+        if let Some(work) = deferred.cancelled_work.take() {
             assert_eq!(work, run, "it is this run's work");
             let run = self.run(run);
-            assert_eq!(run.phase, Phase::Ending);
-            assert!(run.pilot.is_none() && !run.is_dropped_now);
-            run.is_dropped_now = true;
+            assert_eq!(run.phase, RunPhase::Cancelling);
+            assert!(run.driver.is_none() && !run.is_being_dropped);
+            run.is_being_dropped = true;
         } else {
             let run = &self.runs.get(&run);
             if let Some(run) = run
-                && run.phase == Phase::Ending
+                && run.phase == RunPhase::Cancelling
             {
-                assert!(run.is_dropped_now || run.pilot.is_some(), "nobody has the work of a cancelled run");
+                assert!(run.is_being_dropped || run.driver.is_some(), "the work of a cancelled run is lost");
             }
         }
-        drop(rest);
+        drop(deferred);
         self.note_wakes();
     }
 
-    /// Who was woken will come.
+    /// Marks the waiters and tasks that were woken as due.
     fn note_wakes(&mut self) {
         for (index, wakes) in self.wakers.iter().enumerate() {
             let now = wakes.0.load(Ordering::Relaxed);
@@ -306,327 +317,334 @@ impl Pair {
                 continue;
             }
             self.seen[index] = now;
-            for caller in self.callers.values_mut().filter(|caller| caller.waker == Some(index)) {
-                caller.comes = true;
+            for waiter in self.waiters.values_mut().filter(|waiter| waiter.waker == Some(index)) {
+                waiter.is_due = true;
             }
             for run in self.runs.values_mut().filter(|run| run.task_waker == Some(index)) {
-                run.task_comes = true;
+                run.task_is_due = true;
             }
         }
     }
 
-    fn come(&mut self, key: u32, can_spawn: bool) {
-        let there = self.linked(key);
-        let mut brought = Some(key);
+    fn join(&mut self, key: u32, can_spawn: bool) {
+        let current = self.linked(key);
+        let mut key_slot = Some(key);
         let mut waker = None;
-        let first = self.board.come_aboard(hash(key), &mut brought, &mut waker, self.most, |_| false, || can_spawn);
-        let (index, given) = self.fresh_waker();
-        let boarding = if matches!(first, Boarding::WantsWaker) {
-            waker = Some(given);
-            self.board.come_aboard(hash(key), &mut brought, &mut waker, self.most, |_| false, || can_spawn)
+        let first = self.shard.join(hash(key), &mut key_slot, &mut waker, self.max_callers, |_| false, || can_spawn);
+        let (index, waker_now) = self.fresh_waker();
+        let outcome = if matches!(first, JoinOutcome::WantsWaker) {
+            waker = Some(waker_now);
+            self.shard.join(hash(key), &mut key_slot, &mut waker, self.max_callers, |_| false, || can_spawn)
         } else {
             first
         };
         let number = self.number();
-        let Some(run) = there else {
-            let Boarding::Started { index, seat } = boarding else { panic!("the key is free: {boarding:?}") };
-            assert_eq!(brought, None, "the run has the key");
-            self.begun += 1;
-            let model = Model {
+        let Some(run) = current else {
+            let JoinOutcome::Started { index, id } = outcome else { panic!("the key is free: {outcome:?}") };
+            assert_eq!(key_slot, None, "the run has the key");
+            self.started += 1;
+            let model = ModelRun {
                 index,
                 key,
-                phase: Phase::Polled,
+                phase: RunPhase::Polling,
                 is_linked: true,
                 is_counted: true,
-                pilot: Some(Who::Caller(number)),
-                is_dropped_now: false,
-                callers: BTreeSet::from([number]),
+                driver: Some(ModelDriver::Waiter(number)),
+                is_being_dropped: false,
+                waiters: BTreeSet::from([number]),
                 has_task: false,
-                is_without_tasks: false,
+                cannot_run_tasks: false,
                 task_ran: false,
                 task_waker: None,
-                task_comes: false,
-                minder: None,
+                task_is_due: false,
+                last_driver: None,
             };
-            // Runs are numbered by their first caller.
+            // A run has the number of its leader.
             self.runs.insert(number, model);
-            self.callers.insert(number, Caller { run: number, seat, waker: None, comes: false, is_late: false });
+            self.waiters.insert(number, ModelWaiter { run: number, id, waker: None, is_due: false, is_late: false });
             return;
         };
-        assert_eq!(brought, Some(key), "who joins keeps the key");
-        if self.runs[&run].callers.len() >= self.most {
-            assert!(matches!(boarding, Boarding::Full), "{boarding:?}");
+        assert_eq!(key_slot, Some(key), "a follower keeps its key");
+        if self.runs[&run].waiters.len() >= self.max_callers {
+            assert!(matches!(outcome, JoinOutcome::Full), "{outcome:?}");
             return;
         }
-        let Boarding::Joined { index: at, seat, spawn_task, is_adrift } = boarding else {
-            panic!("a run goes on: {boarding:?}")
+        let JoinOutcome::Joined { index: at, id, spawn_task, needs_driver } = outcome else {
+            panic!("the key has a run: {outcome:?}")
         };
         assert_eq!(at, self.index(run));
-        let is_late = self.runs[&run].phase == Phase::Ending;
+        let is_late = self.runs[&run].phase == RunPhase::Cancelling;
         let model = self.run(run);
         assert_eq!(spawn_task, can_spawn && !is_late && !model.has_task);
-        model.callers.insert(number);
+        model.waiters.insert(number);
         if spawn_task {
             model.has_task = true;
             model.task_ran = false;
-            model.is_without_tasks = false;
-            model.task_comes = true;
+            model.cannot_run_tasks = false;
+            model.task_is_due = true;
             model.task_waker = None;
         }
         self.shared += u64::from(!is_late);
         let model = &self.runs[&run];
-        let has_driver = model.has_task || model.minder.is_some();
-        assert_eq!(is_adrift, model.phase == Phase::Resting && !has_driver, "who comes drives what nobody drives");
-        self.callers.insert(number, Caller { run, seat, waker: Some(index), comes: is_adrift, is_late });
-        if is_adrift {
+        let has_driver = model.has_task || model.last_driver.is_some();
+        assert_eq!(
+            needs_driver,
+            model.phase == RunPhase::Idle && !has_driver,
+            "a caller that joins drives a run that needs a driver"
+        );
+        self.waiters.insert(number, ModelWaiter { run, id, waker: Some(index), is_due: needs_driver, is_late });
+        if needs_driver {
             self.poll(number, false);
         }
     }
 
-    fn come_inside(&mut self, who: usize) {
-        let inside = self.runs_where(|run| run.is_linked && (run.pilot.is_some() || run.is_dropped_now));
-        let Some(run) = nth(&inside, who) else { return };
+    fn join_from_work(&mut self, pick: usize) {
+        let inside = self.runs_where(|run| run.is_linked && (run.driver.is_some() || run.is_being_dropped));
+        let Some(run) = pick_from(&inside, pick) else { return };
         let (key, index) = (self.runs[&run].key, self.index(run));
-        let mut brought = Some(key);
-        let boarding =
-            self.board.come_aboard(hash(key), &mut brought, &mut None, self.most, |inside| inside == index, || true);
-        assert!(matches!(boarding, Boarding::WouldDeadlock), "{boarding:?}");
-        assert_eq!(brought, Some(key));
+        let mut key_slot = Some(key);
+        let outcome =
+            self.shard.join(hash(key), &mut key_slot, &mut None, self.max_callers, |inside| inside == index, || true);
+        assert!(matches!(outcome, JoinOutcome::WouldDeadlock), "{outcome:?}");
+        assert_eq!(key_slot, Some(key));
     }
 
-    /// The waker of last time if there is one, and a fresh one otherwise.
-    fn choose_waker(&mut self, known: Option<usize>, fresh: bool) -> (usize, Waker) {
-        match known {
+    /// Returns the registered waker if current is one and no fresh one is asked for.
+    fn choose_waker(&mut self, registered: Option<usize>, fresh: bool) -> (usize, Waker) {
+        match registered {
             Some(index) if !fresh => (index, self.waker(index)),
             _ => self.fresh_waker(),
         }
     }
 
     fn poll(&mut self, number: usize, fresh: bool) {
-        let Caller { run, seat, waker, is_late, .. } = self.callers[&number];
-        let (index, given) = self.choose_waker(waker, fresh);
+        let ModelWaiter { run, id, waker, is_late, .. } = self.waiters[&number];
+        let (index, waker_now) = self.choose_waker(waker, fresh);
         let at = self.index(run);
         let mut spare = None;
-        let mut found = self.board.find(at, seat, &given, &mut spare);
-        if matches!(found, Found::WantsWaker) {
-            spare = Some(given.clone());
-            found = self.board.find(at, seat, &given, &mut spare);
-            assert!(spare.is_none(), "it asked for a waker and took none");
+        let mut poll = self.shard.poll(at, id, &waker_now, &mut spare);
+        if matches!(poll, RunPoll::WantsWaker) {
+            spare = Some(waker_now.clone());
+            poll = self.shard.poll(at, id, &waker_now, &mut spare);
+            assert!(!is_same(spare.as_ref(), &waker_now), "it asked for a clone and did not store it");
         }
         let phase = self.runs[&run].phase;
-        match found {
-            Found::Pending => {
-                assert!(matches!(phase, Phase::Polled | Phase::Resting | Phase::Ending), "{phase:?}");
-                if phase == Phase::Resting {
+        match poll {
+            RunPoll::Pending => {
+                assert!(matches!(phase, RunPhase::Polling | RunPhase::Idle | RunPhase::Cancelling), "{phase:?}");
+                if phase == RunPhase::Idle {
                     let model = &self.runs[&run];
-                    let other = model.minder.is_some_and(|minder| minder != Who::Caller(number));
-                    assert!(other || model.has_task, "nobody else would drive the work");
+                    let other = model.last_driver.is_some_and(|driver| driver != ModelDriver::Waiter(number));
+                    assert!(other || model.has_task, "nothing else would drive the work");
                 }
-                let caller = self.callers.get_mut(&number).expect("it is aboard");
-                caller.waker = Some(index);
-                caller.comes = false;
+                let waiter = self.waiters.get_mut(&number).expect("it is a waiter");
+                waiter.waker = Some(index);
+                waiter.is_due = false;
             }
-            Found::Drive(work) => {
+            RunPoll::Drive(work) => {
                 assert_eq!(work, run);
-                assert_eq!(phase, Phase::Resting);
+                assert_eq!(phase, RunPhase::Idle);
                 let model = self.run(run);
-                assert!(model.minder.is_none_or(|minder| minder == Who::Caller(number)), "it is another one's work");
+                assert!(
+                    model.last_driver.is_none_or(|driver| driver == ModelDriver::Waiter(number)),
+                    "another driver is responsible for the work"
+                );
                 assert!(!model.has_task, "the task drives");
-                model.phase = Phase::Polled;
-                model.pilot = Some(Who::Caller(number));
-                self.callers.get_mut(&number).expect("it is aboard").comes = false;
+                model.phase = RunPhase::Polling;
+                model.driver = Some(ModelDriver::Waiter(number));
+                self.waiters.get_mut(&number).expect("it is a waiter").is_due = false;
             }
-            Found::Landed(outcome) => {
-                assert_eq!((phase, outcome, is_late), (Phase::Landed, run, false));
-                self.disembark(number);
+            RunPoll::Completed(outcome) => {
+                assert_eq!((phase, outcome, is_late), (RunPhase::Completed, run, false));
+                self.remove_waiter(number);
             }
-            Found::Again => {
-                assert_eq!((phase, is_late), (Phase::Ended, true));
-                self.disembark(number);
+            RunPoll::Rejoin => {
+                assert_eq!((phase, is_late), (RunPhase::Ended, true));
+                self.remove_waiter(number);
             }
-            Found::WantsWaker => panic!("it has one"),
+            RunPoll::WantsWaker => panic!("it has a clone"),
         }
     }
 
-    fn disembark(&mut self, number: usize) {
-        let caller = self.callers.remove(&number).expect("it was aboard");
-        self.run(caller.run).callers.remove(&number);
-        self.forget_if_over(caller.run);
+    fn remove_waiter(&mut self, number: usize) {
+        let waiter = self.waiters.remove(&number).expect("it was a waiter");
+        self.run(waiter.run).waiters.remove(&number);
+        self.forget_if_over(waiter.run);
     }
 
     fn forget_if_over(&mut self, run: usize) {
         let model = &self.runs[&run];
-        if matches!(model.phase, Phase::Ended | Phase::Landed) && model.callers.is_empty() && !model.has_task {
+        if matches!(model.phase, RunPhase::Ended | RunPhase::Completed) && model.waiters.is_empty() && !model.has_task {
             self.runs.remove(&run);
         }
     }
 
     fn cancel(&mut self, run: usize) {
         let model = self.run(run);
-        model.phase = Phase::Ending;
+        model.phase = RunPhase::Cancelling;
         model.is_counted = false;
         if model.has_task {
-            model.task_comes = true;
+            model.task_is_due = true;
         }
     }
 
     fn leave(&mut self, number: usize, can_spawn: bool) {
-        let Caller { run, seat, .. } = self.callers[&number];
-        let mut rest = self.board.leave(self.index(run), seat, self.detached, || can_spawn);
+        let ModelWaiter { run, id, .. } = self.waiters[&number];
+        let mut deferred = self.shard.leave(self.index(run), id, self.detached, || can_spawn);
         let phase = self.runs[&run].phase;
-        let landed = rest.landed.take();
-        assert_eq!(landed, (phase == Phase::Landed).then_some(run));
-        if matches!(phase, Phase::Ending | Phase::Ended | Phase::Landed) {
-            assert!(rest.wakers.is_empty() && rest.cancelled.is_none() && !rest.spawn_task);
-            self.disembark(number);
-            drop(rest);
+        let outcome = deferred.outcome.take();
+        assert_eq!(outcome, (phase == RunPhase::Completed).then_some(run));
+        if matches!(phase, RunPhase::Cancelling | RunPhase::Ended | RunPhase::Completed) {
+            assert!(deferred.wakers.is_empty() && deferred.cancelled_work.is_none() && !deferred.spawn_task);
+            self.remove_waiter(number);
+            drop(deferred);
             return;
         }
-        self.callers.remove(&number);
+        self.waiters.remove(&number);
         let detached = self.detached;
         let model = self.run(run);
-        model.callers.remove(&number);
-        if model.minder == Some(Who::Caller(number)) {
-            model.minder = None;
+        model.waiters.remove(&number);
+        if model.last_driver == Some(ModelDriver::Waiter(number)) {
+            model.last_driver = None;
         }
-        let goes_on = !model.callers.is_empty() || detached && (model.has_task || can_spawn);
-        assert_eq!(rest.spawn_task, goes_on && model.callers.is_empty() && !model.has_task);
-        if !goes_on {
+        let continues = !model.waiters.is_empty() || detached && (model.has_task || can_spawn);
+        assert_eq!(deferred.spawn_task, continues && model.waiters.is_empty() && !model.has_task);
+        if !continues {
             self.cancel(run);
         }
-        self.settle(run, rest, can_spawn);
+        self.run_deferred(run, deferred, can_spawn);
     }
 
     fn put_back(&mut self, run: usize, can_spawn: bool) {
-        let pilot = self.run(run).pilot.take().expect("someone polls it");
-        let (index, given) = self.fresh_waker();
+        let driver = self.run(run).driver.take().expect("the work is being polled");
+        let (index, waker_now) = self.fresh_waker();
         let at = self.index(run);
-        match pilot {
-            Who::Caller(number) => {
-                let seat = self.callers[&number].seat;
-                let rest = self.board.put_back(at, seat, run, given, || can_spawn);
-                assert!(rest.cancelled.is_none());
+        match driver {
+            ModelDriver::Waiter(number) => {
+                let id = self.waiters[&number].id;
+                let deferred = self.shard.put_back(at, id, run, waker_now, || can_spawn);
+                assert!(deferred.cancelled_work.is_none());
                 let model = self.run(run);
-                model.phase = Phase::Resting;
-                model.minder = Some(pilot);
-                let may_spawn = can_spawn && !model.is_without_tasks;
-                assert_eq!(rest.spawn_task, may_spawn && model.callers.len() > 1 && !model.has_task);
-                self.callers.get_mut(&number).expect("it has a share").waker = Some(index);
-                self.settle(run, rest, can_spawn);
+                model.phase = RunPhase::Idle;
+                model.last_driver = Some(driver);
+                let may_spawn = can_spawn && !model.cannot_run_tasks;
+                assert_eq!(deferred.spawn_task, may_spawn && model.waiters.len() > 1 && !model.has_task);
+                self.waiters.get_mut(&number).expect("it is a waiter").waker = Some(index);
+                self.run_deferred(run, deferred, can_spawn);
             }
-            Who::Task => {
-                let rest = self.board.put_back_by_task(at, run, given);
-                assert!(!rest.spawn_task && rest.wakers.is_empty());
+            ModelDriver::Task => {
+                let deferred = self.shard.put_back_by_task(at, run, waker_now);
+                assert!(!deferred.spawn_task && deferred.wakers.is_empty());
                 let model = self.run(run);
-                if model.phase == Phase::Ending {
-                    assert!(rest.cancelled.is_some());
+                if model.phase == RunPhase::Cancelling {
+                    assert!(deferred.cancelled_work.is_some());
                     model.has_task = false;
                 } else {
-                    model.phase = Phase::Resting;
-                    model.minder = Some(pilot);
+                    model.phase = RunPhase::Idle;
+                    model.last_driver = Some(driver);
                     model.task_waker = Some(index);
                 }
-                self.settle(run, rest, false);
+                self.run_deferred(run, deferred, false);
             }
         }
     }
 
-    fn land(&mut self, run: usize) {
-        let who = self.run(run).pilot.take().expect("someone polls it");
-        let pilot = match who {
-            Who::Caller(number) => Pilot::Caller(self.callers[&number].seat),
-            Who::Task => Pilot::Task,
+    fn complete(&mut self, run: usize) {
+        let polled_by = self.run(run).driver.take().expect("the work is being polled");
+        let driver = match polled_by {
+            ModelDriver::Waiter(number) => Driver::Waiter(self.waiters[&number].id),
+            ModelDriver::Task => Driver::Task,
         };
-        let (landing, rest) = self.board.land(self.index(run), pilot, run, |result| result);
-        assert!(!rest.spawn_task && rest.cancelled.is_none());
-        match who {
-            Who::Caller(number) => {
-                self.callers.remove(&number);
-                self.run(run).callers.remove(&number);
+        let (completion, deferred) = self.shard.complete(self.index(run), driver, run, |result| result);
+        assert!(!deferred.spawn_task && deferred.cancelled_work.is_none());
+        match polled_by {
+            ModelDriver::Waiter(number) => {
+                self.waiters.remove(&number);
+                self.run(run).waiters.remove(&number);
             }
-            Who::Task => self.run(run).has_task = false,
+            ModelDriver::Task => self.run(run).has_task = false,
         }
-        let was_cancelled = self.runs[&run].phase == Phase::Ending;
+        let was_cancelled = self.runs[&run].phase == RunPhase::Cancelling;
         self.cancelled += u64::from(was_cancelled);
-        let is_wanted = !was_cancelled && !self.runs[&run].callers.is_empty();
-        match landing {
-            Landing::Own(outcome) => assert!(outcome == run && !is_wanted),
-            Landing::Shared(outcome) => assert!(outcome == run && is_wanted),
+        let is_wanted = !was_cancelled && !self.runs[&run].waiters.is_empty();
+        match completion {
+            Completion::Unshared(outcome) => assert!(outcome == run && !is_wanted),
+            Completion::Shared(outcome) => assert!(outcome == run && is_wanted),
         }
         let model = self.run(run);
-        model.phase = if is_wanted { Phase::Landed } else { Phase::Ended };
+        model.phase = if is_wanted { RunPhase::Completed } else { RunPhase::Ended };
         model.is_linked = false;
         model.is_counted = false;
-        self.settle(run, rest, false);
+        self.run_deferred(run, deferred, false);
         self.forget_if_over(run);
     }
 
-    fn end(&mut self, run: usize) {
-        let rest = self.board.end(self.index(run));
-        assert!(!rest.spawn_task && rest.cancelled.is_none() && rest.landed.is_none());
+    fn finish_cancel(&mut self, run: usize) {
+        let deferred = self.shard.finish_cancel(self.index(run));
+        assert!(!deferred.spawn_task && deferred.cancelled_work.is_none() && deferred.outcome.is_none());
         self.cancelled += 1;
         let model = self.run(run);
-        model.is_dropped_now = false;
+        model.is_being_dropped = false;
         model.is_linked = false;
-        model.phase = Phase::Ended;
-        self.settle(run, rest, false);
+        model.phase = RunPhase::Ended;
+        self.run_deferred(run, deferred, false);
         self.forget_if_over(run);
     }
 
     fn poll_task(&mut self, run: usize, fresh: bool) {
-        let (index, given) = self.choose_waker(self.runs[&run].task_waker, fresh);
+        let (index, waker_now) = self.choose_waker(self.runs[&run].task_waker, fresh);
         let at = self.index(run);
         self.run(run).task_ran = true;
         let mut spare = None;
-        let mut found = self.board.find_by_task(at, &given, &mut spare);
-        if matches!(found, TaskFound::WantsWaker) {
-            spare = Some(given.clone());
-            found = self.board.find_by_task(at, &given, &mut spare);
-            assert!(spare.is_none(), "it asked for a waker and took none");
+        let mut poll = self.shard.poll_by_task(at, &waker_now, &mut spare);
+        if matches!(poll, DriverTaskPoll::WantsWaker) {
+            spare = Some(waker_now.clone());
+            poll = self.shard.poll_by_task(at, &waker_now, &mut spare);
+            assert!(!is_same(spare.as_ref(), &waker_now), "it asked for a clone and did not store it");
         }
         let model = self.run(run);
-        match found {
-            TaskFound::Drive(work) => {
-                assert_eq!((work, model.phase), (run, Phase::Resting));
-                model.phase = Phase::Polled;
-                model.pilot = Some(Who::Task);
-                model.task_comes = false;
+        match poll {
+            DriverTaskPoll::Drive(work) => {
+                assert_eq!((work, model.phase), (run, RunPhase::Idle));
+                model.phase = RunPhase::Polling;
+                model.driver = Some(ModelDriver::Task);
+                model.task_is_due = false;
             }
-            TaskFound::Pending => {
-                assert_eq!(model.phase, Phase::Polled);
+            DriverTaskPoll::Pending => {
+                assert_eq!(model.phase, RunPhase::Polling);
                 model.task_waker = Some(index);
-                model.task_comes = false;
+                model.task_is_due = false;
             }
-            TaskFound::Over => {
-                assert!(matches!(model.phase, Phase::Ending | Phase::Ended | Phase::Landed));
+            DriverTaskPoll::Finished => {
+                assert!(matches!(model.phase, RunPhase::Cancelling | RunPhase::Ended | RunPhase::Completed));
                 model.has_task = false;
                 self.forget_if_over(run);
             }
-            TaskFound::WantsWaker => panic!("it has one"),
+            DriverTaskPoll::WantsWaker => panic!("it has a clone"),
         }
     }
 
     fn lose_task(&mut self, run: usize) {
-        let rest = self.board.lose_task(self.index(run));
-        assert!(!rest.spawn_task);
+        let deferred = self.shard.lose_task(self.index(run));
+        assert!(!deferred.spawn_task);
         let model = self.run(run);
         model.has_task = false;
-        model.task_comes = false;
-        model.is_without_tasks = !model.task_ran;
-        if matches!(model.phase, Phase::Polled | Phase::Resting) {
-            model.minder = None;
-            if model.callers.is_empty() {
+        model.task_is_due = false;
+        model.cannot_run_tasks = !model.task_ran;
+        if matches!(model.phase, RunPhase::Polling | RunPhase::Idle) {
+            model.last_driver = None;
+            if model.waiters.is_empty() {
                 self.cancel(run);
             }
         }
-        self.settle(run, rest, false);
+        self.run_deferred(run, deferred, false);
         self.forget_if_over(run);
     }
 
     fn forget(&mut self, key: u32) {
-        let there = self.linked(key).filter(|run| self.runs[run].phase != Phase::Ending);
-        assert_eq!(self.board.forget(hash(key), &key), there.is_some());
-        if let Some(run) = there {
+        let current = self.linked(key).filter(|run| self.runs[run].phase != RunPhase::Cancelling);
+        assert_eq!(self.shard.forget(hash(key), &key), current.is_some());
+        if let Some(run) = current {
             let model = self.run(run);
             model.is_linked = false;
             model.is_counted = false;
@@ -634,108 +652,114 @@ impl Pair {
     }
 
     fn compare(&mut self) {
-        let tally = &self.board.tally;
-        assert_eq!(tally.callers.value(), self.callers.len() as u64);
-        assert_eq!(tally.running.value(), self.runs.values().filter(|run| run.is_counted).count() as u64);
-        assert_eq!((tally.runs.value(), tally.shared.value()), (self.begun, self.shared));
-        assert_eq!(tally.cancelled.value(), self.cancelled);
-        let mut table = lock(&self.board.runs);
+        let counters = &self.shard.counters;
+        assert_eq!(counters.waiting.value(), self.waiters.len() as u64);
+        assert_eq!(counters.running.value(), self.runs.values().filter(|run| run.is_counted).count() as u64);
+        assert_eq!((counters.runs.value(), counters.shared.value()), (self.started, self.shared));
+        assert_eq!(counters.cancelled.value(), self.cancelled);
+        let mut table = lock(&self.shard.runs);
         let entries: BTreeSet<_> = table.indices().into_iter().collect();
         assert_eq!(
             entries,
             self.runs.values().map(|run| run.index).collect(),
-            "entries are there while they are needed"
+            "an entry exists exactly while it is needed"
         );
         for (number, run) in &self.runs {
             let phase = match &table.value(run.index).state {
-                State::Out => Phase::Polled,
-                State::Here(work) => {
+                RunState::Polling => RunPhase::Polling,
+                RunState::Idle(work) => {
                     assert_eq!(work, number);
-                    Phase::Resting
+                    RunPhase::Idle
                 }
-                State::Ending => Phase::Ending,
-                State::Ended => Phase::Ended,
-                State::Landed(outcome) => {
+                RunState::Cancelling => RunPhase::Cancelling,
+                RunState::Ended => RunPhase::Ended,
+                RunState::Completed(outcome) => {
                     assert_eq!(outcome, number);
-                    Phase::Landed
+                    RunPhase::Completed
                 }
             };
             assert_eq!(phase, run.phase, "run {number}");
         }
         drop(table);
-        self.assert_nobody_is_forgotten();
+        self.assert_no_wakeup_is_lost();
     }
 
-    /// Whoever has something to do will be polled.
-    fn assert_nobody_is_forgotten(&self) {
+    /// Asserts that every waiter and task that has something to do will be polled.
+    fn assert_no_wakeup_is_lost(&self) {
         for (number, run) in &self.runs {
             match run.phase {
-                Phase::Polled => {}
-                Phase::Resting => {
-                    // The work wakes its minder. Without one, somebody who may drive it must come.
-                    let task_comes = run.has_task && run.task_comes;
-                    let minder_stays = match run.minder {
-                        Some(Who::Task) => run.has_task,
-                        // A task that is there is the one to drive: it takes over from a caller.
-                        Some(Who::Caller(caller)) => run.callers.contains(&caller) && !run.has_task,
-                        None => run.callers.iter().any(|caller| self.callers[caller].comes),
+                RunPhase::Polling => {}
+                RunPhase::Idle => {
+                    // The work wakes its last driver. Without one, a waiter that may drive must be due.
+                    let task_is_due = run.has_task && run.task_is_due;
+                    let last_driver_stays = match run.last_driver {
+                        Some(ModelDriver::Task) => run.has_task,
+                        // A task takes over from a waiter.
+                        Some(ModelDriver::Waiter(waiter)) => run.waiters.contains(&waiter) && !run.has_task,
+                        None => run.waiters.iter().any(|waiter| self.waiters[waiter].is_due),
                     };
-                    assert!(task_comes || minder_stays, "nobody comes to drive run {number}: {run:?}");
+                    assert!(task_is_due || last_driver_stays, "nothing will drive run {number}: {run:?}");
                 }
-                Phase::Ending => assert!(run.is_dropped_now || run.pilot == Some(Who::Task), "run {number}"),
-                Phase::Ended | Phase::Landed => {
-                    let all_come = run.callers.iter().all(|caller| self.callers[caller].comes);
-                    assert!(all_come, "a caller of run {number} is not told of its end");
-                    assert!(!run.has_task || run.task_comes, "the task of run {number} is not told of its end");
+                RunPhase::Cancelling => {
+                    assert!(run.is_being_dropped || run.driver == Some(ModelDriver::Task), "run {number}")
+                }
+                RunPhase::Ended | RunPhase::Completed => {
+                    let all_are_due = run.waiters.iter().all(|waiter| self.waiters[waiter].is_due);
+                    assert!(all_are_due, "a waiter of run {number} is not woken at its end");
+                    assert!(!run.has_task || run.task_is_due, "the task of run {number} is not woken at its end");
                 }
             }
         }
     }
 
-    /// Lets everybody go, in an order that the number decides.
+    /// Runs steps until every run is over, in an order that `choice` determines.
     fn drain(&mut self, mut choice: usize) {
         let mut steps = 0;
         while !self.runs.is_empty() {
             choice = choice.rotate_right(3) ^ steps;
-            let (who, can_spawn, fresh) = (choice, false, choice.is_multiple_of(2));
+            let (pick, can_spawn, fresh) = (choice, false, choice.is_multiple_of(2));
             let step = match choice % 7 {
-                0 => Step::Poll { who, fresh },
-                1 => Step::PutBack { who, can_spawn },
-                2 => Step::Land { who },
-                3 => Step::End { who },
-                4 => Step::PollTask { who, fresh },
-                5 => Step::LoseTask { who },
-                _ => Step::Leave { who, can_spawn },
+                0 => Step::Poll { pick, fresh },
+                1 => Step::PutBack { pick, can_spawn },
+                2 => Step::Complete { pick },
+                3 => Step::FinishCancel { pick },
+                4 => Step::PollTask { pick, fresh },
+                5 => Step::LoseTask { pick },
+                _ => Step::Leave { pick, can_spawn },
             };
-            self.take(&step);
+            self.apply(&step);
             steps += 1;
-            assert!(steps < 100_000, "something does not end: {:?}", self.runs);
+            assert!(steps < 100_000, "a run does not end: {:?}", self.runs);
         }
-        assert!(self.callers.is_empty());
+        assert!(self.waiters.is_empty());
         for wakes in &self.wakers {
-            assert_eq!(Arc::strong_count(wakes), 1, "the board keeps a waker of someone who has gone");
+            assert_eq!(Arc::strong_count(wakes), 1, "the shard keeps a waker of a waiter that has left");
         }
     }
 }
 
-fn nth(all: &[usize], who: usize) -> Option<usize> {
-    all.get(who.checked_rem(all.len())?).copied()
+fn is_same(spare: Option<&Waker>, waker: &Waker) -> bool {
+    spare.is_some_and(|spare| spare.will_wake(waker))
+}
+
+fn pick_from(all: &[usize], pick: usize) -> Option<usize> {
+    all.get(pick.checked_rem(all.len())?).copied()
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn board_does_what_a_naive_model_does(
-        most in 1..=4_usize,
+    fn shard_agrees_with_a_naive_model(
+        max_callers in 1..=4_usize,
         detached in any::<bool>(),
         program in prop::collection::vec(step(), 0..100),
         choice in any::<usize>(),
     ) {
-        let mut pair = Pair::new(most, detached);
+        let mut comparison = Comparison::new(max_callers, detached);
         for step in &program {
-            pair.take(step);
+            comparison.apply(step);
         }
-        pair.drain(choice);
+        comparison.drain(choice);
     }
 }

@@ -1,4 +1,4 @@
-//! [`SharedRun`], a caller's share in a run.
+//! [`SharedRun`], the future of one caller of a run.
 
 use std::fmt;
 use std::hash::Hash;
@@ -6,21 +6,20 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use tokio::task::coop::{self, RestoreOnPending as Progress};
-use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::error::FlightError;
-use super::found::{Boarding, Found, Landing, Pilot};
-use super::run::Seat;
-use super::runs::can_spawn;
+use super::flight_map::can_spawn;
+use super::outcome::{Completion, JoinOutcome, RunPoll};
+use super::run_entry::{Driver, RunWaiterId};
+use super::run_future::{FirstPoll, RunFuture, RunOutcome, failed};
 use super::single_flight::SingleFlight;
-use super::work::{Begun, Outcome, Work, failed};
-use crate::guard::key_map::Spot;
+use super::wait_timer::WaitTimer;
+use crate::guard::key_map::EntryId;
 use crate::guard::scope::Scope;
 
-/// A caller's share in a run. Made by [`SingleFlight::run`].
+/// Waits for the result of a run that callers share. Returned by [`SingleFlight::run`].
 #[must_use = "futures do nothing unless polled"]
 pub struct SharedRun<'a, K, T, E, W>
 where
@@ -29,34 +28,20 @@ where
     E: Send + Sync + 'static,
 {
     flight: &'a SingleFlight<K, T, E>,
-    /// `None` once this caller began a run, which has it then.
+    /// `None` once this caller started a run, which then owns the key.
     key: Option<K>,
-    /// `None` once this caller began a run.
+    /// `None` once this caller started a run.
     work: Option<W>,
-    /// Set while this caller has a share in a run.
-    aboard: Option<Aboard>,
-    timer: Option<Box<Timer>>,
+    /// Set while this caller is a waiter of a run.
+    joined: Option<JoinedRun>,
+    timer: Option<Box<WaitTimer>>,
     is_done: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Aboard {
-    spot: Spot,
-    seat: Seat,
-}
-
-struct Timer {
-    since: Instant,
-    sleep: Pin<Box<Sleep>>,
-}
-
-impl Timer {
-    fn start(limit: Duration) -> Box<Self> {
-        let since = Instant::now();
-        // A limit too far away to be an Instant is as good as a century.
-        let until = since.checked_add(limit).unwrap_or_else(|| since + Duration::from_secs(3_155_760_000));
-        Box::new(Self { since, sleep: Box::pin(sleep_until(until)) })
-    }
+struct JoinedRun {
+    spot: EntryId,
+    id: RunWaiterId,
 }
 
 impl<'a, K, T, E, W> SharedRun<'a, K, T, E, W>
@@ -66,196 +51,197 @@ where
     E: Send + Sync + 'static,
 {
     pub(super) fn new(flight: &'a SingleFlight<K, T, E>, key: K, work: W) -> Self {
-        Self { flight, key: Some(key), work: Some(work), aboard: None, timer: None, is_done: false }
+        Self { flight, key: Some(key), work: Some(work), joined: None, timer: None, is_done: false }
     }
 
-    /// Has a share in a run.
-    fn go_on<F>(&mut self, cx: &mut Context<'_>, progress: &Progress) -> Poll<Outcome<T, E>>
+    /// Polls the run that this caller has joined. If that run ended without an outcome, joins or starts another.
+    fn poll_joined<F>(&mut self, cx: &mut Context<'_>, progress: &Progress) -> Poll<RunOutcome<T, E>>
     where
         W: FnOnce() -> F,
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
-        while let Some(aboard) = self.aboard {
-            if let Some(poll) = self.look(aboard, cx) {
+        while let Some(joined) = self.joined {
+            if let Some(poll) = self.poll_run(joined, cx) {
                 if poll.is_pending() {
-                    return self.wait(cx, progress);
+                    return self.poll_timer(cx, progress);
                 }
                 self.finish(progress);
                 return poll;
             }
         }
-        self.come_aboard(cx, progress)
+        self.join(cx, progress)
     }
 
-    /// Joins the run of the key, or begins one.
+    /// Joins the current run of the key, or starts one.
     #[inline]
-    fn come_aboard<F>(&mut self, cx: &mut Context<'_>, progress: &Progress) -> Poll<Outcome<T, E>>
+    fn join<F>(&mut self, cx: &mut Context<'_>, progress: &Progress) -> Poll<RunOutcome<T, E>>
     where
         W: FnOnce() -> F,
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
-        let runs = self.flight.runs();
-        let (hash, shard) = runs.boards.locate(self.key.as_ref().expect("it keeps its key until it begins a run"));
-        let board = runs.boards.shard(shard);
-        let is_inside = |index| Scope::is_any() && Scope::is_inside(runs.scope(Spot::new(shard, index)));
-        let most = self.flight.settings.max_waiters + 1;
+        let map = self.flight.map();
+        let (hash, number) =
+            map.shards.locate(self.key.as_ref().expect("the caller has its key until it starts a run"));
+        let shard = map.shards.shard(number);
+        let is_inside = |index| Scope::is_any() && Scope::is_inside(map.scope(EntryId::new(number, index)));
+        let max_callers = self.flight.config.max_waiters + 1;
         let mut waker = None;
         loop {
-            match board.come_aboard(hash, &mut self.key, &mut waker, most, is_inside, can_spawn) {
-                Boarding::Started { index, seat } => {
-                    let aboard = Aboard { spot: Spot::new(shard, index), seat };
-                    self.aboard = Some(aboard);
-                    return self.begin(aboard, cx, progress);
+            match shard.join(hash, &mut self.key, &mut waker, max_callers, is_inside, can_spawn) {
+                JoinOutcome::Started { index, id } => {
+                    let joined = JoinedRun { spot: EntryId::new(number, index), id };
+                    self.joined = Some(joined);
+                    return self.start(joined, cx, progress);
                 }
-                Boarding::Joined { index, seat, spawn_task, is_adrift } => {
-                    let spot = Spot::new(shard, index);
-                    self.aboard = Some(Aboard { spot, seat });
+                JoinOutcome::Joined { index, id, spawn_task, needs_driver } => {
+                    let spot = EntryId::new(number, index);
+                    self.joined = Some(JoinedRun { spot, id });
                     if spawn_task {
-                        runs.spawn(spot);
+                        map.spawn_driver(spot);
                     }
-                    return if is_adrift { self.go_on(cx, progress) } else { self.wait(cx, progress) };
+                    return if needs_driver { self.poll_joined(cx, progress) } else { self.poll_timer(cx, progress) };
                 }
-                Boarding::WantsWaker => waker = Some(cx.waker().clone()),
-                Boarding::Full => return self.refuse(FlightError::TooManyWaiters, progress),
-                Boarding::WouldDeadlock => return self.refuse(FlightError::WouldDeadlock, progress),
+                JoinOutcome::WantsWaker => waker = Some(cx.waker().clone()),
+                JoinOutcome::Full => return self.refuse(FlightError::TooManyWaiters, progress),
+                JoinOutcome::WouldDeadlock => return self.refuse(FlightError::WouldDeadlock, progress),
             }
         }
     }
 
-    /// Begins the work of a run.
+    /// Calls the work and polls it for the first time, as the leader of a run.
     #[inline]
-    fn begin<F>(&mut self, aboard: Aboard, cx: &mut Context<'_>, progress: &Progress) -> Poll<Outcome<T, E>>
+    fn start<F>(&mut self, joined: JoinedRun, cx: &mut Context<'_>, progress: &Progress) -> Poll<RunOutcome<T, E>>
     where
         W: FnOnce() -> F,
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
-        let make = self.work.take().expect("it keeps its work until it begins a run");
-        let runs = self.flight.runs();
-        let scope = Scope::enter(runs.scope(aboard.spot));
-        let begun = Work::begin(make, cx);
+        let make = self.work.take().expect("the caller has its work until it starts a run");
+        let map = self.flight.map();
+        let scope = Scope::enter(map.scope(joined.spot));
+        let first_poll = RunFuture::start(make, cx);
         drop(scope);
-        match begun {
-            Begun::Ended(result) => {
+        match first_poll {
+            FirstPoll::Ready(result) => {
                 self.finish(progress);
-                // Moved only now, and once: most runs end here, and to copy what was just written is slow.
-                let alone = runs.board(aboard.spot).land_alone(aboard.spot.index());
-                if alone.is_some() {
-                    // Before the key and a waker are dropped, which are foreign.
-                    self.aboard = None;
+                // The result is moved only now, and once: most runs end here, and copying what was just written is
+                // slow.
+                let remains = map.shard(joined.spot).complete_unshared(joined.spot.index());
+                if remains.is_some() {
+                    // Cleared before the key and the waker in `remains` are dropped: they are user code.
+                    self.joined = None;
                     return Poll::Ready(result.map_err(failed));
                 }
-                Poll::Ready(self.land(aboard, result.map_err(failed)))
+                Poll::Ready(self.complete(joined, result.map_err(failed)))
             }
-            Begun::Panicked(panicked) => {
+            FirstPoll::Panicked(panicked) => {
                 self.finish(progress);
-                Poll::Ready(self.land(aboard, Err(panicked)))
+                Poll::Ready(self.complete(joined, Err(panicked)))
             }
-            Begun::Waiting(work) => {
-                self.put_back(aboard, work, cx);
-                self.wait(cx, progress)
+            FirstPoll::Pending(work) => {
+                self.put_back(joined, work, cx);
+                self.poll_timer(cx, progress)
             }
         }
     }
 
-    /// Looks how its run goes. `None` if it has to come aboard another.
-    fn look(&mut self, aboard: Aboard, cx: &mut Context<'_>) -> Option<Poll<Outcome<T, E>>> {
-        let board = self.flight.runs().board(aboard.spot);
-        let mut fresh = None;
+    /// Polls the joined run. Returns `None` if the run ended without an outcome.
+    fn poll_run(&mut self, joined: JoinedRun, cx: &mut Context<'_>) -> Option<Poll<RunOutcome<T, E>>> {
+        let shard = self.flight.map().shard(joined.spot);
+        let mut spare = None;
         loop {
-            match board.find(aboard.spot.index(), aboard.seat, cx.waker(), &mut fresh) {
-                Found::Pending => return Some(Poll::Pending),
-                Found::WantsWaker => fresh = Some(cx.waker().clone()),
-                Found::Drive(work) => return Some(self.drive(aboard, work, cx)),
-                Found::Landed(outcome) => {
-                    self.aboard = None;
+            match shard.poll(joined.spot.index(), joined.id, cx.waker(), &mut spare) {
+                RunPoll::Pending => return Some(Poll::Pending),
+                RunPoll::WantsWaker => spare = Some(cx.waker().clone()),
+                RunPoll::Drive(work) => return Some(self.drive(joined, work, cx)),
+                RunPoll::Completed(outcome) => {
+                    self.joined = None;
                     return Some(Poll::Ready(unshare(outcome)));
                 }
-                Found::Again => {
-                    self.aboard = None;
+                RunPoll::Rejoin => {
+                    self.joined = None;
                     return None;
                 }
             }
         }
     }
 
-    /// Polls the work.
-    fn drive(&mut self, aboard: Aboard, mut work: Work<T, E>, cx: &mut Context<'_>) -> Poll<Outcome<T, E>> {
-        let runs = self.flight.runs();
-        let scope = Scope::enter(runs.scope(aboard.spot));
+    /// Polls the work, as the driver of the run.
+    fn drive(&mut self, joined: JoinedRun, mut work: RunFuture<T, E>, cx: &mut Context<'_>) -> Poll<RunOutcome<T, E>> {
+        let map = self.flight.map();
+        let scope = Scope::enter(map.scope(joined.spot));
         let poll = work.poll(cx);
         drop(scope);
-        if let Poll::Ready(outcome) = poll {
-            let is_counted = matches!(outcome, Err(FlightError::Panicked { .. }));
-            if !is_counted {
-                let alone = runs.board(aboard.spot).land_alone(aboard.spot.index());
-                if alone.is_some() {
-                    self.aboard = None;
-                    return Poll::Ready(outcome);
-                }
+        let Poll::Ready(outcome) = poll else {
+            self.put_back(joined, work, cx);
+            return Poll::Pending;
+        };
+        // A panic is counted in `complete`.
+        if !matches!(outcome, Err(FlightError::Panicked { .. })) {
+            let remains = map.shard(joined.spot).complete_unshared(joined.spot.index());
+            if remains.is_some() {
+                self.joined = None;
+                return Poll::Ready(outcome);
             }
-            return Poll::Ready(self.land(aboard, outcome));
         }
-        self.put_back(aboard, work, cx);
-        Poll::Pending
+        Poll::Ready(self.complete(joined, outcome))
     }
 
     #[cold]
-    fn put_back(&mut self, aboard: Aboard, work: Work<T, E>, cx: &mut Context<'_>) {
+    fn put_back(&mut self, joined: JoinedRun, work: RunFuture<T, E>, cx: &mut Context<'_>) {
         let waker = match catch_unwind(AssertUnwindSafe(|| cx.waker().clone())) {
             Ok(waker) => waker,
-            // Foreign code, between taking the work and putting it back: the key must not stay taken.
+            // User code panicked after the work was taken: the run must end, or the key would stay in use.
             Err(panic) => {
                 drop(work);
-                drop(self.land(aboard, Err(FlightError::Panicked { message: "its caller's waker panicked".into() })));
+                drop(
+                    self.complete(joined, Err(FlightError::Panicked { message: "its caller's waker panicked".into() })),
+                );
                 resume_unwind(panic)
             }
         };
-        let runs = self.flight.runs();
-        let rest = runs.board(aboard.spot).put_back(aboard.spot.index(), aboard.seat, work, waker, can_spawn);
-        runs.settle(aboard.spot, rest);
+        let map = self.flight.map();
+        let deferred = map.shard(joined.spot).put_back(joined.spot.index(), joined.id, work, waker, can_spawn);
+        map.run_deferred(joined.spot, deferred);
     }
 
     #[cold]
     #[inline(never)]
-    fn land(&mut self, aboard: Aboard, outcome: Outcome<T, E>) -> Outcome<T, E> {
-        // First: a waker of another caller may panic.
-        self.aboard = None;
-        match self.flight.runs().land(aboard.spot, Pilot::Caller(aboard.seat), outcome) {
-            Landing::Own(outcome) => outcome,
-            Landing::Shared(outcome) => unshare(outcome),
+    fn complete(&mut self, joined: JoinedRun, outcome: RunOutcome<T, E>) -> RunOutcome<T, E> {
+        // Cleared first, since the waker of another waiter may panic.
+        self.joined = None;
+        match self.flight.map().complete(joined.spot, Driver::Waiter(joined.id), outcome) {
+            Completion::Unshared(outcome) => outcome,
+            Completion::Shared(outcome) => unshare(outcome),
         }
     }
 
-    /// Waits, no longer than it may.
-    fn wait(&mut self, cx: &mut Context<'_>, progress: &Progress) -> Poll<Outcome<T, E>> {
-        let Some(limit) = self.flight.settings.wait_timeout else { return Poll::Pending };
-        let timer = self.timer.get_or_insert_with(|| Timer::start(limit));
-        // Whatever is left of the task's budget: the timer is what bounds the wait.
-        ready!(Pin::new(&mut coop::unconstrained(timer.sleep.as_mut())).poll(cx));
-        let since = timer.since;
+    /// Waits, but no longer than `wait_timeout`.
+    fn poll_timer(&mut self, cx: &mut Context<'_>, progress: &Progress) -> Poll<RunOutcome<T, E>> {
+        let Some(timeout) = self.flight.config.wait_timeout else { return Poll::Pending };
+        let waited = ready!(self.timer.get_or_insert_with(|| WaitTimer::start(timeout)).poll(cx));
         self.finish(progress);
-        // A result that came as the timer rang wins.
-        Poll::Ready(match self.leave() {
-            Some(outcome) => unshare(outcome),
-            None => {
+        // A result that became available as the timer fired wins.
+        Poll::Ready(self.leave().map_or_else(
+            || {
                 self.flight.timed_out.add(1);
-                Err(FlightError::Timeout { waited: since.elapsed() })
-            }
-        })
+                Err(FlightError::Timeout { waited })
+            },
+            unshare,
+        ))
     }
 
-    /// Leaves the run. Returns its outcome if it has landed meanwhile.
-    fn leave(&mut self) -> Option<Arc<Outcome<T, E>>> {
-        let Aboard { spot, seat } = self.aboard.take()?;
-        let runs = self.flight.runs();
-        let mut rest = runs.board(spot).leave(spot.index(), seat, self.flight.settings.detached, can_spawn);
-        let landed = rest.landed.take();
-        runs.settle(spot, rest);
-        landed
+    /// Leaves the run. Returns its outcome if it was completed meanwhile.
+    fn leave(&mut self) -> Option<Arc<RunOutcome<T, E>>> {
+        let JoinedRun { spot, id } = self.joined.take()?;
+        let map = self.flight.map();
+        let mut deferred = map.shard(spot).leave(spot.index(), id, self.flight.config.detached, can_spawn);
+        let outcome = deferred.outcome.take();
+        map.run_deferred(spot, deferred);
+        outcome
     }
 
     #[cold]
-    fn refuse(&mut self, error: FlightError<E>, progress: &Progress) -> Poll<Outcome<T, E>> {
+    fn refuse(&mut self, error: FlightError<E>, progress: &Progress) -> Poll<RunOutcome<T, E>> {
         self.finish(progress);
         self.flight.refused.add(1);
         Poll::Ready(Err(error))
@@ -281,10 +267,10 @@ where
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        assert!(!this.is_done, "a shared run is not polled after it completed");
-        // A task whose runs end at once, again and again, still lets others run.
+        assert!(!this.is_done, "a `SharedRun` is not polled after it completed");
+        // A task whose runs all end at once still yields to other tasks.
         let progress = ready!(coop::poll_proceed(cx));
-        if this.aboard.is_none() { this.come_aboard(cx, &progress) } else { this.go_on(cx, &progress) }
+        if this.joined.is_none() { this.join(cx, &progress) } else { this.poll_joined(cx, &progress) }
     }
 }
 
@@ -296,13 +282,13 @@ where
 {
     #[inline]
     fn drop(&mut self) {
-        if self.aboard.is_some() {
+        if self.joined.is_some() {
             self.leave();
         }
     }
 }
 
-// Nothing in it is polled in place: the work and the timer have boxes of their own.
+// No field is pinned structurally: the work and the timer are boxed.
 impl<K, T, E, W> Unpin for SharedRun<'_, K, T, E, W>
 where
     K: Hash + Eq + Send + 'static,
@@ -320,12 +306,12 @@ where
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SharedRun")
             .field("flight", &self.flight.name())
-            .field("waiting", &self.aboard.is_some())
+            .field("waiting", &self.joined.is_some())
             .finish_non_exhaustive()
     }
 }
 
-/// A caller's own copy, or the original if it is the last.
-fn unshare<T: Clone, E>(outcome: Arc<Outcome<T, E>>) -> Outcome<T, E> {
+/// Clones the outcome for one waiter, or takes the original if this waiter is the last.
+fn unshare<T: Clone, E>(outcome: Arc<RunOutcome<T, E>>) -> RunOutcome<T, E> {
     Arc::try_unwrap(outcome).unwrap_or_else(|shared| shared.as_ref().clone())
 }

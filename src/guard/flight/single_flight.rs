@@ -1,17 +1,18 @@
-//! [`SingleFlight`], one run for all who ask at the same time.
+//! [`SingleFlight`], which runs work once for all callers that ask at the same time.
 
 use std::convert::Infallible;
 use std::fmt;
 use std::hash::Hash;
 use std::sync::{Arc, OnceLock};
 
-use super::builder::{Settings, SingleFlightBuilder};
-use super::runs::Runs;
+use super::builder::{FlightConfig, SingleFlightBuilder};
+use super::flight_map::FlightMap;
 use super::shared_run::SharedRun;
 use super::stats::FlightStats;
 use crate::counter::Counter;
+use crate::sync::const_unless_loom;
 
-/// Lets callers who ask for the same key at the same time share one run of the work.
+/// Lets callers that ask for the same key at the same time share one run of the work.
 ///
 /// ```
 /// use std::convert::Infallible;
@@ -22,7 +23,7 @@ use crate::counter::Counter;
 /// async fn page(path: &str) -> Result<String, FlightError<Infallible>> {
 ///     let title = path.to_owned();
 ///     PAGES.run(path.to_owned(), || async move {
-///         // … computed once, however many ask for it meanwhile …
+///         // … computed once, however many callers ask for it meanwhile …
 ///         Ok(format!("<h1>{title}</h1>"))
 ///     })
 ///     .await
@@ -36,64 +37,70 @@ use crate::counter::Counter;
 /// # }
 /// ```
 ///
-/// # What the key must hold
+/// # What the key must contain
 ///
-/// Everything that the answer depends on. Above all **who asks**, if the answer is not for everyone: callers with the
-/// same key get the same value, whoever they are. A key without the authenticated user hands one user's page to another.
+/// Everything that the value depends on. Above all **the user**, if the value is not for everyone: callers with the
+/// same key get the same value. A key without the authenticated user serves one user's page to another.
 ///
-/// # Who runs the work
+/// # What drives a run
 ///
-/// Nobody in particular: its callers have equal shares in it. While there is one, it polls the work itself, and nothing
-/// is spawned. From the second on, a task on that caller's runtime does, so that nobody waits for a caller that is not
-/// polled. (So that runtime has to go on, and have what the work needs, such as a timer, as long as anyone waits: a
-/// `block_on` that ends before leaves the task where nobody polls it.) A caller that leaves, the first one too, changes nothing for the others: the run goes on from where it is. When the last
-/// one leaves, the work is dropped at once ([`detached`](SingleFlightBuilder::detached) lets it finish). If at that
-/// moment it is being polled on another thread, it is dropped when that poll returns.
+/// All callers of a run are equal. While a run has one caller, that caller polls the work itself, and nothing is
+/// spawned. When the second caller joins, a task spawned on that caller's runtime takes over, so that no caller depends
+/// on another one being polled. That runtime must keep running while any caller waits, and must have what the work
+/// needs, such as a timer. A `block_on` that returns earlier leaves the task where nothing polls it.
 ///
-/// The runs of one key never overlap: who comes while cancelled work is being dropped does not inherit it, but waits for
-/// that and begins anew.
+/// A caller that stops waiting, even the first, changes nothing for the others: the run continues from where it is.
+/// When the last caller stops waiting, the work is dropped at once ([`detached`](SingleFlightBuilder::detached) lets it
+/// finish). If another thread is polling the work at that moment, the work is dropped when that poll returns.
+///
+/// Runs of one key never overlap. A caller that arrives while cancelled work is being dropped does not join that run.
+/// It waits until the work is dropped, and then starts a new run.
 ///
 /// # Errors and panics
 ///
-/// An error is shared by all as [`Failed`](super::FlightError::Failed). A panic reaches all as
-/// [`Panicked`](super::FlightError::Panicked); the work is not run again.
+/// All callers share an error as [`Failed`](super::FlightError::Failed). A panic reaches all callers as
+/// [`Panicked`](super::FlightError::Panicked), and the work is not run again.
 ///
 /// # Not a cache
 ///
-/// When a run has ended it is forgotten: the next caller begins another. Nothing of a key remains.
+/// A run that has ended is forgotten: the next caller starts another. Nothing is stored for a key without a run.
 ///
-/// # When something else fits better
+/// # When not to use it
 ///
-/// To keep values, use a cache, such as moka. To let callers take turns instead of sharing, use a
+/// To keep values, use a cache such as moka. To let callers run one after another instead of sharing a run, use a
 /// [`KeyedGuard`](crate::KeyedGuard).
 pub struct SingleFlight<K, T, E = Infallible> {
     name: &'static str,
-    pub(super) settings: Settings,
-    /// Made at the first call.
-    runs: OnceLock<Arc<Runs<K, T, E>>>,
+    pub(super) config: FlightConfig,
+    /// Created by the first call.
+    map: OnceLock<Arc<FlightMap<K, T, E>>>,
     pub(super) refused: Counter,
     pub(super) timed_out: Counter,
 }
 
 impl<K, T, E> SingleFlight<K, T, E> {
-    /// A single flight without limits, whose runs end when all their callers have left.
-    ///
-    /// `name` is for you: it appears in [`stats`](Self::stats).
-    #[must_use]
-    pub const fn new(name: &'static str) -> Self {
-        Self::builder(name).build()
+    const_unless_loom! {
+        /// Creates a single flight without limits, whose runs are cancelled when no caller waits for them.
+        ///
+        /// `name` appears in [`stats`](Self::stats).
+        #[must_use]
+        pub fn new(name: &'static str) -> Self {
+            Self::builder(name).build()
+        }
     }
 
-    /// Starts a single flight with other settings.
+    /// Returns a builder for a single flight with other settings.
     pub const fn builder(name: &'static str) -> SingleFlightBuilder<K, T, E> {
         SingleFlightBuilder::new(name)
     }
 
-    pub(super) const fn from_parts(name: &'static str, settings: Settings) -> Self {
-        Self { name, settings, runs: OnceLock::new(), refused: Counter::new(), timed_out: Counter::new() }
+    const_unless_loom! {
+        pub(super) fn from_parts(name: &'static str, config: FlightConfig) -> Self {
+            Self { name, config, map: OnceLock::new(), refused: Counter::new(), timed_out: Counter::new() }
+        }
     }
 
-    /// The name it was given.
+    /// Returns the name that was given to [`new`](Self::new) or [`builder`](Self::builder).
     #[must_use]
     pub const fn name(&self) -> &'static str {
         self.name
@@ -106,25 +113,27 @@ where
     T: Clone + Send + Sync + 'static,
     E: Send + Sync + 'static,
 {
-    /// Returns what the run of `key` comes to: one that is going on, or one that this call begins with `work`.
+    /// Joins the current run of `key`, or starts one with `work`, and returns the run's result.
     ///
-    /// The value is cloned for each caller; put large ones in an `Arc`. `work` is called only if it begins a run, within
-    /// the first poll. Tracing's span of the caller that began the run stays around the work, whoever polls it.
+    /// The value is cloned for each caller; put large values in an `Arc`. `work` is called during the first poll, and
+    /// only if this call starts a run. The work always runs in the tracing span of the caller that started it, even
+    /// when another caller or a task polls it.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up this caller's share. The run goes on for the others, from where it is.
+    /// If the future is dropped, this caller leaves the run. The run continues for the other callers from where it is.
     ///
     /// # Errors
     ///
-    /// [`Failed`](super::FlightError::Failed) and [`Panicked`](super::FlightError::Panicked) by the work,
-    /// [`TooManyWaiters`](super::FlightError::TooManyWaiters) at once, [`Timeout`](super::FlightError::Timeout) after
-    /// `wait_timeout`, [`WouldDeadlock`](super::FlightError::WouldDeadlock) when the work asks for its own key.
+    /// [`Failed`](super::FlightError::Failed) and [`Panicked`](super::FlightError::Panicked) if the work failed or
+    /// panicked, [`TooManyWaiters`](super::FlightError::TooManyWaiters) at once,
+    /// [`Timeout`](super::FlightError::Timeout) after `wait_timeout`,
+    /// [`WouldDeadlock`](super::FlightError::WouldDeadlock) if the work asks for its own key.
     ///
     /// # Panics
     ///
-    /// If it has to wait, and there is a `wait_timeout`, outside of a tokio runtime with a timer. If it is polled again
-    /// after it completed.
+    /// Panics if the future has to wait with a `wait_timeout` outside of a tokio runtime with a timer, or is polled
+    /// again after it completed.
     pub fn run<W, F>(&self, key: K, work: W) -> SharedRun<'_, K, T, E, W>
     where
         W: FnOnce() -> F,
@@ -133,17 +142,17 @@ where
         SharedRun::new(self, key, work)
     }
 
-    /// Lets the next caller of `key` begin a run, though one is going on; that one goes on for those who wait for it.
+    /// Makes the next caller of `key` start a new run, even if a run is in progress. Returns `true` if there was one.
     ///
-    /// For when what it computes is known to be out of date. From here on two runs of the key may go on at once. Returns
-    /// whether there was one.
+    /// The forgotten run continues for its callers. Use this when the result of that run is known to be out of date.
+    /// From then on two runs of the key may be in progress at once.
     pub fn forget(&self, key: &K) -> bool {
-        let Some(runs) = self.runs.get() else { return false };
-        let (hash, shard) = runs.boards.locate(key);
-        runs.boards.shard(shard).forget(hash, key)
+        let Some(map) = self.map.get() else { return false };
+        let (hash, shard) = map.shards.locate(key);
+        map.shards.shard(shard).forget(hash, key)
     }
 
-    /// What it has done so far and does right now. Takes no lock.
+    /// Returns a snapshot of the counters. Takes no lock.
     #[must_use]
     pub fn stats(&self) -> FlightStats {
         let mut stats = FlightStats {
@@ -157,42 +166,39 @@ where
             refused: self.refused.value(),
             timed_out: self.timed_out.value(),
         };
-        let Some(runs) = self.runs.get() else { return stats };
-        stats.panicked = runs.panicked.value();
-        for board in runs.boards.iter() {
-            let tally = &board.tally;
-            stats.running += tally.running.value() as usize;
-            stats.waiting += tally.callers.value() as usize;
-            stats.runs += tally.runs.value();
-            stats.shared += tally.shared.value();
-            stats.cancelled += tally.cancelled.value();
+        let Some(map) = self.map.get() else { return stats };
+        stats.panicked = map.panicked.value();
+        for shard in map.shards.iter() {
+            let counters = &shard.counters;
+            stats.running += counters.running.value() as usize;
+            stats.waiting += counters.waiting.value() as usize;
+            stats.runs += counters.runs.value();
+            stats.shared += counters.shared.value();
+            stats.cancelled += counters.cancelled.value();
         }
         stats
     }
 
-    /// How many keys have a run. Takes no lock.
+    /// Returns the number of keys that have a run. Takes no lock.
     #[must_use]
     pub fn len(&self) -> usize {
         self.stats().running
     }
 
-    /// Whether no key has a run.
+    /// Returns `true` if no key has a run.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     #[inline]
-    pub(super) fn runs(&self) -> &Arc<Runs<K, T, E>> {
-        self.runs.get_or_init(Runs::new)
+    pub(super) fn map(&self) -> &Arc<FlightMap<K, T, E>> {
+        self.map.get_or_init(FlightMap::new)
     }
 }
 
 impl<K, T, E> fmt::Debug for SingleFlight<K, T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SingleFlight")
-            .field("name", &self.name)
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
+        f.debug_struct("SingleFlight").field("name", &self.name).field("config", &self.config).finish_non_exhaustive()
     }
 }

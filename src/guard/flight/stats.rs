@@ -1,30 +1,31 @@
-//! [`FlightStats`], what a single flight has done so far and does right now.
+//! [`FlightStats`], a snapshot of a single flight's counters.
 
-/// What a [`SingleFlight`](super::SingleFlight) has done so far and does right now, read without a lock.
+/// A snapshot of the counters of a [`SingleFlight`](super::SingleFlight), read without a lock.
 ///
-/// Each number is exact; between two numbers of one reading a moment may have passed. Counters start at 0 and never
-/// go down.
+/// Each number is exact, but the numbers are read one after another and may be from slightly different moments.
+/// Counters of events start at 0 and never decrease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct FlightStats {
-    /// The flight's name.
+    /// The name of the single flight.
     pub name: &'static str,
-    /// Keys with a run.
+    /// Keys that have a run.
     pub running: usize,
-    /// Callers that wait for a run, those that began one among them.
+    /// Callers that wait for a run, including those that started one.
     pub waiting: usize,
 
-    /// Runs that were begun.
+    /// Runs that were started.
     pub runs: u64,
-    /// Callers that shared a run which another had begun.
+    /// Callers that shared a run which another caller had started.
     pub shared: u64,
-    /// Runs that all their callers had left: they were dropped, or came to their end in that moment, for nobody.
+    /// Runs that all callers stopped waiting for: they were dropped, or completed at that moment and nothing got the
+    /// result.
     pub cancelled: u64,
     /// Runs that panicked.
     pub panicked: u64,
-    /// Callers that were turned away at once: too many waited, or they would have waited for themselves.
+    /// Callers that were refused at once: the run had too many waiters, or the caller would have waited for itself.
     pub refused: u64,
-    /// Callers that waited as long as `wait_timeout` in vain.
+    /// Callers that waited for the whole `wait_timeout` and got no result.
     pub timed_out: u64,
 }

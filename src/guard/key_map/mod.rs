@@ -1,12 +1,14 @@
-//! Where what belongs to a key is kept, from the first caller that asks for it to the last that leaves.
+//! The map that holds a key's entry from the first caller of the key to the last.
 //!
-//! | file | what it is |
+//! | file | contents |
 //! |---|---|
 //! | `table` | the keys of one shard: a pure data structure behind the shard's mutex |
-//! | `sharded` | which shard a key belongs to |
+//! | `sharded` | the shards, and the shard of a key |
 
+#[cfg(all(test, not(loom)))]
+mod property_tests;
 mod sharded;
 mod table;
 
-pub(crate) use self::sharded::{Sharded, Spot};
-pub(crate) use self::table::{Garbage, Hash64, Relic, Table};
+pub(crate) use self::sharded::{EntryId, Sharded};
+pub(crate) use self::table::{DeferredEntry, DeferredKey, Hash64, Table};

@@ -1,22 +1,22 @@
-//! The table beside a map from index to entry, over random programs.
+//! The table compared with a map from index to entry, over random programs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::{Hash64, Table};
+use super::table::{Hash64, Table};
 
 const KEYS: u8 = 6;
 
-/// One step of a program. The indices choose among the entries there are.
+/// One step of a program. An index selects one of the existing entries.
 #[derive(Clone, Debug)]
 enum Step {
-    /// If the key is not found.
+    /// Inserts the key if it is not found.
     Insert(u8),
     Unlink(usize),
     Remove(usize),
-    Dissolve(usize),
+    RemoveAndDropValue(usize),
     /// Replaces a value.
     Write(usize),
 }
@@ -26,14 +26,14 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0..KEYS).prop_map(Step::Insert),
         2 => any::<usize>().prop_map(Step::Unlink),
         2 => any::<usize>().prop_map(Step::Remove),
-        2 => any::<usize>().prop_map(Step::Dissolve),
+        2 => any::<usize>().prop_map(Step::RemoveAndDropValue),
         1 => any::<usize>().prop_map(Step::Write),
     ]
 }
 
-/// A key that shows how many of them there are.
+/// A key that counts its copies.
 #[derive(Clone, Debug)]
-struct Key(u8, #[expect(dead_code, reason = "it is counted")] Arc<()>);
+struct Key(u8, #[expect(dead_code, reason = "its references are counted")] Arc<()>);
 
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
@@ -50,12 +50,12 @@ struct Known {
     is_linked: bool,
 }
 
-/// A table and a map that does the same.
+/// A table, and a map that must do the same.
 struct Pair {
     table: Table<Key, (usize, Arc<()>)>,
-    /// By index.
+    /// The entries by index.
     known: BTreeMap<u32, Known>,
-    /// So many hashes there are, for more keys.
+    /// The number of distinct hashes, at most the number of keys.
     hashes: u8,
     values: usize,
     keys_alive: Arc<()>,
@@ -90,46 +90,46 @@ impl Pair {
     fn linked(&self, key: u8) -> Option<u32> {
         let mut found = self.known.iter().filter(|(_, known)| known.is_linked && known.key == key);
         let index = found.next().map(|(index, _)| *index);
-        assert!(found.next().is_none(), "a key is linked once");
+        assert!(found.next().is_none(), "a key is linked at most once");
         index
     }
 
-    fn with_entry(&mut self, which: usize, f: impl FnOnce(&mut Self, u32)) {
+    fn with_entry(&mut self, choice: usize, f: impl FnOnce(&mut Self, u32)) {
         if !self.known.is_empty() {
-            let index = *self.known.keys().nth(which % self.known.len()).expect("it is one of them");
+            let index = *self.known.keys().nth(choice % self.known.len()).expect("the remainder is a valid position");
             f(self, index);
         }
     }
 
-    fn take(&mut self, step: &Step) {
+    fn apply(&mut self, step: &Step) {
         match *step {
             Step::Insert(key) => {
                 if self.linked(key).is_none() {
                     self.insert(key);
                 }
             }
-            Step::Unlink(which) => self.with_entry(which, |pair, index| {
-                let known = pair.known.get_mut(&index).expect("it is there");
+            Step::Unlink(choice) => self.with_entry(choice, |pair, index| {
+                let known = pair.known.get_mut(&index).expect("the entry exists");
                 assert_eq!(pair.table.unlink(index), known.is_linked);
                 known.is_linked = false;
             }),
-            Step::Remove(which) => self.with_entry(which, |pair, index| {
+            Step::Remove(choice) => self.with_entry(choice, |pair, index| {
                 pair.known.remove(&index);
-                let garbage = pair.table.remove(index);
-                // What is the user's is dropped by the caller, not by the table.
+                let deferred = pair.table.remove(index);
+                // The caller drops what belongs to the user, not the table.
                 assert_eq!(Arc::strong_count(&pair.keys_alive), pair.known.len() + 2);
                 assert_eq!(Arc::strong_count(&pair.values_alive), pair.known.len() + 2);
-                drop(garbage);
+                drop(deferred);
             }),
-            Step::Dissolve(which) => self.with_entry(which, |pair, index| {
+            Step::RemoveAndDropValue(choice) => self.with_entry(choice, |pair, index| {
                 pair.known.remove(&index);
-                let relic = pair.table.dissolve(index);
+                let deferred = pair.table.remove_and_drop_value(index);
                 assert_eq!(Arc::strong_count(&pair.keys_alive), pair.known.len() + 2);
-                drop(relic);
+                drop(deferred);
             }),
-            Step::Write(which) => self.with_entry(which, |pair, index| {
+            Step::Write(choice) => self.with_entry(choice, |pair, index| {
                 let value = pair.value();
-                pair.known.get_mut(&index).expect("it is there").value = value.0;
+                pair.known.get_mut(&index).expect("the entry exists").value = value.0;
                 *pair.table.value(index) = value;
             }),
         }
@@ -159,7 +159,11 @@ impl Pair {
         assert_eq!(Arc::strong_count(&self.keys_alive), self.known.len() + 1);
         assert_eq!(Arc::strong_count(&self.values_alive), self.known.len() + 1);
         if self.known.is_empty() {
-            assert_eq!((self.table.rest.capacity(), self.table.linked.capacity()), (0, 0), "it keeps memory");
+            assert_eq!(
+                (self.table.rest.capacity(), self.table.linked.capacity()),
+                (0, 0),
+                "an empty table has no heap memory"
+            );
         }
     }
 }
@@ -168,37 +172,37 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn table_does_what_a_map_does(
+    fn table_behaves_like_a_map(
         hashes in 1..=KEYS,
         program in prop::collection::vec(step(), 0..120),
         choice in any::<usize>(),
     ) {
         let mut pair = Pair::new(hashes);
         for step in &program {
-            pair.take(step);
+            pair.apply(step);
         }
         while !pair.known.is_empty() {
-            pair.take(&Step::Dissolve(choice));
+            pair.apply(&Step::RemoveAndDropValue(choice));
         }
     }
 }
 
 #[test]
-fn a_key_that_is_unlinked_can_be_inserted_again_beside_its_old_entry() {
+fn unlinked_key_can_be_inserted_again_alongside_its_old_entry() {
     for hashes in [1, KEYS] {
         let mut pair = Pair::new(hashes);
-        // At index 0, and at another.
+        // One entry at index 0, the other at another index.
         let others = [pair.insert(0), pair.insert(1)];
         for old in others {
             let key = pair.known[&old].key;
             assert!(pair.table.unlink(old));
-            pair.known.get_mut(&old).expect("it was inserted").is_linked = false;
+            pair.known.get_mut(&old).expect("the entry was inserted").is_linked = false;
             pair.compare();
             let new = pair.insert(key);
             assert_ne!(new, old);
             pair.compare();
-            assert!(!pair.table.unlink(old), "the old one is not linked, though its key is");
-            // Its going leaves the new one where it is.
+            assert!(!pair.table.unlink(old), "the old entry is not linked, although its key is");
+            // Removing the old entry does not move the new one.
             pair.known.remove(&old);
             drop(pair.table.remove(old));
             pair.compare();
@@ -207,27 +211,27 @@ fn a_key_that_is_unlinked_can_be_inserted_again_beside_its_old_entry() {
 }
 
 #[test]
-fn one_entry_needs_no_memory_but_its_own() {
+fn single_entry_needs_no_heap_memory() {
     let mut pair = Pair::new(KEYS);
     for key in 0..KEYS {
         let index = pair.insert(key);
         assert_eq!((index, pair.table.rest.capacity(), pair.table.linked.capacity()), (0, 0, 0));
-        pair.take(&Step::Dissolve(0));
+        pair.apply(&Step::RemoveAndDropValue(0));
     }
 }
 
 #[test]
-fn the_last_of_many_entries_takes_their_memory_along_whichever_it_is() {
+fn removing_the_last_of_many_entries_frees_their_memory_whichever_it_is() {
     for last in [0, 1, 57, 99] {
         let mut table = Table::new();
         for key in 0..100_u64 {
             assert_eq!(u64::from(table.insert(Hash64(key), key, ())), key);
         }
         for index in (0..100).filter(|index| *index != last) {
-            drop(table.dissolve(index));
-            assert!(table.rest.capacity() > 0, "the others may need it again");
+            drop(table.remove_and_drop_value(index));
+            assert!(table.rest.capacity() > 0, "the memory is kept for further entries");
         }
-        drop(table.dissolve(last));
+        drop(table.remove_and_drop_value(last));
         assert_eq!((table.rest.capacity(), table.linked.capacity()), (0, 0));
     }
 }

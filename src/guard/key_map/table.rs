@@ -1,16 +1,12 @@
-//! [`Table`], the keys of one shard and what belongs to each.
+//! [`Table`], the keys of one shard, each with its value.
 //!
 //! # Invariants
 //!
-//! 1. An entry has one index from [`Table::insert`] until [`Table::remove`], whatever happens to the others.
-//! 2. A key is found exactly while its entry is linked; at most one linked entry has it.
+//! 1. An entry keeps its index from [`Table::insert`] until [`Table::remove`], whatever happens to other entries.
+//! 2. A key is found exactly while its entry is linked. At most one linked entry has the key.
 //! 3. Without entries there is no heap memory.
 //!
-//! The first entry stands in the table itself: a shard seldom has a second one, and then it allocates nothing.
-
-#[cfg(all(test, not(loom)))]
-#[path = "property_tests.rs"]
-mod property_tests;
+//! The first entry is stored in the table itself. A shard seldom has a second entry, so it seldom allocates.
 
 use std::mem;
 
@@ -23,48 +19,48 @@ pub(crate) struct Hash64(pub(crate) u64);
 
 #[derive(Debug)]
 pub(crate) struct Table<K, V> {
-    /// Index 0.
-    first: Option<Entry<K, V>>,
-    /// The others, from index 1 on.
-    rest: Slab<Entry<K, V>>,
-    /// Positions in `rest` of those that are linked.
-    linked: HashTable<u32>,
+    /// The entry with index 0.
+    first: Option<TableEntry<K, V>>,
+    /// The other entries, from index 1 on.
+    pub(super) rest: Slab<TableEntry<K, V>>,
+    /// The positions in `rest` of the linked entries.
+    pub(super) linked: HashTable<u32>,
 }
 
 #[derive(Debug)]
-struct Entry<K, V> {
+pub(super) struct TableEntry<K, V> {
     hash: Hash64,
     key: K,
     value: V,
     is_linked: bool,
 }
 
-/// What a removed entry leaves behind. Drop it after the mutex is unlocked: the key is the user's.
+/// A removed entry. It must be dropped after the mutex is unlocked, since dropping the key runs user code.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Garbage<K, V> {
-    _entry: Entry<K, V>,
-    /// In a box, as it is rare and large.
-    _room: Option<Box<Room<K, V>>>,
+pub(crate) struct DeferredEntry<K, V> {
+    _entry: TableEntry<K, V>,
+    /// Boxed, as it is rare and large.
+    _memory: Option<Box<TableMemory<K, V>>>,
 }
 
-/// What a dissolved entry leaves behind, to be dropped after the mutex is unlocked too.
+/// The key of a removed entry whose value was dropped. It must be dropped after the mutex is unlocked, too.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Relic<K, V> {
+pub(crate) struct DeferredKey<K, V> {
     _key: K,
-    _room: Option<Box<Room<K, V>>>,
+    _memory: Option<Box<TableMemory<K, V>>>,
 }
 
-/// Memory for entries.
-type Room<K, V> = (Slab<Entry<K, V>>, HashTable<u32>);
+/// The heap memory of an empty table.
+type TableMemory<K, V> = (Slab<TableEntry<K, V>>, HashTable<u32>);
 
 impl<K: Eq, V> Table<K, V> {
     pub(crate) const fn new() -> Self {
         Self { first: None, rest: Slab::new(), linked: HashTable::new() }
     }
 
-    /// The index of the entry with that key.
+    /// Returns the index of the linked entry with this key.
     #[inline]
     pub(crate) fn find(&self, hash: Hash64, key: &K) -> Option<u32> {
         if let Some(first) = &self.first
@@ -77,17 +73,17 @@ impl<K: Eq, V> Table<K, V> {
         if self.linked.is_empty() {
             return None;
         }
-        let is_it = |position: &u32| {
+        let has_key = |position: &u32| {
             let entry = &self.rest[*position as usize];
             entry.hash == hash && entry.key == *key
         };
-        self.linked.find(hash.0, is_it).map(|position| position + 1)
+        self.linked.find(hash.0, has_key).map(|position| position + 1)
     }
 
-    /// Adds an entry whose key is not there, and returns its index.
+    /// Adds an entry and returns its index. No linked entry may have the key.
     #[inline]
     pub(crate) fn insert(&mut self, hash: Hash64, key: K, value: V) -> u32 {
-        let entry = Entry { hash, key, value, is_linked: true };
+        let entry = TableEntry { hash, key, value, is_linked: true };
         if self.first.is_none() {
             self.first = Some(entry);
             return 0;
@@ -98,13 +94,13 @@ impl<K: Eq, V> Table<K, V> {
         position + 1
     }
 
-    /// The value at the index of an entry.
+    /// Returns the value of the entry with this index.
     #[inline]
     pub(crate) fn value(&mut self, index: u32) -> &mut V {
         &mut self.entry(index).value
     }
 
-    /// The entry's key is no longer found. Returns whether it was.
+    /// Unlinks an entry, so that its key is no longer found. Returns `true` if the entry was linked.
     pub(crate) fn unlink(&mut self, index: u32) -> bool {
         let entry = self.entry(index);
         let hash = entry.hash;
@@ -116,22 +112,23 @@ impl<K: Eq, V> Table<K, V> {
     }
 
     /// Removes an entry.
-    pub(crate) fn remove(&mut self, index: u32) -> Garbage<K, V> {
+    pub(crate) fn remove(&mut self, index: u32) -> DeferredEntry<K, V> {
         let entry = self.take(index);
-        Garbage { _entry: entry, _room: self.spare_room() }
+        DeferredEntry { _entry: entry, _memory: self.take_unused_memory() }
     }
 
-    /// Removes an entry whose value has nothing of the user's in it, and is dropped here: it is not moved around.
+    /// Removes an entry and drops its value, which must not contain anything of the user's. Dropping it here saves
+    /// moving it.
     #[inline]
-    pub(crate) fn dissolve(&mut self, index: u32) -> Relic<K, V> {
-        let Entry { key, .. } = self.take(index);
-        Relic { _key: key, _room: self.spare_room() }
+    pub(crate) fn remove_and_drop_value(&mut self, index: u32) -> DeferredKey<K, V> {
+        let TableEntry { key, .. } = self.take(index);
+        DeferredKey { _key: key, _memory: self.take_unused_memory() }
     }
 
     #[inline]
-    fn take(&mut self, index: u32) -> Entry<K, V> {
+    fn take(&mut self, index: u32) -> TableEntry<K, V> {
         match index.checked_sub(1) {
-            None => self.first.take().expect("the index is an entry's"),
+            None => self.first.take().expect("the index belongs to an entry"),
             Some(position) => {
                 let entry = self.rest.remove(position as usize);
                 if entry.is_linked {
@@ -144,26 +141,26 @@ impl<K: Eq, V> Table<K, V> {
 
     fn unlink_at(&mut self, position: u32, hash: Hash64) {
         let found = self.linked.find_entry(hash.0, |linked| *linked == position);
-        found.expect("a linked entry is in the index").remove();
+        found.expect("a linked entry is in the hash table").remove();
     }
 
-    /// The memory, if there are no entries.
+    /// Takes the heap memory if there are no entries.
     #[inline]
-    fn spare_room(&mut self) -> Option<Box<Room<K, V>>> {
-        let is_spare = self.rest.capacity() > 0 && self.rest.is_empty() && self.first.is_none();
-        is_spare.then(|| Box::new((mem::take(&mut self.rest), mem::take(&mut self.linked))))
+    fn take_unused_memory(&mut self) -> Option<Box<TableMemory<K, V>>> {
+        let is_unused = self.rest.capacity() > 0 && self.rest.is_empty() && self.first.is_none();
+        is_unused.then(|| Box::new((mem::take(&mut self.rest), mem::take(&mut self.linked))))
     }
 
-    /// The indices of all entries.
+    /// Returns the indices of all entries.
     pub(crate) fn indices(&self) -> Vec<u32> {
         let rest = self.rest.iter().map(|(position, _)| position as u32 + 1);
         self.first.iter().map(|_| 0).chain(rest).collect()
     }
 
     #[inline]
-    fn entry(&mut self, index: u32) -> &mut Entry<K, V> {
+    fn entry(&mut self, index: u32) -> &mut TableEntry<K, V> {
         match index.checked_sub(1) {
-            None => self.first.as_mut().expect("the index is an entry's"),
+            None => self.first.as_mut().expect("the index belongs to an entry"),
             Some(position) => &mut self.rest[position as usize],
         }
     }

@@ -1,30 +1,28 @@
-//! [`AcquireKey`] and [`AcquireKeyOwned`], the futures that wait for a turn of one key.
+//! [`AcquireKey`] and [`AcquireKeyOwned`], the futures that wait for a permit of one key.
 
 use std::fmt;
 use std::hash::Hash;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::gate::KeyGate;
-use super::keyed_guard::KeyedGuard;
+use super::keyed_guard::{KeyedGuard, SharedKeyedGuard};
 use super::permit::{KeyedPermit, OwnedKeyedPermit};
-use crate::guard::acquire::Acquiring;
-use crate::guard::core::Gate;
+use super::source::KeyedSource;
+use crate::guard::acquire::AcquireFuture;
 use crate::guard::error::AcquireError;
-use crate::guard::permit::Held;
-use crate::guard::shared::SharedKeyedGuard;
+use crate::guard::permit::HeldPermit;
 
-/// Waits for a turn of one key. Made by [`KeyedGuard::acquire`].
+/// Waits for a permit of one key. Created by [`KeyedGuard::acquire`].
 #[must_use = "futures do nothing unless polled"]
-pub struct AcquireKey<'a, K: Hash + Eq>(pub(super) Acquiring<KeyGate<K, &'a KeyedGuard<K>>>);
+pub struct AcquireKey<'a, K: Hash + Eq>(AcquireFuture<KeyedSource<K, &'a KeyedGuard<K>>>);
 
-/// Waits for a turn of one key whose permit may outlive the caller. Made by [`KeyedGuard::acquire_owned`].
+/// Waits for a permit of one key that may outlive the caller. Created by [`KeyedGuard::acquire_owned`].
 #[must_use = "futures do nothing unless polled"]
-pub struct AcquireKeyOwned<K: Hash + Eq + 'static>(Acquiring<KeyGate<K, SharedKeyedGuard<K>>>);
+pub struct AcquireKeyOwned<K: Hash + Eq + 'static>(AcquireFuture<KeyedSource<K, SharedKeyedGuard<K>>>);
 
 impl<'a, K: Hash + Eq> AcquireKey<'a, K> {
     pub(super) fn new(guard: &'a KeyedGuard<K>, key: K) -> Self {
-        Self(Acquiring::new(KeyGate::new(guard, key)))
+        Self(AcquireFuture::new(KeyedSource::new(guard, key)))
     }
 }
 
@@ -47,28 +45,27 @@ impl<K: Hash + Eq> Future for AcquireKeyOwned<K> {
 }
 
 impl<K: Hash + Eq> SharedKeyedGuard<K> {
-    /// Waits for a turn of `key`, as [`KeyedGuard::acquire`] does.
+    /// Waits for a permit of `key`, as [`KeyedGuard::acquire`] does.
     ///
     /// # Cancel safety
     ///
-    /// As [`KeyedGuard::acquire`]; errors and panics too.
+    /// See [`KeyedGuard::acquire`], also for errors and panics.
     pub fn acquire_owned(self, key: K) -> AcquireKeyOwned<K> {
-        AcquireKeyOwned(Acquiring::new(KeyGate::new(self, key)))
+        AcquireKeyOwned(AcquireFuture::new(KeyedSource::new(self, key)))
     }
 
-    /// Takes a turn of `key` if one is free and nobody waits for it, as [`KeyedGuard::try_acquire`] does.
+    /// Acquires a permit of `key` if one is available and no caller is waiting for it, as [`KeyedGuard::try_acquire`]
+    /// does.
     ///
     /// # Errors
     ///
-    /// As [`KeyedGuard::try_acquire`].
+    /// See [`KeyedGuard::try_acquire`].
     pub fn try_acquire_owned(self, key: K) -> Result<OwnedKeyedPermit<K>, AcquireError> {
-        let mut gate = KeyGate::new(self, key);
-        gate.enter_now()?;
-        Ok(OwnedKeyedPermit(Held::new(gate)))
+        HeldPermit::try_acquire(KeyedSource::new(self, key)).map(OwnedKeyedPermit)
     }
 }
 
-// Nothing in them is polled in place: the timer has a box of its own.
+// Nothing in the futures is structurally pinned: the timer is boxed.
 impl<K: Hash + Eq> Unpin for AcquireKey<'_, K> {}
 impl<K: Hash + Eq> Unpin for AcquireKeyOwned<K> {}
 

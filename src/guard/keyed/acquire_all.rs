@@ -1,4 +1,4 @@
-//! [`AcquireAll`], which waits for a turn of several keys.
+//! [`AcquireAll`], the future that waits for a permit of each of several keys.
 
 use std::fmt;
 use std::hash::Hash;
@@ -11,20 +11,20 @@ use super::keyed_guard::KeyedGuard;
 use super::permit::KeyedPermit;
 use crate::guard::error::AcquireError;
 
-/// Waits for a turn of several keys. Made by [`KeyedGuard::acquire_all`].
+/// Waits for a permit of each of several keys. Created by [`KeyedGuard::acquire_all`].
 #[must_use = "futures do nothing unless polled"]
 pub struct AcquireAll<'a, K: Hash + Eq> {
-    // In this order they are dropped: the place in the queue first, then the turns.
+    // Dropped in this order: the wait first, then the permits.
     next: Option<AcquireKey<'a, K>>,
     /// `None` once the future has completed.
     permits: Option<Vec<KeyedPermit<'a, K>>>,
-    /// Those after `next`.
+    /// The keys after `next`.
     keys: vec::IntoIter<K>,
     guard: &'a KeyedGuard<K>,
 }
 
-/// A turn of each of several keys. Dropping it lets their next callers in.
-#[must_use = "the turns are over as soon as this is dropped: bind it to `_permits`, not to `_`"]
+/// A permit of each of several keys. Dropping it lets their next callers run.
+#[must_use = "the permits are released as soon as this is dropped: bind it to `_permits`, not to `_`"]
 pub struct KeyedPermits<'a, K: Hash + Eq>(Vec<KeyedPermit<'a, K>>);
 
 impl<'a, K: Hash + Ord> AcquireAll<'a, K> {
@@ -57,25 +57,25 @@ impl<'a, K: Hash + Eq> Future for AcquireAll<'a, K> {
                 }
             }
         }
-        Poll::Ready(Ok(KeyedPermits(this.permits.take().expect("looked at above"))))
+        Poll::Ready(Ok(KeyedPermits(this.permits.take().expect("the permits were present above"))))
     }
 }
 
 impl<K: Hash + Eq> KeyedPermits<'_, K> {
-    /// For how many keys.
+    /// Returns the number of keys.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there was no key.
+    /// Returns `true` if there are no keys.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-// Nothing in it is polled in place.
+// Nothing in the future is structurally pinned.
 impl<K: Hash + Eq> Unpin for AcquireAll<'_, K> {}
 
 impl<K: Hash + Eq> fmt::Debug for AcquireAll<'_, K> {
@@ -83,7 +83,7 @@ impl<K: Hash + Eq> fmt::Debug for AcquireAll<'_, K> {
         f.debug_struct("AcquireAll")
             .field("guard", &self.guard.name())
             .field("held", &self.permits.as_ref().map(Vec::len))
-            .field("to_come", &self.keys.len())
+            .field("remaining", &self.keys.len())
             .finish_non_exhaustive()
     }
 }

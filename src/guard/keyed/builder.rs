@@ -1,15 +1,17 @@
-//! [`KeyedGuardBuilder`].
+//! [`KeyedGuardBuilder`], which builds a [`KeyedGuard`].
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use super::key_semaphore::KeyLimit;
+use super::key_entry::KeyLimit;
 use super::keyed_guard::KeyedGuard;
-use crate::guard::builder::{Choices, Queue};
+use crate::guard::builder::{GuardSettings, Queue};
 use crate::semaphore::Order;
+use crate::sync::const_unless_loom;
 
-/// Builds a [`KeyedGuard`], in a `const` too. All settings but [`max_keys`](Self::max_keys) are each key's own.
+/// Builds a [`KeyedGuard`], also in a `const`. All settings but [`max_keys`](Self::max_keys) apply to each key
+/// separately.
 ///
 /// ```
 /// use std::time::Duration;
@@ -27,79 +29,84 @@ use crate::semaphore::Order;
 #[must_use = "a builder does nothing until build() is called"]
 pub struct KeyedGuardBuilder<K> {
     name: &'static str,
-    choices: Choices,
+    settings: GuardSettings,
     max_keys: Option<usize>,
     keys: PhantomData<fn(K)>,
 }
 
 impl<K> KeyedGuardBuilder<K> {
     pub(super) const fn new(name: &'static str) -> Self {
-        Self { name, choices: Choices::new(), max_keys: None, keys: PhantomData }
+        Self { name, settings: GuardSettings::new(), max_keys: None, keys: PhantomData }
     }
 
-    /// How many callers of one key may be inside at once, from 1 to 65,535. Default: 1.
+    /// Sets the number of permits of each key: how many callers of one key may run at once, from 1 to 65,535. Default:
+    /// 1.
     pub const fn permits(mut self, permits: usize) -> Self {
-        self.choices.permits = permits;
+        self.settings.permits = permits;
         self
     }
 
-    /// How many callers of one key may wait. Default: [`Queue::Unbounded`].
+    /// Sets how many callers of one key may wait. Default: [`Queue::Unbounded`].
     pub const fn queue(mut self, queue: Queue) -> Self {
-        self.choices.queue = queue;
+        self.settings.queue = queue;
         self
     }
 
-    /// Who of those that wait for one key goes first. Default: [`Order::Fifo`].
+    /// Sets the order in which the waiting callers of one key are served. Default: [`Order::Fifo`].
     pub const fn order(mut self, order: Order) -> Self {
-        self.choices.order = order;
+        self.settings.order = order;
         self
     }
 
-    /// How long a caller waits at most, as with [`EndpointGuardBuilder::max_wait`](crate::EndpointGuardBuilder::max_wait).
-    /// Default: no limit.
-    pub const fn max_wait(mut self, max_wait: Duration) -> Self {
-        self.choices.limits.max_wait = Some(max_wait);
-        self
-    }
-
-    /// How long a turn that has come is kept for a future that nobody polls, as with
-    /// [`EndpointGuardBuilder::grant_timeout`](crate::EndpointGuardBuilder::grant_timeout). Default: for ever.
-    pub const fn grant_timeout(mut self, grant_timeout: Duration) -> Self {
-        self.choices.limits.grant_timeout = Some(grant_timeout);
-        self
-    }
-
-    /// How many keys may be in use at once, from 1 on. The caller of one more is refused with
-    /// [`TooManyKeys`](crate::AcquireError::TooManyKeys), at once. Default: no limit.
+    /// Sets how long a caller waits at most. Default: no limit.
     ///
-    /// A key is in use as long as someone holds a permit of it or waits for one (or holds on to a future whose wait has
-    /// ended, without polling or dropping it); an idle key takes no memory, whatever
-    /// its name. So this bounds what clients who make up keys can claim at the same moment.
+    /// See [`EndpointGuardBuilder::max_wait`](crate::guard::EndpointGuardBuilder::max_wait).
+    pub const fn max_wait(mut self, max_wait: Duration) -> Self {
+        self.settings.limits.max_wait = Some(max_wait);
+        self
+    }
+
+    /// Sets how long a granted permit is kept for a future that is not polled. Default: for ever.
+    ///
+    /// See [`EndpointGuardBuilder::grant_timeout`](crate::guard::EndpointGuardBuilder::grant_timeout).
+    pub const fn grant_timeout(mut self, grant_timeout: Duration) -> Self {
+        self.settings.limits.grant_timeout = Some(grant_timeout);
+        self
+    }
+
+    /// Sets how many keys may be in use at once, from 1. The caller of a further key is refused at once with
+    /// [`TooManyKeys`](crate::AcquireError::TooManyKeys). Default: no limit.
+    ///
+    /// A key is in use while a caller holds a permit of it or waits for one, or keeps a future whose wait has ended
+    /// without polling or dropping it. A key that is not in use takes no memory. So this setting bounds how many keys
+    /// clients that make up keys can claim at the same moment.
     pub const fn max_keys(mut self, max_keys: usize) -> Self {
         self.max_keys = Some(max_keys);
         self
     }
 
-    /// Builds the guard.
-    ///
-    /// # Panics
-    ///
-    /// If a value is out of its range, as with [`EndpointGuardBuilder::build`](crate::EndpointGuardBuilder::build), or
-    /// `max_keys` is 0. In a `const` or `static` that is a compile error:
-    ///
-    /// ```compile_fail,E0080
-    /// # use onelane::KeyedGuard;
-    /// static NOBODY: KeyedGuard<u64> = KeyedGuard::builder("nobody").max_keys(0).build();
-    /// ```
-    #[must_use]
-    pub const fn build(self) -> KeyedGuard<K> {
-        let Self { name, choices, max_keys, .. } = self;
-        let limit = match max_keys {
-            Some(0) => panic!("max_keys(0) would admit nobody: give 1 or more, or close() the guard"),
-            Some(most) => Some(KeyLimit::new(most)),
-            None => None,
-        };
-        KeyedGuard::from_parts(name, choices.rules(), choices.limits, limit)
+    const_unless_loom! {
+        /// Builds the guard.
+        ///
+        /// # Panics
+        ///
+        /// Panics if a value is out of range, as [`EndpointGuardBuilder::build`](crate::guard::EndpointGuardBuilder::build)
+        /// does, or if `max_keys` is 0. In a `const` or `static` this is a compile error:
+        ///
+        /// ```compile_fail,E0080
+        /// # use onelane::KeyedGuard;
+        /// static NO_KEYS: KeyedGuard<u64> = KeyedGuard::builder("no keys").max_keys(0).build();
+        /// ```
+        #[must_use]
+        pub fn build(self) -> KeyedGuard<K> {
+            let Self { name, settings, max_keys, .. } = self;
+            let limit = match max_keys {
+                Some(0) => panic!("max_keys(0) admits no caller: use 1 or more, or close() the guard"),
+                Some(max) => Some(KeyLimit::new(max)),
+                None => None,
+            };
+            KeyedGuard::from_parts(name, settings.semaphore_config(), settings.limits, limit)
+        }
     }
 }
 
@@ -107,7 +114,7 @@ impl<K> fmt::Debug for KeyedGuardBuilder<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyedGuardBuilder")
             .field("name", &self.name)
-            .field("choices", &self.choices)
+            .field("settings", &self.settings)
             .field("max_keys", &self.max_keys)
             .finish_non_exhaustive()
     }

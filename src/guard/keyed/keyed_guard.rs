@@ -1,4 +1,4 @@
-//! [`KeyedGuard`], a gate for each key.
+//! [`KeyedGuard`], which admits a limited number of callers of each key at once.
 
 use std::fmt;
 use std::hash::Hash;
@@ -9,25 +9,25 @@ use tokio::time::Instant;
 use super::acquire::{AcquireKey, AcquireKeyOwned};
 use super::acquire_all::AcquireAll;
 use super::builder::KeyedGuardBuilder;
-use super::gate::KeyGate;
-use super::key_semaphore::{KeyLimit, Terms};
+use super::key_entry::{KeyLimit, ShardConfig};
 use super::permit::{KeyedPermit, OwnedKeyedPermit};
 use super::run::{RunKeyed, RunKeyedToCompletion};
 use super::shard::Shard;
+use super::source::KeyedSource;
 use crate::guard::blocking;
-use crate::guard::core::{Core, Gate, HasCore};
+use crate::guard::core::{GuardCore, HasGuardCore, WaitLimits};
 use crate::guard::error::AcquireError;
 use crate::guard::key_map::Sharded;
-use crate::guard::permit::Held;
-use crate::guard::shared::SharedKeyedGuard;
+use crate::guard::permit::HeldPermit;
+use crate::guard::shared::Shared;
 use crate::guard::stats::GuardStats;
-use crate::guard::wait::Limits;
 use crate::semaphore::{SemaphoreConfig, SemaphoreSnapshot, wake_all};
+use crate::sync::const_unless_loom;
 
 /// Admits one caller at a time, or N, for each key: a user, a tenant, a document.
 ///
-/// Each key has a lane of its own, as an [`EndpointGuard`](crate::EndpointGuard) has one: the same order, the same
-/// queue, the same errors. Callers of different keys don't wait for each other.
+/// Each key works like an [`EndpointGuard`](crate::EndpointGuard): the same order, the same queue, the same errors.
+/// Callers of different keys do not wait for each other.
 ///
 /// ```
 /// use onelane::KeyedGuard;
@@ -41,63 +41,71 @@ use crate::semaphore::{SemaphoreConfig, SemaphoreSnapshot, wake_all};
 /// assert!(PER_USER.try_acquire("grace".to_owned()).is_ok(), "others are unaffected");
 ///
 /// drop(ada);
-/// assert!(PER_USER.is_empty(), "nothing of a key remains");
+/// assert!(PER_USER.is_empty(), "nothing remains of a key that is not in use");
 /// # Ok(())
 /// # }
 /// ```
 ///
 /// # Keys
 ///
-/// A key exists from the first caller that asks for it to the last that leaves, whether that one has finished, given up
-/// its place, or was dropped as its turn came: the moment nobody holds it or waits for it, its memory is free for others,
-/// and that of a shard of the map is given back when none of its keys is in use. (The map itself, some kilobytes for each
-/// processor, is made at the first call.) Clients who choose keys can't make them
-/// collide: they are hashed as std's `HashMap` hashes. And they can't claim more at once than
-/// [`max_keys`](KeyedGuardBuilder::max_keys), if you set it.
+/// A key exists from its first caller to its last, whether the last caller finishes, is cancelled in the queue, or is
+/// dropped as a permit is granted to it. As soon as no caller holds a permit of the key or waits for one, the key's
+/// memory is available for other keys. A shard of the map frees its memory when none of its keys is in use. (The map
+/// itself, a few kilobytes per processor, is created at the first call.)
 ///
-/// `Eq` and `Hash` of the key agree with each other, and don't call the guard: keys are compared under a lock. Its `Drop`
-/// may call the guard, but must not panic.
+/// Clients that choose keys cannot make them collide: keys are hashed as std's `HashMap` hashes them. Such clients
+/// cannot claim more keys at once than [`max_keys`](KeyedGuardBuilder::max_keys), if you set it.
+///
+/// `Eq` and `Hash` of the key must agree with each other and must not call the guard: keys are compared under a lock.
+/// The key's `Drop` may call the guard, but must not panic.
 ///
 /// # Panics and cancellation
 ///
-/// As with an [`EndpointGuard`](crate::EndpointGuard#panics-and-cancellation).
+/// See [`EndpointGuard`](crate::EndpointGuard#panics-and-cancellation).
 ///
-/// # When something else fits better
+/// # When not to use it
 ///
-/// For a handful of keys known beforehand, one `EndpointGuard` each is simpler. If callers want the same *answer* rather
-/// than a turn each, use a [`SingleFlight`](crate::SingleFlight).
+/// For a handful of keys that are known beforehand, one `EndpointGuard` each is simpler. If callers want the same
+/// *answer* rather than to run one after the other, use a [`SingleFlight`](crate::SingleFlight).
 pub struct KeyedGuard<K> {
-    pub(super) core: Core,
-    pub(super) rules: SemaphoreConfig,
-    limit: Option<KeyLimit>,
-    /// Made at the first call.
+    pub(super) core: GuardCore,
+    pub(super) semaphore_config: SemaphoreConfig,
+    key_limit: Option<KeyLimit>,
+    /// Created at the first call.
     keys: OnceLock<Sharded<Shard<K>>>,
 }
 
+/// A [`KeyedGuard`] that outlives its users.
+pub type SharedKeyedGuard<K> = Shared<KeyedGuard<K>>;
+
 impl<K> KeyedGuard<K> {
-    /// A guard for one caller at a time of each key, in order, with unbounded queues.
-    ///
-    /// `name` is for you: it appears in [`stats`](Self::stats) and in logs. It needs not be unique.
-    #[must_use]
-    pub const fn new(name: &'static str) -> Self {
-        Self::builder(name).build()
+    const_unless_loom! {
+        /// Creates a guard for one caller of each key at a time, in order, with unbounded queues.
+        ///
+        /// `name` identifies the guard in [`stats`](Self::stats) and in logs. It need not be unique.
+        #[must_use]
+        pub fn new(name: &'static str) -> Self {
+            Self::builder(name).build()
+        }
     }
 
-    /// Starts a guard with other settings.
+    /// Returns a builder for a guard with other settings.
     pub const fn builder(name: &'static str) -> KeyedGuardBuilder<K> {
         KeyedGuardBuilder::new(name)
     }
 
-    pub(super) const fn from_parts(
-        name: &'static str,
-        rules: SemaphoreConfig,
-        limits: Limits,
-        limit: Option<KeyLimit>,
-    ) -> Self {
-        Self { core: Core::new(name, limits), rules, limit, keys: OnceLock::new() }
+    const_unless_loom! {
+        pub(super) fn from_parts(
+            name: &'static str,
+            semaphore_config: SemaphoreConfig,
+            limits: WaitLimits,
+            key_limit: Option<KeyLimit>,
+        ) -> Self {
+            Self { core: GuardCore::new(name, limits), semaphore_config, key_limit, keys: OnceLock::new() }
+        }
     }
 
-    /// The name it was given.
+    /// Returns the guard's name.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         self.core.name
@@ -105,37 +113,37 @@ impl<K> KeyedGuard<K> {
 }
 
 impl<K: Hash + Eq> KeyedGuard<K> {
-    /// Waits for a turn of `key`, in its queue.
+    /// Waits in the queue of `key` for a permit.
     ///
-    /// As [`EndpointGuard::acquire`](crate::EndpointGuard::acquire).
+    /// See [`EndpointGuard::acquire`](crate::EndpointGuard::acquire).
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up the place in the queue. A turn that had come already goes to the next caller of the
-    /// key, and if there is none, the key is gone.
+    /// Dropping the future leaves the queue. A permit that had already been granted goes to the next caller of the key.
+    /// If there is none, the key is removed.
     ///
     /// # Errors
     ///
-    /// Those of [`EndpointGuard::acquire`](crate::EndpointGuard::acquire), and
-    /// [`TooManyKeys`](AcquireError::TooManyKeys), at once, when `key` would be one more than `max_keys`.
+    /// The errors of [`EndpointGuard::acquire`](crate::EndpointGuard::acquire), and
+    /// [`TooManyKeys`](AcquireError::TooManyKeys), at once, if `key` would exceed `max_keys`.
     ///
     /// # Panics
     ///
-    /// As [`EndpointGuard::acquire`](crate::EndpointGuard::acquire).
+    /// See [`EndpointGuard::acquire`](crate::EndpointGuard::acquire).
     pub fn acquire(&self, key: K) -> AcquireKey<'_, K> {
         AcquireKey::new(self, key)
     }
 
-    /// Waits for a turn of `key`, in its queue, with a permit that can move to another task.
+    /// Waits in the queue of `key` for a permit that can move to another task.
     ///
     /// # Cancel safety
     ///
-    /// As [`acquire`](Self::acquire); errors and panics too.
+    /// See [`acquire`](Self::acquire), also for errors and panics.
     pub fn acquire_owned(self: Arc<Self>, key: K) -> AcquireKeyOwned<K> {
         SharedKeyedGuard::from(self).acquire_owned(key)
     }
 
-    /// Takes a turn of `key` if one is free and nobody waits for it.
+    /// Acquires a permit of `key` if one is available and no caller is waiting for it.
     ///
     /// # Errors
     ///
@@ -143,41 +151,38 @@ impl<K: Hash + Eq> KeyedGuard<K> {
     /// once.
     #[inline]
     pub fn try_acquire(&self, key: K) -> Result<KeyedPermit<'_, K>, AcquireError> {
-        let mut gate = KeyGate::new(self, key);
-        gate.enter_now()?;
-        Ok(KeyedPermit(Held::new(gate)))
+        HeldPermit::try_acquire(KeyedSource::new(self, key)).map(KeyedPermit)
     }
 
-    /// Takes a turn of `key` if one is free and nobody waits for it, with a permit that can move to another task.
+    /// Acquires a permit of `key` that can move to another task, if one is available and no caller is waiting for it.
     ///
     /// # Errors
     ///
-    /// As [`try_acquire`](Self::try_acquire).
+    /// See [`try_acquire`](Self::try_acquire).
     pub fn try_acquire_owned(self: Arc<Self>, key: K) -> Result<OwnedKeyedPermit<K>, AcquireError> {
         SharedKeyedGuard::from(self).try_acquire_owned(key)
     }
 
-    /// Waits for a turn of `key` on this thread, in the same queue as the async callers.
+    /// Waits for a permit of `key` on the current thread, in the same queue as the async callers.
     ///
-    /// As [`EndpointGuard::acquire_blocking`](crate::EndpointGuard::acquire_blocking).
+    /// See [`EndpointGuard::acquire_blocking`](crate::EndpointGuard::acquire_blocking).
     ///
     /// # Errors
     ///
-    /// Those of [`acquire`](Self::acquire), and [`BlockingInAsync`](AcquireError::BlockingInAsync) on a thread that
-    /// runs tasks of a tokio runtime, whether the key is free or not.
+    /// The errors of [`acquire`](Self::acquire), and [`BlockingInAsync`](AcquireError::BlockingInAsync) on a thread
+    /// that runs tasks of a tokio runtime, even if a permit is available.
     pub fn acquire_blocking(&self, key: K) -> Result<KeyedPermit<'_, K>, AcquireError> {
-        let mut gate = KeyGate::new(self, key);
-        blocking::enter(&mut gate)?;
-        Ok(KeyedPermit(Held::new(gate)))
+        blocking::acquire(KeyedSource::new(self, key)).map(KeyedPermit)
     }
 
-    /// Waits for a turn of every one of `keys`, one after the other.
+    /// Waits for a permit of each of `keys`, one after the other.
     ///
-    /// They are taken in their order as `Ord` has it, and each once, however often it is among them: so callers that
-    /// ask for the same keys in different orders don't wait for each other in a circle. That holds as long as a caller
-    /// asks for all keys in one call; one who holds a turn already may still wait for someone who waits for it.
+    /// The permits are acquired in the `Ord` order of the keys, one for each distinct key. So callers that ask for the
+    /// same keys in different orders do not deadlock. That holds only if a caller asks for all its keys in one call: a
+    /// caller that already holds a permit may still wait for a caller that waits for that permit.
     ///
-    /// While it waits for a key, it holds those before it. `max_wait` counts for each key anew.
+    /// While the future waits for a key, it holds the permits of the keys before it. `max_wait` applies to each key
+    /// separately.
     ///
     /// ```
     /// # use onelane::KeyedGuard;
@@ -194,15 +199,16 @@ impl<K: Hash + Eq> KeyedGuard<K> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up the place in the queue, and the turns that it has.
+    /// Dropping the future leaves the queue and releases the permits that it holds.
     ///
     /// # Errors
     ///
-    /// As [`acquire`](Self::acquire), for the first key that is refused. The turns before it are given back.
+    /// See [`acquire`](Self::acquire). Fails at the first key that is refused, and releases the permits of the keys
+    /// before it.
     ///
     /// # Panics
     ///
-    /// As [`acquire`](Self::acquire).
+    /// See [`acquire`](Self::acquire).
     pub fn acquire_all(&self, keys: impl IntoIterator<Item = K>) -> AcquireAll<'_, K>
     where
         K: Ord,
@@ -210,34 +216,34 @@ impl<K: Hash + Eq> KeyedGuard<K> {
         AcquireAll::new(self, keys)
     }
 
-    /// Waits for a turn of `key` and runs `future` in it.
+    /// Waits for a permit of `key` and runs `future` while holding it.
     ///
-    /// As [`EndpointGuard::run`](crate::EndpointGuard::run): inside, the same key's turn is refused with
-    /// [`WouldDeadlock`](AcquireError::WouldDeadlock) rather than waited for.
+    /// See [`EndpointGuard::run`](crate::EndpointGuard::run): code in `future` that acquires the same key is refused
+    /// with [`WouldDeadlock`](AcquireError::WouldDeadlock) instead of waiting for ever.
     ///
     /// # Cancel safety
     ///
-    /// Dropping it gives up the place in the queue, or drops `future` and then gives the turn back.
+    /// Dropping the result leaves the queue, or drops `future` and then releases the permit.
     ///
     /// # Errors
     ///
-    /// Those of [`acquire`](Self::acquire), before `future` has started. What `future` returns is passed through.
+    /// The errors of [`acquire`](Self::acquire), before `future` has started. The output of `future` is passed through.
     ///
     /// # Panics
     ///
-    /// As [`acquire`](Self::acquire), and if `future` does.
+    /// See [`acquire`](Self::acquire). A panic of `future` is passed through.
     pub fn run<F: Future>(&self, key: K, future: F) -> RunKeyed<'_, K, F> {
         RunKeyed::new(self, key, future)
     }
 
-    /// Waits for a turn of `key` and runs `future` in it to its end, though the caller may go away meanwhile.
+    /// Waits for a permit of `key` and runs `future` to completion while holding it, even if the caller is cancelled.
     ///
-    /// As [`EndpointGuard::run_to_completion`](crate::EndpointGuard::run_to_completion). For a guard in an `Arc` there is
+    /// See [`EndpointGuard::run_to_completion`](crate::EndpointGuard::run_to_completion). For a guard in an `Arc`, use
     /// [`run_to_completion_owned`](Self::run_to_completion_owned).
     ///
     /// # Cancel safety
     ///
-    /// As [`EndpointGuard::run_to_completion`](crate::EndpointGuard::run_to_completion); errors and panics too.
+    /// See [`EndpointGuard::run_to_completion`](crate::EndpointGuard::run_to_completion), also for errors and panics.
     pub fn run_to_completion<F>(&'static self, key: K, future: F) -> RunKeyedToCompletion<K, F>
     where
         K: Send,
@@ -246,13 +252,13 @@ impl<K: Hash + Eq> KeyedGuard<K> {
         RunKeyedToCompletion::new(SharedKeyedGuard::from(self), key, future)
     }
 
-    /// Waits for a turn of `key` and runs `future` in it to its end, though the caller may go away meanwhile.
+    /// Waits for a permit of `key` and runs `future` to completion while holding it, even if the caller is cancelled.
     ///
-    /// As [`run_to_completion`](Self::run_to_completion), for a guard in an `Arc`.
+    /// Does the same as [`run_to_completion`](Self::run_to_completion), for a guard in an `Arc`.
     ///
     /// # Cancel safety
     ///
-    /// As [`run_to_completion`](Self::run_to_completion); errors and panics too.
+    /// See [`run_to_completion`](Self::run_to_completion), also for errors and panics.
     pub fn run_to_completion_owned<F>(self: Arc<Self>, key: K, future: F) -> RunKeyedToCompletion<K, F>
     where
         K: Send + 'static,
@@ -261,55 +267,58 @@ impl<K: Hash + Eq> KeyedGuard<K> {
         RunKeyedToCompletion::new(SharedKeyedGuard::from(self), key, future)
     }
 
-    /// Lets nobody in any more, whatever the key: callers that wait or come are refused with
-    /// [`Closed`](AcquireError::Closed).
+    /// Closes the guard for all keys: waiting and new callers are refused with [`Closed`](AcquireError::Closed).
     ///
-    /// Holders finish. Closing twice is the same as closing once; a guard does not open again.
+    /// Holders keep their permits. Closing a closed guard has no effect; a guard cannot be reopened.
     pub fn close(&self) {
-        let waited: Vec<_> = self.keys().iter().flat_map(|shard| shard.close(self.terms())).collect();
-        self.announce_if_drained();
-        wake_all(waited);
+        let wakers: Vec<_> = self.keys().iter().flat_map(|shard| shard.close(self.shard_config())).collect();
+        self.notify_if_drained();
+        wake_all(wakers);
     }
 
-    /// Waits until the guard is closed and the last permit has come back, as
-    /// [`EndpointGuard::drained`](crate::EndpointGuard::drained).
+    /// Waits until the guard is closed and the last permit has been released.
+    ///
+    /// See [`EndpointGuard::drained`](crate::EndpointGuard::drained).
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future changes nothing.
+    /// Dropping the future has no effect.
     ///
     /// # Panics
     ///
-    /// If it has to wait, and the guard has a `grant_timeout`, outside of a tokio runtime with a timer.
+    /// Panics outside a tokio runtime with a timer if it has to wait and the guard has a `grant_timeout`.
     pub async fn drained(&self) {
         self.core.drained(|| self.is_drained(), |now| self.expire_all(now)).await;
     }
 
-    /// What the guard has done so far and does right now, over all keys. Takes no lock.
+    /// Returns a snapshot of the guard's state and counters, over all keys. Takes no lock.
     #[must_use]
     pub fn stats(&self) -> GuardStats {
         let mut all = SemaphoreSnapshot { held: 0, waiting: 0, granted: 0, is_closed: false };
         let (mut queued, mut cancelled) = (0, 0);
         for shard in self.shards() {
-            let lanes = shard.snapshot();
-            all.held += lanes.held;
-            all.waiting += lanes.waiting;
-            all.granted += lanes.granted;
-            all.is_closed |= lanes.is_closed;
-            queued += shard.tally().queued.value();
-            cancelled += shard.tally().cancelled.value();
+            let snapshot = shard.snapshot();
+            all.held += snapshot.held;
+            all.waiting += snapshot.waiting;
+            all.granted += snapshot.granted;
+            all.is_closed |= snapshot.is_closed;
+            queued += shard.wait_counters().queued.value();
+            cancelled += shard.wait_counters().cancelled.value();
         }
-        self.core.stats(self.rules.permits, all, queued, cancelled)
+        self.core.stats(self.semaphore_config.permits, all, queued, cancelled)
     }
 
-    /// How many keys are in use: someone holds a permit of them, waits for one, or has not been polled since its wait
-    /// ended. Takes no lock, and reads one shard after the other: while callers come and go it is a sum of moments.
+    /// Returns the number of keys in use: those of which a caller holds a permit, waits for one, or has not been polled
+    /// since its wait ended.
+    ///
+    /// Takes no lock, and reads one shard after the other: while the guard is in use, the shards are not read at the
+    /// same moment.
     #[must_use]
     pub fn len(&self) -> usize {
         self.shards().map(Shard::len).sum()
     }
 
-    /// Whether no key is in use.
+    /// Returns `true` if no key is in use.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -321,11 +330,11 @@ impl<K: Hash + Eq> KeyedGuard<K> {
     }
 
     #[inline]
-    pub(super) fn terms(&self) -> Terms<'_> {
-        Terms { rules: &self.rules, limit: self.limit.as_ref() }
+    pub(super) fn shard_config(&self) -> ShardConfig<'_> {
+        ShardConfig { semaphore: &self.semaphore_config, key_limit: self.key_limit.as_ref() }
     }
 
-    /// Those there are: none before the first call.
+    /// Returns the existing shards: none before the first call.
     fn shards(&self) -> impl Iterator<Item = &Shard<K>> {
         self.keys.get().into_iter().flat_map(Sharded::iter)
     }
@@ -335,28 +344,28 @@ impl<K: Hash + Eq> KeyedGuard<K> {
     }
 
     pub(super) fn is_drained(&self) -> bool {
-        // Before the first call nobody has closed it.
+        // Before the first call the guard is not closed.
         self.keys.get().is_some_and(|keys| keys.iter().all(Shard::is_drained))
     }
 
     fn expire_all(&self, now: Instant) {
-        let Some(limit) = self.core.expiry(now) else { return };
-        let turns = self.shards().map(|shard| shard.expire_all(self.terms(), limit, now)).sum();
-        if turns > 0 {
-            self.core.count_expired(turns);
-            self.announce_if_drained();
+        let Some(limit) = self.core.expiry_limit(now) else { return };
+        let grants = self.shards().map(|shard| shard.expire_all_grants(self.shard_config(), limit, now)).sum();
+        if grants > 0 {
+            self.core.count_expired(grants);
+            self.notify_if_drained();
         }
     }
 
-    fn announce_if_drained(&self) {
+    fn notify_if_drained(&self) {
         if self.is_drained() {
-            self.core.drained.notify_waiters();
+            self.core.notify_drained();
         }
     }
 }
 
-impl<K> HasCore for KeyedGuard<K> {
-    fn core(&self) -> &Core {
+impl<K> HasGuardCore for KeyedGuard<K> {
+    fn core(&self) -> &GuardCore {
         &self.core
     }
 }

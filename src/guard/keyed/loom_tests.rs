@@ -1,10 +1,10 @@
 //! Models of the shard, checked by loom over every interleaving.
 //!
-//! What callers of a key do inside is a read and a write of a `Relaxed` counter, as in the models of the lane: the sum is
-//! right only if they exclude each other, and each one sees what the one before it did, also when the key's entry was
-//! gone in between.
+//! A holder's work is a read and a write of a `Relaxed` counter, as in the models of the semaphore. The sum is right
+//! only if the holders of a key exclude each other and each holder sees what the previous one did, also if the key's
+//! entry was removed in between.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
+#![allow(clippy::unwrap_used, reason = "a test fails at the first unexpected result")]
 
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
@@ -17,12 +17,13 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 use tokio::time::Instant;
 
-use super::{Shard, Terms};
+use super::key_entry::ShardConfig;
+use super::shard::Shard;
 use crate::guard::key_map::Hash64;
-use crate::guard::keyed::key_semaphore::KeyLimit;
+use crate::guard::keyed::key_entry::KeyLimit;
 use crate::semaphore::{
-    CancelOutcome, EnqueueOutcome, MAX_WAITING, Order, Refused, SemaphoreConfig, SemaphoreSnapshot, WaitOutcome,
-    WaiterId, wake_all,
+    CancelOutcome, EnqueueOutcome, MAX_WAITING, Order, SemaphoreConfig, SemaphoreRefusal, SemaphoreSnapshot,
+    WaitOutcome, WaiterId, wake_all,
 };
 
 /// Keys whose hashes collide.
@@ -30,92 +31,92 @@ const ADA: u32 = 0;
 const GRACE: u32 = 1;
 const HASH: Hash64 = Hash64(0);
 
-/// A shard, another one, and what the callers of each key do inside.
-struct Shared {
+/// Two shards, and the sum that the holders of each key add to.
+struct Model {
     shard: Shard<u32>,
     other: Shard<u32>,
-    rules: SemaphoreConfig,
-    limit: Option<KeyLimit>,
+    config: SemaphoreConfig,
+    key_limit: Option<KeyLimit>,
     sums: [AtomicUsize; 2],
 }
 
-/// What a caller found.
+/// The result of an attempt to acquire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
-    /// In the lane with this index.
-    Entered(u32),
-    Refused(Refused),
+    /// Acquired a permit of the entry with this index.
+    Acquired(u32),
+    Refused(SemaphoreRefusal),
     Expired,
 }
 
 impl Outcome {
-    fn of(answer: WaitOutcome, index: u32) -> Self {
-        match answer {
-            WaitOutcome::Entered => Self::Entered(index),
+    fn of(outcome: WaitOutcome, index: u32) -> Self {
+        match outcome {
+            WaitOutcome::Acquired => Self::Acquired(index),
             WaitOutcome::Expired => Self::Expired,
-            WaitOutcome::Closed => Self::Refused(Refused::Closed),
+            WaitOutcome::Closed => Self::Refused(SemaphoreRefusal::Closed),
         }
     }
 
-    fn is_entered(self) -> bool {
-        matches!(self, Self::Entered(_))
+    fn is_acquired(self) -> bool {
+        matches!(self, Self::Acquired(_))
     }
 }
 
-impl Shared {
-    fn new(most: Option<usize>) -> Arc<Self> {
+impl Model {
+    fn new(max_keys: Option<usize>) -> Arc<Self> {
         Arc::new(Self {
             shard: Shard::new(),
             other: Shard::new(),
-            rules: SemaphoreConfig { permits: 1, bound: MAX_WAITING, order: Order::Fifo },
-            limit: most.map(KeyLimit::new),
+            config: SemaphoreConfig { permits: 1, bound: MAX_WAITING, order: Order::Fifo },
+            key_limit: max_keys.map(KeyLimit::new),
             sums: [AtomicUsize::new(0), AtomicUsize::new(0)],
         })
     }
 
-    /// With a key that the model's main thread holds already, and the index of its lane.
+    /// Creates a model whose main thread holds a permit of `ADA`, and returns the index of the key's entry.
     fn held() -> (Arc<Self>, u32) {
-        let shared = Self::new(None);
-        let Ok(index) = shared.try_enter(&shared.shard, ADA) else { panic!("nobody is inside") };
-        (shared, index)
+        let model = Self::new(None);
+        let Ok(index) = model.try_acquire(&model.shard, ADA) else { panic!("the key is not in use") };
+        (model, index)
     }
 
-    fn terms(&self) -> Terms<'_> {
-        Terms { rules: &self.rules, limit: self.limit.as_ref() }
+    fn config(&self) -> ShardConfig<'_> {
+        ShardConfig { semaphore: &self.config, key_limit: self.key_limit.as_ref() }
     }
 
-    fn try_enter(&self, shard: &Shard<u32>, key: u32) -> Result<u32, Refused> {
-        shard.try_enter(self.terms(), HASH, &mut Some(key))
+    fn try_acquire(&self, shard: &Shard<u32>, key: u32) -> Result<u32, SemaphoreRefusal> {
+        shard.try_acquire(self.config(), HASH, &mut Some(key))
     }
 
-    /// Waits for a turn, as the futures and the blocking callers do.
-    fn enter(&self, key: u32) -> Outcome {
-        if let Ok(index) = self.try_enter(&self.shard, key) {
-            return Outcome::Entered(index);
+    /// Acquires a permit, as the futures and the blocking callers do.
+    fn acquire(&self, key: u32) -> Outcome {
+        if let Ok(index) = self.try_acquire(&self.shard, key) {
+            return Outcome::Acquired(index);
         }
-        let mut place = None;
+        let mut waiter = None;
         block_on(poll_fn(|cx| {
-            if let Some((index, ticket)) = &mut place {
-                return match self.shard.ask(self.terms(), *index, ticket, cx.waker()) {
-                    Some(answer) => Poll::Ready(Outcome::of(answer, *index)),
+            if let Some((index, id)) = &mut waiter {
+                return match self.shard.poll(self.config(), *index, id, cx.waker()) {
+                    Some(outcome) => Poll::Ready(Outcome::of(outcome, *index)),
                     None => Poll::Pending,
                 };
             }
-            match self.shard.join(self.terms(), HASH, &mut Some(key), cx.waker()) {
-                Ok((index, EnqueueOutcome::Entered)) => Poll::Ready(Outcome::Entered(index)),
-                Ok((index, EnqueueOutcome::Queued(ticket))) => {
-                    place = Some((index, Some(ticket)));
+            match self.shard.enqueue(self.config(), HASH, &mut Some(key), cx.waker()) {
+                Ok((index, EnqueueOutcome::Acquired)) => Poll::Ready(Outcome::Acquired(index)),
+                Ok((index, EnqueueOutcome::Queued(id))) => {
+                    waiter = Some((index, Some(id)));
                     Poll::Pending
                 }
-                Ok((_, EnqueueOutcome::Refused(refused))) | Err(refused) => Poll::Ready(Outcome::Refused(refused)),
+                Ok((_, EnqueueOutcome::Refused(refusal))) | Err(refusal) => Poll::Ready(Outcome::Refused(refusal)),
             }
         }))
     }
 
-    fn queue(&self) -> WaiterId {
-        match self.shard.join(self.terms(), HASH, &mut Some(ADA), Waker::noop()) {
-            Ok((_, EnqueueOutcome::Queued(ticket))) => ticket,
-            joined => panic!("the key is held, so one waits: {joined:?}"),
+    fn enqueue(&self) -> WaiterId {
+        match self.shard.enqueue(self.config(), HASH, &mut Some(ADA), Waker::noop()) {
+            Ok((_, EnqueueOutcome::Queued(waiter))) => waiter,
+            outcome => panic!("the permit is held, so the caller is queued: {outcome:?}"),
         }
     }
 
@@ -124,296 +125,301 @@ impl Shared {
         sum.store(sum.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
-    fn exit(&self, index: u32) -> bool {
-        self.shard.exit(self.terms(), index, || None)
+    fn release(&self, index: u32) -> bool {
+        self.shard.release(self.config(), index, || None)
     }
 
-    fn leave(&self, index: u32, ticket: WaiterId) -> CancelOutcome {
-        self.shard.leave(self.terms(), index, ticket, None)
+    fn cancel(&self, index: u32, waiter: WaiterId) -> CancelOutcome {
+        self.shard.cancel(self.config(), index, waiter, None)
     }
 
-    /// One whole turn. Returns how the wait ended, and whether the exit found the shard drained.
-    fn visit(&self, key: u32) -> (Outcome, bool) {
-        let outcome = self.enter(key);
-        let Outcome::Entered(index) = outcome else { return (outcome, false) };
+    /// Acquires, works and releases. Returns how the wait ended, and `true` if the release drained the shard.
+    fn run(&self, key: u32) -> (Outcome, bool) {
+        let outcome = self.acquire(key);
+        let Outcome::Acquired(index) = outcome else { return (outcome, false) };
         self.work(key);
-        (outcome, self.exit(index) && self.shard.is_drained())
+        (outcome, self.release(index) && self.shard.is_drained())
     }
 
     fn close(&self) -> bool {
-        wake_all(self.shard.close(self.terms()));
+        wake_all(self.shard.close(self.config()));
         self.shard.is_drained()
     }
 
-    /// Both shards, as those of one guard.
+    /// Returns `true` if both shards are drained, as those of one guard.
     fn are_drained(&self) -> bool {
         self.shard.is_drained() && self.other.is_drained()
     }
 
-    fn assert_gone_after(&self, turns: [usize; 2]) {
+    fn assert_no_keys_after(&self, runs: [usize; 2]) {
         let SemaphoreSnapshot { held, waiting, .. } = self.shard.snapshot();
         assert_eq!((held, waiting, self.shard.len()), (0, 0, 0));
         assert_eq!([ADA, GRACE].map(|key| self.shard.find(HASH, &key)), [None; 2]);
-        assert_eq!(self.sums.each_ref().map(|sum| sum.load(Ordering::Relaxed)), turns);
+        assert_eq!(self.sums.each_ref().map(|sum| sum.load(Ordering::Relaxed)), runs);
     }
 }
 
-/// Checks `model` with at most three preemptions an execution, which finds what is known to go wrong in such code
-/// ("Iterative context bounding", PLDI 2007) and ends in seconds.
+/// Checks `model` with at most three preemptions per execution. That finds the known kinds of bugs in such code
+/// ("Iterative context bounding", PLDI 2007) and takes seconds.
 fn check_bounded(model: impl Fn() + Send + Sync + 'static) {
     let mut builder = Builder::new();
     builder.preemption_bound = Some(3);
     builder.check(model);
 }
 
-fn spawn<T: 'static>(shared: &Arc<Shared>, f: impl FnOnce(&Shared) -> T + 'static) -> thread::JoinHandle<T> {
-    let shared = Arc::clone(shared);
-    thread::spawn(move || f(&shared))
+fn spawn<T: 'static>(model: &Arc<Model>, f: impl FnOnce(&Model) -> T + 'static) -> thread::JoinHandle<T> {
+    let model = Arc::clone(model);
+    thread::spawn(move || f(&model))
 }
 
 #[test]
-fn a_caller_that_comes_as_the_last_holder_leaves_gets_the_turn_or_a_new_entry() {
+fn caller_that_arrives_during_the_last_release_gets_the_permit_or_a_new_entry() {
     loom::model(|| {
-        let (shared, index) = Shared::held();
-        let second = spawn(&shared, |shared| shared.visit(ADA));
-        shared.work(ADA);
-        assert!(!shared.exit(index));
-        assert!(second.join().unwrap().0.is_entered());
-        shared.assert_gone_after([2, 0]);
-        assert_eq!(shared.shard.snapshot().granted, 2);
+        let (model, index) = Model::held();
+        let second = spawn(&model, |model| model.run(ADA));
+        model.work(ADA);
+        assert!(!model.release(index));
+        assert!(second.join().unwrap().0.is_acquired());
+        model.assert_no_keys_after([2, 0]);
+        assert_eq!(model.shard.snapshot().granted, 2);
     });
 }
 
 #[test]
-fn two_callers_of_a_key_that_comes_and_goes_exclude_each_other() {
+fn two_callers_of_a_key_that_is_added_and_removed_exclude_each_other() {
     loom::model(|| {
-        let shared = Shared::new(None);
-        let other = spawn(&shared, |shared| [0; 2].map(|_| shared.visit(ADA)));
-        assert!(shared.visit(ADA).0.is_entered());
+        let model = Model::new(None);
+        let other = spawn(&model, |model| [0; 2].map(|_| model.run(ADA)));
+        assert!(model.run(ADA).0.is_acquired());
         for (outcome, drained) in other.join().unwrap() {
-            assert!(outcome.is_entered() && !drained);
+            assert!(outcome.is_acquired() && !drained);
         }
-        shared.assert_gone_after([3, 0]);
+        model.assert_no_keys_after([3, 0]);
     });
 }
 
 #[test]
-fn three_callers_of_a_key_that_comes_and_goes_exclude_each_other() {
+fn three_callers_of_a_key_that_is_added_and_removed_exclude_each_other() {
     check_bounded(|| {
-        let shared = Shared::new(None);
-        let others = [0; 2].map(|_| spawn(&shared, |shared| shared.visit(ADA)));
-        assert!(shared.visit(ADA).0.is_entered());
+        let model = Model::new(None);
+        let others = [0; 2].map(|_| spawn(&model, |model| model.run(ADA)));
+        assert!(model.run(ADA).0.is_acquired());
         for other in others {
-            assert!(other.join().unwrap().0.is_entered());
+            assert!(other.join().unwrap().0.is_acquired());
         }
-        shared.assert_gone_after([3, 0]);
-        assert_eq!(shared.shard.snapshot().granted, 3);
+        model.assert_no_keys_after([3, 0]);
+        assert_eq!(model.shard.snapshot().granted, 3);
     });
 }
 
 #[test]
-fn a_key_that_comes_and_goes_leaves_another_of_its_hash_where_it_is() {
+fn adding_and_removing_a_key_leaves_another_key_with_the_same_hash_in_place() {
     check_bounded(|| {
-        let shared = Shared::new(None);
-        let ada = spawn(&shared, |shared| [0; 2].map(|_| shared.visit(ADA)));
-        let grace = spawn(&shared, |shared| shared.visit(GRACE));
-        assert!(shared.visit(GRACE).0.is_entered());
-        assert!(ada.join().unwrap().iter().all(|(outcome, _)| outcome.is_entered()));
-        assert!(grace.join().unwrap().0.is_entered());
-        shared.assert_gone_after([2, 2]);
+        let model = Model::new(None);
+        let ada = spawn(&model, |model| [0; 2].map(|_| model.run(ADA)));
+        let grace = spawn(&model, |model| model.run(GRACE));
+        assert!(model.run(GRACE).0.is_acquired());
+        assert!(ada.join().unwrap().iter().all(|(outcome, _)| outcome.is_acquired()));
+        assert!(grace.join().unwrap().0.is_acquired());
+        model.assert_no_keys_after([2, 2]);
     });
 }
 
 #[test]
-fn a_caller_that_leaves_as_its_turn_comes_passes_it_on_to_one_who_joins() {
+fn caller_cancelled_during_its_grant_releases_the_permit_to_a_new_caller() {
     check_bounded(|| {
-        let (shared, index) = Shared::held();
-        let place = shared.queue();
-        let leaver = spawn(&shared, move |shared| shared.leave(index, place));
-        let next = spawn(&shared, |shared| shared.visit(ADA));
-        shared.work(ADA);
-        shared.exit(index);
-        assert_ne!(leaver.join().unwrap(), CancelOutcome::Refused);
-        assert!(next.join().unwrap().0.is_entered());
-        shared.assert_gone_after([2, 0]);
-        assert_eq!(shared.shard.tally().cancelled.value(), 1);
+        let (model, index) = Model::held();
+        let waiter = model.enqueue();
+        let cancelled = spawn(&model, move |model| model.cancel(index, waiter));
+        let next = spawn(&model, |model| model.run(ADA));
+        model.work(ADA);
+        model.release(index);
+        assert_ne!(cancelled.join().unwrap(), CancelOutcome::AlreadyEnded);
+        assert!(next.join().unwrap().0.is_acquired());
+        model.assert_no_keys_after([2, 0]);
+        assert_eq!(model.shard.wait_counters().cancelled.value(), 1);
     });
 }
 
 #[test]
-fn a_caller_that_leaves_with_its_turn_as_another_joins_takes_the_key_along_or_leaves_it_to_the_other() {
+fn granted_caller_cancelled_during_an_enqueue_removes_the_key_or_leaves_it_to_the_new_caller() {
     loom::model(|| {
-        let (shared, index) = Shared::held();
-        let place = shared.queue();
-        shared.exit(index);
-        let next = spawn(&shared, |shared| shared.visit(ADA));
-        assert_eq!(shared.leave(index, place), CancelOutcome::PassedOn);
-        assert!(next.join().unwrap().0.is_entered());
-        shared.assert_gone_after([1, 0]);
+        let (model, index) = Model::held();
+        let waiter = model.enqueue();
+        model.release(index);
+        let next = spawn(&model, |model| model.run(ADA));
+        assert_eq!(model.cancel(index, waiter), CancelOutcome::Released);
+        assert!(next.join().unwrap().0.is_acquired());
+        model.assert_no_keys_after([1, 0]);
     });
 }
 
 #[test]
-fn two_that_bring_the_only_key_there_may_be_share_it() {
+fn two_callers_share_the_only_key_that_the_limit_allows() {
     check_bounded(|| {
-        let shared = Shared::new(Some(1));
-        let others = [0; 2].map(|_| spawn(&shared, |shared| shared.visit(ADA)));
+        let model = Model::new(Some(1));
+        let others = [0; 2].map(|_| spawn(&model, |model| model.run(ADA)));
         for other in others {
             let (outcome, _) = other.join().unwrap();
-            assert!(outcome.is_entered(), "{outcome:?}");
+            assert!(outcome.is_acquired(), "{outcome:?}");
         }
-        shared.assert_gone_after([2, 0]);
-        assert!(shared.visit(GRACE).0.is_entered(), "no room was lost");
+        model.assert_no_keys_after([2, 0]);
+        assert!(model.run(GRACE).0.is_acquired(), "the limit did not change");
     });
 }
 
 #[test]
-fn of_two_keys_in_two_shards_one_is_there_at_a_time_where_only_one_may_be() {
+fn limit_of_one_key_holds_across_two_shards() {
     loom::model(|| {
-        fn visit(shared: &Shared, shard: &Shard<u32>, key: u32) -> bool {
-            match shared.try_enter(shard, key) {
+        fn run(model: &Model, shard: &Shard<u32>, key: u32) -> bool {
+            match model.try_acquire(shard, key) {
                 Ok(index) => {
-                    // An atomic addition orders nothing here, but always sees the latest value.
-                    assert_eq!(shared.sums[0].fetch_add(1, Ordering::Relaxed), 0, "both keys are there");
-                    shared.sums[0].fetch_sub(1, Ordering::Relaxed);
-                    shard.exit(shared.terms(), index, || None);
+                    // An atomic addition orders nothing here, but always reads the latest value.
+                    assert_eq!(model.sums[0].fetch_add(1, Ordering::Relaxed), 0, "both keys are in use");
+                    model.sums[0].fetch_sub(1, Ordering::Relaxed);
+                    shard.release(model.config(), index, || None);
                     true
                 }
-                Err(refused) => {
-                    assert_eq!(refused, Refused::TooManyKeys);
+                Err(refusal) => {
+                    assert_eq!(refusal, SemaphoreRefusal::TooManyKeys);
                     false
                 }
             }
         }
-        let shared = Shared::new(Some(1));
-        let grace = spawn(&shared, |shared| visit(shared, &shared.other, GRACE));
-        let ada = visit(&shared, &shared.shard, ADA);
-        assert!(grace.join().unwrap() || ada, "each was refused because of the other");
-        assert!(visit(&shared, &shared.shard, ADA) && visit(&shared, &shared.other, GRACE), "no room was lost");
-        shared.assert_gone_after([0, 0]);
+        let model = Model::new(Some(1));
+        let grace = spawn(&model, |model| run(model, &model.other, GRACE));
+        let ada = run(&model, &model.shard, ADA);
+        assert!(grace.join().unwrap() || ada, "each key was refused because of the other");
+        assert!(run(&model, &model.shard, ADA) && run(&model, &model.other, GRACE), "the limit did not change");
+        model.assert_no_keys_after([0, 0]);
     });
 }
 
 #[test]
-fn giving_up_as_the_turn_comes_takes_it_or_leaves_it_to_the_next() {
+fn final_poll_during_a_grant_takes_it_or_leaves_it_to_the_next_waiter() {
     check_bounded(|| {
-        let (shared, index) = Shared::held();
-        let place = shared.queue();
-        let impatient = spawn(&shared, move |shared| match shared.shard.give_up(shared.terms(), index, place).0 {
-            Some(answer) => {
-                assert_eq!(answer, WaitOutcome::Entered);
-                shared.work(ADA);
-                shared.exit(index);
+        let (model, index) = Model::held();
+        let waiter = model.enqueue();
+        let impatient = spawn(&model, move |model| match model.shard.poll_final(model.config(), index, waiter).0 {
+            Some(outcome) => {
+                assert_eq!(outcome, WaitOutcome::Acquired);
+                model.work(ADA);
+                model.release(index);
                 1
             }
             None => 0,
         });
-        let next = spawn(&shared, |shared| shared.visit(ADA));
-        shared.work(ADA);
-        shared.exit(index);
-        assert!(next.join().unwrap().0.is_entered());
-        let turns = 2 + impatient.join().unwrap();
-        shared.assert_gone_after([turns, 0]);
+        let next = spawn(&model, |model| model.run(ADA));
+        model.work(ADA);
+        model.release(index);
+        assert!(next.join().unwrap().0.is_acquired());
+        let runs = 2 + impatient.join().unwrap();
+        model.assert_no_keys_after([runs, 0]);
     });
 }
 
 #[test]
-fn a_turn_that_expires_as_it_is_taken_goes_to_one_of_the_two() {
+fn grant_that_expires_while_it_is_taken_goes_to_one_of_two_callers() {
     check_bounded(|| {
-        let (shared, index) = Shared::held();
+        let (model, index) = Model::held();
         let now = Instant::now();
-        let mut place = Some(shared.queue());
-        let next = spawn(&shared, |shared| shared.visit(ADA));
-        // Late enough for this turn, too early for the next one's. By its key, as one who tries; it may be gone by then.
+        let mut waiter = Some(model.enqueue());
+        let next = spawn(&model, |model| model.run(ADA));
+        // Late enough for the first grant, too early for the next one. Uses the key, as `try_acquire` does; the key may
+        // be removed by then.
         let later = now + Duration::from_secs(1);
-        let watcher = spawn(&shared, move |shared| shared.shard.expire_for(shared.terms(), HASH, &ADA, now, later).0);
-        shared.work(ADA);
-        shared.shard.exit(shared.terms(), index, || Some(now));
-        let late = match shared.shard.ask(shared.terms(), index, &mut place, Waker::noop()) {
-            Some(WaitOutcome::Entered) => {
-                shared.work(ADA);
-                shared.exit(index);
+        let watcher =
+            spawn(&model, move |model| model.shard.expire_grants_of_key(model.config(), HASH, &ADA, now, later).0);
+        model.work(ADA);
+        model.shard.release(model.config(), index, || Some(now));
+        let late = match model.shard.poll(model.config(), index, &mut waiter, Waker::noop()) {
+            Some(WaitOutcome::Acquired) => {
+                model.work(ADA);
+                model.release(index);
                 false
             }
             Some(WaitOutcome::Expired) => true,
-            answer => panic!("the turn had come: {answer:?}"),
+            outcome => panic!("the permit was granted: {outcome:?}"),
         };
         assert_eq!(watcher.join().unwrap(), usize::from(late));
-        assert!(next.join().unwrap().0.is_entered());
-        shared.assert_gone_after([if late { 2 } else { 3 }, 0]);
+        assert!(next.join().unwrap().0.is_acquired());
+        model.assert_no_keys_after([if late { 2 } else { 3 }, 0]);
     });
 }
 
 #[test]
-fn closing_as_one_joins_and_one_exits_leaves_nobody_waiting() {
+fn close_during_an_enqueue_and_a_release_leaves_no_waiter() {
     check_bounded(|| {
-        let (shared, index) = Shared::held();
-        let caller = spawn(&shared, |shared| shared.visit(ADA));
-        let closer = spawn(&shared, Shared::close);
-        shared.work(ADA);
-        let mut drained = shared.exit(index) && shared.shard.is_drained();
+        let (model, index) = Model::held();
+        let caller = spawn(&model, |model| model.run(ADA));
+        let closer = spawn(&model, Model::close);
+        model.work(ADA);
+        let mut drained = model.release(index) && model.shard.is_drained();
         let (outcome, drained_by_caller) = caller.join().unwrap();
         drained |= closer.join().unwrap() | drained_by_caller;
-        assert!(drained, "someone must tell that the shard is drained");
-        let turns = match outcome {
-            Outcome::Entered(_) => 2,
+        assert!(drained, "one of the three must report that the shard is drained");
+        let runs = match outcome {
+            Outcome::Acquired(_) => 2,
             outcome => {
-                assert_eq!(outcome, Outcome::Refused(Refused::Closed));
+                assert_eq!(outcome, Outcome::Refused(SemaphoreRefusal::Closed));
                 1
             }
         };
-        shared.assert_gone_after([turns, 0]);
-        assert_eq!(shared.visit(GRACE).0, Outcome::Refused(Refused::Closed));
+        model.assert_no_keys_after([runs, 0]);
+        assert_eq!(model.run(GRACE).0, Outcome::Refused(SemaphoreRefusal::Closed));
     });
 }
 
 #[test]
-fn closing_as_a_caller_with_a_turn_leaves_tells_that_the_shard_is_drained() {
+fn close_while_a_granted_caller_is_cancelled_reports_that_the_shard_is_drained() {
     loom::model(|| {
-        let (shared, index) = Shared::held();
-        let place = shared.queue();
-        shared.exit(index);
-        let closer = spawn(&shared, Shared::close);
-        assert_eq!(shared.leave(index, place), CancelOutcome::PassedOn);
-        let drained = shared.shard.is_drained();
+        let (model, index) = Model::held();
+        let waiter = model.enqueue();
+        model.release(index);
+        let closer = spawn(&model, Model::close);
+        assert_eq!(model.cancel(index, waiter), CancelOutcome::Released);
+        let drained = model.shard.is_drained();
         assert!(closer.join().unwrap() | drained);
-        shared.assert_gone_after([0, 0]);
+        model.assert_no_keys_after([0, 0]);
     });
 }
 
 #[test]
-fn of_the_last_holders_of_two_shards_one_finds_both_drained() {
+fn one_of_the_last_holders_of_two_shards_finds_both_drained() {
     check_bounded(|| {
-        let (shared, ada) = Shared::held();
-        let grace = shared.try_enter(&shared.other, GRACE).unwrap();
-        let closer = spawn(&shared, |shared| {
-            wake_all(shared.shard.close(shared.terms()).into_iter().chain(shared.other.close(shared.terms())));
-            shared.are_drained()
+        let (model, ada) = Model::held();
+        let grace = model.try_acquire(&model.other, GRACE).unwrap();
+        let closer = spawn(&model, |model| {
+            wake_all(model.shard.close(model.config()).into_iter().chain(model.other.close(model.config())));
+            model.are_drained()
         });
-        let other = spawn(&shared, move |shared| {
-            shared.work(GRACE);
-            shared.other.exit(shared.terms(), grace, || None) && shared.are_drained()
+        let other = spawn(&model, move |model| {
+            model.work(GRACE);
+            model.other.release(model.config(), grace, || None) && model.are_drained()
         });
-        shared.work(ADA);
-        let drained = shared.exit(ada) && shared.are_drained();
-        assert!(drained | closer.join().unwrap() | other.join().unwrap(), "someone must tell that both are drained");
-        assert!(shared.are_drained());
-        shared.assert_gone_after([1, 1]);
+        model.work(ADA);
+        let drained = model.release(ada) && model.are_drained();
+        assert!(
+            drained | closer.join().unwrap() | other.join().unwrap(),
+            "one of the three must report that both shards are drained"
+        );
+        assert!(model.are_drained());
+        model.assert_no_keys_after([1, 1]);
     });
 }
 
 #[test]
-fn whoever_finds_the_shard_drained_sees_what_the_last_holder_did() {
+fn caller_that_finds_the_shard_drained_sees_the_last_holders_work() {
     loom::model(|| {
-        let (shared, index) = Shared::held();
-        let closer = spawn(&shared, |shared| {
-            if shared.close() {
-                assert_eq!(shared.sums[0].load(Ordering::Relaxed), 1);
+        let (model, index) = Model::held();
+        let closer = spawn(&model, |model| {
+            if model.close() {
+                assert_eq!(model.sums[0].load(Ordering::Relaxed), 1);
             }
         });
-        shared.work(ADA);
-        shared.exit(index);
+        model.work(ADA);
+        model.release(index);
         closer.join().unwrap();
-        assert!(shared.shard.is_drained());
+        assert!(model.shard.is_drained());
     });
 }

@@ -1,4 +1,4 @@
-//! A shard beside a naive queue for each key, over random programs.
+//! The shard compared with a naive queue for each key, over random programs.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -9,31 +9,33 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tokio::time::Instant;
 
-use super::{Shard, Terms};
+use super::key_entry::ShardConfig;
+use super::shard::Shard;
 use crate::guard::key_map::Hash64;
-use crate::guard::keyed::key_semaphore::KeyLimit;
+use crate::guard::keyed::key_entry::KeyLimit;
 use crate::semaphore::{
-    CancelOutcome, EnqueueOutcome, Order, Refused, SemaphoreConfig, SemaphoreSnapshot, WaitOutcome, WaiterId, wake_all,
+    CancelOutcome, EnqueueOutcome, Order, SemaphoreConfig, SemaphoreRefusal, SemaphoreSnapshot, WaitOutcome, WaiterId,
+    wake_all,
 };
 
 const KEYS: u8 = 5;
 
-/// One step of a program. The indices choose among the waiters, or the holders, there are.
+/// One step of a program. An index selects one of the existing waiters or holders.
 #[derive(Clone, Debug)]
 enum Step {
-    TryEnter(u8),
-    Arrive(u8),
-    /// Asks with the waker of last time, or with a fresh one.
+    TryAcquire(u8),
+    Enqueue(u8),
+    /// Polls with the previous waker, or with a new one.
     Poll(usize, bool),
-    Leave(usize),
-    GiveUp(usize),
-    Exit(usize),
+    Cancel(usize),
+    PollFinal(usize),
+    Release(usize),
     Close,
-    /// Takes back the grants that are at least so many steps old: those of a waiter's lane, of a key, of all.
+    /// Revokes the grants that are at least this many steps old: of a waiter's entry, of a key, or of all keys.
     Expire(usize, u64),
-    ExpireFor(u8, u64),
+    ExpireKey(u8, u64),
     ExpireAll(u64),
-    /// Another shard takes one of the keys that there may be, or gives it back.
+    /// Another shard adds one of the keys that the limit allows, or removes it.
     Elsewhere(bool),
 }
 
@@ -41,23 +43,23 @@ fn step() -> impl Strategy<Value = Step> {
     let key = || 0..KEYS;
     let age = || 1..6_u64;
     prop_oneof![
-        4 => key().prop_map(Step::TryEnter),
-        10 => key().prop_map(Step::Arrive),
-        5 => (any::<usize>(), any::<bool>()).prop_map(|(who, fresh)| Step::Poll(who, fresh)),
-        3 => any::<usize>().prop_map(Step::Leave),
-        2 => any::<usize>().prop_map(Step::GiveUp),
-        8 => any::<usize>().prop_map(Step::Exit),
-        1 => prop::bool::weighted(0.15).prop_map(|close| if close { Step::Close } else { Step::Exit(0) }),
-        1 => (any::<usize>(), age()).prop_map(|(who, age)| Step::Expire(who, age)),
-        1 => (key(), age()).prop_map(|(key, age)| Step::ExpireFor(key, age)),
+        4 => key().prop_map(Step::TryAcquire),
+        10 => key().prop_map(Step::Enqueue),
+        5 => (any::<usize>(), any::<bool>()).prop_map(|(index, fresh)| Step::Poll(index, fresh)),
+        3 => any::<usize>().prop_map(Step::Cancel),
+        2 => any::<usize>().prop_map(Step::PollFinal),
+        8 => any::<usize>().prop_map(Step::Release),
+        1 => prop::bool::weighted(0.15).prop_map(|close| if close { Step::Close } else { Step::Release(0) }),
+        1 => (any::<usize>(), age()).prop_map(|(index, age)| Step::Expire(index, age)),
+        1 => (key(), age()).prop_map(|(key, age)| Step::ExpireKey(key, age)),
         1 => age().prop_map(Step::ExpireAll),
         1 => any::<bool>().prop_map(Step::Elsewhere),
     ]
 }
 
-/// A key that shows how many of them there are.
+/// A key that counts its copies.
 #[derive(Debug)]
-struct Key(u8, #[expect(dead_code, reason = "it is counted")] Arc<()>);
+struct Key(u8, #[expect(dead_code, reason = "its references are counted")] Arc<()>);
 
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
@@ -76,20 +78,20 @@ impl Wake for Wakes {
     }
 }
 
-/// What the naive queue says about a waiter.
+/// The state of a waiter in the naive queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum NaiveState {
     Waiting,
     Granted { at: u64 },
     Expired,
     Closed,
 }
 
-impl State {
-    fn answer(self) -> Option<WaitOutcome> {
+impl NaiveState {
+    fn outcome(self) -> Option<WaitOutcome> {
         match self {
             Self::Waiting => None,
-            Self::Granted { .. } => Some(WaitOutcome::Entered),
+            Self::Granted { .. } => Some(WaitOutcome::Acquired),
             Self::Expired => Some(WaitOutcome::Expired),
             Self::Closed => Some(WaitOutcome::Closed),
         }
@@ -98,109 +100,109 @@ impl State {
 
 struct Waiter {
     key: u8,
-    ticket: Option<WaiterId>,
-    /// Index of its latest waker.
+    id: Option<WaiterId>,
+    /// The index of its latest waker.
     waker: usize,
-    state: State,
+    state: NaiveState,
 }
 
 /// The naive queue of a key.
 #[derive(Default)]
-struct Semaphore {
+struct NaiveEntry {
     index: u32,
     holders: usize,
     queue: VecDeque<usize>,
     granted: VecDeque<usize>,
 }
 
-impl Semaphore {
+impl NaiveEntry {
     fn held(&self) -> usize {
         self.holders + self.granted.len()
     }
 }
 
-/// A shard and naive queues that do the same.
+/// A shard, and naive queues that must do the same.
 struct Pair {
     shard: Shard<Key>,
-    rules: SemaphoreConfig,
-    limit: Option<KeyLimit>,
-    /// So many hashes there are, for more keys.
+    config: SemaphoreConfig,
+    key_limit: Option<KeyLimit>,
+    /// The number of distinct hashes, at most the number of keys.
     hashes: u8,
     epoch: Instant,
     now: u64,
 
-    most: Option<usize>,
+    max_keys: Option<usize>,
     elsewhere: usize,
     is_closed: bool,
-    lanes: BTreeMap<u8, Semaphore>,
-    /// Those that waited and have not gone, by number. They stay in the list when their turn comes.
+    entries: BTreeMap<u8, NaiveEntry>,
+    /// The waiters that have not been removed, with their numbers. A granted waiter stays in the list.
     waiters: Vec<(usize, Waiter)>,
-    /// The keys of those inside.
+    /// The key of each holder.
     holders: Vec<u8>,
-    /// Each waker that was ever given, with how often it is to have been woken.
+    /// Every waker that was passed, with the number of times that it must have been woken.
     wakers: Vec<(Arc<Wakes>, usize)>,
     keys_alive: Arc<()>,
 
-    arrivals: usize,
-    turns: u64,
+    enqueues: usize,
+    grants: u64,
     queued: u64,
     cancelled: u64,
 }
 
 impl Pair {
-    fn new(rules: SemaphoreConfig, most: Option<usize>, hashes: u8) -> Self {
+    fn new(config: SemaphoreConfig, max_keys: Option<usize>, hashes: u8) -> Self {
         Self {
             shard: Shard::new(),
-            rules,
-            limit: most.map(KeyLimit::new),
+            config,
+            key_limit: max_keys.map(KeyLimit::new),
             hashes,
             epoch: Instant::now(),
             now: 0,
-            most,
+            max_keys,
             elsewhere: 0,
             is_closed: false,
-            lanes: BTreeMap::new(),
+            entries: BTreeMap::new(),
             waiters: Vec::new(),
             holders: Vec::new(),
             wakers: Vec::new(),
             keys_alive: Arc::default(),
-            arrivals: 0,
-            turns: 0,
+            enqueues: 0,
+            grants: 0,
             queued: 0,
             cancelled: 0,
         }
     }
 
-    fn take(&mut self, step: &Step) {
+    fn apply(&mut self, step: &Step) {
         self.now += 1;
         match *step {
-            Step::TryEnter(key) => self.try_enter(key),
-            Step::Arrive(key) => self.arrive(key),
-            Step::Poll(who, fresh) => self.with_waiter(who, |pair, at| pair.poll(at, fresh)),
-            Step::Leave(who) => self.with_waiter(who, Self::leave),
-            Step::GiveUp(who) => self.with_waiter(who, Self::give_up),
-            Step::Exit(who) => {
+            Step::TryAcquire(key) => self.try_acquire(key),
+            Step::Enqueue(key) => self.enqueue(key),
+            Step::Poll(index, fresh) => self.with_waiter(index, |pair, at| pair.poll(at, fresh)),
+            Step::Cancel(index) => self.with_waiter(index, Self::cancel),
+            Step::PollFinal(index) => self.with_waiter(index, Self::poll_final),
+            Step::Release(index) => {
                 if !self.holders.is_empty() {
-                    self.exit(who % self.holders.len());
+                    self.release(index % self.holders.len());
                 }
             }
             Step::Close => self.close(),
-            Step::Expire(who, age) => self.with_waiter(who, |pair, at| pair.expire(at, age)),
-            Step::ExpireFor(key, age) => self.expire_for(key, age),
-            Step::ExpireAll(age) => self.expire_all(age),
+            Step::Expire(index, age) => self.with_waiter(index, |pair, at| pair.expire(at, age)),
+            Step::ExpireKey(key, age) => self.expire_key(key, age),
+            Step::ExpireAll(age) => self.expire_all_keys(age),
             Step::Elsewhere(more) => self.change_elsewhere(more),
         }
         self.compare();
     }
 
-    fn with_waiter(&mut self, who: usize, f: impl FnOnce(&mut Self, usize)) {
+    fn with_waiter(&mut self, index: usize, f: impl FnOnce(&mut Self, usize)) {
         if !self.waiters.is_empty() {
-            f(self, who % self.waiters.len());
+            f(self, index % self.waiters.len());
         }
     }
 
-    fn terms(&self) -> Terms<'_> {
-        Terms { rules: &self.rules, limit: self.limit.as_ref() }
+    fn shard_config(&self) -> ShardConfig<'_> {
+        ShardConfig { semaphore: &self.config, key_limit: self.key_limit.as_ref() }
     }
 
     fn hash(&self, key: u8) -> Hash64 {
@@ -216,297 +218,302 @@ impl Pair {
     }
 
     fn held(&self) -> usize {
-        self.lanes.values().map(Semaphore::held).sum()
+        self.entries.values().map(NaiveEntry::held).sum()
     }
 
     fn is_drained(&self) -> bool {
         self.is_closed && self.held() == 0
     }
 
-    fn lane(&mut self, key: u8) -> &mut Semaphore {
-        self.lanes.get_mut(&key).expect("it has a caller, so it is there")
+    fn entry(&mut self, key: u8) -> &mut NaiveEntry {
+        self.entries.get_mut(&key).expect("a key with a caller has an entry")
     }
 
     fn index(&self, key: u8) -> u32 {
-        self.lanes[&key].index
+        self.entries[&key].index
     }
 
-    fn waiter(&mut self, id: usize) -> &mut Waiter {
-        let found = self.waiters.iter_mut().find(|(known, _)| *known == id);
-        &mut found.expect("the naive queue names waiters that are there").1
+    fn waiter(&mut self, number: usize) -> &mut Waiter {
+        let found = self.waiters.iter_mut().find(|(known, _)| *known == number);
+        &mut found.expect("the naive queue contains existing waiters").1
     }
 
-    fn fresh_waker(&mut self) -> (usize, Waker) {
+    fn new_waker(&mut self) -> (usize, Waker) {
         let wakes = Arc::new(Wakes::default());
         self.wakers.push((Arc::clone(&wakes), 0));
         (self.wakers.len() - 1, Waker::from(wakes))
     }
 
-    fn wake(&mut self, id: usize) {
-        let waker = self.waiter(id).waker;
+    fn wake(&mut self, number: usize) {
+        let waker = self.waiter(number).waker;
         self.wakers[waker].1 += 1;
     }
 
-    /// Why a caller of the key would not be let in at once, if so.
-    fn obstacle(&self, key: u8) -> Option<Refused> {
-        let room = self.most.is_none_or(|most| self.lanes.len() + self.elsewhere < most);
-        match self.lanes.get(&key) {
-            _ if self.is_closed => Some(Refused::Closed),
-            None if !room => Some(Refused::TooManyKeys),
-            Some(lane) if lane.held() == self.rules.permits || !lane.queue.is_empty() => Some(Refused::Busy),
+    /// Returns why a caller of the key would not get a permit at once, if so.
+    fn obstacle(&self, key: u8) -> Option<SemaphoreRefusal> {
+        let has_room = self.max_keys.is_none_or(|max| self.entries.len() + self.elsewhere < max);
+        match self.entries.get(&key) {
+            _ if self.is_closed => Some(SemaphoreRefusal::Closed),
+            None if !has_room => Some(SemaphoreRefusal::TooManyKeys),
+            Some(entry) if entry.held() == self.config.permits || !entry.queue.is_empty() => {
+                Some(SemaphoreRefusal::Busy)
+            }
             _ => None,
         }
     }
 
-    fn entered(&mut self, key: u8, index: u32) {
-        let lane = self.lanes.entry(key).or_insert_with(|| Semaphore { index, ..Semaphore::default() });
-        assert_eq!(lane.index, index);
-        lane.holders += 1;
+    fn acquired(&mut self, key: u8, index: u32) {
+        let entry = self.entries.entry(key).or_insert_with(|| NaiveEntry { index, ..NaiveEntry::default() });
+        assert_eq!(entry.index, index);
+        entry.holders += 1;
         self.holders.push(key);
-        self.turns += 1;
+        self.grants += 1;
     }
 
-    /// Forgets keys that nobody holds, waits for, or has yet to hear about.
-    fn forget(&mut self) {
+    /// Removes the keys without holders and waiters.
+    fn remove_unused(&mut self) {
         let waiters = &self.waiters;
-        self.lanes.retain(|key, lane| lane.holders > 0 || waiters.iter().any(|(_, waiter)| waiter.key == *key));
+        self.entries.retain(|key, entry| entry.holders > 0 || waiters.iter().any(|(_, waiter)| waiter.key == *key));
     }
 
-    /// A permit has come back.
-    fn hand_over(&mut self, key: u8) {
-        let order = self.rules.order;
-        let queue = &mut self.lane(key).queue;
+    /// Grants a released permit to the next waiter of the key.
+    fn grant_next(&mut self, key: u8) {
+        let order = self.config.order;
+        let queue = &mut self.entry(key).queue;
         let next = if order == Order::Lifo { queue.pop_back() } else { queue.pop_front() };
-        if let Some(id) = next {
-            self.lane(key).granted.push_back(id);
+        if let Some(number) = next {
+            self.entry(key).granted.push_back(number);
             let at = self.now;
-            self.waiter(id).state = State::Granted { at };
-            self.turns += 1;
-            self.wake(id);
+            self.waiter(number).state = NaiveState::Granted { at };
+            self.grants += 1;
+            self.wake(number);
         }
     }
 
-    fn try_enter(&mut self, key: u8) {
-        let is_new = !self.lanes.contains_key(&key);
-        let mut brought = Some(self.key(key));
-        let result = self.shard.try_enter(self.terms(), self.hash(key), &mut brought);
+    fn try_acquire(&mut self, key: u8) {
+        let is_new = !self.entries.contains_key(&key);
+        let mut passed = Some(self.key(key));
+        let result = self.shard.try_acquire(self.shard_config(), self.hash(key), &mut passed);
         assert_eq!(result.err(), self.obstacle(key));
-        assert_eq!(brought.is_none(), is_new && result.is_ok(), "only a new key is kept");
+        assert_eq!(passed.is_none(), is_new && result.is_ok(), "only a new key is kept");
         if let Ok(index) = result {
-            self.entered(key, index);
+            self.acquired(key, index);
         }
     }
 
-    fn arrive(&mut self, key: u8) {
-        let is_new = !self.lanes.contains_key(&key);
-        let (waker, given) = self.fresh_waker();
-        let mut brought = Some(self.key(key));
-        let result = self.shard.join(self.terms(), self.hash(key), &mut brought, &given);
-        assert_eq!(brought.is_none(), is_new && result.is_ok(), "only a new key is kept");
+    fn enqueue(&mut self, key: u8) {
+        let is_new = !self.entries.contains_key(&key);
+        let (waker, passed_waker) = self.new_waker();
+        let mut passed = Some(self.key(key));
+        let result = self.shard.enqueue(self.shard_config(), self.hash(key), &mut passed, &passed_waker);
+        assert_eq!(passed.is_none(), is_new && result.is_ok(), "only a new key is kept");
         match (result, self.obstacle(key)) {
-            (Ok((index, EnqueueOutcome::Entered)), None) => self.entered(key, index),
-            (Ok((index, EnqueueOutcome::Queued(ticket))), Some(Refused::Busy)) => {
-                let (id, bound) = (self.arrivals, self.rules.bound);
-                let lane = self.lane(key);
-                assert!(lane.index == index && lane.queue.len() < bound);
-                lane.queue.push_back(id);
-                self.waiters.push((id, Waiter { key, ticket: Some(ticket), waker, state: State::Waiting }));
+            (Ok((index, EnqueueOutcome::Acquired)), None) => self.acquired(key, index),
+            (Ok((index, EnqueueOutcome::Queued(id))), Some(SemaphoreRefusal::Busy)) => {
+                let (number, bound) = (self.enqueues, self.config.bound);
+                let entry = self.entry(key);
+                assert!(entry.index == index && entry.queue.len() < bound);
+                entry.queue.push_back(number);
+                self.waiters.push((number, Waiter { key, id: Some(id), waker, state: NaiveState::Waiting }));
                 self.queued += 1;
             }
-            (Err(refused), Some(Refused::Busy)) => {
-                assert_eq!(refused, if self.rules.bound == 0 { Refused::Busy } else { Refused::Full });
-                assert_eq!(self.lanes[&key].queue.len(), self.rules.bound);
+            (Err(refusal), Some(SemaphoreRefusal::Busy)) => {
+                assert_eq!(
+                    refusal,
+                    if self.config.bound == 0 { SemaphoreRefusal::Busy } else { SemaphoreRefusal::QueueFull }
+                );
+                assert_eq!(self.entries[&key].queue.len(), self.config.bound);
             }
             (result, obstacle) => {
                 let result = result.map(|_| ());
                 assert!(result.is_err() && result.err() == obstacle, "{result:?}, not {obstacle:?}");
             }
         }
-        self.arrivals += 1;
+        self.enqueues += 1;
     }
 
     fn poll(&mut self, at: usize, fresh: bool) {
         let mut waker = self.waiters[at].1.waker;
-        let mut given = Waker::from(Arc::clone(&self.wakers[waker].0));
+        let mut passed = Waker::from(Arc::clone(&self.wakers[waker].0));
         if fresh {
-            (waker, given) = self.fresh_waker();
+            (waker, passed) = self.new_waker();
         }
         let index = self.index(self.waiters[at].1.key);
-        let terms = Terms { rules: &self.rules, limit: self.limit.as_ref() };
-        let (id, waiter) = &mut self.waiters[at];
-        let (id, key) = (*id, waiter.key);
-        let answer = self.shard.ask(terms, index, &mut waiter.ticket, &given);
-        assert_eq!(waiter.ticket.is_none(), answer.is_some());
-        assert_eq!(answer, waiter.state.answer());
+        let config = ShardConfig { semaphore: &self.config, key_limit: self.key_limit.as_ref() };
+        let (number, waiter) = &mut self.waiters[at];
+        let (number, key) = (*number, waiter.key);
+        let outcome = self.shard.poll(config, index, &mut waiter.id, &passed);
+        assert_eq!(waiter.id.is_none(), outcome.is_some());
+        assert_eq!(outcome, waiter.state.outcome());
         waiter.waker = waker;
-        if answer.is_some() {
+        if outcome.is_some() {
             self.waiters.remove(at);
         }
-        if answer == Some(WaitOutcome::Entered) {
-            self.take_grant(key, id);
+        if outcome == Some(WaitOutcome::Acquired) {
+            self.take_grant(key, number);
         }
     }
 
-    /// It is counted as a turn already.
-    fn take_grant(&mut self, key: u8, id: usize) {
-        let lane = self.lane(key);
-        lane.granted.retain(|granted| *granted != id);
-        lane.holders += 1;
+    /// Turns a granted waiter into a holder. The grant is already counted.
+    fn take_grant(&mut self, key: u8, number: usize) {
+        let entry = self.entry(key);
+        entry.granted.retain(|granted| *granted != number);
+        entry.holders += 1;
         self.holders.push(key);
     }
 
-    fn leave(&mut self, at: usize) {
-        let (id, waiter) = self.waiters.remove(at);
+    fn cancel(&mut self, at: usize) {
+        let (number, waiter) = self.waiters.remove(at);
         let (key, now) = (waiter.key, self.instant(self.now));
-        let ticket = waiter.ticket.expect("it has not left");
-        let gone = self.shard.leave(self.terms(), self.index(key), ticket, Some(now));
+        let id = waiter.id.expect("it was not removed");
+        let outcome = self.shard.cancel(self.shard_config(), self.index(key), id, Some(now));
         let expected = match waiter.state {
-            State::Waiting => CancelOutcome::Waiting,
-            State::Granted { .. } => CancelOutcome::PassedOn,
-            State::Expired | State::Closed => CancelOutcome::Refused,
+            NaiveState::Waiting => CancelOutcome::Dequeued,
+            NaiveState::Granted { .. } => CancelOutcome::Released,
+            NaiveState::Expired | NaiveState::Closed => CancelOutcome::AlreadyEnded,
         };
-        assert_eq!(gone, expected);
-        let lane = self.lane(key);
-        lane.queue.retain(|queued| *queued != id);
-        lane.granted.retain(|granted| *granted != id);
-        self.cancelled += u64::from(gone != CancelOutcome::Refused);
-        if gone == CancelOutcome::PassedOn {
-            self.hand_over(key);
+        assert_eq!(outcome, expected);
+        let entry = self.entry(key);
+        entry.queue.retain(|queued| *queued != number);
+        entry.granted.retain(|granted| *granted != number);
+        self.cancelled += u64::from(outcome != CancelOutcome::AlreadyEnded);
+        if outcome == CancelOutcome::Released {
+            self.grant_next(key);
         }
     }
 
-    fn give_up(&mut self, at: usize) {
-        let (id, waiter) = self.waiters.remove(at);
+    fn poll_final(&mut self, at: usize) {
+        let (number, waiter) = self.waiters.remove(at);
         let key = waiter.key;
-        let ticket = waiter.ticket.expect("it has not left");
-        let (answer, waiting) = self.shard.give_up(self.terms(), self.index(key), ticket);
-        assert_eq!(answer, waiter.state.answer());
-        self.lane(key).queue.retain(|queued| *queued != id);
-        assert_eq!(waiting, self.lane(key).queue.len());
-        if answer == Some(WaitOutcome::Entered) {
-            self.take_grant(key, id);
+        let id = waiter.id.expect("it was not removed");
+        let (outcome, waiting) = self.shard.poll_final(self.shard_config(), self.index(key), id);
+        assert_eq!(outcome, waiter.state.outcome());
+        self.entry(key).queue.retain(|queued| *queued != number);
+        assert_eq!(waiting, self.entry(key).queue.len());
+        if outcome == Some(WaitOutcome::Acquired) {
+            self.take_grant(key, number);
         }
     }
 
-    fn exit(&mut self, at: usize) {
+    fn release(&mut self, at: usize) {
         let key = self.holders.swap_remove(at);
         let now = self.instant(self.now);
-        let may_be_drained = self.shard.exit(self.terms(), self.index(key), || Some(now));
+        let may_be_drained = self.shard.release(self.shard_config(), self.index(key), || Some(now));
         assert_eq!(may_be_drained, self.is_closed);
-        self.lane(key).holders -= 1;
-        self.hand_over(key);
+        self.entry(key).holders -= 1;
+        self.grant_next(key);
     }
 
     fn close(&mut self) {
-        let waited = self.shard.close(self.terms());
+        let wakers = self.shard.close(self.shard_config());
         self.is_closed = true;
-        let told: Vec<_> = self.lanes.values_mut().flat_map(|lane| lane.queue.drain(..)).collect();
-        assert_eq!(waited.len(), told.len());
-        wake_all(waited);
-        for id in told {
-            self.waiter(id).state = State::Closed;
-            self.wake(id);
+        let waiting: Vec<_> = self.entries.values_mut().flat_map(|entry| entry.queue.drain(..)).collect();
+        assert_eq!(wakers.len(), waiting.len());
+        wake_all(wakers);
+        for number in waiting {
+            self.waiter(number).state = NaiveState::Closed;
+            self.wake(number);
         }
     }
 
-    /// Takes back what is due in the naive queue of a key. Returns how much, and when the oldest that stands was made.
+    /// Revokes the expired grants in the naive queue of a key. Returns how many it revoked, and when the oldest
+    /// remaining grant was made.
     fn expire_naively(&mut self, key: u8, limit: u64) -> (usize, Option<Instant>) {
         let mut due = 0;
-        while let Some(id) = self.lane(key).granted.front().copied()
-            && let State::Granted { at } = self.waiter(id).state
+        while let Some(number) = self.entry(key).granted.front().copied()
+            && let NaiveState::Granted { at } = self.waiter(number).state
             && at <= limit
         {
-            self.lane(key).granted.pop_front();
-            self.waiter(id).state = State::Expired;
-            self.hand_over(key);
+            self.entry(key).granted.pop_front();
+            self.waiter(number).state = NaiveState::Expired;
+            self.grant_next(key);
             due += 1;
         }
-        let stands = self.lane(key).granted.front().copied().map(|id| match self.waiter(id).state {
-            State::Granted { at } => at,
-            state => panic!("granted, not {state:?}"),
+        let remaining = self.entry(key).granted.front().copied().map(|number| match self.waiter(number).state {
+            NaiveState::Granted { at } => at,
+            state => panic!("the waiter must be granted, not {state:?}"),
         });
-        (due, stands.map(|at| self.instant(at)))
+        (due, remaining.map(|at| self.instant(at)))
     }
 
     fn expire(&mut self, at: usize, age: u64) {
         let Some(limit) = self.now.checked_sub(age) else { return };
         let key = self.waiters[at].1.key;
         let (then, now) = (self.instant(limit), self.instant(self.now));
-        let expired = self.shard.expire_grants(self.terms(), self.index(key), then, now);
+        let expired = self.shard.expire_grants(self.shard_config(), self.index(key), then, now);
         assert_eq!(expired, self.expire_naively(key, limit));
     }
 
-    fn expire_for(&mut self, key: u8, age: u64) {
+    fn expire_key(&mut self, key: u8, age: u64) {
         let Some(limit) = self.now.checked_sub(age) else { return };
         let (then, now) = (self.instant(limit), self.instant(self.now));
-        let expired = self.shard.expire_for(self.terms(), self.hash(key), &self.key(key), then, now);
-        let is_there = self.lanes.contains_key(&key);
-        assert_eq!(expired, if is_there { self.expire_naively(key, limit) } else { (0, None) });
+        let expired = self.shard.expire_grants_of_key(self.shard_config(), self.hash(key), &self.key(key), then, now);
+        let exists = self.entries.contains_key(&key);
+        assert_eq!(expired, if exists { self.expire_naively(key, limit) } else { (0, None) });
     }
 
-    fn expire_all(&mut self, age: u64) {
+    fn expire_all_keys(&mut self, age: u64) {
         let Some(limit) = self.now.checked_sub(age) else { return };
-        let expired = self.shard.expire_all(self.terms(), self.instant(limit), self.instant(self.now));
-        let keys: Vec<_> = self.lanes.keys().copied().collect();
+        let expired = self.shard.expire_all_grants(self.shard_config(), self.instant(limit), self.instant(self.now));
+        let keys: Vec<_> = self.entries.keys().copied().collect();
         let due: usize = keys.into_iter().map(|key| self.expire_naively(key, limit).0).sum();
         assert_eq!(expired, due);
     }
 
     fn change_elsewhere(&mut self, more: bool) {
-        let (Some(limit), Some(most)) = (&self.limit, self.most) else { return };
+        let (Some(limit), Some(max)) = (&self.key_limit, self.max_keys) else { return };
         if more {
-            let room = self.lanes.len() + self.elsewhere < most;
-            assert_eq!(limit.take(), room);
-            self.elsewhere += usize::from(room);
+            let has_room = self.entries.len() + self.elsewhere < max;
+            assert_eq!(limit.try_add(), has_room);
+            self.elsewhere += usize::from(has_room);
         } else if self.elsewhere > 0 {
-            limit.free();
+            limit.remove();
             self.elsewhere -= 1;
         }
     }
 
     fn compare(&mut self) {
-        self.forget();
-        let waiting = self.lanes.values().map(|lane| lane.queue.len()).sum();
-        let expected = SemaphoreSnapshot { held: self.held(), waiting, granted: self.turns, is_closed: self.is_closed };
+        self.remove_unused();
+        let waiting = self.entries.values().map(|entry| entry.queue.len()).sum();
+        let expected =
+            SemaphoreSnapshot { held: self.held(), waiting, granted: self.grants, is_closed: self.is_closed };
         assert_eq!(self.shard.snapshot(), expected);
-        assert_eq!(
-            (self.shard.tally().queued.value(), self.shard.tally().cancelled.value()),
-            (self.queued, self.cancelled)
-        );
+        let counters = self.shard.wait_counters();
+        assert_eq!((counters.queued.value(), counters.cancelled.value()), (self.queued, self.cancelled));
         assert_eq!((self.shard.is_closed(), self.shard.is_drained()), (self.is_closed, self.is_drained()));
-        assert_eq!(self.shard.len(), self.lanes.len());
-        assert_eq!(Arc::strong_count(&self.keys_alive), self.lanes.len() + 1, "each key is there once");
+        assert_eq!(self.shard.len(), self.entries.len());
+        assert_eq!(Arc::strong_count(&self.keys_alive), self.entries.len() + 1, "each key is stored once");
         for number in 0..KEYS {
-            let (hash, key, lane) = (self.hash(number), self.key(number), self.lanes.get(&number));
-            assert_eq!(self.shard.find(hash, &key), lane.map(|lane| lane.index), "key {number}");
-            assert_eq!(self.shard.waiting_for(hash, &key), lane.map_or(0, |lane| lane.queue.len()), "key {number}");
+            let (hash, key, entry) = (self.hash(number), self.key(number), self.entries.get(&number));
+            assert_eq!(self.shard.find(hash, &key), entry.map(|entry| entry.index), "key {number}");
+            assert_eq!(self.shard.waiting_for(hash, &key), entry.map_or(0, |entry| entry.queue.len()), "key {number}");
         }
         for (number, (wakes, expected)) in self.wakers.iter().enumerate() {
             assert_eq!(wakes.0.load(Ordering::Relaxed), *expected, "wakes of waker {number}");
         }
     }
 
-    /// Lets everybody go, in an order that the number decides.
+    /// Removes every waiter and holder, in an order that `choice` decides.
     fn drain(&mut self, mut choice: usize) {
-        while !self.lanes.is_empty() {
+        while !self.entries.is_empty() {
             choice = choice.rotate_right(3);
             let step = match choice % 4 {
-                0 => Step::Leave(choice),
+                0 => Step::Cancel(choice),
                 1 => Step::Poll(choice, false),
-                _ => Step::Exit(choice),
+                _ => Step::Release(choice),
             };
-            self.take(&step);
-            // A waiter of which nothing came yet waits for a holder: let one go.
-            self.take(&Step::Exit(choice));
+            self.apply(&step);
+            // A waiter that is still queued waits for a holder, one of which releases here.
+            self.apply(&Step::Release(choice));
         }
         assert!(self.waiters.is_empty() && self.holders.is_empty());
         for (wakes, _) in &self.wakers {
-            assert_eq!(Arc::strong_count(wakes), 1, "the shard keeps a waker of someone who has gone");
+            assert_eq!(Arc::strong_count(wakes), 1, "the shard keeps the waker of a removed waiter");
         }
-        // No room was lost, and none was made.
-        if let (Some(limit), Some(most)) = (&self.limit, self.most) {
-            let free = (0..=most).take_while(|_| limit.take()).count();
-            assert_eq!(free, most - self.elsewhere);
+        // The limit allows as many keys as before.
+        if let (Some(limit), Some(max)) = (&self.key_limit, self.max_keys) {
+            let free = (0..=max).take_while(|_| limit.try_add()).count();
+            assert_eq!(free, max - self.elsewhere);
         }
     }
 }
@@ -515,19 +522,19 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn shard_does_what_a_naive_queue_for_each_key_does(
+    fn shard_behaves_like_a_naive_queue_for_each_key(
         permits in 1..=3_usize,
         bound in 0..=4_usize,
         lifo in any::<bool>(),
-        most in prop::option::of(1..=4_usize),
+        max_keys in prop::option::of(1..=4_usize),
         hashes in 1..=KEYS,
         program in prop::collection::vec(step(), 0..120),
         choice in any::<usize>(),
     ) {
         let order = if lifo { Order::Lifo } else { Order::Fifo };
-        let mut pair = Pair::new(SemaphoreConfig { permits, bound, order }, most, hashes);
+        let mut pair = Pair::new(SemaphoreConfig { permits, bound, order }, max_keys, hashes);
         for step in &program {
-            pair.take(step);
+            pair.apply(step);
         }
         pair.drain(choice);
     }

@@ -1,4 +1,4 @@
-//! [`RunKeyed`] and [`RunKeyedToCompletion`]: work that runs in a turn of one key.
+//! [`RunKeyed`] and [`RunKeyedToCompletion`], the futures that run work while holding a permit of one key.
 
 use std::fmt;
 use std::hash::Hash;
@@ -7,14 +7,13 @@ use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
-use super::gate::KeyGate;
-use super::keyed_guard::KeyedGuard;
+use super::keyed_guard::{KeyedGuard, SharedKeyedGuard};
+use super::source::KeyedSource;
 use crate::guard::error::AcquireError;
-use crate::guard::run::{Completing, Running};
-use crate::guard::shared::SharedKeyedGuard;
+use crate::guard::run::{RunFuture, RunToCompletionFuture};
 
 pin_project! {
-    /// Runs a future in a turn of one key. Made by [`KeyedGuard::run`].
+    /// Runs a future while holding a permit of one key. Created by [`KeyedGuard::run`].
     #[must_use = "futures do nothing unless polled"]
     pub struct RunKeyed<'a, K, F>
     where
@@ -22,21 +21,21 @@ pin_project! {
         K: Eq,
     {
         #[pin]
-        running: Running<KeyGate<K, &'a KeyedGuard<K>>, F>,
+        inner: RunFuture<KeyedSource<K, &'a KeyedGuard<K>>, F>,
     }
 }
 
-/// Runs a future in a turn of one key to its end, in a task of its own if the caller goes away. Made by
-/// [`KeyedGuard::run_to_completion`].
+/// Runs a future to completion while holding a permit of one key, in its own task if the caller is cancelled. Created
+/// by [`KeyedGuard::run_to_completion`].
 #[must_use = "futures do nothing unless polled"]
-pub struct RunKeyedToCompletion<K, F>(Completing<KeyGate<K, SharedKeyedGuard<K>>, F>)
+pub struct RunKeyedToCompletion<K, F>(RunToCompletionFuture<KeyedSource<K, SharedKeyedGuard<K>>, F>)
 where
     K: Hash + Eq + Send + 'static,
     F: Future + Send + 'static;
 
 impl<'a, K: Hash + Eq, F> RunKeyed<'a, K, F> {
     pub(super) fn new(guard: &'a KeyedGuard<K>, key: K, future: F) -> Self {
-        Self { running: Running::new(KeyGate::new(guard, key), future) }
+        Self { inner: RunFuture::new(KeyedSource::new(guard, key), future) }
     }
 }
 
@@ -44,7 +43,7 @@ impl<K: Hash + Eq, F: Future> Future for RunKeyed<'_, K, F> {
     type Output = Result<F::Output, AcquireError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().running.poll(cx)
+        self.project().inner.poll(cx)
     }
 }
 
@@ -54,7 +53,7 @@ where
     F: Future + Send + 'static,
 {
     pub(super) fn new(guard: SharedKeyedGuard<K>, key: K, future: F) -> Self {
-        Self(Completing::new(KeyGate::new(guard, key), future))
+        Self(RunToCompletionFuture::new(KeyedSource::new(guard, key), future))
     }
 }
 
@@ -70,7 +69,7 @@ where
     }
 }
 
-// The work has a box of its own, and nothing else is polled in place.
+// The work is boxed, and nothing else is structurally pinned.
 impl<K, F> Unpin for RunKeyedToCompletion<K, F>
 where
     K: Hash + Eq + Send + 'static,
@@ -80,7 +79,7 @@ where
 
 impl<K: Hash + Eq, F> fmt::Debug for RunKeyed<'_, K, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.running.fmt_as("RunKeyed", f)
+        self.inner.fmt_as("RunKeyed", f)
     }
 }
 

@@ -1,57 +1,52 @@
-//! [`Shard`], some of a guard's keys behind one mutex, each with a lane.
+//! [`Shard`], some of a guard's keys behind one mutex, each with its semaphore.
 //!
 //! # Invariants
 //!
-//! 1. A key has an entry exactly while someone holds one of its permits, waits for one, or has not yet been told how its
-//!    wait ended. The critical section in which the last of them goes removes the entry.
-//! 2. So an index stays the same lane's as long as a caller holds its permit or has a ticket of it.
-//! 3. Keys are hashed outside of the mutex and dropped outside of it. They are compared under it: no panic of `Eq` leaves
-//!    anything half-done, as it comes before the first change.
-
-#[cfg(all(test, loom))]
-#[path = "loom_tests.rs"]
-mod loom_tests;
-#[cfg(all(test, not(loom)))]
-#[path = "property_tests.rs"]
-mod property_tests;
+//! 1. A key has an entry exactly while a caller holds one of its permits, waits for one, or has not yet received the
+//!    outcome of its wait. The critical section in which the last of these callers goes removes the entry.
+//! 2. So an index identifies the same entry as long as a caller holds a permit of the entry or is one of its waiters.
+//! 3. Keys are hashed and dropped outside the mutex. They are compared under it: a panic of `Eq` leaves nothing
+//!    half-done, as it precedes the first change.
 
 use std::task::Waker;
 
 use tokio::time::Instant;
 
-use super::key_semaphore::{KeySemaphore, PlainState, Terms};
+use super::key_entry::{KeyEntry, LockedState, ShardConfig};
 use crate::counter::Counter;
-use crate::guard::key_map::{Hash64, Relic, Table};
+use crate::guard::key_map::{DeferredKey, Hash64, Table};
 use crate::semaphore::{
-    CancelOutcome, EnqueueOutcome, Refused, SemaphoreSnapshot, StateCell, WaitCounters, WaitOutcome, WaitQueue,
-    WaiterId, WaiterPoll, WaiterSlots, wake_all,
+    CancelOutcome, EnqueueOutcome, SemaphoreRefusal, SemaphoreSnapshot, SemaphoreState, StateCell, WaitCounters,
+    WaitOutcome, WaitQueue, WaiterId, WaiterPoll, WaiterSlots, wake_all,
 };
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, lock};
 
 #[derive(Debug)]
 pub(crate) struct Shard<K> {
-    lanes: Mutex<Lanes<K>>,
-    tally: WaitCounters,
+    entries: Mutex<Entries<K>>,
+    wait_counters: WaitCounters,
     granted: Counter,
     held: Counter,
     waiting: Counter,
     keys: Counter,
-    /// Changes under the mutex.
+    /// Changes only under the mutex.
     is_closed: AtomicBool,
 }
 
 #[derive(Debug)]
-struct Lanes<K> {
-    table: Table<K, KeySemaphore>,
+struct Entries<K> {
+    table: Table<K, KeyEntry>,
     slots: WaiterSlots,
 }
+
+type RemovedKey<K> = DeferredKey<K, KeyEntry>;
 
 impl<K: Eq> Shard<K> {
     pub(crate) fn new() -> Self {
         Self {
-            lanes: Mutex::new(Lanes { table: Table::new(), slots: WaiterSlots::new() }),
-            tally: WaitCounters::new(),
+            entries: Mutex::new(Entries { table: Table::new(), slots: WaiterSlots::new() }),
+            wait_counters: WaitCounters::new(),
             granted: Counter::new(),
             held: Counter::new(),
             waiting: Counter::new(),
@@ -60,160 +55,188 @@ impl<K: Eq> Shard<K> {
         }
     }
 
-    /// Takes a free permit of a key. The key is taken if it is a new one.
+    /// Acquires a permit of a key if one is available. Returns the index of the key's entry. Takes the key if it is
+    /// new.
     #[inline]
-    pub(crate) fn try_enter(&self, terms: Terms<'_>, hash: Hash64, key: &mut Option<K>) -> Result<u32, Refused> {
-        let mut lanes = lock(&self.lanes);
-        let known = key.as_ref().expect("a caller brings its key");
-        match lanes.table.find(hash, known) {
-            None => self.open(&mut lanes, terms, hash, key),
+    pub(crate) fn try_acquire(
+        &self,
+        config: ShardConfig<'_>,
+        hash: Hash64,
+        key: &mut Option<K>,
+    ) -> Result<u32, SemaphoreRefusal> {
+        let mut entries = lock(&self.entries);
+        let known = key.as_ref().expect("a caller passes its key");
+        match entries.table.find(hash, known) {
+            None => self.insert(&mut entries, config, hash, key),
             Some(index) => {
-                let word = &lanes.table.value(index).word;
-                let seen = word.get();
-                if !seen.admits(terms.rules.permits) {
-                    return Err(if seen.is_closed() { Refused::Closed } else { Refused::Busy });
+                let state = &entries.table.value(index).state;
+                let seen = state.get();
+                if !seen.admits(config.semaphore.permits, ()) {
+                    return Err(if seen.is_closed() { SemaphoreRefusal::Closed } else { SemaphoreRefusal::Busy });
                 }
-                word.set(seen.entered());
-                self.granted.add_alone(1);
-                self.held.add_alone(1);
+                state.set(seen.acquired(()));
+                self.granted.add_exclusive(1);
+                self.held.add_exclusive(1);
                 Ok(index)
             }
         }
     }
 
-    /// Takes a permit that has come free, or the last place in the queue. Returns the lane's index where it has either.
-    pub(crate) fn join(
+    /// Adds the caller to the queue of a key, unless a permit was released in the meantime: then the caller acquires
+    /// it. Returns the index of the key's entry in both cases. Takes the key if it is new.
+    pub(crate) fn enqueue(
         &self,
-        terms: Terms<'_>,
+        config: ShardConfig<'_>,
         hash: Hash64,
         key: &mut Option<K>,
         waker: &Waker,
-    ) -> Result<(u32, EnqueueOutcome), Refused> {
+    ) -> Result<(u32, EnqueueOutcome), SemaphoreRefusal> {
         let mut waker = Some(waker.clone());
-        let mut lanes = lock(&self.lanes);
-        let known = key.as_ref().expect("a caller brings its key");
-        match lanes.table.find(hash, known) {
-            None => self.open(&mut lanes, terms, hash, key).map(|index| (index, EnqueueOutcome::Entered)),
-            Some(index) => match self.turns(&mut lanes, terms, index, |turns| turns.join((), &mut waker)) {
-                EnqueueOutcome::Refused(refused) => Err(refused),
-                joined => Ok((index, joined)),
+        let mut entries = lock(&self.entries);
+        let known = key.as_ref().expect("a caller passes its key");
+        match entries.table.find(hash, known) {
+            None => self.insert(&mut entries, config, hash, key).map(|index| (index, EnqueueOutcome::Acquired)),
+            Some(index) => match self.decide(&mut entries, config, index, |queue| queue.enqueue((), &mut waker)) {
+                EnqueueOutcome::Refused(refusal) => Err(refusal),
+                outcome => Ok((index, outcome)),
             },
         }
     }
 
-    /// Asks whether the turn has come. The answer ends the wait: the ticket is gone with it.
-    pub(crate) fn ask(
+    /// Returns how the wait ended, or `None` while it lasts. An outcome removes the waiter and clears its id.
+    pub(crate) fn poll(
         &self,
-        terms: Terms<'_>,
+        config: ShardConfig<'_>,
         index: u32,
-        ticket: &mut Option<WaiterId>,
+        waiter: &mut Option<WaiterId>,
         waker: &Waker,
     ) -> Option<WaitOutcome> {
-        let mut fresh = None;
+        let mut clone = None;
         loop {
-            match self.locked(terms, index, |turns| turns.look(ticket, waker, &mut fresh)).0 {
-                WaiterPoll::Waiting(_) => return None,
-                WaiterPoll::WantsWaker => fresh = Some(waker.clone()),
-                WaiterPoll::Over(answer, _) => return answer,
+            match self.with_queue(config, index, |queue| queue.poll(waiter, waker, &mut clone)).0 {
+                WaiterPoll::Pending(_) => return None,
+                WaiterPoll::NeedsWaker => clone = Some(waker.clone()),
+                WaiterPoll::Ready(outcome, _) => return outcome,
             }
         }
     }
 
-    /// Asks for the last time: leaves the queue, unless the turn has come. Returns how many wait on.
-    pub(crate) fn give_up(&self, terms: Terms<'_>, index: u32, ticket: WaiterId) -> (Option<WaitOutcome>, usize) {
-        let give_up = |turns: &mut WaitQueue<'_, PlainState<'_>>| (turns.give_up(ticket), turns.word.load().waiting());
-        let ((departure, waiting), _relic) = self.locked(terms, index, give_up);
-        (departure.told, waiting)
+    /// Polls for the last time and removes the waiter. Returns `None` if it was still waiting, and how many callers of
+    /// the key still wait.
+    pub(crate) fn poll_final(
+        &self,
+        config: ShardConfig<'_>,
+        index: u32,
+        waiter: WaiterId,
+    ) -> (Option<WaitOutcome>, usize) {
+        let poll =
+            |queue: &mut WaitQueue<'_, LockedState<'_>>| (queue.poll_final(waiter), queue.state.load().waiting());
+        let ((removed, waiting), _deferred) = self.with_queue(config, index, poll);
+        (removed.outcome, waiting)
     }
 
-    /// Gives up the place in the queue, or passes on the permit that was set aside for it.
-    pub(crate) fn leave(&self, terms: Terms<'_>, index: u32, ticket: WaiterId, now: Option<Instant>) -> CancelOutcome {
-        let (departure, _relic) = self.locked(terms, index, |turns| turns.leave(ticket, || now));
-        if let Some(waker) = departure.next {
+    /// Removes the waiter from the queue. Releases a permit that was granted to it.
+    pub(crate) fn cancel(
+        &self,
+        config: ShardConfig<'_>,
+        index: u32,
+        waiter: WaiterId,
+        granted_at: Option<Instant>,
+    ) -> CancelOutcome {
+        let (removed, _deferred) = self.with_queue(config, index, |queue| queue.cancel(waiter, || granted_at));
+        if let Some(waker) = removed.wakers {
             waker.wake();
         }
-        departure.told
+        removed.outcome
     }
 
-    /// Gives a permit back, to the next in line if there is one. Returns `true` if the shard is closed.
+    /// Releases a permit, or grants it to the next waiter if there is one. Returns `true` if the shard is closed.
     #[inline]
-    pub(crate) fn exit(&self, terms: Terms<'_>, index: u32, now: impl Fn() -> Option<Instant>) -> bool {
-        let mut lanes = lock(&self.lanes);
+    pub(crate) fn release(
+        &self,
+        config: ShardConfig<'_>,
+        index: u32,
+        granted_at: impl Fn() -> Option<Instant>,
+    ) -> bool {
+        let mut entries = lock(&self.entries);
         let is_closed = self.is_closed();
-        let lane = lanes.table.value(index);
-        let seen = lane.word.get();
-        if seen.is_quiet() {
-            let left = seen.left();
-            lane.word.set(left);
-            self.held.subtract_alone(1);
-            let relic = (left.is_idle() && lane.line.is_deserted()).then(|| self.remove(&mut lanes, terms, index));
-            drop(lanes);
-            drop(relic);
+        let entry = entries.table.value(index);
+        let seen = entry.state.get();
+        if seen.is_uncontended() {
+            let next = seen.released(());
+            entry.state.set(next);
+            self.held.subtract_exclusive(1);
+            let is_unused = next.is_idle() && entry.waiters.is_empty();
+            let deferred = is_unused.then(|| self.remove(&mut entries, config, index));
+            drop(entries);
+            drop(deferred);
             return false;
         }
-        let next = self.turns(&mut lanes, terms, index, |turns| turns.hand_over((), now));
-        let relic = self.remove_if_over(&mut lanes, terms, index);
-        drop(lanes);
-        drop(relic);
-        if let Some(waker) = next {
+        let waker = self.decide(&mut entries, config, index, |queue| queue.release((), granted_at));
+        let deferred = self.remove_if_unused(&mut entries, config, index);
+        drop(entries);
+        drop(deferred);
+        if let Some(waker) = waker {
             waker.wake();
         }
         is_closed
     }
 
-    /// Takes back every grant of a lane that was made at `limit` or before and that nobody took, and passes it on.
+    /// Revokes every grant of an entry that was made at `limit` or before and not taken, and passes the permits on.
+    ///
+    /// Returns how many grants it revoked, and when the oldest remaining grant was made.
     pub(crate) fn expire_grants(
         &self,
-        terms: Terms<'_>,
+        config: ShardConfig<'_>,
         index: u32,
         limit: Instant,
         now: Instant,
     ) -> (usize, Option<Instant>) {
-        let (expired, _relic) = self.locked(terms, index, |turns| turns.expire_grants(limit, now));
-        wake_all(expired.next);
-        (expired.turns, expired.oldest)
+        let (expired, _deferred) = self.with_queue(config, index, |queue| queue.expire_grants(limit, now));
+        wake_all(expired.wakers);
+        (expired.count, expired.oldest)
     }
 
-    /// Takes back every grant of a key's lane, as [`expire_grants`](Self::expire_grants) does.
-    pub(crate) fn expire_for(
+    /// Revokes the grants of a key, as [`expire_grants`](Self::expire_grants) does.
+    pub(crate) fn expire_grants_of_key(
         &self,
-        terms: Terms<'_>,
+        config: ShardConfig<'_>,
         hash: Hash64,
         key: &K,
         limit: Instant,
         now: Instant,
     ) -> (usize, Option<Instant>) {
-        let mut lanes = lock(&self.lanes);
-        let Some(index) = lanes.table.find(hash, key) else { return (0, None) };
-        let expired = self.turns(&mut lanes, terms, index, |turns| turns.expire_grants(limit, now));
-        drop(lanes);
-        wake_all(expired.next);
-        (expired.turns, expired.oldest)
+        let mut entries = lock(&self.entries);
+        let Some(index) = entries.table.find(hash, key) else { return (0, None) };
+        let expired = self.decide(&mut entries, config, index, |queue| queue.expire_grants(limit, now));
+        drop(entries);
+        wake_all(expired.wakers);
+        (expired.count, expired.oldest)
     }
 
-    /// Takes back the grants of all lanes, as [`expire_grants`](Self::expire_grants) does. Returns how many.
-    pub(crate) fn expire_all(&self, terms: Terms<'_>, limit: Instant, now: Instant) -> usize {
-        let mut turns = 0;
-        let mut next = Vec::new();
-        let mut lanes = lock(&self.lanes);
-        for index in lanes.table.indices() {
-            let expired = self.turns(&mut lanes, terms, index, |turns| turns.expire_grants(limit, now));
-            turns += expired.turns;
-            next.extend(expired.next);
-        }
-        drop(lanes);
-        wake_all(next);
-        turns
-    }
-
-    /// Refuses who waits and who comes. Returns those that waited: wake them once every shard is closed, as a waker may
-    /// panic.
-    pub(crate) fn close(&self, terms: Terms<'_>) -> Vec<Waker> {
+    /// Revokes the grants of all keys, as [`expire_grants`](Self::expire_grants) does. Returns how many it revoked.
+    pub(crate) fn expire_all_grants(&self, config: ShardConfig<'_>, limit: Instant, now: Instant) -> usize {
+        let mut count = 0;
         let mut wakers = Vec::new();
-        let mut lanes = lock(&self.lanes);
+        let mut entries = lock(&self.entries);
+        for index in entries.table.indices() {
+            let expired = self.decide(&mut entries, config, index, |queue| queue.expire_grants(limit, now));
+            count += expired.count;
+            wakers.extend(expired.wakers);
+        }
+        drop(entries);
+        wake_all(wakers);
+        count
+    }
+
+    /// Refuses waiting and new callers. Returns the wakers of those that were waiting. They must be woken after every
+    /// shard is closed, as a waker may panic.
+    pub(crate) fn close(&self, config: ShardConfig<'_>) -> Vec<Waker> {
+        let mut wakers = Vec::new();
+        let mut entries = lock(&self.entries);
         self.is_closed.store(true, Ordering::Relaxed);
-        for index in lanes.table.indices() {
-            wakers.extend(self.turns(&mut lanes, terms, index, |turns| turns.close()));
+        for index in entries.table.indices() {
+            wakers.extend(self.decide(&mut entries, config, index, |queue| queue.close()));
         }
         wakers
     }
@@ -222,25 +245,25 @@ impl<K: Eq> Shard<K> {
         self.is_closed.load(Ordering::Relaxed)
     }
 
-    /// Closed, and the last permit has come back.
+    /// Returns `true` if the shard is closed and no permit is held.
     pub(crate) fn is_drained(&self) -> bool {
-        let _lanes = lock(&self.lanes);
+        let _entries = lock(&self.entries);
         self.is_closed() && self.held.value() == 0
     }
 
-    /// The index of a key's lane.
+    /// Returns the index of a key's entry.
     pub(crate) fn find(&self, hash: Hash64, key: &K) -> Option<u32> {
-        lock(&self.lanes).table.find(hash, key)
+        lock(&self.entries).table.find(hash, key)
     }
 
-    /// How many wait for a key.
+    /// Returns how many callers wait for a key.
     pub(crate) fn waiting_for(&self, hash: Hash64, key: &K) -> usize {
-        let mut lanes = lock(&self.lanes);
-        let Some(index) = lanes.table.find(hash, key) else { return 0 };
-        lanes.table.value(index).word.get().waiting()
+        let mut entries = lock(&self.entries);
+        let Some(index) = entries.table.find(hash, key) else { return 0 };
+        entries.table.value(index).state.get().waiting()
     }
 
-    /// What goes on in all lanes. Takes no lock.
+    /// Returns the sum of the counters of all keys. Takes no lock.
     pub(crate) fn snapshot(&self) -> SemaphoreSnapshot {
         SemaphoreSnapshot {
             held: self.held.value() as usize,
@@ -250,75 +273,85 @@ impl<K: Eq> Shard<K> {
         }
     }
 
-    /// How many keys there are. Takes no lock.
+    /// Returns the number of keys. Takes no lock.
     pub(crate) fn len(&self) -> usize {
         self.keys.value() as usize
     }
 
-    pub(crate) fn tally(&self) -> &WaitCounters {
-        &self.tally
+    pub(crate) fn wait_counters(&self) -> &WaitCounters {
+        &self.wait_counters
     }
 
-    /// A lane for a new key, with one permit taken.
+    /// Adds an entry for a new key, of which the caller acquires the first permit.
     #[inline]
-    fn open(&self, lanes: &mut Lanes<K>, terms: Terms<'_>, hash: Hash64, key: &mut Option<K>) -> Result<u32, Refused> {
+    fn insert(
+        &self,
+        entries: &mut Entries<K>,
+        config: ShardConfig<'_>,
+        hash: Hash64,
+        key: &mut Option<K>,
+    ) -> Result<u32, SemaphoreRefusal> {
         if self.is_closed() {
-            return Err(Refused::Closed);
+            return Err(SemaphoreRefusal::Closed);
         }
-        if terms.limit.is_some_and(|limit| !limit.take()) {
-            return Err(Refused::TooManyKeys);
+        if config.key_limit.is_some_and(|limit| !limit.try_add()) {
+            return Err(SemaphoreRefusal::TooManyKeys);
         }
-        let key = key.take().expect("a caller brings its key");
-        let index = lanes.table.insert(hash, key, KeySemaphore::entered());
-        self.keys.add_alone(1);
-        self.granted.add_alone(1);
-        self.held.add_alone(1);
+        let key = key.take().expect("a caller passes its key");
+        let index = entries.table.insert(hash, key, KeyEntry::acquired());
+        self.keys.add_exclusive(1);
+        self.granted.add_exclusive(1);
+        self.held.add_exclusive(1);
         Ok(index)
     }
 
-    /// Decides about a lane under the mutex, and removes it if it is over. What it returns is dropped without the mutex.
-    fn locked<R>(
+    /// Runs `decide` on an entry under the mutex, and removes the entry if it is no longer used. What it returns is
+    /// dropped after the mutex is unlocked.
+    fn with_queue<R>(
         &self,
-        terms: Terms<'_>,
+        config: ShardConfig<'_>,
         index: u32,
-        decide: impl FnOnce(&mut WaitQueue<'_, PlainState<'_>>) -> R,
-    ) -> (R, Option<Relic<K, KeySemaphore>>) {
-        let mut lanes = lock(&self.lanes);
-        let decision = self.turns(&mut lanes, terms, index, decide);
-        let relic = self.remove_if_over(&mut lanes, terms, index);
-        (decision, relic)
+        decide: impl FnOnce(&mut WaitQueue<'_, LockedState<'_>>) -> R,
+    ) -> (R, Option<RemovedKey<K>>) {
+        let mut entries = lock(&self.entries);
+        let decision = self.decide(&mut entries, config, index, decide);
+        let deferred = self.remove_if_unused(&mut entries, config, index);
+        (decision, deferred)
     }
 
-    fn turns<R>(
+    /// Runs `decide` on an entry, and updates the shard's counters.
+    fn decide<R>(
         &self,
-        lanes: &mut Lanes<K>,
-        terms: Terms<'_>,
+        entries: &mut Entries<K>,
+        config: ShardConfig<'_>,
         index: u32,
-        decide: impl FnOnce(&mut WaitQueue<'_, PlainState<'_>>) -> R,
+        decide: impl FnOnce(&mut WaitQueue<'_, LockedState<'_>>) -> R,
     ) -> R {
-        let Lanes { table, slots, .. } = lanes;
-        let KeySemaphore { word, line } = table.value(index);
-        let before = word.get();
-        let cell = &PlainState { word, granted: &self.granted };
-        let decision = decide(&mut WaitQueue { rules: terms.rules, word: cell, line, slots, tally: &self.tally });
-        let after = word.get();
-        // Two's complement: the difference may be negative.
-        self.held.add_alone((after.held() as u64).wrapping_sub(before.held() as u64));
-        self.waiting.add_alone((after.waiting() as u64).wrapping_sub(before.waiting() as u64));
+        let Entries { table, slots, .. } = entries;
+        let KeyEntry { state, waiters } = table.value(index);
+        let before = state.get();
+        let (config, counters) = (config.semaphore, &self.wait_counters);
+        let locked = &LockedState { state, granted: &self.granted };
+        let decision = decide(&mut WaitQueue { config, state: locked, waiters, slots, counters });
+        let after = state.get();
+        // The differences may be negative: they wrap, as in two's complement.
+        self.held.add_exclusive((after.held() as u64).wrapping_sub(before.held() as u64));
+        self.waiting.add_exclusive((after.waiting() as u64).wrapping_sub(before.waiting() as u64));
         decision
     }
 
-    fn remove_if_over(&self, lanes: &mut Lanes<K>, terms: Terms<'_>, index: u32) -> Option<Relic<K, KeySemaphore>> {
-        let lane = lanes.table.value(index);
-        (lane.word.get().is_idle() && lane.line.is_deserted()).then(|| self.remove(lanes, terms, index))
+    fn remove_if_unused(&self, entries: &mut Entries<K>, config: ShardConfig<'_>, index: u32) -> Option<RemovedKey<K>> {
+        let entry = entries.table.value(index);
+        let is_unused = entry.state.get().is_idle() && entry.waiters.is_empty();
+        is_unused.then(|| self.remove(entries, config, index))
     }
 
     #[inline]
-    fn remove(&self, lanes: &mut Lanes<K>, terms: Terms<'_>, index: u32) -> Relic<K, KeySemaphore> {
-        self.keys.subtract_alone(1);
-        if let Some(limit) = terms.limit {
-            limit.free();
+    fn remove(&self, entries: &mut Entries<K>, config: ShardConfig<'_>, index: u32) -> RemovedKey<K> {
+        self.keys.subtract_exclusive(1);
+        if let Some(limit) = config.key_limit {
+            limit.remove();
         }
-        lanes.table.dissolve(index)
+        entries.table.remove_and_drop_value(index)
     }
 }

@@ -8,7 +8,7 @@ use super::capacity_limiter::CapacityLimiter;
 use super::error::LimiterError;
 use super::permit::HeldTokens;
 use super::semaphores::TokenRequest;
-use crate::park::{runs_async_tasks, unparks_this_thread};
+use crate::park::{current_thread_waker, runs_async_tasks};
 
 /// Parks this thread until the requested tokens are acquired.
 pub(super) fn acquire(
@@ -22,7 +22,7 @@ pub(super) fn acquire(
     if let Some(tokens) = acquisition.try_acquire() {
         return acquisition.complete(Ok(tokens));
     }
-    let waker = unparks_this_thread();
+    let waker = current_thread_waker();
     loop {
         if let Poll::Ready(result) = acquisition.poll_queue(&waker) {
             return acquisition.complete(result);

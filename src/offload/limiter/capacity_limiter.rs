@@ -9,6 +9,7 @@ use super::error::LimiterError;
 use super::permit::{HeldTokens, LimiterPermit, OwnedLimiterPermit};
 use super::semaphores::{LimiterSemaphores, TokenRequest};
 use crate::semaphore::{MAX_TOKENS, TokenSemaphore};
+use crate::sync::const_unless_loom;
 
 /// Limits how much runs at once, with a number of tokens that tasks and threads acquire first in, first out. The number
 /// can change while the limiter is in use.
@@ -65,49 +66,55 @@ impl CapacityLimiter {
     /// bytes, count in larger units, such as kilobytes.
     pub const MAX_TOTAL: usize = MAX_TOKENS;
 
-    /// Creates a limiter of `total` tokens. 0 is a pause: every caller waits until [`set_total`](Self::set_total) ends
-    /// it.
-    ///
-    /// A total above [`MAX_TOTAL`](Self::MAX_TOTAL) is reduced to it.
-    #[must_use]
-    pub const fn new(total: usize) -> Self {
-        Self::with_reserve(total, 0)
+    const_unless_loom! {
+        /// Creates a limiter of `total` tokens. 0 is a pause: every caller waits until [`set_total`](Self::set_total) ends
+        /// it.
+        ///
+        /// A total above [`MAX_TOTAL`](Self::MAX_TOTAL) is reduced to it.
+        #[must_use]
+        pub fn new(total: usize) -> Self {
+            Self::with_reserve(total, 0)
+        }
     }
 
-    /// Creates a limiter of [`MAX_TOTAL`](Self::MAX_TOTAL) tokens: to count now, and to limit later.
-    #[must_use]
-    pub const fn unlimited() -> Self {
-        Self::new(Self::MAX_TOTAL)
+    const_unless_loom! {
+        /// Creates a limiter of [`MAX_TOTAL`](Self::MAX_TOTAL) tokens: to count now, and to limit later.
+        #[must_use]
+        pub fn unlimited() -> Self {
+            Self::new(Self::MAX_TOTAL)
+        }
     }
 
-    /// Creates a limiter of `total` tokens, with a reserve of `reserve` more that only
-    /// [`acquire_reserved`](Self::acquire_reserved) and its variants acquire.
-    ///
-    /// The reserve is for work that must end so that other work can start. Clean-up that is queued behind new work,
-    /// which in turn waits for what is to be cleaned up, is a deadlock ([fastapi#3205]). Use the reserve only for work
-    /// that does not itself wait for the holder of a token.
-    ///
-    /// The reserve never changes, and a pause does not affect it. Numbers above [`MAX_TOTAL`](Self::MAX_TOTAL) are
-    /// reduced to it.
-    ///
-    /// [fastapi#3205]: https://github.com/fastapi/fastapi/issues/3205
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use onelane::CapacityLimiter;
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), onelane::offload::LimiterError> {
-    /// let limiter = CapacityLimiter::with_reserve(1, 1);
-    /// let _session = limiter.acquire().await?;
-    /// assert!(limiter.try_acquire().is_err());
-    /// let _clean_up = limiter.acquire_reserved().await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[must_use]
-    pub const fn with_reserve(total: usize, reserve: usize) -> Self {
-        Self { semaphores: LimiterSemaphores::new(total, reserve) }
+    const_unless_loom! {
+        /// Creates a limiter of `total` tokens, with a reserve of `reserve` more that only
+        /// [`acquire_reserved`](Self::acquire_reserved) and its variants acquire.
+        ///
+        /// The reserve is for work that must end so that other work can start. Clean-up that is queued behind new work,
+        /// which in turn waits for what is to be cleaned up, is a deadlock ([fastapi#3205]). Use the reserve only for work
+        /// that does not itself wait for the holder of a token.
+        ///
+        /// The reserve never changes, and a pause does not affect it. Numbers above [`MAX_TOTAL`](Self::MAX_TOTAL) are
+        /// reduced to it.
+        ///
+        /// [fastapi#3205]: https://github.com/fastapi/fastapi/issues/3205
+        ///
+        /// # Examples
+        ///
+        /// ```
+        /// # use onelane::CapacityLimiter;
+        /// # #[tokio::main(flavor = "current_thread")]
+        /// # async fn main() -> Result<(), onelane::offload::LimiterError> {
+        /// let limiter = CapacityLimiter::with_reserve(1, 1);
+        /// let _session = limiter.acquire().await?;
+        /// assert!(limiter.try_acquire().is_err());
+        /// let _clean_up = limiter.acquire_reserved().await?;
+        /// # Ok(())
+        /// # }
+        /// ```
+        #[must_use]
+        pub fn with_reserve(total: usize, reserve: usize) -> Self {
+            Self { semaphores: LimiterSemaphores::new(total, reserve) }
+        }
     }
 
     /// Waits for one token.

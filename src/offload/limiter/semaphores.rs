@@ -3,7 +3,8 @@
 use std::task::Waker;
 
 use super::error::LimiterError;
-use crate::semaphore::{EnqueueOutcome, MAX_TOKENS, Refused, TokenSemaphore, Tokens, WaitOutcome, WaiterId};
+use crate::semaphore::{EnqueueOutcome, MAX_TOKENS, SemaphoreRefusal, TokenSemaphore, Tokens, WaitOutcome, WaiterId};
+use crate::sync::const_unless_loom;
 
 /// The two semaphores of a limiter.
 #[derive(Debug)]
@@ -57,9 +58,14 @@ impl AcquiredTokens {
 }
 
 impl LimiterSemaphores {
-    /// Clamps both numbers to [`MAX_TOKENS`].
-    pub(super) const fn new(total: usize, reserve: usize) -> Self {
-        Self { ordinary: TokenSemaphore::lending(clamped(total)), reserve: TokenSemaphore::lending(clamped(reserve)) }
+    const_unless_loom! {
+        /// Clamps both numbers to [`MAX_TOKENS`].
+        pub(super) fn new(total: usize, reserve: usize) -> Self {
+            Self {
+                ordinary: TokenSemaphore::with_total(clamped(total)),
+                reserve: TokenSemaphore::with_total(clamped(reserve)),
+            }
+        }
     }
 
     pub(super) fn ordinary(&self) -> &TokenSemaphore {
@@ -75,8 +81,8 @@ impl LimiterSemaphores {
     }
 
     pub(super) fn close(&self) {
-        self.ordinary.shut();
-        self.reserve.shut();
+        self.ordinary.close();
+        self.reserve.close();
     }
 
     /// Acquires the tokens without waiting.
@@ -84,11 +90,11 @@ impl LimiterSemaphores {
     pub(super) fn try_acquire(&self, request: TokenRequest) -> Result<AcquiredTokens, LimiterError> {
         match request {
             TokenRequest::Tokens(tokens) => {
-                self.ordinary.try_take(tokens).map(|()| AcquiredTokens::Ordinary(tokens)).map_err(error)
+                self.ordinary.try_acquire(tokens).map(|()| AcquiredTokens::Ordinary(tokens)).map_err(error)
             }
-            TokenRequest::Reserved => match self.ordinary.try_take(Tokens::ONE) {
+            TokenRequest::Reserved => match self.ordinary.try_acquire(Tokens::ONE) {
                 Ok(()) => Ok(AcquiredTokens::Ordinary(Tokens::ONE)),
-                Err(_) => self.reserve.try_take(Tokens::ONE).map(|()| AcquiredTokens::Reserve).map_err(error),
+                Err(_) => self.reserve.try_acquire(Tokens::ONE).map(|()| AcquiredTokens::Reserve).map_err(error),
             },
             TokenRequest::Nothing if self.ordinary.is_closed() => Err(LimiterError::Closed),
             TokenRequest::Nothing => Ok(AcquiredTokens::Nothing),
@@ -107,8 +113,8 @@ impl LimiterSemaphores {
         let Some((semaphore, tokens, acquired)) = self.queue_for(request) else {
             return Some(self.try_acquire(request));
         };
-        match semaphore.line_up(tokens, waker) {
-            EnqueueOutcome::Entered => Some(Ok(acquired)),
+        match semaphore.enqueue(tokens, waker) {
+            EnqueueOutcome::Acquired => Some(Ok(acquired)),
             EnqueueOutcome::Refused(refused) => Some(Err(error(refused))),
             EnqueueOutcome::Queued(queued) => {
                 *waiter = Some(queued);
@@ -125,8 +131,8 @@ impl LimiterSemaphores {
         waker: &Waker,
     ) -> Option<Result<AcquiredTokens, LimiterError>> {
         let (semaphore, _, acquired) = self.queue_for(request)?;
-        semaphore.ask(waiter, waker).map(|outcome| match outcome {
-            WaitOutcome::Entered => Ok(acquired),
+        semaphore.poll(waiter, waker).map(|outcome| match outcome {
+            WaitOutcome::Acquired => Ok(acquired),
             WaitOutcome::Closed => Err(LimiterError::Closed),
             WaitOutcome::Expired => unreachable!("a limiter's grants have no time limit"),
         })
@@ -135,15 +141,15 @@ impl LimiterSemaphores {
     /// Removes a waiter from the queue. Tokens that were granted to it go to the next waiters.
     pub(super) fn cancel(&self, request: TokenRequest, waiter: WaiterId) {
         if let Some((semaphore, ..)) = self.queue_for(request) {
-            semaphore.withdraw(waiter);
+            semaphore.cancel(waiter, || None);
         }
     }
 
     #[inline]
     pub(super) fn release(&self, tokens: AcquiredTokens) {
         match tokens {
-            AcquiredTokens::Ordinary(tokens) => self.ordinary.give_back(tokens),
-            AcquiredTokens::Reserve => self.reserve.give_back(Tokens::ONE),
+            AcquiredTokens::Ordinary(tokens) => self.ordinary.release(tokens),
+            AcquiredTokens::Reserve => self.reserve.release(Tokens::ONE),
             AcquiredTokens::Nothing => {}
         }
     }
@@ -166,9 +172,11 @@ const fn clamped(tokens: usize) -> usize {
 }
 
 #[inline]
-fn error(refused: Refused) -> LimiterError {
+fn error(refused: SemaphoreRefusal) -> LimiterError {
     match refused {
-        Refused::Closed => LimiterError::Closed,
-        Refused::Busy | Refused::Full | Refused::TooManyKeys => LimiterError::WouldBlock,
+        SemaphoreRefusal::Closed => LimiterError::Closed,
+        SemaphoreRefusal::Busy | SemaphoreRefusal::QueueFull | SemaphoreRefusal::TooManyKeys => {
+            LimiterError::WouldBlock
+        }
     }
 }

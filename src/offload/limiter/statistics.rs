@@ -42,18 +42,18 @@ impl CapacityLimiter {
     #[must_use]
     pub fn statistics(&self) -> LimiterStatistics {
         let [ordinary, reserve] = self.semaphores.both();
-        let (now, in_reserve) = (ordinary.look_around(), reserve.look_around());
+        let (now, in_reserve) = (ordinary.snapshot(), reserve.snapshot());
         LimiterStatistics {
             total: now.total,
-            borrowed: now.lent(),
-            available: now.free,
+            borrowed: now.held(),
+            available: now.available,
             waiting: now.waiting,
             reserve: in_reserve.total,
-            reserve_borrowed: in_reserve.lent(),
+            reserve_borrowed: in_reserve.held(),
             reserve_waiting: in_reserve.waiting,
             closed: now.is_closed,
-            queued: ordinary.tally.queued.value() + reserve.tally.queued.value(),
-            cancelled: ordinary.tally.cancelled.value() + reserve.tally.cancelled.value(),
+            queued: ordinary.counters.queued.value() + reserve.counters.queued.value(),
+            cancelled: ordinary.counters.cancelled.value() + reserve.counters.cancelled.value(),
         }
     }
 }

@@ -25,10 +25,6 @@
 //!    is no wake-up to lose.
 //! 5. No item, producer, error or waker is dropped, cloned or woken with the mutex held.
 
-#[cfg(all(test, loom))]
-#[path = "loom_tests.rs"]
-mod loom_tests;
-
 use std::collections::VecDeque;
 use std::mem;
 use std::task::Waker;
@@ -50,13 +46,13 @@ pub(crate) struct BufferLimits {
 /// `T` is an item, `P` the producer while it is parked, and `E` the error with which it ended.
 pub(crate) struct Buffer<T, P, E> {
     limits: BufferLimits,
-    state: Mutex<BufferState<T, P, E>>,
+    pub(super) state: Mutex<BufferState<T, P, E>>,
 }
 
 pub(crate) struct BufferState<T, P, E> {
     pub(crate) chunks: VecDeque<Chunk<T>>,
     spare: Vec<VecDeque<T>>,
-    items: usize,
+    pub(super) items: usize,
     bytes: usize,
     pub(crate) producer: ProducerState<P, E>,
     pub(crate) waker: Option<Waker>,

@@ -13,7 +13,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread::{self, JoinHandle};
 
-use super::{Buffer, BufferLimits, Chunk, ParkOutcome, ProducerState, PushOutcome, TakeOutcome};
+use super::buffer::{Buffer, BufferLimits, Chunk, ParkOutcome, ProducerState, PushOutcome, TakeOutcome};
 
 /// A producer of numbers. `alive` counts the producers that are not dropped.
 struct Numbers {

@@ -11,6 +11,8 @@
 mod blocking_iter;
 mod blocking_stream;
 mod buffer;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod producer;
 mod running_stream;
 

@@ -14,15 +14,11 @@
 mod caller_context;
 mod context;
 mod erased_job;
-#[cfg(not(loom))]
 mod future;
-#[cfg(not(loom))]
 mod handle;
-#[cfg(not(loom))]
 mod inline;
 mod job;
 mod priority;
-#[cfg(not(loom))]
 #[expect(clippy::module_inception, reason = "a file is named after the type in it")]
 mod task;
 
@@ -34,12 +30,9 @@ pub use self::context::{Cancelled, TaskContext};
 #[cfg(all(test, loom))]
 pub(crate) use self::erased_job::{AwaitableJob, RunnableJob};
 pub(crate) use self::erased_job::{SharedJob, wake};
-#[cfg(not(loom))]
 pub use self::future::TaskFuture;
-#[cfg(not(loom))]
 pub use self::handle::TaskHandle;
 #[cfg(all(test, loom))]
 pub(crate) use self::job::Job;
 pub use self::priority::Priority;
-#[cfg(not(loom))]
 pub use self::task::Task;

@@ -98,7 +98,7 @@ impl World {
     }
 
     fn with(tokens: usize, max_queued: usize, keep_alive: KeepAlive, fails_from: Option<SpawnFailure>) -> Arc<Self> {
-        let limiter = Arc::new(CapacityLimiter(TokenSemaphore::lending(tokens)));
+        let limiter = Arc::new(CapacityLimiter::new(tokens));
         Self::of(limiter, tokens, max_queued, keep_alive, fails_from, Default::default())
     }
 
@@ -160,8 +160,8 @@ impl World {
         self.join_threads();
         assert_eq!(self.ran.load(Ordering::SeqCst), ran);
         assert!(self.most.load(Ordering::SeqCst) <= self.tokens.max(1), "more ran than there are tokens");
-        let tokens = self.limiter.semaphore().look_around();
-        assert_eq!((tokens.lent(), tokens.waiting), (0, 0));
+        let tokens = self.limiter.semaphore().snapshot();
+        assert_eq!((tokens.held(), tokens.waiting), (0, 0));
         let snapshot = self.workers.snapshot();
         assert_eq!((snapshot.running.len(), snapshot.queued), (0, 0));
     }
@@ -225,8 +225,8 @@ fn task_queued_without_a_token_runs_when_the_total_is_raised() {
 fn token_released_by_another_holder_goes_to_the_queued_task() {
     model(3, || {
         let world = World::new(1, KEEPS_THREAD);
-        assert!(world.limiter.semaphore().try_take(Tokens::ONE).is_ok());
-        let releasing = world.spawn(|world| world.limiter.semaphore().give_back(Tokens::ONE));
+        assert!(world.limiter.semaphore().try_acquire(Tokens::ONE).is_ok());
+        let releasing = world.spawn(|world| world.limiter.semaphore().release(Tokens::ONE));
         world.submit();
         releasing.join().unwrap();
         world.assert_ended(1);
@@ -239,13 +239,13 @@ fn tasks_take_turns_with_another_waiter_for_the_token() {
         let world = World::new(1, KEEPS_THREAD);
         let other = world.spawn(|world| {
             let semaphore = world.limiter.semaphore();
-            if let EnqueueOutcome::Queued(waiter) = semaphore.line_up(Tokens::ONE, Waker::noop()) {
+            if let EnqueueOutcome::Queued(waiter) = semaphore.enqueue(Tokens::ONE, Waker::noop()) {
                 let mut waiter = Some(waiter);
-                while semaphore.ask(&mut waiter, Waker::noop()).is_none() {
+                while semaphore.poll(&mut waiter, Waker::noop()).is_none() {
                     thread::yield_now();
                 }
             }
-            semaphore.give_back(Tokens::ONE);
+            semaphore.release(Tokens::ONE);
         });
         (0..2).for_each(|_| drop(world.submit()));
         other.join().unwrap();
@@ -500,7 +500,7 @@ fn tasks_fail_when_their_limiter_is_closed() {
     for keep_alive in [KEEPS_THREAD, IDLES_ONCE, NEVER_IDLES, RUNS_ONCE] {
         model(2, move || {
             let world = World::new(1, keep_alive);
-            let closing = world.spawn(|world| world.limiter.semaphore().shut());
+            let closing = world.spawn(|world| world.limiter.semaphore().close());
             let jobs = [world.job(), world.job()].into_iter();
             let submitted: Vec<_> =
                 jobs.filter(|job| world.workers.submit(Priority::Normal, Arc::clone(job) as _).is_ok()).collect();
@@ -536,14 +536,14 @@ fn task_whose_worker_got_no_thread_runs_after_another_waiter_took_the_tokens() {
         let taking_both = world.spawn(|world| {
             let semaphore = world.limiter.semaphore();
             for _ in 0..2 {
-                if let EnqueueOutcome::Queued(waiter) = semaphore.line_up(Tokens::ONE, Waker::noop()) {
+                if let EnqueueOutcome::Queued(waiter) = semaphore.enqueue(Tokens::ONE, Waker::noop()) {
                     let mut waiter = Some(waiter);
-                    while semaphore.ask(&mut waiter, Waker::noop()).is_none() {
+                    while semaphore.poll(&mut waiter, Waker::noop()).is_none() {
                         thread::yield_now();
                     }
                 }
             }
-            (0..2).for_each(|_| semaphore.give_back(Tokens::ONE));
+            (0..2).for_each(|_| semaphore.release(Tokens::ONE));
         });
         let second = world.submit();
         taking_both.join().unwrap();

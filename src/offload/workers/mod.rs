@@ -14,17 +14,13 @@
 //! | `queue` | the queued tasks, in the order in which they start |
 //! | `parker` | where an idle worker waits |
 
-#[cfg(loom)]
-mod arc_swap_model;
 mod config;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod parker;
-#[cfg(not(loom))]
 mod pool;
 mod queue;
 mod registry;
-#[cfg(not(loom))]
 mod runtimes;
 mod scheduling;
 mod state;
@@ -35,10 +31,8 @@ mod worker;
 mod workers;
 
 pub(crate) use self::config::{KeepAlive, WorkersConfig};
-#[cfg(not(loom))]
 pub(crate) use self::pool::{Pool, WorkerSource};
 pub(crate) use self::queue::QueuePosition;
-#[cfg(not(loom))]
 pub(crate) use self::runtimes::Runtimes;
 #[cfg(feature = "rayon")]
 pub(crate) use self::threads::WorkerThreads;

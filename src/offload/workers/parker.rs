@@ -1,10 +1,8 @@
 //! [`Parker`], where an idle worker waits for work.
 
-#[cfg(not(loom))]
-use std::sync::PoisonError;
 use std::time::Duration;
 
-use crate::sync::{Condvar, Mutex, MutexGuard, lock, wait};
+use crate::sync::{Condvar, Mutex, lock, wait, wait_timeout};
 
 /// Parks one worker. An unpark that comes before the park is not lost.
 #[derive(Debug, Default)]
@@ -22,8 +20,6 @@ pub(crate) enum UnparkReason {
     Exit,
 }
 
-type ReasonGuard<'a> = MutexGuard<'a, Option<UnparkReason>>;
-
 impl Parker {
     /// Waits until the worker is unparked.
     pub(crate) fn park(&self) -> UnparkReason {
@@ -39,21 +35,9 @@ impl Parker {
     /// Waits until the worker is unparked, for at most `limit`. May return `None` earlier.
     pub(crate) fn park_timeout(&self, limit: Duration) -> Option<UnparkReason> {
         let reason = lock(&self.reason);
-        let mut reason = if reason.is_some() { reason } else { self.wait_timeout(reason, limit) };
+        let mut reason =
+            if reason.is_some() { reason } else { wait_timeout(&self.reason, &self.unparked, reason, limit) };
         reason.take()
-    }
-
-    #[cfg(not(loom))]
-    fn wait_timeout<'a>(&self, reason: ReasonGuard<'a>, limit: Duration) -> ReasonGuard<'a> {
-        self.unparked.wait_timeout(reason, limit).unwrap_or_else(PoisonError::into_inner).0
-    }
-
-    /// No time passes in a model: the wait times out as soon as the other threads have had their turn.
-    #[cfg(loom)]
-    fn wait_timeout<'a>(&'a self, reason: ReasonGuard<'a>, _: Duration) -> ReasonGuard<'a> {
-        drop(reason);
-        loom::thread::yield_now();
-        lock(&self.reason)
     }
 
     pub(crate) fn unpark(&self, reason: UnparkReason) {

@@ -2,13 +2,9 @@
 
 use std::sync::Arc;
 
-#[cfg(not(loom))]
-use arc_swap::ArcSwap;
-
-#[cfg(loom)]
-use super::arc_swap_model::ArcSwap;
 use super::workers::Workers;
 use crate::offload::error::OffloadError;
+use crate::sync::ArcSwap;
 
 /// The workers of a pool by the id of their runtime. Each submission reads it, without a lock.
 #[derive(Debug)]

@@ -119,7 +119,7 @@ impl Workers {
         let ran = state.clear_running(worker);
         self.unpublished.fetch_add(usize::from(ran.is_some()), Ordering::Relaxed);
         // With the mutex held: the next caller that submits finds either this worker or its token.
-        let must_wake_waiter = mem::take(&mut worker.has_token) && !self.tokens().try_give_back(Tokens::ONE);
+        let must_wake_waiter = mem::take(&mut worker.has_token) && !self.tokens().try_release(Tokens::ONE);
         drop(state);
         if must_wake_waiter {
             self.release_token();

@@ -27,11 +27,11 @@ impl Workers {
         if state.token_wait.is_some() {
             return TokenAttempt::Queued;
         }
-        if self.tokens().try_take(Tokens::ONE).is_ok() {
+        if self.tokens().try_acquire(Tokens::ONE).is_ok() {
             return TokenAttempt::Acquired;
         }
-        match self.tokens().line_up(Tokens::ONE, &self.token_waker) {
-            EnqueueOutcome::Entered => TokenAttempt::Acquired,
+        match self.tokens().enqueue(Tokens::ONE, &self.token_waker) {
+            EnqueueOutcome::Acquired => TokenAttempt::Acquired,
             EnqueueOutcome::Queued(waiter) => {
                 state.token_wait = Some(TokenWait { waiter: Some(waiter), _workers: Arc::clone(self) });
                 TokenAttempt::Queued
@@ -43,7 +43,7 @@ impl Workers {
     /// Leaves the limiter's queue. Must be called without the mutex.
     pub(super) fn cancel_token_wait(&self, wait: Option<TokenWait>) {
         if let Some(waiter) = wait.and_then(|wait| wait.waiter) {
-            let _ = catch(|| self.tokens().withdraw(waiter));
+            let _ = catch(|| self.tokens().cancel(waiter, || None));
         }
     }
 
@@ -51,9 +51,9 @@ impl Workers {
     fn on_token_granted(self: &Arc<Self>) {
         let mut state = lock(&self.state);
         let Some(wait) = &mut state.token_wait else { return };
-        let Some(outcome) = self.tokens().ask(&mut wait.waiter, &self.token_waker) else { return };
+        let Some(outcome) = self.tokens().poll(&mut wait.waiter, &self.token_waker) else { return };
         let wait = state.token_wait.take();
-        let activation = if outcome != WaitOutcome::Entered {
+        let activation = if outcome != WaitOutcome::Acquired {
             Some(WorkerActivation::Close)
         } else {
             state.needs_worker().then(|| state.activate_worker())
@@ -71,13 +71,13 @@ impl Workers {
     /// about to check the queue.
     pub(super) fn release_token(&self) {
         // Wakes the waiter that is granted the token, and wakers are user code.
-        let _ = catch(|| self.tokens().give_back(Tokens::ONE));
+        let _ = catch(|| self.tokens().release(Tokens::ONE));
     }
 
     /// Returns `true` if others wait for tokens, or more are held than the total allows. Tasks queued here don't count:
     /// workers run them with the tokens that they have.
     pub(super) fn is_token_wanted_elsewhere(&self, state: &WorkersState) -> bool {
-        self.tokens().wants_back(usize::from(state.token_wait.is_some()))
+        self.tokens().should_release(usize::from(state.token_wait.is_some()))
     }
 }
 

@@ -70,7 +70,7 @@ impl Workers {
         self.check_open(&state)?;
         // Tasks for these tokens wait for a thread, not for other tasks.
         let starting_soon =
-            self.tokens().within_reach() + usize::from(state.searcher_has_token) + usize::from(state.is_starting);
+            self.tokens().available() + usize::from(state.searcher_has_token) + usize::from(state.is_starting);
         let extra = if job.options().ignores_queue_bound { usize::MAX } else { starting_soon };
         if !self.config.try_count_queued(extra) {
             state.refused += 1;

@@ -8,10 +8,10 @@ use std::task::{Context, Poll};
 use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest};
 
-use crate::guard::AcquireOwned;
+use crate::guard::futures::AcquireOwned;
 use crate::web::{GuardSource, Guarded, Refusal};
 
-/// Waits for a turn.
+/// Waits for a permit.
 impl<G: GuardSource> FromRequest for Guarded<G> {
     type Error = Refusal;
     type Future = GuardedFuture<G>;
@@ -21,7 +21,7 @@ impl<G: GuardSource> FromRequest for Guarded<G> {
     }
 }
 
-/// Waits for the turn of a [`Guarded`].
+/// Waits for the permit of a [`Guarded`].
 pub struct GuardedFuture<G> {
     acquire: AcquireOwned,
     source: PhantomData<fn() -> G>,

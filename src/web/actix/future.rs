@@ -10,44 +10,43 @@ use std::task::{Context, Poll, ready};
 use actix_web::Error;
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse};
-use actix_web::http::{Method, StatusCode};
+use actix_web::http::Method;
 use actix_web::rt;
 
 use super::body::GuardBody;
 use super::response::response;
 use super::worker::can_spawn;
-use crate::guard::acquire::Acquiring;
-use crate::guard::inside::Inside;
-use crate::guard::permit::Held;
-use crate::web::body_hold::BodyHold;
-use crate::web::gate::{Admission, Arrival, WebGate};
-use crate::web::options::Settings;
-use crate::web::{Hold, OnDisconnect, Refusal};
+use crate::guard::acquire::AcquireFuture;
+use crate::guard::erased::ErasedSource;
+use crate::guard::guarded_work::GuardedWork;
+use crate::guard::permit::HeldPermit;
+use crate::web::admission::{Admission, Arrival};
+use crate::web::layer_settings::{LayerSettings, is_tunnel};
+use crate::web::{Hold, Refusal};
 
-/// A request on its way through a guard. Made by [`GuardService`](super::GuardService).
+/// A request on its way through a guard. Created by [`GuardService`](super::GuardService).
 ///
-/// Dropped while it waits, it leaves the queue. Dropped while the service runs, the service runs on or is dropped, as
-/// [`OnDisconnect`] says.
+/// If it is dropped while it waits, the request leaves the queue. If it is dropped while the service runs, the service
+/// continues or is dropped, depending on [`OnDisconnect`](crate::web::OnDisconnect).
 pub struct GuardFuture<S>
 where
     S: Service<ServiceRequest>,
     S::Future: 'static,
 {
-    settings: Arc<Settings<ServiceRequest>>,
-    /// A response to CONNECT is a tunnel, not a body.
+    settings: Arc<LayerSettings<ServiceRequest>>,
     is_connect: bool,
-    stage: Stage<S, S::Future>,
+    state: GuardFutureState<S, S::Future>,
 }
 
-enum Stage<S, F> {
+enum GuardFutureState<S, F> {
     Waiting {
-        acquire: Acquiring<WebGate>,
+        acquire: AcquireFuture<ErasedSource>,
         inner: Rc<S>,
         request: ServiceRequest,
     },
-    Inside(Inside<F, WebGate>),
-    /// No lane concerns it.
-    Alone(Pin<Box<F>>),
+    Running(GuardedWork<F, ErasedSource>),
+    /// The request needs no permit.
+    Unguarded(Pin<Box<F>>),
     Refused(Box<(ServiceRequest, Refusal)>),
     Done,
 }
@@ -57,54 +56,59 @@ where
     S: Service<ServiceRequest>,
     S::Future: 'static,
 {
-    pub(super) fn new(inner: Rc<S>, settings: Arc<Settings<ServiceRequest>>, request: ServiceRequest) -> Self {
+    pub(super) fn new(inner: Rc<S>, settings: Arc<LayerSettings<ServiceRequest>>, request: ServiceRequest) -> Self {
         let is_connect = request.method() == Method::CONNECT;
         let arrival = match &settings.admission {
-            Admission::One(guard) => Arrival::AtGate(WebGate::One(guard.clone())),
+            Admission::One(guard) => Arrival::Guarded(ErasedSource::Endpoint(guard.clone())),
             Admission::PerKey(key_of) => key_of(&request),
         };
-        let stage = match arrival {
-            Arrival::AtGate(gate) => Stage::Waiting { acquire: Acquiring::new(gate), inner, request },
-            Arrival::LetThrough => Stage::Alone(Box::pin(inner.call(request))),
-            Arrival::Refused => Stage::Refused(Box::new((request, settings.options.refuse(Refusal::key_missing())))),
+        let state = match arrival {
+            Arrival::Guarded(source) => {
+                GuardFutureState::Waiting { acquire: AcquireFuture::new(source), inner, request }
+            }
+            Arrival::LetThrough => GuardFutureState::Unguarded(Box::pin(inner.call(request))),
+            Arrival::Refused => GuardFutureState::Refused(Box::new((request, settings.refuse(Refusal::key_missing())))),
         };
-        Self { settings, is_connect, stage }
+        Self { settings, is_connect, state }
     }
 
-    /// The turn has come: calls the service.
-    fn enter(&mut self, permit: Held<WebGate>, inner: &S, request: ServiceRequest) {
+    /// Calls the service with the permit held.
+    fn run(&mut self, permit: HeldPermit<ErasedSource>, inner: &S, request: ServiceRequest) {
         let scope = permit.enter_scope();
-        let work = inner.call(request);
+        let handler = inner.call(request);
         drop(scope);
-        // In a box the work can move to a task of its own if the client leaves.
-        self.stage = Stage::Inside(Inside::new(Box::pin(work), permit));
+        // In a box, the handler can move to its own task if the client disconnects.
+        self.state = GuardFutureState::Running(GuardedWork::new(Box::pin(handler), permit));
     }
 
-    fn take_inside(&mut self) -> Option<Inside<S::Future, WebGate>> {
-        match mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Inside(inside) => Some(inside),
+    fn take_running(&mut self) -> Option<GuardedWork<S::Future, ErasedSource>> {
+        match mem::replace(&mut self.state, GuardFutureState::Done) {
+            GuardFutureState::Running(handler) => Some(handler),
             _ => None,
         }
     }
 
-    /// The service has answered: the permit is given back, or goes on with the body.
-    fn answer<B>(&self, response: ServiceResponse<B>, permit: Option<Held<WebGate>>) -> ServiceResponse<GuardBody<B>>
+    /// Releases the permit, or passes it to the body of the service's response.
+    fn respond<B>(
+        &self,
+        response: ServiceResponse<B>,
+        permit: Option<HeldPermit<ErasedSource>>,
+    ) -> ServiceResponse<GuardBody<B>>
     where
         B: MessageBody,
     {
-        let status = response.status();
-        let is_tunnel = status == StatusCode::SWITCHING_PROTOCOLS || (self.is_connect && status.is_success());
-        let options = &self.settings.options;
+        let is_tunnel = is_tunnel(self.is_connect, response.status().as_u16());
+        let hold = self.settings.options.hold;
         response.map_body(|_, body| {
             let ends_with_head = is_tunnel || matches!(body.size(), BodySize::None | BodySize::Sized(0));
-            let Some(permit) = permit.filter(|_| !ends_with_head && options.hold != Hold::Head) else {
+            let Some(permit) = permit.filter(|_| !ends_with_head && hold != Hold::Head) else {
                 return GuardBody::plain(body);
             };
-            let held = |body, permit| GuardBody::held(body, BodyHold::new(permit, options.body_hold_max));
-            if options.hold == Hold::Body {
+            let held = |body, permit| GuardBody::held(body, self.settings.hold_body(permit));
+            if hold == Hold::Body {
                 return held(body, permit);
             }
-            // A size does not tell a body in memory from a stream of known length. This does.
+            // A size does not distinguish a body in memory from a stream of known length. This does.
             match body.try_into_bytes() {
                 Ok(body) => GuardBody::whole(body),
                 Err(body) => held(body, permit),
@@ -124,37 +128,42 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         loop {
-            match &mut this.stage {
-                Stage::Inside(inside) => {
-                    let result = ready!(inside.poll(cx));
-                    let permit = this.take_inside().and_then(Inside::into_permit);
-                    return Poll::Ready(result.map(|response| this.answer(response, permit)));
+            match &mut this.state {
+                GuardFutureState::Running(handler) => {
+                    let result = ready!(handler.poll(cx));
+                    let permit = this.take_running().and_then(GuardedWork::into_permit);
+                    return Poll::Ready(result.map(|response| this.respond(response, permit)));
                 }
-                Stage::Waiting { acquire, .. } => {
+                GuardFutureState::Waiting { acquire, .. } => {
                     let result = ready!(acquire.poll(cx));
-                    let Stage::Waiting { inner, request, .. } = mem::replace(&mut this.stage, Stage::Done) else {
-                        unreachable!("it was waiting two lines above")
+                    let GuardFutureState::Waiting { inner, request, .. } =
+                        mem::replace(&mut this.state, GuardFutureState::Done)
+                    else {
+                        unreachable!("the state was `Waiting` two lines above")
                     };
                     match result {
-                        Ok(permit) => this.enter(permit, &inner, request),
+                        Ok(permit) => this.run(permit, &inner, request),
                         Err(error) => {
-                            return Poll::Ready(Ok(refused(request, this.settings.refuse(error))));
+                            let refusal = this.settings.refuse(this.settings.refusal(error));
+                            return Poll::Ready(Ok(refused(request, refusal)));
                         }
                     }
                 }
-                Stage::Alone(work) => {
-                    let result = ready!(work.as_mut().poll(cx));
-                    this.stage = Stage::Done;
+                GuardFutureState::Unguarded(handler) => {
+                    let result = ready!(handler.as_mut().poll(cx));
+                    this.state = GuardFutureState::Done;
                     return Poll::Ready(result.map(|response| response.map_body(|_, body| GuardBody::plain(body))));
                 }
-                Stage::Refused(_) => {
-                    let Stage::Refused(answer) = mem::replace(&mut this.stage, Stage::Done) else {
-                        unreachable!("it was refused two lines above")
+                GuardFutureState::Refused(_) => {
+                    let GuardFutureState::Refused(refused_request) =
+                        mem::replace(&mut this.state, GuardFutureState::Done)
+                    else {
+                        unreachable!("the state was `Refused` two lines above")
                     };
-                    let (request, refusal) = *answer;
+                    let (request, refusal) = *refused_request;
                     return Poll::Ready(Ok(refused(request, refusal)));
                 }
-                Stage::Done => panic!("a guarded request is not polled after it was answered"),
+                GuardFutureState::Done => panic!("a guarded request was polled after it completed"),
             }
         }
     }
@@ -170,20 +179,17 @@ where
     S::Future: 'static,
 {
     fn drop(&mut self) {
-        let options = &self.settings.options;
-        let (finishes, max_run) = (options.on_disconnect == OnDisconnect::Finish, options.max_run);
-        if let Some(inside) = self.take_inside()
-            && finishes
-            // Elsewhere, as in a test on a bare tokio runtime, there is nothing to go on on: it would panic.
+        if let Some(handler) = self.take_running()
+            // On other threads, such as those of a test on a bare tokio runtime, spawning panics.
             && can_spawn()
-            && let Some(detached) = inside.detach(Some(max_run))
+            && let Some(detached) = self.settings.detach(handler)
         {
             rt::spawn(detached);
         }
     }
 }
 
-// Nothing in it is polled in place: the work has a box of its own.
+// Nothing in it is polled in place: the handler has its own box.
 impl<S> Unpin for GuardFuture<S>
 where
     S: Service<ServiceRequest>,
@@ -197,13 +203,13 @@ where
     S::Future: 'static,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stage = match &self.stage {
-            Stage::Waiting { .. } => "Waiting",
-            Stage::Inside(_) => "Inside",
-            Stage::Alone(_) => "Alone",
-            Stage::Refused(_) => "Refused",
-            Stage::Done => "Done",
+        let state = match &self.state {
+            GuardFutureState::Waiting { .. } => "Waiting",
+            GuardFutureState::Running(_) => "Running",
+            GuardFutureState::Unguarded(_) => "Unguarded",
+            GuardFutureState::Refused(_) => "Refused",
+            GuardFutureState::Done => "Done",
         };
-        f.debug_struct("GuardFuture").field("stage", &stage).finish_non_exhaustive()
+        f.debug_struct("GuardFuture").field("state", &state).finish_non_exhaustive()
     }
 }

@@ -12,14 +12,14 @@ use crate::offload::CpuPool;
 use crate::offload::{BlockingPool, OffloadError, TaskHandle};
 use crate::web::{HandlerFn, PoolArguments, PoolHandler, Refusal};
 
-/// Makes a handler of a function that blocks: a `def` endpoint of FastAPI.
+/// Makes a handler of a function that blocks, like a `def` endpoint of FastAPI.
 ///
-/// Its extractors run on the worker that has the request, the function and what makes a response of its result on the
-/// [`handler_pool`](crate::web::handler_pool), and other requests are answered meanwhile. See [`PoolHandler`] for limits of
-/// time, priorities and pools of your own, and for what becomes of a request whose client leaves.
+/// The extractors run on the request's worker. The function runs on the [`handler_pool`](crate::web::handler_pool),
+/// where its result also becomes a response. The worker serves other requests meanwhile. See [`PoolHandler`] for time
+/// limits, priorities and other pools, and for what happens when the client disconnects.
 ///
-/// The function takes up to 16 extractors, which are `Send`: not an `HttpRequest`. What it returns is an
-/// [`IntoPoolResponse`], as most of what handlers return in actix-web is.
+/// The function takes up to 16 extractors. They must be `Send`, so `HttpRequest` is not possible. Its result is an
+/// [`IntoPoolResponse`], like most of what handlers return in actix-web.
 ///
 /// # Examples
 ///
@@ -28,7 +28,7 @@ use crate::web::{HandlerFn, PoolArguments, PoolHandler, Refusal};
 /// use onelane::web::actix::blocking_handler;
 ///
 /// fn user(id: web::Path<u64>) -> web::Json<u64> {
-///     std::thread::sleep(std::time::Duration::from_secs(1)); // a query with a driver that blocks
+///     std::thread::sleep(std::time::Duration::from_secs(1)); // a query with a blocking driver
 ///     web::Json(*id)
 /// }
 ///
@@ -36,7 +36,7 @@ use crate::web::{HandlerFn, PoolArguments, PoolHandler, Refusal};
 /// # drop(app);
 /// ```
 ///
-/// An argument that can't be sent to another thread does not compile, and the compiler says which one it is:
+/// An argument that can't be sent to another thread does not compile. The compiler names the argument:
 ///
 /// ```compile_fail,E0277
 /// let handler = onelane::web::actix::blocking_handler(|_: actix_web::HttpRequest| "hello");
@@ -50,13 +50,13 @@ where
     PoolHandler::blocking(function)
 }
 
-/// Makes a handler of a function that computes: [`blocking_handler`], but on the
-/// [`cpu_handler_pool`](crate::web::cpu_handler_pool), as many at a time as the machine has processors. `par_iter` inside of it
-/// stays there.
+/// Makes a handler of a function that computes: a [`blocking_handler`] on the
+/// [`cpu_handler_pool`](crate::web::cpu_handler_pool), which runs as many at a time as the machine has processors. A
+/// `par_iter` in the function stays on that pool.
 ///
 /// # Panics
 ///
-/// If it is the first one, and the threads of [`CpuPool::global`] can't be started.
+/// Panics on first use if the threads of [`CpuPool::global`] can't be started.
 ///
 /// # Examples
 ///
@@ -81,8 +81,8 @@ where
     PoolHandler::cpu(function)
 }
 
-/// The extractors run on the worker that has the request. The function runs on the pool, and so does what makes a
-/// [`PoolResponse`] of its result.
+/// The extractors run on the request's worker. The function runs on the pool, where its result also becomes a
+/// [`PoolResponse`].
 impl<F, Args, P> Handler<Args> for PoolHandler<F, Args, P>
 where
     F: HandlerFn<Args>,
@@ -94,26 +94,26 @@ where
     type Future = PoolHandlerFuture<F, Args, P>;
 
     fn call(&self, args: Args) -> Self::Future {
-        let response = match self.start(args, IntoPoolResponse::into_pool_response) {
-            Ok(response) => Stage::Handed(response),
-            Err(error) => Stage::Refused(Some(error)),
+        let state = match self.start(args, IntoPoolResponse::into_pool_response) {
+            Ok(task) => PoolHandlerState::Started(task),
+            Err(error) => PoolHandlerState::Refused(Some(error)),
         };
-        PoolHandlerFuture { handler: self.clone(), response }
+        PoolHandlerFuture { handler: self.clone(), state }
     }
 }
 
-/// A request whose function is on the pool. Made by [`PoolHandler`].
+/// A request whose function is on the pool. Created by [`PoolHandler`].
 ///
-/// Dropped while it waits for a thread, the function never runs. Dropped while it runs, it runs on, and its
-/// [context](crate::offload::TaskContext) tells it so.
+/// If it is dropped while it waits for a thread, the function never runs. If it is dropped while the function runs, the
+/// function continues, and its [context](crate::offload::TaskContext) reports the cancellation.
 pub struct PoolHandlerFuture<F, Args, P> {
     handler: PoolHandler<F, Args, P>,
-    response: Stage,
+    state: PoolHandlerState,
 }
 
-enum Stage {
-    Handed(TaskHandle<PoolResponse>),
-    /// `None` once it was told.
+enum PoolHandlerState {
+    Started(TaskHandle<PoolResponse>),
+    /// `None` once the error has been returned.
     Refused(Option<OffloadError>),
 }
 
@@ -121,9 +121,11 @@ impl<F, Args, P> Future for PoolHandlerFuture<F, Args, P> {
     type Output = Result<PoolResponse, Refusal>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let result = match &mut self.response {
-            Stage::Handed(response) => ready!(Pin::new(response).poll(cx)),
-            Stage::Refused(error) => Err(error.take().expect("a future is not polled after its end")),
+        let result = match &mut self.state {
+            PoolHandlerState::Started(task) => ready!(Pin::new(task).poll(cx)),
+            PoolHandlerState::Refused(error) => {
+                Err(error.take().expect("a future must not be polled after it completed"))
+            }
         };
         Poll::Ready(result.map_err(|error| self.handler.refuse(error)))
     }

@@ -1,10 +1,10 @@
-//! The heads of actix-web's requests and responses, as [`web::flight`](crate::web) reads them.
+//! Lets [`web::flight`](crate::web) read the heads of actix-web's requests and responses.
 
-use actix_web::HttpResponse;
-use actix_web::dev::ServiceRequest;
+use actix_web::body::{BodySize, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::HeaderValue;
 
-use crate::web::flight::{AnswerHead, RequestHead};
+use crate::web::flight::{RequestHead, ResponseHead};
 
 impl RequestHead for ServiceRequest {
     fn method(&self) -> &str {
@@ -27,12 +27,20 @@ impl RequestHead for ServiceRequest {
     }
 }
 
-impl<B> AnswerHead for HttpResponse<B> {
+impl<B: MessageBody> ResponseHead for ServiceResponse<B> {
     fn status(&self) -> u16 {
         Self::status(self).as_u16()
     }
 
     fn header(&self, name: &str) -> impl Iterator<Item = &[u8]> {
         self.headers().get_all(name).map(HeaderValue::as_bytes)
+    }
+
+    fn body_size(&self) -> Option<u64> {
+        match self.response().body().size() {
+            BodySize::None => Some(0),
+            BodySize::Sized(size) => Some(size),
+            BodySize::Stream => None,
+        }
     }
 }

@@ -14,15 +14,13 @@ use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
 use super::body::GuardBody;
 use super::future::GuardFuture;
 use crate::guard::{SharedGuard, SharedKeyedGuard};
-use crate::web::gate::Admission;
-use crate::web::options::Settings;
+use crate::web::layer_settings::LayerSettings;
 use crate::web::{GuardOptions, RequestKey};
 
 /// Puts a guard in front of an actix-web app, scope, resource or route.
 ///
-/// Each request waits for its turn before the handler sees it. Requests that are not let in are answered as the [table
-/// of refusals](crate::web) says. However many workers run the app and wherever the middleware is added, one guard is
-/// one guard.
+/// Each request waits for a permit before it reaches the handler. A request that is refused gets a response from the
+/// [tables of refusals](crate::web#refusals). All workers of the app share one guard, wherever the middleware is added.
 ///
 /// ```
 /// use actix_web::{App, web};
@@ -39,30 +37,30 @@ use crate::web::{GuardOptions, RequestKey};
 /// ```
 #[derive(Clone, Debug)]
 pub struct GuardMiddleware {
-    settings: Arc<Settings<ServiceRequest>>,
+    settings: Arc<LayerSettings<ServiceRequest>>,
 }
 
 impl GuardMiddleware {
     /// Guards services with `guard`, a `&'static EndpointGuard` or an `Arc` of one.
     ///
-    /// An `Arc` is made outside of the closure that makes the app: the closure runs once a worker.
+    /// Create an `Arc` outside the closure that creates the app, because the closure runs once per worker.
     pub fn new(guard: impl Into<SharedGuard>) -> Self {
         Self::with_options(guard, GuardOptions::new())
     }
 
-    /// Guards services with `guard`, with other [options](GuardOptions).
+    /// Guards services with `guard` and these [options](GuardOptions).
     pub fn with_options(guard: impl Into<SharedGuard>, options: GuardOptions) -> Self {
-        Self::of(Admission::One(guard.into()), options)
+        Self { settings: LayerSettings::new(guard, options) }
     }
 
-    /// Guards services with a lane for each key, which `key_of` reads from the request.
+    /// Guards services separately for each key, which `key_of` reads from the request.
     ///
-    /// It returns an `Option` of a key, or a [`RequestKey`](crate::web::RequestKey): requests without a key are refused, let
-    /// through, or share one. A request that its key's lane does not let in is answered 429, or 409 where
+    /// `key_of` returns an `Option` of a key, or a [`RequestKey`]. Requests without a key are refused, let through, or
+    /// share a key. A request that its key does not admit gets status 429, or 409 if the
     /// [`key_kind`](GuardOptions::key_kind) says so.
     ///
-    /// What names the client must have been authenticated: a header that anyone can set gives everyone as many lanes as
-    /// they like, and lets them into the lanes of others.
+    /// A client must be authenticated before `key_of` reads its name. Otherwise a client can claim any number of keys,
+    /// and those of other clients.
     ///
     /// ```
     /// use actix_web::dev::ServiceRequest;
@@ -76,32 +74,28 @@ impl GuardMiddleware {
     ///     user.to_str().ok().map(str::to_owned)
     /// });
     /// ```
-    pub fn keyed<Key, L>(
+    pub fn keyed<Key, R>(
         guard: impl Into<SharedKeyedGuard<Key>>,
-        key_of: impl Fn(&ServiceRequest) -> L + Send + Sync + 'static,
+        key_of: impl Fn(&ServiceRequest) -> R + Send + Sync + 'static,
     ) -> Self
     where
         Key: Hash + Eq + Send + 'static,
-        L: Into<RequestKey<Key>>,
+        R: Into<RequestKey<Key>>,
     {
         Self::keyed_with_options(guard, key_of, GuardOptions::new())
     }
 
-    /// Guards services with a lane for each key, with other [options](GuardOptions).
-    pub fn keyed_with_options<Key, L>(
+    /// Guards services separately for each key, with these [options](GuardOptions).
+    pub fn keyed_with_options<Key, R>(
         guard: impl Into<SharedKeyedGuard<Key>>,
-        key_of: impl Fn(&ServiceRequest) -> L + Send + Sync + 'static,
+        key_of: impl Fn(&ServiceRequest) -> R + Send + Sync + 'static,
         options: GuardOptions,
     ) -> Self
     where
         Key: Hash + Eq + Send + 'static,
-        L: Into<RequestKey<Key>>,
+        R: Into<RequestKey<Key>>,
     {
-        Self::of(Admission::per_key(guard.into(), key_of), options)
-    }
-
-    fn of(admission: Admission<ServiceRequest>, options: GuardOptions) -> Self {
-        Self { settings: Arc::new(Settings { admission, options }) }
+        Self { settings: LayerSettings::keyed(guard, key_of, options) }
     }
 }
 
@@ -121,10 +115,10 @@ where
     }
 }
 
-/// A service behind a guard. Made by [`GuardMiddleware`].
+/// A service behind a guard. Created by [`GuardMiddleware`].
 pub struct GuardService<S> {
     inner: Rc<S>,
-    settings: Arc<Settings<ServiceRequest>>,
+    settings: Arc<LayerSettings<ServiceRequest>>,
 }
 
 impl<S, B> Service<ServiceRequest> for GuardService<S>
@@ -136,7 +130,7 @@ where
     type Error = Error;
     type Future = GuardFuture<S>;
 
-    /// Ready when the inner service is. The turn is waited for in `call`.
+    /// Ready when the inner service is ready. The permit is acquired in `call`.
     fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll_ready(cx)
     }

@@ -1,4 +1,4 @@
-//! A guard in actix-web: the middleware, the extractor, errors as responses. Handlers on a pool. And the probes of a service
+//! actix-web: the guard middleware and extractor, errors as responses, handlers on a pool, and the probes of a service
 //! host.
 //!
 //! ```no_run
@@ -17,25 +17,24 @@
 //!                 .route(web::post().to(|| async { "one request at a time here" })),
 //!         )
 //!     };
-//!     // So that a client that closes its connection counts as gone, also while its request waits.
+//!     // A client that closes its connection then counts as disconnected, even while its request waits.
 //!     HttpServer::new(app).h1_allow_half_closed(false).bind("127.0.0.1:3000")?.run().await
 //! }
 //! ```
 //!
-//! # Clients that leave
+//! # Clients that disconnect
 //!
-//! By default actix-web takes a client that closes its connection for one that has merely finished sending: it goes on
-//! serving it, its requests in the queue too. Only a reset connection counts as gone. Set
-//! `HttpServer::h1_allow_half_closed(false)`, and a request whose client leaves gives up its place in the queue at once.
+//! By default actix-web assumes that a client that closes its connection has only finished sending: it continues to
+//! serve that client, including its requests in the queue. Only a reset connection counts as disconnected. Set
+//! `HttpServer::h1_allow_half_closed(false)`, and a request whose client disconnects leaves the queue at once.
 //!
-//! With one exception: a request that waits with more of its body unread than actix-web's buffers hold (64 KiB and
-//! more) keeps its place, as actix-web looks at its connection again only when the body is read.
-
+//! There is one exception: a waiting request with more unread body than actix-web's buffers hold (64 KiB and more)
+//! stays in the queue, because actix-web checks its connection again only when the body is read.
 //!
 //! # Shutdown
 //!
-//! A handler that goes on without its client, and a [`run_to_completion`](crate::EndpointGuard::run_to_completion) that
-//! does, live on the worker that began them, and end with it. So wait for them *before* the server stops:
+//! A handler or a [`run_to_completion`](crate::EndpointGuard::run_to_completion) that continues without its client runs
+//! on the worker that started it, and ends with that worker. So wait for them *before* the server stops:
 //!
 //! ```no_run
 //! # use std::time::Duration;
@@ -50,10 +49,10 @@
 //! let server = spawn(server);
 //!
 //! signal::ctrl_c().await?;
-//! REPORT.close(); // who waits or comes is answered 503
+//! REPORT.close(); // waiting and new requests get status 503
 //! let _in_time = timeout(Duration::from_secs(30), REPORT.drained()).await;
 //! handle.stop(true).await;
-//! server.await.expect("it does not panic")
+//! server.await.expect("the server does not panic")
 //! # }
 //! ```
 

@@ -14,19 +14,22 @@ use super::response::response;
 use super::trace;
 use crate::web::Refusal;
 
-/// What a handler on a pool may return in actix-web: what becomes a response on the pool's thread.
+/// What a handler on a pool may return in actix-web: a value that becomes a response on the pool's thread.
 ///
-/// It is here beside [`Responder`], since that one is given the request, which can't leave its worker, and makes an
-/// [`HttpResponse`], which can't leave its thread. This one makes a [`PoolResponse`].
+/// [`Responder`] does not fit: it gets the request, which can't leave its worker, and makes an [`HttpResponse`], which
+/// can't leave its thread. This trait makes a [`PoolResponse`].
 ///
-/// | it returns | what happens on the pool |
+/// | result of the handler | what happens on the pool |
 /// |---|---|
-/// | [`Json<T>`](Json) | it is written |
-/// | strings, bytes, [`Html`], `()` (204) | – |
-/// | [`HttpResponse`] and its builder | it is taken apart: status, headers and body. A stream can't be |
-/// | `Result<T, E>`, with any error that actix-web takes | the error becomes its response |
-/// | `Option<T>` (404), [`Either<L, R>`](Either), `(T, StatusCode)` | as `T`, `L` or `R` |
-/// | [`Redirect`], and any other [`Responder`] that is `Send`, as [`OnWorker(responder)`](OnWorker) | nothing: it is called on the worker |
+/// | [`Json<T>`](Json) | the value is serialized |
+/// | strings, bytes, `()` (204) | – |
+/// | [`HttpResponse`] and its builder | it is taken apart: status, headers and body |
+/// | `Result<T, E>`, with any error that actix-web accepts | the error becomes its response |
+/// | `Option<T>` (404), [`Either<L, R>`](Either), `(T, StatusCode)` | the same as for `T`, `L` or `R` |
+/// | [`Html`], [`Redirect`], [`OnWorker(responder)`](OnWorker) | nothing: the responder is called on the worker |
+///
+/// An [`HttpResponse`] whose body is a stream can't be taken apart, and becomes a response with status 500. Any other
+/// [`Responder`] that is `Send` can be returned in [`OnWorker`].
 ///
 /// # Examples
 ///
@@ -55,25 +58,25 @@ use crate::web::Refusal;
     note = "an `async fn` needs no pool: give it to the route as it is"
 )]
 pub trait IntoPoolResponse {
-    /// Makes the response, on the pool's thread.
+    /// Makes the response. Called on the pool's thread.
     fn into_pool_response(self) -> PoolResponse;
 }
 
-/// A response that was made on a pool's thread, all but sent. Made by [`IntoPoolResponse`].
+/// A response that was made on a pool's thread and has not been sent. Created by [`IntoPoolResponse`].
 #[derive(Debug)]
 #[must_use = "a response does nothing unless it is sent"]
-pub struct PoolResponse(Made);
+pub struct PoolResponse(PoolResponseInner);
 
-/// A [`Responder`] that a handler on a pool returns, which is called on the worker that sends the response: it sees the
-/// request. It has to be `Send`.
+/// A [`Responder`] that a handler on a pool returns. It is called on the worker that sends the response, where it can
+/// access the request. It must be `Send`.
 #[derive(Clone, Copy, Debug)]
 pub struct OnWorker<R>(
     /// The responder.
     pub R,
 );
 
-enum Made {
-    /// All of it. The body is `None` where there is none, not even an empty one.
+enum PoolResponseInner {
+    /// A complete response. `None` means no body at all, not an empty one.
     Whole {
         status: StatusCode,
         headers: HeaderMap,
@@ -84,19 +87,19 @@ enum Made {
 }
 
 impl PoolResponse {
-    /// Takes a response apart, as it can't be sent to another thread.
+    /// Takes a response apart, because it can't be sent to another thread.
     fn whole<B: MessageBody>(mut response: HttpResponse<B>) -> Self {
         let headers = std::mem::take(response.headers_mut());
         let status = response.status();
         let body = response.into_body();
         if matches!(body.size(), BodySize::None) {
-            return Self(Made::Whole { status, headers, body: None });
+            return Self(PoolResponseInner::Whole { status, headers, body: None });
         }
         match body.try_into_bytes() {
-            Ok(body) => Self(Made::Whole { status, headers, body: Some(body) }),
+            Ok(body) => Self(PoolResponseInner::Whole { status, headers, body: Some(body) }),
             Err(_) => {
                 trace::stream_on_pool();
-                Self(Made::Refused(Box::new(Refusal::answer_broken())))
+                Self(PoolResponseInner::Refused(Box::new(Refusal::answer_broken())))
             }
         }
     }
@@ -106,18 +109,18 @@ impl PoolResponse {
         if let Ok(value) = content_type.try_into_value() {
             headers.insert(header::CONTENT_TYPE, value);
         }
-        Self(Made::Whole { status: StatusCode::OK, headers, body: Some(body.into()) })
+        Self(PoolResponseInner::Whole { status: StatusCode::OK, headers, body: Some(body.into()) })
     }
 
     fn with_status(self, status: StatusCode) -> Self {
         Self(match self.0 {
-            Made::Whole { headers, body, .. } => Made::Whole { status, headers, body },
-            Made::OnWorker(respond) => Made::OnWorker(Box::new(move |request| {
+            PoolResponseInner::Whole { headers, body, .. } => PoolResponseInner::Whole { status, headers, body },
+            PoolResponseInner::OnWorker(respond) => PoolResponseInner::OnWorker(Box::new(move |request| {
                 let mut response = respond(request);
                 *response.status_mut() = status;
                 response
             })),
-            refused @ Made::Refused(_) => refused,
+            refused @ PoolResponseInner::Refused(_) => refused,
         })
     }
 }
@@ -127,14 +130,14 @@ impl Responder for PoolResponse {
 
     fn respond_to(self, request: &HttpRequest) -> HttpResponse {
         match self.0 {
-            Made::Whole { status, headers, body } => {
+            PoolResponseInner::Whole { status, headers, body } => {
                 let body = body.map_or_else(|| BoxBody::new(body::None::new()), BoxBody::new);
                 let mut response = HttpResponse::with_body(status, body);
                 *response.headers_mut() = headers;
                 response
             }
-            Made::OnWorker(respond) => respond(request),
-            Made::Refused(refusal) => response(*refusal),
+            PoolResponseInner::OnWorker(respond) => respond(request),
+            PoolResponseInner::Refused(refusal) => response(*refusal),
         }
     }
 }
@@ -148,7 +151,7 @@ impl IntoPoolResponse for PoolResponse {
 impl<R: Responder + Send + 'static> IntoPoolResponse for OnWorker<R> {
     fn into_pool_response(self) -> PoolResponse {
         let respond = |request: &HttpRequest| self.0.respond_to(request).map_into_boxed_body();
-        PoolResponse(Made::OnWorker(Box::new(respond)))
+        PoolResponse(PoolResponseInner::OnWorker(Box::new(respond)))
     }
 }
 
@@ -174,7 +177,7 @@ impl<T: Serialize> IntoPoolResponse for Json<T> {
     fn into_pool_response(self) -> PoolResponse {
         match serde_json::to_vec(&self.0) {
             Ok(json) => PoolResponse::with_type(ContentType::json(), json),
-            // As actix-web answers it.
+            // The response that actix-web makes of this error.
             Err(error) => {
                 let error = actix_web::error::JsonPayloadError::Serialize(error);
                 PoolResponse::whole(HttpResponse::from_error(error))
@@ -234,7 +237,7 @@ impl IntoPoolResponse for Cow<'static, str> {
     }
 }
 
-macro_rules! plain {
+macro_rules! impl_with_content_type {
     ($($kind:ident: $($type:ty),*;)*) => {
         $($(impl IntoPoolResponse for $type {
             fn into_pool_response(self) -> PoolResponse {
@@ -244,12 +247,12 @@ macro_rules! plain {
     };
 }
 
-plain! {
+impl_with_content_type! {
     plaintext: String, &'static str;
     octet_stream: Vec<u8>, &'static [u8], Bytes, BytesMut;
 }
 
-impl fmt::Debug for Made {
+impl fmt::Debug for PoolResponseInner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Whole { status, .. } => f.debug_tuple("Whole").field(status).finish(),

@@ -8,15 +8,16 @@ use actix_web::{HttpRequest, HttpResponse, web};
 
 use crate::background::{HostHandle, Probe, ProbeAnswer};
 
-/// The resources `/livez`, `/readyz` and `/startupz`, which tell how a service host is: see
-/// [what they ask](crate::background#probes). They answer GET and HEAD. `App::service` takes them, and so does a scope, whose
-/// prefix then goes before their paths.
+/// Returns the resources `/livez`, `/readyz` and `/startupz`, which report the state of a service host: see
+/// [the probes](crate::background#probes). They serve GET and HEAD. Pass them to `App::service`, or to a scope, whose
+/// prefix then precedes their paths.
 ///
-/// Give them to the app that no guard, login or timeout is wrapped around: what wraps an `App` is before them, too. Whoever
-/// reaches them can ask for the names of all services and what is wrong with them: `?verbose` is not for the internet.
+/// Give them to an app without a guard, login or timeout around it: everything that wraps an `App` applies to them too.
+/// A client that can reach them can ask for the names and problems of all services with `?verbose`, so do not expose
+/// them to the internet.
 ///
-/// They are as late as the server's workers. With the feature `hyper`,
-/// [`probe_listener`](crate::background::ServiceHostBuilder::probe_listener) has them answered also while those are stuck.
+/// The probes respond only as fast as the server's workers. With the feature `hyper`,
+/// [`probe_listener`](crate::background::ServiceHostBuilder::probe_listener) responds even while the workers are stuck.
 ///
 /// # Examples
 ///
@@ -34,7 +35,9 @@ use crate::background::{HostHandle, Probe, ProbeAnswer};
 /// let report = host
 ///     .run_until(async move {
 ///         let probed = handle.clone();
-///         let app = move || App::new().service(probes(probed.clone())).route("/", web::get().to(|| async { "hello" }));
+///         let app = move || {
+///             App::new().service(probes(probed.clone())).route("/", web::get().to(|| async { "hello" }))
+///         };
 ///         let draining = handle.draining().cancelled_owned();
 ///         HttpServer::new(app).shutdown_signal(draining).bind("127.0.0.1:3000")?.run().await
 ///     })
@@ -43,19 +46,19 @@ use crate::background::{HostHandle, Probe, ProbeAnswer};
 /// # Ok(())
 /// # }
 /// ```
-#[must_use = "resources answer only in an app"]
+#[must_use = "resources do nothing unless they are added to an app"]
 pub fn probes(handle: HostHandle) -> impl HttpServiceFactory + 'static {
-    let [live, is_ready, startup] = Probe::ALL;
-    (resource(live, handle.clone()), resource(is_ready, handle.clone()), resource(startup, handle))
+    Vec::from(Probe::ALL.map(move |probe| resource(probe, handle.clone())))
 }
 
 fn resource(probe: Probe, handle: HostHandle) -> impl HttpServiceFactory + 'static {
-    let answer = move |request: HttpRequest| ready(response(probe.answer(&handle.status(), request.query_string())));
-    let other_method = || ready(HttpResponse::MethodNotAllowed().insert_header((header::ALLOW, "GET,HEAD")).finish());
+    let respond = move |request: HttpRequest| ready(response(probe.answer(&handle.status(), request.query_string())));
+    let method_not_allowed =
+        || ready(HttpResponse::MethodNotAllowed().insert_header((header::ALLOW, "GET,HEAD")).finish());
     web::resource(probe.path())
-        .route(web::get().to(answer.clone()))
-        .route(web::head().to(answer))
-        .default_service(web::to(other_method))
+        .route(web::get().to(respond.clone()))
+        .route(web::head().to(respond))
+        .default_service(web::to(method_not_allowed))
 }
 
 fn response(ProbeAnswer { status, body, .. }: ProbeAnswer) -> HttpResponse {

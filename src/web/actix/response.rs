@@ -10,7 +10,7 @@ use crate::web::Refusal;
 
 pub(super) fn response(refusal: Refusal) -> HttpResponse {
     let (status, headers, body) = refusal.into_parts();
-    let status = StatusCode::from_u16(status).expect("a refusal checks its status when it is set");
+    let status = StatusCode::from_u16(status).expect("the status of a refusal is checked when it is set");
     let mut response = HttpResponse::build(status);
     for (name, value) in headers {
         response.append_header((name.as_ref(), value.as_ref()));
@@ -20,7 +20,7 @@ pub(super) fn response(refusal: Refusal) -> HttpResponse {
 
 impl ResponseError for Refusal {
     fn status_code(&self) -> StatusCode {
-        StatusCode::from_u16(self.status()).expect("a refusal checks its status when it is set")
+        StatusCode::from_u16(self.status()).expect("the status of a refusal is checked when it is set")
     }
 
     fn error_response(&self) -> HttpResponse {
@@ -28,7 +28,7 @@ impl ResponseError for Refusal {
     }
 }
 
-/// As the [table of refusals](crate::web) says.
+/// The response is in the [tables of refusals](crate::web#refusals).
 impl ResponseError for AcquireError {
     fn status_code(&self) -> StatusCode {
         Refusal::from(self.clone()).status_code()
@@ -39,7 +39,7 @@ impl ResponseError for AcquireError {
     }
 }
 
-/// As the [table of refusals](crate::web) says.
+/// The response is in the [tables of refusals](crate::web#refusals).
 #[cfg(feature = "offload")]
 impl ResponseError for OffloadError {
     fn status_code(&self) -> StatusCode {
@@ -51,7 +51,7 @@ impl ResponseError for OffloadError {
     }
 }
 
-/// As the [table of refusals](crate::web) says.
+/// The response is in the [tables of refusals](crate::web#refusals).
 #[cfg(feature = "offload")]
 impl ResponseError for Cancelled {
     fn status_code(&self) -> StatusCode {
@@ -63,7 +63,8 @@ impl ResponseError for Cancelled {
     }
 }
 
-/// [`Failed`](FlightError::Failed) as the work's error, the others as the [table of refusals](crate::web) says.
+/// [`Failed`](FlightError::Failed) becomes the response of the work's error. The other responses are in the [tables of
+/// refusals](crate::web#refusals).
 impl<E: ResponseError> ResponseError for FlightError<E> {
     fn status_code(&self) -> StatusCode {
         match self.clone().try_into_failure() {

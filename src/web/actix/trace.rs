@@ -3,7 +3,6 @@
 use crate::trace::TARGET;
 
 pub(crate) fn stream_on_pool() {
-    let message =
-        "a handler on a pool has answered with a stream, which can't leave its thread: let an async one do it";
+    let message = "a handler on a pool returned a stream, which can't leave its thread: use an async handler";
     tracing::error!(target: TARGET, message);
 }

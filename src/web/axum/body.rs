@@ -6,10 +6,10 @@ use http::request::Parts;
 use http::{Extensions, Request, Uri};
 
 use crate::web::ClientLink;
-use crate::web::tower::{BodyKind, FlightLayerFor, GuardLayerFor, HeldBody, Replay, RequestBody, ResponseBody};
+use crate::web::tower::{BodyKind, FlightLayerFor, GuardLayerFor, HeldBody, ReplayBody, RequestBody, ResponseBody};
 
-/// Puts a guard in front of axum routes: [`tower::GuardLayer`](crate::web::tower::GuardLayer) for axum's own body type, which it leaves as it is
-/// wherever it can. One allocation a request.
+/// Puts a guard in front of axum routes. This is [`tower::GuardLayer`](crate::web::tower::GuardLayer) for axum's own
+/// body type, which it leaves unchanged wherever possible. It costs one allocation per request.
 ///
 /// ```
 /// use axum::{Router, routing::post};
@@ -24,15 +24,15 @@ use crate::web::tower::{BodyKind, FlightLayerFor, GuardLayerFor, HeldBody, Repla
 /// ```
 pub type GuardLayer = GuardLayerFor<AxumBody>;
 
-/// Lets requests to axum routes that ask for the same at the same time share one answer: one of them is served, and all
-/// get what it got.
+/// Shares one response among identical concurrent requests to axum routes: one of them is served, and all get its
+/// response.
 ///
 /// ```
 /// use axum::{Router, routing::get};
 /// use onelane::web::axum::FlightLayer;
 ///
 /// let app: Router = Router::new()
-///     .route("/report", get(|| async { "computed once, however many ask meanwhile" }))
+///     .route("/report", get(|| async { "computed once for all requests that arrive meanwhile" }))
 ///     .layer(FlightLayer::new("report"));
 /// ```
 pub type FlightLayer = FlightLayerFor<AxumBody>;
@@ -44,7 +44,7 @@ pub enum AxumBody {}
 impl BodyKind for AxumBody {
     const CALLED_ONCE: bool = true;
 
-    /// Nested routers see a part of the path only.
+    /// Nested routers see only a part of the path.
     fn uri(head: &Parts) -> &Uri {
         match head.extensions.get() {
             Some(OriginalUri(uri)) => uri,
@@ -57,7 +57,7 @@ impl BodyKind for AxumBody {
     }
 }
 
-/// The link that axum keeps as connect info, or one that was inserted by hand.
+/// Returns the link that axum keeps as connect info, or one that was inserted by hand.
 pub(super) fn link(extensions: &Extensions) -> Option<ClientLink> {
     match extensions.get() {
         Some(ConnectInfo(link)) => Some(link),
@@ -73,8 +73,8 @@ impl RequestBody<Body> for AxumBody {
         request
     }
 
-    fn replayed(body: Replay<Body>) -> Body {
-        match body.untouched() {
+    fn replayed(body: ReplayBody<Body>) -> Body {
+        match body.into_untouched() {
             Ok(body) => body,
             Err(read_ahead) => Body::new(read_ahead),
         }

@@ -7,8 +7,8 @@ use super::body::link;
 use crate::guard::{OwnedPermit, SharedGuard};
 use crate::web::{ClientLink, GuardSource, Guarded, Refusal};
 
-/// Waits for a turn. If the request carries a [`ClientLink`](crate::web::ClientLink), it stops waiting when its client
-/// has gone.
+/// Waits for a permit. If the request carries a [`ClientLink`](crate::web::ClientLink), it stops waiting when its
+/// client disconnects.
 impl<S, G> FromRequestParts<S> for Guarded<G>
 where
     S: Sync,
@@ -17,11 +17,11 @@ where
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        turn(G::guard(), link(&parts.extensions)).await.map(Self::new).map_err(G::refuse)
+        acquire(G::guard(), link(&parts.extensions)).await.map(Self::new).map_err(G::refuse)
     }
 }
 
-async fn turn(guard: SharedGuard, link: Option<ClientLink>) -> Result<OwnedPermit, Refusal> {
+async fn acquire(guard: SharedGuard, link: Option<ClientLink>) -> Result<OwnedPermit, Refusal> {
     if let Ok(permit) = guard.clone().try_acquire_owned() {
         return Ok(permit);
     }

@@ -12,14 +12,14 @@ use crate::offload::CpuPool;
 use crate::offload::{BlockingPool, OffloadError, TaskHandle};
 use crate::web::{ClientLink, HandlerFn, PoolArguments, PoolHandler, Refusal};
 
-/// Makes a handler of a function that blocks: a `def` endpoint of FastAPI.
+/// Makes a handler of a function that blocks, like a `def` endpoint of FastAPI.
 ///
-/// Its extractors run on the runtime, the function and what makes a response of its result on the
-/// [`handler_pool`](crate::web::handler_pool), and other requests are answered meanwhile. See [`PoolHandler`] for limits of
-/// time, priorities and pools of your own, and for what becomes of a request whose client leaves.
+/// The extractors run on the runtime. The function runs on the [`handler_pool`](crate::web::handler_pool), where its
+/// result also becomes a response. The runtime serves other requests meanwhile. See [`PoolHandler`] for time limits,
+/// priorities and other pools, and for what happens when the client disconnects.
 ///
-/// The function is what a handler is without its `async`: up to 16 extractors, of which the last one may read the body, and an
-/// [`IntoResponse`] that it returns.
+/// The function is like any handler of axum, but without `async`. It takes up to 16 extractors, of which the last one
+/// may read the body, and returns an [`IntoResponse`].
 ///
 /// # Examples
 ///
@@ -28,14 +28,14 @@ use crate::web::{ClientLink, HandlerFn, PoolArguments, PoolHandler, Refusal};
 /// use onelane::web::axum::blocking_handler;
 ///
 /// fn user(Path(id): Path<u64>) -> Json<u64> {
-///     std::thread::sleep(std::time::Duration::from_secs(1)); // a query with a driver that blocks
+///     std::thread::sleep(std::time::Duration::from_secs(1)); // a query with a blocking driver
 ///     Json(id)
 /// }
 ///
 /// let app: Router = Router::new().route("/users/{id}", get(blocking_handler(user)));
 /// ```
 ///
-/// An argument that can't be sent to another thread does not compile, and the compiler says which one it is:
+/// An argument that can't be sent to another thread does not compile. The compiler names the argument:
 ///
 /// ```compile_fail,E0277
 /// let handler = onelane::web::axum::blocking_handler(|_: std::rc::Rc<u8>| "hello");
@@ -49,13 +49,13 @@ where
     PoolHandler::blocking(function)
 }
 
-/// Makes a handler of a function that computes: [`blocking_handler`], but on the
-/// [`cpu_handler_pool`](crate::web::cpu_handler_pool), as many at a time as the machine has processors. `par_iter` inside of it
-/// stays there.
+/// Makes a handler of a function that computes: a [`blocking_handler`] on the
+/// [`cpu_handler_pool`](crate::web::cpu_handler_pool), which runs as many at a time as the machine has processors. A
+/// `par_iter` in the function stays on that pool.
 ///
 /// # Panics
 ///
-/// If it is the first one, and the threads of [`CpuPool::global`] can't be started.
+/// Panics on first use if the threads of [`CpuPool::global`] can't be started.
 ///
 /// # Examples
 ///
@@ -79,9 +79,9 @@ where
     PoolHandler::cpu(function)
 }
 
-/// The extractors run on the runtime, and answer for themselves if they fail. The function runs on the pool, and so does what
-/// makes a response of its result. If the request carries a [`ClientLink`](crate::web::ClientLink), its task is cancelled when its
-/// client has gone.
+/// The extractors run on the runtime. If one fails, its rejection is the response. The function runs on the pool, where
+/// its result also becomes a response. If the request carries a [`ClientLink`](crate::web::ClientLink), its task is
+/// cancelled when the client disconnects.
 impl<F, Args, P, M, S> Handler<M, S> for PoolHandler<F, Args, P>
 where
     F: HandlerFn<Args>,
@@ -101,14 +101,14 @@ where
             };
             let result = match self.start(args, IntoResponse::into_response) {
                 Ok(task) => match link.filter(|_| !self.is_shielded()) {
-                    Some(link) => watched(task, &link).await,
+                    Some(link) => cancel_when_gone(task, &link).await,
                     None => task.await,
                 },
                 Err(error) => Err(error),
             };
             result.unwrap_or_else(|error| {
                 match error {
-                    // Nothing but the watching cancels it.
+                    // Only `cancel_when_gone` cancels the task.
                     OffloadError::Cancelled => Refusal::client_gone(),
                     error => self.refuse(error),
                 }
@@ -118,11 +118,12 @@ where
     }
 }
 
-/// Waits for the response, and cancels the task when the client has gone: it never runs, or is told that nobody waits.
+/// Waits for the response, and cancels the task when the client disconnects: its function then never runs, or its
+/// context reports the cancellation.
 ///
-/// What runs is waited for all the same. A guard around the handler would take it for ended otherwise, and let the next one in
-/// beside it.
-async fn watched(mut task: TaskHandle<Response>, link: &ClientLink) -> Result<Response, OffloadError> {
+/// If the function runs already, it is waited for even then. A guard around the handler would otherwise release the
+/// permit and admit the next request while the function still runs.
+async fn cancel_when_gone(mut task: TaskHandle<Response>, link: &ClientLink) -> Result<Response, OffloadError> {
     tokio::select! {
         biased;
         result = &mut task => return result,

@@ -1,4 +1,4 @@
-//! [`WatchedListener`], a listener whose connections tell whether their client is still there.
+//! [`WatchedListener`], a listener whose connections report whether their client is still connected.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,19 +13,21 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::web::ClientLink;
 
-/// A `TcpListener` whose connections tell whether their client is still there. Unix only.
+/// A `TcpListener` whose connections report whether their client is still connected. Unix only.
 ///
-/// Serve with it and `into_make_service_with_connect_info::<ClientLink>()`, and a request that waits for its turn
-/// leaves the queue when its client leaves, though hyper has left something unread: a pipelined request, a body that the
-/// layer did not read to its end. (A client that closes behind more than the kernel's buffers hold, some 100 kB, is seen
-/// only if it breaks off: the end of its stream has not arrived.) Served without that connect info, it does nothing.
+/// Serve with it and `into_make_service_with_connect_info::<ClientLink>()`. A request that waits for a permit then
+/// leaves the queue when its client disconnects, even if hyper has left something unread: a pipelined request, or a
+/// body that the layer did not read to its end. Without that connect info, the listener has no effect.
 ///
-/// Handlers find the client's address in `ConnectInfo<ClientLink>`, as [`ClientLink::peer_addr`]; what extracts
-/// `ConnectInfo<SocketAddr>` finds nothing there.
+/// A client that closes behind more bytes than the kernel buffers, some 100 kB, is noticed only if it resets the
+/// connection, because the end of its stream has not arrived.
+///
+/// Handlers get the client's address from `ConnectInfo<ClientLink>`, with [`ClientLink::peer_addr`]. Extractors of
+/// `ConnectInfo<SocketAddr>` fail.
 #[derive(Debug)]
 pub struct WatchedListener(TcpListener);
 
-/// A connection of a [`WatchedListener`]. Its `TcpStream` is at hand, to set options.
+/// A connection of a [`WatchedListener`]. It gives access to its `TcpStream`, to set socket options.
 #[derive(Debug)]
 pub struct WatchedStream(Arc<TcpStream>);
 
@@ -40,7 +42,7 @@ impl Listener for WatchedListener {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (WatchedStream, SocketAddr) {
-        // axum's own listener: it waits a moment where the process has run out of file descriptors.
+        // axum's own implementation waits a moment if the process has run out of file descriptors.
         let (stream, peer) = Listener::accept(&mut self.0).await;
         (WatchedStream(Arc::new(stream)), peer)
     }
@@ -64,7 +66,7 @@ impl AsRef<TcpStream> for WatchedStream {
 
 impl Drop for WatchedStream {
     fn drop(&mut self) {
-        // A link that waits for the client to go shares the stream: the connection ends here all the same.
+        // A link that waits for the client to disconnect shares the stream. The connection must end here even so.
         let _ = rustix::net::shutdown(&*self.0, rustix::net::Shutdown::Both);
     }
 }
@@ -82,7 +84,7 @@ impl AsyncRead for WatchedStream {
 }
 
 impl WatchedStream {
-    /// A link to the client, for servers other than axum's, which insert it into the requests' extensions.
+    /// Returns a link to the client, for servers other than axum's, which insert it into the requests' extensions.
     #[must_use]
     pub fn link(&self) -> ClientLink {
         ClientLink::new(&self.0)
@@ -121,13 +123,13 @@ impl AsyncWrite for WatchedStream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // The kernel has every byte already.
+        // The kernel has all bytes already.
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(match rustix::net::shutdown(&*self.0, rustix::net::Shutdown::Write) {
-            // The client was quicker. tokio's own stream makes nothing of it either (tokio-rs/tokio#4665).
+            // The client closed first. tokio's own stream ignores this error too (tokio-rs/tokio#4665).
             Ok(()) | Err(rustix::io::Errno::NOTCONN) => Ok(()),
             Err(error) => Err(error.into()),
         })

@@ -1,5 +1,5 @@
-//! A guard in axum: the layer, the extractor, errors as responses, and a listener that knows who is still there. Handlers on
-//! a pool. And the probes of a service host.
+//! axum: the guard layer and extractor, errors as responses, a listener that notices when clients disconnect, handlers
+//! on a pool, and the probes of a service host.
 //!
 //! ```no_run
 //! use axum::{Router, routing::post};
@@ -23,8 +23,8 @@
 //!
 //! # Shutdown
 //!
-//! Handlers that go on without their clients live on the server's runtime. Wait for them after the server has stopped, and
-//! before `main` returns:
+//! Handlers that continue without their clients run on the server's runtime. Wait for them after the server has stopped
+//! and before `main` returns:
 //!
 //! ```no_run
 //! # use std::time::Duration;
@@ -36,7 +36,7 @@
 //! axum::serve(listener, app)
 //!     .with_graceful_shutdown(async {
 //!         signal::ctrl_c().await.expect("the handler can be installed");
-//!         REPORT.close(); // who waits is answered 503; without this line they are served first
+//!         REPORT.close(); // waiting requests get status 503; without this line they are served first
 //!     })
 //!     .await?;
 //! let _in_time = timeout(Duration::from_secs(30), REPORT.drained()).await;

@@ -10,18 +10,18 @@ use http::{HeaderValue, StatusCode, Uri};
 
 use crate::background::{HostHandle, Probe, ProbeAnswer};
 
-/// The routes `/livez`, `/readyz` and `/startupz`, which tell how a service host is: see
-/// [what they ask](crate::background#probes). They answer GET and HEAD.
+/// Returns the routes `/livez`, `/readyz` and `/startupz`, which report the state of a service host: see
+/// [the probes](crate::background#probes). They serve GET and HEAD.
 ///
-/// Merge them behind the layers of the app, so that no guard, login or timeout stands before them. Whoever reaches them can
-/// ask for the names of all services and what is wrong with them: `?verbose` is not for the internet.
+/// Merge them after the layers of the app, so that no guard, login or timeout applies to them. A client that can reach
+/// them can ask for the names and problems of all services with `?verbose`, so do not expose them to the internet.
 ///
-/// They are as late as the server's runtime. With the feature `hyper`,
-/// [`probe_listener`](crate::background::ServiceHostBuilder::probe_listener) has them answered also while that is stuck.
+/// The probes respond only as fast as the server's runtime. With the feature `hyper`,
+/// [`probe_listener`](crate::background::ServiceHostBuilder::probe_listener) responds even while the runtime is stuck.
 ///
 /// # Panics
 ///
-/// [`Router::merge`] panics if the app has one of the three routes already.
+/// [`Router::merge`] panics if the app already has one of the three routes.
 ///
 /// # Examples
 ///
@@ -48,16 +48,14 @@ use crate::background::{HostHandle, Probe, ProbeAnswer};
 /// # Ok(())
 /// # }
 /// ```
-#[must_use = "routes answer only in a router"]
+#[must_use = "routes do nothing unless they are merged into a router"]
 pub fn probes<S>(handle: HostHandle) -> Router<S>
 where
     S: Clone + Send + Sync + 'static,
 {
-    let [live, is_ready, startup] = Probe::ALL;
-    Router::new()
-        .route(live.path(), route(live, handle.clone()))
-        .route(is_ready.path(), route(is_ready, handle.clone()))
-        .route(startup.path(), route(startup, handle))
+    Probe::ALL
+        .into_iter()
+        .fold(Router::new(), move |router, probe| router.route(probe.path(), route(probe, handle.clone())))
 }
 
 fn route<S>(probe: Probe, handle: HostHandle) -> MethodRouter<S>

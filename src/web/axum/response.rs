@@ -16,14 +16,14 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// As the [table of refusals](crate::web) says.
+/// The response is in the [tables of refusals](crate::web#refusals).
 impl IntoResponse for AcquireError {
     fn into_response(self) -> Response {
         Refusal::from(self).into_response()
     }
 }
 
-/// As the [table of refusals](crate::web) says.
+/// The response is in the [tables of refusals](crate::web#refusals).
 #[cfg(feature = "offload")]
 impl IntoResponse for OffloadError {
     fn into_response(self) -> Response {
@@ -31,7 +31,7 @@ impl IntoResponse for OffloadError {
     }
 }
 
-/// As the [table of refusals](crate::web) says.
+/// The response is in the [tables of refusals](crate::web#refusals).
 #[cfg(feature = "offload")]
 impl IntoResponse for Cancelled {
     fn into_response(self) -> Response {
@@ -39,9 +39,10 @@ impl IntoResponse for Cancelled {
     }
 }
 
-/// [`Failed`](FlightError::Failed) as the work's error, the others as the [table of refusals](crate::web) says.
+/// [`Failed`](FlightError::Failed) becomes the response of the work's error. The other responses are in the [tables of
+/// refusals](crate::web#refusals).
 ///
-/// An error that axum answers with 200, such as a `String`, is answered so here too.
+/// An error whose response in axum has status 200, such as a `String`, has it here too.
 impl<E: IntoResponse + Clone> IntoResponse for FlightError<E> {
     fn into_response(self) -> Response {
         match self.try_into_failure() {

@@ -1,7 +1,7 @@
-//! [`Bypass`], which remembers for a while that a key's answers are not for sharing.
+//! [`Bypass`], which remembers for a while that a key's responses cannot be shared.
 //!
-//! Without it, requests for a stream would wait for the head of another's each time, only to be served alone then
-//! (Varnish calls it hit-for-miss).
+//! Without it, each request for a stream would wait for the head of another request's response, only to be served alone
+//! afterwards. (Varnish calls this hit-for-miss.)
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,10 +11,10 @@ use super::FlightKey;
 
 const SLOTS: usize = 256;
 const REMEMBERED: Duration = Duration::from_secs(10);
-/// A slot holds the upper bits of a fingerprint, and below them the seconds until it is forgotten.
+/// The lower bits of a slot, which hold the second at which it expires. The upper bits are those of a fingerprint.
 const SECONDS: u64 = (1 << 24) - 1;
 
-/// A fixed number of keys. One that comes later may push out another: then that one's requests wait once more.
+/// A fixed number of slots for keys. A key may replace another one, whose requests then wait once more.
 pub(crate) struct Bypass {
     since: Instant,
     slots: [AtomicU64; SLOTS],
@@ -28,7 +28,7 @@ impl Bypass {
     pub(crate) fn remembers(&self, key: &FlightKey) -> bool {
         let fingerprint = key.fingerprint();
         let seen = self.slot(fingerprint).load(Ordering::Relaxed);
-        // The seconds begin anew after half a year, so they are compared by their difference.
+        // The seconds wrap around after half a year, so they are compared by their difference.
         let left = (seen & SECONDS).wrapping_sub(self.now()) & SECONDS;
         seen != 0 && seen & !SECONDS == fingerprint & !SECONDS && (1..=REMEMBERED.as_secs()).contains(&left)
     }
@@ -81,30 +81,30 @@ mod tests {
     }
 
     fn key(n: usize) -> FlightKey {
-        FlightKey::of(&Path(format!("/{n}")), None, &FlightOptions::new()).expect("it may share")
+        FlightKey::new(&Path(format!("/{n}")), None, &FlightOptions::new()).expect("the request is shareable")
     }
 
-    /// As if that time had passed.
+    /// Lets `time` pass.
     fn later(mut bypass: Bypass, time: Duration) -> Bypass {
-        bypass.since = bypass.since.checked_sub(time).expect("the machine was not started just now");
+        bypass.since = bypass.since.checked_sub(time).expect("the machine has been up for longer");
         bypass
     }
 
     #[test]
     fn key_is_remembered_for_a_while_and_others_are_not() {
         let bypass = Bypass::new();
-        assert!(!bypass.remembers(&key(0)), "nothing is known");
+        assert!(!bypass.remembers(&key(0)), "nothing is remembered yet");
         bypass.remember(&key(0));
         assert!(bypass.remembers(&key(0)));
-        assert!((1..10_000).all(|n| !bypass.remembers(&key(n))), "not even those in its slot");
+        assert!((1..10_000).all(|n| !bypass.remembers(&key(n))), "a key in the same slot is not remembered either");
         let bypass = later(bypass, REMEMBERED - Duration::from_secs(2));
         assert!(bypass.remembers(&key(0)));
         let bypass = later(bypass, Duration::from_secs(2));
-        assert!(!bypass.remembers(&key(0)), "it may be better now");
+        assert!(!bypass.remembers(&key(0)), "the responses may be shareable by now");
     }
 
     #[test]
-    fn key_is_forgotten_also_as_the_seconds_begin_anew() {
+    fn key_is_forgotten_even_if_the_seconds_wrap_around() {
         let half_a_year = Duration::from_secs(SECONDS - 3);
         let Some(since) = Instant::now().checked_sub(half_a_year) else { return };
         let bypass = Bypass { since, ..Bypass::new() };
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn many_keys_take_no_more_room_and_the_last_ones_are_remembered() {
+    fn many_keys_take_no_more_memory_and_the_latest_are_remembered() {
         let bypass = Bypass::new();
         (0..10_000).for_each(|n| bypass.remember(&key(n)));
         let remembered = (0..10_000).filter(|n| bypass.remembers(&key(*n))).count();

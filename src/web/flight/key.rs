@@ -1,67 +1,67 @@
-//! [`FlightKey`]: which requests are the same.
+//! [`FlightKey`], which is equal for requests that may share a response.
 
 use super::FlightOptions;
 
-/// What a request is known by. Requests with the same key share an answer.
+/// Identifies what a request asks for. Requests with the same key share a response.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct FlightKey(Box<[u8]>);
 
-/// The head of a request, whichever framework's.
+/// The head of a request of any framework.
 pub(crate) trait RequestHead {
     fn method(&self) -> &str;
 
-    /// The host, if the client named one in the target.
+    /// Returns the authority of the request target, if it has one.
     fn authority(&self) -> Option<&[u8]>;
 
-    /// The scheme, the path and the query, as the client sent them and as the service sees them. Always as many.
+    /// Returns the scheme, the path and the query, as the client sent them and as the service sees them. The number of
+    /// items is the same for every request.
     fn targets(&self) -> impl Iterator<Item = &[u8]>;
 
     fn header(&self, name: &str) -> impl Iterator<Item = &[u8]>;
 }
 
-/// A request with one of these is not about the whole answer, or about more than an answer.
-const PARTICULAR: [&str; 7] =
+/// Headers of requests for a part of a response, for a comparison, or for an upgrade.
+const PARTIAL: [&str; 7] =
     ["range", "if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "upgrade"];
 
-/// A request with one of these may be answered with what is for its sender only (RFC 9111, section 3.5, says so of the
-/// first).
+/// Headers of requests whose response may be for one user only. RFC 9111, section 3.5, says so for the first.
 const PERSONAL: [&str; 3] = ["authorization", "proxy-authorization", "cookie"];
 
 impl FlightKey {
-    /// The key of a request: its method, host, path, query, key headers, and what else it is known by.
+    /// Returns the key of a request, or `None` if the request must be served alone.
     ///
-    /// `None` if it is to be served alone.
-    pub(crate) fn of(head: &impl RequestHead, extra: Option<&[u8]>, options: &FlightOptions) -> Option<Self> {
+    /// The key consists of the method, host, scheme, path, query, key headers, and the `extra` part of the user.
+    pub(super) fn new(head: &impl RequestHead, extra: Option<&[u8]>, options: &FlightOptions) -> Option<Self> {
         let method = head.method();
         if !matches!(method, "GET" | "HEAD") || has_body(head) {
             return None;
         }
         let is_accounted_for =
             |name: &str| options.is_key_header(name) || options.is_ignored(name) || head.header(name).next().is_none();
-        if !PARTICULAR.iter().chain(&PERSONAL).all(|name| is_accounted_for(name)) {
+        if !PARTIAL.iter().chain(&PERSONAL).all(|name| is_accounted_for(name)) {
             return None;
         }
         let host = host(head)?;
         let mut key = Vec::with_capacity(128);
-        part(&mut key, method.as_bytes());
-        part(&mut key, host);
+        push_part(&mut key, method.as_bytes());
+        push_part(&mut key, host);
         for target in head.targets() {
-            part(&mut key, target);
+            push_part(&mut key, target);
         }
         for name in &options.key_headers {
             let values: Vec<&[u8]> = head.header(name).collect();
             key.extend_from_slice(&(values.len() as u64).to_le_bytes());
             for value in values {
-                part(&mut key, value);
+                push_part(&mut key, value);
             }
         }
         if let Some(extra) = extra {
-            part(&mut key, extra);
+            push_part(&mut key, extra);
         }
         Some(Self(key.into_boxed_slice()))
     }
 
-    /// A number that differs from other keys' most of the time.
+    /// Returns a number that differs from that of other keys most of the time.
     pub(crate) fn fingerprint(&self) -> u64 {
         // FNV-1a, 64 bit.
         self.0.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
@@ -72,18 +72,18 @@ fn has_body(head: &impl RequestHead) -> bool {
     head.header("transfer-encoding").next().is_some() || head.header("content-length").any(|length| length != b"0")
 }
 
-/// The host that was asked, or `None` if the request names two.
+/// Returns the host of a request, or `None` if the request names two different hosts.
 ///
-/// By the rules its target counts (RFC 9112, section 3.2.2), but a handler may look at the header: what it makes of one
-/// would reach those who named the other.
+/// According to RFC 9112, section 3.2.2, the target has precedence, but a handler may read the header. Its response for
+/// one host would then reach requests for the other.
 fn host(head: &impl RequestHead) -> Option<&[u8]> {
     let mut hosts = head.header("host").chain(head.authority());
     let first = hosts.next().unwrap_or_default();
     hosts.all(|host| host == first).then_some(first)
 }
 
-/// With its length in front, so that no two lists of parts are the same bytes.
-fn part(key: &mut Vec<u8>, bytes: &[u8]) {
+/// Appends a part with its length in front, so that different lists of parts never have the same bytes.
+fn push_part(key: &mut Vec<u8>, bytes: &[u8]) {
     key.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
     key.extend_from_slice(bytes);
 }
@@ -92,7 +92,7 @@ fn part(key: &mut Vec<u8>, bytes: &[u8]) {
 mod tests {
     use super::*;
 
-    /// A request's head, as any framework may have it.
+    /// The head of a request, as a framework may provide it.
     struct Head {
         target: [&'static str; 3],
         headers: Vec<(&'static str, &'static str)>,
@@ -120,11 +120,11 @@ mod tests {
     fn key(target: [&'static str; 3], headers: &[(&'static str, &'static str)], extra: Option<&str>) -> FlightKey {
         let options = FlightOptions::new().key_header("x-a").key_header("x-b");
         let head = Head { target, headers: headers.to_vec() };
-        FlightKey::of(&head, extra.map(str::as_bytes), &options).expect("it may share")
+        FlightKey::new(&head, extra.map(str::as_bytes), &options).expect("the request is shareable")
     }
 
     #[test]
-    fn no_two_lists_of_parts_are_the_same_key() {
+    fn different_lists_of_parts_have_different_keys() {
         let target = ["host", "/", ""];
         let keys = [
             key(["ab", "c", ""], &[], None),
@@ -141,7 +141,7 @@ mod tests {
             key(target, &[("x-a", "")], None),
             key(target, &[("x-a", ""), ("x-a", "")], None),
             key(target, &[("x-a", "ab")], Some("ab")),
-            // A value that looks like another part with its length in front.
+            // A value that contains the encoding of another part.
             key(target, &[("x-a", "a\u{1}\0\0\0\0\0\0\0b")], None),
         ];
         for (i, one) in keys.iter().enumerate() {
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn same_request_is_the_same_key_whatever_else_it_carries() {
+    fn same_requests_have_the_same_key_whatever_their_other_headers() {
         let (target, headers) = (["host", "/", "q=1"], [("x-a", "1"), ("x-b", "2")]);
         let more = [("X-B", "2"), ("user-agent", "curl"), ("X-A", "1"), ("content-length", "0")];
         assert_eq!(key(target, &headers, None), key(target, &more, None));
@@ -168,15 +168,15 @@ mod tests {
             (vec![("host", "a"), ("host", "b")], false),
         ] {
             let head = Head { target: ["a", "/", ""], headers: hosts };
-            assert_eq!(FlightKey::of(&head, None, &FlightOptions::new()).is_some(), is_shared, "{:?}", head.headers);
+            assert_eq!(FlightKey::new(&head, None, &FlightOptions::new()).is_some(), is_shared, "{:?}", head.headers);
         }
     }
 
     #[test]
-    fn length_that_is_no_plain_zero_is_a_body() {
+    fn content_length_other_than_a_plain_zero_is_a_body() {
         for length in ["1", "00", "", "0, 0", "x"] {
             let head = Head { target: ["", "/", ""], headers: vec![("content-length", length)] };
-            assert_eq!(FlightKey::of(&head, None, &FlightOptions::new()), None, "{length:?}");
+            assert_eq!(FlightKey::new(&head, None, &FlightOptions::new()), None, "{length:?}");
         }
     }
 }

@@ -1,26 +1,23 @@
-//! Single flight for whole responses: what may be shared, and among whom. No framework: [`web::tower`](crate::web::tower),
-//! [`web::axum`](crate::web::axum) and [`web::actix`](crate::web::actix) have the layers.
+//! Single flight for whole responses, without any framework. The layers and middlewares are in
+//! [`web::tower`](crate::web::tower), [`web::axum`](crate::web::axum) and [`web::actix`](crate::web::actix).
 //!
-//! | file | what it is |
+//! | step of a request | file |
 //! |---|---|
-//! | `options` | what the user chooses |
-//! | `key` | which requests are the same |
-//! | `shareable` | which answers are for everyone |
-//! | `bypass` | which requests had answers lately that were not |
+//! | its key: which requests are the same | `key` |
+//! | the key's responses were not shareable lately: the request is served alone | `bypass` |
+//! | it leads a run, or follows one, and gets a response or a refusal | `response_flight` |
+//! | the leader's response: which requests may get it | `audience` |
+//! | what the user configured | `options` |
 
+mod audience;
 mod bypass;
 mod key;
 mod options;
-mod shareable;
+mod response_flight;
 
-pub(crate) use self::bypass::Bypass;
+pub(crate) use self::audience::ResponseHead;
 pub(crate) use self::key::{FlightKey, RequestHead};
 pub use self::options::FlightOptions;
-pub(crate) use self::shareable::{AnswerHead, Audience, audience};
-
-/// Tells in RFC 9211's terms that this answer is another request's.
-pub(crate) const COLLAPSED: &str = "onelane; fwd=miss; collapsed";
-/// This request was served by itself, and others may have got its answer.
-pub(crate) const LED: &str = "onelane; fwd=miss";
-/// This request, or its answer, is not for sharing.
-pub(crate) const ALONE: &str = "onelane; fwd=bypass";
+#[cfg(feature = "actix-web")]
+pub(crate) use self::response_flight::RunResponse;
+pub(crate) use self::response_flight::{BYPASSED, COLLAPSED, FlightReply, KeyOf, LED, Leader, ResponseFlight};

@@ -1,7 +1,7 @@
-//! Handlers that run on a pool: the `def` endpoints of FastAPI, for axum and actix-web.
+//! Handlers that run on a pool, like the `def` endpoints of FastAPI, for axum and actix-web.
 //!
-//! A request's way: its extractors run on the runtime, in the adapter; then its function, and what makes a response of its
-//! result, on a thread of the pool; then the response goes back to the runtime.
+//! The adapter runs a request's extractors on the runtime. The pool then runs the function on one of its threads, and
+//! makes a response of the function's result there. The response returns to the runtime.
 
 mod function;
 mod pool_handler;

@@ -10,23 +10,25 @@ use super::function::HandlerFn;
 #[cfg(feature = "rayon")]
 use super::pools::cpu_handler_pool;
 use super::pools::handler_pool;
-use super::settings::{AnyPool, Settings};
+use super::settings::{AnyPool, PoolHandlerSettings};
 #[cfg(feature = "rayon")]
 use crate::offload::CpuPool;
 use crate::offload::{BlockingPool, OffloadError, Priority, TaskHandle};
 use crate::web::Refusal;
+use crate::web::refusal_hook::RefusalHook;
 
 /// A handler that runs on a pool, for the routes of axum ([`blocking_handler`](crate::web::axum::blocking_handler),
 /// [`cpu_handler`](crate::web::axum::cpu_handler)) and of actix-web
 /// ([`blocking_handler`](crate::web::actix::blocking_handler), [`cpu_handler`](crate::web::actix::cpu_handler)).
 ///
-/// It is called like any other, once its extractors have run. What it returns becomes a response on the pool's thread, too:
-/// writing JSON computes. A request that the pool does not take is answered as the
-/// [table of refusals](crate::web#refusals) says; one whose function panics, with 500.
+/// The function is called once its extractors have run. Its result also becomes a response on the pool's thread,
+/// because serializing JSON is computation. A request that the pool refuses gets a response from the [tables of
+/// refusals](crate::web#refusals). A request whose function panics gets status 500.
 ///
-/// A client that leaves while its request waits for a thread: the function never runs. One that leaves while it runs: it
-/// runs on, holding its thread, and [`TaskContext::current`](crate::offload::TaskContext::current) tells it so. Which
-/// clients are noticed, [this table](crate::web#clients-that-leave) says.
+/// If the client disconnects while its request waits for a thread, the function never runs. If the client disconnects
+/// while the function runs, the function continues and keeps its thread, and
+/// [`TaskContext::current`](crate::offload::TaskContext::current) reports it. Servers do not notice
+/// [every client that disconnects](crate::web#clients-that-disconnect).
 ///
 /// # Examples
 ///
@@ -38,9 +40,9 @@ use crate::web::Refusal;
 /// use onelane::web::axum::blocking_handler;
 ///
 /// fn report() -> Result<String, Cancelled> {
-///     let cx = TaskContext::current().expect("a handler on a pool is a task of it");
+///     let cx = TaskContext::current().expect("a handler on a pool runs in a task");
 ///     for page in 0..10 {
-///         cx.checkpoint()?; // its client may have left, and its time may be over
+///         cx.checkpoint()?; // stops if the client has disconnected or the time is over
 ///         // … write the page …
 ///     }
 ///     Ok("the report".to_owned())
@@ -56,59 +58,61 @@ use crate::web::Refusal;
 /// # let _ = handler;
 /// # }
 /// ```
-#[must_use = "a handler answers only on a route"]
+#[must_use = "a handler does nothing unless it is added to a route"]
 pub struct PoolHandler<F, Args, P = BlockingPool> {
     function: Arc<F>,
-    settings: Arc<Settings>,
+    settings: Arc<PoolHandlerSettings>,
     kind: PhantomData<fn(Args) -> P>,
 }
 
 impl<F, Args, P> PoolHandler<F, Args, P> {
     fn new(function: F, pool: AnyPool) -> Self {
-        Self { function: Arc::new(function), settings: Arc::new(Settings::new(pool)), kind: PhantomData }
+        Self { function: Arc::new(function), settings: Arc::new(PoolHandlerSettings::new(pool)), kind: PhantomData }
     }
 
-    fn set(mut self, set: impl FnOnce(&mut Settings)) -> Self {
+    fn set(mut self, set: impl FnOnce(&mut PoolHandlerSettings)) -> Self {
         set(Arc::make_mut(&mut self.settings));
         self
     }
 
-    /// A name for its requests in statistics and logs, as [`Task::label`](crate::offload::Task::label).
+    /// Names its requests in statistics and logs, like [`Task::label`](crate::offload::Task::label).
     pub fn label(self, label: impl Into<Cow<'static, str>>) -> Self {
         self.set(|settings| settings.label = Some(label.into()))
     }
 
-    /// Whether its requests go before or after others that wait. Default: [`Priority::Normal`].
+    /// Runs its requests before or after others that wait. Default: [`Priority::Normal`].
     pub fn priority(self, priority: Priority) -> Self {
         self.set(|settings| settings.priority = priority)
     }
 
-    /// How long a request may wait for a thread. Then it is answered with 503, and the function never runs. Default: that
-    /// of the pool, which is for ever if it was not told.
+    /// Limits how long a request may wait for a thread. After that it gets status 503, and the function never runs.
+    /// Default: the limit of the pool, which is none unless one was set.
     pub fn queue_timeout(self, limit: Duration) -> Self {
         self.set(|settings| settings.queue_timeout = Some(limit))
     }
 
-    /// How long a request may take, from when its extractors have run. Then it is answered: with 503 if the function has not
-    /// begun, which then never runs, and otherwise with 504, while the function runs on and its
-    /// [context](crate::offload::TaskContext) tells it that nobody waits. Default: for ever.
+    /// Limits how long a request may take once its extractors have run. Default: no limit.
+    ///
+    /// If the function has not begun by then, the request gets status 503, and the function never runs. Otherwise the
+    /// request gets status 504, while the function continues and its [context](crate::offload::TaskContext) reports
+    /// that nobody waits for it.
     pub fn timeout(self, limit: Duration) -> Self {
         self.set(|settings| settings.timeout = Some(limit))
     }
 
-    /// Has the function run, and run on uncancelled, though its client leaves, as FastAPI does. As
+    /// Runs the function to its end, uncancelled, even if its client disconnects, as FastAPI does. Like
     /// [`Task::shield`](crate::offload::Task::shield).
     pub fn shield(self) -> Self {
         self.set(|settings| settings.is_shielded = true)
     }
 
-    /// Changes the answer to requests whose function came to no result, for whatever [reason](Refusal::reason): see
+    /// Changes the response to requests whose function produced no result, for whatever [reason](Refusal::reason): see
     /// [`Refusal`].
     pub fn on_refusal(self, change: impl Fn(Refusal) -> Refusal + Send + Sync + 'static) -> Self {
-        self.set(|settings| settings.on_refusal = Some(Arc::new(change)))
+        self.set(|settings| settings.on_refusal = RefusalHook::new(change))
     }
 
-    /// Has the pool call the function with these arguments, and `respond` make a response of what it returns.
+    /// Starts a task on the pool that calls the function with `args` and `respond` with the function's result.
     pub(crate) fn start<T, R>(&self, args: Args, respond: R) -> Result<TaskHandle<T>, OffloadError>
     where
         F: HandlerFn<Args>,
@@ -120,15 +124,15 @@ impl<F, Args, P> PoolHandler<F, Args, P> {
         self.settings.start(move || respond(function.call(args)))
     }
 
-    /// Whether it goes on undisturbed without its client.
+    /// Returns `true` if the function is not to be cancelled when its client disconnects.
     #[cfg(feature = "axum")]
     pub(crate) fn is_shielded(&self) -> bool {
         self.settings.is_shielded
     }
 
-    /// The answer to a request whose function came to no result.
+    /// Returns the response to a request whose function produced no result.
     pub(crate) fn refuse(&self, error: OffloadError) -> Refusal {
-        self.settings.refuse(error)
+        self.settings.on_refusal.apply(error.into())
     }
 }
 
@@ -137,7 +141,7 @@ impl<F, Args> PoolHandler<F, Args, BlockingPool> {
         Self::new(function, AnyPool::Blocking(handler_pool().clone()))
     }
 
-    /// Runs it on this pool instead of the [default one](super::handler_pool).
+    /// Runs the function on this pool instead of the [default pool](super::handler_pool).
     pub fn on(self, pool: &BlockingPool) -> Self {
         self.set(|settings| settings.pool = AnyPool::Blocking(pool.clone()))
     }
@@ -149,7 +153,7 @@ impl<F, Args> PoolHandler<F, Args, CpuPool> {
         Self::new(function, AnyPool::Cpu(cpu_handler_pool().clone()))
     }
 
-    /// Runs it on this pool instead of the [default one](super::cpu_handler_pool).
+    /// Runs the function on this pool instead of the [default pool](super::cpu_handler_pool).
     pub fn on(self, pool: &CpuPool) -> Self {
         self.set(|settings| settings.pool = AnyPool::Cpu(pool.clone()))
     }

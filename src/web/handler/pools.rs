@@ -1,4 +1,4 @@
-//! The pools of handlers that were given no other one.
+//! The default pools of handlers.
 
 use std::sync::LazyLock;
 
@@ -6,8 +6,8 @@ use crate::offload::BlockingPool;
 #[cfg(feature = "rayon")]
 use crate::offload::CpuPool;
 
-/// How many requests may wait: with 40 at a time, ten rounds. A client that has come last and would wait for more is better
-/// asked to come back later.
+/// How many requests may wait: ten rounds, if 40 run at a time. A client that would have to wait longer had better
+/// retry later.
 const MAX_QUEUED: usize = 400;
 
 static BLOCKING: LazyLock<BlockingPool> =
@@ -16,17 +16,17 @@ static BLOCKING: LazyLock<BlockingPool> =
 #[cfg(feature = "rayon")]
 static CPU: LazyLock<CpuPool> = LazyLock::new(|| {
     let pool = CpuPool::builder("cpu-handlers").share_threads(CpuPool::global()).max_queued(MAX_QUEUED).build();
-    pool.expect("it has no threads of its own to start")
+    pool.expect("a pool that shares threads starts none")
 });
 
-/// The pool of `blocking_handler`s that were given [no other one](super::PoolHandler::on): 40 run at a time, 400 more may
-/// wait, and further ones are answered with 503 and `Retry-After`.
+/// Returns the pool on which a `blocking_handler` runs unless it is given [another pool](super::PoolHandler::on).
 ///
-/// What runs and what waits is counted for all runtimes together: axum's server has one, actix-web's has one for each worker.
+/// It runs 40 requests at a time, and 400 more may wait. Further requests get status 503 and `Retry-After`. The numbers
+/// apply to all runtimes together: axum's server has one runtime, actix-web's server has one for each worker.
 ///
-/// Its limiter is not that of [`BlockingPool::global`], while FastAPI has one for both: there, endpoints that are slow take
-/// the threads of what calls `run_in_threadpool` as well. To have it that way, make a pool with
-/// [that limiter](crate::offload::BlockingPoolBuilder::limiter), and put handlers [on](super::PoolHandler::on) it.
+/// The pool does not share the limiter of [`BlockingPool::global`]. FastAPI has one limiter for both, so its slow
+/// endpoints also take the threads that `run_in_threadpool` needs. To get that behaviour, build a pool with [the global
+/// limiter](crate::offload::BlockingPoolBuilder::limiter), and run handlers [on](super::PoolHandler::on) it.
 ///
 /// # Examples
 ///
@@ -41,15 +41,16 @@ pub fn handler_pool() -> &'static BlockingPool {
     &BLOCKING
 }
 
-/// The pool of `cpu_handler`s that were given no other one: 400 may wait, and further ones are answered with 503 and
-/// `Retry-After`.
+/// Returns the pool on which a `cpu_handler` runs unless it is given another pool.
 ///
-/// Its threads are those of [`CpuPool::global`], and so is its limiter: together they run as many tasks at a time as the
-/// machine has processors. What it has of its own is the queue, and its end.
+/// 400 requests may wait. Further requests get status 503 and `Retry-After`.
+///
+/// The pool shares the threads of [`CpuPool::global`] and its limiter: together they run as many tasks at a time as the
+/// machine has processors. The queue is separate, and so is closing the pool.
 ///
 /// # Panics
 ///
-/// If it is the first use, and the threads can't be started.
+/// Panics on first use if the threads can't be started.
 #[cfg(feature = "rayon")]
 #[must_use]
 pub fn cpu_handler_pool() -> &'static CpuPool {

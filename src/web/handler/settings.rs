@@ -1,28 +1,25 @@
-//! [`Settings`], where and how the requests of one handler run.
+//! [`PoolHandlerSettings`]: where and how the requests of one handler run.
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(feature = "rayon")]
 use crate::offload::CpuPool;
 use crate::offload::{BlockingPool, OffloadError, Priority, Task, TaskContext, TaskHandle};
-use crate::web::Refusal;
+use crate::web::refusal_hook::RefusalHook;
 
-/// What a handler was told, for all its requests.
 #[derive(Clone)]
-pub(super) struct Settings {
+pub(super) struct PoolHandlerSettings {
     pub(super) pool: AnyPool,
     pub(super) label: Option<Cow<'static, str>>,
     pub(super) priority: Priority,
     pub(super) queue_timeout: Option<Duration>,
     pub(super) timeout: Option<Duration>,
     pub(super) is_shielded: bool,
-    pub(super) on_refusal: Option<Arc<dyn Fn(Refusal) -> Refusal + Send + Sync>>,
+    pub(super) on_refusal: RefusalHook,
 }
 
-/// The pool that it runs on.
 #[derive(Clone, Debug)]
 pub(super) enum AnyPool {
     Blocking(BlockingPool),
@@ -30,7 +27,7 @@ pub(super) enum AnyPool {
     Cpu(CpuPool),
 }
 
-impl Settings {
+impl PoolHandlerSettings {
     pub(super) fn new(pool: AnyPool) -> Self {
         Self {
             pool,
@@ -39,11 +36,11 @@ impl Settings {
             queue_timeout: None,
             timeout: None,
             is_shielded: false,
-            on_refusal: None,
+            on_refusal: RefusalHook::default(),
         }
     }
 
-    /// Hands the work of one request over.
+    /// Starts the work of one request on the pool.
     pub(super) fn start<W, T>(&self, work: W) -> Result<TaskHandle<T>, OffloadError>
     where
         W: FnOnce() -> T + Send + 'static,
@@ -70,20 +67,11 @@ impl Settings {
         }
         task.start()
     }
-
-    /// The answer to a request whose work came to no result.
-    pub(super) fn refuse(&self, error: OffloadError) -> Refusal {
-        let refusal = Refusal::from(error);
-        match &self.on_refusal {
-            Some(change) => change(refusal),
-            None => refusal,
-        }
-    }
 }
 
-impl fmt::Debug for Settings {
+impl fmt::Debug for PoolHandlerSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings")
+        f.debug_struct("PoolHandlerSettings")
             .field("pool", &self.pool)
             .field("label", &self.label)
             .field("priority", &self.priority)

@@ -1,4 +1,4 @@
-//! [`BodyKind`]: which body types go into a guarded service and come out of it.
+//! [`BodyKind`]: which body types a guarded service gets and returns.
 
 use std::fmt;
 use std::pin::Pin;
@@ -11,55 +11,58 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::held_body::HeldBody;
-use super::read_ahead::Replay;
+use super::read_ahead::ReplayBody;
 use crate::web::ClientLink;
 
-/// Which request bodies a [`GuardLayer`](super::GuardLayer) hands to the service behind it.
+/// A kind of bodies: [`AnyBody`], or [`AxumBody`](crate::web::axum::AxumBody), which leaves axum's own body unchanged
+/// and saves two allocations per request.
 ///
-/// [`AnyBody`] serves every service. axum's kind leaves axum's own body as it is, which saves two allocations a
-/// request.
-pub trait RequestBody<B: Body>: BodyKind {
-    /// What the service behind the layer gets.
-    type Request;
-
-    /// A request of whose body nothing was read.
-    fn untouched(request: Request<B>) -> Request<Self::Request>;
-
-    /// A body that was read ahead.
-    fn replayed(body: Replay<B>) -> Self::Request;
-}
-
-/// Which response bodies a [`GuardLayer`](super::GuardLayer) returns.
-pub trait ResponseBody<B>: BodyKind {
-    /// What the layer returns.
-    type Response;
-
-    /// A body that holds no permit.
-    fn plain(body: B) -> Self::Response;
-
-    /// A body that holds the permit.
-    fn held(body: HeldBody<B>) -> Self::Response;
-
-    /// A body that is there as a whole, such as a refusal's.
-    fn whole(body: Bytes) -> Self::Response;
-}
-
-/// A kind of bodies: [`AnyBody`], or axum's.
+/// Other crates can't name this trait or its subtraits, so they can't implement it.
+#[expect(unnameable_types, reason = "it is sealed")]
 pub trait BodyKind: Send + Sync + 'static {
-    /// Whether a clone of the service is made for each request and called once, as axum does. Then the inner service
-    /// goes with the request, instead of a clone of it.
+    /// `true` if the framework clones the service for each request and calls the clone once, as axum does. The request
+    /// then takes the inner service itself, instead of a clone of it.
     const CALLED_ONCE: bool;
 
-    /// The target of a request, as the client sent it.
+    /// Returns the target of a request, as the client sent it.
     fn uri(head: &Parts) -> &Uri {
         &head.uri
     }
 
-    /// The link to the client, if the request carries one.
+    /// Returns the link to the client, if the request carries one.
     fn link(extensions: &Extensions) -> Option<ClientLink>;
 }
 
-/// The body kind for every service: bodies are wrapped, whatever they are.
+/// Which request bodies a [`GuardLayer`](super::GuardLayer) passes to the service behind it.
+#[expect(unnameable_types, reason = "it is sealed")]
+pub trait RequestBody<B: Body>: BodyKind {
+    /// The body that the service behind the layer gets.
+    type Request;
+
+    /// Converts a request whose body has not been read.
+    fn untouched(request: Request<B>) -> Request<Self::Request>;
+
+    /// Converts a body that was read ahead.
+    fn replayed(body: ReplayBody<B>) -> Self::Request;
+}
+
+/// Which response bodies a [`GuardLayer`](super::GuardLayer) returns.
+#[expect(unnameable_types, reason = "it is sealed")]
+pub trait ResponseBody<B>: BodyKind {
+    /// The body that the layer returns.
+    type Response;
+
+    /// Converts a body that holds no permit.
+    fn plain(body: B) -> Self::Response;
+
+    /// Converts a body that holds the permit.
+    fn held(body: HeldBody<B>) -> Self::Response;
+
+    /// Converts a body that is complete in memory, such as a refusal's.
+    fn whole(body: Bytes) -> Self::Response;
+}
+
+/// The body kind for every service: it wraps bodies of any type.
 #[derive(Clone, Copy, Debug)]
 pub enum AnyBody {}
 
@@ -72,33 +75,33 @@ impl BodyKind for AnyBody {
 }
 
 pin_project! {
-    /// The request body that a service behind a [`GuardLayer`](super::GuardLayer) gets: as it came, or read ahead while
-    /// the request waited.
+    /// The request body that a service behind a [`GuardLayer`](super::GuardLayer) gets: the original one, or one that
+    /// was read ahead while the request waited.
     pub struct GuardRequestBody<B: Body> {
         #[pin]
-        source: Source<B>,
+        inner: GuardRequestBodyInner<B>,
     }
 }
 
 pin_project! {
-    #[project = SourceProj]
-    enum Source<B: Body> {
+    #[project = GuardRequestBodyProj]
+    enum GuardRequestBodyInner<B: Body> {
         Untouched { #[pin] body: B },
-        Replayed { body: Replay<B> },
+        Replayed { body: ReplayBody<B> },
     }
 }
 
 pin_project! {
-    /// The response body of a service behind a [`GuardLayer`](super::GuardLayer), or a refusal's.
+    /// The response body of a service behind a [`GuardLayer`](super::GuardLayer), or of a refusal.
     pub struct GuardBody<B> {
         #[pin]
-        answer: Answer<B>,
+        inner: GuardBodyInner<B>,
     }
 }
 
 pin_project! {
-    #[project = AnswerProj]
-    enum Answer<B> {
+    #[project = GuardBodyProj]
+    enum GuardBodyInner<B> {
         Plain { #[pin] body: B },
         Held { #[pin] body: HeldBody<B> },
         Whole { body: Option<Bytes> },
@@ -113,11 +116,11 @@ where
     type Request = GuardRequestBody<B>;
 
     fn untouched(request: Request<B>) -> Request<GuardRequestBody<B>> {
-        request.map(|body| GuardRequestBody { source: Source::Untouched { body } })
+        request.map(|body| GuardRequestBody { inner: GuardRequestBodyInner::Untouched { body } })
     }
 
-    fn replayed(body: Replay<B>) -> GuardRequestBody<B> {
-        GuardRequestBody { source: Source::Replayed { body } }
+    fn replayed(body: ReplayBody<B>) -> GuardRequestBody<B> {
+        GuardRequestBody { inner: GuardRequestBodyInner::Replayed { body } }
     }
 }
 
@@ -129,15 +132,15 @@ where
     type Response = GuardBody<B>;
 
     fn plain(body: B) -> GuardBody<B> {
-        GuardBody { answer: Answer::Plain { body } }
+        GuardBody { inner: GuardBodyInner::Plain { body } }
     }
 
     fn held(body: HeldBody<B>) -> GuardBody<B> {
-        GuardBody { answer: Answer::Held { body } }
+        GuardBody { inner: GuardBodyInner::Held { body } }
     }
 
     fn whole(body: Bytes) -> GuardBody<B> {
-        GuardBody { answer: Answer::Whole { body: Some(body) } }
+        GuardBody { inner: GuardBodyInner::Whole { body: Some(body) } }
     }
 }
 
@@ -150,23 +153,23 @@ where
     type Error = B::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        match self.project().source.project() {
-            SourceProj::Untouched { body } => body.poll_frame(cx),
-            SourceProj::Replayed { body } => Pin::new(body).poll_frame(cx),
+        match self.project().inner.project() {
+            GuardRequestBodyProj::Untouched { body } => body.poll_frame(cx),
+            GuardRequestBodyProj::Replayed { body } => Pin::new(body).poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.source {
-            Source::Untouched { body } => body.is_end_stream(),
-            Source::Replayed { body } => body.is_end_stream(),
+        match &self.inner {
+            GuardRequestBodyInner::Untouched { body } => body.is_end_stream(),
+            GuardRequestBodyInner::Replayed { body } => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.source {
-            Source::Untouched { body } => body.size_hint(),
-            Source::Replayed { body } => body.size_hint(),
+        match &self.inner {
+            GuardRequestBodyInner::Untouched { body } => body.size_hint(),
+            GuardRequestBodyInner::Replayed { body } => body.size_hint(),
         }
     }
 }
@@ -180,40 +183,40 @@ where
     type Error = B::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        match self.project().answer.project() {
-            AnswerProj::Plain { body } => body.poll_frame(cx),
-            AnswerProj::Held { body } => body.poll_frame(cx),
-            AnswerProj::Whole { body } => Poll::Ready(body.take().map(|body| Ok(Frame::data(body.into())))),
+        match self.project().inner.project() {
+            GuardBodyProj::Plain { body } => body.poll_frame(cx),
+            GuardBodyProj::Held { body } => body.poll_frame(cx),
+            GuardBodyProj::Whole { body } => Poll::Ready(body.take().map(|body| Ok(Frame::data(body.into())))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.answer {
-            Answer::Plain { body } => body.is_end_stream(),
-            Answer::Held { body } => body.is_end_stream(),
-            Answer::Whole { body } => body.is_none(),
+        match &self.inner {
+            GuardBodyInner::Plain { body } => body.is_end_stream(),
+            GuardBodyInner::Held { body } => body.is_end_stream(),
+            GuardBodyInner::Whole { body } => body.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.answer {
-            Answer::Plain { body } => body.size_hint(),
-            Answer::Held { body } => body.size_hint(),
-            Answer::Whole { body } => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64)),
+        match &self.inner {
+            GuardBodyInner::Plain { body } => body.size_hint(),
+            GuardBodyInner::Held { body } => body.size_hint(),
+            GuardBodyInner::Whole { body } => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64)),
         }
     }
 }
 
 impl<B: Body> fmt::Debug for GuardRequestBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let read_ahead = matches!(self.source, Source::Replayed { .. });
+        let read_ahead = matches!(self.inner, GuardRequestBodyInner::Replayed { .. });
         f.debug_struct("GuardRequestBody").field("read_ahead", &read_ahead).finish_non_exhaustive()
     }
 }
 
 impl<B> fmt::Debug for GuardBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let held = matches!(self.answer, Answer::Held { .. });
+        let held = matches!(self.inner, GuardBodyInner::Held { .. });
         f.debug_struct("GuardBody").field("held", &held).finish_non_exhaustive()
     }
 }

@@ -8,31 +8,32 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response};
 use http_body::Body;
 use tokio::runtime::Handle;
 use tower_service::Service;
 
 use super::bodies::{RequestBody, ResponseBody};
 use super::held_body::HeldBody;
-use super::read_ahead::ReadAhead;
-use crate::guard::AcquireError;
-use crate::guard::acquire::Acquiring;
-use crate::guard::inside::Inside;
-use crate::guard::permit::Held;
-use crate::web::body_hold::BodyHold;
-use crate::web::gate::{Admission, Arrival, WebGate};
-use crate::web::options::Settings;
-use crate::web::{ClientLink, Hold, OnDisconnect, Refusal};
+use super::read_ahead::ReadAheadBody;
+use super::waiting::{ClientWatch, WaitingRequest};
+use crate::guard::acquire::AcquireFuture;
+use crate::guard::erased::ErasedSource;
+use crate::guard::guarded_work::GuardedWork;
+use crate::guard::permit::HeldPermit;
+use crate::web::admission::{Admission, Arrival};
+use crate::web::layer_settings::{LayerSettings, is_tunnel};
+use crate::web::{Hold, Refusal};
 
-/// An answer of no more bytes, known beforehand, holds nothing. A larger one may be a stream of known length; if it is in
-/// memory after all, the server takes it in one piece, and it holds until then.
+/// A body of at most this many bytes, if its length is known beforehand, does not hold the permit. A longer body may be
+/// a stream of known length. If it is in memory after all, the server takes it in one piece and it holds the permit
+/// until then.
 const SMALL_BODY: u64 = 64 * 1024;
 
-/// A request on its way through a guard. Made by [`GuardService`](super::GuardService).
+/// A request on its way through a guard. Created by [`GuardService`](super::GuardService).
 ///
-/// Dropped while it waits, it leaves the queue. Dropped while the service runs, the service runs on or is dropped, as
-/// [`OnDisconnect`] says.
+/// If it is dropped while it waits, the request leaves the queue. If it is dropped while the service runs, the service
+/// continues or is dropped, depending on [`OnDisconnect`](crate::web::OnDisconnect).
 pub struct GuardFuture<S, K, B>
 where
     K: RequestBody<B>,
@@ -40,51 +41,26 @@ where
     S: Service<Request<K::Request>>,
     S::Future: Send + 'static,
 {
-    settings: Arc<Settings<Parts>>,
-    /// A response to CONNECT is a tunnel, not a body.
+    settings: Arc<LayerSettings<Parts>>,
     is_connect: bool,
-    stage: Stage<S, B, S::Future>,
-    kind: PhantomData<fn() -> K>,
+    state: GuardFutureState<S, B, S::Future>,
+    body_kind: PhantomData<fn() -> K>,
 }
 
 #[expect(clippy::large_enum_variant, reason = "in a box, the request would cost a second allocation")]
-enum Stage<S, B: Body, F> {
+enum GuardFutureState<S, B: Body, F> {
+    /// The permit has not been polled for yet. Most requests get one at the first poll, and their body stays unread.
     Arriving {
-        acquire: Acquiring<WebGate>,
+        acquire: AcquireFuture<ErasedSource>,
         inner: S,
         request: Request<B>,
     },
-    Waiting(Box<Waiting<S, B>>),
-    Inside(Inside<F, WebGate>),
-    /// No lane concerns it.
-    Alone(Pin<Box<F>>),
+    Waiting(Box<WaitingRequest<S, B>>),
+    Running(GuardedWork<F, ErasedSource>),
+    /// The request needs no permit.
+    Unguarded(Pin<Box<F>>),
     Refused(Box<Refusal>),
     Done,
-}
-
-/// A request in the queue.
-struct Waiting<S, B: Body> {
-    acquire: Acquiring<WebGate>,
-    inner: S,
-    parts: Parts,
-    body: ReadAhead<B>,
-    client: Option<Client>,
-}
-
-struct Client {
-    link: ClientLink,
-    gone: Pin<Box<dyn Future<Output = ()> + Send>>,
-}
-
-/// How the wait of a request ends.
-enum Outcome {
-    Turn(Held<WebGate>),
-    Refused(Refused),
-}
-
-enum Refused {
-    ByGuard(AcquireError),
-    Otherwise(Refusal),
 }
 
 impl<S, K, B> GuardFuture<S, K, B>
@@ -94,109 +70,75 @@ where
     S: Service<Request<K::Request>>,
     S::Future: Send + 'static,
 {
-    pub(super) fn new(inner: S, settings: Arc<Settings<Parts>>, request: Request<B>) -> Self {
+    pub(super) fn new(mut inner: S, settings: Arc<LayerSettings<Parts>>, mut request: Request<B>) -> Self {
         let is_connect = request.method() == Method::CONNECT;
-        let stage = match &settings.admission {
-            Admission::One(guard) => Self::arrive(WebGate::One(guard.clone()), inner, request),
+        let arrival = match &settings.admission {
+            Admission::One(guard) => Arrival::Guarded(ErasedSource::Endpoint(guard.clone())),
             Admission::PerKey(key_of) => {
                 let (parts, body) = request.into_parts();
                 let arrival = key_of(&parts);
-                let request = Request::from_parts(parts, body);
-                match arrival {
-                    Arrival::AtGate(gate) => Self::arrive(gate, inner, request),
-                    Arrival::LetThrough => {
-                        let mut inner = inner;
-                        Stage::Alone(Box::pin(inner.call(K::untouched(request))))
-                    }
-                    Arrival::Refused => Stage::Refused(Box::new(settings.options.refuse(Refusal::key_missing()))),
-                }
+                request = Request::from_parts(parts, body);
+                arrival
             }
         };
-        Self { settings, is_connect, stage, kind: PhantomData }
+        let state = match arrival {
+            Arrival::Guarded(source) => {
+                GuardFutureState::Arriving { acquire: AcquireFuture::new(source), inner, request }
+            }
+            Arrival::LetThrough => GuardFutureState::Unguarded(Box::pin(inner.call(K::untouched(request)))),
+            Arrival::Refused => GuardFutureState::Refused(Box::new(settings.refuse(Refusal::key_missing()))),
+        };
+        Self { settings, is_connect, state, body_kind: PhantomData }
     }
 
-    fn arrive(gate: WebGate, inner: S, request: Request<B>) -> Stage<S, B, S::Future> {
-        Stage::Arriving { acquire: Acquiring::new(gate), inner, request }
-    }
-
-    /// The turn has come: calls the service.
-    fn enter(&mut self, permit: Held<WebGate>, mut inner: S, request: Request<K::Request>) {
+    /// Calls the service with the permit held.
+    fn run(&mut self, permit: HeldPermit<ErasedSource>, mut inner: S, request: Request<K::Request>) {
         let scope = permit.enter_scope();
-        let work = inner.call(request);
+        let handler = inner.call(request);
         drop(scope);
-        // The one allocation of a request: in a box the work can move to a task of its own if the client leaves.
-        self.stage = Stage::Inside(Inside::new(Box::pin(work), permit));
+        // The one allocation of a request. In a box, the handler can move to its own task if the client disconnects.
+        self.state = GuardFutureState::Running(GuardedWork::new(Box::pin(handler), permit));
     }
 
-    fn refuse<R>(&self, refused: Refused) -> Response<<K as ResponseBody<R>>::Response>
+    fn take_running(&mut self) -> Option<GuardedWork<S::Future, ErasedSource>> {
+        match mem::replace(&mut self.state, GuardFutureState::Done) {
+            GuardFutureState::Running(handler) => Some(handler),
+            _ => None,
+        }
+    }
+
+    fn refuse<R>(&self, refusal: Refusal) -> Response<<K as ResponseBody<R>>::Response>
     where
         K: ResponseBody<R>,
     {
-        let refusal = match refused {
-            Refused::ByGuard(error) => self.settings.refuse(error),
-            Refused::Otherwise(refusal) => self.settings.options.refuse(refusal),
-        };
-        refusal.into_http(K::whole)
+        self.settings.refuse(refusal).into_http(K::whole)
     }
 
-    /// The service has answered: the permit is given back, or goes on with the body.
-    fn answer<R>(
+    /// Releases the permit, or passes it to the body of the service's response.
+    fn respond<R>(
         &self,
         response: Response<R>,
-        permit: Option<Held<WebGate>>,
+        permit: Option<HeldPermit<ErasedSource>>,
     ) -> Response<<K as ResponseBody<R>>::Response>
     where
         K: ResponseBody<R>,
         R: Body,
     {
-        let status = response.status();
-        let is_tunnel = status == StatusCode::SWITCHING_PROTOCOLS || (self.is_connect && status.is_success());
-        let options = &self.settings.options;
+        let is_tunnel = is_tunnel(self.is_connect, response.status().as_u16());
         response.map(|body| {
             let ends_with_head = body.is_end_stream()
-                || match options.hold {
+                || match self.settings.options.hold {
                     Hold::Auto => body.size_hint().exact().is_some_and(|size| size <= SMALL_BODY),
                     Hold::Head => true,
                     Hold::Body => false,
                 };
             match permit {
                 Some(permit) if !is_tunnel && !ends_with_head => {
-                    K::held(HeldBody::new(body, BodyHold::new(permit, options.body_hold_max)))
+                    K::held(HeldBody::new(body, self.settings.hold_body(permit)))
                 }
                 _ => K::plain(body),
             }
         })
-    }
-}
-
-impl<S, B: Body> Waiting<S, B> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
-        if let Poll::Ready(result) = self.acquire.poll(cx) {
-            return Poll::Ready(match result {
-                // Its client may have left in the same moment.
-                Ok(_) if self.client.as_ref().is_some_and(|client| client.link.is_gone()) => {
-                    Outcome::Refused(Refused::Otherwise(Refusal::client_gone()))
-                }
-                Ok(permit) => Outcome::Turn(permit),
-                Err(error) => Outcome::Refused(Refused::ByGuard(error)),
-            });
-        }
-        if let Some(client) = &mut self.client
-            && client.gone.as_mut().poll(cx).is_ready()
-        {
-            return Poll::Ready(Outcome::Refused(Refused::Otherwise(Refusal::client_gone())));
-        }
-        match self.body.poll_read(cx) {
-            Poll::Ready(Err(_)) => Poll::Ready(Outcome::Refused(Refused::Otherwise(Refusal::body_unreadable()))),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-}
-
-impl Client {
-    fn new(link: ClientLink) -> Self {
-        let watched = link.clone();
-        Self { link, gone: Box::pin(async move { watched.gone().await }) }
     }
 }
 
@@ -213,70 +155,59 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         loop {
-            match &mut this.stage {
-                Stage::Inside(inside) => {
-                    let result = ready!(inside.poll(cx));
-                    let permit = this.take_inside().and_then(Inside::into_permit);
-                    return Poll::Ready(result.map(|response| this.answer(response, permit)));
+            match &mut this.state {
+                GuardFutureState::Running(handler) => {
+                    let result = ready!(handler.poll(cx));
+                    let permit = this.take_running().and_then(GuardedWork::into_permit);
+                    return Poll::Ready(result.map(|response| this.respond(response, permit)));
                 }
-                Stage::Waiting(waiting) => {
-                    let outcome = ready!(waiting.poll(cx));
-                    let Stage::Waiting(waiting) = mem::replace(&mut this.stage, Stage::Done) else {
-                        unreachable!("it was waiting two lines above")
+                GuardFutureState::Waiting(waiting) => {
+                    let result = ready!(waiting.poll(&this.settings, cx));
+                    let GuardFutureState::Waiting(waiting) = mem::replace(&mut this.state, GuardFutureState::Done)
+                    else {
+                        unreachable!("the state was `Waiting` two lines above")
                     };
-                    let Waiting { inner, parts, body, .. } = *waiting;
-                    match outcome {
-                        Outcome::Turn(permit) => {
-                            let body = K::replayed(body.into_replay());
-                            this.enter(permit, inner, Request::from_parts(parts, body));
+                    let WaitingRequest { inner, parts, body, .. } = *waiting;
+                    match result {
+                        Ok(permit) => {
+                            this.run(permit, inner, Request::from_parts(parts, K::replayed(body.into_replay())));
                         }
-                        Outcome::Refused(refused) => return Poll::Ready(Ok(this.refuse(refused))),
+                        Err(refusal) => return Poll::Ready(Ok(this.refuse(refusal))),
                     }
                 }
-                Stage::Arriving { acquire, .. } => {
+                GuardFutureState::Arriving { acquire, .. } => {
                     let poll = acquire.poll(cx);
-                    let Stage::Arriving { acquire, inner, request } = mem::replace(&mut this.stage, Stage::Done) else {
-                        unreachable!("it was arriving two lines above")
+                    let GuardFutureState::Arriving { acquire, inner, request } =
+                        mem::replace(&mut this.state, GuardFutureState::Done)
+                    else {
+                        unreachable!("the state was `Arriving` two lines above")
                     };
                     match poll {
-                        Poll::Ready(Ok(permit)) => this.enter(permit, inner, K::untouched(request)),
-                        Poll::Ready(Err(error)) => return Poll::Ready(Ok(this.refuse(Refused::ByGuard(error)))),
+                        Poll::Ready(Ok(permit)) => this.run(permit, inner, K::untouched(request)),
+                        Poll::Ready(Err(error)) => return Poll::Ready(Ok(this.refuse(this.settings.refusal(error)))),
                         Poll::Pending => {
                             let (parts, body) = request.into_parts();
-                            let body = ReadAhead::new(body, this.settings.options.read_ahead);
-                            let client = K::link(&parts.extensions).map(Client::new);
-                            this.stage = Stage::Waiting(Box::new(Waiting { acquire, inner, parts, body, client }));
+                            let body = ReadAheadBody::new(body, this.settings.options.read_ahead);
+                            let client = K::link(&parts.extensions).map(ClientWatch::new);
+                            let waiting = WaitingRequest { acquire, inner, parts, body, client };
+                            this.state = GuardFutureState::Waiting(Box::new(waiting));
                         }
                     }
                 }
-                Stage::Alone(work) => {
-                    let result = ready!(work.as_mut().poll(cx));
-                    this.stage = Stage::Done;
+                GuardFutureState::Unguarded(handler) => {
+                    let result = ready!(handler.as_mut().poll(cx));
+                    this.state = GuardFutureState::Done;
                     return Poll::Ready(result.map(|response| response.map(K::plain)));
                 }
-                Stage::Refused(_) => {
-                    let Stage::Refused(refusal) = mem::replace(&mut this.stage, Stage::Done) else {
-                        unreachable!("it was refused two lines above")
+                GuardFutureState::Refused(_) => {
+                    let GuardFutureState::Refused(refusal) = mem::replace(&mut this.state, GuardFutureState::Done)
+                    else {
+                        unreachable!("the state was `Refused` two lines above")
                     };
                     return Poll::Ready(Ok(refusal.into_http(K::whole)));
                 }
-                Stage::Done => panic!("a guarded request is not polled after it was answered"),
+                GuardFutureState::Done => panic!("a guarded request was polled after it completed"),
             }
-        }
-    }
-}
-
-impl<S, K, B> GuardFuture<S, K, B>
-where
-    K: RequestBody<B>,
-    B: Body,
-    S: Service<Request<K::Request>>,
-    S::Future: Send + 'static,
-{
-    fn take_inside(&mut self) -> Option<Inside<S::Future, WebGate>> {
-        match mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Inside(inside) => Some(inside),
-            _ => None,
         }
     }
 }
@@ -289,19 +220,16 @@ where
     S::Future: Send + 'static,
 {
     fn drop(&mut self) {
-        let options = &self.settings.options;
-        let (finishes, max_run) = (options.on_disconnect == OnDisconnect::Finish, options.max_run);
-        if let Some(inside) = self.take_inside()
-            && finishes
+        if let Some(handler) = self.take_running()
             && let Ok(runtime) = Handle::try_current()
-            && let Some(detached) = inside.detach(Some(max_run))
+            && let Some(detached) = self.settings.detach(handler)
         {
             runtime.spawn(detached);
         }
     }
 }
 
-// Nothing in it is polled in place: the bodies and the work have boxes of their own.
+// Nothing in it is polled in place: the bodies and the handler have their own boxes.
 impl<S, K, B> Unpin for GuardFuture<S, K, B>
 where
     K: RequestBody<B>,
@@ -319,14 +247,14 @@ where
     S::Future: Send + 'static,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stage = match &self.stage {
-            Stage::Arriving { .. } => "Arriving",
-            Stage::Waiting(_) => "Waiting",
-            Stage::Inside(_) => "Inside",
-            Stage::Alone(_) => "Alone",
-            Stage::Refused(_) => "Refused",
-            Stage::Done => "Done",
+        let state = match &self.state {
+            GuardFutureState::Arriving { .. } => "Arriving",
+            GuardFutureState::Waiting(_) => "Waiting",
+            GuardFutureState::Running(_) => "Running",
+            GuardFutureState::Unguarded(_) => "Unguarded",
+            GuardFutureState::Refused(_) => "Refused",
+            GuardFutureState::Done => "Done",
         };
-        f.debug_struct("GuardFuture").field("stage", &stage).finish_non_exhaustive()
+        f.debug_struct("GuardFuture").field("state", &state).finish_non_exhaustive()
     }
 }

@@ -11,21 +11,20 @@ use tower_layer::Layer;
 use super::bodies::AnyBody;
 use super::service::GuardService;
 use crate::guard::{SharedGuard, SharedKeyedGuard};
-use crate::web::gate::Admission;
-use crate::web::options::Settings;
+use crate::web::layer_settings::LayerSettings;
 use crate::web::{GuardOptions, RequestKey};
 
 /// Puts a guard in front of a tower service, such as an axum route, a tonic server or a hyper service.
 ///
-/// Each request waits for its turn before the service sees it. Requests that are not let in are answered as the [table
-/// of refusals](crate::web) says; they are never errors. However often the layer is cloned and wherever it is added,
-/// one guard is one guard.
+/// Each request waits for a permit before it reaches the service. A request that is refused gets a response from the
+/// [tables of refusals](crate::web#refusals), and never an error. All clones of the layer share one guard, wherever
+/// they are added.
 ///
-/// In axum, use [`web::axum::GuardLayer`](crate::web::axum::GuardLayer), which is the same for axum's body type.
+/// In axum, use [`web::axum::GuardLayer`](crate::web::axum::GuardLayer), which is this layer for axum's body type.
 ///
 /// # Panics
 ///
-/// A panic in the service gives the permit back and goes on through the layer.
+/// A panic in the service releases the permit and propagates through the layer.
 ///
 /// # Examples
 ///
@@ -53,10 +52,10 @@ use crate::web::{GuardOptions, RequestKey};
 /// ```
 pub type GuardLayer = GuardLayerFor<AnyBody>;
 
-/// [`GuardLayer`], for one kind of bodies.
+/// [`GuardLayer`] for one kind of bodies.
 pub struct GuardLayerFor<K> {
-    settings: Arc<Settings<Parts>>,
-    kind: PhantomData<fn() -> K>,
+    settings: Arc<LayerSettings<Parts>>,
+    body_kind: PhantomData<fn() -> K>,
 }
 
 impl<K> GuardLayerFor<K> {
@@ -65,19 +64,19 @@ impl<K> GuardLayerFor<K> {
         Self::with_options(guard, GuardOptions::new())
     }
 
-    /// Guards services with `guard`, with other [options](GuardOptions).
+    /// Guards services with `guard` and these [options](GuardOptions).
     pub fn with_options(guard: impl Into<SharedGuard>, options: GuardOptions) -> Self {
-        Self::of(Admission::One(guard.into()), options)
+        Self { settings: LayerSettings::new(guard, options), body_kind: PhantomData }
     }
 
-    /// Guards services with a lane for each key, which `key_of` reads from the request's head.
+    /// Guards services separately for each key, which `key_of` reads from the head of the request.
     ///
-    /// It returns an `Option` of a key, or a [`RequestKey`](crate::web::RequestKey): requests without a key are refused, let
-    /// through, or share one. A request that its key's lane does not let in is answered 429, or 409 where
+    /// `key_of` returns an `Option` of a key, or a [`RequestKey`]. Requests without a key are refused, let through, or
+    /// share a key. A request that its key does not admit gets status 429, or 409 if the
     /// [`key_kind`](GuardOptions::key_kind) says so.
     ///
-    /// What names the client must have been authenticated: a header that anyone can set gives everyone as many lanes as
-    /// they like, and lets them into the lanes of others.
+    /// A client must be authenticated before `key_of` reads its name. Otherwise a client can claim any number of keys,
+    /// and those of other clients.
     ///
     /// ```
     /// use http::request::Parts;
@@ -91,32 +90,28 @@ impl<K> GuardLayerFor<K> {
     ///     user.to_str().ok().map(str::to_owned)
     /// });
     /// ```
-    pub fn keyed<Key, L>(
+    pub fn keyed<Key, R>(
         guard: impl Into<SharedKeyedGuard<Key>>,
-        key_of: impl Fn(&Parts) -> L + Send + Sync + 'static,
+        key_of: impl Fn(&Parts) -> R + Send + Sync + 'static,
     ) -> Self
     where
         Key: Hash + Eq + Send + 'static,
-        L: Into<RequestKey<Key>>,
+        R: Into<RequestKey<Key>>,
     {
         Self::keyed_with_options(guard, key_of, GuardOptions::new())
     }
 
-    /// Guards services with a lane for each key, with other [options](GuardOptions).
-    pub fn keyed_with_options<Key, L>(
+    /// Guards services separately for each key, with these [options](GuardOptions).
+    pub fn keyed_with_options<Key, R>(
         guard: impl Into<SharedKeyedGuard<Key>>,
-        key_of: impl Fn(&Parts) -> L + Send + Sync + 'static,
+        key_of: impl Fn(&Parts) -> R + Send + Sync + 'static,
         options: GuardOptions,
     ) -> Self
     where
         Key: Hash + Eq + Send + 'static,
-        L: Into<RequestKey<Key>>,
+        R: Into<RequestKey<Key>>,
     {
-        Self::of(Admission::per_key(guard.into(), key_of), options)
-    }
-
-    fn of(admission: Admission<Parts>, options: GuardOptions) -> Self {
-        Self { settings: Arc::new(Settings { admission, options }), kind: PhantomData }
+        Self { settings: LayerSettings::keyed(guard, key_of, options), body_kind: PhantomData }
     }
 }
 
@@ -130,7 +125,7 @@ impl<S: Clone, K> Layer<S> for GuardLayerFor<K> {
 
 impl<K> Clone for GuardLayerFor<K> {
     fn clone(&self) -> Self {
-        Self { settings: Arc::clone(&self.settings), kind: PhantomData }
+        Self { settings: Arc::clone(&self.settings), body_kind: PhantomData }
     }
 }
 

@@ -2,12 +2,12 @@
 //!
 //! | I want | use |
 //! |---|---|
-//! | to guard axum routes | [`web::axum::GuardLayer`](crate::web::axum::GuardLayer), made of this |
+//! | to guard axum routes | [`web::axum::GuardLayer`](crate::web::axum::GuardLayer), which is built on this module |
 //! | to guard any other tower service | [`GuardLayer`] |
-//! | `n` requests at once, in no other respect special | this, or `tower::limit::GlobalConcurrencyLimitLayer` |
+//! | at most `n` requests at once and nothing else | [`GuardLayer`], or `tower::limit::GlobalConcurrencyLimitLayer` |
 //!
-//! A request passes the files of this folder in this order: `layer` → `service` → `future`, with `read_ahead` while it
-//! waits, and `held_body` on its way back.
+//! A request passes the files of this folder in this order: `layer` → `service` → `future`, `waiting` and `read_ahead`
+//! while it waits for a permit, and `held_body` on its way back.
 
 mod bodies;
 mod flight;
@@ -16,11 +16,16 @@ mod held_body;
 mod layer;
 mod read_ahead;
 mod service;
+mod waiting;
 
-pub use self::bodies::{AnyBody, BodyKind, GuardBody, GuardRequestBody, RequestBody, ResponseBody};
+pub use self::bodies::{AnyBody, GuardBody, GuardRequestBody};
+#[cfg(feature = "axum")]
+pub(super) use self::bodies::{BodyKind, RequestBody, ResponseBody};
 pub use self::flight::{FlightFuture, FlightLayer, FlightLayerFor, FlightService};
 pub use self::future::GuardFuture;
-pub use self::held_body::HeldBody;
+#[cfg(feature = "axum")]
+pub(super) use self::held_body::HeldBody;
 pub use self::layer::{GuardLayer, GuardLayerFor};
-pub use self::read_ahead::Replay;
+#[cfg(feature = "axum")]
+pub(super) use self::read_ahead::ReplayBody;
 pub use self::service::GuardService;

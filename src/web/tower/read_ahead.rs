@@ -1,4 +1,5 @@
-//! [`ReadAhead`], a request body that is read while the request waits, and [`Replay`], the same from the start.
+//! [`ReadAheadBody`], a request body that is read while the request waits, and [`ReplayBody`], which replays it from
+//! the start.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -8,22 +9,23 @@ use std::task::{Context, Poll, ready};
 use bytes::Buf;
 use http_body::{Body, Frame, SizeHint};
 
-/// Reads the body of a request that waits, up to a limit, so that the server notices when the client leaves.
+/// Reads the body of a waiting request, up to a limit, so that the server notices when the client disconnects.
 #[derive(Debug)]
-pub(super) struct ReadAhead<B: Body> {
+pub(super) struct ReadAheadBody<B: Body> {
     body: Pin<Box<B>>,
     frames: VecDeque<Frame<B::Data>>,
     /// Bytes of data in `frames`.
     buffered: usize,
-    /// What counts against `limit`.
-    taken: usize,
+    /// Bytes that count against `limit`.
+    charged: usize,
     limit: usize,
     ended: bool,
 }
 
 /// A body whose first frames were read ahead.
 #[derive(Debug)]
-pub struct Replay<B: Body> {
+#[expect(unnameable_types, reason = "only sealed traits use it")]
+pub struct ReplayBody<B: Body> {
     body: Pin<Box<B>>,
     frames: VecDeque<Frame<B::Data>>,
     /// Bytes of data in `frames`.
@@ -31,24 +33,24 @@ pub struct Replay<B: Body> {
     ended: bool,
 }
 
-impl<B: Body> ReadAhead<B> {
+impl<B: Body> ReadAheadBody<B> {
     pub(super) fn new(body: B, limit: usize) -> Self {
-        Self { body: Box::pin(body), frames: VecDeque::new(), buffered: 0, taken: 0, limit, ended: false }
+        Self { body: Box::pin(body), frames: VecDeque::new(), buffered: 0, charged: 0, limit, ended: false }
     }
 
-    /// Reads on. Ready only if the body breaks off.
+    /// Reads until the limit. Ready only if the body fails.
     ///
-    /// It stops when more than `limit` bytes are there, so that a body of exactly `limit` bytes is read to its end. A
-    /// frame counts as no less than the memory that it takes itself: a client may send any number that are all but
-    /// empty.
+    /// It stops once more than `limit` bytes are buffered, so that a body of exactly `limit` bytes is read to its end.
+    /// A frame is charged at least the memory that the frame itself takes, because a client may send any number of
+    /// almost empty frames.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Infallible, B::Error>> {
-        while !self.ended && self.taken <= self.limit && self.limit > 0 {
+        while !self.ended && self.charged <= self.limit && self.limit > 0 {
             match ready!(self.body.as_mut().poll_frame(cx)) {
                 Some(frame) => {
                     let frame = frame?;
                     let bytes = frame.data_ref().map_or(0, Buf::remaining);
                     self.buffered += bytes;
-                    self.taken += bytes.max(size_of::<Frame<B::Data>>());
+                    self.charged += bytes.max(size_of::<Frame<B::Data>>());
                     self.frames.push_back(frame);
                 }
                 None => self.ended = true,
@@ -57,15 +59,15 @@ impl<B: Body> ReadAhead<B> {
         Poll::Pending
     }
 
-    pub(super) fn into_replay(self) -> Replay<B> {
-        Replay { body: self.body, frames: self.frames, buffered: self.buffered as u64, ended: self.ended }
+    pub(super) fn into_replay(self) -> ReplayBody<B> {
+        ReplayBody { body: self.body, frames: self.frames, buffered: self.buffered as u64, ended: self.ended }
     }
 }
 
-impl<B: Body> Replay<B> {
-    /// The body as it was, if nothing was read of it.
+impl<B: Body> ReplayBody<B> {
+    /// Returns the original body if nothing of it has been read.
     #[cfg(feature = "axum")]
-    pub(crate) fn untouched(self) -> Result<B, Self>
+    pub(crate) fn into_untouched(self) -> Result<B, Self>
     where
         B: Unpin,
     {
@@ -73,7 +75,7 @@ impl<B: Body> Replay<B> {
     }
 }
 
-impl<B: Body> Body for Replay<B>
+impl<B: Body> Body for ReplayBody<B>
 where
     B::Data: Unpin,
 {
@@ -99,10 +101,10 @@ where
         if self.ended {
             return SizeHint::with_exact(self.buffered);
         }
-        let rest = self.body.size_hint();
+        let unread = self.body.size_hint();
         let mut hint = SizeHint::new();
-        hint.set_lower(rest.lower().saturating_add(self.buffered));
-        if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(self.buffered)) {
+        hint.set_lower(unread.lower().saturating_add(self.buffered));
+        if let Some(upper) = unread.upper().and_then(|upper| upper.checked_add(self.buffered)) {
             hint.set_upper(upper);
         }
         hint

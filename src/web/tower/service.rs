@@ -13,28 +13,29 @@ use tower_service::Service;
 use super::bodies::{AnyBody, RequestBody, ResponseBody};
 use super::future::GuardFuture;
 use crate::sync::{Mutex, lock};
-use crate::web::options::Settings;
+use crate::web::layer_settings::LayerSettings;
 
-/// A service behind a guard. Made by [`GuardLayer`](super::GuardLayer).
+/// A service behind a guard. Created by [`GuardLayer`](super::GuardLayer).
 pub struct GuardService<S, K = AnyBody> {
-    /// Serves the next request. `None` once it has gone with a request.
+    /// Serves the next request. `None` once a request has taken it.
     inner: Option<S>,
-    shared: Arc<Shared<S>>,
-    kind: PhantomData<fn() -> K>,
+    shared: Arc<GuardServiceShared<S>>,
+    body_kind: PhantomData<fn() -> K>,
 }
 
 /// What the clones of one service share.
-struct Shared<S> {
-    settings: Arc<Settings<Parts>>,
-    /// Where an `inner` comes from after the first has gone. Cloned under the lock, which only happens where a caller
-    /// that was said to call once calls again.
+struct GuardServiceShared<S> {
+    settings: Arc<LayerSettings<Parts>>,
+    /// Replaces `inner` after a request has taken it. It is cloned with the mutex held, but only if a caller that
+    /// promised to call once ([`BodyKind::CALLED_ONCE`](super::bodies::BodyKind::CALLED_ONCE)) calls again.
     spare: Mutex<S>,
 }
 
 impl<S: Clone, K> GuardService<S, K> {
-    pub(super) fn new(inner: S, settings: Arc<Settings<Parts>>) -> Self {
+    pub(super) fn new(inner: S, settings: Arc<LayerSettings<Parts>>) -> Self {
         let spare = Mutex::new(inner.clone());
-        Self { inner: Some(inner), shared: Arc::new(Shared { settings, spare }), kind: PhantomData }
+        let shared = Arc::new(GuardServiceShared { settings, spare });
+        Self { inner: Some(inner), shared, body_kind: PhantomData }
     }
 }
 
@@ -50,14 +51,14 @@ where
     type Error = S::Error;
     type Future = GuardFuture<S, K, B>;
 
-    /// Ready when the inner service is. The turn is waited for in `call`: a service that is ready must not sit on a
-    /// permit that no request uses.
+    /// Ready when the inner service is ready. The permit is acquired in `call`, because a service that is ready must
+    /// not hold a permit that no request uses.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.get_or_insert_with(|| lock(&self.shared.spare).clone()).poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        // The one that was polled ready serves this request.
+        // The service that was polled ready serves this request.
         let inner = self.inner.take().unwrap_or_else(|| lock(&self.shared.spare).clone());
         if !K::CALLED_ONCE {
             self.inner = Some(inner.clone());
@@ -68,7 +69,7 @@ where
 
 impl<S: Clone, K> Clone for GuardService<S, K> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), shared: Arc::clone(&self.shared), kind: PhantomData }
+        Self { inner: self.inner.clone(), shared: Arc::clone(&self.shared), body_kind: PhantomData }
     }
 }
 

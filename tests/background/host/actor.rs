@@ -1,6 +1,6 @@
-//! [`Actor`], a service that does what a test says, and the [`Log`] of what it was called for.
+//! [`Actor`], a service whose behaviour a test scripts, and the [`Log`] of its calls.
 
-#![allow(dead_code, reason = "each test uses its part of it")]
+#![allow(dead_code, reason = "not every test uses all of it")]
 
 use std::future::{Future, pending};
 use std::sync::{Arc, Mutex};
@@ -16,25 +16,25 @@ use support::waiting::{MS, PATIENCE, Wait};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
-/// By how much real threads may be late. It is much more than the 50 ms that are promised, because the machine is busy.
+/// How late real threads may be. It is much more than the guaranteed 50 ms, because the machine is busy.
 pub(crate) const SLACK: Duration = Duration::from_millis(600);
 
-/// A host that decides on the runtime of the test, whose time may stand still.
+/// Returns the builder of a host whose supervisor runs on the test's runtime, where time may be paused.
 pub(crate) fn virtual_host() -> ServiceHostBuilder {
     ServiceHost::builder().supervision(Supervision::ServerRuntime).without_signals()
 }
 
-/// A host with a thread of its own.
+/// Returns the builder of a host whose supervisor has its own thread.
 pub(crate) fn threaded_host() -> ServiceHostBuilder {
     ServiceHost::builder().without_signals()
 }
 
-/// What happened, in its order.
+/// Records events in the order in which they happen.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<(Instant, String)>>>);
 
 impl Log {
-    pub(crate) fn note(&self, line: impl Into<String>) {
+    pub(crate) fn record(&self, line: impl Into<String>) {
         self.0.lock().unwrap().push((Instant::now(), line.into()));
     }
 
@@ -50,7 +50,7 @@ impl Log {
         self.lines().iter().filter(|other| *other == line).count()
     }
 
-    /// The milliseconds from `start` on at which it was noted.
+    /// Returns when `line` was recorded, in milliseconds since `start`.
     pub(crate) fn times(&self, start: Instant, line: &str) -> Vec<u128> {
         let log = self.0.lock().unwrap();
         log.iter().filter(|(_, other)| other == line).map(|(at, _)| (*at - start).as_millis()).collect()
@@ -70,13 +70,13 @@ pub(crate) enum Act {
     Succeed,
     Fail,
     Panic,
-    /// Waits for ever, deaf to the token.
+    /// Waits forever and ignores the request to stop.
     Ignore,
-    /// Waits until it is told to stop.
-    UntilTold,
+    /// Waits until the service is asked to stop.
+    UntilStopped,
     /// Blocks its thread.
     Block(Wait),
-    /// Waits, told or not, and then goes on.
+    /// Waits for a time, whether or not the service is asked to stop, and then continues with another act.
     After(Duration, Box<Self>),
 }
 
@@ -94,7 +94,7 @@ impl Act {
     }
 }
 
-/// A service that does what it is told.
+/// A service that follows a script.
 #[derive(Clone, Debug)]
 pub(crate) struct Actor {
     name: String,
@@ -105,9 +105,9 @@ pub(crate) struct Actor {
 }
 
 impl Actor {
-    /// One that starts, runs until it is told to stop, and stops.
+    /// Creates an actor that starts, runs until it is asked to stop, and stops.
     pub(crate) fn new(name: impl Into<String>, log: &Log) -> Self {
-        let (starts, runs) = (vec![Act::Succeed], vec![Act::UntilTold]);
+        let (starts, runs) = (vec![Act::Succeed], vec![Act::UntilStopped]);
         Self { name: name.into(), log: log.clone(), starts, runs, stop: Act::Succeed }
     }
 
@@ -116,7 +116,7 @@ impl Actor {
         self
     }
 
-    /// What it does in its generations. The last one is for all that follow.
+    /// Sets what `start` does in each generation. The last act also applies to all further generations.
     pub(crate) fn starts(mut self, acts: impl Into<Vec<Act>>) -> Self {
         self.starts = acts.into();
         self
@@ -127,6 +127,7 @@ impl Actor {
         self
     }
 
+    /// Sets what `run` does in each generation, like [`starts`](Self::starts).
     pub(crate) fn runs(mut self, acts: impl Into<Vec<Act>>) -> Self {
         self.runs = acts.into();
         self
@@ -148,22 +149,22 @@ impl Actor {
         self.at(Placement::Shared)
     }
 
-    fn note(&self, phase: &str) {
-        self.log.note(format!("{phase} {}", self.name));
+    fn record(&self, phase: &str) {
+        self.log.record(format!("{phase} {}", self.name));
     }
 
-    async fn act(&self, phase: &str, act: &Act, told: impl Future<Output = ()>) -> ServiceResult {
-        struct Dropped<'a>(&'a Actor, &'a str, bool);
-        impl Drop for Dropped<'_> {
+    async fn act(&self, phase: &str, act: &Act, stopping: impl Future<Output = ()>) -> ServiceResult {
+        struct RecordDrop<'a>(&'a Actor, &'a str, bool);
+        impl Drop for RecordDrop<'_> {
             fn drop(&mut self) {
                 if !self.2 {
-                    self.0.note(&format!("dropped {}", self.1));
+                    self.0.record(&format!("dropped {}", self.1));
                 }
             }
         }
 
-        self.note(phase);
-        let mut dropped = Dropped(self, phase, false);
+        self.record(phase);
+        let mut on_drop = RecordDrop(self, phase, false);
         let mut act = act;
         while let Act::After(wait, next) = act {
             sleep(*wait).await;
@@ -171,30 +172,30 @@ impl Actor {
         }
         match act {
             Act::Ignore => pending().await,
-            Act::UntilTold => told.await,
+            Act::UntilStopped => stopping.await,
             Act::Block(wait) => wait.block(),
             _ => {}
         }
-        dropped.2 = true;
+        on_drop.2 = true;
         act.end(&self.name, phase)
     }
 
-    fn act_blocking(&self, phase: &str, act: &Act, is_told: impl Fn() -> bool) -> ServiceResult {
-        self.note(phase);
+    fn act_blocking(&self, phase: &str, act: &Act, is_stopping: impl Fn() -> bool) -> ServiceResult {
+        self.record(phase);
         let mut act = act;
         while let Act::After(wait, next) = act {
-            // What blocks a thread takes real time.
+            // Blocking a thread takes real time.
             std::thread::sleep(*wait);
             act = next;
         }
         match act {
             Act::Block(wait) => wait.block(),
-            Act::Ignore => panic!("a thread that blocks for ever is never freed: use a gate"),
-            Act::UntilTold => {
+            Act::Ignore => panic!("a thread that blocks forever is never freed: use a gate"),
+            Act::UntilStopped => {
                 let start = Clock::now();
-                while !is_told() {
-                    assert!(start.elapsed() < PATIENCE * 3, "nobody tells {}", self.name);
-                    // A thread can't await, and `start` has nothing to block on until it is told.
+                while !is_stopping() {
+                    assert!(start.elapsed() < PATIENCE * 3, "{} was never asked to stop", self.name);
+                    // A thread cannot await, and `start` has nothing else to block on until it is asked to stop.
                     std::thread::sleep(MS);
                 }
             }
@@ -204,8 +205,8 @@ impl Actor {
     }
 }
 
-fn of(acts: &[Act], generation: u64) -> &Act {
-    acts.get(generation as usize - 1).or(acts.last()).expect("there is one at least")
+fn act_of(acts: &[Act], generation: u64) -> &Act {
+    acts.get(generation as usize - 1).or(acts.last()).expect("there is at least one act")
 }
 
 impl BackgroundService for Actor {
@@ -214,11 +215,11 @@ impl BackgroundService for Actor {
     }
 
     async fn start(&self, cx: &StartContext) -> ServiceResult {
-        self.act("start", of(&self.starts, cx.generation()), cx.stopping()).await
+        self.act("start", act_of(&self.starts, cx.generation()), cx.stopping()).await
     }
 
     async fn run(&self, cx: RunContext) -> ServiceResult {
-        self.act("run", of(&self.runs, cx.generation()), cx.stopping()).await
+        self.act("run", act_of(&self.runs, cx.generation()), cx.stopping()).await
     }
 
     async fn stop(&self, _: &StopContext) -> ServiceResult {
@@ -232,11 +233,11 @@ impl BlockingService for Actor {
     }
 
     fn start(&self, cx: &StartContext) -> ServiceResult {
-        self.act_blocking("start", of(&self.starts, cx.generation()), || cx.is_stopping())
+        self.act_blocking("start", act_of(&self.starts, cx.generation()), || cx.is_stopping())
     }
 
     fn run(&self, cx: BlockingContext) -> ServiceResult {
-        self.act_blocking("run", of(&self.runs, cx.generation()), || cx.is_stopping())
+        self.act_blocking("run", act_of(&self.runs, cx.generation()), || cx.is_stopping())
     }
 
     fn stop(&self, _: &StopContext) -> ServiceResult {
@@ -244,7 +245,7 @@ impl BlockingService for Actor {
     }
 }
 
-/// What comes in time, also where that is virtual: much of it passes at once there.
+/// Awaits `future` with a timeout. The timeout is long, because paused time jumps ahead.
 pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
-    timeout(PATIENCE * 60, future).await.unwrap_or_else(|_| panic!("in vain: {what}"))
+    timeout(PATIENCE * 60, future).await.unwrap_or_else(|_| panic!("timed out waiting for: {what}"))
 }

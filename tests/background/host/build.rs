@@ -1,4 +1,4 @@
-//! Hosts that can't be built say why.
+//! Tests of the errors of hosts that cannot be built.
 
 use std::time::Duration;
 
@@ -8,70 +8,70 @@ fn service(name: &str) -> onelane::background::Service {
     service_fn(name, |_| async { Ok(()) })
 }
 
-fn refused(services: impl IntoIterator<Item = onelane::background::Service>) -> (BuildError, String) {
+fn build_error(services: impl IntoIterator<Item = onelane::background::Service>) -> (BuildError, String) {
     let builder = services.into_iter().fold(ServiceHost::builder(), |builder, service| builder.service(service));
-    let error = builder.build().expect_err("it can't be built");
+    let error = builder.build().expect_err("the host cannot be built");
     let text = error.to_string();
     (error, text)
 }
 
 #[test]
-fn two_services_of_one_name() {
-    let (error, text) = refused([service("a"), service("b"), service("a")]);
+fn two_services_with_one_name_are_rejected() {
+    let (error, text) = build_error([service("a"), service("b"), service("a")]);
     assert_eq!(error, BuildError::DuplicateName { name: "a".into() });
-    assert_eq!(text, "two services are named \"a\": give each a name of its own");
+    assert_eq!(text, "two services are named \"a\": give each service a unique name");
 }
 
 #[test]
-fn dependency_that_is_not_there() {
-    for lonely in [service("a").after("db"), service("a").restart_with("db")] {
-        let (error, text) = refused([lonely]);
+fn unknown_dependency_is_rejected() {
+    for dependent in [service("a").after("db"), service("a").restart_with("db")] {
+        let (error, text) = build_error([dependent]);
         assert_eq!(error, BuildError::UnknownDependency { service: "a".into(), dependency: "db".into() });
         assert_eq!(
             text,
-            "the service \"a\" depends on \"db\", which the host does not have: add it, or correct its name"
+            "the service \"a\" depends on \"db\", which does not exist: add that service, or correct its name"
         );
     }
 }
 
 #[test]
-fn circle_of_dependencies() {
-    let circle = [service("a").after("c"), service("b").after("a"), service("c").restart_with("b"), service("d")];
-    let (error, text) = refused(circle);
-    assert!(matches!(&error, BuildError::Cycle { circle } if circle.len() == 4 && circle[0] == circle[3]), "{error:?}");
+fn cycle_of_dependencies_is_rejected_with_its_names() {
+    let cycle = [service("a").after("c"), service("b").after("a"), service("c").restart_with("b"), service("d")];
+    let (error, text) = build_error(cycle);
+    assert!(matches!(&error, BuildError::Cycle { cycle } if cycle.len() == 4 && cycle[0] == cycle[3]), "{error:?}");
     assert!(text.ends_with("a -> c -> b -> a"), "{text}");
-    let (_, text) = refused([service("a").after("a")]);
+    let (_, text) = build_error([service("a").after("a")]);
     assert!(text.ends_with("a -> a"), "{text}");
 }
 
 #[test]
-fn name_that_a_thread_can_not_have() {
+fn name_that_is_invalid_for_a_thread_is_rejected() {
     for name in ["", "a\0b"] {
-        let (error, _) = refused([service(name)]);
+        let (error, _) = build_error([service(name)]);
         assert_eq!(error, BuildError::InvalidName { name: name.into() });
     }
 }
 
 #[test]
-fn options_that_make_no_sense() {
-    let blocks = || blocking_fn("a", |_| Ok(()));
+fn invalid_options_are_rejected() {
+    let blocking = || blocking_fn("a", |_| Ok(()));
     let cases = [
         (service("a").heartbeat(Duration::ZERO), "heartbeat"),
         (service("a").start_timeout(Duration::ZERO), "start_timeout"),
         (service("a").placement(Placement::Blocking), "placement"),
-        (blocks().placement(Placement::Shared), "placement"),
-        (blocks().placement(Placement::Thread), "placement"),
+        (blocking().placement(Placement::Shared), "placement"),
+        (blocking().placement(Placement::Thread), "placement"),
     ];
-    for (service, wrong) in cases {
-        let (error, text) = refused([service]);
-        assert!(matches!(error, BuildError::InvalidOption { option, .. } if option == wrong), "{error:?}");
-        assert!(text.starts_with(&format!("the service \"a\" has {wrong} ")), "{text}");
+    for (service, invalid) in cases {
+        let (error, text) = build_error([service]);
+        assert!(matches!(error, BuildError::InvalidOption { option, .. } if option == invalid), "{error:?}");
+        assert!(text.starts_with(&format!("invalid {invalid} for the service \"a\": ")), "{text}");
     }
-    assert!(ServiceHost::builder().service(blocks().placement(Placement::Blocking)).build().is_ok());
+    assert!(ServiceHost::builder().service(blocking().placement(Placement::Blocking)).build().is_ok());
 }
 
 #[test]
-fn dependency_that_is_named_twice_is_one() {
+fn repeated_dependency_counts_once() {
     let twice = service("b").after("a").after("a").restart_with("a");
     assert!(ServiceHost::builder().service(twice).service(service("a")).build().is_ok());
 }

@@ -1,4 +1,4 @@
-//! Each public future, dropped where it waits: nothing hangs, and nothing is lost.
+//! Tests that drop each public future at every await point: nothing hangs, and nothing is lost.
 
 use std::future::Future;
 use std::pin::pin;
@@ -10,8 +10,8 @@ use tokio::time::{sleep, timeout};
 use crate::host::actor::{Act, Actor, Log, SECOND, soon, virtual_host};
 use support::waiting::{MS, until};
 
-/// Polls it so many times, with time going on in between, and drops it. Whether it ended before.
-async fn dropped_after(polls: usize, future: impl Future) -> bool {
+/// Polls `future` up to `polls` times, with time passing in between, and drops it. Returns `true` if it completed.
+async fn poll_and_drop(polls: usize, future: impl Future) -> bool {
     let mut future = pin!(future);
     for _ in 0..polls {
         if future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
@@ -27,41 +27,41 @@ fn host(log: &Log) -> ServiceHost {
     virtual_host().service(slow.service()).build().unwrap()
 }
 
-async fn ends_well(host: &ServiceHost, log: &Log) {
+async fn assert_clean_shutdown(host: &ServiceHost, log: &Log) {
     let report = soon("the stop", host.shutdown()).await.unwrap();
     assert!(report.is_clean(), "{report:?}");
     assert_eq!((log.count("start actor"), log.count("stop actor")), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn start_can_be_dropped_after_any_poll() {
+async fn start_continues_after_its_future_is_dropped_at_any_poll() {
     let mut ended = 0;
     for polls in 1..8 {
         let log = Log::default();
         let host = host(&log);
-        ended += usize::from(dropped_after(polls, host.start()).await);
-        soon("the start", until("it is ready", || host.status().is_ready())).await;
-        ends_well(&host, &log).await;
+        ended += usize::from(poll_and_drop(polls, host.start()).await);
+        soon("the start", until("the host is ready", || host.status().is_ready())).await;
+        assert_clean_shutdown(&host, &log).await;
     }
-    assert!((1..7).contains(&ended), "it was dropped before and after its end");
+    assert!((1..7).contains(&ended), "some futures are dropped before, and some after completion");
 }
 
 #[tokio::test(start_paused = true)]
-async fn shutdown_can_be_dropped_after_any_poll() {
+async fn shutdown_continues_after_its_future_is_dropped_at_any_poll() {
     let mut ended = 0;
     for polls in 1..8 {
         let log = Log::default();
         let host = host(&log);
         host.start().await.unwrap();
-        ended += usize::from(dropped_after(polls, host.shutdown()).await);
-        soon("the stop", until("it ends", || host.status().phase == HostPhase::Stopped)).await;
-        ends_well(&host, &log).await;
+        ended += usize::from(poll_and_drop(polls, host.shutdown()).await);
+        soon("the stop", until("the host has stopped", || host.status().phase == HostPhase::Stopped)).await;
+        assert_clean_shutdown(&host, &log).await;
     }
-    assert!((1..7).contains(&ended), "it was dropped before and after its end");
+    assert!((1..7).contains(&ended), "some futures are dropped before, and some after completion");
 }
 
 #[tokio::test(start_paused = true)]
-async fn run_until_can_be_dropped_after_any_poll() {
+async fn run_until_dropped_at_any_poll_stops_the_host() {
     let mut ended = 0;
     for polls in 1..16 {
         let log = Log::default();
@@ -71,15 +71,15 @@ async fn run_until_can_be_dropped_after_any_poll() {
             sleep(SECOND).await;
             Ok::<(), std::io::Error>(())
         };
-        ended += usize::from(dropped_after(polls, host.run_until(server)).await);
-        soon("the stop", until("it ends", || handle.status().phase == HostPhase::Stopped)).await;
+        ended += usize::from(poll_and_drop(polls, host.run_until(server)).await);
+        soon("the stop", until("the host has stopped", || handle.status().phase == HostPhase::Stopped)).await;
         assert_eq!(log.count("start actor"), log.count("stop actor") + log.count("dropped start actor"), "{polls}");
     }
-    assert!((1..15).contains(&ended), "it was dropped before and after its end");
+    assert!((1..15).contains(&ended), "some futures are dropped before, and some after completion");
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropped_recv_loses_no_event() {
+async fn dropping_recv_loses_no_event() {
     let log = Log::default();
     let host = host(&log);
     let (mut slow, mut fast) = (host.subscribe(), host.subscribe());
@@ -94,7 +94,7 @@ async fn dropped_recv_loses_no_event() {
         let mut seen = 0;
         loop {
             match timeout(MS, slow.recv()).await {
-                Ok(Some(HostEvent::Missed(_))) => panic!("it is fast enough"),
+                Ok(Some(HostEvent::Missed(_))) => panic!("the receiver is fast enough"),
                 Ok(Some(_)) => seen += 1,
                 Ok(None) => return seen,
                 Err(_) => {}
@@ -112,28 +112,28 @@ async fn dropped_recv_loses_no_event() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropped_stopping_and_sleep_lose_nothing() {
+async fn dropping_stopping_and_sleep_loses_nothing() {
     let log = Log::default();
-    let notes = log.clone();
+    let records = log.clone();
     let service = service_fn("actor", move |cx: RunContext| {
-        let notes = notes.clone();
+        let records = records.clone();
         async move {
             for _ in 0..10 {
                 assert!(timeout(MS, cx.stopping()).await.is_err());
                 assert!(timeout(MS, cx.sleep(SECOND)).await.is_err());
                 assert!(cx.sleep(MS).await);
             }
-            notes.note("half");
+            records.record("halfway");
             assert!(!cx.sleep(SECOND * 1_000).await);
             cx.stopping().await;
             assert!(!cx.sleep(SECOND).await && cx.is_stopping() && cx.token().is_cancelled());
-            notes.note("told");
+            records.record("stopping");
             Ok(())
         }
     });
     let host = virtual_host().service(service).build().unwrap();
     host.start().await.unwrap();
-    soon("the first half", until("it comes", || log.count("half") == 1)).await;
+    soon("the first half", until("the service is halfway", || log.count("halfway") == 1)).await;
     assert!(soon("the stop", host.shutdown()).await.unwrap().is_clean());
-    assert_eq!(log.lines(), ["half", "told"]);
+    assert_eq!(log.lines(), ["halfway", "stopping"]);
 }

@@ -1,4 +1,4 @@
-//! Tasks that belong to a service.
+//! Tests of the child tasks of a service.
 
 use std::future::pending;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -9,27 +9,27 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::host::actor::{Log, SECOND, threaded_host, virtual_host};
 use support::waiting::{MS, PATIENCE, until};
 
-/// Notes its drop.
-struct Noted(Log, &'static str);
+/// Records its drop.
+struct RecordDrop(Log, &'static str);
 
-impl Drop for Noted {
+impl Drop for RecordDrop {
     fn drop(&mut self) {
-        self.0.note(self.1);
+        self.0.record(self.1);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn children_are_told_and_awaited() {
+async fn children_are_asked_to_stop_and_awaited() {
     let (log, start) = (Log::default(), Instant::now());
-    let notes = log.clone();
+    let records = log.clone();
     let service = service_fn("actor", move |cx| {
-        let notes = notes.clone();
+        let records = records.clone();
         async move {
             let child = cx.clone();
             cx.spawn(async move {
                 child.stopping().await;
                 sleep(SECOND * 2).await;
-                notes.note("child ends");
+                records.record("child ends");
             });
             cx.stopping().await;
             Ok(())
@@ -43,14 +43,14 @@ async fn children_are_told_and_awaited() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn deaf_children_are_aborted_when_the_time_to_stop_is_over() {
+async fn unresponsive_children_are_aborted_at_the_stop_timeout() {
     let log = Log::default();
-    let notes = log.clone();
+    let records = log.clone();
     let service = service_fn("actor", move |cx| {
-        let noted = Noted(notes.clone(), "child dropped");
+        let on_drop = RecordDrop(records.clone(), "child dropped");
         async move {
             cx.spawn(async move {
-                let _noted = noted;
+                let _on_drop = on_drop;
                 pending::<()>().await;
             });
             cx.stopping().await;
@@ -66,20 +66,20 @@ async fn deaf_children_are_aborted_when_the_time_to_stop_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn deaf_children_hold_up_a_restart_for_no_longer_than_the_time_to_stop() {
+async fn unresponsive_children_delay_a_restart_by_at_most_the_stop_timeout() {
     let (log, start) = (Log::default(), Instant::now());
-    let notes = log.clone();
+    let records = log.clone();
     let service = service_fn("actor", move |cx: RunContext| {
-        let notes = notes.clone();
+        let records = records.clone();
         async move {
-            notes.note("run");
+            records.record("run");
             if cx.generation() == 1 {
-                let noted = Noted(notes, "child dropped");
+                let on_drop = RecordDrop(records, "child dropped");
                 cx.spawn(async move {
-                    let _noted = noted;
+                    let _on_drop = on_drop;
                     pending::<()>().await;
                 });
-                panic!("its child goes on");
+                panic!("the child keeps running");
             }
             cx.stopping().await;
             Ok(())
@@ -98,7 +98,7 @@ async fn deaf_children_hold_up_a_restart_for_no_longer_than_the_time_to_stop() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn run_that_completes_with_children_has_completed_also_for_its_stop() {
+async fn stop_sees_completion_of_a_run_that_left_children() {
     struct Parent(Arc<Mutex<Vec<String>>>);
     impl onelane::background::BackgroundService for Parent {
         fn name(&self) -> &str {
@@ -123,12 +123,12 @@ async fn run_that_completes_with_children_has_completed_also_for_its_stop() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn child_that_is_spawned_after_the_end_is_aborted_at_once() {
+async fn child_spawned_after_the_end_is_aborted_at_once() {
     for had_children in [false, true] {
-        let kept = Arc::new(OnceLock::<RunContext>::new());
-        let keep = kept.clone();
+        let leaked_cx = Arc::new(OnceLock::<RunContext>::new());
+        let cell = leaked_cx.clone();
         let service = service_fn("actor", move |cx| {
-            keep.set(cx.clone()).unwrap();
+            cell.set(cx.clone()).unwrap();
             async move {
                 if had_children {
                     cx.spawn(async {});
@@ -141,22 +141,22 @@ async fn child_that_is_spawned_after_the_end_is_aborted_at_once() {
         host.start().await.unwrap();
         sleep(SECOND).await;
         host.shutdown().await.unwrap();
-        let child = kept.get().unwrap().spawn(pending::<()>());
+        let child = leaked_cx.get().unwrap().spawn(pending::<()>());
         let error = timeout(SECOND, child).await.unwrap().unwrap_err();
         assert!(error.is_cancelled());
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn child_that_panics_changes_nothing() {
+async fn panic_of_a_child_does_not_affect_its_service() {
     let seen = Arc::new(Mutex::new(None));
-    let notes = seen.clone();
+    let records = seen.clone();
     let service = service_fn("actor", move |cx| {
-        let notes = notes.clone();
+        let records = records.clone();
         async move {
             let child = cx.spawn(async { panic!("a child") });
-            *notes.lock().unwrap() = Some(child.await.unwrap_err().is_panic());
-            cx.spawn(async { panic!("another child, which nobody awaits") });
+            *records.lock().unwrap() = Some(child.await.unwrap_err().is_panic());
+            cx.spawn(async { panic!("another child, which is never awaited") });
             cx.stopping().await;
             Ok(())
         }
@@ -170,15 +170,15 @@ async fn child_that_panics_changes_nothing() {
 }
 
 #[tokio::test]
-async fn children_of_a_thread_run_there_and_end_with_it() {
+async fn children_of_a_service_on_its_own_thread_run_there_and_end_with_it() {
     let log = Log::default();
-    let notes = log.clone();
+    let records = log.clone();
     let service = service_fn("own-thread", move |cx| {
-        let (notes, other) = (notes.clone(), notes.clone());
+        let (records, other) = (records.clone(), records.clone());
         async move {
-            cx.spawn(async move { notes.note(std::thread::current().name().unwrap_or_default()) });
+            cx.spawn(async move { records.record(std::thread::current().name().unwrap_or_default()) });
             cx.spawn(async move {
-                let _noted = Noted(other, "child dropped");
+                let _on_drop = RecordDrop(other, "child dropped");
                 pending::<()>().await;
             });
             cx.stopping().await;

@@ -1,5 +1,5 @@
-//! Errors of services that panic where they are shown and where they are dropped, or whose sources have no end: the
-//! supervisor outlives them.
+//! Tests with hostile errors: they panic when they are displayed or dropped, or have endless sources. The supervisor
+//! survives all of them.
 
 use std::error::Error;
 use std::fmt::{self, Write};
@@ -16,7 +16,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use crate::host::actor::{soon, threaded_host, virtual_host};
 use support::waiting::{MS, until};
 
-/// An error whose destructor panics, as long as it is armed.
+/// An error whose destructor panics while it is armed.
 #[derive(Debug)]
 struct Bomb(Arc<AtomicBool>);
 
@@ -34,7 +34,7 @@ impl fmt::Display for Bomb {
 
 impl Error for Bomb {}
 
-/// A service whose errors, in `run` and in `stop`, are bombs.
+/// A service whose `run` and `stop` return bombs.
 struct Bomber(Arc<AtomicBool>);
 
 impl BackgroundService for Bomber {
@@ -57,35 +57,35 @@ impl Drop for Bomber {
     }
 }
 
-/// An error that can't be shown.
+/// An error whose `Display` panics.
 #[derive(Debug)]
-struct Unspeakable;
+struct PanicsOnDisplay;
 
-impl fmt::Display for Unspeakable {
+impl fmt::Display for PanicsOnDisplay {
     fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
-        panic!("shown");
+        panic!("displayed");
     }
 }
 
-impl Error for Unspeakable {}
+impl Error for PanicsOnDisplay {}
 
 /// An error that is its own source.
 #[derive(Debug)]
-struct Selfish;
+struct SelfSourced;
 
-impl fmt::Display for Selfish {
+impl fmt::Display for SelfSourced {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("selfish")
     }
 }
 
-impl Error for Selfish {
+impl Error for SelfSourced {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(self)
     }
 }
 
-/// An error with so many sources, of which each is in the one before, and with those of `last` at the end.
+/// An error with a chain of sources. `last`, if any, is at the end of the chain.
 #[derive(Debug)]
 struct Nested(u32, Option<Box<dyn Error + Send + Sync>>);
 
@@ -107,7 +107,7 @@ impl Error for Nested {
     }
 }
 
-/// Takes no more than a page, so that what has no end fails instead of filling the memory.
+/// Accepts at most one page of text, so that endless output fails instead of filling the memory.
 #[derive(Default)]
 struct Page(String);
 
@@ -118,39 +118,39 @@ impl Write for Page {
     }
 }
 
-fn page(shown: fmt::Arguments<'_>) -> String {
+fn to_page(text: fmt::Arguments<'_>) -> String {
     let mut page = Page::default();
-    page.write_fmt(shown).expect("it has an end");
+    page.write_fmt(text).expect("the text fits on a page");
     page.0
 }
 
-/// Shows all that is told.
-struct Show;
+/// Formats the fields of every event.
+struct FormatFields;
 
-impl<S: tracing::Subscriber> Layer<S> for Show {
+impl<S: tracing::Subscriber> Layer<S> for FormatFields {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        struct Shown;
-        impl tracing::field::Visit for Shown {
+        struct Format;
+        impl tracing::field::Visit for Format {
             fn record_debug(&mut self, _: &tracing::field::Field, value: &dyn fmt::Debug) {
                 drop(format!("{value:?}"));
             }
         }
-        event.record(&mut Shown);
+        event.record(&mut Format);
     }
 }
 
-fn again_and_again(service: Service) -> Service {
+fn restarts_forever(service: Service) -> Service {
     service.degradable().backoff(Backoff::new(MS)).intensity(Intensity::unlimited())
 }
 
 #[tokio::test]
-async fn errors_whose_destructors_panic_do_not_take_the_supervisor_with_them() {
+async fn supervisor_survives_errors_whose_destructors_panic() {
     for placement in [Placement::Shared, Placement::Thread] {
         let is_armed = Arc::new(AtomicBool::new(true));
-        let service = again_and_again(Service::new(Bomber(is_armed.clone())).placement(placement));
+        let service = restarts_forever(Service::new(Bomber(is_armed.clone())).placement(placement));
         let host = threaded_host().service(service).build().unwrap();
         host.start().await.unwrap();
-        until("it fails", || host.status().service("bomber").unwrap().restarts > 10).await;
+        until("the service restarts", || host.status().service("bomber").unwrap().restarts > 10).await;
         let report = host.shutdown().await;
         is_armed.store(false, Ordering::Relaxed);
         report.unwrap();
@@ -159,24 +159,24 @@ async fn errors_whose_destructors_panic_do_not_take_the_supervisor_with_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn error_that_panics_where_it_is_shown_does_not_take_the_supervisor_with_it() {
-    let _shown = tracing::subscriber::set_default(tracing_subscriber::registry().with(Show));
-    let service = service_fn("actor", |_| async { Err(Unspeakable.into()) });
-    let host = virtual_host().service(again_and_again(service)).build().unwrap();
+async fn supervisor_survives_an_error_that_panics_on_display() {
+    let _subscriber = tracing::subscriber::set_default(tracing_subscriber::registry().with(FormatFields));
+    let service = service_fn("actor", |_| async { Err(PanicsOnDisplay.into()) });
+    let host = virtual_host().service(restarts_forever(service)).build().unwrap();
     host.start().await.unwrap();
-    soon("it fails", until("it fails", || host.status().service("actor").unwrap().restarts > 3)).await;
+    soon("the restarts", until("the service restarts", || host.status().service("actor").unwrap().restarts > 3)).await;
     host.shutdown().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn call_whose_error_panics_where_it_is_shown_has_ended() {
-    let _shown = tracing::subscriber::set_default(tracing_subscriber::registry().with(Show));
+async fn periodic_call_ends_when_its_error_panics_on_display() {
+    let _subscriber = tracing::subscriber::set_default(tracing_subscriber::registry().with(FormatFields));
     for overlap in [Overlap::Skip, Overlap::Allow] {
         let calls = Arc::new(AtomicU64::new(0));
         let counter = calls.clone();
         let service = periodic("calls", Every::fixed_rate(MS).overlap(overlap).max_runs(3), move || {
             counter.fetch_add(1, Ordering::Relaxed);
-            async { Err(Unspeakable.into()) }
+            async { Err(PanicsOnDisplay.into()) }
         });
         let host = virtual_host().service(service).build().unwrap();
         host.start().await.unwrap();
@@ -191,37 +191,34 @@ async fn call_whose_error_panics_where_it_is_shown_has_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn error_that_is_its_own_source_is_told_to_a_depth() {
-    let selfish = || service_fn("actor", |_| async { Err(Selfish.into()) }).restart(Restart::Never);
-    let host = virtual_host().service(selfish()).build().unwrap();
-    let told = host.run_until(std::future::pending::<Result<(), fmt::Error>>()).await.unwrap_err();
+async fn error_that_is_its_own_source_is_written_to_a_limited_depth() {
+    let service = || service_fn("actor", |_| async { Err(SelfSourced.into()) }).restart(Restart::Never);
+    let host = virtual_host().service(service()).build().unwrap();
+    let error = host.run_until(std::future::pending::<Result<(), fmt::Error>>()).await.unwrap_err();
     let chain = ["selfish"; 33].join(": ");
-    let expected = format!("the service \"actor\" was given up: failed: {chain}: ...");
-    assert_eq!(page(format_args!("{told:?}")), expected);
+    let expected = format!("the host gave up on the service \"actor\": failed: {chain}: ...");
+    assert_eq!(to_page(format_args!("{error:?}")), expected);
 
     let host = virtual_host().build().unwrap();
-    let told = host.run_until(async { Err(Selfish) }).await.unwrap_err();
+    let error = host.run_until(async { Err(SelfSourced) }).await.unwrap_err();
     let chain = ["selfish"; 32].join(": ");
-    assert_eq!(page(format_args!("{told:?}")), format!("the server failed: {chain}: ..."));
+    assert_eq!(to_page(format_args!("{error:?}")), format!("the server failed: {chain}: ..."));
 }
 
 #[tokio::test(start_paused = true)]
-async fn sources_are_all_told_unless_they_are_too_many() {
-    let told = async |error: Nested| {
+async fn all_sources_are_written_up_to_the_limit() {
+    let message = async |error: Nested| {
         let host = virtual_host().build().unwrap();
         let error = host.run_until(async { Err(error) }).await.unwrap_err();
-        page(format_args!("{error:?}"))
+        to_page(format_args!("{error:?}"))
     };
-    assert_eq!(told(Nested::new(2, None)).await, "the server failed: level 2: level 1: level 0");
-    let all = told(Nested::new(31, None)).await;
+    assert_eq!(message(Nested::new(2, None)).await, "the server failed: level 2: level 1: level 0");
+    let all = message(Nested::new(31, None)).await;
     assert!(all.ends_with(": level 1: level 0"), "{all}");
-    let too_many = told(Nested::new(32, None)).await;
+    let too_many = message(Nested::new(32, None)).await;
     assert!(too_many.ends_with(": level 1: ..."), "{too_many}");
-    // A circle, behind sources that have an end.
-    let circle = told(Nested::new(3, Some(Selfish.into()))).await;
-    assert!(
-        circle.starts_with("the server failed: level 3: level 2: level 1: level 0: selfish: selfish: "),
-        "{circle}"
-    );
-    assert!(circle.ends_with(": selfish: ..."), "{circle}");
+    // A cycle behind sources that end.
+    let cycle = message(Nested::new(3, Some(SelfSourced.into()))).await;
+    assert!(cycle.starts_with("the server failed: level 3: level 2: level 1: level 0: selfish: selfish: "), "{cycle}");
+    assert!(cycle.ends_with(": selfish: ..."), "{cycle}");
 }

@@ -1,4 +1,4 @@
-//! What a service can do wrong, wherever it runs.
+//! Tests of everything a service can do wrong, at every placement.
 
 use std::time::Instant as Clock;
 
@@ -13,13 +13,13 @@ use support::waiting::{Gate, MS, PATIENCE, until};
 
 const PLACEMENTS: [Placement; 3] = [Placement::Shared, Placement::Thread, Placement::Blocking];
 
-fn options(service: Service) -> Service {
+fn with_options(service: Service) -> Service {
     service.backoff(Backoff::new(MS * 5).jitter(0.0)).degradable()
 }
 
-/// For those that do not end by themselves.
-fn impatient(service: Service) -> Service {
-    options(service).stop_timeout(MS * 50)
+/// Options for services that do not end on their own.
+fn with_short_stop_timeout(service: Service) -> Service {
+    with_options(service).stop_timeout(MS * 50)
 }
 
 async fn start(service: Service) -> ServiceHost {
@@ -37,17 +37,17 @@ async fn shutdown(host: &ServiceHost) -> ShutdownReport {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn first_failure_is_restarted_wherever_it_runs() {
+async fn first_failure_is_restarted_at_every_placement() {
     for placement in PLACEMENTS {
         for act in [Act::Fail, Act::Panic] {
             let log = Log::default();
-            let actor = Actor::new("actor", &log).runs([act.clone(), Act::UntilTold]);
-            let host = start(options(actor.at(placement))).await;
+            let actor = Actor::new("actor", &log).runs([act.clone(), Act::UntilStopped]);
+            let host = start(with_options(actor.at(placement))).await;
             until("the second generation", || log.count("run actor") == 2).await;
-            until("it is ready", || status(&host).is_ready()).await;
-            let seen = status(&host);
-            assert_eq!((seen.generation, seen.restarts), (2, 1), "{placement:?} {act:?}");
-            let exit = seen.last_failure.unwrap();
+            until("the service is ready", || status(&host).is_ready()).await;
+            let status = status(&host);
+            assert_eq!((status.generation, status.restarts), (2, 1), "{placement:?} {act:?}");
+            let exit = status.last_failure.unwrap();
             match (&exit.kind, &act) {
                 (ExitKind::Failed(error), Act::Fail) => assert_eq!(error.to_string(), "actor fails to run"),
                 (ExitKind::Panicked(panic), Act::Panic) => {
@@ -67,11 +67,11 @@ async fn first_failure_is_restarted_wherever_it_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn early_end_completes_it_wherever_it_runs() {
+async fn early_return_completes_the_service_at_every_placement() {
     for placement in PLACEMENTS {
         let log = Log::default();
-        let host = start(options(Actor::new("actor", &log).run(Act::Succeed).at(placement))).await;
-        until("it completes", || status(&host).state == ServiceState::Completed).await;
+        let host = start(with_options(Actor::new("actor", &log).run(Act::Succeed).at(placement))).await;
+        until("the service completes", || status(&host).state == ServiceState::Completed).await;
         assert!(matches!(status(&host).last_exit.unwrap().kind, ExitKind::Completed));
         assert!(status(&host).is_ready() && status(&host).last_failure.is_none());
         let report = shutdown(&host).await;
@@ -82,13 +82,13 @@ async fn early_end_completes_it_wherever_it_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn early_end_with_always_starts_it_again_wherever_it_runs() {
+async fn early_return_with_restart_always_restarts_at_every_placement() {
     for placement in PLACEMENTS {
         let log = Log::default();
-        let actor = Actor::new("actor", &log).runs([Act::Succeed, Act::UntilTold]);
-        let host = start(options(actor.at(placement)).restart(Restart::Always)).await;
+        let actor = Actor::new("actor", &log).runs([Act::Succeed, Act::UntilStopped]);
+        let host = start(with_options(actor.at(placement)).restart(Restart::Always)).await;
         until("the second generation", || log.count("run actor") == 2).await;
-        until("it is ready", || status(&host).is_ready()).await;
+        until("the service is ready", || status(&host).is_ready()).await;
         assert_eq!(status(&host).restarts, 1);
         assert!(status(&host).last_failure.is_none());
         shutdown(&host).await;
@@ -97,11 +97,11 @@ async fn early_end_with_always_starts_it_again_wherever_it_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn deaf_run_is_dropped_when_its_time_is_over_and_then_released() {
+async fn unresponsive_run_is_dropped_at_its_timeout_and_then_cleaned_up() {
     for placement in [Placement::Shared, Placement::Thread] {
         let log = Log::default();
-        let host = start(impatient(Actor::new("actor", &log).run(Act::Ignore).at(placement))).await;
-        until("it runs", || log.count("run actor") == 1).await;
+        let host = start(with_short_stop_timeout(Actor::new("actor", &log).run(Act::Ignore).at(placement))).await;
+        until("the service runs", || log.count("run actor") == 1).await;
         let began = Clock::now();
         let report = shutdown(&host).await;
         let took = began.elapsed();
@@ -114,59 +114,60 @@ async fn deaf_run_is_dropped_when_its_time_is_over_and_then_released() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn run_that_blocks_for_ever_is_left_behind_and_released_elsewhere() {
+async fn run_that_blocks_forever_is_abandoned_and_cleaned_up_on_another_thread() {
     for placement in PLACEMENTS {
         let (log, gate) = (Log::default(), Gate::default());
-        let host = start(impatient(Actor::new("actor", &log).run(Act::Block(gate.wait())).at(placement))).await;
-        until("it runs", || log.count("run actor") == 1).await;
+        let host =
+            start(with_short_stop_timeout(Actor::new("actor", &log).run(Act::Block(gate.wait())).at(placement))).await;
+        until("the service runs", || log.count("run actor") == 1).await;
         let began = Clock::now();
         let report = shutdown(&host).await;
         let took = began.elapsed();
-        // Half of what is left to the deadline, 500 ms at most, is for what may yet be dropped.
+        // Half of the time until the deadline, at most 500 ms, is left for futures that may still be dropped.
         assert!(took >= MS * 50 && took < SECOND + SLACK, "{placement:?} {took:?}");
         let service = report.service("actor").unwrap();
         assert!(matches!(service.exit.as_ref().unwrap().kind, ExitKind::Leaked), "{service:?}");
         assert!(matches!(service.clean_up, CleanUp::Done), "{service:?}");
         assert_eq!(log.lines(), ["start actor", "run actor", "stop actor"], "{placement:?}");
-        // It comes back, and finds that it was released.
+        // `run` returns, and `stop` has already been called.
         gate.open();
-        // A thread that would call `stop` again does it by itself, and nobody sees one that does not.
+        // A second call of `stop` would come from a detached thread. Its absence can only be observed by waiting.
         tokio::time::sleep(MS * 30).await;
         assert_eq!(log.count("stop actor"), 1, "{placement:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_that_blocks_holds_the_host_beyond_its_deadline() {
+async fn blocking_service_does_not_delay_the_host_beyond_its_deadline() {
     for placement in PLACEMENTS {
         let (log, gate) = (Log::default(), Gate::default());
         let actor = Actor::new("actor", &log).run(Act::Block(gate.wait())).stop(Act::Block(gate.wait()));
         let service = actor.at(placement).stop_timeout(PATIENCE).cleanup_timeout(PATIENCE).degradable();
         let host = threaded_host().shutdown_timeout(MS * 300).service(service).build().unwrap();
         host.start().await.unwrap();
-        until("it runs", || log.count("run actor") == 1).await;
+        until("the service runs", || log.count("run actor") == 1).await;
         let began = Clock::now();
         let report = shutdown(&host).await;
         let took = began.elapsed();
         assert!(took < MS * 350 + SLACK, "{placement:?} {took:?}");
-        // What the host says of itself is exact: the noise is in the waiting.
+        // The report's own time is more exact: the noise is in waiting for the report.
         assert!(report.took < MS * 350 + SLACK / 2, "{:?}", report.took);
         let service = report.service("actor").unwrap();
         assert!(matches!(service.exit.as_ref().unwrap().kind, ExitKind::Leaked), "{service:?}");
         assert!(matches!(service.clean_up, CleanUp::TimedOut), "{service:?}");
-        // Its thread is made shortly before the deadline, and comes when the machine lets it.
-        until("its stop", || log.count("stop actor") == 1).await;
+        // The thread for `stop` is created shortly before the deadline, and a busy machine may delay it.
+        until("`stop` is called", || log.count("stop actor") == 1).await;
         gate.open();
-        // As above: real threads come back by themselves.
+        // As above, the absence of a second call can only be observed by waiting.
         tokio::time::sleep(MS * 20).await;
         assert_eq!(log.count("stop actor"), 1, "{placement:?}");
     }
 }
 
-/// In virtual time the deadline is exact: see below. With threads the machine makes all of them late now and then, so one
-/// try of ten has to keep the promise.
+/// In paused time the deadline is exact: see below. A busy machine delays real threads now and then, so one attempt in
+/// ten has to meet the guarantee.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn stop_is_over_within_50_ms_of_the_deadline_wherever_it_is_blocked() {
+async fn shutdown_ends_within_50_ms_of_the_deadline_at_every_placement() {
     for placement in PLACEMENTS {
         let mut late = Vec::new();
         while late.last().is_none_or(|late| *late > MS * 50) {
@@ -176,18 +177,18 @@ async fn stop_is_over_within_50_ms_of_the_deadline_wherever_it_is_blocked() {
             let service = actor.at(placement).stop_timeout(PATIENCE).cleanup_timeout(PATIENCE).degradable();
             let host = threaded_host().shutdown_timeout(MS * 200).service(service).build().unwrap();
             host.start().await.unwrap();
-            until("it runs", || log.count("run actor") == 1).await;
+            until("the service runs", || log.count("run actor") == 1).await;
             let began = Clock::now();
             shutdown(&host).await;
-            late.push(began.elapsed().checked_sub(MS * 200).expect("it has all of its time"));
+            late.push(began.elapsed().checked_sub(MS * 200).expect("the shutdown uses all of its time"));
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn stop_right_after_the_start_stops_each_once_wherever_it_runs() {
+async fn shutdown_right_after_start_calls_stop_once_at_every_placement() {
     for placement in PLACEMENTS {
-        // Whether its `run` is called before it is told to stop is chance.
+        // It is a race whether `run` is called before the service is asked to stop.
         for _ in 0..50 {
             let log = Log::default();
             let host = start(Actor::new("actor", &log).at(placement)).await;
@@ -203,7 +204,7 @@ async fn stop_right_after_the_start_stops_each_once_wherever_it_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn deaf_service_ends_exactly_at_the_last_call_and_deaf_stop_exactly_at_the_deadline() {
+async fn unresponsive_run_ends_before_the_reserved_time_and_unresponsive_stop_at_the_deadline() {
     for (total, run_ends, stop_ends) in [(25, 23_000, 25_000), (5, 4_000, 5_000)] {
         let log = Log::default();
         let actor = Actor::new("actor", &log).run(Act::Ignore).stop(Act::Ignore).service();
@@ -221,11 +222,11 @@ async fn deaf_service_ends_exactly_at_the_last_call_and_deaf_stop_exactly_at_the
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn stop_that_fails_is_reported_wherever_it_runs() {
+async fn failed_stop_is_reported_at_every_placement() {
     for placement in PLACEMENTS {
         for act in [Act::Fail, Act::Panic] {
             let log = Log::default();
-            let host = start(options(Actor::new("actor", &log).stop(act.clone()).at(placement))).await;
+            let host = start(with_options(Actor::new("actor", &log).stop(act.clone()).at(placement))).await;
             let report = shutdown(&host).await;
             let service = report.service("actor").unwrap();
             match (&service.clean_up, &act) {
@@ -233,19 +234,19 @@ async fn stop_that_fails_is_reported_wherever_it_runs() {
                 (CleanUp::Panicked(panic), Act::Panic) => assert_eq!(&*panic.message, "actor panics in stop"),
                 (clean_up, act) => panic!("{clean_up:?} after {act:?}"),
             }
-            assert!(!service.is_clean() && report.is_clean(), "it is degradable");
+            assert!(!service.is_clean() && report.is_clean(), "the service is degradable");
             assert_eq!(log.count("stop actor"), 1);
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn service_whose_thread_is_stuck_in_stop_is_not_started_again() {
+async fn service_stuck_in_stop_is_not_restarted() {
     for placement in PLACEMENTS {
         let (log, gate) = (Log::default(), Gate::default());
         let actor = Actor::new("actor", &log).run(Act::Fail).stop(Act::Block(gate.wait()));
-        let host = start(impatient(actor.at(placement)).cleanup_timeout(MS * 50)).await;
-        until("it is given up", || status(&host).state == ServiceState::Failed).await;
+        let host = start(with_short_stop_timeout(actor.at(placement)).cleanup_timeout(MS * 50)).await;
+        until("the host gives up on it", || status(&host).state == ServiceState::Failed).await;
         assert_eq!(status(&host).generation, 1, "{placement:?}");
         assert_eq!(log.lines(), ["start actor", "run actor", "stop actor"], "{placement:?}");
         assert_eq!(host.status().phase, HostPhase::Running);
@@ -255,28 +256,28 @@ async fn service_whose_thread_is_stuck_in_stop_is_not_started_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn service_that_has_completed_and_is_stuck_in_stop_has_completed() {
+async fn completed_service_stuck_in_stop_counts_as_completed() {
     let (log, gate) = (Log::default(), Gate::default());
     let actor = Actor::new("actor", &log).run(Act::Succeed).stop(Act::Block(gate.wait())).at(Placement::Blocking);
     let service = actor.stop_timeout(MS * 50).cleanup_timeout(MS * 50);
     let host = start(service).await;
-    until("it ends", || status(&host).is_ended()).await;
+    until("the service has ended", || status(&host).is_ended()).await;
     assert_eq!(status(&host).state, ServiceState::Completed);
     assert_eq!(host.status().phase, HostPhase::Running);
     gate.open();
     let report = shutdown(&host).await;
     assert!(matches!(report.service("actor").unwrap().clean_up, CleanUp::TimedOut));
-    assert_eq!(report.exit_code(), 1, "what it held may not be released");
+    assert_eq!(report.exit_code(), 1, "what the service held may not be released");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn critical_service_that_leaks_ends_the_host() {
+async fn leaked_critical_service_stops_the_host() {
     let (log, gate) = (Log::default(), Gate::default());
     let actor = Actor::new("actor", &log).run(Act::Block(gate.wait())).at(Placement::Blocking);
     let service = actor.heartbeat(MS * 30).stop_timeout(MS * 20);
     let host = threaded_host().service(service).build().unwrap();
     host.start().await.unwrap();
-    until("the host ends", || host.status().phase == HostPhase::Stopped).await;
+    until("the host has stopped", || host.status().phase == HostPhase::Stopped).await;
     let error = host.shutdown().await.unwrap_err();
     assert!(matches!(&error, HostError::GaveUp { reason, .. } if matches!(reason.kind(), Some(ExitKind::Leaked))));
     assert_eq!((error.exit_code(), log.count("stop actor")), (1, 1));

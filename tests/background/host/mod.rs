@@ -1,10 +1,10 @@
-//! A host and its services from outside.
+//! Tests of a host and its services through the public API.
 //!
-//! Where no thread is involved, time stands still and jumps, so that times are exact. Where one is, real time passes, as
-//! little as can be told from the noise of a busy machine.
+//! Tests without threads use paused time, so their times are exact. Tests with threads use real time, with limits just
+//! long enough to stand out from the noise of a busy machine.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected comes back")]
-#![allow(clippy::clone_on_ref_ptr, reason = "a test clones what it looks at")]
+#![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
+#![allow(clippy::clone_on_ref_ptr, reason = "clones in tests are short")]
 
 mod actor;
 mod build;

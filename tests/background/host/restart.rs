@@ -1,4 +1,4 @@
-//! What is started again, when, and how often.
+//! Tests of restarts: which exits cause them, when they happen, and how often.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -31,7 +31,7 @@ async fn delays_double_up_to_their_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn jitter_adds_up_to_its_part() {
+async fn jitter_adds_at_most_its_fraction() {
     let mut seen = Vec::new();
     for _ in 0..20 {
         let (log, start) = (Log::default(), Instant::now());
@@ -47,7 +47,7 @@ async fn jitter_adds_up_to_its_part() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn never_gives_up_at_the_first_failure_and_not_when_it_completes() {
+async fn restart_never_gives_up_at_the_first_failure_but_not_at_completion() {
     for (act, state) in
         [(Act::Fail, ServiceState::Failed), (Act::Panic, ServiceState::Failed), (Act::Succeed, ServiceState::Completed)]
     {
@@ -58,13 +58,13 @@ async fn never_gives_up_at_the_first_failure_and_not_when_it_completes() {
         sleep(DAY).await;
         assert_eq!(host.status().service("actor").unwrap().state, state);
         assert_eq!((log.count("start actor"), log.count("stop actor")), (1, 1));
-        assert!(host.status().is_ready(), "the host can do without it");
+        assert!(host.status().is_ready(), "the host does not need a degradable service");
         assert_eq!(host.shutdown().await.unwrap().exit_code(), 0);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn service_that_completes_at_once_again_and_again_backs_off_and_is_given_up() {
+async fn service_that_keeps_completing_with_restart_always_backs_off_until_the_host_gives_up() {
     let (log, start) = (Log::default(), Instant::now());
     let service = Actor::new("actor", &log).run(Act::Succeed).service().restart(Restart::Always);
     let host = virtual_host().service(service.backoff(Backoff::new(SECOND).jitter(0.0))).build().unwrap();
@@ -77,7 +77,7 @@ async fn service_that_completes_at_once_again_and_again_backs_off_and_is_given_u
 }
 
 #[tokio::test(start_paused = true)]
-async fn crash_loop_is_given_up_though_each_generation_is_ready_for_a_moment() {
+async fn host_gives_up_on_a_crash_loop_even_if_each_generation_is_ready_for_a_moment() {
     let (log, start) = (Log::default(), Instant::now());
     let service = Actor::new("actor", &log).run(Act::after(SECOND, Act::Panic)).service();
     let host = virtual_host().service(service.backoff(Backoff::none())).build().unwrap();
@@ -91,13 +91,15 @@ async fn crash_loop_is_given_up_though_each_generation_is_ready_for_a_moment() {
     let HostError::GaveUp { service, reason, report } = &error else { panic!("{error:?}") };
     assert_eq!((&**service, &report.trigger), ("actor", &Trigger::GaveUp { name: "actor".into() }));
     assert!(matches!(reason.kind(), Some(ExitKind::Panicked(_))));
-    assert!(error.to_string().starts_with("the service \"actor\" was given up: panicked: actor panics in run, at "));
+    assert!(
+        error.to_string().starts_with("the host gave up on the service \"actor\": panicked: actor panics in run, at ")
+    );
     assert_eq!(host.status().phase, HostPhase::Stopped);
     assert_eq!(host.status().service("actor").unwrap().state, ServiceState::Failed);
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_crash_a_day_is_never_too_much() {
+async fn one_crash_a_day_never_exceeds_the_intensity() {
     let log = Log::default();
     let service = Actor::new("actor", &log).run(Act::after(DAY - SECOND, Act::Panic)).service();
     let service = service.backoff(Backoff::new(SECOND).jitter(0.0));
@@ -112,20 +114,25 @@ async fn one_crash_a_day_is_never_too_much() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn delay_is_short_again_after_a_stable_generation() {
+async fn delay_is_reset_after_a_stable_generation() {
     let (log, start) = (Log::default(), Instant::now());
-    let runs =
-        [Act::Fail, Act::Fail, Act::after(SECOND * 29, Act::Fail), Act::after(SECOND * 30, Act::Fail), Act::UntilTold];
+    let runs = [
+        Act::Fail,
+        Act::Fail,
+        Act::after(SECOND * 29, Act::Fail),
+        Act::after(SECOND * 30, Act::Fail),
+        Act::UntilStopped,
+    ];
     let service = Actor::new("actor", &log).runs(runs).service().backoff(Backoff::new(SECOND).jitter(0.0));
     let host = virtual_host().service(service).build().unwrap();
     host.start().await.unwrap();
     sleep(SECOND * 100).await;
-    // 1 s, 2 s, then 29 s and 4 s, then 30 s, which is stable, and 1 s.
+    // Delays of 1 s and 2 s, 29 s of running and a delay of 4 s, 30 s of running, which is stable, and a delay of 1 s.
     assert_eq!(log.times(start, "start actor"), [0, 1_000, 3_000, 36_000, 67_000]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn time_in_which_it_was_not_ready_does_not_make_it_stable() {
+async fn time_spent_not_ready_does_not_make_a_generation_stable() {
     let starts = Arc::new(Mutex::new(Vec::new()));
     let (seen, start) = (starts.clone(), Instant::now());
     let service = service_fn("actor", move |cx| {
@@ -148,12 +155,12 @@ async fn time_in_which_it_was_not_ready_does_not_make_it_stable() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn next_generation_knows_how_the_last_one_failed() {
+async fn next_generation_sees_how_the_last_one_failed() {
     let seen = Arc::new(Mutex::new(Vec::new()));
-    let notes = seen.clone();
+    let records = seen.clone();
     let service = service_fn("actor", move |cx| {
         let failure = cx.last_failure().map(|exit| (exit.generation, exit.kind.to_string(), exit.ran_for));
-        notes.lock().unwrap().push((cx.generation(), failure));
+        records.lock().unwrap().push((cx.generation(), failure));
         async move {
             cx.sleep(SECOND * 3).await;
             match cx.generation() {
@@ -178,34 +185,34 @@ async fn next_generation_knows_how_the_last_one_failed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn start_that_fails_later_is_tried_again() {
+async fn failed_start_of_a_later_generation_is_retried() {
     let (log, start) = (Log::default(), Instant::now());
     let actor = Actor::new("actor", &log).starts([Act::Succeed, Act::Fail, Act::Panic, Act::Ignore, Act::Succeed]);
-    let service = actor.runs([Act::Fail, Act::UntilTold]).service().start_timeout(SECOND * 2);
+    let service = actor.runs([Act::Fail, Act::UntilStopped]).service().start_timeout(SECOND * 2);
     let host = virtual_host().service(service.backoff(Backoff::new(SECOND).jitter(0.0))).build().unwrap();
     host.start().await.unwrap();
     sleep(SECOND * 40).await;
     assert_eq!(log.times(start, "start actor"), [0, 1_000, 3_000, 7_000, 17_000]);
-    assert_eq!(log.count("stop actor"), 1, "only what has started is released");
+    assert_eq!(log.count("stop actor"), 1, "only a successful start is cleaned up");
     assert!(host.status().is_ready());
     let failure = host.status().service("actor").unwrap().last_failure.clone().unwrap();
     assert!(matches!(failure.kind, ExitKind::TimedOut(TimeLimit::Start(limit)) if limit == SECOND * 2));
 }
 
 #[tokio::test(start_paused = true)]
-async fn first_start_of_a_degradable_service_may_fail_and_is_tried_again() {
+async fn failed_first_start_of_a_degradable_service_is_retried() {
     let log = Log::default();
     let service = Actor::new("actor", &log).starts([Act::Fail, Act::Succeed]).service().degradable();
     let host = virtual_host().service(service.backoff(Backoff::new(SECOND).jitter(0.0))).build().unwrap();
     host.start().await.unwrap();
-    assert!(host.status().is_ready(), "the host does not need it");
+    assert!(host.status().is_ready(), "the host does not need the service");
     assert!(matches!(host.status().service("actor").unwrap().state, ServiceState::BackingOff { failures: 1, .. }));
     sleep(SECOND * 2).await;
     assert!(host.status().service("actor").unwrap().is_ready());
 }
 
 #[tokio::test(start_paused = true)]
-async fn readiness_is_cleared_by_each_restart() {
+async fn each_restart_clears_readiness() {
     let ready_at_once = service_fn("actor", |cx| async move {
         if cx.generation() > 1 {
             cx.sleep(SECOND * 10).await;
@@ -227,12 +234,12 @@ async fn readiness_is_cleared_by_each_restart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn missed_heartbeat_ends_the_generation_and_starts_another() {
+async fn missed_heartbeat_ends_the_generation_and_begins_another() {
     let start = Instant::now();
     let log = Log::default();
-    let notes = log.clone();
+    let records = log.clone();
     let service = service_fn("actor", move |cx| {
-        notes.note("run");
+        records.record("run");
         async move {
             for _ in 0..10 {
                 cx.sleep(MS * 900).await;
@@ -251,7 +258,7 @@ async fn missed_heartbeat_ends_the_generation_and_starts_another() {
     let host = virtual_host().service(service).build().unwrap();
     host.start().await.unwrap();
     sleep(SECOND * 100).await;
-    // Ten beats of 900 ms, one that is missed, the time to stop, the delay.
+    // Ten heartbeats 900 ms apart, a missed one, the stop timeout, the delay.
     assert_eq!(log.times(start, "run"), [0, 13_000]);
     let failure = host.status().service("actor").unwrap().last_failure.clone().unwrap();
     assert!(matches!(failure.kind, ExitKind::TimedOut(TimeLimit::Heartbeat(limit)) if limit == SECOND));
@@ -260,7 +267,7 @@ async fn missed_heartbeat_ends_the_generation_and_starts_another() {
 }
 
 #[tokio::test]
-async fn thread_that_misses_its_heartbeat_and_does_not_return_is_given_up() {
+async fn host_gives_up_on_a_thread_that_misses_its_heartbeat_and_does_not_return() {
     let gate = Gate::default();
     let wait = gate.wait();
     let beats = blocking_fn("beats", |cx| {
@@ -279,7 +286,7 @@ async fn thread_that_misses_its_heartbeat_and_does_not_return_is_given_up() {
         .build()
         .unwrap();
     host.start().await.unwrap();
-    until("it is given up", || host.status().service("stuck").unwrap().state == ServiceState::Failed).await;
+    until("the host gives up on it", || host.status().service("stuck").unwrap().state == ServiceState::Failed).await;
     let status = host.status();
     let stuck = status.service("stuck").unwrap();
     assert!(matches!(stuck.last_exit.as_ref().unwrap().kind, ExitKind::Leaked));
@@ -291,7 +298,7 @@ async fn thread_that_misses_its_heartbeat_and_does_not_return_is_given_up() {
 }
 
 #[tokio::test]
-async fn thread_that_misses_its_heartbeat_and_returns_is_started_again() {
+async fn thread_that_misses_its_heartbeat_and_returns_is_restarted() {
     let service = blocking_fn("actor", |cx| {
         while !cx.wait_stopping(MS) {
             if cx.generation() > 1 {
@@ -303,14 +310,14 @@ async fn thread_that_misses_its_heartbeat_and_returns_is_started_again() {
     let service = service.heartbeat(MS * 500).backoff(Backoff::none());
     let host = threaded_host().service(service.placement(Placement::Blocking)).build().unwrap();
     host.start().await.unwrap();
-    until("it is started again", || host.status().service("actor").unwrap().generation == 2).await;
+    until("the service is restarted", || host.status().service("actor").unwrap().generation == 2).await;
     let failure = host.status().service("actor").unwrap().last_failure.clone().unwrap();
     assert!(matches!(failure.kind, ExitKind::TimedOut(TimeLimit::Heartbeat(_))), "{failure:?}");
     timeout(PATIENCE, host.shutdown()).await.unwrap().unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn heartbeat_of_a_generation_that_is_over_is_none_of_the_next_one() {
+async fn heartbeat_of_an_ended_generation_does_not_count_for_the_next_one() {
     let service = service_fn("hangs", |cx| async move {
         if cx.generation() == 1 {
             tokio::spawn(async move {
@@ -319,7 +326,7 @@ async fn heartbeat_of_a_generation_that_is_over_is_none_of_the_next_one() {
                     sleep(MS * 100).await;
                 }
             });
-            return Err("it leaves a task behind".into());
+            return Err("a task keeps running".into());
         }
         std::future::pending().await
     });
@@ -327,6 +334,9 @@ async fn heartbeat_of_a_generation_that_is_over_is_none_of_the_next_one() {
     let host = virtual_host().service(service).build().unwrap();
     host.start().await.unwrap();
     sleep(SECOND * 5).await;
-    assert!(host.status().service("hangs").unwrap().generation > 2, "the second one was taken for alive");
+    assert!(
+        host.status().service("hangs").unwrap().generation > 2,
+        "a heartbeat of the first generation counted for the second"
+    );
     host.shutdown().await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! Services that are restarted together.
+//! Tests of services that are restarted together.
 
 use onelane::background::{Backoff, HostError, HostPhase, Intensity, Restart, RunContext, ServiceState, service_fn};
 use tokio::time::{Instant, sleep};
@@ -10,9 +10,9 @@ fn second() -> Backoff {
 }
 
 #[tokio::test(start_paused = true)]
-async fn followers_begin_anew_with_their_leader_and_it_does_not_count_as_their_failure() {
+async fn followers_restart_with_their_leader_without_counting_as_failed() {
     let (log, start) = (Log::default(), Instant::now());
-    let leader = Actor::new("leader", &log).runs([Act::after(SECOND * 5, Act::Fail), Act::UntilTold]);
+    let leader = Actor::new("leader", &log).runs([Act::after(SECOND * 5, Act::Fail), Act::UntilStopped]);
     let host = virtual_host()
         .service(leader.service().backoff(second()))
         .service(Actor::new("follower", &log).service().restart_with("leader").intensity(Intensity::new(0, SECOND)))
@@ -34,9 +34,9 @@ async fn followers_begin_anew_with_their_leader_and_it_does_not_count_as_their_f
 }
 
 #[tokio::test(start_paused = true)]
-async fn follower_that_is_stopped_with_its_leader_while_it_starts_has_not_failed() {
+async fn follower_stopped_with_its_leader_during_its_start_has_not_failed() {
     let (log, start) = (Log::default(), Instant::now());
-    let leader = Actor::new("leader", &log).runs([Act::after(SECOND * 5, Act::Fail), Act::UntilTold]);
+    let leader = Actor::new("leader", &log).runs([Act::after(SECOND * 5, Act::Fail), Act::UntilStopped]);
     let follower = Actor::new("follower", &log).start(Act::after(SECOND * 8, Act::Succeed));
     let host = virtual_host()
         .service(leader.service().backoff(second()))
@@ -51,7 +51,7 @@ async fn follower_that_is_stopped_with_its_leader_while_it_starts_has_not_failed
 }
 
 #[tokio::test(start_paused = true)]
-async fn giving_up_the_leader_gives_up_its_followers() {
+async fn giving_up_on_the_leader_gives_up_on_its_followers() {
     let log = Log::default();
     let fails = Actor::new("leader", &log).run(Act::after(SECOND, Act::Fail)).service();
     let host = virtual_host()
@@ -74,7 +74,7 @@ async fn giving_up_the_leader_gives_up_its_followers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn giving_up_the_leader_of_a_critical_follower_ends_the_host() {
+async fn giving_up_on_the_leader_of_a_critical_follower_stops_the_host() {
     let log = Log::default();
     let fails = Actor::new("leader", &log).run(Act::after(SECOND, Act::Fail)).service();
     let host = virtual_host()
@@ -88,13 +88,13 @@ async fn giving_up_the_leader_of_a_critical_follower_ends_the_host() {
     let error = host.shutdown().await.unwrap_err();
     let HostError::GaveUp { service, reason, .. } = &error else { panic!("{error:?}") };
     assert_eq!((&**service, reason.dependency()), ("follower", Some("leader")));
-    let text = "the service \"follower\" was given up: \"leader\", on which it depends, was given up: failed: leader fails \
-                to run";
+    let text = "the host gave up on the service \"follower\": the host gave up on its dependency \"leader\": \
+                failed: leader fails to run";
     assert_eq!(error.to_string(), text);
 }
 
 #[tokio::test(start_paused = true)]
-async fn failure_of_its_own_blames_no_dependency_that_was_given_up_before() {
+async fn own_failure_does_not_blame_a_dependency_that_failed_before() {
     let log = Log::default();
     let fails =
         |name: &str, at| Actor::new(name, &log).run(Act::after(at, Act::Fail)).service().restart(Restart::Never);
@@ -106,17 +106,17 @@ async fn failure_of_its_own_blames_no_dependency_that_was_given_up_before() {
     host.start().await.unwrap();
     sleep(SECOND * 10).await;
     let error = host.shutdown().await.unwrap_err();
-    assert_eq!(error.to_string(), "the service \"actor\" was given up: failed: actor fails to run");
+    assert_eq!(error.to_string(), "the host gave up on the service \"actor\": failed: actor fails to run");
 }
 
 #[tokio::test(start_paused = true)]
-async fn companion_that_has_completed_holds_nobody() {
+async fn completed_leader_does_not_hold_its_follower_back() {
     let (log, start) = (Log::default(), Instant::now());
     let host = virtual_host()
         .service(Actor::new("done", &log).run(Act::Succeed).service())
         .service(
             Actor::new("actor", &log)
-                .runs([Act::after(SECOND, Act::Fail), Act::UntilTold])
+                .runs([Act::after(SECOND, Act::Fail), Act::UntilStopped])
                 .service()
                 .restart_with("done")
                 .backoff(second()),
@@ -147,14 +147,14 @@ async fn follower_waits_until_its_leader_is_ready_again() {
     let host = virtual_host().service(leader.manual_ready().backoff(second())).service(follower).build().unwrap();
     host.start().await.unwrap();
     sleep(SECOND * 5).await;
-    let held = ServiceState::BackingOff { failures: 0, delay: std::time::Duration::ZERO };
-    assert_eq!(host.status().service("follower").unwrap().state, held);
+    let waiting = ServiceState::BackingOff { failures: 0, delay: std::time::Duration::ZERO };
+    assert_eq!(host.status().service("follower").unwrap().state, waiting);
     sleep(SECOND * 10).await;
     assert_eq!(log.times(start, "run follower"), [0, 9_000]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn held_follower_is_stopped_with_the_host() {
+async fn waiting_follower_is_stopped_with_the_host() {
     let log = Log::default();
     let host = virtual_host()
         .service(

@@ -1,4 +1,4 @@
-//! A server that is a future, and its services.
+//! Tests of a server that is a future, and its services.
 
 use std::future::pending;
 use std::io;
@@ -13,14 +13,14 @@ use support::waiting::{MS, PATIENCE, until};
 type Served = Result<(), io::Error>;
 
 #[tokio::test(start_paused = true)]
-async fn server_that_ends_by_itself_ends_the_host() {
+async fn server_that_ends_on_its_own_stops_the_host() {
     let log = Log::default();
     let host = virtual_host().service(Actor::new("actor", &log).service()).build().unwrap();
-    let (handle, notes) = (host.handle(), log.clone());
+    let (handle, records) = (host.handle(), log.clone());
     let server = async move {
         assert!(handle.status().is_ready());
         sleep(SECOND).await;
-        notes.note("server ends");
+        records.record("server ends");
         Served::Ok(())
     };
     let report = host.run_until(server).await.unwrap();
@@ -29,7 +29,7 @@ async fn server_that_ends_by_itself_ends_the_host() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn error_of_the_server_comes_with_the_report() {
+async fn error_of_the_server_carries_the_report() {
     let log = Log::default();
     let host = virtual_host().service(Actor::new("actor", &log).service()).build().unwrap();
     let error = host.run_until(async { Err(io::Error::other("no port")) }).await.unwrap_err();
@@ -42,7 +42,7 @@ async fn error_of_the_server_comes_with_the_report() {
 async fn services_stop_after_the_server_has_drained() {
     let (log, start) = (Log::default(), Instant::now());
     let host = virtual_host().service(Actor::new("actor", &log).service()).build().unwrap();
-    let (handle, notes) = (host.handle(), log.clone());
+    let (handle, records) = (host.handle(), log.clone());
     let server = async move {
         let draining = handle.draining();
         sleep(SECOND).await;
@@ -50,9 +50,9 @@ async fn services_stop_after_the_server_has_drained() {
         draining.cancelled().await;
         assert_eq!(handle.status().phase, HostPhase::Draining);
         assert!(!handle.status().is_ready());
-        assert!(handle.status().service("actor").unwrap().is_ready(), "requests may need it");
+        assert!(handle.status().service("actor").unwrap().is_ready(), "the remaining requests may need the service");
         sleep(SECOND * 3).await;
-        notes.note("server ends");
+        records.record("server ends");
         Served::Ok(())
     };
     let report = host.run_until(server).await.unwrap();
@@ -64,18 +64,18 @@ async fn services_stop_after_the_server_has_drained() {
 
 #[tokio::test(start_paused = true)]
 async fn server_that_does_not_drain_in_time_is_dropped_before_the_services_stop() {
-    struct Dropped(Log);
-    impl Drop for Dropped {
+    struct RecordDrop(Log);
+    impl Drop for RecordDrop {
         fn drop(&mut self) {
-            self.0.note("server dropped");
+            self.0.record("server dropped");
         }
     }
     let (log, start) = (Log::default(), Instant::now());
     let actor = Actor::new("actor", &log).stop(Act::after(SECOND, Act::Succeed));
     let host = virtual_host().drain_timeout(SECOND * 3).service(actor.service()).build().unwrap();
-    let (handle, dropped) = (host.handle(), Dropped(log.clone()));
+    let (handle, on_drop) = (host.handle(), RecordDrop(log.clone()));
     let server = async move {
-        let _dropped = dropped;
+        let _on_drop = on_drop;
         handle.request_shutdown();
         pending::<Served>().await
     };
@@ -86,7 +86,7 @@ async fn server_that_does_not_drain_in_time_is_dropped_before_the_services_stop(
 }
 
 #[tokio::test(start_paused = true)]
-async fn critical_service_that_is_given_up_drains_the_server_and_ends_with_its_error() {
+async fn giving_up_on_a_critical_service_drains_the_server_and_returns_the_error() {
     let log = Log::default();
     let actor = Actor::new("actor", &log).run(Act::after(SECOND, Act::Fail));
     let host = virtual_host()
@@ -94,11 +94,11 @@ async fn critical_service_that_is_given_up_drains_the_server_and_ends_with_its_e
         .service(Actor::new("other", &log).service())
         .build()
         .unwrap();
-    let (draining, notes) = (host.handle().draining(), log.clone());
+    let (draining, records) = (host.handle().draining(), log.clone());
     let server = async move {
         draining.cancelled().await;
         sleep(SECOND).await;
-        notes.note("server ends");
+        records.record("server ends");
         Served::Ok(())
     };
     let error = host.run_until(server).await.unwrap_err();
@@ -110,7 +110,7 @@ async fn critical_service_that_is_given_up_drains_the_server_and_ends_with_its_e
 #[tokio::test(start_paused = true)]
 async fn services_are_restarted_while_the_server_drains() {
     let log = Log::default();
-    let actor = Actor::new("actor", &log).runs([Act::after(SECOND * 2, Act::Fail), Act::UntilTold]).service();
+    let actor = Actor::new("actor", &log).runs([Act::after(SECOND * 2, Act::Fail), Act::UntilStopped]).service();
     let host = virtual_host().service(actor.backoff(onelane::background::Backoff::none())).build().unwrap();
     let handle = host.handle();
     let server = async move {
@@ -124,9 +124,9 @@ async fn services_are_restarted_while_the_server_drains() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn followers_begin_anew_with_their_leader_while_the_server_drains() {
+async fn followers_restart_with_their_leader_while_the_server_drains() {
     let log = Log::default();
-    let leader = Actor::new("leader", &log).runs([Act::after(SECOND * 2, Act::Fail), Act::UntilTold]).service();
+    let leader = Actor::new("leader", &log).runs([Act::after(SECOND * 2, Act::Fail), Act::UntilStopped]).service();
     let host = virtual_host()
         .service(leader.backoff(onelane::background::Backoff::none()))
         .service(Actor::new("follower", &log).service().restart_with("leader"))
@@ -144,7 +144,7 @@ async fn followers_begin_anew_with_their_leader_while_the_server_drains() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn forced_stop_drops_the_server_at_once() {
+async fn forced_shutdown_drops_the_server_at_once() {
     let host = virtual_host().service(Actor::new("actor", &Log::default()).service()).build().unwrap();
     let (handle, start) = (host.handle(), Instant::now());
     let server = async move {
@@ -158,7 +158,7 @@ async fn forced_stop_drops_the_server_at_once() {
 }
 
 #[tokio::test]
-async fn server_that_panics_leaves_the_services_to_be_stopped() {
+async fn services_are_stopped_after_the_server_panics() {
     let log = Log::default();
     let host = threaded_host().service(Actor::new("actor", &log).service()).build().unwrap();
     let handle = host.handle();
@@ -169,53 +169,53 @@ async fn server_that_panics_leaves_the_services_to_be_stopped() {
     }));
     assert!(serving.await.unwrap_err().is_panic());
     let start = std::time::Instant::now();
-    until("the end", || handle.status().phase == HostPhase::Stopped).await;
-    assert!(start.elapsed() < SECOND * 5, "it does not wait for a server that is gone");
+    until("the host has stopped", || handle.status().phase == HostPhase::Stopped).await;
+    assert!(start.elapsed() < SECOND * 5, "the host does not wait for a server that has panicked");
     assert_eq!(log.count("stop actor"), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_it_at_any_point_stops_the_services_without_waiting_for_a_server() {
-    // While it starts, serves, drains, and stops.
+async fn dropping_run_until_at_any_point_stops_the_services_without_waiting_for_the_server() {
+    // While the host starts, serves, drains, and stops.
     for wait in [500, 1_500, 2_500, 6_500] {
         let log = Log::default();
         let actor =
             Actor::new("actor", &log).start(Act::after(SECOND, Act::Succeed)).stop(Act::after(SECOND, Act::Succeed));
         let host = virtual_host().drain_timeout(SECOND * 4).service(actor.service()).build().unwrap();
-        let (handle, asks) = (host.handle(), host.handle());
+        let (handle, requester) = (host.handle(), host.handle());
         let server = async move {
             sleep(SECOND).await;
-            asks.request_shutdown();
+            requester.request_shutdown();
             pending::<Served>().await
         };
         assert!(timeout(MS * wait, host.run_until(server)).await.is_err());
         let start = Instant::now();
-        soon("the end", until("the end", || handle.status().phase == HostPhase::Stopped)).await;
-        let most = if wait == 500 { SECOND * 5 } else { SECOND };
-        assert!(start.elapsed() <= most + MS, "after {wait} ms it takes {:?}", start.elapsed());
+        soon("the stop", until("the host has stopped", || handle.status().phase == HostPhase::Stopped)).await;
+        let max = if wait == 500 { SECOND * 5 } else { SECOND };
+        assert!(start.elapsed() <= max + MS, "dropped after {wait} ms, the stop took {:?}", start.elapsed());
         assert_eq!(log.count("start actor"), 1);
         assert_eq!(log.count("stop actor"), 1);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn stop_while_it_starts_is_no_error_and_the_server_never_runs() {
+async fn shutdown_during_the_start_is_not_an_error_and_the_server_never_runs() {
     let log = Log::default();
-    let actor = Actor::new("actor", &log).start(Act::UntilTold);
+    let actor = Actor::new("actor", &log).start(Act::UntilStopped);
     let host = virtual_host().service(actor.service()).build().unwrap();
     let handle = host.handle();
     let stop = async {
         sleep(SECOND).await;
         handle.request_shutdown();
     };
-    let server = async { panic!("it never runs") as Served };
+    let server = async { panic!("the server must not run") as Served };
     let (report, ()) = tokio::join!(host.run_until(server), stop);
     assert_eq!(report.unwrap().exit_code(), 0);
     assert_eq!(log.lines(), ["start actor", "stop actor"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn readiness_has_fallen_when_draining_fires() {
+async fn host_is_not_ready_when_draining_is_cancelled() {
     let host = virtual_host().build().unwrap();
     let handle = host.handle();
     let server = async move {
@@ -232,18 +232,18 @@ async fn readiness_has_fallen_when_draining_fires() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn hosts_that_come_one_after_the_other_leave_one_thread_behind_in_all() {
-    // The last of them waits for a further signal, so it alone has a thread.
-    let watching = || {
+async fn successive_hosts_leave_a_single_thread_in_total() {
+    // Only the last host waits for a further signal, so it alone keeps a thread.
+    let host_threads = || {
         let tasks = std::fs::read_dir("/proc/self/task").unwrap();
         let name = |task: &std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
         tasks.filter(|task| name(task.as_ref().unwrap()).trim() == "onelane-host").count()
     };
-    let before = watching();
+    let before = host_threads();
     for _ in 0..50 {
         let host = ServiceHost::builder().build().unwrap();
         host.run_until(async { Served::Ok(()) }).await.unwrap();
     }
-    // Other tests have hosts of their own at the same time.
-    until("they end", || watching() < before + 25).await;
+    // Other tests run their own hosts at the same time.
+    until("the threads end", || host_threads() < before + 25).await;
 }

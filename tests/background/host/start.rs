@@ -1,4 +1,4 @@
-//! The start: its order, its failures, its limits.
+//! Tests of the start: its order, failures and limits.
 
 use onelane::background::{
     ExitKind, HostError, HostPhase, Placement, ServiceHost, ServiceState, StartPhase, TimeLimit, Trigger, service_fn,
@@ -9,7 +9,7 @@ use crate::host::actor::{Act, Actor, Log, SECOND, soon, threaded_host, virtual_h
 use support::waiting::{Gate, MS, PATIENCE, until};
 
 #[tokio::test(start_paused = true)]
-async fn services_start_by_level_and_at_the_same_time_within_one() {
+async fn services_start_level_by_level_and_concurrently_within_a_level() {
     let (log, start) = (Log::default(), Instant::now());
     let slow = |name: &str, wait: u32| Actor::new(name, &log).start(Act::after(MS * wait, Act::Succeed)).service();
     let host = virtual_host()
@@ -37,8 +37,9 @@ async fn services_start_by_level_and_at_the_same_time_within_one() {
     assert!(log.position("stop base") > log.position("stop left").max(log.position("stop right")), "{lines:?}");
 }
 
-/// A chain a <- b <- c <- d <- e, of which the one at `position` does not start.
-async fn chain_that_fails(placement: Placement, position: usize, act: &Act) -> (Log, HostError, bool) {
+/// Runs a chain a <- b <- c <- d <- e in which the service at `position` fails to start. Returns the log, the error,
+/// and `true` if the server was polled.
+async fn run_failing_chain(placement: Placement, position: usize, act: &Act) -> (Log, HostError, bool) {
     let (log, was_polled) = (Log::default(), std::cell::Cell::new(false));
     let is_virtual = placement == Placement::Shared;
     let mut builder = if is_virtual { virtual_host() } else { threaded_host() };
@@ -65,10 +66,10 @@ async fn chain_that_fails(placement: Placement, position: usize, act: &Act) -> (
 }
 
 #[tokio::test(start_paused = true)]
-async fn start_that_fails_at_any_position_stops_those_before_in_reverse_shared() {
+async fn failed_start_at_any_position_stops_the_earlier_services_in_reverse() {
     for position in 0..5 {
         for act in [Act::Fail, Act::Panic, Act::Ignore] {
-            let (log, error, was_polled) = chain_that_fails(Placement::Shared, position, &act).await;
+            let (log, error, was_polled) = run_failing_chain(Placement::Shared, position, &act).await;
             assert_rolled_back(&log, &error, position, &act, "dropped start");
             assert!(!was_polled, "the server ran");
         }
@@ -76,16 +77,16 @@ async fn start_that_fails_at_any_position_stops_those_before_in_reverse_shared()
 }
 
 #[tokio::test]
-async fn start_that_fails_at_any_position_stops_those_before_in_reverse_on_threads() {
+async fn failed_start_at_any_position_stops_the_earlier_services_in_reverse_on_threads() {
     for position in 0..5 {
         for act in [Act::Fail, Act::Panic, Act::Ignore] {
-            let (log, error, was_polled) = chain_that_fails(Placement::Thread, position, &act).await;
+            let (log, error, was_polled) = run_failing_chain(Placement::Thread, position, &act).await;
             assert_rolled_back(&log, &error, position, &act, "dropped start");
             assert!(!was_polled, "the server ran");
         }
         let gate = Gate::default();
         for act in [Act::Fail, Act::Panic, Act::Block(gate.wait())] {
-            let (log, error, was_polled) = chain_that_fails(Placement::Blocking, position, &act).await;
+            let (log, error, was_polled) = run_failing_chain(Placement::Blocking, position, &act).await;
             assert_rolled_back(&log, &error, position, &act, "nothing");
             assert!(!was_polled, "the server ran");
         }
@@ -103,7 +104,7 @@ fn assert_rolled_back(log: &Log, error: &HostError, position: usize, act: &Act, 
     assert_eq!(report.trigger, Trigger::StartFailed { name: culprit.into() });
     assert_eq!(error.exit_code(), 1);
     let kind = reason.kind().unwrap();
-    let is_right = match act {
+    let is_expected = match act {
         Act::Fail => {
             matches!(kind, ExitKind::Failed(error) if error.to_string() == format!("{culprit} fails to start"))
         }
@@ -111,19 +112,20 @@ fn assert_rolled_back(log: &Log, error: &HostError, position: usize, act: &Act, 
         Act::Ignore => matches!(kind, ExitKind::TimedOut(TimeLimit::Start(_))),
         _ => matches!(kind, ExitKind::Leaked),
     };
-    assert!(is_right, "{kind:?} after {act:?}");
-    // Those before it started, in order, and stopped, in reverse. Those after it did nothing. (What runs beside the start
-    // of the next one is not in this order.)
+    assert!(is_expected, "{kind:?} after {act:?}");
+    // The services before the culprit started in order and stopped in reverse. The services after it did nothing.
+    // (`run` is concurrent with the start of the next service, so it is not in this order.)
     let lines = log.lines();
-    let of = |what: &str| -> Vec<&str> { lines.iter().filter_map(|line| line.strip_prefix(what)).collect() };
-    assert_eq!(of("start "), names[..=position]);
+    let names_after =
+        |prefix: &str| -> Vec<&str> { lines.iter().filter_map(|line| line.strip_prefix(prefix)).collect() };
+    assert_eq!(names_after("start "), names[..=position]);
     let reversed: Vec<&str> = names[..position].iter().rev().copied().collect();
-    assert_eq!(of("stop "), reversed, "{lines:?}");
-    assert_eq!(of(dropped).len(), usize::from(matches!(act, Act::Ignore)), "{lines:?}");
+    assert_eq!(names_after("stop "), reversed, "{lines:?}");
+    assert_eq!(names_after(dropped).len(), usize::from(matches!(act, Act::Ignore)), "{lines:?}");
 }
 
 #[tokio::test]
-async fn start_that_blocks_the_thread_of_an_async_service_is_left_behind() {
+async fn async_start_that_blocks_its_thread_is_abandoned() {
     let (log, gate) = (Log::default(), Gate::default());
     let blocks = Actor::new("stuck", &log).start(Act::Block(gate.wait()));
     let service = blocks.at(Placement::Thread).start_timeout(MS * 20).stop_timeout(MS * 20);
@@ -131,14 +133,14 @@ async fn start_that_blocks_the_thread_of_an_async_service_is_left_behind() {
     let error = timeout(PATIENCE, host.start()).await.unwrap().unwrap_err();
     assert!(matches!(&error, HostError::StartFailed { reason, .. } if matches!(reason.kind(), Some(ExitKind::Leaked))));
     assert_eq!(log.count("stop stuck"), 0);
-    // It starts after all, too late, and is released by itself.
+    // The start succeeds after all, too late, and its own thread calls `stop`.
     gate.open();
-    until("its stop", || log.count("stop stuck") == 1).await;
+    until("`stop` is called", || log.count("stop stuck") == 1).await;
     assert_eq!(log.count("run stuck"), 0);
 }
 
 #[tokio::test]
-async fn blocking_start_that_ends_after_its_time_has_failed_and_is_released() {
+async fn blocking_start_that_ends_too_late_has_failed_and_is_cleaned_up() {
     let log = Log::default();
     let late = Actor::new("late", &log).start(Act::after(MS * 60, Act::Succeed));
     let service = late.at(Placement::Blocking).start_timeout(MS * 10).stop_timeout(PATIENCE);
@@ -150,7 +152,7 @@ async fn blocking_start_that_ends_after_its_time_has_failed_and_is_released() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn startup_that_takes_too_long_in_all_is_rolled_back() {
+async fn start_that_exceeds_the_startup_timeout_is_rolled_back() {
     let (log, start) = (Log::default(), Instant::now());
     let slow = |name: &str| Actor::new(name, &log).start(Act::after(SECOND * 4, Act::Succeed));
     let host = virtual_host()
@@ -169,14 +171,14 @@ async fn startup_that_takes_too_long_in_all_is_rolled_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn manual_readiness_holds_dependents_and_not_the_start() {
+async fn manual_readiness_delays_dependents_but_not_the_start() {
     let log = Log::default();
-    let (say, mut said) = tokio::sync::watch::channel(false);
-    said.mark_unchanged();
+    let (become_ready, mut may_be_ready) = tokio::sync::watch::channel(false);
+    may_be_ready.mark_unchanged();
     let slow = service_fn("slow", move |cx| {
-        let mut said = said.clone();
+        let mut may_be_ready = may_be_ready.clone();
         async move {
-            said.changed().await?;
+            may_be_ready.changed().await?;
             cx.ready();
             cx.stopping().await;
             Ok(())
@@ -186,8 +188,8 @@ async fn manual_readiness_holds_dependents_and_not_the_start() {
     host.start().await.unwrap();
     assert!(!host.status().is_ready());
     assert!(matches!(host.status().service("slow").unwrap().state, ServiceState::Running { ready: false, .. }));
-    say.send(true).unwrap();
-    soon("readiness", until("it is ready", || host.status().is_ready())).await;
+    become_ready.send(true).unwrap();
+    soon("readiness", until("the host is ready", || host.status().is_ready())).await;
     host.shutdown().await.unwrap();
 
     let ready_after = |cx: onelane::background::RunContext| async move {
@@ -207,7 +209,7 @@ async fn manual_readiness_holds_dependents_and_not_the_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dependents_of_what_completed_start() {
+async fn dependents_of_a_completed_service_start() {
     let log = Log::default();
     let host = virtual_host()
         .service(Actor::new("migrate", &log).run(Act::Succeed).service().manual_ready())
@@ -230,7 +232,7 @@ async fn host_without_services_starts_and_stops() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dependent_of_what_was_given_up_before_another_was_ready_does_not_hold_the_start_up() {
+async fn dependent_of_a_failed_service_does_not_delay_the_start() {
     let log = Log::default();
     let late = |cx: onelane::background::RunContext| async move {
         cx.sleep(SECOND * 5).await;
@@ -239,9 +241,9 @@ async fn dependent_of_what_was_given_up_before_another_was_ready_does_not_hold_t
         Ok(())
     };
     let host = virtual_host()
-        .service(Actor::new("gone", &log).run(Act::Fail).at(Placement::Shared).degradable().restart(never()))
+        .service(Actor::new("broken", &log).run(Act::Fail).at(Placement::Shared).degradable().restart(never()))
         .service(service_fn("late", late).manual_ready())
-        .service(Actor::new("both", &log).service().restart_with("gone").after("late").degradable())
+        .service(Actor::new("both", &log).service().restart_with("broken").after("late").degradable())
         .build()
         .unwrap();
     let start = Instant::now();
@@ -256,24 +258,24 @@ fn never() -> onelane::background::Restart {
 }
 
 #[tokio::test(start_paused = true)]
-async fn critical_dependent_of_what_never_started_fails_the_start_and_says_that_it_waited() {
+async fn critical_dependent_of_a_service_that_never_started_fails_the_start_as_waiting() {
     let log = Log::default();
     let host = virtual_host()
-        .service(Actor::new("gone", &log).start(Act::Fail).service().degradable().restart(never()))
-        .service(Actor::new("waits", &log).service().after("gone"))
+        .service(Actor::new("broken", &log).start(Act::Fail).service().degradable().restart(never()))
+        .service(Actor::new("waits", &log).service().after("broken"))
         .build()
         .unwrap();
     let error = host.start().await.unwrap_err();
-    let text = "the service \"waits\" waited in vain to start: \"gone\", on which it depends, was given up: failed: \
-                gone fails to start";
+    let text = "the service \"waits\" could not begin to start: the host gave up on its dependency \"broken\": \
+                failed: broken fails to start";
     assert_eq!(error.to_string(), text);
     let HostError::StartFailed { phase: StartPhase::Waiting, reason, .. } = &error else { panic!("{error:?}") };
-    assert_eq!((reason.kind().is_none(), reason.dependency()), (true, Some("gone")));
-    assert_eq!(log.lines(), ["start gone"]);
+    assert_eq!((reason.kind().is_none(), reason.dependency()), (true, Some("broken")));
+    assert_eq!(log.lines(), ["start broken"]);
 }
 
 #[test]
-fn long_chain_of_those_that_wait_in_vain_needs_no_stack() {
+fn long_chain_of_failed_dependents_does_not_overflow_the_stack() {
     const MANY: usize = 50_000;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let log = Log::default();
@@ -293,7 +295,7 @@ fn long_chain_of_those_that_wait_in_vain_needs_no_stack() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn host_starts_once() {
+async fn host_starts_only_once() {
     let host = virtual_host().build().unwrap();
     host.start().await.unwrap();
     assert!(matches!(host.start().await, Err(HostError::AlreadyStarted)));
@@ -302,10 +304,10 @@ async fn host_starts_once() {
 }
 
 #[test]
-fn start_outside_of_a_runtime_is_refused_and_can_be_made_up_for_within() {
+fn start_outside_of_a_runtime_fails_and_can_be_retried_inside_one() {
     let host = ServiceHost::builder().build().unwrap();
-    let refused = futures::executor::block_on(host.start());
-    assert!(matches!(refused, Err(HostError::NoRuntime)));
+    let result = futures::executor::block_on(host.start());
+    assert!(matches!(result, Err(HostError::NoRuntime)));
     assert!(matches!(futures::executor::block_on(host.shutdown()), Err(HostError::NotStarted)));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {

@@ -1,4 +1,4 @@
-//! What a host tells of itself.
+//! Tests of the status, events and report of a host.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,9 +23,9 @@ fn text(event: &HostEvent) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn events_come_in_their_order_and_end_with_the_host() {
+async fn events_arrive_in_order_and_end_with_the_host() {
     let log = Log::default();
-    let actor = Actor::new("b", &log).runs([Act::after(SECOND, Act::Fail), Act::UntilTold]).service().after("a");
+    let actor = Actor::new("b", &log).runs([Act::after(SECOND, Act::Fail), Act::UntilStopped]).service().after("a");
     let backoff = onelane::background::Backoff::new(SECOND).jitter(0.0);
     let host = virtual_host().service(Actor::new("a", &log).service()).service(actor.backoff(backoff)).build().unwrap();
     let mut events = host.subscribe();
@@ -55,11 +55,11 @@ async fn events_come_in_their_order_and_end_with_the_host() {
         "stopped",
     ];
     assert_eq!(seen, expected);
-    assert!(host.subscribe().recv().await.is_none(), "there are no more");
+    assert!(host.subscribe().recv().await.is_none(), "the host sends no more events");
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_subscribes_late_misses_nothing_that_comes_after() {
+async fn late_subscriber_receives_all_later_events() {
     let host = virtual_host().service(Actor::new("a", &Log::default()).service()).build().unwrap();
     host.start().await.unwrap();
     sleep(SECOND).await;
@@ -73,7 +73,7 @@ async fn who_subscribes_late_misses_nothing_that_comes_after() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_too_slow_is_told_how_much_was_missed() {
+async fn slow_receiver_gets_the_number_of_missed_events() {
     let service = service_fn("flaps", |cx: RunContext| async move {
         for _ in 0..1_000 {
             cx.not_ready("down");
@@ -88,17 +88,17 @@ async fn who_is_too_slow_is_told_how_much_was_missed() {
     let mut events = host.subscribe();
     host.start().await.unwrap();
     sleep(SECOND * 10).await;
-    let Some(HostEvent::Missed(missed)) = events.recv().await else { panic!("it was fast enough") };
-    let mut left = 0;
+    let Some(HostEvent::Missed(missed)) = events.recv().await else { panic!("the receiver must lag") };
+    let mut received = 0;
     while timeout(SECOND, events.recv()).await.is_ok() {
-        left += 1;
+        received += 1;
     }
-    assert_eq!(left, 1_024);
+    assert_eq!(received, 1_024);
     assert!(missed > 900, "{missed}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn condition_is_what_the_service_said_last() {
+async fn condition_is_the_last_one_that_the_service_reported() {
     let service = service_fn("actor", |cx: RunContext| async move {
         cx.degraded("slow disk");
         cx.sleep(SECOND).await;
@@ -122,7 +122,7 @@ async fn condition_is_what_the_service_said_last() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn snapshot_stays_what_it_was() {
+async fn snapshot_never_changes() {
     let host = virtual_host().service(Actor::new("a", &Log::default()).service()).build().unwrap();
     let built = host.status();
     host.start().await.unwrap();
@@ -136,12 +136,12 @@ async fn snapshot_stays_what_it_was() {
     assert!(running.is_ready() && running.service("a").unwrap().is_ready());
     assert_eq!(host.status().service("a").unwrap().state, ServiceState::Stopped);
     assert!(host.status().service("a").unwrap().is_ended());
-    assert!(host.status().service("nobody").is_none());
+    assert!(host.status().service("unknown").is_none());
     assert!(host.status().service("").is_none());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn snapshots_agree_with_themselves_whenever_they_are_taken() {
+async fn snapshots_are_consistent_whenever_they_are_taken() {
     let log = Log::default();
     let mut builder = threaded_host();
     for index in 0..200 {
@@ -155,7 +155,7 @@ async fn snapshots_agree_with_themselves_whenever_they_are_taken() {
         builder = builder.service(service.backoff(onelane::background::Backoff::none()).restart(Restart::OnFailure));
     }
     let host = builder.build().map_err(|error| error.to_string());
-    // 1 / 2 is 0, and 1 depends on 0: there is no circle.
+    // 1 / 2 is 0, and 1 depends on 0: there is no cycle.
     let host = host.unwrap();
     let (handle, is_over) = (host.handle(), Arc::new(AtomicBool::new(false)));
     let taken = Arc::new(std::sync::atomic::AtomicU64::new(0));
@@ -163,7 +163,7 @@ async fn snapshots_agree_with_themselves_whenever_they_are_taken() {
     let reader = std::thread::spawn(move || {
         let (mut last, start) = (HostPhase::Built, Clock::now());
         while !over.load(Ordering::Relaxed) {
-            assert!(start.elapsed() < PATIENCE * 5, "it never ends");
+            assert!(start.elapsed() < PATIENCE * 5, "the host never stops");
             let status = handle.status();
             assert!(status.phase >= last, "{last} and then {}", status.phase);
             last = status.phase;
@@ -181,7 +181,7 @@ async fn snapshots_agree_with_themselves_whenever_they_are_taken() {
     });
     timeout(PATIENCE, host.start()).await.unwrap().unwrap();
     until("some restarts", || log.count("run s7") > 3).await;
-    until("some looks at them", || taken.load(Ordering::Relaxed) > 10).await;
+    until("some snapshots", || taken.load(Ordering::Relaxed) > 10).await;
     timeout(PATIENCE, host.shutdown()).await.unwrap().unwrap();
     is_over.store(true, Ordering::Relaxed);
     reader.join().unwrap();
@@ -196,7 +196,7 @@ async fn status_and_report_are_json() {
         .service(fails.backoff(onelane::background::Backoff::new(SECOND * 8).jitter(0.0)))
         .build()
         .unwrap();
-    // It is not the time before the start that counts as the age of a heartbeat.
+    // The time before the start does not count towards the age of a heartbeat.
     sleep(SECOND * 5).await;
     host.start().await.unwrap();
     sleep(SECOND).await;
@@ -246,7 +246,7 @@ async fn ten_thousand_services_start_and_stop() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn degradable_service_that_was_given_up_shows_and_the_host_stays_ready() {
+async fn failed_degradable_service_is_visible_and_the_host_stays_ready() {
     let log = Log::default();
     let service = Actor::new("extra", &log).run(Act::Fail).at(Placement::Shared).restart(Restart::Never).degradable();
     let host = virtual_host().service(service).service(Actor::new("core", &log).service()).build().unwrap();
@@ -260,8 +260,8 @@ async fn degradable_service_that_was_given_up_shows_and_the_host_stays_ready() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_subscribes_before_a_look_at_the_status_misses_no_change_after_it() {
-    // A race with the supervisor's thread, so many times: without the events that it makes up for, about one in a hundred.
+async fn subscribing_before_a_snapshot_misses_no_change_after_it() {
+    // A race with the supervisor's thread: without the catch-up events, about one round in a hundred misses the change.
     for round in 0..300_u32 {
         let flip = Arc::new(tokio::sync::Notify::new());
         let flipped = Arc::clone(&flip);
@@ -282,7 +282,7 @@ async fn who_subscribes_before_a_look_at_the_status_misses_no_change_after_it() 
         }
         let mut events = host.subscribe();
         if host.status().service("flips").unwrap().is_ready() {
-            let event = timeout(PATIENCE, events.recv()).await.expect("the change is told").unwrap();
+            let event = timeout(PATIENCE, events.recv()).await.expect("the change is sent").unwrap();
             assert_eq!(text(&event), "flips not ready: now");
         }
         host.shutdown().await.unwrap();

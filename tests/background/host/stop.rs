@@ -1,4 +1,4 @@
-//! The stop: whenever it comes, and from wherever.
+//! Tests of the shutdown: at any time, and from anywhere.
 
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant as Clock;
@@ -13,12 +13,12 @@ use crate::host::actor::{Act, Actor, Log, SECOND, SLACK, soon, threaded_host, vi
 use support::waiting::{Gate, MS, PATIENCE, until};
 
 #[tokio::test(start_paused = true)]
-async fn stop_during_the_start_tells_it_and_releases_what_has_started() {
+async fn shutdown_during_the_start_stops_it_and_cleans_up_started_services() {
     let log = Log::default();
     let host = virtual_host()
         .service(Actor::new("started", &log).service())
-        .service(Actor::new("starting", &log).start(Act::UntilTold).service().after("started"))
-        .service(Actor::new("deaf", &log).start(Act::Ignore).service().after("started").stop_timeout(SECOND))
+        .service(Actor::new("starting", &log).start(Act::UntilStopped).service().after("started"))
+        .service(Actor::new("unresponsive", &log).start(Act::Ignore).service().after("started").stop_timeout(SECOND))
         .service(Actor::new("waiting", &log).service().after("starting"))
         .build()
         .unwrap();
@@ -33,17 +33,17 @@ async fn stop_during_the_start_tells_it_and_releases_what_has_started() {
     let report = stopped.unwrap();
     assert_eq!(begun.elapsed(), SECOND * 4);
     let kind = |name: &str| report.service(name).unwrap().exit.as_ref().map(|exit| exit.kind.to_string());
-    assert_eq!(kind("starting"), Some("stopped".into()), "it returned `Ok`, and was released");
-    assert_eq!(kind("deaf"), Some("stopped".into()), "it was dropped in its start, and had nothing to release");
+    assert_eq!(kind("starting"), Some("stopped".into()), "`start` returned `Ok` and was cleaned up");
+    assert_eq!(kind("unresponsive"), Some("stopped".into()), "`start` was dropped, so there is nothing to clean up");
     assert!(report.is_clean());
     assert_eq!(kind("waiting"), None);
-    assert_eq!(log.count("run starting"), 0, "it was told before");
-    assert_eq!((log.count("stop starting"), log.count("stop deaf"), log.count("stop started")), (1, 0, 1));
-    assert!(log.position("stop started") > log.position("dropped start deaf"));
+    assert_eq!(log.count("run starting"), 0, "the service was asked to stop before `run`");
+    assert_eq!((log.count("stop starting"), log.count("stop unresponsive"), log.count("stop started")), (1, 0, 1));
+    assert!(log.position("stop started") > log.position("dropped start unresponsive"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn stop_during_a_backoff_ends_it_at_once() {
+async fn shutdown_during_a_backoff_ends_it_at_once() {
     let log = Log::default();
     let service = Actor::new("actor", &log).run(Act::Fail).service().backoff(Backoff::new(SECOND * 1_000));
     let host = virtual_host().service(service).build().unwrap();
@@ -57,7 +57,7 @@ async fn stop_during_a_backoff_ends_it_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stop_twice_at_once_gives_the_same_report() {
+async fn concurrent_shutdowns_return_the_same_report() {
     let log = Log::default();
     let service = Actor::new("actor", &log).stop(Act::after(SECOND, Act::Succeed)).service();
     let host = virtual_host().service(service).build().unwrap();
@@ -71,16 +71,16 @@ async fn stop_twice_at_once_gives_the_same_report() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stop_from_within_a_service_is_refused_at_once_and_happens() {
-    let answer = Arc::new(Mutex::new(Vec::new()));
-    let (cell, notes) = (Arc::new(OnceLock::<HostHandle>::new()), answer.clone());
+async fn shutdown_inside_a_service_fails_at_once_and_still_happens() {
+    let result = Arc::new(Mutex::new(Vec::new()));
+    let (cell, results) = (Arc::new(OnceLock::<HostHandle>::new()), result.clone());
     let handle = cell.clone();
     let service = service_fn("actor", move |cx| {
-        let (handle, notes) = (handle.clone(), notes.clone());
+        let (handle, results) = (handle.clone(), results.clone());
         async move {
             cx.sleep(SECOND).await;
-            let answer = handle.get().unwrap().shutdown().await;
-            notes.lock().unwrap().push((Instant::now(), answer.unwrap_err().to_string()));
+            let result = handle.get().unwrap().shutdown().await;
+            results.lock().unwrap().push((Instant::now(), result.unwrap_err().to_string()));
             Ok(())
         }
     });
@@ -88,14 +88,14 @@ async fn stop_from_within_a_service_is_refused_at_once_and_happens() {
     cell.set(host.handle()).unwrap();
     let start = Instant::now();
     host.start().await.unwrap();
-    soon("the host ends", until("the end", || host.status().phase == HostPhase::Stopped)).await;
-    let (at, text) = answer.lock().unwrap().pop().unwrap();
-    assert_eq!((at - start, text.contains("was told to stop")), (SECOND, true), "{text}");
+    soon("the stop", until("the host has stopped", || host.status().phase == HostPhase::Stopped)).await;
+    let (at, text) = result.lock().unwrap().pop().unwrap();
+    assert_eq!((at - start, text.contains("the host is stopping")), (SECOND, true), "{text}");
     assert!(host.shutdown().await.unwrap().is_clean());
 }
 
 #[tokio::test(start_paused = true)]
-async fn stop_from_within_a_child_is_refused_at_once_and_happens() {
+async fn shutdown_inside_a_child_task_fails_at_once_and_still_happens() {
     let cell = Arc::new(OnceLock::<HostHandle>::new());
     let handle = cell.clone();
     let service = service_fn("actor", move |cx| {
@@ -110,13 +110,13 @@ async fn stop_from_within_a_child_is_refused_at_once_and_happens() {
     cell.set(host.handle()).unwrap();
     let start = Instant::now();
     host.start().await.unwrap();
-    soon("the host ends", until("the end", || host.status().phase == HostPhase::Stopped)).await;
+    soon("the stop", until("the host has stopped", || host.status().phase == HostPhase::Stopped)).await;
     assert!(start.elapsed() < SECOND);
     assert!(host.shutdown().await.unwrap().is_clean());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn stop_from_within_a_thread_is_refused_and_of_another_host_is_not() {
+async fn shutdown_inside_a_thread_fails_for_its_own_host_but_not_for_another() {
     let cell = Arc::new(OnceLock::<[HostHandle; 2]>::new());
     let handles = cell.clone();
     let service = blocking_fn("actor", move |cx| {
@@ -131,34 +131,35 @@ async fn stop_from_within_a_thread_is_refused_and_of_another_host_is_not() {
     other.start().await.unwrap();
     host.start().await.unwrap();
     cell.set([host.handle(), other.handle()]).unwrap();
-    until("both end", || [&host, &other].iter().all(|host| host.status().phase == HostPhase::Stopped)).await;
+    until("both hosts have stopped", || [&host, &other].iter().all(|host| host.status().phase == HostPhase::Stopped))
+        .await;
     assert!(host.shutdown().await.unwrap().is_clean());
 }
 
 #[tokio::test(start_paused = true)]
-async fn service_asks_for_the_stop_with_a_reason() {
+async fn service_requests_the_shutdown_with_a_reason() {
     let service = service_fn("actor", |cx| async move {
-        cx.shutdown_host("the license is over");
+        cx.shutdown_host("the license has expired");
         cx.stopping().await;
         Ok(())
     });
     let host = virtual_host().service(service).build().unwrap();
     host.start().await.unwrap();
-    soon("the host ends", until("the end", || host.status().phase == HostPhase::Stopped)).await;
+    soon("the stop", until("the host has stopped", || host.status().phase == HostPhase::Stopped)).await;
     let report = host.shutdown().await.unwrap();
-    let trigger = Trigger::Service { name: "actor".into(), reason: "the license is over".into() };
+    let trigger = Trigger::Service { name: "actor".into(), reason: "the license has expired".into() };
     assert_eq!((report.trigger.clone(), report.exit_code()), (trigger, 0));
 }
 
 #[tokio::test]
-async fn host_that_is_dropped_is_seen_through_by_its_own_thread() {
+async fn dropped_host_is_stopped_by_its_own_thread() {
     let log = Log::default();
     let actor = Actor::new("actor", &log).stop(Act::after(MS * 20, Act::Succeed));
     let host = threaded_host().service(actor.service()).build().unwrap();
     host.start().await.unwrap();
     let handle = host.handle();
     drop(host);
-    until("the end", || handle.status().phase == HostPhase::Stopped).await;
+    until("the host has stopped", || handle.status().phase == HostPhase::Stopped).await;
     assert_eq!(log.lines(), ["start actor", "run actor", "stop actor"]);
     let report = handle.shutdown().await.unwrap();
     assert_eq!(report.trigger, Trigger::Dropped);
@@ -166,7 +167,7 @@ async fn host_that_is_dropped_is_seen_through_by_its_own_thread() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stop_before_the_start_is_refused_and_does_nothing() {
+async fn shutdown_before_the_start_fails_and_has_no_effect() {
     let log = Log::default();
     let host = virtual_host().service(Actor::new("actor", &log).service()).build().unwrap();
     assert!(matches!(host.shutdown().await, Err(HostError::NotStarted)));
@@ -175,7 +176,7 @@ async fn stop_before_the_start_is_refused_and_does_nothing() {
     host.start().await.unwrap();
     assert!(host.status().is_ready());
     assert_eq!(host.shutdown().await.unwrap().forced_by, None);
-    // Never started, and dropped.
+    // A host that is dropped without having been started.
     let host = virtual_host().service(Actor::new("actor", &Log::default()).service()).build().unwrap();
     let mut events = host.subscribe();
     let handle = host.handle();
@@ -185,7 +186,7 @@ async fn stop_before_the_start_is_refused_and_does_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn future_of_the_start_can_be_dropped_and_the_start_goes_on() {
+async fn start_continues_after_its_future_is_dropped() {
     let log = Log::default();
     let actor = Actor::new("actor", &log).start(Act::after(SECOND * 5, Act::Succeed));
     let host = virtual_host().service(actor.service()).build().unwrap();
@@ -199,7 +200,7 @@ async fn future_of_the_start_can_be_dropped_and_the_start_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn start_that_was_never_polled_is_no_start() {
+async fn start_that_was_never_polled_has_no_effect() {
     let host = virtual_host().build().unwrap();
     drop(host.start());
     assert!(matches!(host.shutdown().await, Err(HostError::NotStarted)));
@@ -207,12 +208,16 @@ async fn start_that_was_never_polled_is_no_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn forced_stop_drops_what_awaits_and_gives_stop_a_moment() {
+async fn forced_shutdown_drops_awaiting_futures_and_leaves_stop_a_moment() {
     let log = Log::default();
     let host = virtual_host()
         .service(Actor::new("base", &log).run(Act::Ignore).service())
         .service(
-            Actor::new("deaf", &log).run(Act::Ignore).stop(Act::after(MS * 10, Act::Succeed)).service().after("base"),
+            Actor::new("unresponsive", &log)
+                .run(Act::Ignore)
+                .stop(Act::after(MS * 10, Act::Succeed))
+                .service()
+                .after("base"),
         )
         .service(Actor::new("slow", &log).stop(Act::after(SECOND, Act::Succeed)).service())
         .build()
@@ -224,16 +229,16 @@ async fn forced_stop_drops_what_awaits_and_gives_stop_a_moment() {
     assert_eq!((start.elapsed(), report.took), (MS * 50, MS * 50));
     assert_eq!(report.forced_by, Some(Trigger::Requested));
     assert!(!report.is_clean() && report.exit_code() == 1);
-    let kinds = ["base", "deaf", "slow"].map(|name| report.service(name).unwrap().clean_up.to_string());
+    let kinds = ["base", "unresponsive", "slow"].map(|name| report.service(name).unwrap().clean_up.to_string());
     assert_eq!(kinds, ["done", "done", "timed out"]);
-    assert_eq!(log.times(start, "dropped run deaf"), [0]);
+    assert_eq!(log.times(start, "dropped run unresponsive"), [0]);
     assert_eq!(log.times(start, "dropped stop slow"), [50]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn stop_that_is_going_on_can_be_forced() {
+async fn shutdown_in_progress_can_be_forced() {
     let log = Log::default();
-    let host = virtual_host().service(Actor::new("deaf", &log).run(Act::Ignore).service()).build().unwrap();
+    let host = virtual_host().service(Actor::new("unresponsive", &log).run(Act::Ignore).service()).build().unwrap();
     host.start().await.unwrap();
     let (handle, start) = (host.handle(), Instant::now());
     let force = async {
@@ -243,11 +248,11 @@ async fn stop_that_is_going_on_can_be_forced() {
     };
     let (report, ()) = tokio::join!(host.shutdown(), force);
     assert_eq!(start.elapsed(), SECOND);
-    assert_eq!(report.unwrap().service("deaf").unwrap().clean_up.to_string(), "done");
+    assert_eq!(report.unwrap().service("unresponsive").unwrap().clean_up.to_string(), "done");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn forced_stop_waits_for_nothing_that_blocks() {
+async fn forced_shutdown_does_not_wait_for_blocked_threads() {
     let (log, gate) = (Log::default(), Gate::default());
     let blocks = |name: &str, placement| Actor::new(name, &log).run(Act::Block(gate.wait())).at(placement);
     let host = threaded_host()
@@ -256,23 +261,23 @@ async fn forced_stop_waits_for_nothing_that_blocks() {
         .build()
         .unwrap();
     host.start().await.unwrap();
-    until("they run", || log.count("run thread") + log.count("run blocking") == 2).await;
+    until("both services run", || log.count("run thread") + log.count("run blocking") == 2).await;
     let start = Clock::now();
     host.handle().force_shutdown();
     let report = timeout(PATIENCE, host.shutdown()).await.unwrap().unwrap();
     assert!(start.elapsed() < MS * 50 + SLACK, "{:?}", start.elapsed());
-    let of = |name: &str| report.service(name).unwrap().clone();
-    assert!(matches!(of("blocking").clean_up, CleanUp::Skipped));
-    assert!(matches!(of("blocking").exit.unwrap().kind, ExitKind::Leaked));
-    assert!(matches!(of("thread").exit.unwrap().kind, ExitKind::Leaked));
+    let report_of = |name: &str| report.service(name).unwrap().clone();
+    assert!(matches!(report_of("blocking").clean_up, CleanUp::Skipped));
+    assert!(matches!(report_of("blocking").exit.unwrap().kind, ExitKind::Leaked));
+    assert!(matches!(report_of("thread").exit.unwrap().kind, ExitKind::Leaked));
     assert_eq!(report.exit_code(), 1);
     assert_eq!(log.count("stop blocking"), 0);
-    // Elsewhere, though there was no time left to wait for it.
-    until("its stop is called", || log.count("stop thread") == 1).await;
+    // On another thread, although there was no time left to wait for it.
+    until("`stop` is called", || log.count("stop thread") == 1).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn report_names_services_in_the_order_in_which_they_were_added() {
+async fn report_lists_services_in_the_order_in_which_they_were_added() {
     let log = Log::default();
     let host = virtual_host()
         .service(Actor::new("z", &log).service().after("a"))
@@ -287,9 +292,9 @@ async fn report_names_services_in_the_order_in_which_they_were_added() {
     assert_eq!(report.service("z").unwrap().generations, 1);
 }
 
-/// The supervisor is on the runtime that dies, or on a thread of its own.
+/// The supervisor has its own thread, so it survives the runtime.
 #[test]
-fn runtime_that_is_dropped_under_the_host_loses_its_services_and_the_host_ends() {
+fn host_stops_after_the_runtime_of_its_services_is_dropped() {
     let log = Log::default();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let host = ServiceHost::builder()
@@ -305,11 +310,11 @@ fn runtime_that_is_dropped_under_the_host_loses_its_services_and_the_host_ends()
     assert!(start.elapsed() < SECOND + SLACK, "{:?}", start.elapsed());
     while host.status().phase != HostPhase::Stopped {
         assert!(start.elapsed() < PATIENCE, "{:?}", host.status());
-        // It ends on its own thread.
+        // The host ends on its own thread.
         std::thread::sleep(MS);
     }
-    let lost = error.as_ref().map_or_else(|error| error.report().unwrap().clone(), Clone::clone);
-    for service in lost.services.iter() {
+    let report = error.as_ref().map_or_else(|error| error.report().unwrap().clone(), Clone::clone);
+    for service in report.services.iter() {
         assert!(matches!(service.exit.as_ref().unwrap().kind, ExitKind::Aborted), "{service:?}");
         assert!(matches!(service.clean_up, CleanUp::Done), "{service:?}");
         assert_eq!(service.generations, 1);
@@ -318,7 +323,7 @@ fn runtime_that_is_dropped_under_the_host_loses_its_services_and_the_host_ends()
 }
 
 #[test]
-fn host_ends_by_itself_when_the_runtime_of_a_critical_service_is_gone() {
+fn host_stops_on_its_own_when_the_runtime_of_a_critical_service_is_dropped() {
     let log = Log::default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let host =
@@ -328,7 +333,7 @@ fn host_ends_by_itself_when_the_runtime_of_a_critical_service_is_gone() {
     let start = Clock::now();
     while host.status().phase != HostPhase::Stopped {
         assert!(start.elapsed() < SECOND + SLACK, "{:?}", host.status());
-        // It ends on its own thread.
+        // The host ends on its own thread.
         std::thread::sleep(MS);
     }
     let error = futures::executor::block_on(host.shutdown()).unwrap_err();
@@ -337,7 +342,7 @@ fn host_ends_by_itself_when_the_runtime_of_a_critical_service_is_gone() {
 }
 
 #[test]
-fn supervisor_whose_runtime_is_dropped_says_that_it_is_gone() {
+fn shutdown_fails_if_the_runtime_of_the_supervisor_is_dropped() {
     let log = Log::default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let host = virtual_host().service(Actor::new("actor", &log).service()).build().unwrap();

@@ -1,4 +1,4 @@
-//! Services with a thread of their own, and the supervisor's.
+//! Tests of services on their own threads, and of the supervisor's thread.
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant as Clock;
@@ -13,17 +13,17 @@ use support::waiting::{Gate, MS, PATIENCE, until};
 async fn threads_are_named_after_their_services() {
     let names = Arc::new(Mutex::new(Vec::new()));
     let (one, two) = (names.clone(), names.clone());
-    let note =
+    let record =
         |names: &Mutex<Vec<String>>| names.lock().unwrap().push(std::thread::current().name().unwrap().to_owned());
     let host = threaded_host()
         .service(blocking_fn("blocks", move |cx| {
-            note(&one);
+            record(&one);
             while !cx.wait_stopping(SECOND) {}
             Ok(())
         }))
         .service(
             service_fn("awaits", move |cx| {
-                note(&two);
+                record(&two);
                 async move {
                     cx.stopping().await;
                     Ok(())
@@ -42,13 +42,13 @@ async fn threads_are_named_after_their_services() {
 }
 
 #[tokio::test]
-async fn parked_thread_wakes_up_when_it_is_told_to_stop() {
+async fn parked_thread_wakes_up_when_it_is_asked_to_stop() {
     let log = Log::default();
-    let notes = log.clone();
+    let records = log.clone();
     let host = threaded_host()
         .service(blocking_fn("parks", move |cx| {
             assert!(!cx.wait_stopping(MS));
-            notes.note("parks");
+            records.record("parks");
             assert!(cx.wait_stopping(PATIENCE * 10));
             assert!(cx.is_stopping());
             Ok(())
@@ -56,14 +56,14 @@ async fn parked_thread_wakes_up_when_it_is_told_to_stop() {
         .build()
         .unwrap();
     host.start().await.unwrap();
-    until("it parks", || log.count("parks") == 1).await;
+    until("the thread parks", || log.count("parks") == 1).await;
     let start = Clock::now();
     assert!(timeout(PATIENCE, host.shutdown()).await.unwrap().unwrap().is_clean());
     assert!(start.elapsed() < SLACK, "{:?}", start.elapsed());
 }
 
 #[test]
-fn stuck_server_runtime_delays_neither_the_stop_nor_its_deadline() {
+fn blocked_server_runtime_delays_neither_the_shutdown_nor_its_deadline() {
     let (log, gate) = (Log::default(), Gate::default());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let host = threaded_host()
@@ -73,20 +73,20 @@ fn stuck_server_runtime_delays_neither_the_stop_nor_its_deadline() {
         .build()
         .unwrap();
     runtime.block_on(host.start()).unwrap();
-    let (wait, (tell, is_stuck)) = (gate.wait(), std::sync::mpsc::channel());
+    let (wait, (signal, is_blocked)) = (gate.wait(), std::sync::mpsc::channel());
     runtime.spawn(async move {
-        tell.send(()).unwrap();
+        signal.send(()).unwrap();
         wait.block();
     });
-    is_stuck.recv_timeout(PATIENCE).unwrap();
+    is_blocked.recv_timeout(PATIENCE).unwrap();
     let start = Clock::now();
     let report = futures::executor::block_on(host.shutdown()).unwrap();
     assert!(start.elapsed() < SECOND * 2 + SLACK, "{:?}", start.elapsed());
-    // Its task has no turn, so that it can't be dropped, and its `stop` runs elsewhere.
+    // The task is not polled, so it cannot be dropped, and `stop` runs on another thread.
     assert_eq!(report.service("shared").unwrap().clean_up.to_string(), "done");
     assert_eq!(
         report.service("shared").unwrap().exit.as_ref().unwrap().kind.to_string(),
-        "leaked: it blocks its thread and can't be dropped"
+        "leaked: it blocks its thread and cannot be dropped"
     );
     assert!(report.service("thread").unwrap().is_clean());
     gate.open();
@@ -95,16 +95,16 @@ fn stuck_server_runtime_delays_neither_the_stop_nor_its_deadline() {
 }
 
 #[test]
-fn who_waits_elsewhere_for_one_of_many_to_stop_is_woken_while_the_server_runtime_is_stuck() {
+fn waiters_on_other_threads_are_woken_to_stop_while_the_server_runtime_is_blocked() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    // Dropped before the runtime, which waits for what it blocks.
+    // Dropped before the runtime, which waits for the blocked task.
     let gate = Gate::default();
-    let (give, contexts) = std::sync::mpsc::channel();
+    let (sender, contexts) = std::sync::mpsc::channel();
     let mut host = threaded_host().shutdown_timeout(PATIENCE * 3);
     for n in 0..100 {
-        let give = give.clone();
+        let sender = sender.clone();
         let service = service_fn(&n.to_string(), move |cx| {
-            give.send(cx.clone()).unwrap();
+            sender.send(cx.clone()).unwrap();
             async move {
                 cx.stopping().await;
                 Ok(())
@@ -115,28 +115,28 @@ fn who_waits_elsewhere_for_one_of_many_to_stop_is_woken_while_the_server_runtime
     let host = host.build().unwrap();
     runtime.block_on(host.start()).unwrap();
     let waiting = contexts.iter().take(100).map(|cx| {
-        let (tell, is_told) = std::sync::mpsc::channel();
+        let (notify, is_notified) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             futures::executor::block_on(cx.stopping());
-            tell.send(()).unwrap();
+            notify.send(()).unwrap();
         });
-        is_told
+        is_notified
     });
     let waiting: Vec<_> = waiting.collect();
-    let (wait, (tell, is_stuck)) = (gate.wait(), std::sync::mpsc::channel());
+    let (wait, (signal, is_blocked)) = (gate.wait(), std::sync::mpsc::channel());
     runtime.spawn(async move {
-        tell.send(()).unwrap();
+        signal.send(()).unwrap();
         wait.block();
     });
-    is_stuck.recv_timeout(PATIENCE).unwrap();
+    is_blocked.recv_timeout(PATIENCE).unwrap();
     host.handle().request_shutdown();
-    waiting.iter().for_each(|is_told| is_told.recv_timeout(PATIENCE).unwrap());
+    waiting.iter().for_each(|is_notified| is_notified.recv_timeout(PATIENCE).unwrap());
     gate.open();
     assert!(futures::executor::block_on(host.shutdown()).unwrap().is_clean());
 }
 
 #[test]
-fn lag_of_a_stuck_server_runtime_shows_while_it_is_stuck() {
+fn lag_of_a_blocked_server_runtime_is_visible_while_it_is_blocked() {
     let gate = Gate::default();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let host = threaded_host().build().unwrap();
@@ -159,13 +159,13 @@ fn lag_of_a_stuck_server_runtime_shows_while_it_is_stuck() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn shared_service_that_blocks_its_worker_is_left_behind_at_its_limit_and_not_started_again() {
+async fn shared_service_that_blocks_its_worker_is_abandoned_and_not_restarted() {
     let (log, gate) = (Log::default(), Gate::default());
     let actor = Actor::new("actor", &log).run(Act::Block(gate.wait()));
     let service = actor.service().heartbeat(MS * 20).stop_timeout(MS * 20).degradable();
     let host = threaded_host().service(service).build().unwrap();
     host.start().await.unwrap();
-    until("it is given up", || host.status().service("actor").unwrap().state == ServiceState::Failed).await;
+    until("the host gives up on it", || host.status().service("actor").unwrap().state == ServiceState::Failed).await;
     assert_eq!(log.lines(), ["start actor", "run actor", "stop actor"]);
     assert_eq!(host.status().phase, HostPhase::Running);
     gate.open();
@@ -174,7 +174,7 @@ async fn shared_service_that_blocks_its_worker_is_left_behind_at_its_limit_and_n
 }
 
 #[test]
-fn threads_are_told_to_stop_when_the_runtime_of_their_supervisor_goes_away() {
+fn threads_are_asked_to_stop_when_the_runtime_of_their_supervisor_is_dropped() {
     let log = Log::default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let host = virtual_host()
@@ -186,8 +186,8 @@ fn threads_are_told_to_stop_when_the_runtime_of_their_supervisor_goes_away() {
     drop(runtime);
     let start = Clock::now();
     while log.count("stop blocks") + log.count("stop awaits") < 2 {
-        assert!(start.elapsed() < PATIENCE, "they were not told: {:?}", log.lines());
-        // They end on threads of their own.
+        assert!(start.elapsed() < PATIENCE, "the threads were not asked to stop: {:?}", log.lines());
+        // The services end on their own threads.
         std::thread::sleep(MS);
     }
     assert!(!host.status().is_ready());

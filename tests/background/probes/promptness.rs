@@ -1,5 +1,5 @@
-//! How soon readiness falls. The machine that tests run on is busy with others, so what must hold each time is the order of
-//! events, and a time is measured several times, of which the best one counts.
+//! Tests of how fast a host becomes not ready. The machine may be busy, so each run asserts the order of events, while
+//! times are measured several times and only the best one counts.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -16,20 +16,20 @@ use rustix::process::{Signal, getpid, kill_process};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use crate::probes::{any_port, builder, gate, open, passed, steady};
+use crate::probes::{any_port, builder, gate, open, pass, steady};
 use support::client::PATIENCE;
 
-/// The promise.
-const SOON: Duration = Duration::from_millis(5);
-const TRIES: usize = 20;
+/// The guaranteed time.
+const LIMIT: Duration = Duration::from_millis(5);
+const ROUNDS: usize = 20;
 
-/// A client that keeps its connection, so that a question costs one round.
-struct Asker {
+/// A client that keeps its connection, so that a request costs one round trip.
+struct ProbeClient {
     stream: TcpStream,
     buffer: [u8; 4096],
 }
 
-impl Asker {
+impl ProbeClient {
     fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
@@ -40,93 +40,93 @@ impl Asker {
     fn is_ready(&mut self) -> bool {
         self.stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
         let length = self.stream.read(&mut self.buffer).unwrap();
-        let answer = std::str::from_utf8(&self.buffer[..length]).unwrap();
-        assert!(answer.ends_with("ok") || answer.ends_with("readyz check failed"), "{answer}");
-        answer.starts_with("HTTP/1.1 200 ")
+        let response = std::str::from_utf8(&self.buffer[..length]).unwrap();
+        assert!(response.ends_with("ok") || response.ends_with("readyz check failed"), "{response}");
+        response.starts_with("HTTP/1.1 200 ")
     }
 }
 
-/// A host with a server that ends when it may, and a client of its own port.
-struct Running {
+/// A running host whose server ends when allowed to, and a client of the dedicated port.
+struct RunningHost {
     handle: HostHandle,
     may_end: Arc<Semaphore>,
     run: JoinHandle<Result<ShutdownReport, HostError>>,
-    asker: Asker,
+    client: ProbeClient,
 }
 
-impl Running {
+impl RunningHost {
     async fn start(builder: ServiceHostBuilder) -> Self {
         let may_end = gate();
         let host = builder.service(steady("service")).probe_listener(any_port()).build().unwrap();
         let handle = host.handle();
         let server_ends = Arc::clone(&may_end);
         let run = tokio::spawn(host.run_until(async move {
-            passed(server_ends).await;
+            pass(server_ends).await;
             Ok::<(), std::io::Error>(())
         }));
-        support::client::eventually("it runs", || handle.status().phase == HostPhase::Running).await;
-        let mut asker = Asker::connect(handle.probe_address().unwrap());
-        assert!(asker.is_ready());
-        Self { handle, may_end, run, asker }
+        support::client::eventually("the host runs", || handle.status().phase == HostPhase::Running).await;
+        let mut client = ProbeClient::connect(handle.probe_address().unwrap());
+        assert!(client.is_ready());
+        Self { handle, may_end, run, client }
     }
 
-    /// Asks on its port, from another thread, until it is not ready any more. Returns the time from before `trigger` to the
-    /// first 503, and what ends the host.
+    /// Polls the dedicated port from another thread until the host is not ready. Returns the time from before `trigger`
+    /// until the first 503, and a future that ends the host.
     async fn time_to_unready(self, trigger: impl FnOnce(&HostHandle)) -> (Duration, impl Future<Output = ()>) {
-        let Self { handle, may_end, run, mut asker } = self;
-        let asking = thread::spawn(move || {
+        let Self { handle, may_end, run, mut client } = self;
+        let polling = thread::spawn(move || {
             let start = Instant::now();
-            while asker.is_ready() {
-                assert!(start.elapsed() < PATIENCE, "it is still ready");
+            while client.is_ready() {
+                assert!(start.elapsed() < PATIENCE, "the host is still ready");
             }
             Instant::now()
         });
-        // By the time that anybody is told of the stop, status and port say it.
+        // When `draining` is cancelled, the status and the port already show it.
         let drained = tokio::spawn({
             let handle = handle.clone();
             async move {
                 handle.draining().cancelled().await;
-                let (status, answer) = (handle.status(), handle.status().probe("/readyz").unwrap().status);
-                assert!(status.phase == HostPhase::Draining && !status.is_ready() && answer == 503, "{status:?}");
-                assert!(!Asker::connect(handle.probe_address().unwrap()).is_ready());
+                let (status, code) = (handle.status(), handle.status().probe("/readyz").unwrap().status);
+                assert!(status.phase == HostPhase::Draining && !status.is_ready() && code == 503, "{status:?}");
+                assert!(!ProbeClient::connect(handle.probe_address().unwrap()).is_ready());
             }
         });
         let began = Instant::now();
         trigger(&handle);
-        let fell = tokio::task::spawn_blocking(|| asking.join().unwrap()).await.unwrap();
+        let unready_at = tokio::task::spawn_blocking(|| polling.join().unwrap()).await.unwrap();
         drained.await.unwrap();
         let end = async move {
             open(&may_end);
             assert!(run.await.unwrap().unwrap().is_clean());
         };
-        (fell.duration_since(began), end)
+        (unready_at.duration_since(began), end)
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn readiness_falls_within_5_ms_of_the_request_to_stop() {
+async fn host_is_not_ready_within_5_ms_of_a_request_to_stop() {
     let mut times = Vec::new();
-    for _ in 0..TRIES {
-        let host = Running::start(builder()).await;
+    for _ in 0..ROUNDS {
+        let host = RunningHost::start(builder()).await;
         let (time, end) = host.time_to_unready(HostHandle::request_shutdown).await;
         end.await;
         times.push(time);
     }
     times.sort();
-    assert!(times[0] < SOON, "{times:?}");
+    assert!(times[0] < LIMIT, "{times:?}");
 }
 
-/// The only test of this binary that sends its own process signals: they reach all hosts that listen.
+/// The only test in this binary that sends signals to its own process: they reach all hosts that listen.
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn readiness_falls_within_5_ms_of_a_signal() {
+async fn host_is_not_ready_within_5_ms_of_a_signal() {
     let terminate = |_: &HostHandle| kill_process(getpid(), Signal::TERM).unwrap();
     let long = Duration::from_secs(60);
-    let start = || Running::start(ServiceHost::builder().drain_timeout(long).shutdown_timeout(2 * long));
+    let start = || RunningHost::start(ServiceHost::builder().drain_timeout(long).shutdown_timeout(2 * long));
     let (mut times, mut host) = (Vec::new(), start().await);
-    for _ in 0..TRIES {
+    for _ in 0..ROUNDS {
         let (time, end) = host.time_to_unready(terminate).await;
-        // It listens before the other one ends, since a signal that no host listens to would end the process.
+        // The next host listens before this one ends: a signal without a listening host would end the process.
         host = start().await;
         end.await;
         times.push(time);
@@ -134,88 +134,88 @@ async fn readiness_falls_within_5_ms_of_a_signal() {
     let (_, end) = host.time_to_unready(HostHandle::request_shutdown).await;
     end.await;
     times.sort();
-    assert!(times[0] < SOON, "{times:?}");
+    assert!(times[0] < LIMIT, "{times:?}");
 }
 
 #[tokio::test]
-async fn connection_makes_one_answer_in_a_turn() {
+async fn connection_sends_at_most_one_response_per_poll() {
     const REQUESTS: usize = 16;
     let host = builder().supervision(Supervision::ServerRuntime).probe_listener(any_port()).build().unwrap();
     host.start().await.unwrap();
     let mut client = TcpStream::connect(host.handle().probe_address().unwrap()).unwrap();
     client.set_nonblocking(true).unwrap();
     let (mut buffer, mut read) = ([0; 4096], String::new());
-    let (mut turns, mut wanted) = (0, 1);
+    let (mut polls, mut expected) = (0, 1);
     client.write_all(b"GET /livez HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         while let Ok(length) = client.read(&mut buffer) {
             read += std::str::from_utf8(&buffer[..length]).unwrap();
         }
-        let answers = read.matches("HTTP/1.1 200 ").count();
-        if answers == 1 && wanted == 1 {
-            // It is accepted. From here on this task and the connection's take turns on one thread.
+        let responses = read.matches("HTTP/1.1 200 ").count();
+        if responses == 1 && expected == 1 {
+            // The connection is accepted. From here on this task and that of the connection alternate on one thread.
             client.write_all("GET /livez HTTP/1.1\r\nhost: test\r\n\r\n".repeat(REQUESTS).as_bytes()).unwrap();
-            (turns, wanted) = (0, 1 + REQUESTS);
-        } else if answers == wanted {
+            (polls, expected) = (0, 1 + REQUESTS);
+        } else if responses == expected {
             break;
         }
-        assert!(Instant::now() < deadline, "{answers} answers");
-        turns += 1;
+        assert!(Instant::now() < deadline, "{responses} responses");
+        polls += 1;
         tokio::task::yield_now().await;
     }
-    assert!(turns >= REQUESTS, "{REQUESTS} answers in {turns} turns");
+    assert!(polls >= REQUESTS, "{REQUESTS} responses in {polls} polls");
 }
 
-/// Clients that ask as fast as they can, many times at once, for answers that take long to make. Returns the times from a
-/// request to stop to its first effect, and to the end.
+/// Floods the port with pipelined requests for large responses. Returns the times from a request to stop until its
+/// first effect, and until the end.
 async fn times_under_a_flood() -> (Duration, Duration) {
     let services = (0..300).map(|index| steady(&format!("service number {index}")));
     let builder = services.fold(builder(), |builder, service| builder.service(service));
     let host = builder.probe_listener(any_port()).build().unwrap();
     host.start().await.unwrap();
     let (handle, address) = (host.handle(), host.handle().probe_address().unwrap());
-    let answered = Arc::new(AtomicUsize::new(0));
+    let responses = Arc::new(AtomicUsize::new(0));
     let client = |_| {
-        let answered = Arc::clone(&answered);
+        let responses = Arc::clone(&responses);
         thread::spawn(move || {
             let mut stream = TcpStream::connect(address).unwrap();
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
             let mut writer = stream.try_clone().unwrap();
             let requests = "GET /readyz?verbose HTTP/1.1\r\nhost: test\r\n\r\n".repeat(16);
-            // Both end with the host, which closes its connections.
+            // Both threads end with the host, which closes its connections.
             let writing = thread::spawn(move || while writer.write_all(requests.as_bytes()).is_ok() {});
             let mut buffer = vec![0; 1 << 16];
             while stream.read(&mut buffer).is_ok_and(|length| length > 0) {
-                answered.fetch_add(1, Ordering::Relaxed);
+                responses.fetch_add(1, Ordering::Relaxed);
             }
             stream.shutdown(Shutdown::Both).ok();
             writing.join().unwrap();
         })
     };
     let clients: Vec<_> = (0..40).map(client).collect();
-    support::client::eventually("they are answered", || answered.load(Ordering::Relaxed) > 400).await;
+    support::client::eventually("the clients get responses", || responses.load(Ordering::Relaxed) > 400).await;
 
-    let asked = Instant::now();
+    let requested = Instant::now();
     handle.request_shutdown();
     while handle.status().is_ready() {
-        assert!(asked.elapsed() < PATIENCE, "it is still ready");
+        assert!(requested.elapsed() < PATIENCE, "the host is still ready");
         thread::yield_now();
     }
-    let fell = asked.elapsed();
+    let unready = requested.elapsed();
     host.shutdown().await.unwrap();
-    let stopped = asked.elapsed();
+    let stopped = requested.elapsed();
     clients.into_iter().for_each(|client| client.join().unwrap());
-    (fell, stopped)
+    (unready, stopped)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_that_ask_without_end_do_not_hold_up_the_supervisor() {
+async fn flood_of_requests_does_not_delay_the_supervisor() {
     let mut times = Vec::new();
     for _ in 0..5 {
         times.push(times_under_a_flood().await);
     }
-    // It takes 1 to 7 ms.
-    let (fell, stopped) = times.iter().min().unwrap();
-    assert!(*fell < Duration::from_millis(30) && *stopped < Duration::from_millis(60), "{times:?}");
+    // Typical times are 1 to 7 ms.
+    let (unready, stopped) = times.iter().min().unwrap();
+    assert!(*unready < Duration::from_millis(30) && *stopped < Duration::from_millis(60), "{times:?}");
 }

@@ -49,7 +49,7 @@ async fn task_that_finds_no_free_token_is_refused_by_a_pool_without_a_queue() {
             soon("the tasks end", handle).await.unwrap();
         }
         until("all tokens are released", || pool.limiter().statistics().borrowed == 0).await;
-        gate.shut();
+        gate.close();
     }
     assert_eq!(pool.statistics().refused, 20);
 }

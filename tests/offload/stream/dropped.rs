@@ -116,6 +116,6 @@ async fn panics_of_dropped_items_do_not_propagate() {
     assert!(watch.dropped().is_some());
 }
 
-fn poll<T: Send + 'static>(stream: &mut onelane::BlockingStream<T>) -> Poll<Option<()>> {
+fn poll<T: Send + 'static>(stream: &mut onelane::offload::BlockingStream<T>) -> Poll<Option<()>> {
     Pin::new(stream).poll_next(&mut Context::from_waker(Waker::noop())).map(|item| item.map(|item| drop(item.unwrap())))
 }

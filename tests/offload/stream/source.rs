@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
 
 use futures::StreamExt;
-use onelane::BlockingStream;
+use onelane::offload::BlockingStream;
 use onelane::offload::OffloadError;
 
 use support::waiting::{Gate, Wait, soon};

@@ -1,4 +1,4 @@
-//! What the tests of the actix-web adapters share: a server on real sockets, and handlers that can be held.
+//! What the tests of the actix-web adapter share: a server on real sockets, and handlers that can be held.
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,19 +20,20 @@ use tokio::time::sleep;
 
 use crate::client::{RawClient, web_client};
 
-/// More than the buffers of both kernels and both processes hold, so that who does not read it holds up its writer.
+/// More than the buffers of both kernels and both processes hold, so that a client that does not read blocks the
+/// writer.
 pub const LARGE: usize = 16 << 20;
 
 pub const GET: &str = "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
-/// A server in threads of its own, on a port of its own. Dropping it stops it.
+/// A server in its own threads, on its own port. Dropping it stops it.
 pub struct Server {
     pub address: SocketAddr,
     pub handle: ServerHandle,
 }
 
 impl Server {
-    /// With two workers, where a client that closes its connection is gone.
+    /// Starts a server with two workers on which a client that closes its connection counts as disconnected.
     pub fn start(configure: impl Fn(&mut ServiceConfig) + Send + Clone + 'static) -> Self {
         Self::start_with(2, false, configure)
     }
@@ -53,18 +54,18 @@ impl Server {
         })
     }
 
-    /// The server that `run` makes and runs.
+    /// Starts the server that `run` creates.
     pub fn serve(run: impl FnOnce() -> (SocketAddr, dev::Server) + Send + 'static) -> Self {
         let (started, starts) = mpsc::channel();
-        thread::spawn(move || rt::System::new().block_on(go_on(run, started)));
+        thread::spawn(move || rt::System::new().block_on(run_server(run, started)));
         starts.recv().expect("the server starts")
     }
 
-    /// As [`serve`](Self::serve), on tokio's runtime rather than actix-web's own, as in a `#[tokio::main]`.
+    /// Like [`serve`](Self::serve), but on tokio's runtime instead of actix-web's own, as in a `#[tokio::main]`.
     pub fn serve_in_tokio(run: impl FnOnce() -> (SocketAddr, dev::Server) + Send + 'static) -> Self {
         let (started, starts) = mpsc::channel();
-        let runtime = tokio::runtime::Runtime::new().expect("the machine has threads left");
-        thread::spawn(move || runtime.block_on(go_on(run, started)));
+        let runtime = tokio::runtime::Runtime::new().expect("the machine has a thread left");
+        thread::spawn(move || runtime.block_on(run_server(run, started)));
         starts.recv().expect("the server starts")
     }
 
@@ -72,7 +73,7 @@ impl Server {
         format!("http://{}{path}", self.address)
     }
 
-    /// Gets, in a task of its own.
+    /// Sends a GET request in its own task.
     pub fn get(&self, path: &str) -> JoinHandle<Response> {
         ask(web_client().get(self.url(path)))
     }
@@ -80,23 +81,23 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // The order is given by the call. Waiting for it to be carried out would need a runtime.
+        // The call itself sends the command. Waiting for its execution would need a runtime.
         drop(self.handle.stop(false));
     }
 }
 
-async fn go_on(run: impl FnOnce() -> (SocketAddr, dev::Server), started: mpsc::Sender<Server>) {
+async fn run_server(run: impl FnOnce() -> (SocketAddr, dev::Server), started: mpsc::Sender<Server>) {
     let (address, running) = run();
     started.send(Server { address, handle: running.handle() }).expect("the test waits");
-    running.await.expect("it accepts until it is stopped");
+    running.await.expect("the server accepts until it is stopped");
 }
 
-/// Sends a request in a task of its own.
+/// Sends a request in its own task.
 pub fn ask(request: RequestBuilder) -> JoinHandle<Response> {
-    tokio::spawn(async move { request.send().await.expect("it answers") })
+    tokio::spawn(async move { request.send().await.expect("the server responds") })
 }
 
-/// What handlers do, for tests to count, and to hold up until they let it finish.
+/// The work of handlers, which a test counts and holds until it lets them finish.
 pub struct Work {
     counts: Mutex<Counts>,
     may_finish: Semaphore,
@@ -118,8 +119,8 @@ impl Default for Work {
 
 impl Work {
     pub async fn run(&self) {
-        struct Leave<'a>(&'a Work);
-        impl Drop for Leave<'_> {
+        struct Exit<'a>(&'a Work);
+        impl Drop for Exit<'_> {
             fn drop(&mut self) {
                 lock(&self.0.counts).inside -= 1;
             }
@@ -131,20 +132,20 @@ impl Work {
             counts.inside += 1;
             counts.most_inside = counts.most_inside.max(counts.inside);
         }
-        let _leave = Leave(self);
-        // Long enough for others to come in beside it, if they are let in.
+        let _exit = Exit(self);
+        // Long enough for other requests to run concurrently, if they are admitted.
         sleep(Duration::from_millis(2)).await;
-        self.may_finish.acquire().await.expect("it is never closed").forget();
+        self.may_finish.acquire().await.expect("the semaphore is never closed").forget();
         lock(&self.counts).finished += 1;
     }
 
-    /// Lets so many runs, of those that go on or are to come, finish.
+    /// Lets that many runs, current or future ones, finish.
     pub fn let_finish(&self, runs: usize) {
         self.may_finish.add_permits(runs);
     }
 
-    /// Holds up those that were not let go on yet, and those to come.
-    pub fn let_nobody_finish(&self) {
+    /// Holds the runs that were not let finish yet, and future ones.
+    pub fn hold_all(&self) {
         self.may_finish.forget_permits(Semaphore::MAX_PERMITS);
     }
 
@@ -197,8 +198,8 @@ impl Streams {
 pub async fn assert_problem(response: Response, status: u16, retry_after: Option<&str>, kind: &str) -> Value {
     assert_eq!(response.status(), status);
     assert_eq!(response.headers()[CONTENT_TYPE.as_str()], "application/problem+json");
-    let said = response.headers().get("retry-after").map(|value| value.to_str().expect("it is ASCII"));
-    assert_eq!(said, retry_after);
+    let message = response.headers().get("retry-after").map(|value| value.to_str().expect("the header is ASCII"));
+    assert_eq!(message, retry_after);
     let problem: Value = response.json().await.expect("a problem is JSON");
     let members: Vec<_> = problem.as_object().expect("a problem is an object").keys().map(String::as_str).collect();
     assert_eq!(members, ["detail", "status", "title", "type"]);
@@ -208,11 +209,11 @@ pub async fn assert_problem(response: Response, status: u16, retry_after: Option
 }
 
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("nobody panics while holding it")
+    mutex.lock().expect("no thread panics with the mutex held")
 }
 
 impl Server {
-    /// With the host that the other client names, too.
+    /// Sends a GET request with the `host` header that the other client sends too.
     pub async fn raw_get(&self) -> RawClient {
         RawClient::send(self.address, format!("GET / HTTP/1.1\r\nhost: {}\r\n\r\n", self.address)).await
     }
@@ -221,7 +222,7 @@ impl Server {
         web_client().post(self.url(path)).header("x-user", user)
     }
 
-    /// Posts for a user, in a task of its own.
+    /// Sends a POST request for a user in its own task.
     pub fn work_for(&self, user: &str) -> JoinHandle<Response> {
         ask(self.post("/", user))
     }

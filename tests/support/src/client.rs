@@ -1,4 +1,4 @@
-//! [`RawClient`], a client whose bytes and departure are the test's choice, and waiting for what a test expects.
+//! [`RawClient`], a client whose bytes and disconnects the test controls, and waiting for conditions.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -7,18 +7,18 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-/// How long a test waits for what must happen: long enough for a busy machine.
+/// How long a test waits for an expected event. Long enough for a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A client that sends bytes as they are.
 pub struct RawClient(TcpStream);
 
-/// How a client leaves.
+/// How a client disconnects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Leave {
-    /// It closes the connection in good order: the server sees the end of the stream.
+pub enum Disconnect {
+    /// It closes the connection in order: the server sees the end of the stream.
     Fin,
-    /// It resets the connection, as a process that crashed or lost its network.
+    /// It resets the connection, like a process that crashed or lost its network.
     Rst,
 }
 
@@ -26,11 +26,11 @@ impl RawClient {
     /// Connects and sends `bytes`.
     pub async fn send(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Self {
         let mut stream = TcpStream::connect(address).await.expect("the server accepts");
-        stream.write_all(bytes.as_ref()).await.expect("the server's kernel takes the bytes");
+        stream.write_all(bytes.as_ref()).await.expect("the server's kernel accepts the bytes");
         Self(stream)
     }
 
-    /// Reads until `text` has come, and returns all that was read.
+    /// Reads until `text` has arrived, and returns everything that was read.
     pub async fn read_until(&mut self, text: &str) -> String {
         let mut read = Vec::new();
         let mut buffer = [0; 1024];
@@ -45,44 +45,46 @@ impl RawClient {
     }
 
     /// Sends more on the same connection.
-    pub async fn ask_again(&mut self, bytes: impl AsRef<[u8]>) {
-        self.0.write_all(bytes.as_ref()).await.expect("the server's kernel takes the bytes");
+    pub async fn send_again(&mut self, bytes: impl AsRef<[u8]>) {
+        self.0.write_all(bytes.as_ref()).await.expect("the server's kernel accepts the bytes");
     }
 
-    /// Waits until the server closes the connection, or breaks it off, whatever it sends before.
+    /// Reads and discards until the server closes or resets the connection.
     pub async fn until_closed(&mut self) {
         let mut buffer = [0; 1024];
         let read = async { while self.0.read(&mut buffer).await.is_ok_and(|length| length > 0) {} };
         timeout(PATIENCE, read).await.expect("the server closes the connection");
     }
 
-    /// Says that it sends nothing more, which is leaving for most servers, and goes on reading.
+    /// Shuts down the sending half, which most servers treat as a disconnect, and continues to read.
     pub async fn shut_down(&mut self) {
-        self.0.shutdown().await.expect("it is connected");
+        self.0.shutdown().await.expect("the client is connected");
     }
 
-    /// Goes away.
-    pub async fn leave(mut self, how: Leave) {
+    /// Disconnects.
+    pub async fn disconnect(mut self, how: Disconnect) {
         match how {
-            // Closing alone would reset the connection if an answer is unread.
-            Leave::Fin => self.0.shutdown().await.expect("it is connected"),
-            Leave::Rst => self.0.set_zero_linger().expect("it is connected"),
+            // Closing alone would reset the connection if a response is unread.
+            Disconnect::Fin => self.0.shutdown().await.expect("the client is connected"),
+            Disconnect::Rst => self.0.set_zero_linger().expect("the client is connected"),
         }
     }
 }
 
-/// A client that connects anew for each request, and never through a proxy.
+/// A client that opens a connection for each request, and never uses a proxy.
 pub fn web_client() -> reqwest::Client {
     let builder = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).timeout(PATIENCE);
     builder.build().expect("the client needs nothing that may be missing")
 }
 
 /// Waits until `condition` holds.
-pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
+///
+/// In real time: with sockets the kernel sets the pace, and a paused clock would run ahead of it.
+pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < PATIENCE, "in vain: {what}");
-        // What is waited for happens in other threads and processes.
+        assert!(start.elapsed() < PATIENCE, "timed out: {what}");
+        // The condition changes in other threads and processes.
         sleep(Duration::from_millis(2)).await;
     }
 }

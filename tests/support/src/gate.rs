@@ -1,6 +1,6 @@
-//! [`Gate`], a function that blocks until the test lets it go on.
+//! [`Gate`], a function that blocks until the test lets it continue.
 //!
-//! It lets so many through, one by one, and keeps count of them. All may pass the one of `waiting.rs` once it is open.
+//! It lets callers pass one by one, and counts them. The gate of `waiting.rs` lets all callers pass once it is open.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, ThreadId};
@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use onelane::offload::TaskContext;
 
-/// Far more than anything takes here.
+/// Far more than any step takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What functions do that block, for tests to count, and to hold up.
+/// The work of functions that block, which a test counts and holds.
 #[derive(Default)]
 pub struct Gate {
     counts: Mutex<Counts>,
@@ -33,7 +33,7 @@ impl Gate {
         Arc::default()
     }
 
-    /// Blocks until it is let go.
+    /// Blocks until the test lets it continue.
     pub fn pass(&self) {
         self.pass_as("");
     }
@@ -42,16 +42,16 @@ impl Gate {
         self.enter(name);
         let counts = self.counts();
         let waited = self.changed.wait_timeout_while(counts, PATIENCE, |counts| counts.may_go == 0);
-        let (mut counts, timeout) = waited.expect("nobody panics while holding it");
-        assert!(!timeout.timed_out(), "the test lets it go");
+        let (mut counts, timeout) = waited.expect("no thread panics with the mutex held");
+        assert!(!timeout.timed_out(), "the test lets the function continue");
         counts.may_go -= 1;
         counts.finished += 1;
     }
 
-    /// Blocks until nobody waits for it any more, or until it is let go.
+    /// Blocks until it is cancelled or the test lets it continue.
     pub fn pass_unless_cancelled(&self) {
         self.enter("");
-        let cx = TaskContext::current().expect("it is on a pool");
+        let cx = TaskContext::current().expect("the function runs on a pool");
         for _ in 0..10_000 {
             let mut counts = self.counts();
             let is_cancelled = cx.is_cancelled();
@@ -64,7 +64,7 @@ impl Gate {
             drop(counts);
             thread::sleep(Duration::from_millis(2));
         }
-        panic!("neither cancelled nor let go");
+        panic!("neither cancelled nor released");
     }
 
     fn enter(&self, name: &'static str) {
@@ -75,7 +75,7 @@ impl Gate {
         counts.most_inside = counts.most_inside.max(inside);
     }
 
-    pub fn let_go(&self, functions: usize) {
+    pub fn release(&self, functions: usize) {
         self.counts().may_go += functions;
         self.changed.notify_all();
     }
@@ -84,7 +84,7 @@ impl Gate {
         self.counts().started.len()
     }
 
-    /// Those that have started, in their order.
+    /// The functions that have started, in their order.
     pub fn names(&self) -> Vec<&'static str> {
         self.counts().started.clone()
     }
@@ -106,6 +106,6 @@ impl Gate {
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.counts.lock().expect("nobody panics while holding it")
+        self.counts.lock().expect("no thread panics with the mutex held")
     }
 }

@@ -1,9 +1,9 @@
-//! What the tests of the web adapters share: a handler that can be held, a server, and a client that can leave.
+//! What the tests of the web adapters share: a handler that can be held, a server, and a client that can disconnect.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use onelane::web::ClientLink;
@@ -13,26 +13,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-/// Far more than anything takes here. A test that fails needs it, no other does.
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::client::PATIENCE;
+pub use crate::client::{Disconnect, eventually};
 
-/// Waits until `condition` holds.
-///
-/// In real time: where sockets are involved the kernel sets the pace, and a paused clock would run ahead of it.
-pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "still not: {what}");
-        sleep(Duration::from_millis(2)).await;
-    }
-}
-
-/// Waits for `work`, which takes no time to speak of.
+/// Waits for `work`, which is expected to take almost no time.
 pub async fn soon<F: Future>(work: F) -> F::Output {
-    timeout(PATIENCE, work).await.expect("it is not held up")
+    timeout(PATIENCE, work).await.expect("the work completes in time")
 }
 
-/// Work that goes on until the test lets it go, and counts what becomes of it.
+/// Work that continues until the test releases it, and counts how its visits end.
 #[derive(Debug)]
 pub struct Probe {
     started: AtomicUsize,
@@ -60,21 +49,21 @@ impl Probe {
         })
     }
 
-    /// One that holds nobody up.
+    /// A probe that holds no visit.
     pub fn open() -> Arc<Self> {
         let probe = Self::new();
-        probe.let_go(Semaphore::MAX_PERMITS);
+        probe.release(Semaphore::MAX_PERMITS);
         probe
     }
 
-    /// Goes on until the test lets it go.
+    /// Continues until the test releases it.
     pub async fn visit(&self) {
         let mut visit = Visit::enter(self);
         self.gate.acquire().await.expect("the gate is never closed").forget();
         visit.finished = true;
     }
 
-    /// As [`visit`](Self::visit), and leaves time for another one to show up beside it.
+    /// Like [`visit`](Self::visit), but leaves time for another visit to overlap.
     pub async fn visit_for(&self, length: Duration) {
         let mut visit = Visit::enter(self);
         sleep(length).await;
@@ -82,7 +71,7 @@ impl Probe {
     }
 
     /// Lets `n` visits end.
-    pub fn let_go(&self, n: usize) {
+    pub fn release(&self, n: usize) {
         self.gate.add_permits(n);
     }
 
@@ -121,7 +110,7 @@ impl Drop for Visit<'_> {
     }
 }
 
-/// How a server listens.
+/// The listener of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listening {
     /// With a plain `TcpListener`.
@@ -130,10 +119,10 @@ pub enum Listening {
     Watched,
 }
 
-/// Serves `app` on a port of its own until the test's runtime ends.
+/// Serves `app` on its own port until the test's runtime ends.
 pub async fn serve(listening: Listening, app: Router) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
-    let address = listener.local_addr().expect("it is bound");
+    let address = listener.local_addr().expect("the listener is bound");
     match listening {
         Listening::Plain => tokio::spawn(axum::serve(listener, app).into_future()),
         Listening::Watched => {
@@ -144,25 +133,16 @@ pub async fn serve(listening: Listening, app: Router) -> SocketAddr {
     address
 }
 
-/// How a client leaves.
-#[derive(Clone, Copy, Debug)]
-pub enum Leaving {
-    /// It says so: it closes its half.
-    Fin,
-    /// It breaks off.
-    Rst,
-}
-
-/// A client that sends the bytes it is told to.
+/// A client that sends exactly the bytes it is given.
 #[derive(Debug)]
 pub struct Client {
     stream: Option<TcpStream>,
     unread: Vec<u8>,
 }
 
-/// What a server answered.
+/// A response of a server.
 #[derive(Debug)]
-pub struct Answer {
+pub struct ClientResponse {
     pub status: u16,
     pub head: String,
     pub body: Vec<u8>,
@@ -171,7 +151,7 @@ pub struct Answer {
 impl Client {
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.expect("the server listens");
-        stream.set_nodelay(true).expect("it is a TCP socket");
+        stream.set_nodelay(true).expect("the socket is a TCP socket");
         Self { stream: Some(stream), unread: Vec::new() }
     }
 
@@ -183,28 +163,28 @@ impl Client {
     }
 
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        soon(self.stream().write_all(bytes.as_ref())).await.expect("the server is there");
+        soon(self.stream().write_all(bytes.as_ref())).await.expect("the server is connected");
     }
 
-    /// Sends as much as the server and the kernels between take in, at once.
+    /// Sends as much as the server and the kernels in between accept at once.
     pub async fn send_what_fits(&mut self, bytes: &[u8]) {
-        // Nobody tells when the last buffer is full: it is when nothing moves for a while.
+        // No event reports that the last buffer is full: it is when nothing moves for a while.
         let _ = timeout(Duration::from_millis(200), self.stream().write_all(bytes)).await;
     }
 
-    pub async fn leave(&mut self, leaving: Leaving) {
-        match leaving {
-            // Not dropped: bytes that it has not read, such as those of a 100 Continue, would make it break off.
-            Leaving::Fin => self.stream().shutdown().await.expect("the server is there"),
-            Leaving::Rst => {
-                self.stream().set_zero_linger().expect("it is a TCP socket");
+    pub async fn disconnect(&mut self, how: Disconnect) {
+        match how {
+            // Not dropped: unread bytes, such as those of a 100 Continue, would make it reset the connection.
+            Disconnect::Fin => self.stream().shutdown().await.expect("the server is connected"),
+            Disconnect::Rst => {
+                self.stream().set_zero_linger().expect("the socket is a TCP socket");
                 self.stream = None;
             }
         }
     }
 
-    /// The next answer, whose length its head must tell.
-    pub async fn answer(&mut self) -> Answer {
+    /// Returns the next response, whose length its head must state.
+    pub async fn response(&mut self) -> ClientResponse {
         let head = self.head().await;
         let length = header(&head, "content-length").map_or(0, |length| length.parse().expect("a length is a number"));
         while self.unread.len() < length {
@@ -212,10 +192,10 @@ impl Client {
         }
         let body = self.unread.drain(..length).collect();
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status line has a status");
-        Answer { status, head, body }
+        ClientResponse { status, head, body }
     }
 
-    /// The next head. What follows it stays unread.
+    /// Returns the next head. The bytes after it stay unread.
     pub async fn head(&mut self) -> String {
         loop {
             if let Some(end) = self.unread.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -226,34 +206,34 @@ impl Client {
         }
     }
 
-    /// Reads until `text` has come.
+    /// Reads until `text` has arrived.
     pub async fn until(&mut self, text: &str) {
         while !String::from_utf8_lossy(&self.unread).contains(text) {
             self.receive().await;
         }
     }
 
-    /// Reads until the server closes the connection, or breaks it off.
+    /// Reads until the server closes or resets the connection.
     pub async fn rest(&mut self) -> Vec<u8> {
         let Self { stream, unread } = self;
-        let read = stream.as_mut().expect("it has not left").read_to_end(unread);
+        let read = stream.as_mut().expect("the client has not disconnected").read_to_end(unread);
         let _ = soon(read).await;
         std::mem::take(unread)
     }
 
     async fn receive(&mut self) {
         let Self { stream, unread } = self;
-        let read = stream.as_mut().expect("it has not left").read_buf(unread);
-        let length = soon(read).await.expect("the server is there");
+        let read = stream.as_mut().expect("the client has not disconnected").read_buf(unread);
+        let length = soon(read).await.expect("the server is connected");
         assert!(length > 0, "the server closed the connection, after {:?}", String::from_utf8_lossy(unread));
     }
 
     fn stream(&mut self) -> &mut TcpStream {
-        self.stream.as_mut().expect("it has not left")
+        self.stream.as_mut().expect("the client has not disconnected")
     }
 }
 
-impl Answer {
+impl ClientResponse {
     pub fn header(&self, name: &str) -> Option<&str> {
         header(&self.head, name)
     }
@@ -285,7 +265,7 @@ pub fn post_head(path: &str, length: usize) -> String {
     format!("POST {path} HTTP/1.1\r\nhost: test\r\ncontent-length: {length}\r\n\r\n")
 }
 
-/// A request with a body whose length its head tells.
+/// A request with a body whose length its head states.
 pub fn post(path: &str, body: &[u8]) -> Vec<u8> {
     let mut request = post_head(path, body.len()).into_bytes();
     request.extend_from_slice(body);
@@ -305,7 +285,7 @@ pub fn post_chunked(path: &str, chunks: &[&[u8]]) -> Vec<u8> {
     request
 }
 
-/// Bytes of which no two neighbours are mixed up unnoticed.
+/// Bytes in which swapped neighbours are noticed.
 pub fn bytes(length: usize) -> Vec<u8> {
     (0..length).map(|i| (i % 251) as u8).collect()
 }

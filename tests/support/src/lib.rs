@@ -1,10 +1,18 @@
-//! What the tests of onelane share: servers and clients on real sockets, gates, processes, an allocator that counts.
+//! Helpers that the tests of onelane share: servers and clients on real sockets, gates, processes, a counting allocator.
 
 pub mod actix;
 pub mod client;
 pub mod counting;
 pub mod gate;
 pub mod http;
+pub mod polling;
 pub mod process;
+pub mod random;
 pub mod redis;
+pub mod runtimes;
 pub mod waiting;
+
+/// Leaks a value, so that it lives as long as one in a `static`.
+pub fn leak<T>(value: T) -> &'static T {
+    Box::leak(Box::new(value))
+}

@@ -1,6 +1,7 @@
-//! Waiting in tests: a [`Gate`] has threads wait, [`until`] and [`soon`] wait for what threads do.
+//! Waiting in tests. A [`Gate`] blocks threads, and [`until`], [`yield_until`], [`spin_until`] and [`soon`] wait for
+//! conditions and futures.
 //!
-//! All may pass this gate once it is open. The one of `gate.rs` lets so many through, one by one, and keeps count of them.
+//! Once this gate is open, all threads pass it. The gate of `gate.rs` admits a given number and counts them.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,34 +11,35 @@ use std::time::{Duration, Instant};
 
 use onelane::offload::{OffloadError, TaskHandle};
 use onelane::{BlockingPool, CpuPool};
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
-/// How long a test waits for what must happen: long enough for a busy machine.
+/// The time limit for an event that a test waits for, long enough for a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 pub const MS: Duration = Duration::from_millis(1);
 
-/// Blocks threads until it is opened. It is when the test ends, too.
+/// Blocks threads until it is opened. Dropping it opens it, too.
 #[derive(Debug, Default)]
 pub struct Gate(Arc<Inner>);
 
-/// Its side of those who block.
+/// The handle of a [`Gate`] for the threads that it blocks.
 #[derive(Clone, Debug)]
 pub struct Wait(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
     is_open: Mutex<bool>,
-    opens: Condvar,
+    opened: Condvar,
     inside: AtomicUsize,
 }
 
 impl Gate {
     pub fn open(&self) {
         *self.0.is_open.lock().unwrap() = true;
-        self.0.opens.notify_all();
+        self.0.opened.notify_all();
     }
 
-    pub fn shut(&self) {
+    pub fn close(&self) {
         *self.0.is_open.lock().unwrap() = false;
     }
 
@@ -45,15 +47,36 @@ impl Gate {
         Wait(Arc::clone(&self.0))
     }
 
-    /// A closure that blocks.
+    /// Returns a closure that blocks until the gate is open.
     pub fn block(&self) -> impl FnOnce() + Send + 'static {
         let wait = self.wait();
         move || wait.block()
     }
 
-    /// How many threads it blocks.
+    /// Returns the number of threads that the gate blocks.
     pub fn inside(&self) -> usize {
         self.0.inside.load(Ordering::SeqCst)
+    }
+
+    /// Blocks the given number of tasks of a pool.
+    pub async fn fill(&self, pool: &BlockingPool, tasks: usize) -> Vec<TaskHandle<()>> {
+        self.start_all(tasks, |block| pool.task(move |_| block()).start()).await
+    }
+
+    /// Blocks the given number of tasks of a pool.
+    pub async fn fill_cpu(&self, pool: &CpuPool, tasks: usize) -> Vec<TaskHandle<()>> {
+        self.start_all(tasks, |block| pool.task(move |_| block()).start()).await
+    }
+
+    async fn start_all<F>(&self, tasks: usize, start: F) -> Vec<TaskHandle<()>>
+    where
+        F: Fn(Box<dyn FnOnce() + Send>) -> Result<TaskHandle<()>, OffloadError>,
+    {
+        let before = self.inside();
+        let handles: Vec<_> =
+            (0..tasks).map(|_| start(Box::new(self.block())).expect("the pool accepts the task")).collect();
+        until("all tasks are blocked", || self.inside() == before + tasks).await;
+        handles
     }
 }
 
@@ -66,55 +89,44 @@ impl Drop for Gate {
 impl Wait {
     pub fn block(&self) {
         self.0.inside.fetch_add(1, Ordering::SeqCst);
-        drop(self.0.opens.wait_while(self.0.is_open.lock().unwrap(), |is_open| !*is_open).unwrap());
+        drop(self.0.opened.wait_while(self.0.is_open.lock().unwrap(), |is_open| !*is_open).unwrap());
         self.0.inside.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-/// Waits until it is so. Threads tell nobody what they do, so it is looked at again and again.
-pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+/// Waits until a condition holds. The condition is polled, because threads send no notification of their progress.
+pub async fn until(what: &str, mut is_true: impl FnMut() -> bool) {
     let wait = async {
-        while !is_so() {
-            // Virtual in tests whose time stands still, real in those with threads.
+        while !is_true() {
+            // Virtual time where time is paused, real time where threads are involved.
             sleep(MS).await;
         }
     };
     soon(what, wait).await;
 }
 
-/// What comes in time.
+/// Awaits a future that must complete within [`PATIENCE`].
 pub async fn soon<F: Future>(what: &str, future: F) -> F::Output {
-    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("in vain: {what}"))
+    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("timed out: {what}"))
 }
 
-/// Waits until it is so where nothing can be awaited, or no virtual time may pass.
+/// Yields to other tasks until a condition holds. Paused time does not advance meanwhile.
+pub async fn yield_until(mut is_true: impl FnMut() -> bool) {
+    for _ in 0..10_000 {
+        if is_true() {
+            return;
+        }
+        yield_now().await;
+    }
+    panic!("the condition was never met");
+}
+
+/// Waits until a condition holds, for code that cannot await or must not let virtual time pass.
 #[track_caller]
-pub fn spin_until(mut is_so: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed() < PATIENCE, "in vain");
+pub fn spin_until(mut is_true: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_true() {
+        assert!(start.elapsed() < PATIENCE, "the condition was never met");
         thread::yield_now();
-    }
-}
-
-impl Gate {
-    /// Blocks so many tasks of a pool. They go on without anybody.
-    pub async fn fill(&self, pool: &BlockingPool, tasks: usize) -> Vec<TaskHandle<()>> {
-        self.start_all(tasks, |block| pool.task(move |_| block()).start()).await
-    }
-
-    pub async fn fill_cpu(&self, pool: &CpuPool, tasks: usize) -> Vec<TaskHandle<()>> {
-        self.start_all(tasks, |block| pool.task(move |_| block()).start()).await
-    }
-
-    async fn start_all<F>(&self, tasks: usize, start: F) -> Vec<TaskHandle<()>>
-    where
-        F: Fn(Box<dyn FnOnce() + Send>) -> Result<TaskHandle<()>, OffloadError>,
-    {
-        let before = self.inside();
-        let handles: Vec<_> =
-            (0..tasks).map(|_| start(Box::new(self.block())).expect("the pool accepts the task")).collect();
-        until("all are blocked", || self.inside() == before + tasks).await;
-        handles
     }
 }

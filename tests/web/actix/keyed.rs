@@ -1,4 +1,4 @@
-//! A lane for each key in actix-web, on real servers with several workers, asked over real sockets.
+//! A guard per key in actix-web, on real servers with several workers, called over real sockets.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,73 +13,77 @@ use onelane::{AcquireError, KeyedGuard, Queue};
 use tokio::time::timeout;
 
 use support::actix::{Server, Streams, Work, ask, assert_problem, chunk, lock};
-use support::client::{Leave, PATIENCE, RawClient, eventually, web_client};
+use support::client::{Disconnect, PATIENCE, RawClient, eventually, web_client};
 
 type Guard = Arc<KeyedGuard<String>>;
 type UserAndWork = (String, Arc<Work>);
 
-mod turns {
+mod permits {
     use super::*;
 
     #[tokio::test]
-    async fn requests_of_one_user_take_turns_while_users_run_beside_each_other_on_all_workers() {
-        let lanes = Lanes::new(KeyedGuard::new("user"));
-        let server = Server::start_with(3, false, lanes.app(GuardOptions::new()));
+    async fn requests_of_one_user_run_one_at_a_time_while_users_run_concurrently_on_all_workers() {
+        let per_user = PerUser::new(KeyedGuard::new("user"));
+        let server = Server::start_with(3, false, per_user.app(GuardOptions::new()));
         let users = ["ada", "grace", "edith", "joan"];
         let mut calls = Vec::new();
         for _ in 0..10 {
             calls.extend(users.map(|user| server.work_for(user)));
         }
-        eventually("one of each user runs", || users.iter().all(|user| lanes.of(user).inside() == 1)).await;
-        eventually("all others wait", || lanes.guard.stats().waiting == 36).await;
-        assert_eq!((lanes.guard.len(), lanes.guard.stats().held), (4, 4), "a lane for each user that is here");
+        eventually("one request of each user runs", || users.iter().all(|user| per_user.of(user).inside() == 1)).await;
+        eventually("all others wait", || per_user.guard.stats().waiting == 36).await;
+        assert_eq!((per_user.guard.len(), per_user.guard.stats().held), (4, 4), "one key for each active user");
 
         for user in users {
-            lanes.of(user).let_finish(10);
+            per_user.of(user).let_finish(10);
         }
         for (call, user) in calls.into_iter().zip(users.into_iter().cycle()) {
-            let answer = call.await.expect("no panic");
-            assert_eq!(answer.status(), 200);
-            assert_eq!(answer.text().await.expect("it is whole"), user, "everyone gets their own answer");
+            let response = call.await.expect("no panic");
+            assert_eq!(response.status(), 200);
+            assert_eq!(
+                response.text().await.expect("the body is complete"),
+                user,
+                "every request gets its own response"
+            );
         }
         for user in users {
-            let work = lanes.of(user);
+            let work = per_user.of(user);
             assert_eq!((work.finished(), work.most_inside()), (10, 1), "{user}");
         }
-        lanes.are_empty().await;
-        let stats = lanes.guard.stats();
+        per_user.are_empty().await;
+        let stats = per_user.guard.stats();
         assert_eq!((stats.granted, stats.queued, stats.refused, stats.cancelled), (40, 36, 0, 0));
     }
 
-    /// The same closure makes an app on each worker, and a middleware wherever it is added.
+    /// The same closure builds an app on each worker, and a middleware wherever it is added.
     #[tokio::test]
-    async fn middlewares_made_of_one_guard_share_its_lanes() {
-        let lanes = Lanes::new(KeyedGuard::builder("user").queue(Queue::Reject).build());
+    async fn middlewares_of_one_guard_share_its_keys() {
+        let per_user = PerUser::new(KeyedGuard::builder("user").queue(Queue::Reject).build());
         let server = Server::start({
-            let lanes = lanes.clone();
+            let per_user = per_user.clone();
             move |config| {
-                let middleware = || GuardMiddleware::keyed(Arc::clone(&lanes.guard), user);
+                let middleware = || GuardMiddleware::keyed(Arc::clone(&per_user.guard), user);
                 config
-                    .service(resource("/one").wrap(middleware()).route(post().to(lanes.handler())))
-                    .service(scope("/scope").wrap(middleware()).route("/inner", post().to(lanes.handler())))
-                    .route("/route", post().to(lanes.handler()).wrap(middleware()));
+                    .service(resource("/one").wrap(middleware()).route(post().to(per_user.handler())))
+                    .service(scope("/scope").wrap(middleware()).route("/inner", post().to(per_user.handler())))
+                    .route("/route", post().to(per_user.handler()).wrap(middleware()));
             }
         });
         let inside = ask(server.post("/one", "ada"));
-        eventually("it runs", || lanes.of("ada").inside() == 1).await;
+        eventually("the request runs", || per_user.of("ada").inside() == 1).await;
         for path in ["/one", "/scope/inner", "/route"] {
             let refused = ask(server.post(path, "ada")).await.expect("no panic");
             assert_problem(refused, 429, Some("1"), "urn:onelane:busy").await;
         }
-        lanes.of("grace").let_finish(1);
+        per_user.of("grace").let_finish(1);
         assert_eq!(ask(server.post("/route", "grace")).await.expect("no panic").status(), 200);
-        lanes.of("ada").let_finish(1);
+        per_user.of("ada").let_finish(1);
         assert_eq!(inside.await.expect("no panic").status(), 200);
-        lanes.are_empty().await;
+        per_user.are_empty().await;
     }
 
     #[tokio::test]
-    async fn handler_that_panics_gives_its_keys_turn_to_the_next() {
+    async fn handler_that_panics_releases_the_permit_of_its_key() {
         let guard: Guard = Arc::new(KeyedGuard::new("panics"));
         let work = Arc::new(Work::default());
         let server = Server::start({
@@ -90,7 +94,7 @@ mod turns {
                     let work = Arc::clone(&work);
                     async move {
                         work.run().await;
-                        assert_ne!(request.query_string(), "panic", "as the test wants it");
+                        assert_ne!(request.query_string(), "panic", "panic requested by the test");
                         "done"
                     }
                 };
@@ -99,12 +103,12 @@ mod turns {
             }
         });
         let _panics = RawClient::send(server.address, "GET /?panic HTTP/1.1\r\nhost: a\r\nx-user: ada\r\n\r\n").await;
-        eventually("it runs", || work.inside() == 1).await;
+        eventually("the request runs", || work.inside() == 1).await;
         let next = ask(web_client().get(server.url("/")).header("x-user", "ada"));
-        eventually("the next waits", || guard.stats().waiting == 1).await;
+        eventually("the next request waits", || guard.stats().waiting == 1).await;
         work.let_finish(2);
         assert_eq!(next.await.expect("no panic").status(), 200);
-        are_gone(&guard).await;
+        are_removed(&guard).await;
         assert_eq!((guard.stats().panicked, guard.stats().granted), (1, 2));
     }
 }
@@ -113,50 +117,50 @@ mod refusals {
     use super::*;
 
     #[tokio::test]
-    async fn busy_client_is_answered_429_and_busy_resource_409() {
+    async fn busy_client_gets_429_and_busy_resource_409() {
         for (kind, status) in [(None, 429), (Some(KeyKind::Client), 429), (Some(KeyKind::Resource), 409)] {
-            let lanes = Lanes::new(KeyedGuard::builder("busy").queue(Queue::Reject).build());
+            let per_user = PerUser::new(KeyedGuard::builder("busy").queue(Queue::Reject).build());
             let options = kind.map_or_else(GuardOptions::new, |kind| GuardOptions::new().key_kind(kind));
-            lanes.refuse_while_one_is_inside(options, 0, status, "urn:onelane:busy").await;
+            per_user.refuse_while_one_is_inside(options, 0, status, "urn:onelane:busy").await;
         }
     }
 
     #[tokio::test]
-    async fn full_queue_and_late_turn_of_a_key_are_answered_429_or_409() {
+    async fn full_queue_and_timeout_of_a_key_are_refused_with_429_or_409() {
         for (kind, status) in [(KeyKind::Client, 429), (KeyKind::Resource, 409)] {
             let options = || GuardOptions::new().key_kind(kind);
-            let full = Lanes::new(KeyedGuard::builder("full").queue(Queue::Bounded(1)).build());
+            let full = PerUser::new(KeyedGuard::builder("full").queue(Queue::Bounded(1)).build());
             full.refuse_while_one_is_inside(options(), 1, status, "urn:onelane:queue-full").await;
-            let slow = Lanes::new(KeyedGuard::builder("slow").max_wait(Duration::from_millis(50)).build());
+            let slow = PerUser::new(KeyedGuard::builder("slow").max_wait(Duration::from_millis(50)).build());
             slow.refuse_while_one_is_inside(options(), 0, status, "urn:onelane:timeout").await;
         }
     }
 
     #[tokio::test]
-    async fn key_beyond_the_most_is_answered_503_while_known_keys_still_wait() {
+    async fn key_beyond_the_limit_is_refused_with_503_while_known_keys_still_wait() {
         for kind in [KeyKind::Client, KeyKind::Resource] {
-            let lanes = Lanes::new(KeyedGuard::builder("flood").max_keys(1).build());
-            let server = Server::start(lanes.app(GuardOptions::new().key_kind(kind)));
+            let per_user = PerUser::new(KeyedGuard::builder("flood").max_keys(1).build());
+            let server = Server::start(per_user.app(GuardOptions::new().key_kind(kind)));
             let inside = server.work_for("ada");
-            eventually("it runs", || lanes.of("ada").inside() == 1).await;
+            eventually("the request runs", || per_user.of("ada").inside() == 1).await;
             let flood = server.work_for("grace").await.expect("no panic");
-            // It is the service that is full, whatever the keys stand for.
+            // The whole service is full, whatever the keys stand for.
             assert_problem(flood, 503, Some("1"), "urn:onelane:too-many-keys").await;
             let queued = server.work_for("ada");
-            eventually("the known key waits", || lanes.guard.stats().waiting == 1).await;
-            lanes.of("ada").let_finish(2);
+            eventually("the known key waits", || per_user.guard.stats().waiting == 1).await;
+            per_user.of("ada").let_finish(2);
             assert_eq!(inside.await.expect("no panic").status(), 200);
             assert_eq!(queued.await.expect("no panic").status(), 200);
-            lanes.are_empty().await;
-            lanes.of("grace").let_finish(1);
-            assert_eq!(server.work_for("grace").await.expect("no panic").status(), 200, "there is room again");
-            assert_eq!(lanes.of("grace").started(), 1);
-            lanes.are_empty().await;
+            per_user.are_empty().await;
+            per_user.of("grace").let_finish(1);
+            assert_eq!(server.work_for("grace").await.expect("no panic").status(), 200, "another key fits again");
+            assert_eq!(per_user.of("grace").started(), 1);
+            per_user.are_empty().await;
         }
     }
 
     #[tokio::test]
-    async fn every_refusal_passes_on_refusal() {
+    async fn every_refusal_passes_through_on_refusal() {
         let seen: Arc<Mutex<Vec<RefusalReason>>> = Arc::default();
         let options = {
             let seen = Arc::clone(&seen);
@@ -165,12 +169,12 @@ mod refusals {
                 refusal.with_status(420).with_type("https://example.org/no").with_header("x-seen", "yes")
             })
         };
-        let lanes = Lanes::new(KeyedGuard::builder("seen").queue(Queue::Reject).max_keys(1).build());
-        let server = Server::start(lanes.app(options));
+        let per_user = PerUser::new(KeyedGuard::builder("seen").queue(Queue::Reject).max_keys(1).build());
+        let server = Server::start(per_user.app(options));
         let inside = server.work_for("ada");
-        eventually("it runs", || lanes.of("ada").inside() == 1).await;
+        eventually("the request runs", || per_user.of("ada").inside() == 1).await;
         let refused = [server.work_for("ada"), server.work_for("grace"), ask(web_client().post(server.url("/")))];
-        let refused = join_all(refused).await.into_iter().map(|answer| answer.expect("no panic"));
+        let refused = join_all(refused).await.into_iter().map(|response| response.expect("no panic"));
         for (refused, retry_after) in refused.zip([Some("1"), Some("1"), None]) {
             assert_eq!(refused.headers()["x-seen"], "yes");
             assert_problem(refused, 420, retry_after, "https://example.org/no").await;
@@ -183,22 +187,22 @@ mod refusals {
             count(|reason| matches!(reason, RefusalReason::KeyMissing)),
         ];
         assert_eq!((counts, reasons.len()), ([1, 1, 1], 3), "{reasons:?}");
-        lanes.of("ada").let_finish(1);
+        per_user.of("ada").let_finish(1);
         assert_eq!(inside.await.expect("no panic").status(), 200);
-        lanes.are_empty().await;
+        per_user.are_empty().await;
     }
 
     #[tokio::test]
-    async fn closing_answers_the_queues_of_all_keys_503_and_drained_waits_for_who_is_inside() {
-        let lanes = Lanes::new(KeyedGuard::new("closed"));
-        let server = Server::start(lanes.app(GuardOptions::new()));
+    async fn closing_refuses_the_queues_of_all_keys_with_503_and_drained_waits_for_running_requests() {
+        let per_user = PerUser::new(KeyedGuard::new("closed"));
+        let server = Server::start(per_user.app(GuardOptions::new()));
         let users = ["ada", "grace"];
         let inside: Vec<_> = users.iter().map(|user| server.work_for(user)).collect();
-        eventually("both are inside", || lanes.guard.stats().held == 2 && lanes.guard.len() == 2).await;
+        eventually("both requests are inside", || per_user.guard.stats().held == 2 && per_user.guard.len() == 2).await;
         let queued: Vec<_> = users.iter().map(|user| server.work_for(user)).collect();
-        eventually("both queues are filled", || lanes.guard.stats().waiting == 2).await;
+        eventually("both queues are full", || per_user.guard.stats().waiting == 2).await;
 
-        lanes.guard.close();
+        per_user.guard.close();
         for refused in queued {
             assert_problem(refused.await.expect("no panic"), 503, None, "urn:onelane:closed").await;
         }
@@ -206,19 +210,22 @@ mod refusals {
         assert_problem(late, 503, None, "urn:onelane:closed").await;
 
         let drained = tokio::spawn({
-            let guard = Arc::clone(&lanes.guard);
+            let guard = Arc::clone(&per_user.guard);
             async move { guard.drained().await }
         });
-        lanes.of("ada").let_finish(1);
-        eventually("one has finished", || lanes.guard.stats().held == 1).await;
-        assert!(!drained.is_finished(), "the other is still inside");
-        lanes.of("grace").let_finish(1);
-        timeout(PATIENCE, drained).await.expect("it is drained").expect("no panic");
-        for answer in inside {
-            assert_eq!(answer.await.expect("no panic").status(), 200, "who is inside finishes");
+        per_user.of("ada").let_finish(1);
+        eventually("one request has finished", || per_user.guard.stats().held == 1).await;
+        assert!(!drained.is_finished(), "the other request is still inside");
+        per_user.of("grace").let_finish(1);
+        timeout(PATIENCE, drained).await.expect("the guard is drained").expect("no panic");
+        for response in inside {
+            assert_eq!(response.await.expect("no panic").status(), 200, "the request inside finishes");
         }
-        assert_eq!((lanes.of("ada").started(), lanes.of("grace").started(), lanes.of("edith").started()), (1, 1, 0));
-        lanes.are_empty().await;
+        assert_eq!(
+            (per_user.of("ada").started(), per_user.of("grace").started(), per_user.of("edith").started()),
+            (1, 1, 0)
+        );
+        per_user.are_empty().await;
     }
 }
 
@@ -226,155 +233,163 @@ mod without_a_key {
     use super::*;
 
     #[tokio::test]
-    async fn refused_request_is_answered_400_and_never_runs() {
-        let lanes = Lanes::new(KeyedGuard::new("refuse"));
-        let none = server_where_nobody_has_a_key(&lanes, RequestKey::Refuse);
-        // An Option's None is the same.
-        let option = Server::start(lanes.app(GuardOptions::new()));
+    async fn refused_request_gets_400_and_never_runs() {
+        let per_user = PerUser::new(KeyedGuard::new("refuse"));
+        let none = server_without_keys(&per_user, RequestKey::Refuse);
+        // An `Option`'s `None` does the same.
+        let option = Server::start(per_user.app(GuardOptions::new()));
         for server in [none, option] {
             let refused = ask(web_client().post(server.url("/"))).await.expect("no panic");
             assert_problem(refused, 400, None, "urn:onelane:key-missing").await;
         }
-        assert_eq!((lanes.of("").started(), lanes.guard.stats().granted), (0, 0));
-        lanes.are_empty().await;
+        assert_eq!((per_user.of("").started(), per_user.guard.stats().granted), (0, 0));
+        per_user.are_empty().await;
     }
 
     #[tokio::test]
-    async fn request_that_is_let_through_runs_at_once_beside_others() {
-        let lanes = Lanes::new(KeyedGuard::builder("through").queue(Queue::Reject).build());
-        let server = server_where_nobody_has_a_key(&lanes, RequestKey::LetThrough);
+    async fn request_that_is_let_through_runs_at_once_alongside_others() {
+        let per_user = PerUser::new(KeyedGuard::builder("through").queue(Queue::Reject).build());
+        let server = server_without_keys(&per_user, RequestKey::LetThrough);
         let calls: Vec<_> = (0..3).map(|_| ask(web_client().post(server.url("/")))).collect();
-        eventually("all run at once", || lanes.of("").inside() == 3).await;
-        assert_eq!((lanes.guard.stats().held, lanes.guard.len()), (0, 0));
-        lanes.of("").let_finish(3);
-        for answer in join_all(calls).await {
-            assert_eq!(answer.expect("no panic").status(), 200);
+        eventually("all requests run at once", || per_user.of("").inside() == 3).await;
+        assert_eq!((per_user.guard.stats().held, per_user.guard.len()), (0, 0));
+        per_user.of("").let_finish(3);
+        for response in join_all(calls).await {
+            assert_eq!(response.expect("no panic").status(), 200);
         }
-        // Its client leaving is no business of the guard's: the handler is dropped, as without a guard.
-        let leaver = RawClient::send(server.address, "POST / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-        eventually("one more runs", || lanes.of("").inside() == 1).await;
-        leaver.leave(Leave::Rst).await;
-        eventually("it is dropped", || lanes.of("").cut() == 1).await;
-        // Closed or not.
-        lanes.guard.close();
-        lanes.of("").let_finish(1);
+        // The guard does not concern itself with its client: the handler is dropped, as without a guard.
+        let disconnecting = RawClient::send(server.address, "POST / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        eventually("one more request runs", || per_user.of("").inside() == 1).await;
+        disconnecting.disconnect(Disconnect::Rst).await;
+        eventually("the handler is dropped", || per_user.of("").cut() == 1).await;
+        // Even if the guard is closed.
+        per_user.guard.close();
+        per_user.of("").let_finish(1);
         assert_eq!(ask(web_client().post(server.url("/"))).await.expect("no panic").status(), 200);
-        assert_eq!(lanes.guard.stats().granted, 0);
-        lanes.are_empty().await;
+        assert_eq!(per_user.guard.stats().granted, 0);
+        per_user.are_empty().await;
     }
 
     #[tokio::test]
-    async fn requests_that_share_a_lane_take_turns_beside_users() {
-        let lanes = Lanes::new(KeyedGuard::new("shared"));
-        let server = server_where_nobody_has_a_key(&lanes, RequestKey::Key("anonymous".to_owned()));
+    async fn requests_that_share_a_key_run_one_at_a_time_alongside_users() {
+        let per_user = PerUser::new(KeyedGuard::new("shared"));
+        let server = server_without_keys(&per_user, RequestKey::Key("anonymous".to_owned()));
         let calls: Vec<_> = (0..5).map(|_| ask(web_client().post(server.url("/")))).collect();
-        eventually("one runs, four wait", || lanes.of("").inside() == 1 && lanes.guard.stats().waiting == 4).await;
-        lanes.of("ada").let_finish(1);
+        eventually("one request runs, four wait", || {
+            per_user.of("").inside() == 1 && per_user.guard.stats().waiting == 4
+        })
+        .await;
+        per_user.of("ada").let_finish(1);
         assert_eq!(server.work_for("ada").await.expect("no panic").status(), 200);
-        lanes.of("").let_finish(5);
-        for answer in join_all(calls).await {
-            assert_eq!(answer.expect("no panic").status(), 200);
+        per_user.of("").let_finish(5);
+        for response in join_all(calls).await {
+            assert_eq!(response.expect("no panic").status(), 200);
         }
-        assert_eq!(lanes.of("").most_inside(), 1);
-        lanes.are_empty().await;
+        assert_eq!(per_user.of("").most_inside(), 1);
+        per_user.are_empty().await;
     }
 
-    fn server_where_nobody_has_a_key(lanes: &Lanes, otherwise: RequestKey<String>) -> Server {
-        let lanes = lanes.clone();
+    fn server_without_keys(per_user: &PerUser, otherwise: RequestKey<String>) -> Server {
+        let per_user = per_user.clone();
         Server::start(move |config| {
             let otherwise = otherwise.clone();
-            let lane = move |request: &ServiceRequest| user(request).map_or_else(|| otherwise.clone(), RequestKey::Key);
-            let middleware = GuardMiddleware::keyed(Arc::clone(&lanes.guard), lane);
-            config.service(scope("").wrap(middleware).default_service(route().to(lanes.handler())));
+            let key_of =
+                move |request: &ServiceRequest| user(request).map_or_else(|| otherwise.clone(), RequestKey::Key);
+            let middleware = GuardMiddleware::keyed(Arc::clone(&per_user.guard), key_of);
+            config.service(scope("").wrap(middleware).default_service(route().to(per_user.handler())));
         })
     }
 }
 
-mod clients_that_leave {
+mod disconnects {
     use super::*;
 
     #[tokio::test]
-    async fn request_that_waits_never_runs_and_the_next_of_its_key_does() {
-        for (leave, half_closed) in [(Leave::Fin, false), (Leave::Rst, false), (Leave::Rst, true)] {
-            let case = format!("{leave:?}, half_closed {half_closed}");
-            let lanes = Lanes::new(KeyedGuard::new("waits"));
-            let server = Server::start_with(2, half_closed, lanes.app(GuardOptions::new()));
+    async fn waiting_request_never_runs_and_the_next_of_its_key_does() {
+        for (disconnect, half_closed) in [(Disconnect::Fin, false), (Disconnect::Rst, false), (Disconnect::Rst, true)] {
+            let case = format!("{disconnect:?}, half_closed {half_closed}");
+            let per_user = PerUser::new(KeyedGuard::new("waits"));
+            let server = Server::start_with(2, half_closed, per_user.app(GuardOptions::new()));
             let holder = server.work_for("ada");
-            eventually("the first is inside", || lanes.of("ada").inside() == 1).await;
-            let leaver = RawClient::send(server.address, POST_FOR_ADA).await;
-            eventually("one waits", || lanes.guard.stats().waiting == 1).await;
+            eventually("the first request is inside", || per_user.of("ada").inside() == 1).await;
+            let disconnecting = RawClient::send(server.address, POST_FOR_ADA).await;
+            eventually("one request waits", || per_user.guard.stats().waiting == 1).await;
             let next = server.work_for("ada");
-            eventually("the next waits", || lanes.guard.stats().waiting == 2).await;
+            eventually("the next request waits", || per_user.guard.stats().waiting == 2).await;
 
-            leaver.leave(leave).await;
-            eventually(&format!("it leaves the queue: {case}"), || lanes.guard.stats().waiting == 1).await;
-            lanes.of("ada").let_finish(2);
+            disconnecting.disconnect(disconnect).await;
+            eventually(&format!("the request leaves the queue: {case}"), || per_user.guard.stats().waiting == 1).await;
+            per_user.of("ada").let_finish(2);
             assert_eq!(holder.await.expect("no panic").status(), 200, "{case}");
             assert_eq!(next.await.expect("no panic").status(), 200, "{case}");
-            lanes.are_empty().await;
-            let (work, stats) = (lanes.of("ada"), lanes.guard.stats());
+            per_user.are_empty().await;
+            let (work, stats) = (per_user.of("ada"), per_user.guard.stats());
             assert_eq!((work.started(), work.most_inside(), work.cut()), (2, 1, 0), "{case}");
             assert_eq!((stats.granted, stats.cancelled, stats.finished_detached), (2, 1, 0), "{case}");
         }
     }
 
-    /// The key's last one is neither the holder nor somebody who gets a turn.
+    /// The key's last request is neither the holder nor a request that is granted a permit.
     #[tokio::test]
-    async fn key_is_gone_when_its_last_request_leaves_the_queue() {
-        for leave in [Leave::Fin, Leave::Rst] {
-            let lanes = Lanes::new(KeyedGuard::new("last"));
-            let server = Server::start(lanes.app(GuardOptions::new()));
-            let permit = lanes.guard.try_acquire("ada".to_owned()).expect("it is free");
-            let leaver = RawClient::send(server.address, POST_FOR_ADA).await;
-            eventually("it waits", || lanes.guard.stats().waiting == 1).await;
-            leaver.leave(leave).await;
-            eventually("it leaves the queue", || lanes.guard.stats().waiting == 0).await;
-            assert_eq!(lanes.guard.len(), 1);
+    async fn key_is_removed_when_its_last_request_leaves_the_queue() {
+        for disconnect in [Disconnect::Fin, Disconnect::Rst] {
+            let per_user = PerUser::new(KeyedGuard::new("last"));
+            let server = Server::start(per_user.app(GuardOptions::new()));
+            let permit = per_user.guard.try_acquire("ada".to_owned()).expect("the permit is free");
+            let disconnecting = RawClient::send(server.address, POST_FOR_ADA).await;
+            eventually("the request waits", || per_user.guard.stats().waiting == 1).await;
+            disconnecting.disconnect(disconnect).await;
+            eventually("the request leaves the queue", || per_user.guard.stats().waiting == 0).await;
+            assert_eq!(per_user.guard.len(), 1);
             drop(permit);
-            assert!(lanes.guard.is_empty(), "{:?}", lanes.guard);
-            assert_eq!(lanes.of("ada").started(), 0);
+            assert!(per_user.guard.is_empty(), "{:?}", per_user.guard);
+            assert_eq!(per_user.of("ada").started(), 0);
         }
     }
 
     #[tokio::test]
-    async fn handler_that_runs_finishes_with_its_keys_turn() {
-        for (leave, half_closed) in [(Leave::Fin, false), (Leave::Rst, false), (Leave::Rst, true)] {
-            let case = format!("{leave:?}, half_closed {half_closed}");
-            let lanes = Lanes::new(KeyedGuard::new("finish"));
-            let server = Server::start_with(2, half_closed, lanes.app(GuardOptions::new()));
-            let leaver = RawClient::send(server.address, POST_FOR_ADA).await;
-            eventually("it runs", || lanes.of("ada").inside() == 1).await;
+    async fn running_handler_finishes_with_the_permit_of_its_key() {
+        for (disconnect, half_closed) in [(Disconnect::Fin, false), (Disconnect::Rst, false), (Disconnect::Rst, true)] {
+            let case = format!("{disconnect:?}, half_closed {half_closed}");
+            let per_user = PerUser::new(KeyedGuard::new("finish"));
+            let server = Server::start_with(2, half_closed, per_user.app(GuardOptions::new()));
+            let disconnecting = RawClient::send(server.address, POST_FOR_ADA).await;
+            eventually("the request runs", || per_user.of("ada").inside() == 1).await;
             let next = server.work_for("ada");
-            eventually("the next waits", || lanes.guard.stats().waiting == 1).await;
+            eventually("the next request waits", || per_user.guard.stats().waiting == 1).await;
 
-            leaver.leave(leave).await;
-            eventually(&format!("it goes on alone: {case}"), || lanes.guard.stats().detached == 1).await;
-            assert_eq!((lanes.of("ada").started(), lanes.guard.stats().held, lanes.guard.len()), (1, 1, 1), "{case}");
-            lanes.of("ada").let_finish(2);
+            disconnecting.disconnect(disconnect).await;
+            eventually(&format!("the handler continues alone: {case}"), || per_user.guard.stats().detached == 1).await;
+            assert_eq!(
+                (per_user.of("ada").started(), per_user.guard.stats().held, per_user.guard.len()),
+                (1, 1, 1),
+                "{case}"
+            );
+            per_user.of("ada").let_finish(2);
             assert_eq!(next.await.expect("no panic").status(), 200, "{case}");
-            lanes.are_empty().await;
-            let (work, stats) = (lanes.of("ada"), lanes.guard.stats());
+            per_user.are_empty().await;
+            let (work, stats) = (per_user.of("ada"), per_user.guard.stats());
             assert_eq!((work.finished(), work.most_inside()), (2, 1), "{case}");
             assert_eq!((stats.finished_detached, stats.detached, stats.cut_off), (1, 0, 0), "{case}");
         }
     }
 
     #[tokio::test]
-    async fn handler_that_is_to_be_cancelled_is_dropped_and_its_key_gone() {
-        for (leave, half_closed) in [(Leave::Fin, false), (Leave::Rst, false), (Leave::Rst, true)] {
-            let case = format!("{leave:?}, half_closed {half_closed}");
-            let lanes = Lanes::new(KeyedGuard::new("cancel"));
+    async fn handler_that_is_to_be_cancelled_is_dropped_and_its_key_removed() {
+        for (disconnect, half_closed) in [(Disconnect::Fin, false), (Disconnect::Rst, false), (Disconnect::Rst, true)] {
+            let case = format!("{disconnect:?}, half_closed {half_closed}");
+            let per_user = PerUser::new(KeyedGuard::new("cancel"));
             let options = GuardOptions::new().on_disconnect(OnDisconnect::Cancel);
-            let server = Server::start_with(2, half_closed, lanes.app(options));
-            let leaver = RawClient::send(server.address, POST_FOR_ADA).await;
-            eventually("it runs", || lanes.of("ada").inside() == 1).await;
-            leaver.leave(leave).await;
-            eventually(&format!("it is dropped: {case}"), || lanes.of("ada").cut() == 1).await;
-            lanes.are_empty().await;
-            lanes.of("ada").let_finish(1);
+            let server = Server::start_with(2, half_closed, per_user.app(options));
+            let disconnecting = RawClient::send(server.address, POST_FOR_ADA).await;
+            eventually("the request runs", || per_user.of("ada").inside() == 1).await;
+            disconnecting.disconnect(disconnect).await;
+            eventually(&format!("the handler is dropped: {case}"), || per_user.of("ada").cut() == 1).await;
+            per_user.are_empty().await;
+            per_user.of("ada").let_finish(1);
             assert_eq!(server.work_for("ada").await.expect("no panic").status(), 200, "{case}");
-            lanes.are_empty().await;
-            assert_eq!((lanes.guard.stats().detached, lanes.guard.stats().finished_detached), (0, 0), "{case}");
+            per_user.are_empty().await;
+            assert_eq!((per_user.guard.stats().detached, per_user.guard.stats().finished_detached), (0, 0), "{case}");
         }
     }
 }
@@ -383,7 +398,7 @@ mod hold {
     use super::*;
 
     #[tokio::test]
-    async fn stream_holds_its_keys_turn_until_its_end_and_no_other_keys() {
+    async fn stream_holds_the_permit_of_its_key_until_its_end_and_of_no_other_key() {
         let guard: Guard = Arc::new(KeyedGuard::new("stream"));
         let streams = Streams::default();
         let server = Server::start({
@@ -402,29 +417,29 @@ mod hold {
         let mut client = RawClient::send(server.address, POST_FOR_ADA).await;
         client.read_until("\r\n\r\n").await;
         let next = server.work_for("ada");
-        eventually("the next of its key waits", || guard.stats().waiting == 1).await;
+        eventually("the next request of its key waits", || guard.stats().waiting == 1).await;
         drop(streams.open());
-        assert_eq!(server.work_for("grace").await.expect("no panic").status(), 200, "another key does not");
-        parts.unbounded_send(chunk("part")).expect("it is read");
+        assert_eq!(server.work_for("grace").await.expect("no panic").status(), 200, "another key does not wait");
+        parts.unbounded_send(chunk("part")).expect("the body can be read");
         client.read_until("part").await;
-        assert_eq!((guard.stats().waiting, guard.len()), (1, 1), "it goes on");
+        assert_eq!((guard.stats().waiting, guard.len()), (1, 1), "the stream continues");
         drop(streams.open());
         drop(parts);
         assert_eq!(next.await.expect("no panic").status(), 200);
-        are_gone(&guard).await;
+        are_removed(&guard).await;
         assert_eq!((guard.stats().granted, guard.stats().overrun), (3, 0));
 
-        // A client that leaves in the middle of its stream ends it.
+        // A client that disconnects in the middle of its stream ends the stream.
         let _parts = streams.open();
-        let mut leaver = RawClient::send(server.address, POST_FOR_ADA).await;
-        leaver.read_until("\r\n\r\n").await;
+        let mut disconnecting = RawClient::send(server.address, POST_FOR_ADA).await;
+        disconnecting.read_until("\r\n\r\n").await;
         assert_eq!(guard.len(), 1);
-        leaver.leave(Leave::Rst).await;
-        are_gone(&guard).await;
+        disconnecting.disconnect(Disconnect::Rst).await;
+        are_removed(&guard).await;
     }
 
     #[tokio::test]
-    async fn stream_that_takes_too_long_loses_its_keys_turn() {
+    async fn stream_that_takes_too_long_loses_the_permit_of_its_key() {
         let guard: Guard = Arc::new(KeyedGuard::new("slow stream"));
         let streams = Streams::default();
         let server = Server::start({
@@ -443,9 +458,9 @@ mod hold {
         let parts = streams.open();
         let mut client = RawClient::send(server.address, POST_FOR_ADA).await;
         client.read_until("\r\n\r\n").await;
-        eventually("the turn goes on", || guard.stats().overrun == 1).await;
-        are_gone(&guard).await;
-        parts.unbounded_send(chunk("part")).expect("it is read");
+        eventually("the permit is granted to the next request", || guard.stats().overrun == 1).await;
+        are_removed(&guard).await;
+        parts.unbounded_send(chunk("part")).expect("the body can be read");
         client.read_until("part").await;
     }
 }
@@ -454,7 +469,7 @@ mod nested {
     use super::*;
 
     #[tokio::test]
-    async fn acquire_of_the_same_key_is_an_error_and_of_another_a_turn() {
+    async fn acquire_of_the_same_key_is_an_error_and_of_another_key_succeeds() {
         static GUARD: KeyedGuard<String> = KeyedGuard::new("nested");
 
         async fn handler(request: HttpRequest) -> Result<String, AcquireError> {
@@ -470,28 +485,28 @@ mod nested {
             assert_eq!((GUARD.stats().granted, GUARD.len()), (granted, 0));
         }
         let other = ask(server.post("/?grace", "ada")).await.expect("no panic");
-        assert_eq!(other.text().await.expect("it is whole"), "another");
+        assert_eq!(other.text().await.expect("the body is complete"), "another");
         eventually("no key remains", || GUARD.is_empty()).await;
     }
 
     #[tokio::test]
-    async fn middleware_added_twice_answers_with_an_error_instead_of_hanging() {
-        let lanes = Lanes::new(KeyedGuard::new("twice"));
+    async fn middleware_added_twice_returns_an_error_instead_of_hanging() {
+        let per_user = PerUser::new(KeyedGuard::new("twice"));
         let server = Server::start({
-            let lanes = lanes.clone();
+            let per_user = per_user.clone();
             move |config| {
-                let middleware = || GuardMiddleware::keyed(Arc::clone(&lanes.guard), user);
-                let inner = resource("/").wrap(middleware()).route(post().to(lanes.handler()));
+                let middleware = || GuardMiddleware::keyed(Arc::clone(&per_user.guard), user);
+                let inner = resource("/").wrap(middleware()).route(post().to(per_user.handler()));
                 config.service(scope("").wrap(middleware()).service(inner));
             }
         });
-        let answer = server.work_for("ada").await.expect("no panic");
-        assert_problem(answer, 500, None, "urn:onelane:would-deadlock").await;
-        lanes.are_empty().await;
+        let response = server.work_for("ada").await.expect("no panic");
+        assert_problem(response, 500, None, "urn:onelane:would-deadlock").await;
+        per_user.are_empty().await;
     }
 
     #[tokio::test]
-    async fn dropped_call_outside_of_actix_is_cancelled_and_its_key_gone() {
+    async fn dropped_call_outside_of_actix_is_cancelled_and_its_key_removed() {
         let guard: Guard = Arc::new(KeyedGuard::new("bare"));
         let middleware = GuardMiddleware::keyed(Arc::clone(&guard), user);
         let app = App::new().service(resource("/").wrap(middleware).route(get().to(std::future::pending::<String>)));
@@ -510,24 +525,24 @@ fn user(request: &ServiceRequest) -> Option<String> {
 }
 
 /// No key remains.
-async fn are_gone(guard: &KeyedGuard<String>) {
+async fn are_removed(guard: &KeyedGuard<String>) {
     eventually("no key remains", || guard.is_empty()).await;
     assert_eq!((guard.stats().held, guard.stats().waiting), (0, 0));
 }
 
 /// A guard, and the work of each user behind it.
 #[derive(Clone)]
-struct Lanes {
+struct PerUser {
     guard: Guard,
     works: Arc<Mutex<Vec<UserAndWork>>>,
 }
 
-impl Lanes {
+impl PerUser {
     fn new(guard: KeyedGuard<String>) -> Self {
         Self { guard: Arc::new(guard), works: Arc::default() }
     }
 
-    /// The work of a user, or of those without one.
+    /// The work of a user, or of the requests without a user.
     fn of(&self, user: &str) -> Arc<Work> {
         let mut works = lock(&self.works);
         if let Some((_, work)) = works.iter().find(|(name, _)| name == user) {
@@ -538,13 +553,13 @@ impl Lanes {
         work
     }
 
-    /// Does its user's work, and answers with the user.
+    /// Does its user's work, and responds with the user's name.
     fn handler(&self) -> impl Fn(HttpRequest) -> futures::future::LocalBoxFuture<'static, String> + Clone + 'static {
-        let lanes = self.clone();
+        let per_user = self.clone();
         move |request| {
             let user =
                 request.headers().get("x-user").and_then(|user| user.to_str().ok()).unwrap_or_default().to_owned();
-            let work = lanes.of(&user);
+            let work = per_user.of(&user);
             Box::pin(async move {
                 work.run().await;
                 user
@@ -552,40 +567,46 @@ impl Lanes {
         }
     }
 
-    /// An app whose every route does its user's work in the user's lane. Who has none is refused.
+    /// An app in which every route does its user's work with a permit of the user's key. A request without a user is
+    /// refused.
     fn app(&self, options: GuardOptions) -> impl Fn(&mut ServiceConfig) + Send + Clone + 'static {
-        let lanes = self.clone();
+        let per_user = self.clone();
         move |config| {
-            let middleware = GuardMiddleware::keyed_with_options(Arc::clone(&lanes.guard), user, options.clone());
-            config.service(scope("").wrap(middleware).default_service(route().to(lanes.handler())));
+            let middleware = GuardMiddleware::keyed_with_options(Arc::clone(&per_user.guard), user, options.clone());
+            config.service(scope("").wrap(middleware).default_service(route().to(per_user.handler())));
         }
     }
 
-    /// With one of a user inside and `waiting` in that user's queue, the user's next is refused, another user is not.
+    /// With one request of a user inside and `waiting` requests in that user's queue, the user's next request is
+    /// refused, and another user's is not.
     async fn refuse_while_one_is_inside(&self, options: GuardOptions, waiting: usize, status: u16, kind: &str) {
         let server = Server::start(self.app(options));
         let inside = server.work_for("ada");
-        eventually("the first is inside", || self.of("ada").started() == 1).await;
+        eventually("the first request is inside", || self.of("ada").started() == 1).await;
         let queued: Vec<_> = (0..waiting).map(|_| server.work_for("ada")).collect();
-        eventually("the queue is filled", || self.guard.stats().waiting == waiting).await;
+        eventually("the queue is full", || self.guard.stats().waiting == waiting).await;
 
         let refusal = server.work_for("ada").await.expect("no panic");
         assert_problem(refusal, status, Some("1"), kind).await;
-        assert_eq!(self.of("ada").started(), 1, "who is refused does not run");
+        assert_eq!(self.of("ada").started(), 1, "a refused request does not run");
         self.of("grace").let_finish(1);
         assert_eq!(server.work_for("grace").await.expect("no panic").status(), 200, "others are unaffected");
 
         self.of("ada").let_finish(2 + waiting);
         assert_eq!(inside.await.expect("no panic").status(), 200);
-        for answer in join_all(queued).await {
-            assert_eq!(answer.expect("no panic").status(), 200);
+        for response in join_all(queued).await {
+            assert_eq!(response.expect("no panic").status(), 200);
         }
         self.are_empty().await;
-        assert_eq!(server.work_for("ada").await.expect("no panic").status(), 200, "let in again afterwards");
+        assert_eq!(
+            server.work_for("ada").await.expect("no panic").status(),
+            200,
+            "a request is admitted again afterwards"
+        );
         self.are_empty().await;
     }
 
     async fn are_empty(&self) {
-        are_gone(&self.guard).await;
+        are_removed(&self.guard).await;
     }
 }

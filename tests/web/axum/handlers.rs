@@ -21,7 +21,7 @@ use tower::ServiceExt;
 
 use Listening::{Plain, Watched};
 use support::gate::Gate;
-use support::http::{Answer, Client, Leaving, Listening, bytes, eventually, serve};
+use support::http::{Client, ClientResponse, Disconnect, Listening, bytes, eventually, serve};
 
 type Numbers = Query<std::collections::HashMap<String, u64>>;
 
@@ -29,7 +29,7 @@ fn pool(running: usize, queued: usize) -> BlockingPool {
     BlockingPool::builder("test").max_running(running).max_queued(queued).build()
 }
 
-/// A handler that blocks until the test lets it go.
+/// A handler that blocks until the test releases it.
 fn held(gate: &Arc<Gate>) -> impl Fn() -> &'static str + Clone + Send + Sync + 'static {
     let gate = Arc::clone(gate);
     move || {
@@ -38,15 +38,15 @@ fn held(gate: &Arc<Gate>) -> impl Fn() -> &'static str + Clone + Send + Sync + '
     }
 }
 
-async fn ask(route: MethodRouter, request: impl AsRef<[u8]>) -> Answer {
-    Client::sending(serve(Plain, Router::new().route("/", route)).await, request).await.answer().await
+async fn ask(route: MethodRouter, request: impl AsRef<[u8]>) -> ClientResponse {
+    Client::sending(serve(Plain, Router::new().route("/", route)).await, request).await.response().await
 }
 
-fn is_problem(answer: &Answer, status: u16, kind: &str, retry_after: Option<&str>) {
-    let problem = answer.json();
-    assert_eq!((answer.status, &problem["status"], &problem["type"]), (status, &json!(status), &json!(kind)));
-    assert_eq!(answer.header("content-type"), Some("application/problem+json"));
-    assert_eq!(answer.header("retry-after"), retry_after);
+fn is_problem(response: &ClientResponse, status: u16, kind: &str, retry_after: Option<&str>) {
+    let problem = response.json();
+    assert_eq!((response.status, &problem["status"], &problem["type"]), (status, &json!(status), &json!(kind)));
+    assert_eq!(response.header("content-type"), Some("application/problem+json"));
+    assert_eq!(response.header("retry-after"), retry_after);
     for member in ["title", "detail"] {
         assert!(problem[member].as_str().is_some_and(|text| !text.is_empty()), "{member} in {problem}");
     }
@@ -64,34 +64,34 @@ mod function {
     }
 
     #[tokio::test]
-    async fn is_given_what_its_extractors_find_state_and_body_too() {
+    async fn gets_the_values_of_its_extractors_including_state_and_body() {
         let address = serve(Plain, app(handler_pool())).await;
         let head =
             "POST /200?add=30 HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: 1\r\n\r\n";
-        let answer = Client::sending(address, format!("{head}4")).await.answer().await;
-        assert_eq!((answer.status, answer.json()), (200, json!({ "sum": 1234 })));
-        assert_eq!(answer.header("content-type"), Some("application/json"));
+        let response = Client::sending(address, format!("{head}4")).await.response().await;
+        assert_eq!((response.status, response.json()), (200, json!({ "sum": 1234 })));
+        assert_eq!(response.header("content-type"), Some("application/json"));
     }
 
     #[tokio::test]
-    async fn is_not_called_where_an_extractor_refuses() {
+    async fn is_not_called_if_an_extractor_rejects() {
         let pool = pool(1, 0);
         let address = serve(Plain, app(&pool)).await;
         for (request, status) in
             [(support::http::post("/text?add=1", b"1"), 400), (support::http::post("/1?add=1", b"1"), 415)]
         {
-            assert_eq!(Client::sending(address, request).await.answer().await.status, status);
+            assert_eq!(Client::sending(address, request).await.response().await.status, status);
         }
         // The same as without a pool.
-        let refused = Client::sending(address, support::http::post("/1?add=x", b"1")).await.answer().await;
+        let refused = Client::sending(address, support::http::post("/1?add=x", b"1")).await.response().await;
         let bare = Router::new().route("/", get(async |_: Numbers| ()));
-        let bare = Client::sending(serve(Plain, bare).await, support::http::get("/?add=x")).await.answer().await;
+        let bare = Client::sending(serve(Plain, bare).await, support::http::get("/?add=x")).await.response().await;
         assert_eq!((refused.status, refused.text()), (bare.status, bare.text()));
         assert_eq!(pool.statistics().started, 0);
     }
 
     #[tokio::test]
-    async fn takes_none_to_sixteen_extractors() {
+    async fn takes_up_to_sixteen_extractors() {
         let none = || "none";
         let eight = |m: Method, u: Uri, h: HeaderMap, a: Method, b: Method, c: Method, d: Method, body: Bytes| {
             let same = [a, b, c, d].iter().all(|other| *other == m);
@@ -101,22 +101,22 @@ mod function {
         #[rustfmt::skip]
         let sixteen = |_: M, _: M, _: M, _: M, _: M, _: M, _: M, _: M, _: M, _: M, _: M, _: M, _: M, _: M, _: M, body: String| body;
         assert_eq!(ask(get(blocking_handler(none)), support::http::get("/")).await.text(), "none");
-        let answer = ask(post(blocking_handler(eight)), support::http::post("/", b"body")).await;
-        assert_eq!(answer.text(), "POST / test true 4");
+        let response = ask(post(blocking_handler(eight)), support::http::post("/", b"body")).await;
+        assert_eq!(response.text(), "POST / test true 4");
         assert_eq!(ask(post(blocking_handler(sixteen)), support::http::post("/", b"last")).await.text(), "last");
-        // A whole request is a body, too.
+        // A whole request is a valid last extractor too.
         let whole = |request: Request| request.uri().path().to_owned();
         assert_eq!(ask(get(blocking_handler(whole)), support::http::get("/")).await.text(), "/");
     }
 
     #[tokio::test]
-    async fn fails_with_its_own_error() {
-        let answer =
+    async fn returns_its_own_error() {
+        let response =
             ask(get(blocking_handler(|| Err::<(), _>((StatusCode::IM_A_TEAPOT, "no")))), support::http::get("/")).await;
-        assert_eq!((answer.status, answer.text()), (418, "no"));
+        assert_eq!((response.status, response.text()), (418, "no"));
     }
 
-    /// Where it was extracted, where it was called, and where its response was made.
+    /// The threads on which it was extracted, on which it was called, and on which its response was made.
     struct Threads(ThreadId, ThreadId);
 
     struct Extracted(ThreadId);
@@ -137,16 +137,16 @@ mod function {
     }
 
     #[tokio::test]
-    async fn and_its_response_are_on_the_pool_and_its_extractors_are_not() {
+    async fn and_its_response_run_on_the_pool_and_its_extractors_do_not() {
         let function = |extracted: Extracted| Threads(extracted.0, thread::current().id());
         let routes = [post(blocking_handler(function)), post(cpu_handler(function))];
         for route in routes {
-            let answer = ask(route, support::http::post("/", b"")).await;
-            let threads: Vec<_> = answer.text().split(' ').collect();
+            let response = ask(route, support::http::post("/", b"")).await;
+            let threads: Vec<_> = response.text().split(' ').collect();
             let here = format!("{:?}", thread::current().id());
             assert_eq!(threads[0], here, "its extractor runs on the runtime, which is this thread");
-            assert_ne!(threads[1], here, "it is called elsewhere");
-            assert_eq!(threads[1], threads[2], "its response is made where it was called");
+            assert_ne!(threads[1], here, "it is called on another thread");
+            assert_eq!(threads[1], threads[2], "its response is made on the thread on which it was called");
         }
     }
 
@@ -154,8 +154,8 @@ mod function {
     async fn finds_the_runtime_and_its_context_on_the_pool() {
         let function = || {
             let cx = TaskContext::current().map(|cx| cx.label().map(str::to_owned));
-            let answer = tokio::runtime::Handle::current().block_on(async { "from the runtime" });
-            format!("{cx:?} {answer}")
+            let response = tokio::runtime::Handle::current().block_on(async { "from the runtime" });
+            format!("{cx:?} {response}")
         };
         for route in [get(blocking_handler(function).label("it")), get(cpu_handler(function).label("it"))] {
             assert_eq!(ask(route, support::http::get("/")).await.text(), "Some(Some(\"it\")) from the runtime");
@@ -163,7 +163,7 @@ mod function {
     }
 
     #[tokio::test]
-    async fn blocks_nobody_else() {
+    async fn does_not_block_other_requests() {
         let gate = Gate::new();
         let pool = pool(4, 0);
         let app = Router::new()
@@ -175,24 +175,24 @@ mod function {
             four.push(Client::sending(address, support::http::get("/held")).await);
         }
         eventually("all four run", || gate.started() == 4).await;
-        assert_eq!(Client::sending(address, support::http::get("/")).await.answer().await.text(), "at once");
+        assert_eq!(Client::sending(address, support::http::get("/")).await.response().await.text(), "at once");
         assert_eq!(gate.finished(), 0);
-        gate.let_go(4);
+        gate.release(4);
         for client in &mut four {
-            assert_eq!(client.answer().await.text(), "done");
+            assert_eq!(client.response().await.text(), "done");
         }
     }
 
     #[tokio::test]
     async fn of_a_cpu_handler_runs_on_the_threads_of_run_cpu() {
         let name = || thread::current().name().unwrap_or_default().to_owned();
-        let answer = ask(get(cpu_handler(name)), support::http::get("/")).await;
-        assert!(answer.text().starts_with("cpu-"), "{}", answer.text());
+        let response = ask(get(cpu_handler(name)), support::http::get("/")).await;
+        assert!(response.text().starts_with("cpu-"), "{}", response.text());
         assert!(Arc::ptr_eq(cpu_handler_pool().limiter(), CpuPool::global().limiter()));
         assert_eq!(cpu_handler_pool().statistics().name, "cpu-handlers");
-        let own = CpuPool::builder("own").build().expect("there are threads");
-        let answer = ask(get(cpu_handler(name).on(&own)), support::http::get("/")).await;
-        assert!(answer.text().starts_with("own-"), "{}", answer.text());
+        let own = CpuPool::builder("own").build().expect("a thread can be started");
+        let response = ask(get(cpu_handler(name).on(&own)), support::http::get("/")).await;
+        assert!(response.text().starts_with("own-"), "{}", response.text());
     }
 }
 
@@ -205,19 +205,19 @@ mod limits {
         let app = Router::new().route("/", get(blocking_handler(held(&gate)).on(&pool)));
         let address = serve(Plain, app).await;
         let mut running = Client::sending(address, support::http::get("/")).await;
-        eventually("it runs", || gate.started() == 1).await;
+        eventually("the request runs", || gate.started() == 1).await;
         let mut queued = Client::sending(address, support::http::get("/")).await;
-        eventually("it waits", || pool.statistics().queued == 1).await;
-        let refused = Client::sending(address, support::http::get("/")).await.answer().await;
+        eventually("the request waits", || pool.statistics().queued == 1).await;
+        let refused = Client::sending(address, support::http::get("/")).await.response().await;
         is_problem(&refused, 503, "urn:onelane:pool-full", Some("1"));
-        gate.let_go(2);
-        assert_eq!((running.answer().await.status, queued.answer().await.status), (200, 200));
+        gate.release(2);
+        assert_eq!((running.response().await.status, queued.response().await.status), (200, 200));
         assert_eq!((gate.started(), gate.most_inside()), (2, 1));
     }
 
-    /// 40 run, 400 wait, and whoever comes then is refused.
+    /// 40 requests run, 400 wait, and the next one is refused.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn default_pool_of_handlers_is_bounded_and_apart_from_the_one_of_run_blocking() {
+    async fn default_handler_pool_is_bounded_and_separate_from_the_one_of_run_blocking() {
         assert_eq!(handler_pool().statistics().name, "handlers");
         let gate = Gate::new();
         let app: Router = Router::new().route("/", get(blocking_handler(held(&gate))));
@@ -229,28 +229,28 @@ mod limits {
         assert_eq!(refused.status(), 503);
         assert_eq!(refused.headers()["retry-after"], "1");
         assert_eq!(gate.started(), 40);
-        assert_eq!(run_blocking(|| 7).await, Ok(7), "it is not behind them");
-        gate.let_go(440);
-        for answer in join_all(waiting).await {
-            assert_eq!(answer.expect("no panic").expect("a router has no errors").status(), 200);
+        assert_eq!(run_blocking(|| 7).await, Ok(7), "the task does not queue behind the handlers");
+        gate.release(440);
+        for response in join_all(waiting).await {
+            assert_eq!(response.expect("no panic").expect("a router has no errors").status(), 200);
         }
         assert_eq!((gate.started(), gate.most_inside()), (440, 40));
     }
 
-    /// Those behind what runs are let in only after their time.
-    async fn behind_one_that_runs(limit: impl Fn(Arc<Gate>, &BlockingPool) -> MethodRouter) -> (Answer, usize) {
+    /// The requests behind the running one are admitted only after their timeout.
+    async fn behind_one_that_runs(limit: impl Fn(Arc<Gate>, &BlockingPool) -> MethodRouter) -> (ClientResponse, usize) {
         let (gate, pool) = (Gate::new(), pool(1, 8));
         let app = Router::new()
             .route("/first", get(blocking_handler(held(&gate)).on(&pool)))
             .route("/", limit(Arc::clone(&gate), &pool));
         let address = serve(Plain, app).await;
         let mut first = Client::sending(address, support::http::get("/first")).await;
-        eventually("it runs", || gate.started() == 1).await;
-        let answer = Client::sending(address, support::http::get("/")).await.answer().await;
-        gate.let_go(2);
-        assert_eq!(first.answer().await.status, 200);
-        pool.run(|| ()).await.expect("there is a thread again");
-        (answer, gate.started())
+        eventually("the request runs", || gate.started() == 1).await;
+        let response = Client::sending(address, support::http::get("/")).await.response().await;
+        gate.release(2);
+        assert_eq!(first.response().await.status, 200);
+        pool.run(|| ()).await.expect("a thread is free again");
+        (response, gate.started())
     }
 
     #[tokio::test]
@@ -258,23 +258,23 @@ mod limits {
         let limit = |gate: Arc<Gate>, pool: &BlockingPool| {
             get(blocking_handler(held(&gate)).on(pool).queue_timeout(Duration::from_millis(30)))
         };
-        let (answer, started) = behind_one_that_runs(limit).await;
-        is_problem(&answer, 503, "urn:onelane:timeout", Some("1"));
+        let (response, started) = behind_one_that_runs(limit).await;
+        is_problem(&response, 503, "urn:onelane:timeout", Some("1"));
         assert_eq!(started, 1);
     }
 
     #[tokio::test]
-    async fn request_that_has_not_begun_in_its_time_is_refused_and_never_runs() {
+    async fn request_that_has_not_begun_within_its_timeout_is_refused_and_never_runs() {
         let limit = |gate: Arc<Gate>, pool: &BlockingPool| {
             get(blocking_handler(held(&gate)).on(pool).timeout(Duration::from_millis(30)))
         };
-        let (answer, started) = behind_one_that_runs(limit).await;
-        is_problem(&answer, 503, "urn:onelane:timeout", Some("1"));
+        let (response, started) = behind_one_that_runs(limit).await;
+        is_problem(&response, 503, "urn:onelane:timeout", Some("1"));
         assert_eq!(started, 1);
     }
 
     #[tokio::test]
-    async fn request_that_runs_too_long_is_answered_504_and_its_function_knows() {
+    async fn request_that_runs_too_long_gets_504_and_its_function_is_cancelled() {
         for cpu in [false, true] {
             let gate = Gate::new();
             let function = {
@@ -292,17 +292,17 @@ mod limits {
             } else {
                 get(blocking_handler(function).timeout(limit))
             };
-            let answer = ask(route, support::http::get("/")).await;
-            is_problem(&answer, 504, "urn:onelane:took-too-long", None);
-            eventually("it has seen that nobody waits", || gate.cancelled() == 1).await;
+            let response = ask(route, support::http::get("/")).await;
+            is_problem(&response, 504, "urn:onelane:took-too-long", None);
+            eventually("the function has seen the cancellation", || gate.cancelled() == 1).await;
         }
     }
 
-    /// It may see that its time is over a little before the server does.
+    /// The function may see that its time is over slightly before the server does.
     #[tokio::test]
-    async fn function_that_stops_when_its_time_is_over_is_answered_504_as_well() {
+    async fn function_that_stops_when_its_time_is_over_gets_504_as_well() {
         let function = || -> Result<(), Cancelled> {
-            let cx = TaskContext::current().expect("it is on a pool");
+            let cx = TaskContext::current().expect("the function runs on a pool");
             loop {
                 cx.checkpoint()?;
                 thread::sleep(Duration::from_millis(1));
@@ -310,11 +310,11 @@ mod limits {
         };
         let mut stopped = 0;
         for _ in 0..20 {
-            let answer =
+            let response =
                 ask(get(blocking_handler(function).timeout(Duration::from_millis(5))), support::http::get("/")).await;
-            // On a busy machine it may not even begin in so short a time.
-            if answer.status != 503 {
-                is_problem(&answer, 504, "urn:onelane:took-too-long", None);
+            // On a busy machine the function may not even begin in such a short time.
+            if response.status != 503 {
+                is_problem(&response, 504, "urn:onelane:took-too-long", None);
                 stopped += 1;
             }
         }
@@ -322,7 +322,7 @@ mod limits {
     }
 
     #[tokio::test]
-    async fn higher_priorities_go_first() {
+    async fn higher_priorities_run_first() {
         let (gate, pool) = (Gate::new(), pool(1, 8));
         let handler = |name: &'static str, priority| {
             let gate = Arc::clone(&gate);
@@ -334,27 +334,27 @@ mod limits {
             .route("/high", handler("high", Priority::High));
         let address = serve(Plain, app).await;
         let mut clients = vec![Client::sending(address, support::http::get("/low")).await];
-        eventually("one runs", || gate.started() == 1).await;
+        eventually("one request runs", || gate.started() == 1).await;
         for (waiting, path) in [(1, "/low"), (2, "/normal"), (3, "/high")] {
             clients.push(Client::sending(address, support::http::get(path)).await);
-            eventually("it waits", || pool.statistics().queued == waiting).await;
+            eventually("the request waits", || pool.statistics().queued == waiting).await;
         }
-        gate.let_go(4);
+        gate.release(4);
         for client in &mut clients {
-            assert_eq!(client.answer().await.status, 200);
+            assert_eq!(client.response().await.status, 200);
         }
         assert_eq!(gate.names(), ["low", "high", "normal", "low"]);
     }
 
     #[tokio::test]
-    async fn label_shows_in_the_statistics_while_it_runs() {
+    async fn label_appears_in_the_statistics_while_it_runs() {
         let (gate, pool) = (Gate::new(), pool(1, 1));
         let app = Router::new().route("/", get(blocking_handler(held(&gate)).on(&pool).label("report")));
         let mut client = Client::sending(serve(Plain, app).await, support::http::get("/")).await;
-        eventually("it runs", || gate.started() == 1).await;
+        eventually("the request runs", || gate.started() == 1).await;
         assert_eq!(pool.statistics().tasks[0].label, "report");
-        gate.let_go(1);
-        assert_eq!(client.answer().await.status, 200);
+        gate.release(1);
+        assert_eq!(client.response().await.status, 200);
     }
 }
 
@@ -362,35 +362,35 @@ mod failures {
     use super::*;
 
     #[tokio::test]
-    async fn panic_is_answered_500_and_the_pool_goes_on() {
+    async fn panic_is_500_and_the_pool_survives() {
         let pool = pool(1, 1);
         let app = Router::new()
-            .route("/", get(blocking_handler(|| -> &'static str { panic!("as the test wants it") }).on(&pool)))
+            .route("/", get(blocking_handler(|| -> &'static str { panic!("panic requested by the test") }).on(&pool)))
             .route("/well", get(blocking_handler(|| "well").on(&pool)));
         let mut client = Client::sending(serve(Plain, app).await, support::http::get("/")).await;
-        is_problem(&client.answer().await, 500, "urn:onelane:panicked", None);
+        is_problem(&client.response().await, 500, "urn:onelane:panicked", None);
         client.send(support::http::get("/well")).await;
-        assert_eq!(client.answer().await.text(), "well", "on the same connection");
+        assert_eq!(client.response().await.text(), "well", "on the same connection");
     }
 
     #[tokio::test]
-    async fn panic_of_what_makes_the_response_is_answered_500_too() {
+    async fn panic_while_making_the_response_is_500_too() {
         struct Bomb;
         impl IntoResponse for Bomb {
             fn into_response(self) -> Response {
-                panic!("as the test wants it")
+                panic!("panic requested by the test")
             }
         }
-        let answer = ask(get(blocking_handler(|| Bomb)), support::http::get("/")).await;
-        is_problem(&answer, 500, "urn:onelane:panicked", None);
+        let response = ask(get(blocking_handler(|| Bomb)), support::http::get("/")).await;
+        is_problem(&response, 500, "urn:onelane:panicked", None);
     }
 
     #[tokio::test]
-    async fn closed_pool_is_answered_503() {
+    async fn closed_pool_refuses_with_503() {
         let pool = pool(1, 1);
         pool.close();
-        let answer = ask(get(blocking_handler(|| "never").on(&pool)), support::http::get("/")).await;
-        is_problem(&answer, 503, "urn:onelane:closed", None);
+        let response = ask(get(blocking_handler(|| "never").on(&pool)), support::http::get("/")).await;
+        is_problem(&response, 503, "urn:onelane:closed", None);
     }
 
     #[tokio::test]
@@ -401,14 +401,14 @@ mod failures {
             assert_eq!(refusal.reason(), &RefusalReason::Offload(OffloadError::Closed));
             refusal.with_status(599).with_body("text/plain", "gone home")
         });
-        let answer = ask(get(handler), support::http::get("/")).await;
-        assert_eq!((answer.status, answer.text()), (599, "gone home"));
+        let response = ask(get(handler), support::http::get("/")).await;
+        assert_eq!((response.status, response.text()), (599, "gone home"));
     }
 
     #[tokio::test]
-    async fn errors_of_run_blocking_are_answered_alike_by_an_ordinary_handler() {
+    async fn errors_of_run_blocking_become_the_same_response_in_an_ordinary_handler() {
         async fn panics() -> Result<String, OffloadError> {
-            let greeting = run_blocking(|| -> &str { panic!("as the test wants it") }).await?;
+            let greeting = run_blocking(|| -> &str { panic!("panic requested by the test") }).await?;
             Ok(format!("{greeting}, world"))
         }
         is_problem(&ask(get(panics), support::http::get("/")).await, 500, "urn:onelane:panicked", None);
@@ -418,34 +418,34 @@ mod failures {
             (OffloadError::RuntimeShutdown, 503, "urn:onelane:shutting-down"),
             (OffloadError::NoRuntime, 500, "urn:onelane:no-runtime"),
         ] {
-            let answer = ask(get(async move || Err::<(), _>(error)), support::http::get("/")).await;
-            is_problem(&answer, status, kind, None);
+            let response = ask(get(async move || Err::<(), _>(error)), support::http::get("/")).await;
+            is_problem(&response, status, kind, None);
         }
-        let answer = ask(get(async || Err::<(), _>(OffloadError::NoThread)), support::http::get("/")).await;
-        is_problem(&answer, 503, "urn:onelane:no-thread", Some("1"));
+        let response = ask(get(async || Err::<(), _>(OffloadError::NoThread)), support::http::get("/")).await;
+        is_problem(&response, 503, "urn:onelane:no-thread", Some("1"));
     }
 
     #[tokio::test]
-    async fn only_too_much_to_do_counts_as_overload() {
+    async fn only_too_many_requests_count_as_overload() {
         let full = pool(1, 0);
         let gate = Gate::new();
         let running = full.task({
             let gate = Arc::clone(&gate);
             move |_| gate.pass()
         });
-        let running = running.start().expect("there is room");
-        eventually("it runs", || gate.started() == 1).await;
+        let running = running.start().expect("the pool has room");
+        eventually("the request runs", || gate.started() == 1).await;
         let refused = full.run(|| ()).await.expect_err("it is full");
         assert!(Refusal::from(refused).is_overload());
-        gate.let_go(1);
-        running.await.expect("it ends well");
+        gate.release(1);
+        running.await.expect("the task succeeds");
         for error in [OffloadError::Closed, OffloadError::NoRuntime, OffloadError::Cancelled] {
             assert!(!Refusal::from(error).is_overload());
         }
     }
 }
 
-mod leaving {
+mod disconnect {
     use super::*;
 
     struct Queue {
@@ -457,7 +457,7 @@ mod leaving {
     }
 
     impl Queue {
-        /// One runs, and a request waits of which this was sent.
+        /// One request runs, and another one, of which this was sent, waits.
         async fn with(listening: Listening, shielded: bool, sent: &[u8]) -> Self {
             let (gate, pool) = (Gate::new(), pool(1, 8));
             let handler = || blocking_handler(held(&gate)).on(&pool);
@@ -469,54 +469,63 @@ mod leaving {
             let app = Router::new().route("/", any(plain)).route("/body", post(with_body));
             let address = serve(listening, app).await;
             let holder = Client::sending(address, support::http::get("/")).await;
-            eventually("it runs", || gate.started() == 1).await;
+            eventually("the request runs", || gate.started() == 1).await;
             let mut waiter = Client::connect(address).await;
             waiter.send_what_fits(sent).await;
-            eventually("it waits", || pool.statistics().queued == 1).await;
+            eventually("the request waits", || pool.statistics().queued == 1).await;
             Self { address, gate, pool, holder, waiter }
         }
 
         async fn has_two_that_run(mut self) {
             assert_eq!(self.pool.statistics().queued, 1);
-            self.gate.let_go(2);
-            assert_eq!(self.holder.answer().await.status, 200);
+            self.gate.release(2);
+            assert_eq!(self.holder.response().await.status, 200);
             eventually("both ran", || self.gate.finished() == 2).await;
         }
 
-        async fn left_by(mut self, leaving: Leaving, what: &str) {
-            self.waiter.leave(leaving).await;
-            let gone = format!("gone from the queue, {what}, {leaving:?}");
+        async fn client_disconnects(mut self, disconnect: Disconnect, what: &str) {
+            self.waiter.disconnect(disconnect).await;
+            let gone = format!("left the queue, {what}, {disconnect:?}");
             eventually(&gone, || self.pool.statistics().queued == 0).await;
-            assert_eq!((self.gate.started(), self.gate.finished()), (1, 0), "the holder goes on");
-            // Those behind it are served, and it never was.
+            assert_eq!((self.gate.started(), self.gate.finished()), (1, 0), "the holder continues");
+            // The requests behind it are served, and it never was.
             let mut behind = Client::sending(self.address, support::http::get("/")).await;
-            eventually("it waits", || self.pool.statistics().queued == 1).await;
-            self.gate.let_go(3);
-            assert_eq!((self.holder.answer().await.status, behind.answer().await.status), (200, 200));
-            assert_eq!(self.gate.started(), 2, "{what}, {leaving:?}");
+            eventually("the request waits", || self.pool.statistics().queued == 1).await;
+            self.gate.release(3);
+            assert_eq!((self.holder.response().await.status, behind.response().await.status), (200, 200));
+            assert_eq!(self.gate.started(), 2, "{what}, {disconnect:?}");
         }
     }
 
     #[tokio::test]
-    async fn request_whose_client_leaves_while_it_waits_never_runs() {
+    async fn request_whose_client_disconnects_while_it_waits_never_runs() {
         for listening in [Plain, Watched] {
-            for leaving in [Leaving::Fin, Leaving::Rst] {
-                Queue::with(listening, false, support::http::get("/").as_bytes()).await.left_by(leaving, "GET").await;
+            for disconnect in [Disconnect::Fin, Disconnect::Rst] {
+                Queue::with(listening, false, support::http::get("/").as_bytes())
+                    .await
+                    .client_disconnects(disconnect, "GET")
+                    .await;
                 let sent = support::http::post("/body", &bytes(5000));
-                Queue::with(listening, false, &sent).await.left_by(leaving, "a body that is read").await;
+                Queue::with(listening, false, &sent).await.client_disconnects(disconnect, "a body that is read").await;
                 let sent = support::http::post("/", &bytes(5000));
-                Queue::with(listening, false, &sent).await.left_by(leaving, "a body that is not read").await;
+                Queue::with(listening, false, &sent)
+                    .await
+                    .client_disconnects(disconnect, "a body that is not read")
+                    .await;
             }
         }
     }
 
     #[tokio::test]
-    async fn request_with_much_that_is_unread_never_runs_where_the_listener_watches() {
-        for leaving in [Leaving::Fin, Leaving::Rst] {
+    async fn request_with_much_unread_data_never_runs_with_a_watched_listener() {
+        for disconnect in [Disconnect::Fin, Disconnect::Rst] {
             let sent = support::http::post("/", &bytes(60_000));
-            Queue::with(Watched, false, &sent).await.left_by(leaving, "a large body that is not read").await;
+            Queue::with(Watched, false, &sent)
+                .await
+                .client_disconnects(disconnect, "a large body that is not read")
+                .await;
             let sent = support::http::get("/").repeat(2);
-            Queue::with(Watched, false, sent.as_bytes()).await.left_by(leaving, "two at once").await;
+            Queue::with(Watched, false, sent.as_bytes()).await.client_disconnects(disconnect, "two at once").await;
         }
     }
 
@@ -524,23 +533,23 @@ mod leaving {
     async fn shielded_request_runs_without_its_client() {
         for listening in [Plain, Watched] {
             let mut queue = Queue::with(listening, true, support::http::get("/").as_bytes()).await;
-            queue.waiter.leave(Leaving::Fin).await;
-            // The server has seen it when it closes the connection.
+            queue.waiter.disconnect(Disconnect::Fin).await;
+            // The server notices when it closes the connection.
             assert_eq!(queue.waiter.rest().await, b"");
             queue.has_two_that_run().await;
-            // A second request hides it from the server, but not from the listener.
+            // A second request hides the disconnect from the server, but not from the listener.
             let mut queue = Queue::with(listening, true, support::http::get("/").repeat(2).as_bytes()).await;
-            queue.waiter.leave(Leaving::Fin).await;
-            // More than twice as long as the listener takes to look again.
+            queue.waiter.disconnect(Disconnect::Fin).await;
+            // More than twice as long as the listener's check interval.
             tokio::time::sleep(Duration::from_millis(500)).await;
             queue.has_two_that_run().await;
         }
     }
 
     #[tokio::test]
-    async fn function_whose_client_leaves_runs_on_and_knows_it() {
+    async fn function_whose_client_disconnects_continues_and_is_cancelled() {
         for listening in [Plain, Watched] {
-            for leaving in [Leaving::Fin, Leaving::Rst] {
+            for disconnect in [Disconnect::Fin, Disconnect::Rst] {
                 for cpu in [false, true] {
                     let gate = Gate::new();
                     let function = {
@@ -550,32 +559,33 @@ mod leaving {
                     let route = if cpu { get(cpu_handler(function)) } else { get(blocking_handler(function)) };
                     let address = serve(listening, Router::new().route("/", route)).await;
                     let mut client = Client::sending(address, support::http::get("/")).await;
-                    eventually("it runs", || gate.started() == 1).await;
-                    client.leave(leaving).await;
-                    eventually("it knows", || gate.cancelled() == 1).await;
+                    eventually("the request runs", || gate.started() == 1).await;
+                    client.disconnect(disconnect).await;
+                    eventually("the function sees the cancellation", || gate.cancelled() == 1).await;
                 }
             }
         }
     }
 
-    /// What runs behind a guard has the turn to its end, though nobody waits for the answer: the thread is at it still.
+    /// A function behind a guard holds its permit to its end, though no client waits for the response, because the
+    /// thread is still occupied.
     #[tokio::test]
-    async fn function_behind_a_guard_keeps_its_turn_to_its_end_without_its_client() {
+    async fn function_behind_a_guard_keeps_its_permit_to_its_end_without_its_client() {
         for listening in [Plain, Watched] {
-            for leaving in [Leaving::Fin, Leaving::Rst] {
+            for disconnect in [Disconnect::Fin, Disconnect::Rst] {
                 let (gate, guard) = (Gate::new(), Arc::new(EndpointGuard::new("guarded")));
                 let app = Router::new().route("/", get(blocking_handler(held(&gate)))).layer(GuardLayer::new(&guard));
                 let address = serve(listening, app).await;
-                let mut leaver = Client::sending(address, support::http::get("/")).await;
-                eventually("it runs", || gate.started() == 1).await;
-                leaver.leave(leaving).await;
-                eventually("the guard knows", || guard.stats().detached == 1).await;
+                let mut disconnecting = Client::sending(address, support::http::get("/")).await;
+                eventually("the request runs", || gate.started() == 1).await;
+                disconnecting.disconnect(disconnect).await;
+                eventually("the guard notices the disconnect", || guard.stats().detached == 1).await;
                 let mut next = Client::sending(address, support::http::get("/")).await;
-                eventually("the next waits", || guard.stats().waiting == 1).await;
+                eventually("the next request waits", || guard.stats().waiting == 1).await;
                 tokio::time::sleep(Duration::from_millis(50)).await;
-                assert_eq!((gate.started(), guard.stats().held), (1, 1), "{listening:?}, {leaving:?}");
-                gate.let_go(2);
-                assert_eq!(next.answer().await.status, 200);
+                assert_eq!((gate.started(), guard.stats().held), (1, 1), "{listening:?}, {disconnect:?}");
+                gate.release(2);
+                assert_eq!(next.response().await.status, 200);
                 assert_eq!((gate.started(), gate.most_inside()), (2, 1));
             }
         }

@@ -1,4 +1,4 @@
-//! HTTP/2: clients that give up a request, not their connection.
+//! HTTP/2: clients that cancel a request, not their connection.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::axum::held_route;
 use support::http::{Listening, Probe, eventually, serve, soon};
 
-/// Runs a client's connection until the client closes it.
+/// Drives a client's connection until the client closes it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Connection(CancellationToken);
 
@@ -46,13 +46,13 @@ where
     let stream = TcpStream::connect(address).await.expect("the server listens");
     let executor = Connection::default();
     let connected = handshake(executor.clone(), TokioIo::new(stream)).await;
-    let (requests, connection) = connected.expect("it speaks HTTP/2");
+    let (requests, connection) = connected.expect("the server speaks HTTP/2");
     executor.execute(connection);
     (requests, executor)
 }
 
 fn request(body: Vec<u8>) -> Request<Full<Bytes>> {
-    Request::post("http://test/").body(Full::from(body)).expect("it is a request")
+    Request::post("http://test/").body(Full::from(body)).expect("the request is valid")
 }
 
 #[tokio::test]
@@ -65,14 +65,14 @@ async fn queued_stream_that_is_reset_never_runs() {
             let holder = tokio::spawn(requests.send_request(request(Vec::new())));
             eventually("its handler runs", || probe.started() == 1).await;
             let waiter = tokio::spawn(requests.send_request(request(vec![7; length])));
-            eventually("the other one waits", || guard.stats().waiting == 1).await;
+            eventually("the other request waits", || guard.stats().waiting == 1).await;
 
             waiter.abort();
-            eventually("gone from the queue", || guard.stats().waiting == 0).await;
+            eventually("left the queue", || guard.stats().waiting == 0).await;
             assert_eq!(guard.stats().held, 1);
-            probe.let_go(2);
+            probe.release(2);
             assert_eq!(soon(holder).await.expect("no panic").expect("answered").status(), 200);
-            eventually("nothing is held", || guard.stats().held == 0).await;
+            eventually("no permit is held", || guard.stats().held == 0).await;
             assert_eq!(probe.started(), 1, "{listening:?}, {length} bytes");
         }
     }
@@ -83,17 +83,17 @@ async fn running_stream_that_is_reset_finishes() {
     let (guard, probe) = (Arc::new(EndpointGuard::new("h2")), Probe::new());
     let address = serve(Listening::Plain, held_route(&guard, &probe)).await;
     let (mut requests, _connection) = connect(address).await;
-    let leaver = tokio::spawn(requests.send_request(request(Vec::new())));
+    let disconnecting = tokio::spawn(requests.send_request(request(Vec::new())));
     eventually("its handler runs", || probe.started() == 1).await;
-    leaver.abort();
-    eventually("it goes on without its client", || guard.stats().detached == 1).await;
-    probe.let_go(1);
-    eventually("it is over", || guard.stats().finished_detached == 1).await;
+    disconnecting.abort();
+    eventually("the handler continues without its client", || guard.stats().detached == 1).await;
+    probe.release(1);
+    eventually("the run has ended", || guard.stats().finished_detached == 1).await;
     assert_eq!((probe.finished(), probe.cut_off()), (1, 0));
 }
 
 #[tokio::test]
-async fn client_that_closes_its_connection_takes_all_its_queued_streams_along() {
+async fn client_that_closes_its_connection_takes_all_its_queued_streams_with_it() {
     let (guard, probe) = (Arc::new(EndpointGuard::new("h2")), Probe::new());
     let address = serve(Listening::Plain, held_route(&guard, &probe)).await;
     let (mut holding, _connection) = connect(address).await;
@@ -101,14 +101,14 @@ async fn client_that_closes_its_connection_takes_all_its_queued_streams_along() 
     eventually("its handler runs", || probe.started() == 1).await;
     let (mut requests, connection) = connect(address).await;
     let waiters: Vec<_> = (0..5).map(|_| tokio::spawn(requests.send_request(request(vec![7; 100])))).collect();
-    eventually("five wait", || guard.stats().waiting == 5).await;
+    eventually("five requests wait", || guard.stats().waiting == 5).await;
 
     connection.close();
-    eventually("all gone from the queue", || guard.stats().waiting == 0).await;
-    probe.let_go(6);
+    eventually("all have left the queue", || guard.stats().waiting == 0).await;
+    probe.release(6);
     assert_eq!(soon(holder).await.expect("no panic").expect("answered").status(), 200);
     drop(waiters);
-    eventually("nothing is held", || guard.stats().held == 0).await;
+    eventually("no permit is held", || guard.stats().held == 0).await;
     assert_eq!(probe.started(), 1);
 }
 
@@ -122,7 +122,7 @@ async fn streams_of_one_connection_are_served_one_at_a_time_with_their_bodies() 
     };
     let app = Router::new().route("/", any(echo)).layer(GuardLayer::new(&guard));
     let (requests, _connection) = connect(serve(Listening::Plain, app).await).await;
-    // The largest of them is longer than what is read ahead.
+    // The largest body is longer than what is read ahead.
     let calls = (0..20_u8).map(async |i| {
         let body = vec![i; usize::from(i) * 5_000];
         let response = requests.clone().send_request(request(body.clone())).await.expect("answered");

@@ -1,4 +1,4 @@
-//! The listener that watches, and the link to a client.
+//! The watched listener, and the link to a client.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -17,16 +17,18 @@ async fn listener() -> TcpListener {
 
 async fn watched() -> (WatchedStream, TcpStream) {
     let mut listener = WatchedListener::from(listener().await);
-    let client = TcpStream::connect(listener.local_addr().expect("it is bound")).await.expect("it listens");
+    let client =
+        TcpStream::connect(listener.local_addr().expect("the listener is bound")).await.expect("the server listens");
     let (stream, peer) = listener.accept().await;
-    assert_eq!(peer, client.local_addr().expect("it is connected"));
+    assert_eq!(peer, client.local_addr().expect("the client is connected"));
     (stream, client)
 }
 
 async fn linked() -> (Arc<TcpStream>, TcpStream) {
     let listener = listener().await;
-    let client = TcpStream::connect(listener.local_addr().expect("it is bound")).await.expect("it listens");
-    let (stream, _) = listener.accept().await.expect("a client comes");
+    let client =
+        TcpStream::connect(listener.local_addr().expect("the listener is bound")).await.expect("the server listens");
+    let (stream, _) = listener.accept().await.expect("a client connects");
     (Arc::new(stream), client)
 }
 
@@ -38,7 +40,7 @@ async fn watched_stream_carries_both_directions_and_their_ends() {
     // More than the kernel has room for, so that both sides have to wait for each other.
     let peer = tokio::spawn(async move {
         client.write_all(&sent).await.expect("the server reads");
-        client.shutdown().await.expect("the server is there");
+        client.shutdown().await.expect("the server is connected");
         let mut down = Vec::new();
         client.read_to_end(&mut down).await.expect("the server writes");
         down
@@ -48,31 +50,33 @@ async fn watched_stream_carries_both_directions_and_their_ends() {
     assert!(received == up);
     assert!(stream.is_write_vectored());
     let written = stream.write_vectored(&[IoSlice::new(b"two "), IoSlice::new(b"slices")]).await;
-    assert_eq!(written.expect("there is room"), 10);
+    assert_eq!(written.expect("the pool has room"), 10);
     soon(stream.write_all(&up)).await.expect("the client reads");
     stream.flush().await.expect("the client reads");
-    stream.shutdown().await.expect("the client is there");
+    stream.shutdown().await.expect("the client is connected");
     let down = soon(peer).await.expect("no panic");
     assert!(down.starts_with(b"two slices") && down[10..] == up);
 }
 
-/// As with tokio's own stream: whoever shuts down has nothing more to say, and need not know who went first.
+/// As with tokio's own stream: a side that shuts down has nothing more to send, and need not know which side closed
+/// first.
 #[tokio::test]
-async fn watched_stream_whose_client_broke_off_shuts_down_without_an_error() {
+async fn watched_stream_whose_client_reset_shuts_down_without_an_error() {
     let (mut stream, client) = watched().await;
-    client.set_zero_linger().expect("it is a TCP socket");
+    client.set_zero_linger().expect("the socket is a TCP socket");
     drop(client);
-    stream.read_to_end(&mut Vec::new()).await.expect_err("it was broken off");
+    stream.read_to_end(&mut Vec::new()).await.expect_err("the connection was reset");
     stream.shutdown().await.expect("nothing is left to shut down");
 }
 
-/// A task that waits for the client to go must not keep the connection open after the server is done with it.
+/// A task that waits for the client to disconnect must not keep the connection open after the server is done with it.
 #[tokio::test]
 async fn watched_stream_that_is_dropped_ends_the_connection_though_a_link_waits() {
     let mut listener = WatchedListener::from(listener().await);
-    let mut client = TcpStream::connect(listener.local_addr().expect("it is bound")).await.expect("it listens");
+    let mut client =
+        TcpStream::connect(listener.local_addr().expect("the listener is bound")).await.expect("the server listens");
     let (stream, _) = listener.accept().await;
-    // A server reads until nothing is there. From then on the link waits, where it looked again and again before.
+    // A server reads until nothing is left. From then on the link waits, where it polled repeatedly before.
     stream.as_ref().try_read(&mut [0]).expect_err("the client has sent nothing");
     let link = stream.link();
     let gone = tokio::spawn(async move { link.gone().await });
@@ -85,28 +89,28 @@ async fn watched_stream_that_is_dropped_ends_the_connection_though_a_link_waits(
 }
 
 #[tokio::test]
-async fn link_sees_its_client_leave_behind_unread_bytes() {
+async fn link_notices_its_client_disconnect_behind_unread_bytes() {
     let (stream, mut client) = linked().await;
     let link = ClientLink::new(&stream);
     assert_eq!(link.peer_addr(), client.local_addr().ok());
-    client.write_all(b"unread").await.expect("the server is there");
-    stream.readable().await.expect("it is there");
+    client.write_all(b"unread").await.expect("the server is connected");
+    stream.readable().await.expect("the client is connected");
     assert!(!link.is_gone());
     let gone = tokio::spawn({
         let link = link.clone();
         async move { link.gone().await }
     });
-    client.shutdown().await.expect("the server is there");
+    client.shutdown().await.expect("the server is connected");
     soon(gone).await.expect("no panic");
     assert!(link.is_gone());
 }
 
 #[tokio::test]
-async fn link_sees_its_client_break_off() {
+async fn link_notices_its_client_reset() {
     let (stream, client) = linked().await;
     let link = ClientLink::new(&stream);
     assert!(!link.is_gone());
-    client.set_zero_linger().expect("it is a TCP socket");
+    client.set_zero_linger().expect("the socket is a TCP socket");
     drop(client);
     soon(link.gone()).await;
     assert!(link.is_gone());
@@ -117,8 +121,8 @@ async fn link_keeps_no_connection_open() {
     let (stream, mut client) = linked().await;
     let link = ClientLink::new(&stream);
     drop(stream);
-    assert_eq!(client.read(&mut [0]).await.expect("it was closed in order"), 0);
-    assert!(link.is_gone(), "the server's end is gone");
+    assert_eq!(client.read(&mut [0]).await.expect("the connection was closed in order"), 0);
+    assert!(link.is_gone(), "the server's end is closed");
     soon(link.gone()).await;
 }
 
@@ -128,9 +132,9 @@ async fn link_waits_as_long_as_its_client_stays() {
     let link = ClientLink::new(&stream);
     let mut gone = tokio_test::task::spawn(link.gone());
     tokio_test::assert_pending!(gone.poll());
-    client.write_all(b"more").await.expect("the server is there");
-    eventually("it looks again", || gone.is_woken()).await;
+    client.write_all(b"more").await.expect("the server is connected");
+    eventually("the link checks again", || gone.is_woken()).await;
     tokio_test::assert_pending!(gone.poll());
-    stream.try_read(&mut [0; 4]).expect("it is there");
+    stream.try_read(&mut [0; 4]).expect("the client is connected");
     tokio_test::assert_pending!(gone.poll());
 }

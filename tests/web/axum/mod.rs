@@ -1,20 +1,20 @@
 //! The guard in axum, over real sockets.
 //!
-//! Real time passes in these tests, a few milliseconds each: the kernel delivers packets at its own pace. They wait for
-//! what they expect rather than for a time.
+//! Real time passes in these tests, a few milliseconds each, because the kernel delivers packets at its own pace. The
+//! tests wait for the expected event rather than for a time.
 
+mod disconnect_while_running;
+mod disconnect_while_waiting;
 mod flight;
 mod handlers;
 mod http2;
 mod keyed;
-mod leaving_while_running;
-mod leaving_while_waiting;
 mod listener;
+mod one_at_a_time;
 mod refusals;
 mod request_body;
 mod response_body;
 mod shutdown;
-mod turns;
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use onelane::web::axum::GuardLayer;
 
 use support::http::Probe;
 
-/// A guarded route `/` whose handler goes on until the test lets it go.
+/// A guarded route `/` whose handler continues until the test releases it.
 fn held_route(guard: &Arc<EndpointGuard>, probe: &Arc<Probe>) -> Router {
     let probe = Arc::clone(probe);
     let handler = move || async move {

@@ -1,4 +1,4 @@
-//! Requests that are not let in, and the guard as an extractor and an error of handlers.
+//! Requests that are refused, and the guard as an extractor and an error of handlers.
 
 use std::sync::Arc;
 
@@ -6,52 +6,53 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
+use onelane::guard::SharedGuard;
 use onelane::web::axum::GuardLayer;
 use onelane::web::{GuardOptions, GuardSource, Guarded, Refusal};
-use onelane::{AcquireError, EndpointGuard, Queue, SharedGuard};
+use onelane::{AcquireError, EndpointGuard, Queue};
 use serde_json::json;
 
-use support::http::{self, Answer, Client, Leaving, Listening, Probe, bytes, eventually, serve};
+use support::http::{self, Client, ClientResponse, Disconnect, Listening, Probe, bytes, eventually, serve};
 
-pub(crate) fn is_problem(answer: &Answer, status: u16, kind: &str) {
-    let problem = answer.json();
-    assert_eq!((answer.status, &problem["status"], &problem["type"]), (status, &json!(status), &json!(kind)));
-    assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+pub(crate) fn is_problem(response: &ClientResponse, status: u16, kind: &str) {
+    let problem = response.json();
+    assert_eq!((response.status, &problem["status"], &problem["type"]), (status, &json!(status), &json!(kind)));
+    assert_eq!(response.header("content-type"), Some("application/problem+json"));
     for member in ["title", "detail"] {
         assert!(problem[member].as_str().is_some_and(|text| !text.is_empty()), "{member} in {problem}");
     }
 }
 
 #[tokio::test]
-async fn request_beyond_the_queue_is_answered_with_a_problem() {
+async fn request_beyond_the_queue_gets_a_problem() {
     let guard = Arc::new(EndpointGuard::builder("full").queue(Queue::Bounded(1)).build());
     let probe = Probe::new();
     let address = serve(Listening::Plain, crate::axum::held_route(&guard, &probe)).await;
     let mut holder = Client::sending(address, http::get("/")).await;
     eventually("its handler runs", || probe.started() == 1).await;
     let mut waiter = Client::sending(address, http::get("/")).await;
-    eventually("the second one waits", || guard.stats().waiting == 1).await;
+    eventually("the second request waits", || guard.stats().waiting == 1).await;
 
-    let answer = Client::sending(address, http::get("/")).await.answer().await;
-    is_problem(&answer, 503, "urn:onelane:queue-full");
-    assert_eq!(answer.header("retry-after"), Some("1"));
+    let response = Client::sending(address, http::get("/")).await.response().await;
+    is_problem(&response, 503, "urn:onelane:queue-full");
+    assert_eq!(response.header("retry-after"), Some("1"));
 
-    probe.let_go(2);
-    assert_eq!((holder.answer().await.status, waiter.answer().await.status), (200, 200));
+    probe.release(2);
+    assert_eq!((holder.response().await.status, waiter.response().await.status), (200, 200));
 }
 
 #[tokio::test]
-async fn refused_request_was_not_asked_for_its_body() {
+async fn refused_request_is_not_asked_for_its_body() {
     let guard = Arc::new(EndpointGuard::builder("busy").queue(Queue::Reject).build());
     let probe = Probe::new();
     let address = serve(Listening::Plain, crate::axum::held_route(&guard, &probe)).await;
     let mut holder = Client::sending(address, http::get("/")).await;
     eventually("its handler runs", || probe.started() == 1).await;
     let head = "POST / HTTP/1.1\r\nhost: test\r\nexpect: 100-continue\r\ncontent-length: 1000000\r\n\r\n";
-    let answer = Client::sending(address, head).await.answer().await;
-    is_problem(&answer, 503, "urn:onelane:busy");
-    probe.let_go(1);
-    assert_eq!(holder.answer().await.status, 200);
+    let response = Client::sending(address, head).await.response().await;
+    is_problem(&response, 503, "urn:onelane:busy");
+    probe.release(1);
+    assert_eq!(holder.response().await.status, 200);
 }
 
 #[tokio::test]
@@ -62,37 +63,37 @@ async fn refusal_can_be_changed_in_every_part() {
         refusal.with_status(429).with_header("x-why", "closed").with_body("text/plain", "come back tomorrow")
     });
     let app = Router::new().route("/", get(async || ())).layer(GuardLayer::with_options(&guard, options));
-    let answer = Client::sending(serve(Listening::Plain, app).await, http::get("/")).await.answer().await;
-    assert_eq!((answer.status, answer.text()), (429, "come back tomorrow"));
-    assert_eq!((answer.header("content-type"), answer.header("x-why")), (Some("text/plain"), Some("closed")));
+    let response = Client::sending(serve(Listening::Plain, app).await, http::get("/")).await.response().await;
+    assert_eq!((response.status, response.text()), (429, "come back tomorrow"));
+    assert_eq!((response.header("content-type"), response.header("x-why")), (Some("text/plain"), Some("closed")));
 }
 
 #[tokio::test]
-async fn handlers_own_error_passes_through_and_frees_the_guard() {
+async fn handlers_own_error_passes_through_and_releases_the_permit() {
     let guard = Arc::new(EndpointGuard::new("own error"));
     let handler = async || Err::<(), _>((StatusCode::IM_A_TEAPOT, "no coffee"));
     let app = Router::new().route("/", get(handler)).layer(GuardLayer::new(&guard));
-    let answer = Client::sending(serve(Listening::Plain, app).await, http::get("/")).await.answer().await;
-    assert_eq!((answer.status, answer.text()), (418, "no coffee"));
+    let response = Client::sending(serve(Listening::Plain, app).await, http::get("/")).await.response().await;
+    assert_eq!((response.status, response.text()), (418, "no coffee"));
     assert_eq!((guard.stats().held, guard.stats().refused, guard.stats().panicked), (0, 0, 0));
 }
 
 #[tokio::test]
-async fn acquire_error_and_refusal_are_answers_of_handlers() {
+async fn acquire_error_and_refusal_are_responses_of_handlers() {
     static BUSY: EndpointGuard = EndpointGuard::new("busy");
-    let permit = BUSY.try_acquire().expect("it is free");
+    let permit = BUSY.try_acquire().expect("the permit is free");
     let by_error = async || -> Result<(), AcquireError> { BUSY.try_acquire().map(drop) };
     let by_refusal = async || -> Result<(), Refusal> {
         BUSY.try_acquire().map(drop).map_err(Refusal::from).map_err(|refusal| refusal.with_status(409))
     };
     let app = Router::new().route("/error", get(by_error)).route("/refusal", get(by_refusal));
     let address = serve(Listening::Plain, app).await;
-    let answer = Client::sending(address, http::get("/error")).await.answer().await;
-    is_problem(&answer, 503, "urn:onelane:busy");
-    assert_eq!(answer.header("retry-after"), Some("1"));
-    is_problem(&Client::sending(address, http::get("/refusal")).await.answer().await, 409, "urn:onelane:busy");
+    let response = Client::sending(address, http::get("/error")).await.response().await;
+    is_problem(&response, 503, "urn:onelane:busy");
+    assert_eq!(response.header("retry-after"), Some("1"));
+    is_problem(&Client::sending(address, http::get("/refusal")).await.response().await, 409, "urn:onelane:busy");
     drop(permit);
-    assert_eq!(Client::sending(address, http::get("/error")).await.answer().await.status, 200);
+    assert_eq!(Client::sending(address, http::get("/error")).await.response().await.status, 200);
 }
 
 /// A static guard and its name for the extractor.
@@ -121,31 +122,31 @@ async fn extractor_admits_one_handler_at_a_time_and_keeps_bodies() {
     let mut first = Client::sending(address, http::post("/", b"first")).await;
     eventually("its handler runs", || probe.started() == 1).await;
     let mut second = Client::sending(address, http::post("/", &bytes(5000))).await;
-    eventually("the second one waits", || Serial::guard().stats().waiting == 1).await;
+    eventually("the second request waits", || Serial::guard().stats().waiting == 1).await;
     assert_eq!(probe.started(), 1);
-    probe.let_go(2);
-    assert_eq!((first.answer().await.text(), second.answer().await.body), ("first", bytes(5000)));
+    probe.release(2);
+    assert_eq!((first.response().await.text(), second.response().await.body), ("first", bytes(5000)));
     assert_eq!(probe.most_inside(), 1);
-    eventually("nothing is held", || Serial::guard().stats().held == 0).await;
+    eventually("no permit is held", || Serial::guard().stats().held == 0).await;
 }
 
 #[tokio::test]
-async fn turn_that_is_dropped_midway_lets_the_next_one_in() {
+async fn permit_that_is_dropped_midway_admits_the_next_request() {
     guard_source!(Midway, EndpointGuard::new("midway"));
     let (inside, after) = (Probe::open(), Probe::new());
     let (visitor, rest) = (Arc::clone(&inside), Arc::clone(&after));
-    let handler = async move |turn: Guarded<Midway>| {
+    let handler = async move |n: Guarded<Midway>| {
         visitor.visit().await;
-        drop(turn);
+        drop(n);
         rest.visit().await;
     };
     let address = serve(Listening::Plain, Router::new().route("/", get(handler))).await;
     let mut first = Client::sending(address, http::get("/")).await;
     let mut second = Client::sending(address, http::get("/")).await;
-    eventually("both are past the part for one", || after.started() == 2).await;
+    eventually("both are past the exclusive part", || after.started() == 2).await;
     assert_eq!((Midway::guard().stats().held, inside.most_inside()), (0, 1));
-    after.let_go(2);
-    assert_eq!((first.answer().await.status, second.answer().await.status), (200, 200));
+    after.release(2);
+    assert_eq!((first.response().await.status, second.response().await.status), (200, 200));
 }
 
 #[tokio::test]
@@ -153,13 +154,13 @@ async fn extractor_refuses_with_a_problem() {
     guard_source!(Strict, EndpointGuard::builder("strict").queue(Queue::Reject).build());
     let app = Router::new().route("/", get(async |_turn: Guarded<Strict>| "in"));
     let address = serve(Listening::Plain, app).await;
-    let permit = Strict::guard().try_acquire_owned().expect("it is free");
-    is_problem(&Client::sending(address, http::get("/")).await.answer().await, 503, "urn:onelane:busy");
+    let permit = Strict::guard().try_acquire_owned().expect("the permit is free");
+    is_problem(&Client::sending(address, http::get("/")).await.response().await, 503, "urn:onelane:busy");
     assert_eq!(Strict::guard().stats().refused, 1);
     drop(permit);
-    assert_eq!(Client::sending(address, http::get("/")).await.answer().await.text(), "in");
+    assert_eq!(Client::sending(address, http::get("/")).await.response().await.text(), "in");
     Strict::guard().close();
-    is_problem(&Client::sending(address, http::get("/")).await.answer().await, 503, "urn:onelane:closed");
+    is_problem(&Client::sending(address, http::get("/")).await.response().await, 503, "urn:onelane:closed");
 }
 
 #[tokio::test]
@@ -167,13 +168,14 @@ async fn extractor_under_the_layer_of_its_own_guard_is_refused() {
     guard_source!(Twice, EndpointGuard::new("twice"));
     let handler = async |_turn: Guarded<Twice>| ();
     let app = Router::new().route("/", get(handler)).layer(GuardLayer::new(Twice::guard()));
-    let answer = Client::sending(serve(Listening::Plain, app).await, http::get("/")).await.answer().await;
-    is_problem(&answer, 500, "urn:onelane:would-deadlock");
+    let response = Client::sending(serve(Listening::Plain, app).await, http::get("/")).await.response().await;
+    is_problem(&response, 500, "urn:onelane:would-deadlock");
 }
 
-/// What a handler that waits in an extractor leaves unread hides its client's leaving, unless the listener watches.
+/// A body that is unread while an extractor waits hides that the client has disconnected, unless the listener is
+/// watched.
 #[tokio::test]
-async fn extractor_gives_up_when_its_client_leaves() {
+async fn extractor_stops_waiting_when_its_client_disconnects() {
     guard_source!(Left, EndpointGuard::new("left"));
     let probe = Probe::open();
     let visitor = Arc::clone(&probe);
@@ -181,14 +183,14 @@ async fn extractor_gives_up_when_its_client_leaves() {
     let app = Router::new().route("/", get(async |_: Guarded<Left>| ()).post(handler));
     let watched = serve(Listening::Watched, app.clone()).await;
     let plain = serve(Listening::Plain, app).await;
-    let permit = Left::guard().try_acquire_owned().expect("it is free");
+    let permit = Left::guard().try_acquire_owned().expect("the permit is free");
     let requests = [(plain, http::get("/").into_bytes()), (watched, http::post("/", &bytes(60_000)))];
     for (address, request) in requests {
-        for leaving in [Leaving::Fin, Leaving::Rst] {
+        for disconnect in [Disconnect::Fin, Disconnect::Rst] {
             let mut client = Client::sending(address, &request).await;
-            eventually("it waits", || Left::guard().stats().waiting == 1).await;
-            client.leave(leaving).await;
-            eventually("it is gone from the queue", || Left::guard().stats().waiting == 0).await;
+            eventually("the request waits", || Left::guard().stats().waiting == 1).await;
+            client.disconnect(disconnect).await;
+            eventually("the request has left the queue", || Left::guard().stats().waiting == 0).await;
         }
     }
     drop(permit);

@@ -1,4 +1,4 @@
-//! A request that waited finds its body as it came.
+//! A request that waited gets its body unchanged.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use serde_json::{Value, json};
 
 use support::http::{self, Client, Listening, Probe, bytes, eventually, serve};
 
-/// Tells what it finds in its body.
+/// Describes what it finds in its body.
 async fn describe(headers: HeaderMap, body: Body) -> Json<Value> {
     let (hint, ended) = (body.size_hint(), body.is_end_stream());
-    let collected = body.collect().await.expect("the body is whole");
+    let collected = body.collect().await.expect("the body is complete");
     let sum = collected.trailers().and_then(|trailers| trailers.get("x-sum")?.to_str().ok()).map(String::from);
     let bytes = collected.to_bytes();
     Json(json!({
@@ -33,7 +33,7 @@ async fn describe(headers: HeaderMap, body: Body) -> Json<Value> {
     }))
 }
 
-/// A request that has to wait until `waited` says otherwise.
+/// A request that has to wait until `waited` returns `true`.
 struct Queue {
     guard: Arc<EndpointGuard>,
     probe: Arc<Probe>,
@@ -55,26 +55,26 @@ impl Queue {
         Self { guard, probe, address, holder }
     }
 
-    async fn answer_to(mut self, request: &[u8]) -> Value {
+    async fn response_to(mut self, request: &[u8]) -> Value {
         let mut waiter = Client::connect(self.address).await;
-        // Both at once: what is not read ahead may not fit into the kernel's buffers before the turn comes.
+        // Both at once: what is not read ahead may not fit into the kernel's buffers before the permit is granted.
         tokio::join!(waiter.send(request), async {
             eventually("the request waits", || self.guard.stats().waiting == 1).await;
-            self.probe.let_go(1);
-            assert_eq!(self.holder.answer().await.status, 200);
+            self.probe.release(1);
+            assert_eq!(self.holder.response().await.status, 200);
         });
-        waiter.answer().await.json()
+        waiter.response().await.json()
     }
 }
 
-async fn answer_to(request: &[u8]) -> Value {
-    Queue::with(GuardOptions::new()).await.answer_to(request).await
+async fn response_to(request: &[u8]) -> Value {
+    Queue::with(GuardOptions::new()).await.response_to(request).await
 }
 
 #[tokio::test]
 async fn body_with_a_length_is_intact_after_waiting() {
     for length in [0, 1, 4096, 64 * 1024 - 1, 64 * 1024, 64 * 1024 + 1, 200_000] {
-        let found = answer_to(&http::post("/", &bytes(length))).await;
+        let found = response_to(&http::post("/", &bytes(length))).await;
         let declared = length.to_string();
         let expected = json!({
             "length": length, "intact": true, "declared": declared, "lower": length, "upper": length,
@@ -87,7 +87,7 @@ async fn body_with_a_length_is_intact_after_waiting() {
 #[tokio::test]
 async fn body_in_chunks_with_a_trailer_is_intact_after_waiting() {
     let whole = bytes(30_000);
-    let found = answer_to(&http::post_chunked("/", &[&whole[..1], &whole[1..9000], &whole[9000..]])).await;
+    let found = response_to(&http::post_chunked("/", &[&whole[..1], &whole[1..9000], &whole[9000..]])).await;
     assert_eq!((&found["length"], &found["intact"], &found["trailer"]), (&json!(30_000), &json!(true), &json!("42")));
 }
 
@@ -95,20 +95,20 @@ async fn body_in_chunks_with_a_trailer_is_intact_after_waiting() {
 async fn chunked_body_beyond_the_limit_is_intact_after_waiting() {
     let whole = bytes(150_000);
     let chunks: Vec<_> = whole.chunks(10_000).collect();
-    let found = answer_to(&http::post_chunked("/", &chunks)).await;
+    let found = response_to(&http::post_chunked("/", &chunks)).await;
     assert_eq!((&found["length"], &found["intact"], &found["trailer"]), (&json!(150_000), &json!(true), &json!("42")));
-    assert_eq!(found["upper"], Value::Null, "nobody knows how long it is");
+    assert_eq!(found["upper"], Value::Null, "its length is not known");
 }
 
 #[tokio::test]
-async fn body_is_intact_where_nothing_is_read_ahead() {
+async fn body_is_intact_if_nothing_is_read_ahead() {
     let queue = Queue::with(GuardOptions::new().read_ahead(0)).await;
-    let found = queue.answer_to(&http::post("/", &bytes(100_000))).await;
+    let found = queue.response_to(&http::post("/", &bytes(100_000))).await;
     assert_eq!((&found["length"], &found["intact"]), (&json!(100_000), &json!(true)));
 }
 
 #[tokio::test]
-async fn client_that_was_asked_to_continue_sends_its_body_after_the_turn_too() {
+async fn client_that_was_sent_100_continue_sends_its_body_after_the_permit_is_granted_too() {
     let Queue { guard, probe, address, mut holder } = Queue::with(GuardOptions::new()).await;
     let head = "POST / HTTP/1.1\r\nhost: test\r\nexpect: 100-continue\r\ncontent-length: 1000\r\n\r\n";
     let mut waiter = Client::sending(address, head).await;
@@ -116,9 +116,9 @@ async fn client_that_was_asked_to_continue_sends_its_body_after_the_turn_too() {
     let whole = bytes(1000);
     waiter.send(&whole[..300]).await;
     assert_eq!(guard.stats().waiting, 1);
-    probe.let_go(1);
-    assert_eq!(holder.answer().await.status, 200);
+    probe.release(1);
+    assert_eq!(holder.response().await.status, 200);
     waiter.send(&whole[300..]).await;
-    let found = waiter.answer().await.json();
+    let found = waiter.response().await.json();
     assert_eq!((&found["length"], &found["intact"]), (&json!(1000), &json!(true)));
 }

@@ -1,4 +1,4 @@
-//! How long the permit is held where the answer is a stream.
+//! How long the permit is held if the response is a stream.
 
 use std::convert::Infallible;
 use std::io;
@@ -23,12 +23,12 @@ use onelane::{AcquireError, EndpointGuard};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Mutex;
 
-use support::http::{self, Client, Leaving, Listening, eventually, serve};
+use support::http::{self, Client, Disconnect, Listening, eventually, serve};
 
-/// What the test puts into the body of the answer.
+/// The sender that the test uses to feed the body of the response.
 type Feed = UnboundedSender<Result<Bytes, io::Error>>;
 
-/// A route `/` that streams what it is fed, once.
+/// A route `/` that streams what the test feeds it, once.
 fn fed(status: StatusCode) -> (Feed, Router) {
     let (feed, fed) = unbounded();
     let fed: Arc<Mutex<Option<UnboundedReceiver<_>>>> = Arc::new(Mutex::new(Some(fed)));
@@ -50,7 +50,7 @@ async fn streaming(options: GuardOptions) -> (Arc<EndpointGuard>, Feed, std::net
 }
 
 fn send(feed: &Feed, bytes: impl Into<Bytes>) {
-    feed.unbounded_send(Ok(bytes.into())).expect("the body is there");
+    feed.unbounded_send(Ok(bytes.into())).expect("the body is available");
 }
 
 #[tokio::test]
@@ -58,42 +58,42 @@ async fn stream_holds_the_permit_until_its_end() {
     for hold in [Hold::Auto, Hold::Body] {
         let (guard, feed, address, _client) = streaming(GuardOptions::new().hold(hold)).await;
         let mut next = Client::sending(address, http::get("/")).await;
-        eventually("the next one waits", || guard.stats().waiting == 1).await;
-        send(&feed, "a part");
+        eventually("the next request waits", || guard.stats().waiting == 1).await;
+        send(&feed, "a partial response");
         assert_eq!((guard.stats().held, guard.stats().waiting), (1, 1));
         drop(feed);
-        assert_eq!(next.answer().await.text(), "next", "{hold:?}");
-        eventually("nothing is held", || guard.stats().held == 0).await;
+        assert_eq!(next.response().await.text(), "next", "{hold:?}");
+        eventually("no permit is held", || guard.stats().held == 0).await;
         assert_eq!((guard.stats().overrun, guard.stats().detached), (0, 0));
     }
 }
 
 #[tokio::test]
-async fn stream_lets_go_with_its_head_where_only_the_head_holds() {
+async fn stream_releases_the_permit_with_its_head_under_hold_head() {
     let (guard, feed, address, _client) = streaming(GuardOptions::new().hold(Hold::Head)).await;
     assert_eq!(guard.stats().held, 0);
-    assert_eq!(Client::sending(address, http::get("/")).await.answer().await.text(), "next");
-    send(&feed, "it goes on");
+    assert_eq!(Client::sending(address, http::get("/")).await.response().await.text(), "next");
+    send(&feed, "the stream continues");
 }
 
 #[tokio::test]
-async fn stream_whose_client_leaves_lets_the_next_one_in() {
-    for leaving in [Leaving::Fin, Leaving::Rst] {
+async fn stream_whose_client_disconnects_admits_the_next_request() {
+    for disconnect in [Disconnect::Fin, Disconnect::Rst] {
         let (guard, _feed, address, mut client) = streaming(GuardOptions::new()).await;
         assert_eq!(guard.stats().held, 1);
-        client.leave(leaving).await;
-        eventually("nothing is held", || guard.stats().held == 0).await;
-        assert_eq!(Client::sending(address, http::get("/")).await.answer().await.text(), "next");
+        client.disconnect(disconnect).await;
+        eventually("no permit is held", || guard.stats().held == 0).await;
+        assert_eq!(Client::sending(address, http::get("/")).await.response().await.text(), "next");
     }
 }
 
 #[tokio::test]
-async fn stream_that_fails_lets_the_next_one_in() {
+async fn stream_that_fails_admits_the_next_request() {
     let (guard, feed, address, mut client) = streaming(GuardOptions::new()).await;
-    feed.unbounded_send(Err(io::Error::other("on purpose"))).expect("the body is there");
+    feed.unbounded_send(Err(io::Error::other("on purpose"))).expect("the body is available");
     client.rest().await;
     assert_eq!(guard.stats().held, 0);
-    assert_eq!(Client::sending(address, http::get("/")).await.answer().await.text(), "next");
+    assert_eq!(Client::sending(address, http::get("/")).await.response().await.text(), "next");
 }
 
 #[tokio::test]
@@ -106,14 +106,14 @@ async fn client_that_stops_reading_holds_the_permit_no_longer_than_the_limit() {
     let mut reader = Client::sending(address, http::get("/endless")).await;
     reader.head().await;
     let mut next = Client::sending(address, http::get("/")).await;
-    assert_eq!(next.answer().await.text(), "next");
+    assert_eq!(next.response().await.text(), "next");
     assert_eq!(guard.stats().overrun, 1);
-    eventually("nothing is held", || guard.stats().held == 0).await;
+    eventually("no permit is held", || guard.stats().held == 0).await;
     assert_eq!(guard.stats().panicked, 0);
 }
 
 #[tokio::test]
-async fn answers_without_a_body_let_go_at_once_though_the_handler_streams() {
+async fn responses_without_a_body_release_the_permit_at_once_though_the_handler_streams() {
     let (head, none) = (http::request("HEAD", "/"), http::get("/"));
     for (request, status) in [(head, StatusCode::OK), (none, StatusCode::NO_CONTENT)] {
         for hold in [Hold::Auto, Hold::Body] {
@@ -123,17 +123,17 @@ async fn answers_without_a_body_let_go_at_once_though_the_handler_streams() {
             let app = app.layer(GuardLayer::with_options(&guard, options));
             let mut client = Client::sending(serve(Listening::Plain, app).await, &request).await;
             assert!(client.head().await.contains(status.as_str()));
-            eventually("nothing is held", || guard.stats().held == 0).await;
+            eventually("no permit is held", || guard.stats().held == 0).await;
             assert_eq!(guard.stats().overrun, 0);
             client.send(http::get("/")).await;
-            assert_eq!(client.answer().await.text(), "next", "{request} {hold:?}");
+            assert_eq!(client.response().await.text(), "next", "{request} {hold:?}");
             drop(feed);
         }
     }
 }
 
 #[tokio::test]
-async fn full_and_empty_answers_keep_their_length_and_hold_nothing_afterwards() {
+async fn full_and_empty_responses_keep_their_length_and_hold_nothing_afterwards() {
     for hold in [Hold::Auto, Hold::Head, Hold::Body] {
         let guard = Arc::new(EndpointGuard::new("full"));
         let app = Router::new().route("/full", get(async || "four")).route("/empty", get(async || ()));
@@ -141,8 +141,8 @@ async fn full_and_empty_answers_keep_their_length_and_hold_nothing_afterwards() 
         let mut client = Client::connect(serve(Listening::Plain, app).await).await;
         for (path, length, body) in [("/full", "4", "four"), ("/empty", "0", "")] {
             client.send(http::get(path)).await;
-            let answer = client.answer().await;
-            assert_eq!((answer.header("content-length"), answer.text()), (Some(length), body), "{hold:?}");
+            let response = client.response().await;
+            assert_eq!((response.header("content-length"), response.text()), (Some(length), body), "{hold:?}");
             assert_eq!((guard.stats().held, guard.stats().overrun), (0, 0), "{hold:?} {path}");
         }
     }
@@ -154,7 +154,7 @@ async fn stream_that_acquires_the_guard_it_holds_is_refused() {
     let again = Arc::clone(&guard);
     let handler = async move || {
         let parts = stream::once(async move {
-            let refused = again.acquire().await.expect_err("its own answer holds the only permit");
+            let refused = again.acquire().await.expect_err("its own response holds the only permit");
             assert_eq!(refused, AcquireError::WouldDeadlock);
             Ok::<_, Infallible>("refused")
         });
@@ -163,8 +163,8 @@ async fn stream_that_acquires_the_guard_it_holds_is_refused() {
     let app = Router::new().route("/", get(handler)).layer(GuardLayer::new(&guard));
     let address = serve(Listening::Plain, app).await;
     let mut client = Client::sending(address, http::get("/").replace("host", "connection: close\r\nhost")).await;
-    let answer = client.rest().await;
-    assert!(String::from_utf8_lossy(&answer).contains("refused"));
+    let response = client.rest().await;
+    assert!(String::from_utf8_lossy(&response).contains("refused"));
     assert_eq!(guard.stats().held, 0);
 }
 
@@ -199,9 +199,9 @@ async fn trailers_pass_through() {
     let app = Router::new().route("/", get(async || ([("trailer", "x-sum")], Body::new(WithTrailers(0)))));
     let address = serve(Listening::Plain, app.layer(GuardLayer::new(&guard))).await;
     let request = http::get("/").replace("host", "te: trailers\r\nconnection: close\r\nhost");
-    let answer = Client::sending(address, request).await.rest().await;
-    let answer = String::from_utf8_lossy(&answer);
-    assert!(answer.ends_with("4\r\npart\r\n0\r\nx-sum: 42\r\n\r\n"), "{answer}");
+    let response = Client::sending(address, request).await.rest().await;
+    let response = String::from_utf8_lossy(&response);
+    assert!(response.ends_with("4\r\npart\r\n0\r\nx-sum: 42\r\n\r\n"), "{response}");
     assert_eq!(guard.stats().held, 0);
 }
 
@@ -211,13 +211,13 @@ async fn upgraded_connection_holds_nothing() {
         let guard = Arc::new(EndpointGuard::new("upgrade"));
         let handler = async |request: Request| {
             tokio::spawn(async move {
-                let upgraded = hyper::upgrade::on(request).await.expect("it is an upgrade");
+                let upgraded = hyper::upgrade::on(request).await.expect("the response is an upgrade");
                 let (mut read, mut write) = tokio::io::split(TokioIo::new(upgraded));
                 let mut line = [0; 4];
-                read.read_exact(&mut line).await.expect("the client speaks");
-                write.write_all(&line).await.expect("the client listens");
+                read.read_exact(&mut line).await.expect("the client writes");
+                write.write_all(&line).await.expect("the client reads");
             });
-            // A body that never ends: an answer without one would hold nothing anyway.
+            // A body that never ends, because a response without a body would hold nothing anyway.
             let never = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>().boxed());
             (StatusCode::SWITCHING_PROTOCOLS, [(UPGRADE, "echo"), (CONNECTION, "upgrade")], never)
         };

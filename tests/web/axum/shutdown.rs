@@ -9,15 +9,16 @@ use onelane::EndpointGuard;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::axum::held_route;
-use support::http::{self, Client, Leaving, Listening, Probe, eventually, serve};
+use support::http::{self, Client, Disconnect, Listening, Probe, eventually, serve};
 
 fn runtimes() -> [Runtime; 2] {
     let mut multi_thread = Builder::new_multi_thread();
     multi_thread.worker_threads(2);
-    [Builder::new_current_thread(), multi_thread].map(|mut builder| builder.enable_all().build().expect("it starts"))
+    [Builder::new_current_thread(), multi_thread]
+        .map(|mut builder| builder.enable_all().build().expect("the runtime starts"))
 }
 
-/// Ends the runtime on a thread of its own, so that one that hangs fails the test.
+/// Ends the runtime on its own thread, so that a runtime that hangs fails the test.
 fn end(runtime: Runtime) {
     let (ended, has_ended) = mpsc::channel();
     let thread = thread::spawn(move || {
@@ -37,15 +38,15 @@ fn nothing_remains(guard: &EndpointGuard, probe: &Probe) {
 }
 
 #[test]
-fn runtime_that_ends_drops_a_run_without_a_client() {
+fn runtime_that_ends_drops_a_handler_without_a_client() {
     for runtime in runtimes() {
         let (guard, probe) = (Arc::new(EndpointGuard::new("shutdown")), Probe::new());
         runtime.block_on(async {
             let address = serve(Listening::Plain, held_route(&guard, &probe)).await;
-            let mut leaver = Client::sending(address, http::get("/")).await;
+            let mut disconnecting = Client::sending(address, http::get("/")).await;
             eventually("its handler runs", || probe.started() == 1).await;
-            leaver.leave(Leaving::Fin).await;
-            eventually("it goes on without its client", || guard.stats().detached == 1).await;
+            disconnecting.disconnect(Disconnect::Fin).await;
+            eventually("the handler continues without its client", || guard.stats().detached == 1).await;
         });
         end(runtime);
         nothing_remains(&guard, &probe);
@@ -53,7 +54,7 @@ fn runtime_that_ends_drops_a_run_without_a_client() {
 }
 
 #[test]
-fn runtime_that_ends_drops_the_requests_that_run_and_wait() {
+fn runtime_that_ends_drops_running_and_waiting_requests() {
     for runtime in runtimes() {
         let (guard, probe) = (Arc::new(EndpointGuard::new("shutdown")), Probe::new());
         let clients = runtime.block_on(async {
@@ -61,7 +62,7 @@ fn runtime_that_ends_drops_the_requests_that_run_and_wait() {
             let holder = Client::sending(address, http::get("/")).await;
             eventually("its handler runs", || probe.started() == 1).await;
             let waiter = Client::sending(address, http::post("/", &http::bytes(100_000))).await;
-            eventually("the other one waits", || guard.stats().waiting == 1).await;
+            eventually("the other request waits", || guard.stats().waiting == 1).await;
             [holder, waiter]
         });
         end(runtime);

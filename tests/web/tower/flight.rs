@@ -1,4 +1,4 @@
-//! Answers that are shared, in front of any service: its errors, its readiness, and what is spawned.
+//! Shared responses in front of any service: its errors, its readiness, and the tasks that are spawned.
 
 use std::convert::Infallible;
 use std::future::{Ready, poll_fn, ready};
@@ -29,7 +29,7 @@ where
     spawn(layer.layer(inner).call(request()))
 }
 
-/// Lets the task that drives a run get on with it.
+/// Runs the task that drives a run.
 async fn run_tasks() {
     for _ in 0..10 {
         yield_now().await;
@@ -42,14 +42,14 @@ fn tasks() -> usize {
 
 fn text(response: Response<GuardBody<AnyBytes>>) -> String {
     let body = assert_ready_ok!(spawn(response.into_body().collect()).poll()).to_bytes();
-    String::from_utf8(body.into()).expect("it is text")
+    String::from_utf8(body.into()).expect("the header is text")
 }
 
 fn cache_status<B>(response: &Response<B>) -> String {
-    response.headers()["cache-status"].to_str().expect("it is text").to_owned()
+    response.headers()["cache-status"].to_str().expect("the header is text").to_owned()
 }
 
-/// A service whose `n`th call comes to what `result(n)` says, when the test lets it.
+/// A service whose `n`th call produces `result(n)`, when the test releases it.
 fn numbered<E: Send + 'static>(
     probe: &Arc<Probe>,
     result: impl Fn(usize) -> Result<Response<AnyBytes>, E> + Clone + Send + 'static,
@@ -66,7 +66,7 @@ fn numbered<E: Send + 'static>(
 }
 
 #[test]
-fn service_that_is_ready_and_a_call_that_is_never_polled_begin_no_run() {
+fn readiness_and_a_call_that_is_never_polled_start_no_run() {
     let (layer, probe) = (FlightLayer::new("ready"), Probe::new());
     let mut service = layer.layer(held(&probe));
     let ready = spawn(poll_fn(|cx| Service::<Request<AnyBytes>>::poll_ready(&mut service, cx))).poll();
@@ -78,24 +78,24 @@ fn service_that_is_ready_and_a_call_that_is_never_polled_begin_no_run() {
 }
 
 #[tokio::test]
-async fn nothing_is_spawned_for_a_call_that_comes_alone() {
+async fn nothing_is_spawned_for_a_lone_call() {
     let (layer, probe) = (FlightLayer::new("alone"), Probe::new());
     let mut one = call(&layer, held(&probe));
     assert_pending!(one.poll());
     assert_eq!((tasks(), layer.stats().running), (0, 1));
-    probe.let_go(1);
+    probe.release(1);
     assert_eq!(cache_status(&assert_ready_ok!(one.poll())), "onelane; fwd=miss");
     assert_eq!((tasks(), layer.stats().running, layer.stats().waiting), (0, 0, 0));
 }
 
 #[tokio::test]
-async fn call_that_is_not_polled_holds_nobody_up() {
+async fn call_that_is_not_polled_delays_no_other_call() {
     let (layer, probe) = (FlightLayer::new("unpolled"), Probe::new());
     let mut first = call(&layer, held(&probe));
     assert_pending!(first.poll());
     let mut second = call(&layer, held(&probe));
     assert_pending!(second.poll());
-    probe.let_go(1);
+    probe.release(1);
     run_tasks().await;
     assert!(second.is_woken());
     let response = assert_ready_ok!(second.poll());
@@ -108,16 +108,16 @@ async fn call_that_is_not_polled_holds_nobody_up() {
 struct Own(usize);
 
 #[tokio::test]
-async fn error_of_the_service_is_for_who_began_the_run_and_the_others_are_served_alone() {
+async fn error_of_the_service_goes_to_the_leader_and_the_followers_are_served_alone() {
     let (layer, probe) = (FlightLayer::new("error"), Probe::new());
-    let answer = |n| if n == 2 { Ok(Response::new(full("served"))) } else { Err(Own(n)) };
-    let service = numbered(&probe, answer);
+    let respond = |n| if n == 2 { Ok(Response::new(full("served"))) } else { Err(Own(n)) };
+    let service = numbered(&probe, respond);
     let mut calls = [(); 3].map(|()| call(&layer, service.clone()));
     for call in &mut calls {
         assert_pending!(call.poll());
     }
     assert_eq!(probe.started(), 1);
-    probe.let_go(3);
+    probe.release(3);
     run_tasks().await;
     let [first, second, third] = &mut calls;
     assert_eq!(assert_ready_err!(first.poll()), Own(1));
@@ -126,27 +126,27 @@ async fn error_of_the_service_is_for_who_began_the_run_and_the_others_are_served
     assert_eq!(assert_ready_err!(third.poll()), Own(3));
     assert_eq!((layer.stats().runs, layer.stats().running, layer.stats().waiting), (1, 0, 0));
 
-    // The next one may fare better: nothing is remembered.
+    // The next response may succeed, so nothing is remembered.
     let mut next = call(&layer, service);
     assert_eq!(assert_ready_err!(next.poll_after(&probe)), Own(4));
     assert_eq!(layer.stats().runs, 2);
 }
 
 trait PollAfter<T> {
-    /// Polls it, lets one visit end, and polls it again.
+    /// Polls the call, lets one visit end, and polls the call again.
     fn poll_after(&mut self, probe: &Probe) -> Poll<T>;
 }
 
 impl<F: Future + Unpin> PollAfter<F::Output> for Spawn<F> {
     fn poll_after(&mut self, probe: &Probe) -> Poll<F::Output> {
         assert!(self.poll().is_pending());
-        probe.let_go(1);
+        probe.release(1);
         self.poll()
     }
 }
 
 #[tokio::test]
-async fn error_for_one_that_left_is_nobodys() {
+async fn error_for_a_call_that_was_dropped_reaches_no_other_call() {
     let (layer, probe) = (FlightLayer::new("error"), Probe::new());
     let service = numbered(&probe, |n| if n == 1 { Err(Own(n)) } else { Ok(Response::new(full("served"))) });
     let mut first = call(&layer, service.clone());
@@ -154,13 +154,13 @@ async fn error_for_one_that_left_is_nobodys() {
     let mut second = call(&layer, service);
     assert_pending!(second.poll());
     drop(first);
-    probe.let_go(2);
+    probe.release(2);
     run_tasks().await;
     assert_eq!(text(assert_ready_ok!(second.poll())), "served");
     assert_eq!((probe.started(), probe.cut_off()), (2, 0));
 }
 
-/// Ready when the test says so. A clone has to become ready anew.
+/// Ready when the test says so. A clone has to become ready by itself.
 struct Reserves {
     open: Arc<AtomicUsize>,
     is_ready: bool,
@@ -195,7 +195,7 @@ impl Service<Received> for Reserves {
 }
 
 #[tokio::test]
-async fn layer_is_ready_when_the_service_is_and_calls_the_one_that_was() {
+async fn layer_is_ready_when_the_service_is_and_calls_the_service_that_was_polled() {
     let (layer, open) = (FlightLayer::new("ready"), Arc::new(AtomicUsize::new(0)));
     let service = layer.layer(Reserves { open: Arc::clone(&open), is_ready: false });
     let mut call = spawn(service.clone().oneshot(request()));
@@ -204,7 +204,7 @@ async fn layer_is_ready_when_the_service_is_and_calls_the_one_that_was() {
     open.store(1, Ordering::SeqCst);
     assert_eq!(text(assert_ready_ok!(call.poll())), "served");
 
-    // One service called again and again is asked for its readiness each time.
+    // A service that is called repeatedly is polled for its readiness each time.
     let mut again = service.clone();
     for _ in 0..3 {
         assert_ready_ok!(spawn(poll_fn(|cx| Service::<Request<AnyBytes>>::poll_ready(&mut again, cx))).poll());
@@ -217,7 +217,7 @@ async fn layer_is_ready_when_the_service_is_and_calls_the_one_that_was() {
     assert_eq!(layer.stats().runs, 4);
 }
 
-/// Who is served alone is served by the service that was polled ready for it.
+/// A call that is served alone is served by the service that was polled ready for it.
 #[tokio::test]
 async fn follower_that_is_served_alone_uses_its_own_reservation() {
     let (layer, probe) = (FlightLayer::new("reserve"), Probe::new());
@@ -226,14 +226,14 @@ async fn follower_that_is_served_alone_uses_its_own_reservation() {
     let open = Arc::new(AtomicUsize::new(1));
     let mut follower = spawn(layer.layer(Reserves { open, is_ready: false }).oneshot(request()));
     assert_pending!(follower.poll());
-    probe.let_go(1);
+    probe.release(1);
     run_tasks().await;
     assert_eq!(assert_ready_err!(leader.poll()), "broken");
     assert_eq!(text(assert_ready_ok!(follower.poll())), "served");
 }
 
 #[tokio::test]
-async fn body_that_is_not_shared_comes_as_it_is_with_its_trailers() {
+async fn body_that_is_not_shared_passes_unchanged_with_its_trailers() {
     let layer = FlightLayer::with_options("trailers", FlightOptions::new());
     let service = service_fn(async |_: Received| {
         let trailers = HeaderMap::from_iter([(http::header::ETAG, HeaderValue::from_static("\"a\""))]);
@@ -242,7 +242,7 @@ async fn body_that_is_not_shared_comes_as_it_is_with_its_trailers() {
     });
     let response = assert_ready_ok!(call(&layer, service).poll());
     assert_eq!((cache_status(&response).as_str(), response.body().size_hint().exact()), ("onelane; fwd=bypass", None));
-    let whole = response.into_body().collect().await.expect("it is whole");
+    let whole = response.into_body().collect().await.expect("the body is complete");
     assert_eq!(whole.trailers().map(|trailers| &trailers["etag"]), Some(&HeaderValue::from_static("\"a\"")));
     assert_eq!(whole.to_bytes(), "data");
 }

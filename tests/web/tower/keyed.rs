@@ -1,4 +1,4 @@
-//! A lane for each key, in front of any service.
+//! A guard per key, in front of any service.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use support::http::Probe;
 
 type Users = Arc<KeyedGuard<u32>>;
 
-/// Whoever authenticates requests may leave this with them.
+/// A layer that authenticates requests may insert this.
 #[derive(Clone, Copy)]
 struct User(u32);
 
@@ -66,7 +66,7 @@ fn service_that_is_ready_holds_no_key() {
     let mut call = spawn(another.call(by(1)));
     assert_pending!(call.poll());
     drop((service, another));
-    assert_eq!(in_use(&guard), (1, 1, 0), "the call holds it, not the service");
+    assert_eq!(in_use(&guard), (1, 1, 0), "the call holds the permit, not the service");
 }
 
 #[test]
@@ -81,14 +81,14 @@ fn call_that_is_never_polled_holds_no_key_and_does_not_reach_the_service() {
 }
 
 #[test]
-fn calls_of_one_key_line_up_and_others_go_beside_them() {
+fn calls_of_one_key_queue_and_other_keys_run_concurrently() {
     let (guard, probe) = (users(), Probe::new());
     let [mut one, mut two, mut other] = [1, 1, 2].map(|id| call(&guard, held(&probe), by(id)));
     for call in [&mut one, &mut two, &mut other] {
         assert_pending!(call.poll());
     }
     assert_eq!((in_use(&guard), probe.started()), ((2, 2, 1), 2));
-    probe.let_go(3);
+    probe.release(3);
     assert_ready_ok!(one.poll());
     assert!(two.is_woken());
     assert_ready_ok!(two.poll());
@@ -98,15 +98,15 @@ fn calls_of_one_key_line_up_and_others_go_beside_them() {
 }
 
 #[tokio::test]
-async fn dropped_call_finishes_in_a_task_in_its_lane() {
+async fn dropped_call_finishes_in_a_task_with_the_permit_of_its_key() {
     let (guard, probe) = (users(), Probe::new());
-    let mut leaver = call(&guard, held(&probe), by(1));
-    assert_pending!(leaver.poll());
-    drop(leaver);
+    let mut disconnecting = call(&guard, held(&probe), by(1));
+    assert_pending!(disconnecting.poll());
+    drop(disconnecting);
     assert_eq!((in_use(&guard), guard.stats().detached), ((1, 1, 0), 1));
     let mut next = call(&guard, held(&probe), by(1));
     assert_pending!(next.poll());
-    probe.let_go(2);
+    probe.release(2);
     while Handle::current().metrics().num_alive_tasks() > 0 {
         yield_now().await;
     }
@@ -116,23 +116,23 @@ async fn dropped_call_finishes_in_a_task_in_its_lane() {
 }
 
 #[test]
-fn call_that_leaves_the_queue_of_its_key_passes_its_turn_on() {
+fn call_that_leaves_the_queue_of_its_key_passes_its_grant_on() {
     let (guard, probe) = (users(), Probe::new());
     let [mut holder, mut granted, mut last] = [(); 3].map(|()| call(&guard, held(&probe), by(1)));
     for call in [&mut holder, &mut granted, &mut last] {
         assert_pending!(call.poll());
     }
-    probe.let_go(1);
+    probe.release(1);
     assert_ready_ok!(holder.poll());
     drop(granted);
     assert!(last.is_woken());
-    probe.let_go(1);
+    probe.release(1);
     assert_ready_ok!(last.poll());
     assert_eq!((in_use(&guard), probe.started()), ((0, 0, 0), 2));
 }
 
 #[test]
-fn error_of_the_service_passes_through_and_frees_the_key() {
+fn error_of_the_service_passes_through_and_releases_the_key() {
     let guard = users();
     let failing = service_fn(async |_: Received| -> Result<Response<AnyBytes>, u8> { Err(7) });
     assert_eq!(assert_ready_err!(call(&guard, failing, by(1)).poll()), 7);
@@ -140,7 +140,7 @@ fn error_of_the_service_passes_through_and_frees_the_key() {
 }
 
 #[test]
-fn refusals_are_answers() {
+fn refusals_are_responses() {
     let guard: Users = Arc::new(KeyedGuard::builder("user").queue(Queue::Reject).build());
     let probe = Probe::new();
     let mut holder = call(&guard, held(&probe), by(1));
@@ -148,16 +148,16 @@ fn refusals_are_answers() {
     for (request, status, kind) in [(by(1), 429, "urn:onelane:busy"), (request(), 400, "urn:onelane:key-missing")] {
         let response = assert_ready_ok!(call(&guard, held(&probe), request).poll());
         assert_eq!(response.status(), status);
-        let body = tokio_test::block_on(response.into_body().collect()).expect("it is there").to_bytes();
+        let body = tokio_test::block_on(response.into_body().collect()).expect("the client is connected").to_bytes();
         let problem: serde_json::Value = serde_json::from_slice(&body).expect("a problem is JSON");
         assert_eq!((&problem["type"], &problem["status"]), (&kind.into(), &status.into()));
     }
     assert_eq!(probe.started(), 1);
 }
 
-/// The one that was polled ready serves the request, whichever way it goes in.
+/// The service that was polled ready serves the request, whichever path the request takes.
 #[test]
-fn service_that_was_ready_is_the_one_that_is_called() {
+fn service_that_was_polled_ready_is_the_one_that_is_called() {
     struct Reserves(bool);
     impl Clone for Reserves {
         fn clone(&self) -> Self {

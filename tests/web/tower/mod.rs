@@ -1,13 +1,13 @@
 //! The guard as a tower layer: polled by hand, in paused time, and behind a plain hyper server.
 
+mod disconnects;
 mod flight;
 mod hyper_server;
 mod keyed;
-mod leaving;
+mod permits;
 mod refusals;
 mod request_body;
 mod response_body;
-mod turns;
 
 use std::convert::Infallible;
 use std::io;
@@ -41,7 +41,7 @@ fn request() -> Request<AnyBytes> {
     Request::new(empty())
 }
 
-/// What a service behind the layer receives.
+/// The request that a service behind the layer receives.
 type Received = Request<GuardRequestBody<AnyBytes>>;
 
 fn layer(guard: &Arc<EndpointGuard>) -> GuardLayer {
@@ -52,7 +52,7 @@ fn layer_with(guard: &Arc<EndpointGuard>, options: GuardOptions) -> GuardLayer {
     GuardLayer::with_options(guard, options)
 }
 
-/// A service that goes on until the test lets it go.
+/// A service that continues until the test releases it.
 fn held(
     probe: &Arc<Probe>,
 ) -> impl Service<Received, Response = Response<AnyBytes>, Error = Infallible, Future: Send> + Clone + use<> {
@@ -66,8 +66,8 @@ fn held(
     })
 }
 
-/// A service that answers with what `body` makes, at once.
-fn answering(
+/// A service that responds at once with the result of `body`.
+fn responding(
     body: impl Fn() -> AnyBytes + Clone + Send + 'static,
 ) -> impl Service<Received, Response = Response<AnyBytes>, Error = Infallible, Future: Send> + Clone {
     service_fn(move |_: Received| {
@@ -76,7 +76,7 @@ fn answering(
     })
 }
 
-/// Calls `inner` behind the guard. It still has to be polled.
+/// Calls `inner` behind the guard. The call still has to be polled.
 fn call<S, B, R>(layer: &GuardLayer, inner: S, request: Request<B>) -> Spawn<GuardFuture<S, AnyBody, B>>
 where
     B: Body<Data: Unpin>,

@@ -1,4 +1,4 @@
-//! Requests that are not let in are answered.
+//! Requests that are refused get a response.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,9 +22,9 @@ use support::http::Probe;
 fn problem(response: Response<GuardBody<AnyBytes>>) -> Value {
     assert_eq!(response.headers()["content-type"], "application/problem+json");
     let (hint, ended) = (response.body().size_hint().exact(), response.body().is_end_stream());
-    let bytes = tokio_test::block_on(response.into_body().collect()).expect("it is there").to_bytes();
+    let bytes = tokio_test::block_on(response.into_body().collect()).expect("the client is connected").to_bytes();
     assert_eq!((hint, ended), (Some(bytes.len() as u64), false));
-    serde_json::from_slice(&bytes).expect("it is JSON")
+    serde_json::from_slice(&bytes).expect("the body is JSON")
 }
 
 fn refused(guard: &Arc<EndpointGuard>) -> Response<GuardBody<AnyBytes>> {
@@ -34,14 +34,17 @@ fn refused(guard: &Arc<EndpointGuard>) -> Response<GuardBody<AnyBytes>> {
 fn retry_after(guard: &Arc<EndpointGuard>) -> String {
     let response = refused(guard);
     assert_eq!(response.status(), 503);
-    response.headers()["retry-after"].to_str().expect("it is text").into()
+    response.headers()["retry-after"].to_str().expect("the header is text").into()
 }
 
 fn is_problem(response: Response<GuardBody<AnyBytes>>, status: u16, kind: &str, retry_after: Option<&str>) {
     assert_eq!(response.status(), status);
-    assert_eq!(response.headers().get("retry-after").map(|after| after.to_str().expect("it is text")), retry_after);
+    assert_eq!(
+        response.headers().get("retry-after").map(|after| after.to_str().expect("the header is text")),
+        retry_after
+    );
     let problem = problem(response);
-    let members: Vec<_> = problem.as_object().expect("it is an object").keys().collect();
+    let members: Vec<_> = problem.as_object().expect("the problem is an object").keys().collect();
     assert_eq!(members.len(), 4, "type, title, status, detail: {members:?}");
     assert_eq!((&problem["type"], &problem["status"]), (&json!(kind), &json!(status)));
     assert!(problem["title"].is_string() && problem["detail"].is_string());
@@ -50,15 +53,15 @@ fn is_problem(response: Response<GuardBody<AnyBytes>>, status: u16, kind: &str, 
 #[test]
 fn full_guard_without_a_queue_is_busy() {
     let guard = Arc::new(EndpointGuard::builder("busy").queue(Queue::Reject).build());
-    let _permit = guard.try_acquire().expect("it is free");
+    let _permit = guard.try_acquire().expect("the permit is free");
     is_problem(refused(&guard), 503, "urn:onelane:busy", Some("1"));
     assert_eq!(guard.stats().refused, 1);
 }
 
 #[test]
-fn headers_set_by_hand_replace_those_that_would_be_sent_and_may_repeat() {
+fn headers_set_by_hand_replace_the_default_ones_and_may_repeat() {
     let guard = Arc::new(EndpointGuard::builder("headers").queue(Queue::Reject).build());
-    let _permit = guard.try_acquire().expect("it is free");
+    let _permit = guard.try_acquire().expect("the permit is free");
     let options = GuardOptions::new().on_refusal(|refusal| {
         refusal
             .with_header("Retry-After", "7")
@@ -76,7 +79,7 @@ fn headers_set_by_hand_replace_those_that_would_be_sent_and_may_repeat() {
 #[test]
 fn full_queue_refuses_the_newest() {
     let guard = Arc::new(EndpointGuard::builder("full").queue(Queue::Bounded(1)).build());
-    let _permit = guard.try_acquire().expect("it is free");
+    let _permit = guard.try_acquire().expect("the permit is free");
     let mut waiter = call(&layer(&guard), held(&Probe::new()), request());
     assert_pending!(waiter.poll());
     is_problem(refused(&guard), 503, "urn:onelane:queue-full", Some("1"));
@@ -84,9 +87,9 @@ fn full_queue_refuses_the_newest() {
 }
 
 #[test]
-fn closed_guard_refuses_without_asking_to_come_back() {
+fn closed_guard_refuses_without_retry_after() {
     let guard = Arc::new(EndpointGuard::new("closed"));
-    let permit = guard.try_acquire().expect("it is free");
+    let permit = guard.try_acquire().expect("the permit is free");
     let mut waiter = call(&layer(&guard), held(&Probe::new()), request());
     assert_pending!(waiter.poll());
     guard.close();
@@ -97,10 +100,10 @@ fn closed_guard_refuses_without_asking_to_come_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn wait_that_takes_too_long_is_answered() {
+async fn wait_that_takes_too_long_is_refused() {
     let max_wait = Duration::from_secs(2);
     let guard = Arc::new(EndpointGuard::builder("timeout").max_wait(max_wait).build());
-    let _permit = guard.try_acquire().expect("it is free");
+    let _permit = guard.try_acquire().expect("the permit is free");
     let probe = Probe::new();
     let mut waiter = call(&layer(&guard), held(&probe), request());
     assert_pending!(waiter.poll());
@@ -116,21 +119,21 @@ async fn wait_that_takes_too_long_is_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn turn_that_was_not_taken_in_time_is_answered() {
+async fn grant_that_is_not_taken_in_time_is_refused() {
     let limit = Duration::from_secs(1);
     let guard = Arc::new(EndpointGuard::builder("expired").grant_timeout(limit).build());
-    let permit = guard.try_acquire().expect("it is free");
+    let permit = guard.try_acquire().expect("the permit is free");
     let mut sleeper = call(&layer(&guard), held(&Probe::new()), request());
     assert_pending!(sleeper.poll());
     drop(permit);
     advance(limit * 2).await;
-    drop(guard.try_acquire().expect("the turn that nobody takes is taken back"));
+    drop(guard.try_acquire().expect("the grant that is not taken is revoked"));
     let response = assert_ready_ok!(sleeper.poll());
     assert_eq!(response.status(), 503);
     assert_eq!(response.headers()["retry-after"], "1");
 }
 
-/// Every error, as what it is answered.
+/// Every error and its response.
 #[test]
 fn errors_become_the_problems_of_the_table() {
     let cases = [
@@ -152,14 +155,14 @@ fn errors_become_the_problems_of_the_table() {
     }
 }
 
-/// Holds `guard` for `length`, timed, and leaves it full.
+/// Holds `guard` for `length`, measured, and leaves it full.
 async fn measure(guard: &Arc<EndpointGuard>, length: Duration) -> Vec<onelane::OwnedPermit> {
     let fill = || -> Vec<_> {
         let permits = guard.stats().permits;
-        (0..permits).map(|_| Arc::clone(guard).try_acquire_owned().expect("it is free")).collect()
+        (0..permits).map(|_| Arc::clone(guard).try_acquire_owned().expect("the permit is free")).collect()
     };
     let untimed = fill();
-    // Only once someone was turned away does the guard look at the clock.
+    // The guard measures hold times only once a caller has been refused.
     guard.try_acquire().expect_err("it is full");
     drop(untimed);
     let timed = fill();
@@ -169,7 +172,7 @@ async fn measure(guard: &Arc<EndpointGuard>, length: Duration) -> Vec<onelane::O
 }
 
 #[tokio::test(start_paused = true)]
-async fn retry_after_is_the_mean_hold_for_each_that_waits_before() {
+async fn retry_after_is_the_mean_hold_time_for_each_waiter_before() {
     let guard = Arc::new(EndpointGuard::builder("retry").queue(Queue::Bounded(2)).build());
     let _permits = measure(&guard, Duration::from_secs(10)).await;
     let mut waiters = [(); 2].map(|()| call(&layer(&guard), held(&Probe::new()), request()));
@@ -178,7 +181,7 @@ async fn retry_after_is_the_mean_hold_for_each_that_waits_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retry_after_is_shared_among_permits() {
+async fn retry_after_is_divided_by_the_permits() {
     let guard = Arc::new(EndpointGuard::builder("retry").permits(4).queue(Queue::Bounded(1)).build());
     let _permits = measure(&guard, Duration::from_secs(10)).await;
     let mut waiter = call(&layer(&guard), held(&Probe::new()), request());
@@ -201,7 +204,7 @@ async fn retry_after_is_rounded_up_from_one_second_to_an_hour() {
 #[test]
 fn on_refusal_changes_every_part() {
     let guard = Arc::new(EndpointGuard::builder("changed").queue(Queue::Reject).build());
-    let _permit = guard.try_acquire().expect("it is free");
+    let _permit = guard.try_acquire().expect("the permit is free");
     let options = GuardOptions::new().on_refusal(|refusal| {
         assert!(matches!(refusal.reason(), RefusalReason::Guard(AcquireError::Busy { .. })));
         refusal
@@ -209,7 +212,7 @@ fn on_refusal_changes_every_part() {
             .with_retry_after(Some(Duration::from_millis(1500)))
             .with_type("https://example.com/taken")
             .with_title("Taken")
-            .with_detail("Someone else configures this device.")
+            .with_detail("Another client is configuring this device.")
             .with_header("x-one", "1")
             .with_header("x-two", "2")
     });
@@ -219,7 +222,7 @@ fn on_refusal_changes_every_part() {
     assert_eq!([&headers["x-one"], &headers["x-two"]], ["1", "2"]);
     let expected = json!({
         "type": "https://example.com/taken", "title": "Taken", "status": 409,
-        "detail": "Someone else configures this device.",
+        "detail": "Another client is configuring this device.",
     });
     assert_eq!(problem(response), expected);
 }
@@ -227,7 +230,7 @@ fn on_refusal_changes_every_part() {
 #[test]
 fn on_refusal_replaces_the_body_and_drops_retry_after() {
     let guard = Arc::new(EndpointGuard::builder("changed").queue(Queue::Reject).build());
-    let _permit = guard.try_acquire().expect("it is free");
+    let _permit = guard.try_acquire().expect("the permit is free");
     let options = GuardOptions::new()
         .on_refusal(|refusal| refusal.with_retry_after(None).with_body("text/html", "<p>busy, come back</p>"));
     let response = assert_ready_ok!(call(&layer_with(&guard, options), held(&Probe::new()), request()).poll());
@@ -235,19 +238,19 @@ fn on_refusal_replaces_the_body_and_drops_retry_after() {
         (&response.headers()["content-type"], response.headers().get("retry-after")),
         (&"text/html".parse().expect("a value"), None)
     );
-    let body = tokio_test::block_on(response.into_body().collect()).expect("it is there").to_bytes();
+    let body = tokio_test::block_on(response.into_body().collect()).expect("the client is connected").to_bytes();
     assert_eq!(body, Bytes::from("<p>busy, come back</p>"));
 }
 
 #[test]
 #[should_panic(expected = "a status from 400 to 599")]
-fn refusal_with_a_status_of_success_is_a_mistake() {
+fn refusal_with_a_status_of_success_panics() {
     let _ = Refusal::from(AcquireError::Closed).with_status(200);
 }
 
 #[test]
-#[should_panic(expected = "is no header value")]
-fn refusal_with_a_line_break_in_a_header_is_a_mistake() {
+#[should_panic(expected = "is not a header value")]
+fn refusal_with_a_line_break_in_a_header_panics() {
     let _ = Refusal::from(AcquireError::Closed).with_header("x-name", "a\r\nset-cookie: b");
 }
 
@@ -273,7 +276,7 @@ fn error_of_readiness_passes_through() {
             std::task::Poll::Ready(Err("not ready"))
         }
         fn call(&mut self, _: Received) -> Self::Future {
-            panic!("it is not ready")
+            panic!("the service is not ready")
         }
     }
     let guard = Arc::new(EndpointGuard::new("ready"));
@@ -282,9 +285,9 @@ fn error_of_readiness_passes_through() {
     assert_eq!(guard.stats().granted, 0);
 }
 
-/// The one that was polled ready serves the request, not its clone: a service may have reserved something.
+/// The service that was polled ready serves the request, not its clone, because a service may have reserved something.
 #[test]
-fn service_that_was_ready_is_the_one_that_is_called() {
+fn service_that_was_polled_ready_is_the_one_that_is_called() {
     struct Reserves(bool);
     impl Clone for Reserves {
         fn clone(&self) -> Self {

@@ -1,4 +1,4 @@
-//! The body of a request that waits is read ahead, and the service finds it as it came.
+//! The body of a waiting request is read ahead, and the service finds it unchanged.
 
 use std::convert::Infallible;
 use std::io;
@@ -37,10 +37,13 @@ async fn read(mut body: GuardRequestBody<AnyBytes>) -> Found {
     let mut found = Found { lower: hint.lower(), upper: hint.upper(), ended: body.is_end_stream(), ..Found::default() };
     let mut read = 0;
     while let Some(frame) = body.frame().await {
-        match frame.expect("the body is whole").into_data() {
+        match frame.expect("the body is complete").into_data() {
             Ok(data) => {
                 read += data.len() as u64;
-                assert!(body.size_hint().lower() + read <= found.lower.max(read), "what was read is not still to come");
+                assert!(
+                    body.size_hint().lower() + read <= found.lower.max(read),
+                    "what was read is not still outstanding"
+                );
                 found.frames.push(data);
             }
             Err(trailers) => found.trailers = trailers.into_trailers().ok(),
@@ -50,10 +53,10 @@ async fn read(mut body: GuardRequestBody<AnyBytes>) -> Found {
     found
 }
 
-/// Sends `body` through a guard that is held until `waited` says otherwise.
+/// Sends `body` through a guard that is held until `waited` returns `true`.
 fn found_after(options: GuardOptions, body: AnyBytes, waited: impl FnOnce()) -> Found {
     let guard = Arc::new(EndpointGuard::new("body"));
-    let permit = guard.try_acquire().expect("it is free");
+    let permit = guard.try_acquire().expect("the permit is free");
     let found = Arc::new(Mutex::new(None));
     let finds = Arc::clone(&found);
     let service = service_fn(move |request: Received| {
@@ -121,17 +124,17 @@ fn body_of_trailers_alone_keeps_them() {
 #[test]
 fn body_that_arrives_while_the_request_waits_is_whole() {
     let (mut sender, body) = Channel::<Bytes, io::Error>::new(8);
-    sender.try_send(Frame::data(Bytes::from("before"))).expect("there is room");
+    sender.try_send(Frame::data(Bytes::from("before"))).expect("the pool has room");
     let found = found_after(GuardOptions::new(), body.boxed_unsync(), move || {
-        sender.try_send(Frame::data(Bytes::from("meanwhile"))).expect("there is room");
-        sender.try_send(Frame::trailers(trailers())).expect("there is room");
+        sender.try_send(Frame::data(Bytes::from("meanwhile"))).expect("the pool has room");
+        sender.try_send(Frame::trailers(trailers())).expect("the pool has room");
     });
     assert_eq!(found.frames, ["before", "meanwhile"]);
     assert_eq!(found.trailers, Some(trailers()));
 }
 
 #[test]
-fn nothing_is_read_ahead_where_the_limit_is_zero() {
+fn nothing_is_read_ahead_if_the_limit_is_zero() {
     let counted = Counted::new([1000; 3]);
     let read = Arc::clone(&counted.read);
     let found = found_after(GuardOptions::new().read_ahead(0), counted.boxed_unsync(), move || {
@@ -150,12 +153,13 @@ fn reading_ahead_stops_beyond_the_limit() {
     assert_eq!((found.lower, found.upper, found.frames.len()), (100_000, Some(100_000), 100));
 }
 
-/// A frame takes memory whatever is in it, and a client may send any number of small ones: in HTTP/2 empty ones too.
+/// A frame takes memory whatever it contains, and a client may send any number of small frames; in HTTP/2 even empty
+/// ones.
 #[test]
 fn small_frames_are_read_ahead_no_further_than_their_memory_allows() {
     for length in [0, 1] {
         let guard = Arc::new(EndpointGuard::new("small frames"));
-        let permit = guard.try_acquire().expect("it is free");
+        let permit = guard.try_acquire().expect("the permit is free");
         let frames = Counted::new(vec![length; 100_000]);
         let read = Arc::clone(&frames.read);
         let service = service_fn(|request: Received| {
@@ -164,7 +168,7 @@ fn small_frames_are_read_ahead_no_further_than_their_memory_allows() {
             async move {
                 let mut frames = 0;
                 while let Some(frame) = body.frame().await {
-                    assert!(frame.expect("the body is whole").is_data());
+                    assert!(frame.expect("the body is complete").is_data());
                     frames += 1;
                 }
                 Ok::<_, Infallible>(Response::new(full(frames.to_string())))
@@ -176,7 +180,7 @@ fn small_frames_are_read_ahead_no_further_than_their_memory_allows() {
         assert!(kept < 2 * 64 * 1024, "{kept} bytes for frames of {length} bytes");
         drop(permit);
         let response = assert_ready_ok!(call.poll());
-        let body = tokio_test::block_on(response.into_body().collect()).expect("it is there").to_bytes();
+        let body = tokio_test::block_on(response.into_body().collect()).expect("the client is connected").to_bytes();
         assert_eq!(body, "100000");
     }
 }
@@ -184,12 +188,12 @@ fn small_frames_are_read_ahead_no_further_than_their_memory_allows() {
 #[test]
 fn body_that_breaks_off_while_the_request_waits_never_reaches_the_service() {
     let (guard, probe) = (Arc::new(EndpointGuard::new("broken")), Probe::open());
-    let permit = guard.try_acquire().expect("it is free");
+    let permit = guard.try_acquire().expect("the permit is free");
     let (sender, body) = Channel::<Bytes, io::Error>::new(1);
     let reason = Arc::new(Mutex::new(None));
-    let told = Arc::clone(&reason);
+    let seen_reason = Arc::clone(&reason);
     let options = GuardOptions::new().on_refusal(move |refusal| {
-        *told.lock().expect("no panic") = Some(refusal.reason().clone());
+        *seen_reason.lock().expect("no panic") = Some(refusal.reason().clone());
         refusal
     });
     let mut call = call(&layer_with(&guard, options), held(&probe), Request::new(body.boxed_unsync()));
@@ -204,7 +208,7 @@ fn body_that_breaks_off_while_the_request_waits_never_reaches_the_service() {
 }
 
 #[test]
-fn request_that_finds_the_guard_free_keeps_its_body_unread() {
+fn request_that_gets_a_permit_at_once_keeps_its_body_unread() {
     let guard = Arc::new(EndpointGuard::new("free"));
     let counted = Counted::new([10; 2]);
     let read = Arc::clone(&counted.read);

@@ -1,4 +1,4 @@
-//! How long the body of an answer holds the permit.
+//! How long a response body holds the permit.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -20,32 +20,36 @@ use tokio::time::sleep;
 use tokio_test::{assert_pending, assert_ready, assert_ready_ok};
 use tower::{Layer, Service, service_fn};
 
-use crate::tower::{AnyBytes, Received, answering, call, empty, full, layer_with, request};
+use crate::tower::{AnyBytes, Received, call, empty, full, layer_with, request, responding};
 
-type Answered = Response<GuardBody<AnyBytes>>;
+type GuardedResponse = Response<GuardBody<AnyBytes>>;
 
-fn answered(guard: &Arc<EndpointGuard>, hold: Hold, body: impl Fn() -> AnyBytes + Clone + Send + 'static) -> Answered {
-    assert_ready_ok!(call(&layer_with(guard, GuardOptions::new().hold(hold)), answering(body), request()).poll())
+fn respond(
+    guard: &Arc<EndpointGuard>,
+    hold: Hold,
+    body: impl Fn() -> AnyBytes + Clone + Send + 'static,
+) -> GuardedResponse {
+    assert_ready_ok!(call(&layer_with(guard, GuardOptions::new().hold(hold)), responding(body), request()).poll())
 }
 
-fn next_frame(response: &mut Answered) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+fn next_frame(response: &mut GuardedResponse) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
     tokio_test::task::spawn(response.body_mut().frame()).poll()
 }
 
-fn next_part(response: &mut Answered) -> Bytes {
-    let frame = assert_ready!(next_frame(response)).expect("there is one").expect("it is fine");
-    frame.into_data().expect("it is data")
+fn next_part(response: &mut GuardedResponse) -> Bytes {
+    let frame = assert_ready!(next_frame(response)).expect("a frame is available").expect("the frame is not an error");
+    frame.into_data().expect("the frame is data")
 }
 
 fn trailers() -> HeaderMap {
     HeaderMap::from_iter([(HeaderName::from_static("x-sum"), HeaderValue::from_static("42"))])
 }
 
-/// A body of these frames, of which everything can be said.
+/// A body of these frames, every property of which can be set.
 #[derive(Default)]
 struct Scripted {
     frames: VecDeque<Result<Frame<Bytes>, io::ErrorKind>>,
-    /// Says that it has ended as soon as its last frame was given.
+    /// Reports its end as soon as its last frame has been read.
     says_its_end: bool,
     hint: SizeHint,
 }
@@ -73,122 +77,124 @@ fn parts(says_its_end: bool) -> AnyBytes {
 }
 
 #[tokio::test]
-async fn answers_in_memory_hold_nothing_after_their_head() {
+async fn responses_in_memory_hold_nothing_after_their_head() {
     let guard = Arc::new(EndpointGuard::new("full"));
     for hold in [Hold::Auto, Hold::Head] {
-        let full = answered(&guard, hold, || full("in memory"));
-        let empty = answered(&guard, hold, empty);
+        let full = respond(&guard, hold, || full("in memory"));
+        let empty = respond(&guard, hold, empty);
         assert_eq!((guard.stats().held, guard.stats().granted % 2), (0, 0), "{hold:?}");
         assert_eq!((full.body().size_hint().exact(), empty.body().is_end_stream()), (Some(9), true));
     }
-    assert_eq!(Handle::current().metrics().num_alive_tasks(), 0, "no timer for what holds nothing");
+    assert_eq!(Handle::current().metrics().num_alive_tasks(), 0, "no timer for a response that holds nothing");
 }
 
 #[tokio::test]
-async fn answer_in_memory_is_held_until_it_is_handed_over_where_the_body_holds() {
+async fn response_in_memory_is_held_until_the_server_takes_it_under_hold_body() {
     let guard = Arc::new(EndpointGuard::new("body"));
-    let mut response = answered(&guard, Hold::Body, || full("in memory"));
+    let mut response = respond(&guard, Hold::Body, || full("in memory"));
     assert_eq!((guard.stats().held, response.body().size_hint().exact()), (1, Some(9)));
-    let frame = assert_ready!(next_frame(&mut response)).expect("there is one").expect("it is fine");
-    assert_eq!((frame.into_data().expect("it is data"), guard.stats().held), (Bytes::from("in memory"), 0));
-    drop(answered(&guard, Hold::Body, empty));
-    let response = answered(&guard, Hold::Body, empty);
-    assert_eq!(guard.stats().held, 0, "nothing is left to hand over");
+    let frame =
+        assert_ready!(next_frame(&mut response)).expect("a frame is available").expect("the frame is not an error");
+    assert_eq!((frame.into_data().expect("the frame is data"), guard.stats().held), (Bytes::from("in memory"), 0));
+    drop(respond(&guard, Hold::Body, empty));
+    let response = respond(&guard, Hold::Body, empty);
+    assert_eq!(guard.stats().held, 0, "nothing is left for the server to take");
     drop(response);
 }
 
-/// A length that is known says nothing of whether the bytes are there.
+/// A known length does not mean that the bytes are in memory.
 #[tokio::test]
-async fn stream_of_known_length_holds_unless_it_is_short() {
+async fn stream_of_known_length_holds_the_permit_unless_it_is_short() {
     let guard = Arc::new(EndpointGuard::new("known length"));
     let sized = |bytes| move || Scripted { hint: SizeHint::with_exact(bytes), ..Scripted::default() }.boxed_unsync();
-    let short = answered(&guard, Hold::Auto, sized(64 * 1024));
+    let short = respond(&guard, Hold::Auto, sized(64 * 1024));
     assert_eq!(guard.stats().held, 0);
-    let long = answered(&guard, Hold::Auto, sized(64 * 1024 + 1));
+    let long = respond(&guard, Hold::Auto, sized(64 * 1024 + 1));
     assert_eq!(guard.stats().held, 1);
     drop((short, long));
 
-    let mut in_memory = answered(&guard, Hold::Auto, || full(vec![0; 1 << 20]));
+    let mut in_memory = respond(&guard, Hold::Auto, || full(vec![0; 1 << 20]));
     assert_eq!(guard.stats().held, 1);
     assert_eq!(next_part(&mut in_memory).len(), 1 << 20);
-    assert_eq!(guard.stats().held, 0, "the server takes it in one piece, and need not send it for that");
+    assert_eq!(guard.stats().held, 0, "the server takes the body in one piece, and need not send it for that");
 }
 
 #[tokio::test]
-async fn stream_lets_go_at_its_end() {
+async fn stream_releases_the_permit_at_its_end() {
     let guard = Arc::new(EndpointGuard::new("end"));
     for hold in [Hold::Auto, Hold::Body] {
-        let mut response = answered(&guard, hold, || parts(false));
+        let mut response = respond(&guard, hold, || parts(false));
         for _ in 0..2 {
             assert!(assert_ready!(next_frame(&mut response)).is_some_and(|frame| frame.is_ok()));
-            assert_eq!(guard.stats().held, 1, "it has not ended yet");
+            assert_eq!(guard.stats().held, 1, "the stream has not ended yet");
         }
         assert!(assert_ready!(next_frame(&mut response)).is_none());
         assert_eq!(guard.stats().held, 0);
         drop(response);
     }
     tokio::task::yield_now().await;
-    assert_eq!(Handle::current().metrics().num_alive_tasks(), 0, "the timers are gone");
+    assert_eq!(Handle::current().metrics().num_alive_tasks(), 0, "the timers have ended");
     assert_eq!((guard.stats().overrun, guard.stats().held), (0, 0));
 }
 
 #[tokio::test]
-async fn stream_that_says_its_end_lets_go_with_its_last_frame() {
+async fn stream_that_reports_its_end_releases_the_permit_with_its_last_frame() {
     let guard = Arc::new(EndpointGuard::new("end"));
-    let mut response = answered(&guard, Hold::Auto, || parts(true));
+    let mut response = respond(&guard, Hold::Auto, || parts(true));
     assert!(assert_ready!(next_frame(&mut response)).is_some());
     assert_eq!((guard.stats().held, response.body().is_end_stream()), (1, false));
     assert!(assert_ready!(next_frame(&mut response)).is_some());
-    assert_eq!((guard.stats().held, response.body().is_end_stream()), (0, true), "nobody need ask again");
+    assert_eq!((guard.stats().held, response.body().is_end_stream()), (0, true), "the server need not poll again");
 }
 
 #[tokio::test]
-async fn stream_lets_go_with_its_head_where_only_the_head_holds() {
+async fn stream_releases_the_permit_with_its_head_under_hold_head() {
     let guard = Arc::new(EndpointGuard::new("head"));
-    let mut response = answered(&guard, Hold::Head, || parts(false));
+    let mut response = respond(&guard, Hold::Head, || parts(false));
     assert_eq!(guard.stats().held, 0);
     assert!(assert_ready!(next_frame(&mut response)).is_some());
 }
 
 #[tokio::test]
-async fn stream_that_is_dropped_lets_go() {
+async fn stream_that_is_dropped_releases_the_permit() {
     let guard = Arc::new(EndpointGuard::new("dropped"));
-    let mut response = answered(&guard, Hold::Auto, || parts(false));
+    let mut response = respond(&guard, Hold::Auto, || parts(false));
     assert!(assert_ready!(next_frame(&mut response)).is_some());
     drop(response);
     assert_eq!((guard.stats().held, guard.stats().detached), (0, 0));
 }
 
 #[tokio::test]
-async fn stream_that_fails_lets_go() {
+async fn stream_that_fails_releases_the_permit() {
     let guard = Arc::new(EndpointGuard::new("fails"));
     let failing = || {
         let frames = [Ok(Frame::data(Bytes::from("part"))), Err(io::ErrorKind::BrokenPipe)].into();
         Scripted { frames, ..Scripted::default() }.boxed_unsync()
     };
-    let mut response = answered(&guard, Hold::Auto, failing);
+    let mut response = respond(&guard, Hold::Auto, failing);
     assert!(assert_ready!(next_frame(&mut response)).is_some());
     assert_eq!(guard.stats().held, 1);
-    let error = assert_ready!(next_frame(&mut response)).expect("there is one").expect_err("it fails");
+    let error = assert_ready!(next_frame(&mut response)).expect("a frame is available").expect_err("the body fails");
     assert_eq!((error.kind(), guard.stats().held), (io::ErrorKind::BrokenPipe, 0));
 }
 
 #[tokio::test]
-async fn stream_that_is_pending_holds_and_the_next_one_waits() {
+async fn stream_that_is_pending_holds_the_permit_and_the_next_request_waits() {
     let guard = Arc::new(EndpointGuard::new("pending"));
     let (mut sender, body) = Channel::<Bytes, io::Error>::new(4);
     let once = Arc::new(Mutex::new(Some(body.boxed_unsync())));
-    let inner = answering(move || once.lock().expect("no panic").take().unwrap_or_else(empty));
+    let inner = responding(move || once.lock().expect("no panic").take().unwrap_or_else(empty));
     let mut service = layer_with(&guard, GuardOptions::new()).layer(inner);
     let mut response = assert_ready_ok!(tokio_test::task::spawn(service.call(request())).poll());
     assert_pending!(next_frame(&mut response));
     let mut next = tokio_test::task::spawn(service.call(request()));
     assert_pending!(next.poll());
     assert_eq!((guard.stats().held, guard.stats().waiting), (1, 1));
-    sender.try_send(Frame::trailers(trailers())).expect("there is room");
+    sender.try_send(Frame::trailers(trailers())).expect("the pool has room");
     drop(sender);
-    let frame = assert_ready!(next_frame(&mut response)).expect("there is one").expect("it is fine");
-    assert_eq!(frame.into_trailers().expect("they pass through"), trailers());
+    let frame =
+        assert_ready!(next_frame(&mut response)).expect("a frame is available").expect("the frame is not an error");
+    assert_eq!(frame.into_trailers().expect("the trailers pass through"), trailers());
     assert!(assert_ready!(next_frame(&mut response)).is_none());
     assert!(next.is_woken());
     assert_ready_ok!(next.poll());
@@ -205,26 +211,26 @@ async fn trailers_and_size_hint_pass_through() {
         Scripted { frames, hint, ..Scripted::default() }.boxed_unsync()
     };
     for hold in [Hold::Auto, Hold::Head, Hold::Body] {
-        let response = answered(&guard, hold, hinted);
+        let response = respond(&guard, hold, hinted);
         let hint = response.body().size_hint();
         assert_eq!((hint.lower(), hint.upper(), response.body().is_end_stream()), (3, Some(900), false), "{hold:?}");
-        let collected = response.into_body().collect().await.expect("it is whole");
+        let collected = response.into_body().collect().await.expect("the body is complete");
         assert_eq!((collected.trailers(), guard.stats().held), (Some(&trailers()), 0));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_that_nobody_polls_lets_go_after_the_limit() {
+async fn stream_that_is_not_polled_releases_the_permit_after_the_limit() {
     let guard = Arc::new(EndpointGuard::new("slow"));
     let options = GuardOptions::new().body_hold_max(Duration::from_secs(5));
-    let service = answering(|| parts(false));
+    let service = responding(|| parts(false));
     let mut response = assert_ready_ok!(call(&layer_with(&guard, options), service, request()).poll());
     sleep(Duration::from_millis(4_999)).await;
     assert_eq!((guard.stats().held, guard.stats().overrun), (1, 0));
     sleep(Duration::from_millis(2)).await;
     assert_eq!((guard.stats().held, guard.stats().overrun), (0, 1));
-    // The rest of it goes on beside the next request, and lets go of nothing twice.
-    let permit = guard.try_acquire().expect("it is free");
+    // The rest of the stream runs alongside the next request, and releases nothing twice.
+    let permit = guard.try_acquire().expect("the permit is free");
     for _ in 0..2 {
         assert!(assert_ready!(next_frame(&mut response)).is_some());
     }
@@ -236,9 +242,9 @@ async fn stream_that_nobody_polls_lets_go_after_the_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn body_limit_is_thirty_seconds_unless_said_otherwise() {
+async fn body_limit_is_thirty_seconds_by_default() {
     let guard = Arc::new(EndpointGuard::new("default"));
-    let _response = answered(&guard, Hold::Auto, || parts(false));
+    let _response = respond(&guard, Hold::Auto, || parts(false));
     sleep(Duration::from_millis(29_999)).await;
     assert_eq!(guard.stats().held, 1);
     sleep(Duration::from_millis(2)).await;
@@ -272,7 +278,7 @@ async fn tunnels_hold_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_that_acquires_its_guard_is_refused_as_long_as_it_holds_it() {
+async fn stream_that_acquires_its_guard_is_refused_while_it_holds_the_permit() {
     let guard = Arc::new(EndpointGuard::new("nested"));
     let again = Arc::clone(&guard);
     let body = move || {
@@ -286,12 +292,12 @@ async fn stream_that_acquires_its_guard_is_refused_as_long_as_it_holds_it() {
         });
         StreamBody::new(parts).boxed_unsync()
     };
-    let mut response = answered(&guard, Hold::Auto, body);
+    let mut response = respond(&guard, Hold::Auto, body);
     assert_eq!(next_part(&mut response), "refused");
     sleep(Duration::from_secs(31)).await;
     assert_eq!(guard.stats().overrun, 1);
-    let permit = guard.try_acquire().expect("it does not hold it any more");
-    assert_pending!(next_frame(&mut response), "it waits as any other");
+    let permit = guard.try_acquire().expect("the stream no longer holds the permit");
+    assert_pending!(next_frame(&mut response), "the stream waits like any other caller");
     drop(permit);
     assert_eq!(next_part(&mut response), "acquired");
 }

@@ -1,4 +1,4 @@
-//! Requests that get no answer of the handler's.
+//! Requests that get no response from the handler.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -17,56 +17,56 @@ use crate::axum::refusals::is_problem;
 use support::http::{self, Client, Listening, Probe, eventually, serve};
 
 #[tokio::test]
-async fn panic_of_the_handler_reaches_all_and_it_is_not_run_again() {
-    let site = Site::answering(FlightOptions::new(), |_| -> String { panic!("on purpose") }).await;
+async fn panic_of_the_handler_reaches_all_requests_and_it_is_not_run_again() {
+    let site = Site::responding(FlightOptions::new(), |_| -> String { panic!("on purpose") }).await;
     let mut clients = site.send(&[http::get("/"), http::get("/"), http::get("/")]).await;
-    site.probe.let_go(3);
+    site.probe.release(3);
     for client in &mut clients {
-        let answer = client.answer().await;
-        is_problem(&answer, 500, "urn:onelane:panicked");
-        assert!(!answer.text().contains("on purpose"), "what went wrong is nobody's business");
-        assert_eq!(answer.header("retry-after"), None);
+        let response = client.response().await;
+        is_problem(&response, 500, "urn:onelane:panicked");
+        assert!(!response.text().contains("on purpose"), "details of the failure are not disclosed");
+        assert_eq!(response.header("retry-after"), None);
     }
     let stats = site.layer.stats();
     assert_eq!((site.probe.started(), stats.runs, stats.panicked, stats.running), (1, 1, 1, 0));
-    // The connection goes on.
+    // The connection stays open.
     clients[0].send(http::get("/")).await;
-    is_problem(&clients[0].answer().await, 500, "urn:onelane:panicked");
+    is_problem(&clients[0].response().await, 500, "urn:onelane:panicked");
     assert_eq!(site.probe.started(), 2);
 }
 
 #[tokio::test]
-async fn panic_for_a_request_that_came_alone_is_answered_too() {
-    let site = Site::answering(FlightOptions::new(), |_| -> String { panic!("on purpose") }).await;
-    site.probe.let_go(1);
-    let answer = Client::sending(site.address, http::get("/")).await.answer().await;
-    is_problem(&answer, 500, "urn:onelane:panicked");
+async fn panic_for_a_lone_request_is_a_response_too() {
+    let site = Site::responding(FlightOptions::new(), |_| -> String { panic!("on purpose") }).await;
+    site.probe.release(1);
+    let response = Client::sending(site.address, http::get("/")).await.response().await;
+    is_problem(&response, 500, "urn:onelane:panicked");
 }
 
 #[tokio::test]
-async fn request_beyond_max_waiters_is_answered_503() {
+async fn request_beyond_max_waiters_is_refused_with_503() {
     let site = Site::new(FlightOptions::new().max_waiters(2)).await;
     let mut clients = site.send(&[http::get("/"), http::get("/"), http::get("/")]).await;
-    let refused = Client::sending(site.address, http::get("/")).await.answer().await;
+    let refused = Client::sending(site.address, http::get("/")).await.response().await;
     is_problem(&refused, 503, "urn:onelane:too-many-waiters");
     assert_eq!(refused.header("retry-after"), Some("1"));
     let mut elsewhere = site.send(&[http::get("/other")]).await;
 
-    site.probe.let_go(2);
+    site.probe.release(2);
     for (client, part) in clients.iter_mut().zip([Led, Collapsed, Collapsed]) {
-        assert_eq!(part_of(&client.answer().await), part);
+        assert_eq!(part_of(&client.response().await), part);
     }
-    assert_eq!(part_of(&elsewhere[0].answer().await), Led, "who asks for something else is not concerned");
+    assert_eq!(part_of(&elsewhere[0].response().await), Led, "a request for something else is not affected");
     assert_eq!(site.layer.stats().refused, 1);
 }
 
 #[tokio::test]
-async fn request_that_waits_too_long_is_answered_503_and_the_handler_dropped() {
+async fn request_that_waits_too_long_is_refused_with_503_and_the_handler_dropped() {
     let site = Site::new(FlightOptions::new().wait_timeout(Duration::from_millis(100))).await;
     let mut clients =
         [Client::sending(site.address, http::get("/")).await, Client::sending(site.address, http::get("/")).await];
     for client in &mut clients {
-        let refused = client.answer().await;
+        let refused = client.response().await;
         is_problem(&refused, 503, "urn:onelane:timeout");
         assert_eq!(refused.header("retry-after"), Some("1"));
     }
@@ -78,13 +78,13 @@ async fn request_that_waits_too_long_is_answered_503_and_the_handler_dropped() {
 async fn layer_added_twice_is_refused_instead_of_hanging() {
     let layer = FlightLayer::new("twice");
     let app = Router::new().route("/", get(async || "in").layer(layer.clone())).layer(layer.clone());
-    let answer = Client::sending(serve(Listening::Plain, app).await, http::get("/")).await.answer().await;
-    is_problem(&answer, 500, "urn:onelane:would-deadlock");
+    let response = Client::sending(serve(Listening::Plain, app).await, http::get("/")).await.response().await;
+    is_problem(&response, 500, "urn:onelane:would-deadlock");
     assert_eq!(layer.stats().running, 0);
 }
 
 #[tokio::test]
-async fn on_refusal_sees_why_and_can_change_every_part() {
+async fn on_refusal_sees_the_reason_and_can_change_every_part() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let seen_there = Arc::clone(&seen);
     let options = FlightOptions::new().max_waiters(0).on_refusal(move |refusal| {
@@ -94,24 +94,24 @@ async fn on_refusal_sees_why_and_can_change_every_part() {
     });
     let site = Site::new(options).await;
     let mut first = site.send(&[http::get("/")]).await;
-    let refused = Client::sending(site.address, http::get("/")).await.answer().await;
+    let refused = Client::sending(site.address, http::get("/")).await.response().await;
     assert_eq!((refused.status, refused.text(), refused.header("x-changed")), (429, "later", Some("yes")));
-    site.probe.let_go(1);
-    assert_eq!(first[0].answer().await.text(), "answer 1");
+    site.probe.release(1);
+    assert_eq!(first[0].response().await.text(), "answer 1");
     let seen = seen.lock().expect("no panic");
     assert_eq!(*seen, [(RefusalReason::Flight(FlightError::TooManyWaiters), 503, true)]);
 }
 
 #[tokio::test]
-async fn error_of_a_flight_by_hand_is_the_same_answer() {
+async fn error_of_a_flight_in_a_handler_is_the_same_response() {
     static FLIGHT: SingleFlight<&str, (), Infallible> =
         SingleFlight::builder("by hand").wait_timeout(Duration::from_millis(50)).build();
 
-    type Answered = Result<(), FlightError<Infallible>>;
-    let late = async || -> Answered { FLIGHT.run("late", pending).await };
-    let panicked = async || -> Answered { FLIGHT.run("panicked", || async { panic!("on purpose") }).await };
-    let crowded = async || -> Answered { Err(FlightError::TooManyWaiters) };
-    let nested = async || -> Answered { Err(FlightError::WouldDeadlock) };
+    type GuardedResponse = Result<(), FlightError<Infallible>>;
+    let late = async || -> GuardedResponse { FLIGHT.run("late", pending).await };
+    let panicked = async || -> GuardedResponse { FLIGHT.run("panicked", || async { panic!("on purpose") }).await };
+    let crowded = async || -> GuardedResponse { Err(FlightError::TooManyWaiters) };
+    let nested = async || -> GuardedResponse { Err(FlightError::WouldDeadlock) };
     let app = Router::new()
         .route("/late", get(late))
         .route("/panicked", get(panicked))
@@ -124,15 +124,15 @@ async fn error_of_a_flight_by_hand_is_the_same_answer() {
         ("/crowded", 503, "urn:onelane:too-many-waiters", Some("1")),
         ("/nested", 500, "urn:onelane:would-deadlock", None),
     ] {
-        let answer = Client::sending(address, http::get(path)).await.answer().await;
-        is_problem(&answer, status, kind);
-        assert!(!answer.text().contains("on purpose"), "what went wrong is nobody's business");
-        assert_eq!(answer.header("retry-after"), retry_after);
+        let response = Client::sending(address, http::get(path)).await.response().await;
+        is_problem(&response, status, kind);
+        assert!(!response.text().contains("on purpose"), "details of the failure are not disclosed");
+        assert_eq!(response.header("retry-after"), retry_after);
     }
 }
 
 #[tokio::test]
-async fn error_of_the_works_own_answers_for_itself_to_all_who_share_it() {
+async fn error_of_the_work_itself_makes_its_own_response_for_all_that_share_it() {
     type Own = (StatusCode, &'static str);
     let flight: Arc<SingleFlight<(), (), Own>> = Arc::new(SingleFlight::new("by hand"));
     let probe = Probe::new();
@@ -148,48 +148,48 @@ async fn error_of_the_works_own_answers_for_itself_to_all_who_share_it() {
     };
     let address = serve(Listening::Plain, Router::new().route("/", get(handler))).await;
     let mut clients = [Client::sending(address, http::get("/")).await, Client::sending(address, http::get("/")).await];
-    eventually("both wait", || flight.stats().waiting == 2).await;
-    probe.let_go(1);
+    eventually("both requests wait", || flight.stats().waiting == 2).await;
+    probe.release(1);
     for client in &mut clients {
-        let answer = client.answer().await;
-        assert_eq!((answer.status, answer.text()), (418, "no coffee"));
+        let response = client.response().await;
+        assert_eq!((response.status, response.text()), (418, "no coffee"));
     }
     assert_eq!(probe.started(), 1);
 }
 
-/// An error that is no response of its own, or that can't be cloned.
+/// An error that is not a response itself, or that can't be cloned.
 #[tokio::test]
-async fn error_taken_apart_becomes_an_answer_by_hand() {
+async fn error_taken_apart_becomes_a_response_in_the_handler() {
     struct Own;
-    let answer = |error: FlightError<Own>| match error.try_into_failure() {
+    let respond = |error: FlightError<Own>| match error.try_into_failure() {
         Ok(_own) => Err(StatusCode::IM_A_TEAPOT),
         Err(error) => Ok(Refusal::from(error).with_status(429)),
     };
     let app = Router::new()
-        .route("/own", get(async move || answer(FlightError::Failed(Arc::new(Own)))))
-        .route("/crowded", get(async move || answer(FlightError::TooManyWaiters)));
+        .route("/own", get(async move || respond(FlightError::Failed(Arc::new(Own)))))
+        .route("/crowded", get(async move || respond(FlightError::TooManyWaiters)));
     let address = serve(Listening::Plain, app).await;
-    assert_eq!(Client::sending(address, http::get("/own")).await.answer().await.status, 418);
-    let crowded = Client::sending(address, http::get("/crowded")).await.answer().await;
+    assert_eq!(Client::sending(address, http::get("/own")).await.response().await.status, 418);
+    let crowded = Client::sending(address, http::get("/crowded")).await.response().await;
     is_problem(&crowded, 429, "urn:onelane:too-many-waiters");
 }
 
-/// It would be in no request, and so tell no two users apart.
+/// No request has such a header, so it would distinguish no two users.
 #[test]
-#[should_panic(expected = "\"x-user \" is no header name")]
-fn key_header_that_is_no_header_name_is_a_mistake() {
+#[should_panic(expected = "\"x-user \" is not a header name")]
+fn key_header_with_an_invalid_name_panics() {
     let _ = FlightOptions::new().key_header("x-user ");
 }
 
-/// It would be in no request, and the requests that it was meant for would still be served alone.
+/// No request has such a header, so the requests that it was meant for would still be served alone.
 #[test]
-#[should_panic(expected = "\"coo kie\" is no header name")]
-fn ignored_header_that_is_no_header_name_is_a_mistake() {
+#[should_panic(expected = "\"coo kie\" is not a header name")]
+fn ignored_header_with_an_invalid_name_panics() {
     let _ = FlightOptions::new().ignore_header("coo kie");
 }
 
 #[test]
 #[should_panic(expected = "a wait_timeout of zero")]
-fn wait_timeout_of_zero_is_a_mistake() {
+fn wait_timeout_of_zero_panics() {
     let _ = FlightOptions::new().wait_timeout(Duration::ZERO);
 }

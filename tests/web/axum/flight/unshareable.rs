@@ -1,4 +1,4 @@
-//! Answers that are for one request only: the others are served alone, and right.
+//! Responses for one request only: the others are served alone, and correctly.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -18,39 +18,43 @@ use super::{Alone, Collapsed, Led, Site, part_of, run_of, with};
 use crate::axum::refusals::is_problem;
 use support::http::{self, Client, bytes, eventually};
 
-/// Three ask for it; each gets an answer of its own. Then its key is known: nobody waits for another's in vain.
-async fn is_not_shared<R: IntoResponse>(what: &str, answer: impl Fn(usize) -> R + Clone + Send + Sync + 'static) {
+/// Three requests; each gets its own response. Then the key is known, and no request waits for another in vain.
+async fn is_not_shared<R: IntoResponse>(what: &str, respond: impl Fn(usize) -> R + Clone + Send + Sync + 'static) {
     let options = FlightOptions::new().key_header("x-key").ignore_header("x-ignored");
-    let site = Site::answering(options, answer).await;
+    let site = Site::responding(options, respond).await;
     let mut clients = site.send(&[http::get("/"), http::get("/"), http::get("/")]).await;
     assert_eq!((site.probe.started(), site.layer.stats().waiting), (1, 3), "{what}");
-    site.probe.let_go(3);
+    site.probe.release(3);
     let mut runs = Vec::new();
     for client in &mut clients {
-        let answer = client.answer().await;
-        assert_eq!(part_of(&answer), Alone, "{what}");
-        runs.push(run_of(&answer));
+        let response = client.response().await;
+        assert_eq!(part_of(&response), Alone, "{what}");
+        runs.push(run_of(&response));
     }
-    assert_eq!(runs[0], 1, "{what}: who began the run has its answer");
+    assert_eq!(runs[0], 1, "{what}: the leader has its response");
     runs.sort();
     assert_eq!(runs, [1, 2, 3], "{what}");
 
     let mut later = site.send(&[http::get("/"), http::get("/")]).await;
-    assert_eq!((site.probe.started(), site.layer.stats().waiting), (5, 0), "{what}: no two wait for each other");
-    site.probe.let_go(2);
+    assert_eq!(
+        (site.probe.started(), site.layer.stats().waiting),
+        (5, 0),
+        "{what}: no two requests wait for each other"
+    );
+    site.probe.release(2);
     for client in &mut later {
-        assert_eq!(part_of(&client.answer().await), Alone, "{what}");
+        assert_eq!(part_of(&client.response().await), Alone, "{what}");
     }
     assert_eq!((site.layer.stats().runs, site.probe.cut_off()), (1, 0), "{what}");
 }
 
 #[tokio::test]
-async fn answer_that_sets_a_cookie_is_not_shared() {
+async fn response_that_sets_a_cookie_is_not_shared() {
     is_not_shared("a cookie", |run| [("set-cookie", format!("session={run}"))]).await;
 }
 
 #[tokio::test]
-async fn answer_for_one_user_or_for_no_store_is_not_shared() {
+async fn response_for_one_user_or_with_no_store_is_not_shared() {
     let values =
         ["private", "Private", "no-store", "no-store, max-age=0", "max-age=60 , NO-STORE", "private=\"x-user\""];
     for value in values {
@@ -61,7 +65,7 @@ async fn answer_for_one_user_or_for_no_store_is_not_shared() {
 }
 
 #[tokio::test]
-async fn answer_that_varies_by_what_the_key_does_not_hold_is_not_shared() {
+async fn response_that_varies_by_a_header_that_is_not_in_the_key_is_not_shared() {
     for value in ["accept", "*", "x-key, accept", "x-key,*", "X-Ignored, Accept"] {
         is_not_shared(value, move |_| [("vary", value)]).await;
     }
@@ -69,108 +73,108 @@ async fn answer_that_varies_by_what_the_key_does_not_hold_is_not_shared() {
     is_not_shared("the second of two lines", move |_| AppendHeaders(lines)).await;
 }
 
-/// Three ask for it; each gets an answer of its own. The next ones share again.
+/// Three requests; each gets its own response. The next requests share again.
 async fn is_not_shared_this_time<R: IntoResponse>(
     what: &str,
     request: String,
-    answer: impl Fn(usize) -> R + Clone + Send + Sync + 'static,
+    respond: impl Fn(usize) -> R + Clone + Send + Sync + 'static,
 ) {
-    let site = Site::answering(FlightOptions::new(), answer).await;
+    let site = Site::responding(FlightOptions::new(), respond).await;
     for round in 1..=2 {
         let mut clients = site.send(&[request.clone(), request.clone(), request.clone()]).await;
         assert_eq!((site.layer.stats().waiting, site.layer.stats().runs), (3, round), "{what}");
-        site.probe.let_go(3);
+        site.probe.release(3);
         for client in &mut clients {
-            assert_eq!(part_of(&client.answer().await), Alone, "{what}");
+            assert_eq!(part_of(&client.response().await), Alone, "{what}");
         }
     }
     assert_eq!(site.probe.started(), 6, "{what}");
 }
 
-/// One client's "too many requests" is nobody else's, nor is what a header of its own led to.
+/// One client's "too many requests" is not another's, nor is the effect of a header that only one client sent.
 #[tokio::test]
-async fn refusal_of_one_request_is_not_shared_and_the_next_are_not_kept_from_sharing() {
+async fn refusal_of_one_request_is_not_shared_and_the_next_requests_still_share() {
     for status in [400, 401, 403, 407, 425, 429, 431] {
-        let status = StatusCode::from_u16(status).expect("it is one");
+        let status = StatusCode::from_u16(status).expect("the response is a number");
         is_not_shared_this_time(status.as_str(), http::get("/"), move |_| status).await;
     }
 }
 
 #[tokio::test]
-async fn answer_that_varies_by_what_was_sent_does_not_keep_others_from_sharing() {
+async fn response_that_varies_by_a_sent_header_does_not_keep_others_from_sharing() {
     let request = with(&[("origin", "https://other.test")]);
     is_not_shared_this_time("Vary", request, |_| [("vary", "Accept, Origin")]).await;
 }
 
 #[tokio::test]
-async fn part_of_an_answer_is_not_shared() {
+async fn partial_response_is_not_shared() {
     is_not_shared("206", |_| (StatusCode::PARTIAL_CONTENT, [("content-range", "bytes 0-2/9")], "abc")).await;
 }
 
 #[tokio::test]
-async fn answer_that_announces_trailers_is_not_shared() {
+async fn response_that_announces_trailers_is_not_shared() {
     is_not_shared("trailers", |_| [("trailer", "x-sum")]).await;
 }
 
 #[tokio::test]
-async fn answer_that_is_too_large_is_not_shared_and_everyone_gets_it() {
+async fn response_that_is_too_large_is_not_shared_and_every_request_gets_its_own() {
     const SIZE: usize = 20_000_000;
-    let site = Site::answering(FlightOptions::new(), |_| bytes(SIZE)).await;
+    let site = Site::responding(FlightOptions::new(), |_| bytes(SIZE)).await;
     let mut clients = site.send(&[http::get("/"), http::get("/"), http::get("/")]).await;
-    site.probe.let_go(3);
+    site.probe.release(3);
     for client in &mut clients {
-        let answer = client.answer().await;
-        assert_eq!((answer.status, part_of(&answer)), (200, Alone));
-        assert!(answer.body == bytes(SIZE), "{} bytes, or others", answer.body.len());
+        let response = client.response().await;
+        assert_eq!((response.status, part_of(&response)), (200, Alone));
+        assert!(response.body == bytes(SIZE), "{} bytes, or others", response.body.len());
     }
     let just_too_large = |_| bytes(1024 * 1024 + 1);
     is_not_shared("a byte more than 1 MiB", just_too_large).await;
 }
 
-/// As HTTP/1.0 clients see it: its end is the connection's.
+/// As HTTP/1.0 clients see it: the body ends when the connection does.
 #[tokio::test]
-async fn stream_is_not_shared_and_everyone_gets_it() {
-    let answer = |run: usize| {
+async fn stream_is_not_shared_and_every_request_gets_its_own() {
+    let respond = |run: usize| {
         let pieces = [format!("stream {run}, "), "second piece, ".into(), "end".into()];
         Body::from_stream(stream::iter(pieces.map(Ok::<_, Infallible>)))
     };
-    let site = Site::answering(FlightOptions::new(), answer).await;
+    let site = Site::responding(FlightOptions::new(), respond).await;
     let request = "GET / HTTP/1.0\r\nhost: test\r\n\r\n".to_owned();
     let mut clients = site.send(&[request.clone(), request.clone(), request]).await;
     assert_eq!(site.probe.started(), 1);
-    site.probe.let_go(3);
+    site.probe.release(3);
     let mut bodies = Vec::new();
     for client in &mut clients {
         assert!(client.head().await.contains("cache-status: onelane; fwd=bypass\r\n"));
-        bodies.push(String::from_utf8(client.rest().await).expect("it is text"));
+        bodies.push(String::from_utf8(client.rest().await).expect("the header is text"));
     }
     bodies.sort();
     assert_eq!(bodies, [1, 2, 3].map(|run| format!("stream {run}, second piece, end")));
 }
 
 #[tokio::test]
-async fn stream_that_never_ends_begins_for_everyone() {
-    let answer = |run: usize| {
+async fn stream_that_never_ends_begins_for_every_request() {
+    let respond = |run: usize| {
         let first = stream::once(async move { Ok::<_, Infallible>(format!("data: event of run {run}\n\n")) });
         ([("content-type", "text/event-stream")], Body::from_stream(first.chain(stream::pending())))
     };
-    let site = Site::answering(FlightOptions::new(), answer).await;
+    let site = Site::responding(FlightOptions::new(), respond).await;
     let mut clients = site.send(&[http::get("/"), http::get("/"), http::get("/")]).await;
-    site.probe.let_go(3);
+    site.probe.release(3);
     for client in &mut clients {
         assert!(client.head().await.starts_with("HTTP/1.1 200"));
         client.until("data: event of run ").await;
     }
-    // Its key is known now: who comes later waits for nobody, though the others' streams go on.
+    // Its key is known now, so a later request waits for no other, though the other streams continue.
     let mut later = site.send(&[http::get("/"), http::get("/")]).await;
     assert_eq!((site.probe.started(), site.layer.stats().waiting), (5, 0));
-    site.probe.let_go(2);
+    site.probe.release(2);
     for client in &mut later {
         client.until("data: event of run ").await;
     }
 }
 
-/// A body in pieces that says how long it is.
+/// A body in pieces that reports its length.
 struct Pieces {
     pieces: VecDeque<Result<Bytes, io::Error>>,
     size: u64,
@@ -201,56 +205,56 @@ impl http_body::Body for Pieces {
 #[tokio::test]
 async fn body_in_several_pieces_of_known_size_is_shared_as_a_whole() {
     let site =
-        Site::answering(FlightOptions::new(), |_| Pieces::body(9, [Ok("one"), Ok(""), Ok("two"), Ok("six")])).await;
+        Site::responding(FlightOptions::new(), |_| Pieces::body(9, [Ok("one"), Ok(""), Ok("two"), Ok("six")])).await;
     let mut clients = site.send(&[http::get("/"), http::get("/"), http::get("/")]).await;
-    site.probe.let_go(1);
+    site.probe.release(1);
     for (client, part) in clients.iter_mut().zip([Led, Collapsed, Collapsed]) {
-        let answer = client.answer().await;
-        assert_eq!((answer.text(), part_of(&answer)), ("onetwosix", part));
+        let response = client.response().await;
+        assert_eq!((response.text(), part_of(&response)), ("onetwosix", part));
     }
     assert_eq!(site.probe.started(), 1);
 }
 
 #[tokio::test]
-async fn body_that_breaks_off_is_a_problem_for_who_began_the_run_and_the_others_are_served_alone() {
+async fn body_that_breaks_off_is_a_problem_for_the_leader_and_the_followers_are_served_alone() {
     let broken: [(&str, MakeBody); 3] = [
-        ("it fails", || Pieces::body(9, [Ok("one"), Err(io::ErrorKind::BrokenPipe)])),
-        ("it is too short", || Pieces::body(9, [Ok("one"), Ok("two")])),
-        ("it is too long", || Pieces::body(3, [Ok("one"), Ok("two")])),
+        ("the body fails", || Pieces::body(9, [Ok("one"), Err(io::ErrorKind::BrokenPipe)])),
+        ("the body is too short", || Pieces::body(9, [Ok("one"), Ok("two")])),
+        ("the body is too long", || Pieces::body(3, [Ok("one"), Ok("two")])),
     ];
     for (what, broken) in broken {
-        let answer = move |run| if run == 1 { broken() } else { Body::from("whole") };
-        let site = Site::answering(FlightOptions::new(), answer).await;
+        let respond = move |run| if run == 1 { broken() } else { Body::from("whole") };
+        let site = Site::responding(FlightOptions::new(), respond).await;
         let mut clients = site.send(&[http::get("/"), http::get("/"), http::get("/")]).await;
         assert_eq!(site.probe.started(), 1);
-        site.probe.let_go(3);
-        let mut answers = Vec::new();
+        site.probe.release(3);
+        let mut responses = Vec::new();
         for client in &mut clients {
-            answers.push(client.answer().await);
+            responses.push(client.response().await);
         }
-        is_problem(&answers[0], 500, "urn:onelane:answer-broken");
-        for answer in &answers[1..] {
-            assert_eq!((answer.status, answer.text(), part_of(answer)), (200, "whole", Alone), "{what}");
+        is_problem(&responses[0], 500, "urn:onelane:answer-broken");
+        for response in &responses[1..] {
+            assert_eq!((response.status, response.text(), part_of(response)), (200, "whole", Alone), "{what}");
         }
-        // It may be better the next time: nothing is remembered.
-        site.probe.let_go(1);
+        // The next response may succeed, so nothing is remembered.
+        site.probe.release(1);
         let mut next = Client::sending(site.address, http::get("/")).await;
-        assert_eq!(part_of(&next.answer().await), Led, "{what}");
+        assert_eq!(part_of(&next.response().await), Led, "{what}");
     }
 }
 
-/// It began the run, and the answer is for it alone: it goes with it.
+/// The leader's response is only for the leader, so it is dropped with the leader.
 #[tokio::test]
-async fn others_are_served_alone_though_who_began_the_run_has_left_with_its_answer() {
-    let site = Site::answering(FlightOptions::new(), |run| [("set-cookie", format!("session={run}"))]).await;
+async fn followers_are_served_alone_though_the_leader_has_disconnected_with_its_response() {
+    let site = Site::responding(FlightOptions::new(), |run| [("set-cookie", format!("session={run}"))]).await;
     let mut clients = site.send(&[http::get("/"), http::get("/"), http::get("/")]).await;
-    clients[0].leave(http::Leaving::Rst).await;
-    eventually("it has left", || site.layer.stats().waiting == 2).await;
-    site.probe.let_go(3);
+    clients[0].disconnect(http::Disconnect::Rst).await;
+    eventually("the leader has disconnected", || site.layer.stats().waiting == 2).await;
+    site.probe.release(3);
     let mut sessions = Vec::new();
     for client in &mut clients[1..] {
-        sessions.push(client.answer().await.header("set-cookie").expect("it has one").to_owned());
+        sessions.push(client.response().await.header("set-cookie").expect("the response has one").to_owned());
     }
     sessions.sort();
-    assert_eq!(sessions, ["session=2", "session=3"], "nobody has the session of the one that left");
+    assert_eq!(sessions, ["session=2", "session=3"], "no request has the session of the client that disconnected");
 }

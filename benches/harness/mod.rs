@@ -1,0 +1,47 @@
+//! Helpers that several benchmarks share.
+
+#![allow(dead_code, reason = "each benchmark uses some of them")]
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::runtime::{Builder, Runtime};
+
+/// A counter that loses additions if two callers overlap, because it reads and writes in two steps.
+#[derive(Debug, Default)]
+pub(crate) struct RacyCounter(AtomicU64);
+
+impl RacyCounter {
+    /// Adds one and returns the new value.
+    #[inline]
+    pub(crate) fn add_one(&self) -> u64 {
+        let value = self.get() + 1;
+        self.0.store(value, Ordering::Relaxed);
+        value
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Asserts that no addition was lost.
+    #[track_caller]
+    pub(crate) fn assert_total(&self, total: u64) {
+        assert_eq!(self.get(), total, "callers overlapped, or calls were lost");
+    }
+}
+
+/// Returns `true` in a measurement, and `false` in a test run of the benchmark.
+pub(crate) fn is_measured() -> bool {
+    std::env::args().any(|argument| argument == "--bench")
+}
+
+/// Leaks a value, so that it lives as long as one in a `static`.
+pub(crate) fn leak<T>(value: T) -> &'static T {
+    Box::leak(Box::new(value))
+}
+
+/// Returns a runtime that runs on the calling thread.
+pub(crate) fn one_thread() -> Runtime {
+    Builder::new_current_thread().build().expect("the runtime is built")
+}

@@ -1,0 +1,86 @@
+//! [`ChildTasks`], the tasks that a service has spawned. They end with its run.
+
+use std::future::Future;
+use std::mem;
+use std::sync::Mutex;
+
+use tokio::runtime::Handle;
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio_util::task::TaskTracker;
+
+use crate::sync::lock;
+
+/// The child tasks of one generation.
+#[derive(Debug, Default)]
+pub(crate) struct ChildTasks {
+    tracker: TaskTracker,
+    aborts: Mutex<AbortHandles>,
+}
+
+#[derive(Debug, Default)]
+struct AbortHandles {
+    handles: Vec<AbortHandle>,
+    /// The length at which the handles of finished tasks are removed: about twice as many as were left the last time.
+    prune_at: usize,
+    /// A task was spawned before the list was closed.
+    is_used: bool,
+    /// A task that is spawned from now on is aborted at once.
+    is_closed: bool,
+}
+
+impl ChildTasks {
+    pub(super) fn spawn<F>(&self, future: F, on: &Handle) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        {
+            // Recorded before the task exists, so that `close_if_unused` cannot overlook it.
+            let mut aborts = lock(&self.aborts);
+            aborts.is_used |= !aborts.is_closed;
+        }
+        let child = self.tracker.spawn_on(future, on);
+        let mut aborts = lock(&self.aborts);
+        if aborts.is_closed {
+            drop(aborts);
+            child.abort();
+        } else {
+            aborts.push(child.abort_handle());
+        }
+        child
+    }
+
+    /// Returns `true` if no task was ever spawned. In that case it also closes the list, so that none ever runs.
+    pub(crate) fn close_if_unused(&self) -> bool {
+        let mut aborts = lock(&self.aborts);
+        aborts.is_closed |= !aborts.is_used;
+        aborts.is_closed
+    }
+
+    /// Waits until no task is left.
+    pub(crate) async fn ended(&self) {
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+
+    /// Aborts all tasks, including those that are spawned later.
+    pub(crate) fn abort_all(&self) {
+        let handles = {
+            let mut aborts = lock(&self.aborts);
+            aborts.is_closed = true;
+            mem::take(&mut aborts.handles)
+        };
+        for handle in handles {
+            handle.abort();
+        }
+    }
+}
+
+impl AbortHandles {
+    fn push(&mut self, handle: AbortHandle) {
+        if self.handles.len() >= self.prune_at {
+            self.handles.retain(|handle| !handle.is_finished());
+            self.prune_at = 2 * self.handles.len() + 16;
+        }
+        self.handles.push(handle);
+    }
+}

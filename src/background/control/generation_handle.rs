@@ -1,0 +1,183 @@
+//! [`GenerationHandle`], through which a generation and its supervisor reach each other.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::task::Context;
+use std::time::Duration;
+
+use atomic_waker::AtomicWaker;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::child_tasks::ChildTasks;
+use super::host_scope::InHostScope;
+use super::host_shared::HostShared;
+use super::message::{GenerationEvent, GenerationPhase, ServiceHealth, SupervisorMessage};
+use super::stop_signal::StopSignal;
+use crate::background::status::ServiceStatus;
+use crate::sync::lock;
+
+/// The shared state of one generation of a service.
+pub(crate) struct GenerationHandle {
+    /// The index of the service in its host.
+    pub(crate) id: u32,
+    /// The status of the service at the beginning of the generation.
+    pub(crate) status: Arc<ServiceStatus>,
+    pub(crate) host: Arc<HostShared>,
+    pub(crate) child_tasks: ChildTasks,
+    /// Set if the generation has a runtime of its own.
+    own_runtime: OnceLock<Handle>,
+    /// Given when the generation has to stop, and to its child tasks at the latest when its run has ended.
+    stop: StopSignal,
+    /// The phase up to which the generation is aborted: a [`GenerationPhase`] as a number, or 0.
+    aborted: AtomicU8,
+    /// The task that polls a phase that can be aborted.
+    polling_task: AtomicWaker,
+    is_in_poll: AtomicBool,
+    health: Mutex<ServiceHealth>,
+    /// A [`GenerationEvent::HealthChanged`] was sent, and the supervisor has not read the health since.
+    has_health_changed: AtomicBool,
+    is_clean_up_claimed: AtomicBool,
+}
+
+impl GenerationHandle {
+    pub(crate) fn new(id: u32, status: Arc<ServiceStatus>, is_ready: bool, host: Arc<HostShared>) -> Self {
+        Self {
+            id,
+            status,
+            host,
+            child_tasks: ChildTasks::default(),
+            own_runtime: OnceLock::new(),
+            stop: StopSignal::default(),
+            aborted: AtomicU8::new(0),
+            polling_task: AtomicWaker::new(),
+            is_in_poll: AtomicBool::new(false),
+            health: Mutex::new(ServiceHealth { ready: is_ready, ..ServiceHealth::default() }),
+            has_health_changed: AtomicBool::new(false),
+            is_clean_up_claimed: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.status.name
+    }
+
+    // Called by the supervisor, except that the generation itself stops its child tasks.
+
+    /// Asks the generation and its child tasks to stop.
+    pub(crate) fn request_stop(&self) {
+        self.stop.give();
+    }
+
+    /// Drops the phase that is being polled, if it is `phase` or an earlier one, or once the generation reaches it.
+    pub(crate) fn abort(&self, phase: GenerationPhase) {
+        self.aborted.fetch_max(phase as u8, Ordering::AcqRel);
+        self.polling_task.wake();
+    }
+
+    /// Returns the health, after [`GenerationEvent::HealthChanged`].
+    pub(crate) fn take_health(&self) -> ServiceHealth {
+        // Before the health is read, so that a later change sends a new event.
+        self.has_health_changed.store(false, Ordering::SeqCst);
+        lock(&self.health).clone()
+    }
+
+    pub(crate) fn is_in_poll(&self) -> bool {
+        self.is_in_poll.load(Ordering::Relaxed)
+    }
+
+    // Called by the service through its contexts.
+
+    pub(crate) fn update_health(&self, update: impl FnOnce(&mut ServiceHealth)) {
+        let has_changed = {
+            let mut health = lock(&self.health);
+            let mut updated = health.clone();
+            update(&mut updated);
+            let has_changed = *health != updated;
+            *health = updated;
+            has_changed
+        };
+        if has_changed && !self.has_health_changed.swap(true, Ordering::SeqCst) {
+            self.send(GenerationEvent::HealthChanged);
+        }
+    }
+
+    pub(crate) fn record_heartbeat(&self) {
+        // All generations share the heartbeat, and what is left of an old one is no sign of life of the next.
+        if let Some(heartbeat) = self.status.heartbeat.as_ref().filter(|_| !self.is_clean_up_claimed()) {
+            heartbeat.record(Instant::now());
+        }
+    }
+
+    pub(crate) fn spawn<F>(&self, child: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        let child = InHostScope { future: child, host_id: self.host.host_id() };
+        self.child_tasks.spawn(child, self.own_runtime.get().unwrap_or_else(|| self.host.server()))
+    }
+
+    pub(crate) fn token(&self) -> &CancellationToken {
+        self.stop.token()
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.is_given()
+    }
+
+    /// Waits until the generation has to stop.
+    pub(crate) async fn stopping(&self) {
+        self.stop.given().await;
+    }
+
+    /// Parks the thread until the generation has to stop, for `limit` at most. Returns `true` if it has to stop.
+    pub(crate) fn park(&self, limit: Duration) -> bool {
+        self.stop.park(limit)
+    }
+
+    // Called by the generation.
+
+    pub(crate) fn send(&self, event: GenerationEvent) {
+        self.host.send(SupervisorMessage::Generation { id: self.id, generation: self.status.generation, event });
+    }
+
+    /// Records the runtime of a generation that has one of its own.
+    pub(crate) fn set_own_runtime(&self, runtime: Handle) {
+        let is_first = self.own_runtime.set(runtime).is_ok();
+        debug_assert!(is_first, "a generation runs on one runtime");
+    }
+
+    /// Returns `true` if `phase` has to be dropped. If not, `cx` is woken once it has to.
+    pub(crate) fn poll_aborted(&self, phase: GenerationPhase, cx: &Context<'_>) -> bool {
+        if self.is_aborted(phase) {
+            return true;
+        }
+        self.polling_task.register(cx.waker());
+        // The abort may have come before the waker was registered.
+        self.is_aborted(phase)
+    }
+
+    fn is_aborted(&self, phase: GenerationPhase) -> bool {
+        self.aborted.load(Ordering::Acquire) >= phase as u8
+    }
+
+    /// Drops the waker of a generation that is not polled any more. The waker keeps the memory of the task.
+    pub(crate) fn release_waker(&self) {
+        drop(self.polling_task.take());
+    }
+
+    pub(crate) fn set_in_poll(&self, is_in_poll: bool) {
+        self.is_in_poll.store(is_in_poll, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_clean_up_claimed(&self) -> bool {
+        self.is_clean_up_claimed.load(Ordering::Acquire)
+    }
+
+    /// Returns `true` if the caller has to call `stop`. Only one caller gets `true`.
+    pub(crate) fn claim_clean_up(&self) -> bool {
+        !self.is_clean_up_claimed.swap(true, Ordering::AcqRel)
+    }
+}

@@ -1,0 +1,134 @@
+//! [`HostShared`], the state that a host, its handles, its supervisor and its services share.
+
+#[cfg(feature = "hyper")]
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::message::SupervisorMessage;
+use crate::background::error::HostError;
+use crate::background::status::{HostEvent, HostEvents, HostStatus, ShutdownReport};
+use crate::sync::lock;
+
+/// The shared state of one host.
+#[derive(Debug)]
+pub(crate) struct HostShared {
+    inbox: UnboundedSender<SupervisorMessage>,
+    /// Copied on write while a snapshot of it exists, so a change costs the same for any number of services, and there are
+    /// at most as many copies as snapshots were taken.
+    status: Mutex<Arc<HostStatus>>,
+    /// The supervisor holds the sender and drops it at the end.
+    events: broadcast::WeakSender<HostEvent>,
+    /// Cancelled when the stop begins.
+    pub(crate) draining: CancellationToken,
+    /// Cancelled when the services begin to stop.
+    pub(crate) stopping: CancellationToken,
+    /// The runtime on which the host was started.
+    server: OnceLock<Handle>,
+    outcome: watch::Sender<Option<HostOutcome>>,
+    #[cfg(feature = "hyper")]
+    probe_address: Option<SocketAddr>,
+}
+
+/// How a host has ended.
+#[derive(Clone, Debug)]
+pub(crate) struct HostOutcome {
+    pub(crate) report: ShutdownReport,
+    pub(crate) error: Option<HostError>,
+}
+
+impl HostShared {
+    pub(crate) fn new(
+        inbox: UnboundedSender<SupervisorMessage>,
+        status: HostStatus,
+        events: broadcast::WeakSender<HostEvent>,
+    ) -> Self {
+        Self {
+            inbox,
+            status: Mutex::new(Arc::new(status)),
+            events,
+            draining: CancellationToken::new(),
+            stopping: CancellationToken::new(),
+            server: OnceLock::new(),
+            outcome: watch::Sender::new(None),
+            #[cfg(feature = "hyper")]
+            probe_address: None,
+        }
+    }
+
+    #[cfg(feature = "hyper")]
+    pub(crate) fn with_probe_address(mut self, address: Option<SocketAddr>) -> Self {
+        self.probe_address = address;
+        self
+    }
+
+    #[cfg(feature = "hyper")]
+    pub(crate) fn probe_address(&self) -> Option<SocketAddr> {
+        self.probe_address
+    }
+
+    /// Identifies the host among all hosts of the process.
+    pub(crate) fn host_id(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    /// Records the server's runtime. Returns `true` if this is the first start of the host.
+    pub(crate) fn set_server(&self, server: Handle) -> bool {
+        self.server.set(server).is_ok()
+    }
+
+    pub(crate) fn is_started(&self) -> bool {
+        self.server.get().is_some()
+    }
+
+    pub(crate) fn server(&self) -> &Handle {
+        self.server.get().expect("generations begin after the host was started, which sets it")
+    }
+
+    /// Sends a message to the supervisor. It is dropped if the supervisor has ended.
+    pub(crate) fn send(&self, message: SupervisorMessage) {
+        let _ = self.inbox.send(message);
+    }
+
+    /// Returns a snapshot of the status.
+    pub(crate) fn status(&self) -> Arc<HostStatus> {
+        Arc::clone(&lock(&self.status))
+    }
+
+    /// Changes the published status. Values that `update` replaces belong to services, and their destructors are user
+    /// code, so `update` must return them instead of dropping them with the mutex held.
+    pub(crate) fn update_status<T>(&self, update: impl FnOnce(&mut HostStatus) -> T) -> T {
+        update(Arc::make_mut(&mut lock(&self.status)))
+    }
+
+    pub(crate) fn subscribe(&self) -> HostEvents {
+        let events = self.events.upgrade().map(|events| events.subscribe());
+        // After the end, the receiver of a sender that is already gone: there will be no more events.
+        HostEvents(events.unwrap_or_else(|| broadcast::channel(1).1))
+    }
+
+    pub(crate) fn set_outcome(&self, outcome: HostOutcome) {
+        self.outcome.send_replace(Some(outcome));
+    }
+
+    /// Waits until the host has ended.
+    pub(crate) async fn ended(&self) -> Result<HostOutcome, HostError> {
+        let mut outcome = self.outcome.subscribe();
+        let supervisor_is_gone = self.inbox.closed();
+        tokio::select! {
+            biased;
+            // `self` holds the sender, so the channel is not closed.
+            outcome = outcome.wait_for(Option::is_some) => {
+                outcome.ok().and_then(|outcome| outcome.clone()).ok_or(HostError::SupervisorGone)
+            }
+            () = supervisor_is_gone => {
+                let outcome = self.outcome.borrow().clone();
+                outcome.ok_or(HostError::SupervisorGone)
+            }
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! The ground floor of a host: the state that the host, its supervisor and its generations share, and the messages that
+//! they exchange. Nothing here depends on any of the three.
+//!
+//! ```text
+//!   ServiceHost, HostHandle ── SupervisorMessage ──▶ ╭────────────╮
+//!           │ ▲                                      │ supervisor │
+//!           ╰─┴──── HostShared: status, outcome ◀─── ╰────────────╯
+//!                                                        │    ▲
+//!                       GenerationHandle: stop, abort ◀──╯    │
+//!                              │                              │
+//!                              ▼                              │
+//!                          generation ──── GenerationEvent ───╯
+//! ```
+
+mod child_tasks;
+mod generation_handle;
+mod host_scope;
+mod host_shared;
+mod message;
+mod stop_signal;
+
+pub(crate) use generation_handle::GenerationHandle;
+pub(crate) use host_scope::{HostScope, is_inside_host};
+pub(crate) use host_shared::{HostOutcome, HostShared};
+pub(crate) use message::{GenerationEvent, GenerationPhase, PhaseResult, ServiceHealth, SupervisorMessage};

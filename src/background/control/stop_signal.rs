@@ -1,0 +1,130 @@
+//! [`StopSignal`], which asks a generation to stop: its tasks, its threads, and the holders of its token.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::panic::catch;
+
+/// A signal that is given once.
+#[derive(Debug, Default)]
+pub(super) struct StopSignal {
+    given: CancellationToken,
+    /// The token for user code. It is not the one above, so that cancelling it does not stop the service, and no child of
+    /// it, so that a panic in a waker of the user's cannot poison it.
+    token: CancellationToken,
+}
+
+impl StopSignal {
+    pub(super) fn give(&self) {
+        // Both wake wakers, which are user code. A panic in one must not keep the token from being cancelled.
+        let _ = catch(|| self.given.cancel());
+        let _ = catch(|| self.token.cancel());
+    }
+
+    pub(super) fn is_given(&self) -> bool {
+        self.given.is_cancelled()
+    }
+
+    /// Waits until the signal is given.
+    pub(super) async fn given(&self) {
+        self.given.cancelled().await;
+    }
+
+    /// Parks the thread until the signal is given, for `limit` at most. Returns `true` if it was given.
+    pub(super) fn park(&self, limit: Duration) -> bool {
+        // The thread's clock: tokio's may be paused in tests.
+        let start = Instant::now();
+        let waker = Waker::from(Arc::new(ThreadWaker(thread::current())));
+        let mut given = pin!(self.given.cancelled());
+        loop {
+            if given.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
+                return true;
+            }
+            let Some(left) = limit.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) else { return false };
+            thread::park_timeout(left);
+        }
+    }
+
+    /// Returns the token that is cancelled when the signal is given.
+    pub(super) fn token(&self) -> &CancellationToken {
+        &self.token
+    }
+}
+
+/// Unparks a thread.
+struct ThreadWaker(Thread);
+
+impl Wake for ThreadWaker {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_test::{assert_pending, assert_ready, task};
+
+    use super::*;
+
+    #[test]
+    fn given_signal_wakes_its_waiters_and_holds_up_no_later_one() {
+        let signal = StopSignal::default();
+        let mut waiter = task::spawn(signal.given());
+        assert_pending!(waiter.poll());
+        assert!(!signal.is_given() && !signal.park(Duration::ZERO));
+        signal.give();
+        assert!(waiter.is_woken());
+        assert_ready!(waiter.poll());
+        assert_ready!(task::spawn(signal.given()).poll());
+        assert!(signal.is_given() && signal.park(Duration::MAX));
+    }
+
+    #[test]
+    fn signal_given_before_the_first_poll_of_a_waiter_is_not_missed() {
+        let signal = StopSignal::default();
+        let mut waiter = task::spawn(signal.given());
+        signal.give();
+        assert_ready!(waiter.poll());
+    }
+
+    #[test]
+    fn tokens_taken_before_and_after_the_signal_are_cancelled() {
+        let (before, after) = (StopSignal::default(), StopSignal::default());
+        let token = before.token().clone();
+        assert!(!token.is_cancelled());
+        before.give();
+        after.give();
+        assert!(token.is_cancelled() && before.token().is_cancelled() && after.token().is_cancelled());
+    }
+
+    #[test]
+    fn token_taken_while_the_signal_is_given_is_cancelled() {
+        for _ in 0..1_000 {
+            let signal = Arc::new(StopSignal::default());
+            let giver = thread::spawn({
+                let signal = Arc::clone(&signal);
+                move || signal.give()
+            });
+            let token = signal.token().clone();
+            giver.join().unwrap_or_else(|_| panic!("giving the signal does not panic"));
+            assert!(token.is_cancelled());
+        }
+    }
+
+    #[test]
+    fn parked_thread_continues_when_the_signal_is_given() {
+        let signal = Arc::new(StopSignal::default());
+        let parked = thread::spawn({
+            let signal = Arc::clone(&signal);
+            move || signal.park(Duration::from_secs(60))
+        });
+        signal.give();
+        assert_eq!(parked.join().ok(), Some(true));
+    }
+}

@@ -1,0 +1,63 @@
+//! [`BlockingRunner`], which runs the generations of a blocking service, each on a thread of its own.
+
+use std::io;
+use std::sync::Arc;
+
+use super::abortable::run_user_code;
+use super::loss_guard::LossGuard;
+use super::runner::{ServiceRunner, clean_up_result, phase_result, spawn_thread};
+use crate::background::blocking::BlockingService;
+use crate::background::context::{BlockingContext, StartContext, StopContext};
+use crate::background::control::{GenerationEvent, GenerationHandle, PhaseResult};
+use crate::background::placement::Placement;
+use crate::background::status::ExitKind;
+
+/// The runner of a blocking service.
+pub(crate) struct BlockingRunner<S>(pub(crate) S);
+
+impl<S: BlockingService> ServiceRunner for BlockingRunner<S> {
+    fn is_blocking(&self) -> bool {
+        true
+    }
+
+    fn begin(self: Arc<Self>, _: Placement, handle: Arc<GenerationHandle>) -> io::Result<()> {
+        spawn_thread(handle.name().to_owned(), move || run_generation(&self.0, LossGuard::new(handle)))
+    }
+
+    fn clean_up_elsewhere(self: Arc<Self>, handle: Arc<GenerationHandle>, exit: ExitKind) -> io::Result<()> {
+        spawn_thread(format!("{}-stop", handle.name()), move || {
+            let mut guard = LossGuard::new(handle);
+            if guard.claim_clean_up() {
+                let cx = StopContext::new(&guard.handle, Err(exit));
+                stop(&self.0, guard, &cx);
+            }
+        })
+    }
+}
+
+fn run_generation<S: BlockingService>(service: &S, mut guard: LossGuard) {
+    let handle = &guard.handle;
+    let cx = StartContext::new(handle);
+    if let Err(kind) = phase_result(run_user_code(handle, || service.start(&cx))) {
+        return guard.send_final(GenerationEvent::StartFailed(kind));
+    }
+    handle.send(GenerationEvent::Started);
+    let cx = StopContext::new(handle, run(service, handle));
+    handle.send(GenerationEvent::RunEnded(cx.ended()));
+    if guard.claim_clean_up() {
+        stop(service, guard, &cx);
+    }
+}
+
+fn run<S: BlockingService>(service: &S, handle: &Arc<GenerationHandle>) -> PhaseResult {
+    if handle.is_stopping() {
+        return Ok(());
+    }
+    let cx = BlockingContext::new(handle);
+    phase_result(run_user_code(handle, || service.run(cx)))
+}
+
+fn stop<S: BlockingService>(service: &S, guard: LossGuard, cx: &StopContext) {
+    let result = run_user_code(&guard.handle, || service.stop(cx));
+    guard.send_final(GenerationEvent::CleanedUp(clean_up_result(result)));
+}

@@ -1,0 +1,44 @@
+//! [`ServiceRunner`], a service of any type as its supervisor uses it.
+
+use std::sync::Arc;
+use std::{io, thread};
+
+use super::abortable::Interrupt;
+use crate::background::control::{GenerationHandle, PhaseResult};
+use crate::background::placement::Placement;
+use crate::background::service::ServiceResult;
+use crate::background::status::{CleanUp, ExitKind};
+
+/// Runs the generations of one service.
+pub(crate) trait ServiceRunner: Send + Sync {
+    /// Returns `true` if the service blocks and needs a thread.
+    fn is_blocking(&self) -> bool;
+
+    /// Begins a generation, which reports its events through the handle. Fails if it needs a thread that can't be spawned.
+    fn begin(self: Arc<Self>, placement: Placement, handle: Arc<GenerationHandle>) -> io::Result<()>;
+
+    /// Calls `stop` on a thread of its own, unless the generation calls it first. Fails if the thread can't be spawned.
+    fn clean_up_elsewhere(self: Arc<Self>, handle: Arc<GenerationHandle>, exit: ExitKind) -> io::Result<()>;
+}
+
+pub(super) fn spawn_thread(name: String, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new().name(name).spawn(run).map(drop)
+}
+
+/// Returns how a `start` or `run` ended.
+pub(super) fn phase_result(result: Result<ServiceResult, Interrupt>) -> PhaseResult {
+    match result {
+        Ok(result) => result.map_err(|error| ExitKind::Failed(error.into())),
+        Err(Interrupt::Panicked(panic)) => Err(ExitKind::Panicked(panic)),
+        Err(Interrupt::Aborted) => Err(ExitKind::Aborted),
+    }
+}
+
+/// Returns how a `stop` ended.
+pub(super) fn clean_up_result(result: Result<ServiceResult, Interrupt>) -> CleanUp {
+    match result {
+        Ok(result) => result.map_or_else(|error| CleanUp::Failed(error.into()), |()| CleanUp::Done),
+        Err(Interrupt::Panicked(panic)) => CleanUp::Panicked(panic),
+        Err(Interrupt::Aborted) => CleanUp::TimedOut,
+    }
+}

@@ -1,0 +1,92 @@
+//! [`Calendar`], due times on a wall clock that may be set forward and back.
+
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::clock::{ClockReading, DueTime};
+use super::timetable::{Jitter, Timetable};
+
+/// The longest sleep before the wall clock is read again. Timers use the monotonic clock, which may also stop while the
+/// machine is suspended.
+const MAX_SLEEP: Duration = Duration::from_secs(60);
+
+/// A clock that is set back by at most this much repeats no call. If it is set back further, it was wrong before, and
+/// the calls made by it do not count. The rule and the number are those of Vixie cron.
+const SMALL_CHANGE: Duration = Duration::from_secs(3 * 3600);
+
+/// The number of missed times that are counted one by one.
+const MAX_COUNTED: u64 = 1_000;
+
+/// The times named by a calendar: `next_after` returns the first time after the given one.
+pub(super) struct Calendar<C> {
+    next_after: C,
+    jitter: Jitter,
+    /// The latest time that has passed.
+    last: Option<SystemTime>,
+    last_reading: SystemTime,
+    next: Option<CalendarTime>,
+}
+
+#[derive(Clone, Copy)]
+struct CalendarTime {
+    scheduled: SystemTime,
+    /// `scheduled` plus jitter.
+    due: SystemTime,
+}
+
+impl<C: Fn(SystemTime) -> Option<SystemTime>> Calendar<C> {
+    pub(super) fn new(next_after: C, jitter: Jitter, now: ClockReading) -> Self {
+        let mut calendar = Self { next_after, jitter, last: None, last_reading: now.wall, next: None };
+        calendar.next = calendar.time_after(now.wall);
+        calendar
+    }
+
+    fn time_after(&self, time: SystemTime) -> Option<CalendarTime> {
+        // A calendar that does not advance must not cause an endless loop.
+        let scheduled = (self.next_after)(time).filter(|next| *next > time)?;
+        Some(CalendarTime { scheduled, due: scheduled.checked_add(self.jitter.sample())? })
+    }
+
+    /// Called when the clock was set back. The next time keeps its jitter if it stays the same.
+    fn on_set_back(&mut self, wall: SystemTime) {
+        let small_change = wall.checked_add(SMALL_CHANGE);
+        // After a small change, the times up to the latest one have already had their call.
+        let from =
+            self.last.filter(|last| *last > wall && small_change.is_some_and(|limit| *last <= limit)).unwrap_or(wall);
+        let next = self.time_after(from);
+        if next.map(|time| time.scheduled) != self.next.map(|time| time.scheduled) {
+            self.next = next;
+        }
+    }
+}
+
+impl<C: Fn(SystemTime) -> Option<SystemTime> + Send> Timetable for Calendar<C> {
+    fn advance(&mut self, now: ClockReading) -> u64 {
+        if now.wall < self.last_reading {
+            self.on_set_back(now.wall);
+        }
+        self.last_reading = now.wall;
+        let mut passed = 0;
+        while let Some(time) = self.next.filter(|time| time.due <= now.wall) {
+            passed += 1;
+            self.last = Some(time.scheduled);
+            // If the clock was wrong by years, counting every missed time would take minutes.
+            self.next = self.time_after(if passed < MAX_COUNTED { time.scheduled } else { now.wall });
+        }
+        passed
+    }
+
+    fn next_due(&self) -> Option<DueTime> {
+        self.next.map(|time| DueTime::Wall(time.due))
+    }
+
+    fn wake_at(&self, now: ClockReading) -> Option<Instant> {
+        let left = self.next?.due.duration_since(now.wall).unwrap_or_default();
+        now.instant.checked_add(left.min(MAX_SLEEP))
+    }
+
+    fn is_exhausted(&self) -> bool {
+        self.next.is_none()
+    }
+}

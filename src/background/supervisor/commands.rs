@@ -1,0 +1,82 @@
+//! [`Supervisor`]: the commands of the host and its handles.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::service_slot::{SlotState, StopReason};
+use super::state::Supervisor;
+use super::timer_queue::after;
+use crate::background::status::{HostPhase, Trigger};
+use crate::background::trace;
+
+/// How long a forced stop takes at most.
+const FORCED_STOP: Duration = Duration::from_millis(50);
+
+impl Supervisor {
+    /// Starts the services that depend on no other.
+    pub(super) fn start(&mut self, now: Instant, has_server: bool) {
+        if self.phase != HostPhase::Built {
+            return;
+        }
+        self.has_server = has_server;
+        self.enter_phase(HostPhase::Starting);
+        self.set_host_timer(Some(after(now, self.timeouts.startup)));
+        for id in self.ids() {
+            if self.slot(id).unmet_dependencies == 0 {
+                self.begin(now, id);
+            }
+        }
+        self.check_started();
+    }
+
+    /// Stops the host, unless it is stopping already.
+    pub(super) fn shutdown(&mut self, now: Instant, trigger: Trigger) {
+        let is_dropped = trigger == Trigger::Dropped;
+        self.begin_stop(now, trigger, None);
+        if is_dropped && self.phase == HostPhase::Draining {
+            // The server was dropped together with the host.
+            self.stop_services(now);
+        }
+    }
+
+    /// Stops the services, since the server has ended.
+    pub(super) fn server_ended(&mut self, now: Instant) {
+        if self.phase == HostPhase::Draining {
+            self.stop_services(now);
+        } else {
+            self.begin_stop(now, Trigger::ServerEnded, None);
+        }
+    }
+
+    /// Stops the host at once, in any order and without waiting for blocked threads.
+    pub(super) fn force_shutdown(&mut self, now: Instant, trigger: Trigger) {
+        self.begin_stop(now, trigger.clone(), None);
+        let Some(stop) = self.stop.as_mut().filter(|stop| stop.forced_by.is_none()) else { return };
+        trace::host_is_forced(&trigger);
+        stop.forced_by = Some(trigger);
+        stop.abort_at = stop.abort_at.min(now);
+        stop.deadline = stop.deadline.min(now + FORCED_STOP);
+        let deadline = stop.deadline;
+        if self.phase == HostPhase::Draining {
+            self.drop_server();
+            self.stop_services(now);
+        }
+        if self.phase != HostPhase::Stopping {
+            return;
+        }
+        self.set_host_timer(Some(deadline));
+        for id in self.ids() {
+            if self.slot(id).can_stop() {
+                self.request_stop(now, id, StopReason::HostStops);
+            }
+            match self.slot(id).state {
+                SlotState::Stopping => self.abort(now, id),
+                SlotState::CleaningUp | SlotState::Aborting | SlotState::AbortingCleanUp => {
+                    self.set_timer(id, Some(deadline));
+                }
+                _ => {}
+            }
+        }
+    }
+}

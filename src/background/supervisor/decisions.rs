@@ -1,0 +1,41 @@
+//! [`Decisions`], what the supervisor has decided and the shell has to execute.
+
+use crate::background::control::GenerationPhase;
+use crate::background::status::{ExitKind, HostEvent, ShutdownReport};
+
+/// The decisions since the last time they were taken.
+#[derive(Debug, Default)]
+pub(super) struct Decisions {
+    /// The services whose status changed. It is published before any action is executed.
+    pub(super) changed: Vec<u32>,
+    pub(super) actions: Vec<Action>,
+}
+
+/// One thing that the shell has to do.
+#[derive(Debug)]
+pub(super) enum Action {
+    BeginGeneration(u32),
+    RequestStop(u32),
+    /// Drop the generation in this phase.
+    Abort(u32, GenerationPhase),
+    /// Call `stop` on another thread.
+    CleanUpElsewhere(u32, ExitKind),
+    /// Send an event to the subscribers.
+    Emit(HostEvent),
+    /// Report that all first starts succeeded.
+    ReportStarted,
+    /// The stop has begun: ask the server to end.
+    DrainServer,
+    /// The services stop from now on: drop the server if it has not ended.
+    DropServer,
+    /// All services have ended. If a service made the host stop, it is named.
+    Finish(Box<ShutdownReport>, Option<FailedService>),
+}
+
+/// The service that made the host stop.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FailedService {
+    pub(super) id: u32,
+    /// Its dependency that was given up, if that is the reason.
+    pub(super) dependency: Option<u32>,
+}

@@ -1,0 +1,89 @@
+//! [`SupervisorTask`], the event loop of a supervisor: it waits for messages, signals and timers.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::{broadcast, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+use super::executor::Executor;
+use super::lag_probe::LagProbe;
+use super::state::Supervisor;
+use crate::background::control::{HostShared, SupervisorMessage};
+use crate::background::error::HostError;
+use crate::background::generation::ServiceRunner;
+use crate::background::signals::{self, SignalStream, Signals};
+use crate::background::status::HostEvent;
+
+/// How many messages are handled before timers are checked and the status is published.
+const BATCH: usize = 256;
+
+/// A supervisor that has not been started, with everything that it needs.
+pub(crate) struct SupervisorTask {
+    pub(crate) supervisor: Supervisor,
+    pub(crate) runners: Vec<Arc<dyn ServiceRunner>>,
+    pub(crate) shared: Arc<HostShared>,
+    pub(crate) events: broadcast::Sender<HostEvent>,
+    pub(crate) inbox: UnboundedReceiver<SupervisorMessage>,
+    /// How long the process may run after the end of the host before it is ended. `None` if it may run for ever.
+    pub(crate) exit_within: Option<Duration>,
+}
+
+/// The request to start a host.
+#[derive(Debug)]
+pub(crate) struct StartRequest {
+    /// Receives the result once all first starts are decided.
+    pub(crate) reply: oneshot::Sender<Result<(), HostError>>,
+    /// A server exists, and has to end before the services stop.
+    pub(crate) has_server: bool,
+}
+
+impl SupervisorTask {
+    /// Runs the host from its start to its end. `server` is the server's runtime if the supervisor has a thread of its own.
+    pub(crate) async fn run(self, request: StartRequest, signals: Signals, server: Option<Handle>) {
+        let Self { supervisor, runners, shared, events, mut inbox, exit_within } = self;
+        let mut signals = SignalStream::listen(signals);
+        let mut probe = server.map(|server| LagProbe::new(server, Arc::clone(&shared.status().lag)));
+        let mut timer = pin!(sleep_until(Instant::now()));
+        let mut batch = Vec::new();
+        let mut executor = Executor {
+            supervisor,
+            generations: vec![None; runners.len()],
+            runners,
+            shared,
+            events,
+            request: Some(request),
+            exit_code: None,
+            was_signalled: false,
+        };
+        executor.start();
+        let exit_code = loop {
+            if let Some(exit_code) = executor.exit_code {
+                break exit_code;
+            }
+            let deadlines = [executor.supervisor.timers.next(), probe.as_ref().map(|probe| probe.next)];
+            let next = deadlines.into_iter().flatten().min();
+            if let Some(next) = next.filter(|next| *next != timer.deadline()) {
+                timer.as_mut().reset(next);
+            }
+            tokio::select! {
+                biased;
+                signal = signals.recv() => executor.on_signal(signal),
+                () = timer.as_mut(), if next.is_some() => {}
+                _ = inbox.recv_many(&mut batch, BATCH) => {}
+            }
+            let now = executor.on_messages(batch.drain(..));
+            if let Some(lag) = probe.as_mut().and_then(|probe| probe.measure(now)) {
+                executor.warn_of_lag(lag);
+            }
+        };
+        executor.tear_down(inbox);
+        // On the server's runtime the supervisor keeps nothing alive, and cannot act once the runtime is stuck.
+        if probe.is_some() {
+            tokio::join!(signals::exit_on_further_signal(signals), signals::exit_after(exit_within, exit_code));
+        }
+    }
+}

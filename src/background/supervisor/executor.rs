@@ -1,0 +1,206 @@
+//! [`Executor`], which executes the decisions of a supervisor.
+
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::broadcast;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::Instant;
+
+use super::decisions::{Action, Decisions, FailedService};
+use super::event_loop::StartRequest;
+use super::state::Supervisor;
+use crate::background::control::{GenerationEvent, GenerationHandle, HostOutcome, HostShared, SupervisorMessage};
+use crate::background::error::HostError;
+use crate::background::generation::ServiceRunner;
+use crate::background::placement::Placement;
+use crate::background::status::{CleanUp, ExitKind, HostEvent, HostPhase, ShutdownReport, Trigger};
+use crate::background::trace;
+use crate::panic::{catch, discard};
+
+/// A supervisor with its surroundings.
+pub(super) struct Executor {
+    pub(super) supervisor: Supervisor,
+    pub(super) runners: Vec<Arc<dyn ServiceRunner>>,
+    /// The current or last generation of each service.
+    pub(super) generations: Vec<Option<Arc<GenerationHandle>>>,
+    pub(super) shared: Arc<HostShared>,
+    pub(super) events: broadcast::Sender<HostEvent>,
+    /// Taken when it is answered.
+    pub(super) request: Option<StartRequest>,
+    /// The exit code for the process, once the host has ended.
+    pub(super) exit_code: Option<u8>,
+    pub(super) was_signalled: bool,
+}
+
+impl Executor {
+    pub(super) fn start(&mut self) {
+        let has_server = self.request.as_ref().is_some_and(|request| request.has_server);
+        let now = self.read_clocks();
+        self.supervisor.start(now, has_server);
+        self.execute();
+    }
+
+    fn read_clocks(&mut self) -> Instant {
+        self.supervisor.wall = SystemTime::now();
+        Instant::now()
+    }
+
+    /// Handles a signal. The first one stops the host and never forces the stop, even if the host is already stopping for
+    /// another reason: its sender has asked only once. The second one forces the stop.
+    pub(super) fn on_signal(&mut self, signal: i32) {
+        let (now, trigger) = (self.read_clocks(), Trigger::Signal(signal));
+        if mem::replace(&mut self.was_signalled, true) {
+            self.supervisor.force_shutdown(now, trigger);
+        } else {
+            self.supervisor.shutdown(now, trigger);
+        }
+    }
+
+    /// Handles messages and the timers that are due, and executes what is decided. Returns the current time.
+    pub(super) fn on_messages(&mut self, messages: impl Iterator<Item = SupervisorMessage>) -> Instant {
+        let now = self.read_clocks();
+        messages.for_each(|message| self.on_message(now, message));
+        self.supervisor.on_time(now);
+        self.execute();
+        now
+    }
+
+    fn on_message(&mut self, now: Instant, message: SupervisorMessage) {
+        match message {
+            SupervisorMessage::Generation { id, generation, event } => {
+                let handle = self.generation(id).filter(|handle| handle.status.generation == generation);
+                let has_changed = matches!(event, GenerationEvent::HealthChanged);
+                let health = handle.filter(|_| has_changed).map(|handle| handle.take_health());
+                self.supervisor.on_event(now, id, generation, event, health);
+            }
+            SupervisorMessage::Shutdown(trigger) => self.supervisor.shutdown(now, trigger),
+            SupervisorMessage::ForceShutdown(trigger) => self.supervisor.force_shutdown(now, trigger),
+            SupervisorMessage::ServerEnded => self.supervisor.server_ended(now),
+        }
+    }
+
+    fn generation(&self, id: u32) -> Option<&Arc<GenerationHandle>> {
+        self.generations[id as usize].as_ref()
+    }
+
+    /// Publishes what has changed, and then executes what was decided. In this order, no observer of an action sees the
+    /// status from before it, and a subscriber that has seen that status receives the event of the change.
+    fn execute(&mut self) {
+        let Decisions { changed, actions } = mem::take(&mut self.supervisor.decisions);
+        if !changed.is_empty() || !actions.is_empty() {
+            self.publish(&changed);
+        }
+        for action in actions {
+            self.execute_action(action);
+        }
+    }
+
+    fn publish(&self, changed: &[u32]) {
+        let supervisor = &self.supervisor;
+        let replaced: Vec<_> = self.shared.update_status(|published| {
+            published.phase = supervisor.phase;
+            published.since = supervisor.since;
+            published.has_started = supervisor.has_started;
+            let replace = |id: &u32| {
+                let status = Arc::clone(&supervisor.slot(*id).status);
+                mem::replace(&mut published.services[*id as usize], status)
+            };
+            changed.iter().map(replace).collect()
+        });
+        replaced.into_iter().for_each(discard);
+    }
+
+    fn execute_action(&mut self, action: Action) {
+        match action {
+            Action::BeginGeneration(id) => self.begin_generation(id),
+            Action::RequestStop(id) => self.generation(id).into_iter().for_each(|handle| handle.request_stop()),
+            Action::Abort(id, phase) => self.generation(id).into_iter().for_each(|handle| handle.abort(phase)),
+            Action::CleanUpElsewhere(id, exit) => self.clean_up_elsewhere(id, exit),
+            // Without subscribers the event is returned as an error.
+            Action::Emit(event) => discard(self.events.send(event)),
+            Action::ReportStarted => self.reply(Ok(())),
+            Action::DrainServer => self.shared.draining.cancel(),
+            Action::DropServer => self.shared.stopping.cancel(),
+            Action::Finish(report, failed) => self.finish(*report, failed),
+        }
+    }
+
+    fn begin_generation(&mut self, id: u32) {
+        let slot = self.supervisor.slot(id);
+        let (placement, is_ready) = (slot.options.placement, !slot.options.manual_ready);
+        let handle = Arc::new(GenerationHandle::new(id, slot.status(), is_ready, Arc::clone(&self.shared)));
+        discard(self.generations[id as usize].replace(Arc::clone(&handle)));
+        let runner = Arc::clone(&self.runners[id as usize]);
+        // On a runtime that has shut down, the task is dropped at once, and with it values of the service.
+        if let Ok(Err(error)) = catch(|| runner.begin(placement, Arc::clone(&handle))) {
+            handle.send(GenerationEvent::StartFailed(ExitKind::Failed(Arc::new(error))));
+        }
+    }
+
+    fn clean_up_elsewhere(&self, id: u32, exit: ExitKind) {
+        let Some(handle) = self.generation(id).filter(|handle| !handle.is_clean_up_claimed()) else { return };
+        let runner = Arc::clone(&self.runners[id as usize]);
+        if let Err(error) = runner.clean_up_elsewhere(Arc::clone(handle), exit) {
+            handle.send(GenerationEvent::CleanedUp(CleanUp::Failed(Arc::new(error))));
+        }
+    }
+
+    /// Sends the result of the start to the caller that has started the host.
+    fn reply(&mut self, result: Result<(), HostError>) {
+        if let Some(request) = self.request.take() {
+            // Fails if the caller has stopped waiting.
+            let _ = request.reply.send(result);
+        }
+    }
+
+    fn finish(&mut self, report: ShutdownReport, failed: Option<FailedService>) {
+        trace::host_stopped(&report);
+        let status = |id: u32| self.supervisor.status(id);
+        let dependency = failed.and_then(|failed| failed.dependency).map(status);
+        let error = HostError::from_report(&report, failed.map(|failed| status(failed.id)), dependency);
+        if self.request.is_some() {
+            let stopped = || HostError::StoppedWhileStarting { report: Box::new(report.clone()) };
+            self.reply(Err(error.clone().unwrap_or_else(stopped)));
+        }
+        self.exit_code = Some(error.as_ref().map_or_else(|| report.exit_code(), HostError::exit_code));
+        self.shared.set_outcome(HostOutcome { report, error });
+    }
+
+    /// Drops the services and what they left, value by value: two destructors that panic at once would abort the process.
+    pub(super) fn tear_down(mut self, mut inbox: UnboundedReceiver<SupervisorMessage>) {
+        while let Ok(message) = inbox.try_recv() {
+            discard(message);
+        }
+        self.supervisor.discard_values();
+        self.runners.drain(..).for_each(discard);
+        self.generations.drain(..).for_each(discard);
+        discard(self);
+        discard(inbox);
+    }
+
+    pub(super) fn warn_of_lag(&self, lag: Duration) {
+        // A service on a thread of its own blocks no other.
+        let blocks = |handle: &&Arc<GenerationHandle>| {
+            handle.is_in_poll() && self.supervisor.slot(handle.id).options.placement == Placement::Shared
+        };
+        let busy: Vec<&str> = self.generations.iter().flatten().filter(blocks).map(|handle| handle.name()).collect();
+        trace::runtime_lags(lag, &busy);
+    }
+}
+
+/// Handles a supervisor that is dropped before its host has stopped. The host is not ready any more, whatever its services
+/// do. Services on threads of their own are asked to stop, since nothing else would ever ask them.
+impl Drop for Executor {
+    fn drop(&mut self) {
+        if self.exit_code.is_none() {
+            self.shared.update_status(|status| {
+                status.phase = HostPhase::Stopping;
+                status.since = SystemTime::now();
+            });
+            self.shared.draining.cancel();
+            self.generations.iter().flatten().for_each(|handle| handle.request_stop());
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! [`Supervisor`]: the beginning of a generation, and what follows its end.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::decisions::{Action, FailedService};
+use super::service_slot::{CurrentGeneration, ServiceSlot, SlotState, StopReason};
+use super::state::Supervisor;
+use super::timer_queue::after;
+use crate::background::restart::Restart;
+use crate::background::status::{CleanUp, Exit, ExitKind, HostPhase, ServiceState, Trigger};
+use crate::background::trace;
+use crate::panic::discard;
+
+impl Supervisor {
+    /// Begins a generation, unless a service that this one restarts with is not ready.
+    pub(super) fn begin(&mut self, now: Instant, id: u32) {
+        let restarts_with = self.dependencies(id);
+        let restarts_with = restarts_with.restarts_with.iter().map(|dependency| self.slot(*dependency));
+        let is_missing = |slot: &&ServiceSlot| !slot.is_ready() && slot.status.state != ServiceState::Completed;
+        let missing: Vec<SlotState> = restarts_with.filter(is_missing).map(|slot| slot.state).collect();
+        if missing.contains(&SlotState::Ended) {
+            return self.give_up(now, id);
+        }
+        if !missing.is_empty() {
+            return self.hold(id);
+        }
+        let slot = self.slot_mut(id);
+        slot.state = SlotState::Starting;
+        slot.current = CurrentGeneration::new(now);
+        slot.stop_duration = None;
+        discard(mem::replace(&mut slot.clean_up, CleanUp::NotNeeded));
+        let limit = slot.options.start_timeout;
+        self.set_state_with(id, ServiceState::Starting, |status| status.generation += 1);
+        self.set_timer(id, Some(after(now, limit)));
+        self.decide(Action::BeginGeneration(id));
+    }
+
+    fn hold(&mut self, id: u32) {
+        let slot = self.slot_mut(id);
+        slot.state = SlotState::Held;
+        let failures = slot.failures.streak();
+        self.set_state(id, ServiceState::BackingOff { failures, delay: Duration::ZERO });
+        self.set_timer(id, None);
+    }
+
+    /// Begins the held services that restart with this one, which is ready again.
+    pub(super) fn release_held(&mut self, now: Instant, id: u32) {
+        for &dependent in &self.dependencies(id).restart_dependents {
+            if self.slot(dependent).state == SlotState::Held && self.phase < HostPhase::Stopping {
+                self.begin(now, dependent);
+            }
+        }
+    }
+
+    /// Handles the end of a generation, which has released its resources as far as that is possible.
+    pub(super) fn on_generation_ended(&mut self, now: Instant, id: u32) {
+        self.set_timer(id, None);
+        let exit = self.publish_exit(now, id);
+        let slot = self.slot(id);
+        let reason = slot.current.stop_reason();
+        if self.phase >= HostPhase::Stopping {
+            let state = if exit.is_failure() { ServiceState::Failed } else { ServiceState::Stopped };
+            return self.end(now, id, state);
+        }
+        // A service that was stopped because of another one has not failed, and starts again with that one.
+        let is_tied = matches!(reason, Some(StopReason::DependencyRestarts | StopReason::DependencyGivenUp));
+        if self.phase == HostPhase::Starting && !slot.is_decided && !is_tied {
+            if slot.options.is_critical {
+                return self.fail_start(now, id);
+            }
+            self.set_decided(id);
+        }
+        let (restart, is_last) = (self.slot(id).options.restart, self.slot(id).current.is_last);
+        match (&exit.kind, reason) {
+            (_, Some(StopReason::DependencyGivenUp)) | (ExitKind::Leaked, _) => self.give_up(now, id),
+            (ExitKind::Completed, _) if restart != Restart::Always => self.complete(now, id),
+            _ if is_last => self.give_up(now, id),
+            (_, Some(StopReason::DependencyRestarts)) => self.begin(now, id),
+            (ExitKind::Completed, _) => self.retry(now, id),
+            (ExitKind::Stopped, _) => self.complete(now, id),
+            _ if restart == Restart::Never => self.give_up(now, id),
+            _ => self.retry(now, id),
+        }
+    }
+
+    /// Moves the recorded exit of a generation to the status.
+    fn publish_exit(&mut self, now: Instant, id: u32) -> Arc<Exit> {
+        let wall = self.wall;
+        let slot = self.slot_mut(id);
+        let (kind, ended) = slot.current.exit.take().unwrap_or((ExitKind::Aborted, now));
+        slot.stop_duration = slot.current.stop_requested.map(|(requested, _)| now.duration_since(requested));
+        let exit = Arc::new(Exit {
+            kind,
+            generation: slot.status.generation,
+            at: wall.checked_sub(now.duration_since(ended)).unwrap_or(SystemTime::UNIX_EPOCH),
+            ran_for: ended.duration_since(slot.current.began),
+        });
+        trace::generation_ended(&slot.status.name, &exit, &slot.clean_up);
+        let status = self.status_mut(id);
+        discard(status.last_exit.replace(Arc::clone(&exit)));
+        if exit.is_failure() {
+            discard(status.last_failure.replace(Arc::clone(&exit)));
+        }
+        exit
+    }
+
+    fn fail_start(&mut self, now: Instant, id: u32) {
+        let trigger = Trigger::StartFailed { name: Arc::clone(self.name(id)) };
+        // In this order, so that the service is not stopped again with the others.
+        self.end(now, id, ServiceState::Failed);
+        self.begin_stop(now, trigger, Some(FailedService { id, dependency: None }));
+    }
+
+    fn complete(&mut self, now: Instant, id: u32) {
+        self.end(now, id, ServiceState::Completed);
+        self.on_ready(now, id);
+    }
+
+    /// Begins another generation after the backoff, unless there were too many restarts.
+    fn retry(&mut self, now: Instant, id: u32) {
+        let chance = (self.random)();
+        let slot = self.slot_mut(id);
+        let (is_stable, options) = (slot.is_stable(now), &slot.options);
+        let delay = slot.failures.next_delay(now, is_stable, &options.backoff, &options.intensity, chance);
+        let Some(delay) = delay else { return self.give_up(now, id) };
+        let failures = slot.failures.streak();
+        self.status_mut(id).restarts += 1;
+        if delay.is_zero() {
+            self.begin(now, id);
+        } else {
+            self.slot_mut(id).state = SlotState::BackingOff;
+            self.set_state(id, ServiceState::BackingOff { failures, delay });
+            self.set_timer(id, Some(after(now, delay)));
+            trace::backing_off(self.name(id), failures, delay);
+        }
+        self.stop_restart_dependents(now, id, StopReason::DependencyRestarts);
+    }
+
+    fn stop_restart_dependents(&mut self, now: Instant, id: u32, reason: StopReason) {
+        if self.phase >= HostPhase::Stopping {
+            // The host stops all services in their order.
+            return;
+        }
+        for &dependent in &self.dependencies(id).restart_dependents {
+            if self.slot(dependent).can_stop() {
+                self.request_stop(now, dependent, reason);
+            }
+        }
+    }
+
+    /// Gives up a service and those that cannot do without it. It does not recurse, since a chain may be long.
+    fn give_up(&mut self, now: Instant, id: u32) {
+        let mut given_up = VecDeque::from([id]);
+        while let Some(id) = given_up.pop_front() {
+            let slot = self.slot(id);
+            if slot.state == SlotState::Ended {
+                continue;
+            }
+            trace::given_up(self.name(id));
+            if slot.options.is_critical {
+                let name = Arc::clone(self.name(id));
+                // Without a generation, it waited in vain for a dependency.
+                let has_begun = slot.status.generation > 0;
+                let trigger = if has_begun { Trigger::GaveUp { name } } else { Trigger::StartFailed { name } };
+                let dependency = self.given_up_dependency(id);
+                self.end(now, id, ServiceState::Failed);
+                return self.begin_stop(now, trigger, Some(FailedService { id, dependency }));
+            }
+            self.end(now, id, ServiceState::Failed);
+            self.stop_restart_dependents(now, id, StopReason::DependencyGivenUp);
+            let slot = self.slot(id);
+            let waits_to_restart = |id: &&u32| matches!(self.slot(**id).state, SlotState::Held | SlotState::BackingOff);
+            given_up.extend(slot.dependencies.restart_dependents.iter().filter(waits_to_restart));
+            if !slot.was_ready {
+                let waits_to_start = |id: &&u32| self.slot(**id).state == SlotState::Waiting;
+                given_up.extend(slot.dependencies.dependents.iter().filter(waits_to_start));
+            }
+        }
+    }
+
+    /// Returns the dependency that was given up before and because of which this service is. A service that failed by itself
+    /// has none.
+    fn given_up_dependency(&self, id: u32) -> Option<u32> {
+        let slot = self.slot(id);
+        let reason = slot.current.stop_reason();
+        let is_tied = matches!(reason, Some(StopReason::DependencyRestarts | StopReason::DependencyGivenUp));
+        let dependencies = match slot.state {
+            SlotState::Waiting => &slot.dependencies.after,
+            SlotState::Held | SlotState::BackingOff => &slot.dependencies.restarts_with,
+            _ if is_tied => &slot.dependencies.restarts_with,
+            _ => return None,
+        };
+        dependencies.iter().copied().find(|dependency| self.status(*dependency).state == ServiceState::Failed)
+    }
+}

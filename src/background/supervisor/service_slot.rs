@@ -1,0 +1,168 @@
+//! [`ServiceSlot`], the supervisor's entry for one service.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::background::restart::RestartHistory;
+use crate::background::spec::ServiceOptions;
+use crate::background::status::{CleanUp, ExitKind, ServiceStatus};
+
+/// One service: how it was configured, and its state.
+#[derive(Debug)]
+pub(crate) struct ServiceSlot {
+    pub(super) options: ServiceOptions,
+    pub(super) dependencies: Arc<Dependencies>,
+    /// What is published of the service. A change copies it if the published one is shared.
+    pub(super) status: Arc<ServiceStatus>,
+    pub(super) state: SlotState,
+    pub(super) failures: RestartHistory,
+    /// How many of its dependencies have never been ready.
+    pub(super) unmet_dependencies: u32,
+    /// How many of its dependents have not ended.
+    pub(super) live_dependents: u32,
+    pub(super) was_ready: bool,
+    /// The result of its first start is known, or it will never start.
+    pub(super) is_decided: bool,
+    /// The result of the last `stop`.
+    pub(super) clean_up: CleanUp,
+    /// The time from the last stop request to the end.
+    pub(super) stop_duration: Option<Duration>,
+    pub(super) current: CurrentGeneration,
+}
+
+/// The edges of a service in the dependency graph, as indices of services.
+#[derive(Debug, Default)]
+pub(crate) struct Dependencies {
+    /// The services that this one starts after.
+    pub(crate) after: Vec<u32>,
+    /// The services that start after this one.
+    pub(crate) dependents: Vec<u32>,
+    /// The services that this one restarts with, which are among `after`.
+    pub(crate) restarts_with: Vec<u32>,
+    /// The services that restart with this one.
+    pub(crate) restart_dependents: Vec<u32>,
+}
+
+/// The state of a service. See the diagram in the module's documentation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SlotState {
+    /// It waits for the host to start, or for its dependencies.
+    Waiting,
+    Starting,
+    Running,
+    /// It was asked to stop.
+    Stopping,
+    /// It did not stop in time, and its `start` or `run` is being dropped.
+    Aborting,
+    CleaningUp,
+    /// Its `stop` did not end in time, and is being dropped.
+    AbortingCleanUp,
+    BackingOff,
+    /// It waits until the services that it restarts with are ready again.
+    Held,
+    Ended,
+}
+
+/// Why a generation was asked to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StopReason {
+    HostStops,
+    StartTimedOut,
+    NoHeartbeat,
+    /// A service that it restarts with is restarted.
+    DependencyRestarts,
+    /// A service that it restarts with was given up.
+    DependencyGivenUp,
+}
+
+/// The current or last generation of a service.
+#[derive(Debug)]
+pub(super) struct CurrentGeneration {
+    pub(super) began: Instant,
+    /// Its `start` returned `Ok`.
+    pub(super) has_started: bool,
+    pub(super) ready_since: Option<Instant>,
+    /// How long it was ready before `ready_since`.
+    pub(super) was_ready_for: Duration,
+    pub(super) stop_requested: Option<(Instant, StopReason)>,
+    /// How its work ended, and when.
+    pub(super) exit: Option<(ExitKind, Instant)>,
+    /// No other generation can follow: its thread may still be at work, or its runtime is gone.
+    pub(super) is_last: bool,
+}
+
+impl ServiceSlot {
+    pub(crate) fn new(
+        options: ServiceOptions,
+        dependencies: Dependencies,
+        status: ServiceStatus,
+        now: Instant,
+    ) -> Self {
+        Self {
+            options,
+            unmet_dependencies: dependencies.after.len() as u32,
+            live_dependents: dependencies.dependents.len() as u32,
+            dependencies: Arc::new(dependencies),
+            status: Arc::new(status),
+            state: SlotState::Waiting,
+            failures: RestartHistory::default(),
+            was_ready: false,
+            is_decided: false,
+            clean_up: CleanUp::NotNeeded,
+            stop_duration: None,
+            current: CurrentGeneration::new(now),
+        }
+    }
+
+    pub(crate) fn status(&self) -> Arc<ServiceStatus> {
+        Arc::clone(&self.status)
+    }
+
+    /// Returns `true` if it has a generation that can be asked to stop.
+    pub(super) fn can_stop(&self) -> bool {
+        matches!(self.state, SlotState::Starting | SlotState::Running)
+    }
+
+    pub(super) fn has_generation(&self) -> bool {
+        !matches!(self.state, SlotState::Waiting | SlotState::BackingOff | SlotState::Held | SlotState::Ended)
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.state == SlotState::Running && self.current.ready_since.is_some()
+    }
+
+    /// Returns `true` if the generation was ready for so long that a failure begins a new row of failures.
+    pub(super) fn is_stable(&self, now: Instant) -> bool {
+        let CurrentGeneration { ready_since, was_ready_for, .. } = self.current;
+        let ready_for = was_ready_for + ready_since.map_or(Duration::ZERO, |since| now.duration_since(since));
+        ready_for >= self.options.stable_after
+    }
+}
+
+impl CurrentGeneration {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            began: now,
+            has_started: false,
+            ready_since: None,
+            was_ready_for: Duration::ZERO,
+            stop_requested: None,
+            exit: None,
+            is_last: false,
+        }
+    }
+
+    pub(super) fn set_ready(&mut self, now: Instant, is_ready: bool) {
+        if is_ready {
+            self.ready_since.get_or_insert(now);
+        } else if let Some(since) = self.ready_since.take() {
+            self.was_ready_for += now.duration_since(since);
+        }
+    }
+
+    pub(super) fn stop_reason(&self) -> Option<StopReason> {
+        self.stop_requested.map(|(_, reason)| reason)
+    }
+}

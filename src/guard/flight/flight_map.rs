@@ -1,0 +1,102 @@
+//! [`FlightMap`], the runs of one single flight by key, shared by callers and driver tasks.
+
+use std::hash::Hash;
+use std::mem;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+
+use super::driver_task::DriverTask;
+use super::error::FlightError;
+use super::outcome::{Completion, FlightDeferred};
+use super::run_entry::Driver;
+use super::run_future::{RunFuture, RunOutcome};
+use super::shard::FlightShard;
+use crate::counter::Counter;
+use crate::guard::key_map::{EntryId, Sharded};
+use crate::guard::scope::{Scope, ScopeId};
+use crate::semaphore::wake_all;
+
+type ShardOf<K, T, E> = FlightShard<K, RunFuture<T, E>, Arc<RunOutcome<T, E>>>;
+type DeferredOf<K, T, E> = FlightDeferred<K, RunFuture<T, E>, Arc<RunOutcome<T, E>>>;
+
+pub(super) struct FlightMap<K, T, E> {
+    pub(super) shards: Sharded<ShardOf<K, T, E>>,
+    pub(super) panicked: Counter,
+}
+
+impl<K, T, E> FlightMap<K, T, E>
+where
+    K: Hash + Eq + Send + 'static,
+    T: Clone + Send + Sync + 'static,
+    E: Send + Sync + 'static,
+{
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { shards: Sharded::new(FlightShard::new), panicked: Counter::new() })
+    }
+
+    #[inline]
+    pub(super) fn shard(&self, spot: EntryId) -> &ShardOf<K, T, E> {
+        self.shards.shard(spot.shard())
+    }
+
+    /// Identifies a run while its work is polled or dropped.
+    #[inline]
+    pub(super) fn scope(&self, spot: EntryId) -> ScopeId {
+        (std::ptr::from_ref(self).addr(), spot.to_bits())
+    }
+
+    /// Completes a run: its waiters get the outcome, and so does the driver.
+    #[inline]
+    pub(super) fn complete(
+        self: &Arc<Self>,
+        spot: EntryId,
+        driver: Driver,
+        outcome: RunOutcome<T, E>,
+    ) -> Completion<RunOutcome<T, E>, Arc<RunOutcome<T, E>>> {
+        if matches!(outcome, Err(FlightError::Panicked { .. })) {
+            self.panicked.add(1);
+        }
+        let (completion, deferred) = self.shard(spot).complete(spot.index(), driver, outcome, Arc::new);
+        self.run_deferred(spot, deferred);
+        completion
+    }
+
+    /// Does what an operation deferred until the mutex is unlocked.
+    #[inline]
+    pub(super) fn run_deferred(self: &Arc<Self>, spot: EntryId, mut deferred: DeferredOf<K, T, E>) {
+        if deferred.spawn_task {
+            self.spawn_driver(spot);
+        }
+        if !deferred.wakers.is_empty() {
+            wake_all(mem::take(&mut deferred.wakers));
+        }
+        if let Some(work) = deferred.cancelled_work.take() {
+            self.drop_cancelled(spot, work);
+        }
+    }
+
+    /// Drops the work of a cancelled run. Callers that join meanwhile wait for that.
+    #[cold]
+    fn drop_cancelled(self: &Arc<Self>, spot: EntryId, work: RunFuture<T, E>) {
+        let scope = Scope::enter(self.scope(spot));
+        drop(work);
+        drop(scope);
+        wake_all(self.shard(spot).finish_cancel(spot.index()).wakers);
+    }
+
+    /// Spawns the driver task that the run counts on.
+    #[cold]
+    pub(super) fn spawn_driver(self: &Arc<Self>, spot: EntryId) {
+        let task = DriverTask::new(Arc::clone(self), spot);
+        // Without a runtime the task is dropped here, and hands the run to its waiters.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(task);
+        }
+    }
+}
+
+/// Returns `true` if a driver task can be spawned on this thread.
+pub(super) fn can_spawn() -> bool {
+    Handle::try_current().is_ok()
+}

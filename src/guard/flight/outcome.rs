@@ -1,0 +1,92 @@
+//! What the operations of a [`FlightShard`](super::shard::FlightShard) return.
+
+use std::task::Waker;
+
+use super::run_entry::{RunEntry, RunWaiterId};
+use crate::guard::key_map::DeferredEntry;
+
+/// How a caller joined a run.
+#[derive(Debug)]
+pub(crate) enum JoinOutcome {
+    /// The caller started a run and is its leader. It polls the work next.
+    Started { index: u32, id: RunWaiterId },
+    /// The caller waits for a run that another caller started.
+    ///
+    /// If `spawn_task`, the run counts on the caller to spawn its driver task. If `needs_driver`, every waiter that
+    /// could drive the run was woken, but may never be polled: the caller polls the run at once, since it may have to
+    /// drive.
+    Joined { index: u32, id: RunWaiterId, spawn_task: bool, needs_driver: bool },
+    /// The key has a run. Retry with a waker.
+    WantsWaker,
+    /// The run has as many waiters as are allowed.
+    Full,
+    /// The caller is the run's own work.
+    WouldDeadlock,
+}
+
+/// The state of a run when one of its waiters is polled.
+#[derive(Debug)]
+pub(crate) enum RunPoll<W, O> {
+    /// The waiter's waker is registered.
+    Pending,
+    /// Retry with a clone of the waker.
+    WantsWaker,
+    /// The waiter drives: it polls the work, then calls [`put_back`](super::shard::FlightShard::put_back) or
+    /// [`complete`](super::shard::FlightShard::complete).
+    Drive(W),
+    /// The run is complete. The waiter has left it.
+    Completed(O),
+    /// The run ended without an outcome. The caller has left it, and joins or starts another.
+    Rejoin,
+}
+
+/// The state of a run when its driver task is polled.
+#[derive(Debug)]
+pub(crate) enum DriverTaskPoll<W> {
+    /// The task's waker is registered.
+    Pending,
+    /// Retry with a clone of the waker.
+    WantsWaker,
+    /// Poll the work.
+    Drive(W),
+    /// The run needs no driver any more. The task has left it.
+    Finished,
+}
+
+/// What an operation defers until the mutex is unlocked: wake-ups, a spawn, and drops of user values.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct FlightDeferred<K, W, O> {
+    /// Wake these.
+    pub(crate) wakers: Vec<Waker>,
+    /// The work of a cancelled run. Drop it, then call [`finish_cancel`](super::shard::FlightShard::finish_cancel).
+    pub(crate) cancelled_work: Option<W>,
+    /// Spawn the driver task: the run counts on it.
+    pub(crate) spawn_task: bool,
+    /// The outcome of the run that a waiter left, if the run was complete.
+    pub(crate) outcome: Option<O>,
+    pub(super) stale_waker: Option<Waker>,
+    pub(super) removed: Option<DeferredEntry<K, RunEntry<W, O>>>,
+}
+
+impl<K, W, O> FlightDeferred<K, W, O> {
+    pub(super) fn new() -> Self {
+        Self {
+            wakers: Vec::new(),
+            cancelled_work: None,
+            spawn_task: false,
+            outcome: None,
+            stale_waker: None,
+            removed: None,
+        }
+    }
+}
+
+/// The result of a run, as its driver gets it back.
+#[derive(Debug)]
+pub(crate) enum Completion<R, O> {
+    /// No other waiter wants the result.
+    Unshared(R),
+    /// Other waiters get the same outcome.
+    Shared(O),
+}

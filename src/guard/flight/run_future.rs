@@ -1,0 +1,99 @@
+//! [`RunFuture`], the work of a run once its first poll had to wait.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tracing::Span;
+
+use super::error::FlightError;
+use crate::panic::{discard, message_of};
+
+/// What a run produces for each of its waiters.
+pub(super) type RunOutcome<T, E> = Result<T, FlightError<E>>;
+
+type BoxedWork<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
+
+/// The work of a run. Polling and dropping it never panics.
+pub(super) struct RunFuture<T, E> {
+    /// `None` once the work has ended.
+    work: Option<BoxedWork<T, E>>,
+    /// The leader's tracing span. In a box, as spans are large, and most runs have none.
+    span: Option<Box<Span>>,
+}
+
+/// The result of the first poll of a run's work.
+pub(super) enum FirstPoll<T, E> {
+    /// The work ended at once, and was dropped.
+    Ready(Result<T, E>),
+    Panicked(FlightError<E>),
+    Pending(RunFuture<T, E>),
+}
+
+impl<T, E> RunFuture<T, E> {
+    /// Calls `make` and polls the future that it returns for the first time.
+    #[inline]
+    pub(super) fn start<F>(make: impl FnOnce() -> F, cx: &mut Context<'_>) -> FirstPoll<T, E>
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        // Outside of the closure: a destructor that panics while the closure unwinds would abort the process.
+        let mut started = None;
+        let poll = catch_unwind(AssertUnwindSafe(|| started.insert(Box::pin(make())).as_mut().poll(cx)));
+        match poll {
+            Ok(Poll::Ready(result)) => {
+                discard(started);
+                FirstPoll::Ready(result)
+            }
+            Ok(Poll::Pending) => FirstPoll::Pending(Self::pending(started.expect("it was just polled"))),
+            Err(panic) => {
+                discard(started);
+                FirstPoll::Panicked(panicked(panic))
+            }
+        }
+    }
+
+    /// Wraps work that has to wait. Its first poll ran in the leader's span, which is the current one.
+    #[cold]
+    fn pending(work: BoxedWork<T, E>) -> Self {
+        // A panic of the tracing subscriber must not lose the work.
+        let span = catch_unwind(Span::current).ok().filter(|span| !span.is_none()).map(Box::new);
+        Self { work: Some(work), span }
+    }
+
+    /// Polls the work in the leader's span. Work that has ended is dropped before this returns.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<RunOutcome<T, E>> {
+        let Self { work, span } = self;
+        let polled = work.as_mut().expect("work is not polled after it ended");
+        let poll = catch_unwind(AssertUnwindSafe(|| {
+            let _entered = span.as_ref().map(|span| span.enter());
+            polled.as_mut().poll(cx)
+        }));
+        let outcome = match poll {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(result)) => result.map_err(failed),
+            Err(panic) => Err(panicked(panic)),
+        };
+        discard(work.take());
+        Poll::Ready(outcome)
+    }
+}
+
+impl<T, E> Drop for RunFuture<T, E> {
+    fn drop(&mut self) {
+        discard(self.work.take());
+    }
+}
+
+pub(super) fn failed<E>(error: E) -> FlightError<E> {
+    FlightError::Failed(Arc::new(error))
+}
+
+fn panicked<E>(panic: Box<dyn Any + Send>) -> FlightError<E> {
+    let message = message_of(&*panic);
+    // The payload is a user's value, and its destructor may panic.
+    discard(panic);
+    FlightError::Panicked { message }
+}

@@ -1,0 +1,308 @@
+//! [`FlightShard`], one shard of a [`FlightMap`](super::flight_map::FlightMap): the runs of some keys behind one mutex.
+//!
+//! ```text
+//!   start ──▶ Polling ◀──────────▶ Idle                 Polling: a driver polls the work right now
+//!              │ │       poll       │
+//!     complete │ │ last waiter      │ last waiter leaves
+//!              ▼ ╰───▶ Cancelling ◀─╯                    Cancelling: the work is not dropped yet
+//!          Completed        │ work dropped
+//!              ╰▶ removed ◀── Ended
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. A key has at most one linked run, and a linked run is `Polling`, `Idle` or `Cancelling`. So the work of a key is
+//!    neither polled nor dropped after other work of the key has started, unless the run was forgotten.
+//! 2. A `Cancelling` run takes no followers. A caller that joins waits until the run has `Ended`, then starts another.
+//! 3. A run's entry stays while the run has a waiter or a driver task, and while its work exists or is being polled.
+//! 4. While the work is `Idle`, each driver that may poll it left a waker in the work at its last poll, or will be
+//!    polled: the driver task was just spawned, or every waiter was just woken.
+//! 5. Work, outcomes, keys and wakers are never polled, cloned, dropped or woken while the mutex is held. There are two
+//!    exceptions: cloning an outcome increments a reference count, and keys are compared.
+
+use std::mem;
+use std::task::Waker;
+
+use super::outcome::{Completion, FlightDeferred, JoinOutcome, RunPoll};
+use super::run_entry::{Driver, RunEntry, RunState, RunWaiterId};
+use crate::counter::Counter;
+use crate::guard::key_map::{DeferredEntry, DeferredKey, Hash64, Table};
+use crate::sync::{Mutex, lock};
+
+/// The runs of some keys. `W` is the work, `O` an outcome that is cheap to clone.
+#[derive(Debug)]
+pub(crate) struct FlightShard<K, W, O> {
+    pub(super) runs: Mutex<Table<K, RunEntry<W, O>>>,
+    pub(crate) counters: FlightCounters,
+}
+
+/// What remains of an unshared run. Drop it after the mutex is unlocked.
+type UnsharedRemains<K, W, O> = (DeferredKey<K, RunEntry<W, O>>, Option<Waker>);
+
+/// Changed only while the mutex is held.
+#[derive(Debug)]
+pub(crate) struct FlightCounters {
+    /// Keys that have a run.
+    pub(crate) running: Counter,
+    /// Waiters of runs, including callers that wait for a cancelled run to end.
+    pub(crate) waiting: Counter,
+    /// Runs that were started.
+    pub(crate) runs: Counter,
+    /// Callers that joined another caller's run.
+    pub(crate) shared: Counter,
+    /// Runs that were cancelled.
+    pub(crate) cancelled: Counter,
+}
+
+impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
+    pub(crate) fn new() -> Self {
+        let counters = FlightCounters {
+            running: Counter::new(),
+            waiting: Counter::new(),
+            runs: Counter::new(),
+            shared: Counter::new(),
+            cancelled: Counter::new(),
+        };
+        Self { runs: Mutex::new(Table::new()), counters }
+    }
+
+    /// Joins the run of a key, or starts one and takes the key.
+    ///
+    /// At most `max_callers` share a run. `is_inside` returns `true` if the caller is the work of the run with that
+    /// index, `can_spawn` if a driver task can be spawned.
+    #[inline]
+    pub(crate) fn join(
+        &self,
+        hash: Hash64,
+        key: &mut Option<K>,
+        waker: &mut Option<Waker>,
+        max_callers: usize,
+        is_inside: impl Fn(u32) -> bool,
+        can_spawn: impl FnOnce() -> bool,
+    ) -> JoinOutcome {
+        let mut runs = lock(&self.runs);
+        let Some(index) = runs.find(hash, key.as_ref().expect("a caller that joins has its key")) else {
+            let key = key.take().expect("checked above");
+            let index = runs.insert(hash, key, RunEntry::new());
+            self.counters.running.add_exclusive(1);
+            self.counters.waiting.add_exclusive(1);
+            self.counters.runs.add_exclusive(1);
+            return JoinOutcome::Started { index, id: RunWaiterId::LEADER };
+        };
+        if is_inside(index) {
+            return JoinOutcome::WouldDeadlock;
+        }
+        let run = runs.value(index);
+        if run.waiters >= max_callers {
+            return JoinOutcome::Full;
+        }
+        let Some(waker) = waker.take() else { return JoinOutcome::WantsWaker };
+        run.waiters += 1;
+        self.counters.waiting.add_exclusive(1);
+        let id = run.add_follower(waker.into());
+        if matches!(run.state, RunState::Cancelling) {
+            return JoinOutcome::Joined { index, id, spawn_task: false, needs_driver: false };
+        }
+        self.counters.shared.add_exclusive(1);
+        let spawn_task = run.hand_to_task(can_spawn);
+        let needs_driver = matches!(run.state, RunState::Idle(_)) && run.driver.is_none();
+        JoinOutcome::Joined { index, id, spawn_task, needs_driver }
+    }
+
+    /// Called when a waiter is polled. Registers `waker` if the waiter has to wait, as
+    /// [`WakerSlot::register`](crate::waker_slot::WakerSlot::register) does.
+    pub(crate) fn poll(&self, index: u32, id: RunWaiterId, waker: &Waker, spare: &mut Option<Waker>) -> RunPoll<W, O> {
+        // Dropped after the guard, and thus after the mutex is unlocked. They are dropped in place: moving them would
+        // take longer than everything else here.
+        let _stale;
+        let _removed;
+        let mut runs = lock(&self.runs);
+        let run = runs.value(index);
+        let outcome = match &run.state {
+            RunState::Completed(outcome) => Some(outcome.clone()),
+            RunState::Ended => None,
+            RunState::Idle(_) if run.driver.is_none_or(|driver| driver == Driver::Waiter(id)) => {
+                run.driver = Some(Driver::Waiter(id));
+                return RunPoll::Drive(run.take_work());
+            }
+            RunState::Idle(_) | RunState::Polling | RunState::Cancelling => {
+                let is_registered = run.waker(id).register(waker, spare);
+                return if is_registered { RunPoll::Pending } else { RunPoll::WantsWaker };
+            }
+        };
+        _stale = run.remove_waker(id);
+        self.remove_waiter(run);
+        _removed = remove_if_over(&mut runs, index);
+        outcome.map_or(RunPoll::Rejoin, RunPoll::Completed)
+    }
+
+    /// Puts work back that a waiter has polled and that is still pending. `waker` is the one that the work was polled
+    /// with.
+    pub(crate) fn put_back(
+        &self,
+        index: u32,
+        id: RunWaiterId,
+        work: W,
+        waker: Waker,
+        can_spawn: impl FnOnce() -> bool,
+    ) -> FlightDeferred<K, W, O> {
+        let mut deferred = FlightDeferred::new();
+        let mut runs = lock(&self.runs);
+        let run = runs.value(index);
+        debug_assert!(matches!(run.state, RunState::Polling), "a run is not cancelled while its driver waits for it");
+        run.state = RunState::Idle(work);
+        deferred.stale_waker = run.waker(id).replace(waker);
+        match run.driver {
+            // The task was polled meanwhile and could not get the work.
+            Some(Driver::Task) => deferred.wakers.extend(run.take_task_waker()),
+            Some(Driver::Waiter(_)) => {}
+            None => run.driver = Some(Driver::Waiter(id)),
+        }
+        deferred.spawn_task = run.waiters > 1 && !run.cannot_run_tasks() && run.hand_to_task(can_spawn);
+        deferred
+    }
+
+    /// Completes and removes a run that was never shared. Returns `None` if the run is, or was, shared.
+    ///
+    /// The waker is the leader's.
+    #[inline]
+    pub(crate) fn complete_unshared(&self, index: u32) -> Option<UnsharedRemains<K, W, O>> {
+        let mut runs = lock(&self.runs);
+        let run = runs.value(index);
+        if !run.is_unshared() {
+            return None;
+        }
+        self.stop_counting(run);
+        self.counters.waiting.subtract_exclusive(1);
+        let waker = run.remove_waker(RunWaiterId::LEADER);
+        Some((runs.remove_and_drop_value(index), waker))
+    }
+
+    /// Completes a run with `result`, which `share` turns into an outcome if other waiters want it. The driver leaves
+    /// the run.
+    pub(crate) fn complete<R>(
+        &self,
+        index: u32,
+        driver: Driver,
+        result: R,
+        share: impl FnOnce(R) -> O,
+    ) -> (Completion<R, O>, FlightDeferred<K, W, O>) {
+        let mut deferred = FlightDeferred::new();
+        let mut runs = lock(&self.runs);
+        runs.unlink(index);
+        let run = runs.value(index);
+        self.stop_counting(run);
+        match driver {
+            Driver::Task => deferred.stale_waker = run.remove_task(),
+            Driver::Waiter(_) => {
+                self.remove_waiter(run);
+                deferred.wakers.extend(run.take_task_waker());
+            }
+        }
+        let is_wanted = matches!(run.state, RunState::Polling) && run.waiters > 0;
+        if matches!(run.state, RunState::Cancelling) {
+            // All waiters had left, and callers that have joined since then start another run.
+            self.counters.cancelled.add_exclusive(1);
+        }
+        deferred.wakers.append(&mut run.take_wakers());
+        let completion = if is_wanted {
+            let outcome = share(result);
+            run.state = RunState::Completed(outcome.clone());
+            Completion::Shared(outcome)
+        } else {
+            run.state = RunState::Ended;
+            Completion::Unshared(result)
+        };
+        deferred.removed = remove_if_over(&mut runs, index);
+        (completion, deferred)
+    }
+
+    /// Removes a waiter that stops waiting. A `detached` run continues without waiters if a task can drive it.
+    pub(crate) fn leave(
+        &self,
+        index: u32,
+        id: RunWaiterId,
+        detached: bool,
+        can_spawn: impl FnOnce() -> bool,
+    ) -> FlightDeferred<K, W, O> {
+        let mut deferred = FlightDeferred::new();
+        let mut runs = lock(&self.runs);
+        let run = runs.value(index);
+        self.remove_waiter(run);
+        deferred.stale_waker = run.remove_waker(id);
+        match &run.state {
+            RunState::Polling | RunState::Idle(_) if run.waiters > 0 => {
+                // The waiter may have been woken to drive. Waiters that have joined since then were not.
+                if run.driver.is_none_or(|driver| driver == Driver::Waiter(id)) {
+                    run.driver = None;
+                    deferred.wakers = run.take_wakers();
+                }
+            }
+            RunState::Polling | RunState::Idle(_) => {
+                deferred.spawn_task = detached && run.hand_to_task(can_spawn);
+                if !(detached && run.has_task()) {
+                    self.cancel(run, &mut deferred);
+                }
+            }
+            RunState::Cancelling | RunState::Ended => deferred.removed = remove_if_over(&mut runs, index),
+            RunState::Completed(outcome) => {
+                deferred.outcome = Some(outcome.clone());
+                deferred.removed = remove_if_over(&mut runs, index);
+            }
+        }
+        deferred
+    }
+
+    /// Ends a cancelled run whose work has been dropped.
+    pub(crate) fn finish_cancel(&self, index: u32) -> FlightDeferred<K, W, O> {
+        let mut deferred = FlightDeferred::new();
+        let mut runs = lock(&self.runs);
+        runs.unlink(index);
+        self.counters.cancelled.add_exclusive(1);
+        let run = runs.value(index);
+        run.state = RunState::Ended;
+        deferred.wakers = run.take_wakers();
+        deferred.removed = remove_if_over(&mut runs, index);
+        deferred
+    }
+
+    /// Makes the next caller of the key start a run, even if the current one has not ended. Returns `true` if the key
+    /// had a run.
+    pub(crate) fn forget(&self, hash: Hash64, key: &K) -> bool {
+        let mut runs = lock(&self.runs);
+        let Some(index) = runs.find(hash, key) else { return false };
+        let run = runs.value(index);
+        if matches!(run.state, RunState::Cancelling) {
+            return false;
+        }
+        self.stop_counting(run);
+        runs.unlink(index)
+    }
+
+    /// Cancels a run without waiters. The work is dropped by the caller, or by the driver that polls it right now.
+    pub(super) fn cancel(&self, run: &mut RunEntry<W, O>, deferred: &mut FlightDeferred<K, W, O>) {
+        self.stop_counting(run);
+        if let RunState::Idle(work) = mem::replace(&mut run.state, RunState::Cancelling) {
+            deferred.cancelled_work = Some(work);
+        }
+        deferred.wakers.extend(run.take_task_waker());
+    }
+
+    fn remove_waiter(&self, run: &mut RunEntry<W, O>) {
+        run.waiters -= 1;
+        self.counters.waiting.subtract_exclusive(1);
+    }
+
+    fn stop_counting(&self, run: &mut RunEntry<W, O>) {
+        if mem::replace(&mut run.is_counted, false) {
+            self.counters.running.subtract_exclusive(1);
+        }
+    }
+}
+
+pub(super) fn remove_if_over<K: Eq, W, O>(
+    runs: &mut Table<K, RunEntry<W, O>>,
+    index: u32,
+) -> Option<DeferredEntry<K, RunEntry<W, O>>> {
+    runs.value(index).is_over().then(|| runs.remove(index))
+}

@@ -1,0 +1,133 @@
+//! [`GuardedWork`], work that runs inside a guard and can continue without its caller.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::task::coop;
+use tokio::time::{Sleep, sleep};
+
+use super::core::{GuardCore, HasGuardCore};
+use super::permit::HeldPermit;
+use super::source::{OwnedPermitSource, PermitSource};
+use super::trace;
+
+/// Polls work that holds `permit`, in the scope of its guard.
+///
+/// If the work panics, the permit is released at once: a caller may catch the panic and never drop the work.
+pub(super) fn poll_with_permit<F: Future + ?Sized, S: PermitSource>(
+    permit: &mut Option<HeldPermit<S>>,
+    work: Pin<&mut F>,
+    cx: &mut Context<'_>,
+) -> Poll<F::Output> {
+    struct ReleaseOnPanic<'a, P> {
+        permit: &'a mut Option<P>,
+        has_returned: bool,
+    }
+    impl<P> Drop for ReleaseOnPanic<'_, P> {
+        fn drop(&mut self) {
+            if !self.has_returned {
+                *self.permit = None;
+            }
+        }
+    }
+
+    let scope = permit.as_ref().expect("work is not polled after it panicked").enter_scope();
+    let mut release = ReleaseOnPanic { permit, has_returned: false };
+    let poll = work.poll(cx);
+    drop(scope);
+    release.has_returned = true;
+    poll
+}
+
+/// Work and the permit that it holds.
+pub(crate) struct GuardedWork<F, S: PermitSource> {
+    // Dropped before the permit, so that no other caller runs inside the guard while the work is being dropped.
+    work: Pin<Box<F>>,
+    /// `None` once the work has panicked.
+    permit: Option<HeldPermit<S>>,
+}
+
+impl<F: Future, S: PermitSource> GuardedWork<F, S> {
+    pub(crate) fn new(work: Pin<Box<F>>, permit: HeldPermit<S>) -> Self {
+        Self { work, permit: Some(permit) }
+    }
+
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
+        poll_with_permit(&mut self.permit, self.work.as_mut(), cx)
+    }
+
+    /// Returns the permit. Called once the work has returned.
+    #[cfg(any(feature = "tower", feature = "actix-web"))]
+    pub(crate) fn into_permit(self) -> Option<HeldPermit<S>> {
+        self.permit
+    }
+
+    /// Lets the work continue without its caller, for at most `max_run`.
+    pub(crate) fn detach(self, max_run: Option<Duration>) -> Option<DetachedWork<F, S>>
+    where
+        S: OwnedPermitSource,
+    {
+        let guard = self.permit.as_ref()?.source().guard();
+        let core = guard.core();
+        trace::detached(core.name);
+        core.counters.detached.add(1);
+        Some(DetachedWork { work: Some(self), guard, max_run, deadline: None })
+    }
+}
+
+/// Work that continues without its caller. It releases its permit when it completes, when its time limit cuts it off,
+/// or when it is dropped with its runtime.
+pub(crate) struct DetachedWork<F: Future, S: OwnedPermitSource> {
+    /// `None` once the work has ended.
+    work: Option<GuardedWork<F, S>>,
+    guard: S::Guard,
+    max_run: Option<Duration>,
+    /// Created at the first poll: it needs the runtime's timer, and the caller may detach the work in a destructor.
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl<F: Future, S: OwnedPermitSource> Future for DetachedWork<F, S> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        let Some(work) = &mut this.work else { return Poll::Ready(()) };
+        // The output is dropped here, before the permit.
+        if work.poll(cx).map(drop).is_ready() {
+            this.core().counters.finished_detached.add(1);
+            this.work = None;
+            return Poll::Ready(());
+        }
+        let Some(max_run) = this.max_run else { return Poll::Pending };
+        let deadline = this.deadline.get_or_insert_with(|| Box::pin(sleep(max_run)));
+        // Polled even if the work used up the task's budget.
+        ready!(Pin::new(&mut coop::unconstrained(deadline.as_mut())).poll(cx));
+        this.cut_off("it ran longer than max_run without its caller");
+        Poll::Ready(())
+    }
+}
+
+impl<F: Future, S: OwnedPermitSource> DetachedWork<F, S> {
+    fn core(&self) -> &GuardCore {
+        self.guard.core()
+    }
+
+    fn cut_off(&mut self, reason: &str) {
+        // Work that panicked has no permit any more and is not counted.
+        if self.work.take().is_some_and(|work| work.permit.is_some()) {
+            self.core().counters.cut_off.add(1);
+            trace::cut_off(self.core().name, reason);
+        }
+    }
+}
+
+// The work is boxed, and nothing else is structurally pinned.
+impl<F: Future, S: OwnedPermitSource> Unpin for DetachedWork<F, S> {}
+
+impl<F: Future, S: OwnedPermitSource> Drop for DetachedWork<F, S> {
+    fn drop(&mut self) {
+        self.cut_off("its runtime ended: close the guard and wait for drained() before that");
+        self.core().counters.ended_detached.add(1);
+    }
+}

@@ -1,0 +1,89 @@
+//! [`KeyEntry`], the semaphore of one key, and [`ShardConfig`], what all of them were configured with.
+
+use std::cell::Cell;
+
+use crate::counter::Counter;
+use crate::semaphore::{PermitState, SemaphoreConfig, SemaphoreState, StateCell, WaiterList};
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::const_unless_loom;
+
+/// The maximum number of keys in all shards together, and the number of keys in use.
+#[derive(Debug)]
+pub(crate) struct KeyLimit {
+    max: usize,
+    used: AtomicUsize,
+}
+
+/// What the keys of a guard were configured with. Every caller of a shard's methods passes it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ShardConfig<'a> {
+    pub(crate) semaphore: &'a SemaphoreConfig,
+    pub(crate) key_limit: Option<&'a KeyLimit>,
+}
+
+/// The semaphore of one key.
+#[derive(Debug)]
+pub(super) struct KeyEntry {
+    pub(super) state: Cell<PermitState>,
+    pub(super) waiters: WaiterList,
+}
+
+/// A key's state behind the shard's mutex.
+pub(super) struct LockedState<'a> {
+    pub(super) state: &'a Cell<PermitState>,
+    pub(super) granted: &'a Counter,
+}
+
+impl KeyLimit {
+    const_unless_loom! {
+        pub(crate) fn new(max: usize) -> Self {
+            Self { max, used: AtomicUsize::new(0) }
+        }
+    }
+
+    /// Counts one more key. Returns `false` if the maximum is reached.
+    pub(super) fn try_add(&self) -> bool {
+        let one_more = |used| (used < self.max).then_some(used + 1);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+    }
+
+    pub(super) fn remove(&self) {
+        self.used.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl KeyEntry {
+    /// Creates the entry of a new key, of which the caller acquires the first permit.
+    pub(super) fn acquired() -> Self {
+        Self { state: Cell::new(PermitState(0).acquired(())), waiters: WaiterList::new() }
+    }
+}
+
+impl StateCell for LockedState<'_> {
+    type State = PermitState;
+
+    fn load(&self) -> PermitState {
+        self.state.get()
+    }
+
+    fn compare_exchange(&self, _: PermitState, next: PermitState) -> Result<(), PermitState> {
+        self.state.set(next);
+        Ok(())
+    }
+
+    fn store(&self, next: PermitState) {
+        self.state.set(next);
+    }
+
+    fn release(&self, (): ()) {
+        self.state.set(self.state.get().released(()));
+    }
+
+    fn close(&self) {
+        self.state.set(self.state.get().closed());
+    }
+
+    fn count_grant(&self, _: PermitState) {
+        self.granted.add_exclusive(1);
+    }
+}

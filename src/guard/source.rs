@@ -1,0 +1,106 @@
+//! [`PermitSource`], through which one caller acquires and releases a permit.
+
+use std::task::Waker;
+
+use tokio::time::Instant;
+
+use super::core::{GuardCore, HasGuardCore};
+use super::error::AcquireError;
+use super::retry::RetryEstimate;
+use super::scope::{Scope, ScopeId};
+use crate::semaphore::{CancelOutcome, EnqueueOutcome, SemaphoreRefusal, WaitOutcome, WaiterId};
+
+/// One caller's access to a semaphore: a guard, or a guard and one of its keys.
+pub(crate) trait PermitSource {
+    fn core(&self) -> &GuardCore;
+
+    fn permits(&self) -> usize;
+
+    /// Returns the number of waiters of the semaphore.
+    fn waiting(&self) -> usize;
+
+    /// Acquires a permit if one is available and no caller is waiting.
+    fn try_acquire(&mut self) -> Result<(), SemaphoreRefusal>;
+
+    /// Adds the caller to the queue, unless a permit was released in the meantime: then the caller acquires it.
+    fn enqueue(&mut self, waker: &Waker) -> EnqueueOutcome;
+
+    /// Returns how the wait ended, or `None` while it lasts. An outcome removes the waiter and clears its id.
+    fn poll(&mut self, waiter: &mut Option<WaiterId>, waker: &Waker) -> Option<WaitOutcome>;
+
+    /// Polls for the last time and removes the waiter. Returns `None` if it was still waiting.
+    fn poll_final(&mut self, waiter: WaiterId) -> Option<WaitOutcome>;
+
+    /// Removes the waiter from the queue. Releases a permit that was granted to it.
+    fn cancel(&mut self, waiter: WaiterId) -> CancelOutcome;
+
+    /// Releases the permit, or grants it to the next waiter if there is one. Returns `true` if it was the last permit
+    /// of a closed guard.
+    fn release(&mut self) -> bool;
+
+    /// Revokes the grants that were made at `limit` or before and not taken. Returns how many it revoked, and when the
+    /// oldest remaining grant was made.
+    fn expire_grants(&mut self, limit: Instant, now: Instant) -> (usize, Option<Instant>);
+
+    fn is_closed(&self) -> bool;
+
+    /// Returns `true` if the guard is closed and no permit is held.
+    fn is_drained(&self) -> bool;
+
+    /// Identifies the semaphore while a permit of it is held. `None` if it is certain that none is held.
+    fn scope(&self) -> Option<ScopeId>;
+
+    /// Returns `true` if the calling code runs inside this guard.
+    fn is_inside(&self) -> bool {
+        Scope::is_any() && self.scope().is_some_and(Scope::is_inside)
+    }
+
+    /// Revokes the grants that have expired. Returns `true` if there were any.
+    #[cold]
+    fn expire_now(&mut self) -> bool {
+        self.core().limits.grant_timeout.is_some() && self.expire(Instant::now()).0 > 0
+    }
+
+    /// Revokes the grants that have expired by `now`. Returns how many it revoked, and when the oldest remaining grant
+    /// was made.
+    fn expire(&mut self, now: Instant) -> (usize, Option<Instant>) {
+        let Some(limit) = self.core().expiry_limit(now) else { return (0, None) };
+        let (grants, oldest) = self.expire_grants(limit, now);
+        if grants > 0 {
+            self.core().count_expired(grants);
+            self.notify_if_drained();
+        }
+        (grants, oldest)
+    }
+
+    fn notify_if_drained(&self) {
+        if self.is_drained() {
+            self.core().notify_drained();
+        }
+    }
+
+    #[inline]
+    fn error(&self, refusal: SemaphoreRefusal) -> AcquireError {
+        match refusal {
+            SemaphoreRefusal::Busy => AcquireError::Busy { retry: self.retry_estimate() },
+            SemaphoreRefusal::QueueFull => AcquireError::QueueFull { retry: self.retry_estimate() },
+            SemaphoreRefusal::TooManyKeys => AcquireError::TooManyKeys { retry: self.retry_estimate() },
+            SemaphoreRefusal::Closed => AcquireError::Closed,
+        }
+    }
+
+    #[inline]
+    fn retry_estimate(&self) -> RetryEstimate {
+        let hold_time = &self.core().hold_time;
+        hold_time.request_sample();
+        RetryEstimate::new(hold_time.mean_nanos(), self.waiting(), self.permits())
+    }
+}
+
+/// A source that can move to its own task.
+pub(crate) trait OwnedPermitSource: PermitSource + Send + 'static {
+    type Guard: HasGuardCore + Send + Sync + 'static;
+
+    /// Returns the guard, which outlives the source.
+    fn guard(&self) -> Self::Guard;
+}

@@ -1,0 +1,55 @@
+//! [`Admission`], how a layer or middleware finds the guard and the key of a request.
+
+use std::hash::Hash;
+use std::sync::Arc;
+
+use super::{KeyKind, Refusal, RequestKey};
+use crate::guard::erased::ErasedSource;
+use crate::guard::{AcquireError, SharedGuard, SharedKeyedGuard};
+
+/// How a layer or middleware finds the guard and the key of a request, of which it passes a `Q`.
+pub(crate) enum Admission<Q> {
+    /// The same guard for every request.
+    One(SharedGuard),
+    /// A keyed guard, with the key of the request.
+    PerKey(Arc<dyn Fn(&Q) -> Arrival + Send + Sync>),
+}
+
+/// How a request that has arrived is handled.
+pub(crate) enum Arrival {
+    Guarded(ErasedSource),
+    LetThrough,
+    Refused,
+}
+
+impl<Q> Admission<Q> {
+    pub(crate) fn per_key<K, L>(guard: SharedKeyedGuard<K>, key_of: impl Fn(&Q) -> L + Send + Sync + 'static) -> Self
+    where
+        K: Hash + Eq + Send + 'static,
+        L: Into<RequestKey<K>>,
+    {
+        Self::PerKey(Arc::new(move |request| match key_of(request).into() {
+            RequestKey::Key(key) => Arrival::Guarded(ErasedSource::keyed(guard.clone(), key)),
+            RequestKey::LetThrough => Arrival::LetThrough,
+            RequestKey::Refuse => Arrival::Refused,
+        }))
+    }
+}
+
+/// Returns the refusal of a request by a keyed guard.
+pub(crate) fn refusal_per_key(error: AcquireError, kind: KeyKind) -> Refusal {
+    let is_about_the_key =
+        matches!(error, AcquireError::Busy { .. } | AcquireError::QueueFull { .. } | AcquireError::Timeout { .. });
+    let refusal = Refusal::from(error);
+    if !is_about_the_key {
+        return refusal;
+    }
+    match kind {
+        KeyKind::Client => refusal
+            .with_status(429)
+            .with_detail("Other requests of this client are being served here. Try again later."),
+        KeyKind::Resource => {
+            refusal.with_status(409).with_detail("Other requests for this resource are being served. Try again later.")
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The problem types (RFC 9457) of the crate: which error becomes which [`Refusal`].
+
+use std::convert::Infallible;
+
+use super::refusal::MIN_RETRY_AFTER;
+use super::{Refusal, RefusalReason};
+use crate::guard::{AcquireError, FlightError};
+#[cfg(feature = "offload")]
+use crate::offload::{Cancelled, OffloadError};
+
+impl Refusal {
+    #[cfg(feature = "tower")]
+    pub(crate) fn client_gone() -> Self {
+        let detail = "The client closed its connection while the request waited.";
+        Self::new(RefusalReason::ClientGone, 499, "urn:onelane:client-gone", "Client gone", detail)
+    }
+
+    pub(crate) fn key_missing() -> Self {
+        let detail = "The request does not name the client or the resource that it is for.";
+        Self::new(RefusalReason::KeyMissing, 400, "urn:onelane:key-missing", "Key missing", detail)
+    }
+
+    pub(crate) fn answer_broken() -> Self {
+        let detail = "The server's response ended early.";
+        Self::new(RefusalReason::AnswerBroken, 500, "urn:onelane:answer-broken", "Response broken", detail)
+    }
+
+    #[cfg(feature = "tower")]
+    pub(crate) fn body_unreadable() -> Self {
+        let detail = "The request body ended early or is malformed.";
+        let kind = "urn:onelane:body-unreadable";
+        Self::new(RefusalReason::BodyUnreadable, 400, kind, "Request body unreadable", detail)
+    }
+}
+
+impl From<AcquireError> for Refusal {
+    fn from(error: AcquireError) -> Self {
+        let (status, kind, title, detail) = match &error {
+            AcquireError::Busy { .. } => {
+                (503, "urn:onelane:busy", "Busy", "Another request is being served here. Try again later.")
+            }
+            AcquireError::QueueFull { .. } => {
+                (503, "urn:onelane:queue-full", "Queue full", "Too many requests are waiting here. Try again later.")
+            }
+            AcquireError::TooManyKeys { .. } => (
+                503,
+                "urn:onelane:too-many-keys",
+                "Too many keys",
+                "Too many different requests are being served here. Try again later.",
+            ),
+            AcquireError::Timeout { .. } => {
+                (503, "urn:onelane:timeout", "Not admitted in time", "The requests before this one took too long.")
+            }
+            AcquireError::GrantExpired => (
+                503,
+                "urn:onelane:grant-expired",
+                "Admission expired",
+                "The server was too slow to start on this request.",
+            ),
+            AcquireError::Closed => (503, "urn:onelane:closed", "Closed", "No more requests are admitted here."),
+            AcquireError::WouldDeadlock => {
+                (500, "urn:onelane:would-deadlock", "Would deadlock", "The server's handler would wait for itself.")
+            }
+            AcquireError::BlockingInAsync => (
+                500,
+                "urn:onelane:blocking-in-async",
+                "Would block the server",
+                "The server's handler waits where it must not.",
+            ),
+        };
+        let retry_after = match &error {
+            AcquireError::Busy { .. }
+            | AcquireError::QueueFull { .. }
+            | AcquireError::TooManyKeys { .. }
+            | AcquireError::Timeout { .. } => Some(error.retry_after().unwrap_or(MIN_RETRY_AFTER)),
+            AcquireError::GrantExpired => Some(MIN_RETRY_AFTER),
+            _ => None,
+        };
+        Self::new(RefusalReason::Guard(error), status, kind, title, detail).with_retry_after(retry_after)
+    }
+}
+
+impl From<FlightError<Infallible>> for Refusal {
+    fn from(error: FlightError<Infallible>) -> Self {
+        let (status, kind, title, detail) = match &error {
+            FlightError::Failed(never) => match **never {},
+            FlightError::Panicked { .. } => {
+                (500, "urn:onelane:panicked", "Handler failed", "The server's handler failed.")
+            }
+            FlightError::TooManyWaiters => (
+                503,
+                "urn:onelane:too-many-waiters",
+                "Too many waiters",
+                "Too many requests are waiting for this response. Try again later.",
+            ),
+            FlightError::Timeout { .. } => {
+                (503, "urn:onelane:timeout", "No response in time", "The response took too long. Try again later.")
+            }
+            FlightError::WouldDeadlock => {
+                (500, "urn:onelane:would-deadlock", "Would deadlock", "The server's handler would wait for itself.")
+            }
+        };
+        let is_overload = matches!(error, FlightError::TooManyWaiters | FlightError::Timeout { .. });
+        let retry_after = is_overload.then_some(MIN_RETRY_AFTER);
+        Self::new(RefusalReason::Flight(error), status, kind, title, detail).with_retry_after(retry_after)
+    }
+}
+
+#[cfg(feature = "offload")]
+impl From<OffloadError> for Refusal {
+    fn from(error: OffloadError) -> Self {
+        let (status, kind, title, detail) = match &error {
+            OffloadError::Full { .. } => {
+                (503, "urn:onelane:pool-full", "Pool full", "Too many requests are waiting here. Try again later.")
+            }
+            OffloadError::QueueTimeout { .. } | OffloadError::Timeout { still_running: false } => {
+                (503, "urn:onelane:timeout", "No thread in time", "The requests before this one took too long.")
+            }
+            // No gateway is involved, but no other status distinguishes "it took too long" from "the server is
+            // overloaded".
+            OffloadError::Timeout { still_running: true } => {
+                (504, "urn:onelane:took-too-long", "Took too long", "The server's handler took too long.")
+            }
+            OffloadError::Cancelled => {
+                (503, "urn:onelane:cancelled", "Cancelled", "The server cancelled the work for this request.")
+            }
+            OffloadError::Panicked(_) => {
+                (500, "urn:onelane:panicked", "Handler failed", "The server's handler failed.")
+            }
+            OffloadError::Closed => (503, "urn:onelane:closed", "Closed", "No more requests are admitted here."),
+            OffloadError::RuntimeShutdown => {
+                (503, "urn:onelane:shutting-down", "Shutting down", "The server is shutting down.")
+            }
+            OffloadError::NoThread => {
+                (503, "urn:onelane:no-thread", "No thread left", "The server is overloaded. Try again later.")
+            }
+            OffloadError::NoRuntime => {
+                (500, "urn:onelane:no-runtime", "No runtime", "The server's handler started work where it can't run.")
+            }
+        };
+        let retry_after = is_overload(&error).then_some(MIN_RETRY_AFTER);
+        Self::new(RefusalReason::Offload(error), status, kind, title, detail).with_retry_after(retry_after)
+    }
+}
+
+/// Work that stops because its time is over gets the response of work that continues. If it stops because its client
+/// has disconnected, nobody receives the response.
+#[cfg(feature = "offload")]
+impl From<Cancelled> for Refusal {
+    fn from(_: Cancelled) -> Self {
+        OffloadError::Timeout { still_running: true }.into()
+    }
+}
+
+/// Returns `true` if the pool was overloaded, so that a retry makes sense.
+#[cfg(feature = "offload")]
+pub(super) fn is_overload(error: &OffloadError) -> bool {
+    use OffloadError::{Full, NoThread, QueueTimeout, Timeout};
+    matches!(error, Full { .. } | QueueTimeout { .. } | Timeout { still_running: false } | NoThread)
+}
