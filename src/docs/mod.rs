@@ -1,5 +1,8 @@
 //! Pages to read.
 
+#[doc = include_str!("architecture.md")]
+pub mod architecture {}
+
 #[doc = include_str!("from_fastapi.md")]
 pub mod from_fastapi {}
 
