@@ -74,7 +74,7 @@ pub enum FirstCall {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Overlap {
-    /// The call is skipped and counted in [`skipped`](super::TickStatus::skipped). The next one begins at its scheduled
+    /// The call is skipped and counted in [`skipped`](crate::background::TickStatus::skipped). The next one begins at its scheduled
     /// time.
     #[default]
     Skip,

@@ -72,7 +72,7 @@ impl TaskContext {
     }
 
     /// Returns `true` if the result is no longer wanted: the caller has dropped the task and it is not
-    /// [shielded](super::Task::shield), its deadline has passed, or it was cancelled through its handle.
+    /// [shielded](crate::offload::Task::shield), its deadline has passed, or it was cancelled through its handle.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.flags().is_cancelled() || self.deadline().is_some_and(|deadline| deadline <= Instant::now())
@@ -95,7 +95,7 @@ impl TaskContext {
         self.0.options().deadline
     }
 
-    /// Returns the [label](super::Task::label) of the task.
+    /// Returns the [label](crate::offload::Task::label) of the task.
     #[must_use]
     pub fn label(&self) -> Option<&str> {
         self.0.options().label.as_deref()
