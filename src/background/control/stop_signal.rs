@@ -40,7 +40,7 @@ impl StopSignal {
     pub(super) fn park(&self, limit: Duration) -> bool {
         // The thread's clock: tokio's may be paused in tests.
         let start = Instant::now();
-        let waker = Waker::from(Arc::new(ThreadWaker(thread::current())));
+        let waker = Waker::from(Arc::new(StopWaker(thread::current())));
         let mut given = pin!(self.given.cancelled());
         loop {
             if given.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
@@ -58,9 +58,9 @@ impl StopSignal {
 }
 
 /// Unparks a thread.
-struct ThreadWaker(Thread);
+struct StopWaker(Thread);
 
-impl Wake for ThreadWaker {
+impl Wake for StopWaker {
     fn wake(self: Arc<Self>) {
         self.0.unpark();
     }

@@ -10,15 +10,15 @@ use super::driver_task::DriverTask;
 use super::error::FlightError;
 use super::outcome::{Completion, FlightDeferred};
 use super::run_entry::Driver;
-use super::run_future::{RunFuture, RunOutcome};
 use super::shard::FlightShard;
+use super::work_future::{RunOutcome, WorkFuture};
 use crate::counter::Counter;
 use crate::guard::key_map::{EntryId, Sharded};
 use crate::guard::scope::{Scope, ScopeId};
 use crate::semaphore::wake_all;
 
-type ShardOf<K, T, E> = FlightShard<K, RunFuture<T, E>, Arc<RunOutcome<T, E>>>;
-type DeferredOf<K, T, E> = FlightDeferred<K, RunFuture<T, E>, Arc<RunOutcome<T, E>>>;
+type ShardOf<K, T, E> = FlightShard<K, WorkFuture<T, E>, Arc<RunOutcome<T, E>>>;
+type DeferredOf<K, T, E> = FlightDeferred<K, WorkFuture<T, E>, Arc<RunOutcome<T, E>>>;
 
 pub(super) struct FlightMap<K, T, E> {
     pub(super) shards: Sharded<ShardOf<K, T, E>>,
@@ -78,7 +78,7 @@ where
 
     /// Drops the work of a cancelled run. Callers that join meanwhile wait for that.
     #[cold]
-    fn drop_cancelled(self: &Arc<Self>, spot: EntryId, work: RunFuture<T, E>) {
+    fn drop_cancelled(self: &Arc<Self>, spot: EntryId, work: WorkFuture<T, E>) {
         let scope = Scope::enter(self.scope(spot));
         drop(work);
         drop(scope);

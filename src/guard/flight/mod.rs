@@ -9,7 +9,7 @@
 //! | a caller asks for a key | `single_flight`, configured by `builder` |
 //! | its future joins a run, waits, times out or leaves | `shared_run`, `wait_timer` |
 //! | the key's run is found or started in one shard of the map | `flight_map` → `shard` of `run_entry` |
-//! | the work is polled, by a waiter or by the driver task | `run_future`, `driver_task` → `shard_driver` |
+//! | the work is polled, by a waiter or by the driver task | `work_future`, `driver_task` → `shard_driver` |
 //! | what a shard's operation returns, and what it defers until its mutex is unlocked | `outcome` |
 //! | the caller gets a value or an error | `error` |
 
@@ -23,13 +23,13 @@ mod outcome;
 #[cfg(all(test, not(loom)))]
 mod property_tests;
 mod run_entry;
-mod run_future;
 mod shard;
 mod shard_driver;
 mod shared_run;
 mod single_flight;
 mod stats;
 mod wait_timer;
+mod work_future;
 
 pub use self::builder::SingleFlightBuilder;
 pub use self::error::FlightError;

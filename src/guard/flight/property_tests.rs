@@ -8,7 +8,7 @@ use std::task::{Wake, Waker};
 use proptest::prelude::*;
 
 use super::outcome::{Completion, DriverTaskPoll, FlightDeferred, JoinOutcome, RunPoll};
-use super::run_entry::{Driver, RunState, RunWaiterId};
+use super::run_entry::{Driver, RunEntryState, RunWaiterId};
 use super::shard::FlightShard;
 use crate::guard::key_map::Hash64;
 use crate::sync::lock;
@@ -666,14 +666,14 @@ impl Comparison {
         );
         for (number, run) in &self.runs {
             let phase = match &table.value(run.index).state {
-                RunState::Polling => RunPhase::Polling,
-                RunState::Idle(work) => {
+                RunEntryState::Polling => RunPhase::Polling,
+                RunEntryState::Idle(work) => {
                     assert_eq!(work, number);
                     RunPhase::Idle
                 }
-                RunState::Cancelling => RunPhase::Cancelling,
-                RunState::Ended => RunPhase::Ended,
-                RunState::Completed(outcome) => {
+                RunEntryState::Cancelling => RunPhase::Cancelling,
+                RunEntryState::Ended => RunPhase::Ended,
+                RunEntryState::Completed(outcome) => {
                     assert_eq!(outcome, number);
                     RunPhase::Completed
                 }

@@ -9,7 +9,7 @@ use crate::waker_slot::WakerSlot;
 
 #[derive(Debug)]
 pub(crate) struct RunEntry<W, O> {
-    pub(super) state: RunState<W, O>,
+    pub(super) state: RunEntryState<W, O>,
     /// What polls the work. `None` if the run needs a driver: the next waiter that is polled becomes it.
     pub(super) driver: Option<Driver>,
     /// The number of waiters, including callers that wait for a cancelled run to end.
@@ -23,7 +23,7 @@ pub(crate) struct RunEntry<W, O> {
 
 /// The states of a run. The diagram in [`shard`](super::shard) shows the transitions.
 #[derive(Debug)]
-pub(super) enum RunState<W, O> {
+pub(super) enum RunEntryState<W, O> {
     Polling,
     Idle(W),
     Cancelling,
@@ -63,7 +63,7 @@ impl<W, O> RunEntry<W, O> {
     #[inline]
     pub(super) fn new() -> Self {
         Self {
-            state: RunState::Polling,
+            state: RunEntryState::Polling,
             driver: Some(Driver::Waiter(RunWaiterId::LEADER)),
             waiters: 1,
             leader_waker: WakerSlot::new(),
@@ -80,13 +80,15 @@ impl<W, O> RunEntry<W, O> {
 
     /// Returns `true` if the entry can be removed: the work is gone, and neither a waiter nor a driver task remains.
     pub(super) fn is_over(&self) -> bool {
-        matches!(self.state, RunState::Ended | RunState::Completed(_)) && self.waiters == 0 && !self.has_task()
+        matches!(self.state, RunEntryState::Ended | RunEntryState::Completed(_))
+            && self.waiters == 0
+            && !self.has_task()
     }
 
     /// Takes the idle work to poll it.
     pub(super) fn take_work(&mut self) -> W {
-        match mem::replace(&mut self.state, RunState::Polling) {
-            RunState::Idle(work) => work,
+        match mem::replace(&mut self.state, RunEntryState::Polling) {
+            RunEntryState::Idle(work) => work,
             _ => unreachable!("work is taken from idle runs only"),
         }
     }

@@ -24,7 +24,7 @@ use std::mem;
 use std::task::Waker;
 
 use super::outcome::{Completion, FlightDeferred, JoinOutcome, RunPoll};
-use super::run_entry::{Driver, RunEntry, RunState, RunWaiterId};
+use super::run_entry::{Driver, RunEntry, RunEntryState, RunWaiterId};
 use crate::counter::Counter;
 use crate::guard::key_map::{DeferredEntry, DeferredKey, Hash64, Table};
 use crate::sync::{Mutex, lock};
@@ -100,12 +100,12 @@ impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
         run.waiters += 1;
         self.counters.waiting.add_exclusive(1);
         let id = run.add_follower(waker.into());
-        if matches!(run.state, RunState::Cancelling) {
+        if matches!(run.state, RunEntryState::Cancelling) {
             return JoinOutcome::Joined { index, id, spawn_task: false, needs_driver: false };
         }
         self.counters.shared.add_exclusive(1);
         let spawn_task = run.hand_to_task(can_spawn);
-        let needs_driver = matches!(run.state, RunState::Idle(_)) && run.driver.is_none();
+        let needs_driver = matches!(run.state, RunEntryState::Idle(_)) && run.driver.is_none();
         JoinOutcome::Joined { index, id, spawn_task, needs_driver }
     }
 
@@ -119,13 +119,13 @@ impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
         let mut runs = lock(&self.runs);
         let run = runs.value(index);
         let outcome = match &run.state {
-            RunState::Completed(outcome) => Some(outcome.clone()),
-            RunState::Ended => None,
-            RunState::Idle(_) if run.driver.is_none_or(|driver| driver == Driver::Waiter(id)) => {
+            RunEntryState::Completed(outcome) => Some(outcome.clone()),
+            RunEntryState::Ended => None,
+            RunEntryState::Idle(_) if run.driver.is_none_or(|driver| driver == Driver::Waiter(id)) => {
                 run.driver = Some(Driver::Waiter(id));
                 return RunPoll::Drive(run.take_work());
             }
-            RunState::Idle(_) | RunState::Polling | RunState::Cancelling => {
+            RunEntryState::Idle(_) | RunEntryState::Polling | RunEntryState::Cancelling => {
                 let is_registered = run.waker(id).register(waker, spare);
                 return if is_registered { RunPoll::Pending } else { RunPoll::NeedsWaker };
             }
@@ -149,8 +149,11 @@ impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
         let mut deferred = FlightDeferred::new();
         let mut runs = lock(&self.runs);
         let run = runs.value(index);
-        debug_assert!(matches!(run.state, RunState::Polling), "a run is not cancelled while its driver waits for it");
-        run.state = RunState::Idle(work);
+        debug_assert!(
+            matches!(run.state, RunEntryState::Polling),
+            "a run is not cancelled while its driver waits for it"
+        );
+        run.state = RunEntryState::Idle(work);
         deferred.stale_waker = run.waker(id).replace(waker);
         match run.driver {
             // The task was polled meanwhile and could not get the work.
@@ -199,18 +202,18 @@ impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
                 deferred.wakers.extend(run.take_task_waker());
             }
         }
-        let is_wanted = matches!(run.state, RunState::Polling) && run.waiters > 0;
-        if matches!(run.state, RunState::Cancelling) {
+        let is_wanted = matches!(run.state, RunEntryState::Polling) && run.waiters > 0;
+        if matches!(run.state, RunEntryState::Cancelling) {
             // All waiters had left, and callers that have joined since then start another run.
             self.counters.cancelled.add_exclusive(1);
         }
         deferred.wakers.append(&mut run.take_wakers());
         let completion = if is_wanted {
             let outcome = share(result);
-            run.state = RunState::Completed(outcome.clone());
+            run.state = RunEntryState::Completed(outcome.clone());
             Completion::Shared(outcome)
         } else {
-            run.state = RunState::Ended;
+            run.state = RunEntryState::Ended;
             Completion::Unshared(result)
         };
         deferred.removed = remove_if_over(&mut runs, index);
@@ -231,21 +234,21 @@ impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
         self.remove_waiter(run);
         deferred.stale_waker = run.remove_waker(id);
         match &run.state {
-            RunState::Polling | RunState::Idle(_) if run.waiters > 0 => {
+            RunEntryState::Polling | RunEntryState::Idle(_) if run.waiters > 0 => {
                 // The waiter may have been woken to drive. Waiters that have joined since then were not.
                 if run.driver.is_none_or(|driver| driver == Driver::Waiter(id)) {
                     run.driver = None;
                     deferred.wakers = run.take_wakers();
                 }
             }
-            RunState::Polling | RunState::Idle(_) => {
+            RunEntryState::Polling | RunEntryState::Idle(_) => {
                 deferred.spawn_task = detached && run.hand_to_task(can_spawn);
                 if !(detached && run.has_task()) {
                     self.cancel(run, &mut deferred);
                 }
             }
-            RunState::Cancelling | RunState::Ended => deferred.removed = remove_if_over(&mut runs, index),
-            RunState::Completed(outcome) => {
+            RunEntryState::Cancelling | RunEntryState::Ended => deferred.removed = remove_if_over(&mut runs, index),
+            RunEntryState::Completed(outcome) => {
                 deferred.outcome = Some(outcome.clone());
                 deferred.removed = remove_if_over(&mut runs, index);
             }
@@ -260,7 +263,7 @@ impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
         runs.unlink(index);
         self.counters.cancelled.add_exclusive(1);
         let run = runs.value(index);
-        run.state = RunState::Ended;
+        run.state = RunEntryState::Ended;
         deferred.wakers = run.take_wakers();
         deferred.removed = remove_if_over(&mut runs, index);
         deferred
@@ -272,7 +275,7 @@ impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
         let mut runs = lock(&self.runs);
         let Some(index) = runs.find(hash, key) else { return false };
         let run = runs.value(index);
-        if matches!(run.state, RunState::Cancelling) {
+        if matches!(run.state, RunEntryState::Cancelling) {
             return false;
         }
         self.stop_counting(run);
@@ -282,7 +285,7 @@ impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
     /// Cancels a run without waiters. The work is dropped by the caller, or by the driver that polls it right now.
     pub(super) fn cancel(&self, run: &mut RunEntry<W, O>, deferred: &mut FlightDeferred<K, W, O>) {
         self.stop_counting(run);
-        if let RunState::Idle(work) = mem::replace(&mut run.state, RunState::Cancelling) {
+        if let RunEntryState::Idle(work) = mem::replace(&mut run.state, RunEntryState::Cancelling) {
             deferred.cancelled_work = Some(work);
         }
         deferred.wakers.extend(run.take_task_waker());

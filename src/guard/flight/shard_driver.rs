@@ -3,7 +3,7 @@
 use std::task::Waker;
 
 use super::outcome::{DriverTaskPoll, FlightDeferred};
-use super::run_entry::RunState;
+use super::run_entry::RunEntryState;
 use super::shard::{FlightShard, remove_if_over};
 use crate::sync::lock;
 
@@ -17,13 +17,13 @@ impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
         let run = runs.value(index);
         run.note_task_poll();
         match run.state {
-            RunState::Idle(_) => DriverTaskPoll::Drive(run.take_work()),
+            RunEntryState::Idle(_) => DriverTaskPoll::Drive(run.take_work()),
             // A waiter polls the work. It wakes the task when it puts the work back.
-            RunState::Polling => {
+            RunEntryState::Polling => {
                 let slot = run.task_waker().expect("the run has the task until the task is finished");
                 if slot.register(waker, spare) { DriverTaskPoll::Pending } else { DriverTaskPoll::NeedsWaker }
             }
-            RunState::Cancelling | RunState::Ended | RunState::Completed(_) => {
+            RunEntryState::Cancelling | RunEntryState::Ended | RunEntryState::Completed(_) => {
                 _stale = run.remove_task();
                 _removed = remove_if_over(&mut runs, index);
                 DriverTaskPoll::Finished
@@ -37,11 +37,11 @@ impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
         let mut deferred = FlightDeferred::new();
         let mut runs = lock(&self.runs);
         let run = runs.value(index);
-        if matches!(run.state, RunState::Cancelling) {
+        if matches!(run.state, RunEntryState::Cancelling) {
             deferred.stale_waker = run.remove_task();
             deferred.cancelled_work = Some(work);
         } else {
-            run.state = RunState::Idle(work);
+            run.state = RunEntryState::Idle(work);
             deferred.stale_waker = run.task_waker().and_then(|slot| slot.replace(waker));
         }
         deferred
@@ -54,7 +54,7 @@ impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
         let mut runs = lock(&self.runs);
         let run = runs.value(index);
         deferred.stale_waker = run.remove_task();
-        if !matches!(run.state, RunState::Polling | RunState::Idle(_)) {
+        if !matches!(run.state, RunEntryState::Polling | RunEntryState::Idle(_)) {
             deferred.removed = remove_if_over(&mut runs, index);
             return deferred;
         }

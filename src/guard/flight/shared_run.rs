@@ -13,9 +13,9 @@ use super::error::FlightError;
 use super::flight_map::can_spawn;
 use super::outcome::{Completion, JoinOutcome, RunPoll};
 use super::run_entry::{Driver, RunWaiterId};
-use super::run_future::{FirstPoll, RunFuture, RunOutcome, failed};
 use super::single_flight::SingleFlight;
 use super::wait_timer::WaitTimer;
+use super::work_future::{FirstPoll, RunOutcome, WorkFuture, failed};
 use crate::guard::key_map::EntryId;
 use crate::guard::scope::Scope;
 
@@ -118,7 +118,7 @@ where
         let make = self.work.take().expect("the caller has its work until it starts a run");
         let map = self.flight.map();
         let scope = Scope::enter(map.scope(joined.spot));
-        let first_poll = RunFuture::start(make, cx);
+        let first_poll = WorkFuture::start(make, cx);
         drop(scope);
         match first_poll {
             FirstPoll::Ready(result) => {
@@ -166,7 +166,7 @@ where
     }
 
     /// Polls the work, as the driver of the run.
-    fn drive(&mut self, joined: JoinedRun, mut work: RunFuture<T, E>, cx: &mut Context<'_>) -> Poll<RunOutcome<T, E>> {
+    fn drive(&mut self, joined: JoinedRun, mut work: WorkFuture<T, E>, cx: &mut Context<'_>) -> Poll<RunOutcome<T, E>> {
         let map = self.flight.map();
         let scope = Scope::enter(map.scope(joined.spot));
         let poll = work.poll(cx);
@@ -187,7 +187,7 @@ where
     }
 
     #[cold]
-    fn put_back(&mut self, joined: JoinedRun, work: RunFuture<T, E>, cx: &mut Context<'_>) {
+    fn put_back(&mut self, joined: JoinedRun, work: WorkFuture<T, E>, cx: &mut Context<'_>) {
         let waker = match catch_unwind(AssertUnwindSafe(|| cx.waker().clone())) {
             Ok(waker) => waker,
             // User code panicked after the work was taken: the run must end, or the key would stay in use.

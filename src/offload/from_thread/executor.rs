@@ -12,13 +12,13 @@ use std::thread::{self, Thread, ThreadId};
 /// the same pool would then not be allowed to block, and need a thread of its own. Here it runs on this thread.
 #[derive(Debug)]
 pub(crate) struct ThreadExecutor {
-    thread_waker: Arc<ThreadWaker>,
+    thread_waker: Arc<ExecutorWaker>,
     waker: Waker,
 }
 
 /// Wakes the thread. The flag is what counts: other code on this thread may park meanwhile, and consume the `unpark`.
 #[derive(Debug)]
-struct ThreadWaker {
+struct ExecutorWaker {
     thread: Thread,
     is_woken: AtomicBool,
 }
@@ -26,7 +26,7 @@ struct ThreadWaker {
 impl ThreadExecutor {
     /// Creates an executor for the current thread.
     pub(crate) fn current() -> Self {
-        let thread_waker = Arc::new(ThreadWaker { thread: thread::current(), is_woken: AtomicBool::new(false) });
+        let thread_waker = Arc::new(ExecutorWaker { thread: thread::current(), is_woken: AtomicBool::new(false) });
         Self { waker: Waker::from(Arc::clone(&thread_waker)), thread_waker }
     }
 
@@ -59,7 +59,7 @@ impl ThreadExecutor {
     }
 }
 
-impl Wake for ThreadWaker {
+impl Wake for ExecutorWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }

@@ -1,4 +1,4 @@
-//! [`RunFuture`], the work of a run once its first poll had to wait.
+//! [`WorkFuture`], the work of a run once its first poll had to wait.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +17,7 @@ pub(super) type RunOutcome<T, E> = Result<T, FlightError<E>>;
 type BoxedWork<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
 /// The work of a run. Polling and dropping it never panics.
-pub(super) struct RunFuture<T, E> {
+pub(super) struct WorkFuture<T, E> {
     /// `None` once the work has ended.
     work: Option<BoxedWork<T, E>>,
     /// The leader's tracing span. In a box, as spans are large, and most runs have none.
@@ -29,10 +29,10 @@ pub(super) enum FirstPoll<T, E> {
     /// The work ended at once, and was dropped.
     Ready(Result<T, E>),
     Panicked(FlightError<E>),
-    Pending(RunFuture<T, E>),
+    Pending(WorkFuture<T, E>),
 }
 
-impl<T, E> RunFuture<T, E> {
+impl<T, E> WorkFuture<T, E> {
     /// Calls `make` and polls the future that it returns for the first time.
     #[inline]
     pub(super) fn start<F>(make: impl FnOnce() -> F, cx: &mut Context<'_>) -> FirstPoll<T, E>
@@ -81,7 +81,7 @@ impl<T, E> RunFuture<T, E> {
     }
 }
 
-impl<T, E> Drop for RunFuture<T, E> {
+impl<T, E> Drop for WorkFuture<T, E> {
     fn drop(&mut self) {
         discard(self.work.take());
     }
