@@ -7,9 +7,9 @@ use super::{KeyKind, Refusal, RequestKey};
 use crate::guard::erased::ErasedSource;
 use crate::guard::{AcquireError, SharedGuard, SharedKeyedGuard};
 
-/// How a layer or middleware finds the guard and the key of a request, of which it passes a `Q`.
+/// How a layer or middleware finds the guard and the key of a request. `Q` is the type in which a request is passed.
 pub(crate) enum Admission<Q> {
-    /// The same guard for every request.
+    /// The same guard forevery request.
     One(SharedGuard),
     /// A keyed guard, with the key of the request.
     PerKey(Arc<dyn Fn(&Q) -> Arrival + Send + Sync>),

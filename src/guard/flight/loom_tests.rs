@@ -2,7 +2,7 @@
 //!
 //! Callers and driver tasks use the shard as `shared_run`, `flight_map` and `driver_task` do. Work loads and stores a
 //! `Relaxed` counter whenever it is polled or dropped, which orders nothing by itself: the sum is right only if the
-//! runs of the key exclude each other, and each poll sees the effects of the previous one. Work needs two polls, so a
+//! runs of the key exclude each other, and each poll sees the effects of the previous poll. Work needs two polls, so a
 //! lost wake-up hangs the model.
 
 #![allow(clippy::unwrap_used, reason = "a test fails on an unexpected result")]
@@ -200,7 +200,7 @@ impl Shared {
             match self.shard.poll_by_task(index, cx.waker(), &mut spare) {
                 DriverTaskPoll::Drive(work) => break work,
                 DriverTaskPoll::Pending => return Poll::Pending,
-                DriverTaskPoll::WantsWaker => spare = Some(cx.waker().clone()),
+                DriverTaskPoll::NeedsWaker => spare = Some(cx.waker().clone()),
                 DriverTaskPoll::Finished => return Poll::Ready(()),
             }
         };
@@ -282,7 +282,7 @@ impl Caller {
             loop {
                 match self.shared.shard.poll(index, id, cx.waker(), &mut spare) {
                     RunPoll::Pending => return Poll::Pending,
-                    RunPoll::WantsWaker => spare = Some(cx.waker().clone()),
+                    RunPoll::NeedsWaker => spare = Some(cx.waker().clone()),
                     RunPoll::Drive(work) => return self.drive(index, id, work, cx),
                     RunPoll::Completed(run) => {
                         self.joined = None;
@@ -314,7 +314,7 @@ impl Caller {
                     }
                     return if needs_driver { self.poll(cx) } else { Poll::Pending };
                 }
-                JoinOutcome::WantsWaker => waker = Some(cx.waker().clone()),
+                JoinOutcome::NeedsWaker => waker = Some(cx.waker().clone()),
                 outcome @ (JoinOutcome::Full | JoinOutcome::WouldDeadlock) => {
                     panic!("nothing refuses the caller: {outcome:?}")
                 }
@@ -389,7 +389,7 @@ fn caller_that_joins_as_the_run_completes_shares_it_or_starts_another() {
             let shared = Shared::new(tasks);
             let other = spawn(&shared, Shared::call);
             let first = shared.call();
-            let second = other.join().unwrap();
+            let second = caller.join().unwrap();
             assert!(first == second || shared.started() == 2, "{first} {second}");
             shared.assert_over();
         });
@@ -400,10 +400,10 @@ fn caller_that_joins_as_the_run_completes_shares_it_or_starts_another() {
 fn three_callers_without_a_runtime_get_their_outcomes() {
     check_bounded(2, || {
         let shared = Shared::new(Tasks::None);
-        let others = [spawn(&shared, Shared::call), spawn(&shared, Shared::call)];
+        let callers = [spawn(&shared, Shared::call), spawn(&shared, Shared::call)];
         shared.call();
-        for other in others {
-            other.join().unwrap();
+        for caller in callers {
+            caller.join().unwrap();
         }
         shared.assert_over();
     });
@@ -443,10 +443,10 @@ fn caller_that_polls_once_and_leaves_hands_the_work_to_the_waiters() {
     for tasks in [Tasks::None, Tasks::Run] {
         check_bounded(2, move || {
             let shared = Shared::new(tasks);
-            let others = [spawn(&shared, Shared::call), spawn(&shared, |shared| shared.poll_and_leave().unwrap_or(0))];
+            let callers = [spawn(&shared, Shared::call), spawn(&shared, |shared| shared.poll_and_leave().unwrap_or(0))];
             shared.poll_and_leave();
-            for other in others {
-                other.join().unwrap();
+            for caller in callers {
+                caller.join().unwrap();
             }
             shared.assert_over();
         });
@@ -455,7 +455,7 @@ fn caller_that_polls_once_and_leaves_hands_the_work_to_the_waiters() {
 
 #[test]
 fn caller_that_joins_as_the_last_waiter_leaves_never_overlaps_the_cancelled_work() {
-    // The task's first poll completes the run, or not.
+    // With two polls, the task's first poll completes the run. With three, it does not.
     for polls in [2, 3] {
         check_bounded(3, move || {
             let shared = Shared::with(Tasks::Run, |shared| shared.polls = polls);
@@ -481,7 +481,7 @@ fn two_callers_that_leave_at_once_cancel_the_run_once() {
             let leader = start(&shared);
             let joiner = join(&shared);
             let other = thread::spawn(move || joiner.leave());
-            let outcome = [leader.leave(), other.join().unwrap()];
+            let outcome = [leader.leave(), caller.join().unwrap()];
             let cancelled = shared.cancelled();
             assert!(cancelled <= 1);
             if outcome.iter().any(Option::is_some) {
@@ -521,7 +521,7 @@ fn lost_task_leaves_the_run_to_its_waiters() {
                 let leader = start(&shared);
                 let joiner = join(&shared);
                 let other = thread::spawn(move || joiner.wait());
-                assert_eq!((leader.wait(), other.join().unwrap()), (1, 1));
+                assert_eq!((leader.wait(), caller.join().unwrap()), (1, 1));
             });
         }
     }
@@ -536,7 +536,7 @@ fn task_that_is_lost_as_the_last_waiters_leave_drops_the_work() {
             let joiner = join(&shared);
             let other = thread::spawn(move || joiner.leave());
             leader.leave();
-            other.join().unwrap();
+            caller.join().unwrap();
             shared.assert_over();
         });
     }
@@ -564,7 +564,7 @@ fn run_that_is_forgotten_as_another_caller_joins_completes_for_its_own_waiters()
             let other = spawn(&shared, Shared::call);
             let had_run = shared.shard.forget(HASH, &KEY);
             assert_eq!(leader.wait(), 1);
-            let run = other.join().unwrap();
+            let run = caller.join().unwrap();
             // A task may have completed the run before.
             assert!(had_run || matches!(tasks, Tasks::Run));
             assert_eq!(run, shared.started());
@@ -584,7 +584,7 @@ fn forgotten_run_that_all_waiters_leave_ends_alongside_the_new_one() {
             shared.call()
         });
         leader.leave();
-        assert_eq!(other.join().unwrap(), 2);
+        assert_eq!(caller.join().unwrap(), 2);
         assert_eq!(shared.cancelled(), 1);
         shared.assert_over();
     });

@@ -1,4 +1,4 @@
-//! What the operations of a [`FlightShard`](super::shard::FlightShard) return.
+//! The results of the operations of a [`FlightShard`](super::shard::FlightShard).
 
 use std::task::Waker;
 
@@ -12,12 +12,12 @@ pub(crate) enum JoinOutcome {
     Started { index: u32, id: RunWaiterId },
     /// The caller waits for a run that another caller started.
     ///
-    /// If `spawn_task`, the run counts on the caller to spawn its driver task. If `needs_driver`, every waiter that
-    /// could drive the run was woken, but may never be polled: the caller polls the run at once, since it may have to
-    /// drive.
+    /// If `spawn_task` is `true`, the caller must spawn the run's driver task. If `needs_driver` is `true`, every
+    /// waiter that could drive the run was woken, but may never be polled: the caller polls the run at once, because it
+    /// may have to drive the run.
     Joined { index: u32, id: RunWaiterId, spawn_task: bool, needs_driver: bool },
-    /// The key has a run. Retry with a waker.
-    WantsWaker,
+    /// The key has a run. Retry with a clone of the waker.
+    NeedsWaker,
     /// The run has as many waiters as are allowed.
     Full,
     /// The caller is the run's own work.
@@ -30,8 +30,8 @@ pub(crate) enum RunPoll<W, O> {
     /// The waiter's waker is registered.
     Pending,
     /// Retry with a clone of the waker.
-    WantsWaker,
-    /// The waiter drives: it polls the work, then calls [`put_back`](super::shard::FlightShard::put_back) or
+    NeedsWaker,
+    /// The waiter drives the run: it polls the work, then calls [`put_back`](super::shard::FlightShard::put_back) or
     /// [`complete`](super::shard::FlightShard::complete).
     Drive(W),
     /// The run is complete. The waiter has left it.
@@ -46,8 +46,8 @@ pub(crate) enum DriverTaskPoll<W> {
     /// The task's waker is registered.
     Pending,
     /// Retry with a clone of the waker.
-    WantsWaker,
-    /// Poll the work.
+    NeedsWaker,
+    /// The task drives the run: it polls the work.
     Drive(W),
     /// The run needs no driver any more. The task has left it.
     Finished,
@@ -57,11 +57,11 @@ pub(crate) enum DriverTaskPoll<W> {
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct FlightDeferred<K, W, O> {
-    /// Wake these.
+    /// The wakers to wake.
     pub(crate) wakers: Vec<Waker>,
     /// The work of a cancelled run. Drop it, then call [`finish_cancel`](super::shard::FlightShard::finish_cancel).
     pub(crate) cancelled_work: Option<W>,
-    /// Spawn the driver task: the run counts on it.
+    /// `true` if the driver task must be spawned: the run relies on it.
     pub(crate) spawn_task: bool,
     /// The outcome of the run that a waiter left, if the run was complete.
     pub(crate) outcome: Option<O>,
@@ -82,7 +82,7 @@ impl<K, W, O> FlightDeferred<K, W, O> {
     }
 }
 
-/// The result of a run, as its driver gets it back.
+/// The result of a completed run, returned to its driver.
 #[derive(Debug)]
 pub(crate) enum Completion<R, O> {
     /// No other waiter wants the result.

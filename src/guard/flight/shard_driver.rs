@@ -21,7 +21,7 @@ impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
             // A waiter polls the work. It wakes the task when it puts the work back.
             RunState::Polling => {
                 let slot = run.task_waker().expect("the run has the task until the task is finished");
-                if slot.register(waker, spare) { DriverTaskPoll::Pending } else { DriverTaskPoll::WantsWaker }
+                if slot.register(waker, spare) { DriverTaskPoll::Pending } else { DriverTaskPoll::NeedsWaker }
             }
             RunState::Cancelling | RunState::Ended | RunState::Completed(_) => {
                 _stale = run.remove_task();

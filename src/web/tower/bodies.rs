@@ -14,11 +14,11 @@ use super::held_body::HeldBody;
 use super::read_ahead::ReplayBody;
 use crate::web::ClientLink;
 
-/// A kind of bodies: [`AnyBody`], or [`AxumBody`](crate::web::axum::AxumBody), which leaves axum's own body unchanged
-/// and saves two allocations per request.
+/// A kind of body: [`AnyBody`], or [`AxumBody`](crate::web::axum::AxumBody), which leaves axum's own body unchanged and
+/// saves two allocations per request.
 ///
 /// Other crates can't name this trait or its subtraits, so they can't implement it.
-#[expect(unnameable_types, reason = "it is sealed")]
+#[expect(unnameable_types, reason = "the trait is sealed")]
 pub trait BodyKind: Send + Sync + 'static {
     /// `true` if the framework clones the service for each request and calls the clone once, as axum does. The request
     /// then takes the inner service itself, instead of a clone of it.
@@ -34,7 +34,7 @@ pub trait BodyKind: Send + Sync + 'static {
 }
 
 /// Which request bodies a [`GuardLayer`](super::GuardLayer) passes to the service behind it.
-#[expect(unnameable_types, reason = "it is sealed")]
+#[expect(unnameable_types, reason = "the trait is sealed")]
 pub trait RequestBody<B: Body>: BodyKind {
     /// The body that the service behind the layer gets.
     type Request;
@@ -47,7 +47,7 @@ pub trait RequestBody<B: Body>: BodyKind {
 }
 
 /// Which response bodies a [`GuardLayer`](super::GuardLayer) returns.
-#[expect(unnameable_types, reason = "it is sealed")]
+#[expect(unnameable_types, reason = "the trait is sealed")]
 pub trait ResponseBody<B>: BodyKind {
     /// The body that the layer returns.
     type Response;
@@ -62,7 +62,7 @@ pub trait ResponseBody<B>: BodyKind {
     fn whole(body: Bytes) -> Self::Response;
 }
 
-/// The body kind for every service: it wraps bodies of any type.
+/// The body kind forevery service: it wraps bodies of any type.
 #[derive(Clone, Copy, Debug)]
 pub enum AnyBody {}
 
