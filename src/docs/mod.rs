@@ -1,4 +1,4 @@
-//! Pages to read.
+//! Guides: coming from FastAPI, and what the crate guarantees.
 
 #[doc = include_str!("from_fastapi.md")]
 pub mod from_fastapi {}

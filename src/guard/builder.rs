@@ -7,7 +7,7 @@ use super::endpoint_guard::EndpointGuard;
 use crate::semaphore::{MAX_PERMITS, MAX_WAITING, Order, Semaphore, SemaphoreConfig};
 use crate::sync::const_unless_loom;
 
-/// How many callers may wait for a permit.
+/// The number of callers that may wait for a permit.
 ///
 /// A good bound is `release rate × acceptable delay`: for ten requests per second and two seconds of patience, 20.
 /// Callers beyond the bound would only wait to time out.

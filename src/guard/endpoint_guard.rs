@@ -104,9 +104,9 @@ impl EndpointGuard {
     ///
     /// # Errors
     ///
-    /// Returns [`QueueFull`](AcquireError::QueueFull) or [`Busy`](AcquireError::Busy) at once if no more callers may wait,
-    /// [`Timeout`](AcquireError::Timeout) after `max_wait`, [`GrantExpired`](AcquireError::GrantExpired) if a permit
-    /// was granted but the future was not polled, [`WouldDeadlock`](AcquireError::WouldDeadlock) inside
+    /// Returns [`QueueFull`](AcquireError::QueueFull) or [`Busy`](AcquireError::Busy) at once if no more callers may
+    /// wait, [`Timeout`](AcquireError::Timeout) after `max_wait`, [`GrantExpired`](AcquireError::GrantExpired) if a
+    /// permit was granted but the future was not polled, [`WouldDeadlock`](AcquireError::WouldDeadlock) inside
     /// [`run`](Self::run), [`run_to_completion`](Self::run_to_completion) or a web layer of the same guard if it is
     /// full, and [`Closed`](AcquireError::Closed) after [`close`](Self::close).
     ///

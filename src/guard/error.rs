@@ -1,4 +1,4 @@
-//! [`AcquireError`], why a guard refused a caller.
+//! [`AcquireError`], the reason why a guard refused a caller.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use super::retry::RetryEstimate;
 
-/// Why a guard refused a caller, and what to do about it.
+/// The reason why a guard refused a caller. The message says what to do about it.
 ///
 /// The web adapters convert the error to a response, as the [table of refusals](crate::web) describes.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -38,7 +38,7 @@ pub enum AcquireError {
     #[error("no permit within {waited:?}: try again later, or raise max_wait")]
     #[non_exhaustive]
     Timeout {
-        /// How long this caller waited.
+        /// The time for which this caller waited.
         waited: Duration,
         #[doc(hidden)]
         retry: RetryEstimate,

@@ -24,7 +24,7 @@
 //! | `const GUARD: EndpointGuard` | each use is another guard | `static` |
 //! | `guard.run_to_completion(…)` on an `Arc` | "does not live long enough" | `run_to_completion_owned(…)` |
 //! | `GuardLayer::new(guard)` | "`From<EndpointGuard>` is not implemented" | `&GUARD` of a `static`, or an `Arc` |
-//! | `flight.run("page", …)` for a page that greets its user | users get each other's page | a key that contains the user |
+//! | `flight.run("page", …)` for a personal page | users get each other's page | a key that contains the user |
 //! | a `KeyedGuard` with keys that clients make up | each made-up key has its own queue | authenticated keys |
 //! | `acquire` while holding a permit of the same guard | the caller waits for itself | `run`, or a `max_wait` |
 //!

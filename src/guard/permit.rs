@@ -27,7 +27,7 @@ pub struct OwnedPermit(pub(super) HeldPermit<SharedGuard>);
 /// One permit of the semaphore that `S` gives access to.
 pub(crate) struct HeldPermit<S: PermitSource> {
     source: S,
-    /// Set if this holder is being timed.
+    /// The start of the hold, if this holder is timed.
     timed_since: Option<Instant>,
 }
 

@@ -2,7 +2,7 @@
 
 use super::waiters::{WaiterId, WaiterState};
 
-/// Why a semaphore refused a caller.
+/// The reason why a semaphore refused a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SemaphoreRefusal {
     /// Every permit is held, or another caller is already waiting.
@@ -23,7 +23,7 @@ pub(crate) enum EnqueueOutcome {
     Refused(SemaphoreRefusal),
 }
 
-/// How a wait ended.
+/// The outcome of a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WaitOutcome {
     /// The caller holds a permit.

@@ -7,13 +7,13 @@ use std::task::Waker;
 /// The state of a semaphore, packed into 64 bits. The state determines whether a caller is admitted, and exchanging the
 /// state admits the caller.
 pub(crate) trait SemaphoreState: Copy + Eq + Debug {
-    /// How much a caller acquires: `()` if every caller acquires one permit.
+    /// The amount that a caller acquires: `()` if every caller acquires one permit.
     type Weight: Copy + Debug;
     /// The number of permits, unless the state itself contains it.
     type Permits: Copy + Debug;
     /// The wakers of the waiters that one release can grant permits to.
     type Wakers: WakerSet;
-    /// What an atomic semaphore keeps in addition to the state.
+    /// The data that an atomic semaphore keeps in addition to the state.
     type Extra: Debug;
 
     const CLOSED: u64;

@@ -29,7 +29,7 @@ use super::waiters::{RemovedSlot, WaiterId, WaiterList, WaiterSlots, WaiterState
 use crate::counter::Counter;
 use crate::sync::const_unless_loom;
 
-/// What a semaphore was configured with.
+/// The config of a semaphore.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SemaphoreConfig<P = usize> {
     /// From 1 to [`MAX_PERMITS`](super::MAX_PERMITS), or `()` if the state contains the number.
@@ -98,7 +98,7 @@ pub(crate) enum WaiterPoll<T = ()> {
 #[derive(Debug)]
 pub(crate) struct ExpiredGrants {
     pub(crate) count: usize,
-    /// When the oldest remaining grant was made.
+    /// The time at which the oldest remaining grant was made.
     pub(crate) oldest: Option<Instant>,
     /// The wakers of the waiters that were granted the permits instead.
     pub(crate) wakers: Vec<Waker>,

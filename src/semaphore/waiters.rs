@@ -64,7 +64,7 @@ struct WaiterSlot<T> {
     state: WaiterState,
     prev: u32,
     next: u32,
-    /// How much the waiter acquires.
+    /// The amount that the waiter acquires.
     weight: T,
 }
 

@@ -8,7 +8,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-/// How often the connection is checked while unread bytes hide the end of the stream.
+/// The interval at which the connection is checked while unread bytes hide the end of the stream.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Reports if a client is still connected, even if the server has not read all of the client's requests.

@@ -12,8 +12,8 @@ use crate::guard::guarded_work::{DetachedWork, GuardedWork};
 use crate::guard::permit::HeldPermit;
 use crate::guard::{AcquireError, SharedGuard, SharedKeyedGuard};
 
-/// How one layer or middleware admits requests. `Q` is the type in which the framework passes a request to the function
-/// that reads its key.
+/// The settings with which one layer or middleware admits requests. `Q` is the type in which the framework passes a
+/// request to the function that reads its key.
 pub(super) struct LayerSettings<Q> {
     pub(super) admission: Admission<Q>,
     pub(super) options: GuardOptions,

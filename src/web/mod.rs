@@ -54,7 +54,7 @@
 //! | error | status | `type` | `Retry-After` |
 //! |---|---|---|---|
 //! | [`Full`](crate::OffloadError::Full): no thread is free and the queue is full | 503 | `urn:onelane:pool-full` | 1 |
-//! | [`QueueTimeout`](crate::OffloadError::QueueTimeout): `queue_timeout` has passed | 503 | `urn:onelane:timeout` | 1 |
+//! | [`QueueTimeout`](crate::OffloadError::QueueTimeout): after `queue_timeout` | 503 | `urn:onelane:timeout` | 1 |
 //! | [`Timeout`](crate::OffloadError::Timeout) before the work began | 503 | `urn:onelane:timeout` | 1 |
 //! | [`Timeout`](crate::OffloadError::Timeout) after the work began | 504 | `urn:onelane:took-too-long` | |
 //! | [`Cancelled`](crate::OffloadError::Cancelled) by the service | 503 | `urn:onelane:cancelled` | |
@@ -91,7 +91,7 @@
 //! **The key must contain everything that distinguishes users**, or one user gets the response of another. The layer
 //! itself takes these precautions:
 //!
-//! | a request that is served alone, alongside all others | reason |
+//! | a request that is served alone, at once | reason |
 //! |---|---|
 //! | has a method other than GET and HEAD, or a body | it may change something |
 //! | has `Authorization`, `Proxy-Authorization` or `Cookie` | its response may be for one user (RFC 9111, 3.5) |
@@ -104,7 +104,7 @@
 //! | `Set-Cookie`, `Cache-Control: private` or `no-store` | it is for one user (RFC 9111, 3 and 5.2.2) |
 //! | `Vary` names a header that is not part of the key | it differs (RFC 9111, 4.1) |
 //! | 4xx other than 404, 405 and 410; 511 | it concerns one client, such as a 401, 403 or 429 |
-//! | 206, streams, announced trailers, bodies over [`max_body`](FlightOptions::max_body) | it is not complete in memory |
+//! | 206, streams, announced trailers, bodies over [`max_body`](FlightOptions::max_body) | it is not in memory |
 //! | an error of the service that is not a response | it can't be cloned |
 //!
 //! For ten seconds after such a response, requests with the same key don't wait for each other, unless the response

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::refusal_hook::RefusalHook;
 use super::{KeyKind, Refusal};
 
-/// What happens to a handler whose client disconnects while the handler runs.
+/// The behaviour of a handler whose client disconnects while the handler runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnDisconnect {
@@ -18,7 +18,7 @@ pub enum OnDisconnect {
     Cancel,
 }
 
-/// How long a request holds its permit.
+/// The time for which a request holds its permit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Hold {
@@ -31,7 +31,7 @@ pub enum Hold {
     Auto,
     /// Until the handler has returned, even if the response body is a stream.
     Head,
-    /// Until the response body, of whatever kind, has been handed to the server or dropped, but for at most
+    /// Until the response body, of any kind, has been handed to the server or dropped, but for at most
     /// [`body_hold_max`](GuardOptions::body_hold_max).
     Body,
 }
@@ -132,7 +132,7 @@ impl GuardOptions {
         self
     }
 
-    /// Changes the response to requests that are refused, for whatever [reason](Refusal::reason): see [`Refusal`].
+    /// Changes the response to requests that are refused, for any [reason](Refusal::reason): see [`Refusal`].
     pub fn on_refusal(mut self, change: impl Fn(Refusal) -> Refusal + Send + Sync + 'static) -> Self {
         self.on_refusal = RefusalHook::new(change);
         self

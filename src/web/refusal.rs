@@ -58,7 +58,7 @@ pub struct Refusal {
     body: Option<(Cow<'static, str>, Bytes)>,
 }
 
-/// Why a request is refused.
+/// The reason why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RefusalReason {
@@ -114,8 +114,8 @@ impl Refusal {
         &self.reason
     }
 
-    /// Returns `true` if there are too many requests: the guard is busy, its queue or that of a pool is full, too many
-    /// keys are in use, or the request got no permit or no thread in time.
+    /// Returns `true` if there are too many requests: the guard is busy, the queue of the guard or of a pool is full,
+    /// too many keys are in use, or the request got no permit or no thread in time.
     #[must_use]
     pub fn is_overload(&self) -> bool {
         use AcquireError::{Busy, GrantExpired, QueueFull, Timeout, TooManyKeys};

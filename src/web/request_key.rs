@@ -9,14 +9,14 @@ pub enum RequestKey<K> {
     /// The request waits for a permit of this key. To make requests without a key share permits, give them all the same
     /// key.
     Key(K),
-    /// The request needs no permit. It is served at once, alongside all others, as if the layer did not exist. If its
-    /// client disconnects, the framework drops the handler, as without the layer.
+    /// The request needs no permit. It is served at once, concurrently with all other requests, as if the layer did not
+    /// exist. If its client disconnects, the framework drops the handler, as without the layer.
     LetThrough,
     /// The request is refused with status 400 and type `urn:onelane:key-missing`.
     Refuse,
 }
 
-/// What the keys of a keyed layer or middleware stand for, which decides the status of a refusal that concerns one key.
+/// The meaning of the keys of a keyed layer or middleware. It determines the status of a refusal that concerns one key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeyKind {

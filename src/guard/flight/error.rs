@@ -34,7 +34,7 @@ pub enum FlightError<E> {
     #[error("no result within {waited:?}: try again later, or raise wait_timeout")]
     #[non_exhaustive]
     Timeout {
-        /// How long this caller waited.
+        /// The time for which this caller waited.
         waited: Duration,
     },
     /// The work asked for its own key, and would have waited for itself.

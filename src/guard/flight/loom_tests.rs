@@ -29,7 +29,7 @@ use crate::sync::{Mutex, lock};
 const KEY: u32 = 7;
 const HASH: Hash64 = Hash64(7);
 
-/// What the model's runtime does with spawned tasks.
+/// The way in which the model's runtime treats spawned tasks.
 #[derive(Clone, Copy, Debug)]
 enum Tasks {
     /// There is no runtime.
@@ -53,7 +53,7 @@ struct Shared {
     polls: usize,
     /// The counter that work changes, if runs must exclude each other.
     sum: Option<AtomicUsize>,
-    /// What the work waits for. Without an event, work wakes itself.
+    /// The event that the work waits for. Without an event, the work wakes itself.
     event: Option<Event>,
 
     // Not part of the model: loom runs one thread at a time.

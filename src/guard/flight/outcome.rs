@@ -5,7 +5,7 @@ use std::task::Waker;
 use super::run_entry::{RunEntry, RunWaiterId};
 use crate::guard::key_map::DeferredEntry;
 
-/// How a caller joined a run.
+/// The outcome of joining a run.
 #[derive(Debug)]
 pub(crate) enum JoinOutcome {
     /// The caller started a run and is its leader. It polls the work next.
@@ -53,7 +53,7 @@ pub(crate) enum DriverTaskPoll<W> {
     Finished,
 }
 
-/// What an operation defers until the mutex is unlocked: wake-ups, a spawn, and drops of user values.
+/// The actions that an operation defers until the mutex is unlocked: wake-ups, a spawn, and drops of user values.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct FlightDeferred<K, W, O> {

@@ -96,7 +96,7 @@ enum RunPhase {
     Completed,
 }
 
-/// What polls the work of a run.
+/// The driver of a run, which polls its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ModelDriver {
     Waiter(usize),
@@ -110,7 +110,7 @@ struct ModelRun {
     phase: RunPhase,
     is_linked: bool,
     is_counted: bool,
-    /// What polls the work right now.
+    /// The driver that is polling the work right now.
     driver: Option<ModelDriver>,
     /// The work is being dropped right now.
     is_being_dropped: bool,
@@ -149,7 +149,7 @@ struct Comparison {
     runs: BTreeMap<usize, ModelRun>,
     waiters: BTreeMap<usize, ModelWaiter>,
     wakers: Vec<Arc<Wakes>>,
-    /// How often each waker had been woken at the last check.
+    /// The number of wake-ups of each waker at the last check.
     seen: Vec<usize>,
     numbers: usize,
 

@@ -11,7 +11,8 @@ use crate::waker_slot::WakerSlot;
 #[derive(Debug)]
 pub(crate) struct RunEntry<W, O> {
     pub(super) state: RunState<W, O>,
-    /// What polls the work. `None` if the run needs a driver: the next waiter that is polled becomes it.
+    /// The driver, which polls the work. `None` if the run needs one: the next waiter that is polled becomes the
+    /// driver.
     pub(super) driver: Option<Driver>,
     /// The number of waiters, including callers that wait for a cancelled run to end.
     pub(super) waiters: usize,
@@ -32,7 +33,7 @@ pub(super) enum RunState<W, O> {
     Completed(O),
 }
 
-/// What polls the work of a run.
+/// The driver of a run, which polls its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Driver {
     Waiter(RunWaiterId),

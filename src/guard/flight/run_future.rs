@@ -11,7 +11,7 @@ use tracing::Span;
 use super::error::FlightError;
 use crate::panic::{discard, message_of};
 
-/// What a run produces for each of its waiters.
+/// The outcome of a run, which each of its waiters gets.
 pub(super) type RunOutcome<T, E> = Result<T, FlightError<E>>;
 
 type BoxedWork<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;

@@ -32,7 +32,7 @@ where
     key: Option<K>,
     /// `None` once this caller started a run.
     work: Option<W>,
-    /// Set while this caller is a waiter of a run.
+    /// The run that this caller is a waiter of, if any.
     joined: Option<JoinedRun>,
     timer: Option<Box<WaitTimer>>,
     is_done: bool,

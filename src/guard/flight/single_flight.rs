@@ -40,7 +40,7 @@ use crate::sync::const_unless_loom;
 /// # What the key must contain
 ///
 /// The key must contain everything that the value depends on. Above all, it must contain **the user** if the value is
-/// not foreveryone: callers with the same key get the same value. A key without the authenticated user serves one
+/// not for everyone: callers with the same key get the same value. A key without the authenticated user serves one
 /// user's page to another.
 ///
 /// # What drives a run
@@ -126,8 +126,8 @@ where
     ///
     /// # Errors
     ///
-    /// Returns [`Failed`](super::FlightError::Failed) and [`Panicked`](super::FlightError::Panicked) if the work failed or
-    /// panicked, [`TooManyWaiters`](super::FlightError::TooManyWaiters) at once,
+    /// Returns [`Failed`](super::FlightError::Failed) and [`Panicked`](super::FlightError::Panicked) if the work failed
+    /// or panicked, [`TooManyWaiters`](super::FlightError::TooManyWaiters) at once,
     /// [`Timeout`](super::FlightError::Timeout) after `wait_timeout`,
     /// [`WouldDeadlock`](super::FlightError::WouldDeadlock) if the work asks for its own key.
     ///

@@ -90,8 +90,9 @@ impl<K> KeyedGuardBuilder<K> {
         ///
         /// # Panics
         ///
-        /// Panics if a value is out of range, as [`EndpointGuardBuilder::build`](crate::guard::EndpointGuardBuilder::build)
-        /// does, or if `max_keys` is 0. In a `const` or `static` this is a compile error:
+        /// Panics if a value is out of range, as
+        /// [`EndpointGuardBuilder::build`](crate::guard::EndpointGuardBuilder::build) does, or if `max_keys` is 0. In a
+        /// `const` or `static` this is a compile error:
         ///
         /// ```compile_fail,E0080
         /// # use onelane::KeyedGuard;

@@ -14,7 +14,7 @@ pub(crate) struct KeyLimit {
     used: AtomicUsize,
 }
 
-/// What the keys of a guard were configured with. Every caller of a shard's methods passes it.
+/// The config that all keys of a guard share. It is passed to every method of a shard.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ShardConfig<'a> {
     pub(crate) semaphore: &'a SemaphoreConfig,

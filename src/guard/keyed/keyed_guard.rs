@@ -65,8 +65,8 @@ use crate::sync::const_unless_loom;
 ///
 /// # When not to use it
 ///
-/// For a handful of keys that are known beforehand, one `EndpointGuard` each is simpler. If callers want the same
-/// *answer* rather than to run one after the other, use a [`SingleFlight`](crate::SingleFlight).
+/// For a handful of keys that are known beforehand, one `EndpointGuard` each is simpler. If callers can share one
+/// *result* instead of running one after the other, use a [`SingleFlight`](crate::SingleFlight).
 pub struct KeyedGuard<K> {
     pub(super) core: GuardCore,
     pub(super) semaphore_config: SemaphoreConfig,
@@ -147,8 +147,8 @@ impl<K: Hash + Eq> KeyedGuard<K> {
     ///
     /// # Errors
     ///
-    /// Returns [`Busy`](AcquireError::Busy), [`TooManyKeys`](AcquireError::TooManyKeys) or [`Closed`](AcquireError::Closed), at
-    /// once.
+    /// Returns [`Busy`](AcquireError::Busy), [`TooManyKeys`](AcquireError::TooManyKeys) or
+    /// [`Closed`](AcquireError::Closed), at once.
     #[inline]
     pub fn try_acquire(&self, key: K) -> Result<KeyedPermit<'_, K>, AcquireError> {
         HeldPermit::try_acquire(KeyedSource::new(self, key)).map(KeyedPermit)

@@ -35,7 +35,7 @@ enum Step {
     Expire(usize, u64),
     ExpireKey(u8, u64),
     ExpireAll(u64),
-    /// Another shard adds one of the keys that the limit allows, or removes it.
+    /// Another shard adds or removes one of the keys that the limit allows.
     Elsewhere(bool),
 }
 

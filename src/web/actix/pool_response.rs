@@ -14,7 +14,7 @@ use super::response::response;
 use super::trace;
 use crate::web::Refusal;
 
-/// What a handler on a pool may return in actix-web: a value that becomes a response on the pool's thread.
+/// A value that a handler on a pool may return in actix-web. It becomes a response on the pool's thread.
 ///
 /// [`Responder`] does not fit: it takes the request, which can't leave its worker, and makes an [`HttpResponse`], which
 /// can't leave its thread. This trait makes a [`PoolResponse`] instead, which can.

@@ -20,7 +20,7 @@ pub(crate) enum Audience {
     /// Only the leader, the request that the response was made for. The key's next response will also be for one
     /// request only.
     LeaderOnly,
-    /// Only the leader. The key's next response may be foreveryone, because this response depends on the request's
+    /// Only the leader. The key's next response may be for everyone, because this response depends on the request's
     /// client or headers, not on the requested resource.
     LeaderOnlyThisTime,
 }

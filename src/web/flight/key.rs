@@ -14,7 +14,7 @@ pub(crate) trait RequestHead {
     fn authority(&self) -> Option<&[u8]>;
 
     /// Returns the scheme, the path and the query, as the client sent them and as the service sees them. The number of
-    /// items is the same forevery request.
+    /// items is the same for every request.
     fn targets(&self) -> impl Iterator<Item = &[u8]>;
 
     fn header(&self, name: &str) -> impl Iterator<Item = &[u8]>;

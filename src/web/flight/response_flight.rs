@@ -1,4 +1,4 @@
-//! [`ResponseFlight`], the part of a flight layer that is the same forevery framework.
+//! [`ResponseFlight`], the part of a flight layer that is the same for every framework.
 
 use std::fmt;
 use std::sync::Arc;
@@ -43,8 +43,8 @@ pub(crate) enum RunResponse<A> {
     Broken,
 }
 
-/// How to respond to a request. `U` is an unserved request, `S` the response of a service, and `L` what the framework
-/// needs of a leader's request to respond to it.
+/// The way to respond to a request. `U` is an unserved request, `S` the response of a service, and `L` the part of a
+/// leader's request that the framework needs for the response.
 #[expect(clippy::large_enum_variant, reason = "a reply is matched as soon as it is returned, and never stored")]
 pub(crate) enum FlightReply<A, U, S, L> {
     /// Send the response that was made for another request, as [`COLLAPSED`].

@@ -107,7 +107,7 @@ impl<F, Args, P> PoolHandler<F, Args, P> {
         self.set(|settings| settings.is_shielded = true)
     }
 
-    /// Changes the response to requests whose function produced no result, for whatever [reason](Refusal::reason): see
+    /// Changes the response to requests whose function produced no result, for any [reason](Refusal::reason): see
     /// [`Refusal`].
     pub fn on_refusal(self, change: impl Fn(Refusal) -> Refusal + Send + Sync + 'static) -> Self {
         self.set(|settings| settings.on_refusal = RefusalHook::new(change))

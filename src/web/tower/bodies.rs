@@ -33,7 +33,7 @@ pub trait BodyKind: Send + Sync + 'static {
     fn link(extensions: &Extensions) -> Option<ClientLink>;
 }
 
-/// Which request bodies a [`GuardLayer`](super::GuardLayer) passes to the service behind it.
+/// The request bodies that a [`GuardLayer`](super::GuardLayer) passes to the service behind it.
 #[expect(unnameable_types, reason = "the trait is sealed")]
 pub trait RequestBody<B: Body>: BodyKind {
     /// The body that the service behind the layer gets.
@@ -46,7 +46,7 @@ pub trait RequestBody<B: Body>: BodyKind {
     fn replayed(body: ReplayBody<B>) -> Self::Request;
 }
 
-/// Which response bodies a [`GuardLayer`](super::GuardLayer) returns.
+/// The response bodies that a [`GuardLayer`](super::GuardLayer) returns.
 #[expect(unnameable_types, reason = "the trait is sealed")]
 pub trait ResponseBody<B>: BodyKind {
     /// The body that the layer returns.
@@ -62,7 +62,7 @@ pub trait ResponseBody<B>: BodyKind {
     fn whole(body: Bytes) -> Self::Response;
 }
 
-/// The body kind forevery service: it wraps bodies of any type.
+/// The body kind for every service: it wraps bodies of any type.
 #[derive(Clone, Copy, Debug)]
 pub enum AnyBody {}
 

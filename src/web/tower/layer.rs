@@ -73,7 +73,7 @@ impl<K> GuardLayerFor<K> {
     ///
     /// `key_of` returns an `Option` of a key, or a [`RequestKey`]. Requests without a key are refused, let through, or
     /// share a key. A request that is refused because of its key gets status 429, or 409 if the
-    /// [`key_kind`](GuardOptions::key_kind) says so.
+    /// [`key_kind`](GuardOptions::key_kind) is a resource.
     ///
     /// Clients must be authenticated before `key_of` reads their names. Otherwise a client can claim any number of
     /// keys, including those of other clients.
