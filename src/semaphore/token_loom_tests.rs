@@ -121,7 +121,7 @@ fn tokens_released_one_by_one_add_up_for_a_waiter_that_needs_both() {
         let other = spawn(&model, |model| model.semaphore.release(Tokens::ONE));
         model.work();
         model.semaphore.release(Tokens::ONE);
-        caller.join().unwrap();
+        other.join().unwrap();
         heavy.join().unwrap();
         model.assert_idle_after(2);
     });

@@ -389,7 +389,7 @@ fn caller_that_joins_as_the_run_completes_shares_it_or_starts_another() {
             let shared = Shared::new(tasks);
             let other = spawn(&shared, Shared::call);
             let first = shared.call();
-            let second = caller.join().unwrap();
+            let second = other.join().unwrap();
             assert!(first == second || shared.started() == 2, "{first} {second}");
             shared.assert_over();
         });
@@ -481,7 +481,7 @@ fn two_callers_that_leave_at_once_cancel_the_run_once() {
             let leader = start(&shared);
             let joiner = join(&shared);
             let other = thread::spawn(move || joiner.leave());
-            let outcome = [leader.leave(), caller.join().unwrap()];
+            let outcome = [leader.leave(), other.join().unwrap()];
             let cancelled = shared.cancelled();
             assert!(cancelled <= 1);
             if outcome.iter().any(Option::is_some) {
@@ -521,7 +521,7 @@ fn lost_task_leaves_the_run_to_its_waiters() {
                 let leader = start(&shared);
                 let joiner = join(&shared);
                 let other = thread::spawn(move || joiner.wait());
-                assert_eq!((leader.wait(), caller.join().unwrap()), (1, 1));
+                assert_eq!((leader.wait(), other.join().unwrap()), (1, 1));
             });
         }
     }
@@ -536,7 +536,7 @@ fn task_that_is_lost_as_the_last_waiters_leave_drops_the_work() {
             let joiner = join(&shared);
             let other = thread::spawn(move || joiner.leave());
             leader.leave();
-            caller.join().unwrap();
+            other.join().unwrap();
             shared.assert_over();
         });
     }
@@ -564,7 +564,7 @@ fn run_that_is_forgotten_as_another_caller_joins_completes_for_its_own_waiters()
             let other = spawn(&shared, Shared::call);
             let had_run = shared.shard.forget(HASH, &KEY);
             assert_eq!(leader.wait(), 1);
-            let run = caller.join().unwrap();
+            let run = other.join().unwrap();
             // A task may have completed the run before.
             assert!(had_run || matches!(tasks, Tasks::Run));
             assert_eq!(run, shared.started());
@@ -584,7 +584,7 @@ fn forgotten_run_that_all_waiters_leave_ends_alongside_the_new_one() {
             shared.call()
         });
         leader.leave();
-        assert_eq!(caller.join().unwrap(), 2);
+        assert_eq!(other.join().unwrap(), 2);
         assert_eq!(shared.cancelled(), 1);
         shared.assert_over();
     });

@@ -191,7 +191,7 @@ fn two_callers_of_a_key_that_is_added_and_removed_exclude_each_other() {
         let model = Model::new(None);
         let other = spawn(&model, |model| [0; 2].map(|_| model.run(ADA)));
         assert!(model.run(ADA).0.is_acquired());
-        for (outcome, drained) in caller.join().unwrap() {
+        for (outcome, drained) in other.join().unwrap() {
             assert!(outcome.is_acquired() && !drained);
         }
         model.assert_no_keys_after([3, 0]);
@@ -400,7 +400,7 @@ fn one_of_the_last_holders_of_two_shards_finds_both_drained() {
         model.work(ADA);
         let drained = model.release(ada) && model.are_drained();
         assert!(
-            drained | closer.join().unwrap() | caller.join().unwrap(),
+            drained | closer.join().unwrap() | other.join().unwrap(),
             "one of the three must report that both shards are drained"
         );
         assert!(model.are_drained());
