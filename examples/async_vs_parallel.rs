@@ -1,4 +1,4 @@
-//! Two waits: one after the other, blocking and async, and then both at once.
+//! Runs two waits one after the other, first blocking and then async, and finally both at once.
 //!
 //! Run it: `cargo run --example async_vs_parallel`. `HOLD_MS` (default 2000) sets the duration of a wait. It prints:
 //!

@@ -1,13 +1,14 @@
 //! Background services, in axum: one outlives the last request, another one panics and is restarted.
 //!
 //! Run it: `cargo run --example axum_background_service`. `PORT` (default 3000; 0 picks a free port) and `HOLD_MS`
-//! (default 2000) set port and waits. `FAIL_START=reason` makes a service, and so the server, fail at start. Try it:
+//! (default 2000) set the port and the length of waits. `FAIL_START=reason` makes a service, and so the server, fail to
+//! start. Try it:
 //!
 //! ```text
 //! curl localhost:3000/              # {"value":"hello world [false] [heartbeat]"}
 //! curl -X POST localhost:3000/fail  # "flaky" panics and is restarted; its third panic ends the server, exit code 1
 //! curl localhost:3000/status
-//! curl localhost:3000/slow          # then Ctrl-C: it is answered, exit code 0; Ctrl-C twice: it is not, exit code 130
+//! curl localhost:3000/slow          # Ctrl-C meanwhile: it gets its response, exit code 0; Ctrl-C twice: exit code 130
 //! ```
 
 #![allow(clippy::print_stdout, reason = "the example shows the order of events on stdout")]

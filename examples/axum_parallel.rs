@@ -2,7 +2,7 @@
 //!
 //! Run it: `cargo run --example axum_parallel`. `PORT` (default 3000; 0 picks a free port) sets the port. `HOLD_MS`
 //! (default 2000) scales the waits: a ping takes 2.5 times as long (5 s), `/slow` and `/sync-slow` take twice as long
-//! (4 s). Its runtime has one thread, like a worker of FastAPI.
+//! (4 s). The runtime has one thread, like a FastAPI worker.
 //!
 //! Try each line in two terminals at once. The server prints "Hello" and "Goodbye"; curl prints "pong":
 //!
@@ -13,7 +13,7 @@
 //! curl localhost:3000/ping-sync          # the same, with a handler that blocks as a whole: a `def` endpoint
 //! curl localhost:3000/slow               # twice, then localhost:3000/ in a third terminal: that request has to wait
 //! curl localhost:3000/sync-slow          # the same, but that request does not wait
-//! curl localhost:3000/stats              # running and queued tasks of both pools: "default" is that of run_blocking
+//! curl localhost:3000/stats              # running and queued tasks of both pools: run_blocking uses "default"
 //! curl -X PUT localhost:3000/limit/2     # from now on 2 handlers at a time; run_blocking keeps its limit of 40
 //! ```
 
@@ -45,7 +45,7 @@ async fn ping_run_blocking() -> Result<&'static str, OffloadError> {
     Ok("pong\n")
 }
 
-/// Not `async`: it blocks a thread.
+/// Blocks a thread, so it is not `async`.
 fn ping_sync() -> &'static str {
     println!("Hello");
     thread::sleep(hold() * 5 / 2);

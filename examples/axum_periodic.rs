@@ -1,5 +1,5 @@
-//! A closure that is called periodically next to the server, in axum: calls never overlap, and a failure does not end
-//! them.
+//! A closure that is called periodically while the server runs, in axum: calls never overlap, and a failure does not
+//! end them.
 //!
 //! Run it: `cargo run --example axum_periodic`. `PORT` (default 3000; 0 picks a free port) and `HOLD_MS` (default 2000)
 //! set the port and the interval. Try it:
@@ -7,7 +7,7 @@
 //! ```text
 //! curl localhost:3000/              # the calls so far, and when the next one is due
 //! curl -X POST localhost:3000/fail  # the next call fails, and the one after it runs on schedule
-//! curl -X POST localhost:3000/now   # one more call, off schedule
+//! curl -X POST localhost:3000/now   # one more call, outside the schedule
 //! ```
 //!
 //! Ctrl-C ends a wait for the next call at once. A call in progress runs to its end.

@@ -32,7 +32,7 @@ use tokio::time::sleep;
 
 static SQUARES: SingleFlight<u64, u64, TooLarge> = SingleFlight::new("squares");
 
-/// The error of the work. It is a response, which makes the `FlightError` around it a response too.
+/// The error of the work. Because it is a response, the `FlightError` around it is a response too.
 #[derive(Clone, Debug)]
 struct TooLarge(u64);
 
@@ -66,7 +66,7 @@ async fn hold() {
     sleep(Duration::from_millis(millis)).await;
 }
 
-/// Returns the sums over pages and squares.
+/// Returns the sums over reports and squares.
 fn stats(pages: &FlightLayer) -> Json<Value> {
     let (pages, squares) = (pages.stats(), SQUARES.stats());
     Json(json!({ "runs": pages.runs + squares.runs, "shared": pages.shared + squares.shared }))
@@ -74,8 +74,8 @@ fn stats(pages: &FlightLayer) -> Json<Value> {
 
 #[tokio::main]
 async fn main() -> std::io::Result<()> {
-    // Each user has a report of their own: without the user in the key, one user would get the report of another. A
-    // real service takes the user from its authentication, not from a header that any client can set: see
+    // Each user has their own report: without the user in the key, one user would get the report of another. A real
+    // service takes the user from its authentication, not from a header that any client can set: see
     // `FlightLayer::keyed`.
     let shared = FlightLayer::with_options("pages", FlightOptions::new().key_header("x-user"));
     let pages = shared.clone();

@@ -2,13 +2,13 @@
 //! generator.
 //!
 //! Run it: `cargo run --example axum_streaming`. `PORT` (default 3000; 0 picks a free port) and `HOLD_MS` (default
-//! 2000) set the port and how long each row of `/rows` takes after the first one. Its runtime has one thread.
+//! 2000) set the port and how long each row of `/rows` takes after the first one. The runtime has one thread.
 //!
 //! Try it in two terminals. The server prints "Hello" when an iterator is created and "Goodbye" when it is dropped:
 //!
 //! ```text
 //! curl -N localhost:3000/rows                         # one row at once, then one every two seconds
-//! curl localhost:3000/                                # answered meanwhile
+//! curl localhost:3000/                                # responds meanwhile
 //! curl -N --limit-rate 10K localhost:3000/export      # a slow client of an endless stream: Ctrl-C stops curl
 //! curl localhost:3000/stats                           # meanwhile: "running", the threads it occupies, is 0 or 1
 //! ```

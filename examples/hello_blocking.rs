@@ -1,4 +1,4 @@
-//! A handler that blocks, in axum: it runs on a pool of threads, and other requests are answered meanwhile.
+//! A handler that blocks, in axum: it runs on a pool of threads, and the server responds to other requests meanwhile.
 //!
 //! Run it: `cargo run --example hello_blocking`, or on another port: `PORT=3001 cargo run --example hello_blocking`.
 //! Try it:
@@ -15,7 +15,7 @@ use axum::{Router, extract::Path, routing::get};
 use onelane::web::axum::blocking_handler;
 use tokio::net::TcpListener;
 
-/// Not `async`: stands for a query with a database driver that blocks.
+/// Stands for a query with a database driver that blocks, so it is not `async`.
 fn user(Path(id): Path<u64>) -> String {
     thread::sleep(Duration::from_secs(1));
     format!("user {id}\n")

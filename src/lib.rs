@@ -1,8 +1,8 @@
-//! Concurrency tools for tokio web services, for axum, actix-web and anything built on tower. A guard admits one caller to
-//! an endpoint, or N, or one per user, in FIFO order, with a bounded queue and a refusal that is a response. A single
-//! flight lets concurrent callers of a key share one run. Blocking and CPU work moves off the async threads, under a
-//! limit. A service host runs what a server needs beside its requests. Each of them defines what happens when a client
-//! disconnects, a handler panics or the server stops.
+//! Concurrency tools for tokio web services, for axum, actix-web and anything built on tower. A guard admits one caller
+//! to an endpoint, or N, or one per user, in FIFO order, with an optional bound on the queue, and turns a refusal into
+//! a response. A single flight lets concurrent callers of a key share one run. Pools move blocking and CPU work off the
+//! async threads, under a limit. A service host runs the background services of a server. Each of these tools defines
+//! what happens when a client disconnects, a handler panics or the server stops.
 //!
 //! ```text
 //!            request
@@ -53,7 +53,7 @@
 //!
 //! # Features
 //!
-//! `guard`, `offload`, `background` and `rayon` are on by default. Features only add.
+//! `guard`, `offload`, `background` and `rayon` are on by default. Features are additive.
 //!
 //! | feature | what it adds |
 //! |---|---|
@@ -75,10 +75,13 @@
 //!
 //! - [Coming from FastAPI](docs::from_fastapi): what you write there, and what you write here.
 //! - [Guarantees](docs::guarantees): what a drop, a panic and a shutdown do, type by type.
-//! - [Architecture](docs::architecture): the source in ten stops for each walk, and its glossary.
+//! - [Architecture](docs::architecture): a tour of the source, and its glossary.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
-#![cfg_attr(not(feature = "full"), allow(rustdoc::broken_intra_doc_links, reason = "links lead to what features add"))]
+#![cfg_attr(
+    not(feature = "full"),
+    allow(rustdoc::broken_intra_doc_links, reason = "links may lead to items of disabled features")
+)]
 #![cfg_attr(
     not(all(feature = "guard", feature = "offload", feature = "background")),
     allow(
@@ -86,7 +89,7 @@
         unreachable_pub,
         unused_imports,
         unused_macros,
-        reason = "each folder uses its part of the floor"
+        reason = "each feature uses only a part of the shared modules"
     )
 )]
 

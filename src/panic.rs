@@ -43,7 +43,7 @@ pub(crate) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
     static HOOK: Once = Once::new();
     HOOK.call_once(record_locations);
     let outer = CATCHING.replace(true);
-    // A leftover of a panic that user code caught itself.
+    // Clears the location of an earlier panic that user code caught itself.
     LOCATION.take();
     let result = catch_unwind(AssertUnwindSafe(work));
     CATCHING.set(outer);
@@ -55,7 +55,7 @@ pub(crate) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
     })
 }
 
-/// Drops a value of the user and ignores a panic of its destructor. The panic hook has run by then.
+/// Drops a user's value and catches a panic of its destructor, after the panic hook has run.
 pub(crate) fn discard<T>(value: T) {
     let dropped = catch_unwind(AssertUnwindSafe(|| drop(value)));
     if let Err(payload) = dropped {

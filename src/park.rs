@@ -36,7 +36,7 @@ pub(crate) fn runs_async_tasks() -> bool {
 
 fn has_limited_budget() -> bool {
     let mut cx = Context::from_waker(Waker::noop());
-    // Dropped after all other steps, the first step restores the initial budget.
+    // The first step is dropped last, which restores the initial budget.
     let Poll::Ready(_restore) = coop::poll_proceed(&mut cx) else { return true };
     for _ in 0..u8::MAX {
         if !coop::has_budget_remaining() {

@@ -1,3 +1,3 @@
-//! The target of every `tracing` event that the crate emits. Each folder has the events of its own in its `trace.rs`.
+//! The target of every `tracing` event that the crate emits. Each folder defines its events in its own `trace.rs`.
 
 pub(crate) const TARGET: &str = "onelane";

@@ -1,4 +1,4 @@
-//! [`WakerSlot`], the place where a waiter leaves its waker.
+//! [`WakerSlot`], which stores the waker of one waiter.
 
 use std::mem;
 use std::task::Waker;
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn clone_is_asked_for_only_if_the_waker_changes() {
+    fn clone_is_requested_only_if_the_waker_changes() {
         let flag = Arc::new(Flag::default());
         let (first, second) = (Waker::from(LockProbe::new(&flag)), Waker::from(LockProbe::new(&flag)));
         let mut slot = WakerSlot::new();
@@ -193,7 +193,7 @@ mod tests {
         spare = Some(first.clone());
         assert!(slot.register(&first, &mut spare) && spare.is_none(), "the clone is stored");
         assert!(slot.register(&first, &mut spare), "the same waker needs no clone");
-        assert!(!slot.register(&second, &mut spare), "another waker does");
+        assert!(!slot.register(&second, &mut spare), "another waker needs a clone");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks everything that must hold before a change lands: `bash tests/check.sh`, from any folder. On a Debian machine with
-# Rust, it installs what is missing. It fails if a step fails, or if a step that runs tests ran none.
+# Checks everything that must hold before a change lands: `bash tests/check.sh`, from any folder. On a Debian machine
+# with Rust, it installs missing tools. It fails if a step fails, or if a step that runs tests ran none.
 #
 # Steps that build all members pass `--workspace --all-features`, so that they share one set of dependencies: without
 # `--workspace`, cargo builds some of them again with other features.
@@ -47,7 +47,7 @@ install_redis() {
     if [ -e "$policy" ]; then
         install_package redis-server
     else
-        # Exit code 101 forbids to start services.
+        # Exit code 101 forbids starting services.
         printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
         as_root chmod +x "$policy"
         (install_package redis-server) || failed=1
@@ -69,7 +69,7 @@ install_missing() {
 check_lower_bounds() {
     local copy=$temporary/copy
     mkdir "$copy"
-    # The files that belong to the project, changed or not.
+    # Copies the files that belong to the project, committed or not.
     git ls-files -z --cached --others --exclude-standard | while IFS= read -r -d '' file; do
         [ ! -e "$file" ] || printf '%s\0' "$file"
     done | tar --null --files-from - -cf - | tar -xf - -C "$copy"
@@ -96,11 +96,11 @@ for set in "${features[@]}" "${pairs[@]}"; do
 done
 step 'lint all targets of all members'
 cargo clippy "${all[@]}" --all-targets -- -D warnings
-# The features that the commands of the README select.
+# The commands of the README select these features.
 step 'lint the examples as users build them'
 cargo clippy --locked --examples -- -D warnings
 
-# Includes the tests that drive the examples, which this builds first.
+# Includes the tests that drive the examples, so this step builds the examples first.
 step 'test'
 if cargo nextest --version >/dev/null 2>&1; then
     tests cargo nextest run "${all[@]}" --no-fail-fast

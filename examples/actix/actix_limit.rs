@@ -36,27 +36,27 @@ async fn limit() -> Json<Value> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     hello_and_bye(&COUNTER).await;
     hold().await;
-    answer(&COUNTER)
+    response(&COUNTER)
 }
 
 async fn limit_section() -> Result<Json<Value>, AcquireError> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     SECTION.run(hello_and_bye(&COUNTER)).await?;
     hold().await;
-    Ok(answer(&COUNTER))
+    Ok(response(&COUNTER))
 }
 
 async fn nolimit() -> Json<Value> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     hello_and_bye(&COUNTER).await;
     hold().await;
-    answer(&COUNTER)
+    response(&COUNTER)
 }
 
 async fn exclusive() -> Json<Value> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     hello_and_bye(&COUNTER).await;
-    answer(&COUNTER)
+    response(&COUNTER)
 }
 
 async fn stats() -> Json<Value> {
@@ -75,7 +75,7 @@ async fn hold() {
     sleep(Duration::from_millis(millis)).await;
 }
 
-fn answer(counter: &AtomicU64) -> Json<Value> {
+fn response(counter: &AtomicU64) -> Json<Value> {
     Json(json!({ "counter": counter.load(Ordering::Relaxed) }))
 }
 

@@ -30,7 +30,7 @@ use serde_json::{Value, json};
 
 static SQUARES: SingleFlight<u64, u64, TooLarge> = SingleFlight::new("squares");
 
-/// The error of the work. It is a response, which makes the `FlightError` around it a response too.
+/// The error of the work. Because it is a response, the `FlightError` around it is a response too.
 #[derive(Debug)]
 struct TooLarge(u64);
 
@@ -79,9 +79,9 @@ async fn stats(reports: Data<FlightMiddleware>) -> Json<Value> {
 
 #[actix_web::main]
 async fn main() -> std::io::Result<()> {
-    // Each user has a report of their own: without the user in the key, one user would get the report of another. A
-    // real service takes the user from its authentication, not from a header that any client can set: see
-    // `FlightMiddleware::keyed`. Created outside of the closure below, so that all workers share it.
+    // Each user has their own report: without the user in the key, one user would get the report of another. A real
+    // service takes the user from its authentication, not from a header that any client can set: see
+    // `FlightMiddleware::keyed`. The middleware is created outside the closure below, so that all workers share it.
     let shared = FlightMiddleware::with_options("reports", FlightOptions::new().key_header("x-user"));
     let app = move || {
         App::new()

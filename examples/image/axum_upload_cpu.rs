@@ -1,8 +1,8 @@
 //! A computation on an uploaded file, in axum: on the runtime, in `run_blocking`, and in `run_cpu`.
 //!
 //! Run it: `cargo run --release --example axum_upload_cpu`. `PORT` (default 3000; 0 picks a free port) sets the port.
-//! Its runtime has one thread, which makes it visible when that thread is busy. Without `--release` the computation
-//! takes longer, which makes it more visible. The server prints "Hello" and "Goodbye".
+//! The runtime has one thread, so that a busy thread is noticeable. Without `--release` the computation takes longer,
+//! which makes it more noticeable. The server prints "Hello" and "Goodbye".
 //!
 //! Upload a large picture (PNG or JPEG), and meanwhile run `curl localhost:3000/` in a second terminal:
 //!

@@ -1,4 +1,4 @@
-//! A subscriber of a Redis stream next to axum: its callbacks may block, and a stop interrupts none of them.
+//! A consumer of a Redis stream in an axum server: its callbacks may block, and a shutdown does not interrupt them.
 //!
 //! Run it: `redis-server --save ''`, and `cargo run --example axum_pubsub`. `REDIS_URL` (default redis://127.0.0.1),
 //! `PORT` (default 3000; 0 picks a free port) and `HOLD_MS` (default 2000) set the address of Redis, the port and how
@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! for work in quick blocking quick blocking; do redis-cli XADD orders '*' work $work; done
-//! curl localhost:3000/           # answered at once, although a callback blocks
+//! curl localhost:3000/           # responds at once, although a callback blocks
 //! curl localhost:3000/stats
 //! redis-cli XPENDING orders app  # 0 after Ctrl-C: orders in progress were finished, the others wait for a restart
 //! ```
@@ -81,7 +81,7 @@ fn hold() -> Duration {
     Duration::from_millis(env::var("HOLD_MS").ok().and_then(|millis| millis.parse().ok()).unwrap_or(2000))
 }
 
-/// Runs on one thread: a callback that blocked it would stop the server.
+/// The runtime has one thread, so a callback that blocked it would stop the server.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<ShutdownReport, BoxError> {
     let redis = Client::open(env::var("REDIS_URL").unwrap_or_else(|_| "redis://127.0.0.1".into()))?;

@@ -1,4 +1,4 @@
-//! Pages to read.
+//! Guides: coming from FastAPI, and what the crate guarantees.
 
 #[doc = include_str!("architecture.md")]
 pub mod architecture {}

@@ -21,7 +21,7 @@ pub struct Acquire<'a>(AcquireFuture<&'a EndpointGuard>);
 #[must_use = "futures do nothing unless polled"]
 pub struct AcquireOwned(AcquireFuture<SharedGuard>);
 
-/// The wait for one permit, which every future contains that acquires.
+/// The wait for one permit. Every future that acquires a permit contains one.
 pub(crate) struct AcquireFuture<S: PermitSource> {
     /// `None` once the future has completed.
     source: Option<S>,
@@ -58,7 +58,7 @@ impl SharedGuard {
     ///
     /// # Cancel safety
     ///
-    /// See [`EndpointGuard::acquire`], also for errors and panics.
+    /// See [`EndpointGuard::acquire`], which also describes errors and panics.
     pub fn acquire_owned(self) -> AcquireOwned {
         AcquireOwned(AcquireFuture::new(self))
     }
@@ -67,7 +67,7 @@ impl SharedGuard {
     ///
     /// # Errors
     ///
-    /// [`Busy`](AcquireError::Busy) or [`Closed`](AcquireError::Closed), at once.
+    /// Returns [`Busy`](AcquireError::Busy) or [`Closed`](AcquireError::Closed), at once.
     pub fn try_acquire_owned(self) -> Result<OwnedPermit, AcquireError> {
         HeldPermit::try_acquire(self).map(OwnedPermit)
     }
@@ -80,7 +80,7 @@ impl<S: PermitSource> AcquireFuture<S> {
 
     #[inline]
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<HeldPermit<S>, AcquireError>> {
-        // A task that finds the guard available again and again still lets others run, as with tokio's own locks.
+        // A task that finds the guard available every time must still yield to other tasks, as with tokio's own locks.
         let coop = ready!(coop::poll_proceed(cx));
         let source = self.source.as_mut().expect("an acquire future is not polled after it completed");
         let result =
@@ -100,13 +100,13 @@ impl<S: PermitSource> AcquireFuture<S> {
         if let Some(result) = result {
             return Poll::Ready(result);
         }
-        // Once the caller is queued, dropping this future leaves the queue, also if setting the timer panics.
+        // From here on the caller is queued: if setting the timer panics, dropping this future cancels the waiter.
         while let Some(deadline) = wait.next_deadline() {
             let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
             if timer.deadline() != deadline {
                 timer.as_mut().reset(deadline);
             }
-            // Polled even if the task's budget is used up: the timer bounds the wait.
+            // The timer bounds the wait, so it is polled even if the task's budget is used up.
             ready!(Pin::new(&mut coop::unconstrained(timer.as_mut())).poll(cx));
             let now = deadline.max(Instant::now());
             if let Some(result) = wait.poll_deadlines(source, now).or_else(|| wait.poll(source, cx.waker())) {

@@ -30,7 +30,7 @@ fn wait(source: &mut impl PermitSource) -> Result<(), AcquireError> {
             return result;
         }
         park_until(waiter.wait.next_deadline());
-        // Polled after the deadlines, so that no wake-up is missed.
+        // The waiter is polled after its deadlines, so that no wake-up is missed.
         result = waiter
             .wait
             .poll_deadlines(waiter.source, Instant::now())
@@ -38,7 +38,7 @@ fn wait(source: &mut impl PermitSource) -> Result<(), AcquireError> {
     }
 }
 
-/// Leaves the queue if a panic ends the wait: revoking a grant wakes the next waiter, which runs user code.
+/// Cancels the waiter if a panic ends the wait. Revoking a grant wakes the next waiter, and its waker is user code.
 struct CancelOnDrop<'a, S: PermitSource> {
     source: &'a mut S,
     wait: PermitWait,

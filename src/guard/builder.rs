@@ -7,7 +7,7 @@ use super::endpoint_guard::EndpointGuard;
 use crate::semaphore::{MAX_PERMITS, MAX_WAITING, Order, Semaphore, SemaphoreConfig};
 use crate::sync::const_unless_loom;
 
-/// How many callers may wait for a permit.
+/// The number of callers that may wait for a permit.
 ///
 /// A good bound is `release rate × acceptable delay`: for ten requests per second and two seconds of patience, 20.
 /// Callers beyond the bound would only wait to time out.
@@ -24,7 +24,7 @@ pub enum Queue {
     Reject,
 }
 
-/// Builds an [`EndpointGuard`], also in a `const`.
+/// Builds an [`EndpointGuard`]. Works in `const` contexts, too.
 ///
 /// ```
 /// use std::time::Duration;
@@ -76,21 +76,22 @@ impl EndpointGuardBuilder {
         self
     }
 
-    /// Sets how long a caller waits at most, from the moment it enters the queue. Default: no limit.
+    /// Limits how long a caller waits, from the moment when it is queued. Default: no limit.
     ///
-    /// The timer is set only when a caller has to wait. A permit that is granted as the timer fires wins.
+    /// The timer is set only when a caller has to wait. If a permit is granted just as the timer fires, the caller gets
+    /// the permit.
     pub const fn max_wait(mut self, max_wait: Duration) -> Self {
         self.settings.limits.max_wait = Some(max_wait);
         self
     }
 
-    /// Sets how long a granted permit is kept for a future that is not polled. Default: for ever.
+    /// Sets how long a granted permit is kept for a future that is not polled. Default: forever.
     ///
     /// If the owner of a waiting future stops polling it and waits for the same guard elsewhere, the future blocks its
-    /// own owner for ever ("futurelock", Oxide RFD 609). With a limit the permit goes to the next caller, and the
-    /// future that missed it ends with [`GrantExpired`](super::AcquireError::GrantExpired). Choose a limit well above
-    /// the time for which your tasks may be kept from running: a second rather than a millisecond. Waiting callers
-    /// watch over the grants before them, so without waiting callers there is no cost.
+    /// own owner forever ("futurelock", Oxide RFD 609). With a limit the permit goes to the next caller, and the future
+    /// that missed it ends with [`GrantExpired`](super::AcquireError::GrantExpired). Choose a limit well above the time
+    /// for which your tasks may go without being polled: a second rather than a millisecond. Waiting callers check the
+    /// grants before theirs, so a guard without waiting callers has no extra cost.
     pub const fn grant_timeout(mut self, grant_timeout: Duration) -> Self {
         self.settings.limits.grant_timeout = Some(grant_timeout);
         self

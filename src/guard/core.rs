@@ -1,4 +1,4 @@
-//! [`GuardCore`], what every guard keeps in addition to its semaphore or semaphores.
+//! [`GuardCore`], the state that every guard has in addition to its semaphores.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::counter::Counter;
 use crate::semaphore::SemaphoreSnapshot;
 use crate::sync::const_unless_loom;
 
-/// What a guard keeps in addition to its semaphore or semaphores.
+/// The state that every guard has in addition to its semaphores.
 #[derive(Debug)]
 pub(crate) struct GuardCore {
     pub(super) hold_time: HoldTime,
@@ -35,7 +35,7 @@ pub(super) struct WaitLimits {
     pub(super) grant_timeout: Option<Duration>,
 }
 
-/// The counters that no semaphore keeps.
+/// The counters of events that no semaphore counts.
 #[derive(Debug)]
 pub(super) struct GuardCounters {
     pub(super) refused: Counter,
@@ -90,7 +90,7 @@ impl GuardCore {
         self.drained.notify_waiters();
     }
 
-    /// Waits until `is_drained` returns `true`. Every caller is notified.
+    /// Waits until `is_drained` returns `true`. Every waiting caller is notified.
     pub(super) async fn drained(&self, is_drained: impl Fn() -> bool, expire: impl Fn(Instant)) {
         loop {
             // Registered before the check, so that no notification is missed in between.
@@ -100,7 +100,7 @@ impl GuardCore {
             }
             match self.limits.grant_timeout {
                 None => notified.await,
-                // No caller waits any more, so no other caller watches over a grant that is not taken.
+                // No caller is waiting any more, so nothing else expires an untaken grant.
                 Some(limit) => {
                     if timeout(limit, notified).await.is_err() {
                         expire(Instant::now());

@@ -45,15 +45,15 @@ use crate::sync::const_unless_loom;
 ///
 /// # Order
 ///
-/// By default strictly first come, first served ([`Order::Fifo`](super::Order::Fifo)). A released permit goes directly
-/// to the caller that has waited longest and is never available in between, so no caller overtakes another. A caller's
-/// position is decided by the first poll of its future, not by the call.
+/// By default, callers are served strictly in the order of their arrival ([`Order::Fifo`](super::Order::Fifo)). A
+/// released permit goes directly to the caller that has waited longest and is never available in between, so no caller
+/// overtakes another. A caller's position is decided by the first poll of its future, not by the call.
 ///
 /// # Panics and cancellation
 ///
-/// Dropping a permit releases it, also in a panic: nothing is poisoned. A waiting caller can be cancelled at any time
-/// by dropping its future: it leaves the queue, a permit that had just been granted to it goes to the next caller, and
-/// nothing of it remains.
+/// Dropping a permit releases it, even during a panic: nothing is poisoned. Dropping the future of a waiting caller
+/// cancels the wait: the caller is removed from the queue, and a permit that had just been granted to it goes to the
+/// next caller.
 ///
 /// # When not to use it
 ///
@@ -94,19 +94,19 @@ impl EndpointGuard {
     /// The future can be polled by hand, moved, and dropped by `select!`. The permit of a guard in a `static` is a
     /// `Permit<'static>`: it can move into a task, or into `spawn_blocking`.
     ///
-    /// A caller that acquires a second permit while it holds the first waits for itself, for ever. [`run`](Self::run)
-    /// and the web layers detect this; between two calls of `acquire` only `max_wait` ends the wait.
+    /// A caller that acquires a second permit while it holds the first waits for itself forever. [`run`](Self::run) and
+    /// the web layers detect this; between two calls of `acquire` only `max_wait` ends the wait.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the queue. A permit that had already been granted goes to the next caller: no permit
-    /// is lost.
+    /// Dropping the future removes the caller from the queue. A permit that had already been granted goes to the next
+    /// caller: no permit is lost.
     ///
     /// # Errors
     ///
-    /// [`QueueFull`](AcquireError::QueueFull) or [`Busy`](AcquireError::Busy) at once if no more callers may wait,
-    /// [`Timeout`](AcquireError::Timeout) after `max_wait`, [`GrantExpired`](AcquireError::GrantExpired) if a permit
-    /// was granted but the future was not polled, [`WouldDeadlock`](AcquireError::WouldDeadlock) inside
+    /// Returns [`QueueFull`](AcquireError::QueueFull) or [`Busy`](AcquireError::Busy) at once if no more callers may
+    /// wait, [`Timeout`](AcquireError::Timeout) after `max_wait`, [`GrantExpired`](AcquireError::GrantExpired) if a
+    /// permit was granted but the future was not polled, [`WouldDeadlock`](AcquireError::WouldDeadlock) inside
     /// [`run`](Self::run), [`run_to_completion`](Self::run_to_completion) or a web layer of the same guard if it is
     /// full, and [`Closed`](AcquireError::Closed) after [`close`](Self::close).
     ///
@@ -122,7 +122,7 @@ impl EndpointGuard {
     ///
     /// # Cancel safety
     ///
-    /// See [`acquire`](Self::acquire), also for errors and panics.
+    /// See [`acquire`](Self::acquire), which also describes errors and panics.
     pub fn acquire_owned(self: Arc<Self>) -> AcquireOwned {
         SharedGuard::from(self).acquire_owned()
     }
@@ -131,7 +131,7 @@ impl EndpointGuard {
     ///
     /// # Errors
     ///
-    /// [`Busy`](AcquireError::Busy) or [`Closed`](AcquireError::Closed), at once.
+    /// Returns [`Busy`](AcquireError::Busy) or [`Closed`](AcquireError::Closed), at once.
     #[inline]
     pub fn try_acquire(&self) -> Result<Permit<'_>, AcquireError> {
         HeldPermit::try_acquire(self).map(Permit)
@@ -141,22 +141,22 @@ impl EndpointGuard {
     ///
     /// # Errors
     ///
-    /// [`Busy`](AcquireError::Busy) or [`Closed`](AcquireError::Closed), at once.
+    /// Returns [`Busy`](AcquireError::Busy) or [`Closed`](AcquireError::Closed), at once.
     pub fn try_acquire_owned(self: Arc<Self>) -> Result<OwnedPermit, AcquireError> {
         SharedGuard::from(self).try_acquire_owned()
     }
 
     /// Waits for a permit on the current thread, in the same queue as the async callers.
     ///
-    /// For plain threads and for `spawn_blocking`. In an async handler it is better to wait with
+    /// Use it on plain threads and in `spawn_blocking`. In an async handler it is better to wait with
     /// [`acquire`](Self::acquire) and to move the permit into `spawn_blocking`: then a request whose client disconnects
     /// leaves the queue, and a waiting caller occupies no thread.
     ///
     /// # Errors
     ///
-    /// The errors of [`acquire`](Self::acquire), and [`BlockingInAsync`](AcquireError::BlockingInAsync) on a thread
-    /// that runs tasks of a tokio runtime, even if a permit is available. (A task wrapped in tokio's `unconstrained`
-    /// looks like a blocking thread and is not refused.)
+    /// Returns the errors of [`acquire`](Self::acquire), and [`BlockingInAsync`](AcquireError::BlockingInAsync) on a
+    /// thread that runs tasks of a tokio runtime, even if a permit is available. (A task wrapped in tokio's
+    /// `unconstrained` looks like a blocking thread and is not refused.)
     pub fn acquire_blocking(&self) -> Result<Permit<'_>, AcquireError> {
         blocking::acquire(self).map(Permit)
     }
@@ -164,18 +164,19 @@ impl EndpointGuard {
     /// Waits for a permit, runs `future` while holding it, and releases it.
     ///
     /// Code in `future` that acquires the same guard while it is full is refused with
-    /// [`WouldDeadlock`](AcquireError::WouldDeadlock) instead of waiting for ever. Two `run`s joined in one task simply
+    /// [`WouldDeadlock`](AcquireError::WouldDeadlock) instead of waiting forever. Two `run`s joined in one task simply
     /// run one after the other. A task spawned by `future` counts as a separate caller, but an executor that `future`
     /// itself drives, such as a `LocalSet`, polls its tasks inside the guard.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the result drops `future` at its current await point, then releases the permit. Use
+    /// Dropping the returned future drops `future` at its current await point, then releases the permit. Use
     /// [`run_to_completion`](Self::run_to_completion) for work that must not be interrupted.
     ///
     /// # Errors
     ///
-    /// The errors of [`acquire`](Self::acquire), before `future` has started. The output of `future` is passed through.
+    /// Returns the errors of [`acquire`](Self::acquire), before `future` has started. The output of `future` is passed
+    /// through.
     ///
     /// # Panics
     ///
@@ -186,21 +187,22 @@ impl EndpointGuard {
 
     /// Waits for a permit and runs `future` to completion while holding it, even if the caller is cancelled.
     ///
-    /// Works like Python's `asyncio.shield`: if it is dropped while `future` runs, it moves `future` and the permit to
-    /// a task on the runtime, where `future` continues from its current await point. Otherwise nothing is spawned. A
-    /// panic in that task is counted and goes no further.
+    /// Works like Python's `asyncio.shield`: if the returned future is dropped while `future` runs, `future` and the
+    /// permit move to a task on the runtime, where `future` continues from its current await point. Otherwise nothing
+    /// is spawned. A panic in that task is counted but not propagated.
     ///
     /// For a guard in an `Arc`, use [`run_to_completion_owned`](Self::run_to_completion_owned).
     ///
     /// # Cancel safety
     ///
-    /// Dropped while it waits for a permit, it leaves the queue and `future` never starts. Dropped afterwards, `future`
-    /// runs to completion as long as its runtime exists; dropped outside a runtime, `future` is cancelled.
-    /// [`close`](Self::close) and [`drained`](Self::drained) wait for such runs at shutdown.
+    /// If the returned future is dropped while it waits for a permit, the caller is removed from the queue and `future`
+    /// never starts. If it is dropped later, `future` runs to completion as long as its runtime exists; if it is
+    /// dropped outside a runtime, `future` is cancelled. [`close`](Self::close) and [`drained`](Self::drained) wait for
+    /// such runs at shutdown.
     ///
     /// # Errors
     ///
-    /// The errors of [`acquire`](Self::acquire), before `future` has started.
+    /// Returns the errors of [`acquire`](Self::acquire), before `future` has started.
     ///
     /// # Panics
     ///
@@ -222,7 +224,7 @@ impl EndpointGuard {
     ///
     /// # Errors
     ///
-    /// The errors of [`acquire`](Self::acquire), before `future` has started.
+    /// Returns the errors of [`acquire`](Self::acquire), before `future` has started.
     ///
     /// # Panics
     ///
@@ -244,10 +246,11 @@ impl EndpointGuard {
         }
     }
 
-    /// Waits until the guard is closed and the last permit has been released, also by runs without a caller.
+    /// Waits until the guard is closed and the last permit has been released, including the permits of runs that
+    /// continue without a caller.
     ///
-    /// For shutdown: stop accepting, then call `close()` and `drained().await`, with a time limit of your choice, while
-    /// the runtime of those runs still exists. In actix-web, do so before the server is stopped: see
+    /// To shut down, stop accepting connections, then call `close()` and `drained().await`, with a time limit of your
+    /// choice, while the runtime of those runs still exists. In actix-web, do so before the server is stopped: see
     /// [`web::actix`](crate::web::actix#shutdown).
     ///
     /// # Cancel safety

@@ -1,4 +1,4 @@
-//! [`ErasedSource`], a source of permits of any guard, whose key type is erased.
+//! [`ErasedSource`], a source of permits of any guard, without its key type.
 
 use std::hash::Hash;
 use std::task::Waker;
@@ -22,7 +22,7 @@ pub(crate) trait ErasedKeyedSource: PermitSource + Send {
     fn guard(&self) -> Box<dyn HasGuardCore + Send + Sync>;
 }
 
-/// The guard behind an [`ErasedSource`].
+/// The guard of an [`ErasedSource`].
 pub(crate) enum ErasedGuard {
     Endpoint(SharedGuard),
     Keyed(Box<dyn HasGuardCore + Send + Sync>),

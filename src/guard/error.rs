@@ -1,4 +1,4 @@
-//! [`AcquireError`], why a guard refused a caller.
+//! [`AcquireError`], the reason why a guard refused a caller.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use thiserror::Error;
 
 use super::retry::RetryEstimate;
 
-/// Why a guard refused a caller, and what to do about it.
+/// The reason why a guard refused a caller. The message says what to do about it.
 ///
-/// The web adapters turn it into a response, as the [table of refusals](crate::web) describes.
+/// The web adapters convert the error to a response, as the [table of refusals](crate::web) describes.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum AcquireError {
@@ -38,7 +38,7 @@ pub enum AcquireError {
     #[error("no permit within {waited:?}: try again later, or raise max_wait")]
     #[non_exhaustive]
     Timeout {
-        /// How long this caller waited.
+        /// The time for which this caller waited.
         waited: Duration,
         #[doc(hidden)]
         retry: RetryEstimate,
@@ -48,10 +48,10 @@ pub enum AcquireError {
     #[error("the permit was not taken within grant_timeout: poll the future while it waits, or drop it")]
     GrantExpired,
     /// The caller already runs inside this guard, through [`run`] or the web layer around its handler, and every permit
-    /// is held: it would wait for itself.
+    /// is held: the caller would wait for itself.
     ///
-    /// (With several permits it might wait only for the other holders. But the guard cannot know whether it would be
-    /// the last one to wait, so it refuses.)
+    /// (With several permits, the caller might wait only for the other holders. But the guard cannot know if those
+    /// holders wait for it, too, so it refuses.)
     ///
     /// [`run`]: super::EndpointGuard::run
     #[error("already inside this guard, which is full: do not acquire it again in work that it guards")]

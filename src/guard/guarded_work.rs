@@ -57,7 +57,7 @@ impl<F: Future, S: PermitSource> GuardedWork<F, S> {
         poll_with_permit(&mut self.permit, self.work.as_mut(), cx)
     }
 
-    /// Returns the permit. Called once the work has returned.
+    /// Returns the permit. Called once the work has completed.
     #[cfg(any(feature = "tower", feature = "actix-web"))]
     pub(crate) fn into_permit(self) -> Option<HeldPermit<S>> {
         self.permit
@@ -83,7 +83,7 @@ pub(crate) struct DetachedWork<F: Future, S: OwnedPermitSource> {
     work: Option<GuardedWork<F, S>>,
     guard: S::Guard,
     max_run: Option<Duration>,
-    /// Created at the first poll: it needs the runtime's timer, and the caller may detach the work in a destructor.
+    /// Created at the first poll, because it needs the runtime's timer and the work may be detached in a destructor.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
@@ -101,7 +101,7 @@ impl<F: Future, S: OwnedPermitSource> Future for DetachedWork<F, S> {
         }
         let Some(max_run) = this.max_run else { return Poll::Pending };
         let deadline = this.deadline.get_or_insert_with(|| Box::pin(sleep(max_run)));
-        // Polled even if the work used up the task's budget.
+        // The deadline is polled even if the work has used up the task's budget.
         ready!(Pin::new(&mut coop::unconstrained(deadline.as_mut())).poll(cx));
         this.cut_off("it ran longer than max_run without its caller");
         Poll::Ready(())

@@ -1,4 +1,4 @@
-//! [`HoldTime`], how long permits are held, sampled only while callers have to wait.
+//! [`HoldTime`], which samples how long permits are held, but only while callers have to wait.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -7,17 +7,16 @@ use tokio::time::Instant;
 
 /// The weight of a new sample in the mean, as a divisor.
 const SMOOTHING: i64 = 4;
-/// A hold time, in nanoseconds, below which a caller need not know it more precisely.
+/// The hold time, in nanoseconds, below which its exact value does not matter to a caller.
 const QUICK: i64 = 1_000_000;
 /// After this many quick holders in a row, only every 64th request gets a sample.
 const MAX_QUICK: u32 = 12;
 
 /// The mean time for which a permit is held.
 ///
-/// Reading a clock costs more than a permit. So after the first holder the clock is not read until a caller has been
-/// refused or made to wait. Then one holder is timed, and the next one only after another caller had to wait. If holder
-/// after holder is quick, and the answer is thus "soon" whatever the clock says, fewer and fewer such callers cause a
-/// sample, down to every 64th.
+/// Reading a clock costs more than acquiring a permit. So after the first holder, a holder is timed only if a caller
+/// has been refused or has had to wait since the last sample. While all holders are quick, the estimate is "soon" in
+/// any case, so fewer and fewer such callers cause a sample, down to every 64th.
 #[derive(Debug)]
 pub(crate) struct HoldTime {
     is_sample_due: AtomicBool,

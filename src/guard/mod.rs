@@ -1,4 +1,4 @@
-//! Admission: may this caller run now, must it wait, or is it refused?
+//! Admission: decides if a caller runs now, waits, or is refused.
 //!
 //! | I want | use |
 //! |---|---|
@@ -10,7 +10,7 @@
 //! | to guard a whole handler | the layers of [`web`](crate::web) |
 //! | one caller at a time for each user, tenant, document | [`KeyedGuard`] |
 //! | permits of several keys together | [`KeyedGuard::acquire_all`] |
-//! | one run for all callers that want the same at the same time | [`SingleFlight`] |
+//! | one run for all callers that ask for the same thing at once | [`SingleFlight`] |
 //! | to reuse an earlier result | not this: a cache, such as moka |
 //! | exclusive access to data | not this: `tokio::sync::Mutex`, or `std::sync::Mutex` |
 //! | a number of calls *per second* | not this: a rate limiter |
@@ -24,12 +24,12 @@
 //! | `const GUARD: EndpointGuard` | each use is another guard | `static` |
 //! | `guard.run_to_completion(…)` on an `Arc` | "does not live long enough" | `run_to_completion_owned(…)` |
 //! | `GuardLayer::new(guard)` | "`From<EndpointGuard>` is not implemented" | `&GUARD` of a `static`, or an `Arc` |
-//! | `flight.run("page", …)` for a page that greets its user | users get each other's page | the user in the key |
+//! | `flight.run("page", …)` for a personal page | users get each other's page | a key that contains the user |
 //! | a `KeyedGuard` with keys that clients make up | each made-up key has its own queue | authenticated keys |
 //! | `acquire` while holding a permit of the same guard | the caller waits for itself | `run`, or a `max_wait` |
 //!
 //! Where clients can make up keys, set [`max_keys`](KeyedGuardBuilder::max_keys) as well. Inside
-//! [`run`](EndpointGuard::run), acquiring the same guard is refused instead of waiting for ever.
+//! [`run`](EndpointGuard::run), acquiring the same guard is refused instead of waiting forever.
 //!
 //! # Exclusive or shared runs
 //!
@@ -45,7 +45,7 @@
 //! # Logs
 //!
 //! Events of `tracing` with the target `onelane` and the field `guard`: refused callers and detached runs at `debug`,
-//! expired grants and runs that were cut off at `warn`, bugs of the service
+//! expired grants and runs that were cut off at `warn`, bugs in the service
 //! ([`WouldDeadlock`](AcquireError::WouldDeadlock), [`BlockingInAsync`](AcquireError::BlockingInAsync)) at `error`.
 
 pub(crate) mod acquire;

@@ -14,25 +14,25 @@ use super::source::PermitSource;
 ///
 /// Bind it to a name, such as `_permit`: `let _ = guard.acquire().await?;` releases the permit at once.
 ///
-/// A panic that drops the permit does the same: nothing is poisoned, as with tokio's `Mutex`.
+/// A permit that is dropped by a panic is released, too: nothing is poisoned, as with tokio's `Mutex`.
 #[must_use = "the permit is released as soon as it is dropped: bind it to `_permit`, not to `_`"]
 pub struct Permit<'a>(pub(super) HeldPermit<&'a EndpointGuard>);
 
 /// An owned [`Permit`]. It shares ownership of the guard, so it can move to another task or thread.
 ///
-/// Dropping it lets the next caller run, also in a panic.
+/// Dropping it lets the next caller run, even during a panic.
 #[must_use = "the permit is released as soon as it is dropped: bind it to `_permit`, not to `_`"]
 pub struct OwnedPermit(pub(super) HeldPermit<SharedGuard>);
 
-/// One permit of the semaphore behind `S`.
+/// One permit of the semaphore that `S` gives access to.
 pub(crate) struct HeldPermit<S: PermitSource> {
     source: S,
-    /// Set if this holder is being timed.
+    /// The start of the hold, if this holder is timed.
     timed_since: Option<Instant>,
 }
 
 impl<S: PermitSource> HeldPermit<S> {
-    /// Takes charge of a permit that the semaphore has just given out.
+    /// Wraps a permit that was just acquired from `source`.
     #[inline]
     pub(super) fn new(source: S) -> Self {
         let timed_since = source.core().hold_time.start();

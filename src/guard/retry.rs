@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// What a guard knew, at the time of a refusal, about when to retry.
+/// The values, as of the time of a refusal, from which the delay until a retry is estimated.
 ///
 /// The delay is computed only on request, so that a refusal stays as cheap as a check of the guard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -28,8 +28,8 @@ pin_project! {
     /// Acquires a permit from `S` and runs a future while holding it.
     pub(super) struct RunFuture<S: PermitSource, F> {
         acquire: AcquireFuture<S>,
-        // Dropped before the permit, so that no other caller runs inside the guard while it is being dropped. `None`
-        // once it completed.
+        // Dropped before the permit, so that no other caller runs inside the guard while the future is being dropped.
+        // `None` once the future has completed.
         #[pin]
         future: Option<F>,
         permit: Option<HeldPermit<S>>,

@@ -1,7 +1,8 @@
-//! [`Scope`], which guards the code running on this thread is inside of. It distinguishes nested use from joined use.
+//! [`Scope`], which records the guards that the code on this thread runs inside of. It distinguishes nested use of a
+//! guard from use in another branch of the same task.
 //!
 //! A scope is entered for the length of one poll of the guarded work. Code called in that poll is inside the guard.
-//! Another branch of the same task, polled next to it, is not. A task id could not distinguish the two.
+//! Another branch of the same task is not, because it is polled separately. A task id could not distinguish the two.
 
 use std::cell::{Cell, RefCell};
 

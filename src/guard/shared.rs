@@ -8,8 +8,8 @@ use super::core::{GuardCore, HasGuardCore};
 
 /// A guard that outlives its users: a `&'static` reference to one, or one in an `Arc`.
 ///
-/// Functions that take `impl Into<Shared<…>>`, such as the constructors of the web layers, take either of the two.
-/// Clones refer to the same guard.
+/// Functions that take `impl Into<Shared<…>>`, such as the constructors of the web layers, accept both. Clones refer to
+/// the same guard.
 ///
 /// ```
 /// use std::sync::Arc;

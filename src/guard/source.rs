@@ -22,24 +22,25 @@ pub(crate) trait PermitSource {
     /// Acquires a permit if one is available and no caller is waiting.
     fn try_acquire(&mut self) -> Result<(), SemaphoreRefusal>;
 
-    /// Adds the caller to the queue, unless a permit was released in the meantime: then the caller acquires it.
+    /// Acquires a permit if one was released in the meantime, or else adds the caller to the queue.
     fn enqueue(&mut self, waker: &Waker) -> EnqueueOutcome;
 
-    /// Returns how the wait ended, or `None` while it lasts. An outcome removes the waiter and clears its id.
+    /// Returns the outcome of the wait, or `None` while the caller is still waiting. An outcome also removes the waiter
+    /// and clears its id.
     fn poll(&mut self, waiter: &mut Option<WaiterId>, waker: &Waker) -> Option<WaitOutcome>;
 
-    /// Polls for the last time and removes the waiter. Returns `None` if it was still waiting.
+    /// Polls the waiter for the last time and removes it. Returns `None` if the waiter was still waiting.
     fn poll_final(&mut self, waiter: WaiterId) -> Option<WaitOutcome>;
 
-    /// Removes the waiter from the queue. Releases a permit that was granted to it.
+    /// Removes the waiter from the queue and releases its grant, if it has one.
     fn cancel(&mut self, waiter: WaiterId) -> CancelOutcome;
 
     /// Releases the permit, or grants it to the next waiter if there is one. Returns `true` if it was the last permit
     /// of a closed guard.
     fn release(&mut self) -> bool;
 
-    /// Revokes the grants that were made at `limit` or before and not taken. Returns how many it revoked, and when the
-    /// oldest remaining grant was made.
+    /// Revokes every untaken grant that was made at or before `limit`. Returns the number of revoked grants and the
+    /// time of the oldest remaining grant.
     fn expire_grants(&mut self, limit: Instant, now: Instant) -> (usize, Option<Instant>);
 
     fn is_closed(&self) -> bool;
@@ -47,7 +48,7 @@ pub(crate) trait PermitSource {
     /// Returns `true` if the guard is closed and no permit is held.
     fn is_drained(&self) -> bool;
 
-    /// Identifies the semaphore while a permit of it is held. `None` if it is certain that none is held.
+    /// Returns the id of the semaphore while one of its permits is held, or `None` if certainly none is held.
     fn scope(&self) -> Option<ScopeId>;
 
     /// Returns `true` if the calling code runs inside this guard.
@@ -61,8 +62,8 @@ pub(crate) trait PermitSource {
         self.core().limits.grant_timeout.is_some() && self.expire(Instant::now()).0 > 0
     }
 
-    /// Revokes the grants that have expired by `now`. Returns how many it revoked, and when the oldest remaining grant
-    /// was made.
+    /// Revokes the grants that have expired by `now`. Returns the number of revoked grants and the time of the oldest
+    /// remaining grant.
     fn expire(&mut self, now: Instant) -> (usize, Option<Instant>) {
         let Some(limit) = self.core().expiry_limit(now) else { return (0, None) };
         let (grants, oldest) = self.expire_grants(limit, now);

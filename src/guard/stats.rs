@@ -12,7 +12,7 @@ use std::time::Duration;
 pub struct GuardStats {
     /// The guard's name.
     pub name: &'static str,
-    /// The number of permits. For a keyed guard: of each key.
+    /// The number of permits. A keyed guard has this many for each key.
     pub permits: usize,
     /// Permits in use, including those granted to callers that have not taken them yet.
     pub held: usize,
@@ -29,13 +29,13 @@ pub struct GuardStats {
     #[cfg_attr(feature = "serde", serde(rename = "mean_hold_seconds", serialize_with = "seconds"))]
     pub mean_hold: Option<Duration>,
 
-    /// Permits given out: those acquired at once, and those granted to callers in the queue.
+    /// Permits acquired at once, and permits granted to callers in the queue.
     pub granted: u64,
     /// Callers that had to wait.
     pub queued: u64,
-    /// Callers of `acquire` and its variants that were refused: at once, because the queue was full, closed or absent
-    /// or the caller would have waited for itself, or from the queue when the guard was closed. A `try_acquire` that
-    /// finds the guard busy is not counted.
+    /// Callers of `acquire` and its variants that were refused. A caller is refused at once if the queue is full or
+    /// absent, if the guard is closed, or if the caller would wait for itself. Closing the guard also refuses the
+    /// callers in the queue. A `try_acquire` that finds the guard busy is not counted.
     pub refused: u64,
     /// Callers that did not get a permit within `max_wait`.
     pub timed_out: u64,
@@ -47,9 +47,11 @@ pub struct GuardStats {
     pub panicked: u64,
     /// Runs that completed without their caller.
     pub finished_detached: u64,
-    /// Runs without a caller that were dropped before they completed: by `max_run`, or with their runtime.
+    /// Runs without a caller that were dropped before they completed, because of `max_run` or because their runtime
+    /// ended.
     pub cut_off: u64,
-    /// Permits that were released before their response body had ended, because it took longer than `body_hold_max`.
+    /// Permits that were released before their response body had ended, because the body took longer than
+    /// `body_hold_max`.
     pub overrun: u64,
 }
 

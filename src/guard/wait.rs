@@ -1,7 +1,7 @@
-//! [`PermitWait`], one wait for a permit: what the async and the blocking callers have in common.
+//! [`PermitWait`], one wait for a permit: the part that async and blocking callers have in common.
 //!
 //! Nothing here sleeps, and no decision reads a clock: [`acquire`](super::acquire) and [`blocking`](super::blocking)
-//! sleep and pass the time.
+//! sleep, and pass the current time.
 
 use std::task::Waker;
 
@@ -25,7 +25,7 @@ pub(super) struct PermitWait {
 struct WaitClock {
     since: Instant,
     limits: WaitLimits,
-    /// When the oldest grant that was not taken may expire.
+    /// The time at which the oldest untaken grant may expire.
     next_expiry: Option<Instant>,
 }
 
@@ -34,19 +34,18 @@ impl PermitWait {
         self.waiter.is_some()
     }
 
-    /// Enters the queue of `source`, which had no permit available a moment ago. Returns `None` if the caller now
-    /// waits.
+    /// Enqueues the caller after `source` had no permit available. Returns `None` if the caller is now waiting.
     pub(super) fn enqueue(
         &mut self,
         source: &mut impl PermitSource,
         waker: &Waker,
     ) -> Option<Result<(), AcquireError>> {
-        // The caller would wait for its own permit.
+        // Inside the guard, the caller would wait for its own permit.
         if source.is_inside() && !source.is_closed() {
             return Some(Err(source.core().refuse(AcquireError::WouldDeadlock)));
         }
         let mut outcome = source.enqueue(waker);
-        // Waiters watch over the grants, but all the waiters may be futures that are not polled.
+        // Normally the waiters expire old grants, but all waiters may be futures that are not polled.
         if matches!(outcome, EnqueueOutcome::Refused(SemaphoreRefusal::Busy | SemaphoreRefusal::QueueFull))
             && source.expire_now()
         {
@@ -69,7 +68,7 @@ impl PermitWait {
         source.poll(&mut self.waiter, waker).map(|outcome| acquire_result(source, outcome))
     }
 
-    /// Polls for a task that may have entered the guard in another way since the last poll.
+    /// Polls, and refuses the caller if it has come to run inside the guard since the last poll.
     pub(super) fn poll_nested(
         &mut self,
         source: &mut impl PermitSource,
@@ -88,21 +87,21 @@ impl PermitWait {
         self.clock.as_ref()?.next_deadline()
     }
 
-    /// Does what is due at `now`: ends the wait, or revokes a grant that was not taken.
+    /// Handles the deadlines that have passed by `now`: ends the wait, or revokes grants that were not taken.
     pub(super) fn poll_deadlines(
         &mut self,
         source: &mut impl PermitSource,
         now: Instant,
     ) -> Option<Result<(), AcquireError>> {
         let clock = self.clock.as_mut()?;
-        // Done first, because the revoked permit may be granted to this caller.
+        // Grants expire first, because a revoked permit may be granted to this caller.
         if clock.next_expiry.is_some_and(|due| due <= now) {
             clock.expire_grants(source, now);
         }
         let waited = now.saturating_duration_since(clock.since);
         if clock.limits.max_wait.is_some_and(|limit| waited >= limit) {
             return Some(match source.poll_final(self.waiter.take()?) {
-                // A permit that was granted as the timer fired wins.
+                // If a permit was granted just as the timer fired, the caller gets the permit.
                 Some(outcome) => acquire_result(source, outcome),
                 None => {
                     source.core().counters.timed_out.add(1);
@@ -129,7 +128,7 @@ impl WaitClock {
             return None;
         }
         let mut clock = Box::new(Self { since: Instant::now(), limits, next_expiry: None });
-        // Done at once: the earlier waiters may have left before a grant expired.
+        // The first check is made at once, because the earlier waiters may have left before a grant expired.
         clock.expire_grants(source, clock.since);
         Some(clock)
     }
@@ -167,7 +166,7 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(1);
 
-    /// The moment between the last poll and the deadline is too short to be hit from outside.
+    /// The moment between the last poll and the deadline is too short to be hit through the public API.
     #[test]
     fn permit_granted_at_the_deadline_wins() {
         let endpoint = EndpointGuard::builder("race").max_wait(LIMIT).build();

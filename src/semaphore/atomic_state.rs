@@ -32,7 +32,7 @@ impl AtomicState<PermitState> {
 
     /// Returns `true` if the semaphore is closed and no permit is held.
     pub(super) fn is_drained(&self) -> bool {
-        // Acquire pairs with the Release of the last holder's release: what the holder did is visible.
+        // Acquire pairs with the Release of the last holder's release, so everything that the holder did is visible.
         let state = PermitState(self.bits.load(Ordering::Acquire));
         state.is_closed() && state.held() == 0
     }
@@ -127,8 +127,8 @@ impl<S: SemaphoreState> StateCell for AtomicState<S> {
         }
     }
 
-    /// Release: this store may end the release sequence of a released permit, so it must head a sequence itself. The
-    /// first waiter has read that release with Acquire, and the mutex has made it visible here.
+    /// Stores with Release: this store may end the release sequence of a released permit, so it must head a new one.
+    /// The first waiter has read that release with Acquire, and the mutex makes it visible here.
     fn store(&self, next: S) {
         self.bits.store(next.to_bits(), Ordering::Release);
     }
@@ -152,22 +152,22 @@ impl GrantTotal {
     pub(super) fn carry(&self, granted: u64) {
         let carried = self.0.load(Ordering::Relaxed);
         let full = unwrap_granted(carried, granted);
-        // If the difference is larger, this carry is late: a carry that follows it has already been made.
+        // A larger difference means that this carry is late: a later carry has already been made.
         if full - carried <= GRANTED_MODULUS / 2 {
             self.0.fetch_max(full, Ordering::AcqRel);
         }
     }
 }
 
-/// Returns the full count that ends in `granted`, given that it was `carried` a while ago, as RFC 3550, appendix A.1,
-/// extends a sequence number.
+/// Returns the full count whose low bits are `granted`, given that the count was `carried` earlier. RFC 3550, appendix
+/// A.1, extends sequence numbers in the same way.
 fn unwrap_granted(carried: u64, granted: u64) -> u64 {
     carried + granted.wrapping_sub(carried) % GRANTED_MODULUS
 }
 
 #[cfg(all(test, not(loom)))]
 impl AtomicState<PermitState> {
-    /// Counts `grants` more grants than were made.
+    /// Adds `grants` to the count of grants without granting anything.
     pub(super) fn skip_grants(&self, grants: u64) {
         self.bits.fetch_add(grants << 40, Ordering::Relaxed);
     }

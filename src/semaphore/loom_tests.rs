@@ -70,7 +70,7 @@ impl Model {
     fn enqueue(&self) -> WaiterId {
         match self.semaphore.enqueue((), Waker::noop()) {
             EnqueueOutcome::Queued(waiter) => waiter,
-            outcome => panic!("no permit is available, so the caller is queued: {outcome:?}"),
+            outcome => panic!("the caller must be queued, because no permit is available: {outcome:?}"),
         }
     }
 
@@ -151,10 +151,10 @@ fn caller_that_arrives_during_a_release_acquires_the_permit() {
 fn three_callers_exclude_each_other_and_see_each_others_work() {
     check_bounded(|| {
         let model = Model::new(1, MAX_WAITING);
-        let others = [spawn(&model, Model::run), spawn(&model, Model::run)];
+        let callers = [spawn(&model, Model::run), spawn(&model, Model::run)];
         assert_eq!(model.run(), (Outcome::Acquired, false));
-        for other in others {
-            assert_eq!(other.join().unwrap(), (Outcome::Acquired, false));
+        for caller in callers {
+            assert_eq!(caller.join().unwrap(), (Outcome::Acquired, false));
         }
         model.assert_idle_after(3);
         assert_eq!(model.semaphore.snapshot().granted, 3);
@@ -163,14 +163,14 @@ fn three_callers_exclude_each_other_and_see_each_others_work() {
 
 #[test]
 fn work_is_visible_across_two_grants_in_a_row() {
-    // The stores that grant replace the state. They must not cut off what the releases before them published.
+    // Each grant stores a new state. That store must not hide what the earlier releases published.
     check_bounded(|| {
         let model = Model::held(MAX_WAITING);
-        let others = [spawn(&model, Model::run), spawn(&model, Model::run)];
+        let callers = [spawn(&model, Model::run), spawn(&model, Model::run)];
         model.work();
         model.release();
-        for other in others {
-            other.join().unwrap();
+        for caller in callers {
+            caller.join().unwrap();
         }
         model.assert_idle_after(3);
     });
@@ -180,17 +180,17 @@ fn work_is_visible_across_two_grants_in_a_row() {
 fn two_permits_never_admit_a_third_caller() {
     check_bounded(|| {
         let model = Model::new(2, MAX_WAITING);
-        // An atomic addition orders nothing here either, but always reads the latest value.
+        // A relaxed `fetch_add` orders nothing either, but it always reads the latest value.
         fn run(model: &Model) {
             assert_eq!(model.acquire(), Outcome::Acquired);
             assert!(model.sum.fetch_add(1, Ordering::Relaxed) < 2, "a third caller holds a permit");
             model.sum.fetch_sub(1, Ordering::Relaxed);
             model.release();
         }
-        let others = [spawn(&model, run), spawn(&model, run)];
+        let callers = [spawn(&model, run), spawn(&model, run)];
         run(&model);
-        for other in others {
-            other.join().unwrap();
+        for caller in callers {
+            caller.join().unwrap();
         }
         model.assert_idle_after(0);
     });
@@ -318,7 +318,7 @@ fn caller_that_finds_the_semaphore_drained_sees_the_last_holders_work() {
 }
 
 #[test]
-fn one_of_two_callers_is_refused_the_last_place_in_the_queue() {
+fn one_of_two_callers_is_refused_if_the_queue_has_room_for_one() {
     check_bounded(|| {
         let model = Model::held(1);
         let callers = [0, 1].map(|_| spawn(&model, |model| model.semaphore.enqueue((), Waker::noop())));
@@ -332,7 +332,7 @@ fn one_of_two_callers_is_refused_the_last_place_in_the_queue() {
 }
 
 #[test]
-fn two_callers_never_share_a_place_in_the_queue() {
+fn queue_with_room_for_one_never_takes_two_callers() {
     check_bounded(|| {
         let model = Model::held(1);
         let callers = [spawn(&model, Model::run), spawn(&model, Model::run)];
@@ -355,7 +355,7 @@ fn grant_that_expires_while_it_is_taken_goes_to_one_of_two_callers() {
         let now = Instant::now();
         let mut waiter = Some(model.enqueue());
         let next = spawn(&model, Model::run);
-        // Late enough for the first grant, too early for the next one.
+        // The limit `now` expires the first grant. The next grant is made at `later`, so it does not expire.
         let later = now + Duration::from_secs(1);
         let watcher = spawn(&model, move |model| model.semaphore.expire_grants(now, later).0);
         model.work();

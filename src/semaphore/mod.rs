@@ -5,10 +5,10 @@
 //! | `semaphore` | [`Semaphore`], whose fast path takes no mutex while no caller is waiting |
 //! | `token_semaphore` | [`TokenSemaphore`]: callers acquire several tokens at once, and the total can change |
 //! | `wait_queue` | the algorithm: enqueue, poll, cancel, release, grant, close |
-//! | `state` | what the algorithm must know about the state |
+//! | `state` | the trait that the algorithm needs of a state |
 //! | `permit_state`, `token_state` | the two states, each packed into 64 bits |
-//! | `atomic_state` | a state that one compare-exchange changes |
-//! | `waiters` | the waiters, behind the mutex |
+//! | `atomic_state` | a state in an atomic, changed by one compare-exchange |
+//! | `waiters` | the waiters, protected by the mutex |
 //! | `outcome` | the results of the operations |
 //! | `order` | which waiter is served first |
 

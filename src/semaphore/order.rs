@@ -1,4 +1,4 @@
-//! [`Order`], which waiter is served first.
+//! [`Order`], which determines the waiter that is served first.
 
 /// The order in which waiting callers are served.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -9,7 +9,7 @@ pub enum Order {
     Fifo,
     /// Last in, first out: the caller that arrived last is served first.
     ///
-    /// Under overload the newest caller is the most likely to be still interested in the answer. In return, the oldest
+    /// Under overload the newest caller is the most likely to still want the response. The drawback is that the oldest
     /// caller may never be served: set a `max_wait` as well.
     Lifo,
 }

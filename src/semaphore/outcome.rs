@@ -2,7 +2,7 @@
 
 use super::waiters::{WaiterId, WaiterState};
 
-/// Why a semaphore refused a caller.
+/// The reason why a semaphore refused a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SemaphoreRefusal {
     /// Every permit is held, or another caller is already waiting.
@@ -23,7 +23,7 @@ pub(crate) enum EnqueueOutcome {
     Refused(SemaphoreRefusal),
 }
 
-/// How a wait ended.
+/// The outcome of a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WaitOutcome {
     /// The caller holds a permit.
@@ -47,11 +47,11 @@ impl WaitOutcome {
 /// The effect of cancelling a waiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CancelOutcome {
-    /// The waiter left the queue.
+    /// The waiter was removed from the queue.
     Dequeued,
     /// The waiter had been granted a permit, which was released.
     Released,
-    /// None: the wait was already over, as the semaphore was closed or the grant had expired.
+    /// Nothing changed, because the wait had already ended: the semaphore was closed or the grant had expired.
     AlreadyEnded,
 }
 

@@ -9,9 +9,9 @@
 //! ```
 //!
 //! `granted` counts every permit given out, modulo 2²⁴. Counting costs nothing, since the exchange that takes the
-//! permit also counts it. The count occupies the top bits, so that its overflow leaves the state. One comparison of the
-//! bits below it decides whether a caller is admitted: if a caller is waiting or the semaphore is closed (`C`), the
-//! lower 40 bits are larger than any number of permits.
+//! permit also counts it. The count occupies the top bits, so that its overflow does not carry into another field. One
+//! comparison of the bits below it decides whether a caller is admitted: if a caller is waiting or the semaphore is
+//! closed (`C`), the lower 40 bits are larger than any number of permits.
 
 use std::task::Waker;
 
@@ -105,7 +105,7 @@ impl SemaphoreState for PermitState {
         Self(self.0 - ONE_WAITING * waiters as u64)
     }
 
-    /// Carries the count over if the grant that replaced `seen` completed a quarter of the state's count.
+    /// Carries the count over to `total` if the grant that replaced `seen` completed a quarter of the modulus.
     #[inline]
     fn count_grant(total: &GrantTotal, seen: Self) {
         let granted = (seen.granted() + 1) % GRANTED_MODULUS;

@@ -1,4 +1,4 @@
-//! The semaphore compared with a naive queue, over random programs.
+//! Compares the semaphore with a naive queue over random programs.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -63,7 +63,7 @@ enum NaiveState {
 
 struct Waiter {
     id: Option<WaiterId>,
-    /// The index of its latest waker.
+    /// The index of the waiter's latest waker.
     waker: usize,
     state: NaiveState,
 }
@@ -83,7 +83,7 @@ struct Pair {
     waiters: Vec<(usize, Waiter)>,
     queue: VecDeque<usize>,
     granted: VecDeque<usize>,
-    /// Every waker that was passed, with the number of times that it must have been woken.
+    /// Every waker that was passed to the semaphore, with the expected number of wake-ups.
     wakers: Vec<(Arc<Wakes>, usize)>,
 
     enqueues: usize,
@@ -347,7 +347,7 @@ impl Pair {
                 _ => Step::Release,
             };
             self.apply(&step);
-            // A waiter that is still queued waits for a holder, which releases here.
+            // While a waiter is queued, a holder exists: release its permit.
             if self.holders > 0 {
                 self.apply(&Step::Release);
             }
@@ -391,7 +391,7 @@ fn late_carry_changes_nothing() {
     assert_eq!(semaphore.snapshot().granted, 2 * CARRY_EVERY + 5);
 }
 
-/// The ways in which a permit is given out. A grant that passes a quarter of the 24 bits must carry in each of them.
+/// The ways in which a permit is granted. In each of them, a grant that completes a quarter of the modulus must carry.
 #[derive(Clone, Copy, Debug)]
 enum GrantKind {
     TryAcquired,
@@ -431,7 +431,7 @@ fn make_three_grants(semaphore: &Semaphore, kind: GrantKind) {
 fn grant_count_continues_after_the_24_bits_in_the_state_overflow() {
     for kind in [GrantKind::TryAcquired, GrantKind::AcquiredByEnqueue, GrantKind::GrantedInQueue] {
         let semaphore = Semaphore::new(SemaphoreConfig { permits: 1, bound: 8, order: Order::Fifo });
-        // The second of three grants completes a quarter, each time.
+        // In every round, the second of the three grants completes a quarter.
         semaphore.state.skip_grants(CARRY_EVERY - 2);
         let mut expected = CARRY_EVERY - 2;
         // The count overflows three times.

@@ -1,10 +1,10 @@
-//! [`Semaphore`], which one compare-exchange acquires while a permit is available, and another releases.
+//! [`Semaphore`], whose permits are acquired and released with one compare-exchange each while no caller is waiting.
 //!
-//! Callers that find no permit available enqueue behind a mutex, which the fast path never touches. A permit that is
-//! released while a caller is waiting is granted to the next waiter directly. It never becomes available in between, so
-//! no caller can barge. [`WaitQueue`] documents what is decided under the mutex and its invariants. This file has the
-//! operations on permits and those on both kinds; [`token_semaphore`](super::token_semaphore) has the operations on
-//! tokens.
+//! A caller that finds no permit available enters a queue that a mutex protects. The fast path never takes that mutex.
+//! A permit that is released while a caller is waiting is granted to the next waiter directly. It never becomes
+//! available in between, so no caller can barge in. [`WaitQueue`] documents the decisions that are made with the mutex
+//! held, and their invariants. This file contains the operations on permits and those that permits and tokens share;
+//! [`token_semaphore`](super::token_semaphore) has the operations on tokens.
 
 use std::task::Waker;
 
@@ -63,9 +63,9 @@ impl Semaphore {
         }
     }
 
-    /// Revokes every grant that was made at `limit` or before and not taken, and passes the permits on.
+    /// Revokes every untaken grant that was made at or before `limit`, and grants its permit to the next waiter.
     ///
-    /// Returns how many grants it revoked, and when the oldest remaining grant was made.
+    /// Returns the number of revoked grants and the time of the oldest remaining grant.
     pub(crate) fn expire_grants(&self, limit: Instant, now: Instant) -> (usize, Option<Instant>) {
         let expired = self.with_queue(|queue| queue.expire_grants(limit, now));
         wake_all(expired.wakers);
@@ -105,7 +105,7 @@ impl<S: SemaphoreState> Semaphore<S> {
         self.state.try_acquire(self.config.permits, weight)
     }
 
-    /// Adds the caller to the queue, unless `weight` was released in the meantime: then the caller acquires it.
+    /// Acquires `weight` if it has become available in the meantime, or else adds the caller to the queue.
     pub(crate) fn enqueue(&self, weight: S::Weight, waker: &Waker) -> EnqueueOutcome {
         // Refusing takes no mutex: the bound was reached at the moment of this load.
         let seen = self.state.load();
@@ -119,7 +119,8 @@ impl<S: SemaphoreState> Semaphore<S> {
         self.with_queue(|queue| queue.enqueue(weight, &mut waker))
     }
 
-    /// Returns how the wait ended, or `None` while it lasts. An outcome removes the waiter and clears its id.
+    /// Returns the outcome of the wait, or `None` while the caller is still waiting. An outcome also removes the waiter
+    /// and clears its id.
     pub(crate) fn poll(&self, waiter: &mut Option<WaiterId>, waker: &Waker) -> Option<WaitOutcome> {
         let mut spare = None;
         loop {
@@ -131,14 +132,14 @@ impl<S: SemaphoreState> Semaphore<S> {
         }
     }
 
-    /// Polls for the last time and removes the waiter. Returns `None` if it was still waiting.
+    /// Polls the waiter for the last time and removes it. Returns `None` if the waiter was still waiting.
     pub(crate) fn poll_final(&self, waiter: WaiterId) -> Option<WaitOutcome> {
         let removed = self.with_queue(|queue| queue.poll_final(waiter));
         wake_all(removed.wakers);
         removed.outcome
     }
 
-    /// Removes the waiter from the queue. Releases what was granted to it.
+    /// Removes the waiter from the queue and releases its grant, if it has one.
     pub(crate) fn cancel(&self, waiter: WaiterId, granted_at: impl Fn() -> Option<Instant>) -> CancelOutcome {
         let removed = self.with_queue(|queue| queue.cancel(waiter, granted_at));
         wake_all(removed.wakers);
@@ -150,7 +151,7 @@ impl<S: SemaphoreState> Semaphore<S> {
         wake_all(self.with_queue(|queue| queue.close()));
     }
 
-    /// Runs `decide` under the mutex. What it returns is dropped after the mutex is unlocked.
+    /// Runs `decide` with the mutex held. The caller drops the result, and thus after the mutex is unlocked.
     pub(super) fn with_queue<R>(&self, decide: impl FnOnce(&mut WaitQueue<'_, AtomicState<S>>) -> R) -> R {
         let mut queue = lock(&self.queue);
         let Waiters { list, slots } = &mut *queue;

@@ -1,19 +1,19 @@
-//! [`SemaphoreState`], what the algorithm must know about a semaphore's state, and [`WakerSet`], the wakers of the
-//! waiters that an operation grants permits to.
+//! [`SemaphoreState`], the operations that the algorithm needs on a semaphore's state, and [`WakerSet`], the wakers of
+//! the waiters that an operation grants permits to.
 
 use std::fmt::Debug;
 use std::task::Waker;
 
-/// The state of a semaphore, packed into 64 bits. It decides whether a caller is admitted; exchanging it admits the
-/// caller.
+/// The state of a semaphore, packed into 64 bits. The state determines whether a caller is admitted, and exchanging the
+/// state admits the caller.
 pub(crate) trait SemaphoreState: Copy + Eq + Debug {
-    /// How much a caller acquires: `()` if every caller acquires one permit.
+    /// The amount that a caller acquires: `()` if every caller acquires one permit.
     type Weight: Copy + Debug;
     /// The number of permits, unless the state itself contains it.
     type Permits: Copy + Debug;
     /// The wakers of the waiters that one release can grant permits to.
     type Wakers: WakerSet;
-    /// What an atomic semaphore keeps in addition to the state.
+    /// The data that an atomic semaphore keeps in addition to the state.
     type Extra: Debug;
 
     const CLOSED: u64;
@@ -28,10 +28,10 @@ pub(crate) trait SemaphoreState: Copy + Eq + Debug {
 
     fn waiting(self) -> usize;
 
-    /// Returns `true` if enough is available, no caller is waiting, and the semaphore is open.
+    /// Returns `true` if enough permits are available, no caller is waiting, and the semaphore is open.
     fn admits(self, permits: Self::Permits, weight: Self::Weight) -> bool;
 
-    /// Returns `true` if enough is available for the next waiter.
+    /// Returns `true` if enough permits are available for the next waiter.
     fn has_room(self, permits: Self::Permits, weight: Self::Weight) -> bool;
 
     /// Returns `true` if no caller is waiting and the semaphore is open. A release then affects no other caller.

@@ -72,7 +72,7 @@ impl Model {
     fn enqueue(&self, count: usize) -> WaiterId {
         match self.semaphore.enqueue(tokens(count), Waker::noop()) {
             EnqueueOutcome::Queued(waiter) => waiter,
-            outcome => panic!("too few tokens are available, so the caller is queued: {outcome:?}"),
+            outcome => panic!("the caller must be queued, because too few tokens are available: {outcome:?}"),
         }
     }
 
@@ -131,10 +131,10 @@ fn tokens_released_one_by_one_add_up_for_a_waiter_that_needs_both() {
 fn callers_for_all_tokens_exclude_each_other() {
     check_bounded(|| {
         let model = Model::new(2);
-        let others = [spawn(&model, |model| model.run(2)), spawn(&model, |model| model.run(2))];
+        let callers = [spawn(&model, |model| model.run(2)), spawn(&model, |model| model.run(2))];
         model.run(2);
-        for other in others {
-            other.join().unwrap();
+        for caller in callers {
+            caller.join().unwrap();
         }
         model.assert_idle_after(3);
     });
@@ -188,7 +188,7 @@ fn total_that_shrinks_during_an_acquire_is_not_exceeded_afterwards() {
         let model = Model::new(1);
         let changer = spawn(&model, |model| {
             model.semaphore.set_total(0);
-            // A caller that acquired the token did so before.
+            // If the other thread acquired the token, it did so before this point.
             let available = model.semaphore.snapshot().available;
             (available, model.semaphore.try_acquire(Tokens::ONE))
         });
@@ -202,7 +202,7 @@ fn total_that_shrinks_during_an_acquire_is_not_exceeded_afterwards() {
 fn heavy_waiter_cancelled_during_a_release_lets_lighter_ones_acquire() {
     check_bounded(|| {
         let model = Model::held(1);
-        // It waits for more tokens than exist.
+        // The heavy waiter waits for more tokens than exist.
         let heavy = model.enqueue(2);
         let cancelled = spawn(&model, |model| model.semaphore.cancel(heavy, || None));
         let light = spawn(&model, |model| model.run(1));

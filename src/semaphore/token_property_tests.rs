@@ -1,4 +1,4 @@
-//! The token semaphore compared with a naive one, over random programs.
+//! Compares the token semaphore with a naive one over random programs.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -100,7 +100,7 @@ impl Pair {
         self.total as i64 - held as i64
     }
 
-    /// Grants from the front of the queue as far as there is room.
+    /// Grants tokens from the front of the queue while enough of them are available.
     fn grant(&mut self) {
         while let Some(number) = self.queue.front().copied() {
             let available = self.available();
@@ -257,7 +257,7 @@ impl Pair {
                 2 => Step::SetTotal(choice % 9),
                 _ => Step::Release(choice),
             });
-            // Without holders, a waiter may wait for ever: cancel it.
+            // While there are no holders, a waiter may wait forever: cancel it.
             if self.holders.is_empty() {
                 self.apply(&Step::Cancel(choice));
             }

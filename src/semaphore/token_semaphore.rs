@@ -14,7 +14,7 @@ pub(crate) type TokenSemaphore = Semaphore<TokenState>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TokenSnapshot {
     pub(crate) total: usize,
-    /// Negative by the number of tokens that are held in excess of `total`.
+    /// The number of available tokens. Negative if more than `total` tokens are held.
     pub(crate) available: i64,
     pub(crate) waiting: usize,
     pub(crate) is_closed: bool,
@@ -79,9 +79,9 @@ impl TokenSemaphore {
         wake_all(self.with_queue(|queue| queue.resize(self.state.replace_total(total))));
     }
 
-    /// Returns the counters at one moment.
+    /// Returns a consistent copy of the counters.
     pub(crate) fn snapshot(&self) -> TokenSnapshot {
-        // Takes the mutex because the total and the state change one after the other.
+        // Takes the mutex, because the total and the state are changed one after the other.
         self.with_queue(|queue| {
             let seen = queue.state.load();
             TokenSnapshot {

@@ -35,7 +35,7 @@ pub(crate) struct Tokens(NonZeroU32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TokenState(u64);
 
-/// The wakers of the waiters that the same released tokens were granted to.
+/// The wakers of the waiters to which one operation granted tokens.
 #[derive(Debug, Default)]
 pub(crate) struct TokenWakers {
     /// Most releases wake one waiter, for which no memory is allocated.
@@ -78,7 +78,7 @@ impl TokenState {
     /// Returns `true` if more than `own_waiters` callers are waiting, more tokens are held than exist, or the semaphore
     /// is closed.
     pub(super) fn should_release(self, own_waiters: usize) -> bool {
-        // The first comparison decides the common case: no caller is waiting, and nothing else applies.
+        // The first comparison decides the common case, in which all three conditions are false.
         self.0.wrapping_sub(NONE_AVAILABLE) >= NONE_AVAILABLE
             && (self.waiting() > own_waiters || self.available() < 0 || self.is_closed())
     }

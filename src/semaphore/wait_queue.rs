@@ -1,18 +1,20 @@
-//! [`WaitQueue`], the algorithm: which callers acquire, wait, are granted permits, and leave the queue. It decides
-//! while the semaphore's mutex is held.
+//! [`WaitQueue`], the algorithm: which callers acquire, wait, are granted permits, and leave the queue. Its methods are
+//! called with the semaphore's mutex held.
 //!
-//! Two types use it. [`Semaphore`](super::Semaphore) keeps its state in an atomic, so that it is acquired and released
-//! without the mutex while it is uncontended. The entries of a keyed guard keep theirs behind the mutex of their shard.
-//! Only the [`SemaphoreState`] knows what callers acquire and how much exists, permits or tokens.
+//! Two types use it. [`Semaphore`](super::Semaphore) keeps its state in an atomic, so that permits are acquired and
+//! released without the mutex while it is uncontended. The entries of a keyed guard keep their state under the mutex of
+//! their shard. Only the [`SemaphoreState`] distinguishes permits from tokens, and knows how many are available.
 //!
 //! # Invariants
 //!
 //! 1. `state.waiting` changes only under the mutex, where it equals the number of waiters in the list.
 //! 2. While `state.waiting > 0`, there is no room for the next waiter, and the state changes only under the mutex: new
-//!    callers wait, and a release grants. So under the mutex a load returns the latest state, and a store replaces it.
-//! 3. Every change that makes room, or puts another waiter in front, grants from the front as far as there is room: a
-//!    release, a total that grows, and a waiter that leaves, which may have been the one that there was no room for.
-//! 4. What is granted to a waiter counts as held. The waiter takes it, or releases it when it is cancelled.
+//!    callers enqueue, and a release grants. So with the mutex held, a load returns the latest state, and a plain store
+//!    can replace it.
+//! 3. Every change that makes room or moves another waiter to the front grants from the front while there is room. Such
+//!    changes are a release, a growing total, and the removal of a waiter, which may have blocked the waiters behind
+//!    it.
+//! 4. A grant counts as held. The waiter takes the grant, or releases it when the waiter is cancelled.
 //! 5. Wakers are cloned, dropped and woken outside the mutex: a waker is user code.
 
 use std::task::Waker;
@@ -27,7 +29,7 @@ use super::waiters::{RemovedSlot, WaiterId, WaiterList, WaiterSlots, WaiterState
 use crate::counter::Counter;
 use crate::sync::const_unless_loom;
 
-/// What a semaphore was configured with.
+/// The config of a semaphore.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SemaphoreConfig<P = usize> {
     /// From 1 to [`MAX_PERMITS`](super::MAX_PERMITS), or `()` if the state contains the number.
@@ -52,7 +54,7 @@ pub(crate) trait StateCell {
 
     fn load(&self) -> Self::State;
 
-    /// Replaces the state if it still equals `seen`. What the last holder did is visible afterwards.
+    /// Replaces the state if it still equals `seen`. Everything that the last holder did is visible afterwards.
     fn compare_exchange(&self, seen: Self::State, next: Self::State) -> Result<(), Self::State>;
 
     /// Replaces the state. Must be called with the mutex held and while a caller is waiting (invariant 2).
@@ -95,7 +97,7 @@ pub(crate) enum WaiterPoll<T = ()> {
 #[derive(Debug)]
 pub(crate) struct ExpiredGrants {
     pub(crate) count: usize,
-    /// When the oldest remaining grant was made.
+    /// The time at which the oldest remaining grant was made.
     pub(crate) oldest: Option<Instant>,
     /// The wakers of the waiters that were granted the permits instead.
     pub(crate) wakers: Vec<Waker>,
@@ -126,10 +128,10 @@ impl WaitCounters {
 }
 
 impl<C: StateCell> WaitQueue<'_, C> {
-    /// Adds the caller to the queue, unless `weight` was released in the meantime: then the caller acquires it.
+    /// Acquires `weight` if it has become available in the meantime, or else adds the caller to the queue.
     ///
-    /// Takes the waker only if the caller is queued, so that the caller of this method drops it otherwise, after the
-    /// mutex is unlocked.
+    /// Takes the waker only if the caller is queued. Otherwise the calling code drops the waker after the mutex is
+    /// unlocked.
     pub(crate) fn enqueue(&mut self, weight: WeightOf<C>, waker: &mut Option<Waker>) -> EnqueueOutcome {
         let mut seen = self.state.load();
         loop {
@@ -149,7 +151,7 @@ impl<C: StateCell> WaitQueue<'_, C> {
                 self.state.store(seen.enqueued());
                 break;
             } else {
-                // The first waiter: until this exchange, holders can still release without the mutex.
+                // This is the first waiter: until this exchange, holders can still release without the mutex.
                 match self.state.compare_exchange(seen, seen.enqueued()) {
                     Ok(()) => break,
                     Err(now) => seen = now,
@@ -186,7 +188,7 @@ impl<C: StateCell> WaitQueue<'_, C> {
         }
     }
 
-    /// Polls for the last time and removes the waiter. The outcome is `None` if it was still waiting.
+    /// Polls the waiter for the last time and removes it. The outcome is `None` if the waiter was still waiting.
     pub(crate) fn poll_final(
         &mut self,
         waiter: WaiterId,
@@ -199,7 +201,7 @@ impl<C: StateCell> WaitQueue<'_, C> {
         RemovedWaiter { outcome: WaitOutcome::of(&slot.state), wakers, _deferred: slot }
     }
 
-    /// Removes the waiter from the queue. Releases what was granted to it.
+    /// Removes the waiter from the queue and releases its grant, if it has one.
     pub(crate) fn cancel(
         &mut self,
         waiter: WaiterId,
@@ -224,14 +226,14 @@ impl<C: StateCell> WaitQueue<'_, C> {
     pub(crate) fn release(&mut self, weight: WeightOf<C>, granted_at: impl Fn() -> Option<Instant>) -> WakersOf<C> {
         let seen = self.state.load();
         if seen.waiting() == 0 {
-            // No caller can start to wait in between: that needs the mutex.
+            // No caller can enqueue in between, because enqueuing takes the mutex.
             self.state.release(weight);
             return WakersOf::<C>::default();
         }
         self.grant(seen.released(weight), granted_at)
     }
 
-    /// Revokes every grant that was made at `limit` or before and not taken, and passes the permits on.
+    /// Revokes every untaken grant that was made at or before `limit`, and grants its permit to the next waiter.
     pub(crate) fn expire_grants(&mut self, limit: Instant, now: Instant) -> ExpiredGrants {
         let mut wakers = Vec::new();
         let mut count = 0;
@@ -242,10 +244,10 @@ impl<C: StateCell> WaitQueue<'_, C> {
         ExpiredGrants { count, oldest: self.waiters.oldest_grant(self.slots), wakers }
     }
 
-    /// Refuses waiting and new callers. Returns the wakers of those that were waiting.
+    /// Refuses waiting and new callers. Returns the wakers of the waiting callers.
     pub(crate) fn close(&mut self) -> Vec<Waker> {
         let wakers = self.waiters.close(self.slots);
-        // Closed first: this ends the fast path for new callers, so the state changes only here.
+        // The state is closed first. This ends the fast path, so from here on the state changes only under the mutex.
         self.state.close();
         if !wakers.is_empty() {
             self.state.store(self.state.load().dequeued(wakers.len()));
@@ -253,13 +255,13 @@ impl<C: StateCell> WaitQueue<'_, C> {
         wakers
     }
 
-    /// Counts a waiter that left the list as no longer waiting, and grants what it may have held up.
+    /// Subtracts a waiter that was removed from the list, and grants to the waiters that it may have blocked.
     fn dequeue(&mut self, granted_at: impl Fn() -> Option<Instant>) -> WakersOf<C> {
         self.grant(self.state.load().dequeued(1), granted_at)
     }
 
-    /// Grants from the front as far as `state` has room, and stores the resulting state. Must be called only while a
-    /// caller is waiting.
+    /// Grants from the front while `state` has room, and stores the resulting state. Must be called only while a caller
+    /// is waiting.
     fn grant(&mut self, mut state: C::State, granted_at: impl Fn() -> Option<Instant>) -> WakersOf<C> {
         let mut wakers = WakersOf::<C>::default();
         let mut is_stored = false;
@@ -268,7 +270,7 @@ impl<C: StateCell> WaitQueue<'_, C> {
         {
             let seen = state;
             state = state.dequeued(1).acquired(weight);
-            // Stored with each grant: a count that is carried over must not run ahead of the state.
+            // The state is stored with each grant, because a count that is carried over must not be ahead of the state.
             self.state.store(state);
             self.state.count_grant(seen);
             is_stored = true;
@@ -292,7 +294,7 @@ impl<C: StateCell<State = TokenState>> WaitQueue<'_, C> {
             if seen.waiting() > 0 {
                 return self.grant(resized, || None);
             }
-            // Without waiters, callers acquire and release without the mutex.
+            // While no caller is waiting, callers acquire and release without the mutex.
             match self.state.compare_exchange(seen, resized) {
                 Ok(()) => return WakersOf::<C>::default(),
                 Err(now) => seen = now,

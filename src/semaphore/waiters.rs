@@ -1,14 +1,14 @@
-//! The waiters of a semaphore: pure data structures, always behind a mutex.
+//! The waiters of a semaphore: pure data structures that a mutex protects.
 //!
-//! A [`WaiterList`] is the queue of one semaphore. Its waiters' [`WaiterSlots`] may be shared with other semaphores
-//! behind the same mutex, as the entries of a keyed guard's shard do.
+//! A [`WaiterList`] is the queue of one semaphore. The [`WaiterSlots`] of its waiters may be shared with other
+//! semaphores under the same mutex, as in a keyed guard's shard.
 //!
 //! # Invariants
 //!
 //! 1. A slot belongs to one waiter from [`WaiterList::push`] until [`WaiterList::remove`] of the same [`WaiterId`].
 //! 2. A slot is linked in `waiting` exactly while it is [`WaiterState::Waiting`], in `granted` exactly while it is
 //!    [`WaiterState::Granted`], and in the free list exactly while it belongs to no waiter.
-//! 3. Without waiters there is no heap memory.
+//! 3. While there are no waiters, no heap memory is held.
 //!
 //! Slots link to each other by index, so removing from the middle costs the same as removing from the front, and no
 //! pointer is involved.
@@ -65,11 +65,11 @@ struct WaiterSlot<T> {
     state: WaiterState,
     prev: u32,
     next: u32,
-    /// How much the waiter acquires.
+    /// The amount that the waiter acquires.
     weight: T,
 }
 
-/// The slots of waiters, in any list. If every waiter acquires one permit, `T` takes no space.
+/// The slots of the waiters of one or more lists. If every waiter acquires one permit, `T` takes no space.
 #[derive(Debug)]
 pub(crate) struct WaiterSlots<T = ()> {
     all: Vec<WaiterSlot<T>>,

@@ -8,8 +8,7 @@ pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard, atomic};
 use self::atomic::{AtomicUsize, Ordering};
 use super::lock;
 
-/// Waits for a notification. No time passes in a model: the wait times out as soon as the other threads have had their
-/// turn.
+/// Waits for a notification. No time passes in a model: the wait times out as soon as the other threads have run.
 pub(crate) fn wait_timeout<'a, T>(
     mutex: &'a Mutex<T>,
     _condvar: &Condvar,

@@ -1,5 +1,5 @@
-//! The synchronization primitives that the crate is built on: std's, or loom's in the models. This is the one place that
-//! chooses between them.
+//! The synchronization primitives that the crate is built on: std's, or loom's in the models. Only this module chooses
+//! between them.
 
 #[cfg(all(test, loom))]
 mod loom_backend;

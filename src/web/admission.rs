@@ -1,4 +1,4 @@
-//! [`Admission`], how a layer or middleware finds the guard and the key of a request.
+//! [`Admission`], which finds the guard and the key of a request for a layer or middleware.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -7,7 +7,8 @@ use super::{KeyKind, Refusal, RequestKey};
 use crate::guard::erased::ErasedSource;
 use crate::guard::{AcquireError, SharedGuard, SharedKeyedGuard};
 
-/// How a layer or middleware finds the guard and the key of a request, of which it passes a `Q`.
+/// The way in which a layer or middleware finds the guard and the key of a request. `Q` is the type in which a request
+/// is passed.
 pub(crate) enum Admission<Q> {
     /// The same guard for every request.
     One(SharedGuard),
@@ -15,7 +16,7 @@ pub(crate) enum Admission<Q> {
     PerKey(Arc<dyn Fn(&Q) -> Arrival + Send + Sync>),
 }
 
-/// How a request that has arrived is handled.
+/// The way in which a request that has arrived is handled.
 pub(crate) enum Arrival {
     Guarded(ErasedSource),
     LetThrough,

@@ -1,4 +1,4 @@
-//! [`ClientLink`], which reports whether a client is still connected.
+//! [`ClientLink`], which reports if a client is still connected.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
@@ -8,19 +8,20 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-/// How often the connection is checked while unread bytes hide the end of the stream.
+/// The interval at which the connection is checked while unread bytes hide the end of the stream.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Reports whether a client is still connected, whatever the server has left unread of its requests.
+/// Reports if a client is still connected, even if the server has not read all of the client's requests.
 ///
 /// A server based on hyper does not notice that a client has disconnected while a part of its request, or a request
 /// pipelined behind it, is unread. With a link in its extensions, a request that waits for a permit leaves the queue
 /// when its client disconnects, and never runs. In axum a [`WatchedListener`](super::axum::WatchedListener) inserts the
 /// link. With another server, share the `TcpStream` in an `Arc` and insert a link to it.
 ///
-/// A client that has shut down its sending half counts as disconnected, as it does for hyper by default. A client that
-/// closes behind more unread bytes than the kernel buffers is not noticed unless it resets the connection, because the
-/// end of its stream has not arrived. Unix only: on other platforms every client counts as connected.
+/// A client that has shut down its sending half counts as disconnected, as it does for hyper by default. If a client
+/// closes the connection after sending more unread bytes than the kernel buffers, this is not noticed unless the client
+/// resets the connection, because the end of the stream has not arrived. Unix only: on other platforms every client
+/// counts as connected.
 #[derive(Clone, Debug)]
 pub struct ClientLink {
     stream: Weak<TcpStream>,
@@ -29,7 +30,7 @@ pub struct ClientLink {
 
 impl ClientLink {
     /// Creates a link to the client at the other end of `stream`. The link does not keep the connection open, except
-    /// while a caller waits for [`gone`](Self::gone): shut the stream down when you are done with it.
+    /// while a caller waits for [`gone`](Self::gone): shut down the stream when you no longer need it.
     #[must_use]
     pub fn new(stream: &Arc<TcpStream>) -> Self {
         Self { stream: Arc::downgrade(stream), peer: stream.peer_addr().ok() }
@@ -41,7 +42,7 @@ impl ClientLink {
         self.peer
     }
 
-    /// Returns `true` if the client has closed the connection or its sending half. One system call.
+    /// Returns `true` if the client has closed the connection or its sending half. Costs one system call.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         self.stream.upgrade().is_none_or(|stream| is_gone(&stream))
@@ -58,7 +59,8 @@ impl ClientLink {
     /// Panics outside a tokio runtime with a timer, if the client has sent something that the server leaves unread.
     pub async fn gone(&self) {
         while let Some(stream) = self.stream.upgrade() {
-            // Readable means: the client has sent something that the server leaves unread, or it has disconnected.
+            // The stream is readable if the client has sent something that the server leaves unread, or has
+            // disconnected.
             let readable = stream.ready(Interest::READABLE).await.is_ok();
             if !readable || is_gone(&stream) {
                 return;

@@ -6,8 +6,8 @@ use std::marker::PhantomData;
 use super::Refusal;
 use crate::guard::{OwnedPermit, SharedGuard};
 
-/// Names the guard that [`Guarded`] acquires: one in a `static` or in a `LazyLock`. (A guard in the app's state is
-/// acquired in the handler.)
+/// Names the guard that [`Guarded`] acquires, in a `static` or a `LazyLock`. (If the guard is in the app's state,
+/// acquire it in the handler.)
 pub trait GuardSource: Send + Sync + 'static {
     /// Returns the guard.
     fn guard() -> SharedGuard;
@@ -23,15 +23,15 @@ pub trait GuardSource: Send + Sync + 'static {
 /// The handler starts when its request has been granted a permit. The permit is released when this value is dropped: at
 /// the end of the handler, or earlier where only a part of the handler needs the permit.
 ///
-/// Two things differ from the layer. A client that disconnects cancels the handler, as the framework does; wrap work
-/// that must not be interrupted in [`run_to_completion`](crate::EndpointGuard::run_to_completion). And a handler that
-/// acquires the same guard again is not detected: it waits for itself.
+/// It differs from the layer in two ways. If the client disconnects, the framework drops the handler; wrap work that
+/// must not be interrupted in [`run_to_completion`](crate::EndpointGuard::run_to_completion). If the handler acquires
+/// the same guard again, this is not detected: the handler waits for itself.
 ///
-/// Take it in an `async fn`. A closure such as `|_permit: Guarded<Report>| async { … }` drops it before the async block
-/// starts, unless the block is `async move` and names it.
+/// Use it as an argument of an `async fn`. A closure such as `|_permit: Guarded<Report>| async { … }` drops it before
+/// the async block starts, unless the block is `async move` and uses the permit.
 ///
-/// In axum, place it before the extractor of the body. The body is unread while the request waits, so the server
-/// notices a client that disconnects only with a [`WatchedListener`](super::axum::WatchedListener).
+/// In axum, place it before the extractor that reads the body. The body is unread while the request waits, so the
+/// server notices a client that disconnects only with a [`WatchedListener`](super::axum::WatchedListener).
 ///
 /// ```
 /// use onelane::EndpointGuard;

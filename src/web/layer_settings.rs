@@ -12,20 +12,20 @@ use crate::guard::guarded_work::{DetachedWork, GuardedWork};
 use crate::guard::permit::HeldPermit;
 use crate::guard::{AcquireError, SharedGuard, SharedKeyedGuard};
 
-/// How one layer or middleware admits requests. `Q` is the type in which the framework passes a request to the function
-/// that reads its key.
+/// The settings with which one layer or middleware admits requests. `Q` is the type in which the framework passes a
+/// request to the function that reads its key.
 pub(super) struct LayerSettings<Q> {
     pub(super) admission: Admission<Q>,
     pub(super) options: GuardOptions,
 }
 
 impl<Q> LayerSettings<Q> {
-    /// One guard for all requests.
+    /// Creates the settings of one guard for all requests.
     pub(super) fn new(guard: impl Into<SharedGuard>, options: GuardOptions) -> Arc<Self> {
         Arc::new(Self { admission: Admission::One(guard.into()), options })
     }
 
-    /// One guard with a queue and permits for each key.
+    /// Creates the settings of a guard with a queue and permits for each key.
     pub(super) fn keyed<K, R>(
         guard: impl Into<SharedKeyedGuard<K>>,
         key_of: impl Fn(&Q) -> R + Send + Sync + 'static,
@@ -46,7 +46,7 @@ impl<Q> LayerSettings<Q> {
         }
     }
 
-    /// Changes the refusal as the user wants it.
+    /// Applies the user's change to the refusal.
     pub(super) fn refuse(&self, refusal: Refusal) -> Refusal {
         self.options.on_refusal.apply(refusal)
     }
@@ -67,7 +67,7 @@ impl<Q> LayerSettings<Q> {
     }
 }
 
-/// Returns `true` if what follows the head of the response is a tunnel, not a body.
+/// Returns `true` if the head of the response is followed by a tunnel, not by a body.
 pub(super) fn is_tunnel(is_connect: bool, status: u16) -> bool {
     status == 101 || is_connect && (200..300).contains(&status)
 }

@@ -1,5 +1,4 @@
-//! A request arrives: guards in front of routes for axum, tower services (tonic, hyper) and actix-web, and handlers
-//! that run on a pool.
+//! Guards in front of routes, for axum, tower services (tonic, hyper) and actix-web, and handlers that run on a pool.
 //!
 //! | I want | use |
 //! |---|---|
@@ -32,15 +31,15 @@
 //! | [`WouldDeadlock`](crate::AcquireError::WouldDeadlock) | 500 | `urn:onelane:would-deadlock` | |
 //! | [`BlockingInAsync`](crate::AcquireError::BlockingInAsync) | 500 | `urn:onelane:blocking-in-async` | |
 //!
-//! A status of 500 means a bug in the service. A computed `Retry-After` is the time in which every caller that waits
-//! now will have been served: the mean hold time × (waiting + 1) ÷ permits, rounded up to whole seconds, from 1 to
-//! 3,600. It is 1 until a hold time has been measured.
+//! A status of 500 means a bug in the service. A computed `Retry-After` estimates the time until every caller that
+//! waits now has been served: the mean hold time × (waiting + 1) ÷ permits, rounded up to whole seconds, from 1 to
+//! 3,600. Its value is 1 until a hold time has been measured.
 //!
 //! Behind a keyed layer, `Busy`, `QueueFull` and `Timeout` concern a single key. The status is then 429 where keys
-//! stand for clients, and 409 where they stand for resources ([`KeyKind`]). A handler that acquires the permit of a key
-//! by itself chooses the status by itself: `.map_err(|error| Refusal::from(error).with_status(429))?`.
+//! stand for clients, and 409 where they stand for resources ([`KeyKind`]). A handler that acquires a key's permit
+//! itself also chooses the status: `.map_err(|error| Refusal::from(error).with_status(429))?`.
 //!
-//! When the request would have shared the response of a flight ([`FlightError`](crate::FlightError)):
+//! When the request was to share the response of a flight ([`FlightError`](crate::FlightError)):
 //!
 //! | error | status | `type` | `Retry-After` |
 //! |---|---|---|---|
@@ -48,14 +47,14 @@
 //! | [`Timeout`](crate::FlightError::Timeout) | 503 | `urn:onelane:timeout` | 1 |
 //! | [`Panicked`](crate::FlightError::Panicked), the shared work | 500 | `urn:onelane:panicked` | |
 //! | [`WouldDeadlock`](crate::FlightError::WouldDeadlock) | 500 | `urn:onelane:would-deadlock` | |
-//! | the response broke off while it was read to be shared | 500 | `urn:onelane:answer-broken` | |
+//! | the response ended early while it was read to be shared | 500 | `urn:onelane:answer-broken` | |
 //!
 //! When a pool did not run the work, or the work produced no result ([`OffloadError`](crate::OffloadError)):
 //!
 //! | error | status | `type` | `Retry-After` |
 //! |---|---|---|---|
-//! | [`Full`](crate::OffloadError::Full): no thread and no place in the queue | 503 | `urn:onelane:pool-full` | 1 |
-//! | [`QueueTimeout`](crate::OffloadError::QueueTimeout): `queue_timeout` is over | 503 | `urn:onelane:timeout` | 1 |
+//! | [`Full`](crate::OffloadError::Full): no thread is free and the queue is full | 503 | `urn:onelane:pool-full` | 1 |
+//! | [`QueueTimeout`](crate::OffloadError::QueueTimeout): after `queue_timeout` | 503 | `urn:onelane:timeout` | 1 |
 //! | [`Timeout`](crate::OffloadError::Timeout) before the work began | 503 | `urn:onelane:timeout` | 1 |
 //! | [`Timeout`](crate::OffloadError::Timeout) after the work began | 504 | `urn:onelane:took-too-long` | |
 //! | [`Cancelled`](crate::OffloadError::Cancelled) by the service | 503 | `urn:onelane:cancelled` | |
@@ -65,7 +64,7 @@
 //! | [`NoThread`](crate::OffloadError::NoThread): the system has none left | 503 | `urn:onelane:no-thread` | 1 |
 //! | [`NoRuntime`](crate::OffloadError::NoRuntime): a bug in the service | 500 | `urn:onelane:no-runtime` | |
 //!
-//! The 504 is also the response of work that [stops](crate::offload::Cancelled) because of its timeout. It carries no
+//! The 504 is also the response of work that [stops](crate::offload::Cancelled) because of its timeout. It has no
 //! `Retry-After`, because the same request would take as long again.
 //!
 //! When the request itself is the reason:
@@ -73,14 +72,14 @@
 //! | reason | status | `type` | `Retry-After` |
 //! |---|---|---|---|
 //! | it has no key ([`RequestKey::Refuse`]) | 400 | `urn:onelane:key-missing` | |
-//! | its body broke off while the request waited | 400 | `urn:onelane:body-unreadable` | |
+//! | its body ended early while the request waited | 400 | `urn:onelane:body-unreadable` | |
 //! | its client disconnected while the request waited | 499 | `urn:onelane:client-gone` | |
 //!
-//! Nobody receives the 499. It is nginx's status, and meant for logs.
+//! No client receives the 499. The status comes from nginx and is meant for logs.
 //!
 //! An [`AcquireError`](crate::AcquireError), a [`FlightError`](crate::FlightError) or an
-//! [`OffloadError`](crate::OffloadError) that a handler returns becomes the same response, in axum and in actix-web.
-//! The error with which a flight's work failed makes its own response, see [`FlightError`](crate::FlightError).
+//! [`OffloadError`](crate::OffloadError) that a handler returns becomes the same response, in axum and in actix-web. If
+//! a flight's work failed, its error determines the response: see [`FlightError`](crate::FlightError).
 //!
 //! # Shared responses
 //!
@@ -89,12 +88,12 @@
 //! headers and the body. Two requests are the same if they agree in method, host, path, query and the [key
 //! headers](FlightOptions::key_header).
 //!
-//! **The key must contain whatever distinguishes users**, or one user gets the response of another. The layer itself
-//! takes these precautions:
+//! **The key must contain everything that distinguishes users**, or one user gets the response of another. The layer
+//! itself takes these precautions:
 //!
-//! | a request that is served alone, alongside all others | reason |
+//! | a request that is served alone, at once | reason |
 //! |---|---|
-//! | has another method than GET and HEAD, or a body | it may change something |
+//! | has a method other than GET and HEAD, or a body | it may change something |
 //! | has `Authorization`, `Proxy-Authorization` or `Cookie` | its response may be for one user (RFC 9111, 3.5) |
 //! | has `Range`, `If-…` or `Upgrade` | its response is a part, or the result of a comparison |
 //!
@@ -104,30 +103,30 @@
 //! |---|---|
 //! | `Set-Cookie`, `Cache-Control: private` or `no-store` | it is for one user (RFC 9111, 3 and 5.2.2) |
 //! | `Vary` names a header that is not part of the key | it differs (RFC 9111, 4.1) |
-//! | 4xx other than 404, 405 and 410; 511 | it concerns one client: a 401, 403 or 429 is not for the others |
-//! | 206, streams, announced trailers, bodies over [`max_body`](FlightOptions::max_body) | it is not in one piece |
+//! | 4xx other than 404, 405 and 410; 511 | it concerns one client, such as a 401, 403 or 429 |
+//! | 206, streams, announced trailers, bodies over [`max_body`](FlightOptions::max_body) | it is not in memory |
 //! | an error of the service that is not a response | it can't be cloned |
 //!
 //! For ten seconds after such a response, requests with the same key don't wait for each other, unless the response
-//! concerned that one request: an error, a 4xx, or `Vary` by a header that the request had sent. Extensions are left
-//! out of a shared response, and so are trailers that no `Trailer` header announced.
+//! concerned that one request: an error, a 4xx, or `Vary` by a header that the request had sent. A shared response has
+//! no extensions, and no trailers that no `Trailer` header announced.
 //!
 //! `Cache-Status` (RFC 9211) reports what happened: `onelane; fwd=miss` for the request that was served,
 //! `onelane; fwd=miss; collapsed` for the requests that share its response, and `onelane; fwd=bypass` for a request
 //! that was served alone.
 //!
-//! Every request that is served alone runs at once. A flight layer limits nothing; put a guard behind it where a limit
-//! is needed.
+//! Every request that is served alone runs at once. A flight layer does not limit concurrency; put a guard behind it
+//! where a limit is needed.
 //!
-//! A client that disconnects changes nothing for the others. If all clients disconnect, the handler is dropped, or
-//! finishes if the flight is [`detached`](FlightOptions::detached). A handler with several clients runs in its own
-//! task, outside the task-locals of outer layers and outside outer guards: acquiring such a guard again is not detected
-//! there. So put the guard behind the flight layer, not around it.
+//! If a client disconnects, the other requests still get the response. If all clients disconnect, the handler is
+//! dropped, or finishes if the flight is [`detached`](FlightOptions::detached). A handler with several clients runs in
+//! its own task, outside the task-locals of outer layers and outside outer guards: acquiring such a guard again is not
+//! detected there. So put the guard behind the flight layer, not around it.
 //!
 //! # Clients that disconnect
 //!
 //! A request whose client disconnects while the request *waits* leaves the queue and never runs, once the server
-//! notices it. Servers differ in when they do:
+//! notices that the client has disconnected. Servers notice this at different times:
 //!
 //! | server | when it notices that a client has disconnected |
 //! |---|---|
@@ -137,20 +136,20 @@
 //!
 //! Over HTTP/1, the guard layer reads the body of a request while the request waits, up to 64 KiB
 //! ([`read_ahead`](GuardOptions::read_ahead)). For pipelined requests, and for bodies that are larger but fit into the
-//! kernel's buffers (some 100 kB), serve with a [`WatchedListener`](axum::WatchedListener). For bodies that are larger
+//! kernel's buffers (about 100 kB), serve with a [`WatchedListener`](axum::WatchedListener). For bodies that are larger
 //! still, raise `read_ahead`; otherwise only a reset is noticed.
 //!
 //! Behind two guards, a request that waits for the second is a handler that runs for the first. If its client
 //! disconnects, the first guard lets it continue, and the second notices only with a `WatchedListener`.
 //!
-//! A handler behind a guard whose client disconnects while the handler *runs* continues to its end and holds its
-//! permit; see [`OnDisconnect`].
+//! If the client disconnects while a handler behind a guard *runs*, the handler continues to its end and holds its
+//! permit: see [`OnDisconnect`].
 //!
 //! The table also holds for handlers on a pool, with one difference: their extractors have run before they wait, and
 //! nothing is read ahead. So in axum, a [`WatchedListener`](axum::WatchedListener) is needed where no extractor has
 //! read a large body. A function that has begun can't be stopped, but it can
-//! [see](crate::offload::TaskContext::current) that its client has disconnected. Behind a guard it keeps its permit to
-//! its end.
+//! [see](crate::offload::TaskContext::current) that its client has disconnected. Behind a guard, the function keeps its
+//! permit until it returns.
 
 #[cfg(feature = "actix-web")]
 pub mod actix;

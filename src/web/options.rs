@@ -1,4 +1,4 @@
-//! [`GuardOptions`], how a guarded route treats its requests.
+//! [`GuardOptions`], which configure how a guarded route treats its requests.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::refusal_hook::RefusalHook;
 use super::{KeyKind, Refusal};
 
-/// What happens to a handler whose client disconnects while the handler runs.
+/// The behaviour of a handler whose client disconnects while the handler runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnDisconnect {
@@ -18,7 +18,7 @@ pub enum OnDisconnect {
     Cancel,
 }
 
-/// How long a request holds its permit.
+/// The time for which a request holds its permit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Hold {
@@ -31,12 +31,12 @@ pub enum Hold {
     Auto,
     /// Until the handler has returned, even if the response body is a stream.
     Head,
-    /// Until the response body, of whatever kind, has been handed to the server or dropped, but for at most
+    /// Until the response body, of any kind, has been handed to the server or dropped, but for at most
     /// [`body_hold_max`](GuardOptions::body_hold_max).
     Body,
 }
 
-/// How a guarded route treats its requests. The defaults suit most routes.
+/// Configures how a guarded route treats its requests. The defaults suit most routes.
 ///
 /// If a permit is available at once, the handler is called before the request's body has arrived, so a client that
 /// sends slowly holds its permit while it sends. Where that matters, set a read timeout in the server, or read the body
@@ -88,8 +88,8 @@ impl GuardOptions {
         self
     }
 
-    /// Sets how long a handler may continue after its client has disconnected; then it is dropped. Default: one hour.
-    /// `Duration::MAX` means no limit.
+    /// Limits how long a handler may continue after its client has disconnected. After that time the handler is
+    /// dropped. Default: one hour. `Duration::MAX` means no limit.
     pub fn max_run(mut self, max_run: Duration) -> Self {
         self.max_run = max_run;
         self
@@ -101,8 +101,8 @@ impl GuardOptions {
         self
     }
 
-    /// Sets how long a response body may hold the permit, counted from the response's head; then the next request runs
-    /// alongside it. `Duration::MAX` means no limit.
+    /// Sets how long a response body may hold the permit, counted from the response's head. After that time the next
+    /// request runs alongside it. `Duration::MAX` means no limit.
     ///
     /// The default, 30 seconds, keeps one slow reader from occupying the endpoint. Long exports and event streams need
     /// a higher limit, or none.
@@ -120,19 +120,19 @@ impl GuardOptions {
     /// Sets how many bytes of its body a request may read while it waits. The last read may exceed the limit. A frame
     /// of less than about 100 bytes counts as 100. Default: 64 KiB; 0 reads nothing.
     ///
-    /// A server based on hyper notices that a client has disconnected only when nothing of its request is unread. So a
-    /// request that waits reads its body into memory, where the handler finds it.
+    /// A server based on hyper notices that a client has disconnected only when nothing of its request is unread. So
+    /// while a request waits, its body is read into memory, and the handler gets it from there.
     ///
-    /// A client that sends `Expect: 100-continue` gets its `100 Continue` when the reading begins. A body that fails
-    /// while it is read here is answered with status 400: put a limit on its size behind the guard, where it reaches
-    /// the handler.
+    /// A client that sends `Expect: 100-continue` gets its `100 Continue` when the reading begins. If the body fails
+    /// while it is read ahead, the request gets status 400. So put a limit on the body's size behind the guard, where
+    /// its error reaches the handler.
     #[cfg(feature = "tower")]
     pub fn read_ahead(mut self, bytes: usize) -> Self {
         self.read_ahead = bytes;
         self
     }
 
-    /// Changes the response to requests that are refused, for whatever [reason](Refusal::reason): see [`Refusal`].
+    /// Changes the response to requests that are refused, for any [reason](Refusal::reason): see [`Refusal`].
     pub fn on_refusal(mut self, change: impl Fn(Refusal) -> Refusal + Send + Sync + 'static) -> Self {
         self.on_refusal = RefusalHook::new(change);
         self

@@ -143,8 +143,8 @@ impl From<OffloadError> for Refusal {
     }
 }
 
-/// Work that stops because its time is over gets the response of work that continues. If it stops because its client
-/// has disconnected, nobody receives the response.
+/// Work that stops because of its time limit gets the same response as work that continues after the limit. If it stops
+/// because its client has disconnected, no client receives the response.
 #[cfg(feature = "offload")]
 impl From<Cancelled> for Refusal {
     fn from(_: Cancelled) -> Self {

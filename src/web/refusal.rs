@@ -43,7 +43,7 @@ pub(crate) type RefusalHeader = (Cow<'static, str>, Cow<'static, str>);
 /// });
 /// ```
 ///
-/// A refusal is itself a response, so a handler that acquires a permit by itself can return it:
+/// A refusal is itself a response, so a handler that acquires a permit itself can return a refusal:
 /// `.map_err(Refusal::from)?`.
 #[derive(Clone, Debug)]
 #[must_use]
@@ -58,24 +58,25 @@ pub struct Refusal {
     body: Option<(Cow<'static, str>, Bytes)>,
 }
 
-/// Why a request is refused.
+/// The reason why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RefusalReason {
-    /// The guard refused it.
+    /// The guard refused the request.
     Guard(AcquireError),
-    /// Its client disconnected while the request waited. Nobody receives this response; it appears in access logs.
+    /// The client disconnected while the request waited. No client receives this response; it appears in access logs.
     ClientGone,
-    /// The run whose response it would have shared produced none, or the request could not wait for the run.
+    /// The run whose response the request was to share produced none, or the request could not wait for the run.
     Flight(FlightError<Infallible>),
-    /// Its work produced no result: a pool did not accept the work, or the work took too long or panicked.
+    /// The work of the request produced no result: a pool did not accept the work, or the work took too long or
+    /// panicked.
     #[cfg(feature = "offload")]
     Offload(OffloadError),
-    /// The response that was made for it broke off before it was sent.
+    /// The response that was made for the request ended early.
     AnswerBroken,
-    /// It has no key, and requests without a key are refused.
+    /// The request has no key, and requests without a key are refused.
     KeyMissing,
-    /// Its body broke off or turned out to be malformed while the request waited.
+    /// The body of the request ended early or was malformed while the request waited.
     BodyUnreadable,
 }
 
@@ -113,8 +114,8 @@ impl Refusal {
         &self.reason
     }
 
-    /// Returns `true` if there are too many requests: the guard is busy, its queue or that of a pool is full, too many
-    /// keys are in use, or the request got no permit or no thread in time.
+    /// Returns `true` if there are too many requests: the guard is busy, the queue of the guard or of a pool is full,
+    /// too many keys are in use, or the request got no permit or no thread in time.
     #[must_use]
     pub fn is_overload(&self) -> bool {
         use AcquireError::{Busy, GrantExpired, QueueFull, Timeout, TooManyKeys};

@@ -6,17 +6,17 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RequestKey<K> {
-    /// The request waits for a permit of this key. Give the same key to all requests that have none, and they share its
-    /// permits.
+    /// The request waits for a permit of this key. To make requests without a key share permits, give them all the same
+    /// key.
     Key(K),
-    /// The request needs no permit. It is served at once, alongside all others, as if the layer did not exist. If its
-    /// client disconnects, its handler is dropped, as the framework does.
+    /// The request needs no permit. It is served at once, concurrently with all other requests, as if the layer did not
+    /// exist. If its client disconnects, the framework drops the handler, as without the layer.
     LetThrough,
     /// The request is refused with status 400 and type `urn:onelane:key-missing`.
     Refuse,
 }
 
-/// What the keys of a keyed layer or middleware stand for, which decides the status of a refusal that concerns one key.
+/// The meaning of the keys of a keyed layer or middleware. It determines the status of a refusal that concerns one key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeyKind {

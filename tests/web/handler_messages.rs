@@ -107,6 +107,6 @@ fn result_that_cannot_leave_the_pool_is_named() {
 #[test]
 fn async_function_gets_the_hint_that_it_needs_no_pool() {
     let function = "async fn handler() -> &'static str { \"hello\" }";
-    assert_message("actix", function, &["an `async fn` needs no pool: give it to the route as it is"]);
+    assert_message("actix", function, &["an `async fn` needs no pool: pass it to the route unchanged"]);
     assert_message("axum", function, &["`impl Future<Output = &'static str>: ", "IntoResponse` is not satisfied"]);
 }

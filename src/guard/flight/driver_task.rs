@@ -19,7 +19,7 @@ where
     E: Send + Sync + 'static,
 {
     map: Arc<FlightMap<K, T, E>>,
-    spot: EntryId,
+    entry: EntryId,
     is_finished: bool,
 }
 
@@ -29,15 +29,15 @@ where
     T: Clone + Send + Sync + 'static,
     E: Send + Sync + 'static,
 {
-    pub(super) fn new(map: Arc<FlightMap<K, T, E>>, spot: EntryId) -> Self {
-        Self { map, spot, is_finished: false }
+    pub(super) fn new(map: Arc<FlightMap<K, T, E>>, entry: EntryId) -> Self {
+        Self { map, entry, is_finished: false }
     }
 
     fn poll_run(&mut self, cx: &mut Context<'_>) {
-        let shard = self.map.shard(self.spot);
+        let shard = self.map.shard(self.entry);
         let mut spare = None;
         let mut work = loop {
-            match shard.poll_by_task(self.spot.index(), cx.waker(), &mut spare) {
+            match shard.poll_by_task(self.entry.index(), cx.waker(), &mut spare) {
                 DriverTaskPoll::Drive(work) => break work,
                 DriverTaskPoll::Pending => return,
                 DriverTaskPoll::NeedsWaker => spare = Some(cx.waker().clone()),
@@ -47,17 +47,17 @@ where
                 }
             }
         };
-        let scope = Scope::enter(self.map.scope(self.spot));
+        let scope = Scope::enter(self.map.scope(self.entry));
         let poll = work.poll(cx);
         drop(scope);
         if let Poll::Ready(outcome) = poll {
             self.is_finished = true;
-            let _completion = self.map.complete(self.spot, Driver::Task, outcome);
+            let _completion = self.map.complete(self.entry, Driver::Task, outcome);
             return;
         }
-        let deferred = shard.put_back_by_task(self.spot.index(), work, cx.waker().clone());
+        let deferred = shard.put_back_by_task(self.entry.index(), work, cx.waker().clone());
         self.is_finished = deferred.cancelled_work.is_some();
-        self.map.run_deferred(self.spot, deferred);
+        self.map.run_deferred(self.entry, deferred);
     }
 }
 
@@ -81,11 +81,11 @@ where
     T: Clone + Send + Sync + 'static,
     E: Send + Sync + 'static,
 {
-    /// Leaves the run to its waiters, which may be on other runtimes, if the task's runtime shuts down.
+    /// Hands the run back to its waiters, which may be on other runtimes, if the task's runtime shuts down.
     fn drop(&mut self) {
         if !self.is_finished {
-            let deferred = self.map.shard(self.spot).lose_task(self.spot.index());
-            self.map.run_deferred(self.spot, deferred);
+            let deferred = self.map.shard(self.entry).lose_task(self.entry.index());
+            self.map.run_deferred(self.entry, deferred);
         }
     }
 }

@@ -11,8 +11,8 @@ use thiserror::Error;
 /// [`Failed`](Self::Failed) and [`Panicked`](Self::Panicked) go to all callers of a run. Their clones share one value.
 ///
 /// In axum and actix-web this error is a response: [`Failed`](Self::Failed) responds as the work's error does, if that
-/// error is a response (in axum, one that can be cloned). The other variants respond as the
-/// [table of refusals](crate::web) says. Use [`try_into_failure`](Self::try_into_failure) if the work's error is not a
+/// error is a response (in axum, one that can be cloned). The other variants respond as the [tables of
+/// refusals](crate::web) describe. Use [`try_into_failure`](Self::try_into_failure) if the work's error is not a
 /// response, or to change the response.
 #[derive(Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -34,7 +34,7 @@ pub enum FlightError<E> {
     #[error("no result within {waited:?}: try again later, or raise wait_timeout")]
     #[non_exhaustive]
     Timeout {
-        /// How long this caller waited.
+        /// The time for which this caller waited.
         waited: Duration,
     },
     /// The work asked for its own key, and would have waited for itself.
@@ -54,7 +54,7 @@ impl<E> FlightError<E> {
 
     /// Returns the work's error if this is [`Failed`](Self::Failed), or the reason why the work returned no error.
     ///
-    /// That reason is a response whatever `E` is, and can be turned into a [`Refusal`](crate::web::Refusal):
+    /// That reason is a response for any `E`, and converts to a [`Refusal`](crate::web::Refusal):
     ///
     /// ```
     /// use std::io;
@@ -81,7 +81,7 @@ impl<E> FlightError<E> {
     ///
     /// # Errors
     ///
-    /// Returns the same error as a `FlightError` of work that never fails if it is not [`Failed`](Self::Failed).
+    /// If this is not [`Failed`](Self::Failed), returns the same variant as the `FlightError` of work that never fails.
     pub fn try_into_failure(self) -> Result<Arc<E>, FlightError<Infallible>> {
         match self {
             Self::Failed(error) => Ok(error),

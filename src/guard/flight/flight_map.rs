@@ -36,59 +36,59 @@ where
     }
 
     #[inline]
-    pub(super) fn shard(&self, spot: EntryId) -> &ShardOf<K, T, E> {
-        self.shards.shard(spot.shard())
+    pub(super) fn shard(&self, entry: EntryId) -> &ShardOf<K, T, E> {
+        self.shards.shard(entry.shard())
     }
 
     /// Identifies a run while its work is polled or dropped.
     #[inline]
-    pub(super) fn scope(&self, spot: EntryId) -> ScopeId {
-        (std::ptr::from_ref(self).addr(), spot.to_bits())
+    pub(super) fn scope(&self, entry: EntryId) -> ScopeId {
+        (std::ptr::from_ref(self).addr(), entry.to_bits())
     }
 
     /// Completes a run: its waiters get the outcome, and so does the driver.
     #[inline]
     pub(super) fn complete(
         self: &Arc<Self>,
-        spot: EntryId,
+        entry: EntryId,
         driver: Driver,
         outcome: RunOutcome<T, E>,
     ) -> Completion<RunOutcome<T, E>, Arc<RunOutcome<T, E>>> {
         if matches!(outcome, Err(FlightError::Panicked { .. })) {
             self.panicked.add(1);
         }
-        let (completion, deferred) = self.shard(spot).complete(spot.index(), driver, outcome, Arc::new);
-        self.run_deferred(spot, deferred);
+        let (completion, deferred) = self.shard(entry).complete(entry.index(), driver, outcome, Arc::new);
+        self.run_deferred(entry, deferred);
         completion
     }
 
-    /// Does what an operation deferred until the mutex is unlocked.
+    /// Runs what an operation deferred until the mutex is unlocked.
     #[inline]
-    pub(super) fn run_deferred(self: &Arc<Self>, spot: EntryId, mut deferred: DeferredOf<K, T, E>) {
+    pub(super) fn run_deferred(self: &Arc<Self>, entry: EntryId, mut deferred: DeferredOf<K, T, E>) {
         if deferred.spawn_task {
-            self.spawn_driver(spot);
+            self.spawn_driver(entry);
         }
         if !deferred.wakers.is_empty() {
             wake_all(mem::take(&mut deferred.wakers));
         }
         if let Some(work) = deferred.cancelled_work.take() {
-            self.drop_cancelled(spot, work);
+            self.drop_cancelled(entry, work);
         }
     }
 
-    /// Drops the work of a cancelled run. Callers that join meanwhile wait for that.
+    /// Drops the work of a cancelled run. Callers that join meanwhile wait until the work is dropped.
     #[cold]
-    fn drop_cancelled(self: &Arc<Self>, spot: EntryId, work: WorkFuture<T, E>) {
-        let scope = Scope::enter(self.scope(spot));
+    fn drop_cancelled(self: &Arc<Self>, entry: EntryId, work: WorkFuture<T, E>) {
+        let scope = Scope::enter(self.scope(entry));
         drop(work);
         drop(scope);
-        wake_all(self.shard(spot).finish_cancel(spot.index()).wakers);
+        wake_all(self.shard(entry).finish_cancel(entry.index()).wakers);
     }
 
-    /// Spawns the driver task that the run counts on.
+    /// Spawns the driver task that the run relies on.
     #[cold]
-    pub(super) fn spawn_driver(self: &Arc<Self>, spot: EntryId) {
-        let task = DriverTask::new(Arc::clone(self), spot);
+    pub(super) fn spawn_driver(self: &Arc<Self>, entry: EntryId) {
+        let task = DriverTask::new(Arc::clone(self), entry);
         // Without a runtime the task is dropped here, and hands the run to its waiters.
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(task);

@@ -2,7 +2,7 @@
 //!
 //! Callers and driver tasks use the shard as `shared_run`, `flight_map` and `driver_task` do. Work loads and stores a
 //! `Relaxed` counter whenever it is polled or dropped, which orders nothing by itself: the sum is right only if the
-//! runs of the key exclude each other, and each poll sees the effects of the previous one. Work needs two polls, so a
+//! runs of the key exclude each other, and each poll sees the effects of the previous poll. Work needs two polls, so a
 //! lost wake-up hangs the model.
 
 #![allow(clippy::unwrap_used, reason = "a test fails on an unexpected result")]
@@ -29,7 +29,7 @@ use crate::sync::{Mutex, lock};
 const KEY: u32 = 7;
 const HASH: Hash64 = Hash64(7);
 
-/// What the model's runtime does with spawned tasks.
+/// The way in which the model's runtime treats spawned tasks.
 #[derive(Clone, Copy, Debug)]
 enum Tasks {
     /// There is no runtime.
@@ -53,7 +53,7 @@ struct Shared {
     polls: usize,
     /// The counter that work changes, if runs must exclude each other.
     sum: Option<AtomicUsize>,
-    /// What the work waits for. Without an event, work wakes itself.
+    /// The event that the work waits for. Without an event, the work wakes itself.
     event: Option<Event>,
 
     // Not part of the model: loom runs one thread at a time.
@@ -400,10 +400,10 @@ fn caller_that_joins_as_the_run_completes_shares_it_or_starts_another() {
 fn three_callers_without_a_runtime_get_their_outcomes() {
     check_bounded(2, || {
         let shared = Shared::new(Tasks::None);
-        let others = [spawn(&shared, Shared::call), spawn(&shared, Shared::call)];
+        let callers = [spawn(&shared, Shared::call), spawn(&shared, Shared::call)];
         shared.call();
-        for other in others {
-            other.join().unwrap();
+        for caller in callers {
+            caller.join().unwrap();
         }
         shared.assert_over();
     });
@@ -443,10 +443,10 @@ fn caller_that_polls_once_and_leaves_hands_the_work_to_the_waiters() {
     for tasks in [Tasks::None, Tasks::Run] {
         check_bounded(2, move || {
             let shared = Shared::new(tasks);
-            let others = [spawn(&shared, Shared::call), spawn(&shared, |shared| shared.poll_and_leave().unwrap_or(0))];
+            let callers = [spawn(&shared, Shared::call), spawn(&shared, |shared| shared.poll_and_leave().unwrap_or(0))];
             shared.poll_and_leave();
-            for other in others {
-                other.join().unwrap();
+            for caller in callers {
+                caller.join().unwrap();
             }
             shared.assert_over();
         });
@@ -455,7 +455,7 @@ fn caller_that_polls_once_and_leaves_hands_the_work_to_the_waiters() {
 
 #[test]
 fn caller_that_joins_as_the_last_waiter_leaves_never_overlaps_the_cancelled_work() {
-    // The task's first poll completes the run, or not.
+    // With two polls, the task's first poll completes the run. With three, it does not.
     for polls in [2, 3] {
         check_bounded(3, move || {
             let shared = Shared::with(Tasks::Run, |shared| shared.polls = polls);

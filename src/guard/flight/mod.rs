@@ -10,7 +10,7 @@
 //! | its future joins a run, waits, times out or leaves | `shared_run`, `wait_timer` |
 //! | the key's run is found or started in one shard of the map | `flight_map` → `shard` of `run_entry` |
 //! | the work is polled, by a waiter or by the driver task | `work_future`, `driver_task` → `shard_driver` |
-//! | what a shard's operation returns, and what it defers until its mutex is unlocked | `outcome` |
+//! | a shard's operation returns, and defers work until its mutex is unlocked | `outcome` |
 //! | the caller gets a value or an error | `error` |
 
 mod builder;

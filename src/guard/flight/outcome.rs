@@ -1,22 +1,22 @@
-//! What the operations of a [`FlightShard`](super::shard::FlightShard) return.
+//! The results of the operations of a [`FlightShard`](super::shard::FlightShard).
 
 use std::task::Waker;
 
 use super::run_entry::{RunEntry, RunWaiterId};
 use crate::guard::key_map::DeferredEntry;
 
-/// How a caller joined a run.
+/// The outcome of joining a run.
 #[derive(Debug)]
 pub(crate) enum JoinOutcome {
     /// The caller started a run and is its leader. It polls the work next.
     Started { index: u32, id: RunWaiterId },
     /// The caller waits for a run that another caller started.
     ///
-    /// If `spawn_task`, the run counts on the caller to spawn its driver task. If `needs_driver`, every waiter that
-    /// could drive the run was woken, but may never be polled: the caller polls the run at once, since it may have to
-    /// drive.
+    /// If `spawn_task` is `true`, the caller must spawn the run's driver task. If `needs_driver` is `true`, every
+    /// waiter that could drive the run was woken, but may never be polled: the caller polls the run at once, because it
+    /// may have to drive the run.
     Joined { index: u32, id: RunWaiterId, spawn_task: bool, needs_driver: bool },
-    /// The key has a run. Retry with a waker.
+    /// The key has a run. Retry with a clone of the waker.
     NeedsWaker,
     /// The run has as many waiters as are allowed.
     Full,
@@ -31,7 +31,7 @@ pub(crate) enum RunPoll<W, O> {
     Pending,
     /// Retry with a clone of the waker.
     NeedsWaker,
-    /// The waiter drives: it polls the work, then calls [`put_back`](super::shard::FlightShard::put_back) or
+    /// The waiter drives the run: it polls the work, then calls [`put_back`](super::shard::FlightShard::put_back) or
     /// [`complete`](super::shard::FlightShard::complete).
     Drive(W),
     /// The run is complete. The waiter has left it.
@@ -47,21 +47,21 @@ pub(crate) enum DriverTaskPoll<W> {
     Pending,
     /// Retry with a clone of the waker.
     NeedsWaker,
-    /// Poll the work.
+    /// The task drives the run: it polls the work.
     Drive(W),
     /// The run needs no driver any more. The task has left it.
     Finished,
 }
 
-/// What an operation defers until the mutex is unlocked: wake-ups, a spawn, and drops of user values.
+/// The actions that an operation defers until the mutex is unlocked: wake-ups, a spawn, and drops of user values.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct FlightDeferred<K, W, O> {
-    /// Wake these.
+    /// The wakers to wake.
     pub(crate) wakers: Vec<Waker>,
     /// The work of a cancelled run. Drop it, then call [`finish_cancel`](super::shard::FlightShard::finish_cancel).
     pub(crate) cancelled_work: Option<W>,
-    /// Spawn the driver task: the run counts on it.
+    /// `true` if the driver task must be spawned: the run relies on it.
     pub(crate) spawn_task: bool,
     /// The outcome of the run that a waiter left, if the run was complete.
     pub(crate) outcome: Option<O>,
@@ -82,7 +82,7 @@ impl<K, W, O> FlightDeferred<K, W, O> {
     }
 }
 
-/// The result of a run, as its driver gets it back.
+/// The result of a completed run, returned to its driver.
 #[derive(Debug)]
 pub(crate) enum Completion<R, O> {
     /// No other waiter wants the result.

@@ -89,14 +89,14 @@ impl Wake for Wakes {
 enum RunPhase {
     Polling,
     Idle,
-    /// Cancelled. The driver that polls the work right now learns of it afterwards; without one, the work is being
+    /// Cancelled. A driver that is polling the work finds out after its poll; without a driver, the work is being
     /// dropped.
     Cancelling,
     Ended,
     Completed,
 }
 
-/// What polls the work of a run.
+/// The driver of a run, which polls its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ModelDriver {
     Waiter(usize),
@@ -110,7 +110,7 @@ struct ModelRun {
     phase: RunPhase,
     is_linked: bool,
     is_counted: bool,
-    /// What polls the work right now.
+    /// The driver that is polling the work right now.
     driver: Option<ModelDriver>,
     /// The work is being dropped right now.
     is_being_dropped: bool,
@@ -131,7 +131,7 @@ struct ModelRun {
 struct ModelWaiter {
     run: usize,
     id: RunWaiterId,
-    /// The index of its latest waker.
+    /// The index of the waiter's latest waker.
     waker: Option<usize>,
     /// The waiter was woken or must be polled for another reason, and has not been polled since.
     is_due: bool,
@@ -149,7 +149,7 @@ struct Comparison {
     runs: BTreeMap<usize, ModelRun>,
     waiters: BTreeMap<usize, ModelWaiter>,
     wakers: Vec<Arc<Wakes>>,
-    /// How often each waker had been woken at the last check.
+    /// The number of wake-ups of each waker at the last check.
     seen: Vec<usize>,
     numbers: usize,
 
@@ -292,7 +292,7 @@ impl Comparison {
             waker.wake();
         }
         if let Some(work) = deferred.cancelled_work.take() {
-            assert_eq!(work, run, "it is this run's work");
+            assert_eq!(work, run, "the work belongs to this run");
             let run = self.run(run);
             assert_eq!(run.phase, RunPhase::Cancelling);
             assert!(run.driver.is_none() && !run.is_being_dropped);
@@ -409,7 +409,7 @@ impl Comparison {
         assert_eq!(key_slot, Some(key));
     }
 
-    /// Returns the registered waker if current is one and no fresh one is asked for.
+    /// Returns the registered waker if there is one and `fresh` is `false`, or else a fresh one.
     fn choose_waker(&mut self, registered: Option<usize>, fresh: bool) -> (usize, Waker) {
         match registered {
             Some(index) if !fresh => (index, self.waker(index)),
@@ -426,7 +426,7 @@ impl Comparison {
         if matches!(poll, RunPoll::NeedsWaker) {
             spare = Some(waker_now.clone());
             poll = self.shard.poll(at, id, &waker_now, &mut spare);
-            assert!(!is_same(spare.as_ref(), &waker_now), "it asked for a clone and did not store it");
+            assert!(!is_same(spare.as_ref(), &waker_now), "the shard requested a clone and did not store it");
         }
         let phase = self.runs[&run].phase;
         match poll {
@@ -437,7 +437,7 @@ impl Comparison {
                     let other = model.last_driver.is_some_and(|driver| driver != ModelDriver::Waiter(number));
                     assert!(other || model.has_task, "nothing else would drive the work");
                 }
-                let waiter = self.waiters.get_mut(&number).expect("it is a waiter");
+                let waiter = self.waiters.get_mut(&number).expect("the caller is a waiter");
                 waiter.waker = Some(index);
                 waiter.is_due = false;
             }
@@ -452,7 +452,7 @@ impl Comparison {
                 assert!(!model.has_task, "the task drives");
                 model.phase = RunPhase::Polling;
                 model.driver = Some(ModelDriver::Waiter(number));
-                self.waiters.get_mut(&number).expect("it is a waiter").is_due = false;
+                self.waiters.get_mut(&number).expect("the caller is a waiter").is_due = false;
             }
             RunPoll::Completed(outcome) => {
                 assert_eq!((phase, outcome, is_late), (RunPhase::Completed, run, false));
@@ -462,12 +462,12 @@ impl Comparison {
                 assert_eq!((phase, is_late), (RunPhase::Ended, true));
                 self.remove_waiter(number);
             }
-            RunPoll::NeedsWaker => panic!("it has a clone"),
+            RunPoll::NeedsWaker => panic!("the shard has a clone"),
         }
     }
 
     fn remove_waiter(&mut self, number: usize) {
-        let waiter = self.waiters.remove(&number).expect("it was a waiter");
+        let waiter = self.waiters.remove(&number).expect("the caller was a waiter");
         self.run(waiter.run).waiters.remove(&number);
         self.forget_if_over(waiter.run);
     }
@@ -529,7 +529,7 @@ impl Comparison {
                 model.last_driver = Some(driver);
                 let may_spawn = can_spawn && !model.cannot_run_tasks;
                 assert_eq!(deferred.spawn_task, may_spawn && model.waiters.len() > 1 && !model.has_task);
-                self.waiters.get_mut(&number).expect("it is a waiter").waker = Some(index);
+                self.waiters.get_mut(&number).expect("the caller is a waiter").waker = Some(index);
                 self.run_deferred(run, deferred, can_spawn);
             }
             ModelDriver::Task => {
@@ -600,7 +600,7 @@ impl Comparison {
         if matches!(poll, DriverTaskPoll::NeedsWaker) {
             spare = Some(waker_now.clone());
             poll = self.shard.poll_by_task(at, &waker_now, &mut spare);
-            assert!(!is_same(spare.as_ref(), &waker_now), "it asked for a clone and did not store it");
+            assert!(!is_same(spare.as_ref(), &waker_now), "the shard requested a clone and did not store it");
         }
         let model = self.run(run);
         match poll {
@@ -620,7 +620,7 @@ impl Comparison {
                 model.has_task = false;
                 self.forget_if_over(run);
             }
-            DriverTaskPoll::NeedsWaker => panic!("it has a clone"),
+            DriverTaskPoll::NeedsWaker => panic!("the shard has a clone"),
         }
     }
 

@@ -1,4 +1,5 @@
-//! [`RunEntry`], the state of one run: plain data behind the mutex of its [`FlightShard`](super::shard::FlightShard).
+//! [`RunEntry`], the state of one run: plain data, protected by the mutex of its
+//! [`FlightShard`](super::shard::FlightShard).
 
 use std::mem;
 use std::task::Waker;
@@ -10,12 +11,13 @@ use crate::waker_slot::WakerSlot;
 #[derive(Debug)]
 pub(crate) struct RunEntry<W, O> {
     pub(super) state: RunEntryState<W, O>,
-    /// What polls the work. `None` if the run needs a driver: the next waiter that is polled becomes it.
+    /// The driver, which polls the work. `None` if the run needs one: the next waiter that is polled becomes the
+    /// driver.
     pub(super) driver: Option<Driver>,
     /// The number of waiters, including callers that wait for a cancelled run to end.
     pub(super) waiters: usize,
     leader_waker: WakerSlot,
-    /// Exists once the run had a follower or a driver task. In a box, as most runs never have.
+    /// Created with the run's first follower or driver task. Boxed, because most runs have neither.
     shared: Option<Box<SharedParts>>,
     /// `true` while the run counts as running.
     pub(super) is_counted: bool,
@@ -31,7 +33,7 @@ pub(super) enum RunEntryState<W, O> {
     Completed(O),
 }
 
-/// What polls the work of a run.
+/// The driver of a run, which polls its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Driver {
     Waiter(RunWaiterId),
@@ -154,8 +156,8 @@ impl<W, O> RunEntry<W, O> {
         self.shared.as_mut()?.task.take()?.take()
     }
 
-    /// Makes a driver task drive the run, if there is none yet and one can be spawned. Returns `true` if the caller
-    /// must spawn it.
+    /// Makes a driver task drive the run, if the run has none and one can be spawned. Returns `true` if the caller must
+    /// spawn the task.
     pub(super) fn hand_to_task(&mut self, can_spawn: impl FnOnce() -> bool) -> bool {
         let spawn_task = !self.has_task() && can_spawn();
         if spawn_task {

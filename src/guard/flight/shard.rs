@@ -1,4 +1,5 @@
-//! [`FlightShard`], one shard of a [`FlightMap`](super::flight_map::FlightMap): the runs of some keys behind one mutex.
+//! [`FlightShard`], one shard of a [`FlightMap`](super::flight_map::FlightMap): the runs of some keys, protected by one
+//! mutex.
 //!
 //! ```text
 //!   start ──▶ Polling ◀──────────▶ Idle                 Polling: a driver polls the work right now
@@ -36,10 +37,10 @@ pub(crate) struct FlightShard<K, W, O> {
     pub(crate) counters: FlightCounters,
 }
 
-/// What remains of an unshared run. Drop it after the mutex is unlocked.
-type UnsharedRemains<K, W, O> = (DeferredKey<K, RunEntry<W, O>>, Option<Waker>);
+/// The values of an unshared run that must be dropped after the mutex is unlocked.
+type DeferredRun<K, W, O> = (DeferredKey<K, RunEntry<W, O>>, Option<Waker>);
 
-/// Changed only while the mutex is held.
+/// Counters that change only while the mutex is held.
 #[derive(Debug)]
 pub(crate) struct FlightCounters {
     /// Keys that have a run.
@@ -112,8 +113,8 @@ impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
     /// Called when a waiter is polled. Registers `waker` if the waiter has to wait, as
     /// [`WakerSlot::register`](crate::waker_slot::WakerSlot::register) does.
     pub(crate) fn poll(&self, index: u32, id: RunWaiterId, waker: &Waker, spare: &mut Option<Waker>) -> RunPoll<W, O> {
-        // Dropped after the guard, and thus after the mutex is unlocked. They are dropped in place: moving them would
-        // take longer than everything else here.
+        // Dropped after the guard, and thus after the mutex is unlocked. The values are dropped in place, because
+        // moving them would take longer than everything else here.
         let _stale;
         let _removed;
         let mut runs = lock(&self.runs);
@@ -136,7 +137,7 @@ impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
         outcome.map_or(RunPoll::Rejoin, RunPoll::Completed)
     }
 
-    /// Puts work back that a waiter has polled and that is still pending. `waker` is the one that the work was polled
+    /// Puts work back that a waiter has polled and that is still pending. `waker` is the waker that the work was polled
     /// with.
     pub(crate) fn put_back(
         &self,
@@ -167,9 +168,9 @@ impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
 
     /// Completes and removes a run that was never shared. Returns `None` if the run is, or was, shared.
     ///
-    /// The waker is the leader's.
+    /// The returned waker is the leader's.
     #[inline]
-    pub(crate) fn complete_unshared(&self, index: u32) -> Option<UnsharedRemains<K, W, O>> {
+    pub(crate) fn complete_unshared(&self, index: u32) -> Option<DeferredRun<K, W, O>> {
         let mut runs = lock(&self.runs);
         let run = runs.value(index);
         if !run.is_unshared() {
@@ -235,7 +236,7 @@ impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
         deferred.stale_waker = run.remove_waker(id);
         match &run.state {
             RunEntryState::Polling | RunEntryState::Idle(_) if run.waiters > 0 => {
-                // The waiter may have been woken to drive. Waiters that have joined since then were not.
+                // This waiter may have been woken to drive the run. Waiters that have joined since then were not woken.
                 if run.driver.is_none_or(|driver| driver == Driver::Waiter(id)) {
                     run.driver = None;
                     deferred.wakers = run.take_wakers();

@@ -32,7 +32,7 @@ where
     key: Option<K>,
     /// `None` once this caller started a run.
     work: Option<W>,
-    /// Set while this caller is a waiter of a run.
+    /// The run that this caller is a waiter of, if any.
     joined: Option<JoinedRun>,
     timer: Option<Box<WaitTimer>>,
     is_done: bool,
@@ -40,7 +40,7 @@ where
 
 #[derive(Clone, Copy, Debug)]
 struct JoinedRun {
-    spot: EntryId,
+    entry: EntryId,
     id: RunWaiterId,
 }
 
@@ -89,15 +89,15 @@ where
         loop {
             match shard.join(hash, &mut self.key, &mut waker, max_callers, is_inside, can_spawn) {
                 JoinOutcome::Started { index, id } => {
-                    let joined = JoinedRun { spot: EntryId::new(number, index), id };
+                    let joined = JoinedRun { entry: EntryId::new(number, index), id };
                     self.joined = Some(joined);
                     return self.start(joined, cx, progress);
                 }
                 JoinOutcome::Joined { index, id, spawn_task, needs_driver } => {
-                    let spot = EntryId::new(number, index);
-                    self.joined = Some(JoinedRun { spot, id });
+                    let entry = EntryId::new(number, index);
+                    self.joined = Some(JoinedRun { entry, id });
                     if spawn_task {
-                        map.spawn_driver(spot);
+                        map.spawn_driver(entry);
                     }
                     return if needs_driver { self.poll_joined(cx, progress) } else { self.poll_timer(cx, progress) };
                 }
@@ -117,17 +117,17 @@ where
     {
         let make = self.work.take().expect("the caller has its work until it starts a run");
         let map = self.flight.map();
-        let scope = Scope::enter(map.scope(joined.spot));
+        let scope = Scope::enter(map.scope(joined.entry));
         let first_poll = WorkFuture::start(make, cx);
         drop(scope);
         match first_poll {
             FirstPoll::Ready(result) => {
                 self.finish(progress);
-                // The result is moved only now, and once: most runs end here, and copying what was just written is
-                // slow.
-                let remains = map.shard(joined.spot).complete_unshared(joined.spot.index());
-                if remains.is_some() {
-                    // Cleared before the key and the waker in `remains` are dropped: they are user code.
+                // The result is moved once, and only here: most runs end here, and copying memory that was just written
+                // is slow.
+                let deferred = map.shard(joined.entry).complete_unshared(joined.entry.index());
+                if deferred.is_some() {
+                    // Cleared before the key and the waker in `deferred` are dropped: they are user code.
                     self.joined = None;
                     return Poll::Ready(result.map_err(failed));
                 }
@@ -146,10 +146,10 @@ where
 
     /// Polls the joined run. Returns `None` if the run ended without an outcome.
     fn poll_run(&mut self, joined: JoinedRun, cx: &mut Context<'_>) -> Option<Poll<RunOutcome<T, E>>> {
-        let shard = self.flight.map().shard(joined.spot);
+        let shard = self.flight.map().shard(joined.entry);
         let mut spare = None;
         loop {
-            match shard.poll(joined.spot.index(), joined.id, cx.waker(), &mut spare) {
+            match shard.poll(joined.entry.index(), joined.id, cx.waker(), &mut spare) {
                 RunPoll::Pending => return Some(Poll::Pending),
                 RunPoll::NeedsWaker => spare = Some(cx.waker().clone()),
                 RunPoll::Drive(work) => return Some(self.drive(joined, work, cx)),
@@ -168,7 +168,7 @@ where
     /// Polls the work, as the driver of the run.
     fn drive(&mut self, joined: JoinedRun, mut work: WorkFuture<T, E>, cx: &mut Context<'_>) -> Poll<RunOutcome<T, E>> {
         let map = self.flight.map();
-        let scope = Scope::enter(map.scope(joined.spot));
+        let scope = Scope::enter(map.scope(joined.entry));
         let poll = work.poll(cx);
         drop(scope);
         let Poll::Ready(outcome) = poll else {
@@ -177,8 +177,8 @@ where
         };
         // A panic is counted in `complete`.
         if !matches!(outcome, Err(FlightError::Panicked { .. })) {
-            let remains = map.shard(joined.spot).complete_unshared(joined.spot.index());
-            if remains.is_some() {
+            let deferred = map.shard(joined.entry).complete_unshared(joined.entry.index());
+            if deferred.is_some() {
                 self.joined = None;
                 return Poll::Ready(outcome);
             }
@@ -200,27 +200,27 @@ where
             }
         };
         let map = self.flight.map();
-        let deferred = map.shard(joined.spot).put_back(joined.spot.index(), joined.id, work, waker, can_spawn);
-        map.run_deferred(joined.spot, deferred);
+        let deferred = map.shard(joined.entry).put_back(joined.entry.index(), joined.id, work, waker, can_spawn);
+        map.run_deferred(joined.entry, deferred);
     }
 
     #[cold]
     #[inline(never)]
     fn complete(&mut self, joined: JoinedRun, outcome: RunOutcome<T, E>) -> RunOutcome<T, E> {
-        // Cleared first, since the waker of another waiter may panic.
+        // `joined` is cleared first, because the waker of another waiter may panic.
         self.joined = None;
-        match self.flight.map().complete(joined.spot, Driver::Waiter(joined.id), outcome) {
+        match self.flight.map().complete(joined.entry, Driver::Waiter(joined.id), outcome) {
             Completion::Unshared(outcome) => outcome,
             Completion::Shared(outcome) => unshare(outcome),
         }
     }
 
-    /// Waits, but no longer than `wait_timeout`.
+    /// Polls the timer, and leaves the run once `wait_timeout` has passed.
     fn poll_timer(&mut self, cx: &mut Context<'_>, progress: &Progress) -> Poll<RunOutcome<T, E>> {
         let Some(timeout) = self.flight.config.wait_timeout else { return Poll::Pending };
         let waited = ready!(self.timer.get_or_insert_with(|| WaitTimer::start(timeout)).poll(cx));
         self.finish(progress);
-        // A result that became available as the timer fired wins.
+        // A result that became available just as the timer fired wins.
         Poll::Ready(self.leave().map_or_else(
             || {
                 self.flight.timed_out.add(1);
@@ -232,11 +232,11 @@ where
 
     /// Leaves the run. Returns its outcome if it was completed meanwhile.
     fn leave(&mut self) -> Option<Arc<RunOutcome<T, E>>> {
-        let JoinedRun { spot, id } = self.joined.take()?;
+        let JoinedRun { entry, id } = self.joined.take()?;
         let map = self.flight.map();
-        let mut deferred = map.shard(spot).leave(spot.index(), id, self.flight.config.detached, can_spawn);
+        let mut deferred = map.shard(entry).leave(entry.index(), id, self.flight.config.detached, can_spawn);
         let outcome = deferred.outcome.take();
-        map.run_deferred(spot, deferred);
+        map.run_deferred(entry, deferred);
         outcome
     }
 

@@ -39,19 +39,20 @@ use crate::sync::const_unless_loom;
 ///
 /// # What the key must contain
 ///
-/// Everything that the value depends on. Above all **the user**, if the value is not for everyone: callers with the
-/// same key get the same value. A key without the authenticated user serves one user's page to another.
+/// The key must contain everything that the value depends on. Above all, it must contain **the user** if the value is
+/// not for everyone: callers with the same key get the same value. A key without the authenticated user serves one
+/// user's page to another.
 ///
 /// # What drives a run
 ///
 /// All callers of a run are equal. While a run has one caller, that caller polls the work itself, and nothing is
 /// spawned. When the second caller joins, a task spawned on that caller's runtime takes over, so that no caller depends
 /// on another one being polled. That runtime must keep running while any caller waits, and must have what the work
-/// needs, such as a timer. A `block_on` that returns earlier leaves the task where nothing polls it.
+/// needs, such as a timer. If a `block_on` returns earlier, nothing polls the task any more.
 ///
-/// A caller that stops waiting, even the first, changes nothing for the others: the run continues from where it is.
-/// When the last caller stops waiting, the work is dropped at once ([`detached`](SingleFlightBuilder::detached) lets it
-/// finish). If another thread is polling the work at that moment, the work is dropped when that poll returns.
+/// If a caller stops waiting, even the first one, the run continues for the other callers from where it is. When the
+/// last caller stops waiting, the work is dropped at once ([`detached`](SingleFlightBuilder::detached) lets it finish).
+/// If another thread is polling the work at that moment, the work is dropped when that poll returns.
 ///
 /// Runs of one key never overlap. A caller that arrives while cancelled work is being dropped does not join that run.
 /// It waits until the work is dropped, and then starts a new run.
@@ -63,7 +64,7 @@ use crate::sync::const_unless_loom;
 ///
 /// # Not a cache
 ///
-/// A run that has ended is forgotten: the next caller starts another. Nothing is stored for a key without a run.
+/// A run that has ended is forgotten: the next caller starts a new one. Nothing is stored for a key without a run.
 ///
 /// # When not to use it
 ///
@@ -82,7 +83,7 @@ impl<K, T, E> SingleFlight<K, T, E> {
     const_unless_loom! {
         /// Creates a single flight without limits, whose runs are cancelled when no caller waits for them.
         ///
-        /// `name` appears in [`stats`](Self::stats).
+        /// `name` identifies the single flight in [`stats`](Self::stats).
         #[must_use]
         pub fn new(name: &'static str) -> Self {
             Self::builder(name).build()
@@ -125,8 +126,8 @@ where
     ///
     /// # Errors
     ///
-    /// [`Failed`](super::FlightError::Failed) and [`Panicked`](super::FlightError::Panicked) if the work failed or
-    /// panicked, [`TooManyWaiters`](super::FlightError::TooManyWaiters) at once,
+    /// Returns [`Failed`](super::FlightError::Failed) and [`Panicked`](super::FlightError::Panicked) if the work failed
+    /// or panicked, [`TooManyWaiters`](super::FlightError::TooManyWaiters) at once,
     /// [`Timeout`](super::FlightError::Timeout) after `wait_timeout`,
     /// [`WouldDeadlock`](super::FlightError::WouldDeadlock) if the work asks for its own key.
     ///

@@ -19,8 +19,7 @@ pub struct FlightStats {
     pub runs: u64,
     /// Callers that shared a run which another caller had started.
     pub shared: u64,
-    /// Runs that all callers stopped waiting for: they were dropped, or completed at that moment and nothing got the
-    /// result.
+    /// Runs that all callers left. Their work was dropped, or it completed at that moment and its result was discarded.
     pub cancelled: u64,
     /// Runs that panicked.
     pub panicked: u64,

@@ -1,4 +1,4 @@
-//! [`WorkFuture`], the work of a run once its first poll had to wait.
+//! [`WorkFuture`], the work of a run whose first poll returned `Pending`.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,7 +11,7 @@ use tracing::Span;
 use super::error::FlightError;
 use crate::panic::{discard, message_of};
 
-/// What a run produces for each of its waiters.
+/// The outcome of a run, which each of its waiters gets.
 pub(super) type RunOutcome<T, E> = Result<T, FlightError<E>>;
 
 type BoxedWork<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
@@ -20,7 +20,7 @@ type BoxedWork<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 pub(super) struct WorkFuture<T, E> {
     /// `None` once the work has ended.
     work: Option<BoxedWork<T, E>>,
-    /// The leader's tracing span. In a box, as spans are large, and most runs have none.
+    /// The leader's tracing span. Boxed, because spans are large and most runs have none.
     span: Option<Box<Span>>,
 }
 
@@ -39,7 +39,7 @@ impl<T, E> WorkFuture<T, E> {
     where
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
-        // Outside of the closure: a destructor that panics while the closure unwinds would abort the process.
+        // Declared outside the closure: a destructor that panics while the closure unwinds would abort the process.
         let mut started = None;
         let poll = catch_unwind(AssertUnwindSafe(|| started.insert(Box::pin(make())).as_mut().poll(cx)));
         match poll {
@@ -55,7 +55,7 @@ impl<T, E> WorkFuture<T, E> {
         }
     }
 
-    /// Wraps work that has to wait. Its first poll ran in the leader's span, which is the current one.
+    /// Wraps work that is pending. Its first poll ran in the leader's span, which is still the current one.
     #[cold]
     fn pending(work: BoxedWork<T, E>) -> Self {
         // A panic of the tracing subscriber must not lose the work.

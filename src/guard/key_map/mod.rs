@@ -2,8 +2,8 @@
 //!
 //! | file | contents |
 //! |---|---|
-//! | `table` | the keys of one shard: a pure data structure behind the shard's mutex |
-//! | `sharded` | the shards, and the shard of a key |
+//! | `table` | the keys of one shard: a pure data structure, protected by the shard's mutex |
+//! | `sharded` | the shards, and the choice of a key's shard |
 
 #[cfg(all(test, not(loom)))]
 mod property_tests;

@@ -1,4 +1,4 @@
-//! The table compared with a map from index to entry, over random programs.
+//! Compares the table with a map from index to entry over random programs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -116,7 +116,7 @@ impl Pair {
             Step::Remove(choice) => self.with_entry(choice, |pair, index| {
                 pair.known.remove(&index);
                 let deferred = pair.table.remove(index);
-                // The caller drops what belongs to the user, not the table.
+                // The table does not drop the user's values: its caller does.
                 assert_eq!(Arc::strong_count(&pair.keys_alive), pair.known.len() + 2);
                 assert_eq!(Arc::strong_count(&pair.values_alive), pair.known.len() + 2);
                 drop(deferred);
@@ -192,8 +192,8 @@ fn unlinked_key_can_be_inserted_again_alongside_its_old_entry() {
     for hashes in [1, KEYS] {
         let mut pair = Pair::new(hashes);
         // One entry at index 0, the other at another index.
-        let others = [pair.insert(0), pair.insert(1)];
-        for old in others {
+        let entries = [pair.insert(0), pair.insert(1)];
+        for old in entries {
             let key = pair.known[&old].key;
             assert!(pair.table.unlink(old));
             pair.known.get_mut(&old).expect("the entry was inserted").is_linked = false;

@@ -17,7 +17,7 @@ pub(crate) struct Sharded<S> {
     shards: Box<[Padded<S>]>,
 }
 
-/// Occupies its own pair of cache lines, as processors prefetch lines in pairs.
+/// A value in its own pair of cache lines, because processors prefetch cache lines in pairs.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Padded<S>(S);
@@ -43,7 +43,7 @@ impl<S> Sharded<S> {
     #[inline]
     pub(crate) fn locate<K: Hash>(&self, key: &K) -> (Hash64, u32) {
         let hash = self.hasher.hash_one(key);
-        // The shard's table uses the top bits and the bottom bits.
+        // The middle bits select the shard, because the shard's table uses the top and the bottom bits.
         let shard = (hash >> 32) as usize & (self.shards.len() - 1);
         (Hash64(hash), shard as u32)
     }

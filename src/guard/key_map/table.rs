@@ -4,7 +4,7 @@
 //!
 //! 1. An entry keeps its index from [`Table::insert`] until [`Table::remove`], whatever happens to other entries.
 //! 2. A key is found exactly while its entry is linked. At most one linked entry has the key.
-//! 3. Without entries there is no heap memory.
+//! 3. While there are no entries, no heap memory is held.
 //!
 //! The first entry is stored in the table itself. A shard seldom has a second entry, so it seldom allocates.
 
@@ -40,7 +40,7 @@ pub(super) struct TableEntry<K, V> {
 #[must_use]
 pub(crate) struct DeferredEntry<K, V> {
     _entry: TableEntry<K, V>,
-    /// Boxed, as it is rare and large.
+    /// Boxed, because it is rare and large.
     _memory: Option<Box<TableMemory<K, V>>>,
 }
 
@@ -117,8 +117,8 @@ impl<K: Eq, V> Table<K, V> {
         DeferredEntry { _entry: entry, _memory: self.take_unused_memory() }
     }
 
-    /// Removes an entry and drops its value, which must not contain anything of the user's. Dropping it here saves
-    /// moving it.
+    /// Removes an entry and drops its value, which must not contain user values. Dropping the value here avoids moving
+    /// it.
     #[inline]
     pub(crate) fn remove_and_drop_value(&mut self, index: u32) -> DeferredKey<K, V> {
         let TableEntry { key, .. } = self.take(index);

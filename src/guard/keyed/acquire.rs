@@ -49,7 +49,7 @@ impl<K: Hash + Eq> SharedKeyedGuard<K> {
     ///
     /// # Cancel safety
     ///
-    /// See [`KeyedGuard::acquire`], also for errors and panics.
+    /// See [`KeyedGuard::acquire`], which also describes errors and panics.
     pub fn acquire_owned(self, key: K) -> AcquireKeyOwned<K> {
         AcquireKeyOwned(AcquireFuture::new(KeyedSource::new(self, key)))
     }

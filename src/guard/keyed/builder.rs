@@ -10,8 +10,8 @@ use crate::guard::builder::{GuardSettings, Queue};
 use crate::semaphore::Order;
 use crate::sync::const_unless_loom;
 
-/// Builds a [`KeyedGuard`], also in a `const`. All settings but [`max_keys`](Self::max_keys) apply to each key
-/// separately.
+/// Builds a [`KeyedGuard`]. Works in `const` contexts, too. All settings but [`max_keys`](Self::max_keys) apply to each
+/// key separately.
 ///
 /// ```
 /// use std::time::Duration;
@@ -58,7 +58,7 @@ impl<K> KeyedGuardBuilder<K> {
         self
     }
 
-    /// Sets how long a caller waits at most. Default: no limit.
+    /// Limits how long a caller waits. Default: no limit.
     ///
     /// See [`EndpointGuardBuilder::max_wait`](crate::guard::EndpointGuardBuilder::max_wait).
     pub const fn max_wait(mut self, max_wait: Duration) -> Self {
@@ -66,7 +66,7 @@ impl<K> KeyedGuardBuilder<K> {
         self
     }
 
-    /// Sets how long a granted permit is kept for a future that is not polled. Default: for ever.
+    /// Sets how long a granted permit is kept for a future that is not polled. Default: forever.
     ///
     /// See [`EndpointGuardBuilder::grant_timeout`](crate::guard::EndpointGuardBuilder::grant_timeout).
     pub const fn grant_timeout(mut self, grant_timeout: Duration) -> Self {
@@ -74,8 +74,8 @@ impl<K> KeyedGuardBuilder<K> {
         self
     }
 
-    /// Sets how many keys may be in use at once, from 1. The caller of a further key is refused at once with
-    /// [`TooManyKeys`](crate::AcquireError::TooManyKeys). Default: no limit.
+    /// Limits how many keys may be in use at once. Must be at least 1. The caller of a further key is refused at once
+    /// with [`TooManyKeys`](crate::AcquireError::TooManyKeys). Default: no limit.
     ///
     /// A key is in use while a caller holds a permit of it or waits for one, or keeps a future whose wait has ended
     /// without polling or dropping it. A key that is not in use takes no memory. So this setting bounds how many keys
@@ -90,8 +90,9 @@ impl<K> KeyedGuardBuilder<K> {
         ///
         /// # Panics
         ///
-        /// Panics if a value is out of range, as [`EndpointGuardBuilder::build`](crate::guard::EndpointGuardBuilder::build)
-        /// does, or if `max_keys` is 0. In a `const` or `static` this is a compile error:
+        /// Panics if a value is out of range, as
+        /// [`EndpointGuardBuilder::build`](crate::guard::EndpointGuardBuilder::build) does, or if `max_keys` is 0. In a
+        /// `const` or `static` this is a compile error:
         ///
         /// ```compile_fail,E0080
         /// # use onelane::KeyedGuard;

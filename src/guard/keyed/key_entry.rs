@@ -1,4 +1,4 @@
-//! [`KeyEntry`], the semaphore of one key, and [`ShardConfig`], what all of them were configured with.
+//! [`KeyEntry`], the semaphore of one key, and [`ShardConfig`], the config that all keys of a guard share.
 
 use std::cell::Cell;
 
@@ -14,7 +14,7 @@ pub(crate) struct KeyLimit {
     used: AtomicUsize,
 }
 
-/// What the keys of a guard were configured with. Every caller of a shard's methods passes it.
+/// The config that all keys of a guard share. It is passed to every method of a shard.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ShardConfig<'a> {
     pub(crate) semaphore: &'a SemaphoreConfig,
@@ -28,7 +28,7 @@ pub(super) struct KeyEntry {
     pub(super) waiters: WaiterList,
 }
 
-/// A key's state behind the shard's mutex.
+/// A key's state while the shard's mutex is held.
 pub(super) struct LockedState<'a> {
     pub(super) state: &'a Cell<PermitState>,
     pub(super) granted: &'a Counter,
@@ -53,7 +53,7 @@ impl KeyLimit {
 }
 
 impl KeyEntry {
-    /// Creates the entry of a new key, of which the caller acquires the first permit.
+    /// Creates the entry of a new key, whose first permit the caller acquires.
     pub(super) fn acquired() -> Self {
         Self { state: Cell::new(PermitState(0).acquired(())), waiters: WaiterList::new() }
     }

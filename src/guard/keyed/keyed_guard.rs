@@ -56,8 +56,8 @@ use crate::sync::const_unless_loom;
 /// Clients that choose keys cannot make them collide: keys are hashed as std's `HashMap` hashes them. Such clients
 /// cannot claim more keys at once than [`max_keys`](KeyedGuardBuilder::max_keys), if you set it.
 ///
-/// `Eq` and `Hash` of the key must agree with each other and must not call the guard: keys are compared under a lock.
-/// The key's `Drop` may call the guard, but must not panic.
+/// `Eq` and `Hash` of the key must agree with each other and must not call the guard: keys are compared while a lock is
+/// held. The key's `Drop` may call the guard, but must not panic.
 ///
 /// # Panics and cancellation
 ///
@@ -65,8 +65,8 @@ use crate::sync::const_unless_loom;
 ///
 /// # When not to use it
 ///
-/// For a handful of keys that are known beforehand, one `EndpointGuard` each is simpler. If callers want the same
-/// *answer* rather than to run one after the other, use a [`SingleFlight`](crate::SingleFlight).
+/// For a handful of keys that are known beforehand, one `EndpointGuard` each is simpler. If callers can share one
+/// *result* instead of running one after the other, use a [`SingleFlight`](crate::SingleFlight).
 pub struct KeyedGuard<K> {
     pub(super) core: GuardCore,
     pub(super) semaphore_config: SemaphoreConfig,
@@ -119,12 +119,12 @@ impl<K: Hash + Eq> KeyedGuard<K> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the queue. A permit that had already been granted goes to the next caller of the key.
-    /// If there is none, the key is removed.
+    /// Dropping the future removes the caller from the queue. A permit that had already been granted goes to the next
+    /// caller of the key. If there is no next caller, the key is removed.
     ///
     /// # Errors
     ///
-    /// The errors of [`EndpointGuard::acquire`](crate::EndpointGuard::acquire), and
+    /// Returns the errors of [`EndpointGuard::acquire`](crate::EndpointGuard::acquire), and
     /// [`TooManyKeys`](AcquireError::TooManyKeys), at once, if `key` would exceed `max_keys`.
     ///
     /// # Panics
@@ -138,7 +138,7 @@ impl<K: Hash + Eq> KeyedGuard<K> {
     ///
     /// # Cancel safety
     ///
-    /// See [`acquire`](Self::acquire), also for errors and panics.
+    /// See [`acquire`](Self::acquire), which also describes errors and panics.
     pub fn acquire_owned(self: Arc<Self>, key: K) -> AcquireKeyOwned<K> {
         SharedKeyedGuard::from(self).acquire_owned(key)
     }
@@ -147,8 +147,8 @@ impl<K: Hash + Eq> KeyedGuard<K> {
     ///
     /// # Errors
     ///
-    /// [`Busy`](AcquireError::Busy), [`TooManyKeys`](AcquireError::TooManyKeys) or [`Closed`](AcquireError::Closed), at
-    /// once.
+    /// Returns [`Busy`](AcquireError::Busy), [`TooManyKeys`](AcquireError::TooManyKeys) or
+    /// [`Closed`](AcquireError::Closed), at once.
     #[inline]
     pub fn try_acquire(&self, key: K) -> Result<KeyedPermit<'_, K>, AcquireError> {
         HeldPermit::try_acquire(KeyedSource::new(self, key)).map(KeyedPermit)
@@ -169,8 +169,8 @@ impl<K: Hash + Eq> KeyedGuard<K> {
     ///
     /// # Errors
     ///
-    /// The errors of [`acquire`](Self::acquire), and [`BlockingInAsync`](AcquireError::BlockingInAsync) on a thread
-    /// that runs tasks of a tokio runtime, even if a permit is available.
+    /// Returns the errors of [`acquire`](Self::acquire), and [`BlockingInAsync`](AcquireError::BlockingInAsync) on a
+    /// thread that runs tasks of a tokio runtime, even if a permit is available.
     pub fn acquire_blocking(&self, key: K) -> Result<KeyedPermit<'_, K>, AcquireError> {
         blocking::acquire(KeyedSource::new(self, key)).map(KeyedPermit)
     }
@@ -199,7 +199,7 @@ impl<K: Hash + Eq> KeyedGuard<K> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the queue and releases the permits that it holds.
+    /// Dropping the future removes the caller from the queue and releases the permits that the future holds.
     ///
     /// # Errors
     ///
@@ -219,15 +219,16 @@ impl<K: Hash + Eq> KeyedGuard<K> {
     /// Waits for a permit of `key` and runs `future` while holding it.
     ///
     /// See [`EndpointGuard::run`](crate::EndpointGuard::run): code in `future` that acquires the same key is refused
-    /// with [`WouldDeadlock`](AcquireError::WouldDeadlock) instead of waiting for ever.
+    /// with [`WouldDeadlock`](AcquireError::WouldDeadlock) instead of waiting forever.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the result leaves the queue, or drops `future` and then releases the permit.
+    /// Dropping the returned future removes the caller from the queue, or drops `future` and then releases the permit.
     ///
     /// # Errors
     ///
-    /// The errors of [`acquire`](Self::acquire), before `future` has started. The output of `future` is passed through.
+    /// Returns the errors of [`acquire`](Self::acquire), before `future` has started. The output of `future` is passed
+    /// through.
     ///
     /// # Panics
     ///
@@ -243,7 +244,8 @@ impl<K: Hash + Eq> KeyedGuard<K> {
     ///
     /// # Cancel safety
     ///
-    /// See [`EndpointGuard::run_to_completion`](crate::EndpointGuard::run_to_completion), also for errors and panics.
+    /// See [`EndpointGuard::run_to_completion`](crate::EndpointGuard::run_to_completion), which also describes errors
+    /// and panics.
     pub fn run_to_completion<F>(&'static self, key: K, future: F) -> RunKeyedToCompletion<K, F>
     where
         K: Send,
@@ -258,7 +260,7 @@ impl<K: Hash + Eq> KeyedGuard<K> {
     ///
     /// # Cancel safety
     ///
-    /// See [`run_to_completion`](Self::run_to_completion), also for errors and panics.
+    /// See [`run_to_completion`](Self::run_to_completion), which also describes errors and panics.
     pub fn run_to_completion_owned<F>(self: Arc<Self>, key: K, future: F) -> RunKeyedToCompletion<K, F>
     where
         K: Send + 'static,
@@ -291,7 +293,7 @@ impl<K: Hash + Eq> KeyedGuard<K> {
         self.core.drained(|| self.is_drained(), |now| self.expire_all(now)).await;
     }
 
-    /// Returns a snapshot of the guard's state and counters, over all keys. Takes no lock.
+    /// Returns a snapshot of the guard's state and counters, summed over all keys. Takes no lock.
     #[must_use]
     pub fn stats(&self) -> GuardStats {
         let mut all = SemaphoreSnapshot { held: 0, waiting: 0, granted: 0, is_closed: false };
@@ -308,11 +310,11 @@ impl<K: Hash + Eq> KeyedGuard<K> {
         self.core.stats(self.semaphore_config.permits, all, queued, cancelled)
     }
 
-    /// Returns the number of keys in use: those of which a caller holds a permit, waits for one, or has not been polled
-    /// since its wait ended.
+    /// Returns the number of keys in use. A key is in use while a caller holds a permit of it, waits for one, or has
+    /// not been polled since its wait ended.
     ///
-    /// Takes no lock, and reads one shard after the other: while the guard is in use, the shards are not read at the
-    /// same moment.
+    /// Takes no lock. The shards are read one after the other, so the number may not be exact while the guard is in
+    /// use.
     #[must_use]
     pub fn len(&self) -> usize {
         self.shards().map(Shard::len).sum()

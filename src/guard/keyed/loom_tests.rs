@@ -1,7 +1,7 @@
 //! Models of the shard, checked by loom over every interleaving.
 //!
 //! A holder's work is a read and a write of a `Relaxed` counter, as in the models of the semaphore. The sum is right
-//! only if the holders of a key exclude each other and each holder sees what the previous one did, also if the key's
+//! only if the holders of a key exclude each other and each holder sees what the previous one did, even if the key's
 //! entry was removed in between.
 
 #![allow(clippy::unwrap_used, reason = "a test fails at the first unexpected result")]
@@ -116,7 +116,7 @@ impl Model {
     fn enqueue(&self) -> WaiterId {
         match self.shard.enqueue(self.config(), HASH, &mut Some(ADA), Waker::noop()) {
             Ok((_, EnqueueOutcome::Queued(waiter))) => waiter,
-            outcome => panic!("the permit is held, so the caller is queued: {outcome:?}"),
+            outcome => panic!("the caller must be queued, because the permit is held: {outcome:?}"),
         }
     }
 
@@ -202,10 +202,10 @@ fn two_callers_of_a_key_that_is_added_and_removed_exclude_each_other() {
 fn three_callers_of_a_key_that_is_added_and_removed_exclude_each_other() {
     check_bounded(|| {
         let model = Model::new(None);
-        let others = [0; 2].map(|_| spawn(&model, |model| model.run(ADA)));
+        let callers = [0; 2].map(|_| spawn(&model, |model| model.run(ADA)));
         assert!(model.run(ADA).0.is_acquired());
-        for other in others {
-            assert!(other.join().unwrap().0.is_acquired());
+        for caller in callers {
+            assert!(caller.join().unwrap().0.is_acquired());
         }
         model.assert_no_keys_after([3, 0]);
         assert_eq!(model.shard.snapshot().granted, 3);
@@ -258,9 +258,9 @@ fn granted_caller_cancelled_during_an_enqueue_removes_the_key_or_leaves_it_to_th
 fn two_callers_share_the_only_key_that_the_limit_allows() {
     check_bounded(|| {
         let model = Model::new(Some(1));
-        let others = [0; 2].map(|_| spawn(&model, |model| model.run(ADA)));
-        for other in others {
-            let (outcome, _) = other.join().unwrap();
+        let callers = [0; 2].map(|_| spawn(&model, |model| model.run(ADA)));
+        for caller in callers {
+            let (outcome, _) = caller.join().unwrap();
             assert!(outcome.is_acquired(), "{outcome:?}");
         }
         model.assert_no_keys_after([2, 0]);
@@ -274,7 +274,7 @@ fn limit_of_one_key_holds_across_two_shards() {
         fn run(model: &Model, shard: &Shard<u32>, key: u32) -> bool {
             match model.try_acquire(shard, key) {
                 Ok(index) => {
-                    // An atomic addition orders nothing here, but always reads the latest value.
+                    // A relaxed `fetch_add` orders nothing, but it always reads the latest value.
                     assert_eq!(model.sums[0].fetch_add(1, Ordering::Relaxed), 0, "both keys are in use");
                     model.sums[0].fetch_sub(1, Ordering::Relaxed);
                     shard.release(model.config(), index, || None);
@@ -325,8 +325,8 @@ fn grant_that_expires_while_it_is_taken_goes_to_one_of_two_callers() {
         let now = Instant::now();
         let mut waiter = Some(model.enqueue());
         let next = spawn(&model, |model| model.run(ADA));
-        // Late enough for the first grant, too early for the next one. Uses the key, as `try_acquire` does; the key may
-        // be removed by then.
+        // The limit expires the first grant but not the next one. The grants are found by their key, as in
+        // `try_acquire`, because the key may be removed by then.
         let later = now + Duration::from_secs(1);
         let watcher =
             spawn(&model, move |model| model.shard.expire_grants_of_key(model.config(), HASH, &ADA, now, later).0);

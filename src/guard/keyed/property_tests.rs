@@ -1,4 +1,4 @@
-//! The shard compared with a naive queue for each key, over random programs.
+//! Compares the shard with a naive queue for each key over random programs.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -35,7 +35,7 @@ enum Step {
     Expire(usize, u64),
     ExpireKey(u8, u64),
     ExpireAll(u64),
-    /// Another shard adds one of the keys that the limit allows, or removes it.
+    /// Another shard adds or removes one of the keys that the limit allows.
     Elsewhere(bool),
 }
 
@@ -101,7 +101,7 @@ impl NaiveState {
 struct Waiter {
     key: u8,
     id: Option<WaiterId>,
-    /// The index of its latest waker.
+    /// The index of the waiter's latest waker.
     waker: usize,
     state: NaiveState,
 }
@@ -139,7 +139,7 @@ struct Pair {
     waiters: Vec<(usize, Waiter)>,
     /// The key of each holder.
     holders: Vec<u8>,
-    /// Every waker that was passed, with the number of times that it must have been woken.
+    /// Every waker that was passed to the shard, with the expected number of wake-ups.
     wakers: Vec<(Arc<Wakes>, usize)>,
     keys_alive: Arc<()>,
 
@@ -249,7 +249,7 @@ impl Pair {
         self.wakers[waker].1 += 1;
     }
 
-    /// Returns why a caller of the key would not get a permit at once, if so.
+    /// Returns why a caller of the key would not get a permit at once, or `None` if it would.
     fn obstacle(&self, key: u8) -> Option<SemaphoreRefusal> {
         let has_room = self.max_keys.is_none_or(|max| self.entries.len() + self.elsewhere < max);
         match self.entries.get(&key) {
@@ -503,14 +503,14 @@ impl Pair {
                 _ => Step::Release(choice),
             };
             self.apply(&step);
-            // A waiter that is still queued waits for a holder, one of which releases here.
+            // While a waiter is queued, its key has a holder: release one of the holders.
             self.apply(&Step::Release(choice));
         }
         assert!(self.waiters.is_empty() && self.holders.is_empty());
         for (wakes, _) in &self.wakers {
             assert_eq!(Arc::strong_count(wakes), 1, "the shard keeps the waker of a removed waiter");
         }
-        // The limit allows as many keys as before.
+        // At the end, the limit allows as many keys as at the start.
         if let (Some(limit), Some(max)) = (&self.key_limit, self.max_keys) {
             let free = (0..=max).take_while(|_| limit.try_add()).count();
             assert_eq!(free, max - self.elsewhere);

@@ -1,12 +1,12 @@
-//! [`Shard`], some of a guard's keys behind one mutex, each with its semaphore.
+//! [`Shard`], some of a guard's keys, each with its semaphore, protected by one mutex.
 //!
 //! # Invariants
 //!
 //! 1. A key has an entry exactly while a caller holds one of its permits, waits for one, or has not yet received the
-//!    outcome of its wait. The critical section in which the last of these callers goes removes the entry.
+//!    outcome of its wait. The last of these callers removes the entry, in the same critical section.
 //! 2. So an index identifies the same entry as long as a caller holds a permit of the entry or is one of its waiters.
-//! 3. Keys are hashed and dropped outside the mutex. They are compared under it: a panic of `Eq` leaves nothing
-//!    half-done, as it precedes the first change.
+//! 3. Keys are hashed and dropped outside the mutex, but compared with the mutex held. A panic of `Eq` leaves the shard
+//!    unchanged, because keys are compared before the first change.
 
 use std::task::Waker;
 
@@ -82,8 +82,8 @@ impl<K: Eq> Shard<K> {
         }
     }
 
-    /// Adds the caller to the queue of a key, unless a permit was released in the meantime: then the caller acquires
-    /// it. Returns the index of the key's entry in both cases. Takes the key if it is new.
+    /// Acquires a permit of a key if one was released in the meantime, or else adds the caller to the key's queue.
+    /// Returns the index of the key's entry in both cases. Takes the key if it is new.
     pub(crate) fn enqueue(
         &self,
         config: ShardConfig<'_>,
@@ -103,7 +103,8 @@ impl<K: Eq> Shard<K> {
         }
     }
 
-    /// Returns how the wait ended, or `None` while it lasts. An outcome removes the waiter and clears its id.
+    /// Returns the outcome of the wait, or `None` while the caller is still waiting. An outcome also removes the waiter
+    /// and clears its id.
     pub(crate) fn poll(
         &self,
         config: ShardConfig<'_>,
@@ -121,8 +122,8 @@ impl<K: Eq> Shard<K> {
         }
     }
 
-    /// Polls for the last time and removes the waiter. Returns `None` if it was still waiting, and how many callers of
-    /// the key still wait.
+    /// Polls the waiter for the last time and removes it. Returns `None` if the waiter was still waiting, and the
+    /// number of callers of the key that still wait.
     pub(crate) fn poll_final(
         &self,
         config: ShardConfig<'_>,
@@ -135,7 +136,7 @@ impl<K: Eq> Shard<K> {
         (removed.outcome, waiting)
     }
 
-    /// Removes the waiter from the queue. Releases a permit that was granted to it.
+    /// Removes the waiter from the queue and releases its grant, if it has one.
     pub(crate) fn cancel(
         &self,
         config: ShardConfig<'_>,
@@ -182,9 +183,10 @@ impl<K: Eq> Shard<K> {
         is_closed
     }
 
-    /// Revokes every grant of an entry that was made at `limit` or before and not taken, and passes the permits on.
+    /// Revokes every untaken grant of an entry that was made at or before `limit`, and grants its permit to the next
+    /// waiter.
     ///
-    /// Returns how many grants it revoked, and when the oldest remaining grant was made.
+    /// Returns the number of revoked grants and the time of the oldest remaining grant.
     pub(crate) fn expire_grants(
         &self,
         config: ShardConfig<'_>,
@@ -214,7 +216,8 @@ impl<K: Eq> Shard<K> {
         (expired.count, expired.oldest)
     }
 
-    /// Revokes the grants of all keys, as [`expire_grants`](Self::expire_grants) does. Returns how many it revoked.
+    /// Revokes the grants of all keys, as [`expire_grants`](Self::expire_grants) does. Returns the number of revoked
+    /// grants.
     pub(crate) fn expire_all_grants(&self, config: ShardConfig<'_>, limit: Instant, now: Instant) -> usize {
         let mut count = 0;
         let mut wakers = Vec::new();
@@ -229,8 +232,8 @@ impl<K: Eq> Shard<K> {
         count
     }
 
-    /// Refuses waiting and new callers. Returns the wakers of those that were waiting. They must be woken after every
-    /// shard is closed, as a waker may panic.
+    /// Refuses waiting and new callers. Returns the wakers of the waiting callers. Wake them after every shard is
+    /// closed, because a waker may panic.
     pub(crate) fn close(&self, config: ShardConfig<'_>) -> Vec<Waker> {
         let mut wakers = Vec::new();
         let mut entries = lock(&self.entries);
@@ -282,7 +285,7 @@ impl<K: Eq> Shard<K> {
         &self.wait_counters
     }
 
-    /// Adds an entry for a new key, of which the caller acquires the first permit.
+    /// Adds an entry for a new key, whose first permit the caller acquires.
     #[inline]
     fn insert(
         &self,
@@ -305,8 +308,8 @@ impl<K: Eq> Shard<K> {
         Ok(index)
     }
 
-    /// Runs `decide` on an entry under the mutex, and removes the entry if it is no longer used. What it returns is
-    /// dropped after the mutex is unlocked.
+    /// Runs `decide` on an entry with the mutex held, and removes the entry if it is no longer used. The caller drops
+    /// the result, and thus after the mutex is unlocked.
     fn with_queue<R>(
         &self,
         config: ShardConfig<'_>,

@@ -25,9 +25,9 @@ pub(crate) struct KeyedSource<K, G> {
 /// The caller's key, or the entry of the key.
 #[derive(Debug)]
 enum SourceKey<K> {
-    /// The caller does not use an entry yet.
+    /// The key of a caller that does not use an entry yet.
     Key(K),
-    /// The caller waits in the queue of this entry, or holds one of its permits.
+    /// The entry in whose queue the caller waits, or one of whose permits it holds.
     Entry(EntryId),
     /// The wait ended without a permit, while this many callers were still waiting.
     Ended { waiting: usize },

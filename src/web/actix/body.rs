@@ -34,11 +34,13 @@ pin_project! {
     /// A response body that holds its request's permit until the body has ended or failed, is dropped, or has taken too
     /// long.
     struct HeldBody<B> {
-        // Dropped before the permit, so that no other request is inside while the rest of the work is dropped.
+        // Dropped before the permit, so that no other request runs inside the guard while the rest of the work is
+        // dropped.
         #[pin]
         body: B,
         hold: BodyHold,
-        // Bytes that have not been read yet, if the size is known. The server does not poll again after the last one.
+        // The number of bytes that have not been read yet, if the size is known. The server does not poll the body
+        // again after the last byte.
         remaining: Option<u64>,
     }
 }

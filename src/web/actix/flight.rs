@@ -44,12 +44,12 @@ use crate::web::flight::{BYPASSED, COLLAPSED, FlightReply, KeyOf, LED, ResponseF
 /// ```
 ///
 /// The response to a handler's error is shared like any other. An error of an inner middleware goes only to the request
-/// that it is about, and the other requests are served alone. Over HTTP/2 a GET request may have a body that no header
+/// that caused it, and the other requests are served alone. Over HTTP/2 a GET request may have a body that no header
 /// announces: don't put this middleware in front of handlers that read such a body.
 ///
 /// The handler runs on the worker of the request that it was called for, in a separate task, so that it can continue
-/// when that request's client disconnects. If all clients disconnect, that task is aborted, at the handler's next
-/// `.await`. A request that arrives before that starts another run alongside it.
+/// when that request's client disconnects. If all clients disconnect, that task is aborted at the handler's next
+/// `.await`. A request that arrives before then starts another run alongside it.
 #[derive(Clone, Debug)]
 pub struct FlightMiddleware {
     flight: Arc<ResponseFlight<ServiceRequest, Arc<SharedResponse>>>,
@@ -63,7 +63,7 @@ pub struct FlightService<S> {
 
 /// The response future of a [`FlightService`].
 ///
-/// If it is dropped, the other requests that share the response get it all the same. If no other request does, the
+/// If this future is dropped, the other requests still get the shared response. If there are no other requests, the
 /// handler is dropped.
 pub struct FlightFuture<B>(Pin<Box<dyn Future<Output = ResponseResult<B>>>>);
 
@@ -91,7 +91,8 @@ impl FlightMiddleware {
     /// Creates a middleware that adds the result of `key_of` to the key, in addition to method, host, path, query and
     /// [key headers](FlightOptions::key_header). Requests for which `key_of` returns `None` are served alone.
     ///
-    /// Use it for users that were authenticated earlier and are stored in an extension of the request.
+    /// Use this constructor if an earlier middleware has authenticated the user and stored the user in an extension of
+    /// the request.
     #[must_use]
     pub fn keyed<Key: Into<Vec<u8>>>(
         name: &'static str,
@@ -231,7 +232,7 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Reads a response whose body has `size` bytes. Returns `None` if the body breaks off.
+/// Reads a response whose body has `size` bytes. Returns `None` if the body ends early.
 async fn read<B: MessageBody>(response: ServiceResponse<B>, size: u64) -> Option<(Arc<SharedResponse>, HttpRequest)> {
     let (request, response) = response.into_parts();
     let (head, body) = response.into_parts();
@@ -242,7 +243,7 @@ async fn read<B: MessageBody>(response: ServiceResponse<B>, size: u64) -> Option
 impl SharedResponse {
     fn to_response<B: MessageBody>(&self, cache_status: &'static str) -> HttpResponse<GuardBody<B>> {
         let mut response = HttpResponse::new(self.head.status).set_body(GuardBody::whole(self.body.clone()));
-        // The whole head: the reason phrase and the connection type are stored nowhere else.
+        // Copies the whole head, because the reason phrase and the connection type are stored nowhere else.
         *response.head_mut() = self.head.clone();
         append_cache_status(response.headers_mut(), cache_status);
         response

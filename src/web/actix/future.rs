@@ -26,8 +26,8 @@ use crate::web::{Hold, Refusal};
 
 /// A request on its way through a guard. Created by [`GuardService`](super::GuardService).
 ///
-/// If it is dropped while it waits, the request leaves the queue. If it is dropped while the service runs, the service
-/// continues or is dropped, depending on [`OnDisconnect`](crate::web::OnDisconnect).
+/// If this future is dropped while it waits, the request leaves the queue. If it is dropped while the service runs, the
+/// service continues or is dropped, depending on [`OnDisconnect`](crate::web::OnDisconnect).
 pub struct GuardFuture<S>
 where
     S: Service<ServiceRequest>,
@@ -77,7 +77,7 @@ where
         let scope = permit.enter_scope();
         let handler = inner.call(request);
         drop(scope);
-        // In a box, the handler can move to its own task if the client disconnects.
+        // The handler is boxed, so that it can move to its own task if the client disconnects.
         self.state = GuardFutureState::Running(GuardedWork::new(Box::pin(handler), permit));
     }
 
@@ -108,7 +108,8 @@ where
             if hold == Hold::Body {
                 return held(body, permit);
             }
-            // A size does not distinguish a body in memory from a stream of known length. This does.
+            // The size of a body does not distinguish a body in memory from a stream of known length. `try_into_bytes`
+            // does.
             match body.try_into_bytes() {
                 Ok(body) => GuardBody::whole(body),
                 Err(body) => held(body, permit),
@@ -189,7 +190,7 @@ where
     }
 }
 
-// Nothing in it is polled in place: the handler has its own box.
+// No field is pinned structurally: the handler has its own box.
 impl<S> Unpin for GuardFuture<S>
 where
     S: Service<ServiceRequest>,

@@ -12,7 +12,7 @@ use crate::offload::CpuPool;
 use crate::offload::{BlockingPool, OffloadError, TaskHandle};
 use crate::web::{HandlerFn, PoolArguments, PoolHandler, Refusal};
 
-/// Makes a handler of a function that blocks, like a `def` endpoint of FastAPI.
+/// Makes a handler from a function that blocks, like a `def` endpoint of FastAPI.
 ///
 /// The extractors run on the request's worker. The function runs on the [`handler_pool`](crate::web::handler_pool),
 /// where its result also becomes a response. The worker serves other requests meanwhile. See [`PoolHandler`] for time
@@ -50,9 +50,9 @@ where
     PoolHandler::blocking(function)
 }
 
-/// Makes a handler of a function that computes: a [`blocking_handler`] on the
-/// [`cpu_handler_pool`](crate::web::cpu_handler_pool), which runs as many at a time as the machine has processors. A
-/// `par_iter` in the function stays on that pool.
+/// Makes a handler from a function that computes. It is a [`blocking_handler`] on the
+/// [`cpu_handler_pool`](crate::web::cpu_handler_pool), which runs as many functions at a time as the machine has
+/// processors. A `par_iter` in the function stays on that pool.
 ///
 /// # Panics
 ///
@@ -102,10 +102,10 @@ where
     }
 }
 
-/// A request whose function is on the pool. Created by [`PoolHandler`].
+/// A request whose function runs on the pool. Created by [`PoolHandler`].
 ///
-/// If it is dropped while it waits for a thread, the function never runs. If it is dropped while the function runs, the
-/// function continues, and its [context](crate::offload::TaskContext) reports the cancellation.
+/// If this future is dropped while it waits for a thread, the function never runs. If it is dropped while the function
+/// runs, the function continues, and its [context](crate::offload::TaskContext) reports the cancellation.
 pub struct PoolHandlerFuture<F, Args, P> {
     handler: PoolHandler<F, Args, P>,
     state: PoolHandlerState,

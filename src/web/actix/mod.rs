@@ -26,7 +26,7 @@
 //!
 //! By default actix-web assumes that a client that closes its connection has only finished sending: it continues to
 //! serve that client, including its requests in the queue. Only a reset connection counts as disconnected. Set
-//! `HttpServer::h1_allow_half_closed(false)`, and a request whose client disconnects leaves the queue at once.
+//! `HttpServer::h1_allow_half_closed(false)`, and a request leaves the queue as soon as its client disconnects.
 //!
 //! There is one exception: a waiting request with more unread body than actix-web's buffers hold (64 KiB and more)
 //! stays in the queue, because actix-web checks its connection again only when the body is read.

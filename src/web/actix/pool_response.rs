@@ -14,10 +14,10 @@ use super::response::response;
 use super::trace;
 use crate::web::Refusal;
 
-/// What a handler on a pool may return in actix-web: a value that becomes a response on the pool's thread.
+/// A value that a handler on a pool may return in actix-web. It becomes a response on the pool's thread.
 ///
-/// [`Responder`] does not fit: it gets the request, which can't leave its worker, and makes an [`HttpResponse`], which
-/// can't leave its thread. This trait makes a [`PoolResponse`].
+/// [`Responder`] does not fit: it takes the request, which can't leave its worker, and makes an [`HttpResponse`], which
+/// can't leave its thread. This trait makes a [`PoolResponse`] instead, which can.
 ///
 /// | result of the handler | what happens on the pool |
 /// |---|---|
@@ -55,7 +55,7 @@ use crate::web::Refusal;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be returned by a handler that runs on a pool",
     note = "if it is a `Responder` and `Send`, return it in `OnWorker(…)`; otherwise implement `IntoPoolResponse` for it",
-    note = "an `async fn` needs no pool: give it to the route as it is"
+    note = "an `async fn` needs no pool: pass it to the route unchanged"
 )]
 pub trait IntoPoolResponse {
     /// Makes the response. Called on the pool's thread.
@@ -177,7 +177,7 @@ impl<T: Serialize> IntoPoolResponse for Json<T> {
     fn into_pool_response(self) -> PoolResponse {
         match serde_json::to_vec(&self.0) {
             Ok(json) => PoolResponse::with_type(ContentType::json(), json),
-            // The response that actix-web makes of this error.
+            // This is the response that actix-web makes from the error.
             Err(error) => {
                 let error = actix_web::error::JsonPayloadError::Serialize(error);
                 PoolResponse::whole(HttpResponse::from_error(error))

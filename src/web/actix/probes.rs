@@ -12,9 +12,9 @@ use crate::background::{HostHandle, Probe, ProbeAnswer};
 /// [the probes](crate::background#probes). They serve GET and HEAD. Pass them to `App::service`, or to a scope, whose
 /// prefix then precedes their paths.
 ///
-/// Give them to an app without a guard, login or timeout around it: everything that wraps an `App` applies to them too.
-/// A client that can reach them can ask for the names and problems of all services with `?verbose`, so do not expose
-/// them to the internet.
+/// Add the probes to an app that no guard, login or timeout wraps: everything that wraps an `App` applies to them too.
+/// A client that can reach the probes can request the names and problems of all services with `?verbose`, so do not
+/// expose them to the internet.
 ///
 /// The probes respond only as fast as the server's workers. With the feature `hyper`,
 /// [`probe_listener`](crate::background::ServiceHostBuilder::probe_listener) responds even while the workers are stuck.

@@ -12,14 +12,14 @@ use crate::offload::CpuPool;
 use crate::offload::{BlockingPool, OffloadError, TaskHandle};
 use crate::web::{ClientLink, HandlerFn, PoolArguments, PoolHandler, Refusal};
 
-/// Makes a handler of a function that blocks, like a `def` endpoint of FastAPI.
+/// Makes a handler from a function that blocks, like a `def` endpoint of FastAPI.
 ///
 /// The extractors run on the runtime. The function runs on the [`handler_pool`](crate::web::handler_pool), where its
 /// result also becomes a response. The runtime serves other requests meanwhile. See [`PoolHandler`] for time limits,
 /// priorities and other pools, and for what happens when the client disconnects.
 ///
-/// The function is like any handler of axum, but without `async`. It takes up to 16 extractors, of which the last one
-/// may read the body, and returns an [`IntoResponse`].
+/// The function is like any handler of axum, but without `async`. It takes up to 16 extractors, the last of which may
+/// read the body, and returns an [`IntoResponse`].
 ///
 /// # Examples
 ///
@@ -49,9 +49,9 @@ where
     PoolHandler::blocking(function)
 }
 
-/// Makes a handler of a function that computes: a [`blocking_handler`] on the
-/// [`cpu_handler_pool`](crate::web::cpu_handler_pool), which runs as many at a time as the machine has processors. A
-/// `par_iter` in the function stays on that pool.
+/// Makes a handler from a function that computes. It is a [`blocking_handler`] on the
+/// [`cpu_handler_pool`](crate::web::cpu_handler_pool), which runs as many functions at a time as the machine has
+/// processors. A `par_iter` in the function stays on that pool.
 ///
 /// # Panics
 ///
@@ -118,11 +118,11 @@ where
     }
 }
 
-/// Waits for the response, and cancels the task when the client disconnects: its function then never runs, or its
+/// Waits for the response, and cancels the task when the client disconnects. The function then never runs, or its
 /// context reports the cancellation.
 ///
-/// If the function runs already, it is waited for even then. A guard around the handler would otherwise release the
-/// permit and admit the next request while the function still runs.
+/// If the function is already running, this waits for it even after the cancellation. A guard around the handler would
+/// otherwise release the permit and admit the next request while the function still runs.
 async fn cancel_when_gone(mut task: TaskHandle<Response>, link: &ClientLink) -> Result<Response, OffloadError> {
     tokio::select! {
         biased;

@@ -1,4 +1,4 @@
-//! [`WatchedListener`], a listener whose connections report whether their client is still connected.
+//! [`WatchedListener`], a listener whose connections report if their client is still connected.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,14 +13,15 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::web::ClientLink;
 
-/// A `TcpListener` whose connections report whether their client is still connected. Unix only.
+/// A `TcpListener` whose connections report if their client is still connected. Unix only.
 ///
-/// Serve with it and `into_make_service_with_connect_info::<ClientLink>()`. A request that waits for a permit then
-/// leaves the queue when its client disconnects, even if hyper has left something unread: a pipelined request, or a
-/// body that the layer did not read to its end. Without that connect info, the listener has no effect.
+/// Pass it to `axum::serve`, together with `into_make_service_with_connect_info::<ClientLink>()`. A request that waits
+/// for a permit then leaves the queue when its client disconnects, even if hyper has left bytes unread, such as a
+/// pipelined request, or a body that the layer did not read to its end. Without that connect info, the listener has no
+/// effect.
 ///
-/// A client that closes behind more bytes than the kernel buffers, some 100 kB, is noticed only if it resets the
-/// connection, because the end of its stream has not arrived.
+/// If a client closes the connection after sending more unread bytes than the kernel buffers (about 100 kB), this is
+/// noticed only if the client resets the connection, because the end of the stream has not arrived.
 ///
 /// Handlers get the client's address from `ConnectInfo<ClientLink>`, with [`ClientLink::peer_addr`]. Extractors of
 /// `ConnectInfo<SocketAddr>` fail.

@@ -13,8 +13,9 @@ use crate::background::{HostHandle, Probe, ProbeAnswer};
 /// Returns the routes `/livez`, `/readyz` and `/startupz`, which report the state of a service host: see
 /// [the probes](crate::background#probes). They serve GET and HEAD.
 ///
-/// Merge them after the layers of the app, so that no guard, login or timeout applies to them. A client that can reach
-/// them can ask for the names and problems of all services with `?verbose`, so do not expose them to the internet.
+/// Merge the probes after the layers of the app, so that no guard, login or timeout applies to them. A client that can
+/// reach the probes can request the names and problems of all services with `?verbose`, so do not expose them to the
+/// internet.
 ///
 /// The probes respond only as fast as the server's runtime. With the feature `hyper`,
 /// [`probe_listener`](crate::background::ServiceHostBuilder::probe_listener) responds even while the runtime is stuck.

@@ -17,19 +17,19 @@ pub(crate) trait ResponseHead {
 pub(crate) enum Audience {
     /// All requests with the same key. The body has `size` bytes.
     Everyone { size: u64 },
-    /// The leader, the request that the response was made for. The key's next response will be for one request only,
-    /// too.
+    /// Only the leader, the request that the response was made for. The key's next response will also be for one
+    /// request only.
     LeaderOnly,
-    /// The leader. The key's next response may be for everyone: this one is about the request, not about what it asked
-    /// for.
+    /// Only the leader. The key's next response may be for everyone, because this response depends on the request's
+    /// client or headers, not on the requested resource.
     LeaderOnlyThisTime,
 }
 
 /// Returns the requests that may get a response. `was_sent` returns `true` if the leader's request had a header of that
 /// name.
 ///
-/// This follows the rules of RFC 9111 for what a shared cache may store, as far as they say which requests a response
-/// is for. How long the response would stay fresh does not matter, since nothing is stored.
+/// This follows the rules of RFC 9111 for what a shared cache may store, as far as they determine which requests a
+/// response is for. How long the response would stay fresh does not matter, because nothing is stored.
 pub(crate) fn audience(head: &impl ResponseHead, options: &FlightOptions, was_sent: impl Fn(&str) -> bool) -> Audience {
     if !is_about_the_resource(head.status()) {
         return Audience::LeaderOnlyThisTime;

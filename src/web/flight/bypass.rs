@@ -14,7 +14,7 @@ const REMEMBERED: Duration = Duration::from_secs(10);
 /// The lower bits of a slot, which hold the second at which it expires. The upper bits are those of a fingerprint.
 const SECONDS: u64 = (1 << 24) - 1;
 
-/// A fixed number of slots for keys. A key may replace another one, whose requests then wait once more.
+/// A fixed number of slots for keys. A key may replace another key, whose next requests then wait once more.
 pub(crate) struct Bypass {
     since: Instant,
     slots: [AtomicU64; SLOTS],

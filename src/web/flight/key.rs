@@ -24,13 +24,15 @@ pub(crate) trait RequestHead {
 const PARTIAL: [&str; 7] =
     ["range", "if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "upgrade"];
 
-/// Headers of requests whose response may be for one user only. RFC 9111, section 3.5, says so for the first.
+/// Headers of requests whose response may be for one user only. RFC 9111, section 3.5, states this for the first of
+/// them.
 const PERSONAL: [&str; 3] = ["authorization", "proxy-authorization", "cookie"];
 
 impl FlightKey {
     /// Returns the key of a request, or `None` if the request must be served alone.
     ///
-    /// The key consists of the method, host, scheme, path, query, key headers, and the `extra` part of the user.
+    /// The key consists of the method, host, scheme, path, query and key headers, and of `extra`, the part that the
+    /// user adds.
     pub(super) fn new(head: &impl RequestHead, extra: Option<&[u8]>, options: &FlightOptions) -> Option<Self> {
         let method = head.method();
         if !matches!(method, "GET" | "HEAD") || has_body(head) {
@@ -61,7 +63,7 @@ impl FlightKey {
         Some(Self(key.into_boxed_slice()))
     }
 
-    /// Returns a number that differs from that of other keys most of the time.
+    /// Returns a number that is different for most other keys.
     pub(crate) fn fingerprint(&self) -> u64 {
         // FNV-1a, 64 bit.
         self.0.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))

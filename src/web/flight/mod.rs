@@ -3,11 +3,11 @@
 //!
 //! | step of a request | file |
 //! |---|---|
-//! | its key: which requests are the same | `key` |
-//! | the key's responses were not shareable lately: the request is served alone | `bypass` |
+//! | its key determines which requests are the same | `key` |
+//! | it is served alone if the key's recent responses were not shareable | `bypass` |
 //! | it leads a run, or follows one, and gets a response or a refusal | `response_flight` |
-//! | the leader's response: which requests may get it | `audience` |
-//! | what the user configured | `options` |
+//! | the leader's response determines which requests may get it | `audience` |
+//! | the user's configuration | `options` |
 
 mod audience;
 mod bypass;

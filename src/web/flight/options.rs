@@ -13,12 +13,14 @@ use crate::web::refusal_hook::RefusalHook;
 /// Configures which responses a flight layer or middleware shares, and among which requests.
 ///
 /// With the defaults no user gets another user's response, as long as users are identified by `Authorization` or by
-/// cookies: requests with either are served alone, unless you configure what the header means. If users are identified
-/// by something else, such as a header that a proxy sets, add it to the key with [`key_header`](Self::key_header). The
-/// same applies to everything else that responses depend on, such as `Accept-Encoding` or `X-Forwarded-Proto`.
-/// Responses that name it in `Vary` are not shared.
+/// cookies: requests with either are served alone, unless you add the header to the key or ignore it. If users are
+/// identified by something else, such as a header that a proxy sets, add it to the key with
+/// [`key_header`](Self::key_header). The same applies to everything else that responses depend on, such as
+/// `Accept-Encoding` or `X-Forwarded-Proto`. Responses that list such a header in `Vary` are not shared until it is
+/// part of the key.
 ///
-/// The host is part of the key as the client wrote it: requests to `localhost` and to `127.0.0.1` don't share.
+/// The host is part of the key as the client wrote it: requests to `localhost` and to `127.0.0.1` don't share a
+/// response.
 ///
 /// ```
 /// use std::time::Duration;
@@ -95,15 +97,15 @@ impl FlightOptions {
         self
     }
 
-    /// Limits how many requests may wait for a response in addition to the one that it is made for. The next request
-    /// gets a 503. Default: no limit.
+    /// Limits how many requests may wait for a response in addition to the leader, the request that it is made for. The
+    /// next request gets a 503. Default: no limit.
     pub fn max_waiters(mut self, max_waiters: usize) -> Self {
         self.max_waiters = Some(max_waiters);
         self
     }
 
-    /// Limits how long each request waits for a response, including the one that it is made for. After that time the
-    /// request gets a 503. Default: no limit.
+    /// Limits how long each request waits for a response, including the request that it is made for. After that time
+    /// the request gets a 503. Default: no limit.
     ///
     /// # Panics
     ///

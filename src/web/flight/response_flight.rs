@@ -12,7 +12,7 @@ use crate::web::Refusal;
 
 /// The `Cache-Status` (RFC 9211) of a response that was made for another request.
 pub(crate) const COLLAPSED: &str = "onelane; fwd=miss; collapsed";
-/// The `Cache-Status` of a response that was made for this request, and that other requests may have got, too.
+/// The `Cache-Status` of a response that was made for this request, and that other requests may also have received.
 pub(crate) const LED: &str = "onelane; fwd=miss";
 /// The `Cache-Status` of a response that is for this request only.
 pub(crate) const BYPASSED: &str = "onelane; fwd=bypass";
@@ -35,16 +35,16 @@ pub(crate) type KeyOf<R> = dyn Fn(&R) -> Option<Vec<u8>> + Send + Sync;
 #[derive(Clone)]
 pub(crate) enum RunResponse<A> {
     Shared(A),
-    /// The response is only for the leader, and so will be the key's next responses.
+    /// The response is only for the leader, and so are the key's next responses.
     LeaderOnly,
     /// The response is only for the leader, but the key's next response may be shareable.
     LeaderOnlyThisTime,
-    /// The body of the response broke off, or the leader's worker ended.
+    /// The body of the response ended early, or the leader's worker stopped.
     Broken,
 }
 
-/// How to respond to a request. `U` is an unserved request, `S` the response of a service, and `L` what the framework
-/// needs of a leader's request to respond to it.
+/// The way to respond to a request. `U` is an unserved request, `S` the response of a service, and `L` the part of a
+/// leader's request that the framework needs for the response.
 #[expect(clippy::large_enum_variant, reason = "a reply is matched as soon as it is returned, and never stored")]
 pub(crate) enum FlightReply<A, U, S, L> {
     /// Send the response that was made for another request, as [`COLLAPSED`].
@@ -55,7 +55,7 @@ pub(crate) enum FlightReply<A, U, S, L> {
     ServeAlone(U),
     /// Send the response that was made for this request and that no other request may get, as [`BYPASSED`].
     Own(S),
-    /// Refuse the request. A leader's request was dropped with its service.
+    /// Refuse the request. The request is `None` if it led the run: it was dropped with its service.
     Refused(Refusal, Option<U>),
 }
 
@@ -65,7 +65,7 @@ pub(crate) struct Leader<S, L> {
     kept: Arc<Mutex<Option<Kept<S, L>>>>,
 }
 
-/// What a run keeps for its leader alone.
+/// The part of a run's result that only its leader gets.
 enum Kept<S, L> {
     Response(S),
     Request(L),
@@ -130,7 +130,7 @@ impl<Res, E, L> Leader<Result<Res, E>, L> {
     /// Decides which requests get the response, and reads it if all of them do. An error is for the leader only.
     ///
     /// `sent` has the names of the request's headers. `read` reads a body of the given size and returns `None` if the
-    /// body breaks off.
+    /// body ends early.
     pub(crate) async fn settle<A, F>(
         self,
         result: Result<Res, E>,

@@ -25,8 +25,8 @@ pub trait HandlerFn<Args>: sealed::Function<Args> + Send + Sync + 'static {
 )]
 pub trait PoolArguments: sealed::Arguments + Send + 'static {}
 
-/// An argument of a handler on a pool. The runtime creates it and a thread of the pool uses it, so every type that is
-/// `Send` and `'static` is one.
+/// An argument of a handler on a pool. The runtime creates it and a thread of the pool uses it, so it is implemented
+/// for every type that is `Send` and `'static`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be an argument of a handler that runs on a pool: it can't be sent to another thread",
     label = "this function has an argument that is not `Send`",

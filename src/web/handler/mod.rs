@@ -1,7 +1,7 @@
 //! Handlers that run on a pool, like the `def` endpoints of FastAPI, for axum and actix-web.
 //!
 //! The adapter runs a request's extractors on the runtime. The pool then runs the function on one of its threads, and
-//! makes a response of the function's result there. The response returns to the runtime.
+//! converts the function's result to a response there. The response returns to the runtime.
 
 mod function;
 mod pool_handler;

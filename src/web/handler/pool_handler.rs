@@ -22,7 +22,7 @@ use crate::web::refusal_hook::RefusalHook;
 /// ([`blocking_handler`](crate::web::actix::blocking_handler), [`cpu_handler`](crate::web::actix::cpu_handler)).
 ///
 /// The function is called once its extractors have run. Its result also becomes a response on the pool's thread,
-/// because serializing JSON is computation. A request that the pool refuses gets a response from the [tables of
+/// because serializing JSON takes processor time. A request that the pool refuses gets a response from the [tables of
 /// refusals](crate::web#refusals). A request whose function panics gets status 500.
 ///
 /// If the client disconnects while its request waits for a thread, the function never runs. If the client disconnects
@@ -75,18 +75,19 @@ impl<F, Args, P> PoolHandler<F, Args, P> {
         self
     }
 
-    /// Names its requests in statistics and logs, like [`Task::label`](crate::offload::Task::label).
+    /// Sets the label of the handler's requests in statistics and logs, like
+    /// [`Task::label`](crate::offload::Task::label).
     pub fn label(self, label: impl Into<Cow<'static, str>>) -> Self {
         self.set(|settings| settings.label = Some(label.into()))
     }
 
-    /// Runs its requests before or after others that wait. Default: [`Priority::Normal`].
+    /// Sets the priority of the handler's requests among waiting tasks. Default: [`Priority::Normal`].
     pub fn priority(self, priority: Priority) -> Self {
         self.set(|settings| settings.priority = priority)
     }
 
-    /// Limits how long a request may wait for a thread. After that it gets status 503, and the function never runs.
-    /// Default: the limit of the pool, which is none unless one was set.
+    /// Limits how long a request may wait for a thread. After that time the request gets status 503, and the function
+    /// never runs. Default: the limit of the pool, if it has one.
     pub fn queue_timeout(self, limit: Duration) -> Self {
         self.set(|settings| settings.queue_timeout = Some(limit))
     }
@@ -95,18 +96,18 @@ impl<F, Args, P> PoolHandler<F, Args, P> {
     ///
     /// If the function has not begun by then, the request gets status 503, and the function never runs. Otherwise the
     /// request gets status 504, while the function continues and its [context](crate::offload::TaskContext) reports
-    /// that nobody waits for it.
+    /// that no caller waits for it.
     pub fn timeout(self, limit: Duration) -> Self {
         self.set(|settings| settings.timeout = Some(limit))
     }
 
-    /// Runs the function to its end, uncancelled, even if its client disconnects, as FastAPI does. Like
+    /// Runs the function to its end, without cancelling it, even if its client disconnects, as FastAPI does. See
     /// [`Task::shield`](crate::offload::Task::shield).
     pub fn shield(self) -> Self {
         self.set(|settings| settings.is_shielded = true)
     }
 
-    /// Changes the response to requests whose function produced no result, for whatever [reason](Refusal::reason): see
+    /// Changes the response to requests whose function produced no result, for any [reason](Refusal::reason): see
     /// [`Refusal`].
     pub fn on_refusal(self, change: impl Fn(Refusal) -> Refusal + Send + Sync + 'static) -> Self {
         self.set(|settings| settings.on_refusal = RefusalHook::new(change))

@@ -6,8 +6,8 @@ use crate::offload::BlockingPool;
 #[cfg(feature = "rayon")]
 use crate::offload::CpuPool;
 
-/// How many requests may wait: ten rounds, if 40 run at a time. A client that would have to wait longer had better
-/// retry later.
+/// The number of requests that may wait. With 40 at a time, the last one waits for ten rounds; a client that would wait
+/// longer should retry later.
 const MAX_QUEUED: usize = 400;
 
 static BLOCKING: LazyLock<BlockingPool> =

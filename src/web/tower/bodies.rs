@@ -14,11 +14,11 @@ use super::held_body::HeldBody;
 use super::read_ahead::ReplayBody;
 use crate::web::ClientLink;
 
-/// A kind of bodies: [`AnyBody`], or [`AxumBody`](crate::web::axum::AxumBody), which leaves axum's own body unchanged
-/// and saves two allocations per request.
+/// A kind of body: [`AnyBody`], or [`AxumBody`](crate::web::axum::AxumBody), which leaves axum's own body unchanged and
+/// saves two allocations per request.
 ///
 /// Other crates can't name this trait or its subtraits, so they can't implement it.
-#[expect(unnameable_types, reason = "it is sealed")]
+#[expect(unnameable_types, reason = "the trait is sealed")]
 pub trait BodyKind: Send + Sync + 'static {
     /// `true` if the framework clones the service for each request and calls the clone once, as axum does. The request
     /// then takes the inner service itself, instead of a clone of it.
@@ -33,8 +33,8 @@ pub trait BodyKind: Send + Sync + 'static {
     fn link(extensions: &Extensions) -> Option<ClientLink>;
 }
 
-/// Which request bodies a [`GuardLayer`](super::GuardLayer) passes to the service behind it.
-#[expect(unnameable_types, reason = "it is sealed")]
+/// The request bodies that a [`GuardLayer`](super::GuardLayer) passes to the service behind it.
+#[expect(unnameable_types, reason = "the trait is sealed")]
 pub trait RequestBody<B: Body>: BodyKind {
     /// The body that the service behind the layer gets.
     type Request;
@@ -46,8 +46,8 @@ pub trait RequestBody<B: Body>: BodyKind {
     fn replayed(body: ReplayBody<B>) -> Self::Request;
 }
 
-/// Which response bodies a [`GuardLayer`](super::GuardLayer) returns.
-#[expect(unnameable_types, reason = "it is sealed")]
+/// The response bodies that a [`GuardLayer`](super::GuardLayer) returns.
+#[expect(unnameable_types, reason = "the trait is sealed")]
 pub trait ResponseBody<B>: BodyKind {
     /// The body that the layer returns.
     type Response;

@@ -28,7 +28,7 @@ use crate::web::flight::{BYPASSED, COLLAPSED, FlightReply, KeyOf, LED, RequestHe
 /// type.
 pub type FlightLayer = FlightLayerFor<AnyBody>;
 
-/// [`FlightLayer`] for one kind of bodies.
+/// [`FlightLayer`] for one kind of body.
 pub struct FlightLayerFor<K> {
     flight: Arc<ResponseFlight<Parts, Arc<SharedResponse>>>,
     kind: PhantomData<fn() -> K>,
@@ -44,7 +44,7 @@ pub struct FlightService<S, K = AnyBody> {
 
 /// The response future of a [`FlightService`].
 ///
-/// If it is dropped, the other requests that share the response get it all the same. If no other request does, the
+/// If this future is dropped, the other requests still get the shared response. If there are no other requests, the
 /// service's future is dropped.
 pub struct FlightFuture<R, E>(Pin<Box<dyn Future<Output = Result<R, E>> + Send>>);
 
@@ -72,7 +72,8 @@ impl<K> FlightLayerFor<K> {
     /// Creates a layer that adds the result of `key_of` to the key, in addition to method, host, path, query and
     /// [key headers](FlightOptions::key_header). Requests for which `key_of` returns `None` are served alone.
     ///
-    /// Use it for users that were authenticated earlier and are stored in an extension of the request.
+    /// Use this constructor if an earlier layer has authenticated the user and stored the user in an extension of the
+    /// request.
     pub fn keyed<Key: Into<Vec<u8>>>(
         name: &'static str,
         options: FlightOptions,
@@ -154,7 +155,7 @@ fn has_body(body: &impl Body) -> bool {
     !body.is_end_stream() && body.size_hint().exact() != Some(0)
 }
 
-/// Reads a response whose body has `size` bytes. Returns `None` if the body breaks off.
+/// Reads a response whose body has `size` bytes. Returns `None` if the body ends early.
 async fn read<R: Body>(response: Response<R>, size: u64) -> Option<(Arc<SharedResponse>, ())> {
     let (head, body) = response.into_parts();
     let mut body = pin!(body);
@@ -207,8 +208,8 @@ impl<K: BodyKind> RequestHead for HeadOf<'_, K> {
         K::uri(self.0).authority().map(|authority| authority.as_str().as_bytes())
     }
 
-    /// Both URIs count: a rewritten one says more than the client's, and that of a nested router says less. HTTP/1
-    /// targets have no scheme, so requests with and without TLS cannot be distinguished there.
+    /// Both URIs are part of the key: a rewritten URI contains more than the client's, and the URI of a nested router
+    /// contains less. HTTP/1 targets have no scheme, so requests with and without TLS cannot be distinguished there.
     fn targets(&self) -> impl Iterator<Item = &[u8]> {
         [K::uri(self.0), &self.0.uri].into_iter().flat_map(|uri| {
             [uri.scheme_str().unwrap_or("http"), uri.path(), uri.query().unwrap_or_default()].map(str::as_bytes)

@@ -26,14 +26,14 @@ use crate::web::layer_settings::{LayerSettings, is_tunnel};
 use crate::web::{Hold, Refusal};
 
 /// A body of at most this many bytes, if its length is known beforehand, does not hold the permit. A longer body may be
-/// a stream of known length. If it is in memory after all, the server takes it in one piece and it holds the permit
-/// until then.
+/// a stream of known length. If the longer body is in memory after all, it holds the permit until the server has taken
+/// it, in one piece.
 const SMALL_BODY: u64 = 64 * 1024;
 
 /// A request on its way through a guard. Created by [`GuardService`](super::GuardService).
 ///
-/// If it is dropped while it waits, the request leaves the queue. If it is dropped while the service runs, the service
-/// continues or is dropped, depending on [`OnDisconnect`](crate::web::OnDisconnect).
+/// If this future is dropped while it waits, the request leaves the queue. If it is dropped while the service runs, the
+/// service continues or is dropped, depending on [`OnDisconnect`](crate::web::OnDisconnect).
 pub struct GuardFuture<S, K, B>
 where
     K: RequestBody<B>,
@@ -47,9 +47,9 @@ where
     body_kind: PhantomData<fn() -> K>,
 }
 
-#[expect(clippy::large_enum_variant, reason = "in a box, the request would cost a second allocation")]
+#[expect(clippy::large_enum_variant, reason = "boxing the request would cost a second allocation")]
 enum GuardFutureState<S, B: Body, F> {
-    /// The permit has not been polled for yet. Most requests get one at the first poll, and their body stays unread.
+    /// The permit has not been requested yet. Most requests get one at the first poll, and their body stays unread.
     Arriving {
         acquire: AcquireFuture<ErasedSource>,
         inner: S,
@@ -96,7 +96,8 @@ where
         let scope = permit.enter_scope();
         let handler = inner.call(request);
         drop(scope);
-        // The one allocation of a request. In a box, the handler can move to its own task if the client disconnects.
+        // This is the only allocation of a request. The handler is boxed, so that it can move to its own task if the
+        // client disconnects.
         self.state = GuardFutureState::Running(GuardedWork::new(Box::pin(handler), permit));
     }
 
@@ -229,7 +230,7 @@ where
     }
 }
 
-// Nothing in it is polled in place: the bodies and the handler have their own boxes.
+// No field is pinned structurally: the bodies and the handler have their own boxes.
 impl<S, K, B> Unpin for GuardFuture<S, K, B>
 where
     K: RequestBody<B>,

@@ -13,7 +13,8 @@ pin_project! {
     /// A response body that holds its request's permit until the body has ended or failed, is dropped, or has taken too
     /// long.
     pub struct HeldBody<B> {
-        // Dropped before the permit, so that no other request is inside while the rest of the work is dropped.
+        // Dropped before the permit, so that no other request runs inside the guard while the rest of the work is
+        // dropped.
         #[pin]
         body: B,
         hold: BodyHold,
@@ -33,7 +34,7 @@ impl<B: Body> Body for HeldBody<B> {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let mut this = self.project();
         let frame = ready!(this.hold.poll_inside(|| this.body.as_mut().poll_frame(cx)));
-        // A server need not poll again after the last frame.
+        // A server need not poll the body again after the last frame.
         if !matches!(frame, Some(Ok(_))) || this.body.is_end_stream() {
             this.hold.release();
         }

@@ -52,7 +52,7 @@ use crate::web::{GuardOptions, RequestKey};
 /// ```
 pub type GuardLayer = GuardLayerFor<AnyBody>;
 
-/// [`GuardLayer`] for one kind of bodies.
+/// [`GuardLayer`] for one kind of body.
 pub struct GuardLayerFor<K> {
     settings: Arc<LayerSettings<Parts>>,
     body_kind: PhantomData<fn() -> K>,
@@ -72,11 +72,11 @@ impl<K> GuardLayerFor<K> {
     /// Guards services separately for each key, which `key_of` reads from the head of the request.
     ///
     /// `key_of` returns an `Option` of a key, or a [`RequestKey`]. Requests without a key are refused, let through, or
-    /// share a key. A request that its key does not admit gets status 429, or 409 if the
-    /// [`key_kind`](GuardOptions::key_kind) says so.
+    /// share a key. A request that is refused because of its key gets status 429, or 409 if the
+    /// [`key_kind`](GuardOptions::key_kind) is a resource.
     ///
-    /// A client must be authenticated before `key_of` reads its name. Otherwise a client can claim any number of keys,
-    /// and those of other clients.
+    /// Clients must be authenticated before `key_of` reads their names. Otherwise a client can claim any number of
+    /// keys, including those of other clients.
     ///
     /// ```
     /// use http::request::Parts;

@@ -6,8 +6,8 @@
 //! | to guard any other tower service | [`GuardLayer`] |
 //! | at most `n` requests at once and nothing else | [`GuardLayer`], or `tower::limit::GlobalConcurrencyLimitLayer` |
 //!
-//! A request passes the files of this folder in this order: `layer` → `service` → `future`, `waiting` and `read_ahead`
-//! while it waits for a permit, and `held_body` on its way back.
+//! A request passes through the files of this folder in this order: `layer` → `service` → `future`, then `waiting` and
+//! `read_ahead` while the request waits for a permit, and `held_body` when its response is sent.
 
 mod bodies;
 mod flight;

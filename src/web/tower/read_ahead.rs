@@ -14,9 +14,9 @@ use http_body::{Body, Frame, SizeHint};
 pub(super) struct ReadAheadBody<B: Body> {
     body: Pin<Box<B>>,
     frames: VecDeque<Frame<B::Data>>,
-    /// Bytes of data in `frames`.
+    /// The number of bytes of data in `frames`.
     buffered: usize,
-    /// Bytes that count against `limit`.
+    /// The number of bytes that count against `limit`.
     charged: usize,
     limit: usize,
     ended: bool,
@@ -28,7 +28,7 @@ pub(super) struct ReadAheadBody<B: Body> {
 pub struct ReplayBody<B: Body> {
     body: Pin<Box<B>>,
     frames: VecDeque<Frame<B::Data>>,
-    /// Bytes of data in `frames`.
+    /// The number of bytes of data in `frames`.
     buffered: u64,
     ended: bool,
 }
@@ -38,10 +38,10 @@ impl<B: Body> ReadAheadBody<B> {
         Self { body: Box::pin(body), frames: VecDeque::new(), buffered: 0, charged: 0, limit, ended: false }
     }
 
-    /// Reads until the limit. Ready only if the body fails.
+    /// Reads up to the limit. Completes only if the body fails.
     ///
-    /// It stops once more than `limit` bytes are buffered, so that a body of exactly `limit` bytes is read to its end.
-    /// A frame is charged at least the memory that the frame itself takes, because a client may send any number of
+    /// Reading stops once more than `limit` bytes are buffered, so that a body of exactly `limit` bytes is read to its
+    /// end. A frame is charged at least the memory that the frame itself takes, because a client may send any number of
     /// almost empty frames.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Infallible, B::Error>> {
         while !self.ended && self.charged <= self.limit && self.limit > 0 {

@@ -17,13 +17,13 @@ use crate::web::layer_settings::LayerSettings;
 
 /// A service behind a guard. Created by [`GuardLayer`](super::GuardLayer).
 pub struct GuardService<S, K = AnyBody> {
-    /// Serves the next request. `None` once a request has taken it.
+    /// Serves the next request. `None` once a request has taken the service.
     inner: Option<S>,
     shared: Arc<GuardServiceShared<S>>,
     body_kind: PhantomData<fn() -> K>,
 }
 
-/// What the clones of one service share.
+/// The state that all clones of one service share.
 struct GuardServiceShared<S> {
     settings: Arc<LayerSettings<Parts>>,
     /// Replaces `inner` after a request has taken it. It is cloned with the mutex held, but only if a caller that
