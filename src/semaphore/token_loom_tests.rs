@@ -188,7 +188,7 @@ fn total_that_shrinks_during_an_acquire_is_not_exceeded_afterwards() {
         let model = Model::new(1);
         let changer = spawn(&model, |model| {
             model.semaphore.set_total(0);
-            // If the other thread acquired the token, it did so before this point.
+            // If the main thread acquired the token, it did so before this point.
             let available = model.semaphore.snapshot().available;
             (available, model.semaphore.try_acquire(Tokens::ONE))
         });
