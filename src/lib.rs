@@ -96,6 +96,8 @@
 #[cfg(feature = "background")]
 pub mod background;
 #[cfg(any(feature = "guard", feature = "offload"))]
+mod config_error;
+#[cfg(any(feature = "guard", feature = "offload"))]
 mod counter;
 #[cfg(doc)]
 pub mod docs;
@@ -121,6 +123,8 @@ pub mod web;
 #[cfg(feature = "background")]
 #[doc(inline)]
 pub use background::{BackgroundService, ServiceHost};
+#[cfg(any(feature = "guard", feature = "offload"))]
+pub use config_error::ConfigError;
 #[cfg(feature = "guard")]
 #[doc(inline)]
 pub use guard::{

@@ -1,4 +1,4 @@
-//! [`Acquire`] and [`AcquireOwned`], the futures that wait for a permit.
+//! [`AcquireFuture`], the future that waits for a permit.
 
 use std::fmt;
 use std::pin::Pin;
@@ -9,48 +9,26 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::endpoint_guard::{EndpointGuard, SharedGuard};
 use super::error::AcquireError;
-use super::permit::{HeldPermit, OwnedPermit, Permit};
+use super::permit::{HeldPermit, OwnedPermit};
 use super::source::PermitSource;
 use super::wait::PermitWait;
 
 /// Waits for a permit. Created by [`EndpointGuard::acquire`].
-#[must_use = "futures do nothing unless polled"]
-pub struct Acquire<'a>(AcquireFuture<&'a EndpointGuard>);
+pub type Acquire<'a> = AcquireFuture<&'a EndpointGuard>;
 
 /// Waits for a permit that may outlive the caller. Created by [`EndpointGuard::acquire_owned`].
-#[must_use = "futures do nothing unless polled"]
-pub struct AcquireOwned(AcquireFuture<SharedGuard>);
+pub type AcquireOwned = AcquireFuture<SharedGuard>;
 
-/// The wait for one permit. Every future that acquires a permit contains one.
-pub(crate) struct AcquireFuture<S: PermitSource> {
+/// Waits for a permit of `S`: a guard, or a guard and one of its keys.
+///
+/// [`Acquire`], [`AcquireOwned`], [`AcquireKey`](super::keyed::AcquireKey) and
+/// [`AcquireKeyOwned`](super::keyed::AcquireKeyOwned) are names for it.
+#[must_use = "futures do nothing unless polled"]
+pub struct AcquireFuture<S: PermitSource> {
     /// `None` once the future has completed.
     source: Option<S>,
     wait: PermitWait,
     timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl<'a> Acquire<'a> {
-    pub(super) fn new(guard: &'a EndpointGuard) -> Self {
-        Self(AcquireFuture::new(guard))
-    }
-}
-
-impl<'a> Future for Acquire<'a> {
-    type Output = Result<Permit<'a>, AcquireError>;
-
-    #[inline]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.poll(cx).map_ok(Permit)
-    }
-}
-
-impl Future for AcquireOwned {
-    type Output = Result<OwnedPermit, AcquireError>;
-
-    #[inline]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.poll(cx).map_ok(OwnedPermit)
-    }
 }
 
 impl SharedGuard {
@@ -60,7 +38,7 @@ impl SharedGuard {
     ///
     /// See [`EndpointGuard::acquire`], which also describes errors and panics.
     pub fn acquire_owned(self) -> AcquireOwned {
-        AcquireOwned(AcquireFuture::new(self))
+        AcquireFuture::new(self)
     }
 
     /// Acquires a permit if one is available and no caller is waiting, as [`EndpointGuard::try_acquire`] does.
@@ -69,25 +47,13 @@ impl SharedGuard {
     ///
     /// Returns [`Busy`](AcquireError::Busy) or [`Closed`](AcquireError::Closed), at once.
     pub fn try_acquire_owned(self) -> Result<OwnedPermit, AcquireError> {
-        HeldPermit::try_acquire(self).map(OwnedPermit)
+        HeldPermit::try_acquire(self)
     }
 }
 
 impl<S: PermitSource> AcquireFuture<S> {
     pub(crate) fn new(source: S) -> Self {
         Self { source: Some(source), wait: PermitWait::default(), timer: None }
-    }
-
-    #[inline]
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<HeldPermit<S>, AcquireError>> {
-        // A task that finds the guard available every time must still yield to other tasks, as with tokio's own locks.
-        let coop = ready!(coop::poll_proceed(cx));
-        let source = self.source.as_mut().expect("an acquire future is not polled after it completed");
-        let result =
-            if !self.wait.is_queued() && source.try_acquire().is_ok() { Ok(()) } else { ready!(self.poll_wait(cx)) };
-        coop.made_progress();
-        let source = self.source.take().expect("the source was present above");
-        Poll::Ready(result.map(|()| HeldPermit::new(source)))
     }
 
     #[cold]
@@ -117,6 +83,26 @@ impl<S: PermitSource> AcquireFuture<S> {
     }
 }
 
+impl<S: PermitSource> Future for AcquireFuture<S> {
+    type Output = Result<HeldPermit<S>, AcquireError>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        // A task that finds the guard available every time must still yield to other tasks, as with tokio's own locks.
+        let coop = ready!(coop::poll_proceed(cx));
+        let source = this.source.as_mut().expect("an acquire future is not polled after it completed");
+        let result =
+            if !this.wait.is_queued() && source.try_acquire().is_ok() { Ok(()) } else { ready!(this.poll_wait(cx)) };
+        coop.made_progress();
+        let source = this.source.take().expect("the source was present above");
+        Poll::Ready(result.map(|()| HeldPermit::new(source)))
+    }
+}
+
+// Nothing in the future is structurally pinned: the timer is boxed.
+impl<S: PermitSource> Unpin for AcquireFuture<S> {}
+
 impl<S: PermitSource> Drop for AcquireFuture<S> {
     #[inline]
     fn drop(&mut self) {
@@ -128,27 +114,9 @@ impl<S: PermitSource> Drop for AcquireFuture<S> {
     }
 }
 
-impl fmt::Debug for Acquire<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt_as("Acquire", f)
-    }
-}
-
-impl fmt::Debug for AcquireOwned {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt_as("AcquireOwned", f)
-    }
-}
-
-impl<S: PermitSource> AcquireFuture<S> {
-    pub(super) fn fmt_as(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let guard = self.source.as_ref().map(|source| source.core().name);
-        f.debug_struct(name).field("guard", &guard).field("queued", &self.wait.is_queued()).finish()
-    }
-}
-
 impl<S: PermitSource> fmt::Debug for AcquireFuture<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.fmt_as("Acquire", f)
+        let guard = self.source.as_ref().map(|source| source.core().name);
+        f.debug_struct("AcquireFuture").field("guard", &guard).field("queued", &self.wait.is_queued()).finish()
     }
 }

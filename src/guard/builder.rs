@@ -1,9 +1,13 @@
-//! [`EndpointGuardBuilder`], and the settings that the builders of all guards offer.
+//! [`GuardBuilder`], which builds every kind of guard.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use super::core::WaitLimits;
 use super::endpoint_guard::EndpointGuard;
+use super::keyed::{KeyLimit, KeyedGuard};
+use crate::config_error::{ConfigError, Problem};
 use crate::semaphore::{MAX_PERMITS, MAX_WAITING, Order, Semaphore, SemaphoreConfig};
 use crate::sync::const_unless_loom;
 
@@ -37,42 +41,63 @@ pub enum Queue {
 ///     .build();
 /// # assert_eq!(EXPORT.stats().permits, 2);
 /// ```
-#[derive(Clone, Debug)]
+pub type EndpointGuardBuilder = GuardBuilder<EndpointGuard>;
+
+/// Builds a [`KeyedGuard`]. Works in `const` contexts, too. All settings but [`max_keys`](Self::max_keys) apply to each
+/// key separately.
+///
+/// ```
+/// use std::time::Duration;
+/// use onelane::{KeyedGuard, Queue};
+///
+/// static PER_TENANT: KeyedGuard<u64> = KeyedGuard::builder("tenant")
+///     .permits(2)
+///     .queue(Queue::Bounded(8))
+///     .max_wait(Duration::from_secs(2))
+///     .max_keys(10_000)
+///     .build();
+/// # assert_eq!(PER_TENANT.stats().permits, 2);
+/// ```
+pub type KeyedGuardBuilder<K> = GuardBuilder<KeyedGuard<K>>;
+
+/// Builds a guard: [`EndpointGuardBuilder`] and [`KeyedGuardBuilder`] are names for it.
+///
+/// The setters accept any value. [`build`](EndpointGuardBuilder::build) panics if a value is out of range, and
+/// [`try_build`](EndpointGuardBuilder::try_build) returns an error, for values that come from a configuration.
 #[must_use = "a builder does nothing until build() is called"]
-pub struct EndpointGuardBuilder {
+pub struct GuardBuilder<G> {
     name: &'static str,
-    settings: GuardSettings,
+    permits: usize,
+    queue: Queue,
+    order: Order,
+    limits: WaitLimits,
+    max_keys: Option<usize>,
+    guard: PhantomData<fn() -> G>,
 }
 
-/// The settings that the builders of all guards offer.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct GuardSettings {
-    pub(super) permits: usize,
-    pub(super) queue: Queue,
-    pub(super) order: Order,
-    pub(super) limits: WaitLimits,
-}
-
-impl EndpointGuardBuilder {
+impl<G> GuardBuilder<G> {
     pub(super) const fn new(name: &'static str) -> Self {
-        Self { name, settings: GuardSettings::new() }
+        let limits = WaitLimits { max_wait: None, grant_timeout: None };
+        let (permits, queue, order) = (1, Queue::Unbounded, Order::Fifo);
+        Self { name, permits, queue, order, limits, max_keys: None, guard: PhantomData }
     }
 
-    /// Sets the number of permits: how many callers may run inside the guard at once, from 1 to 65,535. Default: 1.
+    /// Sets the number of permits: how many callers may run inside the guard at once, or how many callers of one key,
+    /// from 1 to 65,535. Default: 1.
     pub const fn permits(mut self, permits: usize) -> Self {
-        self.settings.permits = permits;
+        self.permits = permits;
         self
     }
 
-    /// Sets how many callers may wait. Default: [`Queue::Unbounded`].
+    /// Sets how many callers may wait, or how many callers of one key. Default: [`Queue::Unbounded`].
     pub const fn queue(mut self, queue: Queue) -> Self {
-        self.settings.queue = queue;
+        self.queue = queue;
         self
     }
 
     /// Sets the order in which waiting callers are served. Default: [`Order::Fifo`].
     pub const fn order(mut self, order: Order) -> Self {
-        self.settings.order = order;
+        self.order = order;
         self
     }
 
@@ -81,7 +106,7 @@ impl EndpointGuardBuilder {
     /// The timer is set only when a caller has to wait. If a permit is granted just as the timer fires, the caller gets
     /// the permit.
     pub const fn max_wait(mut self, max_wait: Duration) -> Self {
-        self.settings.limits.max_wait = Some(max_wait);
+        self.limits.max_wait = Some(max_wait);
         self
     }
 
@@ -93,10 +118,47 @@ impl EndpointGuardBuilder {
     /// for which your tasks may go without being polled: a second rather than a millisecond. Waiting callers check the
     /// grants before theirs, so a guard without waiting callers has no extra cost.
     pub const fn grant_timeout(mut self, grant_timeout: Duration) -> Self {
-        self.settings.limits.grant_timeout = Some(grant_timeout);
+        self.limits.grant_timeout = Some(grant_timeout);
         self
     }
 
+    /// Returns the config of the guard's semaphores, or the first setting that is out of range.
+    const fn semaphore_config(&self) -> Result<SemaphoreConfig, Problem> {
+        let bound = match self.queue {
+            Queue::Unbounded => MAX_WAITING,
+            Queue::Bounded(0) => return Err(("queue", "Bounded(0) is not a queue: use Queue::Reject")),
+            Queue::Bounded(bound) => bound,
+            Queue::Reject => 0,
+        };
+        let WaitLimits { max_wait, grant_timeout } = self.limits;
+        if self.permits == 0 {
+            return Err(("permits", "permits(0) admits no caller: use 1 or more, or close() the guard"));
+        }
+        if self.permits > MAX_PERMITS {
+            return Err(("permits", "permits() must be at most 65,535"));
+        }
+        if bound > MAX_WAITING {
+            return Err(("queue", "Bounded() must be at most 8,388,607: use Queue::Unbounded"));
+        }
+        if let Some(0) = self.max_keys {
+            return Err(("max_keys", "max_keys(0) admits no caller: use 1 or more, or close() the guard"));
+        }
+        if let Some(Duration::ZERO) = max_wait {
+            return Err(("max_wait", "a max_wait of zero lets no caller wait: use Queue::Reject"));
+        }
+        if let Some(Duration::ZERO) = grant_timeout {
+            let problem = "a grant_timeout of zero lets no caller take its permit: use about a second, or none";
+            return Err(("grant_timeout", problem));
+        }
+        if bound == 0 && (max_wait.is_some() || grant_timeout.is_some()) {
+            let setting = if max_wait.is_some() { "max_wait" } else { "grant_timeout" };
+            return Err((setting, "Queue::Reject lets no caller wait: a time limit on waiting contradicts it"));
+        }
+        Ok(SemaphoreConfig { permits: self.permits, bound, order: self.order })
+    }
+}
+
+impl EndpointGuardBuilder {
     const_unless_loom! {
         /// Builds the guard.
         ///
@@ -122,46 +184,105 @@ impl EndpointGuardBuilder {
         /// static NO_TIME: EndpointGuard = EndpointGuard::builder("no time").grant_timeout(Duration::ZERO).build();
         /// ```
         #[must_use]
+        #[track_caller]
         pub fn build(self) -> EndpointGuard {
-            let Self { name, settings } = self;
-            EndpointGuard::from_parts(name, Semaphore::new(settings.semaphore_config()), settings.limits)
+            match self.semaphore_config() {
+                Ok(config) => self.build_with(config),
+                Err((_, problem)) => panic!("{}", problem),
+            }
+        }
+    }
+
+    const_unless_loom! {
+        /// Builds the guard from settings that may be out of range, such as those of a configuration file.
+        ///
+        /// # Errors
+        ///
+        /// Returns the first setting with which [`build`](Self::build) panics.
+        pub fn try_build(self) -> Result<EndpointGuard, ConfigError> {
+            match self.semaphore_config() {
+                Ok(config) => Ok(self.build_with(config)),
+                Err(problem) => Err(ConfigError::new("guard", self.name, problem)),
+            }
+        }
+    }
+
+    const_unless_loom! {
+        fn build_with(self, config: SemaphoreConfig) -> EndpointGuard {
+            EndpointGuard::from_parts(self.name, Semaphore::new(config), self.limits)
         }
     }
 }
 
-impl GuardSettings {
-    pub(super) const fn new() -> Self {
-        let limits = WaitLimits { max_wait: None, grant_timeout: None };
-        Self { permits: 1, queue: Queue::Unbounded, order: Order::Fifo, limits }
+impl<K> KeyedGuardBuilder<K> {
+    /// Limits how many keys may be in use at once. Must be at least 1. The caller of a further key is refused at once
+    /// with [`TooManyKeys`](crate::AcquireError::TooManyKeys). Default: no limit.
+    ///
+    /// A key is in use while a caller holds a permit of it or waits for one, or keeps a future whose wait has ended
+    /// without polling or dropping it. A key that is not in use takes no memory. So this setting bounds how many keys
+    /// clients that make up keys can claim at the same moment.
+    pub const fn max_keys(mut self, max_keys: usize) -> Self {
+        self.max_keys = Some(max_keys);
+        self
     }
 
-    /// Returns the config of a semaphore.
-    ///
-    /// # Panics
-    ///
-    /// Panics if a value is out of range.
-    pub(super) const fn semaphore_config(&self) -> SemaphoreConfig {
-        assert!(self.permits > 0, "permits(0) admits no caller: use 1 or more, or close() the guard");
-        assert!(self.permits <= MAX_PERMITS, "permits() must be at most 65,535");
-        let bound = match self.queue {
-            Queue::Unbounded => MAX_WAITING,
-            Queue::Bounded(0) => panic!("Bounded(0) is not a queue: use Queue::Reject"),
-            Queue::Bounded(bound) => bound,
-            Queue::Reject => 0,
-        };
-        assert!(bound <= MAX_WAITING, "Bounded() must be at most 8,388,607: use Queue::Unbounded");
-        let WaitLimits { max_wait, grant_timeout } = self.limits;
-        if let Some(max_wait) = max_wait {
-            assert!(!max_wait.is_zero(), "a max_wait of zero lets no caller wait: use Queue::Reject");
+    const_unless_loom! {
+        /// Builds the guard.
+        ///
+        /// # Panics
+        ///
+        /// Panics if a value is out of range, as [`EndpointGuardBuilder::build`] does, or if `max_keys` is 0. In a
+        /// `const` or `static` this is a compile error:
+        ///
+        /// ```compile_fail,E0080
+        /// # use onelane::KeyedGuard;
+        /// static NO_KEYS: KeyedGuard<u64> = KeyedGuard::builder("no keys").max_keys(0).build();
+        /// ```
+        #[must_use]
+        #[track_caller]
+        pub fn build(self) -> KeyedGuard<K> {
+            match self.semaphore_config() {
+                Ok(config) => self.build_with(config),
+                Err((_, problem)) => panic!("{}", problem),
+            }
         }
-        if let Some(grant_timeout) = grant_timeout {
-            assert!(
-                !grant_timeout.is_zero(),
-                "a grant_timeout of zero lets no caller take its permit: use about a second, or none"
-            );
+    }
+
+    const_unless_loom! {
+        /// Builds the guard from settings that may be out of range, such as those of a configuration file.
+        ///
+        /// # Errors
+        ///
+        /// Returns the first setting with which [`build`](Self::build) panics.
+        pub fn try_build(self) -> Result<KeyedGuard<K>, ConfigError> {
+            match self.semaphore_config() {
+                Ok(config) => Ok(self.build_with(config)),
+                Err(problem) => Err(ConfigError::new("guard", self.name, problem)),
+            }
         }
-        let is_limited = max_wait.is_some() || grant_timeout.is_some();
-        assert!(bound > 0 || !is_limited, "Queue::Reject lets no caller wait: a time limit on waiting contradicts it");
-        SemaphoreConfig { permits: self.permits, bound, order: self.order }
+    }
+
+    const_unless_loom! {
+        fn build_with(self, config: SemaphoreConfig) -> KeyedGuard<K> {
+            let key_limit = match self.max_keys {
+                Some(max) => Some(KeyLimit::new(max)),
+                None => None,
+            };
+            KeyedGuard::from_parts(self.name, config, self.limits, key_limit)
+        }
+    }
+}
+
+impl<G> Clone for GuardBuilder<G> {
+    fn clone(&self) -> Self {
+        Self { ..*self }
+    }
+}
+
+impl<G> fmt::Debug for GuardBuilder<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("GuardBuilder");
+        debug.field("name", &self.name).field("permits", &self.permits).field("queue", &self.queue);
+        debug.field("order", &self.order).field("limits", &self.limits).field("max_keys", &self.max_keys).finish()
     }
 }

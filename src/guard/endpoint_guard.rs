@@ -134,7 +134,7 @@ impl EndpointGuard {
     /// Returns [`Busy`](AcquireError::Busy) or [`Closed`](AcquireError::Closed), at once.
     #[inline]
     pub fn try_acquire(&self) -> Result<Permit<'_>, AcquireError> {
-        HeldPermit::try_acquire(self).map(Permit)
+        HeldPermit::try_acquire(self)
     }
 
     /// Acquires a permit that can move to another task, if one is available and no caller is waiting.
@@ -158,7 +158,7 @@ impl EndpointGuard {
     /// thread that runs tasks of a tokio runtime, even if a permit is available. (A task wrapped in tokio's
     /// `unconstrained` looks like a blocking thread and is not refused.)
     pub fn acquire_blocking(&self) -> Result<Permit<'_>, AcquireError> {
-        blocking::acquire(self).map(Permit)
+        blocking::acquire(self)
     }
 
     /// Waits for a permit, runs `future` while holding it, and releases it.

@@ -48,6 +48,8 @@
 //! expired grants and runs that were cut off at `warn`, bugs in the service
 //! ([`WouldDeadlock`](AcquireError::WouldDeadlock), [`BlockingInAsync`](AcquireError::BlockingInAsync)) at `error`.
 
+#![expect(private_bounds, reason = "the bound of the generic futures and permits is sealed: users name their aliases")]
+
 pub(crate) mod acquire;
 mod blocking;
 mod builder;
@@ -71,12 +73,12 @@ mod stats;
 mod trace;
 mod wait;
 
-pub use self::builder::{EndpointGuardBuilder, Queue};
+pub use self::builder::{EndpointGuardBuilder, GuardBuilder, KeyedGuardBuilder, Queue};
 pub use self::endpoint_guard::{EndpointGuard, SharedGuard};
 pub use self::error::AcquireError;
 pub use self::flight::{FlightError, FlightStats, SingleFlight, SingleFlightBuilder};
-pub use self::keyed::{KeyedGuard, KeyedGuardBuilder, KeyedPermit, KeyedPermits, OwnedKeyedPermit, SharedKeyedGuard};
-pub use self::permit::{OwnedPermit, Permit};
+pub use self::keyed::{KeyedGuard, KeyedPermit, KeyedPermits, OwnedKeyedPermit, SharedKeyedGuard};
+pub use self::permit::{HeldPermit, OwnedPermit, Permit};
 pub use self::shared::Shared;
 pub use self::stats::GuardStats;
 pub use crate::semaphore::Order;
@@ -85,8 +87,8 @@ pub use crate::semaphore::Order;
 ///
 /// You need them only to store a future in a struct or to name it in a signature.
 pub mod futures {
-    pub use super::acquire::{Acquire, AcquireOwned};
+    pub use super::acquire::{Acquire, AcquireFuture, AcquireOwned};
     pub use super::flight::SharedRun;
-    pub use super::keyed::{AcquireAll, AcquireKey, AcquireKeyOwned, RunKeyed, RunKeyedToCompletion};
-    pub use super::run::{Run, RunToCompletion};
+    pub use super::keyed::{AcquireAll, AcquireKey, AcquireKeyOwned, KeyedSource, RunKeyed, RunKeyedToCompletion};
+    pub use super::run::{Run, RunFuture, RunToCompletion, RunToCompletionFuture};
 }

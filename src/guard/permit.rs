@@ -15,17 +15,19 @@ use super::source::PermitSource;
 /// Bind it to a name, such as `_permit`: `let _ = guard.acquire().await?;` releases the permit at once.
 ///
 /// A permit that is dropped by a panic is released, too: nothing is poisoned, as with tokio's `Mutex`.
-#[must_use = "the permit is released as soon as it is dropped: bind it to `_permit`, not to `_`"]
-pub struct Permit<'a>(pub(super) HeldPermit<&'a EndpointGuard>);
+pub type Permit<'a> = HeldPermit<&'a EndpointGuard>;
 
 /// An owned [`Permit`]. It shares ownership of the guard, so it can move to another task or thread.
 ///
 /// Dropping it lets the next caller run, even during a panic.
-#[must_use = "the permit is released as soon as it is dropped: bind it to `_permit`, not to `_`"]
-pub struct OwnedPermit(pub(super) HeldPermit<SharedGuard>);
+pub type OwnedPermit = HeldPermit<SharedGuard>;
 
-/// One permit of the semaphore that `S` gives access to.
-pub(crate) struct HeldPermit<S: PermitSource> {
+/// A permit of `S`: a guard, or a guard and one of its keys.
+///
+/// [`Permit`], [`OwnedPermit`], [`KeyedPermit`](super::KeyedPermit) and [`OwnedKeyedPermit`](super::OwnedKeyedPermit) are
+/// names for it.
+#[must_use = "the permit is released as soon as it is dropped: bind it to `_permit`, not to `_`"]
+pub struct HeldPermit<S: PermitSource> {
     source: S,
     /// The start of the hold, if this holder is timed.
     timed_since: Option<Instant>,
@@ -85,24 +87,6 @@ impl<S: PermitSource> Drop for HeldPermit<S> {
 
 impl<S: PermitSource> fmt::Debug for HeldPermit<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.fmt_as("HeldPermit", f)
-    }
-}
-
-impl<S: PermitSource> HeldPermit<S> {
-    pub(super) fn fmt_as(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct(name).field("guard", &self.source.core().name).finish()
-    }
-}
-
-impl fmt::Debug for Permit<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt_as("Permit", f)
-    }
-}
-
-impl fmt::Debug for OwnedPermit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt_as("OwnedPermit", f)
+        f.debug_struct("HeldPermit").field("guard", &self.source.core().name).finish()
     }
 }

@@ -15,38 +15,26 @@ use super::guarded_work::{GuardedWork, poll_with_permit};
 use super::permit::HeldPermit;
 use super::source::{OwnedPermitSource, PermitSource};
 
-pin_project! {
-    /// Runs a future inside a guard. Created by [`EndpointGuard::run`](crate::EndpointGuard::run).
-    #[must_use = "futures do nothing unless polled"]
-    pub struct Run<'a, F> {
-        #[pin]
-        inner: RunFuture<&'a EndpointGuard, F>,
-    }
-}
+/// Runs a future inside a guard. Created by [`EndpointGuard::run`].
+pub type Run<'a, F> = RunFuture<&'a EndpointGuard, F>;
+
+/// Runs a future inside a guard to completion, in its own task if the caller is cancelled. Created by
+/// [`EndpointGuard::run_to_completion`].
+pub type RunToCompletion<F> = RunToCompletionFuture<SharedGuard, F>;
 
 pin_project! {
-    /// Acquires a permit from `S` and runs a future while holding it.
-    pub(super) struct RunFuture<S: PermitSource, F> {
+    /// Acquires a permit of `S` and runs a future while holding it.
+    ///
+    /// [`Run`] and [`RunKeyed`](super::keyed::RunKeyed) are names for it.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct RunFuture<S: PermitSource, F> {
+        #[pin]
         acquire: AcquireFuture<S>,
         // Dropped before the permit, so that no other caller runs inside the guard while the future is being dropped.
         // `None` once the future has completed.
         #[pin]
         future: Option<F>,
         permit: Option<HeldPermit<S>>,
-    }
-}
-
-impl<'a, F> Run<'a, F> {
-    pub(super) fn new(guard: &'a EndpointGuard, future: F) -> Self {
-        Self { inner: RunFuture::new(guard, future) }
-    }
-}
-
-impl<F: Future> Future for Run<'_, F> {
-    type Output = Result<F::Output, AcquireError>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().inner.poll(cx)
     }
 }
 
@@ -62,7 +50,7 @@ impl<S: PermitSource, F: Future> Future for RunFuture<S, F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         if this.permit.is_none() {
-            *this.permit = Some(ready!(this.acquire.poll(cx))?);
+            *this.permit = Some(ready!(this.acquire.as_mut().poll(cx))?);
         }
         let future = this.future.as_mut().as_pin_mut().expect("the future completes once, together with the permit");
         let output = ready!(poll_with_permit(this.permit, future, cx));
@@ -72,13 +60,11 @@ impl<S: PermitSource, F: Future> Future for RunFuture<S, F> {
     }
 }
 
-/// Runs a future inside a guard to completion, in its own task if the caller is cancelled. Created by
-/// [`run_to_completion`](crate::EndpointGuard::run_to_completion).
+/// Acquires a permit of `S` and runs a future to completion while holding it, with or without the caller.
+///
+/// [`RunToCompletion`] and [`RunKeyedToCompletion`](super::keyed::RunKeyedToCompletion) are names for it.
 #[must_use = "futures do nothing unless polled"]
-pub struct RunToCompletion<F: Future + Send + 'static>(RunToCompletionFuture<SharedGuard, F>);
-
-/// Acquires a permit from `S` and runs a future to completion while holding it, with or without the caller.
-pub(super) struct RunToCompletionFuture<S: OwnedPermitSource, F: Future + Send + 'static> {
+pub struct RunToCompletionFuture<S: OwnedPermitSource, F: Future + Send + 'static> {
     acquire: AcquireFuture<S>,
     state: RunState<F, S>,
 }
@@ -89,29 +75,19 @@ enum RunState<F, S: OwnedPermitSource> {
     Done,
 }
 
-impl<F: Future + Send + 'static> RunToCompletion<F> {
-    pub(super) fn new(guard: SharedGuard, future: F) -> Self {
-        Self(RunToCompletionFuture::new(guard, future))
-    }
-}
-
-impl<F: Future + Send + 'static> Future for RunToCompletion<F> {
-    type Output = Result<F::Output, AcquireError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.poll(cx)
-    }
-}
-
 impl<S: OwnedPermitSource, F: Future + Send + 'static> RunToCompletionFuture<S, F> {
     pub(super) fn new(source: S, future: F) -> Self {
         Self { acquire: AcquireFuture::new(source), state: RunState::Acquiring(Box::pin(future)) }
     }
+}
 
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<F::Output, AcquireError>> {
+impl<S: OwnedPermitSource, F: Future + Send + 'static> Future for RunToCompletionFuture<S, F> {
+    type Output = Result<F::Output, AcquireError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             match mem::replace(&mut self.state, RunState::Done) {
-                RunState::Acquiring(work) => match self.acquire.poll(cx) {
+                RunState::Acquiring(work) => match Pin::new(&mut self.acquire).poll(cx) {
                     Poll::Ready(permit) => self.state = RunState::Running(GuardedWork::new(work, permit?)),
                     Poll::Pending => {
                         self.state = RunState::Acquiring(work);
@@ -143,26 +119,18 @@ impl<S: OwnedPermitSource, F: Future + Send + 'static> Drop for RunToCompletionF
     }
 }
 
-impl<F> fmt::Debug for Run<'_, F> {
+// Nothing in the future is structurally pinned: the work is boxed.
+impl<S: OwnedPermitSource, F: Future + Send + 'static> Unpin for RunToCompletionFuture<S, F> {}
+
+impl<S: PermitSource, F> fmt::Debug for RunFuture<S, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.fmt_as("Run", f)
+        let mut debug = f.debug_struct("RunFuture");
+        debug.field("acquire", &self.acquire).field("permit", &self.permit).finish_non_exhaustive()
     }
 }
 
-impl<F: Future + Send + 'static> fmt::Debug for RunToCompletion<F> {
+impl<S: OwnedPermitSource, F: Future + Send + 'static> fmt::Debug for RunToCompletionFuture<S, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt_as("RunToCompletion", f)
-    }
-}
-
-impl<S: PermitSource, F> RunFuture<S, F> {
-    pub(super) fn fmt_as(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct(name).field("acquire", &self.acquire).field("permit", &self.permit).finish_non_exhaustive()
-    }
-}
-
-impl<S: OwnedPermitSource, F: Future + Send + 'static> RunToCompletionFuture<S, F> {
-    pub(super) fn fmt_as(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct(name).field("acquire", &self.acquire).finish_non_exhaustive()
+        f.debug_struct("RunToCompletionFuture").field("acquire", &self.acquire).finish_non_exhaustive()
     }
 }

@@ -313,14 +313,14 @@ fn debug_output_names_the_type_and_its_guard() {
     let run: Run<'_, Ready<()>> = guard.run(ready(()));
     let texts = [
         ("EndpointGuard", format!("{guard:?}")),
-        ("EndpointGuardBuilder", format!("{:?}", EndpointGuard::builder("report"))),
+        ("GuardBuilder", format!("{:?}", EndpointGuard::builder("report"))),
         ("Shared(EndpointGuard", format!("{:?}", SharedGuard::from(&guard))),
-        ("Acquire", format!("{:?}", guard.acquire())),
-        ("AcquireOwned", format!("{:?}", Arc::clone(&guard).acquire_owned())),
-        ("Run", format!("{run:?}")),
-        ("RunToCompletion", format!("{:?}", Arc::clone(&guard).run_to_completion_owned(ready(())))),
-        ("Permit", format!("{:?}", guard.try_acquire().unwrap())),
-        ("OwnedPermit", format!("{:?}", Arc::clone(&guard).try_acquire_owned().unwrap())),
+        ("AcquireFuture", format!("{:?}", guard.acquire())),
+        ("AcquireFuture", format!("{:?}", Arc::clone(&guard).acquire_owned())),
+        ("RunFuture", format!("{run:?}")),
+        ("RunToCompletionFuture", format!("{:?}", Arc::clone(&guard).run_to_completion_owned(ready(())))),
+        ("HeldPermit", format!("{:?}", guard.try_acquire().unwrap())),
+        ("HeldPermit", format!("{:?}", Arc::clone(&guard).try_acquire_owned().unwrap())),
         ("GuardStats", format!("{:?}", guard.stats())),
     ];
     for (name, text) in texts {
@@ -336,14 +336,14 @@ fn debug_output_names_the_keyed_type_and_its_guard_but_no_key() {
     let flight = SingleFlight::<&str, u64>::new("user");
     let texts = [
         ("KeyedGuard", format!("{guard:?}")),
-        ("KeyedGuardBuilder", format!("{:?}", KeyedGuard::<&str>::builder("user"))),
+        ("GuardBuilder", format!("{:?}", KeyedGuard::<&str>::builder("user"))),
         ("Shared(KeyedGuard", format!("{:?}", SharedKeyedGuard::from(&guard))),
-        ("AcquireKey", format!("{:?}", guard.acquire(SECRET))),
-        ("AcquireKeyOwned", format!("{:?}", Arc::clone(&guard).acquire_owned(SECRET))),
-        ("RunKeyed", format!("{:?}", guard.run(SECRET, ready(())))),
-        ("RunKeyedToCompletion", format!("{:?}", Arc::clone(&guard).run_to_completion_owned(SECRET, ready(())))),
-        ("KeyedPermit", format!("{:?}", guard.try_acquire(SECRET).unwrap())),
-        ("OwnedKeyedPermit", format!("{:?}", Arc::clone(&guard).try_acquire_owned(SECRET).unwrap())),
+        ("AcquireFuture", format!("{:?}", guard.acquire(SECRET))),
+        ("AcquireFuture", format!("{:?}", Arc::clone(&guard).acquire_owned(SECRET))),
+        ("RunFuture", format!("{:?}", guard.run(SECRET, ready(())))),
+        ("RunToCompletionFuture", format!("{:?}", Arc::clone(&guard).run_to_completion_owned(SECRET, ready(())))),
+        ("HeldPermit", format!("{:?}", guard.try_acquire(SECRET).unwrap())),
+        ("HeldPermit", format!("{:?}", Arc::clone(&guard).try_acquire_owned(SECRET).unwrap())),
         ("SingleFlight", format!("{flight:?}")),
         ("SingleFlightBuilder", format!("{:?}", SingleFlight::<&str, u64>::builder("user"))),
         ("SharedRun", format!("{:?}", flight.run(SECRET, || ready(Ok(1))))),

@@ -8,13 +8,13 @@ use tokio::time::Instant;
 
 use super::acquire::{AcquireKey, AcquireKeyOwned};
 use super::acquire_all::AcquireAll;
-use super::builder::KeyedGuardBuilder;
 use super::key_entry::{KeyLimit, ShardConfig};
 use super::permit::{KeyedPermit, OwnedKeyedPermit};
 use super::run::{RunKeyed, RunKeyedToCompletion};
 use super::shard::Shard;
 use super::source::KeyedSource;
 use crate::guard::blocking;
+use crate::guard::builder::KeyedGuardBuilder;
 use crate::guard::core::{GuardCore, HasGuardCore, WaitLimits};
 use crate::guard::error::AcquireError;
 use crate::guard::key_map::Sharded;
@@ -95,7 +95,7 @@ impl<K> KeyedGuard<K> {
     }
 
     const_unless_loom! {
-        pub(super) fn from_parts(
+        pub(in crate::guard) fn from_parts(
             name: &'static str,
             semaphore_config: SemaphoreConfig,
             limits: WaitLimits,
@@ -131,7 +131,7 @@ impl<K: Hash + Eq> KeyedGuard<K> {
     ///
     /// See [`EndpointGuard::acquire`](crate::EndpointGuard::acquire).
     pub fn acquire(&self, key: K) -> AcquireKey<'_, K> {
-        AcquireKey::new(self, key)
+        AcquireKey::new(KeyedSource::new(self, key))
     }
 
     /// Waits in the queue of `key` for a permit that can move to another task.
@@ -151,7 +151,7 @@ impl<K: Hash + Eq> KeyedGuard<K> {
     /// [`Closed`](AcquireError::Closed), at once.
     #[inline]
     pub fn try_acquire(&self, key: K) -> Result<KeyedPermit<'_, K>, AcquireError> {
-        HeldPermit::try_acquire(KeyedSource::new(self, key)).map(KeyedPermit)
+        HeldPermit::try_acquire(KeyedSource::new(self, key))
     }
 
     /// Acquires a permit of `key` that can move to another task, if one is available and no caller is waiting for it.
@@ -172,7 +172,7 @@ impl<K: Hash + Eq> KeyedGuard<K> {
     /// Returns the errors of [`acquire`](Self::acquire), and [`BlockingInAsync`](AcquireError::BlockingInAsync) on a
     /// thread that runs tasks of a tokio runtime, even if a permit is available.
     pub fn acquire_blocking(&self, key: K) -> Result<KeyedPermit<'_, K>, AcquireError> {
-        blocking::acquire(KeyedSource::new(self, key)).map(KeyedPermit)
+        blocking::acquire(KeyedSource::new(self, key))
     }
 
     /// Waits for a permit of each of `keys`, one after the other.
@@ -234,7 +234,7 @@ impl<K: Hash + Eq> KeyedGuard<K> {
     ///
     /// See [`acquire`](Self::acquire). A panic of `future` is passed through.
     pub fn run<F: Future>(&self, key: K, future: F) -> RunKeyed<'_, K, F> {
-        RunKeyed::new(self, key, future)
+        RunKeyed::new(KeyedSource::new(self, key), future)
     }
 
     /// Waits for a permit of `key` and runs `future` to completion while holding it, even if the caller is cancelled.
@@ -251,7 +251,7 @@ impl<K: Hash + Eq> KeyedGuard<K> {
         K: Send,
         F: Future + Send + 'static,
     {
-        RunKeyedToCompletion::new(SharedKeyedGuard::from(self), key, future)
+        RunKeyedToCompletion::new(KeyedSource::new(SharedKeyedGuard::from(self), key), future)
     }
 
     /// Waits for a permit of `key` and runs `future` to completion while holding it, even if the caller is cancelled.
@@ -266,7 +266,7 @@ impl<K: Hash + Eq> KeyedGuard<K> {
         K: Send + 'static,
         F: Future + Send + 'static,
     {
-        RunKeyedToCompletion::new(SharedKeyedGuard::from(self), key, future)
+        RunKeyedToCompletion::new(KeyedSource::new(SharedKeyedGuard::from(self), key), future)
     }
 
     /// Closes the guard for all keys: waiting and new callers are refused with [`Closed`](AcquireError::Closed).

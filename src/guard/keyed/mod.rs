@@ -5,7 +5,6 @@
 
 mod acquire;
 mod acquire_all;
-mod builder;
 mod key_entry;
 mod keyed_guard;
 #[cfg(all(test, loom))]
@@ -19,9 +18,8 @@ mod source;
 
 pub use self::acquire::{AcquireKey, AcquireKeyOwned};
 pub use self::acquire_all::{AcquireAll, KeyedPermits};
-pub use self::builder::KeyedGuardBuilder;
+pub(super) use self::key_entry::KeyLimit;
 pub use self::keyed_guard::{KeyedGuard, SharedKeyedGuard};
 pub use self::permit::{KeyedPermit, OwnedKeyedPermit};
 pub use self::run::{RunKeyed, RunKeyedToCompletion};
-#[cfg(any(feature = "tower", feature = "actix-web"))]
-pub(super) use self::source::KeyedSource;
+pub use self::source::KeyedSource;

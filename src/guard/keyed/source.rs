@@ -15,9 +15,9 @@ use crate::guard::scope::ScopeId;
 use crate::guard::source::{OwnedPermitSource, PermitSource};
 use crate::semaphore::{CancelOutcome, EnqueueOutcome, SemaphoreRefusal, WaitOutcome, WaiterId};
 
-/// A guard and one of its keys.
+/// A guard and one of its keys, in the types of keyed permits and futures. `G` is a reference to the guard or shares it.
 #[derive(Debug)]
-pub(crate) struct KeyedSource<K, G> {
+pub struct KeyedSource<K, G> {
     guard: G,
     key: SourceKey<K>,
 }

@@ -136,7 +136,7 @@ where
                     return Poll::Ready(result.map(|response| this.respond(response, permit)));
                 }
                 GuardFutureState::Waiting { acquire, .. } => {
-                    let result = ready!(acquire.poll(cx));
+                    let result = ready!(Pin::new(acquire).poll(cx));
                     let GuardFutureState::Waiting { inner, request, .. } =
                         mem::replace(&mut this.state, GuardFutureState::Done)
                     else {

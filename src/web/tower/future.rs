@@ -177,7 +177,7 @@ where
                     }
                 }
                 GuardFutureState::Arriving { acquire, .. } => {
-                    let poll = acquire.poll(cx);
+                    let poll = Pin::new(acquire).poll(cx);
                     let GuardFutureState::Arriving { acquire, inner, request } =
                         mem::replace(&mut this.state, GuardFutureState::Done)
                     else {

@@ -34,7 +34,7 @@ impl<S, B: Body> WaitingRequest<S, B> {
         settings: &LayerSettings<Parts>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<HeldPermit<ErasedSource>, Refusal>> {
-        if let Poll::Ready(result) = self.acquire.poll(cx) {
+        if let Poll::Ready(result) = Pin::new(&mut self.acquire).poll(cx) {
             return Poll::Ready(match result {
                 // The client may have disconnected at the same moment.
                 Ok(_) if self.client.as_ref().is_some_and(|client| client.link.is_gone()) => {
