@@ -77,7 +77,7 @@ async fn main() -> std::io::Result<()> {
     // Each user has their own report: without the user in the key, one user would get the report of another. A real
     // service takes the user from its authentication, not from a header that any client can set: see
     // `FlightLayer::keyed`.
-    let shared = FlightLayer::with_options("pages", FlightOptions::new().key_header("x-user"));
+    let shared = FlightLayer::new("pages").options(FlightOptions::new().key_header("x-user"));
     let pages = shared.clone();
     let app = Router::new()
         .route("/report", get(report).layer(shared))

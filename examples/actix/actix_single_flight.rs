@@ -82,7 +82,7 @@ async fn main() -> std::io::Result<()> {
     // Each user has their own report: without the user in the key, one user would get the report of another. A real
     // service takes the user from its authentication, not from a header that any client can set: see
     // `FlightMiddleware::keyed`. The middleware is created outside the closure below, so that all workers share it.
-    let shared = FlightMiddleware::with_options("reports", FlightOptions::new().key_header("x-user"));
+    let shared = FlightMiddleware::new("reports").options(FlightOptions::new().key_header("x-user"));
     let app = move || {
         App::new()
             .app_data(Data::new(shared.clone()))

@@ -23,6 +23,15 @@ pub(crate) enum Arrival {
     Refused,
 }
 
+impl<Q> Clone for Admission<Q> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::One(guard) => Self::One(guard.clone()),
+            Self::PerKey(key_of) => Self::PerKey(Arc::clone(key_of)),
+        }
+    }
+}
+
 impl<Q> Admission<Q> {
     pub(crate) fn per_key<K, L>(guard: SharedKeyedGuard<K>, key_of: impl Fn(&Q) -> L + Send + Sync + 'static) -> Self
     where

@@ -21,21 +21,24 @@ pub(super) struct LayerSettings<Q> {
 
 impl<Q> LayerSettings<Q> {
     /// Creates the settings of one guard for all requests.
-    pub(super) fn new(guard: impl Into<SharedGuard>, options: GuardOptions) -> Arc<Self> {
-        Arc::new(Self { admission: Admission::One(guard.into()), options })
+    pub(super) fn new(guard: impl Into<SharedGuard>) -> Arc<Self> {
+        Arc::new(Self { admission: Admission::One(guard.into()), options: GuardOptions::new() })
     }
 
     /// Creates the settings of a guard with a queue and permits for each key.
     pub(super) fn keyed<K, R>(
         guard: impl Into<SharedKeyedGuard<K>>,
         key_of: impl Fn(&Q) -> R + Send + Sync + 'static,
-        options: GuardOptions,
     ) -> Arc<Self>
     where
         K: Hash + Eq + Send + 'static,
         R: Into<RequestKey<K>>,
     {
-        Arc::new(Self { admission: Admission::per_key(guard.into(), key_of), options })
+        Arc::new(Self { admission: Admission::per_key(guard.into(), key_of), options: GuardOptions::new() })
+    }
+
+    pub(super) fn with_options(&self, options: GuardOptions) -> Arc<Self> {
+        Arc::new(Self { admission: self.admission.clone(), options })
     }
 
     /// Returns the refusal of a request that its guard did not admit.

@@ -20,7 +20,7 @@ use super::worker::can_spawn;
 use crate::guard::FlightStats;
 use crate::guard::scope::{Scope, ScopeId};
 use crate::web::FlightOptions;
-use crate::web::flight::{BYPASSED, COLLAPSED, FlightReply, KeyOf, LED, ResponseFlight, RunResponse};
+use crate::web::flight::{BYPASSED, COLLAPSED, FlightReply, LED, ResponseFlight, RunResponse};
 
 /// Lets concurrent requests for the same thing share one response: one of them is served, and all of them get its
 /// response.
@@ -76,16 +76,10 @@ struct SharedResponse {
 }
 
 impl FlightMiddleware {
-    /// Creates a middleware with the default [options](FlightOptions). `name` appears in [`stats`](Self::stats).
-    #[must_use]
-    pub fn new(name: &'static str) -> Self {
-        Self::with_options(name, FlightOptions::new())
-    }
-
     /// Creates a middleware. `name` appears in [`stats`](Self::stats).
     #[must_use]
-    pub fn with_options(name: &'static str, options: FlightOptions) -> Self {
-        Self::with_key(name, options, None)
+    pub fn new(name: &'static str) -> Self {
+        Self { flight: ResponseFlight::new(name, None) }
     }
 
     /// Creates a middleware that adds the result of `key_of` to the key, in addition to method, host, path, query and
@@ -96,14 +90,17 @@ impl FlightMiddleware {
     #[must_use]
     pub fn keyed<Key: Into<Vec<u8>>>(
         name: &'static str,
-        options: FlightOptions,
         key_of: impl Fn(&ServiceRequest) -> Option<Key> + Send + Sync + 'static,
     ) -> Self {
-        Self::with_key(name, options, Some(Box::new(move |request| key_of(request).map(Into::into))))
+        let key_of = Arc::new(move |request: &ServiceRequest| key_of(request).map(Into::into));
+        Self { flight: ResponseFlight::new(name, Some(key_of)) }
     }
 
-    fn with_key(name: &'static str, options: FlightOptions, key_of: Option<Box<KeyOf<ServiceRequest>>>) -> Self {
-        Self { flight: Arc::new(ResponseFlight::new(name, options, key_of)) }
+    /// Sets the [options](FlightOptions). Do so before you share the middleware: its statistics start anew.
+    #[must_use]
+    pub fn options(mut self, options: FlightOptions) -> Self {
+        self.flight = self.flight.with_options(options);
+        self
     }
 
     /// Returns a snapshot of the counters: how many runs were started, how many requests shared them, and more. Takes

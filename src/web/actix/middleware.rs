@@ -45,12 +45,7 @@ impl GuardMiddleware {
     ///
     /// Create an `Arc` outside the closure that creates the app, because the closure runs once per worker.
     pub fn new(guard: impl Into<SharedGuard>) -> Self {
-        Self::with_options(guard, GuardOptions::new())
-    }
-
-    /// Guards services with `guard` and these [options](GuardOptions).
-    pub fn with_options(guard: impl Into<SharedGuard>, options: GuardOptions) -> Self {
-        Self { settings: LayerSettings::new(guard, options) }
+        Self { settings: LayerSettings::new(guard) }
     }
 
     /// Guards services separately for each key, which `key_of` reads from the request.
@@ -82,20 +77,14 @@ impl GuardMiddleware {
         Key: Hash + Eq + Send + 'static,
         R: Into<RequestKey<Key>>,
     {
-        Self::keyed_with_options(guard, key_of, GuardOptions::new())
+        Self { settings: LayerSettings::keyed(guard, key_of) }
     }
 
-    /// Guards services separately for each key, with these [options](GuardOptions).
-    pub fn keyed_with_options<Key, R>(
-        guard: impl Into<SharedKeyedGuard<Key>>,
-        key_of: impl Fn(&ServiceRequest) -> R + Send + Sync + 'static,
-        options: GuardOptions,
-    ) -> Self
-    where
-        Key: Hash + Eq + Send + 'static,
-        R: Into<RequestKey<Key>>,
-    {
-        Self { settings: LayerSettings::keyed(guard, key_of, options) }
+    /// Sets the [options](GuardOptions).
+    #[must_use]
+    pub fn options(mut self, options: GuardOptions) -> Self {
+        self.settings = self.settings.with_options(options);
+        self
     }
 }
 

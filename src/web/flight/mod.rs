@@ -20,4 +20,4 @@ pub(crate) use self::key::{FlightKey, RequestHead};
 pub use self::options::FlightOptions;
 #[cfg(feature = "actix-web")]
 pub(crate) use self::response_flight::RunResponse;
-pub(crate) use self::response_flight::{BYPASSED, COLLAPSED, FlightReply, KeyOf, LED, Leader, ResponseFlight};
+pub(crate) use self::response_flight::{BYPASSED, COLLAPSED, FlightReply, LED, Leader, ResponseFlight};

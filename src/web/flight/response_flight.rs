@@ -24,7 +24,7 @@ pub(crate) const BYPASSED: &str = "onelane; fwd=bypass";
 pub(crate) struct ResponseFlight<R, A> {
     flight: SingleFlight<FlightKey, RunResponse<A>>,
     options: FlightOptions,
-    key_of: Option<Box<KeyOf<R>>>,
+    key_of: Option<Arc<KeyOf<R>>>,
     bypass: Bypass,
 }
 
@@ -72,8 +72,16 @@ enum Kept<S, L> {
 }
 
 impl<R, A: Clone + Send + Sync + 'static> ResponseFlight<R, A> {
-    pub(crate) fn new(name: &'static str, options: FlightOptions, key_of: Option<Box<KeyOf<R>>>) -> Self {
-        Self { flight: options.flight(name), options, key_of, bypass: Bypass::new() }
+    pub(crate) fn new(name: &'static str, key_of: Option<Arc<KeyOf<R>>>) -> Arc<Self> {
+        Self::build(name, key_of, FlightOptions::new())
+    }
+
+    pub(crate) fn with_options(&self, options: FlightOptions) -> Arc<Self> {
+        Self::build(self.flight.name(), self.key_of.clone(), options)
+    }
+
+    fn build(name: &'static str, key_of: Option<Arc<KeyOf<R>>>, options: FlightOptions) -> Arc<Self> {
+        Arc::new(Self { flight: options.flight(name), options, key_of, bypass: Bypass::new() })
     }
 
     pub(crate) fn stats(&self) -> FlightStats {

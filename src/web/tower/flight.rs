@@ -19,7 +19,7 @@ use tower_service::Service;
 use super::bodies::{AnyBody, BodyKind, RequestBody, ResponseBody};
 use crate::guard::FlightStats;
 use crate::web::FlightOptions;
-use crate::web::flight::{BYPASSED, COLLAPSED, FlightReply, KeyOf, LED, RequestHead, ResponseFlight, ResponseHead};
+use crate::web::flight::{BYPASSED, COLLAPSED, FlightReply, LED, RequestHead, ResponseFlight, ResponseHead};
 
 /// Lets concurrent requests for the same thing share one response: one of them is served, and all of them get its
 /// response.
@@ -57,16 +57,10 @@ struct SharedResponse {
 }
 
 impl<K> FlightLayerFor<K> {
-    /// Creates a layer with the default [options](FlightOptions). `name` appears in [`stats`](Self::stats).
-    #[must_use]
-    pub fn new(name: &'static str) -> Self {
-        Self::with_options(name, FlightOptions::new())
-    }
-
     /// Creates a layer. `name` appears in [`stats`](Self::stats).
     #[must_use]
-    pub fn with_options(name: &'static str, options: FlightOptions) -> Self {
-        Self::with_key(name, options, None)
+    pub fn new(name: &'static str) -> Self {
+        Self { flight: ResponseFlight::new(name, None), kind: PhantomData }
     }
 
     /// Creates a layer that adds the result of `key_of` to the key, in addition to method, host, path, query and
@@ -76,14 +70,17 @@ impl<K> FlightLayerFor<K> {
     /// request.
     pub fn keyed<Key: Into<Vec<u8>>>(
         name: &'static str,
-        options: FlightOptions,
         key_of: impl Fn(&Parts) -> Option<Key> + Send + Sync + 'static,
     ) -> Self {
-        Self::with_key(name, options, Some(Box::new(move |head| key_of(head).map(Into::into))))
+        let key_of = Arc::new(move |head: &Parts| key_of(head).map(Into::into));
+        Self { flight: ResponseFlight::new(name, Some(key_of)), kind: PhantomData }
     }
 
-    fn with_key(name: &'static str, options: FlightOptions, key_of: Option<Box<KeyOf<Parts>>>) -> Self {
-        Self { flight: Arc::new(ResponseFlight::new(name, options, key_of)), kind: PhantomData }
+    /// Sets the [options](FlightOptions). Do so before you share the layer: its statistics start anew.
+    #[must_use]
+    pub fn options(mut self, options: FlightOptions) -> Self {
+        self.flight = self.flight.with_options(options);
+        self
     }
 
     /// Returns a snapshot of the counters: how many runs were started, how many requests shared them, and more. Takes

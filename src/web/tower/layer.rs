@@ -61,12 +61,7 @@ pub struct GuardLayerFor<K> {
 impl<K> GuardLayerFor<K> {
     /// Guards services with `guard`, a `&'static EndpointGuard` or an `Arc` of one.
     pub fn new(guard: impl Into<SharedGuard>) -> Self {
-        Self::with_options(guard, GuardOptions::new())
-    }
-
-    /// Guards services with `guard` and these [options](GuardOptions).
-    pub fn with_options(guard: impl Into<SharedGuard>, options: GuardOptions) -> Self {
-        Self { settings: LayerSettings::new(guard, options), body_kind: PhantomData }
+        Self { settings: LayerSettings::new(guard), body_kind: PhantomData }
     }
 
     /// Guards services separately for each key, which `key_of` reads from the head of the request.
@@ -98,20 +93,14 @@ impl<K> GuardLayerFor<K> {
         Key: Hash + Eq + Send + 'static,
         R: Into<RequestKey<Key>>,
     {
-        Self::keyed_with_options(guard, key_of, GuardOptions::new())
+        Self { settings: LayerSettings::keyed(guard, key_of), body_kind: PhantomData }
     }
 
-    /// Guards services separately for each key, with these [options](GuardOptions).
-    pub fn keyed_with_options<Key, R>(
-        guard: impl Into<SharedKeyedGuard<Key>>,
-        key_of: impl Fn(&Parts) -> R + Send + Sync + 'static,
-        options: GuardOptions,
-    ) -> Self
-    where
-        Key: Hash + Eq + Send + 'static,
-        R: Into<RequestKey<Key>>,
-    {
-        Self { settings: LayerSettings::keyed(guard, key_of, options), body_kind: PhantomData }
+    /// Sets the [options](GuardOptions).
+    #[must_use]
+    pub fn options(mut self, options: GuardOptions) -> Self {
+        self.settings = self.settings.with_options(options);
+        self
     }
 }
 

@@ -451,7 +451,7 @@ mod hold {
                     async { HttpResponse::Ok().streaming(body) }
                 };
                 let options = GuardOptions::new().hold(Hold::Body).body_hold_max(Duration::from_millis(50));
-                let middleware = GuardMiddleware::keyed_with_options(Arc::clone(&guard), user, options);
+                let middleware = GuardMiddleware::keyed(Arc::clone(&guard), user).options(options);
                 config.service(resource("/").wrap(middleware).route(post().to(handler)));
             }
         });
@@ -572,7 +572,7 @@ impl PerUser {
     fn app(&self, options: GuardOptions) -> impl Fn(&mut ServiceConfig) + Send + Clone + 'static {
         let per_user = self.clone();
         move |config| {
-            let middleware = GuardMiddleware::keyed_with_options(Arc::clone(&per_user.guard), user, options.clone());
+            let middleware = GuardMiddleware::keyed(Arc::clone(&per_user.guard), user).options(options.clone());
             config.service(scope("").wrap(middleware).default_service(route().to(per_user.handler())));
         }
     }

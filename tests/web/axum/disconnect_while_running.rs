@@ -16,7 +16,7 @@ use support::http::{self, Client, Disconnect, Listening, Probe, eventually, serv
 fn held_with(options: GuardOptions, guard: &Arc<EndpointGuard>, probe: &Arc<Probe>) -> Router {
     let probe = Arc::clone(probe);
     let handler = async move || probe.visit().await;
-    Router::new().route("/", any(handler)).layer(GuardLayer::with_options(guard, options))
+    Router::new().route("/", any(handler)).layer(GuardLayer::new(guard).options(options))
 }
 
 async fn handler_finishes_and_then_the_next_starts(listening: Listening, disconnect: Disconnect) {

@@ -39,7 +39,7 @@ fn by(user: &str) -> String {
 }
 
 fn layer_with(guard: &Users, options: GuardOptions) -> GuardLayer {
-    GuardLayer::keyed_with_options(guard, user, options)
+    GuardLayer::keyed(guard, user).options(options)
 }
 
 /// A route `/` whose handler continues until the test releases it.

@@ -62,7 +62,7 @@ async fn refusal_can_be_changed_in_every_part() {
     let options = GuardOptions::new().on_refusal(|refusal| {
         refusal.with_status(429).with_header("x-why", "closed").with_body("text/plain", "come back tomorrow")
     });
-    let app = Router::new().route("/", get(async || ())).layer(GuardLayer::with_options(&guard, options));
+    let app = Router::new().route("/", get(async || ())).layer(GuardLayer::new(&guard).options(options));
     let response = Client::sending(serve(Listening::Plain, app).await, http::get("/")).await.response().await;
     assert_eq!((response.status, response.text()), (429, "come back tomorrow"));
     assert_eq!((response.header("content-type"), response.header("x-why")), (Some("text/plain"), Some("closed")));

@@ -48,7 +48,7 @@ impl Queue {
         let app = Router::new()
             .route("/hold", post(async move || holding.visit().await))
             .route("/", post(describe))
-            .layer(GuardLayer::with_options(&guard, options));
+            .layer(GuardLayer::new(&guard).options(options));
         let address = serve(Listening::Plain, app).await;
         let holder = Client::sending(address, http::post("/hold", b"")).await;
         eventually("a handler runs", || probe.started() == 1).await;

@@ -43,7 +43,7 @@ fn fed(status: StatusCode) -> (Feed, Router) {
 async fn streaming(options: GuardOptions) -> (Arc<EndpointGuard>, Feed, std::net::SocketAddr, Client) {
     let guard = Arc::new(EndpointGuard::new("stream"));
     let (feed, app) = fed(StatusCode::OK);
-    let address = serve(Listening::Plain, app.layer(GuardLayer::with_options(&guard, options))).await;
+    let address = serve(Listening::Plain, app.layer(GuardLayer::new(&guard).options(options))).await;
     let mut client = Client::sending(address, http::get("/")).await;
     assert!(client.head().await.starts_with("HTTP/1.1 200"));
     (guard, feed, address, client)
@@ -102,7 +102,7 @@ async fn client_that_stops_reading_holds_the_permit_no_longer_than_the_limit() {
     let endless = async || Body::from_stream(stream::repeat(Ok::<_, Infallible>(Bytes::from(vec![0; 64 * 1024]))));
     let app = Router::new().route("/endless", get(endless)).route("/", get(async || "next"));
     let options = GuardOptions::new().body_hold_max(Duration::from_millis(100));
-    let address = serve(Listening::Plain, app.layer(GuardLayer::with_options(&guard, options))).await;
+    let address = serve(Listening::Plain, app.layer(GuardLayer::new(&guard).options(options))).await;
     let mut reader = Client::sending(address, http::get("/endless")).await;
     reader.head().await;
     let mut next = Client::sending(address, http::get("/")).await;
@@ -120,7 +120,7 @@ async fn responses_without_a_body_release_the_permit_at_once_though_the_handler_
             let guard = Arc::new(EndpointGuard::new("no body"));
             let (feed, app) = fed(status);
             let options = GuardOptions::new().hold(hold);
-            let app = app.layer(GuardLayer::with_options(&guard, options));
+            let app = app.layer(GuardLayer::new(&guard).options(options));
             let mut client = Client::sending(serve(Listening::Plain, app).await, &request).await;
             assert!(client.head().await.contains(status.as_str()));
             eventually("no permit is held", || guard.stats().held == 0).await;
@@ -137,7 +137,7 @@ async fn full_and_empty_responses_keep_their_length_and_hold_nothing_afterwards(
     for hold in [Hold::Auto, Hold::Head, Hold::Body] {
         let guard = Arc::new(EndpointGuard::new("full"));
         let app = Router::new().route("/full", get(async || "four")).route("/empty", get(async || ()));
-        let app = app.layer(GuardLayer::with_options(&guard, GuardOptions::new().hold(hold)));
+        let app = app.layer(GuardLayer::new(&guard).options(GuardOptions::new().hold(hold)));
         let mut client = Client::connect(serve(Listening::Plain, app).await).await;
         for (path, length, body) in [("/full", "4", "four"), ("/empty", "0", "")] {
             client.send(http::get(path)).await;
@@ -222,7 +222,7 @@ async fn upgraded_connection_holds_nothing() {
             (StatusCode::SWITCHING_PROTOCOLS, [(UPGRADE, "echo"), (CONNECTION, "upgrade")], never)
         };
         let app = Router::new().route("/", get(handler));
-        let app = app.layer(GuardLayer::with_options(&guard, GuardOptions::new().hold(hold)));
+        let app = app.layer(GuardLayer::new(&guard).options(GuardOptions::new().hold(hold)));
         let request = http::get("/").replace("host", "connection: upgrade\r\nupgrade: echo\r\nhost");
         let mut client = Client::sending(serve(Listening::Watched, app).await, request).await;
         assert!(client.head().await.starts_with("HTTP/1.1 101"));

@@ -234,7 +234,7 @@ async fn follower_that_is_served_alone_uses_its_own_reservation() {
 
 #[tokio::test]
 async fn body_that_is_not_shared_passes_unchanged_with_its_trailers() {
-    let layer = FlightLayer::with_options("trailers", FlightOptions::new());
+    let layer = FlightLayer::new("trailers").options(FlightOptions::new());
     let service = service_fn(async |_: Received| {
         let trailers = HeaderMap::from_iter([(http::header::ETAG, HeaderValue::from_static("\"a\""))]);
         let frames = [Ok(Frame::data(Bytes::from("data"))), Ok(Frame::trailers(trailers))];

@@ -49,7 +49,7 @@ fn layer(guard: &Arc<EndpointGuard>) -> GuardLayer {
 }
 
 fn layer_with(guard: &Arc<EndpointGuard>, options: GuardOptions) -> GuardLayer {
-    GuardLayer::with_options(guard, options)
+    GuardLayer::new(guard).options(options)
 }
 
 /// A service that continues until the test releases it.

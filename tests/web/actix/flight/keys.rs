@@ -146,7 +146,7 @@ async fn header_in_the_key_separates_users_and_their_values_are_not_confused() {
 #[tokio::test]
 async fn users_known_by_an_extension_share_only_with_themselves() {
     let work = Arc::new(Work::default());
-    let flights = FlightMiddleware::keyed("mine", FlightOptions::new(), |request: &ServiceRequest| {
+    let flights = FlightMiddleware::keyed("mine", |request: &ServiceRequest| {
         request.extensions().get::<User>().map(|user| user.0.clone())
     });
     let server = Server::start_with(3, false, {

@@ -60,7 +60,7 @@ struct Shared {
 
 impl Shared {
     fn new(options: FlightOptions) -> Self {
-        Self { flights: FlightMiddleware::with_options("test", options), work: Arc::default(), runs: Arc::default() }
+        Self { flights: FlightMiddleware::new("test").options(options), work: Arc::default(), runs: Arc::default() }
     }
 
     /// An app in which every route does the work, and `answer` turns the number of the run into the response.

@@ -39,7 +39,7 @@ fn guarded(
                 "done"
             }
         };
-        let middleware = GuardMiddleware::with_options(guard.clone(), options.clone());
+        let middleware = GuardMiddleware::new(guard.clone()).options(options.clone());
         config.service(scope("").wrap(middleware).default_service(route().to(handler)));
     }
 }
@@ -54,7 +54,7 @@ fn responding(
     move |config| {
         let respond = respond.clone();
         let handler = move || ready(respond());
-        let middleware = GuardMiddleware::with_options(guard.clone(), options.clone());
+        let middleware = GuardMiddleware::new(guard.clone()).options(options.clone());
         config.service(scope("").wrap(middleware).default_service(route().to(handler)));
     }
 }

@@ -45,7 +45,7 @@ impl Site {
         options: FlightOptions,
         respond: impl Fn(usize) -> R + Clone + Send + Sync + 'static,
     ) -> Self {
-        let layer = FlightLayer::with_options("site", options);
+        let layer = FlightLayer::new("site").options(options);
         let app = |handler: Router| handler.layer(layer.clone());
         let probe = Probe::new();
         let address = serve(Listening::Plain, app(numbered(&probe, respond))).await;

@@ -249,9 +249,7 @@ async fn users_share_only_with_themselves_by_what_a_middleware_found() {
         }
         next.run(request).await
     };
-    let layer = FlightLayer::keyed("users", FlightOptions::new(), |head: &Parts| {
-        head.extensions.get().map(|User(name)| name.clone())
-    });
+    let layer = FlightLayer::keyed("users", |head: &Parts| head.extensions.get().map(|User(name)| name.clone()));
     let probe = Probe::new();
     let app = numbered(&probe, |run| run.to_string()).layer(layer.clone()).layer(from_fn(authenticate));
     let address = serve(Listening::Plain, app).await;
@@ -263,7 +261,7 @@ async fn users_share_only_with_themselves_by_what_a_middleware_found() {
 
 #[tokio::test]
 async fn key_is_applied_in_addition_to_the_other_rules() {
-    let layer = FlightLayer::keyed("users", FlightOptions::new(), |_: &Parts| Some("the same"));
+    let layer = FlightLayer::keyed("users", |_: &Parts| Some("the same"));
     let probe = Probe::new();
     let address = serve(Listening::Plain, numbered(&probe, |run| run.to_string()).layer(layer.clone())).await;
     let site = Site { layer, probe, address };
