@@ -99,6 +99,8 @@ pub mod background;
 mod config_error;
 #[cfg(any(feature = "guard", feature = "offload"))]
 mod counter;
+#[cfg(any(feature = "guard", feature = "offload", feature = "background"))]
+mod debug;
 #[cfg(doc)]
 pub mod docs;
 #[cfg(feature = "guard")]
@@ -111,6 +113,8 @@ mod panic;
 mod park;
 #[cfg(any(feature = "guard", feature = "offload"))]
 mod semaphore;
+#[cfg(any(feature = "guard", feature = "offload"))]
+mod shared;
 #[cfg(any(feature = "guard", feature = "offload", feature = "background"))]
 mod sync;
 #[cfg(any(feature = "guard", feature = "background"))]

@@ -1,6 +1,5 @@
 //! [`Service`], a service with its options, which is what the builder of a host accepts.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use super::placement::Placement;
 use super::restart::{Backoff, Intensity, Restart};
 use super::service::BackgroundService;
 use super::status::TickSource;
+use crate::debug::impl_debug;
 
 /// A service with its options.
 ///
@@ -253,8 +253,4 @@ impl<S: BackgroundService> From<S> for Service {
     }
 }
 
-impl fmt::Debug for Service {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Service").field("name", &self.name).field("options", &self.options).finish_non_exhaustive()
-    }
-}
+impl_debug!(Service |this| { name: this.name, options: this.options, .. });

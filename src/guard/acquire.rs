@@ -1,6 +1,5 @@
 //! [`AcquireFuture`], the future that waits for a permit.
 
-use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -10,8 +9,11 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::endpoint_guard::{EndpointGuard, SharedGuard};
 use super::error::AcquireError;
 use super::permit::{HeldPermit, OwnedPermit};
+use super::run::RunToCompletion;
 use super::source::PermitSource;
 use super::wait::PermitWait;
+
+use crate::debug::impl_debug;
 
 /// Waits for a permit. Created by [`EndpointGuard::acquire`].
 pub type Acquire<'a> = AcquireFuture<&'a EndpointGuard>;
@@ -48,6 +50,19 @@ impl SharedGuard {
     /// Returns [`Busy`](AcquireError::Busy) or [`Closed`](AcquireError::Closed), at once.
     pub fn try_acquire_owned(self) -> Result<OwnedPermit, AcquireError> {
         HeldPermit::try_acquire(self)
+    }
+
+    /// Waits for a permit and runs `future` to completion while holding it, as
+    /// [`EndpointGuard::run_to_completion`] does.
+    ///
+    /// # Cancel safety
+    ///
+    /// See [`EndpointGuard::run_to_completion`], which also describes errors and panics.
+    pub fn run_to_completion<F>(self, future: F) -> RunToCompletion<F>
+    where
+        F: Future + Send + 'static,
+    {
+        RunToCompletion::new(self, future)
     }
 }
 
@@ -114,9 +129,6 @@ impl<S: PermitSource> Drop for AcquireFuture<S> {
     }
 }
 
-impl<S: PermitSource> fmt::Debug for AcquireFuture<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let guard = self.source.as_ref().map(|source| source.core().name);
-        f.debug_struct("AcquireFuture").field("guard", &guard).field("queued", &self.wait.is_queued()).finish()
-    }
-}
+impl_debug!([S: PermitSource] AcquireFuture<S> |this| {
+    guard: this.source.as_ref().map(|source| source.core().name), queued: this.wait.is_queued()
+});

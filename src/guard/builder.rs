@@ -1,6 +1,5 @@
 //! [`GuardBuilder`], which builds every kind of guard.
 
-use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use super::core::WaitLimits;
 use super::endpoint_guard::EndpointGuard;
 use super::keyed::{KeyLimit, KeyedGuard};
 use crate::config_error::{ConfigError, Problem};
+use crate::debug::impl_debug;
 use crate::semaphore::{MAX_PERMITS, MAX_WAITING, Order, Semaphore, SemaphoreConfig};
 use crate::sync::const_unless_loom;
 
@@ -279,10 +279,7 @@ impl<G> Clone for GuardBuilder<G> {
     }
 }
 
-impl<G> fmt::Debug for GuardBuilder<G> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut debug = f.debug_struct("GuardBuilder");
-        debug.field("name", &self.name).field("permits", &self.permits).field("queue", &self.queue);
-        debug.field("order", &self.order).field("limits", &self.limits).field("max_keys", &self.max_keys).finish()
-    }
-}
+impl_debug!([G] GuardBuilder<G> |this| {
+    name: this.name, permits: this.permits, queue: this.queue, order: this.order, limits: this.limits,
+    max_keys: this.max_keys
+});

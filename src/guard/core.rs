@@ -11,6 +11,7 @@ use super::stats::GuardStats;
 use super::trace;
 use crate::counter::Counter;
 use crate::semaphore::SemaphoreSnapshot;
+use crate::shared::{Shareable, Shared};
 use crate::sync::const_unless_loom;
 
 /// The state that every guard has in addition to its semaphores.
@@ -26,6 +27,12 @@ pub(crate) struct GuardCore {
 /// A guard of any kind.
 pub(crate) trait HasGuardCore {
     fn core(&self) -> &GuardCore;
+}
+
+impl<T: HasGuardCore + Shareable> HasGuardCore for Shared<T> {
+    fn core(&self) -> &GuardCore {
+        (**self).core()
+    }
 }
 
 /// The time limits that a guard puts on waiting.

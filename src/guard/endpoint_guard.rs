@@ -1,6 +1,5 @@
 //! [`EndpointGuard`], which admits a limited number of callers at once.
 
-use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::task::Waker;
@@ -15,10 +14,11 @@ use super::error::AcquireError;
 use super::permit::{HeldPermit, OwnedPermit, Permit};
 use super::run::{Run, RunToCompletion};
 use super::scope::ScopeId;
-use super::shared::Shared;
 use super::source::{OwnedPermitSource, PermitSource};
 use super::stats::GuardStats;
+use crate::debug::impl_debug;
 use crate::semaphore::{CancelOutcome, EnqueueOutcome, Semaphore, SemaphoreRefusal, WaitOutcome, WaiterId};
+use crate::shared::{Shareable, Shared};
 use crate::sync::const_unless_loom;
 
 /// Admits one caller at a time, or N, in the order in which they asked.
@@ -211,7 +211,7 @@ impl EndpointGuard {
     where
         F: Future + Send + 'static,
     {
-        RunToCompletion::new(SharedGuard::from(self), future)
+        SharedGuard::from(self).run_to_completion(future)
     }
 
     /// Waits for a permit and runs `future` to completion while holding it, even if the caller is cancelled.
@@ -233,7 +233,7 @@ impl EndpointGuard {
     where
         F: Future + Send + 'static,
     {
-        RunToCompletion::new(SharedGuard::from(self), future)
+        SharedGuard::from(self).run_to_completion(future)
     }
 
     /// Closes the guard: waiting and new callers are refused with [`Closed`](AcquireError::Closed).
@@ -281,6 +281,8 @@ impl EndpointGuard {
         self.core.name
     }
 }
+
+impl Shareable for EndpointGuard {}
 
 impl HasGuardCore for EndpointGuard {
     fn core(&self) -> &GuardCore {
@@ -358,15 +360,4 @@ impl OwnedPermitSource for SharedGuard {
     }
 }
 
-impl fmt::Debug for EndpointGuard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let snapshot = self.semaphore.snapshot();
-        f.debug_struct("EndpointGuard")
-            .field("name", &self.core.name)
-            .field("permits", &self.semaphore.permits())
-            .field("held", &snapshot.held)
-            .field("waiting", &snapshot.waiting)
-            .field("closed", &snapshot.is_closed)
-            .finish_non_exhaustive()
-    }
-}
+impl_debug!(EndpointGuard |this| { stats: this.stats(), .. });

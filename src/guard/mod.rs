@@ -67,7 +67,6 @@ pub(crate) mod permit;
 mod retry;
 mod run;
 pub(crate) mod scope;
-mod shared;
 mod source;
 mod stats;
 mod trace;
@@ -79,9 +78,9 @@ pub use self::error::AcquireError;
 pub use self::flight::{FlightError, FlightStats, SingleFlight, SingleFlightBuilder};
 pub use self::keyed::{KeyedGuard, KeyedPermit, KeyedPermits, OwnedKeyedPermit, SharedKeyedGuard};
 pub use self::permit::{HeldPermit, OwnedPermit, Permit};
-pub use self::shared::Shared;
 pub use self::stats::GuardStats;
 pub use crate::semaphore::Order;
+pub use crate::shared::Shared;
 
 /// The named futures of the guards.
 ///

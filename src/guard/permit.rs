@@ -1,6 +1,5 @@
 //! [`Permit`] and [`OwnedPermit`], the right to run inside a guard.
 
-use std::fmt;
 use std::thread;
 
 use tokio::time::Instant;
@@ -9,6 +8,7 @@ use super::endpoint_guard::{EndpointGuard, SharedGuard};
 use super::error::AcquireError;
 use super::scope::Scope;
 use super::source::PermitSource;
+use crate::debug::impl_debug;
 
 /// The right to run inside a guard. Dropping it lets the next caller run.
 ///
@@ -85,8 +85,4 @@ impl<S: PermitSource> Drop for HeldPermit<S> {
     }
 }
 
-impl<S: PermitSource> fmt::Debug for HeldPermit<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HeldPermit").field("guard", &self.source.core().name).finish()
-    }
-}
+impl_debug!([S: PermitSource] HeldPermit<S> |this| { guard: this.source.core().name });

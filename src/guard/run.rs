@@ -1,6 +1,5 @@
 //! [`Run`] and [`RunToCompletion`], the futures that run work inside a guard.
 
-use std::fmt;
 use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -14,6 +13,7 @@ use super::error::AcquireError;
 use super::guarded_work::{GuardedWork, poll_with_permit};
 use super::permit::HeldPermit;
 use super::source::{OwnedPermitSource, PermitSource};
+use crate::debug::impl_debug;
 
 /// Runs a future inside a guard. Created by [`EndpointGuard::run`].
 pub type Run<'a, F> = RunFuture<&'a EndpointGuard, F>;
@@ -122,15 +122,8 @@ impl<S: OwnedPermitSource, F: Future + Send + 'static> Drop for RunToCompletionF
 // Nothing in the future is structurally pinned: the work is boxed.
 impl<S: OwnedPermitSource, F: Future + Send + 'static> Unpin for RunToCompletionFuture<S, F> {}
 
-impl<S: PermitSource, F> fmt::Debug for RunFuture<S, F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut debug = f.debug_struct("RunFuture");
-        debug.field("acquire", &self.acquire).field("permit", &self.permit).finish_non_exhaustive()
-    }
-}
+impl_debug!([S: PermitSource, F] RunFuture<S, F> |this| { acquire: this.acquire, permit: this.permit, .. });
 
-impl<S: OwnedPermitSource, F: Future + Send + 'static> fmt::Debug for RunToCompletionFuture<S, F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RunToCompletionFuture").field("acquire", &self.acquire).finish_non_exhaustive()
-    }
-}
+impl_debug!([S: OwnedPermitSource, F: Future + Send + 'static] RunToCompletionFuture<S, F> |this| {
+    acquire: this.acquire, ..
+});

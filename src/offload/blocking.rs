@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use super::error::OffloadError;
-use super::limiter::CapacityLimiter;
+use super::limiter::{CapacityLimiter, SharedLimiter};
 use super::methods::pool_methods;
 use super::workers::{KeepAlive, Pool, Runtimes, WorkerSource, WorkersConfig};
 
@@ -58,7 +58,7 @@ pub struct BlockingPool(pub(super) Arc<Pool>);
 #[must_use = "a builder does nothing until it is built"]
 pub struct BlockingPoolBuilder {
     name: &'static str,
-    limiter: Option<Arc<CapacityLimiter>>,
+    limiter: Option<SharedLimiter>,
     max_queued: usize,
     queue_timeout: Option<Duration>,
 }
@@ -87,7 +87,7 @@ impl BlockingPool {
     /// The waiting callers in its statistics are pools, each counted once for each runtime, and not tasks. The tasks
     /// are in the [`statistics`](Self::statistics) of the pool.
     #[must_use]
-    pub fn limiter(&self) -> &Arc<CapacityLimiter> {
+    pub fn limiter(&self) -> &SharedLimiter {
         &self.0.config.limiter
     }
 }
@@ -102,8 +102,8 @@ impl BlockingPoolBuilder {
     }
 
     /// Sets a limiter, which other pools may share.
-    pub fn limiter(mut self, limiter: Arc<CapacityLimiter>) -> Self {
-        self.limiter = Some(limiter);
+    pub fn limiter(mut self, limiter: impl Into<SharedLimiter>) -> Self {
+        self.limiter = Some(limiter.into());
         self
     }
 
@@ -125,7 +125,7 @@ impl BlockingPoolBuilder {
     #[must_use]
     pub fn build(self) -> BlockingPool {
         let Self { name, limiter, max_queued, queue_timeout } = self;
-        let limiter = limiter.unwrap_or_else(|| Arc::new(CapacityLimiter::new(MAX_RUNNING)));
+        let limiter = limiter.unwrap_or_else(|| Arc::new(CapacityLimiter::new(MAX_RUNNING)).into());
         let config = Arc::new(WorkersConfig::new(name, limiter, max_queued, KEEP_ALIVE));
         BlockingPool(Arc::new(Pool { config, queue_timeout, workers: WorkerSource::PerRuntime(Runtimes::default()) }))
     }

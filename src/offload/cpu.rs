@@ -8,7 +8,7 @@ use std::time::Duration;
 use rayon_core::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
 use super::error::OffloadError;
-use super::limiter::CapacityLimiter;
+use super::limiter::{CapacityLimiter, SharedLimiter};
 use super::methods::pool_methods;
 use super::workers::{KeepAlive, Pool, Worker, WorkerSource, WorkerThreads, Workers, WorkersConfig};
 
@@ -103,7 +103,7 @@ impl CpuPool {
     /// changed. With a smaller total, `par_iter` in the running tasks has the other threads to itself. With a larger
     /// one, tasks that hold a token wait for a thread, and a pool that shares the threads waits behind them.
     #[must_use]
-    pub fn limiter(&self) -> &Arc<CapacityLimiter> {
+    pub fn limiter(&self) -> &SharedLimiter {
         &self.0.config.limiter
     }
 }
@@ -146,12 +146,12 @@ impl CpuPoolBuilder {
     pub fn build(self) -> Result<CpuPool, ThreadPoolBuildError> {
         let Self { name, threads, shared, max_queued, queue_timeout } = self;
         let (limiter, rayon) = match shared {
-            Some(CpuPool(pool, rayon)) => (Arc::clone(&pool.config.limiter), rayon),
+            Some(CpuPool(pool, rayon)) => (pool.config.limiter.clone(), rayon),
             None => {
                 let threads = threads.or(available_parallelism().ok()).map_or(1, NonZero::get);
                 let thread_name = move |index| format!("{name}-{index}");
                 let rayon = ThreadPoolBuilder::new().num_threads(threads).thread_name(thread_name).build()?;
-                (Arc::new(CapacityLimiter::new(threads)), Arc::new(rayon))
+                (Arc::new(CapacityLimiter::new(threads)).into(), Arc::new(rayon))
             }
         };
         let config = Arc::new(WorkersConfig::new(name, limiter, max_queued, KEEP_ALIVE));

@@ -85,8 +85,8 @@ pub use self::cpu::{CpuPool, CpuPoolBuilder, run_cpu};
 pub use self::error::OffloadError;
 pub use self::job::{Cancelled, Priority, TaskContext};
 pub use self::limiter::{
-    AcquireTokens, AcquireTokensOwned, CapacityLimiter, LimiterError, LimiterPermit, LimiterStatistics,
-    OwnedLimiterPermit,
+    AcquireTokens, AcquireTokensOwned, CapacityLimiter, HeldTokens, LimiterError, LimiterPermit, LimiterStatistics,
+    OwnedLimiterPermit, SharedLimiter, TokenAcquisition,
 };
 pub use self::statistics::{PoolStatistics, RunningTask};
 pub use self::stream::{BlockingIter, BlockingStream, iter_from_stream, stream_blocking};

@@ -1,9 +1,9 @@
 //! [`Guarded`], a permit as an argument of a handler.
 
-use std::fmt;
 use std::marker::PhantomData;
 
 use super::Refusal;
+use crate::debug::impl_debug;
 use crate::guard::{OwnedPermit, SharedGuard};
 
 /// Names the guard that [`Guarded`] acquires, in a `static` or a `LazyLock`. (If the guard is in the app's state,
@@ -72,8 +72,4 @@ impl<G: GuardSource> Guarded<G> {
     }
 }
 
-impl<G> fmt::Debug for Guarded<G> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Guarded").field(&self.permit).finish()
-    }
-}
+impl_debug!([G] Guarded<G> |this| { permit: this.permit });

@@ -1,10 +1,10 @@
 //! [`GuardOptions`], which configure how a guarded route treats its requests.
 
-use std::fmt;
 use std::time::Duration;
 
 use super::refusal_hook::RefusalHook;
 use super::{KeyKind, Refusal};
+use crate::debug::impl_debug;
 
 /// The behaviour of a handler whose client disconnects while the handler runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -145,14 +145,7 @@ impl Default for GuardOptions {
     }
 }
 
-impl fmt::Debug for GuardOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GuardOptions")
-            .field("on_disconnect", &self.on_disconnect)
-            .field("max_run", &self.max_run)
-            .field("hold", &self.hold)
-            .field("body_hold_max", &self.body_hold_max)
-            .field("key_kind", &self.key_kind)
-            .finish_non_exhaustive()
-    }
-}
+impl_debug!(GuardOptions |this| {
+    on_disconnect: this.on_disconnect, max_run: this.max_run, hold: this.hold, body_hold_max: this.body_hold_max,
+    key_kind: this.key_kind, ..
+});

@@ -118,8 +118,8 @@ fn public_types_are_send_sync_and_unpin_as_promised() {
         AcquireError: Send Sync Unpin;
         GuardStats: Send Sync Unpin;
         SharedKeyedGuard<u64>: Send Sync Unpin;
-        Shared<Rc<()>>: no no Unpin;
-        Shared<Cell<u8>>: no no Unpin;
+        Shared<KeyedGuard<Rc<()>>>: no no Unpin;
+        Shared<CapacityLimiter>: Send Sync Unpin;
         KeyedGuard<u64>: Send Sync Unpin;
         KeyedGuard<Unshared>: Send Sync Unpin;
         KeyedGuard<Rc<()>>: no no Unpin;

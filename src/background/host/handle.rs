@@ -1,6 +1,5 @@
 //! [`HostHandle`], through which handlers observe and stop a host.
 
-use std::fmt;
 #[cfg(feature = "hyper")]
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::background::control::{HostOutcome, HostShared, SupervisorMessage, is_inside_host};
 use crate::background::error::HostError;
 use crate::background::status::{HostEvents, HostStatus, ShutdownReport, Trigger};
+use crate::debug::impl_debug;
 
 /// A handle to a host for handlers, probes and services. Clones refer to the same host, and keep no service running.
 #[derive(Clone)]
@@ -128,8 +128,4 @@ pub enum TriggerError {
     Ended,
 }
 
-impl fmt::Debug for HostHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HostHandle").field("status", &self.status()).finish_non_exhaustive()
-    }
-}
+impl_debug!(HostHandle |this| { status: this.status(), .. });

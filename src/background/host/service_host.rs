@@ -4,7 +4,7 @@
 use std::net::TcpListener;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
-use std::{fmt, thread};
+use std::thread;
 
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
@@ -20,6 +20,7 @@ use crate::background::service::BoxError;
 use crate::background::signals::Signals;
 use crate::background::status::{HostEvents, HostStatus, ShutdownReport, Trigger};
 use crate::background::supervisor::{StartRequest, SupervisorTask};
+use crate::debug::impl_debug;
 use crate::sync::lock;
 
 /// How many tasks the supervisor's thread polls before it checks for signals and I/O. The tasks answer probes. With
@@ -242,8 +243,4 @@ impl Drop for ServiceHost {
     }
 }
 
-impl fmt::Debug for ServiceHost {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServiceHost").field("status", &self.status()).finish_non_exhaustive()
-    }
-}
+impl_debug!(ServiceHost |this| { status: this.status(), .. });

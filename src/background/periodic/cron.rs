@@ -1,10 +1,10 @@
 //! [`Cron`], a cron expression in a time zone, and [`CronError`]. The only file that knows croner and jiff.
 
-use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::debug::impl_debug;
 use croner::errors::CronError as CronerError;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -110,8 +110,4 @@ fn problem(error: CronerError) -> String {
     letters.next().into_iter().flat_map(char::to_lowercase).chain(letters).collect()
 }
 
-impl fmt::Debug for Cron {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cron").field("expression", &self.expression).field("time_zone", &self.time_zone).finish()
-    }
-}
+impl_debug!(Cron |this| { expression: this.expression, time_zone: this.time_zone });

@@ -1,6 +1,5 @@
 //! [`Ticker`], the state that a periodic service shares with its host.
 
-use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -11,6 +10,7 @@ use tokio::time::Instant;
 use super::clock::{ClockReading, DueTime};
 use super::every::Every;
 use crate::background::status::{ExitKind, TickSource, TickStatus};
+use crate::debug::impl_debug;
 use crate::sync::lock;
 
 /// The status of a periodic service's calls, and a trigger for one more.
@@ -93,11 +93,7 @@ impl TickSource for Ticker {
     }
 }
 
-impl fmt::Debug for Ticker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Ticker").field(&self.status()).finish()
-    }
-}
+impl_debug!(Ticker |this| { status: this.status(), .. });
 
 /// A call in progress. Dropping the record ends the call in the status: as aborted, unless it [finished](Self::finish).
 pub(super) struct CallRecord {

@@ -1,10 +1,10 @@
 //! [`SingleFlightBuilder`], which configures a [`SingleFlight`].
 
-use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
 use super::single_flight::SingleFlight;
+use crate::debug::impl_debug;
 use crate::sync::const_unless_loom;
 
 /// Builds a [`SingleFlight`]. Works in `const` contexts, too.
@@ -92,11 +92,4 @@ impl<K, T, E> SingleFlightBuilder<K, T, E> {
     }
 }
 
-impl<K, T, E> fmt::Debug for SingleFlightBuilder<K, T, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SingleFlightBuilder")
-            .field("name", &self.name)
-            .field("config", &self.config)
-            .finish_non_exhaustive()
-    }
-}
+impl_debug!([K, T, E] SingleFlightBuilder<K, T, E> |this| { name: this.name, config: this.config, .. });

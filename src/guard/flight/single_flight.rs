@@ -1,7 +1,6 @@
 //! [`SingleFlight`], which runs work once for all callers that ask at the same time.
 
 use std::convert::Infallible;
-use std::fmt;
 use std::hash::Hash;
 use std::sync::{Arc, OnceLock};
 
@@ -10,6 +9,7 @@ use super::flight_map::FlightMap;
 use super::shared_run::SharedRun;
 use super::stats::FlightStats;
 use crate::counter::Counter;
+use crate::debug::impl_debug;
 use crate::sync::const_unless_loom;
 
 /// Lets callers that ask for the same key at the same time share one run of the work.
@@ -198,8 +198,4 @@ where
     }
 }
 
-impl<K, T, E> fmt::Debug for SingleFlight<K, T, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SingleFlight").field("name", &self.name).field("config", &self.config).finish_non_exhaustive()
-    }
-}
+impl_debug!([K, T, E] SingleFlight<K, T, E> |this| { name: this.name, config: this.config, .. });

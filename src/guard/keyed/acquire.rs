@@ -4,6 +4,7 @@ use std::hash::Hash;
 
 use super::keyed_guard::{KeyedGuard, SharedKeyedGuard};
 use super::permit::OwnedKeyedPermit;
+use super::run::RunKeyedToCompletion;
 use super::source::KeyedSource;
 use crate::guard::acquire::AcquireFuture;
 use crate::guard::error::AcquireError;
@@ -33,5 +34,19 @@ impl<K: Hash + Eq> SharedKeyedGuard<K> {
     /// See [`KeyedGuard::try_acquire`].
     pub fn try_acquire_owned(self, key: K) -> Result<OwnedKeyedPermit<K>, AcquireError> {
         HeldPermit::try_acquire(KeyedSource::new(self, key))
+    }
+
+    /// Waits for a permit of `key` and runs `future` to completion while holding it, as
+    /// [`KeyedGuard::run_to_completion`] does.
+    ///
+    /// # Cancel safety
+    ///
+    /// See [`KeyedGuard::run_to_completion`], which also describes errors and panics.
+    pub fn run_to_completion<F>(self, key: K, future: F) -> RunKeyedToCompletion<K, F>
+    where
+        K: Send,
+        F: Future + Send + 'static,
+    {
+        RunKeyedToCompletion::new(KeyedSource::new(self, key), future)
     }
 }

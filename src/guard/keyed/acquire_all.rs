@@ -1,6 +1,5 @@
 //! [`AcquireAll`], the future that waits for a permit of each of several keys.
 
-use std::fmt;
 use std::hash::Hash;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -9,6 +8,7 @@ use std::vec;
 use super::acquire::AcquireKey;
 use super::keyed_guard::KeyedGuard;
 use super::permit::KeyedPermit;
+use crate::debug::impl_debug;
 use crate::guard::error::AcquireError;
 
 /// Waits for a permit of each of several keys. Created by [`KeyedGuard::acquire_all`].
@@ -78,18 +78,8 @@ impl<K: Hash + Eq> KeyedPermits<'_, K> {
 // Nothing in the future is structurally pinned.
 impl<K: Hash + Eq> Unpin for AcquireAll<'_, K> {}
 
-impl<K: Hash + Eq> fmt::Debug for AcquireAll<'_, K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AcquireAll")
-            .field("guard", &self.guard.name())
-            .field("held", &self.permits.as_ref().map(Vec::len))
-            .field("remaining", &self.keys.len())
-            .finish_non_exhaustive()
-    }
-}
+impl_debug!([K: Hash + Eq] AcquireAll<'_, K> |this| {
+    guard: this.guard.name(), held: this.permits.as_ref().map(Vec::len), remaining: this.keys.len(), ..
+});
 
-impl<K: Hash + Eq> fmt::Debug for KeyedPermits<'_, K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("KeyedPermits").field(&self.0).finish()
-    }
-}
+impl_debug!([K: Hash + Eq] KeyedPermits<'_, K> |this| { permits: this.0 });

@@ -1,6 +1,5 @@
 //! [`KeyedGuard`], which admits a limited number of callers of each key at once.
 
-use std::fmt;
 use std::hash::Hash;
 use std::sync::{Arc, OnceLock};
 
@@ -13,15 +12,16 @@ use super::permit::{KeyedPermit, OwnedKeyedPermit};
 use super::run::{RunKeyed, RunKeyedToCompletion};
 use super::shard::Shard;
 use super::source::KeyedSource;
+use crate::debug::impl_debug;
 use crate::guard::blocking;
 use crate::guard::builder::KeyedGuardBuilder;
 use crate::guard::core::{GuardCore, HasGuardCore, WaitLimits};
 use crate::guard::error::AcquireError;
 use crate::guard::key_map::Sharded;
 use crate::guard::permit::HeldPermit;
-use crate::guard::shared::Shared;
 use crate::guard::stats::GuardStats;
 use crate::semaphore::{SemaphoreConfig, SemaphoreSnapshot, wake_all};
+use crate::shared::{Shareable, Shared};
 use crate::sync::const_unless_loom;
 
 /// Admits one caller at a time, or N, for each key: a user, a tenant, a document.
@@ -251,7 +251,7 @@ impl<K: Hash + Eq> KeyedGuard<K> {
         K: Send,
         F: Future + Send + 'static,
     {
-        RunKeyedToCompletion::new(KeyedSource::new(SharedKeyedGuard::from(self), key), future)
+        SharedKeyedGuard::from(self).run_to_completion(key, future)
     }
 
     /// Waits for a permit of `key` and runs `future` to completion while holding it, even if the caller is cancelled.
@@ -266,7 +266,7 @@ impl<K: Hash + Eq> KeyedGuard<K> {
         K: Send + 'static,
         F: Future + Send + 'static,
     {
-        RunKeyedToCompletion::new(KeyedSource::new(SharedKeyedGuard::from(self), key), future)
+        SharedKeyedGuard::from(self).run_to_completion(key, future)
     }
 
     /// Closes the guard for all keys: waiting and new callers are refused with [`Closed`](AcquireError::Closed).
@@ -366,22 +366,12 @@ impl<K: Hash + Eq> KeyedGuard<K> {
     }
 }
 
+impl<K> Shareable for KeyedGuard<K> {}
+
 impl<K> HasGuardCore for KeyedGuard<K> {
     fn core(&self) -> &GuardCore {
         &self.core
     }
 }
 
-impl<K: Hash + Eq> fmt::Debug for KeyedGuard<K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stats = self.stats();
-        f.debug_struct("KeyedGuard")
-            .field("name", &stats.name)
-            .field("permits", &stats.permits)
-            .field("keys", &self.len())
-            .field("held", &stats.held)
-            .field("waiting", &stats.waiting)
-            .field("closed", &stats.closed)
-            .finish_non_exhaustive()
-    }
-}
+impl_debug!([K: Hash + Eq] KeyedGuard<K> |this| { stats: this.stats(), keys: this.len(), .. });

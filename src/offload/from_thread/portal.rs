@@ -1,6 +1,5 @@
 //! [`Portal`], access to async code for threads outside of it.
 
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::thread;
@@ -10,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::FromThreadError;
 use super::portal_task::PortalTask;
+use crate::debug::impl_debug;
 use crate::park::runs_async_tasks;
 
 /// Runs async code for threads that have no runtime: `anyio.from_thread.BlockingPortal`.
@@ -142,8 +142,4 @@ impl Drop for PortalInner {
     }
 }
 
-impl fmt::Debug for Portal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Portal").field("closed", &self.0.closed.is_cancelled()).finish_non_exhaustive()
-    }
-}
+impl_debug!(Portal |this| { closed: this.0.closed.is_cancelled(), .. });

@@ -1,6 +1,5 @@
 //! [`PortalTask`], async code that a portal runs.
 
-use std::fmt;
 use std::future::poll_fn;
 use std::task::Poll;
 
@@ -10,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::FromThreadError;
 use super::executor::ThreadExecutor;
 use super::portal::Portal;
+use crate::debug::impl_debug;
 use crate::panic::{Panic, catch, discard, message_of};
 use crate::park::runs_async_tasks;
 
@@ -84,8 +84,4 @@ async fn run<F: Future>(future: F, cancel: CancellationToken) -> Result<F::Outpu
     result
 }
 
-impl<T> fmt::Debug for PortalTask<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PortalTask").field("finished", &self.is_finished()).finish_non_exhaustive()
-    }
-}
+impl_debug!([T] PortalTask<T> |this| { finished: this.is_finished(), .. });

@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::fmt;
 
 use thiserror::Error;
 use tokio::time::Instant;
 
 use super::erased_job::SharedJob;
+use crate::debug::impl_debug;
 
 thread_local! {
     /// The tasks that run on this thread, each inline in the one before it. The last one is the current one.
@@ -122,11 +122,4 @@ impl TaskContext {
     }
 }
 
-impl fmt::Debug for TaskContext {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TaskContext")
-            .field("label", &self.label())
-            .field("cancelled", &self.is_cancelled())
-            .finish_non_exhaustive()
-    }
-}
+impl_debug!(TaskContext |this| { label: this.label(), cancelled: this.is_cancelled(), .. });

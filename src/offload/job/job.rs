@@ -1,6 +1,5 @@
 //! [`Job`], one task on its way from the caller to a thread and back.
 
-use std::fmt;
 use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -8,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use super::caller_context::CallerContext;
 use super::context::{TaskContext, TaskOptions};
 use super::erased_job::{AwaitableJob, CallerFlags, RunnableJob, SharedJob, wake};
+use crate::debug::impl_debug;
 use crate::offload::error::OffloadError;
 use crate::panic::{catch, discard};
 use crate::sync::{Mutex, lock};
@@ -232,8 +232,4 @@ where
     }
 }
 
-impl<F, T> fmt::Debug for Job<F, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Job").field("flags", &self.flags).field("options", &self.options).finish_non_exhaustive()
-    }
-}
+impl_debug!([F, T] Job<F, T> |this| { flags: this.flags, options: this.options, .. });

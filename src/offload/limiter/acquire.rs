@@ -1,29 +1,29 @@
 //! [`AcquireTokens`] and [`AcquireTokensOwned`], the futures that wait for tokens.
 
-use std::fmt;
 use std::ops::Deref;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use tokio::task::coop;
 
-use super::capacity_limiter::CapacityLimiter;
+use super::capacity_limiter::{CapacityLimiter, SharedLimiter};
 use super::error::LimiterError;
-use super::permit::{HeldTokens, LimiterPermit, OwnedLimiterPermit};
+use super::permit::{HeldTokens, OwnedLimiterPermit};
 use super::semaphores::{AcquiredTokens, TokenRequest};
+use crate::debug::impl_debug;
 use crate::semaphore::WaiterId;
 
 /// Waits for tokens. Created by [`CapacityLimiter::acquire`] and its variants.
-#[must_use = "futures do nothing unless polled"]
-pub struct AcquireTokens<'a>(pub(super) TokenAcquisition<&'a CapacityLimiter>);
+pub type AcquireTokens<'a> = TokenAcquisition<&'a CapacityLimiter>;
 
 /// Waits for tokens that may outlive the caller. Created by [`CapacityLimiter::acquire_owned`] and its variants.
-#[must_use = "futures do nothing unless polled"]
-pub struct AcquireTokensOwned(pub(super) TokenAcquisition<Arc<CapacityLimiter>>);
+pub type AcquireTokensOwned = TokenAcquisition<SharedLimiter>;
 
-/// One wait for tokens, of a task or of a thread.
-pub(super) struct TokenAcquisition<L: Deref<Target = CapacityLimiter>> {
+/// Waits for tokens, as a task or on a thread. `L` is a reference to the limiter or shares it.
+///
+/// [`AcquireTokens`] and [`AcquireTokensOwned`] are names for it.
+#[must_use = "futures do nothing unless polled"]
+pub struct TokenAcquisition<L: Deref<Target = CapacityLimiter>> {
     /// `None` once the wait has completed.
     limiter: Option<L>,
     request: TokenRequest,
@@ -31,32 +31,11 @@ pub(super) struct TokenAcquisition<L: Deref<Target = CapacityLimiter>> {
     waiter: Option<WaiterId>,
 }
 
-impl<'a> Future for AcquireTokens<'a> {
-    type Output = Result<LimiterPermit<'a>, LimiterError>;
+impl<L: Deref<Target = CapacityLimiter> + Unpin> Future for TokenAcquisition<L> {
+    type Output = Result<HeldTokens<L>, LimiterError>;
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.poll(cx).map_ok(LimiterPermit)
-    }
-}
-
-impl Future for AcquireTokensOwned {
-    type Output = Result<OwnedLimiterPermit, LimiterError>;
-
-    #[inline]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.poll(cx).map_ok(OwnedLimiterPermit)
-    }
-}
-
-impl<L: Deref<Target = CapacityLimiter>> TokenAcquisition<L> {
-    pub(super) fn new(limiter: L, request: TokenRequest) -> Self {
-        Self { limiter: Some(limiter), request, waiter: None }
-    }
-
-    #[inline]
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<HeldTokens<L>, LimiterError>> {
-        // A task that finds free tokens again and again still lets others run, as with tokio's own semaphore.
         let coop = ready!(coop::poll_proceed(cx));
         let result = match self.try_acquire() {
             Some(tokens) => Ok(tokens),
@@ -64,6 +43,50 @@ impl<L: Deref<Target = CapacityLimiter>> TokenAcquisition<L> {
         };
         coop.made_progress();
         Poll::Ready(self.complete(result))
+    }
+}
+
+/// The methods of [`CapacityLimiter`] with these names, which describe cancel safety and errors.
+impl SharedLimiter {
+    /// Waits for one token.
+    pub fn acquire_owned(self) -> AcquireTokensOwned {
+        TokenAcquisition::new(self, TokenRequest::ONE)
+    }
+
+    /// Waits for `tokens` tokens.
+    pub fn acquire_many_owned(self, tokens: usize) -> AcquireTokensOwned {
+        TokenAcquisition::new(self, TokenRequest::many(tokens))
+    }
+
+    /// Waits for one token, from the reserve if no other is free.
+    pub fn acquire_reserved_owned(self) -> AcquireTokensOwned {
+        TokenAcquisition::new(self, TokenRequest::Reserved)
+    }
+
+    /// Acquires one token if one is free and no caller is queued.
+    ///
+    /// # Errors
+    ///
+    /// See [`CapacityLimiter::try_acquire`].
+    pub fn try_acquire_owned(self) -> Result<OwnedLimiterPermit, LimiterError> {
+        let tokens = self.semaphores.try_acquire(TokenRequest::ONE)?;
+        Ok(HeldTokens { limiter: self, tokens })
+    }
+
+    /// Acquires `tokens` tokens if that many are free and no caller is queued.
+    ///
+    /// # Errors
+    ///
+    /// See [`CapacityLimiter::try_acquire_many`].
+    pub fn try_acquire_many_owned(self, tokens: usize) -> Result<OwnedLimiterPermit, LimiterError> {
+        let tokens = self.semaphores.try_acquire(TokenRequest::many(tokens))?;
+        Ok(HeldTokens { limiter: self, tokens })
+    }
+}
+
+impl<L: Deref<Target = CapacityLimiter>> TokenAcquisition<L> {
+    pub(super) fn new(limiter: L, request: TokenRequest) -> Self {
+        Self { limiter: Some(limiter), request, waiter: None }
     }
 
     /// Acquires free tokens at once, unless the caller is queued already.
@@ -114,14 +137,4 @@ impl<L: Deref<Target = CapacityLimiter>> Drop for TokenAcquisition<L> {
     }
 }
 
-impl fmt::Debug for AcquireTokens<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AcquireTokens").field("queued", &self.0.waiter.is_some()).finish()
-    }
-}
-
-impl fmt::Debug for AcquireTokensOwned {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AcquireTokensOwned").field("queued", &self.0.waiter.is_some()).finish()
-    }
-}
+impl_debug!([L: Deref<Target = CapacityLimiter>] TokenAcquisition<L> |this| { queued: this.waiter.is_some() });

@@ -1,6 +1,5 @@
 //! [`CapacityLimiter`], a limit on how much runs at once.
 
-use std::fmt;
 use std::sync::Arc;
 
 use super::acquire::{AcquireTokens, AcquireTokensOwned, TokenAcquisition};
@@ -8,7 +7,9 @@ use super::blocking;
 use super::error::LimiterError;
 use super::permit::{HeldTokens, LimiterPermit, OwnedLimiterPermit};
 use super::semaphores::{LimiterSemaphores, TokenRequest};
+use crate::debug::impl_debug;
 use crate::semaphore::{MAX_TOKENS, TokenSemaphore};
+use crate::shared::{Shareable, Shared};
 use crate::sync::const_unless_loom;
 
 /// Limits how much runs at once, with a number of tokens that tasks and threads acquire first in, first out. The number
@@ -60,6 +61,11 @@ use crate::sync::const_unless_loom;
 pub struct CapacityLimiter {
     pub(super) semaphores: LimiterSemaphores,
 }
+
+/// A [`CapacityLimiter`] that outlives its users.
+pub type SharedLimiter = Shared<CapacityLimiter>;
+
+impl Shareable for CapacityLimiter {}
 
 impl CapacityLimiter {
     /// The largest total, and the most tokens that one caller can request: 2³¹ − 1. To limit something larger, such as
@@ -129,7 +135,7 @@ impl CapacityLimiter {
     ///
     /// [`LimiterError::Closed`] if the limiter is closed, before or during the wait.
     pub fn acquire(&self) -> AcquireTokens<'_> {
-        AcquireTokens(TokenAcquisition::new(self, TokenRequest::ONE))
+        TokenAcquisition::new(self, TokenRequest::ONE)
     }
 
     /// Waits for `tokens` tokens, all at once.
@@ -147,7 +153,7 @@ impl CapacityLimiter {
     /// [`LimiterError::Closed`] as with `acquire`, and [`LimiterError::TooMany`] for more than
     /// [`MAX_TOTAL`](Self::MAX_TOTAL) tokens.
     pub fn acquire_many(&self, tokens: usize) -> AcquireTokens<'_> {
-        AcquireTokens(TokenAcquisition::new(self, TokenRequest::many(tokens)))
+        TokenAcquisition::new(self, TokenRequest::many(tokens))
     }
 
     /// Waits for one token, as [`acquire`](Self::acquire), that may outlive the caller.
@@ -160,7 +166,7 @@ impl CapacityLimiter {
     ///
     /// As `acquire`.
     pub fn acquire_owned(self: Arc<Self>) -> AcquireTokensOwned {
-        AcquireTokensOwned(TokenAcquisition::new(self, TokenRequest::ONE))
+        SharedLimiter::from(self).acquire_owned()
     }
 
     /// Waits for `tokens` tokens, as [`acquire_many`](Self::acquire_many), that may outlive the caller.
@@ -173,7 +179,7 @@ impl CapacityLimiter {
     ///
     /// As `acquire_many`.
     pub fn acquire_many_owned(self: Arc<Self>, tokens: usize) -> AcquireTokensOwned {
-        AcquireTokensOwned(TokenAcquisition::new(self, TokenRequest::many(tokens)))
+        SharedLimiter::from(self).acquire_many_owned(tokens)
     }
 
     /// Waits for one token, from the [reserve](Self::with_reserve) if no other is free.
@@ -190,7 +196,7 @@ impl CapacityLimiter {
     ///
     /// As `acquire`.
     pub fn acquire_reserved(&self) -> AcquireTokens<'_> {
-        AcquireTokens(TokenAcquisition::new(self, TokenRequest::Reserved))
+        TokenAcquisition::new(self, TokenRequest::Reserved)
     }
 
     /// Waits for one token, as [`acquire_reserved`](Self::acquire_reserved), that may outlive the caller.
@@ -203,7 +209,7 @@ impl CapacityLimiter {
     ///
     /// As `acquire`.
     pub fn acquire_reserved_owned(self: Arc<Self>) -> AcquireTokensOwned {
-        AcquireTokensOwned(TokenAcquisition::new(self, TokenRequest::Reserved))
+        SharedLimiter::from(self).acquire_reserved_owned()
     }
 
     /// Acquires one token if one is free and no caller is queued.
@@ -233,7 +239,7 @@ impl CapacityLimiter {
     ///
     /// As `try_acquire`.
     pub fn try_acquire_owned(self: Arc<Self>) -> Result<OwnedLimiterPermit, LimiterError> {
-        self.try_acquire_request_owned(TokenRequest::ONE)
+        SharedLimiter::from(self).try_acquire_owned()
     }
 
     /// Acquires `tokens` tokens, as [`try_acquire_many`](Self::try_acquire_many), that may outlive the caller.
@@ -242,7 +248,7 @@ impl CapacityLimiter {
     ///
     /// As `try_acquire_many`.
     pub fn try_acquire_many_owned(self: Arc<Self>, tokens: usize) -> Result<OwnedLimiterPermit, LimiterError> {
-        self.try_acquire_request_owned(TokenRequest::many(tokens))
+        SharedLimiter::from(self).try_acquire_many_owned(tokens)
     }
 
     /// Acquires one token, from the [reserve](Self::with_reserve) if no other is free.
@@ -264,7 +270,7 @@ impl CapacityLimiter {
     /// that runs async tasks, even if a token is free. A task inside `tokio::task::unconstrained` can't be distinguished
     /// from a thread that may block.
     pub fn acquire_blocking(&self) -> Result<LimiterPermit<'_>, LimiterError> {
-        blocking::acquire(self, TokenRequest::ONE).map(LimiterPermit)
+        blocking::acquire(self, TokenRequest::ONE)
     }
 
     /// Blocks this thread until it has acquired `tokens` tokens, as [`acquire_blocking`](Self::acquire_blocking).
@@ -273,7 +279,7 @@ impl CapacityLimiter {
     ///
     /// As `acquire_blocking`, and [`LimiterError::TooMany`] for more than [`MAX_TOTAL`](Self::MAX_TOTAL) tokens.
     pub fn acquire_many_blocking(&self, tokens: usize) -> Result<LimiterPermit<'_>, LimiterError> {
-        blocking::acquire(self, TokenRequest::many(tokens)).map(LimiterPermit)
+        blocking::acquire(self, TokenRequest::many(tokens))
     }
 
     /// Blocks this thread until it has acquired one token, from the reserve if no other is free, as
@@ -283,7 +289,7 @@ impl CapacityLimiter {
     ///
     /// As [`acquire_blocking`](Self::acquire_blocking).
     pub fn acquire_reserved_blocking(&self) -> Result<LimiterPermit<'_>, LimiterError> {
-        blocking::acquire(self, TokenRequest::Reserved).map(LimiterPermit)
+        blocking::acquire(self, TokenRequest::Reserved)
     }
 
     /// Changes the number of tokens, without the reserve.
@@ -320,20 +326,8 @@ impl CapacityLimiter {
 
     #[inline]
     fn try_acquire_request(&self, request: TokenRequest) -> Result<LimiterPermit<'_>, LimiterError> {
-        self.semaphores.try_acquire(request).map(|tokens| LimiterPermit(HeldTokens { limiter: self, tokens }))
-    }
-
-    fn try_acquire_request_owned(self: Arc<Self>, request: TokenRequest) -> Result<OwnedLimiterPermit, LimiterError> {
-        let tokens = self.semaphores.try_acquire(request)?;
-        Ok(OwnedLimiterPermit(HeldTokens { limiter: self, tokens }))
+        self.semaphores.try_acquire(request).map(|tokens| HeldTokens { limiter: self, tokens })
     }
 }
 
-impl fmt::Debug for CapacityLimiter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let now = self.statistics();
-        let mut debug = f.debug_struct("CapacityLimiter");
-        debug.field("total", &now.total).field("borrowed", &now.borrowed).field("waiting", &now.waiting);
-        debug.field("reserve", &now.reserve).field("closed", &now.closed).finish()
-    }
-}
+impl_debug!(CapacityLimiter |this| { statistics: this.statistics(), .. });

@@ -16,8 +16,8 @@ mod permit;
 mod semaphores;
 mod statistics;
 
-pub use self::acquire::{AcquireTokens, AcquireTokensOwned};
-pub use self::capacity_limiter::CapacityLimiter;
+pub use self::acquire::{AcquireTokens, AcquireTokensOwned, TokenAcquisition};
+pub use self::capacity_limiter::{CapacityLimiter, SharedLimiter};
 pub use self::error::LimiterError;
-pub use self::permit::{LimiterPermit, OwnedLimiterPermit};
+pub use self::permit::{HeldTokens, LimiterPermit, OwnedLimiterPermit};
 pub use self::statistics::LimiterStatistics;

@@ -1,46 +1,38 @@
 //! [`LimiterPermit`] and [`OwnedLimiterPermit`], tokens that are held.
 
-use std::fmt;
 use std::ops::Deref;
-use std::sync::Arc;
 
-use super::capacity_limiter::CapacityLimiter;
+use super::capacity_limiter::{CapacityLimiter, SharedLimiter};
 use super::semaphores::AcquiredTokens;
+use crate::debug::impl_debug;
 
 /// Tokens of a [`CapacityLimiter`]. Dropping the permit releases them.
 ///
 /// Bind it to a name, such as `_permit`: `let _ = limiter.acquire().await?;` releases the tokens at once.
 ///
 /// A panic that drops the permit releases them too: nothing is poisoned.
-#[must_use = "the tokens are released as soon as the permit is dropped: bind it to `_permit`, not to `_`"]
-pub struct LimiterPermit<'a>(pub(super) HeldTokens<&'a CapacityLimiter>);
+pub type LimiterPermit<'a> = HeldTokens<&'a CapacityLimiter>;
 
-/// Tokens of a [`CapacityLimiter`] that may outlive the caller: the permit holds an `Arc` of the limiter, so it can
+/// Tokens of a [`CapacityLimiter`] that may outlive the caller: the permit shares the limiter, so it can
 /// move to another task or thread.
 ///
 /// Dropping the permit releases them, also in a panic.
-#[must_use = "the tokens are released as soon as the permit is dropped: bind it to `_permit`, not to `_`"]
-pub struct OwnedLimiterPermit(pub(super) HeldTokens<Arc<CapacityLimiter>>);
+pub type OwnedLimiterPermit = HeldTokens<SharedLimiter>;
 
-/// Releases `tokens` to `limiter` when it is dropped.
-pub(super) struct HeldTokens<L: Deref<Target = CapacityLimiter>> {
+/// Tokens of a [`CapacityLimiter`]. `L` is a reference to the limiter or shares it.
+///
+/// [`LimiterPermit`] and [`OwnedLimiterPermit`] are names for it.
+#[must_use = "the tokens are released as soon as the permit is dropped: bind it to `_permit`, not to `_`"]
+pub struct HeldTokens<L: Deref<Target = CapacityLimiter>> {
     pub(super) limiter: L,
     pub(super) tokens: AcquiredTokens,
 }
 
-impl LimiterPermit<'_> {
+impl<L: Deref<Target = CapacityLimiter>> HeldTokens<L> {
     /// Returns the number of tokens.
     #[must_use]
     pub fn tokens(&self) -> usize {
-        self.0.tokens.count()
-    }
-}
-
-impl OwnedLimiterPermit {
-    /// Returns the number of tokens.
-    #[must_use]
-    pub fn tokens(&self) -> usize {
-        self.0.tokens.count()
+        self.tokens.count()
     }
 }
 
@@ -51,14 +43,4 @@ impl<L: Deref<Target = CapacityLimiter>> Drop for HeldTokens<L> {
     }
 }
 
-impl fmt::Debug for LimiterPermit<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LimiterPermit").field("tokens", &self.tokens()).finish()
-    }
-}
-
-impl fmt::Debug for OwnedLimiterPermit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OwnedLimiterPermit").field("tokens", &self.tokens()).finish()
-    }
-}
+impl_debug!([L: Deref<Target = CapacityLimiter>] HeldTokens<L> |this| { tokens: this.tokens() });

@@ -1,6 +1,5 @@
 //! [`iter_from_stream`] and [`BlockingIter`]: a stream for code that blocks.
 
-use std::fmt;
 use std::iter::FusedIterator;
 use std::pin::Pin;
 use std::task::Poll;
@@ -9,6 +8,7 @@ use std::thread;
 use futures_core::Stream;
 use tokio::runtime::Handle;
 
+use crate::debug::impl_debug;
 use crate::offload::from_thread::{FromThreadError, ThreadExecutor};
 use crate::park::runs_async_tasks;
 
@@ -101,8 +101,4 @@ impl<S: Stream> Iterator for BlockingIter<S> {
 
 impl<S: Stream> FusedIterator for BlockingIter<S> {}
 
-impl<S> fmt::Debug for BlockingIter<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BlockingIter").field("ended", &self.stream.is_none()).finish_non_exhaustive()
-    }
-}
+impl_debug!([S] BlockingIter<S> |this| { ended: this.stream.is_none(), .. });

@@ -1,11 +1,11 @@
 //! [`TaskFuture`], a task that is awaited.
 
-use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::handle::TaskHandle;
 use super::task::Task;
+use crate::debug::impl_debug;
 use crate::offload::error::OffloadError;
 use crate::offload::job::TaskContext;
 
@@ -53,11 +53,4 @@ where
 // The closure is moved to its thread, and never polled in place.
 impl<F, T> Unpin for TaskFuture<F, T> {}
 
-impl<F, T> fmt::Debug for TaskFuture<F, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            TaskFutureState::New(task) => f.debug_tuple("TaskFuture").field(task).finish(),
-            TaskFutureState::Started(handle) => f.debug_tuple("TaskFuture").field(handle).finish(),
-        }
-    }
-}
+impl_debug!([F, T] TaskFuture<F, T> |this| { started: matches!(this.0, TaskFutureState::Started(_)), .. });

@@ -1,6 +1,5 @@
 //! [`TaskHandle`], a task that was submitted.
 
-use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -11,6 +10,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::inline::run_inline;
 use super::task::Task;
+use crate::debug::impl_debug;
 use crate::offload::error::OffloadError;
 use crate::offload::job::AwaitableJob;
 use crate::offload::job::CallerContext;
@@ -176,12 +176,6 @@ impl TaskDeadlines {
     }
 }
 
-impl<T> fmt::Debug for TaskHandle<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let options = self.job.as_ref().map(|job| job.options());
-        f.debug_struct("TaskHandle")
-            .field("options", &options)
-            .field("finished", &self.is_finished())
-            .finish_non_exhaustive()
-    }
-}
+impl_debug!([T] TaskHandle<T> |this| {
+    options: this.job.as_ref().map(|job| job.options()), finished: this.is_finished(), ..
+});

@@ -1,7 +1,6 @@
 //! [`Task`], work for a pool with its options.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use tokio::time::Instant;
 
 use super::future::TaskFuture;
 use super::handle::TaskHandle;
+use crate::debug::impl_debug;
 use crate::offload::error::OffloadError;
 use crate::offload::job::Priority;
 use crate::offload::job::{TaskContext, TaskOptions};
@@ -137,12 +137,4 @@ where
     }
 }
 
-impl<F> fmt::Debug for Task<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Task")
-            .field("pool", &self.pool.name())
-            .field("options", &self.options)
-            .field("priority", &self.priority)
-            .finish_non_exhaustive()
-    }
-}
+impl_debug!([F] Task<F> |this| { pool: this.pool.name(), options: this.options, priority: this.priority, .. });

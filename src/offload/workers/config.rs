@@ -1,5 +1,6 @@
 //! [`WorkersConfig`], what a pool was configured with, and [`KeepAlive`], how long its workers keep their threads.
 
+use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use tokio::sync::Notify;
 
 use super::workers::Workers;
 use crate::offload::error::OffloadError;
-use crate::offload::limiter::CapacityLimiter;
+use crate::offload::limiter::SharedLimiter;
 use crate::panic::catch;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
@@ -15,7 +16,7 @@ use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 #[derive(Debug)]
 pub(crate) struct WorkersConfig {
     pub(crate) pool: &'static str,
-    pub(crate) limiter: Arc<CapacityLimiter>,
+    pub(crate) limiter: SharedLimiter,
     /// How many tasks may be queued, in all workers of the pool together.
     pub(crate) max_queued: usize,
     /// How many tasks are queued. No other memory is read because of its value, so `Relaxed` is enough.
@@ -39,12 +40,7 @@ pub(crate) struct KeepAlive {
 }
 
 impl WorkersConfig {
-    pub(crate) fn new(
-        pool: &'static str,
-        limiter: Arc<CapacityLimiter>,
-        max_queued: usize,
-        keep_alive: KeepAlive,
-    ) -> Self {
+    pub(crate) fn new(pool: &'static str, limiter: SharedLimiter, max_queued: usize, keep_alive: KeepAlive) -> Self {
         let (queued, is_closed) = (AtomicUsize::new(0), AtomicBool::new(false));
         Self { pool, limiter, max_queued, queued, keep_alive, is_closed, drained: Notify::new() }
     }
@@ -81,7 +77,7 @@ impl WorkersConfig {
 
     /// Identifies the limiter. A task that holds a token of a limiter must not wait for another token of the same one.
     pub(crate) fn limiter_id(&self) -> usize {
-        Arc::as_ptr(&self.limiter).addr()
+        ptr::from_ref(&*self.limiter).addr()
     }
 
     /// Counts one more queued task if the bound allows it. `extra` tasks are allowed above the bound, since a thread is

@@ -68,7 +68,7 @@ struct World {
     tokens: usize,
     workers: Arc<Workers>,
     threads: Arc<SpawnedThreads>,
-    limiter: Arc<CapacityLimiter>,
+    limiter: SharedLimiter,
     /// Tasks that are running, and the most that were at a time.
     running: Arc<AtomicUsize>,
     most: Arc<AtomicUsize>,
@@ -103,7 +103,7 @@ impl World {
     }
 
     fn of(
-        limiter: Arc<CapacityLimiter>,
+        limiter: SharedLimiter,
         tokens: usize,
         max_queued: usize,
         keep_alive: KeepAlive,

@@ -16,7 +16,6 @@
 //! 4. Lock order: the workers' mutex, then the limiter's. No waker is called and no user value is dropped with either
 //!    held.
 
-use std::fmt;
 use std::mem;
 use std::sync::Arc;
 use std::task::Waker;
@@ -28,6 +27,7 @@ use super::state::{WorkersSnapshot, WorkersState};
 use super::threads::WorkerThreads;
 use super::tokens::{TokenAttempt, TokenWaker};
 use super::worker::Worker;
+use crate::debug::impl_debug;
 use crate::offload::error::OffloadError;
 use crate::offload::job::{Priority, SharedJob, TaskContext, wake};
 use crate::panic::discard;
@@ -216,8 +216,4 @@ impl Workers {
     }
 }
 
-impl fmt::Debug for Workers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Workers").field("pool", &self.config.pool).finish_non_exhaustive()
-    }
-}
+impl_debug!(Workers |this| { pool: this.config.pool, .. });

@@ -1,7 +1,6 @@
 //! [`GuardBody`], the response body that a guarded service returns.
 
 use std::error::Error;
-use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -9,6 +8,7 @@ use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::web::Bytes;
 use pin_project_lite::pin_project;
 
+use crate::debug::impl_debug;
 use crate::web::body_hold::BodyHold;
 
 pin_project! {
@@ -124,9 +124,4 @@ impl<B: MessageBody> MessageBody for GuardBody<B> {
     }
 }
 
-impl<B> fmt::Debug for GuardBody<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let held = matches!(self.inner, GuardBodyInner::Held { .. });
-        f.debug_struct("GuardBody").field("held", &held).finish_non_exhaustive()
-    }
-}
+impl_debug!([B] GuardBody<B> |this| { held: matches!(this.inner, GuardBodyInner::Held { .. }), .. });

@@ -1,6 +1,5 @@
 //! [`Guarded`] as an extractor.
 
-use std::fmt;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -8,6 +7,7 @@ use std::task::{Context, Poll};
 use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest};
 
+use crate::debug::impl_debug;
 use crate::guard::futures::AcquireOwned;
 use crate::web::{GuardSource, Guarded, Refusal};
 
@@ -35,8 +35,4 @@ impl<G: GuardSource> Future for GuardedFuture<G> {
     }
 }
 
-impl<G> fmt::Debug for GuardedFuture<G> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("GuardedFuture").field(&self.acquire).finish()
-    }
-}
+impl_debug!([G] GuardedFuture<G> |this| { acquire: this.acquire });

@@ -1,6 +1,5 @@
 //! [`FlightMiddleware`], which lets concurrent requests for the same thing share one response.
 
-use std::fmt;
 use std::future::{Ready, ready};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -17,6 +16,7 @@ use actix_web::{Error, HttpRequest, HttpResponse};
 use super::body::GuardBody;
 use super::response::response;
 use super::worker::can_spawn;
+use crate::debug::impl_debug;
 use crate::guard::FlightStats;
 use crate::guard::scope::{Scope, ScopeId};
 use crate::web::FlightOptions;
@@ -265,14 +265,6 @@ impl<B> Future for FlightFuture<B> {
     }
 }
 
-impl<S> fmt::Debug for FlightService<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FlightService").field("flight", &self.flight).finish_non_exhaustive()
-    }
-}
+impl_debug!([S] FlightService<S> |this| { flight: this.flight, .. });
 
-impl<B> fmt::Debug for FlightFuture<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FlightFuture").finish_non_exhaustive()
-    }
-}
+impl_debug!([B] FlightFuture<B> |_| { .. });

@@ -204,13 +204,6 @@ where
     S::Future: 'static,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match &self.state {
-            GuardFutureState::Waiting { .. } => "Waiting",
-            GuardFutureState::Running(_) => "Running",
-            GuardFutureState::Unguarded(_) => "Unguarded",
-            GuardFutureState::Refused(_) => "Refused",
-            GuardFutureState::Done => "Done",
-        };
-        f.debug_struct("GuardFuture").field("state", &state).finish_non_exhaustive()
+        f.debug_struct("GuardFuture").finish_non_exhaustive()
     }
 }

@@ -1,12 +1,12 @@
 //! [`blocking_handler`] and [`cpu_handler`], and [`PoolHandler`] as a handler.
 
-use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use actix_web::Handler;
 
 use super::pool_response::{IntoPoolResponse, PoolResponse};
+use crate::debug::impl_debug;
 #[cfg(feature = "rayon")]
 use crate::offload::CpuPool;
 use crate::offload::{BlockingPool, OffloadError, TaskHandle};
@@ -131,8 +131,4 @@ impl<F, Args, P> Future for PoolHandlerFuture<F, Args, P> {
     }
 }
 
-impl<F, Args, P> fmt::Debug for PoolHandlerFuture<F, Args, P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PoolHandlerFuture").field("handler", &self.handler).finish_non_exhaustive()
-    }
-}
+impl_debug!([F, Args, P] PoolHandlerFuture<F, Args, P> |this| { handler: this.handler, .. });

@@ -1,6 +1,5 @@
 //! [`GuardMiddleware`], which puts a guard in front of actix-web services.
 
-use std::fmt;
 use std::future::{Ready, ready};
 use std::hash::Hash;
 use std::rc::Rc;
@@ -13,6 +12,7 @@ use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
 
 use super::body::GuardBody;
 use super::future::GuardFuture;
+use crate::debug::impl_debug;
 use crate::guard::{SharedGuard, SharedKeyedGuard};
 use crate::web::layer_settings::LayerSettings;
 use crate::web::{GuardOptions, RequestKey};
@@ -129,8 +129,4 @@ where
     }
 }
 
-impl<S> fmt::Debug for GuardService<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GuardService").field("settings", &self.settings).finish_non_exhaustive()
-    }
-}
+impl_debug!([S] GuardService<S> |this| { settings: this.settings, .. });

@@ -3,11 +3,11 @@
 //! Without it, each request for a stream would wait for the head of another request's response, only to be served alone
 //! afterwards. (Varnish calls this hit-for-miss.)
 
-use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::FlightKey;
+use crate::debug::impl_debug;
 
 const SLOTS: usize = 256;
 const REMEMBERED: Duration = Duration::from_secs(10);
@@ -48,11 +48,7 @@ impl Bypass {
     }
 }
 
-impl fmt::Debug for Bypass {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bypass").finish_non_exhaustive()
-    }
-}
+impl_debug!(Bypass | _ | { .. });
 
 #[cfg(test)]
 mod tests {

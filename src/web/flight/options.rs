@@ -1,10 +1,10 @@
 //! [`FlightOptions`], which configure the responses that a flight layer shares.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::time::Duration;
 
 use super::FlightKey;
+use crate::debug::impl_debug;
 use crate::guard::SingleFlight;
 use crate::web::Refusal;
 use crate::web::refusal::is_header_name;
@@ -161,15 +161,7 @@ impl Default for FlightOptions {
     }
 }
 
-impl fmt::Debug for FlightOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FlightOptions")
-            .field("key_headers", &self.key_headers)
-            .field("ignored_headers", &self.ignored_headers)
-            .field("max_body", &self.max_body)
-            .field("max_waiters", &self.max_waiters)
-            .field("wait_timeout", &self.wait_timeout)
-            .field("detached", &self.detached)
-            .finish_non_exhaustive()
-    }
-}
+impl_debug!(FlightOptions |this| {
+    key_headers: this.key_headers, ignored_headers: this.ignored_headers, max_body: this.max_body,
+    max_waiters: this.max_waiters, wait_timeout: this.wait_timeout, detached: this.detached, ..
+});

@@ -1,11 +1,11 @@
 //! [`ResponseFlight`], the part of a flight layer that is the same for every framework.
 
-use std::fmt;
 use std::sync::Arc;
 
 use super::audience::{Audience, ResponseHead, audience};
 use super::bypass::Bypass;
 use super::{FlightKey, FlightOptions, RequestHead};
+use crate::debug::impl_debug;
 use crate::guard::{FlightStats, SingleFlight};
 use crate::sync::{Mutex, lock};
 use crate::web::Refusal;
@@ -173,11 +173,4 @@ impl<Res, E, L> Leader<Result<Res, E>, L> {
     }
 }
 
-impl<R, A> fmt::Debug for ResponseFlight<R, A> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFlight")
-            .field("flight", &self.flight)
-            .field("options", &self.options)
-            .finish_non_exhaustive()
-    }
-}
+impl_debug!([R, A] ResponseFlight<R, A> |this| { flight: this.flight, options: this.options, .. });

@@ -1,7 +1,6 @@
 //! [`PoolHandler`], a handler that runs on a pool.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use super::function::HandlerFn;
 use super::pools::cpu_handler_pool;
 use super::pools::handler_pool;
 use super::settings::{AnyPool, PoolHandlerSettings};
+use crate::debug::impl_debug;
 #[cfg(feature = "rayon")]
 use crate::offload::CpuPool;
 use crate::offload::{BlockingPool, OffloadError, Priority, TaskHandle};
@@ -166,8 +166,4 @@ impl<F, Args, P> Clone for PoolHandler<F, Args, P> {
     }
 }
 
-impl<F, Args, P> fmt::Debug for PoolHandler<F, Args, P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PoolHandler").field("settings", &self.settings).finish_non_exhaustive()
-    }
-}
+impl_debug!([F, Args, P] PoolHandler<F, Args, P> |this| { settings: this.settings, .. });

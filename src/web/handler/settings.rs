@@ -1,9 +1,9 @@
 //! [`PoolHandlerSettings`]: where and how the requests of one handler run.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::time::Duration;
 
+use crate::debug::impl_debug;
 #[cfg(feature = "rayon")]
 use crate::offload::CpuPool;
 use crate::offload::{BlockingPool, OffloadError, Priority, Task, TaskContext, TaskHandle};
@@ -69,15 +69,7 @@ impl PoolHandlerSettings {
     }
 }
 
-impl fmt::Debug for PoolHandlerSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PoolHandlerSettings")
-            .field("pool", &self.pool)
-            .field("label", &self.label)
-            .field("priority", &self.priority)
-            .field("queue_timeout", &self.queue_timeout)
-            .field("timeout", &self.timeout)
-            .field("shielded", &self.is_shielded)
-            .finish_non_exhaustive()
-    }
-}
+impl_debug!(PoolHandlerSettings |this| {
+    pool: this.pool, label: this.label, priority: this.priority, queue_timeout: this.queue_timeout,
+    timeout: this.timeout, shielded: this.is_shielded, ..
+});

@@ -1,6 +1,5 @@
 //! [`BodyKind`]: which body types a guarded service gets and returns.
 
-use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -12,6 +11,7 @@ use pin_project_lite::pin_project;
 
 use super::held_body::HeldBody;
 use super::read_ahead::ReplayBody;
+use crate::debug::impl_debug;
 use crate::web::ClientLink;
 
 /// A kind of body: [`AnyBody`], or [`AxumBody`](crate::web::axum::AxumBody), which leaves axum's own body unchanged and
@@ -207,16 +207,8 @@ where
     }
 }
 
-impl<B: Body> fmt::Debug for GuardRequestBody<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let read_ahead = matches!(self.inner, GuardRequestBodyInner::Replayed { .. });
-        f.debug_struct("GuardRequestBody").field("read_ahead", &read_ahead).finish_non_exhaustive()
-    }
-}
+impl_debug!([B: Body] GuardRequestBody<B> |this| {
+    read_ahead: matches!(this.inner, GuardRequestBodyInner::Replayed { .. }), ..
+});
 
-impl<B> fmt::Debug for GuardBody<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let held = matches!(self.inner, GuardBodyInner::Held { .. });
-        f.debug_struct("GuardBody").field("held", &held).finish_non_exhaustive()
-    }
-}
+impl_debug!([B] GuardBody<B> |this| { held: matches!(this.inner, GuardBodyInner::Held { .. }), .. });

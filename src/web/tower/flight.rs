@@ -17,6 +17,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::bodies::{AnyBody, BodyKind, RequestBody, ResponseBody};
+use crate::debug::impl_debug;
 use crate::guard::FlightStats;
 use crate::web::FlightOptions;
 use crate::web::flight::{BYPASSED, COLLAPSED, FlightReply, LED, RequestHead, ResponseFlight, ResponseHead};
@@ -246,20 +247,8 @@ impl<K> Clone for FlightLayerFor<K> {
     }
 }
 
-impl<K> fmt::Debug for FlightLayerFor<K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FlightLayer").field("flight", &self.flight).finish()
-    }
-}
+impl_debug!([K] FlightLayerFor<K> |this| { flight: this.flight });
 
-impl<S: fmt::Debug, K> fmt::Debug for FlightService<S, K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FlightService").field("inner", &self.inner).field("flight", &self.flight).finish()
-    }
-}
+impl_debug!([S: fmt::Debug, K] FlightService<S, K> |this| { inner: this.inner, flight: this.flight });
 
-impl<R, E> fmt::Debug for FlightFuture<R, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FlightFuture").finish_non_exhaustive()
-    }
-}
+impl_debug!([R, E] FlightFuture<R, E> |_| { .. });

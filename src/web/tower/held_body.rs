@@ -1,12 +1,12 @@
 //! [`HeldBody`], a response body that holds its request's permit.
 
-use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
+use crate::debug::impl_debug;
 use crate::web::body_hold::BodyHold;
 
 pin_project! {
@@ -50,8 +50,4 @@ impl<B: Body> Body for HeldBody<B> {
     }
 }
 
-impl<B> fmt::Debug for HeldBody<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HeldBody").field("hold", &self.hold).finish_non_exhaustive()
-    }
-}
+impl_debug!([B] HeldBody<B> |this| { hold: this.hold, .. });

@@ -1,6 +1,5 @@
 //! [`GuardLayer`], which puts a guard in front of a service.
 
-use std::fmt;
 use std::hash::Hash;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use tower_layer::Layer;
 
 use super::bodies::AnyBody;
 use super::service::GuardService;
+use crate::debug::impl_debug;
 use crate::guard::{SharedGuard, SharedKeyedGuard};
 use crate::web::layer_settings::LayerSettings;
 use crate::web::{GuardOptions, RequestKey};
@@ -118,8 +118,4 @@ impl<K> Clone for GuardLayerFor<K> {
     }
 }
 
-impl<K> fmt::Debug for GuardLayerFor<K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GuardLayer").field("settings", &self.settings).finish()
-    }
-}
+impl_debug!([K] GuardLayerFor<K> |this| { settings: this.settings });

@@ -12,6 +12,7 @@ use tower_service::Service;
 
 use super::bodies::{AnyBody, RequestBody, ResponseBody};
 use super::future::GuardFuture;
+use crate::debug::impl_debug;
 use crate::sync::{Mutex, lock};
 use crate::web::layer_settings::LayerSettings;
 
@@ -73,8 +74,4 @@ impl<S: Clone, K> Clone for GuardService<S, K> {
     }
 }
 
-impl<S: fmt::Debug, K> fmt::Debug for GuardService<S, K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GuardService").field("inner", &self.inner).field("settings", &self.shared.settings).finish()
-    }
-}
+impl_debug!([S: fmt::Debug, K] GuardService<S, K> |this| { inner: this.inner, settings: this.shared.settings });

@@ -49,7 +49,7 @@ async fn waker_that_panics_when_its_token_is_granted_ends_no_thread() {
     let pool = BlockingPool::builder("one").max_running(1).build();
     let gate = Gate::default();
     let running = gate.fill(&pool, 1).await;
-    let mut acquire = Box::pin(Arc::clone(pool.limiter()).acquire_owned());
+    let mut acquire = Box::pin(pool.limiter().clone().acquire_owned());
     assert!(acquire.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::new(PanickingWaker)))).is_pending());
     gate.open();
     for handle in running {

@@ -188,7 +188,7 @@ mod function {
         let name = || thread::current().name().unwrap_or_default().to_owned();
         let response = ask(get(cpu_handler(name)), support::http::get("/")).await;
         assert!(response.text().starts_with("cpu-"), "{}", response.text());
-        assert!(Arc::ptr_eq(cpu_handler_pool().limiter(), CpuPool::global().limiter()));
+        assert!(std::ptr::eq(&**cpu_handler_pool().limiter(), &**CpuPool::global().limiter()));
         assert_eq!(cpu_handler_pool().statistics().name, "cpu-handlers");
         let own = CpuPool::builder("own").build().expect("a thread can be started");
         let response = ask(get(cpu_handler(name).on(&own)), support::http::get("/")).await;
