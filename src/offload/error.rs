@@ -11,7 +11,8 @@ const NEVER_STARTED: &str = "it never started, so try again later, or raise time
 
 /// Why a task of a pool has no result, and what to do about it.
 ///
-/// The closure's own errors are not part of this: a closure that returns a `Result` yields a `Result` in a `Result`.
+/// The closure's own errors are not part of this enum: a closure that returns a `Result` yields a `Result` in a
+/// `Result`.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum OffloadError {
@@ -35,7 +36,7 @@ pub enum OffloadError {
     #[error("the task did not complete in time: {}", if *.still_running { STILL_RUNNING } else { NEVER_STARTED })]
     #[non_exhaustive]
     Timeout {
-        /// `true` if the task still runs, on its thread and with its token, since a thread can't be stopped from
+        /// `true` if the task is still running, on its thread and with its token, since a thread can't be stopped from
         /// outside. `false` if the task never started, and never will.
         still_running: bool,
     },

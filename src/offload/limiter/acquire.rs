@@ -22,7 +22,7 @@ pub struct AcquireTokens<'a>(pub(super) TokenAcquisition<&'a CapacityLimiter>);
 #[must_use = "futures do nothing unless polled"]
 pub struct AcquireTokensOwned(pub(super) TokenAcquisition<Arc<CapacityLimiter>>);
 
-/// One wait for tokens, of a task or of a thread.
+/// A wait for tokens, by a task or by a thread.
 pub(super) struct TokenAcquisition<L: Deref<Target = CapacityLimiter>> {
     /// `None` once the wait has completed.
     limiter: Option<L>,
@@ -56,7 +56,7 @@ impl<L: Deref<Target = CapacityLimiter>> TokenAcquisition<L> {
 
     #[inline]
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<HeldTokens<L>, LimiterError>> {
-        // A task that finds free tokens again and again still lets others run, as with tokio's own semaphore.
+        // A task that finds free tokens again and again still lets other tasks run, as with tokio's own semaphore.
         let coop = ready!(coop::poll_proceed(cx));
         let result = match self.try_acquire() {
             Some(tokens) => Ok(tokens),
@@ -66,7 +66,7 @@ impl<L: Deref<Target = CapacityLimiter>> TokenAcquisition<L> {
         Poll::Ready(self.complete(result))
     }
 
-    /// Acquires free tokens at once, unless the caller is queued already.
+    /// Acquires free tokens immediately, unless the caller is already queued.
     #[inline]
     pub(super) fn try_acquire(&self) -> Option<AcquiredTokens> {
         if self.waiter.is_some() { None } else { self.limiter().semaphores.try_acquire(self.request).ok() }

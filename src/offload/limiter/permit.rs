@@ -9,16 +9,16 @@ use super::semaphores::AcquiredTokens;
 
 /// Tokens of a [`CapacityLimiter`]. Dropping the permit releases them.
 ///
-/// Bind it to a name, such as `_permit`: `let _ = limiter.acquire().await?;` releases the tokens at once.
+/// Bind it to a name, such as `_permit`: `let _ = limiter.acquire().await?;` releases the tokens immediately.
 ///
-/// A panic that drops the permit releases them too: nothing is poisoned.
+/// A panic that drops the permit releases the tokens too, and poisons nothing.
 #[must_use = "the tokens are released as soon as the permit is dropped: bind it to `_permit`, not to `_`"]
 pub struct LimiterPermit<'a>(pub(super) HeldTokens<&'a CapacityLimiter>);
 
-/// Tokens of a [`CapacityLimiter`] that may outlive the caller: the permit holds an `Arc` of the limiter, so it can
-/// move to another task or thread.
+/// Tokens of a [`CapacityLimiter`] that may outlive the caller: the permit holds an `Arc` of the limiter, so the permit
+/// can move to another task or thread.
 ///
-/// Dropping the permit releases them, also in a panic.
+/// Dropping the permit releases the tokens, also during a panic.
 #[must_use = "the tokens are released as soon as the permit is dropped: bind it to `_permit`, not to `_`"]
 pub struct OwnedLimiterPermit(pub(super) HeldTokens<Arc<CapacityLimiter>>);
 
