@@ -17,7 +17,7 @@ const NEVER_STARTED: &str = "it never started, so try again later, or raise time
 #[non_exhaustive]
 pub enum OffloadError {
     /// All threads of the pool are busy, and its queue is full.
-    #[error("the pool {pool:?} is full, and {queued} tasks wait: try again later, or raise max_queued")]
+    #[error("the pool {pool:?} is full, and {queued} tasks are waiting: try again later, or raise max_queued")]
     #[non_exhaustive]
     Full {
         /// The name of the pool.
@@ -53,9 +53,9 @@ pub enum OffloadError {
     #[error("the runtime was shut down before the task started: submit it from a runtime that is running")]
     RuntimeShutdown,
     /// The operating system has no thread for the task, and none of the pool's threads is running.
-    #[error("no thread can be started for the task: run fewer at a time, or raise the limit of the process")]
+    #[error("no thread can be started for the task: run fewer tasks at a time, or raise the process's thread limit")]
     NoThread,
     /// There is no tokio runtime here whose threads could run the task.
-    #[error("no tokio runtime here: call it from a task, or inside Runtime::block_on or Handle::enter")]
+    #[error("no tokio runtime here: submit the task from async code, or inside Runtime::block_on or Handle::enter")]
     NoRuntime,
 }
