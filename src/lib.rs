@@ -48,7 +48,7 @@
 //! |---|---|
 //! | [`web`] | layers, middlewares, extractors, handlers on a pool, and the responses of refusals |
 //! | [`guard`] | decides if a request runs now, waits, shares a run, or is refused |
-//! | [`offload`] | moves blocking work off the runtime under a limit, and leads back to async code |
+//! | [`offload`] | moves blocking work off the runtime under a limit, and calls back into async code |
 //! | [`background`] | runs services that start before the first request and stop after the last |
 //!
 //! # Features
@@ -69,7 +69,8 @@
 //! | `serde` | `Serialize` for statistics, statuses and reports (implied by the adapters) |
 //! | `full` | all of the above |
 //!
-//! With `offload`, `axum` and `actix-web` include handlers that run on a pool; with `background`, probe routes.
+//! With `offload`, the features `axum` and `actix-web` include handlers that run on a pool. With `background`, they
+//! include probe routes.
 //!
 //! # More
 //!

@@ -55,7 +55,7 @@ pub(crate) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
     })
 }
 
-/// Drops a user's value and catches a panic of its destructor, after the panic hook has run.
+/// Drops a user's value and catches a panic in its destructor, after the panic hook has run.
 pub(crate) fn discard<T>(value: T) {
     let dropped = catch_unwind(AssertUnwindSafe(|| drop(value)));
     if let Err(payload) = dropped {

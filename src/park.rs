@@ -1,4 +1,4 @@
-//! Waiting on a thread that may block: a check that blocking is allowed, and the waker of the thread.
+//! Blocking waits: a check that blocking is allowed, and the waker of the current thread.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};

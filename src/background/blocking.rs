@@ -7,9 +7,9 @@ use super::service::ServiceResult;
 ///
 /// It gives the same guarantees as [`BackgroundService`](super::BackgroundService), but each generation has a dedicated
 /// thread, named after the service. A thread cannot be dropped: if it does not return within
-/// [`stop_timeout`](super::Service::stop_timeout) after it was asked to, the host leaves it running and reports it as
-/// [`Leaked`](super::ExitKind::Leaked). The host does not restart such a service, because its old thread may still be
-/// working.
+/// [`stop_timeout`](super::Service::stop_timeout) after it was asked to stop, the host leaves it running and reports it
+/// as [`Leaked`](super::ExitKind::Leaked). The host does not restart such a service, because its old thread may still
+/// be working.
 ///
 /// # Panics
 ///

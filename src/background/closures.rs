@@ -109,7 +109,7 @@ where
 
 /// Creates a service from two closures: `on_start` ends before the first request, and `on_stop` runs after the last.
 ///
-/// They correspond to the two parts of FastAPI's lifespan, before and after its `yield`.
+/// The closures correspond to the two parts of FastAPI's lifespan, before and after its `yield`.
 ///
 /// # Examples
 ///

@@ -130,8 +130,8 @@ macro_rules! run_methods {
                 });
             }
 
-            /// Reports that the service works with reduced quality, and why. The status shows it. It has no other
-            /// effect.
+            /// Reports that the service works with reduced quality, and why. The status shows the reason. The report
+            /// has no other effect.
             pub fn degraded(&self, reason: &str) {
                 self.handle.update_health(|health| {
                     health.degraded = true;
@@ -145,7 +145,7 @@ macro_rules! run_methods {
                 self.handle.record_heartbeat();
             }
 
-            /// Requests that the whole host shuts down, as on a signal. Returns at once.
+            /// Requests that the whole host shuts down, as on a signal. Returns immediately.
             pub fn shutdown_host(&self, reason: &str) {
                 let trigger = Trigger::Service { name: Arc::clone(&self.handle.status.name), reason: reason.into() };
                 self.handle.host.send(SupervisorMessage::Shutdown(trigger));
@@ -204,8 +204,8 @@ impl RunContext {
     /// When `run` ends, for whatever reason, the [token](Self::token) is cancelled, and the generation lasts until all
     /// of its child tasks have ended. If that takes longer than [`stop_timeout`](super::Service::stop_timeout), they
     /// are aborted at the await points where they wait. The result or panic of a child task is available only through
-    /// its handle and does not affect the service. A child task spawned after the end of the generation is aborted at
-    /// once.
+    /// its handle and does not affect the service. A child task spawned after the end of the generation is aborted
+    /// immediately.
     pub fn spawn<F>(&self, child: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,

@@ -13,7 +13,7 @@
 //! | several tasks that end together, inside one function | `tokio::task::JoinSet` |
 //! | work that outlives the process | a job queue |
 //!
-//! A plain `tokio::spawn` is sufficient if no one has to notice that the task died, if nothing has to be released at
+//! A plain `tokio::spawn` is sufficient if nothing has to notice that the task died, if nothing has to be released at
 //! its end, and if the process may end in the middle of it.
 //!
 //! # The life of a host
@@ -91,7 +91,7 @@
 //! The first signal shuts the host down in order. If the host is already stopping for another reason, that signal has
 //! no effect. A second signal forces the shutdown: the host waits for nothing, drops every future that awaits, and
 //! leaves blocked threads running. The exit code is then 130 or 143. Another signal, once all hosts of the process have
-//! ended, ends the process at once if the last host had its [own thread](Supervision::OwnThread).
+//! ended, ends the process immediately if the last host had its [own thread](Supervision::OwnThread).
 //!
 //! The exit code is 0 if every critical service ended as intended and released what it held, and 1 otherwise. A
 //! [`ShutdownReport`] can be returned from `main`.
@@ -131,7 +131,7 @@
 //! | any other server | [`HostStatus::probe`] | |
 //!
 //! The dedicated port is served by the host's thread. If the server's runtime is blocked for good, a liveness probe on
-//! a route fails, and one on the dedicated port passes. In exchange, `/readyz` on the dedicated port fails at once when
+//! a route fails, and one on the dedicated port passes. In exchange, `/readyz` on the dedicated port fails as soon as
 //! the process is asked to end. Use the routes for liveness if a restart is the right remedy for a blocked runtime. Use
 //! the dedicated port for the other probes, and for liveness if long computations block the runtime now and then.
 //!

@@ -1,5 +1,5 @@
-//! [`HostStatus::probe`], the responses of `/livez`, `/readyz` and `/startupz`. A pure function from a status and a
-//! query to a status code and a body. The web adapters and `probe_server` serve the responses.
+//! [`HostStatus::probe`], the responses of `/livez`, `/readyz` and `/startupz`. The probe is a pure function from a
+//! status and a query to a status code and a body. The web adapters and `probe_server` serve the responses.
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Write};

@@ -1,4 +1,4 @@
-//! [`ProbeServer`], which serves the probes on a dedicated port, on the supervisor's runtime. The only file that names
+//! [`ProbeServer`], which serves the probes on a dedicated port, on the supervisor's runtime. Only this file uses
 //! hyper.
 //!
 //! # Invariants
@@ -32,7 +32,8 @@ use crate::background::trace;
 
 /// The maximum number of connections.
 const MAX_CONNECTIONS: usize = 64;
-/// How long a client may take to send the head of a request, the first as well as any later one.
+/// How long a client may take to send the head of a request. The limit applies to the first request and to every later
+/// one.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// The maximum size of a request's head: enough for several `exclude` parameters. hyper accepts no smaller limit.
 const HEAD_SIZE: usize = 8192;
@@ -94,10 +95,10 @@ async fn serve_connection(stream: TcpStream, host: Arc<HostShared>) {
     let service = service_fn(|request| respond(request, &host));
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_SIZE);
-    // Without it, a response may wait for the client to acknowledge the previous one. It fails if the client
-    // disconnected.
+    // Without `TCP_NODELAY`, a response may wait for the client to acknowledge the previous one. The call fails if the
+    // client disconnected.
     let _ = stream.set_nodelay(true);
-    // An error is the client's: it disconnected, was too slow, or did not send valid HTTP.
+    // The client caused the error: it disconnected, was too slow, or did not send valid HTTP.
     let _ = server.serve_connection(TokioIo::new(stream), service).await;
 }
 

@@ -2,9 +2,10 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-/// Returns a random number from 0 to 1, without 1. It is not for secrets.
+/// Returns a random number from 0 up to, but not including, 1. The number must not be used for secrets.
 pub(crate) fn fraction() -> f64 {
-    // Each `RandomState` has keys of its own, so the hash of nothing differs from call to call. An `f64` has 53 bits.
+    // Each `RandomState` has its own keys, so the hash of an empty input differs from call to call. An `f64` has 53
+    // bits.
     const STEPS: f64 = (1_u64 << 53) as f64;
     let bits = RandomState::new().build_hasher().finish() >> 11;
     bits as f64 / STEPS

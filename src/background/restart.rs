@@ -55,7 +55,7 @@ impl Backoff {
         Self { first, limit: Duration::from_secs(30), jitter: 0.5 }
     }
 
-    /// Creates a backoff that restarts at once. [`Intensity`] still limits the number of restarts.
+    /// Creates a backoff that restarts immediately. [`Intensity`] still limits the number of restarts.
     #[must_use]
     pub const fn none() -> Self {
         Self { first: Duration::ZERO, limit: Duration::ZERO, jitter: 0.0 }
@@ -98,7 +98,8 @@ impl Default for Backoff {
     }
 }
 
-/// The number of restarts allowed within a sliding window of time. At one more, the host gives up on the service.
+/// The number of restarts allowed within a sliding window of time. At one more restart, the host gives up on the
+/// service.
 ///
 /// Because the window slides, a crash once a day never adds up, while a crash loop is detected even if each generation
 /// is ready for a moment. The rule and its name are those of Erlang/OTP's supervisors.

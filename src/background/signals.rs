@@ -133,8 +133,8 @@ pub(crate) async fn exit_on_further_signal(mut signals: SignalStream) {
     }
     let replaced = CancellationToken::new();
     // Replace the previous watcher before this host stops listening: a watcher that sees the lower count then also sees
-    // that it was replaced. Otherwise it might receive late a signal that this host has already handled, and take it
-    // for a new one.
+    // that it was replaced. Otherwise the previous watcher might later receive a signal that this host has already
+    // handled, and mistake it for a new one.
     if let Some(previous) = lock(&WATCHER).replace(replaced.clone()) {
         previous.cancel();
     }

@@ -74,7 +74,7 @@ pub(crate) fn backing_off(service: &str, failures: u32, delay: Duration) {
 }
 
 pub(crate) fn given_up(service: &str) {
-    emit(|| tracing::error!(target: TARGET, service, "service gave up restarting"));
+    emit(|| tracing::error!(target: TARGET, service, "host gave up on the service"));
 }
 
 pub(crate) fn heartbeat_missed(service: &str, limit: Duration) {

@@ -1,4 +1,4 @@
-//! [`run_blocking`] and [`BlockingPool`]: work that blocks, on the blocking threads of tokio.
+//! [`run_blocking`] and [`BlockingPool`]: blocking work, on the blocking threads of tokio.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -10,24 +10,26 @@ use super::workers::{KeepAlive, Pool, Runtimes, WorkerSource, WorkersConfig};
 
 /// The default of `max_running`, as in Starlette.
 const MAX_RUNNING: usize = 40;
-/// A busy worker gives up its thread so rarely that it costs nothing noticeable, and an idle one does so soon.
+/// A busy worker gives up its thread so rarely that the cost is negligible. An idle worker gives up its thread soon.
 const KEEP_ALIVE: KeepAlive =
     KeepAlive { max_busy: Duration::from_millis(10), spins: 1, idle_timeout: Some(Duration::from_millis(20)) };
 
 static GLOBAL: LazyLock<BlockingPool> = LazyLock::new(|| BlockingPool::new("default"));
 
-/// Runs work that blocks, 40 at a time, and waits for its result: `run_in_threadpool` of FastAPI, `asyncio.to_thread`.
+/// Runs blocking work, at most 40 tasks at a time, and waits for the result. The function corresponds to
+/// `run_in_threadpool` in FastAPI, and to `asyncio.to_thread`.
 ///
-/// This is [`run`](BlockingPool::run) of [`BlockingPool::global`]. Its queue is unbounded: where that is wrong, create
-/// a pool with a [bound](BlockingPoolBuilder::max_queued).
+/// This is [`run`](BlockingPool::run) of [`BlockingPool::global`]. The queue of that pool is unbounded. For a bounded
+/// queue, create a pool with [`max_queued`](BlockingPoolBuilder::max_queued).
 ///
 /// # Errors
 ///
-/// As [`BlockingPool::run`].
+/// The same as [`BlockingPool::run`].
 ///
 /// # Cancel safety
 ///
-/// As [`TaskFuture`](super::TaskFuture): dropped before the work has started, the work never runs.
+/// The same as [`TaskFuture`](super::TaskFuture): if the future is dropped before the work has started, the work never
+/// runs.
 ///
 /// # Examples
 ///
@@ -47,9 +49,9 @@ where
     GLOBAL.run(work).await
 }
 
-/// Runs work that blocks on the blocking threads of the caller's tokio runtime, a limited number at a time.
+/// Runs blocking work on the blocking threads of the caller's tokio runtime, a limited number of tasks at a time.
 ///
-/// Clones are handles of the same pool.
+/// Clones are handles to the same pool.
 #[derive(Clone, Debug)]
 pub struct BlockingPool(pub(super) Arc<Pool>);
 
@@ -81,11 +83,11 @@ impl BlockingPool {
         &GLOBAL
     }
 
-    /// Returns the limiter of how many tasks may run at a time. Its total can be changed at any time, and it can be
-    /// shared with other pools.
+    /// Returns the limiter that bounds how many tasks run at a time. The total can change at any time, and other pools
+    /// can share the limiter.
     ///
-    /// The waiting callers in its statistics are pools, each counted once for each runtime, and not tasks. The tasks
-    /// are in the [`statistics`](Self::statistics) of the pool.
+    /// In the limiter's statistics, the waiting callers are pools, not tasks. A pool counts once for each runtime. The
+    /// [`statistics`](Self::statistics) of the pool count the tasks.
     #[must_use]
     pub fn limiter(&self) -> &SharedLimiter {
         &self.0.config.limiter
@@ -107,8 +109,8 @@ impl BlockingPoolBuilder {
         self
     }
 
-    /// Sets how many tasks may be queued, from all runtimes together. Further tasks fail with [`OffloadError::Full`].
-    /// With 0, a task fails at once if no token is free. Default: unbounded.
+    /// Sets how many tasks may be queued, across all runtimes. Further tasks fail with [`OffloadError::Full`]. With 0,
+    /// a task fails immediately if no token is free. Default: unbounded.
     pub fn max_queued(mut self, tasks: usize) -> Self {
         self.max_queued = tasks;
         self
@@ -121,7 +123,7 @@ impl BlockingPoolBuilder {
         self
     }
 
-    /// Creates the pool. It takes threads only when there is work.
+    /// Creates the pool. The pool takes threads only when there is work.
     #[must_use]
     pub fn build(self) -> BlockingPool {
         let Self { name, limiter, max_queued, queue_timeout } = self;

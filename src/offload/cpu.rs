@@ -1,4 +1,4 @@
-//! [`run_cpu`] and [`CpuPool`]: work that computes, on a rayon pool.
+//! [`run_cpu`] and [`CpuPool`]: CPU-bound work, on a rayon pool.
 
 use std::num::NonZero;
 use std::sync::{Arc, LazyLock};
@@ -12,9 +12,9 @@ use super::limiter::{CapacityLimiter, SharedLimiter};
 use super::methods::pool_methods;
 use super::workers::{KeepAlive, Pool, Worker, WorkerSource, WorkerThreads, Workers, WorkersConfig};
 
-/// While a worker keeps a thread, rayon can't use it for parallel parts of other tasks. So the worker keeps it only for
-/// a moment, long enough for a caller that submits its next task at once. rayon, too, searches for work before a thread
-/// sleeps.
+/// While a worker keeps a thread, rayon can't use the thread for parallel parts of other tasks. So the worker keeps the
+/// thread only briefly: long enough for a caller that submits its next task immediately. rayon also searches for work
+/// before a thread sleeps.
 const KEEP_ALIVE: KeepAlive = KeepAlive { max_busy: Duration::from_millis(1), spins: 32, idle_timeout: None };
 
 static GLOBAL: LazyLock<CpuPool> = LazyLock::new(|| {
@@ -23,21 +23,22 @@ static GLOBAL: LazyLock<CpuPool> = LazyLock::new(|| {
         .expect("the threads of the global CPU pool must start: raise the thread limit of the process")
 });
 
-/// Runs work that computes, on as many threads as the machine has processors, and waits for its result.
+/// Runs CPU-bound work, on as many threads as the machine has processors, and waits for the result.
 ///
 /// This is [`run`](CpuPool::run) of [`CpuPool::global`].
 ///
 /// # Errors
 ///
-/// As [`CpuPool::run`].
+/// The same as [`CpuPool::run`].
 ///
 /// # Panics
 ///
-/// If the threads of the global pool can't be started.
+/// Panics if the threads of the global pool can't be started.
 ///
 /// # Cancel safety
 ///
-/// As [`TaskFuture`](super::TaskFuture): dropped before the work has started, the work never runs.
+/// The same as [`TaskFuture`](super::TaskFuture): if the future is dropped before the work has started, the work never
+/// runs.
 ///
 /// # Examples
 ///
@@ -57,9 +58,9 @@ where
     GLOBAL.run(work).await
 }
 
-/// Runs work that computes on its own rayon threads: `par_iter` inside a task stays on them.
+/// Runs CPU-bound work on the pool's own rayon threads. A `par_iter` inside a task stays on these threads.
 ///
-/// It needs no tokio runtime. Clones are handles of the same pool; its threads end with the last handle.
+/// The pool needs no tokio runtime. Clones are handles to the same pool, and the threads end with the last handle.
 #[derive(Clone, Debug)]
 pub struct CpuPool(Arc<Pool>, Arc<ThreadPool>);
 
@@ -79,7 +80,7 @@ impl CpuPool {
     ///
     /// # Errors
     ///
-    /// If its threads can't be started.
+    /// Returns an error if the threads can't be started.
     pub fn new(name: &'static str) -> Result<Self, ThreadPoolBuildError> {
         Self::builder(name).build()
     }
@@ -93,15 +94,16 @@ impl CpuPool {
     ///
     /// # Panics
     ///
-    /// If this is its first use, and its threads can't be started.
+    /// Panics if this is the first use of the pool, and its threads can't be started.
     #[must_use]
     pub fn global() -> &'static Self {
         &GLOBAL
     }
 
-    /// Returns the limiter of how many tasks may run at a time: as many as there are threads, unless its total is
-    /// changed. With a smaller total, `par_iter` in the running tasks has the other threads to itself. With a larger
-    /// one, tasks that hold a token wait for a thread, and a pool that shares the threads waits behind them.
+    /// Returns the limiter that bounds how many tasks run at a time. Its total is the number of threads, unless you
+    /// change it. With a smaller total, `par_iter` in the running tasks has the other threads to itself. With a larger
+    /// total, tasks that hold a token wait for a thread, and the tasks of a pool that shares the threads wait behind
+    /// them.
     #[must_use]
     pub fn limiter(&self) -> &SharedLimiter {
         &self.0.config.limiter
@@ -117,15 +119,16 @@ impl CpuPoolBuilder {
         self
     }
 
-    /// Shares the threads and the limiter of another pool. Together, the two pools run as many tasks as that pool does,
-    /// and each has its own queue, bound and close. [`threads`](Self::threads) is ignored then.
+    /// Shares the threads and the limiter of another pool. Together, the two pools run as many tasks as that pool
+    /// alone. Each pool has its own queue and bound, and closes separately. The value of [`threads`](Self::threads) is
+    /// then ignored.
     pub fn share_threads(mut self, with: &CpuPool) -> Self {
         self.shared = Some(with.clone());
         self
     }
 
-    /// Sets how many tasks may be queued. Further tasks fail with [`OffloadError::Full`]. With 0, a task fails at once
-    /// if no thread is free. Default: unbounded.
+    /// Sets how many tasks may be queued. Further tasks fail with [`OffloadError::Full`]. With 0, a task fails
+    /// immediately if no thread is free. Default: unbounded.
     pub fn max_queued(mut self, tasks: usize) -> Self {
         self.max_queued = tasks;
         self
@@ -142,7 +145,7 @@ impl CpuPoolBuilder {
     ///
     /// # Errors
     ///
-    /// If they can't be started.
+    /// Returns an error if the threads can't be started.
     pub fn build(self) -> Result<CpuPool, ThreadPoolBuildError> {
         let Self { name, threads, shared, max_queued, queue_timeout } = self;
         let (limiter, rayon) = match shared {
@@ -165,7 +168,8 @@ struct RayonThreads(Arc<ThreadPool>);
 
 impl WorkerThreads for RayonThreads {
     fn spawn(&self, worker: Worker) -> Result<(), Worker> {
-        // First in, first out for workers spawned from outside. rayon runs the jobs of its own threads before those.
+        // Workers that were spawned from outside start in FIFO order. rayon runs the jobs of its own threads before
+        // these workers.
         self.0.spawn_fifo(|| worker.run());
         Ok(())
     }

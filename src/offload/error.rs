@@ -11,12 +11,13 @@ const NEVER_STARTED: &str = "it never started, so try again later, or raise time
 
 /// Why a task of a pool has no result, and what to do about it.
 ///
-/// The closure's own errors are not part of this: a closure that returns a `Result` yields a `Result` in a `Result`.
+/// The closure's own errors are not part of this enum: a closure that returns a `Result` yields a `Result` in a
+/// `Result`.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum OffloadError {
     /// All threads of the pool are busy, and its queue is full.
-    #[error("the pool {pool:?} is full, and {queued} tasks wait: try again later, or raise max_queued")]
+    #[error("the pool {pool:?} is full, and {queued} tasks are waiting: try again later, or raise max_queued")]
     #[non_exhaustive]
     Full {
         /// The name of the pool.
@@ -35,7 +36,7 @@ pub enum OffloadError {
     #[error("the task did not complete in time: {}", if *.still_running { STILL_RUNNING } else { NEVER_STARTED })]
     #[non_exhaustive]
     Timeout {
-        /// `true` if the task still runs, on its thread and with its token, since a thread can't be stopped from
+        /// `true` if the task is still running, on its thread and with its token, since a thread can't be stopped from
         /// outside. `false` if the task never started, and never will.
         still_running: bool,
     },
@@ -52,9 +53,9 @@ pub enum OffloadError {
     #[error("the runtime was shut down before the task started: submit it from a runtime that is running")]
     RuntimeShutdown,
     /// The operating system has no thread for the task, and none of the pool's threads is running.
-    #[error("no thread can be started for the task: run fewer at a time, or raise the limit of the process")]
+    #[error("no thread can be started for the task: run fewer tasks at a time, or raise the process's thread limit")]
     NoThread,
     /// There is no tokio runtime here whose threads could run the task.
-    #[error("no tokio runtime here: call it from a task, or inside Runtime::block_on or Handle::enter")]
+    #[error("no tokio runtime here: submit the task from async code, or inside Runtime::block_on or Handle::enter")]
     NoRuntime,
 }

@@ -1,6 +1,6 @@
 //! The methods that blocking and CPU pools share.
 
-/// Implements them for a pool whose first field is an `Arc<Pool>`.
+/// Implements these methods for a pool whose first field is an `Arc<Pool>`.
 macro_rules! pool_methods {
     ($pool:ty) => {
         impl $pool {
@@ -8,11 +8,13 @@ macro_rules! pool_methods {
             ///
             /// # Errors
             ///
-            /// See [`OffloadError`](super::OffloadError). A panic of the work is returned as one.
+            /// Returns an [`OffloadError`](super::OffloadError). A panic in the work is
+            /// [`Panicked`](super::OffloadError::Panicked).
             ///
             /// # Cancel safety
             ///
-            /// As [`TaskFuture`](super::TaskFuture): dropped before the work has started, the work never runs.
+            /// The same as [`TaskFuture`](super::TaskFuture): if the future is dropped before the work has started, the
+            /// work never runs.
             pub async fn run<F, T>(&self, work: F) -> Result<T, $crate::offload::OffloadError>
             where
                 F: FnOnce() -> T + Send + 'static,
@@ -21,7 +23,7 @@ macro_rules! pool_methods {
                 self.task(|_| work()).await
             }
 
-            /// Creates a task with options: a label, time limits, a priority. The closure is passed a
+            /// Creates a task with options: a label, time limits, a priority. The closure receives a
             /// [context](super::TaskContext), which reports if the result is still wanted.
             pub fn task<F, T>(&self, work: F) -> $crate::offload::Task<F>
             where
@@ -31,7 +33,7 @@ macro_rules! pool_methods {
                 $crate::offload::Task::new(::std::sync::Arc::clone(&self.0), work)
             }
 
-            /// Returns what the pool does at the moment.
+            /// Returns a snapshot of the pool.
             #[must_use]
             pub fn statistics(&self) -> $crate::offload::PoolStatistics {
                 self.0.statistics()

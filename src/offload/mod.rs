@@ -1,5 +1,5 @@
 //! Work off the async threads: blocking calls and heavy computation, on threads meant for them, with a limit on how
-//! much runs at once.
+//! much runs at the same time.
 //!
 //! | for | use |
 //! |---|---|
@@ -21,7 +21,7 @@
 //! | a bounded queue, a `max_wait`, a refusal for a web client | an [`EndpointGuard`](crate::EndpointGuard) |
 //! | at most N at a time, where N never changes, without statistics | `tokio::sync::Semaphore` |
 //! | a stream that is async already | pass it to the response |
-//! | a file now and then | `tokio::fs`, which uses `spawn_blocking` |
+//! | an occasional file | `tokio::fs`, which uses `spawn_blocking` |
 //! | a loop that blocks as long as the server runs | a [`BlockingService`](crate::background::BlockingService) |
 //! | at most N calls *per second* | a rate limiter |
 //!
@@ -33,38 +33,41 @@
 //! | the caller drops a running task | it continues, with its token; its result is dropped |
 //! | there are more tasks than tokens | the others are queued, or refused: see below |
 //! | a task panics | [`OffloadError::Panicked`], with message and location; the thread takes the next task |
-//! | a task's `timeout` expires | [`OffloadError::Timeout`], which says if the task still runs |
-//! | a task blocks on another one of the same limiter | the nested one runs at once, without a token: see below |
-//! | the reader of a stream is slow | the iterator waits without a thread and a token |
+//! | a task's `timeout` expires | [`OffloadError::Timeout`], which reports if the task is still running |
+//! | a task blocks on another one of the same limiter | the nested one runs immediately, without a token: see below |
+//! | the reader of a stream is slow | the iterator waits without a thread or a token |
 //! | the pool is closed | queued tasks fail, running ones continue |
-//! | the runtime shuts down | running tasks are waited for, queued ones fail: see below |
+//! | the runtime shuts down | the runtime waits for running tasks, and queued ones fail: see below |
 //! | no thread can be started | the task waits for a thread of the pool, or fails with [`NoThread`] |
 //!
 //! [`NoThread`]: OffloadError::NoThread
 //!
-//! A task that runs although its caller has dropped it can check [`TaskContext::is_cancelled`].
+//! A task that is still running after its caller has dropped it can check [`TaskContext::is_cancelled`].
 //!
-//! Queued tasks start by [`Priority`], without starving any, and first in, first out within a priority. With
-//! `max_queued`, tasks beyond it are refused. Runtimes, and pools that share a limiter, take turns. An iterator that
-//! continues after its reader was slow is queued behind the tasks of its priority that wait then.
+//! Queued tasks start in the order of their [`Priority`], and in FIFO order within a priority. No priority is starved.
+//! With `max_queued`, the pool refuses tasks beyond that number. Runtimes, and pools that share a limiter, take turns.
+//! When an iterator continues after its reader was slow, it is queued behind the tasks of its priority that are already
+//! waiting.
 //!
-//! When a runtime shuts down, it waits for the running tasks of a [`BlockingPool`], as for all of `spawn_blocking`.
-//! Queued tasks fail, and idle threads don't delay the shutdown. A [`CpuPool`] continues.
+//! When a runtime shuts down, it waits for the running tasks of a [`BlockingPool`], as it does for every
+//! `spawn_blocking` call. Queued tasks fail, and idle threads don't delay the shutdown. A [`CpuPool`] continues.
 //!
-//! The caller's `tracing` span and its runtime are entered around the task.
+//! A task runs inside the `tracing` span and the runtime of its caller.
 //!
 //! # Nested tasks
 //!
-//! A task that blocks on another one of the same pool does not wait for itself if the future of the nested task is
-//! polled on the task's own thread: by [`from_thread::block_on`], by `Handle::block_on`, or by an executor. Inside
-//! `Handle::block_on` the nested task gets a thread of its own, since tokio would not let it block again on this one;
-//! `par_iter` leaves the pool there. A future that is spawned is polled elsewhere: blocking on it waits for a token
-//! like any other caller, perhaps in a circle. The same applies if tasks of two pools block on each other, or if a task
-//! blocks on `tokio::fs` while the runtime has no other blocking thread.
+//! A task can block on another task of the same pool without a deadlock if the future of the nested task is polled on
+//! the outer task's own thread: by [`from_thread::block_on`], by `Handle::block_on`, or by an executor. Inside
+//! `Handle::block_on` the nested task gets a thread of its own, since tokio would not let it block again on the outer
+//! task's thread. On that new thread, `par_iter` runs outside the pool. A spawned future is polled elsewhere: a task
+//! that blocks on a spawned future waits for a token like any other caller, and may deadlock. Tasks of two pools that
+//! block on each other may deadlock too, and so may a task that blocks on `tokio::fs` while the runtime has no other
+//! blocking thread.
 //!
-//! A nested task has completed when its future is polled for the first time, or when [`start`](Task::start) returns. So
-//! its time limits, and a timeout around it, don't end it; several of them run one after the other; and none can wait
-//! for another. It has its own context, which does not report the cancellation of the outer task.
+//! A nested task runs to completion when its future is polled for the first time, or before [`start`](Task::start)
+//! returns. So neither its time limits nor a timeout around it can end it. Several nested tasks run one after the
+//! other, and none of them can wait for another. A nested task has its own context, which does not report the
+//! cancellation of the outer task.
 
 mod blocking;
 #[cfg(feature = "rayon")]

@@ -1,8 +1,8 @@
-//! [`PoolStatistics`], a pool at one moment.
+//! [`PoolStatistics`], a snapshot of a pool.
 
 use std::borrow::Cow;
 
-/// A pool at one moment.
+/// A snapshot of a pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -13,11 +13,11 @@ pub struct PoolStatistics {
     pub max_running: usize,
     /// Tasks that are running.
     pub running: usize,
-    /// Running tasks that their caller has dropped.
+    /// Running tasks whose caller has dropped them.
     pub abandoned: usize,
     /// Tasks that wait for a thread.
     pub queued: usize,
-    /// Threads without a task, which the pool keeps for a moment.
+    /// Threads without a task, which the pool keeps briefly.
     pub idle_threads: usize,
     /// Tasks that have started since the pool was created. Tasks of a runtime that was shut down are no longer counted.
     pub started: u64,

@@ -1,8 +1,8 @@
 //! Models of the semaphore, checked by loom over every interleaving.
 //!
-//! A holder's work is a read and a write of a `Relaxed` counter, which orders nothing by itself: loom lets a reader see
-//! any older value that the semaphore's own orderings allow. So the sum is right only if holders exclude each other and
-//! each holder also sees what the previous one did.
+//! A holder's work is a read and a write of a `Relaxed` counter, which orders nothing on its own: loom lets a reader
+//! see any older value that the semaphore's own orderings allow. So the sum is right only if holders exclude each other
+//! and each holder also sees what the previous one did.
 
 #![allow(clippy::unwrap_used, reason = "a test fails at the first unexpected result")]
 
@@ -122,8 +122,8 @@ impl From<WaitOutcome> for Outcome {
     }
 }
 
-/// Checks `model` with at most three preemptions per execution. That finds the known kinds of bugs in such code
-/// ("Iterative context bounding", PLDI 2007) and takes seconds.
+/// Checks `model` with at most three preemptions per execution. This bound finds the known kinds of bugs in such code
+/// ("Iterative context bounding", PLDI 2007), and a check takes seconds.
 fn check_bounded(model: impl Fn() + Send + Sync + 'static) {
     let mut builder = Builder::new();
     builder.preemption_bound = Some(3);

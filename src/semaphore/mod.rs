@@ -5,7 +5,7 @@
 //! | `semaphore` | [`Semaphore`], whose fast path takes no mutex while no caller is waiting |
 //! | `token_semaphore` | [`TokenSemaphore`]: callers acquire several tokens at once, and the total can change |
 //! | `wait_queue` | the algorithm: enqueue, poll, cancel, release, grant, close |
-//! | `state` | the trait that the algorithm needs of a state |
+//! | `state` | the trait of the states that the algorithm works on |
 //! | `permit_state`, `token_state` | the two states, each packed into 64 bits |
 //! | `atomic_state` | a state in an atomic, changed by one compare-exchange |
 //! | `waiters` | the waiters, protected by the mutex |

@@ -68,7 +68,7 @@ struct Waiter {
     state: NaiveState,
 }
 
-/// A semaphore, and a naive queue that must do the same.
+/// A semaphore, and a naive queue that must behave in the same way.
 struct Pair {
     semaphore: Semaphore,
     epoch: Instant,

@@ -151,7 +151,7 @@ impl<S: SemaphoreState> Semaphore<S> {
         wake_all(self.with_queue(|queue| queue.close()));
     }
 
-    /// Runs `decide` with the mutex held. The caller drops the result, and thus after the mutex is unlocked.
+    /// Runs `decide` with the mutex held. The caller drops the result after the mutex is unlocked.
     pub(super) fn with_queue<R>(&self, decide: impl FnOnce(&mut WaitQueue<'_, AtomicState<S>>) -> R) -> R {
         let mut queue = lock(&self.queue);
         let Waiters { list, slots } = &mut *queue;

@@ -1,4 +1,4 @@
-//! [`SemaphoreState`], the operations that the algorithm needs on a semaphore's state, and [`WakerSet`], the wakers of
+//! [`SemaphoreState`], the operations on a semaphore's state that the algorithm needs, and [`WakerSet`], the wakers of
 //! the waiters that an operation grants permits to.
 
 use std::fmt::Debug;

@@ -1,7 +1,7 @@
 //! Models of the token semaphore, checked by loom over every interleaving.
 //!
 //! As in the models of the permit semaphore, a holder's work is a read and a write of a `Relaxed` counter, which orders
-//! nothing by itself.
+//! nothing on its own.
 
 #![allow(clippy::unwrap_used, reason = "a test fails at the first unexpected result")]
 

@@ -60,7 +60,7 @@ struct Waiter {
     wakes: Arc<Wakes>,
 }
 
-/// A semaphore, and a naive one that must do the same.
+/// A semaphore, and a naive one that must behave in the same way.
 struct Pair {
     semaphore: TokenSemaphore,
 

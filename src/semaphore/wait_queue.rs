@@ -87,7 +87,7 @@ pub(crate) struct WaitQueue<'a, C: StateCell> {
 pub(crate) enum WaiterPoll<T = ()> {
     /// The wait continues, and the caller's waker is registered.
     Pending,
-    /// The wait continues, and another waker is registered: poll again with a clone of the caller's.
+    /// The wait continues, and another waker is registered: poll again with a clone of the caller's waker.
     NeedsWaker,
     /// The wait is over.
     Ready(Option<WaitOutcome>, Option<RemovedSlot<T>>),
@@ -165,7 +165,7 @@ impl<C: StateCell> WaitQueue<'_, C> {
 
     /// Returns how the wait ended, or that it continues. An outcome removes the waiter and clears its id.
     ///
-    /// `spare` is that of [`WakerSlot::register`](crate::waker_slot::WakerSlot::register).
+    /// `spare` is passed to [`WakerSlot::register`](crate::waker_slot::WakerSlot::register).
     pub(crate) fn poll(
         &mut self,
         waiter: &mut Option<WaiterId>,

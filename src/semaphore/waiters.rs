@@ -26,8 +26,9 @@ const NONE: u32 = u32::MAX;
 
 /// Identifies a waiter: the index of its slot, plus one.
 ///
-/// As wide as a pointer, and never zero, so that a future with an `Option<WaiterId>` consists of whole machine words. A
-/// future is moved before its first poll, and copying it piecemeal would cost more than acquiring the permit.
+/// The id is as wide as a pointer, and never zero, so that a future with an `Option<WaiterId>` consists of whole
+/// machine words. A future is moved before its first poll, and copying it piecemeal would cost more than acquiring the
+/// permit.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct WaiterId(NonZeroUsize);
 
@@ -48,7 +49,7 @@ impl WaiterId {
 
 #[derive(Debug)]
 pub(crate) enum WaiterState {
-    /// In the queue. The waker is woken when the wait ends.
+    /// The waiter is in the queue. Its waker is woken when the wait ends.
     Waiting(WakerSlot),
     /// A permit is set aside for the waiter. Contains the time of the grant if grants expire.
     Granted(Option<Instant>),

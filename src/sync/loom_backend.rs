@@ -22,7 +22,7 @@ pub(crate) fn wait_timeout<'a, T>(
 
 /// A stand-in for `arc_swap::ArcSwap` whose atomic operations are visible to loom.
 ///
-/// Promises what the registry relies on and nothing beyond it: loads acquire, and exchanges acquire and release.
+/// Provides only the orderings that the registry relies on: loads acquire, and exchanges acquire and release.
 #[derive(Debug)]
 pub(crate) struct ArcSwap<T> {
     /// The index of the current version.

@@ -24,7 +24,7 @@ struct AbortHandles {
     prune_at: usize,
     /// A task was spawned before the list was closed.
     is_used: bool,
-    /// A task that is spawned from now on is aborted at once.
+    /// A task that is spawned from now on is aborted immediately.
     is_closed: bool,
 }
 
@@ -49,7 +49,8 @@ impl ChildTasks {
         child
     }
 
-    /// Returns `true` if no task was ever spawned. In that case it also closes the list, so that none ever runs.
+    /// Returns `true` if no task was ever spawned. In that case the call also closes the list, so that no task ever
+    /// runs.
     pub(crate) fn close_if_unused(&self) -> bool {
         let mut aborts = lock(&self.aborts);
         aborts.is_closed |= !aborts.is_used;

@@ -1,4 +1,4 @@
-//! [`GenerationHandle`], through which a generation and its supervisor reach each other.
+//! [`GenerationHandle`], through which a generation and its supervisor communicate.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -29,7 +29,8 @@ pub(crate) struct GenerationHandle {
     pub(crate) child_tasks: ChildTasks,
     /// Set if the generation has a runtime of its own.
     own_runtime: OnceLock<Handle>,
-    /// Given when the generation has to stop, and to its child tasks at the latest when its run has ended.
+    /// The signal is given when the generation has to stop. Its child tasks receive the signal by the end of its run at
+    /// the latest.
     stop: StopSignal,
     /// The phase up to which the generation is aborted: a [`GenerationPhase`] as a number, or 0.
     aborted: AtomicU8,
@@ -79,7 +80,7 @@ impl GenerationHandle {
 
     /// Returns the health, after [`GenerationEvent::HealthChanged`].
     pub(crate) fn take_health(&self) -> ServiceHealth {
-        // Before the health is read, so that a later change sends a new event.
+        // The flag is cleared before the health is read, so that a later change sends a new event.
         self.has_health_changed.store(false, Ordering::SeqCst);
         lock(&self.health).clone()
     }
@@ -105,7 +106,8 @@ impl GenerationHandle {
     }
 
     pub(crate) fn record_heartbeat(&self) {
-        // All generations share the heartbeat, and what is left of an old one is no sign of life of the next.
+        // All generations share the heartbeat, and the remains of an old generation must not send heartbeats for the
+        // next one.
         if let Some(heartbeat) = self.status.heartbeat.as_ref().filter(|_| !self.is_clean_up_claimed()) {
             heartbeat.record(Instant::now());
         }
@@ -132,7 +134,8 @@ impl GenerationHandle {
         self.stop.given().await;
     }
 
-    /// Parks the thread until the generation has to stop, for `limit` at most. Returns `true` if it has to stop.
+    /// Parks the thread until the generation has to stop, for at most `limit`. Returns `true` if the generation has to
+    /// stop.
     pub(crate) fn park(&self, limit: Duration) -> bool {
         self.stop.park(limit)
     }
@@ -149,7 +152,7 @@ impl GenerationHandle {
         debug_assert!(is_first, "a generation runs on one runtime");
     }
 
-    /// Returns `true` if `phase` has to be dropped. If not, `cx` is woken once it has to.
+    /// Returns `true` if `phase` has to be dropped. Otherwise `cx` is woken once `phase` has to be dropped.
     pub(crate) fn poll_aborted(&self, phase: GenerationPhase, cx: &Context<'_>) -> bool {
         if self.is_aborted(phase) {
             return true;
@@ -163,7 +166,7 @@ impl GenerationHandle {
         self.aborted.load(Ordering::Acquire) >= phase as u8
     }
 
-    /// Drops the waker of a generation that is not polled any more. The waker keeps the memory of the task.
+    /// Drops the waker of a generation that is no longer polled. The waker keeps the memory of the task alive.
     pub(crate) fn release_waker(&self) {
         drop(self.polling_task.take());
     }

@@ -1,5 +1,5 @@
-//! [`HostScope`], which marks code that runs on behalf of a host's service. A service that waits for its own host to stop
-//! would wait for itself, so that is refused.
+//! [`HostScope`], which marks code that runs on behalf of a host's service. A service that waits for its own host to
+//! stop would wait for itself, so such a wait is refused.
 
 use std::cell::Cell;
 use std::future::Future;

@@ -18,8 +18,8 @@ use crate::sync::lock;
 #[derive(Debug)]
 pub(crate) struct HostShared {
     inbox: UnboundedSender<SupervisorMessage>,
-    /// Copied on write while a snapshot of it exists, so a change costs the same for any number of services, and there are
-    /// at most as many copies as snapshots were taken.
+    /// The status is copied on write while a snapshot of it exists. So a change costs the same for any number of
+    /// services, and there are at most as many copies as snapshots.
     status: Mutex<Arc<HostStatus>>,
     /// The supervisor holds the sender and drops it at the end.
     events: broadcast::WeakSender<HostEvent>,
@@ -89,7 +89,7 @@ impl HostShared {
         self.server.get().expect("generations begin after the host was started, which sets it")
     }
 
-    /// Sends a message to the supervisor. It is dropped if the supervisor has ended.
+    /// Sends a message to the supervisor. The message is dropped if the supervisor has ended.
     pub(crate) fn send(&self, message: SupervisorMessage) {
         let _ = self.inbox.send(message);
     }
@@ -107,7 +107,8 @@ impl HostShared {
 
     pub(crate) fn subscribe(&self) -> HostEvents {
         let events = self.events.upgrade().map(|events| events.subscribe());
-        // After the end, the receiver of a sender that is already gone: there will be no more events.
+        // After the end of the host, this is the receiver of a sender that is already gone: there will be no more
+        // events.
         HostEvents(events.unwrap_or_else(|| broadcast::channel(1).1))
     }
 

@@ -1,4 +1,4 @@
-//! The ground floor of a host: the state that the host, its supervisor and its generations share, and the messages that
+//! The lowest layer of a host: the state that the host, its supervisor and its generations share, and the messages that
 //! they exchange. Nothing here depends on any of the three.
 //!
 //! ```text

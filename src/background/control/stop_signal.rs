@@ -15,14 +15,14 @@ use crate::panic::catch;
 #[derive(Debug, Default)]
 pub(super) struct StopSignal {
     given: CancellationToken,
-    /// The token for user code. It is not the one above, so that cancelling it does not stop the service, and no child of
-    /// it, so that a panic in a waker of the user's cannot poison it.
+    /// The token for user code. User code has its own token, so that cancelling this token does not stop the service.
+    /// The token is not a child of `given`, so that a panic in a user's waker cannot poison `given`.
     token: CancellationToken,
 }
 
 impl StopSignal {
     pub(super) fn give(&self) {
-        // Both wake wakers, which are user code. A panic in one must not keep the token from being cancelled.
+        // Both calls wake wakers, which are user code. A panic in one must not keep the token from being cancelled.
         let _ = catch(|| self.given.cancel());
         let _ = catch(|| self.token.cancel());
     }
@@ -36,9 +36,9 @@ impl StopSignal {
         self.given.cancelled().await;
     }
 
-    /// Parks the thread until the signal is given, for `limit` at most. Returns `true` if it was given.
+    /// Parks the thread until the signal is given, for at most `limit`. Returns `true` if the signal was given.
     pub(super) fn park(&self, limit: Duration) -> bool {
-        // The thread's clock: tokio's may be paused in tests.
+        // The wait uses std's clock, since tokio's clock may be paused in tests.
         let start = Instant::now();
         let waker = Waker::from(Arc::new(StopWaker(thread::current())));
         let mut given = pin!(self.given.cancelled());

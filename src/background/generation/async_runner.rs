@@ -74,7 +74,8 @@ async fn run<S: BackgroundService>(service: &S, handle: &Arc<GenerationHandle>) 
     }
     let run = Abortable::new(handle, GenerationPhase::Run, || service.run(RunContext::new(handle)));
     let result = phase_result(run.await);
-    // Made before the child tasks are asked to stop: it depends on whether the service was.
+    // The context is created before the child tasks are asked to stop: it reports if the service itself was asked to
+    // stop.
     let cx = StopContext::new(handle, result);
     if !handle.child_tasks.close_if_unused() {
         stop_child_tasks(handle).await;

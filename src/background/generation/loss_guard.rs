@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::background::control::{GenerationEvent, GenerationHandle};
 
-/// Sends [`GenerationEvent::Lost`] when it is dropped, unless the final event was sent or another caller has to send it.
+/// Sends [`GenerationEvent::Lost`] when it is dropped, unless the final event was sent or another caller has to send
+/// it.
 pub(super) struct LossGuard {
     pub(super) handle: Arc<GenerationHandle>,
     has_claimed: bool,

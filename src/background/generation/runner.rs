@@ -14,7 +14,8 @@ pub(crate) trait ServiceRunner: Send + Sync {
     /// Returns `true` if the service blocks and needs a thread.
     fn is_blocking(&self) -> bool;
 
-    /// Begins a generation, which reports its events through the handle. Fails if it needs a thread that can't be spawned.
+    /// Begins a generation, which reports its events through the handle. Fails if it needs a thread that can't be
+    /// spawned.
     fn begin(self: Arc<Self>, placement: Placement, handle: Arc<GenerationHandle>) -> io::Result<()>;
 
     /// Calls `stop` on a thread of its own, unless the generation calls it first. Fails if the thread can't be spawned.

@@ -28,9 +28,9 @@ pub enum Supervision {
     /// On a small thread of its own, so that a stuck server runtime delays neither a stop nor deadlines nor probes.
     #[default]
     OwnThread,
-    /// In a task of the server's runtime. It needs no thread, and no clock but that of the runtime, which tests may pause.
-    /// The supervisor is as late as the runtime is. I/O and time must be enabled on the runtime. A signal that arrives after
-    /// the end of the host is not handled.
+    /// In a task of the server's runtime. The task needs no thread, and uses only the clock of the runtime, which tests
+    /// may pause. When the runtime is late, the supervisor is late too. I/O and time must be enabled on the runtime. A
+    /// signal that arrives after the end of the host is not handled.
     ServerRuntime,
 }
 
@@ -47,7 +47,7 @@ pub enum Supervision {
 /// | [`without_signals`](Self::without_signals) | signals are handled |
 ///
 /// Without a probe listener, the routes of a [web adapter](crate::web) answer the probes. With signals,
-/// [`run_until`](ServiceHost::run_until) stops on SIGTERM and SIGINT, and stops at once on a second one.
+/// [`run_until`](ServiceHost::run_until) stops on SIGTERM and SIGINT, and stops immediately on a second one.
 #[derive(Debug)]
 #[must_use = "a builder does nothing without `build`"]
 pub struct ServiceHostBuilder {
@@ -90,18 +90,19 @@ impl ServiceHostBuilder {
         self
     }
 
-    /// Sets how long the server of [`run_until`](ServiceHost::run_until) may take to end once the stop has begun. After that,
-    /// the server is dropped and the services are stopped.
+    /// Sets how long the server of [`run_until`](ServiceHost::run_until) may take to end once the stop has begun. After
+    /// that, the server is dropped and the services are stopped.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.timeouts.drain = timeout;
         self
     }
 
-    /// Sets how long the whole stop may take, from its trigger on and including the drain.
+    /// Sets how long the whole stop may take, from its trigger, including the drain.
     ///
-    /// This deadline overrides all other timeouts. At four fifths of it, and at most 2 seconds before its end, services that
-    /// still run are dropped, so that there is time for `stop`. At its end, whatever is left is left behind. The default fits
-    /// in the 30 seconds that Kubernetes waits before it kills a container.
+    /// This timeout overrides all other timeouts. At four fifths of the timeout, and at most 2 seconds before its end,
+    /// the host drops services that are still running, so that there is time for `stop`. At the end of the timeout, the
+    /// host leaves behind whatever is still running. The default fits in the 30 seconds that Kubernetes waits before it
+    /// kills a container.
     pub fn shutdown_timeout(mut self, timeout: Duration) -> Self {
         self.timeouts.shutdown = timeout;
         self
@@ -113,20 +114,20 @@ impl ServiceHostBuilder {
         self
     }
 
-    /// Leaves the signals of the process alone.
+    /// Makes the host leave the process's signals alone.
     pub fn without_signals(mut self) -> Self {
         self.signals = Signals::Ignore;
         self
     }
 
-    /// Ends the process if it still runs this long after the host has stopped, with the exit code of the
+    /// Ends the process if it is still running this long after the host has stopped, with the exit code of the
     /// [report](crate::background::ShutdownReport::exit_code) or the [error](crate::background::HostError::exit_code).
     ///
-    /// Code that blocks a thread of the server's runtime can't be dropped. When `main` drops the runtime, it waits for that
-    /// code for as long as it takes; on a runtime with one thread, [`run_until`](ServiceHost::run_until) does not even
-    /// return. A thread of [`Placement::Thread`] or of a blocking service delays nothing. This option is for a `main` that
-    /// ends with its host, and takes effect only with a supervisor on a [thread of its own](Supervision::OwnThread).
-    /// Default: the process is waited for.
+    /// Code that blocks a thread of the server's runtime can't be dropped. When `main` drops the runtime, the runtime
+    /// waits until that code returns, however long that takes. On a runtime with one thread,
+    /// [`run_until`](ServiceHost::run_until) does not even return. A thread of [`Placement::Thread`] or of a blocking
+    /// service delays nothing. This option is for a `main` that ends with its host, and takes effect only with a
+    /// supervisor on a [thread of its own](Supervision::OwnThread). Default: the host never ends the process.
     pub fn exit_within(mut self, limit: Duration) -> Self {
         self.exit_within = Some(limit);
         self
@@ -134,19 +135,19 @@ impl ServiceHostBuilder {
 
     /// Answers the [probes](crate::background#probes) on a port of their own. The port serves nothing else.
     ///
-    /// With [`Supervision::OwnThread`] the probes are answered on the supervisor's thread, so they work while the server's
-    /// runtime is stuck. With [`Supervision::ServerRuntime`] they are answered in tasks of the server's runtime, which must
-    /// have I/O and time enabled. The port answers from the beginning of [`start`](ServiceHost::start), so that `/startupz`
-    /// shows the progress, until the host has stopped. A client that connects before the start is answered once it begins.
-    /// After the end, connections are refused.
+    /// With [`Supervision::OwnThread`] the probes are answered on the supervisor's thread, so they work while the
+    /// server's runtime is stuck. With [`Supervision::ServerRuntime`] they are answered in tasks of the server's
+    /// runtime, which must have I/O and time enabled. The port answers from the beginning of
+    /// [`start`](ServiceHost::start), so that `/startupz` shows the progress, until the host has stopped. A client that
+    /// connects before the start is answered once the start begins. After the end, connections are refused.
     ///
-    /// You bind the port, so that you notice at once if it is taken. With port 0 the system picks one, which
-    /// [`HostHandle::probe_address`](super::HostHandle::probe_address) returns. If this is called again, the last listener
-    /// counts.
+    /// You bind the port, so that you notice immediately if the port is taken. With port 0 the system picks one, which
+    /// [`HostHandle::probe_address`](super::HostHandle::probe_address) returns. If this method is called again, the
+    /// last listener is used.
     ///
-    /// Slow and hostile clients do not delay the host. A client has 5 seconds to send the head of a request, which may have
-    /// 8 KiB, and an idle connection is closed after the same time. At most 64 connections are open: for one more, the
-    /// oldest is closed.
+    /// Slow or hostile clients do not delay the host. A client has 5 seconds to send the head of a request, which may
+    /// be up to 8 KiB long, and an idle connection is closed after the same time. At most 64 connections are open: a
+    /// further connection closes the oldest one.
     ///
     /// # Examples
     ///

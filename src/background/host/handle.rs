@@ -23,21 +23,23 @@ impl HostHandle {
         Self { shared }
     }
 
-    /// Returns the status of the host and its services. This copies a pointer, whatever the number of services.
+    /// Returns the status of the host and its services. The call copies a pointer, regardless of the number of
+    /// services.
     #[must_use]
     pub fn status(&self) -> Arc<HostStatus> {
         self.shared.status()
     }
 
-    /// Returns the address of the [probe listener](super::ServiceHostBuilder::probe_listener), or `None` without one. If the
-    /// listener was bound to port 0, the address has the port that the system picked. It is available before the start.
+    /// Returns the address of the [probe listener](super::ServiceHostBuilder::probe_listener), or `None` without one.
+    /// If the listener was bound to port 0, the address has the port that the system picked. It is available before the
+    /// start.
     #[cfg(feature = "hyper")]
     #[must_use]
     pub fn probe_address(&self) -> Option<SocketAddr> {
         self.shared.probe_address()
     }
 
-    /// Returns the changes from now on.
+    /// Returns a receiver of the host's changes from now on.
     #[must_use]
     pub fn subscribe(&self) -> HostEvents {
         self.shared.subscribe()
@@ -45,7 +47,7 @@ impl HostHandle {
 
     /// Returns a token that is cancelled when the host begins to stop. By then the host is no longer ready.
     ///
-    /// It ends the server and endless streams.
+    /// Use the token to end the server and endless streams.
     #[must_use]
     pub fn draining(&self) -> CancellationToken {
         // A child token: cancelling it does not cancel the tokens of others.
@@ -54,8 +56,8 @@ impl HostHandle {
 
     /// Stops the host and waits until it has stopped: see [`ServiceHost::shutdown`](super::ServiceHost::shutdown).
     ///
-    /// Do not wait for it in a handler: the server's graceful shutdown waits for the handler's request in turn. Use
-    /// [`request_shutdown`](Self::request_shutdown) there.
+    /// Do not wait for the stop in a handler: the server's graceful shutdown waits for the handler's request in turn.
+    /// Use [`request_shutdown`](Self::request_shutdown) there.
     ///
     /// # Cancel safety
     ///
@@ -76,27 +78,28 @@ impl HostHandle {
         error.map_or(Ok(report), Err)
     }
 
-    /// Asks the host to stop, and returns at once. Before the start it does nothing. A signal that arrives later counts as
-    /// the first one, which does not force the stop.
+    /// Asks the host to stop, and returns immediately. Before the start, the call does nothing. A signal that arrives
+    /// later counts as the first one, which does not force the stop.
     pub fn request_shutdown(&self) {
         if self.shared.is_started() {
             self.shared.send(SupervisorMessage::Shutdown(Trigger::Requested));
         }
     }
 
-    /// Stops the host without waiting for anything, as a second signal does. Futures are dropped, and blocked threads are
-    /// left behind. `stop` is called only on services that do not block, and has a few milliseconds.
+    /// Stops the host without waiting for anything, as a second signal does. Futures are dropped, and blocked threads
+    /// are left behind. `stop` is called only on services that do not block, and has a few milliseconds to end.
     pub fn force_shutdown(&self) {
         if self.shared.is_started() {
             self.shared.send(SupervisorMessage::ForceShutdown(Trigger::Requested));
         }
     }
 
-    /// Makes a [periodic](crate::background::periodic()) service call its closure now, or as soon as the service runs. The
-    /// schedule does not change.
+    /// Makes a [periodic](crate::background::periodic()) service call its closure now, or as soon as the service runs.
+    /// The schedule does not change.
     ///
     /// During a call, one more call follows right after it, or runs concurrently with
-    /// [`Overlap::Allow`](crate::background::Overlap::Allow). Triggers that arrive before that call has begun count as one.
+    /// [`Overlap::Allow`](crate::background::Overlap::Allow). Triggers that arrive before that call has begun count as
+    /// one.
     ///
     /// # Errors
     ///

@@ -30,12 +30,12 @@ const EVENT_INTERVAL: u32 = 4;
 /// Runs the background services of a server: it starts them before the first request, supervises them, and stops them
 /// after the last.
 ///
-/// [`run_until`](Self::run_until) is for a server that is a future. If the server is started and stopped in another way,
-/// call [`start`](Self::start) and [`shutdown`](Self::shutdown) yourself.
+/// [`run_until`](Self::run_until) is for a server that is a future. If the server is started and stopped in another
+/// way, call [`start`](Self::start) and [`shutdown`](Self::shutdown) yourself.
 ///
 /// # Drop
 ///
-/// Dropping the host stops its services without waiting for them. Prefer to call [`shutdown`](Self::shutdown) before. A
+/// Dropping the host stops its services without waiting for them. Prefer to call [`shutdown`](Self::shutdown) first. A
 /// supervisor with a thread of its own completes the stop, as long as the process lives.
 ///
 /// # Panics
@@ -90,10 +90,10 @@ impl ServiceHost {
     ///
     /// # Errors
     ///
-    /// - [`StartFailed`](HostError::StartFailed) or [`StartTimedOut`](HostError::StartTimedOut) if a critical service fails to
-    ///   start. All services are stopped again, in reverse order. The error names the service.
-    /// - [`StoppedWhileStarting`](HostError::StoppedWhileStarting) if the host has to stop meanwhile, or the error of the
-    ///   service that made it stop.
+    /// - [`StartFailed`](HostError::StartFailed) or [`StartTimedOut`](HostError::StartTimedOut) if a critical service
+    ///   fails to start. All services are stopped again, in reverse order. The error names the service.
+    /// - [`StoppedWhileStarting`](HostError::StoppedWhileStarting) if the host has to stop in the meantime, or the
+    ///   error of the service that made it stop.
     /// - [`AlreadyStarted`](HostError::AlreadyStarted) if the host was started before.
     /// - [`NoRuntime`](HostError::NoRuntime) outside a tokio runtime.
     /// - [`Thread`](HostError::Thread) if the supervisor's thread can't be spawned.
@@ -104,8 +104,8 @@ impl ServiceHost {
 
     /// Stops the services, in reverse order of their dependencies, and waits until they have stopped.
     ///
-    /// It returns after the [`shutdown_timeout`](ServiceHostBuilder::shutdown_timeout) at the latest. Repeated and concurrent
-    /// calls return the same result.
+    /// The method returns after the [`shutdown_timeout`](ServiceHostBuilder::shutdown_timeout) at the latest. Repeated
+    /// and concurrent calls return the same result.
     ///
     /// # Cancel safety
     ///
@@ -113,7 +113,7 @@ impl ServiceHost {
     ///
     /// # Errors
     ///
-    /// - [`GaveUp`](HostError::GaveUp), or another error that has ended the host before.
+    /// - [`GaveUp`](HostError::GaveUp), or another error that ended the host earlier.
     /// - [`NotStarted`](HostError::NotStarted) if the host was never started.
     /// - [`WouldDeadlock`](HostError::WouldDeadlock) inside a service of the host. The host stops nevertheless.
     pub async fn shutdown(&self) -> Result<ShutdownReport, HostError> {
@@ -122,14 +122,16 @@ impl ServiceHost {
 
     /// Starts the services, runs `server` until it ends or the host has to stop, and stops the services.
     ///
-    /// The host has to stop on SIGTERM and SIGINT (Ctrl-C), when [`shutdown`](HostHandle::shutdown) is called, and when a
-    /// critical service is given up. Then [`HostHandle::draining`] is cancelled, and the server has to end: pass the token to
-    /// the graceful shutdown of the framework. The server has [`drain_timeout`](ServiceHostBuilder::drain_timeout) to end.
+    /// The host has to stop on SIGTERM and SIGINT (Ctrl-C), when [`shutdown`](HostHandle::shutdown) is called, and when
+    /// it gives up on a critical service. Then [`HostHandle::draining`] is cancelled, and the server has to end: pass
+    /// the token to the graceful shutdown of the framework. The server has
+    /// [`drain_timeout`](ServiceHostBuilder::drain_timeout) to end.
     ///
-    /// A second signal forces the stop: the host waits for nothing any more. A first signal never does, even if the host is
-    /// already stopping for another reason. A further signal, after this method has returned, ends the process at once.
+    /// A second signal forces the stop: the host no longer waits for anything. A first signal never forces the stop,
+    /// even if the host is already stopping for another reason. A further signal, after this method has returned, ends
+    /// the process immediately.
     ///
-    /// `server` is not polled before the services have started, so it can bind its port.
+    /// `server` is not polled before the services have started, so it can bind its port when it is first polled.
     ///
     /// # Cancel safety
     ///
@@ -137,9 +139,9 @@ impl ServiceHost {
     ///
     /// # Errors
     ///
-    /// - The errors of [`start`](Self::start), except [`StoppedWhileStarting`](HostError::StoppedWhileStarting), for which
-    ///   this method returns the report.
-    /// - [`GaveUp`](HostError::GaveUp) if a critical service was given up.
+    /// - The errors of [`start`](Self::start), except [`StoppedWhileStarting`](HostError::StoppedWhileStarting), for
+    ///   which this method returns the report.
+    /// - [`GaveUp`](HostError::GaveUp) if the host gave up on a critical service.
     /// - [`Server`](HostError::Server) if the server ended with an error.
     ///
     /// `main` can return any of them.
@@ -154,7 +156,8 @@ impl ServiceHost {
             Err(error) => return Err(error),
         }
         let ended = {
-            // Dropped at the end of this block: before the services stop, or as soon as they begin to.
+            // The server is dropped at the end of this block: before the services stop, or as soon as they begin to
+            // stop.
             let server = pin!(server.into_future());
             tokio::select! {
                 biased;
@@ -230,7 +233,7 @@ impl ServiceHost {
         self.shared.status()
     }
 
-    /// Returns the changes from now on.
+    /// Returns a receiver of the host's changes from now on.
     #[must_use]
     pub fn subscribe(&self) -> HostEvents {
         self.shared.subscribe()

@@ -47,7 +47,7 @@ impl ActiveCalls {
         }
     }
 
-    /// Waits until a call ends, forever if none is in progress.
+    /// Waits until a call ends, or forever if no call is in progress.
     ///
     /// # Cancel safety
     ///
@@ -87,7 +87,7 @@ where
         None => caught.await,
         Some(limit) => timeout(limit, caught).await.unwrap_or(ExitKind::TimedOut(TimeLimit::Tick(limit))),
     };
-    // The future is dropped before the exit is recorded: whatever the call held is released by then.
+    // The future is dropped before the exit is recorded, so that the call has released whatever it held by then.
     discard(work);
     if exit.is_failure() {
         trace::tick_failed(&service, &exit);

@@ -1,4 +1,4 @@
-//! [`Cron`], a cron expression in a time zone, and [`CronError`]. The only file that knows croner and jiff.
+//! [`Cron`], a cron expression in a time zone, and [`CronError`]. Only this file and its tests use croner and jiff.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -84,7 +84,8 @@ impl Cron {
         let from = |hours: u32| self.search(time.checked_add(hours * HOUR)?);
         from(0).or_else(|| {
             // croner finds nothing where a clock change leaves out more than two hours, such as the day that an island
-            // skips when it crosses the date line. If there is a time beyond, search again from after the gap.
+            // skips when it crosses the date line. If the expression matches a later time, search again from after the
+            // gap.
             from(LONGEST_GAP)?;
             (1..=LONGEST_GAP).find_map(from)
         })

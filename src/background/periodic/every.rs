@@ -74,8 +74,8 @@ pub enum FirstCall {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Overlap {
-    /// The call is skipped and counted in [`skipped`](crate::background::TickStatus::skipped). The next one begins at its scheduled
-    /// time.
+    /// The call is skipped and counted in [`skipped`](crate::background::TickStatus::skipped). The next one begins at
+    /// its scheduled time.
     #[default]
     Skip,
     /// One call is queued and begins as soon as the running one has ended. Further calls are skipped.
@@ -95,10 +95,10 @@ enum ScheduleKind {
 }
 
 impl Every {
-    /// Makes each call begin the given number of seconds after the end of the last one: short for
+    /// Makes each call begin the given number of seconds after the end of the last one. This is a shorthand for
     /// [`fixed_delay`](Self::fixed_delay).
     ///
-    /// It corresponds to `repeat_every(seconds=…)` in fastapi-utils.
+    /// The method corresponds to `repeat_every(seconds=…)` in fastapi-utils.
     pub fn secs(seconds: u64) -> Self {
         Self::fixed_delay(Duration::from_secs(seconds))
     }
@@ -201,8 +201,8 @@ impl Every {
         self
     }
 
-    /// Delays each call by a random time of at most `at_most`, so that the replicas of a service do not call all at
-    /// once.
+    /// Delays each call by a random time of at most `at_most`, so that the replicas of a service do not all make their
+    /// calls at the same time.
     ///
     /// Jitter does not accumulate: a fixed rate keeps its schedule. For a fixed rate it must be shorter than the
     /// interval.

@@ -22,11 +22,12 @@ use crate::background::status::ExitKind;
 
 /// Creates a service that calls an async closure again and again.
 ///
-/// It corresponds to `repeat_every` in fastapi-utils, and to an interval or cron job in APScheduler, inside the server.
+/// The function corresponds to `repeat_every` in fastapi-utils, and to an interval or cron job in APScheduler, inside
+/// the server.
 ///
-/// [`Every`] sets when. Calls don't overlap unless [`Overlap::Allow`](super::Overlap::Allow) is set. The next call
-/// takes place however the last one ended: an error, a panic or a [timeout](Every::tick_timeout) is counted, logged,
-/// and shown in [`ServiceStatus::ticks`](super::super::ServiceStatus::ticks).
+/// [`Every`] sets the schedule. Calls don't overlap unless [`Overlap::Allow`](super::Overlap::Allow) is set. The next
+/// call takes place however the last one ended: an error, a panic or a [timeout](Every::tick_timeout) is counted,
+/// logged, and shown in [`ServiceStatus::ticks`](super::super::ServiceStatus::ticks).
 /// [`HostHandle::trigger_now`](super::super::HostHandle::trigger_now) requests a call outside the schedule.
 ///
 /// All options of a [`Service`] apply, except [`heartbeat`](Service::heartbeat): use
@@ -41,7 +42,7 @@ use crate::background::status::ExitKind;
 ///
 /// # Cancel safety
 ///
-/// When the service has to stop, the wait for the next call ends at once, and a running call has
+/// When the service has to stop, the wait for the next call ends immediately, and a running call has
 /// [`stop_timeout`](Service::stop_timeout) to end. After that it is dropped at the await point where it waits, and
 /// counts as failed with [`ExitKind::Aborted`].
 ///
@@ -149,8 +150,8 @@ where
                     if let Some(failures) = schedule.call_ended(ClockReading::now(), exit.is_failure()) {
                         return Err(Box::new(TooManyFailures { failures, last: exit }));
                     }
-                    // A call that takes a whole interval without awaiting makes the next one due at once: other tasks
-                    // must run in between.
+                    // A call that takes a whole interval without awaiting makes the next one due immediately: other
+                    // tasks must run in between.
                     yield_now().await;
                 }
                 () = ticker.triggered() => {}
@@ -186,7 +187,7 @@ impl fmt::Display for TooManyFailures {
         let (failures, calls) = (self.failures, if self.failures == 1 { "call" } else { "calls in a row" });
         write!(f, "{failures} {calls} failed")?;
         match self.last {
-            // The error is the source.
+            // The error is available as the source.
             ExitKind::Failed(_) => Ok(()),
             _ => write!(f, ", the last: {}", self.last),
         }

@@ -41,7 +41,7 @@ impl Ticker {
         self.is_triggered.swap(false, Ordering::AcqRel)
     }
 
-    /// Waits for a trigger. May return spuriously, for a trigger that was taken already.
+    /// Waits for a trigger. May return spuriously, for a trigger that was already taken.
     pub(super) async fn triggered(&self) {
         self.triggered.notified().await;
     }

@@ -1,4 +1,4 @@
-//! [`Heartbeat`], when a service gave its last sign of life.
+//! [`Heartbeat`], which records when a service sent its last heartbeat.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

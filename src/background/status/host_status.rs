@@ -8,10 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use super::service_status::ServiceStatus;
 
-/// A host and its services at one moment.
+/// A snapshot of a host and its services.
 ///
-/// The host publishes each change, and a snapshot that was taken never changes. Taking one copies a pointer, whatever
-/// the number of services.
+/// The host publishes each change, and a snapshot never changes. Taking a snapshot copies a pointer, regardless of the
+/// number of services.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct HostStatus {
@@ -22,7 +22,7 @@ pub struct HostStatus {
     /// `true` once the host has reached [`Running`](HostPhase::Running), which means that all services have started. It
     /// stays `true` while the host stops.
     pub has_started: bool,
-    /// In the order in which the host was given the services.
+    /// The services, in the order in which they were added to the host.
     pub(crate) services: Vec<Arc<ServiceStatus>>,
     /// The index of each service by its name.
     pub(crate) indices: Arc<HashMap<Arc<str>, u32>>,
@@ -75,15 +75,16 @@ impl HostStatus {
         self.indices.get(name).map(|index| &*self.services[*index as usize])
     }
 
-    /// Returns all services, in the order in which the host was given them.
+    /// Returns all services, in the order in which they were added to the host.
     pub fn services(&self) -> impl Iterator<Item = &ServiceStatus> {
         self.services.iter().map(|service| &**service)
     }
 
-    /// Returns how long the server's runtime takes to poll a task that is ready, as of now and not of the snapshot.
+    /// Returns how long the server's runtime takes to poll a task that is ready. The value is current, not as old as
+    /// this snapshot.
     ///
-    /// A supervisor with a thread of its own measures it ten times a second. While a measurement is pending, this is
-    /// the time that it has taken so far. Without such a supervisor it is 0.
+    /// A supervisor with a thread of its own measures it ten times a second. While a measurement is pending, the value
+    /// is the time that the measurement has taken so far. Without such a supervisor, the value is 0.
     #[must_use]
     pub fn runtime_lag(&self) -> Duration {
         self.lag.get()

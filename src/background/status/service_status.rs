@@ -28,8 +28,8 @@ pub struct ServiceStatus {
     pub is_critical: bool,
     /// How many generations have begun: 0 before the first call of `start`.
     pub generation: u64,
-    /// How many generations were begun, or are about to begin, after a failure, or with
-    /// [`Restart::Always`](crate::background::Restart::Always) after the service completed.
+    /// How many restarts have begun or are pending: after a failure, or, with
+    /// [`Restart::Always`](crate::background::Restart::Always), after the service completed.
     pub restarts: u64,
     /// How the last generation ended, if one has.
     pub last_exit: Option<Arc<Exit>>,
@@ -115,8 +115,8 @@ impl ServiceStatus {
         matches!(self.state, ServiceState::Running { ready: true, .. } | ServiceState::Completed)
     }
 
-    /// Returns `true` if the service has ended for good: stopped, completed or failed. It corresponds to `task.done()`
-    /// in Python.
+    /// Returns `true` if the service has ended for good: stopped, completed or failed. The method corresponds to
+    /// `task.done()` in Python.
     #[must_use]
     pub fn is_ended(&self) -> bool {
         matches!(self.state, ServiceState::Stopped | ServiceState::Completed | ServiceState::Failed)

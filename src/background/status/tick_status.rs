@@ -26,13 +26,13 @@ pub struct TickStatus {
     pub last_started: Option<SystemTime>,
     /// How long the call that ended last took.
     pub last_duration: Option<Duration>,
-    /// How the call that ended last did so. [`Completed`](ExitKind::Completed) is success. A call that was dropped
+    /// The outcome of the call that ended last. [`Completed`](ExitKind::Completed) is success. A call that was dropped
     /// before its end is [`Aborted`](ExitKind::Aborted).
     pub last_exit: Option<ExitKind>,
     /// How the last failed call ended.
     pub last_failure: Option<ExitKind>,
     /// When the next scheduled call is due, by the wall clock as it is set now. `None` if that is not known yet, for
-    /// example while a call runs that a fixed delay follows, and if there are no more calls.
+    /// example during a call of a fixed-delay schedule, or if there are no more calls.
     pub next_run: Option<SystemTime>,
 }
 

@@ -10,7 +10,7 @@ use super::timer_queue::after;
 use crate::background::status::{HostPhase, Trigger};
 use crate::background::trace;
 
-/// How long a forced stop takes at most.
+/// The maximum duration of a forced stop.
 const FORCED_STOP: Duration = Duration::from_millis(50);
 
 impl Supervisor {
@@ -49,7 +49,7 @@ impl Supervisor {
         }
     }
 
-    /// Stops the host at once, in any order and without waiting for blocked threads.
+    /// Stops the host immediately, in any order and without waiting for blocked threads.
     pub(super) fn force_shutdown(&mut self, now: Instant, trigger: Trigger) {
         self.begin_stop(now, trigger.clone(), None);
         let Some(stop) = self.stop.as_mut().filter(|stop| stop.forced_by.is_none()) else { return };

@@ -28,7 +28,7 @@ pub(super) enum Action {
     DrainServer,
     /// The services stop from now on: drop the server if it has not ended.
     DropServer,
-    /// All services have ended. If a service made the host stop, it is named.
+    /// All services have ended. The second value names the service that made the host stop, if there is one.
     Finish(Box<ShutdownReport>, Option<FailedService>),
 }
 
@@ -36,6 +36,6 @@ pub(super) enum Action {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FailedService {
     pub(super) id: u32,
-    /// Its dependency that was given up, if that is the reason.
+    /// The dependency that the host gave up on, if that is the reason.
     pub(super) dependency: Option<u32>,
 }

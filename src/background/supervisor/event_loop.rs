@@ -28,7 +28,8 @@ pub(crate) struct SupervisorTask {
     pub(crate) shared: Arc<HostShared>,
     pub(crate) events: broadcast::Sender<HostEvent>,
     pub(crate) inbox: UnboundedReceiver<SupervisorMessage>,
-    /// How long the process may run after the end of the host before it is ended. `None` if it may run for ever.
+    /// How long the process may run after the end of the host before it is ended. `None` if the process may run
+    /// forever.
     pub(crate) exit_within: Option<Duration>,
 }
 
@@ -42,7 +43,8 @@ pub(crate) struct StartRequest {
 }
 
 impl SupervisorTask {
-    /// Runs the host from its start to its end. `server` is the server's runtime if the supervisor has a thread of its own.
+    /// Runs the host from its start to its end. `server` is the server's runtime if the supervisor has a thread of its
+    /// own.
     pub(crate) async fn run(self, request: StartRequest, signals: Signals, server: Option<Handle>) {
         let Self { supervisor, runners, shared, events, mut inbox, exit_within } = self;
         let mut signals = SignalStream::listen(signals);
@@ -81,7 +83,7 @@ impl SupervisorTask {
             }
         };
         executor.tear_down(inbox);
-        // On the server's runtime the supervisor keeps nothing alive, and cannot act once the runtime is stuck.
+        // On the server's runtime, the supervisor's task keeps nothing alive, and cannot act once the runtime is stuck.
         if probe.is_some() {
             tokio::join!(signals::exit_on_further_signal(signals), signals::exit_after(exit_within, exit_code));
         }

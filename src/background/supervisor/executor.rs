@@ -19,7 +19,7 @@ use crate::background::status::{CleanUp, ExitKind, HostEvent, HostPhase, Shutdow
 use crate::background::trace;
 use crate::panic::{catch, discard};
 
-/// A supervisor with its surroundings.
+/// A supervisor with the resources that it acts on.
 pub(super) struct Executor {
     pub(super) supervisor: Supervisor,
     pub(super) runners: Vec<Arc<dyn ServiceRunner>>,
@@ -27,7 +27,7 @@ pub(super) struct Executor {
     pub(super) generations: Vec<Option<Arc<GenerationHandle>>>,
     pub(super) shared: Arc<HostShared>,
     pub(super) events: broadcast::Sender<HostEvent>,
-    /// Taken when it is answered.
+    /// Taken when the request is answered.
     pub(super) request: Option<StartRequest>,
     /// The exit code for the process, once the host has ended.
     pub(super) exit_code: Option<u8>,
@@ -47,8 +47,8 @@ impl Executor {
         Instant::now()
     }
 
-    /// Handles a signal. The first one stops the host and never forces the stop, even if the host is already stopping for
-    /// another reason: its sender has asked only once. The second one forces the stop.
+    /// Handles a signal. The first one stops the host and never forces the stop, even if the host is already stopping
+    /// for another reason: its sender has asked only once. The second one forces the stop.
     pub(super) fn on_signal(&mut self, signal: i32) {
         let (now, trigger) = (self.read_clocks(), Trigger::Signal(signal));
         if mem::replace(&mut self.was_signalled, true) {
@@ -86,7 +86,7 @@ impl Executor {
     }
 
     /// Publishes what has changed, and then executes what was decided. In this order, no observer of an action sees the
-    /// status from before it, and a subscriber that has seen that status receives the event of the change.
+    /// status from before the action, and a subscriber that has seen the old status receives the event of the change.
     fn execute(&mut self) {
         let Decisions { changed, actions } = mem::take(&mut self.supervisor.decisions);
         if !changed.is_empty() || !actions.is_empty() {
@@ -133,7 +133,7 @@ impl Executor {
         let handle = Arc::new(GenerationHandle::new(id, slot.status(), is_ready, Arc::clone(&self.shared)));
         discard(self.generations[id as usize].replace(Arc::clone(&handle)));
         let runner = Arc::clone(&self.runners[id as usize]);
-        // On a runtime that has shut down, the task is dropped at once, and with it values of the service.
+        // On a runtime that has shut down, the task is dropped immediately, together with values of the service.
         if let Ok(Err(error)) = catch(|| runner.begin(placement, Arc::clone(&handle))) {
             handle.send(GenerationEvent::StartFailed(ExitKind::Failed(Arc::new(error))));
         }
@@ -147,10 +147,10 @@ impl Executor {
         }
     }
 
-    /// Sends the result of the start to the caller that has started the host.
+    /// Sends the result of the start to the caller that started the host.
     fn reply(&mut self, result: Result<(), HostError>) {
         if let Some(request) = self.request.take() {
-            // Fails if the caller has stopped waiting.
+            // Sending fails if the caller has stopped waiting.
             let _ = request.reply.send(result);
         }
     }
@@ -168,7 +168,8 @@ impl Executor {
         self.shared.set_outcome(HostOutcome { report, error });
     }
 
-    /// Drops the services and what they left, value by value: two destructors that panic at once would abort the process.
+    /// Drops the services and what they left, value by value: two destructors that panic at the same time would abort
+    /// the process.
     pub(super) fn tear_down(mut self, mut inbox: UnboundedReceiver<SupervisorMessage>) {
         while let Ok(message) = inbox.try_recv() {
             discard(message);
@@ -181,7 +182,7 @@ impl Executor {
     }
 
     pub(super) fn warn_of_lag(&self, lag: Duration) {
-        // A service on a thread of its own blocks no other.
+        // A service on a thread of its own blocks no other service.
         let blocks = |handle: &&Arc<GenerationHandle>| {
             handle.is_in_poll() && self.supervisor.slot(handle.id).options.placement == Placement::Shared
         };
@@ -190,7 +191,7 @@ impl Executor {
     }
 }
 
-/// Handles a supervisor that is dropped before its host has stopped. The host is not ready any more, whatever its services
+/// Handles a supervisor that is dropped before its host has stopped. The host is no longer ready, whatever its services
 /// do. Services on threads of their own are asked to stop, since nothing else would ever ask them.
 impl Drop for Executor {
     fn drop(&mut self) {

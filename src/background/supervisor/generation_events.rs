@@ -55,9 +55,10 @@ impl Supervisor {
         slot.current.has_started = true;
         match slot.state {
             SlotState::Starting => {}
-            // The start was aborted just as it returned, so the generation may have reached its run without seeing the abort.
+            // The start was aborted just as it returned, so the generation may have reached its run without seeing the
+            // abort.
             SlotState::Aborting => return self.decide(Action::Abort(id, GenerationPhase::Run)),
-            // The service was asked to stop before: it will not run, or not for long.
+            // The service was already asked to stop: it will not run, or not for long.
             _ => return,
         }
         slot.state = SlotState::Running;
@@ -77,8 +78,8 @@ impl Supervisor {
         self.set_decided(id);
     }
 
-    /// Stops a service whose `run` has ended by itself and left child tasks. Only the child tasks are asked to stop: the
-    /// service ended before it was asked.
+    /// Stops a service whose `run` has ended on its own and left child tasks. Only the child tasks are asked to stop:
+    /// the service ended before it was asked.
     fn await_child_tasks(&mut self, now: Instant, id: u32) {
         if self.slot(id).state == SlotState::Running {
             self.enter_stopping(now, id);
@@ -87,7 +88,7 @@ impl Supervisor {
 
     fn on_run_ended(&mut self, now: Instant, id: u32, result: PhaseResult) {
         if matches!(self.slot(id).state, SlotState::CleaningUp | SlotState::AbortingCleanUp) {
-            // Too late: the exit that was recorded before stands.
+            // The result is too late: the exit that was recorded earlier is kept.
             return discard(result);
         }
         self.record_exit(now, id, result);
@@ -123,7 +124,7 @@ impl Supervisor {
         // Another generation would be lost in the same way.
         slot.current.is_last = true;
         if matches!(slot.state, SlotState::CleaningUp | SlotState::AbortingCleanUp) {
-            // The exit that was recorded before stands.
+            // The exit that was recorded earlier is kept.
             slot.clean_up = CleanUp::Failed(BoxError::from("the runtime of the service is gone").into());
             return self.on_generation_ended(now, id);
         }

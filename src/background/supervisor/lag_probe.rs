@@ -40,8 +40,8 @@ impl LagProbe {
         }
     }
 
-    /// Begins a measurement if it is time to and the last one has ended. If the last one is pending, it records the time so
-    /// far, and returns it once if it is worth a warning.
+    /// Begins a measurement if one is due and the last one has ended. If the last one is pending, records the time so
+    /// far, and returns that time once if it is worth a warning.
     pub(super) fn measure(&mut self, now: Instant) -> Option<Duration> {
         if now < self.next {
             return None;
@@ -71,8 +71,8 @@ impl LagProbe {
         None
     }
 
-    /// Returns `true` if all workers of the runtime are parked. A task would be polled at once, and would wake a worker only
-    /// for that.
+    /// Returns `true` if all workers of the runtime are parked. A task would be polled immediately, and would wake a
+    /// worker only for that.
     fn server_is_idle(&self) -> bool {
         let metrics = self.server.metrics();
         // The count starts unparked at 0, and each park and unpark adds one.

@@ -1,7 +1,7 @@
-//! [`Supervisor`], which decides which service starts, restarts, is given up, stopped or aborted, and when.
+//! [`Supervisor`], which decides when each service is started, restarted, stopped, aborted or given up.
 //!
-//! The supervisor is pure: events and the time go in, [`Decisions`](decisions::Decisions) come out. [`SupervisorTask`] is
-//! the shell around it, which waits for messages and executes the decisions.
+//! The supervisor is pure: events and the time go in, [`Decisions`](decisions::Decisions) come out. [`SupervisorTask`]
+//! is the shell around it, which waits for messages and executes the decisions.
 //!
 //! | event | decided in |
 //! |---|---|
@@ -28,13 +28,15 @@
 //!
 //! 1. A service starts once all services that it depends on have been ready, and is asked to stop once all of its
 //!    dependents have ended, so that none of them can need it. If time is short or the stop is forced, all services are
-//!    asked at once.
-//! 2. Each generation reaches [`Supervisor::on_generation_ended`] exactly once. Events of other generations are ignored.
-//! 3. Whatever waits has a timer: start, stop, abort, clean-up, backoff, and the host's start, drain and deadline. A held
-//!    service waits for another service, which has a timer.
+//!    asked at the same time.
+//! 2. Each generation reaches [`Supervisor::on_generation_ended`] exactly once. Events of other generations are
+//!    ignored.
+//! 3. Whatever waits has a timer: start, stop, abort, clean-up, backoff, and the host's start, drain and deadline. A
+//!    held service waits for another service, which has a timer.
 //! 4. After the deadline of a stop, the host waits for nothing.
-//! 5. Errors belong to the services. Code that may drop the last reference to one [discards](crate::panic::discard) it, and
-//!    code that shows one runs inside [`catch`](crate::panic::catch), so that a panic in it does not end the supervisor.
+//! 5. Errors belong to the services. Code that may drop the last reference to one [discards](crate::panic::discard) it,
+//!    and code that shows one runs inside [`catch`](crate::panic::catch), so that a panic in it does not end the
+//!    supervisor.
 
 mod commands;
 mod decisions;

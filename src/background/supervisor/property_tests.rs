@@ -1,5 +1,5 @@
-//! Runs a [`Supervisor`] in a simulation with services that hang, ignore a stop, block and fail, and with a stop of the host
-//! at any time.
+//! Runs a [`Supervisor`] in a simulation with services that hang, ignore a stop, block and fail, and with a stop of the
+//! host at any time.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::mem;
@@ -23,7 +23,7 @@ use crate::background::status::{
 };
 
 const MS: Duration = Duration::from_millis(1);
-/// A simulation that takes more steps is taken to run for ever.
+/// A simulation that takes more steps is assumed to run forever.
 const MAX_STEPS: usize = 20_000;
 
 /// The options of a service, and what it does in each generation.
@@ -239,7 +239,7 @@ fn slots(host: &HostScript, now: Instant) -> Vec<ServiceSlot> {
 
 impl<'a> Simulation<'a> {
     fn new(script: &'a HostScript) -> Self {
-        // Not the epoch of the machine's clock, before which no instant may exist.
+        // The simulation does not begin at the epoch of the machine's clock, since no instant may exist before that.
         let began = Instant::now();
         let [startup, drain, shutdown] = script.limits.map(ms);
         let timeouts = HostTimeouts { startup, drain, shutdown };
@@ -564,8 +564,8 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    /// Records the exits that the supervisor shows. A batch may hide them: a generation may end in the same batch as the one
-    /// before it.
+    /// Records the exits that the supervisor shows. A batch may hide them: a generation may end in the same batch as
+    /// the one before it.
     fn record_exits(&mut self) {
         for id in 0..self.supervisor.slots.len() {
             self.exits.extend(self.supervisor.status(id as u32).last_exit.iter().map(|exit| (id, exit.generation)));
@@ -598,7 +598,8 @@ impl<'a> Simulation<'a> {
                 simulated.stops == 1 || !simulated.has_started || !reaches_stop,
                 "s{id} {generation} has started and is gone, but its stop was never called: {simulated:?}"
             );
-            // The `stop` of a generation that was left behind in its run was called on another thread, unless no time was left.
+            // The `stop` of a generation that was left behind in its run was called on another thread, unless no time
+            // was left.
             let was_replaced = simulated.has_started && !reaches_stop && *generation < service.generations;
             assert!(!was_replaced || simulated.stops == 1, "s{id} {generation} {simulated:?} {script:?}");
         }
@@ -636,7 +637,8 @@ proptest! {
 
 #[test]
 fn service_whose_start_returns_while_it_is_aborted_is_aborted_in_its_run() {
-    // The event of the start was already in the queue. The service has not seen the stop request, and may ignore it in `run`.
+    // The event of the start was already in the queue. The service has not seen the stop request, and may ignore it in
+    // `run`.
     let script = ServiceScript {
         after: vec![],
         restart_with: vec![],

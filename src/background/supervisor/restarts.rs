@@ -153,7 +153,8 @@ impl Supervisor {
         }
     }
 
-    /// Gives up a service and those that cannot do without it. It does not recurse, since a chain may be long.
+    /// Gives up on a service and on the services that cannot run without it. The method does not recurse, since a chain
+    /// may be long.
     fn give_up(&mut self, now: Instant, id: u32) {
         let mut given_up = VecDeque::from([id]);
         while let Some(id) = given_up.pop_front() {
@@ -164,7 +165,7 @@ impl Supervisor {
             trace::given_up(self.name(id));
             if slot.options.is_critical {
                 let name = Arc::clone(self.name(id));
-                // Without a generation, it waited in vain for a dependency.
+                // A service without a generation waited in vain for a dependency.
                 let has_begun = slot.status.generation > 0;
                 let trigger = if has_begun { Trigger::GaveUp { name } } else { Trigger::StartFailed { name } };
                 let dependency = self.given_up_dependency(id);
@@ -183,8 +184,8 @@ impl Supervisor {
         }
     }
 
-    /// Returns the dependency that was given up before and because of which this service is. A service that failed by itself
-    /// has none.
+    /// Returns the dependency that the host gave up on, if that is why the host gives up on this service. A service
+    /// that failed on its own has no such dependency.
     fn given_up_dependency(&self, id: u32) -> Option<u32> {
         let slot = self.slot(id);
         let reason = slot.current.stop_reason();

@@ -14,16 +14,16 @@ use crate::background::status::{CleanUp, ExitKind, ServiceStatus};
 pub(crate) struct ServiceSlot {
     pub(super) options: ServiceOptions,
     pub(super) dependencies: Arc<Dependencies>,
-    /// What is published of the service. A change copies it if the published one is shared.
+    /// The published status of the service. A change copies the status if the published one is shared.
     pub(super) status: Arc<ServiceStatus>,
     pub(super) state: SlotState,
     pub(super) failures: RestartHistory,
-    /// How many of its dependencies have never been ready.
+    /// How many of the service's dependencies have never been ready.
     pub(super) unmet_dependencies: u32,
-    /// How many of its dependents have not ended.
+    /// How many of the service's dependents have not ended.
     pub(super) live_dependents: u32,
     pub(super) was_ready: bool,
-    /// The result of its first start is known, or it will never start.
+    /// The result of the first start is known, or the service will never start.
     pub(super) is_decided: bool,
     /// The result of the last `stop`.
     pub(super) clean_up: CleanUp,
@@ -48,19 +48,19 @@ pub(crate) struct Dependencies {
 /// The state of a service. See the diagram in the module's documentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SlotState {
-    /// It waits for the host to start, or for its dependencies.
+    /// The service waits for the host to start, or for its dependencies.
     Waiting,
     Starting,
     Running,
-    /// It was asked to stop.
+    /// The service was asked to stop.
     Stopping,
-    /// It did not stop in time, and its `start` or `run` is being dropped.
+    /// The service did not stop in time, and its `start` or `run` is being dropped.
     Aborting,
     CleaningUp,
-    /// Its `stop` did not end in time, and is being dropped.
+    /// The service's `stop` did not end in time, and is being dropped.
     AbortingCleanUp,
     BackingOff,
-    /// It waits until the services that it restarts with are ready again.
+    /// The service waits until the services that it restarts with are ready again.
     Held,
     Ended,
 }
@@ -71,9 +71,9 @@ pub(super) enum StopReason {
     HostStops,
     StartTimedOut,
     NoHeartbeat,
-    /// A service that it restarts with is restarted.
+    /// A service that this one restarts with is restarted.
     DependencyRestarts,
-    /// A service that it restarts with was given up.
+    /// The host gave up on a service that this one restarts with.
     DependencyGivenUp,
 }
 
@@ -81,15 +81,15 @@ pub(super) enum StopReason {
 #[derive(Debug)]
 pub(super) struct CurrentGeneration {
     pub(super) began: Instant,
-    /// Its `start` returned `Ok`.
+    /// The generation's `start` returned `Ok`.
     pub(super) has_started: bool,
     pub(super) ready_since: Option<Instant>,
-    /// How long it was ready before `ready_since`.
+    /// How long the generation was ready before `ready_since`.
     pub(super) was_ready_for: Duration,
     pub(super) stop_requested: Option<(Instant, StopReason)>,
-    /// How its work ended, and when.
+    /// How the generation's work ended, and when.
     pub(super) exit: Option<(ExitKind, Instant)>,
-    /// No other generation can follow: its thread may still be at work, or its runtime is gone.
+    /// No other generation can follow: the thread of this one may still be working, or its runtime is gone.
     pub(super) is_last: bool,
 }
 
@@ -120,7 +120,7 @@ impl ServiceSlot {
         Arc::clone(&self.status)
     }
 
-    /// Returns `true` if it has a generation that can be asked to stop.
+    /// Returns `true` if the service has a generation that can be asked to stop.
     pub(super) fn can_stop(&self) -> bool {
         matches!(self.state, SlotState::Starting | SlotState::Running)
     }
@@ -133,7 +133,7 @@ impl ServiceSlot {
         self.state == SlotState::Running && self.current.ready_since.is_some()
     }
 
-    /// Returns `true` if the generation was ready for so long that a failure begins a new row of failures.
+    /// Returns `true` if the generation was ready for so long that a failure begins a new streak of failures.
     pub(super) fn is_stable(&self, now: Instant) -> bool {
         let CurrentGeneration { ready_since, was_ready_for, .. } = self.current;
         let ready_for = was_ready_for + ready_since.map_or(Duration::ZERO, |since| now.duration_since(since));

@@ -14,7 +14,7 @@ use crate::background::placement::Placement;
 use crate::background::status::{CleanUp, ExitKind, HostPhase, ServiceReport, ServiceState, ShutdownReport, Trigger};
 use crate::background::trace;
 
-/// The part of the time for a stop that is kept for clean-up is a fifth, and no more than this.
+/// A stop reserves a fifth of its time for clean-up, but no more than this.
 const RESERVE: Duration = Duration::from_secs(2);
 
 impl Supervisor {
@@ -102,11 +102,11 @@ impl Supervisor {
         self.stop.as_ref().map_or(at, |stop| at.min(stop.deadline))
     }
 
-    /// Leaves all services behind that have not ended by the deadline.
+    /// Leaves behind all services that have not ended by the deadline.
     pub(super) fn abandon_all(&mut self, now: Instant) {
         for id in self.ids() {
             let slot = self.slot_mut(id);
-            // A service that is aborted in its `run` still reaches its `stop` by itself, whenever that is.
+            // A service that is aborted in its `run` still reaches its `stop` on its own, whenever that is.
             let phase = match slot.state {
                 SlotState::Ended => continue,
                 SlotState::CleaningUp | SlotState::AbortingCleanUp => GenerationPhase::Stop,

@@ -1,4 +1,4 @@
-//! [`Supervisor`]: its state, and the changes of it that all events share.
+//! [`Supervisor`]: its state, and the state changes that all events share.
 
 use std::mem;
 use std::sync::Arc;
@@ -121,20 +121,20 @@ impl Supervisor {
         self.decide(Action::Emit(HostEvent::Phase(phase)));
     }
 
-    /// Returns the status of a service to be changed. The change is published.
+    /// Returns the status of a service for a change. The change is published.
     pub(super) fn status_mut(&mut self, id: u32) -> &mut ServiceStatus {
         self.decisions.changed.push(id);
         Arc::make_mut(&mut self.slots[id as usize].status)
     }
 
-    /// Enters a state of a service, unless it is in that state.
+    /// Sets the state of a service, unless the service is already in that state.
     pub(super) fn set_state(&mut self, id: u32, state: ServiceState) {
         if self.status(id).state != state {
             self.set_state_with(id, state, |_| {});
         }
     }
 
-    /// Enters a state of a service, with another change to its status that the same event reports.
+    /// Sets the state of a service, together with another change to its status that the same event reports.
     pub(super) fn set_state_with(&mut self, id: u32, state: ServiceState, change: impl FnOnce(&mut ServiceStatus)) {
         let since = self.wall;
         let status = self.status_mut(id);
@@ -161,7 +161,8 @@ impl Supervisor {
         }
     }
 
-    /// Drops what the services have left, value by value: two destructors that panic at once would abort the process.
+    /// Drops what the services have left, value by value: two destructors that panic at the same time would abort the
+    /// process.
     pub(super) fn discard_values(&mut self) {
         for ServiceSlot { status, clean_up, current, .. } in self.slots.drain(..) {
             discard(clean_up);

@@ -13,7 +13,8 @@ use crate::background::placement::Placement;
 use crate::background::status::{CleanUp, ExitKind, HostPhase, Trigger};
 use crate::background::trace;
 
-/// How long an aborted phase may take to be dropped while the host stops. It takes no time unless the thread is stuck.
+/// How long an aborted phase may take to be dropped while the host stops. Dropping a phase takes no time unless the
+/// thread is stuck.
 const GRACE: Duration = Duration::from_millis(500);
 
 impl Supervisor {
@@ -45,7 +46,7 @@ impl Supervisor {
     fn on_host_timeout(&mut self, now: Instant) {
         match self.phase {
             HostPhase::Starting => {
-                // The first service that is not ready itself, not one that waits for it.
+                // Find the first service that is not ready itself, not a service that waits for it.
                 let is_late = |id: &u32| self.slot(*id).state != SlotState::Waiting && !self.slot(*id).was_ready;
                 let failed = self.ids().find(is_late).map(|id| FailedService { id, dependency: None });
                 self.begin_stop(now, Trigger::StartTimedOut, failed);
@@ -59,7 +60,7 @@ impl Supervisor {
         }
     }
 
-    /// Drops a start at once, unless the service blocks: then it has the time to stop.
+    /// Drops a start immediately, unless the service is blocking. A blocking service has its `stop_timeout` to end.
     fn on_start_timeout(&mut self, now: Instant, id: u32) {
         self.request_stop(now, id, StopReason::StartTimedOut);
         if self.slot(id).options.placement != Placement::Blocking {
@@ -108,7 +109,7 @@ impl Supervisor {
         self.set_timer(id, Some(deadline));
     }
 
-    /// Leaves a service behind that blocks its thread.
+    /// Leaves behind a service that blocks its thread.
     fn leak(&mut self, now: Instant, id: u32) {
         trace::leaked(self.name(id));
         self.record_exit(now, id, Err(ExitKind::Leaked));

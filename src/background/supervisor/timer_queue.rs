@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A duration that stands for "never" and can be added to any instant without an overflow.
+/// A duration that represents "never" and can be added to any instant without an overflow.
 const FAR: Duration = Duration::from_secs(86_400 * 365 * 30);
 
 /// The timers of a host, in the order of their deadlines.
@@ -31,7 +31,7 @@ impl TimerQueue {
         self.deadlines[id as usize]
     }
 
-    /// Replaces the timer with that index by another one, or by none.
+    /// Replaces or removes the timer with that index.
     pub(super) fn set(&mut self, id: u32, deadline: Option<Instant>) {
         let timer = &mut self.deadlines[id as usize];
         if let Some(replaced) = timer.take() {

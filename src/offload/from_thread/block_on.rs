@@ -7,23 +7,25 @@ use super::executor::ThreadExecutor;
 use crate::offload::job::{Cancelled, TaskContext};
 use crate::park::runs_async_tasks;
 
-/// Runs async code from a thread that may block, and waits for its result: `anyio.from_thread.run`.
+/// Runs async code from a thread that may block, and waits for its result. The function corresponds to
+/// `anyio.from_thread.run`.
 ///
 /// The future is polled on this thread, so it may borrow local values and need not be `Send`. The tasks that it spawns,
-/// its timers and its sockets belong to the runtime of the task's caller. Unlike inside `Handle::block_on`, a nested
-/// task of the same pool, awaited with `run_blocking(..).await`, may call `block_on` again: it runs on this thread too,
-/// at any depth.
+/// its timers and its sockets belong to the runtime of the task's caller. A nested task of the same pool, awaited with
+/// `run_blocking(..).await`, runs on this thread too, at any depth, and may call `block_on` again. Inside
+/// `Handle::block_on`, a nested task needs a thread of its own.
 ///
-/// The future does not end when the task's caller stops waiting. Combine a future that may wait for long with something
-/// that ends it, such as [`tokio::time::timeout`]. (The future runs without tokio's cooperative budget: if it is always
-/// ready, a timeout around it is never polled.)
+/// The future does not end when the task's caller stops waiting. Combine a future that may wait for a long time with
+/// something that ends the wait, such as [`tokio::time::timeout`]. (The future runs without tokio's cooperative budget:
+/// a timeout around a future that is always ready is never polled.)
 ///
-/// A panic of the future unwinds into the caller.
+/// A panic in the future unwinds into the caller.
 ///
 /// # Errors
 ///
-/// [`FromThreadError::BlockingInAsync`] on a thread that runs async tasks, where polling the future would stop them.
-/// [`FromThreadError::NoRuntime`] if there is no tokio runtime. In both cases the future was not polled.
+/// Returns [`FromThreadError::BlockingInAsync`] on a thread that runs async tasks, because the call would keep those
+/// tasks from running. Returns [`FromThreadError::NoRuntime`] if there is no tokio runtime. In both cases the future is
+/// not polled.
 ///
 /// # Examples
 ///
@@ -56,14 +58,14 @@ pub fn block_on<F: Future>(future: F) -> Result<F::Output, FromThreadError> {
     Ok(ThreadExecutor::current().block_on(future))
 }
 
-/// Returns early, with `?`, if the result of the task that runs on this thread is no longer wanted:
-/// `anyio.from_thread.check_cancelled`.
+/// Returns an error if the result of the task that runs on this thread is no longer wanted, so that the task can return
+/// early with `?`. The function corresponds to `anyio.from_thread.check_cancelled`.
 ///
 /// This is [`TaskContext::checkpoint`] for code anywhere inside a task. Outside of a task it always returns `Ok`.
 ///
 /// # Errors
 ///
-/// [`Cancelled`] if the task [is](TaskContext::is_cancelled).
+/// Returns [`Cancelled`] if the task [is cancelled](TaskContext::is_cancelled).
 ///
 /// # Examples
 ///

@@ -9,10 +9,10 @@ use crate::panic::Panic;
 #[non_exhaustive]
 pub enum FromThreadError {
     /// This thread runs async tasks, which the call would block.
-    #[error("blocking wait on a thread that runs async tasks: use .await here, or run_blocking around what blocks")]
+    #[error("blocking wait on a thread that runs async tasks: use .await here, or run_blocking around blocking code")]
     BlockingInAsync,
     /// There is no tokio runtime here.
-    #[error("no tokio runtime here: call it from run_blocking, or pass a Portal to this thread")]
+    #[error("no tokio runtime here: call the function from run_blocking, or pass a Portal to this thread")]
     NoRuntime,
     /// The portal was closed, or its runtime was shut down.
     #[error("the portal is closed, or its runtime was shut down: create a new portal")]

@@ -6,17 +6,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread, ThreadId};
 
-/// Polls futures on the thread that has created it, and parks the thread while they wait.
+/// Polls futures on the thread that created the executor, and parks the thread while the futures wait.
 ///
-/// `Handle::block_on` is not used, since tokio treats a thread inside it as one that runs async tasks. A nested task of
-/// the same pool would then not be allowed to block, and need a thread of its own. Here it runs on this thread.
+/// The executor does not use `Handle::block_on`, since tokio treats a thread inside `Handle::block_on` as one that runs
+/// async tasks. A nested task of the same pool could not block there, and would need a thread of its own. With this
+/// executor, the nested task runs on this thread.
 #[derive(Debug)]
 pub(crate) struct ThreadExecutor {
     thread_waker: Arc<ExecutorWaker>,
     waker: Waker,
 }
 
-/// Wakes the thread. The flag is what counts: other code on this thread may park meanwhile, and consume the `unpark`.
+/// Wakes the thread. The flag records the wake-up, since other code on this thread may park in the meantime and consume
+/// the `unpark`.
 #[derive(Debug)]
 struct ExecutorWaker {
     thread: Thread,

@@ -1,4 +1,4 @@
-//! Back to async code, from a thread that may block: `anyio.from_thread`.
+//! Runs async code from a thread that may block, like `anyio.from_thread`.
 //!
 //! | in | to | use |
 //! |---|---|---|
@@ -8,10 +8,10 @@
 //! | a thread without a runtime | run async code in the service's runtime | [`Portal::current`] |
 //! | a program without a runtime | run async code at all | [`Portal::start`] |
 //!
-//! A thread without a runtime is one of your own, of a library, or of C code. Its [`Portal`] is created in async code
-//! and passed to it.
+//! A thread without a runtime may belong to your program, to a library, or to C code. Create its [`Portal`] in async
+//! code, and pass the portal to the thread.
 //!
-//! Async code uses `.await` instead: there, everything that blocks here is refused with
+//! Async code uses `.await` instead. On a thread that runs async tasks, the calls that block return
 //! [`FromThreadError::BlockingInAsync`].
 
 mod block_on;

@@ -1,4 +1,4 @@
-//! [`Portal`], access to async code for threads outside of it.
+//! [`Portal`], which gives threads without a runtime access to async code.
 
 use std::io;
 use std::sync::Arc;
@@ -12,16 +12,16 @@ use super::portal_task::PortalTask;
 use crate::debug::impl_debug;
 use crate::park::runs_async_tasks;
 
-/// Runs async code for threads that have no runtime: `anyio.from_thread.BlockingPortal`.
+/// Runs async code for threads that have no runtime. The type corresponds to `anyio.from_thread.BlockingPortal`.
 ///
 /// A portal can be cloned and used from many threads at once. The futures that it runs are tasks of its runtime, and
 /// are not polled on the calling thread. (In a task of a pool, [`block_on`](super::block_on) polls a future on the
 /// calling thread.)
 ///
-/// When the portal is [closed](Self::close), or when the last of its clones and of its [tasks'](PortalTask) handles is
-/// dropped, its tasks are cancelled: they are dropped at their `.await`. After its runtime was shut down, all calls
-/// eventually fail with [`FromThreadError::Closed`]. A runtime that exists but is not driven, such as a
-/// `current_thread` one outside of its `block_on`, runs no tasks, and calls wait for it.
+/// The portal's tasks are cancelled when the portal is [closed](Self::close), or when the last of its clones and of its
+/// [task handles](PortalTask) is dropped. A cancelled task is dropped at its `.await`. After the runtime was shut down,
+/// all calls eventually fail with [`FromThreadError::Closed`]. A runtime that exists but is not driven, such as a
+/// `current_thread` runtime outside of its `block_on`, runs no tasks, and calls wait until the runtime is driven.
 ///
 /// # Examples
 ///
@@ -52,19 +52,22 @@ impl Portal {
     ///
     /// # Errors
     ///
-    /// [`FromThreadError::NoRuntime`] outside of a runtime.
+    /// Returns [`FromThreadError::NoRuntime`] outside of a runtime.
     pub fn current() -> Result<Self, FromThreadError> {
         let runtime = Handle::try_current().map_err(|_| FromThreadError::NoRuntime)?;
         Ok(Self(Arc::new(PortalInner { runtime, closed: CancellationToken::new() })))
     }
 
-    /// Creates a portal to a new runtime on a new thread, for programs that have none: `start_blocking_portal`.
+    /// Creates a portal to a new runtime on a new thread, for programs that have no runtime. The method corresponds to
+    /// `start_blocking_portal` in anyio.
     ///
-    /// The thread and its runtime end when the portal is closed or dropped. Neither call waits for that.
+    /// The thread and its runtime end when the portal is closed or dropped. Neither closing nor dropping the portal
+    /// waits for the thread.
     ///
     /// # Errors
     ///
-    /// The error of the operating system, if it can't start a thread or provide what the runtime waits on.
+    /// Returns the error of the operating system if it can't start the thread, or can't provide the event queue that
+    /// the runtime waits on.
     ///
     /// # Examples
     ///
@@ -95,8 +98,8 @@ impl Portal {
     ///
     /// # Errors
     ///
-    /// The errors of [`spawn`](Self::spawn) and [`PortalTask::wait`]. On a thread that runs async tasks, nothing is
-    /// spawned.
+    /// Returns the errors of [`spawn`](Self::spawn) and [`PortalTask::wait`]. On a thread that runs async tasks,
+    /// nothing is spawned.
     pub fn call<F>(&self, future: F) -> Result<F::Output, FromThreadError>
     where
         F: Future + Send + 'static,
@@ -112,8 +115,8 @@ impl Portal {
     ///
     /// # Errors
     ///
-    /// [`FromThreadError::Closed`] if the portal is closed. If it is closed at the same time, or its runtime is gone,
-    /// waiting for the task may return the error instead.
+    /// Returns [`FromThreadError::Closed`] if the portal is closed. If the portal is closed at the same time, or its
+    /// runtime is gone, [`PortalTask::wait`] may return the error instead.
     pub fn spawn<F>(&self, future: F) -> Result<PortalTask<F::Output>, FromThreadError>
     where
         F: Future + Send + 'static,

@@ -37,10 +37,10 @@ impl<T: Send + 'static> PortalTask<T> {
     ///
     /// # Errors
     ///
-    /// [`FromThreadError::Panicked`] if the task panicked, [`Cancelled`](FromThreadError::Cancelled) if it was
+    /// Returns [`FromThreadError::Panicked`] if the task panicked, [`Cancelled`](FromThreadError::Cancelled) if it was
     /// cancelled, [`Closed`](FromThreadError::Closed) if its runtime was shut down, and
-    /// [`BlockingInAsync`](FromThreadError::BlockingInAsync) on a thread that runs async tasks. (The task continues
-    /// then.)
+    /// [`BlockingInAsync`](FromThreadError::BlockingInAsync) on a thread that runs async tasks. In that last case the
+    /// task continues.
     pub fn wait(self) -> Result<T, FromThreadError> {
         if runs_async_tasks() {
             return Err(FromThreadError::BlockingInAsync);
@@ -63,7 +63,7 @@ impl<T> PortalTask<T> {
         self.cancel.cancel();
     }
 
-    /// Returns `true` if the task has ended: [`wait`](Self::wait) would not block.
+    /// Returns `true` if the task has ended, so that [`wait`](Self::wait) would not block.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.task.is_finished()
@@ -73,7 +73,7 @@ impl<T> PortalTask<T> {
 /// Runs a future until it completes, panics or is cancelled.
 async fn run<F: Future>(future: F, cancel: CancellationToken) -> Result<F::Output, FromThreadError> {
     let mut future = Box::pin(future);
-    // Caught here, since tokio does not record the location of a panic.
+    // The panic is caught here, since tokio does not record its location.
     let caught = poll_fn(|cx| match catch(|| future.as_mut().poll(cx)) {
         Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
         Ok(Poll::Pending) => Poll::Pending,

@@ -7,9 +7,9 @@ use tracing::{Dispatch, Span, dispatcher};
 /// The caller's surroundings, which are entered around the task.
 #[derive(Debug, Default)]
 pub(crate) struct CallerContext {
-    /// Only if the caller is in a span that a subscriber has enabled, which is rare.
+    /// Set only if the caller is in a span that a subscriber has enabled, which is rare.
     span: Option<Box<(Span, Dispatch)>>,
-    /// Only if the thread has not entered it already.
+    /// Set only if the thread has not already entered the runtime.
     runtime: Option<Handle>,
 }
 

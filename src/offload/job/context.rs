@@ -1,4 +1,4 @@
-//! [`TaskContext`], what a running task can ask about its caller.
+//! [`TaskContext`], which lets a running task ask about its caller.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -14,10 +14,10 @@ thread_local! {
     static CURRENT: RefCell<Vec<TaskContext>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What a running task can ask about its caller: if the caller still waits, and how long it will.
+/// Lets a running task ask if its caller is still waiting, and until when the caller waits.
 ///
-/// A thread can't be stopped from outside. So a task that takes long checks its context from time to time, and returns
-/// early when its result is no longer wanted.
+/// A thread can't be stopped from outside. So a task that takes a long time checks its context from time to time, and
+/// returns early when its result is no longer wanted.
 ///
 /// # Examples
 ///
@@ -44,28 +44,29 @@ thread_local! {
 #[derive(Clone)]
 pub struct TaskContext(pub(super) SharedJob);
 
-/// The result of the task is no longer wanted. Return it with `?` from [`TaskContext::checkpoint`].
+/// The error of [`TaskContext::checkpoint`]: the result of the task is no longer wanted. The task returns the error
+/// with `?`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Error)]
 #[error("the task is cancelled: its result is no longer wanted, so return early")]
 #[non_exhaustive]
 pub struct Cancelled;
 
-/// What the caller has asked for one task.
+/// The options that the caller has set for one task.
 #[derive(Debug, Default)]
 pub(crate) struct TaskOptions {
     pub(crate) label: Option<Cow<'static, str>>,
     pub(crate) deadline: Option<Instant>,
-    /// When the task was submitted, and when it must have started.
+    /// When the task was submitted, and by when it must have started.
     pub(crate) queue_window: Option<(Instant, Instant)>,
     /// The task continues after its caller has dropped it.
     pub(crate) is_shielded: bool,
-    /// A full queue does not refuse the task, as it continues work that was admitted before.
+    /// A full queue does not refuse the task, since the task continues work that was admitted before.
     pub(crate) ignores_queue_bound: bool,
 }
 
 impl TaskContext {
-    /// Returns the context of the task that runs on this thread: for code deep inside a task, or for
-    /// [`blocking_handler`](crate::web), whose closure is passed the arguments of the request only.
+    /// Returns the context of the task that runs on this thread. Use it in code deep inside a task, or in a
+    /// [`blocking_handler`](crate::web), whose closure receives only the arguments of the request.
     #[must_use]
     pub fn current() -> Option<Self> {
         CURRENT.try_with(|running| running.borrow().last().cloned()).ok().flatten()
@@ -78,18 +79,18 @@ impl TaskContext {
         self.0.flags().is_cancelled() || self.deadline().is_some_and(|deadline| deadline <= Instant::now())
     }
 
-    /// Returns early, with `?`, if the task [is cancelled](Self::is_cancelled).
+    /// Returns an error if the task [is cancelled](Self::is_cancelled), so that the task can return early with `?`.
     ///
-    /// This takes one load from memory, and reads the clock if the task has a deadline.
+    /// The check takes one load from memory, and reads the clock if the task has a deadline.
     ///
     /// # Errors
     ///
-    /// [`Cancelled`] if it is.
+    /// Returns [`Cancelled`] if the task is cancelled.
     pub fn checkpoint(&self) -> Result<(), Cancelled> {
         if self.is_cancelled() { Err(Cancelled) } else { Ok(()) }
     }
 
-    /// Returns the moment when the caller stops waiting, if it has set one.
+    /// Returns the time at which the caller stops waiting, if the caller has set a time limit.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.0.options().deadline

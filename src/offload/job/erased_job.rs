@@ -13,15 +13,16 @@ const ABANDONED: u8 = 2;
 
 /// What a pool does with a job.
 pub(crate) trait RunnableJob: Send + Sync {
-    /// Runs the closure, on the thread of a worker or of a caller that runs it inline. The result is kept back until it
-    /// is published.
+    /// Runs the closure, on the thread of a worker or of a caller that runs it inline. The job keeps the result until
+    /// it is published.
     fn run(self: Arc<Self>);
 
     /// Makes the result available to the caller. Returns the waker to call.
     ///
-    /// A caller often submits its next task at once. So a worker decides its next step before it publishes the result:
-    /// the caller then finds the worker's token and thread where they belong, even if it polls without being woken. (A
-    /// caller that drops its handle may take the result before it is published.)
+    /// A caller often submits its next task immediately. So a worker decides its next step before it publishes the
+    /// result. By the time the caller has the result, the worker has kept or given back its token and its thread, even
+    /// if the caller polls without being woken. (A caller that drops its handle may take the result before it is
+    /// published.)
     fn publish(&self) -> Option<Waker>;
 
     /// Fails the job with `why` if it has not started. Returns the waker to call.
@@ -43,8 +44,8 @@ pub(crate) trait AwaitableJob<T>: RunnableJob {
     /// Returns the result once it is published. Until then, `cx` is registered to be woken.
     fn poll(&self, cx: &Context<'_>) -> Poll<Result<T, OffloadError>>;
 
-    /// Drops the closure if the job has not started. Returns `true` if it had not: exactly one of cancelling, refusing
-    /// and starting a queued job succeeds.
+    /// Drops the closure if the job has not started. Returns `true` if the job had not started: exactly one of
+    /// cancelling, refusing and starting a queued job succeeds.
     fn cancel_if_queued(&self) -> bool;
 
     /// Fails the job with [`OffloadError::Cancelled`] if it has not started, and marks its context as cancelled.
@@ -57,7 +58,8 @@ pub(crate) trait AwaitableJob<T>: RunnableJob {
     fn is_finished(&self) -> bool;
 }
 
-/// What has become of a job's caller. No other memory is read because of these flags, so `Relaxed` is enough.
+/// What a job's caller has done: cancelled the job, or dropped it. The flags guard no other memory, so `Relaxed`
+/// suffices.
 #[derive(Debug, Default)]
 pub(crate) struct CallerFlags(AtomicU8);
 
@@ -67,7 +69,7 @@ impl CallerFlags {
         self.0.fetch_or(CANCELLED, Ordering::Relaxed);
     }
 
-    /// Records that the caller has dropped the job while it ran.
+    /// Records that the caller has dropped the job while the job was running.
     pub(crate) fn abandon(&self) {
         self.0.fetch_or(ABANDONED, Ordering::Relaxed);
     }

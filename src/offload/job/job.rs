@@ -61,7 +61,7 @@ impl<F, T> Job<F, T> {
                 discard(work);
                 None
             }
-            // It was cancelled between the queue and here.
+            // The job was cancelled after it left the queue.
             (other, _) => {
                 *state = other;
                 None
@@ -94,7 +94,7 @@ impl<F, T> Job<F, T> {
             JobState::Running { waker } if !self.flags.is_abandoned() => *state = JobState::Ran { result, waker },
             unwanted => {
                 drop(state);
-                // One by one: a second panic during unwinding would abort the process.
+                // Drop the values one by one: a second panic during unwinding would abort the process.
                 discard(result);
                 discard(unwanted);
             }
@@ -171,7 +171,7 @@ where
     T: Send + 'static,
 {
     fn poll(&self, cx: &Context<'_>) -> Poll<Result<T, OffloadError>> {
-        // Cloned and dropped without the mutex: wakers are user code.
+        // The waker is cloned and dropped without the mutex held: wakers are user code.
         let mut spare = None;
         loop {
             let mut state = lock(&self.state);
@@ -197,7 +197,7 @@ where
             return false;
         }
         let queued = mem::replace(&mut *state, JobState::Taken);
-        // Without the mutex: the values in the closure are the user's.
+        // The closure is dropped without the mutex held: its values are the user's.
         drop(state);
         drop(queued);
         true

@@ -1,9 +1,9 @@
 //! The job: what a pool queues and runs for a task.
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! |---|---|
 //! | `job` | the closure, then its result |
-//! | `erased_job` | what the pool and the caller may do with a job |
+//! | `erased_job` | the operations that the pool and the caller may perform on a job |
 //! | `caller_context` | the span and the runtime that a job takes from its caller |
 //! | `context` | what a running task can ask about its caller |
 //! | `priority` | the order of queued tasks |

@@ -36,6 +36,7 @@ impl<L: Deref<Target = CapacityLimiter> + Unpin> Future for TokenAcquisition<L> 
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // A task that finds free tokens again and again still lets other tasks run, as with tokio's own semaphore.
         let coop = ready!(coop::poll_proceed(cx));
         let result = match self.try_acquire() {
             Some(tokens) => Ok(tokens),
@@ -89,7 +90,7 @@ impl<L: Deref<Target = CapacityLimiter>> TokenAcquisition<L> {
         Self { limiter: Some(limiter), request, waiter: None }
     }
 
-    /// Acquires free tokens at once, unless the caller is queued already.
+    /// Acquires free tokens immediately, unless the caller is already queued.
     #[inline]
     pub(super) fn try_acquire(&self) -> Option<AcquiredTokens> {
         if self.waiter.is_some() { None } else { self.limiter().semaphores.try_acquire(self.request).ok() }

@@ -1,4 +1,4 @@
-//! [`CapacityLimiter`], a limit on how much runs at once.
+//! [`CapacityLimiter`], a limit on how much runs at the same time.
 
 use std::sync::Arc;
 
@@ -12,28 +12,28 @@ use crate::semaphore::{MAX_TOKENS, TokenSemaphore};
 use crate::shared::{Shareable, Shared};
 use crate::sync::const_unless_loom;
 
-/// Limits how much runs at once, with a number of tokens that tasks and threads acquire first in, first out. The number
-/// can change while the limiter is in use.
+/// Limits how much runs at the same time. Tasks and threads acquire tokens in FIFO order, and the number of tokens can
+/// change while the limiter is in use.
 ///
-/// It is what [anyio's `CapacityLimiter`][anyio] is to FastAPI, with permits that release themselves instead of
-/// borrowers that must. It differs from `tokio::sync::Semaphore` in its adjustable total, its reserve, its statistics
-/// and its blocking wait.
+/// The limiter corresponds to [anyio's `CapacityLimiter`][anyio], which FastAPI uses. A permit releases its tokens when
+/// it is dropped, while a borrower in anyio must release them. The limiter differs from `tokio::sync::Semaphore` in its
+/// adjustable total, its reserve, its statistics and its blocking wait.
 ///
 /// - The order is strict. While a caller is queued, every new caller waits behind it: a caller that wants one token
 ///   does not overtake one that wants ten. So tokens may stay free until there are enough for the first caller in the
 ///   queue.
-/// - [`set_total`](Self::set_total) never takes tokens away from their holders. After the total was reduced below the
+/// - [`set_total`](Self::set_total) never takes tokens away from their holders. After the total is reduced below the
 ///   number of tokens held, [`available`](super::LimiterStatistics::available) is negative, and no token can be
-///   acquired until it is positive again. A total of 0 is a pause.
-/// - Acquiring free tokens and releasing them is one atomic exchange each, and allocates no memory.
+///   acquired until it is positive again. A total of 0 pauses the limiter.
+/// - Acquiring free tokens takes one atomic exchange, and releasing them takes another. Neither allocates memory.
 ///
 /// [anyio]: https://anyio.readthedocs.io/en/stable/api.html#anyio.CapacityLimiter
 ///
 /// # Common mistakes
 ///
-/// A caller that holds a token and waits for a second one of the same limiter may wait for itself. It should acquire
-/// both at once, with [`acquire_many`](Self::acquire_many), or, for clean-up, acquire one of the
-/// [reserve](Self::with_reserve).
+/// A caller that holds a token and waits for a second one of the same limiter may wait for itself. The caller should
+/// acquire both tokens together, with [`acquire_many`](Self::acquire_many). For clean-up, the caller should acquire a
+/// token of the [reserve](Self::with_reserve).
 ///
 /// A future that was granted its tokens holds them until it is polled or dropped.
 ///
@@ -73,8 +73,8 @@ impl CapacityLimiter {
     pub const MAX_TOTAL: usize = MAX_TOKENS;
 
     const_unless_loom! {
-        /// Creates a limiter of `total` tokens. 0 is a pause: every caller waits until [`set_total`](Self::set_total) ends
-        /// it.
+        /// Creates a limiter of `total` tokens. With 0 tokens the limiter is paused: every caller waits until
+        /// [`set_total`](Self::set_total) raises the total.
         ///
         /// A total above [`MAX_TOTAL`](Self::MAX_TOTAL) is reduced to it.
         #[must_use]
@@ -84,7 +84,7 @@ impl CapacityLimiter {
     }
 
     const_unless_loom! {
-        /// Creates a limiter of [`MAX_TOTAL`](Self::MAX_TOTAL) tokens: to count now, and to limit later.
+        /// Creates a limiter of [`MAX_TOTAL`](Self::MAX_TOTAL) tokens, which counts now and can limit later.
         #[must_use]
         pub fn unlimited() -> Self {
             Self::new(Self::MAX_TOTAL)
@@ -95,8 +95,8 @@ impl CapacityLimiter {
         /// Creates a limiter of `total` tokens, with a reserve of `reserve` more that only
         /// [`acquire_reserved`](Self::acquire_reserved) and its variants acquire.
         ///
-        /// The reserve is for work that must end so that other work can start. Clean-up that is queued behind new work,
-        /// which in turn waits for what is to be cleaned up, is a deadlock ([fastapi#3205]). Use the reserve only for work
+        /// The reserve is for work that must end so that other work can start. If clean-up is queued behind new work,
+        /// and the new work waits for the clean-up, both are deadlocked ([fastapi#3205]). Use the reserve only for work
         /// that does not itself wait for the holder of a token.
         ///
         /// The reserve never changes, and a pause does not affect it. Numbers above [`MAX_TOTAL`](Self::MAX_TOTAL) are
@@ -125,59 +125,60 @@ impl CapacityLimiter {
 
     /// Waits for one token.
     ///
-    /// The caller enters the queue with the first poll.
+    /// The caller enters the queue when the future is first polled.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the queue. A token that was granted already goes to the next caller; none is lost.
+    /// Dropping the future removes the caller from the queue. A token that was already granted goes to the next caller,
+    /// so no token is lost.
     ///
     /// # Errors
     ///
-    /// [`LimiterError::Closed`] if the limiter is closed, before or during the wait.
+    /// Returns [`LimiterError::Closed`] if the limiter is closed, before or during the wait.
     pub fn acquire(&self) -> AcquireTokens<'_> {
         TokenAcquisition::new(self, TokenRequest::ONE)
     }
 
-    /// Waits for `tokens` tokens, all at once.
+    /// Waits for `tokens` tokens, and acquires all of them together.
     ///
-    /// If that is more than the total, the caller waits until the total has grown, and all callers behind it wait too.
-    /// Zero tokens are acquired at once, even if other callers are queued.
+    /// If `tokens` exceeds the total, the caller waits until the total has grown, and all callers behind it wait too.
+    /// Zero tokens are acquired immediately, even if other callers are queued.
     ///
     /// # Cancel safety
     ///
-    /// As [`acquire`](Self::acquire). When the first caller leaves the queue, the callers behind it get the tokens that
-    /// were too few for it.
+    /// The same as [`acquire`](Self::acquire). When the first caller leaves the queue, the callers behind it can
+    /// acquire the tokens that were too few for the first caller.
     ///
     /// # Errors
     ///
-    /// [`LimiterError::Closed`] as with `acquire`, and [`LimiterError::TooMany`] for more than
+    /// Returns [`LimiterError::Closed`] like `acquire`, and [`LimiterError::TooMany`] for more than
     /// [`MAX_TOTAL`](Self::MAX_TOTAL) tokens.
     pub fn acquire_many(&self, tokens: usize) -> AcquireTokens<'_> {
         TokenAcquisition::new(self, TokenRequest::many(tokens))
     }
 
-    /// Waits for one token, as [`acquire`](Self::acquire), that may outlive the caller.
+    /// Waits for one token, like [`acquire`](Self::acquire). The permit may outlive the caller.
     ///
     /// # Cancel safety
     ///
-    /// As `acquire`.
+    /// The same as `acquire`.
     ///
     /// # Errors
     ///
-    /// As `acquire`.
+    /// The same as `acquire`.
     pub fn acquire_owned(self: Arc<Self>) -> AcquireTokensOwned {
         SharedLimiter::from(self).acquire_owned()
     }
 
-    /// Waits for `tokens` tokens, as [`acquire_many`](Self::acquire_many), that may outlive the caller.
+    /// Waits for `tokens` tokens, like [`acquire_many`](Self::acquire_many). The permit may outlive the caller.
     ///
     /// # Cancel safety
     ///
-    /// As `acquire_many`.
+    /// The same as `acquire_many`.
     ///
     /// # Errors
     ///
-    /// As `acquire_many`.
+    /// The same as `acquire_many`.
     pub fn acquire_many_owned(self: Arc<Self>, tokens: usize) -> AcquireTokensOwned {
         SharedLimiter::from(self).acquire_many_owned(tokens)
     }
@@ -185,29 +186,29 @@ impl CapacityLimiter {
     /// Waits for one token, from the [reserve](Self::with_reserve) if no other is free.
     ///
     /// Acquires an ordinary token if one is free and no caller is queued for it, and a token of the reserve otherwise.
-    /// If the reserve has none either, the caller waits for the reserve, first in, first out. Without a reserve this is
-    /// the same as [`acquire`](Self::acquire).
+    /// If the reserve is empty too, the caller waits for a token of the reserve, in FIFO order. Without a reserve, this
+    /// method does the same as [`acquire`](Self::acquire).
     ///
     /// # Cancel safety
     ///
-    /// As `acquire`.
+    /// The same as `acquire`.
     ///
     /// # Errors
     ///
-    /// As `acquire`.
+    /// The same as `acquire`.
     pub fn acquire_reserved(&self) -> AcquireTokens<'_> {
         TokenAcquisition::new(self, TokenRequest::Reserved)
     }
 
-    /// Waits for one token, as [`acquire_reserved`](Self::acquire_reserved), that may outlive the caller.
+    /// Waits for one token, like [`acquire_reserved`](Self::acquire_reserved). The permit may outlive the caller.
     ///
     /// # Cancel safety
     ///
-    /// As `acquire`.
+    /// The same as `acquire`.
     ///
     /// # Errors
     ///
-    /// As `acquire`.
+    /// The same as `acquire`.
     pub fn acquire_reserved_owned(self: Arc<Self>) -> AcquireTokensOwned {
         SharedLimiter::from(self).acquire_reserved_owned()
     }
@@ -216,7 +217,8 @@ impl CapacityLimiter {
     ///
     /// # Errors
     ///
-    /// [`LimiterError::WouldBlock`] if not, and [`LimiterError::Closed`].
+    /// Returns [`LimiterError::WouldBlock`] if no token is free or a caller is queued, and [`LimiterError::Closed`] if
+    /// the limiter is closed.
     #[inline]
     pub fn try_acquire(&self) -> Result<LimiterPermit<'_>, LimiterError> {
         self.try_acquire_request(TokenRequest::ONE)
@@ -227,26 +229,26 @@ impl CapacityLimiter {
     ///
     /// # Errors
     ///
-    /// [`LimiterError::WouldBlock`] if not, [`LimiterError::Closed`], and [`LimiterError::TooMany`] for more than
-    /// [`MAX_TOTAL`](Self::MAX_TOTAL) tokens.
+    /// Returns [`LimiterError::WouldBlock`] if too few tokens are free or a caller is queued, [`LimiterError::Closed`]
+    /// if the limiter is closed, and [`LimiterError::TooMany`] for more than [`MAX_TOTAL`](Self::MAX_TOTAL) tokens.
     pub fn try_acquire_many(&self, tokens: usize) -> Result<LimiterPermit<'_>, LimiterError> {
         self.try_acquire_request(TokenRequest::many(tokens))
     }
 
-    /// Acquires one token, as [`try_acquire`](Self::try_acquire), that may outlive the caller.
+    /// Acquires one token, like [`try_acquire`](Self::try_acquire). The permit may outlive the caller.
     ///
     /// # Errors
     ///
-    /// As `try_acquire`.
+    /// The same as `try_acquire`.
     pub fn try_acquire_owned(self: Arc<Self>) -> Result<OwnedLimiterPermit, LimiterError> {
         SharedLimiter::from(self).try_acquire_owned()
     }
 
-    /// Acquires `tokens` tokens, as [`try_acquire_many`](Self::try_acquire_many), that may outlive the caller.
+    /// Acquires `tokens` tokens, like [`try_acquire_many`](Self::try_acquire_many). The permit may outlive the caller.
     ///
     /// # Errors
     ///
-    /// As `try_acquire_many`.
+    /// The same as `try_acquire_many`.
     pub fn try_acquire_many_owned(self: Arc<Self>, tokens: usize) -> Result<OwnedLimiterPermit, LimiterError> {
         SharedLimiter::from(self).try_acquire_many_owned(tokens)
     }
@@ -255,53 +257,55 @@ impl CapacityLimiter {
     ///
     /// # Errors
     ///
-    /// [`LimiterError::WouldBlock`] if the reserve has none either, and [`LimiterError::Closed`].
+    /// Returns [`LimiterError::WouldBlock`] if the reserve is empty too, and [`LimiterError::Closed`] if the limiter is
+    /// closed.
     pub fn try_acquire_reserved(&self) -> Result<LimiterPermit<'_>, LimiterError> {
         self.try_acquire_request(TokenRequest::Reserved)
     }
 
     /// Blocks this thread until it has acquired one token, in the same queue as the futures.
     ///
-    /// For plain threads, `spawn_blocking` and `block_in_place`.
+    /// Use this method on plain threads, in `spawn_blocking` and in `block_in_place`.
     ///
     /// # Errors
     ///
-    /// [`LimiterError::Closed`] as with [`acquire`](Self::acquire), and [`LimiterError::BlockingInAsync`] on a thread
-    /// that runs async tasks, even if a token is free. A task inside `tokio::task::unconstrained` can't be distinguished
-    /// from a thread that may block.
+    /// Returns [`LimiterError::Closed`] like [`acquire`](Self::acquire), and [`LimiterError::BlockingInAsync`] on a
+    /// thread that runs async tasks, even if a token is free. A task inside `tokio::task::unconstrained` can't be
+    /// distinguished from a thread that may block.
     pub fn acquire_blocking(&self) -> Result<LimiterPermit<'_>, LimiterError> {
         blocking::acquire(self, TokenRequest::ONE)
     }
 
-    /// Blocks this thread until it has acquired `tokens` tokens, as [`acquire_blocking`](Self::acquire_blocking).
+    /// Blocks this thread until it has acquired `tokens` tokens, like [`acquire_blocking`](Self::acquire_blocking).
     ///
     /// # Errors
     ///
-    /// As `acquire_blocking`, and [`LimiterError::TooMany`] for more than [`MAX_TOTAL`](Self::MAX_TOTAL) tokens.
+    /// Returns the errors of `acquire_blocking`, and [`LimiterError::TooMany`] for more than
+    /// [`MAX_TOTAL`](Self::MAX_TOTAL) tokens.
     pub fn acquire_many_blocking(&self, tokens: usize) -> Result<LimiterPermit<'_>, LimiterError> {
         blocking::acquire(self, TokenRequest::many(tokens))
     }
 
-    /// Blocks this thread until it has acquired one token, from the reserve if no other is free, as
+    /// Blocks this thread until it has acquired one token, from the reserve if no other is free, like
     /// [`acquire_reserved`](Self::acquire_reserved).
     ///
     /// # Errors
     ///
-    /// As [`acquire_blocking`](Self::acquire_blocking).
+    /// The same as [`acquire_blocking`](Self::acquire_blocking).
     pub fn acquire_reserved_blocking(&self) -> Result<LimiterPermit<'_>, LimiterError> {
         blocking::acquire(self, TokenRequest::Reserved)
     }
 
-    /// Changes the number of tokens, without the reserve.
+    /// Changes the number of tokens, excluding the reserve.
     ///
     /// New tokens go to the callers in the queue, in their order. If the total shrinks, no holder loses a token:
-    /// released tokens first make up for those that are [missing](super::LimiterStatistics::available). 0 is a pause. A
-    /// total above [`MAX_TOTAL`](Self::MAX_TOTAL) is reduced to it.
+    /// released tokens first make up for those that are [missing](super::LimiterStatistics::available). A total of 0
+    /// pauses the limiter. A total above [`MAX_TOTAL`](Self::MAX_TOTAL) is reduced to it.
     pub fn set_total(&self, total: usize) {
         self.semaphores.set_total(total);
     }
 
-    /// Returns the number of tokens, without the reserve.
+    /// Returns the number of tokens, excluding the reserve.
     #[must_use]
     pub fn total(&self) -> usize {
         self.semaphores.ordinary().total()
@@ -319,7 +323,7 @@ impl CapacityLimiter {
         self.semaphores.ordinary().is_closed()
     }
 
-    /// Returns the ordinary tokens, for a pool that waits for them without futures and permits.
+    /// Returns the semaphore of the ordinary tokens, for a pool that waits for tokens without futures and permits.
     pub(crate) fn semaphore(&self) -> &TokenSemaphore {
         self.semaphores.ordinary()
     }

@@ -7,7 +7,7 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum LimiterError {
     /// Too few tokens are free, or other callers are queued, and this caller does not wait.
-    #[error("too few tokens are free, or others wait for them: try again later, or wait with acquire()")]
+    #[error("too few tokens are free, or other callers wait for them: try again later, or wait with acquire()")]
     WouldBlock,
     /// The caller requested more tokens than a limiter can ever have: [`CapacityLimiter::MAX_TOTAL`].
     ///

@@ -1,6 +1,6 @@
 //! The limiter: tokens, and the callers that wait for them.
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! |---|---|
 //! | `capacity_limiter` | the limiter |
 //! | `semaphores` | its two semaphores: the ordinary tokens and the reserve |

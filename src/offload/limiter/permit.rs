@@ -8,15 +8,15 @@ use crate::debug::impl_debug;
 
 /// Tokens of a [`CapacityLimiter`]. Dropping the permit releases them.
 ///
-/// Bind it to a name, such as `_permit`: `let _ = limiter.acquire().await?;` releases the tokens at once.
+/// Bind it to a name, such as `_permit`: `let _ = limiter.acquire().await?;` releases the tokens immediately.
 ///
-/// A panic that drops the permit releases them too: nothing is poisoned.
+/// A panic that drops the permit releases the tokens too, and poisons nothing.
 pub type LimiterPermit<'a> = HeldTokens<&'a CapacityLimiter>;
 
-/// Tokens of a [`CapacityLimiter`] that may outlive the caller: the permit shares the limiter, so it can
-/// move to another task or thread.
+/// Tokens of a [`CapacityLimiter`] that may outlive the caller: the permit shares ownership of the limiter, so
+/// the permit can move to another task or thread.
 ///
-/// Dropping the permit releases them, also in a panic.
+/// Dropping the permit releases the tokens, also during a panic.
 pub type OwnedLimiterPermit = HeldTokens<SharedLimiter>;
 
 /// Tokens of a [`CapacityLimiter`]. `L` is a reference to the limiter or shares it.

@@ -10,7 +10,7 @@ use crate::sync::const_unless_loom;
 #[derive(Debug)]
 pub(super) struct LimiterSemaphores {
     ordinary: TokenSemaphore,
-    /// Only for requests of a reserved token, one token each. Its total does not change.
+    /// Only requests for a reserved token use the reserve, and each acquires one token. Its total does not change.
     reserve: TokenSemaphore,
 }
 
@@ -19,14 +19,14 @@ pub(super) struct LimiterSemaphores {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum TokenRequest {
     Tokens(Tokens),
-    /// One token, of the reserve if there is no other.
+    /// One token, from the reserve if no other is free.
     Reserved,
     /// Zero tokens.
     Nothing,
     TooMany,
 }
 
-/// Tokens that a caller has acquired, and has to release.
+/// Tokens that a caller has acquired and must release.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum AcquiredTokens {
     Ordinary(Tokens),
@@ -123,7 +123,8 @@ impl LimiterSemaphores {
         }
     }
 
-    /// Returns the outcome of the wait once it has ended. The waiter has left the queue then, and `waiter` is `None`.
+    /// Returns the outcome of the wait once the wait has ended. By then the waiter has left the queue, and `waiter` is
+    /// `None`.
     pub(super) fn poll_waiter(
         &self,
         request: TokenRequest,
@@ -154,7 +155,8 @@ impl LimiterSemaphores {
         }
     }
 
-    /// Returns the semaphore that a caller waits for, the number of tokens, and what the caller has acquired then.
+    /// Returns the semaphore that a caller waits for, the number of tokens, and the tokens that the caller holds after
+    /// the wait.
     fn queue_for(&self, request: TokenRequest) -> Option<(&TokenSemaphore, Tokens, AcquiredTokens)> {
         match request {
             TokenRequest::Reserved if self.reserve.total() > 0 => {

@@ -1,8 +1,8 @@
-//! [`LimiterStatistics`], a limiter at one moment.
+//! [`LimiterStatistics`], a snapshot of a limiter.
 
 use super::capacity_limiter::CapacityLimiter;
 
-/// The tokens and the queue of a [`CapacityLimiter`] at one moment, and how many callers have waited so far.
+/// A snapshot of the tokens and the queue of a [`CapacityLimiter`], and how many callers have waited so far.
 ///
 /// `total`, `borrowed`, `available` and `waiting` are taken at the same moment, and so are the three values of the
 /// reserve.
@@ -10,15 +10,15 @@ use super::capacity_limiter::CapacityLimiter;
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct LimiterStatistics {
-    /// The number of tokens, without the reserve.
+    /// The number of tokens, excluding the reserve.
     pub total: usize,
     /// Tokens that are held, including those granted to a caller that has not taken them yet. More than `total` after
     /// the total was reduced below it.
     pub borrowed: usize,
-    /// `total` − `borrowed`. Negative if that many tokens must be released before one can be acquired again. Positive
-    /// while callers are queued if it is too few for the first of them.
+    /// `total` − `borrowed`. If this is negative, that many tokens must be released before a released token can be
+    /// acquired again. If this is positive while callers are queued, the free tokens are too few for the first caller.
     pub available: i64,
-    /// Callers in the queue, without those that wait for the reserve.
+    /// Callers in the queue, excluding those that wait for the reserve.
     pub waiting: usize,
     /// The number of tokens in the reserve.
     pub reserve: usize,
@@ -26,19 +26,19 @@ pub struct LimiterStatistics {
     pub reserve_borrowed: usize,
     /// Callers that wait for a token of the reserve.
     pub reserve_waiting: usize,
-    /// The limiter was closed.
+    /// `true` if the limiter was closed.
     pub closed: bool,
 
-    /// Callers that had to wait, since the start.
+    /// Callers that had to wait, since the limiter was created.
     pub queued: u64,
-    /// Callers that stopped waiting, or did not take the tokens granted to them, since the start.
+    /// Callers that stopped waiting, or did not take the tokens granted to them, since the limiter was created.
     pub cancelled: u64,
 }
 
 impl CapacityLimiter {
     /// Returns the tokens and the queue at this moment, and how many callers have waited so far.
     ///
-    /// Briefly takes the lock of the queue, so it is not for every request.
+    /// The call briefly takes the lock of the queue, so don't make it for every request.
     #[must_use]
     pub fn statistics(&self) -> LimiterStatistics {
         let [ordinary, reserve] = self.semaphores.both();

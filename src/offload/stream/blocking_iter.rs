@@ -15,7 +15,8 @@ use crate::park::runs_async_tasks;
 /// Converts a stream into an iterator, for code that may block: inside `run_blocking`, or on a thread of your own.
 ///
 /// The stream's timers, its sockets and the tasks that it spawns belong to the runtime that is current at this call or,
-/// if there is none, where the iterator is used. A stream that needs no runtime works without one.
+/// if there is none, to the runtime that is current where the iterator is used. A stream that needs no runtime works
+/// without one.
 ///
 /// # Examples
 ///
@@ -38,14 +39,14 @@ pub fn iter_from_stream<S: Stream>(stream: S) -> BlockingIter<S> {
 
 /// An iterator over a stream, which blocks its thread while the stream is pending. Created by [`iter_from_stream`].
 ///
-/// When the stream has ended it is dropped, and the iterator returns `None`. A panic of the stream unwinds into the
+/// When the stream has ended, the iterator drops the stream and returns `None`. A panic in the stream unwinds into the
 /// caller.
 #[must_use = "iterators do nothing unless they are iterated"]
 pub struct BlockingIter<S> {
     /// `None` once the stream has ended.
     stream: Option<Pin<Box<S>>>,
     runtime: Option<Handle>,
-    /// The executor of the thread that was used last, which may block.
+    /// The executor of the thread that used the iterator last. That thread may block.
     executor: Option<ThreadExecutor>,
 }
 
@@ -54,11 +55,11 @@ impl<S: Stream> BlockingIter<S> {
     ///
     /// # Errors
     ///
-    /// [`FromThreadError::BlockingInAsync`] on a thread that runs async tasks. No item is lost.
+    /// Returns [`FromThreadError::BlockingInAsync`] on a thread that runs async tasks. No item is lost.
     pub fn try_next(&mut self) -> Result<Option<S::Item>, FromThreadError> {
         let Some(stream) = &mut self.stream else { return Ok(None) };
-        // Checking the thread takes longer than many streams take for an item, so it is done once, and before each
-        // wait.
+        // Checking the thread takes longer than many streams take for an item, so the thread is checked once, and again
+        // before each wait.
         let executor = match self.executor.take() {
             Some(executor) if executor.thread_id() == thread::current().id() => executor,
             _ if runs_async_tasks() => return Err(FromThreadError::BlockingInAsync),
@@ -88,7 +89,7 @@ impl<S: Stream> Iterator for BlockingIter<S> {
 
     /// # Panics
     ///
-    /// On a thread that runs async tasks, which this call would block. Use the stream itself there.
+    /// Panics on a thread that runs async tasks, since the call would block those tasks. Use the stream itself there.
     /// [`try_next`](BlockingIter::try_next) returns an error instead.
     fn next(&mut self) -> Option<S::Item> {
         self.try_next().unwrap_or_else(|error| panic!("BlockingIter::next: {error}"))

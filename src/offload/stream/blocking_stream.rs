@@ -25,8 +25,8 @@ use crate::panic::discard;
 const MAX_ITEMS: usize = 1024;
 
 /// Converts a blocking iterator into a stream: each [`next`](Iterator::next) is called on a thread of [`run_blocking`],
-/// which runs at most 40 streams and tasks at a time. It is what `StreamingResponse` does with a generator that is not
-/// async.
+/// which runs at most 40 streams and tasks at a time. FastAPI's `StreamingResponse` does the same with a generator that
+/// is not async.
 ///
 /// This is [`stream`](BlockingPool::stream) of [`BlockingPool::global`].
 ///
@@ -55,8 +55,8 @@ const MAX_ITEMS: usize = 1024;
 /// # }
 /// ```
 ///
-/// A response merges the two kinds of errors, and answers a stream that the pool refuses with the status of the
-/// refusal: `Body::from_stream(lines.started().await?.map(|line| Ok::<_, BoxError>(line??)))`. (An `Err` of the
+/// In a response, merge the two kinds of errors, and answer with the status of the refusal if the pool refuses the
+/// stream: `Body::from_stream(lines.started().await?.map(|line| Ok::<_, BoxError>(line??)))`. (An `Err` from the
 /// iterator is an item like any other: a missing file shows up in the body, unless the handler checks the first item.)
 pub fn stream_blocking<I>(iter: I) -> BlockingStream<I::Item>
 where
@@ -75,13 +75,13 @@ where
 /// - Each item, including the first one, can be taken as soon as it is produced: no item waits for another. Items that
 ///   are produced faster than they are taken are handed over many at a time.
 /// - The iterator is one task of the pool while it produces items. When the buffer is full, the task ends, and its
-///   thread and its token are free for others. When half of the items are taken, a new task continues. It is queued
-///   behind all tasks of its priority that wait then, even if the queue is full: a stream that was admitted is not
-///   refused in the middle. So a slow reader occupies no thread, while a slow iterator (one that waits for a line from
-///   somewhere) does.
-/// - An iterator that panics ends the stream with [`OffloadError::Panicked`], after the items before the panic. A task
-///   that the pool refuses ends it with the reason. After an error, as after the end, the stream returns `None`. The
-///   iterator has been dropped by then: on a thread of the pool, unless it was refused.
+///   thread and its token are free for others. When half of the items are taken, a new task continues. The new task is
+///   queued behind all tasks of its priority that are already waiting, even if the queue is full: a stream that was
+///   admitted is not refused in the middle. So a slow reader occupies no thread, while a slow iterator (one that waits
+///   for a line from somewhere) does.
+/// - An iterator that panics ends the stream with [`OffloadError::Panicked`], after the items before the panic. If the
+///   pool refuses a task, the stream ends with the reason. After an error, as after the end, the stream returns `None`.
+///   The iterator has been dropped by then: on a thread of the pool, unless it was refused.
 ///
 /// If the stream is polled by a task of its own pool, through [`iter_from_stream`](super::iter_from_stream) or
 /// [`from_thread::block_on`](crate::offload::from_thread::block_on), it produces one item at a time, on that same
@@ -92,9 +92,9 @@ where
 /// The future of one `next` can be dropped: no item is lost.
 ///
 /// Dropping the stream stops the iterator at its next item, which is dropped. An iterator that is producing an item is
-/// dropped on its thread afterwards; otherwise it is dropped here, with the buffered items. (An iterator that takes
-/// long for an item can call [`check_cancelled`](crate::offload::from_thread::check_cancelled).) A panic of such a drop
-/// is reported by the panic hook, and does not propagate.
+/// dropped on its thread afterwards; otherwise it is dropped here, with the buffered items. (An iterator that takes a
+/// long time for an item can call [`check_cancelled`](crate::offload::from_thread::check_cancelled).) The panic hook
+/// reports a panic in such a drop, and the panic does not propagate.
 ///
 /// # Examples
 ///
@@ -143,7 +143,7 @@ impl BlockingPool {
     }
 }
 
-/// Options. They have no effect on a stream that was polled.
+/// Options, which have no effect once the stream was polled.
 impl<T> BlockingStream<T> {
     /// Limits how many items may be produced ahead of the consumer. At least 1. Default: 1024.
     pub fn max_items(self, items: usize) -> Self {
@@ -160,18 +160,19 @@ impl<T> BlockingStream<T> {
         })
     }
 
-    /// As [`Task::label`](crate::offload::Task::label).
+    /// Sets the label of the stream's tasks: see [`Task::label`](crate::offload::Task::label).
     pub fn label(self, label: impl Into<Cow<'static, str>>) -> Self {
         self.with(|new| new.tasks.label = Some(label.into()))
     }
 
-    /// As [`Task::priority`](crate::offload::Task::priority).
+    /// Sets the priority of the stream's tasks: see [`Task::priority`](crate::offload::Task::priority).
     pub fn priority(self, priority: Priority) -> Self {
         self.with(|new| new.tasks.priority = priority)
     }
 
-    /// As [`Task::queue_timeout`](crate::offload::Task::queue_timeout), for the first item: the later tasks of a stream
-    /// that has started wait for a thread without a time limit.
+    /// Limits how long the stream's first task waits for a thread: see
+    /// [`Task::queue_timeout`](crate::offload::Task::queue_timeout). The later tasks of a stream that has started wait
+    /// without a time limit.
     pub fn queue_timeout(self, limit: Duration) -> Self {
         self.with(|new| new.queue_timeout = Some(limit))
     }
@@ -187,13 +188,13 @@ impl<T> BlockingStream<T> {
 impl<T: Send + 'static> BlockingStream<T> {
     /// Waits until the first item is produced, or the stream ends. The stream then starts with that item.
     ///
-    /// For a response: an error after the first item ends a body whose status was sent already, while an error here can
-    /// still be answered with a status.
+    /// Call this method before a response is sent: an error after the first item ends a body whose status was already
+    /// sent, while the handler can still answer an error from this method with a status.
     ///
     /// # Errors
     ///
-    /// The error with which the stream would have started: it was refused, or the iterator panicked before the first
-    /// item.
+    /// Returns the error with which the stream would have started: the pool refused the stream, or the iterator
+    /// panicked before the first item.
     ///
     /// # Cancel safety
     ///
@@ -244,7 +245,7 @@ impl<T: Send + 'static> Stream for BlockingStream<T> {
     type Item = Result<T, OffloadError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        // A stream that is always ready lets other tasks run, too.
+        // A stream that is always ready still lets other tasks run.
         let coop = ready!(coop::poll_proceed(cx));
         if self.ready.items.is_empty() {
             match ready!(self.poll_chunk(cx)) {
@@ -257,7 +258,8 @@ impl<T: Send + 'static> Stream for BlockingStream<T> {
         Poll::Ready(self.ready.items.pop_front().map(Ok))
     }
 
-    /// At least the items already taken from the buffer; after the end, exactly these.
+    /// Returns the number of items already taken from the buffer as the lower bound. After the end, this number is
+    /// exact.
     fn size_hint(&self) -> (usize, Option<usize>) {
         let ready = self.ready.items.len();
         (ready, self.is_terminated().then_some(ready))
@@ -276,7 +278,7 @@ impl<T> Unpin for BlockingStream<T> {}
 impl<T> Drop for BlockingStream<T> {
     fn drop(&mut self) {
         let StreamState::Running(running) = mem::replace(&mut self.state, StreamState::Ended) else { return };
-        // One by one: a second panic during unwinding would abort the process.
+        // Drop the values one by one: a second panic during unwinding would abort the process.
         let deferred = running.buffer.close();
         let chunks = iter::once(mem::take(&mut self.ready)).chain(deferred.chunks);
         chunks.flat_map(|chunk| chunk.items).for_each(discard);

@@ -7,9 +7,9 @@
 //!      ╰──────────────────╯        from each of them, when the stream is dropped ──▶ Closed
 //! ```
 //!
-//! The producer pushes each item at once, since it can't know how long the next one takes. The consumer takes all items
-//! that have gathered: a chunk has one item while the consumer waits for it, and many while the consumer is the slower
-//! side.
+//! The producer pushes each item immediately, since it can't know how long the next one takes. The consumer takes all
+//! items that have accumulated: a chunk has one item while the consumer waits for it, and many while the consumer is
+//! the slower side.
 //!
 //! # Invariants
 //!
@@ -19,10 +19,10 @@
 //!    never more items than `max_items`, and the bytes exceed `max_bytes` by less than one item.
 //! 3. A waker is kept only while nothing is buffered and the state is `Running`. `push` and `end`, which change that,
 //!    take it out with the mutex held, and their caller wakes it. (`park` changes the state only while `items` is not
-//!    0, when the consumer does not wait.)
+//!    0, when the consumer is not waiting.)
 //! 4. While the producer is parked, `items` is not 0, or the producer has not started. So the consumer is not waiting:
-//!    it will come for the next chunk, and when it finds none it resumes the producer, whatever happened before. There
-//!    is no wake-up to lose.
+//!    it will come back for the next chunk, and if it finds none, it resumes the producer, whatever happened before. So
+//!    no wake-up can be lost.
 //! 5. No item, producer, error or waker is dropped, cloned or woken with the mutex held.
 
 use std::collections::VecDeque;
@@ -32,9 +32,9 @@ use std::task::Waker;
 use crate::sync::{Mutex, lock};
 use crate::waker_slot::WakerSlot;
 
-/// The most items in a chunk.
+/// The maximum number of items in a chunk.
 const MAX_CHUNK_ITEMS: usize = 256;
-/// The most empty chunks that are kept to be filled again.
+/// The maximum number of empty chunks that are kept for reuse.
 const MAX_SPARE: usize = 2;
 
 /// How much may be buffered. Each is at least 1.
@@ -80,19 +80,19 @@ pub(crate) struct Chunk<T> {
 pub(crate) enum TakeOutcome<P, E> {
     /// Items, now in the consumer's chunk.
     Chunk,
-    /// Nothing. The consumer has to run the producer and take again.
+    /// There is no item. The consumer must run the producer, and then take again.
     Parked(P),
-    /// Nothing. The waker is registered.
+    /// There is no item. The waker is registered.
     Pending,
-    /// Nothing. The consumer has to take again with an owned waker.
+    /// There is no item. The consumer must take again with an owned waker.
     NeedsWaker,
-    /// The end. The error is returned once.
+    /// The stream has ended. The error is returned once.
     Ended(Option<E>),
 }
 
 /// What happened to a pushed item.
 pub(crate) enum PushOutcome<T> {
-    /// It is buffered. The caller has to call the waker.
+    /// The item is buffered. The caller must call the waker.
     Pushed { is_full: bool, waker: Option<Waker> },
     /// The stream was dropped.
     Closed(T),
@@ -146,14 +146,15 @@ impl<T, P, E> Buffer<T, P, E> {
         if state.is_half_empty(self.limits) { state.producer.resume() } else { None }
     }
 
-    /// Refuses further items: the stream is dropped. Returns the contents, which must be dropped without the mutex.
+    /// Refuses further items, because the stream is dropped. Returns the contents, which must be dropped without the
+    /// mutex held.
     pub(crate) fn close(&self) -> BufferState<T, P, E> {
         mem::replace(&mut *lock(&self.state), BufferState::new(ProducerState::Closed))
     }
 
     // For the producer.
 
-    /// Adds an item. If the buffer is full then, the producer must [`park`](Self::park) before it pushes the next one.
+    /// Adds an item. If the buffer is then full, the producer must [`park`](Self::park) before it pushes the next one.
     pub(crate) fn push(&self, item: T, bytes: usize) -> PushOutcome<T> {
         let mut state = lock(&self.state);
         if matches!(state.producer, ProducerState::Closed) {
@@ -163,7 +164,7 @@ impl<T, P, E> Buffer<T, P, E> {
         PushOutcome::Pushed { is_full: state.is_full(self.limits), waker: state.waker.take() }
     }
 
-    /// Keeps the producer here until there is room: half of the limits or, if `until_empty`, all of them.
+    /// Parks the producer until there is room: half of the limits or, with `until_empty`, all of them.
     pub(crate) fn park(&self, producer: P, until_empty: bool) -> ParkOutcome<P> {
         let mut state = lock(&self.state);
         let has_room = if until_empty { state.items == 0 } else { state.is_half_empty(self.limits) };
@@ -195,7 +196,7 @@ impl<T, P, E> BufferState<T, P, E> {
         Self { chunks: VecDeque::new(), spare: Vec::new(), items: 0, bytes: 0, producer, waker: WakerSlot::new() }
     }
 
-    /// Uncounts the items of a chunk that the consumer has emptied.
+    /// Subtracts the items of a chunk that the consumer has emptied.
     fn uncount(&mut self, chunk: &mut Chunk<T>) {
         self.items -= mem::take(&mut chunk.count);
         self.bytes -= mem::take(&mut chunk.bytes);

@@ -15,7 +15,7 @@ use loom::thread::{self, JoinHandle};
 
 use super::buffer::{Buffer, BufferLimits, Chunk, ParkOutcome, ProducerState, PushOutcome, TakeOutcome};
 
-/// A producer of numbers. `alive` counts the producers that are not dropped.
+/// A producer of numbers. `alive` counts the producers that were not dropped.
 struct Numbers {
     next: usize,
     end: usize,

@@ -1,9 +1,9 @@
 //! Blocking iterators as streams, and streams as blocking iterators.
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! |---|---|
 //! | `blocking_stream` | the stream and its options |
-//! | `running_stream` | what a stream does once it was polled: it submits tasks, and takes their items |
+//! | `running_stream` | a stream that was polled: it submits tasks, and takes their items |
 //! | `buffer` | the items that were produced and not yet taken, and the producer while it does not run |
 //! | `producer` | what a task of the pool does with the iterator |
 //! | `blocking_iter` | the opposite: an iterator over a stream |

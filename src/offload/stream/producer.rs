@@ -11,8 +11,8 @@ pub(super) struct Producer<T> {
     pub(super) size: Option<Box<SizeFn<T>>>,
 }
 
-/// Produces items until the sink stops it, or the iterator ends. One call produces many items, so that the loop over the
-/// iterator is compiled for its type.
+/// Produces items until the sink stops it, or the iterator ends. One call produces many items, so that the loop over
+/// the iterator is compiled for its type.
 type FillFn<T> = dyn FnMut(&ItemSink<'_, T>) -> FillOutcome + Send;
 
 pub(super) type SizeFn<T> = dyn Fn(&T) -> usize + Send;
@@ -49,8 +49,8 @@ impl<T> Producer<T> {
         Self { fill: Box::new(fill), size: None }
     }
 
-    /// Produces items until the buffer is full or the iterator ends. If it `is_one_at_a_time`, it parks after each
-    /// item: its consumer can take the item only after this returns.
+    /// Produces items until the buffer is full or the iterator ends. With `is_one_at_a_time`, the producer parks after
+    /// each item, since its consumer can take the item only after this method returns.
     pub(super) fn run(mut self, buffer: &StreamBuffer<T>, is_one_at_a_time: bool) {
         let panicked = loop {
             let sink = ItemSink { buffer, size: self.size.as_deref(), is_one_at_a_time };
@@ -65,7 +65,8 @@ impl<T> Producer<T> {
                 Err(panic) => break Some(panic),
             }
         };
-        // Before the buffer ends: a consumer that sees the end also sees that the iterator has released what it held.
+        // Drop the producer before the buffer ends: a consumer that sees the end also sees that the iterator has
+        // released what it held.
         let dropped = catch(|| drop(self)).err();
         let waker = buffer.end(panicked.or(dropped).map(OffloadError::Panicked));
         wake(waker);
@@ -73,7 +74,7 @@ impl<T> Producer<T> {
 }
 
 impl<T> ItemSink<'_, T> {
-    /// Pushes an item. Returns why the iterator has to stop, if it has to.
+    /// Pushes an item. Returns the reason if the iterator must stop.
     fn push(&self, item: T) -> Option<FillOutcome> {
         let bytes = self.size.map_or(0, |size| size(&item));
         match self.buffer.push(item, bytes) {

@@ -1,4 +1,4 @@
-//! [`RunningStream`], what a stream does once it was polled: it submits tasks to its pool, and takes their items.
+//! [`RunningStream`], a stream that was polled: it submits tasks to its pool, and takes their items.
 
 use std::borrow::Cow;
 use std::mem;
@@ -39,9 +39,10 @@ pub(super) struct RunningStream<T> {
     /// queued.
     is_admitted: bool,
     pub(super) task: Option<TaskHandle<()>>,
-    /// Why the last task did not run. Returned after the buffered items.
+    /// Why the last task did not run. The stream returns it after the buffered items.
     failure: Option<OffloadError>,
-    /// How the producer ended. Returned once its task has ended too, whose thread is free then.
+    /// How the producer ended. The stream returns it once the producer's task has ended too, so that the task's thread
+    /// is free by then.
     end: Option<Result<(), OffloadError>>,
 }
 

@@ -13,10 +13,10 @@ use crate::offload::job::TaskContext;
 ///
 /// # Cancel safety
 ///
-/// Dropped before it is polled, it has submitted nothing. Dropped while the task is queued, the task never runs, and
-/// its closure is dropped here. Dropped while the task runs, the task continues, since a thread can't be stopped: its
-/// [context](TaskContext) reports that it is cancelled, it keeps its token until it returns, and its result is dropped
-/// on its thread.
+/// If the future is dropped before it is polled, it has submitted nothing. If it is dropped while the task is queued,
+/// the task never runs, and the closure is dropped here. If it is dropped while the task runs, the task continues,
+/// since a thread can't be stopped. The task's [context](TaskContext) then reports that the task is cancelled, the task
+/// keeps its token until it returns, and the result is dropped on the task's thread.
 #[must_use = "futures do nothing unless polled"]
 pub struct TaskFuture<F, T>(TaskFutureState<F, T>);
 

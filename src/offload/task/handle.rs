@@ -22,8 +22,8 @@ use crate::offload::workers::{QueuePosition, Workers};
 ///
 /// # Cancel safety
 ///
-/// Dropping the handle is dropping the future of the task: the task never runs if it has not started, and continues
-/// with a cancelled [context](TaskContext) if it has, unless it is [shielded](Task::shield).
+/// Dropping the handle has the same effect as dropping the future of the task: the task never runs if it has not
+/// started, and continues with a cancelled [context](TaskContext) if it has, unless it is [shielded](Task::shield).
 #[must_use = "the task is cancelled when its handle is dropped, unless it is shielded"]
 pub struct TaskHandle<T> {
     /// `None` once the result was taken.
@@ -86,15 +86,15 @@ impl<T> TaskHandle<T> {
         self.job.as_ref().is_none_or(|job| job.is_finished())
     }
 
-    /// Cancels the task if it has not started. Returns `true` if it had not.
+    /// Cancels the task if it has not started. Returns `true` if the task had not started.
     fn cancel_if_queued(&self) -> bool {
         let Some(job) = &self.job else { return false };
-        // First, since the values in the closure are the user's, and their drop may panic.
+        // Leave the queue first: the values in the closure are the user's, and dropping them may panic.
         self.remove_from_queue();
         job.cancel_if_queued()
     }
 
-    /// No worker starts the job after that, so it must be cancelled.
+    /// Removes the job from the queue. No worker starts the job after that, so the caller must cancel the job.
     fn remove_from_queue(&self) {
         if let Some((workers, position)) = &self.queued {
             workers.remove(*position);

@@ -11,7 +11,7 @@ use crate::park::runs_async_tasks;
 /// Runs a task while its caller waits.
 ///
 /// Inside `Handle::block_on`, tokio treats this thread as one that runs async tasks, and would not let the task block.
-/// There the task gets a thread of its own, and this thread waits for it.
+/// In that case the task gets a thread of its own, and this thread waits for the task.
 pub(super) fn run_inline(job: &SharedJob) {
     if !runs_async_tasks() {
         return run_and_publish(job);
@@ -22,7 +22,7 @@ pub(super) fn run_inline(job: &SharedJob) {
         run_and_publish(&nested);
     };
     match thread::Builder::new().name("onelane-nested".to_owned()).spawn(run) {
-        // The thread does not panic: a panic of the task is its result.
+        // The thread does not panic: a panic in the task becomes the task's result.
         Ok(thread) => drop(thread.join()),
         // Most tasks don't block on async code again, and need no thread of their own.
         Err(_) => run_and_publish(job),

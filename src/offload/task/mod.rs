@@ -1,6 +1,6 @@
 //! The caller's side of a task: its options, its handle, its future.
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! |---|---|
 //! | `task` | a task before it is submitted, with its options |
 //! | `future`, `handle` | a submitted task |

@@ -82,7 +82,7 @@ impl<F> Task<F> {
         self
     }
 
-    /// Limits how long the caller waits for the result, as [`timeout`](Self::timeout), by a point in time. If both are
+    /// Sets the point in time until which the caller waits for the result, like [`timeout`](Self::timeout). If both are
     /// set, the earlier one applies.
     pub fn deadline(mut self, deadline: Instant) -> Self {
         self.options.deadline = Some(deadline);
@@ -90,8 +90,9 @@ impl<F> Task<F> {
     }
 
     /// Lets the task run even if its caller drops it: once the task is submitted, dropping the future or the handle
-    /// neither removes it from the queue nor cancels its [context](TaskContext). This is what `asyncio.shield` does.
-    /// Whatever the caller would have done with the result is lost all the same: put that into the closure.
+    /// neither removes it from the queue nor cancels its [context](TaskContext). This option corresponds to
+    /// `asyncio.shield`. The work that the dropped caller would have done with the result is still lost: put such work
+    /// into the closure.
     ///
     /// Timeouts still remove the task from the queue.
     pub fn shield(mut self) -> Self {
@@ -105,10 +106,10 @@ where
     F: FnOnce(&TaskContext) -> T + Send + 'static,
     T: Send + 'static,
 {
-    /// Submits the task at once, without waiting for the result.
+    /// Submits the task immediately, without waiting for the result.
     ///
-    /// Called from a task of the same pool, it runs the task before it returns: if the task waited for a thread, it
-    /// might wait for its own caller.
+    /// If a task of the same pool calls this method, the method runs the new task before it returns: if the new task
+    /// waited for a thread, it might wait for its own caller.
     ///
     /// # Panics
     ///
@@ -117,7 +118,7 @@ where
     ///
     /// # Errors
     ///
-    /// [`OffloadError::Full`], [`Closed`](OffloadError::Closed), [`NoRuntime`](OffloadError::NoRuntime) or
+    /// Returns [`OffloadError::Full`], [`Closed`](OffloadError::Closed), [`NoRuntime`](OffloadError::NoRuntime) or
     /// [`RuntimeShutdown`](OffloadError::RuntimeShutdown), if the task could not be submitted.
     pub fn start(self) -> Result<TaskHandle<T>, OffloadError> {
         TaskHandle::start(self)

@@ -19,7 +19,7 @@ pub(crate) struct WorkersConfig {
     pub(crate) limiter: SharedLimiter,
     /// How many tasks may be queued, in all workers of the pool together.
     pub(crate) max_queued: usize,
-    /// How many tasks are queued. No other memory is read because of its value, so `Relaxed` is enough.
+    /// How many tasks are queued. The number guards no other memory, so `Relaxed` suffices.
     queued: AtomicUsize,
     pub(crate) keep_alive: KeepAlive,
     is_closed: AtomicBool,
@@ -30,12 +30,12 @@ pub(crate) struct WorkersConfig {
 /// How long a worker keeps its thread.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KeepAlive {
-    /// While tasks are queued. Then the worker gives its thread back between two tasks, and the next free thread takes
-    /// over: other code waits for these threads, too.
+    /// The time limit while tasks are queued. After that the worker gives its thread back between two tasks, and the
+    /// next free thread takes over: other code waits for these threads, too.
     pub(crate) max_busy: Duration,
-    /// How many times a worker checks the queue before it finds none and gives up the processor.
+    /// How many times a worker checks an empty queue before it becomes idle.
     pub(crate) spins: u32,
-    /// How long it is idle after that. `None`: it leaves its thread at once.
+    /// How long the worker then stays idle. With `None`, the worker leaves its thread immediately.
     pub(crate) idle_timeout: Option<Duration>,
 }
 
@@ -45,7 +45,7 @@ impl WorkersConfig {
         Self { pool, limiter, max_queued, queued, keep_alive, is_closed, drained: Notify::new() }
     }
 
-    /// Closes the pool, with all of its workers. No task and no other workers are accepted from now on.
+    /// Closes the pool, with all of its workers. From now on the pool accepts no tasks and no other workers.
     ///
     /// `registered` may be called while other workers are being registered. This side sets the flag and then reads the
     /// registry; the registration adds its workers and then reads the flag. The fence between the two steps pairs with

@@ -44,7 +44,7 @@ struct SpawnedThreads {
     fails_from: Option<SpawnFailure>,
 }
 
-/// What happens to workers from the one with this number on.
+/// What happens to the workers with this number and all later numbers.
 enum SpawnFailure {
     /// The runtime is gone.
     Drops(usize),
@@ -69,7 +69,7 @@ struct World {
     workers: Arc<Workers>,
     threads: Arc<SpawnedThreads>,
     limiter: SharedLimiter,
-    /// Tasks that are running, and the most that were at a time.
+    /// Tasks that are running, and the maximum that ran at the same time.
     running: Arc<AtomicUsize>,
     most: Arc<AtomicUsize>,
     ran: Arc<AtomicUsize>,

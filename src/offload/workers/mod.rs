@@ -1,13 +1,13 @@
 //! The threads that run tasks, and the queue in front of them.
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! |---|---|
 //! | `pool` | what the handles of a pool share: its configuration and its workers |
 //! | `runtimes`, `registry` | the workers of each tokio runtime from which a pool is used |
 //! | `workers` | submitting, removing and refusing tasks, and starting workers |
 //! | `tokens` | the limiter's tokens: acquiring them, waiting for them, releasing them |
 //! | `scheduling` | what a worker does next |
-//! | `state` | the state that all of these decide on |
+//! | `state` | the state that all of these decisions are based on |
 //! | `config` | the configuration of a pool, and whether it is closed |
 //! | `threads` | where threads come from |
 //! | `worker` | what a thread does |

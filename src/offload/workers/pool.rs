@@ -73,7 +73,7 @@ impl Pool {
     /// Waits until the pool is closed and no task is running.
     pub(crate) async fn drained(&self) {
         loop {
-            // Registered before the check, so that a notification after it is not missed.
+            // The future is created before the check, so that it does not miss a notification after the check.
             let notified = self.config.drained.notified();
             if self.config.is_closed() && self.all_workers().iter().all(|workers| workers.is_drained()) {
                 return;

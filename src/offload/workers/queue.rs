@@ -3,23 +3,24 @@
 //! # Invariants
 //!
 //! 1. The sequence numbers in a level increase, so a task is found by a binary search.
-//! 2. `live` counts the tasks that were neither taken nor removed. At most as many removed ones, plus [`MAX_GAPS`], are
-//!    kept.
+//! 2. `live` counts the tasks that were neither taken nor removed. A level keeps at most as many removed tasks as live
+//!    ones, plus [`MAX_GAPS`].
 //! 3. The first entry of a level was neither taken nor removed.
 
 use std::collections::VecDeque;
 
 use crate::offload::job::Priority;
 
-/// While several priorities wait, one task in this many is the oldest of those below the highest priority.
+/// While tasks of several priorities are queued, one task in this many is the oldest of those below the highest
+/// priority.
 const LOWER_EVERY: u32 = 8;
-/// How many removed entries a level may hold beyond the number of its live ones.
+/// How many more removed entries than live ones a level may hold.
 const MAX_GAPS: usize = 32;
 
 /// Tasks in the order in which they start.
 #[derive(Debug)]
 pub(crate) struct JobQueue<J> {
-    /// By priority, the lowest first.
+    /// The levels by priority, the lowest first.
     levels: [PriorityLevel<J>; 3],
     next_sequence: u64,
     live: usize,

@@ -32,7 +32,7 @@ impl<K: Copy + Eq> Registry<K> {
     ///
     /// # Errors
     ///
-    /// The workers that another caller has registered for this runtime first.
+    /// Returns the workers that another caller registered first for this runtime.
     pub(super) fn register(&self, id: K, workers: &Arc<Workers>) -> Result<(), Arc<Workers>> {
         let entry = RegistryEntry { id, workers: Arc::clone(workers) };
         self.entries.rcu(|entries| {

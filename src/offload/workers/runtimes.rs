@@ -48,14 +48,14 @@ impl Runtimes {
             let _on_drop = on_drop;
             pending::<()>().await;
         });
-        // It was not set before: only the caller that has registered the workers comes here.
+        // The handle was not set before: only the caller that registered the workers reaches this line.
         let _ = watch.set(task.abort_handle());
         workers
     }
 }
 
-/// Held by a task that only waits to be dropped, with all others, when its runtime shuts down. The runtime drops its
-/// tasks before it waits for its blocking threads, so idle workers don't delay the shutdown.
+/// A task holds this value, and only waits until the runtime drops it, with all other tasks, at its shutdown. The
+/// runtime drops its tasks before it waits for its blocking threads, so idle workers don't delay the shutdown.
 struct ShutdownWatch {
     id: Id,
     workers: Weak<Workers>,
@@ -84,13 +84,13 @@ impl WorkerThreads for RuntimeThreads {
         let slot = Arc::new(Mutex::new(Some(worker)));
         let taken = Arc::clone(&slot);
         let run = move || {
-            // Taken in a statement of its own, so that the worker does not run with the mutex held.
+            // A separate statement takes the worker, so that the worker does not run with the mutex held.
             let worker = lock(&taken).take();
             if let Some(worker) = worker {
                 worker.run();
             }
         };
-        // tokio panics if it has no blocking thread at all and can't start one, and keeps the closure all the same.
+        // tokio panics if it has no blocking thread at all and can't start one, but it still keeps the closure.
         match catch(|| self.runtime.spawn_blocking(run)) {
             Ok(_) => Ok(()),
             Err(_) => lock(&slot).take().map_or(Ok(()), Err),

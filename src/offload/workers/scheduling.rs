@@ -16,16 +16,17 @@ use crate::sync::{MutexGuard, lock};
 
 /// What a worker does next.
 pub(super) enum WorkerStep {
-    /// It runs a task. If others are queued, another worker was activated for them.
+    /// The worker runs a task. If other tasks are queued, another worker was activated for them.
     Run(SharedJob),
-    /// It checks the queue again. Callers that submit a task until then rely on it.
+    /// The worker checks the queue again. Callers that submit a task before that check rely on it.
     Search,
-    /// It runs no task. It is idle, or has to leave its thread.
+    /// The worker runs no task. It is idle, or must leave its thread.
     Stop { is_idle: bool },
 }
 
 impl Workers {
-    /// Decides what a worker does that was activated or has searched. If no task is queued, its token is released.
+    /// Decides the next step of a worker that was activated or has searched. If no task is queued, its token is
+    /// released.
     pub(super) fn next_after_search(self: &Arc<Self>, worker: &mut Worker) -> WorkerStep {
         let mut state = lock(&self.state);
         if mem::take(&mut worker.is_searching) {
@@ -51,8 +52,8 @@ impl Workers {
         self.take_job(state, worker)
     }
 
-    /// Decides what a worker does that has run a task. It takes the next one, unless its token is wanted elsewhere. If
-    /// no task is queued, it searches.
+    /// Decides the next step of a worker that has run a task. The worker takes the next task, unless its token is
+    /// wanted elsewhere. If no task is queued, it searches.
     pub(super) fn next_after_task(self: &Arc<Self>, worker: &mut Worker) -> WorkerStep {
         let mut state = lock(&self.state);
         if self.is_token_wanted_elsewhere(&state) {
@@ -70,8 +71,8 @@ impl Workers {
         WorkerStep::Search
     }
 
-    /// Ends the time of a worker on its thread. If tasks are queued and no other worker is about to check the queue, a
-    /// new worker is spawned, which inherits the token.
+    /// Makes a worker leave its thread. If tasks are queued and no other worker is about to check the queue, a new
+    /// worker is spawned, which inherits the token.
     pub(super) fn retire(self: &Arc<Self>, worker: &mut Worker) -> WorkerStep {
         worker.parker = None;
         let mut state = lock(&self.state);
@@ -98,7 +99,7 @@ impl Workers {
         WorkerStep::Run(job)
     }
 
-    /// Stops a worker from running tasks, though some may be queued, and releases its token.
+    /// Stops a worker from running tasks, even if tasks are queued, and releases its token.
     fn stop(&self, mut state: MutexGuard<'_, WorkersState>, worker: &mut Worker) -> WorkerStep {
         let is_idle = state.make_idle(worker);
         self.stop_running(state, worker);
@@ -118,7 +119,8 @@ impl Workers {
     fn stop_running(&self, mut state: MutexGuard<'_, WorkersState>, worker: &mut Worker) {
         let ran = state.clear_running(worker);
         self.unpublished.fetch_add(usize::from(ran.is_some()), Ordering::Relaxed);
-        // With the mutex held: the next caller that submits finds either this worker or its token.
+        // The token is released with the mutex held: the next caller that submits a task finds either this worker or
+        // its token.
         let must_wake_waiter = mem::take(&mut worker.has_token) && !self.tokens().try_release(Tokens::ONE);
         drop(state);
         if must_wake_waiter {
@@ -129,8 +131,8 @@ impl Workers {
 
     /// Records that the result of a task that is no longer running was published.
     pub(crate) fn on_result_published(&self) {
-        // Either a caller that waits for the drained pool sees this, or this sees that the pool was closed, and wakes
-        // that caller.
+        // Either a caller that waits until the pool is drained sees this decrement, or this thread sees that the pool
+        // was closed, and wakes that caller.
         self.unpublished.fetch_sub(1, Ordering::SeqCst);
         if self.config.is_closed() {
             self.notify_if_drained();

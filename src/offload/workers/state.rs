@@ -20,12 +20,12 @@ pub(super) struct WorkersState {
     pub(super) is_searching: bool,
     /// The searching worker was activated, and holds a token.
     pub(super) searcher_has_token: bool,
-    /// A worker was spawned that does not have its thread yet. It holds a token.
+    /// A spawned worker does not have its thread yet. The worker holds a token.
     pub(super) is_starting: bool,
     pub(super) token_wait: Option<TokenWait>,
     /// The running tasks, by the slot of their worker.
     pub(super) running: Vec<Option<SharedJob>>,
-    /// Why no task is accepted.
+    /// Why the workers accept no tasks. `None` while they accept tasks.
     pub(super) closed: Option<OffloadError>,
     pub(super) started: u64,
     pub(super) refused: u64,
@@ -34,11 +34,11 @@ pub(super) struct WorkersState {
 /// The workers' place in the limiter's queue.
 pub(super) struct TokenWait {
     pub(super) waiter: Option<WaiterId>,
-    /// Keeps the workers alive: perhaps nothing else does, and their tasks wait for this token.
+    /// Keeps the workers alive: this may be the only reference to them, and their tasks wait for this token.
     pub(super) _workers: Arc<Workers>,
 }
 
-/// [`Workers`] at one moment.
+/// A snapshot of [`Workers`].
 pub(crate) struct WorkersSnapshot {
     pub(crate) running: Vec<SharedJob>,
     pub(crate) queued: usize,
@@ -52,7 +52,7 @@ impl WorkersState {
         self.closed.is_some() && self.running.iter().all(Option::is_none)
     }
 
-    /// Records the task that a worker runs from now on. Returns the one that it ran before.
+    /// Records the task that a worker runs from now on. Returns the task that the worker ran before.
     pub(super) fn record_running(&mut self, worker: &mut Worker, job: SharedJob) -> Option<SharedJob> {
         let slot = *worker.slot.get_or_insert_with(|| {
             let free = self.running.iter().position(Option::is_none);
@@ -64,14 +64,14 @@ impl WorkersState {
         self.running[slot].replace(job)
     }
 
-    /// Records that a worker runs no task at the moment. Returns the one that it ran.
+    /// Records that a worker runs no task at the moment. Returns the task that the worker ran.
     pub(super) fn clear_running(&mut self, worker: &mut Worker) -> Option<SharedJob> {
         worker.slot.take().and_then(|slot| self.running[slot].take())
     }
 
     /// Makes a worker idle, unless it has to leave its thread. Returns `true` if it is idle.
     ///
-    /// It leaves if another worker waits for a thread, which may be this one.
+    /// The worker leaves if another worker waits for a thread, since that thread may be this one.
     pub(super) fn make_idle(&mut self, worker: &Worker) -> bool {
         let is_idle = self.closed.is_none() && !self.is_starting && worker.parker.is_some();
         if is_idle {
@@ -80,7 +80,7 @@ impl WorkersState {
         is_idle
     }
 
-    /// Takes the place in the limiter's queue if no task is queued that needs the token.
+    /// Takes the place in the limiter's queue if no queued task needs the token.
     pub(super) fn take_unneeded_token_wait(&mut self) -> Option<TokenWait> {
         if self.queue.is_empty() { self.token_wait.take() } else { None }
     }

@@ -8,10 +8,10 @@ pub(crate) trait WorkerThreads: Send + Sync {
     ///
     /// # Errors
     ///
-    /// The worker, if no thread is available at the moment.
+    /// Returns the worker if no thread is available at the moment.
     fn spawn(&self, worker: Worker) -> Result<(), Worker>;
 
-    /// Returns `true` if the current thread is one of them.
+    /// Returns `true` if the current thread belongs to this source.
     fn contains_current_thread(&self) -> bool {
         false
     }

@@ -40,7 +40,7 @@ impl Workers {
         }
     }
 
-    /// Leaves the limiter's queue. Must be called without the mutex.
+    /// Leaves the limiter's queue. Must be called without the mutex held.
     pub(super) fn cancel_token_wait(&self, wait: Option<TokenWait>) {
         if let Some(waiter) = wait.and_then(|wait| wait.waiter) {
             let _ = catch(|| self.tokens().cancel(waiter, || None));
@@ -61,21 +61,22 @@ impl Workers {
         drop(state);
         drop(wait);
         match activation {
-            // Releasing the token may call this again, but for another wait, which was enqueued with the mutex held.
+            // Releasing the token may call this method again, but for another wait, which was enqueued with the mutex
+            // held.
             None => self.release_token(),
             activation => self.activate(activation),
         }
     }
 
-    /// Releases a token. If tasks are queued, the workers are in the limiter's queue, or a worker with another token is
-    /// about to check the queue.
+    /// Releases a token that no queued task needs: if tasks are queued, the workers are in the limiter's queue, or a
+    /// worker with another token is about to check the queue.
     pub(super) fn release_token(&self) {
-        // Wakes the waiter that is granted the token, and wakers are user code.
+        // The release wakes the waiter that is granted the token, and wakers are user code.
         let _ = catch(|| self.tokens().release(Tokens::ONE));
     }
 
-    /// Returns `true` if others wait for tokens, or more are held than the total allows. Tasks queued here don't count:
-    /// workers run them with the tokens that they have.
+    /// Returns `true` if other callers wait for tokens, or more tokens are held than the total allows. Tasks queued
+    /// here don't count: workers run them with the tokens that they have.
     pub(super) fn is_token_wanted_elsewhere(&self, state: &WorkersState) -> bool {
         self.tokens().should_release(usize::from(state.token_wait.is_some()))
     }

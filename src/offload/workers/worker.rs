@@ -14,15 +14,15 @@ use crate::panic::discard;
 /// Runs tasks on one thread.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    /// `None` once it runs, or was disarmed.
+    /// `None` once the worker runs, or was disarmed.
     workers: Option<Arc<Workers>>,
-    /// True when it is activated.
+    /// `true` if the worker holds a token, as it does when it is activated.
     pub(super) has_token: bool,
     pub(super) is_starting: bool,
     pub(super) is_searching: bool,
-    /// Where it waits while it is idle. `None` if it leaves its thread instead.
+    /// Where the worker waits while it is idle. `None` if the worker leaves its thread instead.
     pub(super) parker: Option<Arc<Parker>>,
-    /// Its index in the list of running tasks.
+    /// The worker's index in the list of running tasks.
     pub(super) slot: Option<usize>,
 }
 
@@ -42,8 +42,8 @@ impl Worker {
     pub(crate) fn run(mut self) {
         let Some(workers) = self.workers.take() else { return };
         let KeepAlive { max_busy, idle_timeout, .. } = workers.config.keep_alive;
-        // rayon runs a worker inside a task that waits for its parallel parts. Then one task must be enough: the parts
-        // may be ready.
+        // rayon may run a worker inside a task that waits for its parallel parts. Such a worker runs only one task,
+        // since the parts may be ready by then.
         let max_busy = if TaskContext::current().is_some() { Duration::ZERO } else { max_busy };
         self.parker = idle_timeout.map(|_| Arc::default());
         let started = Instant::now();
@@ -60,7 +60,8 @@ impl Worker {
         self.workers = None;
     }
 
-    /// Runs tasks until the worker stops. Returns `true` if it is idle then, and `false` if it has to leave its thread.
+    /// Runs tasks until the worker stops. Returns `true` if the worker is then idle, and `false` if it must leave its
+    /// thread.
     fn run_until_idle(&mut self, workers: &Arc<Workers>, has_been_busy: impl Fn() -> bool) -> bool {
         let mut step = workers.next_after_search(self);
         loop {
@@ -77,7 +78,7 @@ impl Worker {
             // The next step is decided before the result is published: see `RunnableJob::publish`.
             step = if has_been_busy() { workers.retire(self) } else { workers.next_after_task(self) };
             let waker = job.publish();
-            // This may be the last reference, and the values that the task holds are the user's.
+            // This may be the last reference to the task, and the values that the task holds are the user's.
             discard(job);
             if !matches!(step, WorkerStep::Run(..)) {
                 workers.on_result_published();
@@ -86,7 +87,7 @@ impl Worker {
         }
     }
 
-    /// Waits a moment for a task, and lets other threads have the processor meanwhile.
+    /// Waits briefly for a task, and yields the processor to other threads.
     fn spin(workers: &Workers) {
         for _ in 1..workers.config.keep_alive.spins {
             if workers.config.queued() > 0 {
@@ -103,14 +104,14 @@ impl Worker {
         match parker.park_timeout(idle_timeout) {
             Some(reason) => reason,
             None if workers.remove_idle(parker) => UnparkReason::Exit,
-            // It was taken from the idle workers, so the unpark is on its way.
+            // The worker was removed from the idle workers, so the unpark is on its way.
             None => parker.park(),
         }
     }
 }
 
 impl Drop for Worker {
-    /// Reports a worker that never ran: its runtime is gone.
+    /// Reports a worker that never ran because its runtime is gone.
     fn drop(&mut self) {
         if let Some(workers) = self.workers.take() {
             workers.on_worker_lost();

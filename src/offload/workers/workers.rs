@@ -1,7 +1,7 @@
 //! [`Workers`], the threads of one runtime that work for a pool, and the tasks queued for them.
 //!
 //! A thread that has run a task takes the next one from the queue, and a thread that finds none stays for a short
-//! while. So a few threads do much of the work, and the runtime is asked only when a thread is missing.
+//! while. So a few threads do much of the work, and the pool asks the runtime for a thread only when one is missing.
 //!
 //! # Invariants
 //!
@@ -14,7 +14,7 @@
 //! 3. While tasks are queued, a worker is searching or starting, or the workers are in the limiter's queue, and the
 //!    grant activates a worker.
 //! 4. Lock order: the workers' mutex, then the limiter's. No waker is called and no user value is dropped with either
-//!    held.
+//!    mutex held.
 
 use std::mem;
 use std::sync::Arc;
@@ -45,11 +45,11 @@ pub(crate) struct Workers {
     pub(super) unpublished: AtomicUsize,
 }
 
-/// What has to be done, without the mutex, so that a worker runs the next task.
+/// What must be done, without the mutex held, so that a worker runs the next task.
 pub(super) enum WorkerActivation {
     Unpark(Arc<Parker>),
     Spawn,
-    /// No worker will: the limiter was closed.
+    /// No worker will run the task: the limiter was closed.
     Close,
 }
 
@@ -68,7 +68,7 @@ impl Workers {
         }
         let mut state = lock(&self.state);
         self.check_open(&state)?;
-        // Tasks for these tokens wait for a thread, not for other tasks.
+        // The tasks that use these tokens wait only for a thread, not for other tasks.
         let starting_soon =
             self.tokens().available() + usize::from(state.searcher_has_token) + usize::from(state.is_starting);
         let extra = if job.options().ignores_queue_bound { usize::MAX } else { starting_soon };
@@ -83,8 +83,8 @@ impl Workers {
         Ok(position)
     }
 
-    /// Counts a task that its caller runs itself, with the token that it holds already. The caller
-    /// [reports](Self::on_result_published) the end of it.
+    /// Counts a task that the caller runs itself, with the token that the caller already holds. The caller
+    /// [reports](Self::on_result_published) the end of the task.
     pub(crate) fn admit_inline(&self) -> Result<(), OffloadError> {
         let mut state = lock(&self.state);
         self.check_open(&state)?;
@@ -96,7 +96,7 @@ impl Workers {
     fn check_open(&self, state: &WorkersState) -> Result<(), OffloadError> {
         match &state.closed {
             Some(why) => Err(why.clone()),
-            // The pool is being closed, and these workers are about to be.
+            // The pool is being closed, and these workers are about to be closed.
             None if self.config.is_closed() => Err(OffloadError::Closed),
             None => Ok(()),
         }
@@ -137,8 +137,8 @@ impl Workers {
         }
     }
 
-    /// Returns `true` if the current thread works for the pool, or for another pool of its limiter. A task that it
-    /// waited for might then wait for the caller.
+    /// Returns `true` if the current thread works for the pool, or for another pool of its limiter. If the current
+    /// thread waited for a task, that task might wait for the current thread.
     pub(crate) fn contains_current_thread(&self) -> bool {
         TaskContext::holds_token_of(self.config.limiter_id()) || self.threads.contains_current_thread()
     }
@@ -163,7 +163,7 @@ impl Workers {
         }
     }
 
-    /// Must be called without the mutex.
+    /// Activates a worker, or closes the workers. Must be called without the mutex held.
     pub(super) fn activate(self: &Arc<Self>, activation: Option<WorkerActivation>) {
         match activation {
             None => {}
@@ -201,14 +201,14 @@ impl Workers {
         }
     }
 
-    /// Removes a worker from the idle ones. Returns `false` if it was unparked at this very moment.
+    /// Removes a worker from the idle ones. Returns `false` if the worker was unparked in the meantime.
     pub(super) fn remove_idle(&self, parker: &Arc<Parker>) -> bool {
         let mut state = lock(&self.state);
         let index = state.idle.iter().position(|idle| Arc::ptr_eq(idle, parker));
         index.map(|index| state.idle.remove(index)).is_some()
     }
 
-    /// Called when a worker is dropped before it had a thread: there will be no thread again.
+    /// Called when a worker is dropped before it had a thread, since there will be no more threads.
     pub(super) fn on_worker_lost(&self) {
         lock(&self.state).is_starting = false;
         self.close(&OffloadError::RuntimeShutdown);
