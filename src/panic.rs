@@ -2,13 +2,14 @@
 //!
 //! The payload of a panic does not contain the location of the panic: only the panic hook receives it. So the first
 //! [`catch`] of the process installs a hook that records the location for the current thread and then calls the
-//! previous hook.
+//! previous hook. A thread that is panicking never installs the hook, because the standard library forbids it.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::{Arc, Once};
+use std::thread;
 
 /// A panic that was caught: its message and its location.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +42,10 @@ thread_local! {
 /// Runs `work` and catches its panic, after the panic hook has run.
 pub(crate) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
     static HOOK: Once = Once::new();
-    HOOK.call_once(record_locations);
+    // A thread that is panicking cannot change the hook.
+    if !thread::panicking() {
+        HOOK.call_once(record_locations);
+    }
     let outer = CATCHING.replace(true);
     // Clears the location of an earlier panic that user code caught itself.
     LOCATION.take();

@@ -40,12 +40,12 @@ pub(crate) fn probe_accept_failed(error: &io::Error) {
 }
 
 pub(crate) fn process_still_running(limit: Duration) {
-    tracing::error!(target: TARGET, ?limit, "process still running after its host stopped: exiting");
+    emit(|| tracing::error!(target: TARGET, ?limit, "process still running after its host stopped: exiting"));
 }
 
 pub(crate) fn server_cut_off() {
     let message = "server did not end in time and was dropped: does it watch HostHandle::draining?";
-    tracing::warn!(target: TARGET, message);
+    emit(|| tracing::warn!(target: TARGET, message));
 }
 
 pub(crate) fn signals_unavailable(error: &io::Error) {

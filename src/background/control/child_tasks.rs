@@ -33,10 +33,18 @@ impl ChildTasks {
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        {
-            // Recorded before the task exists, so that `close_if_unused` cannot overlook it.
+        let (is_closed, _spawning) = {
+            // Recorded before the task exists, so that `close_if_unused` cannot overlook it. Until the task is in the list,
+            // the token counts as a task that `ended` waits for.
             let mut aborts = lock(&self.aborts);
             aborts.is_used |= !aborts.is_closed;
+            (aborts.is_closed, self.tracker.token())
+        };
+        if is_closed {
+            // Not tracked: a child that blocks its thread must not hold up a generation that has ended.
+            let child = on.spawn(future);
+            child.abort();
+            return child;
         }
         let child = self.tracker.spawn_on(future, on);
         let mut aborts = lock(&self.aborts);
@@ -83,5 +91,25 @@ impl AbortHandles {
             self.prune_at = 2 * self.handles.len() + 16;
         }
         self.handles.push(handle);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Builder;
+    use tokio_test::{assert_ready, task};
+
+    use super::*;
+
+    #[test]
+    fn child_that_is_spawned_after_the_end_holds_up_nothing() {
+        // A runtime that nothing drives does not even drop the child.
+        let runtime = Builder::new_current_thread().build().expect("the runtime starts");
+        let children = ChildTasks::default();
+        runtime.block_on(async { children.spawn(async {}, runtime.handle()).await }).expect("the first child ends");
+        children.abort_all();
+        let late = children.spawn(async {}, runtime.handle());
+        assert_ready!(task::spawn(children.ended()).poll());
+        assert!(runtime.block_on(late).expect_err("the child is aborted").is_cancelled());
     }
 }

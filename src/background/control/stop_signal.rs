@@ -3,37 +3,47 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::panic::catch;
 
 /// A signal that is given once.
+///
+/// A task or thread that sees the signal also finds the token cancelled, and a holder of a cancelled token sees the signal:
+/// [`give`](Self::give) sets the flag, cancels the token, and only then wakes the waiters.
 #[derive(Debug, Default)]
 pub(super) struct StopSignal {
-    given: CancellationToken,
-    /// The token for user code. User code has its own token, so that cancelling this token does not stop the service.
-    /// The token is not a child of `given`, so that a panic in a user's waker cannot poison `given`.
+    is_given: AtomicBool,
+    /// The token for user code. It is no child of another token, so user code that cancels it stops nothing else.
     token: CancellationToken,
+    waiters: Notify,
 }
 
 impl StopSignal {
     pub(super) fn give(&self) {
-        // Both calls wake wakers, which are user code. A panic in one must not keep the token from being cancelled.
-        let _ = catch(|| self.given.cancel());
-        let _ = catch(|| self.token.cancel());
+        self.is_given.store(true, Ordering::Release);
+        self.cancel_token();
+        // Wakers are user code, and a panic in one must not end the supervisor.
+        let _ = catch(|| self.waiters.notify_waiters());
     }
 
     pub(super) fn is_given(&self) -> bool {
-        self.given.is_cancelled()
+        self.is_given.load(Ordering::Acquire)
     }
 
     /// Waits until the signal is given.
     pub(super) async fn given(&self) {
-        self.given.cancelled().await;
+        // Registered before the flag is read: `notify_waiters` reaches every future that exists when it is called.
+        let notified = self.waiters.notified();
+        if !self.is_given() {
+            notified.await;
+        }
     }
 
     /// Parks the thread until the signal is given, for at most `limit`. Returns `true` if the signal was given.
@@ -41,7 +51,7 @@ impl StopSignal {
         // The wait uses std's clock, since tokio's clock may be paused in tests.
         let start = Instant::now();
         let waker = Waker::from(Arc::new(StopWaker(thread::current())));
-        let mut given = pin!(self.given.cancelled());
+        let mut given = pin!(self.given());
         loop {
             if given.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
                 return true;
@@ -53,7 +63,15 @@ impl StopSignal {
 
     /// Returns the token that is cancelled when the signal is given.
     pub(super) fn token(&self) -> &CancellationToken {
+        if self.is_given() {
+            // `give` may not have come so far yet.
+            self.cancel_token();
+        }
         &self.token
+    }
+
+    fn cancel_token(&self) {
+        let _ = catch(|| self.token.cancel());
     }
 }
 
@@ -115,6 +133,40 @@ mod tests {
             giver.join().unwrap_or_else(|_| panic!("giving the signal does not panic"));
             assert!(token.is_cancelled());
         }
+    }
+
+    #[test]
+    fn waiter_that_is_woken_finds_every_clone_of_the_token_cancelled() {
+        for _ in 0..200 {
+            let signal = Arc::new(StopSignal::default());
+            let token = signal.token().clone();
+            let giver = thread::spawn({
+                let signal = Arc::clone(&signal);
+                move || signal.give()
+            });
+            assert!(signal.park(Duration::from_secs(60)));
+            assert!(signal.token().is_cancelled());
+            giver.join().unwrap_or_else(|_| panic!("giving the signal does not panic"));
+            assert!(token.is_cancelled());
+        }
+    }
+
+    /// The waker of a waiter runs on the thread that gives the signal, in the middle of it.
+    #[test]
+    fn waker_of_a_waiter_finds_the_token_cancelled() {
+        struct Look(CancellationToken, AtomicBool);
+        impl Wake for Look {
+            fn wake(self: Arc<Self>) {
+                self.1.store(self.0.is_cancelled(), Ordering::Relaxed);
+            }
+        }
+        let signal = StopSignal::default();
+        let look = Arc::new(Look(signal.token().clone(), AtomicBool::new(false)));
+        let waker = Waker::from(Arc::clone(&look));
+        let mut given = pin!(signal.given());
+        assert!(given.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        signal.give();
+        assert!(look.1.load(Ordering::Relaxed), "the waiter was woken before the token was cancelled");
     }
 
     #[test]

@@ -47,10 +47,7 @@ impl SupervisorTask {
     /// own.
     pub(crate) async fn run(self, request: StartRequest, signals: Signals, server: Option<Handle>) {
         let Self { supervisor, runners, shared, events, mut inbox, exit_within } = self;
-        let mut signals = SignalStream::listen(signals);
-        let mut probe = server.map(|server| LagProbe::new(server, Arc::clone(&shared.status().lag)));
-        let mut timer = pin!(sleep_until(Instant::now()));
-        let mut batch = Vec::new();
+        // Before anything that may panic, such as a runtime without timers: dropping the executor ends the host.
         let mut executor = Executor {
             supervisor,
             generations: vec![None; runners.len()],
@@ -61,6 +58,10 @@ impl SupervisorTask {
             exit_code: None,
             was_signalled: false,
         };
+        let mut signals = SignalStream::listen(signals);
+        let mut probe = server.map(|server| LagProbe::new(server, Arc::clone(&executor.shared.status().lag)));
+        let mut timer = pin!(sleep_until(Instant::now()));
+        let mut batch = Vec::new();
         executor.start();
         let exit_code = loop {
             if let Some(exit_code) = executor.exit_code {

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::broadcast;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::decisions::{Action, Decisions, FailedService};
 use super::event_loop::StartRequest;
@@ -118,12 +119,19 @@ impl Executor {
             Action::RequestStop(id) => self.generation(id).into_iter().for_each(|handle| handle.request_stop()),
             Action::Abort(id, phase) => self.generation(id).into_iter().for_each(|handle| handle.abort(phase)),
             Action::CleanUpElsewhere(id, exit) => self.clean_up_elsewhere(id, exit),
-            // Without subscribers the event is returned as an error.
-            Action::Emit(event) => discard(self.events.send(event)),
+            Action::Emit(event) => self.emit(event),
             Action::ReportStarted => self.reply(Ok(())),
-            Action::DrainServer => self.shared.draining.cancel(),
-            Action::DropServer => self.shared.stopping.cancel(),
+            Action::DrainServer => cancel(&self.shared.draining),
+            Action::DropServer => cancel(&self.shared.stopping),
             Action::Finish(report, failed) => self.finish(*report, failed),
+        }
+    }
+
+    fn emit(&self, event: HostEvent) {
+        // Without subscribers the event is returned as an error. With slow ones it replaces an event, which may be the last
+        // owner of a service's error.
+        if let Ok(result) = catch(|| self.events.send(event)) {
+            discard(result);
         }
     }
 
@@ -200,8 +208,13 @@ impl Drop for Executor {
                 status.phase = HostPhase::Stopping;
                 status.since = SystemTime::now();
             });
-            self.shared.draining.cancel();
             self.generations.iter().flatten().for_each(|handle| handle.request_stop());
+            cancel(&self.shared.draining);
         }
     }
+}
+
+/// Cancels a token of the host. Its wakers are user code, and a panic in one must not end the supervisor.
+fn cancel(token: &CancellationToken) {
+    let _ = catch(|| token.cancel());
 }

@@ -5,10 +5,11 @@ use std::error::Error;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Wake, Waker};
 
 use onelane::background::{
-    BackgroundService, Backoff, Every, HostPhase, Intensity, Overlap, Placement, Restart, RunContext, Service,
-    ServiceResult, StopContext, periodic, service_fn,
+    BackgroundService, Backoff, Every, HostError, HostPhase, Intensity, Overlap, Placement, Restart, RunContext,
+    Service, ServiceResult, StopContext, periodic, service_fn,
 };
 use tokio::time::sleep;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -221,4 +222,33 @@ async fn all_sources_are_written_up_to_the_limit() {
     let cycle = message(Nested::new(3, Some(SelfSourced.into()))).await;
     assert!(cycle.starts_with("the server failed: level 3: level 2: level 1: level 0: selfish: selfish: "), "{cycle}");
     assert!(cycle.ends_with(": selfish: ..."), "{cycle}");
+}
+
+/// A waker that panics.
+struct PanickingWaker;
+
+impl Wake for PanickingWaker {
+    fn wake(self: Arc<Self>) {
+        panic!("woken");
+    }
+}
+
+#[tokio::test]
+async fn waker_of_the_draining_token_may_panic() {
+    let waker = Waker::from(Arc::new(PanickingWaker));
+    let host = threaded_host().build().unwrap();
+    host.start().await.unwrap();
+    let mut draining = Box::pin(host.handle().draining().cancelled_owned());
+    assert!(draining.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending());
+    assert!(soon("the stop", host.shutdown()).await.unwrap().is_clean());
+}
+
+#[test]
+fn host_on_a_runtime_without_timers_is_not_ready_and_drains() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let host = virtual_host().build().unwrap();
+    let error = runtime.block_on(host.start()).unwrap_err();
+    assert!(matches!(error, HostError::SupervisorGone), "{error:?}");
+    assert!(host.handle().draining().is_cancelled());
+    assert_eq!(host.status().phase, HostPhase::Stopping);
 }
