@@ -360,4 +360,7 @@ impl OwnedPermitSource for SharedGuard {
     }
 }
 
-impl_debug!(EndpointGuard |this| { stats: this.stats(), .. });
+impl_debug!(EndpointGuard |this| {
+    name: this.core.name, permits: this.semaphore.permits(), held: this.semaphore.snapshot().held,
+    waiting: this.semaphore.snapshot().waiting, closed: this.semaphore.snapshot().is_closed, ..
+});

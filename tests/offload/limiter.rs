@@ -658,8 +658,8 @@ fn debug_statistics_and_errors_are_readable() {
         format!("{limiter:?}"),
         "CapacityLimiter { total: 3, borrowed: 2, waiting: 0, reserve: 1, closed: false }"
     );
-    assert_eq!(format!("{permit:?}"), "LimiterPermit { tokens: 2 }");
-    assert_eq!(format!("{:?}", limiter.acquire()), "AcquireTokens { queued: false }");
+    assert_eq!(format!("{permit:?}"), "HeldTokens { tokens: 2 }");
+    assert_eq!(format!("{:?}", limiter.acquire()), "TokenAcquisition { queued: false }");
     let LimiterStatistics { total, borrowed, available, .. } = limiter.statistics();
     assert_eq!((total, borrowed, available), (3, 2, 1));
     let json = serde_json::to_value(limiter.statistics()).unwrap();

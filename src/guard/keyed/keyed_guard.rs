@@ -374,4 +374,7 @@ impl<K> HasGuardCore for KeyedGuard<K> {
     }
 }
 
-impl_debug!([K: Hash + Eq] KeyedGuard<K> |this| { stats: this.stats(), keys: this.len(), .. });
+impl_debug!([K: Hash + Eq] KeyedGuard<K> |this| {
+    name: this.core.name, permits: this.stats().permits, keys: this.len(), held: this.stats().held,
+    waiting: this.stats().waiting, closed: this.is_closed(), ..
+});

@@ -334,4 +334,7 @@ impl CapacityLimiter {
     }
 }
 
-impl_debug!(CapacityLimiter |this| { statistics: this.statistics(), .. });
+impl_debug!(CapacityLimiter |this| {
+    total: this.total(), borrowed: this.statistics().borrowed, waiting: this.statistics().waiting,
+    reserve: this.statistics().reserve, closed: this.is_closed()
+});

@@ -3,41 +3,47 @@
 use std::panic::catch_unwind;
 use std::time::Duration;
 
+use onelane::guard::EndpointGuardBuilder;
 use onelane::{EndpointGuard, Order, Queue};
 use tokio_test::{assert_pending, assert_ready_ok, task};
 
 use crate::SECOND;
 
 #[test]
-fn out_of_range_settings_panic_with_advice() {
-    type Case = (&'static str, fn() -> EndpointGuard);
+fn out_of_range_settings_are_errors_with_advice() {
+    type Case = (&'static str, &'static str, fn() -> EndpointGuardBuilder);
     let cases: [Case; 8] = [
-        ("permits(0) admits no caller: use 1 or more, or close() the guard", || {
-            EndpointGuard::builder("x").permits(0).build()
+        ("permits", "permits(0) admits no caller: use 1 or more, or close() the guard", || {
+            EndpointGuard::builder("x").permits(0)
         }),
-        ("permits() must be at most 65,535", || EndpointGuard::builder("x").permits(65_536).build()),
-        ("Bounded(0) is not a queue: use Queue::Reject", || {
-            EndpointGuard::builder("x").queue(Queue::Bounded(0)).build()
+        ("permits", "permits() must be at most 65,535", || EndpointGuard::builder("x").permits(65_536)),
+        ("queue", "Bounded(0) is not a queue: use Queue::Reject", || {
+            EndpointGuard::builder("x").queue(Queue::Bounded(0))
         }),
-        ("Bounded() must be at most 8,388,607: use Queue::Unbounded", || {
-            EndpointGuard::builder("x").queue(Queue::Bounded(8_388_608)).build()
+        ("queue", "Bounded() must be at most 8,388,607: use Queue::Unbounded", || {
+            EndpointGuard::builder("x").queue(Queue::Bounded(8_388_608))
         }),
-        ("a max_wait of zero lets no caller wait: use Queue::Reject", || {
-            EndpointGuard::builder("x").max_wait(Duration::ZERO).build()
+        ("max_wait", "a max_wait of zero lets no caller wait: use Queue::Reject", || {
+            EndpointGuard::builder("x").max_wait(Duration::ZERO)
         }),
-        ("a grant_timeout of zero lets no caller take its permit: use about a second, or none", || {
-            EndpointGuard::builder("x").grant_timeout(Duration::ZERO).build()
+        (
+            "grant_timeout",
+            "a grant_timeout of zero lets no caller take its permit: use about a second, or none",
+            || EndpointGuard::builder("x").grant_timeout(Duration::ZERO),
+        ),
+        ("max_wait", "Queue::Reject lets no caller wait: a time limit on waiting contradicts it", || {
+            EndpointGuard::builder("x").queue(Queue::Reject).max_wait(SECOND)
         }),
-        ("Queue::Reject lets no caller wait: a time limit on waiting contradicts it", || {
-            EndpointGuard::builder("x").queue(Queue::Reject).max_wait(SECOND).build()
-        }),
-        ("Queue::Reject lets no caller wait: a time limit on waiting contradicts it", || {
-            EndpointGuard::builder("x").queue(Queue::Reject).grant_timeout(SECOND).build()
+        ("grant_timeout", "Queue::Reject lets no caller wait: a time limit on waiting contradicts it", || {
+            EndpointGuard::builder("x").queue(Queue::Reject).grant_timeout(SECOND)
         }),
     ];
-    for (message, build) in cases {
-        let panic = catch_unwind(build).unwrap_err();
-        assert_eq!(panic.downcast_ref::<&str>(), Some(&message));
+    for (setting, problem, builder) in cases {
+        let panic = catch_unwind(|| builder().build()).unwrap_err();
+        assert_eq!(panic.downcast_ref::<String>().map(String::as_str), Some(problem));
+        let error = builder().try_build().unwrap_err();
+        assert_eq!((error.name(), error.setting()), ("x", setting));
+        assert_eq!(error.to_string(), format!("guard `x`: {problem}"));
     }
 }
 

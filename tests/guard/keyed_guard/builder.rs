@@ -4,7 +4,7 @@ use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onelane::{KeyedGuard, Order, Queue};
+use onelane::{ConfigError, KeyedGuard, Order, Queue};
 use tokio_test::{assert_ready_ok, task};
 
 use super::queued;
@@ -19,11 +19,8 @@ fn debug_output_names_the_guard() {
         format!("{guard:?}"),
         "KeyedGuard { name: \"named\", permits: 2, keys: 1, held: 2, waiting: 1, closed: false, .. }"
     );
-    assert_eq!(
-        format!("{permit:?} {owned:?}"),
-        "KeyedPermit { guard: \"named\" } OwnedKeyedPermit { guard: \"named\" }"
-    );
-    assert_eq!(format!("{:?}", *waiter), "AcquireKey { guard: Some(\"named\"), queued: true }");
+    assert_eq!(format!("{permit:?} {owned:?}"), "HeldPermit { guard: \"named\" } HeldPermit { guard: \"named\" }");
+    assert_eq!(format!("{:?}", *waiter), "AcquireFuture { guard: Some(\"named\"), queued: true }");
     let all = guard.acquire_all([1, 2]);
     assert_eq!(format!("{all:?}"), "AcquireAll { guard: \"named\", held: Some(0), remaining: 2, .. }");
     let others = [
@@ -42,7 +39,7 @@ fn debug_output_names_the_guard() {
 fn limit_of_no_keys_panics_with_advice() {
     let panic = catch_unwind(|| KeyedGuard::<u32>::builder("x").max_keys(0).build()).unwrap_err();
     let message = "max_keys(0) admits no caller: use 1 or more, or close() the guard";
-    assert_eq!(panic.downcast_ref::<&str>(), Some(&message));
+    assert_eq!(panic.downcast_ref::<String>().map(String::as_str), Some(message));
 }
 
 #[test]
@@ -58,8 +55,22 @@ fn time_limit_of_zero_panics_with_advice() {
     ];
     for (message, build) in cases {
         let panic = catch_unwind(build).unwrap_err();
-        assert_eq!(panic.downcast_ref::<&str>(), Some(&message));
+        assert_eq!(panic.downcast_ref::<String>().map(String::as_str), Some(message));
     }
+}
+
+#[test]
+fn try_build_names_the_setting() {
+    let error = |guard: Result<KeyedGuard<u32>, ConfigError>| {
+        let error = guard.unwrap_err();
+        (error.setting().to_owned(), error.to_string())
+    };
+    let (setting, text) = error(KeyedGuard::builder("user").max_keys(0).try_build());
+    let expected = "guard `user`: max_keys(0) admits no caller: use 1 or more, or close() the guard";
+    assert_eq!((&*setting, &*text), ("max_keys", expected));
+    let (setting, _) = error(KeyedGuard::builder("user").permits(0).try_build());
+    assert_eq!(setting, "permits");
+    assert_eq!(KeyedGuard::<u32>::builder("user").max_keys(3).try_build().unwrap().name(), "user");
 }
 
 #[test]
