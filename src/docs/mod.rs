@@ -1,4 +1,4 @@
-//! Guides: coming from FastAPI, and what the crate guarantees.
+//! Guides: the architecture, coming from FastAPI, and what the crate guarantees.
 
 #[doc = include_str!("architecture.md")]
 pub mod architecture {}
