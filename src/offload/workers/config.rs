@@ -33,7 +33,7 @@ pub(crate) struct KeepAlive {
     /// The time limit while tasks are queued. After that the worker gives its thread back between two tasks, and the
     /// next free thread takes over: other code waits for these threads, too.
     pub(crate) max_busy: Duration,
-    /// How many times a worker checks an empty queue before it becomes idle.
+    /// How many times a worker looks for queued tasks of the pool, in any runtime, before it becomes idle.
     pub(crate) spins: u32,
     /// How long the worker then stays idle. With `None`, the worker leaves its thread immediately.
     pub(crate) idle_timeout: Option<Duration>,

@@ -3,8 +3,8 @@
 //! # Invariants
 //!
 //! 1. The sequence numbers in a level increase, so a task is found by a binary search.
-//! 2. `live` counts the tasks that were neither taken nor removed. A level keeps at most as many removed tasks as live
-//!    ones, plus [`MAX_GAPS`].
+//! 2. `live` counts the tasks that were neither taken nor removed. When a task is removed, its level keeps at most as
+//!    many removed tasks as live ones, plus [`MAX_GAPS`].
 //! 3. The first entry of a level was neither taken nor removed.
 
 use std::collections::VecDeque;
@@ -14,7 +14,7 @@ use crate::offload::job::Priority;
 /// While tasks of several priorities are queued, one task in this many is the oldest of those below the highest
 /// priority.
 const LOWER_EVERY: u32 = 8;
-/// How many more removed entries than live ones a level may hold.
+/// How many more removed entries than live ones a level may hold after a removal.
 const MAX_GAPS: usize = 32;
 
 /// Tasks in the order in which they start.
