@@ -106,6 +106,8 @@ mod debug;
 pub mod docs;
 #[cfg(feature = "guard")]
 pub mod guard;
+#[cfg(feature = "guard")]
+mod name;
 #[cfg(feature = "offload")]
 pub mod offload;
 #[cfg(any(feature = "guard", feature = "offload", feature = "background"))]

@@ -24,6 +24,14 @@ pub struct Panic {
     pub location: Option<Arc<str>>,
 }
 
+impl Panic {
+    /// Creates a panic that no hook has seen.
+    #[cfg(feature = "guard")]
+    pub(crate) fn without_location(message: &str) -> Self {
+        Self { message: message.into(), location: None }
+    }
+}
+
 impl fmt::Display for Panic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;

@@ -5,6 +5,7 @@ use std::thread;
 use tokio::time::Instant;
 
 use super::error::AcquireError;
+use super::error_kind::AcquireErrorKind;
 use super::permit::HeldPermit;
 use super::source::PermitSource;
 use super::wait::PermitWait;
@@ -13,7 +14,7 @@ use crate::park::{current_thread_waker, runs_async_tasks};
 /// Waits on the current thread until the caller holds a permit.
 pub(super) fn acquire<S: PermitSource>(mut source: S) -> Result<HeldPermit<S>, AcquireError> {
     if runs_async_tasks() {
-        return Err(source.core().refuse(AcquireError::BlockingInAsync));
+        return Err(source.core().refuse_as(AcquireErrorKind::BlockingInAsync));
     }
     if source.try_acquire().is_err() {
         wait(&mut source)?;

@@ -1,15 +1,20 @@
 //! [`GuardCore`], the state that every guard has in addition to its semaphores.
 
+use std::borrow::Cow;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use super::error::AcquireError;
+use super::error_kind::AcquireErrorKind;
 use super::hold_time::HoldTime;
+use super::retry::RetryEstimate;
 use super::stats::GuardStats;
 use super::trace;
 use crate::counter::Counter;
+use crate::name::{NameRef, intern};
 use crate::semaphore::SemaphoreSnapshot;
 use crate::shared::{Shareable, Shared};
 use crate::sync::const_unless_loom;
@@ -22,6 +27,8 @@ pub(crate) struct GuardCore {
     pub(super) counters: GuardCounters,
     pub(super) drained: Notify,
     pub(super) name: &'static str,
+    /// Set by the first refusal.
+    name_ref: OnceLock<NameRef>,
 }
 
 /// A guard of any kind.
@@ -59,8 +66,30 @@ pub(super) struct GuardCounters {
 impl GuardCore {
     const_unless_loom! {
         pub(super) fn new(name: &'static str, limits: WaitLimits) -> Self {
-            Self { hold_time: HoldTime::new(), limits, counters: GuardCounters::new(), drained: Notify::const_new(), name }
+            Self {
+                hold_time: HoldTime::new(),
+                limits,
+                counters: GuardCounters::new(),
+                drained: Notify::const_new(),
+                name,
+                name_ref: OnceLock::new(),
+            }
         }
+    }
+
+    /// Returns the guard's name for an error.
+    #[inline]
+    pub(super) fn name_ref(&self) -> NameRef {
+        self.name_ref.get_or_init(|| intern(Cow::Borrowed(self.name)))
+    }
+
+    pub(super) fn error(&self, kind: AcquireErrorKind) -> AcquireError {
+        AcquireError::new(Some(self.name_ref()), kind, RetryEstimate::NONE)
+    }
+
+    /// Counts and logs a caller that is refused at once, and returns the error.
+    pub(super) fn refuse_as(&self, kind: AcquireErrorKind) -> AcquireError {
+        self.refuse(self.error(kind))
     }
 
     /// Counts and logs a caller that is refused at once, and returns `error`.
@@ -127,7 +156,7 @@ impl GuardCore {
     ) -> GuardStats {
         let counters = &self.counters;
         GuardStats {
-            name: self.name,
+            name: Cow::Borrowed(self.name),
             permits,
             held: semaphores.held,
             waiting: semaphores.waiting,

@@ -1,5 +1,6 @@
 //! [`EndpointGuard`], which admits a limited number of callers at once.
 
+use std::borrow::Cow;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::task::Waker;
@@ -17,6 +18,7 @@ use super::scope::ScopeId;
 use super::source::{OwnedPermitSource, PermitSource};
 use super::stats::GuardStats;
 use crate::debug::impl_debug;
+use crate::name::intern;
 use crate::semaphore::{CancelOutcome, EnqueueOutcome, Semaphore, SemaphoreRefusal, WaitOutcome, WaiterId};
 use crate::shared::{Shareable, Shared};
 use crate::sync::const_unless_loom;
@@ -81,6 +83,13 @@ impl EndpointGuard {
     /// Returns a builder for a guard with other settings.
     pub const fn builder(name: &'static str) -> EndpointGuardBuilder {
         EndpointGuardBuilder::new(name)
+    }
+
+    /// Returns a builder with a name that is not known at compile time, such as one from a configuration file.
+    ///
+    /// The process keeps one copy of each distinct name for its whole life: names are for routes, not for users.
+    pub fn builder_named(name: impl Into<Cow<'static, str>>) -> EndpointGuardBuilder {
+        Self::builder(intern(name.into()))
     }
 
     const_unless_loom! {
@@ -277,7 +286,7 @@ impl EndpointGuard {
 
     /// Returns the guard's name.
     #[must_use]
-    pub const fn name(&self) -> &'static str {
+    pub const fn name(&self) -> &str {
         self.core.name
     }
 }

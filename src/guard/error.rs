@@ -1,82 +1,180 @@
 //! [`AcquireError`], the reason why a guard refused a caller.
 
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use thiserror::Error;
-
+use super::error_kind::AcquireErrorKind;
 use super::retry::RetryEstimate;
+use crate::name::NameRef;
 
-/// The reason why a guard refused a caller. The message says what to do about it.
+/// The reason why a guard refused a caller.
 ///
-/// The web adapters convert the error to a response, as the [table of refusals](crate::web) describes.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum AcquireError {
-    /// Every permit is held, and this caller does not wait.
-    #[error("every permit is held: try again later, or wait with acquire() on a guard that has a queue")]
-    #[non_exhaustive]
-    Busy {
-        #[doc(hidden)]
-        retry: RetryEstimate,
-    },
-    /// The guard's queue is full.
-    #[error("the queue is full: try again later, or let the guard queue more callers")]
-    #[non_exhaustive]
-    QueueFull {
-        #[doc(hidden)]
-        retry: RetryEstimate,
-    },
-    /// The maximum number of keys of a [`KeyedGuard`](super::KeyedGuard) is in use, and this caller asked for another
-    /// key.
-    #[error("too many keys are in use: try again later, or raise max_keys")]
-    #[non_exhaustive]
-    TooManyKeys {
-        #[doc(hidden)]
-        retry: RetryEstimate,
-    },
-    /// The caller did not get a permit within the guard's `max_wait`.
-    #[error("no permit within {waited:?}: try again later, or raise max_wait")]
-    #[non_exhaustive]
-    Timeout {
-        /// The time for which this caller waited.
-        waited: Duration,
-        #[doc(hidden)]
-        retry: RetryEstimate,
-    },
-    /// A permit was granted, but the future was not polled within the guard's `grant_timeout`, and the permit went to
-    /// another caller.
-    #[error("the permit was not taken within grant_timeout: poll the future while it waits, or drop it")]
-    GrantExpired,
-    /// The caller already runs inside this guard, through [`run`] or the web layer around its handler, and every permit
-    /// is held: the caller would wait for itself.
-    ///
-    /// (With several permits, the caller might wait only for the other holders. But the guard cannot know if those
-    /// holders wait for it, too, so it refuses.)
-    ///
-    /// [`run`]: super::EndpointGuard::run
-    #[error("already inside this guard, which is full: do not acquire it again in work that it guards")]
-    WouldDeadlock,
-    /// The guard was closed and admits no more callers.
-    #[error("the guard is closed and admits no more callers: try another instance, or later")]
-    Closed,
-    /// A blocking wait was attempted on a thread that runs async tasks, which it would stall.
-    #[error("blocking wait on a thread that runs async tasks: use acquire().await, or spawn_blocking")]
-    BlockingInAsync,
+/// [`kind`](Self::kind) says what happened, for code. `Display` says it for the developer's log, with the guard's name
+/// and what to do about it. A client of the service gets neither: the web adapters convert the error to a response with
+/// a text of its own, as the [table of refusals](crate::web) describes.
+///
+/// Tests of your own code make an error from its kind:
+///
+/// ```
+/// use onelane::guard::AcquireErrorKind;
+/// use onelane::{AcquireError, EndpointGuard};
+///
+/// static REPORT: EndpointGuard = EndpointGuard::new("report");
+///
+/// let _permit = REPORT.try_acquire()?;
+/// let error = REPORT.try_acquire().unwrap_err();
+/// assert_eq!((error.kind(), error.name()), (AcquireErrorKind::Busy, Some("report")));
+/// let made = AcquireError::from(AcquireErrorKind::Busy);
+/// assert_eq!((made.kind(), made.name()), (AcquireErrorKind::Busy, None));
+/// # Ok::<(), AcquireError>(())
+/// ```
+#[derive(Clone)]
+pub struct AcquireError(ErrorParts);
+
+/// Two words in all: a refusal that fits in `Inline` costs no allocation.
+#[derive(Clone)]
+enum ErrorParts {
+    // The fields of the estimate stand alone: a struct would be padded.
+    Inline { name: Option<NameRef>, interval: u32, releases: u16, kind: AcquireErrorKind },
+    Boxed(Box<BoxedParts>),
+}
+
+const _: () = assert!(size_of::<AcquireError>() == 2 * size_of::<usize>());
+
+#[derive(Clone)]
+struct BoxedParts {
+    name: Option<NameRef>,
+    kind: AcquireErrorKind,
+    retry_after: Option<Duration>,
+    waited: Option<Duration>,
+    source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 impl AcquireError {
+    #[inline]
+    pub(super) fn new(name: Option<NameRef>, kind: AcquireErrorKind, retry: RetryEstimate) -> Self {
+        let RetryEstimate { interval, releases } = retry;
+        Self(ErrorParts::Inline { name, interval, releases, kind })
+    }
+
+    pub(super) fn timed_out(name: NameRef, waited: Duration, retry: RetryEstimate) -> Self {
+        Self::new(Some(name), AcquireErrorKind::Timeout, retry).with(|parts| parts.waited = Some(waited))
+    }
+
+    /// Returns what happened.
+    #[must_use]
+    pub fn kind(&self) -> AcquireErrorKind {
+        match &self.0 {
+            ErrorParts::Inline { kind, .. } => *kind,
+            ErrorParts::Boxed(parts) => parts.kind,
+        }
+    }
+
+    /// Returns the guard's name, or `None` if the error was made from its kind.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match &self.0 {
+            ErrorParts::Inline { name, .. } => name.copied(),
+            ErrorParts::Boxed(parts) => parts.name.copied(),
+        }
+    }
+
     /// Returns how long to wait before the next attempt, if it can be estimated:
-    /// mean hold × (callers waiting + 1) ÷ permits.
+    /// mean hold × (callers waiting + 1) ÷ permits, in microseconds.
     ///
     /// Returns `None` if waiting does not help, or if the guard has not yet measured how long its permits are held.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Busy { retry }
-            | Self::QueueFull { retry }
-            | Self::TooManyKeys { retry }
-            | Self::Timeout { retry, .. } => retry.delay(),
-            Self::GrantExpired | Self::WouldDeadlock | Self::Closed | Self::BlockingInAsync => None,
+        match &self.0 {
+            &ErrorParts::Inline { interval, releases, .. } => RetryEstimate { interval, releases }.delay(),
+            ErrorParts::Boxed(parts) => parts.retry_after,
+        }
+    }
+
+    /// Returns how long the caller waited, if it waited until a time limit.
+    #[must_use]
+    pub fn waited(&self) -> Option<Duration> {
+        match &self.0 {
+            ErrorParts::Inline { .. } => None,
+            ErrorParts::Boxed(parts) => parts.waited,
+        }
+    }
+
+    /// Sets the cause, such as a lost connection to a lock server. [`source`](Error::source) returns it.
+    #[must_use]
+    pub fn with_source(self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        let source = source.into();
+        self.with(|parts| parts.source = Some(source.into()))
+    }
+
+    /// Sets how long to wait before the next attempt.
+    #[must_use]
+    pub fn with_retry_after(self, retry_after: Duration) -> Self {
+        self.with(|parts| parts.retry_after = Some(retry_after))
+    }
+
+    fn with(self, change: impl FnOnce(&mut BoxedParts)) -> Self {
+        let retry_after = self.retry_after();
+        let mut parts = match self.0 {
+            ErrorParts::Boxed(parts) => parts,
+            ErrorParts::Inline { name, kind, .. } => {
+                Box::new(BoxedParts { name, kind, retry_after, waited: None, source: None })
+            }
+        };
+        change(&mut parts);
+        Self(ErrorParts::Boxed(parts))
+    }
+}
+
+impl From<AcquireErrorKind> for AcquireError {
+    fn from(kind: AcquireErrorKind) -> Self {
+        Self::new(None, kind, RetryEstimate::NONE)
+    }
+}
+
+/// Compares kind, name and times, and not the causes.
+impl PartialEq for AcquireError {
+    fn eq(&self, other: &Self) -> bool {
+        let parts = |error: &Self| (error.kind(), error.retry_after(), error.waited());
+        parts(self) == parts(other) && self.name() == other.name()
+    }
+}
+
+impl Eq for AcquireError {}
+
+impl PartialEq<AcquireErrorKind> for AcquireError {
+    fn eq(&self, kind: &AcquireErrorKind) -> bool {
+        self.kind() == *kind
+    }
+}
+
+impl fmt::Display for AcquireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(name) = self.name() {
+            write!(f, "guard `{name}`: ")?;
+        }
+        match self.waited() {
+            Some(waited) => write!(f, "no permit within {waited:?}: try again later, or raise max_wait"),
+            None => self.kind().fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for AcquireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("AcquireError");
+        debug.field("kind", &self.kind()).field("name", &self.name()).field("retry_after", &self.retry_after());
+        debug.field("waited", &self.waited()).field("source", &self.source()).finish()
+    }
+}
+
+impl Error for AcquireError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.0 {
+            ErrorParts::Inline { .. } => None,
+            ErrorParts::Boxed(parts) => parts.source.as_deref().map(|source| source as _),
         }
     }
 }

@@ -26,6 +26,8 @@ pub(crate) struct HoldTime {
     quick_in_a_row: AtomicU32,
     /// Nanoseconds, at least 1. 0 if unknown.
     mean: AtomicU64,
+    /// The mean divided by the number of permits, in microseconds, at least 1. 0 if unknown.
+    release_interval: AtomicU32,
 }
 
 impl HoldTime {
@@ -35,6 +37,7 @@ impl HoldTime {
             requests: AtomicU32::new(0),
             quick_in_a_row: AtomicU32::new(0),
             mean: AtomicU64::new(0),
+            release_interval: AtomicU32::new(0),
         }
     }
 
@@ -66,7 +69,7 @@ impl HoldTime {
 
     /// Adds a sample to the mean. Concurrent holders may overwrite each other: it is a mean, not a count.
     #[cold]
-    pub(crate) fn finish(&self, since: Instant) {
+    pub(crate) fn finish(&self, since: Instant, permits: usize) {
         let sample = i64::try_from(since.elapsed().as_nanos()).unwrap_or(i64::MAX);
         let mean = match self.mean.load(Ordering::Relaxed).cast_signed() {
             // The mean is unknown or quick: quick holds predict nothing about a slow one.
@@ -76,21 +79,24 @@ impl HoldTime {
         let is_quick = sample < QUICK;
         let quick = if is_quick { self.quick_in_a_row.load(Ordering::Relaxed) + 1 } else { 0 };
         self.quick_in_a_row.store(quick.min(MAX_QUICK), Ordering::Relaxed);
-        self.mean.store(mean.max(1).cast_unsigned(), Ordering::Relaxed);
+        let mean = mean.max(1).cast_unsigned();
+        self.mean.store(mean, Ordering::Relaxed);
+        let interval = u32::try_from(mean / permits.max(1) as u64 / 1_000).unwrap_or(u32::MAX);
+        self.release_interval.store(interval.max(1), Ordering::Relaxed);
     }
 
     /// Returns the mean, if a holder has been timed.
     pub(crate) fn mean(&self) -> Option<Duration> {
-        match self.mean_nanos() {
+        match self.mean.load(Ordering::Relaxed) {
             0 => None,
             nanos => Some(Duration::from_nanos(nanos)),
         }
     }
 
-    /// Returns the mean in nanoseconds, or 0 if it is unknown.
+    /// Returns the mean time between two releases in microseconds, or 0 if it is unknown.
     #[inline]
-    pub(crate) fn mean_nanos(&self) -> u64 {
-        self.mean.load(Ordering::Relaxed)
+    pub(crate) fn release_interval(&self) -> u32 {
+        self.release_interval.load(Ordering::Relaxed)
     }
 }
 
@@ -103,7 +109,7 @@ mod tests {
         (0..requests)
             .map(|_| hold_time.request_sample())
             .filter_map(|()| hold_time.start())
-            .map(|since| hold_time.finish(since))
+            .map(|since| hold_time.finish(since, 1))
             .count() as u32
     }
 
@@ -113,7 +119,7 @@ mod tests {
         let long_ago = Instant::now().checked_sub(Duration::from_secs(1)).expect("the machine has run for a second");
         assert!(samples(&hold_time, 6_400) > 100, "at least one in 64");
         assert_eq!(samples(&hold_time, 6_400), 100, "one in 64");
-        hold_time.finish(long_ago);
+        hold_time.finish(long_ago, 1);
         assert!(hold_time.mean() >= Some(Duration::from_secs(1)), "quick holds predict nothing about a slow one");
         assert_eq!(samples(&hold_time, 1), 1);
     }

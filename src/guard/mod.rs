@@ -58,6 +58,7 @@ mod endpoint_guard;
 #[cfg(any(feature = "tower", feature = "actix-web"))]
 pub(crate) mod erased;
 mod error;
+mod error_kind;
 mod flight;
 pub(crate) mod guarded_work;
 mod hold_time;
@@ -75,7 +76,8 @@ mod wait;
 pub use self::builder::{EndpointGuardBuilder, GuardBuilder, KeyedGuardBuilder, Queue};
 pub use self::endpoint_guard::{EndpointGuard, SharedGuard};
 pub use self::error::AcquireError;
-pub use self::flight::{FlightError, FlightStats, SingleFlight, SingleFlightBuilder};
+pub use self::error_kind::AcquireErrorKind;
+pub use self::flight::{FlightError, FlightErrorKind, FlightStats, SingleFlight, SingleFlightBuilder};
 pub use self::keyed::{KeyedGuard, KeyedPermit, KeyedPermits, OwnedKeyedPermit, SharedKeyedGuard};
 pub use self::permit::{HeldPermit, OwnedPermit, Permit};
 pub use self::stats::GuardStats;

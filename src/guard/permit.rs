@@ -77,7 +77,7 @@ impl<S: PermitSource> Drop for HeldPermit<S> {
             core.counters.panicked.add(1);
         }
         if let Some(since) = self.timed_since {
-            core.hold_time.finish(since);
+            core.hold_time.finish(since, self.source.permits());
         }
         if self.source.release() {
             self.source.core().notify_drained();

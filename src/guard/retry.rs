@@ -6,27 +6,23 @@ use std::time::Duration;
 ///
 /// The delay is computed only on request, so that a refusal stays as cheap as a check of the guard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(unnameable_types, reason = "opaque: `AcquireError::retry_after` returns what it contains")]
-pub struct RetryEstimate {
-    /// The mean hold time in nanoseconds. 0 if unknown.
-    mean: u64,
-    /// The number of holds until the caller would be served: one more than the number of waiters.
-    holds: u32,
-    permits: u32,
+pub(crate) struct RetryEstimate {
+    /// The mean time between two releases of the guard's permits in microseconds. 0 if unknown.
+    pub(super) interval: u32,
+    /// The number of releases until the caller would be served: one more than the number of waiters.
+    pub(super) releases: u16,
 }
 
 impl RetryEstimate {
+    /// No estimate.
+    pub(super) const NONE: Self = Self { interval: 0, releases: 0 };
+
     #[inline]
-    pub(super) fn new(mean: u64, waiting: usize, permits: usize) -> Self {
-        Self {
-            mean,
-            holds: u32::try_from(waiting + 1).unwrap_or(u32::MAX),
-            permits: u32::try_from(permits).unwrap_or(u32::MAX),
-        }
+    pub(super) fn new(interval: u32, waiting: usize) -> Self {
+        Self { interval, releases: u16::try_from(waiting + 1).unwrap_or(u16::MAX) }
     }
 
-    /// Returns mean hold × (callers waiting + 1) ÷ permits, or `None` if no hold was measured yet.
     pub(super) fn delay(self) -> Option<Duration> {
-        (self.mean > 0).then(|| Duration::from_nanos(self.mean).saturating_mul(self.holds) / self.permits.max(1))
+        (self.interval > 0).then(|| Duration::from_micros(self.interval.into()) * self.releases.into())
     }
 }

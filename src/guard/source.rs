@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::core::{GuardCore, HasGuardCore};
 use super::error::AcquireError;
+use super::error_kind::AcquireErrorKind;
 use super::retry::RetryEstimate;
 use super::scope::{Scope, ScopeId};
 use crate::semaphore::{CancelOutcome, EnqueueOutcome, SemaphoreRefusal, WaitOutcome, WaiterId};
@@ -82,19 +83,20 @@ pub(crate) trait PermitSource {
 
     #[inline]
     fn error(&self, refusal: SemaphoreRefusal) -> AcquireError {
-        match refusal {
-            SemaphoreRefusal::Busy => AcquireError::Busy { retry: self.retry_estimate() },
-            SemaphoreRefusal::QueueFull => AcquireError::QueueFull { retry: self.retry_estimate() },
-            SemaphoreRefusal::TooManyKeys => AcquireError::TooManyKeys { retry: self.retry_estimate() },
-            SemaphoreRefusal::Closed => AcquireError::Closed,
-        }
+        let (kind, retry) = match refusal {
+            SemaphoreRefusal::Busy => (AcquireErrorKind::Busy, self.retry_estimate()),
+            SemaphoreRefusal::QueueFull => (AcquireErrorKind::QueueFull, self.retry_estimate()),
+            SemaphoreRefusal::TooManyKeys => (AcquireErrorKind::TooManyKeys, self.retry_estimate()),
+            SemaphoreRefusal::Closed => (AcquireErrorKind::Closed, RetryEstimate::NONE),
+        };
+        AcquireError::new(Some(self.core().name_ref()), kind, retry)
     }
 
     #[inline]
     fn retry_estimate(&self) -> RetryEstimate {
         let hold_time = &self.core().hold_time;
         hold_time.request_sample();
-        RetryEstimate::new(hold_time.mean_nanos(), self.waiting(), self.permits())
+        RetryEstimate::new(hold_time.release_interval(), self.waiting())
     }
 }
 

@@ -1,17 +1,18 @@
 //! [`GuardStats`], a snapshot of a guard's state and counters.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// A snapshot of a guard's state and counters, taken without a lock.
 ///
 /// Each number is exact, but the numbers of one snapshot are not read at the same moment. Counters start at 0 and never
 /// decrease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct GuardStats {
     /// The guard's name.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// The number of permits. A keyed guard has this many for each key.
     pub permits: usize,
     /// Permits in use, including those granted to callers that have not taken them yet.

@@ -1,11 +1,12 @@
 //! The `tracing` events of guards, one function each. None of them is on the uncontended path.
 
 use super::error::AcquireError;
+use super::error_kind::AcquireErrorKind;
 use crate::trace::TARGET;
 
 pub(super) fn refused(guard: &str, error: &AcquireError) {
-    match error {
-        AcquireError::WouldDeadlock | AcquireError::BlockingInAsync => {
+    match error.kind() {
+        AcquireErrorKind::WouldDeadlock | AcquireErrorKind::BlockingInAsync => {
             tracing::error!(target: TARGET, guard, %error, "caller refused: a bug in the service");
         }
         _ => tracing::debug!(target: TARGET, guard, %error, "caller refused"),

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::core::WaitLimits;
 use super::error::AcquireError;
+use super::error_kind::AcquireErrorKind;
 use super::source::PermitSource;
 use crate::semaphore::{CancelOutcome, EnqueueOutcome, SemaphoreRefusal, WaitOutcome, WaiterId};
 
@@ -42,7 +43,7 @@ impl PermitWait {
     ) -> Option<Result<(), AcquireError>> {
         // Inside the guard, the caller would wait for its own permit.
         if source.is_inside() && !source.is_closed() {
-            return Some(Err(source.core().refuse(AcquireError::WouldDeadlock)));
+            return Some(Err(source.core().refuse_as(AcquireErrorKind::WouldDeadlock)));
         }
         let mut outcome = source.enqueue(waker);
         // Normally the waiters expire old grants, but all waiters may be futures that are not polled.
@@ -77,7 +78,7 @@ impl PermitWait {
         let result = self.poll(source, waker);
         if result.is_none() && source.is_inside() {
             self.cancel(source);
-            return Some(Err(source.core().refuse(AcquireError::WouldDeadlock)));
+            return Some(Err(source.core().refuse_as(AcquireErrorKind::WouldDeadlock)));
         }
         result
     }
@@ -105,7 +106,7 @@ impl PermitWait {
                 Some(outcome) => acquire_result(source, outcome),
                 None => {
                     source.core().counters.timed_out.add(1);
-                    Err(AcquireError::Timeout { waited, retry: source.retry_estimate() })
+                    Err(AcquireError::timed_out(source.core().name_ref(), waited, source.retry_estimate()))
                 }
             });
         }
@@ -152,8 +153,8 @@ impl WaitClock {
 fn acquire_result(source: &mut impl PermitSource, outcome: WaitOutcome) -> Result<(), AcquireError> {
     match outcome {
         WaitOutcome::Acquired => Ok(()),
-        WaitOutcome::Expired => Err(AcquireError::GrantExpired),
-        WaitOutcome::Closed => Err(source.core().refuse(AcquireError::Closed)),
+        WaitOutcome::Expired => Err(source.core().error(AcquireErrorKind::GrantExpired)),
+        WaitOutcome::Closed => Err(source.core().refuse_as(AcquireErrorKind::Closed)),
     }
 }
 
@@ -191,7 +192,8 @@ mod tests {
         assert_eq!(wait.poll_deadlines(guard, deadline - Duration::from_nanos(1)), None);
         assert!(wait.is_queued());
         let result = wait.poll_deadlines(guard, deadline);
-        assert!(matches!(result, Some(Err(AcquireError::Timeout { waited: LIMIT, .. }))), "{result:?}");
+        let error = result.expect("the wait has ended").expect_err("the limit has passed");
+        assert_eq!((error.kind(), error.waited()), (AcquireErrorKind::Timeout, Some(LIMIT)));
         assert!(!wait.is_queued());
         assert_eq!((guard.stats().waiting, guard.stats().timed_out), (0, 1));
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{KeyKind, Refusal, RequestKey};
 use crate::guard::erased::ErasedSource;
-use crate::guard::{AcquireError, SharedGuard, SharedKeyedGuard};
+use crate::guard::{AcquireError, AcquireErrorKind, SharedGuard, SharedKeyedGuard};
 
 /// The way in which a layer or middleware finds the guard and the key of a request. `Q` is the type in which a request
 /// is passed.
@@ -48,8 +48,8 @@ impl<Q> Admission<Q> {
 
 /// Returns the refusal of a request by a keyed guard.
 pub(crate) fn refusal_per_key(error: AcquireError, kind: KeyKind) -> Refusal {
-    let is_about_the_key =
-        matches!(error, AcquireError::Busy { .. } | AcquireError::QueueFull { .. } | AcquireError::Timeout { .. });
+    use AcquireErrorKind::{Busy, QueueFull, Timeout};
+    let is_about_the_key = matches!(error.kind(), Busy | QueueFull | Timeout);
     let refusal = Refusal::from(error);
     if !is_about_the_key {
         return refusal;

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use super::refusal::MIN_RETRY_AFTER;
 use super::{Refusal, RefusalReason};
-use crate::guard::{AcquireError, FlightError};
+use crate::guard::{AcquireError, AcquireErrorKind, FlightError, FlightErrorKind};
 #[cfg(feature = "offload")]
 use crate::offload::{Cancelled, OffloadError};
 
@@ -35,72 +35,65 @@ impl Refusal {
 
 impl From<AcquireError> for Refusal {
     fn from(error: AcquireError) -> Self {
-        let (status, kind, title, detail) = match &error {
-            AcquireError::Busy { .. } => {
+        let (status, kind, title, detail) = match error.kind() {
+            AcquireErrorKind::Busy => {
                 (503, "urn:onelane:busy", "Busy", "Another request is being served here. Try again later.")
             }
-            AcquireError::QueueFull { .. } => {
+            AcquireErrorKind::QueueFull => {
                 (503, "urn:onelane:queue-full", "Queue full", "Too many requests are waiting here. Try again later.")
             }
-            AcquireError::TooManyKeys { .. } => (
+            AcquireErrorKind::TooManyKeys => (
                 503,
                 "urn:onelane:too-many-keys",
                 "Too many keys",
                 "Too many different requests are being served here. Try again later.",
             ),
-            AcquireError::Timeout { .. } => {
+            AcquireErrorKind::Timeout => {
                 (503, "urn:onelane:timeout", "Not admitted in time", "The requests before this one took too long.")
             }
-            AcquireError::GrantExpired => (
+            AcquireErrorKind::GrantExpired => (
                 503,
                 "urn:onelane:grant-expired",
                 "Admission expired",
                 "The server was too slow to start on this request.",
             ),
-            AcquireError::Closed => (503, "urn:onelane:closed", "Closed", "No more requests are admitted here."),
-            AcquireError::WouldDeadlock => {
+            AcquireErrorKind::Closed => (503, "urn:onelane:closed", "Closed", "No more requests are admitted here."),
+            AcquireErrorKind::WouldDeadlock => {
                 (500, "urn:onelane:would-deadlock", "Would deadlock", "The server's handler would wait for itself.")
             }
-            AcquireError::BlockingInAsync => (
+            AcquireErrorKind::BlockingInAsync => (
                 500,
                 "urn:onelane:blocking-in-async",
                 "Would block the server",
                 "The server's handler waits where it must not.",
             ),
         };
-        let retry_after = match &error {
-            AcquireError::Busy { .. }
-            | AcquireError::QueueFull { .. }
-            | AcquireError::TooManyKeys { .. }
-            | AcquireError::Timeout { .. } => Some(error.retry_after().unwrap_or(MIN_RETRY_AFTER)),
-            AcquireError::GrantExpired => Some(MIN_RETRY_AFTER),
-            _ => None,
-        };
+        let retry_after = error.kind().is_overload().then(|| error.retry_after().unwrap_or(MIN_RETRY_AFTER));
         Self::new(RefusalReason::Guard(error), status, kind, title, detail).with_retry_after(retry_after)
     }
 }
 
 impl From<FlightError<Infallible>> for Refusal {
     fn from(error: FlightError<Infallible>) -> Self {
-        let (status, kind, title, detail) = match &error {
-            FlightError::Failed(never) => match **never {},
-            FlightError::Panicked { .. } => {
+        let (status, kind, title, detail) = match error.kind() {
+            FlightErrorKind::Failed => unreachable!("work that cannot fail has not failed"),
+            FlightErrorKind::Panicked => {
                 (500, "urn:onelane:panicked", "Handler failed", "The server's handler failed.")
             }
-            FlightError::TooManyWaiters => (
+            FlightErrorKind::TooManyWaiters => (
                 503,
                 "urn:onelane:too-many-waiters",
                 "Too many waiters",
                 "Too many requests are waiting for this response. Try again later.",
             ),
-            FlightError::Timeout { .. } => {
+            FlightErrorKind::Timeout => {
                 (503, "urn:onelane:timeout", "No response in time", "The response took too long. Try again later.")
             }
-            FlightError::WouldDeadlock => {
+            FlightErrorKind::WouldDeadlock => {
                 (500, "urn:onelane:would-deadlock", "Would deadlock", "The server's handler would wait for itself.")
             }
         };
-        let is_overload = matches!(error, FlightError::TooManyWaiters | FlightError::Timeout { .. });
+        let is_overload = matches!(error.kind(), FlightErrorKind::TooManyWaiters | FlightErrorKind::Timeout);
         let retry_after = is_overload.then_some(MIN_RETRY_AFTER);
         Self::new(RefusalReason::Flight(error), status, kind, title, detail).with_retry_after(retry_after)
     }

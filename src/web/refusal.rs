@@ -10,7 +10,7 @@ use serde::Serialize;
 
 #[cfg(feature = "offload")]
 use super::problem_types::is_overload;
-use crate::guard::{AcquireError, FlightError};
+use crate::guard::{AcquireError, FlightError, FlightErrorKind};
 #[cfg(feature = "offload")]
 use crate::offload::OffloadError;
 
@@ -118,15 +118,15 @@ impl Refusal {
     /// too many keys are in use, or the request got no permit or no thread in time.
     #[must_use]
     pub fn is_overload(&self) -> bool {
-        use AcquireError::{Busy, GrantExpired, QueueFull, Timeout, TooManyKeys};
-        let error = match &self.reason {
-            RefusalReason::Guard(error) => error,
-            RefusalReason::Flight(FlightError::TooManyWaiters | FlightError::Timeout { .. }) => return true,
+        match &self.reason {
+            RefusalReason::Guard(error) => error.kind().is_overload(),
+            RefusalReason::Flight(error) => {
+                matches!(error.kind(), FlightErrorKind::TooManyWaiters | FlightErrorKind::Timeout)
+            }
             #[cfg(feature = "offload")]
-            RefusalReason::Offload(error) => return is_overload(error),
-            _ => return false,
-        };
-        matches!(error, Busy { .. } | QueueFull { .. } | Timeout { .. } | TooManyKeys { .. } | GrantExpired)
+            RefusalReason::Offload(error) => is_overload(error),
+            _ => false,
+        }
     }
 
     /// Returns the status code.

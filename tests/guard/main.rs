@@ -11,6 +11,7 @@ use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use onelane::AcquireError;
+use onelane::guard::AcquireErrorKind;
 use tokio::time::timeout;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -36,10 +37,16 @@ async fn in_time<F: Future>(future: F) -> F::Output {
     timeout(1_000 * SECOND, future).await.expect("the future hangs")
 }
 
+/// Returns the kind of an error, to compare the results of nested calls.
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+pub(crate) fn kind(error: AcquireError) -> AcquireErrorKind {
+    error.kind()
+}
+
 fn is_full(error: &AcquireError) -> bool {
-    matches!(error, AcquireError::QueueFull { .. })
+    error.kind() == AcquireErrorKind::QueueFull
 }
 
 fn is_busy(error: &AcquireError) -> bool {
-    matches!(error, AcquireError::Busy { .. })
+    error.kind() == AcquireErrorKind::Busy
 }

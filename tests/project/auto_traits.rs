@@ -256,7 +256,7 @@ fn owned_values_are_static() {
     is_static(&Arc::clone(&guard).acquire_owned());
     is_static(&Arc::clone(&guard).try_acquire_owned().unwrap());
     is_static(&Arc::clone(&guard).run_to_completion_owned(ready(())));
-    is_static(&AcquireError::Closed);
+    is_static(&guard.try_acquire().map(drop));
     let keyed = Arc::new(KeyedGuard::new("owned"));
     is_static(&SharedKeyedGuard::from(&keyed));
     is_static(&Arc::clone(&keyed).acquire_owned(1));

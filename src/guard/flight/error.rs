@@ -1,64 +1,129 @@
 //! [`FlightError`], the reason why a caller of a [`SingleFlight`](super::SingleFlight) gets no value.
 
 use std::convert::Infallible;
+use std::error::Error;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use thiserror::Error;
+use super::run_error::RunError;
+use crate::panic::Panic;
 
 /// The reason why a caller of a [`SingleFlight`](super::SingleFlight) gets no value.
 ///
-/// [`Failed`](Self::Failed) and [`Panicked`](Self::Panicked) go to all callers of a run. Their clones share one value.
+/// [`kind`](Self::kind) says what happened, for code. `Display` says it for the developer's log, with the flight's name
+/// and what to do about it. A failure and a panic of the work go to all callers of a run; their clones share one value.
 ///
-/// In axum and actix-web this error is a response: [`Failed`](Self::Failed) responds as the work's error does, if that
-/// error is a response (in axum, one that can be cloned). The other variants respond as the [tables of
-/// refusals](crate::web) describe. Use [`try_into_failure`](Self::try_into_failure) if the work's error is not a
-/// response, or to change the response.
-#[derive(Debug, PartialEq, Eq, Error)]
+/// In axum and actix-web this error is a response: a failure responds as the work's error does, if that error is a
+/// response (in axum, one that can be cloned). The other kinds respond as the [tables of refusals](crate::web) describe.
+/// Use [`try_into_failure`](Self::try_into_failure) if the work's error is not a response, or to change the response.
+///
+/// Tests of your own code make an error from its kind, with [`from_kind`](Self::from_kind), or from the work's error, with
+/// [`failed`](Self::failed).
+pub struct FlightError<E> {
+    name: Option<&'static str>,
+    error: RunError<E>,
+}
+
+/// What a [`FlightError`] is about. `Display` says what to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum FlightError<E> {
-    /// The work returned this error.
-    #[error("the shared work failed")]
-    Failed(#[source] Arc<E>),
+pub enum FlightErrorKind {
+    /// The work returned an error.
+    Failed,
     /// The work panicked. It was not run again.
-    #[error("the shared work panicked: {message}")]
-    #[non_exhaustive]
-    Panicked {
-        /// The panic's message.
-        message: Arc<str>,
-    },
+    Panicked,
     /// The run already had as many waiters as `max_waiters` allows.
-    #[error("too many callers are waiting for this run: try again later, or raise max_waiters")]
     TooManyWaiters,
     /// The run did not end within `wait_timeout`. It continues if other callers wait for it.
-    #[error("no result within {waited:?}: try again later, or raise wait_timeout")]
-    #[non_exhaustive]
-    Timeout {
-        /// The time for which this caller waited.
-        waited: Duration,
-    },
+    Timeout,
     /// The work asked for its own key, and would have waited for itself.
-    #[error("already inside the run of this key: do not ask for the same key again in its work")]
     WouldDeadlock,
 }
 
 impl<E> FlightError<E> {
-    /// Returns the work's error if this is [`Failed`](Self::Failed).
+    pub(super) fn new(name: &'static str, error: RunError<E>) -> Self {
+        Self { name: Some(name), error }
+    }
+
+    /// Creates the error of work that failed with `error`.
     #[must_use]
-    pub fn failure(&self) -> Option<&E> {
-        match self {
-            Self::Failed(error) => Some(error),
+    pub fn failed(error: E) -> Self {
+        Self { name: None, error: RunError::Failed(Arc::new(error)) }
+    }
+
+    /// Creates an error of `kind`, with a panic without a message and a wait of no time.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `kind` is [`Failed`](FlightErrorKind::Failed): use [`failed`](Self::failed), which takes the work's
+    /// error.
+    #[must_use]
+    #[track_caller]
+    pub fn from_kind(kind: FlightErrorKind) -> Self {
+        let error = match kind {
+            FlightErrorKind::Failed => panic!("use FlightError::failed, which takes the work's error"),
+            FlightErrorKind::Panicked => RunError::Panicked(Panic::without_location("(no message)")),
+            FlightErrorKind::TooManyWaiters => RunError::TooManyWaiters,
+            FlightErrorKind::Timeout => RunError::Timeout { waited: Duration::ZERO },
+            FlightErrorKind::WouldDeadlock => RunError::WouldDeadlock,
+        };
+        Self { name: None, error }
+    }
+
+    /// Returns what happened.
+    #[must_use]
+    pub fn kind(&self) -> FlightErrorKind {
+        match self.error {
+            RunError::Failed(_) => FlightErrorKind::Failed,
+            RunError::Panicked(_) => FlightErrorKind::Panicked,
+            RunError::TooManyWaiters => FlightErrorKind::TooManyWaiters,
+            RunError::Timeout { .. } => FlightErrorKind::Timeout,
+            RunError::WouldDeadlock => FlightErrorKind::WouldDeadlock,
+        }
+    }
+
+    /// Returns the flight's name, or `None` if the error was not made by a flight.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.name
+    }
+
+    /// Returns how long the caller waited, if it waited until `wait_timeout`.
+    #[must_use]
+    pub fn waited(&self) -> Option<Duration> {
+        match self.error {
+            RunError::Timeout { waited } => Some(waited),
             _ => None,
         }
     }
 
-    /// Returns the work's error if this is [`Failed`](Self::Failed), or the reason why the work returned no error.
+    /// Returns the panic of the work, if it panicked.
+    #[must_use]
+    pub fn panic(&self) -> Option<&Panic> {
+        match &self.error {
+            RunError::Panicked(panic) => Some(panic),
+            _ => None,
+        }
+    }
+
+    /// Returns the work's error, if it failed.
+    #[must_use]
+    pub fn failure(&self) -> Option<&E> {
+        match &self.error {
+            RunError::Failed(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Returns the work's error if it failed, or the reason why the work returned no error.
     ///
     /// That reason is a response for any `E`, and converts to a [`Refusal`](crate::web::Refusal):
     ///
     /// ```
     /// use std::io;
     /// use onelane::FlightError;
+    /// use onelane::guard::FlightErrorKind;
     /// use onelane::web::Refusal;
     ///
     /// /// The response of the service if there is no page.
@@ -75,32 +140,80 @@ impl<E> FlightError<E> {
     ///         }
     ///     }
     /// }
-    /// # let refused = PageError::from(FlightError::TooManyWaiters);
+    /// # let refused = PageError::from(FlightError::from_kind(FlightErrorKind::TooManyWaiters));
     /// # assert!(matches!(refused, PageError::Refused(refusal) if refusal.status() == 503));
     /// ```
     ///
     /// # Errors
     ///
-    /// If this is not [`Failed`](Self::Failed), returns the same variant as the `FlightError` of work that never fails.
+    /// If the work did not fail, returns the same error as the `FlightError` of work that never fails.
     pub fn try_into_failure(self) -> Result<Arc<E>, FlightError<Infallible>> {
-        match self {
-            Self::Failed(error) => Ok(error),
-            Self::Panicked { message } => Err(FlightError::Panicked { message }),
-            Self::TooManyWaiters => Err(FlightError::TooManyWaiters),
-            Self::Timeout { waited } => Err(FlightError::Timeout { waited }),
-            Self::WouldDeadlock => Err(FlightError::WouldDeadlock),
-        }
+        let error = match self.error {
+            RunError::Failed(error) => return Ok(error),
+            RunError::Panicked(panic) => RunError::Panicked(panic),
+            RunError::TooManyWaiters => RunError::TooManyWaiters,
+            RunError::Timeout { waited } => RunError::Timeout { waited },
+            RunError::WouldDeadlock => RunError::WouldDeadlock,
+        };
+        Err(FlightError { name: self.name, error })
     }
 }
 
 impl<E> Clone for FlightError<E> {
     fn clone(&self) -> Self {
-        match self {
-            Self::Failed(error) => Self::Failed(Arc::clone(error)),
-            Self::Panicked { message } => Self::Panicked { message: Arc::clone(message) },
-            Self::TooManyWaiters => Self::TooManyWaiters,
-            Self::Timeout { waited } => Self::Timeout { waited: *waited },
-            Self::WouldDeadlock => Self::WouldDeadlock,
+        Self { name: self.name, error: self.error.clone() }
+    }
+}
+
+impl<E: PartialEq> PartialEq for FlightError<E> {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && self.error == other.error
+    }
+}
+
+impl<E: Eq> Eq for FlightError<E> {}
+
+impl<E> PartialEq<FlightErrorKind> for FlightError<E> {
+    fn eq(&self, kind: &FlightErrorKind) -> bool {
+        self.kind() == *kind
+    }
+}
+
+impl<E> fmt::Display for FlightError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(name) = self.name {
+            write!(f, "flight `{name}`: ")?;
         }
+        match &self.error {
+            RunError::Panicked(panic) => write!(f, "the shared work panicked: {panic}"),
+            RunError::Timeout { waited } => {
+                write!(f, "no result within {waited:?}: try again later, or raise wait_timeout")
+            }
+            _ => self.kind().fmt(f),
+        }
+    }
+}
+
+impl<E: fmt::Debug> fmt::Debug for FlightError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FlightError").field("name", &self.name).field("error", &self.error).finish()
+    }
+}
+
+impl<E: Error + 'static> Error for FlightError<E> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.failure().map(|error| error as _)
+    }
+}
+
+impl fmt::Display for FlightErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Failed => "the shared work failed",
+            Self::Panicked => "the shared work panicked",
+            Self::TooManyWaiters => "too many callers are waiting for this run: try again later, or raise max_waiters",
+            Self::Timeout => "no result in time: try again later, or raise wait_timeout",
+            Self::WouldDeadlock => "already inside the run of this key: do not ask for the same key again in its work",
+        })
     }
 }

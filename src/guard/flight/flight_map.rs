@@ -7,9 +7,9 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 use super::driver_task::DriverTask;
-use super::error::FlightError;
 use super::outcome::{Completion, FlightDeferred};
 use super::run_entry::Driver;
+use super::run_error::RunError;
 use super::shard::FlightShard;
 use super::work_future::{RunOutcome, WorkFuture};
 use crate::counter::Counter;
@@ -54,7 +54,7 @@ where
         driver: Driver,
         outcome: RunOutcome<T, E>,
     ) -> Completion<RunOutcome<T, E>, Arc<RunOutcome<T, E>>> {
-        if matches!(outcome, Err(FlightError::Panicked { .. })) {
+        if matches!(outcome, Err(RunError::Panicked(_))) {
             self.panicked.add(1);
         }
         let (completion, deferred) = self.shard(entry).complete(entry.index(), driver, outcome, Arc::new);

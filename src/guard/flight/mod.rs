@@ -23,6 +23,7 @@ mod outcome;
 #[cfg(all(test, not(loom)))]
 mod property_tests;
 mod run_entry;
+mod run_error;
 mod shard;
 mod shard_driver;
 mod shared_run;
@@ -32,7 +33,7 @@ mod wait_timer;
 mod work_future;
 
 pub use self::builder::SingleFlightBuilder;
-pub use self::error::FlightError;
+pub use self::error::{FlightError, FlightErrorKind};
 pub use self::shared_run::SharedRun;
 pub use self::single_flight::SingleFlight;
 pub use self::stats::FlightStats;

@@ -13,11 +13,13 @@ use super::error::FlightError;
 use super::flight_map::can_spawn;
 use super::outcome::{Completion, JoinOutcome, RunPoll};
 use super::run_entry::{Driver, RunWaiterId};
+use super::run_error::RunError;
 use super::single_flight::SingleFlight;
 use super::wait_timer::WaitTimer;
 use super::work_future::{FirstPoll, RunOutcome, WorkFuture, failed};
 use crate::guard::key_map::EntryId;
 use crate::guard::scope::Scope;
+use crate::panic::Panic;
 
 /// Waits for the result of a run that callers share. Returned by [`SingleFlight::run`].
 #[must_use = "futures do nothing unless polled"]
@@ -102,8 +104,8 @@ where
                     return if needs_driver { self.poll_joined(cx, progress) } else { self.poll_timer(cx, progress) };
                 }
                 JoinOutcome::NeedsWaker => waker = Some(cx.waker().clone()),
-                JoinOutcome::Full => return self.refuse(FlightError::TooManyWaiters, progress),
-                JoinOutcome::WouldDeadlock => return self.refuse(FlightError::WouldDeadlock, progress),
+                JoinOutcome::Full => return self.refuse(RunError::TooManyWaiters, progress),
+                JoinOutcome::WouldDeadlock => return self.refuse(RunError::WouldDeadlock, progress),
             }
         }
     }
@@ -176,7 +178,7 @@ where
             return Poll::Pending;
         };
         // A panic is counted in `complete`.
-        if !matches!(outcome, Err(FlightError::Panicked { .. })) {
+        if !matches!(outcome, Err(RunError::Panicked(_))) {
             let deferred = map.shard(joined.entry).complete_unshared(joined.entry.index());
             if deferred.is_some() {
                 self.joined = None;
@@ -188,17 +190,19 @@ where
 
     #[cold]
     fn put_back(&mut self, joined: JoinedRun, work: WorkFuture<T, E>, cx: &mut Context<'_>) {
-        let waker = match catch_unwind(AssertUnwindSafe(|| cx.waker().clone())) {
-            Ok(waker) => waker,
-            // User code panicked after the work was taken: the run must end, or the key would stay in use.
-            Err(panic) => {
-                drop(work);
-                drop(
-                    self.complete(joined, Err(FlightError::Panicked { message: "its caller's waker panicked".into() })),
-                );
-                resume_unwind(panic)
-            }
-        };
+        let waker =
+            match catch_unwind(AssertUnwindSafe(|| cx.waker().clone())) {
+                Ok(waker) => waker,
+                // User code panicked after the work was taken: the run must end, or the key would stay in use.
+                Err(panic) => {
+                    drop(work);
+                    drop(self.complete(
+                        joined,
+                        Err(RunError::Panicked(Panic::without_location("its caller's waker panicked"))),
+                    ));
+                    resume_unwind(panic)
+                }
+            };
         let map = self.flight.map();
         let deferred = map.shard(joined.entry).put_back(joined.entry.index(), joined.id, work, waker, can_spawn);
         map.run_deferred(joined.entry, deferred);
@@ -224,7 +228,7 @@ where
         Poll::Ready(self.leave().map_or_else(
             || {
                 self.flight.timed_out.add(1);
-                Err(FlightError::Timeout { waited })
+                Err(RunError::Timeout { waited })
             },
             unshare,
         ))
@@ -241,7 +245,7 @@ where
     }
 
     #[cold]
-    fn refuse(&mut self, error: FlightError<E>, progress: &Progress) -> Poll<RunOutcome<T, E>> {
+    fn refuse(&mut self, error: RunError<E>, progress: &Progress) -> Poll<RunOutcome<T, E>> {
         self.finish(progress);
         self.flight.refused.add(1);
         Poll::Ready(Err(error))
@@ -270,7 +274,8 @@ where
         assert!(!this.is_done, "a `SharedRun` is not polled after it completed");
         // A task whose runs all end at once still yields to other tasks.
         let progress = ready!(coop::poll_proceed(cx));
-        if this.joined.is_none() { this.join(cx, &progress) } else { this.poll_joined(cx, &progress) }
+        let poll = if this.joined.is_none() { this.join(cx, &progress) } else { this.poll_joined(cx, &progress) };
+        poll.map_err(|error| FlightError::new(this.flight.name, error))
     }
 }
 

@@ -1,5 +1,6 @@
 //! [`SingleFlight`], which runs work once for all callers that ask at the same time.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::hash::Hash;
 use std::sync::{Arc, OnceLock};
@@ -10,6 +11,7 @@ use super::shared_run::SharedRun;
 use super::stats::FlightStats;
 use crate::counter::Counter;
 use crate::debug::impl_debug;
+use crate::name::intern;
 use crate::sync::const_unless_loom;
 
 /// Lets callers that ask for the same key at the same time share one run of the work.
@@ -71,7 +73,7 @@ use crate::sync::const_unless_loom;
 /// To keep values, use a cache such as moka. To let callers run one after another instead of sharing a run, use a
 /// [`KeyedGuard`](crate::KeyedGuard).
 pub struct SingleFlight<K, T, E = Infallible> {
-    name: &'static str,
+    pub(in crate::guard) name: &'static str,
     pub(super) config: FlightConfig,
     /// Created by the first call.
     map: OnceLock<Arc<FlightMap<K, T, E>>>,
@@ -95,6 +97,13 @@ impl<K, T, E> SingleFlight<K, T, E> {
         SingleFlightBuilder::new(name)
     }
 
+    /// Returns a builder with a name that is not known at compile time, such as one from a configuration file.
+    ///
+    /// The process keeps one copy of each distinct name for its whole life: names are for routes, not for users.
+    pub fn builder_named(name: impl Into<Cow<'static, str>>) -> SingleFlightBuilder<K, T, E> {
+        Self::builder(intern(name.into()))
+    }
+
     const_unless_loom! {
         pub(super) fn from_parts(name: &'static str, config: FlightConfig) -> Self {
             Self { name, config, map: OnceLock::new(), refused: Counter::new(), timed_out: Counter::new() }
@@ -103,7 +112,7 @@ impl<K, T, E> SingleFlight<K, T, E> {
 
     /// Returns the name that was given to [`new`](Self::new) or [`builder`](Self::builder).
     #[must_use]
-    pub const fn name(&self) -> &'static str {
+    pub const fn name(&self) -> &str {
         self.name
     }
 }
@@ -157,7 +166,7 @@ where
     #[must_use]
     pub fn stats(&self) -> FlightStats {
         let mut stats = FlightStats {
-            name: self.name,
+            name: Cow::Borrowed(self.name),
             running: 0,
             waiting: 0,
             runs: 0,

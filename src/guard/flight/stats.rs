@@ -1,15 +1,17 @@
 //! [`FlightStats`], a snapshot of a single flight's counters.
 
+use std::borrow::Cow;
+
 /// A snapshot of the counters of a [`SingleFlight`](super::SingleFlight), read without a lock.
 ///
 /// Each number is exact, but the numbers are read one after another and may be from slightly different moments.
 /// Counters of events start at 0 and never decrease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct FlightStats {
     /// The name of the single flight.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Keys that have a run.
     pub running: usize,
     /// Callers that wait for a run, including those that started one.

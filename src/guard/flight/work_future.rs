@@ -1,18 +1,16 @@
 //! [`WorkFuture`], the work of a run whose first poll returned `Pending`.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tracing::Span;
 
-use super::error::FlightError;
-use crate::panic::{discard, message_of};
+use super::run_error::RunError;
+use crate::panic::{catch, discard};
 
 /// The outcome of a run, which each of its waiters gets.
-pub(super) type RunOutcome<T, E> = Result<T, FlightError<E>>;
+pub(super) type RunOutcome<T, E> = Result<T, RunError<E>>;
 
 type BoxedWork<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
@@ -28,7 +26,7 @@ pub(super) struct WorkFuture<T, E> {
 pub(super) enum FirstPoll<T, E> {
     /// The work ended at once, and was dropped.
     Ready(Result<T, E>),
-    Panicked(FlightError<E>),
+    Panicked(RunError<E>),
     Pending(WorkFuture<T, E>),
 }
 
@@ -41,7 +39,7 @@ impl<T, E> WorkFuture<T, E> {
     {
         // Declared outside the closure: a destructor that panics while the closure unwinds would abort the process.
         let mut started = None;
-        let poll = catch_unwind(AssertUnwindSafe(|| started.insert(Box::pin(make())).as_mut().poll(cx)));
+        let poll = catch(|| started.insert(Box::pin(make())).as_mut().poll(cx));
         match poll {
             Ok(Poll::Ready(result)) => {
                 discard(started);
@@ -50,7 +48,7 @@ impl<T, E> WorkFuture<T, E> {
             Ok(Poll::Pending) => FirstPoll::Pending(Self::pending(started.expect("it was just polled"))),
             Err(panic) => {
                 discard(started);
-                FirstPoll::Panicked(panicked(panic))
+                FirstPoll::Panicked(RunError::Panicked(panic))
             }
         }
     }
@@ -59,7 +57,7 @@ impl<T, E> WorkFuture<T, E> {
     #[cold]
     fn pending(work: BoxedWork<T, E>) -> Self {
         // A panic of the tracing subscriber must not lose the work.
-        let span = catch_unwind(Span::current).ok().filter(|span| !span.is_none()).map(Box::new);
+        let span = catch(Span::current).ok().filter(|span| !span.is_none()).map(Box::new);
         Self { work: Some(work), span }
     }
 
@@ -67,14 +65,14 @@ impl<T, E> WorkFuture<T, E> {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<RunOutcome<T, E>> {
         let Self { work, span } = self;
         let polled = work.as_mut().expect("work is not polled after it ended");
-        let poll = catch_unwind(AssertUnwindSafe(|| {
+        let poll = catch(|| {
             let _entered = span.as_ref().map(|span| span.enter());
             polled.as_mut().poll(cx)
-        }));
+        });
         let outcome = match poll {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(result)) => result.map_err(failed),
-            Err(panic) => Err(panicked(panic)),
+            Err(panic) => Err(RunError::Panicked(panic)),
         };
         discard(work.take());
         Poll::Ready(outcome)
@@ -87,13 +85,6 @@ impl<T, E> Drop for WorkFuture<T, E> {
     }
 }
 
-pub(super) fn failed<E>(error: E) -> FlightError<E> {
-    FlightError::Failed(Arc::new(error))
-}
-
-fn panicked<E>(panic: Box<dyn Any + Send>) -> FlightError<E> {
-    let message = message_of(&*panic);
-    // The payload is a user's value, and its destructor may panic.
-    discard(panic);
-    FlightError::Panicked { message }
+pub(super) fn failed<E>(error: E) -> RunError<E> {
+    RunError::Failed(Arc::new(error))
 }

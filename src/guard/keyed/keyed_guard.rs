@@ -1,5 +1,6 @@
 //! [`KeyedGuard`], which admits a limited number of callers of each key at once.
 
+use std::borrow::Cow;
 use std::hash::Hash;
 use std::sync::{Arc, OnceLock};
 
@@ -20,6 +21,7 @@ use crate::guard::error::AcquireError;
 use crate::guard::key_map::Sharded;
 use crate::guard::permit::HeldPermit;
 use crate::guard::stats::GuardStats;
+use crate::name::intern;
 use crate::semaphore::{SemaphoreConfig, SemaphoreSnapshot, wake_all};
 use crate::shared::{Shareable, Shared};
 use crate::sync::const_unless_loom;
@@ -94,6 +96,13 @@ impl<K> KeyedGuard<K> {
         KeyedGuardBuilder::new(name)
     }
 
+    /// Returns a builder with a name that is not known at compile time, such as one from a configuration file.
+    ///
+    /// The process keeps one copy of each distinct name for its whole life: names are for routes, not for users.
+    pub fn builder_named(name: impl Into<Cow<'static, str>>) -> KeyedGuardBuilder<K> {
+        Self::builder(intern(name.into()))
+    }
+
     const_unless_loom! {
         pub(in crate::guard) fn from_parts(
             name: &'static str,
@@ -107,7 +116,7 @@ impl<K> KeyedGuard<K> {
 
     /// Returns the guard's name.
     #[must_use]
-    pub const fn name(&self) -> &'static str {
+    pub const fn name(&self) -> &str {
         self.core.name
     }
 }

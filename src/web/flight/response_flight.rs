@@ -22,6 +22,7 @@ pub(crate) const BYPASSED: &str = "onelane; fwd=bypass";
 /// `R` is a request as the user's `key_of` sees it, `A` a response that several requests can get,
 /// and that is cheap to clone.
 pub(crate) struct ResponseFlight<R, A> {
+    name: &'static str,
     flight: SingleFlight<FlightKey, RunResponse<A>>,
     options: FlightOptions,
     key_of: Option<Arc<KeyOf<R>>>,
@@ -77,11 +78,11 @@ impl<R, A: Clone + Send + Sync + 'static> ResponseFlight<R, A> {
     }
 
     pub(crate) fn with_options(&self, options: FlightOptions) -> Arc<Self> {
-        Self::build(self.flight.name(), self.key_of.clone(), options)
+        Self::build(self.name, self.key_of.clone(), options)
     }
 
     fn build(name: &'static str, key_of: Option<Arc<KeyOf<R>>>, options: FlightOptions) -> Arc<Self> {
-        Arc::new(Self { flight: options.flight(name), options, key_of, bypass: Bypass::new() })
+        Arc::new(Self { name, flight: options.flight(name), options, key_of, bypass: Bypass::new() })
     }
 
     pub(crate) fn stats(&self) -> FlightStats {

@@ -4,10 +4,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 
-use onelane::{AcquireError, EndpointGuard};
+use onelane::EndpointGuard;
+use onelane::guard::AcquireErrorKind;
 use tokio::task::{LocalSet, block_in_place, coop, spawn_blocking};
 use tokio_test::{assert_pending, assert_ready_ok, task};
 
+use crate::kind;
 use support::leak;
 use support::runtimes::{current_thread, multi_thread};
 use support::waiting::spin_until;
@@ -85,8 +87,8 @@ fn acquire_blocking_on_a_thread_that_runs_tasks_is_refused_even_if_the_guard_is_
     let mut held = None;
     for _round in ["free", "held"] {
         for runtime in [&current, &multi] {
-            let acquire = || async { guard.acquire_blocking().map(drop) };
-            let refused = Err(AcquireError::BlockingInAsync);
+            let acquire = || async { guard.acquire_blocking().map(drop).map_err(kind) };
+            let refused = Err(AcquireErrorKind::BlockingInAsync);
             assert_eq!(runtime.block_on(acquire()), refused);
             assert_eq!(runtime.block_on(async { tokio::spawn(acquire()).await.unwrap() }), refused);
             let local = async { LocalSet::new().run_until(async { acquire().await }).await };
@@ -118,7 +120,7 @@ async fn refused_acquire_blocking_spends_no_coop_budget() {
         let left = tokio::spawn(async move {
             let guard = EndpointGuard::new("budget");
             assert_eq!(spend(spent), spent);
-            assert_eq!(guard.acquire_blocking().unwrap_err(), AcquireError::BlockingInAsync);
+            assert_eq!(guard.acquire_blocking().unwrap_err(), AcquireErrorKind::BlockingInAsync);
             assert_eq!(coop::has_budget_remaining(), spent < whole);
             spend(1_000)
         });

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::thread;
 
+use onelane::EndpointGuard;
+use onelane::guard::AcquireErrorKind;
 use onelane::guard::GuardStats;
-use onelane::{AcquireError, EndpointGuard};
 use tokio::time::timeout;
 use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok, task};
 
@@ -32,11 +33,11 @@ fn thousand_waiters_are_refused_and_the_holders_finish() {
         let blocking = scope.spawn(|| guard.acquire_blocking().map(drop));
         spin_until(|| guard.stats().waiting == 1_001);
         guard.close();
-        assert_eq!(blocking.join().unwrap(), Err(AcquireError::Closed));
+        assert_eq!(blocking.join().unwrap().unwrap_err(), AcquireErrorKind::Closed);
     });
     for caller in &mut callers {
         assert!(caller.is_woken());
-        assert_eq!(assert_ready_err!(caller.poll()), AcquireError::Closed);
+        assert_eq!(assert_ready_err!(caller.poll()), AcquireErrorKind::Closed);
     }
     let GuardStats { held, waiting, closed, .. } = guard.stats();
     assert_eq!((held, waiting, closed), (2, 0, true));
@@ -59,7 +60,7 @@ async fn untaken_grant_does_not_prevent_draining() {
     drop(permit);
     guard.close();
     timeout(10 * SECOND, guard.drained()).await.expect("the grant expires although no caller waits for the guard");
-    assert_eq!(assert_ready_err!(stalled.poll()), AcquireError::GrantExpired);
+    assert_eq!(assert_ready_err!(stalled.poll()), AcquireErrorKind::GrantExpired);
     assert_idle(&guard);
 }
 
@@ -85,7 +86,7 @@ fn panicking_waker_does_not_keep_other_waiters_asleep() {
     assert_pending!(second.poll());
     assert!(catch_unwind(AssertUnwindSafe(|| guard.close())).is_err());
     assert!(second.is_woken());
-    assert_eq!(assert_ready_err!(second.poll()), AcquireError::Closed);
+    assert_eq!(assert_ready_err!(second.poll()), AcquireErrorKind::Closed);
 }
 
 #[test]
@@ -106,11 +107,11 @@ fn closing_twice_has_no_further_effect() {
 fn later_callers_are_refused_even_if_the_guard_is_free() {
     let guard = Arc::new(EndpointGuard::new("closed"));
     guard.close();
-    assert_eq!(assert_ready_err!(task::spawn(guard.acquire()).poll()), AcquireError::Closed);
-    assert_eq!(assert_ready_err!(task::spawn(guard.run(ready(()))).poll()), AcquireError::Closed);
-    assert_eq!(guard.acquire_blocking().unwrap_err(), AcquireError::Closed);
-    assert_eq!(guard.try_acquire().unwrap_err(), AcquireError::Closed);
-    assert_eq!(Arc::clone(&guard).try_acquire_owned().unwrap_err(), AcquireError::Closed);
+    assert_eq!(assert_ready_err!(task::spawn(guard.acquire()).poll()), AcquireErrorKind::Closed);
+    assert_eq!(assert_ready_err!(task::spawn(guard.run(ready(()))).poll()), AcquireErrorKind::Closed);
+    assert_eq!(guard.acquire_blocking().unwrap_err(), AcquireErrorKind::Closed);
+    assert_eq!(guard.try_acquire().unwrap_err(), AcquireErrorKind::Closed);
+    assert_eq!(Arc::clone(&guard).try_acquire_owned().unwrap_err(), AcquireErrorKind::Closed);
     assert_eq!(guard.stats().refused, 3);
 }
 
@@ -121,7 +122,7 @@ fn acquiring_again_inside_a_closed_guard_fails_with_closed() {
         guard.close();
         guard.acquire().await.map(drop)
     }));
-    assert_eq!(assert_ready_ok!(run.poll()), Err(AcquireError::Closed));
+    assert_eq!(assert_ready_ok!(run.poll()).unwrap_err(), AcquireErrorKind::Closed);
 }
 
 #[test]

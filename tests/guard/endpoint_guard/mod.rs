@@ -7,6 +7,7 @@ mod builder;
 mod close;
 mod cooperation;
 mod drop_order;
+mod error;
 mod futurelock;
 mod max_wait;
 mod nesting;

@@ -4,11 +4,13 @@ use std::pin::Pin;
 use std::sync::Mutex;
 use std::task::{Context, Waker};
 
+use onelane::guard::AcquireErrorKind;
 use onelane::{AcquireError, EndpointGuard};
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio_test::{assert_pending, assert_ready_ok, task};
 
+use crate::kind;
 use support::leak;
 use support::waiting::yield_until;
 
@@ -19,12 +21,12 @@ use crate::in_time;
 fn acquiring_again_inside_run_is_refused_at_once() {
     let guard = EndpointGuard::new("nested");
     let mut run = task::spawn(guard.run(async {
-        let acquired = guard.acquire().await.map(drop);
-        let run = guard.run(async {}).await;
+        let acquired = guard.acquire().await.map(drop).map_err(kind);
+        let run = guard.run(async {}).await.map_err(kind);
         (acquired, run)
     }));
-    let refused = Err(AcquireError::WouldDeadlock);
-    assert_eq!(assert_ready_ok!(run.poll()), (refused.clone(), refused));
+    let refused = Err(AcquireErrorKind::WouldDeadlock);
+    assert_eq!(assert_ready_ok!(run.poll()), (refused, refused));
     assert_eq!(guard.stats().refused, 2);
     assert_idle(&guard);
 }
@@ -44,7 +46,7 @@ fn waiter_enqueued_outside_and_awaited_inside_is_refused_and_cancelled() {
     assert!(Pin::new(&mut behind).poll(&mut Context::from_waker(Waker::noop())).is_pending());
     *queued.lock().unwrap() = Some(behind);
     drop(permit);
-    assert_eq!(assert_ready_ok!(run.poll()), Err(AcquireError::WouldDeadlock));
+    assert_eq!(assert_ready_ok!(run.poll()).unwrap_err(), AcquireErrorKind::WouldDeadlock);
     assert_idle(&guard);
 }
 
@@ -56,7 +58,7 @@ async fn acquiring_again_inside_run_to_completion_is_refused() {
         yield_now().await;
         guard.run_to_completion(async {}).await
     });
-    assert_eq!(in_time(nested).await, Ok(Err(AcquireError::WouldDeadlock)));
+    assert_eq!(in_time(nested).await.unwrap().unwrap_err(), AcquireErrorKind::WouldDeadlock);
     assert_idle(guard);
 }
 
@@ -70,14 +72,14 @@ async fn acquiring_again_in_a_detached_run_is_refused() {
     }));
     assert_pending!(run.poll());
     drop(run);
-    assert_eq!(in_time(outcome).await, Ok(Err(AcquireError::WouldDeadlock)));
+    assert_eq!(in_time(outcome).await.unwrap().unwrap_err(), AcquireErrorKind::WouldDeadlock);
 }
 
 #[test]
 fn blocking_inside_run_is_refused_on_a_thread_without_a_runtime() {
     let guard = EndpointGuard::new("nested");
     let nested = futures::executor::block_on(guard.run(async { guard.acquire_blocking().map(drop) }));
-    assert_eq!(nested, Ok(Err(AcquireError::WouldDeadlock)));
+    assert_eq!(nested.unwrap().unwrap_err(), AcquireErrorKind::WouldDeadlock);
 }
 
 #[tokio::test(start_paused = true)]
@@ -104,10 +106,11 @@ async fn two_branches_of_one_task_run_one_after_the_other() {
 #[test]
 fn free_permit_can_be_acquired_inside() {
     let guard = EndpointGuard::builder("two").permits(2).build();
-    let mut run = task::spawn(
-        guard.run(async { guard.run(async { (guard.stats().held, guard.acquire().await.map(drop)) }).await }),
-    );
-    assert_eq!(assert_ready_ok!(run.poll()), Ok((2, Err(AcquireError::WouldDeadlock))));
+    let mut run =
+        task::spawn(guard.run(async {
+            guard.run(async { (guard.stats().held, guard.acquire().await.map(drop).map_err(kind)) }).await
+        }));
+    assert_eq!(assert_ready_ok!(run.poll()), Ok((2, Err(AcquireErrorKind::WouldDeadlock))));
     assert_idle(&guard);
 }
 
@@ -138,11 +141,11 @@ fn another_guard_can_be_acquired_inside_but_the_outer_one_not_again() {
     let outer = EndpointGuard::new("outer");
     let inner = EndpointGuard::new("inner");
     let mut run = task::spawn(outer.run(async {
-        let nested = inner.run(async { outer.acquire().await.map(drop) }).await;
-        (nested, outer.acquire().await.map(drop), inner.acquire().await.map(drop))
+        let nested = inner.run(async { outer.acquire().await.map(drop).map_err(kind) }).await;
+        (nested, outer.acquire().await.map(drop).map_err(kind), inner.acquire().await.map(drop).map_err(kind))
     }));
-    let refused = Err(AcquireError::WouldDeadlock);
-    assert_eq!(assert_ready_ok!(run.poll()), (Ok(refused.clone()), refused, Ok(())));
+    let refused = Err(AcquireErrorKind::WouldDeadlock);
+    assert_eq!(assert_ready_ok!(run.poll()), (Ok(refused), refused, Ok(())));
     // This thread held neither guard outside that poll.
     let _permit = outer.try_acquire().unwrap();
     assert_pending!(task::spawn(outer.acquire()).poll());

@@ -4,8 +4,9 @@ use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use onelane::EndpointGuard;
+use onelane::guard::AcquireErrorKind;
 use onelane::guard::GuardStats;
-use onelane::{AcquireError, EndpointGuard};
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok, task};
@@ -73,7 +74,7 @@ async fn detached_work_holds_the_permit_until_it_ends() {
     assert_pending!(next.poll());
 
     guard.close();
-    assert_eq!(assert_ready_err!(next.poll()), AcquireError::Closed);
+    assert_eq!(assert_ready_err!(next.poll()), AcquireErrorKind::Closed);
     let mut drained = task::spawn(guard.drained());
     assert_pending!(drained.poll());
     finish.send(()).unwrap();

@@ -22,7 +22,7 @@ async fn each_counter_counts_only_its_own_event() {
         [granted, queued, refused, timed_out, cancelled, expired, panicked, finished_detached]
     };
     assert_eq!(counters(), [0; 8]);
-    assert_eq!((guard.stats().name, guard.name(), guard.stats().permits), ("counted", "counted", 1));
+    assert_eq!((&*guard.stats().name, guard.name(), guard.stats().permits), ("counted", "counted", 1));
 
     let permit = guard.acquire().await.unwrap();
     assert_eq!(counters(), [1, 0, 0, 0, 0, 0, 0, 0], "a permit acquired at once");

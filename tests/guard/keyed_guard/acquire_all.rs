@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use onelane::{AcquireError, KeyedGuard, Queue};
+use onelane::guard::AcquireErrorKind;
+use onelane::{KeyedGuard, Queue};
 use tokio::task::yield_now;
 use tokio::time::{advance, timeout};
 use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok, task};
@@ -117,7 +118,7 @@ fn refusal_midway_releases_the_permits_acquired_before_it() {
         assert_released(&nested, 1);
         refused
     }));
-    assert_eq!(assert_ready_ok!(run.poll()), Err(AcquireError::WouldDeadlock));
+    assert_eq!(assert_ready_ok!(run.poll()).unwrap_err(), AcquireErrorKind::WouldDeadlock);
 
     let closing = KeyedGuard::new("closing");
     let _held = closing.try_acquire(2).unwrap();
@@ -125,7 +126,7 @@ fn refusal_midway_releases_the_permits_acquired_before_it() {
     assert_pending!(all.poll());
     closing.close();
     assert!(all.is_woken());
-    assert_eq!(assert_ready_err!(all.poll()), AcquireError::Closed);
+    assert_eq!(assert_ready_err!(all.poll()), AcquireErrorKind::Closed);
     assert_released(&closing, 1);
 }
 

@@ -3,10 +3,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use onelane::{AcquireError, KeyedGuard};
+use onelane::KeyedGuard;
+use onelane::guard::AcquireErrorKind;
 use tokio::task::{block_in_place, spawn_blocking};
 use tokio_test::{assert_pending, assert_ready_ok};
 
+use crate::kind;
 use support::leak;
 use support::runtimes::{current_thread, multi_thread};
 use support::waiting::spin_until;
@@ -64,10 +66,10 @@ fn acquire_blocking_on_a_thread_that_runs_tasks_is_refused_even_if_the_key_is_fr
     let _permit = guard.try_acquire(1).unwrap();
     for runtime in [multi_thread(2), current_thread()] {
         for key in [1, 2] {
-            let acquire = || async move { guard.acquire_blocking(key).map(drop) };
-            assert_eq!(runtime.block_on(acquire()), Err(AcquireError::BlockingInAsync));
+            let acquire = || async move { guard.acquire_blocking(key).map(drop).map_err(kind) };
+            assert_eq!(runtime.block_on(acquire()), Err(AcquireErrorKind::BlockingInAsync));
             let spawned = runtime.block_on(async { tokio::spawn(acquire()).await.unwrap() });
-            assert_eq!(spawned, Err(AcquireError::BlockingInAsync));
+            assert_eq!(spawned, Err(AcquireErrorKind::BlockingInAsync));
         }
     }
     assert_eq!(guard.stats().refused, 8);

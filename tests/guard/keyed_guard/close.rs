@@ -7,8 +7,9 @@ use std::sync::{Arc, Barrier};
 use std::task::{Context, Waker};
 use std::thread;
 
+use onelane::KeyedGuard;
+use onelane::guard::AcquireErrorKind;
 use onelane::guard::GuardStats;
-use onelane::{AcquireError, KeyedGuard};
 use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok, task};
 
 use support::polling::PanickingWaker;
@@ -28,13 +29,13 @@ fn waiters_of_every_key_are_refused_and_the_holders_finish() {
         let blocking = scope.spawn(|| guard.acquire_blocking(7).map(drop));
         spin_until(|| guard.stats().waiting == 10 * KEYS as usize + 1);
         guard.close();
-        assert_eq!(blocking.join().unwrap(), Err(AcquireError::Closed));
+        assert_eq!(blocking.join().unwrap().unwrap_err(), AcquireErrorKind::Closed);
     });
     let GuardStats { held, waiting, closed, .. } = guard.stats();
     assert_eq!((held, waiting, closed), (2 * KEYS as usize, 0, true));
     for caller in &mut callers {
         assert!(caller.is_woken());
-        assert_eq!(assert_ready_err!(caller.poll()), AcquireError::Closed);
+        assert_eq!(assert_ready_err!(caller.poll()), AcquireErrorKind::Closed);
     }
     assert_eq!(guard.stats().refused, u64::from(10 * KEYS) + 1);
 
@@ -56,7 +57,7 @@ fn key_is_removed_when_the_last_refused_waiter_is_gone() {
     guard.close();
     drop(permit);
     assert_eq!((guard.len(), guard.stats().held, guard.stats().waiting), (1, 0, 0));
-    assert_eq!(assert_ready_err!(polled.poll()), AcquireError::Closed);
+    assert_eq!(assert_ready_err!(polled.poll()), AcquireErrorKind::Closed);
     assert_eq!(guard.len(), 1);
     drop(dropped);
     assert_idle(&guard);
@@ -69,12 +70,12 @@ fn later_callers_are_refused_for_existing_and_new_keys() {
     let _permit = guard.try_acquire(1).unwrap();
     guard.close();
     for key in [1, 2] {
-        assert_eq!(assert_ready_err!(task::spawn(guard.acquire(key)).poll()), AcquireError::Closed);
-        assert_eq!(assert_ready_err!(task::spawn(guard.run(key, ready(()))).poll()), AcquireError::Closed);
-        assert_eq!(assert_ready_err!(task::spawn(guard.acquire_all([key])).poll()), AcquireError::Closed);
-        assert_eq!(guard.acquire_blocking(key).unwrap_err(), AcquireError::Closed);
-        assert_eq!(guard.try_acquire(key).unwrap_err(), AcquireError::Closed);
-        assert_eq!(Arc::clone(&guard).try_acquire_owned(key).unwrap_err(), AcquireError::Closed);
+        assert_eq!(assert_ready_err!(task::spawn(guard.acquire(key)).poll()), AcquireErrorKind::Closed);
+        assert_eq!(assert_ready_err!(task::spawn(guard.run(key, ready(()))).poll()), AcquireErrorKind::Closed);
+        assert_eq!(assert_ready_err!(task::spawn(guard.acquire_all([key])).poll()), AcquireErrorKind::Closed);
+        assert_eq!(guard.acquire_blocking(key).unwrap_err(), AcquireErrorKind::Closed);
+        assert_eq!(guard.try_acquire(key).unwrap_err(), AcquireErrorKind::Closed);
+        assert_eq!(Arc::clone(&guard).try_acquire_owned(key).unwrap_err(), AcquireErrorKind::Closed);
     }
     assert_eq!((guard.stats().refused, guard.len()), (8, 1));
 }
@@ -90,8 +91,8 @@ fn unused_guard_that_is_closed_is_drained_and_refuses() {
     assert_ready!(drained.poll());
     assert_ready!(task::spawn(guard.drained()).poll());
     assert!(guard.stats().closed);
-    assert_eq!(guard.try_acquire(1).unwrap_err(), AcquireError::Closed);
-    assert_eq!(assert_ready_err!(task::spawn(guard.acquire(1)).poll()), AcquireError::Closed);
+    assert_eq!(guard.try_acquire(1).unwrap_err(), AcquireErrorKind::Closed);
+    assert_eq!(assert_ready_err!(task::spawn(guard.acquire(1)).poll()), AcquireErrorKind::Closed);
     assert_idle(&guard);
 }
 
@@ -193,9 +194,9 @@ fn panicking_waker_does_not_keep_waiters_of_other_keys_asleep() {
     assert!(catch_unwind(AssertUnwindSafe(|| guard.close())).is_err());
     for other in &mut others {
         assert!(other.is_woken());
-        assert_eq!(assert_ready_err!(other.poll()), AcquireError::Closed);
+        assert_eq!(assert_ready_err!(other.poll()), AcquireErrorKind::Closed);
     }
     for new in KEYS..2 * KEYS {
-        assert_eq!(guard.try_acquire(new).unwrap_err(), AcquireError::Closed);
+        assert_eq!(guard.try_acquire(new).unwrap_err(), AcquireErrorKind::Closed);
     }
 }

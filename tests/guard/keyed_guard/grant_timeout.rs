@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use onelane::{AcquireError, KeyedGuard, Queue};
+use onelane::guard::AcquireErrorKind;
+use onelane::{KeyedGuard, Queue};
 use tokio::time::{advance, timeout};
 use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok, task};
 
@@ -33,7 +34,7 @@ async fn try_acquire_revokes_expired_grants_of_its_own_key_only() {
         } else {
             drop(guard.try_acquire(key).unwrap());
         }
-        assert_eq!(assert_ready_err!(stalled[tried as usize].poll()), AcquireError::GrantExpired);
+        assert_eq!(assert_ready_err!(stalled[tried as usize].poll()), AcquireErrorKind::GrantExpired);
         drop(assert_ready_ok!(stalled[1 - tried as usize].poll()));
         assert_idle(&guard);
     }
@@ -46,7 +47,7 @@ async fn waiters_revoke_expired_grants_of_their_own_key_only() {
     let mut first = granted(&guard, Colliding(1));
     let mut second = granted(&guard, Colliding(2));
     drop(in_time(guard.acquire(Colliding(1))).await.unwrap());
-    assert_eq!(assert_ready_err!(first.poll()), AcquireError::GrantExpired);
+    assert_eq!(assert_ready_err!(first.poll()), AcquireErrorKind::GrantExpired);
     drop(assert_ready_ok!(second.poll()));
     assert_eq!(guard.stats().expired, 1);
     assert_idle(&guard);
@@ -76,8 +77,8 @@ async fn new_caller_is_admitted_when_all_waiters_are_stalled_and_the_queue_is_fu
     assert!(is_full(&guard.acquire(1).await.unwrap_err()), "the grant has not expired yet");
     advance(SECOND).await;
     drop(in_time(guard.acquire(1)).await.unwrap());
-    assert_eq!(assert_ready_err!(first.poll()), AcquireError::GrantExpired);
-    assert_eq!(assert_ready_err!(second.poll()), AcquireError::GrantExpired);
+    assert_eq!(assert_ready_err!(first.poll()), AcquireErrorKind::GrantExpired);
+    assert_eq!(assert_ready_err!(second.poll()), AcquireErrorKind::GrantExpired);
     assert_eq!(guard.stats().expired, 2);
     assert_idle(&guard);
 }
@@ -89,7 +90,7 @@ async fn untaken_grants_of_any_key_do_not_prevent_draining() {
     guard.close();
     timeout(10 * SECOND, guard.drained()).await.expect("the grants expire although no caller waits any more");
     for caller in &mut stalled {
-        assert_eq!(assert_ready_err!(caller.poll()), AcquireError::GrantExpired);
+        assert_eq!(assert_ready_err!(caller.poll()), AcquireErrorKind::GrantExpired);
     }
     assert_eq!(guard.stats().expired, 20);
     assert_idle(&guard);
@@ -119,10 +120,10 @@ async fn grant_revoked_by_try_acquire_after_close_drains_the_guard() {
     let mut drained = task::spawn(guard.drained());
     assert_pending!(drained.poll());
     advance(2 * SECOND).await;
-    assert_eq!(guard.try_acquire(1).unwrap_err(), AcquireError::Closed);
+    assert_eq!(guard.try_acquire(1).unwrap_err(), AcquireErrorKind::Closed);
     assert!(drained.is_woken());
     assert_ready!(drained.poll());
-    assert_eq!(assert_ready_err!(caller.poll()), AcquireError::GrantExpired);
+    assert_eq!(assert_ready_err!(caller.poll()), AcquireErrorKind::GrantExpired);
 }
 
 #[test]
@@ -140,7 +141,7 @@ fn blocking_waiter_revokes_expired_grants_too() {
     let blocking = thread::spawn(|| guard.acquire_blocking(1).map(drop));
     spin_until(|| blocking.is_finished());
     assert_eq!(blocking.join().unwrap(), Ok(()));
-    assert_eq!(assert_ready_err!(stalled.poll()), AcquireError::GrantExpired);
+    assert_eq!(assert_ready_err!(stalled.poll()), AcquireErrorKind::GrantExpired);
     assert_eq!(guard.stats().expired, 1);
     assert_idle(guard);
 }

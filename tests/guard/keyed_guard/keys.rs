@@ -1,6 +1,7 @@
 //! A key exists from its first caller to its last.
 
-use onelane::{AcquireError, KeyedGuard};
+use onelane::KeyedGuard;
+use onelane::guard::AcquireErrorKind;
 use tokio::time::advance;
 use tokio_test::{assert_ready_err, assert_ready_ok};
 
@@ -49,7 +50,7 @@ fn key_exists_until_the_waiter_of_an_expired_grant_is_polled() {
         advance(SECOND).await;
         drop(guard.try_acquire(1).unwrap());
         assert_eq!((guard.len(), guard.stats().held, guard.stats().waiting), (1, 0, 0));
-        assert_eq!(assert_ready_err!(late.poll()), AcquireError::GrantExpired);
+        assert_eq!(assert_ready_err!(late.poll()), AcquireErrorKind::GrantExpired);
         assert_idle(&guard);
     });
 }

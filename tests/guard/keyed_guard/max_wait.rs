@@ -3,8 +3,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use onelane::KeyedGuard;
+use onelane::guard::AcquireErrorKind;
 use onelane::guard::GuardStats;
-use onelane::{AcquireError, KeyedGuard};
 use tokio::time::advance;
 use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok, task};
 
@@ -21,7 +22,8 @@ async fn timeout_reports_how_long_the_caller_waited() {
     let guard = patient();
     let permit = guard.acquire(1).await.unwrap();
     let error = guard.acquire(1).await.unwrap_err();
-    let AcquireError::Timeout { waited, .. } = error else { panic!("{error:?}") };
+    assert_eq!(error, AcquireErrorKind::Timeout);
+    let waited = error.waited().expect("the caller waited");
     // tokio's timers have a resolution of one millisecond.
     assert!((LIMIT..LIMIT + Duration::from_millis(2)).contains(&waited), "{waited:?}");
     let GuardStats { waiting, timed_out, cancelled, .. } = guard.stats();
@@ -102,7 +104,8 @@ fn blocking_caller_times_out_too() {
     let guard = KeyedGuard::builder("short").max_wait(SHORT).build();
     let permit = guard.acquire_blocking(1).unwrap();
     let error = guard.acquire_blocking(1).unwrap_err();
-    let AcquireError::Timeout { waited, .. } = error else { panic!("{error:?}") };
+    assert_eq!(error, AcquireErrorKind::Timeout);
+    let waited = error.waited().expect("the caller waited");
     assert!(waited >= SHORT, "{waited:?}");
     assert_eq!((guard.stats().waiting, guard.stats().timed_out), (0, 1));
     drop(permit);

@@ -20,6 +20,7 @@ mod storm;
 
 use std::hash::Hash;
 
+use onelane::guard::AcquireErrorKind;
 use onelane::guard::GuardStats;
 use onelane::guard::futures::AcquireKey;
 use onelane::{AcquireError, KeyedGuard};
@@ -33,11 +34,11 @@ fn assert_idle<K: Hash + Eq>(guard: &KeyedGuard<K>) {
 }
 
 fn is_too_many(error: &AcquireError) -> bool {
-    matches!(error, AcquireError::TooManyKeys { .. })
+    error.kind() == AcquireErrorKind::TooManyKeys
 }
 
 fn is_timeout(error: &AcquireError) -> bool {
-    matches!(error, AcquireError::Timeout { .. })
+    error.kind() == AcquireErrorKind::Timeout
 }
 
 /// Returns a caller that is enqueued.

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 
+use onelane::guard::AcquireErrorKind;
 use onelane::guard::GuardStats;
 use onelane::guard::futures::AcquireKey;
 use onelane::{AcquireError, KeyedGuard};
@@ -12,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok, task};
 
+use crate::kind;
 use support::leak;
 use support::runtimes::multi_thread;
 
@@ -38,17 +40,17 @@ fn work_runs_with_its_key_held_and_its_output_is_returned() {
 fn same_key_is_refused_inside_and_another_is_not() {
     let guard = KeyedGuard::new("nested");
     let mut run = task::spawn(guard.run(Colliding(1), async {
-        let same = guard.acquire(Colliding(1)).await.map(drop);
-        let same_run = guard.run(Colliding(1), async {}).await;
-        let among_others = guard.acquire_all([0, 1, 2].map(Colliding)).await.map(drop);
-        let another = guard.acquire(Colliding(2)).await.map(drop);
+        let same = guard.acquire(Colliding(1)).await.map(drop).map_err(kind);
+        let same_run = guard.run(Colliding(1), async {}).await.map_err(kind);
+        let among_others = guard.acquire_all([0, 1, 2].map(Colliding)).await.map(drop).map_err(kind);
+        let another = guard.acquire(Colliding(2)).await.map(drop).map_err(kind);
         // Key 1 is still recognized in a nested run, whose entry reuses the slot of a key that was released.
-        let back = guard.run(Colliding(3), async { guard.acquire(Colliding(1)).await.map(drop) }).await;
-        let again = guard.acquire(Colliding(4)).await.map(drop);
+        let back = guard.run(Colliding(3), async { guard.acquire(Colliding(1)).await.map(drop).map_err(kind) }).await;
+        let again = guard.acquire(Colliding(4)).await.map(drop).map_err(kind);
         ([same, same_run, among_others], [another, again], back)
     }));
-    let refused = Err(AcquireError::WouldDeadlock);
-    let expected = ([(); 3].map(|()| refused.clone()), [Ok(()), Ok(())], Ok(refused));
+    let refused = Err(AcquireErrorKind::WouldDeadlock);
+    let expected = ([(); 3].map(|()| refused), [Ok(()), Ok(())], Ok(refused));
     assert_eq!(assert_ready_ok!(run.poll()), expected);
     assert_eq!(guard.stats().refused, 4);
     assert_idle(&guard);
@@ -86,9 +88,10 @@ fn acquiring_the_same_key_of_another_guard_inside_waits() {
 #[test]
 fn free_permit_can_be_acquired_inside() {
     let guard = KeyedGuard::builder("two").permits(2).build();
-    let work = async { guard.run(1, async { (guard.stats().held, guard.acquire(1).await.map(drop)) }).await };
+    let work =
+        async { guard.run(1, async { (guard.stats().held, guard.acquire(1).await.map(drop).map_err(kind)) }).await };
     let mut run = task::spawn(guard.run(1, work));
-    assert_eq!(assert_ready_ok!(run.poll()), Ok((2, Err(AcquireError::WouldDeadlock))));
+    assert_eq!(assert_ready_ok!(run.poll()), Ok((2, Err(AcquireErrorKind::WouldDeadlock))));
     assert_idle(&guard);
 }
 
@@ -106,7 +109,7 @@ fn waiter_enqueued_outside_and_awaited_inside_is_refused_and_cancelled() {
     assert!(Pin::new(&mut behind).poll(&mut Context::from_waker(Waker::noop())).is_pending());
     *enqueued.lock().unwrap() = Some(behind);
     drop(permit);
-    assert_eq!(assert_ready_ok!(run.poll()), Err(AcquireError::WouldDeadlock));
+    assert_eq!(assert_ready_ok!(run.poll()).unwrap_err(), AcquireErrorKind::WouldDeadlock);
     assert_idle(&guard);
 }
 
@@ -117,15 +120,17 @@ fn acquiring_again_inside_a_closed_guard_fails_with_closed() {
         guard.close();
         guard.acquire(1).await.map(drop)
     }));
-    assert_eq!(assert_ready_ok!(run.poll()), Err(AcquireError::Closed));
+    assert_eq!(assert_ready_ok!(run.poll()).unwrap_err(), AcquireErrorKind::Closed);
 }
 
 #[test]
 fn blocking_inside_is_refused_for_the_same_key_on_a_thread_without_a_runtime() {
     let guard = KeyedGuard::new("nested");
-    let work = async { (guard.acquire_blocking(1).map(drop), guard.acquire_blocking(2).map(drop)) };
+    let work = async {
+        (guard.acquire_blocking(1).map(drop).map_err(kind), guard.acquire_blocking(2).map(drop).map_err(kind))
+    };
     let nested = futures::executor::block_on(guard.run(1, work));
-    assert_eq!(nested, Ok((Err(AcquireError::WouldDeadlock), Ok(()))));
+    assert_eq!(nested, Ok((Err(AcquireErrorKind::WouldDeadlock), Ok(()))));
 }
 
 #[tokio::test(start_paused = true)]
@@ -156,20 +161,21 @@ async fn run_to_completion_refuses_its_key_inside_also_when_detached() {
     let nested = guard.run_to_completion(1, async {
         // The run is recognized after it yielded, too.
         yield_now().await;
-        (guard.run_to_completion(1, async {}).await, guard.run_to_completion(2, async {}).await)
+        let run = async |key| guard.run_to_completion(key, async {}).await.map_err(kind);
+        (run(1).await, run(2).await)
     });
-    assert_eq!(in_time(nested).await, Ok((Err(AcquireError::WouldDeadlock), Ok(()))));
+    assert_eq!(in_time(nested).await, Ok((Err(AcquireErrorKind::WouldDeadlock), Ok(()))));
 
     let (sender, outcome) = oneshot::channel();
     let mut run = task::spawn(guard.run_to_completion(1, async {
         yield_now().await;
-        sender.send([1, 2].map(|key| guard.acquire_blocking(key).map(drop))).unwrap();
-        tokio::join!(guard.acquire(1), guard.acquire(2)).1.map(drop).unwrap();
+        sender.send([1, 2].map(|key| guard.acquire_blocking(key).map(drop).map_err(kind))).unwrap();
+        tokio::join!(guard.acquire(1), guard.acquire(2)).1.map(drop).map_err(kind).unwrap();
     }));
     assert_pending!(run.poll());
     drop(run);
-    assert_eq!(in_time(outcome).await, Ok([(); 2].map(|()| Err(AcquireError::BlockingInAsync))));
-    in_time(guard.acquire(1)).await.map(drop).unwrap();
+    assert_eq!(in_time(outcome).await, Ok([(); 2].map(|()| Err(AcquireErrorKind::BlockingInAsync))));
+    in_time(guard.acquire(1)).await.map(drop).map_err(kind).unwrap();
     assert_eq!(guard.stats().finished_detached, 1);
     assert_idle(guard);
 }
@@ -189,7 +195,7 @@ async fn detached_work_holds_its_key_until_it_ends() {
     assert_pending!(next.poll());
 
     guard.close();
-    assert_eq!(assert_ready_err!(next.poll()), AcquireError::Closed);
+    assert_eq!(assert_ready_err!(next.poll()), AcquireErrorKind::Closed);
     let mut drained = task::spawn(guard.drained());
     assert_pending!(drained.poll());
     finish.send(()).unwrap();

@@ -33,7 +33,7 @@ async fn each_counter_counts_only_its_own_event() {
         [granted, queued, refused, timed_out, cancelled, expired, panicked, finished_detached]
     };
     assert_eq!((counters(), guard.len()), ([0; 8], 0));
-    assert_eq!((guard.stats().name, guard.name(), guard.stats().permits), ("counted", "counted", 1));
+    assert_eq!((&*guard.stats().name, guard.name(), guard.stats().permits), ("counted", "counted", 1));
 
     let other = guard.acquire(2).await.unwrap();
     let permit = guard.acquire(1).await.unwrap();

@@ -7,7 +7,6 @@ use std::task::Poll;
 use std::thread;
 
 use futures::future::join_all;
-use onelane::FlightError;
 use tokio::sync::oneshot;
 use tokio::task::coop::unconstrained;
 use tokio::task::yield_now;
@@ -152,7 +151,7 @@ fn all_callers_share_one_error() {
         let flight = flight();
         let shared = share_an_outcome(place, flight, || Err("closed"));
         let errors = shared.into_iter().map(|one| match one {
-            Err(FlightError::Failed(error)) => error,
+            Err(error) => error.try_into_failure().expect("the work failed"),
             other => panic!("the work should have failed: {other:?}"),
         });
         let errors: Vec<_> = errors.collect();

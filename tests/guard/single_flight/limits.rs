@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
-use onelane::FlightError;
+use onelane::guard::FlightErrorKind;
 use tokio::time::{advance, sleep};
 use tokio_test::{assert_pending, assert_ready_ok};
 
@@ -20,11 +20,11 @@ use super::{Flight, OnDrop, Shared, assert_idle, assert_starts_fresh, caller, jo
 use crate::SECOND;
 
 fn is_refused(poll: &Poll<Shared>) -> bool {
-    matches!(poll, Poll::Ready(Err(FlightError::TooManyWaiters)))
+    matches!(poll, Poll::Ready(Err(error)) if *error == FlightErrorKind::TooManyWaiters)
 }
 
 fn is_late(poll: &Poll<Shared>, expected: Duration) -> bool {
-    matches!(poll, Poll::Ready(Err(FlightError::Timeout { waited, .. })) if *waited == expected)
+    matches!(poll, Poll::Ready(Err(error)) if error.waited() == Some(expected))
 }
 
 #[test]

@@ -83,7 +83,7 @@ fn quiet_panic(payload: impl Any + Send) -> ! {
 
 fn message(shared: Shared) -> String {
     match shared {
-        Err(FlightError::Panicked { message, .. }) => message.to_string(),
+        Err(error) if error.panic().is_some() => error.panic().unwrap().message.to_string(),
         other => panic!("the work should have panicked: {other:?}"),
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures::future::join;
 use onelane::FlightError;
+use onelane::guard::FlightErrorKind;
 use tokio::time::sleep;
 use tokio_test::{assert_pending, assert_ready, assert_ready_ok, task};
 
@@ -20,7 +21,7 @@ use super::{
 use crate::SECOND;
 
 fn deadlocks<T>(result: &Result<T, FlightError<&'static str>>) -> bool {
-    matches!(result, Err(FlightError::WouldDeadlock))
+    matches!(result, Err(error) if *error == FlightErrorKind::WouldDeadlock)
 }
 
 async fn calls_its_own_key(flight: &'static Flight, delay: Duration) -> WorkResult {

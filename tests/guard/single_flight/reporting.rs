@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use futures::executor::block_on;
 use futures::future::{join, join_all};
+use onelane::guard::FlightErrorKind;
 use onelane::{FlightError, SingleFlight};
 use tokio::time::advance;
 use tokio_test::{assert_pending, assert_ready_ok, task};
@@ -23,7 +24,7 @@ fn stats_are_exact_after_every_kind_of_outcome() {
     let runtime = paused();
     let _entered = runtime.enter();
     let flight = leak(Flight::builder("mixed").max_waiters(2).wait_timeout(10 * SECOND).build());
-    assert_eq!((flight.name(), flight.stats().name), ("mixed", "mixed"));
+    assert_eq!((flight.name(), &*flight.stats().name), ("mixed", "mixed"));
     for round in 1..=10_u64 {
         // One caller each, with a value, an error and a panic.
         let endings: [fn() -> WorkResult; 3] = [|| Ok(1), || Err("failed"), || quiet_panic("panicked")];
@@ -94,23 +95,25 @@ fn debug_output_shows_name_and_settings() {
 fn errors_say_what_to_do_next_and_keep_their_source() {
     use std::error::Error;
 
-    let failed = FlightError::Failed(Arc::new("no".parse::<u32>().unwrap_err()));
+    let failed = FlightError::failed("no".parse::<u32>().unwrap_err());
     assert!(failed.source().is_some() && failed.failure().is_some());
-    assert!(FlightError::<Infallible>::WouldDeadlock.failure().is_none());
-    assert!(FlightError::<Infallible>::TooManyWaiters.to_string().contains("max_waiters"));
-    assert!(FlightError::<Infallible>::WouldDeadlock.to_string().contains("same key"));
+    assert!(FlightError::<Infallible>::from_kind(FlightErrorKind::WouldDeadlock).failure().is_none());
+    assert!(FlightError::<Infallible>::from_kind(FlightErrorKind::TooManyWaiters).to_string().contains("max_waiters"));
+    assert!(FlightError::<Infallible>::from_kind(FlightErrorKind::WouldDeadlock).to_string().contains("same key"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn try_into_failure_returns_other_errors_unchanged() {
-    let own = Arc::new("closed");
-    let taken = FlightError::Failed(Arc::clone(&own)).try_into_failure();
-    assert!(taken.is_ok_and(|taken| Arc::ptr_eq(&taken, &own)));
+    let error = FlightError::failed("closed");
+    let taken = error.clone().try_into_failure().unwrap();
+    assert!(Arc::ptr_eq(&taken, &error.try_into_failure().unwrap()), "clones share the error");
+    assert_eq!(*taken, "closed");
 
     let flight: Flight = SingleFlight::builder("others").wait_timeout(SECOND).build();
     let panicked = flight.run(0, || async { quiet_panic("on purpose") }).await.unwrap_err();
     let late = flight.run(0, pending).await.unwrap_err();
-    for error in [panicked, late, FlightError::TooManyWaiters, FlightError::WouldDeadlock] {
+    let made = [FlightErrorKind::TooManyWaiters, FlightErrorKind::WouldDeadlock].map(FlightError::from_kind);
+    for error in [panicked, late].into_iter().chain(made) {
         let shown = format!("{error:?}");
         assert_eq!(format!("{:?}", error.try_into_failure().unwrap_err()), shown);
     }

@@ -11,10 +11,11 @@ use axum::http::request::Parts;
 use axum::routing::{any, get, post};
 use futures::channel::mpsc::unbounded;
 use futures::future::join_all;
+use onelane::guard::AcquireErrorKind;
 use onelane::guard::KeyedGuardBuilder;
 use onelane::web::axum::GuardLayer;
 use onelane::web::{GuardOptions, KeyKind, OnDisconnect, RefusalReason, RequestKey};
-use onelane::{AcquireError, KeyedGuard, Queue};
+use onelane::{KeyedGuard, Queue};
 
 use crate::axum::refusals::is_problem;
 use support::http::{self, Client, Disconnect, Listening, Probe, bytes, eventually, serve, soon};
@@ -247,7 +248,8 @@ async fn on_refusal_sees_a_missing_key_and_a_busy_one_and_can_change_them() {
     assert_eq!(holder.response().await.status, 200);
     let seen = seen.lock().expect("no panic");
     assert_eq!(seen[0], (RefusalReason::KeyMissing, 400, false));
-    assert!(matches!(seen[1], (RefusalReason::Guard(AcquireError::Busy { .. }), 429, true)), "{:?}", seen[1]);
+    let (RefusalReason::Guard(error), 429, true) = &seen[1] else { panic!("{:?}", seen[1]) };
+    assert_eq!((error.kind(), error.name()), (AcquireErrorKind::Busy, Some(guard.name())));
 }
 
 #[tokio::test]

@@ -7,8 +7,9 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::{any, delete, get, post, put};
 use futures::future::join_all;
+use onelane::EndpointGuard;
+use onelane::guard::AcquireErrorKind;
 use onelane::web::axum::GuardLayer;
-use onelane::{AcquireError, EndpointGuard};
 
 use crate::axum::held_route;
 use support::http::{self, Client, Listening, Probe, eventually, serve};
@@ -171,7 +172,7 @@ async fn handler_that_acquires_its_own_guard_is_refused_at_once() {
     let handler = async move || match again.acquire().await {
         Ok(_) => panic!("the handler holds the only permit"),
         Err(error) => {
-            assert_eq!(error, AcquireError::WouldDeadlock);
+            assert_eq!(error, AcquireErrorKind::WouldDeadlock);
             Err::<(), _>(error)
         }
     };

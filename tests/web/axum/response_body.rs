@@ -17,9 +17,10 @@ use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::{StreamExt, stream};
 use http_body::{Frame, SizeHint};
 use hyper_util::rt::TokioIo;
+use onelane::EndpointGuard;
+use onelane::guard::AcquireErrorKind;
 use onelane::web::axum::GuardLayer;
 use onelane::web::{GuardOptions, Hold};
-use onelane::{AcquireError, EndpointGuard};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Mutex;
 
@@ -155,7 +156,7 @@ async fn stream_that_acquires_the_guard_it_holds_is_refused() {
     let handler = async move || {
         let parts = stream::once(async move {
             let refused = again.acquire().await.expect_err("its own response holds the only permit");
-            assert_eq!(refused, AcquireError::WouldDeadlock);
+            assert_eq!(refused, AcquireErrorKind::WouldDeadlock);
             Ok::<_, Infallible>("refused")
         });
         Body::from_stream(parts)

@@ -12,9 +12,10 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Channel, StreamBody};
+use onelane::EndpointGuard;
+use onelane::guard::AcquireErrorKind;
 use onelane::web::tower::GuardBody;
 use onelane::web::{GuardOptions, Hold};
-use onelane::{AcquireError, EndpointGuard};
 use tokio::runtime::Handle;
 use tokio::time::sleep;
 use tokio_test::{assert_pending, assert_ready, assert_ready_ok};
@@ -285,7 +286,7 @@ async fn stream_that_acquires_its_guard_is_refused_while_it_holds_the_permit() {
         let parts = futures::stream::unfold(Arc::clone(&again), async |guard| {
             let part = match guard.acquire().await {
                 Ok(_) => "acquired",
-                Err(AcquireError::WouldDeadlock) => "refused",
+                Err(error) if error == AcquireErrorKind::WouldDeadlock => "refused",
                 Err(_) => "failed",
             };
             Some((Ok(Frame::data(Bytes::from(part))), guard))

@@ -9,6 +9,7 @@ use std::time::Duration;
 use actix_web::http::StatusCode;
 use actix_web::web::get;
 use actix_web::{HttpResponse, ResponseError};
+use onelane::guard::FlightErrorKind;
 use onelane::{FlightError, SingleFlight};
 
 use super::Seen;
@@ -28,10 +29,10 @@ async fn error_returned_by_a_handler_is_the_same_response() {
         FLIGHT.run("panicked", || async { panic!("panic requested by the test") }).await
     }
     async fn crowded() -> GuardedResponse {
-        Err(FlightError::TooManyWaiters)
+        Err(FlightError::from_kind(FlightErrorKind::TooManyWaiters))
     }
     async fn nested() -> GuardedResponse {
-        Err(FlightError::WouldDeadlock)
+        Err(FlightError::from_kind(FlightErrorKind::WouldDeadlock))
     }
     let server = Server::start(|config| {
         config
@@ -52,7 +53,10 @@ async fn error_returned_by_a_handler_is_the_same_response() {
             "details of the failure are not disclosed"
         );
     }
-    assert_eq!(FlightError::<Infallible>::TooManyWaiters.status_code(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(
+        FlightError::<Infallible>::from_kind(FlightErrorKind::TooManyWaiters).status_code(),
+        StatusCode::SERVICE_UNAVAILABLE
+    );
 }
 
 #[tokio::test]
@@ -102,5 +106,5 @@ async fn error_of_the_work_itself_makes_its_own_response_for_all_that_share_it()
         assert_eq!(Seen::of(call.await.expect("no panic")).await, Seen::new(418, None, "short and stout"));
     }
     assert_eq!(work.started(), 1);
-    assert_eq!(FlightError::Failed(Arc::new(NoCoffee)).status_code(), StatusCode::IM_A_TEAPOT);
+    assert_eq!(FlightError::failed(NoCoffee).status_code(), StatusCode::IM_A_TEAPOT);
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use actix_web::http::header::CONTENT_TYPE;
 use actix_web::web::get;
 use futures::future::join_all;
+use onelane::guard::AcquireErrorKind;
 use onelane::web::{GuardOptions, Refusal};
 use onelane::{AcquireError, EndpointGuard, Queue};
 use reqwest::Response;
@@ -103,7 +104,7 @@ async fn error_returned_by_a_handler_is_the_same_response() {
         Ok("done")
     }
     async fn missed() -> Result<&'static str, AcquireError> {
-        Err(AcquireError::GrantExpired)
+        Err(AcquireErrorKind::GrantExpired.into())
     }
     async fn nested() -> Result<&'static str, AcquireError> {
         GUARD.run(section()).await?

@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
+use onelane::guard::FlightErrorKind;
 use onelane::web::axum::FlightLayer;
 use onelane::web::{FlightOptions, Refusal, RefusalReason};
 use onelane::{FlightError, SingleFlight};
@@ -99,7 +100,8 @@ async fn on_refusal_sees_the_reason_and_can_change_every_part() {
     site.probe.release(1);
     assert_eq!(first[0].response().await.text(), "answer 1");
     let seen = seen.lock().expect("no panic");
-    assert_eq!(*seen, [(RefusalReason::Flight(FlightError::TooManyWaiters), 503, true)]);
+    let [(RefusalReason::Flight(error), 503, true)] = &seen[..] else { panic!("{seen:?}") };
+    assert_eq!((error.kind(), error.name()), (FlightErrorKind::TooManyWaiters, Some("site")));
 }
 
 #[tokio::test]
@@ -110,8 +112,8 @@ async fn error_of_a_flight_in_a_handler_is_the_same_response() {
     type GuardedResponse = Result<(), FlightError<Infallible>>;
     let late = async || -> GuardedResponse { FLIGHT.run("late", pending).await };
     let panicked = async || -> GuardedResponse { FLIGHT.run("panicked", || async { panic!("on purpose") }).await };
-    let crowded = async || -> GuardedResponse { Err(FlightError::TooManyWaiters) };
-    let nested = async || -> GuardedResponse { Err(FlightError::WouldDeadlock) };
+    let crowded = async || -> GuardedResponse { Err(FlightError::from_kind(FlightErrorKind::TooManyWaiters)) };
+    let nested = async || -> GuardedResponse { Err(FlightError::from_kind(FlightErrorKind::WouldDeadlock)) };
     let app = Router::new()
         .route("/late", get(late))
         .route("/panicked", get(panicked))
@@ -166,8 +168,8 @@ async fn error_taken_apart_becomes_a_response_in_the_handler() {
         Err(error) => Ok(Refusal::from(error).with_status(429)),
     };
     let app = Router::new()
-        .route("/own", get(async move || respond(FlightError::Failed(Arc::new(Own)))))
-        .route("/crowded", get(async move || respond(FlightError::TooManyWaiters)));
+        .route("/own", get(async move || respond(FlightError::failed(Own))))
+        .route("/crowded", get(async move || respond(FlightError::from_kind(FlightErrorKind::TooManyWaiters))));
     let address = serve(Listening::Plain, app).await;
     assert_eq!(Client::sending(address, http::get("/own")).await.response().await.status, 418);
     let crowded = Client::sending(address, http::get("/crowded")).await.response().await;

@@ -1,0 +1,63 @@
+//! [`AcquireErrorKind`], what an [`AcquireError`](super::AcquireError) is about.
+
+use std::fmt;
+
+/// What an [`AcquireError`](super::AcquireError) is about. `Display` says what to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum AcquireErrorKind {
+    /// Every permit is held, and this caller does not wait.
+    Busy,
+    /// The guard's queue is full.
+    QueueFull,
+    /// The maximum number of keys of a [`KeyedGuard`](super::KeyedGuard) is in use, and this caller asked for another
+    /// key.
+    TooManyKeys,
+    /// The caller did not get a permit within the guard's `max_wait`.
+    Timeout,
+    /// A permit was granted, but the future was not polled within the guard's `grant_timeout`, and the permit went to
+    /// another caller.
+    GrantExpired,
+    /// The caller already runs inside this guard, through [`run`] or the web layer around its handler, and every permit
+    /// is held: the caller would wait for itself.
+    ///
+    /// (With several permits, the caller might wait only for the other holders. But the guard cannot know if those
+    /// holders wait for it, too, so it refuses.)
+    ///
+    /// [`run`]: super::EndpointGuard::run
+    WouldDeadlock,
+    /// The guard was closed and admits no more callers.
+    Closed,
+    /// A blocking wait was attempted on a thread that runs async tasks, which it would stall.
+    BlockingInAsync,
+}
+
+impl AcquireErrorKind {
+    /// Returns `true` if there are too many callers, so that a later attempt may succeed: every kind but
+    /// [`WouldDeadlock`](Self::WouldDeadlock), [`Closed`](Self::Closed) and [`BlockingInAsync`](Self::BlockingInAsync).
+    #[must_use]
+    pub fn is_overload(self) -> bool {
+        matches!(self, Self::Busy | Self::QueueFull | Self::TooManyKeys | Self::Timeout | Self::GrantExpired)
+    }
+}
+
+impl fmt::Display for AcquireErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Busy => "every permit is held: try again later, or wait with acquire() on a guard that has a queue",
+            Self::QueueFull => "the queue is full: try again later, or let the guard queue more callers",
+            Self::TooManyKeys => "too many keys are in use: try again later, or raise max_keys",
+            Self::Timeout => "no permit in time: try again later, or raise max_wait",
+            Self::GrantExpired => {
+                "the permit was not taken within grant_timeout: poll the future while it waits, or drop it"
+            }
+            Self::WouldDeadlock => {
+                "already inside this guard, which is full: do not acquire it again in work that it guards"
+            }
+            Self::Closed => "the guard is closed and admits no more callers: try another instance, or later",
+            Self::BlockingInAsync => {
+                "blocking wait on a thread that runs async tasks: use acquire().await, or spawn_blocking"
+            }
+        })
+    }
+}
