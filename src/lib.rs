@@ -102,10 +102,14 @@ mod config_error;
 mod counter;
 #[cfg(any(feature = "guard", feature = "offload", feature = "background"))]
 mod debug;
+#[cfg(any(feature = "guard", feature = "offload", feature = "background"))]
+pub mod detached;
 #[cfg(doc)]
 pub mod docs;
 #[cfg(feature = "guard")]
 pub mod guard;
+#[cfg(any(feature = "guard", feature = "offload", feature = "background"))]
+mod managed;
 #[cfg(feature = "guard")]
 mod name;
 #[cfg(feature = "offload")]
@@ -138,6 +142,8 @@ pub use guard::{
     AcquireError, EndpointGuard, FlightError, KeyedGuard, KeyedPermit, Order, OwnedKeyedPermit, OwnedPermit, Permit,
     Queue, SingleFlight,
 };
+#[cfg(any(feature = "guard", feature = "offload", feature = "background"))]
+pub use managed::{Managed, ManagedSnapshot};
 #[cfg(feature = "offload")]
 #[doc(inline)]
 pub use offload::{BlockingPool, CapacityLimiter, OffloadError, run_blocking, stream_blocking};

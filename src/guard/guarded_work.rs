@@ -11,6 +11,7 @@ use super::core::{GuardCore, HasGuardCore};
 use super::permit::HeldPermit;
 use super::source::{OwnedPermitSource, PermitSource};
 use super::trace;
+use crate::detached::DetachedEntry;
 
 /// Polls work that holds `permit`, in the scope of its guard.
 ///
@@ -72,7 +73,8 @@ impl<F: Future, S: PermitSource> GuardedWork<F, S> {
         let core = guard.core();
         trace::detached(core.name);
         core.counters.detached.add(1);
-        Some(DetachedWork { work: Some(self), guard, max_run, deadline: None })
+        let entry = DetachedEntry::new(core.name);
+        Some(DetachedWork { work: Some(self), guard, entry, max_run, deadline: None })
     }
 }
 
@@ -82,6 +84,8 @@ pub(crate) struct DetachedWork<F: Future, S: OwnedPermitSource> {
     /// `None` once the work has ended.
     work: Option<GuardedWork<F, S>>,
     guard: S::Guard,
+    // Dropped after the work, so that the process waits until the work is dropped.
+    entry: DetachedEntry,
     max_run: Option<Duration>,
     /// Created at the first poll, because it needs the runtime's timer and the work may be detached in a destructor.
     deadline: Option<Pin<Box<Sleep>>>,
@@ -96,6 +100,7 @@ impl<F: Future, S: OwnedPermitSource> Future for DetachedWork<F, S> {
         // The output is dropped here, before the permit.
         if work.poll(cx).map(drop).is_ready() {
             this.core().counters.finished_detached.add(1);
+            this.entry.finish();
             this.work = None;
             return Poll::Ready(());
         }
@@ -114,7 +119,10 @@ impl<F: Future, S: OwnedPermitSource> DetachedWork<F, S> {
     }
 
     fn cut_off(&mut self, reason: &str) {
-        // Work that panicked has no permit any more and is not counted.
+        // Work that panicked has no permit any more. It has ended, and is not counted.
+        if self.work.as_ref().is_some_and(|work| work.permit.is_none()) {
+            self.entry.finish();
+        }
         if self.work.take().is_some_and(|work| work.permit.is_some()) {
             self.core().counters.cut_off.add(1);
             trace::cut_off(self.core().name, reason);

@@ -64,6 +64,7 @@ pub(crate) mod guarded_work;
 mod hold_time;
 mod key_map;
 mod keyed;
+mod managed;
 pub(crate) mod permit;
 mod retry;
 mod run;

@@ -89,6 +89,7 @@ impl From<FlightError<Infallible>> for Refusal {
             FlightErrorKind::Timeout => {
                 (503, "urn:onelane:timeout", "No response in time", "The response took too long. Try again later.")
             }
+            FlightErrorKind::Closed => (503, "urn:onelane:closed", "Closed", "No more requests are admitted here."),
             FlightErrorKind::WouldDeadlock => {
                 (500, "urn:onelane:would-deadlock", "Would deadlock", "The server's handler would wait for itself.")
             }

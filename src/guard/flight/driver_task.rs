@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use super::flight_map::FlightMap;
 use super::outcome::DriverTaskPoll;
 use super::run_entry::Driver;
+use crate::detached::DetachedEntry;
 use crate::guard::key_map::EntryId;
 use crate::guard::scope::Scope;
 
@@ -21,6 +22,8 @@ where
     map: Arc<FlightMap<K, T, E>>,
     entry: EntryId,
     is_finished: bool,
+    /// Set if the run may continue without callers.
+    detached: Option<DetachedEntry>,
 }
 
 impl<K, T, E> DriverTask<K, T, E>
@@ -29,8 +32,8 @@ where
     T: Clone + Send + Sync + 'static,
     E: Send + Sync + 'static,
 {
-    pub(super) fn new(map: Arc<FlightMap<K, T, E>>, entry: EntryId) -> Self {
-        Self { map, entry, is_finished: false }
+    pub(super) fn new(map: Arc<FlightMap<K, T, E>>, entry: EntryId, detached: Option<DetachedEntry>) -> Self {
+        Self { map, entry, is_finished: false, detached }
     }
 
     fn poll_run(&mut self, cx: &mut Context<'_>) {
@@ -85,7 +88,12 @@ where
     fn drop(&mut self) {
         if !self.is_finished {
             let deferred = self.map.shard(self.entry).lose_task(self.entry.index());
+            // A run that still has waiters goes on with them.
+            self.is_finished = deferred.cancelled_work.is_none();
             self.map.run_deferred(self.entry, deferred);
+        }
+        if let Some(detached) = self.detached.as_mut().filter(|_| self.is_finished) {
+            detached.finish();
         }
     }
 }

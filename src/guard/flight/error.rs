@@ -39,6 +39,8 @@ pub enum FlightErrorKind {
     Timeout,
     /// The work asked for its own key, and would have waited for itself.
     WouldDeadlock,
+    /// The flight was closed and admits no more callers.
+    Closed,
 }
 
 impl<E> FlightError<E> {
@@ -67,6 +69,7 @@ impl<E> FlightError<E> {
             FlightErrorKind::TooManyWaiters => RunError::TooManyWaiters,
             FlightErrorKind::Timeout => RunError::Timeout { waited: Duration::ZERO },
             FlightErrorKind::WouldDeadlock => RunError::WouldDeadlock,
+            FlightErrorKind::Closed => RunError::Closed,
         };
         Self { name: None, error }
     }
@@ -80,6 +83,7 @@ impl<E> FlightError<E> {
             RunError::TooManyWaiters => FlightErrorKind::TooManyWaiters,
             RunError::Timeout { .. } => FlightErrorKind::Timeout,
             RunError::WouldDeadlock => FlightErrorKind::WouldDeadlock,
+            RunError::Closed => FlightErrorKind::Closed,
         }
     }
 
@@ -154,6 +158,7 @@ impl<E> FlightError<E> {
             RunError::TooManyWaiters => RunError::TooManyWaiters,
             RunError::Timeout { waited } => RunError::Timeout { waited },
             RunError::WouldDeadlock => RunError::WouldDeadlock,
+            RunError::Closed => RunError::Closed,
         };
         Err(FlightError { name: self.name, error })
     }
@@ -213,6 +218,7 @@ impl fmt::Display for FlightErrorKind {
             Self::Panicked => "the shared work panicked",
             Self::TooManyWaiters => "too many callers are waiting for this run: try again later, or raise max_waiters",
             Self::Timeout => "no result in time: try again later, or raise wait_timeout",
+            Self::Closed => "the flight is closed and admits no more callers: try another instance, or later",
             Self::WouldDeadlock => "already inside the run of this key: do not ask for the same key again in its work",
         })
     }

@@ -5,6 +5,7 @@ use std::mem;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 
 use super::driver_task::DriverTask;
 use super::outcome::{Completion, FlightDeferred};
@@ -13,6 +14,7 @@ use super::run_error::RunError;
 use super::shard::FlightShard;
 use super::work_future::{RunOutcome, WorkFuture};
 use crate::counter::Counter;
+use crate::detached::DetachedEntry;
 use crate::guard::key_map::{EntryId, Sharded};
 use crate::guard::scope::{Scope, ScopeId};
 use crate::semaphore::wake_all;
@@ -23,6 +25,10 @@ type DeferredOf<K, T, E> = FlightDeferred<K, WorkFuture<T, E>, Arc<RunOutcome<T,
 pub(super) struct FlightMap<K, T, E> {
     pub(super) shards: Sharded<ShardOf<K, T, E>>,
     pub(super) panicked: Counter,
+    /// The flight's name if its runs may continue without callers.
+    detached: Option<&'static str>,
+    /// Notified when a run of the closed flight may have been the last one.
+    pub(super) drained: Notify,
 }
 
 impl<K, T, E> FlightMap<K, T, E>
@@ -31,8 +37,13 @@ where
     T: Clone + Send + Sync + 'static,
     E: Send + Sync + 'static,
 {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { shards: Sharded::new(FlightShard::new), panicked: Counter::new() })
+    pub(super) fn new(detached: Option<&'static str>) -> Arc<Self> {
+        Arc::new(Self {
+            shards: Sharded::new(FlightShard::new),
+            panicked: Counter::new(),
+            detached,
+            drained: Notify::new(),
+        })
     }
 
     #[inline]
@@ -74,6 +85,7 @@ where
         if let Some(work) = deferred.cancelled_work.take() {
             self.drop_cancelled(entry, work);
         }
+        self.notify_if_closed(entry);
     }
 
     /// Drops the work of a cancelled run. Callers that join meanwhile wait until the work is dropped.
@@ -83,12 +95,21 @@ where
         drop(work);
         drop(scope);
         wake_all(self.shard(entry).finish_cancel(entry.index()).wakers);
+        self.notify_if_closed(entry);
+    }
+
+    /// Notifies the callers of `drained` if the flight is closed. Called after an entry may have been removed.
+    #[inline]
+    pub(super) fn notify_if_closed(&self, entry: EntryId) {
+        if self.shard(entry).is_closed() {
+            self.drained.notify_waiters();
+        }
     }
 
     /// Spawns the driver task that the run relies on.
     #[cold]
     pub(super) fn spawn_driver(self: &Arc<Self>, entry: EntryId) {
-        let task = DriverTask::new(Arc::clone(self), entry);
+        let task = DriverTask::new(Arc::clone(self), entry, self.detached.map(DetachedEntry::new));
         // Without a runtime the task is dropped here, and hands the run to its waiters.
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(task);

@@ -20,6 +20,8 @@ pub(crate) enum JoinOutcome {
     NeedsWaker,
     /// The run has as many waiters as are allowed.
     Full,
+    /// The flight is closed.
+    Closed,
     /// The caller is the run's own work.
     WouldDeadlock,
 }

@@ -13,6 +13,7 @@ pub(crate) enum RunError<E> {
     TooManyWaiters,
     Timeout { waited: Duration },
     WouldDeadlock,
+    Closed,
 }
 
 impl<E> Clone for RunError<E> {
@@ -23,6 +24,7 @@ impl<E> Clone for RunError<E> {
             Self::TooManyWaiters => Self::TooManyWaiters,
             Self::Timeout { waited } => Self::Timeout { waited: *waited },
             Self::WouldDeadlock => Self::WouldDeadlock,
+            Self::Closed => Self::Closed,
         }
     }
 }

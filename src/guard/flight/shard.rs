@@ -28,6 +28,7 @@ use super::outcome::{Completion, FlightDeferred, JoinOutcome, RunPoll};
 use super::run_entry::{Driver, RunEntry, RunEntryState, RunWaiterId};
 use crate::counter::Counter;
 use crate::guard::key_map::{DeferredEntry, DeferredKey, Hash64, Table};
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, lock};
 
 /// The runs of some keys. `W` is the work, `O` an outcome that is cheap to clone.
@@ -35,6 +36,8 @@ use crate::sync::{Mutex, lock};
 pub(crate) struct FlightShard<K, W, O> {
     pub(super) runs: Mutex<Table<K, RunEntry<W, O>>>,
     pub(crate) counters: FlightCounters,
+    /// Set while the mutex is held.
+    is_closed: AtomicBool,
 }
 
 /// The values of an unshared run that must be dropped after the mutex is unlocked.
@@ -64,7 +67,7 @@ impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
             shared: Counter::new(),
             cancelled: Counter::new(),
         };
-        Self { runs: Mutex::new(Table::new()), counters }
+        Self { runs: Mutex::new(Table::new()), counters, is_closed: AtomicBool::new(false) }
     }
 
     /// Joins the run of a key, or starts one and takes the key.
@@ -82,6 +85,9 @@ impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
         can_spawn: impl FnOnce() -> bool,
     ) -> JoinOutcome {
         let mut runs = lock(&self.runs);
+        if self.is_closed() {
+            return JoinOutcome::Closed;
+        }
         let Some(index) = runs.find(hash, key.as_ref().expect("a caller that joins has its key")) else {
             let key = key.take().expect("checked above");
             let index = runs.insert(hash, key, RunEntry::new());
@@ -281,6 +287,25 @@ impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
         }
         self.stop_counting(run);
         runs.unlink(index)
+    }
+
+    /// Refuses all callers from now on.
+    pub(super) fn close(&self) {
+        let _runs = lock(&self.runs);
+        self.is_closed.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns `true` if the shard is closed. A caller that has just locked the mutex sees a close before it.
+    #[inline]
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Relaxed)
+    }
+
+    /// Returns `true` if the shard is closed and no work is left. Outcomes that waiters have not taken do not count.
+    pub(super) fn is_drained(&self) -> bool {
+        let runs = lock(&self.runs);
+        self.is_closed()
+            && runs.values().all(|run| matches!(run.state, RunEntryState::Completed(_) | RunEntryState::Ended))
     }
 
     /// Cancels a run without waiters. The work is dropped by the caller, or by the driver that polls it right now.

@@ -105,6 +105,7 @@ where
                 }
                 JoinOutcome::NeedsWaker => waker = Some(cx.waker().clone()),
                 JoinOutcome::Full => return self.refuse(RunError::TooManyWaiters, progress),
+                JoinOutcome::Closed => return self.refuse(RunError::Closed, progress),
                 JoinOutcome::WouldDeadlock => return self.refuse(RunError::WouldDeadlock, progress),
             }
         }
@@ -129,6 +130,7 @@ where
                 // is slow.
                 let deferred = map.shard(joined.entry).complete_unshared(joined.entry.index());
                 if deferred.is_some() {
+                    map.notify_if_closed(joined.entry);
                     // Cleared before the key and the waker in `deferred` are dropped: they are user code.
                     self.joined = None;
                     return Poll::Ready(result.map_err(failed));
@@ -181,6 +183,7 @@ where
         if !matches!(outcome, Err(RunError::Panicked(_))) {
             let deferred = map.shard(joined.entry).complete_unshared(joined.entry.index());
             if deferred.is_some() {
+                map.notify_if_closed(joined.entry);
                 self.joined = None;
                 return Poll::Ready(outcome);
             }

@@ -7,11 +7,13 @@ use std::sync::{Arc, OnceLock};
 
 use super::builder::{FlightConfig, SingleFlightBuilder};
 use super::flight_map::FlightMap;
+use super::shard::FlightShard;
 use super::shared_run::SharedRun;
 use super::stats::FlightStats;
 use crate::counter::Counter;
 use crate::debug::impl_debug;
 use crate::name::intern;
+use crate::shared::Shareable;
 use crate::sync::const_unless_loom;
 
 /// Lets callers that ask for the same key at the same time share one run of the work.
@@ -162,6 +164,38 @@ where
         map.shards.shard(shard).forget(hash, key)
     }
 
+    /// Closes the flight: new callers are refused with [`Closed`](super::FlightErrorKind::Closed).
+    ///
+    /// Runs in progress continue for their callers. Closing a closed flight has no effect; a flight cannot be reopened.
+    pub fn close(&self) {
+        let map = self.map();
+        map.shards.iter().for_each(FlightShard::close);
+        map.drained.notify_waiters();
+    }
+
+    /// Returns `true` if the flight was closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.map.get().is_some_and(|map| map.shards.iter().all(FlightShard::is_closed))
+    }
+
+    /// Waits until the flight is closed and no run is left, including [detached](SingleFlightBuilder::detached) ones.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future can be dropped and called again.
+    pub async fn drained(&self) {
+        let map = self.map();
+        loop {
+            // Registered before the check, so that no notification is missed in between.
+            let notified = map.drained.notified();
+            if map.shards.iter().all(FlightShard::is_drained) {
+                return;
+            }
+            notified.await;
+        }
+    }
+
     /// Returns a snapshot of the counters. Takes no lock.
     #[must_use]
     pub fn stats(&self) -> FlightStats {
@@ -203,8 +237,10 @@ where
 
     #[inline]
     pub(super) fn map(&self) -> &Arc<FlightMap<K, T, E>> {
-        self.map.get_or_init(FlightMap::new)
+        self.map.get_or_init(|| FlightMap::new(self.config.detached.then_some(self.name)))
     }
 }
+
+impl<K, T, E> Shareable for SingleFlight<K, T, E> {}
 
 impl_debug!([K, T, E] SingleFlight<K, T, E> |this| { name: this.name, config: this.config, .. });

@@ -151,6 +151,11 @@ impl<K: Eq, V> Table<K, V> {
         is_unused.then(|| Box::new((mem::take(&mut self.rest), mem::take(&mut self.linked))))
     }
 
+    /// Returns the values of all entries, also of those that are not linked.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
+        self.first.iter().chain(self.rest.iter().map(|(_, entry)| entry)).map(|entry| &entry.value)
+    }
+
     /// Returns the indices of all entries.
     pub(crate) fn indices(&self) -> Vec<u32> {
         let rest = self.rest.iter().map(|(position, _)| position as u32 + 1);

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
 mod cancellation;
+mod close;
 mod detached;
 mod exclusion;
 mod failures;

@@ -1,0 +1,183 @@
+//! Work that continues without its caller: known to the process by name while it runs.
+//!
+//! A handler whose client has disconnected, a [`run_to_completion`](crate::EndpointGuard::run_to_completion) whose
+//! caller was cancelled, a [detached](crate::guard::SingleFlightBuilder::detached) flight and an abandoned task of a pool
+//! run on alone. Nothing awaits them, so a process that ends loses them. A [`ServiceHost`](crate::ServiceHost) waits for
+//! them while it stops, and its report names what it had to leave. Without a host, await [`drained`] before the runtime
+//! ends:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let limit = std::time::Duration::from_secs(10);
+//! if tokio::time::timeout(limit, onelane::detached::drained()).await.is_err() {
+//!     for work in onelane::detached::running() {
+//!         eprintln!("{} of {} did not finish in {limit:?}", work.count(), work.name());
+//!     }
+//! }
+//! # }
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+/// The detached work of one name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DetachedWork {
+    name: Arc<str>,
+    count: usize,
+    longest: Duration,
+}
+
+impl DetachedWork {
+    /// Returns the name of the guard, flight or pool that the work belongs to.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns how many pieces of work run without their callers.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Returns for how long the oldest of them has run without its caller.
+    #[must_use]
+    pub fn longest(&self) -> Duration {
+        self.longest
+    }
+}
+
+/// Returns the work of the whole process that runs without its callers, by name.
+#[must_use]
+pub fn running() -> Vec<DetachedWork> {
+    let now = Instant::now();
+    let mut by_name = BTreeMap::<Arc<str>, DetachedWork>::new();
+    for (name, since) in lock().running.values() {
+        let longest = now.saturating_duration_since(*since);
+        let work = DetachedWork { name: Arc::clone(name), count: 0, longest };
+        let work = by_name.entry(Arc::clone(name)).or_insert(work);
+        work.count += 1;
+        work.longest = work.longest.max(longest);
+    }
+    by_name.into_values().collect()
+}
+
+/// Waits until no work of the process runs without its caller.
+///
+/// # Cancel safety
+///
+/// The future can be dropped and called again.
+pub async fn drained() {
+    loop {
+        // Registered before the check, so that no notification is missed in between.
+        let notified = REGISTRY.drained.notified();
+        if is_idle() {
+            return;
+        }
+        notified.await;
+    }
+}
+
+pub(crate) fn is_idle() -> bool {
+    lock().running.is_empty()
+}
+
+/// Returns how many pieces of detached work of each name have been dropped before they finished.
+#[cfg(feature = "background")]
+pub(crate) fn cut_counts() -> BTreeMap<Arc<str>, usize> {
+    lock().cut.clone()
+}
+
+/// One piece of work in the registry. Dropping it without [`finish`](Self::finish) records that the work was cut.
+#[derive(Debug)]
+pub(crate) struct DetachedEntry {
+    id: u64,
+    has_finished: bool,
+}
+
+impl DetachedEntry {
+    pub(crate) fn new(name: impl Into<Arc<str>>) -> Self {
+        let mut state = lock();
+        let id = state.next_id;
+        state.next_id += 1;
+        state.running.insert(id, (name.into(), Instant::now()));
+        Self { id, has_finished: false }
+    }
+
+    /// Records that the work has run to its end.
+    pub(crate) fn finish(&mut self) {
+        self.has_finished = true;
+    }
+}
+
+impl Drop for DetachedEntry {
+    fn drop(&mut self) {
+        let mut state = lock();
+        let removed = state.running.remove(&self.id);
+        if let Some((name, _)) = removed.filter(|_| !self.has_finished) {
+            *state.cut.entry(name).or_default() += 1;
+        }
+        let is_idle = state.running.is_empty();
+        drop(state);
+        if is_idle {
+            REGISTRY.drained.notify_waiters();
+        }
+    }
+}
+
+static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::default);
+
+/// The detached work of the process. Work is detached rarely, so one mutex is enough.
+#[derive(Default)]
+struct Registry {
+    state: Mutex<RegistryState>,
+    drained: Notify,
+}
+
+#[derive(Default)]
+struct RegistryState {
+    next_id: u64,
+    running: BTreeMap<u64, (Arc<str>, Instant)>,
+    cut: BTreeMap<Arc<str>, usize>,
+}
+
+fn lock() -> std::sync::MutexGuard<'static, RegistryState> {
+    REGISTRY.state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn work(name: &str) -> Option<DetachedWork> {
+        running().into_iter().find(|work| work.name() == name)
+    }
+
+    #[test]
+    fn work_is_listed_by_name_until_it_ends() {
+        let first = DetachedEntry::new("listed");
+        let mut second = DetachedEntry::new("listed");
+        assert_eq!(work("listed").map(|work| work.count()), Some(2));
+        second.finish();
+        drop(second);
+        assert_eq!(work("listed").map(|work| work.count()), Some(1));
+        drop(first);
+        assert_eq!(work("listed"), None);
+    }
+
+    #[cfg(feature = "background")]
+    #[test]
+    fn work_that_is_dropped_early_is_counted_as_cut() {
+        let mut finished = DetachedEntry::new("cut or not");
+        finished.finish();
+        drop(finished);
+        assert_eq!(cut_counts().get("cut or not"), None);
+        drop(DetachedEntry::new("cut or not"));
+        assert_eq!(cut_counts().get("cut or not"), Some(&1));
+    }
+}
