@@ -53,19 +53,19 @@
 //!
 //! # Features
 //!
-//! `guard`, `offload`, `background` and `rayon` are on by default. Features are additive.
+//! `guard`, `offload`, `background` and `cpu` are on by default. Features are additive.
 //!
 //! | feature | what it adds |
 //! |---|---|
 //! | `guard` | [`guard`]: guards for an endpoint or for each key, and single flights |
 //! | `offload` | [`offload`]: pools for blocking work, streams from blocking iterators, the capacity limiter |
 //! | `background` | [`background`]: services that start before the server and stop after it |
-//! | `rayon` | [`run_cpu`] and [`CpuPool`]: computations on a dedicated rayon pool (implies `offload`) |
+//! | `cpu` | [`run_cpu`] and [`CpuPool`]: computations on a dedicated rayon pool (implies `offload`) |
 //! | `tower` | [`web::tower`]: layers for any tower service, such as those of tonic and hyper (implies `guard`) |
 //! | `axum` | [`web::axum`]: layers for axum's routes, the extractor, errors as responses (implies `tower`) |
 //! | `actix-web` | [`web::actix`]: middlewares, the extractor, errors as responses (implies `guard`) |
-//! | `croner` | [`Every::cron`](background::Every::cron): cron expressions, in any time zone (implies `background`) |
-//! | `hyper` | [probes on a separate port](background::ServiceHostBuilder::probe_listener) (implies `background`) |
+//! | `cron` | [`Every::cron`](background::Every::cron): cron expressions, in any time zone (implies `background`) |
+//! | `probe-listener` | [probes on a separate port](background::ServiceHostBuilder::probe_listener) (implies `background`) |
 //! | `serde` | `Serialize` for statistics, statuses and reports (implied by the adapters) |
 //! | `full` | all of the above |
 //!
@@ -139,7 +139,7 @@ pub use guard::{
 #[cfg(feature = "offload")]
 #[doc(inline)]
 pub use offload::{BlockingPool, CapacityLimiter, OffloadError, run_blocking, stream_blocking};
-#[cfg(feature = "rayon")]
+#[cfg(feature = "cpu")]
 #[doc(inline)]
 pub use offload::{CpuPool, run_cpu};
 

@@ -123,7 +123,7 @@ pub enum HostError {
         source: SharedError,
     },
     /// The [listener for probes](super::ServiceHostBuilder::probe_listener) could not be used.
-    #[cfg(feature = "hyper")]
+    #[cfg(feature = "probe-listener")]
     #[error("the listener for probes could not be used")]
     ProbeListener {
         /// The error of the operating system.

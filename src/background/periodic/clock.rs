@@ -21,7 +21,7 @@ impl ClockReading {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DueTime {
     Monotonic(Instant),
-    #[cfg_attr(not(feature = "croner"), expect(dead_code, reason = "only cron expressions use the wall clock"))]
+    #[cfg_attr(not(feature = "cron"), expect(dead_code, reason = "only cron expressions use the wall clock"))]
     Wall(SystemTime),
 }
 

@@ -75,10 +75,10 @@ use crate::background::status::ExitKind;
 /// # }
 /// ```
 ///
-/// At 3 a.m., with the feature `croner`:
+/// At 3 a.m., with the feature `cron`:
 ///
 /// ```
-/// # #[cfg(feature = "croner")] {
+/// # #[cfg(feature = "cron")] {
 /// use onelane::background::{Every, periodic};
 ///
 /// # fn service() -> Result<(), onelane::background::CronError> {

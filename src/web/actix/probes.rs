@@ -16,7 +16,7 @@ use crate::background::{HostHandle, Probe, ProbeAnswer};
 /// A client that can reach the probes can request the names and problems of all services with `?verbose`, so do not
 /// expose them to the internet.
 ///
-/// The probes respond only as fast as the server's workers. With the feature `hyper`,
+/// The probes respond only as fast as the server's workers. With the feature `probe-listener`,
 /// [`probe_listener`](crate::background::ServiceHostBuilder::probe_listener) responds even while the workers are stuck.
 ///
 /// # Examples
