@@ -216,7 +216,7 @@ pub use error::{BuildError, ExitReason, HostError, StartPhase};
 pub use host::{HostHandle, ServiceHost, ServiceHostBuilder, Supervision, TriggerError};
 #[cfg(feature = "cron")]
 pub use periodic::CronError;
-pub use periodic::{Every, FirstCall, Overlap, periodic};
+pub use periodic::{Every, FirstCall, Overlap, TickContext, periodic};
 pub use placement::Placement;
 #[cfg(any(feature = "axum", feature = "actix-web"))]
 pub(crate) use probe::Probe;

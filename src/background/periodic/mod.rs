@@ -12,6 +12,7 @@ mod clock;
 mod every;
 mod schedule;
 mod service;
+mod tick_context;
 mod ticker;
 mod timetable;
 
@@ -29,3 +30,4 @@ mod schedule_tests;
 pub use cron::CronError;
 pub use every::{Every, FirstCall, Overlap};
 pub use service::periodic;
+pub use tick_context::TickContext;

@@ -61,10 +61,11 @@ fn resource(probe: Probe, handle: HostHandle) -> impl HttpServiceFactory + 'stat
         .default_service(web::to(method_not_allowed))
 }
 
-fn response(ProbeAnswer { status, body, .. }: ProbeAnswer) -> HttpResponse {
-    let mut response = HttpResponse::build(StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE));
+fn response(answer: ProbeAnswer) -> HttpResponse {
+    let mut response =
+        HttpResponse::build(StatusCode::from_u16(answer.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE));
     for header in ProbeAnswer::HEADERS {
-        response.insert_header(header);
+        response.insert_header(*header);
     }
-    response.body(body)
+    response.body(answer.into_body())
 }

@@ -66,11 +66,12 @@ where
     get(move |uri: Uri| ready(response(probe.answer(&handle.status(), uri.query().unwrap_or_default()))))
 }
 
-fn response(ProbeAnswer { status, body, .. }: ProbeAnswer) -> Response {
-    let mut response = Response::new(Body::from(body));
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+fn response(answer: ProbeAnswer) -> Response {
+    let status = StatusCode::from_u16(answer.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    let mut response = Response::new(Body::from(answer.into_body()));
+    *response.status_mut() = status;
     for (name, value) in ProbeAnswer::HEADERS {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        response.headers_mut().insert(*name, HeaderValue::from_static(value));
     }
     response
 }
