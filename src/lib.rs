@@ -76,6 +76,7 @@
 //!
 //! - [Coming from FastAPI](docs::from_fastapi): what you write there, and what you write here.
 //! - [Guarantees](docs::guarantees): what a drop, a panic and a shutdown do, type by type.
+//! - [Stability](docs::stability): what new versions may change, supported Rust versions, types of other crates.
 //! - [Architecture](docs::architecture): a tour of the source, and its glossary.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -87,6 +88,7 @@
     not(all(feature = "guard", feature = "offload", feature = "background")),
     allow(
         dead_code,
+        unnameable_types,
         unreachable_pub,
         unused_imports,
         unused_macros,
