@@ -22,7 +22,7 @@ use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use onelane::background::{
-    BoxError, Every, HostHandle, ServiceHost, ServiceResult, ShutdownReport, TickStatus, periodic,
+    BoxError, Every, HostHandle, ServiceHost, ServiceResult, ShutdownReport, TickContext, TickStatus, periodic,
 };
 use tokio::net::TcpListener;
 use tokio::time::sleep;
@@ -30,16 +30,16 @@ use tokio::time::sleep;
 static FAIL: AtomicBool = AtomicBool::new(false);
 
 /// Takes longer than the interval, so some calls are skipped.
-async fn sweep() -> ServiceResult {
-    println!("sweep begins");
+async fn sweep(cx: TickContext) -> ServiceResult {
+    println!("sweep {} begins", cx.number());
     sleep(hold() * 5 / 4).await;
-    println!("sweep ends");
+    println!("sweep {} ends", cx.number());
     if FAIL.swap(false, Ordering::Relaxed) { Err("it was asked to fail".into()) } else { Ok(()) }
 }
 
 async fn ticks(State(host): State<HostHandle>) -> Json<TickStatus> {
     let ticks = host.status().service("sweep").and_then(|sweep| sweep.ticks());
-    Json(ticks.map(|ticks| (*ticks).clone()).unwrap_or_default())
+    Json(ticks.unwrap_or_default())
 }
 
 fn hold() -> Duration {

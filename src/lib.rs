@@ -53,19 +53,19 @@
 //!
 //! # Features
 //!
-//! `guard`, `offload`, `background` and `rayon` are on by default. Features are additive.
+//! `guard`, `offload`, `background` and `cpu` are on by default. Features are additive.
 //!
 //! | feature | what it adds |
 //! |---|---|
 //! | `guard` | [`guard`]: guards for an endpoint or for each key, and single flights |
 //! | `offload` | [`offload`]: pools for blocking work, streams from blocking iterators, the capacity limiter |
 //! | `background` | [`background`]: services that start before the server and stop after it |
-//! | `rayon` | [`run_cpu`] and [`CpuPool`]: computations on a dedicated rayon pool (implies `offload`) |
+//! | `cpu` | [`run_cpu`] and [`CpuPool`]: computations on a dedicated rayon pool (implies `offload`) |
 //! | `tower` | [`web::tower`]: layers for any tower service, such as those of tonic and hyper (implies `guard`) |
 //! | `axum` | [`web::axum`]: layers for axum's routes, the extractor, errors as responses (implies `tower`) |
 //! | `actix-web` | [`web::actix`]: middlewares, the extractor, errors as responses (implies `guard`) |
-//! | `croner` | [`Every::cron`](background::Every::cron): cron expressions, in any time zone (implies `background`) |
-//! | `hyper` | [probes on a separate port](background::ServiceHostBuilder::probe_listener) (implies `background`) |
+//! | `cron` | [`Every::cron`](background::Every::cron): cron expressions, in any time zone (implies `background`) |
+//! | `probe-listener` | [probes on a separate port](background::ServiceHostBuilder::probe_listener) (implies `background`) |
 //! | `serde` | `Serialize` for statistics, statuses and reports (implied by the adapters) |
 //! | `full` | all of the above |
 //!
@@ -76,6 +76,7 @@
 //!
 //! - [Coming from FastAPI](docs::from_fastapi): what you write there, and what you write here.
 //! - [Guarantees](docs::guarantees): what a drop, a panic and a shutdown do, type by type.
+//! - [Stability](docs::stability): what new versions may change, supported Rust versions, types of other crates.
 //! - [Architecture](docs::architecture): a tour of the source, and its glossary.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -87,6 +88,7 @@
     not(all(feature = "guard", feature = "offload", feature = "background")),
     allow(
         dead_code,
+        unnameable_types,
         unreachable_pub,
         unused_imports,
         unused_macros,
@@ -147,7 +149,7 @@ pub use managed::{Managed, ManagedSnapshot};
 #[cfg(feature = "offload")]
 #[doc(inline)]
 pub use offload::{BlockingPool, CapacityLimiter, OffloadError, run_blocking, stream_blocking};
-#[cfg(feature = "rayon")]
+#[cfg(feature = "cpu")]
 #[doc(inline)]
 pub use offload::{CpuPool, run_cpu};
 

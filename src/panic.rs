@@ -15,13 +15,32 @@ use std::thread;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Panic {
-    /// The message, or `(no message)` where the payload is not a string.
-    pub message: Arc<str>,
-    /// File, line and column.
+    message: Arc<str>,
+    location: Option<Arc<str>>,
+}
+
+impl Panic {
+    /// Creates a panic without a location, and drops the payload.
+    pub(crate) fn from_payload(payload: Box<dyn Any + Send>) -> Self {
+        let message = message_of(&*payload);
+        discard(payload);
+        Self { message, location: None }
+    }
+
+    /// Returns the message, or `(no message)` where the payload is not a string.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Returns the file, line and column.
     ///
     /// `None` if the panic hook was replaced after the first caught panic, or if the panic happened on another thread,
     /// for example inside a `par_iter`.
-    pub location: Option<Arc<str>>,
+    #[must_use]
+    pub fn location(&self) -> Option<&str> {
+        self.location.as_deref()
+    }
 }
 
 impl Panic {
@@ -60,10 +79,8 @@ pub(crate) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
     let result = catch_unwind(AssertUnwindSafe(work));
     CATCHING.set(outer);
     result.map_err(|payload| {
-        let message = message_of(&*payload);
         let location = LOCATION.take();
-        discard(payload);
-        Panic { message, location }
+        Panic { location, ..Panic::from_payload(payload) }
     })
 }
 

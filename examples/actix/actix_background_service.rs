@@ -65,7 +65,7 @@ async fn flaky(cx: RunContext) -> ServiceResult {
 async fn hello(host: Data<HostHandle>) -> impl Responder {
     let status = host.status();
     let heartbeat = status.service("heartbeat").expect("the host has a service of this name");
-    Json(json!({ "value": format!("hello world [{}] [{}]", heartbeat.is_ended(), heartbeat.name) }))
+    Json(json!({ "value": format!("hello world [{}] [{}]", heartbeat.is_ended(), heartbeat.name()) }))
 }
 
 fn hold() -> Duration {
@@ -74,11 +74,11 @@ fn hold() -> Duration {
 
 #[actix_web::main]
 async fn main() -> Result<ShutdownReport, BoxError> {
-    let connect = || async { env::var("FAIL_START").map_or(Ok(()), |reason| Err(reason.into())) };
+    let connect = |_| async { env::var("FAIL_START").map_or(Ok(()), |reason| Err(reason.into())) };
     let twice_a_minute = Intensity::new(2, Duration::from_secs(60));
     let host = ServiceHost::builder()
         .service(Heartbeat)
-        .service(lifespan("database", connect, || async { Ok(()) }).after("heartbeat"))
+        .service(lifespan("database", connect, |_| async { Ok(()) }).after("heartbeat"))
         .service(service_fn("flaky", flaky).backoff(Backoff::new(hold() / 2)).intensity(twice_a_minute))
         .build()?;
     let handle = host.handle();

@@ -109,21 +109,38 @@ where
 
 /// Creates a service from two closures: `on_start` ends before the first request, and `on_stop` runs after the last.
 ///
-/// The closures correspond to the two parts of FastAPI's lifespan, before and after its `yield`.
+/// The closures correspond to the two parts of FastAPI's lifespan, before and after its `yield`. `on_start` gets a
+/// [`StartContext`], which reports that the host stops. `on_stop` gets a [`StopContext`], which has the
+/// [exit](StopContext::exit).
 ///
 /// # Examples
 ///
 /// ```
 /// use onelane::background::{ServiceHost, lifespan};
 ///
-/// let warm_up = lifespan("warm-up", || async { Ok(()) }, || async { Ok(()) });
-/// let host = ServiceHost::builder().service(warm_up).build();
+/// async fn connect() {}
+///
+/// let pool = lifespan(
+///     "pool",
+///     |cx| async move {
+///         tokio::select! {
+///             () = cx.stopping() => Err("the host stopped before the pool was connected".into()),
+///             () = connect() => Ok(()),
+///         }
+///     },
+///     |cx| async move {
+///         // close the pool
+///         println!("{} {}", cx.name(), cx.exit());
+///         Ok(())
+///     },
+/// );
+/// let host = ServiceHost::builder().service(pool).build();
 /// assert!(host.is_ok());
 /// ```
 pub fn lifespan<A, B, V, W>(name: &str, on_start: A, on_stop: B) -> Service
 where
-    A: Fn() -> V + Send + Sync + 'static,
-    B: Fn() -> W + Send + Sync + 'static,
+    A: Fn(StartContext) -> V + Send + Sync + 'static,
+    B: Fn(StopContext) -> W + Send + Sync + 'static,
     V: Future<Output = ServiceResult> + Send,
     W: Future<Output = ServiceResult> + Send,
 {
@@ -135,8 +152,8 @@ where
 
     impl<A, B, V, W> BackgroundService for Lifespan<A, B>
     where
-        A: Fn() -> V + Send + Sync + 'static,
-        B: Fn() -> W + Send + Sync + 'static,
+        A: Fn(StartContext) -> V + Send + Sync + 'static,
+        B: Fn(StopContext) -> W + Send + Sync + 'static,
         V: Future<Output = ServiceResult> + Send,
         W: Future<Output = ServiceResult> + Send,
     {
@@ -144,8 +161,8 @@ where
             &self.name
         }
 
-        fn start(&self, _cx: &StartContext) -> impl Future<Output = ServiceResult> + Send {
-            (self.on_start)()
+        fn start(&self, cx: &StartContext) -> impl Future<Output = ServiceResult> + Send {
+            (self.on_start)(cx.clone())
         }
 
         async fn run(&self, cx: RunContext) -> ServiceResult {
@@ -153,8 +170,8 @@ where
             Ok(())
         }
 
-        fn stop(&self, _cx: &StopContext) -> impl Future<Output = ServiceResult> + Send {
-            (self.on_stop)()
+        fn stop(&self, cx: &StopContext) -> impl Future<Output = ServiceResult> + Send {
+            (self.on_stop)(cx.clone())
         }
     }
 

@@ -15,6 +15,9 @@ use super::control::{GenerationHandle, PhaseResult, SupervisorMessage};
 use super::status::{Exit, ExitKind, Trigger};
 
 /// The context passed to [`start`](super::BackgroundService::start).
+///
+/// All clones refer to the same generation.
+#[derive(Clone)]
 pub struct StartContext {
     handle: Arc<GenerationHandle>,
 }
@@ -36,6 +39,9 @@ pub struct BlockingContext {
 }
 
 /// The context passed to [`stop`](super::BackgroundService::stop).
+///
+/// All clones refer to the same generation.
+#[derive(Clone)]
 pub struct StopContext {
     handle: Arc<GenerationHandle>,
     exit: ExitKind,

@@ -12,13 +12,19 @@ use super::status::{ErrorChain, Exit, ExitKind, ServiceStatus, SharedError, Shut
 #[non_exhaustive]
 pub enum BuildError {
     /// Two services have the same name.
-    #[error("two services are named {name:?}: give each service a unique name")]
+    #[error("services {} and {} are both named {name:?}: give each service a unique name", .first + 1, .second + 1)]
+    #[non_exhaustive]
     DuplicateName {
         /// The name.
         name: Arc<str>,
+        /// The index of the first of them, in the order in which the services were added to the host.
+        first: usize,
+        /// The index of the second.
+        second: usize,
     },
     /// A name is empty or contains a NUL character, which the name of a thread cannot contain.
     #[error("invalid service name {name:?}: a name must not be empty or contain a NUL character")]
+    #[non_exhaustive]
     InvalidName {
         /// The name.
         name: Arc<str>,
@@ -27,6 +33,7 @@ pub enum BuildError {
     #[error(
         "the service {service:?} depends on {dependency:?}, which does not exist: add that service, or correct its name"
     )]
+    #[non_exhaustive]
     UnknownDependency {
         /// The name of the dependent service.
         service: Arc<str>,
@@ -35,12 +42,14 @@ pub enum BuildError {
     },
     /// Services depend on each other in a cycle.
     #[error("services depend on each other in a cycle, so none of them can start first: {}", .cycle.join(" -> "))]
+    #[non_exhaustive]
     Cycle {
         /// The names along the cycle. The first one is repeated at the end.
         cycle: Vec<String>,
     },
     /// An option has an invalid value.
     #[error("invalid {option} for the service {service:?}: {problem}")]
+    #[non_exhaustive]
     InvalidOption {
         /// The name of the service.
         service: Arc<str>,
@@ -49,6 +58,28 @@ pub enum BuildError {
         /// What is wrong with the value, and what to do.
         problem: &'static str,
     },
+}
+
+impl BuildError {
+    /// Returns the name of the service that is wrong. `None` for a [`Cycle`](Self::Cycle), which has several.
+    #[must_use]
+    pub fn service(&self) -> Option<&str> {
+        match self {
+            Self::DuplicateName { name, .. } | Self::InvalidName { name } => Some(name),
+            Self::UnknownDependency { service, .. } | Self::InvalidOption { service, .. } => Some(service),
+            Self::Cycle { .. } => None,
+        }
+    }
+
+    /// Returns the option that is wrong: the name of the method that sets it, such as `"start_timeout"`. `None` if the
+    /// names or dependencies of services are wrong.
+    #[must_use]
+    pub fn option(&self) -> Option<&str> {
+        match self {
+            Self::InvalidOption { option, .. } => Some(option),
+            _ => None,
+        }
+    }
 }
 
 /// Why a host did not start, or why it stopped.
@@ -60,6 +91,7 @@ pub enum BuildError {
 pub enum HostError {
     /// A critical service did not start. All started services were stopped again.
     #[error("the service {service:?} {phase}: {reason}")]
+    #[non_exhaustive]
     StartFailed {
         /// The name of the service.
         service: Arc<str>,
@@ -73,6 +105,7 @@ pub enum HostError {
     /// The services took longer to start than the host's
     /// [`startup_timeout`](super::ServiceHostBuilder::startup_timeout). All started services were stopped again.
     #[error("the services did not start in time and were stopped again: {service:?} was not ready")]
+    #[non_exhaustive]
     StartTimedOut {
         /// The name of the first service that had not started, or that another one waited for.
         service: Arc<str>,
@@ -81,12 +114,14 @@ pub enum HostError {
     },
     /// The host was stopped before all of its services had started.
     #[error("the host was stopped while its services were starting: {}", .report.trigger)]
+    #[non_exhaustive]
     StoppedWhileStarting {
         /// How the shutdown went.
         report: Box<ShutdownReport>,
     },
     /// The host gave up on a critical service and has stopped.
     #[error("the host gave up on the service {service:?}: {reason}")]
+    #[non_exhaustive]
     GaveUp {
         /// The name of the service.
         service: Arc<str>,
@@ -97,6 +132,7 @@ pub enum HostError {
     },
     /// The server of [`run_until`](super::ServiceHost::run_until) returned an error, and the host has stopped.
     #[error("the server failed")]
+    #[non_exhaustive]
     Server {
         /// The error of the server.
         source: SharedError,
@@ -118,13 +154,15 @@ pub enum HostError {
     NoRuntime,
     /// The supervisor's thread could not be created.
     #[error("the supervisor's thread could not be created")]
+    #[non_exhaustive]
     Thread {
         /// The error of the operating system.
         source: SharedError,
     },
     /// The [listener for probes](super::ServiceHostBuilder::probe_listener) could not be used.
-    #[cfg(feature = "hyper")]
+    #[cfg(feature = "probe-listener")]
     #[error("the listener for probes could not be used")]
+    #[non_exhaustive]
     ProbeListener {
         /// The error of the operating system.
         source: SharedError,
@@ -198,6 +236,17 @@ impl HostError {
             }
             Trigger::GaveUp { .. } => Some(Self::GaveUp { service, reason, report }),
             Trigger::StartTimedOut => Some(Self::StartTimedOut { service, report }),
+            _ => None,
+        }
+    }
+
+    /// Returns the name of the service that caused the error, if a service did.
+    #[must_use]
+    pub fn service(&self) -> Option<&str> {
+        match self {
+            Self::StartFailed { service, .. } | Self::StartTimedOut { service, .. } | Self::GaveUp { service, .. } => {
+                Some(service)
+            }
             _ => None,
         }
     }

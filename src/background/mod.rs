@@ -127,7 +127,7 @@
 //! |---|---|---|
 //! | routes of an axum app | [`web::axum::probes`](crate::web::axum::probes) | no |
 //! | routes of an actix-web app | [`web::actix::probes`](crate::web::actix::probes) | no |
-//! | a dedicated port (feature `hyper`) | [`probe_listener`](ServiceHostBuilder::probe_listener) | yes |
+//! | a dedicated port (feature `probe-listener`) | [`probe_listener`](ServiceHostBuilder::probe_listener) | yes |
 //! | any other server | [`HostStatus::probe`] | |
 //!
 //! The dedicated port is served by the host's thread. If the server's runtime is blocked for good, a liveness probe on
@@ -198,7 +198,7 @@ mod own_runtime;
 mod periodic;
 mod placement;
 mod probe;
-#[cfg(feature = "hyper")]
+#[cfg(feature = "probe-listener")]
 mod probe_server;
 mod random;
 mod restart;
@@ -214,9 +214,9 @@ pub use closures::{blocking_fn, lifespan, service_fn};
 pub use context::{BlockingContext, RunContext, StartContext, StopContext};
 pub use error::{BuildError, ExitReason, HostError, StartPhase};
 pub use host::{HostHandle, ServiceHost, ServiceHostBuilder, Supervision, TriggerError};
-#[cfg(feature = "croner")]
+#[cfg(feature = "cron")]
 pub use periodic::CronError;
-pub use periodic::{Every, FirstCall, Overlap, periodic};
+pub use periodic::{Every, FirstCall, Overlap, TickContext, periodic};
 pub use placement::Placement;
 #[cfg(any(feature = "axum", feature = "actix-web"))]
 pub(crate) use probe::Probe;

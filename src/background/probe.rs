@@ -8,22 +8,37 @@ use super::status::{ExitKind, HostPhase, HostStatus, ServiceState, ServiceStatus
 
 /// The response to a probe, for any kind of server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct ProbeAnswer {
-    /// The status code: 200 if the check passed, 503 if not.
-    pub status: u16,
-    /// The plain text of the response.
-    pub body: String,
+    pub(crate) status: u16,
+    pub(crate) body: String,
 }
 
 impl ProbeAnswer {
     /// The headers of each response: plain text that is never cached, and that browsers must not interpret as another
     /// type.
-    pub const HEADERS: [(&'static str, &'static str); 3] = [
+    pub const HEADERS: &'static [(&'static str, &'static str)] = &[
         ("content-type", "text/plain; charset=utf-8"),
         ("cache-control", "no-store"),
         ("x-content-type-options", "nosniff"),
     ];
+
+    /// Returns the status code: 200 if the check passed, 503 if not.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// Returns the plain text of the response.
+    #[must_use]
+    pub fn body(&self) -> &str {
+        &self.body
+    }
+
+    /// Returns the plain text of the response, without copying it.
+    #[must_use]
+    pub fn into_body(self) -> String {
+        self.body
+    }
 
     /// Returns `true` if the check passed.
     #[must_use]
@@ -51,17 +66,17 @@ impl HostStatus {
     ///     Ok(cx.stopping().await)
     /// });
     /// let host = ServiceHost::builder().service(cache).build()?;
-    /// let probe = |path| host.status().probe(path).map(|answer| answer.status);
+    /// let probe = |path| host.status().probe(path).map(|answer| answer.status());
     /// assert_eq!([probe("/livez"), probe("/readyz"), probe("/startupz")], [Some(200), Some(503), Some(503)]);
     ///
     /// host.start().await?;
     /// assert_eq!([probe("/livez"), probe("/readyz"), probe("/startupz")], [Some(200), Some(200), Some(200)]);
     /// assert_eq!(probe("/health"), None);
-    /// # while host.status().probe("/readyz?verbose").unwrap().body.starts_with("[+]cache ok\n") {
+    /// # while host.status().probe("/readyz?verbose").unwrap().body().starts_with("[+]cache ok\n") {
     /// #     tokio::task::yield_now().await;
     /// # }
     /// let verbose = host.status().probe("/readyz?verbose").expect("the path is a probe");
-    /// assert_eq!(verbose.body, "[+]cache ok (degraded: half of the cache is cold)\nreadyz check passed\n");
+    /// assert_eq!(verbose.body(), "[+]cache ok (degraded: half of the cache is cold)\nreadyz check passed\n");
     ///
     /// host.shutdown().await?;
     /// assert_eq!([probe("/livez"), probe("/readyz"), probe("/startupz")], [Some(200), Some(503), Some(200)]);

@@ -34,7 +34,7 @@ pub(crate) fn exiting_on_signal(signal: i32) {
     emit(|| tracing::warn!(target: TARGET, signal, "signal received after the host stopped: exiting at once"));
 }
 
-#[cfg(feature = "hyper")]
+#[cfg(feature = "probe-listener")]
 pub(crate) fn probe_accept_failed(error: &io::Error) {
     emit(|| tracing::warn!(target: TARGET, %error, "accepting a probe connection failed: retrying shortly"));
 }

@@ -1,4 +1,4 @@
-//! Guides: the architecture, coming from FastAPI, and what the crate guarantees.
+//! Guides: the architecture, coming from FastAPI, what the crate guarantees, and what new versions may change.
 
 #[doc = include_str!("architecture.md")]
 pub mod architecture {}
@@ -8,3 +8,6 @@ pub mod from_fastapi {}
 
 #[doc = include_str!("guarantees.md")]
 pub mod guarantees {}
+
+#[doc = include_str!("stability.md")]
+pub mod stability {}

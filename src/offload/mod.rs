@@ -70,7 +70,7 @@
 //! cancellation of the outer task.
 
 mod blocking;
-#[cfg(feature = "rayon")]
+#[cfg(feature = "cpu")]
 mod cpu;
 mod error;
 pub mod from_thread;
@@ -83,7 +83,7 @@ mod task;
 mod workers;
 
 pub use self::blocking::{BlockingPool, BlockingPoolBuilder, run_blocking};
-#[cfg(feature = "rayon")]
+#[cfg(feature = "cpu")]
 pub use self::cpu::{CpuPool, CpuPoolBuilder, run_cpu};
 pub use self::error::OffloadError;
 pub use self::job::{Cancelled, Priority, TaskContext};

@@ -178,7 +178,7 @@ pub use self::client_link::ClientLink;
 pub use self::flight::FlightOptions;
 #[cfg(any(feature = "axum", feature = "actix-web"))]
 pub use self::guarded::{GuardSource, Guarded};
-#[cfg(all(feature = "rayon", any(feature = "axum", feature = "actix-web")))]
+#[cfg(all(feature = "cpu", any(feature = "axum", feature = "actix-web")))]
 pub use self::handler::cpu_handler_pool;
 #[cfg(all(feature = "offload", any(feature = "axum", feature = "actix-web")))]
 pub use self::handler::{HandlerFn, PoolArgument, PoolArguments, PoolHandler, handler_pool};

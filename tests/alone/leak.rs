@@ -42,8 +42,8 @@ fn growth(service: Service, supervision: Supervision, generations: &AtomicU64, f
         let before = live_bytes_of_all();
         reach(to).await;
         let grown = live_bytes_of_all() - before;
-        assert_eq!(host.status().phase, HostPhase::Running);
-        assert!(host.status().service("actor").unwrap().restarts >= to - 1);
+        assert_eq!(host.status().phase(), HostPhase::Running);
+        assert!(host.status().service("actor").unwrap().restarts() >= to - 1);
         // The shutdown finds the service in any state: starting, running or stopping.
         host.shutdown().await.unwrap();
         grown

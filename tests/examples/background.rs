@@ -70,8 +70,8 @@ async fn periodic_calls_do_not_overlap_and_a_failed_call_does_not_end_them() {
     let before = example.before.iter().map(|line| line.text.clone()).filter(|line| line.starts_with("sweep"));
     let lines: Vec<String> = before.chain(example.texts()).collect();
     for (index, line) in lines.iter().enumerate() {
-        let expected = if index % 2 == 0 { "sweep begins" } else { "sweep ends" };
-        assert_eq!(line, expected, "in {lines:?}");
+        let expected = format!("sweep {} {}", index / 2 + 1, if index % 2 == 0 { "begins" } else { "ends" });
+        assert_eq!(*line, expected, "in {lines:?}");
     }
     assert_eq!(lines.len() % 2, 0, "the call in progress ran to its end: {lines:?}");
 }

@@ -20,7 +20,7 @@ use onelane::background::{
     Backoff, BlockingContext, BuildError, CleanUp, Exit, ExitKind, ExitReason, HostError, HostEvent, HostEvents,
     HostHandle, HostPhase, HostStatus, Intensity, Panic, Placement, ProbeAnswer, Restart, RunContext, Service,
     ServiceHost, ServiceHostBuilder, ServiceReport, ServiceState, ServiceStatus, ShutdownReport, StartContext,
-    StartPhase, StopContext, Supervision, TickStatus, TimeLimit, Trigger, TriggerError, service_fn,
+    StartPhase, StopContext, Supervision, TickContext, TickStatus, TimeLimit, Trigger, TriggerError, service_fn,
 };
 use onelane::guard::futures::{
     Acquire, AcquireAll, AcquireKey, AcquireKeyOwned, AcquireOwned, Run, RunKeyed, RunKeyedToCompletion,
@@ -230,6 +230,7 @@ fn public_types_are_send_sync_and_unpin_as_promised() {
         StartPhase: Send Sync Unpin;
         StopContext: Send Sync Unpin;
         Supervision: Send Sync Unpin;
+        TickContext: Send Sync Unpin;
         TickStatus: Send Sync Unpin;
         TimeLimit: Send Sync Unpin;
         Trigger: Send Sync Unpin;

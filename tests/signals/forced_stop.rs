@@ -96,14 +96,14 @@ impl Scenario {
     fn start(service: Option<Service>) -> Self {
         let [server_may_end, service_may_stop] = [(); 2].map(|()| Arc::new(Semaphore::new(0)));
         let stop = Arc::clone(&service_may_stop);
-        let on_stop = move || {
+        let on_stop = move |_| {
             let stop = Arc::clone(&stop);
             async move {
                 wait_for_permit(stop).await;
                 Ok(())
             }
         };
-        let slow = lifespan("slow", || async { Ok(()) }, on_stop).cleanup_timeout(PATIENCE);
+        let slow = lifespan("slow", |_| async { Ok(()) }, on_stop).cleanup_timeout(PATIENCE);
         let builder = ServiceHost::builder().drain_timeout(PATIENCE).shutdown_timeout(PATIENCE * 2).service(slow);
         let host = service.into_iter().fold(builder, |builder, service| builder.service(service)).build().unwrap();
         let (handle, end) = (host.handle(), Arc::clone(&server_may_end));
@@ -116,7 +116,7 @@ impl Scenario {
 
     async fn wait_for_phase(&self, phase: HostPhase) {
         let start = Instant::now();
-        while self.handle.status().phase != phase {
+        while self.handle.status().phase() != phase {
             assert!(start.elapsed() < PATIENCE, "{:?}", self.handle.status());
             // The host decides on its own thread, in real time.
             sleep(Duration::from_millis(1)).await;
@@ -125,11 +125,11 @@ impl Scenario {
 
     /// Sends a signal and asserts that it has no effect.
     async fn assert_ignored(&self, signal: Signal) {
-        let before = self.handle.status().phase;
+        let before = self.handle.status().phase();
         kill_process(getpid(), signal).unwrap();
         sleep(SETTLE_TIME).await;
         let status = self.handle.status();
-        assert_eq!(status.phase, before, "the first signal forced the stop");
+        assert_eq!(status.phase(), before, "the first signal forced the stop");
     }
 
     async fn finish(self) -> Result<ShutdownReport, HostError> {
@@ -142,8 +142,8 @@ impl Scenario {
     async fn forced_by(self, signal: Signal) -> ShutdownReport {
         kill_process(getpid(), signal).unwrap();
         let report = self.run.await.unwrap().unwrap();
-        let Some(Trigger::Signal(signal)) = report.forced_by else { panic!("{report:?}") };
-        assert!(report.server_cut_off);
+        let Some(Trigger::Signal(signal)) = report.forced_by() else { panic!("{report:?}") };
+        assert!(report.server_cut_off());
         // If two signals arrive at the same time, the system chooses their order.
         assert_eq!(i32::from(report.exit_code()), 128 + signal);
         report
@@ -170,7 +170,7 @@ fn child_process_of_the_tests_above() {
                 scenario.wait_for_phase(HostPhase::Draining).await;
                 scenario.handle.request_shutdown();
                 let report = scenario.forced_by(Signal::TERM).await;
-                assert_eq!(report.trigger, Trigger::Signal(15));
+                assert_eq!(*report.trigger(), Trigger::Signal(15));
                 report.exit_code()
             }
             "given up, signal" => {
@@ -180,7 +180,7 @@ fn child_process_of_the_tests_above() {
                 scenario.assert_ignored(Signal::INT).await;
                 let error = scenario.finish().await.unwrap_err();
                 let report = error.report().unwrap();
-                assert!(report.forced_by.is_none() && !report.server_cut_off, "{report:?}");
+                assert!(report.forced_by().is_none() && !report.server_cut_off(), "{report:?}");
                 eprintln!("{error:?}");
                 error.exit_code()
             }

@@ -1,6 +1,6 @@
 //! [`HostShared`], the state that a host, its handles, its supervisor and its services share.
 
-#[cfg(feature = "hyper")]
+#[cfg(feature = "probe-listener")]
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -30,7 +30,7 @@ pub(crate) struct HostShared {
     /// The runtime on which the host was started.
     server: OnceLock<Handle>,
     outcome: watch::Sender<Option<HostOutcome>>,
-    #[cfg(feature = "hyper")]
+    #[cfg(feature = "probe-listener")]
     probe_address: Option<SocketAddr>,
 }
 
@@ -55,18 +55,18 @@ impl HostShared {
             stopping: CancellationToken::new(),
             server: OnceLock::new(),
             outcome: watch::Sender::new(None),
-            #[cfg(feature = "hyper")]
+            #[cfg(feature = "probe-listener")]
             probe_address: None,
         }
     }
 
-    #[cfg(feature = "hyper")]
+    #[cfg(feature = "probe-listener")]
     pub(crate) fn with_probe_address(mut self, address: Option<SocketAddr>) -> Self {
         self.probe_address = address;
         self
     }
 
-    #[cfg(feature = "hyper")]
+    #[cfg(feature = "probe-listener")]
     pub(crate) fn probe_address(&self) -> Option<SocketAddr> {
         self.probe_address
     }

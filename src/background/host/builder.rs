@@ -1,6 +1,6 @@
 //! [`ServiceHostBuilder`], the services of a host and its timeouts.
 
-#[cfg(feature = "hyper")]
+#[cfg(feature = "probe-listener")]
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -42,7 +42,7 @@ pub enum Supervision {
 /// | [`drain_timeout`](Self::drain_timeout) | 10 seconds |
 /// | [`shutdown_timeout`](Self::shutdown_timeout) | 25 seconds |
 /// | [`supervision`](Self::supervision) | [`Supervision::OwnThread`] |
-/// | [`probe_listener`](Self::probe_listener) (feature `hyper`) | none |
+/// | [`probe_listener`](Self::probe_listener) (feature `probe-listener`) | none |
 /// | [`exit_within`](Self::exit_within) | never |
 /// | [`without_signals`](Self::without_signals) | signals are handled |
 ///
@@ -56,7 +56,7 @@ pub struct ServiceHostBuilder {
     supervision: Supervision,
     signals: Signals,
     exit_within: Option<Duration>,
-    #[cfg(feature = "hyper")]
+    #[cfg(feature = "probe-listener")]
     probes: Option<TcpListener>,
 }
 
@@ -73,7 +73,7 @@ impl ServiceHostBuilder {
             supervision: Supervision::default(),
             signals: Signals::Listen,
             exit_within: None,
-            #[cfg(feature = "hyper")]
+            #[cfg(feature = "probe-listener")]
             probes: None,
         }
     }
@@ -165,7 +165,7 @@ impl ServiceHostBuilder {
     /// # Ok(())
     /// # }
     /// ```
-    #[cfg(feature = "hyper")]
+    #[cfg(feature = "probe-listener")]
     pub fn probe_listener(mut self, listener: TcpListener) -> Self {
         self.probes = Some(listener);
         self
@@ -201,7 +201,7 @@ impl ServiceHostBuilder {
             lag: Arc::new(RuntimeLag::default()),
         };
         let shared = HostShared::new(sender, status, events.downgrade());
-        #[cfg(feature = "hyper")]
+        #[cfg(feature = "probe-listener")]
         let shared = shared.with_probe_address(self.probes.as_ref().and_then(|probes| probes.local_addr().ok()));
         let shared = Arc::new(shared);
         let supervisor = Supervisor::new(slots, self.timeouts, crate::background::random::fraction);
@@ -212,7 +212,7 @@ impl ServiceHostBuilder {
             task: Mutex::new(Some(task)),
             supervision: self.supervision,
             signals: self.signals,
-            #[cfg(feature = "hyper")]
+            #[cfg(feature = "probe-listener")]
             probes: Mutex::new(self.probes),
         })
     }

@@ -53,8 +53,9 @@ impl DependencyPlan {
 fn indices(services: &[Service]) -> Result<HashMap<Arc<str>, u32>, BuildError> {
     let mut indices = HashMap::with_capacity(services.len());
     for (index, service) in (0..).zip(services) {
-        if indices.insert(Arc::clone(&service.name), index).is_some() {
-            return Err(BuildError::DuplicateName { name: Arc::clone(&service.name) });
+        if let Some(first) = indices.insert(Arc::clone(&service.name), index) {
+            let name = Arc::clone(&service.name);
+            return Err(BuildError::DuplicateName { name, first: first as usize, second: index as usize });
         }
     }
     Ok(indices)

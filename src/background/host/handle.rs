@@ -1,6 +1,6 @@
 //! [`HostHandle`], through which handlers observe and stop a host.
 
-#[cfg(feature = "hyper")]
+#[cfg(feature = "probe-listener")]
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ impl HostHandle {
     /// Returns the address of the [probe listener](super::ServiceHostBuilder::probe_listener), or `None` without one.
     /// If the listener was bound to port 0, the address has the port that the system picked. It is available before the
     /// start.
-    #[cfg(feature = "hyper")]
+    #[cfg(feature = "probe-listener")]
     #[must_use]
     pub fn probe_address(&self) -> Option<SocketAddr> {
         self.shared.probe_address()

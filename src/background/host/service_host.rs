@@ -1,6 +1,6 @@
 //! [`ServiceHost`], which runs the background services of a server.
 
-#[cfg(feature = "hyper")]
+#[cfg(feature = "probe-listener")]
 use std::net::TcpListener;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use super::handle::HostHandle;
 use crate::background::control::{HostOutcome, HostShared, SupervisorMessage};
 use crate::background::error::HostError;
 use crate::background::own_runtime::OwnRuntime;
-#[cfg(feature = "hyper")]
+#[cfg(feature = "probe-listener")]
 use crate::background::probe_server::ProbeServer;
 use crate::background::service::BoxError;
 use crate::background::signals::Signals;
@@ -70,7 +70,7 @@ pub struct ServiceHost {
     pub(super) supervision: Supervision,
     pub(super) signals: Signals,
     /// Taken when the host is started.
-    #[cfg(feature = "hyper")]
+    #[cfg(feature = "probe-listener")]
     pub(super) probes: Mutex<Option<TcpListener>>,
 }
 
@@ -205,7 +205,7 @@ impl ServiceHost {
     }
 
     /// Answers probes on their own port, if there is one, on the runtime of the supervisor.
-    #[cfg(feature = "hyper")]
+    #[cfg(feature = "probe-listener")]
     fn serve_probes(&self, runtime: &Handle) -> Result<(), HostError> {
         let Some(listener) = lock(&self.probes).take() else { return Ok(()) };
         let _context = runtime.enter();
@@ -215,7 +215,7 @@ impl ServiceHost {
         Ok(())
     }
 
-    #[cfg(not(feature = "hyper"))]
+    #[cfg(not(feature = "probe-listener"))]
     #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "with the feature hyper it serves a port")]
     fn serve_probes(&self, _: &Handle) -> Result<(), HostError> {
         Ok(())

@@ -77,6 +77,10 @@ impl<C: Fn(SystemTime) -> Option<SystemTime> + Send> Timetable for Calendar<C> {
         passed
     }
 
+    fn last_due(&self) -> Option<DueTime> {
+        self.last.map(DueTime::Wall)
+    }
+
     fn next_due(&self) -> Option<DueTime> {
         self.next.map(|time| DueTime::Wall(time.due))
     }

@@ -9,6 +9,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
 
 use super::every::Overlap;
+use super::tick_context::TickContext;
 use super::ticker::CallRecord;
 use crate::background::context::RunContext;
 use crate::background::service::ServiceResult;
@@ -68,15 +69,15 @@ impl ActiveCalls {
     }
 }
 
-/// Calls `tick` once, catches its panic and applies the timeout. A call that is dropped before its end is recorded as
+/// Calls `tick` once with its context, catches its panic and applies the timeout. A call that is dropped before its end is recorded as
 /// aborted.
-pub(super) async fn run_call<F, W>(tick: Arc<F>, service: Arc<str>, record: CallRecord) -> ExitKind
+pub(super) async fn run_call<F, W>(tick: Arc<F>, cx: TickContext, service: Arc<str>, record: CallRecord) -> ExitKind
 where
-    F: Fn() -> W + Send + Sync + 'static,
+    F: Fn(TickContext) -> W + Send + Sync + 'static,
     W: Future<Output = ServiceResult> + Send + 'static,
 {
     // The async block moves a panic of `tick` itself into the poll, where it is caught.
-    let mut work = Box::pin(async move { tick().await });
+    let mut work = Box::pin(async move { tick(cx).await });
     let caught = poll_fn(|cx| match catch(|| work.as_mut().poll(cx)) {
         Ok(Poll::Pending) => Poll::Pending,
         Ok(Poll::Ready(Ok(()))) => Poll::Ready(ExitKind::Completed),

@@ -1,6 +1,6 @@
 //! [`ClockReading`], the two clocks that schedules use.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -17,11 +17,11 @@ impl ClockReading {
     }
 }
 
-/// When the next call is due, on the clock that its schedule uses.
+/// When a call is due, on the clock that its schedule uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DueTime {
     Monotonic(Instant),
-    #[cfg_attr(not(feature = "croner"), expect(dead_code, reason = "only cron expressions use the wall clock"))]
+    #[cfg_attr(not(feature = "cron"), expect(dead_code, reason = "only cron expressions use the wall clock"))]
     Wall(SystemTime),
 }
 
@@ -29,8 +29,17 @@ impl DueTime {
     /// Converts the due time to the wall clock as it is set now. `None` if the clock cannot represent it.
     pub(super) fn to_wall(self, now: ClockReading) -> Option<SystemTime> {
         match self {
-            Self::Monotonic(at) => now.wall.checked_add(at.saturating_duration_since(now.instant)),
+            Self::Monotonic(at) if at < now.instant => now.wall.checked_sub(now.instant - at),
+            Self::Monotonic(at) => now.wall.checked_add(at - now.instant),
             Self::Wall(at) => Some(at),
+        }
+    }
+
+    /// Returns how long the due time has passed, measured on its own clock, or 0 if it has not.
+    pub(super) fn lateness(self, now: ClockReading) -> Duration {
+        match self {
+            Self::Monotonic(at) => now.instant.saturating_duration_since(at),
+            Self::Wall(at) => now.wall.duration_since(at).unwrap_or_default(),
         }
     }
 }

@@ -16,6 +16,7 @@ use thiserror::Error;
 pub enum CronError {
     /// The expression is not valid.
     #[error("invalid cron expression {expression:?}: {problem}")]
+    #[non_exhaustive]
     Invalid {
         /// The expression.
         expression: Arc<str>,
@@ -24,12 +25,14 @@ pub enum CronError {
     },
     /// The expression matches no time in the future, such as the 30th of February.
     #[error("the cron expression {expression:?} matches no future time: correct its day, month or year")]
+    #[non_exhaustive]
     Never {
         /// The expression.
         expression: Arc<str>,
     },
     /// The time zone is unknown.
     #[error("unknown time zone {time_zone:?} for {expression:?}: use an IANA name such as \"Europe/Berlin\"")]
+    #[non_exhaustive]
     UnknownTimeZone {
         /// The expression.
         expression: Arc<str>,
@@ -38,10 +41,24 @@ pub enum CronError {
     },
     /// The schedule is an interval, which is the same in every time zone.
     #[error("an interval has no time zone, but {time_zone:?} is set: remove it, or use a cron expression")]
+    #[non_exhaustive]
     NotCron {
         /// The name of the time zone.
         time_zone: Arc<str>,
     },
+}
+
+impl CronError {
+    /// Returns the expression, unless the schedule is an interval.
+    #[must_use]
+    pub fn expression(&self) -> Option<&str> {
+        match self {
+            Self::Invalid { expression, .. }
+            | Self::Never { expression }
+            | Self::UnknownTimeZone { expression, .. } => Some(expression),
+            Self::NotCron { .. } => None,
+        }
+    }
 }
 
 const HOUR: Duration = Duration::from_secs(3600);

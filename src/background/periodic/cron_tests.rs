@@ -9,7 +9,7 @@ use super::calendar::Calendar;
 use super::clock::{ClockReading, DueTime};
 use super::cron::{Cron, CronError};
 use super::every::{Every, FirstCall, Overlap};
-use super::schedule::{Schedule, ScheduleStep};
+use super::schedule::{DueCall, Schedule, ScheduleStep};
 use super::timetable::{Jitter, Timetable};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -171,6 +171,10 @@ fn wall_time(time: &str) -> Option<DueTime> {
     Some(DueTime::Wall(at(time)))
 }
 
+fn due_at(time: &str) -> DueCall {
+    DueCall { due: DueTime::Wall(at(time)), is_triggered: false }
+}
+
 #[test]
 fn calendar_never_sleeps_longer_than_a_minute() {
     let mut clocks = TestClocks::new("2026-07-01T00:00:00Z");
@@ -258,7 +262,10 @@ fn missed_times_share_one_call_and_the_last_time_completes_the_schedule() {
     let every = Every::cron("0 0 3 * * * 2026").expect("2026 is not over yet");
     let mut schedule = Schedule::new(&every, 0, clocks.0, || 0.0);
     assert!(matches!(schedule.next(clocks.0), ScheduleStep::Wait(Some(_))));
-    assert_eq!(schedule.next(clocks.set_wall("2026-12-31T23:00:00Z")), ScheduleStep::Call);
+    // The last of them is the due time of the call.
+    let late = clocks.set_wall("2026-12-31T23:00:00Z");
+    assert_eq!(schedule.next(late), ScheduleStep::Call(due_at("2026-12-31T03:00:00Z")));
+    assert_eq!(due_at("2026-12-31T03:00:00Z").due.lateness(late), 20 * HOUR);
     assert_eq!((schedule.take_skipped(), schedule.next_due()), (183, None));
     assert_eq!(schedule.next(clocks.0), ScheduleStep::Wait(None));
     assert_eq!(schedule.call_ended(clocks.0, false), None);
@@ -271,8 +278,21 @@ fn first_call_now_adds_one_call_to_the_expression() {
     let every =
         Every::cron("0 3 * * *").expect("the expression is valid").first_call(FirstCall::Now).overlap(Overlap::Queue);
     let mut schedule = Schedule::new(&every, 0, clocks.0, || 0.0);
-    assert_eq!(schedule.next(clocks.0), ScheduleStep::Call);
+    let first_call = DueCall { due: DueTime::Monotonic(clocks.0.instant), is_triggered: false };
+    assert_eq!(schedule.next(clocks.0), ScheduleStep::Call(first_call));
     assert_eq!(schedule.call_ended(clocks.0, false), None);
     assert_eq!(schedule.next(clocks.0), ScheduleStep::Wait(Some(clocks.0.instant + MINUTE)));
-    assert_eq!(schedule.next(clocks.advance(3 * HOUR)), ScheduleStep::Call);
+    let call = due_at("2026-07-01T03:00:00Z");
+    assert_eq!(schedule.next(clocks.advance(3 * HOUR)), ScheduleStep::Call(call));
+}
+
+#[test]
+fn jitter_delays_a_call_and_leaves_its_due_time() {
+    let clocks = &mut TestClocks::new("2026-07-01T00:00:00Z");
+    let every = Every::cron("0 3 * * *").expect("the expression is valid").jitter(HOUR);
+    let mut schedule = Schedule::new(&every, 0, clocks.0, || 0.5);
+    assert_eq!(schedule.next_due(), wall_time("2026-07-01T03:30:00Z"));
+    assert!(matches!(schedule.next(clocks.advance(3 * HOUR)), ScheduleStep::Wait(Some(_))));
+    let call = due_at("2026-07-01T03:00:00Z");
+    assert_eq!(schedule.next(clocks.advance(HOUR / 2)), ScheduleStep::Call(call));
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-#[cfg(feature = "croner")]
+#[cfg(feature = "cron")]
 use super::calendar::Calendar;
 use super::clock::ClockReading;
-#[cfg(feature = "croner")]
+#[cfg(feature = "cron")]
 use super::cron::{Cron, CronError};
 use super::timetable::{FixedDelay, FixedRate, Jitter, Timetable};
 
@@ -18,7 +18,7 @@ const MIN_INTERVAL: Duration = Duration::from_millis(1);
 /// |---|---|---|
 /// | [`secs`](Self::secs), [`fixed_delay`](Self::fixed_delay) | an interval after the *end* of the last | refreshing |
 /// | [`fixed_rate`](Self::fixed_rate) | a whole number of intervals after the start | sampling, counting |
-/// | `cron` (feature `croner`) | at times on the wall clock | nightly reports |
+/// | `cron` (feature `cron`) | at times on the wall clock | nightly reports |
 ///
 /// A fixed delay leaves a pause between calls. A fixed rate makes the same number of calls per hour, however long each
 /// of them takes.
@@ -90,7 +90,7 @@ pub enum Overlap {
 enum ScheduleKind {
     FixedDelay(Duration),
     FixedRate(Duration),
-    #[cfg(feature = "croner")]
+    #[cfg(feature = "cron")]
     Cron(Cron),
 }
 
@@ -158,7 +158,7 @@ impl Every {
     /// assert!(error.to_string().starts_with(r#"invalid cron expression "0 25 * * *": "#));
     /// # Ok::<(), CronError>(())
     /// ```
-    #[cfg(feature = "croner")]
+    #[cfg(feature = "cron")]
     pub fn cron(expression: &str) -> Result<Self, CronError> {
         let cron = Cron::new(expression, std::time::SystemTime::now())?;
         Ok(Self::new(ScheduleKind::Cron(cron), FirstCall::AfterInterval))
@@ -186,7 +186,7 @@ impl Every {
     ///
     /// Returns [`UnknownTimeZone`](CronError::UnknownTimeZone) if there is no zone with this name, and
     /// [`NotCron`](CronError::NotCron) if the schedule is an interval.
-    #[cfg(feature = "croner")]
+    #[cfg(feature = "cron")]
     pub fn time_zone(mut self, name: &str) -> Result<Self, CronError> {
         let ScheduleKind::Cron(cron) = self.kind else {
             return Err(CronError::NotCron { time_zone: name.into() });
@@ -247,7 +247,7 @@ impl Every {
         match &self.kind {
             ScheduleKind::FixedDelay(interval) => Box::new(FixedDelay::new(*interval, jitter)),
             ScheduleKind::FixedRate(interval) => Box::new(FixedRate::new((*interval).max(MIN_INTERVAL), jitter, now)),
-            #[cfg(feature = "croner")]
+            #[cfg(feature = "cron")]
             ScheduleKind::Cron(cron) => {
                 let cron = cron.clone();
                 Box::new(Calendar::new(move |time| cron.next_after(time), jitter, now))
@@ -260,7 +260,7 @@ impl Every {
         let (interval, is_delay) = match &self.kind {
             ScheduleKind::FixedDelay(interval) => (Some(*interval), true),
             ScheduleKind::FixedRate(interval) => (Some(*interval), false),
-            #[cfg(feature = "croner")]
+            #[cfg(feature = "cron")]
             ScheduleKind::Cron(_) => (None, false),
         };
         if interval == Some(Duration::ZERO) {

@@ -12,20 +12,22 @@ mod clock;
 mod every;
 mod schedule;
 mod service;
+mod tick_context;
 mod ticker;
 mod timetable;
 
-#[cfg(feature = "croner")]
+#[cfg(feature = "cron")]
 mod calendar;
-#[cfg(feature = "croner")]
+#[cfg(feature = "cron")]
 mod cron;
 
-#[cfg(all(test, feature = "croner"))]
+#[cfg(all(test, feature = "cron"))]
 mod cron_tests;
 #[cfg(test)]
 mod schedule_tests;
 
-#[cfg(feature = "croner")]
+#[cfg(feature = "cron")]
 pub use cron::CronError;
 pub use every::{Every, FirstCall, Overlap};
 pub use service::periodic;
+pub use tick_context::TickContext;

@@ -20,18 +20,27 @@ pub(super) struct Schedule {
     /// How many more calls may begin, if `max_runs` is set.
     remaining_runs: Option<u64>,
     give_up_after: Option<u64>,
-    /// A call is due or was triggered, and has not begun.
-    is_call_pending: bool,
+    /// A call that is due or was triggered, and has not begun.
+    pending: Option<DueCall>,
     running: u64,
     consecutive_failures: u64,
     skipped: u64,
+}
+
+/// Why a call begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct DueCall {
+    /// The latest due time that the call serves, or the time of its first trigger if it serves none.
+    pub(super) due: DueTime,
+    /// Only triggers requested the call.
+    pub(super) is_triggered: bool,
 }
 
 /// What the service does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ScheduleStep {
     /// Begin a call.
-    Call,
+    Call(DueCall),
     /// Wait for a trigger, for the end of a call, or until this time.
     Wait(Option<Instant>),
     /// There are no more calls.
@@ -42,8 +51,9 @@ impl Schedule {
     /// Creates the schedule of a generation. Earlier generations have used up `used_runs` of `max_runs`.
     pub(super) fn new(every: &Every, used_runs: u64, now: ClockReading, random: fn() -> f64) -> Self {
         let mut timetable = every.timetable(now, random);
-        let is_call_pending = every.first_call == FirstCall::Now;
-        if !is_call_pending {
+        let first_call = DueCall { due: DueTime::Monotonic(now.instant), is_triggered: false };
+        let pending = (every.first_call == FirstCall::Now).then_some(first_call);
+        if pending.is_none() {
             // The first interval begins now, as if a call had just ended.
             timetable.on_idle(now);
         }
@@ -52,16 +62,16 @@ impl Schedule {
             overlap: every.overlap,
             remaining_runs: every.max_runs.map(|runs| runs.saturating_sub(used_runs)),
             give_up_after: every.give_up_after,
-            is_call_pending,
+            pending,
             running: 0,
             consecutive_failures: 0,
             skipped: 0,
         }
     }
 
-    /// Requests a call that begins now, or as soon as the running one has ended.
-    pub(super) fn trigger(&mut self) {
-        self.is_call_pending = true;
+    /// Requests a call that begins now, or as soon as the running one has ended. The request was made at `at`.
+    pub(super) fn trigger(&mut self, at: Instant) {
+        self.pending.get_or_insert(DueCall { due: DueTime::Monotonic(at), is_triggered: true });
     }
 
     /// Returns what to do now. A returned [`ScheduleStep::Call`] counts as begun.
@@ -73,15 +83,16 @@ impl Schedule {
         let may_begin = is_idle || self.overlap == Overlap::Allow;
         let passed = self.timetable.advance(now);
         if passed > 0 {
-            let gets_a_call = may_begin || (self.overlap == Overlap::Queue && !self.is_call_pending);
-            self.is_call_pending |= gets_a_call;
+            let gets_a_call = may_begin || (self.overlap == Overlap::Queue && self.pending.is_none());
+            if gets_a_call {
+                self.pending = self.timetable.last_due().map(|due| DueCall { due, is_triggered: false });
+            }
             self.skipped = self.skipped.saturating_add(passed - u64::from(gets_a_call));
         }
-        if self.is_call_pending && may_begin {
-            self.is_call_pending = false;
+        if let Some(call) = self.pending.take_if(|_| may_begin) {
             self.running += 1;
             self.remaining_runs = self.remaining_runs.map(|runs| runs - 1);
-            return ScheduleStep::Call;
+            return ScheduleStep::Call(call);
         }
         if is_idle && self.timetable.is_exhausted() {
             return ScheduleStep::Done;

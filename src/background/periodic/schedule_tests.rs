@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::clock::{ClockReading, DueTime};
 use super::every::{Every, FirstCall, Overlap};
-use super::schedule::{Schedule, ScheduleStep};
+use super::schedule::{DueCall, Schedule, ScheduleStep};
 use super::timetable::{FixedRate, Jitter, Timetable};
 use crate::background::random;
 
@@ -37,6 +37,8 @@ struct Observed {
     skipped: u64,
     max_running: u64,
     elapsed: Duration,
+    /// Whether only a trigger requested each call, and how late it began.
+    late: Vec<(bool, Duration)>,
     /// The time from the end of each call to the beginning of the next.
     pauses: Vec<Duration>,
 }
@@ -46,8 +48,9 @@ fn play(every: &Every, inputs: &[Input]) -> Observed {
     let (mut now, mut observed, mut ended_at) = (start, Observed::default(), None);
     let mut schedule = Schedule::new(every, 0, now, || 0.5);
     let mut settle = |schedule: &mut Schedule, now: ClockReading, ended_at: &mut Option<Instant>| {
-        while schedule.next(now) == ScheduleStep::Call {
+        while let ScheduleStep::Call(call) = schedule.next(now) {
             observed.begun += 1;
+            observed.late.push((call.is_triggered, call.due.lateness(now)));
             observed.max_running = observed.max_running.max(schedule.running());
             observed.pauses.extend(ended_at.take().map(|ended| now.instant - ended));
         }
@@ -57,7 +60,7 @@ fn play(every: &Every, inputs: &[Input]) -> Observed {
         settle(&mut schedule, now, &mut ended_at);
         match input {
             Input::Elapse(time) => now.instant += millis(*time),
-            Input::Trigger => schedule.trigger(),
+            Input::Trigger => schedule.trigger(now.instant),
             Input::End(has_failed) => {
                 if schedule.running() > 0 {
                     assert_eq!(schedule.call_ended(now, *has_failed), None);
@@ -102,6 +105,8 @@ proptest! {
         inputs in inputs(false), interval in 1..30_u64, jitter in 0..20_u64,
     ) {
         let observed = play(&Every::fixed_delay(millis(interval)).jitter(millis(jitter)), &inputs);
+        let is_late_by_its_jitter = |late: &(bool, Duration)| late.1 >= millis(jitter) / 2;
+        prop_assert!(observed.late.iter().skip(1).all(is_late_by_its_jitter), "{:?}", observed);
         let min_pause = millis(interval) + millis(jitter) / 2;
         prop_assert!(observed.pauses.iter().all(|pause| *pause >= min_pause), "{:?}", observed);
     }
@@ -138,6 +143,69 @@ proptest! {
     }
 }
 
+/// Returns the next call, and how late it is.
+fn next_call(schedule: &mut Schedule, now: ClockReading) -> (bool, Duration) {
+    match schedule.next(now) {
+        ScheduleStep::Call(call) => (call.is_triggered, call.due.lateness(now)),
+        step => panic!("no call is due: {step:?}"),
+    }
+}
+
+#[test]
+fn call_names_the_latest_due_time_that_it_serves() {
+    let mut now = ClockReading::now();
+    let every = Every::fixed_rate(millis(10)).jitter(millis(4)).overlap(Overlap::Queue);
+    let mut schedule = Schedule::new(&every, 0, now, || 0.5);
+    now.instant += millis(1);
+    assert_eq!(next_call(&mut schedule, now), (false, millis(1)));
+    schedule.call_ended(now, false);
+    // A trigger and a due time share a call.
+    now.instant += millis(10);
+    schedule.trigger(now.instant);
+    now.instant += millis(2);
+    assert_eq!(next_call(&mut schedule, now), (false, millis(3)));
+    // The time at 20 ms is queued, and the one at 30 ms is skipped.
+    now.instant += millis(10);
+    assert!(matches!(schedule.next(now), ScheduleStep::Wait(_)));
+    now.instant += millis(11);
+    assert!(matches!(schedule.next(now), ScheduleStep::Wait(_)));
+    schedule.call_ended(now, false);
+    assert_eq!(next_call(&mut schedule, now), (false, millis(14)));
+    schedule.call_ended(now, false);
+    // One call makes up for 40, 50 and 60 ms.
+    now.instant += millis(29);
+    assert_eq!(next_call(&mut schedule, now), (false, millis(3)));
+    schedule.call_ended(now, false);
+    // The first of two triggers counts.
+    schedule.trigger(now.instant);
+    now.instant += millis(2);
+    schedule.trigger(now.instant);
+    assert_eq!(next_call(&mut schedule, now), (true, millis(2)));
+}
+
+#[test]
+fn fixed_delay_is_due_one_interval_after_the_end_whatever_its_jitter() {
+    let mut now = ClockReading::now();
+    let every = Every::fixed_delay(millis(10)).jitter(millis(4));
+    let mut schedule = Schedule::new(&every, 0, now, || 0.5);
+    assert_eq!(next_call(&mut schedule, now), (false, Duration::ZERO));
+    now.instant += millis(5);
+    schedule.call_ended(now, false);
+    now.instant += millis(11);
+    assert!(matches!(schedule.next(now), ScheduleStep::Wait(_)));
+    now.instant += millis(2);
+    assert_eq!(next_call(&mut schedule, now), (false, millis(3)));
+}
+
+#[test]
+fn due_time_converts_to_the_wall_clock_in_both_directions() {
+    let now = ClockReading::now();
+    let (past, future) = (now.instant - millis(7), now.instant + millis(7));
+    assert_eq!(DueTime::Monotonic(past).to_wall(now), now.wall.checked_sub(millis(7)));
+    assert_eq!(DueTime::Monotonic(future).to_wall(now), now.wall.checked_add(millis(7)));
+    assert_eq!(DueTime::Monotonic(future).lateness(now), Duration::ZERO);
+}
+
 #[test]
 fn interval_beyond_the_clock_waits_forever() {
     let now = ClockReading::now();
@@ -145,8 +213,9 @@ fn interval_beyond_the_clock_waits_forever() {
         let every = every.jitter(Duration::from_secs(1)).first_call(FirstCall::AfterInterval);
         let mut schedule = Schedule::new(&every, 0, now, || 0.9);
         assert_eq!(schedule.next(now), ScheduleStep::Wait(None));
-        schedule.trigger();
-        assert_eq!(schedule.next(now), ScheduleStep::Call);
+        schedule.trigger(now.instant);
+        let call = DueCall { due: DueTime::Monotonic(now.instant), is_triggered: true };
+        assert_eq!(schedule.next(now), ScheduleStep::Call(call));
     }
 }
 

@@ -13,6 +13,7 @@ use super::calls::{ActiveCalls, run_call};
 use super::clock::ClockReading;
 use super::every::Every;
 use super::schedule::{Schedule, ScheduleStep};
+use super::tick_context::TickContext;
 use super::ticker::Ticker;
 use crate::background::context::RunContext;
 use crate::background::random;
@@ -25,7 +26,7 @@ use crate::background::status::ExitKind;
 /// The function corresponds to `repeat_every` in fastapi-utils, and to an interval or cron job in APScheduler, inside
 /// the server.
 ///
-/// [`Every`] sets the schedule. Calls don't overlap unless [`Overlap::Allow`](super::Overlap::Allow) is set. The next
+/// [`Every`] sets the schedule, and each call gets a [`TickContext`]. Calls don't overlap unless [`Overlap::Allow`](super::Overlap::Allow) is set. The next
 /// call takes place however the last one ended: an error, a panic or a [timeout](Every::tick_timeout) is counted,
 /// logged, and shown in [`ServiceStatus::ticks`](super::super::ServiceStatus::ticks).
 /// [`HostHandle::trigger_now`](super::super::HostHandle::trigger_now) requests a call outside the schedule.
@@ -43,7 +44,7 @@ use crate::background::status::ExitKind;
 /// # Cancel safety
 ///
 /// When the service has to stop, the wait for the next call ends immediately, and a running call has
-/// [`stop_timeout`](Service::stop_timeout) to end. After that it is dropped at the await point where it waits, and
+/// [`stop_timeout`](Service::stop_timeout) to end, which its [`TickContext`] reports. After that the call is dropped at the await point where it waits, and
 /// counts as failed with [`ExitKind::Aborted`].
 ///
 /// # Panics
@@ -58,31 +59,39 @@ use crate::background::status::ExitKind;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let gc = periodic("gc", Every::secs(60), || async {
-///     // delete old files
+/// let gc = periodic("gc", Every::secs(60), |cx| async move {
+///     // `cx` is the context of this call: when it was due, and if the service has to stop.
+///     while !cx.is_stopping() {
+///         // delete an old file
+/// #       break;
+///     }
 ///     Ok(())
 /// });
 /// let host = ServiceHost::builder().service(gc.stop_timeout(Duration::from_secs(20))).build()?;
 /// host.start().await?;
-/// # while host.status().service("gc").and_then(|gc| gc.ticks()).is_none_or(|ticks| ticks.last_exit.is_none()) {
+/// # while host.status().service("gc").and_then(|gc| gc.ticks()).is_none_or(|ticks| ticks.last_exit().is_none()) {
 /// #     tokio::task::yield_now().await;
 /// # }
 /// let ticks = host.status().service("gc").and_then(|gc| gc.ticks()).ok_or("not periodic")?;
-/// assert_eq!((ticks.runs, ticks.failures), (1, 0));
+/// assert_eq!((ticks.runs(), ticks.failures()), (1, 0));
 /// host.handle().trigger_now("gc")?;
 /// host.shutdown().await?;
 /// # Ok(())
 /// # }
 /// ```
 ///
-/// At 3 a.m., with the feature `croner`:
+/// At 3 a.m., with the feature `cron`:
 ///
 /// ```
-/// # #[cfg(feature = "croner")] {
+/// # #[cfg(feature = "cron")] {
 /// use onelane::background::{Every, periodic};
 ///
 /// # fn service() -> Result<(), onelane::background::CronError> {
-/// let report = periodic("report", Every::cron("0 3 * * *")?.time_zone("Europe/Berlin")?, || async { Ok(()) });
+/// let report = periodic("report", Every::cron("0 3 * * *")?.time_zone("Europe/Berlin")?, |cx| async move {
+///     // However late the call begins, `cx.due()` is 3 a.m.
+///     let _day = cx.due();
+///     Ok(())
+/// });
 /// # Ok(())
 /// # }
 /// # assert_eq!(service(), Ok(()));
@@ -90,7 +99,7 @@ use crate::background::status::ExitKind;
 /// ```
 pub fn periodic<F, W>(name: &str, every: Every, tick: F) -> Service
 where
-    F: Fn() -> W + Send + Sync + 'static,
+    F: Fn(TickContext) -> W + Send + Sync + 'static,
     W: Future<Output = ServiceResult> + Send + 'static,
 {
     let ticker = Arc::new(Ticker::new(every));
@@ -106,7 +115,7 @@ struct PeriodicService<F> {
 
 impl<F, W> BackgroundService for PeriodicService<F>
 where
-    F: Fn() -> W + Send + Sync + 'static,
+    F: Fn(TickContext) -> W + Send + Sync + 'static,
     W: Future<Output = ServiceResult> + Send + 'static,
 {
     fn name(&self) -> &str {
@@ -121,14 +130,15 @@ where
         let _clear = ClearNextRun(ticker);
 
         while !cx.is_stopping() {
-            if ticker.take_trigger() {
-                schedule.trigger();
+            if let Some(at) = ticker.take_trigger() {
+                schedule.trigger(at);
             }
             let step = schedule.next(ClockReading::now());
             ticker.update(schedule.next_due(), schedule.take_skipped());
             let wake_at = match step {
-                ScheduleStep::Call => {
-                    calls.start(&cx, run_call(Arc::clone(&self.tick), Arc::clone(&self.name), ticker.start_call()));
+                ScheduleStep::Call(call) => {
+                    let (record, tick_cx) = ticker.start_call(&cx, call);
+                    calls.start(&cx, run_call(Arc::clone(&self.tick), tick_cx, Arc::clone(&self.name), record));
                     continue;
                 }
                 ScheduleStep::Done => {

@@ -1,14 +1,16 @@
 //! [`Ticker`], the state that a periodic service shares with its host.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::clock::{ClockReading, DueTime};
 use super::every::Every;
+use super::schedule::DueCall;
+use super::tick_context::TickContext;
+use crate::background::context::RunContext;
 use crate::background::status::{ExitKind, TickSource, TickStatus};
 use crate::debug::impl_debug;
 use crate::sync::lock;
@@ -17,7 +19,6 @@ use crate::sync::lock;
 pub(crate) struct Ticker {
     pub(super) every: Every,
     state: Mutex<TickerState>,
-    is_triggered: AtomicBool,
     triggered: Notify,
 }
 
@@ -28,17 +29,18 @@ struct TickerState {
     next_due: Option<DueTime>,
     /// How many of `max_runs` are used up.
     used_runs: u64,
+    /// When the first trigger arrived that the service has not taken.
+    triggered_at: Option<Instant>,
 }
 
 impl Ticker {
     pub(super) fn new(every: Every) -> Self {
-        let (is_triggered, triggered) = (AtomicBool::new(false), Notify::new());
-        Self { every, state: Mutex::default(), is_triggered, triggered }
+        Self { every, state: Mutex::default(), triggered: Notify::new() }
     }
 
-    /// Returns `true` if a trigger has arrived since the last call of this method.
-    pub(super) fn take_trigger(&self) -> bool {
-        self.is_triggered.swap(false, Ordering::AcqRel)
+    /// Returns when the first trigger arrived since the last call of this method, if any did.
+    pub(super) fn take_trigger(&self) -> Option<Instant> {
+        lock(&self.state).triggered_at.take()
     }
 
     /// Waits for a trigger. May return spuriously, for a trigger that was already taken.
@@ -63,15 +65,17 @@ impl Ticker {
         state.status.skipped = state.status.skipped.saturating_add(skipped);
     }
 
-    /// Records that a call begins.
-    pub(super) fn start_call(self: &Arc<Self>) -> CallRecord {
+    /// Records that a call begins. Returns the record, and the context of the call in the generation `cx`.
+    pub(super) fn start_call(self: &Arc<Self>, cx: &RunContext, call: DueCall) -> (CallRecord, TickContext) {
+        let now = ClockReading::now();
         let mut state = lock(&self.state);
         state.used_runs += 1;
         state.status.runs += 1;
         state.status.running += 1;
-        state.status.last_started = Some(SystemTime::now());
+        state.status.last_started = Some(now.wall);
+        let context = TickContext::new(cx, call, now, &state.status);
         drop(state);
-        CallRecord { ticker: Arc::clone(self), since: Instant::now(), exit: ExitKind::Aborted }
+        (CallRecord { ticker: Arc::clone(self), since: now.instant, exit: ExitKind::Aborted }, context)
     }
 }
 
@@ -80,15 +84,15 @@ impl TickSource for Ticker {
         self.every.problem()
     }
 
-    fn status(&self) -> Arc<TickStatus> {
+    fn status(&self) -> TickStatus {
         let now = ClockReading::now();
         let state = lock(&self.state);
         let next_run = state.next_due.and_then(|due| due.to_wall(now));
-        Arc::new(TickStatus { next_run, ..state.status.clone() })
+        TickStatus { next_run, ..state.status.clone() }
     }
 
     fn trigger(&self) {
-        self.is_triggered.store(true, Ordering::Release);
+        lock(&self.state).triggered_at.get_or_insert_with(Instant::now);
         self.triggered.notify_one();
     }
 }

@@ -14,7 +14,10 @@ pub(super) trait Timetable: Send {
     /// Called when a call has ended and no other is in progress.
     fn on_idle(&mut self, _now: ClockReading) {}
 
-    /// Returns the next due time, if it is known.
+    /// Returns the latest due time that has passed, without its jitter.
+    fn last_due(&self) -> Option<DueTime>;
+
+    /// Returns the next due time with its jitter, if it is known.
     fn next_due(&self) -> Option<DueTime>;
 
     /// Returns when to call [`advance`](Self::advance) again.
@@ -50,26 +53,39 @@ pub(super) struct FixedDelay {
     jitter: Jitter,
     /// `None` from the moment it has passed until the call has ended.
     due: Option<Instant>,
+    /// `due` without its jitter.
+    scheduled: Option<Instant>,
+    /// The latest value of `scheduled` that has passed.
+    last: Option<Instant>,
 }
 
 impl FixedDelay {
     /// Creates the timetable without a due time: the end of the first call sets it.
     pub(super) fn new(interval: Duration, jitter: Jitter) -> Self {
-        Self { interval, jitter, due: None }
+        Self { interval, jitter, due: None, scheduled: None, last: None }
     }
 }
 
 impl Timetable for FixedDelay {
     fn advance(&mut self, now: ClockReading) -> u64 {
-        self.due.take_if(|due| *due <= now.instant).is_some().into()
+        let has_passed = self.due.take_if(|due| *due <= now.instant).is_some();
+        if has_passed {
+            self.last = self.scheduled.take();
+        }
+        has_passed.into()
     }
 
     fn on_idle(&mut self, now: ClockReading) {
         // If a due time is set, the call that ended was triggered in between: the schedule stays.
         if self.due.is_none() {
             // An overflow yields `None`: the due time is too far away ever to be reached.
-            self.due = now.instant.checked_add(self.interval.saturating_add(self.jitter.sample()));
+            self.scheduled = now.instant.checked_add(self.interval);
+            self.due = self.scheduled.and_then(|at| at.checked_add(self.jitter.sample()));
         }
+    }
+
+    fn last_due(&self) -> Option<DueTime> {
+        self.last.map(DueTime::Monotonic)
     }
 
     fn next_due(&self) -> Option<DueTime> {
@@ -90,12 +106,14 @@ pub(super) struct FixedRate {
     scheduled: Instant,
     /// `None` if it is too far away ever to be reached.
     due: Option<Instant>,
+    /// The latest due time that has passed, without its jitter.
+    last: Option<Instant>,
 }
 
 impl FixedRate {
     /// Creates the timetable. The first due time is one interval from now.
     pub(super) fn new(interval: Duration, jitter: Jitter, now: ClockReading) -> Self {
-        let mut timetable = Self { interval, jitter, scheduled: now.instant, due: None };
+        let mut timetable = Self { interval, jitter, scheduled: now.instant, due: None, last: None };
         timetable.schedule_at(now.instant.checked_add(interval));
         timetable
     }
@@ -116,13 +134,19 @@ impl Timetable for FixedRate {
             let missed = late.as_nanos() / self.interval.as_nanos().max(1);
             if missed == 0 {
                 passed += 1;
+                self.last = Some(self.scheduled);
                 self.schedule_at(self.scheduled.checked_add(self.interval));
             } else {
                 passed = passed.saturating_add(u64::try_from(missed).unwrap_or(u64::MAX));
                 self.schedule_at(now.instant.checked_sub(remainder(late, self.interval)));
+                self.last = self.scheduled.checked_sub(self.interval);
             }
         }
         passed
+    }
+
+    fn last_due(&self) -> Option<DueTime> {
+        self.last.map(DueTime::Monotonic)
     }
 
     fn next_due(&self) -> Option<DueTime> {

@@ -13,19 +13,14 @@ pub type SharedError = Arc<dyn Error + Send + Sync>;
 /// How and when a generation of a service ended.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[non_exhaustive]
 pub struct Exit {
-    /// How the generation ended. In JSON: the fields `kind` and `message`.
     #[cfg_attr(feature = "serde", serde(flatten))]
-    pub kind: ExitKind,
-    /// The number of the generation, counted from 1.
-    pub generation: u64,
-    /// When the work ended, before `stop`. In JSON: seconds since 1970.
+    pub(crate) kind: ExitKind,
+    pub(crate) generation: u64,
     #[cfg_attr(feature = "serde", serde(serialize_with = "super::service_status::seconds_since_1970"))]
-    pub at: SystemTime,
-    /// The time since the beginning of `start`. In JSON: seconds.
+    pub(crate) at: SystemTime,
     #[cfg_attr(feature = "serde", serde(serialize_with = "super::service_status::seconds"))]
-    pub ran_for: Duration,
+    pub(crate) ran_for: Duration,
 }
 
 /// How the work of a generation, or a call of a [periodic](crate::background::periodic()) service, ended.
@@ -81,6 +76,30 @@ pub enum CleanUp {
 }
 
 impl Exit {
+    /// Returns how the generation ended. In JSON: the fields `kind` and `message`.
+    #[must_use]
+    pub fn kind(&self) -> &ExitKind {
+        &self.kind
+    }
+
+    /// Returns the number of the generation, counted from 1.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Returns when the work ended, before `stop`. In JSON: seconds since 1970.
+    #[must_use]
+    pub fn at(&self) -> SystemTime {
+        self.at
+    }
+
+    /// Returns the time from the beginning of `start` until then. In JSON: seconds.
+    #[must_use]
+    pub fn ran_for(&self) -> Duration {
+        self.ran_for
+    }
+
     /// Returns `true` if the generation neither completed nor stopped.
     #[must_use]
     pub fn is_failure(&self) -> bool {

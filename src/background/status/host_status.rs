@@ -13,16 +13,11 @@ use super::service_status::ServiceStatus;
 /// The host publishes each change, and a snapshot never changes. Taking a snapshot copies a pointer, regardless of the
 /// number of services.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct HostStatus {
-    /// The phase of the host.
-    pub phase: HostPhase,
-    /// When the host entered that phase.
-    pub since: SystemTime,
-    /// `true` once the host has reached [`Running`](HostPhase::Running), which means that all services have started. It
-    /// stays `true` while the host stops.
-    pub has_started: bool,
-    /// The services, in the order in which they were added to the host.
+    pub(crate) phase: HostPhase,
+    pub(crate) since: SystemTime,
+    pub(crate) has_started: bool,
+    /// In the order in which the services were added to the host.
     pub(crate) services: Vec<Arc<ServiceStatus>>,
     /// The index of each service by its name.
     pub(crate) indices: Arc<HashMap<Arc<str>, u32>>,
@@ -30,7 +25,7 @@ pub struct HostStatus {
 }
 
 /// The phase of a host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum HostPhase {
@@ -62,7 +57,45 @@ impl RuntimeLag {
     }
 }
 
+impl HostPhase {
+    /// Returns `true` once the host has begun to stop: it is draining, stopping or stopped.
+    #[must_use]
+    pub fn is_stopping(self) -> bool {
+        matches!(self, Self::Draining | Self::Stopping | Self::Stopped)
+    }
+
+    /// Returns `true` once all services have ended.
+    #[must_use]
+    pub fn is_stopped(self) -> bool {
+        self == Self::Stopped
+    }
+
+    /// Returns `true` once the host has asked its services to stop, after the drain.
+    pub(crate) fn is_stopping_services(self) -> bool {
+        matches!(self, Self::Stopping | Self::Stopped)
+    }
+}
+
 impl HostStatus {
+    /// Returns the phase of the host.
+    #[must_use]
+    pub fn phase(&self) -> HostPhase {
+        self.phase
+    }
+
+    /// Returns when the host entered that phase.
+    #[must_use]
+    pub fn since(&self) -> SystemTime {
+        self.since
+    }
+
+    /// Returns `true` once the host has reached [`Running`](HostPhase::Running), which means that all services have
+    /// started. It stays `true` while the host stops.
+    #[must_use]
+    pub fn has_started(&self) -> bool {
+        self.has_started
+    }
+
     /// Returns `true` if the host is running and every critical service [is ready](ServiceStatus::is_ready).
     #[must_use]
     pub fn is_ready(&self) -> bool {

@@ -12,42 +12,26 @@ use super::exit::{CleanUp, Exit};
 /// Returning it from `main` makes the process exit with [`exit_code`](Self::exit_code).
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[non_exhaustive]
 pub struct ShutdownReport {
-    /// What caused the shutdown.
-    pub trigger: Trigger,
-    /// What forced the shutdown, if anything did: a second signal, or
-    /// [`force_shutdown`](crate::background::HostHandle::force_shutdown).
-    pub forced_by: Option<Trigger>,
-    /// The time from the trigger to the end of the last service. In JSON: seconds.
+    pub(crate) trigger: Trigger,
+    pub(crate) forced_by: Option<Trigger>,
     #[cfg_attr(feature = "serde", serde(serialize_with = "super::service_status::seconds"))]
-    pub took: Duration,
-    /// `true` if the server was dropped because it took longer than
-    /// [`drain_timeout`](crate::background::ServiceHostBuilder::drain_timeout) to end.
-    pub server_cut_off: bool,
-    /// The services, in the order in which they were added to the host.
-    pub services: Arc<[ServiceReport]>,
+    pub(crate) took: Duration,
+    pub(crate) server_cut_off: bool,
+    pub(crate) services: Arc<[ServiceReport]>,
 }
 
 /// How the shutdown of one service went.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[non_exhaustive]
 pub struct ServiceReport {
-    /// The name of the service.
-    pub name: Arc<str>,
-    /// `true` if the service is critical.
-    pub is_critical: bool,
-    /// How the last generation ended. `None` if the service never started.
-    pub exit: Option<Arc<Exit>>,
-    /// How `stop` ended.
-    pub clean_up: CleanUp,
-    /// The time from the request to stop until the end of the service, including `stop`. `None` if the service had
-    /// already ended on its own. In JSON: seconds.
+    pub(crate) name: Arc<str>,
+    pub(crate) is_critical: bool,
+    pub(crate) exit: Option<Arc<Exit>>,
+    pub(crate) clean_up: CleanUp,
     #[cfg_attr(feature = "serde", serde(serialize_with = "optional_seconds"))]
-    pub took: Option<Duration>,
-    /// The number of generations.
-    pub generations: u64,
+    pub(crate) took: Option<Duration>,
+    pub(crate) generations: u64,
 }
 
 /// What caused a host to shut down.
@@ -63,6 +47,7 @@ pub enum Trigger {
     /// The server of [`run_until`](crate::background::ServiceHost::run_until) ended on its own.
     ServerEnded,
     /// A service requested it with [`shutdown_host`](crate::background::RunContext::shutdown_host).
+    #[non_exhaustive]
     Service {
         /// The name of the service.
         name: Arc<str>,
@@ -70,11 +55,13 @@ pub enum Trigger {
         reason: Arc<str>,
     },
     /// The host gave up on a critical service.
+    #[non_exhaustive]
     GaveUp {
         /// The name of the service.
         name: Arc<str>,
     },
     /// A critical service failed to start.
+    #[non_exhaustive]
     StartFailed {
         /// The name of the service.
         name: Arc<str>,
@@ -87,6 +74,38 @@ pub enum Trigger {
 }
 
 impl ShutdownReport {
+    /// Returns what caused the shutdown.
+    #[must_use]
+    pub fn trigger(&self) -> &Trigger {
+        &self.trigger
+    }
+
+    /// Returns what forced the shutdown, if anything did: a second signal, or
+    /// [`force_shutdown`](crate::background::HostHandle::force_shutdown).
+    #[must_use]
+    pub fn forced_by(&self) -> Option<&Trigger> {
+        self.forced_by.as_ref()
+    }
+
+    /// Returns the time from the trigger to the end of the last service. In JSON: seconds.
+    #[must_use]
+    pub fn took(&self) -> Duration {
+        self.took
+    }
+
+    /// Returns `true` if the server was dropped because it took longer than
+    /// [`drain_timeout`](crate::background::ServiceHostBuilder::drain_timeout) to end.
+    #[must_use]
+    pub fn server_cut_off(&self) -> bool {
+        self.server_cut_off
+    }
+
+    /// Returns the services, in the order in which they were added to the host.
+    #[must_use]
+    pub fn services(&self) -> &[ServiceReport] {
+        &self.services
+    }
+
     /// Returns `true` if every critical service [ended cleanly](ServiceReport::is_clean), the server ended in time, and
     /// the shutdown was not forced.
     #[must_use]
@@ -114,10 +133,58 @@ impl ShutdownReport {
 }
 
 impl ServiceReport {
+    /// Returns the name of the service.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns `true` if the service is critical.
+    #[must_use]
+    pub fn is_critical(&self) -> bool {
+        self.is_critical
+    }
+
+    /// Returns how the last generation ended. `None` if the service never started.
+    #[must_use]
+    pub fn exit(&self) -> Option<&Exit> {
+        self.exit.as_deref()
+    }
+
+    /// Returns how `stop` ended.
+    #[must_use]
+    pub fn clean_up(&self) -> &CleanUp {
+        &self.clean_up
+    }
+
+    /// Returns the time from the request to stop until the end of the service, including `stop`. `None` if the service
+    /// had already ended on its own. In JSON: seconds.
+    #[must_use]
+    pub fn took(&self) -> Option<Duration> {
+        self.took
+    }
+
+    /// Returns the number of generations.
+    #[must_use]
+    pub fn generations(&self) -> u64 {
+        self.generations
+    }
+
     /// Returns `true` if the last generation did not fail, and everything that it acquired was released.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.exit.as_ref().is_none_or(|exit| !exit.is_failure()) && self.clean_up.is_clean()
+    }
+}
+
+impl Trigger {
+    /// Returns the name of the service that caused the shutdown, if a service did.
+    #[must_use]
+    pub fn service(&self) -> Option<&str> {
+        match self {
+            Self::Service { name, .. } | Self::GaveUp { name } | Self::StartFailed { name } => Some(name),
+            _ => None,
+        }
     }
 }
 

@@ -14,29 +14,17 @@ use crate::background::placement::Placement;
 
 /// The state of one service, with its restarts and failures so far.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct ServiceStatus {
-    /// The name of the service.
-    pub name: Arc<str>,
-    /// What the service is doing.
-    pub state: ServiceState,
-    /// When the service entered this state.
-    pub since: SystemTime,
-    /// Where the service runs.
-    pub placement: Placement,
-    /// `true` if the service is critical: the host stops when it gives up on the service.
-    pub is_critical: bool,
-    /// How many generations have begun: 0 before the first call of `start`.
-    pub generation: u64,
-    /// How many restarts have begun or are pending: after a failure, or, with
-    /// [`Restart::Always`](crate::background::Restart::Always), after the service completed.
-    pub restarts: u64,
-    /// How the last generation ended, if one has.
-    pub last_exit: Option<Arc<Exit>>,
-    /// How the last failed generation ended, if one has.
-    pub last_failure: Option<Arc<Exit>>,
-    /// How long the last successful `start` took.
-    pub start_duration: Option<Duration>,
+    pub(crate) name: Arc<str>,
+    pub(crate) state: ServiceState,
+    pub(crate) since: SystemTime,
+    pub(crate) placement: Placement,
+    pub(crate) is_critical: bool,
+    pub(crate) generation: u64,
+    pub(crate) restarts: u64,
+    pub(crate) last_exit: Option<Arc<Exit>>,
+    pub(crate) last_failure: Option<Arc<Exit>>,
+    pub(crate) start_duration: Option<Duration>,
     pub(crate) heartbeat: Option<Arc<Heartbeat>>,
     pub(crate) ticker: Option<Arc<dyn TickSource>>,
 }
@@ -57,6 +45,7 @@ pub enum ServiceState {
     /// `start` is running.
     Starting,
     /// `run` is running.
+    #[non_exhaustive]
     Running {
         /// `true` if the service is ready.
         ready: bool,
@@ -68,6 +57,7 @@ pub enum ServiceState {
     /// The service was asked to stop and has not ended, or `stop` is running.
     Stopping,
     /// The service failed, or completed with `Restart::Always`, and waits to be restarted.
+    #[non_exhaustive]
     BackingOff {
         /// How many generations in a row have failed.
         failures: u32,
@@ -109,6 +99,67 @@ impl ServiceStatus {
         }
     }
 
+    /// Returns the name of the service, which is unique in its host.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns what the service is doing.
+    #[must_use]
+    pub fn state(&self) -> &ServiceState {
+        &self.state
+    }
+
+    /// Returns when the service entered this state.
+    #[must_use]
+    pub fn since(&self) -> SystemTime {
+        self.since
+    }
+
+    /// Returns where the service runs.
+    #[must_use]
+    pub fn placement(&self) -> Placement {
+        self.placement
+    }
+
+    /// Returns `true` if the service is critical: the host stops when it gives up on the service.
+    #[must_use]
+    pub fn is_critical(&self) -> bool {
+        self.is_critical
+    }
+
+    /// Returns how many generations have begun: 0 before the first call of `start`.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Returns how many restarts have begun or are pending: after a failure, or, with
+    /// [`Restart::Always`](crate::background::Restart::Always), after the service completed.
+    #[must_use]
+    pub fn restarts(&self) -> u64 {
+        self.restarts
+    }
+
+    /// Returns how the last generation ended, if one has.
+    #[must_use]
+    pub fn last_exit(&self) -> Option<&Exit> {
+        self.last_exit.as_deref()
+    }
+
+    /// Returns how the last failed generation ended, if one has.
+    #[must_use]
+    pub fn last_failure(&self) -> Option<&Exit> {
+        self.last_failure.as_deref()
+    }
+
+    /// Returns how long the last successful `start` took, if one has succeeded.
+    #[must_use]
+    pub fn start_duration(&self) -> Option<Duration> {
+        self.start_duration
+    }
+
     /// Returns `true` if the service is running and ready, or has completed.
     #[must_use]
     pub fn is_ready(&self) -> bool {
@@ -132,7 +183,7 @@ impl ServiceStatus {
     /// Returns the calls of a [periodic](crate::background::periodic()) service, or `None` for any other service. The
     /// value is current, not as old as this snapshot.
     #[must_use]
-    pub fn ticks(&self) -> Option<Arc<TickStatus>> {
+    pub fn ticks(&self) -> Option<TickStatus> {
         self.ticker.as_ref().map(|ticker| ticker.status())
     }
 }
@@ -180,7 +231,7 @@ impl serde::Serialize for ServiceStatus {
             last_failure: Option<&'a Exit>,
             start_seconds: Option<f64>,
             heartbeat_age_seconds: Option<f64>,
-            ticks: Option<Arc<TickStatus>>,
+            ticks: Option<TickStatus>,
         }
 
         let status = ServiceStatusFields {

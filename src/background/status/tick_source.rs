@@ -1,7 +1,6 @@
 //! [`TickSource`], the calls of a periodic service as its host sees them.
 
 use std::fmt::Debug;
-use std::sync::Arc;
 
 use super::tick_status::TickStatus;
 
@@ -11,7 +10,7 @@ pub(crate) trait TickSource: Debug + Send + Sync {
     fn problem(&self) -> Option<(&'static str, &'static str)>;
 
     /// Returns the calls so far.
-    fn status(&self) -> Arc<TickStatus>;
+    fn status(&self) -> TickStatus;
 
     /// Requests a call in addition to the schedule.
     fn trigger(&self);

@@ -8,32 +8,84 @@ use super::exit::ExitKind;
 ///
 /// In JSON durations are in seconds, and times are in seconds since 1970.
 #[derive(Clone, Debug, Default)]
-#[non_exhaustive]
 pub struct TickStatus {
-    /// How many calls have begun.
-    pub runs: u64,
-    /// How many calls have failed: with an error, with a panic, by taking longer than
+    pub(crate) runs: u64,
+    pub(crate) failures: u64,
+    pub(crate) consecutive_failures: u64,
+    pub(crate) skipped: u64,
+    pub(crate) running: u64,
+    pub(crate) last_started: Option<SystemTime>,
+    pub(crate) last_duration: Option<Duration>,
+    pub(crate) last_exit: Option<ExitKind>,
+    pub(crate) last_failure: Option<ExitKind>,
+    pub(crate) next_run: Option<SystemTime>,
+}
+
+impl TickStatus {
+    /// Returns how many calls have begun.
+    #[must_use]
+    pub fn runs(&self) -> u64 {
+        self.runs
+    }
+
+    /// Returns how many calls have failed: with an error, with a panic, by taking longer than
     /// [`tick_timeout`](crate::background::Every::tick_timeout), or because they were dropped before their end.
-    pub failures: u64,
-    /// How many calls in a row have failed, up to the one that ended last.
-    pub consecutive_failures: u64,
-    /// How many calls were due but skipped, because another call was running or the runtime was too busy to poll the
-    /// service.
-    pub skipped: u64,
-    /// How many calls are running now: 0 or 1, or more with [`Overlap::Allow`](crate::background::Overlap::Allow).
-    pub running: u64,
-    /// When the last call began.
-    pub last_started: Option<SystemTime>,
-    /// How long the call that ended last took.
-    pub last_duration: Option<Duration>,
-    /// The outcome of the call that ended last. [`Completed`](ExitKind::Completed) is success. A call that was dropped
-    /// before its end is [`Aborted`](ExitKind::Aborted).
-    pub last_exit: Option<ExitKind>,
-    /// How the last failed call ended.
-    pub last_failure: Option<ExitKind>,
-    /// When the next scheduled call is due, by the wall clock as it is set now. `None` if that is not known yet, for
-    /// example during a call of a fixed-delay schedule, or if there are no more calls.
-    pub next_run: Option<SystemTime>,
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.failures
+    }
+
+    /// Returns how many calls in a row have failed, up to the one that ended last.
+    #[must_use]
+    pub fn consecutive_failures(&self) -> u64 {
+        self.consecutive_failures
+    }
+
+    /// Returns how many calls were due but skipped, because another call was running or the runtime was too busy to poll
+    /// the service.
+    #[must_use]
+    pub fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
+    /// Returns how many calls are running now: 0 or 1, or more with
+    /// [`Overlap::Allow`](crate::background::Overlap::Allow).
+    #[must_use]
+    pub fn running(&self) -> u64 {
+        self.running
+    }
+
+    /// Returns when the last call began.
+    #[must_use]
+    pub fn last_started(&self) -> Option<SystemTime> {
+        self.last_started
+    }
+
+    /// Returns how long the call that ended last took.
+    #[must_use]
+    pub fn last_duration(&self) -> Option<Duration> {
+        self.last_duration
+    }
+
+    /// Returns the outcome of the call that ended last. [`Completed`](ExitKind::Completed) is success. A call that was
+    /// dropped before its end is [`Aborted`](ExitKind::Aborted).
+    #[must_use]
+    pub fn last_exit(&self) -> Option<&ExitKind> {
+        self.last_exit.as_ref()
+    }
+
+    /// Returns how the last failed call ended.
+    #[must_use]
+    pub fn last_failure(&self) -> Option<&ExitKind> {
+        self.last_failure.as_ref()
+    }
+
+    /// Returns when the next scheduled call begins, with its jitter, by the wall clock as it is set now. `None` if that is
+    /// not known yet, for example during a call of a fixed-delay schedule, or if there are no more calls.
+    #[must_use]
+    pub fn next_run(&self) -> Option<SystemTime> {
+        self.next_run
+    }
 }
 
 #[cfg(feature = "serde")]

@@ -51,7 +51,7 @@ impl Supervisor {
     /// Begins the held services that restart with this one, which is ready again.
     pub(super) fn release_held(&mut self, now: Instant, id: u32) {
         for &dependent in &self.dependencies(id).restart_dependents {
-            if self.slot(dependent).state == SlotState::Held && self.phase < HostPhase::Stopping {
+            if self.slot(dependent).state == SlotState::Held && !self.phase.is_stopping_services() {
                 self.begin(now, dependent);
             }
         }
@@ -63,7 +63,7 @@ impl Supervisor {
         let exit = self.publish_exit(now, id);
         let slot = self.slot(id);
         let reason = slot.current.stop_reason();
-        if self.phase >= HostPhase::Stopping {
+        if self.phase.is_stopping_services() {
             let state = if exit.is_failure() { ServiceState::Failed } else { ServiceState::Stopped };
             return self.end(now, id, state);
         }
@@ -142,7 +142,7 @@ impl Supervisor {
     }
 
     fn stop_restart_dependents(&mut self, now: Instant, id: u32, reason: StopReason) {
-        if self.phase >= HostPhase::Stopping {
+        if self.phase.is_stopping_services() {
             // The host stops all services in their order.
             return;
         }

@@ -95,7 +95,7 @@ impl Supervisor {
     }
 
     fn clip_to_abort(&self, at: Instant) -> Instant {
-        self.stop.as_ref().filter(|_| self.phase >= HostPhase::Stopping).map_or(at, |stop| at.min(stop.abort_at))
+        self.stop.as_ref().filter(|_| self.phase.is_stopping_services()).map_or(at, |stop| at.min(stop.abort_at))
     }
 
     pub(super) fn clip_to_deadline(&self, at: Instant) -> Instant {

@@ -10,7 +10,7 @@ use super::error::FromThreadError;
 use super::executor::ThreadExecutor;
 use super::portal::Portal;
 use crate::debug::impl_debug;
-use crate::panic::{Panic, catch, discard, message_of};
+use crate::panic::{Panic, catch, discard};
 use crate::park::runs_async_tasks;
 
 /// Async code that a [`Portal`] runs. Created by [`Portal::spawn`].
@@ -46,11 +46,7 @@ impl<T: Send + 'static> PortalTask<T> {
             return Err(FromThreadError::BlockingInAsync);
         }
         ThreadExecutor::current().block_on(self.task).unwrap_or_else(|error| match error.try_into_panic() {
-            Ok(payload) => {
-                let message = message_of(&*payload);
-                discard(payload);
-                Err(FromThreadError::Panicked(Panic { message, location: None }))
-            }
+            Ok(payload) => Err(FromThreadError::Panicked(Panic::from_payload(payload))),
             Err(_) if self.cancel.is_cancelled() => Err(FromThreadError::Cancelled),
             Err(_) => Err(FromThreadError::Closed),
         })

@@ -34,8 +34,8 @@ pub(crate) use self::config::{KeepAlive, WorkersConfig};
 pub(crate) use self::pool::{Pool, WorkerSource};
 pub(crate) use self::queue::QueuePosition;
 pub(crate) use self::runtimes::Runtimes;
-#[cfg(feature = "rayon")]
+#[cfg(feature = "cpu")]
 pub(crate) use self::threads::WorkerThreads;
-#[cfg(feature = "rayon")]
+#[cfg(feature = "cpu")]
 pub(crate) use self::worker::Worker;
 pub(crate) use self::workers::Workers;

@@ -25,7 +25,7 @@ pub(crate) enum WorkerSource {
     /// The workers of the runtime that submits it.
     PerRuntime(Runtimes),
     /// The pool's own workers.
-    #[cfg(feature = "rayon")]
+    #[cfg(feature = "cpu")]
     Own(Arc<Workers>),
 }
 
@@ -39,7 +39,7 @@ impl Pool {
     pub(crate) fn current_workers(&self) -> Result<(Arc<Workers>, Option<Handle>), OffloadError> {
         match &self.workers {
             WorkerSource::PerRuntime(runtimes) => Ok((runtimes.current_workers(&self.config)?, None)),
-            #[cfg(feature = "rayon")]
+            #[cfg(feature = "cpu")]
             WorkerSource::Own(workers) => Ok((Arc::clone(workers), Handle::try_current().ok())),
         }
     }
@@ -47,7 +47,7 @@ impl Pool {
     fn all_workers(&self) -> Vec<Arc<Workers>> {
         match &self.workers {
             WorkerSource::PerRuntime(runtimes) => runtimes.all_workers(),
-            #[cfg(feature = "rayon")]
+            #[cfg(feature = "cpu")]
             WorkerSource::Own(workers) => vec![Arc::clone(workers)],
         }
     }

@@ -7,7 +7,7 @@ use actix_web::Handler;
 
 use super::pool_response::{IntoPoolResponse, PoolResponse};
 use crate::debug::impl_debug;
-#[cfg(feature = "rayon")]
+#[cfg(feature = "cpu")]
 use crate::offload::CpuPool;
 use crate::offload::{BlockingPool, OffloadError, TaskHandle};
 use crate::web::{HandlerFn, PoolArguments, PoolHandler, Refusal};
@@ -71,7 +71,7 @@ where
 /// let app = App::new().route("/checksum", web::post().to(cpu_handler(checksum)));
 /// # drop(app);
 /// ```
-#[cfg(feature = "rayon")]
+#[cfg(feature = "cpu")]
 pub fn cpu_handler<F, Args>(function: F) -> PoolHandler<F, Args, CpuPool>
 where
     F: HandlerFn<Args>,

@@ -77,7 +77,7 @@ pub use self::body::GuardBody;
 pub use self::extract::GuardedFuture;
 pub use self::flight::{FlightFuture, FlightMiddleware, FlightService};
 pub use self::future::GuardFuture;
-#[cfg(feature = "rayon")]
+#[cfg(feature = "cpu")]
 pub use self::handler::cpu_handler;
 #[cfg(feature = "offload")]
 pub use self::handler::{PoolHandlerFuture, blocking_handler};

@@ -16,7 +16,7 @@ use crate::background::{HostHandle, Probe, ProbeAnswer};
 /// A client that can reach the probes can request the names and problems of all services with `?verbose`, so do not
 /// expose them to the internet.
 ///
-/// The probes respond only as fast as the server's workers. With the feature `hyper`,
+/// The probes respond only as fast as the server's workers. With the feature `probe-listener`,
 /// [`probe_listener`](crate::background::ServiceHostBuilder::probe_listener) responds even while the workers are stuck.
 ///
 /// # Examples
@@ -61,10 +61,11 @@ fn resource(probe: Probe, handle: HostHandle) -> impl HttpServiceFactory + 'stat
         .default_service(web::to(method_not_allowed))
 }
 
-fn response(ProbeAnswer { status, body, .. }: ProbeAnswer) -> HttpResponse {
-    let mut response = HttpResponse::build(StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE));
+fn response(answer: ProbeAnswer) -> HttpResponse {
+    let mut response =
+        HttpResponse::build(StatusCode::from_u16(answer.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE));
     for header in ProbeAnswer::HEADERS {
-        response.insert_header(header);
+        response.insert_header(*header);
     }
-    response.body(body)
+    response.body(answer.into_body())
 }

@@ -7,7 +7,7 @@ use axum::handler::Handler;
 use axum::response::{IntoResponse, Response};
 
 use super::body::link;
-#[cfg(feature = "rayon")]
+#[cfg(feature = "cpu")]
 use crate::offload::CpuPool;
 use crate::offload::{BlockingPool, OffloadError, TaskHandle};
 use crate::web::{ClientLink, HandlerFn, PoolArguments, PoolHandler, Refusal};
@@ -69,7 +69,7 @@ where
 ///
 /// let app: Router = Router::new().route("/checksum", post(cpu_handler(checksum)));
 /// ```
-#[cfg(feature = "rayon")]
+#[cfg(feature = "cpu")]
 pub fn cpu_handler<F, Args>(function: F) -> PoolHandler<F, Args, CpuPool>
 where
     F: HandlerFn<Args>,

@@ -57,7 +57,7 @@ mod response;
 pub use self::body::{AxumBody, FlightLayer, GuardLayer};
 #[cfg(feature = "offload")]
 pub use self::handler::blocking_handler;
-#[cfg(feature = "rayon")]
+#[cfg(feature = "cpu")]
 pub use self::handler::cpu_handler;
 #[cfg(unix)]
 pub use self::listener::{WatchedListener, WatchedStream};

@@ -17,7 +17,7 @@ use crate::background::{HostHandle, Probe, ProbeAnswer};
 /// reach the probes can request the names and problems of all services with `?verbose`, so do not expose them to the
 /// internet.
 ///
-/// The probes respond only as fast as the server's runtime. With the feature `hyper`,
+/// The probes respond only as fast as the server's runtime. With the feature `probe-listener`,
 /// [`probe_listener`](crate::background::ServiceHostBuilder::probe_listener) responds even while the runtime is stuck.
 ///
 /// # Panics
@@ -66,11 +66,12 @@ where
     get(move |uri: Uri| ready(response(probe.answer(&handle.status(), uri.query().unwrap_or_default()))))
 }
 
-fn response(ProbeAnswer { status, body, .. }: ProbeAnswer) -> Response {
-    let mut response = Response::new(Body::from(body));
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+fn response(answer: ProbeAnswer) -> Response {
+    let status = StatusCode::from_u16(answer.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    let mut response = Response::new(Body::from(answer.into_body()));
+    *response.status_mut() = status;
     for (name, value) in ProbeAnswer::HEADERS {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        response.headers_mut().insert(*name, HeaderValue::from_static(value));
     }
     response
 }

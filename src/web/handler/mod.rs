@@ -10,6 +10,6 @@ mod settings;
 
 pub use self::function::{HandlerFn, PoolArgument, PoolArguments};
 pub use self::pool_handler::PoolHandler;
-#[cfg(feature = "rayon")]
+#[cfg(feature = "cpu")]
 pub use self::pools::cpu_handler_pool;
 pub use self::pools::handler_pool;

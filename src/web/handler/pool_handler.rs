@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::function::HandlerFn;
-#[cfg(feature = "rayon")]
+#[cfg(feature = "cpu")]
 use super::pools::cpu_handler_pool;
 use super::pools::handler_pool;
 use super::settings::{AnyPool, PoolHandlerSettings};
 use crate::debug::impl_debug;
-#[cfg(feature = "rayon")]
+#[cfg(feature = "cpu")]
 use crate::offload::CpuPool;
 use crate::offload::{BlockingPool, OffloadError, Priority, TaskHandle};
 use crate::web::Refusal;
@@ -148,7 +148,7 @@ impl<F, Args> PoolHandler<F, Args, BlockingPool> {
     }
 }
 
-#[cfg(feature = "rayon")]
+#[cfg(feature = "cpu")]
 impl<F, Args> PoolHandler<F, Args, CpuPool> {
     pub(crate) fn cpu(function: F) -> Self {
         Self::new(function, AnyPool::Cpu(cpu_handler_pool().clone()))

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use crate::offload::BlockingPool;
-#[cfg(feature = "rayon")]
+#[cfg(feature = "cpu")]
 use crate::offload::CpuPool;
 
 /// The number of requests that may wait. With 40 at a time, the last one waits for ten rounds; a client that would wait
@@ -13,7 +13,7 @@ const MAX_QUEUED: usize = 400;
 static BLOCKING: LazyLock<BlockingPool> =
     LazyLock::new(|| BlockingPool::builder("handlers").max_queued(MAX_QUEUED).build());
 
-#[cfg(feature = "rayon")]
+#[cfg(feature = "cpu")]
 static CPU: LazyLock<CpuPool> = LazyLock::new(|| {
     let pool = CpuPool::builder("cpu-handlers").share_threads(CpuPool::global()).max_queued(MAX_QUEUED).build();
     pool.expect("a pool that shares threads starts none")
@@ -51,7 +51,7 @@ pub fn handler_pool() -> &'static BlockingPool {
 /// # Panics
 ///
 /// Panics on first use if the threads can't be started.
-#[cfg(feature = "rayon")]
+#[cfg(feature = "cpu")]
 #[must_use]
 pub fn cpu_handler_pool() -> &'static CpuPool {
     &CPU

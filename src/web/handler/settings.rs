@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::debug::impl_debug;
-#[cfg(feature = "rayon")]
+#[cfg(feature = "cpu")]
 use crate::offload::CpuPool;
 use crate::offload::{BlockingPool, OffloadError, Priority, Task, TaskContext, TaskHandle};
 use crate::web::refusal_hook::RefusalHook;
@@ -23,7 +23,7 @@ pub(super) struct PoolHandlerSettings {
 #[derive(Clone, Debug)]
 pub(super) enum AnyPool {
     Blocking(BlockingPool),
-    #[cfg(feature = "rayon")]
+    #[cfg(feature = "cpu")]
     Cpu(CpuPool),
 }
 
@@ -49,7 +49,7 @@ impl PoolHandlerSettings {
         let work = |_: &TaskContext| work();
         let mut task: Task<_> = match &self.pool {
             AnyPool::Blocking(pool) => pool.task(work),
-            #[cfg(feature = "rayon")]
+            #[cfg(feature = "cpu")]
             AnyPool::Cpu(pool) => pool.task(work),
         };
         task = task.priority(self.priority);

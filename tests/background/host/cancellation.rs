@@ -54,7 +54,7 @@ async fn shutdown_continues_after_its_future_is_dropped_at_any_poll() {
         let host = host(&log);
         host.start().await.unwrap();
         ended += usize::from(poll_and_drop(polls, host.shutdown()).await);
-        soon("the stop", until("the host has stopped", || host.status().phase == HostPhase::Stopped)).await;
+        soon("the stop", until("the host has stopped", || host.status().phase() == HostPhase::Stopped)).await;
         assert_clean_shutdown(&host, &log).await;
     }
     assert!((1..7).contains(&ended), "some futures are dropped before, and some after completion");
@@ -72,7 +72,7 @@ async fn run_until_dropped_at_any_poll_stops_the_host() {
             Ok::<(), std::io::Error>(())
         };
         ended += usize::from(poll_and_drop(polls, host.run_until(server)).await);
-        soon("the stop", until("the host has stopped", || handle.status().phase == HostPhase::Stopped)).await;
+        soon("the stop", until("the host has stopped", || handle.status().phase() == HostPhase::Stopped)).await;
         assert_eq!(log.count("start actor"), log.count("stop actor") + log.count("dropped start actor"), "{polls}");
     }
     assert!((1..15).contains(&ended), "some futures are dropped before, and some after completion");

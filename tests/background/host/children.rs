@@ -38,7 +38,7 @@ async fn children_are_asked_to_stop_and_awaited() {
     let host = virtual_host().service(service).build().unwrap();
     host.start().await.unwrap();
     let report = host.shutdown().await.unwrap();
-    assert_eq!((log.times(start, "child ends"), report.took), (vec![2_000], SECOND * 2));
+    assert_eq!((log.times(start, "child ends"), report.took()), (vec![2_000], SECOND * 2));
     assert!(report.is_clean());
 }
 
@@ -61,8 +61,8 @@ async fn unresponsive_children_are_aborted_at_the_stop_timeout() {
     host.start().await.unwrap();
     let start = Instant::now();
     let report = host.shutdown().await.unwrap();
-    assert_eq!((log.times(start, "child dropped"), report.took), (vec![1_000], SECOND));
-    assert!(matches!(report.service("actor").unwrap().exit.as_ref().unwrap().kind, ExitKind::Stopped));
+    assert_eq!((log.times(start, "child dropped"), report.took()), (vec![1_000], SECOND));
+    assert!(matches!(report.service("actor").unwrap().exit().unwrap().kind(), ExitKind::Stopped));
 }
 
 #[tokio::test(start_paused = true)]
@@ -89,12 +89,13 @@ async fn unresponsive_children_delay_a_restart_by_at_most_the_stop_timeout() {
     let host = virtual_host().service(service).build().unwrap();
     host.start().await.unwrap();
     sleep(SECOND).await;
-    assert_eq!(host.status().service("actor").unwrap().state, ServiceState::Stopping);
+    assert_eq!(*host.status().service("actor").unwrap().state(), ServiceState::Stopping);
     sleep(SECOND * 9).await;
     assert_eq!(log.times(start, "run"), [0, 2_000]);
     assert_eq!(log.times(start, "child dropped"), [2_000]);
-    let failure = host.status().service("actor").unwrap().last_failure.clone().unwrap();
-    assert!(matches!(failure.kind, ExitKind::Panicked(_)), "{failure:?}");
+    let status = host.status();
+    let failure = status.service("actor").unwrap().last_failure().unwrap();
+    assert!(matches!(failure.kind(), ExitKind::Panicked(_)), "{failure:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -118,7 +119,7 @@ async fn stop_sees_completion_of_a_run_that_left_children() {
     let host = virtual_host().service(Parent(exits.clone())).build().unwrap();
     host.start().await.unwrap();
     sleep(SECOND).await;
-    assert_eq!(host.status().service("parent").unwrap().state, ServiceState::Completed);
+    assert_eq!(*host.status().service("parent").unwrap().state(), ServiceState::Completed);
     assert_eq!(*exits.lock().unwrap(), ["completed"]);
 }
 

@@ -151,11 +151,11 @@ async fn supervisor_survives_errors_whose_destructors_panic() {
         let service = restarts_forever(Service::new(Bomber(is_armed.clone())).placement(placement));
         let host = threaded_host().service(service).build().unwrap();
         host.start().await.unwrap();
-        until("the service restarts", || host.status().service("bomber").unwrap().restarts > 10).await;
+        until("the service restarts", || host.status().service("bomber").unwrap().restarts() > 10).await;
         let report = host.shutdown().await;
         is_armed.store(false, Ordering::Relaxed);
         report.unwrap();
-        assert_eq!(host.status().phase, HostPhase::Stopped);
+        assert_eq!(host.status().phase(), HostPhase::Stopped);
     }
 }
 
@@ -165,7 +165,8 @@ async fn supervisor_survives_an_error_that_panics_on_display() {
     let service = service_fn("actor", |_| async { Err(PanicsOnDisplay.into()) });
     let host = virtual_host().service(restarts_forever(service)).build().unwrap();
     host.start().await.unwrap();
-    soon("the restarts", until("the service restarts", || host.status().service("actor").unwrap().restarts > 3)).await;
+    soon("the restarts", until("the service restarts", || host.status().service("actor").unwrap().restarts() > 3))
+        .await;
     host.shutdown().await.unwrap();
 }
 
@@ -175,7 +176,7 @@ async fn periodic_call_ends_when_its_error_panics_on_display() {
     for overlap in [Overlap::Skip, Overlap::Allow] {
         let calls = Arc::new(AtomicU64::new(0));
         let counter = calls.clone();
-        let service = periodic("calls", Every::fixed_rate(MS).overlap(overlap).max_runs(3), move || {
+        let service = periodic("calls", Every::fixed_rate(MS).overlap(overlap).max_runs(3), move |_| {
             counter.fetch_add(1, Ordering::Relaxed);
             async { Err(PanicsOnDisplay.into()) }
         });
@@ -184,9 +185,9 @@ async fn periodic_call_ends_when_its_error_panics_on_display() {
         sleep(MS * 100).await;
         let status = host.status();
         let service = status.service("calls").unwrap();
-        assert!(service.is_ended(), "{overlap:?}: {:?}", service.state);
-        assert_eq!((service.restarts, calls.load(Ordering::Relaxed)), (0, 3));
-        assert_eq!(service.ticks().unwrap().failures, 3);
+        assert!(service.is_ended(), "{overlap:?}: {:?}", service.state());
+        assert_eq!((service.restarts(), calls.load(Ordering::Relaxed)), (0, 3));
+        assert_eq!(service.ticks().unwrap().failures(), 3);
         host.shutdown().await.unwrap();
     }
 }
@@ -250,5 +251,5 @@ fn host_on_a_runtime_without_timers_is_not_ready_and_drains() {
     let error = runtime.block_on(host.start()).unwrap_err();
     assert!(matches!(error, HostError::SupervisorGone), "{error:?}");
     assert!(host.handle().draining().is_cancelled());
-    assert_eq!(host.status().phase, HostPhase::Stopping);
+    assert_eq!(host.status().phase(), HostPhase::Stopping);
 }

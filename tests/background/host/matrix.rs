@@ -46,20 +46,20 @@ async fn first_failure_is_restarted_at_every_placement() {
             until("the second generation", || log.count("run actor") == 2).await;
             until("the service is ready", || status(&host).is_ready()).await;
             let status = status(&host);
-            assert_eq!((status.generation, status.restarts), (2, 1), "{placement:?} {act:?}");
-            let exit = status.last_failure.unwrap();
-            match (&exit.kind, &act) {
+            assert_eq!((status.generation(), status.restarts()), (2, 1), "{placement:?} {act:?}");
+            let exit = status.last_failure().unwrap();
+            match (&exit.kind(), &act) {
                 (ExitKind::Failed(error), Act::Fail) => assert_eq!(error.to_string(), "actor fails to run"),
                 (ExitKind::Panicked(panic), Act::Panic) => {
-                    assert_eq!(&*panic.message, "actor panics in run");
-                    assert!(panic.location.as_ref().unwrap().contains("actor.rs"));
+                    assert_eq!(panic.message(), "actor panics in run");
+                    assert!(panic.location().unwrap().contains("actor.rs"));
                 }
                 (kind, act) => panic!("{kind:?} after {act:?}"),
             }
             let report = shutdown(&host).await;
             let service = report.service("actor").unwrap();
-            assert!(matches!(service.exit.as_ref().unwrap().kind, ExitKind::Stopped));
-            assert_eq!((service.generations, report.exit_code()), (2, 0));
+            assert!(matches!(service.exit().unwrap().kind(), ExitKind::Stopped));
+            assert_eq!((service.generations(), report.exit_code()), (2, 0));
             let one = ["start actor", "run actor", "stop actor"];
             assert_eq!(log.lines(), [one, one].concat(), "{placement:?} {act:?}");
         }
@@ -71,12 +71,12 @@ async fn early_return_completes_the_service_at_every_placement() {
     for placement in PLACEMENTS {
         let log = Log::default();
         let host = start(with_options(Actor::new("actor", &log).run(Act::Succeed).at(placement))).await;
-        until("the service completes", || status(&host).state == ServiceState::Completed).await;
-        assert!(matches!(status(&host).last_exit.unwrap().kind, ExitKind::Completed));
-        assert!(status(&host).is_ready() && status(&host).last_failure.is_none());
+        until("the service completes", || *status(&host).state() == ServiceState::Completed).await;
+        assert!(matches!(status(&host).last_exit().unwrap().kind(), ExitKind::Completed));
+        assert!(status(&host).is_ready() && status(&host).last_failure().is_none());
         let report = shutdown(&host).await;
         let service = report.service("actor").unwrap();
-        assert!(report.is_clean() && service.took.is_none() && matches!(service.clean_up, CleanUp::Done));
+        assert!(report.is_clean() && service.took().is_none() && matches!(service.clean_up(), CleanUp::Done));
         assert_eq!(log.lines(), ["start actor", "run actor", "stop actor"]);
     }
 }
@@ -89,8 +89,8 @@ async fn early_return_with_restart_always_restarts_at_every_placement() {
         let host = start(with_options(actor.at(placement)).restart(Restart::Always)).await;
         until("the second generation", || log.count("run actor") == 2).await;
         until("the service is ready", || status(&host).is_ready()).await;
-        assert_eq!(status(&host).restarts, 1);
-        assert!(status(&host).last_failure.is_none());
+        assert_eq!(status(&host).restarts(), 1);
+        assert!(status(&host).last_failure().is_none());
         shutdown(&host).await;
         assert_eq!(log.count("stop actor"), 2);
     }
@@ -107,8 +107,8 @@ async fn unresponsive_run_is_dropped_at_its_timeout_and_then_cleaned_up() {
         let took = began.elapsed();
         assert!(took >= MS * 50 && took < MS * 50 + SLACK, "{took:?}");
         let service = report.service("actor").unwrap();
-        assert!(matches!(service.exit.as_ref().unwrap().kind, ExitKind::Aborted));
-        assert!(matches!(service.clean_up, CleanUp::Done));
+        assert!(matches!(service.exit().unwrap().kind(), ExitKind::Aborted));
+        assert!(matches!(service.clean_up(), CleanUp::Done));
         assert_eq!(log.lines(), ["start actor", "run actor", "dropped run actor", "stop actor"]);
     }
 }
@@ -126,8 +126,8 @@ async fn run_that_blocks_forever_is_abandoned_and_cleaned_up_on_another_thread()
         // Half of the time until the deadline, at most 500 ms, is left for futures that may still be dropped.
         assert!(took >= MS * 50 && took < SECOND + SLACK, "{placement:?} {took:?}");
         let service = report.service("actor").unwrap();
-        assert!(matches!(service.exit.as_ref().unwrap().kind, ExitKind::Leaked), "{service:?}");
-        assert!(matches!(service.clean_up, CleanUp::Done), "{service:?}");
+        assert!(matches!(service.exit().unwrap().kind(), ExitKind::Leaked), "{service:?}");
+        assert!(matches!(service.clean_up(), CleanUp::Done), "{service:?}");
         assert_eq!(log.lines(), ["start actor", "run actor", "stop actor"], "{placement:?}");
         // `run` returns, and `stop` has already been called.
         gate.open();
@@ -151,10 +151,10 @@ async fn blocking_service_does_not_delay_the_host_beyond_its_deadline() {
         let took = began.elapsed();
         assert!(took < MS * 350 + SLACK, "{placement:?} {took:?}");
         // The report's own time is more exact: the noise is in waiting for the report.
-        assert!(report.took < MS * 350 + SLACK / 2, "{:?}", report.took);
+        assert!(report.took() < MS * 350 + SLACK / 2, "{:?}", report.took());
         let service = report.service("actor").unwrap();
-        assert!(matches!(service.exit.as_ref().unwrap().kind, ExitKind::Leaked), "{service:?}");
-        assert!(matches!(service.clean_up, CleanUp::TimedOut), "{service:?}");
+        assert!(matches!(service.exit().unwrap().kind(), ExitKind::Leaked), "{service:?}");
+        assert!(matches!(service.clean_up(), CleanUp::TimedOut), "{service:?}");
         // The thread for `stop` is created shortly before the deadline, and a busy machine may delay it.
         until("`stop` is called", || log.count("stop actor") == 1).await;
         gate.open();
@@ -195,7 +195,7 @@ async fn shutdown_right_after_start_calls_stop_once_at_every_placement() {
             let report = shutdown(&host).await;
             assert!(report.is_clean(), "{placement:?}: {report:?}");
             let service = report.service("actor").unwrap();
-            assert!(matches!(service.exit.as_ref().unwrap().kind, ExitKind::Stopped), "{service:?}");
+            assert!(matches!(service.exit().unwrap().kind(), ExitKind::Stopped), "{service:?}");
             let lines = log.lines();
             let all = [&["start actor", "run actor", "stop actor"][..], &["start actor", "stop actor"]];
             assert!(all.iter().any(|all| lines == *all), "{placement:?}: {lines:?}");
@@ -215,9 +215,9 @@ async fn unresponsive_run_ends_before_the_reserved_time_and_unresponsive_stop_at
         let report = host.shutdown().await.unwrap();
         assert_eq!(log.times(start, "dropped run actor"), [run_ends]);
         assert_eq!(log.times(start, "dropped stop actor"), [stop_ends]);
-        assert_eq!(report.took, SECOND * total);
+        assert_eq!(report.took(), SECOND * total);
         assert_eq!(report.exit_code(), 1);
-        assert!(matches!(report.service("actor").unwrap().clean_up, CleanUp::TimedOut));
+        assert!(matches!(report.service("actor").unwrap().clean_up(), CleanUp::TimedOut));
     }
 }
 
@@ -229,9 +229,9 @@ async fn failed_stop_is_reported_at_every_placement() {
             let host = start(with_options(Actor::new("actor", &log).stop(act.clone()).at(placement))).await;
             let report = shutdown(&host).await;
             let service = report.service("actor").unwrap();
-            match (&service.clean_up, &act) {
+            match (service.clean_up(), &act) {
                 (CleanUp::Failed(error), Act::Fail) => assert_eq!(error.to_string(), "actor fails to stop"),
-                (CleanUp::Panicked(panic), Act::Panic) => assert_eq!(&*panic.message, "actor panics in stop"),
+                (CleanUp::Panicked(panic), Act::Panic) => assert_eq!(panic.message(), "actor panics in stop"),
                 (clean_up, act) => panic!("{clean_up:?} after {act:?}"),
             }
             assert!(!service.is_clean() && report.is_clean(), "the service is degradable");
@@ -246,10 +246,10 @@ async fn service_stuck_in_stop_is_not_restarted() {
         let (log, gate) = (Log::default(), Gate::default());
         let actor = Actor::new("actor", &log).run(Act::Fail).stop(Act::Block(gate.wait()));
         let host = start(with_short_stop_timeout(actor.at(placement)).cleanup_timeout(MS * 50)).await;
-        until("the host gives up on it", || status(&host).state == ServiceState::Failed).await;
-        assert_eq!(status(&host).generation, 1, "{placement:?}");
+        until("the host gives up on it", || *status(&host).state() == ServiceState::Failed).await;
+        assert_eq!(status(&host).generation(), 1, "{placement:?}");
         assert_eq!(log.lines(), ["start actor", "run actor", "stop actor"], "{placement:?}");
-        assert_eq!(host.status().phase, HostPhase::Running);
+        assert_eq!(host.status().phase(), HostPhase::Running);
         gate.open();
         shutdown(&host).await;
     }
@@ -262,11 +262,11 @@ async fn completed_service_stuck_in_stop_counts_as_completed() {
     let service = actor.stop_timeout(MS * 50).cleanup_timeout(MS * 50);
     let host = start(service).await;
     until("the service has ended", || status(&host).is_ended()).await;
-    assert_eq!(status(&host).state, ServiceState::Completed);
-    assert_eq!(host.status().phase, HostPhase::Running);
+    assert_eq!(*status(&host).state(), ServiceState::Completed);
+    assert_eq!(host.status().phase(), HostPhase::Running);
     gate.open();
     let report = shutdown(&host).await;
-    assert!(matches!(report.service("actor").unwrap().clean_up, CleanUp::TimedOut));
+    assert!(matches!(report.service("actor").unwrap().clean_up(), CleanUp::TimedOut));
     assert_eq!(report.exit_code(), 1, "what the service held may not be released");
 }
 
@@ -277,9 +277,9 @@ async fn leaked_critical_service_stops_the_host() {
     let service = actor.heartbeat(MS * 30).stop_timeout(MS * 20);
     let host = threaded_host().service(service).build().unwrap();
     host.start().await.unwrap();
-    until("the host has stopped", || host.status().phase == HostPhase::Stopped).await;
+    until("the host has stopped", || host.status().phase() == HostPhase::Stopped).await;
     let error = host.shutdown().await.unwrap_err();
     assert!(matches!(&error, HostError::GaveUp { reason, .. } if matches!(reason.kind(), Some(ExitKind::Leaked))));
     assert_eq!((error.exit_code(), log.count("stop actor")), (1, 1));
-    assert_eq!(status(&host).generation, 1);
+    assert_eq!(status(&host).generation(), 1);
 }

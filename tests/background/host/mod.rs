@@ -11,6 +11,7 @@ mod build;
 mod cancellation;
 mod children;
 mod hostile;
+mod lifespan;
 mod matrix;
 mod restart;
 mod restart_with;

@@ -28,7 +28,7 @@ async fn followers_restart_with_their_leader_without_counting_as_failed() {
     assert_eq!(log.times(start, "start other"), [0]);
     let status = host.status();
     let follower = status.service("follower").unwrap();
-    assert_eq!((follower.generation, follower.restarts), (2, 0));
+    assert_eq!((follower.generation(), follower.restarts()), (2, 0));
     assert!(status.is_ready());
     assert!(host.shutdown().await.unwrap().is_clean());
 }
@@ -65,7 +65,7 @@ async fn giving_up_on_the_leader_gives_up_on_its_followers() {
     sleep(SECOND * 10).await;
     let states = ["leader", "follower", "of follower", "other"].map(|name| {
         let status = host.status();
-        status.service(name).unwrap().state.to_string()
+        status.service(name).unwrap().state().to_string()
     });
     assert_eq!(states, ["failed", "failed", "failed", "running"]);
     assert_eq!((log.count("stop follower"), log.count("stop of follower")), (1, 1));
@@ -84,7 +84,7 @@ async fn giving_up_on_the_leader_of_a_critical_follower_stops_the_host() {
         .unwrap();
     host.start().await.unwrap();
     sleep(SECOND * 10).await;
-    assert_eq!(host.status().phase, HostPhase::Stopped);
+    assert_eq!(host.status().phase(), HostPhase::Stopped);
     let error = host.shutdown().await.unwrap_err();
     let HostError::GaveUp { service, reason, .. } = &error else { panic!("{error:?}") };
     assert_eq!((&**service, reason.dependency()), ("follower", Some("leader")));
@@ -147,8 +147,12 @@ async fn follower_waits_until_its_leader_is_ready_again() {
     let host = virtual_host().service(leader.manual_ready().backoff(second())).service(follower).build().unwrap();
     host.start().await.unwrap();
     sleep(SECOND * 5).await;
-    let waiting = ServiceState::BackingOff { failures: 0, delay: std::time::Duration::ZERO };
-    assert_eq!(host.status().service("follower").unwrap().state, waiting);
+    let status = host.status();
+    let state = status.service("follower").unwrap().state();
+    assert!(
+        matches!(state, ServiceState::BackingOff { failures: 0, delay: std::time::Duration::ZERO, .. }),
+        "{state:?}"
+    );
     sleep(SECOND * 10).await;
     assert_eq!(log.times(start, "run follower"), [0, 9_000]);
 }
@@ -166,7 +170,7 @@ async fn waiting_follower_is_stopped_with_the_host() {
     host.start().await.unwrap();
     sleep(SECOND * 3).await;
     let report = host.shutdown().await.unwrap();
-    assert!(report.took < SECOND);
+    assert!(report.took() < SECOND);
     assert_eq!(log.count("start follower"), 1);
-    assert_eq!(host.status().service("follower").unwrap().state, ServiceState::Stopped);
+    assert_eq!(*host.status().service("follower").unwrap().state(), ServiceState::Stopped);
 }

@@ -24,7 +24,7 @@ async fn server_that_ends_on_its_own_stops_the_host() {
         Served::Ok(())
     };
     let report = host.run_until(server).await.unwrap();
-    assert_eq!((report.trigger.clone(), report.exit_code()), (Trigger::ServerEnded, 0));
+    assert_eq!((report.trigger().clone(), report.exit_code()), (Trigger::ServerEnded, 0));
     assert_eq!(log.lines(), ["start actor", "run actor", "server ends", "stop actor"]);
 }
 
@@ -33,8 +33,8 @@ async fn error_of_the_server_carries_the_report() {
     let log = Log::default();
     let host = virtual_host().service(Actor::new("actor", &log).service()).build().unwrap();
     let error = host.run_until(async { Err(io::Error::other("no port")) }).await.unwrap_err();
-    let HostError::Server { source, report } = &error else { panic!("{error:?}") };
-    assert_eq!((source.to_string().as_str(), &report.trigger), ("no port", &Trigger::ServerEnded));
+    let HostError::Server { source, report, .. } = &error else { panic!("{error:?}") };
+    assert_eq!((source.to_string().as_str(), report.trigger()), ("no port", &Trigger::ServerEnded));
     assert_eq!((error.exit_code(), log.count("stop actor")), (1, 1));
 }
 
@@ -48,7 +48,7 @@ async fn services_stop_after_the_server_has_drained() {
         sleep(SECOND).await;
         handle.request_shutdown();
         draining.cancelled().await;
-        assert_eq!(handle.status().phase, HostPhase::Draining);
+        assert_eq!(handle.status().phase(), HostPhase::Draining);
         assert!(!handle.status().is_ready());
         assert!(handle.status().service("actor").unwrap().is_ready(), "the remaining requests may need the service");
         sleep(SECOND * 3).await;
@@ -56,7 +56,7 @@ async fn services_stop_after_the_server_has_drained() {
         Served::Ok(())
     };
     let report = host.run_until(server).await.unwrap();
-    assert_eq!((report.trigger.clone(), report.took), (Trigger::Requested, SECOND * 3));
+    assert_eq!((report.trigger().clone(), report.took()), (Trigger::Requested, SECOND * 3));
     assert!(report.is_clean());
     assert_eq!(log.times(start, "stop actor"), [4_000]);
     assert!(log.position("server ends") < log.position("stop actor"));
@@ -80,7 +80,7 @@ async fn server_that_does_not_drain_in_time_is_dropped_before_the_services_stop(
         pending::<Served>().await
     };
     let report = host.run_until(server).await.unwrap();
-    assert!(report.server_cut_off && report.exit_code() == 1);
+    assert!(report.server_cut_off() && report.exit_code() == 1);
     assert_eq!(log.times(start, "server dropped"), [3_000]);
     assert_eq!(start.elapsed(), SECOND * 4);
 }
@@ -153,7 +153,7 @@ async fn forced_shutdown_drops_the_server_at_once() {
         pending::<Served>().await
     };
     let report = host.run_until(server).await.unwrap();
-    assert!(report.server_cut_off && report.forced_by.is_some());
+    assert!(report.server_cut_off() && report.forced_by().is_some());
     assert_eq!(start.elapsed(), SECOND);
 }
 
@@ -169,7 +169,7 @@ async fn services_are_stopped_after_the_server_panics() {
     }));
     assert!(serving.await.unwrap_err().is_panic());
     let start = std::time::Instant::now();
-    until("the host has stopped", || handle.status().phase == HostPhase::Stopped).await;
+    until("the host has stopped", || handle.status().phase() == HostPhase::Stopped).await;
     assert!(start.elapsed() < SECOND * 5, "the host does not wait for a server that has panicked");
     assert_eq!(log.count("stop actor"), 1);
 }
@@ -190,7 +190,7 @@ async fn dropping_run_until_at_any_point_stops_the_services_without_waiting_for_
         };
         assert!(timeout(MS * wait, host.run_until(server)).await.is_err());
         let start = Instant::now();
-        soon("the stop", until("the host has stopped", || handle.status().phase == HostPhase::Stopped)).await;
+        soon("the stop", until("the host has stopped", || handle.status().phase() == HostPhase::Stopped)).await;
         let max = if wait == 500 { SECOND * 5 } else { SECOND };
         assert!(start.elapsed() <= max + MS, "dropped after {wait} ms, the stop took {:?}", start.elapsed());
         assert_eq!(log.count("start actor"), 1);

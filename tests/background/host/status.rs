@@ -13,10 +13,26 @@ use tokio::time::{sleep, timeout};
 use crate::host::actor::{Act, Actor, Log, SECOND, soon, threaded_host, virtual_host};
 use support::waiting::{MS, PATIENCE, until};
 
+/// In the order in which a host enters them.
+const PHASES: [HostPhase; 6] = [
+    HostPhase::Built,
+    HostPhase::Starting,
+    HostPhase::Running,
+    HostPhase::Draining,
+    HostPhase::Stopping,
+    HostPhase::Stopped,
+];
+
+#[test]
+fn host_is_stopping_from_the_drain_on() {
+    assert_eq!(PHASES.map(HostPhase::is_stopping), [false, false, false, true, true, true]);
+    assert_eq!(PHASES.map(HostPhase::is_stopped), [false, false, false, false, false, true]);
+}
+
 fn text(event: &HostEvent) -> String {
     match event {
         HostEvent::Phase(phase) => phase.to_string(),
-        HostEvent::Service(service) => format!("{} {}", service.name, service.state),
+        HostEvent::Service(service) => format!("{} {}", service.name(), service.state()),
         HostEvent::Missed(missed) => format!("missed {missed}"),
         _ => "unknown".into(),
     }
@@ -114,7 +130,7 @@ async fn condition_is_the_last_one_that_the_service_reported() {
     for _ in 0..3 {
         sleep(MS * 500).await;
         let status = host.status();
-        seen.push((status.service("actor").unwrap().state.to_string(), status.is_ready()));
+        seen.push((status.service("actor").unwrap().state().to_string(), status.is_ready()));
         sleep(MS * 500).await;
     }
     let expected = [("degraded: slow disk", true), ("not ready: no disk", false), ("running", true)];
@@ -129,12 +145,12 @@ async fn snapshot_never_changes() {
     let running = host.status();
     host.shutdown().await.unwrap();
     assert_eq!(
-        [built.phase, running.phase, host.status().phase],
+        [built.phase(), running.phase(), host.status().phase()],
         [HostPhase::Built, HostPhase::Running, HostPhase::Stopped]
     );
-    assert_eq!(built.service("a").unwrap().state, ServiceState::Registered);
+    assert_eq!(*built.service("a").unwrap().state(), ServiceState::Registered);
     assert!(running.is_ready() && running.service("a").unwrap().is_ready());
-    assert_eq!(host.status().service("a").unwrap().state, ServiceState::Stopped);
+    assert_eq!(*host.status().service("a").unwrap().state(), ServiceState::Stopped);
     assert!(host.status().service("a").unwrap().is_ended());
     assert!(host.status().service("unknown").is_none());
     assert!(host.status().service("").is_none());
@@ -162,18 +178,19 @@ async fn snapshots_are_consistent_whenever_they_are_taken() {
     let (over, counter) = (is_over.clone(), taken.clone());
     let reader = std::thread::spawn(move || {
         let (mut last, start) = (HostPhase::Built, Clock::now());
+        let rank = |phase| PHASES.iter().position(|other| *other == phase).unwrap();
         while !over.load(Ordering::Relaxed) {
             assert!(start.elapsed() < PATIENCE * 5, "the host never stops");
             let status = handle.status();
-            assert!(status.phase >= last, "{last} and then {}", status.phase);
-            last = status.phase;
+            assert!(rank(status.phase()) >= rank(last), "{last} and then {}", status.phase());
+            last = status.phase();
             let counted = status.services().filter(|service| service.is_ended()).count();
-            assert!(status.phase != HostPhase::Stopped || counted == 200);
+            assert!(status.phase() != HostPhase::Stopped || counted == 200);
             for (index, service) in status.services().enumerate() {
-                assert_eq!(*service.name, *format!("s{index}"));
-                assert!(service.restarts <= service.generation);
-                if let Some(exit) = &service.last_exit {
-                    assert!(exit.generation <= service.generation);
+                assert_eq!(*service.name(), *format!("s{index}"));
+                assert!(service.restarts() <= service.generation());
+                if let Some(exit) = service.last_exit() {
+                    assert!(exit.generation() <= service.generation());
                 }
             }
             counter.fetch_add(1, Ordering::Relaxed);
@@ -242,7 +259,7 @@ async fn ten_thousand_services_start_and_stop() {
     assert_eq!(host.status().services().count(), 10_000);
     let report = timeout(PATIENCE, host.shutdown()).await.unwrap().unwrap();
     assert!(report.is_clean());
-    assert!(report.services.iter().all(|service| service.exit.is_some() && service.generations == 1));
+    assert!(report.services().iter().all(|service| service.exit().is_some() && service.generations() == 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -253,8 +270,8 @@ async fn failed_degradable_service_is_visible_and_the_host_stays_ready() {
     host.start().await.unwrap();
     sleep(SECOND).await;
     let status = host.status();
-    assert!(status.is_ready() && status.phase == HostPhase::Running);
-    assert_eq!(status.service("extra").unwrap().state, ServiceState::Failed);
+    assert!(status.is_ready() && status.phase() == HostPhase::Running);
+    assert_eq!(*status.service("extra").unwrap().state(), ServiceState::Failed);
     assert!(!status.service("extra").unwrap().is_ready());
     assert!(host.shutdown().await.unwrap().is_clean());
 }

@@ -32,7 +32,7 @@ async fn shutdown_during_the_start_stops_it_and_cleans_up_started_services() {
     assert!(matches!(error, HostError::StoppedWhileStarting { .. }), "{error:?}");
     let report = stopped.unwrap();
     assert_eq!(begun.elapsed(), SECOND * 4);
-    let kind = |name: &str| report.service(name).unwrap().exit.as_ref().map(|exit| exit.kind.to_string());
+    let kind = |name: &str| report.service(name).unwrap().exit().map(|exit| exit.kind().to_string());
     assert_eq!(kind("starting"), Some("stopped".into()), "`start` returned `Ok` and was cleaned up");
     assert_eq!(kind("unresponsive"), Some("stopped".into()), "`start` was dropped, so there is nothing to clean up");
     assert!(report.is_clean());
@@ -50,8 +50,8 @@ async fn shutdown_during_a_backoff_ends_it_at_once() {
     host.start().await.unwrap();
     sleep(SECOND).await;
     let report = host.shutdown().await.unwrap();
-    assert_eq!(report.took, std::time::Duration::ZERO);
-    assert_eq!(host.status().service("actor").unwrap().state, ServiceState::Stopped);
+    assert_eq!(report.took(), std::time::Duration::ZERO);
+    assert_eq!(*host.status().service("actor").unwrap().state(), ServiceState::Stopped);
     sleep(SECOND * 10_000).await;
     assert_eq!(log.lines(), ["start actor", "run actor", "stop actor"]);
 }
@@ -65,8 +65,8 @@ async fn concurrent_shutdowns_return_the_same_report() {
     let (handle, other) = (host.handle(), host.handle());
     let (one, two) = tokio::join!(handle.shutdown(), other.shutdown());
     let (one, two, three) = (one.unwrap(), two.unwrap(), host.shutdown().await.unwrap());
-    assert!(Arc::ptr_eq(&one.services, &two.services) && Arc::ptr_eq(&one.services, &three.services));
-    assert_eq!((one.took, one.trigger), (SECOND, Trigger::Requested));
+    assert!(std::ptr::eq(one.services(), two.services()) && std::ptr::eq(one.services(), three.services()));
+    assert_eq!((one.took(), one.trigger()), (SECOND, &Trigger::Requested));
     assert_eq!(log.count("stop actor"), 1);
 }
 
@@ -88,7 +88,7 @@ async fn shutdown_inside_a_service_fails_at_once_and_still_happens() {
     cell.set(host.handle()).unwrap();
     let start = Instant::now();
     host.start().await.unwrap();
-    soon("the stop", until("the host has stopped", || host.status().phase == HostPhase::Stopped)).await;
+    soon("the stop", until("the host has stopped", || host.status().phase() == HostPhase::Stopped)).await;
     let (at, text) = result.lock().unwrap().pop().unwrap();
     assert_eq!((at - start, text.contains("the host is stopping")), (SECOND, true), "{text}");
     assert!(host.shutdown().await.unwrap().is_clean());
@@ -110,7 +110,7 @@ async fn shutdown_inside_a_child_task_fails_at_once_and_still_happens() {
     cell.set(host.handle()).unwrap();
     let start = Instant::now();
     host.start().await.unwrap();
-    soon("the stop", until("the host has stopped", || host.status().phase == HostPhase::Stopped)).await;
+    soon("the stop", until("the host has stopped", || host.status().phase() == HostPhase::Stopped)).await;
     assert!(start.elapsed() < SECOND);
     assert!(host.shutdown().await.unwrap().is_clean());
 }
@@ -131,7 +131,7 @@ async fn shutdown_inside_a_thread_fails_for_its_own_host_but_not_for_another() {
     other.start().await.unwrap();
     host.start().await.unwrap();
     cell.set([host.handle(), other.handle()]).unwrap();
-    until("both hosts have stopped", || [&host, &other].iter().all(|host| host.status().phase == HostPhase::Stopped))
+    until("both hosts have stopped", || [&host, &other].iter().all(|host| host.status().phase() == HostPhase::Stopped))
         .await;
     assert!(host.shutdown().await.unwrap().is_clean());
 }
@@ -145,10 +145,13 @@ async fn service_requests_the_shutdown_with_a_reason() {
     });
     let host = virtual_host().service(service).build().unwrap();
     host.start().await.unwrap();
-    soon("the stop", until("the host has stopped", || host.status().phase == HostPhase::Stopped)).await;
+    soon("the stop", until("the host has stopped", || host.status().phase() == HostPhase::Stopped)).await;
     let report = host.shutdown().await.unwrap();
-    let trigger = Trigger::Service { name: "actor".into(), reason: "the license has expired".into() };
-    assert_eq!((report.trigger.clone(), report.exit_code()), (trigger, 0));
+    assert!(
+        matches!(report.trigger(), Trigger::Service { reason, .. } if &**reason == "the license has expired"),
+        "{report:?}"
+    );
+    assert_eq!((report.trigger().service(), report.exit_code()), (Some("actor"), 0));
 }
 
 #[tokio::test]
@@ -159,10 +162,10 @@ async fn dropped_host_is_stopped_by_its_own_thread() {
     host.start().await.unwrap();
     let handle = host.handle();
     drop(host);
-    until("the host has stopped", || handle.status().phase == HostPhase::Stopped).await;
+    until("the host has stopped", || handle.status().phase() == HostPhase::Stopped).await;
     assert_eq!(log.lines(), ["start actor", "run actor", "stop actor"]);
     let report = handle.shutdown().await.unwrap();
-    assert_eq!(report.trigger, Trigger::Dropped);
+    assert_eq!(*report.trigger(), Trigger::Dropped);
     assert!(report.is_clean());
 }
 
@@ -175,7 +178,7 @@ async fn shutdown_before_the_start_fails_and_has_no_effect() {
     host.handle().force_shutdown();
     host.start().await.unwrap();
     assert!(host.status().is_ready());
-    assert_eq!(host.shutdown().await.unwrap().forced_by, None);
+    assert_eq!(host.shutdown().await.unwrap().forced_by(), None);
     // A host that is dropped without having been started.
     let host = virtual_host().service(Actor::new("actor", &Log::default()).service()).build().unwrap();
     let mut events = host.subscribe();
@@ -191,7 +194,7 @@ async fn start_continues_after_its_future_is_dropped() {
     let actor = Actor::new("actor", &log).start(Act::after(SECOND * 5, Act::Succeed));
     let host = virtual_host().service(actor.service()).build().unwrap();
     assert!(timeout(SECOND, host.start()).await.is_err());
-    assert_eq!(host.status().phase, HostPhase::Starting);
+    assert_eq!(host.status().phase(), HostPhase::Starting);
     assert!(matches!(host.start().await, Err(HostError::AlreadyStarted)));
     sleep(SECOND * 5).await;
     assert!(host.status().is_ready());
@@ -226,10 +229,10 @@ async fn forced_shutdown_drops_awaiting_futures_and_leaves_stop_a_moment() {
     let start = Instant::now();
     host.handle().force_shutdown();
     let report = host.shutdown().await.unwrap();
-    assert_eq!((start.elapsed(), report.took), (MS * 50, MS * 50));
-    assert_eq!(report.forced_by, Some(Trigger::Requested));
+    assert_eq!((start.elapsed(), report.took()), (MS * 50, MS * 50));
+    assert_eq!(report.forced_by(), Some(&Trigger::Requested));
     assert!(!report.is_clean() && report.exit_code() == 1);
-    let kinds = ["base", "unresponsive", "slow"].map(|name| report.service(name).unwrap().clean_up.to_string());
+    let kinds = ["base", "unresponsive", "slow"].map(|name| report.service(name).unwrap().clean_up().to_string());
     assert_eq!(kinds, ["done", "done", "timed out"]);
     assert_eq!(log.times(start, "dropped run unresponsive"), [0]);
     assert_eq!(log.times(start, "dropped stop slow"), [50]);
@@ -248,7 +251,7 @@ async fn shutdown_in_progress_can_be_forced() {
     };
     let (report, ()) = tokio::join!(host.shutdown(), force);
     assert_eq!(start.elapsed(), SECOND);
-    assert_eq!(report.unwrap().service("unresponsive").unwrap().clean_up.to_string(), "done");
+    assert_eq!(report.unwrap().service("unresponsive").unwrap().clean_up().to_string(), "done");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -267,9 +270,9 @@ async fn forced_shutdown_does_not_wait_for_blocked_threads() {
     let report = timeout(PATIENCE, host.shutdown()).await.unwrap().unwrap();
     assert!(start.elapsed() < MS * 50 + SLACK, "{:?}", start.elapsed());
     let report_of = |name: &str| report.service(name).unwrap().clone();
-    assert!(matches!(report_of("blocking").clean_up, CleanUp::Skipped));
-    assert!(matches!(report_of("blocking").exit.unwrap().kind, ExitKind::Leaked));
-    assert!(matches!(report_of("thread").exit.unwrap().kind, ExitKind::Leaked));
+    assert!(matches!(report_of("blocking").clean_up(), CleanUp::Skipped));
+    assert!(matches!(report_of("blocking").exit().unwrap().kind(), ExitKind::Leaked));
+    assert!(matches!(report_of("thread").exit().unwrap().kind(), ExitKind::Leaked));
     assert_eq!(report.exit_code(), 1);
     assert_eq!(log.count("stop blocking"), 0);
     // On another thread, although there was no time left to wait for it.
@@ -286,10 +289,10 @@ async fn report_lists_services_in_the_order_in_which_they_were_added() {
         .unwrap();
     host.start().await.unwrap();
     let report = host.shutdown().await.unwrap();
-    assert_eq!(report.services.iter().map(|service| &*service.name).collect::<Vec<_>>(), ["z", "a"]);
-    assert_eq!(report.service("a").unwrap().took, Some(SECOND * 2));
+    assert_eq!(report.services().iter().map(|service| service.name()).collect::<Vec<_>>(), ["z", "a"]);
+    assert_eq!(report.service("a").unwrap().took(), Some(SECOND * 2));
     assert!(report.service("unknown").is_none());
-    assert_eq!(report.service("z").unwrap().generations, 1);
+    assert_eq!(report.service("z").unwrap().generations(), 1);
 }
 
 /// The supervisor has its own thread, so it survives the runtime.
@@ -308,16 +311,16 @@ fn host_stops_after_the_runtime_of_its_services_is_dropped() {
     let start = Clock::now();
     let error = futures::executor::block_on(host.handle().shutdown());
     assert!(start.elapsed() < SECOND + SLACK, "{:?}", start.elapsed());
-    while host.status().phase != HostPhase::Stopped {
+    while host.status().phase() != HostPhase::Stopped {
         assert!(start.elapsed() < PATIENCE, "{:?}", host.status());
         // The host ends on its own thread.
         std::thread::sleep(MS);
     }
     let report = error.as_ref().map_or_else(|error| error.report().unwrap().clone(), Clone::clone);
-    for service in report.services.iter() {
-        assert!(matches!(service.exit.as_ref().unwrap().kind, ExitKind::Aborted), "{service:?}");
-        assert!(matches!(service.clean_up, CleanUp::Done), "{service:?}");
-        assert_eq!(service.generations, 1);
+    for service in report.services().iter() {
+        assert!(matches!(service.exit().unwrap().kind(), ExitKind::Aborted), "{service:?}");
+        assert!(matches!(service.clean_up(), CleanUp::Done), "{service:?}");
+        assert_eq!(service.generations(), 1);
     }
     assert_eq!((log.count("stop critical"), log.count("stop degradable")), (1, 1));
 }
@@ -331,7 +334,7 @@ fn host_stops_on_its_own_when_the_runtime_of_a_critical_service_is_dropped() {
     runtime.block_on(host.start()).unwrap();
     drop(runtime);
     let start = Clock::now();
-    while host.status().phase != HostPhase::Stopped {
+    while host.status().phase() != HostPhase::Stopped {
         assert!(start.elapsed() < SECOND + SLACK, "{:?}", host.status());
         // The host ends on its own thread.
         std::thread::sleep(MS);

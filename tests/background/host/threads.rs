@@ -83,9 +83,9 @@ fn blocked_server_runtime_delays_neither_the_shutdown_nor_its_deadline() {
     let report = futures::executor::block_on(host.shutdown()).unwrap();
     assert!(start.elapsed() < SECOND * 2 + SLACK, "{:?}", start.elapsed());
     // The task is not polled, so it cannot be dropped, and `stop` runs on another thread.
-    assert_eq!(report.service("shared").unwrap().clean_up.to_string(), "done");
+    assert_eq!(report.service("shared").unwrap().clean_up().to_string(), "done");
     assert_eq!(
-        report.service("shared").unwrap().exit.as_ref().unwrap().kind.to_string(),
+        report.service("shared").unwrap().exit().unwrap().kind().to_string(),
         "leaked: it blocks its thread and cannot be dropped"
     );
     assert!(report.service("thread").unwrap().is_clean());
@@ -165,9 +165,9 @@ async fn shared_service_that_blocks_its_worker_is_abandoned_and_not_restarted() 
     let service = actor.service().heartbeat(MS * 20).stop_timeout(MS * 20).degradable();
     let host = threaded_host().service(service).build().unwrap();
     host.start().await.unwrap();
-    until("the host gives up on it", || host.status().service("actor").unwrap().state == ServiceState::Failed).await;
+    until("the host gives up on it", || *host.status().service("actor").unwrap().state() == ServiceState::Failed).await;
     assert_eq!(log.lines(), ["start actor", "run actor", "stop actor"]);
-    assert_eq!(host.status().phase, HostPhase::Running);
+    assert_eq!(host.status().phase(), HostPhase::Running);
     gate.open();
     timeout(PATIENCE, host.shutdown()).await.unwrap().unwrap();
     assert_eq!(log.count("stop actor"), 1);

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
+mod context;
 mod failure;
 mod real_time;
 mod schedule;
@@ -69,7 +70,7 @@ impl CallLog {
 
     fn service(&self, every: Every) -> Service {
         let calls = self.clone();
-        periodic("tick", every, move || calls.clone().call())
+        periodic("tick", every, move |_| calls.clone().call())
     }
 
     /// Returns when the calls began.
@@ -121,17 +122,17 @@ async fn started(service: Service) -> ServiceHost {
     host
 }
 
-fn ticks(host: &HostHandle) -> Arc<TickStatus> {
+fn ticks(host: &HostHandle) -> TickStatus {
     host.status().service("tick").unwrap().ticks().unwrap()
 }
 
 fn state(host: &HostHandle) -> ServiceState {
-    host.status().service("tick").unwrap().state.clone()
+    host.status().service("tick").unwrap().state().clone()
 }
 
 /// Runs a service for the given number of seconds plus half a second, in paused time. Returns when its calls began, and
 /// its status.
-async fn run_for(seconds: u64, service: Service, calls: &CallLog) -> (Vec<u64>, Arc<TickStatus>) {
+async fn run_for(seconds: u64, service: Service, calls: &CallLog) -> (Vec<u64>, TickStatus) {
     let host = started(service).await;
     sleep(seconds.seconds() + SECOND / 2).await;
     let status = ticks(&host.handle());

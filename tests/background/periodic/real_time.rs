@@ -16,7 +16,7 @@ async fn calls_of_a_service_on_its_own_thread_run_there_and_end_with_it() {
     for overlap in [Overlap::Skip, Overlap::Allow] {
         let threads = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&threads);
-        let service = periodic("tick", Every::fixed_rate(Duration::from_millis(20)).overlap(overlap), move || {
+        let service = periodic("tick", Every::fixed_rate(Duration::from_millis(20)).overlap(overlap), move |_| {
             let seen = Arc::clone(&seen);
             async move {
                 let name = std::thread::current().name().map(str::to_owned);
@@ -29,16 +29,16 @@ async fn calls_of_a_service_on_its_own_thread_run_there_and_end_with_it() {
         let host = ServiceHost::builder().service(service.placement(Placement::Thread)).build().unwrap();
         host.start().await.unwrap();
         let handle = host.handle();
-        eventually(|| ticks(&handle).runs >= 3).await;
+        eventually(|| ticks(&handle).runs() >= 3).await;
         let start = std::time::Instant::now();
         assert!(host.shutdown().await.unwrap().is_clean());
         assert!(start.elapsed() < SECOND);
-        assert_eq!(ticks(&handle).running, 0);
-        let runs = ticks(&handle).runs;
+        assert_eq!(ticks(&handle).running(), 0);
+        let runs = ticks(&handle).runs();
         assert!(threads.lock().unwrap().iter().all(|name| name.as_deref() == Some("tick")));
         // Three intervals, in which an ended thread makes no call.
         sleep(Duration::from_millis(60)).await;
-        assert_eq!(ticks(&handle).runs, runs);
+        assert_eq!(ticks(&handle).runs(), runs);
     }
 }
 
@@ -47,7 +47,7 @@ async fn call_that_blocks_its_thread_delays_only_itself() {
     let (begun, may_end) = (Arc::new(Notify::new()), Arc::new(AtomicU64::new(0)));
     let (signal, end) = (Arc::clone(&begun), Arc::clone(&may_end));
     let every = Every::fixed_rate(Duration::from_millis(10)).max_runs(2);
-    let service = periodic("tick", every, move || {
+    let service = periodic("tick", every, move |_| {
         let (signal, end) = (Arc::clone(&signal), Arc::clone(&end));
         async move {
             signal.notify_one();
@@ -66,12 +66,12 @@ async fn call_that_blocks_its_thread_delays_only_itself() {
     // Ten intervals, in real time.
     sleep(Duration::from_millis(100)).await;
     let handle = host.handle();
-    assert_eq!((ticks(&handle).runs, ticks(&handle).running), (1, 1));
+    assert_eq!((ticks(&handle).runs(), ticks(&handle).running()), (1, 1));
     may_end.store(1, Ordering::Relaxed);
     eventually(|| matches!(state(&handle), ServiceState::Completed)).await;
     // One call makes up for all that were missed in these 100 ms.
     let status = ticks(&handle);
-    assert!(status.runs == 2 && status.skipped >= 5, "{status:?}");
+    assert!(status.runs() == 2 && status.skipped() >= 5, "{status:?}");
     host.shutdown().await.unwrap();
 }
 
@@ -80,13 +80,13 @@ async fn cron_schedule_calls_on_each_second() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let record = Arc::clone(&seen);
     let every = Every::cron("* * * * * *").unwrap().time_zone("Europe/Berlin").unwrap().max_runs(2);
-    let service = periodic("tick", every, move || {
+    let service = periodic("tick", every, move |_| {
         record.lock().unwrap().push(SystemTime::now());
         async { Ok(()) }
     });
     let host = started(service).await;
     let handle = host.handle();
-    let next = ticks(&handle).next_run;
+    let next = ticks(&handle).next_run();
     if let Some(next) = next {
         assert_eq!(next.duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos(), 0);
     }
@@ -108,7 +108,7 @@ async fn calls_that_block_longer_than_their_interval_let_other_tasks_run() {
     // test ends.
     let calls = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&calls);
-    let service = periodic("blocks", Every::fixed_rate(Duration::from_millis(2)), move || {
+    let service = periodic("blocks", Every::fixed_rate(Duration::from_millis(2)), move |_| {
         let count = counter.fetch_add(1, Ordering::Relaxed);
         async move {
             if count >= 200 {
@@ -133,7 +133,7 @@ async fn interval_below_a_millisecond_behaves_like_one_millisecond() {
     for overlap in [Overlap::Skip, Overlap::Queue, Overlap::Allow] {
         let (calls, start) = (Arc::new(AtomicU64::new(0)), std::time::Instant::now());
         let counter = Arc::clone(&calls);
-        let service = periodic("fast", Every::fixed_rate(Duration::from_nanos(1)).overlap(overlap), move || {
+        let service = periodic("fast", Every::fixed_rate(Duration::from_nanos(1)).overlap(overlap), move |_| {
             let count = counter.fetch_add(1, Ordering::Relaxed);
             async move {
                 if count >= 100_000 {

@@ -12,7 +12,7 @@ async fn fixed_delay_counts_from_the_end_of_a_call() {
     let calls = CallLog::lasting(&[3, 20, 0]);
     let (times, status) = run_for(60, calls.service(Every::fixed_delay(10.seconds())), &calls).await;
     assert_eq!(times, [0, 13, 43, 53]);
-    assert_eq!((status.runs, status.failures, status.skipped), (4, 0, 0));
+    assert_eq!((status.runs(), status.failures(), status.skipped()), (4, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -58,7 +58,7 @@ async fn one_call_makes_up_for_all_calls_missed_by_a_blocked_runtime() {
     sleep(4.seconds()).await;
     assert_eq!(calls.times().len(), 3, "{:?}", calls.times());
     assert_eq!(calls.times()[2].as_secs(), 100);
-    assert_eq!(ticks(&host.handle()).skipped, 8);
+    assert_eq!(ticks(&host.handle()).skipped(), 8);
     host.shutdown().await.unwrap();
 }
 
@@ -86,7 +86,7 @@ async fn jitter_of_a_fixed_rate_does_not_accumulate() {
         let late = time.as_secs_f64() - 10.0 * index as f64;
         assert!((0.0..9.01).contains(&late), "call {index} is {late} s late");
     }
-    assert_eq!(ticks(&host.handle()).skipped, 0);
+    assert_eq!(ticks(&host.handle()).skipped(), 0);
     host.shutdown().await.unwrap();
 }
 
@@ -97,7 +97,7 @@ async fn interval_beyond_the_clock_waits_for_a_trigger() {
         let host = started(calls.service(every)).await;
         sleep(1_000_000.seconds()).await;
         assert_eq!(calls.seconds(), [0]);
-        assert_eq!(ticks(&host.handle()).next_run, None);
+        assert_eq!(ticks(&host.handle()).next_run(), None);
         host.handle().trigger_now("tick").unwrap();
         sleep(SECOND).await;
         assert_eq!(calls.finished(), 2);
@@ -110,7 +110,7 @@ async fn skip_omits_calls_that_are_due_while_another_runs() {
     let calls = CallLog::lasting(&[25]);
     let (times, status) = run_for(65, calls.service(rate(10)), &calls).await;
     assert_eq!(times, [0, 30, 60]);
-    assert_eq!((status.skipped, status.runs, status.running), (4, 3, 1));
+    assert_eq!((status.skipped(), status.runs(), status.running()), (4, 3, 1));
     assert_eq!(calls.max_running(), 1);
 }
 
@@ -119,7 +119,7 @@ async fn queue_begins_one_due_call_as_soon_as_the_running_one_ends() {
     let calls = CallLog::lasting(&[25, 1]);
     let (times, status) = run_for(45, calls.service(rate(10).overlap(Overlap::Queue)), &calls).await;
     assert_eq!(times, [0, 25, 30, 40]);
-    assert_eq!(status.skipped, 1);
+    assert_eq!(status.skipped(), 1);
     assert_eq!(calls.max_running(), 1);
 }
 
@@ -128,6 +128,6 @@ async fn allow_runs_calls_concurrently() {
     let calls = CallLog::lasting(&[25]);
     let (times, status) = run_for(35, calls.service(rate(10).overlap(Overlap::Allow)), &calls).await;
     assert_eq!(times, [0, 10, 20, 30]);
-    assert_eq!((status.skipped, status.runs, status.running), (0, 4, 2));
+    assert_eq!((status.skipped(), status.runs(), status.running()), (0, 4, 2));
     assert_eq!(calls.max_running(), 3);
 }

@@ -16,31 +16,31 @@ async fn status_follows_the_calls() {
     let host = host(calls.service(Every::secs(10)));
     let handle = host.handle();
     let before = ticks(&handle);
-    assert_eq!((before.runs, before.running, before.last_started, before.next_run), (0, 0, None, None));
-    assert!(before.last_exit.is_none() && before.last_duration.is_none());
+    assert_eq!((before.runs(), before.running(), before.last_started(), before.next_run()), (0, 0, None, None));
+    assert!(before.last_exit().is_none() && before.last_duration().is_none());
 
     let snapshot = host.status();
     host.start().await.unwrap();
     sleep(SECOND).await;
     // The value is current, even through an older snapshot.
     let running = snapshot.service("tick").unwrap().ticks().unwrap();
-    assert_eq!((running.runs, running.running, running.next_run), (1, 1, None));
-    let age = SystemTime::now().duration_since(running.last_started.unwrap()).unwrap();
+    assert_eq!((running.runs(), running.running(), running.next_run()), (1, 1, None));
+    let age = SystemTime::now().duration_since(running.last_started().unwrap()).unwrap();
     assert!(age < SECOND, "the wall clock is not paused: {age:?}");
 
     sleep(4.seconds()).await;
     let idle = ticks(&handle);
-    assert_eq!((idle.runs, idle.running), (1, 0));
-    assert!(matches!(idle.last_exit, Some(ExitKind::Completed)) && idle.last_failure.is_none());
-    assert_eq!(idle.last_duration.unwrap().as_secs(), 3);
-    let left = idle.next_run.unwrap().duration_since(SystemTime::now()).unwrap();
+    assert_eq!((idle.runs(), idle.running()), (1, 0));
+    assert!(matches!(idle.last_exit(), Some(ExitKind::Completed)) && idle.last_failure().is_none());
+    assert_eq!(idle.last_duration().unwrap().as_secs(), 3);
+    let left = idle.next_run().unwrap().duration_since(SystemTime::now()).unwrap();
     assert!((7.9..8.01).contains(&left.as_secs_f64()), "{left:?}");
     host.shutdown().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn status_is_part_of_the_json_of_the_host() {
-    let host = started(periodic("tick", rate(10), || async { Err("no connection".into()) })).await;
+    let host = started(periodic("tick", rate(10), |_| async { Err("no connection".into()) })).await;
     sleep(SECOND).await;
     let status = serde_json::to_value(&*host.status()).unwrap();
     let ticks = &status["services"][0]["ticks"];
@@ -55,7 +55,7 @@ async fn status_is_part_of_the_json_of_the_host() {
 #[tokio::test(start_paused = true)]
 async fn manual_ready_service_is_ready_after_its_first_successful_call() {
     let index = AtomicU64::new(0);
-    let refresh = periodic("tick", Every::secs(10), move || {
+    let refresh = periodic("tick", Every::secs(10), move |_| {
         let fails = index.fetch_add(1, Ordering::Relaxed) < 2;
         async move { if fails { Err("not yet".into()) } else { Ok(()) } }
     });
@@ -75,7 +75,7 @@ async fn manual_ready_service_is_ready_after_its_first_successful_call() {
 #[test]
 fn invalid_options_are_rejected_with_a_remedy() {
     let error_of = |change: fn(Service) -> Service, every: Every| {
-        let service = change(periodic("tick", every, || async { Ok(()) }));
+        let service = change(periodic("tick", every, |_| async { Ok(()) }));
         match ServiceHost::builder().service(service).build() {
             Err(error @ BuildError::InvalidOption { .. }) => error.to_string(),
             other => panic!("{other:?}"),
@@ -121,7 +121,7 @@ fn valid_options_are_accepted() {
         rate(10).jitter(Duration::from_millis(9_999)).overlap(Overlap::Allow),
         Every::secs(10).overlap(Overlap::Skip).max_runs(u64::MAX).give_up_after(u64::MAX).tick_timeout(Duration::MAX),
     ] {
-        let service = periodic("tick", every, || async { Ok(()) });
+        let service = periodic("tick", every, |_| async { Ok(()) });
         assert!(ServiceHost::builder().service(service).build().is_ok());
     }
 }

@@ -21,8 +21,8 @@ async fn stop_ends_the_wait_for_the_next_call_at_once() {
         let report = host.shutdown().await.unwrap();
         assert!(start.elapsed() < SECOND / 10);
         assert!(report.is_clean());
-        assert!(matches!(report.service("tick").unwrap().exit.as_ref().unwrap().kind, ExitKind::Stopped));
-        assert_eq!(ticks(&host.handle()).next_run, None);
+        assert!(matches!(report.service("tick").unwrap().exit().unwrap().kind(), ExitKind::Stopped));
+        assert_eq!(ticks(&host.handle()).next_run(), None);
     }
 }
 
@@ -37,13 +37,13 @@ async fn stop_lets_a_running_call_end_and_begins_no_more() {
         host.handle().request_shutdown();
         sleep(SECOND).await;
         let stopping = ticks(&host.handle());
-        assert_eq!((stopping.running, stopping.next_run), (1, None));
+        assert_eq!((stopping.running(), stopping.next_run()), (1, None));
         let report = host.shutdown().await.unwrap();
         assert!(report.is_clean(), "{overlap:?}: {report:?}");
         assert_eq!((start.elapsed().as_secs(), calls.finished()), (3, 1));
         assert_eq!(calls.seconds(), [0]);
         let status = ticks(&host.handle());
-        assert_eq!((status.running, status.next_run), (0, None));
+        assert_eq!((status.running(), status.next_run()), (0, None));
     }
 }
 
@@ -57,7 +57,7 @@ async fn stop_waits_for_concurrent_calls() {
     assert!(report.is_clean(), "{report:?}");
     assert_eq!((start.elapsed().as_secs(), calls.finished()), (11, 2));
     let status = ticks(&host.handle());
-    assert_eq!((status.running, status.failures), (0, 0));
+    assert_eq!((status.running(), status.failures()), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -70,18 +70,18 @@ async fn call_that_exceeds_the_stop_timeout_is_dropped_and_counts_as_failed() {
         let report = host.shutdown().await.unwrap();
         assert_eq!(start.elapsed().as_secs(), 5);
         assert!(!report.is_clean());
-        assert!(matches!(report.service("tick").unwrap().exit.as_ref().unwrap().kind, ExitKind::Aborted));
+        assert!(matches!(report.service("tick").unwrap().exit().unwrap().kind(), ExitKind::Aborted));
         let status = ticks(&host.handle());
-        assert!(matches!(status.last_exit, Some(ExitKind::Aborted)));
-        assert_eq!((status.running, status.failures, calls.running.load(Ordering::Relaxed)), (0, 1, 0));
-        assert_eq!(status.last_duration.unwrap().as_secs(), 6);
-        assert_eq!((calls.finished(), status.next_run), (0, None));
+        assert!(matches!(status.last_exit(), Some(ExitKind::Aborted)));
+        assert_eq!((status.running(), status.failures(), calls.running.load(Ordering::Relaxed)), (0, 1, 0));
+        assert_eq!(status.last_duration().unwrap().as_secs(), 6);
+        assert_eq!((calls.finished(), status.next_run()), (0, None));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn call_that_fails_during_the_stop_leaves_the_shutdown_clean() {
-    let service = periodic("tick", Every::secs(100).give_up_after(1), || async {
+    let service = periodic("tick", Every::secs(100).give_up_after(1), |_| async {
         sleep(3 * SECOND).await;
         Err("too late".into())
     });
@@ -89,7 +89,7 @@ async fn call_that_fails_during_the_stop_leaves_the_shutdown_clean() {
     sleep(SECOND).await;
     let report = host.shutdown().await.unwrap();
     assert!(report.is_clean());
-    assert_eq!(ticks(&host.handle()).failures, 1);
+    assert_eq!(ticks(&host.handle()).failures(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -99,7 +99,7 @@ async fn call_that_waits_for_the_end_of_its_own_host_fails_and_the_host_stops() 
         let own = Arc::clone(&handle);
         let refused = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&refused);
-        let service = periodic("tick", rate(10).first_call(FirstCall::AfterInterval).overlap(overlap), move || {
+        let service = periodic("tick", rate(10).first_call(FirstCall::AfterInterval).overlap(overlap), move |_| {
             let (own, count) = (Arc::clone(&own), Arc::clone(&count));
             async move {
                 let end = own.get().unwrap().shutdown().await;
@@ -134,7 +134,7 @@ async fn max_runs_completes_the_service_once_the_last_call_has_ended() {
         let host = started(calls.service(rate(10).overlap(overlap).max_runs(3))).await;
         sleep(end.seconds() - SECOND).await;
         assert!(matches!(state(&host.handle()), ServiceState::Running { .. }));
-        assert_eq!(ticks(&host.handle()).next_run, None);
+        assert_eq!(ticks(&host.handle()).next_run(), None);
         // This trigger causes no further call.
         host.handle().trigger_now("tick").unwrap();
         sleep(2.seconds()).await;
@@ -142,7 +142,7 @@ async fn max_runs_completes_the_service_once_the_last_call_has_ended() {
         assert_eq!(calls.seconds(), times);
         assert_eq!(host.handle().trigger_now("tick"), Err(TriggerError::Ended));
         let report = host.shutdown().await.unwrap();
-        assert!(matches!(report.service("tick").unwrap().exit.as_ref().unwrap().kind, ExitKind::Completed));
+        assert!(matches!(report.service("tick").unwrap().exit().unwrap().kind(), ExitKind::Completed));
     }
 }
 
@@ -151,7 +151,7 @@ async fn max_runs_counts_failed_and_triggered_calls_across_restarts() {
     let begun = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&begun);
     let every = Every::secs(10).max_runs(5).give_up_after(2);
-    let service = periodic("tick", every, move || {
+    let service = periodic("tick", every, move |_| {
         count.fetch_add(1, Ordering::Relaxed);
         async { Err("always".into()) }
     });
@@ -162,8 +162,8 @@ async fn max_runs_counts_failed_and_triggered_calls_across_restarts() {
     assert_eq!(begun.load(Ordering::Relaxed), 5);
     let status = host.status();
     let status = status.service("tick").unwrap();
-    assert!(matches!(status.state, ServiceState::Completed), "{}", status.state);
-    assert_eq!(status.generation, 3);
+    assert!(matches!(status.state(), ServiceState::Completed), "{}", status.state());
+    assert_eq!(status.generation(), 3);
     host.shutdown().await.unwrap();
 }
 
@@ -174,5 +174,5 @@ async fn max_runs_counts_from_zero_after_a_completed_service_is_restarted() {
     let backoff = Backoff::new(100.seconds()).limit(100.seconds()).jitter(0.0);
     let (times, status) = run_for(215, service.backoff(backoff).intensity(Intensity::unlimited()), &calls).await;
     assert_eq!(times, [0, 10, 110, 120]);
-    assert_eq!(status.runs, 4);
+    assert_eq!(status.runs(), 4);
 }

@@ -68,7 +68,7 @@ async fn call_due_while_a_triggered_call_runs_is_skipped() {
     sleep(25.seconds()).await;
     // The triggered call ran from 5 s to 15 s, and the fixed delay counts from its end.
     assert_eq!(calls.seconds(), [0, 5, 25]);
-    assert_eq!(ticks(&host.handle()).skipped, 1);
+    assert_eq!(ticks(&host.handle()).skipped(), 1);
     host.shutdown().await.unwrap();
 }
 
@@ -90,7 +90,7 @@ async fn trigger_before_the_start_is_served_by_the_first_call() {
 async fn trigger_during_a_backoff_is_served_when_the_service_runs_again() {
     let index = AtomicU64::new(0);
     let every = Every::secs(100).first_call(FirstCall::AfterInterval).give_up_after(1);
-    let service = periodic("tick", every, move || {
+    let service = periodic("tick", every, move |_| {
         let fails = index.fetch_add(1, Ordering::Relaxed) == 0;
         async move { if fails { Err("once".into()) } else { Ok(()) } }
     });
@@ -99,9 +99,9 @@ async fn trigger_during_a_backoff_is_served_when_the_service_runs_again() {
     assert!(matches!(state(&host.handle()), ServiceState::BackingOff { .. }));
     host.handle().trigger_now("tick").unwrap();
     sleep(8.seconds()).await;
-    assert_eq!(ticks(&host.handle()).runs, 1);
+    assert_eq!(ticks(&host.handle()).runs(), 1);
     sleep(2.seconds()).await;
-    assert_eq!(ticks(&host.handle()).runs, 2);
+    assert_eq!(ticks(&host.handle()).runs(), 2);
     host.shutdown().await.unwrap();
 }
 

@@ -63,7 +63,9 @@ fn gated(name: &str, may_start: &Arc<Semaphore>, may_stop: &Arc<Semaphore>) -> S
         }
     };
     let long = Duration::from_secs(60);
-    lifespan(name, move || wait_for(&may_start), move || wait_for(&may_stop)).start_timeout(long).cleanup_timeout(long)
+    lifespan(name, move |_| wait_for(&may_start), move |_| wait_for(&may_stop))
+        .start_timeout(long)
+        .cleanup_timeout(long)
 }
 
 /// Takes a host through all phases, and calls `check` in each with the statuses that the three probes must return.
@@ -76,7 +78,7 @@ async fn walk_through_the_phases(
     let [may_start, may_end, may_stop] = [gate(), gate(), gate()];
     let host = builder.service(gated("slow", &may_start, &may_stop)).build().unwrap();
     let handle = host.handle();
-    let reach = async |phase| eventually(&format!("the host is {phase}"), || handle.status().phase == phase).await;
+    let reach = async |phase| eventually(&format!("the host is {phase}"), || handle.status().phase() == phase).await;
     prepare(handle.clone()).await;
     check(HostPhase::Built, [200, 503, 503]).await;
 

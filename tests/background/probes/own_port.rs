@@ -145,7 +145,7 @@ async fn invalid_listener_fails_the_start() {
     assert!(matches!(error, HostError::ProbeListener { .. }), "{error:?}");
     assert_eq!(error.to_string(), "the listener for probes could not be used");
     assert_eq!(error.exit_code(), 1);
-    assert_eq!(host.status().service("service").unwrap().generation, 0, "nothing was started");
+    assert_eq!(host.status().service("service").unwrap().generation(), 0, "nothing was started");
 }
 
 #[tokio::test]

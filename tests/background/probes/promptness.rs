@@ -64,7 +64,7 @@ impl RunningHost {
             pass(server_ends).await;
             Ok::<(), std::io::Error>(())
         }));
-        support::client::eventually("the host runs", || handle.status().phase == HostPhase::Running).await;
+        support::client::eventually("the host runs", || handle.status().phase() == HostPhase::Running).await;
         let mut client = ProbeClient::connect(handle.probe_address().unwrap());
         assert!(client.is_ready());
         Self { handle, may_end, run, client }
@@ -86,8 +86,8 @@ impl RunningHost {
             let handle = handle.clone();
             async move {
                 handle.draining().cancelled().await;
-                let (status, code) = (handle.status(), handle.status().probe("/readyz").unwrap().status);
-                assert!(status.phase == HostPhase::Draining && !status.is_ready() && code == 503, "{status:?}");
+                let (status, code) = (handle.status(), handle.status().probe("/readyz").unwrap().status());
+                assert!(status.phase() == HostPhase::Draining && !status.is_ready() && code == 503, "{status:?}");
                 assert!(!ProbeClient::connect(handle.probe_address().unwrap()).is_ready());
             }
         });

@@ -17,12 +17,12 @@ fn probe(handle: &HostHandle, path: &str) -> ProbeAnswer {
 }
 
 fn statuses(handle: &HostHandle) -> [u16; 3] {
-    PATHS.map(|path| probe(handle, path).status)
+    PATHS.map(|path| probe(handle, path).status())
 }
 
 /// Returns the lines of a verbose response.
 fn lines(handle: &HostHandle, path: &str) -> Vec<String> {
-    let body = probe(handle, path).body;
+    let body = probe(handle, path).into_body();
     assert!(body.ends_with('\n'), "{body:?}");
     body.lines().map(str::to_owned).collect()
 }
@@ -32,7 +32,7 @@ async fn started(services: impl IntoIterator<Item = Service>, text: &str) -> Ser
     let host = services.into_iter().fold(builder(), |builder, service| builder.service(service)).build().unwrap();
     host.start().await.unwrap();
     let handle = host.handle();
-    eventually(text, || probe(&handle, "/readyz?verbose").body.contains(text)).await;
+    eventually(text, || probe(&handle, "/readyz?verbose").body().contains(text)).await;
     host
 }
 
@@ -54,9 +54,9 @@ async fn each_phase_has_its_statuses() {
 async fn short_responses_name_no_service() {
     let host = started([steady("secret")], "+").await;
     let handle = host.handle();
-    assert_eq!(PATHS.map(|path| probe(&handle, path).body), ["ok"; 3]);
+    assert_eq!(PATHS.map(|path| probe(&handle, path).into_body()), ["ok"; 3]);
     host.shutdown().await.unwrap();
-    assert_eq!(PATHS.map(|path| probe(&handle, path).body), ["ok", "readyz check failed", "ok"]);
+    assert_eq!(PATHS.map(|path| probe(&handle, path).into_body()), ["ok", "readyz check failed", "ok"]);
 }
 
 #[tokio::test]
@@ -155,7 +155,7 @@ async fn degradable_services_are_shown_but_do_not_fail_the_check() {
     ];
     let host = started(services, "warming up").await;
     let handle = host.handle();
-    let is_in = |name, state: fn(&ServiceState) -> bool| state(&handle.status().service(name).unwrap().state);
+    let is_in = |name, state: fn(&ServiceState) -> bool| state(handle.status().service(name).unwrap().state());
     eventually("all services have failed", || {
         let is_failed = |state: &ServiceState| *state == ServiceState::Failed;
         let backs_off = |state: &ServiceState| matches!(state, ServiceState::BackingOff { .. });
@@ -205,7 +205,7 @@ async fn excluded_services_do_not_fail_the_check_and_unknown_names_are_reported(
         ("verbose=false&exclude=b%26c&exclude=a pool", 200),
         ("exclude", 503),
     ] {
-        assert_eq!(probe(&handle, &format!("/readyz?{query}")).status, expected, "{query}");
+        assert_eq!(probe(&handle, &format!("/readyz?{query}")).status(), expected, "{query}");
     }
     let lines_of = lines(&handle, "/readyz?verbose&exclude=zz%22&exclude=d&exclude=a+pool&exclude=%0Aq&exclude=%zz");
     let expected = [
@@ -222,7 +222,7 @@ async fn excluded_services_do_not_fail_the_check_and_unknown_names_are_reported(
 
     host.shutdown().await.unwrap();
     assert_eq!(
-        probe(&handle, "/readyz?exclude=a+pool&exclude=b%26c&exclude=d").status,
+        probe(&handle, "/readyz?exclude=a+pool&exclude=b%26c&exclude=d").status(),
         503,
         "the host itself is not ready"
     );
@@ -240,13 +240,13 @@ async fn startup_check_can_exclude_a_slow_service() {
     let before = ["[-]slow failed: registered", "[-]quick failed: registered"];
     assert_eq!(lines(&handle, "/startupz?verbose")[..2], before);
     assert_eq!(lines(&handle, "/startupz?verbose").pop().unwrap(), "startupz check failed: the host was not started");
-    assert_eq!(probe(&handle, "/startupz?exclude=slow&exclude=quick&exclude=failing").status, 503);
+    assert_eq!(probe(&handle, "/startupz?exclude=slow&exclude=quick&exclude=failing").status(), 503);
 
     let start = async {
         host.start().await.unwrap();
     };
     let check = async {
-        let shows = |text: &str| probe(&handle, "/startupz?verbose").body.contains(text);
+        let shows = |text: &str| probe(&handle, "/startupz?verbose").body().contains(text);
         eventually("the quick service has started", || shows("[+]quick ok") && shows("gave up")).await;
         let expected = [
             "[-]slow failed: starting",
@@ -255,9 +255,9 @@ async fn startup_check_can_exclude_a_slow_service() {
             "startupz check failed: the host is starting",
         ];
         assert_eq!(lines(&handle, "/startupz?verbose"), expected);
-        assert_eq!(probe(&handle, "/startupz?exclude=quick").status, 503);
-        assert_eq!(probe(&handle, "/startupz?exclude=slow").status, 200);
-        assert_eq!(probe(&handle, "/readyz?exclude=slow").status, 503, "the start has not finished");
+        assert_eq!(probe(&handle, "/startupz?exclude=quick").status(), 503);
+        assert_eq!(probe(&handle, "/startupz?exclude=slow").status(), 200);
+        assert_eq!(probe(&handle, "/readyz?exclude=slow").status(), 503, "the start has not finished");
         open(&may_start);
     };
     tokio::join!(start, check);

@@ -123,17 +123,17 @@ async fn each_server_sends_the_response_of_the_status_with_its_headers() {
                 let expected = handle.status().probe(&target).unwrap();
                 let response = endpoint.send(Method::GET, &target).await;
                 let what = format!("{kind:?} {target}");
-                assert_eq!(response.status().as_u16(), expected.status, "{what}");
+                assert_eq!(response.status().as_u16(), expected.status(), "{what}");
                 let headers = response.headers().clone();
                 let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
                 assert_eq!(header("content-type").unwrap(), "text/plain; charset=utf-8", "{what}");
                 assert_eq!(header("cache-control").unwrap(), "no-store", "{what}");
                 assert_eq!(header("x-content-type-options").unwrap(), "nosniff", "{what}");
-                assert_eq!(header("content-length").unwrap(), expected.body.len().to_string(), "{what}");
-                assert_eq!(response.text().await.unwrap(), expected.body, "{what}");
+                assert_eq!(header("content-length").unwrap(), expected.body().len().to_string(), "{what}");
+                assert_eq!(response.text().await.unwrap(), expected.body(), "{what}");
 
                 let head = endpoint.send(Method::HEAD, &target).await;
-                assert_eq!(head.status().as_u16(), expected.status, "{what}");
+                assert_eq!(head.status().as_u16(), expected.status(), "{what}");
                 let mut actual = head.headers().clone();
                 let mut expected_headers = headers.clone();
                 assert!(actual.remove("date").is_some() && expected_headers.remove("date").is_some(), "{what}");

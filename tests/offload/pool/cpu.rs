@@ -315,13 +315,13 @@ async fn panic_has_message_and_location_and_the_threads_continue() {
         let line = line!() + 1;
         let result = soon("the result arrives", pool.run(|| -> u8 { panic!("broken {}", 7) })).await;
         let Err(OffloadError::Panicked(panic)) = result else { panic!("the task panicked: {result:?}") };
-        assert_eq!(&*panic.message, "broken 7");
-        assert_eq!(panic.location.as_deref(), Some(&*format!("{}:{line}:69", file!())));
+        assert_eq!(panic.message(), "broken 7");
+        assert_eq!(panic.location(), Some(&*format!("{}:{line}:69", file!())));
         // On either of the two threads: rayon passes the panic on to the task's thread.
         let halves = pool.run(|| [0, 1].into_par_iter().for_each(|n| assert_eq!(n, 0, "a half")));
         let halves = soon("the result arrives", halves).await;
         let Err(OffloadError::Panicked(panic)) = halves else { panic!("the task panicked: {halves:?}") };
-        assert!(panic.message.contains("a half"), "{panic}");
+        assert!(panic.message().contains("a half"), "{panic}");
     }
     let both = Arc::new(Barrier::new(2));
     let meet = [0, 1].map(|_| {

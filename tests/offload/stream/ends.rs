@@ -9,8 +9,8 @@ use crate::stream::source::{Source, Watch, last, next};
 
 fn message(error: OffloadError) -> String {
     let OffloadError::Panicked(panic) = error else { panic!("{error:?}") };
-    assert!(panic.location.unwrap().contains(".rs:"));
-    panic.message.to_string()
+    assert!(panic.location().unwrap().contains(".rs:"));
+    panic.message().to_string()
 }
 
 #[tokio::test]

@@ -1,0 +1,9 @@
+//! Only guards and limiters can be shared.
+
+use std::rc::Rc;
+
+use onelane::guard::Shared;
+
+fn share(_: Shared<Rc<()>>) {}
+
+fn main() {}
