@@ -22,6 +22,13 @@ pub enum BuildError {
         /// The index of the second.
         second: usize,
     },
+    /// A guard, flight or pool that the host manages has the name of another, or of a service.
+    #[error("something the host manages shares the name {name:?}: give each a unique name")]
+    #[non_exhaustive]
+    SharedName {
+        /// The name.
+        name: Arc<str>,
+    },
     /// A name is empty or contains a NUL character, which the name of a thread cannot contain.
     #[error("invalid service name {name:?}: a name must not be empty or contain a NUL character")]
     #[non_exhaustive]
@@ -65,7 +72,7 @@ impl BuildError {
     #[must_use]
     pub fn service(&self) -> Option<&str> {
         match self {
-            Self::DuplicateName { name, .. } | Self::InvalidName { name } => Some(name),
+            Self::DuplicateName { name, .. } | Self::InvalidName { name } | Self::SharedName { name } => Some(name),
             Self::UnknownDependency { service, .. } | Self::InvalidOption { service, .. } => Some(service),
             Self::Cycle { .. } => None,
         }

@@ -226,7 +226,7 @@ pub use service::{BackgroundService, BoxError, ServiceResult};
 pub use spec::Service;
 pub use status::{
     CleanUp, Exit, ExitKind, HostEvent, HostEvents, HostPhase, HostStatus, ServiceReport, ServiceState, ServiceStatus,
-    SharedError, ShutdownReport, TickStatus, TimeLimit, Trigger,
+    SharedError, ShutdownReport, TickStatus, TimeLimit, Trigger, UnfinishedWork,
 };
 
 pub use crate::panic::Panic;

@@ -30,6 +30,13 @@ pub(crate) fn host_stopped(report: &ShutdownReport) {
     emit(|| tracing::info!(target: TARGET, ?took, is_clean, "host stopped"));
 }
 
+pub(crate) fn work_unfinished(report: &ShutdownReport) {
+    for work in report.unfinished() {
+        let (name, count) = (work.name(), work.count());
+        emit(|| tracing::error!(target: TARGET, name, count, "work unfinished: the host could not wait for it"));
+    }
+}
+
 pub(crate) fn exiting_on_signal(signal: i32) {
     emit(|| tracing::warn!(target: TARGET, signal, "signal received after the host stopped: exiting at once"));
 }

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
     use crate::background::control::HostShared;
     use crate::background::placement::Placement;
-    use crate::background::status::{HostPhase, HostStatus, ServiceStatus};
+    use crate::background::status::{HostPhase, HostStatus, ManagedList, ServiceStatus};
 
     fn handle() -> GenerationHandle {
         let status = HostStatus {
@@ -100,6 +100,7 @@ mod tests {
             services: Vec::new(),
             indices: Arc::new(HashMap::new()),
             lag: Arc::default(),
+            managed: ManagedList::default(),
         };
         let host = HostShared::new(mpsc::unbounded_channel().0, status, broadcast::channel(1).0.downgrade());
         let now = SystemTime::now();

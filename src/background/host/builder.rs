@@ -1,5 +1,6 @@
 //! [`ServiceHostBuilder`], the services of a host and its timeouts.
 
+use std::collections::{HashMap, HashSet};
 #[cfg(feature = "probe-listener")]
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
@@ -15,8 +16,9 @@ use crate::background::error::BuildError;
 use crate::background::placement::Placement;
 use crate::background::signals::Signals;
 use crate::background::spec::Service;
-use crate::background::status::{Heartbeat, HostPhase, HostStatus, RuntimeLag, ServiceStatus};
-use crate::background::supervisor::{HostTimeouts, ServiceSlot, Supervisor, SupervisorTask};
+use crate::background::status::{Heartbeat, HostPhase, HostStatus, ManagedList, RuntimeLag, ServiceStatus};
+use crate::background::supervisor::{HostTimeouts, ServiceSlot, Supervisor, SupervisorTask, WorkDrain};
+use crate::managed::Managed;
 
 /// How many events are kept for a slow subscriber.
 const EVENTS: usize = 1024;
@@ -52,6 +54,7 @@ pub enum Supervision {
 #[must_use = "a builder does nothing without `build`"]
 pub struct ServiceHostBuilder {
     services: Vec<Service>,
+    managed: ManagedList,
     timeouts: HostTimeouts,
     supervision: Supervision,
     signals: Signals,
@@ -69,6 +72,7 @@ impl ServiceHostBuilder {
         };
         Self {
             services: Vec::new(),
+            managed: ManagedList::default(),
             timeouts,
             supervision: Supervision::default(),
             signals: Signals::Listen,
@@ -81,6 +85,17 @@ impl ServiceHostBuilder {
     /// Adds a service: a [`BackgroundService`](crate::background::BackgroundService), or a [`Service`] with options.
     pub fn service(mut self, service: impl Into<Service>) -> Self {
         self.services.push(service.into());
+        self
+    }
+
+    /// Adds a guard, flight, limiter or pool that the host closes and drains while it stops, and shows in its status.
+    ///
+    /// The host closes guards and flights when the server has ended, and waits for what they have admitted. It closes
+    /// pools and limiters when the services have stopped. Work that continues without its caller is waited for even if
+    /// nothing is added. What does not end in time is in the [report](ShutdownReport::unfinished), which is then not
+    /// clean.
+    pub fn manage(mut self, managed: impl Managed) -> Self {
+        self.managed.0.push(Arc::new(managed));
         self
     }
 
@@ -179,6 +194,7 @@ impl ServiceHostBuilder {
     pub fn build(self) -> Result<ServiceHost, BuildError> {
         self.services.iter().try_for_each(check)?;
         let DependencyPlan { indices, dependencies } = DependencyPlan::new(&self.services)?;
+        check_names(&self.managed.0, &indices)?;
         let (now, since) = (Instant::now(), SystemTime::now());
         let (mut slots, mut runners) = (Vec::new(), Vec::new());
         for (service, dependencies) in self.services.into_iter().zip(dependencies) {
@@ -199,14 +215,16 @@ impl ServiceHostBuilder {
             services: slots.iter().map(ServiceSlot::status).collect(),
             indices: Arc::new(indices),
             lag: Arc::new(RuntimeLag::default()),
+            managed: self.managed.clone(),
         };
         let shared = HostShared::new(sender, status, events.downgrade());
         #[cfg(feature = "probe-listener")]
         let shared = shared.with_probe_address(self.probes.as_ref().and_then(|probes| probes.local_addr().ok()));
         let shared = Arc::new(shared);
         let supervisor = Supervisor::new(slots, self.timeouts, crate::background::random::fraction);
-        let exit_within = self.exit_within;
-        let task = SupervisorTask { supervisor, runners, shared: Arc::clone(&shared), events, inbox, exit_within };
+        let (work, exit_within) = (WorkDrain::new(self.managed), self.exit_within);
+        let task =
+            SupervisorTask { supervisor, runners, shared: Arc::clone(&shared), events, work, inbox, exit_within };
         Ok(ServiceHost {
             shared,
             task: Mutex::new(Some(task)),
@@ -246,6 +264,18 @@ fn check(service: &Service) -> Result<(), BuildError> {
             "Blocking is for blocking services: use Service::blocking, or Placement::Thread"
         };
         return invalid("placement", problem);
+    }
+    Ok(())
+}
+
+/// Checks that no two of the host's services, guards, flights and pools share a name.
+fn check_names(managed: &[Arc<dyn Managed>], services: &HashMap<Arc<str>, u32>) -> Result<(), BuildError> {
+    let mut seen = HashSet::new();
+    for managed in managed {
+        let name = managed.name();
+        if !seen.insert(name) || services.contains_key(name) {
+            return Err(BuildError::SharedName { name: name.into() });
+        }
     }
     Ok(())
 }

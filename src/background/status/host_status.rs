@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use super::managed_list::ManagedList;
 use super::service_status::ServiceStatus;
+use crate::managed::ManagedSnapshot;
 
 /// A snapshot of a host and its services.
 ///
@@ -22,6 +24,7 @@ pub struct HostStatus {
     /// The index of each service by its name.
     pub(crate) indices: Arc<HashMap<Arc<str>, u32>>,
     pub(crate) lag: Arc<RuntimeLag>,
+    pub(crate) managed: ManagedList,
 }
 
 /// The phase of a host.
@@ -113,6 +116,11 @@ impl HostStatus {
         self.services.iter().map(|service| &**service)
     }
 
+    /// Returns the names and the current states of what the host manages, in the order in which they were added.
+    pub fn managed(&self) -> impl Iterator<Item = (Arc<str>, ManagedSnapshot)> + '_ {
+        self.managed.snapshots()
+    }
+
     /// Returns how long the server's runtime takes to poll a task that is ready. The value is current, not as old as
     /// this snapshot.
     ///
@@ -140,6 +148,8 @@ impl fmt::Display for HostPhase {
 #[cfg(feature = "serde")]
 impl serde::Serialize for HostStatus {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use std::collections::BTreeMap;
+
         use serde::Serialize;
 
         #[derive(Serialize)]
@@ -151,6 +161,7 @@ impl serde::Serialize for HostStatus {
             is_ready: bool,
             runtime_lag_seconds: f64,
             services: Vec<&'a ServiceStatus>,
+            managed: BTreeMap<Arc<str>, ManagedSnapshot>,
         }
 
         let status = Status {
@@ -160,6 +171,7 @@ impl serde::Serialize for HostStatus {
             is_ready: self.is_ready(),
             runtime_lag_seconds: self.runtime_lag().as_secs_f64(),
             services: self.services().collect(),
+            managed: self.managed().collect(),
         };
         status.serialize(serializer)
     }

@@ -19,6 +19,16 @@ pub struct ShutdownReport {
     pub(crate) took: Duration,
     pub(crate) server_cut_off: bool,
     pub(crate) services: Arc<[ServiceReport]>,
+    pub(crate) unfinished: Arc<[UnfinishedWork]>,
+}
+
+/// Work that a host could not wait for, by name: work that continued without its caller, and what a guard, flight or pool
+/// that the host [manages](crate::background::ServiceHostBuilder::manage) had admitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct UnfinishedWork {
+    pub(crate) name: Arc<str>,
+    pub(crate) count: usize,
 }
 
 /// How the shutdown of one service went.
@@ -106,12 +116,19 @@ impl ShutdownReport {
         &self.services
     }
 
+    /// Returns the work that the host could not wait for. Empty in a clean report.
+    #[must_use]
+    pub fn unfinished(&self) -> &[UnfinishedWork] {
+        &self.unfinished
+    }
+
     /// Returns `true` if every critical service [ended cleanly](ServiceReport::is_clean), the server ended in time, and
     /// the shutdown was not forced.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         let clean = |service: &ServiceReport| !service.is_critical || service.is_clean();
-        self.forced_by.is_none() && !self.server_cut_off && self.services.iter().all(clean)
+        let is_in_time = self.forced_by.is_none() && !self.server_cut_off && self.unfinished.is_empty();
+        is_in_time && self.services.iter().all(clean)
     }
 
     /// Returns the service with this name.
@@ -129,6 +146,20 @@ impl ShutdownReport {
             Some(Trigger::Signal(signal)) => u8::try_from(128 + signal).unwrap_or(1),
             _ => 1,
         }
+    }
+}
+
+impl UnfinishedWork {
+    /// Returns the name of the guard, flight or pool that the work belongs to.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns how many pieces of work were left, or dropped before they finished. At least 1.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count
     }
 }
 

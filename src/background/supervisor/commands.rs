@@ -40,12 +40,26 @@ impl Supervisor {
         }
     }
 
-    /// Stops the services, since the server has ended.
+    /// Drains the other work, since the server has ended.
     pub(super) fn server_ended(&mut self, now: Instant) {
         if self.phase == HostPhase::Draining {
-            self.stop_services(now);
+            self.drain_work(now);
         } else {
             self.begin_stop(now, Trigger::ServerEnded, None);
+        }
+    }
+
+    /// Stops the services, since no other work is left.
+    pub(super) fn work_drained(&mut self, now: Instant) {
+        if self.phase == HostPhase::Draining {
+            self.stop_services(now);
+        }
+    }
+
+    /// Ends the host, since its pools are drained.
+    pub(super) fn pools_drained(&mut self, now: Instant) {
+        if self.stop.as_ref().is_some_and(|stop| stop.is_draining_pools) {
+            self.finish(now);
         }
     }
 
@@ -58,8 +72,11 @@ impl Supervisor {
         stop.abort_at = stop.abort_at.min(now);
         stop.deadline = stop.deadline.min(now + FORCED_STOP);
         let deadline = stop.deadline;
+        let is_draining_server = !stop.is_draining_work;
         if self.phase == HostPhase::Draining {
-            self.drop_server();
+            if is_draining_server {
+                self.drop_server();
+            }
             self.stop_services(now);
         }
         if self.phase != HostPhase::Stopping {

@@ -26,8 +26,12 @@ pub(super) enum Action {
     ReportStarted,
     /// The stop has begun: ask the server to end.
     DrainServer,
+    /// The server has ended or has to: drop it. Close what admits work, and wait for work that continues without its caller.
+    DrainWork,
     /// The services stop from now on: drop the server if it has not ended.
     DropServer,
+    /// The services have stopped: close what they needed, and wait for it.
+    DrainPools,
     /// All services have ended. The second value names the service that made the host stop, if there is one.
     Finish(Box<ShutdownReport>, Option<FailedService>),
 }

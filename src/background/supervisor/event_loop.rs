@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use super::executor::Executor;
 use super::lag_probe::LagProbe;
 use super::state::Supervisor;
+use super::work_drain::WorkDrain;
 use crate::background::control::{HostShared, SupervisorMessage};
 use crate::background::error::HostError;
 use crate::background::generation::ServiceRunner;
@@ -27,6 +28,7 @@ pub(crate) struct SupervisorTask {
     pub(crate) runners: Vec<Arc<dyn ServiceRunner>>,
     pub(crate) shared: Arc<HostShared>,
     pub(crate) events: broadcast::Sender<HostEvent>,
+    pub(crate) work: WorkDrain,
     pub(crate) inbox: UnboundedReceiver<SupervisorMessage>,
     /// How long the process may run after the end of the host before it is ended. `None` if the process may run
     /// forever.
@@ -46,7 +48,7 @@ impl SupervisorTask {
     /// Runs the host from its start to its end. `server` is the server's runtime if the supervisor has a thread of its
     /// own.
     pub(crate) async fn run(self, request: StartRequest, signals: Signals, server: Option<Handle>) {
-        let Self { supervisor, runners, shared, events, mut inbox, exit_within } = self;
+        let Self { supervisor, runners, shared, events, work, mut inbox, exit_within } = self;
         // Before anything that may panic, such as a runtime without timers: dropping the executor ends the host.
         let mut executor = Executor {
             supervisor,
@@ -54,6 +56,7 @@ impl SupervisorTask {
             runners,
             shared,
             events,
+            work,
             request: Some(request),
             exit_code: None,
             was_signalled: false,
@@ -77,6 +80,7 @@ impl SupervisorTask {
                 signal = signals.recv() => executor.on_signal(signal),
                 () = timer.as_mut(), if next.is_some() => {}
                 _ = inbox.recv_many(&mut batch, BATCH) => {}
+                is_last = executor.work.progress(), if executor.work.is_waiting() => executor.on_work_ended(is_last),
             }
             let now = executor.on_messages(batch.drain(..));
             if let Some(lag) = probe.as_mut().and_then(|probe| probe.measure(now)) {

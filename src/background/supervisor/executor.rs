@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::decisions::{Action, Decisions, FailedService};
 use super::event_loop::StartRequest;
 use super::state::Supervisor;
+use super::work_drain::WorkDrain;
 use crate::background::control::{GenerationEvent, GenerationHandle, HostOutcome, HostShared, SupervisorMessage};
 use crate::background::error::HostError;
 use crate::background::generation::ServiceRunner;
@@ -28,6 +29,7 @@ pub(super) struct Executor {
     pub(super) generations: Vec<Option<Arc<GenerationHandle>>>,
     pub(super) shared: Arc<HostShared>,
     pub(super) events: broadcast::Sender<HostEvent>,
+    pub(super) work: WorkDrain,
     /// Taken when the request is answered.
     pub(super) request: Option<StartRequest>,
     /// The exit code for the process, once the host has ended.
@@ -43,8 +45,11 @@ impl Executor {
         self.execute();
     }
 
+    /// Reads what the supervisor needs to know for its decisions, and returns the current time.
     fn read_clocks(&mut self) -> Instant {
         self.supervisor.wall = SystemTime::now();
+        self.supervisor.has_pools = self.work.has_pools();
+        self.supervisor.has_work = self.work.has_work();
         Instant::now()
     }
 
@@ -79,6 +84,15 @@ impl Executor {
             SupervisorMessage::Shutdown(trigger) => self.supervisor.shutdown(now, trigger),
             SupervisorMessage::ForceShutdown(trigger) => self.supervisor.force_shutdown(now, trigger),
             SupervisorMessage::ServerEnded => self.supervisor.server_ended(now),
+        }
+    }
+
+    /// Handles the end of one of the waits for work.
+    pub(super) fn on_work_ended(&mut self, is_last: bool) {
+        if is_last {
+            let now = self.read_clocks();
+            self.supervisor.work_drained(now);
+            self.supervisor.pools_drained(now);
         }
     }
 
@@ -121,8 +135,19 @@ impl Executor {
             Action::CleanUpElsewhere(id, exit) => self.clean_up_elsewhere(id, exit),
             Action::Emit(event) => self.emit(event),
             Action::ReportStarted => self.reply(Ok(())),
-            Action::DrainServer => cancel(&self.shared.draining),
-            Action::DropServer => cancel(&self.shared.stopping),
+            Action::DrainServer => {
+                self.work.begin();
+                cancel(&self.shared.draining);
+            }
+            Action::DrainWork => {
+                cancel(&self.shared.stopping);
+                self.work.drain_work();
+            }
+            Action::DrainPools => self.work.drain_pools(),
+            Action::DropServer => {
+                self.work.give_up();
+                cancel(&self.shared.stopping);
+            }
             Action::Finish(report, failed) => self.finish(*report, failed),
         }
     }
@@ -163,7 +188,9 @@ impl Executor {
         }
     }
 
-    fn finish(&mut self, report: ShutdownReport, failed: Option<FailedService>) {
+    fn finish(&mut self, mut report: ShutdownReport, failed: Option<FailedService>) {
+        report.unfinished = self.work.unfinished().into();
+        trace::work_unfinished(&report);
         trace::host_stopped(&report);
         let status = |id: u32| self.supervisor.status(id);
         let dependency = failed.and_then(|failed| failed.dependency).map(status);

@@ -52,7 +52,9 @@ mod shutdown;
 mod state;
 mod timeouts;
 mod timer_queue;
+mod work_drain;
 
 pub(crate) use event_loop::{StartRequest, SupervisorTask};
 pub(crate) use service_slot::{Dependencies, ServiceSlot};
 pub(crate) use state::{HostTimeouts, Supervisor};
+pub(crate) use work_drain::WorkDrain;

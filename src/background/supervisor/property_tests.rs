@@ -70,6 +70,10 @@ struct HostScript {
     server: Option<u64>,
     drop_at: Option<u64>,
     in_batches: bool,
+    /// How long the work takes to end that the server leaves, if there is any.
+    work: Option<Option<u64>>,
+    /// How long the pools take to drain, if there are any.
+    pools: Option<Option<u64>>,
 }
 
 fn delay(max: u64) -> impl Strategy<Value = Option<u64>> {
@@ -127,8 +131,10 @@ prop_compose! {
         server in delay(150),
         drop_at in prop::option::weighted(0.2, 0..1_800_u64),
         in_batches in any::<bool>(),
+        work in prop::option::of(delay(150)),
+        pools in prop::option::of(delay(150)),
     ) -> HostScript {
-        HostScript { scripts, has_server, limits, shutdown_at, force_at, server, drop_at, in_batches }
+        HostScript { scripts, has_server, limits, shutdown_at, force_at, server, drop_at, in_batches, work, pools }
     }
 }
 
@@ -146,6 +152,8 @@ enum SimulatedEvent {
     Shutdown,
     Force,
     ServerEnds,
+    WorkEnds,
+    PoolsEnd,
     HostDropped,
 }
 
@@ -187,6 +195,8 @@ struct Simulation<'a> {
     stop_began: Option<Instant>,
     forced: Option<Instant>,
     server_was_asked: bool,
+    work_was_asked: bool,
+    pools_were_asked: bool,
 }
 
 fn ms(ms: u64) -> Duration {
@@ -243,7 +253,8 @@ impl<'a> Simulation<'a> {
         let began = Instant::now();
         let [startup, drain, shutdown] = script.limits.map(ms);
         let timeouts = HostTimeouts { startup, drain, shutdown };
-        let supervisor = Supervisor::new(slots(script, began), timeouts, || 0.0);
+        let mut supervisor = Supervisor::new(slots(script, began), timeouts, || 0.0);
+        (supervisor.has_work, supervisor.has_pools) = (script.work.is_some(), script.pools.is_some());
         let mut simulation = Self {
             script,
             supervisor,
@@ -259,6 +270,8 @@ impl<'a> Simulation<'a> {
             stop_began: None,
             forced: None,
             server_was_asked: false,
+            work_was_asked: false,
+            pools_were_asked: false,
         };
         simulation.schedule(Some(script.shutdown_at), SimulatedEvent::Shutdown);
         simulation.schedule(script.force_at, SimulatedEvent::Force);
@@ -348,6 +361,8 @@ impl<'a> Simulation<'a> {
                 self.supervisor.force_shutdown(self.now, Trigger::Requested);
             }
             SimulatedEvent::ServerEnds => self.supervisor.server_ended(self.now),
+            SimulatedEvent::WorkEnds => self.supervisor.work_drained(self.now),
+            SimulatedEvent::PoolsEnd => self.supervisor.pools_drained(self.now),
             SimulatedEvent::HostDropped => self.supervisor.shutdown(self.now, Trigger::Dropped),
         }
     }
@@ -515,6 +530,20 @@ impl<'a> Simulation<'a> {
                     assert!(self.report.is_none(), "the host ends twice");
                     self.report = Some(*report);
                 }
+                Action::DrainWork => {
+                    assert!(
+                        self.server_was_asked && !self.work_was_asked,
+                        "the server drains first, and the work once"
+                    );
+                    self.work_was_asked = true;
+                    self.schedule(self.script.work.flatten(), SimulatedEvent::WorkEnds);
+                }
+                Action::DrainPools => {
+                    assert!(!self.pools_were_asked, "the pools are drained twice");
+                    assert_eq!(self.supervisor.live, 0, "the services need the pools");
+                    self.pools_were_asked = true;
+                    self.schedule(self.script.pools.flatten(), SimulatedEvent::PoolsEnd);
+                }
                 Action::DrainServer => {
                     assert!(!self.server_was_asked, "the server is asked to end twice");
                     self.server_was_asked = true;
@@ -558,7 +587,8 @@ impl<'a> Simulation<'a> {
         assert_eq!(supervisor.live, live);
         let undecided = supervisor.slots.iter().filter(|slot| !slot.is_decided).count();
         assert!(undecided > 0 || phase != HostPhase::Starting, "all services have started, but not the host");
-        assert!(live > 0 || phase != HostPhase::Stopping, "all services have ended, but not the host");
+        let is_waiting = self.script.pools.is_some();
+        assert!(live > 0 || phase != HostPhase::Stopping || is_waiting, "all services have ended, but not the host");
         if matches!(phase, HostPhase::Starting | HostPhase::Draining | HostPhase::Stopping) {
             assert!(supervisor.timers.get(supervisor.timers.host()).is_some(), "the host is {phase} without a timer");
         }
@@ -576,6 +606,7 @@ impl<'a> Simulation<'a> {
     fn check_end(&mut self) {
         let report = self.report.take().expect("the host ends");
         assert_eq!(self.supervisor.phase, HostPhase::Stopped);
+        assert!(self.pools_were_asked || self.script.pools.is_none(), "the pools were never closed");
         assert!(self.supervisor.timers.next().is_none(), "a timer is left");
         assert!(self.supervisor.slots.iter().all(|slot| slot.state == SlotState::Ended));
         let limit = ms(self.script.limits[2]);
@@ -662,6 +693,8 @@ fn service_whose_start_returns_while_it_is_aborted_is_aborted_in_its_run() {
         server: None,
         drop_at: None,
         in_batches: false,
+        work: None,
+        pools: None,
     };
     let (now, timeouts) = (Instant::now(), HostTimeouts { startup: ms(400), drain: ms(100), shutdown: ms(600) });
     let mut supervisor = Supervisor::new(slots(&host, now), timeouts, || 0.0);

@@ -1,5 +1,6 @@
 //! [`Supervisor`]: the stop of the host, and the end of its services.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,16 +29,40 @@ impl Supervisor {
         let deadline = after(now, total);
         let abort_at = deadline - (total / 5).min(RESERVE);
         let drains = self.has_server && self.phase == HostPhase::Running && trigger != Trigger::ServerEnded;
-        let stop = HostStop { trigger, forced_by: None, began: now, abort_at, deadline, server_cut_off: false, failed };
-        self.stop = Some(stop);
+        self.stop = Some(HostStop {
+            trigger,
+            forced_by: None,
+            began: now,
+            abort_at,
+            deadline,
+            server_cut_off: false,
+            is_draining_work: false,
+            is_draining_pools: false,
+            failed,
+        });
         self.decide(Action::DrainServer);
         if drains {
             self.enter_phase(HostPhase::Draining);
             let limit = after(now, self.timeouts.drain).min(abort_at);
             self.set_host_timer(Some(limit));
         } else {
-            self.stop_services(now);
+            self.drain_work(now);
         }
+    }
+
+    /// Waits for the work that the server has left, if there is any, and then stops the services.
+    pub(super) fn drain_work(&mut self, now: Instant) {
+        let Some(stop) = self.stop.as_mut().filter(|stop| !stop.is_draining_work) else { return };
+        stop.is_draining_work = true;
+        let limit = after(now, self.timeouts.drain).min(stop.abort_at);
+        if !self.has_work {
+            return self.stop_services(now);
+        }
+        if self.phase != HostPhase::Draining {
+            self.enter_phase(HostPhase::Draining);
+        }
+        self.decide(Action::DrainWork);
+        self.set_host_timer(Some(limit));
     }
 
     /// Records that the server is dropped because it did not end in time.
@@ -123,6 +148,7 @@ impl Supervisor {
             }
             self.on_generation_ended(now, id);
         }
+        self.finish(now);
     }
 
     /// Ends a service for good.
@@ -145,13 +171,27 @@ impl Supervisor {
         if self.live > 0 || self.phase != HostPhase::Stopping {
             return;
         }
-        let Some(stop) = self.stop.as_ref() else { return };
+        let has_pools = self.has_pools;
+        let Some(stop) = &mut self.stop else { return };
+        if !has_pools {
+            self.finish(now);
+        } else if !mem::replace(&mut stop.is_draining_pools, true) {
+            // The host's timer is set to the deadline.
+            self.decide(Action::DrainPools);
+        }
+    }
+
+    /// Reports the end of the host.
+    pub(super) fn finish(&mut self, now: Instant) {
+        let Some(stop) = self.stop.as_ref().filter(|_| self.phase == HostPhase::Stopping) else { return };
         let report = ShutdownReport {
             trigger: stop.trigger.clone(),
             forced_by: stop.forced_by.clone(),
             took: now.duration_since(stop.began),
             server_cut_off: stop.server_cut_off,
             services: self.ids().map(|id| self.service_report(id)).collect(),
+            // The executor knows.
+            unfinished: Arc::default(),
         };
         let failed = stop.failed;
         self.set_host_timer(None);

@@ -32,6 +32,10 @@ pub(crate) struct Supervisor {
     pub(super) live: usize,
     /// A server exists, and has to end before the services stop.
     pub(super) has_server: bool,
+    /// Something admits work, or work continues without its caller, and has to end before the services stop.
+    pub(super) has_work: bool,
+    /// Something that the services need has to end after them.
+    pub(super) has_pools: bool,
     /// Returns a random number from 0 to 1, for the jitter of a backoff.
     pub(super) random: fn() -> f64,
 }
@@ -54,6 +58,10 @@ pub(super) struct HostStop {
     pub(super) abort_at: Instant,
     pub(super) deadline: Instant,
     pub(super) server_cut_off: bool,
+    /// The server has ended, or was dropped, and the host waits for other work.
+    pub(super) is_draining_work: bool,
+    /// All services have ended, and the host waits for its pools.
+    pub(super) is_draining_pools: bool,
     pub(super) failed: Option<FailedService>,
 }
 
@@ -72,6 +80,8 @@ impl Supervisor {
             wall: SystemTime::now(),
             decisions: Decisions::default(),
             has_server: false,
+            has_work: false,
+            has_pools: false,
             random,
         }
     }

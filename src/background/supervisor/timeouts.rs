@@ -51,9 +51,12 @@ impl Supervisor {
                 let failed = self.ids().find(is_late).map(|id| FailedService { id, dependency: None });
                 self.begin_stop(now, Trigger::StartTimedOut, failed);
             }
+            HostPhase::Draining if self.stop.as_ref().is_some_and(|stop| stop.is_draining_work) => {
+                self.stop_services(now);
+            }
             HostPhase::Draining => {
                 self.drop_server();
-                self.stop_services(now);
+                self.drain_work(now);
             }
             HostPhase::Stopping => self.abandon_all(now),
             HostPhase::Built | HostPhase::Running | HostPhase::Stopped => {}
