@@ -13,6 +13,7 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+mod host_drain;
 mod latency;
 mod leak;
 mod runtime_lag;

@@ -84,7 +84,7 @@ fn quiet_panic(payload: impl Any + Send) -> ! {
 
 fn message(shared: Shared) -> String {
     match shared {
-        Err(error) if error.panic().is_some() => error.panic().unwrap().message.to_string(),
+        Err(error) if error.panic().is_some() => error.panic().unwrap().message().to_owned(),
         other => panic!("the work should have panicked: {other:?}"),
     }
 }
