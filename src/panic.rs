@@ -13,15 +13,33 @@ use std::thread;
 
 /// A panic that was caught: its message and its location.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Panic {
-    /// The message, or `(no message)` where the payload is not a string.
-    pub message: Arc<str>,
-    /// File, line and column.
+    message: Arc<str>,
+    location: Option<Arc<str>>,
+}
+
+impl Panic {
+    /// Makes a panic from its payload, which has no location.
+    pub(crate) fn from_payload(payload: Box<dyn Any + Send>) -> Self {
+        let message = message_of(&*payload);
+        discard(payload);
+        Self { message, location: None }
+    }
+
+    /// Returns the message, or `(no message)` if the payload is not a string.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Returns the file, the line and the column.
     ///
     /// `None` if the panic hook was replaced after the first caught panic, or if the panic happened on another thread,
     /// for example inside a `par_iter`.
-    pub location: Option<Arc<str>>,
+    #[must_use]
+    pub fn location(&self) -> Option<&str> {
+        self.location.as_deref()
+    }
 }
 
 impl fmt::Display for Panic {
@@ -52,10 +70,8 @@ pub(crate) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
     let result = catch_unwind(AssertUnwindSafe(work));
     CATCHING.set(outer);
     result.map_err(|payload| {
-        let message = message_of(&*payload);
         let location = LOCATION.take();
-        discard(payload);
-        Panic { message, location }
+        Panic { location, ..Panic::from_payload(payload) }
     })
 }
 

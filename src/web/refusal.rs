@@ -8,8 +8,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 
-#[cfg(feature = "offload")]
-use super::problem_types::is_overload;
 use crate::guard::{AcquireError, FlightError};
 #[cfg(feature = "offload")]
 use crate::offload::OffloadError;
@@ -123,7 +121,7 @@ impl Refusal {
             RefusalReason::Guard(error) => error,
             RefusalReason::Flight(FlightError::TooManyWaiters | FlightError::Timeout { .. }) => return true,
             #[cfg(feature = "offload")]
-            RefusalReason::Offload(error) => return is_overload(error),
+            RefusalReason::Offload(error) => return error.is_overload(),
             _ => return false,
         };
         matches!(error, Busy { .. } | QueueFull { .. } | Timeout { .. } | TooManyKeys { .. } | GrantExpired)

@@ -51,8 +51,8 @@ async fn first_failure_is_restarted_at_every_placement() {
             match (&exit.kind, &act) {
                 (ExitKind::Failed(error), Act::Fail) => assert_eq!(error.to_string(), "actor fails to run"),
                 (ExitKind::Panicked(panic), Act::Panic) => {
-                    assert_eq!(&*panic.message, "actor panics in run");
-                    assert!(panic.location.as_ref().unwrap().contains("actor.rs"));
+                    assert_eq!(panic.message(), "actor panics in run");
+                    assert!(panic.location().unwrap().contains("actor.rs"));
                 }
                 (kind, act) => panic!("{kind:?} after {act:?}"),
             }
@@ -231,7 +231,7 @@ async fn failed_stop_is_reported_at_every_placement() {
             let service = report.service("actor").unwrap();
             match (&service.clean_up, &act) {
                 (CleanUp::Failed(error), Act::Fail) => assert_eq!(error.to_string(), "actor fails to stop"),
-                (CleanUp::Panicked(panic), Act::Panic) => assert_eq!(&*panic.message, "actor panics in stop"),
+                (CleanUp::Panicked(panic), Act::Panic) => assert_eq!(panic.message(), "actor panics in stop"),
                 (clean_up, act) => panic!("{clean_up:?} after {act:?}"),
             }
             assert!(!service.is_clean() && report.is_clean(), "the service is degradable");

@@ -108,7 +108,7 @@ fn assert_rolled_back(log: &Log, error: &HostError, position: usize, act: &Act, 
         Act::Fail => {
             matches!(kind, ExitKind::Failed(error) if error.to_string() == format!("{culprit} fails to start"))
         }
-        Act::Panic => matches!(kind, ExitKind::Panicked(panic) if panic.location.is_some()),
+        Act::Panic => matches!(kind, ExitKind::Panicked(panic) if panic.location().is_some()),
         Act::Ignore => matches!(kind, ExitKind::TimedOut(TimeLimit::Start(_))),
         _ => matches!(kind, ExitKind::Leaked),
     };
