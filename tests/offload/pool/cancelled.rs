@@ -107,6 +107,68 @@ async fn dropped_pool_still_runs_its_tasks() {
     until("all tasks have run", || ran.load(Ordering::SeqCst) == 6).await;
 }
 
+#[tokio::test]
+async fn detached_tasks_run_without_their_handles_and_are_not_cancelled() {
+    let (pool, gate, saw) = (one(), Gate::default(), Arc::new(AtomicUsize::new(0)));
+    let work = || {
+        let (block, saw) = (gate.block(), saw.clone());
+        move |cx: &TaskContext| {
+            block();
+            saw.fetch_add(if cx.is_cancelled() { 100 } else { 1 }, Ordering::SeqCst);
+        }
+    };
+    let running = pool.task(work()).label("detached").start().unwrap();
+    until("the task runs", || gate.inside() == 1).await;
+    let queued = pool.task(work()).start().unwrap();
+    running.detach();
+    queued.detach();
+    assert_eq!((pool.stats().queued, pool.stats().abandoned), (1, 1));
+    // The rule for handles that are dropped.
+    drop(pool.task(work()).start().unwrap());
+    assert_eq!(pool.stats().queued, 1);
+    gate.open();
+    until("both tasks have run", || saw.load(Ordering::SeqCst) >= 2).await;
+    until("their thread is released", || pool.limiter().stats().borrowed == 0).await;
+    assert_eq!((saw.load(Ordering::SeqCst), pool.stats().started), (2, 2));
+}
+
+#[tokio::test]
+async fn time_limits_of_a_detached_task_still_apply() {
+    let (pool, gate) = (one(), Gate::default());
+    let running = gate.fill(&pool, 1).await;
+    let ran = Arc::new(AtomicBool::new(false));
+    let ran_in_task = ran.clone();
+    let late = pool.task(move |_| ran_in_task.store(true, Ordering::SeqCst)).queue_timeout(MS).start().unwrap();
+    late.detach();
+    tokio::time::sleep(MS * 5).await;
+    gate.open();
+    for task in running {
+        task.await.unwrap();
+    }
+    pool.run(|| ()).await.unwrap();
+    assert!(!ran.load(Ordering::SeqCst));
+}
+
+#[tokio::test]
+async fn task_with_a_time_limit_of_zero_never_runs() {
+    for nested in [false, true] {
+        let pool = one();
+        let inner = pool.clone();
+        let attempt = async move {
+            let never = || inner.task(|_| -> () { panic!("the task must not run") });
+            let queued = never().queue_timeout(std::time::Duration::ZERO).await.unwrap_err();
+            assert_eq!((queued.kind(), queued.progress()), (OffloadErrorKind::QueueTimeout, Progress::NotStarted));
+            let timed_out = never().timeout(std::time::Duration::ZERO).await.unwrap_err();
+            assert_eq!((timed_out.kind(), timed_out.progress()), (OffloadErrorKind::Timeout, Progress::NotStarted));
+        };
+        if nested {
+            pool.run(|| onelane::offload::from_thread::block_on(attempt)).await.unwrap().unwrap();
+        } else {
+            attempt.await;
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn queued_task_fails_after_its_queue_timeout_and_never_runs() {
     let (pool, gate) = (one(), Gate::default());

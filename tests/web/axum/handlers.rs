@@ -430,6 +430,19 @@ mod failures {
     }
 
     #[tokio::test]
+    async fn clients_learn_nothing_of_the_error() {
+        let pool = BlockingPool::new("secret-pool");
+        let panicked = pool.task(|_| panic!("secret panic")).label("secret-label").await;
+        let error = panicked.map(|never: ()| never).expect_err("the task panics").with_source("secret source");
+        assert!(error.to_string().contains("secret-pool") && error.to_string().contains("secret-label"));
+        let refusal = Refusal::from(error.clone());
+        assert!(!refusal.to_string().contains("secret"), "{refusal}");
+        let response = ask(get(async move || Err::<(), _>(error)), support::http::get("/")).await;
+        is_problem(&response, 500, "urn:onelane:panicked", None);
+        assert!(!response.text().contains("secret"), "{}", response.text());
+    }
+
+    #[tokio::test]
     async fn only_too_many_requests_count_as_overload() {
         let full = pool(1, 0);
         let gate = Gate::new();
