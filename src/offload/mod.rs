@@ -30,7 +30,8 @@
 //! | when | then |
 //! |---|---|
 //! | the caller drops a task that has not started | it never runs, and its closure is dropped by the caller |
-//! | the caller drops a running task | it continues, with its token; its result is dropped |
+//! | the caller drops a running task | its context reports that it is cancelled; it continues, with its token |
+//! | the caller [detaches](TaskHandle::detach) a task | it runs, or continues, and its result is dropped |
 //! | there are more tasks than tokens | the others are queued, or refused: see below |
 //! | a task panics | [`Panicked`](OffloadErrorKind::Panicked), with message and location; the thread takes the next task |
 //! | a task's `timeout` expires | [`Timeout`](OffloadErrorKind::Timeout); the [`Progress`] says if the task still runs |
@@ -100,3 +101,5 @@ pub use self::limiter::{
 pub use self::stats::{PoolStats, RunningTask};
 pub use self::stream::{BlockingIter, BlockingStream, iter_from_stream, stream_blocking};
 pub use self::task::{Task, TaskFuture, TaskHandle};
+
+pub use crate::shared::Shared;
