@@ -63,8 +63,8 @@ fn sync_slow() -> &'static str {
 async fn stats() -> Json<Value> {
     let pools = [handler_pool(), BlockingPool::global()];
     Json(json!({
-        "limiter": handler_pool().limiter().statistics(),
-        "pools": pools.map(BlockingPool::statistics),
+        "limiter": handler_pool().limiter().stats(),
+        "pools": pools.map(BlockingPool::stats),
     }))
 }
 

@@ -24,7 +24,7 @@ use axum::body::Body;
 use axum::routing::get;
 use axum::{Json, Router};
 use onelane::BlockingPool;
-use onelane::offload::{OffloadError, PoolStatistics, stream_blocking};
+use onelane::offload::{OffloadError, PoolStats, stream_blocking};
 use tokio::net::TcpListener;
 
 /// The rows of a query, from a database driver that blocks.
@@ -77,8 +77,8 @@ async fn body_of(rows: Rows) -> Result<Body, OffloadError> {
     Ok(Body::from_stream(stream_blocking(rows).started().await?))
 }
 
-async fn stats() -> Json<PoolStatistics> {
-    Json(BlockingPool::global().statistics())
+async fn stats() -> Json<PoolStats> {
+    Json(BlockingPool::global().stats())
 }
 
 fn hold() -> Duration {

@@ -152,6 +152,8 @@ pub use offload::{BlockingPool, CapacityLimiter, OffloadError, run_blocking, str
 #[cfg(feature = "cpu")]
 #[doc(inline)]
 pub use offload::{CpuPool, run_cpu};
+#[cfg(any(feature = "offload", feature = "background"))]
+pub use panic::Panic;
 
 /// The README's examples are compiled and run with the doctests.
 #[cfg(all(doctest, feature = "full"))]

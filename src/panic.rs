@@ -13,27 +13,26 @@ use std::thread;
 
 /// A panic that was caught: its message and its location.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Panic {
     message: Arc<str>,
     location: Option<Arc<str>>,
 }
 
 impl Panic {
-    /// Creates a panic without a location, and drops the payload.
+    /// Makes a panic from its payload, which has no location.
     pub(crate) fn from_payload(payload: Box<dyn Any + Send>) -> Self {
         let message = message_of(&*payload);
         discard(payload);
         Self { message, location: None }
     }
 
-    /// Returns the message, or `(no message)` where the payload is not a string.
+    /// Returns the message, or `(no message)` if the payload is not a string.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// Returns the file, line and column.
+    /// Returns the file, the line and the column.
     ///
     /// `None` if the panic hook was replaced after the first caught panic, or if the panic happened on another thread,
     /// for example inside a `par_iter`.
@@ -41,9 +40,7 @@ impl Panic {
     pub fn location(&self) -> Option<&str> {
         self.location.as_deref()
     }
-}
 
-impl Panic {
     /// Creates a panic that no hook has seen.
     #[cfg(feature = "guard")]
     pub(crate) fn without_location(message: &str) -> Self {

@@ -58,7 +58,7 @@ pub(crate) fn limiter_uncontended(c: &mut Criterion) {
         let owned = Arc::clone(&owned);
         async move { owned.acquire_owned().await.expect("the semaphore is open").num_permits() }
     });
-    assert_eq!(limiter.statistics().borrowed, 0);
+    assert_eq!(limiter.stats().borrowed, 0);
 }
 
 const TASKS: u64 = 64;

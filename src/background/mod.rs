@@ -228,5 +228,3 @@ pub use status::{
     CleanUp, Exit, ExitKind, HostEvent, HostEvents, HostPhase, HostStatus, ServiceReport, ServiceState, ServiceStatus,
     SharedError, ShutdownReport, TickStatus, TimeLimit, Trigger, UnfinishedWork,
 };
-
-pub use crate::panic::Panic;

@@ -9,7 +9,7 @@ macro_rules! pool_methods {
             /// # Errors
             ///
             /// Returns an [`OffloadError`](super::OffloadError). A panic in the work is
-            /// [`Panicked`](super::OffloadError::Panicked).
+            /// [`Panicked`](super::OffloadErrorKind::Panicked).
             ///
             /// # Cancel safety
             ///
@@ -33,16 +33,28 @@ macro_rules! pool_methods {
                 $crate::offload::Task::new(::std::sync::Arc::clone(&self.0), work)
             }
 
-            /// Returns a snapshot of the pool.
+            /// Returns the name of the pool.
             #[must_use]
-            pub fn statistics(&self) -> $crate::offload::PoolStatistics {
-                self.0.statistics()
+            pub fn name(&self) -> &str {
+                self.0.name()
             }
 
-            /// Closes the pool. Queued and future tasks fail with [`Closed`](super::OffloadError::Closed); running ones
-            /// continue.
+            /// Returns a snapshot of the pool.
+            #[must_use]
+            pub fn stats(&self) -> $crate::offload::PoolStats {
+                self.0.stats()
+            }
+
+            /// Closes the pool. Queued and future tasks fail with [`Closed`](super::OffloadErrorKind::Closed); running
+            /// ones continue.
             pub fn close(&self) {
                 self.0.close();
+            }
+
+            /// Returns `true` if the pool was [closed](Self::close).
+            #[must_use]
+            pub fn is_closed(&self) -> bool {
+                self.0.is_closed()
             }
 
             /// Waits until the pool is [closed](Self::close) and none of its tasks is running.

@@ -30,17 +30,18 @@
 //! | when | then |
 //! |---|---|
 //! | the caller drops a task that has not started | it never runs, and its closure is dropped by the caller |
-//! | the caller drops a running task | it continues, with its token; its result is dropped |
+//! | the caller drops a running task | its context reports that it is cancelled; it continues, with its token |
+//! | the caller [detaches](TaskHandle::detach) a task | it runs, or continues, and its result is dropped |
 //! | there are more tasks than tokens | the others are queued, or refused: see below |
-//! | a task panics | [`OffloadError::Panicked`], with message and location; the thread takes the next task |
-//! | a task's `timeout` expires | [`OffloadError::Timeout`], which reports if the task is still running |
+//! | a task panics | [`Panicked`](OffloadErrorKind::Panicked), with message and location; the thread takes the next task |
+//! | a task's `timeout` expires | [`Timeout`](OffloadErrorKind::Timeout); the [`Progress`] says if the task still runs |
 //! | a task blocks on another one of the same limiter | the nested one runs immediately, without a token: see below |
 //! | the reader of a stream is slow | the iterator waits without a thread or a token |
 //! | the pool is closed | queued tasks fail, running ones continue |
 //! | the runtime shuts down | the runtime waits for running tasks, and queued ones fail: see below |
 //! | no thread can be started | the task waits for a thread of the pool, or fails with [`NoThread`] |
 //!
-//! [`NoThread`]: OffloadError::NoThread
+//! [`NoThread`]: OffloadErrorKind::NoThread
 //!
 //! A task that is still running after its caller has dropped it can check [`TaskContext::is_cancelled`].
 //!
@@ -70,6 +71,7 @@
 //! cancellation of the outer task.
 
 mod blocking;
+mod builder;
 #[cfg(feature = "cpu")]
 mod cpu;
 mod error;
@@ -77,22 +79,27 @@ pub mod from_thread;
 mod job;
 mod limiter;
 mod methods;
-mod statistics;
+mod stats;
 mod stream;
 mod task;
 mod workers;
 
-pub use self::blocking::{BlockingPool, BlockingPoolBuilder, run_blocking};
+pub use self::blocking::{BlockingPool, run_blocking};
 #[cfg(feature = "cpu")]
-pub use self::cpu::{CpuPool, CpuPoolBuilder, run_cpu};
-pub use self::error::OffloadError;
+pub use self::builder::CpuPoolBuilder;
+pub use self::builder::{BlockingPoolBuilder, PoolBuilder};
+#[cfg(feature = "cpu")]
+pub use self::cpu::{CpuPool, run_cpu};
+pub use self::error::{OffloadError, OffloadErrorKind, Progress};
+#[cfg(feature = "cpu")]
+pub use self::error::{PoolBuildError, PoolBuildErrorKind};
 pub use self::job::{Cancelled, Priority, TaskContext};
 pub use self::limiter::{
-    AcquireTokens, AcquireTokensOwned, CapacityLimiter, HeldTokens, LimiterError, LimiterPermit, LimiterStatistics,
+    AcquireTokens, AcquireTokensOwned, CapacityLimiter, HeldTokens, LimiterError, LimiterPermit, LimiterStats,
     OwnedLimiterPermit, SharedLimiter, TokenAcquisition,
 };
-pub use self::statistics::{PoolStatistics, RunningTask};
+pub use self::stats::{PoolStats, RunningTask};
 pub use self::stream::{BlockingIter, BlockingStream, iter_from_stream, stream_blocking};
 pub use self::task::{Task, TaskFuture, TaskHandle};
 
-pub use crate::panic::Panic;
+pub use crate::shared::Shared;

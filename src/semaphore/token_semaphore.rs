@@ -79,6 +79,13 @@ impl TokenSemaphore {
         wake_all(self.with_queue(|queue| queue.resize(self.state.replace_total(total))));
     }
 
+    /// Changes the total, like [`set_total`](Self::set_total), if it still is `seen`. Returns `false` if it is not.
+    pub(crate) fn compare_set_total(&self, seen: usize, total: usize) -> bool {
+        let wakers = self
+            .with_queue(|queue| (queue.state.total() == seen).then(|| queue.resize(self.state.replace_total(total))));
+        wakers.map(wake_all).is_some()
+    }
+
     /// Returns a consistent copy of the counters.
     pub(crate) fn snapshot(&self) -> TokenSnapshot {
         // Takes the mutex, because the total and the state are changed one after the other.

@@ -53,16 +53,16 @@
 //!
 //! | error | status | `type` | `Retry-After` |
 //! |---|---|---|---|
-//! | [`Full`](crate::OffloadError::Full): no thread is free and the queue is full | 503 | `urn:onelane:pool-full` | 1 |
-//! | [`QueueTimeout`](crate::OffloadError::QueueTimeout): after `queue_timeout` | 503 | `urn:onelane:timeout` | 1 |
-//! | [`Timeout`](crate::OffloadError::Timeout) before the work began | 503 | `urn:onelane:timeout` | 1 |
-//! | [`Timeout`](crate::OffloadError::Timeout) after the work began | 504 | `urn:onelane:took-too-long` | |
-//! | [`Cancelled`](crate::OffloadError::Cancelled) by the service | 503 | `urn:onelane:cancelled` | |
-//! | [`Closed`](crate::OffloadError::Closed) | 503 | `urn:onelane:closed` | |
-//! | [`RuntimeShutdown`](crate::OffloadError::RuntimeShutdown) | 503 | `urn:onelane:shutting-down` | |
-//! | [`Panicked`](crate::OffloadError::Panicked), on a pool or in the handler | 500 | `urn:onelane:panicked` | |
-//! | [`NoThread`](crate::OffloadError::NoThread): the system has none left | 503 | `urn:onelane:no-thread` | 1 |
-//! | [`NoRuntime`](crate::OffloadError::NoRuntime): a bug in the service | 500 | `urn:onelane:no-runtime` | |
+//! | [`Full`](crate::offload::OffloadErrorKind::Full): no thread is free and the queue is full | 503 | `urn:onelane:pool-full` | 1 |
+//! | [`QueueTimeout`](crate::offload::OffloadErrorKind::QueueTimeout): after `queue_timeout` | 503 | `urn:onelane:timeout` | 1 |
+//! | [`Timeout`](crate::offload::OffloadErrorKind::Timeout) before the work began | 503 | `urn:onelane:timeout` | 1 |
+//! | [`Timeout`](crate::offload::OffloadErrorKind::Timeout) after the work began | 504 | `urn:onelane:took-too-long` | |
+//! | [`Cancelled`](crate::offload::OffloadErrorKind::Cancelled) by the service | 503 | `urn:onelane:cancelled` | |
+//! | [`Closed`](crate::offload::OffloadErrorKind::Closed) | 503 | `urn:onelane:closed` | |
+//! | [`RuntimeShutdown`](crate::offload::OffloadErrorKind::RuntimeShutdown) | 503 | `urn:onelane:shutting-down` | |
+//! | [`Panicked`](crate::offload::OffloadErrorKind::Panicked), on a pool or in the handler | 500 | `urn:onelane:panicked` | |
+//! | [`NoThread`](crate::offload::OffloadErrorKind::NoThread): the system has none left | 503 | `urn:onelane:no-thread` | 1 |
+//! | [`NoRuntime`](crate::offload::OffloadErrorKind::NoRuntime): a bug in the service | 500 | `urn:onelane:no-runtime` | |
 //!
 //! The 504 is also the response of work that [stops](crate::offload::Cancelled) because of its timeout. It has no
 //! `Retry-After`, because the same request would take as long again.

@@ -6,7 +6,7 @@ use super::refusal::MIN_RETRY_AFTER;
 use super::{Refusal, RefusalReason};
 use crate::guard::{AcquireError, AcquireErrorKind, FlightError, FlightErrorKind};
 #[cfg(feature = "offload")]
-use crate::offload::{Cancelled, OffloadError};
+use crate::offload::{Cancelled, OffloadError, OffloadErrorKind, Progress};
 
 impl Refusal {
     #[cfg(feature = "tower")]
@@ -100,39 +100,43 @@ impl From<FlightError<Infallible>> for Refusal {
     }
 }
 
+/// The response to a request whose work did not start in time.
+#[cfg(feature = "offload")]
+const NO_THREAD_IN_TIME: (u16, &str, &str, &str) =
+    (503, "urn:onelane:timeout", "No thread in time", "The requests before this one took too long.");
+
 #[cfg(feature = "offload")]
 impl From<OffloadError> for Refusal {
     fn from(error: OffloadError) -> Self {
-        let (status, kind, title, detail) = match &error {
-            OffloadError::Full { .. } => {
+        let (status, kind, title, detail) = match error.kind() {
+            OffloadErrorKind::Full => {
                 (503, "urn:onelane:pool-full", "Pool full", "Too many requests are waiting here. Try again later.")
             }
-            OffloadError::QueueTimeout { .. } | OffloadError::Timeout { still_running: false } => {
-                (503, "urn:onelane:timeout", "No thread in time", "The requests before this one took too long.")
-            }
+            OffloadErrorKind::QueueTimeout => NO_THREAD_IN_TIME,
+            OffloadErrorKind::Timeout if error.progress() == Progress::NotStarted => NO_THREAD_IN_TIME,
             // No gateway is involved, but no other status distinguishes "it took too long" from "the server is
             // overloaded".
-            OffloadError::Timeout { still_running: true } => {
+            OffloadErrorKind::Timeout => {
                 (504, "urn:onelane:took-too-long", "Took too long", "The server's handler took too long.")
             }
-            OffloadError::Cancelled => {
+            OffloadErrorKind::Cancelled => {
                 (503, "urn:onelane:cancelled", "Cancelled", "The server cancelled the work for this request.")
             }
-            OffloadError::Panicked(_) => {
+            OffloadErrorKind::Panicked => {
                 (500, "urn:onelane:panicked", "Handler failed", "The server's handler failed.")
             }
-            OffloadError::Closed => (503, "urn:onelane:closed", "Closed", "No more requests are admitted here."),
-            OffloadError::RuntimeShutdown => {
+            OffloadErrorKind::Closed => (503, "urn:onelane:closed", "Closed", "No more requests are admitted here."),
+            OffloadErrorKind::RuntimeShutdown => {
                 (503, "urn:onelane:shutting-down", "Shutting down", "The server is shutting down.")
             }
-            OffloadError::NoThread => {
+            OffloadErrorKind::NoThread => {
                 (503, "urn:onelane:no-thread", "No thread left", "The server is overloaded. Try again later.")
             }
-            OffloadError::NoRuntime => {
+            OffloadErrorKind::NoRuntime => {
                 (500, "urn:onelane:no-runtime", "No runtime", "The server's handler started work where it can't run.")
             }
         };
-        let retry_after = is_overload(&error).then_some(MIN_RETRY_AFTER);
+        let retry_after = error.is_overload().then_some(MIN_RETRY_AFTER);
         Self::new(RefusalReason::Offload(error), status, kind, title, detail).with_retry_after(retry_after)
     }
 }
@@ -142,13 +146,6 @@ impl From<OffloadError> for Refusal {
 #[cfg(feature = "offload")]
 impl From<Cancelled> for Refusal {
     fn from(_: Cancelled) -> Self {
-        OffloadError::Timeout { still_running: true }.into()
+        OffloadError::from(OffloadErrorKind::Timeout).with_progress(Progress::Running).into()
     }
-}
-
-/// Returns `true` if the pool was overloaded, so that a retry makes sense.
-#[cfg(feature = "offload")]
-pub(super) fn is_overload(error: &OffloadError) -> bool {
-    use OffloadError::{Full, NoThread, QueueTimeout, Timeout};
-    matches!(error, Full { .. } | QueueTimeout { .. } | Timeout { still_running: false } | NoThread)
 }

@@ -8,8 +8,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 
-#[cfg(feature = "offload")]
-use super::problem_types::is_overload;
 use crate::guard::{AcquireError, FlightError, FlightErrorKind};
 #[cfg(feature = "offload")]
 use crate::offload::OffloadError;
@@ -124,7 +122,7 @@ impl Refusal {
                 matches!(error.kind(), FlightErrorKind::TooManyWaiters | FlightErrorKind::Timeout)
             }
             #[cfg(feature = "offload")]
-            RefusalReason::Offload(error) => is_overload(error),
+            RefusalReason::Offload(error) => error.is_overload(),
             _ => false,
         }
     }

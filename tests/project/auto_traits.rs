@@ -18,9 +18,9 @@ use bytes::Bytes;
 use http_body_util::Full;
 use onelane::background::{
     Backoff, BlockingContext, BuildError, CleanUp, Exit, ExitKind, ExitReason, HostError, HostEvent, HostEvents,
-    HostHandle, HostPhase, HostStatus, Intensity, Panic, Placement, ProbeAnswer, Restart, RunContext, Service,
-    ServiceHost, ServiceHostBuilder, ServiceReport, ServiceState, ServiceStatus, ShutdownReport, StartContext,
-    StartPhase, StopContext, Supervision, TickContext, TickStatus, TimeLimit, Trigger, TriggerError, service_fn,
+    HostHandle, HostPhase, HostStatus, Intensity, Placement, ProbeAnswer, Restart, RunContext, Service, ServiceHost,
+    ServiceHostBuilder, ServiceReport, ServiceState, ServiceStatus, ShutdownReport, StartContext, StartPhase,
+    StopContext, Supervision, TickContext, TickStatus, TimeLimit, Trigger, TriggerError, service_fn,
 };
 use onelane::guard::futures::{
     Acquire, AcquireAll, AcquireKey, AcquireKeyOwned, AcquireOwned, Run, RunKeyed, RunKeyedToCompletion,
@@ -32,8 +32,10 @@ use onelane::guard::{
 };
 use onelane::offload::from_thread::{FromThreadError, Portal, PortalTask};
 use onelane::offload::{
-    AcquireTokens, AcquireTokensOwned, BlockingIter, BlockingPool, BlockingStream, CapacityLimiter, CpuPool,
-    LimiterError, LimiterPermit, LimiterStatistics, OwnedLimiterPermit,
+    AcquireTokens, AcquireTokensOwned, BlockingIter, BlockingPool, BlockingPoolBuilder, BlockingStream,
+    CapacityLimiter, CpuPool, CpuPoolBuilder, LimiterError, LimiterPermit, LimiterStats, OffloadError,
+    OffloadErrorKind, OwnedLimiterPermit, PoolBuildError, PoolBuildErrorKind, PoolStats, Priority, Progress,
+    RunningTask, TaskHandle,
 };
 use onelane::web::axum::{WatchedListener, WatchedStream};
 use onelane::web::{
@@ -41,8 +43,8 @@ use onelane::web::{
     RequestKey, actix, axum, tower,
 };
 use onelane::{
-    AcquireError, EndpointGuard, FlightError, KeyedGuard, KeyedPermit, Order, OwnedKeyedPermit, OwnedPermit, Permit,
-    Queue, SingleFlight,
+    AcquireError, EndpointGuard, FlightError, KeyedGuard, KeyedPermit, Order, OwnedKeyedPermit, OwnedPermit, Panic,
+    Permit, Queue, SingleFlight,
 };
 
 /// Evaluates to `true` if a type implements a trait: where the bound holds, the inherent constant takes precedence over
@@ -192,7 +194,20 @@ fn public_types_are_send_sync_and_unpin_as_promised() {
         AcquireTokens<'static>: Send Sync Unpin;
         AcquireTokensOwned: Send Sync Unpin;
         LimiterError: Send Sync Unpin;
-        LimiterStatistics: Send Sync Unpin;
+        LimiterStats: Send Sync Unpin;
+        BlockingPool: Send Sync Unpin;
+        BlockingPoolBuilder: Send Sync Unpin;
+        CpuPool: Send Sync Unpin;
+        CpuPoolBuilder: Send Sync Unpin;
+        OffloadError: Send Sync Unpin;
+        OffloadErrorKind: Send Sync Unpin;
+        PoolBuildError: Send Sync Unpin;
+        PoolBuildErrorKind: Send Sync Unpin;
+        PoolStats: Send Sync Unpin;
+        Priority: Send Sync Unpin;
+        Progress: Send Sync Unpin;
+        RunningTask: Send Sync Unpin;
+        TaskHandle<Bytes>: Send Sync Unpin;
         BlockingStream<Bytes>: Send no Unpin;
         BlockingStream<PhantomPinned>: Send no Unpin;
         BlockingStream<Local>: no no Unpin;

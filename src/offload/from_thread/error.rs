@@ -17,8 +17,8 @@ pub enum FromThreadError {
     /// The portal was closed, or its runtime was shut down.
     #[error("the portal is closed, or its runtime was shut down: create a new portal")]
     Closed,
-    /// The portal's task was cancelled, through its handle or because the portal was closed.
-    #[error("the task was cancelled, through its handle or by closing its portal")]
+    /// The portal's task was cancelled, through its handle or with the portal.
+    #[error("the task was cancelled, through its handle or with its portal")]
     Cancelled,
     /// The portal's task panicked.
     #[error("the task panicked: {0}")]

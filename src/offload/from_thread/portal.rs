@@ -6,6 +6,7 @@ use std::thread;
 
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::error::FromThreadError;
 use super::portal_task::PortalTask;
@@ -18,10 +19,12 @@ use crate::park::runs_async_tasks;
 /// are not polled on the calling thread. (In a task of a pool, [`block_on`](super::block_on) polls a future on the
 /// calling thread.)
 ///
-/// The portal's tasks are cancelled when the portal is [closed](Self::close), or when the last of its clones and of its
-/// [task handles](PortalTask) is dropped. A cancelled task is dropped at its `.await`. After the runtime was shut down,
-/// all calls eventually fail with [`FromThreadError::Closed`]. A runtime that exists but is not driven, such as a
+/// The portal's tasks are cancelled when the portal is [cancelled](Self::cancel), or when the last of its clones and of
+/// its [task handles](PortalTask) is dropped. A cancelled task is dropped at its `.await`. After the runtime was shut
+/// down, all calls eventually fail with [`FromThreadError::Closed`]. A runtime that exists but is not driven, such as a
 /// `current_thread` runtime outside of its `block_on`, runs no tasks, and calls wait until the runtime is driven.
+///
+/// To stop a portal without cutting off its tasks, [`close`](Self::close) it, and await [`drained`](Self::drained).
 ///
 /// # Examples
 ///
@@ -43,8 +46,10 @@ pub struct Portal(Arc<PortalInner>);
 
 struct PortalInner {
     runtime: Handle,
-    /// Cancelled when the portal is closed. Each task has a child of this token.
-    closed: CancellationToken,
+    /// Counts the tasks that have not ended, and is closed with the portal.
+    tasks: TaskTracker,
+    /// Cancelled when the portal is cancelled. Each task has a child of this token.
+    cancelled: CancellationToken,
 }
 
 impl Portal {
@@ -55,14 +60,14 @@ impl Portal {
     /// Returns [`FromThreadError::NoRuntime`] outside of a runtime.
     pub fn current() -> Result<Self, FromThreadError> {
         let runtime = Handle::try_current().map_err(|_| FromThreadError::NoRuntime)?;
-        Ok(Self(Arc::new(PortalInner { runtime, closed: CancellationToken::new() })))
+        Ok(Self(Arc::new(PortalInner::new(runtime))))
     }
 
     /// Creates a portal to a new runtime on a new thread, for programs that have no runtime. The method corresponds to
     /// `start_blocking_portal` in anyio.
     ///
-    /// The thread and its runtime end when the portal is closed or dropped. Neither closing nor dropping the portal
-    /// waits for the thread.
+    /// The thread and its runtime end when the portal is closed or dropped, and its tasks have ended. Neither closing nor
+    /// dropping the portal waits for the thread.
     ///
     /// # Errors
     ///
@@ -87,9 +92,9 @@ impl Portal {
     /// ```
     pub fn start() -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let inner = PortalInner { runtime: runtime.handle().clone(), closed: CancellationToken::new() };
-        let closed = inner.closed.clone();
-        let run = move || runtime.block_on(closed.cancelled());
+        let inner = PortalInner::new(runtime.handle().clone());
+        let tasks = inner.tasks.clone();
+        let run = move || runtime.block_on(tasks.wait());
         thread::Builder::new().name("onelane-portal".to_owned()).spawn(run)?;
         Ok(Self(Arc::new(inner)))
     }
@@ -122,16 +127,38 @@ impl Portal {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        if self.0.closed.is_cancelled() {
+        // The task is counted before the check: if the portal is closed in between, `drained` waits for the task.
+        let counted = self.0.tasks.token();
+        if self.is_closed() {
             return Err(FromThreadError::Closed);
         }
-        Ok(PortalTask::spawn(self.clone(), self.0.closed.child_token(), future))
+        Ok(PortalTask::spawn(self.clone(), self.0.cancelled.child_token(), counted, future))
     }
 
-    /// Cancels the portal's tasks and refuses new ones. Calls that wait for a task return
-    /// [`FromThreadError::Cancelled`].
+    /// Closes the portal: new calls fail with [`FromThreadError::Closed`], and running tasks continue.
     pub fn close(&self) {
-        self.0.closed.cancel();
+        self.0.tasks.close();
+    }
+
+    /// Returns `true` if the portal was [closed](Self::close) or [cancelled](Self::cancel).
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.0.tasks.is_closed()
+    }
+
+    /// Closes the portal and cancels its tasks, [detached](PortalTask::detach) ones included. Calls that wait for a task
+    /// return [`FromThreadError::Cancelled`].
+    pub fn cancel(&self) {
+        self.0.cancel();
+    }
+
+    /// Waits until the portal is [closed](Self::close) and all of its tasks have ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn drained(&self) {
+        self.0.tasks.wait().await;
     }
 
     pub(super) fn runtime(&self) -> &Handle {
@@ -139,10 +166,21 @@ impl Portal {
     }
 }
 
-impl Drop for PortalInner {
-    fn drop(&mut self) {
-        self.closed.cancel();
+impl PortalInner {
+    fn new(runtime: Handle) -> Self {
+        Self { runtime, tasks: TaskTracker::new(), cancelled: CancellationToken::new() }
+    }
+
+    fn cancel(&self) {
+        self.tasks.close();
+        self.cancelled.cancel();
     }
 }
 
-impl_debug!(Portal |this| { closed: this.0.closed.is_cancelled(), .. });
+impl Drop for PortalInner {
+    fn drop(&mut self) {
+        self.cancel();
+    }
+}
+
+impl_debug!(Portal |this| { closed: this.is_closed(), .. });

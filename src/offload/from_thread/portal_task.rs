@@ -4,7 +4,8 @@ use std::future::poll_fn;
 use std::task::Poll;
 
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::error::FromThreadError;
 use super::executor::ThreadExecutor;
@@ -15,22 +16,26 @@ use crate::park::runs_async_tasks;
 
 /// Async code that a [`Portal`] runs. Created by [`Portal::spawn`].
 ///
-/// Dropping the handle does not end the task as long as the portal exists.
-#[must_use = "the task continues if its handle is dropped, and its result is lost"]
+/// Dropping the handle cancels the task. A task that has not started never runs. A task that runs is asked to stop: it
+/// is dropped at its `.await`. [`detach`](Self::detach) lets the task go on without its handle. The same rule applies to
+/// a [`TaskHandle`](crate::offload::TaskHandle).
+#[must_use = "the task is cancelled when its handle is dropped: wait() for it, or detach() it"]
 pub struct PortalTask<T> {
     task: JoinHandle<Result<T, FromThreadError>>,
     cancel: CancellationToken,
+    cancel_on_drop: DropGuard,
     /// Keeps the portal open while a caller waits.
     _portal: Portal,
 }
 
 impl<T: Send + 'static> PortalTask<T> {
-    pub(super) fn spawn<F>(portal: Portal, cancel: CancellationToken, future: F) -> Self
+    pub(super) fn spawn<F>(portal: Portal, cancel: CancellationToken, counted: TaskTrackerToken, future: F) -> Self
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let work = run(future, cancel.clone());
-        Self { task: portal.runtime().spawn(work), cancel, _portal: portal }
+        let work = run(future, cancel.clone(), counted);
+        let cancel_on_drop = cancel.clone().drop_guard();
+        Self { task: portal.runtime().spawn(work), cancel, cancel_on_drop, _portal: portal }
     }
 
     /// Waits for the result.
@@ -40,7 +45,7 @@ impl<T: Send + 'static> PortalTask<T> {
     /// Returns [`FromThreadError::Panicked`] if the task panicked, [`Cancelled`](FromThreadError::Cancelled) if it was
     /// cancelled, [`Closed`](FromThreadError::Closed) if its runtime was shut down, and
     /// [`BlockingInAsync`](FromThreadError::BlockingInAsync) on a thread that runs async tasks. In that last case the
-    /// task continues.
+    /// handle is dropped, which cancels the task.
     pub fn wait(self) -> Result<T, FromThreadError> {
         if runs_async_tasks() {
             return Err(FromThreadError::BlockingInAsync);
@@ -59,6 +64,14 @@ impl<T> PortalTask<T> {
         self.cancel.cancel();
     }
 
+    /// Lets the task go on without its handle. Its result is lost.
+    ///
+    /// The task still ends with its portal: it is cancelled when the portal is [cancelled](Portal::cancel), or when the
+    /// last of the portal's clones and of its task handles is dropped.
+    pub fn detach(self) {
+        let _disarmed = self.cancel_on_drop.disarm();
+    }
+
     /// Returns `true` if the task has ended, so that [`wait`](Self::wait) would not block.
     #[must_use]
     pub fn is_finished(&self) -> bool {
@@ -67,8 +80,19 @@ impl<T> PortalTask<T> {
 }
 
 /// Runs a future until it completes, panics or is cancelled.
-async fn run<F: Future>(future: F, cancel: CancellationToken) -> Result<F::Output, FromThreadError> {
+async fn run<F: Future>(
+    future: F,
+    cancel: CancellationToken,
+    counted: TaskTrackerToken,
+) -> Result<F::Output, FromThreadError> {
+    // Dropped after the future: the task has ended when it is no longer counted.
+    let _counted = counted;
     let mut future = Box::pin(future);
+    // A task that was cancelled before it started must not run, and `run_until_cancelled` polls the future first.
+    if cancel.is_cancelled() {
+        discard(future);
+        return Err(FromThreadError::Cancelled);
+    }
     // The panic is caught here, since tokio does not record its location.
     let caught = poll_fn(|cx| match catch(|| future.as_mut().poll(cx)) {
         Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),

@@ -56,8 +56,10 @@ pub struct Cancelled;
 pub(crate) struct TaskOptions {
     pub(crate) label: Option<Cow<'static, str>>,
     pub(crate) deadline: Option<Instant>,
-    /// When the task was submitted, and by when it must have started.
-    pub(crate) queue_window: Option<(Instant, Instant)>,
+    /// By when the task must have started.
+    pub(crate) start_by: Option<Instant>,
+    /// When the task was submitted. Set for a task with a time limit.
+    pub(crate) submitted_at: Option<Instant>,
     /// The task continues after its caller has dropped it.
     pub(crate) is_shielded: bool,
     /// A full queue does not refuse the task, since the task continues work that was admitted before.

@@ -8,7 +8,7 @@ use super::caller_context::CallerContext;
 use super::context::{TaskContext, TaskOptions};
 use super::erased_job::{AwaitableJob, CallerFlags, RunnableJob, SharedJob, wake};
 use crate::debug::impl_debug;
-use crate::offload::error::OffloadError;
+use crate::offload::error::{OffloadError, OffloadErrorKind};
 use crate::panic::{catch, discard};
 use crate::sync::{Mutex, lock};
 use crate::waker_slot::WakerSlot;
@@ -71,20 +71,15 @@ impl<F, T> Job<F, T> {
 
     /// Returns the error of a job that must not start because one of its deadlines has passed.
     fn expiry_error(&self) -> Option<OffloadError> {
-        let TaskOptions { deadline, queue_window, .. } = &self.options;
-        if deadline.is_none() && queue_window.is_none() {
-            return None;
-        }
+        let TaskOptions { submitted_at, deadline, start_by, .. } = &self.options;
+        let submitted_at = (*submitted_at)?;
         let now = self.caller.now();
-        match queue_window {
-            _ if deadline.is_some_and(|deadline| deadline <= now) => {
-                Some(OffloadError::Timeout { still_running: false })
-            }
-            Some((submitted_at, start_by)) if *start_by <= now => {
-                Some(OffloadError::QueueTimeout { waited: now.duration_since(*submitted_at) })
-            }
+        let kind = match start_by {
+            _ if deadline.is_some_and(|deadline| deadline <= now) => Some(OffloadErrorKind::Timeout),
+            Some(start_by) if *start_by <= now => Some(OffloadErrorKind::QueueTimeout),
             _ => None,
-        }
+        };
+        kind.map(|kind| OffloadError::from(kind).after(now.saturating_duration_since(submitted_at)))
     }
 
     /// Keeps the result if it is still wanted.
@@ -120,7 +115,7 @@ where
         let Some(work) = self.start() else { return };
         let cx = TaskContext(Arc::clone(&self) as SharedJob);
         let run = || cx.clone().enter(|| self.caller.enter(|| work(&cx)));
-        let result = catch(run).map_err(OffloadError::Panicked);
+        let result = catch(run).map_err(OffloadError::panicked);
         self.finish(result);
     }
 
@@ -204,9 +199,6 @@ where
     }
 
     fn abandon(&self) -> Option<Result<T, OffloadError>> {
-        if !self.options.is_shielded {
-            self.flags.cancel();
-        }
         self.flags.abandon();
         let mut state = lock(&self.state);
         match &mut *state {
@@ -224,7 +216,7 @@ where
 
     fn cancel(&self) {
         self.flags.cancel();
-        wake(self.refuse(OffloadError::Cancelled));
+        wake(self.refuse(OffloadErrorKind::Cancelled.into()));
     }
 
     fn is_finished(&self) -> bool {

@@ -6,6 +6,7 @@
 /// priorities are queued, one of every eight tasks that start is the oldest of those below the highest queued priority.
 /// This applies to the tasks of one runtime. Pools and runtimes that share a limiter take turns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Priority {
     /// Starts after the other priorities.
     Low,
@@ -14,4 +15,9 @@ pub enum Priority {
     Normal,
     /// Starts before the other priorities.
     High,
+}
+
+impl Priority {
+    /// The number of priorities. As an integer, each priority is below this number.
+    pub(crate) const COUNT: usize = Self::High as usize + 1;
 }

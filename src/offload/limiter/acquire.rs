@@ -133,7 +133,7 @@ impl<L: Deref<Target = CapacityLimiter>> Drop for TokenAcquisition<L> {
         if let Some(waiter) = self.waiter.take()
             && let Some(limiter) = &self.limiter
         {
-            limiter.semaphores.cancel(self.request, waiter);
+            limiter.cancel(self.request, waiter);
         }
     }
 }

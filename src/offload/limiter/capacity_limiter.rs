@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Notify;
+
 use super::acquire::{AcquireTokens, AcquireTokensOwned, TokenAcquisition};
 use super::blocking;
 use super::error::LimiterError;
 use super::permit::{HeldTokens, LimiterPermit, OwnedLimiterPermit};
 use super::semaphores::{LimiterSemaphores, TokenRequest};
+use crate::config_error::{ConfigError, Problem};
 use crate::debug::impl_debug;
 use crate::semaphore::{MAX_TOKENS, TokenSemaphore};
 use crate::shared::{Shareable, Shared};
@@ -23,7 +26,7 @@ use crate::sync::const_unless_loom;
 ///   does not overtake one that wants ten. So tokens may stay free until there are enough for the first caller in the
 ///   queue.
 /// - [`set_total`](Self::set_total) never takes tokens away from their holders. After the total is reduced below the
-///   number of tokens held, [`available`](super::LimiterStatistics::available) is negative, and no token can be
+///   number of tokens held, [`available`](super::LimiterStats::available) is negative, and no token can be
 ///   acquired until it is positive again. A total of 0 pauses the limiter.
 /// - Acquiring free tokens takes one atomic exchange, and releasing them takes another. Neither allocates memory.
 ///
@@ -52,14 +55,16 @@ use crate::sync::const_unless_loom;
 /// assert_eq!(EXPORTS.try_acquire().unwrap_err(), LimiterError::WouldBlock);
 ///
 /// EXPORTS.set_total(1); // takes nothing away
-/// assert_eq!(EXPORTS.statistics().available, -1);
+/// assert_eq!(EXPORTS.stats().available, -1);
 /// drop((first, second));
-/// assert_eq!(EXPORTS.statistics().available, 1);
+/// assert_eq!(EXPORTS.stats().available, 1);
 /// # Ok(())
 /// # }
 /// ```
 pub struct CapacityLimiter {
     pub(super) semaphores: LimiterSemaphores,
+    /// Notified when the closed limiter is drained.
+    pub(super) drained: Notify,
 }
 
 /// A [`CapacityLimiter`] that outlives its users.
@@ -76,8 +81,18 @@ impl CapacityLimiter {
         /// Creates a limiter of `total` tokens. With 0 tokens the limiter is paused: every caller waits until
         /// [`set_total`](Self::set_total) raises the total.
         ///
-        /// A total above [`MAX_TOTAL`](Self::MAX_TOTAL) is reduced to it.
+        /// # Panics
+        ///
+        /// Panics if `total` is above [`MAX_TOTAL`](Self::MAX_TOTAL). In a `const` or `static` this is a compile error:
+        ///
+        /// ```compile_fail,E0080
+        /// # use onelane::CapacityLimiter;
+        /// static TOO_MANY: CapacityLimiter = CapacityLimiter::new(1 << 31);
+        /// ```
+        ///
+        /// [`try_with_reserve`](Self::try_with_reserve) returns an error instead.
         #[must_use]
+        #[track_caller]
         pub fn new(total: usize) -> Self {
             Self::with_reserve(total, 0)
         }
@@ -99,8 +114,7 @@ impl CapacityLimiter {
         /// and the new work waits for the clean-up, both are deadlocked ([fastapi#3205]). Use the reserve only for work
         /// that does not itself wait for the holder of a token.
         ///
-        /// The reserve never changes, and a pause does not affect it. Numbers above [`MAX_TOTAL`](Self::MAX_TOTAL) are
-        /// reduced to it.
+        /// The reserve never changes, and a pause does not affect it.
         ///
         /// [fastapi#3205]: https://github.com/fastapi/fastapi/issues/3205
         ///
@@ -117,9 +131,40 @@ impl CapacityLimiter {
         /// # Ok(())
         /// # }
         /// ```
+        ///
+        /// # Panics
+        ///
+        /// Panics if `total` or `reserve` is above [`MAX_TOTAL`](Self::MAX_TOTAL). In a `const` or `static` this is a
+        /// compile error.
         #[must_use]
+        #[track_caller]
         pub fn with_reserve(total: usize, reserve: usize) -> Self {
-            Self { semaphores: LimiterSemaphores::new(total, reserve) }
+            match check_numbers(total, reserve) {
+                Ok(()) => Self::from_numbers(total, reserve),
+                Err((_, problem)) => panic!("{}", problem),
+            }
+        }
+    }
+
+    const_unless_loom! {
+        /// Creates a limiter, like [`with_reserve`](Self::with_reserve), from numbers that may be out of range, such as
+        /// those of a configuration file.
+        ///
+        /// # Errors
+        ///
+        /// Returns an error with the setting `"total"` or `"reserve"` if that number is above
+        /// [`MAX_TOTAL`](Self::MAX_TOTAL).
+        pub fn try_with_reserve(total: usize, reserve: usize) -> Result<Self, ConfigError> {
+            match check_numbers(total, reserve) {
+                Ok(()) => Ok(Self::from_numbers(total, reserve)),
+                Err(problem) => Err(ConfigError::new(KIND, "", problem)),
+            }
+        }
+    }
+
+    const_unless_loom! {
+        fn from_numbers(total: usize, reserve: usize) -> Self {
+            Self { semaphores: LimiterSemaphores::new(total, reserve), drained: Notify::const_new() }
         }
     }
 
@@ -296,33 +341,6 @@ impl CapacityLimiter {
         blocking::acquire(self, TokenRequest::Reserved)
     }
 
-    /// Changes the number of tokens, excluding the reserve.
-    ///
-    /// New tokens go to the callers in the queue, in their order. If the total shrinks, no holder loses a token:
-    /// released tokens first make up for those that are [missing](super::LimiterStatistics::available). A total of 0
-    /// pauses the limiter. A total above [`MAX_TOTAL`](Self::MAX_TOTAL) is reduced to it.
-    pub fn set_total(&self, total: usize) {
-        self.semaphores.set_total(total);
-    }
-
-    /// Returns the number of tokens, excluding the reserve.
-    #[must_use]
-    pub fn total(&self) -> usize {
-        self.semaphores.ordinary().total()
-    }
-
-    /// Closes the limiter and its reserve: queued and future callers fail with [`LimiterError::Closed`]. Holders keep
-    /// their tokens.
-    pub fn close(&self) {
-        self.semaphores.close();
-    }
-
-    /// Returns `true` if the limiter was closed.
-    #[must_use]
-    pub fn is_closed(&self) -> bool {
-        self.semaphores.ordinary().is_closed()
-    }
-
     /// Returns the semaphore of the ordinary tokens, for a pool that waits for tokens without futures and permits.
     pub(crate) fn semaphore(&self) -> &TokenSemaphore {
         self.semaphores.ordinary()
@@ -334,7 +352,27 @@ impl CapacityLimiter {
     }
 }
 
+/// What a [`ConfigError`] calls a limiter.
+pub(super) const KIND: &str = "limiter";
+
+/// Checks a number of tokens.
+pub(super) const fn check_total(total: usize) -> Result<(), Problem> {
+    if total > MAX_TOKENS {
+        let problem = "a total must be at most 2,147,483,647 (CapacityLimiter::MAX_TOTAL): count in larger units";
+        return Err(("total", problem));
+    }
+    Ok(())
+}
+
+const fn check_numbers(total: usize, reserve: usize) -> Result<(), Problem> {
+    if reserve > MAX_TOKENS {
+        let problem = "a reserve must be at most 2,147,483,647 (CapacityLimiter::MAX_TOTAL): count in larger units";
+        return Err(("reserve", problem));
+    }
+    check_total(total)
+}
+
 impl_debug!(CapacityLimiter |this| {
-    total: this.total(), borrowed: this.statistics().borrowed, waiting: this.statistics().waiting,
-    reserve: this.statistics().reserve, closed: this.is_closed()
+    total: this.total(), borrowed: this.stats().borrowed, waiting: this.stats().waiting,
+    reserve: this.stats().reserve, closed: this.is_closed()
 });

@@ -6,18 +6,22 @@
 //! | `semaphores` | its two semaphores: the ordinary tokens and the reserve |
 //! | `acquire`, `blocking` | waiting for tokens, in a task and on a thread |
 //! | `permit` | tokens that are held |
-//! | `statistics`, `error` | what the limiter reports |
+//! | `total` | changing the number of tokens |
+//! | `drain` | closing, and waiting until no token is held |
+//! | `stats`, `error` | what the limiter reports |
 
 mod acquire;
 mod blocking;
 mod capacity_limiter;
+mod drain;
 mod error;
 mod permit;
 mod semaphores;
-mod statistics;
+mod stats;
+mod total;
 
 pub use self::acquire::{AcquireTokens, AcquireTokensOwned, TokenAcquisition};
 pub use self::capacity_limiter::{CapacityLimiter, SharedLimiter};
 pub use self::error::LimiterError;
 pub use self::permit::{HeldTokens, LimiterPermit, OwnedLimiterPermit};
-pub use self::statistics::LimiterStatistics;
+pub use self::stats::LimiterStats;

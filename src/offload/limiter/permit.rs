@@ -39,7 +39,7 @@ impl<L: Deref<Target = CapacityLimiter>> HeldTokens<L> {
 impl<L: Deref<Target = CapacityLimiter>> Drop for HeldTokens<L> {
     #[inline]
     fn drop(&mut self) {
-        self.limiter.semaphores.release(self.tokens);
+        self.limiter.release(self.tokens);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::task::Waker;
 
 use super::error::LimiterError;
-use crate::semaphore::{EnqueueOutcome, MAX_TOKENS, SemaphoreRefusal, TokenSemaphore, Tokens, WaitOutcome, WaiterId};
+use crate::semaphore::{EnqueueOutcome, SemaphoreRefusal, TokenSemaphore, Tokens, WaitOutcome, WaiterId};
 use crate::sync::const_unless_loom;
 
 /// The two semaphores of a limiter.
@@ -59,12 +59,9 @@ impl AcquiredTokens {
 
 impl LimiterSemaphores {
     const_unless_loom! {
-        /// Clamps both numbers to [`MAX_TOKENS`].
+        /// Both numbers are at most [`MAX_TOKENS`](crate::semaphore::MAX_TOKENS).
         pub(super) fn new(total: usize, reserve: usize) -> Self {
-            Self {
-                ordinary: TokenSemaphore::with_total(clamped(total)),
-                reserve: TokenSemaphore::with_total(clamped(reserve)),
-            }
+            Self { ordinary: TokenSemaphore::with_total(total), reserve: TokenSemaphore::with_total(reserve) }
         }
     }
 
@@ -74,10 +71,6 @@ impl LimiterSemaphores {
 
     pub(super) fn both(&self) -> [&TokenSemaphore; 2] {
         [&self.ordinary, &self.reserve]
-    }
-
-    pub(super) fn set_total(&self, total: usize) {
-        self.ordinary.set_total(clamped(total));
     }
 
     pub(super) fn close(&self) {
@@ -146,7 +139,22 @@ impl LimiterSemaphores {
         }
     }
 
+    /// Releases tokens if no caller is waiting for them, and the limiter is open.
     #[inline]
+    pub(super) fn try_release(&self, tokens: AcquiredTokens) -> bool {
+        match tokens {
+            AcquiredTokens::Ordinary(tokens) => self.ordinary.try_release(tokens),
+            AcquiredTokens::Reserve => self.reserve.try_release(Tokens::ONE),
+            AcquiredTokens::Nothing => true,
+        }
+    }
+
+    /// Returns `true` if the limiter is closed, and no token is held.
+    pub(super) fn is_drained(&self) -> bool {
+        self.both().into_iter().map(TokenSemaphore::snapshot).all(|now| now.is_closed && now.held() == 0)
+    }
+
+    /// Releases tokens, or grants them to the next waiters.
     pub(super) fn release(&self, tokens: AcquiredTokens) {
         match tokens {
             AcquiredTokens::Ordinary(tokens) => self.ordinary.release(tokens),
@@ -167,10 +175,6 @@ impl LimiterSemaphores {
             TokenRequest::Nothing | TokenRequest::TooMany => None,
         }
     }
-}
-
-const fn clamped(tokens: usize) -> usize {
-    if tokens > MAX_TOKENS { MAX_TOKENS } else { tokens }
 }
 
 #[inline]

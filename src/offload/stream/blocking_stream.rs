@@ -79,7 +79,7 @@ where
 ///   queued behind all tasks of its priority that are already waiting, even if the queue is full: a stream that was
 ///   admitted is not refused in the middle. So a slow reader occupies no thread, while a slow iterator (one that waits
 ///   for a line from somewhere) does.
-/// - An iterator that panics ends the stream with [`OffloadError::Panicked`], after the items before the panic. If the
+/// - An iterator that panics ends the stream with [`Panicked`](crate::offload::OffloadErrorKind::Panicked), after the items before the panic. If the
 ///   pool refuses a task, the stream ends with the reason. After an error, as after the end, the stream returns `None`.
 ///   The iterator has been dropped by then: on a thread of the pool, unless it was refused.
 ///
@@ -135,7 +135,7 @@ impl BlockingPool {
     {
         let new = NewStream {
             producer: Producer::new(iter),
-            limits: BufferLimits { max_items: MAX_ITEMS, max_bytes: usize::MAX },
+            limits: BufferLimits { max_items: MAX_ITEMS, max_bytes: None },
             tasks: StreamTaskOptions { pool: Arc::clone(&self.0), label: None, priority: Priority::Normal },
             queue_timeout: self.0.queue_timeout,
         };
@@ -145,17 +145,18 @@ impl BlockingPool {
 
 /// Options, which have no effect once the stream was polled.
 impl<T> BlockingStream<T> {
-    /// Limits how many items may be produced ahead of the consumer. At least 1. Default: 1024.
+    /// Limits how many items may be produced ahead of the consumer. With 0 or 1, each item is produced only when the
+    /// stream is polled for it. Default: 1024.
     pub fn max_items(self, items: usize) -> Self {
-        self.with(|new| new.limits.max_items = items.max(1))
+        self.with(|new| new.limits.max_items = items)
     }
 
     /// Limits how many bytes of items may be produced ahead of the consumer, as measured by `size`. The item that
-    /// reaches the limit is the last one before the iterator waits, so the limit is exceeded by less than one item.
-    /// Default: no limit.
+    /// reaches the limit is the last one before the iterator waits, so the limit is exceeded by one item at most. With
+    /// 0, an item is produced only when all bytes before it were taken. Default: no limit.
     pub fn max_bytes(self, bytes: usize, size: impl Fn(&T) -> usize + Send + 'static) -> Self {
         self.with(|new| {
-            new.limits.max_bytes = bytes.max(1);
+            new.limits.max_bytes = Some(bytes);
             new.producer.size = Some(Box::new(size));
         })
     }
@@ -204,7 +205,7 @@ impl<T: Send + 'static> BlockingStream<T> {
     ///
     /// ```
     /// use onelane::BlockingPool;
-    /// use onelane::offload::{BlockingStream, OffloadError};
+    /// use onelane::offload::{BlockingStream, OffloadError, OffloadErrorKind};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() {
@@ -216,7 +217,7 @@ impl<T: Send + 'static> BlockingStream<T> {
     /// let pool = BlockingPool::new("exports");
     /// assert!(rows(pool.clone()).await.is_ok());
     /// pool.close();
-    /// assert_eq!(rows(pool).await.err(), Some(OffloadError::Closed));
+    /// assert_eq!(rows(pool).await.err().map(|error| error.kind()), Some(OffloadErrorKind::Closed));
     /// # }
     /// ```
     pub async fn started(mut self) -> Result<Self, OffloadError> {

@@ -16,7 +16,7 @@
 //! 1. The producer is in one place: in `Parked`, or with the task that runs it or is queued to run it.
 //! 2. `items` and `bytes` count the items in `chunks` and in the chunk that the consumer has taken and not returned.
 //!    Only the producer increases them, by one item at a time, and not while they are at their limits: so there are
-//!    never more items than `max_items`, and the bytes exceed `max_bytes` by less than one item.
+//!    never more items than `max_items`, or than one, and the bytes exceed `max_bytes` by one item at most.
 //! 3. A waker is kept only while nothing is buffered and the state is `Running`. `push` and `end`, which change that,
 //!    take it out with the mutex held, and their caller wakes it. (`park` changes the state only while `items` is not
 //!    0, when the consumer is not waiting.)
@@ -37,11 +37,11 @@ const MAX_CHUNK_ITEMS: usize = 256;
 /// The maximum number of empty chunks that are kept for reuse.
 const MAX_SPARE: usize = 2;
 
-/// How much may be buffered. Each is at least 1.
+/// How much may be buffered. One item is buffered even if a limit is 0.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BufferLimits {
     pub(crate) max_items: usize,
-    pub(crate) max_bytes: usize,
+    pub(crate) max_bytes: Option<usize>,
 }
 
 /// `T` is an item, `P` the producer while it is parked, and `E` the error with which it ended.
@@ -218,11 +218,11 @@ impl<T, P, E> BufferState<T, P, E> {
     }
 
     fn is_full(&self, limits: BufferLimits) -> bool {
-        self.items >= limits.max_items || self.bytes >= limits.max_bytes
+        self.items >= limits.max_items || limits.max_bytes.is_some_and(|max| self.bytes >= max)
     }
 
     fn is_half_empty(&self, limits: BufferLimits) -> bool {
-        self.items <= limits.max_items / 2 && self.bytes <= limits.max_bytes / 2
+        self.items <= limits.max_items / 2 && limits.max_bytes.is_none_or(|max| self.bytes <= max / 2)
     }
 }
 
@@ -242,7 +242,8 @@ impl<P, E> ProducerState<P, E> {
 impl<T> Chunk<T> {
     /// Returns `true` below a quarter of the limits and [`MAX_CHUNK_ITEMS`]: while the consumer empties one chunk, the producer fills others.
     fn has_room(&self, limits: BufferLimits) -> bool {
-        self.count < MAX_CHUNK_ITEMS.min(limits.max_items / 4) && self.bytes < limits.max_bytes / 4
+        self.count < MAX_CHUNK_ITEMS.min(limits.max_items / 4)
+            && limits.max_bytes.is_none_or(|max| self.bytes < max / 4)
     }
 
     fn push(&mut self, item: T, bytes: usize) {

@@ -70,7 +70,7 @@ struct Consumer {
 
 impl Consumer {
     fn new(max_items: usize, numbers: Numbers) -> Self {
-        let limits = BufferLimits { max_items, max_bytes: usize::MAX };
+        let limits = BufferLimits { max_items, max_bytes: None };
         let buffer = Arc::new(Buffer::new(limits, numbers));
         Self { buffer, chunk: Chunk::default(), tasks: Vec::new(), is_eager: true }
     }

@@ -1,9 +1,8 @@
 //! [`Producer`], the side of a stream that runs on a thread of the pool.
 
 use super::buffer::{Buffer, ParkOutcome, PushOutcome};
-use crate::offload::error::OffloadError;
 use crate::offload::job::wake;
-use crate::panic::{catch, discard};
+use crate::panic::{Panic, catch, discard};
 
 /// An iterator, which moves from task to task, and how to measure its items.
 pub(super) struct Producer<T> {
@@ -17,7 +16,7 @@ type FillFn<T> = dyn FnMut(&ItemSink<'_, T>) -> FillOutcome + Send;
 
 pub(super) type SizeFn<T> = dyn Fn(&T) -> usize + Send;
 
-pub(super) type StreamBuffer<T> = Buffer<T, Producer<T>, OffloadError>;
+pub(super) type StreamBuffer<T> = Buffer<T, Producer<T>, Panic>;
 
 /// Pushes items into the buffer.
 pub(super) struct ItemSink<'a, T> {
@@ -68,7 +67,7 @@ impl<T> Producer<T> {
         // Drop the producer before the buffer ends: a consumer that sees the end also sees that the iterator has
         // released what it held.
         let dropped = catch(|| drop(self)).err();
-        let waker = buffer.end(panicked.or(dropped).map(OffloadError::Panicked));
+        let waker = buffer.end(panicked.or(dropped));
         wake(waker);
     }
 }

@@ -13,7 +13,7 @@ use crate::offload::error::OffloadError;
 use crate::offload::job::{Priority, TaskContext};
 use crate::offload::task::{Task, TaskHandle};
 use crate::offload::workers::Pool;
-use crate::panic::catch;
+use crate::panic::{Panic, catch};
 
 /// A stream before it is polled.
 pub(super) struct NewStream<T> {
@@ -81,7 +81,7 @@ impl<T: Send + 'static> RunningStream<T> {
                 }
                 TakeOutcome::Parked(producer) => self.submit(producer),
                 TakeOutcome::NeedsWaker => fresh = Some(cx.waker().clone()),
-                TakeOutcome::Ended(error) => self.end = Some(error.map_or(Ok(()), Err)),
+                TakeOutcome::Ended(panic) => self.end = Some(panic.map_or(Ok(()), |panic| Err(self.panicked(panic)))),
                 TakeOutcome::Pending => {
                     if let Some(error) = self.failure.take() {
                         return Poll::Ready(Some(Err(error)));
@@ -94,6 +94,10 @@ impl<T: Send + 'static> RunningStream<T> {
                 }
             }
         }
+    }
+
+    fn panicked(&self, panic: Panic) -> OffloadError {
+        OffloadError::panicked(panic).of_task(self.tasks.pool.config.pool.clone(), self.tasks.label.clone())
     }
 
     /// Returns `true` if the consumer is a task of the pool. A new task then runs before `start` returns.
@@ -113,7 +117,7 @@ impl<T: Send + 'static> RunningStream<T> {
         match catch(|| task.start()) {
             Ok(Ok(task)) => self.task = Some(task),
             Ok(Err(error)) => self.failure = Some(error),
-            Err(panic) => self.failure = Some(OffloadError::Panicked(panic)),
+            Err(panic) => self.failure = Some(self.panicked(panic)),
         }
     }
 }

@@ -11,25 +11,27 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::inline::run_inline;
 use super::task::Task;
 use crate::debug::impl_debug;
-use crate::offload::error::OffloadError;
-use crate::offload::job::AwaitableJob;
-use crate::offload::job::CallerContext;
-use crate::offload::job::Job;
-use crate::offload::job::TaskContext;
-use crate::offload::workers::{QueuePosition, Workers};
+use crate::offload::error::{OffloadError, OffloadErrorKind, Progress};
+use crate::offload::job::{AwaitableJob, CallerContext, Job, RunnableJob, TaskContext, TaskOptions};
+use crate::offload::workers::{QueuePosition, Workers, WorkersConfig};
 
 /// A task that was submitted to its pool. Awaiting it returns the result.
 ///
+/// Dropping the handle cancels the task, as dropping the future of the task does. A task that has not started never
+/// runs. A task that runs is asked to stop: it continues, and its [context](TaskContext) reports that it is cancelled.
+/// [`detach`](Self::detach) lets the task go on without its handle, and so does [`shield`](Task::shield). The same rule
+/// applies to a [`PortalTask`](crate::offload::from_thread::PortalTask).
+///
 /// # Cancel safety
 ///
-/// Dropping the handle has the same effect as dropping the future of the task: the task never runs if it has not
-/// started, and continues with a cancelled [context](TaskContext) if it has, unless it is [shielded](Task::shield).
-#[must_use = "the task is cancelled when its handle is dropped, unless it is shielded"]
+/// As described above, dropping the handle cancels the task.
+#[must_use = "the task is cancelled when its handle is dropped: await the handle, or detach() it"]
 pub struct TaskHandle<T> {
     /// `None` once the result was taken.
     job: Option<Arc<dyn AwaitableJob<T>>>,
+    workers: Arc<Workers>,
     /// Where the task is queued. `None` if it has run inline.
-    queued: Option<(Arc<Workers>, QueuePosition)>,
+    position: Option<QueuePosition>,
     deadlines: Option<Box<TaskDeadlines>>,
 }
 
@@ -47,36 +49,46 @@ impl<T: Send + 'static> TaskHandle<T> {
         F: FnOnce(&TaskContext) -> T + Send + 'static,
     {
         let Task { pool, work, mut options, priority, queue_timeout, timeout } = task;
-        let (workers, runtime) = pool.current_workers()?;
+        let (workers, runtime) = pool.current_workers().map_err(|error| of_task(error, &pool.config, &options))?;
         let deadlines = TaskDeadlines::new(queue_timeout, timeout, options.deadline);
         if let Some(deadlines) = &deadlines {
             // The timer needs a runtime, in a CPU pool too.
-            Handle::try_current().map_err(|_| OffloadError::NoRuntime)?;
-            options.deadline = deadlines.complete_by;
-            options.queue_window = deadlines.start_by.map(|start_by| (deadlines.submitted_at, start_by));
+            Handle::try_current().map_err(|_| of_task(OffloadErrorKind::NoRuntime.into(), &pool.config, &options))?;
+            options.submitted_at = Some(deadlines.submitted_at);
+            (options.start_by, options.deadline) = (deadlines.start_by, deadlines.complete_by);
         }
         let job = Arc::new(Job::new(pool.config.limiter_id(), options, CallerContext::capture(runtime), work));
-        let queued = if workers.contains_current_thread() {
-            workers.admit_inline()?;
+        let refused = |error| of_task(error, &pool.config, job.options());
+        let position = if workers.contains_current_thread() {
+            workers.admit_inline().map_err(refused)?;
             run_inline(&(Arc::clone(&job) as _));
             workers.on_result_published();
             None
         } else {
-            let position = workers.submit(priority, Arc::clone(&job) as _)?;
-            Some((workers, position))
+            Some(workers.submit(priority, Arc::clone(&job) as _).map_err(refused)?)
         };
-        Ok(Self { job: Some(job), queued, deadlines })
+        Ok(Self { job: Some(job), workers, position, deadlines })
     }
 }
 
 impl<T> TaskHandle<T> {
     /// Cancels the task, shielded or not. A task that has not started never runs, and fails with
-    /// [`OffloadError::Cancelled`]. A task that runs continues, and its [context](TaskContext) reports that it is
+    /// [`Cancelled`](OffloadErrorKind::Cancelled). A task that runs continues, and its [context](TaskContext) reports that it is
     /// cancelled; this handle still returns its result.
     pub fn cancel(&self) {
         if let Some(job) = &self.job {
             self.remove_from_queue();
             job.cancel();
+        }
+    }
+
+    /// Lets the task go on without its handle: the task runs even if it has not started yet, its context does not
+    /// report that it is cancelled, and its result is dropped on the task's thread.
+    ///
+    /// The time limits of the task still apply.
+    pub fn detach(mut self) {
+        if let Some(job) = self.job.take() {
+            drop(job.abandon());
         }
     }
 
@@ -96,31 +108,38 @@ impl<T> TaskHandle<T> {
 
     /// Removes the job from the queue. No worker starts the job after that, so the caller must cancel the job.
     fn remove_from_queue(&self) {
-        if let Some((workers, position)) = &self.queued {
-            workers.remove(*position);
+        if let Some(position) = self.position {
+            self.workers.remove(position);
         }
+    }
+
+    /// Completes the wait.
+    fn complete(&mut self, result: Result<T, OffloadError>) -> Poll<Result<T, OffloadError>> {
+        let job = self.job.take();
+        Poll::Ready(result.map_err(|error| match &job {
+            Some(job) => of_task(error, &self.workers.config, job.options()),
+            None => error,
+        }))
     }
 
     /// Returns the error of a deadline that has passed at `now`, or the result if it is available.
     fn expire(&mut self, now: Instant) -> Option<Result<T, OffloadError>> {
         let deadlines = self.deadlines.as_mut()?;
-        let submitted_at = deadlines.submitted_at;
+        let waited = now.saturating_duration_since(deadlines.submitted_at);
         let is_over = deadlines.complete_by.is_some_and(|deadline| deadline <= now);
         deadlines.start_by = deadlines.start_by.filter(|at| *at > now);
         if self.cancel_if_queued() {
-            return Some(Err(if is_over {
-                OffloadError::Timeout { still_running: false }
-            } else {
-                OffloadError::QueueTimeout { waited: now.duration_since(submitted_at) }
-            }));
+            let kind = if is_over { OffloadErrorKind::Timeout } else { OffloadErrorKind::QueueTimeout };
+            return Some(Err(OffloadError::from(kind).after(waited)));
         }
         if !is_over {
             return None;
         }
-        let job = self.job.take()?;
+        let job = self.job.as_ref()?;
         let result = job.abandon();
         job.flags().cancel();
-        Some(result.unwrap_or(Err(OffloadError::Timeout { still_running: true })))
+        let timeout = || OffloadError::from(OffloadErrorKind::Timeout).with_progress(Progress::Running).after(waited);
+        Some(result.unwrap_or_else(|| Err(timeout())))
     }
 }
 
@@ -131,8 +150,7 @@ impl<T> Future for TaskHandle<T> {
         loop {
             let job = self.job.as_ref().expect("a task handle is not polled after it completed");
             if let Poll::Ready(result) = job.poll(cx) {
-                self.job = None;
-                return Poll::Ready(result);
+                return self.complete(result);
             }
             let Some(deadlines) = &mut self.deadlines else { return Poll::Pending };
             let Some(at) = deadlines.next() else { return Poll::Pending };
@@ -142,8 +160,7 @@ impl<T> Future for TaskHandle<T> {
             }
             ready!(timer.as_mut().poll(cx));
             if let Some(result) = self.expire(at.max(Instant::now())) {
-                self.job = None;
-                return Poll::Ready(result);
+                return self.complete(result);
             }
         }
     }
@@ -152,10 +169,19 @@ impl<T> Future for TaskHandle<T> {
 impl<T> Drop for TaskHandle<T> {
     fn drop(&mut self) {
         let Some(job) = &self.job else { return };
-        if job.options().is_shielded || !self.cancel_if_queued() {
-            drop(job.abandon());
+        if !job.options().is_shielded {
+            if self.cancel_if_queued() {
+                return;
+            }
+            job.flags().cancel();
         }
+        drop(job.abandon());
     }
+}
+
+/// Adds the pool and the label of the task to an error.
+fn of_task(error: OffloadError, config: &WorkersConfig, options: &TaskOptions) -> OffloadError {
+    error.of_task(config.pool.clone(), options.label.clone())
 }
 
 impl TaskDeadlines {

@@ -11,6 +11,8 @@ use super::future::TaskFuture;
 use super::handle::TaskHandle;
 use crate::debug::impl_debug;
 use crate::offload::error::OffloadError;
+#[cfg(doc)]
+use crate::offload::error::OffloadErrorKind;
 use crate::offload::job::Priority;
 use crate::offload::job::{TaskContext, TaskOptions};
 use crate::offload::workers::Pool;
@@ -54,7 +56,7 @@ impl<F> Task<F> {
         Self { pool, work, options: TaskOptions::default(), priority: Priority::Normal, queue_timeout, timeout: None }
     }
 
-    /// Sets a name for the task in [statistics](crate::offload::PoolStatistics::tasks).
+    /// Sets a name for the task in [statistics](crate::offload::PoolStats::tasks) and [errors](OffloadError::label).
     pub fn label(mut self, label: impl Into<Cow<'static, str>>) -> Self {
         self.options.label = Some(label.into());
         self
@@ -66,17 +68,22 @@ impl<F> Task<F> {
         self
     }
 
-    /// Limits how long the task waits for a thread. After that it fails with [`OffloadError::QueueTimeout`], and never
-    /// runs. Needs a runtime whose timers are enabled. Default: the limit of the pool, which has none by default.
+    /// Limits how long the task waits for a thread. After that it fails with
+    /// [`QueueTimeout`](OffloadErrorKind::QueueTimeout), and never runs. Needs a runtime whose timers are enabled.
+    /// Default: the limit of the pool, which has none by default.
+    ///
+    /// A limit of zero, such as the rest of a budget that is used up, fails the task without running it.
     pub fn queue_timeout(mut self, limit: Duration) -> Self {
         self.queue_timeout = Some(limit);
         self
     }
 
     /// Limits how long the caller waits for the result, from when the task is submitted. After that it fails with
-    /// [`OffloadError::Timeout`]. A task that has not started then never runs; a running one continues, and its
-    /// [context](TaskContext) reports that it is cancelled. Needs a runtime whose timers are enabled. Default: no
-    /// limit.
+    /// [`Timeout`](OffloadErrorKind::Timeout). A task that has not started then never runs; a running one continues, and
+    /// its [context](TaskContext) reports that it is cancelled: [`OffloadError::progress`] distinguishes the two. Needs
+    /// a runtime whose timers are enabled. Default: no limit.
+    ///
+    /// A limit of zero, such as the rest of a budget that is used up, fails the task without running it.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = Some(limit);
         self
@@ -118,8 +125,9 @@ where
     ///
     /// # Errors
     ///
-    /// Returns [`OffloadError::Full`], [`Closed`](OffloadError::Closed), [`NoRuntime`](OffloadError::NoRuntime) or
-    /// [`RuntimeShutdown`](OffloadError::RuntimeShutdown), if the task could not be submitted.
+    /// Returns [`Full`](OffloadErrorKind::Full), [`Closed`](OffloadErrorKind::Closed),
+    /// [`NoRuntime`](OffloadErrorKind::NoRuntime) or [`RuntimeShutdown`](OffloadErrorKind::RuntimeShutdown), if the task
+    /// could not be submitted.
     pub fn start(self) -> Result<TaskHandle<T>, OffloadError> {
         TaskHandle::start(self)
     }

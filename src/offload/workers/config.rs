@@ -1,5 +1,6 @@
 //! [`WorkersConfig`], what a pool was configured with, and [`KeepAlive`], how long its workers keep their threads.
 
+use std::borrow::Cow;
 use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::workers::Workers;
-use crate::offload::error::OffloadError;
+use crate::offload::error::OffloadErrorKind;
 use crate::offload::limiter::SharedLimiter;
 use crate::panic::catch;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
@@ -15,10 +16,10 @@ use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 /// What all [`Workers`] of a pool share.
 #[derive(Debug)]
 pub(crate) struct WorkersConfig {
-    pub(crate) pool: &'static str,
+    pub(crate) pool: Cow<'static, str>,
     pub(crate) limiter: SharedLimiter,
-    /// How many tasks may be queued, in all workers of the pool together.
-    pub(crate) max_queued: usize,
+    /// How many tasks may be queued, in all workers of the pool together. `None` if there is no bound.
+    max_queued: Option<usize>,
     /// How many tasks are queued. The number guards no other memory, so `Relaxed` suffices.
     queued: AtomicUsize,
     pub(crate) keep_alive: KeepAlive,
@@ -40,7 +41,12 @@ pub(crate) struct KeepAlive {
 }
 
 impl WorkersConfig {
-    pub(crate) fn new(pool: &'static str, limiter: SharedLimiter, max_queued: usize, keep_alive: KeepAlive) -> Self {
+    pub(crate) fn new(
+        pool: Cow<'static, str>,
+        limiter: SharedLimiter,
+        max_queued: Option<usize>,
+        keep_alive: KeepAlive,
+    ) -> Self {
         let (queued, is_closed) = (AtomicUsize::new(0), AtomicBool::new(false));
         Self { pool, limiter, max_queued, queued, keep_alive, is_closed, drained: Notify::new() }
     }
@@ -54,7 +60,7 @@ impl WorkersConfig {
     pub(super) fn close(&self, registered: impl FnOnce() -> Vec<Arc<Workers>>) {
         self.is_closed.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        registered().iter().for_each(|workers| workers.close(&OffloadError::Closed));
+        registered().iter().for_each(|workers| workers.close(OffloadErrorKind::Closed));
         self.notify_drained();
     }
 
@@ -83,7 +89,8 @@ impl WorkersConfig {
     /// Counts one more queued task if the bound allows it. `extra` tasks are allowed above the bound, since a thread is
     /// about to take them.
     pub(super) fn try_count_queued(&self, extra: usize) -> bool {
-        let is_allowed = self.queued.fetch_add(1, Ordering::Relaxed) < self.max_queued.saturating_add(extra);
+        let queued = self.queued.fetch_add(1, Ordering::Relaxed);
+        let is_allowed = self.max_queued.is_none_or(|bound| queued < bound.saturating_add(extra));
         if !is_allowed {
             self.uncount_queued(1);
         }

@@ -5,6 +5,7 @@
 //! activated.
 
 use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -16,12 +17,12 @@ use loom::thread::{self, JoinHandle};
 
 use super::config::{KeepAlive, WorkersConfig};
 use super::registry::Registry;
-use super::threads::WorkerThreads;
+use super::threads::{SpawnError, WorkerThreads};
 use super::worker::Worker;
 use super::workers::Workers;
-use crate::offload::error::OffloadError;
+use crate::offload::error::{OffloadError, OffloadErrorKind};
 use crate::offload::job::{AwaitableJob, CallerContext, Job, Priority, RunnableJob, TaskContext, TaskOptions};
-use crate::offload::limiter::CapacityLimiter;
+use crate::offload::limiter::{CapacityLimiter, SharedLimiter};
 use crate::semaphore::{EnqueueOutcome, TokenSemaphore, Tokens};
 use crate::sync::{Mutex, lock};
 
@@ -53,11 +54,13 @@ enum SpawnFailure {
 }
 
 impl WorkerThreads for LoomThreads {
-    fn spawn(&self, worker: Worker) -> Result<(), Worker> {
+    fn spawn(&self, worker: Worker) -> Result<(), SpawnError> {
         let spawned = self.0.spawned.fetch_add(1, Ordering::SeqCst);
         match self.0.fails_from {
             Some(SpawnFailure::Drops(from)) if spawned >= from => drop(worker),
-            Some(SpawnFailure::Refuses(from)) if spawned >= from => return Err(worker),
+            Some(SpawnFailure::Refuses(from)) if spawned >= from => {
+                return Err(SpawnError { worker, cause: io::Error::other("no thread") });
+            }
             _ => lock(&self.0.handles).push(thread::spawn(|| worker.run())),
         }
         Ok(())
@@ -79,38 +82,43 @@ type UnitJob = Job<Box<dyn FnOnce(&TaskContext) + Send>, ()>;
 
 impl World {
     fn new(tokens: usize, keep_alive: KeepAlive) -> Arc<Self> {
-        Self::with(tokens, usize::MAX, keep_alive, None)
+        Self::with(tokens, None, keep_alive, None)
     }
 
     /// Creates workers whose queue has no room.
     fn strict(tokens: usize, keep_alive: KeepAlive) -> Arc<Self> {
-        Self::with(tokens, 0, keep_alive, None)
+        Self::with(tokens, Some(0), keep_alive, None)
     }
 
     fn failing(tokens: usize, keep_alive: KeepAlive, fails_from: SpawnFailure) -> Arc<Self> {
-        Self::with(tokens, usize::MAX, keep_alive, Some(fails_from))
+        Self::with(tokens, None, keep_alive, Some(fails_from))
     }
 
     /// Creates another pool of the same limiter.
-    fn sharing(&self, max_queued: usize, keep_alive: KeepAlive) -> Arc<Self> {
+    fn sharing(&self, max_queued: Option<usize>, keep_alive: KeepAlive) -> Arc<Self> {
         let counts = [&self.running, &self.most, &self.ran].map(Arc::clone);
-        Self::of(Arc::clone(&self.limiter), self.tokens, max_queued, keep_alive, None, counts)
+        Self::of(self.limiter.clone(), self.tokens, max_queued, keep_alive, None, counts)
     }
 
-    fn with(tokens: usize, max_queued: usize, keep_alive: KeepAlive, fails_from: Option<SpawnFailure>) -> Arc<Self> {
-        let limiter = Arc::new(CapacityLimiter::new(tokens));
+    fn with(
+        tokens: usize,
+        max_queued: Option<usize>,
+        keep_alive: KeepAlive,
+        fails_from: Option<SpawnFailure>,
+    ) -> Arc<Self> {
+        let limiter = Arc::new(CapacityLimiter::new(tokens)).into();
         Self::of(limiter, tokens, max_queued, keep_alive, fails_from, Default::default())
     }
 
     fn of(
         limiter: SharedLimiter,
         tokens: usize,
-        max_queued: usize,
+        max_queued: Option<usize>,
         keep_alive: KeepAlive,
         fails_from: Option<SpawnFailure>,
         [running, most, ran]: [Arc<AtomicUsize>; 3],
     ) -> Arc<Self> {
-        let config = Arc::new(WorkersConfig::new("model", Arc::clone(&limiter), max_queued, keep_alive));
+        let config = Arc::new(WorkersConfig::new("model".into(), limiter.clone(), max_queued, keep_alive));
         let threads = Arc::new(SpawnedThreads { fails_from, ..SpawnedThreads::default() });
         let workers = Workers::new(config, Box::new(LoomThreads(Arc::clone(&threads))));
         Arc::new(Self { tokens, workers, threads, limiter, running, most, ran })
@@ -294,7 +302,7 @@ fn task_cancelled_while_it_starts_ends_once() {
         world.join_threads();
         let ran = world.ran.load(Ordering::SeqCst);
         let result = job.poll(&Context::from_waker(Waker::noop()));
-        assert_eq!(result, Poll::Ready(if ran == 1 { Ok(()) } else { Err(OffloadError::Cancelled) }));
+        assert_eq!(result, Poll::Ready(if ran == 1 { Ok(()) } else { Err(OffloadErrorKind::Cancelled.into()) }));
         world.assert_ended(ran);
     });
 }
@@ -315,7 +323,7 @@ fn result_of_a_task_abandoned_while_it_ends_is_taken_at_most_once() {
 fn task_submitted_while_the_workers_are_closed_runs_or_is_refused() {
     model(2, || {
         let world = World::new(1, KEEPS_THREAD);
-        let closing = world.spawn(|world| world.workers.close(&OffloadError::Closed));
+        let closing = world.spawn(|world| world.workers.close(OffloadErrorKind::Closed));
         let job = world.job();
         let is_queued = world.workers.submit(Priority::Normal, Arc::clone(&job) as _).is_ok();
         closing.join().unwrap();
@@ -438,7 +446,7 @@ fn caller_that_has_its_result_can_submit_to_another_pool_of_the_limiter() {
     for keep_alive in [KEEPS_THREAD, NEVER_IDLES, RUNS_ONCE] {
         model(2, move || {
             let world = World::strict(1, keep_alive);
-            let other = world.sharing(0, keep_alive);
+            let other = world.sharing(Some(0), keep_alive);
             world.run();
             other.submit();
             other.join_threads();
@@ -453,7 +461,7 @@ fn two_pools_of_one_limiter_lose_no_task() {
     for keep_alive in [KEEPS_THREAD, IDLES_ONCE, NEVER_IDLES, RUNS_ONCE] {
         model(2, move || {
             let world = World::new(1, keep_alive);
-            let other = world.sharing(usize::MAX, keep_alive);
+            let other = world.sharing(None, keep_alive);
             let submitting = other.spawn(|other| drop(other.submit()));
             (0..2).for_each(|_| drop(world.submit()));
             submitting.join().unwrap();
@@ -518,7 +526,7 @@ fn drained_workers_have_published_all_results() {
         model(2, move || {
             let world = World::new(1, keep_alive);
             let job = world.submit();
-            world.workers.close(&OffloadError::Closed);
+            world.workers.close(OffloadErrorKind::Closed);
             while !world.workers.is_drained() {
                 thread::yield_now();
             }

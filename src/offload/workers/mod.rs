@@ -35,7 +35,7 @@ pub(crate) use self::pool::{Pool, WorkerSource};
 pub(crate) use self::queue::QueuePosition;
 pub(crate) use self::runtimes::Runtimes;
 #[cfg(feature = "cpu")]
-pub(crate) use self::threads::WorkerThreads;
+pub(crate) use self::threads::{SpawnError, WorkerThreads};
 #[cfg(feature = "cpu")]
 pub(crate) use self::worker::Worker;
 pub(crate) use self::workers::Workers;

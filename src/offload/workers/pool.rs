@@ -9,7 +9,7 @@ use super::config::WorkersConfig;
 use super::runtimes::Runtimes;
 use super::workers::Workers;
 use crate::offload::error::OffloadError;
-use crate::offload::statistics::{PoolStatistics, RunningTask};
+use crate::offload::stats::{PoolStats, RunningTask};
 
 /// What all handles of a pool share.
 #[derive(Debug)]
@@ -30,8 +30,8 @@ pub(crate) enum WorkerSource {
 }
 
 impl Pool {
-    pub(crate) fn name(&self) -> &'static str {
-        self.config.pool
+    pub(crate) fn name(&self) -> &str {
+        &self.config.pool
     }
 
     /// Returns the workers for a task that is submitted by the current thread, and the runtime that its task has to
@@ -52,9 +52,9 @@ impl Pool {
         }
     }
 
-    pub(crate) fn statistics(&self) -> PoolStatistics {
+    pub(crate) fn stats(&self) -> PoolStats {
         let max_running = self.config.limiter.total();
-        let mut all = PoolStatistics { name: self.name(), max_running, ..PoolStatistics::default() };
+        let mut all = PoolStats { name: self.config.pool.clone(), max_running, ..PoolStats::default() };
         for snapshot in self.all_workers().iter().map(|workers| workers.snapshot()) {
             all.running += snapshot.running.len();
             all.abandoned += snapshot.running.iter().filter(|job| job.flags().is_abandoned()).count();
@@ -80,6 +80,10 @@ impl Pool {
             }
             notified.await;
         }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.config.is_closed()
     }
 
     /// Refuses all queued tasks and all future ones.

@@ -21,7 +21,7 @@ const MAX_GAPS: usize = 32;
 #[derive(Debug)]
 pub(crate) struct JobQueue<J> {
     /// The levels by priority, the lowest first.
-    levels: [PriorityLevel<J>; 3],
+    levels: [PriorityLevel<J>; Priority::COUNT],
     next_sequence: u64,
     live: usize,
     /// How many tasks were taken since the last one of a lower priority.
@@ -43,8 +43,8 @@ pub(crate) struct QueuePosition {
 
 impl<J> Default for JobQueue<J> {
     fn default() -> Self {
-        let level = || PriorityLevel { jobs: VecDeque::new(), live: 0 };
-        Self { levels: [level(), level(), level()], next_sequence: 0, live: 0, since_lower: 0 }
+        let level = |_| PriorityLevel { jobs: VecDeque::new(), live: 0 };
+        Self { levels: std::array::from_fn(level), next_sequence: 0, live: 0, since_lower: 0 }
     }
 }
 

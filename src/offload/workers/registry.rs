@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::workers::Workers;
-use crate::offload::error::OffloadError;
+use crate::offload::error::OffloadErrorKind;
 use crate::sync::ArcSwap;
 
 /// The workers of a pool by the id of their runtime. Each submission reads it, without a lock.
@@ -44,7 +44,7 @@ impl<K: Copy + Eq> Registry<K> {
             return Err(first);
         }
         if workers.config.is_closed_after_registration() {
-            workers.close(&OffloadError::Closed);
+            workers.close(OffloadErrorKind::Closed);
         }
         Ok(())
     }

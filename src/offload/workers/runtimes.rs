@@ -4,6 +4,7 @@
 //! from shutting down for as long as the other has work.
 
 use std::future::pending;
+use std::io;
 use std::sync::{Arc, OnceLock, Weak};
 
 use tokio::runtime::{Handle, Id};
@@ -11,10 +12,10 @@ use tokio::task::AbortHandle;
 
 use super::config::WorkersConfig;
 use super::registry::Registry;
-use super::threads::WorkerThreads;
+use super::threads::{SpawnError, WorkerThreads};
 use super::worker::Worker;
 use super::workers::Workers;
-use crate::offload::error::OffloadError;
+use crate::offload::error::{OffloadError, OffloadErrorKind};
 use crate::panic::catch;
 use crate::sync::{Mutex, lock};
 
@@ -25,7 +26,7 @@ pub(crate) struct Runtimes(Arc<Registry<Id>>);
 impl Runtimes {
     /// Returns the workers of the current runtime.
     pub(crate) fn current_workers(&self, config: &Arc<WorkersConfig>) -> Result<Arc<Workers>, OffloadError> {
-        let runtime = Handle::try_current().map_err(|_| OffloadError::NoRuntime)?;
+        let runtime = Handle::try_current().map_err(|_| OffloadErrorKind::NoRuntime)?;
         let known = self.0.find(runtime.id());
         Ok(known.unwrap_or_else(|| self.register(config, &runtime)))
     }
@@ -65,7 +66,7 @@ struct ShutdownWatch {
 impl Drop for ShutdownWatch {
     fn drop(&mut self) {
         let Some(workers) = self.workers.upgrade() else { return };
-        workers.close(&OffloadError::RuntimeShutdown);
+        workers.close(OffloadErrorKind::RuntimeShutdown);
         // Workers that still run tasks stay in the statistics until they are drained and another runtime is registered.
         if let Some(registry) = self.registry.upgrade().filter(|_| workers.is_drained()) {
             registry.remove(self.id);
@@ -80,7 +81,7 @@ struct RuntimeThreads {
 }
 
 impl WorkerThreads for RuntimeThreads {
-    fn spawn(&self, worker: Worker) -> Result<(), Worker> {
+    fn spawn(&self, worker: Worker) -> Result<(), SpawnError> {
         let slot = Arc::new(Mutex::new(Some(worker)));
         let taken = Arc::clone(&slot);
         let run = move || {
@@ -93,7 +94,11 @@ impl WorkerThreads for RuntimeThreads {
         // tokio panics if it has no blocking thread at all and can't start one, but it still keeps the closure.
         match catch(|| self.runtime.spawn_blocking(run)) {
             Ok(_) => Ok(()),
-            Err(_) => lock(&slot).take().map_or(Ok(()), Err),
+            Err(panic) => match lock(&slot).take() {
+                // The message of the panic is the error of the operating system.
+                Some(worker) => Err(SpawnError { worker, cause: io::Error::other(panic.message()) }),
+                None => Ok(()),
+            },
         }
     }
 }

@@ -7,7 +7,7 @@ use super::state::WorkersState;
 use super::tokens::TokenAttempt;
 use super::worker::Worker;
 use super::workers::Workers;
-use crate::offload::error::OffloadError;
+use crate::offload::error::OffloadErrorKind;
 use crate::offload::job::SharedJob;
 use crate::panic::discard;
 use crate::semaphore::Tokens;
@@ -44,7 +44,7 @@ impl Workers {
                 TokenAttempt::Queued => return self.stop(state, worker),
                 TokenAttempt::LimiterClosed => {
                     let step = self.stop(state, worker);
-                    self.close(&OffloadError::Closed);
+                    self.close(OffloadErrorKind::Closed);
                     return step;
                 }
             }

@@ -6,7 +6,7 @@ use super::parker::Parker;
 use super::queue::JobQueue;
 use super::worker::Worker;
 use super::workers::{WorkerActivation, Workers};
-use crate::offload::error::OffloadError;
+use crate::offload::error::OffloadErrorKind;
 use crate::offload::job::SharedJob;
 use crate::semaphore::WaiterId;
 
@@ -26,7 +26,7 @@ pub(super) struct WorkersState {
     /// The running tasks, by the slot of their worker.
     pub(super) running: Vec<Option<SharedJob>>,
     /// Why the workers accept no tasks. `None` while they accept tasks.
-    pub(super) closed: Option<OffloadError>,
+    pub(super) closed: Option<OffloadErrorKind>,
     pub(super) started: u64,
     pub(super) refused: u64,
 }

@@ -43,7 +43,7 @@ impl Workers {
     /// Leaves the limiter's queue. Must be called without the mutex held.
     pub(super) fn cancel_token_wait(&self, wait: Option<TokenWait>) {
         if let Some(waiter) = wait.and_then(|wait| wait.waiter) {
-            let _ = catch(|| self.tokens().cancel(waiter, || None));
+            let _ = catch(|| self.config.limiter.cancel_for_pool(waiter));
         }
     }
 
@@ -72,7 +72,7 @@ impl Workers {
     /// worker checks the queue before it ends.
     pub(super) fn release_token(&self) {
         // The release wakes the waiter that is granted the token, and wakers are user code.
-        let _ = catch(|| self.tokens().release(Tokens::ONE));
+        let _ = catch(|| self.config.limiter.release_for_pool());
     }
 
     /// Returns `true` if other callers wait for tokens, or more tokens are held than the total allows. Tasks queued

@@ -24,11 +24,11 @@ use super::config::WorkersConfig;
 use super::parker::{Parker, UnparkReason};
 use super::queue::QueuePosition;
 use super::state::{WorkersSnapshot, WorkersState};
-use super::threads::WorkerThreads;
+use super::threads::{SpawnError, WorkerThreads};
 use super::tokens::{TokenAttempt, TokenWaker};
 use super::worker::Worker;
 use crate::debug::impl_debug;
-use crate::offload::error::OffloadError;
+use crate::offload::error::{OffloadError, OffloadErrorKind};
 use crate::offload::job::{Priority, SharedJob, TaskContext, wake};
 use crate::panic::discard;
 use crate::sync::atomic::{AtomicUsize, Ordering};
@@ -36,7 +36,7 @@ use crate::sync::{Mutex, MutexGuard, lock};
 
 /// Queued tasks, and the threads that run them.
 pub(crate) struct Workers {
-    pub(super) config: Arc<WorkersConfig>,
+    pub(crate) config: Arc<WorkersConfig>,
     threads: Box<dyn WorkerThreads>,
     /// Called when a token is granted.
     pub(super) token_waker: Waker,
@@ -64,7 +64,7 @@ impl Workers {
     /// Queues a task.
     pub(crate) fn submit(self: &Arc<Self>, priority: Priority, job: SharedJob) -> Result<QueuePosition, OffloadError> {
         if self.tokens().is_closed() {
-            self.close(&OffloadError::Closed);
+            self.close(OffloadErrorKind::Closed);
         }
         let mut state = lock(&self.state);
         self.check_open(&state)?;
@@ -74,7 +74,7 @@ impl Workers {
         let extra = if job.options().ignores_queue_bound { usize::MAX } else { starting_soon };
         if !self.config.try_count_queued(extra) {
             state.refused += 1;
-            return Err(OffloadError::Full { pool: self.config.pool, queued: self.config.queued() });
+            return Err(OffloadError::full(self.config.queued()));
         }
         let position = state.queue.push(priority, job);
         let activation = self.activation_if_needed(&mut state);
@@ -95,9 +95,9 @@ impl Workers {
 
     fn check_open(&self, state: &WorkersState) -> Result<(), OffloadError> {
         match &state.closed {
-            Some(why) => Err(why.clone()),
+            Some(why) => Err((*why).into()),
             // The pool is being closed, and these workers are about to be closed.
-            None if self.config.is_closed() => Err(OffloadError::Closed),
+            None if self.config.is_closed() => Err(OffloadErrorKind::Closed.into()),
             None => Ok(()),
         }
     }
@@ -114,14 +114,14 @@ impl Workers {
     }
 
     /// Refuses all queued tasks and all future ones.
-    pub(crate) fn close(&self, why: &OffloadError) {
+    pub(crate) fn close(&self, why: OffloadErrorKind) {
         let mut state = lock(&self.state);
         if state.closed.is_some() {
             return;
         }
-        state.closed = Some(why.clone());
+        state.closed = Some(why);
         let idle = mem::take(&mut state.idle);
-        self.refuse_queued(state, why);
+        self.refuse_queued(state, &why.into());
         idle.iter().for_each(|worker| worker.unpark(UnparkReason::Exit));
         self.notify_if_drained();
     }
@@ -169,20 +169,20 @@ impl Workers {
             None => {}
             Some(WorkerActivation::Unpark(worker)) => worker.unpark(UnparkReason::Work),
             Some(WorkerActivation::Spawn) => self.spawn_worker(),
-            Some(WorkerActivation::Close) => self.close(&OffloadError::Closed),
+            Some(WorkerActivation::Close) => self.close(OffloadErrorKind::Closed),
         }
     }
 
     /// Spawns the starting worker, which holds a token.
     pub(super) fn spawn_worker(self: &Arc<Self>) {
-        let Err(worker) = self.threads.spawn(Worker::new(Arc::clone(self))) else { return };
+        let Err(SpawnError { worker, cause }) = self.threads.spawn(Worker::new(Arc::clone(self))) else { return };
         worker.disarm();
         let mut state = lock(&self.state);
         state.is_starting = false;
         // Workers that are on their threads will check the queue for the remaining tasks.
         let is_hopeless = state.idle.is_empty() && !state.is_searching && state.running.iter().all(Option::is_none);
         if is_hopeless {
-            self.refuse_queued(state, &OffloadError::NoThread);
+            self.refuse_queued(state, &OffloadError::from(OffloadErrorKind::NoThread).with_source(cause));
         } else {
             drop(state);
         }
@@ -211,7 +211,7 @@ impl Workers {
     /// Called when a worker is dropped before it had a thread, since there will be no more threads.
     pub(super) fn on_worker_lost(&self) {
         lock(&self.state).is_starting = false;
-        self.close(&OffloadError::RuntimeShutdown);
+        self.close(OffloadErrorKind::RuntimeShutdown);
         self.release_token();
     }
 }

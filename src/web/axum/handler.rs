@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use super::body::link;
 #[cfg(feature = "cpu")]
 use crate::offload::CpuPool;
-use crate::offload::{BlockingPool, OffloadError, TaskHandle};
+use crate::offload::{BlockingPool, OffloadError, OffloadErrorKind, TaskHandle};
 use crate::web::{ClientLink, HandlerFn, PoolArguments, PoolHandler, Refusal};
 
 /// Makes a handler from a function that blocks, like a `def` endpoint of FastAPI.
@@ -107,10 +107,10 @@ where
                 Err(error) => Err(error),
             };
             result.unwrap_or_else(|error| {
-                match error {
+                match error.kind() {
                     // Only `cancel_when_gone` cancels the task.
-                    OffloadError::Cancelled => Refusal::client_gone(),
-                    error => self.refuse(error),
+                    OffloadErrorKind::Cancelled => Refusal::client_gone(),
+                    _ => self.refuse(error),
                 }
                 .into_response()
             })

@@ -87,12 +87,13 @@ impl<F, Args, P> PoolHandler<F, Args, P> {
     }
 
     /// Limits how long a request may wait for a thread. After that time the request gets status 503, and the function
-    /// never runs. Default: the limit of the pool, if it has one.
+    /// never runs. A limit of zero refuses every request. Default: the limit of the pool, if it has one.
     pub fn queue_timeout(self, limit: Duration) -> Self {
         self.set(|settings| settings.queue_timeout = Some(limit))
     }
 
-    /// Limits how long a request may take once its extractors have run. Default: no limit.
+    /// Limits how long a request may take once its extractors have run. A limit of zero refuses every request. Default:
+    /// no limit.
     ///
     /// If the function has not begun by then, the request gets status 503, and the function never runs. Otherwise the
     /// request gets status 504, while the function continues and its [context](crate::offload::TaskContext) reports

@@ -14,10 +14,8 @@ static BLOCKING: LazyLock<BlockingPool> =
     LazyLock::new(|| BlockingPool::builder("handlers").max_queued(MAX_QUEUED).build());
 
 #[cfg(feature = "cpu")]
-static CPU: LazyLock<CpuPool> = LazyLock::new(|| {
-    let pool = CpuPool::builder("cpu-handlers").share_threads(CpuPool::global()).max_queued(MAX_QUEUED).build();
-    pool.expect("a pool that shares threads starts none")
-});
+static CPU: LazyLock<CpuPool> =
+    LazyLock::new(|| CpuPool::builder("cpu-handlers").share_threads(CpuPool::global()).max_queued(MAX_QUEUED).build());
 
 /// Returns the pool on which a `blocking_handler` runs unless it is given [another pool](super::PoolHandler::on).
 ///
@@ -33,8 +31,8 @@ static CPU: LazyLock<CpuPool> = LazyLock::new(|| {
 /// ```
 /// use onelane::web::handler_pool;
 ///
-/// let now = handler_pool().statistics();
-/// assert_eq!((now.name, now.running, now.queued), ("handlers", 0, 0));
+/// let now = handler_pool().stats();
+/// assert_eq!((&*now.name, now.running, now.queued), ("handlers", 0, 0));
 /// ```
 #[must_use]
 pub fn handler_pool() -> &'static BlockingPool {

@@ -110,7 +110,29 @@ fn panic_has_message_and_location_and_the_portal_still_works() {
 }
 
 #[test]
-fn closed_portal_cancels_running_tasks_and_refuses_new_ones() {
+fn closed_portal_refuses_new_calls_and_running_tasks_end() {
+    let (elsewhere, stop, thread) = portal_elsewhere();
+    for portal in [elsewhere, Portal::start().unwrap()] {
+        let (go, gone) = oneshot::channel();
+        let task = portal.spawn(gone).unwrap();
+        let mut drained = tokio_test::task::spawn(portal.drained());
+        assert!(drained.poll().is_pending() && !portal.is_closed());
+        portal.close();
+        portal.close();
+        assert!(portal.is_closed());
+        assert_eq!(portal.call(ready(7)), Err(FromThreadError::Closed));
+        assert_eq!(portal.clone().spawn(ready(7)).unwrap_err(), FromThreadError::Closed);
+        assert!(drained.poll().is_pending() && !task.is_finished());
+        go.send(7).unwrap();
+        assert_eq!(task.wait(), Ok(Ok(7)));
+        spin_until(|| drained.poll().is_ready());
+    }
+    drop(stop);
+    thread.join().unwrap();
+}
+
+#[test]
+fn cancelled_portal_cancels_running_tasks_and_refuses_new_ones() {
     let (elsewhere, stop, thread) = portal_elsewhere();
     for portal in [elsewhere, Portal::start().unwrap()] {
         let (notify, dropped) = NotifyOnDrop::new();
@@ -119,18 +141,67 @@ fn closed_portal_cancels_running_tasks_and_refuses_new_ones() {
             pending::<()>().await;
         });
         let (task, late) = (task.unwrap(), portal.spawn(pending::<()>()).unwrap());
-        portal.close();
-        portal.close();
+        let (notify, detached) = NotifyOnDrop::new();
+        let hold = portal.spawn(async move {
+            let _notify = notify;
+            pending::<()>().await;
+        });
+        hold.unwrap().detach();
+        portal.cancel();
+        portal.cancel();
+        assert!(portal.is_closed());
         assert_eq!(portal.call(ready(7)), Err(FromThreadError::Closed));
         assert_eq!(portal.clone().spawn(ready(7)).unwrap_err(), FromThreadError::Closed);
         assert_eq!(task.wait(), Err(FromThreadError::Cancelled));
-        // Cancelled after the portal was closed, and perhaps after its runtime has ended.
+        // Cancelled after the portal was cancelled, and perhaps after its runtime has ended.
         late.cancel();
         assert_eq!(late.wait(), Err(FromThreadError::Cancelled));
         assert_eq!(dropped.recv_timeout(PATIENCE), Ok(()));
+        assert_eq!(detached.recv_timeout(PATIENCE), Ok(()));
     }
     drop(stop);
     thread.join().unwrap();
+}
+
+#[test]
+fn task_whose_handle_is_dropped_is_cancelled_and_a_detached_one_goes_on() {
+    let portal = Portal::start().unwrap();
+    let hold = |notify: NotifyOnDrop, gone: oneshot::Receiver<()>| async move {
+        let _notify = notify;
+        gone.await
+    };
+    let (notify, dropped) = NotifyOnDrop::new();
+    let (_go, gone) = oneshot::channel();
+    drop(portal.spawn(hold(notify, gone)).unwrap());
+    assert_eq!(dropped.recv_timeout(PATIENCE), Ok(()));
+
+    let (notify, ended) = NotifyOnDrop::new();
+    let (go, gone) = oneshot::channel();
+    portal.spawn(hold(notify, gone)).unwrap().detach();
+    // The runtime has one thread: tasks that were woken before this call have run.
+    portal.call(tokio::task::yield_now()).unwrap();
+    assert!(ended.try_recv().is_err());
+    go.send(()).unwrap();
+    assert_eq!(ended.recv_timeout(PATIENCE), Ok(()));
+}
+
+#[test]
+fn task_that_is_dropped_before_it_has_started_never_runs() {
+    let portal = Portal::start().unwrap();
+    let (go, gone) = mpsc::channel::<()>();
+    // Blocks the only thread of the runtime, so that the other tasks can't start.
+    let busy = portal.spawn(async move { gone.recv().unwrap_or_default() }).unwrap();
+    let ran = Arc::new(AtomicUsize::new(0));
+    let count = || {
+        let ran = Arc::clone(&ran);
+        async move { ran.fetch_add(1, Ordering::SeqCst) }
+    };
+    drop(portal.spawn(count()).unwrap());
+    portal.spawn(count()).unwrap().detach();
+    drop(go);
+    busy.wait().unwrap();
+    portal.call(tokio::task::yield_now()).unwrap();
+    assert_eq!(ran.load(Ordering::SeqCst), 1, "the detached task");
 }
 
 #[test]
@@ -165,7 +236,8 @@ fn portal_dropped_by_its_own_task_ends() {
         drop(inside);
         pending::<()>().await;
     });
-    drop((portal, task));
+    task.unwrap().detach();
+    drop(portal);
     go.send(()).unwrap();
     assert_eq!(ended.recv_timeout(PATIENCE), Ok(()));
 }
@@ -189,6 +261,7 @@ fn portal_without_its_runtime_neither_hangs_nor_panics() {
 fn calls_from_many_threads_all_return_while_the_portal_stops() {
     for round in 0..20 {
         call_until_refused(&Portal::start().unwrap(), round, Portal::close);
+        call_until_refused(&Portal::start().unwrap(), round, Portal::cancel);
 
         let (portal, stop, thread) = portal_elsewhere();
         call_until_refused(&portal, round, |_| {
@@ -228,6 +301,12 @@ async fn portal_on_a_thread_that_runs_async_tasks_spawns_but_does_not_wait() {
     tokio::task::yield_now().await;
     assert!(!is_polled.load(Ordering::SeqCst));
     assert_eq!(soon("the task ends", run_blocking(|| task.wait())).await, Ok(Ok(7)));
-    let task = portal.spawn(ready(7)).unwrap();
-    assert_eq!(task.wait(), Err(FromThreadError::BlockingInAsync));
+    let (notify, dropped) = NotifyOnDrop::new();
+    let task = portal.spawn(async move {
+        let _notify = notify;
+        pending::<()>().await;
+    });
+    assert_eq!(task.unwrap().wait(), Err(FromThreadError::BlockingInAsync));
+    tokio::task::yield_now().await;
+    assert_eq!(dropped.try_recv(), Ok(()), "the handle was dropped, which cancels the task");
 }

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::hint::black_box;
-use std::num::NonZero;
 use std::ops::Range;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +11,7 @@ use std::time::Duration;
 
 use futures::executor::block_on;
 use futures::future::join_all;
-use onelane::offload::{Priority, TaskContext};
+use onelane::offload::{OffloadErrorKind, Priority, Progress, TaskContext};
 use onelane::{CpuPool, OffloadError};
 use rayon::prelude::*;
 use tokio::task::JoinSet;
@@ -23,7 +22,7 @@ use crate::runtimes::runtimes;
 use support::waiting::{Gate, MS, PATIENCE, soon, spin_until, until};
 
 fn pool(name: &'static str, threads: usize) -> CpuPool {
-    CpuPool::builder(name).threads(NonZero::new(threads).unwrap()).build().unwrap()
+    CpuPool::builder(name).threads(threads).build()
 }
 
 fn thread_name() -> String {
@@ -41,16 +40,16 @@ async fn thousands_of_queued_tasks_that_are_dropped_never_run() {
     let handles: Vec<_> = (0..2_000).map(|_| pool.task(count()).start().unwrap()).collect();
     let mut futures: Vec<_> = (0..2_000).map(|_| task::spawn(pool.task(count()).into_future())).collect();
     futures.iter_mut().for_each(|future| assert_pending!(future.poll()));
-    assert_eq!(pool.statistics().queued, 4_000);
+    assert_eq!(pool.stats().queued, 4_000);
     drop((handles, futures));
-    assert_eq!(pool.statistics().queued, 0);
+    assert_eq!(pool.stats().queued, 0);
     assert_eq!(Arc::strong_count(&ran), 1, "the closures were dropped here");
     gate.open();
     for handle in running {
         handle.await.unwrap();
     }
     assert_eq!(soon("the next task runs", pool.run(|| 7)).await, Ok(7));
-    assert_eq!((ran.load(Ordering::SeqCst), pool.statistics().started), (0, 2));
+    assert_eq!((ran.load(Ordering::SeqCst), pool.stats().started), (0, 2));
 }
 
 #[tokio::test]
@@ -61,12 +60,12 @@ async fn task_dropped_while_its_worker_starts_never_runs_and_its_token_is_releas
     soon("the task ends", pool.run(|| rayon::spawn(block))).await.unwrap();
     until("the thread is blocked", || gate.inside() == 1).await;
     let starting = pool.task(|_| panic!("the task must not run")).start().unwrap();
-    assert_eq!((pool.statistics().queued, pool.limiter().statistics().borrowed), (1, 1));
+    assert_eq!((pool.stats().queued, pool.limiter().stats().borrowed), (1, 1));
     drop(starting);
-    assert_eq!(pool.statistics().queued, 0);
+    assert_eq!(pool.stats().queued, 0);
     gate.open();
-    until("its token is released", || pool.limiter().statistics().borrowed == 0).await;
-    assert_eq!(pool.statistics().started, 1);
+    until("its token is released", || pool.limiter().stats().borrowed == 0).await;
+    assert_eq!(pool.stats().started, 1);
     assert_eq!(soon("the next task runs", pool.run(|| 7)).await, Ok(7));
 }
 
@@ -165,8 +164,8 @@ fn storm_exceeds_no_limit_and_every_outcome_matches_what_has_run() {
     });
     let outcomes: Vec<CallOutcome> =
         (0..3).flat_map(|_| outcomes.recv_timeout(PATIENCE).expect("all callers end")).collect();
-    left.block_on(until("all tokens are released", || pool.limiter().statistics().borrowed == 0));
-    let statistics = pool.statistics();
+    left.block_on(until("all tokens are released", || pool.limiter().stats().borrowed == 0));
+    let statistics = pool.stats();
     assert_eq!((statistics.running, statistics.abandoned, statistics.queued), (0, 0, 0));
     assert_eq!(storm.running.load(Ordering::SeqCst), 0);
     assert!(storm.most.load(Ordering::SeqCst) <= TOKENS, "{:?}", storm.most);
@@ -176,10 +175,12 @@ fn storm_exceeds_no_limit_and_every_outcome_matches_what_has_run() {
         let is_consistent = match &outcome {
             None => ran <= 1,
             Some(Ok(value)) => ran == 1 && *value == n && !panics(n),
-            Some(Err(OffloadError::Panicked(_))) => ran == 1 && panics(n),
-            Some(Err(OffloadError::Timeout { still_running, .. })) => ran == usize::from(*still_running),
-            Some(Err(OffloadError::QueueTimeout { .. })) => ran == 0,
-            Some(Err(_)) => false,
+            Some(Err(error)) => match (error.kind(), error.progress()) {
+                (OffloadErrorKind::Panicked, Progress::Stopped) => ran == 1 && panics(n),
+                (OffloadErrorKind::Timeout, Progress::Running) => ran == 1,
+                (OffloadErrorKind::Timeout | OffloadErrorKind::QueueTimeout, Progress::NotStarted) => ran == 0,
+                _ => false,
+            },
         };
         assert!(is_consistent, "task {n} ran {ran} times, and its caller got {outcome:?}");
     }
@@ -214,18 +215,20 @@ async fn higher_priorities_start_first_and_every_eighth_task_is_of_a_lower_one()
 
 #[tokio::test]
 async fn tasks_beyond_the_bound_of_the_queue_are_refused_as_full() {
-    let pool = CpuPool::builder("bounded").threads(NonZero::new(2).unwrap()).max_queued(3).build().unwrap();
+    let pool = CpuPool::builder("bounded").threads(2).max_queued(3).build();
     let gate = Gate::default();
     let running = gate.fill_cpu(&pool, 2).await;
     let mut queued: Vec<_> = (0..3).map(|n| pool.task(move |_| n).start().unwrap()).collect();
     for _ in 0..4 {
         let refused = soon("the result arrives", pool.run(|| panic!("the task must not run"))).await;
-        assert!(matches!(refused, Err::<(), _>(OffloadError::Full { pool: "bounded", queued: 3, .. })), "{refused:?}");
+        let error = refused.unwrap_err();
+        assert_eq!((error.kind(), error.pool()), (OffloadErrorKind::Full, Some("bounded")));
+        assert!(error.to_string().contains("and 3 tasks are queued"), "{error}");
     }
     drop(queued.remove(0));
     queued.push(pool.task(|_| 3).start().unwrap());
     assert!(pool.task(|_| ()).start().is_err(), "there was room for one task only");
-    assert_eq!((pool.statistics().queued, pool.statistics().refused), (3, 5));
+    assert_eq!((pool.stats().queued, pool.stats().refused), (3, 5));
     gate.open();
     for (handle, n) in queued.into_iter().zip(1..) {
         assert_eq!(soon("the task runs", handle).await, Ok(n));
@@ -233,26 +236,28 @@ async fn tasks_beyond_the_bound_of_the_queue_are_refused_as_full() {
     for handle in running {
         handle.await.unwrap();
     }
-    assert_eq!(pool.statistics().started, 5);
+    assert_eq!(pool.stats().started, 5);
 }
 
 #[tokio::test(start_paused = true)]
 async fn queue_timeout_of_the_pool_applies_unless_the_task_has_its_own() {
-    let pool = CpuPool::builder("one").queue_timeout(MS * 50).build().unwrap();
+    let pool = CpuPool::builder("one").queue_timeout(MS * 50).build();
     pool.limiter().set_total(0);
     let task = || pool.task(|_| panic!("the task must not run"));
     for (task, limit) in
         [(task(), MS * 50), (task().queue_timeout(MS * 20), MS * 20), (task().queue_timeout(MS * 80), MS * 80)]
     {
         let result: Result<(), OffloadError> = soon("its queue timeout expires", task.into_future()).await;
-        let Err(OffloadError::QueueTimeout { waited, .. }) = result else { panic!("{result:?}") };
+        let error = result.unwrap_err();
+        assert_eq!(error, OffloadErrorKind::QueueTimeout);
+        let waited = error.waited().unwrap();
         assert_eq!(waited, limit);
     }
-    assert_eq!(pool.statistics().queued, 0);
+    assert_eq!(pool.stats().queued, 0);
     pool.limiter().set_total(1);
     // The paused clock advances while the thread starts.
     assert_eq!(pool.task(|_| 7).queue_timeout(Duration::MAX).await, Ok(7));
-    assert_eq!(pool.statistics().started, 1);
+    assert_eq!(pool.stats().started, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -263,10 +268,12 @@ async fn thread_that_starts_too_late_uses_the_clock_of_the_caller() {
     advance(MS * 60).await;
     pool.limiter().set_total(1);
     // The handle is not polled meanwhile.
-    spin_until(|| pool.limiter().statistics().borrowed == 0 && pool.statistics().queued == 0);
+    spin_until(|| pool.limiter().stats().borrowed == 0 && pool.stats().queued == 0);
     let result: Result<(), OffloadError> = late.await;
-    let Err(OffloadError::QueueTimeout { waited, .. }) = result else { panic!("{result:?}") };
-    assert_eq!((waited, pool.statistics().started), (MS * 60, 1));
+    let error = result.unwrap_err();
+    assert_eq!(error, OffloadErrorKind::QueueTimeout);
+    let waited = error.waited().unwrap();
+    assert_eq!((waited, pool.stats().started), (MS * 60, 1));
 }
 
 #[test]
@@ -286,8 +293,7 @@ fn runtime_shutdown_neither_waits_for_tasks_nor_ends_those_whose_caller_remains(
                 });
                 tokio::join!(running, task_pool.run(never))
             });
-            until("one task runs and the other is queued", || gate.inside() == 1 && pool.statistics().queued == 1)
-                .await;
+            until("one task runs and the other is queued", || gate.inside() == 1 && pool.stats().queued == 1).await;
         });
         let entered = runtime.enter();
         let (kept, shielded) = (note("kept"), note("shielded"));
@@ -300,7 +306,7 @@ fn runtime_shutdown_neither_waits_for_tasks_nor_ends_those_whose_caller_remains(
             send.send(()).unwrap();
         });
         dropped.recv_timeout(PATIENCE).expect("the shutdown does not wait for running tasks");
-        let statistics = pool.statistics();
+        let statistics = pool.stats();
         assert_eq!((statistics.running, statistics.abandoned, statistics.queued), (1, 1, 2));
         gate.open();
         assert_eq!((block_on(kept), block_on(pool.run(|| 7))), (Ok(()), Ok(7)));
@@ -314,13 +320,13 @@ async fn panic_has_message_and_location_and_the_threads_continue() {
     for _ in 0..10 {
         let line = line!() + 1;
         let result = soon("the result arrives", pool.run(|| -> u8 { panic!("broken {}", 7) })).await;
-        let Err(OffloadError::Panicked(panic)) = result else { panic!("the task panicked: {result:?}") };
+        let panic = result.unwrap_err().into_panic().unwrap();
         assert_eq!(panic.message(), "broken 7");
         assert_eq!(panic.location(), Some(&*format!("{}:{line}:69", file!())));
         // On either of the two threads: rayon passes the panic on to the task's thread.
         let halves = pool.run(|| [0, 1].into_par_iter().for_each(|n| assert_eq!(n, 0, "a half")));
         let halves = soon("the result arrives", halves).await;
-        let Err(OffloadError::Panicked(panic)) = halves else { panic!("the task panicked: {halves:?}") };
+        let panic = halves.unwrap_err().into_panic().unwrap();
         assert!(panic.message().contains("a half"), "{panic}");
     }
     let both = Arc::new(Barrier::new(2));
@@ -342,13 +348,13 @@ async fn closed_pool_refuses_queued_and_new_tasks_and_is_drained_when_the_runnin
     assert_pending!(drained.poll());
     pool.close();
     for refused in [queued, shielded] {
-        assert_eq!(soon("the result arrives", refused).await, Err::<(), _>(OffloadError::Closed));
+        assert_eq!(soon("the result arrives", refused).await.unwrap_err(), OffloadErrorKind::Closed);
     }
-    assert_eq!(soon("the result arrives", pool.clone().run(|| ())).await, Err(OffloadError::Closed));
+    assert_eq!(soon("the result arrives", pool.clone().run(|| ())).await.unwrap_err(), OffloadErrorKind::Closed);
     assert_pending!(drained.poll());
     gate.open();
     soon("no task is running", drained).await;
-    assert_eq!((pool.statistics().running, pool.statistics().queued), (0, 0));
+    assert_eq!((pool.stats().running, pool.stats().queued), (0, 0));
     for handle in running {
         assert_eq!(handle.await, Ok(()));
     }
@@ -356,9 +362,9 @@ async fn closed_pool_refuses_queued_and_new_tasks_and_is_drained_when_the_runnin
 
 #[tokio::test]
 async fn pool_has_as_many_threads_and_tokens_as_the_machine_has_processors() {
-    let pool = CpuPool::new("machine").unwrap();
+    let pool = CpuPool::new("machine");
     let processors = available_parallelism().unwrap().get();
-    assert_eq!(pool.limiter().statistics().total, processors);
+    assert_eq!(pool.limiter().stats().total, processors);
     assert_eq!(pool.run(rayon::current_num_threads).await, Ok(processors));
 }
 
@@ -409,7 +415,7 @@ mod end_of_threads {
     #[tokio::test]
     async fn threads_end_with_the_last_clone_of_the_pool() {
         let pool = pool("copies", 3);
-        let (copy, sharer) = (pool.clone(), CpuPool::builder("sharer").share_threads(&pool).build().unwrap());
+        let (copy, sharer) = (pool.clone(), CpuPool::builder("sharer").share_threads(&pool).build());
         until("the threads have their names", || named("copies-") == 3).await;
         drop((pool, copy));
         assert_eq!(sharer.run(thread_name).await.unwrap().split('-').next(), Some("copies"));

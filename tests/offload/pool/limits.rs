@@ -1,12 +1,11 @@
 //! How many tasks run, how many are queued, and which are refused.
 
-use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use onelane::offload::CapacityLimiter;
-use onelane::{BlockingPool, CpuPool, OffloadError};
+use onelane::offload::{CapacityLimiter, OffloadErrorKind};
+use onelane::{BlockingPool, CpuPool};
 use tokio::task::JoinSet;
 use tokio_test::{assert_pending, task};
 
@@ -22,17 +21,17 @@ async fn forty_tasks_run_by_default_and_the_others_are_queued() {
         })
         .collect();
     until("forty tasks run", || gate.inside() == 40).await;
-    let statistics = pool.statistics();
-    assert_eq!((statistics.running, statistics.queued, statistics.name), (40, 60, "forty"));
+    let statistics = pool.stats();
+    assert_eq!((statistics.running, statistics.queued, &*statistics.name), (40, 60, "forty"));
     assert_eq!(statistics.max_running, 40);
-    assert_eq!(pool.limiter().statistics().borrowed, 40);
+    assert_eq!(pool.limiter().stats().borrowed, 40);
     pool.limiter().set_total(50);
     until("fifty tasks run", || gate.inside() == 50).await;
     gate.open();
     for handle in handles {
         soon("all tasks end", handle).await.unwrap();
     }
-    let statistics = pool.statistics();
+    let statistics = pool.stats();
     assert_eq!((statistics.running, statistics.queued, statistics.started), (0, 0, 100));
     assert_eq!(statistics.max_running, 50);
 }
@@ -43,15 +42,17 @@ async fn task_that_finds_no_free_token_is_refused_by_a_pool_without_a_queue() {
     for _ in 0..20 {
         let running = gate.fill(&pool, 3).await;
         let refused = pool.run(|| ()).await;
-        assert!(matches!(refused, Err(OffloadError::Full { pool: "strict", queued: 0, .. })), "{refused:?}");
+        let error = refused.unwrap_err();
+        assert_eq!((error.kind(), error.pool()), (OffloadErrorKind::Full, Some("strict")));
+        assert!(error.to_string().contains("and 0 tasks are queued"), "{error}");
         gate.open();
         for handle in running {
             soon("the tasks end", handle).await.unwrap();
         }
-        until("all tokens are released", || pool.limiter().statistics().borrowed == 0).await;
+        until("all tokens are released", || pool.limiter().stats().borrowed == 0).await;
         gate.close();
     }
-    assert_eq!(pool.statistics().refused, 20);
+    assert_eq!(pool.stats().refused, 20);
 }
 
 #[tokio::test]
@@ -67,7 +68,7 @@ async fn queue_holds_as_many_tasks_as_its_bound_allows() {
     assert_eq!(started.iter().filter(|started| started.is_ok()).count(), 7);
     assert!(started[7..].iter().all(Result::is_err));
     until("two tasks run", || gate.inside() == 2).await;
-    assert_eq!(pool.statistics().queued, 5);
+    assert_eq!(pool.stats().queued, 5);
     gate.open();
     for handle in started.into_iter().flatten() {
         soon("the tasks end", handle).await.unwrap();
@@ -83,7 +84,7 @@ async fn paused_pool_starts_no_task_until_the_pause_ends() {
     // Real time: there is no event for a task that does not start.
     thread::sleep(MS * 20);
     assert_pending!(queued.poll());
-    assert_eq!((pool.statistics().queued, pool.statistics().started), (1, 0));
+    assert_eq!((pool.stats().queued, pool.stats().started), (1, 0));
     pool.limiter().set_total(1);
     assert_eq!(soon("the task runs", queued).await, Ok(7));
 }
@@ -93,7 +94,7 @@ async fn reduced_limit_revokes_no_token_and_applies_from_then_on() {
     let (pool, gate) = (BlockingPool::builder("shrinks").max_running(4).build(), Gate::default());
     let first = gate.fill(&pool, 4).await;
     pool.limiter().set_total(1);
-    assert_eq!((gate.inside(), pool.limiter().statistics().available), (4, -3));
+    assert_eq!((gate.inside(), pool.limiter().stats().available), (4, -3));
     let (most, now) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let mut others = JoinSet::new();
     for _ in 0..50 {
@@ -108,7 +109,7 @@ async fn reduced_limit_revokes_no_token_and_applies_from_then_on() {
             pool.run(work).await
         });
     }
-    until("the tasks are queued", || pool.statistics().queued == 50).await;
+    until("the tasks are queued", || pool.stats().queued == 50).await;
     gate.open();
     while let Some(result) = soon("all tasks end", others.join_next()).await {
         result.unwrap().unwrap();
@@ -154,7 +155,7 @@ async fn limit_that_changes_constantly_is_never_exceeded_and_starves_no_task() {
     }
     changes.join().unwrap();
     assert!(most.load(Ordering::SeqCst) <= MOST);
-    until("all tokens are released", || pool.limiter().statistics().borrowed == 0).await;
+    until("all tokens are released", || pool.limiter().stats().borrowed == 0).await;
 }
 
 #[tokio::test]
@@ -179,20 +180,22 @@ async fn two_pools_that_share_a_limiter_take_turns() {
 
 #[tokio::test]
 async fn cpu_pools_that_share_threads_share_their_limiter_and_nothing_else() {
-    let first = CpuPool::builder("first").threads(NonZero::new(1).unwrap()).build().unwrap();
-    let second = CpuPool::builder("second").share_threads(&first).max_queued(0).build().unwrap();
+    let first = CpuPool::builder("first").threads(1).build();
+    let second = CpuPool::builder("second").share_threads(&first).max_queued(0).build();
     let thread = || thread::current().name().unwrap().to_owned();
     assert_eq!(second.run(thread).await.unwrap(), "first-0");
     let gate = Gate::default();
     let block = gate.block();
     let running = first.task(move |_| block()).start().unwrap();
     until("the task runs", || gate.inside() == 1).await;
-    assert!(matches!(second.run(|| ()).await, Err(OffloadError::Full { .. })));
+    let refused = second.run(|| ()).await.unwrap_err();
+    assert_eq!((refused.kind(), refused.pool()), (OffloadErrorKind::Full, Some("second")));
     let queued = first.task(|_| 7).start().unwrap();
     second.close();
     gate.open();
     assert_eq!(soon("the task runs", queued).await, Ok(7));
-    assert_eq!((running.await, second.run(|| ()).await), (Ok(()), Err(OffloadError::Closed)));
+    assert_eq!(running.await, Ok(()));
+    assert_eq!(second.run(|| ()).await.unwrap_err(), OffloadErrorKind::Closed);
 }
 
 #[tokio::test]
@@ -201,8 +204,8 @@ async fn closed_limiter_closes_its_pool() {
     let running = gate.fill(&pool, 1).await;
     let queued = pool.task(|_| ()).start().unwrap();
     pool.limiter().close();
-    assert_eq!(soon("the queued task is refused", queued).await, Err(OffloadError::Closed));
-    assert_eq!(pool.run(|| ()).await, Err(OffloadError::Closed));
+    assert_eq!(soon("the queued task is refused", queued).await.unwrap_err(), OffloadErrorKind::Closed);
+    assert_eq!(pool.run(|| ()).await.unwrap_err(), OffloadErrorKind::Closed);
     gate.open();
     for handle in running {
         handle.await.unwrap();

@@ -3,8 +3,10 @@
 //! Real threads run here, so real time passes where a thread has to be busy. Assertions on times leave room for a busy
 //! machine.
 
+mod builder;
 mod cancelled;
 mod cpu;
+mod errors;
 mod hostile;
 mod limits;
 mod nested;

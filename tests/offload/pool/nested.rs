@@ -1,7 +1,5 @@
 //! Tasks that block on tasks of the same pool.
 
-use std::num::NonZero;
-
 use onelane::{BlockingPool, CpuPool};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
@@ -59,7 +57,7 @@ async fn nested_task_runs_without_a_token_and_has_its_own_context() {
 async fn nested_cpu_task_runs_inline_even_inside_par_iter() {
     use rayon::prelude::*;
 
-    let pool = CpuPool::builder("two").threads(NonZero::new(2).unwrap()).build().unwrap();
+    let pool = CpuPool::builder("two").threads(2).build();
     let inner = pool.clone();
     let sum = pool.run(move || {
         let one = |n: u64| futures::executor::block_on(inner.run(move || n)).unwrap();

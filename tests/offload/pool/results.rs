@@ -2,8 +2,8 @@
 
 use std::panic::panic_any;
 
-use onelane::offload::{Cancelled, Priority, TaskContext};
-use onelane::{BlockingPool, CpuPool, OffloadError, run_blocking, run_cpu};
+use onelane::offload::{Cancelled, OffloadErrorKind, Priority, TaskContext};
+use onelane::{BlockingPool, CpuPool, run_blocking, run_cpu};
 use tokio::runtime::Handle;
 
 use crate::runtimes::runtimes;
@@ -28,12 +28,12 @@ async fn panic_has_message_and_location_and_the_thread_continues() {
     let pool = BlockingPool::builder("one").max_running(1).build();
     let line = line!() + 1;
     let result = pool.run(|| -> u8 { panic!("broken {}", 7) }).await;
-    let Err(OffloadError::Panicked(panic)) = result else { panic!("the task panicked: {result:?}") };
+    let panic = result.unwrap_err().into_panic().unwrap();
     assert_eq!(panic.message(), "broken 7");
     assert_eq!(panic.location(), Some(&*format!("{}:{line}:38", file!())));
     assert_eq!(pool.run(|| 7).await, Ok(7));
     let result = run_cpu(|| -> u8 { panic_any(7) }).await;
-    let Err(OffloadError::Panicked(panic)) = result else { panic!("the task panicked: {result:?}") };
+    let panic = result.unwrap_err().into_panic().unwrap();
     assert_eq!(panic.message(), "(no message)");
 }
 
@@ -65,7 +65,7 @@ async fn span_and_subscriber_of_the_caller_are_entered() {
     let (blocking, cpu) = with_default(Registry::default(), || {
         let span = tracing::info_span!("request").entered();
         let id = span.id();
-        let pools = (BlockingPool::new("spans"), CpuPool::new("spans").unwrap());
+        let pools = (BlockingPool::new("spans"), CpuPool::new("spans"));
         let same = move |_: &TaskContext| tracing::Span::current().id() == id;
         (pools.0.task(same.clone()).start().unwrap(), pools.1.task(same).start().unwrap())
     });
@@ -97,7 +97,7 @@ async fn blocking_is_allowed_inside_a_task() {
 fn without_a_runtime_a_blocking_pool_fails_and_a_cpu_pool_works() {
     use futures::executor::block_on;
 
-    assert_eq!(block_on(run_blocking(|| 7)), Err(OffloadError::NoRuntime));
+    assert_eq!(block_on(run_blocking(|| 7)).unwrap_err(), OffloadErrorKind::NoRuntime);
     assert_eq!(block_on(run_cpu(|| 7)), Ok(7));
 }
 
@@ -120,8 +120,8 @@ async fn task_cancelled_while_it_is_queued_never_runs() {
     assert!(!queued.is_finished());
     queued.cancel();
     assert!(queued.is_finished());
-    assert_eq!(queued.await, Err(OffloadError::Cancelled));
-    assert_eq!(pool.statistics().queued, 0);
+    assert_eq!(queued.await.unwrap_err(), OffloadErrorKind::Cancelled);
+    assert_eq!(pool.stats().queued, 0);
     gate.open();
     assert_eq!(running.into_iter().next().unwrap().await, Ok(()));
 }
@@ -136,7 +136,7 @@ async fn task_cancelled_while_it_runs_sees_it_and_still_returns_its_result() {
         cx.checkpoint()
     });
     let handle = task.shield().start().unwrap();
-    until("the task runs", || pool.statistics().running == 1).await;
+    until("the task runs", || pool.stats().running == 1).await;
     handle.cancel();
     assert_eq!(soon("the task returns", handle).await, Ok(Err(Cancelled::default())));
 }
@@ -147,18 +147,18 @@ async fn closed_pool_refuses_queued_and_new_tasks_and_running_ones_continue() {
     let running = gate.fill(&pool, 1).await;
     let queued = pool.task(|_| ()).priority(Priority::High).start().unwrap();
     pool.close();
-    assert_eq!(queued.await, Err(OffloadError::Closed));
-    assert_eq!(pool.run(|| ()).await, Err(OffloadError::Closed));
+    assert_eq!(queued.await.unwrap_err(), OffloadErrorKind::Closed);
+    assert_eq!(pool.run(|| ()).await.unwrap_err(), OffloadErrorKind::Closed);
     let mut drained = tokio_test::task::spawn(Box::pin(pool.drained()));
     tokio_test::assert_pending!(drained.poll());
     gate.open();
     soon("no task is running", drained).await;
-    assert_eq!(pool.statistics().running, 0);
+    assert_eq!(pool.stats().running, 0);
     for handle in running {
         assert_eq!(handle.await, Ok(()));
     }
     let never_used = BlockingPool::new("never used");
     never_used.close();
-    assert_eq!(never_used.run(|| ()).await, Err(OffloadError::Closed));
+    assert_eq!(never_used.run(|| ()).await.unwrap_err(), OffloadErrorKind::Closed);
     soon("no task is running", never_used.drained()).await;
 }

@@ -5,7 +5,8 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Instant;
 
-use onelane::{BlockingPool, OffloadError, run_blocking};
+use onelane::offload::OffloadErrorKind;
+use onelane::{BlockingPool, run_blocking};
 use tokio::runtime::Handle;
 
 use crate::runtimes::runtimes;
@@ -20,7 +21,7 @@ fn pool_used_from_two_runtimes_runs_tasks_on_the_threads_of_their_own() {
     drop(left);
     assert_eq!(right.block_on(pool.run(|| 7)), Ok(7));
     // A result may arrive a moment before the token is released.
-    right.block_on(until("both tokens are released", || pool.limiter().statistics().borrowed == 0));
+    right.block_on(until("both tokens are released", || pool.limiter().stats().borrowed == 0));
 }
 
 #[test]
@@ -93,9 +94,9 @@ fn shutdown_waits_for_running_tasks_and_not_for_queued_ones() {
             "the shutdown has waited for the running task, and no other one has started"
         );
         for handle in queued {
-            assert_eq!(futures::executor::block_on(handle), Err(OffloadError::RuntimeShutdown));
+            assert_eq!(futures::executor::block_on(handle).unwrap_err(), OffloadErrorKind::RuntimeShutdown);
         }
-        assert_eq!(pool.limiter().statistics().borrowed, 0);
+        assert_eq!(pool.limiter().stats().borrowed, 0);
         over - futures::executor::block_on(running).unwrap()
     };
     for which in [0, 1] {
@@ -113,11 +114,9 @@ fn new_task_of_a_dropped_runtime_fails_with_runtime_shutdown() {
         runtime.block_on(pool.run(|| ())).unwrap();
         drop(runtime);
         let _entered = handle.enter();
-        assert_eq!(futures::executor::block_on(pool.run(|| ())), Err(OffloadError::RuntimeShutdown));
-        assert_eq!(
-            futures::executor::block_on(BlockingPool::new("new").run(|| ())),
-            Err(OffloadError::RuntimeShutdown)
-        );
+        assert_eq!(futures::executor::block_on(pool.run(|| ())).unwrap_err(), OffloadErrorKind::RuntimeShutdown);
+        let result = futures::executor::block_on(BlockingPool::new("new").run(|| ()));
+        assert_eq!(result.unwrap_err(), OffloadErrorKind::RuntimeShutdown);
     }
 }
 
@@ -166,13 +165,13 @@ fn task_of_a_runtime_that_was_shut_down_in_the_background_still_counts() {
     here.block_on(async {
         assert_eq!(pool.run(|| 7).await, Ok(7));
         // The task of this runtime counts as running until its thread has checked the queue again.
-        until("two tasks still run", || pool.statistics().running == 2).await;
+        until("two tasks still run", || pool.stats().running == 2).await;
         pool.close();
         let mut drained = tokio_test::task::spawn(Box::pin(pool.drained()));
         tokio_test::assert_pending!(drained.poll());
         gate.open();
         soon("they have ended", drained).await;
-        until("their tokens are released", || pool.limiter().statistics().borrowed == 0).await;
+        until("their tokens are released", || pool.limiter().stats().borrowed == 0).await;
     });
 }
 

@@ -41,7 +41,7 @@ fn limit_holds_in_a_storm_of_dropped_tasks() {
             while let Some(result) = soon("all tasks end", callers.join_next()).await {
                 answered += usize::from(result.unwrap());
             }
-            until("all tasks have returned", || pool.limiter().statistics().borrowed == 0).await;
+            until("all tasks have returned", || pool.limiter().stats().borrowed == 0).await;
             let [now, most, started, ended] = &*counts;
             let (started, ended) = (started.load(Ordering::SeqCst), ended.load(Ordering::SeqCst));
             assert!(most.load(Ordering::SeqCst) <= TOTAL);
@@ -50,7 +50,7 @@ fn limit_holds_in_a_storm_of_dropped_tasks() {
                 answered <= started && started < 3_000,
                 "{answered} of {started}: some were dropped before they started"
             );
-            assert_eq!(pool.statistics().queued, 0);
+            assert_eq!(pool.stats().queued, 0);
         });
     }
 }
@@ -58,7 +58,7 @@ fn limit_holds_in_a_storm_of_dropped_tasks() {
 #[test]
 fn every_task_of_many_callers_runs_once() {
     for runtime in runtimes() {
-        let (blocking, cpu) = (BlockingPool::new("many"), CpuPool::new("many").unwrap());
+        let (blocking, cpu) = (BlockingPool::new("many"), CpuPool::new("many"));
         let ran = Arc::new(AtomicUsize::new(0));
         runtime.block_on(async {
             let mut callers = JoinSet::new();

@@ -45,6 +45,22 @@ async fn slow_consumer_keeps_the_bytes_within_their_limit() {
 }
 
 #[tokio::test]
+async fn stream_with_a_limit_of_zero_produces_each_item_when_it_is_polled_for_it() {
+    let items = |watch: &Watch| stream_blocking(Source::new(watch));
+    let (by_items, by_bytes) = (Watch::default(), Watch::default());
+    let streams = [items(&by_items).max_items(0), items(&by_bytes).max_bytes(0, |_| 1)];
+    for (mut stream, watch) in streams.into_iter().zip([by_items, by_bytes]) {
+        for taken in 0..100 {
+            assert_eq!(next(&mut stream).await, taken);
+            assert_eq!(watch.produced(), taken + 1);
+        }
+        // Real time: there is no event for an item that is not produced.
+        sleep(Duration::from_millis(5)).await;
+        assert_eq!(watch.produced(), 100);
+    }
+}
+
+#[tokio::test]
 async fn slow_readers_leave_their_threads_to_others() {
     for threads in [1, 2, 40] {
         let pool = BlockingPool::builder("pool").max_running(threads).build();

@@ -20,7 +20,7 @@ async fn stream_dropped_before_it_is_polled_never_starts() {
     let watch = Watch::default();
     let pool = BlockingPool::new("pool");
     drop(pool.stream(Source::new(&watch)).max_items(3));
-    assert_eq!((watch.produced(), watch.dropped(), pool.statistics().started), (0, Some(thread::current().id()), 0));
+    assert_eq!((watch.produced(), watch.dropped(), pool.stats().started), (0, Some(thread::current().id()), 0));
 }
 
 #[tokio::test]
@@ -60,7 +60,7 @@ async fn stream_dropped_while_its_buffer_is_full_drops_the_iterator_on_this_thre
     let pool = BlockingPool::new("pool");
     let mut stream = pool.stream(Source::new(&watch)).max_items(4);
     next(&mut stream).await;
-    until("its thread is released", || pool.statistics().running == 0).await;
+    until("its thread is released", || pool.stats().running == 0).await;
     assert_eq!((watch.produced(), watch.dropped()), (4, None));
     drop(stream);
     assert_eq!((watch.produced(), watch.dropped()), (4, Some(thread::current().id())));
@@ -72,12 +72,12 @@ async fn stream_dropped_while_its_task_is_queued_never_starts() {
     let pool = BlockingPool::builder("pool").max_running(1).build();
     let wait = gate.wait();
     let busy = pool.task(move |_| wait.block()).start().unwrap();
-    until("the task runs", || pool.statistics().running == 1).await;
+    until("the task runs", || pool.stats().running == 1).await;
     let mut stream = pool.stream(Source::new(&watch));
     assert!(poll(&mut stream).is_pending());
-    assert_eq!(pool.statistics().queued, 1);
+    assert_eq!(pool.stats().queued, 1);
     drop(stream);
-    assert_eq!((watch.dropped(), pool.statistics().queued), (Some(thread::current().id()), 0));
+    assert_eq!((watch.dropped(), pool.stats().queued), (Some(thread::current().id()), 0));
     gate.open();
     soon("the task ends", busy).await.unwrap();
     soon("the task runs", pool.run(|| ())).await.unwrap();
@@ -91,7 +91,7 @@ async fn items_that_were_not_taken_are_dropped_with_the_stream() {
     let pool = BlockingPool::new("pool");
     let mut stream = pool.stream(items).max_items(100);
     next(&mut stream).await;
-    until("its thread is released", || pool.statistics().running == 0).await;
+    until("its thread is released", || pool.stats().running == 0).await;
     assert!(Arc::strong_count(&item) >= 100);
     drop(stream);
     assert_eq!(Arc::strong_count(&item), 1);
@@ -110,7 +110,7 @@ async fn panics_of_dropped_items_do_not_propagate() {
     let bombs = Source::new(&watch).panic_when_dropped().map(|_| Bomb);
     let mut stream = pool.stream(bombs).max_items(64);
     let _ = std::mem::ManuallyDrop::new(next(&mut stream).await);
-    until("its thread is released", || pool.statistics().running == 0).await;
+    until("its thread is released", || pool.stats().running == 0).await;
     // Several drops panic, one after the other: a second panic during unwinding would abort the process.
     drop(stream);
     assert!(watch.dropped().is_some());

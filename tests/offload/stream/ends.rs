@@ -8,9 +8,10 @@ use onelane::stream_blocking;
 use crate::stream::source::{Source, Watch, last, next};
 
 fn message(error: OffloadError) -> String {
-    let OffloadError::Panicked(panic) = error else { panic!("{error:?}") };
+    assert!(error.pool().is_some());
+    let panic = error.into_panic().unwrap();
     assert!(panic.location().unwrap().contains(".rs:"));
-    panic.message().to_string()
+    panic.message().to_owned()
 }
 
 #[tokio::test]

@@ -78,9 +78,9 @@ async fn stream_is_one_task_of_its_pool_with_its_label() {
     let (watch, gate) = (Watch::default(), Gate::default());
     let pool = BlockingPool::new("exports");
     let mut stream = pool.stream(Source::new(&watch).wait_at(1, &gate).end(2)).label("squares.csv");
-    assert_eq!(pool.statistics().running, 0);
+    assert_eq!(pool.stats().running, 0);
     next(&mut stream).await;
-    let statistics = pool.statistics();
+    let statistics = pool.stats();
     assert_eq!((statistics.running, statistics.queued, statistics.started), (1, 0, 1));
     assert_eq!(statistics.tasks[0].label, "squares.csv");
 }

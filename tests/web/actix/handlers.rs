@@ -10,7 +10,7 @@ use actix_web::http::header::ContentType;
 use actix_web::web::{self, Bytes, Json, Path, Query, ServiceConfig, get, post};
 use actix_web::{Either, Handler, HttpRequest, HttpResponse, Responder};
 use futures::stream;
-use onelane::offload::{BlockingPool, Cancelled, OffloadError, TaskContext};
+use onelane::offload::{BlockingPool, Cancelled, OffloadError, OffloadErrorKind, TaskContext};
 use onelane::run_blocking;
 use onelane::web::actix::{OnWorker, blocking_handler, cpu_handler};
 use onelane::web::{PoolHandler, Refusal, RefusalReason};
@@ -221,7 +221,7 @@ mod responses {
             HttpResponse::Created().insert_header(("x-a", "1")).append_header(("x-a", "2")).json(json!({ "a": 1 })),
             HttpResponse::Ok().content_type(ContentType::xml()).body("<a/>"),
             HttpResponse::build(StatusCode::IM_A_TEAPOT),
-            Err::<String, _>(OffloadError::Closed),
+            Err::<String, _>(OffloadError::from(OffloadErrorKind::Closed)),
             Err::<String, _>(Cancelled::default()),
         ];
     }
@@ -272,7 +272,7 @@ mod refusals {
         let running = server.get("/");
         eventually("the request runs", || gate.started() == 1).await;
         let queued = server.get("/");
-        eventually("the request waits", || pool.statistics().queued == 1).await;
+        eventually("the request waits", || pool.stats().queued == 1).await;
         let refused = server.get("/").await.expect("no panic");
         assert_problem(refused, 503, Some("1"), "urn:onelane:pool-full").await;
         gate.release(2);
@@ -338,7 +338,8 @@ mod refusals {
         let handler = blocking_handler(|| "never").on(&pool);
         assert_problem(response(handler.clone()).await, 503, None, "urn:onelane:closed").await;
         let handler = handler.on_refusal(|refusal: Refusal| {
-            assert_eq!(refusal.reason(), &RefusalReason::Offload(OffloadError::Closed));
+            let RefusalReason::Offload(error) = refusal.reason() else { panic!("{:?}", refusal.reason()) };
+            assert_eq!(*error, OffloadErrorKind::Closed);
             refusal.with_status(599).with_body("text/plain", "gone home")
         });
         let response = response(handler).await;
@@ -352,7 +353,7 @@ mod refusals {
             run_blocking(|| panic!("panic requested by the test")).await
         }
         assert_problem(response(panics).await, 500, None, "urn:onelane:panicked").await;
-        let no_runtime = async || Err::<String, _>(OffloadError::NoRuntime);
+        let no_runtime = async || Err::<String, _>(OffloadError::from(OffloadErrorKind::NoRuntime));
         assert_problem(response(no_runtime).await, 500, None, "urn:onelane:no-runtime").await;
     }
 }
@@ -378,7 +379,7 @@ mod disconnect {
         let holder = RawClient::send(server.address, GET).await;
         eventually("the request runs", || gate.started() == 1).await;
         let waiter = RawClient::send(server.address, sent).await;
-        eventually("the request waits", || pool.statistics().queued == 1).await;
+        eventually("the request waits", || pool.stats().queued == 1).await;
         (server, gate, pool, holder, waiter)
     }
 
@@ -388,10 +389,10 @@ mod disconnect {
             for sent in [GET, POST] {
                 let (server, gate, pool, mut holder, waiter) = queue(false, sent).await;
                 waiter.disconnect(disconnect).await;
-                eventually("the request has left the queue", || pool.statistics().queued == 0).await;
+                eventually("the request has left the queue", || pool.stats().queued == 0).await;
                 assert_eq!((gate.started(), gate.finished()), (1, 0), "the holder continues");
                 let behind = ask(web_client().get(server.url("/")));
-                eventually("the next request waits", || pool.statistics().queued == 1).await;
+                eventually("the next request waits", || pool.stats().queued == 1).await;
                 gate.release(3);
                 holder.read_until("done").await;
                 assert_eq!(behind.await.expect("no panic").status(), 200);
@@ -405,7 +406,7 @@ mod disconnect {
         let (_server, gate, pool, mut holder, mut waiter) = queue(true, GET).await;
         waiter.shut_down().await;
         waiter.until_closed().await;
-        assert_eq!(pool.statistics().queued, 1);
+        assert_eq!(pool.stats().queued, 1);
         gate.release(2);
         holder.read_until("done").await;
         eventually("both ran", || gate.finished() == 2).await;

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, get, post};
 use axum::{Json, Router};
 use futures::future::join_all;
-use onelane::offload::{BlockingPool, Cancelled, CpuPool, OffloadError, Priority, TaskContext};
+use onelane::offload::{BlockingPool, Cancelled, CpuPool, OffloadError, OffloadErrorKind, Priority, TaskContext};
 use onelane::web::axum::{GuardLayer, blocking_handler, cpu_handler};
 use onelane::web::{Refusal, RefusalReason, cpu_handler_pool, handler_pool};
 use onelane::{EndpointGuard, run_blocking};
@@ -87,7 +87,7 @@ mod function {
         let bare = Router::new().route("/", get(async |_: Numbers| ()));
         let bare = Client::sending(serve(Plain, bare).await, support::http::get("/?add=x")).await.response().await;
         assert_eq!((refused.status, refused.text()), (bare.status, bare.text()));
-        assert_eq!(pool.statistics().started, 0);
+        assert_eq!(pool.stats().started, 0);
     }
 
     #[tokio::test]
@@ -189,8 +189,8 @@ mod function {
         let response = ask(get(cpu_handler(name)), support::http::get("/")).await;
         assert!(response.text().starts_with("cpu-"), "{}", response.text());
         assert!(std::ptr::eq(&**cpu_handler_pool().limiter(), &**CpuPool::global().limiter()));
-        assert_eq!(cpu_handler_pool().statistics().name, "cpu-handlers");
-        let own = CpuPool::builder("own").build().expect("a thread can be started");
+        assert_eq!(cpu_handler_pool().stats().name, "cpu-handlers");
+        let own = CpuPool::builder("own").build();
         let response = ask(get(cpu_handler(name).on(&own)), support::http::get("/")).await;
         assert!(response.text().starts_with("own-"), "{}", response.text());
     }
@@ -207,7 +207,7 @@ mod limits {
         let mut running = Client::sending(address, support::http::get("/")).await;
         eventually("the request runs", || gate.started() == 1).await;
         let mut queued = Client::sending(address, support::http::get("/")).await;
-        eventually("the request waits", || pool.statistics().queued == 1).await;
+        eventually("the request waits", || pool.stats().queued == 1).await;
         let refused = Client::sending(address, support::http::get("/")).await.response().await;
         is_problem(&refused, 503, "urn:onelane:pool-full", Some("1"));
         gate.release(2);
@@ -218,13 +218,13 @@ mod limits {
     /// 40 requests run, 400 wait, and the next one is refused.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn default_handler_pool_is_bounded_and_separate_from_the_one_of_run_blocking() {
-        assert_eq!(handler_pool().statistics().name, "handlers");
+        assert_eq!(handler_pool().stats().name, "handlers");
         let gate = Gate::new();
         let app: Router = Router::new().route("/", get(blocking_handler(held(&gate))));
         let ask = || app.clone().oneshot(Request::new(Body::empty()));
         let waiting: Vec<_> = (0..440).map(|_| tokio::spawn(ask())).collect();
         eventually("40 run", || gate.started() == 40).await;
-        eventually("400 wait", || handler_pool().statistics().queued == 400).await;
+        eventually("400 wait", || handler_pool().stats().queued == 400).await;
         let refused = ask().await.expect("a router has no errors");
         assert_eq!(refused.status(), 503);
         assert_eq!(refused.headers()["retry-after"], "1");
@@ -337,7 +337,7 @@ mod limits {
         eventually("one request runs", || gate.started() == 1).await;
         for (waiting, path) in [(1, "/low"), (2, "/normal"), (3, "/high")] {
             clients.push(Client::sending(address, support::http::get(path)).await);
-            eventually("the request waits", || pool.statistics().queued == waiting).await;
+            eventually("the request waits", || pool.stats().queued == waiting).await;
         }
         gate.release(4);
         for client in &mut clients {
@@ -352,7 +352,7 @@ mod limits {
         let app = Router::new().route("/", get(blocking_handler(held(&gate)).on(&pool).label("report")));
         let mut client = Client::sending(serve(Plain, app).await, support::http::get("/")).await;
         eventually("the request runs", || gate.started() == 1).await;
-        assert_eq!(pool.statistics().tasks[0].label, "report");
+        assert_eq!(pool.stats().tasks[0].label, "report");
         gate.release(1);
         assert_eq!(client.response().await.status, 200);
     }
@@ -398,7 +398,8 @@ mod failures {
         let pool = pool(1, 1);
         pool.close();
         let handler = blocking_handler(|| "never").on(&pool).on_refusal(|refusal: Refusal| {
-            assert_eq!(refusal.reason(), &RefusalReason::Offload(OffloadError::Closed));
+            let RefusalReason::Offload(error) = refusal.reason() else { panic!("{:?}", refusal.reason()) };
+            assert_eq!(*error, OffloadErrorKind::Closed);
             refusal.with_status(599).with_body("text/plain", "gone home")
         });
         let response = ask(get(handler), support::http::get("/")).await;
@@ -413,16 +414,32 @@ mod failures {
         }
         is_problem(&ask(get(panics), support::http::get("/")).await, 500, "urn:onelane:panicked", None);
         for (error, status, kind) in [
-            (OffloadError::Cancelled, 503, "urn:onelane:cancelled"),
-            (OffloadError::Closed, 503, "urn:onelane:closed"),
-            (OffloadError::RuntimeShutdown, 503, "urn:onelane:shutting-down"),
-            (OffloadError::NoRuntime, 500, "urn:onelane:no-runtime"),
+            (OffloadErrorKind::Cancelled, 503, "urn:onelane:cancelled"),
+            (OffloadErrorKind::Closed, 503, "urn:onelane:closed"),
+            (OffloadErrorKind::RuntimeShutdown, 503, "urn:onelane:shutting-down"),
+            (OffloadErrorKind::NoRuntime, 500, "urn:onelane:no-runtime"),
         ] {
-            let response = ask(get(async move || Err::<(), _>(error)), support::http::get("/")).await;
+            let response =
+                ask(get(async move || Err::<(), _>(OffloadError::from(error))), support::http::get("/")).await;
             is_problem(&response, status, kind, None);
         }
-        let response = ask(get(async || Err::<(), _>(OffloadError::NoThread)), support::http::get("/")).await;
+        let response =
+            ask(get(async || Err::<(), _>(OffloadError::from(OffloadErrorKind::NoThread))), support::http::get("/"))
+                .await;
         is_problem(&response, 503, "urn:onelane:no-thread", Some("1"));
+    }
+
+    #[tokio::test]
+    async fn clients_learn_nothing_of_the_error() {
+        let pool = BlockingPool::new("secret-pool");
+        let panicked = pool.task(|_| panic!("secret panic")).label("secret-label").await;
+        let error = panicked.map(|never: ()| never).expect_err("the task panics").with_source("secret source");
+        assert!(error.to_string().contains("secret-pool") && error.to_string().contains("secret-label"));
+        let refusal = Refusal::from(error.clone());
+        assert!(!refusal.to_string().contains("secret"), "{refusal}");
+        let response = ask(get(async move || Err::<(), _>(error)), support::http::get("/")).await;
+        is_problem(&response, 500, "urn:onelane:panicked", None);
+        assert!(!response.text().contains("secret"), "{}", response.text());
     }
 
     #[tokio::test]
@@ -439,8 +456,8 @@ mod failures {
         assert!(Refusal::from(refused).is_overload());
         gate.release(1);
         running.await.expect("the task succeeds");
-        for error in [OffloadError::Closed, OffloadError::NoRuntime, OffloadError::Cancelled] {
-            assert!(!Refusal::from(error).is_overload());
+        for kind in [OffloadErrorKind::Closed, OffloadErrorKind::NoRuntime, OffloadErrorKind::Cancelled] {
+            assert!(!Refusal::from(OffloadError::from(kind)).is_overload());
         }
     }
 }
@@ -472,12 +489,12 @@ mod disconnect {
             eventually("the request runs", || gate.started() == 1).await;
             let mut waiter = Client::connect(address).await;
             waiter.send_what_fits(sent).await;
-            eventually("the request waits", || pool.statistics().queued == 1).await;
+            eventually("the request waits", || pool.stats().queued == 1).await;
             Self { address, gate, pool, holder, waiter }
         }
 
         async fn has_two_that_run(mut self) {
-            assert_eq!(self.pool.statistics().queued, 1);
+            assert_eq!(self.pool.stats().queued, 1);
             self.gate.release(2);
             assert_eq!(self.holder.response().await.status, 200);
             eventually("both ran", || self.gate.finished() == 2).await;
@@ -486,11 +503,11 @@ mod disconnect {
         async fn client_disconnects(mut self, disconnect: Disconnect, what: &str) {
             self.waiter.disconnect(disconnect).await;
             let gone = format!("left the queue, {what}, {disconnect:?}");
-            eventually(&gone, || self.pool.statistics().queued == 0).await;
+            eventually(&gone, || self.pool.stats().queued == 0).await;
             assert_eq!((self.gate.started(), self.gate.finished()), (1, 0), "the holder continues");
             // The requests behind it are served, and it never was.
             let mut behind = Client::sending(self.address, support::http::get("/")).await;
-            eventually("the request waits", || self.pool.statistics().queued == 1).await;
+            eventually("the request waits", || self.pool.stats().queued == 1).await;
             self.gate.release(3);
             assert_eq!((self.holder.response().await.status, behind.response().await.status), (200, 200));
             assert_eq!(self.gate.started(), 2, "{what}, {disconnect:?}");

@@ -1,4 +1,4 @@
-//! [`LimiterStatistics`], a snapshot of a limiter.
+//! [`LimiterStats`], a snapshot of a limiter.
 
 use super::capacity_limiter::CapacityLimiter;
 
@@ -9,7 +9,7 @@ use super::capacity_limiter::CapacityLimiter;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
-pub struct LimiterStatistics {
+pub struct LimiterStats {
     /// The number of tokens, excluding the reserve.
     pub total: usize,
     /// Tokens that are held, including those granted to a caller that has not taken them yet. More than `total` after
@@ -40,10 +40,10 @@ impl CapacityLimiter {
     ///
     /// The call briefly takes the lock of the queue, so don't make it for every request.
     #[must_use]
-    pub fn statistics(&self) -> LimiterStatistics {
+    pub fn stats(&self) -> LimiterStats {
         let [ordinary, reserve] = self.semaphores.both();
         let (now, in_reserve) = (ordinary.snapshot(), reserve.snapshot());
-        LimiterStatistics {
+        LimiterStats {
             total: now.total,
             borrowed: now.held(),
             available: now.available,

@@ -1,4 +1,4 @@
-//! [`PoolStatistics`], a snapshot of a pool.
+//! [`PoolStats`], a snapshot of a pool.
 
 use std::borrow::Cow;
 
@@ -6,9 +6,9 @@ use std::borrow::Cow;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
-pub struct PoolStatistics {
+pub struct PoolStats {
     /// The name of the pool.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// How many tasks may run at a time: the total of the pool's limiter, which other pools may share.
     pub max_running: usize,
     /// Tasks that are running.

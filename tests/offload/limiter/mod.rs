@@ -1,0 +1,5 @@
+//! The capacity limiter, rule by rule.
+
+mod drained;
+mod rules;
+mod settings;
