@@ -47,7 +47,7 @@ impl SharedGuard {
     ///
     /// # Errors
     ///
-    /// Returns [`Busy`](AcquireError::Busy) or [`Closed`](AcquireError::Closed), at once.
+    /// Returns [`Busy`](crate::guard::AcquireErrorKind::Busy) or [`Closed`](crate::guard::AcquireErrorKind::Closed), at once.
     pub fn try_acquire_owned(self) -> Result<OwnedPermit, AcquireError> {
         HeldPermit::try_acquire(self)
     }

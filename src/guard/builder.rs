@@ -22,9 +22,9 @@ pub enum Queue {
     #[default]
     Unbounded,
     /// At most this many callers, from 1 to 8,388,607. The next caller is refused with
-    /// [`QueueFull`](super::AcquireError::QueueFull).
+    /// [`QueueFull`](crate::guard::AcquireErrorKind::QueueFull).
     Bounded(usize),
-    /// No queue: a caller that finds no permit available is refused with [`Busy`](super::AcquireError::Busy).
+    /// No queue: a caller that finds no permit available is refused with [`Busy`](crate::guard::AcquireErrorKind::Busy).
     Reject,
 }
 
@@ -114,7 +114,7 @@ impl<G> GuardBuilder<G> {
     ///
     /// If the owner of a waiting future stops polling it and waits for the same guard elsewhere, the future blocks its
     /// own owner forever ("futurelock", Oxide RFD 609). With a limit the permit goes to the next caller, and the future
-    /// that missed it ends with [`GrantExpired`](super::AcquireError::GrantExpired). Choose a limit well above the time
+    /// that missed it ends with [`GrantExpired`](crate::guard::AcquireErrorKind::GrantExpired). Choose a limit well above the time
     /// for which your tasks may go without being polled: a second rather than a millisecond. Waiting callers check the
     /// grants before theirs, so a guard without waiting callers has no extra cost.
     pub const fn grant_timeout(mut self, grant_timeout: Duration) -> Self {
@@ -216,7 +216,7 @@ impl EndpointGuardBuilder {
 
 impl<K> KeyedGuardBuilder<K> {
     /// Limits how many keys may be in use at once. Must be at least 1. The caller of a further key is refused at once
-    /// with [`TooManyKeys`](crate::AcquireError::TooManyKeys). Default: no limit.
+    /// with [`TooManyKeys`](crate::guard::AcquireErrorKind::TooManyKeys). Default: no limit.
     ///
     /// A key is in use while a caller holds a permit of it or waits for one, or keeps a future whose wait has ended
     /// without polling or dropping it. A key that is not in use takes no memory. So this setting bounds how many keys

@@ -113,11 +113,11 @@ impl EndpointGuard {
     ///
     /// # Errors
     ///
-    /// Returns [`QueueFull`](AcquireError::QueueFull) or [`Busy`](AcquireError::Busy) at once if no more callers may
-    /// wait, [`Timeout`](AcquireError::Timeout) after `max_wait`, [`GrantExpired`](AcquireError::GrantExpired) if a
-    /// permit was granted but the future was not polled, [`WouldDeadlock`](AcquireError::WouldDeadlock) inside
+    /// Returns [`QueueFull`](crate::guard::AcquireErrorKind::QueueFull) or [`Busy`](crate::guard::AcquireErrorKind::Busy) at once if no more callers may
+    /// wait, [`Timeout`](crate::guard::AcquireErrorKind::Timeout) after `max_wait`, [`GrantExpired`](crate::guard::AcquireErrorKind::GrantExpired) if a
+    /// permit was granted but the future was not polled, [`WouldDeadlock`](crate::guard::AcquireErrorKind::WouldDeadlock) inside
     /// [`run`](Self::run), [`run_to_completion`](Self::run_to_completion) or a web layer of the same guard if it is
-    /// full, and [`Closed`](AcquireError::Closed) after [`close`](Self::close).
+    /// full, and [`Closed`](crate::guard::AcquireErrorKind::Closed) after [`close`](Self::close).
     ///
     /// # Panics
     ///
@@ -140,7 +140,7 @@ impl EndpointGuard {
     ///
     /// # Errors
     ///
-    /// Returns [`Busy`](AcquireError::Busy) or [`Closed`](AcquireError::Closed), at once.
+    /// Returns [`Busy`](crate::guard::AcquireErrorKind::Busy) or [`Closed`](crate::guard::AcquireErrorKind::Closed), at once.
     #[inline]
     pub fn try_acquire(&self) -> Result<Permit<'_>, AcquireError> {
         HeldPermit::try_acquire(self)
@@ -150,7 +150,7 @@ impl EndpointGuard {
     ///
     /// # Errors
     ///
-    /// Returns [`Busy`](AcquireError::Busy) or [`Closed`](AcquireError::Closed), at once.
+    /// Returns [`Busy`](crate::guard::AcquireErrorKind::Busy) or [`Closed`](crate::guard::AcquireErrorKind::Closed), at once.
     pub fn try_acquire_owned(self: Arc<Self>) -> Result<OwnedPermit, AcquireError> {
         SharedGuard::from(self).try_acquire_owned()
     }
@@ -163,7 +163,7 @@ impl EndpointGuard {
     ///
     /// # Errors
     ///
-    /// Returns the errors of [`acquire`](Self::acquire), and [`BlockingInAsync`](AcquireError::BlockingInAsync) on a
+    /// Returns the errors of [`acquire`](Self::acquire), and [`BlockingInAsync`](crate::guard::AcquireErrorKind::BlockingInAsync) on a
     /// thread that runs tasks of a tokio runtime, even if a permit is available. (A task wrapped in tokio's
     /// `unconstrained` looks like a blocking thread and is not refused.)
     pub fn acquire_blocking(&self) -> Result<Permit<'_>, AcquireError> {
@@ -173,7 +173,7 @@ impl EndpointGuard {
     /// Waits for a permit, runs `future` while holding it, and releases it.
     ///
     /// Code in `future` that acquires the same guard while it is full is refused with
-    /// [`WouldDeadlock`](AcquireError::WouldDeadlock) instead of waiting forever. Two `run`s joined in one task simply
+    /// [`WouldDeadlock`](crate::guard::AcquireErrorKind::WouldDeadlock) instead of waiting forever. Two `run`s joined in one task simply
     /// run one after the other. A task spawned by `future` counts as a separate caller, but an executor that `future`
     /// itself drives, such as a `LocalSet`, polls its tasks inside the guard.
     ///
@@ -245,7 +245,7 @@ impl EndpointGuard {
         SharedGuard::from(self).run_to_completion(future)
     }
 
-    /// Closes the guard: waiting and new callers are refused with [`Closed`](AcquireError::Closed).
+    /// Closes the guard: waiting and new callers are refused with [`Closed`](crate::guard::AcquireErrorKind::Closed).
     ///
     /// Holders keep their permits. Closing a closed guard has no effect; a guard cannot be reopened.
     pub fn close(&self) {

@@ -78,6 +78,7 @@ mod error;
 pub mod from_thread;
 mod job;
 mod limiter;
+mod managed;
 mod methods;
 mod stats;
 mod stream;

@@ -2,18 +2,43 @@
 
 use std::marker::PhantomData;
 
-use super::Refusal;
+use super::request_guard::{RequestGuard, RequestPermit};
+use super::{Refusal, RequestHead};
 use crate::debug::impl_debug;
-use crate::guard::{OwnedPermit, SharedGuard};
 
-/// Names the guard that [`Guarded`] acquires, in a `static` or a `LazyLock`. (If the guard is in the app's state,
-/// acquire it in the handler.)
-pub trait GuardSource: Send + Sync + 'static {
-    /// Returns the guard.
-    fn guard() -> SharedGuard;
+/// Chooses the guard that [`Guarded`] acquires: a `static`, or one that depends on the request's head and on the state of
+/// the app.
+///
+/// `S` is the app's state in axum, and `actix_web::HttpRequest` in actix-web, whose `app_data` holds the state. A source
+/// that needs no state is implemented for every `S`, and works in both.
+///
+/// ```
+/// use std::sync::Arc;
+/// use onelane::KeyedGuard;
+/// use onelane::web::{GuardSource, RequestGuard, RequestHead};
+///
+/// /// The state of an axum app.
+/// #[derive(Clone)]
+/// struct AppState {
+///     per_tenant: Arc<KeyedGuard<String>>,
+/// }
+///
+/// struct Tenant;
+///
+/// impl GuardSource<AppState> for Tenant {
+///     fn guard(head: &RequestHead<'_>, state: &AppState) -> RequestGuard {
+///         // A request without a tenant gets status 400.
+///         RequestGuard::keyed(&state.per_tenant, head.header("x-tenant").map(str::to_owned))
+///     }
+/// }
+/// ```
+pub trait GuardSource<S = ()>: Send + Sync + 'static {
+    /// Returns the guard that the request has to pass.
+    fn guard(head: &RequestHead<'_>, state: &S) -> RequestGuard;
 
     /// Changes the response to a request that is refused. The default leaves it unchanged.
-    fn refuse(refusal: Refusal) -> Refusal {
+    fn refuse(refusal: Refusal, head: &RequestHead<'_>) -> Refusal {
+        let _ = head;
         refusal
     }
 }
@@ -35,16 +60,15 @@ pub trait GuardSource: Send + Sync + 'static {
 ///
 /// ```
 /// use onelane::EndpointGuard;
-/// use onelane::guard::SharedGuard;
-/// use onelane::web::{GuardSource, Guarded};
+/// use onelane::web::{GuardSource, Guarded, RequestGuard, RequestHead};
 ///
 /// static REPORT: EndpointGuard = EndpointGuard::new("report");
 ///
 /// struct Report;
 ///
-/// impl GuardSource for Report {
-///     fn guard() -> SharedGuard {
-///         SharedGuard::from(&REPORT)
+/// impl<S> GuardSource<S> for Report {
+///     fn guard(_: &RequestHead<'_>, _: &S) -> RequestGuard {
+///         RequestGuard::from(&REPORT)
 ///     }
 /// }
 ///
@@ -57,17 +81,17 @@ pub trait GuardSource: Send + Sync + 'static {
 /// ```
 #[must_use = "the permit is released as soon as this is dropped"]
 pub struct Guarded<G> {
-    permit: OwnedPermit,
+    permit: RequestPermit,
     source: PhantomData<fn() -> G>,
 }
 
-impl<G: GuardSource> Guarded<G> {
-    pub(crate) fn new(permit: OwnedPermit) -> Self {
+impl<G> Guarded<G> {
+    pub(crate) fn new(permit: RequestPermit) -> Self {
         Self { permit, source: PhantomData }
     }
 
     /// Returns the permit, for instance to move it to another task.
-    pub fn into_permit(self) -> OwnedPermit {
+    pub fn into_permit(self) -> RequestPermit {
         self.permit
     }
 }

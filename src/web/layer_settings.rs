@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::admission::{Admission, refusal_per_key};
 use super::body_hold::BodyHold;
-use super::{GuardOptions, OnDisconnect, Refusal, RequestKey};
+use super::{GuardOptions, OnDisconnect, Refusal, RequestHead, RequestKey};
 use crate::guard::erased::ErasedSource;
 use crate::guard::guarded_work::{DetachedWork, GuardedWork};
 use crate::guard::permit::HeldPermit;
@@ -50,8 +50,8 @@ impl<Q> LayerSettings<Q> {
     }
 
     /// Applies the user's change to the refusal.
-    pub(super) fn refuse(&self, refusal: Refusal) -> Refusal {
-        self.options.on_refusal.apply(refusal)
+    pub(super) fn refuse(&self, refusal: Refusal, head: &RequestHead<'_>) -> Refusal {
+        self.options.on_refusal.apply(refusal, head)
     }
 
     pub(super) fn hold_body(&self, permit: HeldPermit<ErasedSource>) -> BodyHold {

@@ -22,14 +22,14 @@
 //!
 //! | error | status | `type` | `Retry-After` |
 //! |---|---|---|---|
-//! | [`Busy`](crate::AcquireError::Busy): the guard has no queue | 503 | `urn:onelane:busy` | computed |
-//! | [`QueueFull`](crate::AcquireError::QueueFull) | 503 | `urn:onelane:queue-full` | computed |
-//! | [`TooManyKeys`](crate::AcquireError::TooManyKeys) | 503 | `urn:onelane:too-many-keys` | computed |
-//! | [`Timeout`](crate::AcquireError::Timeout): no permit within `max_wait` | 503 | `urn:onelane:timeout` | computed |
-//! | [`GrantExpired`](crate::AcquireError::GrantExpired) | 503 | `urn:onelane:grant-expired` | 1 |
-//! | [`Closed`](crate::AcquireError::Closed) | 503 | `urn:onelane:closed` | |
-//! | [`WouldDeadlock`](crate::AcquireError::WouldDeadlock) | 500 | `urn:onelane:would-deadlock` | |
-//! | [`BlockingInAsync`](crate::AcquireError::BlockingInAsync) | 500 | `urn:onelane:blocking-in-async` | |
+//! | [`Busy`](crate::guard::AcquireErrorKind::Busy): the guard has no queue | 503 | <span id="busy">`busy`</span> | computed |
+//! | [`QueueFull`](crate::guard::AcquireErrorKind::QueueFull) | 503 | <span id="queue-full">`queue-full`</span> | computed |
+//! | [`TooManyKeys`](crate::guard::AcquireErrorKind::TooManyKeys) | 503 | <span id="too-many-keys">`too-many-keys`</span> | computed |
+//! | [`Timeout`](crate::guard::AcquireErrorKind::Timeout): no permit within `max_wait` | 503 | <span id="timeout">`timeout`</span> | computed |
+//! | [`GrantExpired`](crate::guard::AcquireErrorKind::GrantExpired) | 503 | <span id="grant-expired">`grant-expired`</span> | 1 |
+//! | [`Closed`](crate::guard::AcquireErrorKind::Closed) | 503 | <span id="closed">`closed`</span> | |
+//! | [`WouldDeadlock`](crate::guard::AcquireErrorKind::WouldDeadlock) | 500 | <span id="would-deadlock">`would-deadlock`</span> | |
+//! | [`BlockingInAsync`](crate::guard::AcquireErrorKind::BlockingInAsync) | 500 | <span id="blocking-in-async">`blocking-in-async`</span> | |
 //!
 //! A status of 500 means a bug in the service. A computed `Retry-After` estimates the time until every caller that
 //! waits now has been served: the mean hold time × (waiting + 1) ÷ permits, rounded up to whole seconds, from 1 to
@@ -43,26 +43,26 @@
 //!
 //! | error | status | `type` | `Retry-After` |
 //! |---|---|---|---|
-//! | [`TooManyWaiters`](crate::FlightError::TooManyWaiters) | 503 | `urn:onelane:too-many-waiters` | 1 |
-//! | [`Timeout`](crate::FlightError::Timeout) | 503 | `urn:onelane:timeout` | 1 |
-//! | [`Panicked`](crate::FlightError::Panicked), the shared work | 500 | `urn:onelane:panicked` | |
-//! | [`WouldDeadlock`](crate::FlightError::WouldDeadlock) | 500 | `urn:onelane:would-deadlock` | |
-//! | the response ended early while it was read to be shared | 500 | `urn:onelane:answer-broken` | |
+//! | [`TooManyWaiters`](crate::guard::FlightErrorKind::TooManyWaiters) | 503 | <span id="too-many-waiters">`too-many-waiters`</span> | 1 |
+//! | [`Timeout`](crate::guard::FlightErrorKind::Timeout) | 503 | `timeout` | 1 |
+//! | [`Panicked`](crate::guard::FlightErrorKind::Panicked), the shared work | 500 | <span id="panicked">`panicked`</span> | |
+//! | [`WouldDeadlock`](crate::guard::FlightErrorKind::WouldDeadlock) | 500 | `would-deadlock` | |
+//! | the response ended early while it was read to be shared | 500 | <span id="answer-broken">`answer-broken`</span> | |
 //!
 //! When a pool did not run the work, or the work produced no result ([`OffloadError`](crate::OffloadError)):
 //!
 //! | error | status | `type` | `Retry-After` |
 //! |---|---|---|---|
-//! | [`Full`](crate::offload::OffloadErrorKind::Full): no thread is free and the queue is full | 503 | `urn:onelane:pool-full` | 1 |
-//! | [`QueueTimeout`](crate::offload::OffloadErrorKind::QueueTimeout): after `queue_timeout` | 503 | `urn:onelane:timeout` | 1 |
-//! | [`Timeout`](crate::offload::OffloadErrorKind::Timeout) before the work began | 503 | `urn:onelane:timeout` | 1 |
-//! | [`Timeout`](crate::offload::OffloadErrorKind::Timeout) after the work began | 504 | `urn:onelane:took-too-long` | |
-//! | [`Cancelled`](crate::offload::OffloadErrorKind::Cancelled) by the service | 503 | `urn:onelane:cancelled` | |
-//! | [`Closed`](crate::offload::OffloadErrorKind::Closed) | 503 | `urn:onelane:closed` | |
-//! | [`RuntimeShutdown`](crate::offload::OffloadErrorKind::RuntimeShutdown) | 503 | `urn:onelane:shutting-down` | |
-//! | [`Panicked`](crate::offload::OffloadErrorKind::Panicked), on a pool or in the handler | 500 | `urn:onelane:panicked` | |
-//! | [`NoThread`](crate::offload::OffloadErrorKind::NoThread): the system has none left | 503 | `urn:onelane:no-thread` | 1 |
-//! | [`NoRuntime`](crate::offload::OffloadErrorKind::NoRuntime): a bug in the service | 500 | `urn:onelane:no-runtime` | |
+//! | [`Full`](crate::offload::OffloadErrorKind::Full): no thread is free and the queue is full | 503 | <span id="pool-full">`pool-full`</span> | 1 |
+//! | [`QueueTimeout`](crate::offload::OffloadErrorKind::QueueTimeout): after `queue_timeout` | 503 | `timeout` | 1 |
+//! | [`Timeout`](crate::offload::OffloadErrorKind::Timeout) before the work began | 503 | `timeout` | 1 |
+//! | [`Timeout`](crate::offload::OffloadErrorKind::Timeout) after the work began | 504 | <span id="took-too-long">`took-too-long`</span> | |
+//! | [`Cancelled`](crate::offload::OffloadErrorKind::Cancelled) by the service | 503 | <span id="cancelled">`cancelled`</span> | |
+//! | [`Closed`](crate::offload::OffloadErrorKind::Closed) | 503 | `closed` | |
+//! | [`RuntimeShutdown`](crate::offload::OffloadErrorKind::RuntimeShutdown) | 503 | <span id="shutting-down">`shutting-down`</span> | |
+//! | [`Panicked`](crate::offload::OffloadErrorKind::Panicked), on a pool or in the handler | 500 | `panicked` | |
+//! | [`NoThread`](crate::offload::OffloadErrorKind::NoThread): the system has none left | 503 | <span id="no-thread">`no-thread`</span> | 1 |
+//! | [`NoRuntime`](crate::offload::OffloadErrorKind::NoRuntime): a bug in the service | 500 | <span id="no-runtime">`no-runtime`</span> | |
 //!
 //! The 504 is also the response of work that [stops](crate::offload::Cancelled) because of its timeout. It has no
 //! `Retry-After`, because the same request would take as long again.
@@ -71,9 +71,9 @@
 //!
 //! | reason | status | `type` | `Retry-After` |
 //! |---|---|---|---|
-//! | it has no key ([`RequestKey::Refuse`]) | 400 | `urn:onelane:key-missing` | |
-//! | its body ended early while the request waited | 400 | `urn:onelane:body-unreadable` | |
-//! | its client disconnected while the request waited | 499 | `urn:onelane:client-gone` | |
+//! | it has no key ([`RequestKey::Refuse`]) | 400 | <span id="key-missing">`key-missing`</span> | |
+//! | its body ended early while the request waited | 400 | <span id="body-unreadable">`body-unreadable`</span> | |
+//! | its client disconnected while the request waited | 499 | <span id="client-gone">`client-gone`</span> | |
 //!
 //! No client receives the 499. The status comes from nginx and is meant for logs.
 //!
@@ -166,9 +166,14 @@ mod guarded;
 mod handler;
 mod layer_settings;
 mod options;
+mod problem_base;
 mod problem_types;
 mod refusal;
+mod refusal_conversions;
 mod refusal_hook;
+#[cfg(any(feature = "axum", feature = "actix-web"))]
+mod request_guard;
+mod request_head;
 mod request_key;
 #[cfg(feature = "tower")]
 pub mod tower;
@@ -183,5 +188,9 @@ pub use self::handler::cpu_handler_pool;
 #[cfg(all(feature = "offload", any(feature = "axum", feature = "actix-web")))]
 pub use self::handler::{HandlerFn, PoolArgument, PoolArguments, PoolHandler, handler_pool};
 pub use self::options::{GuardOptions, Hold, OnDisconnect};
+pub use self::problem_base::set_problem_type_base;
 pub use self::refusal::{Refusal, RefusalReason};
+#[cfg(any(feature = "axum", feature = "actix-web"))]
+pub use self::request_guard::{RequestGuard, RequestPermit};
+pub use self::request_head::RequestHead;
 pub use self::request_key::{KeyKind, RequestKey};

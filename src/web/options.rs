@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::refusal_hook::RefusalHook;
-use super::{KeyKind, Refusal};
+use super::{KeyKind, Refusal, RequestHead};
 use crate::debug::impl_debug;
 
 /// The behaviour of a handler whose client disconnects while the handler runs.
@@ -133,7 +133,7 @@ impl GuardOptions {
     }
 
     /// Changes the response to requests that are refused, for any [reason](Refusal::reason): see [`Refusal`].
-    pub fn on_refusal(mut self, change: impl Fn(Refusal) -> Refusal + Send + Sync + 'static) -> Self {
+    pub fn on_refusal(mut self, change: impl Fn(Refusal, &RequestHead<'_>) -> Refusal + Send + Sync + 'static) -> Self {
         self.on_refusal = RefusalHook::new(change);
         self
     }

@@ -12,23 +12,23 @@ impl Refusal {
     #[cfg(feature = "tower")]
     pub(crate) fn client_gone() -> Self {
         let detail = "The client closed its connection while the request waited.";
-        Self::new(RefusalReason::ClientGone, 499, "urn:onelane:client-gone", "Client gone", detail)
+        Self::new(RefusalReason::ClientGone, 499, "client-gone", "Client gone", detail)
     }
 
     pub(crate) fn key_missing() -> Self {
         let detail = "The request does not name the client or the resource that it is for.";
-        Self::new(RefusalReason::KeyMissing, 400, "urn:onelane:key-missing", "Key missing", detail)
+        Self::new(RefusalReason::KeyMissing, 400, "key-missing", "Key missing", detail)
     }
 
     pub(crate) fn answer_broken() -> Self {
         let detail = "The server's response ended early.";
-        Self::new(RefusalReason::AnswerBroken, 500, "urn:onelane:answer-broken", "Response broken", detail)
+        Self::new(RefusalReason::AnswerBroken, 500, "answer-broken", "Response broken", detail)
     }
 
     #[cfg(feature = "tower")]
     pub(crate) fn body_unreadable() -> Self {
         let detail = "The request body ended early or is malformed.";
-        let kind = "urn:onelane:body-unreadable";
+        let kind = "body-unreadable";
         Self::new(RefusalReason::BodyUnreadable, 400, kind, "Request body unreadable", detail)
     }
 }
@@ -36,37 +36,29 @@ impl Refusal {
 impl From<AcquireError> for Refusal {
     fn from(error: AcquireError) -> Self {
         let (status, kind, title, detail) = match error.kind() {
-            AcquireErrorKind::Busy => {
-                (503, "urn:onelane:busy", "Busy", "Another request is being served here. Try again later.")
-            }
+            AcquireErrorKind::Busy => (503, "busy", "Busy", "Another request is being served here. Try again later."),
             AcquireErrorKind::QueueFull => {
-                (503, "urn:onelane:queue-full", "Queue full", "Too many requests are waiting here. Try again later.")
+                (503, "queue-full", "Queue full", "Too many requests are waiting here. Try again later.")
             }
             AcquireErrorKind::TooManyKeys => (
                 503,
-                "urn:onelane:too-many-keys",
+                "too-many-keys",
                 "Too many keys",
                 "Too many different requests are being served here. Try again later.",
             ),
             AcquireErrorKind::Timeout => {
-                (503, "urn:onelane:timeout", "Not admitted in time", "The requests before this one took too long.")
+                (503, "timeout", "Not admitted in time", "The requests before this one took too long.")
             }
-            AcquireErrorKind::GrantExpired => (
-                503,
-                "urn:onelane:grant-expired",
-                "Admission expired",
-                "The server was too slow to start on this request.",
-            ),
-            AcquireErrorKind::Closed => (503, "urn:onelane:closed", "Closed", "No more requests are admitted here."),
+            AcquireErrorKind::GrantExpired => {
+                (503, "grant-expired", "Admission expired", "The server was too slow to start on this request.")
+            }
+            AcquireErrorKind::Closed => (503, "closed", "Closed", "No more requests are admitted here."),
             AcquireErrorKind::WouldDeadlock => {
-                (500, "urn:onelane:would-deadlock", "Would deadlock", "The server's handler would wait for itself.")
+                (500, "would-deadlock", "Would deadlock", "The server's handler would wait for itself.")
             }
-            AcquireErrorKind::BlockingInAsync => (
-                500,
-                "urn:onelane:blocking-in-async",
-                "Would block the server",
-                "The server's handler waits where it must not.",
-            ),
+            AcquireErrorKind::BlockingInAsync => {
+                (500, "blocking-in-async", "Would block the server", "The server's handler waits where it must not.")
+            }
         };
         let retry_after = error.kind().is_overload().then(|| error.retry_after().unwrap_or(MIN_RETRY_AFTER));
         Self::new(RefusalReason::Guard(error), status, kind, title, detail).with_retry_after(retry_after)
@@ -77,21 +69,19 @@ impl From<FlightError<Infallible>> for Refusal {
     fn from(error: FlightError<Infallible>) -> Self {
         let (status, kind, title, detail) = match error.kind() {
             FlightErrorKind::Failed => unreachable!("work that cannot fail has not failed"),
-            FlightErrorKind::Panicked => {
-                (500, "urn:onelane:panicked", "Handler failed", "The server's handler failed.")
-            }
+            FlightErrorKind::Panicked => (500, "panicked", "Handler failed", "The server's handler failed."),
             FlightErrorKind::TooManyWaiters => (
                 503,
-                "urn:onelane:too-many-waiters",
+                "too-many-waiters",
                 "Too many waiters",
                 "Too many requests are waiting for this response. Try again later.",
             ),
             FlightErrorKind::Timeout => {
-                (503, "urn:onelane:timeout", "No response in time", "The response took too long. Try again later.")
+                (503, "timeout", "No response in time", "The response took too long. Try again later.")
             }
-            FlightErrorKind::Closed => (503, "urn:onelane:closed", "Closed", "No more requests are admitted here."),
+            FlightErrorKind::Closed => (503, "closed", "Closed", "No more requests are admitted here."),
             FlightErrorKind::WouldDeadlock => {
-                (500, "urn:onelane:would-deadlock", "Would deadlock", "The server's handler would wait for itself.")
+                (500, "would-deadlock", "Would deadlock", "The server's handler would wait for itself.")
             }
         };
         let is_overload = matches!(error.kind(), FlightErrorKind::TooManyWaiters | FlightErrorKind::Timeout);
@@ -103,37 +93,33 @@ impl From<FlightError<Infallible>> for Refusal {
 /// The response to a request whose work did not start in time.
 #[cfg(feature = "offload")]
 const NO_THREAD_IN_TIME: (u16, &str, &str, &str) =
-    (503, "urn:onelane:timeout", "No thread in time", "The requests before this one took too long.");
+    (503, "timeout", "No thread in time", "The requests before this one took too long.");
 
 #[cfg(feature = "offload")]
 impl From<OffloadError> for Refusal {
     fn from(error: OffloadError) -> Self {
         let (status, kind, title, detail) = match error.kind() {
             OffloadErrorKind::Full => {
-                (503, "urn:onelane:pool-full", "Pool full", "Too many requests are waiting here. Try again later.")
+                (503, "pool-full", "Pool full", "Too many requests are waiting here. Try again later.")
             }
             OffloadErrorKind::QueueTimeout => NO_THREAD_IN_TIME,
             OffloadErrorKind::Timeout if error.progress() == Progress::NotStarted => NO_THREAD_IN_TIME,
             // No gateway is involved, but no other status distinguishes "it took too long" from "the server is
             // overloaded".
-            OffloadErrorKind::Timeout => {
-                (504, "urn:onelane:took-too-long", "Took too long", "The server's handler took too long.")
-            }
+            OffloadErrorKind::Timeout => (504, "took-too-long", "Took too long", "The server's handler took too long."),
             OffloadErrorKind::Cancelled => {
-                (503, "urn:onelane:cancelled", "Cancelled", "The server cancelled the work for this request.")
+                (503, "cancelled", "Cancelled", "The server cancelled the work for this request.")
             }
-            OffloadErrorKind::Panicked => {
-                (500, "urn:onelane:panicked", "Handler failed", "The server's handler failed.")
-            }
-            OffloadErrorKind::Closed => (503, "urn:onelane:closed", "Closed", "No more requests are admitted here."),
+            OffloadErrorKind::Panicked => (500, "panicked", "Handler failed", "The server's handler failed."),
+            OffloadErrorKind::Closed => (503, "closed", "Closed", "No more requests are admitted here."),
             OffloadErrorKind::RuntimeShutdown => {
-                (503, "urn:onelane:shutting-down", "Shutting down", "The server is shutting down.")
+                (503, "shutting-down", "Shutting down", "The server is shutting down.")
             }
             OffloadErrorKind::NoThread => {
-                (503, "urn:onelane:no-thread", "No thread left", "The server is overloaded. Try again later.")
+                (503, "no-thread", "No thread left", "The server is overloaded. Try again later.")
             }
             OffloadErrorKind::NoRuntime => {
-                (500, "urn:onelane:no-runtime", "No runtime", "The server's handler started work where it can't run.")
+                (500, "no-runtime", "No runtime", "The server's handler started work where it can't run.")
             }
         };
         let retry_after = error.is_overload().then_some(MIN_RETRY_AFTER);

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
+use super::problem_base::ProblemType;
 use crate::guard::{AcquireError, FlightError, FlightErrorKind};
 #[cfg(feature = "offload")]
 use crate::offload::OffloadError;
@@ -29,7 +31,7 @@ pub(crate) type RefusalHeader = (Cow<'static, str>, Cow<'static, str>);
 /// ```
 /// use onelane::web::{GuardOptions, Refusal};
 ///
-/// let options = GuardOptions::new().on_refusal(|refusal: Refusal| {
+/// let options = GuardOptions::new().on_refusal(|refusal: Refusal, _| {
 ///     if refusal.is_overload() {
 ///         refusal
 ///             .with_status(409)
@@ -49,9 +51,10 @@ pub struct Refusal {
     reason: RefusalReason,
     status: u16,
     retry_after: Option<Duration>,
-    kind: Cow<'static, str>,
+    kind: ProblemType,
     title: Cow<'static, str>,
     detail: Cow<'static, str>,
+    members: Map<String, Value>,
     headers: Vec<RefusalHeader>,
     body: Option<(Cow<'static, str>, Bytes)>,
 }
@@ -76,6 +79,8 @@ pub enum RefusalReason {
     KeyMissing,
     /// The body of the request ended early or was malformed while the request waited.
     BodyUnreadable,
+    /// The service refused the request itself, with [`Refusal::custom`].
+    Custom,
 }
 
 /// The members of a problem details object, in the order of RFC 9457, section 3.1.
@@ -85,6 +90,8 @@ struct ProblemDetails<'a> {
     title: &'a str,
     status: u16,
     detail: &'a str,
+    #[serde(flatten)]
+    members: &'a Map<String, Value>,
 }
 
 impl Refusal {
@@ -99,12 +106,24 @@ impl Refusal {
             reason,
             status,
             retry_after: None,
-            kind: kind.into(),
+            kind: ProblemType::Own(kind),
             title: title.into(),
             detail: detail.into(),
+            members: Map::new(),
             headers: Vec::new(),
             body: None,
         }
+    }
+
+    /// Creates a refusal of the service's own, such as for a tenant that is over its quota. `uri` identifies the kind of
+    /// problem, and `title` describes it in words. There is no detail and no `Retry-After` yet.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `status` is not from 400 to 599.
+    #[track_caller]
+    pub fn custom(status: u16, uri: impl Into<Cow<'static, str>>, title: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(RefusalReason::Custom, 500, "", "", "").with_status(status).with_type(uri).with_title(title)
     }
 
     /// Returns why the request is refused.
@@ -137,6 +156,29 @@ impl Refusal {
         self.retry_after
     }
 
+    /// Returns `type`, the URI that identifies the kind of problem.
+    #[must_use]
+    pub fn type_uri(&self) -> Cow<'_, str> {
+        self.kind.uri()
+    }
+
+    /// Returns `title`, which describes the kind of problem in words.
+    #[must_use]
+    pub fn title(&self) -> &str {
+        &self.title
+    }
+
+    /// Returns `detail`, which describes what happened to this request in words.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// Returns the headers that were added.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.headers.iter().map(|(name, value)| (&**name, &**value))
+    }
+
     /// Sets the status, such as 429 or 409.
     ///
     /// # Panics
@@ -154,9 +196,10 @@ impl Refusal {
         self
     }
 
-    /// Sets `type`, a URI that identifies the kind of problem. Default: `urn:onelane:…`.
+    /// Sets `type`, a URI that identifies the kind of problem. The [tables of refusals](crate::web#refusals) list the
+    /// defaults, and [`set_problem_type_base`](super::set_problem_type_base) changes what they begin with.
     pub fn with_type(mut self, uri: impl Into<Cow<'static, str>>) -> Self {
-        self.kind = uri.into();
+        self.kind = ProblemType::Other(uri.into());
         self
     }
 
@@ -169,6 +212,22 @@ impl Refusal {
     /// Sets `detail`, which describes what happened to this request in words.
     pub fn with_detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
         self.detail = detail.into();
+        self
+    }
+
+    /// Adds a member to the problem details, such as a `trace_id` or the limits of a tenant (RFC 9457, section 3.2).
+    ///
+    /// # Panics
+    ///
+    /// Panics if `name` is a member that another method sets, such as `status`, or if `value` cannot be serialized.
+    #[track_caller]
+    pub fn with_member(mut self, name: impl Into<String>, value: impl Serialize) -> Self {
+        let name = name.into();
+        let is_own = ["type", "title", "status", "detail"].contains(&&*name);
+        assert!(!is_own, "the member {name:?} has its own method: use with_{name}");
+        let value = serde_json::to_value(value);
+        let value = value.unwrap_or_else(|error| panic!("the member {name:?} cannot be serialized: {error}"));
+        self.members.insert(name, value);
         self
     }
 
@@ -212,9 +271,9 @@ impl Refusal {
         let (content_type, body) = match self.body {
             Some(body) => body,
             None => {
-                let Self { kind, title, detail, status, .. } = &self;
-                let problem = ProblemDetails { r#type: kind, title, status: *status, detail };
-                let json = serde_json::to_vec(&problem).expect("strings and a number can be serialized");
+                let Self { kind, title, detail, status, members, .. } = &self;
+                let problem = ProblemDetails { r#type: &kind.uri(), title, status: *status, detail, members };
+                let json = serde_json::to_vec(&problem).expect("strings, a number and JSON values can be serialized");
                 ("application/problem+json".into(), Bytes::from(json))
             }
         };

@@ -77,7 +77,13 @@ fn stop_waits_for_work_that_continues_without_its_caller() {
     tokio_test::block_on(async {
         tokio::time::pause();
         let guard = Arc::new(EndpointGuard::new("detached work"));
-        let host = host().service(service_fn("actor", async |cx| Ok(cx.stopping().await))).build().unwrap();
+        let host = host()
+            .service(service_fn("actor", async |cx| {
+                cx.stopping().await;
+                Ok(())
+            }))
+            .build()
+            .unwrap();
         host.start().await.unwrap();
         let end = detach(&guard).await;
         let running = onelane::detached::running();

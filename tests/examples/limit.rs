@@ -94,7 +94,10 @@ async fn exclusive_handler_refuses_the_second_request_at_once(example: &Example)
     let problem: Value = refused.json().await.expect("a problem is JSON");
     let members: Vec<_> = problem.as_object().expect("a problem is an object").keys().map(String::as_str).collect();
     assert_eq!(members, ["detail", "status", "title", "type"]);
-    assert_eq!((&problem["type"], &problem["status"]), (&json!("urn:onelane:busy"), &json!(503)));
+    assert_eq!(
+        (&problem["type"], &problem["status"]),
+        (&json!("https://docs.rs/onelane/latest/onelane/web/index.html#busy"), &json!(503))
+    );
     assert!(problem["title"].is_string() && problem["detail"].is_string(), "{problem:#}");
 
     assert_eq!(first.await.expect("the task does not panic"), (200, r#"{"counter":1}"#.into()));

@@ -57,7 +57,11 @@ async fn busy_user_is_refused_and_another_user_is_served(example: &Example) {
     let retry_after = refused.headers()["retry-after"].to_str().expect("the header is ASCII");
     assert!(retry_after.parse::<u64>().is_ok_and(|seconds| seconds >= 1), "Retry-After: {retry_after}");
     let problem: Value = refused.json().await.expect("a problem is JSON");
-    assert_eq!((&problem["type"], &problem["status"]), (&json!("urn:onelane:busy"), &json!(429)), "{problem:#}");
+    assert_eq!(
+        (&problem["type"], &problem["status"]),
+        (&json!("https://docs.rs/onelane/latest/onelane/web/index.html#busy"), &json!(429)),
+        "{problem:#}"
+    );
 
     let other = work(example, "grace");
     example.wait_for_lines(2).await;
@@ -86,7 +90,7 @@ async fn request_without_a_user_is_refused(example: &Example) {
     assert_eq!(refused.status(), 400);
     assert_eq!(refused.headers()["content-type"], "application/problem+json");
     let problem: Value = refused.json().await.expect("a problem is JSON");
-    assert_eq!(problem["type"], "urn:onelane:key-missing", "{problem:#}");
+    assert_eq!(problem["type"], "https://docs.rs/onelane/latest/onelane/web/index.html#key-missing", "{problem:#}");
     assert_eq!(example.printed(), "", "its handler never ran");
     assert_eq!(number(&example.stats().await, "granted"), 0);
 }

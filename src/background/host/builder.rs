@@ -92,7 +92,7 @@ impl ServiceHostBuilder {
     ///
     /// The host closes guards and flights when the server has ended, and waits for what they have admitted. It closes
     /// pools and limiters when the services have stopped. Work that continues without its caller is waited for even if
-    /// nothing is added. What does not end in time is in the [report](ShutdownReport::unfinished), which is then not
+    /// nothing is added. What does not end in time is in the [report](crate::background::ShutdownReport::unfinished), which is then not
     /// clean.
     pub fn manage(mut self, managed: impl Managed) -> Self {
         self.managed.0.push(Arc::new(managed));

@@ -42,7 +42,7 @@ impl<K, T, E> SingleFlightBuilder<K, T, E> {
     /// Limits how many callers may wait for one run in addition to the caller that started it. May be 0. Default: no
     /// limit.
     ///
-    /// The next caller is refused at once with [`TooManyWaiters`](super::FlightError::TooManyWaiters). A caller that
+    /// The next caller is refused at once with [`TooManyWaiters`](crate::guard::FlightErrorKind::TooManyWaiters). A caller that
     /// stops waiting makes room for another.
     pub const fn max_waiters(mut self, max_waiters: usize) -> Self {
         self.config.max_waiters = max_waiters;
@@ -51,7 +51,7 @@ impl<K, T, E> SingleFlightBuilder<K, T, E> {
 
     /// Limits how long each caller waits, including the caller that started the run. Default: no limit.
     ///
-    /// After that time the caller gets [`Timeout`](super::FlightError::Timeout), and the run continues for the other
+    /// After that time the caller gets [`Timeout`](crate::guard::FlightErrorKind::Timeout), and the run continues for the other
     /// callers. The timer is set only when a caller has to wait. A result that is available when the timer fires wins.
     pub const fn wait_timeout(mut self, wait_timeout: Duration) -> Self {
         self.config.wait_timeout = Some(wait_timeout);

@@ -63,8 +63,8 @@ use crate::sync::const_unless_loom;
 ///
 /// # Errors and panics
 ///
-/// All callers share an error as [`Failed`](super::FlightError::Failed). A panic reaches all callers as
-/// [`Panicked`](super::FlightError::Panicked), and the work is not run again.
+/// All callers share an error as [`Failed`](crate::guard::FlightErrorKind::Failed). A panic reaches all callers as
+/// [`Panicked`](crate::guard::FlightErrorKind::Panicked), and the work is not run again.
 ///
 /// # Not a cache
 ///
@@ -137,10 +137,10 @@ where
     ///
     /// # Errors
     ///
-    /// Returns [`Failed`](super::FlightError::Failed) and [`Panicked`](super::FlightError::Panicked) if the work failed
-    /// or panicked, [`TooManyWaiters`](super::FlightError::TooManyWaiters) at once,
-    /// [`Timeout`](super::FlightError::Timeout) after `wait_timeout`,
-    /// [`WouldDeadlock`](super::FlightError::WouldDeadlock) if the work asks for its own key.
+    /// Returns [`Failed`](crate::guard::FlightErrorKind::Failed) and [`Panicked`](crate::guard::FlightErrorKind::Panicked) if the work failed
+    /// or panicked, [`TooManyWaiters`](crate::guard::FlightErrorKind::TooManyWaiters) at once,
+    /// [`Timeout`](crate::guard::FlightErrorKind::Timeout) after `wait_timeout`,
+    /// [`WouldDeadlock`](crate::guard::FlightErrorKind::WouldDeadlock) if the work asks for its own key.
     ///
     /// # Panics
     ///

@@ -134,7 +134,7 @@ impl<K: Hash + Eq> KeyedGuard<K> {
     /// # Errors
     ///
     /// Returns the errors of [`EndpointGuard::acquire`](crate::EndpointGuard::acquire), and
-    /// [`TooManyKeys`](AcquireError::TooManyKeys), at once, if `key` would exceed `max_keys`.
+    /// [`TooManyKeys`](crate::guard::AcquireErrorKind::TooManyKeys), at once, if `key` would exceed `max_keys`.
     ///
     /// # Panics
     ///
@@ -156,8 +156,8 @@ impl<K: Hash + Eq> KeyedGuard<K> {
     ///
     /// # Errors
     ///
-    /// Returns [`Busy`](AcquireError::Busy), [`TooManyKeys`](AcquireError::TooManyKeys) or
-    /// [`Closed`](AcquireError::Closed), at once.
+    /// Returns [`Busy`](crate::guard::AcquireErrorKind::Busy), [`TooManyKeys`](crate::guard::AcquireErrorKind::TooManyKeys) or
+    /// [`Closed`](crate::guard::AcquireErrorKind::Closed), at once.
     #[inline]
     pub fn try_acquire(&self, key: K) -> Result<KeyedPermit<'_, K>, AcquireError> {
         HeldPermit::try_acquire(KeyedSource::new(self, key))
@@ -178,7 +178,7 @@ impl<K: Hash + Eq> KeyedGuard<K> {
     ///
     /// # Errors
     ///
-    /// Returns the errors of [`acquire`](Self::acquire), and [`BlockingInAsync`](AcquireError::BlockingInAsync) on a
+    /// Returns the errors of [`acquire`](Self::acquire), and [`BlockingInAsync`](crate::guard::AcquireErrorKind::BlockingInAsync) on a
     /// thread that runs tasks of a tokio runtime, even if a permit is available.
     pub fn acquire_blocking(&self, key: K) -> Result<KeyedPermit<'_, K>, AcquireError> {
         blocking::acquire(KeyedSource::new(self, key))
@@ -228,7 +228,7 @@ impl<K: Hash + Eq> KeyedGuard<K> {
     /// Waits for a permit of `key` and runs `future` while holding it.
     ///
     /// See [`EndpointGuard::run`](crate::EndpointGuard::run): code in `future` that acquires the same key is refused
-    /// with [`WouldDeadlock`](AcquireError::WouldDeadlock) instead of waiting forever.
+    /// with [`WouldDeadlock`](crate::guard::AcquireErrorKind::WouldDeadlock) instead of waiting forever.
     ///
     /// # Cancel safety
     ///
@@ -278,7 +278,7 @@ impl<K: Hash + Eq> KeyedGuard<K> {
         SharedKeyedGuard::from(self).run_to_completion(key, future)
     }
 
-    /// Closes the guard for all keys: waiting and new callers are refused with [`Closed`](AcquireError::Closed).
+    /// Closes the guard for all keys: waiting and new callers are refused with [`Closed`](crate::guard::AcquireErrorKind::Closed).
     ///
     /// Holders keep their permits. Closing a closed guard has no effect; a guard cannot be reopened.
     pub fn close(&self) {

@@ -51,8 +51,9 @@ pub(crate) trait AwaitableJob<T>: RunnableJob {
     /// Fails the job with [`OffloadErrorKind::Cancelled`](crate::offload::OffloadErrorKind::Cancelled) if it has not started, and marks its context as cancelled.
     fn cancel(&self);
 
-    /// Marks the job as abandoned: it continues without its caller. Returns the result if it is available already.
-    fn abandon(&self) -> Option<Result<T, OffloadError>>;
+    /// Marks the job as abandoned: it continues without its caller, and the process knows it by the name of its pool.
+    /// Returns the result if it is available already.
+    fn abandon(&self, pool: Option<&str>) -> Option<Result<T, OffloadError>>;
 
     /// Returns `true` if the result is published, or was taken.
     fn is_finished(&self) -> bool;

@@ -8,6 +8,7 @@ use super::caller_context::CallerContext;
 use super::context::{TaskContext, TaskOptions};
 use super::erased_job::{AwaitableJob, CallerFlags, RunnableJob, SharedJob, wake};
 use crate::debug::impl_debug;
+use crate::detached::DetachedEntry;
 use crate::offload::error::{OffloadError, OffloadErrorKind};
 use crate::panic::{catch, discard};
 use crate::sync::{Mutex, lock};
@@ -26,9 +27,12 @@ enum JobState<F, T> {
     Queued {
         work: F,
         waker: WakerSlot,
+        /// Set once the caller is gone: the process knows the work until it has run.
+        detached: Option<DetachedEntry>,
     },
     Running {
         waker: WakerSlot,
+        detached: Option<DetachedEntry>,
     },
     /// The job has run, and its result is not published yet.
     Ran {
@@ -42,7 +46,7 @@ enum JobState<F, T> {
 
 impl<F, T> Job<F, T> {
     pub(crate) fn new(limiter_id: usize, options: TaskOptions, caller: CallerContext, work: F) -> Self {
-        let state = Mutex::new(JobState::Queued { work, waker: WakerSlot::new() });
+        let state = Mutex::new(JobState::Queued { work, waker: WakerSlot::new(), detached: None });
         Self { limiter_id, flags: CallerFlags::default(), options, caller, state }
     }
 
@@ -51,11 +55,11 @@ impl<F, T> Job<F, T> {
         let expired = self.expiry_error();
         let mut state = lock(&self.state);
         match (mem::replace(&mut *state, JobState::Taken), expired) {
-            (JobState::Queued { work, waker }, None) => {
-                *state = JobState::Running { waker };
+            (JobState::Queued { work, waker, detached }, None) => {
+                *state = JobState::Running { waker, detached };
                 Some(work)
             }
-            (JobState::Queued { work, waker }, Some(error)) => {
+            (JobState::Queued { work, waker, .. }, Some(error)) => {
                 *state = JobState::Ran { result: Err(error), waker };
                 drop(state);
                 discard(work);
@@ -86,9 +90,12 @@ impl<F, T> Job<F, T> {
     fn finish(&self, result: Result<T, OffloadError>) {
         let mut state = lock(&self.state);
         match mem::replace(&mut *state, JobState::Taken) {
-            JobState::Running { waker } if !self.flags.is_abandoned() => *state = JobState::Ran { result, waker },
-            unwanted => {
+            JobState::Running { waker, .. } if !self.flags.is_abandoned() => *state = JobState::Ran { result, waker },
+            mut unwanted => {
                 drop(state);
+                if let JobState::Running { detached: Some(detached), .. } = &mut unwanted {
+                    detached.finish();
+                }
                 // Drop the values one by one: a second panic during unwinding would abort the process.
                 discard(result);
                 discard(unwanted);
@@ -140,7 +147,7 @@ where
         }
         let queued = mem::replace(&mut *state, JobState::Published(Err(why)));
         drop(state);
-        let JobState::Queued { work, mut waker } = queued else {
+        let JobState::Queued { work, mut waker, .. } = queued else {
             unreachable!("the state was checked with the mutex held")
         };
         discard(work);
@@ -171,7 +178,7 @@ where
         loop {
             let mut state = lock(&self.state);
             let slot = match &mut *state {
-                JobState::Queued { waker, .. } | JobState::Running { waker } | JobState::Ran { waker, .. } => waker,
+                JobState::Queued { waker, .. } | JobState::Running { waker, .. } | JobState::Ran { waker, .. } => waker,
                 JobState::Published(_) | JobState::Taken => {
                     let result = mem::replace(&mut *state, JobState::Taken).into_result();
                     drop(state);
@@ -198,11 +205,12 @@ where
         true
     }
 
-    fn abandon(&self) -> Option<Result<T, OffloadError>> {
+    fn abandon(&self, pool: Option<&str>) -> Option<Result<T, OffloadError>> {
         self.flags.abandon();
         let mut state = lock(&self.state);
         match &mut *state {
-            JobState::Queued { waker, .. } | JobState::Running { waker } => {
+            JobState::Queued { waker, detached, .. } | JobState::Running { waker, detached } => {
+                *detached = pool.map(DetachedEntry::new);
                 let unwanted = waker.take();
                 drop(state);
                 drop(unwanted);

@@ -88,7 +88,7 @@ impl<T> TaskHandle<T> {
     /// The time limits of the task still apply.
     pub fn detach(mut self) {
         if let Some(job) = self.job.take() {
-            drop(job.abandon());
+            drop(job.abandon(Some(&self.workers.config.pool)));
         }
     }
 
@@ -136,7 +136,7 @@ impl<T> TaskHandle<T> {
             return None;
         }
         let job = self.job.as_ref()?;
-        let result = job.abandon();
+        let result = job.abandon(Some(&self.workers.config.pool));
         job.flags().cancel();
         let timeout = || OffloadError::from(OffloadErrorKind::Timeout).with_progress(Progress::Running).after(waited);
         Some(result.unwrap_or_else(|| Err(timeout())))
@@ -175,7 +175,7 @@ impl<T> Drop for TaskHandle<T> {
             }
             job.flags().cancel();
         }
-        drop(job.abandon());
+        drop(job.abandon(Some(&self.workers.config.pool)));
     }
 }
 

@@ -312,7 +312,7 @@ fn result_of_a_task_abandoned_while_it_ends_is_taken_at_most_once() {
     model(3, || {
         let world = World::new(1, RUNS_ONCE);
         let job = world.submit();
-        let result = job.abandon();
+        let result = job.abandon(None);
         assert!(matches!(result, None | Some(Ok(()))));
         world.assert_ended(1);
         assert!(job.is_finished());

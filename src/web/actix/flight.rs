@@ -14,6 +14,7 @@ use actix_web::web::Bytes;
 use actix_web::{Error, HttpRequest, HttpResponse};
 
 use super::body::GuardBody;
+use super::head::HeadCopy;
 use super::response::response;
 use super::worker::can_spawn;
 use crate::debug::impl_debug;
@@ -21,6 +22,7 @@ use crate::guard::FlightStats;
 use crate::guard::scope::{Scope, ScopeId};
 use crate::web::FlightOptions;
 use crate::web::flight::{BYPASSED, COLLAPSED, FlightReply, LED, ResponseFlight, RunResponse};
+use crate::web::request_head::HeadView;
 
 /// Lets concurrent requests for the same thing share one response: one of them is served, and all of them get its
 /// response.
@@ -149,7 +151,9 @@ where
                 return inner.call(request).await.map(bypassed);
             };
             let serve = |request, leader| serve(Rc::clone(&inner), request, leader);
-            match flight.run(key, request, serve).await {
+            let copy_head =
+                |request: &ServiceRequest| Box::new(HeadCopy::new(request.request())) as Box<dyn HeadView + Send>;
+            match flight.run(key, request, copy_head, serve).await {
                 FlightReply::Collapsed(response, request) => Ok(request.into_response(response.to_response(COLLAPSED))),
                 FlightReply::Led(response, request) => Ok(ServiceResponse::new(request, response.to_response(LED))),
                 FlightReply::ServeAlone(request) => inner.call(request).await.map(bypassed),

@@ -22,7 +22,7 @@ use crate::guard::guarded_work::GuardedWork;
 use crate::guard::permit::HeldPermit;
 use crate::web::admission::{Admission, Arrival};
 use crate::web::layer_settings::{LayerSettings, is_tunnel};
-use crate::web::{Hold, Refusal};
+use crate::web::{Hold, Refusal, RequestHead};
 
 /// A request on its way through a guard. Created by [`GuardService`](super::GuardService).
 ///
@@ -67,7 +67,10 @@ where
                 GuardFutureState::Waiting { acquire: AcquireFuture::new(source), inner, request }
             }
             Arrival::LetThrough => GuardFutureState::Unguarded(Box::pin(inner.call(request))),
-            Arrival::Refused => GuardFutureState::Refused(Box::new((request, settings.refuse(Refusal::key_missing())))),
+            Arrival::Refused => {
+                let refusal = settings.refuse(Refusal::key_missing(), &RequestHead::new(request.request()));
+                GuardFutureState::Refused(Box::new((request, refusal)))
+            }
         };
         Self { settings, is_connect, state }
     }
@@ -145,7 +148,8 @@ where
                     match result {
                         Ok(permit) => this.run(permit, &inner, request),
                         Err(error) => {
-                            let refusal = this.settings.refuse(this.settings.refusal(error));
+                            let refusal = this.settings.refusal(error);
+                            let refusal = this.settings.refuse(refusal, &RequestHead::new(request.request()));
                             return Poll::Ready(Ok(refused(request, refusal)));
                         }
                     }

@@ -127,7 +127,14 @@ impl<F, Args, P> Future for PoolHandlerFuture<F, Args, P> {
                 Err(error.take().expect("a future must not be polled after it completed"))
             }
         };
-        Poll::Ready(result.map_err(|error| self.handler.refuse(error)))
+        let error = match result {
+            Ok(response) => return Poll::Ready(Ok(response)),
+            Err(error) => error,
+        };
+        let (refusal, hook) = (Refusal::from(error), self.handler.on_refusal_hook());
+        // Only the responder of the result sees the request.
+        let result = if hook.is_set() { Ok(PoolResponse::refused(refusal, hook.clone())) } else { Err(refusal) };
+        Poll::Ready(result)
     }
 }
 

@@ -12,7 +12,8 @@ use serde::Serialize;
 
 use super::response::response;
 use super::trace;
-use crate::web::Refusal;
+use crate::web::refusal_hook::RefusalHook;
+use crate::web::{Refusal, RequestHead};
 
 /// A value that a handler on a pool may return in actix-web. It becomes a response on the pool's thread.
 ///
@@ -122,6 +123,16 @@ impl PoolResponse {
             })),
             refused @ PoolResponseInner::Refused(_) => refused,
         })
+    }
+}
+
+impl PoolResponse {
+    /// Makes the response to a request without a result, which `hook` may change.
+    pub(super) fn refused(refusal: Refusal, hook: RefusalHook) -> Self {
+        let respond = move |request: &HttpRequest| {
+            HttpResponse::from_error(hook.apply(refusal, &RequestHead::new(request))).map_into_boxed_body()
+        };
+        Self(PoolResponseInner::OnWorker(Box::new(respond)))
     }
 }
 

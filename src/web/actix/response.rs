@@ -63,7 +63,7 @@ impl ResponseError for Cancelled {
     }
 }
 
-/// [`Failed`](FlightError::Failed) becomes the response of the work's error. The other responses are in the [tables of
+/// [`Failed`](crate::guard::FlightErrorKind::Failed) becomes the response of the work's error. The other responses are in the [tables of
 /// refusals](crate::web#refusals).
 impl<E: ResponseError> ResponseError for FlightError<E> {
     fn status_code(&self) -> StatusCode {

@@ -10,7 +10,8 @@ use super::body::link;
 #[cfg(feature = "cpu")]
 use crate::offload::CpuPool;
 use crate::offload::{BlockingPool, OffloadError, OffloadErrorKind, TaskHandle};
-use crate::web::{ClientLink, HandlerFn, PoolArguments, PoolHandler, Refusal};
+use crate::web::tower::copy_head;
+use crate::web::{ClientLink, HandlerFn, PoolArguments, PoolHandler, Refusal, RequestHead};
 
 /// Makes a handler from a function that blocks, like a `def` endpoint of FastAPI.
 ///
@@ -95,6 +96,9 @@ where
     fn call(self, request: Request, state: S) -> Self::Future {
         Box::pin(async move {
             let link = link(request.extensions());
+            let hook = self.on_refusal_hook();
+            // The extractors consume the request.
+            let head = hook.is_set().then(|| copy_head(&request));
             let args = match Args::from_request(request, &state).await {
                 Ok(args) => args,
                 Err(rejection) => return rejection.into_response(),
@@ -110,7 +114,10 @@ where
                 match error.kind() {
                     // Only `cancel_when_gone` cancels the task.
                     OffloadErrorKind::Cancelled => Refusal::client_gone(),
-                    _ => self.refuse(error),
+                    _ => match &head {
+                        Some(head) => hook.apply(error.into(), &RequestHead::new(head)),
+                        None => error.into(),
+                    },
                 }
                 .into_response()
             })

@@ -39,7 +39,7 @@ impl IntoResponse for Cancelled {
     }
 }
 
-/// [`Failed`](FlightError::Failed) becomes the response of the work's error. The other responses are in the [tables of
+/// [`Failed`](crate::guard::FlightErrorKind::Failed) becomes the response of the work's error. The other responses are in the [tables of
 /// refusals](crate::web#refusals).
 ///
 /// An error whose response in axum has status 200, such as a `String`, has it here too.

@@ -54,11 +54,11 @@ impl_debug!(Bypass | _ | { .. });
 mod tests {
     use super::*;
     use crate::web::FlightOptions;
-    use crate::web::flight::RequestHead;
+    use crate::web::flight::FlightHead;
 
     struct Path(String);
 
-    impl RequestHead for Path {
+    impl FlightHead for Path {
         fn method(&self) -> &str {
             "GET"
         }

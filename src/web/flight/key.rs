@@ -7,7 +7,7 @@ use super::FlightOptions;
 pub(crate) struct FlightKey(Box<[u8]>);
 
 /// The head of a request of any framework.
-pub(crate) trait RequestHead {
+pub(crate) trait FlightHead {
     fn method(&self) -> &str;
 
     /// Returns the authority of the request target, if it has one.
@@ -33,7 +33,7 @@ impl FlightKey {
     ///
     /// The key consists of the method, host, scheme, path, query and key headers, and of `extra`, the part that the
     /// user adds.
-    pub(super) fn new(head: &impl RequestHead, extra: Option<&[u8]>, options: &FlightOptions) -> Option<Self> {
+    pub(super) fn new(head: &impl FlightHead, extra: Option<&[u8]>, options: &FlightOptions) -> Option<Self> {
         let method = head.method();
         if !matches!(method, "GET" | "HEAD") || has_body(head) {
             return None;
@@ -70,7 +70,7 @@ impl FlightKey {
     }
 }
 
-fn has_body(head: &impl RequestHead) -> bool {
+fn has_body(head: &impl FlightHead) -> bool {
     head.header("transfer-encoding").next().is_some() || head.header("content-length").any(|length| length != b"0")
 }
 
@@ -78,7 +78,7 @@ fn has_body(head: &impl RequestHead) -> bool {
 ///
 /// According to RFC 9112, section 3.2.2, the target has precedence, but a handler may read the header. Its response for
 /// one host would then reach requests for the other.
-fn host(head: &impl RequestHead) -> Option<&[u8]> {
+fn host(head: &impl FlightHead) -> Option<&[u8]> {
     let mut hosts = head.header("host").chain(head.authority());
     let first = hosts.next().unwrap_or_default();
     hosts.all(|host| host == first).then_some(first)
@@ -100,7 +100,7 @@ mod tests {
         headers: Vec<(&'static str, &'static str)>,
     }
 
-    impl RequestHead for Head {
+    impl FlightHead for Head {
         fn method(&self) -> &str {
             "GET"
         }

@@ -16,7 +16,7 @@ mod options;
 mod response_flight;
 
 pub(crate) use self::audience::ResponseHead;
-pub(crate) use self::key::{FlightKey, RequestHead};
+pub(crate) use self::key::{FlightHead, FlightKey};
 pub use self::options::FlightOptions;
 #[cfg(feature = "actix-web")]
 pub(crate) use self::response_flight::RunResponse;

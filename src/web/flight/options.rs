@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::FlightKey;
 use crate::debug::impl_debug;
 use crate::guard::SingleFlight;
-use crate::web::Refusal;
 use crate::web::refusal::is_header_name;
 use crate::web::refusal_hook::RefusalHook;
+use crate::web::{Refusal, RequestHead};
 
 /// Configures which responses a flight layer or middleware shares, and among which requests.
 ///
@@ -123,13 +123,18 @@ impl FlightOptions {
     }
 
     /// Changes the response to requests that are refused: see [`Refusal`].
-    pub fn on_refusal(mut self, change: impl Fn(Refusal) -> Refusal + Send + Sync + 'static) -> Self {
+    pub fn on_refusal(mut self, change: impl Fn(Refusal, &RequestHead<'_>) -> Refusal + Send + Sync + 'static) -> Self {
         self.on_refusal = RefusalHook::new(change);
         self
     }
 
-    pub(super) fn refuse(&self, refusal: Refusal) -> Refusal {
-        self.on_refusal.apply(refusal)
+    pub(super) fn refuse(&self, refusal: Refusal, head: &RequestHead<'_>) -> Refusal {
+        self.on_refusal.apply(refusal, head)
+    }
+
+    /// Returns `true` if a refusal may depend on the head of its request, which then must be kept.
+    pub(super) fn keeps_head(&self) -> bool {
+        self.on_refusal.is_set()
     }
 
     pub(super) fn flight<T>(&self, name: &'static str) -> SingleFlight<FlightKey, T> {

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use super::audience::{Audience, ResponseHead, audience};
 use super::bypass::Bypass;
-use super::{FlightKey, FlightOptions, RequestHead};
+use super::{FlightHead, FlightKey, FlightOptions};
 use crate::debug::impl_debug;
 use crate::guard::{FlightStats, SingleFlight};
 use crate::sync::{Mutex, lock};
-use crate::web::Refusal;
+use crate::web::request_head::HeadView;
+use crate::web::{Refusal, RequestHead};
 
 /// The `Cache-Status` (RFC 9211) of a response that was made for another request.
 pub(crate) const COLLAPSED: &str = "onelane; fwd=miss; collapsed";
@@ -90,7 +91,7 @@ impl<R, A: Clone + Send + Sync + 'static> ResponseFlight<R, A> {
     }
 
     /// Returns the key of a request, or `None` if the request must be served alone.
-    pub(crate) fn key(&self, request: &R, head: &impl RequestHead) -> Option<FlightKey> {
+    pub(crate) fn key(&self, request: &R, head: &impl FlightHead) -> Option<FlightKey> {
         let extra = match &self.key_of {
             Some(key_of) => Some(key_of(request)?),
             None => None,
@@ -105,12 +106,15 @@ impl<R, A: Clone + Send + Sync + 'static> ResponseFlight<R, A> {
         &self,
         key: FlightKey,
         request: U,
+        copy_head: impl FnOnce(&U) -> Box<dyn HeadView + Send>,
         serve: impl FnOnce(U, Leader<S, L>) -> F,
     ) -> FlightReply<A, U, S, L>
     where
         F: Future<Output = RunResponse<A>> + Send + 'static,
     {
         let kept = Arc::new(Mutex::new(None));
+        // The request may be consumed before it is refused.
+        let head = self.options.keeps_head().then(|| copy_head(&request));
         let mut unserved = Some(request);
         let lead = || {
             let request = unserved.take().expect("a request leads at most one run");
@@ -129,8 +133,17 @@ impl<R, A: Clone + Send + Sync + 'static> ResponseFlight<R, A> {
             }
             (Ok(_), Some(request), _) => FlightReply::ServeAlone(request),
             (Ok(_), None, Some(Kept::Response(response))) => FlightReply::Own(response),
-            (Ok(_), None, _) => FlightReply::Refused(self.options.refuse(Refusal::answer_broken()), None),
-            (Err(error), unserved, _) => FlightReply::Refused(self.options.refuse(error.into()), unserved),
+            (Ok(_), None, _) => FlightReply::Refused(self.refuse(Refusal::answer_broken(), head.as_deref()), None),
+            (Err(error), unserved, _) => FlightReply::Refused(self.refuse(error.into(), head.as_deref()), unserved),
+        }
+    }
+}
+
+impl<R, A> ResponseFlight<R, A> {
+    fn refuse(&self, refusal: Refusal, head: Option<&(dyn HeadView + Send)>) -> Refusal {
+        match head {
+            Some(head) => self.options.refuse(refusal, &RequestHead::new(head)),
+            None => refusal,
         }
     }
 }

@@ -14,8 +14,8 @@ use crate::debug::impl_debug;
 #[cfg(feature = "cpu")]
 use crate::offload::CpuPool;
 use crate::offload::{BlockingPool, OffloadError, Priority, TaskHandle};
-use crate::web::Refusal;
 use crate::web::refusal_hook::RefusalHook;
+use crate::web::{Refusal, RequestHead};
 
 /// A handler that runs on a pool, for the routes of axum ([`blocking_handler`](crate::web::axum::blocking_handler),
 /// [`cpu_handler`](crate::web::axum::cpu_handler)) and of actix-web
@@ -110,7 +110,7 @@ impl<F, Args, P> PoolHandler<F, Args, P> {
 
     /// Changes the response to requests whose function produced no result, for any [reason](Refusal::reason): see
     /// [`Refusal`].
-    pub fn on_refusal(self, change: impl Fn(Refusal) -> Refusal + Send + Sync + 'static) -> Self {
+    pub fn on_refusal(self, change: impl Fn(Refusal, &RequestHead<'_>) -> Refusal + Send + Sync + 'static) -> Self {
         self.set(|settings| settings.on_refusal = RefusalHook::new(change))
     }
 
@@ -132,9 +132,9 @@ impl<F, Args, P> PoolHandler<F, Args, P> {
         self.settings.is_shielded
     }
 
-    /// Returns the response to a request whose function produced no result.
-    pub(crate) fn refuse(&self, error: OffloadError) -> Refusal {
-        self.settings.on_refusal.apply(error.into())
+    /// Returns the user's function that changes refusals.
+    pub(crate) fn on_refusal_hook(&self) -> &RefusalHook {
+        &self.settings.on_refusal
     }
 }
 

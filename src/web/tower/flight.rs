@@ -17,10 +17,12 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::bodies::{AnyBody, BodyKind, RequestBody, ResponseBody};
+use super::head::copy_head;
 use crate::debug::impl_debug;
 use crate::guard::FlightStats;
 use crate::web::FlightOptions;
-use crate::web::flight::{BYPASSED, COLLAPSED, FlightReply, LED, RequestHead, ResponseFlight, ResponseHead};
+use crate::web::flight::{BYPASSED, COLLAPSED, FlightHead, FlightReply, LED, ResponseFlight, ResponseHead};
+use crate::web::request_head::HeadView;
 
 /// Lets concurrent requests for the same thing share one response: one of them is served, and all of them get its
 /// response.
@@ -135,7 +137,8 @@ where
                 let served = inner.call(request);
                 async move { leader.settle(served.await, sent, read).await }
             };
-            match flight.run(key, (inner, request), serve).await {
+            let copy_head = |(_, request): &(S, Request<_>)| Box::new(copy_head(request)) as Box<dyn HeadView + Send>;
+            match flight.run(key, (inner, request), copy_head, serve).await {
                 FlightReply::Collapsed(response, _) => Ok(response.to_response(COLLAPSED).map(K::whole)),
                 FlightReply::Led(response, ()) => Ok(response.to_response(LED).map(K::whole)),
                 FlightReply::ServeAlone((mut inner, request)) => inner.call(request).await.map(bypassed::<K, R>),
@@ -197,7 +200,7 @@ fn append_cache_status<B>(response: &mut Response<B>, cache_status: &'static str
 /// The head of a request whose body is of kind `K`.
 struct HeadOf<'a, K>(&'a Parts, PhantomData<K>);
 
-impl<K: BodyKind> RequestHead for HeadOf<'_, K> {
+impl<K: BodyKind> FlightHead for HeadOf<'_, K> {
     fn method(&self) -> &str {
         self.0.method.as_str()
     }

@@ -23,7 +23,7 @@ use crate::guard::guarded_work::GuardedWork;
 use crate::guard::permit::HeldPermit;
 use crate::web::admission::{Admission, Arrival};
 use crate::web::layer_settings::{LayerSettings, is_tunnel};
-use crate::web::{Hold, Refusal};
+use crate::web::{Hold, Refusal, RequestHead};
 
 /// A body of at most this many bytes, if its length is known beforehand, does not hold the permit. A longer body may be
 /// a stream of known length. If the longer body is in memory after all, it holds the permit until the server has taken
@@ -86,7 +86,11 @@ where
                 GuardFutureState::Arriving { acquire: AcquireFuture::new(source), inner, request }
             }
             Arrival::LetThrough => GuardFutureState::Unguarded(Box::pin(inner.call(K::untouched(request)))),
-            Arrival::Refused => GuardFutureState::Refused(Box::new(settings.refuse(Refusal::key_missing()))),
+            Arrival::Refused => {
+                let (head, _) = request.into_parts();
+                let refusal = settings.refuse(Refusal::key_missing(), &RequestHead::new(&head));
+                GuardFutureState::Refused(Box::new(refusal))
+            }
         };
         Self { settings, is_connect, state, body_kind: PhantomData }
     }
@@ -108,11 +112,11 @@ where
         }
     }
 
-    fn refuse<R>(&self, refusal: Refusal) -> Response<<K as ResponseBody<R>>::Response>
+    fn refuse<R>(&self, refusal: Refusal, head: &Parts) -> Response<<K as ResponseBody<R>>::Response>
     where
         K: ResponseBody<R>,
     {
-        self.settings.refuse(refusal).into_http(K::whole)
+        self.settings.refuse(refusal, &RequestHead::new(head)).into_http(K::whole)
     }
 
     /// Releases the permit, or passes it to the body of the service's response.
@@ -173,7 +177,7 @@ where
                         Ok(permit) => {
                             this.run(permit, inner, Request::from_parts(parts, K::replayed(body.into_replay())));
                         }
-                        Err(refusal) => return Poll::Ready(Ok(this.refuse(refusal))),
+                        Err(refusal) => return Poll::Ready(Ok(this.refuse(refusal, &parts))),
                     }
                 }
                 GuardFutureState::Arriving { acquire, .. } => {
@@ -185,7 +189,10 @@ where
                     };
                     match poll {
                         Poll::Ready(Ok(permit)) => this.run(permit, inner, K::untouched(request)),
-                        Poll::Ready(Err(error)) => return Poll::Ready(Ok(this.refuse(this.settings.refusal(error)))),
+                        Poll::Ready(Err(error)) => {
+                            let (head, _) = request.into_parts();
+                            return Poll::Ready(Ok(this.refuse(this.settings.refusal(error), &head)));
+                        }
                         Poll::Pending => {
                             let (parts, body) = request.into_parts();
                             let body = ReadAheadBody::new(body, this.settings.options.read_ahead);

@@ -12,6 +12,7 @@
 mod bodies;
 mod flight;
 mod future;
+mod head;
 mod held_body;
 mod layer;
 mod read_ahead;
@@ -23,6 +24,8 @@ pub use self::bodies::{AnyBody, GuardBody, GuardRequestBody};
 pub(super) use self::bodies::{BodyKind, RequestBody, ResponseBody};
 pub use self::flight::{FlightFuture, FlightLayer, FlightLayerFor, FlightService};
 pub use self::future::GuardFuture;
+#[cfg(feature = "axum")]
+pub(super) use self::head::copy_head;
 #[cfg(feature = "axum")]
 pub(super) use self::held_body::HeldBody;
 pub use self::layer::{GuardLayer, GuardLayerFor};

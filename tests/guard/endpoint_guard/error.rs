@@ -38,6 +38,7 @@ fn test_of_a_user_makes_an_error_with_a_cause() {
         .with_source(io::Error::other("connection lost"))
         .with_retry_after(Duration::from_secs(3));
     let copy = error.clone();
+    assert_eq!(copy, error);
     assert_eq!((copy.kind(), copy.name()), (AcquireErrorKind::Timeout, None));
     assert_eq!(copy.retry_after(), Some(Duration::from_secs(3)));
     assert_eq!(copy.source().unwrap().to_string(), "connection lost");

@@ -255,7 +255,13 @@ mod responses {
     #[tokio::test]
     async fn stream_cannot_leave_the_pool() {
         let streams = || HttpResponse::Ok().streaming(stream::iter([Ok::<_, std::io::Error>(Bytes::from("a"))]));
-        assert_problem(response(blocking_handler(streams)).await, 500, None, "urn:onelane:answer-broken").await;
+        assert_problem(
+            response(blocking_handler(streams)).await,
+            500,
+            None,
+            "https://docs.rs/onelane/latest/onelane/web/index.html#answer-broken",
+        )
+        .await;
     }
 }
 
@@ -274,7 +280,8 @@ mod refusals {
         let queued = server.get("/");
         eventually("the request waits", || pool.stats().queued == 1).await;
         let refused = server.get("/").await.expect("no panic");
-        assert_problem(refused, 503, Some("1"), "urn:onelane:pool-full").await;
+        assert_problem(refused, 503, Some("1"), "https://docs.rs/onelane/latest/onelane/web/index.html#pool-full")
+            .await;
         gate.release(2);
         for response in [running, queued] {
             assert_eq!(response.await.expect("no panic").status(), 200);
@@ -300,7 +307,8 @@ mod refusals {
             let first = server.get("/first");
             eventually("the request runs", || gate.started() == 1).await;
             let refused = server.get("/").await.expect("no panic");
-            assert_problem(refused, 503, Some("1"), "urn:onelane:timeout").await;
+            assert_problem(refused, 503, Some("1"), "https://docs.rs/onelane/latest/onelane/web/index.html#timeout")
+                .await;
             gate.release(2);
             assert_eq!(first.await.expect("no panic").status(), 200);
             pool.run(|| ()).await.expect("a thread is free again");
@@ -320,15 +328,28 @@ mod refusals {
             }
         };
         let response = response(blocking_handler(function).timeout(Duration::from_millis(500))).await;
-        assert_problem(response, 504, None, "urn:onelane:took-too-long").await;
+        assert_problem(response, 504, None, "https://docs.rs/onelane/latest/onelane/web/index.html#took-too-long")
+            .await;
         eventually("the function has seen the cancellation", || gate.cancelled() == 1).await;
     }
 
     #[tokio::test]
     async fn panic_is_500() {
         let function = || -> &'static str { panic!("panic requested by the test") };
-        assert_problem(response(blocking_handler(function)).await, 500, None, "urn:onelane:panicked").await;
-        assert_problem(response(cpu_handler(function)).await, 500, None, "urn:onelane:panicked").await;
+        assert_problem(
+            response(blocking_handler(function)).await,
+            500,
+            None,
+            "https://docs.rs/onelane/latest/onelane/web/index.html#panicked",
+        )
+        .await;
+        assert_problem(
+            response(cpu_handler(function)).await,
+            500,
+            None,
+            "https://docs.rs/onelane/latest/onelane/web/index.html#panicked",
+        )
+        .await;
     }
 
     #[tokio::test]
@@ -336,8 +357,14 @@ mod refusals {
         let pool = pool(1, 1);
         pool.close();
         let handler = blocking_handler(|| "never").on(&pool);
-        assert_problem(response(handler.clone()).await, 503, None, "urn:onelane:closed").await;
-        let handler = handler.on_refusal(|refusal: Refusal| {
+        assert_problem(
+            response(handler.clone()).await,
+            503,
+            None,
+            "https://docs.rs/onelane/latest/onelane/web/index.html#closed",
+        )
+        .await;
+        let handler = handler.on_refusal(|refusal: Refusal, _| {
             let RefusalReason::Offload(error) = refusal.reason() else { panic!("{:?}", refusal.reason()) };
             assert_eq!(*error, OffloadErrorKind::Closed);
             refusal.with_status(599).with_body("text/plain", "gone home")
@@ -352,9 +379,21 @@ mod refusals {
         async fn panics() -> Result<String, OffloadError> {
             run_blocking(|| panic!("panic requested by the test")).await
         }
-        assert_problem(response(panics).await, 500, None, "urn:onelane:panicked").await;
+        assert_problem(
+            response(panics).await,
+            500,
+            None,
+            "https://docs.rs/onelane/latest/onelane/web/index.html#panicked",
+        )
+        .await;
         let no_runtime = async || Err::<String, _>(OffloadError::from(OffloadErrorKind::NoRuntime));
-        assert_problem(response(no_runtime).await, 500, None, "urn:onelane:no-runtime").await;
+        assert_problem(
+            response(no_runtime).await,
+            500,
+            None,
+            "https://docs.rs/onelane/latest/onelane/web/index.html#no-runtime",
+        )
+        .await;
     }
 }
 

@@ -74,7 +74,7 @@ mod permits {
         eventually("the request runs", || per_user.of("ada").inside() == 1).await;
         for path in ["/one", "/scope/inner", "/route"] {
             let refused = ask(server.post(path, "ada")).await.expect("no panic");
-            assert_problem(refused, 429, Some("1"), "urn:onelane:busy").await;
+            assert_problem(refused, 429, Some("1"), "https://docs.rs/onelane/latest/onelane/web/index.html#busy").await;
         }
         per_user.of("grace").let_finish(1);
         assert_eq!(ask(server.post("/route", "grace")).await.expect("no panic").status(), 200);
@@ -122,7 +122,14 @@ mod refusals {
         for (kind, status) in [(None, 429), (Some(KeyKind::Client), 429), (Some(KeyKind::Resource), 409)] {
             let per_user = PerUser::new(KeyedGuard::builder("busy").queue(Queue::Reject).build());
             let options = kind.map_or_else(GuardOptions::new, |kind| GuardOptions::new().key_kind(kind));
-            per_user.refuse_while_one_is_inside(options, 0, status, "urn:onelane:busy").await;
+            per_user
+                .refuse_while_one_is_inside(
+                    options,
+                    0,
+                    status,
+                    "https://docs.rs/onelane/latest/onelane/web/index.html#busy",
+                )
+                .await;
         }
     }
 
@@ -131,9 +138,21 @@ mod refusals {
         for (kind, status) in [(KeyKind::Client, 429), (KeyKind::Resource, 409)] {
             let options = || GuardOptions::new().key_kind(kind);
             let full = PerUser::new(KeyedGuard::builder("full").queue(Queue::Bounded(1)).build());
-            full.refuse_while_one_is_inside(options(), 1, status, "urn:onelane:queue-full").await;
+            full.refuse_while_one_is_inside(
+                options(),
+                1,
+                status,
+                "https://docs.rs/onelane/latest/onelane/web/index.html#queue-full",
+            )
+            .await;
             let slow = PerUser::new(KeyedGuard::builder("slow").max_wait(Duration::from_millis(50)).build());
-            slow.refuse_while_one_is_inside(options(), 0, status, "urn:onelane:timeout").await;
+            slow.refuse_while_one_is_inside(
+                options(),
+                0,
+                status,
+                "https://docs.rs/onelane/latest/onelane/web/index.html#timeout",
+            )
+            .await;
         }
     }
 
@@ -146,7 +165,13 @@ mod refusals {
             eventually("the request runs", || per_user.of("ada").inside() == 1).await;
             let flood = server.work_for("grace").await.expect("no panic");
             // The whole service is full, whatever the keys stand for.
-            assert_problem(flood, 503, Some("1"), "urn:onelane:too-many-keys").await;
+            assert_problem(
+                flood,
+                503,
+                Some("1"),
+                "https://docs.rs/onelane/latest/onelane/web/index.html#too-many-keys",
+            )
+            .await;
             let queued = server.work_for("ada");
             eventually("the known key waits", || per_user.guard.stats().waiting == 1).await;
             per_user.of("ada").let_finish(2);
@@ -165,7 +190,7 @@ mod refusals {
         let seen: Arc<Mutex<Vec<RefusalReason>>> = Arc::default();
         let options = {
             let seen = Arc::clone(&seen);
-            GuardOptions::new().on_refusal(move |refusal: Refusal| {
+            GuardOptions::new().on_refusal(move |refusal: Refusal, _| {
                 lock(&seen).push(refusal.reason().clone());
                 refusal.with_status(420).with_type("https://example.org/no").with_header("x-seen", "yes")
             })
@@ -205,10 +230,16 @@ mod refusals {
 
         per_user.guard.close();
         for refused in queued {
-            assert_problem(refused.await.expect("no panic"), 503, None, "urn:onelane:closed").await;
+            assert_problem(
+                refused.await.expect("no panic"),
+                503,
+                None,
+                "https://docs.rs/onelane/latest/onelane/web/index.html#closed",
+            )
+            .await;
         }
         let late = server.work_for("edith").await.expect("no panic");
-        assert_problem(late, 503, None, "urn:onelane:closed").await;
+        assert_problem(late, 503, None, "https://docs.rs/onelane/latest/onelane/web/index.html#closed").await;
 
         let drained = tokio::spawn({
             let guard = Arc::clone(&per_user.guard);
@@ -241,7 +272,8 @@ mod without_a_key {
         let option = Server::start(per_user.app(GuardOptions::new()));
         for server in [none, option] {
             let refused = ask(web_client().post(server.url("/"))).await.expect("no panic");
-            assert_problem(refused, 400, None, "urn:onelane:key-missing").await;
+            assert_problem(refused, 400, None, "https://docs.rs/onelane/latest/onelane/web/index.html#key-missing")
+                .await;
         }
         assert_eq!((per_user.of("").started(), per_user.guard.stats().granted), (0, 0));
         per_user.are_empty().await;
@@ -482,7 +514,8 @@ mod nested {
         });
         for granted in [1, 2] {
             let same = ask(server.post("/?ada", "ada")).await.expect("no panic");
-            assert_problem(same, 500, None, "urn:onelane:would-deadlock").await;
+            assert_problem(same, 500, None, "https://docs.rs/onelane/latest/onelane/web/index.html#would-deadlock")
+                .await;
             assert_eq!((GUARD.stats().granted, GUARD.len()), (granted, 0));
         }
         let other = ask(server.post("/?grace", "ada")).await.expect("no panic");
@@ -502,7 +535,8 @@ mod nested {
             }
         });
         let response = server.work_for("ada").await.expect("no panic");
-        assert_problem(response, 500, None, "urn:onelane:would-deadlock").await;
+        assert_problem(response, 500, None, "https://docs.rs/onelane/latest/onelane/web/index.html#would-deadlock")
+            .await;
         per_user.are_empty().await;
     }
 

@@ -118,7 +118,10 @@ async fn malformed_body_is_refused_while_the_request_waits_and_never_runs() {
     let sent = "POST / HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\nno length\r\n";
     let mut queue = Queue::with(Plain, sent.as_bytes()).await;
     let response = queue.waiter.response().await;
-    assert_eq!((response.status, response.json()["type"].as_str()), (400, Some("urn:onelane:body-unreadable")));
+    assert_eq!(
+        (response.status, response.json()["type"].as_str()),
+        (400, Some("https://docs.rs/onelane/latest/onelane/web/index.html#body-unreadable"))
+    );
     assert_eq!(queue.guard.stats().waiting, 0);
     queue.ends_with_one_run("malformed").await;
 }

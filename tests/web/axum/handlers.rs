@@ -209,7 +209,7 @@ mod limits {
         let mut queued = Client::sending(address, support::http::get("/")).await;
         eventually("the request waits", || pool.stats().queued == 1).await;
         let refused = Client::sending(address, support::http::get("/")).await.response().await;
-        is_problem(&refused, 503, "urn:onelane:pool-full", Some("1"));
+        is_problem(&refused, 503, "https://docs.rs/onelane/latest/onelane/web/index.html#pool-full", Some("1"));
         gate.release(2);
         assert_eq!((running.response().await.status, queued.response().await.status), (200, 200));
         assert_eq!((gate.started(), gate.most_inside()), (2, 1));
@@ -259,7 +259,7 @@ mod limits {
             get(blocking_handler(held(&gate)).on(pool).queue_timeout(Duration::from_millis(30)))
         };
         let (response, started) = behind_one_that_runs(limit).await;
-        is_problem(&response, 503, "urn:onelane:timeout", Some("1"));
+        is_problem(&response, 503, "https://docs.rs/onelane/latest/onelane/web/index.html#timeout", Some("1"));
         assert_eq!(started, 1);
     }
 
@@ -269,7 +269,7 @@ mod limits {
             get(blocking_handler(held(&gate)).on(pool).timeout(Duration::from_millis(30)))
         };
         let (response, started) = behind_one_that_runs(limit).await;
-        is_problem(&response, 503, "urn:onelane:timeout", Some("1"));
+        is_problem(&response, 503, "https://docs.rs/onelane/latest/onelane/web/index.html#timeout", Some("1"));
         assert_eq!(started, 1);
     }
 
@@ -293,7 +293,7 @@ mod limits {
                 get(blocking_handler(function).timeout(limit))
             };
             let response = ask(route, support::http::get("/")).await;
-            is_problem(&response, 504, "urn:onelane:took-too-long", None);
+            is_problem(&response, 504, "https://docs.rs/onelane/latest/onelane/web/index.html#took-too-long", None);
             eventually("the function has seen the cancellation", || gate.cancelled() == 1).await;
         }
     }
@@ -314,7 +314,7 @@ mod limits {
                 ask(get(blocking_handler(function).timeout(Duration::from_millis(5))), support::http::get("/")).await;
             // On a busy machine the function may not even begin in such a short time.
             if response.status != 503 {
-                is_problem(&response, 504, "urn:onelane:took-too-long", None);
+                is_problem(&response, 504, "https://docs.rs/onelane/latest/onelane/web/index.html#took-too-long", None);
                 stopped += 1;
             }
         }
@@ -368,7 +368,12 @@ mod failures {
             .route("/", get(blocking_handler(|| -> &'static str { panic!("panic requested by the test") }).on(&pool)))
             .route("/well", get(blocking_handler(|| "well").on(&pool)));
         let mut client = Client::sending(serve(Plain, app).await, support::http::get("/")).await;
-        is_problem(&client.response().await, 500, "urn:onelane:panicked", None);
+        is_problem(
+            &client.response().await,
+            500,
+            "https://docs.rs/onelane/latest/onelane/web/index.html#panicked",
+            None,
+        );
         client.send(support::http::get("/well")).await;
         assert_eq!(client.response().await.text(), "well", "on the same connection");
     }
@@ -382,7 +387,7 @@ mod failures {
             }
         }
         let response = ask(get(blocking_handler(|| Bomb)), support::http::get("/")).await;
-        is_problem(&response, 500, "urn:onelane:panicked", None);
+        is_problem(&response, 500, "https://docs.rs/onelane/latest/onelane/web/index.html#panicked", None);
     }
 
     #[tokio::test]
@@ -390,14 +395,14 @@ mod failures {
         let pool = pool(1, 1);
         pool.close();
         let response = ask(get(blocking_handler(|| "never").on(&pool)), support::http::get("/")).await;
-        is_problem(&response, 503, "urn:onelane:closed", None);
+        is_problem(&response, 503, "https://docs.rs/onelane/latest/onelane/web/index.html#closed", None);
     }
 
     #[tokio::test]
     async fn refusal_can_be_changed() {
         let pool = pool(1, 1);
         pool.close();
-        let handler = blocking_handler(|| "never").on(&pool).on_refusal(|refusal: Refusal| {
+        let handler = blocking_handler(|| "never").on(&pool).on_refusal(|refusal: Refusal, _| {
             let RefusalReason::Offload(error) = refusal.reason() else { panic!("{:?}", refusal.reason()) };
             assert_eq!(*error, OffloadErrorKind::Closed);
             refusal.with_status(599).with_body("text/plain", "gone home")
@@ -412,12 +417,21 @@ mod failures {
             let greeting = run_blocking(|| -> &str { panic!("panic requested by the test") }).await?;
             Ok(format!("{greeting}, world"))
         }
-        is_problem(&ask(get(panics), support::http::get("/")).await, 500, "urn:onelane:panicked", None);
+        is_problem(
+            &ask(get(panics), support::http::get("/")).await,
+            500,
+            "https://docs.rs/onelane/latest/onelane/web/index.html#panicked",
+            None,
+        );
         for (error, status, kind) in [
-            (OffloadErrorKind::Cancelled, 503, "urn:onelane:cancelled"),
-            (OffloadErrorKind::Closed, 503, "urn:onelane:closed"),
-            (OffloadErrorKind::RuntimeShutdown, 503, "urn:onelane:shutting-down"),
-            (OffloadErrorKind::NoRuntime, 500, "urn:onelane:no-runtime"),
+            (OffloadErrorKind::Cancelled, 503, "https://docs.rs/onelane/latest/onelane/web/index.html#cancelled"),
+            (OffloadErrorKind::Closed, 503, "https://docs.rs/onelane/latest/onelane/web/index.html#closed"),
+            (
+                OffloadErrorKind::RuntimeShutdown,
+                503,
+                "https://docs.rs/onelane/latest/onelane/web/index.html#shutting-down",
+            ),
+            (OffloadErrorKind::NoRuntime, 500, "https://docs.rs/onelane/latest/onelane/web/index.html#no-runtime"),
         ] {
             let response =
                 ask(get(async move || Err::<(), _>(OffloadError::from(error))), support::http::get("/")).await;
@@ -426,7 +440,7 @@ mod failures {
         let response =
             ask(get(async || Err::<(), _>(OffloadError::from(OffloadErrorKind::NoThread))), support::http::get("/"))
                 .await;
-        is_problem(&response, 503, "urn:onelane:no-thread", Some("1"));
+        is_problem(&response, 503, "https://docs.rs/onelane/latest/onelane/web/index.html#no-thread", Some("1"));
     }
 
     #[tokio::test]
@@ -438,7 +452,7 @@ mod failures {
         let refusal = Refusal::from(error.clone());
         assert!(!refusal.to_string().contains("secret"), "{refusal}");
         let response = ask(get(async move || Err::<(), _>(error)), support::http::get("/")).await;
-        is_problem(&response, 500, "urn:onelane:panicked", None);
+        is_problem(&response, 500, "https://docs.rs/onelane/latest/onelane/web/index.html#panicked", None);
         assert!(!response.text().contains("secret"), "{}", response.text());
     }
 

@@ -101,7 +101,7 @@ async fn busy_key_of_a_client_gets_429_and_of_a_resource_409() {
         let mut first = running(address, "ada", &probe, 1).await;
 
         let refused = Client::sending(address, by("ada")).await.response().await;
-        is_problem(&refused, status, "urn:onelane:busy");
+        is_problem(&refused, status, "https://docs.rs/onelane/latest/onelane/web/index.html#busy");
         assert_eq!(refused.header("retry-after"), Some("1"));
         let mut other = running(address, "grace", &probe, 2).await;
 
@@ -135,7 +135,13 @@ async fn key_whose_queue_is_full_or_too_slow_gets_429() {
         kind
     });
     kinds.sort();
-    assert_eq!(kinds, ["urn:onelane:queue-full", "urn:onelane:timeout"]);
+    assert_eq!(
+        kinds,
+        [
+            "https://docs.rs/onelane/latest/onelane/web/index.html#queue-full",
+            "https://docs.rs/onelane/latest/onelane/web/index.html#timeout"
+        ]
+    );
     probe.release(1);
     assert_eq!(first.response().await.status, 200);
     assert_eq!(probe.started(), 1);
@@ -153,7 +159,7 @@ async fn key_beyond_max_keys_is_refused_with_503() {
         let mut grace = running(address, "grace", &probe, 2).await;
 
         let refused = Client::sending(address, by("mallory")).await.response().await;
-        is_problem(&refused, 503, "urn:onelane:too-many-keys");
+        is_problem(&refused, 503, "https://docs.rs/onelane/latest/onelane/web/index.html#too-many-keys");
         assert_eq!(refused.header("retry-after"), Some("1"));
         let mut queued = waiting(address, "ada", &guard, 1).await;
 
@@ -169,10 +175,14 @@ async fn key_beyond_max_keys_is_refused_with_503() {
 async fn request_without_a_key_is_refused_with_400_and_never_runs() {
     let (guard, probe) = (users(), Probe::open());
     let address = serve(Listening::Plain, held(GuardLayer::keyed(&guard, user), &probe)).await;
-    is_problem(&Client::sending(address, http::get("/")).await.response().await, 400, "urn:onelane:key-missing");
+    is_problem(
+        &Client::sending(address, http::get("/")).await.response().await,
+        400,
+        "https://docs.rs/onelane/latest/onelane/web/index.html#key-missing",
+    );
     let head = "POST / HTTP/1.1\r\nhost: test\r\nexpect: 100-continue\r\ncontent-length: 1000000\r\n\r\n";
     let refused = Client::sending(address, head).await.response().await;
-    is_problem(&refused, 400, "urn:onelane:key-missing");
+    is_problem(&refused, 400, "https://docs.rs/onelane/latest/onelane/web/index.html#key-missing");
     assert_eq!(refused.header("retry-after"), None, "`None` means the same as `Refuse`");
     assert_eq!((probe.started(), guard.stats().granted, guard.len()), (0, 0, 0));
 }
@@ -231,7 +241,7 @@ async fn on_refusal_sees_a_missing_key_and_a_busy_one_and_can_change_them() {
     let (guard, probe) = (users_with(|users| users.queue(Queue::Reject)), Probe::new());
     let seen = Arc::new(Mutex::new(Vec::new()));
     let seen_there = Arc::clone(&seen);
-    let options = GuardOptions::new().on_refusal(move |refusal| {
+    let options = GuardOptions::new().on_refusal(move |refusal, _| {
         let seen = (refusal.reason().clone(), refusal.status(), refusal.is_overload());
         seen_there.lock().expect("no panic").push(seen);
         let status = if *refusal.reason() == RefusalReason::KeyMissing { 401 } else { 423 };
@@ -357,7 +367,11 @@ async fn handler_that_acquires_its_own_key_is_refused_and_another_key_is_fine() 
     };
     let app = Router::new().route("/", get(handler)).layer(GuardLayer::keyed(&guard, user));
     let address = serve(Listening::Plain, app).await;
-    is_problem(&Client::sending(address, by("ada")).await.response().await, 500, "urn:onelane:would-deadlock");
+    is_problem(
+        &Client::sending(address, by("ada")).await.response().await,
+        500,
+        "https://docs.rs/onelane/latest/onelane/web/index.html#would-deadlock",
+    );
     assert_eq!(guard.stats().granted, 2);
     nothing_remains(&guard).await;
 }
@@ -368,7 +382,11 @@ async fn keyed_layer_added_twice_is_refused_instead_of_hanging() {
     let layer = GuardLayer::keyed(&guard, user);
     let app = Router::new().route("/", get(async || "in").layer(layer.clone())).layer(layer);
     let address = serve(Listening::Plain, app).await;
-    is_problem(&Client::sending(address, by("ada")).await.response().await, 500, "urn:onelane:would-deadlock");
+    is_problem(
+        &Client::sending(address, by("ada")).await.response().await,
+        500,
+        "https://docs.rs/onelane/latest/onelane/web/index.html#would-deadlock",
+    );
     nothing_remains(&guard).await;
 }
 
@@ -410,10 +428,14 @@ async fn closed_guard_refuses_waiting_and_new_requests_and_is_drained_when_its_h
 
     guard.close();
     for waiter in &mut waiters {
-        is_problem(&waiter.response().await, 503, "urn:onelane:closed");
+        is_problem(&waiter.response().await, 503, "https://docs.rs/onelane/latest/onelane/web/index.html#closed");
     }
     for user in ["ada", "edsger"] {
-        is_problem(&Client::sending(address, by(user)).await.response().await, 503, "urn:onelane:closed");
+        is_problem(
+            &Client::sending(address, by(user)).await.response().await,
+            503,
+            "https://docs.rs/onelane/latest/onelane/web/index.html#closed",
+        );
     }
     let drained = tokio::spawn({
         let guard = Arc::clone(&guard);

@@ -179,7 +179,10 @@ async fn handler_that_acquires_its_own_guard_is_refused_at_once() {
     let app = Router::new().route("/", get(handler)).layer(GuardLayer::new(&guard));
     let address = serve(Listening::Plain, app).await;
     let response = Client::sending(address, http::get("/")).await.response().await;
-    assert_eq!((response.status, response.json()["type"].as_str()), (500, Some("urn:onelane:would-deadlock")));
+    assert_eq!(
+        (response.status, response.json()["type"].as_str()),
+        (500, Some("https://docs.rs/onelane/latest/onelane/web/index.html#would-deadlock"))
+    );
     eventually("no permit is held", || guard.stats().held == 0).await;
 }
 
@@ -194,7 +197,7 @@ async fn layer_added_twice_is_refused_instead_of_hanging() {
         let response = Client::sending(address, http::get("/")).await.response().await;
         assert_eq!(response.status, 500);
         assert_eq!(response.header("content-type"), Some("application/problem+json"));
-        assert_eq!(response.json()["type"], "urn:onelane:would-deadlock");
+        assert_eq!(response.json()["type"], "https://docs.rs/onelane/latest/onelane/web/index.html#would-deadlock");
     }
 }
 

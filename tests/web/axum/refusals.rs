@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use onelane::guard::SharedGuard;
 use onelane::web::axum::GuardLayer;
-use onelane::web::{GuardOptions, GuardSource, Guarded, Refusal};
+use onelane::web::{GuardOptions, GuardSource, Guarded, Refusal, RequestGuard, RequestHead};
 use onelane::{AcquireError, EndpointGuard, Queue};
 use serde_json::json;
 
@@ -34,7 +34,7 @@ async fn request_beyond_the_queue_gets_a_problem() {
     eventually("the second request waits", || guard.stats().waiting == 1).await;
 
     let response = Client::sending(address, http::get("/")).await.response().await;
-    is_problem(&response, 503, "urn:onelane:queue-full");
+    is_problem(&response, 503, "https://docs.rs/onelane/latest/onelane/web/index.html#queue-full");
     assert_eq!(response.header("retry-after"), Some("1"));
 
     probe.release(2);
@@ -50,7 +50,7 @@ async fn refused_request_is_not_asked_for_its_body() {
     eventually("its handler runs", || probe.started() == 1).await;
     let head = "POST / HTTP/1.1\r\nhost: test\r\nexpect: 100-continue\r\ncontent-length: 1000000\r\n\r\n";
     let response = Client::sending(address, head).await.response().await;
-    is_problem(&response, 503, "urn:onelane:busy");
+    is_problem(&response, 503, "https://docs.rs/onelane/latest/onelane/web/index.html#busy");
     probe.release(1);
     assert_eq!(holder.response().await.status, 200);
 }
@@ -59,7 +59,7 @@ async fn refused_request_is_not_asked_for_its_body() {
 async fn refusal_can_be_changed_in_every_part() {
     let guard = Arc::new(EndpointGuard::new("changed"));
     guard.close();
-    let options = GuardOptions::new().on_refusal(|refusal| {
+    let options = GuardOptions::new().on_refusal(|refusal, _| {
         refusal.with_status(429).with_header("x-why", "closed").with_body("text/plain", "come back tomorrow")
     });
     let app = Router::new().route("/", get(async || ())).layer(GuardLayer::new(&guard).options(options));
@@ -89,9 +89,13 @@ async fn acquire_error_and_refusal_are_responses_of_handlers() {
     let app = Router::new().route("/error", get(by_error)).route("/refusal", get(by_refusal));
     let address = serve(Listening::Plain, app).await;
     let response = Client::sending(address, http::get("/error")).await.response().await;
-    is_problem(&response, 503, "urn:onelane:busy");
+    is_problem(&response, 503, "https://docs.rs/onelane/latest/onelane/web/index.html#busy");
     assert_eq!(response.header("retry-after"), Some("1"));
-    is_problem(&Client::sending(address, http::get("/refusal")).await.response().await, 409, "urn:onelane:busy");
+    is_problem(
+        &Client::sending(address, http::get("/refusal")).await.response().await,
+        409,
+        "https://docs.rs/onelane/latest/onelane/web/index.html#busy",
+    );
     drop(permit);
     assert_eq!(Client::sending(address, http::get("/error")).await.response().await.status, 200);
 }
@@ -100,10 +104,15 @@ async fn acquire_error_and_refusal_are_responses_of_handlers() {
 macro_rules! guard_source {
     ($source:ident, $guard:expr) => {
         struct $source;
-        impl GuardSource for $source {
+        impl $source {
             fn guard() -> SharedGuard {
                 static GUARD: EndpointGuard = $guard;
                 SharedGuard::from(&GUARD)
+            }
+        }
+        impl<S> GuardSource<S> for $source {
+            fn guard(_: &RequestHead<'_>, _: &S) -> RequestGuard {
+                Self::guard().into()
             }
         }
     };
@@ -155,12 +164,20 @@ async fn extractor_refuses_with_a_problem() {
     let app = Router::new().route("/", get(async |_turn: Guarded<Strict>| "in"));
     let address = serve(Listening::Plain, app).await;
     let permit = Strict::guard().try_acquire_owned().expect("the permit is free");
-    is_problem(&Client::sending(address, http::get("/")).await.response().await, 503, "urn:onelane:busy");
+    is_problem(
+        &Client::sending(address, http::get("/")).await.response().await,
+        503,
+        "https://docs.rs/onelane/latest/onelane/web/index.html#busy",
+    );
     assert_eq!(Strict::guard().stats().refused, 1);
     drop(permit);
     assert_eq!(Client::sending(address, http::get("/")).await.response().await.text(), "in");
     Strict::guard().close();
-    is_problem(&Client::sending(address, http::get("/")).await.response().await, 503, "urn:onelane:closed");
+    is_problem(
+        &Client::sending(address, http::get("/")).await.response().await,
+        503,
+        "https://docs.rs/onelane/latest/onelane/web/index.html#closed",
+    );
 }
 
 #[tokio::test]
@@ -169,7 +186,7 @@ async fn extractor_under_the_layer_of_its_own_guard_is_refused() {
     let handler = async |_turn: Guarded<Twice>| ();
     let app = Router::new().route("/", get(handler)).layer(GuardLayer::new(Twice::guard()));
     let response = Client::sending(serve(Listening::Plain, app).await, http::get("/")).await.response().await;
-    is_problem(&response, 500, "urn:onelane:would-deadlock");
+    is_problem(&response, 500, "https://docs.rs/onelane/latest/onelane/web/index.html#would-deadlock");
 }
 
 /// A body that is unread while an extractor waits hides that the client has disconnected, unless the listener is

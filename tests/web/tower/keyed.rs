@@ -145,7 +145,10 @@ fn refusals_are_responses() {
     let probe = Probe::new();
     let mut holder = call(&guard, held(&probe), by(1));
     assert_pending!(holder.poll());
-    for (request, status, kind) in [(by(1), 429, "urn:onelane:busy"), (request(), 400, "urn:onelane:key-missing")] {
+    for (request, status, kind) in [
+        (by(1), 429, "https://docs.rs/onelane/latest/onelane/web/index.html#busy"),
+        (request(), 400, "https://docs.rs/onelane/latest/onelane/web/index.html#key-missing"),
+    ] {
         let response = assert_ready_ok!(call(&guard, held(&probe), request).poll());
         assert_eq!(response.status(), status);
         let body = tokio_test::block_on(response.into_body().collect()).expect("the client is connected").to_bytes();

@@ -55,7 +55,7 @@ fn is_problem(response: Response<GuardBody<AnyBytes>>, status: u16, kind: &str, 
 fn full_guard_without_a_queue_is_busy() {
     let guard = Arc::new(EndpointGuard::builder("busy").queue(Queue::Reject).build());
     let _permit = guard.try_acquire().expect("the permit is free");
-    is_problem(refused(&guard), 503, "urn:onelane:busy", Some("1"));
+    is_problem(refused(&guard), 503, "https://docs.rs/onelane/latest/onelane/web/index.html#busy", Some("1"));
     assert_eq!(guard.stats().refused, 1);
 }
 
@@ -63,7 +63,7 @@ fn full_guard_without_a_queue_is_busy() {
 fn headers_set_by_hand_replace_the_default_ones_and_may_repeat() {
     let guard = Arc::new(EndpointGuard::builder("headers").queue(Queue::Reject).build());
     let _permit = guard.try_acquire().expect("the permit is free");
-    let options = GuardOptions::new().on_refusal(|refusal| {
+    let options = GuardOptions::new().on_refusal(|refusal, _| {
         refusal
             .with_header("Retry-After", "7")
             .with_header("content-type", "application/json")
@@ -83,7 +83,7 @@ fn full_queue_refuses_the_newest() {
     let _permit = guard.try_acquire().expect("the permit is free");
     let mut waiter = call(&layer(&guard), held(&Probe::new()), request());
     assert_pending!(waiter.poll());
-    is_problem(refused(&guard), 503, "urn:onelane:queue-full", Some("1"));
+    is_problem(refused(&guard), 503, "https://docs.rs/onelane/latest/onelane/web/index.html#queue-full", Some("1"));
     assert_eq!(guard.stats().waiting, 1);
 }
 
@@ -95,9 +95,14 @@ fn closed_guard_refuses_without_retry_after() {
     assert_pending!(waiter.poll());
     guard.close();
     assert!(waiter.is_woken());
-    is_problem(assert_ready_ok!(waiter.poll()), 503, "urn:onelane:closed", None);
+    is_problem(
+        assert_ready_ok!(waiter.poll()),
+        503,
+        "https://docs.rs/onelane/latest/onelane/web/index.html#closed",
+        None,
+    );
     drop(permit);
-    is_problem(refused(&guard), 503, "urn:onelane:closed", None);
+    is_problem(refused(&guard), 503, "https://docs.rs/onelane/latest/onelane/web/index.html#closed", None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -138,10 +143,25 @@ async fn grant_that_is_not_taken_in_time_is_refused() {
 #[test]
 fn errors_become_the_problems_of_the_table() {
     let cases = [
-        (AcquireErrorKind::GrantExpired, 503, "urn:onelane:grant-expired", Some("1")),
-        (AcquireErrorKind::WouldDeadlock, 500, "urn:onelane:would-deadlock", None),
-        (AcquireErrorKind::Closed, 503, "urn:onelane:closed", None),
-        (AcquireErrorKind::BlockingInAsync, 500, "urn:onelane:blocking-in-async", None),
+        (
+            AcquireErrorKind::GrantExpired,
+            503,
+            "https://docs.rs/onelane/latest/onelane/web/index.html#grant-expired",
+            Some("1"),
+        ),
+        (
+            AcquireErrorKind::WouldDeadlock,
+            500,
+            "https://docs.rs/onelane/latest/onelane/web/index.html#would-deadlock",
+            None,
+        ),
+        (AcquireErrorKind::Closed, 503, "https://docs.rs/onelane/latest/onelane/web/index.html#closed", None),
+        (
+            AcquireErrorKind::BlockingInAsync,
+            500,
+            "https://docs.rs/onelane/latest/onelane/web/index.html#blocking-in-async",
+            None,
+        ),
     ];
     for (error, status, kind, retry_after) in cases {
         let error = AcquireError::from(error);
@@ -151,7 +171,7 @@ fn errors_become_the_problems_of_the_table() {
         // Through the layer, which builds the response.
         let guard = Arc::new(EndpointGuard::new("any"));
         guard.close();
-        let options = GuardOptions::new().on_refusal(move |_| refusal.clone());
+        let options = GuardOptions::new().on_refusal(move |_, _| refusal.clone());
         let response = assert_ready_ok!(call(&layer_with(&guard, options), held(&Probe::new()), request()).poll());
         is_problem(response, status, kind, retry_after);
     }
@@ -207,7 +227,7 @@ async fn retry_after_is_rounded_up_from_one_second_to_an_hour() {
 fn on_refusal_changes_every_part() {
     let guard = Arc::new(EndpointGuard::builder("changed").queue(Queue::Reject).build());
     let _permit = guard.try_acquire().expect("the permit is free");
-    let options = GuardOptions::new().on_refusal(|refusal| {
+    let options = GuardOptions::new().on_refusal(|refusal, _| {
         assert!(matches!(refusal.reason(), RefusalReason::Guard(error) if *error == AcquireErrorKind::Busy));
         refusal
             .with_status(409)
@@ -234,7 +254,7 @@ fn on_refusal_replaces_the_body_and_drops_retry_after() {
     let guard = Arc::new(EndpointGuard::builder("changed").queue(Queue::Reject).build());
     let _permit = guard.try_acquire().expect("the permit is free");
     let options = GuardOptions::new()
-        .on_refusal(|refusal| refusal.with_retry_after(None).with_body("text/html", "<p>busy, come back</p>"));
+        .on_refusal(|refusal, _| refusal.with_retry_after(None).with_body("text/html", "<p>busy, come back</p>"));
     let response = assert_ready_ok!(call(&layer_with(&guard, options), held(&Probe::new()), request()).poll());
     assert_eq!(
         (&response.headers()["content-type"], response.headers().get("retry-after")),

@@ -192,7 +192,7 @@ fn body_that_breaks_off_while_the_request_waits_never_reaches_the_service() {
     let (sender, body) = Channel::<Bytes, io::Error>::new(1);
     let reason = Arc::new(Mutex::new(None));
     let seen_reason = Arc::clone(&reason);
-    let options = GuardOptions::new().on_refusal(move |refusal| {
+    let options = GuardOptions::new().on_refusal(move |refusal, _| {
         *seen_reason.lock().expect("no panic") = Some(refusal.reason().clone());
         refusal
     });

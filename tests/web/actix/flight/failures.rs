@@ -32,7 +32,7 @@ async fn panic_is_the_same_response_for_all_and_the_worker_survives() {
     for response in calls {
         let response = response.await.expect("no panic here");
         assert_eq!(header(&response, "cache-status"), None, "no request was served");
-        assert_problem(response, 500, None, "urn:onelane:panicked").await;
+        assert_problem(response, 500, None, "https://docs.rs/onelane/latest/onelane/web/index.html#panicked").await;
     }
     assert_eq!(shared.work.started(), 1, "the handler is not run again");
     shared.work.let_finish(4);
@@ -48,7 +48,7 @@ async fn panic_for_a_lone_request_is_its_response() {
     let server = Server::start(shared.app(|run| panic!("panic requested by the test, in run {run}")));
     shared.work.let_finish(1);
     let response = server.get("/").await.expect("no panic here");
-    assert_problem(response, 500, None, "urn:onelane:panicked").await;
+    assert_problem(response, 500, None, "https://docs.rs/onelane/latest/onelane/web/index.html#panicked").await;
     shared.is_over().await;
 }
 
@@ -123,7 +123,8 @@ async fn one_waiter_too_many_gets_503_while_the_others_keep_waiting() {
     let calls = [server.get("/"), server.get("/")];
     eventually("two requests wait", || shared.flights.stats().waiting == 2).await;
     let refused = server.get("/").await.expect("no panic");
-    assert_problem(refused, 503, Some("1"), "urn:onelane:too-many-waiters").await;
+    assert_problem(refused, 503, Some("1"), "https://docs.rs/onelane/latest/onelane/web/index.html#too-many-waiters")
+        .await;
     shared.work.let_finish(1);
     for response in calls {
         assert_eq!(response.await.expect("no panic").status(), 200);
@@ -138,7 +139,13 @@ async fn every_waiter_gets_503_after_the_wait_timeout_including_the_leader_and_t
     let server = Server::start(shared.app(numbered));
     let calls: Vec<_> = (0..3).map(|_| server.get("/")).collect();
     for response in calls {
-        assert_problem(response.await.expect("no panic"), 503, Some("1"), "urn:onelane:timeout").await;
+        assert_problem(
+            response.await.expect("no panic"),
+            503,
+            Some("1"),
+            "https://docs.rs/onelane/latest/onelane/web/index.html#timeout",
+        )
+        .await;
     }
     eventually("every handler is dropped", || shared.work.cut() == shared.work.started()).await;
     assert_eq!(shared.flights.stats().timed_out, 3);
@@ -150,7 +157,7 @@ async fn every_refusal_passes_through_on_refusal() {
     let seen: Arc<Mutex<Vec<RefusalReason>>> = Arc::default();
     let options = {
         let seen = Arc::clone(&seen);
-        FlightOptions::new().max_waiters(1).on_refusal(move |refusal: Refusal| {
+        FlightOptions::new().max_waiters(1).on_refusal(move |refusal: Refusal, _| {
             lock(&seen).push(refusal.reason().clone());
             refusal.with_status(420).with_type("https://example.org/no").with_header("x-seen", "yes")
         })
@@ -190,7 +197,8 @@ async fn middleware_added_twice_returns_an_error_instead_of_hanging() {
     });
     for _ in 0..2 {
         let response = server.get("/").await.expect("no panic");
-        assert_problem(response, 500, None, "urn:onelane:would-deadlock").await;
+        assert_problem(response, 500, None, "https://docs.rs/onelane/latest/onelane/web/index.html#would-deadlock")
+            .await;
         shared.is_over().await;
     }
 }

@@ -42,10 +42,10 @@ async fn error_returned_by_a_handler_is_the_same_response() {
             .route("/nested", get().to(nested));
     });
     for (path, status, retry_after, kind) in [
-        ("/late", 503, Some("1"), "urn:onelane:timeout"),
-        ("/panicked", 500, None, "urn:onelane:panicked"),
-        ("/crowded", 503, Some("1"), "urn:onelane:too-many-waiters"),
-        ("/nested", 500, None, "urn:onelane:would-deadlock"),
+        ("/late", 503, Some("1"), "https://docs.rs/onelane/latest/onelane/web/index.html#timeout"),
+        ("/panicked", 500, None, "https://docs.rs/onelane/latest/onelane/web/index.html#panicked"),
+        ("/crowded", 503, Some("1"), "https://docs.rs/onelane/latest/onelane/web/index.html#too-many-waiters"),
+        ("/nested", 500, None, "https://docs.rs/onelane/latest/onelane/web/index.html#would-deadlock"),
     ] {
         let problem = assert_problem(server.get(path).await.expect("no panic"), status, retry_after, kind).await;
         assert!(

@@ -196,7 +196,7 @@ async fn stream_that_breaks_off_is_an_error_for_the_leader_and_the_followers_run
         HttpResponse::Ok().body(SizedStream::new(8, parts))
     }));
     let (first, second) = shared.two_calls(&server, "/", "/").await;
-    assert_problem(first, 500, None, "urn:onelane:answer-broken").await;
+    assert_problem(first, 500, None, "https://docs.rs/onelane/latest/onelane/web/index.html#answer-broken").await;
     assert_eq!(Seen::of(second).await, Seen::new(200, ALONE, "whole"));
     assert_eq!(shared.work.started(), 2);
 }

@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use actix_web::web::route;
 use futures::future::join_all;
-use onelane::guard::SharedGuard;
-use onelane::web::{GuardSource, Guarded};
+use onelane::web::{GuardSource, Guarded, RequestGuard, RequestHead};
 use onelane::{EndpointGuard, Queue};
 
 use support::actix::{GET, Server, Work, assert_problem};
@@ -17,9 +16,9 @@ macro_rules! source {
     ($source:ident, $guard:expr) => {
         static GUARD: EndpointGuard = $guard;
         struct $source;
-        impl GuardSource for $source {
-            fn guard() -> SharedGuard {
-                SharedGuard::from(&GUARD)
+        impl<S> GuardSource<S> for $source {
+            fn guard(_: &RequestHead<'_>, _: &S) -> RequestGuard {
+                RequestGuard::from(&GUARD)
             }
         }
     };
@@ -101,11 +100,23 @@ async fn refused_permit_is_the_response_and_the_handler_does_not_run() {
         }
     });
     let permit = GUARD.try_acquire().expect("the permit is free");
-    assert_problem(server.get("/").await.expect("no panic"), 503, Some("1"), "urn:onelane:busy").await;
+    assert_problem(
+        server.get("/").await.expect("no panic"),
+        503,
+        Some("1"),
+        "https://docs.rs/onelane/latest/onelane/web/index.html#busy",
+    )
+    .await;
     drop(permit);
     assert_eq!(server.get("/").await.expect("no panic").status(), 200);
     GUARD.close();
-    assert_problem(server.get("/").await.expect("no panic"), 503, None, "urn:onelane:closed").await;
+    assert_problem(
+        server.get("/").await.expect("no panic"),
+        503,
+        None,
+        "https://docs.rs/onelane/latest/onelane/web/index.html#closed",
+    )
+    .await;
     assert_eq!(runs.load(Ordering::Relaxed), 1);
 }
 

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use actix_web::HttpResponse;
 use actix_web::web::{Bytes, get, resource, scope};
 use futures::stream;
-use onelane::guard::SharedGuard;
 use onelane::web::actix::GuardMiddleware;
-use onelane::web::{GuardOptions, GuardSource, Guarded};
+use onelane::web::{GuardOptions, GuardSource, Guarded, RequestGuard, RequestHead};
 use onelane::{AcquireError, EndpointGuard};
 
 use super::responding;
@@ -28,7 +27,8 @@ async fn acquire_behind_the_middleware_of_the_same_guard_is_an_error() {
     });
     for granted in 1..=2 {
         let response = server.get("/").await.expect("no panic");
-        assert_problem(response, 500, None, "urn:onelane:would-deadlock").await;
+        assert_problem(response, 500, None, "https://docs.rs/onelane/latest/onelane/web/index.html#would-deadlock")
+            .await;
         assert_eq!((GUARD.stats().held, GUARD.stats().granted, GUARD.stats().refused), (0, granted, granted));
     }
 }
@@ -37,9 +37,9 @@ async fn acquire_behind_the_middleware_of_the_same_guard_is_an_error() {
 async fn extractor_behind_the_middleware_of_the_same_guard_is_an_error() {
     static GUARD: EndpointGuard = EndpointGuard::new("nested extractor");
     struct Nested;
-    impl GuardSource for Nested {
-        fn guard() -> SharedGuard {
-            SharedGuard::from(&GUARD)
+    impl<S> GuardSource<S> for Nested {
+        fn guard(_: &RequestHead<'_>, _: &S) -> RequestGuard {
+            RequestGuard::from(&GUARD)
         }
     }
     let server = Server::start(|config| {
@@ -47,7 +47,7 @@ async fn extractor_behind_the_middleware_of_the_same_guard_is_an_error() {
         config.service(resource("/").wrap(GuardMiddleware::new(&GUARD)).route(get().to(handler)));
     });
     let response = server.get("/").await.expect("no panic");
-    assert_problem(response, 500, None, "urn:onelane:would-deadlock").await;
+    assert_problem(response, 500, None, "https://docs.rs/onelane/latest/onelane/web/index.html#would-deadlock").await;
     assert_eq!(GUARD.stats().held, 0);
 }
 
@@ -65,7 +65,13 @@ async fn middleware_added_twice_returns_an_error_instead_of_hanging() {
         for _ in 0..2 {
             let response = server.get("/").await.expect("no panic");
             if status == 500 {
-                assert_problem(response, 500, None, "urn:onelane:would-deadlock").await;
+                assert_problem(
+                    response,
+                    500,
+                    None,
+                    "https://docs.rs/onelane/latest/onelane/web/index.html#would-deadlock",
+                )
+                .await;
             } else {
                 assert_eq!(response.status(), status, "one permit for each");
             }

@@ -19,19 +19,19 @@ use support::client::eventually;
 #[tokio::test]
 async fn busy_guard_without_a_queue_refuses_with_503() {
     let guard = EndpointGuard::builder("busy").queue(Queue::Reject).build();
-    refused_while_one_is_inside(guard, 0, "urn:onelane:busy").await;
+    refused_while_one_is_inside(guard, 0, "https://docs.rs/onelane/latest/onelane/web/index.html#busy").await;
 }
 
 #[tokio::test]
 async fn full_queue_refuses_with_503() {
     let guard = EndpointGuard::builder("full").queue(Queue::Bounded(1)).build();
-    refused_while_one_is_inside(guard, 1, "urn:onelane:queue-full").await;
+    refused_while_one_is_inside(guard, 1, "https://docs.rs/onelane/latest/onelane/web/index.html#queue-full").await;
 }
 
 #[tokio::test]
 async fn wait_beyond_its_limit_is_refused_with_503() {
     let guard = EndpointGuard::builder("slow").max_wait(Duration::from_millis(50)).build();
-    refused_while_one_is_inside(guard, 0, "urn:onelane:timeout").await;
+    refused_while_one_is_inside(guard, 0, "https://docs.rs/onelane/latest/onelane/web/index.html#timeout").await;
 }
 
 async fn refused_while_one_is_inside(guard: EndpointGuard, waiting: usize, kind: &str) {
@@ -65,8 +65,20 @@ async fn closed_guard_refuses_with_503_without_retry_after() {
     eventually("the second request waits", || guard.stats().waiting == 1).await;
 
     guard.close();
-    assert_problem(queued.await.expect("no panic"), 503, None, "urn:onelane:closed").await;
-    assert_problem(server.get("/").await.expect("no panic"), 503, None, "urn:onelane:closed").await;
+    assert_problem(
+        queued.await.expect("no panic"),
+        503,
+        None,
+        "https://docs.rs/onelane/latest/onelane/web/index.html#closed",
+    )
+    .await;
+    assert_problem(
+        server.get("/").await.expect("no panic"),
+        503,
+        None,
+        "https://docs.rs/onelane/latest/onelane/web/index.html#closed",
+    )
+    .await;
     work.let_finish(1);
     assert_eq!(inside.await.expect("no panic").status(), 200, "the request inside finishes");
     assert_eq!(work.started(), 1);
@@ -84,7 +96,8 @@ async fn retry_after_reports_how_long_permits_are_held() {
         let inside = server.get("/");
         eventually("the request is inside", || work.started() > started).await;
         let refusal = server.get("/").await.expect("no panic");
-        assert_problem(refusal, 503, Some(retry_after), "urn:onelane:busy").await;
+        assert_problem(refusal, 503, Some(retry_after), "https://docs.rs/onelane/latest/onelane/web/index.html#busy")
+            .await;
         // Real time, because the test measures a server in its own threads.
         sleep(held).await;
         work.let_finish(1);
@@ -118,21 +131,33 @@ async fn error_returned_by_a_handler_is_the_same_response() {
     });
     assert_eq!(server.get("/section").await.expect("no panic").status(), 200);
     let permit = GUARD.try_acquire().expect("the permit is free");
-    assert_problem(server.get("/section").await.expect("no panic"), 503, Some("1"), "urn:onelane:busy").await;
+    assert_problem(
+        server.get("/section").await.expect("no panic"),
+        503,
+        Some("1"),
+        "https://docs.rs/onelane/latest/onelane/web/index.html#busy",
+    )
+    .await;
     drop(permit);
     let nested = server.get("/nested").await.expect("no panic");
-    assert_problem(nested, 500, None, "urn:onelane:would-deadlock").await;
+    assert_problem(nested, 500, None, "https://docs.rs/onelane/latest/onelane/web/index.html#would-deadlock").await;
     let blocks = server.get("/blocks").await.expect("no panic");
-    assert_problem(blocks, 500, None, "urn:onelane:blocking-in-async").await;
+    assert_problem(blocks, 500, None, "https://docs.rs/onelane/latest/onelane/web/index.html#blocking-in-async").await;
     let missed = server.get("/missed").await.expect("no panic");
-    assert_problem(missed, 503, Some("1"), "urn:onelane:grant-expired").await;
+    assert_problem(missed, 503, Some("1"), "https://docs.rs/onelane/latest/onelane/web/index.html#grant-expired").await;
     GUARD.close();
-    assert_problem(server.get("/section").await.expect("no panic"), 503, None, "urn:onelane:closed").await;
+    assert_problem(
+        server.get("/section").await.expect("no panic"),
+        503,
+        None,
+        "https://docs.rs/onelane/latest/onelane/web/index.html#closed",
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn every_part_of_the_response_can_be_changed() {
-    let options = GuardOptions::new().on_refusal(|refusal: Refusal| {
+    let options = GuardOptions::new().on_refusal(|refusal: Refusal, _| {
         refusal
             .with_status(409)
             .with_type("https://example.org/busy")
@@ -151,7 +176,7 @@ async fn every_part_of_the_response_can_be_changed() {
     assert_eq!(problem["detail"], "Another client is configuring this device.");
 
     let options = GuardOptions::new()
-        .on_refusal(|refusal: Refusal| refusal.with_retry_after(None).with_body("text/plain", "in use"));
+        .on_refusal(|refusal: Refusal, _| refusal.with_retry_after(None).with_body("text/plain", "in use"));
     let response = refused_with(options).await;
     assert_eq!(response.status(), 503);
     assert_eq!(response.headers()[CONTENT_TYPE.as_str()], "text/plain");

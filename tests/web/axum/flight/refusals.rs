@@ -24,7 +24,7 @@ async fn panic_of_the_handler_reaches_all_requests_and_it_is_not_run_again() {
     site.probe.release(3);
     for client in &mut clients {
         let response = client.response().await;
-        is_problem(&response, 500, "urn:onelane:panicked");
+        is_problem(&response, 500, "https://docs.rs/onelane/latest/onelane/web/index.html#panicked");
         assert!(!response.text().contains("on purpose"), "details of the failure are not disclosed");
         assert_eq!(response.header("retry-after"), None);
     }
@@ -32,7 +32,7 @@ async fn panic_of_the_handler_reaches_all_requests_and_it_is_not_run_again() {
     assert_eq!((site.probe.started(), stats.runs, stats.panicked, stats.running), (1, 1, 1, 0));
     // The connection stays open.
     clients[0].send(http::get("/")).await;
-    is_problem(&clients[0].response().await, 500, "urn:onelane:panicked");
+    is_problem(&clients[0].response().await, 500, "https://docs.rs/onelane/latest/onelane/web/index.html#panicked");
     assert_eq!(site.probe.started(), 2);
 }
 
@@ -41,7 +41,7 @@ async fn panic_for_a_lone_request_is_a_response_too() {
     let site = Site::responding(FlightOptions::new(), |_| -> String { panic!("on purpose") }).await;
     site.probe.release(1);
     let response = Client::sending(site.address, http::get("/")).await.response().await;
-    is_problem(&response, 500, "urn:onelane:panicked");
+    is_problem(&response, 500, "https://docs.rs/onelane/latest/onelane/web/index.html#panicked");
 }
 
 #[tokio::test]
@@ -49,7 +49,7 @@ async fn request_beyond_max_waiters_is_refused_with_503() {
     let site = Site::new(FlightOptions::new().max_waiters(2)).await;
     let mut clients = site.send(&[http::get("/"), http::get("/"), http::get("/")]).await;
     let refused = Client::sending(site.address, http::get("/")).await.response().await;
-    is_problem(&refused, 503, "urn:onelane:too-many-waiters");
+    is_problem(&refused, 503, "https://docs.rs/onelane/latest/onelane/web/index.html#too-many-waiters");
     assert_eq!(refused.header("retry-after"), Some("1"));
     let mut elsewhere = site.send(&[http::get("/other")]).await;
 
@@ -68,7 +68,7 @@ async fn request_that_waits_too_long_is_refused_with_503_and_the_handler_dropped
         [Client::sending(site.address, http::get("/")).await, Client::sending(site.address, http::get("/")).await];
     for client in &mut clients {
         let refused = client.response().await;
-        is_problem(&refused, 503, "urn:onelane:timeout");
+        is_problem(&refused, 503, "https://docs.rs/onelane/latest/onelane/web/index.html#timeout");
         assert_eq!(refused.header("retry-after"), Some("1"));
     }
     eventually("the handlers are dropped", || site.probe.cut_off() == site.probe.started()).await;
@@ -80,7 +80,7 @@ async fn layer_added_twice_is_refused_instead_of_hanging() {
     let layer = FlightLayer::new("twice");
     let app = Router::new().route("/", get(async || "in").layer(layer.clone())).layer(layer.clone());
     let response = Client::sending(serve(Listening::Plain, app).await, http::get("/")).await.response().await;
-    is_problem(&response, 500, "urn:onelane:would-deadlock");
+    is_problem(&response, 500, "https://docs.rs/onelane/latest/onelane/web/index.html#would-deadlock");
     assert_eq!(layer.stats().running, 0);
 }
 
@@ -88,7 +88,7 @@ async fn layer_added_twice_is_refused_instead_of_hanging() {
 async fn on_refusal_sees_the_reason_and_can_change_every_part() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let seen_there = Arc::clone(&seen);
-    let options = FlightOptions::new().max_waiters(0).on_refusal(move |refusal| {
+    let options = FlightOptions::new().max_waiters(0).on_refusal(move |refusal, _| {
         let what = (refusal.reason().clone(), refusal.status(), refusal.is_overload());
         seen_there.lock().expect("no panic").push(what);
         refusal.with_status(429).with_header("x-changed", "yes").with_body("text/plain", "later")
@@ -121,10 +121,10 @@ async fn error_of_a_flight_in_a_handler_is_the_same_response() {
         .route("/nested", get(nested));
     let address = serve(Listening::Plain, app).await;
     for (path, status, kind, retry_after) in [
-        ("/late", 503, "urn:onelane:timeout", Some("1")),
-        ("/panicked", 500, "urn:onelane:panicked", None),
-        ("/crowded", 503, "urn:onelane:too-many-waiters", Some("1")),
-        ("/nested", 500, "urn:onelane:would-deadlock", None),
+        ("/late", 503, "https://docs.rs/onelane/latest/onelane/web/index.html#timeout", Some("1")),
+        ("/panicked", 500, "https://docs.rs/onelane/latest/onelane/web/index.html#panicked", None),
+        ("/crowded", 503, "https://docs.rs/onelane/latest/onelane/web/index.html#too-many-waiters", Some("1")),
+        ("/nested", 500, "https://docs.rs/onelane/latest/onelane/web/index.html#would-deadlock", None),
     ] {
         let response = Client::sending(address, http::get(path)).await.response().await;
         is_problem(&response, status, kind);
@@ -173,7 +173,7 @@ async fn error_taken_apart_becomes_a_response_in_the_handler() {
     let address = serve(Listening::Plain, app).await;
     assert_eq!(Client::sending(address, http::get("/own")).await.response().await.status, 418);
     let crowded = Client::sending(address, http::get("/crowded")).await.response().await;
-    is_problem(&crowded, 429, "urn:onelane:too-many-waiters");
+    is_problem(&crowded, 429, "https://docs.rs/onelane/latest/onelane/web/index.html#too-many-waiters");
 }
 
 /// No request has such a header, so it would distinguish no two users.

@@ -232,7 +232,7 @@ async fn body_that_breaks_off_is_a_problem_for_the_leader_and_the_followers_are_
         for client in &mut clients {
             responses.push(client.response().await);
         }
-        is_problem(&responses[0], 500, "urn:onelane:answer-broken");
+        is_problem(&responses[0], 500, "https://docs.rs/onelane/latest/onelane/web/index.html#answer-broken");
         for response in &responses[1..] {
             assert_eq!((response.status, response.text(), part_of(response)), (200, "whole", Alone), "{what}");
         }

@@ -1,0 +1,41 @@
+//! [`Managed`] for pools and limiters, so that a host closes and drains them after its services.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use super::blocking::BlockingPool;
+#[cfg(feature = "cpu")]
+use super::cpu::CpuPool;
+use super::stats::PoolStats;
+use crate::managed::{Managed, ManagedSnapshot};
+
+macro_rules! impl_managed_for_pool {
+    ($pool:ty) => {
+        impl Managed for $pool {
+            fn name(&self) -> &str {
+                self.name()
+            }
+
+            fn close(&self) {
+                self.close();
+            }
+
+            fn drained(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+                Box::pin(self.drained())
+            }
+
+            fn snapshot(&self) -> ManagedSnapshot {
+                snapshot(&self.stats(), self.is_closed())
+            }
+        }
+    };
+}
+
+impl_managed_for_pool!(BlockingPool);
+#[cfg(feature = "cpu")]
+impl_managed_for_pool!(CpuPool);
+
+fn snapshot(stats: &PoolStats, is_closed: bool) -> ManagedSnapshot {
+    let snapshot = ManagedSnapshot::new("pool").with_active(stats.running).with_waiting(stats.queued);
+    snapshot.with_closed(is_closed).serving_services()
+}

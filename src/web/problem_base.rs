@@ -1,0 +1,37 @@
+//! [`ProblemType`], the URI of a kind of problem (RFC 9457), and what the crate's own URIs begin with.
+
+use std::borrow::Cow;
+use std::sync::OnceLock;
+
+/// What the URIs of the crate's problem types begin with, unless the app sets another beginning. They lead to the tables
+/// in the documentation.
+const DEFAULT_BASE: &str = "https://docs.rs/onelane/latest/onelane/web/index.html#";
+
+static BASE: OnceLock<Cow<'static, str>> = OnceLock::new();
+
+/// Sets what the `type` of each problem of this crate begins with, for the whole process: a URI such as
+/// `https://example.org/problems/`, to which the name of the problem is appended. Default: the address of the [tables of
+/// refusals](crate::web#refusals).
+///
+/// Call it once, before the server starts. Returns `false` if it was called before, and then changes nothing.
+pub fn set_problem_type_base(base: impl Into<Cow<'static, str>>) -> bool {
+    BASE.set(base.into()).is_ok()
+}
+
+/// The `type` of a problem.
+#[derive(Clone, Debug)]
+pub(super) enum ProblemType {
+    /// The name of a problem of this crate.
+    Own(&'static str),
+    /// A URI of the app's.
+    Other(Cow<'static, str>),
+}
+
+impl ProblemType {
+    pub(super) fn uri(&self) -> Cow<'_, str> {
+        match self {
+            Self::Own(name) => (BASE.get().map_or(DEFAULT_BASE, |base| base).to_owned() + name).into(),
+            Self::Other(uri) => Cow::Borrowed(uri),
+        }
+    }
+}
