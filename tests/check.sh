@@ -77,8 +77,6 @@ check_lower_bounds() {
         cd "$copy"
         export CARGO_TARGET_DIR=$temporary/target
         cargo +nightly update -q -Zdirect-minimal-versions
-        # actix-server 2.8, the last version for this tokio, uses modules that later versions of actix-rt disable.
-        cargo +nightly update -q -p actix-rt --precise 2.11.0
         cargo +nightly check -q -p onelane --lib --all-features
     )
     rm -r "$copy" "$temporary/target"

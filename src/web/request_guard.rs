@@ -1,7 +1,7 @@
 //! [`RequestGuard`], the guard that one request has to pass, and [`RequestPermit`], its permit.
 
 use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::admission::{Arrival, refusal_per_key};
 use super::{KeyKind, Refusal, RequestKey};
@@ -16,7 +16,10 @@ pub struct RequestGuard(Arrival);
 
 /// The permit of a request, of any guard. Dropping it lets the next request run.
 #[must_use = "the permit is released as soon as it is dropped: bind it to `_permit`, not to `_`"]
-pub struct RequestPermit(Option<HeldPermit<ErasedSource>>);
+pub struct RequestPermit(
+    // The mutex makes the permit `Sync`, whatever the key. Nothing locks it.
+    Mutex<Option<HeldPermit<ErasedSource>>>,
+);
 
 /// The wait for the permit of a request.
 pub(super) enum PermitRequest {
@@ -52,7 +55,7 @@ impl RequestGuard {
             Arrival::Guarded(source) => {
                 PermitRequest::Wait(AcquireFuture::new(source), |error| refusal_per_key(error, KeyKind::Client))
             }
-            Arrival::LetThrough => PermitRequest::Ready(Ok(RequestPermit(None))),
+            Arrival::LetThrough => PermitRequest::Ready(Ok(RequestPermit(Mutex::new(None)))),
             Arrival::Refused => PermitRequest::Ready(Err(Refusal::key_missing())),
         }
     }
@@ -60,7 +63,7 @@ impl RequestGuard {
 
 impl RequestPermit {
     pub(super) fn new(permit: HeldPermit<ErasedSource>) -> Self {
-        Self(Some(permit))
+        Self(Mutex::new(Some(permit)))
     }
 }
 

@@ -180,7 +180,7 @@ fn public_types_are_send_sync_and_unpin_as_promised() {
         actix::GuardMiddleware: Send Sync Unpin;
         actix::GuardService<Local>: no no Unpin;
         actix::GuardBody<Bytes>: no no Unpin;
-        actix::GuardedFuture<Local>: Send Sync Unpin;
+        actix::GuardedFuture<Local>: no no Unpin;
         PoolHandler<u8, Rc<()>>: Send Sync Unpin;
         PoolHandler<Local, ()>: no no Unpin;
         PoolHandler<u8, (), CpuPool>: Send Sync Unpin;
