@@ -4,3 +4,4 @@ mod flight;
 mod guard;
 mod handlers;
 mod keyed;
+mod own_errors;

@@ -11,6 +11,7 @@ mod http2;
 mod keyed;
 mod listener;
 mod one_at_a_time;
+mod own_errors;
 mod refusals;
 mod request_body;
 mod response_body;
