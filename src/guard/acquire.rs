@@ -68,7 +68,17 @@ impl SharedGuard {
 
 impl<S: PermitSource> AcquireFuture<S> {
     pub(crate) fn new(source: S) -> Self {
-        Self { source: Some(source), wait: PermitWait::default(), timer: None }
+        Self::since(source, None)
+    }
+
+    /// Waits for a permit, for a caller that began to wait at `since` already.
+    pub(super) fn since(source: S, since: Option<Instant>) -> Self {
+        Self { source: Some(source), wait: PermitWait::since(since), timer: None }
+    }
+
+    /// Returns when the caller began to wait, if it has waited and the guard has a time limit.
+    pub(super) fn began(&self) -> Option<Instant> {
+        self.wait.began()
     }
 
     #[cold]

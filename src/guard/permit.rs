@@ -53,7 +53,7 @@ impl<S: PermitSource> HeldPermit<S> {
         Ok(Self::new(source))
     }
 
-    pub(super) fn source(&self) -> &S {
+    pub(crate) fn source(&self) -> &S {
         &self.source
     }
 

@@ -19,6 +19,8 @@ pub(super) struct PermitWait {
     /// `None` before and after the wait.
     waiter: Option<WaiterId>,
     clock: Option<Box<WaitClock>>,
+    /// When the caller began to wait, if that was before it entered this queue.
+    since: Option<Instant>,
 }
 
 /// The deadlines of a wait. Exists only if the guard has a time limit.
@@ -31,6 +33,16 @@ struct WaitClock {
 }
 
 impl PermitWait {
+    /// Creates a wait of a caller that began to wait at `since` already.
+    pub(super) fn since(since: Option<Instant>) -> Self {
+        Self { since, ..Self::default() }
+    }
+
+    /// Returns when the caller began to wait, if it has waited and the guard has a time limit.
+    pub(super) fn began(&self) -> Option<Instant> {
+        self.clock.as_ref().map_or(self.since, |clock| Some(clock.since))
+    }
+
     pub(super) fn is_queued(&self) -> bool {
         self.waiter.is_some()
     }
@@ -56,7 +68,7 @@ impl PermitWait {
             EnqueueOutcome::Acquired => Some(Ok(())),
             EnqueueOutcome::Queued(waiter) => {
                 self.waiter = Some(waiter);
-                self.clock = WaitClock::start(source);
+                self.clock = WaitClock::start(source, self.since);
                 source.core().hold_time.request_sample();
                 None
             }
@@ -123,14 +135,15 @@ impl PermitWait {
 }
 
 impl WaitClock {
-    fn start(source: &mut impl PermitSource) -> Option<Box<Self>> {
+    fn start(source: &mut impl PermitSource, since: Option<Instant>) -> Option<Box<Self>> {
         let limits = source.core().limits;
         if limits.max_wait.is_none() && limits.grant_timeout.is_none() {
             return None;
         }
-        let mut clock = Box::new(Self { since: Instant::now(), limits, next_expiry: None });
+        let now = Instant::now();
+        let mut clock = Box::new(Self { since: since.unwrap_or(now), limits, next_expiry: None });
         // The first check is made at once, because the earlier waiters may have left before a grant expired.
-        clock.expire_grants(source, clock.since);
+        clock.expire_grants(source, now);
         Some(clock)
     }
 

@@ -21,6 +21,7 @@
 //! 5. Work, outcomes, keys and wakers are never polled, cloned, dropped or woken while the mutex is held. There are two
 //!    exceptions: cloning an outcome increments a reference count, and keys are compared.
 
+use std::borrow::Borrow;
 use std::mem;
 use std::task::Waker;
 
@@ -278,7 +279,10 @@ impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
 
     /// Makes the next caller of the key start a run, even if the current one has not ended. Returns `true` if the key
     /// had a run.
-    pub(crate) fn forget(&self, hash: Hash64, key: &K) -> bool {
+    pub(crate) fn forget<Q: Eq + ?Sized>(&self, hash: Hash64, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
         let mut runs = lock(&self.runs);
         let Some(index) = runs.find(hash, key) else { return false };
         let run = runs.value(index);

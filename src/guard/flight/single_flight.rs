@@ -1,6 +1,6 @@
 //! [`SingleFlight`], which runs work once for all callers that ask at the same time.
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 use std::convert::Infallible;
 use std::hash::Hash;
 use std::sync::{Arc, OnceLock};
@@ -158,7 +158,13 @@ where
     ///
     /// The forgotten run continues for its callers. Use this when the result of that run is known to be out of date.
     /// From then on two runs of the key may be in progress at once.
-    pub fn forget(&self, key: &K) -> bool {
+    ///
+    /// The key may be borrowed, as in a `HashMap`: `flight.forget("page")` for `String` keys.
+    pub fn forget<Q>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
         let Some(map) = self.map.get() else { return false };
         let (hash, shard) = map.shards.locate(key);
         map.shards.shard(shard).forget(hash, key)

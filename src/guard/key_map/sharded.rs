@@ -41,7 +41,7 @@ impl<S> Sharded<S> {
 
     /// Returns the key's hash and the number of its shard.
     #[inline]
-    pub(crate) fn locate<K: Hash>(&self, key: &K) -> (Hash64, u32) {
+    pub(crate) fn locate<K: Hash + ?Sized>(&self, key: &K) -> (Hash64, u32) {
         let hash = self.hasher.hash_one(key);
         // The middle bits select the shard, because the shard's table uses the top and the bottom bits.
         let shard = (hash >> 32) as usize & (self.shards.len() - 1);

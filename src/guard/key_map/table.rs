@@ -8,6 +8,7 @@
 //!
 //! The first entry is stored in the table itself. A shard seldom has a second entry, so it seldom allocates.
 
+use std::borrow::Borrow;
 use std::mem;
 
 use hashbrown::HashTable;
@@ -62,11 +63,14 @@ impl<K: Eq, V> Table<K, V> {
 
     /// Returns the index of the linked entry with this key.
     #[inline]
-    pub(crate) fn find(&self, hash: Hash64, key: &K) -> Option<u32> {
+    pub(crate) fn find<Q: Eq + ?Sized>(&self, hash: Hash64, key: &Q) -> Option<u32>
+    where
+        K: Borrow<Q>,
+    {
         if let Some(first) = &self.first
             && first.is_linked
             && first.hash == hash
-            && first.key == *key
+            && first.key.borrow() == key
         {
             return Some(0);
         }
@@ -75,7 +79,7 @@ impl<K: Eq, V> Table<K, V> {
         }
         let has_key = |position: &u32| {
             let entry = &self.rest[*position as usize];
-            entry.hash == hash && entry.key == *key
+            entry.hash == hash && entry.key.borrow() == key
         };
         self.linked.find(hash.0, has_key).map(|position| position + 1)
     }
@@ -149,6 +153,11 @@ impl<K: Eq, V> Table<K, V> {
     fn take_unused_memory(&mut self) -> Option<Box<TableMemory<K, V>>> {
         let is_unused = self.rest.capacity() > 0 && self.rest.is_empty() && self.first.is_none();
         is_unused.then(|| Box::new((mem::take(&mut self.rest), mem::take(&mut self.linked))))
+    }
+
+    /// Returns the key of an entry.
+    pub(crate) fn key(&mut self, index: u32) -> &K {
+        &self.entry(index).key
     }
 
     /// Returns the values of all entries, also of those that are not linked.

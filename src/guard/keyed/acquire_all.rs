@@ -5,9 +5,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::vec;
 
+use tokio::time::Instant;
+
 use super::acquire::AcquireKey;
 use super::keyed_guard::KeyedGuard;
 use super::permit::KeyedPermit;
+use super::source::KeyedSource;
 use crate::debug::impl_debug;
 use crate::guard::error::AcquireError;
 
@@ -21,6 +24,8 @@ pub struct AcquireAll<'a, K: Hash + Eq> {
     /// The keys after `next`.
     keys: vec::IntoIter<K>,
     guard: &'a KeyedGuard<K>,
+    /// When the caller first had to wait: `max_wait` limits all its waits together.
+    since: Option<Instant>,
 }
 
 /// A permit of each of several keys. Dropping it lets their next callers run.
@@ -32,7 +37,7 @@ impl<'a, K: Hash + Ord> AcquireAll<'a, K> {
         let mut keys: Vec<K> = keys.into_iter().collect();
         keys.sort_unstable();
         keys.dedup();
-        Self { next: None, permits: Some(Vec::with_capacity(keys.len())), keys: keys.into_iter(), guard }
+        Self { next: None, permits: Some(Vec::with_capacity(keys.len())), keys: keys.into_iter(), guard, since: None }
     }
 }
 
@@ -44,10 +49,13 @@ impl<'a, K: Hash + Eq> Future for AcquireAll<'a, K> {
         let permits = this.permits.as_mut().expect("an acquire_all future is not polled after it completed");
         loop {
             if this.next.is_none() {
-                this.next = this.keys.next().map(|key| this.guard.acquire(key));
+                this.next =
+                    this.keys.next().map(|key| AcquireKey::since(KeyedSource::new(this.guard, key), this.since));
             }
             let Some(next) = &mut this.next else { break };
-            let result = ready!(Pin::new(next).poll(cx));
+            let result = Pin::new(&mut *next).poll(cx);
+            this.since = next.began();
+            let result = ready!(result);
             this.next = None;
             match result {
                 Ok(permit) => permits.push(permit),

@@ -190,8 +190,8 @@ impl<K: Hash + Eq> KeyedGuard<K> {
     /// same keys in different orders do not deadlock. That holds only if a caller asks for all its keys in one call: a
     /// caller that already holds a permit may still wait for a caller that waits for that permit.
     ///
-    /// While the future waits for a key, it holds the permits of the keys before it. `max_wait` applies to each key
-    /// separately.
+    /// While the future waits for a key, it holds the permits of the keys before it. `max_wait` limits the waits for all
+    /// keys together.
     ///
     /// ```
     /// # use onelane::KeyedGuard;

@@ -260,6 +260,14 @@ impl<K: Eq> Shard<K> {
     }
 
     /// Returns how many callers wait for a key.
+    /// Returns a copy of the key of an entry. The clone runs with the mutex held, as comparisons of keys do.
+    pub(crate) fn key(&self, index: u32) -> K
+    where
+        K: Clone,
+    {
+        lock(&self.entries).table.key(index).clone()
+    }
+
     pub(crate) fn waiting_for(&self, hash: Hash64, key: &K) -> usize {
         let mut entries = lock(&self.entries);
         let Some(index) = entries.table.find(hash, key) else { return 0 };

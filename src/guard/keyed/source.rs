@@ -44,6 +44,15 @@ where
     }
 
     /// Passes the key to its shard. The shard takes the key if it is a new one.
+    /// Returns a copy of the key of a permit.
+    pub(super) fn permit_key(&self) -> K
+    where
+        K: Clone,
+    {
+        let (entry, shard) = self.entry();
+        shard.key(entry.index())
+    }
+
     #[inline]
     fn with_key<R>(
         &mut self,

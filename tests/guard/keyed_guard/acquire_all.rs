@@ -7,9 +7,10 @@ use std::time::Duration;
 use onelane::guard::AcquireErrorKind;
 use onelane::{KeyedGuard, Queue};
 use tokio::task::yield_now;
-use tokio::time::{advance, timeout};
+use tokio::time::{Instant, advance, sleep, timeout};
 use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok, task};
 
+use support::leak;
 use support::random::Random;
 use support::runtimes::{current_thread, multi_thread};
 
@@ -178,4 +179,36 @@ fn acquire_all_dropped_before_its_first_poll_has_no_effect() {
     drop(guard.acquire_all([1, 2]));
     assert_idle(&guard);
     assert_eq!(guard.stats().granted, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn max_wait_limits_the_waits_for_all_keys_together() {
+    let guard = leak(KeyedGuard::builder("together").max_wait(SECOND).build());
+    for (gaps, is_in_time) in [(300, true), (400, false)] {
+        let held: Vec<_> = (1..=3).map(|key| guard.try_acquire(key).unwrap()).collect();
+        tokio::spawn(async move {
+            for permit in held {
+                sleep(Duration::from_millis(gaps)).await;
+                drop(permit);
+            }
+        });
+        let start = Instant::now();
+        let result = guard.acquire_all([3, 1, 2]).await;
+        assert_eq!(result.is_ok(), is_in_time);
+        if let Err(error) = result {
+            assert_eq!(error, AcquireErrorKind::Timeout);
+            assert!((SECOND..SECOND + Duration::from_millis(3)).contains(&error.waited().unwrap()), "{error:?}");
+            assert!(start.elapsed() < SECOND + Duration::from_millis(3));
+        }
+        sleep(2 * SECOND).await;
+        assert_eq!(guard.len(), 0);
+    }
+}
+
+#[test]
+fn permit_knows_its_key() {
+    let guard = Arc::new(KeyedGuard::<String>::new("named"));
+    let permit = guard.try_acquire("a".to_owned()).unwrap();
+    let owned = Arc::clone(&guard).try_acquire_owned("b".to_owned()).unwrap();
+    assert_eq!((permit.key(), owned.key()), ("a".to_owned(), "b".to_owned()));
 }

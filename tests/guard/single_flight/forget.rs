@@ -3,7 +3,8 @@
 use std::future::pending;
 use std::sync::Arc;
 
-use tokio_test::{assert_pending, assert_ready_ok};
+use onelane::SingleFlight;
+use tokio_test::{assert_pending, assert_ready_ok, task};
 
 use support::leak;
 use support::runtimes::current_thread;
@@ -124,4 +125,12 @@ fn work_of_a_forgotten_run_may_call_its_key() {
     assert_eq!(assert_ready_ok!(only.poll()), 8);
     assert_eq!(flight.stats().runs, 2);
     assert_idle(flight);
+}
+
+#[test]
+fn key_may_be_borrowed() {
+    let flight = SingleFlight::<String, u32>::new("borrowed");
+    let mut leader = task::spawn(flight.run("page".to_owned(), pending));
+    assert_pending!(leader.poll());
+    assert!(flight.forget("page") && !flight.forget("page"));
 }

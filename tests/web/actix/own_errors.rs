@@ -47,7 +47,7 @@ async fn refusal_depends_on_the_head_of_its_request() {
                 .service(resource("/flight").wrap(flights).route(get().to(panics)));
         }
     });
-    let _permit = guard.try_acquire().unwrap();
+    let _permit = guard.try_acquire().expect("the test is set up");
     for (path, status) in [("/guard", 503), ("/pool", 503), ("/key", 400), ("/flight", 500)] {
         let response = server.get(&format!("{path}?a=1")).await.expect("no panic");
         assert_eq!(response.status(), status, "{path}");
@@ -80,7 +80,7 @@ async fn extractor_takes_a_keyed_guard_from_the_data_of_the_app() {
             config.app_data(guards.clone()).route("/", get().to(handler));
         }
     });
-    let _permit = guards.try_acquire("a".to_owned()).unwrap();
+    let _permit = guards.try_acquire("a".to_owned()).expect("the test is set up");
     let refused = server.get("/?a").await.expect("no panic");
     assert_eq!(refused.status(), 429);
     let problem: Value = refused.json().await.expect("a problem is JSON");
@@ -128,7 +128,7 @@ async fn error_in_thiserror_and_anyhow_keeps_status_retry_after_and_body() {
         config.route("/typed", get().to(typed)).route("/any", get().to(any)).route("/unrelated", get().to(unrelated));
     });
     assert_eq!(server.get("/typed").await.expect("no panic").status(), 200);
-    let _permit = GUARD.try_acquire().unwrap();
+    let _permit = GUARD.try_acquire().expect("the test is set up");
     for path in ["/typed", "/any"] {
         let problem = assert_problem(server.get(path).await.expect("no panic"), 503, Some("1"), BUSY).await;
         for internal in ["section", "acquire()", "report is not"] {

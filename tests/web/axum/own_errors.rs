@@ -51,7 +51,7 @@ async fn refusal_depends_on_the_head_of_its_request() {
             .layer(FlightLayer::new("panics").options(flight_options)),
         );
     let address = serve(Listening::Plain, app).await;
-    let _permit = guard.try_acquire().unwrap();
+    let _permit = guard.try_acquire().expect("the test is set up");
     for (path, status) in [("/guard", 503), ("/pool", 503), ("/key", 400), ("/flight", 500)] {
         let response = Client::sending(address, german(&format!("{path}?a=1"))).await.response().await;
         let problem = response.json();
@@ -115,7 +115,7 @@ async fn extractor_takes_guards_and_keys_from_the_state_of_the_app() {
     state.probe.release(2);
     assert_eq!((first.response().await.status, other.response().await.status), (200, 200));
 
-    let permit = state.report.try_acquire().unwrap();
+    let permit = state.report.try_acquire().expect("the test is set up");
     is_problem(&Client::sending(address, http::get("/report")).await.response().await, 503, BUSY);
     drop(permit);
     assert_eq!(Client::sending(address, http::get("/report")).await.response().await.status, 200);
@@ -160,7 +160,7 @@ async fn error_in_thiserror_and_anyhow_keeps_status_retry_after_and_body() {
     let address = serve(Listening::Plain, app).await;
     let respond = async |path| Client::sending(address, http::get(path)).await.response().await;
     assert_eq!(respond("/typed").await.text(), "in");
-    let _permit = GUARD.try_acquire().unwrap();
+    let _permit = GUARD.try_acquire().expect("the test is set up");
     for path in ["/typed", "/any"] {
         let response = respond(path).await;
         is_problem(&response, 503, BUSY);
@@ -183,8 +183,11 @@ fn custom_refusal_is_a_response_without_a_framework() {
     assert_eq!(refusal.detail(), "Come back tomorrow.");
     assert_eq!(refusal.headers().collect::<Vec<_>>(), [("x-quota", "0")]);
     let response = axum::http::Response::<axum::body::Bytes>::from(refusal);
-    assert_eq!((response.status().as_u16(), &response.headers()["x-quota"]), (429, &"0".parse().unwrap()));
-    let problem: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()["x-quota"]),
+        (429, &"0".parse().expect("the test is set up"))
+    );
+    let problem: serde_json::Value = serde_json::from_slice(response.body()).expect("the test is set up");
     let expected = json!({
         "type": "https://example.org/quota", "title": "Over quota", "status": 429,
         "detail": "Come back tomorrow.", "limit": 3,
@@ -196,6 +199,6 @@ fn custom_refusal_is_a_response_without_a_framework() {
 fn refusal_is_an_error_whose_source_is_what_happened() {
     let refusal = Refusal::from(AcquireError::from(onelane::guard::AcquireErrorKind::Closed));
     let boxed: Box<dyn std::error::Error + Send + Sync> = refusal.into();
-    assert!(boxed.source().unwrap().is::<AcquireError>());
-    assert_eq!(Refusal::find_in(&*boxed).unwrap().status(), 503);
+    assert!(boxed.source().expect("the test is set up").is::<AcquireError>());
+    assert_eq!(Refusal::find_in(&*boxed).expect("the test is set up").status(), 503);
 }
