@@ -141,9 +141,7 @@ async fn timeout_midway_releases_the_permits_acquired_before_it() {
     let [one, two] = held;
     drop(one);
     assert_pending!(all.poll());
-    // The time limit starts again for each key.
-    advance(SECOND - Duration::from_millis(10)).await;
-    assert_pending!(all.poll());
+    // The time limit continues for the next key.
     advance(Duration::from_millis(12)).await;
     assert!(is_timeout(&assert_ready_err!(all.poll())));
     assert_released(&guard, 1);
@@ -193,7 +191,7 @@ async fn max_wait_limits_the_waits_for_all_keys_together() {
             }
         });
         let start = Instant::now();
-        let result = guard.acquire_all([3, 1, 2]).await;
+        let result = guard.acquire_all([3, 1, 2]).await.map(drop);
         assert_eq!(result.is_ok(), is_in_time);
         if let Err(error) = result {
             assert_eq!(error, AcquireErrorKind::Timeout);
