@@ -69,9 +69,9 @@ impl BlockingPool {
     }
 
     pub(super) fn from_settings(settings: PoolSettings, limiter: SharedLimiter) -> Self {
-        let PoolSettings { name, max_queued, queue_timeout } = settings;
+        let PoolSettings { name, max_queued, max_wait } = settings;
         let config = Arc::new(WorkersConfig::new(name, limiter, max_queued, KEEP_ALIVE));
-        Self(Arc::new(Pool { config, queue_timeout, workers: WorkerSource::PerRuntime(Runtimes::default()) }))
+        Self(Arc::new(Pool { config, max_wait, workers: WorkerSource::PerRuntime(Runtimes::default()) }))
     }
 
     /// Returns the pool of [`run_blocking`].

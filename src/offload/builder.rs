@@ -23,7 +23,7 @@ use crate::debug::impl_debug;
 /// let reports = BlockingPool::builder("reports")
 ///     .max_running(4)
 ///     .max_queued(32)
-///     .queue_timeout(Duration::from_secs(2))
+///     .max_wait(Duration::from_secs(2))
 ///     .build();
 /// # assert_eq!(reports.stats().max_running, 4);
 /// ```
@@ -54,7 +54,7 @@ pub struct PoolBuilder<P> {
     #[cfg(feature = "cpu")]
     shared: Option<CpuPool>,
     max_queued: Option<usize>,
-    queue_timeout: Option<Duration>,
+    max_wait: Option<Duration>,
     pool: PhantomData<fn() -> P>,
 }
 
@@ -62,7 +62,7 @@ pub struct PoolBuilder<P> {
 pub(super) struct PoolSettings {
     pub(super) name: Cow<'static, str>,
     pub(super) max_queued: Option<usize>,
-    pub(super) queue_timeout: Option<Duration>,
+    pub(super) max_wait: Option<Duration>,
 }
 
 impl<P> PoolBuilder<P> {
@@ -76,7 +76,7 @@ impl<P> PoolBuilder<P> {
             #[cfg(feature = "cpu")]
             shared: None,
             max_queued: None,
-            queue_timeout: None,
+            max_wait: None,
             pool: PhantomData,
         }
     }
@@ -89,25 +89,22 @@ impl<P> PoolBuilder<P> {
         self
     }
 
-    /// Sets how long a task waits for a thread if it has no [limit](super::Task::queue_timeout) of its own. Must be
+    /// Sets how long a task waits for a thread if it has no [limit](super::Task::max_wait) of its own. Must be
     /// above zero. Default: no limit.
-    pub fn queue_timeout(mut self, limit: Duration) -> Self {
-        self.queue_timeout = Some(limit);
+    pub fn max_wait(mut self, limit: Duration) -> Self {
+        self.max_wait = Some(limit);
         self
     }
 
-    fn check_queue_timeout(&self) -> Result<(), Problem> {
-        if self.queue_timeout == Some(Duration::ZERO) {
-            return Err((
-                "queue_timeout",
-                "a queue_timeout of zero lets no task start: use max_queued(0), or no limit",
-            ));
+    fn check_max_wait(&self) -> Result<(), Problem> {
+        if self.max_wait == Some(Duration::ZERO) {
+            return Err(("max_wait", "a max_wait of zero lets no task start: use max_queued(0), or no limit"));
         }
         Ok(())
     }
 
     fn settings(self) -> PoolSettings {
-        PoolSettings { name: self.name, max_queued: self.max_queued, queue_timeout: self.queue_timeout }
+        PoolSettings { name: self.name, max_queued: self.max_queued, max_wait: self.max_wait }
     }
 }
 
@@ -135,7 +132,7 @@ impl BlockingPoolBuilder {
     /// # Panics
     ///
     /// Panics if `max_running` is not from 1 to [`CapacityLimiter::MAX_TOTAL`] or is set together with `limiter`, or if
-    /// `queue_timeout` is zero.
+    /// `max_wait` is zero.
     #[must_use]
     #[track_caller]
     pub fn build(self) -> BlockingPool {
@@ -148,7 +145,7 @@ impl BlockingPoolBuilder {
     ///
     /// Returns the first setting with which [`build`](Self::build) panics.
     pub fn try_build(mut self) -> Result<BlockingPool, ConfigError> {
-        if let Err(problem) = self.check_max_running().and_then(|()| self.check_queue_timeout()) {
+        if let Err(problem) = self.check_max_running().and_then(|()| self.check_max_wait()) {
             return Err(ConfigError::named("pool", self.name, problem));
         }
         let max_running = self.max_running.unwrap_or(Self::DEFAULT_MAX_RUNNING);
@@ -191,7 +188,7 @@ impl CpuPoolBuilder {
     ///
     /// # Panics
     ///
-    /// Panics if `threads` is not from 1 to rayon's maximum or is set together with `share_threads`, if `queue_timeout`
+    /// Panics if `threads` is not from 1 to rayon's maximum or is set together with `share_threads`, if `max_wait`
     /// is zero, or if the threads can't be started.
     #[must_use]
     #[track_caller]
@@ -205,7 +202,7 @@ impl CpuPoolBuilder {
     ///
     /// Returns the first setting with which [`build`](Self::build) panics, or an error if the threads can't be started.
     pub fn try_build(mut self) -> Result<CpuPool, PoolBuildError> {
-        if let Err(problem) = self.check_threads().and_then(|()| self.check_queue_timeout()) {
+        if let Err(problem) = self.check_threads().and_then(|()| self.check_max_wait()) {
             return Err(ConfigError::named("pool", self.name, problem).into());
         }
         let threads = match self.shared.take() {
@@ -241,7 +238,7 @@ impl<P> Clone for PoolBuilder<P> {
             #[cfg(feature = "cpu")]
             shared: self.shared.clone(),
             max_queued: self.max_queued,
-            queue_timeout: self.queue_timeout,
+            max_wait: self.max_wait,
             pool: PhantomData,
         }
     }
@@ -249,5 +246,5 @@ impl<P> Clone for PoolBuilder<P> {
 
 impl_debug!([P] PoolBuilder<P> |this| {
     name: this.name, max_running: this.max_running, limiter: this.limiter, max_queued: this.max_queued,
-    queue_timeout: this.queue_timeout, ..
+    max_wait: this.max_wait, ..
 });

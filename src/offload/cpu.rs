@@ -89,7 +89,7 @@ impl CpuPool {
     }
 
     pub(super) fn from_settings(settings: PoolSettings, threads: CpuThreads) -> Result<Self, PoolBuildError> {
-        let PoolSettings { name, max_queued, queue_timeout } = settings;
+        let PoolSettings { name, max_queued, max_wait } = settings;
         let (limiter, rayon) = match threads {
             CpuThreads::Shared(Self(pool, rayon)) => (pool.config.limiter.clone(), rayon),
             CpuThreads::New(threads) => {
@@ -103,7 +103,7 @@ impl CpuPool {
         };
         let config = Arc::new(WorkersConfig::new(name, limiter, max_queued, KEEP_ALIVE));
         let workers = Workers::new(Arc::clone(&config), Box::new(RayonThreads(Arc::clone(&rayon))));
-        Ok(Self(Arc::new(Pool { config, queue_timeout, workers: WorkerSource::Own(workers) }), rayon))
+        Ok(Self(Arc::new(Pool { config, max_wait, workers: WorkerSource::Own(workers) }), rayon))
     }
 
     /// Returns the pool of [`run_cpu`].

@@ -11,7 +11,7 @@ use crate::guard::erased::ErasedSource;
 use crate::guard::permit::HeldPermit;
 use crate::sync::{Mutex, lock};
 
-/// A permit that is released when the body has ended, when this value is dropped, or after `limit`.
+/// A permit that is released when the body has ended, when this value is dropped, or after the limit, if there is one.
 ///
 /// The limit needs its own task, because a body whose client has stopped reading is not polled.
 #[derive(Debug)]
@@ -21,9 +21,9 @@ pub(crate) struct BodyHold {
 }
 
 impl BodyHold {
-    pub(crate) fn new(permit: HeldPermit<ErasedSource>, limit: Duration) -> Self {
+    pub(crate) fn new(permit: HeldPermit<ErasedSource>, limit: Option<Duration>) -> Self {
         let permit = Arc::new(Mutex::new(Some(permit)));
-        let timer = Handle::try_current().ok().map(|runtime| {
+        let timer = limit.zip(Handle::try_current().ok()).map(|(limit, runtime)| {
             let permit = Arc::clone(&permit);
             let release_at_limit = async move {
                 sleep(limit).await;

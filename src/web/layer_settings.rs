@@ -64,7 +64,7 @@ impl<Q> LayerSettings<Q> {
         handler: GuardedWork<F, ErasedSource>,
     ) -> Option<DetachedWork<F, ErasedSource>> {
         match self.options.on_disconnect {
-            OnDisconnect::Finish => handler.detach(Some(self.options.max_run)),
+            OnDisconnect::Finish => handler.detach(self.options.max_run),
             OnDisconnect::Cancel => None,
         }
     }

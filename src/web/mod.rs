@@ -54,7 +54,7 @@
 //! | error | status | `type` | `Retry-After` |
 //! |---|---|---|---|
 //! | [`Full`](crate::offload::OffloadErrorKind::Full): no thread is free and the queue is full | 503 | <span id="pool-full">`pool-full`</span> | 1 |
-//! | [`QueueTimeout`](crate::offload::OffloadErrorKind::QueueTimeout): after `queue_timeout` | 503 | `timeout` | 1 |
+//! | [`QueueTimeout`](crate::offload::OffloadErrorKind::QueueTimeout): after `max_wait` | 503 | `timeout` | 1 |
 //! | [`Timeout`](crate::offload::OffloadErrorKind::Timeout) before the work began | 503 | `timeout` | 1 |
 //! | [`Timeout`](crate::offload::OffloadErrorKind::Timeout) after the work began | 504 | <span id="took-too-long">`took-too-long`</span> | |
 //! | [`Cancelled`](crate::offload::OffloadErrorKind::Cancelled) by the service | 503 | <span id="cancelled">`cancelled`</span> | |

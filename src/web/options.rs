@@ -57,9 +57,9 @@ pub enum Hold {
 #[must_use]
 pub struct GuardOptions {
     pub(crate) on_disconnect: OnDisconnect,
-    pub(crate) max_run: Duration,
+    pub(crate) max_run: Option<Duration>,
     pub(crate) hold: Hold,
-    pub(crate) body_hold_max: Duration,
+    pub(crate) body_hold_max: Option<Duration>,
     pub(crate) key_kind: KeyKind,
     #[cfg(feature = "tower")]
     pub(crate) read_ahead: usize,
@@ -71,9 +71,9 @@ impl GuardOptions {
     pub fn new() -> Self {
         Self {
             on_disconnect: OnDisconnect::Finish,
-            max_run: Duration::from_secs(3600),
+            max_run: Some(Duration::from_secs(3600)),
             hold: Hold::Auto,
-            body_hold_max: Duration::from_secs(30),
+            body_hold_max: Some(Duration::from_secs(30)),
             key_kind: KeyKind::Client,
             #[cfg(feature = "tower")]
             read_ahead: 64 * 1024,
@@ -89,9 +89,9 @@ impl GuardOptions {
     }
 
     /// Limits how long a handler may continue after its client has disconnected. After that time the handler is
-    /// dropped. Default: one hour. `Duration::MAX` means no limit.
-    pub fn max_run(mut self, max_run: Duration) -> Self {
-        self.max_run = max_run;
+    /// dropped. Default: one hour. `None` is no limit.
+    pub fn max_run(mut self, max_run: impl Into<Option<Duration>>) -> Self {
+        self.max_run = max_run.into();
         self
     }
 
@@ -102,12 +102,12 @@ impl GuardOptions {
     }
 
     /// Sets how long a response body may hold the permit, counted from the response's head. After that time the next
-    /// request runs alongside it. `Duration::MAX` means no limit.
+    /// request runs alongside it. `None` is no limit.
     ///
     /// The default, 30 seconds, keeps one slow reader from occupying the endpoint. Long exports and event streams need
     /// a higher limit, or none.
-    pub fn body_hold_max(mut self, body_hold_max: Duration) -> Self {
-        self.body_hold_max = body_hold_max;
+    pub fn body_hold_max(mut self, body_hold_max: impl Into<Option<Duration>>) -> Self {
+        self.body_hold_max = body_hold_max.into();
         self
     }
 

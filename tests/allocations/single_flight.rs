@@ -79,7 +79,7 @@ fn flight(fate: Fate) -> Flight {
     let flight = Flight::builder("leak");
     match fate {
         Fate::IsDetached => flight.detached().build(),
-        Fate::TimesOut => flight.wait_timeout(LIMIT).build(),
+        Fate::TimesOut => flight.max_wait(LIMIT).build(),
         _ => flight.build(),
     }
 }

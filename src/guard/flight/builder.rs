@@ -15,7 +15,7 @@ use crate::sync::const_unless_loom;
 ///
 /// static PAGES: SingleFlight<String, String> = SingleFlight::builder("pages")
 ///     .max_waiters(10_000)
-///     .wait_timeout(Duration::from_secs(5))
+///     .max_wait(Duration::from_secs(5))
 ///     .build();
 /// # assert_eq!(PAGES.name(), "pages");
 /// ```
@@ -29,13 +29,13 @@ pub struct SingleFlightBuilder<K, T, E> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FlightConfig {
     pub(super) max_waiters: usize,
-    pub(super) wait_timeout: Option<Duration>,
+    pub(super) max_wait: Option<Duration>,
     pub(super) detached: bool,
 }
 
 impl<K, T, E> SingleFlightBuilder<K, T, E> {
     pub(super) const fn new(name: &'static str) -> Self {
-        let config = FlightConfig { max_waiters: usize::MAX - 1, wait_timeout: None, detached: false };
+        let config = FlightConfig { max_waiters: usize::MAX - 1, max_wait: None, detached: false };
         Self { name, config, types: PhantomData }
     }
 
@@ -53,8 +53,8 @@ impl<K, T, E> SingleFlightBuilder<K, T, E> {
     ///
     /// After that time the caller gets [`Timeout`](crate::guard::FlightErrorKind::Timeout), and the run continues for the other
     /// callers. The timer is set only when a caller has to wait. A result that is available when the timer fires wins.
-    pub const fn wait_timeout(mut self, wait_timeout: Duration) -> Self {
-        self.config.wait_timeout = Some(wait_timeout);
+    pub const fn max_wait(mut self, max_wait: Duration) -> Self {
+        self.config.max_wait = Some(max_wait);
         self
     }
 
@@ -72,19 +72,19 @@ impl<K, T, E> SingleFlightBuilder<K, T, E> {
         ///
         /// # Panics
         ///
-        /// Panics if `wait_timeout` is zero. In a `const` or `static` that is a compile error:
+        /// Panics if `max_wait` is zero. In a `const` or `static` that is a compile error:
         ///
         /// ```compile_fail,E0080
         /// # use std::time::Duration;
         /// # use onelane::SingleFlight;
-        /// static HASTY: SingleFlight<u64, u64> = SingleFlight::builder("hasty").wait_timeout(Duration::ZERO).build();
+        /// static HASTY: SingleFlight<u64, u64> = SingleFlight::builder("hasty").max_wait(Duration::ZERO).build();
         /// ```
         ///
         /// Panics if `max_waiters` is `usize::MAX`.
         #[must_use]
         pub fn build(self) -> SingleFlight<K, T, E> {
-            if let Some(timeout) = self.config.wait_timeout {
-                assert!(!timeout.is_zero(), "a wait_timeout of zero lets no caller wait: set a longer one, or none");
+            if let Some(timeout) = self.config.max_wait {
+                assert!(!timeout.is_zero(), "a max_wait of zero lets no caller wait: set a longer one, or none");
             }
             assert!(self.config.max_waiters < usize::MAX, "max_waiters is unlimited by default: leave it out");
             SingleFlight::from_parts(self.name, self.config)

@@ -35,7 +35,7 @@ pub enum FlightErrorKind {
     Panicked,
     /// The run already had as many waiters as `max_waiters` allows.
     TooManyWaiters,
-    /// The run did not end within `wait_timeout`. It continues if other callers wait for it.
+    /// The run did not end within `max_wait`. It continues if other callers wait for it.
     Timeout,
     /// The work asked for its own key, and would have waited for itself.
     WouldDeadlock,
@@ -93,7 +93,7 @@ impl<E> FlightError<E> {
         self.name
     }
 
-    /// Returns how long the caller waited, if it waited until `wait_timeout`.
+    /// Returns how long the caller waited, if it waited until `max_wait`.
     #[must_use]
     pub fn waited(&self) -> Option<Duration> {
         match self.error {
@@ -192,7 +192,7 @@ impl<E> fmt::Display for FlightError<E> {
         match &self.error {
             RunError::Panicked(panic) => write!(f, "the shared work panicked: {panic}"),
             RunError::Timeout { waited } => {
-                write!(f, "no result within {waited:?}: try again later, or raise wait_timeout")
+                write!(f, "no result within {waited:?}: try again later, or raise max_wait")
             }
             _ => self.kind().fmt(f),
         }
@@ -217,7 +217,7 @@ impl fmt::Display for FlightErrorKind {
             Self::Failed => "the shared work failed",
             Self::Panicked => "the shared work panicked",
             Self::TooManyWaiters => "too many callers are waiting for this run: try again later, or raise max_waiters",
-            Self::Timeout => "no result in time: try again later, or raise wait_timeout",
+            Self::Timeout => "no result in time: try again later, or raise max_wait",
             Self::Closed => "the flight is closed and admits no more callers: try another instance, or later",
             Self::WouldDeadlock => "already inside the run of this key: do not ask for the same key again in its work",
         })

@@ -222,9 +222,9 @@ where
         }
     }
 
-    /// Polls the timer, and leaves the run once `wait_timeout` has passed.
+    /// Polls the timer, and leaves the run once `max_wait` has passed.
     fn poll_timer(&mut self, cx: &mut Context<'_>, progress: &Progress) -> Poll<RunOutcome<T, E>> {
-        let Some(timeout) = self.flight.config.wait_timeout else { return Poll::Pending };
+        let Some(timeout) = self.flight.config.max_wait else { return Poll::Pending };
         let waited = ready!(self.timer.get_or_insert_with(|| WaitTimer::start(timeout)).poll(cx));
         self.finish(progress);
         // A result that became available just as the timer fired wins.

@@ -139,12 +139,12 @@ where
     ///
     /// Returns [`Failed`](crate::guard::FlightErrorKind::Failed) and [`Panicked`](crate::guard::FlightErrorKind::Panicked) if the work failed
     /// or panicked, [`TooManyWaiters`](crate::guard::FlightErrorKind::TooManyWaiters) at once,
-    /// [`Timeout`](crate::guard::FlightErrorKind::Timeout) after `wait_timeout`,
+    /// [`Timeout`](crate::guard::FlightErrorKind::Timeout) after `max_wait`,
     /// [`WouldDeadlock`](crate::guard::FlightErrorKind::WouldDeadlock) if the work asks for its own key.
     ///
     /// # Panics
     ///
-    /// Panics if the future has to wait with a `wait_timeout` outside of a tokio runtime with a timer, or is polled
+    /// Panics if the future has to wait with a `max_wait` outside of a tokio runtime with a timer, or is polled
     /// again after it completed.
     pub fn run<W, F>(&self, key: K, work: W) -> SharedRun<'_, K, T, E, W>
     where

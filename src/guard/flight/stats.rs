@@ -27,6 +27,6 @@ pub struct FlightStats {
     pub panicked: u64,
     /// Callers that were refused at once: the run had too many waiters, or the caller would have waited for itself.
     pub refused: u64,
-    /// Callers that waited for the whole `wait_timeout` and got no result.
+    /// Callers that waited for the whole `max_wait` and got no result.
     pub timed_out: u64,
 }

@@ -6,7 +6,7 @@
 pub enum OffloadErrorKind {
     /// All threads of the pool are busy, and its queue is full.
     Full,
-    /// The task did not start within its `queue_timeout`, and never will.
+    /// The task did not start within its `max_wait`, and never will.
     QueueTimeout,
     /// The task did not complete before its `timeout` or `deadline`. [`OffloadError::progress`] returns how far the
     /// task came.

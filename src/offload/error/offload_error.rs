@@ -231,7 +231,7 @@ impl fmt::Display for OffloadError {
                     Some(waited) => write!(f, "within {waited:?}")?,
                     None => f.write_str("in time")?,
                 }
-                f.write_str(": try again later, or raise queue_timeout")
+                f.write_str(": try again later, or raise max_wait")
             }
             OffloadErrorKind::Timeout => {
                 let advice = match details.progress {

@@ -137,7 +137,7 @@ impl BlockingPool {
             producer: Producer::new(iter),
             limits: BufferLimits { max_items: MAX_ITEMS, max_bytes: None },
             tasks: StreamTaskOptions { pool: Arc::clone(&self.0), label: None, priority: Priority::Normal },
-            queue_timeout: self.0.queue_timeout,
+            max_wait: self.0.max_wait,
         };
         BlockingStream { ready: Chunk::default(), state: StreamState::New(Box::new(new)) }
     }
@@ -172,10 +172,10 @@ impl<T> BlockingStream<T> {
     }
 
     /// Limits how long the stream's first task waits for a thread: see
-    /// [`Task::queue_timeout`](crate::offload::Task::queue_timeout). The later tasks of a stream that has started wait
+    /// [`Task::max_wait`](crate::offload::Task::max_wait). The later tasks of a stream that has started wait
     /// without a time limit.
-    pub fn queue_timeout(self, limit: Duration) -> Self {
-        self.with(|new| new.queue_timeout = Some(limit))
+    pub fn max_wait(self, limit: Duration) -> Self {
+        self.with(|new| new.max_wait = Some(limit))
     }
 
     fn with(mut self, set: impl FnOnce(&mut NewStream<T>)) -> Self {

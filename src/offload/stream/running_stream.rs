@@ -21,7 +21,7 @@ pub(super) struct NewStream<T> {
     pub(super) limits: BufferLimits,
     pub(super) tasks: StreamTaskOptions,
     /// How long the first task may be queued.
-    pub(super) queue_timeout: Option<Duration>,
+    pub(super) max_wait: Option<Duration>,
 }
 
 /// The options of each task of a stream.
@@ -34,7 +34,7 @@ pub(super) struct StreamTaskOptions {
 pub(super) struct RunningStream<T> {
     pub(super) buffer: Arc<StreamBuffer<T>>,
     tasks: StreamTaskOptions,
-    queue_timeout: Option<Duration>,
+    max_wait: Option<Duration>,
     /// The first task was submitted. Later ones are neither refused by a full queue nor limited in how long they are
     /// queued.
     is_admitted: bool,
@@ -48,9 +48,9 @@ pub(super) struct RunningStream<T> {
 
 impl<T: Send + 'static> RunningStream<T> {
     pub(super) fn new(new: NewStream<T>) -> Self {
-        let NewStream { producer, limits, tasks, queue_timeout } = new;
+        let NewStream { producer, limits, tasks, max_wait } = new;
         let buffer = Arc::new(Buffer::new(limits, producer));
-        Self { buffer, tasks, queue_timeout, is_admitted: false, task: None, failure: None, end: None }
+        Self { buffer, tasks, max_wait, is_admitted: false, task: None, failure: None, end: None }
     }
 
     /// Exchanges an empty chunk for the next one, which is not empty.
@@ -112,7 +112,7 @@ impl<T: Send + 'static> RunningStream<T> {
         let mut task = Task::new(Arc::clone(&self.tasks.pool), work).priority(self.tasks.priority);
         task.options.label.clone_from(&self.tasks.label);
         task.options.ignores_queue_bound = mem::replace(&mut self.is_admitted, true);
-        task.queue_timeout = self.queue_timeout.take();
+        task.max_wait = self.max_wait.take();
         // A refused task is dropped here, together with the iterator, which is user code.
         match catch(|| task.start()) {
             Ok(Ok(task)) => self.task = Some(task),

@@ -48,9 +48,9 @@ impl<T: Send + 'static> TaskHandle<T> {
     where
         F: FnOnce(&TaskContext) -> T + Send + 'static,
     {
-        let Task { pool, work, mut options, priority, queue_timeout, timeout } = task;
+        let Task { pool, work, mut options, priority, max_wait, timeout } = task;
         let (workers, runtime) = pool.current_workers().map_err(|error| of_task(error, &pool.config, &options))?;
-        let deadlines = TaskDeadlines::new(queue_timeout, timeout, options.deadline);
+        let deadlines = TaskDeadlines::new(max_wait, timeout, options.deadline);
         if let Some(deadlines) = &deadlines {
             // The timer needs a runtime, in a CPU pool too.
             Handle::try_current().map_err(|_| of_task(OffloadErrorKind::NoRuntime.into(), &pool.config, &options))?;

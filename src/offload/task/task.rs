@@ -33,7 +33,7 @@ use crate::offload::workers::Pool;
 ///     .task(|_| 128)
 ///     .label("thumbnail")
 ///     .priority(Priority::High)
-///     .queue_timeout(Duration::from_millis(50))
+///     .max_wait(Duration::from_millis(50))
 ///     .timeout(Duration::from_secs(2))
 ///     .await?;
 /// assert_eq!(width, 128);
@@ -46,14 +46,14 @@ pub struct Task<F> {
     pub(crate) work: F,
     pub(crate) options: TaskOptions,
     pub(crate) priority: Priority,
-    pub(crate) queue_timeout: Option<Duration>,
+    pub(crate) max_wait: Option<Duration>,
     pub(crate) timeout: Option<Duration>,
 }
 
 impl<F> Task<F> {
     pub(crate) fn new(pool: Arc<Pool>, work: F) -> Self {
-        let queue_timeout = pool.queue_timeout;
-        Self { pool, work, options: TaskOptions::default(), priority: Priority::Normal, queue_timeout, timeout: None }
+        let max_wait = pool.max_wait;
+        Self { pool, work, options: TaskOptions::default(), priority: Priority::Normal, max_wait, timeout: None }
     }
 
     /// Sets a name for the task in [statistics](crate::offload::PoolStats::tasks) and [errors](OffloadError::label).
@@ -73,8 +73,8 @@ impl<F> Task<F> {
     /// Default: the limit of the pool, which has none by default.
     ///
     /// A limit of zero, such as the rest of a budget that is used up, fails the task without running it.
-    pub fn queue_timeout(mut self, limit: Duration) -> Self {
-        self.queue_timeout = Some(limit);
+    pub fn max_wait(mut self, limit: Duration) -> Self {
+        self.max_wait = Some(limit);
         self
     }
 

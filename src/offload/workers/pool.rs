@@ -15,7 +15,7 @@ use crate::offload::stats::{PoolStats, RunningTask};
 #[derive(Debug)]
 pub(crate) struct Pool {
     pub(crate) config: Arc<WorkersConfig>,
-    pub(crate) queue_timeout: Option<Duration>,
+    pub(crate) max_wait: Option<Duration>,
     pub(crate) workers: WorkerSource,
 }
 

@@ -30,7 +30,7 @@ use crate::web::{Refusal, RequestHead};
 ///     .key_header("authorization")    // each user gets their own response
 ///     .key_header("accept-language")  // and so does each language
 ///     .ignore_header("cookie")        // responses don't depend on cookies
-///     .wait_timeout(Duration::from_secs(5));
+///     .max_wait(Duration::from_secs(5));
 /// ```
 #[derive(Clone)]
 #[must_use]
@@ -39,7 +39,7 @@ pub struct FlightOptions {
     pub(super) ignored_headers: Vec<Cow<'static, str>>,
     pub(super) max_body: u64,
     max_waiters: Option<usize>,
-    wait_timeout: Option<Duration>,
+    max_wait: Option<Duration>,
     detached: bool,
     on_refusal: RefusalHook,
 }
@@ -52,7 +52,7 @@ impl FlightOptions {
             ignored_headers: Vec::new(),
             max_body: 1024 * 1024,
             max_waiters: None,
-            wait_timeout: None,
+            max_wait: None,
             detached: false,
             on_refusal: RefusalHook::default(),
         }
@@ -64,14 +64,10 @@ impl FlightOptions {
     /// A response with a `Vary` header that lists a name which is neither added here nor [ignored](Self::ignore_header)
     /// is not shared.
     ///
-    /// # Panics
-    ///
-    /// Panics if `name` is not a token of RFC 9110: no request has such a header, so all requests would have the same
-    /// key.
+    /// The layer panics if `name` is not a token of RFC 9110: no request has such a header, so all requests would have the
+    /// same key.
     pub fn key_header(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        let name = name.into();
-        assert!(is_header_name(&name), "{name:?} is not a header name");
-        self.key_headers.push(name);
+        self.key_headers.push(name.into());
         self
     }
 
@@ -80,13 +76,9 @@ impl FlightOptions {
     /// By default requests with `Authorization`, `Proxy-Authorization` or `Cookie` are served alone unless the header
     /// is part of the key, and so are partial and conditional requests (`Range`, `If-…`).
     ///
-    /// # Panics
-    ///
-    /// Panics if `name` is not a token of RFC 9110: no request has such a header, so there would be nothing to ignore.
+    /// The layer panics if `name` is not a token of RFC 9110: no request has such a header.
     pub fn ignore_header(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        let name = name.into();
-        assert!(is_header_name(&name), "{name:?} is not a header name");
-        self.ignored_headers.push(name);
+        self.ignored_headers.push(name.into());
         self
     }
 
@@ -105,14 +97,9 @@ impl FlightOptions {
     }
 
     /// Limits how long each request waits for a response, including the request that it is made for. After that time
-    /// the request gets a 503. Default: no limit.
-    ///
-    /// # Panics
-    ///
-    /// Panics if `wait_timeout` is zero.
-    pub fn wait_timeout(mut self, wait_timeout: Duration) -> Self {
-        assert!(!wait_timeout.is_zero(), "a wait_timeout of zero lets no request wait: set a longer one, or none");
-        self.wait_timeout = Some(wait_timeout);
+    /// the request gets a 503. Must be above zero. Default: no limit.
+    pub fn max_wait(mut self, max_wait: Duration) -> Self {
+        self.max_wait = Some(max_wait);
         self
     }
 
@@ -137,13 +124,22 @@ impl FlightOptions {
         self.on_refusal.is_set()
     }
 
+    /// Builds a flight with these options.
+    ///
+    /// # Panics
+    ///
+    /// Panics if an option is out of range.
+    #[track_caller]
     pub(super) fn flight<T>(&self, name: &'static str) -> SingleFlight<FlightKey, T> {
+        for header in self.key_headers.iter().chain(&self.ignored_headers) {
+            assert!(is_header_name(header), "{header:?} is not a header name");
+        }
         let mut flight = SingleFlight::builder(name);
         if let Some(max_waiters) = self.max_waiters {
             flight = flight.max_waiters(max_waiters);
         }
-        if let Some(wait_timeout) = self.wait_timeout {
-            flight = flight.wait_timeout(wait_timeout);
+        if let Some(max_wait) = self.max_wait {
+            flight = flight.max_wait(max_wait);
         }
         if self.detached {
             flight = flight.detached();
@@ -168,5 +164,5 @@ impl Default for FlightOptions {
 
 impl_debug!(FlightOptions |this| {
     key_headers: this.key_headers, ignored_headers: this.ignored_headers, max_body: this.max_body,
-    max_waiters: this.max_waiters, wait_timeout: this.wait_timeout, detached: this.detached, ..
+    max_waiters: this.max_waiters, max_wait: this.max_wait, detached: this.detached, ..
 });

@@ -78,10 +78,12 @@ impl<R, A: Clone + Send + Sync + 'static> ResponseFlight<R, A> {
         Self::build(name, key_of, FlightOptions::new())
     }
 
+    #[track_caller]
     pub(crate) fn with_options(&self, options: FlightOptions) -> Arc<Self> {
         Self::build(self.name, self.key_of.clone(), options)
     }
 
+    #[track_caller]
     fn build(name: &'static str, key_of: Option<Arc<KeyOf<R>>>, options: FlightOptions) -> Arc<Self> {
         Arc::new(Self { name, flight: options.flight(name), options, key_of, bypass: Bypass::new() })
     }

@@ -53,7 +53,7 @@ use crate::web::{Refusal, RequestHead};
 ///     .on(&reports)
 ///     .label("report")
 ///     .priority(Priority::Low)
-///     .queue_timeout(Duration::from_secs(2))
+///     .max_wait(Duration::from_secs(2))
 ///     .timeout(Duration::from_secs(30));
 /// # let _ = handler;
 /// # }
@@ -88,8 +88,8 @@ impl<F, Args, P> PoolHandler<F, Args, P> {
 
     /// Limits how long a request may wait for a thread. After that time the request gets status 503, and the function
     /// never runs. A limit of zero refuses every request. Default: the limit of the pool, if it has one.
-    pub fn queue_timeout(self, limit: Duration) -> Self {
-        self.set(|settings| settings.queue_timeout = Some(limit))
+    pub fn max_wait(self, limit: Duration) -> Self {
+        self.set(|settings| settings.max_wait = Some(limit))
     }
 
     /// Limits how long a request may take once its extractors have run. A limit of zero refuses every request. Default:

@@ -14,7 +14,7 @@ pub(super) struct PoolHandlerSettings {
     pub(super) pool: AnyPool,
     pub(super) label: Option<Cow<'static, str>>,
     pub(super) priority: Priority,
-    pub(super) queue_timeout: Option<Duration>,
+    pub(super) max_wait: Option<Duration>,
     pub(super) timeout: Option<Duration>,
     pub(super) is_shielded: bool,
     pub(super) on_refusal: RefusalHook,
@@ -33,7 +33,7 @@ impl PoolHandlerSettings {
             pool,
             label: None,
             priority: Priority::Normal,
-            queue_timeout: None,
+            max_wait: None,
             timeout: None,
             is_shielded: false,
             on_refusal: RefusalHook::default(),
@@ -56,8 +56,8 @@ impl PoolHandlerSettings {
         if let Some(label) = &self.label {
             task = task.label(label.clone());
         }
-        if let Some(limit) = self.queue_timeout {
-            task = task.queue_timeout(limit);
+        if let Some(limit) = self.max_wait {
+            task = task.max_wait(limit);
         }
         if let Some(limit) = self.timeout {
             task = task.timeout(limit);
@@ -70,6 +70,6 @@ impl PoolHandlerSettings {
 }
 
 impl_debug!(PoolHandlerSettings |this| {
-    pool: this.pool, label: this.label, priority: this.priority, queue_timeout: this.queue_timeout,
+    pool: this.pool, label: this.label, priority: this.priority, max_wait: this.max_wait,
     timeout: this.timeout, shielded: this.is_shielded, ..
 });

@@ -80,7 +80,12 @@ impl<K> FlightLayerFor<K> {
     }
 
     /// Sets the [options](FlightOptions). Do so before you share the layer: its statistics start anew.
+    ///
+    /// # Panics
+    ///
+    /// Panics if an option is out of range: the name of a header, or a `max_wait` of zero.
     #[must_use]
+    #[track_caller]
     pub fn options(mut self, options: FlightOptions) -> Self {
         self.flight = self.flight.with_options(options);
         self

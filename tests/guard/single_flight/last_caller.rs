@@ -160,7 +160,7 @@ fn caller_during_the_drop_of_the_work_can_be_cancelled() {
 fn limits_apply_while_the_work_is_dropped() {
     let runtime = paused();
     let _entered = runtime.enter();
-    let flight = leak(Flight::builder("limits").max_waiters(0).wait_timeout(SECOND).build());
+    let flight = leak(Flight::builder("limits").max_waiters(0).max_wait(SECOND).build());
     while_the_destructor_runs(flight, || {
         let mut waiter = joined(flight, 0);
         let refused = assert_ready!(joiner(flight, 0).poll());

@@ -101,7 +101,7 @@ fn concurrent_waiters_are_admitted_up_to_the_limit() {
 }
 
 fn impatient() -> &'static Flight {
-    leak(Flight::builder("impatient").wait_timeout(SECOND).build())
+    leak(Flight::builder("impatient").max_wait(SECOND).build())
 }
 
 #[tokio::test(start_paused = true)]
@@ -158,7 +158,7 @@ async fn last_caller_that_times_out_cancels_the_run() {
 
 #[tokio::test(start_paused = true)]
 async fn detached_run_continues_after_all_callers_timed_out() {
-    let flight = leak(Flight::builder("impatient").wait_timeout(SECOND).detached().build());
+    let flight = leak(Flight::builder("impatient").max_wait(SECOND).detached().build());
     let slow = || async {
         sleep(2 * SECOND + SECOND / 2).await;
         Ok(7)
@@ -209,7 +209,7 @@ fn outside_a_runtime_only_a_caller_that_waits_needs_a_timer() {
 
 #[tokio::test(start_paused = true)]
 async fn limit_beyond_the_range_of_the_clock_never_expires() {
-    let flight = leak(Flight::builder("patient").wait_timeout(Duration::MAX).build());
+    let flight = leak(Flight::builder("patient").max_wait(Duration::MAX).build());
     let slow = || async {
         sleep(1_000_000 * SECOND).await;
         Ok(7)
@@ -219,7 +219,7 @@ async fn limit_beyond_the_range_of_the_clock_never_expires() {
 
 #[test]
 fn builder_rejects_limits_that_admit_no_waiter() {
-    let zero = catch_unwind(|| Flight::<u32, u64>::builder("hasty").wait_timeout(Duration::ZERO).build());
+    let zero = catch_unwind(|| Flight::<u32, u64>::builder("hasty").max_wait(Duration::ZERO).build());
     assert!(zero.is_err());
     let all = catch_unwind(|| Flight::<u32, u64>::builder("bounded").max_waiters(usize::MAX).build());
     assert!(all.is_err());

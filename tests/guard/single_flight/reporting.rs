@@ -23,7 +23,7 @@ use crate::SECOND;
 fn stats_are_exact_after_every_kind_of_outcome() {
     let runtime = paused();
     let _entered = runtime.enter();
-    let flight = leak(Flight::builder("mixed").max_waiters(2).wait_timeout(10 * SECOND).build());
+    let flight = leak(Flight::builder("mixed").max_waiters(2).max_wait(10 * SECOND).build());
     assert_eq!((flight.name(), &*flight.stats().name), ("mixed", "mixed"));
     for round in 1..=10_u64 {
         // One caller each, with a value, an error and a panic.
@@ -109,7 +109,7 @@ async fn try_into_failure_returns_other_errors_unchanged() {
     assert!(Arc::ptr_eq(&taken, &error.try_into_failure().unwrap()), "clones share the error");
     assert_eq!(*taken, "closed");
 
-    let flight: Flight = SingleFlight::builder("others").wait_timeout(SECOND).build();
+    let flight: Flight = SingleFlight::builder("others").max_wait(SECOND).build();
     let panicked = flight.run(0, || async { quiet_panic("on purpose") }).await.unwrap_err();
     let late = flight.run(0, pending).await.unwrap_err();
     let made = [FlightErrorKind::TooManyWaiters, FlightErrorKind::WouldDeadlock].map(FlightError::from_kind);

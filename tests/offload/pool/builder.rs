@@ -29,7 +29,7 @@ fn blocking_builder_names_the_setting_that_it_does_not_accept() {
             "max_running",
             "contradicts limiter()",
         ),
-        (|builder| builder.queue_timeout(Duration::ZERO), "queue_timeout", "use max_queued(0)"),
+        (|builder| builder.max_wait(Duration::ZERO), "max_wait", "use max_queued(0)"),
     ];
     for (set, setting, advice) in cases {
         let builder = set(BlockingPool::builder("reports"));
@@ -48,7 +48,7 @@ fn cpu_builder_names_the_setting_that_it_does_not_accept() {
         (|builder| builder.threads(0), "threads", "threads(0) runs no task"),
         (|builder| builder.threads(usize::MAX), "threads", "above rayon's maximum"),
         (|builder| builder.threads(1).share_threads(CpuPool::global()), "threads", "contradicts share_threads()"),
-        (|builder| builder.queue_timeout(Duration::ZERO), "queue_timeout", "use max_queued(0)"),
+        (|builder| builder.max_wait(Duration::ZERO), "max_wait", "use max_queued(0)"),
     ];
     for (set, setting, advice) in cases {
         let builder = set(CpuPool::builder("images"));
@@ -66,7 +66,7 @@ fn cpu_builder_names_the_setting_that_it_does_not_accept() {
 async fn settings_that_were_not_set_are_no_limits() {
     let pool = BlockingPool::builder("defaults").try_build().unwrap();
     assert_eq!(pool.stats().max_running, 40);
-    let pool = BlockingPool::builder("limits").max_running(1).max_queued(0).queue_timeout(PATIENCE).build();
+    let pool = BlockingPool::builder("limits").max_running(1).max_queued(0).max_wait(PATIENCE).build();
     assert_eq!(pool.run(|| 7).await, Ok(7));
     assert_eq!(BlockingPool::builder("most").max_running(CapacityLimiter::MAX_TOTAL).build().stats().running, 0);
 }

@@ -138,7 +138,7 @@ async fn time_limits_of_a_detached_task_still_apply() {
     let running = gate.fill(&pool, 1).await;
     let ran = Arc::new(AtomicBool::new(false));
     let ran_in_task = ran.clone();
-    let late = pool.task(move |_| ran_in_task.store(true, Ordering::SeqCst)).queue_timeout(MS).start().unwrap();
+    let late = pool.task(move |_| ran_in_task.store(true, Ordering::SeqCst)).max_wait(MS).start().unwrap();
     late.detach();
     tokio::time::sleep(MS * 5).await;
     gate.open();
@@ -156,7 +156,7 @@ async fn task_with_a_time_limit_of_zero_never_runs() {
         let inner = pool.clone();
         let attempt = async move {
             let never = || inner.task(|_| -> () { panic!("the task must not run") });
-            let queued = never().queue_timeout(std::time::Duration::ZERO).await.unwrap_err();
+            let queued = never().max_wait(std::time::Duration::ZERO).await.unwrap_err();
             assert_eq!((queued.kind(), queued.progress()), (OffloadErrorKind::QueueTimeout, Progress::NotStarted));
             let timed_out = never().timeout(std::time::Duration::ZERO).await.unwrap_err();
             assert_eq!((timed_out.kind(), timed_out.progress()), (OffloadErrorKind::Timeout, Progress::NotStarted));
@@ -170,23 +170,23 @@ async fn task_with_a_time_limit_of_zero_never_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn queued_task_fails_after_its_queue_timeout_and_never_runs() {
+async fn queued_task_fails_after_its_max_wait_and_never_runs() {
     let (pool, gate) = (one(), Gate::default());
     // A blocked thread would stop the paused clock of the runtime, so the test itself holds the token.
     let token = pool.limiter().try_acquire().unwrap();
     let started = tokio::time::Instant::now();
-    let queued = pool.task(|_| panic!("the task must not run")).queue_timeout(MS * 50).timeout(MS * 500);
+    let queued = pool.task(|_| panic!("the task must not run")).max_wait(MS * 50).timeout(MS * 500);
     let result: Result<(), OffloadError> = queued.await;
     let error = result.unwrap_err();
     assert_eq!(error, OffloadErrorKind::QueueTimeout);
     let waited = error.waited().unwrap();
     assert_eq!((waited, started.elapsed()), (MS * 50, MS * 50));
-    let result = pool.task(|_| panic!("the task must not run")).queue_timeout(MS * 500).timeout(MS * 50).await;
+    let result = pool.task(|_| panic!("the task must not run")).max_wait(MS * 500).timeout(MS * 50).await;
     let error = result.map(|never: ()| never).unwrap_err();
     assert_eq!((error.kind(), error.progress()), (OffloadErrorKind::Timeout, Progress::NotStarted));
     assert_eq!(error.waited(), Some(MS * 50));
     let pool_with_limit =
-        BlockingPool::builder("two").limiter(Arc::new(CapacityLimiter::new(0))).queue_timeout(MS * 20).build();
+        BlockingPool::builder("two").limiter(Arc::new(CapacityLimiter::new(0))).max_wait(MS * 20).build();
     let result = pool_with_limit.run(|| ()).await;
     assert_eq!(result.unwrap_err(), OffloadErrorKind::QueueTimeout);
     drop(token);
@@ -255,6 +255,6 @@ async fn task_whose_deadline_has_passed_does_not_start() {
 #[tokio::test]
 async fn time_limits_beyond_the_range_of_the_clock_never_expire() {
     let pool = one();
-    let result = pool.task(|_| 7).timeout(std::time::Duration::MAX).queue_timeout(std::time::Duration::MAX).await;
+    let result = pool.task(|_| 7).timeout(std::time::Duration::MAX).max_wait(std::time::Duration::MAX).await;
     assert_eq!(result, Ok(7));
 }

@@ -106,7 +106,7 @@ impl Storm {
             0 => Some(task.await),
             1 => timeout(patience, task.into_future()).await.ok(),
             2 => Some(task.timeout(patience).await),
-            _ => Some(task.queue_timeout(patience).await),
+            _ => Some(task.max_wait(patience).await),
         };
         self.done.fetch_add(1, Ordering::SeqCst);
         (n, outcome)
@@ -240,13 +240,11 @@ async fn tasks_beyond_the_bound_of_the_queue_are_refused_as_full() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn queue_timeout_of_the_pool_applies_unless_the_task_has_its_own() {
-    let pool = CpuPool::builder("one").queue_timeout(MS * 50).build();
+async fn max_wait_of_the_pool_applies_unless_the_task_has_its_own() {
+    let pool = CpuPool::builder("one").max_wait(MS * 50).build();
     pool.limiter().set_total(0);
     let task = || pool.task(|_| panic!("the task must not run"));
-    for (task, limit) in
-        [(task(), MS * 50), (task().queue_timeout(MS * 20), MS * 20), (task().queue_timeout(MS * 80), MS * 80)]
-    {
+    for (task, limit) in [(task(), MS * 50), (task().max_wait(MS * 20), MS * 20), (task().max_wait(MS * 80), MS * 80)] {
         let result: Result<(), OffloadError> = soon("its queue timeout expires", task.into_future()).await;
         let error = result.unwrap_err();
         assert_eq!(error, OffloadErrorKind::QueueTimeout);
@@ -256,7 +254,7 @@ async fn queue_timeout_of_the_pool_applies_unless_the_task_has_its_own() {
     assert_eq!(pool.stats().queued, 0);
     pool.limiter().set_total(1);
     // The paused clock advances while the thread starts.
-    assert_eq!(pool.task(|_| 7).queue_timeout(Duration::MAX).await, Ok(7));
+    assert_eq!(pool.task(|_| 7).max_wait(Duration::MAX).await, Ok(7));
     assert_eq!(pool.stats().started, 1);
 }
 
@@ -264,7 +262,7 @@ async fn queue_timeout_of_the_pool_applies_unless_the_task_has_its_own() {
 async fn thread_that_starts_too_late_uses_the_clock_of_the_caller() {
     let pool = pool("one", 1);
     pool.limiter().set_total(0);
-    let late = pool.task(|_| panic!("the task must not run")).queue_timeout(MS * 50).start().unwrap();
+    let late = pool.task(|_| panic!("the task must not run")).max_wait(MS * 50).start().unwrap();
     advance(MS * 60).await;
     pool.limiter().set_total(1);
     // The handle is not polled meanwhile.

@@ -37,7 +37,7 @@ async fn error_names_its_pool_and_its_task() {
     assert!(full.to_string().starts_with("pool `exports` is full, and 1 tasks are queued: "), "{full}");
     queued.cancel();
     is_complete(&queued.await.unwrap_err(), Cancelled, Progress::NotStarted);
-    let late = task(Box::new(|| ())).queue_timeout(MS * 2).await.unwrap_err();
+    let late = task(Box::new(|| ())).max_wait(MS * 2).await.unwrap_err();
     is_complete(&late, QueueTimeout, Progress::NotStarted);
     assert!(late.waited().unwrap() >= MS * 2);
     let late = task(Box::new(|| ())).timeout(MS * 2).await.unwrap_err();

@@ -261,11 +261,11 @@ async fn expired_task_reports_that_it_never_ran_even_if_its_closure_is_slow_to_d
 }
 
 #[tokio::test]
-async fn queue_timeout_applies_to_a_handle_that_is_not_polled() {
+async fn max_wait_applies_to_a_handle_that_is_not_polled() {
     let pool = BlockingPool::builder("one").max_running(1).build();
     let gate = Gate::default();
     let running = gate.fill(&pool, 1).await;
-    let late = pool.task(|_| panic!("the task must not run")).queue_timeout(MS * 5).start().unwrap();
+    let late = pool.task(|_| panic!("the task must not run")).max_wait(MS * 5).start().unwrap();
     // Real time: a blocked thread would stop a paused clock.
     sleep(MS * 10).await;
     gate.open();

@@ -73,24 +73,24 @@ async fn pool_closed_while_the_task_is_queued_wakes_the_stream() {
 }
 
 #[tokio::test]
-async fn queue_timeout_applies_to_the_first_item() {
+async fn max_wait_applies_to_the_first_item() {
     let gate = Gate::default();
     let pool = BlockingPool::builder("pool").max_running(1).build();
     let wait = gate.wait();
     let _busy = pool.task(move |_| wait.block()).start().unwrap();
-    let mut stream = pool.stream([1]).queue_timeout(Duration::from_millis(1));
+    let mut stream = pool.stream([1]).max_wait(Duration::from_millis(1));
     assert_eq!(last(&mut stream).await, OffloadErrorKind::QueueTimeout);
 }
 
 #[tokio::test]
 async fn started_stream_waits_for_a_thread_without_a_time_limit() {
     let (watch, gate) = (Watch::default(), Gate::default());
-    let pool = BlockingPool::builder("pool").max_running(1).queue_timeout(Duration::from_millis(1)).build();
-    let mut stream = pool.stream(Source::new(&watch).end(5)).max_items(1).queue_timeout(PATIENCE);
+    let pool = BlockingPool::builder("pool").max_running(1).max_wait(Duration::from_millis(1)).build();
+    let mut stream = pool.stream(Source::new(&watch).end(5)).max_items(1).max_wait(PATIENCE);
     assert_eq!(next(&mut stream).await, 0);
     until("its thread is released", || pool.stats().running == 0).await;
     let wait = gate.wait();
-    let busy = pool.task(move |_| wait.block()).queue_timeout(PATIENCE).start().unwrap();
+    let busy = pool.task(move |_| wait.block()).max_wait(PATIENCE).start().unwrap();
     let rest = tokio::spawn(async move {
         for item in 1..5 {
             assert_eq!(next(&mut stream).await, item);

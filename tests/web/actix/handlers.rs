@@ -294,7 +294,7 @@ mod refusals {
         type Limit = fn(PoolHandler<Held, ()>) -> PoolHandler<Held, ()>;
         type Held = Box<dyn Fn() -> &'static str + Send + Sync>;
         let limits: [Limit; 2] = [
-            |handler| handler.queue_timeout(Duration::from_millis(30)),
+            |handler| handler.max_wait(Duration::from_millis(30)),
             |handler| handler.timeout(Duration::from_millis(30)),
         ];
         for limit in limits {

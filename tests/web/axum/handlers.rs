@@ -256,7 +256,7 @@ mod limits {
     #[tokio::test]
     async fn request_that_waits_too_long_for_a_thread_is_refused_and_never_runs() {
         let limit = |gate: Arc<Gate>, pool: &BlockingPool| {
-            get(blocking_handler(held(&gate)).on(pool).queue_timeout(Duration::from_millis(30)))
+            get(blocking_handler(held(&gate)).on(pool).max_wait(Duration::from_millis(30)))
         };
         let (response, started) = behind_one_that_runs(limit).await;
         is_problem(&response, 503, "https://docs.rs/onelane/latest/onelane/web/index.html#timeout", Some("1"));

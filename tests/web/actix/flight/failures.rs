@@ -135,7 +135,7 @@ async fn one_waiter_too_many_gets_503_while_the_others_keep_waiting() {
 
 #[tokio::test]
 async fn every_waiter_gets_503_after_the_wait_timeout_including_the_leader_and_the_handler_is_dropped() {
-    let shared = Shared::new(FlightOptions::new().wait_timeout(Duration::from_millis(200)));
+    let shared = Shared::new(FlightOptions::new().max_wait(Duration::from_millis(200)));
     let server = Server::start(shared.app(numbered));
     let calls: Vec<_> = (0..3).map(|_| server.get("/")).collect();
     for response in calls {

@@ -19,7 +19,7 @@ use support::client::eventually;
 #[tokio::test]
 async fn error_returned_by_a_handler_is_the_same_response() {
     static FLIGHT: SingleFlight<&str, &str, Infallible> =
-        SingleFlight::builder("by hand").wait_timeout(Duration::from_millis(50)).build();
+        SingleFlight::builder("by hand").max_wait(Duration::from_millis(50)).build();
 
     type GuardedResponse = Result<&'static str, FlightError<Infallible>>;
     async fn late() -> GuardedResponse {

@@ -63,7 +63,7 @@ async fn request_beyond_max_waiters_is_refused_with_503() {
 
 #[tokio::test]
 async fn request_that_waits_too_long_is_refused_with_503_and_the_handler_dropped() {
-    let site = Site::new(FlightOptions::new().wait_timeout(Duration::from_millis(100))).await;
+    let site = Site::new(FlightOptions::new().max_wait(Duration::from_millis(100))).await;
     let mut clients =
         [Client::sending(site.address, http::get("/")).await, Client::sending(site.address, http::get("/")).await];
     for client in &mut clients {
@@ -107,7 +107,7 @@ async fn on_refusal_sees_the_reason_and_can_change_every_part() {
 #[tokio::test]
 async fn error_of_a_flight_in_a_handler_is_the_same_response() {
     static FLIGHT: SingleFlight<&str, (), Infallible> =
-        SingleFlight::builder("by hand").wait_timeout(Duration::from_millis(50)).build();
+        SingleFlight::builder("by hand").max_wait(Duration::from_millis(50)).build();
 
     type GuardedResponse = Result<(), FlightError<Infallible>>;
     let late = async || -> GuardedResponse { FLIGHT.run("late", pending).await };
@@ -180,18 +180,18 @@ async fn error_taken_apart_becomes_a_response_in_the_handler() {
 #[test]
 #[should_panic(expected = "\"x-user \" is not a header name")]
 fn key_header_with_an_invalid_name_panics() {
-    let _ = FlightOptions::new().key_header("x-user ");
+    let _ = FlightLayer::new("users").options(FlightOptions::new().key_header("x-user "));
 }
 
 /// No request has such a header, so the requests that it was meant for would still be served alone.
 #[test]
 #[should_panic(expected = "\"coo kie\" is not a header name")]
 fn ignored_header_with_an_invalid_name_panics() {
-    let _ = FlightOptions::new().ignore_header("coo kie");
+    let _ = FlightLayer::new("users").options(FlightOptions::new().ignore_header("coo kie"));
 }
 
 #[test]
-#[should_panic(expected = "a wait_timeout of zero")]
+#[should_panic(expected = "a max_wait of zero")]
 fn wait_timeout_of_zero_panics() {
-    let _ = FlightOptions::new().wait_timeout(Duration::ZERO);
+    let _ = FlightLayer::new("users").options(FlightOptions::new().max_wait(Duration::ZERO));
 }
