@@ -90,7 +90,7 @@ async fn main() -> Result<ShutdownReport, BoxError> {
             .route("/slow", get().to(|| sleep(hold()).map(|()| "done\n")))
     };
     let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
-    let server = HttpServer::new(app).shutdown_signal(host.handle().draining().cancelled_owned());
+    let server = HttpServer::new(app).shutdown_signal(host.handle().server_may_end());
     let server = async move {
         let server = server.bind(format!("127.0.0.1:{port}"))?;
         println!("listening on http://{}", server.addrs()[0]);

@@ -179,7 +179,7 @@
 //!
 //! Under `#[actix_web::main]`, services with [`Placement::Shared`] run on the system's single thread. Under
 //! `#[tokio::main]` they run on tokio's workers, alongside those of actix. To make the server stop when the host drains
-//! instead of on its own signals, use `HttpServer::shutdown_signal(handle.draining().cancelled_owned())`.
+//! instead of on its own signals, use `HttpServer::shutdown_signal(handle.server_may_end())`.
 //!
 //! # Logs
 //!

@@ -1,6 +1,7 @@
 //! Signals and the end of the process. Each scenario runs in its own process: this binary, started again for one test.
 
 mod forced_stop;
+mod lost_work;
 mod stuck_process;
 
 use std::process::Child;

@@ -11,6 +11,7 @@ use crate::background::control::{HostOutcome, HostShared, SupervisorMessage, is_
 use crate::background::error::HostError;
 use crate::background::status::{HostEvents, HostStatus, ShutdownReport, Trigger};
 use crate::debug::impl_debug;
+use crate::detached;
 
 /// A handle to a host for handlers, probes and services. Clones refer to the same host, and keep no service running.
 #[derive(Clone)]
@@ -91,6 +92,25 @@ impl HostHandle {
     pub fn force_shutdown(&self) {
         if self.shared.is_started() {
             self.shared.send(SupervisorMessage::ForceShutdown(Trigger::Requested));
+        }
+    }
+
+    /// Waits until the host is draining and no work of the process [continues without its caller](crate::detached).
+    ///
+    /// For servers whose threads end with them, and with the threads what is left on them, as actix-web's workers do:
+    /// pass this future to `HttpServer::shutdown_signal`. Until it completes, the server still accepts requests, and
+    /// `/readyz` reports that it should get none. Handlers whose clients disconnect later are in the
+    /// [report](ShutdownReport::unfinished). Other servers need only [`draining`](Self::draining), since the host itself
+    /// waits for such work.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future can be dropped and called again.
+    pub fn server_may_end(&self) -> impl Future<Output = ()> + Send + 'static {
+        let draining = self.draining();
+        async move {
+            draining.cancelled().await;
+            detached::drained().await;
         }
     }
 

@@ -38,8 +38,8 @@ use crate::background::{HostHandle, Probe, ProbeAnswer};
 ///         let app = move || {
 ///             App::new().service(probes(probed.clone())).route("/", web::get().to(|| async { "hello" }))
 ///         };
-///         let draining = handle.draining().cancelled_owned();
-///         HttpServer::new(app).shutdown_signal(draining).bind("127.0.0.1:3000")?.run().await
+///         let stop = handle.server_may_end();
+///         HttpServer::new(app).shutdown_signal(stop).bind("127.0.0.1:3000")?.run().await
 ///     })
 ///     .await?;
 /// # drop(report);
