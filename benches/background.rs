@@ -1,16 +1,17 @@
-//! The cost of a service host, next to raw tokens and to other supervisors for tokio. Ids are `group/variant`; the goals
-//! are ratios.
+//! The cost of a service host, next to raw tokens and to other supervisors for tokio. Ids are `group/variant`; the
+//! goals are ratios.
 //!
 //! `cargo bench --features full --bench background`
 //!
-//! `start_stop_100` and `start_stop_10k` create that many services, wait until all of them run, stop them, and wait until
-//! all have ended. The variants differ in what they guarantee:
+//! `start_stop_100` and `start_stop_10k` create that many services, wait until all of them run, stop them, and wait
+//! until all have ended. The variants differ in what they guarantee:
 //!
 //! - `raw_tokens` is the floor: one task and one child token for each service, and no detection of failures.
 //! - `task_supervisor` restarts failed tasks. It has no start phase, no order and no clean-up.
 //! - `tokio_graceful_shutdown` restarts nothing, and has no start phase.
 //!
-//! Before the groups, the bench prints the memory that a service takes, and the CPU time that 10,000 idle services take.
+//! Before the groups, the bench prints the memory that a service takes, and the CPU time that 10,000 idle services
+//! take.
 
 #![allow(clippy::print_stdout, reason = "the bench prints figures that criterion does not measure")]
 #![allow(unsafe_code, reason = "an allocator is needed to count bytes")]
@@ -281,7 +282,8 @@ fn weigh<S: Supervises>() {
     let weighed = async || {
         let bytes = ALLOCATED.load(Ordering::Relaxed) - before;
         IS_COUNTING.store(false, Ordering::Relaxed);
-        // The services settle first. Then the lowest of several measurements counts, as other processes use the machine.
+        // The services settle first. Then the lowest of several measurements counts, as other processes use the
+        // machine.
         tokio::time::sleep(Duration::from_millis(300)).await;
         let mut least = f64::MAX;
         for _ in 0..5 {

@@ -6,7 +6,7 @@ use std::fmt;
 /// A setting that a builder does not accept. Returned by the `try_…` methods, such as `try_build`, for values that come
 /// from a configuration; the methods without `try_` panic instead.
 ///
-/// `Display` gives the name, the setting and what to do: ``"guard `export`: permits(0) admits no caller: …"``.
+/// `Display` contains the name, the problem and what to do: ``"guard `export`: permits(0) admits no caller: …"``.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     kind: &'static str,
@@ -20,7 +20,7 @@ impl ConfigError {
         Self { kind, name: Cow::Borrowed(name), setting, problem }
     }
 
-    /// Makes the error of something whose name may come from a configuration.
+    /// Creates the error of a pool whose name may come from a configuration.
     #[cfg(feature = "offload")]
     pub(crate) fn named(kind: &'static str, name: Cow<'static, str>, (setting, problem): Problem) -> Self {
         Self { kind, name, setting, problem }

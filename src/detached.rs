@@ -1,10 +1,11 @@
-//! Work that continues without its caller: known to the process by name while it runs.
+//! Keeps track of work that continues without its caller: the process knows the work by name while it runs.
 //!
 //! A handler whose client has disconnected, a [`run_to_completion`](crate::EndpointGuard::run_to_completion) whose
-//! caller was cancelled, a [detached](crate::guard::SingleFlightBuilder::detached) flight and an abandoned task of a pool
-//! run on alone. Nothing awaits them, so a process that ends loses them. A [`ServiceHost`](crate::ServiceHost) waits for
-//! them while it stops, and its report names what it had to leave. Without a host, await [`drained`] before the runtime
-//! ends:
+//! caller was cancelled, a [detached](crate::guard::SingleFlightBuilder::detached) flight and an abandoned task of a
+//! pool continue without a caller. Nothing awaits such work, so it is lost when the process ends. A
+//! [`ServiceHost`](crate::ServiceHost) waits for it while the host stops, and the host's report names what was left.
+//! Without a host, await [`drained`] before the runtime ends. A detached flight with several callers counts from the
+//! time when it became independent of them, even while they still wait:
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -45,7 +46,7 @@ impl DetachedWork {
         self.count
     }
 
-    /// Returns for how long the oldest of them has run without its caller.
+    /// Returns how long the oldest piece of work has run without its caller.
     #[must_use]
     pub fn longest(&self) -> Duration {
         self.longest
@@ -71,7 +72,7 @@ pub fn running() -> Vec<DetachedWork> {
 ///
 /// # Cancel safety
 ///
-/// The future can be dropped and called again.
+/// Dropping the future has no effect.
 pub async fn drained() {
     loop {
         // Registered before the check, so that no notification is missed in between.

@@ -4,8 +4,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-/// A guard, flight, limiter or pool that a [`ServiceHost`](crate::ServiceHost) closes and drains while it stops, and
-/// shows by name in its status. The crate's own types implement this trait, and yours can.
+/// A guard, flight or pool that a [`ServiceHost`](crate::ServiceHost) closes and drains while it stops, and shows by
+/// name in its status. The crate's own types implement this trait, and your types can implement it too.
+///
+/// The host calls the methods on its own thread, so they must not block: a call that blocks holds up time limits,
+/// signals and probes.
 ///
 /// ```
 /// use onelane::{EndpointGuard, ServiceHost};
@@ -29,7 +32,7 @@ pub trait Managed: Send + Sync + 'static {
     fn snapshot(&self) -> ManagedSnapshot;
 }
 
-/// The state of something [`Managed`].
+/// A snapshot of a [`Managed`] value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct ManagedSnapshot {
@@ -42,7 +45,7 @@ pub struct ManagedSnapshot {
 }
 
 impl ManagedSnapshot {
-    /// Creates the snapshot of something open and idle. `kind` is a noun, such as `"guard"`.
+    /// Creates the snapshot of a value that is open and idle. `kind` is a noun, such as `"guard"`.
     #[must_use]
     pub fn new(kind: &'static str) -> Self {
         Self { kind, active: 0, waiting: 0, closed: false, serves_services: false }
@@ -62,15 +65,15 @@ impl ManagedSnapshot {
         self
     }
 
-    /// Sets if new work is refused.
+    /// Sets whether new work is refused.
     #[must_use]
     pub fn with_closed(mut self, closed: bool) -> Self {
         self.closed = closed;
         self
     }
 
-    /// States that services need it until they have stopped, as they need a pool: the host closes it after its services.
-    /// By default the host closes it before.
+    /// Declares that services use the value until they have stopped, as they use a pool: the host closes the value
+    /// after its services. By default, the host closes it before.
     #[must_use]
     pub fn serving_services(mut self) -> Self {
         self.serves_services = true;

@@ -7,8 +7,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 /// A name behind a thin pointer.
 pub(crate) type NameRef = &'static &'static str;
 
-/// Returns the one copy of `name` in the process. It is never freed, so there are at most as many copies as distinct
-/// names.
+/// Returns the one copy of `name` in the process. The copy is never freed, so there are at most as many copies as
+/// distinct names.
 pub(crate) fn intern(name: Cow<'static, str>) -> NameRef {
     static NAMES: OnceLock<Mutex<HashMap<&'static str, NameRef>>> = OnceLock::new();
     let mut names = NAMES.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);

@@ -12,6 +12,11 @@ use std::sync::{Arc, Once};
 use std::thread;
 
 /// A panic that was caught: its message and its location.
+///
+/// Only the panic hook of the process receives the location. So the first panic that this crate could catch makes the
+/// crate install a hook, which records the location and then calls the hook that was there before. Set a hook of your
+/// own before that, or call the previous one in it: otherwise panics have no location. The hook is never installed
+/// while its thread panics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Panic {
     message: Arc<str>,

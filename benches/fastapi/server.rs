@@ -58,8 +58,8 @@ async fn stream() -> impl IntoResponse {
     ([(CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(stream_blocking(chunks)))
 }
 
-/// One thread polls tasks, as in a uvicorn worker, because the server has one processor. There, `#[tokio::main]` alone would
-/// choose the same.
+/// One thread polls tasks, as in a uvicorn worker, because the server has one processor. There, `#[tokio::main]` alone
+/// would choose the same.
 #[tokio::main(flavor = "multi_thread", worker_threads = 1)]
 async fn main() -> std::io::Result<()> {
     let app = Router::new()

@@ -110,8 +110,8 @@ where
 /// Creates a service from two closures: `on_start` ends before the first request, and `on_stop` runs after the last.
 ///
 /// The closures correspond to the two parts of FastAPI's lifespan, before and after its `yield`. `on_start` gets a
-/// [`StartContext`], which reports that the host stops. `on_stop` gets a [`StopContext`], which has the
-/// [exit](StopContext::exit).
+/// [`StartContext`], which reports if the host is stopping. `on_stop` gets a [`StopContext`], which returns how the
+/// service [ended](StopContext::exit).
 ///
 /// # Examples
 ///

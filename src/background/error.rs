@@ -22,7 +22,7 @@ pub enum BuildError {
         /// The index of the second.
         second: usize,
     },
-    /// A guard, flight or pool that the host manages has the name of another, or of a service.
+    /// A guard, flight or pool that the host manages shares its name with another one or with a service.
     #[error("something the host manages shares the name {name:?}: give each a unique name")]
     #[non_exhaustive]
     SharedName {
@@ -68,7 +68,8 @@ pub enum BuildError {
 }
 
 impl BuildError {
-    /// Returns the name of the service that is wrong. `None` for a [`Cycle`](Self::Cycle), which has several.
+    /// Returns the name of the service, or of the managed guard, flight or pool, that is wrong. `None` for a
+    /// [`Cycle`](Self::Cycle), which has several.
     #[must_use]
     pub fn service(&self) -> Option<&str> {
         match self {

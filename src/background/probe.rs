@@ -203,8 +203,8 @@ impl<'a> ProbeCheck<'a> {
     }
 }
 
-/// Writes the verbose response in the format of kube-apiserver: one line per service, the names that could not be
-/// excluded, and the result.
+/// Writes the verbose response in the format of kube-apiserver: one line per service and per managed guard, flight or
+/// pool, the names that could not be excluded, and the result.
 impl fmt::Display for ProbeCheck<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut unmatched: BTreeSet<&str> = self.excluded.iter().map(String::as_str).collect();
@@ -212,6 +212,14 @@ impl fmt::Display for ProbeCheck<'_> {
             unmatched.remove(&*service.name);
             let is_healthy = self.probe.is_healthy(service);
             write!(EscapeControls(f), "{}", ServiceLine { check: self, service, is_healthy })?;
+            f.write_char('\n')?;
+        }
+        // They do not decide the check, and show how busy the host is.
+        for (name, state) in self.host.managed().filter(|_| self.probe == Probe::Ready) {
+            unmatched.remove(&*name);
+            let (kind, active, waiting) = (state.kind(), state.active(), state.waiting());
+            let closed = if state.is_closed() { ", closed" } else { "" };
+            write!(EscapeControls(f), "[+]{name} ok: {kind}, {active} active, {waiting} waiting{closed}")?;
             f.write_char('\n')?;
         }
         if !unmatched.is_empty() {

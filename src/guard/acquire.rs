@@ -24,7 +24,7 @@ pub type AcquireOwned = AcquireFuture<SharedGuard>;
 /// Waits for a permit of `S`: a guard, or a guard and one of its keys.
 ///
 /// [`Acquire`], [`AcquireOwned`], [`AcquireKey`](super::keyed::AcquireKey) and
-/// [`AcquireKeyOwned`](super::keyed::AcquireKeyOwned) are names for it.
+/// [`AcquireKeyOwned`](super::keyed::AcquireKeyOwned) are aliases of this type.
 #[must_use = "futures do nothing unless polled"]
 pub struct AcquireFuture<S: PermitSource> {
     /// `None` once the future has completed.
@@ -47,7 +47,8 @@ impl SharedGuard {
     ///
     /// # Errors
     ///
-    /// Returns [`Busy`](crate::guard::AcquireErrorKind::Busy) or [`Closed`](crate::guard::AcquireErrorKind::Closed), at once.
+    /// Returns [`Busy`](crate::guard::AcquireErrorKind::Busy) or [`Closed`](crate::guard::AcquireErrorKind::Closed), at
+    /// once.
     pub fn try_acquire_owned(self) -> Result<OwnedPermit, AcquireError> {
         HeldPermit::try_acquire(self)
     }

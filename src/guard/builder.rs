@@ -24,7 +24,8 @@ pub enum Queue {
     /// At most this many callers, from 1 to 8,388,607. The next caller is refused with
     /// [`QueueFull`](crate::guard::AcquireErrorKind::QueueFull).
     Bounded(usize),
-    /// No queue: a caller that finds no permit available is refused with [`Busy`](crate::guard::AcquireErrorKind::Busy).
+    /// No queue: a caller that finds no permit available is refused with
+    /// [`Busy`](crate::guard::AcquireErrorKind::Busy).
     Reject,
 }
 
@@ -60,7 +61,7 @@ pub type EndpointGuardBuilder = GuardBuilder<EndpointGuard>;
 /// ```
 pub type KeyedGuardBuilder<K> = GuardBuilder<KeyedGuard<K>>;
 
-/// Builds a guard: [`EndpointGuardBuilder`] and [`KeyedGuardBuilder`] are names for it.
+/// Builds a guard: [`EndpointGuardBuilder`] and [`KeyedGuardBuilder`] are aliases of this type.
 ///
 /// The setters accept any value. [`build`](EndpointGuardBuilder::build) panics if a value is out of range, and
 /// [`try_build`](EndpointGuardBuilder::try_build) returns an error, for values that come from a configuration.
@@ -114,9 +115,9 @@ impl<G> GuardBuilder<G> {
     ///
     /// If the owner of a waiting future stops polling it and waits for the same guard elsewhere, the future blocks its
     /// own owner forever ("futurelock", Oxide RFD 609). With a limit the permit goes to the next caller, and the future
-    /// that missed it ends with [`GrantExpired`](crate::guard::AcquireErrorKind::GrantExpired). Choose a limit well above the time
-    /// for which your tasks may go without being polled: a second rather than a millisecond. Waiting callers check the
-    /// grants before theirs, so a guard without waiting callers has no extra cost.
+    /// that missed it ends with [`GrantExpired`](crate::guard::AcquireErrorKind::GrantExpired). Choose a limit well
+    /// above the time for which your tasks may go without being polled: a second rather than a millisecond. Waiting
+    /// callers check the grants before theirs, so a guard without waiting callers has no extra cost.
     pub const fn grant_timeout(mut self, grant_timeout: Duration) -> Self {
         self.limits.grant_timeout = Some(grant_timeout);
         self
@@ -198,7 +199,7 @@ impl EndpointGuardBuilder {
         ///
         /// # Errors
         ///
-        /// Returns the first setting with which [`build`](Self::build) panics.
+        /// Returns an error that names the first setting for which [`build`](Self::build) would panic.
         pub fn try_build(self) -> Result<EndpointGuard, ConfigError> {
             match self.semaphore_config() {
                 Ok(config) => Ok(self.build_with(config)),
@@ -253,7 +254,7 @@ impl<K> KeyedGuardBuilder<K> {
         ///
         /// # Errors
         ///
-        /// Returns the first setting with which [`build`](Self::build) panics.
+        /// Returns an error that names the first setting for which [`build`](Self::build) would panic.
         pub fn try_build(self) -> Result<KeyedGuard<K>, ConfigError> {
             match self.semaphore_config() {
                 Ok(config) => Ok(self.build_with(config)),

@@ -87,7 +87,7 @@ impl EndpointGuard {
 
     /// Returns a builder with a name that is not known at compile time, such as one from a configuration file.
     ///
-    /// The process keeps one copy of each distinct name for its whole life: names are for routes, not for users.
+    /// Each distinct name is kept until the process exits, so name routes, not users.
     pub fn builder_named(name: impl Into<Cow<'static, str>>) -> EndpointGuardBuilder {
         Self::builder(intern(name.into()))
     }
@@ -113,11 +113,13 @@ impl EndpointGuard {
     ///
     /// # Errors
     ///
-    /// Returns [`QueueFull`](crate::guard::AcquireErrorKind::QueueFull) or [`Busy`](crate::guard::AcquireErrorKind::Busy) at once if no more callers may
-    /// wait, [`Timeout`](crate::guard::AcquireErrorKind::Timeout) after `max_wait`, [`GrantExpired`](crate::guard::AcquireErrorKind::GrantExpired) if a
-    /// permit was granted but the future was not polled, [`WouldDeadlock`](crate::guard::AcquireErrorKind::WouldDeadlock) inside
-    /// [`run`](Self::run), [`run_to_completion`](Self::run_to_completion) or a web layer of the same guard if it is
-    /// full, and [`Closed`](crate::guard::AcquireErrorKind::Closed) after [`close`](Self::close).
+    /// Returns [`QueueFull`](crate::guard::AcquireErrorKind::QueueFull) or
+    /// [`Busy`](crate::guard::AcquireErrorKind::Busy) at once if no more callers may wait,
+    /// [`Timeout`](crate::guard::AcquireErrorKind::Timeout) after `max_wait`,
+    /// [`GrantExpired`](crate::guard::AcquireErrorKind::GrantExpired) if a permit was granted but the future was not
+    /// polled, [`WouldDeadlock`](crate::guard::AcquireErrorKind::WouldDeadlock) inside [`run`](Self::run),
+    /// [`run_to_completion`](Self::run_to_completion) or a web layer of the same guard if it is full, and
+    /// [`Closed`](crate::guard::AcquireErrorKind::Closed) after [`close`](Self::close).
     ///
     /// # Panics
     ///
@@ -140,7 +142,8 @@ impl EndpointGuard {
     ///
     /// # Errors
     ///
-    /// Returns [`Busy`](crate::guard::AcquireErrorKind::Busy) or [`Closed`](crate::guard::AcquireErrorKind::Closed), at once.
+    /// Returns [`Busy`](crate::guard::AcquireErrorKind::Busy) or [`Closed`](crate::guard::AcquireErrorKind::Closed), at
+    /// once.
     #[inline]
     pub fn try_acquire(&self) -> Result<Permit<'_>, AcquireError> {
         HeldPermit::try_acquire(self)
@@ -150,7 +153,8 @@ impl EndpointGuard {
     ///
     /// # Errors
     ///
-    /// Returns [`Busy`](crate::guard::AcquireErrorKind::Busy) or [`Closed`](crate::guard::AcquireErrorKind::Closed), at once.
+    /// Returns [`Busy`](crate::guard::AcquireErrorKind::Busy) or [`Closed`](crate::guard::AcquireErrorKind::Closed), at
+    /// once.
     pub fn try_acquire_owned(self: Arc<Self>) -> Result<OwnedPermit, AcquireError> {
         SharedGuard::from(self).try_acquire_owned()
     }
@@ -163,9 +167,10 @@ impl EndpointGuard {
     ///
     /// # Errors
     ///
-    /// Returns the errors of [`acquire`](Self::acquire), and [`BlockingInAsync`](crate::guard::AcquireErrorKind::BlockingInAsync) on a
-    /// thread that runs tasks of a tokio runtime, even if a permit is available. (A task wrapped in tokio's
-    /// `unconstrained` looks like a blocking thread and is not refused.)
+    /// Returns the errors of [`acquire`](Self::acquire), and
+    /// [`BlockingInAsync`](crate::guard::AcquireErrorKind::BlockingInAsync) on a thread that runs tasks of a tokio
+    /// runtime, even if a permit is available. (A task wrapped in tokio's `unconstrained` looks like a blocking thread
+    /// and is not refused.)
     pub fn acquire_blocking(&self) -> Result<Permit<'_>, AcquireError> {
         blocking::acquire(self)
     }
@@ -173,9 +178,9 @@ impl EndpointGuard {
     /// Waits for a permit, runs `future` while holding it, and releases it.
     ///
     /// Code in `future` that acquires the same guard while it is full is refused with
-    /// [`WouldDeadlock`](crate::guard::AcquireErrorKind::WouldDeadlock) instead of waiting forever. Two `run`s joined in one task simply
-    /// run one after the other. A task spawned by `future` counts as a separate caller, but an executor that `future`
-    /// itself drives, such as a `LocalSet`, polls its tasks inside the guard.
+    /// [`WouldDeadlock`](crate::guard::AcquireErrorKind::WouldDeadlock) instead of waiting forever. Two `run`s joined
+    /// in one task simply run one after the other. A task spawned by `future` counts as a separate caller, but an
+    /// executor that `future` itself drives, such as a `LocalSet`, polls its tasks inside the guard.
     ///
     /// # Cancel safety
     ///
@@ -253,6 +258,12 @@ impl EndpointGuard {
         if self.semaphore.is_drained() {
             self.core.notify_drained();
         }
+    }
+
+    /// Returns `true` if the guard was closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.semaphore.is_closed()
     }
 
     /// Waits until the guard is closed and the last permit has been released, including the permits of runs that

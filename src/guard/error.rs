@@ -11,11 +11,11 @@ use crate::name::NameRef;
 
 /// The reason why a guard refused a caller.
 ///
-/// [`kind`](Self::kind) says what happened, for code. `Display` says it for the developer's log, with the guard's name
-/// and what to do about it. A client of the service gets neither: the web adapters convert the error to a response with
-/// a text of its own, as the [table of refusals](crate::web) describes.
+/// [`kind`](Self::kind) returns the reason, for code. The `Display` text is for the developer's log: it names the guard
+/// and gives advice. A client of the service gets neither: the web adapters convert the error to a response with a text
+/// of its own, as the [table of refusals](crate::web) describes.
 ///
-/// Tests of your own code make an error from its kind:
+/// A test of your code can create an error from a kind:
 ///
 /// ```
 /// use onelane::guard::AcquireErrorKind;
@@ -36,11 +36,12 @@ pub struct AcquireError(ErrorParts);
 /// Two words in all: a refusal that fits in `Inline` costs no allocation.
 #[derive(Clone)]
 enum ErrorParts {
-    // The fields of the estimate stand alone: a struct would be padded.
+    // The fields of the estimate are not a struct, since a struct would be padded.
     Inline { name: Option<NameRef>, interval: u32, releases: u16, kind: AcquireErrorKind },
     Boxed(Box<BoxedParts>),
 }
 
+#[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<AcquireError>() == 2 * size_of::<usize>());
 
 #[derive(Clone)]
@@ -82,7 +83,7 @@ impl AcquireError {
     }
 
     /// Returns how long to wait before the next attempt, if it can be estimated:
-    /// mean hold × (callers waiting + 1) ÷ permits, in microseconds.
+    /// mean hold × (callers waiting + 1) ÷ permits.
     ///
     /// Returns `None` if waiting does not help, or if the guard has not yet measured how long its permits are held.
     #[must_use]
@@ -93,7 +94,7 @@ impl AcquireError {
         }
     }
 
-    /// Returns how long the caller waited, if it waited until a time limit.
+    /// Returns how long the caller waited, for a [`Timeout`](AcquireErrorKind::Timeout).
     #[must_use]
     pub fn waited(&self) -> Option<Duration> {
         match &self.0 {
@@ -134,7 +135,7 @@ impl From<AcquireErrorKind> for AcquireError {
     }
 }
 
-/// Compares kind, name and times, and not the causes.
+/// Compares the kinds, names and times, but not the sources.
 impl PartialEq for AcquireError {
     fn eq(&self, other: &Self) -> bool {
         let parts = |error: &Self| (error.kind(), error.retry_after(), error.waited());

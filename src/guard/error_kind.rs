@@ -1,8 +1,8 @@
-//! [`AcquireErrorKind`], what an [`AcquireError`](super::AcquireError) is about.
+//! [`AcquireErrorKind`], the kind of an [`AcquireError`](super::AcquireError).
 
 use std::fmt;
 
-/// What an [`AcquireError`](super::AcquireError) is about. `Display` says what to do about it.
+/// The kind of an [`AcquireError`](super::AcquireError). The `Display` text gives advice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AcquireErrorKind {

@@ -12,6 +12,7 @@ use super::permit::HeldPermit;
 use super::source::{OwnedPermitSource, PermitSource};
 use super::trace;
 use crate::detached::DetachedEntry;
+use crate::panic::discard;
 
 /// Polls work that holds `permit`, in the scope of its guard.
 ///
@@ -84,7 +85,7 @@ pub(crate) struct DetachedWork<F: Future, S: OwnedPermitSource> {
     /// `None` once the work has ended.
     work: Option<GuardedWork<F, S>>,
     guard: S::Guard,
-    // Dropped after the work, so that the process waits until the work is dropped.
+    // Dropped after the work, so that `detached::drained` completes only when the work is gone.
     entry: DetachedEntry,
     max_run: Option<Duration>,
     /// Created at the first poll, because it needs the runtime's timer and the work may be detached in a destructor.
@@ -97,10 +98,11 @@ impl<F: Future, S: OwnedPermitSource> Future for DetachedWork<F, S> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         let Some(work) = &mut this.work else { return Poll::Ready(()) };
-        // The output is dropped here, before the permit.
-        if work.poll(cx).map(drop).is_ready() {
+        if let Poll::Ready(output) = work.poll(cx) {
             this.core().counters.finished_detached.add(1);
             this.entry.finish();
+            // Dropped before the permit. The destructors are user code, and the work has finished whatever they do.
+            discard(output);
             this.work = None;
             return Poll::Ready(());
         }
@@ -119,7 +121,7 @@ impl<F: Future, S: OwnedPermitSource> DetachedWork<F, S> {
     }
 
     fn cut_off(&mut self, reason: &str) {
-        // Work that panicked has no permit any more. It has ended, and is not counted.
+        // Work that panicked no longer has a permit: the work has ended and is not counted.
         if self.work.as_ref().is_some_and(|work| work.permit.is_none()) {
             self.entry.finish();
         }
@@ -135,7 +137,8 @@ impl<F: Future, S: OwnedPermitSource> Unpin for DetachedWork<F, S> {}
 
 impl<F: Future, S: OwnedPermitSource> Drop for DetachedWork<F, S> {
     fn drop(&mut self) {
-        self.cut_off("its runtime ended: close the guard and wait for drained() before that");
+        // First, since the destructor of the work may panic.
         self.core().counters.ended_detached.add(1);
+        self.cut_off("its runtime ended: close the guard and wait for drained() before that");
     }
 }

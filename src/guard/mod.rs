@@ -46,7 +46,8 @@
 //!
 //! Events of `tracing` with the target `onelane` and the field `guard`: refused callers and detached runs at `debug`,
 //! expired grants and runs that were cut off at `warn`, bugs in the service
-//! ([`WouldDeadlock`](crate::guard::AcquireErrorKind::WouldDeadlock), [`BlockingInAsync`](crate::guard::AcquireErrorKind::BlockingInAsync)) at `error`.
+//! ([`WouldDeadlock`](crate::guard::AcquireErrorKind::WouldDeadlock),
+//! [`BlockingInAsync`](crate::guard::AcquireErrorKind::BlockingInAsync)) at `error`.
 
 #![expect(private_bounds, reason = "the bound of the generic futures and permits is sealed: users name their aliases")]
 

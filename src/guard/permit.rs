@@ -24,8 +24,8 @@ pub type OwnedPermit = HeldPermit<SharedGuard>;
 
 /// A permit of `S`: a guard, or a guard and one of its keys.
 ///
-/// [`Permit`], [`OwnedPermit`], [`KeyedPermit`](super::KeyedPermit) and [`OwnedKeyedPermit`](super::OwnedKeyedPermit) are
-/// names for it.
+/// [`Permit`], [`OwnedPermit`], [`KeyedPermit`](super::KeyedPermit) and [`OwnedKeyedPermit`](super::OwnedKeyedPermit)
+/// are aliases of this type.
 #[must_use = "the permit is released as soon as it is dropped: bind it to `_permit`, not to `_`"]
 pub struct HeldPermit<S: PermitSource> {
     source: S,

@@ -25,7 +25,7 @@ pub type RunToCompletion<F> = RunToCompletionFuture<SharedGuard, F>;
 pin_project! {
     /// Acquires a permit of `S` and runs a future while holding it.
     ///
-    /// [`Run`] and [`RunKeyed`](super::keyed::RunKeyed) are names for it.
+    /// [`Run`] and [`RunKeyed`](super::keyed::RunKeyed) are aliases of this type.
     #[must_use = "futures do nothing unless polled"]
     pub struct RunFuture<S: PermitSource, F> {
         #[pin]
@@ -62,7 +62,7 @@ impl<S: PermitSource, F: Future> Future for RunFuture<S, F> {
 
 /// Acquires a permit of `S` and runs a future to completion while holding it, with or without the caller.
 ///
-/// [`RunToCompletion`] and [`RunKeyedToCompletion`](super::keyed::RunKeyedToCompletion) are names for it.
+/// [`RunToCompletion`] and [`RunKeyedToCompletion`](super::keyed::RunKeyedToCompletion) are aliases of this type.
 #[must_use = "futures do nothing unless polled"]
 pub struct RunToCompletionFuture<S: OwnedPermitSource, F: Future + Send + 'static> {
     acquire: AcquireFuture<S>,
@@ -111,9 +111,10 @@ impl<S: OwnedPermitSource, F: Future + Send + 'static> Future for RunToCompletio
 impl<S: OwnedPermitSource, F: Future + Send + 'static> Drop for RunToCompletionFuture<S, F> {
     fn drop(&mut self) {
         if let RunState::Running(work) = mem::replace(&mut self.state, RunState::Done)
-            && let Ok(runtime) = Handle::try_current()
             && let Some(detached) = work.detach(None)
+            && let Ok(runtime) = Handle::try_current()
         {
+            // Without a runtime the work is dropped here, and counted as cut off.
             runtime.spawn(detached);
         }
     }

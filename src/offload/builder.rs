@@ -40,7 +40,7 @@ pub type BlockingPoolBuilder = PoolBuilder<BlockingPool>;
 #[cfg(feature = "cpu")]
 pub type CpuPoolBuilder = PoolBuilder<CpuPool>;
 
-/// Builds a pool: [`BlockingPoolBuilder`] and [`CpuPoolBuilder`](super::CpuPoolBuilder) are names for it.
+/// Builds a pool: [`BlockingPoolBuilder`] and [`CpuPoolBuilder`](super::CpuPoolBuilder) are aliases of this type.
 ///
 /// The setters accept any value. [`build`](BlockingPoolBuilder::build) panics if a value is out of range, and
 /// [`try_build`](BlockingPoolBuilder::try_build) returns an error, for values that come from a configuration.
@@ -143,7 +143,7 @@ impl BlockingPoolBuilder {
     ///
     /// # Errors
     ///
-    /// Returns the first setting with which [`build`](Self::build) panics.
+    /// Returns an error that names the first setting for which [`build`](Self::build) would panic.
     pub fn try_build(mut self) -> Result<BlockingPool, ConfigError> {
         if let Err(problem) = self.check_max_running().and_then(|()| self.check_max_wait()) {
             return Err(ConfigError::named("pool", self.name, problem));
@@ -200,7 +200,8 @@ impl CpuPoolBuilder {
     ///
     /// # Errors
     ///
-    /// Returns the first setting with which [`build`](Self::build) panics, or an error if the threads can't be started.
+    /// Returns an error that names the first setting for which [`build`](Self::build) would panic, or an error if the
+    /// threads can't be started.
     pub fn try_build(mut self) -> Result<CpuPool, PoolBuildError> {
         if let Err(problem) = self.check_threads().and_then(|()| self.check_max_wait()) {
             return Err(ConfigError::named("pool", self.name, problem).into());

@@ -1,4 +1,4 @@
-//! [`Managed`] for pools and limiters, so that a host closes and drains them after its services.
+//! [`Managed`] for pools, so that a host closes and drains them after its services.
 
 use std::future::Future;
 use std::pin::Pin;

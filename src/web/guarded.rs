@@ -6,11 +6,11 @@ use super::request_guard::{RequestGuard, RequestPermit};
 use super::{Refusal, RequestHead};
 use crate::debug::impl_debug;
 
-/// Chooses the guard that [`Guarded`] acquires: a `static`, or one that depends on the request's head and on the state of
-/// the app.
+/// Chooses the guard that [`Guarded`] acquires: a `static`, or one that depends on the request's head and on the state
+/// of the app.
 ///
-/// `S` is the app's state in axum, and `actix_web::HttpRequest` in actix-web, whose `app_data` holds the state. A source
-/// that needs no state is implemented for every `S`, and works in both.
+/// `S` is the app's state in axum, and `actix_web::HttpRequest` in actix-web, whose `app_data` holds the state. A
+/// source that needs no state is implemented for every `S`, and works in both.
 ///
 /// ```
 /// use std::sync::Arc;

@@ -89,7 +89,7 @@ impl GuardOptions {
     }
 
     /// Limits how long a handler may continue after its client has disconnected. After that time the handler is
-    /// dropped. Default: one hour. `None` is no limit.
+    /// dropped. Default: one hour. `None` means no limit.
     pub fn max_run(mut self, max_run: impl Into<Option<Duration>>) -> Self {
         self.max_run = max_run.into();
         self
@@ -102,7 +102,7 @@ impl GuardOptions {
     }
 
     /// Sets how long a response body may hold the permit, counted from the response's head. After that time the next
-    /// request runs alongside it. `None` is no limit.
+    /// request runs alongside it. `None` means no limit.
     ///
     /// The default, 30 seconds, keeps one slow reader from occupying the endpoint. Long exports and event streams need
     /// a higher limit, or none.

@@ -3,17 +3,16 @@
 use std::borrow::Cow;
 use std::sync::OnceLock;
 
-/// What the URIs of the crate's problem types begin with, unless the app sets another beginning. They lead to the tables
-/// in the documentation.
+/// The base of the crate's problem URIs, unless the app sets another one. The default URIs lead to the tables in the
+/// documentation.
 const DEFAULT_BASE: &str = "https://docs.rs/onelane/latest/onelane/web/index.html#";
 
 static BASE: OnceLock<Cow<'static, str>> = OnceLock::new();
 
-/// Sets what the `type` of each problem of this crate begins with, for the whole process: a URI such as
-/// `https://example.org/problems/`, to which the name of the problem is appended. Default: the address of the [tables of
-/// refusals](crate::web#refusals).
+/// Sets the base URI of the crate's problem types for the whole process, such as `https://example.org/problems/`, to
+/// which the name of the problem is appended. Default: the address of the [tables of refusals](crate::web#refusals).
 ///
-/// Call it once, before the server starts. Returns `false` if it was called before, and then changes nothing.
+/// Call this function once, before the server starts. Returns `false`, and changes nothing, if a base was already set.
 pub fn set_problem_type_base(base: impl Into<Cow<'static, str>>) -> bool {
     BASE.set(base.into()).is_ok()
 }
@@ -23,7 +22,7 @@ pub fn set_problem_type_base(base: impl Into<Cow<'static, str>>) -> bool {
 pub(super) enum ProblemType {
     /// The name of a problem of this crate.
     Own(&'static str),
-    /// A URI of the app's.
+    /// A URI that the app chose.
     Other(Cow<'static, str>),
 }
 

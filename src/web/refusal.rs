@@ -115,8 +115,8 @@ impl Refusal {
         }
     }
 
-    /// Creates a refusal of the service's own, such as for a tenant that is over its quota. `uri` identifies the kind of
-    /// problem, and `title` describes it in words. There is no detail and no `Retry-After` yet.
+    /// Creates a refusal for a reason of the service's own, such as a tenant that is over its quota. `uri` identifies
+    /// the kind of problem, and `title` describes it in words. There is no detail and no `Retry-After` yet.
     ///
     /// # Panics
     ///

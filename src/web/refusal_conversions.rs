@@ -1,4 +1,4 @@
-//! [`Refusal`] as an error, as a response without a framework, and out of an error that hides it.
+//! Conversions of [`Refusal`]: into an error, into a response without a framework, and from an error that contains one.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -16,8 +16,8 @@ impl Refusal {
     /// Returns the refusal for an error of this crate that is `error` itself or one of its sources, such as in an
     /// `anyhow::Error` or in an error of the service's own.
     ///
-    /// Found are [`AcquireError`], [`OffloadError`](crate::offload::OffloadError), [`FlightError`] of work that cannot
-    /// fail, and refusals. A `#[error(transparent)]` variant of thiserror hides its error from this search: use
+    /// The search finds [`AcquireError`], [`OffloadError`](crate::offload::OffloadError), [`FlightError`] of work that
+    /// cannot fail, and refusals. A `#[error(transparent)]` variant of thiserror hides its error from this search: use
     /// `#[source]`, or match on the variant.
     ///
     /// ```
@@ -43,7 +43,7 @@ impl Refusal {
     }
 }
 
-/// For hyper, tonic, and services without a framework.
+/// Converts the refusal for hyper, tonic, and services without a framework.
 #[cfg(feature = "tower")]
 impl<B: From<Bytes>> From<Refusal> for http::Response<B> {
     fn from(refusal: Refusal) -> Self {

@@ -49,7 +49,7 @@ impl<'a> RequestHead<'a> {
         self.0.query()
     }
 
-    /// Returns the first value of a header, if there is one and it is UTF-8. `name` is not case-sensitive.
+    /// Returns the first value of a header, if there is one and it is UTF-8. `name` is case-insensitive.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         str::from_utf8(self.0.header(name)?).ok()

@@ -12,7 +12,8 @@ pub enum RequestKey<K> {
     /// The request needs no permit. It is served at once, concurrently with all other requests, as if the layer did not
     /// exist. If its client disconnects, the framework drops the handler, as without the layer.
     LetThrough,
-    /// The request is refused with status 400 and type `https://docs.rs/onelane/latest/onelane/web/index.html#key-missing`.
+    /// The request is refused with status 400 and type
+    /// `https://docs.rs/onelane/latest/onelane/web/index.html#key-missing`.
     Refuse,
 }
 

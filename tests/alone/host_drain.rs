@@ -11,7 +11,7 @@ use onelane::background::{
     BuildError, HostPhase, ServiceHost, ServiceHostBuilder, Supervision, UnfinishedWork, service_fn,
 };
 use onelane::guard::AcquireErrorKind;
-use onelane::{EndpointGuard, Managed, ManagedSnapshot, SingleFlight};
+use onelane::{BlockingPool, EndpointGuard, Managed, ManagedSnapshot, SingleFlight};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep};
 
@@ -23,7 +23,7 @@ fn host() -> ServiceHostBuilder {
     ServiceHost::builder().supervision(Supervision::ServerRuntime).without_signals()
 }
 
-/// Starts work of the guard that ends when the returned sender is used, and leaves it.
+/// Starts work of the guard that ends when the returned sender is used, and drops its caller.
 async fn detach(guard: &Arc<EndpointGuard>) -> oneshot::Sender<()> {
     let (sender, end) = oneshot::channel::<()>();
     let mut run = tokio_test::task::spawn(Arc::clone(guard).run_to_completion_owned(async {
@@ -40,7 +40,7 @@ fn unfinished(work: &[UnfinishedWork]) -> Vec<(&str, usize)> {
     work.iter().map(|work| (work.name(), work.count())).collect()
 }
 
-/// A managed type of a user's, which records what happens to it.
+/// A user-defined managed type, which records what happens to it.
 struct Recorder {
     name: &'static str,
     serves_services: bool,
@@ -269,4 +269,82 @@ fn names_are_unique_among_services_and_what_is_managed() {
     for error in [twice, as_service] {
         assert!(matches!(&error, BuildError::SharedName { name, .. } if &**name == "twin"), "{error}");
     }
+}
+
+/// The last work ends and no service is alive: the pool is still waited for.
+#[test]
+fn busy_pool_is_waited_for_when_no_service_is_left() {
+    let _alone = alone();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let pool = BlockingPool::builder("handlers' pool").build();
+        let host = host().manage(EndpointGuard::new("gate")).manage(pool.clone()).build().unwrap();
+        let (begun, has_begun) = std::sync::mpsc::channel();
+        let task = pool.task(move |_| {
+            begun.send(()).unwrap();
+            std::thread::sleep(Duration::from_millis(300));
+        });
+        let task = task.start().unwrap();
+        has_begun.recv().unwrap();
+        host.start().await.unwrap();
+        let report = host.shutdown().await.unwrap();
+        assert!(task.is_finished() && pool.is_closed());
+        assert!(report.is_clean(), "{report:?}");
+        task.await.unwrap();
+    });
+}
+
+/// A server that is cut off drops its requests, and their handlers continue without it.
+#[test]
+fn work_that_the_dropped_server_leaves_is_waited_for() {
+    let _alone = alone();
+    tokio_test::block_on(async {
+        tokio::time::pause();
+        let guard = Arc::new(EndpointGuard::new("left by the server"));
+        let host = host().drain_timeout(2 * SECOND).build().unwrap();
+        let handle = host.handle();
+        let (served, end) = (Arc::clone(&guard), oneshot::channel::<()>());
+        let server = async move {
+            handle.request_shutdown();
+            let request = served.run_to_completion_owned(async move {
+                let _ = end.1.await;
+            });
+            request.await.unwrap();
+            Ok::<(), std::io::Error>(())
+        };
+        let release = async {
+            sleep(3 * SECOND).await;
+            assert_eq!(guard.stats().detached, 1);
+            drop(end.0);
+        };
+        let (report, ()) = tokio::join!(host.run_until(server), release);
+        let report = report.unwrap();
+        assert_eq!((report.took().as_secs(), report.server_cut_off(), report.unfinished()), (3, true, &[][..]));
+    });
+}
+
+/// Its `drained` is not ready at the first poll, as that of an actor or a database pool is not.
+#[test]
+fn managed_value_that_needs_several_polls_to_drain_is_clean() {
+    struct Slow;
+    impl Managed for Slow {
+        fn name(&self) -> &str {
+            "slow"
+        }
+        fn close(&self) {}
+        fn drained(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+            Box::pin(tokio::task::yield_now())
+        }
+        fn snapshot(&self) -> ManagedSnapshot {
+            ManagedSnapshot::new("actor")
+        }
+    }
+    let _alone = alone();
+    tokio_test::block_on(async {
+        let host = host().manage(Slow).build().unwrap();
+        host.start().await.unwrap();
+        let verbose = host.status().probe("/readyz?verbose").unwrap();
+        assert_eq!(verbose.body(), "[+]slow ok: actor, 0 active, 0 waiting\nreadyz check passed\n");
+        assert!(host.shutdown().await.unwrap().is_clean());
+    });
 }

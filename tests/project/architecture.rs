@@ -75,7 +75,8 @@ fn assert_nothing(found: impl Iterator<Item = String>, rule: &str) {
 
 /// Describes an edge that `MAY_NAME` does not allow.
 ///
-/// A file next to `lib.rs` names no folder but the ground floor: two folders could otherwise reach each other through it.
+/// A file next to `lib.rs` names no folder but the ground floor: two folders could otherwise reach each other through
+/// it.
 fn violation(edge: &Edge) -> Option<String> {
     let to = edge.to.first()?;
     let from = edge.from.first().map_or("", String::as_str);

@@ -3,5 +3,6 @@
 mod architecture;
 mod auto_traits;
 mod modules;
+mod problem_types;
 mod sources;
 mod tokens;

@@ -175,6 +175,8 @@ fn child_process_of_the_tests_above() {
             }
             "given up, signal" => {
                 let fails = service_fn("fails", |_| async { Err("no license".into()) }).restart(Restart::Never);
+                // It begins when every other service has started, so it fails while the host runs.
+                let fails = fails.after("slow");
                 let scenario = Scenario::start(Some(fails));
                 scenario.wait_for_phase(HostPhase::Draining).await;
                 scenario.assert_ignored(Signal::INT).await;

@@ -1,5 +1,5 @@
-//! SIGTERM in the middle of a handler whose client has disconnected. The work is finished, or the report names it and the
-//! exit code is not 0. The server is the one of the README, in a process of its own, in each framework.
+//! SIGTERM in the middle of a handler whose client has disconnected. The work is finished, or the report names it and
+//! the exit code is not 0. The server is the one of the README, in a process of its own, in each framework.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
@@ -51,8 +51,8 @@ impl Lines {
     }
 }
 
-/// Starts a server, disconnects in the middle of a request, and sends SIGTERM. Returns the exit code and what the server
-/// printed from then on.
+/// Starts a server, disconnects in the middle of a request, and sends SIGTERM. Returns the exit code and what the
+/// server printed from then on.
 fn stop_in_the_middle(framework: &str, path: &str, work: Duration) -> (Option<i32>, String) {
     let mut command = Command::new(env::current_exe().unwrap());
     command.args(["--exact", "lost_work::server_of_the_tests_above", "--nocapture"]);
@@ -69,7 +69,7 @@ fn stop_in_the_middle(framework: &str, path: &str, work: Duration) -> (Option<i3
     let runtime = current_thread();
     let client = runtime.block_on(RawClient::send(address, format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n")));
     lines.wait_for("work begins");
-    // actix-web takes the end of the stream for a client that still reads.
+    // actix-web treats the end of the stream as a client that still reads.
     runtime.block_on(client.disconnect(Disconnect::Rst));
     lines.wait_for("work is detached");
     kill_process(process, Signal::TERM).unwrap();

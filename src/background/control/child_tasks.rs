@@ -34,8 +34,8 @@ impl ChildTasks {
         F: Future<Output: Send> + Send + 'static,
     {
         let (is_closed, _spawning) = {
-            // Recorded before the task exists, so that `close_if_unused` cannot overlook it. Until the task is in the list,
-            // the token counts as a task that `ended` waits for.
+            // Recorded before the task exists, so that `close_if_unused` cannot overlook it. Until the task is in the
+            // list, the token counts as a task that `ended` waits for.
             let mut aborts = lock(&self.aborts);
             aborts.is_used |= !aborts.is_closed;
             (aborts.is_closed, self.tracker.token())

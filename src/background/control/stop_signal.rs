@@ -15,8 +15,8 @@ use crate::panic::catch;
 
 /// A signal that is given once.
 ///
-/// A task or thread that sees the signal also finds the token cancelled, and a holder of a cancelled token sees the signal:
-/// [`give`](Self::give) sets the flag, cancels the token, and only then wakes the waiters.
+/// A task or thread that sees the signal also finds the token cancelled, and a token that the host cancelled comes with
+/// the signal: [`give`](Self::give) sets the flag, cancels the token, and only then wakes the waiters.
 #[derive(Debug, Default)]
 pub(super) struct StopSignal {
     is_given: AtomicBool,

@@ -88,11 +88,11 @@ impl ServiceHostBuilder {
         self
     }
 
-    /// Adds a guard, flight, limiter or pool that the host closes and drains while it stops, and shows in its status.
+    /// Adds a guard, flight or pool that the host closes and drains while it stops, and shows in its status.
     ///
-    /// The host closes guards and flights when the server has ended, and waits for what they have admitted. It closes
-    /// pools and limiters when the services have stopped. Work that continues without its caller is waited for even if
-    /// nothing is added. What does not end in time is in the [report](crate::background::ShutdownReport::unfinished), which is then not
+    /// The host closes guards and flights when the server has ended, and waits for the work that they admitted. The
+    /// host closes pools when the services have stopped. The host waits for work without a caller in any case. The
+    /// [report](crate::background::ShutdownReport::unfinished) names the work that did not end in time, and is then not
     /// clean.
     pub fn manage(mut self, managed: impl Managed) -> Self {
         self.managed.0.push(Arc::new(managed));
@@ -106,7 +106,8 @@ impl ServiceHostBuilder {
     }
 
     /// Sets how long the server of [`run_until`](ServiceHost::run_until) may take to end once the stop has begun. After
-    /// that, the server is dropped and the services are stopped.
+    /// that, the server is dropped. The host then waits as long again, for the work of its guards and for work without
+    /// a caller, before it stops the services.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.timeouts.drain = timeout;
         self

@@ -97,15 +97,14 @@ impl HostHandle {
 
     /// Waits until the host is draining and no work of the process [continues without its caller](crate::detached).
     ///
-    /// For servers whose threads end with them, and with the threads what is left on them, as actix-web's workers do:
-    /// pass this future to `HttpServer::shutdown_signal`. Until it completes, the server still accepts requests, and
-    /// `/readyz` reports that it should get none. Handlers whose clients disconnect later are in the
-    /// [report](ShutdownReport::unfinished). Other servers need only [`draining`](Self::draining), since the host itself
-    /// waits for such work.
+    /// For a server that ends its threads together with the work on them, such as actix-web: pass this future to
+    /// `HttpServer::shutdown_signal`. Until the future completes, the server accepts requests while `/readyz` fails.
+    /// The [report](ShutdownReport::unfinished) names handlers whose clients disconnect later. Other servers need only
+    /// [`draining`](Self::draining), since the host itself waits for such work.
     ///
     /// # Cancel safety
     ///
-    /// The future can be dropped and called again.
+    /// Dropping the future has no effect.
     pub fn server_may_end(&self) -> impl Future<Output = ()> + Send + 'static {
         let draining = self.draining();
         async move {

@@ -69,8 +69,8 @@ impl ActiveCalls {
     }
 }
 
-/// Calls `tick` once with its context, catches its panic and applies the timeout. A call that is dropped before its end is recorded as
-/// aborted.
+/// Calls `tick` once with its context, catches its panic and applies the timeout. A call that is dropped before its end
+/// is recorded as aborted.
 pub(super) async fn run_call<F, W>(tick: Arc<F>, cx: TickContext, service: Arc<str>, record: CallRecord) -> ExitKind
 where
     F: Fn(TickContext) -> W + Send + Sync + 'static,

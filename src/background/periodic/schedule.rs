@@ -32,7 +32,7 @@ pub(super) struct Schedule {
 pub(super) struct DueCall {
     /// The latest due time that the call serves, or the time of its first trigger if it serves none.
     pub(super) due: DueTime,
-    /// Only triggers requested the call.
+    /// `true` if only triggers requested the call.
     pub(super) is_triggered: bool,
 }
 

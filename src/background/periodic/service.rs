@@ -26,9 +26,10 @@ use crate::background::status::ExitKind;
 /// The function corresponds to `repeat_every` in fastapi-utils, and to an interval or cron job in APScheduler, inside
 /// the server.
 ///
-/// [`Every`] sets the schedule, and each call gets a [`TickContext`]. Calls don't overlap unless [`Overlap::Allow`](super::Overlap::Allow) is set. The next
-/// call takes place however the last one ended: an error, a panic or a [timeout](Every::tick_timeout) is counted,
-/// logged, and shown in [`ServiceStatus::ticks`](super::super::ServiceStatus::ticks).
+/// [`Every`] sets the schedule, and each call gets a [`TickContext`]. Calls don't overlap unless
+/// [`Overlap::Allow`](super::Overlap::Allow) is set. The next call takes place however the last one ended: an error, a
+/// panic or a [timeout](Every::tick_timeout) is counted, logged, and shown in
+/// [`ServiceStatus::ticks`](super::super::ServiceStatus::ticks).
 /// [`HostHandle::trigger_now`](super::super::HostHandle::trigger_now) requests a call outside the schedule.
 ///
 /// All options of a [`Service`] apply, except [`heartbeat`](Service::heartbeat): use
@@ -43,9 +44,9 @@ use crate::background::status::ExitKind;
 ///
 /// # Cancel safety
 ///
-/// When the service has to stop, the wait for the next call ends immediately, and a running call has
-/// [`stop_timeout`](Service::stop_timeout) to end, which its [`TickContext`] reports. After that the call is dropped at the await point where it waits, and
-/// counts as failed with [`ExitKind::Aborted`].
+/// When the service has to stop, the wait for the next call ends immediately, and the [`TickContext`] of a running call
+/// reports the stop. That call has [`stop_timeout`](Service::stop_timeout) to end. After that the call is dropped at
+/// the await point where it waits, and counts as failed with [`ExitKind::Aborted`].
 ///
 /// # Panics
 ///

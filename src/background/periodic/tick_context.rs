@@ -70,9 +70,9 @@ impl TickContext {
     /// Returns when this call was due, on the wall clock, without the [`jitter`](super::Every::jitter).
     ///
     /// For a cron expression, this is the time that the expression matches, so it is the same in each replica of a
-    /// server. An interval is measured on the monotonic clock, and its due time is converted to the wall clock as that
-    /// was set when the call began. If the call makes up for several due times, this is the latest of them. If only
-    /// [`trigger_now`](crate::background::HostHandle::trigger_now) requested the call, this is the time of that
+    /// server. An interval is measured on the monotonic clock, and its due time is converted to the wall clock as the
+    /// clock was set when the call began. If the call makes up for several due times, this is the latest of them. If
+    /// only [`trigger_now`](crate::background::HostHandle::trigger_now) requested the call, this is the time of that
     /// request.
     #[must_use]
     pub fn due(&self) -> SystemTime {
@@ -94,8 +94,8 @@ impl TickContext {
         self.is_triggered
     }
 
-    /// Returns how the call ended that was the last one to end before this call began, in any generation. `None` if no
-    /// call had ended.
+    /// Returns the exit of the call that ended last before this call began, in any generation. `None` if no call had
+    /// ended.
     #[must_use]
     pub fn last_exit(&self) -> Option<&ExitKind> {
         self.last_exit.as_ref()
@@ -107,8 +107,8 @@ impl TickContext {
         self.last_failure.as_ref()
     }
 
-    /// Returns `true` if the service has to stop. The call then has [`stop_timeout`](super::super::Service::stop_timeout)
-    /// to end.
+    /// Returns `true` if the service has to stop. The call then has
+    /// [`stop_timeout`](super::super::Service::stop_timeout) to end.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.cx.is_stopping()

@@ -29,7 +29,7 @@ struct TickerState {
     next_due: Option<DueTime>,
     /// How many of `max_runs` are used up.
     used_runs: u64,
-    /// When the first trigger arrived that the service has not taken.
+    /// The time of the first trigger that the service has not taken.
     triggered_at: Option<Instant>,
 }
 
@@ -38,7 +38,7 @@ impl Ticker {
         Self { every, state: Mutex::default(), triggered: Notify::new() }
     }
 
-    /// Returns when the first trigger arrived since the last call of this method, if any did.
+    /// Returns the time of the first trigger since the last call of this method, if there was one.
     pub(super) fn take_trigger(&self) -> Option<Instant> {
         lock(&self.state).triggered_at.take()
     }

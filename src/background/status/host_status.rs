@@ -38,7 +38,8 @@ pub enum HostPhase {
     Starting,
     /// All services have started.
     Running,
-    /// The server finishes its last requests. The services still run.
+    /// The server finishes its last requests, and then work without a caller and the work of managed guards ends. The
+    /// services still run.
     Draining,
     /// The services are stopping.
     Stopping,
@@ -116,7 +117,8 @@ impl HostStatus {
         self.services.iter().map(|service| &**service)
     }
 
-    /// Returns the names and the current states of what the host manages, in the order in which they were added.
+    /// Returns the name and the current state of each guard, flight and pool that the host manages, in the order in
+    /// which they were added.
     pub fn managed(&self) -> impl Iterator<Item = (Arc<str>, ManagedSnapshot)> + '_ {
         self.managed.snapshots()
     }

@@ -11,7 +11,7 @@ use crate::panic::catch;
 pub(crate) struct ManagedList(pub(crate) Vec<Arc<dyn Managed>>);
 
 impl ManagedList {
-    /// Returns names and current states. The code may be a user's: what panics is left out.
+    /// Returns names and current states. `name` and `snapshot` may be user code. Values whose code panics are left out.
     pub(crate) fn snapshots(&self) -> impl Iterator<Item = (Arc<str>, ManagedSnapshot)> + '_ {
         self.0.iter().filter_map(|managed| catch(|| (Arc::from(managed.name()), managed.snapshot())).ok())
     }

@@ -22,8 +22,8 @@ pub struct ShutdownReport {
     pub(crate) unfinished: Arc<[UnfinishedWork]>,
 }
 
-/// Work that a host could not wait for, by name: work that continued without its caller, and what a guard, flight or pool
-/// that the host [manages](crate::background::ServiceHostBuilder::manage) had admitted.
+/// Work that a host could not wait for, by name: work that continued without its caller, and what a guard, flight or
+/// pool that the host [manages](crate::background::ServiceHostBuilder::manage) had admitted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct UnfinishedWork {
@@ -97,7 +97,7 @@ impl ShutdownReport {
         self.forced_by.as_ref()
     }
 
-    /// Returns the time from the trigger to the end of the last service. In JSON: seconds.
+    /// Returns the time from the trigger to the end of the last service or pool. In JSON: seconds.
     #[must_use]
     pub fn took(&self) -> Duration {
         self.took
@@ -122,8 +122,8 @@ impl ShutdownReport {
         &self.unfinished
     }
 
-    /// Returns `true` if every critical service [ended cleanly](ServiceReport::is_clean), the server ended in time, and
-    /// the shutdown was not forced.
+    /// Returns `true` if every critical service [ended cleanly](ServiceReport::is_clean), the server ended in time, no
+    /// work was left [unfinished](Self::unfinished), and the shutdown was not forced.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         let clean = |service: &ServiceReport| !service.is_critical || service.is_clean();

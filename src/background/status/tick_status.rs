@@ -41,8 +41,8 @@ impl TickStatus {
         self.consecutive_failures
     }
 
-    /// Returns how many calls were due but skipped, because another call was running or the runtime was too busy to poll
-    /// the service.
+    /// Returns how many calls were due but skipped, because another call was running or the runtime was too busy to
+    /// poll the service.
     #[must_use]
     pub fn skipped(&self) -> u64 {
         self.skipped
@@ -80,8 +80,8 @@ impl TickStatus {
         self.last_failure.as_ref()
     }
 
-    /// Returns when the next scheduled call begins, with its jitter, by the wall clock as it is set now. `None` if that is
-    /// not known yet, for example during a call of a fixed-delay schedule, or if there are no more calls.
+    /// Returns when the next scheduled call begins, with its jitter, by the wall clock as it is set now. `None` if that
+    /// is not known yet, for example during a call of a fixed-delay schedule, or if there are no more calls.
     #[must_use]
     pub fn next_run(&self) -> Option<SystemTime> {
         self.next_run

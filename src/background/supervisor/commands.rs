@@ -42,6 +42,7 @@ impl Supervisor {
 
     /// Drains the other work, since the server has ended.
     pub(super) fn server_ended(&mut self, now: Instant) {
+        self.has_server_ended = true;
         if self.phase == HostPhase::Draining {
             self.drain_work(now);
         } else {
@@ -49,17 +50,22 @@ impl Supervisor {
         }
     }
 
-    /// Stops the services, since no other work is left.
-    pub(super) fn work_drained(&mut self, now: Instant) {
-        if self.phase == HostPhase::Draining {
-            self.stop_services(now);
-        }
+    /// Returns `true` while the host waits for work or for its pools, and for nothing else.
+    pub(super) fn is_draining(&self) -> bool {
+        let is_server_gone = !self.has_server || self.has_server_ended;
+        self.stop.as_ref().is_some_and(|stop| match self.phase {
+            HostPhase::Draining => stop.is_draining_work && is_server_gone,
+            HostPhase::Stopping => stop.is_draining_pools,
+            _ => false,
+        })
     }
 
-    /// Ends the host, since its pools are drained.
-    pub(super) fn pools_drained(&mut self, now: Instant) {
-        if self.stop.as_ref().is_some_and(|stop| stop.is_draining_pools) {
-            self.finish(now);
+    /// Continues the stop, since the work or the pools that the host waited for are drained.
+    pub(super) fn drained(&mut self, now: Instant) {
+        match self.phase {
+            HostPhase::Draining => self.stop_services(now),
+            HostPhase::Stopping => self.finish(now),
+            _ => {}
         }
     }
 

@@ -26,7 +26,7 @@ pub(super) enum Action {
     ReportStarted,
     /// The stop has begun: ask the server to end.
     DrainServer,
-    /// The server has ended or has to: drop it. Close what admits work, and wait for work that continues without its caller.
+    /// The server has ended, or is dropped now. Close the guards and flights, and wait for work without a caller.
     DrainWork,
     /// The services stop from now on: drop the server if it has not ended.
     DropServer,

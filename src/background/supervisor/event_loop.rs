@@ -22,6 +22,10 @@ use crate::background::status::HostEvent;
 /// How many messages are handled before timers are checked and the status is published.
 const BATCH: usize = 256;
 
+/// How long a server that has ended may take to drop its last handlers. A connection of axum signals its end a moment
+/// before it drops the handler of a client that has disconnected. On the server's own runtime, both happen in one poll.
+const SETTLE: Duration = Duration::from_millis(2);
+
 /// A supervisor that has not been started, with everything that it needs.
 pub(crate) struct SupervisorTask {
     pub(crate) supervisor: Supervisor,
@@ -57,6 +61,7 @@ impl SupervisorTask {
             shared,
             events,
             work,
+            settle: if server.is_some() { SETTLE } else { Duration::ZERO },
             request: Some(request),
             exit_code: None,
             was_signalled: false,
@@ -80,9 +85,10 @@ impl SupervisorTask {
                 signal = signals.recv() => executor.on_signal(signal),
                 () = timer.as_mut(), if next.is_some() => {}
                 _ = inbox.recv_many(&mut batch, BATCH) => {}
-                is_last = executor.work.progress(), if executor.work.is_waiting() => executor.on_work_ended(is_last),
+                () = executor.work.progress(), if executor.work.is_waiting() => {}
             }
             let now = executor.on_messages(batch.drain(..));
+            executor.check_work();
             if let Some(lag) = probe.as_mut().and_then(|probe| probe.measure(now)) {
                 executor.warn_of_lag(lag);
             }

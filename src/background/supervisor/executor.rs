@@ -30,6 +30,8 @@ pub(super) struct Executor {
     pub(super) shared: Arc<HostShared>,
     pub(super) events: broadcast::Sender<HostEvent>,
     pub(super) work: WorkDrain,
+    /// How long a server that has ended may take to drop its last handlers, on other threads.
+    pub(super) settle: Duration,
     /// Taken when the request is answered.
     pub(super) request: Option<StartRequest>,
     /// The exit code for the process, once the host has ended.
@@ -49,7 +51,7 @@ impl Executor {
     fn read_clocks(&mut self) -> Instant {
         self.supervisor.wall = SystemTime::now();
         self.supervisor.has_pools = self.work.has_pools();
-        self.supervisor.has_work = self.work.has_work();
+        self.supervisor.has_work = self.work.has_work() || (self.supervisor.has_server && !self.settle.is_zero());
         Instant::now()
     }
 
@@ -87,12 +89,16 @@ impl Executor {
         }
     }
 
-    /// Handles the end of one of the waits for work.
-    pub(super) fn on_work_ended(&mut self, is_last: bool) {
-        if is_last {
+    /// Continues the stop if all work that the host waits for has ended. Called after each event.
+    pub(super) fn check_work(&mut self) {
+        if !self.supervisor.is_draining() || self.work.is_waiting() {
+            return;
+        }
+        self.work.wait_for_detached();
+        if !self.work.is_waiting() {
             let now = self.read_clocks();
-            self.supervisor.work_drained(now);
-            self.supervisor.pools_drained(now);
+            self.supervisor.drained(now);
+            self.execute();
         }
     }
 
@@ -141,7 +147,7 @@ impl Executor {
             }
             Action::DrainWork => {
                 cancel(&self.shared.stopping);
-                self.work.drain_work();
+                self.work.drain_work(self.settle);
             }
             Action::DrainPools => self.work.drain_pools(),
             Action::DropServer => {
@@ -153,8 +159,8 @@ impl Executor {
     }
 
     fn emit(&self, event: HostEvent) {
-        // Without subscribers the event is returned as an error. With slow ones it replaces an event, which may be the last
-        // owner of a service's error.
+        // Without subscribers the event is returned as an error. With slow ones it replaces an event, which may be the
+        // last owner of a service's error.
         if let Ok(result) = catch(|| self.events.send(event)) {
             discard(result);
         }
@@ -210,6 +216,7 @@ impl Executor {
             discard(message);
         }
         self.supervisor.discard_values();
+        self.work.discard_values();
         self.runners.drain(..).for_each(discard);
         self.generations.drain(..).for_each(discard);
         discard(self);

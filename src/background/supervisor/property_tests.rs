@@ -70,7 +70,7 @@ struct HostScript {
     server: Option<u64>,
     drop_at: Option<u64>,
     in_batches: bool,
-    /// How long the work takes to end that the server leaves, if there is any.
+    /// How long the work that the server leaves takes to end, if there is any.
     work: Option<Option<u64>>,
     /// How long the pools take to drain, if there are any.
     pools: Option<Option<u64>>,
@@ -197,6 +197,8 @@ struct Simulation<'a> {
     server_was_asked: bool,
     work_was_asked: bool,
     pools_were_asked: bool,
+    work_has_ended: bool,
+    pools_have_ended: bool,
 }
 
 fn ms(ms: u64) -> Duration {
@@ -272,6 +274,8 @@ impl<'a> Simulation<'a> {
             server_was_asked: false,
             work_was_asked: false,
             pools_were_asked: false,
+            work_has_ended: false,
+            pools_have_ended: false,
         };
         simulation.schedule(Some(script.shutdown_at), SimulatedEvent::Shutdown);
         simulation.schedule(script.force_at, SimulatedEvent::Force);
@@ -335,9 +339,22 @@ impl<'a> Simulation<'a> {
             self.supervisor.on_time(self.now);
             self.record_exits();
             self.execute();
+            self.check_work();
             if self.inbox.is_empty() {
                 return;
             }
+        }
+    }
+
+    /// Continues the stop if what the host waits for has ended, as the executor does.
+    fn check_work(&mut self) {
+        let has_ended = match self.supervisor.phase {
+            HostPhase::Draining => self.work_has_ended,
+            _ => self.pools_have_ended,
+        };
+        if self.supervisor.is_draining() && has_ended {
+            self.supervisor.drained(self.now);
+            self.execute();
         }
     }
 
@@ -361,8 +378,8 @@ impl<'a> Simulation<'a> {
                 self.supervisor.force_shutdown(self.now, Trigger::Requested);
             }
             SimulatedEvent::ServerEnds => self.supervisor.server_ended(self.now),
-            SimulatedEvent::WorkEnds => self.supervisor.work_drained(self.now),
-            SimulatedEvent::PoolsEnd => self.supervisor.pools_drained(self.now),
+            SimulatedEvent::WorkEnds => self.work_has_ended = true,
+            SimulatedEvent::PoolsEnd => self.pools_have_ended = true,
             SimulatedEvent::HostDropped => self.supervisor.shutdown(self.now, Trigger::Dropped),
         }
     }
@@ -536,7 +553,8 @@ impl<'a> Simulation<'a> {
                         "the server drains first, and the work once"
                     );
                     self.work_was_asked = true;
-                    self.schedule(self.script.work.flatten(), SimulatedEvent::WorkEnds);
+                    // Without work, the host still waits for a server that is cut off.
+                    self.schedule(self.script.work.unwrap_or(Some(0)), SimulatedEvent::WorkEnds);
                 }
                 Action::DrainPools => {
                     assert!(!self.pools_were_asked, "the pools are drained twice");

@@ -190,7 +190,7 @@ impl Supervisor {
             took: now.duration_since(stop.began),
             server_cut_off: stop.server_cut_off,
             services: self.ids().map(|id| self.service_report(id)).collect(),
-            // The executor knows.
+            // The executor fills this in.
             unfinished: Arc::default(),
         };
         let failed = stop.failed;

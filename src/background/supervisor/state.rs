@@ -32,9 +32,10 @@ pub(crate) struct Supervisor {
     pub(super) live: usize,
     /// A server exists, and has to end before the services stop.
     pub(super) has_server: bool,
-    /// Something admits work, or work continues without its caller, and has to end before the services stop.
+    pub(super) has_server_ended: bool,
+    /// `true` if some work has to end before the services stop: that of guards and flights, or work without a caller.
     pub(super) has_work: bool,
-    /// Something that the services need has to end after them.
+    /// `true` if pools have to be closed after the services.
     pub(super) has_pools: bool,
     /// Returns a random number from 0 to 1, for the jitter of a backoff.
     pub(super) random: fn() -> f64,
@@ -80,6 +81,7 @@ impl Supervisor {
             wall: SystemTime::now(),
             decisions: Decisions::default(),
             has_server: false,
+            has_server_ended: false,
             has_work: false,
             has_pools: false,
             random,

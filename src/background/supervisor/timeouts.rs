@@ -56,6 +56,8 @@ impl Supervisor {
             }
             HostPhase::Draining => {
                 self.drop_server();
+                // The server may leave handlers when it is dropped.
+                self.has_work = true;
                 self.drain_work(now);
             }
             HostPhase::Stopping => self.abandon_all(now),

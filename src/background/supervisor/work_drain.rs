@@ -3,42 +3,52 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use crate::background::status::{ManagedList, UnfinishedWork};
 use crate::detached;
 use crate::managed::Managed;
-use crate::panic::catch;
+use crate::panic::{catch, discard};
 
 /// What a host closes and drains, and the work that continues without its caller.
 pub(crate) struct WorkDrain {
-    /// Closed before the services stop.
-    guards: Vec<Arc<dyn Managed>>,
-    /// Closed after the services have stopped.
-    pools: Vec<Arc<dyn Managed>>,
-    /// The waits in progress.
-    waits: JoinSet<()>,
+    managed: Vec<ManagedEntry>,
+    /// The waits in progress: the index of a managed value, or `None` for detached work.
+    waits: JoinSet<Option<usize>>,
     /// Detached work that was cut before the stop began.
     cut_before: BTreeMap<Arc<str>, usize>,
 }
 
+struct ManagedEntry {
+    name: Arc<str>,
+    managed: Arc<dyn Managed>,
+    /// `true` if the value is closed after the services instead of before.
+    serves_services: bool,
+    is_drained: bool,
+}
+
 impl WorkDrain {
     pub(crate) fn new(managed: ManagedList) -> Self {
-        let serves_services =
-            |managed: &Arc<dyn Managed>| catch(|| managed.snapshot()).is_ok_and(|snapshot| snapshot.serves_services());
-        let (pools, guards) = managed.0.into_iter().partition(serves_services);
-        Self { guards, pools, waits: JoinSet::new(), cut_before: BTreeMap::new() }
+        let entry = |managed: Arc<dyn Managed>| {
+            let name = catch(|| Arc::from(managed.name())).unwrap_or_else(|_| "(unknown name)".into());
+            let serves_services = catch(|| managed.snapshot()).is_ok_and(|snapshot| snapshot.serves_services());
+            ManagedEntry { name, managed, serves_services, is_drained: false }
+        };
+        let managed = managed.0.into_iter().map(entry).collect();
+        Self { managed, waits: JoinSet::new(), cut_before: BTreeMap::new() }
     }
 
     /// Returns `true` if there is something to close or to wait for before the services stop.
     pub(super) fn has_work(&self) -> bool {
-        !self.guards.is_empty() || !detached::is_idle()
+        !detached::is_idle() || self.managed.iter().any(|entry| !entry.serves_services)
     }
 
     /// Returns `true` if there is something to close after the services have stopped.
     pub(super) fn has_pools(&self) -> bool {
-        !self.pools.is_empty()
+        self.managed.iter().any(|entry| entry.serves_services)
     }
 
     /// Records the state at the beginning of the stop.
@@ -47,29 +57,66 @@ impl WorkDrain {
     }
 
     /// Closes what admits work, and begins to wait for it and for detached work.
-    pub(super) fn drain_work(&mut self) {
-        close(&self.guards, &mut self.waits);
-        self.waits.spawn(detached::drained());
+    ///
+    /// A server that has just ended may be about to drop a handler, which then continues without its client: `settle`
+    /// is the time for that.
+    pub(super) fn drain_work(&mut self, settle: Duration) {
+        self.close(false);
+        self.waits.spawn(async move {
+            if !settle.is_zero() {
+                sleep(settle).await;
+            }
+            detached::drained().await;
+            None
+        });
     }
 
     /// Closes what the services needed, and begins to wait for it.
     pub(super) fn drain_pools(&mut self) {
-        close(&self.pools, &mut self.waits);
+        self.close(true);
+    }
+
+    /// Closes each managed value of one kind and begins to wait until it is drained.
+    fn close(&mut self, serves_services: bool) {
+        for (index, entry) in
+            self.managed.iter().enumerate().filter(|(_, entry)| entry.serves_services == serves_services)
+        {
+            let managed = Arc::clone(&entry.managed);
+            // `close` may be user code.
+            let _ = catch(|| managed.close());
+            self.waits.spawn(async move {
+                managed.drained().await;
+                Some(index)
+            });
+        }
     }
 
     pub(super) fn is_waiting(&self) -> bool {
         !self.waits.is_empty()
     }
 
-    /// Waits until one of the waits has ended. Returns `true` if it was the last one.
+    /// Waits until one of the waits has ended. Begins another wait if work was detached meanwhile.
     ///
     /// # Cancel safety
     ///
     /// If the future is dropped, no end is missed.
-    pub(super) async fn progress(&mut self) -> bool {
-        // A wait that panics has ended, too: `unfinished` looks at what it was for.
-        let _ = self.waits.join_next().await;
-        self.waits.is_empty()
+    pub(super) async fn progress(&mut self) {
+        match self.waits.join_next().await {
+            Some(Ok(Some(index))) => self.managed[index].is_drained = true,
+            // A wait that panicked has ended too; `unfinished` checks the managed value again.
+            other => discard(other),
+        }
+        self.wait_for_detached();
+    }
+
+    /// Begins to wait for detached work, unless there is none or another wait is in progress.
+    pub(super) fn wait_for_detached(&mut self) {
+        if self.waits.is_empty() && !detached::is_idle() {
+            self.waits.spawn(async {
+                detached::drained().await;
+                None
+            });
+        }
     }
 
     /// Stops waiting.
@@ -77,36 +124,30 @@ impl WorkDrain {
         self.waits = JoinSet::new();
     }
 
-    /// Closes what is still open, and returns the work that was not waited for to its end, by name.
+    /// Closes what is still open, and returns the work that did not end in time, by name.
     pub(super) fn unfinished(&self) -> Vec<UnfinishedWork> {
-        let mut by_name = BTreeMap::<Arc<str>, usize>::new();
+        let mut left = BTreeMap::<Arc<str>, usize>::new();
+        for work in detached::running() {
+            *left.entry(work.name().into()).or_default() += work.count();
+        }
+        for entry in self.managed.iter().filter(|entry| !entry.is_drained && !close_and_check(&*entry.managed)) {
+            let active = catch(|| entry.managed.snapshot().active()).unwrap_or(0).max(1);
+            let count = left.entry(Arc::clone(&entry.name)).or_default();
+            // Detached work of a guard still holds its permits, and is counted already.
+            *count = (*count).max(active);
+        }
         for (name, count) in detached::cut_counts() {
             let before = self.cut_before.get(&name).copied().unwrap_or_default();
             if count > before {
-                by_name.insert(name, count - before);
+                *left.entry(name).or_default() += count - before;
             }
         }
-        for work in detached::running() {
-            *by_name.entry(work.name().into()).or_default() += work.count();
-        }
-        for managed in self.guards.iter().chain(&self.pools).filter(|managed| !close_and_check(&***managed)) {
-            // Detached work of a guard still holds its permits, and is counted already.
-            if let Ok((name, active)) = catch(|| (Arc::from(managed.name()), managed.snapshot().active())) {
-                let count = by_name.entry(name).or_default();
-                *count = (*count).max(active).max(1);
-            }
-        }
-        by_name.into_iter().map(|(name, count)| UnfinishedWork { name, count }).collect()
+        left.into_iter().map(|(name, count)| UnfinishedWork { name, count }).collect()
     }
-}
 
-/// Closes each of them and begins to wait for it.
-fn close(all: &[Arc<dyn Managed>], waits: &mut JoinSet<()>) {
-    for managed in all {
-        // The code may be a user's.
-        let _ = catch(|| managed.close());
-        let managed = Arc::clone(managed);
-        waits.spawn(async move { managed.drained().await });
+    /// Drops the managed values one by one: two destructors that panic at the same time would abort the process.
+    pub(super) fn discard_values(&mut self) {
+        self.managed.drain(..).for_each(discard);
     }
 }
 

@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use super::single_flight::SingleFlight;
+use crate::config_error::{ConfigError, Problem};
 use crate::debug::impl_debug;
 use crate::sync::const_unless_loom;
 
@@ -42,8 +43,8 @@ impl<K, T, E> SingleFlightBuilder<K, T, E> {
     /// Limits how many callers may wait for one run in addition to the caller that started it. May be 0. Default: no
     /// limit.
     ///
-    /// The next caller is refused at once with [`TooManyWaiters`](crate::guard::FlightErrorKind::TooManyWaiters). A caller that
-    /// stops waiting makes room for another.
+    /// The next caller is refused at once with [`TooManyWaiters`](crate::guard::FlightErrorKind::TooManyWaiters). A
+    /// caller that stops waiting makes room for another.
     pub const fn max_waiters(mut self, max_waiters: usize) -> Self {
         self.config.max_waiters = max_waiters;
         self
@@ -51,8 +52,9 @@ impl<K, T, E> SingleFlightBuilder<K, T, E> {
 
     /// Limits how long each caller waits, including the caller that started the run. Default: no limit.
     ///
-    /// After that time the caller gets [`Timeout`](crate::guard::FlightErrorKind::Timeout), and the run continues for the other
-    /// callers. The timer is set only when a caller has to wait. A result that is available when the timer fires wins.
+    /// After that time the caller gets [`Timeout`](crate::guard::FlightErrorKind::Timeout), and the run continues for
+    /// the other callers. The timer is set only when a caller has to wait. A result that is available when the timer
+    /// fires wins.
     pub const fn max_wait(mut self, max_wait: Duration) -> Self {
         self.config.max_wait = Some(max_wait);
         self
@@ -82,13 +84,40 @@ impl<K, T, E> SingleFlightBuilder<K, T, E> {
         ///
         /// Panics if `max_waiters` is `usize::MAX`.
         #[must_use]
+        #[track_caller]
         pub fn build(self) -> SingleFlight<K, T, E> {
-            if let Some(timeout) = self.config.max_wait {
-                assert!(!timeout.is_zero(), "a max_wait of zero lets no caller wait: set a longer one, or none");
+            match self.config.check() {
+                Ok(()) => SingleFlight::from_parts(self.name, self.config),
+                Err((_, problem)) => panic!("{}", problem),
             }
-            assert!(self.config.max_waiters < usize::MAX, "max_waiters is unlimited by default: leave it out");
-            SingleFlight::from_parts(self.name, self.config)
         }
+    }
+
+    const_unless_loom! {
+        /// Builds the single flight from settings that may be out of range, such as those of a configuration file.
+        ///
+        /// # Errors
+        ///
+        /// Returns an error that names the first setting for which [`build`](Self::build) would panic.
+        pub fn try_build(self) -> Result<SingleFlight<K, T, E>, ConfigError> {
+            match self.config.check() {
+                Ok(()) => Ok(SingleFlight::from_parts(self.name, self.config)),
+                Err(problem) => Err(ConfigError::new("flight", self.name, problem)),
+            }
+        }
+    }
+}
+
+impl FlightConfig {
+    /// Returns the first setting that is out of range.
+    const fn check(&self) -> Result<(), Problem> {
+        if let Some(Duration::ZERO) = self.max_wait {
+            return Err(("max_wait", "a max_wait of zero lets no caller wait: set a longer one, or none"));
+        }
+        if self.max_waiters == usize::MAX {
+            return Err(("max_waiters", "max_waiters is unlimited by default: leave it out"));
+        }
+        Ok(())
     }
 }
 

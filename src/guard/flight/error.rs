@@ -11,21 +11,22 @@ use crate::panic::Panic;
 
 /// The reason why a caller of a [`SingleFlight`](super::SingleFlight) gets no value.
 ///
-/// [`kind`](Self::kind) says what happened, for code. `Display` says it for the developer's log, with the flight's name
-/// and what to do about it. A failure and a panic of the work go to all callers of a run; their clones share one value.
+/// [`kind`](Self::kind) returns the reason, for code. The `Display` text is for the developer's log: it names the
+/// flight and gives advice. A failure and a panic of the work go to all callers of a run; their clones share one value.
 ///
-/// In axum and actix-web this error is a response: a failure responds as the work's error does, if that error is a
-/// response (in axum, one that can be cloned). The other kinds respond as the [tables of refusals](crate::web) describe.
-/// Use [`try_into_failure`](Self::try_into_failure) if the work's error is not a response, or to change the response.
+/// In axum and actix-web this error can be returned as a response: for a failure, it is the response of the work's
+/// error, if that error is a response (in axum, one that can be cloned). The other kinds respond as the [tables of
+/// refusals](crate::web) describe. Use [`try_into_failure`](Self::try_into_failure) if the work's error is not a
+/// response, or to change the response.
 ///
-/// Tests of your own code make an error from its kind, with [`from_kind`](Self::from_kind), or from the work's error, with
-/// [`failed`](Self::failed).
+/// A test of your code can create an error from a kind, with [`from_kind`](Self::from_kind), or from the work's error,
+/// with [`failed`](Self::failed).
 pub struct FlightError<E> {
     name: Option<&'static str>,
     error: RunError<E>,
 }
 
-/// What a [`FlightError`] is about. `Display` says what to do about it.
+/// The kind of a [`FlightError`]. The `Display` text gives advice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FlightErrorKind {
@@ -35,7 +36,7 @@ pub enum FlightErrorKind {
     Panicked,
     /// The run already had as many waiters as `max_waiters` allows.
     TooManyWaiters,
-    /// The run did not end within `max_wait`. It continues if other callers wait for it.
+    /// The run did not end within `max_wait`. The run continues if other callers wait for it.
     Timeout,
     /// The work asked for its own key, and would have waited for itself.
     WouldDeadlock,
@@ -54,7 +55,7 @@ impl<E> FlightError<E> {
         Self { name: None, error: RunError::Failed(Arc::new(error)) }
     }
 
-    /// Creates an error of `kind`, with a panic without a message and a wait of no time.
+    /// Creates an error of `kind`. A `Panicked` error has an empty panic, and a `Timeout` error a wait of zero.
     ///
     /// # Panics
     ///

@@ -299,7 +299,7 @@ impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
         self.is_closed.store(true, Ordering::Relaxed);
     }
 
-    /// Returns `true` if the shard is closed. A caller that has just locked the mutex sees a close before it.
+    /// Returns `true` if the shard is closed. A caller that has just locked the mutex sees every earlier close.
     #[inline]
     pub(super) fn is_closed(&self) -> bool {
         self.is_closed.load(Ordering::Relaxed)

@@ -101,7 +101,7 @@ impl<K, T, E> SingleFlight<K, T, E> {
 
     /// Returns a builder with a name that is not known at compile time, such as one from a configuration file.
     ///
-    /// The process keeps one copy of each distinct name for its whole life: names are for routes, not for users.
+    /// Each distinct name is kept until the process exits, so name routes, not users.
     pub fn builder_named(name: impl Into<Cow<'static, str>>) -> SingleFlightBuilder<K, T, E> {
         Self::builder(intern(name.into()))
     }
@@ -137,10 +137,12 @@ where
     ///
     /// # Errors
     ///
-    /// Returns [`Failed`](crate::guard::FlightErrorKind::Failed) and [`Panicked`](crate::guard::FlightErrorKind::Panicked) if the work failed
-    /// or panicked, [`TooManyWaiters`](crate::guard::FlightErrorKind::TooManyWaiters) at once,
+    /// Returns [`Failed`](crate::guard::FlightErrorKind::Failed) and
+    /// [`Panicked`](crate::guard::FlightErrorKind::Panicked) if the work failed or panicked,
+    /// [`TooManyWaiters`](crate::guard::FlightErrorKind::TooManyWaiters) at once,
     /// [`Timeout`](crate::guard::FlightErrorKind::Timeout) after `max_wait`,
-    /// [`WouldDeadlock`](crate::guard::FlightErrorKind::WouldDeadlock) if the work asks for its own key.
+    /// [`WouldDeadlock`](crate::guard::FlightErrorKind::WouldDeadlock) if the work asks for its own key, and
+    /// [`Closed`](crate::guard::FlightErrorKind::Closed) after [`close`](Self::close).
     ///
     /// # Panics
     ///
@@ -189,7 +191,7 @@ where
     ///
     /// # Cancel safety
     ///
-    /// The future can be dropped and called again.
+    /// Dropping the future has no effect.
     pub async fn drained(&self) {
         let map = self.map();
         loop {

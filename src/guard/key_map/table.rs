@@ -160,7 +160,7 @@ impl<K: Eq, V> Table<K, V> {
         &self.entry(index).key
     }
 
-    /// Returns the values of all entries, also of those that are not linked.
+    /// Returns the values of all entries, including those that are not linked.
     pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
         self.first.iter().chain(self.rest.iter().map(|(_, entry)| entry)).map(|entry| &entry.value)
     }

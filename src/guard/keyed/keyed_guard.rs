@@ -98,7 +98,7 @@ impl<K> KeyedGuard<K> {
 
     /// Returns a builder with a name that is not known at compile time, such as one from a configuration file.
     ///
-    /// The process keeps one copy of each distinct name for its whole life: names are for routes, not for users.
+    /// Each distinct name is kept until the process exits, so name routes, not users.
     pub fn builder_named(name: impl Into<Cow<'static, str>>) -> KeyedGuardBuilder<K> {
         Self::builder(intern(name.into()))
     }
@@ -156,7 +156,8 @@ impl<K: Hash + Eq> KeyedGuard<K> {
     ///
     /// # Errors
     ///
-    /// Returns [`Busy`](crate::guard::AcquireErrorKind::Busy), [`TooManyKeys`](crate::guard::AcquireErrorKind::TooManyKeys) or
+    /// Returns [`Busy`](crate::guard::AcquireErrorKind::Busy),
+    /// [`TooManyKeys`](crate::guard::AcquireErrorKind::TooManyKeys) or
     /// [`Closed`](crate::guard::AcquireErrorKind::Closed), at once.
     #[inline]
     pub fn try_acquire(&self, key: K) -> Result<KeyedPermit<'_, K>, AcquireError> {
@@ -178,8 +179,9 @@ impl<K: Hash + Eq> KeyedGuard<K> {
     ///
     /// # Errors
     ///
-    /// Returns the errors of [`acquire`](Self::acquire), and [`BlockingInAsync`](crate::guard::AcquireErrorKind::BlockingInAsync) on a
-    /// thread that runs tasks of a tokio runtime, even if a permit is available.
+    /// Returns the errors of [`acquire`](Self::acquire), and
+    /// [`BlockingInAsync`](crate::guard::AcquireErrorKind::BlockingInAsync) on a thread that runs tasks of a tokio
+    /// runtime, even if a permit is available.
     pub fn acquire_blocking(&self, key: K) -> Result<KeyedPermit<'_, K>, AcquireError> {
         blocking::acquire(KeyedSource::new(self, key))
     }
@@ -190,8 +192,8 @@ impl<K: Hash + Eq> KeyedGuard<K> {
     /// same keys in different orders do not deadlock. That holds only if a caller asks for all its keys in one call: a
     /// caller that already holds a permit may still wait for a caller that waits for that permit.
     ///
-    /// While the future waits for a key, it holds the permits of the keys before it. `max_wait` limits the waits for all
-    /// keys together.
+    /// While the future waits for a key, it holds the permits of the keys before it. `max_wait` limits the waits for
+    /// all keys together.
     ///
     /// ```
     /// # use onelane::KeyedGuard;
@@ -278,7 +280,8 @@ impl<K: Hash + Eq> KeyedGuard<K> {
         SharedKeyedGuard::from(self).run_to_completion(key, future)
     }
 
-    /// Closes the guard for all keys: waiting and new callers are refused with [`Closed`](crate::guard::AcquireErrorKind::Closed).
+    /// Closes the guard for all keys: waiting and new callers are refused with
+    /// [`Closed`](crate::guard::AcquireErrorKind::Closed).
     ///
     /// Holders keep their permits. Closing a closed guard has no effect; a guard cannot be reopened.
     pub fn close(&self) {
@@ -350,7 +353,9 @@ impl<K: Hash + Eq> KeyedGuard<K> {
         self.keys.get().into_iter().flat_map(Sharded::iter)
     }
 
-    pub(super) fn is_closed(&self) -> bool {
+    /// Returns `true` if the guard was closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
         self.shards().next().is_some_and(Shard::is_closed)
     }
 

@@ -259,7 +259,6 @@ impl<K: Eq> Shard<K> {
         lock(&self.entries).table.find(hash, key)
     }
 
-    /// Returns how many callers wait for a key.
     /// Returns a copy of the key of an entry. The clone runs with the mutex held, as comparisons of keys do.
     pub(crate) fn key(&self, index: u32) -> K
     where
@@ -268,6 +267,7 @@ impl<K: Eq> Shard<K> {
         lock(&self.entries).table.key(index).clone()
     }
 
+    /// Returns how many callers wait for a key.
     pub(crate) fn waiting_for(&self, hash: Hash64, key: &K) -> usize {
         let mut entries = lock(&self.entries);
         let Some(index) = entries.table.find(hash, key) else { return 0 };

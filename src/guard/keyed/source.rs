@@ -15,7 +15,8 @@ use crate::guard::scope::ScopeId;
 use crate::guard::source::{OwnedPermitSource, PermitSource};
 use crate::semaphore::{CancelOutcome, EnqueueOutcome, SemaphoreRefusal, WaitOutcome, WaiterId};
 
-/// A guard and one of its keys, in the types of keyed permits and futures. `G` is a reference to the guard or shares it.
+/// A guard and one of its keys, in the types of keyed permits and futures. `G` is a reference to the guard or shares
+/// ownership of it.
 #[derive(Debug)]
 pub struct KeyedSource<K, G> {
     guard: G,
@@ -43,7 +44,6 @@ where
         Self { guard, key: SourceKey::Key(key) }
     }
 
-    /// Passes the key to its shard. The shard takes the key if it is a new one.
     /// Returns a copy of the key of a permit.
     pub(super) fn permit_key(&self) -> K
     where
@@ -53,6 +53,7 @@ where
         shard.key(entry.index())
     }
 
+    /// Passes the key to its shard. The shard takes the key if it is a new one.
     #[inline]
     fn with_key<R>(
         &mut self,

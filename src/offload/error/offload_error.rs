@@ -85,7 +85,7 @@ impl OffloadError {
         self.0.waited
     }
 
-    /// Returns how far the task came.
+    /// Returns how far the task got.
     #[must_use]
     pub fn progress(&self) -> Progress {
         self.0.progress
@@ -130,7 +130,7 @@ impl OffloadError {
         self
     }
 
-    /// Sets how far the task came, for tests of code that distinguishes the outcomes of a
+    /// Sets how far the task got, for tests of code that distinguishes the outcomes of a
     /// [`Timeout`](OffloadErrorKind::Timeout).
     #[must_use]
     pub fn with_progress(mut self, progress: Progress) -> Self {

@@ -66,8 +66,8 @@ impl Portal {
     /// Creates a portal to a new runtime on a new thread, for programs that have no runtime. The method corresponds to
     /// `start_blocking_portal` in anyio.
     ///
-    /// The thread and its runtime end when the portal is closed or dropped, and its tasks have ended. Neither closing nor
-    /// dropping the portal waits for the thread.
+    /// The thread and its runtime end when the portal is closed or dropped, and its tasks have ended. Neither closing
+    /// nor dropping the portal waits for the thread.
     ///
     /// # Errors
     ///
@@ -146,8 +146,8 @@ impl Portal {
         self.0.tasks.is_closed()
     }
 
-    /// Closes the portal and cancels its tasks, [detached](PortalTask::detach) ones included. Calls that wait for a task
-    /// return [`FromThreadError::Cancelled`].
+    /// Closes the portal and cancels its tasks, [detached](PortalTask::detach) ones included. Calls that wait for a
+    /// task return [`FromThreadError::Cancelled`].
     pub fn cancel(&self) {
         self.0.cancel();
     }

@@ -17,8 +17,8 @@ use crate::park::runs_async_tasks;
 /// Async code that a [`Portal`] runs. Created by [`Portal::spawn`].
 ///
 /// Dropping the handle cancels the task. A task that has not started never runs. A task that runs is asked to stop: it
-/// is dropped at its `.await`. [`detach`](Self::detach) lets the task go on without its handle. The same rule applies to
-/// a [`TaskHandle`](crate::offload::TaskHandle).
+/// is dropped at its `.await`. [`detach`](Self::detach) lets the task go on without its handle. The same rule applies
+/// to a [`TaskHandle`](crate::offload::TaskHandle).
 #[must_use = "the task is cancelled when its handle is dropped: wait() for it, or detach() it"]
 pub struct PortalTask<T> {
     task: JoinHandle<Result<T, FromThreadError>>,

@@ -48,7 +48,8 @@ pub(crate) trait AwaitableJob<T>: RunnableJob {
     /// cancelling, refusing and starting a queued job succeeds.
     fn cancel_if_queued(&self) -> bool;
 
-    /// Fails the job with [`OffloadErrorKind::Cancelled`](crate::offload::OffloadErrorKind::Cancelled) if it has not started, and marks its context as cancelled.
+    /// Fails the job with [`OffloadErrorKind::Cancelled`](crate::offload::OffloadErrorKind::Cancelled) if it has not
+    /// started, and marks its context as cancelled.
     fn cancel(&self);
 
     /// Marks the job as abandoned: it continues without its caller, and the process knows it by the name of its pool.

@@ -19,9 +19,9 @@ pub type AcquireTokens<'a> = TokenAcquisition<&'a CapacityLimiter>;
 /// Waits for tokens that may outlive the caller. Created by [`CapacityLimiter::acquire_owned`] and its variants.
 pub type AcquireTokensOwned = TokenAcquisition<SharedLimiter>;
 
-/// Waits for tokens, as a task or on a thread. `L` is a reference to the limiter or shares it.
+/// Waits for tokens, as a task or on a thread. `L` is a reference to the limiter or shares ownership of it.
 ///
-/// [`AcquireTokens`] and [`AcquireTokensOwned`] are names for it.
+/// [`AcquireTokens`] and [`AcquireTokensOwned`] are aliases of this type.
 #[must_use = "futures do nothing unless polled"]
 pub struct TokenAcquisition<L: Deref<Target = CapacityLimiter>> {
     /// `None` once the wait has completed.

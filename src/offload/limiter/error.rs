@@ -4,8 +4,8 @@ use thiserror::Error;
 
 /// Why tokens of a [`CapacityLimiter`](super::CapacityLimiter) could not be acquired, and what to do about it.
 ///
-/// This is a small `Copy` enum, without details such as [`OffloadError`](crate::OffloadError) has: a refusal takes a few
-/// nanoseconds, and callers that retry in a loop rely on that.
+/// This is a small `Copy` enum, without details such as [`OffloadError`](crate::OffloadError) has: a refusal takes a
+/// few nanoseconds, and callers that retry in a loop rely on that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum LimiterError {

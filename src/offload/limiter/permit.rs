@@ -19,9 +19,9 @@ pub type LimiterPermit<'a> = HeldTokens<&'a CapacityLimiter>;
 /// Dropping the permit releases the tokens, also during a panic.
 pub type OwnedLimiterPermit = HeldTokens<SharedLimiter>;
 
-/// Tokens of a [`CapacityLimiter`]. `L` is a reference to the limiter or shares it.
+/// Tokens of a [`CapacityLimiter`]. `L` is a reference to the limiter or shares ownership of it.
 ///
-/// [`LimiterPermit`] and [`OwnedLimiterPermit`] are names for it.
+/// [`LimiterPermit`] and [`OwnedLimiterPermit`] are aliases of this type.
 #[must_use = "the tokens are released as soon as the permit is dropped: bind it to `_permit`, not to `_`"]
 pub struct HeldTokens<L: Deref<Target = CapacityLimiter>> {
     pub(super) limiter: L,

@@ -240,7 +240,8 @@ impl<P, E> ProducerState<P, E> {
 }
 
 impl<T> Chunk<T> {
-    /// Returns `true` below a quarter of the limits and [`MAX_CHUNK_ITEMS`]: while the consumer empties one chunk, the producer fills others.
+    /// Returns `true` below a quarter of the limits and [`MAX_CHUNK_ITEMS`]: while the consumer empties one chunk, the
+    /// producer fills others.
     fn has_room(&self, limits: BufferLimits) -> bool {
         self.count < MAX_CHUNK_ITEMS.min(limits.max_items / 4)
             && limits.max_bytes.is_none_or(|max| self.bytes < max / 4)

@@ -73,8 +73,8 @@ impl<T: Send + 'static> TaskHandle<T> {
 
 impl<T> TaskHandle<T> {
     /// Cancels the task, shielded or not. A task that has not started never runs, and fails with
-    /// [`Cancelled`](OffloadErrorKind::Cancelled). A task that runs continues, and its [context](TaskContext) reports that it is
-    /// cancelled; this handle still returns its result.
+    /// [`Cancelled`](OffloadErrorKind::Cancelled). A task that runs continues, and its [context](TaskContext) reports
+    /// that it is cancelled; this handle still returns its result.
     pub fn cancel(&self) {
         if let Some(job) = &self.job {
             self.remove_from_queue();

@@ -79,9 +79,9 @@ impl<F> Task<F> {
     }
 
     /// Limits how long the caller waits for the result, from when the task is submitted. After that it fails with
-    /// [`Timeout`](OffloadErrorKind::Timeout). A task that has not started then never runs; a running one continues, and
-    /// its [context](TaskContext) reports that it is cancelled: [`OffloadError::progress`] distinguishes the two. Needs
-    /// a runtime whose timers are enabled. Default: no limit.
+    /// [`Timeout`](OffloadErrorKind::Timeout). A task that has not started then never runs; a running one continues,
+    /// and its [context](TaskContext) reports that it is cancelled: [`OffloadError::progress`] distinguishes the two.
+    /// Needs a runtime whose timers are enabled. Default: no limit.
     ///
     /// A limit of zero, such as the rest of a budget that is used up, fails the task without running it.
     pub fn timeout(mut self, limit: Duration) -> Self {
@@ -126,8 +126,8 @@ where
     /// # Errors
     ///
     /// Returns [`Full`](OffloadErrorKind::Full), [`Closed`](OffloadErrorKind::Closed),
-    /// [`NoRuntime`](OffloadErrorKind::NoRuntime) or [`RuntimeShutdown`](OffloadErrorKind::RuntimeShutdown), if the task
-    /// could not be submitted.
+    /// [`NoRuntime`](OffloadErrorKind::NoRuntime) or [`RuntimeShutdown`](OffloadErrorKind::RuntimeShutdown), if the
+    /// task could not be submitted.
     pub fn start(self) -> Result<TaskHandle<T>, OffloadError> {
         TaskHandle::start(self)
     }

@@ -68,8 +68,8 @@ impl Workers {
         }
     }
 
-    /// Releases a token that no queued task needs: if tasks are queued, the workers are in the limiter's queue, or another
-    /// worker checks the queue before it ends.
+    /// Releases a token that no queued task needs: if tasks are queued, the workers are in the limiter's queue, or
+    /// another worker checks the queue before it ends.
     pub(super) fn release_token(&self) {
         // The release wakes the waiter that is granted the token, and wakers are user code.
         let _ = catch(|| self.config.limiter.release_for_pool());

@@ -98,7 +98,8 @@ impl FlightMiddleware {
         Self { flight: ResponseFlight::new(name, Some(key_of)) }
     }
 
-    /// Sets the [options](FlightOptions). Do so before you share the middleware: its statistics start anew.
+    /// Sets the [options](FlightOptions). Call this method before you clone the middleware, since it
+    /// resets the statistics.
     ///
     /// # Panics
     ///

@@ -63,8 +63,8 @@ impl ResponseError for Cancelled {
     }
 }
 
-/// [`Failed`](crate::guard::FlightErrorKind::Failed) becomes the response of the work's error. The other responses are in the [tables of
-/// refusals](crate::web#refusals).
+/// [`Failed`](crate::guard::FlightErrorKind::Failed) becomes the response of the work's error. The other responses are
+/// in the [tables of refusals](crate::web#refusals).
 impl<E: ResponseError> ResponseError for FlightError<E> {
     fn status_code(&self) -> StatusCode {
         match self.clone().try_into_failure() {

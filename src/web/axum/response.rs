@@ -39,8 +39,8 @@ impl IntoResponse for Cancelled {
     }
 }
 
-/// [`Failed`](crate::guard::FlightErrorKind::Failed) becomes the response of the work's error. The other responses are in the [tables of
-/// refusals](crate::web#refusals).
+/// [`Failed`](crate::guard::FlightErrorKind::Failed) becomes the response of the work's error. The other responses are
+/// in the [tables of refusals](crate::web#refusals).
 ///
 /// An error whose response in axum has status 200, such as a `String`, has it here too.
 impl<E: IntoResponse + Clone> IntoResponse for FlightError<E> {

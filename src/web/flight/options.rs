@@ -64,8 +64,8 @@ impl FlightOptions {
     /// A response with a `Vary` header that lists a name which is neither added here nor [ignored](Self::ignore_header)
     /// is not shared.
     ///
-    /// The layer panics if `name` is not a token of RFC 9110: no request has such a header, so all requests would have the
-    /// same key.
+    /// The layer panics if `name` is not a token of RFC 9110: no request has such a header, so all requests would have
+    /// the same key.
     pub fn key_header(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.key_headers.push(name.into());
         self

@@ -79,7 +79,8 @@ impl<K> FlightLayerFor<K> {
         Self { flight: ResponseFlight::new(name, Some(key_of)), kind: PhantomData }
     }
 
-    /// Sets the [options](FlightOptions). Do so before you share the layer: its statistics start anew.
+    /// Sets the [options](FlightOptions). Call this method before you clone the layer, since it
+    /// resets the statistics.
     ///
     /// # Panics
     ///

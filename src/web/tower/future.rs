@@ -229,8 +229,8 @@ where
 {
     fn drop(&mut self) {
         if let Some(handler) = self.take_running()
-            && let Ok(runtime) = Handle::try_current()
             && let Some(detached) = self.settings.detach(handler)
+            && let Ok(runtime) = Handle::try_current()
         {
             runtime.spawn(detached);
         }

@@ -221,6 +221,11 @@ async fn limit_beyond_the_range_of_the_clock_never_expires() {
 fn builder_rejects_limits_that_admit_no_waiter() {
     let zero = catch_unwind(|| Flight::<u32, u64>::builder("hasty").max_wait(Duration::ZERO).build());
     assert!(zero.is_err());
+    let error = Flight::<u32, u64>::builder("hasty").max_wait(Duration::ZERO).try_build().unwrap_err();
+    assert_eq!((error.name(), error.setting()), ("hasty", "max_wait"));
+    let error = Flight::<u32, u64>::builder("crowded").max_waiters(usize::MAX).try_build().unwrap_err();
+    assert_eq!((error.name(), error.setting()), ("crowded", "max_waiters"));
+    assert!(Flight::<u32, u64>::builder("fine").max_waiters(3).try_build().is_ok());
     let all = catch_unwind(|| Flight::<u32, u64>::builder("bounded").max_waiters(usize::MAX).build());
     assert!(all.is_err());
 }

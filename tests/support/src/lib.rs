@@ -1,4 +1,5 @@
-//! Helpers that the tests of onelane share: servers and clients on real sockets, gates, processes, a counting allocator.
+//! Helpers that the tests of onelane share: servers and clients on real sockets, gates, processes, a counting
+//! allocator.
 
 pub mod actix;
 pub mod client;

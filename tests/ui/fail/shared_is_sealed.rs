@@ -1,4 +1,4 @@
-//! Only guards and limiters can be shared.
+//! Only guards, flights and limiters can be shared.
 
 use std::rc::Rc;
 

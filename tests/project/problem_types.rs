@@ -1,0 +1,39 @@
+//! The URIs of problem types: they lead to an anchor in the documentation, and an app can set their base.
+
+use std::collections::BTreeSet;
+
+use onelane::AcquireError;
+use onelane::guard::AcquireErrorKind;
+use onelane::web::{Refusal, set_problem_type_base};
+
+/// Returns the text of a file of the project.
+fn read(path: &str) -> String {
+    std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../").to_owned() + path).expect("the file exists")
+}
+
+#[test]
+fn every_problem_type_has_an_anchor_in_the_documentation() {
+    let names: BTreeSet<String> = read("src/web/problem_types.rs")
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .filter(|text| !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c == '-'))
+        .map(str::to_owned)
+        .filter(|name| !["tower", "offload", "guard"].contains(&name.as_str()))
+        .collect();
+    assert!(names.len() > 15 && names.contains("busy"), "{names:?}");
+    let page = read("src/web/mod.rs");
+    for name in names {
+        assert!(page.contains(&format!("<span id=\"{name}\">")), "the page has no anchor for {name:?}");
+    }
+}
+
+/// In a process of its own under nextest, and the only test of this binary that looks at a URI.
+#[test]
+fn app_sets_the_base_of_the_problem_types_once() {
+    let busy = || Refusal::from(AcquireError::from(AcquireErrorKind::Busy)).type_uri().into_owned();
+    assert_eq!(busy(), "https://docs.rs/onelane/latest/onelane/web/index.html#busy");
+    assert!(set_problem_type_base("https://example.org/problems/"));
+    assert!(!set_problem_type_base("https://example.org/other/"));
+    assert_eq!(busy(), "https://example.org/problems/busy");
+}
