@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use onelane::background::{
-    BuildError, HostPhase, ServiceHost, ServiceHostBuilder, Supervision, UnfinishedWork, service_fn,
+    BuildError, HostPhase, Restart, ServiceHost, ServiceHostBuilder, Supervision, UnfinishedWork, service_fn,
 };
 use onelane::guard::AcquireErrorKind;
 use onelane::{BlockingPool, EndpointGuard, Managed, ManagedSnapshot, SingleFlight};
@@ -346,5 +346,20 @@ fn managed_value_that_needs_several_polls_to_drain_is_clean() {
         let verbose = host.status().probe("/readyz?verbose").unwrap();
         assert_eq!(verbose.body(), "[+]slow ok: actor, 0 active, 0 waiting\nreadyz check passed\n");
         assert!(host.shutdown().await.unwrap().is_clean());
+    });
+}
+
+/// The server of a host that fails to start is never polled, so nothing waits for its end.
+#[test]
+fn failed_start_waits_for_no_server() {
+    let _alone = alone();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let fails = service_fn("fails", async |_| Err("no license".into())).manual_ready();
+        let builder = ServiceHost::builder().without_signals().drain_timeout(60 * SECOND);
+        let host = builder.service(fails.restart(Restart::Never)).manage(EndpointGuard::new("idle")).build().unwrap();
+        let start = std::time::Instant::now();
+        host.run_until(pending::<Result<(), std::io::Error>>()).await.unwrap_err();
+        assert!(start.elapsed() < 30 * SECOND, "{:?}", start.elapsed());
     });
 }

@@ -43,6 +43,7 @@ impl Executor {
     pub(super) fn start(&mut self) {
         let has_server = self.request.as_ref().is_some_and(|request| request.has_server);
         let now = self.read_clocks();
+        self.supervisor.server_settles = !self.settle.is_zero();
         self.supervisor.start(now, has_server);
         self.execute();
     }
@@ -51,7 +52,7 @@ impl Executor {
     fn read_clocks(&mut self) -> Instant {
         self.supervisor.wall = SystemTime::now();
         self.supervisor.has_pools = self.work.has_pools();
-        self.supervisor.has_work = self.work.has_work() || (self.supervisor.has_server && !self.settle.is_zero());
+        self.supervisor.has_work = self.work.has_work();
         Instant::now()
     }
 

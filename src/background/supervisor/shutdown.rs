@@ -28,6 +28,8 @@ impl Supervisor {
         let total = self.timeouts.shutdown;
         let deadline = after(now, total);
         let abort_at = deadline - (total / 5).min(RESERVE);
+        // Until the services have started, the server is not polled.
+        self.has_server_ended |= !self.has_started;
         let drains = self.has_server && self.phase == HostPhase::Running && trigger != Trigger::ServerEnded;
         self.stop = Some(HostStop {
             trigger,
@@ -55,7 +57,8 @@ impl Supervisor {
         let Some(stop) = self.stop.as_mut().filter(|stop| !stop.is_draining_work) else { return };
         stop.is_draining_work = true;
         let limit = after(now, self.timeouts.drain).min(stop.abort_at);
-        if !self.has_work {
+        let may_leave_work = self.server_settles && self.has_server && self.has_started;
+        if !self.has_work && !may_leave_work {
             return self.stop_services(now);
         }
         if self.phase != HostPhase::Draining {

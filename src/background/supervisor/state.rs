@@ -33,6 +33,8 @@ pub(crate) struct Supervisor {
     /// A server exists, and has to end before the services stop.
     pub(super) has_server: bool,
     pub(super) has_server_ended: bool,
+    /// A server that has ended may still leave work, for a moment.
+    pub(super) server_settles: bool,
     /// `true` if some work has to end before the services stop: that of guards and flights, or work without a caller.
     pub(super) has_work: bool,
     /// `true` if pools have to be closed after the services.
@@ -82,6 +84,7 @@ impl Supervisor {
             decisions: Decisions::default(),
             has_server: false,
             has_server_ended: false,
+            server_settles: false,
             has_work: false,
             has_pools: false,
             random,
