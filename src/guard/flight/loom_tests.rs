@@ -28,6 +28,8 @@ use crate::sync::{Mutex, lock};
 
 const KEY: u32 = 7;
 const HASH: Hash64 = Hash64(7);
+/// The outcome of a caller that the closed shard refuses. Runs count from 1.
+const REFUSED: usize = 0;
 
 /// The way in which the model's runtime treats spawned tasks.
 #[derive(Clone, Copy, Debug)]
@@ -315,6 +317,7 @@ impl Caller {
                     return if needs_driver { self.poll(cx) } else { Poll::Pending };
                 }
                 JoinOutcome::NeedsWaker => waker = Some(cx.waker().clone()),
+                JoinOutcome::Closed => return Poll::Ready(REFUSED),
                 outcome @ (JoinOutcome::Full | JoinOutcome::WouldDeadlock) => {
                     panic!("nothing refuses the caller: {outcome:?}")
                 }
@@ -391,6 +394,24 @@ fn caller_that_joins_as_the_run_completes_shares_it_or_starts_another() {
             let first = shared.call();
             let second = other.join().unwrap();
             assert!(first == second || shared.started() == 2, "{first} {second}");
+            shared.assert_over();
+        });
+    }
+}
+
+#[test]
+fn closed_flight_that_has_drained_starts_no_run() {
+    for tasks in [Tasks::None, Tasks::Run] {
+        check_bounded(3, move || {
+            let shared = Shared::new(tasks);
+            let callers = [spawn(&shared, Shared::call), spawn(&shared, Shared::call)];
+            shared.shard.close();
+            let (has_drained, runs) = (shared.shard.is_drained(), shared.shard.counters.runs.value());
+            let completed =
+                callers.map(|caller| caller.join().unwrap()).into_iter().filter(|run| *run != REFUSED).max();
+            assert!(!has_drained || runs == shared.shard.counters.runs.value(), "a run started after the drain");
+            assert_eq!(completed.unwrap_or(0), shared.started());
+            assert!(shared.shard.is_drained());
             shared.assert_over();
         });
     }
