@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 /// A guard, a flight or a limiter that outlives its users: a `&'static` reference to one, or one in an `Arc`.
 ///
-/// Functions that take `impl Into<Shared<…>>`, such as the constructors of the web layers, accept both. Clones refer to
-/// the same guard.
+/// Functions that take `impl Into<Shared<…>>`, such as the constructors of the web layers, accept both, and also a guard
+/// by value, which moves into an `Arc`. Clones refer to the same guard.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -55,6 +55,12 @@ impl<T: Shareable> Clone for Shared<T> {
 impl<T: Shareable> From<&'static T> for Shared<T> {
     fn from(shared: &'static T) -> Self {
         Self(SharedInner::Static(shared))
+    }
+}
+
+impl<T: Shareable> From<T> for Shared<T> {
+    fn from(shared: T) -> Self {
+        Self::from(Arc::new(shared))
     }
 }
 

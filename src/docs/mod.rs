@@ -1,7 +1,11 @@
-//! Guides: the architecture, coming from FastAPI, what the crate guarantees, and what new versions may change.
+//! Guides: the architecture, coming from FastAPI, errors, testing, what the crate guarantees, and what new versions may
+//! change.
 
 #[doc = include_str!("architecture.md")]
 pub mod architecture {}
+
+#[doc = include_str!("errors.md")]
+pub mod errors {}
 
 #[doc = include_str!("from_fastapi.md")]
 pub mod from_fastapi {}
@@ -11,3 +15,6 @@ pub mod guarantees {}
 
 #[doc = include_str!("stability.md")]
 pub mod stability {}
+
+#[doc = include_str!("testing.md")]
+pub mod testing {}

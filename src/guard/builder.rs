@@ -127,7 +127,7 @@ impl<G> GuardBuilder<G> {
     const fn semaphore_config(&self) -> Result<SemaphoreConfig, Problem> {
         let bound = match self.queue {
             Queue::Unbounded => MAX_WAITING,
-            Queue::Bounded(0) => return Err(("queue", "Bounded(0) is not a queue: use Queue::Reject")),
+            Queue::Bounded(0) => return Err(("queue", "queue(Queue::Bounded(0)) is no queue: use Queue::Reject")),
             Queue::Bounded(bound) => bound,
             Queue::Reject => 0,
         };
@@ -139,7 +139,7 @@ impl<G> GuardBuilder<G> {
             return Err(("permits", "permits() must be at most 65,535"));
         }
         if bound > MAX_WAITING {
-            return Err(("queue", "Bounded() must be at most 8,388,607: use Queue::Unbounded"));
+            return Err(("queue", "queue(Queue::Bounded()) must be at most 8,388,607: use Queue::Unbounded"));
         }
         if let Some(0) = self.max_keys {
             return Err(("max_keys", "max_keys(0) admits no caller: use 1 or more, or close() the guard"));
@@ -151,9 +151,15 @@ impl<G> GuardBuilder<G> {
             let problem = "a grant_timeout of zero lets no caller take its permit: use about a second, or none";
             return Err(("grant_timeout", problem));
         }
-        if bound == 0 && (max_wait.is_some() || grant_timeout.is_some()) {
-            let setting = if max_wait.is_some() { "max_wait" } else { "grant_timeout" };
-            return Err((setting, "Queue::Reject lets no caller wait: a time limit on waiting contradicts it"));
+        if bound == 0 && max_wait.is_some() {
+            return Err((
+                "max_wait",
+                "max_wait() contradicts Queue::Reject, with which no caller waits: use one of them",
+            ));
+        }
+        if bound == 0 && grant_timeout.is_some() {
+            let problem = "grant_timeout() contradicts Queue::Reject, with which no caller waits: use one of them";
+            return Err(("grant_timeout", problem));
         }
         Ok(SemaphoreConfig { permits: self.permits, bound, order: self.order })
     }

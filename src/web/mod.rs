@@ -18,6 +18,11 @@
 //! A request that is refused gets a response; a refusal is never an error of the service. The response's body is RFC
 //! 9457's `application/problem+json`. [`GuardOptions::on_refusal`] changes any part of the response.
 //!
+//! A gRPC call, whose content type begins with `application/grpc`, gets the refusal as a gRPC status without a body
+//! ("Trailers-Only"): 400 becomes `INVALID_ARGUMENT`, 409 `ABORTED`, 429 `RESOURCE_EXHAUSTED`, 499 `CANCELLED`, 500
+//! `INTERNAL`, 503 `UNAVAILABLE` and 504 `DEADLINE_EXCEEDED`. The detail is the message, and the time of `Retry-After`
+//! is also sent as `grpc-retry-pushback-ms` (gRFC A6).
+//!
 //! When the guard refuses the request ([`AcquireError`](crate::AcquireError)):
 //!
 //! | error | status | `type` | `Retry-After` |
@@ -166,11 +171,7 @@ mod guarded;
 mod handler;
 mod layer_settings;
 mod options;
-mod problem_base;
-mod problem_types;
 mod refusal;
-mod refusal_conversions;
-mod refusal_hook;
 #[cfg(any(feature = "axum", feature = "actix-web"))]
 mod request_guard;
 mod request_head;
@@ -188,8 +189,7 @@ pub use self::handler::cpu_handler_pool;
 #[cfg(all(feature = "offload", any(feature = "axum", feature = "actix-web")))]
 pub use self::handler::{HandlerFn, PoolArgument, PoolArguments, PoolHandler, handler_pool};
 pub use self::options::{GuardOptions, Hold, OnDisconnect};
-pub use self::problem_base::set_problem_type_base;
-pub use self::refusal::{Refusal, RefusalReason};
+pub use self::refusal::{Refusal, RefusalReason, set_problem_type_base};
 #[cfg(any(feature = "axum", feature = "actix-web"))]
 pub use self::request_guard::{RequestGuard, RequestPermit};
 pub use self::request_head::RequestHead;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::refusal_hook::RefusalHook;
+use super::refusal::RefusalHook;
 use super::{KeyKind, Refusal, RequestHead};
 use crate::debug::impl_debug;
 

@@ -2,6 +2,7 @@
 
 mod architecture;
 mod auto_traits;
+mod configuration;
 mod modules;
 mod problem_types;
 mod sources;

@@ -13,7 +13,7 @@ fn read(path: &str) -> String {
 
 #[test]
 fn every_problem_type_has_an_anchor_in_the_documentation() {
-    let names: BTreeSet<String> = read("src/web/problem_types.rs")
+    let names: BTreeSet<String> = read("src/web/refusal/errors.rs")
         .split('"')
         .skip(1)
         .step_by(2)
@@ -31,7 +31,7 @@ fn every_problem_type_has_an_anchor_in_the_documentation() {
 /// In a process of its own under nextest, and the only test of this binary that looks at a URI.
 #[test]
 fn app_sets_the_base_of_the_problem_types_once() {
-    let busy = || Refusal::from(AcquireError::from(AcquireErrorKind::Busy)).type_uri().into_owned();
+    let busy = || Refusal::from(AcquireError::from(AcquireErrorKind::Busy)).type_uri();
     assert_eq!(busy(), "https://docs.rs/onelane/latest/onelane/web/index.html#busy");
     assert!(set_problem_type_base("https://example.org/problems/"));
     assert!(!set_problem_type_base("https://example.org/other/"));

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::response::response;
 use super::trace;
-use crate::web::refusal_hook::RefusalHook;
+use crate::web::refusal::RefusalHook;
 use crate::web::{Refusal, RequestHead};
 
 /// A value that a handler on a pool may return in actix-web. It becomes a response on the pool's thread.

@@ -9,12 +9,11 @@ use crate::offload::{Cancelled, OffloadError};
 use crate::web::Refusal;
 
 pub(super) fn response(refusal: Refusal) -> HttpResponse {
-    let (status, headers, body) = refusal.into_parts();
-    let status = StatusCode::from_u16(status).expect("the status of a refusal is checked when it is set");
+    let status = StatusCode::from_u16(refusal.sent_status()).expect("the status is checked when it is set");
     let mut response = HttpResponse::build(status);
-    for (name, value) in headers {
-        response.append_header((name.as_ref(), value.as_ref()));
-    }
+    let body = refusal.write(|name, value| {
+        response.append_header((name, value));
+    });
     response.body(body)
 }
 

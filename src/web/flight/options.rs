@@ -6,8 +6,7 @@ use std::time::Duration;
 use super::FlightKey;
 use crate::debug::impl_debug;
 use crate::guard::SingleFlight;
-use crate::web::refusal::is_header_name;
-use crate::web::refusal_hook::RefusalHook;
+use crate::web::refusal::{RefusalHook, is_header_name};
 use crate::web::{Refusal, RequestHead};
 
 /// Configures which responses a flight layer or middleware shares, and among which requests.

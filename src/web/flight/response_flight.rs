@@ -47,7 +47,6 @@ pub(crate) enum RunResponse<A> {
 
 /// The way to respond to a request. `U` is an unserved request, `S` the response of a service, and `L` the part of a
 /// leader's request that the framework needs for the response.
-#[expect(clippy::large_enum_variant, reason = "a reply is matched as soon as it is returned, and never stored")]
 pub(crate) enum FlightReply<A, U, S, L> {
     /// Send the response that was made for another request, as [`COLLAPSED`].
     Collapsed(A, U),

@@ -14,7 +14,7 @@ use crate::debug::impl_debug;
 #[cfg(feature = "cpu")]
 use crate::offload::CpuPool;
 use crate::offload::{BlockingPool, OffloadError, Priority, TaskHandle};
-use crate::web::refusal_hook::RefusalHook;
+use crate::web::refusal::RefusalHook;
 use crate::web::{Refusal, RequestHead};
 
 /// A handler that runs on a pool, for the routes of axum ([`blocking_handler`](crate::web::axum::blocking_handler),

@@ -7,7 +7,7 @@ use crate::debug::impl_debug;
 #[cfg(feature = "cpu")]
 use crate::offload::CpuPool;
 use crate::offload::{BlockingPool, OffloadError, Priority, Task, TaskContext, TaskHandle};
-use crate::web::refusal_hook::RefusalHook;
+use crate::web::refusal::RefusalHook;
 
 #[derive(Clone)]
 pub(super) struct PoolHandlerSettings {

@@ -17,10 +17,10 @@ fn out_of_range_settings_are_errors_with_advice() {
             EndpointGuard::builder("x").permits(0)
         }),
         ("permits", "permits() must be at most 65,535", || EndpointGuard::builder("x").permits(65_536)),
-        ("queue", "Bounded(0) is not a queue: use Queue::Reject", || {
+        ("queue", "queue(Queue::Bounded(0)) is no queue: use Queue::Reject", || {
             EndpointGuard::builder("x").queue(Queue::Bounded(0))
         }),
-        ("queue", "Bounded() must be at most 8,388,607: use Queue::Unbounded", || {
+        ("queue", "queue(Queue::Bounded()) must be at most 8,388,607: use Queue::Unbounded", || {
             EndpointGuard::builder("x").queue(Queue::Bounded(8_388_608))
         }),
         ("max_wait", "a max_wait of zero lets no caller wait: use Queue::Reject", || {
@@ -31,12 +31,14 @@ fn out_of_range_settings_are_errors_with_advice() {
             "a grant_timeout of zero lets no caller take its permit: use about a second, or none",
             || EndpointGuard::builder("x").grant_timeout(Duration::ZERO),
         ),
-        ("max_wait", "Queue::Reject lets no caller wait: a time limit on waiting contradicts it", || {
+        ("max_wait", "max_wait() contradicts Queue::Reject, with which no caller waits: use one of them", || {
             EndpointGuard::builder("x").queue(Queue::Reject).max_wait(SECOND)
         }),
-        ("grant_timeout", "Queue::Reject lets no caller wait: a time limit on waiting contradicts it", || {
-            EndpointGuard::builder("x").queue(Queue::Reject).grant_timeout(SECOND)
-        }),
+        (
+            "grant_timeout",
+            "grant_timeout() contradicts Queue::Reject, with which no caller waits: use one of them",
+            || EndpointGuard::builder("x").queue(Queue::Reject).grant_timeout(SECOND),
+        ),
     ];
     for (setting, problem, builder) in cases {
         let panic = catch_unwind(|| builder().build()).unwrap_err();

@@ -2,6 +2,7 @@
 
 mod disconnects;
 mod flight;
+mod grpc;
 mod hyper_server;
 mod keyed;
 mod permits;

@@ -1,7 +1,10 @@
 //! [`ProblemType`], the URI of a kind of problem (RFC 9457), and what the crate's own URIs begin with.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::OnceLock;
+
+use serde::{Serialize, Serializer};
 
 /// The base of the crate's problem URIs, unless the app sets another one. The default URIs lead to the tables in the
 /// documentation.
@@ -26,11 +29,17 @@ pub(super) enum ProblemType {
     Other(Cow<'static, str>),
 }
 
-impl ProblemType {
-    pub(super) fn uri(&self) -> Cow<'_, str> {
+impl fmt::Display for ProblemType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Own(name) => (BASE.get().map_or(DEFAULT_BASE, |base| base).to_owned() + name).into(),
-            Self::Other(uri) => Cow::Borrowed(uri),
+            Self::Own(name) => write!(f, "{}{name}", BASE.get().map_or(DEFAULT_BASE, |base| base)),
+            Self::Other(uri) => f.write_str(uri),
         }
+    }
+}
+
+impl Serialize for ProblemType {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }

@@ -10,23 +10,23 @@ use crate::offload::{Cancelled, OffloadError, OffloadErrorKind, Progress};
 
 impl Refusal {
     #[cfg(feature = "tower")]
-    pub(crate) fn client_gone() -> Self {
+    pub(in crate::web) fn client_gone() -> Self {
         let detail = "The client closed its connection while the request waited.";
         Self::new(RefusalReason::ClientGone, 499, "client-gone", "Client gone", detail)
     }
 
-    pub(crate) fn key_missing() -> Self {
+    pub(in crate::web) fn key_missing() -> Self {
         let detail = "The request does not name the client or the resource that it is for.";
         Self::new(RefusalReason::KeyMissing, 400, "key-missing", "Key missing", detail)
     }
 
-    pub(crate) fn answer_broken() -> Self {
+    pub(in crate::web) fn answer_broken() -> Self {
         let detail = "The server's response ended early.";
         Self::new(RefusalReason::AnswerBroken, 500, "answer-broken", "Response broken", detail)
     }
 
     #[cfg(feature = "tower")]
-    pub(crate) fn body_unreadable() -> Self {
+    pub(in crate::web) fn body_unreadable() -> Self {
         let detail = "The request body ended early or is malformed.";
         let kind = "body-unreadable";
         Self::new(RefusalReason::BodyUnreadable, 400, kind, "Request body unreadable", detail)

@@ -1,7 +1,6 @@
 //! [`Refusal`], the response to a request that is refused.
 
 use std::borrow::Cow;
-use std::convert::Infallible;
 use std::fmt;
 use std::time::Duration;
 
@@ -9,24 +8,19 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::problem_base::ProblemType;
-use crate::guard::{AcquireError, FlightError, FlightErrorKind};
-#[cfg(feature = "offload")]
-use crate::offload::OffloadError;
+use super::RefusalReason;
+use super::problem_type::ProblemType;
 
 /// The shortest `Retry-After`, and the one that is sent if no better value is known.
 pub(super) const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The longest `Retry-After`.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
-/// A header's name and value.
-pub(crate) type RefusalHeader = (Cow<'static, str>, Cow<'static, str>);
-
 /// The response to a request that is refused: a status, `Retry-After` where a retry makes sense, and a body as RFC 9457
 /// describes it (`application/problem+json`).
 ///
 /// The [tables of refusals](crate::web#refusals) list the response to each error. Change any part of it with
-/// [`GuardOptions::on_refusal`](super::GuardOptions::on_refusal):
+/// [`GuardOptions::on_refusal`](crate::web::GuardOptions::on_refusal):
 ///
 /// ```
 /// use onelane::web::{GuardOptions, Refusal};
@@ -43,55 +37,32 @@ pub(crate) type RefusalHeader = (Cow<'static, str>, Cow<'static, str>);
 /// });
 /// ```
 ///
+/// A gRPC client gets the refusal as a [gRPC status](crate::web#refusals), and each added header as metadata.
+///
 /// A refusal is itself a response, so a handler that acquires a permit itself can return a refusal:
 /// `.map_err(Refusal::from)?`.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Refusal {
     reason: RefusalReason,
-    status: u16,
-    retry_after: Option<Duration>,
-    kind: ProblemType,
-    title: Cow<'static, str>,
-    detail: Cow<'static, str>,
-    members: Map<String, Value>,
-    headers: Vec<RefusalHeader>,
-    body: Option<(Cow<'static, str>, Bytes)>,
+    pub(super) status: u16,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) kind: ProblemType,
+    pub(super) title: Cow<'static, str>,
+    pub(super) detail: Cow<'static, str>,
+    /// `None` as long as the refusal has only what its error determines.
+    pub(super) extras: Option<Box<RefusalExtras>>,
 }
 
-/// The reason why a request is refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RefusalReason {
-    /// The guard refused the request.
-    Guard(AcquireError),
-    /// The client disconnected while the request waited. No client receives this response; it appears in access logs.
-    ClientGone,
-    /// The run whose response the request was to share produced none, or the request could not wait for the run.
-    Flight(FlightError<Infallible>),
-    /// The work of the request produced no result: a pool did not accept the work, or the work took too long or
-    /// panicked.
-    #[cfg(feature = "offload")]
-    Offload(OffloadError),
-    /// The response that was made for the request ended early.
-    AnswerBroken,
-    /// The request has no key, and requests without a key are refused.
-    KeyMissing,
-    /// The body of the request ended early or was malformed while the request waited.
-    BodyUnreadable,
-    /// The service refused the request itself, with [`Refusal::custom`].
-    Custom,
-}
-
-/// The members of a problem details object, in the order of RFC 9457, section 3.1.
-#[derive(Serialize)]
-struct ProblemDetails<'a> {
-    r#type: &'a str,
-    title: &'a str,
-    status: u16,
-    detail: &'a str,
-    #[serde(flatten)]
-    members: &'a Map<String, Value>,
+/// The rarely used parts of a refusal.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RefusalExtras {
+    pub(super) members: Map<String, Value>,
+    pub(super) headers: Vec<(Cow<'static, str>, Cow<'static, str>)>,
+    /// The content type and the body that replace the problem details.
+    pub(super) body: Option<(Cow<'static, str>, Bytes)>,
+    /// The content type of the request, if it is a gRPC call.
+    pub(super) grpc: Option<String>,
 }
 
 impl Refusal {
@@ -109,9 +80,7 @@ impl Refusal {
             kind: ProblemType::Own(kind),
             title: title.into(),
             detail: detail.into(),
-            members: Map::new(),
-            headers: Vec::new(),
-            body: None,
+            extras: None,
         }
     }
 
@@ -126,7 +95,12 @@ impl Refusal {
         Self::new(RefusalReason::Custom, 500, "", "", "").with_status(status).with_type(uri).with_title(title)
     }
 
+    pub(super) fn extras(&mut self) -> &mut RefusalExtras {
+        self.extras.get_or_insert_default()
+    }
+
     /// Returns why the request is refused.
+    #[must_use]
     pub fn reason(&self) -> &RefusalReason {
         &self.reason
     }
@@ -135,31 +109,25 @@ impl Refusal {
     /// too many keys are in use, or the request got no permit or no thread in time.
     #[must_use]
     pub fn is_overload(&self) -> bool {
-        match &self.reason {
-            RefusalReason::Guard(error) => error.kind().is_overload(),
-            RefusalReason::Flight(error) => {
-                matches!(error.kind(), FlightErrorKind::TooManyWaiters | FlightErrorKind::Timeout)
-            }
-            #[cfg(feature = "offload")]
-            RefusalReason::Offload(error) => error.is_overload(),
-            _ => false,
-        }
+        self.reason.is_overload()
     }
 
     /// Returns the status code.
+    #[must_use]
     pub fn status(&self) -> u16 {
         self.status
     }
 
     /// Returns how long the client is asked to wait, in whole seconds from 1 to 3,600.
+    #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
 
     /// Returns `type`, the URI that identifies the kind of problem.
     #[must_use]
-    pub fn type_uri(&self) -> Cow<'_, str> {
-        self.kind.uri()
+    pub fn type_uri(&self) -> String {
+        self.kind.to_string()
     }
 
     /// Returns `title`, which describes the kind of problem in words.
@@ -176,7 +144,7 @@ impl Refusal {
 
     /// Returns the headers that were added.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.headers.iter().map(|(name, value)| (&**name, &**value))
+        self.extras.iter().flat_map(|extras| &extras.headers).map(|(name, value)| (&**name, &**value))
     }
 
     /// Sets the status, such as 429 or 409.
@@ -197,7 +165,7 @@ impl Refusal {
     }
 
     /// Sets `type`, a URI that identifies the kind of problem. The [tables of refusals](crate::web#refusals) list the
-    /// defaults, and [`set_problem_type_base`](super::set_problem_type_base) changes what they begin with.
+    /// defaults, and [`set_problem_type_base`](crate::web::set_problem_type_base) changes what they begin with.
     pub fn with_type(mut self, uri: impl Into<Cow<'static, str>>) -> Self {
         self.kind = ProblemType::Other(uri.into());
         self
@@ -227,7 +195,7 @@ impl Refusal {
         assert!(!is_own, "the member {name:?} has its own method: use with_{name}");
         let value = serde_json::to_value(value);
         let value = value.unwrap_or_else(|error| panic!("the member {name:?} cannot be serialized: {error}"));
-        self.members.insert(name, value);
+        self.extras().members.insert(name, value);
         self
     }
 
@@ -240,11 +208,11 @@ impl Refusal {
         let (name, value) = (name.into(), value.into());
         assert!(is_header_name(&name), "{name:?} is not a header name");
         assert!(is_visible_ascii(&value), "{value:?} is not a header value");
-        self.headers.push((name, value));
+        self.extras().headers.push((name, value));
         self
     }
 
-    /// Replaces the problem details with another body.
+    /// Replaces the problem details with another body. gRPC clients get no body.
     ///
     /// # Panics
     ///
@@ -252,42 +220,8 @@ impl Refusal {
     pub fn with_body(mut self, content_type: impl Into<Cow<'static, str>>, body: impl Into<Bytes>) -> Self {
         let content_type = content_type.into();
         assert!(is_visible_ascii(&content_type), "{content_type:?} is not a content type");
-        self.body = Some((content_type, body.into()));
+        self.extras().body = Some((content_type, body.into()));
         self
-    }
-
-    #[cfg(feature = "tower")]
-    pub(crate) fn into_http<B>(self, body_from: impl FnOnce(Bytes) -> B) -> http::Response<B> {
-        let (status, headers, body) = self.into_parts();
-        let mut response = http::Response::builder().status(status);
-        for (name, value) in headers {
-            response = response.header(name.as_ref(), value.as_ref());
-        }
-        response.body(body_from(body)).expect("the status and the headers are checked when they are set")
-    }
-
-    /// Returns the status, all headers and the body, as they are sent.
-    pub(crate) fn into_parts(self) -> (u16, Vec<RefusalHeader>, Bytes) {
-        let (content_type, body) = match self.body {
-            Some(body) => body,
-            None => {
-                let Self { kind, title, detail, status, members, .. } = &self;
-                let problem = ProblemDetails { r#type: &kind.uri(), title, status: *status, detail, members };
-                let json = serde_json::to_vec(&problem).expect("strings, a number and JSON values can be serialized");
-                ("application/problem+json".into(), Bytes::from(json))
-            }
-        };
-        let mut headers = self.headers;
-        let is_unset = |headers: &[RefusalHeader], name| !headers.iter().any(|(set, _)| set.eq_ignore_ascii_case(name));
-        if is_unset(&headers, "content-type") {
-            headers.push(("content-type".into(), content_type));
-        }
-        if let Some(after) = self.retry_after
-            && is_unset(&headers, "retry-after")
-        {
-            headers.push(("retry-after".into(), after.as_secs().to_string().into()));
-        }
-        (self.status, headers, body)
     }
 }
 
@@ -298,7 +232,7 @@ impl fmt::Display for Refusal {
 }
 
 /// Returns `true` if `name` is a token of RFC 9110.
-pub(super) fn is_header_name(name: &str) -> bool {
+pub(in crate::web) fn is_header_name(name: &str) -> bool {
     let is_token = |c: u8| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c);
     !name.is_empty() && name.bytes().all(is_token)
 }

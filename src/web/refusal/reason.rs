@@ -1,0 +1,44 @@
+//! [`RefusalReason`], why a request is refused.
+
+use std::convert::Infallible;
+
+use crate::guard::{AcquireError, FlightError, FlightErrorKind};
+#[cfg(feature = "offload")]
+use crate::offload::OffloadError;
+
+/// The reason why a request is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RefusalReason {
+    /// The guard refused the request.
+    Guard(AcquireError),
+    /// The client disconnected while the request waited. No client receives this response; it appears in access logs.
+    ClientGone,
+    /// The run whose response the request was to share produced none, or the request could not wait for the run.
+    Flight(FlightError<Infallible>),
+    /// The work of the request produced no result: a pool did not accept the work, or the work took too long or
+    /// panicked.
+    #[cfg(feature = "offload")]
+    Offload(OffloadError),
+    /// The response that was made for the request ended early.
+    AnswerBroken,
+    /// The request has no key, and requests without a key are refused.
+    KeyMissing,
+    /// The body of the request ended early or was malformed while the request waited.
+    BodyUnreadable,
+    /// The service refused the request itself, with [`Refusal::custom`](super::Refusal::custom).
+    Custom,
+}
+
+impl RefusalReason {
+    /// Returns `true` if there are too many requests.
+    pub(super) fn is_overload(&self) -> bool {
+        match self {
+            Self::Guard(error) => error.kind().is_overload(),
+            Self::Flight(error) => matches!(error.kind(), FlightErrorKind::TooManyWaiters | FlightErrorKind::Timeout),
+            #[cfg(feature = "offload")]
+            Self::Offload(error) => error.is_overload(),
+            _ => false,
+        }
+    }
+}
