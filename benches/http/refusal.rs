@@ -1,0 +1,51 @@
+//! What a refusal costs: all permits are held, and every request gets a 503. The peer is tower's `load_shed` over its
+//! limit, whose 503 has no body.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::error_handling::HandleErrorLayer;
+use axum::http::StatusCode;
+use criterion::{Criterion, Throughput};
+use futures::FutureExt;
+use onelane::web::axum::GuardLayer;
+use onelane::{EndpointGuard, Queue};
+use tokio::sync::Semaphore;
+use tower::limit::GlobalConcurrencyLimitLayer;
+use tower::{BoxError, ServiceBuilder};
+
+use crate::client::{Client, print_ratios};
+use crate::echo::echo;
+use crate::server::serve;
+
+static REJECT: EndpointGuard = EndpointGuard::builder("reject").queue(Queue::Reject).build();
+static FULL: EndpointGuard = EndpointGuard::builder("full").queue(Queue::Bounded(1)).build();
+
+/// The echo behind tower's limit, which sheds load.
+pub(crate) fn load_shed(app: Router, limit: GlobalConcurrencyLimitLayer) -> Router {
+    let on_error = HandleErrorLayer::new(async |_: BoxError| StatusCode::SERVICE_UNAVAILABLE);
+    app.layer(ServiceBuilder::new().layer(on_error).load_shed().layer(limit))
+}
+
+pub(crate) fn refusal(c: &mut Criterion) {
+    let _held = (REJECT.try_acquire().expect("the guard is free"), FULL.try_acquire().expect("the guard is free"));
+    let mut waiting = Box::pin(FULL.acquire());
+    assert!(waiting.as_mut().now_or_never().is_none(), "the queue is full now");
+    let no_permits = GlobalConcurrencyLimitLayer::with_semaphore(Arc::new(Semaphore::new(0)));
+    let variants = [
+        ("tower_load_shed", load_shed(echo(), no_permits)),
+        ("onelane_reject", echo().layer(GuardLayer::new(&REJECT))),
+        ("onelane_full_queue", echo().layer(GuardLayer::new(&FULL))),
+    ];
+    let mut clients: Vec<_> = variants.map(|(name, app)| (name, Client::connect(serve(app), "HTTP/1.1 503"))).into();
+    let mut group = c.benchmark_group("refusal");
+    group.throughput(Throughput::Elements(1));
+    for (name, client) in &mut clients {
+        group.bench_function(*name, |b| b.iter_custom(|requests| client.run(requests)));
+    }
+    group.finish();
+    if crate::harness::is_measured() {
+        print_ratios("refusal", &mut clients);
+    }
+    assert_eq!((REJECT.stats().held, FULL.stats().waiting), (1, 1), "no request was admitted");
+}
