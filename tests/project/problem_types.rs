@@ -1,9 +1,12 @@
 //! The URIs of problem types: they lead to an anchor in the documentation, and an app can set their base.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 
+use bytes::Bytes;
 use onelane::AcquireError;
-use onelane::guard::AcquireErrorKind;
+use onelane::guard::{AcquireErrorKind, FlightError, FlightErrorKind};
+use onelane::offload::{OffloadError, OffloadErrorKind};
 use onelane::web::{Refusal, set_problem_type_base};
 
 /// Returns the text of a file of the project.
@@ -36,4 +39,46 @@ fn app_sets_the_base_of_the_problem_types_once() {
     assert!(set_problem_type_base("https://example.org/problems/"));
     assert!(!set_problem_type_base("https://example.org/other/"));
     assert_eq!(busy(), "https://example.org/problems/busy");
+}
+
+/// The crate's own problem details are constants, and a refusal that was changed is serialized: both have one form.
+#[test]
+fn own_problem_details_are_what_the_serializer_writes() {
+    let guard = [
+        AcquireErrorKind::Busy,
+        AcquireErrorKind::QueueFull,
+        AcquireErrorKind::TooManyKeys,
+        AcquireErrorKind::Timeout,
+        AcquireErrorKind::GrantExpired,
+        AcquireErrorKind::Closed,
+        AcquireErrorKind::WouldDeadlock,
+        AcquireErrorKind::BlockingInAsync,
+    ]
+    .map(|kind| Refusal::from(AcquireError::from(kind)));
+    let flight = [
+        FlightErrorKind::Panicked,
+        FlightErrorKind::TooManyWaiters,
+        FlightErrorKind::Timeout,
+        FlightErrorKind::Closed,
+        FlightErrorKind::WouldDeadlock,
+    ]
+    .map(|kind| Refusal::from(FlightError::<Infallible>::from_kind(kind)));
+    let offload = [
+        OffloadErrorKind::Full,
+        OffloadErrorKind::QueueTimeout,
+        OffloadErrorKind::Timeout,
+        OffloadErrorKind::Cancelled,
+        OffloadErrorKind::Panicked,
+        OffloadErrorKind::Closed,
+        OffloadErrorKind::RuntimeShutdown,
+        OffloadErrorKind::NoThread,
+        OffloadErrorKind::NoRuntime,
+    ]
+    .map(|kind| Refusal::from(OffloadError::from(kind)));
+    for refusal in guard.into_iter().chain(flight).chain(offload) {
+        let title = refusal.title().to_owned();
+        let constant = http::Response::<Bytes>::from(refusal.clone()).into_body();
+        let serialized = http::Response::<Bytes>::from(refusal.with_title(title)).into_body();
+        assert_eq!(constant, serialized);
+    }
 }

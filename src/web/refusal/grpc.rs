@@ -63,7 +63,7 @@ impl Refusal {
         let is_own = |name: &str| name.eq_ignore_ascii_case("content-type");
         self.headers().filter(|(name, _)| !is_own(name)).for_each(|(name, value)| header(name, value));
         header("grpc-status", &code.to_string());
-        let message = if self.detail.is_empty() { &self.title } else { &self.detail };
+        let message = if self.detail().is_empty() { self.title() } else { self.detail() };
         header("grpc-message", &percent_encoded(message));
         if let Some(after) = self.retry_after {
             // gRFC A6: a client that retries waits for this time.

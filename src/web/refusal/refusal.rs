@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::RefusalReason;
-use super::problem_type::ProblemType;
+use super::problem::Problem;
 
 /// The shortest `Retry-After`, and the one that is sent if no better value is known.
 pub(super) const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -47,16 +47,17 @@ pub struct Refusal {
     reason: RefusalReason,
     pub(super) status: u16,
     pub(super) retry_after: Option<Duration>,
-    pub(super) kind: ProblemType,
-    pub(super) title: Cow<'static, str>,
-    pub(super) detail: Cow<'static, str>,
-    /// `None` as long as the refusal has only what its error determines.
+    pub(super) problem: &'static Problem,
+    /// `None` as long as the refusal has only what its problem determines.
     pub(super) extras: Option<Box<RefusalExtras>>,
 }
 
 /// The rarely used parts of a refusal.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RefusalExtras {
+    pub(super) uri: Option<Cow<'static, str>>,
+    title: Option<Cow<'static, str>>,
+    detail: Option<Cow<'static, str>>,
     pub(super) members: Map<String, Value>,
     pub(super) headers: Vec<(Cow<'static, str>, Cow<'static, str>)>,
     /// The content type and the body that replace the problem details.
@@ -66,22 +67,8 @@ pub(super) struct RefusalExtras {
 }
 
 impl Refusal {
-    pub(super) fn new(
-        reason: RefusalReason,
-        status: u16,
-        kind: &'static str,
-        title: &'static str,
-        detail: &'static str,
-    ) -> Self {
-        Self {
-            reason,
-            status,
-            retry_after: None,
-            kind: ProblemType::Own(kind),
-            title: title.into(),
-            detail: detail.into(),
-            extras: None,
-        }
+    pub(super) fn new(reason: RefusalReason, problem: &'static Problem) -> Self {
+        Self { reason, status: problem.status, retry_after: None, problem, extras: None }
     }
 
     /// Creates a refusal for a reason of the service's own, such as a tenant that is over its quota. `uri` identifies
@@ -92,7 +79,7 @@ impl Refusal {
     /// Panics if `status` is not from 400 to 599.
     #[track_caller]
     pub fn custom(status: u16, uri: impl Into<Cow<'static, str>>, title: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(RefusalReason::Custom, 500, "", "", "").with_status(status).with_type(uri).with_title(title)
+        Self::new(RefusalReason::Custom, Problem::CUSTOM).with_status(status).with_type(uri).with_title(title)
     }
 
     pub(super) fn extras(&mut self) -> &mut RefusalExtras {
@@ -127,19 +114,20 @@ impl Refusal {
     /// Returns `type`, the URI that identifies the kind of problem.
     #[must_use]
     pub fn type_uri(&self) -> String {
-        self.kind.to_string()
+        let set = self.extras.as_ref().and_then(|extras| extras.uri.as_deref());
+        set.map_or_else(|| self.problem.uri(), str::to_owned)
     }
 
     /// Returns `title`, which describes the kind of problem in words.
     #[must_use]
     pub fn title(&self) -> &str {
-        &self.title
+        self.extras.as_ref().and_then(|extras| extras.title.as_deref()).unwrap_or(self.problem.title)
     }
 
     /// Returns `detail`, which describes what happened to this request in words.
     #[must_use]
     pub fn detail(&self) -> &str {
-        &self.detail
+        self.extras.as_ref().and_then(|extras| extras.detail.as_deref()).unwrap_or(self.problem.detail)
     }
 
     /// Returns the headers that were added.
@@ -167,19 +155,19 @@ impl Refusal {
     /// Sets `type`, a URI that identifies the kind of problem. The [tables of refusals](crate::web#refusals) list the
     /// defaults, and [`set_problem_type_base`](crate::web::set_problem_type_base) changes what they begin with.
     pub fn with_type(mut self, uri: impl Into<Cow<'static, str>>) -> Self {
-        self.kind = ProblemType::Other(uri.into());
+        self.extras().uri = Some(uri.into());
         self
     }
 
     /// Sets `title`, which describes the kind of problem in words.
     pub fn with_title(mut self, title: impl Into<Cow<'static, str>>) -> Self {
-        self.title = title.into();
+        self.extras().title = Some(title.into());
         self
     }
 
     /// Sets `detail`, which describes what happened to this request in words.
     pub fn with_detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
-        self.detail = detail.into();
+        self.extras().detail = Some(detail.into());
         self
     }
 
@@ -227,7 +215,7 @@ impl Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {}", self.status, self.title, self.detail)
+        write!(f, "{} {}: {}", self.status, self.title(), self.detail())
     }
 }
 

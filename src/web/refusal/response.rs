@@ -4,7 +4,6 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::problem_type::ProblemType;
 use super::refusal::Refusal;
 
 /// Enough for the crate's own problem details, so that writing them allocates once.
@@ -13,7 +12,7 @@ const PROBLEM_CAPACITY: usize = 384;
 /// The members of a problem details object, in the order of RFC 9457, section 3.1.
 #[derive(Serialize)]
 struct ProblemDetails<'a> {
-    r#type: &'a ProblemType,
+    r#type: &'a str,
     title: &'a str,
     status: u16,
     detail: &'a str,
@@ -58,11 +57,17 @@ impl Refusal {
     }
 
     fn problem_details(&self) -> Bytes {
-        let Self { kind, title, detail, status, extras, .. } = self;
-        let members = extras.as_ref().map(|extras| &extras.members);
-        let problem = ProblemDetails { r#type: kind, title, status: *status, detail, members };
+        let is_default = self.extras.is_none() && self.status == self.problem.status;
+        let json = self.problem.json().filter(|_| is_default);
+        json.map_or_else(|| self.serialized().into(), |json| Bytes::from_static(json.as_bytes()))
+    }
+
+    fn serialized(&self) -> Vec<u8> {
+        let (uri, title, status, detail) = (self.type_uri(), self.title(), self.status, self.detail());
+        let members = self.extras.as_ref().map(|extras| &extras.members);
         let mut json = Vec::with_capacity(PROBLEM_CAPACITY);
-        serde_json::to_writer(&mut json, &problem).expect("strings, a number and JSON values can be serialized");
-        json.into()
+        serde_json::to_writer(&mut json, &ProblemDetails { r#type: &uri, title, status, detail, members })
+            .expect("strings, a number and JSON values can be serialized");
+        json
     }
 }
