@@ -10,6 +10,8 @@
 //!   The number varies widely. (The groups use one thread, where this race does not occur.)
 //! - `singleflight_async`, `async_singleflight` and `moka` start again when the caller that runs the work is dropped:
 //!   two runs in `leader_dropped`, where `onelane` and `futures_shared` continue the first.
+//! - `tower_resilience_coalesce` fails all callers when the one that runs the work is dropped, and its other callers wake
+//!   themselves again and again while they wait.
 //! - `moka` panics in all remaining callers after 200 callers that ran the work were dropped.
 //!
 //! `futures_shared` is a lower bound: a shared future for one key, without a map. (Each wake of the work wakes all its
@@ -38,6 +40,9 @@ use tokio::sync::Notify;
 use tokio::task::{JoinHandle, unconstrained, yield_now};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tower::util::ServiceFn;
+use tower::{Layer, Service, service_fn};
+use tower_resilience_coalesce::{CoalesceLayer, CoalesceService};
 
 use harness::{is_measured, leak, one_thread};
 
@@ -146,6 +151,34 @@ impl Flight for moka::future::Cache<u64, Outcome> {
     }
 }
 
+/// A request of `tower_resilience_coalesce`, with the work that answers it.
+struct Job(u64, Mutex<BoxFuture<'static, Outcome>>);
+
+type RunJob = fn(Job) -> BoxFuture<'static, Outcome>;
+type JobKey = fn(&Job) -> u64;
+
+/// A tower service, so the work is boxed.
+struct Coalesce(CoalesceService<ServiceFn<RunJob>, u64, Job, JobKey>);
+
+impl Flight for Coalesce {
+    const NAME: &str = "tower_resilience_coalesce";
+
+    fn new() -> Self {
+        let key: JobKey = |job| job.0;
+        let run: RunJob = |job| job.1.into_inner();
+        Self(CoalesceLayer::new(key).layer(service_fn(run)))
+    }
+
+    async fn run<F: Future<Output = Outcome> + Send + 'static>(
+        &self,
+        key: u64,
+        work: impl FnOnce() -> F + Send,
+    ) -> Outcome {
+        let outcome = self.0.clone().call(Job(key, Mutex::new(work().boxed()))).await;
+        Ok(outcome.expect("the caller that runs the work is not dropped"))
+    }
+}
+
 /// A lower bound: a shared future for one key, without a map.
 struct OneShared(Mutex<Option<WeakShared<BoxFuture<'static, Outcome>>>>);
 
@@ -206,6 +239,7 @@ macro_rules! for_each_flight {
         $bench::<singleflight_async::SingleFlight<u64, Outcome>>($($argument),*);
         $bench::<async_singleflight::UnaryGroup<u64, Outcome>>($($argument),*);
         $bench::<moka::future::Cache<u64, Outcome>>($($argument),*);
+        $bench::<Coalesce>($($argument),*);
         $bench::<OneShared>($($argument),*);
     };
 }
@@ -396,9 +430,9 @@ fn fan_out_1000_futures(c: &mut Criterion) {
     for_each_flight!(bench(c));
 }
 
-/// Lets 10 callers wait for one run and drops the first one in the middle. Returns the number of times the work was
-/// started.
-async fn drop_leader<L: Flight>(flight: &'static L, number: u64) -> usize {
+/// Lets 10 callers wait for one run and drops the first one in the middle. Returns how many times the work was started,
+/// and how many of the other callers got no outcome.
+async fn drop_leader<L: Flight>(flight: &'static L, number: u64) -> (usize, usize) {
     let round = Round::new(flight, FEW);
     let mut tasks = round.start(number).await;
     let first = tasks.remove(0);
@@ -406,19 +440,26 @@ async fn drop_leader<L: Flight>(flight: &'static L, number: u64) -> usize {
     first.abort();
     assert!(first.await.is_err_and(|error| error.is_cancelled()));
     round.gate.cancel();
+    let mut failed = 0;
     for task in tasks {
-        assert_eq!(task.await.expect("no panic"), Ok(number));
+        match task.await {
+            Ok(outcome) => assert_eq!(outcome, Ok(number)),
+            Err(_) => failed += 1,
+        }
     }
-    round.runs()
+    (round.runs(), failed)
 }
 
 fn leader_dropped(c: &mut Criterion) {
     fn check<L: Flight>() {
         let flight = leak(L::new());
-        let runs = one_thread().block_on(drop_leader(flight, 1));
-        println!("{}: runs {runs}, when the first of {FEW} callers is dropped", L::NAME);
+        let (runs, failed) = without_panic_messages(|| one_thread().block_on(drop_leader(flight, 1)));
+        println!("{}: runs {runs}, failed {failed}, when the first of {FEW} callers is dropped", L::NAME);
     }
     fn bench<L: Flight>(c: &mut Criterion) {
+        if L::NAME == Coalesce::NAME {
+            return; // It would measure panics.
+        }
         let flight = leak(L::new());
         let runtime = one_thread();
         c.benchmark_group("leader_dropped").bench_function(L::NAME, |b| {
@@ -426,7 +467,8 @@ fn leader_dropped(c: &mut Criterion) {
                 runtime.block_on(unconstrained(async {
                     let start = Instant::now();
                     for number in 0..iterations {
-                        let runs = drop_leader(flight, number).await;
+                        let (runs, failed) = drop_leader(flight, number).await;
+                        assert_eq!(failed, 0, "every caller that remains gets the outcome");
                         if L::NAME == "onelane" {
                             assert_eq!(runs, 1, "the run continues");
                         }
@@ -487,6 +529,9 @@ fn count_overlaps<L: Flight>() {
 
 /// Drops the caller that runs the work, 200 times, and counts the panics of the remaining callers.
 fn drop_many_leaders<L: Flight>() {
+    if L::NAME == Coalesce::NAME {
+        return; // The first drop fails all callers.
+    }
     let (callers, dropped) = (210, 200);
     let flight = leak(L::new());
     let (panicked, runs) = one_thread().block_on(async {
@@ -526,10 +571,17 @@ fn drop_many_leaders<L: Flight>() {
 /// Prints what the variants do wrong, which is needed to interpret the figures.
 fn check_all() {
     for_each_flight!(count_overlaps());
+    without_panic_messages(|| {
+        for_each_flight!(drop_many_leaders());
+    });
+}
+
+fn without_panic_messages<R>(f: impl FnOnce() -> R) -> R {
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|_| ()));
-    for_each_flight!(drop_many_leaders());
+    let result = f();
     panic::set_hook(hook);
+    result
 }
 
 fn checks(_: &mut Criterion) {

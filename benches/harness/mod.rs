@@ -36,6 +36,26 @@ pub(crate) fn is_measured() -> bool {
     std::env::args().any(|argument| argument == "--bench")
 }
 
+/// Returns `true` if the command line selects `group`: it has no filter, or one that is a part of the group's name or
+/// names one of its variants.
+pub(crate) fn is_selected(group: &str) -> bool {
+    let mut arguments = std::env::args().skip(1);
+    let mut has_filter = false;
+    while let Some(argument) = arguments.next() {
+        if argument.ends_with("-time") || argument == "--sample-size" {
+            arguments.next();
+        } else if argument == "--list" {
+            return false;
+        } else if !argument.starts_with('-') {
+            has_filter = true;
+            if group.contains(&argument) || argument.starts_with(&format!("{group}/")) {
+                return true;
+            }
+        }
+    }
+    !has_filter
+}
+
 /// Leaks a value, so that it lives as long as one in a `static`.
 pub(crate) fn leak<T>(value: T) -> &'static T {
     Box::leak(Box::new(value))

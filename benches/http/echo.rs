@@ -12,6 +12,7 @@ use tower::Service;
 use tower::limit::GlobalConcurrencyLimitLayer;
 
 use crate::client::{Client, print_ratios};
+use crate::harness::{is_measured, is_selected};
 use crate::server::serve;
 
 static GUARD: EndpointGuard = EndpointGuard::builder("echo").permits(1024).build();
@@ -52,8 +53,7 @@ pub(crate) fn axum_echo(c: &mut Criterion) {
         group.bench_function(*name, |b| b.iter_custom(|requests| client.run(requests)));
     }
     group.finish();
-    // Not if the benches are only listed or tested.
-    if crate::harness::is_measured() {
+    if is_measured() && is_selected("axum_echo") {
         print_ratios("axum_echo", &mut clients);
     }
     // Every request held a permit, and all permits are released now.

@@ -27,7 +27,7 @@ use tower::ServiceBuilder;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower_resilience_bulkhead::{BulkheadLayer, BulkheadServiceError};
 
-use crate::harness::is_measured;
+use crate::harness::{is_measured, is_selected};
 use crate::refusal::load_shed;
 use crate::server::{runtime, serve_here};
 
@@ -204,10 +204,7 @@ fn capacity(time: Duration) -> f64 {
 }
 
 pub(crate) fn overload() {
-    let mut filters = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).peekable();
-    if std::env::args().any(|argument| argument == "--list")
-        || filters.peek().is_some() && !filters.any(|filter| "overload".contains(&filter))
-    {
+    if !is_selected("overload") {
         return;
     }
     pin_to_core(1);

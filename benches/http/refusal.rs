@@ -1,11 +1,12 @@
 //! What a refusal costs: all permits are held, and every request gets a 503. The peer is tower's `load_shed` over its
-//! limit, whose 503 has no body.
+//! limit, whose 503 has no body; `tower_same_response` sends what onelane sends.
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::error_handling::HandleErrorLayer;
-use axum::http::StatusCode;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderName, StatusCode};
 use criterion::{Criterion, Throughput};
 use futures::FutureExt;
 use onelane::web::axum::GuardLayer;
@@ -16,6 +17,7 @@ use tower::{BoxError, ServiceBuilder};
 
 use crate::client::{Client, print_ratios};
 use crate::echo::echo;
+use crate::harness::{is_measured, is_selected};
 use crate::server::serve;
 
 static REJECT: EndpointGuard = EndpointGuard::builder("reject").queue(Queue::Reject).build();
@@ -27,13 +29,22 @@ pub(crate) fn load_shed(app: Router, limit: GlobalConcurrencyLimitLayer) -> Rout
     app.layer(ServiceBuilder::new().layer(on_error).load_shed().layer(limit))
 }
 
+/// The same, with onelane's response to a request that finds the guard busy.
+fn same_response(app: Router, limit: GlobalConcurrencyLimitLayer) -> Router {
+    const HEADERS: [(HeaderName, &str); 2] = [(RETRY_AFTER, "1"), (CONTENT_TYPE, "application/problem+json")];
+    const BODY: &str = r#"{"type":"https://docs.rs/onelane/latest/onelane/web/index.html#busy","title":"Busy","status":503,"detail":"Another request is being served here. Try again later."}"#;
+    let on_error = HandleErrorLayer::new(async |_: BoxError| (StatusCode::SERVICE_UNAVAILABLE, HEADERS, BODY));
+    app.layer(ServiceBuilder::new().layer(on_error).load_shed().layer(limit))
+}
+
 pub(crate) fn refusal(c: &mut Criterion) {
     let _held = (REJECT.try_acquire().expect("the guard is free"), FULL.try_acquire().expect("the guard is free"));
     let mut waiting = Box::pin(FULL.acquire());
     assert!(waiting.as_mut().now_or_never().is_none(), "the queue is full now");
-    let no_permits = GlobalConcurrencyLimitLayer::with_semaphore(Arc::new(Semaphore::new(0)));
+    let no_permits = || GlobalConcurrencyLimitLayer::with_semaphore(Arc::new(Semaphore::new(0)));
     let variants = [
-        ("tower_load_shed", load_shed(echo(), no_permits)),
+        ("tower_load_shed", load_shed(echo(), no_permits())),
+        ("tower_same_response", same_response(echo(), no_permits())),
         ("onelane_reject", echo().layer(GuardLayer::new(&REJECT))),
         ("onelane_full_queue", echo().layer(GuardLayer::new(&FULL))),
     ];
@@ -44,7 +55,7 @@ pub(crate) fn refusal(c: &mut Criterion) {
         group.bench_function(*name, |b| b.iter_custom(|requests| client.run(requests)));
     }
     group.finish();
-    if crate::harness::is_measured() {
+    if is_measured() && is_selected("refusal") {
         print_ratios("refusal", &mut clients);
     }
     assert_eq!((REJECT.stats().held, FULL.stats().waiting), (1, 1), "no request was admitted");

@@ -23,7 +23,7 @@ use crate::semaphore::{CancelOutcome, EnqueueOutcome, Semaphore, SemaphoreRefusa
 use crate::shared::{Shareable, Shared};
 use crate::sync::const_unless_loom;
 
-/// Admits one caller at a time, or N, in the order in which they asked.
+/// Admits one caller at a time, or N, in the order in which they asked, within one process.
 ///
 /// A guard is a plain value, like tokio's `Mutex`: put it in a `static`, or share it in an `Arc`. Use one guard for all
 /// requests, not one per request. It contains no data; it guards a piece of work, such as a handler.

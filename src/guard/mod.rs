@@ -1,5 +1,8 @@
 //! Admission: decides if a caller runs now, waits, or is refused.
 //!
+//! Guards work within one process. A service that runs as several processes or on several machines admits one caller
+//! per process.
+//!
 //! | I want | use |
 //! |---|---|
 //! | one caller at a time, or N, in order | [`EndpointGuard`] |
@@ -19,14 +22,17 @@
 //!
 //! | you wrote | what happens | write |
 //! |---|---|---|
-//! | `let _ = guard.acquire().await?;` | the permit is released at once | `let _permit = …` |
+//! | `let _ = guard.acquire().await?;` | the permit is released at once | `let _permit = …`[^let] |
 //! | a guard created in the handler | each request has its own | a `static`, or an `Arc` in the app's state |
 //! | `const GUARD: EndpointGuard` | each use is another guard | `static` |
 //! | `guard.run_to_completion(…)` on an `Arc` | "does not live long enough" | `run_to_completion_owned(…)` |
-//! | `GuardLayer::new(guard)` | "`From<EndpointGuard>` is not implemented" | `&GUARD` of a `static`, or an `Arc` |
+//! | `GuardLayer::new(EndpointGuard::new(…))` for each of two routes | each route has its own guard | one layer, cloned |
+//! | a timeout layer around a guard layer | it does not release the permit | it [behind the guard layer](crate::web#time-limits) |
 //! | `flight.run("page", …)` for a personal page | users get each other's page | a key that contains the user |
 //! | a `KeyedGuard` with keys that clients make up | each made-up key has its own queue | authenticated keys |
 //! | `acquire` while holding a permit of the same guard | the caller waits for itself | `run`, or a `max_wait` |
+//!
+//! [^let]: clippy's lint `let_underscore_must_use` finds this.
 //!
 //! Where clients can make up keys, set [`max_keys`](KeyedGuardBuilder::max_keys) as well. Inside
 //! [`run`](EndpointGuard::run), acquiring the same guard is refused instead of waiting forever.

@@ -156,6 +156,39 @@
 //! [see](crate::offload::TaskContext::current) that its client has disconnected. Behind a guard, the function keeps its
 //! permit until it returns.
 
+//! # Time limits
+//!
+//! | limit | counts | at the limit |
+//! |---|---|---|
+//! | [`max_wait`](crate::guard::GuardBuilder::max_wait) of the guard | the wait | the client gets a 503, the handler never runs |
+//! | a timeout layer *behind* the guard layer | the handler | the handler is dropped, its permit is released |
+//! | a timeout layer *around* the guard layer | both | a waiting request leaves the queue; a handler that has begun goes on, as if its client had disconnected, and holds its permit |
+//!
+//! So put a timeout layer behind the guard layer, and limit the wait with `max_wait`. In axum, a layer that is added
+//! first is behind one that is added later:
+//!
+//! ```
+//! # #[cfg(feature = "axum")]
+//! # fn app() -> axum::Router {
+//! use std::time::Duration;
+//!
+//! use ::axum::{Router, error_handling::HandleErrorLayer, http::StatusCode, routing::post};
+//! use onelane::EndpointGuard;
+//! use onelane::web::axum::GuardLayer;
+//! use tower::{BoxError, ServiceBuilder, timeout::TimeoutLayer};
+//!
+//! static REPORT: EndpointGuard = EndpointGuard::builder("report").max_wait(Duration::from_secs(10)).build();
+//!
+//! let time_limit = ServiceBuilder::new()
+//!     .layer(HandleErrorLayer::new(async |_: BoxError| StatusCode::GATEWAY_TIMEOUT))
+//!     .layer(TimeoutLayer::new(Duration::from_secs(5)));
+//! Router::new().route("/report", post(async || "done").layer(time_limit).layer(GuardLayer::new(&REPORT)))
+//! # }
+//! ```
+//!
+//! Around the guard layer, a timeout layer releases the permit only with
+//! [`OnDisconnect::Cancel`](OnDisconnect::Cancel).
+
 #[cfg(feature = "actix-web")]
 pub mod actix;
 mod admission;

@@ -12,6 +12,9 @@ use crate::debug::impl_debug;
 pub enum OnDisconnect {
     /// The handler runs to its end in its own task and holds its permit, as handlers do in FastAPI. Its response is
     /// dropped. Nothing is spawned as long as the client stays connected.
+    ///
+    /// A timeout layer around the guard layer acts like a client that disconnects: it responds, but does not release
+    /// the permit. Put the timeout layer [behind the guard layer](crate::web#time-limits).
     #[default]
     Finish,
     /// The handler is dropped at its next `.await`, like a handler without a guard.

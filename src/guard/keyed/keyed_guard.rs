@@ -29,7 +29,7 @@ use crate::sync::const_unless_loom;
 /// Admits one caller at a time, or N, for each key: a user, a tenant, a document.
 ///
 /// Each key works like an [`EndpointGuard`](crate::EndpointGuard): the same order, the same queue, the same errors.
-/// Callers of different keys do not wait for each other.
+/// Callers of different keys do not wait for each other. Like any guard, it works within one process.
 ///
 /// ```
 /// use onelane::KeyedGuard;
