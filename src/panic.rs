@@ -7,7 +7,7 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind, set_hook, take_hook};
 use std::sync::{Arc, Once};
 use std::thread;
 
@@ -95,6 +95,32 @@ pub(crate) fn discard<T>(value: T) {
     }
 }
 
+/// Runs several pieces of user code, each whatever the earlier ones did, and then propagates the first panic.
+#[derive(Default)]
+#[must_use = "the first panic is lost unless it is propagated"]
+pub(crate) struct FirstPanic(Option<Box<dyn Any + Send>>);
+
+impl FirstPanic {
+    pub(crate) fn run(&mut self, work: impl FnOnce()) {
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(work)) {
+            match &self.0 {
+                None => self.0 = Some(payload),
+                // The panic hook has reported this panic.
+                Some(_) => discard(payload),
+            }
+        }
+    }
+
+    /// Propagates the first panic, unless the thread unwinds already: another panic would abort the process.
+    pub(crate) fn propagate(self) {
+        match self.0 {
+            Some(payload) if thread::panicking() => discard(payload),
+            Some(payload) => resume_unwind(payload),
+            None => {}
+        }
+    }
+}
+
 fn record_locations() {
     let previous = take_hook();
     set_hook(Box::new(move |info| {
@@ -118,7 +144,7 @@ pub(crate) fn message_of(payload: &(dyn Any + Send)) -> Arc<str> {
 
 #[cfg(test)]
 mod tests {
-    use std::panic::{panic_any, resume_unwind};
+    use std::panic::panic_any;
 
     use super::*;
 
@@ -152,6 +178,38 @@ mod tests {
         }
         let Err(panic) = catch::<()>(|| panic_any(Bomb)) else { panic!("the work panics") };
         assert_eq!(&*panic.message, "(no message)");
+    }
+
+    #[test]
+    fn first_of_several_panics_propagates_after_all_work() {
+        let mut done = 0;
+        let caught = catch(|| {
+            let mut panics = FirstPanic::default();
+            for name in ["first", "second"] {
+                panics.run(|| resume_unwind(Box::new(name)));
+            }
+            panics.run(|| done += 1);
+            panics.propagate();
+            done += 1;
+        });
+        assert_eq!((caught.map_err(|panic| panic.message), done), (Err("first".into()), 1));
+    }
+
+    #[test]
+    fn panic_does_not_propagate_from_a_destructor_that_runs_during_unwinding() {
+        struct PanicsAgain;
+        impl Drop for PanicsAgain {
+            fn drop(&mut self) {
+                let mut panics = FirstPanic::default();
+                panics.run(|| panic!("in the destructor"));
+                panics.propagate();
+            }
+        }
+        let caught = catch(|| {
+            let _dropped = PanicsAgain;
+            resume_unwind(Box::new("first"))
+        });
+        assert_eq!(caught.map_err(|panic| panic.message), Err::<(), _>("first".into()));
     }
 
     #[test]

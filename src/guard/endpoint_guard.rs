@@ -19,6 +19,7 @@ use super::source::{OwnedPermitSource, PermitSource};
 use super::stats::GuardStats;
 use crate::debug::impl_debug;
 use crate::name::intern;
+use crate::panic::FirstPanic;
 use crate::semaphore::{CancelOutcome, EnqueueOutcome, Semaphore, SemaphoreRefusal, WaitOutcome, WaiterId};
 use crate::shared::{Shareable, Shared};
 use crate::sync::const_unless_loom;
@@ -254,10 +255,12 @@ impl EndpointGuard {
     ///
     /// Holders keep their permits. Closing a closed guard has no effect; a guard cannot be reopened.
     pub fn close(&self) {
-        self.semaphore.close();
+        let mut panics = FirstPanic::default();
+        panics.run(|| self.semaphore.close());
         if self.semaphore.is_drained() {
             self.core.notify_drained();
         }
+        panics.propagate();
     }
 
     /// Returns `true` if the guard was closed.
@@ -291,8 +294,7 @@ impl EndpointGuard {
     /// Returns a snapshot of the guard's state and counters. Takes no lock.
     #[must_use]
     pub fn stats(&self) -> GuardStats {
-        let (snapshot, counters) = (self.semaphore.snapshot(), &self.semaphore.counters);
-        self.core.stats(self.semaphore.permits(), snapshot, counters.queued.value(), counters.cancelled.value())
+        self.core.stats(self.semaphore.permits(), self.semaphore.snapshot(), self.semaphore.counters.totals())
     }
 
     /// Returns the guard's name.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::atomic_state::CARRY_EVERY;
 use super::{
     CancelOutcome, EnqueueOutcome, Order, Semaphore, SemaphoreConfig, SemaphoreRefusal, SemaphoreSnapshot, WaitOutcome,
-    WaiterId,
+    WaitTotals, WaiterId,
 };
 
 /// One step of a program. An index selects one of the existing waiters.
@@ -58,6 +58,7 @@ enum NaiveState {
     Waiting,
     Granted { at: u64 },
     Expired,
+    Evicted,
     Closed,
 }
 
@@ -90,6 +91,7 @@ struct Pair {
     grants: u64,
     queued: u64,
     cancelled: u64,
+    evicted: u64,
 }
 
 impl Pair {
@@ -111,6 +113,7 @@ impl Pair {
             grants: 0,
             queued: 0,
             cancelled: 0,
+            evicted: 0,
         }
     }
 
@@ -211,9 +214,13 @@ impl Pair {
                 };
                 assert_eq!(refused, expected);
                 assert!(self.is_closed || !self.has_room() && self.queue.len() == self.bound);
+                assert!(self.is_closed || self.bound == 0 || self.order == Order::Fifo, "Lifo evicts a waiter");
             }
             EnqueueOutcome::Queued(id) => {
-                assert!(!self.is_closed && !self.has_room() && self.queue.len() < self.bound);
+                assert!(!self.is_closed && !self.has_room());
+                if self.queue.len() == self.bound {
+                    self.evict();
+                }
                 let number = self.enqueues;
                 self.waiters.push((number, Waiter { id: Some(id), waker, state: NaiveState::Waiting }));
                 self.queue.push_back(number);
@@ -221,6 +228,15 @@ impl Pair {
             }
         }
         self.enqueues += 1;
+    }
+
+    /// Ends the wait of the oldest waiter.
+    fn evict(&mut self) {
+        assert_eq!(self.order, Order::Lifo);
+        let number = self.queue.pop_front().expect("a full queue has a waiter");
+        self.waiter(number).state = NaiveState::Evicted;
+        self.wake(number);
+        self.evicted += 1;
     }
 
     fn poll(&mut self, at: usize, fresh: bool) {
@@ -237,6 +253,7 @@ impl Pair {
             NaiveState::Waiting => None,
             NaiveState::Granted { .. } => Some(WaitOutcome::Acquired),
             NaiveState::Expired => Some(WaitOutcome::Expired),
+            NaiveState::Evicted => Some(WaitOutcome::Evicted),
             NaiveState::Closed => Some(WaitOutcome::Closed),
         };
         assert_eq!(outcome, expected);
@@ -257,7 +274,7 @@ impl Pair {
         let expected = match waiter.state {
             NaiveState::Waiting => CancelOutcome::Dequeued,
             NaiveState::Granted { .. } => CancelOutcome::Released,
-            NaiveState::Expired | NaiveState::Closed => CancelOutcome::AlreadyEnded,
+            NaiveState::Expired | NaiveState::Evicted | NaiveState::Closed => CancelOutcome::AlreadyEnded,
         };
         assert_eq!(outcome, expected);
         self.queue.retain(|queued| *queued != number);
@@ -275,6 +292,7 @@ impl Pair {
             NaiveState::Waiting => None,
             NaiveState::Granted { .. } => Some(WaitOutcome::Acquired),
             NaiveState::Expired => Some(WaitOutcome::Expired),
+            NaiveState::Evicted => Some(WaitOutcome::Evicted),
             NaiveState::Closed => Some(WaitOutcome::Closed),
         };
         assert_eq!(outcome, expected);
@@ -329,8 +347,8 @@ impl Pair {
             is_closed: self.is_closed,
         };
         assert_eq!(self.semaphore.snapshot(), expected);
-        let counters = &self.semaphore.counters;
-        assert_eq!((counters.queued.value(), counters.cancelled.value()), (self.queued, self.cancelled));
+        let (queued, cancelled, evicted) = (self.queued, self.cancelled, self.evicted);
+        assert_eq!(self.semaphore.counters.totals(), WaitTotals { queued, cancelled, evicted, forgotten: 0 });
         assert_eq!(self.semaphore.is_drained(), self.is_closed && self.held() == 0);
         for (number, (wakes, expected)) in self.wakers.iter().enumerate() {
             assert_eq!(wakes.0.load(Ordering::Relaxed), *expected, "wakes of waker {number}");

@@ -2,11 +2,12 @@
 
 use super::atomic_state::AtomicState;
 use super::order::Order;
-use super::semaphore::{Semaphore, wake_all};
+use super::semaphore::Semaphore;
 use super::state::SemaphoreState;
 use super::token_state::{MAX_WAITING_FOR_TOKENS, TokenState, Tokens};
 use super::wait_queue::{SemaphoreConfig, StateCell};
 use crate::sync::const_unless_loom;
+use crate::wake::wake_all;
 
 pub(crate) type TokenSemaphore = Semaphore<TokenState>;
 

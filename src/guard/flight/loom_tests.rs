@@ -23,7 +23,7 @@ use super::run_entry::{Driver, RunWaiterId};
 use super::shard::FlightShard;
 use crate::guard::flight::outcome::DriverTaskPoll;
 use crate::guard::key_map::Hash64;
-use crate::semaphore::wake_all;
+use crate::wake::wake_all;
 use crate::sync::{Mutex, lock};
 
 const KEY: u32 = 7;

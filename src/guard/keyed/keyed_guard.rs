@@ -22,9 +22,10 @@ use crate::guard::key_map::Sharded;
 use crate::guard::permit::HeldPermit;
 use crate::guard::stats::GuardStats;
 use crate::name::intern;
-use crate::semaphore::{SemaphoreConfig, SemaphoreSnapshot, wake_all};
+use crate::semaphore::{SemaphoreConfig, SemaphoreSnapshot, WaitTotals};
 use crate::shared::{Shareable, Shared};
 use crate::sync::const_unless_loom;
+use crate::wake::wake_all;
 
 /// Admits one caller at a time, or N, for each key: a user, a tenant, a document.
 ///
@@ -309,17 +310,16 @@ impl<K: Hash + Eq> KeyedGuard<K> {
     #[must_use]
     pub fn stats(&self) -> GuardStats {
         let mut all = SemaphoreSnapshot { held: 0, waiting: 0, granted: 0, is_closed: false };
-        let (mut queued, mut cancelled) = (0, 0);
+        let mut waits = WaitTotals::default();
         for shard in self.shards() {
             let snapshot = shard.snapshot();
             all.held += snapshot.held;
             all.waiting += snapshot.waiting;
             all.granted += snapshot.granted;
             all.is_closed |= snapshot.is_closed;
-            queued += shard.wait_counters().queued.value();
-            cancelled += shard.wait_counters().cancelled.value();
+            waits = waits + shard.wait_counters().totals();
         }
-        self.core.stats(self.semaphore_config.permits, all, queued, cancelled)
+        self.core.stats(self.semaphore_config.permits, all, waits)
     }
 
     /// Returns the number of keys in use. A key is in use while a caller holds a permit of it, waits for one, or has

@@ -17,10 +17,11 @@ use crate::counter::Counter;
 use crate::guard::key_map::{DeferredKey, Hash64, Table};
 use crate::semaphore::{
     CancelOutcome, EnqueueOutcome, SemaphoreRefusal, SemaphoreSnapshot, SemaphoreState, StateCell, WaitCounters,
-    WaitOutcome, WaitQueue, WaiterId, WaiterPoll, WaiterSlots, wake_all,
+    WaitOutcome, WaitQueue, WaiterId, WaiterPoll, WaiterSlots,
 };
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, lock};
+use crate::wake::{wake, wake_all};
 
 #[derive(Debug)]
 pub(crate) struct Shard<K> {
@@ -96,28 +97,39 @@ impl<K: Eq> Shard<K> {
         let known = key.as_ref().expect("a caller passes its key");
         match entries.table.find(hash, known) {
             None => self.insert(&mut entries, config, hash, key).map(|index| (index, EnqueueOutcome::Acquired)),
-            Some(index) => match self.decide(&mut entries, config, index, |queue| queue.enqueue((), &mut waker)) {
-                EnqueueOutcome::Refused(refusal) => Err(refusal),
-                outcome => Ok((index, outcome)),
-            },
+            Some(index) => {
+                let (outcome, evicted) =
+                    self.decide(&mut entries, config, index, |queue| queue.enqueue((), &mut waker));
+                drop(entries);
+                // The panic of this waker must not lose the id of the caller that was just queued.
+                wake(evicted);
+                match outcome {
+                    EnqueueOutcome::Refused(refusal) => Err(refusal),
+                    outcome => Ok((index, outcome)),
+                }
+            }
         }
     }
 
-    /// Returns the outcome of the wait, or `None` while the caller is still waiting. An outcome also removes the waiter
-    /// and clears its id.
+    /// Returns the outcome of the wait, or `None` while the caller is still waiting, and the number of callers of the
+    /// key that still wait. An outcome also removes the waiter and clears its id.
     pub(crate) fn poll(
         &self,
         config: ShardConfig<'_>,
         index: u32,
         waiter: &mut Option<WaiterId>,
         waker: &Waker,
-    ) -> Option<WaitOutcome> {
+    ) -> (Option<WaitOutcome>, usize) {
         let mut spare = None;
         loop {
-            match self.with_queue(config, index, |queue| queue.poll(waiter, waker, &mut spare)).0 {
-                WaiterPoll::Pending => return None,
+            let mut poll = |queue: &mut WaitQueue<'_, LockedState<'_>>| {
+                (queue.poll(waiter, waker, &mut spare), queue.state.load().waiting())
+            };
+            let ((polled, waiting), _deferred) = self.with_queue(config, index, &mut poll);
+            match polled {
+                WaiterPoll::Pending => return (None, waiting),
                 WaiterPoll::NeedsWaker => spare = Some(waker.clone()),
-                WaiterPoll::Ready(outcome, _) => return outcome,
+                WaiterPoll::Ready(outcome, _) => return (outcome, waiting),
             }
         }
     }
@@ -145,9 +157,7 @@ impl<K: Eq> Shard<K> {
         granted_at: Option<Instant>,
     ) -> CancelOutcome {
         let (removed, _deferred) = self.with_queue(config, index, |queue| queue.cancel(waiter, || granted_at));
-        if let Some(waker) = removed.wakers {
-            waker.wake();
-        }
+        wake_all(removed.wakers);
         removed.outcome
     }
 
@@ -177,9 +187,7 @@ impl<K: Eq> Shard<K> {
         let deferred = self.remove_if_unused(&mut entries, config, index);
         drop(entries);
         drop(deferred);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake_all(waker);
         is_closed
     }
 

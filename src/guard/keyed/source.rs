@@ -132,9 +132,9 @@ where
 
     fn poll(&mut self, waiter: &mut Option<WaiterId>, waker: &Waker) -> Option<WaitOutcome> {
         let (entry, shard) = self.entry();
-        let outcome = shard.poll(self.guard.shard_config(), entry.index(), waiter, waker);
-        if matches!(outcome, Some(WaitOutcome::Expired | WaitOutcome::Closed)) {
-            self.key = SourceKey::Ended { waiting: 0 };
+        let (outcome, waiting) = shard.poll(self.guard.shard_config(), entry.index(), waiter, waker);
+        if matches!(outcome, Some(WaitOutcome::Expired | WaitOutcome::Evicted | WaitOutcome::Closed)) {
+            self.key = SourceKey::Ended { waiting };
         }
         outcome
     }

@@ -6,12 +6,13 @@ use std::task::{Context, Poll, Waker};
 
 use super::caller_context::CallerContext;
 use super::context::{TaskContext, TaskOptions};
-use super::erased_job::{AwaitableJob, CallerFlags, RunnableJob, SharedJob, wake};
+use super::erased_job::{AwaitableJob, CallerFlags, RunnableJob, SharedJob};
 use crate::debug::impl_debug;
 use crate::detached::DetachedEntry;
 use crate::offload::error::{OffloadError, OffloadErrorKind};
 use crate::panic::{catch, discard};
 use crate::sync::{Mutex, lock};
+use crate::wake::wake;
 use crate::waker_slot::WakerSlot;
 
 /// The closure of a task until it runs, and its result from then on.

@@ -1,15 +1,21 @@
 //! Closing a limiter, and waiting until no token is held.
 
+use std::pin::pin;
+
 use super::capacity_limiter::CapacityLimiter;
 use super::semaphores::{AcquiredTokens, TokenRequest};
+use crate::panic::FirstPanic;
 use crate::semaphore::{Tokens, WaiterId};
+use crate::wake::Contained;
 
 impl CapacityLimiter {
     /// Closes the limiter and its reserve: queued and future callers fail with
     /// [`LimiterError::Closed`](super::LimiterError::Closed). Holders keep their tokens.
     pub fn close(&self) {
-        self.semaphores.close();
+        let mut panics = FirstPanic::default();
+        panics.run(|| self.semaphores.close());
         self.notify_if_drained();
+        panics.propagate();
     }
 
     /// Returns `true` if the limiter was [closed](Self::close).
@@ -44,7 +50,7 @@ impl CapacityLimiter {
     pub async fn drained(&self) {
         loop {
             // The future is created before the check, so that it does not miss a notification after the check.
-            let notified = self.drained.notified();
+            let notified = Contained(pin!(self.drained.notified()));
             if self.semaphores.is_drained() {
                 return;
             }

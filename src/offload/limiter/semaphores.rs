@@ -3,6 +3,7 @@
 use std::task::Waker;
 
 use super::error::LimiterError;
+use crate::panic::FirstPanic;
 use crate::semaphore::{EnqueueOutcome, SemaphoreRefusal, TokenSemaphore, Tokens, WaitOutcome, WaiterId};
 use crate::sync::const_unless_loom;
 
@@ -74,8 +75,11 @@ impl LimiterSemaphores {
     }
 
     pub(super) fn close(&self) {
-        self.ordinary.close();
-        self.reserve.close();
+        let mut panics = FirstPanic::default();
+        for semaphore in self.both() {
+            panics.run(|| semaphore.close());
+        }
+        panics.propagate();
     }
 
     /// Acquires the tokens without waiting.
@@ -129,6 +133,7 @@ impl LimiterSemaphores {
             WaitOutcome::Acquired => Ok(acquired),
             WaitOutcome::Closed => Err(LimiterError::Closed),
             WaitOutcome::Expired => unreachable!("a limiter's grants have no time limit"),
+            WaitOutcome::Evicted => unreachable!("a limiter serves its callers in FIFO order"),
         })
     }
 

@@ -1,8 +1,8 @@
 //! [`Producer`], the side of a stream that runs on a thread of the pool.
 
 use super::buffer::{Buffer, ParkOutcome, PushOutcome};
-use crate::offload::job::wake;
 use crate::panic::{Panic, catch, discard};
+use crate::wake::wake;
 
 /// An iterator, which moves from task to task, and how to measure its items.
 pub(super) struct Producer<T> {

@@ -8,6 +8,7 @@ mod close;
 mod cooperation;
 mod drop_order;
 mod error;
+mod eviction;
 mod futurelock;
 mod max_wait;
 mod nesting;
