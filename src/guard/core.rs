@@ -175,6 +175,7 @@ impl GuardCore {
             panicked: counters.panicked.value(),
             finished_detached: counters.finished_detached.value(),
             cut_off: counters.cut_off.value(),
+            forgotten: waits.forgotten,
             overrun: counters.overrun.value(),
         }
     }

@@ -104,6 +104,9 @@ impl EndpointGuard {
     /// The future can be polled by hand, moved, and dropped by `select!`. The permit of a guard in a `static` is a
     /// `Permit<'static>`: it can move into a task, or into `spawn_blocking`.
     ///
+    /// Bind the permit to a name: `let _ = guard.acquire().await?;` releases it at once, and the compiler does not warn.
+    /// clippy's lint `let_underscore_must_use` finds it.
+    ///
     /// A caller that acquires a second permit while it holds the first waits for itself forever. [`run`](Self::run) and
     /// the web layers detect this; between two calls of `acquire` only `max_wait` ends the wait.
     ///
@@ -174,6 +177,15 @@ impl EndpointGuard {
     /// and is not refused.)
     pub fn acquire_blocking(&self) -> Result<Permit<'_>, AcquireError> {
         blocking::acquire(self)
+    }
+
+    /// Waits on the current thread for a permit that can move to another task or thread.
+    ///
+    /// # Errors
+    ///
+    /// See [`acquire_blocking`](Self::acquire_blocking).
+    pub fn acquire_owned_blocking(self: Arc<Self>) -> Result<OwnedPermit, AcquireError> {
+        SharedGuard::from(self).acquire_owned_blocking()
     }
 
     /// Waits for a permit, runs `future` while holding it, and releases it.
@@ -270,7 +282,7 @@ impl EndpointGuard {
     }
 
     /// Waits until the guard is closed and the last permit has been released, including the permits of runs that
-    /// continue without a caller.
+    /// continue without a caller. Permits that were [forgotten](super::HeldPermit::forget) are not waited for.
     ///
     /// To shut down, stop accepting connections, then call `close()` and `drained().await`, with a time limit of your
     /// choice, while the runtime of those runs still exists. In actix-web, do so before the server is stopped: see
@@ -353,6 +365,10 @@ impl<G: Deref<Target = EndpointGuard>> PermitSource for G {
     #[inline]
     fn release(&mut self) -> bool {
         self.semaphore.release(|| self.core.grant_time())
+    }
+
+    fn forget(&mut self) -> bool {
+        self.semaphore.forget()
     }
 
     fn expire_grants(&mut self, limit: Instant, now: Instant) -> (usize, Option<Instant>) {

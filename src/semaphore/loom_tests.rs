@@ -491,3 +491,17 @@ fn waiter_evicted_during_a_close_is_refused_once() {
         assert!(model.semaphore.is_drained());
     });
 }
+
+#[test]
+fn permit_forgotten_during_a_close_and_a_release_drains_the_semaphore() {
+    check_bounded(|| {
+        let model = Model::new(2, MAX_WAITING);
+        assert_eq!([(); 2].map(|()| model.semaphore.try_acquire(())), [Ok(()); 2]);
+        let forgetter = spawn(&model, |model| model.semaphore.forget());
+        let closer = spawn(&model, Model::close);
+        let drained = model.release();
+        assert!(drained | forgetter.join().unwrap() | closer.join().unwrap(), "one of the three must report it");
+        assert!(model.semaphore.is_drained());
+        assert_eq!(model.semaphore.snapshot().held, 1);
+    });
+}

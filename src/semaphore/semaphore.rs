@@ -73,9 +73,18 @@ impl Semaphore {
         (expired.count, expired.oldest)
     }
 
-    /// Returns `true` if the semaphore is closed and no permit is held.
+    /// Returns `true` if the semaphore is closed, and no permit is held except those that were forgotten.
     pub(crate) fn is_drained(&self) -> bool {
-        self.state.is_drained()
+        self.state.is_drained(self.counters.forgotten.value())
+    }
+
+    /// Records that the holder of a permit never releases it. Returns `true` if it was the last permit of a closed
+    /// semaphore.
+    pub(crate) fn forget(&self) -> bool {
+        // The mutex orders this change with a close, and with a release after the close. The last of the three finds
+        // the semaphore drained.
+        self.with_queue(|queue| queue.counters.forgotten.add_exclusive(1));
+        self.is_drained()
     }
 
     pub(crate) fn snapshot(&self) -> SemaphoreSnapshot {

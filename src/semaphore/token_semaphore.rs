@@ -87,6 +87,16 @@ impl TokenSemaphore {
         wakers.map(wake_all).is_some()
     }
 
+    /// Removes tokens that are held, for good: the total shrinks by as many, but not below zero. So no other caller is
+    /// affected.
+    pub(crate) fn forget(&self, tokens: Tokens) {
+        let tokens = tokens.count();
+        wake_all(self.with_queue(|queue| {
+            let total = queue.state.total().saturating_sub(tokens);
+            queue.resize(queue.state.replace_total(total) + tokens as i64)
+        }));
+    }
+
     /// Returns a consistent copy of the counters.
     pub(crate) fn snapshot(&self) -> TokenSnapshot {
         // Takes the mutex, because the total and the state are changed one after the other.

@@ -123,7 +123,7 @@ impl<K> KeyedGuard<K> {
 }
 
 impl<K: Hash + Eq> KeyedGuard<K> {
-    /// Waits in the queue of `key` for a permit.
+    /// Waits in the queue of `key` for a permit. Bind the permit to a name, not to `_`, which releases it at once.
     ///
     /// See [`EndpointGuard::acquire`](crate::EndpointGuard::acquire).
     ///
@@ -185,6 +185,15 @@ impl<K: Hash + Eq> KeyedGuard<K> {
     /// runtime, even if a permit is available.
     pub fn acquire_blocking(&self, key: K) -> Result<KeyedPermit<'_, K>, AcquireError> {
         blocking::acquire(KeyedSource::new(self, key))
+    }
+
+    /// Waits on the current thread for a permit of `key` that can move to another task or thread.
+    ///
+    /// # Errors
+    ///
+    /// See [`acquire_blocking`](Self::acquire_blocking).
+    pub fn acquire_owned_blocking(self: Arc<Self>, key: K) -> Result<OwnedKeyedPermit<K>, AcquireError> {
+        SharedKeyedGuard::from(self).acquire_owned_blocking(key)
     }
 
     /// Waits for a permit of each of `keys`, one after the other.

@@ -256,10 +256,16 @@ impl<K: Eq> Shard<K> {
         self.is_closed.load(Ordering::Relaxed)
     }
 
-    /// Returns `true` if the shard is closed and no permit is held.
+    /// Returns `true` if the shard is closed, and no permit is held except those that were forgotten.
     pub(crate) fn is_drained(&self) -> bool {
         let _entries = lock(&self.entries);
-        self.is_closed() && self.held.value() == 0
+        self.is_closed() && self.held.value() == self.wait_counters.forgotten.value()
+    }
+
+    /// Records that the holder of a permit never releases it.
+    pub(crate) fn forget(&self) {
+        let _entries = lock(&self.entries);
+        self.wait_counters.forgotten.add_exclusive(1);
     }
 
     /// Returns the index of a key's entry.

@@ -162,6 +162,12 @@ where
         is_closed && self.guard.is_drained()
     }
 
+    fn forget(&mut self) -> bool {
+        let (_, shard) = self.entry();
+        shard.forget();
+        self.guard.is_drained()
+    }
+
     fn expire_grants(&mut self, limit: Instant, now: Instant) -> (usize, Option<Instant>) {
         let (entry, shard) = match (&self.key, self.find_entry()) {
             (_, Some(found)) => found,

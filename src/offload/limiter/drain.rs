@@ -5,7 +5,7 @@ use std::pin::pin;
 use super::capacity_limiter::CapacityLimiter;
 use super::semaphores::{AcquiredTokens, TokenRequest};
 use crate::panic::FirstPanic;
-use crate::semaphore::{Tokens, WaiterId};
+use crate::semaphore::WaiterId;
 use crate::wake::Contained;
 
 impl CapacityLimiter {
@@ -73,6 +73,12 @@ impl CapacityLimiter {
         self.notify_if_drained();
     }
 
+    /// Removes tokens that are held: the total shrinks by as many.
+    pub(super) fn forget(&self, tokens: AcquiredTokens) {
+        self.semaphores.forget(tokens);
+        self.notify_if_drained();
+    }
+
     /// Removes a caller from the queue. Tokens that were granted to it go to the next callers.
     pub(super) fn cancel(&self, request: TokenRequest, waiter: WaiterId) {
         self.semaphores.cancel(request, waiter);
@@ -81,7 +87,7 @@ impl CapacityLimiter {
 
     /// Releases one token of a pool, which holds tokens without permits.
     pub(crate) fn release_for_pool(&self) {
-        self.release(AcquiredTokens::Ordinary(Tokens::ONE));
+        self.release(AcquiredTokens::ONE);
     }
 
     /// Removes a pool from the queue. The pool waits for one token.

@@ -121,8 +121,7 @@ fn evicted_caller_that_is_dropped_counts_as_refused_and_not_as_cancelled() {
 
 #[tokio::test(start_paused = true)]
 async fn caller_evicted_just_before_its_time_limit_is_refused_as_evicted() {
-    let guard =
-        EndpointGuard::builder("lifo").order(Order::Lifo).queue(Queue::Bounded(1)).max_wait(2 * SECOND).build();
+    let guard = EndpointGuard::builder("lifo").order(Order::Lifo).queue(Queue::Bounded(1)).max_wait(2 * SECOND).build();
     let _permit = guard.try_acquire().unwrap();
     let mut oldest = task::spawn(guard.acquire());
     assert_pending!(oldest.poll());

@@ -9,6 +9,7 @@ mod cooperation;
 mod drop_order;
 mod error;
 mod eviction;
+mod forget;
 mod futurelock;
 mod max_wait;
 mod nesting;

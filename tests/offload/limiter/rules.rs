@@ -661,8 +661,13 @@ fn debug_statistics_and_errors_are_readable() {
     assert_eq!((total, borrowed, available), (3, 2, 1));
     let json = serde_json::to_value(limiter.stats()).unwrap();
     assert_eq!((&json["total"], &json["available"]), (&3.into(), &1.into()));
-    for error in [LimiterError::WouldBlock, LimiterError::TooMany, LimiterError::Closed, LimiterError::BlockingInAsync]
-    {
+    for error in [
+        LimiterError::WouldBlock,
+        LimiterError::TooMany,
+        LimiterError::AboveTotal,
+        LimiterError::Closed,
+        LimiterError::BlockingInAsync,
+    ] {
         assert!(error.to_string().contains(':'), "the message says what to do: {error}");
     }
 }
