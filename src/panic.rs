@@ -167,20 +167,32 @@ fn catch_at<T>(work: impl FnOnce() -> T) -> Result<T, (Payload, Option<Arc<str>>
     if !thread::panicking() {
         HOOK.call_once(record_locations);
     }
-    let outer = CATCHING.replace(true);
-    // Clears the location of an earlier panic that user code caught itself.
-    LOCATION.take();
+    // The location of an earlier panic is not that of this one. It is restored, since that panic may still unwind.
+    let outer = (CATCHING.replace(true), replace_location(None));
     let result = catch_unwind(AssertUnwindSafe(work));
-    CATCHING.set(outer);
-    result.map_err(|payload| (payload, LOCATION.take()))
+    CATCHING.set(outer.0);
+    let location = replace_location(outer.1);
+    result.map_err(|payload| (payload, location))
+}
+
+/// Sets the recorded location and returns the former one. While the thread exits, there may be none.
+fn replace_location(location: Option<Arc<str>>) -> Option<Arc<str>> {
+    LOCATION.try_with(|recorded| recorded.replace(location)).ok().flatten()
+}
+
+/// Catches a panic that no code will see, and keeps the recorded location of the panic that came before it.
+fn catch_unrecorded(work: impl FnOnce()) -> Result<(), Payload> {
+    let is_catching = CATCHING.replace(false);
+    let result = catch_unwind(AssertUnwindSafe(work));
+    CATCHING.set(is_catching);
+    result
 }
 
 /// Drops a user's value and catches a panic in its destructor, after the panic hook has run.
 pub(crate) fn discard<T>(value: T) {
-    let dropped = catch_unwind(AssertUnwindSafe(|| drop(value)));
-    if let Err(payload) = dropped {
+    if let Err(payload) = catch_unrecorded(|| drop(value)) {
         // The payload's own destructor may panic too.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
+        let _ = catch_unrecorded(|| drop(payload));
     }
 }
 
@@ -191,12 +203,11 @@ pub(crate) struct FirstPanic(Option<Payload>);
 
 impl FirstPanic {
     pub(crate) fn run(&mut self, work: impl FnOnce()) {
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(work)) {
-            match &self.0 {
-                None => self.0 = Some(payload),
-                // The panic hook has reported this panic.
-                Some(_) => discard(payload),
-            }
+        if self.0.is_none() && !thread::panicking() {
+            self.0 = catch_unwind(AssertUnwindSafe(work)).err();
+        } else if let Err(payload) = catch_unrecorded(work) {
+            // The panic hook has reported this panic.
+            discard(payload);
         }
     }
 
@@ -298,16 +309,17 @@ mod tests {
     #[test]
     fn first_of_several_panics_propagates_after_all_work() {
         let mut done = 0;
+        let line = line!() + 3;
         let caught = catch(|| {
             let mut panics = FirstPanic::default();
-            for name in ["first", "second"] {
-                panics.run(|| resume_unwind(Box::new(name)));
-            }
+            panics.run(|| panic!("first"));
+            panics.run(|| panic!("second"));
             panics.run(|| done += 1);
             panics.propagate();
             done += 1;
         });
-        assert_eq!((caught.map_err(|panic| panic.to_string()), done), (Err("first".to_owned()), 1));
+        let expected = format!("first, at {}:{line}:27", file!());
+        assert_eq!((caught.map_err(|panic| panic.to_string()), done), (Err(expected), 1));
     }
 
     #[test]
@@ -318,13 +330,24 @@ mod tests {
                 let mut panics = FirstPanic::default();
                 panics.run(|| panic!("in the destructor"));
                 panics.propagate();
+                let caught = catch(|| panic!("also in the destructor"));
+                assert!(caught.is_err_and(|panic: Panic| panic.location().is_some()));
+                discard(Bomb);
             }
         }
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("in another destructor");
+            }
+        }
+        let line = line!() + 3;
         let caught = catch(|| {
             let _dropped = PanicsAgain;
-            resume_unwind(Box::new("first"))
+            panic!("first")
         });
-        assert_eq!(caught.map_err(|panic| panic.to_string()), Err::<(), _>("first".to_owned()));
+        let expected = format!("first, at {}:{line}:13", file!());
+        assert_eq!(caught.map_err(|panic| panic.to_string()), Err::<(), _>(expected));
     }
 
     #[test]

@@ -16,8 +16,8 @@ use super::key_entry::{KeyEntry, LockedState, ShardConfig};
 use crate::counter::Counter;
 use crate::guard::key_map::{DeferredKey, Hash64, Table};
 use crate::semaphore::{
-    CancelOutcome, EnqueueOutcome, SemaphoreRefusal, SemaphoreSnapshot, SemaphoreState, StateCell, WaitCounters,
-    WaitOutcome, WaitQueue, WaiterId, WaiterPoll, WaiterSlots,
+    CancelOutcome, EnqueueOutcome, SemaphoreRefusal, SemaphoreState, StateCell, WaitCounters, WaitOutcome, WaitQueue,
+    WaiterId, WaiterPoll, WaiterSlots,
 };
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, lock};
@@ -25,19 +25,19 @@ use crate::wake::{wake, wake_all};
 
 #[derive(Debug)]
 pub(crate) struct Shard<K> {
-    entries: Mutex<Entries<K>>,
-    wait_counters: WaitCounters,
-    granted: Counter,
-    held: Counter,
-    waiting: Counter,
-    keys: Counter,
+    pub(super) entries: Mutex<Entries<K>>,
+    pub(super) wait_counters: WaitCounters,
+    pub(super) granted: Counter,
+    pub(super) held: Counter,
+    pub(super) waiting: Counter,
+    pub(super) keys: Counter,
     /// Changes only under the mutex.
-    is_closed: AtomicBool,
+    pub(super) is_closed: AtomicBool,
 }
 
 #[derive(Debug)]
-struct Entries<K> {
-    table: Table<K, KeyEntry>,
+pub(super) struct Entries<K> {
+    pub(super) table: Table<K, KeyEntry>,
     slots: WaiterSlots,
 }
 
@@ -266,45 +266,6 @@ impl<K: Eq> Shard<K> {
     pub(crate) fn forget(&self) {
         let _entries = lock(&self.entries);
         self.wait_counters.forgotten.add_exclusive(1);
-    }
-
-    /// Returns the index of a key's entry.
-    pub(crate) fn find(&self, hash: Hash64, key: &K) -> Option<u32> {
-        lock(&self.entries).table.find(hash, key)
-    }
-
-    /// Returns a copy of the key of an entry. The clone runs with the mutex held, as comparisons of keys do.
-    pub(crate) fn key(&self, index: u32) -> K
-    where
-        K: Clone,
-    {
-        lock(&self.entries).table.key(index).clone()
-    }
-
-    /// Returns how many callers wait for a key.
-    pub(crate) fn waiting_for(&self, hash: Hash64, key: &K) -> usize {
-        let mut entries = lock(&self.entries);
-        let Some(index) = entries.table.find(hash, key) else { return 0 };
-        entries.table.value(index).state.get().waiting()
-    }
-
-    /// Returns the sum of the counters of all keys. Takes no lock.
-    pub(crate) fn snapshot(&self) -> SemaphoreSnapshot {
-        SemaphoreSnapshot {
-            held: self.held.value() as usize,
-            waiting: self.waiting.value() as usize,
-            granted: self.granted.value(),
-            is_closed: self.is_closed.load(Ordering::Relaxed),
-        }
-    }
-
-    /// Returns the number of keys. Takes no lock.
-    pub(crate) fn len(&self) -> usize {
-        self.keys.value() as usize
-    }
-
-    pub(crate) fn wait_counters(&self) -> &WaitCounters {
-        &self.wait_counters
     }
 
     /// Adds an entry for a new key, whose first permit the caller acquires.

@@ -189,7 +189,8 @@ mod weights {
     fn request_above_the_total_waits_until_the_total_grows() {
         let limiter = CapacityLimiter::new(2);
         let mut three = queued(&limiter, 3);
-        assert_eq!(limiter.try_acquire_many(3).unwrap_err(), LimiterError::WouldBlock);
+        assert_eq!(limiter.try_acquire_many(3).unwrap_err(), LimiterError::AboveTotal);
+        assert_eq!(limiter.try_acquire_many(2).unwrap_err(), LimiterError::WouldBlock);
         limiter.set_total(3);
         assert_eq!(assert_ready_ok!(three.poll()).tokens(), 3);
         drop(three);
