@@ -25,6 +25,7 @@ enum Step {
     Cancel(usize),
     PollFinal(usize),
     Release,
+    Forget,
     Close,
     /// Revokes the grants that are at least this many steps old.
     Expire(u64),
@@ -38,6 +39,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<usize>().prop_map(Step::Cancel),
         2 => any::<usize>().prop_map(Step::PollFinal),
         6 => Just(Step::Release),
+        1 => prop::bool::weighted(0.2).prop_map(|forget| if forget { Step::Forget } else { Step::Release }),
         1 => prop::bool::weighted(0.2).prop_map(|close| if close { Step::Close } else { Step::TryAcquire }),
         1 => (1..6_u64).prop_map(Step::Expire),
     ]
@@ -80,6 +82,7 @@ struct Pair {
     order: Order,
     is_closed: bool,
     holders: usize,
+    forgotten: usize,
     /// The waiters that have not been removed, with their numbers. A granted waiter stays in the list.
     waiters: Vec<(usize, Waiter)>,
     queue: VecDeque<usize>,
@@ -105,6 +108,7 @@ impl Pair {
             order,
             is_closed: false,
             holders: 0,
+            forgotten: 0,
             waiters: Vec::new(),
             queue: VecDeque::new(),
             granted: VecDeque::new(),
@@ -130,6 +134,13 @@ impl Pair {
                     self.release();
                 }
             }
+            Step::Forget => {
+                if self.holders > 0 {
+                    self.holders -= 1;
+                    self.forgotten += 1;
+                    assert_eq!(self.semaphore.forget(), self.is_drained());
+                }
+            }
             Step::Close => self.close(),
             Step::Expire(age) => self.expire(age),
         }
@@ -147,7 +158,11 @@ impl Pair {
     }
 
     fn held(&self) -> usize {
-        self.holders + self.granted.len()
+        self.holders + self.granted.len() + self.forgotten
+    }
+
+    fn is_drained(&self) -> bool {
+        self.is_closed && self.held() == self.forgotten
     }
 
     fn has_room(&self) -> bool {
@@ -306,7 +321,7 @@ impl Pair {
         let drained = self.semaphore.release(|| Some(now));
         self.holders -= 1;
         self.grant_next();
-        assert_eq!(drained, self.is_closed && self.held() == 0);
+        assert_eq!(drained, self.is_drained());
     }
 
     fn close(&mut self) {
@@ -316,7 +331,7 @@ impl Pair {
             self.waiter(number).state = NaiveState::Closed;
             self.wake(number);
         }
-        assert_eq!(self.semaphore.is_drained(), self.held() == 0);
+        assert_eq!(self.semaphore.is_drained(), self.is_drained());
     }
 
     fn expire(&mut self, age: u64) {
@@ -347,9 +362,10 @@ impl Pair {
             is_closed: self.is_closed,
         };
         assert_eq!(self.semaphore.snapshot(), expected);
-        let (queued, cancelled, evicted) = (self.queued, self.cancelled, self.evicted);
-        assert_eq!(self.semaphore.counters.totals(), WaitTotals { queued, cancelled, evicted, forgotten: 0 });
-        assert_eq!(self.semaphore.is_drained(), self.is_closed && self.held() == 0);
+        let (queued, cancelled, evicted, forgotten) =
+            (self.queued, self.cancelled, self.evicted, self.forgotten as u64);
+        assert_eq!(self.semaphore.counters.totals(), WaitTotals { queued, cancelled, evicted, forgotten });
+        assert_eq!(self.semaphore.is_drained(), self.is_drained());
         for (number, (wakes, expected)) in self.wakers.iter().enumerate() {
             assert_eq!(wakes.0.load(Ordering::Relaxed), *expected, "wakes of waker {number}");
         }
@@ -357,7 +373,7 @@ impl Pair {
 
     /// Removes every waiter and holder, in an order that `choice` decides.
     fn drain(&mut self, mut choice: usize) {
-        while self.held() > 0 || !self.waiters.is_empty() {
+        while self.held() > self.forgotten || !self.waiters.is_empty() {
             choice = choice.rotate_right(3);
             let step = match choice % 4 {
                 0 => Step::Cancel(choice),
@@ -365,13 +381,11 @@ impl Pair {
                 _ => Step::Release,
             };
             self.apply(&step);
-            // While a waiter is queued, a holder exists: release its permit.
-            if self.holders > 0 {
-                self.apply(&Step::Release);
-            }
+            // While a waiter is queued, a holder exists, unless all permits are forgotten: then the waiter leaves.
+            self.apply(&if self.holders > 0 { Step::Release } else { Step::Cancel(choice) });
         }
         let SemaphoreSnapshot { held, waiting, .. } = self.semaphore.snapshot();
-        assert_eq!((held, waiting), (0, 0));
+        assert_eq!((held, waiting), (self.forgotten, 0));
         for (wakes, _) in &self.wakers {
             assert_eq!(Arc::strong_count(wakes), 1, "the semaphore keeps the waker of a removed waiter");
         }
