@@ -20,10 +20,13 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+
+use crate::wake::Contained;
 
 /// The detached work of one name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,11 +79,11 @@ pub fn running() -> Vec<DetachedWork> {
 pub async fn drained() {
     loop {
         // Registered before the check, so that no notification is missed in between.
-        let notified = REGISTRY.drained.notified();
+        let notified = pin!(REGISTRY.drained.notified());
         if is_idle() {
             return;
         }
-        notified.await;
+        Contained(notified).await;
     }
 }
 

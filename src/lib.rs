@@ -128,6 +128,8 @@ mod shared;
 mod sync;
 #[cfg(any(feature = "guard", feature = "background"))]
 mod trace;
+#[cfg(any(feature = "guard", feature = "offload", feature = "background"))]
+mod wake;
 #[cfg(any(feature = "guard", feature = "offload"))]
 mod waker_slot;
 #[cfg(any(feature = "tower", feature = "actix-web"))]

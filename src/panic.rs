@@ -1,4 +1,4 @@
-//! [`catch`], which runs user code and turns its panic into a value with message and location.
+//! [`catch`] and [`catch_owned`], which run user code and turn its panic into a value with message and location.
 //!
 //! The payload of a panic does not contain the location of the panic: only the panic hook receives it. So the first
 //! [`catch`] of the process installs a hook that records the location for the current thread and then calls the
@@ -7,34 +7,64 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
-use std::sync::{Arc, Once};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind, set_hook, take_hook};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::thread;
 
+use crate::debug::impl_debug;
+
 /// A panic that was caught: its message and its location.
+///
+/// The panic of a task of a pool, of a stream or of a portal also has the payload: the value that the panic was raised
+/// with. One caller owns the error of such a task, and can [get the payload](Self::into_payload) or
+/// [continue the panic](Self::resume_unwind). The panic of a flight or of a service has only the message: all callers of
+/// the flight, and all readers of a status, get the panic, and a payload cannot be cloned.
 ///
 /// Only the panic hook of the process receives the location. So the first panic that this crate could catch makes the
 /// crate install a hook, which records the location and then calls the hook that was there before. Set a hook of your
 /// own before that, or call the previous one in it: otherwise panics have no location. The hook is never installed
 /// while its thread panics.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Panic {
+#[derive(Clone)]
+pub struct Panic(Arc<PanicParts>);
+
+/// What the clones of a panic share.
+struct PanicParts {
     message: Arc<str>,
     location: Option<Arc<str>>,
+    /// `None` once the payload was taken, or if the panic has none.
+    payload: Mutex<Option<Payload>>,
+}
+
+type Payload = Box<dyn Any + Send>;
+
+impl PanicParts {
+    fn take_payload(&self) -> Option<Payload> {
+        self.payload.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for PanicParts {
+    /// The payload is the user's, and an error that contains it may be dropped during unwinding.
+    fn drop(&mut self) {
+        discard(self.take_payload());
+    }
 }
 
 impl Panic {
-    /// Makes a panic from its payload, which has no location.
-    pub(crate) fn from_payload(payload: Box<dyn Any + Send>) -> Self {
-        let message = message_of(&*payload);
-        discard(payload);
-        Self { message, location: None }
+    /// Makes a panic from its payload, and keeps the payload. The panic has no location.
+    #[cfg(feature = "offload")]
+    pub(crate) fn with_payload(payload: Payload) -> Self {
+        Self::new(message_of(&*payload), None, Some(payload))
+    }
+
+    fn new(message: Arc<str>, location: Option<Arc<str>>, payload: Option<Payload>) -> Self {
+        Self(Arc::new(PanicParts { message, location, payload: Mutex::new(payload) }))
     }
 
     /// Returns the message, or `(no message)` if the payload is not a string.
     #[must_use]
     pub fn message(&self) -> &str {
-        &self.message
+        &self.0.message
     }
 
     /// Returns the file, the line and the column.
@@ -43,20 +73,67 @@ impl Panic {
     /// for example inside a `par_iter`.
     #[must_use]
     pub fn location(&self) -> Option<&str> {
-        self.location.as_deref()
+        self.0.location.as_deref()
+    }
+
+    /// Returns the payload, as `JoinError::into_panic` of tokio does.
+    ///
+    /// Returns `None` if the panic is that of a flight or of a service, if the payload was already taken from a clone of
+    /// this panic, or if no code panicked, as in an error that was made from its kind.
+    ///
+    /// ```
+    /// use std::panic::panic_any;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// #[derive(Debug, PartialEq)]
+    /// struct QuotaExceeded(u32);
+    ///
+    /// let error = onelane::run_blocking(|| panic_any(QuotaExceeded(7))).await.unwrap_err();
+    /// let payload = error.into_panic()?.into_payload().ok_or("no payload")?;
+    /// assert_eq!(payload.downcast_ref(), Some(&QuotaExceeded(7)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn into_payload(self) -> Option<Box<dyn Any + Send>> {
+        self.0.take_payload()
+    }
+
+    /// Continues the panic on this thread, without calling the panic hook again, as [`std::panic::resume_unwind`] does.
+    ///
+    /// Panics with the [payload](Self::into_payload), or with the message as a `String` if the panic has none.
+    ///
+    /// # Panics
+    ///
+    /// Always.
+    pub fn resume_unwind(self) -> ! {
+        let message = String::from(self.message());
+        resume_unwind(self.into_payload().unwrap_or_else(|| Box::new(message)))
     }
 
     /// Creates a panic that no hook has seen.
     #[cfg(feature = "guard")]
     pub(crate) fn without_location(message: &str) -> Self {
-        Self { message: message.into(), location: None }
+        Self::new(message.into(), None, None)
     }
 }
 
+/// Compares the message and the location.
+impl PartialEq for Panic {
+    fn eq(&self, other: &Self) -> bool {
+        (self.message(), self.location()) == (other.message(), other.location())
+    }
+}
+
+impl Eq for Panic {}
+
+impl_debug!(Panic |this| { message: this.message(), location: this.location() });
+
 impl fmt::Display for Panic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
-        if let Some(location) = &self.location {
+        f.write_str(self.message())?;
+        if let Some(location) = self.location() {
             write!(f, ", at {location}")?;
         }
         Ok(())
@@ -68,30 +145,79 @@ thread_local! {
     static LOCATION: RefCell<Option<Arc<str>>> = const { RefCell::new(None) };
 }
 
-/// Runs `work` and catches its panic, after the panic hook has run.
+/// Runs `work` and catches its panic, after the panic hook has run. The panic has no payload.
 pub(crate) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
+    catch_at(work).map_err(|(payload, location)| {
+        let message = message_of(&*payload);
+        discard(payload);
+        Panic::new(message, location, None)
+    })
+}
+
+/// Runs `work` and catches its panic with the payload, for an error that one caller owns.
+#[cfg(feature = "offload")]
+pub(crate) fn catch_owned<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
+    catch_at(work).map_err(|(payload, location)| Panic::new(message_of(&*payload), location, Some(payload)))
+}
+
+/// Runs `work` and returns its panic's payload and location.
+fn catch_at<T>(work: impl FnOnce() -> T) -> Result<T, (Payload, Option<Arc<str>>)> {
     static HOOK: Once = Once::new();
     // A thread that is panicking cannot change the hook.
     if !thread::panicking() {
         HOOK.call_once(record_locations);
     }
-    let outer = CATCHING.replace(true);
-    // Clears the location of an earlier panic that user code caught itself.
-    LOCATION.take();
+    // The location of an earlier panic is not that of this one. It is restored, since that panic may still unwind.
+    let outer = (CATCHING.replace(true), replace_location(None));
     let result = catch_unwind(AssertUnwindSafe(work));
-    CATCHING.set(outer);
-    result.map_err(|payload| {
-        let location = LOCATION.take();
-        Panic { location, ..Panic::from_payload(payload) }
-    })
+    CATCHING.set(outer.0);
+    let location = replace_location(outer.1);
+    result.map_err(|payload| (payload, location))
+}
+
+/// Sets the recorded location and returns the former one. While the thread exits, there may be none.
+fn replace_location(location: Option<Arc<str>>) -> Option<Arc<str>> {
+    LOCATION.try_with(|recorded| recorded.replace(location)).ok().flatten()
+}
+
+/// Catches a panic that no code will see, and keeps the recorded location of the panic that came before it.
+fn catch_unrecorded(work: impl FnOnce()) -> Result<(), Payload> {
+    let is_catching = CATCHING.replace(false);
+    let result = catch_unwind(AssertUnwindSafe(work));
+    CATCHING.set(is_catching);
+    result
 }
 
 /// Drops a user's value and catches a panic in its destructor, after the panic hook has run.
 pub(crate) fn discard<T>(value: T) {
-    let dropped = catch_unwind(AssertUnwindSafe(|| drop(value)));
-    if let Err(payload) = dropped {
+    if let Err(payload) = catch_unrecorded(|| drop(value)) {
         // The payload's own destructor may panic too.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
+        let _ = catch_unrecorded(|| drop(payload));
+    }
+}
+
+/// Runs several pieces of user code, each whatever the earlier ones did, and then propagates the first panic.
+#[derive(Default)]
+#[must_use = "the first panic is lost unless it is propagated"]
+pub(crate) struct FirstPanic(Option<Payload>);
+
+impl FirstPanic {
+    pub(crate) fn run(&mut self, work: impl FnOnce()) {
+        if self.0.is_none() && !thread::panicking() {
+            self.0 = catch_unwind(AssertUnwindSafe(work)).err();
+        } else if let Err(payload) = catch_unrecorded(work) {
+            // The panic hook has reported this panic.
+            discard(payload);
+        }
+    }
+
+    /// Propagates the first panic, unless the thread unwinds already: another panic would abort the process.
+    pub(crate) fn propagate(self) {
+        match self.0 {
+            Some(payload) if thread::panicking() => discard(payload),
+            Some(payload) => resume_unwind(payload),
+            None => {}
+        }
     }
 }
 
@@ -118,7 +244,7 @@ pub(crate) fn message_of(payload: &(dyn Any + Send)) -> Arc<str> {
 
 #[cfg(test)]
 mod tests {
-    use std::panic::{panic_any, resume_unwind};
+    use std::panic::panic_any;
 
     use super::*;
 
@@ -132,14 +258,14 @@ mod tests {
     #[test]
     fn payload_that_is_not_a_string_has_no_message() {
         let Err(panic) = catch::<()>(|| panic_any(7)) else { panic!("the work panics") };
-        assert_eq!(&*panic.message, "(no message)");
+        assert_eq!(panic.message(), "(no message)");
     }
 
     #[test]
     fn unwinding_without_the_hook_has_no_location() {
         let _ = catch(|| panic!("the location of this panic is not reported for the next one"));
         let Err(panic) = catch::<()>(|| resume_unwind(Box::new("quiet"))) else { panic!("the work unwinds") };
-        assert_eq!((&*panic.message, panic.location), ("quiet", None));
+        assert_eq!((panic.message(), panic.location()), ("quiet", None));
     }
 
     #[test]
@@ -151,7 +277,77 @@ mod tests {
             }
         }
         let Err(panic) = catch::<()>(|| panic_any(Bomb)) else { panic!("the work panics") };
-        assert_eq!(&*panic.message, "(no message)");
+        assert_eq!(panic.message(), "(no message)");
+    }
+
+    #[cfg(feature = "offload")]
+    #[test]
+    fn payload_is_taken_once_and_a_panic_without_one_resumes_with_its_message() {
+        let Err(panic) = catch_owned::<()>(|| panic_any(7)) else { panic!("the work panics") };
+        let clone = panic.clone();
+        assert_eq!(clone, panic);
+        assert_eq!(panic.into_payload().and_then(|payload| payload.downcast::<i32>().ok()), Some(Box::new(7)));
+        assert!(clone.clone().into_payload().is_none());
+        let Err(resumed) = catch_unwind(AssertUnwindSafe(|| clone.resume_unwind()));
+        let message = Some(resumed).and_then(|payload| payload.downcast::<String>().ok());
+        assert_eq!(message.as_deref().map(String::as_str), Some("(no message)"));
+    }
+
+    #[cfg(feature = "offload")]
+    #[test]
+    fn payload_whose_destructor_panics_is_dropped_without_a_panic() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                resume_unwind(Box::new("again"));
+            }
+        }
+        let Err(panic) = catch_owned::<()>(|| panic_any(Bomb)) else { panic!("the work panics") };
+        drop(panic);
+    }
+
+    #[test]
+    fn first_of_several_panics_propagates_after_all_work() {
+        let mut done = 0;
+        let line = line!() + 3;
+        let caught = catch(|| {
+            let mut panics = FirstPanic::default();
+            panics.run(|| panic!("first"));
+            panics.run(|| panic!("second"));
+            panics.run(|| done += 1);
+            panics.propagate();
+            done += 1;
+        });
+        let expected = format!("first, at {}:{line}:27", file!());
+        assert_eq!((caught.map_err(|panic| panic.to_string()), done), (Err(expected), 1));
+    }
+
+    #[test]
+    fn panic_does_not_propagate_from_a_destructor_that_runs_during_unwinding() {
+        struct PanicsAgain;
+        impl Drop for PanicsAgain {
+            fn drop(&mut self) {
+                let mut panics = FirstPanic::default();
+                panics.run(|| panic!("in the destructor"));
+                panics.propagate();
+                let caught = catch(|| panic!("also in the destructor"));
+                assert!(caught.is_err_and(|panic: Panic| panic.location().is_some()));
+                discard(Bomb);
+            }
+        }
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("in another destructor");
+            }
+        }
+        let line = line!() + 3;
+        let caught = catch(|| {
+            let _dropped = PanicsAgain;
+            panic!("first")
+        });
+        let expected = format!("first, at {}:{line}:13", file!());
+        assert_eq!(caught.map_err(|panic| panic.to_string()), Err::<(), _>(expected));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::blocking;
 use super::endpoint_guard::{EndpointGuard, SharedGuard};
 use super::error::AcquireError;
 use super::permit::{HeldPermit, OwnedPermit};
@@ -51,6 +52,15 @@ impl SharedGuard {
     /// once.
     pub fn try_acquire_owned(self) -> Result<OwnedPermit, AcquireError> {
         HeldPermit::try_acquire(self)
+    }
+
+    /// Waits for a permit on the current thread, as [`EndpointGuard::acquire_blocking`] does.
+    ///
+    /// # Errors
+    ///
+    /// See [`EndpointGuard::acquire_blocking`].
+    pub fn acquire_owned_blocking(self) -> Result<OwnedPermit, AcquireError> {
+        blocking::acquire(self)
     }
 
     /// Waits for a permit and runs `future` to completion while holding it, as

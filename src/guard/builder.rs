@@ -21,8 +21,9 @@ pub enum Queue {
     /// No bound other than the technical maximum of 8,388,607 callers.
     #[default]
     Unbounded,
-    /// At most this many callers, from 1 to 8,388,607. The next caller is refused with
-    /// [`QueueFull`](crate::guard::AcquireErrorKind::QueueFull).
+    /// At most this many callers, from 1 to 8,388,607. Of the next caller and those in the queue, one is refused with
+    /// [`QueueFull`](crate::guard::AcquireErrorKind::QueueFull): the next caller under [`Order::Fifo`], and the caller
+    /// that has waited longest under [`Order::Lifo`].
     Bounded(usize),
     /// No queue: a caller that finds no permit available is refused with
     /// [`Busy`](crate::guard::AcquireErrorKind::Busy).
@@ -78,7 +79,7 @@ pub struct GuardBuilder<G> {
 
 impl<G> GuardBuilder<G> {
     pub(super) const fn new(name: &'static str) -> Self {
-        let limits = WaitLimits { max_wait: None, grant_timeout: None };
+        let limits = WaitLimits { max_wait: None, grant_timeout: None, evicts: false };
         let (permits, queue, order) = (1, Queue::Unbounded, Order::Fifo);
         Self { name, permits, queue, order, limits, max_keys: None, guard: PhantomData }
     }
@@ -131,7 +132,7 @@ impl<G> GuardBuilder<G> {
             Queue::Bounded(bound) => bound,
             Queue::Reject => 0,
         };
-        let WaitLimits { max_wait, grant_timeout } = self.limits;
+        let WaitLimits { max_wait, grant_timeout, .. } = self.limits;
         if self.permits == 0 {
             return Err(("permits", "permits(0) admits no caller: use 1 or more, or close() the guard"));
         }
@@ -216,7 +217,8 @@ impl EndpointGuardBuilder {
 
     const_unless_loom! {
         fn build_with(self, config: SemaphoreConfig) -> EndpointGuard {
-            EndpointGuard::from_parts(self.name, Semaphore::new(config), self.limits)
+            let limits = WaitLimits { evicts: config.evicts(), ..self.limits };
+            EndpointGuard::from_parts(self.name, Semaphore::new(config), limits)
         }
     }
 }
@@ -275,7 +277,8 @@ impl<K> KeyedGuardBuilder<K> {
                 Some(max) => Some(KeyLimit::new(max)),
                 None => None,
             };
-            KeyedGuard::from_parts(self.name, config, self.limits, key_limit)
+            let limits = WaitLimits { evicts: config.evicts(), ..self.limits };
+            KeyedGuard::from_parts(self.name, config, limits, key_limit)
         }
     }
 }

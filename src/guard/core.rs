@@ -1,6 +1,7 @@
 //! [`GuardCore`], the state that every guard has in addition to its semaphores.
 
 use std::borrow::Cow;
+use std::pin::pin;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -15,9 +16,10 @@ use super::stats::GuardStats;
 use super::trace;
 use crate::counter::Counter;
 use crate::name::{NameRef, intern};
-use crate::semaphore::SemaphoreSnapshot;
+use crate::semaphore::{SemaphoreSnapshot, WaitTotals};
 use crate::shared::{Shareable, Shared};
 use crate::sync::const_unless_loom;
+use crate::wake::Contained;
 
 /// The state that every guard has in addition to its semaphores.
 #[derive(Debug)]
@@ -42,11 +44,13 @@ impl<T: HasGuardCore + Shareable> HasGuardCore for Shared<T> {
     }
 }
 
-/// The time limits that a guard puts on waiting.
+/// The limits that a guard puts on waiting.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WaitLimits {
     pub(super) max_wait: Option<Duration>,
     pub(super) grant_timeout: Option<Duration>,
+    /// `true` if a newer caller may take the place of a waiter.
+    pub(super) evicts: bool,
 }
 
 /// The counters of events that no semaphore counts.
@@ -95,6 +99,11 @@ impl GuardCore {
     /// Counts and logs a caller that is refused at once, and returns `error`.
     pub(super) fn refuse(&self, error: AcquireError) -> AcquireError {
         self.counters.refused.add(1);
+        self.trace_refusal(error)
+    }
+
+    /// Logs a caller whose refusal is already counted, and returns `error`.
+    pub(super) fn trace_refusal(&self, error: AcquireError) -> AcquireError {
         trace::refused(self.name, &error);
         error
     }
@@ -130,7 +139,7 @@ impl GuardCore {
     pub(super) async fn drained(&self, is_drained: impl Fn() -> bool, expire: impl Fn(Instant)) {
         loop {
             // Registered before the check, so that no notification is missed in between.
-            let notified = self.drained.notified();
+            let notified = Contained(pin!(self.drained.notified()));
             if is_drained() {
                 return;
             }
@@ -146,14 +155,8 @@ impl GuardCore {
         }
     }
 
-    /// Returns the statistics of a guard. `semaphores` is the sum over its semaphores.
-    pub(super) fn stats(
-        &self,
-        permits: usize,
-        semaphores: SemaphoreSnapshot,
-        queued: u64,
-        cancelled: u64,
-    ) -> GuardStats {
+    /// Returns the statistics of a guard. `semaphores` and `waits` are the sums over its semaphores.
+    pub(super) fn stats(&self, permits: usize, semaphores: SemaphoreSnapshot, waits: WaitTotals) -> GuardStats {
         let counters = &self.counters;
         GuardStats {
             name: Cow::Borrowed(self.name),
@@ -164,14 +167,15 @@ impl GuardCore {
             closed: semaphores.is_closed,
             mean_hold: self.hold_time.mean(),
             granted: semaphores.granted,
-            queued,
-            refused: counters.refused.value(),
+            queued: waits.queued,
+            refused: counters.refused.value() + waits.evicted,
             timed_out: counters.timed_out.value(),
-            cancelled,
+            cancelled: waits.cancelled,
             expired: counters.expired.value(),
             panicked: counters.panicked.value(),
             finished_detached: counters.finished_detached.value(),
             cut_off: counters.cut_off.value(),
+            forgotten: waits.forgotten,
             overrun: counters.overrun.value(),
         }
     }

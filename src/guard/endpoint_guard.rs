@@ -19,6 +19,7 @@ use super::source::{OwnedPermitSource, PermitSource};
 use super::stats::GuardStats;
 use crate::debug::impl_debug;
 use crate::name::intern;
+use crate::panic::FirstPanic;
 use crate::semaphore::{CancelOutcome, EnqueueOutcome, Semaphore, SemaphoreRefusal, WaitOutcome, WaiterId};
 use crate::shared::{Shareable, Shared};
 use crate::sync::const_unless_loom;
@@ -103,6 +104,9 @@ impl EndpointGuard {
     /// The future can be polled by hand, moved, and dropped by `select!`. The permit of a guard in a `static` is a
     /// `Permit<'static>`: it can move into a task, or into `spawn_blocking`.
     ///
+    /// Bind the permit to a name: `let _ = guard.acquire().await?;` releases it at once, and the compiler does not warn.
+    /// clippy's lint `let_underscore_must_use` finds it.
+    ///
     /// A caller that acquires a second permit while it holds the first waits for itself forever. [`run`](Self::run) and
     /// the web layers detect this; between two calls of `acquire` only `max_wait` ends the wait.
     ///
@@ -173,6 +177,15 @@ impl EndpointGuard {
     /// and is not refused.)
     pub fn acquire_blocking(&self) -> Result<Permit<'_>, AcquireError> {
         blocking::acquire(self)
+    }
+
+    /// Waits on the current thread for a permit that can move to another task or thread.
+    ///
+    /// # Errors
+    ///
+    /// See [`acquire_blocking`](Self::acquire_blocking).
+    pub fn acquire_owned_blocking(self: Arc<Self>) -> Result<OwnedPermit, AcquireError> {
+        SharedGuard::from(self).acquire_owned_blocking()
     }
 
     /// Waits for a permit, runs `future` while holding it, and releases it.
@@ -254,10 +267,12 @@ impl EndpointGuard {
     ///
     /// Holders keep their permits. Closing a closed guard has no effect; a guard cannot be reopened.
     pub fn close(&self) {
-        self.semaphore.close();
+        let mut panics = FirstPanic::default();
+        panics.run(|| self.semaphore.close());
         if self.semaphore.is_drained() {
             self.core.notify_drained();
         }
+        panics.propagate();
     }
 
     /// Returns `true` if the guard was closed.
@@ -267,7 +282,7 @@ impl EndpointGuard {
     }
 
     /// Waits until the guard is closed and the last permit has been released, including the permits of runs that
-    /// continue without a caller.
+    /// continue without a caller. Permits that were [forgotten](super::HeldPermit::forget) are not waited for.
     ///
     /// To shut down, stop accepting connections, then call `close()` and `drained().await`, with a time limit of your
     /// choice, while the runtime of those runs still exists. In actix-web, do so before the server is stopped: see
@@ -291,8 +306,7 @@ impl EndpointGuard {
     /// Returns a snapshot of the guard's state and counters. Takes no lock.
     #[must_use]
     pub fn stats(&self) -> GuardStats {
-        let (snapshot, counters) = (self.semaphore.snapshot(), &self.semaphore.counters);
-        self.core.stats(self.semaphore.permits(), snapshot, counters.queued.value(), counters.cancelled.value())
+        self.core.stats(self.semaphore.permits(), self.semaphore.snapshot(), self.semaphore.counters.totals())
     }
 
     /// Returns the guard's name.
@@ -351,6 +365,10 @@ impl<G: Deref<Target = EndpointGuard>> PermitSource for G {
     #[inline]
     fn release(&mut self) -> bool {
         self.semaphore.release(|| self.core.grant_time())
+    }
+
+    fn forget(&mut self) -> bool {
+        self.semaphore.forget()
     }
 
     fn expire_grants(&mut self, limit: Instant, now: Instant) -> (usize, Option<Instant>) {

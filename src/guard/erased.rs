@@ -118,6 +118,10 @@ impl PermitSource for ErasedSource {
         delegate!(self, source => source.release())
     }
 
+    fn forget(&mut self) -> bool {
+        delegate!(self, source => source.forget())
+    }
+
     fn expire_grants(&mut self, limit: Instant, now: Instant) -> (usize, Option<Instant>) {
         delegate!(self, source => source.expire_grants(limit, now))
     }

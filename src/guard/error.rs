@@ -61,7 +61,12 @@ impl AcquireError {
     }
 
     pub(super) fn timed_out(name: NameRef, waited: Duration, retry: RetryEstimate) -> Self {
-        Self::new(Some(name), AcquireErrorKind::Timeout, retry).with(|parts| parts.waited = Some(waited))
+        Self::new(Some(name), AcquireErrorKind::Timeout, retry).after(waited)
+    }
+
+    /// Records how long the caller waited.
+    pub(super) fn after(self, waited: Duration) -> Self {
+        self.with(|parts| parts.waited = Some(waited))
     }
 
     /// Returns what happened.
@@ -94,7 +99,8 @@ impl AcquireError {
         }
     }
 
-    /// Returns how long the caller waited, for a [`Timeout`](AcquireErrorKind::Timeout).
+    /// Returns how long the caller waited, for a [`Timeout`](AcquireErrorKind::Timeout), and for a
+    /// [`QueueFull`](AcquireErrorKind::QueueFull) of a caller that was in the queue.
     #[must_use]
     pub fn waited(&self) -> Option<Duration> {
         match &self.0 {
@@ -156,9 +162,15 @@ impl fmt::Display for AcquireError {
         if let Some(name) = self.name() {
             write!(f, "guard `{name}`: ")?;
         }
-        match self.waited() {
-            Some(waited) => write!(f, "no permit within {waited:?}: try again later, or raise max_wait"),
-            None => self.kind().fmt(f),
+        match (self.kind(), self.waited()) {
+            (AcquireErrorKind::Timeout, Some(waited)) => {
+                write!(f, "no permit within {waited:?}: try again later, or raise max_wait")
+            }
+            (AcquireErrorKind::QueueFull, Some(waited)) => {
+                write!(f, "a newer caller took this caller's place in the full queue after {waited:?}: ")?;
+                f.write_str("try again later, or let the guard queue more callers")
+            }
+            (kind, _) => kind.fmt(f),
         }
     }
 }

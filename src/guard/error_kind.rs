@@ -8,7 +8,9 @@ use std::fmt;
 pub enum AcquireErrorKind {
     /// Every permit is held, and this caller does not wait.
     Busy,
-    /// The guard's queue is full.
+    /// The guard's queue is full. Under [`Order::Fifo`](super::Order::Fifo) a new caller is refused. Under
+    /// [`Order::Lifo`](super::Order::Lifo) the oldest waiter is, and
+    /// [`waited`](super::AcquireError::waited) returns how long it waited.
     QueueFull,
     /// The maximum number of keys of a [`KeyedGuard`](super::KeyedGuard) is in use, and this caller asked for another
     /// key.

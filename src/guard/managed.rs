@@ -93,5 +93,7 @@ impl<T: Managed + Shareable> Managed for Shared<T> {
 }
 
 fn snapshot(stats: &GuardStats) -> ManagedSnapshot {
-    ManagedSnapshot::new("guard").with_active(stats.held).with_waiting(stats.waiting).with_closed(stats.closed)
+    // A drain does not wait for permits that were forgotten.
+    let active = stats.held.saturating_sub(stats.forgotten as usize);
+    ManagedSnapshot::new("guard").with_active(active).with_waiting(stats.waiting).with_closed(stats.closed)
 }

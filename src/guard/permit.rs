@@ -26,19 +26,28 @@ pub type OwnedPermit = HeldPermit<SharedGuard>;
 ///
 /// [`Permit`], [`OwnedPermit`], [`KeyedPermit`](super::KeyedPermit) and [`OwnedKeyedPermit`](super::OwnedKeyedPermit)
 /// are aliases of this type.
-#[must_use = "the permit is released as soon as it is dropped: bind it to `_permit`, not to `_`"]
+#[must_use = "the permit is released as soon as it is dropped: bind it to a name such as `_permit`, not to `_`"]
 pub struct HeldPermit<S: PermitSource> {
     source: S,
-    /// The start of the hold, if this holder is timed.
-    timed_since: Option<Instant>,
+    hold: Hold,
+}
+
+/// What happens when a permit is dropped.
+#[derive(Clone, Copy, Debug)]
+enum Hold {
+    Untimed,
+    /// The hold time since then is measured.
+    TimedSince(Instant),
+    /// The permit stays held for good.
+    Forgotten,
 }
 
 impl<S: PermitSource> HeldPermit<S> {
     /// Wraps a permit that was just acquired from `source`.
     #[inline]
     pub(super) fn new(source: S) -> Self {
-        let timed_since = source.core().hold_time.start();
-        Self { source, timed_since }
+        let hold = source.core().hold_time.start().map_or(Hold::Untimed, Hold::TimedSince);
+        Self { source, hold }
     }
 
     /// Acquires a permit without waiting, including one whose grant has expired.
@@ -51,6 +60,29 @@ impl<S: PermitSource> HeldPermit<S> {
             }
         }
         Ok(Self::new(source))
+    }
+
+    /// Keeps the permit from other callers for good: the guard has one permit less from now on, or one less for the key.
+    /// With a single permit, its other callers wait until their `max_wait`, or until the guard is closed.
+    ///
+    /// The permit still counts as [held](super::GuardStats::held), and also as
+    /// [forgotten](super::GuardStats::forgotten). `drained` does not wait for it. A key of a keyed guard stays in use.
+    ///
+    /// ```
+    /// use onelane::EndpointGuard;
+    ///
+    /// let guard = EndpointGuard::builder("converters").permits(2).build();
+    /// // The converter of this permit hangs, so nothing may use it again.
+    /// guard.try_acquire()?.forget();
+    /// let _last = guard.try_acquire()?;
+    /// assert!(guard.try_acquire().is_err());
+    /// # Ok::<(), onelane::AcquireError>(())
+    /// ```
+    pub fn forget(mut self) {
+        self.hold = Hold::Forgotten;
+        if self.source.forget() {
+            self.source.core().notify_drained();
+        }
     }
 
     pub(crate) fn source(&self) -> &S {
@@ -73,11 +105,13 @@ impl<S: PermitSource> Drop for HeldPermit<S> {
     #[inline]
     fn drop(&mut self) {
         let core = self.source.core();
+        match self.hold {
+            Hold::Untimed => {}
+            Hold::TimedSince(since) => core.hold_time.finish(since, self.source.permits()),
+            Hold::Forgotten => return,
+        }
         if thread::panicking() {
             core.counters.panicked.add(1);
-        }
-        if let Some(since) = self.timed_since {
-            core.hold_time.finish(since, self.source.permits());
         }
         if self.source.release() {
             self.source.core().notify_drained();

@@ -40,6 +40,9 @@ pub(crate) trait PermitSource {
     /// of a closed guard.
     fn release(&mut self) -> bool;
 
+    /// Keeps the permit from other callers for good. Returns `true` if it was the last permit of a closed guard.
+    fn forget(&mut self) -> bool;
+
     /// Revokes every untaken grant that was made at or before `limit`. Returns the number of revoked grants and the
     /// time of the oldest remaining grant.
     fn expire_grants(&mut self, limit: Instant, now: Instant) -> (usize, Option<Instant>);

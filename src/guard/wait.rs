@@ -23,7 +23,7 @@ pub(super) struct PermitWait {
     since: Option<Instant>,
 }
 
-/// The deadlines of a wait. Exists only if the guard has a time limit.
+/// The start and the deadlines of a wait. Exists only if the guard has a time limit, or may evict the waiter.
 #[derive(Debug)]
 struct WaitClock {
     since: Instant,
@@ -38,7 +38,7 @@ impl PermitWait {
         Self { since, ..Self::default() }
     }
 
-    /// Returns when the caller began to wait, if it has waited and the guard has a time limit.
+    /// Returns when the caller began to wait, if it has waited and the guard has a time limit or evicts waiters.
     pub(super) fn began(&self) -> Option<Instant> {
         self.clock.as_ref().map_or(self.since, |clock| Some(clock.since))
     }
@@ -56,6 +56,10 @@ impl PermitWait {
         // Inside the guard, the caller would wait for its own permit.
         if source.is_inside() && !source.is_closed() {
             return Some(Err(source.core().refuse_as(AcquireErrorKind::WouldDeadlock)));
+        }
+        // A grant that has expired makes room in the queue, so that no waiter need be evicted.
+        if source.core().limits.evicts {
+            source.expire_now();
         }
         let mut outcome = source.enqueue(waker);
         // Normally the waiters expire old grants, but all waiters may be futures that are not polled.
@@ -78,7 +82,7 @@ impl PermitWait {
 
     /// Returns the result of the wait, or `None` while it lasts.
     pub(super) fn poll(&mut self, source: &mut impl PermitSource, waker: &Waker) -> Option<Result<(), AcquireError>> {
-        source.poll(&mut self.waiter, waker).map(|outcome| acquire_result(source, outcome))
+        source.poll(&mut self.waiter, waker).map(|outcome| self.result(source, outcome))
     }
 
     /// Polls, and refuses the caller if it has come to run inside the guard since the last poll.
@@ -115,7 +119,7 @@ impl PermitWait {
         if clock.limits.max_wait.is_some_and(|limit| waited >= limit) {
             return Some(match source.poll_final(self.waiter.take()?) {
                 // If a permit was granted just as the timer fired, the caller gets the permit.
-                Some(outcome) => acquire_result(source, outcome),
+                Some(outcome) => self.result(source, outcome),
                 None => {
                     source.core().counters.timed_out.add(1);
                     Err(AcquireError::timed_out(source.core().name_ref(), waited, source.retry_estimate()))
@@ -123,6 +127,21 @@ impl PermitWait {
             });
         }
         None
+    }
+
+    /// Converts the outcome of the wait to the result for the caller, and counts a refusal.
+    fn result(&self, source: &mut impl PermitSource, outcome: WaitOutcome) -> Result<(), AcquireError> {
+        match outcome {
+            WaitOutcome::Acquired => Ok(()),
+            WaitOutcome::Expired => Err(source.core().error(AcquireErrorKind::GrantExpired)),
+            WaitOutcome::Evicted => {
+                let error = source.error(SemaphoreRefusal::QueueFull);
+                let waited = self.began().map(|since| Instant::now().saturating_duration_since(since));
+                // The semaphore has counted the eviction, because the caller may have been cancelled since then.
+                Err(source.core().trace_refusal(error.after(waited.unwrap_or_default())))
+            }
+            WaitOutcome::Closed => Err(source.core().refuse_as(AcquireErrorKind::Closed)),
+        }
     }
 
     /// Ends the wait because the caller was cancelled.
@@ -137,7 +156,7 @@ impl PermitWait {
 impl WaitClock {
     fn start(source: &mut impl PermitSource, since: Option<Instant>) -> Option<Box<Self>> {
         let limits = source.core().limits;
-        if limits.max_wait.is_none() && limits.grant_timeout.is_none() {
+        if limits.max_wait.is_none() && limits.grant_timeout.is_none() && !limits.evicts {
             return None;
         }
         let now = Instant::now();
@@ -159,15 +178,6 @@ impl WaitClock {
         // A limit that is too far away for an `Instant` is no limit.
         let timeout = self.limits.max_wait.and_then(|limit| self.since.checked_add(limit));
         [timeout, self.next_expiry].into_iter().flatten().min()
-    }
-}
-
-/// Converts the outcome of a wait to the result for the caller, and counts a refusal.
-fn acquire_result(source: &mut impl PermitSource, outcome: WaitOutcome) -> Result<(), AcquireError> {
-    match outcome {
-        WaitOutcome::Acquired => Ok(()),
-        WaitOutcome::Expired => Err(source.core().error(AcquireErrorKind::GrantExpired)),
-        WaitOutcome::Closed => Err(source.core().refuse_as(AcquireErrorKind::Closed)),
     }
 }
 

@@ -136,7 +136,11 @@ impl BlockingPoolBuilder {
     #[must_use]
     #[track_caller]
     pub fn build(self) -> BlockingPool {
-        self.try_build().unwrap_or_else(|error| panic!("{error}"))
+        // A closure would panic at its own location, not at the caller's.
+        match self.try_build() {
+            Ok(pool) => pool,
+            Err(error) => panic!("{error}"),
+        }
     }
 
     /// Builds the pool from settings that may be out of range, such as those of a configuration file.
@@ -193,7 +197,11 @@ impl CpuPoolBuilder {
     #[must_use]
     #[track_caller]
     pub fn build(self) -> CpuPool {
-        self.try_build().unwrap_or_else(|error| panic!("{error}"))
+        // A closure would panic at its own location, not at the caller's.
+        match self.try_build() {
+            Ok(pool) => pool,
+            Err(error) => panic!("{error}"),
+        }
     }
 
     /// Builds the pool from settings that may be out of range, such as those of a configuration file.

@@ -30,11 +30,11 @@ impl AtomicState<PermitState> {
         }
     }
 
-    /// Returns `true` if the semaphore is closed and no permit is held.
-    pub(super) fn is_drained(&self) -> bool {
+    /// Returns `true` if the semaphore is closed and no permit is held but `forgotten` ones.
+    pub(super) fn is_drained(&self, forgotten: u64) -> bool {
         // Acquire pairs with the Release of the last holder's release, so everything that the holder did is visible.
         let state = PermitState(self.bits.load(Ordering::Acquire));
-        state.is_closed() && state.held() == 0
+        state.is_closed() && state.held() as u64 == forgotten
     }
 
     pub(super) fn snapshot(&self) -> SemaphoreSnapshot {

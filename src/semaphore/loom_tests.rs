@@ -30,10 +30,19 @@ struct Model {
 
 impl Model {
     fn new(permits: usize, bound: usize) -> Arc<Self> {
-        Arc::new(Self {
-            semaphore: Semaphore::new(SemaphoreConfig { permits, bound, order: Order::Fifo }),
-            sum: AtomicUsize::new(0),
-        })
+        Self::with_config(SemaphoreConfig { permits, bound, order: Order::Fifo })
+    }
+
+    fn with_config(config: SemaphoreConfig) -> Arc<Self> {
+        Arc::new(Self { semaphore: Semaphore::new(config), sum: AtomicUsize::new(0) })
+    }
+
+    /// Creates a semaphore whose only permit the model's main thread holds, and whose queue evicts the older one of two
+    /// waiters.
+    fn held_lifo() -> Arc<Self> {
+        let model = Self::with_config(SemaphoreConfig { permits: 1, bound: 1, order: Order::Lifo });
+        assert_eq!(model.semaphore.try_acquire(()), Ok(()));
+        model
     }
 
     /// Creates a semaphore whose only permit the model's main thread holds.
@@ -110,6 +119,7 @@ enum Outcome {
     Acquired,
     Refused(SemaphoreRefusal),
     Expired,
+    Evicted,
 }
 
 impl From<WaitOutcome> for Outcome {
@@ -117,6 +127,7 @@ impl From<WaitOutcome> for Outcome {
         match outcome {
             WaitOutcome::Acquired => Self::Acquired,
             WaitOutcome::Expired => Self::Expired,
+            WaitOutcome::Evicted => Self::Evicted,
             WaitOutcome::Closed => Self::Refused(SemaphoreRefusal::Closed),
         }
     }
@@ -372,5 +383,125 @@ fn grant_that_expires_while_it_is_taken_goes_to_one_of_two_callers() {
         assert_eq!(watcher.join().unwrap(), usize::from(late));
         assert_eq!(next.join().unwrap().0, Outcome::Acquired);
         model.assert_idle_after(if late { 2 } else { 3 });
+    });
+}
+
+#[test]
+fn waiter_evicted_during_a_release_is_either_granted_or_evicted() {
+    check_bounded(|| {
+        let model = Model::held_lifo();
+        let mut oldest = Some(model.enqueue());
+        let newest = spawn(&model, Model::run);
+        model.work();
+        model.release();
+        let runs = match model.semaphore.poll(&mut oldest, Waker::noop()) {
+            Some(WaitOutcome::Acquired) => {
+                model.work();
+                model.release();
+                3
+            }
+            Some(WaitOutcome::Evicted) => 2,
+            outcome => panic!("the release or the newer caller ended the wait: {outcome:?}"),
+        };
+        assert_eq!(newest.join().unwrap().0, Outcome::Acquired, "no newer caller evicts it");
+        model.assert_idle_after(runs);
+        assert_eq!(model.semaphore.counters.evicted.value(), 3 - runs as u64);
+    });
+}
+
+#[test]
+fn waiter_cancelled_while_it_is_evicted_leaves_the_queue_once() {
+    check_bounded(|| {
+        let model = Model::held_lifo();
+        let waiter = model.enqueue();
+        let cancelled = spawn(&model, |model| model.semaphore.cancel(waiter, || None));
+        let newest = spawn(&model, Model::run);
+        model.work();
+        model.release();
+        let was_evicted = cancelled.join().unwrap() == CancelOutcome::AlreadyEnded;
+        assert_eq!(newest.join().unwrap().0, Outcome::Acquired);
+        model.assert_idle_after(2);
+        let counters = &model.semaphore.counters;
+        assert_eq!(counters.evicted.value(), u64::from(was_evicted));
+        assert_eq!(counters.cancelled.value(), u64::from(!was_evicted));
+    });
+}
+
+#[test]
+fn waiter_that_times_out_while_it_is_evicted_gets_one_outcome() {
+    check_bounded(|| {
+        let model = Model::held_lifo();
+        let waiter = model.enqueue();
+        let impatient = spawn(&model, |model| match model.semaphore.poll_final(waiter) {
+            Some(WaitOutcome::Acquired) => {
+                model.work();
+                model.release();
+                (1, 0)
+            }
+            Some(outcome) => {
+                assert_eq!(outcome, WaitOutcome::Evicted);
+                (0, 1)
+            }
+            None => (0, 0),
+        });
+        let newest = spawn(&model, Model::run);
+        model.work();
+        model.release();
+        assert_eq!(newest.join().unwrap().0, Outcome::Acquired);
+        let (runs, evicted) = impatient.join().unwrap();
+        model.assert_idle_after(2 + runs);
+        assert_eq!(model.semaphore.counters.evicted.value(), evicted);
+    });
+}
+
+#[test]
+fn evicted_waiter_is_woken_and_one_of_two_callers_holds_its_place() {
+    check_bounded(|| {
+        let model = Model::held_lifo();
+        let callers = [spawn(&model, Model::run), spawn(&model, Model::run)];
+        model.work();
+        model.release();
+        // A caller that is evicted without being woken would deadlock the model.
+        let outcomes = callers.map(|caller| caller.join().unwrap().0);
+        let count = |wanted| outcomes.iter().filter(|outcome| **outcome == wanted).count();
+        let (acquired, evicted) = (count(Outcome::Acquired), count(Outcome::Evicted));
+        assert_eq!((acquired + evicted, model.semaphore.counters.evicted.value()), (2, evicted as u64));
+        assert!(acquired > 0, "the newest caller is never evicted");
+        model.assert_idle_after(1 + acquired);
+    });
+}
+
+#[test]
+fn waiter_evicted_during_a_close_is_refused_once() {
+    check_bounded(|| {
+        let model = Model::held_lifo();
+        let mut waiter = Some(model.enqueue());
+        let newest = spawn(&model, Model::run);
+        let closer = spawn(&model, Model::close);
+        model.release();
+        newest.join().unwrap();
+        closer.join().unwrap();
+        match model.semaphore.poll(&mut waiter, Waker::noop()) {
+            Some(WaitOutcome::Acquired) => drop(model.release()),
+            Some(WaitOutcome::Evicted | WaitOutcome::Closed) => {}
+            outcome => panic!("the wait has ended: {outcome:?}"),
+        }
+        let SemaphoreSnapshot { held, waiting, .. } = model.semaphore.snapshot();
+        assert_eq!((held, waiting), (0, 0));
+        assert!(model.semaphore.is_drained());
+    });
+}
+
+#[test]
+fn permit_forgotten_during_a_close_and_a_release_drains_the_semaphore() {
+    check_bounded(|| {
+        let model = Model::new(2, MAX_WAITING);
+        assert_eq!([(); 2].map(|()| model.semaphore.try_acquire(())), [Ok(()); 2]);
+        let forgetter = spawn(&model, |model| model.semaphore.forget());
+        let closer = spawn(&model, Model::close);
+        let drained = model.release();
+        assert!(drained | forgetter.join().unwrap() | closer.join().unwrap(), "one of the three must report it");
+        assert!(model.semaphore.is_drained());
+        assert_eq!(model.semaphore.snapshot().held, 1);
     });
 }

@@ -7,7 +7,7 @@ use super::waiters::{WaiterId, WaiterState};
 pub(crate) enum SemaphoreRefusal {
     /// Every permit is held, or another caller is already waiting.
     Busy,
-    /// The queue is full.
+    /// The queue is full, and its order is not [`Order::Lifo`](super::Order::Lifo).
     QueueFull,
     /// The key is new, and the maximum number of keys is in use.
     TooManyKeys,
@@ -30,6 +30,8 @@ pub(crate) enum WaitOutcome {
     Acquired,
     /// The permit that was granted to the caller expired before the caller took it.
     Expired,
+    /// A newer caller took the caller's place in the full queue.
+    Evicted,
     Closed,
 }
 
@@ -39,6 +41,7 @@ impl WaitOutcome {
             WaiterState::Waiting(_) => None,
             WaiterState::Granted(_) => Some(Self::Acquired),
             WaiterState::Expired => Some(Self::Expired),
+            WaiterState::Evicted => Some(Self::Evicted),
             WaiterState::Closed | WaiterState::Vacant => Some(Self::Closed),
         }
     }
@@ -51,7 +54,8 @@ pub(crate) enum CancelOutcome {
     Dequeued,
     /// The waiter had been granted a permit, which was released.
     Released,
-    /// Nothing changed, because the wait had already ended: the semaphore was closed or the grant had expired.
+    /// Nothing changed, because the wait had already ended: the semaphore was closed, the grant had expired, or the
+    /// waiter was evicted.
     AlreadyEnded,
 }
 

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::atomic_state::CARRY_EVERY;
 use super::{
     CancelOutcome, EnqueueOutcome, Order, Semaphore, SemaphoreConfig, SemaphoreRefusal, SemaphoreSnapshot, WaitOutcome,
-    WaiterId,
+    WaitTotals, WaiterId,
 };
 
 /// One step of a program. An index selects one of the existing waiters.
@@ -25,6 +25,7 @@ enum Step {
     Cancel(usize),
     PollFinal(usize),
     Release,
+    Forget,
     Close,
     /// Revokes the grants that are at least this many steps old.
     Expire(u64),
@@ -38,6 +39,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<usize>().prop_map(Step::Cancel),
         2 => any::<usize>().prop_map(Step::PollFinal),
         6 => Just(Step::Release),
+        1 => prop::bool::weighted(0.2).prop_map(|forget| if forget { Step::Forget } else { Step::Release }),
         1 => prop::bool::weighted(0.2).prop_map(|close| if close { Step::Close } else { Step::TryAcquire }),
         1 => (1..6_u64).prop_map(Step::Expire),
     ]
@@ -58,6 +60,7 @@ enum NaiveState {
     Waiting,
     Granted { at: u64 },
     Expired,
+    Evicted,
     Closed,
 }
 
@@ -79,6 +82,7 @@ struct Pair {
     order: Order,
     is_closed: bool,
     holders: usize,
+    forgotten: usize,
     /// The waiters that have not been removed, with their numbers. A granted waiter stays in the list.
     waiters: Vec<(usize, Waiter)>,
     queue: VecDeque<usize>,
@@ -90,6 +94,7 @@ struct Pair {
     grants: u64,
     queued: u64,
     cancelled: u64,
+    evicted: u64,
 }
 
 impl Pair {
@@ -103,6 +108,7 @@ impl Pair {
             order,
             is_closed: false,
             holders: 0,
+            forgotten: 0,
             waiters: Vec::new(),
             queue: VecDeque::new(),
             granted: VecDeque::new(),
@@ -111,6 +117,7 @@ impl Pair {
             grants: 0,
             queued: 0,
             cancelled: 0,
+            evicted: 0,
         }
     }
 
@@ -125,6 +132,13 @@ impl Pair {
             Step::Release => {
                 if self.holders > 0 {
                     self.release();
+                }
+            }
+            Step::Forget => {
+                if self.holders > 0 {
+                    self.holders -= 1;
+                    self.forgotten += 1;
+                    assert_eq!(self.semaphore.forget(), self.is_drained());
                 }
             }
             Step::Close => self.close(),
@@ -144,7 +158,11 @@ impl Pair {
     }
 
     fn held(&self) -> usize {
-        self.holders + self.granted.len()
+        self.holders + self.granted.len() + self.forgotten
+    }
+
+    fn is_drained(&self) -> bool {
+        self.is_closed && self.held() == self.forgotten
     }
 
     fn has_room(&self) -> bool {
@@ -211,9 +229,13 @@ impl Pair {
                 };
                 assert_eq!(refused, expected);
                 assert!(self.is_closed || !self.has_room() && self.queue.len() == self.bound);
+                assert!(self.is_closed || self.bound == 0 || self.order == Order::Fifo, "Lifo evicts a waiter");
             }
             EnqueueOutcome::Queued(id) => {
-                assert!(!self.is_closed && !self.has_room() && self.queue.len() < self.bound);
+                assert!(!self.is_closed && !self.has_room());
+                if self.queue.len() == self.bound {
+                    self.evict();
+                }
                 let number = self.enqueues;
                 self.waiters.push((number, Waiter { id: Some(id), waker, state: NaiveState::Waiting }));
                 self.queue.push_back(number);
@@ -221,6 +243,15 @@ impl Pair {
             }
         }
         self.enqueues += 1;
+    }
+
+    /// Ends the wait of the oldest waiter.
+    fn evict(&mut self) {
+        assert_eq!(self.order, Order::Lifo);
+        let number = self.queue.pop_front().expect("a full queue has a waiter");
+        self.waiter(number).state = NaiveState::Evicted;
+        self.wake(number);
+        self.evicted += 1;
     }
 
     fn poll(&mut self, at: usize, fresh: bool) {
@@ -237,6 +268,7 @@ impl Pair {
             NaiveState::Waiting => None,
             NaiveState::Granted { .. } => Some(WaitOutcome::Acquired),
             NaiveState::Expired => Some(WaitOutcome::Expired),
+            NaiveState::Evicted => Some(WaitOutcome::Evicted),
             NaiveState::Closed => Some(WaitOutcome::Closed),
         };
         assert_eq!(outcome, expected);
@@ -257,7 +289,7 @@ impl Pair {
         let expected = match waiter.state {
             NaiveState::Waiting => CancelOutcome::Dequeued,
             NaiveState::Granted { .. } => CancelOutcome::Released,
-            NaiveState::Expired | NaiveState::Closed => CancelOutcome::AlreadyEnded,
+            NaiveState::Expired | NaiveState::Evicted | NaiveState::Closed => CancelOutcome::AlreadyEnded,
         };
         assert_eq!(outcome, expected);
         self.queue.retain(|queued| *queued != number);
@@ -275,6 +307,7 @@ impl Pair {
             NaiveState::Waiting => None,
             NaiveState::Granted { .. } => Some(WaitOutcome::Acquired),
             NaiveState::Expired => Some(WaitOutcome::Expired),
+            NaiveState::Evicted => Some(WaitOutcome::Evicted),
             NaiveState::Closed => Some(WaitOutcome::Closed),
         };
         assert_eq!(outcome, expected);
@@ -288,7 +321,7 @@ impl Pair {
         let drained = self.semaphore.release(|| Some(now));
         self.holders -= 1;
         self.grant_next();
-        assert_eq!(drained, self.is_closed && self.held() == 0);
+        assert_eq!(drained, self.is_drained());
     }
 
     fn close(&mut self) {
@@ -298,7 +331,7 @@ impl Pair {
             self.waiter(number).state = NaiveState::Closed;
             self.wake(number);
         }
-        assert_eq!(self.semaphore.is_drained(), self.held() == 0);
+        assert_eq!(self.semaphore.is_drained(), self.is_drained());
     }
 
     fn expire(&mut self, age: u64) {
@@ -329,9 +362,10 @@ impl Pair {
             is_closed: self.is_closed,
         };
         assert_eq!(self.semaphore.snapshot(), expected);
-        let counters = &self.semaphore.counters;
-        assert_eq!((counters.queued.value(), counters.cancelled.value()), (self.queued, self.cancelled));
-        assert_eq!(self.semaphore.is_drained(), self.is_closed && self.held() == 0);
+        let (queued, cancelled, evicted, forgotten) =
+            (self.queued, self.cancelled, self.evicted, self.forgotten as u64);
+        assert_eq!(self.semaphore.counters.totals(), WaitTotals { queued, cancelled, evicted, forgotten });
+        assert_eq!(self.semaphore.is_drained(), self.is_drained());
         for (number, (wakes, expected)) in self.wakers.iter().enumerate() {
             assert_eq!(wakes.0.load(Ordering::Relaxed), *expected, "wakes of waker {number}");
         }
@@ -339,7 +373,7 @@ impl Pair {
 
     /// Removes every waiter and holder, in an order that `choice` decides.
     fn drain(&mut self, mut choice: usize) {
-        while self.held() > 0 || !self.waiters.is_empty() {
+        while self.held() > self.forgotten || !self.waiters.is_empty() {
             choice = choice.rotate_right(3);
             let step = match choice % 4 {
                 0 => Step::Cancel(choice),
@@ -347,13 +381,11 @@ impl Pair {
                 _ => Step::Release,
             };
             self.apply(&step);
-            // While a waiter is queued, a holder exists: release its permit.
-            if self.holders > 0 {
-                self.apply(&Step::Release);
-            }
+            // While a waiter is queued, a holder exists, unless all permits are forgotten: then the waiter leaves.
+            self.apply(&if self.holders > 0 { Step::Release } else { Step::Cancel(choice) });
         }
         let SemaphoreSnapshot { held, waiting, .. } = self.semaphore.snapshot();
-        assert_eq!((held, waiting), (0, 0));
+        assert_eq!((held, waiting), (self.forgotten, 0));
         for (wakes, _) in &self.wakers {
             assert_eq!(Arc::strong_count(wakes), 1, "the semaphore keeps the waker of a removed waiter");
         }

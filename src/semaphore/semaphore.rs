@@ -17,6 +17,7 @@ use super::state::SemaphoreState;
 use super::wait_queue::{SemaphoreConfig, StateCell, WaitCounters, WaitQueue, WaiterPoll};
 use super::waiters::{WaiterId, WaiterList, WaiterSlots};
 use crate::sync::{Mutex, const_unless_loom, lock};
+use crate::wake::{wake, wake_all};
 
 #[derive(Debug)]
 pub(crate) struct Semaphore<S: SemaphoreState = PermitState> {
@@ -56,7 +57,7 @@ impl Semaphore {
     fn release_contended(&self, granted_at: impl Fn() -> Option<Instant>) -> bool {
         match self.with_queue(|queue| queue.release((), granted_at)) {
             Some(waker) => {
-                waker.wake();
+                wake_all([waker]);
                 false
             }
             None => self.is_drained(),
@@ -72,9 +73,18 @@ impl Semaphore {
         (expired.count, expired.oldest)
     }
 
-    /// Returns `true` if the semaphore is closed and no permit is held.
+    /// Returns `true` if the semaphore is closed, and no permit is held except those that were forgotten.
     pub(crate) fn is_drained(&self) -> bool {
-        self.state.is_drained()
+        self.state.is_drained(self.counters.forgotten.value())
+    }
+
+    /// Records that the holder of a permit never releases it. Returns `true` if it was the last permit of a closed
+    /// semaphore.
+    pub(crate) fn forget(&self) -> bool {
+        // The mutex orders this change with a close, and with a release after the close. The last of the three finds
+        // the semaphore drained.
+        self.with_queue(|queue| queue.counters.forgotten.add_exclusive(1));
+        self.is_drained()
     }
 
     pub(crate) fn snapshot(&self) -> SemaphoreSnapshot {
@@ -112,11 +122,15 @@ impl<S: SemaphoreState> Semaphore<S> {
         if seen.is_closed() {
             return EnqueueOutcome::Refused(SemaphoreRefusal::Closed);
         }
-        if !seen.admits(self.config.permits, weight) && seen.waiting() >= self.config.bound {
+        let is_full = !seen.admits(self.config.permits, weight) && seen.waiting() >= self.config.bound;
+        if is_full && !self.config.evicts() {
             return EnqueueOutcome::Refused(self.config.queue_full());
         }
         let mut waker = Some(waker.clone());
-        self.with_queue(|queue| queue.enqueue(weight, &mut waker))
+        let (outcome, evicted) = self.with_queue(|queue| queue.enqueue(weight, &mut waker));
+        // The panic of this waker must not lose the id of the caller that was just queued.
+        wake(evicted);
+        outcome
     }
 
     /// Returns the outcome of the wait, or `None` while the caller is still waiting. An outcome also removes the waiter
@@ -158,17 +172,4 @@ impl<S: SemaphoreState> Semaphore<S> {
         let (config, state, counters) = (&self.config, &self.state, &self.counters);
         decide(&mut WaitQueue { config, state, waiters: list, slots, counters })
     }
-}
-
-/// Wakes every waker, even if one of them panics: a waker is user code.
-pub(crate) fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
-    struct WakeRemaining<I: Iterator<Item = Waker>>(I);
-    impl<I: Iterator<Item = Waker>> Drop for WakeRemaining<I> {
-        fn drop(&mut self) {
-            self.0.by_ref().for_each(Waker::wake);
-        }
-    }
-
-    let mut remaining = WakeRemaining(wakers.into_iter());
-    remaining.0.by_ref().for_each(Waker::wake);
 }

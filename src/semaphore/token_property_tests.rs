@@ -19,6 +19,7 @@ enum Step {
     Cancel(usize),
     PollFinal(usize),
     Release(usize),
+    Forget(usize),
     SetTotal(usize),
     Close,
 }
@@ -31,6 +32,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<usize>().prop_map(Step::Cancel),
         2 => any::<usize>().prop_map(Step::PollFinal),
         6 => any::<usize>().prop_map(Step::Release),
+        1 => any::<usize>().prop_map(Step::Forget),
         3 => (0..=8_usize).prop_map(Step::SetTotal),
         1 => prop::bool::weighted(0.1).prop_map(|close| if close { Step::Close } else { Step::TryAcquire(1) }),
     ]
@@ -138,6 +140,14 @@ impl Pair {
                     let count = self.holders.swap_remove(index % self.holders.len());
                     self.semaphore.release(tokens(count));
                     self.grant();
+                }
+            }
+            Step::Forget(index) => {
+                if !self.holders.is_empty() {
+                    let count = self.holders.swap_remove(index % self.holders.len());
+                    self.semaphore.forget(tokens(count));
+                    self.total = self.total.saturating_sub(count);
+                    // Forgetting makes no token available. `compare` finds a waiter that got one.
                 }
             }
             Step::SetTotal(total) => {

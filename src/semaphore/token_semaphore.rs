@@ -2,11 +2,12 @@
 
 use super::atomic_state::AtomicState;
 use super::order::Order;
-use super::semaphore::{Semaphore, wake_all};
+use super::semaphore::Semaphore;
 use super::state::SemaphoreState;
 use super::token_state::{MAX_WAITING_FOR_TOKENS, TokenState, Tokens};
 use super::wait_queue::{SemaphoreConfig, StateCell};
 use crate::sync::const_unless_loom;
+use crate::wake::wake_all;
 
 pub(crate) type TokenSemaphore = Semaphore<TokenState>;
 
@@ -84,6 +85,16 @@ impl TokenSemaphore {
         let wakers = self
             .with_queue(|queue| (queue.state.total() == seen).then(|| queue.resize(self.state.replace_total(total))));
         wakers.map(wake_all).is_some()
+    }
+
+    /// Removes tokens that are held, for good: the total shrinks by as many, but not below zero. So no other caller is
+    /// affected.
+    pub(crate) fn forget(&self, tokens: Tokens) {
+        let tokens = tokens.count();
+        wake_all(self.with_queue(|queue| {
+            let total = queue.state.total().saturating_sub(tokens);
+            queue.resize(queue.state.replace_total(total) + tokens as i64)
+        }));
     }
 
     /// Returns a consistent copy of the counters.

@@ -15,8 +15,11 @@
 //!    changes are a release, a growing total, and the removal of a waiter, which may have blocked the waiters behind
 //!    it.
 //! 4. A grant counts as held. The waiter takes the grant, or releases it when the waiter is cancelled.
-//! 5. Wakers are cloned, dropped and woken outside the mutex: a waker is user code.
+//! 5. Under [`Order::Lifo`], a caller that finds the queue full takes the place of the oldest waiter, so the number of
+//!    waiters stays the same. A waiter with a grant has left the queue and is never evicted.
+//! 6. Wakers are cloned, dropped and woken outside the mutex: a waker is user code.
 
+use std::ops::Add;
 use std::task::Waker;
 
 use tokio::time::Instant;
@@ -46,6 +49,32 @@ pub(crate) struct WaitCounters {
     pub(crate) queued: Counter,
     /// Callers that were cancelled while they waited.
     pub(crate) cancelled: Counter,
+    /// Callers whose place in the full queue a newer caller took.
+    pub(crate) evicted: Counter,
+    /// Permits that were forgotten: they stay held for good.
+    pub(crate) forgotten: Counter,
+}
+
+/// The values of the [`WaitCounters`] of one or more semaphores.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct WaitTotals {
+    pub(crate) queued: u64,
+    pub(crate) cancelled: u64,
+    pub(crate) evicted: u64,
+    pub(crate) forgotten: u64,
+}
+
+impl Add for WaitTotals {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            queued: self.queued + other.queued,
+            cancelled: self.cancelled + other.cancelled,
+            evicted: self.evicted + other.evicted,
+            forgotten: self.forgotten + other.forgotten,
+        }
+    }
 }
 
 /// The memory that holds a semaphore's state.
@@ -117,36 +146,62 @@ impl<P> SemaphoreConfig<P> {
     pub(crate) fn queue_full(&self) -> SemaphoreRefusal {
         if self.bound == 0 { SemaphoreRefusal::Busy } else { SemaphoreRefusal::QueueFull }
     }
+
+    /// Returns `true` if a caller that finds the queue full takes the place of the oldest waiter.
+    pub(crate) const fn evicts(&self) -> bool {
+        self.bound > 0 && matches!(self.order, Order::Lifo)
+    }
 }
 
 impl WaitCounters {
     const_unless_loom! {
         pub(crate) fn new() -> Self {
-            Self { queued: Counter::new(), cancelled: Counter::new() }
+            Self { queued: Counter::new(), cancelled: Counter::new(), evicted: Counter::new(), forgotten: Counter::new() }
+        }
+    }
+
+    pub(crate) fn totals(&self) -> WaitTotals {
+        WaitTotals {
+            queued: self.queued.value(),
+            cancelled: self.cancelled.value(),
+            evicted: self.evicted.value(),
+            forgotten: self.forgotten.value(),
         }
     }
 }
 
 impl<C: StateCell> WaitQueue<'_, C> {
-    /// Acquires `weight` if it has become available in the meantime, or else adds the caller to the queue.
+    /// Acquires `weight` if it has become available in the meantime, or else adds the caller to the queue. Also returns
+    /// the waker of a waiter that was evicted.
     ///
     /// Takes the waker only if the caller is queued. Otherwise the calling code drops the waker after the mutex is
     /// unlocked.
-    pub(crate) fn enqueue(&mut self, weight: WeightOf<C>, waker: &mut Option<Waker>) -> EnqueueOutcome {
+    pub(crate) fn enqueue(
+        &mut self,
+        weight: WeightOf<C>,
+        waker: &mut Option<Waker>,
+    ) -> (EnqueueOutcome, Option<Waker>) {
+        let mut evicted = None;
         let mut seen = self.state.load();
         loop {
             if seen.is_closed() {
-                return EnqueueOutcome::Refused(SemaphoreRefusal::Closed);
+                return (EnqueueOutcome::Refused(SemaphoreRefusal::Closed), None);
             } else if seen.admits(self.config.permits, weight) {
                 match self.state.compare_exchange(seen, seen.acquired(weight)) {
                     Ok(()) => {
                         self.state.count_grant(seen);
-                        return EnqueueOutcome::Acquired;
+                        return (EnqueueOutcome::Acquired, None);
                     }
                     Err(now) => seen = now,
                 }
             } else if seen.waiting() >= self.config.bound {
-                return EnqueueOutcome::Refused(self.config.queue_full());
+                if !self.config.evicts() {
+                    return (EnqueueOutcome::Refused(self.config.queue_full()), None);
+                }
+                // The caller takes the place of the oldest waiter, so the state stays the same.
+                evicted = self.waiters.evict_oldest(self.slots);
+                self.counters.evicted.add_exclusive(1);
+                break;
             } else if seen.waiting() > 0 {
                 self.state.store(seen.enqueued());
                 break;
@@ -160,7 +215,7 @@ impl<C: StateCell> WaitQueue<'_, C> {
         }
         self.counters.queued.add_exclusive(1);
         let waker = waker.take().expect("a caller that enqueues passes a waker");
-        EnqueueOutcome::Queued(self.waiters.push(self.slots, waker, weight))
+        (EnqueueOutcome::Queued(self.waiters.push(self.slots, waker, weight)), evicted)
     }
 
     /// Returns how the wait ended, or that it continues. An outcome removes the waiter and clears its id.

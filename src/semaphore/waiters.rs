@@ -55,6 +55,8 @@ pub(crate) enum WaiterState {
     Granted(Option<Instant>),
     /// The waiter did not take its grant in time, and the permit was passed on.
     Expired,
+    /// The queue was full, and a newer waiter took the place.
+    Evicted,
     /// The semaphore was closed.
     Closed,
     /// The slot belongs to no waiter.
@@ -204,18 +206,30 @@ impl WaiterList {
         }
     }
 
+    /// Ends the wait of the oldest waiter with [`WaiterState::Evicted`] and returns its waker.
+    pub(crate) fn evict_oldest<T>(&mut self, slots: &mut WaiterSlots<T>) -> Option<Waker> {
+        self.end_oldest(slots, WaiterState::Evicted)
+    }
+
     /// Ends every wait with [`WaiterState::Closed`] and returns the wakers.
     pub(crate) fn close<T>(&mut self, slots: &mut WaiterSlots<T>) -> Vec<Waker> {
         let mut wakers = Vec::new();
         while self.waiting.front != NONE {
-            let index = self.waiting.front;
-            self.waiting.unlink(&mut slots.all, index);
-            let state = mem::replace(&mut slots.all[index as usize].state, WaiterState::Closed);
-            if let WaiterState::Waiting(mut slot) = state {
-                wakers.extend(slot.take());
-            }
+            wakers.extend(self.end_oldest(slots, WaiterState::Closed));
         }
         wakers
+    }
+
+    /// Ends the wait of the oldest waiter, if there is one, with the state `end`. Returns its waker.
+    fn end_oldest<T>(&mut self, slots: &mut WaiterSlots<T>, end: WaiterState) -> Option<Waker> {
+        let index = self.waiting.front;
+        let slot = slots.all.get_mut(index as usize)?;
+        let state = mem::replace(&mut slot.state, end);
+        self.waiting.unlink(&mut slots.all, index);
+        match state {
+            WaiterState::Waiting(mut slot) => slot.take(),
+            state => unreachable!("a slot in the waiting list is waiting, not {state:?}"),
+        }
     }
 
     /// Removes a waiter and frees its slot. The result must be dropped after the mutex is unlocked.
@@ -226,7 +240,7 @@ impl WaiterList {
         match state {
             WaiterState::Waiting(_) => self.waiting.unlink(&mut slots.all, index),
             WaiterState::Granted(_) => self.granted.unlink(&mut slots.all, index),
-            WaiterState::Expired | WaiterState::Closed => {}
+            WaiterState::Expired | WaiterState::Evicted | WaiterState::Closed => {}
             WaiterState::Vacant => unreachable!("a waiter is removed once: `remove` takes its id by value"),
         }
         self.owned -= 1;

@@ -15,7 +15,7 @@ use crate::guard::{AcquireError, EndpointGuard, SharedGuard, SharedKeyedGuard};
 pub struct RequestGuard(Arrival);
 
 /// The permit of a request, of any guard. Dropping it lets the next request run.
-#[must_use = "the permit is released as soon as it is dropped: bind it to `_permit`, not to `_`"]
+#[must_use = "the permit is released as soon as it is dropped: bind it to a name such as `_permit`, not to `_`"]
 pub struct RequestPermit(
     // The mutex makes the permit `Sync`, whatever the key. Nothing locks it.
     Mutex<Option<HeldPermit<ErasedSource>>>,

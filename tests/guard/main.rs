@@ -4,6 +4,7 @@ mod cancellation;
 mod endpoint_guard;
 mod keyed_cancellation;
 mod keyed_guard;
+mod panicking_wakers;
 mod single_flight;
 
 use std::future::Future;

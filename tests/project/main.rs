@@ -4,6 +4,7 @@ mod architecture;
 mod auto_traits;
 mod configuration;
 mod modules;
+mod panic_locations;
 mod problem_types;
 mod sources;
 mod tokens;

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::panic::catch;
+use crate::wake::Contained;
 
 /// A signal that is given once.
 ///
@@ -29,8 +30,7 @@ impl StopSignal {
     pub(super) fn give(&self) {
         self.is_given.store(true, Ordering::Release);
         self.cancel_token();
-        // Wakers are user code, and a panic in one must not end the supervisor.
-        let _ = catch(|| self.waiters.notify_waiters());
+        self.waiters.notify_waiters();
     }
 
     pub(super) fn is_given(&self) -> bool {
@@ -40,9 +40,9 @@ impl StopSignal {
     /// Waits until the signal is given.
     pub(super) async fn given(&self) {
         // Registered before the flag is read: `notify_waiters` reaches every future that exists when it is called.
-        let notified = self.waiters.notified();
+        let notified = pin!(self.waiters.notified());
         if !self.is_given() {
-            notified.await;
+            Contained(notified).await;
         }
     }
 

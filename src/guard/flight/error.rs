@@ -24,6 +24,7 @@ use crate::panic::Panic;
 pub struct FlightError<E> {
     name: Option<&'static str>,
     error: RunError<E>,
+    retry_after: Option<Duration>,
 }
 
 /// The kind of a [`FlightError`]. The `Display` text gives advice.
@@ -46,13 +47,13 @@ pub enum FlightErrorKind {
 
 impl<E> FlightError<E> {
     pub(super) fn new(name: &'static str, error: RunError<E>) -> Self {
-        Self { name: Some(name), error }
+        Self { name: Some(name), error, retry_after: None }
     }
 
     /// Creates the error of work that failed with `error`.
     #[must_use]
     pub fn failed(error: E) -> Self {
-        Self { name: None, error: RunError::Failed(Arc::new(error)) }
+        Self { name: None, error: RunError::Failed(Arc::new(error)), retry_after: None }
     }
 
     /// Creates an error of `kind`. A `Panicked` error has an empty panic, and a `Timeout` error a wait of zero.
@@ -72,7 +73,7 @@ impl<E> FlightError<E> {
             FlightErrorKind::WouldDeadlock => RunError::WouldDeadlock,
             FlightErrorKind::Closed => RunError::Closed,
         };
-        Self { name: None, error }
+        Self { name: None, error, retry_after: None }
     }
 
     /// Returns what happened.
@@ -103,7 +104,25 @@ impl<E> FlightError<E> {
         }
     }
 
-    /// Returns the panic of the work, if it panicked.
+    /// Returns how long to wait before the next attempt, if [`with_retry_after`](Self::with_retry_after) has set it.
+    ///
+    /// A flight does not measure how long its runs take, so its own errors have no estimate. A
+    /// [`TooManyWaiters`](FlightErrorKind::TooManyWaiters) or a [`Timeout`](FlightErrorKind::Timeout) without one becomes
+    /// a refusal that asks for a retry after one second.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// Sets how long to wait before the next attempt. A [refusal](crate::web) for too many callers or a timeout sends it
+    /// to the client.
+    #[must_use]
+    pub fn with_retry_after(mut self, retry_after: Duration) -> Self {
+        self.retry_after = Some(retry_after);
+        self
+    }
+
+    /// Returns the panic of the work, if it panicked. It has no payload, because all callers of the run get it.
     #[must_use]
     pub fn panic(&self) -> Option<&Panic> {
         match &self.error {
@@ -161,19 +180,19 @@ impl<E> FlightError<E> {
             RunError::WouldDeadlock => RunError::WouldDeadlock,
             RunError::Closed => RunError::Closed,
         };
-        Err(FlightError { name: self.name, error })
+        Err(FlightError { name: self.name, error, retry_after: self.retry_after })
     }
 }
 
 impl<E> Clone for FlightError<E> {
     fn clone(&self) -> Self {
-        Self { name: self.name, error: self.error.clone() }
+        Self { name: self.name, error: self.error.clone(), retry_after: self.retry_after }
     }
 }
 
 impl<E: PartialEq> PartialEq for FlightError<E> {
     fn eq(&self, other: &Self) -> bool {
-        self.name == other.name && self.error == other.error
+        self.name == other.name && self.error == other.error && self.retry_after == other.retry_after
     }
 }
 
@@ -202,7 +221,12 @@ impl<E> fmt::Display for FlightError<E> {
 
 impl<E: fmt::Debug> fmt::Debug for FlightError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FlightError").field("name", &self.name).field("error", &self.error).finish()
+        let mut debug = f.debug_struct("FlightError");
+        debug.field("name", &self.name).field("error", &self.error);
+        if let Some(retry_after) = &self.retry_after {
+            debug.field("retry_after", retry_after);
+        }
+        debug.finish()
     }
 }
 

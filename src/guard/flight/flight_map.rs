@@ -17,7 +17,8 @@ use crate::counter::Counter;
 use crate::detached::DetachedEntry;
 use crate::guard::key_map::{EntryId, Sharded};
 use crate::guard::scope::{Scope, ScopeId};
-use crate::semaphore::wake_all;
+use crate::panic::FirstPanic;
+use crate::wake::wake_all;
 
 type ShardOf<K, T, E> = FlightShard<K, WorkFuture<T, E>, Arc<RunOutcome<T, E>>>;
 type DeferredOf<K, T, E> = FlightDeferred<K, WorkFuture<T, E>, Arc<RunOutcome<T, E>>>;
@@ -79,13 +80,17 @@ where
         if deferred.spawn_task {
             self.spawn_driver(entry);
         }
+        let mut panics = FirstPanic::default();
         if !deferred.wakers.is_empty() {
-            wake_all(mem::take(&mut deferred.wakers));
+            panics.run(|| wake_all(mem::take(&mut deferred.wakers)));
         }
+        // A run whose work is not dropped here would be cancelling forever.
         if let Some(work) = deferred.cancelled_work.take() {
-            self.drop_cancelled(entry, work);
+            panics.run(|| self.drop_cancelled(entry, work));
         }
-        self.notify_if_closed(entry);
+        panics.run(|| self.notify_if_closed(entry));
+        panics.run(|| drop(deferred));
+        panics.propagate();
     }
 
     /// Drops the work of a cancelled run. Callers that join meanwhile wait until the work is dropped.
@@ -94,8 +99,10 @@ where
         let scope = Scope::enter(self.scope(entry));
         drop(work);
         drop(scope);
-        wake_all(self.shard(entry).finish_cancel(entry.index()).wakers);
-        self.notify_if_closed(entry);
+        let mut panics = FirstPanic::default();
+        panics.run(|| wake_all(self.shard(entry).finish_cancel(entry.index()).wakers));
+        panics.run(|| self.notify_if_closed(entry));
+        panics.propagate();
     }
 
     /// Notifies the callers of `drained` if the flight is closed. Called after an entry may have been removed.

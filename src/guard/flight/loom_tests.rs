@@ -23,8 +23,8 @@ use super::run_entry::{Driver, RunWaiterId};
 use super::shard::FlightShard;
 use crate::guard::flight::outcome::DriverTaskPoll;
 use crate::guard::key_map::Hash64;
-use crate::semaphore::wake_all;
 use crate::sync::{Mutex, lock};
+use crate::wake::wake_all;
 
 const KEY: u32 = 7;
 const HASH: Hash64 = Hash64(7);

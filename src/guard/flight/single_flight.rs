@@ -3,6 +3,7 @@
 use std::borrow::{Borrow, Cow};
 use std::convert::Infallible;
 use std::hash::Hash;
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 
 use super::builder::{FlightConfig, SingleFlightBuilder};
@@ -15,6 +16,7 @@ use crate::debug::impl_debug;
 use crate::name::intern;
 use crate::shared::Shareable;
 use crate::sync::const_unless_loom;
+use crate::wake::Contained;
 
 /// Lets callers that ask for the same key at the same time share one run of the work.
 ///
@@ -196,7 +198,7 @@ where
         let map = self.map();
         loop {
             // Registered before the check, so that no notification is missed in between.
-            let notified = map.drained.notified();
+            let notified = Contained(pin!(map.drained.notified()));
             if map.shards.iter().all(FlightShard::is_drained) {
                 return;
             }

@@ -7,6 +7,7 @@ use super::permit::OwnedKeyedPermit;
 use super::run::RunKeyedToCompletion;
 use super::source::KeyedSource;
 use crate::guard::acquire::AcquireFuture;
+use crate::guard::blocking;
 use crate::guard::error::AcquireError;
 use crate::guard::permit::HeldPermit;
 
@@ -34,6 +35,15 @@ impl<K: Hash + Eq> SharedKeyedGuard<K> {
     /// See [`KeyedGuard::try_acquire`].
     pub fn try_acquire_owned(self, key: K) -> Result<OwnedKeyedPermit<K>, AcquireError> {
         HeldPermit::try_acquire(KeyedSource::new(self, key))
+    }
+
+    /// Waits for a permit of `key` on the current thread, as [`KeyedGuard::acquire_blocking`] does.
+    ///
+    /// # Errors
+    ///
+    /// See [`KeyedGuard::acquire_blocking`].
+    pub fn acquire_owned_blocking(self, key: K) -> Result<OwnedKeyedPermit<K>, AcquireError> {
+        blocking::acquire(KeyedSource::new(self, key))
     }
 
     /// Waits for a permit of `key` and runs `future` to completion while holding it, as

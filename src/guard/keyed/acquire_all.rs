@@ -29,7 +29,7 @@ pub struct AcquireAll<'a, K: Hash + Eq> {
 }
 
 /// A permit of each of several keys. Dropping it lets their next callers run.
-#[must_use = "the permits are released as soon as this is dropped: bind it to `_permits`, not to `_`"]
+#[must_use = "the permits are released as soon as this is dropped: bind it to a name such as `_permits`, not to `_`"]
 pub struct KeyedPermits<'a, K: Hash + Eq>(Vec<KeyedPermit<'a, K>>);
 
 impl<'a, K: Hash + Ord> AcquireAll<'a, K> {

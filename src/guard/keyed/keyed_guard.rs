@@ -22,9 +22,10 @@ use crate::guard::key_map::Sharded;
 use crate::guard::permit::HeldPermit;
 use crate::guard::stats::GuardStats;
 use crate::name::intern;
-use crate::semaphore::{SemaphoreConfig, SemaphoreSnapshot, wake_all};
+use crate::semaphore::{SemaphoreConfig, SemaphoreSnapshot, WaitTotals};
 use crate::shared::{Shareable, Shared};
 use crate::sync::const_unless_loom;
+use crate::wake::wake_all;
 
 /// Admits one caller at a time, or N, for each key: a user, a tenant, a document.
 ///
@@ -122,7 +123,7 @@ impl<K> KeyedGuard<K> {
 }
 
 impl<K: Hash + Eq> KeyedGuard<K> {
-    /// Waits in the queue of `key` for a permit.
+    /// Waits in the queue of `key` for a permit. Bind the permit to a name, not to `_`, which releases it at once.
     ///
     /// See [`EndpointGuard::acquire`](crate::EndpointGuard::acquire).
     ///
@@ -184,6 +185,15 @@ impl<K: Hash + Eq> KeyedGuard<K> {
     /// runtime, even if a permit is available.
     pub fn acquire_blocking(&self, key: K) -> Result<KeyedPermit<'_, K>, AcquireError> {
         blocking::acquire(KeyedSource::new(self, key))
+    }
+
+    /// Waits on the current thread for a permit of `key` that can move to another task or thread.
+    ///
+    /// # Errors
+    ///
+    /// See [`acquire_blocking`](Self::acquire_blocking).
+    pub fn acquire_owned_blocking(self: Arc<Self>, key: K) -> Result<OwnedKeyedPermit<K>, AcquireError> {
+        SharedKeyedGuard::from(self).acquire_owned_blocking(key)
     }
 
     /// Waits for a permit of each of `keys`, one after the other.
@@ -309,17 +319,16 @@ impl<K: Hash + Eq> KeyedGuard<K> {
     #[must_use]
     pub fn stats(&self) -> GuardStats {
         let mut all = SemaphoreSnapshot { held: 0, waiting: 0, granted: 0, is_closed: false };
-        let (mut queued, mut cancelled) = (0, 0);
+        let mut waits = WaitTotals::default();
         for shard in self.shards() {
             let snapshot = shard.snapshot();
             all.held += snapshot.held;
             all.waiting += snapshot.waiting;
             all.granted += snapshot.granted;
             all.is_closed |= snapshot.is_closed;
-            queued += shard.wait_counters().queued.value();
-            cancelled += shard.wait_counters().cancelled.value();
+            waits = waits + shard.wait_counters().totals();
         }
-        self.core.stats(self.semaphore_config.permits, all, queued, cancelled)
+        self.core.stats(self.semaphore_config.permits, all, waits)
     }
 
     /// Returns the number of keys in use. A key is in use while a caller holds a permit of it, waits for one, or has

@@ -23,8 +23,9 @@ use crate::guard::key_map::Hash64;
 use crate::guard::keyed::key_entry::KeyLimit;
 use crate::semaphore::{
     CancelOutcome, EnqueueOutcome, MAX_WAITING, Order, SemaphoreConfig, SemaphoreRefusal, SemaphoreSnapshot,
-    WaitOutcome, WaiterId, wake_all,
+    WaitOutcome, WaiterId,
 };
+use crate::wake::wake_all;
 
 /// Keys whose hashes collide.
 const ADA: u32 = 0;
@@ -47,6 +48,7 @@ enum Outcome {
     Acquired(u32),
     Refused(SemaphoreRefusal),
     Expired,
+    Evicted,
 }
 
 impl Outcome {
@@ -54,6 +56,7 @@ impl Outcome {
         match outcome {
             WaitOutcome::Acquired => Self::Acquired(index),
             WaitOutcome::Expired => Self::Expired,
+            WaitOutcome::Evicted => Self::Evicted,
             WaitOutcome::Closed => Self::Refused(SemaphoreRefusal::Closed),
         }
     }
@@ -65,10 +68,14 @@ impl Outcome {
 
 impl Model {
     fn new(max_keys: Option<usize>) -> Arc<Self> {
+        Self::with_config(max_keys, SemaphoreConfig { permits: 1, bound: MAX_WAITING, order: Order::Fifo })
+    }
+
+    fn with_config(max_keys: Option<usize>, config: SemaphoreConfig) -> Arc<Self> {
         Arc::new(Self {
             shard: Shard::new(),
             other: Shard::new(),
-            config: SemaphoreConfig { permits: 1, bound: MAX_WAITING, order: Order::Fifo },
+            config,
             key_limit: max_keys.map(KeyLimit::new),
             sums: [AtomicUsize::new(0), AtomicUsize::new(0)],
         })
@@ -97,7 +104,7 @@ impl Model {
         let mut waiter = None;
         block_on(poll_fn(|cx| {
             if let Some((index, id)) = &mut waiter {
-                return match self.shard.poll(self.config(), *index, id, cx.waker()) {
+                return match self.shard.poll(self.config(), *index, id, cx.waker()).0 {
                     Some(outcome) => Poll::Ready(Outcome::of(outcome, *index)),
                     None => Poll::Pending,
                 };
@@ -332,7 +339,7 @@ fn grant_that_expires_while_it_is_taken_goes_to_one_of_two_callers() {
             spawn(&model, move |model| model.shard.expire_grants_of_key(model.config(), HASH, &ADA, now, later).0);
         model.work(ADA);
         model.shard.release(model.config(), index, || Some(now));
-        let late = match model.shard.poll(model.config(), index, &mut waiter, Waker::noop()) {
+        let late = match model.shard.poll(model.config(), index, &mut waiter, Waker::noop()).0 {
             Some(WaitOutcome::Acquired) => {
                 model.work(ADA);
                 model.release(index);
@@ -421,5 +428,45 @@ fn caller_that_finds_the_shard_drained_sees_the_last_holders_work() {
         model.release(index);
         closer.join().unwrap();
         assert!(model.shard.is_drained());
+    });
+}
+
+#[test]
+fn waiter_cancelled_while_it_is_evicted_leaves_nothing_of_its_key() {
+    check_bounded(|| {
+        let model = Model::with_config(None, SemaphoreConfig { permits: 1, bound: 1, order: Order::Lifo });
+        let Ok(index) = model.try_acquire(&model.shard, ADA) else { panic!("the key is not in use") };
+        let waiter = model.enqueue();
+        let cancelled = spawn(&model, move |model| model.cancel(index, waiter));
+        let newest = spawn(&model, |model| model.run(ADA));
+        model.work(ADA);
+        model.release(index);
+        let was_evicted = cancelled.join().unwrap() == CancelOutcome::AlreadyEnded;
+        assert!(newest.join().unwrap().0.is_acquired());
+        assert_eq!(model.shard.wait_counters().evicted.value(), u64::from(was_evicted));
+        model.assert_no_keys_after([2, 0]);
+    });
+}
+
+#[test]
+fn waiter_evicted_during_a_release_is_granted_or_evicted_and_its_key_is_removed_after_it() {
+    check_bounded(|| {
+        let model = Model::with_config(None, SemaphoreConfig { permits: 1, bound: 1, order: Order::Lifo });
+        let Ok(index) = model.try_acquire(&model.shard, ADA) else { panic!("the key is not in use") };
+        let mut oldest = Some(model.enqueue());
+        let newest = spawn(&model, |model| model.run(ADA));
+        model.work(ADA);
+        model.release(index);
+        let runs = match model.shard.poll(model.config(), index, &mut oldest, Waker::noop()).0 {
+            Some(WaitOutcome::Acquired) => {
+                model.work(ADA);
+                model.release(index);
+                3
+            }
+            Some(WaitOutcome::Evicted) => 2,
+            outcome => panic!("the release or the newer caller ended the wait: {outcome:?}"),
+        };
+        assert!(newest.join().unwrap().0.is_acquired(), "no newer caller evicts it");
+        model.assert_no_keys_after([runs, 0]);
     });
 }

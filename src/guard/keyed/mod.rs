@@ -14,6 +14,7 @@ mod permit;
 mod property_tests;
 mod run;
 mod shard;
+mod shard_queries;
 mod source;
 
 pub use self::acquire::{AcquireKey, AcquireKeyOwned};

@@ -14,9 +14,10 @@ use super::shard::Shard;
 use crate::guard::key_map::Hash64;
 use crate::guard::keyed::key_entry::KeyLimit;
 use crate::semaphore::{
-    CancelOutcome, EnqueueOutcome, Order, SemaphoreConfig, SemaphoreRefusal, SemaphoreSnapshot, WaitOutcome, WaiterId,
-    wake_all,
+    CancelOutcome, EnqueueOutcome, Order, SemaphoreConfig, SemaphoreRefusal, SemaphoreSnapshot, WaitOutcome,
+    WaitTotals, WaiterId,
 };
+use crate::wake::wake_all;
 
 const KEYS: u8 = 5;
 
@@ -84,6 +85,7 @@ enum NaiveState {
     Waiting,
     Granted { at: u64 },
     Expired,
+    Evicted,
     Closed,
 }
 
@@ -93,6 +95,7 @@ impl NaiveState {
             Self::Waiting => None,
             Self::Granted { .. } => Some(WaitOutcome::Acquired),
             Self::Expired => Some(WaitOutcome::Expired),
+            Self::Evicted => Some(WaitOutcome::Evicted),
             Self::Closed => Some(WaitOutcome::Closed),
         }
     }
@@ -147,6 +150,7 @@ struct Pair {
     grants: u64,
     queued: u64,
     cancelled: u64,
+    evicted: u64,
 }
 
 impl Pair {
@@ -170,6 +174,7 @@ impl Pair {
             grants: 0,
             queued: 0,
             cancelled: 0,
+            evicted: 0,
         }
     }
 
@@ -311,8 +316,11 @@ impl Pair {
             (Ok((index, EnqueueOutcome::Acquired)), None) => self.acquired(key, index),
             (Ok((index, EnqueueOutcome::Queued(id))), Some(SemaphoreRefusal::Busy)) => {
                 let (number, bound) = (self.enqueues, self.config.bound);
+                if self.entry(key).queue.len() == bound {
+                    self.evict(key);
+                }
                 let entry = self.entry(key);
-                assert!(entry.index == index && entry.queue.len() < bound);
+                assert_eq!(entry.index, index);
                 entry.queue.push_back(number);
                 self.waiters.push((number, Waiter { key, id: Some(id), waker, state: NaiveState::Waiting }));
                 self.queued += 1;
@@ -323,6 +331,7 @@ impl Pair {
                     if self.config.bound == 0 { SemaphoreRefusal::Busy } else { SemaphoreRefusal::QueueFull }
                 );
                 assert_eq!(self.entries[&key].queue.len(), self.config.bound);
+                assert!(self.config.bound == 0 || self.config.order == Order::Fifo, "Lifo evicts a waiter");
             }
             (result, obstacle) => {
                 let result = result.map(|_| ());
@@ -330,6 +339,15 @@ impl Pair {
             }
         }
         self.enqueues += 1;
+    }
+
+    /// Ends the wait of the oldest waiter of a key.
+    fn evict(&mut self, key: u8) {
+        assert_eq!(self.config.order, Order::Lifo);
+        let number = self.entry(key).queue.pop_front().expect("a full queue has a waiter");
+        self.waiter(number).state = NaiveState::Evicted;
+        self.wake(number);
+        self.evicted += 1;
     }
 
     fn poll(&mut self, at: usize, fresh: bool) {
@@ -342,10 +360,11 @@ impl Pair {
         let config = ShardConfig { semaphore: &self.config, key_limit: self.key_limit.as_ref() };
         let (number, waiter) = &mut self.waiters[at];
         let (number, key) = (*number, waiter.key);
-        let outcome = self.shard.poll(config, index, &mut waiter.id, &passed);
+        let (outcome, waiting) = self.shard.poll(config, index, &mut waiter.id, &passed);
         assert_eq!(waiter.id.is_none(), outcome.is_some());
         assert_eq!(outcome, waiter.state.outcome());
         waiter.waker = waker;
+        assert_eq!(waiting, self.entries[&key].queue.len());
         if outcome.is_some() {
             self.waiters.remove(at);
         }
@@ -370,7 +389,7 @@ impl Pair {
         let expected = match waiter.state {
             NaiveState::Waiting => CancelOutcome::Dequeued,
             NaiveState::Granted { .. } => CancelOutcome::Released,
-            NaiveState::Expired | NaiveState::Closed => CancelOutcome::AlreadyEnded,
+            NaiveState::Expired | NaiveState::Evicted | NaiveState::Closed => CancelOutcome::AlreadyEnded,
         };
         assert_eq!(outcome, expected);
         let entry = self.entry(key);
@@ -478,8 +497,8 @@ impl Pair {
         let expected =
             SemaphoreSnapshot { held: self.held(), waiting, granted: self.grants, is_closed: self.is_closed };
         assert_eq!(self.shard.snapshot(), expected);
-        let counters = self.shard.wait_counters();
-        assert_eq!((counters.queued.value(), counters.cancelled.value()), (self.queued, self.cancelled));
+        let (queued, cancelled, evicted) = (self.queued, self.cancelled, self.evicted);
+        assert_eq!(self.shard.wait_counters().totals(), WaitTotals { queued, cancelled, evicted, forgotten: 0 });
         assert_eq!((self.shard.is_closed(), self.shard.is_drained()), (self.is_closed, self.is_drained()));
         assert_eq!(self.shard.len(), self.entries.len());
         assert_eq!(Arc::strong_count(&self.keys_alive), self.entries.len() + 1, "each key is stored once");

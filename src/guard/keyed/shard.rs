@@ -16,27 +16,28 @@ use super::key_entry::{KeyEntry, LockedState, ShardConfig};
 use crate::counter::Counter;
 use crate::guard::key_map::{DeferredKey, Hash64, Table};
 use crate::semaphore::{
-    CancelOutcome, EnqueueOutcome, SemaphoreRefusal, SemaphoreSnapshot, SemaphoreState, StateCell, WaitCounters,
-    WaitOutcome, WaitQueue, WaiterId, WaiterPoll, WaiterSlots, wake_all,
+    CancelOutcome, EnqueueOutcome, SemaphoreRefusal, SemaphoreState, StateCell, WaitCounters, WaitOutcome, WaitQueue,
+    WaiterId, WaiterPoll, WaiterSlots,
 };
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, lock};
+use crate::wake::{wake, wake_all};
 
 #[derive(Debug)]
 pub(crate) struct Shard<K> {
-    entries: Mutex<Entries<K>>,
-    wait_counters: WaitCounters,
-    granted: Counter,
-    held: Counter,
-    waiting: Counter,
-    keys: Counter,
+    pub(super) entries: Mutex<Entries<K>>,
+    pub(super) wait_counters: WaitCounters,
+    pub(super) granted: Counter,
+    pub(super) held: Counter,
+    pub(super) waiting: Counter,
+    pub(super) keys: Counter,
     /// Changes only under the mutex.
-    is_closed: AtomicBool,
+    pub(super) is_closed: AtomicBool,
 }
 
 #[derive(Debug)]
-struct Entries<K> {
-    table: Table<K, KeyEntry>,
+pub(super) struct Entries<K> {
+    pub(super) table: Table<K, KeyEntry>,
     slots: WaiterSlots,
 }
 
@@ -96,28 +97,39 @@ impl<K: Eq> Shard<K> {
         let known = key.as_ref().expect("a caller passes its key");
         match entries.table.find(hash, known) {
             None => self.insert(&mut entries, config, hash, key).map(|index| (index, EnqueueOutcome::Acquired)),
-            Some(index) => match self.decide(&mut entries, config, index, |queue| queue.enqueue((), &mut waker)) {
-                EnqueueOutcome::Refused(refusal) => Err(refusal),
-                outcome => Ok((index, outcome)),
-            },
+            Some(index) => {
+                let (outcome, evicted) =
+                    self.decide(&mut entries, config, index, |queue| queue.enqueue((), &mut waker));
+                drop(entries);
+                // The panic of this waker must not lose the id of the caller that was just queued.
+                wake(evicted);
+                match outcome {
+                    EnqueueOutcome::Refused(refusal) => Err(refusal),
+                    outcome => Ok((index, outcome)),
+                }
+            }
         }
     }
 
-    /// Returns the outcome of the wait, or `None` while the caller is still waiting. An outcome also removes the waiter
-    /// and clears its id.
+    /// Returns the outcome of the wait, or `None` while the caller is still waiting, and the number of callers of the
+    /// key that still wait. An outcome also removes the waiter and clears its id.
     pub(crate) fn poll(
         &self,
         config: ShardConfig<'_>,
         index: u32,
         waiter: &mut Option<WaiterId>,
         waker: &Waker,
-    ) -> Option<WaitOutcome> {
+    ) -> (Option<WaitOutcome>, usize) {
         let mut spare = None;
         loop {
-            match self.with_queue(config, index, |queue| queue.poll(waiter, waker, &mut spare)).0 {
-                WaiterPoll::Pending => return None,
+            let mut poll = |queue: &mut WaitQueue<'_, LockedState<'_>>| {
+                (queue.poll(waiter, waker, &mut spare), queue.state.load().waiting())
+            };
+            let ((polled, waiting), _deferred) = self.with_queue(config, index, &mut poll);
+            match polled {
+                WaiterPoll::Pending => return (None, waiting),
                 WaiterPoll::NeedsWaker => spare = Some(waker.clone()),
-                WaiterPoll::Ready(outcome, _) => return outcome,
+                WaiterPoll::Ready(outcome, _) => return (outcome, waiting),
             }
         }
     }
@@ -145,9 +157,7 @@ impl<K: Eq> Shard<K> {
         granted_at: Option<Instant>,
     ) -> CancelOutcome {
         let (removed, _deferred) = self.with_queue(config, index, |queue| queue.cancel(waiter, || granted_at));
-        if let Some(waker) = removed.wakers {
-            waker.wake();
-        }
+        wake_all(removed.wakers);
         removed.outcome
     }
 
@@ -177,9 +187,7 @@ impl<K: Eq> Shard<K> {
         let deferred = self.remove_if_unused(&mut entries, config, index);
         drop(entries);
         drop(deferred);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake_all(waker);
         is_closed
     }
 
@@ -248,49 +256,16 @@ impl<K: Eq> Shard<K> {
         self.is_closed.load(Ordering::Relaxed)
     }
 
-    /// Returns `true` if the shard is closed and no permit is held.
+    /// Returns `true` if the shard is closed, and no permit is held except those that were forgotten.
     pub(crate) fn is_drained(&self) -> bool {
         let _entries = lock(&self.entries);
-        self.is_closed() && self.held.value() == 0
+        self.is_closed() && self.held.value() == self.wait_counters.forgotten.value()
     }
 
-    /// Returns the index of a key's entry.
-    pub(crate) fn find(&self, hash: Hash64, key: &K) -> Option<u32> {
-        lock(&self.entries).table.find(hash, key)
-    }
-
-    /// Returns a copy of the key of an entry. The clone runs with the mutex held, as comparisons of keys do.
-    pub(crate) fn key(&self, index: u32) -> K
-    where
-        K: Clone,
-    {
-        lock(&self.entries).table.key(index).clone()
-    }
-
-    /// Returns how many callers wait for a key.
-    pub(crate) fn waiting_for(&self, hash: Hash64, key: &K) -> usize {
-        let mut entries = lock(&self.entries);
-        let Some(index) = entries.table.find(hash, key) else { return 0 };
-        entries.table.value(index).state.get().waiting()
-    }
-
-    /// Returns the sum of the counters of all keys. Takes no lock.
-    pub(crate) fn snapshot(&self) -> SemaphoreSnapshot {
-        SemaphoreSnapshot {
-            held: self.held.value() as usize,
-            waiting: self.waiting.value() as usize,
-            granted: self.granted.value(),
-            is_closed: self.is_closed.load(Ordering::Relaxed),
-        }
-    }
-
-    /// Returns the number of keys. Takes no lock.
-    pub(crate) fn len(&self) -> usize {
-        self.keys.value() as usize
-    }
-
-    pub(crate) fn wait_counters(&self) -> &WaitCounters {
-        &self.wait_counters
+    /// Records that the holder of a permit never releases it.
+    pub(crate) fn forget(&self) {
+        let _entries = lock(&self.entries);
+        self.wait_counters.forgotten.add_exclusive(1);
     }
 
     /// Adds an entry for a new key, whose first permit the caller acquires.

@@ -132,9 +132,9 @@ where
 
     fn poll(&mut self, waiter: &mut Option<WaiterId>, waker: &Waker) -> Option<WaitOutcome> {
         let (entry, shard) = self.entry();
-        let outcome = shard.poll(self.guard.shard_config(), entry.index(), waiter, waker);
-        if matches!(outcome, Some(WaitOutcome::Expired | WaitOutcome::Closed)) {
-            self.key = SourceKey::Ended { waiting: 0 };
+        let (outcome, waiting) = shard.poll(self.guard.shard_config(), entry.index(), waiter, waker);
+        if matches!(outcome, Some(WaitOutcome::Expired | WaitOutcome::Evicted | WaitOutcome::Closed)) {
+            self.key = SourceKey::Ended { waiting };
         }
         outcome
     }
@@ -160,6 +160,12 @@ where
         let (entry, shard) = self.entry();
         let is_closed = shard.release(self.guard.shard_config(), entry.index(), || self.core().grant_time());
         is_closed && self.guard.is_drained()
+    }
+
+    fn forget(&mut self) -> bool {
+        let (_, shard) = self.entry();
+        shard.forget();
+        self.guard.is_drained()
     }
 
     fn expire_grants(&mut self, limit: Instant, now: Instant) -> (usize, Option<Instant>) {

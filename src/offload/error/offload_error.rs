@@ -55,6 +55,7 @@ struct ErrorDetails {
     /// How many tasks were queued in a pool that was full.
     queued: Option<usize>,
     waited: Option<Duration>,
+    retry_after: Option<Duration>,
     panic: Option<Panic>,
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
@@ -85,6 +86,15 @@ impl OffloadError {
         self.0.waited
     }
 
+    /// Returns how long to wait before the next attempt, if [`with_retry_after`](Self::with_retry_after) has set it.
+    ///
+    /// A pool does not measure how long its tasks run, so its own errors have no estimate. An
+    /// [overload](Self::is_overload) without one becomes a refusal that asks for a retry after one second.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
     /// Returns how far the task got.
     #[must_use]
     pub fn progress(&self) -> Progress {
@@ -97,7 +107,8 @@ impl OffloadError {
         self.0.panic.as_ref()
     }
 
-    /// Returns the panic of a task that [panicked](OffloadErrorKind::Panicked).
+    /// Returns the panic of a task that [panicked](OffloadErrorKind::Panicked), with its
+    /// [payload](Panic::into_payload). [`Panic::resume_unwind`] continues the panic.
     ///
     /// # Errors
     ///
@@ -127,6 +138,13 @@ impl OffloadError {
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.0.source = Some(Arc::from(source.into()));
+        self
+    }
+
+    /// Sets how long to wait before the next attempt. A [refusal](crate::web) for an overload sends it to the client.
+    #[must_use]
+    pub fn with_retry_after(mut self, retry_after: Duration) -> Self {
+        self.0.retry_after = Some(retry_after);
         self
     }
 
@@ -178,6 +196,7 @@ impl From<OffloadErrorKind> for OffloadError {
             label: None,
             queued: None,
             waited: None,
+            retry_after: None,
             panic: None,
             source: None,
         };
@@ -191,6 +210,7 @@ impl PartialEq for OffloadError {
         let (left, right) = (&*self.0, &*other.0);
         (left.kind, left.progress, left.queued, left.waited) == (right.kind, right.progress, right.queued, right.waited)
             && (&left.pool, &left.label, &left.panic) == (&right.pool, &right.label, &right.panic)
+            && left.retry_after == right.retry_after
     }
 }
 
@@ -267,14 +287,15 @@ impl fmt::Display for OffloadError {
 
 impl fmt::Debug for OffloadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ErrorDetails { kind, progress, pool, label, queued, waited, panic, source } = &*self.0;
+        let ErrorDetails { kind, progress, pool, label, queued, waited, retry_after, panic, source } = &*self.0;
         let mut debug = f.debug_struct("OffloadError");
         debug.field("kind", kind).field("progress", progress);
-        let details: [(&str, Option<&dyn fmt::Debug>); 6] = [
+        let details: [(&str, Option<&dyn fmt::Debug>); 7] = [
             ("pool", pool.as_ref().map(|pool| pool as _)),
             ("label", label.as_ref().map(|label| label as _)),
             ("queued", queued.as_ref().map(|queued| queued as _)),
             ("waited", waited.as_ref().map(|waited| waited as _)),
+            ("retry_after", retry_after.as_ref().map(|retry_after| retry_after as _)),
             ("panic", panic.as_ref().map(|panic| panic as _)),
             ("source", source.as_ref().map(|source| source as _)),
         ];

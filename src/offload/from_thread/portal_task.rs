@@ -11,7 +11,7 @@ use super::error::FromThreadError;
 use super::executor::ThreadExecutor;
 use super::portal::Portal;
 use crate::debug::impl_debug;
-use crate::panic::{Panic, catch, discard};
+use crate::panic::{Panic, catch_owned, discard};
 use crate::park::runs_async_tasks;
 
 /// Async code that a [`Portal`] runs. Created by [`Portal::spawn`].
@@ -51,7 +51,7 @@ impl<T: Send + 'static> PortalTask<T> {
             return Err(FromThreadError::BlockingInAsync);
         }
         ThreadExecutor::current().block_on(self.task).unwrap_or_else(|error| match error.try_into_panic() {
-            Ok(payload) => Err(FromThreadError::Panicked(Panic::from_payload(payload))),
+            Ok(payload) => Err(FromThreadError::Panicked(Panic::with_payload(payload))),
             Err(_) if self.cancel.is_cancelled() => Err(FromThreadError::Cancelled),
             Err(_) => Err(FromThreadError::Closed),
         })
@@ -94,7 +94,7 @@ async fn run<F: Future>(
         return Err(FromThreadError::Cancelled);
     }
     // The panic is caught here, since tokio does not record its location.
-    let caught = poll_fn(|cx| match catch(|| future.as_mut().poll(cx)) {
+    let caught = poll_fn(|cx| match catch_owned(|| future.as_mut().poll(cx)) {
         Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
         Ok(Poll::Pending) => Poll::Pending,
         Err(panic) => Poll::Ready(Err(FromThreadError::Panicked(panic))),

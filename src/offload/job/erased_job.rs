@@ -5,7 +5,6 @@ use std::task::{Context, Poll, Waker};
 
 use super::context::TaskOptions;
 use crate::offload::error::OffloadError;
-use crate::panic::catch;
 use crate::sync::atomic::{AtomicU8, Ordering};
 
 const CANCELLED: u8 = 1;
@@ -82,12 +81,5 @@ impl CallerFlags {
 
     pub(crate) fn is_abandoned(&self) -> bool {
         self.0.load(Ordering::Relaxed) & ABANDONED != 0
-    }
-}
-
-/// Calls a waker, which is user code: its panic must not unwind into this thread.
-pub(crate) fn wake(waker: Option<Waker>) {
-    if let Some(waker) = waker {
-        let _ = catch(|| waker.wake());
     }
 }

@@ -6,12 +6,13 @@ use std::task::{Context, Poll, Waker};
 
 use super::caller_context::CallerContext;
 use super::context::{TaskContext, TaskOptions};
-use super::erased_job::{AwaitableJob, CallerFlags, RunnableJob, SharedJob, wake};
+use super::erased_job::{AwaitableJob, CallerFlags, RunnableJob, SharedJob};
 use crate::debug::impl_debug;
 use crate::detached::DetachedEntry;
 use crate::offload::error::{OffloadError, OffloadErrorKind};
-use crate::panic::{catch, discard};
+use crate::panic::{catch_owned, discard};
 use crate::sync::{Mutex, lock};
+use crate::wake::wake;
 use crate::waker_slot::WakerSlot;
 
 /// The closure of a task until it runs, and its result from then on.
@@ -122,7 +123,7 @@ where
         let Some(work) = self.start() else { return };
         let cx = TaskContext(Arc::clone(&self) as SharedJob);
         let run = || cx.clone().enter(|| self.caller.enter(|| work(&cx)));
-        let result = catch(run).map_err(OffloadError::panicked);
+        let result = catch_owned(run).map_err(OffloadError::panicked);
         self.finish(result);
     }
 

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use tokio::task::coop;
 
+use super::blocking;
 use super::capacity_limiter::{CapacityLimiter, SharedLimiter};
 use super::error::LimiterError;
 use super::permit::{HeldTokens, OwnedLimiterPermit};
@@ -82,6 +83,43 @@ impl SharedLimiter {
     pub fn try_acquire_many_owned(self, tokens: usize) -> Result<OwnedLimiterPermit, LimiterError> {
         let tokens = self.semaphores.try_acquire(TokenRequest::many(tokens))?;
         Ok(HeldTokens { limiter: self, tokens })
+    }
+
+    /// Acquires one token, from the reserve if no other is free.
+    ///
+    /// # Errors
+    ///
+    /// See [`CapacityLimiter::try_acquire_reserved`].
+    pub fn try_acquire_reserved_owned(self) -> Result<OwnedLimiterPermit, LimiterError> {
+        let tokens = self.semaphores.try_acquire(TokenRequest::Reserved)?;
+        Ok(HeldTokens { limiter: self, tokens })
+    }
+
+    /// Blocks this thread until it has acquired one token.
+    ///
+    /// # Errors
+    ///
+    /// See [`CapacityLimiter::acquire_blocking`].
+    pub fn acquire_owned_blocking(self) -> Result<OwnedLimiterPermit, LimiterError> {
+        blocking::acquire(self, TokenRequest::ONE)
+    }
+
+    /// Blocks this thread until it has acquired `tokens` tokens.
+    ///
+    /// # Errors
+    ///
+    /// See [`CapacityLimiter::acquire_many_blocking`].
+    pub fn acquire_many_owned_blocking(self, tokens: usize) -> Result<OwnedLimiterPermit, LimiterError> {
+        blocking::acquire(self, TokenRequest::many(tokens))
+    }
+
+    /// Blocks this thread until it has acquired one token, from the reserve if no other is free.
+    ///
+    /// # Errors
+    ///
+    /// See [`CapacityLimiter::acquire_reserved_blocking`].
+    pub fn acquire_reserved_owned_blocking(self) -> Result<OwnedLimiterPermit, LimiterError> {
+        blocking::acquire(self, TokenRequest::Reserved)
     }
 }
 

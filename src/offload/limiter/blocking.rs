@@ -1,5 +1,6 @@
 //! Waiting for tokens on a thread that may block: the same queue as for tasks, with the thread parked.
 
+use std::ops::Deref;
 use std::task::Poll;
 use std::thread;
 
@@ -11,10 +12,10 @@ use super::semaphores::TokenRequest;
 use crate::park::{current_thread_waker, runs_async_tasks};
 
 /// Parks this thread until the requested tokens are acquired.
-pub(super) fn acquire(
-    limiter: &CapacityLimiter,
+pub(super) fn acquire<L: Deref<Target = CapacityLimiter>>(
+    limiter: L,
     request: TokenRequest,
-) -> Result<HeldTokens<&CapacityLimiter>, LimiterError> {
+) -> Result<HeldTokens<L>, LimiterError> {
     if runs_async_tasks() {
         return Err(LimiterError::BlockingInAsync);
     }

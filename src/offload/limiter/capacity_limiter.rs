@@ -114,7 +114,8 @@ impl CapacityLimiter {
         /// and the new work waits for the clean-up, both are deadlocked ([fastapi#3205]). Use the reserve only for work
         /// that does not itself wait for the holder of a token.
         ///
-        /// The reserve never changes, and a pause does not affect it.
+        /// The reserve never grows, and a pause does not affect it. It shrinks only if a permit of it is
+        /// [forgotten](HeldTokens::forget).
         ///
         /// [fastapi#3205]: https://github.com/fastapi/fastapi/issues/3205
         ///
@@ -275,7 +276,8 @@ impl CapacityLimiter {
     /// # Errors
     ///
     /// Returns [`LimiterError::WouldBlock`] if too few tokens are free or a caller is queued, [`LimiterError::Closed`]
-    /// if the limiter is closed, and [`LimiterError::TooMany`] for more than [`MAX_TOTAL`](Self::MAX_TOTAL) tokens.
+    /// if the limiter is closed, [`LimiterError::AboveTotal`] for more tokens than the limiter has, which another
+    /// attempt cannot change, and [`LimiterError::TooMany`] for more than [`MAX_TOTAL`](Self::MAX_TOTAL) tokens.
     pub fn try_acquire_many(&self, tokens: usize) -> Result<LimiterPermit<'_>, LimiterError> {
         self.try_acquire_request(TokenRequest::many(tokens))
     }
@@ -306,6 +308,16 @@ impl CapacityLimiter {
     /// closed.
     pub fn try_acquire_reserved(&self) -> Result<LimiterPermit<'_>, LimiterError> {
         self.try_acquire_request(TokenRequest::Reserved)
+    }
+
+    /// Acquires one token, like [`try_acquire_reserved`](Self::try_acquire_reserved). The permit may outlive the
+    /// caller.
+    ///
+    /// # Errors
+    ///
+    /// The same as `try_acquire_reserved`.
+    pub fn try_acquire_reserved_owned(self: Arc<Self>) -> Result<OwnedLimiterPermit, LimiterError> {
+        SharedLimiter::from(self).try_acquire_reserved_owned()
     }
 
     /// Blocks this thread until it has acquired one token, in the same queue as the futures.
@@ -339,6 +351,36 @@ impl CapacityLimiter {
     /// The same as [`acquire_blocking`](Self::acquire_blocking).
     pub fn acquire_reserved_blocking(&self) -> Result<LimiterPermit<'_>, LimiterError> {
         blocking::acquire(self, TokenRequest::Reserved)
+    }
+
+    /// Blocks this thread until it has acquired one token, like [`acquire_blocking`](Self::acquire_blocking). The permit
+    /// may outlive the caller.
+    ///
+    /// # Errors
+    ///
+    /// The same as `acquire_blocking`.
+    pub fn acquire_owned_blocking(self: Arc<Self>) -> Result<OwnedLimiterPermit, LimiterError> {
+        SharedLimiter::from(self).acquire_owned_blocking()
+    }
+
+    /// Blocks this thread until it has acquired `tokens` tokens, like
+    /// [`acquire_many_blocking`](Self::acquire_many_blocking). The permit may outlive the caller.
+    ///
+    /// # Errors
+    ///
+    /// The same as `acquire_many_blocking`.
+    pub fn acquire_many_owned_blocking(self: Arc<Self>, tokens: usize) -> Result<OwnedLimiterPermit, LimiterError> {
+        SharedLimiter::from(self).acquire_many_owned_blocking(tokens)
+    }
+
+    /// Blocks this thread until it has acquired one token, like
+    /// [`acquire_reserved_blocking`](Self::acquire_reserved_blocking). The permit may outlive the caller.
+    ///
+    /// # Errors
+    ///
+    /// The same as `acquire_blocking`.
+    pub fn acquire_reserved_owned_blocking(self: Arc<Self>) -> Result<OwnedLimiterPermit, LimiterError> {
+        SharedLimiter::from(self).acquire_reserved_owned_blocking()
     }
 
     /// Returns the semaphore of the ordinary tokens, for a pool that waits for tokens without futures and permits.

@@ -1,15 +1,21 @@
 //! Closing a limiter, and waiting until no token is held.
 
+use std::pin::pin;
+
 use super::capacity_limiter::CapacityLimiter;
 use super::semaphores::{AcquiredTokens, TokenRequest};
-use crate::semaphore::{Tokens, WaiterId};
+use crate::panic::FirstPanic;
+use crate::semaphore::WaiterId;
+use crate::wake::Contained;
 
 impl CapacityLimiter {
     /// Closes the limiter and its reserve: queued and future callers fail with
     /// [`LimiterError::Closed`](super::LimiterError::Closed). Holders keep their tokens.
     pub fn close(&self) {
-        self.semaphores.close();
+        let mut panics = FirstPanic::default();
+        panics.run(|| self.semaphores.close());
         self.notify_if_drained();
+        panics.propagate();
     }
 
     /// Returns `true` if the limiter was [closed](Self::close).
@@ -44,7 +50,7 @@ impl CapacityLimiter {
     pub async fn drained(&self) {
         loop {
             // The future is created before the check, so that it does not miss a notification after the check.
-            let notified = self.drained.notified();
+            let notified = Contained(pin!(self.drained.notified()));
             if self.semaphores.is_drained() {
                 return;
             }
@@ -67,6 +73,12 @@ impl CapacityLimiter {
         self.notify_if_drained();
     }
 
+    /// Removes tokens that are held: the total shrinks by as many.
+    pub(super) fn forget(&self, tokens: AcquiredTokens) {
+        self.semaphores.forget(tokens);
+        self.notify_if_drained();
+    }
+
     /// Removes a caller from the queue. Tokens that were granted to it go to the next callers.
     pub(super) fn cancel(&self, request: TokenRequest, waiter: WaiterId) {
         self.semaphores.cancel(request, waiter);
@@ -75,7 +87,7 @@ impl CapacityLimiter {
 
     /// Releases one token of a pool, which holds tokens without permits.
     pub(crate) fn release_for_pool(&self) {
-        self.release(AcquiredTokens::Ordinary(Tokens::ONE));
+        self.release(AcquiredTokens::ONE);
     }
 
     /// Removes a pool from the queue. The pool waits for one token.

@@ -17,6 +17,11 @@ pub enum LimiterError {
     /// [`CapacityLimiter::MAX_TOTAL`]: super::CapacityLimiter::MAX_TOTAL
     #[error("more tokens than a limiter can have (2^31 - 1): count in larger units")]
     TooMany,
+    /// The caller requested more tokens than the limiter has, and does not wait. Another attempt fails until the
+    /// [total](super::CapacityLimiter::set_total) has grown. (A limiter whose total is 0 is paused: it returns
+    /// [`WouldBlock`](Self::WouldBlock).)
+    #[error("more tokens than the limiter's total: request fewer, or raise the total")]
+    AboveTotal,
     /// The limiter is closed.
     #[error("the limiter is closed: stop, or use another one")]
     Closed,

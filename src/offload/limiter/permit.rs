@@ -1,6 +1,7 @@
 //! [`LimiterPermit`] and [`OwnedLimiterPermit`], tokens that are held.
 
 use std::ops::Deref;
+use std::{mem, ptr};
 
 use super::capacity_limiter::{CapacityLimiter, SharedLimiter};
 use super::semaphores::AcquiredTokens;
@@ -22,7 +23,7 @@ pub type OwnedLimiterPermit = HeldTokens<SharedLimiter>;
 /// Tokens of a [`CapacityLimiter`]. `L` is a reference to the limiter or shares ownership of it.
 ///
 /// [`LimiterPermit`] and [`OwnedLimiterPermit`] are aliases of this type.
-#[must_use = "the tokens are released as soon as the permit is dropped: bind it to `_permit`, not to `_`"]
+#[must_use = "the tokens are released as soon as the permit is dropped: bind it to a name such as `_permit`, not to `_`"]
 pub struct HeldTokens<L: Deref<Target = CapacityLimiter>> {
     pub(super) limiter: L,
     pub(super) tokens: AcquiredTokens,
@@ -33,6 +34,75 @@ impl<L: Deref<Target = CapacityLimiter>> HeldTokens<L> {
     #[must_use]
     pub fn tokens(&self) -> usize {
         self.tokens.count()
+    }
+
+    /// Adds the tokens of `other` to this permit.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `other` holds tokens of another limiter.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), onelane::offload::LimiterError> {
+    /// let limiter = onelane::CapacityLimiter::new(10);
+    /// let mut all = limiter.try_acquire_many(4)?;
+    /// all.merge(limiter.try_acquire()?);
+    /// assert_eq!(all.tokens(), 5);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn merge(&mut self, mut other: Self) {
+        assert!(ptr::eq(&*self.limiter, &*other.limiter), "only permits of the same limiter can be merged");
+        self.tokens = self.tokens.merge(mem::replace(&mut other.tokens, AcquiredTokens::NOTHING));
+    }
+
+    /// Moves `tokens` tokens to a new permit, which releases them separately. Returns `None` if this permit holds
+    /// fewer tokens, and then changes nothing.
+    ///
+    /// Tokens of the [reserve](CapacityLimiter::with_reserve) are moved last.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let limiter = onelane::CapacityLimiter::new(10);
+    /// let mut all = limiter.try_acquire_many(4)?;
+    /// let one = all.split(1).ok_or("too few tokens")?;
+    /// assert_eq!((all.tokens(), one.tokens()), (3, 1));
+    /// drop(one);
+    /// assert_eq!(limiter.stats().borrowed, 3);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn split(&mut self, tokens: usize) -> Option<Self>
+    where
+        L: Clone,
+    {
+        let limiter = self.limiter.clone();
+        self.tokens.split(tokens).map(|tokens| Self { limiter, tokens })
+    }
+
+    /// Removes the tokens from the limiter instead of releasing them: the [total](CapacityLimiter::total) shrinks by
+    /// as many, but not below zero. [`update_total`](CapacityLimiter::update_total) can add tokens again, except to the
+    /// reserve.
+    ///
+    /// The tokens are no longer held, so [`drained`](CapacityLimiter::drained) does not wait for them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), onelane::offload::LimiterError> {
+    /// let limiter = onelane::CapacityLimiter::new(10);
+    /// limiter.try_acquire_many(4)?.forget();
+    /// assert_eq!((limiter.total(), limiter.stats().borrowed), (6, 0));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn forget(mut self) {
+        self.limiter.forget(mem::replace(&mut self.tokens, AcquiredTokens::NOTHING));
     }
 }
 

@@ -3,6 +3,7 @@
 use std::task::Waker;
 
 use super::error::LimiterError;
+use crate::panic::FirstPanic;
 use crate::semaphore::{EnqueueOutcome, SemaphoreRefusal, TokenSemaphore, Tokens, WaitOutcome, WaiterId};
 use crate::sync::const_unless_loom;
 
@@ -10,8 +11,11 @@ use crate::sync::const_unless_loom;
 #[derive(Debug)]
 pub(super) struct LimiterSemaphores {
     ordinary: TokenSemaphore,
-    /// Only requests for a reserved token use the reserve, and each acquires one token. Its total does not change.
+    /// Only requests for a reserved token use the reserve, and each acquires one token. Its total shrinks only if a
+    /// permit is forgotten.
     reserve: TokenSemaphore,
+    /// `true` if the limiter was created with a reserve. A caller must not change its queue while it waits.
+    has_reserve: bool,
 }
 
 /// What a caller requests. It stays the same while the caller waits, and so does the semaphore that the caller waits
@@ -28,11 +32,9 @@ pub(super) enum TokenRequest {
 
 /// Tokens that a caller has acquired and must release.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum AcquiredTokens {
-    Ordinary(Tokens),
-    /// One token of the reserve.
-    Reserve,
-    Nothing,
+pub(super) struct AcquiredTokens {
+    ordinary: Option<Tokens>,
+    reserve: Option<Tokens>,
 }
 
 impl TokenRequest {
@@ -48,20 +50,49 @@ impl TokenRequest {
 }
 
 impl AcquiredTokens {
-    pub(super) fn count(self) -> usize {
-        match self {
-            Self::Ordinary(tokens) => tokens.count(),
-            Self::Reserve => 1,
-            Self::Nothing => 0,
-        }
+    pub(super) const NOTHING: Self = Self { ordinary: None, reserve: None };
+    pub(super) const ONE: Self = Self::ordinary(Tokens::ONE);
+    /// One token of the reserve.
+    const RESERVED: Self = Self { ordinary: None, reserve: Some(Tokens::ONE) };
+
+    const fn ordinary(tokens: Tokens) -> Self {
+        Self { ordinary: Some(tokens), reserve: None }
     }
+
+    #[inline]
+    pub(super) fn count(self) -> usize {
+        count(self.ordinary) + count(self.reserve)
+    }
+
+    /// Returns the tokens of both.
+    pub(super) fn merge(self, other: Self) -> Self {
+        // A semaphore never has more tokens in use than its largest number of tokens.
+        let sum = |left, right| Tokens::new(count(left) + count(right));
+        Self { ordinary: sum(self.ordinary, other.ordinary), reserve: sum(self.reserve, other.reserve) }
+    }
+
+    /// Takes `tokens` tokens away, those of the reserve last. Returns `None` if there are fewer.
+    pub(super) fn split(&mut self, tokens: usize) -> Option<Self> {
+        let from_reserve = tokens.saturating_sub(count(self.ordinary));
+        let remaining_reserve = count(self.reserve).checked_sub(from_reserve)?;
+        let from_ordinary = tokens - from_reserve;
+        let remaining_ordinary = count(self.ordinary) - from_ordinary;
+        *self = Self { ordinary: Tokens::new(remaining_ordinary), reserve: Tokens::new(remaining_reserve) };
+        Some(Self { ordinary: Tokens::new(from_ordinary), reserve: Tokens::new(from_reserve) })
+    }
+}
+
+#[inline]
+fn count(tokens: Option<Tokens>) -> usize {
+    tokens.map_or(0, Tokens::count)
 }
 
 impl LimiterSemaphores {
     const_unless_loom! {
         /// Both numbers are at most [`MAX_TOKENS`](crate::semaphore::MAX_TOKENS).
         pub(super) fn new(total: usize, reserve: usize) -> Self {
-            Self { ordinary: TokenSemaphore::with_total(total), reserve: TokenSemaphore::with_total(reserve) }
+            let ordinary = TokenSemaphore::with_total(total);
+            Self { ordinary, reserve: TokenSemaphore::with_total(reserve), has_reserve: reserve > 0 }
         }
     }
 
@@ -74,24 +105,39 @@ impl LimiterSemaphores {
     }
 
     pub(super) fn close(&self) {
-        self.ordinary.close();
-        self.reserve.close();
+        let mut panics = FirstPanic::default();
+        for semaphore in self.both() {
+            panics.run(|| semaphore.close());
+        }
+        panics.propagate();
     }
 
     /// Acquires the tokens without waiting.
     #[inline]
     pub(super) fn try_acquire(&self, request: TokenRequest) -> Result<AcquiredTokens, LimiterError> {
         match request {
-            TokenRequest::Tokens(tokens) => {
-                self.ordinary.try_acquire(tokens).map(|()| AcquiredTokens::Ordinary(tokens)).map_err(error)
-            }
+            TokenRequest::Tokens(tokens) => match self.ordinary.try_acquire(tokens) {
+                Ok(()) => Ok(AcquiredTokens::ordinary(tokens)),
+                Err(refused) => Err(self.error_of(refused, tokens)),
+            },
             TokenRequest::Reserved => match self.ordinary.try_acquire(Tokens::ONE) {
-                Ok(()) => Ok(AcquiredTokens::Ordinary(Tokens::ONE)),
-                Err(_) => self.reserve.try_acquire(Tokens::ONE).map(|()| AcquiredTokens::Reserve).map_err(error),
+                Ok(()) => Ok(AcquiredTokens::ONE),
+                Err(_) => self.reserve.try_acquire(Tokens::ONE).map(|()| AcquiredTokens::RESERVED).map_err(error),
             },
             TokenRequest::Nothing if self.ordinary.is_closed() => Err(LimiterError::Closed),
-            TokenRequest::Nothing => Ok(AcquiredTokens::Nothing),
+            TokenRequest::Nothing => Ok(AcquiredTokens::NOTHING),
             TokenRequest::TooMany => Err(LimiterError::TooMany),
+        }
+    }
+
+    /// Returns the error of a caller that does not wait for `tokens` ordinary tokens.
+    fn error_of(&self, refused: SemaphoreRefusal, tokens: Tokens) -> LimiterError {
+        match error(refused) {
+            // A total of zero is a pause, after which the tokens may be available.
+            LimiterError::WouldBlock if (1..tokens.count()).contains(&self.ordinary.total()) => {
+                LimiterError::AboveTotal
+            }
+            error => error,
         }
     }
 
@@ -129,6 +175,7 @@ impl LimiterSemaphores {
             WaitOutcome::Acquired => Ok(acquired),
             WaitOutcome::Closed => Err(LimiterError::Closed),
             WaitOutcome::Expired => unreachable!("a limiter's grants have no time limit"),
+            WaitOutcome::Evicted => unreachable!("a limiter serves its callers in FIFO order"),
         })
     }
 
@@ -143,9 +190,11 @@ impl LimiterSemaphores {
     #[inline]
     pub(super) fn try_release(&self, tokens: AcquiredTokens) -> bool {
         match tokens {
-            AcquiredTokens::Ordinary(tokens) => self.ordinary.try_release(tokens),
-            AcquiredTokens::Reserve => self.reserve.try_release(Tokens::ONE),
-            AcquiredTokens::Nothing => true,
+            AcquiredTokens { ordinary: Some(tokens), reserve: None } => self.ordinary.try_release(tokens),
+            AcquiredTokens { ordinary: None, reserve: Some(tokens) } => self.reserve.try_release(tokens),
+            AcquiredTokens { ordinary: None, reserve: None } => true,
+            // One of the two could be released, and the other not.
+            AcquiredTokens { ordinary: Some(_), reserve: Some(_) } => false,
         }
     }
 
@@ -156,10 +205,23 @@ impl LimiterSemaphores {
 
     /// Releases tokens, or grants them to the next waiters.
     pub(super) fn release(&self, tokens: AcquiredTokens) {
-        match tokens {
-            AcquiredTokens::Ordinary(tokens) => self.ordinary.release(tokens),
-            AcquiredTokens::Reserve => self.reserve.release(Tokens::ONE),
-            AcquiredTokens::Nothing => {}
+        let mut panics = FirstPanic::default();
+        if let Some(tokens) = tokens.ordinary {
+            panics.run(|| self.ordinary.release(tokens));
+        }
+        if let Some(tokens) = tokens.reserve {
+            panics.run(|| self.reserve.release(tokens));
+        }
+        panics.propagate();
+    }
+
+    /// Removes tokens that are held: the totals shrink by as many.
+    pub(super) fn forget(&self, tokens: AcquiredTokens) {
+        if let Some(tokens) = tokens.ordinary {
+            self.ordinary.forget(tokens);
+        }
+        if let Some(tokens) = tokens.reserve {
+            self.reserve.forget(tokens);
         }
     }
 
@@ -167,11 +229,9 @@ impl LimiterSemaphores {
     /// the wait.
     fn queue_for(&self, request: TokenRequest) -> Option<(&TokenSemaphore, Tokens, AcquiredTokens)> {
         match request {
-            TokenRequest::Reserved if self.reserve.total() > 0 => {
-                Some((&self.reserve, Tokens::ONE, AcquiredTokens::Reserve))
-            }
+            TokenRequest::Reserved if self.has_reserve => Some((&self.reserve, Tokens::ONE, AcquiredTokens::RESERVED)),
             TokenRequest::Reserved => self.queue_for(TokenRequest::ONE),
-            TokenRequest::Tokens(tokens) => Some((&self.ordinary, tokens, AcquiredTokens::Ordinary(tokens))),
+            TokenRequest::Tokens(tokens) => Some((&self.ordinary, tokens, AcquiredTokens::ordinary(tokens))),
             TokenRequest::Nothing | TokenRequest::TooMany => None,
         }
     }

@@ -91,8 +91,13 @@ impl<S: Stream> Iterator for BlockingIter<S> {
     ///
     /// Panics on a thread that runs async tasks, since the call would block those tasks. Use the stream itself there.
     /// [`try_next`](BlockingIter::try_next) returns an error instead.
+    #[track_caller]
     fn next(&mut self) -> Option<S::Item> {
-        self.try_next().unwrap_or_else(|error| panic!("BlockingIter::next: {error}"))
+        // A closure would panic at its own location, not at the caller's.
+        match self.try_next() {
+            Ok(item) => item,
+            Err(error) => panic!("BlockingIter::next: {error}"),
+        }
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

@@ -1,8 +1,8 @@
 //! [`Producer`], the side of a stream that runs on a thread of the pool.
 
 use super::buffer::{Buffer, ParkOutcome, PushOutcome};
-use crate::offload::job::wake;
-use crate::panic::{Panic, catch, discard};
+use crate::panic::{Panic, catch_owned, discard};
+use crate::wake::wake;
 
 /// An iterator, which moves from task to task, and how to measure its items.
 pub(super) struct Producer<T> {
@@ -53,7 +53,7 @@ impl<T> Producer<T> {
     pub(super) fn run(mut self, buffer: &StreamBuffer<T>, is_one_at_a_time: bool) {
         let panicked = loop {
             let sink = ItemSink { buffer, size: self.size.as_deref(), is_one_at_a_time };
-            match catch(|| (self.fill)(&sink)) {
+            match catch_owned(|| (self.fill)(&sink)) {
                 Ok(FillOutcome::Exhausted) => break None,
                 Ok(FillOutcome::Closed) => return discard(self),
                 Ok(FillOutcome::Full) => match buffer.park(self, is_one_at_a_time) {
@@ -66,7 +66,7 @@ impl<T> Producer<T> {
         };
         // Drop the producer before the buffer ends: a consumer that sees the end also sees that the iterator has
         // released what it held.
-        let dropped = catch(|| drop(self)).err();
+        let dropped = catch_owned(|| drop(self)).err();
         let waker = buffer.end(panicked.or(dropped));
         wake(waker);
     }

@@ -10,7 +10,6 @@ use tokio::sync::Notify;
 use super::workers::Workers;
 use crate::offload::error::OffloadErrorKind;
 use crate::offload::limiter::SharedLimiter;
-use crate::panic::catch;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
 /// What all [`Workers`] of a pool share.
@@ -77,8 +76,7 @@ impl WorkersConfig {
 
     /// Wakes the callers of `drained()`, which then check the pool.
     pub(super) fn notify_drained(&self) {
-        // Wakers are user code.
-        let _ = catch(|| self.drained.notify_waiters());
+        self.drained.notify_waiters();
     }
 
     /// Identifies the limiter. A task that holds a token of a limiter must not wait for another token of the same one.

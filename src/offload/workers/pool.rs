@@ -1,5 +1,6 @@
 //! [`Pool`], what blocking and CPU pools have in common.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use super::runtimes::Runtimes;
 use super::workers::Workers;
 use crate::offload::error::OffloadError;
 use crate::offload::stats::{PoolStats, RunningTask};
+use crate::wake::Contained;
 
 /// What all handles of a pool share.
 #[derive(Debug)]
@@ -74,7 +76,7 @@ impl Pool {
     pub(crate) async fn drained(&self) {
         loop {
             // The future is created before the check, so that it does not miss a notification after the check.
-            let notified = self.config.drained.notified();
+            let notified = Contained(pin!(self.config.drained.notified()));
             if self.config.is_closed() && self.all_workers().iter().all(|workers| workers.is_drained()) {
                 return;
             }

@@ -8,8 +8,9 @@ use super::config::KeepAlive;
 use super::parker::{Parker, UnparkReason};
 use super::scheduling::WorkerStep;
 use super::workers::Workers;
-use crate::offload::job::{TaskContext, wake};
+use crate::offload::job::TaskContext;
 use crate::panic::discard;
+use crate::wake::wake;
 
 /// Runs tasks on one thread.
 #[derive(Debug)]

@@ -29,10 +29,11 @@ use super::tokens::{TokenAttempt, TokenWaker};
 use super::worker::Worker;
 use crate::debug::impl_debug;
 use crate::offload::error::{OffloadError, OffloadErrorKind};
-use crate::offload::job::{Priority, SharedJob, TaskContext, wake};
+use crate::offload::job::{Priority, SharedJob, TaskContext};
 use crate::panic::discard;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard, lock};
+use crate::wake::wake;
 
 /// Queued tasks, and the threads that run them.
 pub(crate) struct Workers {

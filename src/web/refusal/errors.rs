@@ -103,7 +103,7 @@ impl From<FlightError<Infallible>> for Refusal {
             }
         };
         let is_overload = matches!(error.kind(), FlightErrorKind::TooManyWaiters | FlightErrorKind::Timeout);
-        let retry_after = is_overload.then_some(MIN_RETRY_AFTER);
+        let retry_after = is_overload.then(|| error.retry_after().unwrap_or(MIN_RETRY_AFTER));
         Self::new(RefusalReason::Flight(error), problem).with_retry_after(retry_after)
     }
 }
@@ -142,7 +142,7 @@ impl From<OffloadError> for Refusal {
                 problem!(500, "no-runtime", "No runtime", "The server's handler started work where it can't run.")
             }
         };
-        let retry_after = error.is_overload().then_some(MIN_RETRY_AFTER);
+        let retry_after = error.is_overload().then(|| error.retry_after().unwrap_or(MIN_RETRY_AFTER));
         Self::new(RefusalReason::Offload(error), problem).with_retry_after(retry_after)
     }
 }

@@ -140,6 +140,7 @@ impl Refusal {
     /// # Panics
     ///
     /// Panics if `status` is not from 400 to 599.
+    #[track_caller]
     pub fn with_status(mut self, status: u16) -> Self {
         assert!((400..600).contains(&status), "a refusal must have a status from 400 to 599, not {status}");
         self.status = status;
@@ -181,9 +182,11 @@ impl Refusal {
         let name = name.into();
         let is_own = ["type", "title", "status", "detail"].contains(&&*name);
         assert!(!is_own, "the member {name:?} has its own method: use with_{name}");
-        let value = serde_json::to_value(value);
-        let value = value.unwrap_or_else(|error| panic!("the member {name:?} cannot be serialized: {error}"));
-        self.extras().members.insert(name, value);
+        // A closure would panic at its own location, not at the caller's.
+        match serde_json::to_value(value) {
+            Ok(value) => self.extras().members.insert(name, value),
+            Err(error) => panic!("the member {name:?} cannot be serialized: {error}"),
+        };
         self
     }
 
@@ -192,6 +195,7 @@ impl Refusal {
     /// # Panics
     ///
     /// Panics if `name` is not a token of RFC 9110, or if `value` is not visible ASCII.
+    #[track_caller]
     pub fn with_header(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Cow<'static, str>>) -> Self {
         let (name, value) = (name.into(), value.into());
         assert!(is_header_name(&name), "{name:?} is not a header name");
@@ -205,6 +209,7 @@ impl Refusal {
     /// # Panics
     ///
     /// Panics if `content_type` is not visible ASCII.
+    #[track_caller]
     pub fn with_body(mut self, content_type: impl Into<Cow<'static, str>>, body: impl Into<Bytes>) -> Self {
         let content_type = content_type.into();
         assert!(is_visible_ascii(&content_type), "{content_type:?} is not a content type");

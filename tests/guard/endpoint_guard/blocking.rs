@@ -1,11 +1,12 @@
 //! Callers that block a thread.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 
 use onelane::EndpointGuard;
-use onelane::guard::AcquireErrorKind;
+use onelane::guard::{AcquireErrorKind, SharedGuard};
 use tokio::task::{LocalSet, block_in_place, coop, spawn_blocking};
 use tokio_test::{assert_pending, assert_ready_ok, task};
 
@@ -126,4 +127,25 @@ async fn refused_acquire_blocking_spends_no_coop_budget() {
         });
         assert_eq!(left.await.unwrap(), whole - spent);
     }
+}
+
+#[test]
+fn owned_permit_of_a_blocking_caller_outlives_its_reference_to_the_guard() {
+    let guard = Arc::new(EndpointGuard::new("owned"));
+    let held = guard.try_acquire().unwrap();
+    let waiting = thread::spawn({
+        let guard = Arc::clone(&guard);
+        move || guard.acquire_owned_blocking().unwrap()
+    });
+    spin_until(|| guard.stats().waiting == 1);
+    drop(held);
+    let permit = waiting.join().unwrap();
+    assert_eq!(guard.stats().held, 1);
+    drop(permit);
+    assert_idle(&guard);
+    let refused = current_thread().block_on(async { guard.acquire_owned_blocking().map(drop) });
+    assert_eq!(kind(refused.unwrap_err()), AcquireErrorKind::BlockingInAsync);
+    static STATIC: EndpointGuard = EndpointGuard::new("static");
+    drop(SharedGuard::from(&STATIC).acquire_owned_blocking().unwrap());
+    assert_eq!(STATIC.stats().granted, 1);
 }

@@ -8,6 +8,8 @@ mod close;
 mod cooperation;
 mod drop_order;
 mod error;
+mod eviction;
+mod forget;
 mod futurelock;
 mod max_wait;
 mod nesting;

@@ -1,5 +1,6 @@
 //! Callers that block a thread.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -74,4 +75,20 @@ fn acquire_blocking_on_a_thread_that_runs_tasks_is_refused_even_if_the_key_is_fr
     }
     assert_eq!(guard.stats().refused, 8);
     assert_eq!((guard.stats().held, guard.stats().waiting, guard.len()), (1, 0, 1));
+}
+
+#[test]
+fn owned_permit_of_a_blocking_caller_outlives_its_reference_to_the_guard() {
+    let guard = Arc::new(KeyedGuard::new("owned"));
+    let held = guard.try_acquire(7).unwrap();
+    let waiting = thread::spawn({
+        let guard = Arc::clone(&guard);
+        move || guard.acquire_owned_blocking(7).unwrap()
+    });
+    spin_until(|| guard.stats().waiting == 1);
+    drop(held);
+    let permit = waiting.join().unwrap();
+    assert_eq!((permit.key(), guard.stats().held), (7, 1));
+    drop(permit);
+    assert_idle(&guard);
 }

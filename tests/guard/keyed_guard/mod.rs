@@ -7,6 +7,7 @@ mod blocking;
 mod builder;
 mod close;
 mod dropped_keys;
+mod eviction;
 mod grant_timeout;
 mod keys;
 mod max_keys;

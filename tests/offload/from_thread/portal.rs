@@ -105,6 +105,8 @@ fn panic_has_message_and_location_and_the_portal_still_works() {
         panic!("the task panics")
     };
     assert_eq!(panic.message(), "async");
+    let payload = panic.clone().into_payload().unwrap();
+    assert_eq!(payload.downcast_ref(), Some(&"async"));
     assert!(panic.location().unwrap().contains("portal.rs:"));
     assert_eq!(portal.call(ready(7)), Ok(7));
 }

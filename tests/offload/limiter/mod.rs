@@ -1,5 +1,7 @@
 //! The capacity limiter, rule by rule.
 
 mod drained;
+mod panicking_wakers;
+mod permits;
 mod rules;
 mod settings;

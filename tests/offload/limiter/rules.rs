@@ -189,7 +189,8 @@ mod weights {
     fn request_above_the_total_waits_until_the_total_grows() {
         let limiter = CapacityLimiter::new(2);
         let mut three = queued(&limiter, 3);
-        assert_eq!(limiter.try_acquire_many(3).unwrap_err(), LimiterError::WouldBlock);
+        assert_eq!(limiter.try_acquire_many(3).unwrap_err(), LimiterError::AboveTotal);
+        assert_eq!(limiter.try_acquire_many(2).unwrap_err(), LimiterError::WouldBlock);
         limiter.set_total(3);
         assert_eq!(assert_ready_ok!(three.poll()).tokens(), 3);
         drop(three);
@@ -661,8 +662,13 @@ fn debug_statistics_and_errors_are_readable() {
     assert_eq!((total, borrowed, available), (3, 2, 1));
     let json = serde_json::to_value(limiter.stats()).unwrap();
     assert_eq!((&json["total"], &json["available"]), (&3.into(), &1.into()));
-    for error in [LimiterError::WouldBlock, LimiterError::TooMany, LimiterError::Closed, LimiterError::BlockingInAsync]
-    {
+    for error in [
+        LimiterError::WouldBlock,
+        LimiterError::TooMany,
+        LimiterError::AboveTotal,
+        LimiterError::Closed,
+        LimiterError::BlockingInAsync,
+    ] {
         assert!(error.to_string().contains(':'), "the message says what to do: {error}");
     }
 }

@@ -98,6 +98,11 @@ fn error_can_be_made_for_a_test() {
     assert_eq!(error.clone(), error);
     assert_ne!(error, OffloadErrorKind::Full);
     assert_ne!(error.clone().with_progress(Progress::NotStarted), error);
+    assert_eq!(error.retry_after(), None);
+    let with_retry = error.clone().with_retry_after(MS);
+    assert_eq!(with_retry.retry_after(), Some(MS));
+    assert_ne!(with_retry, error);
+    assert!(format!("{with_retry:?}").contains("retry_after: 1ms") && !format!("{error:?}").contains("retry_after"));
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The results of tasks, and their context.
 
-use std::panic::panic_any;
+use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 
 use onelane::offload::{Cancelled, OffloadErrorKind, Priority, TaskContext};
 use onelane::{BlockingPool, CpuPool, run_blocking, run_cpu};
@@ -161,4 +161,23 @@ async fn closed_pool_refuses_queued_and_new_tasks_and_running_ones_continue() {
     never_used.close();
     assert_eq!(never_used.run(|| ()).await.unwrap_err(), OffloadErrorKind::Closed);
     soon("no task is running", never_used.drained()).await;
+}
+
+#[tokio::test]
+async fn panic_has_its_payload_and_can_be_resumed() {
+    #[derive(Debug, PartialEq)]
+    struct QuotaExceeded(u32);
+
+    let error = run_blocking(|| panic_any(QuotaExceeded(7))).await.map(|never: ()| never).unwrap_err();
+    let copy = error.clone();
+    let payload = error.into_panic().unwrap().into_payload().unwrap();
+    assert_eq!(payload.downcast_ref(), Some(&QuotaExceeded(7)));
+    let panic = copy.into_panic().unwrap();
+    assert!(panic.clone().into_payload().is_none(), "the clones share one payload");
+    assert_eq!(panic.message(), "(no message)");
+
+    let error = run_cpu(|| panic_any(QuotaExceeded(8))).await.map(|never: ()| never).unwrap_err();
+    let resumed = catch_unwind(AssertUnwindSafe(|| error.into_panic().unwrap().resume_unwind()));
+    let Err(payload) = resumed;
+    assert_eq!(payload.downcast_ref(), Some(&QuotaExceeded(8)));
 }

@@ -11,7 +11,13 @@ fn message(error: OffloadError) -> String {
     assert!(error.pool().is_some());
     let panic = error.into_panic().unwrap();
     assert!(panic.location().unwrap().contains(".rs:"));
-    panic.message().to_owned()
+    let message = panic.message().to_owned();
+    let payload = panic.into_payload().unwrap();
+    assert_eq!(
+        payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref().copied()),
+        Some(&*message)
+    );
+    message
 }
 
 #[tokio::test]

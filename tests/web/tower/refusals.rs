@@ -8,10 +8,11 @@ use bytes::Bytes;
 use http::Response;
 use http_body::Body;
 use http_body_util::BodyExt;
-use onelane::guard::AcquireErrorKind;
+use onelane::guard::{AcquireErrorKind, FlightErrorKind};
+use onelane::offload::OffloadErrorKind;
 use onelane::web::tower::GuardBody;
 use onelane::web::{GuardOptions, Refusal, RefusalReason};
-use onelane::{AcquireError, EndpointGuard, Queue};
+use onelane::{AcquireError, EndpointGuard, FlightError, OffloadError, Queue};
 use serde_json::{Value, json};
 use tokio::time::advance;
 use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok};
@@ -332,4 +333,19 @@ fn service_that_was_polled_ready_is_the_one_that_is_called() {
     let guard = Arc::new(EndpointGuard::new("reserve"));
     let mut call = tokio_test::task::spawn(layer(&guard).layer(Reserves(false)).oneshot(request()));
     assert_ready_ok!(call.poll());
+}
+
+#[test]
+fn retry_after_of_an_overload_is_that_of_its_error() {
+    let after = Duration::from_secs(9);
+    let full = OffloadError::from(OffloadErrorKind::Full);
+    assert_eq!(Refusal::from(full.clone()).retry_after(), Some(Duration::from_secs(1)));
+    assert_eq!(Refusal::from(full.with_retry_after(after)).retry_after(), Some(after));
+    let closed = OffloadError::from(OffloadErrorKind::Closed).with_retry_after(after);
+    assert_eq!(Refusal::from(closed).retry_after(), None);
+    let flight = FlightError::<Infallible>::from_kind(FlightErrorKind::TooManyWaiters);
+    assert_eq!(Refusal::from(flight.clone()).retry_after(), Some(Duration::from_secs(1)));
+    let flight = flight.with_retry_after(after);
+    assert_eq!((flight.retry_after(), flight.clone() == flight), (Some(after), true));
+    assert_eq!(Refusal::from(flight).retry_after(), Some(after));
 }

@@ -1,0 +1,52 @@
+//! Waking: [`wake_all`] wakes several wakers, and [`Contained`] keeps the panic of a waker from the code that wakes it.
+//!
+//! A waker is user code, which may panic.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+
+use crate::panic::{FirstPanic, catch};
+
+/// Wakes every waker, whatever an earlier one does, and then propagates the first panic, as [`FirstPanic`] does.
+#[inline]
+pub(crate) fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
+    let mut panics = FirstPanic::default();
+    for waker in wakers {
+        panics.run(|| waker.wake());
+    }
+    panics.propagate();
+}
+
+/// Calls a waker. Its panic does not propagate: the panic hook reports it.
+pub(crate) fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        let _ = catch(|| waker.wake());
+    }
+}
+
+/// Polls `future` with a waker that does not panic, whatever the caller's waker does.
+///
+/// tokio's `Notify` drops the wakers that come after one that panics, so their tasks would never run.
+pub(crate) struct Contained<F>(pub(crate) F);
+
+impl<F: Future + Unpin> Future for Contained<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let waker = Waker::from(Arc::new(ContainedWaker(cx.waker().clone())));
+        Pin::new(&mut self.0).poll(&mut Context::from_waker(&waker))
+    }
+}
+
+struct ContainedWaker(Waker);
+
+impl Wake for ContainedWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let _ = catch(|| self.0.wake_by_ref());
+    }
+}
