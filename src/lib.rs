@@ -121,6 +121,8 @@ mod panic;
 #[cfg(any(feature = "guard", feature = "offload"))]
 mod park;
 #[cfg(any(feature = "guard", feature = "offload"))]
+mod scope;
+#[cfg(any(feature = "guard", feature = "offload"))]
 mod semaphore;
 #[cfg(any(feature = "guard", feature = "offload"))]
 mod shared;

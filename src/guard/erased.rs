@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use super::core::{GuardCore, HasGuardCore};
 use super::endpoint_guard::SharedGuard;
 use super::keyed::{KeyedSource, SharedKeyedGuard};
-use super::scope::ScopeId;
 use super::source::{OwnedPermitSource, PermitSource};
+use crate::scope::ScopeId;
 use crate::semaphore::{CancelOutcome, EnqueueOutcome, SemaphoreRefusal, WaitOutcome, WaiterId};
 
 /// A source of permits of any guard. The key type is erased, so that the web layers have no type parameter for it.

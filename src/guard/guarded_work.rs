@@ -34,8 +34,8 @@ pub(super) fn poll_with_permit<F: Future + ?Sized, S: PermitSource>(
         }
     }
 
-    let scope = permit.as_ref().expect("work is not polled after it panicked").enter_scope();
     let mut release = ReleaseOnPanic { permit, has_returned: false };
+    let scope = release.permit.as_mut().expect("work is not polled after it panicked").enter_scope();
     let poll = work.poll(cx);
     drop(scope);
     release.has_returned = true;

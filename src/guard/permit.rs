@@ -6,9 +6,9 @@ use tokio::time::Instant;
 
 use super::endpoint_guard::{EndpointGuard, SharedGuard};
 use super::error::AcquireError;
-use super::scope::Scope;
 use super::source::PermitSource;
 use crate::debug::impl_debug;
+use crate::scope::{Hold, Scope, ScopeId};
 
 /// The right to run inside a guard. Dropping it lets the next caller run.
 ///
@@ -31,6 +31,8 @@ pub struct HeldPermit<S: PermitSource> {
     source: S,
     /// The start of the hold, if this holder is timed.
     timed_since: Option<Instant>,
+    /// Shows that the permit is held, to the tasks that took the guard's scope to other threads.
+    hold: Hold,
 }
 
 impl<S: PermitSource> HeldPermit<S> {
@@ -38,7 +40,7 @@ impl<S: PermitSource> HeldPermit<S> {
     #[inline]
     pub(super) fn new(source: S) -> Self {
         let timed_since = source.core().hold_time.start();
-        Self { source, timed_since }
+        Self { source, timed_since, hold: Hold::default() }
     }
 
     /// Acquires a permit without waiting, including one whose grant has expired.
@@ -58,8 +60,18 @@ impl<S: PermitSource> HeldPermit<S> {
     }
 
     /// Marks the current thread as inside the guard.
-    pub(crate) fn enter_scope(&self) -> Scope {
-        Scope::enter(self.source.scope().expect("a held permit has a scope"))
+    pub(crate) fn enter_scope(&mut self) -> Scope<'_> {
+        Scope::enter(self.scope(), &mut self.hold)
+    }
+
+    pub(crate) fn scope(&self) -> ScopeId {
+        self.source.scope().expect("a held permit has a scope")
+    }
+
+    /// Returns the hold of the permit, which can be taken out while another owner may release the permit.
+    #[cfg(any(feature = "tower", feature = "actix-web"))]
+    pub(crate) fn hold_mut(&mut self) -> &mut Hold {
+        &mut self.hold
     }
 
     /// Counts a permit that was released before its response body had ended.
@@ -72,6 +84,8 @@ impl<S: PermitSource> HeldPermit<S> {
 impl<S: PermitSource> Drop for HeldPermit<S> {
     #[inline]
     fn drop(&mut self) {
+        // Before the release: a task that waits for the permit must not be refused once the permit is available.
+        self.hold = Hold::default();
         let core = self.source.core();
         if thread::panicking() {
             core.counters.panicked.add(1);

@@ -8,7 +8,7 @@ use super::core::{GuardCore, HasGuardCore};
 use super::error::AcquireError;
 use super::error_kind::AcquireErrorKind;
 use super::retry::RetryEstimate;
-use super::scope::{Scope, ScopeId};
+use crate::scope::{Scope, ScopeId};
 use crate::semaphore::{CancelOutcome, EnqueueOutcome, SemaphoreRefusal, WaitOutcome, WaiterId};
 
 /// One caller's access to a semaphore: a guard, or a guard and one of its keys.

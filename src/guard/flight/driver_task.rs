@@ -10,7 +10,6 @@ use super::outcome::DriverTaskPoll;
 use super::run_entry::Driver;
 use crate::detached::DetachedEntry;
 use crate::guard::key_map::EntryId;
-use crate::guard::scope::Scope;
 
 /// Polls the work of a run so that no waiter has to: a waiter that is not polled, or leaves, delays no other waiter.
 pub(super) struct DriverTask<K, T, E>
@@ -50,9 +49,7 @@ where
                 }
             }
         };
-        let scope = Scope::enter(self.map.scope(self.entry));
-        let poll = work.poll(cx);
-        drop(scope);
+        let poll = work.poll(self.map.scope(self.entry), cx);
         if let Poll::Ready(outcome) = poll {
             self.is_finished = true;
             let _completion = self.map.complete(self.entry, Driver::Task, outcome);

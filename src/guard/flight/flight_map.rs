@@ -16,7 +16,7 @@ use super::work_future::{RunOutcome, WorkFuture};
 use crate::counter::Counter;
 use crate::detached::DetachedEntry;
 use crate::guard::key_map::{EntryId, Sharded};
-use crate::guard::scope::{Scope, ScopeId};
+use crate::scope::{Hold, Scope, ScopeId};
 use crate::semaphore::wake_all;
 
 type ShardOf<K, T, E> = FlightShard<K, WorkFuture<T, E>, Arc<RunOutcome<T, E>>>;
@@ -91,7 +91,8 @@ where
     /// Drops the work of a cancelled run. Callers that join meanwhile wait until the work is dropped.
     #[cold]
     fn drop_cancelled(self: &Arc<Self>, entry: EntryId, work: WorkFuture<T, E>) {
-        let scope = Scope::enter(self.scope(entry));
+        let mut hold = Hold::default();
+        let scope = Scope::enter(self.scope(entry), &mut hold);
         drop(work);
         drop(scope);
         wake_all(self.shard(entry).finish_cancel(entry.index()).wakers);

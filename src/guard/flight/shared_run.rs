@@ -18,8 +18,8 @@ use super::single_flight::SingleFlight;
 use super::wait_timer::WaitTimer;
 use super::work_future::{FirstPoll, RunOutcome, WorkFuture, failed};
 use crate::guard::key_map::EntryId;
-use crate::guard::scope::Scope;
 use crate::panic::Panic;
+use crate::scope::{CallerScopes, Scope};
 
 /// Waits for the result of a run that callers share. Returned by [`SingleFlight::run`].
 #[must_use = "futures do nothing unless polled"]
@@ -37,6 +37,8 @@ where
     /// The run that this caller is a waiter of, if any.
     joined: Option<JoinedRun>,
     timer: Option<Box<WaitTimer>>,
+    /// The scopes that this caller has lent to the run that it leads.
+    lent_scopes: CallerScopes,
     is_done: bool,
 }
 
@@ -53,7 +55,15 @@ where
     E: Send + Sync + 'static,
 {
     pub(super) fn new(flight: &'a SingleFlight<K, T, E>, key: K, work: W) -> Self {
-        Self { flight, key: Some(key), work: Some(work), joined: None, timer: None, is_done: false }
+        Self {
+            flight,
+            key: Some(key),
+            work: Some(work),
+            joined: None,
+            timer: None,
+            lent_scopes: CallerScopes::default(),
+            is_done: false,
+        }
     }
 
     /// Polls the run that this caller has joined. If that run ended without an outcome, joins or starts another.
@@ -120,10 +130,8 @@ where
     {
         let make = self.work.take().expect("the caller has its work until it starts a run");
         let map = self.flight.map();
-        let scope = Scope::enter(map.scope(joined.entry));
-        let first_poll = WorkFuture::start(make, cx);
-        drop(scope);
-        match first_poll {
+        self.lent_scopes = CallerScopes::capture();
+        match WorkFuture::start(make, map.scope(joined.entry), &self.lent_scopes, cx) {
             FirstPoll::Ready(result) => {
                 self.finish(progress);
                 // The result is moved once, and only here: most runs end here, and copying memory that was just written
@@ -172,9 +180,7 @@ where
     /// Polls the work, as the driver of the run.
     fn drive(&mut self, joined: JoinedRun, mut work: WorkFuture<T, E>, cx: &mut Context<'_>) -> Poll<RunOutcome<T, E>> {
         let map = self.flight.map();
-        let scope = Scope::enter(map.scope(joined.entry));
-        let poll = work.poll(cx);
-        drop(scope);
+        let poll = work.poll(map.scope(joined.entry), cx);
         let Poll::Ready(outcome) = poll else {
             self.put_back(joined, work, cx);
             return Poll::Pending;
@@ -240,6 +246,7 @@ where
     /// Leaves the run. Returns its outcome if it was completed meanwhile.
     fn leave(&mut self) -> Option<Arc<RunOutcome<T, E>>> {
         let JoinedRun { entry, id } = self.joined.take()?;
+        self.lent_scopes.release();
         let map = self.flight.map();
         let mut deferred = map.shard(entry).leave(entry.index(), id, self.flight.config.detached, can_spawn);
         let outcome = deferred.outcome.take();

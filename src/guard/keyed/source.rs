@@ -11,8 +11,8 @@ use super::keyed_guard::{KeyedGuard, SharedKeyedGuard};
 use super::shard::Shard;
 use crate::guard::core::GuardCore;
 use crate::guard::key_map::{EntryId, Hash64};
-use crate::guard::scope::ScopeId;
 use crate::guard::source::{OwnedPermitSource, PermitSource};
+use crate::scope::ScopeId;
 use crate::semaphore::{CancelOutcome, EnqueueOutcome, SemaphoreRefusal, WaitOutcome, WaiterId};
 
 /// A guard and one of its keys, in the types of keyed permits and futures. `G` is a reference to the guard or shares

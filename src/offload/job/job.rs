@@ -207,6 +207,7 @@ where
 
     fn abandon(&self, pool: Option<&str>) -> Option<Result<T, OffloadError>> {
         self.flags.abandon();
+        self.caller.release_scopes();
         let mut state = lock(&self.state);
         match &mut *state {
             JobState::Queued { waker, detached, .. } | JobState::Running { waker, detached } => {
