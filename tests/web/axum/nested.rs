@@ -58,7 +58,7 @@ async fn handler_of_a_flight_that_acquires_a_guard_around_the_flight_is_refused(
             guard.acquire().await.map(|_permit| "never")
         }
     };
-    let app = Router::new().route("/", get(handler).layer(flight).layer(GuardLayer::new(&guard)));
+    let app = Router::new().route("/", get(handler)).layer(flight).layer(GuardLayer::new(&guard));
     let address = serve(Listening::Plain, app).await;
     let ask = || async { Client::sending(address, get_request("/")).await.response().await };
     let (one, other) = soon(async { tokio::join!(ask(), ask()) }).await;
