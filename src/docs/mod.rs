@@ -1,7 +1,11 @@
-//! Guides: the architecture, coming from FastAPI, what the crate guarantees, and what new versions may change.
+//! Guides: the architecture, the events, coming from FastAPI, what the crate guarantees, and what new versions may
+//! change.
 
 #[doc = include_str!("architecture.md")]
 pub mod architecture {}
+
+#[doc = include_str!("events.md")]
+pub mod events {}
 
 #[doc = include_str!("from_fastapi.md")]
 pub mod from_fastapi {}

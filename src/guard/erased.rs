@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::core::{GuardCore, HasGuardCore};
 use super::endpoint_guard::SharedGuard;
+use super::key_map::Hash64;
 use super::keyed::{KeyedSource, SharedKeyedGuard};
 use super::source::{OwnedPermitSource, PermitSource};
 use crate::scope::ScopeId;
@@ -128,6 +129,10 @@ impl PermitSource for ErasedSource {
 
     fn is_drained(&self) -> bool {
         delegate!(self, source => source.is_drained())
+    }
+
+    fn key_hash(&self) -> Option<Hash64> {
+        delegate!(self, source => source.key_hash())
     }
 
     #[inline]

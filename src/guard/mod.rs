@@ -65,10 +65,10 @@
 //!
 //! # Logs
 //!
-//! Events of `tracing` with the target `onelane` and the field `guard`: refused callers and detached runs at `debug`,
-//! expired grants and runs that were cut off at `warn`, bugs in the service
-//! ([`WouldDeadlock`](crate::guard::AcquireErrorKind::WouldDeadlock),
-//! [`BlockingInAsync`](crate::guard::AcquireErrorKind::BlockingInAsync)) at `error`.
+//! Guards and flights emit `tracing` events with the target `onelane` and the field `guard` or `flight`: callers that
+//! were refused, timed out or left the queue, and detached and cancelled runs, at `debug`; expired grants, panics, and
+//! runs that were cut off, at `warn`; bugs in the service ([`WouldDeadlock`](AcquireErrorKind::WouldDeadlock),
+//! [`BlockingInAsync`](AcquireErrorKind::BlockingInAsync)) at `error`. See [all events](crate::docs::events).
 
 #![expect(private_bounds, reason = "the bound of the generic futures and permits is sealed: users name their aliases")]
 

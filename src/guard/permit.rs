@@ -7,6 +7,8 @@ use tokio::time::Instant;
 use super::endpoint_guard::{EndpointGuard, SharedGuard};
 use super::error::AcquireError;
 use super::source::PermitSource;
+#[cfg(any(feature = "tower", feature = "actix-web"))]
+use super::trace;
 use crate::debug::impl_debug;
 use crate::scope::{Hold, Scope, ScopeId};
 
@@ -77,7 +79,8 @@ impl<S: PermitSource> HeldPermit<S> {
     /// Counts a permit that was released before its response body had ended.
     #[cfg(any(feature = "tower", feature = "actix-web"))]
     pub(crate) fn count_overrun(&self) {
-        self.source.core().count_overrun();
+        self.source.core().counters.overrun.add(1);
+        trace::overrun(&self.source);
     }
 }
 

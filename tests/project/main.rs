@@ -2,6 +2,7 @@
 
 mod architecture;
 mod auto_traits;
+mod events;
 mod modules;
 mod problem_types;
 mod sources;

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use super::flight_map::FlightMap;
 use super::outcome::DriverTaskPoll;
 use super::run_entry::Driver;
+use super::trace;
 use crate::detached::DetachedEntry;
 use crate::guard::key_map::EntryId;
 
@@ -87,6 +88,9 @@ where
             let deferred = self.map.shard(self.entry).lose_task(self.entry.index());
             // A run that still has waiters goes on with them.
             self.is_finished = deferred.cancelled_work.is_none();
+            if deferred.cancelled_work.is_some() {
+                trace::cut_off(&self.map, self.entry);
+            }
             self.map.run_deferred(self.entry, deferred);
         }
         if let Some(detached) = self.detached.as_mut().filter(|_| self.is_finished) {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::task::coop::{self, RestoreOnPending as Progress};
+use tracing::Level;
 
 use super::error::FlightError;
 use super::flight_map::can_spawn;
@@ -15,11 +16,13 @@ use super::outcome::{Completion, JoinOutcome, RunPoll};
 use super::run_entry::{Driver, RunWaiterId};
 use super::run_error::RunError;
 use super::single_flight::SingleFlight;
+use super::trace;
 use super::wait_timer::WaitTimer;
 use super::work_future::{FirstPoll, RunOutcome, WorkFuture, failed};
-use crate::guard::key_map::EntryId;
+use crate::guard::key_map::{EntryId, Hash64};
 use crate::panic::Panic;
 use crate::scope::{CallerScopes, Scope};
+use crate::trace::is_enabled;
 
 /// Waits for the result of a run that callers share. Returned by [`SingleFlight::run`].
 #[must_use = "futures do nothing unless polled"]
@@ -233,10 +236,12 @@ where
         let Some(timeout) = self.flight.config.max_wait else { return Poll::Pending };
         let waited = ready!(self.timer.get_or_insert_with(|| WaitTimer::start(timeout)).poll(cx));
         self.finish(progress);
+        let key_hash = is_enabled(Level::DEBUG).then(|| self.key_hash());
         // A result that became available just as the timer fired wins.
         Poll::Ready(self.leave().map_or_else(
             || {
                 self.flight.timed_out.add(1);
+                trace::timed_out(self.flight.name, key_hash, waited);
                 Err(RunError::Timeout { waited })
             },
             unshare,
@@ -258,7 +263,17 @@ where
     fn refuse(&mut self, error: RunError<E>, progress: &Progress) -> Poll<RunOutcome<T, E>> {
         self.finish(progress);
         self.flight.refused.add(1);
+        trace::refused(self.flight.name, is_enabled(Level::ERROR).then(|| self.key_hash()), &error);
         Poll::Ready(Err(error))
+    }
+
+    /// Returns the hash of the key for events.
+    fn key_hash(&self) -> Hash64 {
+        let map = self.flight.map();
+        match (&self.joined, &self.key) {
+            (Some(joined), _) => map.shard(joined.entry).key_hash(joined.entry.index()),
+            (None, key) => map.shards.locate(key.as_ref().expect("the caller has its key until it starts a run")).0,
+        }
     }
 
     #[inline]

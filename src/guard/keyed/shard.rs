@@ -267,11 +267,15 @@ impl<K: Eq> Shard<K> {
         lock(&self.entries).table.key(index).clone()
     }
 
+    /// Returns the hash of an entry's key.
+    pub(crate) fn hash(&self, index: u32) -> Hash64 {
+        lock(&self.entries).table.hash(index)
+    }
+
     /// Returns how many callers wait for a key.
     pub(crate) fn waiting_for(&self, hash: Hash64, key: &K) -> usize {
         let mut entries = lock(&self.entries);
-        let Some(index) = entries.table.find(hash, key) else { return 0 };
-        entries.table.value(index).state.get().waiting()
+        entries.table.find(hash, key).map_or(0, |index| entries.table.value(index).state.get().waiting())
     }
 
     /// Returns the sum of the counters of all keys. Takes no lock.

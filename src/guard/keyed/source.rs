@@ -184,6 +184,14 @@ where
         self.guard.is_drained()
     }
 
+    fn key_hash(&self) -> Option<Hash64> {
+        match &self.key {
+            SourceKey::Key(key) => Some(self.guard.keys().locate(key).0),
+            SourceKey::Entry(entry) => Some(self.guard.keys().shard(entry.shard()).hash(entry.index())),
+            SourceKey::Ended { .. } => None,
+        }
+    }
+
     fn scope(&self) -> Option<ScopeId> {
         let keys = self.guard.keys();
         let entry = match &self.key {

@@ -11,6 +11,7 @@ use super::error::FromThreadError;
 use super::executor::ThreadExecutor;
 use super::portal::Portal;
 use crate::debug::impl_debug;
+use crate::offload::trace;
 use crate::panic::{Panic, catch, discard};
 use crate::park::runs_async_tasks;
 use crate::scope::CallerScopes;
@@ -107,7 +108,10 @@ async fn run<F: Future>(
     let caught = poll_fn(|cx| match catch(|| poll(cx)) {
         Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
         Ok(Poll::Pending) => Poll::Pending,
-        Err(panic) => Poll::Ready(Err(FromThreadError::Panicked(panic))),
+        Err(panic) => {
+            trace::portal_task_panicked(&panic);
+            Poll::Ready(Err(FromThreadError::Panicked(panic)))
+        }
     });
     let result = cancel.run_until_cancelled(caught).await.unwrap_or(Err(FromThreadError::Cancelled));
     discard(future);
