@@ -17,9 +17,9 @@ const IDS: u64 = 4;
 #[derive(Clone, Debug)]
 enum Step {
     /// Enters the scope of a permit, makes the steps, and leaves.
-    Enter(usize, Vec<Step>),
+    Enter(usize, Vec<Self>),
     /// Enters the scopes that were captured before, makes the steps, and leaves.
-    Hop(usize, Vec<Step>),
+    Hop(usize, Vec<Self>),
     Capture,
     ReleaseCaller(usize),
     /// Releases a permit, and acquires one with the same id.

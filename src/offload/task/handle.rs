@@ -66,7 +66,7 @@ impl<T: Send + 'static> TaskHandle<T> {
         let refused = |error| refuse(error, &pool.config, job.options());
         let position = if workers.contains_current_thread() {
             workers.admit_inline().map_err(refused)?;
-            run_inline(&(Arc::clone(&job) as _), &pool.config.pool);
+            run_inline(&(Arc::clone(&job) as _), &pool.config);
             workers.on_result_published();
             None
         } else {
