@@ -5,6 +5,7 @@
 mod background;
 mod flight;
 mod guard;
+mod hostile;
 mod offload;
 mod web;
 
@@ -23,7 +24,8 @@ use tracing_subscriber::layer::{self, Layer, SubscriberExt};
 
 const SHORT: Duration = Duration::from_millis(20);
 
-/// Events that need a process of its own: one that exits, that has no signals, or that has no file descriptors left.
+/// Events that need a process of its own: one that exits (see `signals/stuck_process.rs`), one that can't listen for
+/// signals, and one that has no file descriptors left.
 const OF_WHOLE_PROCESSES: [&str; 4] = [
     "signal received after the host stopped: exiting at once",
     "process still running after its host stopped: exiting",
