@@ -76,6 +76,7 @@
 //!
 //! - [Coming from FastAPI](docs::from_fastapi): what you write there, and what you write here.
 //! - [Guarantees](docs::guarantees): what a drop, a panic and a shutdown do, type by type.
+//! - [Events](docs::events): what the crate reports to `tracing`, with levels and fields.
 //! - [Stability](docs::stability): what new versions may change, supported Rust versions, types of other crates.
 //! - [Architecture](docs::architecture): a tour of the source, and its glossary.
 
@@ -121,12 +122,16 @@ mod panic;
 #[cfg(any(feature = "guard", feature = "offload"))]
 mod park;
 #[cfg(any(feature = "guard", feature = "offload"))]
+mod scope;
+#[cfg(all(test, not(loom), any(feature = "guard", feature = "offload")))]
+mod scope_tests;
+#[cfg(any(feature = "guard", feature = "offload"))]
 mod semaphore;
 #[cfg(any(feature = "guard", feature = "offload"))]
 mod shared;
 #[cfg(any(feature = "guard", feature = "offload", feature = "background"))]
 mod sync;
-#[cfg(any(feature = "guard", feature = "background"))]
+#[cfg(any(feature = "guard", feature = "offload", feature = "background"))]
 mod trace;
 #[cfg(any(feature = "guard", feature = "offload", feature = "background"))]
 mod wake;

@@ -185,7 +185,8 @@
 //!
 //! The host emits `tracing` events with the target `onelane` and the field `service`. Failures, and anything that was
 //! dropped after a timeout, are logged at `warn`. Services that the host gave up on, or that were leaked, are logged at
-//! `error`. Restarts and the shutdown of the host are logged at `info`, everything else at `debug`.
+//! `error`. Restarts and the shutdown of the host are logged at `info`, everything else at `debug`. See
+//! [all events](crate::docs::events).
 
 mod blocking;
 mod closures;

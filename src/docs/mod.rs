@@ -1,11 +1,14 @@
-//! Guides: the architecture, coming from FastAPI, errors, testing, what the crate guarantees, and what new versions may
-//! change.
+//! Guides: the architecture, coming from FastAPI, errors, events, testing, what the crate guarantees, and what new
+//! versions may change.
 
 #[doc = include_str!("architecture.md")]
 pub mod architecture {}
 
 #[doc = include_str!("errors.md")]
 pub mod errors {}
+
+#[doc = include_str!("events.md")]
+pub mod events {}
 
 #[doc = include_str!("from_fastapi.md")]
 pub mod from_fastapi {}

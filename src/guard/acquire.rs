@@ -145,7 +145,7 @@ impl<S: PermitSource> Drop for AcquireFuture<S> {
         if self.wait.is_queued()
             && let Some(source) = &mut self.source
         {
-            self.wait.cancel(source);
+            self.wait.leave(source);
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::park::{current_thread_waker, runs_async_tasks};
 /// Waits on the current thread until the caller holds a permit.
 pub(super) fn acquire<S: PermitSource>(mut source: S) -> Result<HeldPermit<S>, AcquireError> {
     if runs_async_tasks() {
-        return Err(source.core().refuse_as(AcquireErrorKind::BlockingInAsync));
+        return Err(PermitWait::default().refuse_as(&source, AcquireErrorKind::BlockingInAsync));
     }
     if source.try_acquire().is_err() {
         wait(&mut source)?;
@@ -47,7 +47,7 @@ struct CancelOnDrop<'a, S: PermitSource> {
 
 impl<S: PermitSource> Drop for CancelOnDrop<'_, S> {
     fn drop(&mut self) {
-        self.wait.cancel(self.source);
+        self.wait.leave(self.source);
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 use super::error::AcquireError;
 use super::error_kind::AcquireErrorKind;
 use super::hold_time::HoldTime;
+use super::key_map::Hash64;
 use super::retry::RetryEstimate;
 use super::stats::GuardStats;
 use super::trace;
@@ -91,23 +92,6 @@ impl GuardCore {
         AcquireError::new(Some(self.name_ref()), kind, RetryEstimate::NONE)
     }
 
-    /// Counts and logs a caller that is refused at once, and returns the error.
-    pub(super) fn refuse_as(&self, kind: AcquireErrorKind) -> AcquireError {
-        self.refuse(self.error(kind))
-    }
-
-    /// Counts and logs a caller that is refused at once, and returns `error`.
-    pub(super) fn refuse(&self, error: AcquireError) -> AcquireError {
-        self.counters.refused.add(1);
-        self.trace_refusal(error)
-    }
-
-    /// Logs a caller whose refusal is already counted, and returns `error`.
-    pub(super) fn trace_refusal(&self, error: AcquireError) -> AcquireError {
-        trace::refused(self.name, &error);
-        error
-    }
-
     /// Returns the time to record with a grant, if grants expire.
     pub(super) fn grant_time(&self) -> Option<Instant> {
         self.limits.grant_timeout.map(|_| Instant::now())
@@ -118,16 +102,10 @@ impl GuardCore {
         self.limits.grant_timeout.and_then(|timeout| now.checked_sub(timeout))
     }
 
-    pub(super) fn count_expired(&self, grants: usize) {
+    /// Counts grants of one key, or of any keys.
+    pub(super) fn count_expired(&self, key_hash: Option<Hash64>, grants: usize) {
         self.counters.expired.add(grants as u64);
-        trace::expired(self.name, grants);
-    }
-
-    /// Counts a permit that was released before its response body had ended.
-    #[cfg(any(feature = "tower", feature = "actix-web"))]
-    pub(super) fn count_overrun(&self) {
-        self.counters.overrun.add(1);
-        trace::overrun(self.name);
+        trace::expired(self, key_hash, grants);
     }
 
     /// Notifies every caller of [`drained`](Self::drained).

@@ -14,12 +14,12 @@ use super::core::{GuardCore, HasGuardCore, WaitLimits};
 use super::error::AcquireError;
 use super::permit::{HeldPermit, OwnedPermit, Permit};
 use super::run::{Run, RunToCompletion};
-use super::scope::ScopeId;
 use super::source::{OwnedPermitSource, PermitSource};
 use super::stats::GuardStats;
 use crate::debug::impl_debug;
 use crate::name::intern;
 use crate::panic::FirstPanic;
+use crate::scope::ScopeId;
 use crate::semaphore::{CancelOutcome, EnqueueOutcome, Semaphore, SemaphoreRefusal, WaitOutcome, WaiterId};
 use crate::shared::{Shareable, Shared};
 use crate::sync::const_unless_loom;
@@ -192,8 +192,8 @@ impl EndpointGuard {
     ///
     /// Code in `future` that acquires the same guard while it is full is refused with
     /// [`WouldDeadlock`](crate::guard::AcquireErrorKind::WouldDeadlock) instead of waiting forever. Two `run`s joined
-    /// in one task simply run one after the other. A task spawned by `future` counts as a separate caller, but an
-    /// executor that `future` itself drives, such as a `LocalSet`, polls its tasks inside the guard.
+    /// in one task simply run one after the other. Work that this crate moves to another thread is refused too, and a
+    /// task that `future` spawns itself is a separate caller: see [nested use](crate::guard#nested-use).
     ///
     /// # Cancel safety
     ///

@@ -7,9 +7,10 @@ use tokio::time::Instant;
 
 use super::core::{GuardCore, HasGuardCore};
 use super::endpoint_guard::SharedGuard;
+use super::key_map::Hash64;
 use super::keyed::{KeyedSource, SharedKeyedGuard};
-use super::scope::ScopeId;
 use super::source::{OwnedPermitSource, PermitSource};
+use crate::scope::ScopeId;
 use crate::semaphore::{CancelOutcome, EnqueueOutcome, SemaphoreRefusal, WaitOutcome, WaiterId};
 
 /// A source of permits of any guard. The key type is erased, so that the web layers have no type parameter for it.
@@ -132,6 +133,10 @@ impl PermitSource for ErasedSource {
 
     fn is_drained(&self) -> bool {
         delegate!(self, source => source.is_drained())
+    }
+
+    fn key_hash(&self) -> Option<Hash64> {
+        delegate!(self, source => source.key_hash())
     }
 
     #[inline]

@@ -21,7 +21,8 @@ pub enum AcquireErrorKind {
     /// another caller.
     GrantExpired,
     /// The caller already runs inside this guard, through [`run`] or the web layer around its handler, and every permit
-    /// is held: the caller would wait for itself.
+    /// is held: the caller would wait for itself. The same holds for [tasks](super#nested-use) that such a caller waits
+    /// for.
     ///
     /// (With several permits, the caller might wait only for the other holders. But the guard cannot know if those
     /// holders wait for it, too, so it refuses.)

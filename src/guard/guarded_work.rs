@@ -8,6 +8,7 @@ use tokio::task::coop;
 use tokio::time::{Sleep, sleep};
 
 use super::core::{GuardCore, HasGuardCore};
+use super::key_map::Hash64;
 use super::permit::HeldPermit;
 use super::source::{OwnedPermitSource, PermitSource};
 use super::trace;
@@ -34,8 +35,8 @@ pub(super) fn poll_with_permit<F: Future + ?Sized, S: PermitSource>(
         }
     }
 
-    let scope = permit.as_ref().expect("work is not polled after it panicked").enter_scope();
     let mut release = ReleaseOnPanic { permit, has_returned: false };
+    let scope = release.permit.as_mut().expect("work is not polled after it panicked").enter_scope();
     let poll = work.poll(cx);
     drop(scope);
     release.has_returned = true;
@@ -72,10 +73,10 @@ impl<F: Future, S: PermitSource> GuardedWork<F, S> {
     {
         let guard = self.permit.as_ref()?.source().guard();
         let core = guard.core();
-        trace::detached(core.name);
+        let key_hash = trace::detached(self.permit.as_ref()?.source());
         core.counters.detached.add(1);
         let entry = DetachedEntry::new(core.name);
-        Some(DetachedWork { work: Some(self), guard, entry, max_run, deadline: None })
+        Some(DetachedWork { work: Some(self), guard, key_hash, entry, max_run, deadline: None })
     }
 }
 
@@ -85,6 +86,8 @@ pub(crate) struct DetachedWork<F: Future, S: OwnedPermitSource> {
     /// `None` once the work has ended.
     work: Option<GuardedWork<F, S>>,
     guard: S::Guard,
+    /// The hash of the key for events. `None` without a key, or if no subscriber wants them.
+    key_hash: Option<Hash64>,
     // Dropped after the work, so that `detached::drained` completes only when the work is gone.
     entry: DetachedEntry,
     max_run: Option<Duration>,
@@ -124,10 +127,11 @@ impl<F: Future, S: OwnedPermitSource> DetachedWork<F, S> {
         // Work that panicked no longer has a permit: the work has ended and is not counted.
         if self.work.as_ref().is_some_and(|work| work.permit.is_none()) {
             self.entry.finish();
+            trace::panicked(self.core(), self.key_hash);
         }
         if self.work.take().is_some_and(|work| work.permit.is_some()) {
             self.core().counters.cut_off.add(1);
-            trace::cut_off(self.core().name, reason);
+            trace::cut_off(self.core(), self.key_hash, reason);
         }
     }
 }

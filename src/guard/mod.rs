@@ -30,12 +30,33 @@
 //! | a timeout layer around a guard layer | it does not release the permit | it [behind the guard layer](crate::web#time-limits) |
 //! | `flight.run("page", …)` for a personal page | users get each other's page | a key that contains the user |
 //! | a `KeyedGuard` with keys that clients make up | each made-up key has its own queue | authenticated keys |
-//! | `acquire` while holding a permit of the same guard | the caller waits for itself | `run`, or a `max_wait` |
+//! | `acquire` while holding a [`Permit`] of the same guard | the caller waits for itself | `run`, or a `max_wait` |
 //!
 //! [^let]: clippy's lint `let_underscore_must_use` finds this.
 //!
-//! Where clients can make up keys, set [`max_keys`](KeyedGuardBuilder::max_keys) as well. Inside
-//! [`run`](EndpointGuard::run), acquiring the same guard is refused instead of waiting forever.
+//! Where clients can make up keys, set [`max_keys`](KeyedGuardBuilder::max_keys) as well.
+//!
+//! # Nested use
+//!
+//! Work inside [`run`](EndpointGuard::run), [`run_to_completion`](EndpointGuard::run_to_completion) or a web layer that
+//! acquires the same guard, or the same key, while no permit is available would wait for itself. It is refused with
+//! [`WouldDeadlock`](AcquireErrorKind::WouldDeadlock) at once. Likewise for the work of a [`SingleFlight`] that asks for
+//! its own key.
+//!
+//! | the call is made in | inside the guard |
+//! |---|---|
+//! | the same task: code that the work awaits, or an executor that it drives, such as a `LocalSet` | yes |
+//! | a task of a pool: `run_blocking`, `run_cpu`, a `TaskHandle`, a handler on a pool, a blocking stream | yes |
+//! | a task of a `Portal`, and a `from_thread::block_on` in any of these | yes |
+//! | a run of a flight that the work leads, also once a driver task polls it | yes |
+//! | such a task in such a task, at any depth | yes |
+//! | the same work once its caller has gone and it continues in its own task | yes |
+//! | a task whose handle was dropped or detached, an abandoned task, a run whose leader has left | no: nobody waits for it |
+//! | any of these once the permit was released | no |
+//! | a task of `tokio::spawn`, a thread, a part of a `par_iter` that rayon moves to another thread | no |
+//!
+//! A task in the last row is a separate caller: it waits until the permit is released. If the work waits for the task
+//! meanwhile, both wait forever. Use `run_blocking`, `run_cpu` or a `Portal` there, or a `max_wait`.
 //!
 //! # Exclusive or shared runs
 //!
@@ -50,10 +71,10 @@
 //!
 //! # Logs
 //!
-//! Events of `tracing` with the target `onelane` and the field `guard`: refused callers and detached runs at `debug`,
-//! expired grants and runs that were cut off at `warn`, bugs in the service
-//! ([`WouldDeadlock`](crate::guard::AcquireErrorKind::WouldDeadlock),
-//! [`BlockingInAsync`](crate::guard::AcquireErrorKind::BlockingInAsync)) at `error`.
+//! Guards and flights emit `tracing` events with the target `onelane` and the field `guard` or `flight`: callers that
+//! were refused, timed out or left the queue, and detached and cancelled runs, at `debug`; expired grants, panics, and
+//! runs that were cut off, at `warn`; bugs in the service ([`WouldDeadlock`](AcquireErrorKind::WouldDeadlock),
+//! [`BlockingInAsync`](AcquireErrorKind::BlockingInAsync)) at `error`. See [all events](crate::docs::events).
 
 #![expect(private_bounds, reason = "the bound of the generic futures and permits is sealed: users name their aliases")]
 
@@ -75,7 +96,6 @@ mod managed;
 pub(crate) mod permit;
 mod retry;
 mod run;
-pub(crate) mod scope;
 mod source;
 mod stats;
 mod trace;

@@ -6,9 +6,11 @@ use tokio::time::Instant;
 
 use super::endpoint_guard::{EndpointGuard, SharedGuard};
 use super::error::AcquireError;
-use super::scope::Scope;
 use super::source::PermitSource;
+#[cfg(any(feature = "tower", feature = "actix-web"))]
+use super::trace;
 use crate::debug::impl_debug;
+use crate::scope::{Hold, Scope, ScopeId};
 
 /// The right to run inside a guard. Dropping it lets the next caller run.
 ///
@@ -29,25 +31,27 @@ pub type OwnedPermit = HeldPermit<SharedGuard>;
 #[must_use = "the permit is released as soon as it is dropped: bind it to a name such as `_permit`, not to `_`"]
 pub struct HeldPermit<S: PermitSource> {
     source: S,
+    release: Release,
+    /// Shows that the permit is held, to the tasks that took the guard's scope to other threads.
     hold: Hold,
 }
 
 /// What happens when a permit is dropped.
 #[derive(Clone, Copy, Debug)]
-enum Hold {
+enum Release {
     Untimed,
     /// The hold time since then is measured.
     TimedSince(Instant),
     /// The permit stays held for good.
-    Forgotten,
+    Never,
 }
 
 impl<S: PermitSource> HeldPermit<S> {
     /// Wraps a permit that was just acquired from `source`.
     #[inline]
     pub(super) fn new(source: S) -> Self {
-        let hold = source.core().hold_time.start().map_or(Hold::Untimed, Hold::TimedSince);
-        Self { source, hold }
+        let release = source.core().hold_time.start().map_or(Release::Untimed, Release::TimedSince);
+        Self { source, release, hold: Hold::default() }
     }
 
     /// Acquires a permit without waiting, including one whose grant has expired.
@@ -79,7 +83,7 @@ impl<S: PermitSource> HeldPermit<S> {
     /// # Ok::<(), onelane::AcquireError>(())
     /// ```
     pub fn forget(mut self) {
-        self.hold = Hold::Forgotten;
+        self.release = Release::Never;
         if self.source.forget() {
             self.source.core().notify_drained();
         }
@@ -90,25 +94,38 @@ impl<S: PermitSource> HeldPermit<S> {
     }
 
     /// Marks the current thread as inside the guard.
-    pub(crate) fn enter_scope(&self) -> Scope {
-        Scope::enter(self.source.scope().expect("a held permit has a scope"))
+    pub(crate) fn enter_scope(&mut self) -> Scope<'_> {
+        Scope::enter(self.scope(), &mut self.hold)
+    }
+
+    pub(crate) fn scope(&self) -> ScopeId {
+        self.source.scope().expect("a held permit has a scope")
+    }
+
+    /// Returns the hold of the permit, which can be taken out while another owner may release the permit.
+    #[cfg(any(feature = "tower", feature = "actix-web"))]
+    pub(crate) fn hold_mut(&mut self) -> &mut Hold {
+        &mut self.hold
     }
 
     /// Counts a permit that was released before its response body had ended.
     #[cfg(any(feature = "tower", feature = "actix-web"))]
     pub(crate) fn count_overrun(&self) {
-        self.source.core().count_overrun();
+        self.source.core().counters.overrun.add(1);
+        trace::overrun(&self.source);
     }
 }
 
 impl<S: PermitSource> Drop for HeldPermit<S> {
     #[inline]
     fn drop(&mut self) {
+        // Before the release: a task that waits for the permit must not be refused once the permit is available.
+        self.hold = Hold::default();
         let core = self.source.core();
-        match self.hold {
-            Hold::Untimed => {}
-            Hold::TimedSince(since) => core.hold_time.finish(since, self.source.permits()),
-            Hold::Forgotten => return,
+        match self.release {
+            Release::Untimed => {}
+            Release::TimedSince(since) => core.hold_time.finish(since, self.source.permits()),
+            Release::Never => return,
         }
         if thread::panicking() {
             core.counters.panicked.add(1);

@@ -7,8 +7,9 @@ use tokio::time::Instant;
 use super::core::{GuardCore, HasGuardCore};
 use super::error::AcquireError;
 use super::error_kind::AcquireErrorKind;
+use super::key_map::Hash64;
 use super::retry::RetryEstimate;
-use super::scope::{Scope, ScopeId};
+use crate::scope::{Scope, ScopeId};
 use crate::semaphore::{CancelOutcome, EnqueueOutcome, SemaphoreRefusal, WaitOutcome, WaiterId};
 
 /// One caller's access to a semaphore: a guard, or a guard and one of its keys.
@@ -55,6 +56,11 @@ pub(crate) trait PermitSource {
     /// Returns the id of the semaphore while one of its permits is held, or `None` if certainly none is held.
     fn scope(&self) -> Option<ScopeId>;
 
+    /// Returns the hash of the key for events. `None` without a key, or once the wait has ended without a permit.
+    fn key_hash(&self) -> Option<Hash64> {
+        None
+    }
+
     /// Returns `true` if the calling code runs inside this guard.
     fn is_inside(&self) -> bool {
         Scope::is_any() && self.scope().is_some_and(Scope::is_inside)
@@ -72,7 +78,7 @@ pub(crate) trait PermitSource {
         let Some(limit) = self.core().expiry_limit(now) else { return (0, None) };
         let (grants, oldest) = self.expire_grants(limit, now);
         if grants > 0 {
-            self.core().count_expired(grants);
+            self.core().count_expired(self.key_hash(), grants);
             self.notify_if_drained();
         }
         (grants, oldest)

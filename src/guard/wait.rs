@@ -11,6 +11,7 @@ use super::core::WaitLimits;
 use super::error::AcquireError;
 use super::error_kind::AcquireErrorKind;
 use super::source::PermitSource;
+use super::trace::{self, WaitRecord};
 use crate::semaphore::{CancelOutcome, EnqueueOutcome, SemaphoreRefusal, WaitOutcome, WaiterId};
 
 /// A caller's wait, from entering the queue until the caller gets a permit or leaves the queue.
@@ -21,6 +22,8 @@ pub(super) struct PermitWait {
     clock: Option<Box<WaitClock>>,
     /// When the caller began to wait, if that was before it entered this queue.
     since: Option<Instant>,
+    /// What the events of this wait report. `None` if no subscriber wants them.
+    record: Option<Box<WaitRecord>>,
 }
 
 /// The start and the deadlines of a wait. Exists only if the guard has a time limit, or may evict the waiter.
@@ -55,7 +58,7 @@ impl PermitWait {
     ) -> Option<Result<(), AcquireError>> {
         // Inside the guard, the caller would wait for its own permit.
         if source.is_inside() && !source.is_closed() {
-            return Some(Err(source.core().refuse_as(AcquireErrorKind::WouldDeadlock)));
+            return Some(Err(self.refuse_as(source, AcquireErrorKind::WouldDeadlock)));
         }
         // A grant that has expired makes room in the queue, so that no waiter need be evicted.
         if source.core().limits.evicts {
@@ -73,16 +76,17 @@ impl PermitWait {
             EnqueueOutcome::Queued(waiter) => {
                 self.waiter = Some(waiter);
                 self.clock = WaitClock::start(source, self.since);
+                self.record = trace::record_wait(source, self.since);
                 source.core().hold_time.request_sample();
                 None
             }
-            EnqueueOutcome::Refused(refusal) => Some(Err(source.core().refuse(source.error(refusal)))),
+            EnqueueOutcome::Refused(refusal) => Some(Err(self.refuse(source, source.error(refusal)))),
         }
     }
 
     /// Returns the result of the wait, or `None` while it lasts.
     pub(super) fn poll(&mut self, source: &mut impl PermitSource, waker: &Waker) -> Option<Result<(), AcquireError>> {
-        source.poll(&mut self.waiter, waker).map(|outcome| self.result(source, outcome))
+        source.poll(&mut self.waiter, waker).map(|outcome| self.end(source, outcome))
     }
 
     /// Polls, and refuses the caller if it has come to run inside the guard since the last poll.
@@ -94,7 +98,7 @@ impl PermitWait {
         let result = self.poll(source, waker);
         if result.is_none() && source.is_inside() {
             self.cancel(source);
-            return Some(Err(source.core().refuse_as(AcquireErrorKind::WouldDeadlock)));
+            return Some(Err(self.refuse_as(source, AcquireErrorKind::WouldDeadlock)));
         }
         result
     }
@@ -119,9 +123,10 @@ impl PermitWait {
         if clock.limits.max_wait.is_some_and(|limit| waited >= limit) {
             return Some(match source.poll_final(self.waiter.take()?) {
                 // If a permit was granted just as the timer fired, the caller gets the permit.
-                Some(outcome) => self.result(source, outcome),
+                Some(outcome) => self.end(source, outcome),
                 None => {
                     source.core().counters.timed_out.add(1);
+                    trace::timed_out(source.core(), self.record.as_deref(), waited);
                     Err(AcquireError::timed_out(source.core().name_ref(), waited, source.retry_estimate()))
                 }
             });
@@ -129,23 +134,47 @@ impl PermitWait {
         None
     }
 
-    /// Converts the outcome of the wait to the result for the caller, and counts a refusal.
-    fn result(&self, source: &mut impl PermitSource, outcome: WaitOutcome) -> Result<(), AcquireError> {
+    /// Ends the wait because the caller no longer waits.
+    pub(super) fn leave(&mut self, source: &mut impl PermitSource) {
+        if self.is_queued() {
+            self.cancel(source);
+            trace::left(source.core(), self.record.as_deref());
+        }
+    }
+
+    /// Counts a caller that gets no permit, and returns the error.
+    #[cold]
+    pub(super) fn refuse_as(&self, source: &impl PermitSource, kind: AcquireErrorKind) -> AcquireError {
+        self.refuse(source, source.core().error(kind))
+    }
+
+    fn refuse(&self, source: &impl PermitSource, error: AcquireError) -> AcquireError {
+        source.core().counters.refused.add(1);
+        self.trace_refusal(source, error)
+    }
+
+    /// Logs a caller whose refusal is already counted, and returns the error.
+    fn trace_refusal(&self, source: &impl PermitSource, error: AcquireError) -> AcquireError {
+        trace::refused(source, self.record.as_deref(), &error);
+        error
+    }
+
+    /// Converts the outcome of the wait to the result for the caller.
+    fn end(&self, source: &impl PermitSource, outcome: WaitOutcome) -> Result<(), AcquireError> {
         match outcome {
             WaitOutcome::Acquired => Ok(()),
             WaitOutcome::Expired => Err(source.core().error(AcquireErrorKind::GrantExpired)),
             WaitOutcome::Evicted => {
-                let error = source.error(SemaphoreRefusal::QueueFull);
                 let waited = self.began().map(|since| Instant::now().saturating_duration_since(since));
+                let error = source.error(SemaphoreRefusal::QueueFull).after(waited.unwrap_or_default());
                 // The semaphore has counted the eviction, because the caller may have been cancelled since then.
-                Err(source.core().trace_refusal(error.after(waited.unwrap_or_default())))
+                Err(self.trace_refusal(source, error))
             }
-            WaitOutcome::Closed => Err(source.core().refuse_as(AcquireErrorKind::Closed)),
+            WaitOutcome::Closed => Err(self.refuse_as(source, AcquireErrorKind::Closed)),
         }
     }
 
-    /// Ends the wait because the caller was cancelled.
-    pub(super) fn cancel(&mut self, source: &mut impl PermitSource) {
+    fn cancel(&mut self, source: &mut impl PermitSource) {
         let Some(waiter) = self.waiter.take() else { return };
         if source.cancel(waiter) == CancelOutcome::Released {
             source.notify_if_drained();

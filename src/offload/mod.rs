@@ -55,6 +55,11 @@
 //!
 //! A task runs inside the `tracing` span and the runtime of its caller.
 //!
+//! # Logs
+//!
+//! Pools emit `tracing` events with the target `onelane` and the field `pool`: tasks that were refused, timed out, left
+//! the queue or were abandoned, at `debug`; panics at `warn`. See [all events](crate::docs::events).
+//!
 //! # Nested tasks
 //!
 //! A task can block on another task of the same pool without a deadlock if the future of the nested task is polled on
@@ -83,6 +88,7 @@ mod methods;
 mod stats;
 mod stream;
 mod task;
+mod trace;
 mod workers;
 
 pub use self::blocking::{BlockingPool, run_blocking};

@@ -1,5 +1,6 @@
 //! [`BodyHold`], a permit that a response body holds, up to a limit.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tokio::time::sleep;
 
 use crate::guard::erased::ErasedSource;
 use crate::guard::permit::HeldPermit;
+use crate::scope::Scope;
 use crate::sync::{Mutex, lock};
 
 /// A permit that is released when the body has ended, when this value is dropped, or after the limit, if there is one.
@@ -39,8 +41,16 @@ impl BodyHold {
 
     /// Polls the body, inside the guard's scope while the permit is still held.
     pub(crate) fn poll_inside<T>(&self, poll: impl FnOnce() -> T) -> T {
-        let _scope = lock(&self.permit).as_ref().map(HeldPermit::enter_scope);
-        poll()
+        let held = lock(&self.permit).as_mut().map(|permit| (permit.scope(), mem::take(permit.hold_mut())));
+        let Some((scope, mut hold)) = held else { return poll() };
+        let scope = Scope::enter(scope, &mut hold);
+        let result = poll();
+        drop(scope);
+        // Meanwhile the timer may have released the permit. Then the hold ends here.
+        if let Some(permit) = &mut *lock(&self.permit) {
+            *permit.hold_mut() = hold;
+        }
+        result
     }
 
     pub(crate) fn release(&mut self) {

@@ -125,8 +125,8 @@
 //!
 //! If a client disconnects, the other requests still get the response. If all clients disconnect, the handler is
 //! dropped, or finishes if the flight is [`detached`](FlightOptions::detached). A handler with several clients runs in
-//! its own task, outside the task-locals of outer layers and outside outer guards: acquiring such a guard again is not
-//! detected there. So put the guard behind the flight layer, not around it.
+//! its own task, outside the task-locals of outer layers, and inside the guards of the client that it was called for. A
+//! guard around the flight layer holds every one of the clients back, so put the guard behind the flight layer.
 //!
 //! # Clients that disconnect
 //!

@@ -1,4 +1,4 @@
-//! The allocations of guards, keyed guards, flights and the web layers. They are counted per thread, so that concurrent
+//! The allocations of guards, keyed guards, flights, hops and the web layers. They are counted per thread, so that concurrent
 //! tests do not affect each other.
 
 use support::counting::{Counting, allocations_of, live_bytes};
@@ -7,6 +7,7 @@ use support::counting::{Counting, allocations_of, live_bytes};
 static ALLOCATOR: Counting = Counting;
 
 mod endpoint_guard;
+mod hops;
 mod keyed_guard;
 mod single_flight;
 mod web;

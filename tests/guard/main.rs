@@ -2,6 +2,7 @@
 
 mod cancellation;
 mod endpoint_guard;
+mod hops;
 mod keyed_cancellation;
 mod keyed_guard;
 mod panicking_wakers;

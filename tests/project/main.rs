@@ -3,6 +3,7 @@
 mod architecture;
 mod auto_traits;
 mod configuration;
+mod events;
 mod modules;
 mod panic_locations;
 mod problem_types;

@@ -8,9 +8,9 @@ use std::task::{Context, Poll};
 use super::flight_map::FlightMap;
 use super::outcome::DriverTaskPoll;
 use super::run_entry::Driver;
+use super::trace;
 use crate::detached::DetachedEntry;
 use crate::guard::key_map::EntryId;
-use crate::guard::scope::Scope;
 
 /// Polls the work of a run so that no waiter has to: a waiter that is not polled, or leaves, delays no other waiter.
 pub(super) struct DriverTask<K, T, E>
@@ -50,9 +50,7 @@ where
                 }
             }
         };
-        let scope = Scope::enter(self.map.scope(self.entry));
-        let poll = work.poll(cx);
-        drop(scope);
+        let poll = work.poll(self.map.scope(self.entry), cx);
         if let Poll::Ready(outcome) = poll {
             self.is_finished = true;
             let _completion = self.map.complete(self.entry, Driver::Task, outcome);
@@ -90,6 +88,9 @@ where
             let deferred = self.map.shard(self.entry).lose_task(self.entry.index());
             // A run that still has waiters goes on with them.
             self.is_finished = deferred.cancelled_work.is_none();
+            if deferred.cancelled_work.is_some() {
+                trace::cut_off(&self.map, self.entry);
+            }
             self.map.run_deferred(self.entry, deferred);
         }
         if let Some(detached) = self.detached.as_mut().filter(|_| self.is_finished) {

@@ -12,12 +12,13 @@ use super::outcome::{Completion, FlightDeferred};
 use super::run_entry::Driver;
 use super::run_error::RunError;
 use super::shard::FlightShard;
+use super::trace;
 use super::work_future::{RunOutcome, WorkFuture};
 use crate::counter::Counter;
 use crate::detached::DetachedEntry;
 use crate::guard::key_map::{EntryId, Sharded};
-use crate::guard::scope::{Scope, ScopeId};
 use crate::panic::FirstPanic;
+use crate::scope::{Hold, Scope, ScopeId};
 use crate::wake::wake_all;
 
 type ShardOf<K, T, E> = FlightShard<K, WorkFuture<T, E>, Arc<RunOutcome<T, E>>>;
@@ -26,8 +27,9 @@ type DeferredOf<K, T, E> = FlightDeferred<K, WorkFuture<T, E>, Arc<RunOutcome<T,
 pub(super) struct FlightMap<K, T, E> {
     pub(super) shards: Sharded<ShardOf<K, T, E>>,
     pub(super) panicked: Counter,
-    /// The flight's name if its runs may continue without callers.
-    detached: Option<&'static str>,
+    pub(super) name: &'static str,
+    /// `true` if runs may continue without callers.
+    is_detached: bool,
     /// Notified when a run of the closed flight may have been the last one.
     pub(super) drained: Notify,
 }
@@ -38,11 +40,12 @@ where
     T: Clone + Send + Sync + 'static,
     E: Send + Sync + 'static,
 {
-    pub(super) fn new(detached: Option<&'static str>) -> Arc<Self> {
+    pub(super) fn new(name: &'static str, is_detached: bool) -> Arc<Self> {
         Arc::new(Self {
             shards: Sharded::new(FlightShard::new),
             panicked: Counter::new(),
-            detached,
+            name,
+            is_detached,
             drained: Notify::new(),
         })
     }
@@ -66,8 +69,9 @@ where
         driver: Driver,
         outcome: RunOutcome<T, E>,
     ) -> Completion<RunOutcome<T, E>, Arc<RunOutcome<T, E>>> {
-        if matches!(outcome, Err(RunError::Panicked(_))) {
+        if let Err(RunError::Panicked(panic)) = &outcome {
             self.panicked.add(1);
+            trace::panicked(self, entry, panic);
         }
         let (completion, deferred) = self.shard(entry).complete(entry.index(), driver, outcome, Arc::new);
         self.run_deferred(entry, deferred);
@@ -77,6 +81,9 @@ where
     /// Runs what an operation deferred until the mutex is unlocked.
     #[inline]
     pub(super) fn run_deferred(self: &Arc<Self>, entry: EntryId, mut deferred: DeferredOf<K, T, E>) {
+        if let Some(key_hash) = deferred.cancelled {
+            trace::cancelled(self.name, key_hash);
+        }
         if deferred.spawn_task {
             self.spawn_driver(entry);
         }
@@ -96,7 +103,8 @@ where
     /// Drops the work of a cancelled run. Callers that join meanwhile wait until the work is dropped.
     #[cold]
     fn drop_cancelled(self: &Arc<Self>, entry: EntryId, work: WorkFuture<T, E>) {
-        let scope = Scope::enter(self.scope(entry));
+        let mut hold = Hold::default();
+        let scope = Scope::enter(self.scope(entry), &mut hold);
         drop(work);
         drop(scope);
         let mut panics = FirstPanic::default();
@@ -116,7 +124,7 @@ where
     /// Spawns the driver task that the run relies on.
     #[cold]
     pub(super) fn spawn_driver(self: &Arc<Self>, entry: EntryId) {
-        let task = DriverTask::new(Arc::clone(self), entry, self.detached.map(DetachedEntry::new));
+        let task = DriverTask::new(Arc::clone(self), entry, self.is_detached.then(|| DetachedEntry::new(self.name)));
         // Without a runtime the task is dropped here, and hands the run to its waiters.
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(task);

@@ -12,6 +12,7 @@
 //! | the work is polled, by a waiter or by the driver task | `work_future`, `driver_task` → `shard_driver` |
 //! | a shard's operation returns, and defers work until its mutex is unlocked | `outcome` |
 //! | the caller gets a value or an error | `error` |
+//! | an event is emitted | `trace` |
 
 mod builder;
 mod driver_task;
@@ -29,6 +30,7 @@ mod shard_driver;
 mod shared_run;
 mod single_flight;
 mod stats;
+mod trace;
 mod wait_timer;
 mod work_future;
 

@@ -3,7 +3,7 @@
 use std::task::Waker;
 
 use super::run_entry::{RunEntry, RunWaiterId};
-use crate::guard::key_map::DeferredEntry;
+use crate::guard::key_map::{DeferredEntry, Hash64};
 
 /// The outcome of joining a run.
 #[derive(Debug)]
@@ -63,6 +63,8 @@ pub(crate) struct FlightDeferred<K, W, O> {
     pub(crate) wakers: Vec<Waker>,
     /// The work of a cancelled run. Drop it, then call [`finish_cancel`](super::shard::FlightShard::finish_cancel).
     pub(crate) cancelled_work: Option<W>,
+    /// The hash of the key if the operation has cancelled the run.
+    pub(crate) cancelled: Option<Hash64>,
     /// `true` if the driver task must be spawned: the run relies on it.
     pub(crate) spawn_task: bool,
     /// The outcome of the run that a waiter left, if the run was complete.
@@ -76,6 +78,7 @@ impl<K, W, O> FlightDeferred<K, W, O> {
         Self {
             wakers: Vec::new(),
             cancelled_work: None,
+            cancelled: None,
             spawn_task: false,
             outcome: None,
             stale_waker: None,

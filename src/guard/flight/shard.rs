@@ -238,6 +238,7 @@ impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
     ) -> FlightDeferred<K, W, O> {
         let mut deferred = FlightDeferred::new();
         let mut runs = lock(&self.runs);
+        let key_hash = runs.hash(index);
         let run = runs.value(index);
         self.remove_waiter(run);
         deferred.stale_waker = run.remove_waker(id);
@@ -252,6 +253,7 @@ impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
             RunEntryState::Polling | RunEntryState::Idle(_) => {
                 deferred.spawn_task = detached && run.hand_to_task(can_spawn);
                 if !(detached && run.has_task()) {
+                    deferred.cancelled = Some(key_hash);
                     self.cancel(run, &mut deferred);
                 }
             }
@@ -262,6 +264,11 @@ impl<K: Eq, W, O: Clone> FlightShard<K, W, O> {
             }
         }
         deferred
+    }
+
+    /// Returns the hash of a run's key.
+    pub(super) fn key_hash(&self, index: u32) -> Hash64 {
+        lock(&self.runs).hash(index)
     }
 
     /// Ends a cancelled run whose work has been dropped.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::task::coop::{self, RestoreOnPending as Progress};
+use tracing::Level;
 
 use super::error::FlightError;
 use super::flight_map::can_spawn;
@@ -15,11 +16,13 @@ use super::outcome::{Completion, JoinOutcome, RunPoll};
 use super::run_entry::{Driver, RunWaiterId};
 use super::run_error::RunError;
 use super::single_flight::SingleFlight;
+use super::trace;
 use super::wait_timer::WaitTimer;
 use super::work_future::{FirstPoll, RunOutcome, WorkFuture, failed};
-use crate::guard::key_map::EntryId;
-use crate::guard::scope::Scope;
+use crate::guard::key_map::{EntryId, Hash64};
 use crate::panic::Panic;
+use crate::scope::{CallerScopes, Scope};
+use crate::trace::is_enabled;
 
 /// Waits for the result of a run that callers share. Returned by [`SingleFlight::run`].
 #[must_use = "futures do nothing unless polled"]
@@ -37,6 +40,8 @@ where
     /// The run that this caller is a waiter of, if any.
     joined: Option<JoinedRun>,
     timer: Option<Box<WaitTimer>>,
+    /// The scopes that this caller has lent to the run that it leads.
+    lent_scopes: CallerScopes,
     is_done: bool,
 }
 
@@ -53,7 +58,15 @@ where
     E: Send + Sync + 'static,
 {
     pub(super) fn new(flight: &'a SingleFlight<K, T, E>, key: K, work: W) -> Self {
-        Self { flight, key: Some(key), work: Some(work), joined: None, timer: None, is_done: false }
+        Self {
+            flight,
+            key: Some(key),
+            work: Some(work),
+            joined: None,
+            timer: None,
+            lent_scopes: CallerScopes::default(),
+            is_done: false,
+        }
     }
 
     /// Polls the run that this caller has joined. If that run ended without an outcome, joins or starts another.
@@ -120,10 +133,8 @@ where
     {
         let make = self.work.take().expect("the caller has its work until it starts a run");
         let map = self.flight.map();
-        let scope = Scope::enter(map.scope(joined.entry));
-        let first_poll = WorkFuture::start(make, cx);
-        drop(scope);
-        match first_poll {
+        self.lent_scopes = CallerScopes::capture();
+        match WorkFuture::start(make, map.scope(joined.entry), &self.lent_scopes, cx) {
             FirstPoll::Ready(result) => {
                 self.finish(progress);
                 // The result is moved once, and only here: most runs end here, and copying memory that was just written
@@ -172,9 +183,7 @@ where
     /// Polls the work, as the driver of the run.
     fn drive(&mut self, joined: JoinedRun, mut work: WorkFuture<T, E>, cx: &mut Context<'_>) -> Poll<RunOutcome<T, E>> {
         let map = self.flight.map();
-        let scope = Scope::enter(map.scope(joined.entry));
-        let poll = work.poll(cx);
-        drop(scope);
+        let poll = work.poll(map.scope(joined.entry), cx);
         let Poll::Ready(outcome) = poll else {
             self.put_back(joined, work, cx);
             return Poll::Pending;
@@ -227,10 +236,12 @@ where
         let Some(timeout) = self.flight.config.max_wait else { return Poll::Pending };
         let waited = ready!(self.timer.get_or_insert_with(|| WaitTimer::start(timeout)).poll(cx));
         self.finish(progress);
+        let key_hash = is_enabled(Level::DEBUG).then(|| self.key_hash());
         // A result that became available just as the timer fired wins.
         Poll::Ready(self.leave().map_or_else(
             || {
                 self.flight.timed_out.add(1);
+                trace::timed_out(self.flight.name, key_hash, waited);
                 Err(RunError::Timeout { waited })
             },
             unshare,
@@ -240,6 +251,7 @@ where
     /// Leaves the run. Returns its outcome if it was completed meanwhile.
     fn leave(&mut self) -> Option<Arc<RunOutcome<T, E>>> {
         let JoinedRun { entry, id } = self.joined.take()?;
+        self.lent_scopes.release();
         let map = self.flight.map();
         let mut deferred = map.shard(entry).leave(entry.index(), id, self.flight.config.detached, can_spawn);
         let outcome = deferred.outcome.take();
@@ -251,7 +263,17 @@ where
     fn refuse(&mut self, error: RunError<E>, progress: &Progress) -> Poll<RunOutcome<T, E>> {
         self.finish(progress);
         self.flight.refused.add(1);
+        trace::refused(self.flight.name, is_enabled(Level::ERROR).then(|| self.key_hash()), &error);
         Poll::Ready(Err(error))
+    }
+
+    /// Returns the hash of the key for events.
+    fn key_hash(&self) -> Hash64 {
+        let map = self.flight.map();
+        match (&self.joined, &self.key) {
+            (Some(joined), _) => map.shard(joined.entry).key_hash(joined.entry.index()),
+            (None, key) => map.shards.locate(key.as_ref().expect("the caller has its key until it starts a run")).0,
+        }
     }
 
     #[inline]

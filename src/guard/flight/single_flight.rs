@@ -247,7 +247,7 @@ where
 
     #[inline]
     pub(super) fn map(&self) -> &Arc<FlightMap<K, T, E>> {
-        self.map.get_or_init(|| FlightMap::new(self.config.detached.then_some(self.name)))
+        self.map.get_or_init(|| FlightMap::new(self.name, self.config.detached))
     }
 }
 

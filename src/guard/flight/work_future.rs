@@ -8,6 +8,7 @@ use tracing::Span;
 
 use super::run_error::RunError;
 use crate::panic::{catch, discard};
+use crate::scope::{CallerScopes, Hold, Scope, ScopeId};
 
 /// The outcome of a run, which each of its waiters gets.
 pub(super) type RunOutcome<T, E> = Result<T, RunError<E>>;
@@ -20,6 +21,10 @@ pub(super) struct WorkFuture<T, E> {
     work: Option<BoxedWork<T, E>>,
     /// The leader's tracing span. Boxed, because spans are large and most runs have none.
     span: Option<Box<Span>>,
+    /// The scopes of the leader, which count while the leader waits for the run.
+    leader: CallerScopes,
+    /// Shows that the run goes on, to the tasks that took its scope to other threads.
+    hold: Hold,
 }
 
 /// The result of the first poll of a run's work.
@@ -31,21 +36,34 @@ pub(super) enum FirstPoll<T, E> {
 }
 
 impl<T, E> WorkFuture<T, E> {
-    /// Calls `make` and polls the future that it returns for the first time.
+    /// Calls `make` and polls the future that it returns for the first time, in the scope of the run `id` inside of the
+    /// scopes of its leader.
     #[inline]
-    pub(super) fn start<F>(make: impl FnOnce() -> F, cx: &mut Context<'_>) -> FirstPoll<T, E>
+    pub(super) fn start<F>(
+        make: impl FnOnce() -> F,
+        id: ScopeId,
+        leader: &CallerScopes,
+        cx: &mut Context<'_>,
+    ) -> FirstPoll<T, E>
     where
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
         // Declared outside the closure: a destructor that panics while the closure unwinds would abort the process.
         let mut started = None;
-        let poll = catch(|| started.insert(Box::pin(make())).as_mut().poll(cx));
+        let mut hold = Hold::default();
+        let poll = catch(|| {
+            let _leader = leader.enter();
+            let _run = Scope::enter(id, &mut hold);
+            started.insert(Box::pin(make())).as_mut().poll(cx)
+        });
         match poll {
             Ok(Poll::Ready(result)) => {
                 discard(started);
                 FirstPoll::Ready(result)
             }
-            Ok(Poll::Pending) => FirstPoll::Pending(Self::pending(started.expect("it was just polled"))),
+            Ok(Poll::Pending) => {
+                FirstPoll::Pending(Self::pending(started.expect("it was just polled"), leader.clone(), hold))
+            }
             Err(panic) => {
                 discard(started);
                 FirstPoll::Panicked(RunError::Panicked(panic))
@@ -55,18 +73,21 @@ impl<T, E> WorkFuture<T, E> {
 
     /// Wraps work that is pending. Its first poll ran in the leader's span, which is still the current one.
     #[cold]
-    fn pending(work: BoxedWork<T, E>) -> Self {
+    fn pending(work: BoxedWork<T, E>, leader: CallerScopes, hold: Hold) -> Self {
         // A panic of the tracing subscriber must not lose the work.
         let span = catch(Span::current).ok().filter(|span| !span.is_none()).map(Box::new);
-        Self { work: Some(work), span }
+        Self { work: Some(work), span, leader, hold }
     }
 
-    /// Polls the work in the leader's span. Work that has ended is dropped before this returns.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<RunOutcome<T, E>> {
-        let Self { work, span } = self;
+    /// Polls the work in the leader's span, and in the scope of the run `id`. Work that has ended is dropped before this
+    /// returns.
+    pub(super) fn poll(&mut self, id: ScopeId, cx: &mut Context<'_>) -> Poll<RunOutcome<T, E>> {
+        let Self { work, span, leader, hold } = self;
         let polled = work.as_mut().expect("work is not polled after it ended");
         let poll = catch(|| {
             let _entered = span.as_ref().map(|span| span.enter());
+            let _leader = leader.enter();
+            let _run = Scope::enter(id, hold);
             polled.as_mut().poll(cx)
         });
         let outcome = match poll {
@@ -75,6 +96,7 @@ impl<T, E> WorkFuture<T, E> {
             Err(panic) => Err(RunError::Panicked(panic)),
         };
         discard(work.take());
+        self.hold = Hold::default();
         Poll::Ready(outcome)
     }
 }

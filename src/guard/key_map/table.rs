@@ -9,7 +9,7 @@
 //! The first entry is stored in the table itself. A shard seldom has a second entry, so it seldom allocates.
 
 use std::borrow::Borrow;
-use std::mem;
+use std::{fmt, mem};
 
 use hashbrown::HashTable;
 use slab::Slab;
@@ -17,6 +17,12 @@ use slab::Slab;
 /// A key's hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hash64(pub(crate) u64);
+
+impl fmt::Display for Hash64 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct Table<K, V> {
@@ -158,6 +164,12 @@ impl<K: Eq, V> Table<K, V> {
     /// Returns the key of an entry.
     pub(crate) fn key(&mut self, index: u32) -> &K {
         &self.entry(index).key
+    }
+
+    /// Returns the hash of an entry's key.
+    #[inline]
+    pub(crate) fn hash(&mut self, index: u32) -> Hash64 {
+        self.entry(index).hash
     }
 
     /// Returns the values of all entries, including those that are not linked.

@@ -377,7 +377,7 @@ impl<K: Hash + Eq> KeyedGuard<K> {
         let Some(limit) = self.core.expiry_limit(now) else { return };
         let grants = self.shards().map(|shard| shard.expire_all_grants(self.shard_config(), limit, now)).sum();
         if grants > 0 {
-            self.core.count_expired(grants);
+            self.core.count_expired(None, grants);
             self.notify_if_drained();
         }
     }

@@ -20,6 +20,11 @@ impl<K: Eq> Shard<K> {
         lock(&self.entries).table.key(index).clone()
     }
 
+    /// Returns the hash of an entry's key.
+    pub(crate) fn hash(&self, index: u32) -> Hash64 {
+        lock(&self.entries).table.hash(index)
+    }
+
     /// Returns how many callers wait for a key.
     pub(crate) fn waiting_for(&self, hash: Hash64, key: &K) -> usize {
         let mut entries = lock(&self.entries);

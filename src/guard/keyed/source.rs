@@ -11,8 +11,8 @@ use super::keyed_guard::{KeyedGuard, SharedKeyedGuard};
 use super::shard::Shard;
 use crate::guard::core::GuardCore;
 use crate::guard::key_map::{EntryId, Hash64};
-use crate::guard::scope::ScopeId;
 use crate::guard::source::{OwnedPermitSource, PermitSource};
+use crate::scope::ScopeId;
 use crate::semaphore::{CancelOutcome, EnqueueOutcome, SemaphoreRefusal, WaitOutcome, WaiterId};
 
 /// A guard and one of its keys, in the types of keyed permits and futures. `G` is a reference to the guard or shares
@@ -188,6 +188,14 @@ where
 
     fn is_drained(&self) -> bool {
         self.guard.is_drained()
+    }
+
+    fn key_hash(&self) -> Option<Hash64> {
+        match &self.key {
+            SourceKey::Key(key) => Some(self.guard.keys().locate(key).0),
+            SourceKey::Entry(entry) => Some(self.guard.keys().shard(entry.shard()).hash(entry.index())),
+            SourceKey::Ended { .. } => None,
+        }
     }
 
     fn scope(&self) -> Option<ScopeId> {

@@ -1,7 +1,7 @@
 //! [`PortalTask`], async code that a portal runs.
 
 use std::future::poll_fn;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -11,8 +11,10 @@ use super::error::FromThreadError;
 use super::executor::ThreadExecutor;
 use super::portal::Portal;
 use crate::debug::impl_debug;
+use crate::offload::trace;
 use crate::panic::{Panic, catch_owned, discard};
 use crate::park::runs_async_tasks;
+use crate::scope::CallerScopes;
 
 /// Async code that a [`Portal`] runs. Created by [`Portal::spawn`].
 ///
@@ -24,6 +26,8 @@ pub struct PortalTask<T> {
     task: JoinHandle<Result<T, FromThreadError>>,
     cancel: CancellationToken,
     cancel_on_drop: DropGuard,
+    /// The scopes that the caller has lent to the task.
+    lent_scopes: CallerScopes,
     /// Keeps the portal open while a caller waits.
     _portal: Portal,
 }
@@ -33,9 +37,10 @@ impl<T: Send + 'static> PortalTask<T> {
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let work = run(future, cancel.clone(), counted);
+        let lent_scopes = CallerScopes::capture();
+        let work = run(future, cancel.clone(), lent_scopes.clone(), counted);
         let cancel_on_drop = cancel.clone().drop_guard();
-        Self { task: portal.runtime().spawn(work), cancel, cancel_on_drop, _portal: portal }
+        Self { task: portal.runtime().spawn(work), cancel, cancel_on_drop, lent_scopes, _portal: portal }
     }
 
     /// Waits for the result.
@@ -69,6 +74,7 @@ impl<T> PortalTask<T> {
     /// The task still ends with its portal: it is cancelled when the portal is [cancelled](Portal::cancel), or when the
     /// last of the portal's clones and of its task handles is dropped.
     pub fn detach(self) {
+        self.lent_scopes.release();
         let _disarmed = self.cancel_on_drop.disarm();
     }
 
@@ -83,6 +89,7 @@ impl<T> PortalTask<T> {
 async fn run<F: Future>(
     future: F,
     cancel: CancellationToken,
+    scopes: CallerScopes,
     counted: TaskTrackerToken,
 ) -> Result<F::Output, FromThreadError> {
     // Dropped after the future: the task has ended when it is no longer counted.
@@ -94,10 +101,17 @@ async fn run<F: Future>(
         return Err(FromThreadError::Cancelled);
     }
     // The panic is caught here, since tokio does not record its location.
-    let caught = poll_fn(|cx| match catch_owned(|| future.as_mut().poll(cx)) {
+    let mut poll = |cx: &mut Context<'_>| {
+        let _scopes = scopes.enter();
+        future.as_mut().poll(cx)
+    };
+    let caught = poll_fn(|cx| match catch_owned(|| poll(cx)) {
         Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
         Ok(Poll::Pending) => Poll::Pending,
-        Err(panic) => Poll::Ready(Err(FromThreadError::Panicked(panic))),
+        Err(panic) => {
+            trace::portal_task_panicked(&panic);
+            Poll::Ready(Err(FromThreadError::Panicked(panic)))
+        }
     });
     let result = cancel.run_until_cancelled(caught).await.unwrap_or(Err(FromThreadError::Cancelled));
     discard(future);

@@ -1,8 +1,11 @@
-//! [`CallerContext`], what a task takes from its caller to its thread: the span, the subscriber, the runtime.
+//! [`CallerContext`], what a task takes from its caller to its thread: the span, the subscriber, the runtime, the guards
+//! that the caller is inside of.
 
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tracing::{Dispatch, Span, dispatcher};
+
+use crate::scope::CallerScopes;
 
 /// The caller's surroundings, which are entered around the task.
 #[derive(Debug, Default)]
@@ -11,14 +14,15 @@ pub(crate) struct CallerContext {
     span: Option<Box<(Span, Dispatch)>>,
     /// Set only if the thread has not already entered the runtime.
     runtime: Option<Handle>,
+    scopes: CallerScopes,
 }
 
 impl CallerContext {
-    /// Captures the span and the subscriber of the current thread.
+    /// Captures the span, the subscriber and the scopes of the current thread.
     pub(crate) fn capture(runtime: Option<Handle>) -> Self {
         let span = Span::current();
         let span = (!span.is_none()).then(|| Box::new((span, dispatcher::get_default(Dispatch::clone))));
-        Self { span, runtime }
+        Self { span, runtime, scopes: CallerScopes::capture() }
     }
 
     /// Returns the time of the caller's runtime, whose clock may be paused in tests.
@@ -27,7 +31,13 @@ impl CallerContext {
         Instant::now()
     }
 
+    /// Records that the caller no longer waits for the task.
+    pub(crate) fn release_scopes(&self) {
+        self.scopes.release();
+    }
+
     pub(crate) fn enter<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _scopes = self.scopes.enter();
         let _runtime = self.runtime.as_ref().map(Handle::enter);
         match self.span.as_deref() {
             Some((span, dispatch)) => dispatcher::with_default(dispatch, || span.in_scope(work)),

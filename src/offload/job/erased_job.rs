@@ -13,8 +13,8 @@ const ABANDONED: u8 = 2;
 /// What a pool does with a job.
 pub(crate) trait RunnableJob: Send + Sync {
     /// Runs the closure, on the thread of a worker or of a caller that runs it inline. The job keeps the result until
-    /// it is published.
-    fn run(self: Arc<Self>);
+    /// it is published. `pool` is the name of the pool, for events.
+    fn run(self: Arc<Self>, pool: &str);
 
     /// Makes the result available to the caller. Returns the waker to call.
     ///

@@ -10,7 +10,8 @@ use super::erased_job::{AwaitableJob, CallerFlags, RunnableJob, SharedJob};
 use crate::debug::impl_debug;
 use crate::detached::DetachedEntry;
 use crate::offload::error::{OffloadError, OffloadErrorKind};
-use crate::panic::{catch_owned, discard};
+use crate::offload::trace;
+use crate::panic::{catch, catch_owned, discard};
 use crate::sync::{Mutex, lock};
 use crate::wake::wake;
 use crate::waker_slot::WakerSlot;
@@ -52,7 +53,7 @@ impl<F, T> Job<F, T> {
     }
 
     /// Takes the closure to run it. Returns `None` if the job must not run.
-    fn start(&self) -> Option<F> {
+    fn start(&self, pool: &str) -> Option<F> {
         let expired = self.expiry_error();
         let mut state = lock(&self.state);
         match (mem::replace(&mut *state, JobState::Taken), expired) {
@@ -61,8 +62,10 @@ impl<F, T> Job<F, T> {
                 Some(work)
             }
             (JobState::Queued { work, waker, .. }, Some(error)) => {
+                let waited = error.waited();
                 *state = JobState::Ran { result: Err(error), waker };
                 drop(state);
+                self.emit(|| trace::timed_out(pool, self.options.label.as_deref(), waited));
                 discard(work);
                 None
             }
@@ -85,6 +88,13 @@ impl<F, T> Job<F, T> {
             _ => None,
         };
         kind.map(|kind| OffloadError::from(kind).after(now.saturating_duration_since(submitted_at)))
+    }
+
+    /// Emits an event in the caller's span.
+    #[cold]
+    fn emit(&self, event: impl FnOnce()) {
+        // Entering the span calls the subscriber, which is user code.
+        let _ = catch(|| self.caller.enter(event));
     }
 
     /// Keeps the result if it is still wanted.
@@ -119,11 +129,14 @@ where
     F: FnOnce(&TaskContext) -> T + Send + 'static,
     T: Send + 'static,
 {
-    fn run(self: Arc<Self>) {
-        let Some(work) = self.start() else { return };
+    fn run(self: Arc<Self>, pool: &str) {
+        let Some(work) = self.start(pool) else { return };
         let cx = TaskContext(Arc::clone(&self) as SharedJob);
         let run = || cx.clone().enter(|| self.caller.enter(|| work(&cx)));
-        let result = catch_owned(run).map_err(OffloadError::panicked);
+        let result = catch_owned(run).map_err(|panic| {
+            self.emit(|| trace::panicked(pool, self.options.label.as_deref(), &panic));
+            OffloadError::panicked(panic)
+        });
         self.finish(result);
     }
 
@@ -208,6 +221,7 @@ where
 
     fn abandon(&self, pool: Option<&str>) -> Option<Result<T, OffloadError>> {
         self.flags.abandon();
+        self.caller.release_scopes();
         let mut state = lock(&self.state);
         match &mut *state {
             JobState::Queued { waker, detached, .. } | JobState::Running { waker, detached } => {

@@ -49,8 +49,9 @@ impl<T> Producer<T> {
     }
 
     /// Produces items until the buffer is full or the iterator ends. With `is_one_at_a_time`, the producer parks after
-    /// each item, since its consumer can take the item only after this method returns.
-    pub(super) fn run(mut self, buffer: &StreamBuffer<T>, is_one_at_a_time: bool) {
+    /// each item, since its consumer can take the item only after this method returns. A panic is passed to `report`
+    /// before the consumer sees it.
+    pub(super) fn run(mut self, buffer: &StreamBuffer<T>, is_one_at_a_time: bool, report: impl FnOnce(&Panic)) {
         let panicked = loop {
             let sink = ItemSink { buffer, size: self.size.as_deref(), is_one_at_a_time };
             match catch_owned(|| (self.fill)(&sink)) {
@@ -67,7 +68,11 @@ impl<T> Producer<T> {
         // Drop the producer before the buffer ends: a consumer that sees the end also sees that the iterator has
         // released what it held.
         let dropped = catch_owned(|| drop(self)).err();
-        let waker = buffer.end(panicked.or(dropped));
+        let panic = panicked.or(dropped);
+        if let Some(panic) = &panic {
+            report(panic);
+        }
+        let waker = buffer.end(panic);
         wake(waker);
     }
 }

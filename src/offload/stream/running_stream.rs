@@ -12,6 +12,7 @@ use super::producer::{Producer, StreamBuffer};
 use crate::offload::error::OffloadError;
 use crate::offload::job::{Priority, TaskContext};
 use crate::offload::task::{Task, TaskHandle};
+use crate::offload::trace;
 use crate::offload::workers::Pool;
 use crate::panic::{Panic, catch};
 
@@ -108,7 +109,11 @@ impl<T: Send + 'static> RunningStream<T> {
     /// Runs the producer in a new task.
     fn submit(&mut self, producer: Producer<T>) {
         let (buffer, is_one_at_a_time) = (Arc::clone(&self.buffer), self.is_polled_by_pool());
-        let work = move |_: &TaskContext| producer.run(&buffer, is_one_at_a_time);
+        let pool = Arc::clone(&self.tasks.pool);
+        let work = move |cx: &TaskContext| {
+            let report = |panic: &Panic| trace::panicked(&pool.config.pool, cx.label(), panic);
+            producer.run(&buffer, is_one_at_a_time, report);
+        };
         let mut task = Task::new(Arc::clone(&self.tasks.pool), work).priority(self.tasks.priority);
         task.options.label.clone_from(&self.tasks.label);
         task.options.ignores_queue_bound = mem::replace(&mut self.is_admitted, true);
@@ -117,7 +122,10 @@ impl<T: Send + 'static> RunningStream<T> {
         match catch(|| task.start()) {
             Ok(Ok(task)) => self.task = Some(task),
             Ok(Err(error)) => self.failure = Some(error),
-            Err(panic) => self.failure = Some(self.panicked(panic)),
+            Err(panic) => {
+                trace::panicked(&self.tasks.pool.config.pool, self.tasks.label.as_deref(), &panic);
+                self.failure = Some(self.panicked(panic));
+            }
         }
     }
 }

@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep_until};
+use tracing::Level;
 
 use super::inline::run_inline;
 use super::task::Task;
 use crate::debug::impl_debug;
 use crate::offload::error::{OffloadError, OffloadErrorKind, Progress};
 use crate::offload::job::{AwaitableJob, CallerContext, Job, RunnableJob, TaskContext, TaskOptions};
+use crate::offload::trace;
 use crate::offload::workers::{QueuePosition, Workers, WorkersConfig};
+use crate::trace::is_enabled;
 
 /// A task that was submitted to its pool. Awaiting it returns the result.
 ///
@@ -49,19 +52,21 @@ impl<T: Send + 'static> TaskHandle<T> {
         F: FnOnce(&TaskContext) -> T + Send + 'static,
     {
         let Task { pool, work, mut options, priority, max_wait, timeout } = task;
-        let (workers, runtime) = pool.current_workers().map_err(|error| of_task(error, &pool.config, &options))?;
+        let (workers, runtime) = pool.current_workers().map_err(|error| refuse(error, &pool.config, &options))?;
         let deadlines = TaskDeadlines::new(max_wait, timeout, options.deadline);
         if let Some(deadlines) = &deadlines {
             // The timer needs a runtime, in a CPU pool too.
-            Handle::try_current().map_err(|_| of_task(OffloadErrorKind::NoRuntime.into(), &pool.config, &options))?;
+            Handle::try_current().map_err(|_| refuse(OffloadErrorKind::NoRuntime.into(), &pool.config, &options))?;
             options.submitted_at = Some(deadlines.submitted_at);
             (options.start_by, options.deadline) = (deadlines.start_by, deadlines.complete_by);
+        } else if is_enabled(Level::DEBUG) {
+            options.submitted_at = Some(Instant::now());
         }
         let job = Arc::new(Job::new(pool.config.limiter_id(), options, CallerContext::capture(runtime), work));
-        let refused = |error| of_task(error, &pool.config, job.options());
+        let refused = |error| refuse(error, &pool.config, job.options());
         let position = if workers.contains_current_thread() {
             workers.admit_inline().map_err(refused)?;
-            run_inline(&(Arc::clone(&job) as _));
+            run_inline(&(Arc::clone(&job) as _), &pool.config);
             workers.on_result_published();
             None
         } else {
@@ -113,6 +118,10 @@ impl<T> TaskHandle<T> {
         }
     }
 
+    fn label(&self) -> Option<&str> {
+        self.job.as_ref()?.options().label.as_deref()
+    }
+
     /// Completes the wait.
     fn complete(&mut self, result: Result<T, OffloadError>) -> Poll<Result<T, OffloadError>> {
         let job = self.job.take();
@@ -130,6 +139,7 @@ impl<T> TaskHandle<T> {
         deadlines.start_by = deadlines.start_by.filter(|at| *at > now);
         if self.cancel_if_queued() {
             let kind = if is_over { OffloadErrorKind::Timeout } else { OffloadErrorKind::QueueTimeout };
+            trace::timed_out(&self.workers.config.pool, self.label(), Some(waited));
             return Some(Err(OffloadError::from(kind).after(waited)));
         }
         if !is_over {
@@ -138,6 +148,9 @@ impl<T> TaskHandle<T> {
         let job = self.job.as_ref()?;
         let result = job.abandon(Some(&self.workers.config.pool));
         job.flags().cancel();
+        if result.is_none() {
+            trace::overran(&self.workers.config.pool, self.label(), waited);
+        }
         let timeout = || OffloadError::from(OffloadErrorKind::Timeout).with_progress(Progress::Running).after(waited);
         Some(result.unwrap_or_else(|| Err(timeout())))
     }
@@ -171,12 +184,23 @@ impl<T> Drop for TaskHandle<T> {
         let Some(job) = &self.job else { return };
         if !job.options().is_shielded {
             if self.cancel_if_queued() {
-                return;
+                return trace::left(&self.workers.config.pool, job.options());
             }
             job.flags().cancel();
         }
-        drop(job.abandon(Some(&self.workers.config.pool)));
+        let result = job.abandon(Some(&self.workers.config.pool));
+        if result.is_none() {
+            trace::abandoned(&self.workers.config.pool, job.options());
+        }
+        drop(result);
     }
+}
+
+/// Completes the error of a task that could not be submitted.
+#[cold]
+fn refuse(error: OffloadError, config: &WorkersConfig, options: &TaskOptions) -> OffloadError {
+    trace::refused(&config.pool, options, &error);
+    of_task(error, config, options)
 }
 
 /// Adds the pool and the label of the task to an error.

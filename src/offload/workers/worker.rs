@@ -75,7 +75,7 @@ impl Worker {
                 }
                 WorkerStep::Stop { is_idle } => return is_idle,
             };
-            Arc::clone(&job).run();
+            Arc::clone(&job).run(&workers.config.pool);
             // The next step is decided before the result is published: see `RunnableJob::publish`.
             step = if has_been_busy() { workers.retire(self) } else { workers.next_after_task(self) };
             let waker = job.publish();

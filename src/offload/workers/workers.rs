@@ -30,6 +30,7 @@ use super::worker::Worker;
 use crate::debug::impl_debug;
 use crate::offload::error::{OffloadError, OffloadErrorKind};
 use crate::offload::job::{Priority, SharedJob, TaskContext};
+use crate::offload::trace;
 use crate::panic::discard;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard, lock};
@@ -133,6 +134,7 @@ impl Workers {
         self.config.uncount_queued(jobs.len());
         self.cancel_token_wait(wait);
         for job in jobs {
+            trace::refused(&self.config.pool, job.options(), why);
             wake(job.refuse(why.clone()));
             discard(job);
         }
@@ -178,6 +180,7 @@ impl Workers {
     pub(super) fn spawn_worker(self: &Arc<Self>) {
         let Err(SpawnError { worker, cause }) = self.threads.spawn(Worker::new(Arc::clone(self))) else { return };
         worker.disarm();
+        trace::thread_missing(&self.config.pool, &cause);
         let mut state = lock(&self.state);
         state.is_starting = false;
         // Workers that are on their threads will check the queue for the remaining tasks.

@@ -19,7 +19,7 @@ use super::response::response;
 use super::worker::can_spawn;
 use crate::debug::impl_debug;
 use crate::guard::FlightStats;
-use crate::guard::scope::{Scope, ScopeId};
+use crate::scope::CallerScopes;
 use crate::web::FlightOptions;
 use crate::web::flight::{BYPASSED, COLLAPSED, FlightReply, LED, ResponseFlight, RunResponse};
 use crate::web::request_head::HeadView;
@@ -194,17 +194,15 @@ where
     let task = AbortOnDrop(rt::spawn(InsideRun { run: Arc::clone(&run), handler: Box::pin(handler) }));
     async move {
         // This future is first polled inside the run, before the task is polled.
-        if let Some(scope) = Scope::innermost() {
-            run.get_or_init(|| scope);
-        }
+        run.get_or_init(CallerScopes::capture);
         task.await
     }
 }
 
-/// A handler that runs inside its run's scope: if it asks for the same key, it is refused instead of waiting for
+/// A handler that runs inside the scopes of its run: if it asks for the same key, it is refused instead of waiting for
 /// itself.
 struct InsideRun<F> {
-    run: Arc<OnceLock<ScopeId>>,
+    run: Arc<OnceLock<CallerScopes>>,
     handler: Pin<Box<F>>,
 }
 
@@ -212,7 +210,8 @@ impl<F: Future> Future for InsideRun<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let _scope = self.run.get().map(|run| Scope::enter(*run));
+        let run = Arc::clone(&self.run);
+        let _scopes = run.get().map(CallerScopes::enter);
         self.handler.as_mut().poll(cx)
     }
 }

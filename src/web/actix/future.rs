@@ -76,7 +76,7 @@ where
     }
 
     /// Calls the service with the permit held.
-    fn run(&mut self, permit: HeldPermit<ErasedSource>, inner: &S, request: ServiceRequest) {
+    fn run(&mut self, mut permit: HeldPermit<ErasedSource>, inner: &S, request: ServiceRequest) {
         let scope = permit.enter_scope();
         let handler = inner.call(request);
         drop(scope);

@@ -96,7 +96,7 @@ where
     }
 
     /// Calls the service with the permit held.
-    fn run(&mut self, permit: HeldPermit<ErasedSource>, mut inner: S, request: Request<K::Request>) {
+    fn run(&mut self, mut permit: HeldPermit<ErasedSource>, mut inner: S, request: Request<K::Request>) {
         let scope = permit.enter_scope();
         let handler = inner.call(request);
         drop(scope);

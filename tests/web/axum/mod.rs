@@ -10,6 +10,7 @@ mod handlers;
 mod http2;
 mod keyed;
 mod listener;
+mod nested;
 mod one_at_a_time;
 mod own_errors;
 mod refusals;

@@ -1,0 +1,143 @@
+//! Compares scopes with a naive model.
+
+use proptest::prelude::*;
+
+use crate::scope::{CallerScopes, Hold, Scope, ScopeId};
+
+fn id(number: u64) -> ScopeId {
+    (0, number)
+}
+
+fn inside() -> Vec<u64> {
+    (0..IDS).filter(|number| Scope::is_inside(id(*number))).collect()
+}
+
+const IDS: u64 = 4;
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Enters the scope of a permit, makes the steps, and leaves.
+    Enter(usize, Vec<Self>),
+    /// Enters the scopes that were captured before, makes the steps, and leaves.
+    Hop(usize, Vec<Self>),
+    Capture,
+    ReleaseCaller(usize),
+    /// Releases a permit, and acquires one with the same id.
+    ReleasePermit(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        Just(Step::Capture),
+        any::<usize>().prop_map(Step::ReleaseCaller),
+        (0..IDS as usize).prop_map(Step::ReleasePermit)
+    ];
+    let step = step.prop_recursive(5, 60, 6, |inner| {
+        let inner = prop::collection::vec(inner, 0..6);
+        prop_oneof![
+            (0..IDS as usize, inner.clone()).prop_map(|(permit, steps)| Step::Enter(permit, steps)),
+            (any::<usize>(), inner).prop_map(|(hop, steps)| Step::Hop(hop, steps)),
+        ]
+    });
+    prop::collection::vec(step, 0..8)
+}
+
+/// A naive model: permits have generations, and each captured scope knows its own and the flags of its callers.
+#[derive(Default)]
+struct Model {
+    holds: [Hold; IDS as usize],
+    entered: [bool; IDS as usize],
+    generations: [u32; IDS as usize],
+    hops: Vec<(CallerScopes, Vec<Seen>)>,
+    has_caller: Vec<bool>,
+    /// What lies on the stack of the thread, and where the current work began.
+    stack: Vec<Seen>,
+    boundary: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Seen {
+    permit: usize,
+    generation: u32,
+    /// The hops through which the scope came.
+    through: Vec<usize>,
+}
+
+impl Model {
+    fn counts(&self, seen: &Seen) -> bool {
+        // A scope that was entered on this thread itself counts until it is left.
+        seen.through.is_empty()
+            || self.generations[seen.permit] == seen.generation && seen.through.iter().all(|hop| self.has_caller[*hop])
+    }
+
+    fn check(&self) {
+        let expected: Vec<u64> = (0..IDS)
+            .filter(|id| self.stack.iter().any(|seen| seen.permit as u64 == *id && self.counts(seen)))
+            .collect();
+        assert_eq!(inside(), expected);
+    }
+
+    fn run(&mut self, steps: &[Step]) {
+        for step in steps {
+            self.check();
+            match step {
+                // A permit is polled at one place at a time.
+                Step::Enter(permit, steps) if !self.entered[*permit] => {
+                    let mut hold = std::mem::take(&mut self.holds[*permit]);
+                    self.entered[*permit] = true;
+                    let generation = self.generations[*permit];
+                    self.stack.push(Seen { permit: *permit, generation, through: Vec::new() });
+                    let scope = Scope::enter(id(*permit as u64), &mut hold);
+                    self.run(steps);
+                    drop(scope);
+                    self.stack.pop();
+                    self.entered[*permit] = false;
+                    self.holds[*permit] = hold;
+                }
+                Step::Hop(hop, steps) if !self.hops.is_empty() => {
+                    let (scopes, seen) = self.hops[hop % self.hops.len()].clone();
+                    let (boundary, length) = (self.boundary, self.stack.len());
+                    self.boundary = length;
+                    self.stack.extend(seen);
+                    let entered = scopes.enter();
+                    self.run(steps);
+                    drop(entered);
+                    self.stack.truncate(length);
+                    self.boundary = boundary;
+                }
+                Step::Capture => {
+                    let hop = self.hops.len();
+                    self.has_caller.push(true);
+                    let through = |seen: &Seen| {
+                        let mut seen = seen.clone();
+                        seen.through.push(hop);
+                        seen
+                    };
+                    let current = self.stack[self.boundary..].iter();
+                    let seen = current.filter(|seen| self.counts(seen)).map(through).collect();
+                    self.hops.push((CallerScopes::capture(), seen));
+                }
+                Step::ReleaseCaller(hop) if !self.hops.is_empty() => {
+                    let hop = hop % self.hops.len();
+                    self.hops[hop].0.release();
+                    self.has_caller[hop] = false;
+                }
+                Step::ReleasePermit(permit) if !self.entered[*permit] => {
+                    self.holds[*permit] = Hold::default();
+                    self.generations[*permit] += 1;
+                }
+                _ => {}
+            }
+            self.check();
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn scopes_agree_with_a_naive_model(steps in steps()) {
+        let mut model = Model::default();
+        model.run(&steps);
+        prop_assert!(!Scope::is_any());
+    }
+}

@@ -1,0 +1,66 @@
+//! The work outlives the permit, or the run, that its caller was inside of: it is a caller like any other.
+
+use std::future::{Future, poll_fn};
+use std::sync::Mutex;
+use std::task::Poll;
+
+use support::waiting::until;
+
+use super::{Call, Hop, KEY, Outcome, World, for_all};
+
+/// Polls `work` once inside of everything, so that it has hopped, and leaves.
+async fn hop_and_leave<F: Future<Output = Outcome> + Unpin + Send + 'static>(world: World, work: F) -> F {
+    static KEPT: Mutex<Option<Box<dyn std::any::Any + Send>>> = Mutex::new(None);
+    let World { guard, keyed, flight, latch, .. } = world;
+    latch.send_replace(false);
+    let start = move || async move {
+        let mut work = work;
+        poll_fn(|cx| {
+            assert!(std::pin::Pin::new(&mut work).poll(cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        *KEPT.lock().unwrap() = Some(Box::new(work));
+        Ok(())
+    };
+    guard.run(keyed.run(KEY, async { flight.run(KEY, start).await })).await.unwrap().unwrap().unwrap();
+    *KEPT.lock().unwrap().take().unwrap().downcast().unwrap()
+}
+
+#[test]
+fn call_acquires_what_is_free() {
+    for_all(&Hop::ALL, |world, hop, call| async move {
+        let work = hop_and_leave(world, hop.make(call, world)).await;
+        world.latch.send_replace(true);
+        work.await
+    });
+}
+
+/// The next holder has the same permit, key and run as the caller had. The work waits for that holder.
+#[test]
+fn call_waits_for_the_next_holder() {
+    for_all(&Hop::ALL, |world, hop, call| async move {
+        let World { guard, keyed, flight, latch, .. } = world;
+        let work = tokio::spawn(hop_and_leave(world, hop.make(call, world)).await);
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let next = async move {
+            let _permits = (guard.try_acquire().unwrap(), keyed.try_acquire(KEY).unwrap());
+            let next = flight.run(KEY, || async {
+                let _ = ended.await;
+                Ok(())
+            });
+            next.await.unwrap();
+        };
+        let next = tokio::spawn(next);
+        until("the next holder runs", || flight.stats().running == 1).await;
+        latch.send_replace(true);
+        let is_waiting = || match call {
+            Call::Flight => flight.stats().shared == 1,
+            _ => guard.stats().waiting + keyed.stats().waiting == 1,
+        };
+        until("the work waits or ends", || is_waiting() || work.is_finished()).await;
+        drop(end);
+        next.await.unwrap();
+        work.await.unwrap()
+    });
+}
