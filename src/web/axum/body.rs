@@ -1,5 +1,7 @@
 //! [`GuardLayer`] for axum's body type.
 
+use std::sync::Arc;
+
 use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, OriginalUri};
 use http::request::Parts;
@@ -42,7 +44,17 @@ pub type FlightLayer = FlightLayerFor<AxumBody>;
 pub enum AxumBody {}
 
 impl BodyKind for AxumBody {
-    const CALLED_ONCE: bool = true;
+    /// axum clones the guarded service for each request, and its services are `Sync`. With the `Arc`, only the clone
+    /// that serves the request allocates.
+    type Shared<S: Clone> = Arc<S>;
+
+    fn share<S: Clone>(inner: S) -> Arc<S> {
+        Arc::new(inner)
+    }
+
+    fn service<S: Clone>(shared: &Arc<S>) -> S {
+        S::clone(shared)
+    }
 
     /// Nested routers see only a part of the path.
     fn uri(head: &Parts) -> &Uri {

@@ -16,7 +16,7 @@ use tower_service::Service;
 use super::bodies::{RequestBody, ResponseBody};
 use super::held_body::HeldBody;
 use super::read_ahead::ReadAheadBody;
-use super::waiting::{ClientWatch, WaitingRequest};
+use super::waiting::{ClientWatch, NotServed, WaitingRequest, poll_ready_inside};
 use crate::guard::acquire::AcquireFuture;
 use crate::guard::erased::ErasedSource;
 use crate::guard::guarded_work::GuardedWork;
@@ -51,13 +51,14 @@ where
 enum GuardFutureState<S, B: Body, F> {
     /// The permit has not been requested yet. Most requests get one at the first poll, and their body stays unread.
     Arriving {
-        acquire: AcquireFuture<ErasedSource>,
+        /// `None` if the request needs no permit.
+        acquire: Option<AcquireFuture<ErasedSource>>,
         inner: S,
         request: Request<B>,
     },
     Waiting(Box<WaitingRequest<S, B>>),
     Running(GuardedWork<F, ErasedSource>),
-    /// The request needs no permit.
+    /// Like `Running`, for a request that needs no permit.
     Unguarded(Pin<Box<F>>),
     Refused(Box<Refusal>),
     Done,
@@ -70,7 +71,7 @@ where
     S: Service<Request<K::Request>>,
     S::Future: Send + 'static,
 {
-    pub(super) fn new(mut inner: S, settings: Arc<LayerSettings<Parts>>, mut request: Request<B>) -> Self {
+    pub(super) fn new(inner: S, settings: Arc<LayerSettings<Parts>>, mut request: Request<B>) -> Self {
         let is_connect = request.method() == Method::CONNECT;
         let arrival = match &settings.admission {
             Admission::One(guard) => Arrival::Guarded(ErasedSource::Endpoint(guard.clone())),
@@ -83,9 +84,9 @@ where
         };
         let state = match arrival {
             Arrival::Guarded(source) => {
-                GuardFutureState::Arriving { acquire: AcquireFuture::new(source), inner, request }
+                GuardFutureState::Arriving { acquire: Some(AcquireFuture::new(source)), inner, request }
             }
-            Arrival::LetThrough => GuardFutureState::Unguarded(Box::pin(inner.call(K::untouched(request)))),
+            Arrival::LetThrough => GuardFutureState::Arriving { acquire: None, inner, request },
             Arrival::Refused => {
                 let (head, _) = request.into_parts();
                 let refusal = settings.refuse(Refusal::key_missing(), &RequestHead::new(&head));
@@ -95,14 +96,18 @@ where
         Self { settings, is_connect, state, body_kind: PhantomData }
     }
 
-    /// Calls the service with the permit held.
-    fn run(&mut self, permit: HeldPermit<ErasedSource>, mut inner: S, request: Request<K::Request>) {
-        let scope = permit.enter_scope();
+    /// Calls the service, which is ready, inside the guard if a permit is held.
+    fn run(&mut self, permit: Option<HeldPermit<ErasedSource>>, mut inner: S, request: Request<K::Request>) {
+        let scope = permit.as_ref().map(HeldPermit::enter_scope);
         let handler = inner.call(request);
         drop(scope);
         // This is the only allocation of a request. The handler is boxed, so that it can move to its own task if the
         // client disconnects.
-        self.state = GuardFutureState::Running(GuardedWork::new(Box::pin(handler), permit));
+        let handler = Box::pin(handler);
+        self.state = match permit {
+            Some(permit) => GuardFutureState::Running(GuardedWork::new(handler, permit)),
+            None => GuardFutureState::Unguarded(handler),
+        };
     }
 
     fn take_running(&mut self) -> Option<GuardedWork<S::Future, ErasedSource>> {
@@ -166,41 +171,56 @@ where
                     let permit = this.take_running().and_then(GuardedWork::into_permit);
                     return Poll::Ready(result.map(|response| this.respond(response, permit)));
                 }
-                GuardFutureState::Waiting(waiting) => {
-                    let result = ready!(waiting.poll(&this.settings, cx));
-                    let GuardFutureState::Waiting(waiting) = mem::replace(&mut this.state, GuardFutureState::Done)
+                GuardFutureState::Waiting(_) => {
+                    // Taken out while it is polled: a panic drops the request, which may have lost its permit.
+                    let GuardFutureState::Waiting(mut waiting) = mem::replace(&mut this.state, GuardFutureState::Done)
                     else {
                         unreachable!("the state was `Waiting` two lines above")
                     };
-                    let WaitingRequest { inner, parts, body, .. } = *waiting;
+                    let Poll::Ready(result) = waiting.poll(&this.settings, cx) else {
+                        this.state = GuardFutureState::Waiting(waiting);
+                        return Poll::Pending;
+                    };
+                    let WaitingRequest { permit, inner, parts, body, .. } = *waiting;
                     match result {
-                        Ok(permit) => {
+                        Ok(()) => {
                             this.run(permit, inner, Request::from_parts(parts, K::replayed(body.into_replay())));
                         }
-                        Err(refusal) => return Poll::Ready(Ok(this.refuse(refusal, &parts))),
+                        Err(NotServed::Refused(refusal)) => return Poll::Ready(Ok(this.refuse(refusal, &parts))),
+                        Err(NotServed::Failed(error)) => return Poll::Ready(Err(error)),
                     }
                 }
                 GuardFutureState::Arriving { acquire, .. } => {
-                    let poll = Pin::new(acquire).poll(cx);
-                    let GuardFutureState::Arriving { acquire, inner, request } =
+                    let poll = match acquire {
+                        Some(acquire) => Pin::new(acquire).poll(cx).map_ok(Some),
+                        None => Poll::Ready(Ok(None)),
+                    };
+                    let GuardFutureState::Arriving { mut acquire, mut inner, request } =
                         mem::replace(&mut this.state, GuardFutureState::Done)
                     else {
                         unreachable!("the state was `Arriving` two lines above")
                     };
-                    match poll {
-                        Poll::Ready(Ok(permit)) => this.run(permit, inner, K::untouched(request)),
+                    let permit = match poll {
+                        Poll::Ready(Ok(permit)) => {
+                            if let Poll::Ready(result) = poll_ready_inside(permit.as_ref(), &mut inner, cx) {
+                                result?;
+                                this.run(permit, inner, K::untouched(request));
+                                continue;
+                            }
+                            acquire = None;
+                            permit
+                        }
                         Poll::Ready(Err(error)) => {
                             let (head, _) = request.into_parts();
                             return Poll::Ready(Ok(this.refuse(this.settings.refusal(error), &head)));
                         }
-                        Poll::Pending => {
-                            let (parts, body) = request.into_parts();
-                            let body = ReadAheadBody::new(body, this.settings.options.read_ahead);
-                            let client = K::link(&parts.extensions).map(ClientWatch::new);
-                            let waiting = WaitingRequest { acquire, inner, parts, body, client };
-                            this.state = GuardFutureState::Waiting(Box::new(waiting));
-                        }
-                    }
+                        Poll::Pending => None,
+                    };
+                    let (parts, body) = request.into_parts();
+                    let body = ReadAheadBody::new(body, this.settings.options.read_ahead);
+                    let client = K::link(&parts.extensions).map(ClientWatch::new);
+                    let waiting = WaitingRequest { acquire, inner, permit, parts, body, client };
+                    this.state = GuardFutureState::Waiting(Box::new(waiting));
                 }
                 GuardFutureState::Unguarded(handler) => {
                     let result = ready!(handler.as_mut().poll(cx));

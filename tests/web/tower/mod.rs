@@ -5,6 +5,7 @@ mod flight;
 mod hyper_server;
 mod keyed;
 mod permits;
+mod readiness;
 mod refusals;
 mod request_body;
 mod response_body;
