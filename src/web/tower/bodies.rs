@@ -157,6 +157,19 @@ where
     }
 }
 
+impl<B: Body + Default> Default for GuardRequestBody<B> {
+    fn default() -> Self {
+        Self { inner: GuardRequestBodyInner::Untouched { body: B::default() } }
+    }
+}
+
+/// tower-http's layers `Cors` and `Timeout` respond with a default body.
+impl<B: Default> Default for GuardBody<B> {
+    fn default() -> Self {
+        Self { inner: GuardBodyInner::Plain { body: B::default() } }
+    }
+}
+
 impl<B> Body for GuardRequestBody<B>
 where
     B: Body,

@@ -16,6 +16,7 @@ mod refusals;
 mod request_body;
 mod response_body;
 mod shutdown;
+mod tower_http;
 
 use std::sync::Arc;
 

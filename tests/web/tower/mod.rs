@@ -9,6 +9,7 @@ mod readiness;
 mod refusals;
 mod request_body;
 mod response_body;
+mod tower_http;
 
 use std::convert::Infallible;
 use std::io;
