@@ -8,11 +8,10 @@ use axum::Extension;
 use axum::extract::ConnectInfo;
 use axum::middleware::AddExtension;
 use axum::serve::{IncomingStream, Listener};
-use tower_layer::Layer;
-use tower_service::Service;
 
 use super::listener::WatchedStream;
 use crate::web::ClientLink;
+use crate::web::tower::{Layer, Service};
 
 /// Serves an app whose requests carry both `ConnectInfo<ClientLink>` and the `ConnectInfo` of the client's address.
 ///
