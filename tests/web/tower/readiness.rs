@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::{Ready, poll_fn, ready};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -100,8 +100,12 @@ enum Readiness {
 }
 
 impl Gate {
+    fn state(&self) -> MutexGuard<'_, GateState> {
+        self.0.lock().expect("no thread panics with the mutex held")
+    }
+
     fn set(&self, readiness: Readiness) {
-        let mut state = self.0.lock().unwrap();
+        let mut state = self.state();
         state.readiness = readiness;
         if let Some(waker) = state.waker.take() {
             waker.wake();
@@ -109,7 +113,7 @@ impl Gate {
     }
 
     fn calls(&self) -> usize {
-        self.0.lock().unwrap().calls
+        self.state().calls
     }
 
     fn service(&self) -> Gated {
@@ -136,7 +140,7 @@ impl<B> Service<Request<B>> for Gated {
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
         let (readiness, guard) = {
-            let mut state = self.gate.0.lock().unwrap();
+            let mut state = self.gate.state();
             state.waker = Some(cx.waker().clone());
             (state.readiness, state.guard.clone())
         };
@@ -157,7 +161,7 @@ impl<B> Service<Request<B>> for Gated {
 
     fn call(&mut self, _: Request<B>) -> Self::Future {
         assert!(self.is_reserved, "called before it was ready");
-        self.gate.0.lock().unwrap().calls += 1;
+        self.gate.state().calls += 1;
         ready(Ok(Response::new(full("done"))))
     }
 }
@@ -240,7 +244,7 @@ fn panic_of_the_readiness_releases_the_permit_at_once() {
 #[test]
 fn readiness_is_checked_inside_the_guard() {
     let (guard, gate) = (Arc::new(EndpointGuard::new("inside")), Gate::default());
-    gate.0.lock().unwrap().guard = Some(Arc::clone(&guard));
+    gate.state().guard = Some(Arc::clone(&guard));
     let mut waits = call(&layer(&guard), gate.service(), request());
     assert_pending!(waits.poll());
     gate.set(Readiness::Ready);
@@ -272,7 +276,7 @@ fn body_is_read_ahead_while_the_service_is_not_ready() {
     let sink = Arc::clone(&received);
     let inner = ServiceBuilder::new().map_request(move |request: Received| {
         let body = assert_ready!(spawn(request.into_body().collect()).poll()).expect("the client is connected");
-        sink.lock().unwrap().extend_from_slice(&body.to_bytes());
+        sink.lock().expect("no thread panics with the mutex held").extend_from_slice(&body.to_bytes());
         Request::new(())
     });
     let inner = inner.service(gate.service());
@@ -286,7 +290,7 @@ fn body_is_read_ahead_while_the_service_is_not_ready() {
     drop(client);
     gate.set(Readiness::Ready);
     assert_ready_ok!(waits.poll());
-    assert_eq!(*received.lock().unwrap(), b"read ahead");
+    assert_eq!(*received.lock().expect("no thread panics with the mutex held"), b"read ahead");
 }
 
 #[test]
