@@ -12,6 +12,10 @@ use crate::debug::impl_debug;
 pub enum OnDisconnect {
     /// The handler runs to its end in its own task and holds its permit, as handlers do in FastAPI. Its response is
     /// dropped. Nothing is spawned as long as the client stays connected.
+    ///
+    /// A handler that continues without its client stays in the tracing span of its request. It loses the task-locals
+    /// that outer layers have set: to read such a task-local there panics, or fails with `try_with`. So read them at the
+    /// start of the handler.
     #[default]
     Finish,
     /// The handler is dropped at its next `.await`, like a handler without a guard.

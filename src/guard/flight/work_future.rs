@@ -4,9 +4,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tracing::Span;
-
 use super::run_error::RunError;
+use crate::guard::caller_span::CallerSpan;
 use crate::panic::{catch, discard};
 
 /// The outcome of a run, which each of its waiters gets.
@@ -18,8 +17,8 @@ type BoxedWork<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 pub(super) struct WorkFuture<T, E> {
     /// `None` once the work has ended.
     work: Option<BoxedWork<T, E>>,
-    /// The leader's tracing span. Boxed, because spans are large and most runs have none.
-    span: Option<Box<Span>>,
+    /// The leader's tracing span.
+    span: CallerSpan,
 }
 
 /// The result of the first poll of a run's work.
@@ -56,19 +55,14 @@ impl<T, E> WorkFuture<T, E> {
     /// Wraps work that is pending. Its first poll ran in the leader's span, which is still the current one.
     #[cold]
     fn pending(work: BoxedWork<T, E>) -> Self {
-        // A panic of the tracing subscriber must not lose the work.
-        let span = catch(Span::current).ok().filter(|span| !span.is_none()).map(Box::new);
-        Self { work: Some(work), span }
+        Self { work: Some(work), span: CallerSpan::current() }
     }
 
     /// Polls the work in the leader's span. Work that has ended is dropped before this returns.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<RunOutcome<T, E>> {
         let Self { work, span } = self;
         let polled = work.as_mut().expect("work is not polled after it ended");
-        let poll = catch(|| {
-            let _entered = span.as_ref().map(|span| span.enter());
-            polled.as_mut().poll(cx)
-        });
+        let poll = catch(|| span.in_scope(|| polled.as_mut().poll(cx)));
         let outcome = match poll {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(result)) => result.map_err(failed),
