@@ -67,10 +67,10 @@ impl<F: Future, S: PermitSource> GuardedWork<F, S> {
         poll
     }
 
-    /// Returns the permit. Called once the work has completed.
+    /// Takes the permit. Called once the work has completed. The caller drops the work before the permit.
     #[cfg(any(feature = "tower", feature = "actix-web"))]
-    pub(crate) fn into_permit(self) -> Option<HeldPermit<S>> {
-        self.permit
+    pub(crate) fn take_permit(&mut self) -> Option<HeldPermit<S>> {
+        self.permit.take()
     }
 
     /// Lets the work continue without its caller, for at most `max_run`.

@@ -87,6 +87,7 @@ where
 {
     type Request = Body;
 
+    #[inline]
     fn untouched(request: Request<B>) -> Request<Body> {
         // axum's own body stays as it is.
         request.map(Body::new)

@@ -82,17 +82,17 @@ where
                 arrival
             }
         };
-        let state = match arrival {
-            Arrival::Guarded(source) => {
-                GuardFutureState::Arriving { acquire: Some(AcquireFuture::new(source)), inner, request }
-            }
-            Arrival::LetThrough => GuardFutureState::Arriving { acquire: None, inner, request },
+        let acquire = match arrival {
+            Arrival::Guarded(source) => Some(AcquireFuture::new(source)),
+            Arrival::LetThrough => None,
             Arrival::Refused => {
                 let (head, _) = request.into_parts();
                 let refusal = settings.refuse(Refusal::key_missing(), &RequestHead::new(&head));
-                GuardFutureState::Refused(Box::new(refusal))
+                let state = GuardFutureState::Refused(Box::new(refusal));
+                return Self { settings, is_connect, state, body_kind: PhantomData };
             }
         };
+        let state = GuardFutureState::Arriving { acquire, inner, request };
         Self { settings, is_connect, state, body_kind: PhantomData }
     }
 
@@ -108,13 +108,6 @@ where
             Some(permit) => GuardFutureState::Running(GuardedWork::new(handler, permit)),
             None => GuardFutureState::Unguarded(handler),
         };
-    }
-
-    fn take_running(&mut self) -> Option<GuardedWork<S::Future, ErasedSource>> {
-        match mem::replace(&mut self.state, GuardFutureState::Done) {
-            GuardFutureState::Running(handler) => Some(handler),
-            _ => None,
-        }
     }
 
     fn refuse<R>(&self, refusal: Refusal, head: &Parts) -> Response<<K as ResponseBody<R>>::Response>
@@ -168,7 +161,9 @@ where
             match &mut this.state {
                 GuardFutureState::Running(handler) => {
                     let result = ready!(handler.poll(cx));
-                    let permit = this.take_running().and_then(GuardedWork::into_permit);
+                    let permit = handler.take_permit();
+                    // The handler is dropped before the permit is released or passed to the body.
+                    this.state = GuardFutureState::Done;
                     return Poll::Ready(result.map(|response| this.respond(response, permit)));
                 }
                 GuardFutureState::Waiting(_) => {
@@ -248,7 +243,8 @@ where
     S::Future: Send + 'static,
 {
     fn drop(&mut self) {
-        if let Some(handler) = self.take_running()
+        if matches!(self.state, GuardFutureState::Running(_))
+            && let GuardFutureState::Running(handler) = mem::replace(&mut self.state, GuardFutureState::Done)
             && let Some(detached) = self.settings.detach(handler)
             && let Ok(runtime) = Handle::try_current()
         {
