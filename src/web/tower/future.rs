@@ -181,7 +181,7 @@ where
                         Ok(()) => {
                             this.run(permit, inner, Request::from_parts(parts, K::replayed(body.into_replay())));
                         }
-                        Err(NotServed::Refused(refusal)) => return Poll::Ready(Ok(this.refuse(refusal, &parts))),
+                        Err(NotServed::Refused(refusal)) => return Poll::Ready(Ok(this.refuse(*refusal, &parts))),
                         Err(NotServed::Failed(error)) => return Poll::Ready(Err(error)),
                     }
                 }

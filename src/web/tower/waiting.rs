@@ -28,7 +28,7 @@ pub(super) struct WaitingRequest<S, B: Body> {
 
 /// The reason why a request is not served.
 pub(super) enum NotServed<E> {
-    Refused(Refusal),
+    Refused(Box<Refusal>),
     /// The service failed to become ready.
     Failed(E),
 }
@@ -54,10 +54,10 @@ impl<S, B: Body> WaitingRequest<S, B> {
             && let Poll::Ready(result) = Pin::new(acquire).poll(cx)
         {
             self.acquire = None;
-            let permit = result.map_err(|error| NotServed::Refused(settings.refusal(error)))?;
+            let permit = result.map_err(|error| NotServed::Refused(Box::new(settings.refusal(error))))?;
             // The client may have disconnected at the same moment.
             if self.client.as_ref().is_some_and(|client| client.link.is_gone()) {
-                return Poll::Ready(Err(NotServed::Refused(Refusal::client_gone())));
+                return Poll::Ready(Err(NotServed::Refused(Box::new(Refusal::client_gone()))));
             }
             self.permit = Some(permit);
         }
@@ -69,10 +69,10 @@ impl<S, B: Body> WaitingRequest<S, B> {
         if let Some(client) = &mut self.client
             && client.gone.as_mut().poll(cx).is_ready()
         {
-            return Poll::Ready(Err(NotServed::Refused(Refusal::client_gone())));
+            return Poll::Ready(Err(NotServed::Refused(Box::new(Refusal::client_gone()))));
         }
         match self.body.poll_read(cx) {
-            Poll::Ready(Err(_)) => Poll::Ready(Err(NotServed::Refused(Refusal::body_unreadable()))),
+            Poll::Ready(Err(_)) => Poll::Ready(Err(NotServed::Refused(Box::new(Refusal::body_unreadable())))),
             Poll::Pending => Poll::Pending,
         }
     }
