@@ -215,8 +215,8 @@ impl EndpointGuard {
     /// Waits for a permit and runs `future` to completion while holding it, even if the caller is cancelled.
     ///
     /// Works like Python's `asyncio.shield`: if the returned future is dropped while `future` runs, `future` and the
-    /// permit move to a task on the runtime, where `future` continues from its current await point. Otherwise nothing
-    /// is spawned. A panic in that task is counted but not propagated.
+    /// permit move to a task on the runtime, where `future` continues from its current await point, in the tracing span
+    /// of its first poll. Otherwise nothing is spawned. A panic in that task is counted but not propagated.
     ///
     /// For a guard in an `Arc`, use [`run_to_completion_owned`](Self::run_to_completion_owned).
     ///

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::task::coop;
 use tokio::time::{Sleep, sleep};
 
+use super::caller_span::CallerSpan;
 use super::core::{GuardCore, HasGuardCore};
 use super::key_map::Hash64;
 use super::permit::HeldPermit;
@@ -49,21 +50,28 @@ pub(crate) struct GuardedWork<F, S: PermitSource> {
     work: Pin<Box<F>>,
     /// `None` once the work has panicked.
     permit: Option<HeldPermit<S>>,
+    /// The span of the first poll, in which the work goes on without its caller. `None` until that poll is pending. It
+    /// can't be read later: layers need not enter their span to drop the work.
+    span: Option<CallerSpan>,
 }
 
 impl<F: Future, S: PermitSource> GuardedWork<F, S> {
     pub(crate) fn new(work: Pin<Box<F>>, permit: HeldPermit<S>) -> Self {
-        Self { work, permit: Some(permit) }
+        Self { work, permit: Some(permit), span: None }
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
-        poll_with_permit(&mut self.permit, self.work.as_mut(), cx)
+        let poll = poll_with_permit(&mut self.permit, self.work.as_mut(), cx);
+        if poll.is_pending() && self.span.is_none() {
+            self.span = Some(CallerSpan::current());
+        }
+        poll
     }
 
-    /// Returns the permit. Called once the work has completed.
+    /// Takes the permit. Called once the work has completed. The caller drops the work before the permit.
     #[cfg(any(feature = "tower", feature = "actix-web"))]
-    pub(crate) fn into_permit(self) -> Option<HeldPermit<S>> {
-        self.permit
+    pub(crate) fn take_permit(&mut self) -> Option<HeldPermit<S>> {
+        self.permit.take()
     }
 
     /// Lets the work continue without its caller, for at most `max_run`.
@@ -71,12 +79,14 @@ impl<F: Future, S: PermitSource> GuardedWork<F, S> {
     where
         S: OwnedPermitSource,
     {
-        let guard = self.permit.as_ref()?.source().guard();
+        let permit = self.permit.as_ref()?;
+        let guard = permit.source().guard();
         let core = guard.core();
-        let key_hash = trace::detached(self.permit.as_ref()?.source());
+        let span = self.span.clone().unwrap_or_default();
+        let key_hash = span.in_scope(|| trace::detached(permit.source()));
         core.counters.detached.add(1);
         let entry = DetachedEntry::new(core.name);
-        Some(DetachedWork { work: Some(self), guard, key_hash, entry, max_run, deadline: None })
+        Some(DetachedWork { work: Some(self), guard, key_hash, span, entry, max_run, deadline: None })
     }
 }
 
@@ -88,7 +98,8 @@ pub(crate) struct DetachedWork<F: Future, S: OwnedPermitSource> {
     guard: S::Guard,
     /// The hash of the key for events. `None` without a key, or if no subscriber wants them.
     key_hash: Option<Hash64>,
-    // Dropped after the work, so that `detached::drained` completes only when the work is gone.
+    span: CallerSpan,
+    // Dropped after the work and its span, so that `detached::drained` completes only when both are gone.
     entry: DetachedEntry,
     max_run: Option<Duration>,
     /// Created at the first poll, because it needs the runtime's timer and the work may be detached in a destructor.
@@ -99,28 +110,32 @@ impl<F: Future, S: OwnedPermitSource> Future for DetachedWork<F, S> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = &mut *self;
-        let Some(work) = &mut this.work else { return Poll::Ready(()) };
-        if let Poll::Ready(output) = work.poll(cx) {
-            this.core().counters.finished_detached.add(1);
-            this.entry.finish();
-            // Dropped before the permit. The destructors are user code, and the work has finished whatever they do.
-            discard(output);
-            this.work = None;
-            return Poll::Ready(());
-        }
-        let Some(max_run) = this.max_run else { return Poll::Pending };
-        let deadline = this.deadline.get_or_insert_with(|| Box::pin(sleep(max_run)));
-        // The deadline is polled even if the work has used up the task's budget.
-        ready!(Pin::new(&mut coop::unconstrained(deadline.as_mut())).poll(cx));
-        this.cut_off("it ran longer than max_run without its caller");
-        Poll::Ready(())
+        let span = self.span.clone();
+        span.in_scope(|| self.poll_in_span(cx))
     }
 }
 
 impl<F: Future, S: OwnedPermitSource> DetachedWork<F, S> {
     fn core(&self) -> &GuardCore {
         self.guard.core()
+    }
+
+    fn poll_in_span(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(work) = &mut self.work else { return Poll::Ready(()) };
+        if let Poll::Ready(output) = work.poll(cx) {
+            self.core().counters.finished_detached.add(1);
+            self.entry.finish();
+            // Dropped before the permit. The destructors are user code, and the work has finished whatever they do.
+            discard(output);
+            self.work = None;
+            return Poll::Ready(());
+        }
+        let Some(max_run) = self.max_run else { return Poll::Pending };
+        let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(max_run)));
+        // The deadline is polled even if the work has used up the task's budget.
+        ready!(Pin::new(&mut coop::unconstrained(deadline.as_mut())).poll(cx));
+        self.cut_off("it ran longer than max_run without its caller");
+        Poll::Ready(())
     }
 
     fn cut_off(&mut self, reason: &str) {
@@ -143,6 +158,7 @@ impl<F: Future, S: OwnedPermitSource> Drop for DetachedWork<F, S> {
     fn drop(&mut self) {
         // First, since the destructor of the work may panic.
         self.core().counters.ended_detached.add(1);
-        self.cut_off("its runtime ended: close the guard and wait for drained() before that");
+        let span = self.span.clone();
+        span.in_scope(|| self.cut_off("its runtime ended: close the guard and wait for drained() before that"));
     }
 }

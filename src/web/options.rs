@@ -15,6 +15,10 @@ pub enum OnDisconnect {
     ///
     /// A timeout layer around the guard layer acts like a client that disconnects: it responds, but does not release
     /// the permit. Put the timeout layer [behind the guard layer](crate::web#time-limits).
+    ///
+    /// A handler that continues without its client stays in the tracing span of its request. It loses the task-locals
+    /// that outer layers have set: to read such a task-local there panics, or fails with `try_with`. So read them at the
+    /// start of the handler.
     #[default]
     Finish,
     /// The handler is dropped at its next `.await`, like a handler without a guard.

@@ -37,7 +37,7 @@ use onelane::offload::{
     OffloadErrorKind, OwnedLimiterPermit, PoolBuildError, PoolBuildErrorKind, PoolStats, Priority, Progress,
     RunningTask, TaskHandle,
 };
-use onelane::web::axum::{WatchedListener, WatchedStream};
+use onelane::web::axum::{MakeLinkedService, WatchedListener, WatchedStream};
 use onelane::web::{
     ClientLink, FlightOptions, GuardOptions, Guarded, Hold, KeyKind, OnDisconnect, PoolHandler, Refusal, RefusalReason,
     RequestKey, actix, axum, tower,
@@ -162,6 +162,7 @@ fn public_types_are_send_sync_and_unpin_as_promised() {
         ClientLink: Send Sync Unpin;
         WatchedListener: Send Sync Unpin;
         WatchedStream: Send Sync Unpin;
+        MakeLinkedService<Route>: Send Sync Unpin;
         axum::GuardLayer: Send Sync Unpin;
         tower::GuardLayer: Send Sync Unpin;
         tower::GuardService<Route, axum::AxumBody>: Send Sync Unpin;

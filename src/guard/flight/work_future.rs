@@ -4,9 +4,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tracing::Span;
-
 use super::run_error::RunError;
+use crate::guard::caller_span::CallerSpan;
 use crate::panic::{catch, discard};
 use crate::scope::{CallerScopes, Hold, Scope, ScopeId};
 
@@ -19,8 +18,8 @@ type BoxedWork<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 pub(super) struct WorkFuture<T, E> {
     /// `None` once the work has ended.
     work: Option<BoxedWork<T, E>>,
-    /// The leader's tracing span. Boxed, because spans are large and most runs have none.
-    span: Option<Box<Span>>,
+    /// The leader's tracing span.
+    span: CallerSpan,
     /// The scopes of the leader, which count while the leader waits for the run.
     leader: CallerScopes,
     /// Shows that the run goes on, to the tasks that took its scope to other threads.
@@ -74,9 +73,7 @@ impl<T, E> WorkFuture<T, E> {
     /// Wraps work that is pending. Its first poll ran in the leader's span, which is still the current one.
     #[cold]
     fn pending(work: BoxedWork<T, E>, leader: CallerScopes, hold: Hold) -> Self {
-        // A panic of the tracing subscriber must not lose the work.
-        let span = catch(Span::current).ok().filter(|span| !span.is_none()).map(Box::new);
-        Self { work: Some(work), span, leader, hold }
+        Self { work: Some(work), span: CallerSpan::current(), leader, hold }
     }
 
     /// Polls the work in the leader's span, and in the scope of the run `id`. Work that has ended is dropped before this
@@ -84,12 +81,12 @@ impl<T, E> WorkFuture<T, E> {
     pub(super) fn poll(&mut self, id: ScopeId, cx: &mut Context<'_>) -> Poll<RunOutcome<T, E>> {
         let Self { work, span, leader, hold } = self;
         let polled = work.as_mut().expect("work is not polled after it ended");
-        let poll = catch(|| {
-            let _entered = span.as_ref().map(|span| span.enter());
+        let mut poll_in_scopes = || {
             let _leader = leader.enter();
             let _run = Scope::enter(id, hold);
             polled.as_mut().poll(cx)
-        });
+        };
+        let poll = catch(|| span.in_scope(|| poll_in_scopes()));
         let outcome = match poll {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(result)) => result.map_err(failed),

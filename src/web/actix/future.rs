@@ -84,13 +84,6 @@ where
         self.state = GuardFutureState::Running(GuardedWork::new(Box::pin(handler), permit));
     }
 
-    fn take_running(&mut self) -> Option<GuardedWork<S::Future, ErasedSource>> {
-        match mem::replace(&mut self.state, GuardFutureState::Done) {
-            GuardFutureState::Running(handler) => Some(handler),
-            _ => None,
-        }
-    }
-
     /// Releases the permit, or passes it to the body of the service's response.
     fn respond<B>(
         &self,
@@ -135,7 +128,9 @@ where
             match &mut this.state {
                 GuardFutureState::Running(handler) => {
                     let result = ready!(handler.poll(cx));
-                    let permit = this.take_running().and_then(GuardedWork::into_permit);
+                    let permit = handler.take_permit();
+                    // The handler is dropped before the permit is released or passed to the body.
+                    this.state = GuardFutureState::Done;
                     return Poll::Ready(result.map(|response| this.respond(response, permit)));
                 }
                 GuardFutureState::Waiting { acquire, .. } => {
@@ -184,7 +179,7 @@ where
     S::Future: 'static,
 {
     fn drop(&mut self) {
-        if let Some(handler) = self.take_running()
+        if let GuardFutureState::Running(handler) = mem::replace(&mut self.state, GuardFutureState::Done)
             // On other threads, such as those of a test on a bare tokio runtime, spawning panics.
             && can_spawn()
             && let Some(detached) = self.settings.detach(handler)

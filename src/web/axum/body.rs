@@ -1,5 +1,8 @@
 //! [`GuardLayer`] for axum's body type.
 
+use std::any::Any;
+use std::sync::Arc;
+
 use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, OriginalUri};
 use http::request::Parts;
@@ -42,7 +45,17 @@ pub type FlightLayer = FlightLayerFor<AxumBody>;
 pub enum AxumBody {}
 
 impl BodyKind for AxumBody {
-    const CALLED_ONCE: bool = true;
+    /// axum clones the guarded service for each request, and its services are `Sync`. With the `Arc`, only the clone
+    /// that serves the request allocates.
+    type Shared<S: Clone> = Arc<S>;
+
+    fn share<S: Clone>(inner: S) -> Arc<S> {
+        Arc::new(inner)
+    }
+
+    fn service<S: Clone>(shared: &Arc<S>) -> S {
+        S::clone(shared)
+    }
 
     /// Nested routers see only a part of the path.
     fn uri(head: &Parts) -> &Uri {
@@ -66,17 +79,26 @@ pub(super) fn link(extensions: &Extensions) -> Option<ClientLink> {
     .cloned()
 }
 
-impl RequestBody<Body> for AxumBody {
+/// Layers around the guard may change the body, as tower-http's `RequestBodyLimitLayer` does.
+impl<B> RequestBody<B> for AxumBody
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<axum::BoxError>,
+{
     type Request = Body;
 
-    fn untouched(request: Request<Body>) -> Request<Body> {
-        request
+    #[inline]
+    fn untouched(request: Request<B>) -> Request<Body> {
+        // axum's own body stays as it is.
+        request.map(Body::new)
     }
 
-    fn replayed(body: ReplayBody<Body>) -> Body {
-        match body.into_untouched() {
-            Ok(body) => body,
-            Err(read_ahead) => Body::new(read_ahead),
+    fn replayed(body: ReplayBody<B>) -> Body {
+        let mut body = Some(body);
+        // axum's own body is passed on unchanged if nothing of it was read.
+        match (&mut body as &mut dyn Any).downcast_mut().and_then(Option::take) {
+            Some(own) => ReplayBody::into_untouched(own).unwrap_or_else(Body::new),
+            None => Body::new(body.expect("a body of another type is not taken")),
         }
     }
 }

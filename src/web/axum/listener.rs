@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use axum::extract::connect_info::Connected;
-use axum::serve::{IncomingStream, Listener};
+use axum::serve::{IncomingStream, Listener, TapIo};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -15,36 +15,52 @@ use crate::web::ClientLink;
 
 /// A `TcpListener` whose connections report if their client is still connected. Unix only.
 ///
-/// Pass it to `axum::serve`, together with `into_make_service_with_connect_info::<ClientLink>()`. A request that waits
-/// for a permit then leaves the queue when its client disconnects, even if hyper has left bytes unread, such as a
+/// Pass it to `axum::serve`, together with `into_make_service_with_connect_info::<ClientLink>()`, or with a
+/// [`MakeLinkedService`](super::MakeLinkedService) if the app extracts `ConnectInfo<SocketAddr>`, too. A request that
+/// waits for a permit then leaves the queue when its client disconnects, even if hyper has left bytes unread, such as a
 /// pipelined request, or a body that the layer did not read to its end. Without that connect info, the listener has no
 /// effect.
 ///
 /// If a client closes the connection after sending more unread bytes than the kernel buffers (about 100 kB), this is
 /// noticed only if the client resets the connection, because the end of the stream has not arrived.
 ///
-/// Handlers get the client's address from `ConnectInfo<ClientLink>`, with [`ClientLink::peer_addr`]. Extractors of
-/// `ConnectInfo<SocketAddr>` fail.
+/// Handlers get the client's address from `ConnectInfo<ClientLink>`, with [`ClientLink::peer_addr`].
+///
+/// axum's `tap_io` works before and after the conversion, for instance to set `TCP_NODELAY`:
+///
+/// ```no_run
+/// # use axum::serve::ListenerExt;
+/// # use onelane::web::axum::WatchedListener;
+/// # use tokio::net::TcpListener;
+/// # async fn listen() -> std::io::Result<()> {
+/// let listener = TcpListener::bind("127.0.0.1:3000").await?.tap_io(|stream| {
+///     let _ = stream.set_nodelay(true);
+/// });
+/// let listener = WatchedListener::from(listener);
+/// # drop(listener);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
-pub struct WatchedListener(TcpListener);
+pub struct WatchedListener<L = TcpListener>(L);
 
 /// A connection of a [`WatchedListener`]. It gives access to its `TcpStream`, to set socket options.
 #[derive(Debug)]
 pub struct WatchedStream(Arc<TcpStream>);
 
-impl From<TcpListener> for WatchedListener {
-    fn from(listener: TcpListener) -> Self {
+impl<L: Listener<Io = TcpStream, Addr = SocketAddr>> From<L> for WatchedListener<L> {
+    fn from(listener: L) -> Self {
         Self(listener)
     }
 }
 
-impl Listener for WatchedListener {
+impl<L: Listener<Io = TcpStream, Addr = SocketAddr>> Listener for WatchedListener<L> {
     type Io = WatchedStream;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (WatchedStream, SocketAddr) {
         // axum's own implementation waits a moment if the process has run out of file descriptors.
-        let (stream, peer) = Listener::accept(&mut self.0).await;
+        let (stream, peer) = self.0.accept().await;
         (WatchedStream(Arc::new(stream)), peer)
     }
 
@@ -53,8 +69,21 @@ impl Listener for WatchedListener {
     }
 }
 
-impl Connected<IncomingStream<'_, WatchedListener>> for ClientLink {
-    fn connect_info(stream: IncomingStream<'_, WatchedListener>) -> Self {
+impl<L> Connected<IncomingStream<'_, WatchedListener<L>>> for ClientLink
+where
+    L: Listener<Io = TcpStream, Addr = SocketAddr>,
+{
+    fn connect_info(stream: IncomingStream<'_, WatchedListener<L>>) -> Self {
+        stream.io().link()
+    }
+}
+
+impl<L, F> Connected<IncomingStream<'_, TapIo<WatchedListener<L>, F>>> for ClientLink
+where
+    L: Listener<Io = TcpStream, Addr = SocketAddr>,
+    F: FnMut(&mut WatchedStream) + Send + 'static,
+{
+    fn connect_info(stream: IncomingStream<'_, TapIo<WatchedListener<L>, F>>) -> Self {
         stream.io().link()
     }
 }

@@ -50,6 +50,8 @@ mod extract;
 mod handler;
 #[cfg(unix)]
 mod listener;
+#[cfg(unix)]
+mod make_service;
 #[cfg(feature = "background")]
 mod probes;
 mod response;
@@ -61,5 +63,7 @@ pub use self::handler::blocking_handler;
 pub use self::handler::cpu_handler;
 #[cfg(unix)]
 pub use self::listener::{WatchedListener, WatchedStream};
+#[cfg(unix)]
+pub use self::make_service::MakeLinkedService;
 #[cfg(feature = "background")]
 pub use self::probes::probes;

@@ -20,9 +20,13 @@ use crate::web::ClientLink;
 /// Other crates can't name this trait or its subtraits, so they can't implement it.
 #[expect(unnameable_types, reason = "the trait is sealed")]
 pub trait BodyKind: Send + Sync + 'static {
-    /// `true` if the framework clones the service for each request and calls the clone once, as axum does. The request
-    /// then takes the inner service itself, instead of a clone of it.
-    const CALLED_ONCE: bool;
+    /// The inner service in the form in which the clones of a guarded service hold it.
+    type Shared<S: Clone>: Clone;
+
+    fn share<S: Clone>(inner: S) -> Self::Shared<S>;
+
+    /// Returns a clone of the inner service, for one request.
+    fn service<S: Clone>(shared: &Self::Shared<S>) -> S;
 
     /// Returns the target of a request, as the client sent it.
     fn uri(head: &Parts) -> &Uri {
@@ -67,7 +71,16 @@ pub trait ResponseBody<B>: BodyKind {
 pub enum AnyBody {}
 
 impl BodyKind for AnyBody {
-    const CALLED_ONCE: bool = false;
+    /// Not an `Arc`, because the service need not be `Sync`.
+    type Shared<S: Clone> = S;
+
+    fn share<S: Clone>(inner: S) -> S {
+        inner
+    }
+
+    fn service<S: Clone>(shared: &S) -> S {
+        shared.clone()
+    }
 
     fn link(extensions: &Extensions) -> Option<ClientLink> {
         extensions.get().cloned()
@@ -141,6 +154,19 @@ where
 
     fn whole(body: Bytes) -> GuardBody<B> {
         GuardBody { inner: GuardBodyInner::Whole { body: Some(body) } }
+    }
+}
+
+impl<B: Body + Default> Default for GuardRequestBody<B> {
+    fn default() -> Self {
+        Self { inner: GuardRequestBodyInner::Untouched { body: B::default() } }
+    }
+}
+
+/// tower-http's layers `Cors` and `Timeout` respond with a default body.
+impl<B: Default> Default for GuardBody<B> {
+    fn default() -> Self {
+        Self { inner: GuardBodyInner::Plain { body: B::default() } }
     }
 }
 

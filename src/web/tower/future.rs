@@ -16,7 +16,7 @@ use tower_service::Service;
 use super::bodies::{RequestBody, ResponseBody};
 use super::held_body::HeldBody;
 use super::read_ahead::ReadAheadBody;
-use super::waiting::{ClientWatch, WaitingRequest};
+use super::waiting::{ClientWatch, NotServed, WaitingRequest, poll_ready_inside};
 use crate::guard::acquire::AcquireFuture;
 use crate::guard::erased::ErasedSource;
 use crate::guard::guarded_work::GuardedWork;
@@ -51,13 +51,14 @@ where
 enum GuardFutureState<S, B: Body, F> {
     /// The permit has not been requested yet. Most requests get one at the first poll, and their body stays unread.
     Arriving {
-        acquire: AcquireFuture<ErasedSource>,
+        /// `None` if the request needs no permit.
+        acquire: Option<AcquireFuture<ErasedSource>>,
         inner: S,
         request: Request<B>,
     },
     Waiting(Box<WaitingRequest<S, B>>),
     Running(GuardedWork<F, ErasedSource>),
-    /// The request needs no permit.
+    /// Like `Running`, for a request that needs no permit.
     Unguarded(Pin<Box<F>>),
     Refused(Box<Refusal>),
     Done,
@@ -70,7 +71,7 @@ where
     S: Service<Request<K::Request>>,
     S::Future: Send + 'static,
 {
-    pub(super) fn new(mut inner: S, settings: Arc<LayerSettings<Parts>>, mut request: Request<B>) -> Self {
+    pub(super) fn new(inner: S, settings: Arc<LayerSettings<Parts>>, mut request: Request<B>) -> Self {
         let is_connect = request.method() == Method::CONNECT;
         let arrival = match &settings.admission {
             Admission::One(guard) => Arrival::Guarded(ErasedSource::Endpoint(guard.clone())),
@@ -81,35 +82,32 @@ where
                 arrival
             }
         };
-        let state = match arrival {
-            Arrival::Guarded(source) => {
-                GuardFutureState::Arriving { acquire: AcquireFuture::new(source), inner, request }
-            }
-            Arrival::LetThrough => GuardFutureState::Unguarded(Box::pin(inner.call(K::untouched(request)))),
+        let acquire = match arrival {
+            Arrival::Guarded(source) => Some(AcquireFuture::new(source)),
+            Arrival::LetThrough => None,
             Arrival::Refused => {
                 let (head, _) = request.into_parts();
                 let refusal = settings.refuse(Refusal::key_missing(), &RequestHead::new(&head));
-                GuardFutureState::Refused(Box::new(refusal))
+                let state = GuardFutureState::Refused(Box::new(refusal));
+                return Self { settings, is_connect, state, body_kind: PhantomData };
             }
         };
+        let state = GuardFutureState::Arriving { acquire, inner, request };
         Self { settings, is_connect, state, body_kind: PhantomData }
     }
 
-    /// Calls the service with the permit held.
-    fn run(&mut self, mut permit: HeldPermit<ErasedSource>, mut inner: S, request: Request<K::Request>) {
-        let scope = permit.enter_scope();
+    /// Calls the service, which is ready, inside the guard if a permit is held.
+    fn run(&mut self, mut permit: Option<HeldPermit<ErasedSource>>, mut inner: S, request: Request<K::Request>) {
+        let scope = permit.as_mut().map(HeldPermit::enter_scope);
         let handler = inner.call(request);
         drop(scope);
         // This is the only allocation of a request. The handler is boxed, so that it can move to its own task if the
         // client disconnects.
-        self.state = GuardFutureState::Running(GuardedWork::new(Box::pin(handler), permit));
-    }
-
-    fn take_running(&mut self) -> Option<GuardedWork<S::Future, ErasedSource>> {
-        match mem::replace(&mut self.state, GuardFutureState::Done) {
-            GuardFutureState::Running(handler) => Some(handler),
-            _ => None,
-        }
+        let handler = Box::pin(handler);
+        self.state = match permit {
+            Some(permit) => GuardFutureState::Running(GuardedWork::new(handler, permit)),
+            None => GuardFutureState::Unguarded(handler),
+        };
     }
 
     fn refuse<R>(&self, refusal: Refusal, head: &Parts) -> Response<<K as ResponseBody<R>>::Response>
@@ -163,44 +161,61 @@ where
             match &mut this.state {
                 GuardFutureState::Running(handler) => {
                     let result = ready!(handler.poll(cx));
-                    let permit = this.take_running().and_then(GuardedWork::into_permit);
+                    let permit = handler.take_permit();
+                    // The handler is dropped before the permit is released or passed to the body.
+                    this.state = GuardFutureState::Done;
                     return Poll::Ready(result.map(|response| this.respond(response, permit)));
                 }
-                GuardFutureState::Waiting(waiting) => {
-                    let result = ready!(waiting.poll(&this.settings, cx));
-                    let GuardFutureState::Waiting(waiting) = mem::replace(&mut this.state, GuardFutureState::Done)
+                GuardFutureState::Waiting(_) => {
+                    // Taken out while it is polled: a panic drops the request, which may have lost its permit.
+                    let GuardFutureState::Waiting(mut waiting) = mem::replace(&mut this.state, GuardFutureState::Done)
                     else {
                         unreachable!("the state was `Waiting` two lines above")
                     };
-                    let WaitingRequest { inner, parts, body, .. } = *waiting;
+                    let Poll::Ready(result) = waiting.poll(&this.settings, cx) else {
+                        this.state = GuardFutureState::Waiting(waiting);
+                        return Poll::Pending;
+                    };
+                    let WaitingRequest { permit, inner, parts, body, .. } = *waiting;
                     match result {
-                        Ok(permit) => {
+                        Ok(()) => {
                             this.run(permit, inner, Request::from_parts(parts, K::replayed(body.into_replay())));
                         }
-                        Err(refusal) => return Poll::Ready(Ok(this.refuse(refusal, &parts))),
+                        Err(NotServed::Refused(refusal)) => return Poll::Ready(Ok(this.refuse(*refusal, &parts))),
+                        Err(NotServed::Failed(error)) => return Poll::Ready(Err(error)),
                     }
                 }
                 GuardFutureState::Arriving { acquire, .. } => {
-                    let poll = Pin::new(acquire).poll(cx);
-                    let GuardFutureState::Arriving { acquire, inner, request } =
+                    let poll = match acquire {
+                        Some(acquire) => Pin::new(acquire).poll(cx).map_ok(Some),
+                        None => Poll::Ready(Ok(None)),
+                    };
+                    let GuardFutureState::Arriving { mut acquire, mut inner, request } =
                         mem::replace(&mut this.state, GuardFutureState::Done)
                     else {
                         unreachable!("the state was `Arriving` two lines above")
                     };
-                    match poll {
-                        Poll::Ready(Ok(permit)) => this.run(permit, inner, K::untouched(request)),
+                    let permit = match poll {
+                        Poll::Ready(Ok(mut permit)) => {
+                            if let Poll::Ready(result) = poll_ready_inside(permit.as_mut(), &mut inner, cx) {
+                                result?;
+                                this.run(permit, inner, K::untouched(request));
+                                continue;
+                            }
+                            acquire = None;
+                            permit
+                        }
                         Poll::Ready(Err(error)) => {
                             let (head, _) = request.into_parts();
                             return Poll::Ready(Ok(this.refuse(this.settings.refusal(error), &head)));
                         }
-                        Poll::Pending => {
-                            let (parts, body) = request.into_parts();
-                            let body = ReadAheadBody::new(body, this.settings.options.read_ahead);
-                            let client = K::link(&parts.extensions).map(ClientWatch::new);
-                            let waiting = WaitingRequest { acquire, inner, parts, body, client };
-                            this.state = GuardFutureState::Waiting(Box::new(waiting));
-                        }
-                    }
+                        Poll::Pending => None,
+                    };
+                    let (parts, body) = request.into_parts();
+                    let body = ReadAheadBody::new(body, this.settings.options.read_ahead);
+                    let client = K::link(&parts.extensions).map(ClientWatch::new);
+                    let waiting = WaitingRequest { acquire, inner, permit, parts, body, client };
+                    this.state = GuardFutureState::Waiting(Box::new(waiting));
                 }
                 GuardFutureState::Unguarded(handler) => {
                     let result = ready!(handler.as_mut().poll(cx));
@@ -228,7 +243,8 @@ where
     S::Future: Send + 'static,
 {
     fn drop(&mut self) {
-        if let Some(handler) = self.take_running()
+        if matches!(self.state, GuardFutureState::Running(_))
+            && let GuardFutureState::Running(handler) = mem::replace(&mut self.state, GuardFutureState::Done)
             && let Some(detached) = self.settings.detach(handler)
             && let Ok(runtime) = Handle::try_current()
         {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use tower_layer::Layer;
 
-use super::bodies::AnyBody;
+use super::bodies::{AnyBody, BodyKind};
 use super::service::GuardService;
 use crate::debug::impl_debug;
 use crate::guard::{SharedGuard, SharedKeyedGuard};
@@ -104,7 +104,7 @@ impl<K> GuardLayerFor<K> {
     }
 }
 
-impl<S: Clone, K> Layer<S> for GuardLayerFor<K> {
+impl<S: Clone, K: BodyKind> Layer<S> for GuardLayerFor<K> {
     type Service = GuardService<S, K>;
 
     fn layer(&self, inner: S) -> Self::Service {

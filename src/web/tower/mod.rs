@@ -32,3 +32,6 @@ pub use self::layer::{GuardLayer, GuardLayerFor};
 #[cfg(feature = "axum")]
 pub(super) use self::read_ahead::ReplayBody;
 pub use self::service::GuardService;
+// axum's services implement tower's traits, which only this folder names.
+#[cfg(all(feature = "axum", unix))]
+pub(super) use {tower_layer::Layer, tower_service::Service};

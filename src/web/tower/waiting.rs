@@ -1,10 +1,11 @@
-//! [`WaitingRequest`], a request in the queue of its guard.
+//! [`WaitingRequest`], a request in the queue of its guard, or whose service is not ready.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use http::request::Parts;
 use http_body::Body;
+use tower_service::Service;
 
 use super::read_ahead::ReadAheadBody;
 use crate::guard::acquire::AcquireFuture;
@@ -13,13 +14,23 @@ use crate::guard::permit::HeldPermit;
 use crate::web::layer_settings::LayerSettings;
 use crate::web::{ClientLink, Refusal};
 
-/// A request that waits for a permit, with the service that will serve it.
+/// A request that waits for a permit, and then until the service that will serve it is ready.
 pub(super) struct WaitingRequest<S, B: Body> {
-    pub(super) acquire: AcquireFuture<ErasedSource>,
+    /// `None` once the request has been granted a permit, or if it needs none.
+    pub(super) acquire: Option<AcquireFuture<ErasedSource>>,
+    // Dropped before the permit, so that no other request runs inside the guard while the service is dropped.
     pub(super) inner: S,
+    pub(super) permit: Option<HeldPermit<ErasedSource>>,
     pub(super) parts: Parts,
     pub(super) body: ReadAheadBody<B>,
     pub(super) client: Option<ClientWatch>,
+}
+
+/// The reason why a request is not served.
+pub(super) enum NotServed<E> {
+    Refused(Box<Refusal>),
+    /// The service failed to become ready.
+    Failed(E),
 }
 
 /// Watches whether the client disconnects.
@@ -29,30 +40,52 @@ pub(super) struct ClientWatch {
 }
 
 impl<S, B: Body> WaitingRequest<S, B> {
-    pub(super) fn poll(
+    /// Waits until the service can be called. A request whose poll panicked must not be polled again: it may have lost
+    /// its permit.
+    pub(super) fn poll<R>(
         &mut self,
         settings: &LayerSettings<Parts>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<HeldPermit<ErasedSource>, Refusal>> {
-        if let Poll::Ready(result) = Pin::new(&mut self.acquire).poll(cx) {
-            return Poll::Ready(match result {
-                // The client may have disconnected at the same moment.
-                Ok(_) if self.client.as_ref().is_some_and(|client| client.link.is_gone()) => {
-                    Err(Refusal::client_gone())
-                }
-                result => result.map_err(|error| settings.refusal(error)),
-            });
+    ) -> Poll<Result<(), NotServed<S::Error>>>
+    where
+        S: Service<R>,
+    {
+        if let Some(acquire) = &mut self.acquire
+            && let Poll::Ready(result) = Pin::new(acquire).poll(cx)
+        {
+            self.acquire = None;
+            let permit = result.map_err(|error| NotServed::Refused(Box::new(settings.refusal(error))))?;
+            // The client may have disconnected at the same moment.
+            if self.client.as_ref().is_some_and(|client| client.link.is_gone()) {
+                return Poll::Ready(Err(NotServed::Refused(Box::new(Refusal::client_gone()))));
+            }
+            self.permit = Some(permit);
+        }
+        if self.acquire.is_none()
+            && let Poll::Ready(result) = poll_ready_inside(self.permit.as_mut(), &mut self.inner, cx)
+        {
+            return Poll::Ready(result.map_err(NotServed::Failed));
         }
         if let Some(client) = &mut self.client
             && client.gone.as_mut().poll(cx).is_ready()
         {
-            return Poll::Ready(Err(Refusal::client_gone()));
+            return Poll::Ready(Err(NotServed::Refused(Box::new(Refusal::client_gone()))));
         }
         match self.body.poll_read(cx) {
-            Poll::Ready(Err(_)) => Poll::Ready(Err(Refusal::body_unreadable())),
+            Poll::Ready(Err(_)) => Poll::Ready(Err(NotServed::Refused(Box::new(Refusal::body_unreadable())))),
             Poll::Pending => Poll::Pending,
         }
     }
+}
+
+/// Polls the service for readiness, inside the guard if a permit is held.
+pub(super) fn poll_ready_inside<R, S: Service<R>>(
+    permit: Option<&mut HeldPermit<ErasedSource>>,
+    inner: &mut S,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), S::Error>> {
+    let _scope = permit.map(HeldPermit::enter_scope);
+    inner.poll_ready(cx)
 }
 
 impl ClientWatch {

@@ -13,6 +13,7 @@ use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok
 
 use support::leak;
 use support::runtimes::{current_thread, multi_thread};
+use support::spans::{SpanNotes, enable_spans};
 use support::waiting::yield_until;
 
 use super::assert_idle;
@@ -162,4 +163,76 @@ fn runtime_shutdown_releases_the_permit() {
         assert_idle(guard);
     }
     assert_eq!(guard.stats().finished_detached, 0);
+}
+
+/// The span in which the work was first polled, even if its future is dropped outside of it.
+#[tokio::test]
+async fn detached_run_goes_on_and_is_dropped_in_its_span() {
+    let _spans = enable_spans();
+    let guard = leak(EndpointGuard::new("span"));
+    for name in [Some("request"), None] {
+        let (notes, span) = (SpanNotes::default(), tracing::info_span!("request"));
+        let (finish, finished) = oneshot::channel();
+        let on_drop = notes.note_on_drop();
+        let work = {
+            let notes = notes.clone();
+            async move {
+                notes.note();
+                let _ = finished.await;
+                notes.note();
+                on_drop
+            }
+        };
+        let mut run = task::spawn(guard.run_to_completion(work));
+        let entered = name.map(|_| span.enter());
+        assert_pending!(run.poll());
+        drop(entered);
+        drop(run);
+        assert_eq!(notes.names(), [name]);
+        assert!(finish.send(()).is_ok());
+        yield_until(|| guard.stats().detached == 0).await;
+        assert_eq!(notes.names(), [name; 3]);
+        assert_idle(guard);
+    }
+}
+
+#[tokio::test]
+async fn detached_run_panics_in_its_span() {
+    let _spans = enable_spans();
+    let guard = leak(EndpointGuard::new("span"));
+    let notes = SpanNotes::default();
+    let (finish, finished) = oneshot::channel();
+    let on_drop = notes.note_on_drop();
+    let work = async move {
+        let _on_drop = on_drop;
+        let _: Result<(), _> = finished.await;
+        panic!("on purpose")
+    };
+    let mut run = task::spawn(guard.run_to_completion(work));
+    tracing::info_span!("request").in_scope(|| assert_pending!(run.poll()));
+    drop(run);
+    assert!(finish.send(()).is_ok());
+    yield_until(|| guard.stats().detached == 0).await;
+    assert_eq!((notes.names(), guard.stats().panicked), (vec![Some("request")], 1));
+}
+
+#[test]
+fn detached_run_that_its_runtime_drops_is_dropped_in_its_span() {
+    let _spans = enable_spans();
+    let guard = leak(EndpointGuard::new("span"));
+    let notes = SpanNotes::default();
+    let on_drop = notes.note_on_drop();
+    let runtime = current_thread();
+    runtime.block_on(async {
+        let mut run = task::spawn(guard.run_to_completion(async move {
+            let _on_drop = on_drop;
+            std::future::pending::<()>().await;
+        }));
+        tracing::info_span!("request").in_scope(|| assert_pending!(run.poll()));
+        drop(run);
+        yield_now().await;
+    });
+    assert!(notes.names().is_empty());
+    drop(runtime);
+    assert_eq!((notes.names(), guard.stats().cut_off), (vec![Some("request")], 1));
 }

@@ -162,6 +162,11 @@ impl Client {
         client
     }
 
+    pub fn local_addr(&self) -> SocketAddr {
+        let stream = self.stream.as_ref().expect("the client has not disconnected");
+        stream.local_addr().expect("the client is connected")
+    }
+
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         soon(self.stream().write_all(bytes.as_ref())).await.expect("the server is connected");
     }

@@ -12,6 +12,7 @@ pub mod process;
 pub mod random;
 pub mod redis;
 pub mod runtimes;
+pub mod spans;
 pub mod waiting;
 
 /// Leaks a value, so that it lives as long as one in a `static`.

@@ -9,9 +9,12 @@ use onelane::EndpointGuard;
 use onelane::web::axum::GuardLayer;
 use onelane::web::{GuardOptions, OnDisconnect};
 use tokio::runtime::Handle;
+use tower::ServiceBuilder;
+use tower_http::trace::TraceLayer;
 
 use crate::axum::held_route;
 use support::http::{self, Client, Disconnect, Listening, Probe, eventually, serve};
+use support::spans::{SpanNotes, enable_spans};
 
 fn held_with(options: GuardOptions, guard: &Arc<EndpointGuard>, probe: &Arc<Probe>) -> Router {
     let probe = Arc::clone(probe);
@@ -145,4 +148,26 @@ async fn nothing_is_spawned_while_clients_stay_connected() {
     eventually("the server, one connection and the handler have tasks", || tasks() == 3).await;
     probe.release(1);
     eventually("the handler's task has ended", || tasks() == 2).await;
+}
+
+/// tower-http's `TraceLayer` does not enter its span when it drops the handler.
+#[tokio::test]
+async fn handler_without_a_client_goes_on_in_the_span_of_its_request() {
+    let _spans = enable_spans();
+    let (guard, probe, notes) = (Arc::new(EndpointGuard::new("span")), Probe::new(), SpanNotes::default());
+    let (visited, noted) = (Arc::clone(&probe), notes.clone());
+    let handler = async move || {
+        noted.note();
+        visited.visit().await;
+        noted.note();
+    };
+    let layers = ServiceBuilder::new().layer(TraceLayer::new_for_http()).layer(GuardLayer::new(&guard));
+    let address = serve(Listening::Plain, Router::new().route("/", any(handler)).layer(layers)).await;
+    let mut disconnecting = Client::sending(address, http::get("/")).await;
+    eventually("its handler runs", || probe.started() == 1).await;
+    disconnecting.disconnect(Disconnect::Fin).await;
+    eventually("the handler continues without its client", || guard.stats().detached == 1).await;
+    probe.release(1);
+    eventually("it has finished", || guard.stats().detached == 0).await;
+    assert_eq!(notes.names(), [Some("request"); 2]);
 }

@@ -3,6 +3,7 @@
 //! Real time passes in these tests, a few milliseconds each, because the kernel delivers packets at its own pace. The
 //! tests wait for the expected event rather than for a time.
 
+mod connect_info;
 mod disconnect_while_running;
 mod disconnect_while_waiting;
 mod flight;
@@ -17,6 +18,7 @@ mod refusals;
 mod request_body;
 mod response_body;
 mod shutdown;
+mod tower_http;
 
 use std::sync::Arc;
 

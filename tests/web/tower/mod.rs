@@ -6,9 +6,11 @@ mod grpc;
 mod hyper_server;
 mod keyed;
 mod permits;
+mod readiness;
 mod refusals;
 mod request_body;
 mod response_body;
+mod tower_http;
 
 use std::convert::Infallible;
 use std::io;

@@ -4,16 +4,20 @@ use std::sync::Arc;
 use std::thread::{self};
 use std::time::{Duration, Instant};
 
+use actix_web::dev::Service;
+use actix_web::test::{TestRequest, init_service};
 use actix_web::web::{get, resource};
 use actix_web::{App, HttpRequest, HttpServer};
 use onelane::EndpointGuard;
 use onelane::web::actix::GuardMiddleware;
 use onelane::web::{GuardOptions, OnDisconnect};
 use tokio::time::sleep;
+use tracing::Instrument;
 
 use super::guarded;
 use support::actix::{GET, Server, Work};
 use support::client::{Disconnect, RawClient, eventually};
+use support::spans::{SpanNotes, enable_spans};
 
 /// What happens to a running handler whose client disconnects.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -166,4 +170,33 @@ async fn panic_releases_the_permit_and_the_worker_survives() {
     }
     let stats = guard.stats();
     assert_eq!((stats.held, stats.detached, stats.finished_detached, stats.granted), (0, 0, 0, 5));
+}
+
+/// A middleware that instruments requests, such as that of tracing-actix-web, is around the guard.
+#[actix_web::test]
+async fn handler_without_its_client_goes_on_in_the_span_of_its_request() {
+    let _spans = enable_spans();
+    let (guard, work, notes) = (Arc::new(EndpointGuard::new("span")), Arc::new(Work::default()), SpanNotes::default());
+    let (running, noted) = (Arc::clone(&work), notes.clone());
+    let handler = move || {
+        let (running, noted) = (Arc::clone(&running), noted.clone());
+        async move {
+            noted.note();
+            running.run().await;
+            noted.note();
+            "done"
+        }
+    };
+    let app = App::new()
+        .wrap(GuardMiddleware::new(&guard))
+        .wrap_fn(|request, service| service.call(request).instrument(tracing::info_span!("request")))
+        .default_service(get().to(handler));
+    let app = init_service(app).await;
+    let mut disconnecting = tokio_test::task::spawn(app.call(TestRequest::get().to_request()));
+    assert!(disconnecting.poll().is_pending());
+    drop(disconnecting);
+    assert_eq!((guard.stats().detached, work.inside()), (1, 1));
+    work.let_finish(1);
+    eventually("it has finished", || guard.stats().detached == 0).await;
+    assert_eq!(notes.names(), [Some("request"); 2]);
 }
