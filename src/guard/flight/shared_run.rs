@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::hash::Hash;
+#[cfg(any(feature = "tower", feature = "actix-web"))]
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,13 +11,13 @@ use std::task::{Context, Poll, ready};
 
 use tokio::task::coop::{self, RestoreOnPending as Progress};
 
+use super::caller_wait::CallerWait;
 use super::error::FlightError;
 use super::flight_map::can_spawn;
 use super::outcome::{Completion, JoinOutcome, RunPoll};
 use super::run_entry::{Driver, RunWaiterId};
 use super::run_error::RunError;
 use super::single_flight::SingleFlight;
-use super::wait_timer::WaitTimer;
 use super::work_future::{FirstPoll, RunOutcome, WorkFuture, failed};
 use crate::guard::key_map::EntryId;
 use crate::guard::scope::Scope;
@@ -36,7 +38,7 @@ where
     work: Option<W>,
     /// The run that this caller is a waiter of, if any.
     joined: Option<JoinedRun>,
-    timer: Option<Box<WaitTimer>>,
+    wait: CallerWait,
     is_done: bool,
 }
 
@@ -53,7 +55,21 @@ where
     E: Send + Sync + 'static,
 {
     pub(super) fn new(flight: &'a SingleFlight<K, T, E>, key: K, work: W) -> Self {
-        Self { flight, key: Some(key), work: Some(work), joined: None, timer: None, is_done: false }
+        let wait = CallerWait::default();
+        Self { flight, key: Some(key), work: Some(work), joined: None, wait, is_done: false }
+    }
+
+    /// Continues an earlier wait of the same caller, which was for another run.
+    #[cfg(any(feature = "tower", feature = "actix-web"))]
+    pub(crate) fn continuing(mut self, wait: CallerWait) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    /// Returns the caller's wait, after the run has ended.
+    #[cfg(any(feature = "tower", feature = "actix-web"))]
+    pub(crate) fn take_wait(&mut self) -> CallerWait {
+        mem::take(&mut self.wait)
     }
 
     /// Polls the run that this caller has joined. If that run ended without an outcome, joins or starts another.
@@ -86,18 +102,20 @@ where
             map.shards.locate(self.key.as_ref().expect("the caller has its key until it starts a run"));
         let shard = map.shards.shard(number);
         let is_inside = |index| Scope::is_any() && Scope::is_inside(map.scope(EntryId::new(number, index)));
-        let max_callers = self.flight.config.max_waiters + 1;
+        let max_callers = if self.wait.has_place { usize::MAX } else { self.flight.config.max_waiters + 1 };
         let mut waker = None;
         loop {
             match shard.join(hash, &mut self.key, &mut waker, max_callers, is_inside, can_spawn) {
                 JoinOutcome::Started { index, id } => {
                     let joined = JoinedRun { entry: EntryId::new(number, index), id };
                     self.joined = Some(joined);
+                    self.wait.has_place = true;
                     return self.start(joined, cx, progress);
                 }
                 JoinOutcome::Joined { index, id, spawn_task, needs_driver } => {
                     let entry = EntryId::new(number, index);
                     self.joined = Some(JoinedRun { entry, id });
+                    self.wait.has_place = true;
                     if spawn_task {
                         map.spawn_driver(entry);
                     }
@@ -225,7 +243,7 @@ where
     /// Polls the timer, and leaves the run once `max_wait` has passed.
     fn poll_timer(&mut self, cx: &mut Context<'_>, progress: &Progress) -> Poll<RunOutcome<T, E>> {
         let Some(timeout) = self.flight.config.max_wait else { return Poll::Pending };
-        let waited = ready!(self.timer.get_or_insert_with(|| WaitTimer::start(timeout)).poll(cx));
+        let waited = ready!(self.wait.poll_timer(timeout, cx));
         self.finish(progress);
         // A result that became available just as the timer fired wins.
         Poll::Ready(self.leave().map_or_else(

@@ -1,10 +1,14 @@
 //! Responses that are shared by concurrent requests.
 
+mod again;
 mod disconnects;
+mod links;
 mod not_shared;
+mod readiness;
 mod refusals;
 mod shared;
 mod unshareable;
+mod vary;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

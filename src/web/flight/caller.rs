@@ -1,0 +1,19 @@
+//! [`Caller`] and [`ClientWatch`], a request that waits for a run, and its client.
+
+use super::Fields;
+use crate::web::request_head::HeadView;
+
+/// A request of any framework that has not been served.
+pub(crate) trait Caller {
+    fn fields(&self) -> &impl Fields;
+
+    fn copy_head(&self) -> Box<dyn HeadView + Send + Sync>;
+}
+
+/// Watches the client of one request, outside of the run, which belongs to all of them.
+pub(crate) trait ClientWatch {
+    fn is_gone(&self) -> bool;
+
+    /// Waits until the client has disconnected.
+    fn gone(&self) -> impl Future<Output = ()> + Send;
+}
