@@ -43,7 +43,10 @@ async fn unshareable_responses_go_to_their_own_requests_and_the_key_is_bypassed_
         let shared = Shared::new(FlightOptions::new());
         let server = Server::start(shared.app(respond));
         let calls: Vec<_> = (0..3).map(|_| server.get("/")).collect();
-        eventually("all requests wait for the first", || shared.flights.stats().waiting == 3).await;
+        eventually("all requests wait for the first", || {
+            shared.flights.stats().waiting == 3 && shared.work.inside() == 1
+        })
+        .await;
         assert_eq!(shared.work.started(), 1, "{what}");
         shared.work.let_finish(3);
         let mut bodies = HashSet::new();
