@@ -48,8 +48,8 @@ use crate::web::flight::{BYPASSED, COLLAPSED, ClientWatch, FlightReply, LED, Lea
 /// ```
 ///
 /// The response to a handler's error is shared like any other. An error of an inner middleware goes only to the request
-/// that caused it, and the other requests are served alone. Over HTTP/2 a GET request may have a body that no header
-/// announces: don't put this middleware in front of handlers that read such a body.
+/// that caused it, and the other requests share the next response. Over HTTP/2 a GET request may have a body that no
+/// header announces: don't put this middleware in front of handlers that read such a body.
 ///
 /// The handler runs on the worker of the request that it was called for, in a separate task, so that it can continue
 /// when that request's client disconnects. If all clients disconnect, that task is aborted at the handler's next
@@ -123,7 +123,7 @@ impl FlightMiddleware {
         self.flight.flight().stats()
     }
 
-    /// Closes the middleware: a request that would share a response gets a 503, and so does one that waits for another run.
+    /// Closes the middleware: a request that would start or join a run gets a 503.
     ///
     /// Runs in progress continue for their requests. Requests that are served alone, such as a POST, are served as
     /// before. A closed middleware cannot be reopened. A [`ServiceHost`](crate::ServiceHost) that

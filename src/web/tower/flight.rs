@@ -106,7 +106,7 @@ impl<K> FlightLayerFor<K> {
         self.flight.flight().stats()
     }
 
-    /// Closes the layer: a request that would share a response gets a 503, and so does one that waits for another run.
+    /// Closes the layer: a request that would start or join a run gets a 503.
     ///
     /// Runs in progress continue for their requests. Requests that are served alone, such as a POST, are served as
     /// before. A closed layer cannot be reopened. A [`ServiceHost`](crate::ServiceHost) that

@@ -14,7 +14,7 @@ use futures::{StreamExt, stream};
 use http_body::{Frame, SizeHint};
 use onelane::web::FlightOptions;
 
-use super::{Alone, Collapsed, Led, Site, part_of, run_of, with};
+use super::{Alone, Collapsed, Led, Site, part_of, run_of};
 use crate::axum::refusals::is_problem;
 use support::http::{self, Client, bytes, eventually};
 
