@@ -2,6 +2,7 @@
 
 mod again;
 mod behind;
+mod closing;
 mod disconnects;
 mod failures;
 mod in_handlers;

@@ -1,6 +1,7 @@
 //! Responses that are shared by concurrent requests.
 
 mod again;
+mod closing;
 mod disconnects;
 mod links;
 mod not_shared;
