@@ -23,8 +23,8 @@ use crate::debug::impl_debug;
 use crate::guard::FlightStats;
 use crate::guard::scope::{Scope, ScopeId};
 use crate::managed::{Managed, ManagedSnapshot};
-use crate::web::FlightOptions;
 use crate::web::flight::{BYPASSED, COLLAPSED, ClientWatch, FlightReply, LED, Leader, ResponseFlight, RunResponse};
+use crate::web::{FlightOptions, Refusal};
 
 /// Lets concurrent requests for the same thing share one response: one of them is served, and all of them get its
 /// response.
@@ -241,11 +241,11 @@ type LeaderOf<B> = Leader<Result<ServiceResponse<B>, Error>, HttpRequest>;
 struct Unwatched;
 
 impl ClientWatch for Unwatched {
-    fn is_gone(&self) -> bool {
-        false
+    fn refusal(&self) -> Option<Refusal> {
+        None
     }
 
-    async fn gone(&self) {
+    async fn gone(&self) -> Refusal {
         pending().await
     }
 }

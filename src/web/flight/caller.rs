@@ -1,6 +1,7 @@
 //! [`Caller`] and [`ClientWatch`], a request that waits for a run, and its client.
 
 use super::Fields;
+use crate::web::Refusal;
 use crate::web::request_head::HeadView;
 
 /// A request of any framework that has not been served.
@@ -12,8 +13,9 @@ pub(crate) trait Caller {
 
 /// Watches the client of one request, outside of the run, which belongs to all of them.
 pub(crate) trait ClientWatch {
-    fn is_gone(&self) -> bool;
+    /// Returns the refusal of the request, if its client has disconnected.
+    fn refusal(&self) -> Option<Refusal>;
 
-    /// Waits until the client has disconnected.
-    fn gone(&self) -> impl Future<Output = ()> + Send;
+    /// Waits until the client has disconnected, and returns the refusal of its request.
+    fn gone(&self) -> impl Future<Output = Refusal> + Send;
 }

@@ -94,7 +94,7 @@ enum Kept<S, L> {
 /// The end of a caller's wait for one run.
 enum WaitEnd<A> {
     Run(Result<RunResponse<A>, FlightError<Infallible>>),
-    ClientGone,
+    ClientGone(Refusal),
 }
 
 impl<R, A: Clone + Send + Sync + 'static> ResponseFlight<R, A> {
@@ -171,7 +171,7 @@ impl<R, A: Clone + Send + Sync + 'static> ResponseFlight<R, A> {
                 let mut run = self.flight.run(key.clone(), lead).continuing(wait);
                 let end = poll_fn(|cx| match Pin::new(&mut run).poll(cx) {
                     Poll::Ready(result) => Poll::Ready(WaitEnd::Run(result)),
-                    Poll::Pending => gone.as_mut().poll(cx).map(|()| WaitEnd::ClientGone),
+                    Poll::Pending => gone.as_mut().poll(cx).map(WaitEnd::ClientGone),
                 });
                 let end = end.await;
                 wait = run.take_wait();
@@ -180,9 +180,10 @@ impl<R, A: Clone + Send + Sync + 'static> ResponseFlight<R, A> {
             let response = match end {
                 WaitEnd::Run(Ok(response)) => response,
                 WaitEnd::Run(Err(error)) => return refused(error.into(), unserved),
-                WaitEnd::ClientGone => return refused(Refusal::client_gone(), unserved),
+                WaitEnd::ClientGone(refusal) => return refused(refusal, unserved),
             };
-            if matches!(response, RunResponse::LeaderOnly) {
+            let is_for_leader_only = matches!(response, RunResponse::LeaderOnly);
+            if is_for_leader_only {
                 self.bypass.remember(&key);
             }
             let Some(request) = unserved.take() else {
@@ -194,17 +195,19 @@ impl<R, A: Clone + Send + Sync + 'static> ResponseFlight<R, A> {
                     _ => refused(Refusal::answer_broken(), None),
                 };
             };
-            match response {
-                RunResponse::Shared(response, variant) if variant.is_of(request.fields()) => {
-                    return FlightReply::Collapsed(response, request);
-                }
-                // The client may have disconnected at the same moment.
-                _ if client.is_gone() => return refused(Refusal::client_gone(), Some(request)),
-                RunResponse::LeaderOnly => return FlightReply::ServeAlone(request),
-                RunResponse::Shared(..) | RunResponse::LeaderOnlyThisTime | RunResponse::Broken => {
-                    unserved = Some(request);
-                }
+            if let RunResponse::Shared(response, variant) = response
+                && variant.is_of(request.fields())
+            {
+                return FlightReply::Collapsed(response, request);
             }
+            // The client may have disconnected at the same moment.
+            if let Some(refusal) = client.refusal() {
+                return refused(refusal, Some(request));
+            }
+            if is_for_leader_only {
+                return FlightReply::ServeAlone(request);
+            }
+            unserved = Some(request);
         }
         match unserved {
             Some(request) => FlightReply::ServeAlone(request),

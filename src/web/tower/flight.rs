@@ -26,7 +26,7 @@ use crate::web::flight::{
     ResponseHead,
 };
 use crate::web::request_head::HeadView;
-use crate::web::{ClientLink, FlightOptions};
+use crate::web::{ClientLink, FlightOptions, Refusal};
 
 /// Lets concurrent requests for the same thing share one response: one of them is served, and all of them get its
 /// response.
@@ -316,15 +316,16 @@ impl<S, B> Caller for (S, Request<B>) {
 
 /// A client without a link is noticed by its server, which drops the future.
 impl ClientWatch for Option<ClientLink> {
-    fn is_gone(&self) -> bool {
-        self.as_ref().is_some_and(ClientLink::is_gone)
+    fn refusal(&self) -> Option<Refusal> {
+        self.as_ref().is_some_and(ClientLink::is_gone).then(Refusal::client_gone)
     }
 
-    async fn gone(&self) {
+    async fn gone(&self) -> Refusal {
         match self {
             Some(link) => link.gone().await,
             None => pending().await,
         }
+        Refusal::client_gone()
     }
 }
 
