@@ -106,6 +106,8 @@ pub use self::builder::{EndpointGuardBuilder, GuardBuilder, KeyedGuardBuilder, Q
 pub use self::endpoint_guard::{EndpointGuard, SharedGuard};
 pub use self::error::AcquireError;
 pub use self::error_kind::AcquireErrorKind;
+#[cfg(any(feature = "tower", feature = "actix-web"))]
+pub(crate) use self::flight::CallerWait;
 pub use self::flight::{FlightError, FlightErrorKind, FlightStats, SingleFlight, SingleFlightBuilder};
 pub use self::keyed::{KeyedGuard, KeyedPermit, KeyedPermits, OwnedKeyedPermit, SharedKeyedGuard};
 pub use self::permit::{HeldPermit, OwnedPermit, Permit};

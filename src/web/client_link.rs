@@ -1,5 +1,6 @@
 //! [`ClientLink`], which reports if a client is still connected.
 
+use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -18,13 +19,17 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// when its client disconnects, and never runs. In axum a [`WatchedListener`](super::axum::WatchedListener) inserts the
 /// link. With another server, share the `TcpStream` in an `Arc` and insert a link to it.
 ///
+/// Behind a flight layer, a request that leads a run stands for several clients. Its link still has the address of the
+/// first one, but reports that client as connected as long as the run lasts: the layer watches each client itself.
+///
 /// A client that has shut down its sending half counts as disconnected, as it does for hyper by default. If a client
 /// closes the connection after sending more unread bytes than the kernel buffers, this is not noticed unless the client
 /// resets the connection, because the end of the stream has not arrived. Unix only: on other platforms every client
 /// counts as connected.
 #[derive(Clone, Debug)]
 pub struct ClientLink {
-    stream: Weak<TcpStream>,
+    /// `None` if the link belongs to a request that several clients share. Their connections are watched elsewhere.
+    stream: Option<Weak<TcpStream>>,
     peer: Option<SocketAddr>,
 }
 
@@ -33,7 +38,7 @@ impl ClientLink {
     /// while a caller waits for [`gone`](Self::gone): shut down the stream when you no longer need it.
     #[must_use]
     pub fn new(stream: &Arc<TcpStream>) -> Self {
-        Self { stream: Arc::downgrade(stream), peer: stream.peer_addr().ok() }
+        Self { stream: Some(Arc::downgrade(stream)), peer: stream.peer_addr().ok() }
     }
 
     /// Returns the client's address.
@@ -45,7 +50,7 @@ impl ClientLink {
     /// Returns `true` if the client has closed the connection or its sending half. Costs one system call.
     #[must_use]
     pub fn is_gone(&self) -> bool {
-        self.stream.upgrade().is_none_or(|stream| is_gone(&stream))
+        self.stream.as_ref().is_some_and(|stream| stream.upgrade().is_none_or(|stream| is_gone(&stream)))
     }
 
     /// Waits until the client has disconnected.
@@ -58,7 +63,8 @@ impl ClientLink {
     ///
     /// Panics outside a tokio runtime with a timer, if the client has sent something that the server leaves unread.
     pub async fn gone(&self) {
-        while let Some(stream) = self.stream.upgrade() {
+        let Some(connection) = &self.stream else { return pending().await };
+        while let Some(stream) = connection.upgrade() {
             // The stream is readable if the client has sent something that the server leaves unread, or has
             // disconnected.
             let readable = stream.ready(Interest::READABLE).await.is_ok();
@@ -68,6 +74,11 @@ impl ClientLink {
             drop(stream);
             sleep(CHECK_INTERVAL).await;
         }
+    }
+
+    /// Lets go of the connection: from now on the client counts as connected. The address stays.
+    pub(crate) fn unlink(&mut self) {
+        self.stream = None;
     }
 }
 

@@ -51,6 +51,7 @@
 //! | [`TooManyWaiters`](crate::guard::FlightErrorKind::TooManyWaiters) | 503 | <span id="too-many-waiters">`too-many-waiters`</span> | 1 |
 //! | [`Timeout`](crate::guard::FlightErrorKind::Timeout) | 503 | `timeout` | 1 |
 //! | [`Panicked`](crate::guard::FlightErrorKind::Panicked), the shared work | 500 | <span id="panicked">`panicked`</span> | |
+//! | [`Closed`](crate::guard::FlightErrorKind::Closed) | 503 | `closed` | |
 //! | [`WouldDeadlock`](crate::guard::FlightErrorKind::WouldDeadlock) | 500 | `would-deadlock` | |
 //! | the response ended early while it was read to be shared | 500 | <span id="answer-broken">`answer-broken`</span> | |
 //!
@@ -107,14 +108,24 @@
 //! | a response that only one request gets; the others are then served alone | reason |
 //! |---|---|
 //! | `Set-Cookie`, `Cache-Control: private` or `no-store` | it is for one user (RFC 9111, 3 and 5.2.2) |
-//! | `Vary` names a header that is not part of the key | it differs (RFC 9111, 4.1) |
-//! | 4xx other than 404, 405 and 410; 511 | it concerns one client, such as a 401, 403 or 429 |
+//! | `Vary: *` | it may differ for each request (RFC 9111, 4.1) |
 //! | 206, streams, announced trailers, bodies over [`max_body`](FlightOptions::max_body) | it is not in memory |
-//! | an error of the service that is not a response | it can't be cloned |
 //!
-//! For ten seconds after such a response, requests with the same key don't wait for each other, unless the response
-//! concerned that one request: an error, a 4xx, or `Vary` by a header that the request had sent. A shared response has
-//! no extensions, and no trailers that no `Trailer` header announced.
+//! For ten seconds after such a response, requests with the same key don't wait for each other.
+//!
+//! | a response after which the other requests fly again | requests that get it | reason |
+//! |---|---|---|
+//! | `Vary` names headers that are not part of the key | those with the same values | it differs (RFC 9111, 4.1) |
+//! | 4xx other than 404, 405 and 410; 511 | one | it concerns one client, such as a 401, 403 or 429 |
+//! | an error of the service that is not a response | one | it can't be cloned |
+//! | a body that ends early | one, as a 500 | it is not complete |
+//!
+//! Of the requests that fly again, one is served, and its response is shared by the same rules. So they still run one
+//! at a time. A request that has flown 32 times without a response is served alone.
+//! [`max_wait`](FlightOptions::max_wait) limits all flights of a request together, and
+//! [`max_waiters`](FlightOptions::max_waiters) refuses no request that flies again.
+//!
+//! A shared response has no extensions, and no trailers that no `Trailer` header announced.
 //!
 //! `Cache-Status` (RFC 9211) reports what happened: `onelane; fwd=miss` for the request that was served,
 //! `onelane; fwd=miss; collapsed` for the requests that share its response, and `onelane; fwd=bypass` for a request
@@ -123,10 +134,22 @@
 //! Every request that is served alone runs at once. A flight layer does not limit concurrency; put a guard behind it
 //! where a limit is needed.
 //!
-//! If a client disconnects, the other requests still get the response. If all clients disconnect, the handler is
-//! dropped, or finishes if the flight is [`detached`](FlightOptions::detached). A handler with several clients runs in
-//! its own task, outside the task-locals of outer layers, and inside the guards of the client that it was called for. A
-//! guard around the flight layer holds every one of the clients back, so put the guard behind the flight layer.
+//! If a client disconnects, its request leaves the run, and the other requests still get the response. If all clients
+//! disconnect, the handler is dropped, or finishes if the flight is [`detached`](FlightOptions::detached). In axum and
+//! tower, the layer watches the `ClientLink` of each request itself. The request that is served stands for all of them:
+//! its `ClientLink` keeps the address of its own client, but reports that client as connected. So a guard or a pool
+//! behind the layer waits and works as long as any of the clients does.
+//!
+//! A handler with several clients runs in its own task, outside the task-locals of outer layers, and inside the guards
+//! of the client that it was called for. A guard around the flight layer holds every one of the clients back, so put
+//! the guard behind the flight layer.
+//!
+//! A layer on a route and the same layer on its router are one layer: the inner one passes the request through. A tower
+//! layer is always ready. The service behind it becomes ready when a run begins, so requests that wait take no place of
+//! a limit behind the layer.
+//!
+//! A [`ServiceHost`](crate::ServiceHost) that [manages](crate::background::ServiceHostBuilder::manage) a clone of the
+//! layer closes it while it stops, waits for its runs, and shows it by name.
 //!
 //! # Clients that disconnect
 //!
@@ -137,7 +160,8 @@
 //! |---|---|
 //! | axum and hyper, HTTP/1 | once the whole request has been read |
 //! | axum and hyper, HTTP/2 | at once |
-//! | actix-web | when the connection is reset; with `h1_allow_half_closed(false)`, when it is closed |
+//! | actix-web, HTTP/1 | when the connection is reset; with `h1_allow_half_closed(false)`, when it is closed |
+//! | actix-web, HTTP/2 | never: the request waits and runs, and its response is discarded |
 //!
 //! Over HTTP/1, the guard layer reads the body of a request while the request waits, up to 64 KiB
 //! ([`read_ahead`](GuardOptions::read_ahead)). For pipelined requests, and for bodies that are larger but fit into the

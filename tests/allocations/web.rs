@@ -96,11 +96,19 @@ fn unshared_run_of_a_flight_allocates_a_fixed_number_of_times() {
     let mut plain = service_fn(move |_: Request<Full<Bytes>>| respond());
     let inner = service_fn(move |_: Request<GuardRequestBody<Full<Bytes>>>| respond());
     let get = || Request::new(Full::default());
+    // As behind every server, which adds extensions of its own.
+    let served_get = || {
+        let mut request = get();
+        request.extensions_mut().insert(7_u64);
+        request
+    };
     let post = || Request::post("/").body(Full::default()).expect("the request is valid");
     let unshared = per_request(&mut plain, get);
 
     let mut shared = tower::FlightLayer::new("tower").layer(inner);
-    assert_eq!(per_request(&mut shared, get), unshared + 10);
+    let unshared_with_extension = per_request(&mut plain, served_get);
+    assert_eq!(per_request(&mut shared, served_get), unshared_with_extension + 11);
+    assert_eq!(per_request(&mut shared, get), unshared + 13, "the mark of the request is its only extension");
     assert_eq!(per_request(&mut shared, post), unshared + 3, "a request that is never shared");
 }
 

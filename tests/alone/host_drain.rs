@@ -7,13 +7,20 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::routing::get;
 use onelane::background::{
     BuildError, HostPhase, Restart, ServiceHost, ServiceHostBuilder, Supervision, UnfinishedWork, service_fn,
 };
 use onelane::guard::AcquireErrorKind;
+use onelane::web::actix::FlightMiddleware;
+use onelane::web::axum::FlightLayer;
 use onelane::{BlockingPool, EndpointGuard, Managed, ManagedSnapshot, SingleFlight};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep};
+use tower::ServiceExt;
 
 use crate::alone;
 
@@ -231,6 +238,55 @@ fn forced_stop_waits_for_no_work() {
         let report = report.unwrap();
         assert!(start.elapsed() < SECOND + SECOND / 10);
         assert_eq!(unfinished(report.unfinished()), [("forced", 1)], "the idle guard was closed in time");
+    });
+}
+
+#[test]
+fn flight_layers_are_shown_by_name_closed_and_waited_for() {
+    let _alone = alone();
+    tokio_test::block_on(async {
+        tokio::time::pause();
+        for ends_in_time in [true, false] {
+            let layer = FlightLayer::new("page".to_owned());
+            let middleware = FlightMiddleware::new("report".to_owned());
+            let host = host().drain_timeout(2 * SECOND).manage(layer.clone()).manage(middleware.clone());
+            let host = host.build().unwrap();
+            host.start().await.unwrap();
+
+            let (sender, end) = oneshot::channel::<()>();
+            let end = Arc::new(Mutex::new(Some(end)));
+            let handler = async move || {
+                let end = end.lock().unwrap().take().unwrap();
+                end.await.map_or("no end", |()| "answer")
+            };
+            let service = Router::new().route("/", get(handler)).layer(layer.clone());
+            let ask = || tokio::spawn(service.clone().oneshot(Request::new(Body::empty())));
+            let calls = [ask(), ask()];
+            tokio::task::yield_now().await;
+            let flight = ManagedSnapshot::new("flight");
+            let status = host.status();
+            let expected = [("page", flight.clone().with_active(1).with_waiting(2)), ("report", flight)];
+            let expected = expected.map(|(name, state)| (name.into(), state));
+            assert_eq!(status.managed().collect::<Vec<_>>(), expected);
+
+            let (report, sender) = tokio::join!(host.shutdown(), async {
+                sleep(SECOND).await;
+                assert!(layer.is_closed() && middleware.is_closed());
+                assert_eq!(ask().await.unwrap().unwrap().status(), 503);
+                if ends_in_time {
+                    sender.send(()).unwrap();
+                    return None;
+                }
+                Some(sender)
+            });
+            let report = report.unwrap();
+            let expected = if ends_in_time { vec![] } else { vec![("page", 1)] };
+            assert_eq!((unfinished(report.unfinished()), report.is_clean()), (expected, ends_in_time));
+            drop(sender);
+            for call in calls {
+                assert_eq!(call.await.unwrap().unwrap().status(), 200);
+            }
+        }
     });
 }
 

@@ -15,6 +15,7 @@
 //! | an event is emitted | `trace` |
 
 mod builder;
+mod caller_wait;
 mod driver_task;
 mod error;
 mod flight_map;
@@ -35,6 +36,8 @@ mod wait_timer;
 mod work_future;
 
 pub use self::builder::SingleFlightBuilder;
+#[cfg(any(feature = "tower", feature = "actix-web"))]
+pub(crate) use self::caller_wait::CallerWait;
 pub use self::error::{FlightError, FlightErrorKind};
 pub use self::shared_run::SharedRun;
 pub use self::single_flight::SingleFlight;

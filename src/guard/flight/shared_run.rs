@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::hash::Hash;
+#[cfg(any(feature = "tower", feature = "actix-web"))]
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use tokio::task::coop::{self, RestoreOnPending as Progress};
 use tracing::Level;
 
+use super::caller_wait::CallerWait;
 use super::error::FlightError;
 use super::flight_map::can_spawn;
 use super::outcome::{Completion, JoinOutcome, RunPoll};
@@ -17,7 +20,6 @@ use super::run_entry::{Driver, RunWaiterId};
 use super::run_error::RunError;
 use super::single_flight::SingleFlight;
 use super::trace;
-use super::wait_timer::WaitTimer;
 use super::work_future::{FirstPoll, RunOutcome, WorkFuture, failed};
 use crate::guard::key_map::{EntryId, Hash64};
 use crate::panic::Panic;
@@ -39,7 +41,7 @@ where
     work: Option<W>,
     /// The run that this caller is a waiter of, if any.
     joined: Option<JoinedRun>,
-    timer: Option<Box<WaitTimer>>,
+    wait: CallerWait,
     /// The scopes that this caller has lent to the run that it leads.
     lent_scopes: CallerScopes,
     is_done: bool,
@@ -63,10 +65,23 @@ where
             key: Some(key),
             work: Some(work),
             joined: None,
-            timer: None,
+            wait: CallerWait::default(),
             lent_scopes: CallerScopes::default(),
             is_done: false,
         }
+    }
+
+    /// Continues an earlier wait of the same caller, which was for another run.
+    #[cfg(any(feature = "tower", feature = "actix-web"))]
+    pub(crate) fn continuing(mut self, wait: CallerWait) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    /// Returns the caller's wait, after the run has ended.
+    #[cfg(any(feature = "tower", feature = "actix-web"))]
+    pub(crate) fn take_wait(&mut self) -> CallerWait {
+        mem::take(&mut self.wait)
     }
 
     /// Polls the run that this caller has joined. If that run ended without an outcome, joins or starts another.
@@ -99,18 +114,20 @@ where
             map.shards.locate(self.key.as_ref().expect("the caller has its key until it starts a run"));
         let shard = map.shards.shard(number);
         let is_inside = |index| Scope::is_any() && Scope::is_inside(map.scope(EntryId::new(number, index)));
-        let max_callers = self.flight.config.max_waiters + 1;
+        let max_callers = if self.wait.has_place { usize::MAX } else { self.flight.config.max_waiters + 1 };
         let mut waker = None;
         loop {
             match shard.join(hash, &mut self.key, &mut waker, max_callers, is_inside, can_spawn) {
                 JoinOutcome::Started { index, id } => {
                     let joined = JoinedRun { entry: EntryId::new(number, index), id };
                     self.joined = Some(joined);
+                    self.wait.has_place = true;
                     return self.start(joined, cx, progress);
                 }
                 JoinOutcome::Joined { index, id, spawn_task, needs_driver } => {
                     let entry = EntryId::new(number, index);
                     self.joined = Some(JoinedRun { entry, id });
+                    self.wait.has_place = true;
                     if spawn_task {
                         map.spawn_driver(entry);
                     }
@@ -234,7 +251,7 @@ where
     /// Polls the timer, and leaves the run once `max_wait` has passed.
     fn poll_timer(&mut self, cx: &mut Context<'_>, progress: &Progress) -> Poll<RunOutcome<T, E>> {
         let Some(timeout) = self.flight.config.max_wait else { return Poll::Pending };
-        let waited = ready!(self.timer.get_or_insert_with(|| WaitTimer::start(timeout)).poll(cx));
+        let waited = ready!(self.wait.poll_timer(timeout, cx));
         self.finish(progress);
         let key_hash = is_enabled(Level::DEBUG).then(|| self.key_hash());
         // A result that became available just as the timer fired wins.

@@ -81,12 +81,12 @@ impl<T, E> WorkFuture<T, E> {
     pub(super) fn poll(&mut self, id: ScopeId, cx: &mut Context<'_>) -> Poll<RunOutcome<T, E>> {
         let Self { work, span, leader, hold } = self;
         let polled = work.as_mut().expect("work is not polled after it ended");
-        let mut poll_in_scopes = || {
+        let poll_in_scopes = || {
             let _leader = leader.enter();
             let _run = Scope::enter(id, hold);
             polled.as_mut().poll(cx)
         };
-        let poll = catch(|| span.in_scope(|| poll_in_scopes()));
+        let poll = catch(|| span.in_scope(poll_in_scopes));
         let outcome = match poll {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(result)) => result.map_err(failed),

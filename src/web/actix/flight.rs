@@ -1,6 +1,8 @@
 //! [`FlightMiddleware`], which lets concurrent requests for the same thing share one response.
 
-use std::future::{Ready, ready};
+use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::future::{Ready, pending, ready};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
@@ -11,7 +13,7 @@ use actix_web::dev::{ResponseHead, Service, ServiceRequest, ServiceResponse, Tra
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::rt::{self, task::JoinHandle};
 use actix_web::web::Bytes;
-use actix_web::{Error, HttpRequest, HttpResponse};
+use actix_web::{Error, HttpMessage, HttpRequest, HttpResponse};
 
 use super::body::GuardBody;
 use super::head::HeadCopy;
@@ -19,10 +21,10 @@ use super::response::response;
 use super::worker::can_spawn;
 use crate::debug::impl_debug;
 use crate::guard::FlightStats;
+use crate::managed::{Managed, ManagedSnapshot};
 use crate::scope::CallerScopes;
-use crate::web::FlightOptions;
-use crate::web::flight::{BYPASSED, COLLAPSED, FlightReply, LED, ResponseFlight, RunResponse};
-use crate::web::request_head::HeadView;
+use crate::web::flight::{BYPASSED, COLLAPSED, ClientWatch, FlightReply, LED, Leader, ResponseFlight, RunResponse};
+use crate::web::{FlightOptions, Refusal};
 
 /// Lets concurrent requests for the same thing share one response: one of them is served, and all of them get its
 /// response.
@@ -46,8 +48,8 @@ use crate::web::request_head::HeadView;
 /// ```
 ///
 /// The response to a handler's error is shared like any other. An error of an inner middleware goes only to the request
-/// that caused it, and the other requests are served alone. Over HTTP/2 a GET request may have a body that no header
-/// announces: don't put this middleware in front of handlers that read such a body.
+/// that caused it, and the other requests share the next response. Over HTTP/2 a GET request may have a body that no
+/// header announces: don't put this middleware in front of handlers that read such a body.
 ///
 /// The handler runs on the worker of the request that it was called for, in a separate task, so that it can continue
 /// when that request's client disconnects. If all clients disconnect, that task is aborted at the handler's next
@@ -78,10 +80,13 @@ struct SharedResponse {
 }
 
 impl FlightMiddleware {
-    /// Creates a middleware. `name` appears in [`stats`](Self::stats).
+    /// Creates a middleware. `name` appears in [`stats`](Self::stats) and in the status of a
+    /// [`ServiceHost`](crate::ServiceHost).
+    ///
+    /// The name may come from a configuration. Each distinct name is kept until the process exits.
     #[must_use]
-    pub fn new(name: &'static str) -> Self {
-        Self { flight: ResponseFlight::new(name, None) }
+    pub fn new(name: impl Into<Cow<'static, str>>) -> Self {
+        Self { flight: ResponseFlight::new(name.into(), None) }
     }
 
     /// Creates a middleware that adds the result of `key_of` to the key, in addition to method, host, path, query and
@@ -91,11 +96,11 @@ impl FlightMiddleware {
     /// the request.
     #[must_use]
     pub fn keyed<Key: Into<Vec<u8>>>(
-        name: &'static str,
+        name: impl Into<Cow<'static, str>>,
         key_of: impl Fn(&ServiceRequest) -> Option<Key> + Send + Sync + 'static,
     ) -> Self {
         let key_of = Arc::new(move |request: &ServiceRequest| key_of(request).map(Into::into));
-        Self { flight: ResponseFlight::new(name, Some(key_of)) }
+        Self { flight: ResponseFlight::new(name.into(), Some(key_of)) }
     }
 
     /// Sets the [options](FlightOptions). Call this method before you clone the middleware, since it
@@ -115,7 +120,49 @@ impl FlightMiddleware {
     /// no lock.
     #[must_use]
     pub fn stats(&self) -> FlightStats {
-        self.flight.stats()
+        self.flight.flight().stats()
+    }
+
+    /// Closes the middleware: a request that would start or join a run gets a 503.
+    ///
+    /// Runs in progress continue for their requests. Requests that are served alone, such as a POST, are served as
+    /// before. A closed middleware cannot be reopened. A [`ServiceHost`](crate::ServiceHost) that
+    /// [manages](crate::background::ServiceHostBuilder::manage) the middleware closes and drains it while it stops.
+    pub fn close(&self) {
+        self.flight.flight().close();
+    }
+
+    /// Returns `true` if the middleware was closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.flight.flight().is_closed()
+    }
+
+    /// Waits until the middleware is closed and no run is left, including [detached](FlightOptions::detached) ones.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub async fn drained(&self) {
+        self.flight.flight().drained().await;
+    }
+}
+
+impl Managed for FlightMiddleware {
+    fn name(&self) -> &str {
+        self.flight.flight().name()
+    }
+
+    fn close(&self) {
+        self.close();
+    }
+
+    fn drained(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.drained())
+    }
+
+    fn snapshot(&self) -> ManagedSnapshot {
+        self.flight.flight().snapshot()
     }
 }
 
@@ -152,23 +199,35 @@ where
         let inner = Rc::clone(&self.inner);
         let flight = Arc::clone(&self.flight);
         FlightFuture(Box::pin(async move {
+            if flight.surrounds(request.extensions().get()) {
+                return Ok(inner.call(request).await?.map_body(|_, body| GuardBody::plain(body)));
+            }
             // Elsewhere, such as in a test on a bare tokio runtime, no task could run the handler.
             let Some(key) = flight.key(&request, &request).filter(|_| can_spawn()) else {
                 return inner.call(request).await.map(bypassed);
             };
-            let serve = |request, leader| serve(Rc::clone(&inner), request, leader);
-            let copy_head =
-                |request: &ServiceRequest| Box::new(HeadCopy::new(request.request())) as Box<dyn HeadView + Send>;
-            match flight.run(key, request, copy_head, serve).await {
+            let led = OnceCell::new();
+            let serve = |request: ServiceRequest, leader| {
+                let outer = request.extensions_mut().remove();
+                request.extensions_mut().insert(flight.mark(outer));
+                let head = Rc::clone(led.get_or_init(|| Rc::new(HeadCopy::new(request.request()))));
+                serve(Rc::clone(&inner), request, head, leader)
+            };
+            match flight.run(key, request, Unwatched, serve).await {
                 FlightReply::Collapsed(response, request) => Ok(request.into_response(response.to_response(COLLAPSED))),
                 FlightReply::Led(response, request) => Ok(ServiceResponse::new(request, response.to_response(LED))),
                 FlightReply::ServeAlone(request) => inner.call(request).await.map(bypassed),
                 FlightReply::Own(result) => result.map(bypassed),
-                FlightReply::Refused(refusal, Some(request)) => {
-                    Ok(request.into_response(response(refusal)).map_body(|_, body| GuardBody::refusal(body)))
+                FlightReply::Refused(refusal, request) => {
+                    let request = match (request, led.get()) {
+                        (Some(request), _) => request.into_parts().0,
+                        // The request was dropped with its handler, or is still being served for others.
+                        (None, Some(head)) => head.to_request(),
+                        (None, None) => unreachable!("only a request that leads a run is consumed"),
+                    };
+                    let response = response(refusal).map_body(|_, body| GuardBody::refusal(body));
+                    Ok(ServiceResponse::new(request, response))
                 }
-                // The request was dropped with its handler. actix-web turns the error into the same response.
-                FlightReply::Refused(refusal, None) => Err(refusal.into()),
             }
         }))
     }
@@ -176,12 +235,26 @@ where
 
 /// The leader's `HttpRequest` is kept for its response. (It cannot be cloned while the request is served: actix-web
 /// routes it in place.)
-type LeaderOf<B> = crate::web::flight::Leader<Result<ServiceResponse<B>, Error>, HttpRequest>;
+type LeaderOf<B> = Leader<Result<ServiceResponse<B>, Error>, HttpRequest>;
+
+/// A client whose disconnect drops the future of its request. Over HTTP/2, actix-web does not report it at all.
+struct Unwatched;
+
+impl ClientWatch for Unwatched {
+    fn refusal(&self) -> Option<Refusal> {
+        None
+    }
+
+    async fn gone(&self) -> Refusal {
+        pending().await
+    }
+}
 
 /// Spawns the handler on this worker, which the handler cannot leave. The returned future can be polled on any thread.
 fn serve<S, B>(
     inner: Rc<S>,
     request: ServiceRequest,
+    head: Rc<HeadCopy>,
     leader: LeaderOf<B>,
 ) -> impl Future<Output = RunResponse<Arc<SharedResponse>>> + Send + 'static
 where
@@ -189,8 +262,10 @@ where
     B: MessageBody + 'static,
 {
     let run = Arc::new(OnceLock::new());
-    let sent: Vec<HeaderName> = request.headers().keys().cloned().collect();
-    let handler = async move { leader.settle(inner.call(request).await, sent, read).await };
+    let handler = async move {
+        leader.gather().await;
+        leader.settle(inner.call(request).await, head.headers(), read).await
+    };
     let task = AbortOnDrop(rt::spawn(InsideRun { run: Arc::clone(&run), handler: Box::pin(handler) }));
     async move {
         // This future is first polled inside the run, before the task is polled.

@@ -1,14 +1,16 @@
 //! Lets [`web::flight`](crate::web) read the heads of actix-web's requests and responses.
 
 use std::any::Any;
+use std::net::SocketAddr;
 
 use actix_web::HttpRequest;
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{HeaderMap, HeaderValue};
-use actix_web::http::{Method, Uri};
+use actix_web::http::{Method, Uri, Version};
+use actix_web::test::TestRequest;
 
-use crate::web::flight::{FlightHead, ResponseHead};
+use crate::web::flight::{Caller, Fields, FlightHead, ResponseHead};
 use crate::web::request_head::HeadView;
 
 impl HeadView for HttpRequest {
@@ -38,12 +40,38 @@ impl HeadView for HttpRequest {
 pub(super) struct HeadCopy {
     method: Method,
     uri: Uri,
+    version: Version,
     headers: HeaderMap,
+    peer: Option<SocketAddr>,
 }
 
 impl HeadCopy {
     pub(super) fn new(request: &HttpRequest) -> Self {
-        Self { method: request.method().clone(), uri: request.uri().clone(), headers: request.headers().clone() }
+        Self {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            headers: request.headers().clone(),
+            peer: request.peer_addr(),
+        }
+    }
+
+    pub(super) fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// Returns a request with this head, for the response to a request that was consumed: a response of actix-web
+    /// belongs to a request. It has neither the extensions nor the app data of the original.
+    pub(super) fn to_request(&self) -> HttpRequest {
+        // The one public constructor of requests is this one.
+        let request = TestRequest::default().method(self.method.clone()).version(self.version);
+        let request = request.uri(&self.uri.to_string());
+        let request = self.headers.iter().fold(request, |request, field| request.append_header(field));
+        match self.peer {
+            Some(peer) => request.peer_addr(peer),
+            None => request,
+        }
+        .to_http_request()
     }
 }
 
@@ -85,8 +113,24 @@ impl FlightHead for ServiceRequest {
         targets.into_iter().map(str::as_bytes)
     }
 
-    fn header(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-        self.headers().get_all(name).map(HeaderValue::as_bytes)
+    fn fields(&self) -> &impl Fields {
+        self.headers()
+    }
+}
+
+impl Fields for HeaderMap {
+    fn values(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        self.get_all(name).map(HeaderValue::as_bytes)
+    }
+}
+
+impl Caller for ServiceRequest {
+    fn fields(&self) -> &impl Fields {
+        self.headers()
+    }
+
+    fn copy_head(&self) -> Box<dyn HeadView + Send + Sync> {
+        Box::new(HeadCopy::new(self.request()))
     }
 }
 
@@ -95,8 +139,8 @@ impl<B: MessageBody> ResponseHead for ServiceResponse<B> {
         Self::status(self).as_u16()
     }
 
-    fn header(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-        self.headers().get_all(name).map(HeaderValue::as_bytes)
+    fn fields(&self) -> &impl Fields {
+        self.headers()
     }
 
     fn body_size(&self) -> Option<u64> {

@@ -9,7 +9,10 @@ use http::request::Parts;
 use http::{Extensions, Request, Uri};
 
 use crate::web::ClientLink;
-use crate::web::tower::{BodyKind, FlightLayerFor, GuardLayerFor, HeldBody, ReplayBody, RequestBody, ResponseBody};
+use crate::web::flight::FlightMark;
+use crate::web::tower::{
+    AnyBody, BodyKind, FlightLayerFor, GuardLayerFor, HeldBody, ReplayBody, RequestBody, ResponseBody,
+};
 
 /// Puts a guard in front of axum routes. This is [`tower::GuardLayer`](crate::web::tower::GuardLayer) for axum's own
 /// body type, which it leaves unchanged wherever possible. It costs one allocation per request.
@@ -68,10 +71,23 @@ impl BodyKind for AxumBody {
     fn link(extensions: &Extensions) -> Option<ClientLink> {
         link(extensions)
     }
+
+    fn unlink(extensions: &mut Extensions) {
+        if let Some(ConnectInfo(link)) = extensions.get_mut::<ConnectInfo<ClientLink>>() {
+            link.unlink();
+        }
+        AnyBody::unlink(extensions);
+    }
 }
 
 /// Returns the link that axum keeps as connect info, or one that was inserted by hand.
+///
+/// A request that leads a run has none: it stands for several clients. (The layer for any service does not know connect
+/// info, and leaves it as it is.)
 pub(super) fn link(extensions: &Extensions) -> Option<ClientLink> {
+    if extensions.get::<FlightMark>().is_some() {
+        return None;
+    }
     match extensions.get() {
         Some(ConnectInfo(link)) => Some(link),
         None => extensions.get(),

@@ -1,22 +1,23 @@
 //! [`Audience`], the requests that may get a response.
 
-use super::FlightOptions;
+use super::{Fields, FlightOptions};
+use crate::web::refusal::is_header_name;
 
 /// The head of a response of any framework.
 pub(crate) trait ResponseHead {
     fn status(&self) -> u16;
 
-    fn header(&self, name: &str) -> impl Iterator<Item = &[u8]>;
+    fn fields(&self) -> &impl Fields;
 
     /// Returns the size of the body in bytes, or `None` if it is not known, as for a stream.
     fn body_size(&self) -> Option<u64>;
 }
 
 /// The requests that may get a response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Audience {
-    /// All requests with the same key. The body has `size` bytes.
-    Everyone { size: u64 },
+    /// All requests with the same key and the same values of the headers `vary`. The body has `size` bytes.
+    Everyone { size: u64, vary: Vec<String> },
     /// Only the leader, the request that the response was made for. The key's next response will also be for one
     /// request only.
     LeaderOnly,
@@ -25,27 +26,26 @@ pub(crate) enum Audience {
     LeaderOnlyThisTime,
 }
 
-/// Returns the requests that may get a response. `was_sent` returns `true` if the leader's request had a header of that
-/// name.
+/// Returns the requests that may get a response.
 ///
 /// This follows the rules of RFC 9111 for what a shared cache may store, as far as they determine which requests a
 /// response is for. How long the response would stay fresh does not matter, because nothing is stored.
-pub(crate) fn audience(head: &impl ResponseHead, options: &FlightOptions, was_sent: impl Fn(&str) -> bool) -> Audience {
+pub(crate) fn audience(head: &impl ResponseHead, options: &FlightOptions) -> Audience {
     if !is_about_the_resource(head.status()) {
         return Audience::LeaderOnlyThisTime;
     }
     let size = head.body_size().filter(|size| head.status() != 206 && *size <= options.max_body);
-    let Some(size) = size.filter(|_| !is_personal(head) && !has_trailers(head)) else { return Audience::LeaderOnly };
+    let fields = head.fields();
+    let Some(size) = size.filter(|_| !is_personal(fields) && !has_trailers(fields)) else {
+        return Audience::LeaderOnly;
+    };
     let is_in_key = |name: &String| options.is_key_header(name) || options.is_ignored(name);
-    let mut varies = items(head, "vary").filter(|name| !is_in_key(name)).peekable();
-    if varies.peek().is_none() {
-        Audience::Everyone { size }
-    } else if varies.any(|name| was_sent(&name)) {
-        // With `LeaderOnly`, one request with a rare header would keep all other requests from sharing.
-        Audience::LeaderOnlyThisTime
-    } else {
-        Audience::LeaderOnly
+    let vary: Vec<String> = items(fields, "vary").filter(|name| !is_in_key(name)).collect();
+    // An asterisk stands for everything, not only headers. What is not a name of a header cannot be compared.
+    if vary.iter().any(|name| name == "*" || !is_header_name(name)) {
+        return Audience::LeaderOnly;
     }
+    Audience::Everyone { size, vary }
 }
 
 /// Returns `true` if the status depends on what was requested, not on the client or on how it asked.
@@ -56,22 +56,22 @@ fn is_about_the_resource(status: u16) -> bool {
     matches!(status, 200..400 | 404 | 405 | 410 | 500..=510 | 512..600)
 }
 
-fn is_personal(head: &impl ResponseHead) -> bool {
-    let sets_cookie = head.header("set-cookie").next().is_some();
+fn is_personal(fields: &impl Fields) -> bool {
+    let sets_cookie = fields.values("set-cookie").next().is_some();
     sets_cookie
-        || items(head, "cache-control").any(|directive| {
+        || items(fields, "cache-control").any(|directive| {
             let name = directive.split('=').next().unwrap_or_default().trim();
             name.eq_ignore_ascii_case("private") || name.eq_ignore_ascii_case("no-store")
         })
 }
 
-fn has_trailers(head: &impl ResponseHead) -> bool {
-    head.header("trailer").next().is_some()
+fn has_trailers(fields: &impl Fields) -> bool {
+    fields.values("trailer").next().is_some()
 }
 
 /// Returns the items of a list header. Bytes that are not UTF-8 become an item that matches nothing.
-fn items(head: &impl ResponseHead, name: &str) -> impl Iterator<Item = String> {
-    let values: Vec<String> = head.header(name).map(|value| String::from_utf8_lossy(value).into_owned()).collect();
+fn items(fields: &impl Fields, name: &str) -> impl Iterator<Item = String> {
+    let values: Vec<String> = fields.values(name).map(|value| String::from_utf8_lossy(value).into_owned()).collect();
     values.into_iter().flat_map(|value| {
         value.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect::<Vec<_>>()
     })
@@ -80,11 +80,20 @@ fn items(head: &impl ResponseHead, name: &str) -> impl Iterator<Item = String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::web::flight::vary::Variant;
 
     struct Head<'a> {
         status: u16,
-        headers: &'a [(&'static str, &'static [u8])],
+        headers: List<'a>,
         size: Option<u64>,
+    }
+
+    struct List<'a>(&'a [(&'static str, &'static [u8])]);
+
+    impl Fields for List<'_> {
+        fn values(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+            self.0.iter().filter(move |(header, _)| header.eq_ignore_ascii_case(name)).map(|(_, value)| *value)
+        }
     }
 
     impl ResponseHead for Head<'_> {
@@ -92,8 +101,8 @@ mod tests {
             self.status
         }
 
-        fn header(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-            self.headers.iter().filter(move |(header, _)| *header == name).map(|(_, value)| *value)
+        fn fields(&self) -> &impl Fields {
+            &self.headers
         }
 
         fn body_size(&self) -> Option<u64> {
@@ -103,7 +112,8 @@ mod tests {
 
     fn shares(status: u16, headers: &[(&'static str, &'static [u8])], size: Option<u64>) -> bool {
         let options = FlightOptions::new().key_header("X-Key").max_body(10);
-        matches!(audience(&Head { status, headers, size }, &options, |_| false), Audience::Everyone { .. })
+        let head = Head { status, headers: List(headers), size };
+        matches!(audience(&head, &options), Audience::Everyone { vary, .. } if vary.is_empty())
     }
 
     #[test]
@@ -124,17 +134,44 @@ mod tests {
     fn refusal_is_for_one_client_and_does_not_affect_the_next_request() {
         let options = FlightOptions::new();
         for status in [101, 400, 401, 403, 407, 408, 421, 425, 429, 431, 511] {
-            let head = Head { status, headers: &[], size: Some(1) };
-            assert_eq!(audience(&head, &options, |_| false), Audience::LeaderOnlyThisTime, "{status}");
+            let head = Head { status, headers: List(&[]), size: Some(1) };
+            assert_eq!(audience(&head, &options), Audience::LeaderOnlyThisTime, "{status}");
         }
     }
 
     #[test]
-    fn response_that_varies_by_a_sent_header_does_not_affect_requests_without_it() {
-        let head = Head { status: 200, headers: &[("vary", b"accept, origin")], size: Some(1) };
-        let of = |sent: &str| audience(&head, &FlightOptions::new(), |name| name == sent);
-        assert_eq!(of("origin"), Audience::LeaderOnlyThisTime);
-        assert_eq!(of("x-other"), Audience::LeaderOnly);
+    fn response_varies_by_the_headers_that_are_neither_in_the_key_nor_ignored() {
+        let options = FlightOptions::new().key_header("x-key").ignore_header("x-ignored");
+        let of = |vary: &'static str| {
+            let headers = [("vary", vary.as_bytes())];
+            audience(&Head { status: 200, headers: List(&headers), size: Some(1) }, &options)
+        };
+        let by = |names: &[&str]| Audience::Everyone { size: 1, vary: names.iter().map(|&name| name.into()).collect() };
+        assert_eq!(of("accept, X-Key,Origin"), by(&["accept", "Origin"]));
+        assert_eq!(of("X-Ignored, x-key"), by(&[]));
+        for vary in ["*", "accept, *", "no name", "accept, \u{e9}", "x-key *"] {
+            assert_eq!(of(vary), Audience::LeaderOnly, "{vary}");
+        }
+    }
+
+    /// RFC 9111, section 4.1.
+    #[test]
+    fn variant_is_that_of_requests_with_the_same_values_of_each_header() {
+        let sent: [(&str, &[u8]); 3] = [("accept", b"a"), ("accept", b"b"), ("x-other", b"1")];
+        let variant = Variant::new(vec!["Accept".into(), "origin".into()], &List(&sent));
+        let is_of = |headers: &[(&'static str, &'static [u8])]| variant.is_of(&List(headers));
+        assert!(is_of(&sent) && is_of(&[("Accept", b"a"), ("x-other", b"2"), ("accept", b"b")]));
+        for other in [
+            &[("accept", &b"b"[..]), ("accept", b"a")][..],
+            &[("accept", b"a")],
+            &[("accept", b"a, b")],
+            &[("accept", b"a"), ("accept", b"b"), ("accept", b"b")],
+            &[("accept", b"a"), ("accept", b"b"), ("origin", b"")],
+            &[],
+        ] {
+            assert!(!is_of(other), "{other:?}");
+        }
+        assert!(Variant::default().is_of(&List(&sent)));
     }
 
     #[test]

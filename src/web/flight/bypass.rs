@@ -54,7 +54,7 @@ impl_debug!(Bypass | _ | { .. });
 mod tests {
     use super::*;
     use crate::web::FlightOptions;
-    use crate::web::flight::FlightHead;
+    use crate::web::flight::{Fields, FlightHead};
 
     struct Path(String);
 
@@ -71,7 +71,15 @@ mod tests {
             std::iter::once(self.0.as_bytes())
         }
 
-        fn header(&self, _: &str) -> impl Iterator<Item = &[u8]> {
+        fn fields(&self) -> &impl Fields {
+            &NoFields
+        }
+    }
+
+    struct NoFields;
+
+    impl Fields for NoFields {
+        fn values(&self, _: &str) -> impl Iterator<Item = &[u8]> {
             std::iter::empty()
         }
     }

@@ -1,6 +1,6 @@
 //! [`FlightKey`], which is equal for requests that may share a response.
 
-use super::FlightOptions;
+use super::{Fields, FlightOptions};
 
 /// Identifies what a request asks for. Requests with the same key share a response.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -17,7 +17,7 @@ pub(crate) trait FlightHead {
     /// items is the same for every request.
     fn targets(&self) -> impl Iterator<Item = &[u8]>;
 
-    fn header(&self, name: &str) -> impl Iterator<Item = &[u8]>;
+    fn fields(&self) -> &impl Fields;
 }
 
 /// Headers of requests for a part of a response, for a comparison, or for an upgrade.
@@ -34,12 +34,13 @@ impl FlightKey {
     /// The key consists of the method, host, scheme, path, query and key headers, and of `extra`, the part that the
     /// user adds.
     pub(super) fn new(head: &impl FlightHead, extra: Option<&[u8]>, options: &FlightOptions) -> Option<Self> {
-        let method = head.method();
-        if !matches!(method, "GET" | "HEAD") || has_body(head) {
+        let (method, fields) = (head.method(), head.fields());
+        if !matches!(method, "GET" | "HEAD") || has_body(fields) {
             return None;
         }
-        let is_accounted_for =
-            |name: &str| options.is_key_header(name) || options.is_ignored(name) || head.header(name).next().is_none();
+        let is_accounted_for = |name: &str| {
+            options.is_key_header(name) || options.is_ignored(name) || fields.values(name).next().is_none()
+        };
         if !PARTIAL.iter().chain(&PERSONAL).all(|name| is_accounted_for(name)) {
             return None;
         }
@@ -51,7 +52,7 @@ impl FlightKey {
             push_part(&mut key, target);
         }
         for name in &options.key_headers {
-            let values: Vec<&[u8]> = head.header(name).collect();
+            let values: Vec<&[u8]> = fields.values(name).collect();
             key.extend_from_slice(&(values.len() as u64).to_le_bytes());
             for value in values {
                 push_part(&mut key, value);
@@ -70,8 +71,8 @@ impl FlightKey {
     }
 }
 
-fn has_body(head: &impl FlightHead) -> bool {
-    head.header("transfer-encoding").next().is_some() || head.header("content-length").any(|length| length != b"0")
+fn has_body(fields: &impl Fields) -> bool {
+    fields.values("transfer-encoding").next().is_some() || fields.values("content-length").any(|length| length != b"0")
 }
 
 /// Returns the host of a request, or `None` if the request names two different hosts.
@@ -79,7 +80,7 @@ fn has_body(head: &impl FlightHead) -> bool {
 /// According to RFC 9112, section 3.2.2, the target has precedence, but a handler may read the header. Its response for
 /// one host would then reach requests for the other.
 fn host(head: &impl FlightHead) -> Option<&[u8]> {
-    let mut hosts = head.header("host").chain(head.authority());
+    let mut hosts = head.fields().values("host").chain(head.authority());
     let first = hosts.next().unwrap_or_default();
     hosts.all(|host| host == first).then_some(first)
 }
@@ -97,7 +98,17 @@ mod tests {
     /// The head of a request, as a framework may provide it.
     struct Head {
         target: [&'static str; 3],
-        headers: Vec<(&'static str, &'static str)>,
+        headers: List,
+    }
+
+    #[derive(Debug)]
+    struct List(Vec<(&'static str, &'static str)>);
+
+    impl Fields for List {
+        fn values(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+            let values = self.0.iter().filter(move |(header, _)| header.eq_ignore_ascii_case(name));
+            values.map(|(_, value)| value.as_bytes())
+        }
     }
 
     impl FlightHead for Head {
@@ -113,15 +124,14 @@ mod tests {
             self.target[1..].iter().map(|target| target.as_bytes())
         }
 
-        fn header(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-            let values = self.headers.iter().filter(move |(header, _)| header.eq_ignore_ascii_case(name));
-            values.map(|(_, value)| value.as_bytes())
+        fn fields(&self) -> &impl Fields {
+            &self.headers
         }
     }
 
     fn key(target: [&'static str; 3], headers: &[(&'static str, &'static str)], extra: Option<&str>) -> FlightKey {
         let options = FlightOptions::new().key_header("x-a").key_header("x-b");
-        let head = Head { target, headers: headers.to_vec() };
+        let head = Head { target, headers: List(headers.to_vec()) };
         FlightKey::new(&head, extra.map(str::as_bytes), &options).expect("the request is shareable")
     }
 
@@ -169,7 +179,7 @@ mod tests {
             (vec![("host", "b")], false),
             (vec![("host", "a"), ("host", "b")], false),
         ] {
-            let head = Head { target: ["a", "/", ""], headers: hosts };
+            let head = Head { target: ["a", "/", ""], headers: List(hosts) };
             assert_eq!(FlightKey::new(&head, None, &FlightOptions::new()).is_some(), is_shared, "{:?}", head.headers);
         }
     }
@@ -177,7 +187,7 @@ mod tests {
     #[test]
     fn content_length_other_than_a_plain_zero_is_a_body() {
         for length in ["1", "00", "", "0, 0", "x"] {
-            let head = Head { target: ["", "/", ""], headers: vec![("content-length", length)] };
+            let head = Head { target: ["", "/", ""], headers: List(vec![("content-length", length)]) };
             assert_eq!(FlightKey::new(&head, None, &FlightOptions::new()), None, "{length:?}");
         }
     }

@@ -5,19 +5,27 @@
 //! |---|---|
 //! | its key determines which requests are the same | `key` |
 //! | it is served alone if the key's recent responses were not shareable | `bypass` |
-//! | it leads a run, or follows one, and gets a response or a refusal | `response_flight` |
-//! | the leader's response determines which requests may get it | `audience` |
+//! | it leads a run, or follows one, and gets a response or a refusal; or it does so again | `response_flight` |
+//! | while it waits, its client is watched | `caller` |
+//! | a request that leads is marked, so that it does not enter the same flight twice | `mark` |
+//! | the leader's response determines which requests may get it, also by their headers | `audience`, `vary` |
 //! | the user's configuration | `options` |
 
 mod audience;
 mod bypass;
+mod caller;
 mod key;
+mod mark;
 mod options;
 mod response_flight;
+mod vary;
 
 pub(crate) use self::audience::ResponseHead;
+pub(crate) use self::caller::{Caller, ClientWatch};
 pub(crate) use self::key::{FlightHead, FlightKey};
+pub(crate) use self::mark::FlightMark;
 pub use self::options::FlightOptions;
 #[cfg(feature = "actix-web")]
 pub(crate) use self::response_flight::RunResponse;
 pub(crate) use self::response_flight::{BYPASSED, COLLAPSED, FlightReply, LED, Leader, ResponseFlight};
+pub(crate) use self::vary::Fields;

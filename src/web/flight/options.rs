@@ -15,8 +15,8 @@ use crate::web::{Refusal, RequestHead};
 /// cookies: requests with either are served alone, unless you add the header to the key or ignore it. If users are
 /// identified by something else, such as a header that a proxy sets, add it to the key with
 /// [`key_header`](Self::key_header). The same applies to everything else that responses depend on, such as
-/// `Accept-Encoding` or `X-Forwarded-Proto`. Responses that list such a header in `Vary` are not shared until it is
-/// part of the key.
+/// `Accept-Encoding` or `X-Forwarded-Proto`. A response that lists such a header in `Vary` is shared only by requests
+/// with the same values of it, and the others wait for the next run. With the header in the key, they run at once.
 ///
 /// The host is part of the key as the client wrote it: requests to `localhost` and to `127.0.0.1` don't share a
 /// response.
@@ -60,8 +60,8 @@ impl FlightOptions {
     /// Adds a request header to the key: requests share a response only if all of them have the same values of this
     /// header, or none of them has it.
     ///
-    /// A response with a `Vary` header that lists a name which is neither added here nor [ignored](Self::ignore_header)
-    /// is not shared.
+    /// If a response lists a name in `Vary` that is neither added here nor [ignored](Self::ignore_header), only
+    /// requests with the same values of that header share the response. The others wait for the next run.
     ///
     /// The layer panics if `name` is not a token of RFC 9110: no request has such a header, so all requests would have
     /// the same key.
@@ -89,14 +89,16 @@ impl FlightOptions {
     }
 
     /// Limits how many requests may wait for a response in addition to the leader, the request that it is made for. The
-    /// next request gets a 503. Default: no limit.
+    /// next request gets a 503. A request that waits for another run, because the response of the first was not for it,
+    /// is not refused. Default: no limit.
     pub fn max_waiters(mut self, max_waiters: usize) -> Self {
         self.max_waiters = Some(max_waiters);
         self
     }
 
-    /// Limits how long each request waits for a response, including the request that it is made for. After that time
-    /// the request gets a 503. Must be above zero. Default: no limit.
+    /// Limits how long each request waits for a response, including the request that it is made for. The limit covers
+    /// all runs that a request waits for. After that time the request gets a 503. Must be above zero. Default: no
+    /// limit.
     pub fn max_wait(mut self, max_wait: Duration) -> Self {
         self.max_wait = Some(max_wait);
         self

@@ -1,12 +1,23 @@
 //! [`ResponseFlight`], the part of a flight layer that is the same for every framework.
 
+use std::borrow::Cow;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
+
+use tokio::task::yield_now;
 
 use super::audience::{Audience, ResponseHead, audience};
 use super::bypass::Bypass;
+use super::caller::{Caller, ClientWatch};
+use super::mark::{FlightId, FlightMark};
+use super::vary::{Fields, Variant};
 use super::{FlightHead, FlightKey, FlightOptions};
 use crate::debug::impl_debug;
-use crate::guard::{FlightStats, SingleFlight};
+use crate::guard::{CallerWait, FlightError, SingleFlight};
+use crate::name::intern;
 use crate::sync::{Mutex, lock};
 use crate::web::request_head::HeadView;
 use crate::web::{Refusal, RequestHead};
@@ -18,12 +29,16 @@ pub(crate) const LED: &str = "onelane; fwd=miss";
 /// The `Cache-Status` of a response that is for this request only.
 pub(crate) const BYPASSED: &str = "onelane; fwd=bypass";
 
+/// The number of runs that a request waits for, one after another, if their responses are for other requests only.
+const MAX_FLIGHTS: usize = 32;
+
 /// The state that one layer and all services behind it share.
 ///
 /// `R` is a request as the user's `key_of` sees it, `A` a response that several requests can get,
 /// and that is cheap to clone.
 pub(crate) struct ResponseFlight<R, A> {
     name: &'static str,
+    id: FlightId,
     flight: SingleFlight<FlightKey, RunResponse<A>>,
     options: FlightOptions,
     key_of: Option<Arc<KeyOf<R>>>,
@@ -36,7 +51,8 @@ pub(crate) type KeyOf<R> = dyn Fn(&R) -> Option<Vec<u8>> + Send + Sync;
 /// The outcome of a run.
 #[derive(Clone)]
 pub(crate) enum RunResponse<A> {
-    Shared(A),
+    /// The response is for all requests of the variant.
+    Shared(A, Variant),
     /// The response is only for the leader, and so are the key's next responses.
     LeaderOnly,
     /// The response is only for the leader, but the key's next response may be shareable.
@@ -63,6 +79,8 @@ pub(crate) enum FlightReply<A, U, S, L> {
 /// Decides which requests get the response that a leader's service returns.
 pub(crate) struct Leader<S, L> {
     options: FlightOptions,
+    /// `true` if the response of an earlier run was not for this request.
+    flies_again: bool,
     kept: Arc<Mutex<Option<Kept<S, L>>>>,
 }
 
@@ -72,9 +90,15 @@ enum Kept<S, L> {
     Request(L),
 }
 
+/// The end of a caller's wait for one run.
+enum WaitEnd<A> {
+    Run(Result<RunResponse<A>, FlightError<Infallible>>),
+    ClientGone(Refusal),
+}
+
 impl<R, A: Clone + Send + Sync + 'static> ResponseFlight<R, A> {
-    pub(crate) fn new(name: &'static str, key_of: Option<Arc<KeyOf<R>>>) -> Arc<Self> {
-        Self::build(name, key_of, FlightOptions::new())
+    pub(crate) fn new(name: Cow<'static, str>, key_of: Option<Arc<KeyOf<R>>>) -> Arc<Self> {
+        Self::build(intern(name), key_of, FlightOptions::new())
     }
 
     #[track_caller]
@@ -84,11 +108,23 @@ impl<R, A: Clone + Send + Sync + 'static> ResponseFlight<R, A> {
 
     #[track_caller]
     fn build(name: &'static str, key_of: Option<Arc<KeyOf<R>>>, options: FlightOptions) -> Arc<Self> {
-        Arc::new(Self { name, flight: options.flight(name), options, key_of, bypass: Bypass::new() })
+        let flight = options.flight(name);
+        Arc::new(Self { name, id: FlightId::new(), flight, options, key_of, bypass: Bypass::new() })
     }
 
-    pub(crate) fn stats(&self) -> FlightStats {
-        self.flight.stats()
+    /// Returns the flight itself, to close and drain it, and for its statistics.
+    pub(crate) fn flight(&self) -> &SingleFlight<FlightKey, RunResponse<A>> {
+        &self.flight
+    }
+
+    /// Returns `true` if a request with this mark is already inside of this flight.
+    pub(crate) fn surrounds(&self, mark: Option<&FlightMark>) -> bool {
+        mark.is_some_and(|mark| mark.is_inside(self.id))
+    }
+
+    /// Returns the mark of a request that leads a run of this flight. `outer` is the mark that it already has.
+    pub(crate) fn mark(&self, outer: Option<FlightMark>) -> FlightMark {
+        FlightMark::new(self.id, outer)
     }
 
     /// Returns the key of a request, or `None` if the request must be served alone.
@@ -102,46 +138,85 @@ impl<R, A: Clone + Send + Sync + 'static> ResponseFlight<R, A> {
     }
 
     /// Joins the current run of `key`, or starts one: then `serve` serves the request and passes the response to
-    /// [`Leader::settle`].
+    /// [`Leader::settle`]. If the response of the run is not for this request, does the same again.
+    ///
+    /// The request leaves its run when `client` disconnects.
     pub(crate) async fn run<U, S, L, F>(
         &self,
         key: FlightKey,
         request: U,
-        copy_head: impl FnOnce(&U) -> Box<dyn HeadView + Send>,
-        serve: impl FnOnce(U, Leader<S, L>) -> F,
+        client: impl ClientWatch,
+        serve: impl Fn(U, Leader<S, L>) -> F,
     ) -> FlightReply<A, U, S, L>
     where
+        U: Caller,
         F: Future<Output = RunResponse<A>> + Send + 'static,
     {
         let kept = Arc::new(Mutex::new(None));
         // The request may be consumed before it is refused.
-        let head = self.options.keeps_head().then(|| copy_head(&request));
+        let head = self.options.keeps_head().then(|| request.copy_head());
+        let refused = |refusal, request| FlightReply::Refused(self.refuse(refusal, head.as_deref()), request);
         let mut unserved = Some(request);
-        let lead = || {
-            let request = unserved.take().expect("a request leads at most one run");
-            let served = serve(request, Leader { options: self.options.clone(), kept: Arc::clone(&kept) });
-            async move { Ok(served.await) }
-        };
-        let result = self.flight.run(key.clone(), lead).await;
-        if matches!(result, Ok(RunResponse::LeaderOnly)) {
-            self.bypass.remember(&key);
-        }
-        let kept = lock(&kept).take();
-        match (result, unserved, kept) {
-            (Ok(RunResponse::Shared(response)), Some(request), _) => FlightReply::Collapsed(response, request),
-            (Ok(RunResponse::Shared(response)), None, Some(Kept::Request(request))) => {
-                FlightReply::Led(response, request)
+        let mut wait = CallerWait::default();
+        let mut gone = pin!(client.gone());
+        for flight in 0..MAX_FLIGHTS {
+            let lead = || {
+                let request = unserved.take().expect("a request leads at most one run");
+                let (options, kept) = (self.options.clone(), Arc::clone(&kept));
+                let served = serve(request, Leader { options, flies_again: flight > 0, kept });
+                async move { Ok(served.await) }
+            };
+            let end = {
+                let mut run = self.flight.run(key.clone(), lead).continuing(wait);
+                let end = poll_fn(|cx| match Pin::new(&mut run).poll(cx) {
+                    Poll::Ready(result) => Poll::Ready(WaitEnd::Run(result)),
+                    Poll::Pending => gone.as_mut().poll(cx).map(WaitEnd::ClientGone),
+                });
+                let end = end.await;
+                wait = run.take_wait();
+                end
+            };
+            let response = match end {
+                WaitEnd::Run(Ok(response)) => response,
+                WaitEnd::Run(Err(error)) => return refused(error.into(), unserved),
+                WaitEnd::ClientGone(refusal) => return refused(refusal, unserved),
+            };
+            let is_for_leader_only = matches!(response, RunResponse::LeaderOnly);
+            if is_for_leader_only {
+                self.bypass.remember(&key);
             }
-            (Ok(_), Some(request), _) => FlightReply::ServeAlone(request),
-            (Ok(_), None, Some(Kept::Response(response))) => FlightReply::Own(response),
-            (Ok(_), None, _) => FlightReply::Refused(self.refuse(Refusal::answer_broken(), head.as_deref()), None),
-            (Err(error), unserved, _) => FlightReply::Refused(self.refuse(error.into(), head.as_deref()), unserved),
+            let Some(request) = unserved.take() else {
+                return match (response, lock(&kept).take()) {
+                    (RunResponse::Shared(response, _), Some(Kept::Request(request))) => {
+                        FlightReply::Led(response, request)
+                    }
+                    (_, Some(Kept::Response(response))) => FlightReply::Own(response),
+                    _ => refused(Refusal::answer_broken(), None),
+                };
+            };
+            if let RunResponse::Shared(response, variant) = response
+                && variant.is_of(request.fields())
+            {
+                return FlightReply::Collapsed(response, request);
+            }
+            // The client may have disconnected at the same moment.
+            if let Some(refusal) = client.refusal() {
+                return refused(refusal, Some(request));
+            }
+            if is_for_leader_only {
+                return FlightReply::ServeAlone(request);
+            }
+            unserved = Some(request);
+        }
+        match unserved {
+            Some(request) => FlightReply::ServeAlone(request),
+            None => unreachable!("a request that was served has its response"),
         }
     }
 }
 
 impl<R, A> ResponseFlight<R, A> {
-    fn refuse(&self, refusal: Refusal, head: Option<&(dyn HeadView + Send)>) -> Refusal {
+    fn refuse(&self, refusal: Refusal, head: Option<&(dyn HeadView + Send + Sync)>) -> Refusal {
         match head {
             Some(head) => self.options.refuse(refusal, &RequestHead::new(head)),
             None => refusal,
@@ -150,14 +225,22 @@ impl<R, A> ResponseFlight<R, A> {
 }
 
 impl<Res, E, L> Leader<Result<Res, E>, L> {
+    /// Lets the requests that the earlier run left over join this one, before a quick service ends it. They were woken
+    /// together with this one.
+    pub(crate) async fn gather(&self) {
+        if self.flies_again {
+            yield_now().await;
+        }
+    }
+
     /// Decides which requests get the response, and reads it if all of them do. An error is for the leader only.
     ///
-    /// `sent` has the names of the request's headers. `read` reads a body of the given size and returns `None` if the
-    /// body ends early.
+    /// `sent` has the request's headers. `read` reads a body of the given size and returns `None` if the body ends
+    /// early.
     pub(crate) async fn settle<A, F>(
         self,
         result: Result<Res, E>,
-        sent: Vec<impl AsRef<str>>,
+        sent: &impl Fields,
         read: impl FnOnce(Res, u64) -> F,
     ) -> RunResponse<A>
     where
@@ -168,16 +251,15 @@ impl<Res, E, L> Leader<Result<Res, E>, L> {
             Ok(response) => response,
             Err(error) => return self.keep(Kept::Response(Err(error)), RunResponse::LeaderOnlyThisTime),
         };
-        let was_sent = |name: &str| sent.iter().any(|sent| name.eq_ignore_ascii_case(sent.as_ref()));
-        let size = match audience(&response, &self.options, was_sent) {
-            Audience::Everyone { size } => size,
+        let (size, variant) = match audience(&response, &self.options) {
+            Audience::Everyone { size, vary } => (size, Variant::new(vary, sent)),
             Audience::LeaderOnly => return self.keep(Kept::Response(Ok(response)), RunResponse::LeaderOnly),
             Audience::LeaderOnlyThisTime => {
                 return self.keep(Kept::Response(Ok(response)), RunResponse::LeaderOnlyThisTime);
             }
         };
         match read(response, size).await {
-            Some((shared, request)) => self.keep(Kept::Request(request), RunResponse::Shared(shared)),
+            Some((shared, request)) => self.keep(Kept::Request(request), RunResponse::Shared(shared, variant)),
             None => RunResponse::Broken,
         }
     }

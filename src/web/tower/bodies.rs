@@ -35,6 +35,13 @@ pub trait BodyKind: Send + Sync + 'static {
 
     /// Returns the link to the client, if the request carries one.
     fn link(extensions: &Extensions) -> Option<ClientLink>;
+
+    /// Lets the request's links go of the connection, because the request is about to stand for several clients.
+    fn unlink(extensions: &mut Extensions) {
+        if let Some(link) = extensions.get_mut::<ClientLink>() {
+            link.unlink();
+        }
+    }
 }
 
 /// The request bodies that a [`GuardLayer`](super::GuardLayer) passes to the service behind it.

@@ -1,15 +1,15 @@
 //! [`FlightLayer`], which lets concurrent requests for the same thing share one response.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::marker::PhantomData;
-use std::mem;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
@@ -20,9 +20,13 @@ use super::bodies::{AnyBody, BodyKind, RequestBody, ResponseBody};
 use super::head::copy_head;
 use crate::debug::impl_debug;
 use crate::guard::FlightStats;
-use crate::web::FlightOptions;
-use crate::web::flight::{BYPASSED, COLLAPSED, FlightHead, FlightReply, LED, ResponseFlight, ResponseHead};
+use crate::managed::{Managed, ManagedSnapshot};
+use crate::web::flight::{
+    BYPASSED, COLLAPSED, Caller, ClientWatch, Fields, FlightHead, FlightReply, LED, Leader, ResponseFlight,
+    ResponseHead,
+};
 use crate::web::request_head::HeadView;
+use crate::web::{ClientLink, FlightOptions, Refusal};
 
 /// Lets concurrent requests for the same thing share one response: one of them is served, and all of them get its
 /// response.
@@ -60,10 +64,13 @@ struct SharedResponse {
 }
 
 impl<K> FlightLayerFor<K> {
-    /// Creates a layer. `name` appears in [`stats`](Self::stats).
+    /// Creates a layer. `name` appears in [`stats`](Self::stats) and in the status of a
+    /// [`ServiceHost`](crate::ServiceHost).
+    ///
+    /// The name may come from a configuration. Each distinct name is kept until the process exits.
     #[must_use]
-    pub fn new(name: &'static str) -> Self {
-        Self { flight: ResponseFlight::new(name, None), kind: PhantomData }
+    pub fn new(name: impl Into<Cow<'static, str>>) -> Self {
+        Self { flight: ResponseFlight::new(name.into(), None), kind: PhantomData }
     }
 
     /// Creates a layer that adds the result of `key_of` to the key, in addition to method, host, path, query and
@@ -72,11 +79,11 @@ impl<K> FlightLayerFor<K> {
     /// Use this constructor if an earlier layer has authenticated the user and stored the user in an extension of the
     /// request.
     pub fn keyed<Key: Into<Vec<u8>>>(
-        name: &'static str,
+        name: impl Into<Cow<'static, str>>,
         key_of: impl Fn(&Parts) -> Option<Key> + Send + Sync + 'static,
     ) -> Self {
         let key_of = Arc::new(move |head: &Parts| key_of(head).map(Into::into));
-        Self { flight: ResponseFlight::new(name, Some(key_of)), kind: PhantomData }
+        Self { flight: ResponseFlight::new(name.into(), Some(key_of)), kind: PhantomData }
     }
 
     /// Sets the [options](FlightOptions). Call this method before you clone the layer, since it
@@ -96,7 +103,49 @@ impl<K> FlightLayerFor<K> {
     /// no lock.
     #[must_use]
     pub fn stats(&self) -> FlightStats {
-        self.flight.stats()
+        self.flight.flight().stats()
+    }
+
+    /// Closes the layer: a request that would start or join a run gets a 503.
+    ///
+    /// Runs in progress continue for their requests. Requests that are served alone, such as a POST, are served as
+    /// before. A closed layer cannot be reopened. A [`ServiceHost`](crate::ServiceHost) that
+    /// [manages](crate::background::ServiceHostBuilder::manage) the layer closes and drains it while it stops.
+    pub fn close(&self) {
+        self.flight.flight().close();
+    }
+
+    /// Returns `true` if the layer was closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.flight.flight().is_closed()
+    }
+
+    /// Waits until the layer is closed and no run is left, including [detached](FlightOptions::detached) ones.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub async fn drained(&self) {
+        self.flight.flight().drained().await;
+    }
+}
+
+impl<K: 'static> Managed for FlightLayerFor<K> {
+    fn name(&self) -> &str {
+        self.flight.flight().name()
+    }
+
+    fn close(&self) {
+        self.close();
+    }
+
+    fn drained(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.drained())
+    }
+
+    fn snapshot(&self) -> ManagedSnapshot {
+        self.flight.flight().snapshot()
     }
 }
 
@@ -124,30 +173,45 @@ where
     type Error = S::Error;
     type Future = FlightFuture<Self::Response, S::Error>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
+    /// Always ready. The inner service becomes ready for the requests that it serves, when it serves them: a request
+    /// that waits for a response must not keep it from being ready for the one that is served.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        // The service that was polled ready serves this request.
-        let spare = self.inner.clone();
-        let mut inner = mem::replace(&mut self.inner, spare);
-        let flight = Arc::clone(&self.flight);
+        let (inner, flight) = (self.inner.clone(), Arc::clone(&self.flight));
         let (head, body) = request.into_parts();
-        let key = if has_body(&body) { None } else { flight.key(&head, &HeadOf::<K>(&head, PhantomData)) };
+        let is_inside = flight.surrounds(head.extensions.get());
+        let is_shareable = !is_inside && !has_body(&body);
+        let key = if is_shareable { flight.key(&head, &HeadOf::<K>(&head, PhantomData)) } else { None };
         let request = K::untouched(Request::from_parts(head, body));
         FlightFuture(Box::pin(async move {
-            let Some(key) = key else { return inner.call(request).await.map(bypassed::<K, R>) };
-            let serve = |(mut inner, request): (S, Request<_>), leader: LeaderOf<R, S::Error>| {
-                let sent: Vec<HeaderName> = request.headers().keys().cloned().collect();
-                let served = inner.call(request);
-                async move { leader.settle(served.await, sent, read).await }
+            let Some(key) = key else {
+                let response = serve_alone(inner, request).await;
+                return if is_inside {
+                    response.map(|response| response.map(K::plain))
+                } else {
+                    response.map(bypassed::<K, R>)
+                };
             };
-            let copy_head = |(_, request): &(S, Request<_>)| Box::new(copy_head(request)) as Box<dyn HeadView + Send>;
-            match flight.run(key, (inner, request), copy_head, serve).await {
+            let client = K::link(request.extensions());
+            let serve = |(inner, mut request): (S, Request<_>), leader: LeaderOf<R, S::Error>| {
+                let sent = request.headers().clone();
+                let extensions = request.extensions_mut();
+                // The run may outlive the client that it began with.
+                K::unlink(extensions);
+                let mark = flight.mark(extensions.remove());
+                extensions.insert(mark);
+                async move {
+                    leader.gather().await;
+                    leader.settle(serve_alone(inner, request).await, &sent, read).await
+                }
+            };
+            match flight.run(key, (inner, request), client, serve).await {
                 FlightReply::Collapsed(response, _) => Ok(response.to_response(COLLAPSED).map(K::whole)),
                 FlightReply::Led(response, ()) => Ok(response.to_response(LED).map(K::whole)),
-                FlightReply::ServeAlone((mut inner, request)) => inner.call(request).await.map(bypassed::<K, R>),
+                FlightReply::ServeAlone((inner, request)) => serve_alone(inner, request).await.map(bypassed::<K, R>),
                 FlightReply::Own(result) => result.map(bypassed::<K, R>),
                 FlightReply::Refused(refusal, _) => Ok(refusal.into_http(K::whole)),
             }
@@ -155,7 +219,13 @@ where
     }
 }
 
-type LeaderOf<R, E> = crate::web::flight::Leader<Result<Response<R>, E>, ()>;
+type LeaderOf<R, E> = Leader<Result<Response<R>, E>, ()>;
+
+/// Calls the service once it is ready.
+async fn serve_alone<S: Service<Request<B>>, B>(mut inner: S, request: Request<B>) -> Result<S::Response, S::Error> {
+    poll_fn(|cx| inner.poll_ready(cx)).await?;
+    inner.call(request).await
+}
 
 /// Returns `true` if a request has a body. In HTTP/2, no header announces it.
 fn has_body(body: &impl Body) -> bool {
@@ -223,8 +293,39 @@ impl<K: BodyKind> FlightHead for HeadOf<'_, K> {
         })
     }
 
-    fn header(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-        self.0.headers.get_all(name).into_iter().map(HeaderValue::as_bytes)
+    fn fields(&self) -> &impl Fields {
+        &self.0.headers
+    }
+}
+
+impl Fields for HeaderMap {
+    fn values(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        self.get_all(name).into_iter().map(HeaderValue::as_bytes)
+    }
+}
+
+impl<S, B> Caller for (S, Request<B>) {
+    fn fields(&self) -> &impl Fields {
+        self.1.headers()
+    }
+
+    fn copy_head(&self) -> Box<dyn HeadView + Send + Sync> {
+        Box::new(copy_head(&self.1))
+    }
+}
+
+/// A client without a link is noticed by its server, which drops the future.
+impl ClientWatch for Option<ClientLink> {
+    fn refusal(&self) -> Option<Refusal> {
+        self.as_ref().is_some_and(ClientLink::is_gone).then(Refusal::client_gone)
+    }
+
+    async fn gone(&self) -> Refusal {
+        match self {
+            Some(link) => link.gone().await,
+            None => pending().await,
+        }
+        Refusal::client_gone()
     }
 }
 
@@ -233,8 +334,8 @@ impl<B: Body> ResponseHead for Response<B> {
         self.status().as_u16()
     }
 
-    fn header(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-        self.headers().get_all(name).into_iter().map(HeaderValue::as_bytes)
+    fn fields(&self) -> &impl Fields {
+        self.headers()
     }
 
     fn body_size(&self) -> Option<u64> {

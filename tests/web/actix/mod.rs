@@ -3,5 +3,6 @@
 mod flight;
 mod guard;
 mod handlers;
+mod http2;
 mod keyed;
 mod own_errors;

@@ -34,7 +34,7 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Connection {
 }
 
 impl Connection {
-    fn close(&self) {
+    pub(crate) fn close(&self) {
         self.0.cancel();
     }
 }

@@ -8,7 +8,7 @@ mod disconnect_while_running;
 mod disconnect_while_waiting;
 mod flight;
 mod handlers;
-mod http2;
+pub(crate) mod http2;
 mod keyed;
 mod listener;
 mod nested;

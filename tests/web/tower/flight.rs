@@ -108,7 +108,7 @@ async fn call_that_is_not_polled_delays_no_other_call() {
 struct Own(usize);
 
 #[tokio::test]
-async fn error_of_the_service_goes_to_the_leader_and_the_followers_are_served_alone() {
+async fn error_of_the_service_goes_to_the_leader_and_the_followers_fly_again() {
     let (layer, probe) = (FlightLayer::new("error"), Probe::new());
     let respond = |n| if n == 2 { Ok(Response::new(full("served"))) } else { Err(Own(n)) };
     let service = numbered(&probe, respond);
@@ -117,19 +117,23 @@ async fn error_of_the_service_goes_to_the_leader_and_the_followers_are_served_al
         assert_pending!(call.poll());
     }
     assert_eq!(probe.started(), 1);
-    probe.release(3);
+    probe.release(2);
     run_tasks().await;
     let [first, second, third] = &mut calls;
     assert_eq!(assert_ready_err!(first.poll()), Own(1));
+    assert_pending!(second.poll());
+    assert_pending!(third.poll());
+    run_tasks().await;
     let response = assert_ready_ok!(second.poll());
-    assert_eq!([cache_status(&response), text(response)], ["onelane; fwd=bypass", "served"]);
-    assert_eq!(assert_ready_err!(third.poll()), Own(3));
-    assert_eq!((layer.stats().runs, layer.stats().running, layer.stats().waiting), (1, 0, 0));
+    assert_eq!([cache_status(&response), text(response)], ["onelane; fwd=miss", "served"]);
+    let response = assert_ready_ok!(third.poll());
+    assert_eq!([cache_status(&response), text(response)], ["onelane; fwd=miss; collapsed", "served"]);
+    assert_eq!((layer.stats().runs, layer.stats().running, layer.stats().waiting), (2, 0, 0));
 
     // The next response may succeed, so nothing is remembered.
     let mut next = call(&layer, service);
-    assert_eq!(assert_ready_err!(next.poll_after(&probe)), Own(4));
-    assert_eq!(layer.stats().runs, 2);
+    assert_eq!(assert_ready_err!(next.poll_after(&probe)), Own(3));
+    assert_eq!(layer.stats().runs, 3);
 }
 
 trait PollAfter<T> {
@@ -155,6 +159,8 @@ async fn error_for_a_call_that_was_dropped_reaches_no_other_call() {
     assert_pending!(second.poll());
     drop(first);
     probe.release(2);
+    run_tasks().await;
+    assert_pending!(second.poll());
     run_tasks().await;
     assert_eq!(text(assert_ready_ok!(second.poll())), "served");
     assert_eq!((probe.started(), probe.cut_off()), (2, 0));
@@ -194,42 +200,97 @@ impl Service<Received> for Reserves {
     }
 }
 
+/// A request that waits must not reserve what the run needs.
 #[tokio::test]
-async fn layer_is_ready_when_the_service_is_and_calls_the_service_that_was_polled() {
+async fn layer_is_always_ready_and_a_run_waits_for_the_service() {
     let (layer, open) = (FlightLayer::new("ready"), Arc::new(AtomicUsize::new(0)));
-    let service = layer.layer(Reserves { open: Arc::clone(&open), is_ready: false });
+    let mut service = layer.layer(Reserves { open: Arc::clone(&open), is_ready: false });
+    assert_ready_ok!(spawn(poll_fn(|cx| Service::<Request<AnyBytes>>::poll_ready(&mut service, cx))).poll());
     let mut call = spawn(service.clone().oneshot(request()));
+    let mut follower = spawn(service.clone().oneshot(request()));
     assert_pending!(call.poll());
-    assert_eq!(layer.stats().runs, 0);
+    assert_pending!(follower.poll());
+    assert_eq!((layer.stats().runs, layer.stats().waiting), (1, 2));
     open.store(1, Ordering::SeqCst);
+    run_tasks().await;
     assert_eq!(text(assert_ready_ok!(call.poll())), "served");
+    assert_eq!(text(assert_ready_ok!(follower.poll())), "served");
 
-    // A service that is called repeatedly is polled for its readiness each time.
+    // A service that is called repeatedly makes the service behind it ready each time.
     let mut again = service.clone();
     for _ in 0..3 {
         assert_ready_ok!(spawn(poll_fn(|cx| Service::<Request<AnyBytes>>::poll_ready(&mut again, cx))).poll());
         assert_eq!(text(assert_ready_ok!(spawn(again.call(request())).poll())), "served");
     }
 
+    // The readiness failed, and with it the call.
     open.store(2, Ordering::SeqCst);
     let failed = spawn(service.oneshot(request())).poll();
     assert_eq!(assert_ready!(failed).map(drop), Err("broken"));
-    assert_eq!(layer.stats().runs, 4);
+    assert_eq!((layer.stats().runs, layer.stats().running), (5, 0));
 }
 
-/// A call that is served alone is served by the service that was polled ready for it.
+/// A call that is served alone waits for its own service, whether it waited for a run before or not.
 #[tokio::test]
-async fn follower_that_is_served_alone_uses_its_own_reservation() {
+async fn call_that_is_served_alone_makes_its_own_service_ready() {
     let (layer, probe) = (FlightLayer::new("reserve"), Probe::new());
-    let mut leader = call(&layer, numbered(&probe, |_| Err("broken")));
+    let personal = |_| {
+        let response = Response::builder().header("set-cookie", "id=1").body(full("personal"));
+        Ok::<_, &'static str>(response.expect("the response is valid"))
+    };
+    let mut leader = call(&layer, numbered(&probe, personal));
     assert_pending!(leader.poll());
-    let open = Arc::new(AtomicUsize::new(1));
-    let mut follower = spawn(layer.layer(Reserves { open, is_ready: false }).oneshot(request()));
+    let open = Arc::new(AtomicUsize::new(0));
+    let service = || layer.layer(Reserves { open: Arc::clone(&open), is_ready: false });
+    let mut follower = spawn(service().oneshot(request()));
     assert_pending!(follower.poll());
     probe.release(1);
     run_tasks().await;
-    assert_eq!(assert_ready_err!(leader.poll()), "broken");
-    assert_eq!(text(assert_ready_ok!(follower.poll())), "served");
+    assert_eq!(text(assert_ready_ok!(leader.poll())), "personal");
+    assert_pending!(follower.poll());
+    let mut late = spawn(service().oneshot(request()));
+    assert_pending!(late.poll());
+    assert_eq!(layer.stats().running, 0, "both are served alone");
+    open.store(1, Ordering::SeqCst);
+    for call in [&mut follower, &mut late] {
+        let response = assert_ready_ok!(call.poll());
+        assert_eq!([cache_status(&response), text(response)], ["onelane; fwd=bypass", "served"]);
+    }
+    let mut failed = spawn(service().oneshot(request()));
+    open.store(2, Ordering::SeqCst);
+    assert_eq!(assert_ready_err!(failed.poll()), "broken");
+}
+
+/// Each has its place since the first run, even if others have taken all places of the next one.
+#[tokio::test]
+async fn max_waiters_does_not_refuse_a_call_that_flies_again() {
+    let layer = FlightLayer::new("places").options(FlightOptions::new().max_waiters(2));
+    let probe = Probe::new();
+    let service = numbered(&probe, |n| if n == 1 { Err(Own(n)) } else { Ok(Response::new(full("served"))) });
+    let mut first = [(); 3].map(|()| call(&layer, service.clone()));
+    for call in &mut first {
+        assert_pending!(call.poll());
+    }
+    let refused = assert_ready_ok!(call(&layer, service.clone()).poll());
+    assert_eq!((refused.status().as_u16(), layer.stats().refused), (503, 1));
+    probe.release(1);
+    run_tasks().await;
+    let [leader, second, third] = &mut first;
+    assert_eq!(assert_ready_err!(leader.poll()), Own(1));
+    assert_pending!(second.poll());
+    let mut others = [(); 2].map(|()| call(&layer, service.clone()));
+    for call in &mut others {
+        assert_pending!(call.poll());
+    }
+    assert_pending!(third.poll());
+    let refused = assert_ready_ok!(call(&layer, service.clone()).poll());
+    assert_eq!((refused.status().as_u16(), layer.stats().waiting), (503, 4));
+    probe.release(1);
+    run_tasks().await;
+    for call in [second, third].into_iter().chain(&mut others) {
+        assert_eq!(text(assert_ready_ok!(call.poll())), "served");
+    }
+    assert_eq!((layer.stats().runs, layer.stats().refused, probe.started()), (2, 2, 2));
 }
 
 #[tokio::test]

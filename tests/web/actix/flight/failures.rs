@@ -4,16 +4,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix_web::body::BoxBody;
-use actix_web::dev::ServiceRequest;
-use actix_web::middleware::{Next, from_fn};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::middleware::{DefaultHeaders, Next, from_fn};
 use actix_web::web::{get, resource, scope};
 use actix_web::{HttpResponse, error};
 use onelane::guard::FlightErrorKind;
+use onelane::web::actix::{FlightMiddleware, GuardBody};
 use onelane::web::{FlightOptions, Refusal, RefusalReason};
 
-use super::{ALONE, COLLAPSED, LED, Seen, Shared, header, numbered};
-use support::actix::{Server, assert_problem, lock};
-use support::client::eventually;
+use super::{COLLAPSED, LED, Seen, Shared, header, numbered};
+use support::actix::{Server, ask, assert_problem, lock};
+use support::client::{eventually, web_client};
 
 #[tokio::test]
 async fn panic_is_the_same_response_for_all_and_the_worker_survives() {
@@ -77,7 +78,7 @@ async fn error_returned_by_the_handler_is_shared_as_the_response_it_becomes() {
 
 /// An error of a service, such as a middleware's, can't be cloned.
 #[tokio::test]
-async fn error_of_an_inner_middleware_goes_to_its_own_request_and_the_others_run_alone() {
+async fn error_of_an_inner_middleware_goes_to_its_own_request_and_the_others_share_the_next_run() {
     let shared = Shared::new(FlightOptions::new());
     let server = Server::start({
         let shared = shared.clone();
@@ -105,15 +106,21 @@ async fn error_of_an_inner_middleware_goes_to_its_own_request_and_the_others_run
     shared.work.let_finish(1);
     let first = Seen::of(first.await.expect("no panic")).await;
     assert_eq!(first, Seen::new(418, None, "short and stout"));
-    eventually("each of the others runs alone", || shared.work.inside() == 3).await;
-    shared.work.let_finish(3);
+    eventually("the others share the next run", || shared.flights.stats().waiting == 3 && shared.work.inside() == 1)
+        .await;
+    shared.work.let_finish(1);
+    let mut led = 0;
     for other in others {
-        assert_eq!(Seen::of(other.await.expect("no panic")).await, Seen::new(200, ALONE, "done"));
+        let seen = Seen::of(other.await.expect("no panic")).await;
+        led += usize::from(seen == Seen::new(200, LED, "done"));
+        assert!(seen == Seen::new(200, LED, "done") || seen == Seen::new(200, COLLAPSED, "done"), "{seen:?}");
     }
+    assert_eq!(led, 1);
+    shared.work.hold_all();
     // An error says nothing about the next response, which may be shared.
     let (first, second) = shared.two(&server, "/", "/").await;
     assert_eq!((first, second), (Seen::new(200, LED, "done"), Seen::new(200, COLLAPSED, "done")));
-    assert_eq!((shared.work.started(), shared.flights.stats().runs), (5, 2));
+    assert_eq!((shared.work.started(), shared.flights.stats().runs), (3, 3));
 }
 
 #[tokio::test]
@@ -184,21 +191,79 @@ async fn every_refusal_passes_through_on_refusal() {
     }
 }
 
-/// The inner middleware would wait for the run that it is part of.
+/// The inner middleware would wait for the run that the request is part of, so it passes the request through.
 #[tokio::test]
-async fn middleware_added_twice_returns_an_error_instead_of_hanging() {
+async fn middleware_on_a_resource_and_on_its_scope_is_one_middleware() {
     let shared = Shared::new(FlightOptions::new());
+    let between = FlightMiddleware::new("between");
     let server = Server::start({
-        let shared = shared.clone();
+        let (shared, between) = (shared.clone(), between.clone());
         move |config| {
-            let inner = resource("/").wrap(shared.flights.clone()).route(get().to(|| async { "never" }));
+            let inner = resource("/{page}").wrap(shared.flights.clone()).wrap(between.clone());
+            let inner = inner.route(get().to(shared.handler(numbered)));
             config.service(scope("").wrap(shared.flights.clone()).service(inner));
         }
     });
-    for _ in 0..2 {
-        let response = server.get("/").await.expect("no panic");
-        assert_problem(response, 500, None, "https://docs.rs/onelane/latest/onelane/web/index.html#would-deadlock")
-            .await;
+    for run in 1..=2 {
+        let (first, second) = shared.two_calls(&server, "/page", "/page").await;
+        for (response, part) in [(first, LED), (second, COLLAPSED)] {
+            let reports: Vec<_> = response.headers().get_all("cache-status").iter().cloned().collect();
+            assert_eq!(reports, [LED, part].map(|report| report.expect("it is one")), "one of each middleware");
+            assert_eq!((response.status().as_u16(), response.text().await.expect("whole")), (200, run.to_string()));
+        }
+        assert_eq!((shared.work.started(), between.stats().runs), (run, run as u64));
+    }
+    assert_eq!((shared.flights.stats().runs, shared.flights.stats().refused), (2, 0));
+    shared.is_over().await;
+}
+
+/// Outer middlewares change responses, not errors.
+#[tokio::test]
+async fn outer_middleware_sees_a_response_for_every_request_of_a_run_that_panics_or_takes_too_long() {
+    for (options, kind, status) in [
+        (FlightOptions::new(), "panicked", 500),
+        (FlightOptions::new().max_wait(Duration::from_millis(300)), "timeout", 503),
+    ] {
+        let shared = Shared::new(options);
+        let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+        let server = Server::start({
+            let (shared, seen) = (shared.clone(), Arc::clone(&seen));
+            move |config| {
+                let seen = Arc::clone(&seen);
+                let note = move |request: ServiceRequest, next: Next<_>| {
+                    let seen = Arc::clone(&seen);
+                    async move {
+                        let response: ServiceResponse<GuardBody<BoxBody>> = next.call(request).await?;
+                        let request = response.request();
+                        let agent = request.headers().get("x-agent").map(|agent| agent.as_bytes().to_vec());
+                        let what = (request.method(), request.uri(), request.path(), request.query_string());
+                        assert!(request.peer_addr().is_some() && request.connection_info().host() == "test");
+                        lock(&seen).push(format!("{what:?} {agent:?}"));
+                        Ok(response)
+                    }
+                };
+                let inner = resource("/page").wrap(shared.flights.clone()).wrap(from_fn(note));
+                let inner = inner.wrap(DefaultHeaders::new().add(("x-outer", "yes")));
+                let handler = shared.handler(|_| panic!("panic requested by the test"));
+                config.service(inner.route(get().to(handler)));
+            }
+        });
+        let request = || web_client().get(server.url("/page?a=1")).header("x-agent", "7").header("host", "test");
+        let calls: Vec<_> = (0..4).map(|_| ask(request())).collect();
+        eventually("all requests wait", || shared.flights.stats().waiting == 4).await;
+        if status == 500 {
+            shared.work.let_finish(1);
+        }
+        for call in calls {
+            let response = call.await.expect("no panic");
+            assert_eq!(header(&response, "x-outer").as_deref(), Some("yes"), "{kind}");
+            let retry_after = (status == 503).then_some("1");
+            let uri = format!("https://docs.rs/onelane/latest/onelane/web/index.html#{kind}");
+            assert_problem(response, status, retry_after, &uri).await;
+        }
+        let seen = lock(&seen).clone();
+        assert_eq!(seen.len(), 4, "{kind}: {seen:?}");
+        assert!(seen.iter().all(|one| *one == seen[0] && one.contains("/page?a=1")), "{seen:?}");
         shared.is_over().await;
     }
 }

@@ -1,5 +1,8 @@
 //! Shared responses in actix-web, on real servers with several workers, called over real sockets.
 
+mod again;
+mod behind;
+mod closing;
 mod disconnects;
 mod failures;
 mod in_handlers;

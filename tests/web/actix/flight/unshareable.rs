@@ -18,7 +18,7 @@ use support::client::{Disconnect, eventually, web_client};
 #[tokio::test]
 async fn unshareable_responses_go_to_their_own_requests_and_the_key_is_bypassed_for_a_while() {
     type Respond = fn(usize) -> HttpResponse;
-    let responses: [(&str, Respond); 11] = [
+    let responses: [(&str, Respond); 10] = [
         ("20 MB", |run| HttpResponse::Ok().body(format!("{run}").repeat(20 << 20))),
         ("a stream", |run| {
             HttpResponse::Ok().streaming(stream::iter([io::Result::Ok(Bytes::from(format!("{run}"))), chunk("!")]))
@@ -35,7 +35,6 @@ async fn unshareable_responses_go_to_their_own_requests_and_the_key_is_bypassed_
                 .append_header((CACHE_CONTROL, "no-store"))
                 .body(format!("{run}"))
         }),
-        ("Vary", |run| HttpResponse::Ok().insert_header((VARY, "Accept-Language")).body(format!("{run}"))),
         ("Vary: *", |run| HttpResponse::Ok().insert_header((VARY, "*")).body(format!("{run}"))),
         ("a partial response", |run| HttpResponse::PartialContent().body(format!("{run}"))),
         ("a trailer", |run| HttpResponse::Ok().insert_header((TRAILER, "x-sum")).body(format!("{run}"))),
@@ -44,7 +43,10 @@ async fn unshareable_responses_go_to_their_own_requests_and_the_key_is_bypassed_
         let shared = Shared::new(FlightOptions::new());
         let server = Server::start(shared.app(respond));
         let calls: Vec<_> = (0..3).map(|_| server.get("/")).collect();
-        eventually("all requests wait for the first", || shared.flights.stats().waiting == 3).await;
+        eventually("all requests wait for the first", || {
+            shared.flights.stats().waiting == 3 && shared.work.inside() == 1
+        })
+        .await;
         assert_eq!(shared.work.started(), 1, "{what}");
         shared.work.let_finish(3);
         let mut bodies = HashSet::new();

@@ -1,10 +1,15 @@
 //! Responses that are shared by concurrent requests.
 
+mod again;
+mod closing;
 mod disconnects;
+mod links;
 mod not_shared;
+mod readiness;
 mod refusals;
 mod shared;
 mod unshareable;
+mod vary;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -12,8 +12,9 @@ use onelane::guard::FlightErrorKind;
 use onelane::web::axum::FlightLayer;
 use onelane::web::{FlightOptions, Refusal, RefusalReason};
 use onelane::{FlightError, SingleFlight};
+use tower::ServiceExt;
 
-use super::{Collapsed, Led, Site, part_of};
+use super::{Alone, Collapsed, Led, Site, numbered, part_of};
 use crate::axum::refusals::is_problem;
 use support::http::{self, Client, Listening, Probe, eventually, serve};
 
@@ -75,13 +76,58 @@ async fn request_that_waits_too_long_is_refused_with_503_and_the_handler_dropped
     assert_eq!((site.layer.stats().timed_out, site.layer.stats().running), (2, 0));
 }
 
+/// The inner layer would wait for the run that the request is part of, so it passes the request through.
 #[tokio::test]
-async fn layer_added_twice_is_refused_instead_of_hanging() {
-    let layer = FlightLayer::new("twice");
-    let app = Router::new().route("/", get(async || "in").layer(layer.clone())).layer(layer.clone());
+async fn layer_on_a_route_and_on_its_router_is_one_layer() {
+    let (layer, between) = (FlightLayer::new("twice"), FlightLayer::new("between"));
+    let probe = Probe::new();
+    let app = numbered(&probe, |run| run.to_string())
+        .layer(layer.clone())
+        .layer(between.clone())
+        .layer(layer.clone())
+        .layer(layer.clone());
+    // The inner layer sees another path than the outer one.
+    let app = Router::new().nest("/nested", app.clone()).fallback_service(app).layer(layer.clone());
+    let site = Site { address: serve(Listening::Plain, app).await, layer, probe };
+    for (path, run) in [("/", 1), ("/nested/page", 2)] {
+        let mut clients = site.send(&[http::get(path), http::get(path), http::get(path)]).await;
+        site.probe.release(1);
+        for (client, part) in clients.iter_mut().zip(["", "; collapsed", "; collapsed"]) {
+            let response = client.response().await;
+            assert_eq!((response.status, response.text()), (200, &*run.to_string()), "{path}");
+            let reports = response.head.lines().filter_map(|line| line.strip_prefix("cache-status: onelane; "));
+            let reports: Vec<_> = reports.collect();
+            assert_eq!(reports, ["fwd=miss", &format!("fwd=miss{part}")], "one of each of the two layers");
+        }
+        assert_eq!(
+            (site.probe.started(), site.layer.stats().runs, between.stats().runs),
+            (run, run as u64, run as u64)
+        );
+    }
+    // So does a request that is served alone.
+    site.probe.release(1);
+    let alone = Client::sending(site.address, super::with(&[("cookie", "a=1")])).await.response().await;
+    assert_eq!((alone.status, part_of(&alone)), (200, Alone));
+    assert_eq!((site.layer.stats().running, site.layer.stats().refused), (0, 0));
+}
+
+/// A request that a handler makes itself is another one.
+#[tokio::test]
+async fn handler_that_asks_its_own_route_is_refused_instead_of_hanging() {
+    let layer = FlightLayer::new("own");
+    let itself: Arc<Mutex<Option<Router>>> = Arc::default();
+    let router = Arc::clone(&itself);
+    let handler = async move || {
+        let router = router.lock().expect("no panic").clone().expect("the router is set");
+        let request = axum::http::Request::get("/").header("host", "test").body(axum::body::Body::empty());
+        router.oneshot(request.expect("the request is valid")).await
+    };
+    let app = Router::new().route("/", get(handler)).layer(layer.clone());
+    *itself.lock().expect("no panic") = Some(app.clone());
     let response = Client::sending(serve(Listening::Plain, app).await, http::get("/")).await.response().await;
     is_problem(&response, 500, "https://docs.rs/onelane/latest/onelane/web/index.html#would-deadlock");
     assert_eq!(layer.stats().running, 0);
+    *itself.lock().expect("no panic") = None;
 }
 
 #[tokio::test]
