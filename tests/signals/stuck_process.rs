@@ -63,7 +63,7 @@ impl<S: tracing::Subscriber> Layer<S> for ToStderr {
         let level = event.metadata().level();
         event.record(&mut |field: &Field, value: &dyn Debug| {
             if field.name() == "message" {
-                writeln!(io::stderr(), "{level} {value:?}").unwrap();
+                io::stderr().write_all(format!("{level} {value:?}\n").as_bytes()).unwrap();
             }
         });
     }

@@ -50,17 +50,17 @@ impl<T, E> WorkFuture<T, E> {
         // Declared outside the closure: a destructor that panics while the closure unwinds would abort the process.
         let mut started = None;
         let mut hold = Hold::default();
-        let poll = catch(|| {
-            let _leader = leader.enter();
-            let _run = Scope::enter(id, &mut hold);
-            started.insert(Box::pin(make())).as_mut().poll(cx)
-        });
+        // The work is also dropped inside of the scopes.
+        let _leader = leader.enter();
+        let run = Scope::enter(id, &mut hold);
+        let poll = catch(|| started.insert(Box::pin(make())).as_mut().poll(cx));
         match poll {
             Ok(Poll::Ready(result)) => {
                 discard(started);
                 FirstPoll::Ready(result)
             }
             Ok(Poll::Pending) => {
+                drop(run);
                 FirstPoll::Pending(Self::pending(started.expect("it was just polled"), leader.clone(), hold))
             }
             Err(panic) => {
@@ -81,18 +81,17 @@ impl<T, E> WorkFuture<T, E> {
     pub(super) fn poll(&mut self, id: ScopeId, cx: &mut Context<'_>) -> Poll<RunOutcome<T, E>> {
         let Self { work, span, leader, hold } = self;
         let polled = work.as_mut().expect("work is not polled after it ended");
-        let poll_in_scopes = || {
-            let _leader = leader.enter();
-            let _run = Scope::enter(id, hold);
-            polled.as_mut().poll(cx)
-        };
-        let poll = catch(|| span.in_scope(poll_in_scopes));
+        // The work is also dropped inside of the scopes.
+        let leader = leader.enter();
+        let run = Scope::enter(id, hold);
+        let poll = catch(|| span.in_scope(|| polled.as_mut().poll(cx)));
         let outcome = match poll {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(result)) => result.map_err(failed),
             Err(panic) => Err(RunError::Panicked(panic)),
         };
         discard(work.take());
+        drop((run, leader));
         self.hold = Hold::default();
         Poll::Ready(outcome)
     }
