@@ -142,6 +142,8 @@ impl fmt::Display for Panic {
 
 thread_local! {
     static CATCHING: Cell<bool> = const { Cell::new(false) };
+    /// `true` if there may be a [`LOCATION`], so that work that does not panic need not look at it.
+    static HAS_LOCATION: Cell<bool> = const { Cell::new(false) };
     static LOCATION: RefCell<Option<Arc<str>>> = const { RefCell::new(None) };
 }
 
@@ -164,20 +166,26 @@ pub(crate) fn catch_owned<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
 fn catch_at<T>(work: impl FnOnce() -> T) -> Result<T, (Payload, Option<Arc<str>>)> {
     static HOOK: Once = Once::new();
     // A thread that is panicking cannot change the hook.
-    if !thread::panicking() {
+    if !HOOK.is_completed() && !thread::panicking() {
         HOOK.call_once(record_locations);
     }
     // The location of an earlier panic is not that of this one. It is restored, since that panic may still unwind.
-    let outer = (CATCHING.replace(true), replace_location(None));
+    let (is_nested, earlier) = (CATCHING.replace(true), replace_location(None));
     let result = catch_unwind(AssertUnwindSafe(work));
-    CATCHING.set(outer.0);
-    let location = replace_location(outer.1);
+    CATCHING.set(is_nested);
+    let location = replace_location(earlier);
     result.map_err(|payload| (payload, location))
 }
 
 /// Sets the recorded location and returns the former one. While the thread exits, there may be none.
+#[inline]
 fn replace_location(location: Option<Arc<str>>) -> Option<Arc<str>> {
-    LOCATION.try_with(|recorded| recorded.replace(location)).ok().flatten()
+    #[cold]
+    fn replace(location: Option<Arc<str>>) -> Option<Arc<str>> {
+        LOCATION.try_with(|recorded| recorded.replace(location)).ok().flatten()
+    }
+    let had_location = HAS_LOCATION.replace(location.is_some());
+    if had_location || location.is_some() { replace(location) } else { None }
 }
 
 /// Catches a panic that no code will see, and keeps the recorded location of the panic that came before it.
@@ -227,7 +235,7 @@ fn record_locations() {
         // While the thread exits, its thread-locals may already be destroyed.
         if CATCHING.try_with(Cell::get).unwrap_or(false) {
             let location = info.location().map(|location| Arc::from(location.to_string()));
-            let _ = LOCATION.try_with(|recorded| recorded.replace(location));
+            replace_location(location);
         }
         previous(info);
     }));

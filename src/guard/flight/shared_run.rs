@@ -1,6 +1,5 @@
 //! [`SharedRun`], the future of one caller of a run.
 
-use std::fmt;
 use std::hash::Hash;
 #[cfg(any(feature = "tower", feature = "actix-web"))]
 use std::mem;
@@ -21,6 +20,7 @@ use super::run_error::RunError;
 use super::single_flight::SingleFlight;
 use super::trace;
 use super::work_future::{FirstPoll, RunOutcome, WorkFuture, failed};
+use crate::debug::impl_debug;
 use crate::guard::key_map::{EntryId, Hash64};
 use crate::panic::Panic;
 use crate::scope::{CallerScopes, Scope};
@@ -344,19 +344,10 @@ where
 {
 }
 
-impl<K, T, E, W> fmt::Debug for SharedRun<'_, K, T, E, W>
-where
-    K: Hash + Eq + Send + 'static,
-    T: Clone + Send + Sync + 'static,
-    E: Send + Sync + 'static,
-{
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SharedRun")
-            .field("flight", &self.flight.name())
-            .field("waiting", &self.joined.is_some())
-            .finish_non_exhaustive()
-    }
-}
+impl_debug!(
+    [K: Hash + Eq + Send + 'static, T: Clone + Send + Sync + 'static, E: Send + Sync + 'static, W]
+    SharedRun<'_, K, T, E, W> |this| { flight: this.flight.name(), waiting: this.joined.is_some(), .. }
+);
 
 /// Clones the outcome for one waiter, or takes the original if this waiter is the last.
 fn unshare<T: Clone, E>(outcome: Arc<RunOutcome<T, E>>) -> RunOutcome<T, E> {
