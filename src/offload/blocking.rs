@@ -10,9 +10,10 @@ use super::limiter::SharedLimiter;
 use super::methods::pool_methods;
 use super::workers::{KeepAlive, Pool, Runtimes, WorkerSource, WorkersConfig};
 
-/// A busy worker gives up its thread so rarely that the cost is negligible. An idle worker gives up its thread soon.
-const KEEP_ALIVE: KeepAlive =
-    KeepAlive { max_busy: Duration::from_millis(10), spins: 1, idle_timeout: Some(Duration::from_millis(20)) };
+/// A busy worker gives up its thread so rarely that the cost is negligible. A worker without a task leaves its thread
+/// at once: other code may wait for that thread, and tokio keeps it for the next worker. The spins cover a caller that
+/// submits its next task immediately.
+const KEEP_ALIVE: KeepAlive = KeepAlive { max_busy: Duration::from_millis(10), spins: 32, idle_timeout: None };
 
 static GLOBAL: LazyLock<BlockingPool> = LazyLock::new(|| BlockingPool::new("default"));
 

@@ -59,11 +59,16 @@ macro_rules! pool_methods {
 
             /// Waits until the pool is [closed](Self::close) and none of its tasks is running.
             ///
+            /// # Errors
+            ///
+            /// Returns [`WouldDeadlock`](super::OffloadErrorKind::WouldDeadlock) inside a task of this pool, which
+            /// would wait for its own end.
+            ///
             /// # Cancel safety
             ///
             /// Dropping the future changes nothing.
-            pub async fn drained(&self) {
-                self.0.drained().await;
+            pub async fn drained(&self) -> Result<(), $crate::offload::OffloadError> {
+                self.0.drained().await
             }
         }
     };

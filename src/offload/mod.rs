@@ -46,7 +46,9 @@
 //! A task that is still running after its caller has dropped it can check [`TaskContext::is_cancelled`].
 //!
 //! Queued tasks start in the order of their [`Priority`], and in FIFO order within a priority. No priority is starved.
-//! With `max_queued`, the pool refuses tasks beyond that number. Runtimes, and pools that share a limiter, take turns.
+//! With `max_queued`, the pool refuses tasks beyond that number, not counting tasks for which a token is free. Runtimes,
+//! and pools that share a limiter, take turns. A task holds a token only once it has a thread: where all blocking threads
+//! of a runtime are busy, its tasks keep no token from others.
 //! When an iterator continues after its reader was slow, it is queued behind the tasks of its priority that are already
 //! waiting.
 //!
@@ -69,6 +71,9 @@
 //! that blocks on a spawned future waits for a token like any other caller, and may deadlock. Tasks of two pools that
 //! block on each other may deadlock too, and so may a task that blocks on `tokio::fs` while the runtime has no other
 //! blocking thread.
+//!
+//! A task or a stream that was submitted outside, and is awaited on the outer task's thread while it is still queued, is
+//! taken out of the queue and runs as a nested task.
 //!
 //! A nested task runs to completion when its future is polled for the first time, or before [`start`](Task::start)
 //! returns. So neither its time limits nor a timeout around it can end it. Several nested tasks run one after the

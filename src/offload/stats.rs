@@ -17,9 +17,9 @@ pub struct PoolStats {
     pub abandoned: usize,
     /// Tasks that wait for a thread.
     pub queued: usize,
-    /// Threads without a task, which the pool keeps briefly.
+    /// Threads without a task, which a CPU pool keeps. A blocking pool leaves them to the runtime, and has none.
     pub idle_threads: usize,
-    /// Tasks that have started since the pool was created. Tasks of a runtime that was shut down are no longer counted.
+    /// Tasks that have started since the pool was created. A task that was withdrawn before does not count. Tasks of a runtime that was shut down are no longer counted.
     pub started: u64,
     /// Tasks that were refused because the pool was full, counted in the same way.
     pub refused: u64,

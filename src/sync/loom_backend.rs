@@ -4,9 +4,15 @@ use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
 pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard, atomic};
+pub(crate) use loom::thread::ThreadId;
 
 use self::atomic::{AtomicUsize, Ordering};
 use super::lock;
+
+/// Identifies the current thread of the model.
+pub(crate) fn thread_id() -> ThreadId {
+    loom::thread::current().id()
+}
 
 /// Waits for a notification. No time passes in a model: the wait times out as soon as the other threads have run.
 pub(crate) fn wait_timeout<'a, T>(

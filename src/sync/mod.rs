@@ -9,9 +9,9 @@ mod std_backend;
 use std::sync::PoisonError;
 
 #[cfg(all(test, loom))]
-pub(crate) use self::loom_backend::{ArcSwap, Condvar, Mutex, MutexGuard, atomic, wait_timeout};
+pub(crate) use self::loom_backend::{ArcSwap, Condvar, Mutex, MutexGuard, ThreadId, atomic, thread_id, wait_timeout};
 #[cfg(all(feature = "offload", not(all(test, loom))))]
-pub(crate) use self::std_backend::ArcSwap;
+pub(crate) use self::std_backend::{ArcSwap, ThreadId, thread_id};
 #[cfg(not(all(test, loom)))]
 pub(crate) use self::std_backend::{Condvar, Mutex, MutexGuard, atomic, wait_timeout};
 

@@ -6,6 +6,14 @@ use std::time::Duration;
 #[cfg(feature = "offload")]
 pub(crate) use arc_swap::ArcSwap;
 pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, atomic};
+#[cfg(feature = "offload")]
+pub(crate) use std::thread::ThreadId;
+
+/// Identifies the current thread.
+#[cfg(feature = "offload")]
+pub(crate) fn thread_id() -> ThreadId {
+    std::thread::current().id()
+}
 
 /// Waits for a notification, for at most `limit`. May return earlier.
 pub(crate) fn wait_timeout<'a, T>(

@@ -69,6 +69,7 @@
 //! | [`Panicked`](crate::offload::OffloadErrorKind::Panicked), on a pool or in the handler | 500 | `panicked` | |
 //! | [`NoThread`](crate::offload::OffloadErrorKind::NoThread): the system has none left | 503 | <span id="no-thread">`no-thread`</span> | 1 |
 //! | [`NoRuntime`](crate::offload::OffloadErrorKind::NoRuntime): a bug in the service | 500 | <span id="no-runtime">`no-runtime`</span> | |
+//! | [`WouldDeadlock`](crate::offload::OffloadErrorKind::WouldDeadlock): a bug in the service | 500 | `would-deadlock` | |
 //!
 //! The 504 is also the response of work that [stops](crate::offload::Cancelled) because of its timeout. It has no
 //! `Retry-After`, because the same request would take as long again.

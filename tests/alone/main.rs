@@ -16,4 +16,5 @@ fn alone() -> MutexGuard<'static, ()> {
 mod host_drain;
 mod latency;
 mod leak;
+mod refused_thread;
 mod runtime_lag;

@@ -73,6 +73,7 @@ fn own_problem_details_are_what_the_serializer_writes() {
         OffloadErrorKind::RuntimeShutdown,
         OffloadErrorKind::NoThread,
         OffloadErrorKind::NoRuntime,
+        OffloadErrorKind::WouldDeadlock,
     ]
     .map(|kind| Refusal::from(OffloadError::from(kind)));
     for refusal in guard.into_iter().chain(flight).chain(offload) {

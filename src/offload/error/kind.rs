@@ -27,4 +27,6 @@ pub enum OffloadErrorKind {
     NoThread,
     /// There is no tokio runtime here whose threads could run the task.
     NoRuntime,
+    /// The caller is a task of the pool, and would wait for its own end.
+    WouldDeadlock,
 }

@@ -130,7 +130,8 @@ impl OffloadError {
             | OffloadErrorKind::Panicked
             | OffloadErrorKind::Closed
             | OffloadErrorKind::RuntimeShutdown
-            | OffloadErrorKind::NoRuntime => false,
+            | OffloadErrorKind::NoRuntime
+            | OffloadErrorKind::WouldDeadlock => false,
         }
     }
 
@@ -280,6 +281,9 @@ impl fmt::Display for OffloadError {
             OffloadErrorKind::NoRuntime => {
                 let advice = "from async code, or inside Runtime::block_on or Handle::enter";
                 write!(f, "no tokio runtime here: submit {task} {advice}")
+            }
+            OffloadErrorKind::WouldDeadlock => {
+                write!(f, "{pool} is not drained while this task of it runs: await drained() outside of its tasks")
             }
         }
     }

@@ -1,17 +1,19 @@
 //! [`TaskContext`], which lets a running task ask about its caller.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use thiserror::Error;
 use tokio::time::Instant;
 
-use super::erased_job::SharedJob;
+use super::erased_job::{JobOwner, SharedJob};
 use crate::debug::impl_debug;
 
 thread_local! {
     /// The tasks that run on this thread, each inline in the one before it. The last one is the current one.
     static CURRENT: RefCell<Vec<TaskContext>> = const { RefCell::new(Vec::new()) };
+    /// The limiter whose token this thread holds between two tasks, or zero.
+    static HELD: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Lets a running task ask if its caller is still waiting, and until when the caller waits.
@@ -118,10 +120,27 @@ impl TaskContext {
         work()
     }
 
-    /// Returns `true` if a task that holds a token of this limiter runs on the current thread.
+    /// Returns `true` if the current thread holds a token of this limiter: it runs a task, or user code between two
+    /// tasks.
     pub(crate) fn holds_token_of(limiter_id: usize) -> bool {
-        let holds = |running: &RefCell<Vec<Self>>| running.borrow().iter().any(|cx| cx.0.limiter_id() == limiter_id);
-        CURRENT.try_with(holds).unwrap_or(false)
+        Self::is_inside(|owner| owner.limiter == limiter_id) || HELD.try_with(Cell::get) == Ok(limiter_id)
+    }
+
+    /// Returns `true` if a task of this pool runs on the current thread.
+    pub(crate) fn is_inside_pool(pool_id: usize) -> bool {
+        Self::is_inside(|owner| owner.pool == pool_id)
+    }
+
+    fn is_inside(is_owner: impl Fn(JobOwner) -> bool) -> bool {
+        let is_inside = |running: &RefCell<Vec<Self>>| running.borrow().iter().any(|cx| is_owner(cx.0.owner()));
+        CURRENT.try_with(is_inside).unwrap_or(false)
+    }
+
+    /// Runs user code between two tasks of a worker, which holds a token of this limiter.
+    pub(crate) fn hold_token(limiter_id: usize, run: impl FnOnce()) {
+        let before = HELD.try_with(|held| held.replace(limiter_id)).unwrap_or_default();
+        run();
+        let _ = HELD.try_with(|held| held.set(before));
     }
 }
 

@@ -9,6 +9,7 @@ use crate::sync::atomic::{AtomicU8, Ordering};
 
 const CANCELLED: u8 = 1;
 const ABANDONED: u8 = 2;
+const STARTED: u8 = 4;
 
 /// What a pool does with a job.
 pub(crate) trait RunnableJob: Send + Sync {
@@ -31,8 +32,15 @@ pub(crate) trait RunnableJob: Send + Sync {
 
     fn options(&self) -> &TaskOptions;
 
-    /// Identifies the limiter whose token the job holds while it runs.
-    fn limiter_id(&self) -> usize;
+    /// Identifies the pool that runs the job, and its limiter.
+    fn owner(&self) -> JobOwner;
+}
+
+/// Identifies the pool of a job, and the limiter whose token the job holds while it runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct JobOwner {
+    pub(crate) pool: usize,
+    pub(crate) limiter: usize,
 }
 
 /// A job as its pool holds it.
@@ -59,7 +67,7 @@ pub(crate) trait AwaitableJob<T>: RunnableJob {
     fn is_finished(&self) -> bool;
 }
 
-/// What a job's caller has done: cancelled the job, or dropped it. The flags guard no other memory, so `Relaxed`
+/// What has happened to a job: it has started, or its caller has cancelled or dropped it. The flags guard no other memory, so `Relaxed`
 /// suffices.
 #[derive(Debug, Default)]
 pub(crate) struct CallerFlags(AtomicU8);
@@ -73,6 +81,15 @@ impl CallerFlags {
     /// Records that the caller has dropped the job while the job was running.
     pub(crate) fn abandon(&self) {
         self.0.fetch_or(ABANDONED, Ordering::Relaxed);
+    }
+
+    /// Records that the closure runs.
+    pub(super) fn start(&self) {
+        self.0.fetch_or(STARTED, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_started(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & STARTED != 0
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {

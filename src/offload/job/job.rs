@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::caller_context::CallerContext;
 use super::context::{TaskContext, TaskOptions};
-use super::erased_job::{AwaitableJob, CallerFlags, RunnableJob, SharedJob};
+use super::erased_job::{AwaitableJob, CallerFlags, JobOwner, RunnableJob, SharedJob};
 use crate::debug::impl_debug;
 use crate::detached::DetachedEntry;
 use crate::offload::error::{OffloadError, OffloadErrorKind};
@@ -18,7 +18,7 @@ use crate::waker_slot::WakerSlot;
 
 /// The closure of a task until it runs, and its result from then on.
 pub(crate) struct Job<F, T> {
-    limiter_id: usize,
+    owner: JobOwner,
     flags: CallerFlags,
     options: TaskOptions,
     caller: CallerContext,
@@ -47,9 +47,9 @@ enum JobState<F, T> {
 }
 
 impl<F, T> Job<F, T> {
-    pub(crate) fn new(limiter_id: usize, options: TaskOptions, caller: CallerContext, work: F) -> Self {
+    pub(crate) fn new(owner: JobOwner, options: TaskOptions, caller: CallerContext, work: F) -> Self {
         let state = Mutex::new(JobState::Queued { work, waker: WakerSlot::new(), detached: None });
-        Self { limiter_id, flags: CallerFlags::default(), options, caller, state }
+        Self { owner, flags: CallerFlags::default(), options, caller, state }
     }
 
     /// Takes the closure to run it. Returns `None` if the job must not run.
@@ -59,6 +59,7 @@ impl<F, T> Job<F, T> {
         match (mem::replace(&mut *state, JobState::Taken), expired) {
             (JobState::Queued { work, waker, detached }, None) => {
                 *state = JobState::Running { waker, detached };
+                self.flags.start();
                 Some(work)
             }
             (JobState::Queued { work, waker, .. }, Some(error)) => {
@@ -176,8 +177,8 @@ where
         &self.options
     }
 
-    fn limiter_id(&self) -> usize {
-        self.limiter_id
+    fn owner(&self) -> JobOwner {
+        self.owner
     }
 }
 

@@ -18,6 +18,6 @@ mod priority;
 pub(crate) use self::caller_context::CallerContext;
 pub(crate) use self::context::TaskOptions;
 pub use self::context::{Cancelled, TaskContext};
-pub(crate) use self::erased_job::{AwaitableJob, RunnableJob, SharedJob};
+pub(crate) use self::erased_job::{AwaitableJob, JobOwner, RunnableJob, SharedJob};
 pub(crate) use self::job::Job;
 pub use self::priority::Priority;

@@ -13,7 +13,7 @@ use crate::config_error::{ConfigError, Problem};
 use crate::debug::impl_debug;
 use crate::semaphore::{MAX_TOKENS, TokenSemaphore};
 use crate::shared::{Shareable, Shared};
-use crate::sync::const_unless_loom;
+use crate::sync::{Mutex, const_unless_loom};
 
 /// Limits how much runs at the same time. Tasks and threads acquire tokens in FIFO order, and the number of tokens can
 /// change while the limiter is in use.
@@ -63,6 +63,8 @@ use crate::sync::const_unless_loom;
 /// ```
 pub struct CapacityLimiter {
     pub(super) semaphores: LimiterSemaphores,
+    /// How many free tokens are promised to queued tasks of pools. Locked before the mutex of a semaphore.
+    pub(super) promised: Mutex<usize>,
     /// Notified when the closed limiter is drained.
     pub(super) drained: Notify,
 }
@@ -165,7 +167,8 @@ impl CapacityLimiter {
 
     const_unless_loom! {
         fn from_numbers(total: usize, reserve: usize) -> Self {
-            Self { semaphores: LimiterSemaphores::new(total, reserve), drained: Notify::const_new() }
+            let semaphores = LimiterSemaphores::new(total, reserve);
+            Self { semaphores, promised: Mutex::new(0), drained: Notify::const_new() }
         }
     }
 

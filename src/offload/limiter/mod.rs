@@ -6,6 +6,7 @@
 //! | `semaphores` | its two semaphores: the ordinary tokens and the reserve |
 //! | `acquire`, `blocking` | waiting for tokens, in a task and on a thread |
 //! | `permit` | tokens that are held |
+//! | `promises` | free tokens that queued tasks of pools count on |
 //! | `total` | changing the number of tokens |
 //! | `drain` | closing, and waiting until no token is held |
 //! | `stats`, `error` | what the limiter reports |
@@ -16,6 +17,7 @@ mod capacity_limiter;
 mod drain;
 mod error;
 mod permit;
+mod promises;
 mod semaphores;
 mod stats;
 mod total;

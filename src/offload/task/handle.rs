@@ -13,9 +13,10 @@ use super::inline::run_inline;
 use super::task::Task;
 use crate::debug::impl_debug;
 use crate::offload::error::{OffloadError, OffloadErrorKind, Progress};
-use crate::offload::job::{AwaitableJob, CallerContext, Job, RunnableJob, TaskContext, TaskOptions};
+use crate::offload::job::{AwaitableJob, CallerContext, Job, RunnableJob, SharedJob, TaskContext, TaskOptions};
 use crate::offload::trace;
 use crate::offload::workers::{QueuePosition, Workers, WorkersConfig};
+use crate::panic::discard;
 use crate::trace::is_enabled;
 
 /// A task that was submitted to its pool. Awaiting it returns the result.
@@ -33,7 +34,7 @@ pub struct TaskHandle<T> {
     /// `None` once the result was taken.
     job: Option<Arc<dyn AwaitableJob<T>>>,
     workers: Arc<Workers>,
-    /// Where the task is queued. `None` if it has run inline.
+    /// Where the task is queued, or was. `None` if it has run inline.
     position: Option<QueuePosition>,
     deadlines: Option<Box<TaskDeadlines>>,
 }
@@ -62,12 +63,13 @@ impl<T: Send + 'static> TaskHandle<T> {
         } else if is_enabled(Level::DEBUG) {
             options.submitted_at = Some(Instant::now());
         }
-        let job = Arc::new(Job::new(pool.config.limiter_id(), options, CallerContext::capture(runtime), work));
+        let job = Arc::new(Job::new(pool.config.job_owner(), options, CallerContext::capture(runtime), work));
         let refused = |error| refuse(error, &pool.config, job.options());
         let position = if workers.contains_current_thread() {
             workers.admit_inline().map_err(refused)?;
-            run_inline(&(Arc::clone(&job) as _), &pool.config);
-            workers.on_result_published();
+            let job = Arc::clone(&job) as SharedJob;
+            run_inline(&job, &pool.config);
+            workers.on_inline_end(&job);
             None
         } else {
             Some(workers.submit(priority, Arc::clone(&job) as _).map_err(refused)?)
@@ -111,10 +113,25 @@ impl<T> TaskHandle<T> {
         job.cancel_if_queued()
     }
 
-    /// Removes the job from the queue. No worker starts the job after that, so the caller must cancel the job.
-    fn remove_from_queue(&self) {
-        if let Some(position) = self.position {
-            self.workers.remove(position);
+    /// Removes the job from the queue. No worker starts the job after that, so the caller must cancel or run the job.
+    /// Returns `true` if the job was queued.
+    fn remove_from_queue(&self) -> bool {
+        self.position.is_some_and(|position| self.workers.remove(position))
+    }
+
+    /// Runs a queued job on this thread, which holds the token that the job may be waiting for.
+    #[cold]
+    fn run_if_queued(&mut self) {
+        let Some(job) = self.job.clone().filter(|_| self.remove_from_queue()) else { return };
+        self.position = None;
+        let job: SharedJob = job;
+        match self.workers.admit_inline() {
+            Ok(()) => {
+                run_inline(&job, &self.workers.config);
+                self.workers.on_inline_end(&job);
+            }
+            // The waker is this caller's, which polls the job now.
+            Err(closed) => discard(job.refuse(closed)),
         }
     }
 
@@ -161,6 +178,9 @@ impl<T> Future for TaskHandle<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
+            if self.position.is_some() && self.workers.contains_current_thread() {
+                self.run_if_queued();
+            }
             let job = self.job.as_ref().expect("a task handle is not polled after it completed");
             if let Poll::Ready(result) = job.poll(cx) {
                 return self.complete(result);

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use super::workers::Workers;
 use crate::offload::error::OffloadErrorKind;
+use crate::offload::job::JobOwner;
 use crate::offload::limiter::SharedLimiter;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
@@ -17,10 +18,11 @@ use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 pub(crate) struct WorkersConfig {
     pub(crate) pool: Cow<'static, str>,
     pub(crate) limiter: SharedLimiter,
-    /// How many tasks may be queued, in all workers of the pool together. `None` if there is no bound.
+    /// How many tasks may wait, in all workers of the pool together. `None` if there is no bound.
     max_queued: Option<usize>,
-    /// How many tasks are queued. The number guards no other memory, so `Relaxed` suffices.
-    queued: AtomicUsize,
+    /// How many queued tasks wait without the promise of a token. The number guards no other memory, so `Relaxed`
+    /// suffices.
+    waiting: AtomicUsize,
     pub(crate) keep_alive: KeepAlive,
     is_closed: AtomicBool,
     /// Notified when workers of the closed pool are drained.
@@ -33,7 +35,7 @@ pub(crate) struct KeepAlive {
     /// The time limit while tasks are queued. After that the worker gives its thread back between two tasks, and the
     /// next free thread takes over: other code waits for these threads, too.
     pub(crate) max_busy: Duration,
-    /// How many times a worker looks for queued tasks of the pool, in any runtime, before it becomes idle.
+    /// How many times a worker looks for queued tasks before it becomes idle, or leaves its thread.
     pub(crate) spins: u32,
     /// How long the worker then stays idle. With `None`, the worker leaves its thread immediately.
     pub(crate) idle_timeout: Option<Duration>,
@@ -46,8 +48,8 @@ impl WorkersConfig {
         max_queued: Option<usize>,
         keep_alive: KeepAlive,
     ) -> Self {
-        let (queued, is_closed) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Self { pool, limiter, max_queued, queued, keep_alive, is_closed, drained: Notify::new() }
+        let (waiting, is_closed) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Self { pool, limiter, max_queued, waiting, keep_alive, is_closed, drained: Notify::new() }
     }
 
     /// Closes the pool, with all of its workers. From now on the pool accepts no tasks and no other workers.
@@ -84,24 +86,28 @@ impl WorkersConfig {
         ptr::from_ref(&*self.limiter).addr()
     }
 
-    /// Counts one more queued task if the bound allows it. `extra` tasks are allowed above the bound, since a thread is
-    /// about to take them.
-    pub(super) fn try_count_queued(&self, extra: usize) -> bool {
-        let queued = self.queued.fetch_add(1, Ordering::Relaxed);
-        let is_allowed = self.max_queued.is_none_or(|bound| queued < bound.saturating_add(extra));
-        if !is_allowed {
-            self.uncount_queued(1);
+    /// Identifies the pool and its limiter.
+    pub(crate) fn job_owner(&self) -> JobOwner {
+        JobOwner { pool: ptr::from_ref(self).addr(), limiter: self.limiter_id() }
+    }
+
+    /// Counts one more waiting task if the bound allows it.
+    pub(super) fn try_count_waiting(&self, ignores_bound: bool) -> bool {
+        let bound = self.max_queued.filter(|_| !ignores_bound).unwrap_or(usize::MAX);
+        let count = |waiting| (waiting < bound).then_some(waiting + 1);
+        self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count).is_ok()
+    }
+
+    /// Records that `before` tasks of one runtime's workers were waiting, and `now` tasks are.
+    pub(super) fn recount_waiting(&self, before: usize, now: usize) {
+        if now != before {
+            // Wraps if there are fewer tasks.
+            self.waiting.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
         }
-        is_allowed
     }
 
-    /// Returns how many tasks are queued, in all workers of the pool.
-    pub(super) fn queued(&self) -> usize {
-        self.queued.load(Ordering::Relaxed)
-    }
-
-    /// Records that `tasks` are no longer queued.
-    pub(super) fn uncount_queued(&self, tasks: usize) {
-        self.queued.fetch_sub(tasks, Ordering::Relaxed);
+    /// Returns how many queued tasks wait without the promise of a token, in all workers of the pool.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 }

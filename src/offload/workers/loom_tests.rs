@@ -21,7 +21,9 @@ use super::threads::{SpawnError, WorkerThreads};
 use super::worker::Worker;
 use super::workers::Workers;
 use crate::offload::error::{OffloadError, OffloadErrorKind};
-use crate::offload::job::{AwaitableJob, CallerContext, Job, Priority, RunnableJob, TaskContext, TaskOptions};
+use crate::offload::job::{
+    AwaitableJob, CallerContext, Job, JobOwner, Priority, RunnableJob, TaskContext, TaskOptions,
+};
 use crate::offload::limiter::{CapacityLimiter, SharedLimiter};
 use crate::semaphore::{EnqueueOutcome, TokenSemaphore, Tokens};
 use crate::sync::{Mutex, lock};
@@ -35,14 +37,33 @@ const NEVER_IDLES: KeepAlive = KeepAlive { max_busy: Duration::MAX, spins: 2, id
 const RUNS_ONCE: KeepAlive = KeepAlive { max_busy: Duration::ZERO, spins: 1, idle_timeout: None };
 
 /// Threads of the model.
-#[derive(Default)]
 struct LoomThreads(Arc<SpawnedThreads>);
 
-#[derive(Default)]
 struct SpawnedThreads {
+    /// How many threads start. loom has four in addition to the main thread.
+    max_threads: AtomicUsize,
+    started: AtomicUsize,
+    /// Workers that wait for one of these threads.
+    waiting: Mutex<Vec<Worker>>,
     handles: Mutex<Vec<JoinHandle<()>>>,
     spawned: AtomicUsize,
     fails_from: Option<SpawnFailure>,
+    /// The worker whose request for a thread was forgotten.
+    forgotten: Mutex<Option<Worker>>,
+}
+
+impl SpawnedThreads {
+    fn new(fails_from: Option<SpawnFailure>) -> Self {
+        Self {
+            max_threads: AtomicUsize::new(usize::MAX),
+            started: AtomicUsize::new(0),
+            waiting: Mutex::default(),
+            handles: Mutex::default(),
+            spawned: AtomicUsize::new(0),
+            fails_from,
+            forgotten: Mutex::default(),
+        }
+    }
 }
 
 /// What happens to the workers with this number and all later numbers.
@@ -51,6 +72,34 @@ enum SpawnFailure {
     Drops(usize),
     /// No thread is available at the moment.
     Refuses(usize),
+    /// The request for the worker with this number is forgotten, and all later requests are served.
+    Forgets(usize),
+}
+
+impl LoomThreads {
+    /// Runs a worker on a new thread, or after another one if there is none left.
+    fn start(&self, worker: Worker) {
+        let threads = Arc::clone(&self.0);
+        if threads.started.fetch_add(1, Ordering::SeqCst) >= threads.max_threads.load(Ordering::SeqCst) {
+            lock(&threads.waiting).push(worker);
+            return;
+        }
+        let run = move || {
+            worker.run();
+            threads.run_waiting();
+        };
+        lock(&self.0.handles).push(thread::spawn(run));
+    }
+}
+
+impl SpawnedThreads {
+    /// Runs the workers that wait for a thread.
+    fn run_waiting(&self) {
+        loop {
+            let Some(worker) = lock(&self.waiting).pop() else { return };
+            worker.run();
+        }
+    }
 }
 
 impl WorkerThreads for LoomThreads {
@@ -58,10 +107,19 @@ impl WorkerThreads for LoomThreads {
         let spawned = self.0.spawned.fetch_add(1, Ordering::SeqCst);
         match self.0.fails_from {
             Some(SpawnFailure::Drops(from)) if spawned >= from => drop(worker),
+            Some(SpawnFailure::Forgets(number)) if spawned == number => *lock(&self.0.forgotten) = Some(worker),
             Some(SpawnFailure::Refuses(from)) if spawned >= from => {
                 return Err(SpawnError { worker, cause: io::Error::other("no thread") });
             }
-            _ => lock(&self.0.handles).push(thread::spawn(|| worker.run())),
+            _ => self.start(worker),
+        }
+        Ok(())
+    }
+
+    fn request_again(&self) -> Result<(), SpawnError> {
+        let forgotten = lock(&self.0.forgotten).take();
+        if let Some(worker) = forgotten {
+            self.start(worker);
         }
         Ok(())
     }
@@ -96,8 +154,17 @@ impl World {
 
     /// Creates another pool of the same limiter.
     fn sharing(&self, max_queued: Option<usize>, keep_alive: KeepAlive) -> Arc<Self> {
+        self.sharing_with(max_queued, keep_alive, None)
+    }
+
+    fn sharing_with(
+        &self,
+        max_queued: Option<usize>,
+        keep_alive: KeepAlive,
+        fails_from: Option<SpawnFailure>,
+    ) -> Arc<Self> {
         let counts = [&self.running, &self.most, &self.ran].map(Arc::clone);
-        Self::of(self.limiter.clone(), self.tokens, max_queued, keep_alive, None, counts)
+        Self::of(self.limiter.clone(), self.tokens, max_queued, keep_alive, fails_from, counts)
     }
 
     fn with(
@@ -119,7 +186,7 @@ impl World {
         [running, most, ran]: [Arc<AtomicUsize>; 3],
     ) -> Arc<Self> {
         let config = Arc::new(WorkersConfig::new("model".into(), limiter.clone(), max_queued, keep_alive));
-        let threads = Arc::new(SpawnedThreads { fails_from, ..SpawnedThreads::default() });
+        let threads = Arc::new(SpawnedThreads::new(fails_from));
         let workers = Workers::new(config, Box::new(LoomThreads(Arc::clone(&threads))));
         Arc::new(Self { tokens, workers, threads, limiter, running, most, ran })
     }
@@ -131,7 +198,7 @@ impl World {
             running.fetch_sub(1, Ordering::SeqCst);
             ran.fetch_add(1, Ordering::SeqCst);
         });
-        Arc::new(Job::new(0, TaskOptions::default(), CallerContext::default(), work))
+        Arc::new(Job::new(JobOwner::default(), TaskOptions::default(), CallerContext::default(), work))
     }
 
     fn submit(&self) -> Arc<UnitJob> {
@@ -157,10 +224,17 @@ impl World {
         loop {
             let threads = std::mem::take(&mut *lock(&self.threads.handles));
             if threads.is_empty() {
-                return;
+                break;
             }
             threads.into_iter().for_each(|thread| thread.join().unwrap());
         }
+        self.threads.run_waiting();
+    }
+
+    /// Withdraws the last granted token, as happens after a while.
+    fn withdraw_grant(&self) {
+        let grant = lock(&self.workers.state).grants;
+        self.workers.withdraw_grant(grant);
     }
 
     /// Joins all threads. Checks that `ran` tasks have run, that nothing is left, and that all tokens were released.
@@ -462,6 +536,8 @@ fn two_pools_of_one_limiter_lose_no_task() {
         model(2, move || {
             let world = World::new(1, keep_alive);
             let other = world.sharing(None, keep_alive);
+            world.threads.max_threads.store(2, Ordering::SeqCst);
+            other.threads.max_threads.store(1, Ordering::SeqCst);
             let submitting = other.spawn(|other| drop(other.submit()));
             (0..2).for_each(|_| drop(world.submit()));
             submitting.join().unwrap();
@@ -577,4 +653,131 @@ fn workers_registered_while_their_pool_is_closed_are_closed_too() {
         assert!(world.workers.is_drained());
         world.assert_ended(0);
     });
+}
+
+#[test]
+fn forgotten_request_for_a_thread_is_repeated_by_the_next_task() {
+    for keep_alive in [KEEPS_THREAD, NEVER_IDLES, RUNS_ONCE] {
+        model(3, move || {
+            let world = World::failing(1, keep_alive, SpawnFailure::Forgets(0));
+            let first = world.submit();
+            let second = world.submit();
+            world.assert_ended(2);
+            assert!(is_done(&first) && is_done(&second));
+        });
+    }
+}
+
+#[test]
+fn token_granted_to_a_worker_without_a_thread_passes_to_the_next_waiter() {
+    for keep_alive in [KEEPS_THREAD, NEVER_IDLES, RUNS_ONCE] {
+        model(2, move || {
+            let world = World::new(1, keep_alive);
+            let busy = world.sharing_with(None, keep_alive, Some(SpawnFailure::Forgets(0)));
+            world.threads.max_threads.store(1, Ordering::SeqCst);
+            busy.threads.max_threads.store(2, Ordering::SeqCst);
+            assert!(world.limiter.semaphore().try_acquire(Tokens::ONE).is_ok());
+            let waiting = busy.submit();
+            let behind = world.submit();
+            world.limiter.semaphore().release(Tokens::ONE);
+            assert_eq!(world.limiter.semaphore().snapshot().held(), 1, "the worker without a thread has it");
+            busy.withdraw_grant();
+            world.join_threads();
+            assert!(is_done(&behind) && !waiting.is_finished());
+            let last = busy.submit();
+            (0..2).for_each(|_| [&world, &busy].iter().for_each(|world| world.join_threads()));
+            assert!(is_done(&waiting) && is_done(&last));
+            world.assert_ended(3);
+            busy.assert_ended(3);
+        });
+    }
+}
+
+#[test]
+fn token_withdrawn_while_its_worker_starts_loses_no_task() {
+    for keep_alive in [KEEPS_THREAD, NEVER_IDLES, RUNS_ONCE] {
+        model(2, move || {
+            let world = World::new(1, keep_alive);
+            world.threads.max_threads.store(2, Ordering::SeqCst);
+            assert!(world.limiter.semaphore().try_acquire(Tokens::ONE).is_ok());
+            let first = world.submit();
+            world.limiter.semaphore().release(Tokens::ONE);
+            let withdrawing = world.spawn(World::withdraw_grant);
+            let second = world.submit();
+            withdrawing.join().unwrap();
+            world.assert_ended(2);
+            assert!(is_done(&first) && is_done(&second));
+        });
+    }
+}
+
+#[test]
+fn granted_token_is_released_with_the_last_queued_task() {
+    model(3, || {
+        let world = World::new(1, RUNS_ONCE);
+        assert!(world.limiter.semaphore().try_acquire(Tokens::ONE).is_ok());
+        let job = world.job();
+        let position = world.workers.submit(Priority::Normal, Arc::clone(&job) as _).unwrap();
+        let releasing = world.spawn(|world| world.limiter.semaphore().release(Tokens::ONE));
+        let withdrawing = world.spawn(World::withdraw_grant);
+        world.workers.remove(position);
+        let is_cancelled = job.cancel_if_queued();
+        releasing.join().unwrap();
+        withdrawing.join().unwrap();
+        world.assert_ended(usize::from(!is_cancelled));
+    });
+}
+
+#[test]
+fn promised_token_is_free_while_only_pools_acquire_tokens() {
+    for tokens in [1, 2] {
+        model(3, move || {
+            let limiter = Arc::new(CapacityLimiter::new(tokens));
+            let admitted = Arc::new(AtomicUsize::new(0));
+            let caller = || {
+                let (limiter, admitted) = (Arc::clone(&limiter), Arc::clone(&admitted));
+                move || {
+                    if !limiter.try_promise() {
+                        assert_eq!(tokens, 1, "two tokens are enough for two callers");
+                        return;
+                    }
+                    assert!(
+                        admitted.fetch_add(1, Ordering::SeqCst) < tokens,
+                        "more tasks are admitted than tokens exist"
+                    );
+                    assert!(limiter.acquire_promised());
+                    admitted.fetch_sub(1, Ordering::SeqCst);
+                    limiter.release_for_pool();
+                }
+            };
+            let other = thread::spawn(caller());
+            (0..2).for_each(|_| caller()());
+            other.join().unwrap();
+            assert!(limiter.try_promise());
+        });
+    }
+}
+
+#[test]
+fn waker_that_waits_for_a_task_of_its_own_pool_does_not_wait_for_itself() {
+    use std::task::Wake;
+
+    struct RunsTask(Arc<World>);
+    impl Wake for RunsTask {
+        fn wake(self: Arc<Self>) {
+            self.0.run();
+        }
+    }
+
+    for keep_alive in [KEEPS_THREAD, NEVER_IDLES] {
+        model(2, move || {
+            let world = World::new(1, keep_alive);
+            let job = world.submit();
+            let waker = Arc::new(RunsTask(Arc::clone(&world))).into();
+            let is_waiting = job.poll(&Context::from_waker(&waker)).is_pending();
+            drop(waker);
+            world.join_threads();
+            world.assert_ended(1 + usize::from(is_waiting));
+        });
+    }
 }

@@ -10,11 +10,14 @@
 //! | `state` | the state that all of these decisions are based on |
 //! | `config` | the configuration of a pool, and whether it is closed |
 //! | `threads` | where threads come from |
+//! | `thread_request` | a worker that waits for a thread of tokio |
+//! | `grant_watch` | tokens that were granted to workers without a thread |
 //! | `worker` | what a thread does |
 //! | `queue` | the queued tasks, in the order in which they start |
 //! | `parker` | where an idle worker waits |
 
 mod config;
+mod grant_watch;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod parker;
@@ -24,6 +27,7 @@ mod registry;
 mod runtimes;
 mod scheduling;
 mod state;
+mod thread_request;
 mod threads;
 mod tokens;
 mod worker;

@@ -1,7 +1,9 @@
 //! [`Pool`], what blocking and CPU pools have in common.
 
-use std::pin::pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -9,7 +11,8 @@ use tokio::runtime::Handle;
 use super::config::WorkersConfig;
 use super::runtimes::Runtimes;
 use super::workers::Workers;
-use crate::offload::error::OffloadError;
+use crate::offload::error::{OffloadError, OffloadErrorKind};
+use crate::offload::job::TaskContext;
 use crate::offload::stats::{PoolStats, RunningTask};
 use crate::wake::Contained;
 
@@ -73,14 +76,19 @@ impl Pool {
     }
 
     /// Waits until the pool is closed and no task is running.
-    pub(crate) async fn drained(&self) {
+    pub(crate) async fn drained(&self) -> Result<(), OffloadError> {
         loop {
             // The future is created before the check, so that it does not miss a notification after the check.
-            let notified = Contained(pin!(self.config.drained.notified()));
+            let mut notified = Contained(pin!(self.config.drained.notified()));
             if self.config.is_closed() && self.all_workers().iter().all(|workers| workers.is_drained()) {
-                return;
+                return Ok(());
             }
-            notified.await;
+            // Checked by each poll, since the future may move into a task of the pool.
+            let wait = poll_fn(|cx| match TaskContext::is_inside_pool(self.config.job_owner().pool) {
+                true => Poll::Ready(Err(OffloadError::from(OffloadErrorKind::WouldDeadlock))),
+                false => Pin::new(&mut notified).poll(cx).map(Ok),
+            });
+            wait.await.map_err(|error| error.of_task(self.config.pool.clone(), None))?;
         }
     }
 

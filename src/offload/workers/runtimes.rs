@@ -11,7 +11,9 @@ use tokio::runtime::{Handle, Id};
 use tokio::task::AbortHandle;
 
 use super::config::WorkersConfig;
+use super::grant_watch::watch_grant;
 use super::registry::Registry;
+use super::thread_request::{StartingSlot, ThreadRequest};
 use super::threads::{SpawnError, WorkerThreads};
 use super::worker::Worker;
 use super::workers::Workers;
@@ -39,7 +41,8 @@ impl Runtimes {
     fn register(&self, config: &Arc<WorkersConfig>, runtime: &Handle) -> Arc<Workers> {
         let id = runtime.id();
         let watch = Arc::new(OnceLock::new());
-        let threads = RuntimeThreads { runtime: runtime.clone(), watch: Arc::clone(&watch) };
+        let starting = Mutex::default();
+        let threads = RuntimeThreads { runtime: runtime.clone(), starting, watch: Arc::clone(&watch) };
         let workers = Workers::new(Arc::clone(config), Box::new(threads));
         if let Err(first) = self.0.register(id, &workers) {
             return first;
@@ -77,29 +80,41 @@ impl Drop for ShutdownWatch {
 /// The blocking threads of a tokio runtime.
 struct RuntimeThreads {
     runtime: Handle,
+    /// Where the last worker waited for its thread, or waits.
+    starting: Mutex<Option<Arc<StartingSlot>>>,
     watch: Arc<OnceLock<AbortHandle>>,
 }
 
-impl WorkerThreads for RuntimeThreads {
-    fn spawn(&self, worker: Worker) -> Result<(), SpawnError> {
-        let slot = Arc::new(Mutex::new(Some(worker)));
-        let taken = Arc::clone(&slot);
-        let run = move || {
-            // A separate statement takes the worker, so that the worker does not run with the mutex held.
-            let worker = lock(&taken).take();
-            if let Some(worker) = worker {
-                worker.run();
-            }
-        };
+impl RuntimeThreads {
+    /// Requests a thread for the worker in the slot.
+    fn request(&self, slot: &Arc<StartingSlot>) -> Result<(), SpawnError> {
+        let request = ThreadRequest::new(slot);
         // tokio panics if it has no blocking thread at all and can't start one, but it still keeps the closure.
-        match catch(|| self.runtime.spawn_blocking(run)) {
+        match catch(|| self.runtime.spawn_blocking(|| request.run())) {
             Ok(_) => Ok(()),
-            Err(panic) => match lock(&slot).take() {
+            Err(panic) => match slot.take() {
                 // The message of the panic is the error of the operating system.
                 Some(worker) => Err(SpawnError { worker, cause: io::Error::other(panic.message()) }),
                 None => Ok(()),
             },
         }
+    }
+}
+
+impl WorkerThreads for RuntimeThreads {
+    fn spawn(&self, worker: Worker) -> Result<(), SpawnError> {
+        let slot = Arc::new(StartingSlot::new(worker));
+        *lock(&self.starting) = Some(Arc::clone(&slot));
+        self.request(&slot)
+    }
+
+    fn request_again(&self) -> Result<(), SpawnError> {
+        let slot = lock(&self.starting).clone();
+        slot.filter(|slot| slot.is_request_due()).map_or(Ok(()), |slot| self.request(&slot))
+    }
+
+    fn watch_grant(&self, workers: &Arc<Workers>, grant: u64) {
+        watch_grant(workers, grant);
     }
 }
 

@@ -3,16 +3,15 @@
 use std::mem;
 use std::sync::Arc;
 
-use super::state::WorkersState;
+use super::state::{Searcher, WorkersState};
 use super::tokens::TokenAttempt;
 use super::worker::Worker;
 use super::workers::Workers;
-use crate::offload::error::OffloadErrorKind;
 use crate::offload::job::SharedJob;
 use crate::panic::discard;
 use crate::semaphore::Tokens;
 use crate::sync::atomic::Ordering;
-use crate::sync::{MutexGuard, lock};
+use crate::sync::{MutexGuard, lock, thread_id};
 
 /// What a worker does next.
 pub(super) enum WorkerStep {
@@ -25,31 +24,21 @@ pub(super) enum WorkerStep {
 }
 
 impl Workers {
-    /// Decides the next step of a worker that was activated or has searched. If no task is queued, its token is
-    /// released.
+    /// Decides the next step of a worker that was activated or has searched.
     pub(super) fn next_after_search(self: &Arc<Self>, worker: &mut Worker) -> WorkerStep {
         let mut state = lock(&self.state);
-        if mem::take(&mut worker.is_searching) {
-            (state.is_searching, state.searcher_has_token) = (false, false);
-        }
         if mem::take(&mut worker.is_starting) {
             state.is_starting = false;
         }
-        if state.queue.is_empty() {
-            return self.stop(state, worker);
+        let searcher = mem::take(&mut worker.searcher);
+        if searcher.is_some() && searcher == state.searcher {
+            state.searcher = None;
         }
-        if !worker.has_token {
-            match self.acquire_token(&mut state) {
-                TokenAttempt::Acquired => worker.has_token = true,
-                TokenAttempt::Queued => return self.stop(state, worker),
-                TokenAttempt::LimiterClosed => {
-                    let step = self.stop(state, worker);
-                    self.close(OffloadErrorKind::Closed);
-                    return step;
-                }
-            }
+        if !state.queue.is_empty() && self.acquire_token(&mut state) == TokenAttempt::Acquired {
+            worker.has_token = true;
+            return self.take_job(state, worker);
         }
-        self.take_job(state, worker)
+        self.stop(state, worker)
     }
 
     /// Decides the next step of a worker that has run a task. The worker takes the next task, unless its token is
@@ -57,76 +46,69 @@ impl Workers {
     pub(super) fn next_after_task(self: &Arc<Self>, worker: &mut Worker) -> WorkerStep {
         let mut state = lock(&self.state);
         if self.is_token_wanted_elsewhere(&state) {
-            return self.yield_token(state, worker);
+            return self.stop(state, worker);
         }
         if !state.queue.is_empty() {
             return self.take_job(state, worker);
         }
-        if state.is_searching || state.closed.is_some() {
+        if state.searcher.is_some() || state.closed.is_some() {
             return self.stop(state, worker);
         }
-        (state.is_searching, worker.is_searching) = (true, true);
-        // A task that has ended must not appear as running to the caller that is woken for its result.
-        self.stop_running(state, worker);
+        worker.searcher = Some(Searcher::OnThread(thread_id()));
+        state.searcher = worker.searcher;
+        let stopped = self.stop_running(&mut state, worker);
+        drop(state);
+        self.finish_stop(stopped);
         WorkerStep::Search
     }
 
-    /// Makes a worker leave its thread. If tasks are queued and no other worker is about to check the queue, a new
-    /// worker is spawned, which inherits the token.
+    /// Makes a worker leave its thread. If tasks are queued and no other worker is about to check the queue, another
+    /// one is activated.
     pub(super) fn retire(self: &Arc<Self>, worker: &mut Worker) -> WorkerStep {
         worker.parker = None;
-        let mut state = lock(&self.state);
-        if state.queue.is_empty() || state.is_searching || state.is_starting || self.is_token_wanted_elsewhere(&state) {
-            return self.yield_token(state, worker);
-        }
-        (state.is_starting, worker.has_token) = (true, false);
-        self.stop_running(state, worker);
-        self.spawn_worker();
-        WorkerStep::Stop { is_idle: false }
+        self.stop(lock(&self.state), worker)
     }
 
     /// Takes the next task from the queue, which must not be empty, for a worker that holds a token.
     fn take_job(self: &Arc<Self>, mut state: MutexGuard<'_, WorkersState>, worker: &mut Worker) -> WorkerStep {
         let job = state.queue.pop().expect("the callers have checked that a task is queued");
-        self.config.uncount_queued(1);
-        state.started += 1;
+        self.recount(&mut state);
         let ran = state.record_running(worker, Arc::clone(&job));
-        let (unneeded, activation) = (state.take_unneeded_token_wait(), self.activation_if_needed(&mut state));
+        let (unneeded, activation) = (state.take_unneeded(), self.activation_if_needed(&mut state));
         drop(state);
-        self.cancel_token_wait(unneeded);
+        self.give_up(unneeded);
         self.activate(activation);
         discard(ran);
         WorkerStep::Run(job)
     }
 
-    /// Stops a worker from running tasks, even if tasks are queued, and releases its token.
-    fn stop(&self, mut state: MutexGuard<'_, WorkersState>, worker: &mut Worker) -> WorkerStep {
+    /// Stops a worker from running tasks, and releases its token. If tasks are queued, another worker is activated once
+    /// there is a token for it.
+    fn stop(self: &Arc<Self>, mut state: MutexGuard<'_, WorkersState>, worker: &mut Worker) -> WorkerStep {
         let is_idle = state.make_idle(worker);
-        self.stop_running(state, worker);
+        let stopped = self.stop_running(&mut state, worker);
+        let activation = self.activation_if_needed(&mut state);
+        drop(state);
+        self.finish_stop(stopped);
+        self.activate(activation);
         WorkerStep::Stop { is_idle }
     }
 
-    /// Stops a worker whose token is wanted elsewhere. If tasks are queued, another worker is activated once there is a
-    /// token for it.
-    fn yield_token(self: &Arc<Self>, mut state: MutexGuard<'_, WorkersState>, worker: &mut Worker) -> WorkerStep {
-        let activation = self.activation_if_needed(&mut state);
-        let step = self.stop(state, worker);
-        self.activate(activation);
-        step
-    }
-
     /// Records that a worker runs no task at the moment, and releases its token if it holds one.
-    fn stop_running(&self, mut state: MutexGuard<'_, WorkersState>, worker: &mut Worker) {
+    fn stop_running(&self, state: &mut WorkersState, worker: &mut Worker) -> StoppedTask {
         let ran = state.clear_running(worker);
         self.unpublished.fetch_add(usize::from(ran.is_some()), Ordering::Relaxed);
         // The token is released with the mutex held: the next caller that submits a task finds either this worker or
         // its token.
-        let must_wake_waiter = mem::take(&mut worker.has_token) && !self.tokens().try_release(Tokens::ONE);
-        drop(state);
-        if must_wake_waiter {
+        let holds_token = mem::take(&mut worker.has_token) && !self.tokens().try_release(Tokens::ONE);
+        StoppedTask { ran, holds_token }
+    }
+
+    fn finish_stop(&self, stopped: StoppedTask) {
+        if stopped.holds_token {
             self.release_token();
         }
-        discard(ran);
+        discard(stopped.ran);
     }
 
     /// Records that the result of a task that is no longer running was published.
@@ -138,4 +120,11 @@ impl Workers {
             self.notify_if_drained();
         }
     }
+}
+
+/// What is left to do, without the mutex held, for a worker that runs no task any more.
+struct StoppedTask {
+    ran: Option<SharedJob>,
+    /// Other callers wait for the worker's token.
+    holds_token: bool,
 }

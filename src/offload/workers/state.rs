@@ -1,5 +1,6 @@
 //! [`WorkersState`], the state of [`Workers`] behind their mutex.
 
+use std::mem;
 use std::sync::Arc;
 
 use super::parker::Parker;
@@ -9,19 +10,26 @@ use super::workers::{WorkerActivation, Workers};
 use crate::offload::error::OffloadErrorKind;
 use crate::offload::job::SharedJob;
 use crate::semaphore::WaiterId;
+use crate::sync::ThreadId;
 
 /// The tasks that are queued and running, and the workers that are idle, searching or starting.
 #[derive(Default)]
 pub(super) struct WorkersState {
     pub(super) queue: JobQueue<SharedJob>,
+    /// How many queued tasks have the promise of a free token.
+    pub(super) promised: usize,
+    /// How many queued tasks have none, as counted for the bound of the queue.
+    pub(super) waiting: usize,
     /// The worker that became idle last is on top: its caches are warm, and the others can time out.
     pub(super) idle: Vec<Arc<Parker>>,
     /// A worker on its thread is about to check the queue.
-    pub(super) is_searching: bool,
-    /// The searching worker was activated, and holds a token.
-    pub(super) searcher_has_token: bool,
-    /// A spawned worker does not have its thread yet. The worker holds a token.
+    pub(super) searcher: Option<Searcher>,
+    /// A spawned worker does not have its thread yet.
     pub(super) is_starting: bool,
+    /// A token that the limiter's queue granted, for the next worker that takes a task.
+    pub(super) is_granted: bool,
+    /// How many tokens were granted. Identifies the last grant.
+    pub(super) grants: u64,
     pub(super) token_wait: Option<TokenWait>,
     /// The running tasks, by the slot of their worker.
     pub(super) running: Vec<Option<SharedJob>>,
@@ -29,6 +37,24 @@ pub(super) struct WorkersState {
     pub(super) closed: Option<OffloadErrorKind>,
     pub(super) started: u64,
     pub(super) refused: u64,
+}
+
+/// The worker that is about to check the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Searcher {
+    /// An idle worker that was unparked.
+    Activated,
+    /// A worker that has run a task. Before it checks the queue, it calls the waker of that task's caller on its thread,
+    /// which is user code.
+    OnThread(ThreadId),
+}
+
+/// What no queued task needs any more.
+#[must_use]
+#[derive(Default)]
+pub(super) struct Unneeded {
+    pub(super) wait: Option<TokenWait>,
+    pub(super) is_granted: bool,
 }
 
 /// The workers' place in the limiter's queue.
@@ -61,12 +87,21 @@ impl WorkersState {
                 self.running.len() - 1
             })
         });
-        self.running[slot].replace(job)
+        let ran = self.running[slot].replace(job);
+        self.count_started(ran.as_ref());
+        ran
     }
 
     /// Records that a worker runs no task at the moment. Returns the task that the worker ran.
     pub(super) fn clear_running(&mut self, worker: &mut Worker) -> Option<SharedJob> {
-        worker.slot.take().and_then(|slot| self.running[slot].take())
+        let ran = worker.slot.take().and_then(|slot| self.running[slot].take());
+        self.count_started(ran.as_ref());
+        ran
+    }
+
+    /// Counts a task that has left a worker, if the task had started: it may have been withdrawn.
+    pub(super) fn count_started(&mut self, ran: Option<&SharedJob>) {
+        self.started += u64::from(ran.is_some_and(|job| job.flags().is_started()));
     }
 
     /// Makes a worker idle, unless it has to leave its thread. Returns `true` if it is idle.
@@ -80,28 +115,36 @@ impl WorkersState {
         is_idle
     }
 
-    /// Takes the place in the limiter's queue if no queued task needs the token.
-    pub(super) fn take_unneeded_token_wait(&mut self) -> Option<TokenWait> {
-        if self.queue.is_empty() { self.token_wait.take() } else { None }
+    /// Takes the place in the limiter's queue, or the token that it granted, if no task is queued.
+    pub(super) fn take_unneeded(&mut self) -> Unneeded {
+        if !self.queue.is_empty() {
+            return Unneeded::default();
+        }
+        Unneeded { wait: self.token_wait.take(), is_granted: mem::take(&mut self.is_granted) }
     }
 
     /// Returns `true` if tasks are queued and no worker is about to check the queue.
     pub(super) fn needs_worker(&self) -> bool {
         // A starting worker may wait for its thread for a long time, so an idle one is activated nevertheless.
-        let is_expected = self.is_searching || (self.is_starting && self.idle.is_empty());
+        let is_expected = self.searcher.is_some() || (self.is_starting && self.idle.is_empty());
         !self.queue.is_empty() && !is_expected && self.closed.is_none()
     }
 
-    /// Chooses the worker that gets the token just acquired.
+    /// Returns the grant that waits for a worker. That worker may never get a thread.
+    pub(super) fn waiting_grant(&self) -> Option<u64> {
+        self.is_granted.then_some(self.grants)
+    }
+
+    /// Chooses the worker that checks the queue next.
     pub(super) fn activate_worker(&mut self) -> WorkerActivation {
         match self.idle.pop() {
             Some(worker) => {
-                (self.is_searching, self.searcher_has_token) = (true, true);
+                self.searcher = Some(Searcher::Activated);
                 WorkerActivation::Unpark(worker)
             }
             None => {
                 self.is_starting = true;
-                WorkerActivation::Spawn
+                WorkerActivation::Spawn { grant: self.waiting_grant() }
             }
         }
     }

@@ -1,8 +1,10 @@
 //! [`WorkerThreads`], where the threads of workers come from.
 
 use std::io;
+use std::sync::Arc;
 
 use super::worker::Worker;
+use super::workers::Workers;
 
 /// A worker for which no thread could be started.
 #[derive(Debug)]
@@ -14,12 +16,26 @@ pub(crate) struct SpawnError {
 
 /// A source of threads, such as the blocking threads of a tokio runtime.
 pub(crate) trait WorkerThreads: Send + Sync {
-    /// Runs a worker on a thread. Drops the worker if there will never be a thread again.
+    /// Runs a worker on a thread, as soon as there is one. Drops the worker if there will never be a thread again. No
+    /// other worker waits for its thread at that time.
     ///
     /// # Errors
     ///
     /// Returns the worker if no thread is available at the moment.
     fn spawn(&self, worker: Worker) -> Result<(), SpawnError>;
+
+    /// Requests a thread once more for a worker that waits for one, if the last request may have been forgotten.
+    ///
+    /// # Errors
+    ///
+    /// Returns the worker if no thread is available at the moment.
+    fn request_again(&self) -> Result<(), SpawnError> {
+        Ok(())
+    }
+
+    /// [Withdraws](Workers::withdraw_grant) a granted token after a while: the worker that waits for a thread may never
+    /// get one. A source whose threads always start does not withdraw it.
+    fn watch_grant(&self, _workers: &Arc<Workers>, _grant: u64) {}
 
     /// Returns `true` if the current thread belongs to this source.
     fn contains_current_thread(&self) -> bool {

@@ -1,15 +1,17 @@
 //! The tokens of [`Workers`]: acquiring one for a worker, waiting for one in the limiter's queue, releasing it.
 
+use std::mem;
 use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 
-use super::state::{TokenWait, WorkersState};
+use super::state::{TokenWait, Unneeded, WorkersState};
 use super::workers::{WorkerActivation, Workers};
 use crate::panic::catch;
 use crate::semaphore::{EnqueueOutcome, TokenSemaphore, Tokens, WaitOutcome};
 use crate::sync::lock;
 
 /// How an attempt to acquire a token ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TokenAttempt {
     Acquired,
     /// The workers are in the limiter's queue.
@@ -22,13 +24,25 @@ impl Workers {
         self.config.limiter.semaphore()
     }
 
-    /// Acquires a token for one more worker, or enters the limiter's queue.
+    /// Acquires a token for a worker that is about to take a task, or enters the limiter's queue.
     pub(super) fn acquire_token(self: &Arc<Self>, state: &mut WorkersState) -> TokenAttempt {
+        if mem::take(&mut state.is_granted) {
+            return TokenAttempt::Acquired;
+        }
+        if state.promised > 0 && self.config.limiter.acquire_promised() {
+            state.promised -= 1;
+            return TokenAttempt::Acquired;
+        }
+        if state.token_wait.is_none() && self.tokens().try_acquire(Tokens::ONE).is_ok() {
+            return TokenAttempt::Acquired;
+        }
+        self.wait_for_token(state)
+    }
+
+    /// Enters the limiter's queue, unless a token was released in the meantime.
+    pub(super) fn wait_for_token(self: &Arc<Self>, state: &mut WorkersState) -> TokenAttempt {
         if state.token_wait.is_some() {
             return TokenAttempt::Queued;
-        }
-        if self.tokens().try_acquire(Tokens::ONE).is_ok() {
-            return TokenAttempt::Acquired;
         }
         match self.tokens().enqueue(Tokens::ONE, &self.token_waker) {
             EnqueueOutcome::Acquired => TokenAttempt::Acquired,
@@ -40,11 +54,15 @@ impl Workers {
         }
     }
 
-    /// Leaves the limiter's queue. Must be called without the mutex held.
-    pub(super) fn cancel_token_wait(&self, wait: Option<TokenWait>) {
-        if let Some(waiter) = wait.and_then(|wait| wait.waiter) {
-            let _ = catch(|| self.config.limiter.cancel_for_pool(waiter));
+    /// Keeps a token for the next worker that takes a task.
+    pub(super) fn keep_grant(&self, state: &mut WorkersState) {
+        (state.is_granted, state.grants) = (true, state.grants + 1);
+        if state.promised > 0 {
+            // The task that was promised a token has this one now.
+            state.promised -= 1;
+            self.config.limiter.withdraw_promises(1);
         }
+        self.recount(state);
     }
 
     /// Activates a worker for the token that was granted.
@@ -53,23 +71,51 @@ impl Workers {
         let Some(wait) = &mut state.token_wait else { return };
         let Some(outcome) = self.tokens().poll(&mut wait.waiter, &self.token_waker) else { return };
         let wait = state.token_wait.take();
-        let activation = if outcome != WaitOutcome::Acquired {
-            Some(WorkerActivation::Close)
-        } else {
+        let activation = if outcome == WaitOutcome::Acquired {
+            self.keep_grant(&mut state);
             state.needs_worker().then(|| state.activate_worker())
+        } else {
+            Some(WorkerActivation::Close)
         };
+        let unneeded = state.take_unneeded();
+        // A worker that is spawned now watches its grant itself.
+        let watched = if activation.is_none() { state.waiting_grant() } else { None };
         drop(state);
         drop(wait);
-        match activation {
-            // Releasing the token may call this method again, but for another wait, which was enqueued with the mutex
-            // held.
-            None => self.release_token(),
-            activation => self.activate(activation),
+        self.give_up(unneeded);
+        self.activate(activation);
+        self.watch_grant(watched);
+    }
+
+    /// Passes a granted token on if no worker has taken it yet.
+    pub(super) fn withdraw_grant(&self, grant: u64) {
+        let mut state = lock(&self.state);
+        if state.waiting_grant() != Some(grant) {
+            return;
+        }
+        state.is_granted = false;
+        drop(state);
+        // The worker that starts or searches waits for another token once it has found the task.
+        self.release_token();
+    }
+
+    pub(super) fn watch_grant(self: &Arc<Self>, grant: Option<u64>) {
+        if let Some(grant) = grant {
+            self.threads.watch_grant(self, grant);
         }
     }
 
-    /// Releases a token that no queued task needs: if tasks are queued, the workers are in the limiter's queue, or
-    /// another worker checks the queue before it ends.
+    /// Leaves the limiter's queue, and releases the granted token. Must be called without the mutex held.
+    pub(super) fn give_up(&self, unneeded: Unneeded) {
+        if let Some(waiter) = unneeded.wait.and_then(|wait| wait.waiter) {
+            let _ = catch(|| self.config.limiter.cancel_for_pool(waiter));
+        }
+        if unneeded.is_granted {
+            self.release_token();
+        }
+    }
+
+    /// Releases a token. Must be called without the mutex held.
     pub(super) fn release_token(&self) {
         // The release wakes the waiter that is granted the token, and wakers are user code.
         let _ = catch(|| self.config.limiter.release_for_pool());

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::config::KeepAlive;
 use super::parker::{Parker, UnparkReason};
 use super::scheduling::WorkerStep;
+use super::state::Searcher;
 use super::workers::Workers;
 use crate::offload::job::TaskContext;
 use crate::panic::discard;
@@ -17,10 +18,11 @@ use crate::wake::wake;
 pub(crate) struct Worker {
     /// `None` once the worker runs, or was disarmed.
     workers: Option<Arc<Workers>>,
-    /// `true` if the worker holds a token, as it does when it is activated.
+    /// The worker holds a token while it runs tasks.
     pub(super) has_token: bool,
     pub(super) is_starting: bool,
-    pub(super) is_searching: bool,
+    /// How the worker is known while it searches.
+    pub(super) searcher: Option<Searcher>,
     /// Where the worker waits while it is idle. `None` if the worker leaves its thread instead.
     pub(super) parker: Option<Arc<Parker>>,
     /// The worker's index in the list of running tasks.
@@ -29,14 +31,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(super) fn new(workers: Arc<Workers>) -> Self {
-        Self {
-            workers: Some(workers),
-            has_token: true,
-            is_starting: true,
-            is_searching: false,
-            parker: None,
-            slot: None,
-        }
+        Self { workers: Some(workers), has_token: false, is_starting: true, searcher: None, parker: None, slot: None }
     }
 
     /// Runs tasks until there are none for a while.
@@ -50,7 +45,7 @@ impl Worker {
         let started = Instant::now();
         while self.run_until_idle(&workers, || started.elapsed() >= max_busy) {
             match self.wait_idle(&workers) {
-                UnparkReason::Work => (self.is_searching, self.has_token) = (true, true),
+                UnparkReason::Work => self.searcher = Some(Searcher::Activated),
                 UnparkReason::Exit => return,
             }
         }
@@ -79,19 +74,25 @@ impl Worker {
             // The next step is decided before the result is published: see `RunnableJob::publish`.
             step = if has_been_busy() { workers.retire(self) } else { workers.next_after_task(self) };
             let waker = job.publish();
-            // This may be the last reference to the task, and the values that the task holds are the user's.
-            discard(job);
-            if !matches!(step, WorkerStep::Run(..)) {
+            // This may be the last reference to the task, and the values that the task holds are the user's, as is the
+            // waker. They may block on tasks of this pool.
+            if matches!(step, WorkerStep::Run(..)) {
+                TaskContext::hold_token(workers.config.limiter_id(), || {
+                    discard(job);
+                    wake(waker);
+                });
+            } else {
+                discard(job);
                 workers.on_result_published();
+                wake(waker);
             }
-            wake(waker);
         }
     }
 
     /// Waits briefly for a task, and yields the processor to other threads.
     fn spin(workers: &Workers) {
         for _ in 1..workers.config.keep_alive.spins {
-            if workers.config.queued() > 0 {
+            if workers.has_queued_tasks() {
                 return;
             }
             thread::yield_now();

@@ -7,14 +7,18 @@
 //!
 //! 1. A worker that runs tasks holds one token of the pool's limiter. It keeps the token between tasks, unless other
 //!    callers wait for one, or more tokens are held than the total allows.
-//! 2. At most one worker is *searching*: on its thread, about to check the queue. It holds a token if it was activated;
-//!    if it has just run a task, it acquires one for the task that it finds. At most one worker is *starting*: it holds
-//!    a token, and does not have its thread yet. No worker is activated while one is searching, and none is spawned
-//!    while one is starting. Each of them activates the next one before it runs the task that it has found.
+//! 2. At most one worker is *searching*: on its thread, about to check the queue. At most one worker is *starting*: it
+//!    does not have its thread yet, and may never get one. Neither holds a token: each acquires one for the task that
+//!    it finds. No worker is activated while one is searching, and none is spawned while one is starting. Each of them
+//!    activates the next one before it runs the task that it has found.
 //! 3. While tasks are queued, a worker is searching or starting, or the workers are in the limiter's queue, and the
 //!    grant activates a worker.
-//! 4. Lock order: the workers' mutex, then the limiter's. No waker is called and no user value is dropped with either
-//!    mutex held.
+//! 4. A token that the limiter's queue has granted belongs to the next worker that takes a task. The token waits for a
+//!    starting worker only for a limited time, and is released when no task is queued.
+//! 5. A queued task has the *promise* of a free token, or it is waiting: `promised + waiting` tasks are queued. Only
+//!    waiting tasks count for the bound of the queue.
+//! 6. Lock order: the workers' mutex, then the limiter's promises, then its semaphore. No waker is called and no user
+//!    value is dropped with one of them held.
 
 use std::mem;
 use std::sync::Arc;
@@ -23,7 +27,7 @@ use std::task::Waker;
 use super::config::WorkersConfig;
 use super::parker::{Parker, UnparkReason};
 use super::queue::QueuePosition;
-use super::state::{WorkersSnapshot, WorkersState};
+use super::state::{Searcher, WorkersSnapshot, WorkersState};
 use super::threads::{SpawnError, WorkerThreads};
 use super::tokens::{TokenAttempt, TokenWaker};
 use super::worker::Worker;
@@ -33,16 +37,18 @@ use crate::offload::job::{Priority, SharedJob, TaskContext};
 use crate::offload::trace;
 use crate::panic::discard;
 use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::sync::{Mutex, MutexGuard, lock};
+use crate::sync::{Mutex, MutexGuard, lock, thread_id};
 use crate::wake::wake;
 
 /// Queued tasks, and the threads that run them.
 pub(crate) struct Workers {
     pub(crate) config: Arc<WorkersConfig>,
-    threads: Box<dyn WorkerThreads>,
+    pub(super) threads: Box<dyn WorkerThreads>,
     /// Called when a token is granted.
     pub(super) token_waker: Waker,
     pub(super) state: Mutex<WorkersState>,
+    /// How many tasks are queued, for a worker that waits for one. Written with the mutex held.
+    queued: AtomicUsize,
     /// Tasks that are no longer running and whose results are not published yet. Incremented with the mutex held.
     pub(super) unpublished: AtomicUsize,
 }
@@ -50,7 +56,10 @@ pub(crate) struct Workers {
 /// What must be done, without the mutex held, so that a worker runs the next task.
 pub(super) enum WorkerActivation {
     Unpark(Arc<Parker>),
-    Spawn,
+    /// A thread is requested for a new worker. The grant is a token that waits for the worker.
+    Spawn {
+        grant: Option<u64>,
+    },
     /// No worker will run the task: the limiter was closed.
     Close,
 }
@@ -59,7 +68,8 @@ impl Workers {
     pub(crate) fn new(config: Arc<WorkersConfig>, threads: Box<dyn WorkerThreads>) -> Arc<Self> {
         Arc::new_cyclic(|this| {
             let token_waker = TokenWaker::of(this);
-            Self { config, threads, token_waker, state: Mutex::default(), unpublished: AtomicUsize::new(0) }
+            let (state, queued, unpublished) = (Mutex::default(), AtomicUsize::new(0), AtomicUsize::new(0));
+            Self { config, threads, token_waker, state, queued, unpublished }
         })
     }
 
@@ -70,29 +80,63 @@ impl Workers {
         }
         let mut state = lock(&self.state);
         self.check_open(&state)?;
-        // The tasks that use these tokens wait only for a thread, not for other tasks.
-        let starting_soon =
-            self.tokens().available() + usize::from(state.searcher_has_token) + usize::from(state.is_starting);
-        let extra = if job.options().ignores_queue_bound { usize::MAX } else { starting_soon };
-        if !self.config.try_count_queued(extra) {
+        if !self.try_count(&mut state, job.options().ignores_queue_bound) {
             state.refused += 1;
-            return Err(OffloadError::full(self.config.queued()));
+            return Err(OffloadError::full(self.config.waiting()));
         }
         let position = state.queue.push(priority, job);
+        self.recount(&mut state);
+        if matches!(state.searcher, Some(Searcher::OnThread(searcher)) if searcher == thread_id()) {
+            // The searching worker has called a waker that submits this task, and may wait for the task's result.
+            state.searcher = None;
+        }
+        let was_starting = state.is_starting;
         let activation = self.activation_if_needed(&mut state);
         drop(state);
         self.activate(activation);
+        if was_starting && let Err(refused) = self.threads.request_again() {
+            self.on_thread_refused(refused);
+        }
         Ok(position)
     }
 
+    /// Counts one more queued task, if a token is free for it or the bound of the queue allows it.
+    fn try_count(&self, state: &mut WorkersState, ignores_bound: bool) -> bool {
+        let is_promised = self.config.limiter.try_promise();
+        let is_counted = is_promised || self.config.try_count_waiting(ignores_bound);
+        state.promised += usize::from(is_promised);
+        state.waiting += usize::from(is_counted && !is_promised);
+        is_counted
+    }
+
+    /// Counts the queued tasks again after the queue has changed.
+    pub(super) fn recount(&self, state: &mut WorkersState) {
+        let queued = state.queue.len();
+        self.queued.store(queued, Ordering::Relaxed);
+        let promised = state.promised.min(queued);
+        self.config.limiter.withdraw_promises(state.promised - promised);
+        self.config.recount_waiting(state.waiting, queued - promised);
+        (state.promised, state.waiting) = (promised, queued - promised);
+    }
+
+    /// Returns `true` if tasks are queued.
+    pub(super) fn has_queued_tasks(&self) -> bool {
+        self.queued.load(Ordering::Relaxed) > 0
+    }
+
     /// Counts a task that the caller runs itself, with the token that the caller already holds. The caller
-    /// [reports](Self::on_result_published) the end of the task.
+    /// [reports](Self::on_inline_end) the end of the task.
     pub(crate) fn admit_inline(&self) -> Result<(), OffloadError> {
-        let mut state = lock(&self.state);
+        let state = lock(&self.state);
         self.check_open(&state)?;
-        state.started += 1;
         self.unpublished.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Records the end of a task that its caller ran itself.
+    pub(crate) fn on_inline_end(&self, job: &SharedJob) {
+        lock(&self.state).count_started(Some(job));
+        self.on_result_published();
     }
 
     fn check_open(&self, state: &WorkersState) -> Result<(), OffloadError> {
@@ -104,15 +148,15 @@ impl Workers {
         }
     }
 
-    /// Removes a task from the queue if it is still there.
-    pub(crate) fn remove(&self, position: QueuePosition) {
+    /// Removes a task from the queue. Returns `true` if the task was still there.
+    pub(crate) fn remove(&self, position: QueuePosition) -> bool {
         let mut state = lock(&self.state);
         let removed = state.queue.remove(position);
-        let unneeded = state.take_unneeded_token_wait();
+        self.recount(&mut state);
+        let unneeded = state.take_unneeded();
         drop(state);
-        self.config.uncount_queued(usize::from(removed.is_some()));
-        self.cancel_token_wait(unneeded);
-        drop(removed);
+        self.give_up(unneeded);
+        removed.is_some()
     }
 
     /// Refuses all queued tasks and all future ones.
@@ -129,10 +173,11 @@ impl Workers {
     }
 
     fn refuse_queued(&self, mut state: MutexGuard<'_, WorkersState>, why: &OffloadError) {
-        let (jobs, wait) = (state.queue.drain(), state.token_wait.take());
+        let jobs = state.queue.drain();
+        self.recount(&mut state);
+        let unneeded = state.take_unneeded();
         drop(state);
-        self.config.uncount_queued(jobs.len());
-        self.cancel_token_wait(wait);
+        self.give_up(unneeded);
         for job in jobs {
             trace::refused(&self.config.pool, job.options(), why);
             wake(job.refuse(why.clone()));
@@ -148,9 +193,10 @@ impl Workers {
 
     pub(crate) fn snapshot(&self) -> WorkersSnapshot {
         let state = lock(&self.state);
-        let running = state.running.iter().flatten().cloned().collect();
+        let running: Vec<SharedJob> = state.running.iter().flatten().cloned().collect();
         let (queued, idle) = (state.queue.len(), state.idle.len());
-        WorkersSnapshot { running, queued, idle, started: state.started, refused: state.refused }
+        let started = state.started + running.iter().filter(|job| job.flags().is_started()).count() as u64;
+        WorkersSnapshot { running, queued, idle, started, refused: state.refused }
     }
 
     /// Chooses a worker to activate if tasks are queued and there is a token for one more of them. If there is no
@@ -159,8 +205,15 @@ impl Workers {
         if !state.needs_worker() {
             return None;
         }
-        match self.acquire_token(state) {
-            TokenAttempt::Acquired => Some(state.activate_worker()),
+        // A worker acquires its token when it is on its thread.
+        if state.is_granted || self.tokens().available() > 0 {
+            return Some(state.activate_worker());
+        }
+        match self.wait_for_token(state) {
+            TokenAttempt::Acquired => {
+                self.keep_grant(state);
+                Some(state.activate_worker())
+            }
             TokenAttempt::Queued => None,
             TokenAttempt::LimiterClosed => Some(WorkerActivation::Close),
         }
@@ -171,26 +224,37 @@ impl Workers {
         match activation {
             None => {}
             Some(WorkerActivation::Unpark(worker)) => worker.unpark(UnparkReason::Work),
-            Some(WorkerActivation::Spawn) => self.spawn_worker(),
+            Some(WorkerActivation::Spawn { grant }) => self.spawn_worker(grant),
             Some(WorkerActivation::Close) => self.close(OffloadErrorKind::Closed),
         }
     }
 
-    /// Spawns the starting worker, which holds a token.
-    pub(super) fn spawn_worker(self: &Arc<Self>) {
-        let Err(SpawnError { worker, cause }) = self.threads.spawn(Worker::new(Arc::clone(self))) else { return };
+    /// Spawns the starting worker.
+    fn spawn_worker(self: &Arc<Self>, grant: Option<u64>) {
+        match self.threads.spawn(Worker::new(Arc::clone(self))) {
+            Ok(()) => self.watch_grant(grant),
+            Err(refused) => self.on_thread_refused(refused),
+        }
+    }
+
+    /// Called when no thread is available for the starting worker.
+    #[cold]
+    fn on_thread_refused(&self, SpawnError { worker, cause }: SpawnError) {
         worker.disarm();
         trace::thread_missing(&self.config.pool, &cause);
         let mut state = lock(&self.state);
         state.is_starting = false;
         // Workers that are on their threads will check the queue for the remaining tasks.
-        let is_hopeless = state.idle.is_empty() && !state.is_searching && state.running.iter().all(Option::is_none);
+        let is_hopeless =
+            state.idle.is_empty() && state.searcher.is_none() && state.running.iter().all(Option::is_none);
         if is_hopeless {
-            self.refuse_queued(state, &OffloadError::from(OffloadErrorKind::NoThread).with_source(cause));
-        } else {
-            drop(state);
+            return self.refuse_queued(state, &OffloadError::from(OffloadErrorKind::NoThread).with_source(cause));
         }
-        self.release_token();
+        let grant = state.waiting_grant();
+        drop(state);
+        if let Some(grant) = grant {
+            self.withdraw_grant(grant);
+        }
     }
 
     /// Returns `true` if the workers are closed, no task is running, and all results are published.
@@ -216,7 +280,6 @@ impl Workers {
     pub(super) fn on_worker_lost(&self) {
         lock(&self.state).is_starting = false;
         self.close(OffloadErrorKind::RuntimeShutdown);
-        self.release_token();
     }
 }
 

@@ -138,6 +138,9 @@ impl From<OffloadError> for Refusal {
             OffloadErrorKind::NoThread => {
                 problem!(503, "no-thread", "No thread left", "The server is overloaded. Try again later.")
             }
+            OffloadErrorKind::WouldDeadlock => {
+                problem!(500, "would-deadlock", "Would deadlock", "The server's handler would wait for itself.")
+            }
             OffloadErrorKind::NoRuntime => {
                 problem!(500, "no-runtime", "No runtime", "The server's handler started work where it can't run.")
             }

@@ -90,7 +90,7 @@ async fn pools_report_that_they_are_closed() {
     blocking.close();
     cpu.close();
     assert!(blocking.is_closed() && cpu.clone().is_closed());
-    blocking.drained().await;
-    cpu.drained().await;
+    blocking.drained().await.unwrap();
+    cpu.drained().await.unwrap();
     until("nothing is running", || blocking.stats().running + cpu.stats().running == 0).await;
 }

@@ -324,7 +324,7 @@ fn closed_pool_refuses_tasks_even_if_its_first_use_is_concurrent() {
                 assert_eq!(pool.task(|_| ()).start().unwrap_err(), OffloadErrorKind::Closed);
             }
         });
-        runtime.block_on(soon("the pool is drained", pool.drained()));
+        runtime.block_on(soon("the pool is drained", pool.drained())).unwrap();
     }
 }
 
@@ -344,7 +344,7 @@ async fn waker_that_panics_when_the_pool_is_drained_ends_no_thread_and_loses_no_
     pool.close();
     gate.open();
     assert_eq!(soon("the result arrives", running).await, Ok(()));
-    soon("the pool is drained", pool.drained()).await;
+    soon("the pool is drained", pool.drained()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -359,6 +359,6 @@ async fn pool_whose_task_runs_inside_a_task_of_another_pool_is_not_drained() {
     let mut drained = pin!(inner.drained());
     assert!(poll!(&mut drained).is_pending());
     gate.open();
-    soon("the pool is drained", drained).await;
+    soon("the pool is drained", drained).await.unwrap();
     assert_eq!(soon("both tasks end", both).await, Ok(Ok(Ok(()))));
 }

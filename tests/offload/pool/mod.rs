@@ -5,6 +5,7 @@
 
 mod builder;
 mod cancelled;
+mod counts;
 mod cpu;
 mod errors;
 mod hostile;
@@ -14,3 +15,4 @@ mod order;
 mod results;
 mod runtimes;
 mod storm;
+mod threads;

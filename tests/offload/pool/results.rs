@@ -152,7 +152,7 @@ async fn closed_pool_refuses_queued_and_new_tasks_and_running_ones_continue() {
     let mut drained = tokio_test::task::spawn(Box::pin(pool.drained()));
     tokio_test::assert_pending!(drained.poll());
     gate.open();
-    soon("no task is running", drained).await;
+    soon("no task is running", drained).await.unwrap();
     assert_eq!(pool.stats().running, 0);
     for handle in running {
         assert_eq!(handle.await, Ok(()));
@@ -160,7 +160,7 @@ async fn closed_pool_refuses_queued_and_new_tasks_and_running_ones_continue() {
     let never_used = BlockingPool::new("never used");
     never_used.close();
     assert_eq!(never_used.run(|| ()).await.unwrap_err(), OffloadErrorKind::Closed);
-    soon("no task is running", never_used.drained()).await;
+    soon("no task is running", never_used.drained()).await.unwrap();
 }
 
 #[tokio::test]

@@ -170,7 +170,7 @@ fn task_of_a_runtime_that_was_shut_down_in_the_background_still_counts() {
         let mut drained = tokio_test::task::spawn(Box::pin(pool.drained()));
         tokio_test::assert_pending!(drained.poll());
         gate.open();
-        soon("they have ended", drained).await;
+        soon("they have ended", drained).await.unwrap();
         until("their tokens are released", || pool.limiter().stats().borrowed == 0).await;
     });
 }

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use onelane::offload::CapacityLimiter;
 use onelane::{BlockingPool, CpuPool};
-use tokio::task::JoinSet;
+use tokio::runtime::Builder;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 
 use crate::runtimes::runtimes;
-use support::waiting::{soon, until};
+use support::waiting::{MS, soon, until};
 
 #[test]
 fn limit_holds_in_a_storm_of_dropped_tasks() {
@@ -78,4 +80,70 @@ fn every_task_of_many_callers_runs_once() {
         });
         assert_eq!(ran.load(Ordering::Relaxed), 40_000);
     }
+}
+
+/// Callers of pools that share tokens, of a pool without a queue, and of tokio's own blocking threads, on runtimes that
+/// share the pools and have few threads or many. No task is longer than 50 ms. Returns the longest call.
+fn storm_of_few_threads(length: Duration) -> Duration {
+    let limiter = Arc::new(CapacityLimiter::new(3));
+    let sharing = |name| BlockingPool::builder(name).limiter(limiter.clone()).build();
+    let strict = BlockingPool::builder("strict").max_running(2).max_queued(0).build();
+    let pools = [sharing("first"), sharing("second"), BlockingPool::new("own"), strict];
+    let end = Instant::now() + length;
+    let runtimes = [1, 2, 3, 64].map(|threads| {
+        let pools = pools.clone();
+        thread::spawn(move || {
+            let runtime =
+                Builder::new_multi_thread().worker_threads(1).max_blocking_threads(threads).enable_all().build();
+            runtime.unwrap().block_on(async {
+                let mut callers = JoinSet::new();
+                for n in 0..6 {
+                    let pools = pools.clone();
+                    callers.spawn(async move {
+                        let mut longest = Duration::ZERO;
+                        while Instant::now() < end {
+                            let length = if fastrand::u8(..) == 0 { MS * 50 } else { MS / 100 * fastrand::u32(..30) };
+                            let work = move || thread::sleep(length);
+                            let start = Instant::now();
+                            match n {
+                                0 => soon("tokio's own call ends", spawn_blocking(work)).await.unwrap(),
+                                1 => {
+                                    drop(timeout(MS * fastrand::u32(..3), pools[fastrand::usize(..4)].run(work)).await)
+                                }
+                                _ => drop(soon("the task ends", pools[fastrand::usize(..4)].run(work)).await),
+                            }
+                            longest = longest.max(start.elapsed());
+                            if fastrand::u8(..) < 8 {
+                                // Real time: idle moments, in which threads are given up.
+                                tokio::time::sleep(MS * fastrand::u32(..30)).await;
+                            }
+                        }
+                        longest
+                    });
+                }
+                callers.join_all().await.into_iter().max().unwrap()
+            })
+        })
+    });
+    let longest = runtimes.map(|runtime| runtime.join().unwrap()).into_iter().max().unwrap();
+    futures::executor::block_on(async {
+        for pool in &pools {
+            pool.close();
+            pool.drained().await.unwrap();
+            assert_eq!((pool.stats().queued, pool.limiter().stats().borrowed), (0, 0));
+        }
+    });
+    longest
+}
+
+#[test]
+fn no_call_hangs_in_a_storm_on_runtimes_with_few_threads() {
+    storm_of_few_threads(Duration::from_secs(2));
+}
+
+#[test]
+#[ignore = "takes 15 s, and its time limit needs a machine that does nothing else"]
+fn no_call_takes_a_second_in_a_storm_on_runtimes_with_few_threads() {
+    let longest = storm_of_few_threads(Duration::from_secs(15));
+    assert!(longest < Duration::from_secs(1), "{longest:?}");
 }
