@@ -219,6 +219,16 @@ impl FirstPanic {
         }
     }
 
+    /// Runs the last piece, and then propagates the first panic.
+    #[inline]
+    pub(crate) fn finish(mut self, last: impl FnOnce()) {
+        if self.0.is_none() && !thread::panicking() {
+            return last();
+        }
+        self.run(last);
+        self.propagate();
+    }
+
     /// Propagates the first panic, unless the thread unwinds already: another panic would abort the process.
     pub(crate) fn propagate(self) {
         match self.0 {

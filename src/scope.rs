@@ -49,6 +49,16 @@ enum Frame {
 #[derive(Debug, Default)]
 pub(crate) struct Hold(Option<Arc<()>>);
 
+impl Hold {
+    /// Ends the hold: the scopes that were captured count no longer.
+    #[inline]
+    pub(crate) fn end(&mut self) {
+        if self.0.is_some() {
+            self.0 = None;
+        }
+    }
+}
+
 /// Marks the current thread as inside a guard until dropped.
 ///
 /// On a thread that is about to exit, the storage for outer scopes may be gone. Then entering a nested scope does not

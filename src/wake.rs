@@ -5,12 +5,23 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
 
 use crate::panic::{FirstPanic, catch};
 
 /// Wakes every waker, whatever an earlier one does, and then propagates the first panic, as [`FirstPanic`] does.
 #[inline]
 pub(crate) fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
+    let mut wakers = wakers.into_iter();
+    let Some(first) = wakers.next() else { return };
+    match wakers.next() {
+        // The common case: a panic of the only waker propagates without help.
+        None if !thread::panicking() => first.wake(),
+        second => wake_each([first].into_iter().chain(second).chain(wakers)),
+    }
+}
+
+fn wake_each(wakers: impl Iterator<Item = Waker>) {
     let mut panics = FirstPanic::default();
     for waker in wakers {
         panics.run(|| waker.wake());

@@ -120,7 +120,7 @@ impl<S: PermitSource> Drop for HeldPermit<S> {
     #[inline]
     fn drop(&mut self) {
         // Before the release: a task that waits for the permit must not be refused once the permit is available.
-        self.hold = Hold::default();
+        self.hold.end();
         let core = self.source.core();
         match self.release {
             Release::Untimed => {}

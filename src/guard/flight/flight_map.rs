@@ -95,9 +95,10 @@ where
         if let Some(work) = deferred.cancelled_work.take() {
             panics.run(|| self.drop_cancelled(entry, work));
         }
-        panics.run(|| self.notify_if_closed(entry));
-        panics.run(|| drop(deferred));
-        panics.propagate();
+        if self.shard(entry).is_closed() {
+            panics.run(|| self.drained.notify_waiters());
+        }
+        panics.finish(|| drop(deferred));
     }
 
     /// Drops the work of a cancelled run. Callers that join meanwhile wait until the work is dropped.
@@ -109,8 +110,7 @@ where
         drop(scope);
         let mut panics = FirstPanic::default();
         panics.run(|| wake_all(self.shard(entry).finish_cancel(entry.index()).wakers));
-        panics.run(|| self.notify_if_closed(entry));
-        panics.propagate();
+        panics.finish(|| self.notify_if_closed(entry));
     }
 
     /// Notifies the callers of `drained` if the flight is closed. Called after an entry may have been removed.

@@ -14,8 +14,7 @@ impl CapacityLimiter {
     pub fn close(&self) {
         let mut panics = FirstPanic::default();
         panics.run(|| self.semaphores.close());
-        self.notify_if_drained();
-        panics.propagate();
+        panics.finish(|| self.notify_if_drained());
     }
 
     /// Returns `true` if the limiter was [closed](Self::close).

@@ -205,14 +205,16 @@ impl LimiterSemaphores {
 
     /// Releases tokens, or grants them to the next waiters.
     pub(super) fn release(&self, tokens: AcquiredTokens) {
-        let mut panics = FirstPanic::default();
-        if let Some(tokens) = tokens.ordinary {
-            panics.run(|| self.ordinary.release(tokens));
+        match (tokens.ordinary, tokens.reserve) {
+            (Some(tokens), None) => self.ordinary.release(tokens),
+            (None, Some(tokens)) => self.reserve.release(tokens),
+            (None, None) => {}
+            (Some(ordinary), Some(reserve)) => {
+                let mut panics = FirstPanic::default();
+                panics.run(|| self.ordinary.release(ordinary));
+                panics.finish(|| self.reserve.release(reserve));
+            }
         }
-        if let Some(tokens) = tokens.reserve {
-            panics.run(|| self.reserve.release(tokens));
-        }
-        panics.propagate();
     }
 
     /// Removes tokens that are held: the totals shrink by as many.
