@@ -15,10 +15,10 @@ use crate::debug::impl_debug;
 
 /// A panic that was caught: its message and its location.
 ///
-/// The panic of a task of a pool, of a stream or of a portal also has the payload: the value that the panic was raised
-/// with. One caller owns the error of such a task, and can [get the payload](Self::into_payload) or
-/// [continue the panic](Self::resume_unwind). The panic of a flight or of a service has only the message: all callers of
-/// the flight, and all readers of a status, get the panic, and a payload cannot be cloned.
+/// The panic of a pool task, a stream or a portal also has the payload: the value that the panic was raised with. One
+/// caller owns the error of such a task, so that caller can [take the payload](Self::into_payload) or [resume the
+/// panic](Self::resume_unwind). The panic of a flight or a service has only the message, because all callers of the
+/// flight and all readers of the status get the panic, and a payload cannot be cloned.
 ///
 /// Only the panic hook of the process receives the location. So the first panic that this crate could catch makes the
 /// crate install a hook, which records the location and then calls the hook that was there before. Set a hook of your
@@ -27,11 +27,11 @@ use crate::debug::impl_debug;
 #[derive(Clone)]
 pub struct Panic(Arc<PanicParts>);
 
-/// What the clones of a panic share.
+/// The state that the clones of a panic share.
 struct PanicParts {
     message: Arc<str>,
     location: Option<Arc<str>>,
-    /// `None` once the payload was taken, or if the panic has none.
+    /// `None` once the payload was taken, or if the panic has no payload.
     payload: Mutex<Option<Payload>>,
 }
 
@@ -44,14 +44,15 @@ impl PanicParts {
 }
 
 impl Drop for PanicParts {
-    /// The payload is the user's, and an error that contains it may be dropped during unwinding.
+    /// The destructor of the payload is user code that may panic, and an error may be dropped during unwinding, when a
+    /// second panic would abort the process.
     fn drop(&mut self) {
         discard(self.take_payload());
     }
 }
 
 impl Panic {
-    /// Makes a panic from its payload, and keeps the payload. The panic has no location.
+    /// Creates a panic that keeps `payload`. The panic has no location.
     #[cfg(feature = "offload")]
     pub(crate) fn with_payload(payload: Payload) -> Self {
         Self::new(message_of(&*payload), None, Some(payload))
@@ -78,8 +79,8 @@ impl Panic {
 
     /// Returns the payload, as `JoinError::into_panic` of tokio does.
     ///
-    /// Returns `None` if the panic is that of a flight or of a service, if the payload was already taken from a clone of
-    /// this panic, or if no code panicked, as in an error that was made from its kind.
+    /// Returns `None` if the panic comes from a flight or a service, if the payload was already taken from a clone of
+    /// this panic, or if no code panicked, as in an error that was created from its kind.
     ///
     /// ```
     /// use std::panic::panic_any;
@@ -100,9 +101,9 @@ impl Panic {
         self.0.take_payload()
     }
 
-    /// Continues the panic on this thread, without calling the panic hook again, as [`std::panic::resume_unwind`] does.
+    /// Resumes the panic on this thread, without calling the panic hook again, as [`std::panic::resume_unwind`] does.
     ///
-    /// Panics with the [payload](Self::into_payload), or with the message as a `String` if the panic has none.
+    /// Panics with the [payload](Self::into_payload), or with the message as a `String` if the panic has no payload.
     ///
     /// # Panics
     ///
@@ -142,7 +143,7 @@ impl fmt::Display for Panic {
 
 thread_local! {
     static CATCHING: Cell<bool> = const { Cell::new(false) };
-    /// `true` if there may be a [`LOCATION`], so that work that does not panic need not look at it.
+    /// `true` if there may be a [`LOCATION`], so that work that does not panic need not read it.
     static HAS_LOCATION: Cell<bool> = const { Cell::new(false) };
     static LOCATION: RefCell<Option<Arc<str>>> = const { RefCell::new(None) };
 }
@@ -156,7 +157,7 @@ pub(crate) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
     })
 }
 
-/// Runs `work` and catches its panic with the payload, for an error that one caller owns.
+/// Runs `work` and catches its panic. The panic keeps its payload, for an error that one caller owns.
 #[cfg(feature = "offload")]
 pub(crate) fn catch_owned<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
     catch_at(work).map_err(|(payload, location)| Panic::new(message_of(&*payload), location, Some(payload)))
@@ -169,7 +170,7 @@ fn catch_at<T>(work: impl FnOnce() -> T) -> Result<T, (Payload, Option<Arc<str>>
     if !HOOK.is_completed() && !thread::panicking() {
         HOOK.call_once(record_locations);
     }
-    // The location of an earlier panic is not that of this one. It is restored, since that panic may still unwind.
+    // An earlier panic may still be unwinding, so its location is set aside here and restored afterwards.
     let (is_nested, earlier) = (CATCHING.replace(true), replace_location(None));
     let result = catch_unwind(AssertUnwindSafe(work));
     CATCHING.set(is_nested);
@@ -177,7 +178,8 @@ fn catch_at<T>(work: impl FnOnce() -> T) -> Result<T, (Payload, Option<Arc<str>>
     result.map_err(|payload| (payload, location))
 }
 
-/// Sets the recorded location and returns the former one. While the thread exits, there may be none.
+/// Replaces the recorded location and returns the previous location. While the thread exits, the thread-local may
+/// already be destroyed, and no location is recorded.
 #[inline]
 fn replace_location(location: Option<Arc<str>>) -> Option<Arc<str>> {
     #[cold]
@@ -188,7 +190,7 @@ fn replace_location(location: Option<Arc<str>>) -> Option<Arc<str>> {
     if had_location || location.is_some() { replace(location) } else { None }
 }
 
-/// Catches a panic that no code will see, and keeps the recorded location of the panic that came before it.
+/// Catches a panic that is not returned to any caller, and keeps the recorded location of the panic before it.
 fn catch_unrecorded(work: impl FnOnce()) -> Result<(), Payload> {
     let is_catching = CATCHING.replace(false);
     let result = catch_unwind(AssertUnwindSafe(work));
@@ -204,7 +206,8 @@ pub(crate) fn discard<T>(value: T) {
     }
 }
 
-/// Runs several pieces of user code, each whatever the earlier ones did, and then propagates the first panic.
+/// Runs several pieces of user code, each of them even if an earlier one has panicked, and then propagates the first
+/// panic.
 #[derive(Default)]
 #[must_use = "the first panic is lost unless it is propagated"]
 pub(crate) struct FirstPanic(Option<Payload>);
@@ -229,7 +232,7 @@ impl FirstPanic {
         self.propagate();
     }
 
-    /// Propagates the first panic, unless the thread unwinds already: another panic would abort the process.
+    /// Propagates the first panic, unless the thread is already unwinding: a second panic would abort the process.
     pub(crate) fn propagate(self) {
         match self.0 {
             Some(payload) if thread::panicking() => discard(payload),

@@ -16,9 +16,9 @@ const IDS: u64 = 4;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Enters the scope of a permit, makes the steps, and leaves.
+    /// Enters the scope of a permit, runs the steps, and leaves the scope.
     Enter(usize, Vec<Self>),
-    /// Enters the scopes that were captured before, makes the steps, and leaves.
+    /// Enters the scopes that were captured before, runs the steps, and leaves the scopes.
     Hop(usize, Vec<Self>),
     Capture,
     ReleaseCaller(usize),
@@ -42,7 +42,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..8)
 }
 
-/// A naive model: permits have generations, and each captured scope knows its own and the flags of its callers.
+/// A naive model: permits have generations, and each captured scope knows the generation of its permit and the flags of
+/// its callers.
 #[derive(Default)]
 struct Model {
     holds: [Hold; IDS as usize],
@@ -50,7 +51,7 @@ struct Model {
     generations: [u32; IDS as usize],
     hops: Vec<(CallerScopes, Vec<Seen>)>,
     has_caller: Vec<bool>,
-    /// What lies on the stack of the thread, and where the current work began.
+    /// The scopes on the stack of the thread. Those of the current work begin at `boundary`.
     stack: Vec<Seen>,
     boundary: usize,
 }
@@ -59,13 +60,13 @@ struct Model {
 struct Seen {
     permit: usize,
     generation: u32,
-    /// The hops through which the scope came.
+    /// The hops that the scope has passed.
     through: Vec<usize>,
 }
 
 impl Model {
     fn counts(&self, seen: &Seen) -> bool {
-        // A scope that was entered on this thread itself counts until it is left.
+        // A scope that was entered on this thread itself is in effect until it is left.
         seen.through.is_empty()
             || self.generations[seen.permit] == seen.generation && seen.through.iter().all(|hop| self.has_caller[*hop])
     }

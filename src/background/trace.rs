@@ -1,5 +1,5 @@
-//! The `tracing` events of a service host, one function each. A panic of a subscriber, or of the `Display` of a service's
-//! error, does not end the supervisor.
+//! The `tracing` events of a service host, with one function for each event. A panic of a subscriber, or of the
+//! `Display` of a service's error, does not end the supervisor.
 
 use std::io;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! [`CallerSpan`], the tracing span of a caller whose work may go on without it.
+//! [`CallerSpan`], the tracing span of a caller, in which the work may continue without the caller.
 
 use std::sync::Arc;
 
@@ -7,12 +7,13 @@ use tracing::level_filters::LevelFilter;
 
 use crate::panic::catch;
 
-/// The span of a caller, or none. Shared, because spans are large, and most work has none.
+/// The span of a caller, or `None` without a span. The span is in an `Arc`, because spans are large and most work has
+/// no span.
 #[derive(Clone, Default)]
 pub(super) struct CallerSpan(Option<Arc<Span>>);
 
 impl CallerSpan {
-    /// Returns the span that the caller is in. Does not allocate unless there is one.
+    /// Returns the span that the caller is in. Allocates only if the caller is in a span.
     pub(super) fn current() -> Self {
         if LevelFilter::current() == LevelFilter::OFF { Self(None) } else { Self::of_subscriber() }
     }

@@ -167,7 +167,7 @@ impl fmt::Display for AcquireError {
                 write!(f, "no permit within {waited:?}: try again later, or raise max_wait")
             }
             (AcquireErrorKind::QueueFull, Some(waited)) => {
-                write!(f, "a newer caller took this caller's place in the full queue after {waited:?}: ")?;
+                write!(f, "evicted from the full queue by a newer caller after {waited:?}: ")?;
                 f.write_str("try again later, or let the guard queue more callers")
             }
             (kind, _) => kind.fmt(f),

@@ -50,8 +50,9 @@ pub(crate) struct GuardedWork<F, S: PermitSource> {
     work: Pin<Box<F>>,
     /// `None` once the work has panicked.
     permit: Option<HeldPermit<S>>,
-    /// The span of the first poll, in which the work goes on without its caller. `None` until that poll is pending. It
-    /// can't be read later: layers need not enter their span to drop the work.
+    /// The span of the first poll, in which the work continues without its caller. `None` until the first poll has
+    /// returned `Pending`. The span can't be read later, because a layer need not enter its span when it drops the
+    /// work.
     span: Option<CallerSpan>,
 }
 
@@ -96,7 +97,7 @@ pub(crate) struct DetachedWork<F: Future, S: OwnedPermitSource> {
     /// `None` once the work has ended.
     work: Option<GuardedWork<F, S>>,
     guard: S::Guard,
-    /// The hash of the key for events. `None` without a key, or if no subscriber wants them.
+    /// The hash of the key for events. `None` without a key, or if the events are disabled.
     key_hash: Option<Hash64>,
     span: CallerSpan,
     // Dropped after the work and its span, so that `detached::drained` completes only when both are gone.
@@ -159,6 +160,6 @@ impl<F: Future, S: OwnedPermitSource> Drop for DetachedWork<F, S> {
         // First, since the destructor of the work may panic.
         self.core().counters.ended_detached.add(1);
         let span = self.span.clone();
-        span.in_scope(|| self.cut_off("its runtime ended: close the guard and wait for drained() before that"));
+        span.in_scope(|| self.cut_off("its runtime ended: close the guard and wait for drained() first"));
     }
 }

@@ -13,14 +13,14 @@ use super::key_map::Hash64;
 use super::source::PermitSource;
 use crate::trace::{emit, is_enabled};
 
-/// What the events at the end of a wait report.
+/// The start of a wait and the hash of its key, for the event at the end of the wait.
 #[derive(Debug)]
 pub(super) struct WaitRecord {
     since: Instant,
     key_hash: Option<Hash64>,
 }
 
-/// Records the start of a wait, if a subscriber wants its events.
+/// Records the start of a wait, if its events are enabled.
 #[inline]
 pub(super) fn record_wait(source: &impl PermitSource, since: Option<Instant>) -> Option<Box<WaitRecord>> {
     is_enabled(Level::DEBUG)
@@ -64,7 +64,7 @@ pub(super) fn expired(guard: &GuardCore, key_hash: Option<Hash64>, grants: usize
 /// Returns the hash of the key for the later events of the run.
 #[cold]
 pub(super) fn detached(source: &impl PermitSource) -> Option<Hash64> {
-    // The later events have the level `WARN`.
+    // The later events have the level `WARN`, so the hash is needed only if that level is enabled.
     let key_hash = if is_enabled(Level::WARN) { source.key_hash() } else { None };
     let guard = source.core().name;
     emit!(DEBUG, guard, key_hash = key_hash.map(display), "run detached: it continues without its caller");

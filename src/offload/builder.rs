@@ -136,7 +136,7 @@ impl BlockingPoolBuilder {
     #[must_use]
     #[track_caller]
     pub fn build(self) -> BlockingPool {
-        // A closure would panic at its own location, not at the caller's.
+        // With `unwrap_or_else`, the panic would have the location of the closure, not of the caller.
         match self.try_build() {
             Ok(pool) => pool,
             Err(error) => panic!("{error}"),
@@ -197,7 +197,7 @@ impl CpuPoolBuilder {
     #[must_use]
     #[track_caller]
     pub fn build(self) -> CpuPool {
-        // A closure would panic at its own location, not at the caller's.
+        // With `unwrap_or_else`, the panic would have the location of the closure, not of the caller.
         match self.try_build() {
             Ok(pool) => pool,
             Err(error) => panic!("{error}"),

@@ -1,4 +1,5 @@
-//! The `tracing` events of pools and portals, one function each. None of them is on the path of a task that succeeds.
+//! The `tracing` events of pools and portals, with one function for each event. A task that succeeds calls none of
+//! these functions.
 
 use std::io;
 use std::time::Duration;
@@ -43,7 +44,7 @@ pub(super) fn left(pool: &str, options: &TaskOptions) {
         pool,
         label = options.label.as_deref(),
         waited = waited(options),
-        "task left the queue with its caller"
+        "queued task cancelled: its caller has left"
     );
 }
 

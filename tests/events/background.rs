@@ -73,7 +73,7 @@ async fn shutdowns() {
     });
     assert!(report.await.unwrap().server_cut_off());
 
-    // Work that nobody waits for is left, and the shutdown is forced.
+    // A detached run has not ended, and the shutdown is forced.
     let guard: &EndpointGuard = leak(EndpointGuard::new("unfinished"));
     poll_and_drop(guard.run_to_completion(pending::<()>()));
     let host = builder().service(endless("endless")).build().unwrap();

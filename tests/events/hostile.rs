@@ -1,4 +1,4 @@
-//! A subscriber that panics at every event changes nothing: callers get the same results, and nothing stays held.
+//! A subscriber that panics at every event changes nothing: callers get the same results, and no permit stays held.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,7 +27,7 @@ fn panics_of_the_subscriber_change_no_result() {
     let panicking = Panicking::default();
     subscriber::with_default(tracing_subscriber::registry().with(panicking.clone()), || {
         let runtime = current_thread();
-        // In a span, so that tasks on other threads use the subscriber too.
+        // The span makes tasks on other threads use the subscriber, too.
         runtime.block_on(
             async {
                 guard::scenario().await;

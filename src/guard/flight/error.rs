@@ -104,25 +104,27 @@ impl<E> FlightError<E> {
         }
     }
 
-    /// Returns how long to wait before the next attempt, if [`with_retry_after`](Self::with_retry_after) has set it.
+    /// Returns how long to wait before the next attempt, or `None` if [`with_retry_after`](Self::with_retry_after) was
+    /// not called.
     ///
     /// A flight does not measure how long its runs take, so its own errors have no estimate. A
-    /// [`TooManyWaiters`](FlightErrorKind::TooManyWaiters) or a [`Timeout`](FlightErrorKind::Timeout) without one becomes
-    /// a refusal that asks for a retry after one second.
+    /// [`TooManyWaiters`](FlightErrorKind::TooManyWaiters) or a [`Timeout`](FlightErrorKind::Timeout) without an
+    /// estimate becomes a refusal that asks for a retry after one second.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
 
-    /// Sets how long to wait before the next attempt. A [refusal](crate::web) for too many callers or a timeout sends it
-    /// to the client.
+    /// Sets how long to wait before the next attempt. A [refusal](crate::web) for too many callers or a timeout sends
+    /// that time to the client.
     #[must_use]
     pub fn with_retry_after(mut self, retry_after: Duration) -> Self {
         self.retry_after = Some(retry_after);
         self
     }
 
-    /// Returns the panic of the work, if it panicked. It has no payload, because all callers of the run get it.
+    /// Returns the panic of the work, if the work panicked. The panic has no payload, because all callers of the run
+    /// get the panic.
     #[must_use]
     pub fn panic(&self) -> Option<&Panic> {
         match &self.error {

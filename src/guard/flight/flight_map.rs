@@ -91,7 +91,7 @@ where
         if !deferred.wakers.is_empty() {
             panics.run(|| wake_all(mem::take(&mut deferred.wakers)));
         }
-        // A run whose work is not dropped here would be cancelling forever.
+        // If a panic above skipped this drop, the run would stay in its cancelling state forever.
         if let Some(work) = deferred.cancelled_work.take() {
             panics.run(|| self.drop_cancelled(entry, work));
         }

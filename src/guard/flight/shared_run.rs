@@ -42,7 +42,7 @@ where
     /// The run that this caller is a waiter of, if any.
     joined: Option<JoinedRun>,
     wait: CallerWait,
-    /// The scopes that this caller has lent to the run that it leads.
+    /// The scopes of this caller that the run inherits while this caller leads it and waits.
     lent_scopes: CallerScopes,
     is_done: bool,
 }
@@ -71,14 +71,14 @@ where
         }
     }
 
-    /// Continues an earlier wait of the same caller, which was for another run.
+    /// Continues the wait of a caller that has already waited for an earlier run.
     #[cfg(any(feature = "tower", feature = "actix-web"))]
     pub(crate) fn continuing(mut self, wait: CallerWait) -> Self {
         self.wait = wait;
         self
     }
 
-    /// Returns the caller's wait, after the run has ended.
+    /// Takes the caller's wait, so that the caller can continue the wait with the next run.
     #[cfg(any(feature = "tower", feature = "actix-web"))]
     pub(crate) fn take_wait(&mut self) -> CallerWait {
         mem::take(&mut self.wait)

@@ -1,4 +1,5 @@
-//! The `tracing` events of single flights, one function each. None of them is on the path of a run that succeeds.
+//! The `tracing` events of single flights, with one function for each event. A run that succeeds calls none of these
+//! functions.
 
 use std::hash::Hash;
 use std::time::Duration;
@@ -60,7 +61,7 @@ where
 {
     if is_enabled(Level::WARN) {
         let (flight, key_hash) = (map.name, map.shard(entry).key_hash(entry.index()));
-        let reason = "its runtime ended: close the flight and wait for drained() before that";
+        let reason = "its runtime ended: close the flight and wait for drained() first";
         emit!(WARN, flight, %key_hash, reason, "run dropped before it completed");
     }
 }

@@ -20,9 +20,9 @@ pub(super) struct WorkFuture<T, E> {
     work: Option<BoxedWork<T, E>>,
     /// The leader's tracing span.
     span: CallerSpan,
-    /// The scopes of the leader, which count while the leader waits for the run.
+    /// The scopes of the leader, which are in effect while the leader waits for the run.
     leader: CallerScopes,
-    /// Shows that the run goes on, to the tasks that took its scope to other threads.
+    /// Indicates to captured scopes of the run that the run has not ended.
     hold: Hold,
 }
 
@@ -35,7 +35,7 @@ pub(super) enum FirstPoll<T, E> {
 }
 
 impl<T, E> WorkFuture<T, E> {
-    /// Calls `make` and polls the future that it returns for the first time, in the scope of the run `id` inside of the
+    /// Calls `make` and polls the future that it returns for the first time, in the scope of the run `id`, inside the
     /// scopes of its leader.
     #[inline]
     pub(super) fn start<F>(
@@ -50,7 +50,7 @@ impl<T, E> WorkFuture<T, E> {
         // Declared outside the closure: a destructor that panics while the closure unwinds would abort the process.
         let mut started = None;
         let mut hold = Hold::default();
-        // The work is also dropped inside of the scopes.
+        // The work is also dropped inside the scopes.
         let _leader = leader.enter();
         let run = Scope::enter(id, &mut hold);
         let poll = catch(|| started.insert(Box::pin(make())).as_mut().poll(cx));
@@ -81,7 +81,7 @@ impl<T, E> WorkFuture<T, E> {
     pub(super) fn poll(&mut self, id: ScopeId, cx: &mut Context<'_>) -> Poll<RunOutcome<T, E>> {
         let Self { work, span, leader, hold } = self;
         let polled = work.as_mut().expect("work is not polled after it ended");
-        // The work is also dropped inside of the scopes.
+        // The work is also dropped inside the scopes.
         let leader = leader.enter();
         let run = Scope::enter(id, hold);
         let poll = catch(|| span.in_scope(|| polled.as_mut().poll(cx)));

@@ -86,10 +86,11 @@ impl OffloadError {
         self.0.waited
     }
 
-    /// Returns how long to wait before the next attempt, if [`with_retry_after`](Self::with_retry_after) has set it.
+    /// Returns how long to wait before the next attempt, or `None` if [`with_retry_after`](Self::with_retry_after) was
+    /// not called.
     ///
     /// A pool does not measure how long its tasks run, so its own errors have no estimate. An
-    /// [overload](Self::is_overload) without one becomes a refusal that asks for a retry after one second.
+    /// [overload](Self::is_overload) without an estimate becomes a refusal that asks for a retry after one second.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
@@ -108,7 +109,7 @@ impl OffloadError {
     }
 
     /// Returns the panic of a task that [panicked](OffloadErrorKind::Panicked), with its
-    /// [payload](Panic::into_payload). [`Panic::resume_unwind`] continues the panic.
+    /// [payload](Panic::into_payload). [`Panic::resume_unwind`] resumes the panic.
     ///
     /// # Errors
     ///
@@ -141,7 +142,8 @@ impl OffloadError {
         self
     }
 
-    /// Sets how long to wait before the next attempt. A [refusal](crate::web) for an overload sends it to the client.
+    /// Sets how long to wait before the next attempt. A [refusal](crate::web) for an overload sends that time to the
+    /// client.
     #[must_use]
     pub fn with_retry_after(mut self, retry_after: Duration) -> Self {
         self.0.retry_after = Some(retry_after);

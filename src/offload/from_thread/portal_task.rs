@@ -26,7 +26,7 @@ pub struct PortalTask<T> {
     task: JoinHandle<Result<T, FromThreadError>>,
     cancel: CancellationToken,
     cancel_on_drop: DropGuard,
-    /// The scopes that the caller has lent to the task.
+    /// The scopes of the caller, which the task inherits while the caller may wait for it.
     lent_scopes: CallerScopes,
     /// Keeps the portal open while a caller waits.
     _portal: Portal,

@@ -1,5 +1,5 @@
-//! [`CallerContext`], what a task takes from its caller to its thread: the span, the subscriber, the runtime, the guards
-//! that the caller is inside of.
+//! [`CallerContext`], the context that a task inherits from its caller: the span, the subscriber, the runtime, and the
+//! scopes of the guards that the caller is inside.
 
 use tokio::runtime::Handle;
 use tokio::time::Instant;
@@ -7,7 +7,7 @@ use tracing::{Dispatch, Span, dispatcher};
 
 use crate::scope::CallerScopes;
 
-/// The caller's surroundings, which are entered around the task.
+/// The caller's context, which is entered around the task.
 #[derive(Debug, Default)]
 pub(crate) struct CallerContext {
     /// Set only if the caller is in a span that a subscriber has enabled, which is rare.
@@ -31,7 +31,7 @@ impl CallerContext {
         Instant::now()
     }
 
-    /// Records that the caller no longer waits for the task.
+    /// Ends the inherited scopes, because the caller no longer waits for the task.
     pub(crate) fn release_scopes(&self) {
         self.scopes.release();
     }

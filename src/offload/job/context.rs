@@ -58,7 +58,7 @@ pub(crate) struct TaskOptions {
     pub(crate) deadline: Option<Instant>,
     /// By when the task must have started.
     pub(crate) start_by: Option<Instant>,
-    /// When the task was submitted. Set for a task with a time limit, and if a subscriber wants the events of tasks.
+    /// When the task was submitted. Set for a task with a time limit, or if the events of tasks are enabled.
     pub(crate) submitted_at: Option<Instant>,
     /// The task continues after its caller has dropped it.
     pub(crate) is_shielded: bool,

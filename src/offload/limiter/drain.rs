@@ -72,7 +72,7 @@ impl CapacityLimiter {
         self.notify_if_drained();
     }
 
-    /// Removes tokens that are held: the total shrinks by as many.
+    /// Removes held tokens: the total shrinks by the same number.
     pub(super) fn forget(&self, tokens: AcquiredTokens) {
         self.semaphores.forget(tokens);
         self.notify_if_drained();

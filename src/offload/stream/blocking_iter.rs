@@ -93,7 +93,7 @@ impl<S: Stream> Iterator for BlockingIter<S> {
     /// [`try_next`](BlockingIter::try_next) returns an error instead.
     #[track_caller]
     fn next(&mut self) -> Option<S::Item> {
-        // A closure would panic at its own location, not at the caller's.
+        // With `unwrap_or_else`, the panic would have the location of the closure, not of the caller.
         match self.try_next() {
             Ok(item) => item,
             Err(error) => panic!("BlockingIter::next: {error}"),

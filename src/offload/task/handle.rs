@@ -196,7 +196,7 @@ impl<T> Drop for TaskHandle<T> {
     }
 }
 
-/// Completes the error of a task that could not be submitted.
+/// Emits the event of a task that could not be submitted, and adds the pool and the label of the task to its error.
 #[cold]
 fn refuse(error: OffloadError, config: &WorkersConfig, options: &TaskOptions) -> OffloadError {
     trace::refused(&config.pool, options, &error);

@@ -48,8 +48,8 @@ use crate::web::{FlightOptions, Refusal};
 /// ```
 ///
 /// The response to a handler's error is shared like any other. An error of an inner middleware goes only to the request
-/// that caused it, and the other requests share the next response. Over HTTP/2 a GET request may have a body that no
-/// header announces: don't put this middleware in front of handlers that read such a body.
+/// that caused it, and the other requests join the next run. Over HTTP/2 a GET request may have a body that no header
+/// announces: don't put this middleware in front of handlers that read such a body.
 ///
 /// The handler runs on the worker of the request that it was called for, in a separate task, so that it can continue
 /// when that request's client disconnects. If all clients disconnect, that task is aborted at the handler's next
@@ -237,7 +237,7 @@ where
 /// routes it in place.)
 type LeaderOf<B> = Leader<Result<ServiceResponse<B>, Error>, HttpRequest>;
 
-/// A client whose disconnect drops the future of its request. Over HTTP/2, actix-web does not report it at all.
+/// A client whose disconnect drops the future of its request. Over HTTP/2, actix-web does not report the disconnect.
 struct Unwatched;
 
 impl ClientWatch for Unwatched {
@@ -274,8 +274,8 @@ where
     }
 }
 
-/// A handler that runs inside the scopes of its run: if it asks for the same key, it is refused instead of waiting for
-/// itself.
+/// A handler that runs inside the scopes of its run: a nested request for the same key is refused instead of waiting
+/// for its own run.
 struct InsideRun<F> {
     run: Arc<OnceLock<CallerScopes>>,
     handler: Pin<Box<F>>,

@@ -165,7 +165,8 @@ fn runtime_shutdown_releases_the_permit() {
     assert_eq!(guard.stats().finished_detached, 0);
 }
 
-/// The span in which the work was first polled, even if its future is dropped outside of it.
+/// The work continues and is dropped in the span in which it was first polled, even if its future is dropped outside
+/// that span.
 #[tokio::test]
 async fn detached_run_goes_on_and_is_dropped_in_its_span() {
     let _spans = enable_spans();

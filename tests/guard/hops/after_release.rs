@@ -1,4 +1,4 @@
-//! The work outlives the permit, or the run, that its caller was inside of: it is a caller like any other.
+//! The work outlives the permit, or the run, that its caller was inside. Without them, the work is an ordinary caller.
 
 use std::future::{Future, poll_fn};
 use std::sync::Mutex;
@@ -8,7 +8,7 @@ use support::waiting::until;
 
 use super::{Call, Hop, KEY, Outcome, World, for_all};
 
-/// Polls `work` once inside of everything, so that it has hopped, and leaves.
+/// Polls `work` once inside both guards and the flight, so that the work has made its hop, and then leaves all three.
 async fn hop_and_leave<F: Future<Output = Outcome> + Unpin + Send + 'static>(world: World, work: F) -> F {
     static KEPT: Mutex<Option<Box<dyn std::any::Any + Send>>> = Mutex::new(None);
     let World { guard, keyed, flight, latch, .. } = world;

@@ -1,4 +1,4 @@
-//! The caller is inside of the guard, and no longer waits for the work: the work may wait for the caller.
+//! The caller is inside the guard, and no longer waits for the work, so the work may wait for the caller.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use crate::kind;
 
 type Sender = oneshot::Sender<Outcome>;
 
-/// Gives `leave` a sender for the outcome of work that it starts and stops waiting for, inside of the guard. The work
-/// must wait until the caller has left the guard, and acquire it then.
+/// Calls `leave` inside the guard, with a sender for the outcome of its work. `leave` starts the work and stops waiting
+/// for it. The work must wait until the caller has left the guard, and then acquire a permit.
 fn assert_waits_for_the_caller<F>(leave: impl FnOnce(World, Sender) -> F + Send + 'static)
 where
     F: Future<Output = ()> + Send + 'static,
@@ -33,7 +33,7 @@ where
             leave(world, sender).await;
             world.latch.send_replace(true);
             until("the work waits or ends", || world.guard.stats().waiting == 1 || !outcome.is_empty()).await;
-            assert!(outcome.try_recv().is_err(), "the work waits for its caller");
+            assert!(outcome.try_recv().is_err(), "the work waits until its caller has left the guard");
         });
         inside.await.unwrap();
         assert_eq!(outcome.await.unwrap(), Ok(()));
@@ -109,7 +109,7 @@ fn task_spawned_with_tokio_waits() {
     });
 }
 
-/// The leader is inside of the guard and gives up on the run. The other caller is not inside.
+/// The leader is inside the guard and leaves the run. The other caller is not inside the guard.
 #[test]
 fn run_whose_leader_left_waits() {
     assert_waits_for_the_caller(|world, sender| async move {
@@ -125,8 +125,8 @@ fn run_whose_leader_left_waits() {
     });
 }
 
-/// Threads of a rayon pool run other tasks while they wait for the parts of one. Runs `on_top` so, on the thread of a
-/// task whose caller is inside of the guard, until the outcome of `on_top` is there or waits for the guard.
+/// Runs `on_top` on the rayon thread of a task whose caller is inside the guard. A rayon thread runs other tasks while
+/// its task waits for its parts. Returns the result of `on_top` once the guard has been asked for a permit.
 async fn on_top_of_a_task<T: Send + 'static>(world: World, on_top: impl FnOnce() -> T + Send + 'static) -> T {
     let pool = CpuPool::builder("two threads").threads(2).build();
     let (has_begun, has_run) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
@@ -162,7 +162,7 @@ fn task_started_on_top_of_another_does_not_take_its_scopes() {
     let world = World::new();
     world.latch.send_replace(false);
     let case = async move {
-        // The caller of the task on top waits for this task, and the task below does not.
+        // The caller of the task on top waits for that task, and the task below does not.
         let call = move |_: &TaskContext| world.guard.acquire_blocking().map(drop);
         let started = on_top_of_a_task(world, move || world.pool.task(call).start().unwrap()).await;
         assert_eq!(started.await.unwrap(), Ok(()));

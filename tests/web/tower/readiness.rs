@@ -77,7 +77,7 @@ fn requests_in_the_queue_of_a_guard_take_no_capacity_from_another_route() {
     assert_eq!((probe.finished(), guard.stats().held), (5, 0));
 }
 
-/// What [`Gated`] reports.
+/// The state of a [`Gated`] service, which the test sets and reads.
 #[derive(Clone, Default)]
 struct Gate(Arc<Mutex<GateState>>);
 
@@ -86,7 +86,7 @@ struct GateState {
     readiness: Readiness,
     waker: Option<Waker>,
     calls: usize,
-    /// The guard that readiness is checked inside of.
+    /// The guard inside which readiness is checked.
     guard: Option<Arc<EndpointGuard>>,
 }
 
@@ -121,7 +121,7 @@ impl Gate {
     }
 }
 
-/// A service whose readiness the test sets. A clone has to become ready itself.
+/// A service whose readiness the test sets. Each clone must become ready itself.
 struct Gated {
     gate: Gate,
     is_reserved: bool,

@@ -1,4 +1,4 @@
-//! Requests that fly again, because the response of their run was for another request only.
+//! Requests that join the next run, because they could not share the response of their first run.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -39,7 +39,7 @@ async fn one_401_costs_one_more_run() {
     }
 }
 
-/// A handler that takes a while and responds with a status, each time.
+/// Serves a handler that takes `length` and always responds with `status`.
 async fn slow(options: FlightOptions, status: StatusCode, length: Duration) -> Site {
     let (layer, probe) = (FlightLayer::new("site").options(options), Probe::new());
     let visitor = Arc::clone(&probe);
@@ -63,7 +63,7 @@ async fn requests_that_all_time_out_run_one_at_a_time() {
     }
 }
 
-/// No request waits for others without end.
+/// No request waits for other requests forever.
 #[tokio::test]
 async fn request_is_served_alone_after_32_flights() {
     let site = Site::responding(FlightOptions::new(), |_| StatusCode::UNAUTHORIZED).await;
@@ -110,7 +110,7 @@ async fn personal_response_sends_the_others_away_at_once() {
     }
 }
 
-/// Requests that are left over keep their places, whoever arrives meanwhile.
+/// Requests that join the next run keep their places, even if other requests arrive in the meantime.
 #[tokio::test]
 async fn full_flight_refuses_none_that_flies_again() {
     let runs = Arc::new(AtomicUsize::new(0));
