@@ -100,6 +100,8 @@
 #[cfg(feature = "background")]
 pub mod background;
 #[cfg(any(feature = "guard", feature = "offload"))]
+mod caller_trace;
+#[cfg(any(feature = "guard", feature = "offload"))]
 mod config_error;
 #[cfg(any(feature = "guard", feature = "offload"))]
 mod counter;

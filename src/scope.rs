@@ -6,12 +6,14 @@
 //! Another branch of the same task is not inside the guard, because that branch is polled separately. A task id could
 //! not distinguish the two.
 //!
-//! When work moves to another thread or task (a *hop*), the scopes of its caller are captured before the hop and
-//! entered after it. A captured scope is in effect only while its permit is held, which its [`Hold`] indicates, and
-//! while the caller may wait for the work. Without a scope, a hop costs one check of a thread-local. With scopes, a hop
-//! allocates once, and once more for each permit whose scope was not captured before.
+//! When work moves to another thread or task (a *hop*), the scopes of the code that creates the work are captured, and
+//! entered after the hop. The scopes of the code that starts the work are added, since that code waits for it. A
+//! captured scope is in effect only while its permit is held, which its [`Hold`] indicates, and while the caller may
+//! wait for the work. Without a scope, a hop costs one check of a thread-local. With scopes, a hop allocates once, and
+//! once more for each permit whose scope was not captured before.
 
 use std::cell::{Cell, RefCell};
+use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -143,6 +145,8 @@ struct Hop {
     /// The scopes around the innermost one, which are rare.
     more: Vec<CapturedScope>,
     outer: CallerScopes,
+    /// The scopes in which the work was created, if it was started inside of others.
+    created: CallerScopes,
 }
 
 #[derive(Debug)]
@@ -163,10 +167,37 @@ impl CallerScopes {
         if store_innermost() {
             INNERMOST.set(Innermost::InStack);
         }
-        STACK.try_with(|stack| Self::capture_from(&mut stack.borrow_mut())).unwrap_or_default()
+        STACK.try_with(|stack| Self::capture_from(&mut stack.borrow_mut(), Self::default())).unwrap_or_default()
     }
 
-    fn capture_from(stack: &mut [Frame]) -> Self {
+    /// Adds the scopes of the current work, which starts the work that was created in these scopes, and waits for it.
+    #[inline]
+    pub(crate) fn and_current(self) -> Self {
+        if Scope::is_any() { self.and_some() } else { self }
+    }
+
+    #[cold]
+    fn and_some(self) -> Self {
+        if store_innermost() {
+            INNERMOST.set(Innermost::InStack);
+        }
+        let created = self.clone();
+        let add = |stack: &RefCell<Vec<Frame>>| {
+            let mut stack = stack.borrow_mut();
+            // Most work starts where it was created, and needs no second record.
+            if self.cover_all(&stack) { self } else { Self::capture_from(&mut stack, self) }
+        };
+        STACK.try_with(add).unwrap_or(created)
+    }
+
+    /// Returns scopes for one of several pieces of work that are started one after the other:
+    /// [`release`](Self::release) of one does not affect the others.
+    pub(crate) fn for_one_of_many(&self) -> Self {
+        let hop = |_| Arc::new(Hop::new(None, Vec::new(), self.clone(), Self::default()));
+        Self(self.0.as_ref().map(hop))
+    }
+
+    fn capture_from(stack: &mut [Frame], created: Self) -> Self {
         let (mut innermost, mut more, mut outer) = (None, Vec::new(), Self::default());
         for frame in stack.iter_mut().rev() {
             match frame.captured() {
@@ -182,8 +213,8 @@ impl CallerScopes {
                 }
             }
         }
-        let is_any = innermost.is_some() || outer.0.is_some();
-        Self(is_any.then(|| Arc::new(Hop { has_caller: AtomicBool::new(true), innermost, more, outer })))
+        let is_any = innermost.is_some() || outer.0.is_some() || created.0.is_some();
+        Self(is_any.then(|| Arc::new(Hop::new(innermost, more, outer, created))))
     }
 
     /// Enters the scopes around work that moved here from another thread or task, until the returned value is dropped.
@@ -215,12 +246,32 @@ impl CallerScopes {
         }
     }
 
+    /// Returns `true` if these scopes contain all of the current work.
+    fn cover_all(&self, stack: &[Frame]) -> bool {
+        let boundary = stack.iter().rposition(|frame| matches!(frame, Frame::Hop(_))).unwrap_or(0);
+        stack[boundary..].iter().all(|frame| self.cover(frame))
+    }
+
+    fn cover(&self, frame: &Frame) -> bool {
+        let Some(hop) = &self.0 else { return false };
+        match frame {
+            Frame::Scope(_) => false,
+            Frame::Captured(_, token) => {
+                hop.innermost.iter().chain(&hop.more).any(|scope| ptr::eq(scope.hold.as_ptr(), Arc::as_ptr(token)))
+            }
+            Frame::Hop(CallerScopes(Some(scopes))) => {
+                hop.outer.0.as_ref().is_some_and(|outer| Arc::ptr_eq(outer, scopes))
+            }
+            Frame::Hop(CallerScopes(None)) => true,
+        }
+    }
+
     /// Returns `true` if any of the scopes is still in effect.
     fn count(&self) -> bool {
         self.any(|_| true)
     }
 
-    fn any(&self, is_wanted: impl Fn(ScopeId) -> bool) -> bool {
+    fn any(&self, is_wanted: impl Fn(ScopeId) -> bool + Copy) -> bool {
         let mut next = &self.0;
         while let Some(hop) = next {
             if !hop.has_caller.load(Ordering::Relaxed) {
@@ -230,9 +281,23 @@ impl CallerScopes {
             if scopes.any(|scope| is_wanted(scope.id) && scope.hold.strong_count() > 0) {
                 return true;
             }
+            if hop.created.any(is_wanted) {
+                return true;
+            }
             next = &hop.outer.0;
         }
         false
+    }
+}
+
+impl Hop {
+    fn new(
+        innermost: Option<CapturedScope>,
+        more: Vec<CapturedScope>,
+        outer: CallerScopes,
+        created: CallerScopes,
+    ) -> Self {
+        Self { has_caller: AtomicBool::new(true), innermost, more, outer, created }
     }
 }
 

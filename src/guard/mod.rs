@@ -81,7 +81,6 @@
 pub(crate) mod acquire;
 mod blocking;
 mod builder;
-mod caller_span;
 mod core;
 mod endpoint_guard;
 #[cfg(any(feature = "tower", feature = "actix-web"))]

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `job` | the closure, then its result |
 //! | `erased_job` | the operations that the pool and the caller may perform on a job |
-//! | `caller_context` | the span, the runtime and the scopes that a job inherits from its caller |
+//! | `caller_context` | the span, the subscriber, the runtime and the scopes that a job inherits from its caller |
 //! | `context` | what a running task can ask about its caller |
 //! | `priority` | the order of queued tasks |
 

@@ -18,7 +18,7 @@ use super::producer::Producer;
 use super::running_stream::{NewStream, RunningStream, StreamTaskOptions};
 use crate::offload::blocking::BlockingPool;
 use crate::offload::error::OffloadError;
-use crate::offload::job::Priority;
+use crate::offload::job::{CallerContext, Priority};
 use crate::panic::discard;
 
 /// The default of `max_items`.
@@ -79,6 +79,8 @@ where
 ///   queued behind all tasks of its priority that are already waiting, even if the queue is full: a stream that was
 ///   admitted is not refused in the middle. So a slow reader occupies no thread, while a slow iterator (one that waits
 ///   for a line from somewhere) does.
+/// - The iterator runs in the `tracing` span and with the subscriber of the code that creates the stream, whichever code
+///   polls it.
 /// - An iterator that panics ends the stream with [`Panicked`](crate::offload::OffloadErrorKind::Panicked), after the
 ///   items before the panic. If the pool refuses a task, the stream ends with the reason. After an error, as after the
 ///   end, the stream returns `None`. The iterator has been dropped by then: on a thread of the pool, unless it was
@@ -137,7 +139,12 @@ impl BlockingPool {
         let new = NewStream {
             producer: Producer::new(iter),
             limits: BufferLimits { max_items: MAX_ITEMS, max_bytes: None },
-            tasks: StreamTaskOptions { pool: Arc::clone(&self.0), label: None, priority: Priority::Normal },
+            tasks: StreamTaskOptions {
+                pool: Arc::clone(&self.0),
+                label: None,
+                priority: Priority::Normal,
+                caller: CallerContext::capture(),
+            },
             max_wait: self.0.max_wait,
         };
         BlockingStream { ready: Chunk::default(), state: StreamState::New(Box::new(new)) }

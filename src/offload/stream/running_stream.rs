@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::buffer::{Buffer, BufferLimits, Chunk, TakeOutcome};
 use super::producer::{Producer, StreamBuffer};
 use crate::offload::error::OffloadError;
-use crate::offload::job::{Priority, TaskContext};
+use crate::offload::job::{CallerContext, Priority, TaskContext};
 use crate::offload::task::{Task, TaskHandle};
 use crate::offload::trace;
 use crate::offload::workers::Pool;
@@ -30,6 +30,8 @@ pub(super) struct StreamTaskOptions {
     pub(super) pool: Arc<Pool>,
     pub(super) label: Option<Cow<'static, str>>,
     pub(super) priority: Priority,
+    /// Captured when the stream was created.
+    pub(super) caller: CallerContext,
 }
 
 pub(super) struct RunningStream<T> {
@@ -114,7 +116,8 @@ impl<T: Send + 'static> RunningStream<T> {
             let report = |panic: &Panic| trace::panicked(&pool.config.pool, cx.label(), panic);
             producer.run(&buffer, is_one_at_a_time, report);
         };
-        let mut task = Task::new(Arc::clone(&self.tasks.pool), work).priority(self.tasks.priority);
+        let caller = self.tasks.caller.for_one_of_many();
+        let mut task = Task::with_caller(Arc::clone(&self.tasks.pool), work, caller).priority(self.tasks.priority);
         task.options.label.clone_from(&self.tasks.label);
         task.options.ignores_queue_bound = mem::replace(&mut self.is_admitted, true);
         task.max_wait = self.max_wait.take();

@@ -13,7 +13,7 @@ use super::inline::run_inline;
 use super::task::Task;
 use crate::debug::impl_debug;
 use crate::offload::error::{OffloadError, OffloadErrorKind, Progress};
-use crate::offload::job::{AwaitableJob, CallerContext, Job, RunnableJob, TaskContext, TaskOptions};
+use crate::offload::job::{AwaitableJob, Job, RunnableJob, TaskContext, TaskOptions};
 use crate::offload::trace;
 use crate::offload::workers::{QueuePosition, Workers, WorkersConfig};
 use crate::trace::is_enabled;
@@ -51,7 +51,7 @@ impl<T: Send + 'static> TaskHandle<T> {
     where
         F: FnOnce(&TaskContext) -> T + Send + 'static,
     {
-        let Task { pool, work, mut options, priority, max_wait, timeout } = task;
+        let Task { pool, work, caller, mut options, priority, max_wait, timeout } = task;
         let (workers, runtime) = pool.current_workers().map_err(|error| refuse(error, &pool.config, &options))?;
         let deadlines = TaskDeadlines::new(max_wait, timeout, options.deadline);
         if let Some(deadlines) = &deadlines {
@@ -62,7 +62,7 @@ impl<T: Send + 'static> TaskHandle<T> {
         } else if is_enabled(Level::DEBUG) {
             options.submitted_at = Some(Instant::now());
         }
-        let job = Arc::new(Job::new(pool.config.limiter_id(), options, CallerContext::capture(runtime), work));
+        let job = Arc::new(Job::new(pool.config.limiter_id(), options, caller.started_in(runtime), work));
         let refused = |error| refuse(error, &pool.config, job.options());
         let position = if workers.contains_current_thread() {
             workers.admit_inline().map_err(refused)?;

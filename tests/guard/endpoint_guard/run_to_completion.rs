@@ -197,6 +197,36 @@ async fn detached_run_goes_on_and_is_dropped_in_its_span() {
     }
 }
 
+/// A subscriber that is set for a scope, as tests and tenants do.
+#[tokio::test]
+async fn detached_run_goes_on_and_is_dropped_with_the_subscriber_of_its_scope() {
+    let guard = leak(EndpointGuard::new("subscriber"));
+    for is_in_span in [true, false] {
+        let notes = SpanNotes::default();
+        let (finish, finished) = oneshot::channel();
+        let on_drop = notes.note_on_drop();
+        let work = async move {
+            let _ = finished.await;
+            assert!(has_subscriber());
+            on_drop
+        };
+        let mut run = task::spawn(guard.run_to_completion(work));
+        let subscriber = enable_spans();
+        let span = if is_in_span { tracing::info_span!("request") } else { tracing::Span::none() };
+        span.in_scope(|| assert_pending!(run.poll()));
+        drop(subscriber);
+        drop(run);
+        assert!(finish.send(()).is_ok() && !has_subscriber());
+        yield_until(|| guard.stats().detached == 0).await;
+        assert_eq!((notes.names(), guard.stats().panicked), (vec![is_in_span.then_some("request")], 0));
+        assert_idle(guard);
+    }
+}
+
+fn has_subscriber() -> bool {
+    tracing::dispatcher::get_default(|dispatch| dispatch.is::<tracing_subscriber::Registry>())
+}
+
 #[tokio::test]
 async fn detached_run_panics_in_its_span() {
     let _spans = enable_spans();
