@@ -212,8 +212,7 @@
 //! # }
 //! ```
 //!
-//! Around the guard layer, a timeout layer releases the permit only with
-//! [`OnDisconnect::Cancel`](OnDisconnect::Cancel).
+//! Around the guard layer, a timeout layer releases the permit only with [`OnDisconnect::Cancel`].
 
 #[cfg(feature = "actix-web")]
 pub mod actix;
