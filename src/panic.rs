@@ -191,7 +191,7 @@ fn replace_location(location: Option<Arc<str>>) -> Option<Arc<str>> {
 }
 
 /// Catches a panic that is not returned to any caller, and keeps the recorded location of the panic before it.
-fn catch_unrecorded(work: impl FnOnce()) -> Result<(), Payload> {
+pub(crate) fn catch_unrecorded(work: impl FnOnce()) -> Result<(), Payload> {
     let is_catching = CATCHING.replace(false);
     let result = catch_unwind(AssertUnwindSafe(work));
     CATCHING.set(is_catching);

@@ -14,7 +14,8 @@ use super::source::{OwnedPermitSource, PermitSource};
 use super::trace;
 use crate::caller_trace::CallerTrace;
 use crate::detached::DetachedEntry;
-use crate::panic::discard;
+use crate::panic::{catch, discard};
+use crate::scope::CallerScopes;
 
 /// Polls work that holds `permit`, in the scope of its guard.
 ///
@@ -54,14 +55,18 @@ pub(crate) struct GuardedWork<F, S: PermitSource> {
     /// first poll has returned `Pending`. They can't be read later, because a layer need not enter its span when it
     /// drops the work.
     trace: Option<CallerTrace>,
+    /// The scopes of the guards that the caller is inside, which are in effect while the caller waits for the work.
+    /// `None` until the first poll.
+    outer: Option<CallerScopes>,
 }
 
 impl<F: Future, S: PermitSource> GuardedWork<F, S> {
     pub(crate) fn new(work: Pin<Box<F>>, permit: HeldPermit<S>) -> Self {
-        Self { work, permit: Some(permit), trace: None }
+        Self { work, permit: Some(permit), trace: None, outer: None }
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let _outer = self.outer.get_or_insert_with(CallerScopes::capture).enter();
         let poll = poll_with_permit(&mut self.permit, self.work.as_mut(), cx);
         if poll.is_pending() && self.trace.is_none() {
             self.trace = Some(CallerTrace::capture());
@@ -84,7 +89,11 @@ impl<F: Future, S: PermitSource> GuardedWork<F, S> {
         let guard = permit.source().guard();
         let core = guard.core();
         let caller = self.trace.clone().unwrap_or_default();
-        let key_hash = caller.enter(|| trace::detached(permit.source()));
+        // Work is also detached while its caller unwinds, and subscribers are user code.
+        let key_hash = catch(|| caller.enter(|| trace::detached(permit.source()))).ok().flatten();
+        if let Some(outer) = &self.outer {
+            outer.release();
+        }
         core.counters.detached.add(1);
         let entry = DetachedEntry::new(core.name);
         Some(DetachedWork { work: Some(self), guard, key_hash, caller, entry, max_run, deadline: None })
@@ -159,7 +168,9 @@ impl<F: Future, S: OwnedPermitSource> Drop for DetachedWork<F, S> {
     fn drop(&mut self) {
         // First, since the destructor of the work may panic.
         self.core().counters.ended_detached.add(1);
-        let caller = self.caller.clone();
-        caller.enter(|| self.cut_off("its runtime ended: close the guard and wait for drained() first"));
+        let (caller, reason) = (self.caller.clone(), "its runtime ended: close the guard and wait for drained() first");
+        let _ = catch(|| caller.enter(|| self.cut_off(reason)));
+        // Has an effect only if the subscriber panicked on entering the span.
+        self.cut_off(reason);
     }
 }

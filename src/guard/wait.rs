@@ -136,8 +136,7 @@ impl PermitWait {
 
     /// Removes the caller from the queue, because the caller was dropped.
     pub(super) fn leave(&mut self, source: &mut impl PermitSource) {
-        if self.is_queued() {
-            self.cancel(source);
+        if self.is_queued() && self.cancel(source) != CancelOutcome::AlreadyEnded {
             trace::left(source.core(), self.record.as_deref());
         }
     }
@@ -175,11 +174,13 @@ impl PermitWait {
         }
     }
 
-    fn cancel(&mut self, source: &mut impl PermitSource) {
-        let Some(waiter) = self.waiter.take() else { return };
-        if source.cancel(waiter) == CancelOutcome::Released {
+    fn cancel(&mut self, source: &mut impl PermitSource) -> CancelOutcome {
+        let Some(waiter) = self.waiter.take() else { return CancelOutcome::AlreadyEnded };
+        let outcome = source.cancel(waiter);
+        if outcome == CancelOutcome::Released {
             source.notify_if_drained();
         }
+        outcome
     }
 }
 

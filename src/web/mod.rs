@@ -48,7 +48,7 @@
 //!
 //! | error | status | `type` | `Retry-After` |
 //! |---|---|---|---|
-//! | [`TooManyWaiters`](crate::guard::FlightErrorKind::TooManyWaiters) | 503 | <span id="too-many-waiters">`too-many-waiters`</span> | 1 |
+//! | [`TooManyWaiters`](crate::guard::FlightErrorKind::TooManyWaiters), or 32 runs without a response | 503 | <span id="too-many-waiters">`too-many-waiters`</span> | 1 |
 //! | [`Timeout`](crate::guard::FlightErrorKind::Timeout) | 503 | `timeout` | 1 |
 //! | [`Panicked`](crate::guard::FlightErrorKind::Panicked), the shared work | 500 | <span id="panicked">`panicked`</span> | |
 //! | [`Closed`](crate::guard::FlightErrorKind::Closed) | 503 | `closed` | |
@@ -121,7 +121,7 @@
 //! | a body that ends early | one, as a 500 | it is not complete |
 //!
 //! One of the requests that join the next run leads it, and its response is shared by the same rules, so these requests
-//! still run one at a time. A request that has joined 32 runs without getting a response is served alone.
+//! still run one at a time. A request that has joined 32 runs without getting a response is refused (`too-many-waiters`).
 //! [`max_wait`](FlightOptions::max_wait) limits the total wait of a request over all its runs, and
 //! [`max_waiters`](FlightOptions::max_waiters) does not refuse a request that joins the next run.
 //!

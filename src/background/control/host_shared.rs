@@ -2,6 +2,7 @@
 
 #[cfg(feature = "probe-listener")]
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio::runtime::Handle;
@@ -13,6 +14,7 @@ use super::message::SupervisorMessage;
 use crate::background::error::HostError;
 use crate::background::status::{HostEvent, HostEvents, HostStatus, ShutdownReport};
 use crate::sync::lock;
+use crate::wake::Contained;
 
 /// The shared state of one host.
 #[derive(Debug)]
@@ -119,14 +121,14 @@ impl HostShared {
     /// Waits until the host has ended.
     pub(crate) async fn ended(&self) -> Result<HostOutcome, HostError> {
         let mut outcome = self.outcome.subscribe();
-        let supervisor_is_gone = self.inbox.closed();
+        let (has_outcome, supervisor_is_gone) = (pin!(outcome.wait_for(Option::is_some)), pin!(self.inbox.closed()));
         tokio::select! {
             biased;
             // `self` holds the sender, so the channel is not closed.
-            outcome = outcome.wait_for(Option::is_some) => {
+            outcome = Contained(has_outcome) => {
                 outcome.ok().and_then(|outcome| outcome.clone()).ok_or(HostError::SupervisorGone)
             }
-            () = supervisor_is_gone => {
+            () = Contained(supervisor_is_gone) => {
                 let outcome = self.outcome.borrow().clone();
                 outcome.ok_or(HostError::SupervisorGone)
             }

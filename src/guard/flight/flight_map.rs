@@ -108,6 +108,8 @@ where
         let scope = Scope::enter(self.scope(entry), &mut hold);
         drop(work);
         drop(scope);
+        // The entry may be reused from the next statement on.
+        drop(hold);
         let mut panics = FirstPanic::default();
         panics.run(|| wake_all(self.shard(entry).finish_cancel(entry.index()).wakers));
         panics.finish(|| self.notify_if_closed(entry));

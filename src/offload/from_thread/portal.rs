@@ -1,6 +1,7 @@
 //! [`Portal`], which gives threads without a runtime access to async code.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::thread;
 
@@ -12,6 +13,7 @@ use super::error::FromThreadError;
 use super::portal_task::PortalTask;
 use crate::debug::impl_debug;
 use crate::park::runs_async_tasks;
+use crate::wake::Contained;
 
 /// Runs async code for threads that have no runtime. The type corresponds to `anyio.from_thread.BlockingPortal`.
 ///
@@ -158,7 +160,7 @@ impl Portal {
     ///
     /// Dropping the future changes nothing.
     pub async fn drained(&self) {
-        self.0.tasks.wait().await;
+        Contained(pin!(self.0.tasks.wait())).await;
     }
 
     pub(super) fn runtime(&self) -> &Handle {

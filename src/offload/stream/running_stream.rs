@@ -123,7 +123,12 @@ impl<T: Send + 'static> RunningStream<T> {
         task.max_wait = self.max_wait.take();
         // A refused task is dropped here, together with the iterator, which is user code.
         match catch(|| task.start()) {
-            Ok(Ok(task)) => self.task = Some(task),
+            Ok(Ok(task)) => {
+                // The earlier task has parked the iterator, and only has to return.
+                if let Some(earlier) = self.task.replace(task) {
+                    earlier.forget();
+                }
+            }
             Ok(Err(error)) => self.failure = Some(error),
             Err(panic) => {
                 trace::panicked(&self.tasks.pool.config.pool, self.tasks.label.as_deref(), &panic);

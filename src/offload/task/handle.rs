@@ -97,6 +97,13 @@ impl<T> TaskHandle<T> {
         }
     }
 
+    /// Drops the handle of a task that is about to return: the task is neither cancelled nor reported as abandoned.
+    pub(in crate::offload) fn forget(mut self) {
+        if let Some(job) = self.job.take() {
+            drop(job.abandon(None));
+        }
+    }
+
     /// Returns `true` if the result is available, or was taken.
     #[must_use]
     pub fn is_finished(&self) -> bool {

@@ -122,6 +122,11 @@ impl FlightOptions {
     }
 
     /// Returns `true` if a refusal may depend on the head of its request, which then must be kept.
+    #[cfg(feature = "actix-web")]
+    pub(super) fn is_detached(&self) -> bool {
+        self.detached
+    }
+
     pub(super) fn keeps_head(&self) -> bool {
         self.on_refusal.is_set()
     }

@@ -16,7 +16,7 @@ use super::mark::{FlightId, FlightMark};
 use super::vary::{Fields, Variant};
 use super::{FlightHead, FlightKey, FlightOptions};
 use crate::debug::impl_debug;
-use crate::guard::{CallerWait, FlightError, SingleFlight};
+use crate::guard::{CallerWait, FlightError, FlightErrorKind, SingleFlight};
 use crate::name::intern;
 use crate::sync::{Mutex, lock};
 use crate::web::request_head::HeadView;
@@ -111,6 +111,12 @@ impl<R, A: Clone + Send + Sync + 'static> ResponseFlight<R, A> {
     fn build(name: &'static str, key_of: Option<Arc<KeyOf<R>>>, options: FlightOptions) -> Arc<Self> {
         let flight = options.flight(name);
         Arc::new(Self { name, id: FlightId::new(), flight, options, key_of, bypass: Bypass::new() })
+    }
+
+    /// Returns the name of the flight if its runs continue when all of their requests have left.
+    #[cfg(feature = "actix-web")]
+    pub(crate) fn detached_name(&self) -> Option<&'static str> {
+        self.options.is_detached().then_some(self.name)
     }
 
     /// Returns the flight itself, to close and drain it, and for its statistics.
@@ -209,10 +215,8 @@ impl<R, A: Clone + Send + Sync + 'static> ResponseFlight<R, A> {
             }
             unserved = Some(request);
         }
-        match unserved {
-            Some(request) => FlightReply::ServeAlone(request),
-            None => unreachable!("a request that was served has its response"),
-        }
+        // Served alone, the requests that are left would all run at once.
+        refused(FlightError::from_kind(FlightErrorKind::TooManyWaiters).into(), unserved)
     }
 }
 

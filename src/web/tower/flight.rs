@@ -32,7 +32,7 @@ use crate::web::{ClientLink, FlightOptions, Refusal};
 /// response.
 ///
 /// In axum, use [`web::axum::FlightLayer`](crate::web::axum::FlightLayer), which is the same layer for axum's body
-/// type.
+/// type and for axum's `ConnectInfo<ClientLink>`.
 pub type FlightLayer = FlightLayerFor<AnyBody>;
 
 /// [`FlightLayer`] for one kind of body.

@@ -199,7 +199,11 @@ where
                     let permit = match poll {
                         Poll::Ready(Ok(mut permit)) => {
                             if let Poll::Ready(result) = poll_ready_inside(permit.as_mut(), &mut inner, cx) {
-                                result?;
+                                if let Err(error) = result {
+                                    // No other request runs inside the guard while these values are dropped.
+                                    drop((inner, request));
+                                    return Poll::Ready(Err(error));
+                                }
                                 this.run(permit, inner, K::untouched(request));
                                 continue;
                             }

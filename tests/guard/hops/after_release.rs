@@ -64,3 +64,33 @@ fn call_waits_for_the_next_holder() {
         work.await.unwrap()
     });
 }
+
+/// The caller of a run to completion gives up, inside another guard that it still holds. What the run has started no
+/// longer belongs to that caller, whether it was started before or after.
+#[test]
+fn run_that_continues_without_its_caller_leaves_the_guards_of_that_caller() {
+    use onelane::{EndpointGuard, run_blocking};
+    static OUTER: EndpointGuard = EndpointGuard::new("outer");
+    static INNER: EndpointGuard = EndpointGuard::new("inner");
+
+    let runtime = support::runtimes::multi_thread(2);
+    let acquired = runtime.block_on(async {
+        let (give_up, given_up) = std::sync::mpsc::channel();
+        let (report, mut reports) = tokio::sync::mpsc::unbounded_channel();
+        let acquire = move || {
+            given_up.recv().unwrap();
+            report.send(OUTER.acquire_blocking().map(drop)).unwrap();
+        };
+        let task = OUTER.run(async {
+            let mut run = Box::pin(INNER.run_to_completion(async move { run_blocking(acquire).await.unwrap() }));
+            poll_fn(|cx| Poll::Ready(assert!(run.as_mut().poll(cx).is_pending()))).await;
+            drop(run);
+            give_up.send(()).unwrap();
+            // The task waits, as any other caller does, until this permit is released.
+            until("the task waits or ends", || OUTER.stats().waiting == 1 || OUTER.stats().refused == 1).await;
+        });
+        task.await.unwrap();
+        reports.recv().await.unwrap()
+    });
+    assert_eq!(acquired, Ok(()));
+}

@@ -224,6 +224,38 @@ fn service_that_fails_to_become_ready_fails_the_request_and_releases_the_permit(
     assert_eq!((guard.stats().held, gate.calls()), (0, 0));
 }
 
+/// No other request may run inside the guard while the service is being dropped.
+#[test]
+fn service_that_fails_to_become_ready_is_dropped_before_the_permit() {
+    #[derive(Clone)]
+    struct Failing(Arc<EndpointGuard>, Arc<Mutex<Vec<usize>>>);
+
+    impl Drop for Failing {
+        fn drop(&mut self) {
+            self.1.lock().unwrap().push(self.0.stats().held);
+        }
+    }
+
+    impl<B> Service<Request<B>> for Failing {
+        type Response = Response<AnyBytes>;
+        type Error = &'static str;
+        type Future = Ready<Result<Response<AnyBytes>, &'static str>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
+            Poll::Ready(Err("not ready"))
+        }
+
+        fn call(&mut self, _: Request<B>) -> Self::Future {
+            ready(Err("called"))
+        }
+    }
+
+    let (guard, held) = (Arc::new(EndpointGuard::new("failing")), Arc::new(Mutex::new(Vec::new())));
+    let mut service = GuardLayer::new(&guard).layer(Failing(Arc::clone(&guard), Arc::clone(&held)));
+    assert_eq!(assert_ready_err!(spawn(service.call(request())).poll()), "not ready");
+    assert_eq!((&**held.lock().unwrap(), guard.stats().held), (&[1][..], 0));
+}
+
 #[test]
 fn panic_of_the_readiness_releases_the_permit_at_once() {
     let (guard, gate) = (Arc::new(EndpointGuard::new("panics")), Gate::default());
