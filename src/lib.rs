@@ -66,11 +66,11 @@
 //! | `actix-web` | [`web::actix`]: middlewares, the extractor, errors as responses (implies `guard`) |
 //! | `cron` | [`Every::cron`](background::Every::cron): cron expressions, in any time zone (implies `background`) |
 //! | `probe-listener` | [probes on a separate port](background::ServiceHostBuilder::probe_listener) (implies `background`) |
-//! | `serde` | `Serialize` for statistics, statuses and reports (implied by the adapters) |
+//! | `serde` | `Serialize` for statistics, statuses and reports, and for what these contain (implied by the adapters) |
 //! | `full` | all of the above |
 //!
-//! With `offload`, the features `axum` and `actix-web` include handlers that run on a pool. With `background`, they
-//! include probe routes.
+//! With `offload`, the features `axum` and `actix-web` include handlers that run on a pool, and with `cpu` also
+//! `cpu_handler`. With `background`, they include probe routes.
 //!
 //! # More
 //!

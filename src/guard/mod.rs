@@ -25,7 +25,7 @@
 //! | `let _ = guard.acquire().await?;` | the permit is released at once | `let _permit = …`[^let] |
 //! | a guard created in the handler | each request has its own | a `static`, or an `Arc` in the app's state |
 //! | `const GUARD: EndpointGuard` | each use is another guard | `static` |
-//! | `guard.run_to_completion(…)` on an `Arc` | "does not live long enough" | `run_to_completion_owned(…)` |
+//! | `guard.run_to_completion(…)` on an `Arc` | "does not live long enough"[^arc] | `run_to_completion_owned(…)` |
 //! | `GuardLayer::new(EndpointGuard::new(…))` for each of two routes | each route has its own guard | one layer, cloned |
 //! | a timeout layer around a guard layer | the permit is kept | it [behind the guard layer](crate::web#time-limits) |
 //! | `flight.run("page", …)` for a personal page | users get each other's page | a key that contains the user |
@@ -33,6 +33,8 @@
 //! | `acquire` while holding a [`Permit`] of the same guard | the caller waits for itself | `run`, or a `max_wait` |
 //!
 //! [^let]: Clippy's lint `let_underscore_must_use` detects this mistake.
+//!
+//! [^arc]: Or, if the `Arc` is borrowed: "borrowed data escapes outside of function".
 //!
 //! Where clients can choose arbitrary keys, set [`max_keys`](KeyedGuardBuilder::max_keys) as well.
 //!

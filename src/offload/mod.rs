@@ -53,7 +53,8 @@
 //! When a runtime shuts down, it waits for the running tasks of a [`BlockingPool`], as it does for every
 //! `spawn_blocking` call. Queued tasks fail, and idle threads don't delay the shutdown. A [`CpuPool`] continues.
 //!
-//! A task runs inside the `tracing` span and the runtime of its caller.
+//! A task, a stream and the async code of a portal run in the `tracing` span and with the subscriber of the code that
+//! creates them, whichever code polls them, and in the runtime of their caller. Values of `task_local!` stay behind.
 //!
 //! # Logs
 //!

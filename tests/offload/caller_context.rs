@@ -7,7 +7,7 @@ use futures::{StreamExt, stream};
 use onelane::guard::AcquireErrorKind;
 use onelane::offload::from_thread::Portal;
 use onelane::offload::{BlockingPool, iter_from_stream};
-use onelane::{CpuPool, EndpointGuard};
+use onelane::{CpuPool, EndpointGuard, run_blocking};
 use support::leak;
 use support::runtimes::multi_thread;
 use tokio::runtime::Handle;
@@ -169,4 +169,23 @@ fn work_counts_as_inside_the_guards_of_its_creator_and_of_its_user() {
         let (task, items) = guard.run(creator).await.unwrap();
         assert_eq!((task.await.unwrap(), items.map(Result::unwrap).collect::<Vec<_>>().await), (false, vec![false; 3]));
     });
+}
+
+tokio::task_local! {
+    static REQUEST: u32;
+}
+
+#[tokio::test]
+async fn task_local_values_are_not_carried() {
+    let read = || REQUEST.try_with(|request| *request).ok();
+    let both = async { (read(), run_blocking(read).await.unwrap()) };
+    assert_eq!(REQUEST.scope(7, both).await, (Some(7), None));
+}
+
+/// `run` is an async fn: its task is created where its future is first polled.
+#[test]
+fn future_of_run_takes_the_span_of_its_first_poll() {
+    let runtime = multi_thread(2);
+    let future = with_subscriber(Some("creator"), || run_blocking(seen));
+    assert_eq!(with_subscriber(Some("user"), || runtime.block_on(future)).unwrap(), (Some("user"), true));
 }

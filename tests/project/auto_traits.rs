@@ -18,9 +18,10 @@ use bytes::Bytes;
 use http_body_util::Full;
 use onelane::background::{
     Backoff, BlockingContext, BuildError, CleanUp, Exit, ExitKind, ExitReason, HostError, HostEvent, HostEvents,
-    HostHandle, HostPhase, HostStatus, Intensity, Placement, ProbeAnswer, Restart, RunContext, Service, ServiceHost,
-    ServiceHostBuilder, ServiceReport, ServiceState, ServiceStatus, ShutdownReport, StartContext, StartPhase,
-    StopContext, Supervision, TickContext, TickStatus, TimeLimit, Trigger, TriggerError, service_fn,
+    HostHandle, HostPhase, HostStatus, Intensity, ManagedSnapshot, Placement, ProbeAnswer, Restart, RunContext,
+    Service, ServiceHost, ServiceHostBuilder, ServiceReport, ServiceState, ServiceStatus, ShutdownReport, StartContext,
+    StartPhase, StopContext, Supervision, TickContext, TickStatus, TimeLimit, Trigger, TriggerError, UnfinishedWork,
+    service_fn,
 };
 use onelane::guard::futures::{
     Acquire, AcquireAll, AcquireKey, AcquireKeyOwned, AcquireOwned, Run, RunKeyed, RunKeyedToCompletion,
@@ -373,4 +374,14 @@ fn debug_output_names_the_keyed_type_and_its_guard_but_no_key() {
         assert!(!text.contains(SECRET), "{text}");
     }
     assert!(format!("{:?}", guard.acquire_all([SECRET])).starts_with("AcquireAll"));
+}
+
+/// What the feature table says of `serde`.
+#[test]
+fn statistics_statuses_and_reports_and_what_they_contain_can_be_serialized() {
+    fn serializes<T: serde::Serialize>() {}
+
+    serializes::<(GuardStats, FlightStats, PoolStats, RunningTask, LimiterStats)>();
+    serializes::<(HostStatus, HostPhase, ServiceStatus, ServiceState, TickStatus, Placement, ManagedSnapshot)>();
+    serializes::<(ShutdownReport, ServiceReport, UnfinishedWork, Trigger, Exit, ExitKind, CleanUp)>();
 }

@@ -20,6 +20,8 @@ mod timetable;
 mod calendar;
 #[cfg(feature = "cron")]
 mod cron;
+#[cfg(feature = "cron")]
+mod cron_fields;
 
 #[cfg(all(test, feature = "cron"))]
 mod cron_tests;

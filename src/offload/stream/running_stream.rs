@@ -16,10 +16,17 @@ use crate::offload::trace;
 use crate::offload::workers::Pool;
 use crate::panic::{Panic, catch};
 
+/// The default of `max_items` for items whose size is known, so that `max_bytes` limits their memory.
+const MAX_ITEMS: usize = 1024;
+/// The default of `max_items` for items of unknown size.
+const MAX_ITEMS_OF_UNKNOWN_SIZE: usize = 16;
+
 /// A stream before it is polled.
 pub(super) struct NewStream<T> {
     pub(super) producer: Producer<T>,
-    pub(super) limits: BufferLimits,
+    /// `None` for the default.
+    pub(super) max_items: Option<usize>,
+    pub(super) max_bytes: usize,
     pub(super) tasks: StreamTaskOptions,
     /// How long the first task may be queued.
     pub(super) max_wait: Option<Duration>,
@@ -51,7 +58,11 @@ pub(super) struct RunningStream<T> {
 
 impl<T: Send + 'static> RunningStream<T> {
     pub(super) fn new(new: NewStream<T>) -> Self {
-        let NewStream { producer, limits, tasks, max_wait } = new;
+        let NewStream { producer, max_items, max_bytes, tasks, max_wait } = new;
+        let is_size_known = producer.size.is_known();
+        let default_items = if is_size_known { MAX_ITEMS } else { MAX_ITEMS_OF_UNKNOWN_SIZE };
+        let max_items = max_items.unwrap_or(default_items);
+        let limits = BufferLimits { max_items, max_bytes: is_size_known.then_some(max_bytes) };
         let buffer = Arc::new(Buffer::new(limits, producer));
         Self { buffer, tasks, max_wait, is_admitted: false, task: None, failure: None, end: None }
     }

@@ -180,6 +180,19 @@ async fn too_many_panics_fail_a_service_that_is_never_restarted() {
     assert!(text.starts_with(expected), "{text}");
 }
 
+/// What `raise_exceptions` does in fastapi-utils: the calls end, the rest goes on.
+#[tokio::test(start_paused = true)]
+async fn degradable_service_that_is_never_restarted_ends_alone_after_a_failed_call() {
+    let service = periodic("tick", Every::secs(10).give_up_after(1), |_| async { Err("no connection".into()) });
+    let host = started(service.restart(Restart::Never).degradable()).await;
+    let handle = host.handle();
+    sleep(100.seconds()).await;
+    assert_eq!(ticks(&handle).runs(), 1);
+    assert!(matches!(state(&handle), ServiceState::Failed));
+    assert!(!handle.status().phase().is_stopping());
+    assert!(host.shutdown().await.is_ok());
+}
+
 #[tokio::test(start_paused = true)]
 async fn host_gives_up_after_too_many_restarts() {
     let service = periodic("tick", Every::secs(1).give_up_after(1), |_| async { Err("always".into()) });
