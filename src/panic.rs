@@ -142,6 +142,8 @@ impl fmt::Display for Panic {
 
 thread_local! {
     static CATCHING: Cell<bool> = const { Cell::new(false) };
+    /// `true` if the next panic is expected, and is no news for anybody.
+    static MUTED: Cell<bool> = const { Cell::new(false) };
     /// `true` if there may be a [`LOCATION`], so that work that does not panic need not look at it.
     static HAS_LOCATION: Cell<bool> = const { Cell::new(false) };
     static LOCATION: RefCell<Option<Arc<str>>> = const { RefCell::new(None) };
@@ -160,6 +162,16 @@ pub(crate) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
 #[cfg(feature = "offload")]
 pub(crate) fn catch_owned<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
     catch_at(work).map_err(|(payload, location)| Panic::new(message_of(&*payload), location, Some(payload)))
+}
+
+/// Runs `work`, whose panics on this thread are not shown to the panic hooks that were there before this crate's.
+/// With `false`, code inside of such work shows them again.
+#[cfg(feature = "offload")]
+pub(crate) fn with_hook_muted<T>(is_muted: bool, work: impl FnOnce() -> T) -> T {
+    let was_muted = MUTED.replace(is_muted);
+    let result = catch_unwind(AssertUnwindSafe(work));
+    MUTED.set(was_muted);
+    result.unwrap_or_else(|payload| resume_unwind(payload))
 }
 
 /// Runs `work` and returns its panic's payload and location.
@@ -237,7 +249,9 @@ fn record_locations() {
             let location = info.location().map(|location| Arc::from(location.to_string()));
             replace_location(location);
         }
-        previous(info);
+        if !MUTED.try_with(Cell::get).unwrap_or(false) {
+            previous(info);
+        }
     }));
 }
 

@@ -53,7 +53,7 @@
 //! | the same work once its caller has gone and it continues in its own task | yes |
 //! | a task whose handle was dropped or detached, an abandoned task, a run whose leader has left | no: nobody waits for it |
 //! | any of these once the permit was released | no |
-//! | a task of `tokio::spawn`, a thread, a part of a `par_iter` that rayon moves to another thread | no |
+//! | a task of `tokio::spawn`, a thread, a part of a `par_iter` | no |
 //!
 //! A task in the last row is a separate caller: it waits until the permit is released. If the work waits for the task
 //! meanwhile, both wait forever. Use `run_blocking`, `run_cpu` or a `Portal` there, or a `max_wait`.

@@ -98,8 +98,6 @@ pub use self::builder::{BlockingPoolBuilder, PoolBuilder};
 #[cfg(feature = "cpu")]
 pub use self::cpu::{CpuPool, run_cpu};
 pub use self::error::{OffloadError, OffloadErrorKind, Progress};
-#[cfg(feature = "cpu")]
-pub use self::error::{PoolBuildError, PoolBuildErrorKind};
 pub use self::job::{Cancelled, Priority, TaskContext};
 pub use self::limiter::{
     AcquireTokens, AcquireTokensOwned, CapacityLimiter, HeldTokens, LimiterError, LimiterPermit, LimiterStats,

@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::error::FromThreadError;
 use super::portal_task::PortalTask;
 use crate::debug::impl_debug;
+use crate::own_runtime::OwnRuntime;
 use crate::park::runs_async_tasks;
 
 /// Runs async code for threads that have no runtime. The type corresponds to `anyio.from_thread.BlockingPortal`.
@@ -91,7 +92,7 @@ impl Portal {
     /// # }
     /// ```
     pub fn start() -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let runtime = OwnRuntime::build(&mut Builder::new_current_thread())?;
         let inner = PortalInner::new(runtime.handle().clone());
         let tasks = inner.tasks.clone();
         let run = move || runtime.block_on(tasks.wait());

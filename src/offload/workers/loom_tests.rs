@@ -21,7 +21,9 @@ use super::threads::{SpawnError, WorkerThreads};
 use super::worker::Worker;
 use super::workers::Workers;
 use crate::offload::error::{OffloadError, OffloadErrorKind};
-use crate::offload::job::{AwaitableJob, CallerContext, Job, Priority, RunnableJob, TaskContext, TaskOptions};
+use crate::offload::job::{
+    AwaitableJob, CallerContext, Job, Priority, RunnableJob, TaskContext, TaskOptions, TaskPlace,
+};
 use crate::offload::limiter::{CapacityLimiter, SharedLimiter};
 use crate::semaphore::{EnqueueOutcome, TokenSemaphore, Tokens};
 use crate::sync::{Mutex, lock};
@@ -131,7 +133,7 @@ impl World {
             running.fetch_sub(1, Ordering::SeqCst);
             ran.fetch_add(1, Ordering::SeqCst);
         });
-        Arc::new(Job::new(0, TaskOptions::default(), CallerContext::default(), work))
+        Arc::new(Job::new(TaskPlace::default(), TaskOptions::default(), CallerContext::default(), work))
     }
 
     fn submit(&self) -> Arc<UnitJob> {

@@ -54,7 +54,7 @@ async fn nested_task_runs_without_a_token_and_has_its_own_context() {
 }
 
 #[tokio::test]
-async fn nested_cpu_task_runs_inline_even_inside_par_iter() {
+async fn task_that_a_part_of_a_task_blocks_on_takes_a_token() {
     use rayon::prelude::*;
 
     let pool = CpuPool::builder("two").threads(2).build();
@@ -64,6 +64,19 @@ async fn nested_cpu_task_runs_inline_even_inside_par_iter() {
         (0..1_000).into_par_iter().map(one).sum::<u64>()
     });
     assert_eq!(soon("all tasks end", sum).await, Ok(499_500));
+    assert_eq!(pool.stats().started, 1_001);
+}
+
+#[tokio::test]
+async fn nested_cpu_task_runs_on_the_thread_of_its_caller() {
+    let pool = CpuPool::builder("one").threads(1).build();
+    let inner = pool.clone();
+    let threads = pool.run(move || {
+        let thread = || std::thread::current().id();
+        (futures::executor::block_on(inner.run(thread)).unwrap(), thread())
+    });
+    let (inside, outside) = soon("both tasks end", threads).await.unwrap();
+    assert_eq!(inside, outside);
 }
 
 #[tokio::test]
