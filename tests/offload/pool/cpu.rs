@@ -17,7 +17,7 @@ use onelane::{CpuPool, OffloadError};
 use rayon::ThreadPoolBuilder;
 use rayon::prelude::*;
 use tokio::task::JoinSet;
-use tokio::time::{advance, timeout};
+use tokio::time::{Instant, advance, sleep, timeout};
 use tokio_test::{assert_pending, task};
 
 use crate::runtimes::runtimes;
@@ -269,6 +269,22 @@ async fn thread_that_starts_too_late_uses_the_clock_of_the_caller() {
     assert_eq!(error, OffloadErrorKind::QueueTimeout);
     let waited = error.waited().unwrap();
     assert_eq!((waited, pool.stats().started), (MS * 60, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn paused_clock_stands_still_while_a_task_runs() {
+    let (pool, start) = (pool("one", 1), Instant::now());
+    let busy = || thread::sleep(MS * 50);
+    assert_eq!(timeout(Duration::from_secs(100), pool.run(busy)).await, Ok(Ok(())));
+    let four = join_all((0..4).map(|_| pool.run(busy)));
+    assert_eq!(timeout(Duration::from_secs(100), four).await, Ok(vec![Ok(()); 4]));
+    // The result of a started task, and a task that is dropped.
+    let task = pool.task(|_| 7).start().unwrap();
+    assert_eq!(timeout(Duration::from_secs(100), task).await, Ok(Ok(7)));
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    drop(task::spawn(pool.run(busy)).poll());
+    sleep(Duration::from_secs(100)).await;
+    assert_eq!(start.elapsed(), Duration::from_secs(100));
 }
 
 #[test]
