@@ -5,7 +5,7 @@
 
 use std::process::{Command, Output};
 use std::time::Duration;
-use std::{env, fs};
+use std::{env, fs, panic};
 
 use onelane::offload::OffloadErrorKind;
 use onelane::offload::from_thread::Portal;
@@ -58,6 +58,12 @@ fn first_panic_of_a_process_that_holds_a_task_does_not_abort_it() {
 }
 
 #[test]
+fn destructor_of_a_task_leaves_the_panic_hook_alone() {
+    let output = run("destructor");
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
 fn nested_task_where_tokio_refuses_to_block_runs_without_a_word() {
     let output = run("nested");
     assert!(output.status.success(), "{output:?}");
@@ -73,6 +79,7 @@ fn scenario_of_the_tests_above() {
         "first cpu task" => first_cpu_task(),
         "portal" => portal(),
         "first panic" => first_panic(),
+        "destructor" => destructor(),
         "nested" => nested(),
         other => panic!("there is no scenario {other:?}"),
     }
@@ -107,6 +114,19 @@ fn first_panic() {
             panic!("the first panic of the process");
         });
         assert!(holds.await.unwrap_err().is_panic());
+    });
+}
+
+/// The crate calls the hook that was there before its first work, and knows the location from then on.
+fn destructor() {
+    current_thread().block_on(async {
+        let pool = BlockingPool::builder("paused").max_running(1).build();
+        pool.limiter().set_total(0);
+        drop(pool.task(|_| ()).start().unwrap());
+        panic::set_hook(Box::new(|_| ()));
+        pool.limiter().set_total(1);
+        let error = pool.run(|| -> u8 { panic!("the task's own panic") }).await.unwrap_err();
+        assert!(error.panic().unwrap().location().is_some(), "{error:?}");
     });
 }
 
