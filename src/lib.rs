@@ -60,7 +60,7 @@
 //! | `guard` | [`guard`]: guards for an endpoint or for each key, and single flights |
 //! | `offload` | [`offload`]: pools for blocking work, streams from blocking iterators, the capacity limiter |
 //! | `background` | [`background`]: services that start before the server and stop after it |
-//! | `cpu` | [`run_cpu`] and [`CpuPool`]: computations on a dedicated rayon pool (implies `offload`) |
+//! | `cpu` | [`run_cpu`] and [`CpuPool`]: computations on threads of their own (implies `offload`) |
 //! | `tower` | [`web::tower`]: layers for any tower service, such as those of tonic and hyper (implies `guard`) |
 //! | `axum` | [`web::axum`]: layers for axum's routes, the extractor, errors as responses (implies `tower`) |
 //! | `actix-web` | [`web::actix`]: middlewares, the extractor, errors as responses (implies `guard`) |
@@ -119,6 +119,8 @@ mod managed;
 mod name;
 #[cfg(feature = "offload")]
 pub mod offload;
+#[cfg(any(feature = "offload", feature = "background"))]
+mod own_runtime;
 #[cfg(any(feature = "guard", feature = "offload", feature = "background"))]
 mod panic;
 #[cfg(any(feature = "guard", feature = "offload"))]

@@ -1,8 +1,9 @@
 //! [`catch`] and [`catch_owned`], which run user code and turn its panic into a value with message and location.
 //!
 //! The payload of a panic does not contain the location of the panic: only the panic hook receives it. So the first
-//! [`catch`] of the process installs a hook that records the location for the current thread and then calls the
-//! previous hook. A thread that is panicking never installs the hook, because the standard library forbids it.
+//! [`catch_work`] or [`catch_owned`] of the process installs a hook that records the location for the current thread and
+//! then calls the previous hook. A thread that is panicking never installs the hook, because the standard library
+//! forbids it. Destructors use [`catch`], which never installs it.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -20,8 +21,8 @@ use crate::debug::impl_debug;
 /// panic](Self::resume_unwind). The panic of a flight or a service has only the message, because all callers of the
 /// flight and all readers of the status get the panic, and a payload cannot be cloned.
 ///
-/// Only the panic hook of the process receives the location. So the first panic that this crate could catch makes the
-/// crate install a hook, which records the location and then calls the hook that was there before. Set a hook of your
+/// Only the panic hook of the process receives the location. So the first work that this crate runs makes the crate
+/// install a hook, which records the location and then calls the hook that was there before. Set a hook of your
 /// own before that, or call the previous one in it: otherwise panics have no location. The hook is never installed
 /// while its thread panics.
 #[derive(Clone)]
@@ -70,7 +71,7 @@ impl Panic {
 
     /// Returns the file, the line and the column.
     ///
-    /// `None` if the panic hook was replaced after the first caught panic, or if the panic happened on another thread,
+    /// `None` if the panic hook was replaced after the first work, or if the panic happened on another thread,
     /// for example inside a `par_iter`.
     #[must_use]
     pub fn location(&self) -> Option<&str> {
@@ -143,12 +144,22 @@ impl fmt::Display for Panic {
 
 thread_local! {
     static CATCHING: Cell<bool> = const { Cell::new(false) };
+    /// `true` if the next panic is expected and need not be reported.
+    static MUTED: Cell<bool> = const { Cell::new(false) };
     /// `true` if there may be a [`LOCATION`], so that work that does not panic need not read it.
     static HAS_LOCATION: Cell<bool> = const { Cell::new(false) };
     static LOCATION: RefCell<Option<Arc<str>>> = const { RefCell::new(None) };
 }
 
-/// Runs `work` and catches its panic, after the panic hook has run. The panic has no payload.
+/// Runs a caller's work and catches its panic, after the panic hook has run. The panic has a location and no payload.
+#[cfg(any(feature = "guard", feature = "background"))]
+pub(crate) fn catch_work<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
+    install_hook();
+    catch(work)
+}
+
+/// Runs `work` and catches its panic, after the panic hook has run. The panic has no payload, and has a location only if
+/// the hook is installed. May be called by destructors.
 pub(crate) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
     catch_at(work).map_err(|(payload, location)| {
         let message = message_of(&*payload);
@@ -157,19 +168,26 @@ pub(crate) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
     })
 }
 
-/// Runs `work` and catches its panic. The panic keeps its payload, for an error that one caller owns.
+/// Runs a caller's work and catches its panic with the location. The panic keeps its payload, for an error that one
+/// caller owns.
 #[cfg(feature = "offload")]
 pub(crate) fn catch_owned<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
+    install_hook();
     catch_at(work).map_err(|(payload, location)| Panic::new(message_of(&*payload), location, Some(payload)))
+}
+
+/// Runs `work`, whose panics on this thread are not shown to the panic hooks that were there before this crate's.
+/// With `false`, code inside of such work shows them again.
+#[cfg(feature = "offload")]
+pub(crate) fn with_hook_muted<T>(is_muted: bool, work: impl FnOnce() -> T) -> T {
+    let was_muted = MUTED.replace(is_muted);
+    let result = catch_unwind(AssertUnwindSafe(work));
+    MUTED.set(was_muted);
+    result.unwrap_or_else(|payload| resume_unwind(payload))
 }
 
 /// Runs `work` and returns its panic's payload and location.
 fn catch_at<T>(work: impl FnOnce() -> T) -> Result<T, (Payload, Option<Arc<str>>)> {
-    static HOOK: Once = Once::new();
-    // A thread that is panicking cannot change the hook.
-    if !HOOK.is_completed() && !thread::panicking() {
-        HOOK.call_once(record_locations);
-    }
     // An earlier panic may still be unwinding, so its location is set aside here and restored afterwards.
     let (is_nested, earlier) = (CATCHING.replace(true), replace_location(None));
     let result = catch_unwind(AssertUnwindSafe(work));
@@ -242,6 +260,14 @@ impl FirstPanic {
     }
 }
 
+fn install_hook() {
+    static HOOK: Once = Once::new();
+    // A thread that is panicking cannot change the hook.
+    if !HOOK.is_completed() && !thread::panicking() {
+        HOOK.call_once(record_locations);
+    }
+}
+
 fn record_locations() {
     let previous = take_hook();
     set_hook(Box::new(move |info| {
@@ -250,7 +276,9 @@ fn record_locations() {
             let location = info.location().map(|location| Arc::from(location.to_string()));
             replace_location(location);
         }
-        previous(info);
+        if !MUTED.try_with(Cell::get).unwrap_or(false) {
+            previous(info);
+        }
     }));
 }
 
@@ -272,7 +300,7 @@ mod tests {
     #[test]
     fn caught_panic_has_message_and_location() {
         let line = line!() + 1;
-        let panic = catch(|| panic!("broken {}", 7)).map_err(|panic| panic.to_string());
+        let panic = catch_work(|| panic!("broken {}", 7)).map_err(|panic| panic.to_string());
         assert_eq!(panic, Err::<(), _>(format!("broken 7, at {}:{line}:30", file!())));
     }
 
@@ -331,7 +359,7 @@ mod tests {
     fn first_of_several_panics_propagates_after_all_work() {
         let mut done = 0;
         let line = line!() + 3;
-        let caught = catch(|| {
+        let caught = catch_work(|| {
             let mut panics = FirstPanic::default();
             panics.run(|| panic!("first"));
             panics.run(|| panic!("second"));
@@ -363,7 +391,7 @@ mod tests {
             }
         }
         let line = line!() + 3;
-        let caught = catch(|| {
+        let caught = catch_work(|| {
             let _dropped = PanicsAgain;
             panic!("first")
         });
@@ -373,6 +401,6 @@ mod tests {
 
     #[test]
     fn work_without_a_panic_returns_its_value() {
-        assert_eq!(catch(|| 7), Ok(7));
+        assert_eq!((catch(|| 7), catch_work(|| 8)), (Ok(7), Ok(8)));
     }
 }

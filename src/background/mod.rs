@@ -195,7 +195,6 @@ mod control;
 mod error;
 mod generation;
 mod host;
-mod own_runtime;
 mod periodic;
 mod placement;
 mod probe;

@@ -55,7 +55,7 @@
 //! | the same work, after its caller has left and the work continues in its own task | yes |
 //! | a task whose handle was dropped or detached, an abandoned task, a run whose leader has left | no: not awaited |
 //! | any of these, after the permit was released | no |
-//! | a task of `tokio::spawn`, a thread, a part of a `par_iter` that rayon moves to another thread | no |
+//! | a task of `tokio::spawn`, a thread, a part of a `par_iter` | no |
 //!
 //! A task in the last row is a separate caller: it waits until the permit is released. If the work waits for the task
 //! while it holds the permit, both wait forever. Use `run_blocking`, `run_cpu` or a `Portal` there, or a `max_wait`.

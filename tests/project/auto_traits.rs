@@ -35,8 +35,7 @@ use onelane::offload::from_thread::{FromThreadError, Portal, PortalTask};
 use onelane::offload::{
     AcquireTokens, AcquireTokensOwned, BlockingIter, BlockingPool, BlockingPoolBuilder, BlockingStream,
     CapacityLimiter, CpuPool, CpuPoolBuilder, LimiterError, LimiterPermit, LimiterStats, OffloadError,
-    OffloadErrorKind, OwnedLimiterPermit, PoolBuildError, PoolBuildErrorKind, PoolStats, Priority, Progress,
-    RunningTask, TaskHandle,
+    OffloadErrorKind, OwnedLimiterPermit, PoolStats, Priority, Progress, RunningTask, TaskHandle,
 };
 use onelane::web::axum::{MakeLinkedService, WatchedListener, WatchedStream};
 use onelane::web::{
@@ -203,8 +202,6 @@ fn public_types_are_send_sync_and_unpin_as_promised() {
         CpuPoolBuilder: Send Sync Unpin;
         OffloadError: Send Sync Unpin;
         OffloadErrorKind: Send Sync Unpin;
-        PoolBuildError: Send Sync Unpin;
-        PoolBuildErrorKind: Send Sync Unpin;
         PoolStats: Send Sync Unpin;
         Priority: Send Sync Unpin;
         Progress: Send Sync Unpin;

@@ -3,6 +3,7 @@
 mod forced_stop;
 mod lost_work;
 mod stuck_process;
+mod threads;
 
 use std::process::Child;
 

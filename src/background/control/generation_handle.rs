@@ -26,6 +26,8 @@ pub(crate) struct GenerationHandle {
     /// The status of the service at the beginning of the generation.
     pub(crate) status: Arc<ServiceStatus>,
     pub(crate) host: Arc<HostShared>,
+    /// The stack size of threads that run only the service.
+    pub(crate) stack_size: Option<usize>,
     pub(crate) child_tasks: ChildTasks,
     /// Set if the generation has a runtime of its own.
     own_runtime: OnceLock<Handle>,
@@ -49,6 +51,7 @@ impl GenerationHandle {
             id,
             status,
             host,
+            stack_size: None,
             child_tasks: ChildTasks::default(),
             own_runtime: OnceLock::new(),
             stop: StopSignal::default(),
@@ -59,6 +62,10 @@ impl GenerationHandle {
             has_health_changed: AtomicBool::new(false),
             is_clean_up_claimed: AtomicBool::new(false),
         }
+    }
+
+    pub(crate) fn with_stack_size(self, stack_size: Option<usize>) -> Self {
+        Self { stack_size, ..self }
     }
 
     pub(crate) fn name(&self) -> &str {

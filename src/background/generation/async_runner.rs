@@ -10,10 +10,10 @@ use super::loss_guard::LossGuard;
 use super::runner::{ServiceRunner, clean_up_result, phase_result, spawn_thread};
 use crate::background::context::{RunContext, StartContext, StopContext};
 use crate::background::control::{GenerationEvent, GenerationHandle, GenerationPhase, PhaseResult};
-use crate::background::own_runtime::OwnRuntime;
 use crate::background::placement::Placement;
 use crate::background::service::BackgroundService;
 use crate::background::status::ExitKind;
+use crate::own_runtime::OwnRuntime;
 
 /// The runner of an async service.
 pub(crate) struct AsyncRunner<S>(pub(crate) S);
@@ -30,7 +30,7 @@ impl<S: BackgroundService> ServiceRunner for AsyncRunner<S> {
             return Ok(());
         }
         let name = handle.name().to_owned();
-        spawn_thread_with_runtime(name, async move || {
+        spawn_thread_with_runtime(name, handle.stack_size, async move || {
             handle.set_own_runtime(Handle::current());
             run_generation(self, LossGuard::new(handle)).await;
         })
@@ -38,7 +38,7 @@ impl<S: BackgroundService> ServiceRunner for AsyncRunner<S> {
 
     fn clean_up_elsewhere(self: Arc<Self>, handle: Arc<GenerationHandle>, exit: ExitKind) -> io::Result<()> {
         let name = format!("{}-stop", handle.name());
-        spawn_thread_with_runtime(name, async move || {
+        spawn_thread_with_runtime(name, handle.stack_size, async move || {
             let mut guard = LossGuard::new(handle);
             if guard.claim_clean_up() {
                 let cx = StopContext::new(&guard.handle, Err(exit));
@@ -99,8 +99,12 @@ async fn stop<S: BackgroundService>(service: &S, guard: LossGuard, cx: &StopCont
 }
 
 /// Runs a future on a thread with a runtime. The runtime does not wait for tasks that the future leaves behind.
-fn spawn_thread_with_runtime(name: String, begin: impl AsyncFnOnce() + Send + 'static) -> io::Result<()> {
+fn spawn_thread_with_runtime(
+    name: String,
+    stack_size: Option<usize>,
+    begin: impl AsyncFnOnce() + Send + 'static,
+) -> io::Result<()> {
     // Built before the thread is spawned, so that both failures are reported in the same way.
     let runtime = OwnRuntime::build(&mut Builder::new_current_thread())?;
-    spawn_thread(name, move || runtime.block_on(begin()))
+    spawn_thread(name, stack_size, move || runtime.block_on(begin()))
 }

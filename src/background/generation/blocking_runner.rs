@@ -21,11 +21,13 @@ impl<S: BlockingService> ServiceRunner for BlockingRunner<S> {
     }
 
     fn begin(self: Arc<Self>, _: Placement, handle: Arc<GenerationHandle>) -> io::Result<()> {
-        spawn_thread(handle.name().to_owned(), move || run_generation(&self.0, LossGuard::new(handle)))
+        spawn_thread(handle.name().to_owned(), handle.stack_size, move || {
+            run_generation(&self.0, LossGuard::new(handle))
+        })
     }
 
     fn clean_up_elsewhere(self: Arc<Self>, handle: Arc<GenerationHandle>, exit: ExitKind) -> io::Result<()> {
-        spawn_thread(format!("{}-stop", handle.name()), move || {
+        spawn_thread(format!("{}-stop", handle.name()), handle.stack_size, move || {
             let mut guard = LossGuard::new(handle);
             if guard.claim_clean_up() {
                 let cx = StopContext::new(&guard.handle, Err(exit));

@@ -22,8 +22,17 @@ pub(crate) trait ServiceRunner: Send + Sync {
     fn clean_up_elsewhere(self: Arc<Self>, handle: Arc<GenerationHandle>, exit: ExitKind) -> io::Result<()>;
 }
 
-pub(super) fn spawn_thread(name: String, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    thread::Builder::new().name(name).spawn(run).map(drop)
+pub(super) fn spawn_thread(
+    name: String,
+    stack_size: Option<usize>,
+    run: impl FnOnce() + Send + 'static,
+) -> io::Result<()> {
+    let thread = thread::Builder::new().name(name);
+    let thread = match stack_size {
+        Some(size) => thread.stack_size(size),
+        None => thread,
+    };
+    thread.spawn(run).map(drop)
 }
 
 /// Returns how a `start` or `run` ended.

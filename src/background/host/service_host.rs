@@ -13,7 +13,6 @@ use super::builder::{ServiceHostBuilder, Supervision};
 use super::handle::HostHandle;
 use crate::background::control::{HostOutcome, HostShared, SupervisorMessage};
 use crate::background::error::HostError;
-use crate::background::own_runtime::OwnRuntime;
 #[cfg(feature = "probe-listener")]
 use crate::background::probe_server::ProbeServer;
 use crate::background::service::BoxError;
@@ -21,6 +20,7 @@ use crate::background::signals::Signals;
 use crate::background::status::{HostEvents, HostStatus, ShutdownReport, Trigger};
 use crate::background::supervisor::{StartRequest, SupervisorTask};
 use crate::debug::impl_debug;
+use crate::own_runtime::OwnRuntime;
 use crate::sync::lock;
 
 /// How many tasks the supervisor's thread polls before it checks for signals and I/O. The tasks answer probes. With

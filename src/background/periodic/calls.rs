@@ -15,7 +15,7 @@ use crate::background::context::RunContext;
 use crate::background::service::ServiceResult;
 use crate::background::status::{ExitKind, TimeLimit};
 use crate::background::trace;
-use crate::panic::{catch, discard};
+use crate::panic::{catch_work, discard};
 
 /// The calls of one generation that are in progress.
 pub(super) enum ActiveCalls {
@@ -78,7 +78,7 @@ where
 {
     // The async block moves a panic of `tick` itself into the poll, where it is caught.
     let mut work = Box::pin(async move { tick(cx).await });
-    let caught = poll_fn(|cx| match catch(|| work.as_mut().poll(cx)) {
+    let caught = poll_fn(|cx| match catch_work(|| work.as_mut().poll(cx)) {
         Ok(Poll::Pending) => Poll::Pending,
         Ok(Poll::Ready(Ok(()))) => Poll::Ready(ExitKind::Completed),
         Ok(Poll::Ready(Err(error))) => Poll::Ready(ExitKind::Failed(error.into())),

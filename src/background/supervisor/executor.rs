@@ -170,7 +170,8 @@ impl Executor {
     fn begin_generation(&mut self, id: u32) {
         let slot = self.supervisor.slot(id);
         let (placement, is_ready) = (slot.options.placement, !slot.options.manual_ready);
-        let handle = Arc::new(GenerationHandle::new(id, slot.status(), is_ready, Arc::clone(&self.shared)));
+        let handle = GenerationHandle::new(id, slot.status(), is_ready, Arc::clone(&self.shared));
+        let handle = Arc::new(handle.with_stack_size(slot.options.stack_size));
         discard(self.generations[id as usize].replace(Arc::clone(&handle)));
         let runner = Arc::clone(&self.runners[id as usize]);
         // On a runtime that has shut down, the task is dropped immediately, together with values of the service.

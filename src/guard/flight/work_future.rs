@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use super::run_error::RunError;
 use crate::caller_trace::CallerTrace;
-use crate::panic::{catch, discard};
+use crate::panic::{catch_work, discard};
 use crate::scope::{CallerScopes, Hold, Scope, ScopeId};
 
 /// The outcome of a run, which each of its waiters gets.
@@ -53,7 +53,7 @@ impl<T, E> WorkFuture<T, E> {
         // The work is also dropped inside the scopes.
         let _leader = leader.enter();
         let run = Scope::enter(id, &mut hold);
-        let poll = catch(|| started.insert(Box::pin(make())).as_mut().poll(cx));
+        let poll = catch_work(|| started.insert(Box::pin(make())).as_mut().poll(cx));
         match poll {
             Ok(Poll::Ready(result)) => {
                 discard(started);
@@ -84,7 +84,7 @@ impl<T, E> WorkFuture<T, E> {
         // The work is also dropped inside the scopes.
         let leader = leader.enter();
         let run = Scope::enter(id, hold);
-        let poll = catch(|| trace.enter(|| polled.as_mut().poll(cx)));
+        let poll = catch_work(|| trace.enter(|| polled.as_mut().poll(cx)));
         let outcome = match poll {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(result)) => result.map_err(failed),

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::error::FromThreadError;
 use super::portal_task::PortalTask;
 use crate::debug::impl_debug;
+use crate::own_runtime::OwnRuntime;
 use crate::park::runs_async_tasks;
 use crate::wake::Contained;
 
@@ -93,7 +94,7 @@ impl Portal {
     /// # }
     /// ```
     pub fn start() -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let runtime = OwnRuntime::build(&mut Builder::new_current_thread())?;
         let inner = PortalInner::new(runtime.handle().clone());
         let tasks = inner.tasks.clone();
         let run = move || runtime.block_on(tasks.wait());

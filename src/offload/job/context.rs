@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 
 use thiserror::Error;
+use tokio::runtime::Id;
 use tokio::time::Instant;
 
 use super::erased_job::SharedJob;
@@ -51,6 +52,28 @@ pub struct TaskContext(pub(super) SharedJob);
 #[non_exhaustive]
 pub struct Cancelled;
 
+/// Where a task comes from: what it could share with a task that it waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TaskPlace {
+    /// Identifies the limiter whose token the task holds while it runs.
+    pub(crate) limiter_id: usize,
+    /// The runtime of the task's caller, if there is one.
+    pub(crate) runtime: Option<Id>,
+}
+
+/// How a new task relates to the tasks that run on the thread that submits it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Nesting {
+    /// None of these tasks holds a token that the new one needs.
+    Outside,
+    /// One of these tasks holds a token of the same limiter, and occupies a thread of the same runtime. If it waited for
+    /// the new task, the new task could wait for it.
+    SameRuntime,
+    /// One of these tasks holds a token of the same limiter, and has built or entered another runtime. The new task
+    /// could wait only for the token.
+    OtherRuntime,
+}
+
 /// The options that the caller has set for one task.
 #[derive(Debug, Default)]
 pub(crate) struct TaskOptions {
@@ -69,6 +92,9 @@ pub(crate) struct TaskOptions {
 impl TaskContext {
     /// Returns the context of the task that runs on this thread. Use it in code deep inside a task, or in a
     /// [`blocking_handler`](crate::web), whose closure receives only the arguments of the request.
+    ///
+    /// Other threads have no context, whatever started them: `None` in a part of a `par_iter`, which is code of a thread
+    /// of rayon. A part takes the context from the closure of its task.
     #[must_use]
     pub fn current() -> Option<Self> {
         CURRENT.try_with(|running| running.borrow().last().cloned()).ok().flatten()
@@ -120,8 +146,22 @@ impl TaskContext {
 
     /// Returns `true` if a task that holds a token of this limiter runs on the current thread.
     pub(crate) fn holds_token_of(limiter_id: usize) -> bool {
-        let holds = |running: &RefCell<Vec<Self>>| running.borrow().iter().any(|cx| cx.0.limiter_id() == limiter_id);
-        CURRENT.try_with(holds).unwrap_or(false)
+        Self::any_current(|cx| cx.0.place().limiter_id == limiter_id)
+    }
+
+    /// Returns how a new task relates to the tasks that run on the current thread.
+    pub(crate) fn nesting(of: TaskPlace) -> Nesting {
+        if !Self::holds_token_of(of.limiter_id) {
+            Nesting::Outside
+        } else if Self::any_current(|cx| cx.0.place() == of) {
+            Nesting::SameRuntime
+        } else {
+            Nesting::OtherRuntime
+        }
+    }
+
+    fn any_current(is_searched: impl Fn(&Self) -> bool) -> bool {
+        CURRENT.try_with(|running| running.borrow().iter().any(is_searched)).unwrap_or(false)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use super::context::TaskOptions;
+use super::context::{TaskOptions, TaskPlace};
 use crate::offload::error::OffloadError;
 use crate::sync::atomic::{AtomicU8, Ordering};
 
@@ -31,8 +31,10 @@ pub(crate) trait RunnableJob: Send + Sync {
 
     fn options(&self) -> &TaskOptions;
 
-    /// Identifies the limiter whose token the job holds while it runs.
-    fn limiter_id(&self) -> usize;
+    fn place(&self) -> TaskPlace;
+
+    /// Returns `true` if the result is published, or was taken.
+    fn is_finished(&self) -> bool;
 }
 
 /// A job as its pool holds it.
@@ -54,9 +56,6 @@ pub(crate) trait AwaitableJob<T>: RunnableJob {
     /// Marks the job as abandoned: it continues without its caller, and the process knows it by the name of its pool.
     /// Returns the result if it is available already.
     fn abandon(&self, pool: Option<&str>) -> Option<Result<T, OffloadError>>;
-
-    /// Returns `true` if the result is published, or was taken.
-    fn is_finished(&self) -> bool;
 }
 
 /// What a job's caller has done: cancelled the job, or dropped it. The flags guard no other memory, so `Relaxed`

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::caller_context::CallerContext;
-use super::context::{TaskContext, TaskOptions};
+use super::context::{TaskContext, TaskOptions, TaskPlace};
 use super::erased_job::{AwaitableJob, CallerFlags, RunnableJob, SharedJob};
 use crate::debug::impl_debug;
 use crate::detached::DetachedEntry;
@@ -18,7 +18,7 @@ use crate::waker_slot::WakerSlot;
 
 /// The closure of a task until it runs, and its result from then on.
 pub(crate) struct Job<F, T> {
-    limiter_id: usize,
+    place: TaskPlace,
     flags: CallerFlags,
     options: TaskOptions,
     caller: CallerContext,
@@ -47,9 +47,9 @@ enum JobState<F, T> {
 }
 
 impl<F, T> Job<F, T> {
-    pub(crate) fn new(limiter_id: usize, options: TaskOptions, caller: CallerContext, work: F) -> Self {
+    pub(crate) fn new(place: TaskPlace, options: TaskOptions, caller: CallerContext, work: F) -> Self {
         let state = Mutex::new(JobState::Queued { work, waker: WakerSlot::new(), detached: None });
-        Self { limiter_id, flags: CallerFlags::default(), options, caller, state }
+        Self { place, flags: CallerFlags::default(), options, caller, state }
     }
 
     /// Takes the closure to run it. Returns `None` if the job must not run.
@@ -176,8 +176,12 @@ where
         &self.options
     }
 
-    fn limiter_id(&self) -> usize {
-        self.limiter_id
+    fn place(&self) -> TaskPlace {
+        self.place
+    }
+
+    fn is_finished(&self) -> bool {
+        matches!(*lock(&self.state), JobState::Published(_) | JobState::Taken)
     }
 }
 
@@ -240,10 +244,6 @@ where
     fn cancel(&self) {
         self.flags.cancel();
         wake(self.refuse(OffloadErrorKind::Cancelled.into()));
-    }
-
-    fn is_finished(&self) -> bool {
-        matches!(*lock(&self.state), JobState::Published(_) | JobState::Taken)
     }
 }
 

@@ -9,13 +9,14 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::Level;
 
-use super::inline::run_inline;
+use super::clock_hold::ClockHold;
+use super::nested::run_nested;
 use super::task::Task;
 use crate::debug::impl_debug;
 use crate::offload::error::{OffloadError, OffloadErrorKind, Progress};
-use crate::offload::job::{AwaitableJob, Job, RunnableJob, TaskContext, TaskOptions};
+use crate::offload::job::{AwaitableJob, Job, Nesting, RunnableJob, SharedJob, TaskContext, TaskOptions};
 use crate::offload::trace;
-use crate::offload::workers::{QueuePosition, Workers, WorkersConfig};
+use crate::offload::workers::{CurrentWorkers, QueuePosition, Workers, WorkersConfig};
 use crate::trace::is_enabled;
 
 /// A task that was submitted to its pool. Awaiting it returns the result.
@@ -33,9 +34,10 @@ pub struct TaskHandle<T> {
     /// `None` once the result was taken.
     job: Option<Arc<dyn AwaitableJob<T>>>,
     workers: Arc<Workers>,
-    /// Where the task is queued. `None` if it has run inline.
+    /// Where the task is queued. `None` if it is a nested task, which is never queued.
     position: Option<QueuePosition>,
     deadlines: Option<Box<TaskDeadlines>>,
+    clock: ClockHold,
 }
 
 /// When the caller stops waiting.
@@ -52,7 +54,8 @@ impl<T: Send + 'static> TaskHandle<T> {
         F: FnOnce(&TaskContext) -> T + Send + 'static,
     {
         let Task { pool, work, caller, mut options, priority, max_wait, timeout } = task;
-        let (workers, runtime) = pool.current_workers().map_err(|error| refuse(error, &pool.config, &options))?;
+        let current = pool.current_workers().map_err(|error| refuse(error, &pool.config, &options))?;
+        let CurrentWorkers { workers, place, enters } = current;
         let deadlines = TaskDeadlines::new(max_wait, timeout, options.deadline);
         if let Some(deadlines) = &deadlines {
             // The timer needs a runtime, in a CPU pool too.
@@ -62,17 +65,14 @@ impl<T: Send + 'static> TaskHandle<T> {
         } else if is_enabled(Level::DEBUG) {
             options.submitted_at = Some(Instant::now());
         }
-        let job = Arc::new(Job::new(pool.config.limiter_id(), options, caller.started_in(runtime), work));
-        let refused = |error| refuse(error, &pool.config, job.options());
-        let position = if workers.contains_current_thread() {
-            workers.admit_inline().map_err(refused)?;
-            run_inline(&(Arc::clone(&job) as _), &pool.config);
-            workers.on_result_published();
-            None
-        } else {
-            Some(workers.submit(priority, Arc::clone(&job) as _).map_err(refused)?)
+        let job = Arc::new(Job::new(place, options, caller.started_in(enters), work));
+        let shared = Arc::clone(&job) as SharedJob;
+        let position = match TaskContext::nesting(place) {
+            Nesting::Outside => workers.submit(priority, shared).map(Some),
+            nesting => run_nested(&workers, &shared, nesting).map(|()| None),
         };
-        Ok(Self { job: Some(job), workers, position, deadlines })
+        let position = position.map_err(|error| refuse(error, &pool.config, job.options()))?;
+        Ok(Self { job: Some(job), workers, position, deadlines, clock: ClockHold::default() })
     }
 }
 
@@ -125,6 +125,14 @@ impl<T> TaskHandle<T> {
         }
     }
 
+    /// Keeps a paused clock from advancing while a thread that the clock does not know works on the task.
+    fn hold_clock(&mut self) {
+        let Some(job) = &self.job else { return };
+        if self.workers.config.has_own_threads && !self.clock.is_decided {
+            self.clock.hold(&self.workers, Arc::clone(job) as SharedJob);
+        }
+    }
+
     fn label(&self) -> Option<&str> {
         self.job.as_ref()?.options().label.as_deref()
     }
@@ -172,6 +180,7 @@ impl<T> Future for TaskHandle<T> {
             if let Poll::Ready(result) = job.poll(cx) {
                 return self.complete(result);
             }
+            self.hold_clock();
             let Some(deadlines) = &mut self.deadlines else { return Poll::Pending };
             let Some(at) = deadlines.next() else { return Poll::Pending };
             let timer = deadlines.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));

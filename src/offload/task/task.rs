@@ -124,8 +124,8 @@ where
 {
     /// Submits the task immediately, without waiting for the result.
     ///
-    /// If a task of the same pool calls this method, the method runs the new task before it returns: if the new task
-    /// waited for a thread, it might wait for its own caller.
+    /// If a task of the same pool calls this method, the method may run the new task before it returns: if the new task
+    /// waited for a token, it might wait for its own caller. See [nested tasks](super#nested-tasks).
     ///
     /// # Panics
     ///

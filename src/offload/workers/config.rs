@@ -22,6 +22,10 @@ pub(crate) struct WorkersConfig {
     /// How many tasks are queued. The number guards no other memory, so `Relaxed` suffices.
     queued: AtomicUsize,
     pub(crate) keep_alive: KeepAlive,
+    /// The size of the stacks of threads that the pool starts itself. `None` for the default of the standard library.
+    pub(crate) stack_size: Option<usize>,
+    /// The workers run on threads of the pool, which no runtime knows.
+    pub(crate) has_own_threads: bool,
     is_closed: AtomicBool,
     /// Notified when workers of the closed pool are drained.
     pub(crate) drained: Notify,
@@ -47,7 +51,26 @@ impl WorkersConfig {
         keep_alive: KeepAlive,
     ) -> Self {
         let (queued, is_closed) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Self { pool, limiter, max_queued, queued, keep_alive, is_closed, drained: Notify::new() }
+        Self {
+            pool,
+            limiter,
+            max_queued,
+            queued,
+            keep_alive,
+            stack_size: None,
+            has_own_threads: false,
+            is_closed,
+            drained: Notify::new(),
+        }
+    }
+
+    pub(crate) fn with_stack_size(self, stack_size: Option<usize>) -> Self {
+        Self { stack_size, ..self }
+    }
+
+    #[cfg(feature = "cpu")]
+    pub(crate) fn with_own_threads(self) -> Self {
+        Self { has_own_threads: true, ..self }
     }
 
     /// Closes the pool, with all of its workers. From now on the pool accepts no tasks and no other workers.

@@ -21,7 +21,9 @@ use super::threads::{SpawnError, WorkerThreads};
 use super::worker::Worker;
 use super::workers::Workers;
 use crate::offload::error::{OffloadError, OffloadErrorKind};
-use crate::offload::job::{AwaitableJob, CallerContext, Job, Priority, RunnableJob, TaskContext, TaskOptions};
+use crate::offload::job::{
+    AwaitableJob, CallerContext, Job, Priority, RunnableJob, TaskContext, TaskOptions, TaskPlace,
+};
 use crate::offload::limiter::{CapacityLimiter, SharedLimiter};
 use crate::semaphore::{EnqueueOutcome, TokenSemaphore, Tokens};
 use crate::sync::{Mutex, lock};
@@ -131,7 +133,7 @@ impl World {
             running.fetch_sub(1, Ordering::SeqCst);
             ran.fetch_add(1, Ordering::SeqCst);
         });
-        Arc::new(Job::new(0, TaskOptions::default(), CallerContext::default(), work))
+        Arc::new(Job::new(TaskPlace::default(), TaskOptions::default(), CallerContext::default(), work))
     }
 
     fn submit(&self) -> Arc<UnitJob> {
@@ -576,5 +578,72 @@ fn workers_registered_while_their_pool_is_closed_are_closed_too() {
         assert_eq!(is_done(&job), is_queued, "a queued task was refused");
         assert!(world.workers.is_drained());
         world.assert_ended(0);
+    });
+}
+
+/// Starts a job beside the queue if a token is free. Returns `true` if the job was started.
+fn try_start(world: &World) -> (Arc<UnitJob>, bool) {
+    let job = world.job();
+    let is_started = world.workers.try_start(&(Arc::clone(&job) as _)).unwrap();
+    (job, is_started)
+}
+
+#[test]
+fn job_started_beside_the_queue_runs_or_finds_no_token() {
+    model(2, || {
+        let world = World::new(1, RUNS_ONCE);
+        let other = world.spawn(|world| drop(world.submit()));
+        let (job, is_started) = try_start(&world);
+        other.join().unwrap();
+        world.assert_ended(1 + usize::from(is_started));
+        assert_eq!(is_done(&job), is_started);
+    });
+}
+
+#[test]
+fn job_started_beside_the_queue_is_waited_for_when_the_pool_is_closed() {
+    model(2, || {
+        let world = World::new(1, NEVER_IDLES);
+        let (job, is_started) = try_start(&world);
+        assert!(is_started);
+        world.workers.close(OffloadErrorKind::Closed);
+        if world.workers.is_drained() {
+            assert!(is_done(&job));
+        }
+        world.assert_ended(1);
+        assert!(world.workers.is_drained());
+    });
+}
+
+#[test]
+fn job_started_beside_the_queue_is_refused_with_its_runtime_and_its_token_is_released() {
+    model(2, || {
+        let world = World::failing(1, RUNS_ONCE, SpawnFailure::Drops(0));
+        let (job, is_started) = try_start(&world);
+        assert!(is_started && is_done(&job));
+        world.assert_ended(0);
+        assert!(world.workers.is_drained());
+    });
+}
+
+#[test]
+fn job_that_gets_no_thread_beside_the_queue_is_left_to_its_caller() {
+    model(2, || {
+        let world = World::failing(1, RUNS_ONCE, SpawnFailure::Refuses(0));
+        let (job, is_started) = try_start(&world);
+        assert!(!is_started && job.cancel_if_queued());
+        world.assert_ended(0);
+    });
+}
+
+#[test]
+fn idle_worker_ends_when_no_more_tasks_can_come() {
+    model(2, || {
+        let world = World::new(1, KEEPS_THREAD);
+        let job = world.submit();
+        world.workers.release_idle();
+        world.assert_ended(1);
+        assert!(is_done(&job));
+        assert_eq!(world.workers.snapshot().idle, 0);
     });
 }

@@ -10,6 +10,7 @@ use super::config::WorkersConfig;
 use super::runtimes::Runtimes;
 use super::workers::Workers;
 use crate::offload::error::OffloadError;
+use crate::offload::job::TaskPlace;
 use crate::offload::stats::{PoolStats, RunningTask};
 use crate::wake::Contained;
 
@@ -31,19 +32,34 @@ pub(crate) enum WorkerSource {
     Own(Arc<Workers>),
 }
 
+/// What a task needs that is submitted by the current thread.
+pub(crate) struct CurrentWorkers {
+    pub(crate) workers: Arc<Workers>,
+    pub(crate) place: TaskPlace,
+    /// The runtime that the task enters, if the workers' threads are outside of it.
+    pub(crate) enters: Option<Handle>,
+}
+
 impl Pool {
     pub(crate) fn name(&self) -> &str {
         &self.config.pool
     }
 
-    /// Returns the workers for a task that is submitted by the current thread, and the runtime that its task has to
-    /// enter, if the workers' threads are outside of it.
-    pub(crate) fn current_workers(&self) -> Result<(Arc<Workers>, Option<Handle>), OffloadError> {
-        match &self.workers {
-            WorkerSource::PerRuntime(runtimes) => Ok((runtimes.current_workers(&self.config)?, None)),
+    /// Returns what a task needs that is submitted by the current thread.
+    pub(crate) fn current_workers(&self) -> Result<CurrentWorkers, OffloadError> {
+        let (workers, runtime, enters) = match &self.workers {
+            WorkerSource::PerRuntime(runtimes) => {
+                let (workers, runtime) = runtimes.current_workers(&self.config)?;
+                (workers, Some(runtime), None)
+            }
             #[cfg(feature = "cpu")]
-            WorkerSource::Own(workers) => Ok((Arc::clone(workers), Handle::try_current().ok())),
-        }
+            WorkerSource::Own(workers) => {
+                let enters = Handle::try_current().ok();
+                (Arc::clone(workers), enters.as_ref().map(Handle::id), enters)
+            }
+        };
+        let place = TaskPlace { limiter_id: self.config.limiter_id(), runtime };
+        Ok(CurrentWorkers { workers, place, enters })
     }
 
     fn all_workers(&self) -> Vec<Arc<Workers>> {
@@ -91,5 +107,12 @@ impl Pool {
     /// Refuses all queued tasks and all future ones.
     pub(crate) fn close(&self) {
         self.config.close(|| self.all_workers());
+    }
+}
+
+impl Drop for Pool {
+    /// Ends idle threads with the last handle. Tasks that were submitted still run.
+    fn drop(&mut self) {
+        self.all_workers().iter().for_each(|workers| workers.release_idle());
     }
 }

@@ -52,6 +52,17 @@ impl Workers {
         self.take_job(state, worker)
     }
 
+    /// Records the job with which a worker has come to its thread.
+    pub(super) fn begin(&self, worker: &mut Worker, job: SharedJob) -> WorkerStep {
+        let mut state = lock(&self.state);
+        state.started += 1;
+        let ran = state.record_running(worker, Arc::clone(&job));
+        drop(state);
+        self.on_result_published();
+        debug_assert!(ran.is_none(), "the job is the worker's first one");
+        WorkerStep::Run(job)
+    }
+
     /// Decides the next step of a worker that has run a task. The worker takes the next task, unless its token is
     /// wanted elsewhere. If no task is queued, it searches.
     pub(super) fn next_after_task(self: &Arc<Self>, worker: &mut Worker) -> WorkerStep {

@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::config::KeepAlive;
 use super::parker::{Parker, UnparkReason};
 use super::scheduling::WorkerStep;
 use super::workers::Workers;
-use crate::offload::job::TaskContext;
+use crate::debug::impl_debug;
+use crate::offload::job::SharedJob;
 use crate::panic::discard;
 use crate::wake::wake;
 
 /// Runs tasks on one thread.
-#[derive(Debug)]
 pub(crate) struct Worker {
     /// `None` once the worker runs, or was disarmed.
     workers: Option<Arc<Workers>>,
@@ -25,6 +25,8 @@ pub(crate) struct Worker {
     pub(super) parker: Option<Arc<Parker>>,
     /// The worker's index in the list of running tasks.
     pub(super) slot: Option<usize>,
+    /// The job that the worker runs first, if it was created for one.
+    first: Option<SharedJob>,
 }
 
 impl Worker {
@@ -36,16 +38,21 @@ impl Worker {
             is_searching: false,
             parker: None,
             slot: None,
+            first: None,
         }
+    }
+
+    /// Creates a worker that runs a job before any other. It holds a token, and is not the *starting* worker.
+    pub(super) fn with_job(workers: &Arc<Workers>, job: &SharedJob) -> Self {
+        let mut worker = Self::new(Arc::clone(workers));
+        (worker.is_starting, worker.first) = (false, Some(Arc::clone(job)));
+        worker
     }
 
     /// Runs tasks until there are none for a while.
     pub(crate) fn run(mut self) {
         let Some(workers) = self.workers.take() else { return };
         let KeepAlive { max_busy, idle_timeout, .. } = workers.config.keep_alive;
-        // rayon may run a worker inside a task that waits for its parallel parts. Such a worker runs only one task,
-        // since the parts may be ready by then.
-        let max_busy = if TaskContext::current().is_some() { Duration::ZERO } else { max_busy };
         self.parker = idle_timeout.map(|_| Arc::default());
         let started = Instant::now();
         while self.run_until_idle(&workers, || started.elapsed() >= max_busy) {
@@ -64,7 +71,10 @@ impl Worker {
     /// Runs tasks until the worker stops. Returns `true` if the worker is then idle, and `false` if it must leave its
     /// thread.
     fn run_until_idle(&mut self, workers: &Arc<Workers>, has_been_busy: impl Fn() -> bool) -> bool {
-        let mut step = workers.next_after_search(self);
+        let mut step = match self.first.take() {
+            Some(job) => workers.begin(self, job),
+            None => workers.next_after_search(self),
+        };
         loop {
             let job = match step {
                 WorkerStep::Run(job) => job,
@@ -115,7 +125,9 @@ impl Drop for Worker {
     /// Reports a worker that never ran because its runtime is gone.
     fn drop(&mut self) {
         if let Some(workers) = self.workers.take() {
-            workers.on_worker_lost();
+            workers.on_worker_lost(self.first.take());
         }
     }
 }
+
+impl_debug!(Worker |this| { workers: this.workers, has_token: this.has_token, .. });

@@ -29,9 +29,10 @@ use super::tokens::{TokenAttempt, TokenWaker};
 use super::worker::Worker;
 use crate::debug::impl_debug;
 use crate::offload::error::{OffloadError, OffloadErrorKind};
-use crate::offload::job::{Priority, SharedJob, TaskContext};
+use crate::offload::job::{Priority, SharedJob};
 use crate::offload::trace;
 use crate::panic::discard;
+use crate::semaphore::Tokens;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard, lock};
 use crate::wake::wake;
@@ -43,7 +44,8 @@ pub(crate) struct Workers {
     /// Called when a token is granted.
     pub(super) token_waker: Waker,
     pub(super) state: Mutex<WorkersState>,
-    /// Tasks that are no longer running and whose results are not published yet. Incremented with the mutex held.
+    /// Tasks that are no longer running and whose results are not published yet, and tasks that a worker has taken to
+    /// the thread that it waits for. Incremented with the mutex held.
     pub(super) unpublished: AtomicUsize,
 }
 
@@ -95,6 +97,29 @@ impl Workers {
         Ok(())
     }
 
+    /// Runs a job on a thread, with a token that is free now. Returns `false` if no token is free, or if no thread can
+    /// be started for the job.
+    ///
+    /// The job is not queued: it must not wait for a token, since its caller holds one.
+    pub(crate) fn try_start(self: &Arc<Self>, job: &SharedJob) -> Result<bool, OffloadError> {
+        let state = lock(&self.state);
+        self.check_open(&state)?;
+        if self.tokens().try_acquire(Tokens::ONE).is_err() {
+            return Ok(false);
+        }
+        // The pool is not drained while the job waits for its thread.
+        self.unpublished.fetch_add(1, Ordering::Relaxed);
+        drop(state);
+        let Err(SpawnError { worker, cause }) = self.threads.spawn(Worker::with_job(self, job)) else {
+            return Ok(true);
+        };
+        worker.disarm();
+        trace::thread_missing(&self.config.pool, &cause);
+        self.on_result_published();
+        self.release_token();
+        Ok(false)
+    }
+
     fn check_open(&self, state: &WorkersState) -> Result<(), OffloadError> {
         match &state.closed {
             Some(why) => Err((*why).into()),
@@ -113,6 +138,15 @@ impl Workers {
         self.config.uncount_queued(usize::from(removed.is_some()));
         self.cancel_token_wait(unneeded);
         drop(removed);
+    }
+
+    /// Ends the idle workers, and from now on every worker that finds no task: no more tasks will be submitted.
+    pub(super) fn release_idle(&self) {
+        let mut state = lock(&self.state);
+        state.is_released = true;
+        let idle = mem::take(&mut state.idle);
+        drop(state);
+        idle.iter().for_each(|worker| worker.unpark(UnparkReason::Exit));
     }
 
     /// Refuses all queued tasks and all future ones.
@@ -140,10 +174,10 @@ impl Workers {
         }
     }
 
-    /// Returns `true` if the current thread works for the pool, or for another pool of its limiter. If the current
-    /// thread waited for a task, that task might wait for the current thread.
-    pub(crate) fn contains_current_thread(&self) -> bool {
-        TaskContext::holds_token_of(self.config.limiter_id()) || self.threads.contains_current_thread()
+    /// Returns `true` if tasks are queued, none is running, and there is no token.
+    pub(crate) fn is_stalled(&self) -> bool {
+        let state = lock(&self.state);
+        state.token_wait.is_some() && state.running.iter().all(Option::is_none)
     }
 
     pub(crate) fn snapshot(&self) -> WorkersSnapshot {
@@ -213,8 +247,15 @@ impl Workers {
     }
 
     /// Called when a worker is dropped before it had a thread, since there will be no more threads.
-    pub(super) fn on_worker_lost(&self) {
-        lock(&self.state).is_starting = false;
+    pub(super) fn on_worker_lost(&self, job: Option<SharedJob>) {
+        match job {
+            None => lock(&self.state).is_starting = false,
+            Some(job) => {
+                wake(job.refuse(OffloadErrorKind::RuntimeShutdown.into()));
+                discard(job);
+                self.on_result_published();
+            }
+        }
         self.close(OffloadErrorKind::RuntimeShutdown);
         self.release_token();
     }

@@ -62,8 +62,6 @@ enum Call {
 enum Hop {
     RunBlocking,
     RunCpu,
-    /// A part of a rayon computation that stays on the thread of its task.
-    RayonPart,
     StartedTask,
     TwoPools,
     /// A nested task of the same pool, which runs on the thread of the outer task.
@@ -153,10 +151,9 @@ impl Call {
 }
 
 impl Hop {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 13] = [
         Self::RunBlocking,
         Self::RunCpu,
-        Self::RayonPart,
         Self::StartedTask,
         Self::TwoPools,
         Self::SamePool,
@@ -177,7 +174,6 @@ impl Hop {
         match self {
             Self::RunBlocking => Box::pin(async move { run_blocking(blocking).await.unwrap() }),
             Self::RunCpu => Box::pin(async move { run_cpu(blocking).await.unwrap() }),
-            Self::RayonPart => Box::pin(async move { run_cpu(move || rayon::join(blocking, || ()).0).await.unwrap() }),
             Self::StartedTask => Box::pin(async move {
                 let task = world.pool.task(move |_| blocking()).start().unwrap();
                 task.await.unwrap()

@@ -6,6 +6,7 @@
 mod builder;
 mod cancelled;
 mod cpu;
+mod cpu_parts;
 mod errors;
 mod hostile;
 mod limits;

@@ -27,6 +27,7 @@ impl OwnRuntime {
         &self.handle
     }
 
+    /// Runs the runtime on this thread until `future` completes.
     pub(crate) fn block_on(&self, future: impl Future<Output = ()>) {
         if let Some(runtime) = &self.runtime {
             runtime.block_on(future);
