@@ -33,7 +33,7 @@ fn without_threads<T>(work: impl FnOnce() -> T) -> T {
     let before = getrlimit(Resource::As);
     let pages: u64 = fs::read_to_string("/proc/self/statm").unwrap().split(' ').next().unwrap().parse().unwrap();
     let page = rustix::param::page_size() as u64;
-    setrlimit(Resource::As, Rlimit { current: Some(pages * page + LEFT), ..before.clone() }).unwrap();
+    setrlimit(Resource::As, Rlimit { current: Some(pages * page + LEFT), ..before }).unwrap();
     let result = work();
     setrlimit(Resource::As, before).unwrap();
     result

@@ -1,6 +1,5 @@
 //! [`CpuThreads`], the threads of a CPU pool.
 
-use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 use std::thread::Builder;
@@ -18,7 +17,7 @@ pub(crate) struct CpuThreads {
 }
 
 impl CpuThreads {
-    pub(crate) fn new(pool: &Cow<'static, str>, stack_size: Option<usize>) -> Self {
+    pub(crate) fn new(pool: &str, stack_size: Option<usize>) -> Self {
         // A thread name with a NUL would panic.
         Self { pool: pool.replace('\0', "").into(), stack_size, numbers: Arc::default() }
     }

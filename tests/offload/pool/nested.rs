@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::hint::black_box;
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -82,7 +81,7 @@ async fn nested_cpu_task_runs_on_the_thread_of_its_caller() {
     let pool = CpuPool::builder("one").threads(1).build();
     let inner = pool.clone();
     let threads = pool.run(move || {
-        let thread = || std::thread::current().id();
+        let thread = || thread::current().id();
         (futures::executor::block_on(inner.run(thread)).unwrap(), thread())
     });
     let (inside, outside) = soon("both tasks end", threads).await.unwrap();
@@ -93,8 +92,8 @@ async fn nested_cpu_task_runs_on_the_thread_of_its_caller() {
 async fn task_of_another_pool_does_not_run_inline() {
     let (outer, inner) = (BlockingPool::new("outer"), BlockingPool::new("inner"));
     let thread = outer.run(move || {
-        let inner_thread = Handle::current().block_on(inner.run(|| std::thread::current().id())).unwrap();
-        (inner_thread, std::thread::current().id())
+        let inner_thread = Handle::current().block_on(inner.run(|| thread::current().id())).unwrap();
+        (inner_thread, thread::current().id())
     });
     let (inner_thread, outer_thread) = thread.await.unwrap();
     assert_ne!(inner_thread, outer_thread);
@@ -246,15 +245,16 @@ fn tasks_of_runtimes_inside_tasks_never_wait_for_the_tokens_of_their_callers() {
 #[test]
 fn task_of_a_runtime_inside_a_task_that_is_dropped_before_its_thread_is_free_never_runs() {
     let pool = BlockingPool::builder("two").max_running(2).build();
-    let (gate, inner) = (Arc::new(Gate::default()), pool.clone());
-    let in_task = gate.clone();
+    let (gate, inner) = (Gate::default(), pool.clone());
     let outer = move || {
         let runtime = Builder::new_current_thread().max_blocking_threads(1).enable_all().build().unwrap();
-        let blocked = runtime.spawn_blocking(in_task.block());
-        let queued = runtime.block_on(async { inner.task(|_| panic!("the task must not run")).start().unwrap() });
+        let blocked = runtime.spawn_blocking(gate.block());
+        let entered = runtime.enter();
+        let queued = inner.task(|_| panic!("the task must not run")).start().unwrap();
+        drop(entered);
         let borrowed = inner.limiter().stats().borrowed;
         drop::<TaskHandle<()>>(queued);
-        in_task.open();
+        gate.open();
         runtime.block_on(blocked).unwrap();
         borrowed
     };
@@ -267,14 +267,15 @@ fn task_of_a_runtime_inside_a_task_that_is_dropped_before_its_thread_is_free_nev
 #[test]
 fn task_of_a_runtime_that_shuts_down_before_a_thread_is_free_ends_and_its_token_is_released() {
     let pool = BlockingPool::builder("two").max_running(2).build();
-    let (gate, inner) = (Arc::new(Gate::default()), pool.clone());
-    let in_task = gate.clone();
+    let (gate, inner) = (Gate::default(), pool.clone());
     let outer = move || {
         let runtime = Builder::new_current_thread().max_blocking_threads(1).enable_all().build().unwrap();
-        drop(runtime.spawn_blocking(in_task.block()));
-        let queued = runtime.block_on(async { inner.task(|_| ()).start().unwrap() });
+        drop(runtime.spawn_blocking(gate.block()));
+        let entered = runtime.enter();
+        let queued = inner.task(|_| ()).start().unwrap();
+        drop(entered);
         runtime.shutdown_background();
-        in_task.open();
+        gate.open();
         futures::executor::block_on(queued).map_err(|error| error.kind())
     };
     let runtime = current_thread();
