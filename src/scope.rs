@@ -259,10 +259,8 @@ impl CallerScopes {
             Frame::Captured(_, token) => {
                 hop.innermost.iter().chain(&hop.more).any(|scope| ptr::eq(scope.hold.as_ptr(), Arc::as_ptr(token)))
             }
-            Frame::Hop(CallerScopes(Some(scopes))) => {
-                hop.outer.0.as_ref().is_some_and(|outer| Arc::ptr_eq(outer, scopes))
-            }
-            Frame::Hop(CallerScopes(None)) => true,
+            Frame::Hop(Self(Some(scopes))) => hop.outer.0.as_ref().is_some_and(|outer| Arc::ptr_eq(outer, scopes)),
+            Frame::Hop(Self(None)) => true,
         }
     }
 

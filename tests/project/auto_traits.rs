@@ -18,10 +18,9 @@ use bytes::Bytes;
 use http_body_util::Full;
 use onelane::background::{
     Backoff, BlockingContext, BuildError, CleanUp, Exit, ExitKind, ExitReason, HostError, HostEvent, HostEvents,
-    HostHandle, HostPhase, HostStatus, Intensity, ManagedSnapshot, Placement, ProbeAnswer, Restart, RunContext,
-    Service, ServiceHost, ServiceHostBuilder, ServiceReport, ServiceState, ServiceStatus, ShutdownReport, StartContext,
-    StartPhase, StopContext, Supervision, TickContext, TickStatus, TimeLimit, Trigger, TriggerError, UnfinishedWork,
-    service_fn,
+    HostHandle, HostPhase, HostStatus, Intensity, Placement, ProbeAnswer, Restart, RunContext, Service, ServiceHost,
+    ServiceHostBuilder, ServiceReport, ServiceState, ServiceStatus, ShutdownReport, StartContext, StartPhase,
+    StopContext, Supervision, TickContext, TickStatus, TimeLimit, Trigger, TriggerError, UnfinishedWork, service_fn,
 };
 use onelane::guard::futures::{
     Acquire, AcquireAll, AcquireKey, AcquireKeyOwned, AcquireOwned, Run, RunKeyed, RunKeyedToCompletion,
@@ -43,8 +42,8 @@ use onelane::web::{
     RequestKey, actix, axum, tower,
 };
 use onelane::{
-    AcquireError, EndpointGuard, FlightError, KeyedGuard, KeyedPermit, Order, OwnedKeyedPermit, OwnedPermit, Panic,
-    Permit, Queue, SingleFlight,
+    AcquireError, EndpointGuard, FlightError, KeyedGuard, KeyedPermit, ManagedSnapshot, Order, OwnedKeyedPermit,
+    OwnedPermit, Panic, Permit, Queue, SingleFlight,
 };
 
 /// Evaluates to `true` if a type implements a trait: where the bound holds, the inherent constant takes precedence over

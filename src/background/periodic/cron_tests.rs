@@ -366,13 +366,10 @@ fn missed_times_are_all_counted_however_many_there_are() {
         let now = clocks.set_wall(to);
         assert_eq!(timetable.advance(now), expected, "{expression}");
         assert!(start.elapsed() < Duration::from_secs(10), "{expression} took {:?}", start.elapsed());
-        let (last, next) = (timetable.last_due().unwrap(), timetable.next_due().unwrap());
-        assert!(last.to_wall(now).unwrap() <= now.wall && now.wall < next.to_wall(now).unwrap(), "{expression}");
-        assert_eq!(
-            cron(expression, time_zone).next_after(last.to_wall(now).unwrap()),
-            next.to_wall(now),
-            "{expression}"
-        );
+        let [last, next] = [timetable.last_due(), timetable.next_due()]
+            .map(|due| due.and_then(|due| due.to_wall(now)).expect("there is a time before and after now"));
+        assert!(last <= now.wall && now.wall < next, "{expression}");
+        assert_eq!(cron(expression, time_zone).next_after(last), Some(next), "{expression}");
     }
 }
 
