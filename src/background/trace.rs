@@ -81,8 +81,19 @@ pub(crate) fn heartbeat_missed(service: &str, limit: Duration) {
     emit!(WARN, service, ?limit, "service missed its heartbeat");
 }
 
-pub(crate) fn cut_off_service(service: &str) {
-    emit!(WARN, service, "service did not stop in time: dropping it");
+pub(crate) fn cut_off_service(service: &str, had: Option<Duration>) {
+    match had {
+        Some(had) => emit!(WARN, service, ?had, "no time left for the service to stop: dropping it"),
+        None => emit!(WARN, service, "service did not stop in time: dropping it"),
+    }
+}
+
+pub(crate) fn host_hurries(services: usize) {
+    emit!(WARN, services, "time is short: asking all remaining services to stop at once");
+}
+
+pub(crate) fn service_not_dropped(service: &str) {
+    emit!(ERROR, service, "destructor of the service did not end in time");
 }
 
 pub(crate) fn leaked(service: &str) {

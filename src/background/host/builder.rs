@@ -13,6 +13,7 @@ use super::dependency_plan::DependencyPlan;
 use super::service_host::ServiceHost;
 use crate::background::control::HostShared;
 use crate::background::error::BuildError;
+use crate::background::generation::DropSignal;
 use crate::background::placement::Placement;
 use crate::background::signals::Signals;
 use crate::background::spec::Service;
@@ -222,6 +223,9 @@ impl ServiceHostBuilder {
         #[cfg(feature = "probe-listener")]
         let shared = shared.with_probe_address(self.probes.as_ref().and_then(|probes| probes.local_addr().ok()));
         let shared = Arc::new(shared);
+        for (id, runner) in (0..).zip(&runners) {
+            runner.signal_drop(DropSignal::new(id, Arc::clone(&shared)));
+        }
         let supervisor = Supervisor::new(slots, self.timeouts, crate::background::random::fraction);
         let (work, exit_within) = (WorkDrain::new(self.managed), self.exit_within);
         let task =
