@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::service_slot::{SlotState, StopReason};
+use super::service_slot::SlotState;
 use super::state::Supervisor;
 use super::timer_queue::after;
 use crate::background::status::{HostPhase, Trigger};
@@ -85,9 +85,7 @@ impl Supervisor {
         }
         self.set_host_timer(Some(deadline));
         for id in self.ids() {
-            if self.slot(id).can_stop() {
-                self.request_stop(now, id, StopReason::HostStops);
-            }
+            self.stop_if_unneeded(now, id);
             match self.slot(id).state {
                 SlotState::Stopping => self.abort(now, id),
                 SlotState::CleaningUp => self.set_timer(id, Some(clean_up_by)),

@@ -9,6 +9,7 @@ use super::decisions::{Action, FailedService};
 use super::service_slot::{ServiceValue, SlotState, StopReason};
 use super::state::{HostStop, Supervisor};
 use super::stop_schedule::StopSchedule;
+use super::timeouts::GRACE;
 use super::timer_queue::after;
 use crate::background::control::GenerationPhase;
 use crate::background::placement::Placement;
@@ -99,10 +100,12 @@ impl Supervisor {
         self.check_stopped(now);
     }
 
-    /// Asks a service to stop, or drops it if it has ended, if all of its dependents have ended.
-    fn stop_if_unneeded(&mut self, now: Instant, id: u32) {
+    /// Asks a service to stop, or drops it if it has ended, once all of its dependents have ended. If there is no time
+    /// left to wait for them, does so immediately.
+    pub(super) fn stop_if_unneeded(&mut self, now: Instant, id: u32) {
+        let is_hurried = self.stop.as_ref().is_some_and(|stop| stop.is_hurried);
         let slot = self.slot(id);
-        if slot.live_dependents > 0 {
+        if slot.live_dependents > 0 && !is_hurried {
             return;
         }
         if slot.can_stop() {
@@ -119,12 +122,12 @@ impl Supervisor {
         stop.is_hurried = true;
         let deadline = stop.schedule.deadline;
         self.set_host_timer(Some(deadline));
-        let late: Vec<u32> = self.ids().filter(|id| self.slot(*id).can_stop()).collect();
-        if !late.is_empty() {
-            trace::host_hurries(late.len());
+        let late = self.slots.iter().filter(|slot| slot.can_stop()).count();
+        if late > 0 {
+            trace::host_hurries(late);
         }
-        for id in late {
-            self.request_stop(now, id, StopReason::HostStops);
+        for id in self.ids() {
+            self.stop_if_unneeded(now, id);
         }
     }
 
@@ -251,13 +254,13 @@ impl Supervisor {
         }
     }
 
-    /// Limits how long destructors may take: as long as a `stop`, and half of the time if pools have to be drained.
+    /// Limits how long destructors may take: as long as a `stop` may, and half of the time if pools have to be drained.
     fn await_drops(&mut self, now: Instant, deadline: Instant) {
         let awaited = self.slots.iter().filter(|slot| slot.value != ServiceValue::Dropped && !slot.is_left_behind);
         let longest = awaited.map(|slot| slot.options.cleanup_timeout).max().unwrap_or_default();
         let left = deadline.saturating_duration_since(now);
         let share = if self.has_pools { left / 2 } else { left };
-        self.set_host_timer(Some(now + longest.min(share)));
+        self.set_host_timer(Some(now + longest.max(GRACE).min(share)));
     }
 
     /// Reports the end of the host.

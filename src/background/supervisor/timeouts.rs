@@ -15,7 +15,7 @@ use crate::background::trace;
 
 /// How long an aborted phase may take to be dropped while the host stops. Dropping a phase takes no time unless the
 /// thread is stuck.
-const GRACE: Duration = Duration::from_millis(500);
+pub(super) const GRACE: Duration = Duration::from_millis(500);
 
 impl Supervisor {
     /// Handles the timers that are due.

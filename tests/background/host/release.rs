@@ -194,15 +194,15 @@ async fn tasks_on_the_runtime_of_a_thread_are_dropped_with_it() {
 async fn destructor_that_hangs_is_reported_and_delays_no_other() {
     let (log, gate) = (Log::default(), Gate::default());
     let host = threaded_host()
-        .service(owner("pool", Slow(log.clone(), "pool")).cleanup_timeout(MS * 300))
-        .service(owner("stuck", Stuck(gate.wait())).after("pool").cleanup_timeout(MS * 300))
+        .service(owner("pool", Slow(log.clone(), "pool")).cleanup_timeout(MS * 600))
+        .service(owner("stuck", Stuck(gate.wait())).after("pool").cleanup_timeout(MS * 600))
         .build()
         .unwrap();
     host.start().await.unwrap();
     let start = Clock::now();
     let report = shutdown(&host).await;
     let took = start.elapsed();
-    assert!(took >= MS * 300 && took < MS * 300 + SLACK, "{took:?}");
+    assert!(took >= MS * 600 && took < MS * 600 + SLACK, "{took:?}");
     assert_eq!(log.lines(), ["pool"], "a hanging destructor starves no other");
     let is_dropped = |name: &str| report.service(name).unwrap().is_dropped();
     assert_eq!((is_dropped("stuck"), is_dropped("pool")), (false, true));
