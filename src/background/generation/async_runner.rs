@@ -6,11 +6,10 @@ use std::sync::{Arc, OnceLock};
 use tokio::runtime::{Builder, Handle};
 
 use super::abortable::Abortable;
-use super::drop_signal::DropSignal;
 use super::loss_guard::LossGuard;
 use super::runner::{ServiceRunner, clean_up_result, phase_result, spawn_thread};
 use crate::background::context::{RunContext, StartContext, StopContext};
-use crate::background::control::{GenerationEvent, GenerationHandle, GenerationPhase, PhaseResult};
+use crate::background::control::{DropSignal, GenerationEvent, GenerationHandle, GenerationPhase, PhaseResult};
 use crate::background::own_runtime::OwnRuntime;
 use crate::background::placement::Placement;
 use crate::background::service::BackgroundService;
@@ -41,6 +40,9 @@ impl<S: BackgroundService> ServiceRunner for AsyncRunner<S> {
     }
 
     fn begin(self: Arc<Self>, placement: Placement, handle: Arc<GenerationHandle>) -> io::Result<()> {
+        if let Some(signal) = self.drop_signal.get() {
+            handle.set_drop_signal(signal);
+        }
         if placement == Placement::Shared {
             let server = handle.host.server().clone();
             server.spawn(run_generation(self, LossGuard::new(handle)));

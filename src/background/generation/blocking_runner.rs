@@ -4,12 +4,11 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 
 use super::abortable::run_user_code;
-use super::drop_signal::DropSignal;
 use super::loss_guard::LossGuard;
 use super::runner::{ServiceRunner, clean_up_result, phase_result, spawn_thread};
 use crate::background::blocking::BlockingService;
 use crate::background::context::{BlockingContext, StartContext, StopContext};
-use crate::background::control::{GenerationEvent, GenerationHandle, PhaseResult};
+use crate::background::control::{DropSignal, GenerationEvent, GenerationHandle, PhaseResult};
 use crate::background::placement::Placement;
 use crate::background::status::ExitKind;
 use crate::panic::discard;

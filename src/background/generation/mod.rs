@@ -14,7 +14,7 @@
 //! 2. A generation always reports its end: [`LossGuard`](loss_guard::LossGuard) sends [`GenerationEvent::Lost`] if the
 //!    generation is dropped without a final event, as happens when its runtime shuts down.
 //! 3. A service is dropped once its host and its last generation have released it, and then its
-//!    [`DropSignal`](drop_signal::DropSignal) reports that. A thread holds the signal until its runtime is gone.
+//!    [`DropSignal`](super::control::DropSignal) reports that. A thread holds the signal until its runtime is gone.
 //! 4. At most one [`GenerationEvent::HealthChanged`] of a generation is in the queue, so a service that changes its
 //!    health all the time does not fill it.
 //!
@@ -25,11 +25,9 @@
 mod abortable;
 mod async_runner;
 mod blocking_runner;
-mod drop_signal;
 mod loss_guard;
 mod runner;
 
 pub(crate) use async_runner::AsyncRunner;
 pub(crate) use blocking_runner::BlockingRunner;
-pub(crate) use drop_signal::DropSignal;
 pub(crate) use runner::ServiceRunner;

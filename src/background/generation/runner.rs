@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::{io, thread};
 
 use super::abortable::Interrupt;
-use super::drop_signal::DropSignal;
-use crate::background::control::{GenerationHandle, PhaseResult};
+use crate::background::control::{DropSignal, GenerationHandle, PhaseResult};
 use crate::background::placement::Placement;
 use crate::background::service::ServiceResult;
 use crate::background::status::{CleanUp, ExitKind};

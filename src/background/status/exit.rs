@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use std::{fmt, iter};
 
 use crate::panic::Panic;
+use crate::rounded::rounded;
 
 /// An error of a service, shared by its status, events and report.
 pub type SharedError = Arc<dyn Error + Send + Sync>;
@@ -150,7 +151,7 @@ impl fmt::Display for ExitKind {
             Self::TimedOut(limit) => limit.fmt(f),
             Self::Aborted => f.write_str("aborted: it did not stop in time, or its runtime has shut down"),
             Self::CutShort(had) if had.is_zero() => f.write_str("cut short: the host had no time left for it to stop"),
-            Self::CutShort(had) => write!(f, "cut short: the host had only {had:?} left for it to stop"),
+            Self::CutShort(had) => write!(f, "cut short: the host had only {:?} left for it to stop", rounded(*had)),
             Self::Leaked => f.write_str("leaked: it blocks its thread and cannot be dropped"),
         }
     }

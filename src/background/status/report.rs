@@ -12,6 +12,7 @@ use super::exit::{CleanUp, Exit};
 /// Returning it from `main` makes the process exit with [`exit_code`](Self::exit_code).
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[must_use = "a stop that failed is a report too: return it from `main`, or check `is_clean` or `exit_code`"]
 pub struct ShutdownReport {
     pub(crate) trigger: Trigger,
     pub(crate) forced_by: Option<Trigger>,

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::background::control::{HostShared, SupervisorMessage};
+use super::host_shared::HostShared;
+use super::message::SupervisorMessage;
 
 /// Reports to the supervisor, when it is dropped, that a service was dropped. The runner of the service drops it after
 /// the service, and a thread of the service after its runtime.
+#[derive(Debug)]
 pub(crate) struct DropSignal {
     id: u32,
     host: Arc<HostShared>,
