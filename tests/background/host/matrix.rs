@@ -91,7 +91,7 @@ async fn early_return_with_restart_always_restarts_at_every_placement() {
         until("the service is ready", || status(&host).is_ready()).await;
         assert_eq!(status(&host).restarts(), 1);
         assert!(status(&host).last_failure().is_none());
-        shutdown(&host).await;
+        let _ = shutdown(&host).await;
         assert_eq!(log.count("stop actor"), 2);
     }
 }
@@ -179,7 +179,7 @@ async fn shutdown_ends_within_50_ms_of_the_deadline_at_every_placement() {
             host.start().await.unwrap();
             until("the service runs", || log.count("run actor") == 1).await;
             let began = Clock::now();
-            shutdown(&host).await;
+            let _ = shutdown(&host).await;
             late.push(began.elapsed().saturating_sub(MS * 200));
         }
     }
@@ -251,7 +251,7 @@ async fn service_stuck_in_stop_is_not_restarted() {
         assert_eq!(log.lines(), ["start actor", "run actor", "stop actor"], "{placement:?}");
         assert_eq!(host.status().phase(), HostPhase::Running);
         gate.open();
-        shutdown(&host).await;
+        let _ = shutdown(&host).await;
     }
 }
 

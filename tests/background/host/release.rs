@@ -159,7 +159,7 @@ async fn dependents_are_dropped_before_their_dependencies() {
             .build()
             .unwrap();
         host.start().await.unwrap();
-        shutdown(&host).await;
+        let _ = shutdown(&host).await;
         assert_eq!(log.lines(), ["front", "consumer", "pool"]);
     }
 }
@@ -185,7 +185,7 @@ async fn tasks_on_the_runtime_of_a_thread_are_dropped_with_it() {
         let host = builder().service(service.placement(Placement::Thread).manual_ready()).build().unwrap();
         host.start().await.unwrap();
         until("the task is spawned", || host.status().is_ready()).await;
-        shutdown(&host).await;
+        let _ = shutdown(&host).await;
         assert_eq!(log.lines(), ["task"]);
     }
 }
@@ -269,7 +269,7 @@ async fn destructor_may_use_the_runtime_of_the_server() {
         let is_done = Arc::new(AtomicBool::new(false));
         let host = builder().service(owner("spawns", Spawns(Arc::clone(&is_done)))).build().unwrap();
         host.start().await.unwrap();
-        shutdown(&host).await;
+        let _ = shutdown(&host).await;
         until("the task ends", || is_done.load(Ordering::Relaxed)).await;
     }
 }

@@ -58,7 +58,7 @@ async fn drain_timeout_is_kept_where_the_total_allows_it() {
             .build()
             .unwrap();
         let start = Instant::now();
-        stop_under_a_server_that_hangs(host).await;
+        let _ = stop_under_a_server_that_hangs(host).await;
         assert_eq!(log.times(start, "stop pool"), [cut_off], "{total} {drain}");
     }
 }
@@ -196,6 +196,6 @@ async fn start_is_known_while_run_blocks_its_thread() {
         let host = builder().service(actor).build().unwrap();
         timeout(PATIENCE, host.start()).await.unwrap().unwrap();
         gate.open();
-        timeout(PATIENCE, host.shutdown()).await.unwrap().unwrap();
+        let _ = timeout(PATIENCE, host.shutdown()).await.unwrap().unwrap();
     }
 }
