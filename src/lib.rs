@@ -125,6 +125,8 @@ mod own_runtime;
 mod panic;
 #[cfg(any(feature = "guard", feature = "offload"))]
 mod park;
+#[cfg(any(feature = "guard", feature = "offload", feature = "background"))]
+mod rounded;
 #[cfg(any(feature = "guard", feature = "offload"))]
 mod scope;
 #[cfg(all(test, not(loom), any(feature = "guard", feature = "offload")))]

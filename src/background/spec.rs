@@ -124,13 +124,13 @@ impl Service {
 
     /// Like [`new`](Self::new), for a name that is already in an `Arc`.
     pub(super) fn with_name<S: BackgroundService>(name: Arc<str>, service: S) -> Self {
-        Self::with_runner(name, Arc::new(AsyncRunner(service)), Placement::Shared)
+        Self::with_runner(name, Arc::new(AsyncRunner::new(service)), Placement::Shared)
     }
 
     /// Creates a blocking service with the default options.
     pub fn blocking<S: BlockingService>(service: S) -> Self {
         let name = service.name().into();
-        Self::with_runner(name, Arc::new(BlockingRunner(service)), Placement::Blocking)
+        Self::with_runner(name, Arc::new(BlockingRunner::new(service)), Placement::Blocking)
     }
 
     fn with_runner(name: Arc<str>, runner: Arc<dyn ServiceRunner>, placement: Placement) -> Self {

@@ -11,6 +11,7 @@ use super::error::AcquireError;
 use super::error_kind::AcquireErrorKind;
 use super::key_map::Hash64;
 use super::source::PermitSource;
+use crate::rounded::rounded;
 use crate::trace::{emit, is_enabled};
 
 /// The start of a wait and the hash of its key, for the event at the end of the wait.
@@ -36,7 +37,7 @@ pub(super) fn refused(source: &impl PermitSource, wait: Option<&WaitRecord>, err
             emit!(ERROR, guard, key_hash = key_hash(), %error, "caller refused: a bug in the service");
         }
         _ => {
-            let waited = || wait.map(|wait| debug(wait.since.elapsed()));
+            let waited = || wait.map(|wait| debug(rounded(wait.since.elapsed())));
             emit!(DEBUG, guard, key_hash = key_hash(), waited = waited(), %error, "caller refused");
         }
     }
@@ -45,13 +46,13 @@ pub(super) fn refused(source: &impl PermitSource, wait: Option<&WaitRecord>, err
 #[cold]
 pub(super) fn timed_out(guard: &GuardCore, wait: Option<&WaitRecord>, waited: Duration) {
     let (guard, key_hash) = (guard.name, wait.and_then(|wait| wait.key_hash).map(display));
-    emit!(DEBUG, guard, key_hash, ?waited, "caller timed out");
+    emit!(DEBUG, guard, key_hash, waited = ?rounded(waited), "caller timed out");
 }
 
 #[cold]
 pub(super) fn left(guard: &GuardCore, wait: Option<&WaitRecord>) {
     let (guard, key_hash) = (guard.name, wait.and_then(|wait| wait.key_hash).map(display));
-    let waited = || wait.map(|wait| debug(wait.since.elapsed()));
+    let waited = || wait.map(|wait| debug(rounded(wait.since.elapsed())));
     emit!(DEBUG, guard, key_hash, waited = waited(), "caller left the queue");
 }
 

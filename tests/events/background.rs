@@ -59,7 +59,7 @@ async fn failures() {
     let has_ended = |name: &str| host.status().service(name).is_some_and(ServiceStatus::is_ended);
     until("two services have ended", || has_ended("failing") && has_ended("silent") && gate.inside() == 1).await;
     tokio::time::sleep(SHORT * 2).await;
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
     gate.open();
 }
 
@@ -98,6 +98,6 @@ pub(crate) fn scenario_of_runtimes() {
     let host = builder().service(service).build().unwrap();
     runtime.block_on(async {
         host.start().await.unwrap();
-        host.shutdown().await.unwrap();
+        let _ = host.shutdown().await.unwrap();
     });
 }

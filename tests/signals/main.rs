@@ -2,6 +2,8 @@
 
 mod forced_stop;
 mod lost_work;
+mod readme;
+mod released;
 mod stuck_process;
 mod threads;
 

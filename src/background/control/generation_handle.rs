@@ -1,7 +1,7 @@
 //! [`GenerationHandle`], through which a generation and its supervisor communicate.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::Context;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::child_tasks::ChildTasks;
+use super::drop_signal::DropSignal;
 use super::host_scope::InHostScope;
 use super::host_shared::HostShared;
 use super::message::{GenerationEvent, GenerationPhase, ServiceHealth, SupervisorMessage};
@@ -31,6 +32,8 @@ pub(crate) struct GenerationHandle {
     pub(crate) child_tasks: ChildTasks,
     /// Set if the generation has a runtime of its own.
     own_runtime: OnceLock<Handle>,
+    /// Reports that the service was dropped, once nothing holds it.
+    drop_signal: OnceLock<Weak<DropSignal>>,
     /// The signal is given when the generation has to stop. Its child tasks receive the signal by the end of its run at
     /// the latest.
     stop: StopSignal,
@@ -54,6 +57,7 @@ impl GenerationHandle {
             stack_size: None,
             child_tasks: ChildTasks::default(),
             own_runtime: OnceLock::new(),
+            drop_signal: OnceLock::new(),
             stop: StopSignal::default(),
             aborted: AtomicU8::new(0),
             polling_task: AtomicWaker::new(),
@@ -128,6 +132,11 @@ impl GenerationHandle {
         self.child_tasks.spawn(child, self.own_runtime.get().unwrap_or_else(|| self.host.server()))
     }
 
+    /// Returns what a thread of the service holds while it uses the service.
+    pub(crate) fn drop_signal(&self) -> Option<Arc<DropSignal>> {
+        self.drop_signal.get().and_then(Weak::upgrade)
+    }
+
     pub(crate) fn token(&self) -> &CancellationToken {
         self.stop.token()
     }
@@ -151,6 +160,11 @@ impl GenerationHandle {
 
     pub(crate) fn send(&self, event: GenerationEvent) {
         self.host.send(SupervisorMessage::Generation { id: self.id, generation: self.status.generation, event });
+    }
+
+    pub(crate) fn set_drop_signal(&self, signal: &Arc<DropSignal>) {
+        let is_first = self.drop_signal.set(Arc::downgrade(signal)).is_ok();
+        debug_assert!(is_first, "a generation begins once");
     }
 
     /// Records the runtime of a generation that has one of its own.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{broadcast, watch};
+use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
 
 use super::message::SupervisorMessage;
@@ -29,8 +30,8 @@ pub(crate) struct HostShared {
     pub(crate) draining: CancellationToken,
     /// Cancelled when the services begin to stop.
     pub(crate) stopping: CancellationToken,
-    /// The runtime on which the host was started.
-    server: OnceLock<Handle>,
+    /// The runtime on which the host was started, and `true` if the supervisor is one of its tasks.
+    server: OnceLock<(Handle, bool)>,
     outcome: watch::Sender<Option<HostOutcome>>,
     #[cfg(feature = "probe-listener")]
     probe_address: Option<SocketAddr>,
@@ -78,9 +79,10 @@ impl HostShared {
         std::ptr::from_ref(self).addr()
     }
 
-    /// Records the server's runtime. Returns `true` if this is the first start of the host.
-    pub(crate) fn set_server(&self, server: Handle) -> bool {
-        self.server.set(server).is_ok()
+    /// Records the server's runtime, and if it runs the supervisor. Called by the first start of the host.
+    pub(crate) fn set_server(&self, server: Handle, runs_supervisor: bool) {
+        let is_first = self.server.set((server, runs_supervisor)).is_ok();
+        debug_assert!(is_first, "a host starts once");
     }
 
     pub(crate) fn is_started(&self) -> bool {
@@ -88,7 +90,16 @@ impl HostShared {
     }
 
     pub(crate) fn server(&self) -> &Handle {
-        self.server.get().expect("generations begin after the host was started, which sets it")
+        &self.server.get().expect("generations begin after the host was started, which sets it").0
+    }
+
+    /// Lets the supervisor handle the messages that were sent to it. Called before user code that may block its thread:
+    /// a supervisor that is a task of the same runtime may be the next task of this very thread, and no other thread
+    /// would take it from there.
+    pub(crate) async fn let_supervisor_run(&self) {
+        if self.server.get().is_some_and(|(_, runs_supervisor)| *runs_supervisor) {
+            yield_now().await;
+        }
     }
 
     /// Sends a message to the supervisor. The message is dropped if the supervisor has ended.

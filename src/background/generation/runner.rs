@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::{io, thread};
 
 use super::abortable::Interrupt;
-use crate::background::control::{GenerationHandle, PhaseResult};
+use crate::background::control::{DropSignal, GenerationHandle, PhaseResult};
 use crate::background::placement::Placement;
 use crate::background::service::ServiceResult;
 use crate::background::status::{CleanUp, ExitKind};
@@ -13,6 +13,9 @@ use crate::background::status::{CleanUp, ExitKind};
 pub(crate) trait ServiceRunner: Send + Sync {
     /// Returns `true` if the service blocks and needs a thread.
     fn is_blocking(&self) -> bool;
+
+    /// Sets the signal that is dropped after the service. Called once, before the first generation.
+    fn signal_drop(&self, signal: DropSignal);
 
     /// Begins a generation, which reports its events through the handle. Fails if it needs a thread that can't be
     /// spawned.

@@ -82,7 +82,7 @@ pub enum Overlap {
     Queue,
     /// The calls run concurrently. Each is a child task of the service, as with
     /// [`RunContext::spawn`](super::super::RunContext::spawn). The number of concurrent calls is not limited, except by
-    /// [`tick_timeout`](Every::tick_timeout).
+    /// [`tick_timeout`](Every::tick_timeout). Blocking calls never overlap.
     Allow,
 }
 
@@ -222,7 +222,9 @@ impl Every {
     }
 
     /// Sets how long a call may take. After that its future is dropped at the await point where it waits, and the call
-    /// has failed. A call that blocks its thread cannot be dropped.
+    /// has failed. A call that blocks its thread cannot be dropped, and neither can what it started on another thread,
+    /// such as a task of a pool. A call of [`periodic_blocking`](super::periodic_blocking) that exceeds the timeout
+    /// has failed too, but counts as running until it returns: see [`TickContext::remaining`](super::TickContext::remaining).
     pub fn tick_timeout(mut self, timeout: Duration) -> Self {
         self.tick_timeout = Some(timeout);
         self
@@ -257,7 +259,7 @@ impl Every {
     }
 
     /// Returns an invalid option and what is wrong with it, if there is one.
-    pub(super) fn problem(&self) -> Option<(&'static str, &'static str)> {
+    pub(super) fn problem(&self, is_blocking: bool) -> Option<(&'static str, &'static str)> {
         let (interval, is_delay) = match &self.kind {
             ScheduleKind::FixedDelay(interval) => (Some(*interval), true),
             ScheduleKind::FixedRate(interval) => (Some(*interval), false),
@@ -269,6 +271,9 @@ impl Every {
         }
         if is_delay && self.overlap != Overlap::Skip {
             return Some(("overlap", "calls with a fixed delay never overlap: remove it, or use Every::fixed_rate"));
+        }
+        if is_blocking && self.overlap == Overlap::Allow {
+            return Some(("overlap", "blocking calls never overlap: use Overlap::Queue, or an async call"));
         }
         if !is_delay && interval.is_some_and(|interval| self.jitter >= interval) {
             return Some(("jitter", "it must be shorter than the interval of a fixed rate"));

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::run_error::RunError;
 use crate::panic::Panic;
+use crate::rounded::rounded;
 
 /// The reason why a caller of a [`SingleFlight`](super::SingleFlight) gets no value.
 ///
@@ -214,7 +215,7 @@ impl<E> fmt::Display for FlightError<E> {
         match &self.error {
             RunError::Panicked(panic) => write!(f, "the shared work panicked: {panic}"),
             RunError::Timeout { waited } => {
-                write!(f, "no result within {waited:?}: try again later, or raise max_wait")
+                write!(f, "no result within {:?}: try again later, or raise max_wait", rounded(*waited))
             }
             _ => self.kind().fmt(f),
         }

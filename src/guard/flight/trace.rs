@@ -11,6 +11,7 @@ use super::flight_map::FlightMap;
 use super::run_error::RunError;
 use crate::guard::key_map::{EntryId, Hash64};
 use crate::panic::Panic;
+use crate::rounded::rounded;
 use crate::trace::{emit, is_enabled};
 
 #[cold]
@@ -29,7 +30,7 @@ pub(super) fn refused<E>(flight: &str, key_hash: Option<Hash64>, error: &RunErro
 
 #[cold]
 pub(super) fn timed_out(flight: &str, key_hash: Option<Hash64>, waited: Duration) {
-    emit!(DEBUG, flight, key_hash = key_hash.map(field::display), ?waited, "caller timed out");
+    emit!(DEBUG, flight, key_hash = key_hash.map(field::display), waited = ?rounded(waited), "caller timed out");
 }
 
 #[cold]

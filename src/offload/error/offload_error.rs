@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::kind::OffloadErrorKind;
 use super::progress::Progress;
 use crate::panic::Panic;
+use crate::rounded::rounded;
 
 /// Why a task of a pool has no result.
 ///
@@ -250,7 +251,7 @@ impl fmt::Display for OffloadError {
             OffloadErrorKind::QueueTimeout => {
                 write!(f, "{task} did not start ")?;
                 match details.waited {
-                    Some(waited) => write!(f, "within {waited:?}")?,
+                    Some(waited) => write!(f, "within {:?}", rounded(waited))?,
                     None => f.write_str("in time")?,
                 }
                 f.write_str(": try again later, or raise max_wait")

@@ -139,7 +139,23 @@ fn run_dropped_outside_a_runtime_is_cancelled() {
     assert_pending!(run.poll());
     drop(run);
     assert_idle(guard);
-    assert_eq!(guard.stats().finished_detached, 0);
+    assert_eq!((guard.stats().finished_detached, guard.stats().cut_off), (0, 1));
+}
+
+/// A runtime that has ended may still be entered.
+#[test]
+fn run_dropped_inside_a_runtime_that_has_ended_counts_as_cut_off() {
+    let guard = leak(EndpointGuard::new("dead runtime"));
+    for runtime in [multi_thread(2), current_thread()] {
+        let handle = runtime.handle().clone();
+        let mut run = task::spawn(guard.run_to_completion(std::future::pending::<()>()));
+        assert_pending!(runtime.block_on(async { run.poll() }));
+        drop(runtime);
+        let _context = handle.enter();
+        drop(run);
+        assert_idle(guard);
+    }
+    assert_eq!(guard.stats().cut_off, 2);
 }
 
 #[test]
@@ -162,7 +178,7 @@ fn runtime_shutdown_releases_the_permit() {
         drop(runtime);
         assert_idle(guard);
     }
-    assert_eq!(guard.stats().finished_detached, 0);
+    assert_eq!((guard.stats().finished_detached, guard.stats().cut_off), (0, 4));
 }
 
 /// The work continues and is dropped in the span in which it was first polled, even if its future is dropped outside

@@ -83,7 +83,8 @@ fn run_that_continues_without_its_caller_leaves_the_guards_of_that_caller() {
         };
         let task = OUTER.run(async {
             let mut run = Box::pin(INNER.run_to_completion(async move { run_blocking(acquire).await.unwrap() }));
-            poll_fn(|cx| Poll::Ready(assert!(run.as_mut().poll(cx).is_pending()))).await;
+            let is_pending = poll_fn(|cx| Poll::Ready(run.as_mut().poll(cx).is_pending())).await;
+            assert!(is_pending);
             drop(run);
             give_up.send(()).unwrap();
             // The task waits, as any other caller does, until this permit is released.

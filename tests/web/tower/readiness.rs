@@ -232,7 +232,7 @@ fn service_that_fails_to_become_ready_is_dropped_before_the_permit() {
 
     impl Drop for Failing {
         fn drop(&mut self) {
-            self.1.lock().unwrap().push(self.0.stats().held);
+            self.1.lock().expect("no panic").push(self.0.stats().held);
         }
     }
 
@@ -253,7 +253,7 @@ fn service_that_fails_to_become_ready_is_dropped_before_the_permit() {
     let (guard, held) = (Arc::new(EndpointGuard::new("failing")), Arc::new(Mutex::new(Vec::new())));
     let mut service = GuardLayer::new(&guard).layer(Failing(Arc::clone(&guard), Arc::clone(&held)));
     assert_eq!(assert_ready_err!(spawn(service.call(request())).poll()), "not ready");
-    assert_eq!((&**held.lock().unwrap(), guard.stats().held), (&[1][..], 0));
+    assert_eq!((&**held.lock().expect("no panic"), guard.stats().held), (&[1][..], 0));
 }
 
 #[test]
