@@ -301,7 +301,7 @@ mod tests {
     fn caught_panic_has_message_and_location() {
         let line = line!() + 1;
         let panic = catch_work(|| panic!("broken {}", 7)).map_err(|panic| panic.to_string());
-        assert_eq!(panic, Err::<(), _>(format!("broken 7, at {}:{line}:30", file!())));
+        assert_eq!(panic, Err::<(), _>(format!("broken 7, at {}:{line}:35", file!())));
     }
 
     #[test]

@@ -91,8 +91,9 @@ async fn parts_have_no_task_no_span_and_no_runtime() {
         let inside = TaskContext::current().is_some() && !Span::current().is_none() && Handle::try_current().is_ok();
         (inside, (0..64).into_par_iter().map(part).collect::<Vec<_>>())
     };
-    let tasks = ["one", "two", "three", "four"].map(|label| pool.task(move |_| parts()).label(label).into_future());
-    let tasks = tasks.map(|task| task.instrument(info_span!("caller")));
+    // A task takes the span of the code that creates it.
+    let create = |label| info_span!("caller").in_scope(|| pool.task(move |_| parts()).label(label).into_future());
+    let tasks = ["one", "two", "three", "four"].map(create);
     for result in soon("all tasks end", join_all(tasks)).await {
         let (inside, seen) = result.unwrap();
         assert!(inside, "the task itself has all of them");
