@@ -80,7 +80,7 @@ use crate::background::status::ExitKind;
 /// let ticks = host.status().service("gc").and_then(|gc| gc.ticks()).ok_or("not periodic")?;
 /// assert_eq!((ticks.runs(), ticks.failures()), (1, 0));
 /// host.handle().trigger_now("gc")?;
-/// host.shutdown().await?;
+/// assert!(host.shutdown().await?.is_clean());
 /// # Ok(())
 /// # }
 /// ```

@@ -401,6 +401,7 @@ impl<'a> Simulation<'a> {
     }
 
     fn begin(&mut self, id: usize) {
+        assert!(!self.released[id], "s{id} begins after it was released");
         let key = (id, self.supervisor.status(id as u32).generation);
         for dependency in self.supervisor.slot(id as u32).dependencies.after.iter() {
             assert!(self.ever_ready[*dependency as usize], "s{id} begins before s{dependency} was ready");
@@ -587,7 +588,10 @@ impl<'a> Simulation<'a> {
                     self.on_abort(key(id), phase);
                 }
                 Action::Release(id) => self.on_release(id as usize),
-                Action::CleanUpElsewhere(id, _) => drop(self.stop(key(id))),
+                Action::CleanUpElsewhere(id, _) => {
+                    assert!(!self.released[id as usize], "s{id} is cleaned up after it was released");
+                    self.stop(key(id));
+                }
                 Action::Finish(report, _) => {
                     assert!(self.report.is_none(), "the host ends twice");
                     self.report = Some(*report);

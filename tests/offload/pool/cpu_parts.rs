@@ -13,7 +13,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use support::spans::enable_spans;
 use support::waiting::{Gate, MS, soon, spin_until, until};
 use tokio::runtime::Handle;
-use tracing::{Instrument, Span, info_span};
+use tracing::{Span, info_span};
 
 fn pool(threads: usize) -> CpuPool {
     CpuPool::builder("parts").threads(threads).build()
