@@ -15,7 +15,6 @@ use support::waiting::PATIENCE;
 
 use crate::KilledOnDrop;
 
-#[path = "readme_program.rs"]
 mod program;
 
 const SCENARIO: &str = "ONELANE_TEST_README";
@@ -39,7 +38,7 @@ fn query() -> Duration {
 #[test]
 fn program_is_the_one_of_the_readme() {
     let readme = include_str!("../../README.md");
-    let program = include_str!("readme_program.rs")
+    let program = include_str!("readme/program.rs")
         .replace("super::query()", "Duration::from_millis(100)")
         .replace(".drain_timeout(super::DRAIN)", "")
         .replace("super::address()", "\"127.0.0.1:3000\"")
