@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::config::KeepAlive;
 use super::parker::{Parker, UnparkReason};
@@ -55,7 +55,7 @@ impl Worker {
         let KeepAlive { max_busy, idle_timeout, .. } = workers.config.keep_alive;
         self.parker = idle_timeout.map(|_| Arc::default());
         let started = Instant::now();
-        while self.run_until_idle(&workers, || started.elapsed() >= max_busy) {
+        while self.run_until_idle(&workers, || max_busy != Duration::MAX && started.elapsed() >= max_busy) {
             match self.wait_idle(&workers) {
                 UnparkReason::Work => (self.is_searching, self.has_token) = (true, true),
                 UnparkReason::Exit => return,
