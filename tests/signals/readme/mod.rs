@@ -3,6 +3,8 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
+mod program;
+
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,8 +16,6 @@ use support::runtimes::current_thread;
 use support::waiting::PATIENCE;
 
 use crate::KilledOnDrop;
-
-mod program;
 
 const SCENARIO: &str = "ONELANE_TEST_README";
 const DRAIN: Duration = Duration::from_millis(300);
@@ -37,10 +37,10 @@ fn query() -> Duration {
 
 #[test]
 fn program_is_the_one_of_the_readme() {
-    let readme = include_str!("../../README.md");
-    let program = include_str!("readme/program.rs")
+    let readme = include_str!("../../../README.md");
+    let program = include_str!("program.rs")
         .replace("super::query()", "Duration::from_millis(100)")
-        .replace(".drain_timeout(super::DRAIN)", "")
+        .replace("        .drain_timeout(super::DRAIN)\n", "")
         .replace("super::address()", "\"127.0.0.1:3000\"")
         .replace("pub(super) async fn main", "async fn main");
     assert!(readme.contains(&format!("```rust,no_run\n{program}```\n")), "the README has another program:\n{program}");
