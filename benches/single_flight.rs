@@ -10,8 +10,8 @@
 //!   The number varies widely. (The groups use one thread, where this race does not occur.)
 //! - `singleflight_async`, `async_singleflight` and `moka` start again when the caller that runs the work is dropped:
 //!   two runs in `leader_dropped`, where `onelane` and `futures_shared` continue the first.
-//! - `tower_resilience_coalesce` fails all callers when the one that runs the work is dropped, and its other callers wake
-//!   themselves again and again while they wait.
+//! - `tower_resilience_coalesce` fails all callers when the one that runs the work is dropped, and its other callers
+//!   wake themselves in a loop while they wait.
 //! - `moka` panics in all remaining callers after 200 callers that ran the work were dropped.
 //!
 //! `futures_shared` is a lower bound: a shared future for one key, without a map. (Each wake of the work wakes all its
@@ -430,8 +430,8 @@ fn fan_out_1000_futures(c: &mut Criterion) {
     for_each_flight!(bench(c));
 }
 
-/// Lets 10 callers wait for one run and drops the first one in the middle. Returns how many times the work was started,
-/// and how many of the other callers got no outcome.
+/// Lets 10 callers wait for one run and drops the first caller during the run. Returns the number of times that the
+/// work was started, and the number of the other callers that got no outcome.
 async fn drop_leader<L: Flight>(flight: &'static L, number: u64) -> (usize, usize) {
     let round = Round::new(flight, FEW);
     let mut tasks = round.start(number).await;
@@ -458,7 +458,7 @@ fn leader_dropped(c: &mut Criterion) {
     }
     fn bench<L: Flight>(c: &mut Criterion) {
         if L::NAME == Coalesce::NAME {
-            return; // It would measure panics.
+            return; // Every round would measure panics of the failed callers.
         }
         let flight = leak(L::new());
         let runtime = one_thread();

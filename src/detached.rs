@@ -97,6 +97,12 @@ pub(crate) fn cut_counts() -> BTreeMap<Arc<str>, usize> {
     lock().cut.clone()
 }
 
+/// Records that work which had been counted as finished was cut.
+#[cfg(feature = "actix-web")]
+pub(crate) fn record_cut(name: &str) {
+    drop(DetachedEntry::new(name));
+}
+
 /// One piece of work in the registry. Dropping it without [`finish`](Self::finish) records that the work was cut.
 #[derive(Debug)]
 pub(crate) struct DetachedEntry {

@@ -60,17 +60,17 @@
 //! | `guard` | [`guard`]: guards for an endpoint or for each key, and single flights |
 //! | `offload` | [`offload`]: pools for blocking work, streams from blocking iterators, the capacity limiter |
 //! | `background` | [`background`]: services that start before the server and stop after it |
-//! | `cpu` | [`run_cpu`] and [`CpuPool`]: computations on a dedicated rayon pool (implies `offload`) |
+//! | `cpu` | [`run_cpu`] and [`CpuPool`]: computations on threads of their own (implies `offload`) |
 //! | `tower` | [`web::tower`]: layers for any tower service, such as those of tonic and hyper (implies `guard`) |
 //! | `axum` | [`web::axum`]: layers for axum's routes, the extractor, errors as responses (implies `tower`) |
 //! | `actix-web` | [`web::actix`]: middlewares, the extractor, errors as responses (implies `guard`) |
 //! | `cron` | [`Every::cron`](background::Every::cron): cron expressions, in any time zone (implies `background`) |
 //! | `probe-listener` | [probes on a separate port](background::ServiceHostBuilder::probe_listener) (implies `background`) |
-//! | `serde` | `Serialize` for statistics, statuses and reports (implied by the adapters) |
+//! | `serde` | `Serialize` for statistics, statuses and reports, and for what these contain (implied by the adapters) |
 //! | `full` | all of the above |
 //!
-//! With `offload`, the features `axum` and `actix-web` include handlers that run on a pool. With `background`, they
-//! include probe routes.
+//! With `offload`, the features `axum` and `actix-web` include handlers that run on a pool, and with `cpu` also
+//! `cpu_handler`. With `background`, they include probe routes.
 //!
 //! # More
 //!
@@ -100,6 +100,8 @@
 #[cfg(feature = "background")]
 pub mod background;
 #[cfg(any(feature = "guard", feature = "offload"))]
+mod caller_trace;
+#[cfg(any(feature = "guard", feature = "offload"))]
 mod config_error;
 #[cfg(any(feature = "guard", feature = "offload"))]
 mod counter;
@@ -117,10 +119,14 @@ mod managed;
 mod name;
 #[cfg(feature = "offload")]
 pub mod offload;
+#[cfg(any(feature = "offload", feature = "background"))]
+mod own_runtime;
 #[cfg(any(feature = "guard", feature = "offload", feature = "background"))]
 mod panic;
 #[cfg(any(feature = "guard", feature = "offload"))]
 mod park;
+#[cfg(any(feature = "guard", feature = "offload", feature = "background"))]
+mod rounded;
 #[cfg(any(feature = "guard", feature = "offload"))]
 mod scope;
 #[cfg(all(test, not(loom), any(feature = "guard", feature = "offload")))]

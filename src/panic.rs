@@ -1,8 +1,9 @@
 //! [`catch`] and [`catch_owned`], which run user code and turn its panic into a value with message and location.
 //!
 //! The payload of a panic does not contain the location of the panic: only the panic hook receives it. So the first
-//! [`catch`] of the process installs a hook that records the location for the current thread and then calls the
-//! previous hook. A thread that is panicking never installs the hook, because the standard library forbids it.
+//! [`catch_work`] or [`catch_owned`] of the process installs a hook that records the location for the current thread and
+//! then calls the previous hook. A thread that is panicking never installs the hook, because the standard library
+//! forbids it. Destructors use [`catch`], which never installs it.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -15,23 +16,23 @@ use crate::debug::impl_debug;
 
 /// A panic that was caught: its message and its location.
 ///
-/// The panic of a task of a pool, of a stream or of a portal also has the payload: the value that the panic was raised
-/// with. One caller owns the error of such a task, and can [get the payload](Self::into_payload) or
-/// [continue the panic](Self::resume_unwind). The panic of a flight or of a service has only the message: all callers of
-/// the flight, and all readers of a status, get the panic, and a payload cannot be cloned.
+/// The panic of a pool task, a stream or a portal also has the payload: the value that the panic was raised with. One
+/// caller owns the error of such a task, so that caller can [take the payload](Self::into_payload) or [resume the
+/// panic](Self::resume_unwind). The panic of a flight or a service has only the message, because all callers of the
+/// flight and all readers of the status get the panic, and a payload cannot be cloned.
 ///
-/// Only the panic hook of the process receives the location. So the first panic that this crate could catch makes the
-/// crate install a hook, which records the location and then calls the hook that was there before. Set a hook of your
+/// Only the panic hook of the process receives the location. So the first work that this crate runs makes the crate
+/// install a hook, which records the location and then calls the hook that was there before. Set a hook of your
 /// own before that, or call the previous one in it: otherwise panics have no location. The hook is never installed
 /// while its thread panics.
 #[derive(Clone)]
 pub struct Panic(Arc<PanicParts>);
 
-/// What the clones of a panic share.
+/// The state that the clones of a panic share.
 struct PanicParts {
     message: Arc<str>,
     location: Option<Arc<str>>,
-    /// `None` once the payload was taken, or if the panic has none.
+    /// `None` once the payload was taken, or if the panic has no payload.
     payload: Mutex<Option<Payload>>,
 }
 
@@ -44,14 +45,15 @@ impl PanicParts {
 }
 
 impl Drop for PanicParts {
-    /// The payload is the user's, and an error that contains it may be dropped during unwinding.
+    /// The destructor of the payload is user code that may panic, and an error may be dropped during unwinding, when a
+    /// second panic would abort the process.
     fn drop(&mut self) {
         discard(self.take_payload());
     }
 }
 
 impl Panic {
-    /// Makes a panic from its payload, and keeps the payload. The panic has no location.
+    /// Creates a panic that keeps `payload`. The panic has no location.
     #[cfg(feature = "offload")]
     pub(crate) fn with_payload(payload: Payload) -> Self {
         Self::new(message_of(&*payload), None, Some(payload))
@@ -69,7 +71,7 @@ impl Panic {
 
     /// Returns the file, the line and the column.
     ///
-    /// `None` if the panic hook was replaced after the first caught panic, or if the panic happened on another thread,
+    /// `None` if the panic hook was replaced after the first work, or if the panic happened on another thread,
     /// for example inside a `par_iter`.
     #[must_use]
     pub fn location(&self) -> Option<&str> {
@@ -78,8 +80,8 @@ impl Panic {
 
     /// Returns the payload, as `JoinError::into_panic` of tokio does.
     ///
-    /// Returns `None` if the panic is that of a flight or of a service, if the payload was already taken from a clone of
-    /// this panic, or if no code panicked, as in an error that was made from its kind.
+    /// Returns `None` if the panic comes from a flight or a service, if the payload was already taken from a clone of
+    /// this panic, or if no code panicked, as in an error that was created from its kind.
     ///
     /// ```
     /// use std::panic::panic_any;
@@ -100,9 +102,9 @@ impl Panic {
         self.0.take_payload()
     }
 
-    /// Continues the panic on this thread, without calling the panic hook again, as [`std::panic::resume_unwind`] does.
+    /// Resumes the panic on this thread, without calling the panic hook again, as [`std::panic::resume_unwind`] does.
     ///
-    /// Panics with the [payload](Self::into_payload), or with the message as a `String` if the panic has none.
+    /// Panics with the [payload](Self::into_payload), or with the message as a `String` if the panic has no payload.
     ///
     /// # Panics
     ///
@@ -142,12 +144,22 @@ impl fmt::Display for Panic {
 
 thread_local! {
     static CATCHING: Cell<bool> = const { Cell::new(false) };
-    /// `true` if there may be a [`LOCATION`], so that work that does not panic need not look at it.
+    /// `true` if the next panic is expected and need not be reported.
+    static MUTED: Cell<bool> = const { Cell::new(false) };
+    /// `true` if there may be a [`LOCATION`], so that work that does not panic need not read it.
     static HAS_LOCATION: Cell<bool> = const { Cell::new(false) };
     static LOCATION: RefCell<Option<Arc<str>>> = const { RefCell::new(None) };
 }
 
-/// Runs `work` and catches its panic, after the panic hook has run. The panic has no payload.
+/// Runs a caller's work and catches its panic, after the panic hook has run. The panic has a location and no payload.
+#[cfg(any(feature = "guard", feature = "background"))]
+pub(crate) fn catch_work<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
+    install_hook();
+    catch(work)
+}
+
+/// Runs `work` and catches its panic, after the panic hook has run. The panic has no payload, and has a location only if
+/// the hook is installed. May be called by destructors.
 pub(crate) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
     catch_at(work).map_err(|(payload, location)| {
         let message = message_of(&*payload);
@@ -156,20 +168,27 @@ pub(crate) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
     })
 }
 
-/// Runs `work` and catches its panic with the payload, for an error that one caller owns.
+/// Runs a caller's work and catches its panic with the location. The panic keeps its payload, for an error that one
+/// caller owns.
 #[cfg(feature = "offload")]
 pub(crate) fn catch_owned<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
+    install_hook();
     catch_at(work).map_err(|(payload, location)| Panic::new(message_of(&*payload), location, Some(payload)))
+}
+
+/// Runs `work`, whose panics on this thread are not shown to the panic hooks that were there before this crate's.
+/// With `false`, code inside of such work shows them again.
+#[cfg(feature = "offload")]
+pub(crate) fn with_hook_muted<T>(is_muted: bool, work: impl FnOnce() -> T) -> T {
+    let was_muted = MUTED.replace(is_muted);
+    let result = catch_unwind(AssertUnwindSafe(work));
+    MUTED.set(was_muted);
+    result.unwrap_or_else(|payload| resume_unwind(payload))
 }
 
 /// Runs `work` and returns its panic's payload and location.
 fn catch_at<T>(work: impl FnOnce() -> T) -> Result<T, (Payload, Option<Arc<str>>)> {
-    static HOOK: Once = Once::new();
-    // A thread that is panicking cannot change the hook.
-    if !HOOK.is_completed() && !thread::panicking() {
-        HOOK.call_once(record_locations);
-    }
-    // The location of an earlier panic is not that of this one. It is restored, since that panic may still unwind.
+    // An earlier panic may still be unwinding, so its location is set aside here and restored afterwards.
     let (is_nested, earlier) = (CATCHING.replace(true), replace_location(None));
     let result = catch_unwind(AssertUnwindSafe(work));
     CATCHING.set(is_nested);
@@ -177,7 +196,8 @@ fn catch_at<T>(work: impl FnOnce() -> T) -> Result<T, (Payload, Option<Arc<str>>
     result.map_err(|payload| (payload, location))
 }
 
-/// Sets the recorded location and returns the former one. While the thread exits, there may be none.
+/// Replaces the recorded location and returns the previous location. While the thread exits, the thread-local may
+/// already be destroyed, and no location is recorded.
 #[inline]
 fn replace_location(location: Option<Arc<str>>) -> Option<Arc<str>> {
     #[cold]
@@ -188,8 +208,8 @@ fn replace_location(location: Option<Arc<str>>) -> Option<Arc<str>> {
     if had_location || location.is_some() { replace(location) } else { None }
 }
 
-/// Catches a panic that no code will see, and keeps the recorded location of the panic that came before it.
-fn catch_unrecorded(work: impl FnOnce()) -> Result<(), Payload> {
+/// Catches a panic that is not returned to any caller, and keeps the recorded location of the panic before it.
+pub(crate) fn catch_unrecorded(work: impl FnOnce()) -> Result<(), Payload> {
     let is_catching = CATCHING.replace(false);
     let result = catch_unwind(AssertUnwindSafe(work));
     CATCHING.set(is_catching);
@@ -204,7 +224,8 @@ pub(crate) fn discard<T>(value: T) {
     }
 }
 
-/// Runs several pieces of user code, each whatever the earlier ones did, and then propagates the first panic.
+/// Runs several pieces of user code, each of them even if an earlier one has panicked, and then propagates the first
+/// panic.
 #[derive(Default)]
 #[must_use = "the first panic is lost unless it is propagated"]
 pub(crate) struct FirstPanic(Option<Payload>);
@@ -219,13 +240,31 @@ impl FirstPanic {
         }
     }
 
-    /// Propagates the first panic, unless the thread unwinds already: another panic would abort the process.
+    /// Runs the last piece, and then propagates the first panic.
+    #[inline]
+    pub(crate) fn finish(mut self, last: impl FnOnce()) {
+        if self.0.is_none() && !thread::panicking() {
+            return last();
+        }
+        self.run(last);
+        self.propagate();
+    }
+
+    /// Propagates the first panic, unless the thread is already unwinding: a second panic would abort the process.
     pub(crate) fn propagate(self) {
         match self.0 {
             Some(payload) if thread::panicking() => discard(payload),
             Some(payload) => resume_unwind(payload),
             None => {}
         }
+    }
+}
+
+fn install_hook() {
+    static HOOK: Once = Once::new();
+    // A thread that is panicking cannot change the hook.
+    if !HOOK.is_completed() && !thread::panicking() {
+        HOOK.call_once(record_locations);
     }
 }
 
@@ -237,7 +276,9 @@ fn record_locations() {
             let location = info.location().map(|location| Arc::from(location.to_string()));
             replace_location(location);
         }
-        previous(info);
+        if !MUTED.try_with(Cell::get).unwrap_or(false) {
+            previous(info);
+        }
     }));
 }
 
@@ -259,8 +300,8 @@ mod tests {
     #[test]
     fn caught_panic_has_message_and_location() {
         let line = line!() + 1;
-        let panic = catch(|| panic!("broken {}", 7)).map_err(|panic| panic.to_string());
-        assert_eq!(panic, Err::<(), _>(format!("broken 7, at {}:{line}:30", file!())));
+        let panic = catch_work(|| panic!("broken {}", 7)).map_err(|panic| panic.to_string());
+        assert_eq!(panic, Err::<(), _>(format!("broken 7, at {}:{line}:35", file!())));
     }
 
     #[test]
@@ -318,7 +359,7 @@ mod tests {
     fn first_of_several_panics_propagates_after_all_work() {
         let mut done = 0;
         let line = line!() + 3;
-        let caught = catch(|| {
+        let caught = catch_work(|| {
             let mut panics = FirstPanic::default();
             panics.run(|| panic!("first"));
             panics.run(|| panic!("second"));
@@ -350,7 +391,7 @@ mod tests {
             }
         }
         let line = line!() + 3;
-        let caught = catch(|| {
+        let caught = catch_work(|| {
             let _dropped = PanicsAgain;
             panic!("first")
         });
@@ -360,6 +401,6 @@ mod tests {
 
     #[test]
     fn work_without_a_panic_returns_its_value() {
-        assert_eq!(catch(|| 7), Ok(7));
+        assert_eq!((catch(|| 7), catch_work(|| 8)), (Ok(7), Ok(8)));
     }
 }

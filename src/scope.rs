@@ -1,22 +1,25 @@
-//! [`Scope`], which records the guards that the code on this thread runs inside of, and [`CallerScopes`], which take the
+//! [`Scope`], which records the guards that the code on this thread runs inside, and [`CallerScopes`], which carry the
 //! record to another thread or task. The record distinguishes nested use of a guard from use in another branch of the
 //! same task.
 //!
-//! A scope is entered for the length of one poll of the guarded work. Code called in that poll is inside the guard.
-//! Another branch of the same task is not, because it is polled separately. A task id could not distinguish the two.
+//! A scope is entered for the duration of one poll of the guarded work. Code called in that poll is inside the guard.
+//! Another branch of the same task is not inside the guard, because that branch is polled separately. A task id could
+//! not distinguish the two.
 //!
-//! Where work moves to another thread or task (a *hop*), its scopes are captured, and entered there. A captured scope
-//! counts only while its permit is held, which its [`Hold`] shows, and while the caller may wait for the work. Without
-//! a scope, a hop costs one check of a thread-local. With scopes, it allocates once, and once more for each permit
-//! whose scope was not captured before.
+//! When work moves to another thread or task (a *hop*), the scopes of the code that creates the work are captured, and
+//! entered after the hop. The scopes of the code that starts the work are added, since that code waits for it. A
+//! captured scope is in effect only while its permit is held, which its [`Hold`] indicates, and while the caller may
+//! wait for the work. Without a scope, a hop costs one check of a thread-local. With scopes, a hop allocates once, and
+//! once more for each permit whose scope was not captured before.
 
 use std::cell::{Cell, RefCell};
+use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 thread_local! {
     static INNERMOST: Cell<Innermost> = const { Cell::new(Innermost::Nothing) };
-    /// The frames around the innermost scope, which are rare, and a frame that is more than an id.
+    /// The frames around the innermost frame, and the innermost frame itself if it is more than an id. Both are rare.
     static STACK: RefCell<Vec<Frame>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -26,7 +29,7 @@ thread_local! {
 /// The address does not change in the meantime, as permits borrow the guard or share ownership of it.
 pub(crate) type ScopeId = (usize, u64);
 
-/// Where the innermost frame is. Most code runs inside of one guard at most, and then needs no [`STACK`].
+/// Where the innermost frame is. Most code runs inside one guard at most, and does not need [`STACK`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Innermost {
     Nothing,
@@ -40,19 +43,30 @@ enum Frame {
     Scope(ScopeId),
     /// A scope that was captured during this poll or an earlier one.
     Captured(ScopeId, Arc<()>),
-    /// The start of work that came from elsewhere, with the scopes of its caller. What lies below belongs to other work.
+    /// The start of work that moved here from another thread or task, with the scopes of its caller. The frames below
+    /// belong to other work.
     Hop(CallerScopes),
 }
 
-/// Belongs to a permit, or to the work of a run, and shows that it is still held: the scopes that were captured of it
-/// count until this value is dropped.
+/// Owned by a permit, or by the work of a run, and indicates to captured scopes that their owner still exists. Captured
+/// scopes are in effect only until this value is dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Hold(Option<Arc<()>>);
 
+impl Hold {
+    /// Ends the hold: the scopes that were captured count no longer.
+    #[inline]
+    pub(crate) fn end(&mut self) {
+        if self.0.is_some() {
+            self.0 = None;
+        }
+    }
+}
+
 /// Marks the current thread as inside a guard until dropped.
 ///
-/// On a thread that is about to exit, the storage for outer scopes may be gone. Then entering a nested scope does not
-/// remember the outer one.
+/// While a thread exits, the thread-local storage for outer scopes may already be destroyed. A nested scope then does
+/// not remember its outer scope.
 #[derive(Debug)]
 pub(crate) struct Scope<'a> {
     hold: &'a mut Hold,
@@ -98,7 +112,8 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// Returns `true` if the current thread is inside any guard, or runs work that came from elsewhere.
+    /// Returns `true` if the current thread is inside any guard, or runs work that moved here from another thread or
+    /// task.
     #[inline]
     pub(crate) fn is_any() -> bool {
         INNERMOST.get() != Innermost::Nothing
@@ -110,18 +125,18 @@ impl Drop for Scope<'_> {
     fn drop(&mut self) {
         // Scopes end in the reverse order of their start: each spans one poll on this thread's stack.
         if INNERMOST.get() == Innermost::InStack {
-            // The permit may be released before it is polled again, so the permit keeps the token.
+            // The permit may be released before the work is polled again, so the permit keeps the token.
             self.hold.0 = pop().and_then(Frame::into_token);
         }
         INNERMOST.set(if self.is_nested { restore_innermost() } else { Innermost::Nothing });
     }
 }
 
-/// The scopes that work takes from its caller to another thread or task. Clones share one state.
+/// The scopes of a caller that its work keeps on another thread or task. Clones share one state.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CallerScopes(Option<Arc<Hop>>);
 
-/// One hop, and through `outer` those before it.
+/// One hop. `outer` links to the hops before it.
 #[derive(Debug)]
 struct Hop {
     /// `false` once the caller no longer waits for the work.
@@ -130,6 +145,8 @@ struct Hop {
     /// The scopes around the innermost one, which are rare.
     more: Vec<CapturedScope>,
     outer: CallerScopes,
+    /// The scopes in which the work was created, if it was started inside of others.
+    created: CallerScopes,
 }
 
 #[derive(Debug)]
@@ -150,10 +167,37 @@ impl CallerScopes {
         if store_innermost() {
             INNERMOST.set(Innermost::InStack);
         }
-        STACK.try_with(|stack| Self::capture_from(&mut stack.borrow_mut())).unwrap_or_default()
+        STACK.try_with(|stack| Self::capture_from(&mut stack.borrow_mut(), Self::default())).unwrap_or_default()
     }
 
-    fn capture_from(stack: &mut [Frame]) -> Self {
+    /// Adds the scopes of the current work, which starts the work that was created in these scopes, and waits for it.
+    #[inline]
+    pub(crate) fn and_current(self) -> Self {
+        if Scope::is_any() { self.and_some() } else { self }
+    }
+
+    #[cold]
+    fn and_some(self) -> Self {
+        if store_innermost() {
+            INNERMOST.set(Innermost::InStack);
+        }
+        let created = self.clone();
+        let add = |stack: &RefCell<Vec<Frame>>| {
+            let mut stack = stack.borrow_mut();
+            // Most work starts where it was created, and needs no second record.
+            if self.cover_all(&stack) { self } else { Self::capture_from(&mut stack, self) }
+        };
+        STACK.try_with(add).unwrap_or(created)
+    }
+
+    /// Returns scopes for one of several pieces of work that are started one after the other:
+    /// [`release`](Self::release) of one does not affect the others.
+    pub(crate) fn for_one_of_many(&self) -> Self {
+        let hop = |_| Arc::new(Hop::new(None, Vec::new(), self.clone(), Self::default()));
+        Self(self.0.as_ref().map(hop))
+    }
+
+    fn capture_from(stack: &mut [Frame], created: Self) -> Self {
         let (mut innermost, mut more, mut outer) = (None, Vec::new(), Self::default());
         for frame in stack.iter_mut().rev() {
             match frame.captured() {
@@ -169,14 +213,15 @@ impl CallerScopes {
                 }
             }
         }
-        let is_any = innermost.is_some() || outer.0.is_some();
-        Self(is_any.then(|| Arc::new(Hop { has_caller: AtomicBool::new(true), innermost, more, outer })))
+        let is_any = innermost.is_some() || outer.0.is_some() || created.0.is_some();
+        Self(is_any.then(|| Arc::new(Hop::new(innermost, more, outer, created))))
     }
 
-    /// Enters the scopes around work that came from elsewhere, until the returned value is dropped.
+    /// Enters the scopes around work that moved here from another thread or task, until the returned value is dropped.
     #[inline]
     pub(crate) fn enter(&self) -> EnteredScopes {
-        // Without scopes, the work is still separated from that around it.
+        // Even without scopes of its own, the work must not inherit the scopes of the work that this thread already
+        // runs.
         if self.0.is_some() || Scope::is_any() { self.enter_some() } else { EnteredScopes { is_nested: None } }
     }
 
@@ -192,7 +237,8 @@ impl CallerScopes {
         }
     }
 
-    /// Records that the caller no longer waits for the work. From then on, the work may wait for what its caller holds.
+    /// Records that the caller no longer waits for the work. From then on, the work may wait for permits that its
+    /// caller holds.
     pub(crate) fn release(&self) {
         if let Some(hop) = &self.0 {
             // The flag guards no other memory, so `Relaxed` suffices.
@@ -200,12 +246,30 @@ impl CallerScopes {
         }
     }
 
-    /// Returns `true` if any of the scopes still counts.
+    /// Returns `true` if these scopes contain all of the current work.
+    fn cover_all(&self, stack: &[Frame]) -> bool {
+        let boundary = stack.iter().rposition(|frame| matches!(frame, Frame::Hop(_))).unwrap_or(0);
+        stack[boundary..].iter().all(|frame| self.cover(frame))
+    }
+
+    fn cover(&self, frame: &Frame) -> bool {
+        let Some(hop) = &self.0 else { return false };
+        match frame {
+            Frame::Scope(_) => false,
+            Frame::Captured(_, token) => {
+                hop.innermost.iter().chain(&hop.more).any(|scope| ptr::eq(scope.hold.as_ptr(), Arc::as_ptr(token)))
+            }
+            Frame::Hop(Self(Some(scopes))) => hop.outer.0.as_ref().is_some_and(|outer| Arc::ptr_eq(outer, scopes)),
+            Frame::Hop(Self(None)) => true,
+        }
+    }
+
+    /// Returns `true` if any of the scopes is still in effect.
     fn count(&self) -> bool {
         self.any(|_| true)
     }
 
-    fn any(&self, is_wanted: impl Fn(ScopeId) -> bool) -> bool {
+    fn any(&self, is_wanted: impl Fn(ScopeId) -> bool + Copy) -> bool {
         let mut next = &self.0;
         while let Some(hop) = next {
             if !hop.has_caller.load(Ordering::Relaxed) {
@@ -215,9 +279,23 @@ impl CallerScopes {
             if scopes.any(|scope| is_wanted(scope.id) && scope.hold.strong_count() > 0) {
                 return true;
             }
+            if hop.created.any(is_wanted) {
+                return true;
+            }
             next = &hop.outer.0;
         }
         false
+    }
+}
+
+impl Hop {
+    fn new(
+        innermost: Option<CapturedScope>,
+        more: Vec<CapturedScope>,
+        outer: CallerScopes,
+        created: CallerScopes,
+    ) -> Self {
+        Self { has_caller: AtomicBool::new(true), innermost, more, outer, created }
     }
 }
 
@@ -278,7 +356,8 @@ fn pop() -> Option<Frame> {
     STACK.try_with(|stack| stack.borrow_mut().pop()).ok().flatten()
 }
 
-/// Moves the innermost scope to the stack, if it is not there. Returns `true` if the stack then has a frame.
+/// Moves the innermost scope to the stack, unless the scope is already there. Returns `true` if the stack then has a
+/// frame.
 #[cold]
 fn store_innermost() -> bool {
     match INNERMOST.get() {
@@ -288,7 +367,7 @@ fn store_innermost() -> bool {
     }
 }
 
-/// Returns the innermost frame after a frame inside of it has ended.
+/// Returns the innermost frame after a frame inside it has ended.
 #[cold]
 fn restore_innermost() -> Innermost {
     let restore = |stack: &RefCell<Vec<Frame>>| {

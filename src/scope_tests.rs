@@ -16,11 +16,15 @@ const IDS: u64 = 4;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Enters the scope of a permit, makes the steps, and leaves.
+    /// Enters the scope of a permit, runs the steps, and leaves the scope.
     Enter(usize, Vec<Self>),
-    /// Enters the scopes that were captured before, makes the steps, and leaves.
+    /// Enters the scopes that were captured before, runs the steps, and leaves the scopes.
     Hop(usize, Vec<Self>),
     Capture,
+    /// Starts work in the current scopes that was created in those captured before.
+    Start(usize),
+    /// Takes the captured scopes for one of several pieces of work.
+    Share(usize),
     ReleaseCaller(usize),
     /// Releases a permit, and acquires one with the same id.
     ReleasePermit(usize),
@@ -29,6 +33,8 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         Just(Step::Capture),
+        any::<usize>().prop_map(Step::Start),
+        any::<usize>().prop_map(Step::Share),
         any::<usize>().prop_map(Step::ReleaseCaller),
         (0..IDS as usize).prop_map(Step::ReleasePermit)
     ];
@@ -42,7 +48,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..8)
 }
 
-/// A naive model: permits have generations, and each captured scope knows its own and the flags of its callers.
+/// A naive model: permits have generations, and each captured scope knows the generation of its permit and the flags of
+/// its callers.
 #[derive(Default)]
 struct Model {
     holds: [Hold; IDS as usize],
@@ -50,7 +57,9 @@ struct Model {
     generations: [u32; IDS as usize],
     hops: Vec<(CallerScopes, Vec<Seen>)>,
     has_caller: Vec<bool>,
-    /// What lies on the stack of the thread, and where the current work began.
+    /// Work is started once, and neither runs nor is shared before that.
+    is_started: Vec<bool>,
+    /// The scopes on the stack of the thread. Those of the current work begin at `boundary`.
     stack: Vec<Seen>,
     boundary: usize,
 }
@@ -59,13 +68,13 @@ struct Model {
 struct Seen {
     permit: usize,
     generation: u32,
-    /// The hops through which the scope came.
+    /// The hops that the scope has passed.
     through: Vec<usize>,
 }
 
 impl Model {
     fn counts(&self, seen: &Seen) -> bool {
-        // A scope that was entered on this thread itself counts until it is left.
+        // A scope that was entered on this thread itself is in effect until it is left.
         seen.through.is_empty()
             || self.generations[seen.permit] == seen.generation && seen.through.iter().all(|hop| self.has_caller[*hop])
     }
@@ -75,6 +84,20 @@ impl Model {
             .filter(|id| self.stack.iter().any(|seen| seen.permit as u64 == *id && self.counts(seen)))
             .collect();
         assert_eq!(inside(), expected);
+    }
+
+    /// The scopes of the current work that count, as they are seen through a hop.
+    fn current_through(&self, hop: usize) -> Vec<Seen> {
+        let through = |seen: &Seen| {
+            let mut seen = seen.clone();
+            seen.through.push(hop);
+            seen
+        };
+        self.stack[self.boundary..].iter().filter(|seen| self.counts(seen)).map(through).collect()
+    }
+
+    fn can_start(&self, hop: usize) -> bool {
+        !self.hops.is_empty() && self.has_caller[hop % self.hops.len()] && !self.is_started[hop % self.hops.len()]
     }
 
     fn run(&mut self, steps: &[Step]) {
@@ -95,7 +118,9 @@ impl Model {
                     self.holds[*permit] = hold;
                 }
                 Step::Hop(hop, steps) if !self.hops.is_empty() => {
-                    let (scopes, seen) = self.hops[hop % self.hops.len()].clone();
+                    let hop = hop % self.hops.len();
+                    self.is_started[hop] = true;
+                    let (scopes, seen) = self.hops[hop].clone();
                     let (boundary, length) = (self.boundary, self.stack.len());
                     self.boundary = length;
                     self.stack.extend(seen);
@@ -106,16 +131,29 @@ impl Model {
                     self.boundary = boundary;
                 }
                 Step::Capture => {
-                    let hop = self.hops.len();
+                    let seen = self.current_through(self.hops.len());
                     self.has_caller.push(true);
-                    let through = |seen: &Seen| {
-                        let mut seen = seen.clone();
-                        seen.through.push(hop);
-                        seen
-                    };
-                    let current = self.stack[self.boundary..].iter();
-                    let seen = current.filter(|seen| self.counts(seen)).map(through).collect();
+                    self.is_started.push(false);
                     self.hops.push((CallerScopes::capture(), seen));
+                }
+                Step::Start(hop) if self.can_start(*hop) => {
+                    let hop = hop % self.hops.len();
+                    self.is_started[hop] = true;
+                    let current = self.current_through(hop);
+                    self.hops[hop].1.extend(current);
+                    let created = std::mem::take(&mut self.hops[hop].0);
+                    self.hops[hop].0 = created.and_current();
+                }
+                Step::Share(hop) if !self.hops.is_empty() => {
+                    let hop = hop % self.hops.len();
+                    self.is_started[hop] = true;
+                    let (scopes, mut seen) = self.hops[hop].clone();
+                    for seen in &mut seen {
+                        seen.through.push(self.hops.len());
+                    }
+                    self.has_caller.push(true);
+                    self.is_started.push(false);
+                    self.hops.push((scopes.for_one_of_many(), seen));
                 }
                 Step::ReleaseCaller(hop) if !self.hops.is_empty() => {
                     let hop = hop % self.hops.len();

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 /// A guard, a flight or a limiter that outlives its users: a `&'static` reference to one, or one in an `Arc`.
 ///
-/// Functions that take `impl Into<Shared<…>>`, such as the constructors of the web layers, accept both, and also a guard
-/// by value, which moves into an `Arc`. Clones refer to the same guard.
+/// Functions that take `impl Into<Shared<…>>`, such as the constructors of the web layers, accept both, and also a
+/// guard by value, which they move into an `Arc`. Clones refer to the same guard.
 ///
 /// ```
 /// use std::sync::Arc;

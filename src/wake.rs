@@ -1,16 +1,28 @@
-//! Waking: [`wake_all`] wakes several wakers, and [`Contained`] keeps the panic of a waker from the code that wakes it.
+//! Waking: [`wake_all`] calls several wakers, and [`Contained`] keeps the panic of a waker from propagating to the code
+//! that calls the waker.
 //!
 //! A waker is user code, which may panic.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
 
 use crate::panic::{FirstPanic, catch};
 
-/// Wakes every waker, whatever an earlier one does, and then propagates the first panic, as [`FirstPanic`] does.
+/// Calls every waker, even if an earlier one panics, and then propagates the first panic, as [`FirstPanic`] does.
 #[inline]
 pub(crate) fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
+    let mut wakers = wakers.into_iter();
+    let Some(first) = wakers.next() else { return };
+    match wakers.next() {
+        // The common case: a panic of the only waker propagates without help.
+        None if !thread::panicking() => first.wake(),
+        second => wake_each([first].into_iter().chain(second).chain(wakers)),
+    }
+}
+
+fn wake_each(wakers: impl Iterator<Item = Waker>) {
     let mut panics = FirstPanic::default();
     for waker in wakers {
         panics.run(|| waker.wake());
@@ -18,16 +30,16 @@ pub(crate) fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
     panics.propagate();
 }
 
-/// Calls a waker. Its panic does not propagate: the panic hook reports it.
+/// Calls a waker and catches its panic, which the panic hook has already reported.
 pub(crate) fn wake(waker: Option<Waker>) {
     if let Some(waker) = waker {
         let _ = catch(|| waker.wake());
     }
 }
 
-/// Polls `future` with a waker that does not panic, whatever the caller's waker does.
+/// Polls `future` with a waker that does not panic, even if the caller's waker panics.
 ///
-/// tokio's `Notify` drops the wakers that come after one that panics, so their tasks would never run.
+/// If a waker panics, tokio's `Notify` drops the remaining wakers without waking them, and their tasks would never run.
 pub(crate) struct Contained<F>(pub(crate) F);
 
 impl<F: Future + Unpin> Future for Contained<F> {

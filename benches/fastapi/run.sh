@@ -7,7 +7,7 @@
 # processor. FastAPI is installed from PyPI and removed at the end. wrk is installed from Debian's packages and kept.
 #
 #   ROUNDS=3         number of rounds for each median
-#   DURATION=5       duration of each load, in seconds
+#   DURATION=5       duration of each load, in seconds; longer where a slow machine answers too few requests in that time
 #   SERVER_CPU=0     processor of the servers; default: the first one
 #   LOAD_CPU=1       processor of wrk; default: the last one
 #   VENV=folder      uses the virtual environment in this folder, creates it if it is missing, and keeps it
@@ -113,7 +113,8 @@ start_server() {
     esac
     server=$!
     local _
-    for _ in {1..200}; do
+    # A minute: Python takes long to start on a slow machine.
+    for _ in {1..1200}; do
         url=$(grep -om1 'http://127.0.0.1:[0-9]*' "$log") && return
         kill -0 "$server" 2>/dev/null || break
         sleep 0.05
@@ -134,7 +135,7 @@ expected() {
 
 check_answer() {
     expected "$2" >"$temporary/expected"
-    curl -sS --raw --max-time 10 -w '%{http_code} %{content_type}' "$url$2" >"$temporary/answer" || true
+    curl -sS --raw --max-time 60 -w '%{http_code} %{content_type}' "$url$2" >"$temporary/answer" || true
     if ! cmp "$temporary/expected" "$temporary/answer"; then
         head -c 300 "$temporary/answer" >&2
         printf '\n' >&2
@@ -147,15 +148,31 @@ server_ticks() {
     awk '{ print $14 + $15 }' "/proc/$server/stat"
 }
 
-# Loads an endpoint of the running server for some seconds, and sets the variables printed by `wrk.lua`.
+# Loads an endpoint of the running server for some seconds, and sets the variables printed by `wrk.lua`. A slow machine may
+# answer no request in that time.
 load() {
     run taskset -c "$load_cpu" wrk --threads 1 --connections "$3" --duration "$4s" --timeout 60s --script wrk.lua "$url$2" \
         >"$temporary/wrk" || true
     read -r _ requests time failures p50 p99 < <(grep '^done ' "$temporary/wrk" || echo done 0 0 all 0 0)
-    if [ "$failures" != 0 ] || [ "$requests" -eq 0 ]; then
+    if [ "$failures" != 0 ]; then
         cat "$temporary/wrk" "$log" >&2
         fail "$1 answered $requests requests to $2, failures: $failures"
     fi
+}
+
+# Loads an endpoint until each connection has got a response, on average, and sets also `ticks`, what the load took of the
+# processor. Each attempt is twice as long as the one before.
+load_until_answered() {
+    local seconds=$4
+    while true; do
+        ticks=$(server_ticks)
+        load "$1" "$2" "$3" "$seconds"
+        ticks=$(($(server_ticks) - ticks))
+        if [ "$requests" -ge "$3" ] || { [ "$requests" -gt 0 ] && [ "$seconds" -ge 60 ]; }; then return; fi
+        [ "$seconds" -lt 600 ] || fail "$1 answered no request to $2 in $seconds s"
+        echo "$1 answered $requests requests to $2 in $seconds s: trying longer" >&2
+        seconds=$((seconds * 2))
+    done
 }
 
 # Appends a line of results: server, endpoint, requests, microseconds, p50, p99, CPU ticks.
@@ -164,9 +181,7 @@ measure() {
     start_server "$name"
     check_answer "$name" "$endpoint"
     load "$name" "$endpoint" "$connections" 1
-    ticks=$(server_ticks)
-    load "$name" "$endpoint" "$connections" "$duration"
-    ticks=$(($(server_ticks) - ticks))
+    load_until_answered "$name" "$endpoint" "$connections" "$duration"
     check_answer "$name" "$endpoint"
     stop_server
     echo "$name $endpoint $requests $time $p50 $p99 $ticks" >>"$results"

@@ -1,4 +1,4 @@
-//! A client that keeps connections open and sends the same request over and over.
+//! A client that keeps connections open and sends the same request repeatedly.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -18,9 +18,9 @@ const REQUEST: &[u8] = b"POST /echo HTTP/1.1\r\nhost: localhost\r\ncontent-lengt
 pub(crate) struct Client {
     runtime: Runtime,
     connections: Vec<TcpStream>,
-    /// What each response begins with.
+    /// The beginning of every response.
     status: &'static str,
-    /// The length of a response, which is the same for all.
+    /// The length of a response. All responses have the same length.
     length: usize,
 }
 
@@ -84,7 +84,7 @@ pub(crate) fn print_ratios(group: &str, clients: &mut [(&str, Client)]) {
         ratios.sort_by(f64::total_cmp);
         let quantile = |q: f64| ratios[((ratios.len() - 1) as f64 * q) as usize];
         println!(
-            "{group} ratio {name}/{base}: {:.4} (requests a second; median of {ROUNDS} rounds of {ROUND}; quartiles {:.4} to {:.4})",
+            "{group} ratio {name}/{base}: {:.4} (requests per second; median of {ROUNDS} rounds of {ROUND}; quartiles {:.4} to {:.4})",
             quantile(0.5),
             quantile(0.25),
             quantile(0.75),

@@ -1,5 +1,5 @@
-//! What a layer costs per request: an axum echo without a layer, with a layer that does nothing, behind the guard, and
-//! behind tower's limit.
+//! The overhead of a layer per request: an axum echo without a layer, with a layer that does nothing, behind the guard,
+//! and behind tower's concurrency limit.
 
 use std::task::{Context, Poll};
 
@@ -21,7 +21,7 @@ pub(crate) fn echo() -> Router {
     Router::new().route("/echo", post(|body: String| async move { body }))
 }
 
-/// A layer that does nothing: the cost of any layer in axum.
+/// A layer that does nothing, to measure the overhead of any layer in axum.
 #[derive(Clone)]
 struct NoOp<S>(S);
 

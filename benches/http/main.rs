@@ -1,11 +1,11 @@
-//! What the guard costs over real sockets, and what it is worth when there are too many requests. Ids are
-//! `group/variant`; one element is one request.
+//! The overhead of the guard over real sockets, and its benefit under overload. Ids are `group/variant`; one element is
+//! one request.
 //!
 //! `cargo bench --features full --bench http`
 //!
-//! The machine's noise is larger than the layer's cost. So after criterion's own figures the variants of a group take
-//! turns in short rounds, and the lines `… ratio …` print the median of the ratios of all rounds. The group `overload`
-//! has no criterion figure: it prints a table.
+//! The machine's noise is larger than the layer's overhead. Therefore, after criterion's own figures, the variants of a
+//! group take turns in short rounds, and the lines `… ratio …` print the median of the ratios of all rounds. The group
+//! `overload` has no criterion figure: it prints a table.
 
 #![allow(clippy::print_stdout, reason = "it prints ratios and a table")]
 

@@ -1,4 +1,4 @@
-//! What a bounded queue is worth when there are too many requests.
+//! The benefit of a bounded queue under overload.
 //!
 //! The server has one core, and each request computes for 1 ms in four slices, between which other requests may run.
 //! The clients are another process on the other core. They arrive at random and do not wait for each other (an open
@@ -35,7 +35,7 @@ use crate::server::{runtime, serve_here};
 const VARIANT: &str = "ONELANE_BENCH_VARIANT";
 const SLICES: u32 = 4;
 const SLICE: Duration = Duration::from_micros(250);
-/// As many requests at once as keep the core busy.
+/// The number of concurrent requests that keeps the core busy.
 const PERMITS: usize = 2;
 const PATIENCE: Duration = Duration::from_millis(500);
 const MAX_WAIT: Duration = Duration::from_millis(100);
@@ -79,7 +79,7 @@ const VARIANTS: [Variant; 7] = [
     ("onelane_reject", || guarded(EndpointGuard::builder("work").queue(Queue::Reject))),
 ];
 
-/// Serves until it is killed, if this process was started as a server.
+/// Serves requests until the process is killed, if this process was started as a server.
 pub(crate) fn serve_if_asked() -> bool {
     let Ok(variant) = std::env::var(VARIANT) else { return false };
     let (_, app) = VARIANTS.iter().find(|(name, _)| *name == variant).expect("the parent names a variant");
@@ -95,7 +95,7 @@ fn pin_to_core(core: usize) {
     use rustix::thread::{CpuSet, sched_setaffinity};
     let mut cores = CpuSet::new();
     cores.set(core);
-    // A machine with fewer cores measures something else, but works.
+    // Fails on a machine with fewer cores. The benchmark still runs there, but its clients compete with the server.
     let _ = sched_setaffinity(None, &cores);
 }
 
@@ -129,7 +129,7 @@ impl Drop for Server {
 
 /// The times of the requests that were served in time.
 type Served = Rc<RefCell<Vec<Duration>>>;
-/// Open connections without a request.
+/// Idle connections, which the next requests reuse.
 type Idle = Rc<RefCell<Vec<TcpStream>>>;
 
 /// Sends one request. The client closes its connection if it gives up.
@@ -183,7 +183,8 @@ fn measure(address: SocketAddr, rate: f64, time: Duration) -> Vec<Duration> {
     served
 }
 
-/// Returns how many requests per second two clients get served that send the next one at once.
+/// Returns the number of requests per second that the server serves to two clients. Each client sends its next request
+/// as soon as it has received a response.
 fn capacity(time: Duration) -> f64 {
     let server = Server::start("no limit");
     let served = runtime().block_on(async {
@@ -210,7 +211,7 @@ pub(crate) fn overload() {
     pin_to_core(1);
     let time = if is_measured() { Duration::from_secs(5) } else { Duration::from_millis(50) };
     let capacity = capacity(time);
-    println!("overload: the capacity is {capacity:.0} requests a second; the clients give up after {PATIENCE:?}");
+    println!("overload: the capacity is {capacity:.0} requests per second; the clients give up after {PATIENCE:?}");
     for load in LOADS {
         for (variant, _) in VARIANTS {
             let server = Server::start(variant);
@@ -218,7 +219,7 @@ pub(crate) fn overload() {
             let rate = served.len() as f64 / time.as_secs_f64();
             let p99 = served.get(served.len() * 99 / 100).map_or(0.0, |time| time.as_secs_f64() * 1e3);
             println!(
-                "overload {load} x {variant:<17}: {rate:>5.0} served in time a second ({:.2} of the capacity), p99 {p99:>4.0} ms",
+                "overload {load} x {variant:<17}: {rate:>5.0} served in time per second ({:.2} of the capacity), p99 {p99:>4.0} ms",
                 rate / capacity
             );
             assert!(load > 1.0 || !served.is_empty(), "{variant} serves requests if the load is low");

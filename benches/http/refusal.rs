@@ -1,5 +1,5 @@
-//! What a refusal costs: all permits are held, and every request gets a 503. The peer is tower's `load_shed` over its
-//! limit, whose 503 has no body; `tower_same_response` sends what onelane sends.
+//! The cost of a refusal: all permits are held, and every request gets a 503. The peer is tower's `load_shed` around
+//! its concurrency limit, with a 503 without a body; `tower_same_response` sends the same response as onelane.
 
 use std::sync::Arc;
 
@@ -23,13 +23,13 @@ use crate::server::serve;
 static REJECT: EndpointGuard = EndpointGuard::builder("reject").queue(Queue::Reject).build();
 static FULL: EndpointGuard = EndpointGuard::builder("full").queue(Queue::Bounded(1)).build();
 
-/// The echo behind tower's limit, which sheds load.
+/// The echo behind tower's `load_shed` and concurrency limit.
 pub(crate) fn load_shed(app: Router, limit: GlobalConcurrencyLimitLayer) -> Router {
     let on_error = HandleErrorLayer::new(async |_: BoxError| StatusCode::SERVICE_UNAVAILABLE);
     app.layer(ServiceBuilder::new().layer(on_error).load_shed().layer(limit))
 }
 
-/// The same, with onelane's response to a request that finds the guard busy.
+/// The echo behind the same layers, with onelane's response to a request that finds the guard busy.
 fn same_response(app: Router, limit: GlobalConcurrencyLimitLayer) -> Router {
     const HEADERS: [(HeaderName, &str); 2] = [(RETRY_AFTER, "1"), (CONTENT_TYPE, "application/problem+json")];
     const BODY: &str = r#"{"type":"https://docs.rs/onelane/latest/onelane/web/index.html#busy","title":"Busy","status":503,"detail":"Another request is being served here. Try again later."}"#;

@@ -1,11 +1,13 @@
 //! Pools, compared with those of tokio, rayon and smol.
 
 use std::future::Future;
+use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
 use onelane::{run_blocking, run_cpu};
+use rayon::prelude::*;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, spawn_blocking};
@@ -109,6 +111,31 @@ pub(crate) fn in_flight_1000(c: &mut Criterion) {
     bench_in_flight(c, group, "blocking_unblock", load, |n| blocking::unblock(move || n + 1));
     bench_in_flight(c, group, "onelane_cpu", load, |n| async move { run_cpu(move || n + 1).await.expect("a result") });
     bench_in_flight(c, group, "tokio_rayon", load, |n| tokio_rayon::spawn(move || n + 1));
+}
+
+/// Sums the digits of many numbers with `par_iter`: inside a task, and on a plain thread.
+pub(crate) fn par_iter(c: &mut Criterion) {
+    fn sum(n: u64) -> u64 {
+        let digits = |mut n: u64| {
+            let mut sum = 0;
+            while n > 0 {
+                sum += n % 10;
+                n /= 10;
+            }
+            sum
+        };
+        (0..1_000_000 + black_box(n)).into_par_iter().map(digits).sum()
+    }
+
+    let expected = sum(0);
+    let mut group = c.benchmark_group("par_iter");
+    group.sample_size(30);
+    group.bench_function("onelane", |b| {
+        let runtime = runtime();
+        b.iter(|| assert_eq!(runtime.block_on(run_cpu(|| sum(0))).expect("a result"), expected));
+    });
+    group.bench_function("rayon", |b| b.iter(|| assert_eq!(sum(0), expected)));
+    group.finish();
 }
 
 /// 800 tasks that sleep for 1 ms, 40 at a time: 20 ms if all threads are always busy. Reports the time per task: 25 µs

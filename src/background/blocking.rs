@@ -40,7 +40,7 @@ use super::service::ServiceResult;
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let host = ServiceHost::builder().service(Service::blocking(Poller)).build()?;
 /// host.start().await?;
-/// host.shutdown().await?;
+/// assert!(host.shutdown().await?.is_clean());
 /// # Ok(())
 /// # }
 /// ```

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | a loop that is restarted when it fails | [`BackgroundService`], or [`service_fn`] |
 //! | the same, for blocking code | [`BlockingService`], or [`blocking_fn`] |
-//! | a call every minute, or at 3 a.m. | [`periodic`](periodic()) |
+//! | a call every minute, or at 3 a.m. | [`periodic`](periodic()), or [`periodic_blocking`] |
 //! | code before the first request and after the last | [`lifespan`] |
 //! | a server that starts and stops together with its services | [`ServiceHost::run_until`] |
 //! | the same, where I start and stop the server myself | [`ServiceHost::start`], [`ServiceHost::shutdown`] |
@@ -73,16 +73,24 @@
 //! dropped at the await point where it waits. Then `stop` is called. Tasks spawned with [`RunContext::spawn`] end with
 //! their service.
 //!
+//! Each service is dropped once it and the services that depend on it have ended. [`ServiceHost::run_until`] and
+//! [`ServiceHost::shutdown`] return when all services have been dropped: files are flushed, ports are free. The report
+//! names a service [that was not](ServiceReport::is_dropped).
+//!
 //! | limit | default |
 //! |---|---|
 //! | [`start_timeout`](Service::start_timeout): one call of `start` | 30 s |
 //! | [`startup_timeout`](ServiceHostBuilder::startup_timeout): the start of all services | 2 min |
 //! | [`drain_timeout`](ServiceHostBuilder::drain_timeout): the server, after the host began to drain | 10 s |
 //! | [`stop_timeout`](Service::stop_timeout): `run`, after it was asked to stop | 5 s |
-//! | [`cleanup_timeout`](Service::cleanup_timeout): one call of `stop` | 2 s |
+//! | [`cleanup_timeout`](Service::cleanup_timeout): one call of `stop`, and then the destructors | 2 s |
 //! | [`shutdown_timeout`](ServiceHostBuilder::shutdown_timeout): the whole shutdown, whatever services do | 25 s |
 //!
-//! The last fifth of `shutdown_timeout`, but at most 2 s, is reserved for `stop`.
+//! No phase of a shutdown takes the time of a later one, whatever `shutdown_timeout` is. The last fifth, but at most 2 s,
+//! is reserved for `stop`. The fifth before it, but at most the longest `stop_timeout`, is reserved for services, and
+//! the one before that, but at most 2 s, for work that the server leaves. The server has the rest, but at most
+//! `drain_timeout`. When the last fifth begins, all services that are left are asked to stop at once: they have at
+//! least a quarter of it, and `stop` has until a tenth of it is left.
 //!
 //! A future that blocks its thread cannot be dropped. `stop` is then called concurrently with it, and the service is
 //! reported as leaked. A blocked thread of the server's runtime keeps the process from ending: see
@@ -195,7 +203,6 @@ mod control;
 mod error;
 mod generation;
 mod host;
-mod own_runtime;
 mod periodic;
 mod placement;
 mod probe;
@@ -217,7 +224,7 @@ pub use error::{BuildError, ExitReason, HostError, StartPhase};
 pub use host::{HostHandle, ServiceHost, ServiceHostBuilder, Supervision, TriggerError};
 #[cfg(feature = "cron")]
 pub use periodic::CronError;
-pub use periodic::{Every, FirstCall, Overlap, TickContext, periodic};
+pub use periodic::{Every, FirstCall, Overlap, TickContext, periodic, periodic_blocking};
 pub use placement::Placement;
 #[cfg(any(feature = "axum", feature = "actix-web"))]
 pub(crate) use probe::Probe;

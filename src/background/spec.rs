@@ -29,6 +29,7 @@ use crate::debug::impl_debug;
 /// |---|---|
 /// | [`after`](Self::after), [`restart_with`](Self::restart_with) | no dependencies |
 /// | [`placement`](Self::placement) | [`Placement::Shared`] |
+/// | [`stack_size`](Self::stack_size) | that of [`std::thread`] |
 /// | [`restart`](Self::restart) | [`Restart::OnFailure`] |
 /// | [`backoff`](Self::backoff) | 1 second, doubled up to 30 seconds, with a jitter of 0.5 |
 /// | [`intensity`](Self::intensity) | 5 restarts in 60 seconds |
@@ -83,6 +84,7 @@ pub(crate) struct Dependency {
 #[derive(Clone, Debug)]
 pub(crate) struct ServiceOptions {
     pub(crate) placement: Placement,
+    pub(crate) stack_size: Option<usize>,
     pub(crate) restart: Restart,
     pub(crate) backoff: Backoff,
     pub(crate) intensity: Intensity,
@@ -99,6 +101,7 @@ impl ServiceOptions {
     pub(crate) fn new(placement: Placement) -> Self {
         Self {
             placement,
+            stack_size: None,
             restart: Restart::default(),
             backoff: Backoff::default(),
             intensity: Intensity::default(),
@@ -121,13 +124,13 @@ impl Service {
 
     /// Like [`new`](Self::new), for a name that is already in an `Arc`.
     pub(super) fn with_name<S: BackgroundService>(name: Arc<str>, service: S) -> Self {
-        Self::with_runner(name, Arc::new(AsyncRunner(service)), Placement::Shared)
+        Self::with_runner(name, Arc::new(AsyncRunner::new(service)), Placement::Shared)
     }
 
     /// Creates a blocking service with the default options.
     pub fn blocking<S: BlockingService>(service: S) -> Self {
         let name = service.name().into();
-        Self::with_runner(name, Arc::new(BlockingRunner(service)), Placement::Blocking)
+        Self::with_runner(name, Arc::new(BlockingRunner::new(service)), Placement::Blocking)
     }
 
     fn with_runner(name: Arc<str>, runner: Arc<dyn ServiceRunner>, placement: Placement) -> Self {
@@ -169,6 +172,13 @@ impl Service {
     /// [`Placement::Blocking`] is only for blocking services, which have no other placement.
     pub fn placement(mut self, placement: Placement) -> Self {
         self.options.placement = placement;
+        self
+    }
+
+    /// Sets the stack size, in bytes, of the threads that run only this service: those of a blocking service, of
+    /// [`Placement::Thread`], and of a `stop` that the host calls on another thread. Default: that of [`std::thread`].
+    pub fn stack_size(mut self, bytes: usize) -> Self {
+        self.options.stack_size = Some(bytes);
         self
     }
 

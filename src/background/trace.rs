@@ -1,10 +1,11 @@
-//! The `tracing` events of a service host, one function each. A panic of a subscriber, or of the `Display` of a service's
-//! error, does not end the supervisor.
+//! The `tracing` events of a service host, with one function for each event. A panic of a subscriber, or of the
+//! `Display` of a service's error, does not end the supervisor.
 
 use std::io;
 use std::time::Duration;
 
 use super::{CleanUp, Exit, ExitKind, HostPhase, ShutdownReport, Trigger};
+use crate::rounded::rounded;
 use crate::trace::emit;
 
 pub(crate) fn host_phase(phase: HostPhase) {
@@ -20,7 +21,7 @@ pub(crate) fn host_is_forced(trigger: &Trigger) {
 }
 
 pub(crate) fn host_stopped(report: &ShutdownReport) {
-    let (took, is_clean) = (report.took, report.is_clean());
+    let (took, is_clean) = (rounded(report.took), report.is_clean());
     emit!(INFO, ?took, is_clean, "host stopped");
 }
 
@@ -53,7 +54,7 @@ pub(crate) fn signals_unavailable(error: &io::Error) {
 }
 
 pub(crate) fn service_started(service: &str, took: Duration) {
-    emit!(DEBUG, service, ?took, "service started");
+    emit!(DEBUG, service, took = ?rounded(took), "service started");
 }
 
 pub(crate) fn generation_ended(service: &str, exit: &Exit, clean_up: &CleanUp) {
@@ -65,12 +66,21 @@ pub(crate) fn generation_ended(service: &str, exit: &Exit, clean_up: &CleanUp) {
     }
 }
 
+pub(crate) fn service_completed(service: &str, exit: &Exit, is_critical: bool) {
+    let (generation, ran_for) = (exit.generation, rounded(exit.ran_for));
+    emit!(INFO, service, generation, ?ran_for, is_critical, "service completed: it is not started again");
+}
+
+pub(crate) fn tick_overdue(service: &str, limit: Duration) {
+    emit!(WARN, service, ?limit, "blocking call of periodic service exceeds its timeout: waiting for its thread");
+}
+
 pub(crate) fn tick_failed(service: &str, exit: &ExitKind) {
     emit!(WARN, service, %exit, "call of periodic service failed");
 }
 
 pub(crate) fn backing_off(service: &str, failures: u32, delay: Duration) {
-    emit!(INFO, service, failures, ?delay, "service restarting");
+    emit!(INFO, service, failures, delay = ?rounded(delay), "service restarting");
 }
 
 pub(crate) fn given_up(service: &str) {
@@ -81,8 +91,19 @@ pub(crate) fn heartbeat_missed(service: &str, limit: Duration) {
     emit!(WARN, service, ?limit, "service missed its heartbeat");
 }
 
-pub(crate) fn cut_off_service(service: &str) {
-    emit!(WARN, service, "service did not stop in time: dropping it");
+pub(crate) fn cut_off_service(service: &str, had: Option<Duration>) {
+    match had {
+        Some(had) => emit!(WARN, service, had = ?rounded(had), "no time left for the service to stop: dropping it"),
+        None => emit!(WARN, service, "service did not stop in time: dropping it"),
+    }
+}
+
+pub(crate) fn host_hurries(services: usize) {
+    emit!(WARN, services, "time is short: asking all remaining services to stop at once");
+}
+
+pub(crate) fn service_not_dropped(service: &str) {
+    emit!(ERROR, service, "service not dropped in time: a destructor or a thread of it is still running");
 }
 
 pub(crate) fn leaked(service: &str) {
@@ -90,5 +111,5 @@ pub(crate) fn leaked(service: &str) {
 }
 
 pub(crate) fn runtime_lags(lag: Duration, in_poll: &[&str]) {
-    emit!(WARN, ?lag, ?in_poll, "server runtime is blocked: tasks are not polled in time");
+    emit!(WARN, lag = ?rounded(lag), ?in_poll, "server runtime is blocked: tasks are not polled in time");
 }

@@ -21,8 +21,8 @@ pub enum Queue {
     /// No bound other than the technical maximum of 8,388,607 callers.
     #[default]
     Unbounded,
-    /// At most this many callers, from 1 to 8,388,607. Of the next caller and those in the queue, one is refused with
-    /// [`QueueFull`](crate::guard::AcquireErrorKind::QueueFull): the next caller under [`Order::Fifo`], and the caller
+    /// The queue holds at most this many callers, from 1 to 8,388,607. If the queue is full, one caller is refused with
+    /// [`QueueFull`](crate::guard::AcquireErrorKind::QueueFull): the new caller under [`Order::Fifo`], and the caller
     /// that has waited longest under [`Order::Lifo`].
     Bounded(usize),
     /// No queue: a caller that finds no permit available is refused with
@@ -128,7 +128,7 @@ impl<G> GuardBuilder<G> {
     const fn semaphore_config(&self) -> Result<SemaphoreConfig, Problem> {
         let bound = match self.queue {
             Queue::Unbounded => MAX_WAITING,
-            Queue::Bounded(0) => return Err(("queue", "queue(Queue::Bounded(0)) is no queue: use Queue::Reject")),
+            Queue::Bounded(0) => return Err(("queue", "queue(Queue::Bounded(0)) has no capacity: use Queue::Reject")),
             Queue::Bounded(bound) => bound,
             Queue::Reject => 0,
         };

@@ -45,12 +45,12 @@ impl<T: HasGuardCore + Shareable> HasGuardCore for Shared<T> {
     }
 }
 
-/// The limits that a guard puts on waiting.
+/// The limits of a guard on the waits of its callers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WaitLimits {
     pub(super) max_wait: Option<Duration>,
     pub(super) grant_timeout: Option<Duration>,
-    /// `true` if a newer caller may take the place of a waiter.
+    /// `true` if a newer caller may evict a waiter from a full queue.
     pub(super) evicts: bool,
 }
 
@@ -102,7 +102,7 @@ impl GuardCore {
         self.limits.grant_timeout.and_then(|timeout| now.checked_sub(timeout))
     }
 
-    /// Counts grants of one key, or of any keys.
+    /// Counts expired grants. `key_hash` is `None` if the grants belong to several keys, or to no key.
     pub(super) fn count_expired(&self, key_hash: Option<Hash64>, grants: usize) {
         self.counters.expired.add(grants as u64);
         trace::expired(self, key_hash, grants);

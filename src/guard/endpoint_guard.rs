@@ -24,7 +24,7 @@ use crate::semaphore::{CancelOutcome, EnqueueOutcome, Semaphore, SemaphoreRefusa
 use crate::shared::{Shareable, Shared};
 use crate::sync::const_unless_loom;
 
-/// Admits one caller at a time, or N, in the order in which they asked, within one process.
+/// Admits one caller at a time, or N callers, in the order of their arrival, within one process.
 ///
 /// A guard is a plain value, like tokio's `Mutex`: put it in a `static`, or share it in an `Arc`. Use one guard for all
 /// requests, not one per request. It contains no data; it guards a piece of work, such as a handler.
@@ -104,8 +104,8 @@ impl EndpointGuard {
     /// The future can be polled by hand, moved, and dropped by `select!`. The permit of a guard in a `static` is a
     /// `Permit<'static>`: it can move into a task, or into `spawn_blocking`.
     ///
-    /// Bind the permit to a name: `let _ = guard.acquire().await?;` releases it at once, and the compiler does not warn.
-    /// clippy's lint `let_underscore_must_use` finds it.
+    /// Bind the permit to a name: `let _ = guard.acquire().await?;` releases it at once, and the compiler does not
+    /// warn. Clippy's lint `let_underscore_must_use` detects the mistake.
     ///
     /// A caller that acquires a second permit while it holds the first waits for itself forever. [`run`](Self::run) and
     /// the web layers detect this; between two calls of `acquire` only `max_wait` ends the wait.
@@ -192,8 +192,8 @@ impl EndpointGuard {
     ///
     /// Code in `future` that acquires the same guard while it is full is refused with
     /// [`WouldDeadlock`](crate::guard::AcquireErrorKind::WouldDeadlock) instead of waiting forever. Two `run`s joined
-    /// in one task simply run one after the other. Work that this crate moves to another thread is refused too, and a
-    /// task that `future` spawns itself is a separate caller: see [nested use](crate::guard#nested-use).
+    /// in one task simply run one after the other. The same refusal applies to work that this crate moves to another
+    /// thread. A task that `future` spawns itself is a separate caller: see [nested use](crate::guard#nested-use).
     ///
     /// # Cancel safety
     ///
@@ -282,7 +282,7 @@ impl EndpointGuard {
     }
 
     /// Waits until the guard is closed and the last permit has been released, including the permits of runs that
-    /// continue without a caller. Permits that were [forgotten](super::HeldPermit::forget) are not waited for.
+    /// continue without a caller. Does not wait for permits that were [forgotten](super::HeldPermit::forget).
     ///
     /// To shut down, stop accepting connections, then call `close()` and `drained().await`, with a time limit of your
     /// choice, while the runtime of those runs still exists. In actix-web, do so before the server is stopped: see

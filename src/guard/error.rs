@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::error_kind::AcquireErrorKind;
 use super::retry::RetryEstimate;
 use crate::name::NameRef;
+use crate::rounded::rounded;
 
 /// The reason why a guard refused a caller.
 ///
@@ -164,10 +165,10 @@ impl fmt::Display for AcquireError {
         }
         match (self.kind(), self.waited()) {
             (AcquireErrorKind::Timeout, Some(waited)) => {
-                write!(f, "no permit within {waited:?}: try again later, or raise max_wait")
+                write!(f, "no permit within {:?}: try again later, or raise max_wait", rounded(waited))
             }
             (AcquireErrorKind::QueueFull, Some(waited)) => {
-                write!(f, "a newer caller took this caller's place in the full queue after {waited:?}: ")?;
+                write!(f, "evicted from the full queue by a newer caller after {waited:?}: ")?;
                 f.write_str("try again later, or let the guard queue more callers")
             }
             (kind, _) => kind.fmt(f),

@@ -9,8 +9,8 @@ pub enum AcquireErrorKind {
     /// Every permit is held, and this caller does not wait.
     Busy,
     /// The guard's queue is full. Under [`Order::Fifo`](super::Order::Fifo) a new caller is refused. Under
-    /// [`Order::Lifo`](super::Order::Lifo) the oldest waiter is, and
-    /// [`waited`](super::AcquireError::waited) returns how long it waited.
+    /// [`Order::Lifo`](super::Order::Lifo) the oldest waiter is refused, and [`waited`](super::AcquireError::waited)
+    /// returns how long that waiter waited.
     QueueFull,
     /// The maximum number of keys of a [`KeyedGuard`](super::KeyedGuard) is in use, and this caller asked for another
     /// key.
@@ -21,8 +21,8 @@ pub enum AcquireErrorKind {
     /// another caller.
     GrantExpired,
     /// The caller already runs inside this guard, through [`run`] or the web layer around its handler, and every permit
-    /// is held: the caller would wait for itself. The same holds for [tasks](super#nested-use) that such a caller waits
-    /// for.
+    /// is held: the caller would wait for itself. The same applies to [tasks](super#nested-use) that such a caller
+    /// waits for.
     ///
     /// (With several permits, the caller might wait only for the other holders. But the guard cannot know if those
     /// holders wait for it, too, so it refuses.)

@@ -7,14 +7,15 @@ use std::time::Duration;
 use tokio::task::coop;
 use tokio::time::{Sleep, sleep};
 
-use super::caller_span::CallerSpan;
 use super::core::{GuardCore, HasGuardCore};
 use super::key_map::Hash64;
 use super::permit::HeldPermit;
 use super::source::{OwnedPermitSource, PermitSource};
 use super::trace;
+use crate::caller_trace::CallerTrace;
 use crate::detached::DetachedEntry;
-use crate::panic::discard;
+use crate::panic::{catch, discard};
+use crate::scope::CallerScopes;
 
 /// Polls work that holds `permit`, in the scope of its guard.
 ///
@@ -50,20 +51,25 @@ pub(crate) struct GuardedWork<F, S: PermitSource> {
     work: Pin<Box<F>>,
     /// `None` once the work has panicked.
     permit: Option<HeldPermit<S>>,
-    /// The span of the first poll, in which the work goes on without its caller. `None` until that poll is pending. It
-    /// can't be read later: layers need not enter their span to drop the work.
-    span: Option<CallerSpan>,
+    /// The span and the subscriber of the first poll, in which the work continues without its caller. `None` until the
+    /// first poll has returned `Pending`. They can't be read later, because a layer need not enter its span when it
+    /// drops the work.
+    trace: Option<CallerTrace>,
+    /// The scopes of the guards that the caller is inside, which are in effect while the caller waits for the work.
+    /// `None` until the first poll.
+    outer: Option<CallerScopes>,
 }
 
 impl<F: Future, S: PermitSource> GuardedWork<F, S> {
     pub(crate) fn new(work: Pin<Box<F>>, permit: HeldPermit<S>) -> Self {
-        Self { work, permit: Some(permit), span: None }
+        Self { work, permit: Some(permit), trace: None, outer: None }
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let _outer = self.outer.get_or_insert_with(CallerScopes::capture).enter();
         let poll = poll_with_permit(&mut self.permit, self.work.as_mut(), cx);
-        if poll.is_pending() && self.span.is_none() {
-            self.span = Some(CallerSpan::current());
+        if poll.is_pending() && self.trace.is_none() {
+            self.trace = Some(CallerTrace::capture());
         }
         poll
     }
@@ -82,11 +88,15 @@ impl<F: Future, S: PermitSource> GuardedWork<F, S> {
         let permit = self.permit.as_ref()?;
         let guard = permit.source().guard();
         let core = guard.core();
-        let span = self.span.clone().unwrap_or_default();
-        let key_hash = span.in_scope(|| trace::detached(permit.source()));
+        let caller = self.trace.clone().unwrap_or_default();
+        // Work is also detached while its caller unwinds, and subscribers are user code.
+        let key_hash = catch(|| caller.enter(|| trace::detached(permit.source()))).ok().flatten();
+        if let Some(outer) = &self.outer {
+            outer.release();
+        }
         core.counters.detached.add(1);
         let entry = DetachedEntry::new(core.name);
-        Some(DetachedWork { work: Some(self), guard, key_hash, span, entry, max_run, deadline: None })
+        Some(DetachedWork { work: Some(self), guard, key_hash, caller, entry, max_run, deadline: None })
     }
 }
 
@@ -96,9 +106,9 @@ pub(crate) struct DetachedWork<F: Future, S: OwnedPermitSource> {
     /// `None` once the work has ended.
     work: Option<GuardedWork<F, S>>,
     guard: S::Guard,
-    /// The hash of the key for events. `None` without a key, or if no subscriber wants them.
+    /// The hash of the key for events. `None` without a key, or if the events are disabled.
     key_hash: Option<Hash64>,
-    span: CallerSpan,
+    caller: CallerTrace,
     // Dropped after the work and its span, so that `detached::drained` completes only when both are gone.
     entry: DetachedEntry,
     max_run: Option<Duration>,
@@ -110,8 +120,8 @@ impl<F: Future, S: OwnedPermitSource> Future for DetachedWork<F, S> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let span = self.span.clone();
-        span.in_scope(|| self.poll_in_span(cx))
+        let caller = self.caller.clone();
+        caller.enter(|| self.poll_work(cx))
     }
 }
 
@@ -120,7 +130,7 @@ impl<F: Future, S: OwnedPermitSource> DetachedWork<F, S> {
         self.guard.core()
     }
 
-    fn poll_in_span(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_work(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(work) = &mut self.work else { return Poll::Ready(()) };
         if let Poll::Ready(output) = work.poll(cx) {
             self.core().counters.finished_detached.add(1);
@@ -158,7 +168,9 @@ impl<F: Future, S: OwnedPermitSource> Drop for DetachedWork<F, S> {
     fn drop(&mut self) {
         // First, since the destructor of the work may panic.
         self.core().counters.ended_detached.add(1);
-        let span = self.span.clone();
-        span.in_scope(|| self.cut_off("its runtime ended: close the guard and wait for drained() before that"));
+        let (caller, reason) = (self.caller.clone(), "its runtime ended: close the guard and wait for drained() first");
+        let _ = catch(|| caller.enter(|| self.cut_off(reason)));
+        // Has an effect only if the subscriber panicked on entering the span.
+        self.cut_off(reason);
     }
 }

@@ -25,38 +25,40 @@
 //! | `let _ = guard.acquire().await?;` | the permit is released at once | `let _permit = …`[^let] |
 //! | a guard created in the handler | each request has its own | a `static`, or an `Arc` in the app's state |
 //! | `const GUARD: EndpointGuard` | each use is another guard | `static` |
-//! | `guard.run_to_completion(…)` on an `Arc` | "does not live long enough" | `run_to_completion_owned(…)` |
+//! | `guard.run_to_completion(…)` on an `Arc` | "does not live long enough"[^arc] | `run_to_completion_owned(…)` |
 //! | `GuardLayer::new(EndpointGuard::new(…))` for each of two routes | each route has its own guard | one layer, cloned |
-//! | a timeout layer around a guard layer | it does not release the permit | it [behind the guard layer](crate::web#time-limits) |
+//! | a timeout layer around a guard layer | the permit is kept | it [behind the guard layer](crate::web#time-limits) |
 //! | `flight.run("page", …)` for a personal page | users get each other's page | a key that contains the user |
 //! | a `KeyedGuard` with keys that clients make up | each made-up key has its own queue | authenticated keys |
 //! | `acquire` while holding a [`Permit`] of the same guard | the caller waits for itself | `run`, or a `max_wait` |
 //!
-//! [^let]: clippy's lint `let_underscore_must_use` finds this.
+//! [^let]: Clippy's lint `let_underscore_must_use` detects this mistake.
 //!
-//! Where clients can make up keys, set [`max_keys`](KeyedGuardBuilder::max_keys) as well.
+//! [^arc]: Or, if the `Arc` is borrowed: "borrowed data escapes outside of function".
+//!
+//! Where clients can choose arbitrary keys, set [`max_keys`](KeyedGuardBuilder::max_keys) as well.
 //!
 //! # Nested use
 //!
 //! Work inside [`run`](EndpointGuard::run), [`run_to_completion`](EndpointGuard::run_to_completion) or a web layer that
-//! acquires the same guard, or the same key, while no permit is available would wait for itself. It is refused with
-//! [`WouldDeadlock`](AcquireErrorKind::WouldDeadlock) at once. Likewise for the work of a [`SingleFlight`] that asks for
-//! its own key.
+//! acquires the same guard, or the same key, while no permit is available would wait for itself. Such a call is refused
+//! with [`WouldDeadlock`](AcquireErrorKind::WouldDeadlock) at once. The same applies to the work of a [`SingleFlight`]
+//! that asks for its own key.
 //!
 //! | the call is made in | inside the guard |
 //! |---|---|
 //! | the same task: code that the work awaits, or an executor that it drives, such as a `LocalSet` | yes |
 //! | a task of a pool: `run_blocking`, `run_cpu`, a `TaskHandle`, a handler on a pool, a blocking stream | yes |
 //! | a task of a `Portal`, and a `from_thread::block_on` in any of these | yes |
-//! | a run of a flight that the work leads, also once a driver task polls it | yes |
-//! | such a task in such a task, at any depth | yes |
-//! | the same work once its caller has gone and it continues in its own task | yes |
-//! | a task whose handle was dropped or detached, an abandoned task, a run whose leader has left | no: nobody waits for it |
-//! | any of these once the permit was released | no |
-//! | a task of `tokio::spawn`, a thread, a part of a `par_iter` that rayon moves to another thread | no |
+//! | a run of a flight that the work leads, even after a driver task has taken over the run | yes |
+//! | any of these nested in another, at any depth | yes |
+//! | the same work, after its caller has left and the work continues in its own task | yes |
+//! | a task whose handle was dropped or detached, an abandoned task, a run whose leader has left | no: not awaited |
+//! | any of these, after the permit was released | no |
+//! | a task of `tokio::spawn`, a thread, a part of a `par_iter` | no |
 //!
 //! A task in the last row is a separate caller: it waits until the permit is released. If the work waits for the task
-//! meanwhile, both wait forever. Use `run_blocking`, `run_cpu` or a `Portal` there, or a `max_wait`.
+//! while it holds the permit, both wait forever. Use `run_blocking`, `run_cpu` or a `Portal` there, or a `max_wait`.
 //!
 //! # Exclusive or shared runs
 //!
@@ -81,7 +83,6 @@
 pub(crate) mod acquire;
 mod blocking;
 mod builder;
-mod caller_span;
 mod core;
 mod endpoint_guard;
 #[cfg(any(feature = "tower", feature = "actix-web"))]

@@ -32,7 +32,7 @@ pub type OwnedPermit = HeldPermit<SharedGuard>;
 pub struct HeldPermit<S: PermitSource> {
     source: S,
     release: Release,
-    /// Shows that the permit is held, to the tasks that took the guard's scope to other threads.
+    /// Indicates to captured scopes of the guard that the permit is still held.
     hold: Hold,
 }
 
@@ -40,9 +40,9 @@ pub struct HeldPermit<S: PermitSource> {
 #[derive(Clone, Copy, Debug)]
 enum Release {
     Untimed,
-    /// The hold time since then is measured.
+    /// The permit is released, and the time since this instant is recorded as its hold time.
     TimedSince(Instant),
-    /// The permit stays held for good.
+    /// The permit is never released.
     Never,
 }
 
@@ -66,17 +66,18 @@ impl<S: PermitSource> HeldPermit<S> {
         Ok(Self::new(source))
     }
 
-    /// Keeps the permit from other callers for good: the guard has one permit less from now on, or one less for the key.
-    /// With a single permit, its other callers wait until their `max_wait`, or until the guard is closed.
+    /// Removes the permit from use permanently: the guard, or the key of a keyed guard, has one fewer permit from now
+    /// on. With a single permit, all other callers wait until `max_wait` has passed or the guard is closed.
     ///
     /// The permit still counts as [held](super::GuardStats::held), and also as
-    /// [forgotten](super::GuardStats::forgotten). `drained` does not wait for it. A key of a keyed guard stays in use.
+    /// [forgotten](super::GuardStats::forgotten). `drained` does not wait for forgotten permits. A key with a forgotten
+    /// permit stays in use.
     ///
     /// ```
     /// use onelane::EndpointGuard;
     ///
     /// let guard = EndpointGuard::builder("converters").permits(2).build();
-    /// // The converter of this permit hangs, so nothing may use it again.
+    /// // The converter of this permit hangs, so no other caller may use the converter.
     /// guard.try_acquire()?.forget();
     /// let _last = guard.try_acquire()?;
     /// assert!(guard.try_acquire().is_err());
@@ -102,7 +103,7 @@ impl<S: PermitSource> HeldPermit<S> {
         self.source.scope().expect("a held permit has a scope")
     }
 
-    /// Returns the hold of the permit, which can be taken out while another owner may release the permit.
+    /// Returns the hold of the permit. The hold can be taken out while another owner may release the permit.
     #[cfg(any(feature = "tower", feature = "actix-web"))]
     pub(crate) fn hold_mut(&mut self) -> &mut Hold {
         &mut self.hold
@@ -120,7 +121,7 @@ impl<S: PermitSource> Drop for HeldPermit<S> {
     #[inline]
     fn drop(&mut self) {
         // Before the release: a task that waits for the permit must not be refused once the permit is available.
-        self.hold = Hold::default();
+        self.hold.end();
         let core = self.source.core();
         match self.release {
             Release::Untimed => {}

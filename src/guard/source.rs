@@ -41,7 +41,7 @@ pub(crate) trait PermitSource {
     /// of a closed guard.
     fn release(&mut self) -> bool;
 
-    /// Keeps the permit from other callers for good. Returns `true` if it was the last permit of a closed guard.
+    /// Removes the permit from use permanently. Returns `true` if it was the last permit of a closed guard.
     fn forget(&mut self) -> bool;
 
     /// Revokes every untaken grant that was made at or before `limit`. Returns the number of revoked grants and the

@@ -51,7 +51,7 @@ pub struct GuardStats {
     /// Runs without a caller that were dropped before they completed, because of `max_run` or because their runtime
     /// ended.
     pub cut_off: u64,
-    /// Permits that were [forgotten](super::HeldPermit::forget). They stay held.
+    /// Permits that were [forgotten](super::HeldPermit::forget), which stay held permanently.
     pub forgotten: u64,
     /// Permits that were released before their response body had ended, because the body took longer than
     /// `body_hold_max`.

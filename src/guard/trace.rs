@@ -11,16 +11,17 @@ use super::error::AcquireError;
 use super::error_kind::AcquireErrorKind;
 use super::key_map::Hash64;
 use super::source::PermitSource;
+use crate::rounded::rounded;
 use crate::trace::{emit, is_enabled};
 
-/// What the events at the end of a wait report.
+/// The start of a wait and the hash of its key, for the event at the end of the wait.
 #[derive(Debug)]
 pub(super) struct WaitRecord {
     since: Instant,
     key_hash: Option<Hash64>,
 }
 
-/// Records the start of a wait, if a subscriber wants its events.
+/// Records the start of a wait, if its events are enabled.
 #[inline]
 pub(super) fn record_wait(source: &impl PermitSource, since: Option<Instant>) -> Option<Box<WaitRecord>> {
     is_enabled(Level::DEBUG)
@@ -36,7 +37,7 @@ pub(super) fn refused(source: &impl PermitSource, wait: Option<&WaitRecord>, err
             emit!(ERROR, guard, key_hash = key_hash(), %error, "caller refused: a bug in the service");
         }
         _ => {
-            let waited = || wait.map(|wait| debug(wait.since.elapsed()));
+            let waited = || wait.map(|wait| debug(rounded(wait.since.elapsed())));
             emit!(DEBUG, guard, key_hash = key_hash(), waited = waited(), %error, "caller refused");
         }
     }
@@ -45,13 +46,13 @@ pub(super) fn refused(source: &impl PermitSource, wait: Option<&WaitRecord>, err
 #[cold]
 pub(super) fn timed_out(guard: &GuardCore, wait: Option<&WaitRecord>, waited: Duration) {
     let (guard, key_hash) = (guard.name, wait.and_then(|wait| wait.key_hash).map(display));
-    emit!(DEBUG, guard, key_hash, ?waited, "caller timed out");
+    emit!(DEBUG, guard, key_hash, waited = ?rounded(waited), "caller timed out");
 }
 
 #[cold]
 pub(super) fn left(guard: &GuardCore, wait: Option<&WaitRecord>) {
     let (guard, key_hash) = (guard.name, wait.and_then(|wait| wait.key_hash).map(display));
-    let waited = || wait.map(|wait| debug(wait.since.elapsed()));
+    let waited = || wait.map(|wait| debug(rounded(wait.since.elapsed())));
     emit!(DEBUG, guard, key_hash, waited = waited(), "caller left the queue");
 }
 
@@ -64,7 +65,7 @@ pub(super) fn expired(guard: &GuardCore, key_hash: Option<Hash64>, grants: usize
 /// Returns the hash of the key for the later events of the run.
 #[cold]
 pub(super) fn detached(source: &impl PermitSource) -> Option<Hash64> {
-    // The later events have the level `WARN`.
+    // The later events have the level `WARN`, so the hash is needed only if that level is enabled.
     let key_hash = if is_enabled(Level::WARN) { source.key_hash() } else { None };
     let guard = source.core().name;
     emit!(DEBUG, guard, key_hash = key_hash.map(display), "run detached: it continues without its caller");

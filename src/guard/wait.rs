@@ -22,7 +22,7 @@ pub(super) struct PermitWait {
     clock: Option<Box<WaitClock>>,
     /// When the caller began to wait, if that was before it entered this queue.
     since: Option<Instant>,
-    /// What the events of this wait report. `None` if no subscriber wants them.
+    /// The record for the events of this wait. `None` if the events are disabled.
     record: Option<Box<WaitRecord>>,
 }
 
@@ -36,7 +36,7 @@ struct WaitClock {
 }
 
 impl PermitWait {
-    /// Creates a wait of a caller that began to wait at `since` already.
+    /// Creates a wait. `since` is when the caller began to wait, if the caller has already waited for another permit.
     pub(super) fn since(since: Option<Instant>) -> Self {
         Self { since, ..Self::default() }
     }
@@ -60,7 +60,7 @@ impl PermitWait {
         if source.is_inside() && !source.is_closed() {
             return Some(Err(self.refuse_as(source, AcquireErrorKind::WouldDeadlock)));
         }
-        // A grant that has expired makes room in the queue, so that no waiter need be evicted.
+        // An expired grant goes to a waiter, which makes room in the queue, so that no waiter need be evicted.
         if source.core().limits.evicts {
             source.expire_now();
         }
@@ -134,10 +134,9 @@ impl PermitWait {
         None
     }
 
-    /// Ends the wait because the caller no longer waits.
+    /// Removes the caller from the queue, because the caller was dropped.
     pub(super) fn leave(&mut self, source: &mut impl PermitSource) {
-        if self.is_queued() {
-            self.cancel(source);
+        if self.is_queued() && self.cancel(source) != CancelOutcome::AlreadyEnded {
             trace::left(source.core(), self.record.as_deref());
         }
     }
@@ -153,7 +152,7 @@ impl PermitWait {
         self.trace_refusal(source, error)
     }
 
-    /// Logs a caller whose refusal is already counted, and returns the error.
+    /// Emits the event of a refusal that is already counted, and returns the error.
     fn trace_refusal(&self, source: &impl PermitSource, error: AcquireError) -> AcquireError {
         trace::refused(source, self.record.as_deref(), &error);
         error
@@ -167,18 +166,21 @@ impl PermitWait {
             WaitOutcome::Evicted => {
                 let waited = self.began().map(|since| Instant::now().saturating_duration_since(since));
                 let error = source.error(SemaphoreRefusal::QueueFull).after(waited.unwrap_or_default());
-                // The semaphore has counted the eviction, because the caller may have been cancelled since then.
+                // The semaphore has already counted the eviction, because the evicted caller may be dropped before this
+                // poll.
                 Err(self.trace_refusal(source, error))
             }
             WaitOutcome::Closed => Err(self.refuse_as(source, AcquireErrorKind::Closed)),
         }
     }
 
-    fn cancel(&mut self, source: &mut impl PermitSource) {
-        let Some(waiter) = self.waiter.take() else { return };
-        if source.cancel(waiter) == CancelOutcome::Released {
+    fn cancel(&mut self, source: &mut impl PermitSource) -> CancelOutcome {
+        let Some(waiter) = self.waiter.take() else { return CancelOutcome::AlreadyEnded };
+        let outcome = source.cancel(waiter);
+        if outcome == CancelOutcome::Released {
             source.notify_if_drained();
         }
+        outcome
     }
 }
 

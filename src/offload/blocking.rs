@@ -70,9 +70,13 @@ impl BlockingPool {
     }
 
     pub(super) fn from_settings(settings: PoolSettings, limiter: SharedLimiter) -> Self {
-        let PoolSettings { name, max_queued, max_wait } = settings;
-        let config = Arc::new(WorkersConfig::new(name, limiter, max_queued, KEEP_ALIVE));
-        Self(Arc::new(Pool { config, max_wait, workers: WorkerSource::PerRuntime(Runtimes::default()) }))
+        let PoolSettings { name, max_queued, max_wait, stack_size } = settings;
+        let config = WorkersConfig::new(name, limiter, max_queued, KEEP_ALIVE).with_stack_size(stack_size);
+        Self(Arc::new(Pool {
+            config: Arc::new(config),
+            max_wait,
+            workers: WorkerSource::PerRuntime(Runtimes::default()),
+        }))
     }
 
     /// Returns the pool of [`run_blocking`].

@@ -2,16 +2,18 @@
 
 use std::borrow::Cow;
 use std::marker::PhantomData;
+#[cfg(feature = "cpu")]
+use std::num::NonZero;
 use std::sync::Arc;
+#[cfg(feature = "cpu")]
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use super::blocking::BlockingPool;
 #[cfg(feature = "cpu")]
-use super::cpu::{CpuPool, CpuThreads};
-#[cfg(feature = "cpu")]
-use super::error::PoolBuildError;
+use super::cpu::CpuPool;
 use super::limiter::{CapacityLimiter, SharedLimiter};
-use crate::config_error::{ConfigError, Problem};
+use crate::config_error::ConfigError;
 use crate::debug::impl_debug;
 
 /// Builds a [`BlockingPool`]. Created by [`BlockingPool::builder`].
@@ -49,10 +51,7 @@ pub struct PoolBuilder<P> {
     name: Cow<'static, str>,
     max_running: Option<usize>,
     limiter: Option<SharedLimiter>,
-    #[cfg(feature = "cpu")]
-    threads: Option<usize>,
-    #[cfg(feature = "cpu")]
-    shared: Option<CpuPool>,
+    stack_size: Option<usize>,
     max_queued: Option<usize>,
     max_wait: Option<Duration>,
     pool: PhantomData<fn() -> P>,
@@ -63,6 +62,7 @@ pub(super) struct PoolSettings {
     pub(super) name: Cow<'static, str>,
     pub(super) max_queued: Option<usize>,
     pub(super) max_wait: Option<Duration>,
+    pub(super) stack_size: Option<usize>,
 }
 
 impl<P> PoolBuilder<P> {
@@ -71,10 +71,7 @@ impl<P> PoolBuilder<P> {
             name,
             max_running: None,
             limiter: None,
-            #[cfg(feature = "cpu")]
-            threads: None,
-            #[cfg(feature = "cpu")]
-            shared: None,
+            stack_size: None,
             max_queued: None,
             max_wait: None,
             pool: PhantomData,
@@ -96,15 +93,46 @@ impl<P> PoolBuilder<P> {
         self
     }
 
-    fn check_max_wait(&self) -> Result<(), Problem> {
-        if self.max_wait == Some(Duration::ZERO) {
-            return Err(("max_wait", "a max_wait of zero lets no task start: use max_queued(0), or no limit"));
-        }
-        Ok(())
+    /// Sets a limiter, which other pools may share. Its total is how many tasks run at a time, in all of these pools
+    /// together, and may be 0, which pauses the pool. Each pool has its own queue and bound, and closes separately.
+    pub fn limiter(mut self, limiter: impl Into<SharedLimiter>) -> Self {
+        self.limiter = Some(limiter.into());
+        self
+    }
+
+    /// Sets the stack size, in bytes, of the threads that the pool starts: the threads of a [CPU
+    /// pool](super::CpuPoolBuilder), and in each kind of pool those that a [nested task](super#nested-tasks) may need.
+    /// A blocking pool runs its other tasks on threads of the runtime, which has a [setting of its
+    /// own](tokio::runtime::Builder::thread_stack_size). Default: that of [`std::thread`].
+    pub fn stack_size(mut self, bytes: usize) -> Self {
+        self.stack_size = Some(bytes);
+        self
+    }
+
+    /// Checks the settings. `problems` are those of `total_setting`, the setter of how many tasks run: it contradicts
+    /// the limiter, it is zero, it is too large.
+    fn check(&self, total_setting: &'static str, problems: [&'static str; 3]) -> Result<(), ConfigError> {
+        let [contradicts, zero, too_large] = problems;
+        let problem = match self.max_running {
+            Some(_) if self.limiter.is_some() => (total_setting, contradicts),
+            Some(0) => (total_setting, zero),
+            Some(tasks) if tasks > CapacityLimiter::MAX_TOTAL => (total_setting, too_large),
+            _ if self.max_wait == Some(Duration::ZERO) => {
+                ("max_wait", "a max_wait of zero lets no task start: use max_queued(0), or no limit")
+            }
+            _ => return Ok(()),
+        };
+        Err(ConfigError::named("pool", self.name.clone(), problem))
+    }
+
+    fn take_limiter(&mut self, default_total: usize) -> SharedLimiter {
+        let total = self.max_running.unwrap_or(default_total);
+        self.limiter.take().unwrap_or_else(|| Arc::new(CapacityLimiter::new(total)).into())
     }
 
     fn settings(self) -> PoolSettings {
-        PoolSettings { name: self.name, max_queued: self.max_queued, max_wait: self.max_wait }
+        let Self { name, max_queued, max_wait, stack_size, .. } = self;
+        PoolSettings { name, max_queued, max_wait, stack_size }
     }
 }
 
@@ -120,13 +148,6 @@ impl BlockingPoolBuilder {
         self
     }
 
-    /// Sets a limiter, which other pools may share. Its total is how many tasks run at a time, and may be 0, which
-    /// pauses the pool.
-    pub fn limiter(mut self, limiter: impl Into<SharedLimiter>) -> Self {
-        self.limiter = Some(limiter.into());
-        self
-    }
-
     /// Builds the pool. The pool takes threads only when there is work.
     ///
     /// # Panics
@@ -136,7 +157,7 @@ impl BlockingPoolBuilder {
     #[must_use]
     #[track_caller]
     pub fn build(self) -> BlockingPool {
-        // A closure would panic at its own location, not at the caller's.
+        // With `unwrap_or_else`, the panic would have the location of the closure, not of the caller.
         match self.try_build() {
             Ok(pool) => pool,
             Err(error) => panic!("{error}"),
@@ -149,55 +170,36 @@ impl BlockingPoolBuilder {
     ///
     /// Returns an error that names the first setting for which [`build`](Self::build) would panic.
     pub fn try_build(mut self) -> Result<BlockingPool, ConfigError> {
-        if let Err(problem) = self.check_max_running().and_then(|()| self.check_max_wait()) {
-            return Err(ConfigError::named("pool", self.name, problem));
-        }
-        let max_running = self.max_running.unwrap_or(Self::DEFAULT_MAX_RUNNING);
-        let limiter = self.limiter.take().unwrap_or_else(|| Arc::new(CapacityLimiter::new(max_running)).into());
+        let problems = [
+            "max_running() contradicts limiter(), whose total is how many tasks run: use one of them",
+            "max_running(0) runs no task: use 1 or more, or limiter() with a total of 0 to begin paused",
+            "max_running() must be at most 2,147,483,647 (CapacityLimiter::MAX_TOTAL)",
+        ];
+        self.check("max_running", problems)?;
+        let limiter = self.take_limiter(Self::DEFAULT_MAX_RUNNING);
         Ok(BlockingPool::from_settings(self.settings(), limiter))
-    }
-
-    fn check_max_running(&self) -> Result<(), Problem> {
-        let problem = match self.max_running {
-            Some(_) if self.limiter.is_some() => {
-                "max_running() contradicts limiter(), whose total is how many tasks run: use one of them"
-            }
-            Some(0) => "max_running(0) runs no task: use 1 or more, or limiter() with a total of 0 to begin paused",
-            Some(tasks) if tasks > CapacityLimiter::MAX_TOTAL => {
-                "max_running() must be at most 2,147,483,647 (CapacityLimiter::MAX_TOTAL)"
-            }
-            _ => return Ok(()),
-        };
-        Err(("max_running", problem))
     }
 }
 
 #[cfg(feature = "cpu")]
 impl CpuPoolBuilder {
-    /// Sets the number of threads, from 1 to rayon's maximum, which is 65,535 on 64-bit systems. Default: the number of
-    /// processors that the process may use.
+    /// Sets how many tasks run at a time, each on a thread of the pool, from 1 to [`CapacityLimiter::MAX_TOTAL`].
+    /// Default: the number of processors that the process may use.
     pub fn threads(mut self, threads: usize) -> Self {
-        self.threads = Some(threads);
+        self.max_running = Some(threads);
         self
     }
 
-    /// Shares the threads and the limiter of another pool. Together, the two pools run as many tasks as that pool
-    /// alone. Each pool has its own queue and bound, and closes separately.
-    pub fn share_threads(mut self, with: &CpuPool) -> Self {
-        self.shared = Some(with.clone());
-        self
-    }
-
-    /// Builds the pool, and starts its threads unless it shares those of another pool.
+    /// Builds the pool. The pool starts a thread only when there is work for it.
     ///
     /// # Panics
     ///
-    /// Panics if `threads` is not from 1 to rayon's maximum or is set together with `share_threads`, if `max_wait`
-    /// is zero, or if the threads can't be started.
+    /// Panics if `threads` is not from 1 to [`CapacityLimiter::MAX_TOTAL`] or is set together with `limiter`, or if
+    /// `max_wait` is zero.
     #[must_use]
     #[track_caller]
     pub fn build(self) -> CpuPool {
-        // A closure would panic at its own location, not at the caller's.
+        // With `unwrap_or_else`, the panic would have the location of the closure, not of the caller.
         match self.try_build() {
             Ok(pool) => pool,
             Err(error) => panic!("{error}"),
@@ -208,31 +210,16 @@ impl CpuPoolBuilder {
     ///
     /// # Errors
     ///
-    /// Returns an error that names the first setting for which [`build`](Self::build) would panic, or an error if the
-    /// threads can't be started.
-    pub fn try_build(mut self) -> Result<CpuPool, PoolBuildError> {
-        if let Err(problem) = self.check_threads().and_then(|()| self.check_max_wait()) {
-            return Err(ConfigError::named("pool", self.name, problem).into());
-        }
-        let threads = match self.shared.take() {
-            Some(shared) => CpuThreads::Shared(shared),
-            None => CpuThreads::New(self.threads),
-        };
-        CpuPool::from_settings(self.settings(), threads)
-    }
-
-    fn check_threads(&self) -> Result<(), Problem> {
-        let problem = match self.threads {
-            Some(_) if self.shared.is_some() => {
-                "threads() contradicts share_threads(), which uses the threads of the other pool: use one of them"
-            }
-            Some(0) => "threads(0) runs no task: use 1 or more, or leave the number to the pool",
-            Some(threads) if threads > rayon_core::max_num_threads() => {
-                "threads() is above rayon's maximum, 65,535 on 64-bit systems: use about one per processor"
-            }
-            _ => return Ok(()),
-        };
-        Err(("threads", problem))
+    /// Returns an error that names the first setting for which [`build`](Self::build) would panic.
+    pub fn try_build(mut self) -> Result<CpuPool, ConfigError> {
+        let problems = [
+            "threads() contradicts limiter(), whose total is how many tasks run: use one of them",
+            "threads(0) runs no task: use 1 or more, or limiter() with a total of 0 to begin paused",
+            "threads() must be at most 2,147,483,647 (CapacityLimiter::MAX_TOTAL): use about one per processor",
+        ];
+        self.check("threads", problems)?;
+        let limiter = self.take_limiter(available_parallelism().map_or(1, NonZero::get));
+        Ok(CpuPool::from_settings(self.settings(), limiter))
     }
 }
 
@@ -242,10 +229,7 @@ impl<P> Clone for PoolBuilder<P> {
             name: self.name.clone(),
             max_running: self.max_running,
             limiter: self.limiter.clone(),
-            #[cfg(feature = "cpu")]
-            threads: self.threads,
-            #[cfg(feature = "cpu")]
-            shared: self.shared.clone(),
+            stack_size: self.stack_size,
             max_queued: self.max_queued,
             max_wait: self.max_wait,
             pool: PhantomData,
@@ -255,5 +239,5 @@ impl<P> Clone for PoolBuilder<P> {
 
 impl_debug!([P] PoolBuilder<P> |this| {
     name: this.name, max_running: this.max_running, limiter: this.limiter, max_queued: this.max_queued,
-    max_wait: this.max_wait, ..
+    max_wait: this.max_wait, stack_size: this.stack_size, ..
 });

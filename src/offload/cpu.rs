@@ -1,37 +1,30 @@
-//! [`run_cpu`] and [`CpuPool`]: CPU-bound work, on a rayon pool.
+//! [`run_cpu`] and [`CpuPool`]: CPU-bound work, on threads of the pool's own.
 
 use std::borrow::Cow;
-use std::num::NonZero;
 use std::sync::{Arc, LazyLock};
-use std::thread::available_parallelism;
 use std::time::Duration;
 
-use rayon_core::{ThreadPool, ThreadPoolBuilder};
-
 use super::builder::{CpuPoolBuilder, PoolSettings};
-use super::error::{OffloadError, PoolBuildError};
-use super::limiter::{CapacityLimiter, SharedLimiter};
+use super::error::OffloadError;
+use super::limiter::SharedLimiter;
 use super::methods::pool_methods;
-use super::workers::{KeepAlive, Pool, SpawnError, Worker, WorkerSource, WorkerThreads, Workers, WorkersConfig};
+use super::workers::{CpuThreads, KeepAlive, Pool, WorkerSource, Workers, WorkersConfig};
 
-/// While a worker keeps a thread, rayon can't use the thread for parallel parts of other tasks. So the worker keeps the
-/// thread only briefly: long enough for a caller that submits its next task immediately. rayon also searches for work
-/// before a thread sleeps.
-const KEEP_ALIVE: KeepAlive = KeepAlive { max_busy: Duration::from_millis(1), spins: 32, idle_timeout: None };
+/// The threads belong to the pool, so a busy worker never gives up its thread, and an idle one stays as long as an idle
+/// thread of tokio. A worker searches long enough for a caller that submits its next task immediately.
+const KEEP_ALIVE: KeepAlive =
+    KeepAlive { max_busy: Duration::MAX, spins: 32, idle_timeout: Some(Duration::from_secs(10)) };
 
 static GLOBAL: LazyLock<CpuPool> = LazyLock::new(|| CpuPool::new("cpu"));
 
 /// Runs CPU-bound work, on as many threads as the machine has processors, and waits for the result.
 ///
-/// This is [`run`](CpuPool::run) of [`CpuPool::global`].
+/// This is [`run`](CpuPool::run) of [`CpuPool::global`]. A `par_iter` inside the work runs its parts on rayon's threads,
+/// as it does everywhere: see [`CpuPool`].
 ///
 /// # Errors
 ///
 /// The same as [`CpuPool::run`].
-///
-/// # Panics
-///
-/// Panics if the threads of the global pool can't be started.
 ///
 /// # Cancel safety
 ///
@@ -56,28 +49,44 @@ where
     GLOBAL.run(work).await
 }
 
-/// Runs CPU-bound work on the pool's own rayon threads. A `par_iter` inside a task stays on these threads.
+/// Runs CPU-bound work on the pool's own threads, a limited number of tasks at a time.
 ///
-/// The pool needs no tokio runtime. Clones are handles to the same pool, and the threads end with the last handle.
+/// The pool needs no tokio runtime. It starts a thread when a task needs one. A thread that has been idle for 10 s ends,
+/// and the idle threads end with the last handle. Clones are handles to the same pool.
+///
+/// # Parallel parts
+///
+/// A task may use rayon. The parts of a `par_iter` run on rayon's global pool, or on the pool whose `install` the task
+/// calls, and never on a thread that runs tasks: a task that waits for its parts neither runs another task meanwhile
+/// nor waits for one. A part is outside of its task, like the work of any other thread: it has no
+/// [`TaskContext::current`](super::TaskContext::current), no `tracing` span, no runtime, and is not inside the guards of
+/// the task's caller. What a part needs, it takes from the closure:
+///
+/// ```
+/// use onelane::CpuPool;
+/// use onelane::offload::{Cancelled, TaskContext};
+/// use rayon::prelude::*;
+///
+/// fn total(prices: &[u64], cx: &TaskContext) -> Result<u64, Cancelled> {
+///     prices.par_chunks(1_000).map(|part| cx.checkpoint().map(|()| part.iter().sum::<u64>())).sum()
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let prices: Vec<u64> = (0..10_000).collect();
+/// assert_eq!(CpuPool::global().task(move |cx| total(&prices, cx)).await??, 49_995_000);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A part that blocks on a task of the same pool waits like any other caller, and so waits forever if the tokens are
+/// held by tasks that wait for their parts.
 #[derive(Clone, Debug)]
-pub struct CpuPool(Arc<Pool>, Arc<ThreadPool>);
-
-/// Where the threads of a new pool come from.
-pub(super) enum CpuThreads {
-    /// They are started: this many, or as many as the machine has processors.
-    New(Option<usize>),
-    Shared(CpuPool),
-}
+pub struct CpuPool(Arc<Pool>);
 
 impl CpuPool {
-    /// Creates a pool with as many threads as the machine has processors, and an unbounded queue.
-    ///
-    /// # Panics
-    ///
-    /// Panics if the threads can't be started. [`try_build`](CpuPoolBuilder::try_build) of the builder returns an error
-    /// instead.
+    /// Creates a pool that runs as many tasks at a time as the machine has processors, with an unbounded queue.
     #[must_use]
-    #[track_caller]
     pub fn new(name: impl Into<Cow<'static, str>>) -> Self {
         Self::builder(name).build()
     }
@@ -88,38 +97,26 @@ impl CpuPool {
         CpuPoolBuilder::new(name.into())
     }
 
-    pub(super) fn from_settings(settings: PoolSettings, threads: CpuThreads) -> Result<Self, PoolBuildError> {
-        let PoolSettings { name, max_queued, max_wait } = settings;
-        let (limiter, rayon) = match threads {
-            CpuThreads::Shared(Self(pool, rayon)) => (pool.config.limiter.clone(), rayon),
-            CpuThreads::New(threads) => {
-                let threads = threads.unwrap_or_else(|| available_parallelism().map_or(1, NonZero::get));
-                let prefix = name.clone();
-                let thread_name = move |index| format!("{prefix}-{index}");
-                let rayon = ThreadPoolBuilder::new().num_threads(threads).thread_name(thread_name).build();
-                let rayon = rayon.map_err(|error| PoolBuildError::threads(name.clone(), error))?;
-                (Arc::new(CapacityLimiter::new(threads)).into(), Arc::new(rayon))
-            }
-        };
-        let config = Arc::new(WorkersConfig::new(name, limiter, max_queued, KEEP_ALIVE));
-        let workers = Workers::new(Arc::clone(&config), Box::new(RayonThreads(Arc::clone(&rayon))));
-        Ok(Self(Arc::new(Pool { config, max_wait, workers: WorkerSource::Own(workers) }), rayon))
+    pub(super) fn from_settings(settings: PoolSettings, limiter: SharedLimiter) -> Self {
+        let PoolSettings { name, max_queued, max_wait, stack_size } = settings;
+        let threads = CpuThreads::new(&name, stack_size);
+        let config = WorkersConfig::new(name, limiter, max_queued, KEEP_ALIVE);
+        let config = Arc::new(config.with_stack_size(stack_size).with_own_threads());
+        let workers = WorkerSource::Own(Workers::new(Arc::clone(&config), Box::new(threads)));
+        Self(Arc::new(Pool { config, max_wait, workers }))
     }
 
     /// Returns the pool of [`run_cpu`].
-    ///
-    /// # Panics
-    ///
-    /// Panics if this is the first use of the pool, and its threads can't be started.
     #[must_use]
     pub fn global() -> &'static Self {
         &GLOBAL
     }
 
-    /// Returns the limiter that bounds how many tasks run at a time. Its total is the number of threads, unless you
-    /// change it. With a smaller total, `par_iter` in the running tasks has the other threads to itself. With a larger
-    /// total, tasks that hold a token wait for a thread, and the tasks of a pool that shares the threads wait behind
-    /// them.
+    /// Returns the limiter that bounds how many tasks run at a time, and with it the number of threads. The total can
+    /// change at any time, and other pools can share the limiter.
+    ///
+    /// In the limiter's statistics, the waiting callers are pools, not tasks. The [`stats`](Self::stats) of the pool
+    /// count the tasks.
     #[must_use]
     pub fn limiter(&self) -> &SharedLimiter {
         &self.0.config.limiter
@@ -127,19 +124,3 @@ impl CpuPool {
 }
 
 pool_methods!(CpuPool);
-
-/// The threads of a rayon pool.
-struct RayonThreads(Arc<ThreadPool>);
-
-impl WorkerThreads for RayonThreads {
-    fn spawn(&self, worker: Worker) -> Result<(), SpawnError> {
-        // Workers that were spawned from outside start in FIFO order. rayon runs the jobs of its own threads before
-        // these workers.
-        self.0.spawn_fifo(|| worker.run());
-        Ok(())
-    }
-
-    fn contains_current_thread(&self) -> bool {
-        self.0.current_thread_index().is_some()
-    }
-}

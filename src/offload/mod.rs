@@ -35,7 +35,7 @@
 //! | there are more tasks than tokens | the others are queued, or refused: see below |
 //! | a task panics | [`Panicked`](OffloadErrorKind::Panicked), with message and location; the thread takes the next task |
 //! | a task's `timeout` expires | [`Timeout`](OffloadErrorKind::Timeout); the [`Progress`] says if the task still runs |
-//! | a task blocks on another one of the same limiter | the nested one runs immediately, without a token: see below |
+//! | a task blocks on another one of the same limiter | the nested one never waits for its caller's token: see below |
 //! | the reader of a stream is slow | the iterator waits without a thread or a token |
 //! | the pool is closed | queued tasks fail, running ones continue |
 //! | the runtime shuts down | the runtime waits for running tasks, and queued ones fail: see below |
@@ -55,7 +55,8 @@
 //! When a runtime shuts down, it waits for the running tasks of a [`BlockingPool`], as it does for every
 //! `spawn_blocking` call. Queued tasks fail, and idle threads don't delay the shutdown. A [`CpuPool`] continues.
 //!
-//! A task runs inside the `tracing` span and the runtime of its caller.
+//! A task, a stream and the async code of a portal run in the `tracing` span and with the subscriber of the code that
+//! creates them, whichever code polls them, and in the runtime of their caller. Values of `task_local!` stay behind.
 //!
 //! # Logs
 //!
@@ -64,20 +65,32 @@
 //!
 //! # Nested tasks
 //!
-//! A task can block on another task of the same pool without a deadlock if the future of the nested task is polled on
-//! the outer task's own thread: by [`from_thread::block_on`], by `Handle::block_on`, or by an executor. Inside
-//! `Handle::block_on` the nested task gets a thread of its own, since tokio would not let it block again on the outer
-//! task's thread. On that new thread, `par_iter` runs outside the pool. A spawned future is polled elsewhere: a task
-//! that blocks on a spawned future waits for a token like any other caller, and may deadlock. Tasks of two pools that
-//! block on each other may deadlock too, and so may a task that blocks on `tokio::fs` while the runtime has no other
-//! blocking thread.
+//! A task can block on another task of the same limiter without a deadlock if the future of the nested task is polled
+//! on the outer task's own thread: by [`from_thread::block_on`], by `Handle::block_on`, by an executor, or by a runtime
+//! that the outer task builds. How the nested task runs depends on what it could wait for:
 //!
-//! A task or a stream that was submitted outside, and is awaited on the outer task's thread while it is still queued, is
-//! taken out of the queue and runs as a nested task.
+//! | the nested task is polled | it runs |
+//! |---|---|
+//! | in the runtime of the outer task | immediately, on the outer task's thread, without a token |
+//! | in a runtime that the outer task has built or entered, while a token is free | on a thread of that runtime, or of the CPU pool |
+//! | the same while no token is free | as in the first row |
+//! | by a task of `tokio::spawn` in the outer task's runtime, by a part of a `par_iter` | like the task of any other caller |
 //!
-//! A nested task runs to completion when its future is polled for the first time, or before [`start`](Task::start)
-//! returns. So neither its time limits nor a timeout around it can end it. Several nested tasks run one after the
-//! other, and none of them can wait for another. A nested task has its own context, which does not report the
+//! So a runtime inside a task, such as an actix `System`, runs several tasks at a time and is not blocked by them, as
+//! long as the limiter has tokens for them. The last row waits for a token: a task that blocks on it may deadlock. Tasks
+//! of two limiters that block on each other may deadlock too, and so may a task that blocks on `tokio::fs` while the
+//! runtime has no other blocking thread.
+//!
+//! A task or a stream that was submitted outside and is awaited on the outer task's thread follows the same rules while
+//! it is queued: it is taken out of the queue where a nested task would run on that thread.
+//!
+//! A nested task may block on async code again. Where tokio does not let it do so on the outer task's thread, which is
+//! inside the `block_on` of a `current_thread` [`Runtime`](tokio::runtime::Runtime) or inside a `LocalSet`, it gets a
+//! thread of its own, with the [`stack_size`](PoolBuilder::stack_size) of the pool, and the outer task's thread waits.
+//!
+//! A nested task on the outer task's thread runs to completion when its future is polled for the first time, or before
+//! [`start`](Task::start) returns. So neither its time limits nor a timeout around it can end it. Several nested tasks
+//! run one after the other, and none of them can wait for another. A nested task has its own context, which does not report the
 //! cancellation of the outer task.
 
 mod blocking;
@@ -103,8 +116,6 @@ pub use self::builder::{BlockingPoolBuilder, PoolBuilder};
 #[cfg(feature = "cpu")]
 pub use self::cpu::{CpuPool, run_cpu};
 pub use self::error::{OffloadError, OffloadErrorKind, Progress};
-#[cfg(feature = "cpu")]
-pub use self::error::{PoolBuildError, PoolBuildErrorKind};
 pub use self::job::{Cancelled, Priority, TaskContext};
 pub use self::limiter::{
     AcquireTokens, AcquireTokensOwned, CapacityLimiter, HeldTokens, LimiterError, LimiterPermit, LimiterStats,

@@ -1,4 +1,5 @@
-//! The `tracing` events of pools and portals, one function each. None of them is on the path of a task that succeeds.
+//! The `tracing` events of pools and portals, with one function for each event. A task that succeeds calls none of
+//! these functions.
 
 use std::io;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use tracing::field::debug;
 use super::error::{OffloadError, OffloadErrorKind};
 use super::job::TaskOptions;
 use crate::panic::Panic;
+use crate::rounded::rounded;
 use crate::trace::emit;
 
 #[cold]
@@ -28,12 +30,12 @@ pub(super) fn thread_missing(pool: &str, error: &io::Error) {
 
 #[cold]
 pub(super) fn timed_out(pool: &str, label: Option<&str>, waited: Option<Duration>) {
-    emit!(DEBUG, pool, label, waited = waited.map(debug), "task timed out before it started");
+    emit!(DEBUG, pool, label, waited = waited.map(rounded).map(debug), "task timed out before it started");
 }
 
 #[cold]
 pub(super) fn overran(pool: &str, label: Option<&str>, waited: Duration) {
-    emit!(DEBUG, pool, label, ?waited, "task timed out: it continues without its caller");
+    emit!(DEBUG, pool, label, waited = ?rounded(waited), "task timed out: it continues without its caller");
 }
 
 #[cold]
@@ -43,7 +45,7 @@ pub(super) fn left(pool: &str, options: &TaskOptions) {
         pool,
         label = options.label.as_deref(),
         waited = waited(options),
-        "task left the queue with its caller"
+        "queued task cancelled: its caller has left"
     );
 }
 
@@ -65,5 +67,5 @@ pub(super) fn portal_task_panicked(panic: &Panic) {
 
 /// Returns the time since the task was submitted, if it is known.
 fn waited(options: &TaskOptions) -> Option<tracing::field::DebugValue<Duration>> {
-    options.submitted_at.map(|submitted_at| debug(Instant::now().saturating_duration_since(submitted_at)))
+    options.submitted_at.map(|submitted_at| debug(rounded(Instant::now().saturating_duration_since(submitted_at))))
 }

@@ -12,7 +12,7 @@ pub enum Order {
     /// Under overload the newest caller is the most likely to still want the response. The drawback is that the oldest
     /// caller may never be served: set a `max_wait` as well.
     ///
-    /// A full queue refuses the caller that would be served last: a new caller takes the place of the one that has
+    /// If the queue is full, the caller that would be served last is refused: a new caller evicts the caller that has
     /// waited longest, whose wait ends at once. (.NET's rate limiters with `QueueProcessingOrder.NewestFirst` do the
     /// same.) A caller that has been granted a permit keeps it. Without a queue, the new caller is refused.
     Lifo,

@@ -30,7 +30,7 @@ pub(crate) enum WaitOutcome {
     Acquired,
     /// The permit that was granted to the caller expired before the caller took it.
     Expired,
-    /// A newer caller took the caller's place in the full queue.
+    /// A newer caller evicted this caller from the full queue.
     Evicted,
     Closed,
 }

@@ -381,7 +381,8 @@ impl Pair {
                 _ => Step::Release,
             };
             self.apply(&step);
-            // While a waiter is queued, a holder exists, unless all permits are forgotten: then the waiter leaves.
+            // While a waiter is queued, a holder exists, unless all permits are forgotten. Without a holder, the waiter
+            // is cancelled.
             self.apply(&if self.holders > 0 { Step::Release } else { Step::Cancel(choice) });
         }
         let SemaphoreSnapshot { held, waiting, .. } = self.semaphore.snapshot();

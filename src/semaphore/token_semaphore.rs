@@ -87,7 +87,7 @@ impl TokenSemaphore {
         wakers.map(wake_all).is_some()
     }
 
-    /// Removes tokens that are held, for good: the total shrinks by as many, but not below zero. So no other caller is
+    /// Removes held tokens permanently: the total shrinks by the same number, but not below zero, so no other caller is
     /// affected.
     pub(crate) fn forget(&self, tokens: Tokens) {
         let tokens = tokens.count();

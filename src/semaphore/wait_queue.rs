@@ -15,8 +15,8 @@
 //!    changes are a release, a growing total, and the removal of a waiter, which may have blocked the waiters behind
 //!    it.
 //! 4. A grant counts as held. The waiter takes the grant, or releases it when the waiter is cancelled.
-//! 5. Under [`Order::Lifo`], a caller that finds the queue full takes the place of the oldest waiter, so the number of
-//!    waiters stays the same. A waiter with a grant has left the queue and is never evicted.
+//! 5. Under [`Order::Lifo`], a caller that finds the queue full evicts the oldest waiter, so the number of waiters
+//!    stays the same. A waiter with a grant has left the queue and is never evicted.
 //! 6. Wakers are cloned, dropped and woken outside the mutex: a waker is user code.
 
 use std::ops::Add;
@@ -49,9 +49,9 @@ pub(crate) struct WaitCounters {
     pub(crate) queued: Counter,
     /// Callers that were cancelled while they waited.
     pub(crate) cancelled: Counter,
-    /// Callers whose place in the full queue a newer caller took.
+    /// Callers that a newer caller evicted from the full queue.
     pub(crate) evicted: Counter,
-    /// Permits that were forgotten: they stay held for good.
+    /// Permits that were forgotten, which stay held permanently.
     pub(crate) forgotten: Counter,
 }
 
@@ -147,7 +147,7 @@ impl<P> SemaphoreConfig<P> {
         if self.bound == 0 { SemaphoreRefusal::Busy } else { SemaphoreRefusal::QueueFull }
     }
 
-    /// Returns `true` if a caller that finds the queue full takes the place of the oldest waiter.
+    /// Returns `true` if a caller that finds the queue full evicts the oldest waiter.
     pub(crate) const fn evicts(&self) -> bool {
         self.bound > 0 && matches!(self.order, Order::Lifo)
     }
@@ -198,7 +198,8 @@ impl<C: StateCell> WaitQueue<'_, C> {
                 if !self.config.evicts() {
                     return (EnqueueOutcome::Refused(self.config.queue_full()), None);
                 }
-                // The caller takes the place of the oldest waiter, so the state stays the same.
+                // The caller takes the place of the oldest waiter, so the number of waiters in the state stays the
+                // same.
                 evicted = self.waiters.evict_oldest(self.slots);
                 self.counters.evicted.add_exclusive(1);
                 break;

@@ -55,7 +55,7 @@ pub(crate) enum WaiterState {
     Granted(Option<Instant>),
     /// The waiter did not take its grant in time, and the permit was passed on.
     Expired,
-    /// The queue was full, and a newer waiter took the place.
+    /// A newer waiter evicted this waiter from the full queue.
     Evicted,
     /// The semaphore was closed.
     Closed,

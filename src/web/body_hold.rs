@@ -46,7 +46,7 @@ impl BodyHold {
         let scope = Scope::enter(scope, &mut hold);
         let result = poll();
         drop(scope);
-        // Meanwhile the timer may have released the permit. Then the hold ends here.
+        // The timer may have released the permit during the poll. In that case, the hold is dropped here.
         if let Some(permit) = &mut *lock(&self.permit) {
             *permit.hold_mut() = hold;
         }

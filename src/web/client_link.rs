@@ -19,8 +19,9 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// when its client disconnects, and never runs. In axum a [`WatchedListener`](super::axum::WatchedListener) inserts the
 /// link. With another server, share the `TcpStream` in an `Arc` and insert a link to it.
 ///
-/// Behind a flight layer, a request that leads a run stands for several clients. Its link still has the address of the
-/// first one, but reports that client as connected as long as the run lasts: the layer watches each client itself.
+/// Behind a flight layer, a request that leads a run represents several clients. The link of that request still has the
+/// address of the leader's client, but reports that client as connected as long as the run lasts, because the layer
+/// watches each client itself.
 ///
 /// A client that has shut down its sending half counts as disconnected, as it does for hyper by default. If a client
 /// closes the connection after sending more unread bytes than the kernel buffers, this is not noticed unless the client
@@ -28,7 +29,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// counts as connected.
 #[derive(Clone, Debug)]
 pub struct ClientLink {
-    /// `None` if the link belongs to a request that several clients share. Their connections are watched elsewhere.
+    /// `None` if the link belongs to a request that several clients share. The flight layer watches their connections.
     stream: Option<Weak<TcpStream>>,
     peer: Option<SocketAddr>,
 }
@@ -76,7 +77,7 @@ impl ClientLink {
         }
     }
 
-    /// Lets go of the connection: from now on the client counts as connected. The address stays.
+    /// Releases the connection: from now on, the client counts as connected. The link keeps the address.
     pub(crate) fn unlink(&mut self) {
         self.stream = None;
     }

@@ -48,7 +48,7 @@
 //!
 //! | error | status | `type` | `Retry-After` |
 //! |---|---|---|---|
-//! | [`TooManyWaiters`](crate::guard::FlightErrorKind::TooManyWaiters) | 503 | <span id="too-many-waiters">`too-many-waiters`</span> | 1 |
+//! | [`TooManyWaiters`](crate::guard::FlightErrorKind::TooManyWaiters), or 32 runs without a response | 503 | <span id="too-many-waiters">`too-many-waiters`</span> | 1 |
 //! | [`Timeout`](crate::guard::FlightErrorKind::Timeout) | 503 | `timeout` | 1 |
 //! | [`Panicked`](crate::guard::FlightErrorKind::Panicked), the shared work | 500 | <span id="panicked">`panicked`</span> | |
 //! | [`Closed`](crate::guard::FlightErrorKind::Closed) | 503 | `closed` | |
@@ -114,19 +114,19 @@
 //!
 //! For ten seconds after such a response, requests with the same key don't wait for each other.
 //!
-//! | a response after which the other requests fly again | requests that get it | reason |
+//! | a response after which the other requests join the next run | requests that get it | reason |
 //! |---|---|---|
 //! | `Vary` names headers that are not part of the key | those with the same values | it differs (RFC 9111, 4.1) |
 //! | 4xx other than 404, 405 and 410; 511 | one | it concerns one client, such as a 401, 403 or 429 |
 //! | an error of the service that is not a response | one | it can't be cloned |
 //! | a body that ends early | one, as a 500 | it is not complete |
 //!
-//! Of the requests that fly again, one is served, and its response is shared by the same rules. So they still run one
-//! at a time. A request that has flown 32 times without a response is served alone.
-//! [`max_wait`](FlightOptions::max_wait) limits all flights of a request together, and
-//! [`max_waiters`](FlightOptions::max_waiters) refuses no request that flies again.
+//! One of the requests that join the next run leads it, and its response is shared by the same rules, so these requests
+//! still run one at a time. A request that has joined 32 runs without getting a response is refused (`too-many-waiters`).
+//! [`max_wait`](FlightOptions::max_wait) limits the total wait of a request over all its runs, and
+//! [`max_waiters`](FlightOptions::max_waiters) does not refuse a request that joins the next run.
 //!
-//! A shared response has no extensions, and no trailers that no `Trailer` header announced.
+//! A shared response has no extensions. Trailers that no `Trailer` header announced are dropped.
 //!
 //! `Cache-Status` (RFC 9211) reports what happened: `onelane; fwd=miss` for the request that was served,
 //! `onelane; fwd=miss; collapsed` for the requests that share its response, and `onelane; fwd=bypass` for a request
@@ -137,20 +137,20 @@
 //!
 //! If a client disconnects, its request leaves the run, and the other requests still get the response. If all clients
 //! disconnect, the handler is dropped, or finishes if the flight is [`detached`](FlightOptions::detached). In axum and
-//! tower, the layer watches the `ClientLink` of each request itself. The request that is served stands for all of them:
-//! its `ClientLink` keeps the address of its own client, but reports that client as connected. So a guard or a pool
-//! behind the layer waits and works as long as any of the clients does.
+//! tower, the layer watches the `ClientLink` of each request itself. The request that is served represents all clients
+//! of the run: its `ClientLink` keeps the address of its own client, but reports that client as connected. So a guard
+//! or a pool behind the layer continues as long as any client of the run is connected.
 //!
 //! A handler with several clients runs in its own task, outside the task-locals of outer layers, and inside the guards
-//! of the client that it was called for. A guard around the flight layer holds every one of the clients back, so put
+//! of the client that it was called for. A guard around the flight layer admits each of the clients separately, so put
 //! the guard behind the flight layer.
 //!
-//! A layer on a route and the same layer on its router are one layer: the inner one passes the request through. A tower
-//! layer is always ready. The service behind it becomes ready when a run begins, so requests that wait take no place of
-//! a limit behind the layer.
+//! A layer on a route and the same layer on its router act as one layer: the inner layer passes the request through. A
+//! tower layer is always ready. The service behind the layer becomes ready when a run begins, so waiting requests take
+//! up no capacity of a limit behind the layer.
 //!
 //! A [`ServiceHost`](crate::ServiceHost) that [manages](crate::background::ServiceHostBuilder::manage) a clone of the
-//! layer closes it while it stops, waits for its runs, and shows it by name.
+//! layer closes the layer during shutdown, waits for its runs, and shows the layer by name in the status.
 //!
 //! # Clients that disconnect
 //!
@@ -162,7 +162,7 @@
 //! | axum and hyper, HTTP/1 | once the whole request has been read |
 //! | axum and hyper, HTTP/2 | at once |
 //! | actix-web, HTTP/1 | when the connection is reset; with `h1_allow_half_closed(false)`, when it is closed |
-//! | actix-web, HTTP/2 | never: the request waits and runs, and its response is discarded |
+//! | actix-web, HTTP/2 | never: the request waits and runs, and the response is discarded |
 //!
 //! Over HTTP/1, the guard layer reads the body of a request while the request waits, up to 64 KiB
 //! ([`read_ahead`](GuardOptions::read_ahead)). For pipelined requests, and for bodies that are larger but fit into the
@@ -187,7 +187,9 @@
 //! |---|---|---|
 //! | [`max_wait`](crate::guard::GuardBuilder::max_wait) of the guard | the wait | the client gets a 503, the handler never runs |
 //! | a timeout layer *behind* the guard layer | the handler | the handler is dropped, its permit is released |
-//! | a timeout layer *around* the guard layer | both | a waiting request leaves the queue; a handler that has begun goes on, as if its client had disconnected, and holds its permit |
+//! | a timeout layer *around* the guard layer | both | the wait ends, or the handler continues[^around] |
+//!
+//! [^around]: A waiting request leaves the queue. A running handler holds its permit, as after a disconnect.
 //!
 //! So put a timeout layer behind the guard layer, and limit the wait with `max_wait`. In axum, a layer that is added
 //! first is behind one that is added later:
@@ -211,8 +213,7 @@
 //! # }
 //! ```
 //!
-//! Around the guard layer, a timeout layer releases the permit only with
-//! [`OnDisconnect::Cancel`](OnDisconnect::Cancel).
+//! Around the guard layer, a timeout layer releases the permit only with [`OnDisconnect::Cancel`].
 
 #[cfg(feature = "actix-web")]
 pub mod actix;

@@ -13,12 +13,12 @@ pub enum OnDisconnect {
     /// The handler runs to its end in its own task and holds its permit, as handlers do in FastAPI. Its response is
     /// dropped. Nothing is spawned as long as the client stays connected.
     ///
-    /// A timeout layer around the guard layer acts like a client that disconnects: it responds, but does not release
-    /// the permit. Put the timeout layer [behind the guard layer](crate::web#time-limits).
+    /// A timeout layer around the guard layer acts like a client that disconnects: the timeout layer responds, but does
+    /// not release the permit. Put the timeout layer [behind the guard layer](crate::web#time-limits).
     ///
-    /// A handler that continues without its client stays in the tracing span of its request. It loses the task-locals
-    /// that outer layers have set: to read such a task-local there panics, or fails with `try_with`. So read them at the
-    /// start of the handler.
+    /// A handler that continues without its client stays in the tracing span of its request. The handler loses the
+    /// task-locals that outer layers have set: reading such a task-local then panics, or fails with `try_with`. Read
+    /// task-locals at the start of the handler.
     #[default]
     Finish,
     /// The handler is dropped at its next `.await`, like a handler without a guard.

@@ -1,4 +1,4 @@
-//! The allocations of taking the scopes of guards to another thread.
+//! The allocations of a hop, which carries the scopes of guards to another thread.
 
 #![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use support::counting::allocations_of;
 use support::polling::{poll, poll_once};
 
-/// Returns the number of allocations on this thread of starting a task.
+/// Returns the number of allocations that the start of a task makes on this thread.
 fn of_one_task(pool: &CpuPool) -> usize {
     let mut task = None;
     let made = allocations_of(|| task = Some(pool.task(|_| ()).start().unwrap()));
@@ -18,8 +18,8 @@ fn of_one_task(pool: &CpuPool) -> usize {
     made
 }
 
-/// The allocations outside of guards, of the first hop and the second in a poll, of one in a later poll, and of the
-/// first and the second inside of two guards.
+/// Returns the allocations of a hop outside guards, of the first and the second hop in one poll, of a hop in a later
+/// poll, and of the first and the second hop inside two guards.
 fn sample(pool: &CpuPool, outer: &EndpointGuard, inner: &EndpointGuard) -> [usize; 6] {
     let outside = of_one_task(pool);
     let (second_poll, mut first, mut later) = (Notify::new(), [0; 2], 0);
@@ -41,7 +41,7 @@ fn sample(pool: &CpuPool, outer: &EndpointGuard, inner: &EndpointGuard) -> [usiz
 fn hop_allocates_once_and_once_for_each_permit() {
     let pool = CpuPool::builder("hops").threads(1).build();
     let (outer, inner) = (EndpointGuard::new("outer"), EndpointGuard::new("inner"));
-    // A thread that starts or wakes up allocates too.
+    // A thread that starts or wakes up allocates too, so only the smallest sample counts.
     let samples = (0..50).map(|_| sample(&pool, &outer, &inner));
     let fewest = samples.reduce(|fewest, sample| std::array::from_fn(|i| fewest[i].min(sample[i])));
     let [outside, rest @ ..] = fewest.unwrap();

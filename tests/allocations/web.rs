@@ -96,7 +96,7 @@ fn unshared_run_of_a_flight_allocates_a_fixed_number_of_times() {
     let mut plain = service_fn(move |_: Request<Full<Bytes>>| respond());
     let inner = service_fn(move |_: Request<GuardRequestBody<Full<Bytes>>>| respond());
     let get = || Request::new(Full::default());
-    // As behind every server, which adds extensions of its own.
+    // Every server adds extensions of its own to a request.
     let served_get = || {
         let mut request = get();
         request.extensions_mut().insert(7_u64);

@@ -45,7 +45,7 @@ fn growth(service: Service, supervision: Supervision, generations: &AtomicU64, f
         assert_eq!(host.status().phase(), HostPhase::Running);
         assert!(host.status().service("actor").unwrap().restarts() >= to - 1);
         // The shutdown finds the service in any state: starting, running or stopping.
-        host.shutdown().await.unwrap();
+        let _ = host.shutdown().await.unwrap();
         grown
     })
 }
@@ -115,7 +115,7 @@ fn finished_child_tasks_leave_no_memory_while_their_service_runs() {
         let before = live_bytes_of_all();
         reach(51_000).await;
         let grown = live_bytes_of_all() - before;
-        host.shutdown().await.unwrap();
+        let _ = host.shutdown().await.unwrap();
         grown
     });
     assert!(grown.abs() < 64 << 10, "{grown} bytes");

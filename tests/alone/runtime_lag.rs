@@ -102,7 +102,7 @@ fn every_blocking_of_the_runtime_of_the_server_is_reported_once_with_its_service
     }
     shared.notify_one();
     warnings.wait_for(2);
-    runtime.block_on(host.shutdown()).unwrap();
+    let _ = runtime.block_on(host.shutdown()).unwrap();
 
     let warnings_of_lag = warnings.of_lag();
     assert_eq!(warnings_of_lag.len(), 2, "{warnings_of_lag:?}");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use onelane::EndpointGuard;
 use onelane::background::{
     Backoff, Every, HostPhase, Intensity, Restart, Service, ServiceHost, ServiceHostBuilder, ServiceStatus,
-    blocking_fn, periodic, service_fn,
+    blocking_fn, periodic, periodic_blocking, service_fn,
 };
 use support::leak;
 use support::runtimes::multi_thread;
@@ -35,6 +35,7 @@ fn endless(name: &str) -> Service {
 pub(crate) async fn scenario() {
     failures().await;
     shutdowns().await;
+    late_stops().await;
 }
 
 async fn failures() {
@@ -59,7 +60,7 @@ async fn failures() {
     let has_ended = |name: &str| host.status().service(name).is_some_and(ServiceStatus::is_ended);
     until("two services have ended", || has_ended("failing") && has_ended("silent") && gate.inside() == 1).await;
     tokio::time::sleep(SHORT * 2).await;
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
     gate.open();
 }
 
@@ -73,7 +74,7 @@ async fn shutdowns() {
     });
     assert!(report.await.unwrap().server_cut_off());
 
-    // Work that nobody waits for is left, and the shutdown is forced.
+    // A detached run has not ended, and the shutdown is forced.
     let guard: &EndpointGuard = leak(EndpointGuard::new("unfinished"));
     poll_and_drop(guard.run_to_completion(pending::<()>()));
     let host = builder().service(endless("endless")).build().unwrap();
@@ -84,6 +85,32 @@ async fn shutdowns() {
     let report = host.shutdown().await.unwrap();
     assert!(report.forced_by().is_some() && !report.unfinished().is_empty(), "{report:?}");
     assert_eq!(handle.status().phase(), HostPhase::Stopped);
+}
+
+/// A service completes, the thread of another one outlives the host, and a third one takes the time of the services that
+/// it depends on.
+async fn late_stops() {
+    let gate = Arc::new(Gate::default());
+    let wait = gate.wait();
+    let every = Every::secs(3600).tick_timeout(SHORT);
+    let host = builder()
+        .shutdown_timeout(SHORT * 20)
+        .service(service_fn("completes", |_| async { Ok(()) }))
+        .service(periodic_blocking("overdue", every, move |_| {
+            wait.block();
+            Ok(())
+        }))
+        .service(steady("base"))
+        .service(endless("dependent").after("base"))
+        .build()
+        .unwrap();
+    host.start().await.unwrap();
+    let has_completed = || host.status().service("completes").is_some_and(ServiceStatus::is_ended);
+    until("one has completed, and one call has begun", || has_completed() && gate.inside() == 1).await;
+    tokio::time::sleep(SHORT * 3).await;
+    let report = host.shutdown().await.unwrap();
+    assert!(report.service("overdue").is_some_and(|service| !service.is_dropped()), "{report:?}");
+    gate.open();
 }
 
 /// A service that blocks the server's runtime.
@@ -98,6 +125,6 @@ pub(crate) fn scenario_of_runtimes() {
     let host = builder().service(service).build().unwrap();
     runtime.block_on(async {
         host.start().await.unwrap();
-        host.shutdown().await.unwrap();
+        let _ = host.shutdown().await.unwrap();
     });
 }

@@ -24,8 +24,8 @@ use tracing_subscriber::layer::{self, Layer, SubscriberExt};
 
 const SHORT: Duration = Duration::from_millis(20);
 
-/// Events that need a process of its own: one that exits (see `signals/stuck_process.rs`), one that can't listen for
-/// signals, and one that has no file descriptors left.
+/// Events that each need a separate process: a process that exits (see `signals/stuck_process.rs`), one that can't
+/// listen for signals, and one that has no file descriptors left.
 const OF_WHOLE_PROCESSES: [&str; 4] = [
     "signal received after the host stopped: exiting at once",
     "process still running after its host stopped: exiting",
@@ -54,7 +54,7 @@ impl<S: tracing::Subscriber> Layer<S> for Recorder {
     }
 }
 
-/// Identifies a row of the page: the level, the message, and what the event is about.
+/// Identifies a row of the page: the level, the message, and the field that names the guard, flight, pool or service.
 type Row = (String, String, Option<String>);
 
 fn row((level, message, fields): &Event) -> Row {
@@ -62,7 +62,7 @@ fn row((level, message, fields): &Event) -> Row {
     (level.clone(), message.clone(), subject.map(|name| (*name).to_owned()))
 }
 
-/// Returns the events by row, each with all fields that it had.
+/// Groups the events by row. Each row has all fields of its events.
 fn by_row(events: &[Event]) -> BTreeMap<Row, BTreeSet<String>> {
     let mut rows = BTreeMap::<Row, BTreeSet<String>>::new();
     for event in events {

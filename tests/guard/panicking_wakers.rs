@@ -1,4 +1,4 @@
-//! Wakers that panic: every waker is woken, the first panic propagates, and none aborts the process.
+//! Wakers that panic: every waker is called, the first panic propagates, and no panic aborts the process.
 
 #![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
@@ -18,7 +18,7 @@ use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok
 use support::polling::PanickingWaker;
 use support::runtimes::current_thread;
 
-/// Polls a future, whose waker will panic, and returns it.
+/// Polls a future with a waker that panics, and returns the future.
 fn waits<F: Future>(future: F) -> Pin<Box<F>> {
     let mut future = Box::pin(future);
     let waker = Waker::from(Arc::new(PanickingWaker));
@@ -105,7 +105,7 @@ fn permits_of_several_keys_released_together_are_granted_to_every_waiter() {
     assert_eq!(caught(|| drop(permits)), Some("woken"));
     assert!(last.is_woken());
     drop(assert_ready_ok!(last.poll()));
-    // A granted caller that is dropped passes its permit on.
+    // A caller that is dropped with a grant passes its permit to the next waiter.
     let (_next, _others) = (waits(guard.acquire(0)), waits(guard.acquire(1)));
     assert_eq!(caught(|| drop(panicking)), Some("woken"));
 }

@@ -20,7 +20,7 @@ use onelane::background::{
     Backoff, BlockingContext, BuildError, CleanUp, Exit, ExitKind, ExitReason, HostError, HostEvent, HostEvents,
     HostHandle, HostPhase, HostStatus, Intensity, Placement, ProbeAnswer, Restart, RunContext, Service, ServiceHost,
     ServiceHostBuilder, ServiceReport, ServiceState, ServiceStatus, ShutdownReport, StartContext, StartPhase,
-    StopContext, Supervision, TickContext, TickStatus, TimeLimit, Trigger, TriggerError, service_fn,
+    StopContext, Supervision, TickContext, TickStatus, TimeLimit, Trigger, TriggerError, UnfinishedWork, service_fn,
 };
 use onelane::guard::futures::{
     Acquire, AcquireAll, AcquireKey, AcquireKeyOwned, AcquireOwned, Run, RunKeyed, RunKeyedToCompletion,
@@ -34,8 +34,7 @@ use onelane::offload::from_thread::{FromThreadError, Portal, PortalTask};
 use onelane::offload::{
     AcquireTokens, AcquireTokensOwned, BlockingIter, BlockingPool, BlockingPoolBuilder, BlockingStream,
     CapacityLimiter, CpuPool, CpuPoolBuilder, LimiterError, LimiterPermit, LimiterStats, OffloadError,
-    OffloadErrorKind, OwnedLimiterPermit, PoolBuildError, PoolBuildErrorKind, PoolStats, Priority, Progress,
-    RunningTask, TaskHandle,
+    OffloadErrorKind, OwnedLimiterPermit, PoolStats, Priority, Progress, RunningTask, TaskHandle,
 };
 use onelane::web::axum::{MakeLinkedService, WatchedListener, WatchedStream};
 use onelane::web::{
@@ -43,8 +42,8 @@ use onelane::web::{
     RequestKey, actix, axum, tower,
 };
 use onelane::{
-    AcquireError, EndpointGuard, FlightError, KeyedGuard, KeyedPermit, Order, OwnedKeyedPermit, OwnedPermit, Panic,
-    Permit, Queue, SingleFlight,
+    AcquireError, EndpointGuard, FlightError, KeyedGuard, KeyedPermit, ManagedSnapshot, Order, OwnedKeyedPermit,
+    OwnedPermit, Panic, Permit, Queue, SingleFlight,
 };
 
 /// Evaluates to `true` if a type implements a trait: where the bound holds, the inherent constant takes precedence over
@@ -202,8 +201,6 @@ fn public_types_are_send_sync_and_unpin_as_promised() {
         CpuPoolBuilder: Send Sync Unpin;
         OffloadError: Send Sync Unpin;
         OffloadErrorKind: Send Sync Unpin;
-        PoolBuildError: Send Sync Unpin;
-        PoolBuildErrorKind: Send Sync Unpin;
         PoolStats: Send Sync Unpin;
         Priority: Send Sync Unpin;
         Progress: Send Sync Unpin;
@@ -373,4 +370,14 @@ fn debug_output_names_the_keyed_type_and_its_guard_but_no_key() {
         assert!(!text.contains(SECRET), "{text}");
     }
     assert!(format!("{:?}", guard.acquire_all([SECRET])).starts_with("AcquireAll"));
+}
+
+/// What the feature table says of `serde`.
+#[test]
+fn statistics_statuses_and_reports_and_what_they_contain_can_be_serialized() {
+    fn serializes<T: serde::Serialize>() {}
+
+    serializes::<(GuardStats, FlightStats, PoolStats, RunningTask, LimiterStats)>();
+    serializes::<(HostStatus, HostPhase, ServiceStatus, ServiceState, TickStatus, Placement, ManagedSnapshot)>();
+    serializes::<(ShutdownReport, ServiceReport, UnfinishedWork, Trigger, Exit, ExitKind, CleanUp)>();
 }

@@ -6,8 +6,8 @@ use support::events::{Event, events_of_page, page};
 
 use crate::sources::sources_of;
 
-/// Splits the arguments of a macro at the commas that are outside of strings and brackets. Returns them without the
-/// rest of the text behind the macro.
+/// Splits the arguments of a macro at the commas that are outside strings and brackets. Ignores the text behind the
+/// macro.
 fn arguments(text: &str) -> Vec<String> {
     let (mut arguments, mut depth, mut is_string) = (vec![String::new()], 0, false);
     for character in text.chars() {

@@ -41,7 +41,7 @@ fn app_sets_the_base_of_the_problem_types_once() {
     assert_eq!(busy(), "https://example.org/problems/busy");
 }
 
-/// The crate's own problem details are constants, and a refusal that was changed is serialized: both have one form.
+/// The crate's own problem details are constants, but a changed refusal is serialized. Both must have the same form.
 #[test]
 fn own_problem_details_are_what_the_serializer_writes() {
     let guard = [

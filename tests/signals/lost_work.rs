@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use std::{env, thread};
 
 use onelane::background::ShutdownReport;
-use onelane::web::actix::GuardMiddleware;
+use onelane::web::FlightOptions;
+use onelane::web::actix::{FlightMiddleware, GuardMiddleware};
 use onelane::web::axum::GuardLayer;
 use onelane::{EndpointGuard, ServiceHost, SingleFlight, run_blocking};
 use rustix::process::{Pid, Signal, kill_process};
@@ -51,7 +52,7 @@ impl Lines {
     }
 }
 
-/// Starts a server, disconnects in the middle of a request, and sends SIGTERM. Returns the exit code and what the
+/// Starts a server, disconnects in the middle of a request of several clients, and sends SIGTERM. Returns the exit code and what the
 /// server printed from then on.
 fn stop_in_the_middle(framework: &str, path: &str, work: Duration) -> (Option<i32>, String) {
     let mut command = Command::new(env::current_exe().unwrap());
@@ -67,10 +68,17 @@ fn stop_in_the_middle(framework: &str, path: &str, work: Duration) -> (Option<i3
     });
     let address = lines.wait_for("listening on ").parse().unwrap();
     let runtime = current_thread();
-    let client = runtime.block_on(RawClient::send(address, format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n")));
+    let send = || RawClient::send(address, format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n"));
+    let first = runtime.block_on(send());
     lines.wait_for("work begins");
+    let mut clients = vec![first];
+    if path == "/shared" {
+        // On other workers than the first one. The last line tells that all of them have joined its run.
+        clients.extend((0..3).map(|_| runtime.block_on(send())));
+        lines.wait_for("4 requests share the run");
+    }
     // actix-web treats the end of the stream as a client that still reads.
-    runtime.block_on(client.disconnect(Disconnect::Rst));
+    clients.into_iter().for_each(|client| runtime.block_on(client.disconnect(Disconnect::Rst)));
     lines.wait_for("work is detached");
     kill_process(process, Signal::TERM).unwrap();
     let rest = lines.rest();
@@ -135,6 +143,26 @@ fn detached_flight_in_axum_that_takes_too_long_is_reported() {
 }
 
 #[test]
+fn detached_flight_of_several_workers_in_actix_finishes() {
+    work_is_finished("actix", "/shared");
+}
+
+#[test]
+fn detached_flight_of_several_workers_in_actix_that_takes_too_long_is_reported() {
+    work_is_reported("actix", "/shared", "shared");
+}
+
+/// The server stops while the work is still running, so the worker of the work ends first.
+#[test]
+fn detached_flight_whose_worker_ends_in_actix_is_reported() {
+    for _ in 0..3 {
+        let (code, printed) = stop_in_the_middle("actix-at-once", "/shared", Duration::from_secs(600));
+        assert!(printed.contains("1 of shared unfinished"), "{printed}");
+        assert_eq!(code, Some(1), "{printed}");
+    }
+}
+
+#[test]
 fn abandoned_task_in_axum_that_takes_too_long_is_reported() {
     work_is_reported("axum", "/blocking", "default");
 }
@@ -188,16 +216,26 @@ async fn serve_axum(host: ServiceHost, duration: Duration) -> ShutdownReport {
 }
 
 #[allow(clippy::print_stdout, reason = "the parent reads stdout")]
-async fn serve_actix(host: ServiceHost, duration: Duration) -> ShutdownReport {
+async fn serve_actix(host: ServiceHost, duration: Duration, stops_at_once: bool) -> ShutdownReport {
     use actix_web::{App, HttpServer, web};
-    let stop = host.handle().server_may_end();
+    let (draining, may_end) = (host.handle().draining(), host.handle().server_may_end());
+    let stop = async move { if stops_at_once { draining.cancelled().await } else { may_end.await } };
+    let shared = FlightMiddleware::new("shared").options(FlightOptions::new().detached());
+    let stats = shared.clone();
+    tokio::spawn(async move {
+        while stats.stats().waiting < 4 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        println!("4 requests share the run");
+    });
     let server = async move {
         let app = move || {
             let handler = move || work(duration);
             App::new()
                 .service(web::resource("/guarded").wrap(GuardMiddleware::new(&REPORT)).route(web::get().to(handler)))
+                .service(web::resource("/shared").wrap(shared.clone()).route(web::get().to(handler)))
         };
-        let server = HttpServer::new(app).workers(1).shutdown_signal(stop).bind("127.0.0.1:0")?;
+        let server = HttpServer::new(app).workers(4).shutdown_signal(stop).bind("127.0.0.1:0")?;
         println!("listening on {}", server.addrs()[0]);
         server.run().await
     };
@@ -219,7 +257,7 @@ fn server_of_the_tests_above() {
         runtime.shutdown_background();
         report
     } else {
-        actix_web::rt::System::new().block_on(serve_actix(host, duration))
+        actix_web::rt::System::new().block_on(serve_actix(host, duration, framework == "actix-at-once"))
     };
     for work in report.unfinished() {
         println!("{} of {} unfinished", work.count(), work.name());

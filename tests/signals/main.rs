@@ -2,7 +2,10 @@
 
 mod forced_stop;
 mod lost_work;
+mod readme;
+mod released;
 mod stuck_process;
+mod threads;
 
 use std::process::Child;
 

@@ -1,7 +1,7 @@
 //! [`GenerationHandle`], through which a generation and its supervisor communicate.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::Context;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::child_tasks::ChildTasks;
+use super::drop_signal::DropSignal;
 use super::host_scope::InHostScope;
 use super::host_shared::HostShared;
 use super::message::{GenerationEvent, GenerationPhase, ServiceHealth, SupervisorMessage};
@@ -26,9 +27,13 @@ pub(crate) struct GenerationHandle {
     /// The status of the service at the beginning of the generation.
     pub(crate) status: Arc<ServiceStatus>,
     pub(crate) host: Arc<HostShared>,
+    /// The stack size of threads that run only the service.
+    pub(crate) stack_size: Option<usize>,
     pub(crate) child_tasks: ChildTasks,
     /// Set if the generation has a runtime of its own.
     own_runtime: OnceLock<Handle>,
+    /// Reports that the service was dropped, once nothing holds it.
+    drop_signal: OnceLock<Weak<DropSignal>>,
     /// The signal is given when the generation has to stop. Its child tasks receive the signal by the end of its run at
     /// the latest.
     stop: StopSignal,
@@ -49,8 +54,10 @@ impl GenerationHandle {
             id,
             status,
             host,
+            stack_size: None,
             child_tasks: ChildTasks::default(),
             own_runtime: OnceLock::new(),
+            drop_signal: OnceLock::new(),
             stop: StopSignal::default(),
             aborted: AtomicU8::new(0),
             polling_task: AtomicWaker::new(),
@@ -59,6 +66,10 @@ impl GenerationHandle {
             has_health_changed: AtomicBool::new(false),
             is_clean_up_claimed: AtomicBool::new(false),
         }
+    }
+
+    pub(crate) fn with_stack_size(self, stack_size: Option<usize>) -> Self {
+        Self { stack_size, ..self }
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -121,6 +132,11 @@ impl GenerationHandle {
         self.child_tasks.spawn(child, self.own_runtime.get().unwrap_or_else(|| self.host.server()))
     }
 
+    /// Returns what a thread of the service holds while it uses the service.
+    pub(crate) fn drop_signal(&self) -> Option<Arc<DropSignal>> {
+        self.drop_signal.get().and_then(Weak::upgrade)
+    }
+
     pub(crate) fn token(&self) -> &CancellationToken {
         self.stop.token()
     }
@@ -144,6 +160,11 @@ impl GenerationHandle {
 
     pub(crate) fn send(&self, event: GenerationEvent) {
         self.host.send(SupervisorMessage::Generation { id: self.id, generation: self.status.generation, event });
+    }
+
+    pub(crate) fn set_drop_signal(&self, signal: &Arc<DropSignal>) {
+        let is_first = self.drop_signal.set(Arc::downgrade(signal)).is_ok();
+        debug_assert!(is_first, "a generation begins once");
     }
 
     /// Records the runtime of a generation that has one of its own.

@@ -2,17 +2,20 @@
 
 #[cfg(feature = "probe-listener")]
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{broadcast, watch};
+use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
 
 use super::message::SupervisorMessage;
 use crate::background::error::HostError;
 use crate::background::status::{HostEvent, HostEvents, HostStatus, ShutdownReport};
 use crate::sync::lock;
+use crate::wake::Contained;
 
 /// The shared state of one host.
 #[derive(Debug)]
@@ -27,8 +30,8 @@ pub(crate) struct HostShared {
     pub(crate) draining: CancellationToken,
     /// Cancelled when the services begin to stop.
     pub(crate) stopping: CancellationToken,
-    /// The runtime on which the host was started.
-    server: OnceLock<Handle>,
+    /// The runtime on which the host was started, and `true` if the supervisor is one of its tasks.
+    server: OnceLock<(Handle, bool)>,
     outcome: watch::Sender<Option<HostOutcome>>,
     #[cfg(feature = "probe-listener")]
     probe_address: Option<SocketAddr>,
@@ -76,9 +79,10 @@ impl HostShared {
         std::ptr::from_ref(self).addr()
     }
 
-    /// Records the server's runtime. Returns `true` if this is the first start of the host.
-    pub(crate) fn set_server(&self, server: Handle) -> bool {
-        self.server.set(server).is_ok()
+    /// Records the server's runtime, and if it runs the supervisor. Called by the first start of the host.
+    pub(crate) fn set_server(&self, server: Handle, runs_supervisor: bool) {
+        let is_first = self.server.set((server, runs_supervisor)).is_ok();
+        debug_assert!(is_first, "a host starts once");
     }
 
     pub(crate) fn is_started(&self) -> bool {
@@ -86,7 +90,16 @@ impl HostShared {
     }
 
     pub(crate) fn server(&self) -> &Handle {
-        self.server.get().expect("generations begin after the host was started, which sets it")
+        &self.server.get().expect("generations begin after the host was started, which sets it").0
+    }
+
+    /// Lets the supervisor handle the messages that were sent to it. Called before user code that may block its thread:
+    /// a supervisor that is a task of the same runtime may be the next task of this very thread, and no other thread
+    /// would take it from there.
+    pub(crate) async fn let_supervisor_run(&self) {
+        if self.server.get().is_some_and(|(_, runs_supervisor)| *runs_supervisor) {
+            yield_now().await;
+        }
     }
 
     /// Sends a message to the supervisor. The message is dropped if the supervisor has ended.
@@ -119,14 +132,14 @@ impl HostShared {
     /// Waits until the host has ended.
     pub(crate) async fn ended(&self) -> Result<HostOutcome, HostError> {
         let mut outcome = self.outcome.subscribe();
-        let supervisor_is_gone = self.inbox.closed();
+        let (has_outcome, supervisor_is_gone) = (pin!(outcome.wait_for(Option::is_some)), pin!(self.inbox.closed()));
         tokio::select! {
             biased;
             // `self` holds the sender, so the channel is not closed.
-            outcome = outcome.wait_for(Option::is_some) => {
+            outcome = Contained(has_outcome) => {
                 outcome.ok().and_then(|outcome| outcome.clone()).ok_or(HostError::SupervisorGone)
             }
-            () = supervisor_is_gone => {
+            () = Contained(supervisor_is_gone) => {
                 let outcome = self.outcome.borrow().clone();
                 outcome.ok_or(HostError::SupervisorGone)
             }

@@ -15,6 +15,8 @@ pub(crate) enum SupervisorMessage {
     ForceShutdown(Trigger),
     /// The server has ended.
     ServerEnded,
+    /// The service with this index has been dropped.
+    ServiceDropped(u32),
 }
 
 /// What a generation reports to its supervisor.
@@ -32,8 +34,8 @@ pub(crate) enum GenerationEvent {
     CleanedUp(CleanUp),
     /// The [`ServiceHealth`] changed.
     HealthChanged,
-    /// The generation was dropped before its end: its runtime is gone.
-    Lost,
+    /// The generation was dropped before its end: its runtime is gone. Its `stop` was called if it is lost in there.
+    Lost { in_stop: bool },
 }
 
 /// How a phase ended. `Ok` means completed or stopped; the supervisor knows which of the two.

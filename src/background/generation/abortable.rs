@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 
 use crate::background::control::{GenerationHandle, GenerationPhase, HostScope};
-use crate::panic::{Panic, catch};
+use crate::panic::{Panic, catch_work};
 
 pin_project! {
     /// Begins a phase of a service, and polls it until it ends, panics, or is aborted.
@@ -71,7 +71,7 @@ impl<C: FnOnce() -> F, F: Future> Future for Abortable<'_, C, F> {
 pub(super) fn run_user_code<T>(handle: &GenerationHandle, code: impl FnOnce() -> T) -> Result<T, Interrupt> {
     let _scope = HostScope::enter(handle.host.host_id());
     handle.set_in_poll(true);
-    let result = catch(code);
+    let result = catch_work(code);
     handle.set_in_poll(false);
     result.map_err(Interrupt::Panicked)
 }

@@ -37,7 +37,7 @@ impl Drop for LossGuard {
             // The supervisor keeps the handle until the next generation, and must not keep the ended task with it.
             self.handle.release_waker();
         } else if !is_claimed_elsewhere {
-            self.handle.send(GenerationEvent::Lost);
+            self.handle.send(GenerationEvent::Lost { in_stop: self.has_claimed });
         }
     }
 }

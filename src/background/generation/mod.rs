@@ -13,7 +13,9 @@
 //!    generation is stuck in `run`. The one that wins [`GenerationHandle::claim_clean_up`] calls it.
 //! 2. A generation always reports its end: [`LossGuard`](loss_guard::LossGuard) sends [`GenerationEvent::Lost`] if the
 //!    generation is dropped without a final event, as happens when its runtime shuts down.
-//! 3. At most one [`GenerationEvent::HealthChanged`] of a generation is in the queue, so a service that changes its
+//! 3. A service is dropped once its host and its last generation have released it, and then its
+//!    [`DropSignal`](super::control::DropSignal) reports that. A thread holds the signal until its runtime is gone.
+//! 4. At most one [`GenerationEvent::HealthChanged`] of a generation is in the queue, so a service that changes its
 //!    health all the time does not fill it.
 //!
 //! [`GenerationHandle::claim_clean_up`]: super::control::GenerationHandle::claim_clean_up

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::{io, thread};
 
 use super::abortable::Interrupt;
-use crate::background::control::{GenerationHandle, PhaseResult};
+use crate::background::control::{DropSignal, GenerationHandle, PhaseResult};
 use crate::background::placement::Placement;
 use crate::background::service::ServiceResult;
 use crate::background::status::{CleanUp, ExitKind};
@@ -14,6 +14,9 @@ pub(crate) trait ServiceRunner: Send + Sync {
     /// Returns `true` if the service blocks and needs a thread.
     fn is_blocking(&self) -> bool;
 
+    /// Sets the signal that is dropped after the service. Called once, before the first generation.
+    fn signal_drop(&self, signal: DropSignal);
+
     /// Begins a generation, which reports its events through the handle. Fails if it needs a thread that can't be
     /// spawned.
     fn begin(self: Arc<Self>, placement: Placement, handle: Arc<GenerationHandle>) -> io::Result<()>;
@@ -22,8 +25,17 @@ pub(crate) trait ServiceRunner: Send + Sync {
     fn clean_up_elsewhere(self: Arc<Self>, handle: Arc<GenerationHandle>, exit: ExitKind) -> io::Result<()>;
 }
 
-pub(super) fn spawn_thread(name: String, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    thread::Builder::new().name(name).spawn(run).map(drop)
+pub(super) fn spawn_thread(
+    name: String,
+    stack_size: Option<usize>,
+    run: impl FnOnce() + Send + 'static,
+) -> io::Result<()> {
+    let thread = thread::Builder::new().name(name);
+    let thread = match stack_size {
+        Some(size) => thread.stack_size(size),
+        None => thread,
+    };
+    thread.spawn(run).map(drop)
 }
 
 /// Returns how a `start` or `run` ended.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::dependency_plan::DependencyPlan;
 use super::service_host::ServiceHost;
-use crate::background::control::HostShared;
+use crate::background::control::{DropSignal, HostShared};
 use crate::background::error::BuildError;
 use crate::background::placement::Placement;
 use crate::background::signals::Signals;
@@ -27,7 +27,10 @@ const EVENTS: usize = 1024;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Supervision {
-    /// On a small thread of its own, so that a stuck server runtime delays neither a stop nor deadlines nor probes.
+    /// On a small thread of its own, so that a stuck server runtime delays neither a stop nor deadlines nor probes. The
+    /// thread has a clock of its own: do not pause the clock of the server's runtime in a test, but use `ServerRuntime`
+    /// there. A paused clock jumps ahead while its runtime waits for the thread, and periodic services make many calls
+    /// in no time.
     #[default]
     OwnThread,
     /// In a task of the server's runtime. The task needs no thread, and uses only the clock of the runtime, which tests
@@ -107,7 +110,8 @@ impl ServiceHostBuilder {
 
     /// Sets how long the server of [`run_until`](ServiceHost::run_until) may take to end once the stop has begun. After
     /// that, the server is dropped. The host then waits as long again, for the work of its guards and for work without
-    /// a caller, before it stops the services.
+    /// a caller, before it stops the services. With a short [`shutdown_timeout`](Self::shutdown_timeout), both have
+    /// less time.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.timeouts.drain = timeout;
         self
@@ -115,9 +119,10 @@ impl ServiceHostBuilder {
 
     /// Sets how long the whole stop may take, from its trigger, including the drain.
     ///
-    /// This timeout overrides all other timeouts. At four fifths of the timeout, and at most 2 seconds before its end,
-    /// the host drops services that are still running, so that there is time for `stop`. At the end of the timeout, the
-    /// host leaves behind whatever is still running. The default fits in the 30 seconds that Kubernetes waits before it
+    /// This timeout overrides all other timeouts, and [each phase has its share](crate::background#stopping) of it. At
+    /// four fifths of the timeout, or 2 seconds before its end if that is later, the host asks all services to stop that
+    /// it has not asked yet, and drops those that it has, so that there is time for `stop`. At the end of the timeout,
+    /// the host leaves behind whatever is still running. The default fits in the 30 seconds that Kubernetes waits before it
     /// kills a container.
     pub fn shutdown_timeout(mut self, timeout: Duration) -> Self {
         self.timeouts.shutdown = timeout;
@@ -222,6 +227,9 @@ impl ServiceHostBuilder {
         #[cfg(feature = "probe-listener")]
         let shared = shared.with_probe_address(self.probes.as_ref().and_then(|probes| probes.local_addr().ok()));
         let shared = Arc::new(shared);
+        for (id, runner) in (0..).zip(&runners) {
+            runner.signal_drop(DropSignal::new(id, Arc::clone(&shared)));
+        }
         let supervisor = Supervisor::new(slots, self.timeouts, crate::background::random::fraction);
         let (work, exit_within) = (WorkDrain::new(self.managed), self.exit_within);
         let task =

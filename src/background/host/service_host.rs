@@ -8,12 +8,12 @@ use std::thread;
 
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::builder::{ServiceHostBuilder, Supervision};
 use super::handle::HostHandle;
 use crate::background::control::{HostOutcome, HostShared, SupervisorMessage};
 use crate::background::error::HostError;
-use crate::background::own_runtime::OwnRuntime;
 #[cfg(feature = "probe-listener")]
 use crate::background::probe_server::ProbeServer;
 use crate::background::service::BoxError;
@@ -21,6 +21,7 @@ use crate::background::signals::Signals;
 use crate::background::status::{HostEvents, HostStatus, ShutdownReport, Trigger};
 use crate::background::supervisor::{StartRequest, SupervisorTask};
 use crate::debug::impl_debug;
+use crate::own_runtime::OwnRuntime;
 use crate::sync::lock;
 
 /// How many tasks the supervisor's thread polls before it checks for signals and I/O. The tasks answer probes. With
@@ -184,20 +185,20 @@ impl ServiceHost {
     ) -> Result<oneshot::Receiver<Result<(), HostError>>, HostError> {
         let server = Handle::try_current().map_err(|_| HostError::NoRuntime)?;
         let task = lock(&self.task).take().ok_or(HostError::AlreadyStarted)?;
-        self.shared.set_server(server.clone());
+        self.shared.set_server(server.clone(), self.supervision == Supervision::ServerRuntime);
         let (reply, started) = oneshot::channel();
         let request = StartRequest { reply, has_server };
         match self.supervision {
             Supervision::ServerRuntime => {
-                self.serve_probes(&server)?;
-                server.spawn(task.run(request, signals, None));
+                let probes = self.serve_probes(&server)?;
+                server.spawn(task.run(request, signals, None, probes));
             }
             Supervision::OwnThread => {
                 let no_thread = |error| HostError::Thread { source: Arc::new(error) };
                 let runtime = OwnRuntime::build(Builder::new_current_thread().event_interval(EVENT_INTERVAL))
                     .map_err(no_thread)?;
-                self.serve_probes(runtime.handle())?;
-                let run = move || runtime.block_on(task.run(request, signals, Some(server)));
+                let probes = self.serve_probes(runtime.handle())?;
+                let run = move || runtime.block_on(task.run(request, signals, Some(server), probes));
                 thread::Builder::new().name("onelane-host".into()).spawn(run).map_err(no_thread)?;
             }
         }
@@ -206,19 +207,18 @@ impl ServiceHost {
 
     /// Answers probes on their own port, if there is one, on the runtime of the supervisor.
     #[cfg(feature = "probe-listener")]
-    fn serve_probes(&self, runtime: &Handle) -> Result<(), HostError> {
-        let Some(listener) = lock(&self.probes).take() else { return Ok(()) };
+    fn serve_probes(&self, runtime: &Handle) -> Result<Option<AbortOnDropHandle<()>>, HostError> {
+        let Some(listener) = lock(&self.probes).take() else { return Ok(None) };
         let _context = runtime.enter();
         let server =
             ProbeServer::new(listener).map_err(|error| HostError::ProbeListener { source: Arc::new(error) })?;
-        runtime.spawn(server.serve(Arc::clone(&self.shared)));
-        Ok(())
+        Ok(Some(AbortOnDropHandle::new(runtime.spawn(server.serve(Arc::clone(&self.shared))))))
     }
 
     #[cfg(not(feature = "probe-listener"))]
     #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "with the feature hyper it serves a port")]
-    fn serve_probes(&self, _: &Handle) -> Result<(), HostError> {
-        Ok(())
+    fn serve_probes(&self, _: &Handle) -> Result<Option<AbortOnDropHandle<()>>, HostError> {
+        Ok(None)
     }
 
     /// Returns a handle for handlers, probes and other parts of the program that need the status of the services.

@@ -11,16 +11,25 @@ use super::timetable::{Jitter, Timetable};
 /// machine is suspended.
 const MAX_SLEEP: Duration = Duration::from_secs(60);
 
-/// A clock that is set back by at most this much repeats no call. If it is set back further, it was wrong before, and
-/// the calls made by it do not count. The rule and the number are those of Vixie cron.
+/// A clock that is set back by at most this much repeats no call of a recurrence with fixed times. If it is set back
+/// further, it was wrong before, and the calls made by it do not count. The rule and the number are those of Vixie cron.
 const SMALL_CHANGE: Duration = Duration::from_secs(3 * 3600);
 
-/// The number of missed times that are counted one by one.
-const MAX_COUNTED: u64 = 1_000;
+/// Times on a wall clock, in order.
+pub(super) trait Recurrence: Send {
+    /// Returns the first time after the given one, if there is one.
+    fn next_after(&self, time: SystemTime) -> Option<SystemTime>;
 
-/// The times named by a calendar: `next_after` returns the first time after the given one.
-pub(super) struct Calendar<C> {
-    next_after: C,
+    /// Returns `true` if the times follow the clock wherever it is set, instead of being fixed times of a day.
+    fn is_frequent(&self) -> bool;
+
+    /// Returns how many times there are after `after` and up to `until`, and the last of them. There may be billions.
+    fn count(&self, after: SystemTime, until: SystemTime) -> (u64, Option<SystemTime>);
+}
+
+/// The due times of a recurrence.
+pub(super) struct Calendar<R> {
+    recurrence: R,
     jitter: Jitter,
     /// The latest time that has passed.
     last: Option<SystemTime>,
@@ -35,23 +44,23 @@ struct CalendarTime {
     due: SystemTime,
 }
 
-impl<C: Fn(SystemTime) -> Option<SystemTime>> Calendar<C> {
-    pub(super) fn new(next_after: C, jitter: Jitter, now: ClockReading) -> Self {
-        let mut calendar = Self { next_after, jitter, last: None, last_reading: now.wall, next: None };
+impl<R: Recurrence> Calendar<R> {
+    pub(super) fn new(recurrence: R, jitter: Jitter, now: ClockReading) -> Self {
+        let mut calendar = Self { recurrence, jitter, last: None, last_reading: now.wall, next: None };
         calendar.next = calendar.time_after(now.wall);
         calendar
     }
 
     fn time_after(&self, time: SystemTime) -> Option<CalendarTime> {
         // A calendar that does not advance must not cause an endless loop.
-        let scheduled = (self.next_after)(time).filter(|next| *next > time)?;
+        let scheduled = self.recurrence.next_after(time).filter(|next| *next > time)?;
         Some(CalendarTime { scheduled, due: scheduled.checked_add(self.jitter.sample())? })
     }
 
     /// Called when the clock was set back. The next time keeps its jitter if it stays the same.
     fn on_set_back(&mut self, wall: SystemTime) {
-        let small_change = wall.checked_add(SMALL_CHANGE);
-        // After a small change, the times up to the latest one have already had their call.
+        let small_change = wall.checked_add(SMALL_CHANGE).filter(|_| !self.recurrence.is_frequent());
+        // After a small change, the fixed times up to the latest one have already had their call.
         let from =
             self.last.filter(|last| *last > wall && small_change.is_some_and(|limit| *last <= limit)).unwrap_or(wall);
         let next = self.time_after(from);
@@ -61,7 +70,7 @@ impl<C: Fn(SystemTime) -> Option<SystemTime>> Calendar<C> {
     }
 }
 
-impl<C: Fn(SystemTime) -> Option<SystemTime> + Send> Timetable for Calendar<C> {
+impl<R: Recurrence> Timetable for Calendar<R> {
     fn advance(&mut self, now: ClockReading) -> u64 {
         if now.wall < self.last_reading {
             self.on_set_back(now.wall);
@@ -70,9 +79,16 @@ impl<C: Fn(SystemTime) -> Option<SystemTime> + Send> Timetable for Calendar<C> {
         let mut passed = 0;
         while let Some(time) = self.next.filter(|time| time.due <= now.wall) {
             passed += 1;
-            self.last = Some(time.scheduled);
-            // If the clock was wrong by years, counting every missed time would take minutes.
-            self.next = self.time_after(if passed < MAX_COUNTED { time.scheduled } else { now.wall });
+            let mut last = time.scheduled;
+            // If the clock was wrong by years, passing the missed times one by one would take minutes. Those that are
+            // older than any jitter have passed whatever their jitter would have been.
+            if let Some(certain) = now.wall.checked_sub(self.jitter.max).filter(|_| passed == 1) {
+                let (missed, last_missed) = self.recurrence.count(last, certain);
+                passed += missed;
+                last = last_missed.unwrap_or(last);
+            }
+            self.last = Some(last);
+            self.next = self.time_after(last);
         }
         passed
     }

@@ -1,4 +1,4 @@
-//! [`ActiveCalls`], the calls in progress, and [`run_call`], the future of one of them.
+//! [`ActiveCalls`], the calls in progress, and [`run_call`] and [`run_blocking_call`], the future of one of them.
 
 use std::future::{Future, pending, poll_fn};
 use std::pin::Pin;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::every::Overlap;
@@ -15,7 +16,7 @@ use crate::background::context::RunContext;
 use crate::background::service::ServiceResult;
 use crate::background::status::{ExitKind, TimeLimit};
 use crate::background::trace;
-use crate::panic::{catch, discard};
+use crate::panic::{catch, catch_work, discard};
 
 /// The calls of one generation that are in progress.
 pub(super) enum ActiveCalls {
@@ -78,7 +79,7 @@ where
 {
     // The async block moves a panic of `tick` itself into the poll, where it is caught.
     let mut work = Box::pin(async move { tick(cx).await });
-    let caught = poll_fn(|cx| match catch(|| work.as_mut().poll(cx)) {
+    let caught = poll_fn(|cx| match catch_work(|| work.as_mut().poll(cx)) {
         Ok(Poll::Pending) => Poll::Pending,
         Ok(Poll::Ready(Ok(()))) => Poll::Ready(ExitKind::Completed),
         Ok(Poll::Ready(Err(error))) => Poll::Ready(ExitKind::Failed(error.into())),
@@ -95,4 +96,49 @@ where
     }
     record.finish(exit.clone());
     exit
+}
+
+/// Calls `tick` once with its context, on a thread that it may block. The call is in progress until it returns, also
+/// without this future and its generation.
+pub(super) async fn run_blocking_call<F>(
+    tick: Arc<F>,
+    cx: TickContext,
+    service: Arc<str>,
+    record: CallRecord,
+) -> ExitKind
+where
+    F: Fn(TickContext) -> ServiceResult + Send + Sync + 'static,
+{
+    let (limit, drop_signal, name) = (record.timeout(), cx.drop_signal(), Arc::clone(&service));
+    let call = move || {
+        let exit = match catch_work(|| tick(cx)) {
+            Ok(Ok(())) => ExitKind::Completed,
+            Ok(Err(error)) => ExitKind::Failed(error.into()),
+            Err(panic) => ExitKind::Panicked(panic),
+        };
+        let exit = match record.exceeded() {
+            Some(limit) if !exit.is_failure() => ExitKind::TimedOut(TimeLimit::Tick(limit)),
+            _ => exit,
+        };
+        if exit.is_failure() {
+            trace::tick_failed(&name, &exit);
+        }
+        record.finish(exit.clone());
+        discard(tick);
+        drop(drop_signal);
+        exit
+    };
+    // Panics if no thread can be spawned. The call is then recorded as aborted.
+    let Ok(mut thread) = catch(|| spawn_blocking(call)) else { return ExitKind::Aborted };
+    let exit = match limit {
+        None => thread.await,
+        Some(limit) => match timeout(limit, &mut thread).await {
+            Ok(exit) => exit,
+            Err(_) => {
+                trace::tick_overdue(&service, limit);
+                thread.await
+            }
+        },
+    };
+    exit.unwrap_or(ExitKind::Aborted)
 }

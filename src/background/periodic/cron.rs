@@ -4,11 +4,14 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::debug::impl_debug;
 use croner::errors::CronError as CronerError;
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
 use thiserror::Error;
+
+use super::calendar::Recurrence;
+use super::cron_fields::rewrite;
+use crate::debug::impl_debug;
 
 /// Why a cron expression yields no schedule.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -61,7 +64,9 @@ impl CronError {
     }
 }
 
+const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// The longest clock change to search past, in hours: a skipped day, and one hour to begin before it.
 const LONGEST_GAP: u32 = 25;
@@ -78,9 +83,10 @@ impl Cron {
     /// Parses an expression whose times are in UTC.
     pub(super) fn new(expression: &str, now: SystemTime) -> Result<Self, CronError> {
         let expression: Arc<str> = expression.into();
-        let pattern = match croner::Cron::from_str(&expression) {
+        let parsed = rewrite(&expression).and_then(|text| croner::Cron::from_str(&text).map_err(problem));
+        let pattern = match parsed {
             Ok(pattern) => Arc::new(pattern),
-            Err(error) => return Err(CronError::Invalid { expression, problem: problem(error).into() }),
+            Err(problem) => return Err(CronError::Invalid { expression, problem: problem.into() }),
         };
         let cron = Self { expression, pattern, time_zone: TimeZone::UTC };
         if cron.next_after(now).is_none() {
@@ -96,8 +102,30 @@ impl Cron {
         }
     }
 
-    /// Returns the first time after `time` that the expression matches, if there is one.
-    pub(super) fn next_after(&self, time: SystemTime) -> Option<SystemTime> {
+    fn search(&self, time: SystemTime) -> Option<SystemTime> {
+        let next = self.pattern.find_next_occurrence(&self.zoned(time)?, false).ok()?;
+        Some(next.timestamp().into())
+    }
+
+    fn zoned(&self, time: SystemTime) -> Option<Zoned> {
+        Some(Timestamp::try_from(time).ok()?.to_zoned(self.time_zone.clone()))
+    }
+
+    /// Returns the end of the hour or the day in which `time` lies, if it begins after `previous` and no clock change
+    /// makes it shorter or longer.
+    fn end_of_whole(&self, unit: Duration, previous: SystemTime, time: SystemTime) -> Option<SystemTime> {
+        let local = self.zoned(time)?;
+        let since_midnight = [local.hour().into(), local.minute().into(), i64::from(local.second())];
+        let seconds = since_midnight.into_iter().fold(0, |seconds, part: i64| seconds * 60 + part);
+        let since_start = Duration::from_secs(u64::try_from(seconds).ok()? % unit.as_secs());
+        let start = time.checked_sub(since_start).filter(|start| *start > previous)?;
+        let end = start.checked_add(unit)?;
+        (self.zoned(start)?.offset() == self.zoned(end)?.offset()).then_some(end)
+    }
+}
+
+impl Recurrence for Cron {
+    fn next_after(&self, time: SystemTime) -> Option<SystemTime> {
         let from = |hours: u32| self.search(time.checked_add(hours * HOUR)?);
         from(0).or_else(|| {
             // croner finds nothing where a clock change leaves out more than two hours, such as the day that an island
@@ -108,10 +136,34 @@ impl Cron {
         })
     }
 
-    fn search(&self, time: SystemTime) -> Option<SystemTime> {
-        let time = Timestamp::try_from(time).ok()?.to_zoned(self.time_zone.clone());
-        let next = self.pattern.find_next_occurrence(&time, false).ok()?;
-        Some(next.timestamp().into())
+    /// Vixie cron's wildcard jobs: those with a `*` in their second, minute or hour.
+    fn is_frequent(&self) -> bool {
+        let pattern = &self.pattern.pattern;
+        [&pattern.seconds, &pattern.minutes, &pattern.hours].into_iter().any(|field| field.from_wildcard)
+    }
+
+    /// Counts whole hours and whole days at once.
+    fn count(&self, after: SystemTime, until: SystemTime) -> (u64, Option<SystemTime>) {
+        let pattern = &self.pattern.pattern;
+        let [seconds, minutes, hours] =
+            [&pattern.seconds, &pattern.minutes, &pattern.hours].map(|field| field.values().len() as u64);
+        let wholes = [(DAY, seconds * minutes * hours), (HOUR, seconds * minutes)];
+        let next_after = |time| self.next_after(time).filter(|next| *next <= until);
+        let (mut count, mut last, mut previous, mut next) = (0, None, after, next_after(after));
+        while let Some(time) = next {
+            let whole = wholes.iter().filter(|(_, times)| *times > 1).find_map(|(unit, times)| {
+                let end = self.end_of_whole(*unit, previous, time)?.checked_sub(SECOND)?;
+                // The last times are passed one by one, since the last one is returned.
+                Some((*times, end, next_after(end)?))
+            });
+            let (times, end, following) = match whole {
+                Some((times, end, following)) => (times, end, Some(following)),
+                None => (1, time, next_after(time)),
+            };
+            (count, previous, next) = (count + times, end, following);
+            last = Some(end);
+        }
+        (count, last)
     }
 }
 

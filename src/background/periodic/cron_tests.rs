@@ -5,7 +5,7 @@ use std::time::{Duration, Instant as Clock, SystemTime};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::calendar::Calendar;
+use super::calendar::{Calendar, Recurrence};
 use super::clock::{ClockReading, DueTime};
 use super::cron::{Cron, CronError};
 use super::every::{Every, FirstCall, Overlap};
@@ -162,9 +162,8 @@ impl TestClocks {
     }
 }
 
-fn daily(now: ClockReading) -> Calendar<impl Fn(SystemTime) -> Option<SystemTime> + Send> {
-    let cron = cron("0 3 * * *", "UTC");
-    Calendar::new(move |time| cron.next_after(time), NO_JITTER, now)
+fn daily(now: ClockReading) -> Calendar<Cron> {
+    Calendar::new(cron("0 3 * * *", "UTC"), NO_JITTER, now)
 }
 
 fn wall_time(time: &str) -> Option<DueTime> {
@@ -229,9 +228,9 @@ fn clock_that_was_years_ahead_is_followed_when_set_back() {
 fn clock_that_was_years_behind_counts_missed_times_quickly() {
     let clocks = &mut TestClocks::new("1971-01-01T00:00:00Z");
     let secondly = cron("* * * * * *", "UTC");
-    let mut calendar = Calendar::new(move |time| secondly.next_after(time), NO_JITTER, clocks.0);
+    let mut calendar = Calendar::new(secondly, NO_JITTER, clocks.0);
     let start = Clock::now();
-    assert!(calendar.advance(clocks.set_wall("2026-07-01T00:00:00Z")) >= 1_000);
+    assert_eq!(calendar.advance(clocks.set_wall("2026-07-01T00:00:00Z")), 20_270 * 86_400);
     assert!(start.elapsed() < Duration::from_secs(10));
     assert_eq!(calendar.next_due(), wall_time("2026-07-01T00:00:01Z"));
 }
@@ -241,7 +240,7 @@ fn jitter_delays_a_time_without_shifting_the_schedule() {
     let mut clocks = TestClocks::new("2026-07-01T00:00:00Z");
     let cron = cron("0 3 * * *", "UTC");
     let jitter = Jitter { max: 2 * MINUTE, random: || 0.5 };
-    let mut calendar = Calendar::new(move |time| cron.next_after(time), jitter, clocks.0);
+    let mut calendar = Calendar::new(cron, jitter, clocks.0);
     assert_eq!(calendar.next_due(), wall_time("2026-07-01T03:01:00Z"));
     assert_eq!(calendar.advance(clocks.advance(3 * HOUR)), 0);
     assert_eq!(calendar.advance(clocks.advance(MINUTE)), 1);
@@ -250,8 +249,23 @@ fn jitter_delays_a_time_without_shifting_the_schedule() {
 
 #[test]
 fn calendar_that_does_not_advance_is_exhausted_and_does_not_spin() {
+    struct Stuck;
+    impl Recurrence for Stuck {
+        fn next_after(&self, time: SystemTime) -> Option<SystemTime> {
+            Some(time)
+        }
+
+        fn is_frequent(&self) -> bool {
+            true
+        }
+
+        fn count(&self, _after: SystemTime, _until: SystemTime) -> (u64, Option<SystemTime>) {
+            (0, None)
+        }
+    }
+
     let mut clocks = TestClocks::new("2026-07-01T00:00:00Z");
-    let mut calendar = Calendar::new(Some, NO_JITTER, clocks.0);
+    let mut calendar = Calendar::new(Stuck, NO_JITTER, clocks.0);
     assert!(calendar.is_exhausted());
     assert_eq!(calendar.advance(clocks.advance(HOUR)), 0);
 }
@@ -295,4 +309,142 @@ fn jitter_delays_a_call_and_leaves_its_due_time() {
     assert!(matches!(schedule.next(clocks.advance(3 * HOUR)), ScheduleStep::Wait(Some(_))));
     let call = due_at("2026-07-01T03:00:00Z");
     assert_eq!(schedule.next(clocks.advance(HOUR / 2)), ScheduleStep::Call(call));
+}
+
+/// The timetable of an expression in a time zone, and the clocks that it was created with.
+fn timetable(expression: &str, time_zone: &str, wall: &str) -> (Box<dyn Timetable>, TestClocks) {
+    let every = Every::cron(expression).expect("the expression is valid");
+    let clocks = TestClocks::new(wall);
+    let timetable = every.time_zone(time_zone).expect("the time zone exists").timetable(clocks.0, || 0.0);
+    (timetable, clocks)
+}
+
+/// Vixie cron: jobs with a wildcard follow the new time at once.
+#[test]
+fn clock_set_back_a_little_holds_back_only_jobs_with_fixed_times() {
+    let frequent = ["* * * * * *", "* * * * *", "*/5 * * * *", "0 * * * *", "@hourly", "30 */2 * * *", "* 3 * * *"];
+    let fixed = ["0 3 * * *", "0,30 1-3 * * *", "0 0 1-4 * * *", "@daily"];
+    for expression in frequent.into_iter().chain(fixed) {
+        let (mut timetable, mut clocks) = timetable(expression, "UTC", "2026-07-01T00:00:00Z");
+        assert!(timetable.advance(clocks.advance(3 * HOUR + HOUR / 2)) >= 1 || expression == "@daily", "{expression}");
+        let now = clocks.set_wall("2026-07-01T00:31:00Z");
+        assert_eq!(timetable.advance(now), 0, "{expression}");
+        let next = timetable.next_due().and_then(|due| due.to_wall(now)).expect("there is a next time");
+        let of_new_time = cron(expression, "UTC").next_after(now.wall).expect("there is a next time");
+        let is_held_back = fixed.contains(&expression) && expression != "@daily";
+        assert_eq!(next > of_new_time, is_held_back, "{expression}: {next:?}");
+        if is_held_back {
+            assert!(next > at("2026-07-01T03:30:00Z"), "{expression}: {next:?}");
+        }
+    }
+}
+
+#[test]
+fn frequent_job_is_called_right_after_the_clock_was_set_back() {
+    for (expression, interval) in [("* * * * * *", Duration::from_secs(1)), ("* * * * *", MINUTE)] {
+        let (mut timetable, mut clocks) = timetable(expression, "UTC", "2026-07-01T12:00:00Z");
+        assert_eq!(timetable.advance(clocks.advance(interval)), 1);
+        assert_eq!(timetable.advance(clocks.set_wall("2026-07-01T09:02:00Z")), 0);
+        assert_eq!(timetable.advance(clocks.advance(interval)), 1, "{expression}");
+    }
+}
+
+#[test]
+fn missed_times_are_all_counted_however_many_there_are() {
+    let cases = [
+        ("* * * * * *", "UTC", "2026-07-01T00:00:00Z", "2026-08-01T00:00:10Z", 31 * 86_400 + 10),
+        ("* * * * *", "UTC", "2026-07-01T00:00:30Z", "2036-07-01T00:00:30Z", 3_653 * 1_440),
+        ("*/20 */3 * * MON", "UTC", "2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z", 52 * 24),
+        // With the hour that is left out and the one that is repeated, a year is as long as elsewhere.
+        ("* * * * *", "Europe/Berlin", "2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z", 365 * 1_440),
+        ("0 3 * * *", "Europe/Berlin", "2026-01-01T00:00:00Z", "2030-01-01T00:00:00Z", 1_461),
+        ("*/10 2-3 * * *", "Australia/Lord_Howe", "2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z", 365 * 12 - 3),
+    ];
+    for (expression, time_zone, from, to, expected) in cases {
+        let (mut timetable, mut clocks) = timetable(expression, time_zone, from);
+        let start = Clock::now();
+        let now = clocks.set_wall(to);
+        assert_eq!(timetable.advance(now), expected, "{expression}");
+        assert!(start.elapsed() < Duration::from_secs(10), "{expression} took {:?}", start.elapsed());
+        let [last, next] = [timetable.last_due(), timetable.next_due()]
+            .map(|due| due.and_then(|due| due.to_wall(now)).expect("there is a time before and after now"));
+        assert!(last <= now.wall && now.wall < next, "{expression}");
+        assert_eq!(cron(expression, time_zone).next_after(last), Some(next), "{expression}");
+    }
+}
+
+#[test]
+fn ranges_that_begin_and_end_on_sunday_mean_sunday() {
+    for expression in
+        ["0 0 * * SUN-SUN", "0 0 * * 0-SUN", "0 0 * * 7-sun", "0 0 * * SUN-7", "0 0 * * 7-7", "0 0 * * SUN"]
+    {
+        let expected = ["2026-07-05T00:00:00Z", "2026-07-12T00:00:00Z"];
+        assert_eq!(times(&cron(expression, "UTC"), "2026-07-01T00:00:00Z", 2), expected, "{expression}");
+    }
+    let weekend = ["2026-07-03T00:00:00Z", "2026-07-04T00:00:00Z", "2026-07-05T00:00:00Z", "2026-07-10T00:00:00Z"];
+    assert_eq!(times(&cron("0 0 * * FRI-SUN", "UTC"), "2026-07-01T00:00:00Z", 4), weekend);
+    let second = ["2026-07-12T00:00:00Z", "2026-08-09T00:00:00Z"];
+    assert_eq!(times(&cron("0 0 * * SUN#2", "UTC"), "2026-07-01T00:00:00Z", 2), second);
+    assert_eq!(times(&cron("0 0 * * 0-7", "UTC"), "2026-07-01T00:00:00Z", 1), ["2026-07-02T00:00:00Z"]);
+}
+
+#[test]
+fn nicknames_are_those_of_vixie_cron() {
+    for (nickname, expression) in [
+        ("@midnight", "0 0 * * *"),
+        ("@daily", "0 0 * * *"),
+        ("@hourly", "0 * * * *"),
+        ("@weekly", "0 0 * * 0"),
+        ("@monthly", "0 0 1 * *"),
+        ("@Yearly", "0 0 1 1 *"),
+        ("@annually", "0 0 1 1 *"),
+    ] {
+        let [nickname_times, expected] =
+            [nickname, expression].map(|text| times(&cron(text, "UTC"), "2026-07-01T00:00:00Z", 3));
+        assert_eq!(nickname_times, expected, "{nickname}");
+    }
+}
+
+#[test]
+fn refusal_says_what_to_write() {
+    for (expression, problem) in [
+        ("@every 5m", "it is an interval: use Every::fixed_rate or Every::fixed_delay with a Duration"),
+        ("@reboot", "it names no time: set a first call at once with FirstCall::Now"),
+        (
+            "@fortnightly",
+            "unknown nickname: use @hourly, @daily, @midnight, @weekly, @monthly, @yearly or @annually, or five fields",
+        ),
+        (
+            "TZ=Europe/Berlin 0 3 * * *",
+            "it names a time zone: remove the prefix, and set the zone with Every::time_zone",
+        ),
+        ("CRON_TZ=UTC 0 3 * * *", "it names a time zone: remove the prefix, and set the zone with Every::time_zone"),
+        ("0 0 * * 6-1", "the day of week runs backwards in 6-1: write 6-7,1"),
+        ("0 0 * * SAT-TUE", "the day of week runs backwards in SAT-TUE: write 6-7,1-2"),
+        ("0 0 * * 5-0", "the day of week runs backwards in 5-0: write 5-7"),
+        ("0 0 * * 7-3", "the day of week runs backwards in 7-3: write 0-3"),
+        ("0 22-3 * * *", "the hour runs backwards in 22-3: write 22-23,0-3"),
+        ("0 0 1 nov-feb *", "the month runs backwards in NOV-FEB: write 11-12,1-2"),
+        ("*/90 * * * *", "the step 90 of the minute is larger than its range 0-59: write 0, which is all it matches"),
+        ("0 8-17/12 * * *", "the step 12 of the hour is larger than its range 8-17: write 8, which is all it matches"),
+        ("0 0 * * */8", "the step 8 of the day of week is larger than its range 0-6: write 0, which is all it matches"),
+        (
+            "0 0 */40 * *",
+            "the step 40 of the day of month is larger than its range 1-31: write 1, which is all it matches",
+        ),
+        ("1,,2 * * * *", "an empty value in the minute"),
+    ] {
+        assert_eq!(parse_error(expression), format!("invalid cron expression {expression:?}: {problem}"));
+    }
+    for expression in [
+        "*/59 * * * *",
+        "0 */23 * * *",
+        "5-5/1 * * * *",
+        "0 0 L * *",
+        "0 0 15W * *",
+        "0 0 * * FRI#L,5L",
+        "0 0 13 * +FRI",
+    ] {
+        assert!(Every::cron(expression).is_ok(), "{expression}");
+    }
 }

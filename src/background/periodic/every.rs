@@ -82,7 +82,7 @@ pub enum Overlap {
     Queue,
     /// The calls run concurrently. Each is a child task of the service, as with
     /// [`RunContext::spawn`](super::super::RunContext::spawn). The number of concurrent calls is not limited, except by
-    /// [`tick_timeout`](Every::tick_timeout).
+    /// [`tick_timeout`](Every::tick_timeout). Blocking calls never overlap.
     Allow,
 }
 
@@ -125,7 +125,9 @@ impl Every {
     /// of week (0-7 or SUN-SAT, both 0 and 7 are Sunday). A field for seconds may precede them, and then a field for
     /// the year may follow. Each field accepts `*`, `a,b`, `a-b` and `*/n`. The day of month also accepts `L` (the
     /// last) and `15W` (the nearest workday), the day of week `FRI#L` and `MON#2`. If both days are given, either of
-    /// them is sufficient. `@hourly`, `@daily`, `@weekly`, `@monthly` and `@yearly` are supported.
+    /// them is sufficient. `@hourly`, `@daily`, `@midnight`, `@weekly`, `@monthly`, `@yearly` and `@annually` are
+    /// supported. A range does not run over the end of its field (write `6-7,1` instead of `6-1`), and a step is not
+    /// larger than its range.
     ///
     /// # When clocks change
     ///
@@ -136,8 +138,10 @@ impl Every {
     /// as often as its times occur, and none inside a gap.
     ///
     /// The service notices within a minute that the clock was set, also after the machine was suspended. A single call
-    /// makes up for all calls that were missed. If the clock is set back by three hours or less, no call is repeated.
-    /// If it is set back further, it was wrong before, and the schedule follows the new time.
+    /// makes up for all calls that were missed, and the others are counted in
+    /// [`skipped`](crate::background::TickStatus::skipped). If the clock is set back by three hours or less, no call of
+    /// an expression with fixed times is repeated. An expression with a `*` or a `*/n` in its second, minute or hour
+    /// follows the new time at once, and so does every expression if the clock is set back further: it was wrong before.
     ///
     /// The service completes when no times are left, for example after the year in the expression has passed.
     ///
@@ -218,7 +222,9 @@ impl Every {
     }
 
     /// Sets how long a call may take. After that its future is dropped at the await point where it waits, and the call
-    /// has failed. A call that blocks its thread cannot be dropped.
+    /// has failed. A call that blocks its thread cannot be dropped, and neither can what it started on another thread,
+    /// such as a task of a pool. A call of [`periodic_blocking`](super::periodic_blocking) that exceeds the timeout
+    /// has failed too, but counts as running until it returns: see [`TickContext::remaining`](super::TickContext::remaining).
     pub fn tick_timeout(mut self, timeout: Duration) -> Self {
         self.tick_timeout = Some(timeout);
         self
@@ -248,15 +254,12 @@ impl Every {
             ScheduleKind::FixedDelay(interval) => Box::new(FixedDelay::new(*interval, jitter)),
             ScheduleKind::FixedRate(interval) => Box::new(FixedRate::new((*interval).max(MIN_INTERVAL), jitter, now)),
             #[cfg(feature = "cron")]
-            ScheduleKind::Cron(cron) => {
-                let cron = cron.clone();
-                Box::new(Calendar::new(move |time| cron.next_after(time), jitter, now))
-            }
+            ScheduleKind::Cron(cron) => Box::new(Calendar::new(cron.clone(), jitter, now)),
         }
     }
 
     /// Returns an invalid option and what is wrong with it, if there is one.
-    pub(super) fn problem(&self) -> Option<(&'static str, &'static str)> {
+    pub(super) fn problem(&self, is_blocking: bool) -> Option<(&'static str, &'static str)> {
         let (interval, is_delay) = match &self.kind {
             ScheduleKind::FixedDelay(interval) => (Some(*interval), true),
             ScheduleKind::FixedRate(interval) => (Some(*interval), false),
@@ -268,6 +271,9 @@ impl Every {
         }
         if is_delay && self.overlap != Overlap::Skip {
             return Some(("overlap", "calls with a fixed delay never overlap: remove it, or use Every::fixed_rate"));
+        }
+        if is_blocking && self.overlap == Overlap::Allow {
+            return Some(("overlap", "blocking calls never overlap: use Overlap::Queue, or an async call"));
         }
         if !is_delay && interval.is_some_and(|interval| self.jitter >= interval) {
             return Some(("jitter", "it must be shorter than the interval of a fixed rate"));

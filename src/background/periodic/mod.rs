@@ -1,4 +1,5 @@
-//! [`periodic`](periodic()), a service that calls an async closure again and again, on a schedule given by [`Every`].
+//! [`periodic`](periodic()) and [`periodic_blocking`], services that call a closure again and again, on a schedule given
+//! by [`Every`].
 //!
 //! ```text
 //!   Every ──▶ Timetable ──▶ Schedule ──▶ PeriodicService ──▶ ActiveCalls ──▶ run_call ──▶ closure
@@ -20,6 +21,8 @@ mod timetable;
 mod calendar;
 #[cfg(feature = "cron")]
 mod cron;
+#[cfg(feature = "cron")]
+mod cron_fields;
 
 #[cfg(all(test, feature = "cron"))]
 mod cron_tests;
@@ -29,5 +32,5 @@ mod schedule_tests;
 #[cfg(feature = "cron")]
 pub use cron::CronError;
 pub use every::{Every, FirstCall, Overlap};
-pub use service::periodic;
+pub use service::{periodic, periodic_blocking};
 pub use tick_context::TickContext;

@@ -1,4 +1,5 @@
-//! [`periodic`], and the service it creates: the service waits, and carries out what [`Schedule`] decides.
+//! [`periodic`] and [`periodic_blocking`], and the service they create: it waits, and carries out what [`Schedule`]
+//! decides.
 
 use std::error::Error;
 use std::fmt;
@@ -9,12 +10,12 @@ use std::sync::Arc;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
-use super::calls::{ActiveCalls, run_call};
+use super::calls::{ActiveCalls, run_blocking_call, run_call};
 use super::clock::ClockReading;
 use super::every::Every;
 use super::schedule::{Schedule, ScheduleStep};
 use super::tick_context::TickContext;
-use super::ticker::Ticker;
+use super::ticker::{CallRecord, Ticker};
 use crate::background::context::RunContext;
 use crate::background::random;
 use crate::background::service::{BackgroundService, ServiceResult};
@@ -41,6 +42,9 @@ use crate::background::status::ExitKind;
 /// of a server makes its own calls. For work that must run once per cluster, take a distributed lock in the closure, or
 /// use a job queue. For a loop with its own timing, [`service_fn`](super::super::service_fn) and [`RunContext::sleep`]
 /// are enough.
+///
+/// A call must not block: use [`periodic_blocking`] for that. A call that only awaits a task of a pool is dropped at its
+/// [timeout](Every::tick_timeout), but the task continues, and the next call starts another one.
 ///
 /// # Cancel safety
 ///
@@ -76,7 +80,7 @@ use crate::background::status::ExitKind;
 /// let ticks = host.status().service("gc").and_then(|gc| gc.ticks()).ok_or("not periodic")?;
 /// assert_eq!((ticks.runs(), ticks.failures()), (1, 0));
 /// host.handle().trigger_now("gc")?;
-/// host.shutdown().await?;
+/// assert!(host.shutdown().await?.is_clean());
 /// # Ok(())
 /// # }
 /// ```
@@ -103,21 +107,82 @@ where
     F: Fn(TickContext) -> W + Send + Sync + 'static,
     W: Future<Output = ServiceResult> + Send + 'static,
 {
-    let ticker = Arc::new(Ticker::new(every));
-    let service = PeriodicService { name: name.into(), ticker: Arc::clone(&ticker), tick: Arc::new(tick) };
-    Service::new(service).with_ticker(ticker)
+    let tick = Arc::new(tick);
+    let call = move |cx, name, record| run_call(Arc::clone(&tick), cx, name, record);
+    service(name, Ticker::new(every, false), call)
 }
 
-struct PeriodicService<F> {
+/// Creates a service that calls a blocking closure again and again, on a thread that it may block.
+///
+/// It is like [`periodic`], except that a call is in progress until it returns, whatever its
+/// [timeout](Every::tick_timeout) is: a thread cannot be dropped. So there is at most one call at a time, and one that
+/// hangs occupies one thread. [`Overlap::Queue`](super::Overlap::Queue) applies, and
+/// [`Overlap::Allow`](super::Overlap::Allow) is rejected by the host's builder.
+///
+/// A call that exceeds its timeout is logged at that time, and has failed when it returns. A call that waits for
+/// something passes [`TickContext::remaining`] to it, and checks [`TickContext::is_stopping`] between its steps.
+///
+/// The calls run on the blocking threads of the runtime on which the service is [placed](Service::placement).
+///
+/// # Cancel safety
+///
+/// When the service has to stop, a call in progress has [`stop_timeout`](Service::stop_timeout) to return. After that
+/// the host leaves it behind: the report of the service [is not clean](super::super::ServiceReport::is_dropped). A
+/// generation that follows a restart makes no call before the last one has returned.
+///
+/// # Panics
+///
+/// A panic in the closure is caught and counts as a failed call.
+///
+/// # Examples
+///
+/// ```
+/// use onelane::background::{Every, ServiceHost, periodic_blocking};
+/// use std::time::Duration;
+///
+/// let every = Every::secs(60).tick_timeout(Duration::from_secs(10));
+/// let prune = periodic_blocking("prune", every, |cx| {
+///     for file in ["a", "b"] {
+///         if cx.is_stopping() {
+///             break;
+///         }
+///         // delete the file
+///         let _ = (file, cx.remaining());
+///     }
+///     Ok(())
+/// });
+/// let host = ServiceHost::builder().service(prune).build();
+/// assert!(host.is_ok());
+/// ```
+pub fn periodic_blocking<F>(name: &str, every: Every, tick: F) -> Service
+where
+    F: Fn(TickContext) -> ServiceResult + Send + Sync + 'static,
+{
+    let tick = Arc::new(tick);
+    let call = move |cx, name, record| run_blocking_call(Arc::clone(&tick), cx, name, record);
+    service(name, Ticker::new(every, true), call)
+}
+
+fn service<C, W>(name: &str, ticker: Ticker, call: C) -> Service
+where
+    C: Fn(TickContext, Arc<str>, CallRecord) -> W + Send + Sync + 'static,
+    W: Future<Output = ExitKind> + Send + 'static,
+{
+    let ticker = Arc::new(ticker);
+    Service::new(PeriodicService { name: name.into(), ticker: Arc::clone(&ticker), call }).with_ticker(ticker)
+}
+
+struct PeriodicService<C> {
     name: Arc<str>,
     ticker: Arc<Ticker>,
-    tick: Arc<F>,
+    /// Makes one call.
+    call: C,
 }
 
-impl<F, W> BackgroundService for PeriodicService<F>
+impl<C, W> BackgroundService for PeriodicService<C>
 where
-    F: Fn(TickContext) -> W + Send + Sync + 'static,
-    W: Future<Output = ServiceResult> + Send + 'static,
+    C: Fn(TickContext, Arc<str>, CallRecord) -> W + Send + Sync + 'static,
+    W: Future<Output = ExitKind> + Send + 'static,
 {
     fn name(&self) -> &str {
         &self.name
@@ -125,6 +190,11 @@ where
 
     async fn run(&self, cx: RunContext) -> ServiceResult {
         let ticker = &self.ticker;
+        tokio::select! {
+            biased;
+            () = cx.stopping() => return Ok(()),
+            () = ticker.idle() => {}
+        }
         let mut schedule = Schedule::new(&ticker.every, ticker.used_runs(), ClockReading::now(), random::fraction);
         let mut calls = ActiveCalls::new(ticker.every.overlap);
         let mut timer = pin!(sleep_until(Instant::now()));
@@ -139,7 +209,7 @@ where
             let wake_at = match step {
                 ScheduleStep::Call(call) => {
                     let (record, tick_cx) = ticker.start_call(&cx, call);
-                    calls.start(&cx, run_call(Arc::clone(&self.tick), tick_cx, Arc::clone(&self.name), record));
+                    calls.start(&cx, (self.call)(tick_cx, Arc::clone(&self.name), record));
                     continue;
                 }
                 ScheduleStep::Done => {

@@ -1,12 +1,15 @@
 //! [`TickContext`], the context of one call of a periodic service.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::clock::ClockReading;
 use super::schedule::DueCall;
 use crate::background::context::RunContext;
+use crate::background::control::DropSignal;
 use crate::background::status::{ExitKind, TickStatus};
 use crate::debug::impl_debug;
 
@@ -35,6 +38,8 @@ pub struct TickContext {
     cx: RunContext,
     due: SystemTime,
     delay: Duration,
+    /// When the call exceeds its timeout, if it has one.
+    limit: Option<Instant>,
     number: u64,
     is_triggered: bool,
     last_exit: Option<ExitKind>,
@@ -43,11 +48,18 @@ pub struct TickContext {
 
 impl TickContext {
     /// Creates the context of a call that begins now. `status` counts it already.
-    pub(super) fn new(cx: &RunContext, call: DueCall, now: ClockReading, status: &TickStatus) -> Self {
+    pub(super) fn new(
+        cx: &RunContext,
+        call: DueCall,
+        now: ClockReading,
+        status: &TickStatus,
+        timeout: Option<Duration>,
+    ) -> Self {
         Self {
             cx: cx.clone(),
             due: call.due.to_wall(now).unwrap_or(now.wall),
             delay: call.due.lateness(now),
+            limit: timeout.and_then(|timeout| now.instant.checked_add(timeout)),
             number: status.runs,
             is_triggered: call.is_triggered,
             last_exit: status.last_exit.clone(),
@@ -87,6 +99,13 @@ impl TickContext {
         self.delay
     }
 
+    /// Returns how much time is left until this call exceeds its [`tick_timeout`](super::Every::tick_timeout): zero once
+    /// it has. `None` without a timeout. A blocking call passes it to what it waits for.
+    #[must_use]
+    pub fn remaining(&self) -> Option<Duration> {
+        self.limit.map(|limit| limit.saturating_duration_since(Instant::now()))
+    }
+
     /// Returns `true` if only [`trigger_now`](crate::background::HostHandle::trigger_now) requested this call. A call
     /// that was due as well is a scheduled call.
     #[must_use]
@@ -105,6 +124,11 @@ impl TickContext {
     #[must_use]
     pub fn last_failure(&self) -> Option<&ExitKind> {
         self.last_failure.as_ref()
+    }
+
+    /// Returns what a thread holds while it runs this call.
+    pub(super) fn drop_signal(&self) -> Option<Arc<DropSignal>> {
+        self.cx.drop_signal()
     }
 
     /// Returns `true` if the service has to stop. The call then has

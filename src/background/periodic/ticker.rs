@@ -1,5 +1,6 @@
 //! [`Ticker`], the state that a periodic service shares with its host.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,8 +19,11 @@ use crate::sync::lock;
 /// The status of a periodic service's calls, and a trigger for one more.
 pub(crate) struct Ticker {
     pub(super) every: Every,
+    is_blocking: bool,
     state: Mutex<TickerState>,
     triggered: Notify,
+    /// Notified when no call is in progress.
+    idle: Notify,
 }
 
 #[derive(Default)]
@@ -34,8 +38,8 @@ struct TickerState {
 }
 
 impl Ticker {
-    pub(super) fn new(every: Every) -> Self {
-        Self { every, state: Mutex::default(), triggered: Notify::new() }
+    pub(super) fn new(every: Every, is_blocking: bool) -> Self {
+        Self { every, is_blocking, state: Mutex::default(), triggered: Notify::new(), idle: Notify::new() }
     }
 
     /// Returns the time of the first trigger since the last call of this method, if there was one.
@@ -46,6 +50,18 @@ impl Ticker {
     /// Waits for a trigger. May return spuriously, for a trigger that was already taken.
     pub(super) async fn triggered(&self) {
         self.triggered.notified().await;
+    }
+
+    /// Waits until no call is in progress. A blocking call may outlive its generation.
+    pub(super) async fn idle(&self) {
+        loop {
+            // Registered before the check, so that no notification is missed in between.
+            let idle = pin!(self.idle.notified());
+            if lock(&self.state).status.running == 0 {
+                return;
+            }
+            idle.await;
+        }
     }
 
     /// Returns how many of `max_runs` are used up.
@@ -73,7 +89,7 @@ impl Ticker {
         state.status.runs += 1;
         state.status.running += 1;
         state.status.last_started = Some(now.wall);
-        let context = TickContext::new(cx, call, now, &state.status);
+        let context = TickContext::new(cx, call, now, &state.status, self.every.tick_timeout);
         drop(state);
         (CallRecord { ticker: Arc::clone(self), since: now.instant, exit: ExitKind::Aborted }, context)
     }
@@ -81,7 +97,7 @@ impl Ticker {
 
 impl TickSource for Ticker {
     fn problem(&self) -> Option<(&'static str, &'static str)> {
-        self.every.problem()
+        self.every.problem(self.is_blocking)
     }
 
     fn status(&self) -> TickStatus {
@@ -112,6 +128,11 @@ impl CallRecord {
         self.ticker.every.tick_timeout
     }
 
+    /// Returns the timeout if the call has exceeded it.
+    pub(super) fn exceeded(&self) -> Option<Duration> {
+        self.timeout().filter(|limit| self.since.elapsed() > *limit)
+    }
+
     pub(super) fn finish(mut self, exit: ExitKind) {
         self.exit = exit;
     }
@@ -134,8 +155,12 @@ impl Drop for CallRecord {
         } else {
             status.consecutive_failures = 0;
         }
+        let is_idle = status.running == 0;
         // The replaced errors are user code: they are dropped after the lock is released.
         drop(state);
+        if is_idle {
+            self.ticker.idle.notify_waiters();
+        }
         drop((replaced_exit, replaced_failure));
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use std::{fmt, iter};
 
 use crate::panic::Panic;
+use crate::rounded::rounded;
 
 /// An error of a service, shared by its status, events and report.
 pub type SharedError = Arc<dyn Error + Send + Sync>;
@@ -39,6 +40,9 @@ pub enum ExitKind {
     TimedOut(TimeLimit),
     /// The work did not stop in time and was dropped at an await point, or its runtime has shut down.
     Aborted,
+    /// The work was dropped before its [`stop_timeout`](super::super::Service::stop_timeout) was over: the host had only
+    /// this long for it, since other services had taken the time or the stop was forced.
+    CutShort(Duration),
     /// The work did not stop in time and blocks its thread, so it cannot be dropped. It may still be running.
     Leaked,
 }
@@ -70,8 +74,8 @@ pub enum CleanUp {
     /// `stop` took longer than [`cleanup_timeout`](super::super::Service::cleanup_timeout), or ran past the host's
     /// deadline.
     TimedOut,
-    /// The host did not wait for `stop`, because the shutdown was forced and the service blocks its thread. The thread
-    /// calls `stop` if `run` ever returns.
+    /// The host did not call `stop`: the shutdown was forced and the service blocks its thread, or no time was left. The
+    /// thread calls `stop` if `run` ever returns.
     Skipped,
 }
 
@@ -123,6 +127,7 @@ impl ExitKind {
             Self::Panicked(_) => "panicked",
             Self::TimedOut(_) => "timed_out",
             Self::Aborted => "aborted",
+            Self::CutShort(_) => "cut_short",
             Self::Leaked => "leaked",
         }
     }
@@ -145,6 +150,8 @@ impl fmt::Display for ExitKind {
             Self::Panicked(panic) => write!(f, "panicked: {panic}"),
             Self::TimedOut(limit) => limit.fmt(f),
             Self::Aborted => f.write_str("aborted: it did not stop in time, or its runtime has shut down"),
+            Self::CutShort(had) if had.is_zero() => f.write_str("cut short: the host had no time left for it to stop"),
+            Self::CutShort(had) => write!(f, "cut short: the host had only {:?} left for it to stop", rounded(*had)),
             Self::Leaked => f.write_str("leaked: it blocks its thread and cannot be dropped"),
         }
     }
@@ -168,7 +175,7 @@ impl fmt::Display for CleanUp {
             Self::Failed(error) => write!(f, "failed: {}", ErrorChain(&**error)),
             Self::Panicked(panic) => write!(f, "panicked: {panic}"),
             Self::TimedOut => f.write_str("timed out"),
-            Self::Skipped => f.write_str("skipped: the shutdown was forced"),
+            Self::Skipped => f.write_str("skipped: the host had no time left for it"),
         }
     }
 }

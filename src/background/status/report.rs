@@ -12,6 +12,7 @@ use super::exit::{CleanUp, Exit};
 /// Returning it from `main` makes the process exit with [`exit_code`](Self::exit_code).
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[must_use = "a stop that failed is a report too: return it from `main`, or check `is_clean` or `exit_code`"]
 pub struct ShutdownReport {
     pub(crate) trigger: Trigger,
     pub(crate) forced_by: Option<Trigger>,
@@ -39,6 +40,7 @@ pub struct ServiceReport {
     pub(crate) is_critical: bool,
     pub(crate) exit: Option<Arc<Exit>>,
     pub(crate) clean_up: CleanUp,
+    pub(crate) is_dropped: bool,
     #[cfg_attr(feature = "serde", serde(serialize_with = "optional_seconds"))]
     pub(crate) took: Option<Duration>,
     pub(crate) generations: u64,
@@ -201,10 +203,18 @@ impl ServiceReport {
         self.generations
     }
 
-    /// Returns `true` if the last generation did not fail, and everything that it acquired was released.
+    /// Returns `true` if the service was dropped before the host ended. Its destructor ran to its end, and it holds no
+    /// file, port or lock any more.
+    #[must_use]
+    pub fn is_dropped(&self) -> bool {
+        self.is_dropped
+    }
+
+    /// Returns `true` if the last generation did not fail, everything that it acquired was released, and the service
+    /// [was dropped](Self::is_dropped).
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.exit.as_ref().is_none_or(|exit| !exit.is_failure()) && self.clean_up.is_clean()
+        self.exit.as_ref().is_none_or(|exit| !exit.is_failure()) && self.clean_up.is_clean() && self.is_dropped
     }
 }
 

@@ -11,6 +11,7 @@ use super::heartbeat::Heartbeat;
 use super::tick_source::TickSource;
 use super::tick_status::TickStatus;
 use crate::background::placement::Placement;
+use crate::rounded::rounded;
 
 /// The state of one service, with its restarts and failures so far.
 #[derive(Clone, Debug)]
@@ -203,7 +204,9 @@ impl fmt::Display for ServiceState {
                 reason.iter().try_for_each(|reason| write!(f, ": {reason}"))
             }
             Self::Stopping => f.write_str("stopping"),
-            Self::BackingOff { failures, delay } => write!(f, "backing off for {delay:?} after {failures} failures"),
+            Self::BackingOff { failures, delay } => {
+                write!(f, "backing off for {:?} after {failures} failures", rounded(*delay))
+            }
             Self::Stopped => f.write_str("stopped"),
             Self::Completed => f.write_str("completed"),
             Self::Failed => f.write_str("failed"),

@@ -1,17 +1,12 @@
 //! [`Supervisor`]: the commands of the host and its handles.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 
-use super::service_slot::{SlotState, StopReason};
+use super::service_slot::SlotState;
 use super::state::Supervisor;
 use super::timer_queue::after;
 use crate::background::status::{HostPhase, Trigger};
 use crate::background::trace;
-
-/// The maximum duration of a forced stop.
-const FORCED_STOP: Duration = Duration::from_millis(50);
 
 impl Supervisor {
     /// Starts the services that depend on no other.
@@ -65,7 +60,7 @@ impl Supervisor {
         match self.phase {
             HostPhase::Draining => self.stop_services(now),
             HostPhase::Stopping => self.finish(now),
-            _ => {}
+            HostPhase::Built | HostPhase::Starting | HostPhase::Running | HostPhase::Stopped => {}
         }
     }
 
@@ -75,9 +70,9 @@ impl Supervisor {
         let Some(stop) = self.stop.as_mut().filter(|stop| stop.forced_by.is_none()) else { return };
         trace::host_is_forced(&trigger);
         stop.forced_by = Some(trigger);
-        stop.abort_at = stop.abort_at.min(now);
-        stop.deadline = stop.deadline.min(now + FORCED_STOP);
-        let deadline = stop.deadline;
+        stop.schedule.force(now);
+        stop.is_hurried = true;
+        let (clean_up_by, deadline) = (stop.schedule.clean_up_by, stop.schedule.deadline);
         let is_draining_server = !stop.is_draining_work;
         if self.phase == HostPhase::Draining {
             if is_draining_server {
@@ -90,14 +85,11 @@ impl Supervisor {
         }
         self.set_host_timer(Some(deadline));
         for id in self.ids() {
-            if self.slot(id).can_stop() {
-                self.request_stop(now, id, StopReason::HostStops);
-            }
+            self.stop_if_unneeded(now, id);
             match self.slot(id).state {
                 SlotState::Stopping => self.abort(now, id),
-                SlotState::CleaningUp | SlotState::Aborting | SlotState::AbortingCleanUp => {
-                    self.set_timer(id, Some(deadline));
-                }
+                SlotState::CleaningUp => self.set_timer(id, Some(clean_up_by)),
+                SlotState::Aborting | SlotState::AbortingCleanUp => self.set_timer(id, Some(deadline)),
                 _ => {}
             }
         }

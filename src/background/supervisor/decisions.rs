@@ -20,6 +20,8 @@ pub(super) enum Action {
     Abort(u32, GenerationPhase),
     /// Call `stop` on another thread.
     CleanUpElsewhere(u32, ExitKind),
+    /// Drop the service.
+    Release(u32),
     /// Send an event to the subscribers.
     Emit(HostEvent),
     /// Report that all first starts succeeded.

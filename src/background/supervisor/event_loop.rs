@@ -8,9 +8,11 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{broadcast, oneshot};
 use tokio::time::{Instant, sleep_until};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::executor::Executor;
 use super::lag_probe::LagProbe;
+use super::releaser::Releaser;
 use super::state::Supervisor;
 use super::work_drain::WorkDrain;
 use crate::background::control::{HostShared, SupervisorMessage};
@@ -50,20 +52,29 @@ pub(crate) struct StartRequest {
 
 impl SupervisorTask {
     /// Runs the host from its start to its end. `server` is the server's runtime if the supervisor has a thread of its
-    /// own.
-    pub(crate) async fn run(self, request: StartRequest, signals: Signals, server: Option<Handle>) {
+    /// own. `probes` serves the probes until the host has ended, if they have a port of their own.
+    pub(crate) async fn run(
+        self,
+        request: StartRequest,
+        signals: Signals,
+        server: Option<Handle>,
+        probes: Option<AbortOnDropHandle<()>>,
+    ) {
         let Self { supervisor, runners, shared, events, work, mut inbox, exit_within } = self;
         // Before anything that may panic, such as a runtime without timers: dropping the executor ends the host.
         let mut executor = Executor {
             supervisor,
             generations: vec![None; runners.len()],
-            runners,
+            runners: runners.into_iter().map(Some).collect(),
+            releaser: Releaser::new(),
             shared,
             events,
             work,
             settle: if server.is_some() { SETTLE } else { Duration::ZERO },
             request: Some(request),
-            exit_code: None,
+            outcome: None,
+            start_error: None,
+            has_ended: false,
             was_signalled: false,
         };
         let mut signals = SignalStream::listen(signals);
@@ -71,11 +82,12 @@ impl SupervisorTask {
         let mut timer = pin!(sleep_until(Instant::now()));
         let mut batch = Vec::new();
         executor.start();
-        let exit_code = loop {
-            if let Some(exit_code) = executor.exit_code {
-                break exit_code;
+        let outcome = loop {
+            if let Some(outcome) = executor.outcome.take() {
+                break outcome;
             }
-            let deadlines = [executor.supervisor.timers.next(), probe.as_ref().map(|probe| probe.next)];
+            let probe_at = probe.as_ref().map(|probe| probe.next);
+            let deadlines = [executor.supervisor.timers.next(), probe_at, executor.releaser.check_at];
             let next = deadlines.into_iter().flatten().min();
             if let Some(next) = next.filter(|next| *next != timer.deadline()) {
                 timer.as_mut().reset(next);
@@ -89,10 +101,17 @@ impl SupervisorTask {
             }
             let now = executor.on_messages(batch.drain(..));
             executor.check_work();
+            executor.check_releases(now);
             if let Some(lag) = probe.as_mut().and_then(|probe| probe.measure(now)) {
                 executor.warn_of_lag(lag);
             }
         };
+        if let Some(probes) = probes {
+            probes.abort();
+            // The port is free once the task is gone.
+            let _ = probes.await;
+        }
+        let exit_code = executor.report_end(outcome);
         executor.tear_down(inbox);
         // On the server's runtime, the supervisor's task keeps nothing alive, and cannot act once the runtime is stuck.
         if probe.is_some() {

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::decisions::{Action, Decisions, FailedService};
 use super::event_loop::StartRequest;
+use super::releaser::Releaser;
 use super::state::Supervisor;
 use super::work_drain::WorkDrain;
 use crate::background::control::{GenerationEvent, GenerationHandle, HostOutcome, HostShared, SupervisorMessage};
@@ -24,7 +25,9 @@ use crate::panic::{catch, discard};
 /// A supervisor with the resources that it acts on.
 pub(super) struct Executor {
     pub(super) supervisor: Supervisor,
-    pub(super) runners: Vec<Arc<dyn ServiceRunner>>,
+    /// The services. Each is taken when it is released.
+    pub(super) runners: Vec<Option<Arc<dyn ServiceRunner>>>,
+    pub(super) releaser: Releaser,
     /// The current or last generation of each service.
     pub(super) generations: Vec<Option<Arc<GenerationHandle>>>,
     pub(super) shared: Arc<HostShared>,
@@ -34,8 +37,11 @@ pub(super) struct Executor {
     pub(super) settle: Duration,
     /// Taken when the request is answered.
     pub(super) request: Option<StartRequest>,
-    /// The exit code for the process, once the host has ended.
-    pub(super) exit_code: Option<u8>,
+    /// How the host has ended. It is shared once the host has released everything.
+    pub(super) outcome: Option<HostOutcome>,
+    /// Why the host did not start, if it did not.
+    pub(super) start_error: Option<HostError>,
+    pub(super) has_ended: bool,
     pub(super) was_signalled: bool,
 }
 
@@ -87,6 +93,7 @@ impl Executor {
             SupervisorMessage::Shutdown(trigger) => self.supervisor.shutdown(now, trigger),
             SupervisorMessage::ForceShutdown(trigger) => self.supervisor.force_shutdown(now, trigger),
             SupervisorMessage::ServerEnded => self.supervisor.server_ended(now),
+            SupervisorMessage::ServiceDropped(id) => self.supervisor.service_dropped(now, id),
         }
     }
 
@@ -101,6 +108,10 @@ impl Executor {
             self.supervisor.drained(now);
             self.execute();
         }
+    }
+
+    pub(super) fn check_releases(&mut self, now: Instant) {
+        self.releaser.check(now, self.shared.server());
     }
 
     fn generation(&self, id: u32) -> Option<&Arc<GenerationHandle>> {
@@ -140,6 +151,7 @@ impl Executor {
             Action::RequestStop(id) => self.generation(id).into_iter().for_each(|handle| handle.request_stop()),
             Action::Abort(id, phase) => self.generation(id).into_iter().for_each(|handle| handle.abort(phase)),
             Action::CleanUpElsewhere(id, exit) => self.clean_up_elsewhere(id, exit),
+            Action::Release(id) => self.release(id),
             Action::Emit(event) => self.emit(event),
             Action::ReportStarted => self.reply(Ok(())),
             Action::DrainServer => {
@@ -170,9 +182,10 @@ impl Executor {
     fn begin_generation(&mut self, id: u32) {
         let slot = self.supervisor.slot(id);
         let (placement, is_ready) = (slot.options.placement, !slot.options.manual_ready);
-        let handle = Arc::new(GenerationHandle::new(id, slot.status(), is_ready, Arc::clone(&self.shared)));
+        let handle = GenerationHandle::new(id, slot.status(), is_ready, Arc::clone(&self.shared));
+        let handle = Arc::new(handle.with_stack_size(slot.options.stack_size));
         discard(self.generations[id as usize].replace(Arc::clone(&handle)));
-        let runner = Arc::clone(&self.runners[id as usize]);
+        let runner = self.runner(id);
         // On a runtime that has shut down, the task is dropped immediately, together with values of the service.
         if let Ok(Err(error)) = catch(|| runner.begin(placement, Arc::clone(&handle))) {
             handle.send(GenerationEvent::StartFailed(ExitKind::Failed(Arc::new(error))));
@@ -181,9 +194,19 @@ impl Executor {
 
     fn clean_up_elsewhere(&self, id: u32, exit: ExitKind) {
         let Some(handle) = self.generation(id).filter(|handle| !handle.is_clean_up_claimed()) else { return };
-        let runner = Arc::clone(&self.runners[id as usize]);
+        let runner = self.runner(id);
         if let Err(error) = runner.clean_up_elsewhere(Arc::clone(handle), exit) {
             handle.send(GenerationEvent::CleanedUp(CleanUp::Failed(Arc::new(error))));
+        }
+    }
+
+    fn runner(&self, id: u32) -> Arc<dyn ServiceRunner> {
+        Arc::clone(self.runners[id as usize].as_ref().expect("a service is released after its last generation"))
+    }
+
+    fn release(&mut self, id: u32) {
+        if let Some(runner) = self.runners[id as usize].take() {
+            self.releaser.release(Instant::now(), runner, self.shared.server());
         }
     }
 
@@ -204,21 +227,31 @@ impl Executor {
         let error = HostError::from_report(&report, failed.map(|failed| status(failed.id)), dependency);
         if self.request.is_some() {
             let stopped = || HostError::StoppedWhileStarting { report: Box::new(report.clone()) };
-            self.reply(Err(error.clone().unwrap_or_else(stopped)));
+            self.start_error = Some(error.clone().unwrap_or_else(stopped));
         }
-        self.exit_code = Some(error.as_ref().map_or_else(|| report.exit_code(), HostError::exit_code));
-        self.shared.set_outcome(HostOutcome { report, error });
+        self.outcome = Some(HostOutcome { report, error });
     }
 
-    /// Drops the services and what they left, value by value: two destructors that panic at the same time would abort
-    /// the process.
+    /// Reports the end of the host, and returns the exit code for the process.
+    pub(super) fn report_end(&mut self, outcome: HostOutcome) -> u8 {
+        let HostOutcome { report, error } = &outcome;
+        let exit_code = error.as_ref().map_or_else(|| report.exit_code(), HostError::exit_code);
+        if let Some(error) = self.start_error.take() {
+            self.reply(Err(error));
+        }
+        self.shared.set_outcome(outcome);
+        self.has_ended = true;
+        exit_code
+    }
+
+    /// Drops what the services have left, value by value: two destructors that panic at the same time would abort the
+    /// process.
     pub(super) fn tear_down(mut self, mut inbox: UnboundedReceiver<SupervisorMessage>) {
         while let Ok(message) = inbox.try_recv() {
             discard(message);
         }
         self.supervisor.discard_values();
         self.work.discard_values();
-        self.runners.drain(..).for_each(discard);
         self.generations.drain(..).for_each(discard);
         discard(self);
         discard(inbox);
@@ -238,7 +271,7 @@ impl Executor {
 /// do. Services on threads of their own are asked to stop, since nothing else would ever ask them.
 impl Drop for Executor {
     fn drop(&mut self) {
-        if self.exit_code.is_none() {
+        if !self.has_ended {
             self.shared.update_status(|status| {
                 status.phase = HostPhase::Stopping;
                 status.since = SystemTime::now();

@@ -45,7 +45,7 @@ impl Supervisor {
                     self.set_health(now, id, health);
                 }
             }
-            GenerationEvent::Lost => self.on_lost(now, id),
+            GenerationEvent::Lost { in_stop } => self.on_lost(now, id, in_stop),
         }
         self.check_started();
     }
@@ -119,10 +119,15 @@ impl Supervisor {
     }
 
     /// Handles the loss of a generation: its runtime is gone.
-    fn on_lost(&mut self, now: Instant, id: u32) {
+    fn on_lost(&mut self, now: Instant, id: u32, in_stop: bool) {
         let slot = self.slot_mut(id);
         // Another generation would be lost in the same way.
         slot.current.is_last = true;
+        if let (false, Some((exit, _))) = (in_stop, &slot.current.exit) {
+            // The generation was lost between its `run` and its `stop`.
+            let exit = exit.clone();
+            return self.clean_up_elsewhere(now, id, exit);
+        }
         if matches!(slot.state, SlotState::CleaningUp | SlotState::AbortingCleanUp) {
             // The exit that was recorded earlier is kept.
             slot.clean_up = CleanUp::Failed(BoxError::from("the runtime of the service is gone").into());
@@ -147,7 +152,7 @@ impl Supervisor {
         slot.state = SlotState::CleaningUp;
         let limit = after(now, slot.options.cleanup_timeout);
         self.set_state(id, ServiceState::Stopping);
-        self.set_timer(id, Some(self.clip_to_deadline(limit)));
+        self.set_timer(id, Some(self.clip_to_clean_up(limit)));
     }
 
     /// Records how the work of a generation ended: the cause, not its consequence.
@@ -169,6 +174,7 @@ impl Supervisor {
             (None, Err(ExitKind::Aborted)) if !slot.current.has_started && reason == Some(StopReason::HostStops) => {
                 ExitKind::Stopped
             }
+            (None, Err(ExitKind::Aborted)) => slot.current.cut_short.map_or(ExitKind::Aborted, ExitKind::CutShort),
             (None, Err(kind)) => kind,
             (None, Ok(())) if reason.is_some() => ExitKind::Stopped,
             (None, Ok(())) => ExitKind::Completed,

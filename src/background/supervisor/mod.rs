@@ -27,14 +27,17 @@
 //! # Invariants
 //!
 //! 1. A service starts once all services that it depends on have been ready, and is asked to stop once all of its
-//!    dependents have ended, so that none of them can need it. If time is short or the stop is forced, all services are
-//!    asked at the same time.
+//!    dependents have ended, so that none of them can need it. In the last part of a stop, and if the stop is forced,
+//!    all services are asked at the same time.
 //! 2. Each generation reaches [`Supervisor::on_generation_ended`] exactly once. Events of other generations are
 //!    ignored.
-//! 3. Whatever waits has a timer: start, stop, abort, clean-up, backoff, and the host's start, drain and deadline. A
-//!    held service waits for another service, which has a timer.
-//! 4. After the deadline of a stop, the host waits for nothing.
-//! 5. Errors belong to the services. Code that may drop the last reference to one [discards](crate::panic::discard) it,
+//! 3. Whatever waits has a timer: start, stop, abort, clean-up, backoff, and the host's start, drain, destructors and
+//!    deadline. A held service waits for another service, which has a timer.
+//! 4. No phase of a stop takes the time of a later one: each ends when its share in the `stop_schedule` is over.
+//! 5. While the services stop, each is dropped once it and all of its dependents have ended. The host ends when all
+//!    services have been dropped, except those that still occupy a thread.
+//! 6. After the deadline of a stop, the host waits for nothing.
+//! 7. Errors belong to the services. Code that may drop the last reference to one [discards](crate::panic::discard) it,
 //!    and code that shows one runs inside [`catch`](crate::panic::catch), so that a panic in it does not end the
 //!    supervisor.
 
@@ -46,10 +49,12 @@ mod generation_events;
 mod lag_probe;
 #[cfg(test)]
 mod property_tests;
+mod releaser;
 mod restarts;
 mod service_slot;
 mod shutdown;
 mod state;
+mod stop_schedule;
 mod timeouts;
 mod timer_queue;
 mod work_drain;

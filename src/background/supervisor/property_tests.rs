@@ -11,7 +11,7 @@ use proptest::sample::subsequence;
 use tokio::time::Instant;
 
 use super::decisions::Action;
-use super::service_slot::{Dependencies, ServiceSlot, SlotState, StopReason};
+use super::service_slot::{Dependencies, ServiceSlot, ServiceValue, SlotState, StopReason};
 use super::state::{HostTimeouts, Supervisor};
 use crate::background::control::{GenerationEvent, GenerationPhase, PhaseResult, ServiceHealth};
 use crate::background::placement::Placement;
@@ -40,6 +40,8 @@ struct ServiceScript {
     restarts: u32,
     timeouts: [u64; 3],
     generations: Vec<GenerationScript>,
+    /// How long its destructor takes.
+    destructor: Option<u64>,
 }
 
 /// What a service does in one generation. A time of `None` means never.
@@ -113,10 +115,11 @@ prop_compose! {
         restarts in 0..6_u32,
         timeouts in [1..60_u64, 0..60_u64, 0..60_u64],
         generations in prop::collection::vec(generation_script(), 1..4),
+        destructor in prop_oneof![3 => Just(Some(0)), 1 => delay(80)],
     ) -> ServiceScript {
         ServiceScript {
             after, restart_with, placement, restart, is_critical, manual_ready, heartbeat, backoff, restarts, timeouts,
-            generations,
+            generations, destructor,
         }
     }
 }
@@ -154,6 +157,7 @@ enum SimulatedEvent {
     ServerEnds,
     WorkEnds,
     PoolsEnd,
+    ServiceDropped(usize),
     HostDropped,
 }
 
@@ -191,6 +195,8 @@ struct Simulation<'a> {
     generations: HashMap<GenerationKey, SimulatedGeneration>,
     exits: HashSet<GenerationKey>,
     ever_ready: Vec<bool>,
+    released: Vec<bool>,
+    dropped: Vec<bool>,
     report: Option<ShutdownReport>,
     stop_began: Option<Instant>,
     forced: Option<Instant>,
@@ -268,6 +274,8 @@ impl<'a> Simulation<'a> {
             generations: HashMap::new(),
             exits: HashSet::new(),
             ever_ready: vec![false; script.scripts.len()],
+            released: vec![false; script.scripts.len()],
+            dropped: vec![false; script.scripts.len()],
             report: None,
             stop_began: None,
             forced: None,
@@ -380,6 +388,10 @@ impl<'a> Simulation<'a> {
             SimulatedEvent::ServerEnds => self.supervisor.server_ended(self.now),
             SimulatedEvent::WorkEnds => self.work_has_ended = true,
             SimulatedEvent::PoolsEnd => self.pools_have_ended = true,
+            SimulatedEvent::ServiceDropped(id) => {
+                self.dropped[id] |= self.report.is_none();
+                self.supervisor.service_dropped(self.now, id as u32);
+            }
             SimulatedEvent::HostDropped => self.supervisor.shutdown(self.now, Trigger::Dropped),
         }
     }
@@ -389,6 +401,7 @@ impl<'a> Simulation<'a> {
     }
 
     fn begin(&mut self, id: usize) {
+        assert!(!self.released[id], "s{id} begins after it was released");
         let key = (id, self.supervisor.status(id as u32).generation);
         for dependency in self.supervisor.slot(id as u32).dependencies.after.iter() {
             assert!(self.ever_ready[*dependency as usize], "s{id} begins before s{dependency} was ready");
@@ -479,7 +492,7 @@ impl<'a> Simulation<'a> {
         let slot = self.supervisor.slot(id as u32);
         if slot.current.stop_reason() == Some(StopReason::HostStops)
             && self.forced.is_none()
-            && self.now < self.deadline()
+            && self.now < self.hurry_at()
         {
             for dependent in slot.dependencies.dependents.iter() {
                 let state = self.supervisor.slot(*dependent).state;
@@ -522,8 +535,35 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    fn deadline(&self) -> Instant {
-        self.supervisor.stop.as_ref().map_or(self.now + MS, |stop| stop.deadline)
+    /// Drops a service that the host has released. A generation that blocks its thread keeps it.
+    fn on_release(&mut self, id: usize) {
+        let slot = self.supervisor.slot(id as u32);
+        let is_hurried = self.supervisor.stop.as_ref().is_some_and(|stop| stop.is_hurried);
+        let is_needed = slot.live_dependents > 0 && !is_hurried;
+        assert!(slot.state == SlotState::Ended && !is_needed, "s{id} is released too early");
+        assert!(!mem::replace(&mut self.released[id], true), "s{id} is released twice");
+        let keeps = |((other, _), simulated): (&GenerationKey, &SimulatedGeneration)| {
+            *other == id && simulated.phase != SimulatedPhase::Gone
+        };
+        if !self.generations.iter().any(keeps) {
+            self.schedule(self.script.scripts[id].destructor, SimulatedEvent::ServiceDropped(id));
+        }
+    }
+
+    /// Checks that a service which the host stops had its share of the time.
+    fn check_share(&self, id: u32) {
+        let (slot, stop) = (self.supervisor.slot(id), self.supervisor.stop.as_ref());
+        let Some((stop, (requested, StopReason::HostStops))) = stop.zip(slot.current.stop_requested) else { return };
+        let schedule = &stop.schedule;
+        if self.forced.is_none() && self.now < schedule.deadline {
+            let least = slot.options.stop_timeout.min((schedule.deadline - schedule.hurry_at) / 4);
+            let had = self.now.duration_since(requested);
+            assert!(had >= least, "s{id} had {had:?} of {least:?} to stop");
+        }
+    }
+
+    fn hurry_at(&self) -> Instant {
+        self.supervisor.stop.as_ref().map_or(self.now + MS, |stop| stop.schedule.hurry_at)
     }
 
     /// Executes what was decided, and checks what holds at all times.
@@ -541,8 +581,17 @@ impl<'a> Simulation<'a> {
             match action {
                 Action::BeginGeneration(id) => self.begin(id as usize),
                 Action::RequestStop(id) if key(id).1 > 0 => self.on_stop_request(key(id)),
-                Action::Abort(id, phase) if key(id).1 > 0 => self.on_abort(key(id), phase),
-                Action::CleanUpElsewhere(id, _) => drop(self.stop(key(id))),
+                Action::Abort(id, phase) if key(id).1 > 0 => {
+                    if phase == GenerationPhase::Run {
+                        self.check_share(id);
+                    }
+                    self.on_abort(key(id), phase);
+                }
+                Action::Release(id) => self.on_release(id as usize),
+                Action::CleanUpElsewhere(id, _) => {
+                    assert!(!self.released[id as usize], "s{id} is cleaned up after it was released");
+                    self.stop(key(id));
+                }
                 Action::Finish(report, _) => {
                     assert!(self.report.is_none(), "the host ends twice");
                     self.report = Some(*report);
@@ -559,6 +608,11 @@ impl<'a> Simulation<'a> {
                 Action::DrainPools => {
                     assert!(!self.pools_were_asked, "the pools are drained twice");
                     assert_eq!(self.supervisor.live, 0, "the services need the pools");
+                    let stop = self.supervisor.stop.as_ref().expect("the host stops");
+                    assert!(
+                        self.supervisor.undropped == 0 || stop.has_given_up_on_drops,
+                        "the destructors of the services need the pools"
+                    );
                     self.pools_were_asked = true;
                     self.schedule(self.script.pools.flatten(), SimulatedEvent::PoolsEnd);
                 }
@@ -601,11 +655,15 @@ impl<'a> Simulation<'a> {
                 assert!(slot.dependencies.restarts_with.iter().any(is_missing), "s{id} is held without a reason");
             }
         }
+        let is_late = phase == HostPhase::Stopping && self.now > self.hurry_at();
+        assert!(!is_late || !supervisor.slots.iter().any(ServiceSlot::can_stop), "a service was not asked to stop");
+        let is_undropped = |slot: &&ServiceSlot| slot.value != ServiceValue::Dropped && !slot.is_left_behind;
+        assert_eq!(supervisor.undropped, supervisor.slots.iter().filter(is_undropped).count());
         let live = supervisor.slots.iter().filter(|slot| slot.state != SlotState::Ended).count();
         assert_eq!(supervisor.live, live);
         let undecided = supervisor.slots.iter().filter(|slot| !slot.is_decided).count();
         assert!(undecided > 0 || phase != HostPhase::Starting, "all services have started, but not the host");
-        let is_waiting = self.script.pools.is_some();
+        let is_waiting = self.script.pools.is_some() || supervisor.undropped > 0;
         assert!(live > 0 || phase != HostPhase::Stopping || is_waiting, "all services have ended, but not the host");
         if matches!(phase, HostPhase::Starting | HostPhase::Draining | HostPhase::Stopping) {
             assert!(supervisor.timers.get(supervisor.timers.host()).is_some(), "the host is {phase} without a timer");
@@ -625,6 +683,7 @@ impl<'a> Simulation<'a> {
         let report = self.report.take().expect("the host ends");
         assert_eq!(self.supervisor.phase, HostPhase::Stopped);
         assert!(self.pools_were_asked || self.script.pools.is_none(), "the pools were never closed");
+        assert!(self.released.iter().all(|is_released| *is_released), "a service was not released");
         assert!(self.supervisor.timers.next().is_none(), "a timer is left");
         assert!(self.supervisor.slots.iter().all(|slot| slot.state == SlotState::Ended));
         let limit = ms(self.script.limits[2]);
@@ -632,6 +691,15 @@ impl<'a> Simulation<'a> {
         if let (Some(forced), Some(began), true) = (self.forced, self.stop_began, report.forced_by.is_some()) {
             let ended = began + report.took;
             assert!(ended <= forced + 50 * MS, "the host ends {:?} after it was forced", ended - forced);
+        }
+        for (id, service) in report.services.iter().enumerate() {
+            assert_eq!(service.is_dropped, self.dropped[id], "s{id}");
+            let is_left_behind = self.supervisor.slots[id].is_left_behind;
+            let takes_long = self.script.scripts[id].destructor.is_none_or(|takes| takes > 0);
+            assert!(
+                service.is_dropped || is_left_behind || takes_long || report.took >= limit,
+                "the host did not wait until s{id} was dropped"
+            );
         }
         for ((id, generation), simulated) in &self.generations {
             let script = &self.script.scripts[*id];
@@ -700,6 +768,7 @@ fn service_whose_start_returns_while_it_is_aborted_is_aborted_in_its_run() {
         restarts: 0,
         timeouts: [50, 50, 50],
         generations: vec![],
+        destructor: Some(0),
     };
     let (scripts, limits) = (vec![script], [400, 100, 600]);
     let host = HostScript {

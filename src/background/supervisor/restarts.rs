@@ -78,7 +78,10 @@ impl Supervisor {
         let (restart, is_last) = (self.slot(id).options.restart, self.slot(id).current.is_last);
         match (&exit.kind, reason) {
             (_, Some(StopReason::DependencyGivenUp)) | (ExitKind::Leaked, _) => self.give_up(now, id),
-            (ExitKind::Completed, _) if restart != Restart::Always => self.complete(now, id),
+            (ExitKind::Completed, _) if restart != Restart::Always => {
+                trace::service_completed(self.name(id), &exit, self.slot(id).options.is_critical);
+                self.complete(now, id);
+            }
             _ if is_last => self.give_up(now, id),
             (_, Some(StopReason::DependencyRestarts)) => self.begin(now, id),
             (ExitKind::Completed, _) => self.retry(now, id),

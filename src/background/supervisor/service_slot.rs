@@ -30,6 +30,18 @@ pub(crate) struct ServiceSlot {
     /// The time from the last stop request to the end.
     pub(super) stop_duration: Option<Duration>,
     pub(super) current: CurrentGeneration,
+    pub(super) value: ServiceValue,
+    /// The service still occupies a thread, so the host cannot wait until it is dropped.
+    pub(super) is_left_behind: bool,
+}
+
+/// The service itself, which the host owns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ServiceValue {
+    Held,
+    /// The host has released it. It is dropped once its destructor has run, and its last generation has released it.
+    Released,
+    Dropped,
 }
 
 /// The edges of a service in the dependency graph, as indices of services.
@@ -87,6 +99,8 @@ pub(super) struct CurrentGeneration {
     /// How long the generation was ready before `ready_since`.
     pub(super) was_ready_for: Duration,
     pub(super) stop_requested: Option<(Instant, StopReason)>,
+    /// How long the generation had to stop, if it was aborted before its `stop_timeout` was over.
+    pub(super) cut_short: Option<Duration>,
     /// How the generation's work ended, and when.
     pub(super) exit: Option<(ExitKind, Instant)>,
     /// No other generation can follow: the thread of this one may still be working, or its runtime is gone.
@@ -113,6 +127,8 @@ impl ServiceSlot {
             clean_up: CleanUp::NotNeeded,
             stop_duration: None,
             current: CurrentGeneration::new(now),
+            value: ServiceValue::Held,
+            is_left_behind: false,
         }
     }
 
@@ -127,6 +143,12 @@ impl ServiceSlot {
 
     pub(super) fn has_generation(&self) -> bool {
         !matches!(self.state, SlotState::Waiting | SlotState::BackingOff | SlotState::Held | SlotState::Ended)
+    }
+
+    /// Notes that the generation is aborted, and how long it had if that is less than its `stop_timeout`.
+    pub(super) fn note_abort(&mut self, now: Instant) {
+        let had = self.current.stop_requested.map_or(Duration::ZERO, |(requested, _)| now.duration_since(requested));
+        self.current.cut_short = (had < self.options.stop_timeout).then_some(had);
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -149,6 +171,7 @@ impl CurrentGeneration {
             ready_since: None,
             was_ready_for: Duration::ZERO,
             stop_requested: None,
+            cut_short: None,
             exit: None,
             is_last: false,
         }

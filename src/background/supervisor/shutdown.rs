@@ -2,21 +2,19 @@
 
 use std::mem;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::decisions::{Action, FailedService};
-use super::service_slot::{SlotState, StopReason};
+use super::service_slot::{ServiceValue, SlotState, StopReason};
 use super::state::{HostStop, Supervisor};
+use super::stop_schedule::StopSchedule;
+use super::timeouts::GRACE;
 use super::timer_queue::after;
 use crate::background::control::GenerationPhase;
 use crate::background::placement::Placement;
 use crate::background::status::{CleanUp, ExitKind, HostPhase, ServiceReport, ServiceState, ShutdownReport, Trigger};
 use crate::background::trace;
-
-/// A stop reserves a fifth of its time for clean-up, but no more than this.
-const RESERVE: Duration = Duration::from_secs(2);
 
 impl Supervisor {
     /// Begins to stop the host, unless it is stopping already. A running server is drained first.
@@ -25,9 +23,10 @@ impl Supervisor {
             return;
         }
         trace::host_stops(&trigger);
-        let total = self.timeouts.shutdown;
-        let deadline = after(now, total);
-        let abort_at = deadline - (total / 5).min(RESERVE);
+        let remaining = self.slots.iter().filter(|slot| slot.state != SlotState::Ended);
+        let longest = remaining.map(|slot| slot.options.stop_timeout).max().unwrap_or_default();
+        let schedule = StopSchedule::new(now, &self.timeouts, longest);
+        let server_by = schedule.server_by;
         // Until the services have started, the server is not polled.
         self.has_server_ended |= !self.has_started;
         let drains = self.has_server && self.phase == HostPhase::Running && trigger != Trigger::ServerEnded;
@@ -35,18 +34,19 @@ impl Supervisor {
             trigger,
             forced_by: None,
             began: now,
-            abort_at,
-            deadline,
+            schedule,
+            is_hurried: false,
             server_cut_off: false,
             is_draining_work: false,
+            awaits_drops: false,
+            has_given_up_on_drops: false,
             is_draining_pools: false,
             failed,
         });
         self.decide(Action::DrainServer);
         if drains {
             self.enter_phase(HostPhase::Draining);
-            let limit = after(now, self.timeouts.drain).min(abort_at);
-            self.set_host_timer(Some(limit));
+            self.set_host_timer(Some(server_by));
         } else {
             self.drain_work(now);
         }
@@ -56,7 +56,7 @@ impl Supervisor {
     pub(super) fn drain_work(&mut self, now: Instant) {
         let Some(stop) = self.stop.as_mut().filter(|stop| !stop.is_draining_work) else { return };
         stop.is_draining_work = true;
-        let limit = after(now, self.timeouts.drain).min(stop.abort_at);
+        let limit = after(now, self.timeouts.drain).min(stop.schedule.services_at);
         let may_leave_work = self.server_settles && self.has_server && self.has_started;
         if !self.has_work && !may_leave_work {
             return self.stop_services(now);
@@ -79,16 +79,16 @@ impl Supervisor {
     pub(super) fn stop_services(&mut self, now: Instant) {
         self.enter_phase(HostPhase::Stopping);
         self.decide(Action::DropServer);
-        let deadline = self.stop.as_ref().map(|stop| stop.deadline);
-        self.set_host_timer(deadline);
+        self.set_host_timer(self.stop.as_ref().map(|stop| stop.schedule.hurry_at));
         for id in self.ids() {
             let timer = self.timers.get(id);
             match self.slot(id).state {
                 SlotState::Waiting | SlotState::BackingOff | SlotState::Held => {
                     self.end(now, id, ServiceState::Stopped);
                 }
-                SlotState::Stopping => self.set_timer(id, timer.map(|at| self.clip_to_abort(at))),
-                SlotState::CleaningUp | SlotState::Aborting | SlotState::AbortingCleanUp => {
+                SlotState::Stopping => self.set_timer(id, timer.map(|at| self.clip_to_abort(now, at))),
+                SlotState::CleaningUp => self.set_timer(id, timer.map(|at| self.clip_to_clean_up(at))),
+                SlotState::Aborting | SlotState::AbortingCleanUp => {
                     self.set_timer(id, timer.map(|at| self.clip_to_deadline(at)));
                 }
                 SlotState::Starting | SlotState::Running | SlotState::Ended => {}
@@ -100,11 +100,65 @@ impl Supervisor {
         self.check_stopped(now);
     }
 
-    /// Asks a service to stop if all of its dependents have ended.
-    fn stop_if_unneeded(&mut self, now: Instant, id: u32) {
-        if self.slot(id).live_dependents == 0 && self.slot(id).can_stop() {
-            self.request_stop(now, id, StopReason::HostStops);
+    /// Asks a service to stop, or drops it if it has ended, once all of its dependents have ended. If there is no time
+    /// left to wait for them, does so immediately.
+    pub(super) fn stop_if_unneeded(&mut self, now: Instant, id: u32) {
+        let is_hurried = self.stop.as_ref().is_some_and(|stop| stop.is_hurried);
+        let slot = self.slot(id);
+        if slot.live_dependents > 0 && !is_hurried {
+            return;
         }
+        if slot.can_stop() {
+            self.request_stop(now, id, StopReason::HostStops);
+        } else if slot.state == SlotState::Ended && slot.value == ServiceValue::Held {
+            self.slot_mut(id).value = ServiceValue::Released;
+            self.decide(Action::Release(id));
+        }
+    }
+
+    /// Asks all remaining services to stop, whatever depends on them: there is no time left to wait.
+    fn hurry(&mut self, now: Instant) {
+        let Some(stop) = &mut self.stop else { return };
+        stop.is_hurried = true;
+        let deadline = stop.schedule.deadline;
+        self.set_host_timer(Some(deadline));
+        let late = self.slots.iter().filter(|slot| slot.can_stop()).count();
+        if late > 0 {
+            trace::host_hurries(late);
+        }
+        for id in self.ids() {
+            self.stop_if_unneeded(now, id);
+        }
+    }
+
+    /// Handles the host's timer while the services stop.
+    pub(super) fn on_stop_timeout(&mut self, now: Instant) {
+        let live = self.live;
+        let Some(stop) = &mut self.stop else { return };
+        if live > 0 && !stop.is_hurried {
+            self.hurry(now);
+        } else if live == 0 && !stop.is_draining_pools && !mem::replace(&mut stop.has_given_up_on_drops, true) {
+            self.check_stopped(now);
+        } else {
+            self.abandon_all(now);
+        }
+    }
+
+    /// Records that a service has been dropped.
+    pub(super) fn service_dropped(&mut self, now: Instant, id: u32) {
+        let slot = self.slot_mut(id);
+        let was_awaited = slot.value != ServiceValue::Dropped && !slot.is_left_behind;
+        slot.value = ServiceValue::Dropped;
+        self.undropped -= usize::from(was_awaited);
+        self.check_stopped(now);
+    }
+
+    /// Stops waiting for a service that occupies a thread.
+    pub(super) fn leave_behind(&mut self, id: u32) {
+        let slot = self.slot_mut(id);
+        let was_awaited = slot.value != ServiceValue::Dropped && !slot.is_left_behind;
+        slot.is_left_behind = true;
+        self.undropped -= usize::from(was_awaited);
     }
 
     pub(super) fn request_stop(&mut self, now: Instant, id: u32, reason: StopReason) {
@@ -119,28 +173,35 @@ impl Supervisor {
         slot.state = SlotState::Stopping;
         let limit = after(now, slot.options.stop_timeout);
         self.set_state(id, ServiceState::Stopping);
-        self.set_timer(id, Some(self.clip_to_abort(limit)));
+        self.set_timer(id, Some(self.clip_to_abort(now, limit)));
     }
 
-    fn clip_to_abort(&self, at: Instant) -> Instant {
-        self.stop.as_ref().filter(|_| self.phase.is_stopping_services()).map_or(at, |stop| at.min(stop.abort_at))
+    fn clip_to_abort(&self, now: Instant, at: Instant) -> Instant {
+        let stop = self.stop.as_ref().filter(|_| self.phase.is_stopping_services());
+        stop.map_or(at, |stop| stop.schedule.abort_at(now, at.saturating_duration_since(now)))
     }
 
-    pub(super) fn clip_to_deadline(&self, at: Instant) -> Instant {
-        self.stop.as_ref().map_or(at, |stop| at.min(stop.deadline))
+    pub(super) fn clip_to_clean_up(&self, at: Instant) -> Instant {
+        self.stop.as_ref().map_or(at, |stop| at.min(stop.schedule.clean_up_by))
+    }
+
+    fn clip_to_deadline(&self, at: Instant) -> Instant {
+        self.stop.as_ref().map_or(at, |stop| at.min(stop.schedule.deadline))
     }
 
     /// Leaves behind all services that have not ended by the deadline.
-    pub(super) fn abandon_all(&mut self, now: Instant) {
+    fn abandon_all(&mut self, now: Instant) {
         for id in self.ids() {
             let slot = self.slot_mut(id);
             // A service that is aborted in its `run` still reaches its `stop` on its own, whenever that is.
-            let phase = match slot.state {
+            let (phase, clean_up) = match slot.state {
                 SlotState::Ended => continue,
-                SlotState::CleaningUp | SlotState::AbortingCleanUp => GenerationPhase::Stop,
-                _ => GenerationPhase::Run,
+                SlotState::CleaningUp | SlotState::AbortingCleanUp => (GenerationPhase::Stop, CleanUp::TimedOut),
+                _ if slot.current.has_started => (GenerationPhase::Run, CleanUp::Skipped),
+                _ => (GenerationPhase::Run, CleanUp::NotNeeded),
             };
-            slot.clean_up = if slot.current.has_started { CleanUp::TimedOut } else { CleanUp::NotNeeded };
+            slot.clean_up = clean_up;
+            slot.note_abort(now);
             let is_blocking = slot.options.placement == Placement::Blocking;
             let has_exit = slot.current.exit.is_some();
             self.decide(Action::RequestStop(id));
@@ -149,6 +210,7 @@ impl Supervisor {
                 let kind = if is_blocking { ExitKind::Leaked } else { ExitKind::Aborted };
                 self.record_exit(now, id, Err(kind));
             }
+            self.leave_behind(id);
             self.on_generation_ended(now, id);
         }
         self.finish(now);
@@ -161,6 +223,9 @@ impl Supervisor {
         self.slot_mut(id).state = SlotState::Ended;
         self.set_state(id, state);
         self.live -= 1;
+        if self.phase == HostPhase::Stopping {
+            self.stop_if_unneeded(now, id);
+        }
         for &dependency in &self.dependencies(id).after {
             self.slot_mut(dependency).live_dependents -= 1;
             if self.phase == HostPhase::Stopping {
@@ -174,14 +239,28 @@ impl Supervisor {
         if self.live > 0 || self.phase != HostPhase::Stopping {
             return;
         }
-        let has_pools = self.has_pools;
+        let (has_pools, is_undropped) = (self.has_pools, self.undropped > 0);
         let Some(stop) = &mut self.stop else { return };
-        if !has_pools {
+        let deadline = stop.schedule.deadline;
+        if is_undropped && !stop.has_given_up_on_drops {
+            if !mem::replace(&mut stop.awaits_drops, true) {
+                self.await_drops(now, deadline);
+            }
+        } else if !has_pools {
             self.finish(now);
         } else if !mem::replace(&mut stop.is_draining_pools, true) {
-            // The host's timer is set to the deadline.
+            self.set_host_timer(Some(deadline));
             self.decide(Action::DrainPools);
         }
+    }
+
+    /// Limits how long destructors may take: as long as a `stop` may, and half of the time if pools have to be drained.
+    fn await_drops(&mut self, now: Instant, deadline: Instant) {
+        let awaited = self.slots.iter().filter(|slot| slot.value != ServiceValue::Dropped && !slot.is_left_behind);
+        let longest = awaited.map(|slot| slot.options.cleanup_timeout).max().unwrap_or_default();
+        let left = deadline.saturating_duration_since(now);
+        let share = if self.has_pools { left / 2 } else { left };
+        self.set_host_timer(Some(now + longest.max(GRACE).min(share)));
     }
 
     /// Reports the end of the host.
@@ -197,6 +276,11 @@ impl Supervisor {
             unfinished: Arc::default(),
         };
         let failed = stop.failed;
+        for slot in &self.slots {
+            if slot.value != ServiceValue::Dropped && !slot.is_left_behind {
+                trace::service_not_dropped(&slot.status.name);
+            }
+        }
         self.set_host_timer(None);
         self.enter_phase(HostPhase::Stopped);
         self.decide(Action::Finish(Box::new(report), failed));
@@ -209,6 +293,7 @@ impl Supervisor {
             is_critical: slot.status.is_critical,
             exit: slot.status.last_exit.clone(),
             clean_up: slot.clean_up.clone(),
+            is_dropped: slot.value == ServiceValue::Dropped,
             took: slot.stop_duration,
             generations: slot.status.generation,
         }

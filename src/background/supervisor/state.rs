@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::decisions::{Action, Decisions, FailedService};
 use super::service_slot::{Dependencies, ServiceSlot};
+use super::stop_schedule::StopSchedule;
 use super::timer_queue::TimerQueue;
 use crate::background::status::{HostEvent, HostPhase, ServiceState, ServiceStatus, Trigger};
 use crate::background::trace;
@@ -30,6 +31,8 @@ pub(crate) struct Supervisor {
     pub(super) undecided: usize,
     /// How many services have not ended.
     pub(super) live: usize,
+    /// How many services have not been dropped, without those that are left behind.
+    pub(super) undropped: usize,
     /// A server exists, and has to end before the services stop.
     pub(super) has_server: bool,
     pub(super) has_server_ended: bool,
@@ -57,13 +60,17 @@ pub(super) struct HostStop {
     pub(super) trigger: Trigger,
     pub(super) forced_by: Option<Trigger>,
     pub(super) began: Instant,
-    /// When running services are aborted, so that there is time left to clean up.
-    pub(super) abort_at: Instant,
-    pub(super) deadline: Instant,
+    pub(super) schedule: StopSchedule,
+    /// All remaining services were asked to stop.
+    pub(super) is_hurried: bool,
     pub(super) server_cut_off: bool,
     /// The server has ended, or was dropped, and the host waits for other work.
     pub(super) is_draining_work: bool,
-    /// All services have ended, and the host waits for its pools.
+    /// All services have ended, and the host waits until they have been dropped.
+    pub(super) awaits_drops: bool,
+    /// The destructors of the services took too long.
+    pub(super) has_given_up_on_drops: bool,
+    /// All services have been dropped, and the host waits for its pools.
     pub(super) is_draining_pools: bool,
     pub(super) failed: Option<FailedService>,
 }
@@ -73,6 +80,7 @@ impl Supervisor {
         Self {
             undecided: slots.len(),
             live: slots.len(),
+            undropped: slots.len(),
             timers: TimerQueue::new(slots.len()),
             slots,
             phase: HostPhase::Built,

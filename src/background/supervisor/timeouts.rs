@@ -15,7 +15,7 @@ use crate::background::trace;
 
 /// How long an aborted phase may take to be dropped while the host stops. Dropping a phase takes no time unless the
 /// thread is stuck.
-const GRACE: Duration = Duration::from_millis(500);
+pub(super) const GRACE: Duration = Duration::from_millis(500);
 
 impl Supervisor {
     /// Handles the timers that are due.
@@ -33,6 +33,7 @@ impl Supervisor {
                 SlotState::CleaningUp => self.abort_clean_up(now, id),
                 SlotState::AbortingCleanUp => {
                     self.slot_mut(id).current.is_last = true;
+                    self.leave_behind(id);
                     self.on_generation_ended(now, id);
                 }
                 SlotState::BackingOff => self.begin(now, id),
@@ -60,7 +61,7 @@ impl Supervisor {
                 self.has_work = true;
                 self.drain_work(now);
             }
-            HostPhase::Stopping => self.abandon_all(now),
+            HostPhase::Stopping => self.on_stop_timeout(now),
             HostPhase::Built | HostPhase::Running | HostPhase::Stopped => {}
         }
     }
@@ -92,9 +93,13 @@ impl Supervisor {
         }
         let phase = if slot.current.has_started { GenerationPhase::Run } else { GenerationPhase::Start };
         slot.state = SlotState::Aborting;
-        trace::cut_off_service(self.name(id));
+        if slot.current.stop_reason() == Some(StopReason::HostStops) {
+            slot.note_abort(now);
+        }
+        trace::cut_off_service(&slot.status.name, slot.current.cut_short);
         self.decide(Action::Abort(id, phase));
-        self.set_grace_timer(now, id);
+        let by = self.stop.as_ref().map(|stop| stop.schedule.clean_up_by);
+        self.set_grace_timer(now, id, by);
     }
 
     fn abort_clean_up(&mut self, now: Instant, id: u32) {
@@ -102,13 +107,14 @@ impl Supervisor {
         slot.clean_up = CleanUp::TimedOut;
         slot.state = SlotState::AbortingCleanUp;
         self.decide(Action::Abort(id, GenerationPhase::Stop));
-        self.set_grace_timer(now, id);
+        let by = self.stop.as_ref().map(|stop| stop.schedule.deadline);
+        self.set_grace_timer(now, id, by);
     }
 
-    /// Limits how long an aborted phase may take to be dropped.
-    fn set_grace_timer(&mut self, now: Instant, id: u32) {
-        let deadline = match &self.stop {
-            Some(stop) => now + GRACE.min(stop.deadline.saturating_duration_since(now) / 2),
+    /// Limits how long an aborted phase may take to be dropped: to half of the time that is left while the host stops.
+    fn set_grace_timer(&mut self, now: Instant, id: u32, by: Option<Instant>) {
+        let deadline = match by {
+            Some(by) => now + GRACE.min(by.saturating_duration_since(now) / 2),
             None => after(now, self.slot(id).options.stop_timeout.max(GRACE)),
         };
         self.set_timer(id, Some(deadline));
@@ -117,6 +123,7 @@ impl Supervisor {
     /// Leaves behind a service that blocks its thread.
     fn leak(&mut self, now: Instant, id: u32) {
         trace::leaked(self.name(id));
+        self.leave_behind(id);
         self.record_exit(now, id, Err(ExitKind::Leaked));
         let is_forced = self.stop.as_ref().is_some_and(|stop| stop.forced_by.is_some());
         let slot = self.slot_mut(id);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::run_error::RunError;
 use crate::panic::Panic;
+use crate::rounded::rounded;
 
 /// The reason why a caller of a [`SingleFlight`](super::SingleFlight) gets no value.
 ///
@@ -104,25 +105,27 @@ impl<E> FlightError<E> {
         }
     }
 
-    /// Returns how long to wait before the next attempt, if [`with_retry_after`](Self::with_retry_after) has set it.
+    /// Returns how long to wait before the next attempt, or `None` if [`with_retry_after`](Self::with_retry_after) was
+    /// not called.
     ///
     /// A flight does not measure how long its runs take, so its own errors have no estimate. A
-    /// [`TooManyWaiters`](FlightErrorKind::TooManyWaiters) or a [`Timeout`](FlightErrorKind::Timeout) without one becomes
-    /// a refusal that asks for a retry after one second.
+    /// [`TooManyWaiters`](FlightErrorKind::TooManyWaiters) or a [`Timeout`](FlightErrorKind::Timeout) without an
+    /// estimate becomes a refusal that asks for a retry after one second.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
 
-    /// Sets how long to wait before the next attempt. A [refusal](crate::web) for too many callers or a timeout sends it
-    /// to the client.
+    /// Sets how long to wait before the next attempt. A [refusal](crate::web) for too many callers or a timeout sends
+    /// that time to the client.
     #[must_use]
     pub fn with_retry_after(mut self, retry_after: Duration) -> Self {
         self.retry_after = Some(retry_after);
         self
     }
 
-    /// Returns the panic of the work, if it panicked. It has no payload, because all callers of the run get it.
+    /// Returns the panic of the work, if the work panicked. The panic has no payload, because all callers of the run
+    /// get the panic.
     #[must_use]
     pub fn panic(&self) -> Option<&Panic> {
         match &self.error {
@@ -212,7 +215,7 @@ impl<E> fmt::Display for FlightError<E> {
         match &self.error {
             RunError::Panicked(panic) => write!(f, "the shared work panicked: {panic}"),
             RunError::Timeout { waited } => {
-                write!(f, "no result within {waited:?}: try again later, or raise max_wait")
+                write!(f, "no result within {:?}: try again later, or raise max_wait", rounded(*waited))
             }
             _ => self.kind().fmt(f),
         }

@@ -91,13 +91,14 @@ where
         if !deferred.wakers.is_empty() {
             panics.run(|| wake_all(mem::take(&mut deferred.wakers)));
         }
-        // A run whose work is not dropped here would be cancelling forever.
+        // If a panic above skipped this drop, the run would stay in its cancelling state forever.
         if let Some(work) = deferred.cancelled_work.take() {
             panics.run(|| self.drop_cancelled(entry, work));
         }
-        panics.run(|| self.notify_if_closed(entry));
-        panics.run(|| drop(deferred));
-        panics.propagate();
+        if self.shard(entry).is_closed() {
+            panics.run(|| self.drained.notify_waiters());
+        }
+        panics.finish(|| drop(deferred));
     }
 
     /// Drops the work of a cancelled run. Callers that join meanwhile wait until the work is dropped.
@@ -107,10 +108,11 @@ where
         let scope = Scope::enter(self.scope(entry), &mut hold);
         drop(work);
         drop(scope);
+        // The entry may be reused from the next statement on.
+        drop(hold);
         let mut panics = FirstPanic::default();
         panics.run(|| wake_all(self.shard(entry).finish_cancel(entry.index()).wakers));
-        panics.run(|| self.notify_if_closed(entry));
-        panics.propagate();
+        panics.finish(|| self.notify_if_closed(entry));
     }
 
     /// Notifies the callers of `drained` if the flight is closed. Called after an entry may have been removed.

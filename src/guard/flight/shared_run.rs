@@ -1,8 +1,6 @@
 //! [`SharedRun`], the future of one caller of a run.
 
 use std::hash::Hash;
-#[cfg(any(feature = "tower", feature = "actix-web"))]
-use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -41,8 +39,8 @@ where
     work: Option<W>,
     /// The run that this caller is a waiter of, if any.
     joined: Option<JoinedRun>,
-    wait: CallerWait,
-    /// The scopes that this caller has lent to the run that it leads.
+    pub(super) wait: CallerWait,
+    /// The scopes of this caller that the run inherits while this caller leads it and waits.
     lent_scopes: CallerScopes,
     is_done: bool,
 }
@@ -69,19 +67,6 @@ where
             lent_scopes: CallerScopes::default(),
             is_done: false,
         }
-    }
-
-    /// Continues an earlier wait of the same caller, which was for another run.
-    #[cfg(any(feature = "tower", feature = "actix-web"))]
-    pub(crate) fn continuing(mut self, wait: CallerWait) -> Self {
-        self.wait = wait;
-        self
-    }
-
-    /// Returns the caller's wait, after the run has ended.
-    #[cfg(any(feature = "tower", feature = "actix-web"))]
-    pub(crate) fn take_wait(&mut self) -> CallerWait {
-        mem::take(&mut self.wait)
     }
 
     /// Polls the run that this caller has joined. If that run ended without an outcome, joins or starts another.

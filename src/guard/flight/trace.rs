@@ -1,4 +1,5 @@
-//! The `tracing` events of single flights, one function each. None of them is on the path of a run that succeeds.
+//! The `tracing` events of single flights, with one function for each event. A run that succeeds calls none of these
+//! functions.
 
 use std::hash::Hash;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use super::flight_map::FlightMap;
 use super::run_error::RunError;
 use crate::guard::key_map::{EntryId, Hash64};
 use crate::panic::Panic;
+use crate::rounded::rounded;
 use crate::trace::{emit, is_enabled};
 
 #[cold]
@@ -28,7 +30,7 @@ pub(super) fn refused<E>(flight: &str, key_hash: Option<Hash64>, error: &RunErro
 
 #[cold]
 pub(super) fn timed_out(flight: &str, key_hash: Option<Hash64>, waited: Duration) {
-    emit!(DEBUG, flight, key_hash = key_hash.map(field::display), ?waited, "caller timed out");
+    emit!(DEBUG, flight, key_hash = key_hash.map(field::display), waited = ?rounded(waited), "caller timed out");
 }
 
 #[cold]
@@ -60,7 +62,7 @@ where
 {
     if is_enabled(Level::WARN) {
         let (flight, key_hash) = (map.name, map.shard(entry).key_hash(entry.index()));
-        let reason = "its runtime ended: close the flight and wait for drained() before that";
+        let reason = "its runtime ended: close the flight and wait for drained() first";
         emit!(WARN, flight, %key_hash, reason, "run dropped before it completed");
     }
 }

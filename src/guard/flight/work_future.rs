@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::run_error::RunError;
-use crate::guard::caller_span::CallerSpan;
-use crate::panic::{catch, discard};
+use crate::caller_trace::CallerTrace;
+use crate::panic::{catch_work, discard};
 use crate::scope::{CallerScopes, Hold, Scope, ScopeId};
 
 /// The outcome of a run, which each of its waiters gets.
@@ -18,11 +18,11 @@ type BoxedWork<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 pub(super) struct WorkFuture<T, E> {
     /// `None` once the work has ended.
     work: Option<BoxedWork<T, E>>,
-    /// The leader's tracing span.
-    span: CallerSpan,
-    /// The scopes of the leader, which count while the leader waits for the run.
+    /// The leader's tracing span and subscriber.
+    trace: CallerTrace,
+    /// The scopes of the leader, which are in effect while the leader waits for the run.
     leader: CallerScopes,
-    /// Shows that the run goes on, to the tasks that took its scope to other threads.
+    /// Indicates to captured scopes of the run that the run has not ended.
     hold: Hold,
 }
 
@@ -35,7 +35,7 @@ pub(super) enum FirstPoll<T, E> {
 }
 
 impl<T, E> WorkFuture<T, E> {
-    /// Calls `make` and polls the future that it returns for the first time, in the scope of the run `id` inside of the
+    /// Calls `make` and polls the future that it returns for the first time, in the scope of the run `id`, inside the
     /// scopes of its leader.
     #[inline]
     pub(super) fn start<F>(
@@ -50,10 +50,10 @@ impl<T, E> WorkFuture<T, E> {
         // Declared outside the closure: a destructor that panics while the closure unwinds would abort the process.
         let mut started = None;
         let mut hold = Hold::default();
-        // The work is also dropped inside of the scopes.
+        // The work is also dropped inside the scopes.
         let _leader = leader.enter();
         let run = Scope::enter(id, &mut hold);
-        let poll = catch(|| started.insert(Box::pin(make())).as_mut().poll(cx));
+        let poll = catch_work(|| started.insert(Box::pin(make())).as_mut().poll(cx));
         match poll {
             Ok(Poll::Ready(result)) => {
                 discard(started);
@@ -73,18 +73,18 @@ impl<T, E> WorkFuture<T, E> {
     /// Wraps work that is pending. Its first poll ran in the leader's span, which is still the current one.
     #[cold]
     fn pending(work: BoxedWork<T, E>, leader: CallerScopes, hold: Hold) -> Self {
-        Self { work: Some(work), span: CallerSpan::current(), leader, hold }
+        Self { work: Some(work), trace: CallerTrace::capture(), leader, hold }
     }
 
     /// Polls the work in the leader's span, and in the scope of the run `id`. Work that has ended is dropped before this
     /// returns.
     pub(super) fn poll(&mut self, id: ScopeId, cx: &mut Context<'_>) -> Poll<RunOutcome<T, E>> {
-        let Self { work, span, leader, hold } = self;
+        let Self { work, trace, leader, hold } = self;
         let polled = work.as_mut().expect("work is not polled after it ended");
-        // The work is also dropped inside of the scopes.
+        // The work is also dropped inside the scopes.
         let leader = leader.enter();
         let run = Scope::enter(id, hold);
-        let poll = catch(|| span.in_scope(|| polled.as_mut().poll(cx)));
+        let poll = catch_work(|| trace.enter(|| polled.as_mut().poll(cx)));
         let outcome = match poll {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(result)) => result.map_err(failed),

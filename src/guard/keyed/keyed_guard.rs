@@ -30,7 +30,7 @@ use crate::wake::wake_all;
 /// Admits one caller at a time, or N, for each key: a user, a tenant, a document.
 ///
 /// Each key works like an [`EndpointGuard`](crate::EndpointGuard): the same order, the same queue, the same errors.
-/// Callers of different keys do not wait for each other. Like any guard, it works within one process.
+/// Callers of different keys do not wait for each other. Like every guard, a keyed guard works within one process.
 ///
 /// ```
 /// use onelane::KeyedGuard;

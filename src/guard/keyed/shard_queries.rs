@@ -1,4 +1,4 @@
-//! What a [`Shard`] reports about its keys, which changes nothing.
+//! The queries of a [`Shard`] about its keys, which do not change its state.
 
 use super::shard::Shard;
 use crate::guard::key_map::Hash64;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::kind::OffloadErrorKind;
 use super::progress::Progress;
 use crate::panic::Panic;
+use crate::rounded::rounded;
 
 /// Why a task of a pool has no result.
 ///
@@ -86,10 +87,11 @@ impl OffloadError {
         self.0.waited
     }
 
-    /// Returns how long to wait before the next attempt, if [`with_retry_after`](Self::with_retry_after) has set it.
+    /// Returns how long to wait before the next attempt, or `None` if [`with_retry_after`](Self::with_retry_after) was
+    /// not called.
     ///
     /// A pool does not measure how long its tasks run, so its own errors have no estimate. An
-    /// [overload](Self::is_overload) without one becomes a refusal that asks for a retry after one second.
+    /// [overload](Self::is_overload) without an estimate becomes a refusal that asks for a retry after one second.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
@@ -108,7 +110,7 @@ impl OffloadError {
     }
 
     /// Returns the panic of a task that [panicked](OffloadErrorKind::Panicked), with its
-    /// [payload](Panic::into_payload). [`Panic::resume_unwind`] continues the panic.
+    /// [payload](Panic::into_payload). [`Panic::resume_unwind`] resumes the panic.
     ///
     /// # Errors
     ///
@@ -142,7 +144,8 @@ impl OffloadError {
         self
     }
 
-    /// Sets how long to wait before the next attempt. A [refusal](crate::web) for an overload sends it to the client.
+    /// Sets how long to wait before the next attempt. A [refusal](crate::web) for an overload sends that time to the
+    /// client.
     #[must_use]
     pub fn with_retry_after(mut self, retry_after: Duration) -> Self {
         self.0.retry_after = Some(retry_after);
@@ -249,7 +252,7 @@ impl fmt::Display for OffloadError {
             OffloadErrorKind::QueueTimeout => {
                 write!(f, "{task} did not start ")?;
                 match details.waited {
-                    Some(waited) => write!(f, "within {waited:?}")?,
+                    Some(waited) => write!(f, "within {:?}", rounded(waited))?,
                     None => f.write_str("in time")?,
                 }
                 f.write_str(": try again later, or raise max_wait")

@@ -12,8 +12,7 @@ use crate::park::runs_async_tasks;
 ///
 /// The future is polled on this thread, so it may borrow local values and need not be `Send`. The tasks that it spawns,
 /// its timers and its sockets belong to the runtime of the task's caller. A nested task of the same pool, awaited with
-/// `run_blocking(..).await`, runs on this thread too, at any depth, and may call `block_on` again. Inside
-/// `Handle::block_on`, a nested task needs a thread of its own.
+/// `run_blocking(..).await`, runs on this thread too, at any depth, and may call `block_on` again.
 ///
 /// The future does not end when the task's caller stops waiting. Combine a future that may wait for a long time with
 /// something that ends the wait, such as [`tokio::time::timeout`]. (The future runs without tokio's cooperative budget:

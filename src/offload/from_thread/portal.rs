@@ -1,6 +1,7 @@
 //! [`Portal`], which gives threads without a runtime access to async code.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::thread;
 
@@ -11,7 +12,9 @@ use tokio_util::task::TaskTracker;
 use super::error::FromThreadError;
 use super::portal_task::PortalTask;
 use crate::debug::impl_debug;
+use crate::own_runtime::OwnRuntime;
 use crate::park::runs_async_tasks;
+use crate::wake::Contained;
 
 /// Runs async code for threads that have no runtime. The type corresponds to `anyio.from_thread.BlockingPortal`.
 ///
@@ -91,7 +94,7 @@ impl Portal {
     /// # }
     /// ```
     pub fn start() -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let runtime = OwnRuntime::build(&mut Builder::new_current_thread())?;
         let inner = PortalInner::new(runtime.handle().clone());
         let tasks = inner.tasks.clone();
         let run = move || runtime.block_on(tasks.wait());
@@ -158,7 +161,7 @@ impl Portal {
     ///
     /// Dropping the future changes nothing.
     pub async fn drained(&self) {
-        self.0.tasks.wait().await;
+        Contained(pin!(self.0.tasks.wait())).await;
     }
 
     pub(super) fn runtime(&self) -> &Handle {

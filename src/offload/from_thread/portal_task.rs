@@ -11,12 +11,14 @@ use super::error::FromThreadError;
 use super::executor::ThreadExecutor;
 use super::portal::Portal;
 use crate::debug::impl_debug;
+use crate::offload::job::CallerContext;
 use crate::offload::trace;
-use crate::panic::{Panic, catch_owned, discard};
+use crate::panic::{Panic, catch, catch_owned, discard};
 use crate::park::runs_async_tasks;
-use crate::scope::CallerScopes;
 
 /// Async code that a [`Portal`] runs. Created by [`Portal::spawn`].
+///
+/// The code runs in the `tracing` span and with the subscriber of the caller of [`Portal::spawn`].
 ///
 /// Dropping the handle cancels the task. A task that has not started never runs. A task that runs is asked to stop: it
 /// is dropped at its `.await`. [`detach`](Self::detach) lets the task go on without its handle. The same rule applies
@@ -26,8 +28,8 @@ pub struct PortalTask<T> {
     task: JoinHandle<Result<T, FromThreadError>>,
     cancel: CancellationToken,
     cancel_on_drop: DropGuard,
-    /// The scopes that the caller has lent to the task.
-    lent_scopes: CallerScopes,
+    /// The context that the task inherits from its caller.
+    caller: CallerContext,
     /// Keeps the portal open while a caller waits.
     _portal: Portal,
 }
@@ -37,10 +39,10 @@ impl<T: Send + 'static> PortalTask<T> {
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let lent_scopes = CallerScopes::capture();
-        let work = run(future, cancel.clone(), lent_scopes.clone(), counted);
+        let caller = CallerContext::capture();
+        let work = run(future, cancel.clone(), caller.clone(), counted);
         let cancel_on_drop = cancel.clone().drop_guard();
-        Self { task: portal.runtime().spawn(work), cancel, cancel_on_drop, lent_scopes, _portal: portal }
+        Self { task: portal.runtime().spawn(work), cancel, cancel_on_drop, caller, _portal: portal }
     }
 
     /// Waits for the result.
@@ -74,7 +76,7 @@ impl<T> PortalTask<T> {
     /// The task still ends with its portal: it is cancelled when the portal is [cancelled](Portal::cancel), or when the
     /// last of the portal's clones and of its task handles is dropped.
     pub fn detach(self) {
-        self.lent_scopes.release();
+        self.caller.release_scopes();
         let _disarmed = self.cancel_on_drop.disarm();
     }
 
@@ -89,7 +91,7 @@ impl<T> PortalTask<T> {
 async fn run<F: Future>(
     future: F,
     cancel: CancellationToken,
-    scopes: CallerScopes,
+    caller: CallerContext,
     counted: TaskTrackerToken,
 ) -> Result<F::Output, FromThreadError> {
     // Dropped after the future: the task has ended when it is no longer counted.
@@ -97,24 +99,22 @@ async fn run<F: Future>(
     let mut future = Box::pin(future);
     // A task that was cancelled before it started must not run, and `run_until_cancelled` polls the future first.
     if cancel.is_cancelled() {
-        discard(future);
+        caller.enter(|| discard(future));
         return Err(FromThreadError::Cancelled);
     }
     // The panic is caught here, since tokio does not record its location.
-    let mut poll = |cx: &mut Context<'_>| {
-        let _scopes = scopes.enter();
-        future.as_mut().poll(cx)
-    };
+    let mut poll = |cx: &mut Context<'_>| caller.enter(|| future.as_mut().poll(cx));
     let caught = poll_fn(|cx| match catch_owned(|| poll(cx)) {
         Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
         Ok(Poll::Pending) => Poll::Pending,
         Err(panic) => {
-            trace::portal_task_panicked(&panic);
+            // Entering the span calls the subscriber, which is user code.
+            let _ = catch(|| caller.enter(|| trace::portal_task_panicked(&panic)));
             Poll::Ready(Err(FromThreadError::Panicked(panic)))
         }
     });
     let result = cancel.run_until_cancelled(caught).await.unwrap_or(Err(FromThreadError::Cancelled));
-    discard(future);
+    caller.enter(|| discard(future));
     result
 }
 

@@ -1,28 +1,36 @@
-//! [`CallerContext`], what a task takes from its caller to its thread: the span, the subscriber, the runtime, the guards
-//! that the caller is inside of.
+//! [`CallerContext`], the context that work inherits from the code that creates it: the span, the subscriber, the
+//! runtime, and the scopes of the guards that the code is inside.
 
 use tokio::runtime::Handle;
 use tokio::time::Instant;
-use tracing::{Dispatch, Span, dispatcher};
 
+use crate::caller_trace::CallerTrace;
 use crate::scope::CallerScopes;
 
-/// The caller's surroundings, which are entered around the task.
-#[derive(Debug, Default)]
+/// The creator's context, which is entered around the work. Clones share the record of the scopes.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct CallerContext {
-    /// Set only if the caller is in a span that a subscriber has enabled, which is rare.
-    span: Option<Box<(Span, Dispatch)>>,
+    trace: CallerTrace,
+    scopes: CallerScopes,
     /// Set only if the thread has not already entered the runtime.
     runtime: Option<Handle>,
-    scopes: CallerScopes,
 }
 
 impl CallerContext {
-    /// Captures the span, the subscriber and the scopes of the current thread.
-    pub(crate) fn capture(runtime: Option<Handle>) -> Self {
-        let span = Span::current();
-        let span = (!span.is_none()).then(|| Box::new((span, dispatcher::get_default(Dispatch::clone))));
-        Self { span, runtime, scopes: CallerScopes::capture() }
+    /// Captures the span, the subscriber and the scopes of the current code, which creates work.
+    pub(crate) fn capture() -> Self {
+        Self { trace: CallerTrace::capture(), scopes: CallerScopes::capture(), runtime: None }
+    }
+
+    /// Returns the context of one of several pieces of work that are created together and started one after the other.
+    pub(crate) fn for_one_of_many(&self) -> Self {
+        Self { trace: self.trace.clone(), scopes: self.scopes.for_one_of_many(), runtime: None }
+    }
+
+    /// Adds what the current code brings, which starts the work in `runtime`: the scopes, since this code waits for the
+    /// work.
+    pub(crate) fn started_in(self, runtime: Option<Handle>) -> Self {
+        Self { scopes: self.scopes.and_current(), runtime, ..self }
     }
 
     /// Returns the time of the caller's runtime, whose clock may be paused in tests.
@@ -31,7 +39,7 @@ impl CallerContext {
         Instant::now()
     }
 
-    /// Records that the caller no longer waits for the task.
+    /// Ends the inherited scopes, because the caller no longer waits for the work.
     pub(crate) fn release_scopes(&self) {
         self.scopes.release();
     }
@@ -39,9 +47,6 @@ impl CallerContext {
     pub(crate) fn enter<T>(&self, work: impl FnOnce() -> T) -> T {
         let _scopes = self.scopes.enter();
         let _runtime = self.runtime.as_ref().map(Handle::enter);
-        match self.span.as_deref() {
-            Some((span, dispatch)) => dispatcher::with_default(dispatch, || span.in_scope(work)),
-            None => work(),
-        }
+        self.trace.enter(work)
     }
 }

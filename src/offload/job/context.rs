@@ -4,16 +4,17 @@ use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 
 use thiserror::Error;
+use tokio::runtime::Id;
 use tokio::time::Instant;
 
-use super::erased_job::{JobOwner, SharedJob};
+use super::erased_job::SharedJob;
 use crate::debug::impl_debug;
 
 thread_local! {
     /// The tasks that run on this thread, each inline in the one before it. The last one is the current one.
     static CURRENT: RefCell<Vec<TaskContext>> = const { RefCell::new(Vec::new()) };
-    /// The limiter whose token this thread holds between two tasks, or zero.
-    static HELD: Cell<usize> = const { Cell::new(0) };
+    /// The task whose token this thread keeps for the next one.
+    static HELD: Cell<Option<TaskPlace>> = const { Cell::new(None) };
 }
 
 /// Lets a running task ask if its caller is still waiting, and until when the caller waits.
@@ -53,6 +54,29 @@ pub struct TaskContext(pub(super) SharedJob);
 #[non_exhaustive]
 pub struct Cancelled;
 
+/// Where a task comes from: what it could share with a task that it waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TaskPlace {
+    pub(crate) pool_id: usize,
+    /// Identifies the limiter whose token the task holds while it runs.
+    pub(crate) limiter_id: usize,
+    /// The runtime of the task's caller, if there is one.
+    pub(crate) runtime: Option<Id>,
+}
+
+/// How a new task relates to the tasks that run on the thread that submits it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Nesting {
+    /// None of these tasks holds a token that the new one needs.
+    Outside,
+    /// One of these tasks holds a token of the same limiter, and occupies a thread of the same runtime. If it waited for
+    /// the new task, the new task could wait for it.
+    SameRuntime,
+    /// One of these tasks holds a token of the same limiter, and has built or entered another runtime. The new task
+    /// could wait only for the token.
+    OtherRuntime,
+}
+
 /// The options that the caller has set for one task.
 #[derive(Debug, Default)]
 pub(crate) struct TaskOptions {
@@ -60,7 +84,7 @@ pub(crate) struct TaskOptions {
     pub(crate) deadline: Option<Instant>,
     /// By when the task must have started.
     pub(crate) start_by: Option<Instant>,
-    /// When the task was submitted. Set for a task with a time limit, and if a subscriber wants the events of tasks.
+    /// When the task was submitted. Set for a task with a time limit, or if the events of tasks are enabled.
     pub(crate) submitted_at: Option<Instant>,
     /// The task continues after its caller has dropped it.
     pub(crate) is_shielded: bool,
@@ -71,6 +95,9 @@ pub(crate) struct TaskOptions {
 impl TaskContext {
     /// Returns the context of the task that runs on this thread. Use it in code deep inside a task, or in a
     /// [`blocking_handler`](crate::web), whose closure receives only the arguments of the request.
+    ///
+    /// Other threads have no context, whatever started them: `None` in a part of a `par_iter`, which is code of a thread
+    /// of rayon. A part takes the context from the closure of its task.
     #[must_use]
     pub fn current() -> Option<Self> {
         CURRENT.try_with(|running| running.borrow().last().cloned()).ok().flatten()
@@ -123,22 +150,34 @@ impl TaskContext {
     /// Returns `true` if the current thread holds a token of this limiter: it runs a task, or user code between two
     /// tasks.
     pub(crate) fn holds_token_of(limiter_id: usize) -> bool {
-        Self::is_inside(|owner| owner.limiter == limiter_id) || HELD.try_with(Cell::get) == Ok(limiter_id)
+        Self::any_held(|held| held.limiter_id == limiter_id)
     }
 
-    /// Returns `true` if a task of this pool runs on the current thread.
+    /// Returns `true` if a task of this pool runs on the current thread, or user code between two of them.
     pub(crate) fn is_inside_pool(pool_id: usize) -> bool {
-        Self::is_inside(|owner| owner.pool == pool_id)
+        Self::any_held(|held| held.pool_id == pool_id)
     }
 
-    fn is_inside(is_owner: impl Fn(JobOwner) -> bool) -> bool {
-        let is_inside = |running: &RefCell<Vec<Self>>| running.borrow().iter().any(|cx| is_owner(cx.0.owner()));
-        CURRENT.try_with(is_inside).unwrap_or(false)
+    /// Returns how a task relates to the tasks that run on the current thread.
+    pub(crate) fn nesting(of: TaskPlace) -> Nesting {
+        if !Self::holds_token_of(of.limiter_id) {
+            Nesting::Outside
+        } else if Self::any_held(|held| held.limiter_id == of.limiter_id && held.runtime == of.runtime) {
+            Nesting::SameRuntime
+        } else {
+            Nesting::OtherRuntime
+        }
     }
 
-    /// Runs user code between two tasks of a worker, which holds a token of this limiter.
-    pub(crate) fn hold_token(limiter_id: usize, run: impl FnOnce()) {
-        let before = HELD.try_with(|held| held.replace(limiter_id)).unwrap_or_default();
+    fn any_held(is_searched: impl Fn(TaskPlace) -> bool) -> bool {
+        let any_running = |running: &RefCell<Vec<Self>>| running.borrow().iter().any(|cx| is_searched(cx.0.place()));
+        CURRENT.try_with(any_running).unwrap_or(false)
+            || HELD.try_with(Cell::get).ok().flatten().is_some_and(&is_searched)
+    }
+
+    /// Runs user code between two tasks of a worker, which keeps the token of the first one.
+    pub(crate) fn hold_token(place: TaskPlace, run: impl FnOnce()) {
+        let before = HELD.try_with(|held| held.replace(Some(place))).ok().flatten();
         run();
         let _ = HELD.try_with(|held| held.set(before));
     }

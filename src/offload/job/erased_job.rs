@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use super::context::TaskOptions;
+use super::context::{TaskOptions, TaskPlace};
 use crate::offload::error::OffloadError;
 use crate::sync::atomic::{AtomicU8, Ordering};
 
@@ -28,19 +28,17 @@ pub(crate) trait RunnableJob: Send + Sync {
     /// Fails the job with `why` if it has not started. Returns the waker to call.
     fn refuse(&self, why: OffloadError) -> Option<Waker>;
 
+    /// Takes the waker of the caller that waits for the job. The caller registers another one when it polls.
+    fn take_waker(&self) -> Option<Waker>;
+
     fn flags(&self) -> &CallerFlags;
 
     fn options(&self) -> &TaskOptions;
 
-    /// Identifies the pool that runs the job, and its limiter.
-    fn owner(&self) -> JobOwner;
-}
+    fn place(&self) -> TaskPlace;
 
-/// Identifies the pool of a job, and the limiter whose token the job holds while it runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct JobOwner {
-    pub(crate) pool: usize,
-    pub(crate) limiter: usize,
+    /// Returns `true` if the result is published, or was taken.
+    fn is_finished(&self) -> bool;
 }
 
 /// A job as its pool holds it.
@@ -62,13 +60,10 @@ pub(crate) trait AwaitableJob<T>: RunnableJob {
     /// Marks the job as abandoned: it continues without its caller, and the process knows it by the name of its pool.
     /// Returns the result if it is available already.
     fn abandon(&self, pool: Option<&str>) -> Option<Result<T, OffloadError>>;
-
-    /// Returns `true` if the result is published, or was taken.
-    fn is_finished(&self) -> bool;
 }
 
-/// What has happened to a job: it has started, or its caller has cancelled or dropped it. The flags guard no other memory, so `Relaxed`
-/// suffices.
+/// What has happened to a job: it has started, or its caller has cancelled or dropped it. The flags guard no other
+/// memory, so `Relaxed` suffices.
 #[derive(Debug, Default)]
 pub(crate) struct CallerFlags(AtomicU8);
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::caller_context::CallerContext;
-use super::context::{TaskContext, TaskOptions};
-use super::erased_job::{AwaitableJob, CallerFlags, JobOwner, RunnableJob, SharedJob};
+use super::context::{TaskContext, TaskOptions, TaskPlace};
+use super::erased_job::{AwaitableJob, CallerFlags, RunnableJob, SharedJob};
 use crate::debug::impl_debug;
 use crate::detached::DetachedEntry;
 use crate::offload::error::{OffloadError, OffloadErrorKind};
@@ -18,7 +18,7 @@ use crate::waker_slot::WakerSlot;
 
 /// The closure of a task until it runs, and its result from then on.
 pub(crate) struct Job<F, T> {
-    owner: JobOwner,
+    place: TaskPlace,
     flags: CallerFlags,
     options: TaskOptions,
     caller: CallerContext,
@@ -47,9 +47,9 @@ enum JobState<F, T> {
 }
 
 impl<F, T> Job<F, T> {
-    pub(crate) fn new(owner: JobOwner, options: TaskOptions, caller: CallerContext, work: F) -> Self {
+    pub(crate) fn new(place: TaskPlace, options: TaskOptions, caller: CallerContext, work: F) -> Self {
         let state = Mutex::new(JobState::Queued { work, waker: WakerSlot::new(), detached: None });
-        Self { owner, flags: CallerFlags::default(), options, caller, state }
+        Self { place, flags: CallerFlags::default(), options, caller, state }
     }
 
     /// Takes the closure to run it. Returns `None` if the job must not run.
@@ -117,6 +117,14 @@ impl<F, T> Job<F, T> {
 }
 
 impl<F, T> JobState<F, T> {
+    /// Returns the slot of the caller's waker, unless the result is available.
+    fn waker(&mut self) -> Option<&mut WakerSlot> {
+        match self {
+            Self::Queued { waker, .. } | Self::Running { waker, .. } | Self::Ran { waker, .. } => Some(waker),
+            Self::Published(_) | Self::Taken => None,
+        }
+    }
+
     fn into_result(self) -> Option<Result<T, OffloadError>> {
         match self {
             Self::Ran { result, .. } | Self::Published(result) => Some(result),
@@ -169,6 +177,10 @@ where
         waker.take()
     }
 
+    fn take_waker(&self) -> Option<Waker> {
+        lock(&self.state).waker()?.take()
+    }
+
     fn flags(&self) -> &CallerFlags {
         &self.flags
     }
@@ -177,8 +189,12 @@ where
         &self.options
     }
 
-    fn owner(&self) -> JobOwner {
-        self.owner
+    fn place(&self) -> TaskPlace {
+        self.place
+    }
+
+    fn is_finished(&self) -> bool {
+        matches!(*lock(&self.state), JobState::Published(_) | JobState::Taken)
     }
 }
 
@@ -192,13 +208,10 @@ where
         let mut spare = None;
         loop {
             let mut state = lock(&self.state);
-            let slot = match &mut *state {
-                JobState::Queued { waker, .. } | JobState::Running { waker, .. } | JobState::Ran { waker, .. } => waker,
-                JobState::Published(_) | JobState::Taken => {
-                    let result = mem::replace(&mut *state, JobState::Taken).into_result();
-                    drop(state);
-                    return Poll::Ready(result.expect("a task is not polled after it completed"));
-                }
+            let Some(slot) = state.waker() else {
+                let result = mem::replace(&mut *state, JobState::Taken).into_result();
+                drop(state);
+                return Poll::Ready(result.expect("a task is not polled after it completed"));
             };
             if slot.register(cx.waker(), &mut spare) {
                 return Poll::Pending;
@@ -241,10 +254,6 @@ where
     fn cancel(&self) {
         self.flags.cancel();
         wake(self.refuse(OffloadErrorKind::Cancelled.into()));
-    }
-
-    fn is_finished(&self) -> bool {
-        matches!(*lock(&self.state), JobState::Published(_) | JobState::Taken)
     }
 }
 

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `job` | the closure, then its result |
 //! | `erased_job` | the operations that the pool and the caller may perform on a job |
-//! | `caller_context` | the span, the runtime and the scopes that a job takes from its caller |
+//! | `caller_context` | the span, the subscriber, the runtime and the scopes that a job inherits from its caller |
 //! | `context` | what a running task can ask about its caller |
 //! | `priority` | the order of queued tasks |
 
@@ -16,8 +16,8 @@ mod job;
 mod priority;
 
 pub(crate) use self::caller_context::CallerContext;
-pub(crate) use self::context::TaskOptions;
 pub use self::context::{Cancelled, TaskContext};
-pub(crate) use self::erased_job::{AwaitableJob, JobOwner, RunnableJob, SharedJob};
+pub(crate) use self::context::{Nesting, TaskOptions, TaskPlace};
+pub(crate) use self::erased_job::{AwaitableJob, RunnableJob, SharedJob};
 pub(crate) use self::job::Job;
 pub use self::priority::Priority;

@@ -116,8 +116,8 @@ impl CapacityLimiter {
         /// and the new work waits for the clean-up, both are deadlocked ([fastapi#3205]). Use the reserve only for work
         /// that does not itself wait for the holder of a token.
         ///
-        /// The reserve never grows, and a pause does not affect it. It shrinks only if a permit of it is
-        /// [forgotten](HeldTokens::forget).
+        /// The reserve never grows, and a pause does not affect it. The reserve shrinks only if a permit with its token
+        /// is [forgotten](HeldTokens::forget).
         ///
         /// [fastapi#3205]: https://github.com/fastapi/fastapi/issues/3205
         ///

@@ -14,8 +14,7 @@ impl CapacityLimiter {
     pub fn close(&self) {
         let mut panics = FirstPanic::default();
         panics.run(|| self.semaphores.close());
-        self.notify_if_drained();
-        panics.propagate();
+        panics.finish(|| self.notify_if_drained());
     }
 
     /// Returns `true` if the limiter was [closed](Self::close).
@@ -73,7 +72,7 @@ impl CapacityLimiter {
         self.notify_if_drained();
     }
 
-    /// Removes tokens that are held: the total shrinks by as many.
+    /// Removes held tokens: the total shrinks by the same number.
     pub(super) fn forget(&self, tokens: AcquiredTokens) {
         self.semaphores.forget(tokens);
         self.notify_if_drained();

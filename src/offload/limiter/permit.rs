@@ -59,8 +59,8 @@ impl<L: Deref<Target = CapacityLimiter>> HeldTokens<L> {
         self.tokens = self.tokens.merge(mem::replace(&mut other.tokens, AcquiredTokens::NOTHING));
     }
 
-    /// Moves `tokens` tokens to a new permit, which releases them separately. Returns `None` if this permit holds
-    /// fewer tokens, and then changes nothing.
+    /// Moves `tokens` tokens to a new permit, which releases them separately. Returns `None`, and changes nothing, if
+    /// this permit holds fewer tokens.
     ///
     /// Tokens of the [reserve](CapacityLimiter::with_reserve) are moved last.
     ///
@@ -86,8 +86,8 @@ impl<L: Deref<Target = CapacityLimiter>> HeldTokens<L> {
     }
 
     /// Removes the tokens from the limiter instead of releasing them: the [total](CapacityLimiter::total) shrinks by
-    /// as many, but not below zero. [`update_total`](CapacityLimiter::update_total) can add tokens again, except to the
-    /// reserve.
+    /// the same number, but not below zero. [`update_total`](CapacityLimiter::update_total) can add tokens again,
+    /// except to the reserve.
     ///
     /// The tokens are no longer held, so [`drained`](CapacityLimiter::drained) does not wait for them.
     ///

@@ -11,10 +11,11 @@ use crate::sync::const_unless_loom;
 #[derive(Debug)]
 pub(super) struct LimiterSemaphores {
     ordinary: TokenSemaphore,
-    /// Only requests for a reserved token use the reserve, and each acquires one token. Its total shrinks only if a
-    /// permit is forgotten.
+    /// Only requests for a reserved token use the reserve, and each acquires one token. The total of the reserve
+    /// shrinks only if a permit is forgotten.
     reserve: TokenSemaphore,
-    /// `true` if the limiter was created with a reserve. A caller must not change its queue while it waits.
+    /// `true` if the limiter was created with a reserve. A caller must not change its queue while it waits, so a
+    /// reserve that has shrunk to zero is still used.
     has_reserve: bool,
 }
 
@@ -64,14 +65,14 @@ impl AcquiredTokens {
         count(self.ordinary) + count(self.reserve)
     }
 
-    /// Returns the tokens of both.
+    /// Returns the tokens of both values together.
     pub(super) fn merge(self, other: Self) -> Self {
         // A semaphore never has more tokens in use than its largest number of tokens.
         let sum = |left, right| Tokens::new(count(left) + count(right));
         Self { ordinary: sum(self.ordinary, other.ordinary), reserve: sum(self.reserve, other.reserve) }
     }
 
-    /// Takes `tokens` tokens away, those of the reserve last. Returns `None` if there are fewer.
+    /// Removes and returns `tokens` tokens, those of the reserve last. Returns `None` if there are fewer tokens.
     pub(super) fn split(&mut self, tokens: usize) -> Option<Self> {
         let from_reserve = tokens.saturating_sub(count(self.ordinary));
         let remaining_reserve = count(self.reserve).checked_sub(from_reserve)?;
@@ -130,10 +131,10 @@ impl LimiterSemaphores {
         }
     }
 
-    /// Returns the error of a caller that does not wait for `tokens` ordinary tokens.
+    /// Returns the error of a caller that requested `tokens` ordinary tokens without waiting.
     fn error_of(&self, refused: SemaphoreRefusal, tokens: Tokens) -> LimiterError {
         match error(refused) {
-            // A total of zero is a pause, after which the tokens may be available.
+            // A total of zero is a pause. The tokens may be available after the pause.
             LimiterError::WouldBlock if (1..tokens.count()).contains(&self.ordinary.total()) => {
                 LimiterError::AboveTotal
             }
@@ -193,7 +194,7 @@ impl LimiterSemaphores {
             AcquiredTokens { ordinary: Some(tokens), reserve: None } => self.ordinary.try_release(tokens),
             AcquiredTokens { ordinary: None, reserve: Some(tokens) } => self.reserve.try_release(tokens),
             AcquiredTokens { ordinary: None, reserve: None } => true,
-            // One of the two could be released, and the other not.
+            // The release of one semaphore could succeed, and that of the other could fail.
             AcquiredTokens { ordinary: Some(_), reserve: Some(_) } => false,
         }
     }
@@ -205,17 +206,19 @@ impl LimiterSemaphores {
 
     /// Releases tokens, or grants them to the next waiters.
     pub(super) fn release(&self, tokens: AcquiredTokens) {
-        let mut panics = FirstPanic::default();
-        if let Some(tokens) = tokens.ordinary {
-            panics.run(|| self.ordinary.release(tokens));
+        match (tokens.ordinary, tokens.reserve) {
+            (Some(tokens), None) => self.ordinary.release(tokens),
+            (None, Some(tokens)) => self.reserve.release(tokens),
+            (None, None) => {}
+            (Some(ordinary), Some(reserve)) => {
+                let mut panics = FirstPanic::default();
+                panics.run(|| self.ordinary.release(ordinary));
+                panics.finish(|| self.reserve.release(reserve));
+            }
         }
-        if let Some(tokens) = tokens.reserve {
-            panics.run(|| self.reserve.release(tokens));
-        }
-        panics.propagate();
     }
 
-    /// Removes tokens that are held: the totals shrink by as many.
+    /// Removes held tokens: the totals shrink by the same numbers.
     pub(super) fn forget(&self, tokens: AcquiredTokens) {
         if let Some(tokens) = tokens.ordinary {
             self.ordinary.forget(tokens);

@@ -8,6 +8,7 @@ use std::thread;
 use futures_core::Stream;
 use tokio::runtime::Handle;
 
+use crate::caller_trace::CallerTrace;
 use crate::debug::impl_debug;
 use crate::offload::from_thread::{FromThreadError, ThreadExecutor};
 use crate::park::runs_async_tasks;
@@ -16,7 +17,7 @@ use crate::park::runs_async_tasks;
 ///
 /// The stream's timers, its sockets and the tasks that it spawns belong to the runtime that is current at this call or,
 /// if there is none, to the runtime that is current where the iterator is used. A stream that needs no runtime works
-/// without one.
+/// without one. The stream is polled in the `tracing` span and with the subscriber of the code that calls this function.
 ///
 /// # Examples
 ///
@@ -34,7 +35,12 @@ use crate::park::runs_async_tasks;
 /// # }
 /// ```
 pub fn iter_from_stream<S: Stream>(stream: S) -> BlockingIter<S> {
-    BlockingIter { stream: Some(Box::pin(stream)), runtime: Handle::try_current().ok(), executor: None }
+    BlockingIter {
+        stream: Some(Box::pin(stream)),
+        runtime: Handle::try_current().ok(),
+        trace: CallerTrace::capture(),
+        executor: None,
+    }
 }
 
 /// An iterator over a stream, which blocks its thread while the stream is pending. Created by [`iter_from_stream`].
@@ -46,6 +52,7 @@ pub struct BlockingIter<S> {
     /// `None` once the stream has ended.
     stream: Option<Pin<Box<S>>>,
     runtime: Option<Handle>,
+    trace: CallerTrace,
     /// The executor of the thread that used the iterator last. That thread may block.
     executor: Option<ThreadExecutor>,
 }
@@ -65,10 +72,10 @@ impl<S: Stream> BlockingIter<S> {
             _ if runs_async_tasks() => return Err(FromThreadError::BlockingInAsync),
             _ => ThreadExecutor::current(),
         };
-        let _entered = self.runtime.as_ref().map(Handle::enter);
+        let (_entered, trace) = (self.runtime.as_ref().map(Handle::enter), &self.trace);
         let item = loop {
             let next = std::future::poll_fn(|cx| stream.as_mut().poll_next(cx));
-            if let Poll::Ready(item) = executor.poll(std::pin::pin!(next)) {
+            if let Poll::Ready(item) = trace.enter(|| executor.poll(std::pin::pin!(next))) {
                 break item;
             }
             if runs_async_tasks() {
@@ -93,7 +100,7 @@ impl<S: Stream> Iterator for BlockingIter<S> {
     /// [`try_next`](BlockingIter::try_next) returns an error instead.
     #[track_caller]
     fn next(&mut self) -> Option<S::Item> {
-        // A closure would panic at its own location, not at the caller's.
+        // With `unwrap_or_else`, the panic would have the location of the closure, not of the caller.
         match self.try_next() {
             Ok(item) => item,
             Err(error) => panic!("BlockingIter::next: {error}"),

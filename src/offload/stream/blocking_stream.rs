@@ -13,16 +13,17 @@ use std::time::Duration;
 use futures_core::{FusedStream, Stream};
 use tokio::task::coop;
 
-use super::buffer::{BufferLimits, Chunk};
+use super::buffer::Chunk;
+use super::item_size::ItemSize;
 use super::producer::Producer;
 use super::running_stream::{NewStream, RunningStream, StreamTaskOptions};
 use crate::offload::blocking::BlockingPool;
 use crate::offload::error::OffloadError;
-use crate::offload::job::Priority;
+use crate::offload::job::{CallerContext, Priority};
 use crate::panic::discard;
 
-/// The default of `max_items`.
-const MAX_ITEMS: usize = 1024;
+/// The default of `max_bytes`: a mebibyte.
+const MAX_BYTES: usize = 1024 * 1024;
 
 /// Converts a blocking iterator into a stream: each [`next`](Iterator::next) is called on a thread of [`run_blocking`],
 /// which runs at most 40 streams and tasks at a time. FastAPI's `StreamingResponse` does the same with a generator that
@@ -74,11 +75,15 @@ where
 ///   at the same time, and not always on the same thread.
 /// - Each item, including the first one, can be taken as soon as it is produced: no item waits for another. Items that
 ///   are produced faster than they are taken are handed over many at a time.
+/// - At most a mebibyte of items is produced ahead of the consumer, or 16 items if their size is not known: see
+///   [`max_bytes`](Self::max_bytes).
 /// - The iterator is one task of the pool while it produces items. When the buffer is full, the task ends, and its
 ///   thread and its token are free for others. When half of the items are taken, a new task continues. The new task is
 ///   queued behind all tasks of its priority that are already waiting, even if the queue is full: a stream that was
 ///   admitted is not refused in the middle. So a slow reader occupies no thread, while a slow iterator (one that waits
 ///   for a line from somewhere) does.
+/// - The iterator runs in the `tracing` span and with the subscriber of the code that creates the stream, whichever code
+///   polls it.
 /// - An iterator that panics ends the stream with [`Panicked`](crate::offload::OffloadErrorKind::Panicked), after the
 ///   items before the panic. If the pool refuses a task, the stream ends with the reason. After an error, as after the
 ///   end, the stream returns `None`. The iterator has been dropped by then: on a thread of the pool, unless it was
@@ -136,8 +141,14 @@ impl BlockingPool {
     {
         let new = NewStream {
             producer: Producer::new(iter),
-            limits: BufferLimits { max_items: MAX_ITEMS, max_bytes: None },
-            tasks: StreamTaskOptions { pool: Arc::clone(&self.0), label: None, priority: Priority::Normal },
+            max_items: None,
+            max_bytes: MAX_BYTES,
+            tasks: StreamTaskOptions {
+                pool: Arc::clone(&self.0),
+                label: None,
+                priority: Priority::Normal,
+                caller: CallerContext::capture(),
+            },
             max_wait: self.0.max_wait,
         };
         BlockingStream { ready: Chunk::default(), state: StreamState::New(Box::new(new)) }
@@ -147,18 +158,25 @@ impl BlockingPool {
 /// Options, which have no effect once the stream was polled.
 impl<T> BlockingStream<T> {
     /// Limits how many items may be produced ahead of the consumer. With 0 or 1, each item is produced only when the
-    /// stream is polled for it. Default: 1024.
+    /// stream is polled for it. The limit of [`max_bytes`](Self::max_bytes) applies beside this one. Default: 1024 if
+    /// the size of the items is known, and 16 otherwise.
     pub fn max_items(self, items: usize) -> Self {
-        self.with(|new| new.limits.max_items = items)
+        self.with(|new| new.max_items = Some(items))
     }
 
     /// Limits how many bytes of items may be produced ahead of the consumer, as measured by `size`. The item that
     /// reaches the limit is the last one before the iterator waits, so the limit is exceeded by one item at most. With
-    /// 0, an item is produced only when all bytes before it were taken. Default: no limit.
+    /// 0, an item is produced only when all bytes before it were taken. With `usize::MAX`, there is no limit.
+    ///
+    /// Default: a mebibyte, as measured by the bytes or the text in the items, if their type is `Vec<u8>`, `String`,
+    /// `Bytes`, `BytesMut`, `Box`, `Arc` or `Cow` of `[u8]` or `str`, or a `Result` of one of these types with
+    /// `io::Error`, `Infallible`, [`OffloadError`] or `Box<dyn Error + Send + Sync>`. A type without a destructor, such
+    /// as a number or an array, is measured by `size_of`. The size of other items is not known, and only
+    /// [`max_items`](Self::max_items) limits them.
     pub fn max_bytes(self, bytes: usize, size: impl Fn(&T) -> usize + Send + 'static) -> Self {
         self.with(|new| {
-            new.limits.max_bytes = Some(bytes);
-            new.producer.size = Some(Box::new(size));
+            new.max_bytes = bytes;
+            new.producer.size = ItemSize::Measured(Box::new(size));
         })
     }
 

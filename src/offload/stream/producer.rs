@@ -1,27 +1,26 @@
 //! [`Producer`], the side of a stream that runs on a thread of the pool.
 
 use super::buffer::{Buffer, ParkOutcome, PushOutcome};
+use super::item_size::ItemSize;
 use crate::panic::{Panic, catch_owned, discard};
 use crate::wake::wake;
 
 /// An iterator, which moves from task to task, and how to measure its items.
 pub(super) struct Producer<T> {
     fill: Box<FillFn<T>>,
-    pub(super) size: Option<Box<SizeFn<T>>>,
+    pub(super) size: ItemSize<T>,
 }
 
 /// Produces items until the sink stops it, or the iterator ends. One call produces many items, so that the loop over
 /// the iterator is compiled for its type.
 type FillFn<T> = dyn FnMut(&ItemSink<'_, T>) -> FillOutcome + Send;
 
-pub(super) type SizeFn<T> = dyn Fn(&T) -> usize + Send;
-
 pub(super) type StreamBuffer<T> = Buffer<T, Producer<T>, Panic>;
 
 /// Pushes items into the buffer.
 pub(super) struct ItemSink<'a, T> {
     buffer: &'a StreamBuffer<T>,
-    size: Option<&'a SizeFn<T>>,
+    size: &'a ItemSize<T>,
     is_one_at_a_time: bool,
 }
 
@@ -38,6 +37,7 @@ impl<T> Producer<T> {
     where
         I: IntoIterator<Item = T> + Send + 'static,
         I::IntoIter: Send,
+        T: 'static,
     {
         let (mut new, mut started) = (Some(iter), None);
         let fill = move |sink: &ItemSink<'_, T>| {
@@ -45,7 +45,7 @@ impl<T> Producer<T> {
             let iter = started.get_or_insert_with(|| new().into_iter());
             iter.find_map(|item| sink.push(item)).unwrap_or(FillOutcome::Exhausted)
         };
-        Self { fill: Box::new(fill), size: None }
+        Self { fill: Box::new(fill), size: ItemSize::of_type() }
     }
 
     /// Produces items until the buffer is full or the iterator ends. With `is_one_at_a_time`, the producer parks after
@@ -53,7 +53,7 @@ impl<T> Producer<T> {
     /// before the consumer sees it.
     pub(super) fn run(mut self, buffer: &StreamBuffer<T>, is_one_at_a_time: bool, report: impl FnOnce(&Panic)) {
         let panicked = loop {
-            let sink = ItemSink { buffer, size: self.size.as_deref(), is_one_at_a_time };
+            let sink = ItemSink { buffer, size: &self.size, is_one_at_a_time };
             match catch_owned(|| (self.fill)(&sink)) {
                 Ok(FillOutcome::Exhausted) => break None,
                 Ok(FillOutcome::Closed) => return discard(self),
@@ -80,7 +80,7 @@ impl<T> Producer<T> {
 impl<T> ItemSink<'_, T> {
     /// Pushes an item. Returns the reason if the iterator must stop.
     fn push(&self, item: T) -> Option<FillOutcome> {
-        let bytes = self.size.map_or(0, |size| size(&item));
+        let bytes = self.size.of(&item);
         match self.buffer.push(item, bytes) {
             PushOutcome::Pushed { is_full, waker } => {
                 wake(waker);

@@ -10,16 +10,23 @@ use std::time::Duration;
 use super::buffer::{Buffer, BufferLimits, Chunk, TakeOutcome};
 use super::producer::{Producer, StreamBuffer};
 use crate::offload::error::OffloadError;
-use crate::offload::job::{Priority, TaskContext};
+use crate::offload::job::{CallerContext, Priority, TaskContext};
 use crate::offload::task::{Task, TaskHandle};
 use crate::offload::trace;
 use crate::offload::workers::Pool;
 use crate::panic::{Panic, catch};
 
+/// The default of `max_items` for items whose size is known, so that `max_bytes` limits their memory.
+const MAX_ITEMS: usize = 1024;
+/// The default of `max_items` for items of unknown size.
+const MAX_ITEMS_OF_UNKNOWN_SIZE: usize = 16;
+
 /// A stream before it is polled.
 pub(super) struct NewStream<T> {
     pub(super) producer: Producer<T>,
-    pub(super) limits: BufferLimits,
+    /// `None` for the default.
+    pub(super) max_items: Option<usize>,
+    pub(super) max_bytes: usize,
     pub(super) tasks: StreamTaskOptions,
     /// How long the first task may be queued.
     pub(super) max_wait: Option<Duration>,
@@ -30,6 +37,8 @@ pub(super) struct StreamTaskOptions {
     pub(super) pool: Arc<Pool>,
     pub(super) label: Option<Cow<'static, str>>,
     pub(super) priority: Priority,
+    /// Captured when the stream was created.
+    pub(super) caller: CallerContext,
 }
 
 pub(super) struct RunningStream<T> {
@@ -49,7 +58,11 @@ pub(super) struct RunningStream<T> {
 
 impl<T: Send + 'static> RunningStream<T> {
     pub(super) fn new(new: NewStream<T>) -> Self {
-        let NewStream { producer, limits, tasks, max_wait } = new;
+        let NewStream { producer, max_items, max_bytes, tasks, max_wait } = new;
+        let is_size_known = producer.size.is_known();
+        let default_items = if is_size_known { MAX_ITEMS } else { MAX_ITEMS_OF_UNKNOWN_SIZE };
+        let max_items = max_items.unwrap_or(default_items);
+        let limits = BufferLimits { max_items, max_bytes: is_size_known.then_some(max_bytes) };
         let buffer = Arc::new(Buffer::new(limits, producer));
         Self { buffer, tasks, max_wait, is_admitted: false, task: None, failure: None, end: None }
     }
@@ -114,13 +127,19 @@ impl<T: Send + 'static> RunningStream<T> {
             let report = |panic: &Panic| trace::panicked(&pool.config.pool, cx.label(), panic);
             producer.run(&buffer, is_one_at_a_time, report);
         };
-        let mut task = Task::new(Arc::clone(&self.tasks.pool), work).priority(self.tasks.priority);
+        let caller = self.tasks.caller.for_one_of_many();
+        let mut task = Task::with_caller(Arc::clone(&self.tasks.pool), work, caller).priority(self.tasks.priority);
         task.options.label.clone_from(&self.tasks.label);
         task.options.ignores_queue_bound = mem::replace(&mut self.is_admitted, true);
         task.max_wait = self.max_wait.take();
         // A refused task is dropped here, together with the iterator, which is user code.
         match catch(|| task.start()) {
-            Ok(Ok(task)) => self.task = Some(task),
+            Ok(Ok(task)) => {
+                // The earlier task has parked the iterator, and only has to return.
+                if let Some(earlier) = self.task.replace(task) {
+                    earlier.forget();
+                }
+            }
             Ok(Err(error)) => self.failure = Some(error),
             Err(panic) => {
                 trace::panicked(&self.tasks.pool.config.pool, self.tasks.label.as_deref(), &panic);

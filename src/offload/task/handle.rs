@@ -9,13 +9,14 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::Level;
 
-use super::inline::run_inline;
+use super::clock_hold::ClockHold;
+use super::nested::{run_nested, start_nested};
 use super::task::Task;
 use crate::debug::impl_debug;
 use crate::offload::error::{OffloadError, OffloadErrorKind, Progress};
-use crate::offload::job::{AwaitableJob, CallerContext, Job, RunnableJob, SharedJob, TaskContext, TaskOptions};
+use crate::offload::job::{AwaitableJob, Job, Nesting, RunnableJob, SharedJob, TaskContext, TaskOptions};
 use crate::offload::trace;
-use crate::offload::workers::{QueuePosition, Workers, WorkersConfig};
+use crate::offload::workers::{CurrentWorkers, QueuePosition, Workers, WorkersConfig};
 use crate::panic::discard;
 use crate::trace::is_enabled;
 
@@ -34,9 +35,10 @@ pub struct TaskHandle<T> {
     /// `None` once the result was taken.
     job: Option<Arc<dyn AwaitableJob<T>>>,
     workers: Arc<Workers>,
-    /// Where the task is queued, or was. `None` if it has run inline.
+    /// Where the task is queued, or was. `None` if it has run on its caller's thread.
     position: Option<QueuePosition>,
     deadlines: Option<Box<TaskDeadlines>>,
+    clock: ClockHold,
 }
 
 /// When the caller stops waiting.
@@ -52,8 +54,9 @@ impl<T: Send + 'static> TaskHandle<T> {
     where
         F: FnOnce(&TaskContext) -> T + Send + 'static,
     {
-        let Task { pool, work, mut options, priority, max_wait, timeout } = task;
-        let (workers, runtime) = pool.current_workers().map_err(|error| refuse(error, &pool.config, &options))?;
+        let Task { pool, work, caller, mut options, priority, max_wait, timeout } = task;
+        let current = pool.current_workers().map_err(|error| refuse(error, &pool.config, &options))?;
+        let CurrentWorkers { workers, place, enters } = current;
         let deadlines = TaskDeadlines::new(max_wait, timeout, options.deadline);
         if let Some(deadlines) = &deadlines {
             // The timer needs a runtime, in a CPU pool too.
@@ -63,18 +66,14 @@ impl<T: Send + 'static> TaskHandle<T> {
         } else if is_enabled(Level::DEBUG) {
             options.submitted_at = Some(Instant::now());
         }
-        let job = Arc::new(Job::new(pool.config.job_owner(), options, CallerContext::capture(runtime), work));
-        let refused = |error| refuse(error, &pool.config, job.options());
-        let position = if workers.contains_current_thread() {
-            workers.admit_inline().map_err(refused)?;
-            let job = Arc::clone(&job) as SharedJob;
-            run_inline(&job, &pool.config);
-            workers.on_inline_end(&job);
-            None
-        } else {
-            Some(workers.submit(priority, Arc::clone(&job) as _).map_err(refused)?)
+        let job = Arc::new(Job::new(place, options, caller.started_in(enters), work));
+        let shared = Arc::clone(&job) as SharedJob;
+        let position = match TaskContext::nesting(place) {
+            Nesting::Outside => workers.submit(priority, shared).map(Some),
+            nesting => start_nested(&workers, priority, &shared, nesting),
         };
-        Ok(Self { job: Some(job), workers, position, deadlines })
+        let position = position.map_err(|error| refuse(error, &pool.config, job.options()))?;
+        Ok(Self { job: Some(job), workers, position, deadlines, clock: ClockHold::default() })
     }
 }
 
@@ -99,6 +98,13 @@ impl<T> TaskHandle<T> {
         }
     }
 
+    /// Drops the handle of a task that is about to return: the task is neither cancelled nor reported as abandoned.
+    pub(in crate::offload) fn forget(mut self) {
+        if let Some(job) = self.job.take() {
+            drop(job.abandon(None));
+        }
+    }
+
     /// Returns `true` if the result is available, or was taken.
     #[must_use]
     pub fn is_finished(&self) -> bool {
@@ -119,19 +125,35 @@ impl<T> TaskHandle<T> {
         self.position.is_some_and(|position| self.workers.remove(position))
     }
 
-    /// Runs a queued job on this thread, which holds the token that the job may be waiting for.
-    #[cold]
-    fn run_if_queued(&mut self) {
-        let Some(job) = self.job.clone().filter(|_| self.remove_from_queue()) else { return };
+    /// Runs a queued job on this thread, if a task that holds a token of the job's limiter waits for it here, and nothing
+    /// else is about to run it. Returns `true` if the job was run or refused.
+    fn run_if_nested(&mut self) -> bool {
+        if self.position.is_none() {
+            return false;
+        }
+        let Some(job) = self.job.clone() else { return false };
+        let is_expected = match TaskContext::nesting(job.place()) {
+            Nesting::Outside => true,
+            Nesting::SameRuntime => false,
+            Nesting::OtherRuntime => self.workers.is_about_to_take_task(),
+        };
+        if is_expected || !self.remove_from_queue() {
+            return false;
+        }
         self.position = None;
         let job: SharedJob = job;
-        match self.workers.admit_inline() {
-            Ok(()) => {
-                run_inline(&job, &self.workers.config);
-                self.workers.on_inline_end(&job);
-            }
+        if let Err(closed) = run_nested(&self.workers, &job) {
             // The waker is this caller's, which polls the job now.
-            Err(closed) => discard(job.refuse(closed)),
+            discard(job.refuse(closed));
+        }
+        true
+    }
+
+    /// Keeps a paused clock from advancing while a thread that the clock does not know works on the task.
+    fn hold_clock(&mut self) {
+        let Some(job) = &self.job else { return };
+        if self.workers.config.has_own_threads && !self.clock.is_decided {
+            self.clock.hold(&self.workers, Arc::clone(job) as SharedJob);
         }
     }
 
@@ -178,13 +200,15 @@ impl<T> Future for TaskHandle<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
-            if self.position.is_some() && self.workers.contains_current_thread() {
-                self.run_if_queued();
-            }
             let job = self.job.as_ref().expect("a task handle is not polled after it completed");
             if let Poll::Ready(result) = job.poll(cx) {
                 return self.complete(result);
             }
+            // After the waker is registered: it is called if no worker comes.
+            if self.run_if_nested() {
+                continue;
+            }
+            self.hold_clock();
             let Some(deadlines) = &mut self.deadlines else { return Poll::Pending };
             let Some(at) = deadlines.next() else { return Poll::Pending };
             let timer = deadlines.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
@@ -216,7 +240,7 @@ impl<T> Drop for TaskHandle<T> {
     }
 }
 
-/// Completes the error of a task that could not be submitted.
+/// Emits the event of a task that could not be submitted, and adds the pool and the label of the task to its error.
 #[cold]
 fn refuse(error: OffloadError, config: &WorkersConfig, options: &TaskOptions) -> OffloadError {
     trace::refused(&config.pool, options, &error);

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `task` | a task before it is submitted, with its options |
 //! | `future`, `handle` | a submitted task |
-//! | `inline` | a task that runs inside another task of the same pool |
+//! | `nested` | a task that is submitted by another task of the same limiter |
+//! | `clock_hold` | keeps a paused clock from advancing while a task runs |
 
+mod clock_hold;
 mod future;
 mod handle;
-mod inline;
+mod nested;
 #[expect(clippy::module_inception, reason = "a file is named after the type in it")]
 mod task;
 

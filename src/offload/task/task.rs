@@ -13,12 +13,14 @@ use crate::debug::impl_debug;
 use crate::offload::error::OffloadError;
 #[cfg(doc)]
 use crate::offload::error::OffloadErrorKind;
-use crate::offload::job::Priority;
-use crate::offload::job::{TaskContext, TaskOptions};
+use crate::offload::job::{CallerContext, Priority, TaskContext, TaskOptions};
 use crate::offload::workers::Pool;
 
 /// Work for a pool that is not submitted yet. Awaiting it submits it and waits for the result; [`start`](Self::start)
 /// only submits it.
+///
+/// The task runs in the `tracing` span and with the subscriber of the code that creates it, wherever it is awaited.
+/// ([`run`](crate::offload::BlockingPool::run) creates its task when its future is polled for the first time.)
 ///
 /// # Examples
 ///
@@ -44,6 +46,8 @@ use crate::offload::workers::Pool;
 pub struct Task<F> {
     pub(crate) pool: Arc<Pool>,
     pub(crate) work: F,
+    /// The span, the subscriber and the scopes in which the task was created.
+    pub(crate) caller: CallerContext,
     pub(crate) options: TaskOptions,
     pub(crate) priority: Priority,
     pub(crate) max_wait: Option<Duration>,
@@ -52,8 +56,13 @@ pub struct Task<F> {
 
 impl<F> Task<F> {
     pub(crate) fn new(pool: Arc<Pool>, work: F) -> Self {
-        let max_wait = pool.max_wait;
-        Self { pool, work, options: TaskOptions::default(), priority: Priority::Normal, max_wait, timeout: None }
+        Self::with_caller(pool, work, CallerContext::capture())
+    }
+
+    /// Creates a task that runs in a context that was captured before.
+    pub(crate) fn with_caller(pool: Arc<Pool>, work: F, caller: CallerContext) -> Self {
+        let (options, priority, max_wait) = (TaskOptions::default(), Priority::Normal, pool.max_wait);
+        Self { pool, work, caller, options, priority, max_wait, timeout: None }
     }
 
     /// Sets a name for the task in [statistics](crate::offload::PoolStats::tasks) and [errors](OffloadError::label).
@@ -115,8 +124,8 @@ where
 {
     /// Submits the task immediately, without waiting for the result.
     ///
-    /// If a task of the same pool calls this method, the method runs the new task before it returns: if the new task
-    /// waited for a thread, it might wait for its own caller.
+    /// If a task of the same pool calls this method, the method may run the new task before it returns: if the new task
+    /// waited for a token, it might wait for its own caller. See [nested tasks](super#nested-tasks).
     ///
     /// # Panics
     ///

@@ -9,7 +9,6 @@ use tokio::sync::Notify;
 
 use super::workers::Workers;
 use crate::offload::error::OffloadErrorKind;
-use crate::offload::job::JobOwner;
 use crate::offload::limiter::SharedLimiter;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
@@ -24,6 +23,10 @@ pub(crate) struct WorkersConfig {
     /// suffices.
     waiting: AtomicUsize,
     pub(crate) keep_alive: KeepAlive,
+    /// The size of the stacks of threads that the pool starts itself. `None` for the default of the standard library.
+    pub(crate) stack_size: Option<usize>,
+    /// The workers run on threads of the pool, which no runtime knows.
+    pub(crate) has_own_threads: bool,
     is_closed: AtomicBool,
     /// Notified when workers of the closed pool are drained.
     pub(crate) drained: Notify,
@@ -49,7 +52,26 @@ impl WorkersConfig {
         keep_alive: KeepAlive,
     ) -> Self {
         let (waiting, is_closed) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Self { pool, limiter, max_queued, waiting, keep_alive, is_closed, drained: Notify::new() }
+        Self {
+            pool,
+            limiter,
+            max_queued,
+            waiting,
+            keep_alive,
+            stack_size: None,
+            has_own_threads: false,
+            is_closed,
+            drained: Notify::new(),
+        }
+    }
+
+    pub(crate) fn with_stack_size(self, stack_size: Option<usize>) -> Self {
+        Self { stack_size, ..self }
+    }
+
+    #[cfg(feature = "cpu")]
+    pub(crate) fn with_own_threads(self) -> Self {
+        Self { has_own_threads: true, ..self }
     }
 
     /// Closes the pool, with all of its workers. From now on the pool accepts no tasks and no other workers.
@@ -86,9 +108,9 @@ impl WorkersConfig {
         ptr::from_ref(&*self.limiter).addr()
     }
 
-    /// Identifies the pool and its limiter.
-    pub(crate) fn job_owner(&self) -> JobOwner {
-        JobOwner { pool: ptr::from_ref(self).addr(), limiter: self.limiter_id() }
+    /// Identifies the pool.
+    pub(crate) fn pool_id(&self) -> usize {
+        ptr::from_ref(self).addr()
     }
 
     /// Counts one more waiting task if the bound allows it.

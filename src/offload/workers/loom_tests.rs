@@ -22,7 +22,7 @@ use super::worker::Worker;
 use super::workers::Workers;
 use crate::offload::error::{OffloadError, OffloadErrorKind};
 use crate::offload::job::{
-    AwaitableJob, CallerContext, Job, JobOwner, Priority, RunnableJob, TaskContext, TaskOptions,
+    AwaitableJob, CallerContext, Job, Priority, RunnableJob, TaskContext, TaskOptions, TaskPlace,
 };
 use crate::offload::limiter::{CapacityLimiter, SharedLimiter};
 use crate::semaphore::{EnqueueOutcome, TokenSemaphore, Tokens};
@@ -198,7 +198,7 @@ impl World {
             running.fetch_sub(1, Ordering::SeqCst);
             ran.fetch_add(1, Ordering::SeqCst);
         });
-        Arc::new(Job::new(JobOwner::default(), TaskOptions::default(), CallerContext::default(), work))
+        Arc::new(Job::new(TaskPlace::default(), TaskOptions::default(), CallerContext::default(), work))
     }
 
     fn submit(&self) -> Arc<UnitJob> {
@@ -780,4 +780,66 @@ fn waker_that_waits_for_a_task_of_its_own_pool_does_not_wait_for_itself() {
             world.assert_ended(1 + usize::from(is_waiting));
         });
     }
+}
+
+#[test]
+fn idle_worker_ends_when_no_more_tasks_can_come() {
+    model(2, || {
+        let world = World::new(1, KEEPS_THREAD);
+        let job = world.submit();
+        world.workers.release_idle();
+        world.assert_ended(1);
+        assert!(is_done(&job));
+        assert_eq!(world.workers.snapshot().idle, 0);
+    });
+}
+
+/// Waits for a nested task, as a caller does that holds a token: the caller runs the task itself unless a worker is
+/// about to run it.
+fn run_nested(world: &World) -> Result<(), OffloadError> {
+    let job = world.job();
+    let position = world.workers.submit_if_free(Priority::Normal, &(Arc::clone(&job) as _)).unwrap();
+    block_on(poll_fn(|cx| {
+        let result = job.poll(cx);
+        if result.is_ready()
+            || position.is_some_and(|position| world.workers.is_about_to_take_task() || !world.workers.remove(position))
+        {
+            return result;
+        }
+        world.workers.admit_inline().unwrap();
+        Arc::clone(&job).run("model");
+        drop(job.publish());
+        world.workers.on_inline_end(&(Arc::clone(&job) as _));
+        job.poll(cx)
+    }))
+}
+
+#[test]
+fn nested_task_runs_on_a_thread_or_on_its_callers() {
+    for (tokens, keep_alive) in [(1, RUNS_ONCE), (2, NEVER_IDLES), (2, RUNS_ONCE)] {
+        model(2, move || {
+            let world = World::new(tokens, keep_alive);
+            assert!(world.limiter.semaphore().try_acquire(Tokens::ONE).is_ok());
+            let other = world.spawn(|world| drop(world.submit()));
+            run_nested(&world).unwrap();
+            world.limiter.semaphore().release(Tokens::ONE);
+            other.join().unwrap();
+            world.assert_ended(2);
+        });
+    }
+}
+
+#[test]
+fn nested_task_whose_worker_gets_no_thread_is_run_by_its_caller() {
+    model(2, || {
+        let world = World::failing(2, NEVER_IDLES, SpawnFailure::Refuses(1));
+        assert!(world.limiter.semaphore().try_acquire(Tokens::ONE).is_ok());
+        let other = world.spawn(World::submit);
+        let nested = run_nested(&world);
+        world.limiter.semaphore().release(Tokens::ONE);
+        let other = other.join().unwrap();
+        world.join_threads();
+        let Poll::Ready(other) = other.poll(&Context::from_waker(Waker::noop())) else { panic!("the task has ended") };
+        world.assert_ended(usize::from(nested.is_ok()) + usize::from(other.is_ok()));
+    });
 }

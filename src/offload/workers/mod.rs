@@ -12,11 +12,14 @@
 //! | `threads` | where threads come from |
 //! | `thread_request` | a worker that waits for a thread of tokio |
 //! | `grant_watch` | tokens that were granted to workers without a thread |
+//! | `cpu_threads` | the threads of a CPU pool |
 //! | `worker` | what a thread does |
 //! | `queue` | the queued tasks, in the order in which they start |
 //! | `parker` | where an idle worker waits |
 
 mod config;
+#[cfg(feature = "cpu")]
+mod cpu_threads;
 mod grant_watch;
 #[cfg(all(test, loom))]
 mod loom_tests;
@@ -35,11 +38,9 @@ mod worker;
 mod workers;
 
 pub(crate) use self::config::{KeepAlive, WorkersConfig};
-pub(crate) use self::pool::{Pool, WorkerSource};
+#[cfg(feature = "cpu")]
+pub(crate) use self::cpu_threads::CpuThreads;
+pub(crate) use self::pool::{CurrentWorkers, Pool, WorkerSource};
 pub(crate) use self::queue::QueuePosition;
 pub(crate) use self::runtimes::Runtimes;
-#[cfg(feature = "cpu")]
-pub(crate) use self::threads::{SpawnError, WorkerThreads};
-#[cfg(feature = "cpu")]
-pub(crate) use self::worker::Worker;
 pub(crate) use self::workers::Workers;

@@ -12,7 +12,7 @@ use super::config::WorkersConfig;
 use super::runtimes::Runtimes;
 use super::workers::Workers;
 use crate::offload::error::{OffloadError, OffloadErrorKind};
-use crate::offload::job::TaskContext;
+use crate::offload::job::{TaskContext, TaskPlace};
 use crate::offload::stats::{PoolStats, RunningTask};
 use crate::wake::Contained;
 
@@ -34,19 +34,34 @@ pub(crate) enum WorkerSource {
     Own(Arc<Workers>),
 }
 
+/// What a task needs that is submitted by the current thread.
+pub(crate) struct CurrentWorkers {
+    pub(crate) workers: Arc<Workers>,
+    pub(crate) place: TaskPlace,
+    /// The runtime that the task enters, if the workers' threads are outside of it.
+    pub(crate) enters: Option<Handle>,
+}
+
 impl Pool {
     pub(crate) fn name(&self) -> &str {
         &self.config.pool
     }
 
-    /// Returns the workers for a task that is submitted by the current thread, and the runtime that its task has to
-    /// enter, if the workers' threads are outside of it.
-    pub(crate) fn current_workers(&self) -> Result<(Arc<Workers>, Option<Handle>), OffloadError> {
-        match &self.workers {
-            WorkerSource::PerRuntime(runtimes) => Ok((runtimes.current_workers(&self.config)?, None)),
+    /// Returns what a task needs that is submitted by the current thread.
+    pub(crate) fn current_workers(&self) -> Result<CurrentWorkers, OffloadError> {
+        let (workers, runtime, enters) = match &self.workers {
+            WorkerSource::PerRuntime(runtimes) => {
+                let (workers, runtime) = runtimes.current_workers(&self.config)?;
+                (workers, Some(runtime), None)
+            }
             #[cfg(feature = "cpu")]
-            WorkerSource::Own(workers) => Ok((Arc::clone(workers), Handle::try_current().ok())),
-        }
+            WorkerSource::Own(workers) => {
+                let enters = Handle::try_current().ok();
+                (Arc::clone(workers), enters.as_ref().map(Handle::id), enters)
+            }
+        };
+        let place = TaskPlace { pool_id: self.config.pool_id(), limiter_id: self.config.limiter_id(), runtime };
+        Ok(CurrentWorkers { workers, place, enters })
     }
 
     fn all_workers(&self) -> Vec<Arc<Workers>> {
@@ -84,7 +99,7 @@ impl Pool {
                 return Ok(());
             }
             // Checked by each poll, since the future may move into a task of the pool.
-            let wait = poll_fn(|cx| match TaskContext::is_inside_pool(self.config.job_owner().pool) {
+            let wait = poll_fn(|cx| match TaskContext::is_inside_pool(self.config.pool_id()) {
                 true => Poll::Ready(Err(OffloadError::from(OffloadErrorKind::WouldDeadlock))),
                 false => Pin::new(&mut notified).poll(cx).map(Ok),
             });
@@ -99,5 +114,12 @@ impl Pool {
     /// Refuses all queued tasks and all future ones.
     pub(crate) fn close(&self) {
         self.config.close(|| self.all_workers());
+    }
+}
+
+impl Drop for Pool {
+    /// Ends idle threads with the last handle. Tasks that were submitted still run.
+    fn drop(&mut self) {
+        self.all_workers().iter().for_each(|workers| workers.release_idle());
     }
 }

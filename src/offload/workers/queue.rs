@@ -90,6 +90,11 @@ impl<J> JobQueue<J> {
         Some(job)
     }
 
+    /// Returns the tasks in no particular order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &J> {
+        self.levels.iter().flat_map(|level| level.jobs.iter().filter_map(|(_, job)| job.as_ref()))
+    }
+
     /// Takes all tasks.
     pub(crate) fn drain(&mut self) -> Vec<J> {
         let mut all = Vec::with_capacity(self.live);

@@ -26,11 +26,12 @@ use crate::sync::{Mutex, lock};
 pub(crate) struct Runtimes(Arc<Registry<Id>>);
 
 impl Runtimes {
-    /// Returns the workers of the current runtime.
-    pub(crate) fn current_workers(&self, config: &Arc<WorkersConfig>) -> Result<Arc<Workers>, OffloadError> {
+    /// Returns the workers of the current runtime, and its id.
+    pub(crate) fn current_workers(&self, config: &Arc<WorkersConfig>) -> Result<(Arc<Workers>, Id), OffloadError> {
         let runtime = Handle::try_current().map_err(|_| OffloadErrorKind::NoRuntime)?;
-        let known = self.0.find(runtime.id());
-        Ok(known.unwrap_or_else(|| self.register(config, &runtime)))
+        let id = runtime.id();
+        let known = self.0.find(id);
+        Ok((known.unwrap_or_else(|| self.register(config, &runtime)), id))
     }
 
     pub(crate) fn all_workers(&self) -> Vec<Arc<Workers>> {

@@ -35,6 +35,8 @@ pub(super) struct WorkersState {
     pub(super) running: Vec<Option<SharedJob>>,
     /// Why the workers accept no tasks. `None` while they accept tasks.
     pub(super) closed: Option<OffloadErrorKind>,
+    /// The last handle of the pool is gone, so workers that find no task are not needed any more.
+    pub(super) is_released: bool,
     pub(super) started: u64,
     pub(super) refused: u64,
 }
@@ -108,7 +110,8 @@ impl WorkersState {
     ///
     /// The worker leaves if another worker waits for a thread, since that thread may be this one.
     pub(super) fn make_idle(&mut self, worker: &Worker) -> bool {
-        let is_idle = self.closed.is_none() && !self.is_starting && worker.parker.is_some();
+        let is_needed = self.closed.is_none() && !self.is_released;
+        let is_idle = is_needed && !self.is_starting && worker.parker.is_some();
         if is_idle {
             self.idle.extend(worker.parker.clone());
         }

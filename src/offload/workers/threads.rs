@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use super::worker::Worker;
 use super::workers::Workers;
+#[cfg(feature = "cpu")]
+use crate::sync::{Mutex, lock};
 
 /// A worker for which no thread could be started.
 #[derive(Debug)]
@@ -36,9 +38,28 @@ pub(crate) trait WorkerThreads: Send + Sync {
     /// [Withdraws](Workers::withdraw_grant) a granted token after a while: the worker that waits for a thread may never
     /// get one. A source whose threads always start does not withdraw it.
     fn watch_grant(&self, _workers: &Arc<Workers>, _grant: u64) {}
+}
 
-    /// Returns `true` if the current thread belongs to this source.
-    fn contains_current_thread(&self) -> bool {
-        false
+/// Passes a worker to `start`, which starts a thread with the closure that it receives. If `start` fails, it drops the
+/// closure, and the worker is taken back.
+#[cfg(feature = "cpu")]
+pub(super) fn hand_over(
+    worker: Worker,
+    start: impl FnOnce(Box<dyn FnOnce() + Send>) -> io::Result<()>,
+) -> Result<(), SpawnError> {
+    let slot = Arc::new(Mutex::new(Some(worker)));
+    let taken = Arc::clone(&slot);
+    let run = move || {
+        // A separate statement takes the worker, so that the worker does not run with the mutex held.
+        let worker = lock(&taken).take();
+        if let Some(worker) = worker {
+            worker.run();
+        }
+    };
+    let Err(cause) = start(Box::new(run)) else { return Ok(()) };
+    let worker = lock(&slot).take();
+    match worker {
+        Some(worker) => Err(SpawnError { worker, cause }),
+        None => Ok(()),
     }
 }

@@ -9,12 +9,12 @@ use super::parker::{Parker, UnparkReason};
 use super::scheduling::WorkerStep;
 use super::state::Searcher;
 use super::workers::Workers;
+use crate::debug::impl_debug;
 use crate::offload::job::TaskContext;
 use crate::panic::discard;
 use crate::wake::wake;
 
 /// Runs tasks on one thread.
-#[derive(Debug)]
 pub(crate) struct Worker {
     /// `None` once the worker runs, or was disarmed.
     workers: Option<Arc<Workers>>,
@@ -38,12 +38,9 @@ impl Worker {
     pub(crate) fn run(mut self) {
         let Some(workers) = self.workers.take() else { return };
         let KeepAlive { max_busy, idle_timeout, .. } = workers.config.keep_alive;
-        // rayon may run a worker inside a task that waits for its parallel parts. Such a worker runs only one task,
-        // since the parts may be ready by then.
-        let max_busy = if TaskContext::current().is_some() { Duration::ZERO } else { max_busy };
         self.parker = idle_timeout.map(|_| Arc::default());
         let started = Instant::now();
-        while self.run_until_idle(&workers, || started.elapsed() >= max_busy) {
+        while self.run_until_idle(&workers, || max_busy != Duration::MAX && started.elapsed() >= max_busy) {
             match self.wait_idle(&workers) {
                 UnparkReason::Work => self.searcher = Some(Searcher::Activated),
                 UnparkReason::Exit => return,
@@ -77,7 +74,7 @@ impl Worker {
             // This may be the last reference to the task, and the values that the task holds are the user's, as is the
             // waker. They may block on tasks of this pool.
             if matches!(step, WorkerStep::Run(..)) {
-                TaskContext::hold_token(workers.config.limiter_id(), || {
+                TaskContext::hold_token(job.place(), || {
                     discard(job);
                     wake(waker);
                 });
@@ -120,3 +117,5 @@ impl Drop for Worker {
         }
     }
 }
+
+impl_debug!(Worker |this| { workers: this.workers, has_token: this.has_token, .. });

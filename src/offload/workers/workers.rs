@@ -33,7 +33,7 @@ use super::tokens::{TokenAttempt, TokenWaker};
 use super::worker::Worker;
 use crate::debug::impl_debug;
 use crate::offload::error::{OffloadError, OffloadErrorKind};
-use crate::offload::job::{Priority, SharedJob, TaskContext};
+use crate::offload::job::{Priority, SharedJob};
 use crate::offload::trace;
 use crate::panic::discard;
 use crate::sync::atomic::{AtomicUsize, Ordering};
@@ -84,6 +84,31 @@ impl Workers {
             state.refused += 1;
             return Err(OffloadError::full(self.config.waiting()));
         }
+        Ok(self.enqueue(state, priority, job))
+    }
+
+    /// Queues a task if a token is free for it.
+    pub(crate) fn submit_if_free(
+        self: &Arc<Self>,
+        priority: Priority,
+        job: &SharedJob,
+    ) -> Result<Option<QueuePosition>, OffloadError> {
+        let mut state = lock(&self.state);
+        self.check_open(&state)?;
+        if !self.config.limiter.try_promise() {
+            return Ok(None);
+        }
+        state.promised += 1;
+        Ok(Some(self.enqueue(state, priority, Arc::clone(job))))
+    }
+
+    /// Queues a task that was counted.
+    fn enqueue(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, WorkersState>,
+        priority: Priority,
+        job: SharedJob,
+    ) -> QueuePosition {
         let position = state.queue.push(priority, job);
         self.recount(&mut state);
         if matches!(state.searcher, Some(Searcher::OnThread(searcher)) if searcher == thread_id()) {
@@ -97,7 +122,14 @@ impl Workers {
         if was_starting && let Err(refused) = self.threads.request_again() {
             self.on_thread_refused(refused);
         }
-        Ok(position)
+        position
+    }
+
+    /// Returns `true` if a worker is about to take a task, and there is a token for it.
+    pub(crate) fn is_about_to_take_task(&self) -> bool {
+        let state = lock(&self.state);
+        let is_worker_expected = state.searcher.is_some() || state.is_starting;
+        is_worker_expected && (state.is_granted || self.tokens().available() > 0)
     }
 
     /// Counts one more queued task, if a token is free for it or the bound of the queue allows it.
@@ -159,6 +191,15 @@ impl Workers {
         removed.is_some()
     }
 
+    /// Ends the idle workers, and from now on every worker that finds no task: no more tasks will be submitted.
+    pub(super) fn release_idle(&self) {
+        let mut state = lock(&self.state);
+        state.is_released = true;
+        let idle = mem::take(&mut state.idle);
+        drop(state);
+        idle.iter().for_each(|worker| worker.unpark(UnparkReason::Exit));
+    }
+
     /// Refuses all queued tasks and all future ones.
     pub(crate) fn close(&self, why: OffloadErrorKind) {
         let mut state = lock(&self.state);
@@ -185,10 +226,10 @@ impl Workers {
         }
     }
 
-    /// Returns `true` if the current thread works for the pool, or for another pool of its limiter. If the current
-    /// thread waited for a task, that task might wait for the current thread.
-    pub(crate) fn contains_current_thread(&self) -> bool {
-        TaskContext::holds_token_of(self.config.limiter_id()) || self.threads.contains_current_thread()
+    /// Returns `true` if tasks are queued, none is running, and there is no token.
+    pub(crate) fn is_stalled(&self) -> bool {
+        let state = lock(&self.state);
+        state.token_wait.is_some() && state.running.iter().all(Option::is_none)
     }
 
     pub(crate) fn snapshot(&self) -> WorkersSnapshot {
@@ -250,11 +291,13 @@ impl Workers {
         if is_hopeless {
             return self.refuse_queued(state, &OffloadError::from(OffloadErrorKind::NoThread).with_source(cause));
         }
-        let grant = state.waiting_grant();
+        let (grant, queued) = (state.waiting_grant(), state.queue.iter().cloned().collect::<Vec<_>>());
         drop(state);
         if let Some(grant) = grant {
             self.withdraw_grant(grant);
         }
+        // The caller of a nested task occupies a thread that may be the only one. It runs its task itself.
+        queued.iter().for_each(|job| wake(job.take_waker()));
     }
 
     /// Returns `true` if the workers are closed, no task is running, and all results are published.

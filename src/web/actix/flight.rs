@@ -20,6 +20,7 @@ use super::head::HeadCopy;
 use super::response::response;
 use super::worker::can_spawn;
 use crate::debug::impl_debug;
+use crate::detached;
 use crate::guard::FlightStats;
 use crate::managed::{Managed, ManagedSnapshot};
 use crate::scope::CallerScopes;
@@ -48,8 +49,10 @@ use crate::web::{FlightOptions, Refusal};
 /// ```
 ///
 /// The response to a handler's error is shared like any other. An error of an inner middleware goes only to the request
-/// that caused it, and the other requests share the next response. Over HTTP/2 a GET request may have a body that no
-/// header announces: don't put this middleware in front of handlers that read such a body.
+/// that caused it, and the other requests join the next run. If the handler panics or takes longer than `max_wait`, the
+/// response to the request that it was called for contains a request with the same head, but without extensions and app
+/// data: middlewares around this one that read them from the response find nothing. Over HTTP/2 a GET request may have a body that no header
+/// announces: don't put this middleware in front of handlers that read such a body.
 ///
 /// The handler runs on the worker of the request that it was called for, in a separate task, so that it can continue
 /// when that request's client disconnects. If all clients disconnect, that task is aborted at the handler's next
@@ -211,7 +214,7 @@ where
                 let outer = request.extensions_mut().remove();
                 request.extensions_mut().insert(flight.mark(outer));
                 let head = Rc::clone(led.get_or_init(|| Rc::new(HeadCopy::new(request.request()))));
-                serve(Rc::clone(&inner), request, head, leader)
+                serve(Rc::clone(&inner), request, head, leader, flight.detached_name())
             };
             match flight.run(key, request, Unwatched, serve).await {
                 FlightReply::Collapsed(response, request) => Ok(request.into_response(response.to_response(COLLAPSED))),
@@ -237,7 +240,7 @@ where
 /// routes it in place.)
 type LeaderOf<B> = Leader<Result<ServiceResponse<B>, Error>, HttpRequest>;
 
-/// A client whose disconnect drops the future of its request. Over HTTP/2, actix-web does not report it at all.
+/// A client whose disconnect drops the future of its request. Over HTTP/2, actix-web does not report the disconnect.
 struct Unwatched;
 
 impl ClientWatch for Unwatched {
@@ -256,6 +259,7 @@ fn serve<S, B>(
     request: ServiceRequest,
     head: Rc<HeadCopy>,
     leader: LeaderOf<B>,
+    detached_name: Option<&'static str>,
 ) -> impl Future<Output = RunResponse<Arc<SharedResponse>>> + Send + 'static
 where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
@@ -266,7 +270,8 @@ where
         leader.gather().await;
         leader.settle(inner.call(request).await, head.headers(), read).await
     };
-    let task = AbortOnDrop(rt::spawn(InsideRun { run: Arc::clone(&run), handler: Box::pin(handler) }));
+    let task = rt::spawn(InsideRun { run: Arc::clone(&run), handler: Box::pin(handler) });
+    let task = AbortOnDrop { task, detached_name };
     async move {
         // This future is first polled inside the run, before the task is polled.
         run.get_or_init(CallerScopes::capture);
@@ -274,8 +279,8 @@ where
     }
 }
 
-/// A handler that runs inside the scopes of its run: if it asks for the same key, it is refused instead of waiting for
-/// itself.
+/// A handler that runs inside the scopes of its run: a nested request for the same key is refused instead of waiting
+/// for its own run.
 struct InsideRun<F> {
     run: Arc<OnceLock<CallerScopes>>,
     handler: Pin<Box<F>>,
@@ -292,24 +297,31 @@ impl<F: Future> Future for InsideRun<F> {
 }
 
 /// Waits for a task, which may be on another thread, and aborts the task when dropped.
-struct AbortOnDrop(JoinHandle<RunResponse<Arc<SharedResponse>>>);
+struct AbortOnDrop {
+    task: JoinHandle<RunResponse<Arc<SharedResponse>>>,
+    /// The name under which the process knows the task, if the task may continue without clients.
+    detached_name: Option<&'static str>,
+}
 
 impl Future for AbortOnDrop {
     type Output = RunResponse<Arc<SharedResponse>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map(|result| match result.map_err(|error| error.try_into_panic()) {
+        Pin::new(&mut self.task).poll(cx).map(|result| match result.map_err(|error| error.try_into_panic()) {
             Ok(response) => response,
             Err(Ok(panic)) => std::panic::resume_unwind(panic),
-            // The task was cancelled: its worker has ended.
-            Err(Err(_)) => RunResponse::Broken,
+            // The task was cancelled: its worker has ended. The run, which ends here, counts as finished.
+            Err(Err(_)) => {
+                self.detached_name.into_iter().for_each(detached::record_cut);
+                RunResponse::Broken
+            }
         })
     }
 }
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 

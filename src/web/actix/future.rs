@@ -180,9 +180,10 @@ where
 {
     fn drop(&mut self) {
         if let GuardFutureState::Running(handler) = mem::replace(&mut self.state, GuardFutureState::Done)
-            // On other threads, such as those of a test on a bare tokio runtime, spawning panics.
-            && can_spawn()
             && let Some(detached) = self.settings.detach(handler)
+            // On other threads, such as those of a test on a bare tokio runtime, spawning panics. The work is dropped
+            // here then, and counted as cut off.
+            && can_spawn()
         {
             rt::spawn(detached);
         }

@@ -61,9 +61,9 @@ impl HeadCopy {
     }
 
     /// Returns a request with this head, for the response to a request that was consumed: a response of actix-web
-    /// belongs to a request. It has neither the extensions nor the app data of the original.
+    /// contains its request. The returned request has neither the extensions nor the app data of the original.
     pub(super) fn to_request(&self) -> HttpRequest {
-        // The one public constructor of requests is this one.
+        // `TestRequest` is the only public way to construct an `HttpRequest`.
         let request = TestRequest::default().method(self.method.clone()).version(self.version);
         let request = request.uri(&self.uri.to_string());
         let request = self.headers.iter().fold(request, |request, field| request.append_header(field));

@@ -119,8 +119,8 @@ where
     type Error = Error;
     type Future = GuardFuture<S>;
 
-    /// Ready when the inner service is ready. The permit is acquired in `call`. Unlike in tower, readiness is only a hint
-    /// here and reserves nothing, so a request in the queue takes no place behind the guard.
+    /// Ready when the inner service is ready. The permit is acquired in `call`. Unlike in tower, readiness is only a
+    /// hint here and reserves nothing, so a queued request takes up no capacity behind the guard.
     fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll_ready(cx)
     }

@@ -27,7 +27,7 @@ use crate::background::{HostHandle, Probe, ProbeAnswer};
 /// use onelane::web::actix::probes;
 ///
 /// # #[tokio::main]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # async fn main() -> Result<onelane::background::ShutdownReport, Box<dyn std::error::Error>> {
 /// let host = ServiceHost::builder()
 ///     .service(service_fn("refresher", |cx| async move { Ok(cx.stopping().await) }))
 ///     .build()?;
@@ -42,8 +42,7 @@ use crate::background::{HostHandle, Probe, ProbeAnswer};
 ///         HttpServer::new(app).shutdown_signal(stop).bind("127.0.0.1:3000")?.run().await
 ///     })
 ///     .await?;
-/// # drop(report);
-/// # Ok(())
+/// Ok(report) // from `main`: the exit code of the process is that of the report
 /// # }
 /// ```
 #[must_use = "resources do nothing unless they are added to an app"]

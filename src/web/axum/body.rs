@@ -82,8 +82,8 @@ impl BodyKind for AxumBody {
 
 /// Returns the link that axum keeps as connect info, or one that was inserted by hand.
 ///
-/// A request that leads a run has none: it stands for several clients. (The layer for any service does not know connect
-/// info, and leaves it as it is.)
+/// Returns `None` for a request that leads a run, because that request represents several clients. (The tower layer
+/// does not know `ConnectInfo` and leaves it unchanged.)
 pub(super) fn link(extensions: &Extensions) -> Option<ClientLink> {
     if extensions.get::<FlightMark>().is_some() {
         return None;
@@ -105,16 +105,16 @@ where
 
     #[inline]
     fn untouched(request: Request<B>) -> Request<Body> {
-        // axum's own body stays as it is.
+        // `Body::new` returns axum's own body unchanged.
         request.map(Body::new)
     }
 
     fn replayed(body: ReplayBody<B>) -> Body {
         let mut body = Some(body);
-        // axum's own body is passed on unchanged if nothing of it was read.
+        // axum's own body is passed on unchanged if no part of it was read.
         match (&mut body as &mut dyn Any).downcast_mut().and_then(Option::take) {
             Some(own) => ReplayBody::into_untouched(own).unwrap_or_else(Body::new),
-            None => Body::new(body.expect("a body of another type is not taken")),
+            None => Body::new(body.expect("the body is taken only if the downcast succeeds")),
         }
     }
 }

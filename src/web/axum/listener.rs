@@ -15,7 +15,7 @@ use crate::web::ClientLink;
 
 /// A `TcpListener` whose connections report if their client is still connected. Unix only.
 ///
-/// Pass it to `axum::serve`, together with `into_make_service_with_connect_info::<ClientLink>()`, or with a
+/// Pass the listener to `axum::serve`, together with `into_make_service_with_connect_info::<ClientLink>()`, or with a
 /// [`MakeLinkedService`](super::MakeLinkedService) if the app extracts `ConnectInfo<SocketAddr>`, too. A request that
 /// waits for a permit then leaves the queue when its client disconnects, even if hyper has left bytes unread, such as a
 /// pipelined request, or a body that the layer did not read to its end. Without that connect info, the listener has no
@@ -26,7 +26,7 @@ use crate::web::ClientLink;
 ///
 /// Handlers get the client's address from `ConnectInfo<ClientLink>`, with [`ClientLink::peer_addr`].
 ///
-/// axum's `tap_io` works before and after the conversion, for instance to set `TCP_NODELAY`:
+/// axum's `tap_io` can be applied before or after the conversion, for instance to set `TCP_NODELAY`:
 ///
 /// ```no_run
 /// # use axum::serve::ListenerExt;

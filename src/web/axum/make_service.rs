@@ -15,9 +15,9 @@ use crate::web::tower::{Layer, Service};
 
 /// Serves an app whose requests carry both `ConnectInfo<ClientLink>` and the `ConnectInfo` of the client's address.
 ///
-/// `into_make_service_with_connect_info` of axum adds only one of them. Use this instead if a layer or a handler needs
-/// `ConnectInfo<SocketAddr>`. It works with every listener whose connections are [`WatchedStream`]s, however the
-/// listener is wrapped. Unix only.
+/// axum's `into_make_service_with_connect_info` adds only one of the two. Use `MakeLinkedService` instead if a layer or
+/// a handler needs `ConnectInfo<SocketAddr>`. `MakeLinkedService` works with every listener whose connections are
+/// [`WatchedStream`]s, even if the listener is wrapped in other listeners. Unix only.
 ///
 /// ```no_run
 /// use axum::serve::ListenerExt;

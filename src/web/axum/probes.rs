@@ -33,7 +33,7 @@ use crate::background::{HostHandle, Probe, ProbeAnswer};
 /// use tokio::net::TcpListener;
 ///
 /// # #[tokio::main]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # async fn main() -> Result<onelane::background::ShutdownReport, Box<dyn std::error::Error>> {
 /// let host = ServiceHost::builder()
 ///     .service(service_fn("refresher", |cx| async move { Ok(cx.stopping().await) }))
 ///     .build()?;
@@ -45,8 +45,7 @@ use crate::background::{HostHandle, Probe, ProbeAnswer};
 ///         axum::serve(listener, app).with_graceful_shutdown(handle.draining().cancelled_owned()).await
 ///     })
 ///     .await?;
-/// # drop(report);
-/// # Ok(())
+/// Ok(report) // from `main`: the exit code of the process is that of the report
 /// # }
 /// ```
 #[must_use = "routes do nothing unless they are merged into a router"]

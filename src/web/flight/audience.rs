@@ -41,7 +41,8 @@ pub(crate) fn audience(head: &impl ResponseHead, options: &FlightOptions) -> Aud
     };
     let is_in_key = |name: &String| options.is_key_header(name) || options.is_ignored(name);
     let vary: Vec<String> = items(fields, "vary").filter(|name| !is_in_key(name)).collect();
-    // An asterisk stands for everything, not only headers. What is not a name of a header cannot be compared.
+    // An asterisk means that the response varies by more than headers. A name that is not a valid header name cannot be
+    // compared.
     if vary.iter().any(|name| name == "*" || !is_header_name(name)) {
         return Audience::LeaderOnly;
     }

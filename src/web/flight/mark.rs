@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Identifies a flight. Unlike an address, an id is not used again.
+/// Identifies a flight. Unlike an address, an id is never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FlightId(u64);
 
-/// An extension of a request that leads a run: the flights that it is inside of.
+/// A request extension that lists the flights in which the request leads a run.
 ///
-/// If a flight layer is applied to a router and to one of its routes, the inner one passes such a request through. A
-/// request that a handler makes itself has no mark, and so is not confused with the handler's own request.
+/// If a flight layer is applied to a router and to one of its routes, the inner layer passes a marked request through.
+/// A request that a handler sends itself has no mark, and so is not confused with the request that the handler serves.
 #[derive(Clone, Debug)]
 pub(crate) struct FlightMark {
     flight: FlightId,

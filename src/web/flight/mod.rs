@@ -5,10 +5,10 @@
 //! |---|---|
 //! | its key determines which requests are the same | `key` |
 //! | it is served alone if the key's recent responses were not shareable | `bypass` |
-//! | it leads a run, or follows one, and gets a response or a refusal; or it does so again | `response_flight` |
+//! | it leads or follows a run, and gets a response or a refusal, or joins the next run | `response_flight` |
 //! | while it waits, its client is watched | `caller` |
-//! | a request that leads is marked, so that it does not enter the same flight twice | `mark` |
-//! | the leader's response determines which requests may get it, also by their headers | `audience`, `vary` |
+//! | if it leads, it is marked, so that it does not enter the same flight twice | `mark` |
+//! | the leader's response, and its `Vary`, determine which requests may share it | `audience`, `vary` |
 //! | the user's configuration | `options` |
 
 mod audience;

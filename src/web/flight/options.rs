@@ -16,7 +16,8 @@ use crate::web::{Refusal, RequestHead};
 /// identified by something else, such as a header that a proxy sets, add it to the key with
 /// [`key_header`](Self::key_header). The same applies to everything else that responses depend on, such as
 /// `Accept-Encoding` or `X-Forwarded-Proto`. A response that lists such a header in `Vary` is shared only by requests
-/// with the same values of it, and the others wait for the next run. With the header in the key, they run at once.
+/// with the same values of that header, and the other requests join the next run. With the header in the key, requests
+/// with different values run at the same time.
 ///
 /// The host is part of the key as the client wrote it: requests to `localhost` and to `127.0.0.1` don't share a
 /// response.
@@ -61,7 +62,7 @@ impl FlightOptions {
     /// header, or none of them has it.
     ///
     /// If a response lists a name in `Vary` that is neither added here nor [ignored](Self::ignore_header), only
-    /// requests with the same values of that header share the response. The others wait for the next run.
+    /// requests with the same values of that header share the response. The other requests join the next run.
     ///
     /// The layer panics if `name` is not a token of RFC 9110: no request has such a header, so all requests would have
     /// the same key.
@@ -88,23 +89,23 @@ impl FlightOptions {
         self
     }
 
-    /// Limits how many requests may wait for a response in addition to the leader, the request that it is made for. The
-    /// next request gets a 503. A request that waits for another run, because the response of the first was not for it,
-    /// is not refused. Default: no limit.
+    /// Limits how many requests may wait for a response in addition to the leader, the request that the response is
+    /// made for. The next request gets a 503. The limit does not refuse a request that joins the next run because it
+    /// could not share an earlier response. Default: no limit.
     pub fn max_waiters(mut self, max_waiters: usize) -> Self {
         self.max_waiters = Some(max_waiters);
         self
     }
 
-    /// Limits how long each request waits for a response, including the request that it is made for. The limit covers
-    /// all runs that a request waits for. After that time the request gets a 503. Must be above zero. Default: no
-    /// limit.
+    /// Limits how long each request waits for a response, including the leader. The limit covers all runs that a
+    /// request waits for. After that time, the request gets a 503. Must be above zero. Default: no limit.
     pub fn max_wait(mut self, max_wait: Duration) -> Self {
         self.max_wait = Some(max_wait);
         self
     }
 
-    /// Lets a handler finish even if all its clients have disconnected. By default it is dropped at its next `.await`.
+    /// Lets a handler finish even if all its clients have disconnected. By default the handler is dropped at its next
+    /// `.await`.
     pub fn detached(mut self) -> Self {
         self.detached = true;
         self
@@ -121,6 +122,11 @@ impl FlightOptions {
     }
 
     /// Returns `true` if a refusal may depend on the head of its request, which then must be kept.
+    #[cfg(feature = "actix-web")]
+    pub(super) fn is_detached(&self) -> bool {
+        self.detached
+    }
+
     pub(super) fn keeps_head(&self) -> bool {
         self.on_refusal.is_set()
     }

@@ -16,7 +16,7 @@ use super::mark::{FlightId, FlightMark};
 use super::vary::{Fields, Variant};
 use super::{FlightHead, FlightKey, FlightOptions};
 use crate::debug::impl_debug;
-use crate::guard::{CallerWait, FlightError, SingleFlight};
+use crate::guard::{CallerWait, FlightError, FlightErrorKind, SingleFlight};
 use crate::name::intern;
 use crate::sync::{Mutex, lock};
 use crate::web::request_head::HeadView;
@@ -29,7 +29,8 @@ pub(crate) const LED: &str = "onelane; fwd=miss";
 /// The `Cache-Status` of a response that is for this request only.
 pub(crate) const BYPASSED: &str = "onelane; fwd=bypass";
 
-/// The number of runs that a request waits for, one after another, if their responses are for other requests only.
+/// The largest number of consecutive runs that a request joins without getting a response. After that, the request is
+/// served alone.
 const MAX_FLIGHTS: usize = 32;
 
 /// The state that one layer and all services behind it share.
@@ -51,7 +52,7 @@ pub(crate) type KeyOf<R> = dyn Fn(&R) -> Option<Vec<u8>> + Send + Sync;
 /// The outcome of a run.
 #[derive(Clone)]
 pub(crate) enum RunResponse<A> {
-    /// The response is for all requests of the variant.
+    /// The response is for all requests that match the variant.
     Shared(A, Variant),
     /// The response is only for the leader, and so are the key's next responses.
     LeaderOnly,
@@ -79,7 +80,7 @@ pub(crate) enum FlightReply<A, U, S, L> {
 /// Decides which requests get the response that a leader's service returns.
 pub(crate) struct Leader<S, L> {
     options: FlightOptions,
-    /// `true` if the response of an earlier run was not for this request.
+    /// `true` if this request could not share the response of an earlier run.
     flies_again: bool,
     kept: Arc<Mutex<Option<Kept<S, L>>>>,
 }
@@ -112,17 +113,23 @@ impl<R, A: Clone + Send + Sync + 'static> ResponseFlight<R, A> {
         Arc::new(Self { name, id: FlightId::new(), flight, options, key_of, bypass: Bypass::new() })
     }
 
+    /// Returns the name of the flight if its runs continue when all of their requests have left.
+    #[cfg(feature = "actix-web")]
+    pub(crate) fn detached_name(&self) -> Option<&'static str> {
+        self.options.is_detached().then_some(self.name)
+    }
+
     /// Returns the flight itself, to close and drain it, and for its statistics.
     pub(crate) fn flight(&self) -> &SingleFlight<FlightKey, RunResponse<A>> {
         &self.flight
     }
 
-    /// Returns `true` if a request with this mark is already inside of this flight.
+    /// Returns `true` if a request with this mark is already inside a run of this flight.
     pub(crate) fn surrounds(&self, mark: Option<&FlightMark>) -> bool {
         mark.is_some_and(|mark| mark.is_inside(self.id))
     }
 
-    /// Returns the mark of a request that leads a run of this flight. `outer` is the mark that it already has.
+    /// Returns the mark of a request that leads a run of this flight. `outer` is the mark that the request already has.
     pub(crate) fn mark(&self, outer: Option<FlightMark>) -> FlightMark {
         FlightMark::new(self.id, outer)
     }
@@ -138,7 +145,7 @@ impl<R, A: Clone + Send + Sync + 'static> ResponseFlight<R, A> {
     }
 
     /// Joins the current run of `key`, or starts one: then `serve` serves the request and passes the response to
-    /// [`Leader::settle`]. If the response of the run is not for this request, does the same again.
+    /// [`Leader::settle`]. If the request may not share the response of the run, joins or starts the next run.
     ///
     /// The request leaves its run when `client` disconnects.
     pub(crate) async fn run<U, S, L, F>(
@@ -208,10 +215,8 @@ impl<R, A: Clone + Send + Sync + 'static> ResponseFlight<R, A> {
             }
             unserved = Some(request);
         }
-        match unserved {
-            Some(request) => FlightReply::ServeAlone(request),
-            None => unreachable!("a request that was served has its response"),
-        }
+        // Served alone, the requests that are left would all run at once.
+        refused(FlightError::from_kind(FlightErrorKind::TooManyWaiters).into(), unserved)
     }
 }
 
@@ -225,15 +230,15 @@ impl<R, A> ResponseFlight<R, A> {
 }
 
 impl<Res, E, L> Leader<Result<Res, E>, L> {
-    /// Lets the requests that the earlier run left over join this one, before a quick service ends it. They were woken
-    /// together with this one.
+    /// Lets the other requests that could not share the earlier response join this run before a fast service ends it.
+    /// Those requests were woken together with the leader of this run.
     pub(crate) async fn gather(&self) {
         if self.flies_again {
             yield_now().await;
         }
     }
 
-    /// Decides which requests get the response, and reads it if all of them do. An error is for the leader only.
+    /// Decides which requests get the response, and reads it if all of them do. An error goes to the leader only.
     ///
     /// `sent` has the request's headers. `read` reads a body of the given size and returns `None` if the body ends
     /// early.

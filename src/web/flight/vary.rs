@@ -1,4 +1,4 @@
-//! [`Variant`], the request headers that a response was selected by.
+//! [`Variant`], the values of the request headers that a response varies by.
 
 use std::sync::Arc;
 
@@ -28,8 +28,8 @@ impl Variant {
         Self((!fields.is_empty()).then(|| fields.into()))
     }
 
-    /// Returns `true` if the response is also one to `request`, by RFC 9111, section 4.1: each header has the same
-    /// values, or is absent from both requests.
+    /// Returns `true` if the response also matches `request`, by RFC 9111, section 4.1: each header has the same values
+    /// in both requests, or is absent from both.
     pub(crate) fn is_of(&self, request: &impl Fields) -> bool {
         let mut fields = self.0.iter().flat_map(|fields| fields.iter());
         fields.all(|field| request.values(&field.name).eq(field.values.iter().map(|value| &**value)))

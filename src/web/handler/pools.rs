@@ -14,8 +14,9 @@ static BLOCKING: LazyLock<BlockingPool> =
     LazyLock::new(|| BlockingPool::builder("handlers").max_queued(MAX_QUEUED).build());
 
 #[cfg(feature = "cpu")]
-static CPU: LazyLock<CpuPool> =
-    LazyLock::new(|| CpuPool::builder("cpu-handlers").share_threads(CpuPool::global()).max_queued(MAX_QUEUED).build());
+static CPU: LazyLock<CpuPool> = LazyLock::new(|| {
+    CpuPool::builder("cpu-handlers").limiter(CpuPool::global().limiter().clone()).max_queued(MAX_QUEUED).build()
+});
 
 /// Returns the pool on which a `blocking_handler` runs unless it is given [another pool](super::PoolHandler::on).
 ///

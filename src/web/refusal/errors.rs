@@ -1,4 +1,4 @@
-//! The problem types (RFC 9457) of the crate: which error becomes which [`Refusal`].
+//! The problem types (RFC 9457) of the crate: the [`Refusal`] that each error becomes.
 
 use std::convert::Infallible;
 
@@ -150,8 +150,8 @@ impl From<OffloadError> for Refusal {
     }
 }
 
-/// Work that stops because of its time limit gets the same response as work that continues after the limit. If it stops
-/// because its client has disconnected, no client receives the response.
+/// Work that stops because of its time limit gets the same response as work that continues after the limit. If the work
+/// stops because its client has disconnected, no client receives the response.
 #[cfg(feature = "offload")]
 impl From<Cancelled> for Refusal {
     fn from(_: Cancelled) -> Self {

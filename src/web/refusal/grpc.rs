@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::refusal::Refusal;
 use crate::web::RequestHead;
 
-/// The status codes of gRPC that refusals have.
+/// The gRPC status codes of refusals.
 #[derive(Clone, Copy)]
 enum GrpcCode {
     Cancelled = 1,
@@ -23,7 +23,7 @@ enum GrpcCode {
 }
 
 impl GrpcCode {
-    /// Returns the code that has the meaning of an HTTP status, as `google/rpc/code.proto` maps them.
+    /// Returns the gRPC code for an HTTP status, by the mapping in `google/rpc/code.proto`.
     fn from_http(status: u16) -> Self {
         match status {
             400 => Self::InvalidArgument,
@@ -43,7 +43,7 @@ impl GrpcCode {
 }
 
 impl Refusal {
-    /// Makes the refusal a gRPC status if the request is a gRPC call.
+    /// Converts the refusal to a gRPC status if the request is a gRPC call.
     pub(super) fn for_client(mut self, head: &RequestHead<'_>) -> Self {
         if let Some(content_type) = head.header("content-type").filter(|value| is_grpc(value)) {
             self.extras().grpc = Some(content_type.to_owned());
@@ -80,7 +80,8 @@ fn is_grpc(content_type: &str) -> bool {
         && matches!(content_type.as_bytes().get(GRPC.len()), None | Some(b'+' | b';' | b'-' | b' '))
 }
 
-/// Encodes a status message as the gRPC protocol requires: visible ASCII and spaces without `%` remain.
+/// Encodes a status message as the gRPC protocol requires: visible ASCII characters and spaces, except `%`, stay
+/// unencoded.
 fn percent_encoded(message: &str) -> String {
     let mut encoded = String::with_capacity(message.len());
     for byte in message.bytes() {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::Refusal;
 use crate::web::RequestHead;
 
-/// Changes a refusal before it is sent. The default leaves it unchanged. A refusal of a gRPC call becomes a gRPC status.
+/// Changes a refusal before it is sent. The default leaves it unchanged. A refusal of a gRPC call is sent as a gRPC
+/// status.
 #[derive(Clone, Default)]
 pub(crate) struct RefusalHook(Option<Arc<ChangeRefusal>>);
 

@@ -1,4 +1,4 @@
-//! [`Problem`], what the crate says about a kind of refusal (RFC 9457), and what the URIs of its problems begin with.
+//! [`Problem`], the problem details (RFC 9457) of one kind of refusal, and the base of all problem URIs.
 
 use std::borrow::Cow;
 use std::sync::OnceLock;
@@ -33,7 +33,7 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    /// The problem of [`Refusal::custom`](super::Refusal::custom), of which the service replaces every part.
+    /// The problem of [`Refusal::custom`](super::Refusal::custom), every part of which the service replaces.
     pub(super) const CUSTOM: &'static Self = &Self { status: 500, name: "", title: "", detail: "", json: "" };
 
     /// Creates a problem. Use the macro [`problem!`], which writes `json`.

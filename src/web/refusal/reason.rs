@@ -1,4 +1,4 @@
-//! [`RefusalReason`], why a request is refused.
+//! [`RefusalReason`], the reason why a request is refused.
 
 use std::convert::Infallible;
 
@@ -14,7 +14,7 @@ pub enum RefusalReason {
     Guard(AcquireError),
     /// The client disconnected while the request waited. No client receives this response; it appears in access logs.
     ClientGone,
-    /// The run whose response the request was to share produced none, or the request could not wait for the run.
+    /// The run that the request joined produced no response, or the request could not wait for the run.
     Flight(FlightError<Infallible>),
     /// The work of the request produced no result: a pool did not accept the work, or the work took too long or
     /// panicked.

@@ -48,7 +48,7 @@ pub struct Refusal {
     pub(super) status: u16,
     pub(super) retry_after: Option<Duration>,
     pub(super) problem: &'static Problem,
-    /// `None` as long as the refusal has only what its problem determines.
+    /// `None` if every part of the refusal comes from its problem.
     pub(super) extras: Option<Box<RefusalExtras>>,
 }
 
@@ -182,7 +182,7 @@ impl Refusal {
         let name = name.into();
         let is_own = ["type", "title", "status", "detail"].contains(&&*name);
         assert!(!is_own, "the member {name:?} has its own method: use with_{name}");
-        // A closure would panic at its own location, not at the caller's.
+        // With `unwrap_or_else`, the panic would have the location of the closure, not of the caller.
         match serde_json::to_value(value) {
             Ok(value) => self.extras().members.insert(name, value),
             Err(error) => panic!("the member {name:?} cannot be serialized: {error}"),

@@ -20,7 +20,7 @@ use crate::web::ClientLink;
 /// Other crates can't name this trait or its subtraits, so they can't implement it.
 #[expect(unnameable_types, reason = "the trait is sealed")]
 pub trait BodyKind: Send + Sync + 'static {
-    /// The inner service in the form in which the clones of a guarded service hold it.
+    /// The form in which the clones of a guarded service hold the inner service.
     type Shared<S: Clone>: Clone;
 
     fn share<S: Clone>(inner: S) -> Self::Shared<S>;
@@ -36,7 +36,7 @@ pub trait BodyKind: Send + Sync + 'static {
     /// Returns the link to the client, if the request carries one.
     fn link(extensions: &Extensions) -> Option<ClientLink>;
 
-    /// Lets the request's links go of the connection, because the request is about to stand for several clients.
+    /// Makes the request's links release the connection, because the request is about to represent several clients.
     fn unlink(extensions: &mut Extensions) {
         if let Some(link) = extensions.get_mut::<ClientLink>() {
             link.unlink();

@@ -32,7 +32,7 @@ use crate::web::{ClientLink, FlightOptions, Refusal};
 /// response.
 ///
 /// In axum, use [`web::axum::FlightLayer`](crate::web::axum::FlightLayer), which is the same layer for axum's body
-/// type.
+/// type and for axum's `ConnectInfo<ClientLink>`.
 pub type FlightLayer = FlightLayerFor<AnyBody>;
 
 /// [`FlightLayer`] for one kind of body.
@@ -173,8 +173,8 @@ where
     type Error = S::Error;
     type Future = FlightFuture<Self::Response, S::Error>;
 
-    /// Always ready. The inner service becomes ready for the requests that it serves, when it serves them: a request
-    /// that waits for a response must not keep it from being ready for the one that is served.
+    /// Always ready. The inner service is polled for readiness only when it is about to serve a request: a request that
+    /// waits for a response must not reserve the capacity that the served request needs.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         Poll::Ready(Ok(()))
     }
@@ -199,7 +199,7 @@ where
             let serve = |(inner, mut request): (S, Request<_>), leader: LeaderOf<R, S::Error>| {
                 let sent = request.headers().clone();
                 let extensions = request.extensions_mut();
-                // The run may outlive the client that it began with.
+                // The run may outlive the leader's client.
                 K::unlink(extensions);
                 let mark = flight.mark(extensions.remove());
                 extensions.insert(mark);
@@ -314,7 +314,7 @@ impl<S, B> Caller for (S, Request<B>) {
     }
 }
 
-/// A client without a link is noticed by its server, which drops the future.
+/// Without a link, only the server notices that the client has disconnected, and drops the future.
 impl ClientWatch for Option<ClientLink> {
     fn refusal(&self) -> Option<Refusal> {
         self.as_ref().is_some_and(ClientLink::is_gone).then(Refusal::client_gone)

@@ -167,7 +167,8 @@ where
                     return Poll::Ready(result.map(|response| this.respond(response, permit)));
                 }
                 GuardFutureState::Waiting(_) => {
-                    // Taken out while it is polled: a panic drops the request, which may have lost its permit.
+                    // The request is taken out while it is polled. A panic then drops the request, which may have lost
+                    // its permit.
                     let GuardFutureState::Waiting(mut waiting) = mem::replace(&mut this.state, GuardFutureState::Done)
                     else {
                         unreachable!("the state was `Waiting` two lines above")
@@ -198,7 +199,11 @@ where
                     let permit = match poll {
                         Poll::Ready(Ok(mut permit)) => {
                             if let Poll::Ready(result) = poll_ready_inside(permit.as_mut(), &mut inner, cx) {
-                                result?;
+                                if let Err(error) = result {
+                                    // No other request runs inside the guard while these values are dropped.
+                                    drop((inner, request));
+                                    return Poll::Ready(Err(error));
+                                }
                                 this.run(permit, inner, K::untouched(request));
                                 continue;
                             }

@@ -15,8 +15,8 @@ use crate::web::layer_settings::LayerSettings;
 
 /// A service behind a guard. Created by [`GuardLayer`](super::GuardLayer).
 ///
-/// Always ready: a request needs the readiness of the inner service only once it holds its permit. Each request gets
-/// its own clone of the inner service, and makes it ready.
+/// Always ready: a request needs the readiness of the inner service only once the request holds its permit. Each
+/// request gets its own clone of the inner service, and polls that clone for readiness.
 pub struct GuardService<S: Clone, K: BodyKind = AnyBody> {
     inner: K::Shared<S>,
     settings: Arc<LayerSettings<Parts>>,
@@ -40,8 +40,8 @@ where
     type Error = S::Error;
     type Future = GuardFuture<S, K, B>;
 
-    /// Always ready. A service that is ready must hold neither a permit nor a place behind the guard, such as that of a
-    /// concurrency limit: a request that waits for its permit would take the place from requests that could use it.
+    /// Always ready. Readiness must not reserve a permit, or the capacity of a service behind the guard, such as a
+    /// concurrency limit: a request that waits for its permit would keep that capacity from requests that could use it.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         Poll::Ready(Ok(()))
     }

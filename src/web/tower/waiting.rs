@@ -1,4 +1,4 @@
-//! [`WaitingRequest`], a request in the queue of its guard, or whose service is not ready.
+//! [`WaitingRequest`], a request that waits in the queue of its guard, or until its service is ready.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -16,7 +16,7 @@ use crate::web::{ClientLink, Refusal};
 
 /// A request that waits for a permit, and then until the service that will serve it is ready.
 pub(super) struct WaitingRequest<S, B: Body> {
-    /// `None` once the request has been granted a permit, or if it needs none.
+    /// `None` once the request has been granted a permit, or if the request needs no permit.
     pub(super) acquire: Option<AcquireFuture<ErasedSource>>,
     // Dropped before the permit, so that no other request runs inside the guard while the service is dropped.
     pub(super) inner: S,
@@ -40,8 +40,8 @@ pub(super) struct ClientWatch {
 }
 
 impl<S, B: Body> WaitingRequest<S, B> {
-    /// Waits until the service can be called. A request whose poll panicked must not be polled again: it may have lost
-    /// its permit.
+    /// Waits until the service can be called. A request whose poll panicked must not be polled again, because the
+    /// request may have lost its permit.
     pub(super) fn poll<R>(
         &mut self,
         settings: &LayerSettings<Parts>,

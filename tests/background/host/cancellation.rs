@@ -104,7 +104,7 @@ async fn dropping_recv_loses_no_event() {
     let life = async {
         host.start().await.unwrap();
         sleep(SECOND).await;
-        host.shutdown().await.unwrap();
+        let _ = host.shutdown().await.unwrap();
     };
     let (all, dropping, ()) = soon("the life of a host", async { tokio::join!(all, dropping, life) }).await;
     assert_eq!(all, dropping);

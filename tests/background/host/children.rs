@@ -141,7 +141,7 @@ async fn child_spawned_after_the_end_is_aborted_at_once() {
         let host = virtual_host().service(service).build().unwrap();
         host.start().await.unwrap();
         sleep(SECOND).await;
-        host.shutdown().await.unwrap();
+        let _ = host.shutdown().await.unwrap();
         let child = leaked_cx.get().unwrap().spawn(pending::<()>());
         let error = timeout(SECOND, child).await.unwrap().unwrap_err();
         assert!(error.is_cancelled());
@@ -189,6 +189,6 @@ async fn children_of_a_service_on_its_own_thread_run_there_and_end_with_it() {
     let host = threaded_host().service(service.placement(Placement::Thread).stop_timeout(MS * 30)).build().unwrap();
     host.start().await.unwrap();
     until("the child runs", || log.count("own-thread") == 1).await;
-    timeout(PATIENCE, host.shutdown()).await.unwrap().unwrap();
+    let _ = timeout(PATIENCE, host.shutdown()).await.unwrap().unwrap();
     assert_eq!(log.count("child dropped"), 1);
 }

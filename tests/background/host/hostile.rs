@@ -154,7 +154,7 @@ async fn supervisor_survives_errors_whose_destructors_panic() {
         until("the service restarts", || host.status().service("bomber").unwrap().restarts() > 10).await;
         let report = host.shutdown().await;
         is_armed.store(false, Ordering::Relaxed);
-        report.unwrap();
+        let _ = report.unwrap();
         assert_eq!(host.status().phase(), HostPhase::Stopped);
     }
 }
@@ -167,7 +167,7 @@ async fn supervisor_survives_an_error_that_panics_on_display() {
     host.start().await.unwrap();
     soon("the restarts", until("the service restarts", || host.status().service("actor").unwrap().restarts() > 3))
         .await;
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -188,7 +188,7 @@ async fn periodic_call_ends_when_its_error_panics_on_display() {
         assert!(service.is_ended(), "{overlap:?}: {:?}", service.state());
         assert_eq!((service.restarts(), calls.load(Ordering::Relaxed)), (0, 3));
         assert_eq!(service.ticks().unwrap().failures(), 3);
-        host.shutdown().await.unwrap();
+        let _ = host.shutdown().await.unwrap();
     }
 }
 

@@ -40,7 +40,7 @@ async fn jitter_adds_at_most_its_fraction() {
         host.start().await.unwrap();
         sleep(SECOND * 2).await;
         seen.push(log.times(start, "start actor")[1]);
-        host.shutdown().await.unwrap();
+        let _ = host.shutdown().await.unwrap();
     }
     assert!(seen.iter().all(|at| (1_000..=1_501).contains(at)), "{seen:?}");
     assert!(seen.iter().any(|at| *at != seen[0]), "{seen:?}");
@@ -317,7 +317,7 @@ async fn thread_that_misses_its_heartbeat_and_returns_is_restarted() {
     let status = host.status();
     let failure = status.service("actor").unwrap().last_failure().unwrap();
     assert!(matches!(failure.kind(), ExitKind::TimedOut(TimeLimit::Heartbeat(_))), "{failure:?}");
-    timeout(PATIENCE, host.shutdown()).await.unwrap().unwrap();
+    let _ = timeout(PATIENCE, host.shutdown()).await.unwrap().unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -342,5 +342,5 @@ async fn heartbeat_of_an_ended_generation_does_not_count_for_the_next_one() {
         host.status().service("hangs").unwrap().generation() > 2,
         "a heartbeat of the first generation counted for the second"
     );
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
 }

@@ -70,7 +70,7 @@ async fn giving_up_on_the_leader_gives_up_on_its_followers() {
     assert_eq!(states, ["failed", "failed", "failed", "running"]);
     assert_eq!((log.count("stop follower"), log.count("stop of follower")), (1, 1));
     assert!(host.status().is_ready());
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

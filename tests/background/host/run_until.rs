@@ -227,7 +227,7 @@ async fn host_is_not_ready_when_draining_is_cancelled() {
         assert!(!handle.status().is_ready());
         Served::Ok(())
     };
-    timeout(PATIENCE, host.run_until(server)).await.unwrap().unwrap();
+    let _ = timeout(PATIENCE, host.run_until(server)).await.unwrap().unwrap();
 }
 
 #[cfg(target_os = "linux")]
@@ -242,7 +242,7 @@ async fn successive_hosts_leave_a_single_thread_in_total() {
     let before = host_threads();
     for _ in 0..50 {
         let host = ServiceHost::builder().build().unwrap();
-        host.run_until(async { Served::Ok(()) }).await.unwrap();
+        let _ = host.run_until(async { Served::Ok(()) }).await.unwrap();
     }
     // Other tests run their own hosts at the same time.
     until("the threads end", || host_threads() < before + 25).await;

@@ -47,7 +47,7 @@ async fn events_arrive_in_order_and_end_with_the_host() {
     let mut events = host.subscribe();
     host.start().await.unwrap();
     sleep(SECOND * 3).await;
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
     let mut seen = Vec::new();
     while let Some(event) = soon("an event", events.recv()).await {
         seen.push(text(&event));
@@ -80,7 +80,7 @@ async fn late_subscriber_receives_all_later_events() {
     host.start().await.unwrap();
     sleep(SECOND).await;
     let mut events = host.subscribe();
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
     let mut seen = Vec::new();
     while let Some(event) = soon("an event", events.recv()).await {
         seen.push(text(&event));
@@ -143,7 +143,7 @@ async fn snapshot_never_changes() {
     let built = host.status();
     host.start().await.unwrap();
     let running = host.status();
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
     assert_eq!(
         [built.phase(), running.phase(), host.status().phase()],
         [HostPhase::Built, HostPhase::Running, HostPhase::Stopped]
@@ -199,7 +199,7 @@ async fn snapshots_are_consistent_whenever_they_are_taken() {
     timeout(PATIENCE, host.start()).await.unwrap().unwrap();
     until("some restarts", || log.count("run s7") > 3).await;
     until("some snapshots", || taken.load(Ordering::Relaxed) > 10).await;
-    timeout(PATIENCE, host.shutdown()).await.unwrap().unwrap();
+    let _ = timeout(PATIENCE, host.shutdown()).await.unwrap().unwrap();
     is_over.store(true, Ordering::Relaxed);
     reader.join().unwrap();
 }
@@ -302,6 +302,6 @@ async fn subscribing_before_a_snapshot_misses_no_change_after_it() {
             let event = timeout(PATIENCE, events.recv()).await.expect("the change is sent").unwrap();
             assert_eq!(text(&event), "flips not ready: now");
         }
-        host.shutdown().await.unwrap();
+        let _ = host.shutdown().await.unwrap();
     }
 }

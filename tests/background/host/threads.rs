@@ -35,7 +35,7 @@ async fn threads_are_named_after_their_services() {
         .unwrap();
     host.start().await.unwrap();
     until("both run", || names.lock().unwrap().len() == 2).await;
-    timeout(PATIENCE, host.shutdown()).await.unwrap().unwrap();
+    let _ = timeout(PATIENCE, host.shutdown()).await.unwrap().unwrap();
     let mut names = names.lock().unwrap().clone();
     names.sort();
     assert_eq!(names, ["awaits", "blocks"]);
@@ -155,7 +155,7 @@ fn lag_of_a_blocked_server_runtime_is_visible_while_it_is_blocked() {
         // The lag is measured by the host's thread, in real time.
         std::thread::sleep(MS);
     }
-    futures::executor::block_on(host.shutdown()).unwrap();
+    let _ = futures::executor::block_on(host.shutdown()).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -169,7 +169,7 @@ async fn shared_service_that_blocks_its_worker_is_abandoned_and_not_restarted() 
     assert_eq!(log.lines(), ["start actor", "run actor", "stop actor"]);
     assert_eq!(host.status().phase(), HostPhase::Running);
     gate.open();
-    timeout(PATIENCE, host.shutdown()).await.unwrap().unwrap();
+    let _ = timeout(PATIENCE, host.shutdown()).await.unwrap().unwrap();
     assert_eq!(log.count("stop actor"), 1);
 }
 

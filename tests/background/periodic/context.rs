@@ -42,7 +42,7 @@ async fn prompt_call_has_no_delay_and_is_numbered() {
         let contexts = contexts.lock().unwrap().clone();
         assert_eq!(contexts.iter().map(TickContext::number).collect::<Vec<_>>(), [1, 2, 3]);
         assert!(contexts.iter().all(|cx| cx.name() == "tick" && is_prompt(cx) && !cx.is_triggered()), "{contexts:?}");
-        host.shutdown().await.unwrap();
+        let _ = host.shutdown().await.unwrap();
     }
 }
 
@@ -55,7 +55,7 @@ async fn queued_call_knows_when_it_was_due() {
     let queued = contexts.lock().unwrap()[1].clone();
     assert_eq!(queued.delay().as_secs(), 4);
     assert_eq!(apart(queued.due(), ticks(&host.handle()).last_started().unwrap()), 4);
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -68,7 +68,7 @@ async fn call_that_makes_up_for_missed_ones_is_due_at_the_latest_of_them() {
     sleep(SECOND).await;
     let delays: Vec<u64> = contexts.lock().unwrap().iter().map(|cx| cx.delay().as_secs()).collect();
     assert_eq!(delays, [0, 7]);
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -83,7 +83,7 @@ async fn triggered_call_is_due_when_it_was_first_triggered() {
     let contexts = contexts.lock().unwrap().clone();
     assert_eq!(contexts.iter().map(TickContext::is_triggered).collect::<Vec<_>>(), [false, true]);
     assert_eq!((contexts[1].delay().as_secs(), contexts[1].number()), (6, 2));
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -97,7 +97,7 @@ async fn scheduled_call_that_serves_a_trigger_is_not_triggered() {
     sleep(SECOND).await;
     let contexts = contexts.lock().unwrap().clone();
     assert!(contexts.len() == 1 && !contexts[0].is_triggered(), "{contexts:?}");
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -114,7 +114,7 @@ async fn call_knows_how_earlier_calls_ended() {
     let failure = "failed: no connection";
     let expected = [("", ""), (failure, failure), ("completed", failure)].map(|(a, b)| (a.to_owned(), b.to_owned()));
     assert_eq!(*seen.lock().unwrap(), expected);
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -154,5 +154,5 @@ async fn cron_call_is_due_at_the_time_that_the_expression_matches() {
         assert_eq!(since_1970, Duration::from_secs(since_1970.as_secs()), "{cx:?}");
     }
     assert!(contexts[1].due() > contexts[0].due());
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
 }

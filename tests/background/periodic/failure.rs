@@ -89,7 +89,7 @@ async fn failed_call_is_logged_with_its_service_and_reason() {
     let events: Vec<String> = events.lock().unwrap().iter().filter(|text| text.contains("call")).cloned().collect();
     let expected = "WARN message=call of periodic service failed service=\"tick\" exit=failed: no connection";
     assert_eq!(events, [expected]);
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -148,7 +148,7 @@ async fn too_many_consecutive_failures_end_the_generation_and_the_next_counts_fr
         assert!(matches!(state(&handle), ServiceState::BackingOff { failures: 2, .. }));
         let status = ticks(&handle);
         assert_eq!((status.runs(), status.failures(), status.consecutive_failures()), (6, 6, 6));
-        host.shutdown().await.unwrap();
+        let _ = host.shutdown().await.unwrap();
     }
 }
 
@@ -163,7 +163,7 @@ async fn success_resets_the_count_of_consecutive_failures() {
     sleep(1_000.seconds()).await;
     assert_eq!(host.status().service("tick").unwrap().generation(), 1);
     assert_eq!(ticks(&host.handle()).failures(), 50);
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -180,6 +180,19 @@ async fn too_many_panics_fail_a_service_that_is_never_restarted() {
     assert!(text.starts_with(expected), "{text}");
 }
 
+/// What `raise_exceptions` does in fastapi-utils: the calls end, the rest goes on.
+#[tokio::test(start_paused = true)]
+async fn degradable_service_that_is_never_restarted_ends_alone_after_a_failed_call() {
+    let service = periodic("tick", Every::secs(10).give_up_after(1), |_| async { Err("no connection".into()) });
+    let host = started(service.restart(Restart::Never).degradable()).await;
+    let handle = host.handle();
+    sleep(100.seconds()).await;
+    assert_eq!(ticks(&handle).runs(), 1);
+    assert!(matches!(state(&handle), ServiceState::Failed));
+    assert!(!handle.status().phase().is_stopping());
+    assert!(host.shutdown().await.is_ok());
+}
+
 #[tokio::test(start_paused = true)]
 async fn host_gives_up_after_too_many_restarts() {
     let service = periodic("tick", Every::secs(1).give_up_after(1), |_| async { Err("always".into()) });
@@ -187,5 +200,5 @@ async fn host_gives_up_after_too_many_restarts() {
     sleep(100.seconds()).await;
     assert_eq!(ticks(&host.handle()).runs(), 3);
     assert!(matches!(state(&host.handle()), ServiceState::Failed));
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
+mod blocking;
 mod context;
 mod failure;
 mod real_time;

@@ -72,7 +72,7 @@ async fn call_that_blocks_its_thread_delays_only_itself() {
     // One call makes up for all that were missed in these 100 ms.
     let status = ticks(&handle);
     assert!(status.runs() == 2 && status.skipped() >= 5, "{status:?}");
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn cron_schedule_calls_on_each_second() {
         .collect::<Vec<_>>();
     assert!(seen.iter().all(|time| time.subsec_millis() < 500), "{seen:?}");
     assert_eq!(seen[1].as_secs() - seen[0].as_secs(), 1);
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
 }
 
 #[tokio::test]
@@ -125,7 +125,7 @@ async fn calls_that_block_longer_than_their_interval_let_other_tasks_run() {
         sleep(Duration::from_millis(1)).await;
     }
     assert!(calls.load(Ordering::Relaxed) < 100, "{calls:?} calls before another task was polled");
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
 }
 
 #[tokio::test]
@@ -148,6 +148,6 @@ async fn interval_below_a_millisecond_behaves_like_one_millisecond() {
         sleep(Duration::from_millis(20)).await;
         let (calls, passed) = (calls.load(Ordering::Relaxed), start.elapsed().as_millis());
         assert!(calls > 0 && u128::from(calls) <= passed + 1, "{calls} calls in {passed} ms with {overlap:?}");
-        host.shutdown().await.unwrap();
+        let _ = host.shutdown().await.unwrap();
     }
 }

@@ -36,7 +36,7 @@ async fn fixed_rate_does_not_drift() {
     assert_eq!(times.len(), 10_001);
     let late = times[10_000] - Duration::from_micros(1_234_567) * 10_000;
     assert!(late < Duration::from_millis(10), "{late:?}");
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -59,7 +59,7 @@ async fn one_call_makes_up_for_all_calls_missed_by_a_blocked_runtime() {
     assert_eq!(calls.times().len(), 3, "{:?}", calls.times());
     assert_eq!(calls.times()[2].as_secs(), 100);
     assert_eq!(ticks(&host.handle()).skipped(), 8);
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -72,7 +72,7 @@ async fn jitter_of_a_fixed_delay_lengthens_each_pause_within_its_range() {
     let pauses: Vec<f64> = times.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
     assert!(pauses.iter().all(|pause| (10.0..15.01).contains(pause)), "{pauses:?}");
     assert!(pauses.iter().any(|pause| *pause < 11.5) && pauses.iter().any(|pause| *pause > 13.5), "{pauses:?}");
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -87,7 +87,7 @@ async fn jitter_of_a_fixed_rate_does_not_accumulate() {
         assert!((0.0..9.01).contains(&late), "call {index} is {late} s late");
     }
     assert_eq!(ticks(&host.handle()).skipped(), 0);
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -35,7 +35,7 @@ async fn status_follows_the_calls() {
     assert_eq!(idle.last_duration().unwrap().as_secs(), 3);
     let left = idle.next_run().unwrap().duration_since(SystemTime::now()).unwrap();
     assert!((7.9..8.01).contains(&left.as_secs_f64()), "{left:?}");
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -49,7 +49,7 @@ async fn status_is_part_of_the_json_of_the_host() {
     assert_eq!(ticks["last_duration_seconds"].as_f64(), Some(0.0));
     let times = ["last_started", "next_run"].map(|field| ticks[field].as_f64().unwrap());
     assert!(times[0] > 1.7e9 && times[1] - times[0] > 5.0, "{ticks}");
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -69,7 +69,7 @@ async fn manual_ready_service_is_ready_after_its_first_successful_call() {
     host.start().await.unwrap();
     assert_eq!(start.elapsed().as_secs(), 20);
     assert!(host.status().is_ready());
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
 }
 
 #[test]

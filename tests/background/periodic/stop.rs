@@ -164,7 +164,7 @@ async fn max_runs_counts_failed_and_triggered_calls_across_restarts() {
     let status = status.service("tick").unwrap();
     assert!(matches!(status.state(), ServiceState::Completed), "{}", status.state());
     assert_eq!(status.generation(), 3);
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

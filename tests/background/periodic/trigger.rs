@@ -16,7 +16,7 @@ async fn trigger_calls_at_once_and_keeps_the_schedule() {
         host.handle().trigger_now("tick").unwrap();
         sleep(17.seconds()).await;
         assert_eq!(calls.seconds(), [0, 4, 10, 20]);
-        host.shutdown().await.unwrap();
+        let _ = host.shutdown().await.unwrap();
     }
 }
 
@@ -32,7 +32,7 @@ async fn triggers_while_a_call_runs_share_one_call_after_it() {
         sleep(50.seconds()).await;
         assert_eq!(calls.seconds(), [0, 10]);
         assert_eq!(calls.max_running(), 1);
-        host.shutdown().await.unwrap();
+        let _ = host.shutdown().await.unwrap();
     }
 }
 
@@ -44,7 +44,7 @@ async fn trigger_and_queued_call_share_one_call() {
     host.handle().trigger_now("tick").unwrap();
     sleep(10.seconds()).await;
     assert_eq!(calls.seconds(), [0, 15, 20]);
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -56,7 +56,7 @@ async fn trigger_with_overlap_allowed_calls_concurrently() {
     sleep(3.seconds()).await;
     assert_eq!(calls.seconds(), [0, 3]);
     assert_eq!(calls.max_running(), 2);
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -69,7 +69,7 @@ async fn call_due_while_a_triggered_call_runs_is_skipped() {
     // The triggered call ran from 5 s to 15 s, and the fixed delay counts from its end.
     assert_eq!(calls.seconds(), [0, 5, 25]);
     assert_eq!(ticks(&host.handle()).skipped(), 1);
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -82,7 +82,7 @@ async fn trigger_before_the_start_is_served_by_the_first_call() {
         host.start().await.unwrap();
         sleep(15.seconds()).await;
         assert_eq!(calls.seconds(), expected);
-        host.shutdown().await.unwrap();
+        let _ = host.shutdown().await.unwrap();
     }
 }
 
@@ -102,7 +102,7 @@ async fn trigger_during_a_backoff_is_served_when_the_service_runs_again() {
     assert_eq!(ticks(&host.handle()).runs(), 1);
     sleep(2.seconds()).await;
     assert_eq!(ticks(&host.handle()).runs(), 2);
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -115,5 +115,5 @@ async fn trigger_of_a_missing_or_non_periodic_service_fails() {
     assert_eq!(host.handle().trigger_now("other"), Err(TriggerError::NotPeriodic));
     assert_eq!(host.handle().trigger_now("unknown"), Err(TriggerError::Unknown));
     assert!(host.status().service("other").unwrap().ticks().is_none());
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
 }

@@ -68,7 +68,7 @@ fn probes_respond_while_the_server_runtime_is_blocked() {
     assert!(ended < BLOCKED, "all responses arrived while the runtime was blocked: {ended:?}");
     assert!(rounds > 20 && slowest < Duration::from_secs(1), "{rounds} rounds, the slowest took {slowest:?}");
     assert!(unready_after < BLOCKED, "{unready_after:?}");
-    runtime.block_on(host.shutdown()).unwrap();
+    let _ = runtime.block_on(host.shutdown()).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -98,7 +98,7 @@ async fn probes_respond_during_a_slow_start() {
     assert_eq!(status(address, "/readyz"), Some(503));
     assert_eq!(status(address, "/livez"), Some(200));
     open(&may_stop);
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -111,7 +111,7 @@ async fn port_and_connections_are_closed_when_the_host_has_stopped() {
         let mut kept = RawClient::send(address, "GET /livez HTTP/1.1\r\nhost: test\r\n\r\n").await;
         kept.read_until("ok").await;
         let began = Instant::now();
-        host.shutdown().await.unwrap();
+        let _ = host.shutdown().await.unwrap();
         kept.until_closed().await;
         eventually("the port is closed", || status(address, "/livez").is_none()).await;
         TcpListener::bind(address).expect("the port is free");

@@ -203,7 +203,7 @@ async fn times_under_a_flood() -> (Duration, Duration) {
         thread::yield_now();
     }
     let unready = requested.elapsed();
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
     let stopped = requested.elapsed();
     clients.into_iter().for_each(|client| client.join().unwrap());
     (unready, stopped)

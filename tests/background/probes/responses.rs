@@ -55,7 +55,7 @@ async fn short_responses_name_no_service() {
     let host = started([steady("secret")], "+").await;
     let handle = host.handle();
     assert_eq!(PATHS.map(|path| probe(&handle, path).into_body()), ["ok"; 3]);
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
     assert_eq!(PATHS.map(|path| probe(&handle, path).into_body()), ["ok", "readyz check failed", "ok"]);
 }
 
@@ -220,7 +220,7 @@ async fn excluded_services_do_not_fail_the_check_and_unknown_names_are_reported(
     let warning = r#"warn: some health checks cannot be excluded: no matches for "d""#;
     assert_eq!(lines(&handle, "/livez?verbose&exclude=d"), [warning, "livez check passed"]);
 
-    host.shutdown().await.unwrap();
+    let _ = host.shutdown().await.unwrap();
     assert_eq!(
         probe(&handle, "/readyz?exclude=a+pool&exclude=b%26c&exclude=d").status(),
         503,

@@ -17,7 +17,7 @@ fn out_of_range_settings_are_errors_with_advice() {
             EndpointGuard::builder("x").permits(0)
         }),
         ("permits", "permits() must be at most 65,535", || EndpointGuard::builder("x").permits(65_536)),
-        ("queue", "queue(Queue::Bounded(0)) is no queue: use Queue::Reject", || {
+        ("queue", "queue(Queue::Bounded(0)) has no capacity: use Queue::Reject", || {
             EndpointGuard::builder("x").queue(Queue::Bounded(0))
         }),
         ("queue", "queue(Queue::Bounded()) must be at most 8,388,607: use Queue::Unbounded", || {

@@ -34,12 +34,12 @@ async fn newest_caller_takes_the_place_of_the_oldest_waiter() {
         assert!(callers[evicted].is_woken(), "an evicted caller is woken at once");
         assert_eq!((guard.stats().waiting, guard.stats().refused), (2, evicted as u64 + 1));
     }
-    // The first caller has waited for two seconds, the second one for one.
+    // The first caller has waited for two seconds, and the second caller for one second.
     for (caller, waited) in callers[..2].iter_mut().zip([2 * SECOND, SECOND]) {
         let error = assert_ready_err!(caller.poll());
         assert!(is_full(&error) && error.kind().is_overload());
         assert_eq!((error.name(), error.waited()), (Some("lifo"), Some(waited)));
-        let text = format!("a newer caller took this caller's place in the full queue after {waited:?}");
+        let text = format!("evicted from the full queue by a newer caller after {waited:?}");
         assert!(error.to_string().contains(&text), "{error}");
     }
     drop(permit);
@@ -146,7 +146,8 @@ async fn expired_grant_makes_room_before_a_waiter_is_evicted() {
     let mut waiting = task::spawn(guard.acquire());
     assert_pending!(waiting.poll());
     advance(2 * limit).await;
-    // The grant of the stalled caller has expired. It goes to the waiter, which so leaves its place to the newest.
+    // The grant of the stalled caller has expired. The permit goes to the waiter, which makes room in the queue for the
+    // newest caller.
     let mut newest = task::spawn(guard.acquire());
     assert_pending!(newest.poll());
     drop(assert_ready_ok!(waiting.poll()));

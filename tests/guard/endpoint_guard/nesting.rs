@@ -32,6 +32,19 @@ fn acquiring_again_inside_run_is_refused_at_once() {
 }
 
 #[test]
+fn nested_try_acquire_is_busy_and_is_admitted_where_a_permit_is_free() {
+    let guard = EndpointGuard::new("nested");
+    let nested = async { guard.try_acquire().map(drop).map_err(kind) };
+    assert_eq!(assert_ready_ok!(task::spawn(guard.run(nested)).poll()), Err(AcquireErrorKind::Busy));
+    let guard = EndpointGuard::builder("nested").permits(2).build();
+    let nested = async {
+        let tried = guard.try_acquire().map(drop).is_ok();
+        (tried, guard.acquire().await.map(drop).is_ok())
+    };
+    assert_eq!(assert_ready_ok!(task::spawn(guard.run(nested)).poll()), (true, true));
+}
+
+#[test]
 fn waiter_enqueued_outside_and_awaited_inside_is_refused_and_cancelled() {
     let guard = EndpointGuard::new("nested");
     let permit = guard.try_acquire().unwrap();

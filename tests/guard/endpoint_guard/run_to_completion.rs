@@ -139,7 +139,23 @@ fn run_dropped_outside_a_runtime_is_cancelled() {
     assert_pending!(run.poll());
     drop(run);
     assert_idle(guard);
-    assert_eq!(guard.stats().finished_detached, 0);
+    assert_eq!((guard.stats().finished_detached, guard.stats().cut_off), (0, 1));
+}
+
+/// A runtime that has ended may still be entered.
+#[test]
+fn run_dropped_inside_a_runtime_that_has_ended_counts_as_cut_off() {
+    let guard = leak(EndpointGuard::new("dead runtime"));
+    for runtime in [multi_thread(2), current_thread()] {
+        let handle = runtime.handle().clone();
+        let mut run = task::spawn(guard.run_to_completion(std::future::pending::<()>()));
+        assert_pending!(runtime.block_on(async { run.poll() }));
+        drop(runtime);
+        let _context = handle.enter();
+        drop(run);
+        assert_idle(guard);
+    }
+    assert_eq!(guard.stats().cut_off, 2);
 }
 
 #[test]
@@ -162,10 +178,11 @@ fn runtime_shutdown_releases_the_permit() {
         drop(runtime);
         assert_idle(guard);
     }
-    assert_eq!(guard.stats().finished_detached, 0);
+    assert_eq!((guard.stats().finished_detached, guard.stats().cut_off), (0, 4));
 }
 
-/// The span in which the work was first polled, even if its future is dropped outside of it.
+/// The work continues and is dropped in the span in which it was first polled, even if its future is dropped outside
+/// that span.
 #[tokio::test]
 async fn detached_run_goes_on_and_is_dropped_in_its_span() {
     let _spans = enable_spans();
@@ -194,6 +211,36 @@ async fn detached_run_goes_on_and_is_dropped_in_its_span() {
         assert_eq!(notes.names(), [name; 3]);
         assert_idle(guard);
     }
+}
+
+/// A subscriber that is set for a scope, as tests and tenants do.
+#[tokio::test]
+async fn detached_run_goes_on_and_is_dropped_with_the_subscriber_of_its_scope() {
+    let guard = leak(EndpointGuard::new("subscriber"));
+    for is_in_span in [true, false] {
+        let notes = SpanNotes::default();
+        let (finish, finished) = oneshot::channel();
+        let on_drop = notes.note_on_drop();
+        let work = async move {
+            let _ = finished.await;
+            assert!(has_subscriber());
+            on_drop
+        };
+        let mut run = task::spawn(guard.run_to_completion(work));
+        let subscriber = enable_spans();
+        let span = if is_in_span { tracing::info_span!("request") } else { tracing::Span::none() };
+        span.in_scope(|| assert_pending!(run.poll()));
+        drop(subscriber);
+        drop(run);
+        assert!(finish.send(()).is_ok() && !has_subscriber());
+        yield_until(|| guard.stats().detached == 0).await;
+        assert_eq!((notes.names(), guard.stats().panicked), (vec![is_in_span.then_some("request")], 0));
+        assert_idle(guard);
+    }
+}
+
+fn has_subscriber() -> bool {
+    tracing::dispatcher::get_default(|dispatch| dispatch.is::<tracing_subscriber::Registry>())
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The work outlives the permit, or the run, that its caller was inside of: it is a caller like any other.
+//! The work outlives the permit, or the run, that its caller was inside. Without them, the work is an ordinary caller.
 
 use std::future::{Future, poll_fn};
 use std::sync::Mutex;
@@ -8,7 +8,7 @@ use support::waiting::until;
 
 use super::{Call, Hop, KEY, Outcome, World, for_all};
 
-/// Polls `work` once inside of everything, so that it has hopped, and leaves.
+/// Polls `work` once inside both guards and the flight, so that the work has made its hop, and then leaves all three.
 async fn hop_and_leave<F: Future<Output = Outcome> + Unpin + Send + 'static>(world: World, work: F) -> F {
     static KEPT: Mutex<Option<Box<dyn std::any::Any + Send>>> = Mutex::new(None);
     let World { guard, keyed, flight, latch, .. } = world;
@@ -63,4 +63,35 @@ fn call_waits_for_the_next_holder() {
         next.await.unwrap();
         work.await.unwrap()
     });
+}
+
+/// The caller of a run to completion gives up, inside another guard that it still holds. What the run has started no
+/// longer belongs to that caller, whether it was started before or after.
+#[test]
+fn run_that_continues_without_its_caller_leaves_the_guards_of_that_caller() {
+    use onelane::{EndpointGuard, run_blocking};
+    static OUTER: EndpointGuard = EndpointGuard::new("outer");
+    static INNER: EndpointGuard = EndpointGuard::new("inner");
+
+    let runtime = support::runtimes::multi_thread(2);
+    let acquired = runtime.block_on(async {
+        let (give_up, given_up) = std::sync::mpsc::channel();
+        let (report, mut reports) = tokio::sync::mpsc::unbounded_channel();
+        let acquire = move || {
+            given_up.recv().unwrap();
+            report.send(OUTER.acquire_blocking().map(drop)).unwrap();
+        };
+        let task = OUTER.run(async {
+            let mut run = Box::pin(INNER.run_to_completion(async move { run_blocking(acquire).await.unwrap() }));
+            let is_pending = poll_fn(|cx| Poll::Ready(run.as_mut().poll(cx).is_pending())).await;
+            assert!(is_pending);
+            drop(run);
+            give_up.send(()).unwrap();
+            // The task waits, as any other caller does, until this permit is released.
+            until("the task waits or ends", || OUTER.stats().waiting == 1 || OUTER.stats().refused == 1).await;
+        });
+        task.await.unwrap();
+        reports.recv().await.unwrap()
+    });
+    assert_eq!(acquired, Ok(()));
 }

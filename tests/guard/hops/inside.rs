@@ -1,4 +1,5 @@
-//! The caller is inside of the guard and waits for the work: the call would wait for its own caller, so it is refused.
+//! The caller is inside the guard and waits for the work. The call would wait for its own caller, so the call is
+//! refused.
 
 use onelane::FlightError;
 
@@ -16,7 +17,7 @@ fn own_error(outcome: Result<(), FlightError<String>>) -> Outcome {
     outcome.map_err(|error| error.failure().cloned().unwrap_or_else(|| format!("{error:?}")))
 }
 
-/// Each call inside of nothing but what it asks for.
+/// Each call is made inside only the guard or the flight that the call asks for.
 #[test]
 fn call_for_what_the_caller_holds_is_refused_after_every_hop() {
     for_all(&Hop::ALL, |world, hop, call| async move {
@@ -35,7 +36,7 @@ fn call_for_what_the_caller_holds_is_refused_after_every_hop() {
     });
 }
 
-/// Each call inside of all of them at once: a hop takes the outer scopes along.
+/// Each call is made inside both guards and the flight: a hop carries all outer scopes.
 #[test]
 fn hop_takes_all_scopes_along() {
     for_all(&Hop::ALL, |world, hop, call| async move {
@@ -46,7 +47,7 @@ fn hop_takes_all_scopes_along() {
     });
 }
 
-/// The run goes on in a task of its own: the permit, and the scope with it, are the task's.
+/// The run continues in its own task, which owns the permit and the scope of the permit.
 #[test]
 fn call_in_a_run_that_lost_its_caller_is_refused() {
     for_all(&Hop::ALL, |world, hop, call| async move {
@@ -54,7 +55,7 @@ fn call_in_a_run_that_lost_its_caller_is_refused() {
         let (sender, outcome) = tokio::sync::oneshot::channel();
         latch.send_replace(false);
         let work = async move { sender.send(hop.make(call, world).await).unwrap() };
-        // Both guards, since the calls of one of them are acquired at once otherwise.
+        // The work is inside both guards, because a call to a free guard would acquire its permit at once.
         let mut run =
             Box::pin(guard.run_to_completion(async move { keyed.run_to_completion(KEY, work).await.unwrap() }));
         assert!(futures::poll!(&mut run).is_pending());

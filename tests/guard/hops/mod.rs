@@ -23,14 +23,14 @@ use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
-/// How long one case may take. A hang is what these tests look for, so this is short.
+/// The time limit of one case. The limit is short, because these tests look for hangs.
 const MOMENT: Duration = Duration::from_secs(5);
 const KEY: u32 = 1;
 
 type Outcome = Result<(), String>;
 type BoxedWork = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
-/// What one case acquires, and a latch that its work waits for on the other side of the hop.
+/// The guards and flights of one case, and a latch that its work waits for after the hop.
 #[derive(Clone, Copy)]
 struct World {
     guard: &'static EndpointGuard,
@@ -62,11 +62,9 @@ enum Call {
 enum Hop {
     RunBlocking,
     RunCpu,
-    /// A part of a rayon computation that stays on the thread of its task.
-    RayonPart,
     StartedTask,
     TwoPools,
-    /// A nested task of the same pool, which runs on the thread of the outer one.
+    /// A nested task of the same pool, which runs on the thread of the outer task.
     SamePool,
     BlockingStream,
     BlockingIterator,
@@ -77,7 +75,7 @@ enum Hop {
     LedRun,
     /// The work of a run of another flight, polled by a driver task.
     DrivenRun,
-    /// A task of a pool that such work starts.
+    /// A task of a pool that the work of a driven run starts.
     TaskOfDrivenRun,
 }
 
@@ -153,10 +151,9 @@ impl Call {
 }
 
 impl Hop {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 13] = [
         Self::RunBlocking,
         Self::RunCpu,
-        Self::RayonPart,
         Self::StartedTask,
         Self::TwoPools,
         Self::SamePool,
@@ -170,14 +167,13 @@ impl Hop {
         Self::TaskOfDrivenRun,
     ];
 
-    /// Makes the call on the other side of the hop.
+    /// Makes the call after the hop.
     fn make(self, call: Call, world: World) -> BoxedWork {
         let blocking = move || call.make_blocking(world);
         let portal = || from_thread::Portal::current().unwrap();
         match self {
             Self::RunBlocking => Box::pin(async move { run_blocking(blocking).await.unwrap() }),
             Self::RunCpu => Box::pin(async move { run_cpu(blocking).await.unwrap() }),
-            Self::RayonPart => Box::pin(async move { run_cpu(move || rayon::join(blocking, || ()).0).await.unwrap() }),
             Self::StartedTask => Box::pin(async move {
                 let task = world.pool.task(move |_| blocking()).start().unwrap();
                 task.await.unwrap()
@@ -245,8 +241,8 @@ fn kind(kind: impl std::fmt::Debug) -> String {
     format!("{kind:?}")
 }
 
-/// Runs a case for every hop and call on a runtime of its own, and reports all cases that fail. The runtime is not
-/// waited for: a hang blocks its threads.
+/// Runs a case for every hop and call on a runtime of its own, and reports all cases that fail. The runtime is shut
+/// down without waiting, because a hang blocks its threads.
 fn for_all<F>(hops: &[Hop], case: impl Fn(World, Hop, Call) -> F)
 where
     F: Future<Output = Outcome> + Send + 'static,

@@ -1,25 +1,23 @@
-//! The caller is inside of the guard, and no longer waits for the work: the work may wait for the caller.
+//! The caller is inside the guard, and no longer waits for the work, so the work may wait for the caller.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use onelane::guard::AcquireErrorKind;
-use onelane::offload::TaskContext;
 use onelane::offload::from_thread::Portal;
 use onelane::{CpuPool, run_blocking};
+use support::leak;
 use support::runtimes::multi_thread;
 use support::waiting::{spin_until, until};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::{Call, Hop, KEY, MOMENT, Outcome, World};
-use crate::kind;
 
 type Sender = oneshot::Sender<Outcome>;
 
-/// Gives `leave` a sender for the outcome of work that it starts and stops waiting for, inside of the guard. The work
-/// must wait until the caller has left the guard, and acquire it then.
+/// Calls `leave` inside the guard, with a sender for the outcome of its work. `leave` starts the work and stops waiting
+/// for it. The work must wait until the caller has left the guard, and then acquire a permit.
 fn assert_waits_for_the_caller<F>(leave: impl FnOnce(World, Sender) -> F + Send + 'static)
 where
     F: Future<Output = ()> + Send + 'static,
@@ -33,7 +31,7 @@ where
             leave(world, sender).await;
             world.latch.send_replace(true);
             until("the work waits or ends", || world.guard.stats().waiting == 1 || !outcome.is_empty()).await;
-            assert!(outcome.try_recv().is_err(), "the work waits for its caller");
+            assert!(outcome.try_recv().is_err(), "the work waits until its caller has left the guard");
         });
         inside.await.unwrap();
         assert_eq!(outcome.await.unwrap(), Ok(()));
@@ -109,7 +107,7 @@ fn task_spawned_with_tokio_waits() {
     });
 }
 
-/// The leader is inside of the guard and gives up on the run. The other caller is not inside.
+/// The leader is inside the guard and leaves the run. The other caller is not inside the guard.
 #[test]
 fn run_whose_leader_left_waits() {
     assert_waits_for_the_caller(|world, sender| async move {
@@ -125,62 +123,42 @@ fn run_whose_leader_left_waits() {
     });
 }
 
-/// Threads of a rayon pool run other tasks while they wait for the parts of one. Runs `on_top` so, on the thread of a
-/// task whose caller is inside of the guard, until the outcome of `on_top` is there or waits for the guard.
-async fn on_top_of_a_task<T: Send + 'static>(world: World, on_top: impl FnOnce() -> T + Send + 'static) -> T {
-    let pool = CpuPool::builder("two threads").threads(2).build();
-    let (has_begun, has_run) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let below = {
-        let (pool, has_begun, has_run) = (pool.clone(), Arc::clone(&has_begun), Arc::clone(&has_run));
-        let task = move || {
-            let begun = Arc::clone(&has_begun);
-            rayon::spawn(move || {
-                begun.store(true, SeqCst);
-                futures::executor::block_on(world.passed());
-            });
-            // The other thread of the pool is blocked from then on.
-            spin_until(|| has_begun.load(SeqCst));
+/// A part runs on a thread of rayon, which does not know the task.
+#[test]
+fn part_of_a_task_waits() {
+    assert_waits_for_the_caller(|world, sender| async move {
+        let work = blocking_call(world, sender);
+        let task = CpuPool::global().task(move |_| rayon::join(work, || ()).0);
+        // The caller still waits for the task when it leaves the guard.
+        leak(task.start().unwrap());
+    });
+}
+
+/// While a task waits for its parts, rayon would run other work on a thread of its own.
+#[test]
+fn task_beside_one_that_yields_to_rayon_waits() {
+    let runtime = multi_thread(2);
+    let world = World::new();
+    let case = async move {
+        let pool = CpuPool::builder("two threads").threads(2).build();
+        let [has_begun, has_run] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+        let (begun, run) = (Arc::clone(&has_begun), Arc::clone(&has_run));
+        let yields = pool.task(move |_| {
+            begun.store(true, SeqCst);
             spin_until(|| {
                 rayon::yield_now();
-                has_run.load(SeqCst)
+                run.load(SeqCst)
             });
-        };
-        tokio::spawn(async move { world.guard.run(pool.run(task)).await.unwrap().unwrap() })
-    };
-    until("the task below runs", || has_begun.load(SeqCst)).await;
-    let outcome = pool.run(on_top).await.unwrap();
-    until("the guard is asked for", || world.guard.stats().waiting + world.guard.stats().refused as usize > 0).await;
-    has_run.store(true, SeqCst);
-    world.latch.send_replace(true);
-    below.await.unwrap();
-    outcome
-}
-
-#[test]
-fn task_started_on_top_of_another_does_not_take_its_scopes() {
-    let runtime = multi_thread(2);
-    let world = World::new();
-    world.latch.send_replace(false);
-    let case = async move {
-        // The caller of the task on top waits for this task, and the task below does not.
-        let call = move |_: &TaskContext| world.guard.acquire_blocking().map(drop);
-        let started = on_top_of_a_task(world, move || world.pool.task(call).start().unwrap()).await;
-        assert_eq!(started.await.unwrap(), Ok(()));
+        });
+        let inside = tokio::spawn(world.guard.run(yields.into_future()));
+        until("the task runs", || has_begun.load(SeqCst)).await;
+        let beside = tokio::spawn(pool.task(move |_| world.guard.acquire_blocking().map(drop)).into_future());
+        until("the task beside it waits", || world.guard.stats().waiting == 1).await;
+        has_run.store(true, SeqCst);
+        inside.await.unwrap().unwrap().unwrap();
+        assert_eq!(beside.await.unwrap().unwrap(), Ok(()));
     };
     runtime.block_on(async { timeout(MOMENT, tokio::spawn(case)).await.expect("the case hangs").unwrap() });
-    world.assert_free();
-    runtime.shutdown_background();
-}
-
-#[test]
-fn blocking_call_on_top_of_a_task_inside_is_refused() {
-    let runtime = multi_thread(2);
-    let world = World::new();
-    world.latch.send_replace(false);
-    let case = on_top_of_a_task(world, move || world.guard.acquire_blocking().map(drop).map_err(kind));
-    let outcome =
-        runtime.block_on(async { timeout(MOMENT, tokio::spawn(case)).await.expect("the case hangs").unwrap() });
-    assert_eq!(outcome, Err(AcquireErrorKind::WouldDeadlock));
     world.assert_free();
     runtime.shutdown_background();
 }

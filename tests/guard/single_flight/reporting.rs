@@ -186,6 +186,20 @@ fn work_runs_in_the_span_of_its_leader_when_a_follower_polls_it() {
 }
 
 #[test]
+fn work_runs_with_the_subscriber_of_its_leader_whichever_caller_polls_it() {
+    let flight = flight();
+    let has_subscriber = || tracing::dispatcher::get_default(|dispatch| dispatch.is::<tracing_subscriber::Registry>());
+    let work = async move {
+        yield_once().await;
+        Ok(u8::from(has_subscriber()).into())
+    };
+    let mut leader = task::spawn(flight.run(0, || work));
+    tracing::subscriber::with_default(tracing_subscriber::registry(), || assert_pending!(leader.poll()));
+    assert!(!has_subscriber());
+    assert_eq!(block_on(leader).unwrap(), 1);
+}
+
+#[test]
 fn work_started_outside_a_span_runs_outside_of_spans() {
     tracing::subscriber::with_default(tracing_subscriber::registry(), || {
         let runtime = current_thread();

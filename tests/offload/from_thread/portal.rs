@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::future::{pending, ready};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
+use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tokio::time::sleep;
 
 use crate::from_thread::support::NotifyOnDrop;
 use crate::runtimes::{current_thread, multi_thread};
+use support::polling::PanickingWaker;
 use support::waiting::{PATIENCE, soon, spin_until};
 
 /// Creates a portal to a runtime that runs until the sender is dropped.
@@ -311,4 +313,24 @@ async fn portal_on_a_thread_that_runs_async_tasks_spawns_but_does_not_wait() {
     assert_eq!(task.unwrap().wait(), Err(FromThreadError::BlockingInAsync));
     tokio::task::yield_now().await;
     assert_eq!(dropped.try_recv(), Ok(()), "the handle was dropped, which cancels the task");
+}
+
+thread_local! {
+    static ENDS: RefCell<Option<NotifyOnDrop>> = const { RefCell::new(None) };
+}
+
+#[test]
+fn waker_that_panics_keeps_no_caller_of_drained_and_no_thread_waiting() {
+    let portal = Portal::start().unwrap();
+    let mut panicking = Box::pin(portal.drained());
+    let waker = Waker::from(Arc::new(PanickingWaker));
+    assert!(panicking.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    let mut other = tokio_test::task::spawn(portal.drained());
+    assert!(other.poll().is_pending());
+    let (ends, has_ended) = NotifyOnDrop::new();
+    portal.call(async { ENDS.set(Some(ends)) }).unwrap();
+    portal.close();
+    spin_until(|| other.is_woken());
+    spin_until(|| other.poll().is_ready());
+    has_ended.recv_timeout(PATIENCE).expect("the thread of the portal ends");
 }

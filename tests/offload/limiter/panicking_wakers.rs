@@ -1,4 +1,4 @@
-//! Wakers that panic: every waker is woken, the first panic propagates, and none aborts the process.
+//! Wakers that panic: every waker is called, the first panic propagates, and no panic aborts the process.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -14,7 +14,7 @@ use support::polling::PanickingWaker;
 
 use super::rules::{assert_idle, queued};
 
-/// Polls a future, whose waker will panic, and returns it.
+/// Polls a future with a waker that panics, and returns the future.
 fn waits<F: Future>(future: F) -> Pin<Box<F>> {
     let mut future = Box::pin(future);
     let waker = Waker::from(Arc::new(PanickingWaker));

@@ -1,4 +1,4 @@
-//! Permits that are merged, split, forgotten, and acquired by threads that own them.
+//! Permits that are merged, split or forgotten, and owned permits that threads acquire.
 
 use std::sync::Arc;
 use std::thread;
@@ -117,7 +117,7 @@ fn request_above_the_total_is_distinguished_from_a_busy_limiter() {
     assert_eq!(limiter.try_acquire_many(3).unwrap_err(), LimiterError::WouldBlock);
     assert_eq!(limiter.try_acquire_many(4).unwrap_err(), LimiterError::AboveTotal);
     drop(held);
-    // After a pause, the tokens may be available.
+    // A total of zero is a pause. The tokens may be available after the pause.
     limiter.set_total(0);
     assert_eq!(limiter.try_acquire_many(2).unwrap_err(), LimiterError::WouldBlock);
     limiter.set_total(4);

@@ -1,6 +1,7 @@
-//! CPU pools, whose workers give rayon's threads back as soon as no task is queued.
+//! CPU pools, which run their tasks on threads of their own.
 
 use std::collections::HashSet;
+use std::error::Error;
 use std::hint::black_box;
 use std::ops::Range;
 use std::panic::resume_unwind;
@@ -13,9 +14,10 @@ use futures::executor::block_on;
 use futures::future::join_all;
 use onelane::offload::{OffloadErrorKind, Priority, Progress, TaskContext};
 use onelane::{CpuPool, OffloadError};
+use rayon::ThreadPoolBuilder;
 use rayon::prelude::*;
 use tokio::task::JoinSet;
-use tokio::time::{advance, timeout};
+use tokio::time::{Instant, advance, sleep, timeout};
 use tokio_test::{assert_pending, task};
 
 use crate::runtimes::runtimes;
@@ -53,19 +55,16 @@ async fn thousands_of_queued_tasks_that_are_dropped_never_run() {
 }
 
 #[tokio::test]
-async fn task_dropped_while_its_worker_starts_never_runs_and_holds_no_token() {
-    let (pool, gate) = (pool("one", 1), Gate::default());
-    // A closure that a task has spawned on rayon occupies the thread, without a token.
-    let block = gate.block();
-    soon("the task ends", pool.run(|| rayon::spawn(block))).await.unwrap();
-    until("the thread is blocked", || gate.inside() == 1).await;
-    let starting = pool.task(|_| panic!("the task must not run")).start().unwrap();
-    assert_eq!((pool.stats().queued, pool.limiter().stats().borrowed), (1, 0));
-    drop(starting);
-    assert_eq!(pool.stats().queued, 0);
-    gate.open();
-    assert_eq!(pool.stats().started, 1);
-    assert_eq!(soon("the next task runs", pool.run(|| 7)).await, Ok(7));
+async fn task_dropped_while_its_thread_starts_runs_once_or_never_and_its_token_is_released() {
+    for _ in 0..200 {
+        let (pool, ran) = (pool("one", 1), Arc::new(AtomicUsize::new(0)));
+        let count = ran.clone();
+        drop(pool.task(move |_| count.fetch_add(1, Ordering::SeqCst)).start().unwrap());
+        assert_eq!(pool.stats().queued, 0);
+        assert_eq!(soon("the next task runs", pool.run(|| 7)).await, Ok(7));
+        until("the tokens are released", || pool.limiter().stats().borrowed == 0).await;
+        assert_eq!(pool.stats().started, 1 + ran.load(Ordering::SeqCst) as u64);
+    }
 }
 
 /// How often each task of a storm has run, and how many ran at a time.
@@ -86,7 +85,7 @@ impl Storm {
         self.ran[n].fetch_add(1, Ordering::SeqCst);
         self.most.fetch_max(self.running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
         let crunch = |n: usize| black_box((0..n % 300 * 20).fold(n, |sum, n| sum ^ n));
-        // A thread that waits for the other half runs other tasks meanwhile.
+        // The thread waits for both halves.
         rayon::join(|| crunch(n), || crunch(n / 2));
         self.running.fetch_sub(1, Ordering::SeqCst);
         if panics(n) {
@@ -134,7 +133,6 @@ fn panics(n: usize) -> bool {
 fn storm_exceeds_no_limit_and_every_outcome_matches_what_has_run() {
     const TOKENS: usize = 2;
     let (pool, gate, [left, right]) = (pool("storm", 4), Gate::default(), runtimes());
-    // Fewer tokens than threads, so that a thread is left for other work.
     pool.limiter().set_total(TOKENS);
     let storm = Arc::new(Storm {
         pool: pool.clone(),
@@ -273,6 +271,22 @@ async fn thread_that_starts_too_late_uses_the_clock_of_the_caller() {
     assert_eq!((waited, pool.stats().started), (MS * 60, 0), "it was withdrawn");
 }
 
+#[tokio::test(start_paused = true)]
+async fn paused_clock_stands_still_while_a_task_runs() {
+    let (pool, start) = (pool("one", 1), Instant::now());
+    let busy = || thread::sleep(MS * 50);
+    assert_eq!(timeout(Duration::from_secs(100), pool.run(busy)).await, Ok(Ok(())));
+    let four = join_all((0..4).map(|_| pool.run(busy)));
+    assert_eq!(timeout(Duration::from_secs(100), four).await, Ok(vec![Ok(()); 4]));
+    // The result of a started task, and a task that is dropped.
+    let task = pool.task(|_| 7).start().unwrap();
+    assert_eq!(timeout(Duration::from_secs(100), task).await, Ok(Ok(7)));
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    drop(task::spawn(pool.run(busy)).poll());
+    sleep(Duration::from_secs(100)).await;
+    assert_eq!(start.elapsed(), Duration::from_secs(100));
+}
+
 #[test]
 fn runtime_shutdown_neither_waits_for_tasks_nor_ends_those_whose_caller_remains() {
     for runtime in runtimes() {
@@ -320,7 +334,7 @@ async fn panic_has_message_and_location_and_the_threads_continue() {
         let panic = result.unwrap_err().into_panic().unwrap();
         assert_eq!(panic.message(), "broken 7");
         assert_eq!(panic.location(), Some(&*format!("{}:{line}:69", file!())));
-        // On either of the two threads: rayon passes the panic on to the task's thread.
+        // rayon passes the panic of a part on to the task's thread.
         let halves = pool.run(|| [0, 1].into_par_iter().for_each(|n| assert_eq!(n, 0, "a half")));
         let halves = soon("the result arrives", halves).await;
         let panic = halves.unwrap_err().into_panic().unwrap();
@@ -359,34 +373,44 @@ async fn closed_pool_refuses_queued_and_new_tasks_and_is_drained_when_the_runnin
 
 #[tokio::test]
 async fn pool_has_as_many_threads_and_tokens_as_the_machine_has_processors() {
-    let pool = CpuPool::new("machine");
+    let (pool, gate) = (CpuPool::new("machine"), Gate::default());
     let processors = available_parallelism().unwrap().get();
     assert_eq!(pool.limiter().stats().total, processors);
-    assert_eq!(pool.run(rayon::current_num_threads).await, Ok(processors));
+    let running = gate.fill_cpu(&pool, processors).await;
+    let queued = pool.task(|_| ()).start().unwrap();
+    assert_eq!((pool.stats().running, pool.stats().queued), (processors, 1));
+    gate.open();
+    for handle in running.into_iter().chain([queued]) {
+        soon("all tasks end", handle).await.unwrap();
+    }
 }
 
 #[tokio::test]
-async fn par_iter_stays_in_its_pool() {
-    let pool = pool("crunch", 2);
-    let names = pool.run(|| (0..10_000).into_par_iter().map(|_| thread_name()).collect::<HashSet<_>>()).await.unwrap();
-    assert!(names.iter().all(|name| name == "crunch-0" || name == "crunch-1"), "{names:?}");
+async fn par_iter_stays_on_the_threads_of_rayon() {
+    let (pool, names) = (pool("crunch", 2), |_| thread_name());
+    let global = pool.run(move || (0..10_000).into_par_iter().map(names).collect::<HashSet<_>>()).await.unwrap();
+    assert!(global.iter().all(|name| !name.starts_with("crunch-")), "{global:?}");
+    let mine = ThreadPoolBuilder::new().num_threads(2).thread_name(|n| format!("mine-{n}")).build().unwrap();
+    let installed = move || mine.install(|| (0..10_000).into_par_iter().map(names).collect::<HashSet<_>>());
+    let installed = pool.run(installed).await.unwrap();
+    assert!(installed.iter().all(|name| name.starts_with("mine-")), "{installed:?}");
 }
 
 #[tokio::test]
-async fn par_iter_has_the_threads_without_a_token_to_itself() {
-    let pool = pool("halves", 2);
-    pool.limiter().set_total(1);
+async fn parts_need_no_token() {
+    let pool = pool("halves", 1);
+    let two = Arc::new(ThreadPoolBuilder::new().num_threads(2).build().unwrap());
     let both = Arc::new(Barrier::new(2));
-    // No other task may take the second thread: then each half would wait forever.
+    // No other task may take a thread of rayon: then each half would wait forever.
     let tasks: Vec<_> = (0..50)
         .map(|_| {
-            let both = both.clone();
+            let (two, both) = (two.clone(), both.clone());
             let halves = move |_: &TaskContext| {
                 let meet = || {
                     both.wait();
-                    thread_name()
+                    thread::current().id()
                 };
-                let (left, right) = rayon::join(meet, meet);
+                let (left, right) = two.install(|| rayon::join(meet, meet));
                 left != right
             };
             pool.task(halves).start().unwrap()
@@ -394,6 +418,37 @@ async fn par_iter_has_the_threads_without_a_token_to_itself() {
         .collect();
     let results = soon("all tasks end", join_all(tasks)).await;
     assert!(results.iter().all(|result| *result == Ok(true)), "{results:?}");
+}
+
+#[tokio::test]
+async fn tasks_have_the_stack_of_their_pool() {
+    #[inline(never)]
+    fn deep(n: u64) -> u64 {
+        let frame = black_box([n; 64]);
+        if n == 0 { 0 } else { deep(n - 1) + frame[63] % 2 }
+    }
+
+    let pool = CpuPool::builder("deep").stack_size(256 << 20).build();
+    // At least 512 bytes each.
+    assert_eq!(pool.run(|| deep(100_000)).await, Ok(50_000));
+}
+
+#[tokio::test]
+async fn pool_that_can_start_no_thread_reports_it_each_time_and_loses_no_token() {
+    // No machine has enough memory for this stack.
+    let pool = CpuPool::builder("no threads").stack_size(1 << 46).build();
+    for refused in 1..=3 {
+        let error = soon("the result arrives", pool.run(|| ())).await.unwrap_err();
+        assert_eq!((error.kind(), error.pool()), (OffloadErrorKind::NoThread, Some("no threads")));
+        assert!(error.source().is_some(), "the source is what the operating system says");
+        assert_eq!((pool.stats().started, pool.stats().queued), (0, 0), "after {refused}");
+    }
+    assert_eq!(pool.limiter().stats().borrowed, 0);
+}
+
+#[tokio::test]
+async fn name_of_a_pool_may_contain_what_a_thread_name_may_not() {
+    assert_eq!(CpuPool::builder("nul\0l").build().run(thread_name).await.as_deref(), Ok("null-0"));
 }
 
 #[cfg(target_os = "linux")]
@@ -410,15 +465,32 @@ mod end_of_threads {
     }
 
     #[tokio::test]
-    async fn threads_end_with_the_last_clone_of_the_pool() {
-        let pool = pool("copies", 3);
-        let (copy, sharer) = (pool.clone(), CpuPool::builder("sharer").share_threads(&pool).build());
+    async fn threads_start_with_the_first_tasks_and_end_with_the_last_clone_of_the_pool() {
+        let (pool, gate) = (pool("copies", 3), Gate::default());
+        let (copy, sharer) = (pool.clone(), CpuPool::builder("sharer").limiter(pool.limiter().clone()).build());
+        assert_eq!(named("copies-"), 0);
+        let running = gate.fill_cpu(&pool, 3).await;
         until("the threads have their names", || named("copies-") == 3).await;
-        drop((pool, copy));
-        assert_eq!(sharer.run(thread_name).await.unwrap().split('-').next(), Some("copies"));
-        assert_eq!((named("copies-"), named("sharer")), (3, 0));
-        drop(sharer);
+        gate.open();
+        for handle in running {
+            handle.await.unwrap();
+        }
+        drop(pool);
+        assert_eq!(copy.run(thread_name).await.unwrap().split('-').next(), Some("copies"));
+        assert_eq!(sharer.run(thread_name).await.as_deref(), Ok("sharer-0"));
+        assert_eq!((named("copies-"), named("sharer-")), (3, 1), "idle threads stay");
+        drop(copy);
         until("the threads have ended", || named("copies-") == 0).await;
+        assert_eq!(named("sharer-"), 1);
+    }
+
+    #[tokio::test]
+    async fn tasks_one_after_the_other_share_a_thread() {
+        let pool = pool("numbers", 1);
+        for _ in 0..100 {
+            assert_eq!(pool.run(thread_name).await.as_deref(), Ok("numbers-0"));
+        }
+        assert_eq!(named("numbers-"), 1);
     }
 
     #[tokio::test]

@@ -194,7 +194,7 @@ async fn sequential_callers_are_never_refused_while_there_is_room() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_that_alternate_between_pools_of_a_limiter_are_never_refused_while_a_token_is_free() {
     let first = CpuPool::builder("first").threads(1).build();
-    let second = CpuPool::builder("second").share_threads(&first).max_queued(0).build();
+    let second = CpuPool::builder("second").limiter(first.limiter().clone()).max_queued(0).build();
     let limiter = Arc::new(CapacityLimiter::new(1));
     let pool = |name| BlockingPool::builder(name).limiter(limiter.clone()).max_queued(0).build();
     let (third, fourth) = (pool("third"), pool("fourth"));

@@ -179,11 +179,11 @@ async fn two_pools_that_share_a_limiter_take_turns() {
 }
 
 #[tokio::test]
-async fn cpu_pools_that_share_threads_share_their_limiter_and_nothing_else() {
+async fn cpu_pools_that_share_a_limiter_share_nothing_else() {
     let first = CpuPool::builder("first").threads(1).build();
-    let second = CpuPool::builder("second").share_threads(&first).max_queued(0).build();
+    let second = CpuPool::builder("second").limiter(first.limiter().clone()).max_queued(0).build();
     let thread = || thread::current().name().unwrap().to_owned();
-    assert_eq!(second.run(thread).await.unwrap(), "first-0");
+    assert_eq!(second.run(thread).await.unwrap(), "second-0");
     let gate = Gate::default();
     let block = gate.block();
     let running = first.task(move |_| block()).start().unwrap();

@@ -7,6 +7,7 @@ mod builder;
 mod cancelled;
 mod counts;
 mod cpu;
+mod cpu_parts;
 mod errors;
 mod hostile;
 mod limits;

@@ -1,11 +1,18 @@
 //! How many items are produced ahead of the consumer, and which threads that leaves to other tasks.
 
+use std::any::type_name;
+use std::borrow::Cow;
+use std::convert::Infallible;
+use std::io;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures::StreamExt;
 use futures::future::join_all;
 use onelane::offload::BlockingPool;
 use onelane::{run_blocking, stream_blocking};
 use tokio::time::sleep;
+use tower::BoxError;
 
 use crate::stream::source::{Source, Watch, next};
 use support::waiting::{Gate, soon, until};
@@ -97,4 +104,59 @@ async fn forty_slow_readers_of_the_default_pool_do_not_block_the_next_call() {
     let mut streams: Vec<_> = (0..40).map(|_| stream_blocking(Source::new(&watch))).collect();
     soon("all streams start", join_all(streams.iter_mut().map(next))).await;
     assert_eq!(soon("the task runs", run_blocking(|| 7)).await, Ok(7));
+}
+
+/// Checks how many of these items are produced while the consumer takes none after the first one. (That one counts
+/// until the next one is requested.)
+async fn assert_produced_ahead<T: Send + 'static>(expected: usize, make: impl Fn() -> T + Send + 'static) {
+    let watch = Watch::default();
+    let mut stream = stream_blocking(Source::new(&watch).end(5_000).map(move |_| make()));
+    soon("the first item", stream.next()).await.unwrap().unwrap();
+    until("items are produced ahead", || watch.produced() >= expected).await;
+    // Real time: there is no event for an item that is not produced. On a busy machine the test may pass wrongly.
+    sleep(Duration::from_millis(20)).await;
+    assert_eq!(watch.produced(), expected, "of {}", type_name::<T>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn items_whose_size_is_known_are_limited_to_a_mebibyte() {
+    const SIZE: usize = 256 * 1024;
+    assert_produced_ahead(4, || vec![1_u8; SIZE]).await;
+    assert_produced_ahead(4, || "x".repeat(SIZE)).await;
+    assert_produced_ahead(4, || Ok::<_, io::Error>(vec![1_u8; SIZE])).await;
+    assert_produced_ahead(4, || Ok::<_, BoxError>("x".repeat(SIZE))).await;
+    assert_produced_ahead(4, || Ok::<_, Infallible>(Bytes::from(vec![1_u8; SIZE]))).await;
+    assert_produced_ahead(4, || Bytes::from(vec![1_u8; SIZE])).await;
+    assert_produced_ahead(4, || Cow::Owned::<'static, str>("x".repeat(SIZE))).await;
+    // Without a destructor, an item has no memory elsewhere.
+    assert_produced_ahead(64, || [1_u8; SIZE / 16]).await;
+    assert_produced_ahead(1024, || 7_u64).await;
+    assert_produced_ahead(1024, String::new).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn items_whose_size_is_unknown_are_limited_to_a_few() {
+    struct Page(#[expect(dead_code, reason = "its size is unknown")] Vec<u8>);
+    assert_produced_ahead(16, || Page(vec![1; 256 * 1024])).await;
+    assert_produced_ahead(16, || Ok::<_, Page>(7)).await;
+    // The limits of a stream with options of its own.
+    let watch = Watch::default();
+    let mut stream = stream_blocking(Source::new(&watch).end(500).map(|_| Page(Vec::new()))).max_items(100);
+    soon("the first item", stream.next()).await.unwrap().unwrap();
+    until("items are produced ahead", || watch.produced() == 100).await;
+}
+
+/// Both limits apply, whichever setter is called first.
+#[tokio::test(flavor = "multi_thread")]
+async fn limit_of_bytes_applies_beside_the_limit_of_items() {
+    for bytes_first in [true, false] {
+        let watch = Watch::default();
+        let mut stream = stream_blocking(Source::new(&watch).end(5_000).map(|_| vec![1_u8; 1_000]));
+        stream = match bytes_first {
+            true => stream.max_bytes(10_000, Vec::len).max_items(500),
+            false => stream.max_items(500).max_bytes(10_000, Vec::len),
+        };
+        soon("the first item", stream.next()).await.unwrap().unwrap();
+        until("items are produced ahead", || watch.produced() == 10).await;
+    }
 }

@@ -1,5 +1,4 @@
-//! HTTP/2 without TLS: actix-web notices no client that disconnects, neither one that cancels its request nor one that
-//! closes its connection.
+//! HTTP/2 without TLS: actix-web does not notice when a client cancels its request or closes its connection.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,7 +20,7 @@ use support::actix::{Server, Work};
 use support::client::eventually;
 use support::http::soon;
 
-/// How a client leaves.
+/// The way in which a client disconnects.
 #[derive(Clone, Copy, Debug)]
 enum Leaves {
     CancelsItsRequest,
@@ -48,7 +47,7 @@ impl Call {
         Self { response, connection }
     }
 
-    /// Leaves, and gives the server the time to notice.
+    /// Disconnects, and gives the server time to notice.
     async fn leave(&self, leaves: Leaves) {
         match leaves {
             Leaves::CancelsItsRequest => self.response.abort(),

@@ -550,6 +550,7 @@ mod nested {
         let call = test::call_service(&app, request);
         assert!(timeout(Duration::from_millis(10), call).await.is_err());
         assert_eq!((guard.stats().granted, guard.len(), guard.stats().detached), (1, 0, 0));
+        assert_eq!(guard.stats().cut_off, 1);
     }
 }
 

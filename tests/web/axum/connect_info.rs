@@ -1,4 +1,4 @@
-//! What the connections of a watched listener report to handlers and to the guard, however the listener is wrapped.
+//! What the connections of a watched listener report to handlers and to the guard, even if the listener is wrapped.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use crate::axum::held_route;
 use support::http::{self, Client, Disconnect, Probe, eventually};
 
-/// An app, and what its connections tell.
+/// An app, and the records of its connections.
 struct Connections {
     app: Router,
     guard: Arc<EndpointGuard>,
@@ -44,8 +44,8 @@ impl Connections {
         }
     }
 
-    /// A request that waits leaves the queue when its client disconnects, though a pipelined request is unread. Only
-    /// the link reports this.
+    /// Asserts that a waiting request leaves the queue when its client disconnects, even if a pipelined request is
+    /// unread. Only the link reports such a disconnect.
     async fn are_linked(&self, address: SocketAddr) {
         let mut holder = Client::sending(address, http::get("/")).await;
         eventually("its handler runs", || self.probe.started() == 1).await;

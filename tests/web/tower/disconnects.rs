@@ -184,6 +184,7 @@ fn call_that_is_dropped_outside_a_runtime_is_cancelled() {
     assert_pending!(disconnecting.poll());
     drop(disconnecting);
     assert_eq!((probe.cut_off(), guard.stats().held, guard.stats().detached), (1, 0, 0));
+    assert_eq!(guard.stats().cut_off, 1);
 }
 
 /// The rest of the work. When it is dropped, no other call may be inside yet.

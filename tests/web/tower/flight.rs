@@ -200,7 +200,7 @@ impl Service<Received> for Reserves {
     }
 }
 
-/// A request that waits must not reserve what the run needs.
+/// A waiting request must not reserve the capacity that the run needs.
 #[tokio::test]
 async fn layer_is_always_ready_and_a_run_waits_for_the_service() {
     let (layer, open) = (FlightLayer::new("ready"), Arc::new(AtomicUsize::new(0)));
@@ -223,7 +223,7 @@ async fn layer_is_always_ready_and_a_run_waits_for_the_service() {
         assert_eq!(text(assert_ready_ok!(spawn(again.call(request())).poll())), "served");
     }
 
-    // The readiness failed, and with it the call.
+    // The service failed to become ready, so the call failed.
     open.store(2, Ordering::SeqCst);
     let failed = spawn(service.oneshot(request())).poll();
     assert_eq!(assert_ready!(failed).map(drop), Err("broken"));
@@ -261,7 +261,7 @@ async fn call_that_is_served_alone_makes_its_own_service_ready() {
     assert_eq!(assert_ready_err!(failed.poll()), "broken");
 }
 
-/// Each has its place since the first run, even if others have taken all places of the next one.
+/// Each call keeps its place from the first run, even if other calls have taken all places of the next run.
 #[tokio::test]
 async fn max_waiters_does_not_refuse_a_call_that_flies_again() {
     let layer = FlightLayer::new("places").options(FlightOptions::new().max_waiters(2));

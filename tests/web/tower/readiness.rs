@@ -77,7 +77,7 @@ fn requests_in_the_queue_of_a_guard_take_no_capacity_from_another_route() {
     assert_eq!((probe.finished(), guard.stats().held), (5, 0));
 }
 
-/// What [`Gated`] reports.
+/// The state of a [`Gated`] service, which the test sets and reads.
 #[derive(Clone, Default)]
 struct Gate(Arc<Mutex<GateState>>);
 
@@ -86,7 +86,7 @@ struct GateState {
     readiness: Readiness,
     waker: Option<Waker>,
     calls: usize,
-    /// The guard that readiness is checked inside of.
+    /// The guard inside which readiness is checked.
     guard: Option<Arc<EndpointGuard>>,
 }
 
@@ -121,7 +121,7 @@ impl Gate {
     }
 }
 
-/// A service whose readiness the test sets. A clone has to become ready itself.
+/// A service whose readiness the test sets. Each clone must become ready itself.
 struct Gated {
     gate: Gate,
     is_reserved: bool,
@@ -222,6 +222,38 @@ fn service_that_fails_to_become_ready_fails_the_request_and_releases_the_permit(
     assert_eq!(assert_ready_err!(queued.poll()), "never ready");
     assert_eq!(assert_ready_err!(call(&layer(&guard), gate.service(), request()).poll()), "never ready");
     assert_eq!((guard.stats().held, gate.calls()), (0, 0));
+}
+
+/// No other request may run inside the guard while the service is being dropped.
+#[test]
+fn service_that_fails_to_become_ready_is_dropped_before_the_permit() {
+    #[derive(Clone)]
+    struct Failing(Arc<EndpointGuard>, Arc<Mutex<Vec<usize>>>);
+
+    impl Drop for Failing {
+        fn drop(&mut self) {
+            self.1.lock().expect("no panic").push(self.0.stats().held);
+        }
+    }
+
+    impl<B> Service<Request<B>> for Failing {
+        type Response = Response<AnyBytes>;
+        type Error = &'static str;
+        type Future = Ready<Result<Response<AnyBytes>, &'static str>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
+            Poll::Ready(Err("not ready"))
+        }
+
+        fn call(&mut self, _: Request<B>) -> Self::Future {
+            ready(Err("called"))
+        }
+    }
+
+    let (guard, held) = (Arc::new(EndpointGuard::new("failing")), Arc::new(Mutex::new(Vec::new())));
+    let mut service = GuardLayer::new(&guard).layer(Failing(Arc::clone(&guard), Arc::clone(&held)));
+    assert_eq!(assert_ready_err!(spawn(service.call(request())).poll()), "not ready");
+    assert_eq!((&**held.lock().expect("no panic"), guard.stats().held), (&[1][..], 0));
 }
 
 #[test]

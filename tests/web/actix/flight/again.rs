@@ -1,4 +1,4 @@
-//! Requests that fly again, because the response of their run was for another request only, or varied.
+//! Requests that join the next run, because they could not share the response of their first run.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::{ALONE, COLLAPSED, LED, Seen, Shared, numbered};
 use support::actix::{Server, ask};
 use support::client::{eventually, web_client};
 
-/// Returns the number of the requests that led a run, and of those that shared one.
+/// Returns the number of requests that led a run, and the number of requests that shared a response.
 fn parts(seen: &[Seen]) -> (usize, usize) {
     let count = |part: Option<&str>| seen.iter().filter(|seen| seen.cache_status.as_deref() == part).count();
     (count(LED), count(COLLAPSED))

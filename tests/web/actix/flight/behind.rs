@@ -1,4 +1,4 @@
-//! What stands behind the middleware and watches its client: a guard, and a function on a pool.
+//! A guard and a function on a pool, which watch their client behind the middleware.
 
 use std::sync::Arc;
 

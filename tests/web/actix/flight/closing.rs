@@ -1,4 +1,4 @@
-//! Middlewares that are closed, and what they wait for.
+//! Closed middlewares, and the runs that `drained` waits for.
 
 use actix_web::HttpResponse;
 use onelane::web::FlightOptions;
@@ -27,7 +27,7 @@ async fn closed_middleware_refuses_requests_and_is_drained_when_its_runs_have_en
     for path in ["/", "/other"] {
         assert_problem(server.get(path).await.expect("no panic"), 503, None, CLOSED).await;
     }
-    // A request that is served alone is not concerned.
+    // A request that is served alone is not affected.
     let alone = ask(web_client().post(server.url("/")));
     eventually("the request is served", || shared.work.inside() == 2).await;
     assert!(!drained.is_finished(), "a run is left");

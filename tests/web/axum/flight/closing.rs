@@ -1,4 +1,4 @@
-//! Layers that are closed, and what they wait for.
+//! Closed layers, and the runs that `drained` waits for.
 
 use axum::http::StatusCode;
 use onelane::web::FlightOptions;
@@ -25,7 +25,7 @@ async fn closed_layer_refuses_requests_and_is_drained_when_its_runs_have_ended()
         is_problem(&refused, 503, CLOSED);
         assert_eq!(refused.header("retry-after"), None);
     }
-    // A request that is served alone is not concerned.
+    // A request that is served alone is not affected.
     let mut alone = Client::sending(site.address, http::request("POST", "/")).await;
     eventually("the request is served", || site.probe.started() == 2).await;
     assert!(!drained.is_finished(), "a run is left");

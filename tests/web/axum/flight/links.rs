@@ -1,4 +1,4 @@
-//! Connections that are watched: what belongs to one client does not reach a run that others share.
+//! Watched connections: the disconnect of one client does not affect a run that other clients share.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -20,7 +20,7 @@ use crate::axum::http2::{Connection, connect};
 use support::gate::Gate;
 use support::http::{self, Client, Disconnect, Listening, Probe, eventually, serve, soon};
 
-/// How a client connects, and how it leaves.
+/// The way in which a client connects and disconnects.
 #[derive(Clone, Copy, Debug)]
 enum Leaves {
     Http1(Disconnect),
@@ -104,7 +104,7 @@ async fn leader_leaves(
     }
     leader.leave().await;
     eventually("the leader has left", || waiting() == 6).await;
-    // Whatever watches the leader's connection has seen its end by now.
+    // By the end of this sleep, every watcher of the leader's connection has noticed the disconnect.
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     assert_eq!(waiting(), 6, "the followers wait for the same run: {leaves:?}");
     followers
@@ -199,7 +199,7 @@ async fn leader_that_leaves_does_not_cancel_the_function_that_the_followers_wait
     }
 }
 
-/// All clients have gone: the function sees it.
+/// All clients have disconnected, and the function is cancelled.
 #[tokio::test]
 async fn function_is_cancelled_when_the_last_client_has_left() {
     let (layer, gate) = (FlightLayer::new("flight"), Gate::new());
@@ -217,15 +217,15 @@ async fn function_is_cancelled_when_the_last_client_has_left() {
     eventually("nothing remains", || layer.stats().running == 0).await;
 }
 
-/// Requests with another one behind them on the connection, which keeps hyper from seeing that the client has closed
-/// it. The flight itself sees it.
+/// Sends a request with another request behind it on the connection. The second request keeps hyper from noticing that
+/// the client has closed the connection, but the flight itself notices.
 async fn pipelining(address: SocketAddr) -> Client {
     Client::sending(address, http::get("/") + &http::get("/behind")).await
 }
 
 type Statuses = Arc<Mutex<Vec<u16>>>;
 
-/// A flight, and a middleware around it that sees the status of each response.
+/// A flight, and a middleware around the flight that records the status of each response.
 fn watched(options: FlightOptions, probe: &Arc<Probe>) -> (FlightLayer, Statuses, Router) {
     let (layer, statuses) = (FlightLayer::new("flight").options(options), Statuses::default());
     let seen = Arc::clone(&statuses);
@@ -290,7 +290,7 @@ async fn handler_is_dropped_or_finishes_without_clients_though_the_server_has_no
     }
 }
 
-/// The address is the leader's, as long as the run lasts.
+/// The link has the address of the leader's client, as long as the run lasts.
 #[tokio::test]
 async fn handler_sees_an_address_but_no_connection_that_could_end() {
     let (layer, probe) = (FlightLayer::new("flight"), Probe::new());

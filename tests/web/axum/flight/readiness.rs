@@ -10,7 +10,7 @@ use tower::limit::GlobalConcurrencyLimitLayer;
 use super::{Collapsed, Led, Site, numbered, part_of, run_of};
 use support::http::{self, Client, Listening, Probe, eventually, serve};
 
-/// The requests that wait don't keep the service from being ready for the one that is served.
+/// Waiting requests do not reserve the capacity that the served request needs.
 #[tokio::test]
 async fn requests_that_wait_take_no_place_of_a_limit_behind_the_layer() {
     let (layer, probe) = (FlightLayer::new("limited"), Probe::new());
@@ -31,7 +31,7 @@ async fn requests_that_wait_take_no_place_of_a_limit_behind_the_layer() {
     assert_eq!((site.probe.started(), site.layer.stats().runs), (1, 1));
 }
 
-/// A run waits for the place, and so does a request that is served alone.
+/// A run waits for the only place of the limit, and so does a request that is served alone.
 #[tokio::test]
 async fn run_begins_when_the_service_is_ready() {
     let (layer, probe) = (FlightLayer::new("limited").options(FlightOptions::new()), Probe::new());
@@ -52,7 +52,7 @@ async fn run_begins_when_the_service_is_ready() {
     assert_eq!((texts.as_slice(), site.probe.most_inside()), (&["2".to_owned(), "3".to_owned()][..], 1));
 }
 
-/// The service itself fails, not a request.
+/// The service fails to become ready, and no request is at fault.
 #[tokio::test]
 async fn service_that_never_becomes_ready_is_an_error_of_the_call() {
     #[derive(Clone)]

@@ -86,7 +86,7 @@ async fn layer_on_a_route_and_on_its_router_is_one_layer() {
         .layer(between.clone())
         .layer(layer.clone())
         .layer(layer.clone());
-    // The inner layer sees another path than the outer one.
+    // The inner layer sees a different path than the outer layer.
     let app = Router::new().nest("/nested", app.clone()).fallback_service(app).layer(layer.clone());
     let site = Site { address: serve(Listening::Plain, app).await, layer, probe };
     for (path, run) in [("/", 1), ("/nested/page", 2)] {
@@ -104,14 +104,14 @@ async fn layer_on_a_route_and_on_its_router_is_one_layer() {
             (run, run as u64, run as u64)
         );
     }
-    // So does a request that is served alone.
+    // The inner layer also passes through a request that is served alone.
     site.probe.release(1);
     let alone = Client::sending(site.address, super::with(&[("cookie", "a=1")])).await.response().await;
     assert_eq!((alone.status, part_of(&alone)), (200, Alone));
     assert_eq!((site.layer.stats().running, site.layer.stats().refused), (0, 0));
 }
 
-/// A request that a handler makes itself is another one.
+/// A request that a handler sends itself is a different request, which has no mark.
 #[tokio::test]
 async fn handler_that_asks_its_own_route_is_refused_instead_of_hanging() {
     let layer = FlightLayer::new("own");

@@ -64,7 +64,7 @@ async fn response_for_one_user_or_with_no_store_is_not_shared() {
     is_not_shared("the second of two lines", move |_| AppendHeaders(lines)).await;
 }
 
-/// Headers that are not in the key can be compared, but not everything.
+/// The values of valid header names can be compared, but `*` and invalid names cannot.
 #[tokio::test]
 async fn response_that_varies_by_more_than_headers_is_not_shared() {
     for value in ["*", "x-key,*", "accept, *", "no header name"] {
@@ -74,7 +74,7 @@ async fn response_that_varies_by_more_than_headers_is_not_shared() {
     is_not_shared("the second of two lines", move |_| AppendHeaders(lines)).await;
 }
 
-/// Three requests; each gets its own response, one after another. The next requests share again.
+/// Sends three requests. Each gets its own response, one after another, and the next requests join a run again.
 async fn is_not_shared_this_time<R: IntoResponse>(
     what: &str,
     request: String,

@@ -80,7 +80,7 @@ async fn requests_do_not_share_if_a_header_that_the_response_varies_by_differs()
         let site = site.await;
         let parts = site.parts(&[with(first), with(second)]).await;
         assert_eq!(parts, [(1, Led), (2, Led)], "{first:?} and {second:?}");
-        assert_eq!(site.probe.most_inside(), 1, "the second request flew again");
+        assert_eq!(site.probe.most_inside(), 1, "the second request joined the next run");
     }
 }
 

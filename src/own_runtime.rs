@@ -27,6 +27,7 @@ impl OwnRuntime {
         &self.handle
     }
 
+    /// Runs the runtime on this thread until `future` completes.
     pub(crate) fn block_on(&self, future: impl Future<Output = ()>) {
         if let Some(runtime) = &self.runtime {
             runtime.block_on(future);
@@ -42,7 +43,7 @@ impl Drop for OwnRuntime {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
