@@ -193,11 +193,15 @@ impl World {
 
     fn job(&self) -> Arc<UnitJob> {
         let (running, most, ran) = (Arc::clone(&self.running), Arc::clone(&self.most), Arc::clone(&self.ran));
-        let work: Box<dyn FnOnce(&TaskContext) + Send> = Box::new(move |_| {
+        self.job_of(move |_| {
             most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             running.fetch_sub(1, Ordering::SeqCst);
             ran.fetch_add(1, Ordering::SeqCst);
-        });
+        })
+    }
+
+    fn job_of(&self, work: impl FnOnce(&TaskContext) + Send + 'static) -> Arc<UnitJob> {
+        let work: Box<dyn FnOnce(&TaskContext) + Send> = Box::new(work);
         Arc::new(Job::new(TaskPlace::default(), TaskOptions::default(), CallerContext::default(), work))
     }
 
@@ -831,15 +835,16 @@ fn nested_task_runs_on_a_thread_or_on_its_callers() {
 
 #[test]
 fn nested_task_whose_worker_gets_no_thread_is_run_by_its_caller() {
-    model(2, || {
-        let world = World::failing(2, NEVER_IDLES, SpawnFailure::Refuses(1));
-        assert!(world.limiter.semaphore().try_acquire(Tokens::ONE).is_ok());
-        let other = world.spawn(World::submit);
-        let nested = run_nested(&world);
-        world.limiter.semaphore().release(Tokens::ONE);
-        let other = other.join().unwrap();
+    model(3, || {
+        let world = World::failing(3, NEVER_IDLES, SpawnFailure::Refuses(1));
+        let inside = Arc::clone(&world);
+        let outer = world.job_of(move |_| run_nested(&inside).unwrap());
+        world.workers.submit(Priority::Normal, Arc::clone(&outer) as _).unwrap();
+        // Requests the thread that is refused, perhaps while the outer task waits.
+        let other = world.submit();
         world.join_threads();
         let Poll::Ready(other) = other.poll(&Context::from_waker(Waker::noop())) else { panic!("the task has ended") };
-        world.assert_ended(usize::from(nested.is_ok()) + usize::from(other.is_ok()));
+        assert!(is_done(&outer));
+        world.assert_ended(1 + usize::from(other.is_ok()));
     });
 }
