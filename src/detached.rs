@@ -97,10 +97,10 @@ pub(crate) fn cut_counts() -> BTreeMap<Arc<str>, usize> {
     lock().cut.clone()
 }
 
-/// Records that work which had been counted as finished was cut.
-#[cfg(feature = "actix-web")]
-pub(crate) fn record_cut(name: &str) {
-    drop(DetachedEntry::new(name));
+/// Records that work which the registry does not know, or does not know any more, was cut.
+#[cfg(any(feature = "actix-web", all(feature = "axum", feature = "background")))]
+pub(crate) fn record_cut(name: &str, count: usize) {
+    *lock().cut.entry(name.into()).or_default() += count;
 }
 
 /// One piece of work in the registry. Dropping it without [`finish`](Self::finish) records that the work was cut.

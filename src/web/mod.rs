@@ -235,6 +235,8 @@ mod refusal;
 mod request_guard;
 mod request_head;
 mod request_key;
+#[cfg(all(feature = "background", feature = "axum", unix))]
+mod serve;
 #[cfg(feature = "tower")]
 pub mod tower;
 
@@ -253,3 +255,5 @@ pub use self::refusal::{Refusal, RefusalReason, set_problem_type_base};
 pub use self::request_guard::{RequestGuard, RequestPermit};
 pub use self::request_head::RequestHead;
 pub use self::request_key::{KeyKind, RequestKey};
+#[cfg(all(feature = "background", feature = "axum", unix))]
+pub use self::serve::{ServeConfig, ServedStream};

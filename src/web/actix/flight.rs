@@ -312,7 +312,7 @@ impl Future for AbortOnDrop {
             Err(Ok(panic)) => std::panic::resume_unwind(panic),
             // The task was cancelled: its worker has ended. The run, which ends here, counts as finished.
             Err(Err(_)) => {
-                self.detached_name.into_iter().for_each(detached::record_cut);
+                self.detached_name.into_iter().for_each(|name| detached::record_cut(name, 1));
                 RunResponse::Broken
             }
         })

@@ -61,7 +61,7 @@ impl<L: Listener<Io = TcpStream, Addr = SocketAddr>> Listener for WatchedListene
     async fn accept(&mut self) -> (WatchedStream, SocketAddr) {
         // axum's own implementation waits a moment if the process has run out of file descriptors.
         let (stream, peer) = self.0.accept().await;
-        (WatchedStream(Arc::new(stream)), peer)
+        (WatchedStream::new(stream), peer)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -114,6 +114,10 @@ impl AsyncRead for WatchedStream {
 }
 
 impl WatchedStream {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self(Arc::new(stream))
+    }
+
     /// Returns a link to the client, for servers other than axum's, which insert it into the requests' extensions.
     #[must_use]
     pub fn link(&self) -> ClientLink {

@@ -55,6 +55,8 @@ mod make_service;
 #[cfg(feature = "background")]
 mod probes;
 mod response;
+#[cfg(all(feature = "background", unix))]
+mod serve;
 
 pub use self::body::{AxumBody, FlightLayer, GuardLayer};
 #[cfg(feature = "offload")]
@@ -67,3 +69,5 @@ pub use self::listener::{WatchedListener, WatchedStream};
 pub use self::make_service::MakeLinkedService;
 #[cfg(feature = "background")]
 pub use self::probes::probes;
+#[cfg(all(feature = "background", unix))]
+pub use self::serve::{Serve, ServedListener, Server, WatchedIo, serve};

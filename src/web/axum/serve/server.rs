@@ -1,0 +1,179 @@
+//! [`serve`] and [`Server`], which serve an app until a host has drained it.
+
+use std::convert::Infallible;
+use std::fmt::Debug;
+use std::future::IntoFuture;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::response::Response;
+use axum::serve::Listener;
+use tokio::join;
+use tokio_util::sync::CancellationToken;
+
+use super::listener::ServedListener;
+use super::service::MakeServed;
+use crate::background::{HostError, HostHandle, ServiceHost, ShutdownReport};
+use crate::debug::impl_debug;
+use crate::web::ServeConfig;
+use crate::web::serve::{Connections, CutOnDrop};
+use crate::web::tower::Service;
+
+/// Serves an app together with the services of a host, until the host has stopped.
+///
+/// The services start first. On SIGTERM, on Ctrl-C and on [`shutdown`](HostHandle::shutdown), the server drains without
+/// losing a request, and then the services stop. The order:
+///
+/// 1. `/readyz` fails, and responses over HTTP/1 ask their clients to close the connection.
+/// 2. After the [`drain_delay`](ServeConfig::drain_delay), the server accepts all connections that have arrived, and
+///    closes the listener.
+/// 3. Connections that have been idle for the time of [`linger`](ServeConfig::linger) are closed. HTTP/2 clients get a
+///    GOAWAY.
+/// 4. Requests in progress end, and so do upgraded connections. What is left when the host's
+///    [`drain_timeout`](crate::background::ServiceHostBuilder::drain_timeout) has passed is cut off. The
+///    [report](ShutdownReport::unfinished) then names the `requests`, and is not clean.
+/// 5. The host waits for work that continues without its client, and stops its services.
+///
+/// Each request carries a `ConnectInfo` of the client's address, and over plain TCP also a
+/// `ConnectInfo<ClientLink>`, as with a [`WatchedListener`](crate::web::axum::WatchedListener).
+///
+/// `listener` may be any listener of axum, such as one with TLS. `app` is a `Router`, or another service that axum can
+/// serve.
+///
+/// # Examples
+///
+/// ```no_run
+/// use axum::{Router, routing::get};
+/// use onelane::ServiceHost;
+/// use onelane::background::{BoxError, ShutdownReport};
+/// use onelane::web::axum::serve;
+/// use tokio::net::TcpListener;
+///
+/// #[tokio::main]
+/// async fn main() -> Result<ShutdownReport, BoxError> {
+///     let host = ServiceHost::builder().build()?;
+///     let app = Router::new().route("/", get(|| async { "hello" }));
+///     let listener = TcpListener::bind("127.0.0.1:3000").await?;
+///     Ok(serve(host, listener, app).await?)
+/// }
+/// ```
+///
+/// # Errors
+///
+/// Awaiting it returns the errors of [`ServiceHost::run_until`].
+pub fn serve<L, S>(host: ServiceHost, listener: L, app: S) -> Serve<L, S> {
+    let server = Server::new(&host.handle(), listener, app);
+    Serve { host, server }
+}
+
+/// An app that is served together with a host. Created by [`serve`]. It does nothing unless it is awaited.
+#[must_use = "nothing is served unless this is awaited"]
+pub struct Serve<L, S> {
+    host: ServiceHost,
+    server: Server<L, S>,
+}
+
+/// A server that drains with a host, for programs that call [`run_until`](ServiceHost::run_until) themselves, for
+/// instance with two servers.
+///
+/// Awaiting it serves `app` until the host has drained it. If it is dropped, all of its connections are cut off.
+///
+/// ```no_run
+/// # use axum::Router;
+/// # use onelane::ServiceHost;
+/// # use onelane::background::{BoxError, ShutdownReport};
+/// use onelane::web::axum::Server;
+/// use tokio::net::TcpListener;
+/// use tokio::try_join;
+///
+/// # async fn run(host: ServiceHost, app: Router, admin: Router) -> Result<ShutdownReport, BoxError> {
+/// let app = Server::new(&host.handle(), TcpListener::bind("0.0.0.0:3000").await?, app);
+/// let admin = Server::new(&host.handle(), TcpListener::bind("127.0.0.1:3001").await?, admin);
+/// let servers = async { try_join!(app.into_future(), admin.into_future()).map(drop) };
+/// Ok(host.run_until(servers).await?)
+/// # }
+/// ```
+#[must_use = "nothing is served unless this is awaited"]
+pub struct Server<L, S> {
+    host: HostHandle,
+    listener: L,
+    app: S,
+    config: ServeConfig,
+}
+
+impl<L, S> Serve<L, S> {
+    /// Sets the options.
+    pub fn config(mut self, config: ServeConfig) -> Self {
+        self.server.config = config;
+        self
+    }
+}
+
+impl<L, S> Server<L, S> {
+    /// Creates a server that begins to drain when the host begins to stop.
+    pub fn new(host: &HostHandle, listener: L, app: S) -> Self {
+        Self { host: host.clone(), listener, app, config: ServeConfig::new() }
+    }
+
+    /// Sets the options.
+    pub fn config(mut self, config: ServeConfig) -> Self {
+        self.config = config;
+        self
+    }
+}
+
+impl<L, S> Server<L, S>
+where
+    L: Listener<Addr: Clone + Debug + Sync + 'static>,
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
+{
+    async fn run(self) -> io::Result<()> {
+        let connections = Connections::new(self.config);
+        let cut = CutOnDrop(Arc::clone(&connections));
+        let listener = ServedListener::new(self.listener, Arc::clone(&connections));
+        let may_end = CancellationToken::new();
+        let server =
+            axum::serve(listener, MakeServed(self.app)).with_graceful_shutdown(may_end.clone().cancelled_owned());
+        let drain = async {
+            connections.idle_closed(&self.host).await;
+            may_end.cancel();
+        };
+        join!(server.into_future(), drain).0?;
+        // Upgraded connections are tasks of their own, which axum does not wait for.
+        connections.all_closed().await;
+        drop(cut);
+        Ok(())
+    }
+}
+
+impl<L, S> IntoFuture for Server<L, S>
+where
+    L: Listener<Addr: Clone + Debug + Sync + 'static>,
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
+{
+    type Output = io::Result<()>;
+    type IntoFuture = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.run())
+    }
+}
+
+impl<L, S> IntoFuture for Serve<L, S>
+where
+    L: Listener<Addr: Clone + Debug + Sync + 'static>,
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
+{
+    type Output = Result<ShutdownReport, HostError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.host.run_until(self.server))
+    }
+}
+
+impl_debug!([L, S] Serve<L, S> |this| { host: this.host, .. });
+
+impl_debug!([L, S] Server<L, S> |this| { config: this.config, .. });

@@ -1,0 +1,104 @@
+//! [`MakeServed`], which creates the app of each connection, and [`ServedApp`], that app.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use axum::extract::Request;
+use axum::extract::connect_info::ConnectInfo;
+use axum::http::{HeaderValue, StatusCode, Version, header};
+use axum::response::Response;
+use axum::serve::{IncomingStream, Listener};
+use pin_project_lite::pin_project;
+
+use super::body::ServedBody;
+use super::listener::{ServedListener, WatchedIo};
+use crate::web::ClientLink;
+use crate::web::serve::{Connection, RequestGuard};
+use crate::web::tower::Service;
+
+/// Creates the app of each connection.
+#[derive(Clone, Debug)]
+pub(super) struct MakeServed<S>(pub(super) S);
+
+/// The app of one connection.
+#[derive(Clone, Debug)]
+pub(super) struct ServedApp<S, A> {
+    app: S,
+    connection: Arc<Connection>,
+    link: Option<ClientLink>,
+    address: A,
+}
+
+impl<S, L> Service<IncomingStream<'_, ServedListener<L>>> for MakeServed<S>
+where
+    S: Clone,
+    L: Listener<Addr: Clone + Sync + 'static>,
+{
+    type Response = ServedApp<S, L::Addr>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, stream: IncomingStream<'_, ServedListener<L>>) -> Self::Future {
+        let (io, address) = (stream.io(), stream.remote_addr().clone());
+        let (connection, link) = (Arc::clone(io.connection()), WatchedIo::link(io.get_ref()));
+        ready(Ok(ServedApp { app: self.0.clone(), connection, link, address }))
+    }
+}
+
+impl<S, A> Service<Request> for ServedApp<S, A>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+    A: Clone + Send + Sync + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = ServedFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.app.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let is_http2 = request.version() >= Version::HTTP_2;
+        let guard = self.connection.begin_request(is_http2);
+        let extensions = request.extensions_mut();
+        extensions.insert(ConnectInfo(self.address.clone()));
+        if let Some(link) = &self.link {
+            extensions.insert(ConnectInfo(link.clone()));
+        }
+        ServedFuture { response: self.app.call(request), request: Some(guard), is_http2 }
+    }
+}
+
+pin_project! {
+    /// The response future of a [`ServedApp`].
+    pub(super) struct ServedFuture<F> {
+        #[pin]
+        response: F,
+        request: Option<RequestGuard>,
+        is_http2: bool,
+    }
+}
+
+impl<F: Future<Output = Result<Response, Infallible>>> Future for ServedFuture<F> {
+    type Output = Result<Response, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let Ok(mut response) = ready!(this.response.poll(cx));
+        let request = this.request.take().expect("a future is not polled after it completed");
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            request.upgrade();
+        } else if !*this.is_http2 && request.connection().connections().is_draining() {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        Poll::Ready(Ok(response.map(|body| ServedBody::wrap(body, request))))
+    }
+}

@@ -1,0 +1,95 @@
+//! [`ServeConfig`], the options of a server.
+
+use std::time::Duration;
+
+/// The options of a server that drains with its host.
+///
+/// | option | default |
+/// |---|---|
+/// | [`drain_delay`](Self::drain_delay) | none |
+/// | [`linger`](Self::linger) | 250 ms |
+/// | [`first_byte_timeout`](Self::first_byte_timeout) | 30 seconds |
+/// | [`header_timeout`](Self::header_timeout) | 10 seconds |
+/// | [`max_connections`](Self::max_connections) | no limit |
+#[derive(Clone, Debug)]
+#[must_use = "options do nothing unless they are passed to a server"]
+pub struct ServeConfig {
+    pub(super) drain_delay: Duration,
+    pub(super) linger: Duration,
+    pub(super) first_byte_timeout: Option<Duration>,
+    pub(super) header_timeout: Option<Duration>,
+    pub(super) max_connections: usize,
+}
+
+impl ServeConfig {
+    /// Returns the default options.
+    pub const fn new() -> Self {
+        Self {
+            drain_delay: Duration::ZERO,
+            linger: Duration::from_millis(250),
+            first_byte_timeout: Some(Duration::from_secs(30)),
+            header_timeout: Some(Duration::from_secs(10)),
+            max_connections: usize::MAX,
+        }
+    }
+
+    /// Sets the [delay](Self::drain_delay) to 5 seconds.
+    ///
+    /// Kubernetes removes a pod from its load balancers at the same time as it sends SIGTERM, and requests still arrive
+    /// until all of them know. The delay is a part of the host's
+    /// [`shutdown_timeout`](crate::background::ServiceHostBuilder::shutdown_timeout), so keep that timeout below the
+    /// pod's `terminationGracePeriodSeconds`, which is 30 by default.
+    pub const fn kubernetes(self) -> Self {
+        self.drain_delay(Duration::from_secs(5))
+    }
+
+    /// Sets how long the server continues to accept connections after the host has begun to stop. By then `/readyz`
+    /// fails, and responses over HTTP/1 ask their clients to close the connection.
+    ///
+    /// The server's [`drain_timeout`](crate::background::ServiceHostBuilder::drain_timeout) includes the delay.
+    pub const fn drain_delay(mut self, delay: Duration) -> Self {
+        self.drain_delay = delay;
+        self
+    }
+
+    /// Sets for how long an HTTP/1 connection stays open after its last request, once the server drains.
+    ///
+    /// A client that keeps its connections alive may be about to send its next request, which would be lost. A
+    /// connection that has been idle for longer than this is closed at once.
+    pub const fn linger(mut self, linger: Duration) -> Self {
+        self.linger = linger;
+        self
+    }
+
+    /// Sets how long a client may leave a new connection unused. `None` is forever. Browsers open connections ahead of
+    /// their requests.
+    pub const fn first_byte_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.first_byte_timeout = timeout;
+        self
+    }
+
+    /// Sets how long a client may take to send the head of an HTTP/1 request, from its first byte. `None` is forever.
+    pub const fn header_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.header_timeout = timeout;
+        self
+    }
+
+    /// Limits the number of open connections. Further clients wait in the queue of the operating system until a
+    /// connection is closed.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `connections` is zero.
+    #[track_caller]
+    pub const fn max_connections(mut self, connections: usize) -> Self {
+        assert!(connections > 0, "a server without connections serves nothing: set at least 1");
+        self.max_connections = connections;
+        self
+    }
+}
+
+impl Default for ServeConfig {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,180 @@
+//! [`Connections`], all open connections of a server, and the phases of its drain.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use slab::Slab;
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+use super::config::ServeConfig;
+use super::connection::Connection;
+use super::trace;
+use crate::background::HostHandle;
+use crate::debug::impl_debug;
+use crate::detached;
+use crate::sync::lock;
+
+/// How often the drain looks for idle connections.
+const CHECK_INTERVAL: Duration = Duration::from_millis(1);
+
+/// The open connections of one server.
+pub(crate) struct Connections {
+    pub(super) config: ServeConfig,
+    open: Mutex<OpenConnections>,
+    /// Notified when a connection is closed.
+    closed: Notify,
+    is_draining: AtomicBool,
+    /// The server accepts no more connections, and closes those that are idle.
+    is_closing_idle: AtomicBool,
+    /// Notified when `is_closing_idle` is set.
+    stopped_accepting: Notify,
+    /// The listener is closed, and each connection that had arrived at it is open.
+    has_accepted_all: AtomicBool,
+}
+
+#[derive(Default)]
+struct OpenConnections {
+    by_id: Slab<Arc<Connection>>,
+    /// All connections are cut off, and so is each new one.
+    is_cut: bool,
+}
+
+/// The place of a connection among the open ones. Dropping it gives the place back.
+#[derive(Debug)]
+pub(crate) struct OpenConnection {
+    pub(super) connection: Arc<Connection>,
+    id: usize,
+}
+
+/// Cuts all connections off when it is dropped, which the host does with a server that takes too long to end.
+pub(crate) struct CutOnDrop(pub(crate) Arc<Connections>);
+
+impl Connections {
+    pub(crate) fn new(config: ServeConfig) -> Arc<Self> {
+        Arc::new(Self {
+            config,
+            open: Mutex::default(),
+            closed: Notify::new(),
+            is_draining: AtomicBool::new(false),
+            is_closing_idle: AtomicBool::new(false),
+            stopped_accepting: Notify::new(),
+            has_accepted_all: AtomicBool::new(false),
+        })
+    }
+
+    /// Waits until there may be one more connection.
+    pub(crate) async fn has_room(&self) {
+        loop {
+            let mut closed = pin!(self.closed.notified());
+            closed.as_mut().enable();
+            if lock(&self.open).by_id.len() < self.config.max_connections {
+                return;
+            }
+            closed.await;
+        }
+    }
+
+    pub(crate) fn open(self: &Arc<Self>) -> OpenConnection {
+        let connection = Arc::new(Connection::new(Arc::clone(self)));
+        let mut open = lock(&self.open);
+        let id = open.by_id.insert(Arc::clone(&connection));
+        let is_cut = open.is_cut;
+        drop(open);
+        if is_cut {
+            connection.cut();
+        }
+        OpenConnection { connection, id }
+    }
+
+    /// Returns `true` if responses ask their clients to close the connection.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Acquire)
+    }
+
+    /// Returns `true` if the server accepts no more connections, and closes those that are idle.
+    pub(crate) fn is_closing_idle(&self) -> bool {
+        self.is_closing_idle.load(Ordering::Acquire)
+    }
+
+    /// Waits until the server accepts no more connections.
+    pub(crate) async fn stopped_accepting(&self) {
+        let mut stopped = pin!(self.stopped_accepting.notified());
+        stopped.as_mut().enable();
+        if !self.is_closing_idle() {
+            stopped.await;
+        }
+    }
+
+    /// Records that the listener is closed.
+    pub(crate) fn accepted_all(&self) {
+        self.has_accepted_all.store(true, Ordering::Release);
+    }
+
+    /// Waits until the host stops, and until each HTTP/1 connection that is still open has a request in progress. Then
+    /// the server can end as its framework does.
+    pub(crate) async fn idle_closed(&self, host: &HostHandle) {
+        host.draining().cancelled().await;
+        self.is_draining.store(true, Ordering::Release);
+        sleep(self.config.drain_delay).await;
+        self.is_closing_idle.store(true, Ordering::Release);
+        self.stopped_accepting.notify_waiters();
+        self.wake_all();
+        while !self.has_accepted_all.load(Ordering::Acquire) || self.any(Connection::is_idle) {
+            sleep(CHECK_INTERVAL).await;
+        }
+    }
+
+    /// Waits until no connection is open.
+    pub(crate) async fn all_closed(&self) {
+        loop {
+            let mut closed = pin!(self.closed.notified());
+            closed.as_mut().enable();
+            if lock(&self.open).by_id.is_empty() {
+                return;
+            }
+            closed.await;
+        }
+    }
+
+    /// Cuts off all connections, and each one that is opened later. Returns how many requests that cuts off.
+    fn cut(&self) -> usize {
+        let mut open = lock(&self.open);
+        open.is_cut = true;
+        let connections: Vec<_> = open.by_id.iter().map(|(_, connection)| Arc::clone(connection)).collect();
+        drop(open);
+        connections.iter().map(|connection| connection.cut()).sum()
+    }
+
+    fn any(&self, matches: impl Fn(&Connection) -> bool) -> bool {
+        lock(&self.open).by_id.iter().any(|(_, connection)| matches(connection))
+    }
+
+    fn wake_all(&self) {
+        let connections: Vec<_> = lock(&self.open).by_id.iter().map(|(_, connection)| Arc::clone(connection)).collect();
+        connections.iter().for_each(|connection| connection.wake());
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        let connections = self.connection.connections();
+        let removed = lock(&connections.open).by_id.try_remove(self.id);
+        drop(removed);
+        connections.closed.notify_waiters();
+    }
+}
+
+impl Drop for CutOnDrop {
+    fn drop(&mut self) {
+        let requests = self.0.cut();
+        if requests > 0 {
+            trace::requests_cut_off(requests);
+            detached::record_cut("requests", requests);
+        }
+    }
+}
+
+impl_debug!(Connections |this| { open: lock(&this.open).by_id.len(), config: this.config, .. });

@@ -1,0 +1,152 @@
+//! [`ServedStream`], the I/O of a connection that knows its server.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep_until};
+
+use super::connection::{Connection, ReadEnd};
+use super::connections::OpenConnection;
+use super::trace;
+
+/// A connection of a server that drains with its host.
+#[derive(Debug)]
+pub struct ServedStream<S> {
+    stream: S,
+    open: OpenConnection,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Bytes wait for the client to read.
+    is_writing: bool,
+}
+
+impl<S> ServedStream<S> {
+    pub(crate) fn new(stream: S, open: OpenConnection) -> Self {
+        Self { stream, open, timer: None, is_writing: false }
+    }
+
+    pub(crate) fn connection(&self) -> &std::sync::Arc<Connection> {
+        &self.open.connection
+    }
+
+    /// Returns the connection as the listener has accepted it.
+    pub fn get_ref(&self) -> &S {
+        &self.stream
+    }
+
+    /// Waits until the client has had the time to send more, or forever.
+    fn poll_limit(&mut self, cx: &mut Context<'_>) -> Poll<ReadEnd> {
+        let config = &self.open.connection.connections().config;
+        let Some(limit) = self.open.connection.read_limit(config) else { return Poll::Pending };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(limit.at)));
+        if timer.deadline() != limit.at {
+            timer.as_mut().reset(limit.at);
+        }
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(limit.end)
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for ServedStream<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.open.connection.is_cut() {
+            return Poll::Ready(Err(cut_off()));
+        }
+        let before = buf.filled().len();
+        if let Poll::Ready(result) = Pin::new(&mut this.stream).poll_read(cx, buf) {
+            let bytes = &buf.filled()[before..];
+            if !bytes.is_empty() {
+                this.open.connection.received(bytes);
+            }
+            return Poll::Ready(result);
+        }
+        this.open.connection.register_reader(cx.waker());
+        // Checked again: the drain wakes the reader after it has changed what is checked here.
+        if this.open.connection.is_cut() {
+            return Poll::Ready(Err(cut_off()));
+        }
+        match ready!(this.poll_limit(cx)) {
+            // The end of the stream: the server closes the connection.
+            ReadEnd::Idle => Poll::Ready(Ok(())),
+            end @ (ReadEnd::NoFirstByte | ReadEnd::HeadTooSlow) => {
+                trace::connection_timed_out(end == ReadEnd::HeadTooSlow);
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> ServedStream<S> {
+    fn set_writing(&mut self, is_writing: bool) {
+        if self.is_writing != is_writing {
+            self.is_writing = is_writing;
+            self.open.connection.set_writing(is_writing);
+        }
+    }
+
+    /// Writes, and records if the client does not read all of the `length` bytes at once.
+    fn poll_write_with(
+        &mut self,
+        cx: &mut Context<'_>,
+        length: usize,
+        poll: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let written = self.poll_with(cx, poll);
+        if !matches!(written, Poll::Ready(Ok(written)) if written == length) {
+            self.set_writing(true);
+        }
+        written
+    }
+
+    fn poll_with<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        poll: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if self.open.connection.is_cut() {
+            return Poll::Ready(Err(cut_off()));
+        }
+        if let Poll::Ready(result) = poll(Pin::new(&mut self.stream), cx) {
+            return Poll::Ready(result);
+        }
+        self.open.connection.register_writer(cx.waker());
+        if self.open.connection.is_cut() { Poll::Ready(Err(cut_off())) } else { Poll::Pending }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for ServedStream<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_with(cx, bytes.len(), |stream, cx| stream.poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let length = bytes.iter().map(|bytes| bytes.len()).sum();
+        self.poll_write_with(cx, length, |stream, cx| stream.poll_write_vectored(cx, bytes))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_with(cx, AsyncWrite::poll_flush))?;
+        // The server flushes when it has written everything.
+        self.set_writing(false);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_with(cx, AsyncWrite::poll_shutdown)
+    }
+}
+
+#[cold]
+fn cut_off() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the server ends and does not wait for this connection any longer")
+}
