@@ -220,6 +220,8 @@ pub mod actix;
 mod admission;
 #[cfg(feature = "axum")]
 pub mod axum;
+#[cfg(all(feature = "background", feature = "axum", unix))]
+mod background_tasks;
 mod body_hold;
 #[cfg(feature = "tower")]
 mod client_link;
@@ -240,6 +242,10 @@ mod serve;
 #[cfg(feature = "tower")]
 pub mod tower;
 
+#[cfg(all(feature = "background", feature = "axum", unix))]
+pub use self::background_tasks::{
+    BackgroundTask, BackgroundTasks, BackgroundTasksConfig, BackgroundTasksFull, RunOn, TaskOutput, TaskStart, WhenFull,
+};
 #[cfg(feature = "tower")]
 pub use self::client_link::ClientLink;
 pub use self::flight::FlightOptions;

@@ -2,6 +2,7 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
+mod background_tasks;
 mod client_states;
 mod limits;
 
@@ -20,6 +21,7 @@ use onelane::background::{HostHandle, ShutdownReport};
 use onelane::web::axum::serve;
 use onelane::web::{ClientLink, ServeConfig};
 use tokio::net::TcpListener;
+use tokio::sync::{Mutex as TestMutex, MutexGuard};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -37,21 +39,30 @@ struct TestServer {
     host: HostHandle,
     running: JoinHandle<ShutdownReport>,
     log: Arc<Mutex<Vec<&'static str>>>,
+    _alone: MutexGuard<'static, ()>,
 }
+
+/// Held by the server of each test. Reports name the work of the whole process, and some tests leave work.
+static ALONE: TestMutex<()> = TestMutex::const_new(());
 
 impl TestServer {
     async fn start(config: ServeConfig) -> Self {
+        let log = Arc::default();
+        Self { log: Arc::clone(&log), ..Self::of(app(&log), config).await }
+    }
+
+    /// Serves another app.
+    async fn of(app: Router, config: ServeConfig) -> Self {
+        let alone = ALONE.lock().await;
         let host = ServiceHost::builder().drain_timeout(DRAIN).without_signals().build().unwrap();
         let handle = host.handle();
-        let log = Arc::new(Mutex::new(Vec::new()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let app = app(&log);
         let running = tokio::spawn(async move { serve(host, listener, app).config(config).await.unwrap() });
         while !handle.status().is_ready() {
             sleep(MS).await;
         }
-        Self { address, host: handle, running, log }
+        Self { address, host: handle, running, log: Arc::default(), _alone: alone }
     }
 
     /// Stops the server. Returns the report, and how long the stop took.

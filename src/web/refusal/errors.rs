@@ -32,6 +32,28 @@ impl Refusal {
         Self::new(RefusalReason::AnswerBroken, problem)
     }
 
+    #[cfg(all(feature = "background", feature = "axum", unix))]
+    pub(in crate::web) fn background_tasks_full() -> Self {
+        let problem = problem!(
+            503,
+            "background-tasks-full",
+            "Too many background tasks",
+            "Too much work of earlier requests is waiting. Try again later."
+        );
+        Self::new(RefusalReason::BackgroundTasksFull, problem).with_retry_after(Some(MIN_RETRY_AFTER))
+    }
+
+    #[cfg(all(feature = "background", feature = "axum", unix))]
+    pub(in crate::web) fn no_background_tasks() -> Self {
+        let problem = problem!(
+            500,
+            "no-background-tasks",
+            "No background tasks",
+            "This server has no background tasks: serve the app with the serve function of this crate."
+        );
+        Self::new(RefusalReason::NoBackgroundTasks, problem)
+    }
+
     #[cfg(feature = "tower")]
     pub(in crate::web) fn body_unreadable() -> Self {
         let problem = problem!(

@@ -26,6 +26,10 @@ pub enum RefusalReason {
     KeyMissing,
     /// The body of the request ended early or was malformed while the request waited.
     BodyUnreadable,
+    /// The handler could not add a background task.
+    BackgroundTasksFull,
+    /// The handler has an argument for background tasks, and its server has none.
+    NoBackgroundTasks,
     /// The service refused the request itself, with [`Refusal::custom`](super::Refusal::custom).
     Custom,
 }
@@ -38,6 +42,7 @@ impl RefusalReason {
             Self::Flight(error) => matches!(error.kind(), FlightErrorKind::TooManyWaiters | FlightErrorKind::Timeout),
             #[cfg(feature = "offload")]
             Self::Offload(error) => error.is_overload(),
+            Self::BackgroundTasksFull => true,
             _ => false,
         }
     }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::web::BackgroundTasksConfig;
+
 /// The options of a server that drains with its host.
 ///
 /// | option | default |
@@ -11,6 +13,7 @@ use std::time::Duration;
 /// | [`first_byte_timeout`](Self::first_byte_timeout) | 30 seconds |
 /// | [`header_timeout`](Self::header_timeout) | 10 seconds |
 /// | [`max_connections`](Self::max_connections) | no limit |
+/// | [`background_tasks`](Self::background_tasks) | [`BackgroundTasksConfig::new`] |
 #[derive(Clone, Debug)]
 #[must_use = "options do nothing unless they are passed to a server"]
 pub struct ServeConfig {
@@ -19,6 +22,7 @@ pub struct ServeConfig {
     pub(super) first_byte_timeout: Option<Duration>,
     pub(super) header_timeout: Option<Duration>,
     pub(super) max_connections: usize,
+    pub(super) background_tasks: BackgroundTasksConfig,
 }
 
 impl ServeConfig {
@@ -30,6 +34,7 @@ impl ServeConfig {
             first_byte_timeout: Some(Duration::from_secs(30)),
             header_timeout: Some(Duration::from_secs(10)),
             max_connections: usize::MAX,
+            background_tasks: BackgroundTasksConfig::new(),
         }
     }
 
@@ -84,6 +89,12 @@ impl ServeConfig {
     pub const fn max_connections(mut self, connections: usize) -> Self {
         assert!(connections > 0, "a server without connections serves nothing: set at least 1");
         self.max_connections = connections;
+        self
+    }
+
+    /// Sets the limits of [`BackgroundTasks`](crate::web::BackgroundTasks).
+    pub const fn background_tasks(mut self, config: BackgroundTasksConfig) -> Self {
+        self.background_tasks = config;
         self
     }
 }

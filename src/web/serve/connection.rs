@@ -1,5 +1,6 @@
 //! [`Connection`], what the I/O and the requests of one connection know of each other.
 
+use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
@@ -12,6 +13,8 @@ use super::config::ServeConfig;
 use super::connections::Connections;
 use crate::debug::impl_debug;
 use crate::sync::lock;
+use crate::web::TaskStart;
+use crate::web::background_tasks::{RequestTasks, TaskList};
 
 /// How the first bytes of an HTTP/2 connection begin (RFC 9113, section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI";
@@ -20,10 +23,21 @@ const HTTP2_PREFACE: &[u8] = b"PRI";
 pub(crate) struct Connection {
     connections: Arc<Connections>,
     state: Mutex<ConnectionState>,
+    /// Nothing will be written any more.
+    is_closed: AtomicBool,
     /// The server fails to read and to write from now on.
     is_cut: AtomicBool,
     reader: AtomicWaker,
     writer: AtomicWaker,
+    /// The tasks that start once the end of their responses is written.
+    unflushed: Mutex<Vec<UnflushedTasks>>,
+    has_unflushed: AtomicBool,
+}
+
+struct UnflushedTasks {
+    tasks: TaskList,
+    /// The response, which has no body, is not written yet.
+    is_unwritten: bool,
 }
 
 struct ConnectionState {
@@ -75,7 +89,14 @@ pub(super) enum ReadEnd {
 
 /// A request in progress. The request ends when this value is dropped, with the body of its response.
 #[derive(Debug)]
-pub(crate) struct RequestGuard(Arc<Connection>);
+pub(crate) struct RequestGuard {
+    connection: Arc<Connection>,
+    tasks: Arc<RequestTasks>,
+    /// The status of the response, if there is one.
+    status: Option<u16>,
+    /// Parts of the body have been passed to the server with this value.
+    has_body: bool,
+}
 
 impl Connection {
     pub(super) fn new(connections: Arc<Connections>) -> Self {
@@ -89,9 +110,12 @@ impl Connection {
         Self {
             connections,
             state: Mutex::new(state),
+            is_closed: AtomicBool::new(false),
             is_cut: AtomicBool::new(false),
             reader: AtomicWaker::new(),
             writer: AtomicWaker::new(),
+            unflushed: Mutex::default(),
+            has_unflushed: AtomicBool::new(false),
         }
     }
 
@@ -106,7 +130,8 @@ impl Connection {
         state.head = HeadState::Complete;
         state.requests += 1;
         drop(state);
-        RequestGuard(Arc::clone(self))
+        let tasks = RequestTasks::new(&self.connections.tasks);
+        RequestGuard { connection: Arc::clone(self), tasks, status: None, has_body: false }
     }
 
     /// Records bytes that have arrived.
@@ -178,6 +203,43 @@ impl Connection {
         self.writer.wake();
     }
 
+    /// Starts tasks once everything that the server has to write is written.
+    fn start_when_flushed(&self, tasks: TaskList, is_unwritten: bool) {
+        lock(&self.unflushed).push(UnflushedTasks { tasks, is_unwritten });
+        self.has_unflushed.store(true, Ordering::Release);
+        if self.is_closed.load(Ordering::Acquire) {
+            self.flushed();
+        }
+    }
+
+    /// Returns `true` if tasks wait until the end of their responses is written.
+    pub(super) fn has_unflushed(&self) -> bool {
+        self.has_unflushed.load(Ordering::Acquire)
+    }
+
+    /// Records that bytes were written.
+    pub(super) fn wrote(&self) {
+        lock(&self.unflushed).iter_mut().for_each(|unflushed| unflushed.is_unwritten = false);
+    }
+
+    /// Records that everything is written that the server had to write.
+    pub(super) fn flushed(&self) {
+        let is_closed = self.is_closed.load(Ordering::Acquire);
+        let mut unflushed = lock(&self.unflushed);
+        let all = mem::take(&mut *unflushed);
+        let (left, flushed): (Vec<_>, Vec<_>) = all.into_iter().partition(|tasks| tasks.is_unwritten && !is_closed);
+        self.has_unflushed.store(!left.is_empty(), Ordering::Release);
+        *unflushed = left;
+        drop(unflushed);
+        flushed.into_iter().for_each(|unflushed| unflushed.tasks.start());
+    }
+
+    /// Records that nothing will be written any more.
+    pub(super) fn after_close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+        self.flushed();
+    }
+
     pub(super) fn register_reader(&self, waker: &Waker) {
         self.reader.register(waker);
     }
@@ -195,19 +257,41 @@ impl ConnectionState {
 
 impl RequestGuard {
     pub(crate) fn connection(&self) -> &Arc<Connection> {
-        &self.0
+        &self.connection
+    }
+
+    pub(crate) fn tasks(&self) -> &Arc<RequestTasks> {
+        &self.tasks
+    }
+
+    /// Records the status of the response.
+    pub(crate) fn respond(&mut self, status: u16) {
+        self.status = Some(status);
+    }
+
+    /// Returns `true` if something starts when the last bytes of the body are written. Each part of the body must then
+    /// hold this value.
+    pub(crate) fn follows_body(&mut self) -> bool {
+        let is_flushed = self.connection.connections.tasks.config.start == TaskStart::Flushed;
+        self.has_body = is_flushed && self.tasks.has_tasks();
+        self.has_body
     }
 
     /// Records that another protocol takes the connection over.
     pub(crate) fn upgrade(&self) {
-        lock(&self.0.state).protocol = Protocol::Upgraded;
+        lock(&self.connection.state).protocol = Protocol::Upgraded;
     }
 }
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
+        let connection = &self.connection;
+        if let Some(tasks) = self.tasks.end(self.status) {
+            let starts_now = self.status.is_none() || connection.connections.tasks.config.start == TaskStart::BodyEnd;
+            if starts_now { tasks.start() } else { connection.start_when_flushed(tasks, !self.has_body) }
+        }
         let now = Instant::now();
-        let mut state = lock(&self.0.state);
+        let mut state = lock(&connection.state);
         state.requests -= 1;
         state.active_at = now;
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use slab::Slab;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
@@ -16,6 +17,7 @@ use crate::background::HostHandle;
 use crate::debug::impl_debug;
 use crate::detached;
 use crate::sync::lock;
+use crate::web::background_tasks::TaskQueue;
 
 /// How often the drain looks for idle connections.
 const CHECK_INTERVAL: Duration = Duration::from_millis(1);
@@ -23,6 +25,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(1);
 /// The open connections of one server.
 pub(crate) struct Connections {
     pub(super) config: ServeConfig,
+    pub(super) tasks: Arc<TaskQueue>,
     open: Mutex<OpenConnections>,
     /// Notified when a connection is closed.
     closed: Notify,
@@ -53,8 +56,10 @@ pub(crate) struct OpenConnection {
 pub(crate) struct CutOnDrop(pub(crate) Arc<Connections>);
 
 impl Connections {
-    pub(crate) fn new(config: ServeConfig) -> Arc<Self> {
+    /// Creates the connections of a server whose background tasks run on this runtime.
+    pub(crate) fn new(config: ServeConfig, runtime: Handle) -> Arc<Self> {
         Arc::new(Self {
+            tasks: TaskQueue::new(config.background_tasks, runtime),
             config,
             open: Mutex::default(),
             closed: Notify::new(),
@@ -163,6 +168,8 @@ impl Drop for OpenConnection {
         let connections = self.connection.connections();
         let removed = lock(&connections.open).by_id.try_remove(self.id);
         drop(removed);
+        // Tasks whose response will never be written start now.
+        self.connection.after_close();
         connections.closed.notify_waiters();
     }
 }

@@ -97,6 +97,9 @@ impl<S: AsyncWrite + Unpin> ServedStream<S> {
         if !matches!(written, Poll::Ready(Ok(written)) if written == length) {
             self.set_writing(true);
         }
+        if self.open.connection.has_unflushed() && matches!(written, Poll::Ready(Ok(_))) {
+            self.open.connection.wrote();
+        }
         written
     }
 
@@ -138,6 +141,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ServedStream<S> {
         ready!(self.poll_with(cx, AsyncWrite::poll_flush))?;
         // The server flushes when it has written everything.
         self.set_writing(false);
+        if self.open.connection.has_unflushed() {
+            self.open.connection.flushed();
+        }
         Poll::Ready(Ok(()))
     }
 

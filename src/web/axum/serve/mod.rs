@@ -6,8 +6,10 @@
 //! | `listener` | the connections of the listener, limited and counted |
 //! | `service` | the app of one connection: it counts requests, and asks clients to leave |
 //! | `body` | the body of a response, with which its request ends |
+//! | `extract` | `BackgroundTasks` as an extractor |
 
 mod body;
+mod extract;
 mod listener;
 mod server;
 mod service;

@@ -11,6 +11,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use axum::serve::Listener;
 use tokio::join;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::listener::ServedListener;
@@ -130,7 +131,7 @@ where
     S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
 {
     async fn run(self) -> io::Result<()> {
-        let connections = Connections::new(self.config);
+        let connections = Connections::new(self.config, Handle::current());
         let cut = CutOnDrop(Arc::clone(&connections));
         let listener = ServedListener::new(self.listener, Arc::clone(&connections));
         let may_end = CancellationToken::new();

@@ -14,6 +14,7 @@ use axum::serve::{IncomingStream, Listener};
 use pin_project_lite::pin_project;
 
 use super::body::ServedBody;
+use super::extract::TasksOfRequest;
 use super::listener::{ServedListener, WatchedIo};
 use crate::web::ClientLink;
 use crate::web::serve::{Connection, RequestGuard};
@@ -69,6 +70,7 @@ where
         let is_http2 = request.version() >= Version::HTTP_2;
         let guard = self.connection.begin_request(is_http2);
         let extensions = request.extensions_mut();
+        extensions.insert(TasksOfRequest(Arc::clone(guard.tasks())));
         extensions.insert(ConnectInfo(self.address.clone()));
         if let Some(link) = &self.link {
             extensions.insert(ConnectInfo(link.clone()));
@@ -93,7 +95,8 @@ impl<F: Future<Output = Result<Response, Infallible>>> Future for ServedFuture<F
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let Ok(mut response) = ready!(this.response.poll(cx));
-        let request = this.request.take().expect("a future is not polled after it completed");
+        let mut request = this.request.take().expect("a future is not polled after it completed");
+        request.respond(response.status().as_u16());
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             request.upgrade();
         } else if !*this.is_http2 && request.connection().connections().is_draining() {
