@@ -63,6 +63,7 @@
 //! | `cpu` | [`run_cpu`] and [`CpuPool`]: computations on threads of their own (implies `offload`) |
 //! | `tower` | [`web::tower`]: layers for any tower service, such as those of tonic and hyper (implies `guard`) |
 //! | `axum` | [`web::axum`]: layers for axum's routes, the extractor, errors as responses (implies `tower`) |
+//! | `ws` | [`websocket`](web::axum::websocket()): WebSockets that end with their host (implies `axum` and `background`) |
 //! | `actix-web` | [`web::actix`]: middlewares, the extractor, errors as responses (implies `guard`) |
 //! | `cron` | [`Every::cron`](background::Every::cron): cron expressions, in any time zone (implies `background`) |
 //! | `probe-listener` | [probes on a separate port](background::ServiceHostBuilder::probe_listener) (implies `background`) |

@@ -221,7 +221,7 @@ pub use blocking::BlockingService;
 pub use closures::{blocking_fn, lifespan, service_fn};
 pub use context::{BlockingContext, RunContext, StartContext, StopContext};
 pub use error::{BuildError, ExitReason, HostError, StartPhase};
-pub use host::{HostHandle, ServiceHost, ServiceHostBuilder, Supervision, TriggerError};
+pub use host::{HostHandle, ServiceHost, ServiceHostBuilder, Supervision, TriggerError, UntilDraining};
 #[cfg(feature = "cron")]
 pub use periodic::CronError;
 pub use periodic::{Every, FirstCall, Overlap, TickContext, periodic, periodic_blocking};

@@ -5,6 +5,7 @@
 mod background_tasks;
 mod client_states;
 mod limits;
+mod streams;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -53,9 +54,15 @@ impl TestServer {
 
     /// Serves another app.
     async fn of(app: Router, config: ServeConfig) -> Self {
+        Self::with(|_| app, config).await
+    }
+
+    /// Serves an app that knows its host.
+    async fn with(app: impl FnOnce(HostHandle) -> Router, config: ServeConfig) -> Self {
         let alone = ALONE.lock().await;
         let host = ServiceHost::builder().drain_timeout(DRAIN).without_signals().build().unwrap();
         let handle = host.handle();
+        let app = app(handle.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let running = tokio::spawn(async move { serve(host, listener, app).config(config).await.unwrap() });

@@ -4,9 +4,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use futures_core::Stream;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
+use super::until_draining::UntilDraining;
 use crate::background::control::{HostOutcome, HostShared, SupervisorMessage, is_inside_host};
 use crate::background::error::HostError;
 use crate::background::status::{HostEvents, HostStatus, ShutdownReport, Trigger};
@@ -53,6 +55,23 @@ impl HostHandle {
     pub fn draining(&self) -> CancellationToken {
         // A child token: cancelling it does not cancel the tokens of others.
         self.shared.draining.child_token()
+    }
+
+    /// Returns a stream that ends when the host begins to stop. Use it for endless streams, such as server-sent events.
+    /// The client sees that the response ends, and its event source connects to another server.
+    ///
+    /// ```no_run
+    /// # use std::convert::Infallible;
+    /// # use axum::response::sse::{Event, Sse};
+    /// # use futures::Stream;
+    /// # use onelane::background::HostHandle;
+    /// async fn events(host: HostHandle) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    ///     let ticks = futures::stream::repeat_with(|| Ok(Event::default().data("tick")));
+    ///     Sse::new(host.until_draining(ticks))
+    /// }
+    /// ```
+    pub fn until_draining<S: Stream>(&self, stream: S) -> UntilDraining<S> {
+        UntilDraining::new(stream, self.draining())
     }
 
     /// Stops the host and waits until it has stopped: see [`ServiceHost::shutdown`](super::ServiceHost::shutdown).

@@ -57,6 +57,8 @@ mod probes;
 mod response;
 #[cfg(all(feature = "background", unix))]
 mod serve;
+#[cfg(feature = "ws")]
+mod websocket;
 
 pub use self::body::{AxumBody, FlightLayer, GuardLayer};
 #[cfg(feature = "offload")]
@@ -71,3 +73,5 @@ pub use self::make_service::MakeLinkedService;
 pub use self::probes::probes;
 #[cfg(all(feature = "background", unix))]
 pub use self::serve::{Serve, ServedListener, Server, WatchedIo, serve};
+#[cfg(feature = "ws")]
+pub use self::websocket::{DrainingSocket, websocket};
