@@ -5,6 +5,7 @@
 mod background_tasks;
 mod client_states;
 mod limits;
+mod rolling_restart;
 mod streams;
 
 use std::convert::Infallible;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::debug::impl_debug;
 use crate::web::ClientLink;
@@ -21,11 +21,15 @@ use crate::web::serve::{Connections, ServedStream};
 /// How long the listener looks for connections that arrived before it is closed. The runtime reports them once it has
 /// nothing else to do, or after a few tasks.
 const LAST_LOOK: Duration = Duration::from_millis(1);
+/// How long it accepts connections that arrive meanwhile. Where several processes share the listener, more of them always
+/// arrive, and other processes accept them.
+const LAST_LOOKS: Duration = Duration::from_millis(10);
 
 /// A listener whose connections are counted, limited and drained. Created by [`serve`](super::serve()).
 pub struct ServedListener<L> {
     /// `None` once the server accepts no more connections.
     listener: Option<L>,
+    closes_at: Option<Instant>,
     connections: Arc<Connections>,
 }
 
@@ -40,7 +44,7 @@ pub enum WatchedIo<S> {
 
 impl<L> ServedListener<L> {
     pub(super) fn new(listener: L, connections: Arc<Connections>) -> Self {
-        Self { listener: Some(listener), connections }
+        Self { listener: Some(listener), closes_at: None, connections }
     }
 }
 
@@ -58,16 +62,19 @@ impl<L: Listener> Listener for ServedListener<L> {
                 }),
                 pin!(self.connections.stopped_accepting()),
             );
-            poll_fn(|cx| match accepted.as_mut().poll(cx) {
-                Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
-                Poll::Pending => stopped.as_mut().poll(cx).map(|()| None),
+            poll_fn(|cx| match stopped.as_mut().poll(cx) {
+                Poll::Ready(()) => Poll::Ready(None),
+                Poll::Pending => accepted.as_mut().poll(cx).map(Some),
             })
             .await
         };
         let accepted = match stopped {
             Some(accepted) => Some(accepted),
             // Connections in the queue of the operating system are reset when the listener is closed.
-            None => timeout(LAST_LOOK, listener.accept()).await.ok(),
+            None => {
+                let closes_at = *self.closes_at.get_or_insert_with(|| Instant::now() + LAST_LOOKS);
+                timeout_at(closes_at.min(Instant::now() + LAST_LOOK), listener.accept()).await.ok()
+            }
         };
         if let Some((stream, address)) = accepted {
             return (ServedStream::new(WatchedIo::new(stream), self.connections.open()), address);
