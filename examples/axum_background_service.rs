@@ -24,6 +24,7 @@ use onelane::background::{
     BackgroundService, Backoff, BoxError, HostHandle, Intensity, RunContext, ServiceHost, ServiceResult,
     ShutdownReport, StartContext, StopContext, lifespan, service_fn,
 };
+use onelane::web::axum::Server;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
@@ -92,7 +93,7 @@ async fn main() -> Result<ShutdownReport, BoxError> {
     let server = async move {
         let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
         println!("listening on http://{}", listener.local_addr()?);
-        axum::serve(listener, app).with_graceful_shutdown(handle.draining().cancelled_owned()).await
+        Server::new(&handle, listener, app).await
     };
     Ok(host.run_until(server).await?)
 }

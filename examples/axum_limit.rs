@@ -22,9 +22,9 @@ use std::time::Duration;
 
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use onelane::web::ClientLink;
-use onelane::web::axum::{GuardLayer, WatchedListener};
-use onelane::{AcquireError, EndpointGuard, Queue};
+use onelane::background::{BoxError, ShutdownReport};
+use onelane::web::axum::{GuardLayer, serve};
+use onelane::{AcquireError, EndpointGuard, Queue, ServiceHost};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
@@ -82,7 +82,7 @@ fn response(counter: &AtomicU64) -> Json<Value> {
 }
 
 #[tokio::main]
-async fn main() -> std::io::Result<()> {
+async fn main() -> Result<ShutdownReport, BoxError> {
     let app = Router::new()
         .route("/limit", post(limit).layer(GuardLayer::new(&LIMIT)))
         .route("/limit-section", post(limit_section))
@@ -93,7 +93,7 @@ async fn main() -> std::io::Result<()> {
     let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
     // With a watched listener, a waiting request leaves the queue when its client disconnects, even behind unread
     // bytes.
-    let listener = WatchedListener::from(TcpListener::bind(format!("127.0.0.1:{port}")).await?);
-    println!("listening on http://{}", axum::serve::Listener::local_addr(&listener)?);
-    axum::serve(listener, app.into_make_service_with_connect_info::<ClientLink>()).await
+    let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    Ok(serve(ServiceHost::default(), listener, app).await?)
 }

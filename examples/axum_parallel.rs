@@ -25,9 +25,10 @@ use std::{env, thread};
 use axum::extract::Path;
 use axum::routing::{get, put};
 use axum::{Json, Router};
-use onelane::web::axum::blocking_handler;
+use onelane::background::{BoxError, ShutdownReport};
+use onelane::web::axum::{blocking_handler, serve};
 use onelane::web::handler_pool;
-use onelane::{BlockingPool, OffloadError, run_blocking};
+use onelane::{BlockingPool, OffloadError, ServiceHost, run_blocking};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -78,7 +79,7 @@ fn hold() -> Duration {
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 1)]
-async fn main() -> std::io::Result<()> {
+async fn main() -> Result<ShutdownReport, BoxError> {
     let app = Router::new()
         .route("/", get(async || "hello\n"))
         .route("/ping-blocking", get(async || ping_sync()))
@@ -92,5 +93,5 @@ async fn main() -> std::io::Result<()> {
     let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, app).await
+    Ok(serve(ServiceHost::default(), listener, app).await?)
 }

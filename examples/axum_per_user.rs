@@ -23,10 +23,10 @@ use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use onelane::background::{BoxError, ShutdownReport};
 use onelane::guard::GuardStats;
-use onelane::web::ClientLink;
-use onelane::web::axum::{GuardLayer, WatchedListener};
-use onelane::{KeyedGuard, Queue};
+use onelane::web::axum::{GuardLayer, serve};
+use onelane::{KeyedGuard, Queue, ServiceHost};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 
@@ -56,12 +56,12 @@ async fn stats() -> Json<GuardStats> {
 }
 
 #[tokio::main]
-async fn main() -> std::io::Result<()> {
+async fn main() -> Result<ShutdownReport, BoxError> {
     let one_per_user = GuardLayer::keyed(&PER_USER, |head: &Parts| user(&head.headers).map(str::to_owned));
     let app = Router::new().route("/work", post(work).layer(one_per_user)).route("/stats", get(stats));
 
     let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
-    let listener = WatchedListener::from(TcpListener::bind(format!("127.0.0.1:{port}")).await?);
-    println!("listening on http://{}", axum::serve::Listener::local_addr(&listener)?);
-    axum::serve(listener, app.into_make_service_with_connect_info::<ClientLink>()).await
+    let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    Ok(serve(ServiceHost::default(), listener, app).await?)
 }

@@ -24,6 +24,7 @@ use axum::{Json, Router};
 use onelane::background::{
     BoxError, Every, HostHandle, ServiceHost, ServiceResult, ShutdownReport, TickContext, TickStatus, periodic,
 };
+use onelane::web::axum::Server;
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 
@@ -59,7 +60,7 @@ async fn main() -> Result<ShutdownReport, BoxError> {
     let server = async move {
         let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
         println!("listening on http://{}", listener.local_addr()?);
-        axum::serve(listener, app).with_graceful_shutdown(handle.draining().cancelled_owned()).await
+        Server::new(&handle, listener, app).await
     };
     Ok(host.run_until(server).await?)
 }

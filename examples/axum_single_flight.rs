@@ -23,9 +23,10 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use onelane::background::{BoxError, ShutdownReport};
 use onelane::web::FlightOptions;
-use onelane::web::axum::FlightLayer;
-use onelane::{FlightError, SingleFlight};
+use onelane::web::axum::{FlightLayer, serve};
+use onelane::{FlightError, ServiceHost, SingleFlight};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
@@ -73,7 +74,7 @@ fn stats(pages: &FlightLayer) -> Json<Value> {
 }
 
 #[tokio::main]
-async fn main() -> std::io::Result<()> {
+async fn main() -> Result<ShutdownReport, BoxError> {
     // Each user has their own report: without the user in the key, one user would get the report of another. A real
     // service takes the user from its authentication, not from a header that any client can set: see
     // `FlightLayer::keyed`.
@@ -87,5 +88,5 @@ async fn main() -> std::io::Result<()> {
     let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, app).await
+    Ok(serve(ServiceHost::default(), listener, app).await?)
 }

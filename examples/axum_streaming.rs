@@ -23,8 +23,10 @@ use std::{env, thread};
 use axum::body::Body;
 use axum::routing::get;
 use axum::{Json, Router};
-use onelane::BlockingPool;
+use onelane::background::{BoxError, ShutdownReport};
 use onelane::offload::{OffloadError, PoolStats, stream_blocking};
+use onelane::web::axum::serve;
+use onelane::{BlockingPool, ServiceHost};
 use tokio::net::TcpListener;
 
 /// The rows of a query, from a database driver that blocks.
@@ -86,7 +88,7 @@ fn hold() -> Duration {
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 1)]
-async fn main() -> std::io::Result<()> {
+async fn main() -> Result<ShutdownReport, BoxError> {
     let app = Router::new()
         .route("/", get(async || "hello\n"))
         .route("/rows", get(rows))
@@ -95,5 +97,5 @@ async fn main() -> std::io::Result<()> {
     let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, app).await
+    Ok(serve(ServiceHost::default(), listener, app).await?)
 }

@@ -19,8 +19,10 @@ use std::{env, thread};
 
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use onelane::background::{BoxError, ShutdownReport};
 use onelane::guard::GuardStats;
-use onelane::{AcquireError, EndpointGuard};
+use onelane::web::axum::serve;
+use onelane::{AcquireError, EndpointGuard, ServiceHost};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
@@ -63,7 +65,7 @@ async fn stats() -> Json<GuardStats> {
 }
 
 #[tokio::main]
-async fn main() -> std::io::Result<()> {
+async fn main() -> Result<ShutdownReport, BoxError> {
     let app = Router::new()
         .route("/async", post(asynchronous))
         .route("/blocking", post(blocking))
@@ -73,5 +75,5 @@ async fn main() -> std::io::Result<()> {
     let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, app).await
+    Ok(serve(ServiceHost::default(), listener, app).await?)
 }

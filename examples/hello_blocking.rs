@@ -12,7 +12,8 @@
 use std::{env, thread, time::Duration};
 
 use axum::{Router, extract::Path, routing::get};
-use onelane::web::axum::blocking_handler;
+use onelane::background::{BoxError, ServiceHost, ShutdownReport};
+use onelane::web::axum::{blocking_handler, serve};
 use tokio::net::TcpListener;
 
 /// Stands for a query with a database driver that blocks, so it is not `async`.
@@ -23,10 +24,10 @@ fn user(Path(id): Path<u64>) -> String {
 
 /// The runtime has one thread, and no handler blocks it.
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> std::io::Result<()> {
+async fn main() -> Result<ShutdownReport, BoxError> {
     let app = Router::new().route("/", get(async || "hello\n")).route("/users/{id}", get(blocking_handler(user)));
     let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, app).await
+    Ok(serve(ServiceHost::default(), listener, app).await?)
 }

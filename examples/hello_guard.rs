@@ -11,7 +11,9 @@
 use std::{env, time::Duration};
 
 use axum::{Router, routing::post};
-use onelane::{EndpointGuard, web::axum::GuardLayer};
+use onelane::background::{BoxError, ShutdownReport};
+use onelane::web::axum::serve;
+use onelane::{EndpointGuard, ServiceHost, web::axum::GuardLayer};
 use tokio::net::TcpListener;
 
 static REPORT: EndpointGuard = EndpointGuard::new("report");
@@ -22,10 +24,10 @@ async fn report() -> &'static str {
 }
 
 #[tokio::main]
-async fn main() -> std::io::Result<()> {
+async fn main() -> Result<ShutdownReport, BoxError> {
     let app = Router::new().route("/report", post(report).layer(GuardLayer::new(&REPORT)));
     let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, app).await
+    Ok(serve(ServiceHost::default(), listener, app).await?)
 }

@@ -14,6 +14,7 @@ use std::{env, time::Duration};
 
 use axum::{Router, routing::get};
 use onelane::background::{BoxError, RunContext, ServiceHost, ServiceResult, ShutdownReport, service_fn};
+use onelane::web::axum::serve;
 use tokio::net::TcpListener;
 
 static LOOPS: AtomicU64 = AtomicU64::new(0);
@@ -29,10 +30,9 @@ async fn count(cx: RunContext) -> ServiceResult {
 #[tokio::main]
 async fn main() -> Result<ShutdownReport, BoxError> {
     let host = ServiceHost::builder().service(service_fn("count", count)).build()?;
-    let stop = host.handle().draining().cancelled_owned();
     let app = Router::new().route("/", get(async || format!("{}\n", LOOPS.load(Ordering::Relaxed))));
     let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    Ok(host.run_until(axum::serve(listener, app).with_graceful_shutdown(stop).into_future()).await?)
+    Ok(serve(host, listener, app).await?)
 }

@@ -15,6 +15,7 @@ mod echo;
 mod harness;
 mod overload;
 mod refusal;
+mod serve;
 mod server;
 
 use std::time::Duration;
@@ -32,6 +33,7 @@ fn main() {
         .configure_from_args();
     echo::axum_echo(&mut criterion);
     refusal::refusal(&mut criterion);
+    serve::serve_group(&mut criterion);
     overload::overload();
     criterion.final_summary();
 }

@@ -28,7 +28,9 @@ use axum::{Json, Router};
 use axum_extra::extract::Multipart;
 use image::imageops::FilterType;
 use image::{ImageError, ImageFormat, ImageResult};
-use onelane::{run_blocking, run_cpu};
+use onelane::background::{BoxError, ShutdownReport};
+use onelane::web::axum::serve;
+use onelane::{ServiceHost, run_blocking, run_cpu};
 use tokio::net::TcpListener;
 
 const WIDTHS: [u32; 4] = [512, 256, 128, 64];
@@ -78,7 +80,7 @@ async fn upload(mut form: Multipart) -> Result<Bytes> {
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 1)]
-async fn main() -> std::io::Result<()> {
+async fn main() -> Result<ShutdownReport, BoxError> {
     let app = Router::new()
         .route("/", get(async || "hello\n"))
         .route("/on-runtime", post(on_runtime))
@@ -88,5 +90,5 @@ async fn main() -> std::io::Result<()> {
     let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, app).await
+    Ok(serve(ServiceHost::default(), listener, app).await?)
 }

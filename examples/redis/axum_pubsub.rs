@@ -21,6 +21,7 @@ use axum::{Json, Router, routing::get};
 use onelane::background::{
     BlockingContext, BlockingService, BoxError, Intensity, Service, ServiceHost, ServiceResult, ShutdownReport,
 };
+use onelane::web::axum::Server;
 use redis::streams::{StreamId, StreamReadOptions};
 use redis::{Client, TypedCommands};
 use serde_json::{Value, json};
@@ -93,7 +94,7 @@ async fn main() -> Result<ShutdownReport, BoxError> {
     let server = async move {
         let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
         println!("listening on http://{}", listener.local_addr()?);
-        axum::serve(listener, app).with_graceful_shutdown(handle.draining().cancelled_owned()).await
+        Server::new(&handle, listener, app).await
     };
     Ok(host.run_until(server).await?)
 }

@@ -240,6 +240,13 @@ impl ServiceHost {
     }
 }
 
+/// A host without services, for a server that only needs to [drain](crate::web::axum::serve()).
+impl Default for ServiceHost {
+    fn default() -> Self {
+        Self::builder().build().expect("a host without services has nothing that could be wrong")
+    }
+}
+
 impl Drop for ServiceHost {
     fn drop(&mut self) {
         self.shared.send(SupervisorMessage::Shutdown(Trigger::Dropped));
