@@ -7,6 +7,9 @@
 //! | the same in actix-web | [`actix::GuardMiddleware`] |
 //! | one request at a time per user, tenant or document | [`keyed`](tower::GuardLayerFor::keyed) of the guard layers |
 //! | one response for identical concurrent requests | the flight layers: [shared responses](#shared-responses) |
+//! | a server that loses no request when it stops | [`axum::serve`](axum::serve()) |
+//! | work after the response, like FastAPI's `BackgroundTasks` | [`BackgroundTasks`] |
+//! | WebSockets and event streams that end with the server | [`axum::websocket`](axum::websocket()), [`until_draining`](crate::background::HostHandle::until_draining) |
 //! | a permit for a part of a handler | [`EndpointGuard`](crate::EndpointGuard) in the handler, with `?` |
 //! | a permit as an argument of a handler | [`Guarded`] |
 //! | a handler that blocks, like FastAPI's `def` endpoints | [`axum::blocking_handler`], [`actix::blocking_handler`] |

@@ -7,6 +7,8 @@ mod flight;
 mod guard;
 mod hostile;
 mod offload;
+#[cfg(unix)]
+mod serve;
 mod web;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -93,6 +95,8 @@ fn scenarios_emit_exactly_the_events_of_the_page() {
     runtime.block_on(offload::scenario());
     offload::scenario_of_runtimes();
     runtime.block_on(web::scenario());
+    #[cfg(unix)]
+    runtime.block_on(serve::scenario());
     runtime.block_on(background::scenario());
     background::scenario_of_runtimes();
 

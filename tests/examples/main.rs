@@ -5,5 +5,6 @@ mod hello;
 mod limit;
 mod offload;
 mod per_user;
+mod serve;
 mod single_flight;
 mod streaming;
