@@ -24,7 +24,7 @@ async fn hop_and_leave<F: Future<Output = Outcome> + Unpin + Send + 'static>(wor
     let start = move || async move {
         let mut work = work;
         poll_fn(|cx| {
-            assert!(std::pin::Pin::new(&mut work).poll(cx).is_pending());
+            assert!(Pin::new(&mut work).poll(cx).is_pending());
             Poll::Ready(())
         })
         .await;
@@ -50,7 +50,7 @@ fn call_waits_for_the_next_holder() {
     for_all(&Hop::ALL, |world, hop, call| async move {
         let World { guard, keyed, flight, latch, .. } = world;
         let work = tokio::spawn(hop_and_leave(world, hop.make(call, world)).await);
-        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let (end, ended) = oneshot::channel::<()>();
         let next = async move {
             let _permits = (guard.try_acquire().unwrap(), keyed.try_acquire(KEY).unwrap());
             let next = flight.run(KEY, || async {
@@ -81,9 +81,9 @@ fn run_that_continues_without_its_caller_leaves_the_guards_of_that_caller() {
     static OUTER: EndpointGuard = EndpointGuard::new("outer");
     static INNER: EndpointGuard = EndpointGuard::new("inner");
 
-    let runtime = support::runtimes::multi_thread(2);
+    let runtime = multi_thread(2);
     let acquired = runtime.block_on(async {
-        let (give_up, given_up) = std::sync::mpsc::channel();
+        let (give_up, given_up) = mpsc::channel();
         let (report, mut reports) = tokio::sync::mpsc::unbounded_channel();
         let acquire = move || {
             given_up.recv().unwrap();

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use http::header::CONTENT_TYPE;
 use http::request::Parts;
+use http_body::Body;
 use onelane::guard::Queue;
 use onelane::web::tower::GuardLayer;
 use onelane::web::{GuardOptions, axum};
@@ -18,7 +20,8 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::server::health_reporter;
 
-use support::http::{Client, post};
+use crate::tower::{call as call_layer, held, layer, request};
+use support::http::{Client, Probe, post};
 
 async fn listen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
@@ -130,4 +133,29 @@ async fn grpc_service_in_axum_is_refused_with_a_status_and_other_routes_with_a_p
     let response = client.response().await;
     assert_eq!((response.status, response.header("content-type")), (503, Some("application/problem+json")));
     assert_eq!(response.json()["status"], 503);
+}
+
+#[tokio::test]
+async fn content_type_decides_which_form_a_refusal_has() {
+    let guard = Arc::new(EndpointGuard::builder("health").queue(Queue::Reject).build());
+    let _permit = guard.try_acquire().expect("the guard is free");
+    for content_type in ["application/grpc", "application/grpc+proto", "application/grpc-web", "Application/gRPC; a=b"]
+    {
+        let mut request = request();
+        request.headers_mut().insert(CONTENT_TYPE, content_type.parse().expect("the value is ASCII"));
+        let response = call_layer(&layer(&guard), held(&Probe::new()), request).await.expect("a refusal is a response");
+        let header = |name: &str| response.headers().get(name).map(|value| value.as_bytes());
+        assert_eq!((response.status().as_u16(), header("content-type")), (200, Some(content_type.as_bytes())));
+        assert_eq!(header("grpc-status"), Some(&b"14"[..]), "{content_type}");
+        // A client takes the answer for a status only if it has no body.
+        assert!(response.body().is_end_stream(), "{content_type}");
+    }
+    for content_type in ["application/grpcweb", "application/json", "text/plain; a=application/grpc", ""] {
+        let mut request = request();
+        request.headers_mut().insert(CONTENT_TYPE, content_type.parse().expect("the value is ASCII"));
+        let response = call_layer(&layer(&guard), held(&Probe::new()), request).await.expect("a refusal is a response");
+        assert_eq!(response.status(), 503, "{content_type}");
+        assert_eq!(response.headers()["content-type"], "application/problem+json", "{content_type}");
+        assert!(!response.headers().contains_key("grpc-status"), "{content_type}");
+    }
 }
