@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http_body::Body;
+use http_body_util::Empty;
 use onelane::guard::Queue;
 use onelane::web::tower::GuardLayer;
 use onelane::web::{GuardOptions, axum};
@@ -20,6 +22,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::server::health_reporter;
 
+use crate::axum::http2::connect;
 use crate::tower::{call as call_layer, held, layer, request};
 use support::http::{Client, Probe, post};
 
@@ -133,6 +136,27 @@ async fn grpc_service_in_axum_is_refused_with_a_status_and_other_routes_with_a_p
     let response = client.response().await;
     assert_eq!((response.status, response.header("content-type")), (503, Some("application/problem+json")));
     assert_eq!(response.json()["status"], 503);
+}
+
+/// Clients other than tonic read a status beside the headers only if the stream ends with them.
+#[tokio::test]
+async fn stream_ends_with_the_headers_of_a_refusal() {
+    let guard = Arc::new(EndpointGuard::builder("health").queue(Queue::Reject).build());
+    let tower = serve(GuardLayer::new(&guard)).await;
+    let (listener, in_axum) = listen().await;
+    let (_, health) = health_reporter();
+    let app = Routes::new(health).into_axum_router().layer(axum::GuardLayer::new(&guard));
+    tokio::spawn(async { ::axum::serve(listener, app).await });
+    let _permit = guard.try_acquire().expect("the guard is free");
+    for address in [tower, in_axum] {
+        let (mut requests, _connection) = connect(address).await;
+        let request = ::http::Request::post("http://test/grpc.health.v1.Health/Check");
+        let request = request.header(CONTENT_TYPE, "application/grpc").body(Empty::<Bytes>::new());
+        let response = requests.send_request(request.expect("the request is valid")).await;
+        let response = response.expect("the server responds");
+        assert_eq!(response.headers()["grpc-status"], "14");
+        assert!(response.body().is_end_stream(), "{response:?}");
+    }
 }
 
 #[tokio::test]
