@@ -3,6 +3,7 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
+#[allow(clippy::needless_pass_by_value, reason = "a handler takes its arguments by value")]
 mod actix_program;
 mod axum_program;
 
