@@ -54,7 +54,7 @@ enum Frame {
 pub(crate) struct Hold(Option<Arc<()>>);
 
 impl Hold {
-    /// Ends the hold: the scopes that were captured count no longer.
+    /// Ends the hold: the scopes that were captured are no longer in effect.
     #[inline]
     pub(crate) fn end(&mut self) {
         if self.0.is_some() {
@@ -205,7 +205,7 @@ impl CallerScopes {
                 Some(scope) => more.push(scope),
                 None => {
                     if let Frame::Hop(scopes) = frame
-                        && scopes.count()
+                        && scopes.are_in_effect()
                     {
                         outer = scopes.clone();
                     }
@@ -265,7 +265,7 @@ impl CallerScopes {
     }
 
     /// Returns `true` if any of the scopes is still in effect.
-    fn count(&self) -> bool {
+    fn are_in_effect(&self) -> bool {
         self.any(|_| true)
     }
 

@@ -80,6 +80,7 @@ impl<P> PoolBuilder<P> {
 
     /// Sets how many tasks may be queued, across all runtimes. Further tasks fail with
     /// [`Full`](super::OffloadErrorKind::Full). Tasks for which a token is free wait only for a thread, and don't count.
+    /// A stream whose first task was accepted is never refused later: its other tasks are queued beyond the bound.
     /// With 0, a task fails immediately if no token is free. Default: no bound.
     pub fn max_queued(mut self, tasks: usize) -> Self {
         self.max_queued = Some(tasks);

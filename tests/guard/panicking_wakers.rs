@@ -159,15 +159,15 @@ fn panic_of_an_evicted_waiter_does_not_reach_the_newer_caller() {
 }
 
 #[test]
-fn flight_that_lands_wakes_every_caller() {
+fn run_that_completes_wakes_every_caller() {
     let flight = SingleFlight::<u32, u64>::new("flight");
-    let (land, landed) = oneshot::channel();
-    let mut leader = task::spawn(flight.run(0, || async { Ok(landed.await.unwrap()) }));
+    let (complete, completed) = oneshot::channel();
+    let mut leader = task::spawn(flight.run(0, || async { Ok(completed.await.unwrap()) }));
     assert_pending!(leader.poll());
     let _panicking = [0; 3].map(|_| waits(flight.run(0, pending)));
     let mut last = task::spawn(flight.run(0, pending));
     assert_pending!(last.poll());
-    land.send(7).unwrap();
+    complete.send(7).unwrap();
     assert_eq!(caught(|| drop(leader.poll())), Some("woken"));
     assert!(last.is_woken());
     assert_eq!(assert_ready_ok!(last.poll()), 7);

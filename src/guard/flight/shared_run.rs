@@ -41,7 +41,7 @@ where
     joined: Option<JoinedRun>,
     pub(super) wait: CallerWait,
     /// The scopes of this caller that the run inherits while this caller leads it and waits.
-    lent_scopes: CallerScopes,
+    caller_scopes: CallerScopes,
     is_done: bool,
 }
 
@@ -64,7 +64,7 @@ where
             work: Some(work),
             joined: None,
             wait: CallerWait::default(),
-            lent_scopes: CallerScopes::default(),
+            caller_scopes: CallerScopes::default(),
             is_done: false,
         }
     }
@@ -135,8 +135,8 @@ where
     {
         let make = self.work.take().expect("the caller has its work until it starts a run");
         let map = self.flight.map();
-        self.lent_scopes = CallerScopes::capture();
-        match WorkFuture::start(make, map.scope(joined.entry), &self.lent_scopes, cx) {
+        self.caller_scopes = CallerScopes::capture();
+        match WorkFuture::start(make, map.scope(joined.entry), &self.caller_scopes, cx) {
             FirstPoll::Ready(result) => {
                 self.finish(progress);
                 // The result is moved once, and only here: most runs end here, and copying memory that was just written
@@ -253,7 +253,7 @@ where
     /// Leaves the run. Returns its outcome if it was completed meanwhile.
     fn leave(&mut self) -> Option<Arc<RunOutcome<T, E>>> {
         let JoinedRun { entry, id } = self.joined.take()?;
-        self.lent_scopes.release();
+        self.caller_scopes.release();
         let map = self.flight.map();
         let mut deferred = map.shard(entry).leave(entry.index(), id, self.flight.config.detached, can_spawn);
         let outcome = deferred.outcome.take();

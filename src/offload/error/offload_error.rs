@@ -244,8 +244,10 @@ impl fmt::Display for OffloadError {
         match details.kind {
             OffloadErrorKind::Full => {
                 write!(f, "{pool} is full")?;
-                if let Some(queued) = details.queued {
-                    write!(f, ", and {queued} tasks are queued")?;
+                match details.queued {
+                    Some(1) => f.write_str(", and 1 task is queued")?,
+                    Some(queued) => write!(f, ", and {queued} tasks are queued")?,
+                    None => {}
                 }
                 f.write_str(": try again later, or raise max_queued")
             }

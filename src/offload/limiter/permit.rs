@@ -91,6 +91,11 @@ impl<L: Deref<Target = CapacityLimiter>> HeldTokens<L> {
     ///
     /// The tokens are no longer held, so [`drained`](CapacityLimiter::drained) does not wait for them.
     ///
+    /// A token of the [reserve](CapacityLimiter::with_reserve) never comes back. Once the whole reserve is forgotten,
+    /// [`acquire_reserved`](CapacityLimiter::acquire_reserved) acquires an ordinary token if one is free, and otherwise
+    /// waits until the limiter is closed: its callers are queued for the reserve only. With [`std::mem::forget`] of a
+    /// permit the same happens, and `drained` waits for its tokens forever.
+    ///
     /// # Examples
     ///
     /// ```

@@ -113,11 +113,12 @@ impl WorkersConfig {
         ptr::from_ref(self).addr()
     }
 
-    /// Counts one more waiting task if the bound allows it.
-    pub(super) fn try_count_waiting(&self, ignores_bound: bool) -> bool {
+    /// Counts one more waiting task if the bound allows it. Otherwise returns how many tasks are waiting, in all workers
+    /// of the pool.
+    pub(super) fn try_count_waiting(&self, ignores_bound: bool) -> Result<(), usize> {
         let bound = self.max_queued.filter(|_| !ignores_bound).unwrap_or(usize::MAX);
         let count = |waiting| (waiting < bound).then_some(waiting + 1);
-        self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count).is_ok()
+        self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count).map(drop)
     }
 
     /// Records that `before` tasks of one runtime's workers were waiting, and `now` tasks are.
@@ -126,10 +127,5 @@ impl WorkersConfig {
             // Wraps if there are fewer tasks.
             self.waiting.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
         }
-    }
-
-    /// Returns how many queued tasks wait without the promise of a token, in all workers of the pool.
-    pub(super) fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
     }
 }

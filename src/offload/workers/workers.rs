@@ -80,9 +80,9 @@ impl Workers {
         }
         let mut state = lock(&self.state);
         self.check_open(&state)?;
-        if !self.try_count(&mut state, job.options().ignores_queue_bound) {
+        if let Err(waiting) = self.try_count(&mut state, job.options().ignores_queue_bound) {
             state.refused += 1;
-            return Err(OffloadError::full(self.config.waiting()));
+            return Err(OffloadError::full(waiting));
         }
         Ok(self.enqueue(state, priority, job))
     }
@@ -132,13 +132,16 @@ impl Workers {
         is_worker_expected && (state.is_granted || self.tokens().available() > 0)
     }
 
-    /// Counts one more queued task, if a token is free for it or the bound of the queue allows it.
-    fn try_count(&self, state: &mut WorkersState, ignores_bound: bool) -> bool {
-        let is_promised = self.config.limiter.try_promise();
-        let is_counted = is_promised || self.config.try_count_waiting(ignores_bound);
-        state.promised += usize::from(is_promised);
-        state.waiting += usize::from(is_counted && !is_promised);
-        is_counted
+    /// Counts one more queued task, if a token is free for it or the bound of the queue allows it. Otherwise returns how
+    /// many tasks are waiting.
+    fn try_count(&self, state: &mut WorkersState, ignores_bound: bool) -> Result<(), usize> {
+        if self.config.limiter.try_promise() {
+            state.promised += 1;
+        } else {
+            self.config.try_count_waiting(ignores_bound)?;
+            state.waiting += 1;
+        }
+        Ok(())
     }
 
     /// Counts the queued tasks again after the queue has changed.

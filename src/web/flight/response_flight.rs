@@ -31,7 +31,7 @@ pub(crate) const BYPASSED: &str = "onelane; fwd=bypass";
 
 /// The largest number of consecutive runs that a request joins without getting a response. After that, the request is
 /// served alone.
-const MAX_FLIGHTS: usize = 32;
+const MAX_RUNS: usize = 32;
 
 /// The state that one layer and all services behind it share.
 ///
@@ -81,7 +81,7 @@ pub(crate) enum FlightReply<A, U, S, L> {
 pub(crate) struct Leader<S, L> {
     options: FlightOptions,
     /// `true` if this request could not share the response of an earlier run.
-    flies_again: bool,
+    joins_again: bool,
     kept: Arc<Mutex<Option<Kept<S, L>>>>,
 }
 
@@ -166,11 +166,11 @@ impl<R, A: Clone + Send + Sync + 'static> ResponseFlight<R, A> {
         let mut unserved = Some(request);
         let mut wait = CallerWait::default();
         let mut gone = pin!(client.gone());
-        for flight in 0..MAX_FLIGHTS {
+        for earlier_runs in 0..MAX_RUNS {
             let lead = || {
                 let request = unserved.take().expect("a request leads at most one run");
                 let (options, kept) = (self.options.clone(), Arc::clone(&kept));
-                let served = serve(request, Leader { options, flies_again: flight > 0, kept });
+                let served = serve(request, Leader { options, joins_again: earlier_runs > 0, kept });
                 async move { Ok(served.await) }
             };
             let end = {
@@ -233,7 +233,7 @@ impl<Res, E, L> Leader<Result<Res, E>, L> {
     /// Lets the other requests that could not share the earlier response join this run before a fast service ends it.
     /// Those requests were woken together with the leader of this run.
     pub(crate) async fn gather(&self) {
-        if self.flies_again {
+        if self.joins_again {
             yield_now().await;
         }
     }

@@ -160,7 +160,9 @@ where
     }
 
     fn whole(body: Bytes) -> GuardBody<B> {
-        GuardBody { inner: GuardBodyInner::Whole { body: Some(body) } }
+        // A response without a body ends with its headers, which gRPC requires of a status.
+        let body = Some(body).filter(|body| !body.is_empty());
+        GuardBody { inner: GuardBodyInner::Whole { body } }
     }
 }
 

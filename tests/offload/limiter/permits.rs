@@ -70,6 +70,20 @@ fn forgotten_tokens_leave_the_limiter() {
 }
 
 #[test]
+fn caller_for_a_reserve_that_is_forgotten_waits_until_the_limiter_closes() {
+    let limiter = CapacityLimiter::with_reserve(1, 1);
+    let held = limiter.try_acquire().unwrap();
+    limiter.try_acquire_reserved().unwrap().forget();
+    let mut waiting = task::spawn(limiter.acquire_reserved());
+    assert_pending!(waiting.poll());
+    drop(held);
+    assert!(!waiting.is_woken());
+    drop(limiter.try_acquire_reserved().expect("an ordinary token is free"));
+    limiter.close();
+    assert_eq!(assert_ready!(waiting.poll()).err(), Some(LimiterError::Closed));
+}
+
+#[test]
 fn more_tokens_than_the_total_are_forgotten_without_making_any_available() {
     let limiter = CapacityLimiter::new(4);
     let held = limiter.try_acquire_many(4).unwrap();

@@ -219,3 +219,59 @@ fn withdrawn_tasks_do_not_count_as_started() {
         });
     }
 }
+
+/// The number in the error is the one that the refusal was decided by, although another runtime changes it meanwhile.
+#[test]
+fn refused_task_reports_how_many_tasks_were_queued() {
+    let pool = BlockingPool::builder("bounded").max_running(1).max_queued(1).build();
+    let (runtime, gate) = (multi_thread(), Gate::default());
+    let running = runtime.block_on(gate.fill(&pool, 1));
+    let is_over = Arc::new(AtomicBool::new(false));
+    let (other, over) = (pool.clone(), Arc::clone(&is_over));
+    let other = thread::spawn(move || {
+        let runtime = current_thread();
+        let _entered = runtime.enter();
+        while !over.load(Ordering::Relaxed) {
+            drop(other.task(|_| ()).start());
+        }
+    });
+    let _entered = runtime.enter();
+    let mut refused = 0;
+    while refused < 20_000 {
+        let Err(error) = pool.task(|_| ()).start() else { continue };
+        let text = error.to_string();
+        assert!(text.contains("is full, and 1 task is queued: "), "after {refused}: {text}");
+        refused += 1;
+    }
+    is_over.store(true, Ordering::Relaxed);
+    other.join().unwrap();
+    gate.open();
+    runtime.block_on(async {
+        for task in running {
+            task.await.unwrap();
+        }
+    });
+}
+
+/// A stream that has started is not refused later, so more tasks than `max_queued` may be queued.
+#[tokio::test]
+async fn later_tasks_of_a_stream_are_queued_beyond_the_bound() {
+    let pool = BlockingPool::builder("bounded").max_running(1).max_queued(1).build();
+    let mut items = pool.stream(0..2).max_items(1);
+    assert_eq!(soon("the first item arrives", items.next()).await, Some(Ok(0)));
+    until("the first task has parked", || pool.limiter().stats().borrowed == 0).await;
+    let gate = Gate::default();
+    let running = gate.fill(&pool, 1).await;
+    let queued = pool.task(|_| ()).start().unwrap();
+    let mut second = tokio_test::task::spawn(items.next());
+    tokio_test::assert_pending!(second.poll());
+    let full = pool.run(|| ()).await.unwrap_err();
+    assert!(full.to_string().contains("is full, and 2 tasks are queued: "), "{full}");
+    assert_eq!(pool.stats().queued, 2);
+    gate.open();
+    assert_eq!(soon("the second item arrives", second).await, Some(Ok(1)));
+    soon("the task runs", queued).await.unwrap();
+    for task in running {
+        task.await.unwrap();
+    }
+}

@@ -34,7 +34,7 @@ async fn error_names_its_pool_and_its_task() {
     let queued = task(Box::new(|| ())).start().unwrap();
     let full = task(Box::new(|| ())).start().map(TaskHandle::detach).unwrap_err();
     is_complete(&full, Full, Progress::NotStarted);
-    assert!(full.to_string().starts_with("pool `exports` is full, and 1 tasks are queued: "), "{full}");
+    assert!(full.to_string().starts_with("pool `exports` is full, and 1 task is queued: "), "{full}");
     queued.cancel();
     is_complete(&queued.await.unwrap_err(), Cancelled, Progress::NotStarted);
     let late = task(Box::new(|| ())).max_wait(MS * 2).await.unwrap_err();

@@ -5,5 +5,6 @@ mod dropped;
 mod ends;
 mod order;
 mod pools;
+mod quiet;
 mod source;
 mod started;

@@ -1,16 +1,18 @@
-//! HTTP/2 without TLS: actix-web does not notice when a client cancels its request or closes its connection.
+//! HTTP/2 without TLS: actix-web does not notice when a client cancels its request or closes its connection. The stream of
+//! a refused gRPC call ends with its headers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::web::{ServiceConfig, get, resource};
+use actix_web::web::{ServiceConfig, get, post, resource};
 use actix_web::{App, HttpResponse, HttpServer};
 use bytes::Bytes;
 use futures::future::LocalBoxFuture;
 use http_body_util::{BodyExt, Empty};
+use hyper::body::Body;
 use onelane::EndpointGuard;
-use onelane::guard::SharedGuard;
+use onelane::guard::{Queue, SharedGuard};
 use onelane::web::actix::{FlightMiddleware, GuardMiddleware};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -132,4 +134,21 @@ async fn request_stays_in_its_run_though_its_client_has_left() {
             assert_eq!((work.started(), work.finished()), (1, 1), "{leaves:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn stream_of_a_refused_grpc_call_ends_with_the_headers() {
+    let guard = Arc::new(EndpointGuard::builder("grpc").queue(Queue::Reject).build());
+    let shared = SharedGuard::from(&guard);
+    let server = serve(move |config| {
+        let health = resource("/").wrap(GuardMiddleware::new(shared.clone())).route(post().to(HttpResponse::Ok));
+        config.service(health);
+    });
+    let _permit = guard.try_acquire().expect("the guard is free");
+    let (mut requests, _connection) = connect(server.address).await;
+    let request = hyper::Request::post("http://test/").header("content-type", "application/grpc");
+    let request = request.body(Empty::<Bytes>::new()).expect("the request is valid");
+    let response = soon(requests.send_request(request)).await.expect("the server responds");
+    assert_eq!((response.status().as_u16(), &response.headers()["grpc-status"]), (200, &"14".parse().expect("ASCII")));
+    assert!(response.body().is_end_stream(), "{response:?}");
 }

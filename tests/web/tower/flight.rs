@@ -108,7 +108,7 @@ async fn call_that_is_not_polled_delays_no_other_call() {
 struct Own(usize);
 
 #[tokio::test]
-async fn error_of_the_service_goes_to_the_leader_and_the_followers_fly_again() {
+async fn error_of_the_service_goes_to_the_leader_and_the_followers_join_the_next_run() {
     let (layer, probe) = (FlightLayer::new("error"), Probe::new());
     let respond = |n| if n == 2 { Ok(Response::new(full("served"))) } else { Err(Own(n)) };
     let service = numbered(&probe, respond);
@@ -263,7 +263,7 @@ async fn call_that_is_served_alone_makes_its_own_service_ready() {
 
 /// Each call keeps its place from the first run, even if other calls have taken all places of the next run.
 #[tokio::test]
-async fn max_waiters_does_not_refuse_a_call_that_flies_again() {
+async fn max_waiters_does_not_refuse_a_call_that_joins_the_next_run() {
     let layer = FlightLayer::new("places").options(FlightOptions::new().max_waiters(2));
     let probe = Probe::new();
     let service = numbered(&probe, |n| if n == 1 { Err(Own(n)) } else { Ok(Response::new(full("served"))) });

@@ -3,7 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::request::Parts;
+use http_body::Body;
+use http_body_util::Empty;
 use onelane::guard::Queue;
 use onelane::web::tower::GuardLayer;
 use onelane::web::{GuardOptions, axum};
@@ -18,7 +22,9 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::server::health_reporter;
 
-use support::http::{Client, post};
+use crate::axum::http2::connect;
+use crate::tower::{call as call_layer, held, layer, request};
+use support::http::{Client, Probe, post};
 
 async fn listen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
@@ -130,4 +136,50 @@ async fn grpc_service_in_axum_is_refused_with_a_status_and_other_routes_with_a_p
     let response = client.response().await;
     assert_eq!((response.status, response.header("content-type")), (503, Some("application/problem+json")));
     assert_eq!(response.json()["status"], 503);
+}
+
+/// Clients other than tonic read a status beside the headers only if the stream ends with them.
+#[tokio::test]
+async fn stream_ends_with_the_headers_of_a_refusal() {
+    let guard = Arc::new(EndpointGuard::builder("health").queue(Queue::Reject).build());
+    let tower = serve(GuardLayer::new(&guard)).await;
+    let (listener, in_axum) = listen().await;
+    let (_, health) = health_reporter();
+    let app = Routes::new(health).into_axum_router().layer(axum::GuardLayer::new(&guard));
+    tokio::spawn(async { ::axum::serve(listener, app).await });
+    let _permit = guard.try_acquire().expect("the guard is free");
+    for address in [tower, in_axum] {
+        let (mut requests, _connection) = connect(address).await;
+        let request = ::http::Request::post("http://test/grpc.health.v1.Health/Check");
+        let request = request.header(CONTENT_TYPE, "application/grpc").body(Empty::<Bytes>::new());
+        let response = requests.send_request(request.expect("the request is valid")).await;
+        let response = response.expect("the server responds");
+        assert_eq!(response.headers()["grpc-status"], "14");
+        assert!(response.body().is_end_stream(), "{response:?}");
+    }
+}
+
+#[tokio::test]
+async fn content_type_decides_which_form_a_refusal_has() {
+    let guard = Arc::new(EndpointGuard::builder("health").queue(Queue::Reject).build());
+    let _permit = guard.try_acquire().expect("the guard is free");
+    for content_type in ["application/grpc", "application/grpc+proto", "application/grpc-web", "Application/gRPC; a=b"]
+    {
+        let mut request = request();
+        request.headers_mut().insert(CONTENT_TYPE, content_type.parse().expect("the value is ASCII"));
+        let response = call_layer(&layer(&guard), held(&Probe::new()), request).await.expect("a refusal is a response");
+        let header = |name: &str| response.headers().get(name).map(|value| value.as_bytes());
+        assert_eq!((response.status().as_u16(), header("content-type")), (200, Some(content_type.as_bytes())));
+        assert_eq!(header("grpc-status"), Some(&b"14"[..]), "{content_type}");
+        // A client takes the answer for a status only if it has no body.
+        assert!(response.body().is_end_stream(), "{content_type}");
+    }
+    for content_type in ["application/grpcweb", "application/json", "text/plain; a=application/grpc", ""] {
+        let mut request = request();
+        request.headers_mut().insert(CONTENT_TYPE, content_type.parse().expect("the value is ASCII"));
+        let response = call_layer(&layer(&guard), held(&Probe::new()), request).await.expect("a refusal is a response");
+        assert_eq!(response.status(), 503, "{content_type}");
+        assert_eq!(response.headers()["content-type"], "application/problem+json", "{content_type}");
+        assert!(!response.headers().contains_key("grpc-status"), "{content_type}");
+    }
 }

@@ -66,7 +66,7 @@ async fn requests_that_all_time_out_run_one_at_a_time() {
 }
 
 #[tokio::test]
-async fn max_wait_covers_all_flights_of_a_request_together() {
+async fn max_wait_covers_all_runs_of_a_request_together() {
     let shared = Shared::new(FlightOptions::new().max_wait(Duration::from_millis(500)));
     let server = Server::start({
         let shared = shared.clone();

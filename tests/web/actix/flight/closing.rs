@@ -40,7 +40,7 @@ async fn closed_middleware_refuses_requests_and_is_drained_when_its_runs_have_en
 }
 
 #[tokio::test]
-async fn request_that_would_fly_again_is_refused_by_a_closed_middleware() {
+async fn request_that_would_join_the_next_run_is_refused_by_a_closed_middleware() {
     let shared = Shared::new(FlightOptions::new());
     let server = Server::start(shared.app(|_| HttpResponse::Unauthorized().finish()));
     let leader = server.get("/");

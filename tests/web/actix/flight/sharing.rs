@@ -186,7 +186,7 @@ async fn stream_of_known_length_is_shared_if_it_is_small() {
 }
 
 #[tokio::test]
-async fn stream_that_breaks_off_is_an_error_for_the_leader_and_the_followers_fly_again() {
+async fn stream_that_breaks_off_is_an_error_for_the_leader_and_the_followers_join_the_next_run() {
     let shared = Shared::new(FlightOptions::new());
     let server = Server::start(shared.app(|run| {
         if run > 1 {

@@ -27,7 +27,7 @@ async fn server_that_stops_gracefully_serves_all_waiting_requests() {
 
 /// Two servers with one worker each behave like two workers of one server, but can be stopped one by one.
 #[tokio::test]
-async fn followers_on_other_workers_fly_again_when_the_leaders_worker_ends() {
+async fn followers_on_other_workers_join_the_next_run_when_the_leaders_worker_ends() {
     // The worker that ends drives the run, or another one does.
     for first_follower_on_leaders in [false, true] {
         let shared = Shared::new(FlightOptions::new());

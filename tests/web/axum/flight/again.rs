@@ -82,7 +82,7 @@ async fn request_is_refused_after_32_runs() {
 }
 
 #[tokio::test]
-async fn max_wait_covers_all_flights_of_a_request_together() {
+async fn max_wait_covers_all_runs_of_a_request_together() {
     let options = FlightOptions::new().max_wait(Duration::from_millis(500));
     let site = slow(options, StatusCode::UNAUTHORIZED, Duration::from_millis(200)).await;
     let start = Instant::now();
@@ -111,7 +111,7 @@ async fn personal_response_sends_the_others_away_at_once() {
 
 /// Requests that join the next run keep their places, even if other requests arrive in the meantime.
 #[tokio::test]
-async fn full_flight_refuses_none_that_flies_again() {
+async fn full_flight_refuses_no_request_that_joins_the_next_run() {
     let runs = Arc::new(AtomicUsize::new(0));
     let (layer, probe) = (FlightLayer::new("full").options(FlightOptions::new().max_waiters(9)), Probe::new());
     let (visitor, counter) = (Arc::clone(&probe), Arc::clone(&runs));

@@ -39,7 +39,7 @@ async fn closed_layer_refuses_requests_and_is_drained_when_its_runs_have_ended()
 }
 
 #[tokio::test]
-async fn request_that_would_fly_again_is_refused_by_a_closed_layer() {
+async fn request_that_would_join_the_next_run_is_refused_by_a_closed_layer() {
     let site = Site::responding(FlightOptions::new(), |_| StatusCode::UNAUTHORIZED).await;
     let mut clients = site.send(&[http::get("/"), http::get("/"), http::get("/")]).await;
     site.layer.close();

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 static REPORT: EndpointGuard = EndpointGuard::builder("report").queue(Queue::Bounded(32)).build();
 
 async fn report() -> &'static str {
+    super::report_work().await; // a query; it is finished even if the client disconnects
     "only one request at a time runs this"
 }
 
@@ -31,7 +32,7 @@ async fn refresh(cx: RunContext) -> ServiceResult {
 #[tokio::main]
 pub(super) async fn main() -> Result<ShutdownReport, BoxError> {
     let host = ServiceHost::builder()
-        .drain_timeout(super::DRAIN)
+        .drain_timeout(super::drain())
         .service(service_fn("refresh", refresh))
         .manage(&REPORT)
         .exit_within(Duration::from_secs(2)) // even if a handler still blocks its thread
