@@ -79,8 +79,8 @@ impl<P> PoolBuilder<P> {
     }
 
     /// Sets how many tasks may be queued, across all runtimes. Further tasks fail with
-    /// [`Full`](super::OffloadErrorKind::Full). Tasks for which a token is free wait only for a thread, and don't count.
-    /// With 0, a task fails immediately if no token is free. Default: no bound.
+    /// [`Full`](super::OffloadErrorKind::Full). Tasks for which a token is free wait only for a thread, and don't
+    /// count. With 0, a task fails immediately if no token is free. Default: no bound.
     pub fn max_queued(mut self, tasks: usize) -> Self {
         self.max_queued = Some(tasks);
         self

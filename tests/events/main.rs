@@ -7,6 +7,7 @@ mod flight;
 mod guard;
 mod hostile;
 mod offload;
+mod values;
 mod web;
 
 use std::collections::{BTreeMap, BTreeSet};
