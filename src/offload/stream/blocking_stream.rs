@@ -90,9 +90,9 @@ where
 ///   refused.
 ///
 /// If the stream is polled by a task of its own pool, through [`iter_from_stream`](super::iter_from_stream) or
-/// [`from_thread::block_on`](crate::offload::from_thread::block_on), it produces its items on that same thread, as they
-/// are polled: if it waited for a thread, it might wait for itself. In a runtime that the task has built, it does so
-/// only while no token is free, like every [nested task](crate::offload#nested-tasks).
+/// [`from_thread::block_on`](crate::offload::from_thread::block_on), it produces one item at a time, on that same
+/// thread: if it waited for a thread, it might wait for itself. In a runtime that the task has built, it does so on a
+/// thread of that runtime while a token is free, like every [nested task](crate::offload#nested-tasks).
 ///
 /// # Cancel safety
 ///

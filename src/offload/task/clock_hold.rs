@@ -40,7 +40,7 @@ impl ClockHold {
         let Some(runtime) = runtime.filter(|runtime| runtime.runtime_flavor() == RuntimeFlavor::CurrentThread) else {
             return self.is_decided = true;
         };
-        if !is_clock_paused() {
+        if job.is_finished() || !is_clock_paused() {
             return self.is_decided = true;
         }
         if workers.is_stalled() {
