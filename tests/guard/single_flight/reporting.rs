@@ -208,7 +208,7 @@ fn work_is_dropped_in_the_span_of_its_leader_whether_it_ends_or_is_cancelled() {
         let on_drop = notes.note_on_drop();
         let work = async move {
             let _on_drop = on_drop;
-            while is_cancelled {
+            if is_cancelled {
                 pending::<()>().await;
             }
             yield_once().await;
