@@ -1,8 +1,8 @@
 //! [`catch`] and [`catch_owned`], which run user code and turn its panic into a value with message and location.
 //!
 //! The payload of a panic does not contain the location of the panic: only the panic hook receives it. So the first
-//! [`catch_work`] or [`catch_owned`] of the process installs a hook that records the location for the current thread and
-//! then calls the previous hook. A thread that is panicking never installs the hook, because the standard library
+//! [`catch_work`] or [`catch_owned`] of the process installs a hook that records the location for the current thread
+//! and then calls the previous hook. A thread that is panicking never installs the hook, because the standard library
 //! forbids it. Destructors use [`catch`], which never installs it.
 
 use std::any::Any;
@@ -158,8 +158,8 @@ pub(crate) fn catch_work<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
     catch(work)
 }
 
-/// Runs `work` and catches its panic, after the panic hook has run. The panic has no payload, and has a location only if
-/// the hook is installed. May be called by destructors.
+/// Runs `work` and catches its panic, after the panic hook has run. The panic has no payload, and has a location only
+/// if the hook is installed. May be called by destructors.
 pub(crate) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
     catch_at(work).map_err(|(payload, location)| {
         let message = message_of(&*payload);

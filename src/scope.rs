@@ -23,8 +23,8 @@ thread_local! {
     static STACK: RefCell<Vec<Frame>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Identifies a semaphore while a permit of it is held, or a run of a flight: the address of the guard or of the flight,
-/// and a number within it.
+/// Identifies a semaphore while a permit of it is held, or a run of a flight: the address of the guard or of the
+/// flight, and a number within it.
 ///
 /// The address does not change in the meantime, as permits borrow the guard or share ownership of it.
 pub(crate) type ScopeId = (usize, u64);

@@ -34,8 +34,8 @@ pub(crate) fn emit_at(level: Level, event: impl FnOnce()) {
     }
 }
 
-/// Emits an event and catches a panic: subscribers are user code, and so is the `Display` of a field. The panic hook has
-/// already reported the panic.
+/// Emits an event and catches a panic: subscribers are user code, and so is the `Display` of a field. The panic hook
+/// has already reported the panic.
 ///
 /// The location of a panic that is unwinding through the caller is kept.
 #[cold]

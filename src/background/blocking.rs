@@ -70,7 +70,8 @@ pub trait BlockingService: Send + Sync + 'static {
 
     /// Releases what `start` acquired. Called exactly once for each `start` that returned `Ok`.
     ///
-    /// It runs on the thread of the service or, if `run` does not return, concurrently with `run` on another thread.
+    /// It runs on the thread of the service or, if `run` does not return, concurrently with `run` on another thread. If
+    /// `run` does not return and the stop is forced, or no time is left, it is [skipped](super::CleanUp::Skipped).
     ///
     /// # Errors
     ///

@@ -216,7 +216,7 @@ impl RunContext {
     /// of its child tasks have ended. If that takes longer than [`stop_timeout`](super::Service::stop_timeout), they
     /// are aborted at the await points where they wait. The result or panic of a child task is available only through
     /// its handle and does not affect the service. A child task spawned after the end of the generation is aborted
-    /// immediately.
+    /// immediately. As with `tokio::spawn`, a child task does not run in the `tracing` span of the code that spawns it.
     pub fn spawn<F>(&self, child: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,

@@ -38,7 +38,7 @@
 //! ```
 //!
 //! One sequence of `start`, `run` and `stop` is a *generation*. `stop` is called exactly once for each `start` that
-//! returned `Ok`.
+//! returned `Ok`, unless the report says that it was [skipped](CleanUp::Skipped).
 //!
 //! # Starting
 //!
@@ -86,23 +86,25 @@
 //! | [`cleanup_timeout`](Service::cleanup_timeout): one call of `stop`, and then the destructors | 2 s |
 //! | [`shutdown_timeout`](ServiceHostBuilder::shutdown_timeout): the whole shutdown, whatever services do | 25 s |
 //!
-//! No phase of a shutdown takes the time of a later one, whatever `shutdown_timeout` is. The last fifth, but at most 2 s,
-//! is reserved for `stop`. The fifth before it, but at most the longest `stop_timeout`, is reserved for services, and
-//! the one before that, but at most 2 s, for work that the server leaves. The server has the rest, but at most
+//! No phase of a shutdown takes the time of a later one, whatever `shutdown_timeout` is. The last fifth, but at most 2
+//! s, is reserved for `stop`. The fifth before it, but at most the longest `stop_timeout`, is reserved for services,
+//! and the one before that, but at most 2 s, for work that the server leaves. The server has the rest, but at most
 //! `drain_timeout`. When the last fifth begins, all services that are left are asked to stop at once: they have at
 //! least a quarter of it, and `stop` has until a tenth of it is left.
 //!
-//! A future that blocks its thread cannot be dropped. `stop` is then called concurrently with it, and the service is
-//! reported as leaked. A blocked thread of the server's runtime keeps the process from ending: see
-//! [`exit_within`](ServiceHostBuilder::exit_within).
+//! A future whose thread is blocked cannot be dropped. `stop` is then called concurrently with it, and the service is
+//! reported as [leaked](ExitKind::Leaked), also if another task blocks the thread: a `stop` that blocks the only thread
+//! of the server's runtime keeps the services that it depends on from ending. A blocked thread of the server's runtime
+//! keeps the process from ending: see [`exit_within`](ServiceHostBuilder::exit_within).
 //!
 //! The first signal shuts the host down in order. If the host is already stopping for another reason, that signal has
 //! no effect. A second signal forces the shutdown: the host waits for nothing, drops every future that awaits, and
 //! leaves blocked threads running. The exit code is then 130 or 143. Another signal, once all hosts of the process have
 //! ended, ends the process immediately if the last host had its [own thread](Supervision::OwnThread).
 //!
-//! The exit code is 0 if every critical service ended as intended and released what it held, and 1 otherwise. A
-//! [`ShutdownReport`] can be returned from `main`.
+//! The [exit code](ShutdownReport::exit_code) is 0 if [the stop was clean](ShutdownReport::is_clean): every critical
+//! service ended as intended, released what it held and was dropped, the server ended in time, and no work was left. A
+//! forced stop is not clean. Otherwise the code is 1. A [`ShutdownReport`] can be returned from `main`.
 //!
 //! Names and rules follow Erlang/OTP where it has them (restart, intensity, ordered generations, stop in reverse
 //! order), systemd (`after`, a time limit before force is used), and Kubernetes (liveness, readiness, startup).
@@ -192,9 +194,12 @@
 //! # Logs
 //!
 //! The host emits `tracing` events with the target `onelane` and the field `service`. Failures, and anything that was
-//! dropped after a timeout, are logged at `warn`. Services that the host gave up on, or that were leaked, are logged at
-//! `error`. Restarts and the shutdown of the host are logged at `info`, everything else at `debug`. See
-//! [all events](crate::docs::events).
+//! dropped after a timeout, are logged at `warn`. Services that the host gave up on, that were leaked or that were not
+//! dropped, and work that was left unfinished, are logged at `error`. Restarts, services that complete, and the
+//! shutdown of the host are logged at `info`, everything else at `debug`. See [all events](crate::docs::events).
+//!
+//! Services, their child tasks and the calls of periodic services belong to no caller: they take along neither a span
+//! nor a subscriber that is set for a scope. A service that wants a span instruments its own futures.
 
 mod blocking;
 mod closures;

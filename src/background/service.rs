@@ -108,7 +108,8 @@ pub trait BackgroundService: Send + Sync + 'static {
     /// Releases what `start` acquired. Called exactly once for each `start` that returned `Ok`, however `run` ended:
     /// also after a panic, and after it was dropped.
     ///
-    /// If `run` blocks its thread and therefore cannot be dropped, `stop` is called concurrently, on another thread.
+    /// If the thread of `run` is blocked, so that `run` cannot be dropped, `stop` is called concurrently, on another
+    /// thread, or [skipped](super::CleanUp::Skipped) if no time is left.
     ///
     /// # Cancel safety
     ///

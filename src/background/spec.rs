@@ -23,6 +23,7 @@ use crate::debug::impl_debug;
 /// | [`service_fn`](super::service_fn) | an async closure |
 /// | [`blocking_fn`](super::blocking_fn) | a blocking closure, on a dedicated thread |
 /// | [`periodic`](super::periodic()) | an async closure that is called on a schedule |
+/// | [`periodic_blocking`](super::periodic_blocking) | a blocking closure that is called on a schedule |
 /// | [`lifespan`](super::lifespan) | two async closures, for before the first request and after the last |
 ///
 /// | option | default |
@@ -176,7 +177,8 @@ impl Service {
     }
 
     /// Sets the stack size, in bytes, of the threads that run only this service: those of a blocking service, of
-    /// [`Placement::Thread`], and of a `stop` that the host calls on another thread. Default: that of [`std::thread`].
+    /// [`Placement::Thread`] with its blocking tasks, and of a `stop` that the host calls on another thread. Default:
+    /// that of [`std::thread`], and for the blocking tasks that of tokio.
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.options.stack_size = Some(bytes);
         self
@@ -250,7 +252,10 @@ impl Service {
         self
     }
 
-    /// Sets how long `stop` may take. After that its future is dropped.
+    /// Sets how long `stop` may take. After that its future is dropped. When the host has stopped, the destructors of
+    /// its services have as long again, up to the longest `cleanup_timeout` of the services that are left; after that
+    /// they are left behind. The host's [`shutdown_timeout`](super::ServiceHostBuilder::shutdown_timeout) may leave
+    /// less time.
     pub fn cleanup_timeout(mut self, timeout: Duration) -> Self {
         self.options.cleanup_timeout = timeout;
         self

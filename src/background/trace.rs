@@ -107,7 +107,7 @@ pub(crate) fn service_not_dropped(service: &str) {
 }
 
 pub(crate) fn leaked(service: &str) {
-    emit!(ERROR, service, "service blocks its thread: leaving the thread running");
+    emit!(ERROR, service, "thread of the service is blocked: leaving the service behind");
 }
 
 pub(crate) fn runtime_lags(lag: Duration, in_poll: &[&str]) {

@@ -17,6 +17,10 @@ use crate::detached::DetachedEntry;
 use crate::panic::{catch, discard};
 use crate::scope::CallerScopes;
 
+/// Why work without its caller was dropped, other than by `max_run`.
+const DROPPED: &str = "its runtime ended, or its caller was dropped outside of a runtime: \
+                       close the guard and wait for drained() before the runtime ends";
+
 /// Polls work that holds `permit`, in the scope of its guard.
 ///
 /// If the work panics, the permit is released at once: a caller may catch the panic and never drop the work.
@@ -101,7 +105,7 @@ impl<F: Future, S: PermitSource> GuardedWork<F, S> {
 }
 
 /// Work that continues without its caller. It releases its permit when it completes, when its time limit cuts it off,
-/// or when it is dropped with its runtime.
+/// or when it is dropped: with its runtime, or at once where no runtime is.
 pub(crate) struct DetachedWork<F: Future, S: OwnedPermitSource> {
     /// `None` once the work has ended.
     work: Option<GuardedWork<F, S>>,
@@ -168,7 +172,7 @@ impl<F: Future, S: OwnedPermitSource> Drop for DetachedWork<F, S> {
     fn drop(&mut self) {
         // First, since the destructor of the work may panic.
         self.core().counters.ended_detached.add(1);
-        let (caller, reason) = (self.caller.clone(), "its runtime ended: close the guard and wait for drained() first");
+        let (caller, reason) = (self.caller.clone(), DROPPED);
         let _ = catch(|| caller.enter(|| self.cut_off(reason)));
         // Has an effect only if the subscriber panicked on entering the span.
         self.cut_off(reason);

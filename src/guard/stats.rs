@@ -48,8 +48,8 @@ pub struct GuardStats {
     pub panicked: u64,
     /// Runs that completed without their caller.
     pub finished_detached: u64,
-    /// Runs without a caller that were dropped before they completed, because of `max_run` or because their runtime
-    /// ended.
+    /// Runs without a caller that were dropped before they completed: because of `max_run`, because their runtime
+    /// ended, or because their caller was dropped outside of a runtime.
     pub cut_off: u64,
     /// Permits that were [forgotten](super::HeldPermit::forget), which stay held permanently.
     pub forgotten: u64,

@@ -19,8 +19,8 @@ static GLOBAL: LazyLock<CpuPool> = LazyLock::new(|| CpuPool::new("cpu"));
 
 /// Runs CPU-bound work, on as many threads as the machine has processors, and waits for the result.
 ///
-/// This is [`run`](CpuPool::run) of [`CpuPool::global`]. A `par_iter` inside the work runs its parts on rayon's threads,
-/// as it does everywhere: see [`CpuPool`].
+/// This is [`run`](CpuPool::run) of [`CpuPool::global`]. A `par_iter` inside the work runs its parts on rayon's
+/// threads, as it does everywhere: see [`CpuPool`].
 ///
 /// # Errors
 ///
@@ -51,16 +51,16 @@ where
 
 /// Runs CPU-bound work on the pool's own threads, a limited number of tasks at a time.
 ///
-/// The pool needs no tokio runtime. It starts a thread when a task needs one. A thread that has been idle for 10 s ends,
-/// and the idle threads end with the last handle. Clones are handles to the same pool.
+/// The pool needs no tokio runtime. It starts a thread when a task needs one. A thread that has been idle for 10 s
+/// ends, and the idle threads end with the last handle. Clones are handles to the same pool.
 ///
 /// # Parallel parts
 ///
 /// A task may use rayon. The parts of a `par_iter` run on rayon's global pool, or on the pool whose `install` the task
 /// calls, and never on a thread that runs tasks: a task that waits for its parts neither runs another task meanwhile
 /// nor waits for one. A part is outside of its task, like the work of any other thread: it has no
-/// [`TaskContext::current`](super::TaskContext::current), no `tracing` span, no runtime, and is not inside the guards of
-/// the task's caller. What a part needs, it takes from the closure:
+/// [`TaskContext::current`](super::TaskContext::current), no `tracing` span, no runtime, and is not inside the guards
+/// of the task's caller. What a part needs, it takes from the closure:
 ///
 /// ```
 /// use onelane::CpuPool;

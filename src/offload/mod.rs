@@ -46,9 +46,9 @@
 //! A task that is still running after its caller has dropped it can check [`TaskContext::is_cancelled`].
 //!
 //! Queued tasks start in the order of their [`Priority`], and in FIFO order within a priority. No priority is starved.
-//! With `max_queued`, the pool refuses tasks beyond that number, not counting tasks for which a token is free. Runtimes,
-//! and pools that share a limiter, take turns. A task holds a token only once it has a thread: where all blocking threads
-//! of a runtime are busy, its tasks keep no token from others.
+//! With `max_queued`, the pool refuses tasks beyond that number, not counting tasks for which a token is free.
+//! Runtimes, and pools that share a limiter, take turns. A task holds a token only once it has a thread: where all
+//! blocking threads of a runtime are busy, its tasks keep no token from others.
 //! When an iterator continues after its reader was slow, it is queued behind the tasks of its priority that are already
 //! waiting.
 //!
@@ -61,7 +61,8 @@
 //! # Logs
 //!
 //! Pools emit `tracing` events with the target `onelane` and the field `pool`: tasks that were refused, timed out, left
-//! the queue or were abandoned, at `debug`; panics at `warn`. See [all events](crate::docs::events).
+//! the queue or were abandoned, at `debug`; panics, and threads that can't be started, at `warn`; a task without a
+//! runtime, which is a bug in the service, at `error`. See [all events](crate::docs::events).
 //!
 //! # Nested tasks
 //!
@@ -77,9 +78,11 @@
 //! | by a task of `tokio::spawn` in the outer task's runtime, by a part of a `par_iter` | like the task of any other caller |
 //!
 //! So a runtime inside a task, such as an actix `System`, runs several tasks at a time and is not blocked by them, as
-//! long as the limiter has tokens for them. The last row waits for a token: a task that blocks on it may deadlock. Tasks
-//! of two limiters that block on each other may deadlock too, and so may a task that blocks on `tokio::fs` while the
-//! runtime has no other blocking thread.
+//! long as the limiter has tokens for them. The last row waits for a token: a task that blocks on it may deadlock.
+//! Tasks of two limiters that block on each other may deadlock too, and so may a task that blocks on `tokio::fs` while
+//! the runtime has no other blocking thread. A waker that blocks on a task is not a task itself: if a worker calls it
+//! on the only blocking thread of its runtime, the task waits for that thread forever, as one of `spawn_blocking`
+//! would.
 //!
 //! A task or a stream that was submitted outside and is awaited on the outer task's thread follows the same rules while
 //! it is queued: it is taken out of the queue where a nested task would run on that thread.
@@ -90,8 +93,8 @@
 //!
 //! A nested task on the outer task's thread runs to completion when its future is polled for the first time, or before
 //! [`start`](Task::start) returns. So neither its time limits nor a timeout around it can end it. Several nested tasks
-//! run one after the other, and none of them can wait for another. A nested task has its own context, which does not report the
-//! cancellation of the outer task.
+//! run one after the other, and none of them can wait for another. A nested task has its own context, which does not
+//! report the cancellation of the outer task.
 
 mod blocking;
 mod builder;

@@ -19,7 +19,8 @@ pub struct PoolStats {
     pub queued: usize,
     /// Threads without a task, which a CPU pool keeps. A blocking pool leaves them to the runtime, and has none.
     pub idle_threads: usize,
-    /// Tasks that have started since the pool was created. A task that was withdrawn before does not count. Tasks of a runtime that was shut down are no longer counted.
+    /// Tasks that have started since the pool was created. A task that was withdrawn before does not count. Tasks of a
+    /// runtime that was shut down are no longer counted.
     pub started: u64,
     /// Tasks that were refused because the pool was full, counted in the same way.
     pub refused: u64,

@@ -125,9 +125,9 @@
 //! | a body that ends early | one, as a 500 | it is not complete |
 //!
 //! One of the requests that join the next run leads it, and its response is shared by the same rules, so these requests
-//! still run one at a time. A request that has joined 32 runs without getting a response is refused (`too-many-waiters`).
-//! [`max_wait`](FlightOptions::max_wait) limits the total wait of a request over all its runs, and
-//! [`max_waiters`](FlightOptions::max_waiters) does not refuse a request that joins the next run.
+//! still run one at a time. A request that has joined 32 runs without getting a response is refused
+//! (`too-many-waiters`). [`max_wait`](FlightOptions::max_wait) limits the total wait of a request over all its runs,
+//! and [`max_waiters`](FlightOptions::max_waiters) does not refuse a request that joins the next run.
 //!
 //! A shared response has no extensions. Trailers that no `Trailer` header announced are dropped.
 //!

@@ -1,5 +1,5 @@
-//! The allocations of guards, keyed guards, flights, hops and the web layers. They are counted per thread, so that concurrent
-//! tests do not affect each other.
+//! The allocations of guards, keyed guards, flights, hops and the web layers. They are counted per thread, so that
+//! concurrent tests do not affect each other.
 
 use support::counting::{Counting, allocations_of, live_bytes};
 

@@ -87,8 +87,8 @@ async fn shutdowns() {
     assert_eq!(handle.status().phase(), HostPhase::Stopped);
 }
 
-/// A service completes, the thread of another one outlives the host, and a third one takes the time of the services that
-/// it depends on.
+/// A service completes, the thread of another one outlives the host, and a third one takes the time of the services
+/// that it depends on.
 async fn late_stops() {
     let gate = Arc::new(Gate::default());
     let wait = gate.wait();

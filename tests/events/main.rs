@@ -9,6 +9,7 @@ mod hostile;
 mod offload;
 #[cfg(unix)]
 mod serve;
+mod values;
 mod web;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -52,8 +52,8 @@ impl Lines {
     }
 }
 
-/// Starts a server, disconnects in the middle of a request of several clients, and sends SIGTERM. Returns the exit code and what the
-/// server printed from then on.
+/// Starts a server, disconnects in the middle of a request of several clients, and sends SIGTERM. Returns the exit code
+/// and what the server printed from then on.
 fn stop_in_the_middle(framework: &str, path: &str, work: Duration) -> (Option<i32>, String) {
     let mut command = Command::new(env::current_exe().unwrap());
     command.args(["--exact", "lost_work::server_of_the_tests_above", "--nocapture"]);

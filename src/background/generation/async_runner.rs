@@ -124,8 +124,8 @@ async fn stop<S: BackgroundService>(service: &S, guard: LossGuard, cx: &StopCont
     guard.send_final(GenerationEvent::CleanedUp(clean_up_result(result)));
 }
 
-/// Runs a future on a thread with a runtime. The runtime does not wait for tasks that the future leaves behind. It drops
-/// them, and then the signal.
+/// Runs a future on a thread with a runtime, whose own threads have the same stack size. The runtime does not wait for
+/// tasks that the future leaves behind. It drops them, and then the signal.
 fn spawn_thread_with_runtime(
     name: String,
     stack_size: Option<usize>,
@@ -133,7 +133,11 @@ fn spawn_thread_with_runtime(
     begin: impl AsyncFnOnce() + Send + 'static,
 ) -> io::Result<()> {
     // Built before the thread is spawned, so that both failures are reported in the same way.
-    let runtime = OwnRuntime::build(&mut Builder::new_current_thread())?;
+    let mut builder = Builder::new_current_thread();
+    if let Some(size) = stack_size {
+        builder.thread_stack_size(size);
+    }
+    let runtime = OwnRuntime::build(&mut builder)?;
     spawn_thread(name, stack_size, move || {
         runtime.block_on(begin());
         discard(runtime);

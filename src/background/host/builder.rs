@@ -120,10 +120,10 @@ impl ServiceHostBuilder {
     /// Sets how long the whole stop may take, from its trigger, including the drain.
     ///
     /// This timeout overrides all other timeouts, and [each phase has its share](crate::background#stopping) of it. At
-    /// four fifths of the timeout, or 2 seconds before its end if that is later, the host asks all services to stop that
-    /// it has not asked yet, and drops those that it has, so that there is time for `stop`. At the end of the timeout,
-    /// the host leaves behind whatever is still running. The default fits in the 30 seconds that Kubernetes waits before it
-    /// kills a container.
+    /// four fifths of the timeout, or 2 seconds before its end if that is later, the host asks all services to stop
+    /// that it has not asked yet, and drops those that it has, so that there is time for `stop`. At the end of the
+    /// timeout, the host leaves behind whatever is still running. The default fits in the 30 seconds that Kubernetes
+    /// waits before it kills a container.
     pub fn shutdown_timeout(mut self, timeout: Duration) -> Self {
         self.timeouts.shutdown = timeout;
         self

@@ -74,7 +74,8 @@ impl HostHandle {
         UntilDraining::new(stream, self.draining())
     }
 
-    /// Stops the host and waits until it has stopped: see [`ServiceHost::shutdown`](super::ServiceHost::shutdown).
+    /// Stops the host and waits until it has stopped: see [`ServiceHost::shutdown`](super::ServiceHost::shutdown). `Ok`
+    /// is returned also after a stop that failed: look at the report.
     ///
     /// Do not wait for the stop in a handler: the server's graceful shutdown waits for the handler's request in turn.
     /// Use [`request_shutdown`](Self::request_shutdown) there.
@@ -162,7 +163,7 @@ pub enum TriggerError {
     #[error("the host has no service with that name")]
     Unknown,
     /// The service is not periodic.
-    #[error("the service is not periodic: only a service made by `periodic` can be triggered")]
+    #[error("the service is not periodic: only a service made by `periodic` or `periodic_blocking` can be triggered")]
     NotPeriodic,
     /// The service has ended.
     #[error("the service has ended and makes no more calls")]

@@ -108,6 +108,9 @@ impl ServiceHost {
     /// The method returns after the [`shutdown_timeout`](ServiceHostBuilder::shutdown_timeout) at the latest. Repeated
     /// and concurrent calls return the same result.
     ///
+    /// `Ok` is returned also after a stop that failed: return the report from `main`, so that the process exits with
+    /// its [exit code](ShutdownReport::exit_code).
+    ///
     /// # Cancel safety
     ///
     /// If the future is dropped, the host still stops.
@@ -126,7 +129,11 @@ impl ServiceHost {
     /// The host has to stop on SIGTERM and SIGINT (Ctrl-C), when [`shutdown`](HostHandle::shutdown) is called, and when
     /// it gives up on a critical service. Then [`HostHandle::draining`] is cancelled, and the server has to end: pass
     /// the token to the graceful shutdown of the framework. The server has
-    /// [`drain_timeout`](ServiceHostBuilder::drain_timeout) to end.
+    /// [`drain_timeout`](ServiceHostBuilder::drain_timeout) to end, or [less](crate::background#stopping) where
+    /// [`shutdown_timeout`](ServiceHostBuilder::shutdown_timeout) is short.
+    ///
+    /// `Ok` is returned also after a stop that failed: return the report from `main`, so that the process exits with
+    /// its [exit code](ShutdownReport::exit_code).
     ///
     /// A second signal forces the stop: the host no longer waits for anything. A first signal never forces the stop,
     /// even if the host is already stopping for another reason. A further signal, after this method has returned, ends

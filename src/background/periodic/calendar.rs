@@ -12,7 +12,8 @@ use super::timetable::{Jitter, Timetable};
 const MAX_SLEEP: Duration = Duration::from_secs(60);
 
 /// A clock that is set back by at most this much repeats no call of a recurrence with fixed times. If it is set back
-/// further, it was wrong before, and the calls made by it do not count. The rule and the number are those of Vixie cron.
+/// further, it was wrong before, and the calls made by it do not count. The rule and the number are those of Vixie
+/// cron.
 const SMALL_CHANGE: Duration = Duration::from_secs(3 * 3600);
 
 /// Times on a wall clock, in order.

@@ -141,7 +141,8 @@ impl Every {
     /// makes up for all calls that were missed, and the others are counted in
     /// [`skipped`](crate::background::TickStatus::skipped). If the clock is set back by three hours or less, no call of
     /// an expression with fixed times is repeated. An expression with a `*` or a `*/n` in its second, minute or hour
-    /// follows the new time at once, and so does every expression if the clock is set back further: it was wrong before.
+    /// follows the new time at once, and so does every expression if the clock is set back further: it was wrong
+    /// before.
     ///
     /// The service completes when no times are left, for example after the year in the expression has passed.
     ///
@@ -224,7 +225,8 @@ impl Every {
     /// Sets how long a call may take. After that its future is dropped at the await point where it waits, and the call
     /// has failed. A call that blocks its thread cannot be dropped, and neither can what it started on another thread,
     /// such as a task of a pool. A call of [`periodic_blocking`](super::periodic_blocking) that exceeds the timeout
-    /// has failed too, but counts as running until it returns: see [`TickContext::remaining`](super::TickContext::remaining).
+    /// has failed too, but counts as running until it returns: see
+    /// [`TickContext::remaining`](super::TickContext::remaining).
     pub fn tick_timeout(mut self, timeout: Duration) -> Self {
         self.tick_timeout = Some(timeout);
         self

@@ -1,5 +1,5 @@
-//! [`periodic`](periodic()) and [`periodic_blocking`], services that call a closure again and again, on a schedule given
-//! by [`Every`].
+//! [`periodic`](periodic()) and [`periodic_blocking`], services that call a closure again and again, on a schedule
+//! given by [`Every`].
 //!
 //! ```text
 //!   Every ──▶ Timetable ──▶ Schedule ──▶ PeriodicService ──▶ ActiveCalls ──▶ run_call ──▶ closure

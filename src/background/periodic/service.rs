@@ -43,8 +43,8 @@ use crate::background::status::ExitKind;
 /// use a job queue. For a loop with its own timing, [`service_fn`](super::super::service_fn) and [`RunContext::sleep`]
 /// are enough.
 ///
-/// A call must not block: use [`periodic_blocking`] for that. A call that only awaits a task of a pool is dropped at its
-/// [timeout](Every::tick_timeout), but the task continues, and the next call starts another one.
+/// A call must not block: use [`periodic_blocking`] for that. A call that only awaits a task of a pool is dropped at
+/// its [timeout](Every::tick_timeout), but the task continues, and the next call starts another one.
 ///
 /// # Cancel safety
 ///

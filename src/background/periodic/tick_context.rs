@@ -99,8 +99,8 @@ impl TickContext {
         self.delay
     }
 
-    /// Returns how much time is left until this call exceeds its [`tick_timeout`](super::Every::tick_timeout): zero once
-    /// it has. `None` without a timeout. A blocking call passes it to what it waits for.
+    /// Returns how much time is left until this call exceeds its [`tick_timeout`](super::Every::tick_timeout): zero
+    /// once it has. `None` without a timeout. A blocking call passes it to what it waits for.
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
         self.limit.map(|limit| limit.saturating_duration_since(Instant::now()))

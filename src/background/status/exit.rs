@@ -40,10 +40,14 @@ pub enum ExitKind {
     TimedOut(TimeLimit),
     /// The work did not stop in time and was dropped at an await point, or its runtime has shut down.
     Aborted,
-    /// The work was dropped before its [`stop_timeout`](super::super::Service::stop_timeout) was over: the host had only
-    /// this long for it, since other services had taken the time or the stop was forced.
+    /// The work was dropped before its [`stop_timeout`](super::super::Service::stop_timeout) was over: the host had
+    /// only this long for it, since other services had taken the time or the stop was forced.
     CutShort(Duration),
-    /// The work did not stop in time and blocks its thread, so it cannot be dropped. It may still be running.
+    /// The work did not stop in time and its thread is blocked, so it cannot be dropped. It may still be running.
+    ///
+    /// With [`Placement::Shared`](super::super::Placement::Shared) another task may block the thread, such as the
+    /// `stop` of another service: then this service was not polled, and could not end. With `Placement::Thread` and
+    /// `Placement::Blocking` only the service itself can.
     Leaked,
 }
 
@@ -74,8 +78,8 @@ pub enum CleanUp {
     /// `stop` took longer than [`cleanup_timeout`](super::super::Service::cleanup_timeout), or ran past the host's
     /// deadline.
     TimedOut,
-    /// The host did not call `stop`: the shutdown was forced and the service blocks its thread, or no time was left. The
-    /// thread calls `stop` if `run` ever returns.
+    /// The host did not call `stop`: the shutdown was forced and the service blocks its thread, or no time was left.
+    /// The thread calls `stop` if `run` ever returns.
     Skipped,
 }
 
@@ -152,7 +156,7 @@ impl fmt::Display for ExitKind {
             Self::Aborted => f.write_str("aborted: it did not stop in time, or its runtime has shut down"),
             Self::CutShort(had) if had.is_zero() => f.write_str("cut short: the host had no time left for it to stop"),
             Self::CutShort(had) => write!(f, "cut short: the host had only {:?} left for it to stop", rounded(*had)),
-            Self::Leaked => f.write_str("leaked: it blocks its thread and cannot be dropped"),
+            Self::Leaked => f.write_str("leaked: its thread is blocked, so it cannot be dropped"),
         }
     }
 }

@@ -106,7 +106,8 @@ impl ShutdownReport {
     }
 
     /// Returns `true` if the server was dropped because it took longer than
-    /// [`drain_timeout`](crate::background::ServiceHostBuilder::drain_timeout) to end.
+    /// [`drain_timeout`](crate::background::ServiceHostBuilder::drain_timeout) to end, or than its
+    /// [share](crate::background#stopping) of a short `shutdown_timeout`.
     #[must_use]
     pub fn server_cut_off(&self) -> bool {
         self.server_cut_off

@@ -41,8 +41,8 @@ impl TickStatus {
         self.consecutive_failures
     }
 
-    /// Returns how many calls were due but skipped, because another call was running or the runtime was too busy to
-    /// poll the service.
+    /// Returns how many calls were due but skipped, because another call was running, the runtime was too busy to poll
+    /// the service, or, with a cron expression, the clock was set or the machine slept.
     #[must_use]
     pub fn skipped(&self) -> u64 {
         self.skipped

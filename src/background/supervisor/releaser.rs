@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -16,7 +17,8 @@ use crate::sync::lock;
 const PATIENCE: Duration = Duration::from_millis(10);
 
 /// Drops values one after the other, in a thread of the supervisor's runtime. A destructor that takes long does not
-/// hold up the others: they get another thread.
+/// hold up the others: they get another thread. Further threads are not those of the runtime, which may all be busy:
+/// the supervisor may share them with the server.
 pub(super) struct Releaser {
     queue: Arc<Mutex<Queue>>,
     /// When to check if the queue makes progress.
@@ -32,8 +34,8 @@ struct Queue {
     taken: u64,
     /// How many threads run a destructor, or will look for a value.
     threads: usize,
-    /// How many of them run a destructor.
-    busy: usize,
+    /// `true` while a thread that is not of the runtime has not begun.
+    is_thread_starting: bool,
 }
 
 impl Releaser {
@@ -61,13 +63,31 @@ impl Releaser {
         }
         let (is_empty, taken, is_stuck) = {
             let queue = lock(&self.queue);
-            (queue.values.is_empty(), queue.taken, queue.busy == queue.threads)
+            (queue.values.is_empty(), queue.taken, !queue.is_thread_starting)
         };
         if !is_empty && is_stuck && taken == self.taken {
-            self.add_thread(server);
+            self.add_own_thread(server);
         }
         self.taken = taken;
         self.check_at = (!is_empty).then(|| after(now, PATIENCE));
+    }
+
+    /// Adds a thread that does not wait for a thread of the runtime. If the system refuses one, the next check tries
+    /// again.
+    fn add_own_thread(&self, server: &Handle) {
+        lock(&self.queue).is_thread_starting = true;
+        let (queue, context) = (Arc::clone(&self.queue), server.clone());
+        let run = move || {
+            {
+                let mut queue = lock(&queue);
+                queue.is_thread_starting = false;
+                queue.threads += 1;
+            }
+            drop_all(&queue, &context);
+        };
+        if thread::Builder::new().name("onelane-release".to_owned()).spawn(run).is_err() {
+            lock(&self.queue).is_thread_starting = false;
+        }
     }
 
     fn add_thread(&self, server: &Handle) {
@@ -85,7 +105,6 @@ fn drop_all(queue: &Mutex<Queue>, context: &Handle) {
     let _context = context.enter();
     while let Some(value) = next(queue) {
         discard(value);
-        lock(queue).busy -= 1;
     }
 }
 
@@ -94,7 +113,6 @@ fn next(queue: &Mutex<Queue>) -> Option<Arc<dyn ServiceRunner>> {
     let value = queue.values.pop_front();
     if value.is_some() {
         queue.taken += 1;
-        queue.busy += 1;
     } else {
         queue.threads -= 1;
     }

@@ -120,7 +120,7 @@ impl Supervisor {
         self.set_timer(id, Some(deadline));
     }
 
-    /// Leaves behind a service that blocks its thread.
+    /// Leaves behind a service whose thread is blocked, by itself or by another task.
     fn leak(&mut self, now: Instant, id: u32) {
         trace::leaked(self.name(id));
         self.leave_behind(id);

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use super::run_error::RunError;
 use crate::caller_trace::CallerTrace;
-use crate::panic::{catch_work, discard};
+use crate::panic::{catch, catch_work, discard};
 use crate::scope::{CallerScopes, Hold, Scope, ScopeId};
 
 /// The outcome of a run, which each of its waiters gets.
@@ -76,8 +76,8 @@ impl<T, E> WorkFuture<T, E> {
         Self { work: Some(work), trace: CallerTrace::capture(), leader, hold }
     }
 
-    /// Polls the work in the leader's span, and in the scope of the run `id`. Work that has ended is dropped before this
-    /// returns.
+    /// Polls the work in the leader's span, and in the scope of the run `id`. Work that has ended is dropped there
+    /// before this returns.
     pub(super) fn poll(&mut self, id: ScopeId, cx: &mut Context<'_>) -> Poll<RunOutcome<T, E>> {
         let Self { work, trace, leader, hold } = self;
         let polled = work.as_mut().expect("work is not polled after it ended");
@@ -90,7 +90,7 @@ impl<T, E> WorkFuture<T, E> {
             Ok(Poll::Ready(result)) => result.map_err(failed),
             Err(panic) => Err(RunError::Panicked(panic)),
         };
-        discard(work.take());
+        discard_in(trace, work);
         drop((run, leader));
         self.hold = Hold::default();
         Poll::Ready(outcome)
@@ -99,8 +99,15 @@ impl<T, E> WorkFuture<T, E> {
 
 impl<T, E> Drop for WorkFuture<T, E> {
     fn drop(&mut self) {
-        discard(self.work.take());
+        discard_in(&self.trace, &mut self.work);
     }
+}
+
+/// Drops work in the leader's span. A panic of the destructor or of the subscriber does not propagate.
+fn discard_in<T, E>(trace: &CallerTrace, work: &mut Option<BoxedWork<T, E>>) {
+    let _ = catch(|| trace.enter(|| discard(work.take())));
+    // Has an effect only if the subscriber panicked on entering the span.
+    discard(work.take());
 }
 
 pub(super) fn failed<E>(error: E) -> RunError<E> {

@@ -9,8 +9,8 @@ use std::thread::{self, Thread, ThreadId};
 /// Polls futures on the thread that created the executor, and parks the thread while the futures wait.
 ///
 /// The executor does not use `Handle::block_on`, since tokio treats a thread inside `Handle::block_on` as one that runs
-/// async tasks. A nested task of the same pool could not block there, and would need a thread of its own. With this
-/// executor, the nested task runs on this thread.
+/// async tasks. A nested task of the same pool could block there only inside `block_in_place`, and where tokio refuses
+/// that, only on a thread of its own. With this executor, the nested task runs on this thread as any other task does.
 #[derive(Debug)]
 pub(crate) struct ThreadExecutor {
     thread_waker: Arc<ExecutorWaker>,

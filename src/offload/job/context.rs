@@ -69,8 +69,8 @@ pub(crate) struct TaskPlace {
 pub(crate) enum Nesting {
     /// None of these tasks holds a token that the new one needs.
     Outside,
-    /// One of these tasks holds a token of the same limiter, and occupies a thread of the same runtime. If it waited for
-    /// the new task, the new task could wait for it.
+    /// One of these tasks holds a token of the same limiter, and occupies a thread of the same runtime. If it waited
+    /// for the new task, the new task could wait for it.
     SameRuntime,
     /// One of these tasks holds a token of the same limiter, and has built or entered another runtime. The new task
     /// could wait only for the token.
@@ -96,8 +96,8 @@ impl TaskContext {
     /// Returns the context of the task that runs on this thread. Use it in code deep inside a task, or in a
     /// [`blocking_handler`](crate::web), whose closure receives only the arguments of the request.
     ///
-    /// Other threads have no context, whatever started them: `None` in a part of a `par_iter`, which is code of a thread
-    /// of rayon. A part takes the context from the closure of its task.
+    /// Other threads have no context, whatever started them: `None` in a part of a `par_iter`, which is code of a
+    /// thread of rayon. A part takes the context from the closure of its task.
     #[must_use]
     pub fn current() -> Option<Self> {
         CURRENT.try_with(|running| running.borrow().last().cloned()).ok().flatten()

@@ -356,8 +356,8 @@ impl CapacityLimiter {
         blocking::acquire(self, TokenRequest::Reserved)
     }
 
-    /// Blocks this thread until it has acquired one token, like [`acquire_blocking`](Self::acquire_blocking). The permit
-    /// may outlive the caller.
+    /// Blocks this thread until it has acquired one token, like [`acquire_blocking`](Self::acquire_blocking). The
+    /// permit may outlive the caller.
     ///
     /// # Errors
     ///

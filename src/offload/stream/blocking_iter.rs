@@ -17,7 +17,8 @@ use crate::park::runs_async_tasks;
 ///
 /// The stream's timers, its sockets and the tasks that it spawns belong to the runtime that is current at this call or,
 /// if there is none, to the runtime that is current where the iterator is used. A stream that needs no runtime works
-/// without one. The stream is polled in the `tracing` span and with the subscriber of the code that calls this function.
+/// without one. The stream is polled in the `tracing` span and with the subscriber of the code that calls this
+/// function.
 ///
 /// # Examples
 ///

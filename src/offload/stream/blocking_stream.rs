@@ -82,8 +82,8 @@ where
 ///   queued behind all tasks of its priority that are already waiting, even if the queue is full: a stream that was
 ///   admitted is not refused in the middle. So a slow reader occupies no thread, while a slow iterator (one that waits
 ///   for a line from somewhere) does.
-/// - The iterator runs in the `tracing` span and with the subscriber of the code that creates the stream, whichever code
-///   polls it.
+/// - The iterator runs in the `tracing` span and with the subscriber of the code that creates the stream, whichever
+///   code polls it.
 /// - An iterator that panics ends the stream with [`Panicked`](crate::offload::OffloadErrorKind::Panicked), after the
 ///   items before the panic. If the pool refuses a task, the stream ends with the reason. After an error, as after the
 ///   end, the stream returns `None`. The iterator has been dropped by then: on a thread of the pool, unless it was
@@ -91,7 +91,8 @@ where
 ///
 /// If the stream is polled by a task of its own pool, through [`iter_from_stream`](super::iter_from_stream) or
 /// [`from_thread::block_on`](crate::offload::from_thread::block_on), it produces one item at a time, on that same
-/// thread: if it waited for a thread, it might wait for itself.
+/// thread: if it waited for a thread, it might wait for itself. In a runtime that the task has built, it does so on a
+/// thread of that runtime while a token is free, like every [nested task](crate::offload#nested-tasks).
 ///
 /// # Cancel safety
 ///

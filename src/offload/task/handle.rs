@@ -73,7 +73,10 @@ impl<T: Send + 'static> TaskHandle<T> {
             nesting => start_nested(&workers, priority, &shared, nesting),
         };
         let position = position.map_err(|error| refuse(error, &pool.config, job.options()))?;
-        Ok(Self { job: Some(job), workers, position, deadlines, clock: ClockHold::default() })
+        let mut handle = Self { job: Some(job), workers, position, deadlines, clock: ClockHold::default() };
+        // The handle may be polled late, or never.
+        handle.hold_clock();
+        Ok(handle)
     }
 }
 
@@ -94,6 +97,7 @@ impl<T> TaskHandle<T> {
     /// The time limits of the task still apply.
     pub fn detach(mut self) {
         if let Some(job) = self.job.take() {
+            self.clock.hold_to_the_end();
             drop(job.abandon(Some(&self.workers.config.pool)));
         }
     }
@@ -125,8 +129,8 @@ impl<T> TaskHandle<T> {
         self.position.is_some_and(|position| self.workers.remove(position))
     }
 
-    /// Runs a queued job on this thread, if a task that holds a token of the job's limiter waits for it here, and nothing
-    /// else is about to run it. Returns `true` if the job was run or refused.
+    /// Runs a queued job on this thread, if a task that holds a token of the job's limiter waits for it here, and
+    /// nothing else is about to run it. Returns `true` if the job was run or refused.
     fn run_if_nested(&mut self) -> bool {
         if self.position.is_none() {
             return false;
@@ -232,6 +236,7 @@ impl<T> Drop for TaskHandle<T> {
             }
             job.flags().cancel();
         }
+        self.clock.hold_to_the_end();
         let result = job.abandon(Some(&self.workers.config.pool));
         if result.is_none() {
             trace::abandoned(&self.workers.config.pool, job.options());

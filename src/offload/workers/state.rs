@@ -46,8 +46,8 @@ pub(super) struct WorkersState {
 pub(super) enum Searcher {
     /// An idle worker that was unparked.
     Activated,
-    /// A worker that has run a task. Before it checks the queue, it calls the waker of that task's caller on its thread,
-    /// which is user code.
+    /// A worker that has run a task. Before it checks the queue, it calls the waker of that task's caller on its
+    /// thread, which is user code.
     OnThread(ThreadId),
 }
 

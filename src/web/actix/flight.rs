@@ -19,10 +19,12 @@ use super::body::GuardBody;
 use super::head::HeadCopy;
 use super::response::response;
 use super::worker::can_spawn;
+use crate::caller_trace::CallerTrace;
 use crate::debug::impl_debug;
 use crate::detached;
 use crate::guard::FlightStats;
 use crate::managed::{Managed, ManagedSnapshot};
+use crate::panic::{catch, discard};
 use crate::scope::CallerScopes;
 use crate::web::flight::{BYPASSED, COLLAPSED, ClientWatch, FlightReply, LED, Leader, ResponseFlight, RunResponse};
 use crate::web::{FlightOptions, Refusal};
@@ -51,12 +53,12 @@ use crate::web::{FlightOptions, Refusal};
 /// The response to a handler's error is shared like any other. An error of an inner middleware goes only to the request
 /// that caused it, and the other requests join the next run. If the handler panics or takes longer than `max_wait`, the
 /// response to the request that it was called for contains a request with the same head, but without extensions and app
-/// data: middlewares around this one that read them from the response find nothing. Over HTTP/2 a GET request may have a body that no header
-/// announces: don't put this middleware in front of handlers that read such a body.
+/// data: middlewares around this one that read them from the response find nothing. Over HTTP/2 a GET request may have
+/// a body that no header announces: don't put this middleware in front of handlers that read such a body.
 ///
-/// The handler runs on the worker of the request that it was called for, in a separate task, so that it can continue
-/// when that request's client disconnects. If all clients disconnect, that task is aborted at the handler's next
-/// `.await`. A request that arrives before then starts another run alongside it.
+/// The handler runs on the worker of the request that it was called for, in a separate task and in the `tracing` span
+/// of that request, so that it can continue when that request's client disconnects. If all clients disconnect, that
+/// task is aborted at the handler's next `.await`. A request that arrives before then starts another run alongside it.
 #[derive(Clone, Debug)]
 pub struct FlightMiddleware {
     flight: Arc<ResponseFlight<ServiceRequest, Arc<SharedResponse>>>,
@@ -270,7 +272,8 @@ where
         leader.gather().await;
         leader.settle(inner.call(request).await, head.headers(), read).await
     };
-    let task = rt::spawn(InsideRun { run: Arc::clone(&run), handler: Box::pin(handler) });
+    let task =
+        rt::spawn(InsideRun { run: Arc::clone(&run), trace: CallerTrace::capture(), handler: Some(Box::pin(handler)) });
     let task = AbortOnDrop { task, detached_name };
     async move {
         // This future is first polled inside the run, before the task is polled.
@@ -280,19 +283,30 @@ where
 }
 
 /// A handler that runs inside the scopes of its run: a nested request for the same key is refused instead of waiting
-/// for its own run.
+/// for its own run. It runs and is dropped in the span and with the subscriber of the request that leads the run.
 struct InsideRun<F> {
     run: Arc<OnceLock<CallerScopes>>,
-    handler: Pin<Box<F>>,
+    trace: CallerTrace,
+    /// `None` once the handler has been dropped.
+    handler: Option<Pin<Box<F>>>,
 }
 
 impl<F: Future> Future for InsideRun<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let run = Arc::clone(&self.run);
+        let Self { run, trace, handler } = &mut *self;
         let _scopes = run.get().map(CallerScopes::enter);
-        self.handler.as_mut().poll(cx)
+        let polled = handler.as_mut().expect("a handler is not polled after it was dropped");
+        trace.enter(|| polled.as_mut().poll(cx))
+    }
+}
+
+impl<F> Drop for InsideRun<F> {
+    fn drop(&mut self) {
+        let Self { trace, handler, .. } = self;
+        // The destructors of the handler and the subscriber are user code.
+        let _ = catch(|| trace.enter(|| discard(handler.take())));
     }
 }
 

@@ -52,12 +52,7 @@ where
 
 /// Makes a handler from a function that computes. It is a [`blocking_handler`] on the
 /// [`cpu_handler_pool`](crate::web::cpu_handler_pool), which runs as many functions at a time as the machine has
-/// processors. A `par_iter` in the function runs on
-/// rayon's threads: see [`CpuPool`](crate::CpuPool).
-///
-/// # Panics
-///
-/// Panics on first use if the threads of [`CpuPool::global`] can't be started.
+/// processors. A `par_iter` in the function runs on rayon's threads: see [`CpuPool`](crate::CpuPool).
 ///
 /// # Examples
 ///

@@ -44,12 +44,8 @@ pub fn handler_pool() -> &'static BlockingPool {
 ///
 /// 400 requests may wait. Further requests get status 503 and `Retry-After`.
 ///
-/// The pool shares the threads of [`CpuPool::global`] and its limiter: together they run as many tasks at a time as the
-/// machine has processors. The queue is separate, and so is closing the pool.
-///
-/// # Panics
-///
-/// Panics on first use if the threads can't be started.
+/// The pool has threads of its own, and shares the limiter of [`CpuPool::global`]: together they run as many tasks at a
+/// time as the machine has processors. The queue is separate, and so is closing the pool.
 #[cfg(feature = "cpu")]
 #[must_use]
 pub fn cpu_handler_pool() -> &'static CpuPool {

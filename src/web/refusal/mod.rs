@@ -1,7 +1,7 @@
 //! Refusals: the responses to requests that are not admitted.
 //!
-//! An error becomes a [`Refusal`] with its `problem` in `errors`, the user's `hook` changes it, and `response` writes it
-//! for the client: as problem details, or in `grpc` as a gRPC status.
+//! An error becomes a [`Refusal`] with its `problem` in `errors`, the user's `hook` changes it, and `response` writes
+//! it for the client: as problem details, or in `grpc` as a gRPC status.
 
 mod conversions;
 mod errors;

@@ -18,6 +18,8 @@ mod restart;
 mod restart_with;
 mod run_until;
 mod shares;
+mod spans;
+mod stack_size;
 mod start;
 mod status;
 mod stop;

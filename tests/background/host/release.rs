@@ -11,6 +11,7 @@ use onelane::background::{
     BlockingContext, BlockingService, Placement, Restart, RunContext, Service, ServiceHost, ServiceHostBuilder,
     ServiceResult, blocking_fn, service_fn,
 };
+use tokio::runtime::Builder;
 use tokio::time::timeout;
 
 use crate::host::actor::{Log, SECOND, SLACK, threaded_host, virtual_host};
@@ -287,5 +288,34 @@ async fn ports_are_free_once_the_host_has_returned() {
                 assert!(TcpStream::connect(address).is_err(), "{address} still listens");
             }
         }
+    }
+}
+
+/// The supervisor shares the runtime's threads for blocking work with everything else.
+#[test]
+fn services_are_dropped_in_time_while_all_blocking_threads_are_busy() {
+    for builder in BUILDERS {
+        let runtime =
+            Builder::new_multi_thread().worker_threads(2).max_blocking_threads(1).enable_all().build().unwrap();
+        let (log, gate) = (Log::default(), Gate::default());
+        let host = builder()
+            .service(owner("first", Slow(log.clone(), "first")))
+            .service(owner("stuck", Stuck(gate.wait())))
+            .service(owner("last", Slow(log.clone(), "last")))
+            .build()
+            .unwrap();
+        let busy = Gate::default();
+        runtime.block_on(async {
+            host.start().await.unwrap();
+            drop(tokio::task::spawn_blocking(busy.block()));
+            until("the blocking thread is busy", || busy.inside() == 1).await;
+            host.handle().request_shutdown();
+            until("the others are dropped", || log.lines().len() == 2).await;
+            assert_eq!(gate.inside(), 1);
+            gate.open();
+            let report = shutdown(&host).await;
+            assert!(report.is_clean() && report.took() < SECOND, "{report:?}");
+        });
+        busy.open();
     }
 }

@@ -1,13 +1,18 @@
 //! Each phase of a stop has its share of the time, whatever the total and whatever the other phases do.
 
 use std::future::pending;
+use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
+use futures::executor::block_on;
 use onelane::background::{CleanUp, ExitKind, Placement, Service, ServiceHost, ServiceReport, ShutdownReport};
+use tokio::runtime::Runtime;
 use tokio::time::{Instant, timeout};
 
 use crate::host::actor::{Act, Actor, Log, SECOND, SLACK, threaded_host, virtual_host};
-use support::waiting::{Gate, MS, PATIENCE, until};
+use support::runtimes::{current_thread, multi_thread};
+use support::waiting::{Gate, MS, PATIENCE, spin_until, until};
 
 type Served = Result<(), std::io::Error>;
 
@@ -153,6 +158,46 @@ async fn stop_that_blocks_its_thread_does_not_starve_the_dependencies() {
         let consumer = report.service("consumer").unwrap();
         assert!(matches!(consumer.exit().unwrap().kind(), ExitKind::Stopped), "{placement:?}: {consumer:?}");
         assert!(matches!(consumer.clean_up(), CleanUp::TimedOut), "{placement:?}: {consumer:?}");
+        gate.open();
+    }
+}
+
+/// Returns a runtime with one thread for tasks, which a `stop` can block.
+fn runtimes_of_one_thread() -> [Arc<Runtime>; 2] {
+    let current = Arc::new(current_thread());
+    let driver = Arc::clone(&current);
+    // Ends with the test's process.
+    thread::spawn(move || driver.block_on(pending::<()>()));
+    [current, Arc::new(multi_thread(1))]
+}
+
+#[test]
+fn stop_that_blocks_the_only_thread_is_not_blamed_on_the_dependencies() {
+    for runtime in runtimes_of_one_thread() {
+        let (log, gate) = (Log::default(), Gate::default());
+        let consumer = Actor::new("consumer", &log).stop(Act::Block(gate.wait())).service().after("pool");
+        let host = threaded_host()
+            .shutdown_timeout(SECOND * 2)
+            .service(Actor::new("pool", &log).service())
+            .service(consumer.cleanup_timeout(SECOND * 600))
+            .build()
+            .unwrap();
+        let context = runtime.enter();
+        block_on(host.start()).unwrap();
+        spin_until(|| log.count("run consumer") == 1);
+        let start = std::time::Instant::now();
+        let report = block_on(host.shutdown()).unwrap();
+        assert!(start.elapsed() < SECOND * 2 + SLACK, "{:?}", start.elapsed());
+        let consumer = report.service("consumer").unwrap();
+        assert!(matches!(consumer.exit().unwrap().kind(), ExitKind::Stopped), "{consumer:?}");
+        assert!(matches!(consumer.clean_up(), CleanUp::TimedOut), "{consumer:?}");
+        // Nobody polled it, so it could not end. Its `stop` ran elsewhere.
+        let pool = report.service("pool").unwrap();
+        assert!(matches!(pool.clean_up(), CleanUp::Done), "{pool:?}");
+        let exit = pool.exit().unwrap().kind();
+        assert!(matches!(exit, ExitKind::Leaked), "{exit:?}");
+        assert_eq!(exit.to_string(), "leaked: its thread is blocked, so it cannot be dropped");
+        drop(context);
         gate.open();
     }
 }

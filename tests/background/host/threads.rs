@@ -86,7 +86,7 @@ fn blocked_server_runtime_delays_neither_the_shutdown_nor_its_deadline() {
     assert_eq!(report.service("shared").unwrap().clean_up().to_string(), "done");
     assert_eq!(
         report.service("shared").unwrap().exit().unwrap().kind().to_string(),
-        "leaked: it blocks its thread and cannot be dropped"
+        "leaked: its thread is blocked, so it cannot be dropped"
     );
     assert!(report.service("thread").unwrap().is_clean());
     gate.open();

@@ -318,3 +318,17 @@ fn host_is_not_ready_after_its_supervisor_was_dropped() {
     assert_eq!(statuses(&handle), [200, 503, 200]);
     assert!(handle.draining().is_cancelled(), "whatever waits for draining is woken");
 }
+
+/// The jitter would otherwise give the delay nine digits.
+#[tokio::test]
+async fn durations_have_no_more_digits_than_people_read() {
+    let failing = service_fn("failing", |_| async { Err("broken".into()) }).degradable();
+    let host = started([failing.backoff(Backoff::new(Duration::from_nanos(60_123_456_789)))], "backing off").await;
+    let line = lines(&host.handle(), "/readyz?verbose").swap_remove(0);
+    let delay = line.split_once("backing off for ").unwrap().1.split_once("s after").unwrap().0;
+    let (whole, digits) = delay.split_once('.').unwrap_or((delay, ""));
+    assert!(whole.parse::<u64>().is_ok() && digits.len() <= 3, "{line}");
+    let exit = host.status().service("failing").unwrap().state().to_string();
+    assert!(line.contains(&exit), "{line}: {exit}");
+    let _ = host.shutdown().await.unwrap();
+}

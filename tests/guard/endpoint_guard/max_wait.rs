@@ -119,3 +119,15 @@ fn blocking_caller_times_out_too() {
     drop(permit);
     assert_idle(&guard);
 }
+
+#[tokio::test]
+async fn error_text_has_milliseconds_and_the_error_has_all_digits() {
+    let limit = Duration::from_nanos(1_234_567);
+    let guard = EndpointGuard::builder("patient").max_wait(limit).build();
+    let _permit = guard.acquire().await.unwrap();
+    let error = guard.acquire().await.unwrap_err();
+    let text = error.to_string();
+    let within = text.split_once("within ").unwrap().1.split_once("ms").unwrap().0;
+    assert!(within.parse::<u64>().is_ok(), "{text}");
+    assert!(error.waited().unwrap() >= limit, "{error:?}");
+}

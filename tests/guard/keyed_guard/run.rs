@@ -229,6 +229,16 @@ async fn caller_of_run_to_completion_cancelled_before_it_runs_starts_nothing() {
 }
 
 #[test]
+fn run_dropped_outside_a_runtime_is_cancelled_and_its_key_removed() {
+    let guard = leak(KeyedGuard::new("no runtime"));
+    let mut run = task::spawn(guard.run_to_completion(1, std::future::pending::<()>()));
+    assert_pending!(run.poll());
+    drop(run);
+    assert_idle(guard);
+    assert_eq!((guard.len(), guard.stats().finished_detached, guard.stats().cut_off), (0, 0, 1));
+}
+
+#[test]
 fn runtime_shutdown_releases_the_key() {
     let guard = leak(KeyedGuard::new("runtime ends"));
     let runtime = multi_thread(2);

@@ -15,6 +15,7 @@ use tracing::Instrument;
 
 use support::leak;
 use support::runtimes::{current_thread, paused};
+use support::spans::{SpanNotes, enable_spans};
 
 use super::{Flight, WorkResult, caller, flight, joined, joiner, on_demand, quiet_panic, settle, yield_once};
 use crate::SECOND;
@@ -197,6 +198,33 @@ fn work_runs_with_the_subscriber_of_its_leader_whichever_caller_polls_it() {
     tracing::subscriber::with_default(tracing_subscriber::registry(), || assert_pending!(leader.poll()));
     assert!(!has_subscriber());
     assert_eq!(block_on(leader).unwrap(), 1);
+}
+
+#[test]
+fn work_is_dropped_in_the_span_of_its_leader_whether_it_ends_or_is_cancelled() {
+    let _spans = enable_spans();
+    for is_cancelled in [true, false] {
+        let (flight, notes) = (flight(), SpanNotes::default());
+        let on_drop = notes.note_on_drop();
+        let work = async move {
+            let _on_drop = on_drop;
+            if is_cancelled {
+                pending::<()>().await;
+            }
+            yield_once().await;
+            Ok(7)
+        };
+        let mut leader = task::spawn(flight.run(0, || work));
+        tracing::info_span!("leader").in_scope(|| assert_pending!(leader.poll()));
+        let mut other = task::spawn(flight.run(0, pending).instrument(tracing::info_span!("other")));
+        assert_pending!(other.poll());
+        drop(leader);
+        if !is_cancelled {
+            assert_ready_ok!(other.poll());
+        }
+        drop(other);
+        assert_eq!(notes.names(), [Some("leader")], "{is_cancelled}");
+    }
 }
 
 #[test]

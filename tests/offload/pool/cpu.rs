@@ -287,6 +287,34 @@ async fn paused_clock_stands_still_while_a_task_runs() {
     assert_eq!(start.elapsed(), Duration::from_secs(100));
 }
 
+/// The task is not polled, or only before it had a token.
+#[tokio::test(start_paused = true)]
+async fn paused_clock_stands_still_for_tasks_that_nobody_polls() {
+    let (pool, start) = (pool("one", 1), Instant::now());
+    let busy = |_: &TaskContext| thread::sleep(MS * 50);
+    let task = pool.task(busy).start().unwrap();
+    sleep(MS).await;
+    assert!(task.is_finished(), "started");
+    pool.task(busy).start().unwrap().detach();
+    sleep(MS).await;
+    assert_eq!(pool.stats().running, 0, "detached");
+    drop(pool.task(busy).shield().start().unwrap());
+    sleep(MS).await;
+    assert_eq!(pool.stats().running, 0, "shielded");
+
+    pool.limiter().set_total(0);
+    let mut waits = task::spawn(pool.task(busy).into_future());
+    assert_pending!(waits.poll());
+    sleep(Duration::from_secs(1)).await;
+    pool.limiter().set_total(1);
+    assert_pending!(waits.poll());
+    sleep(MS).await;
+    assert!(waits.is_woken(), "it waited for a token");
+    assert_eq!(waits.await, Ok(()));
+    // Tasks of a few real milliseconds took no time.
+    assert_eq!(start.elapsed(), Duration::from_secs(1) + MS * 4);
+}
+
 #[test]
 fn runtime_shutdown_neither_waits_for_tasks_nor_ends_those_whose_caller_remains() {
     for runtime in runtimes() {

@@ -9,6 +9,7 @@ mod in_handlers;
 mod keys;
 mod places;
 mod sharing;
+mod spans;
 mod stopping_workers;
 mod unshareable;
 
