@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use support::durations::is_rounded;
 use support::events::{Event, events_of_page, page};
 use support::runtimes::multi_thread;
 use tracing::field::Field;
@@ -35,7 +36,11 @@ const OF_WHOLE_PROCESSES: [&str; 4] = [
 
 /// Collects the events of the crate.
 #[derive(Clone, Default)]
-struct Recorder(Arc<Mutex<Vec<Event>>>);
+struct Recorder {
+    events: Arc<Mutex<Vec<Event>>>,
+    /// The fields that are durations, with their texts.
+    durations: Arc<Mutex<Vec<(String, String)>>>,
+}
 
 impl<S: tracing::Subscriber> Layer<S> for Recorder {
     fn on_event(&self, event: &tracing::Event<'_>, _: layer::Context<'_, S>) {
@@ -47,10 +52,14 @@ impl<S: tracing::Subscriber> Layer<S> for Recorder {
         event.record(&mut |field: &Field, value: &dyn Debug| match field.name() {
             "message" => message = format!("{value:?}"),
             name => {
+                let text = format!("{value:?}");
+                if is_rounded(&text).is_some() {
+                    self.durations.lock().unwrap().push((name.to_owned(), text));
+                }
                 fields.insert(name.to_owned());
             }
         });
-        self.0.lock().unwrap().push((event.metadata().level().to_string(), message, fields));
+        self.events.lock().unwrap().push((event.metadata().level().to_string(), message, fields));
     }
 }
 
@@ -96,7 +105,7 @@ fn scenarios_emit_exactly_the_events_of_the_page() {
     runtime.block_on(background::scenario());
     background::scenario_of_runtimes();
 
-    let emitted = by_row(&recorder.0.lock().unwrap());
+    let emitted = by_row(&recorder.events.lock().unwrap());
     let mut listed = by_row(&events_of_page(&page()));
     let before = listed.len();
     listed.retain(|(_, message, _), _| !OF_WHOLE_PROCESSES.contains(&&**message));
@@ -106,4 +115,10 @@ fn scenarios_emit_exactly_the_events_of_the_page() {
     assert!(lacking.is_empty(), "no scenario emits these events with these fields: {lacking:#?}, but {found:?}");
     let unknown: Vec<_> = emitted.keys().filter(|row| !listed.contains_key(row)).collect();
     assert!(unknown.is_empty(), "the page lacks {unknown:#?}");
+
+    let durations = recorder.durations.lock().unwrap();
+    let names: BTreeSet<&str> = durations.iter().map(|(name, _)| &**name).collect();
+    assert!(["waited", "took", "ran_for", "delay"].iter().all(|name| names.contains(name)), "{names:?}");
+    let exact: Vec<_> = durations.iter().filter(|(_, text)| is_rounded(text) == Some(false)).collect();
+    assert!(exact.is_empty(), "durations with more than milliseconds: {exact:?}");
 }

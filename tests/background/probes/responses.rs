@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use crate::probes::{PATHS, builder, gate, gated, open, steady, walk_through_the_phases};
 use support::client::eventually;
+use support::durations::is_rounded;
 
 fn probe(handle: &HostHandle, path: &str) -> ProbeAnswer {
     handle.status().probe(path).unwrap()
@@ -171,6 +172,22 @@ async fn degradable_services_are_shown_but_do_not_fail_the_check() {
         "readyz check passed",
     ];
     assert_eq!(lines(&handle, "/readyz?verbose"), expected);
+}
+
+#[tokio::test]
+async fn backoff_with_jitter_is_shown_with_at_most_milliseconds() {
+    let failing = |n: usize| {
+        let failing = service_fn(&format!("failing {n}"), |_| async { Err("fails".into()) });
+        failing.degradable().backoff(Backoff::new(Duration::from_secs(30)).jitter(0.5))
+    };
+    let host = started((0..3).map(failing), "backing off").await;
+    let handle = host.handle();
+    let backing_off = || lines(&handle, "/readyz?verbose").into_iter().filter(|line| line.contains("backing off"));
+    eventually("all back off", || backing_off().count() == 3).await;
+    for line in backing_off() {
+        let (_, delay) = line.split_once("backing off for ").unwrap();
+        assert_eq!(is_rounded(delay), Some(true), "{line}");
+    }
 }
 
 #[tokio::test]

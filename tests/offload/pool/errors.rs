@@ -5,6 +5,7 @@ use std::error::Error;
 use onelane::offload::{OffloadErrorKind, Progress, TaskHandle};
 use onelane::{BlockingPool, CpuPool, OffloadError};
 
+use support::durations::is_rounded;
 use support::waiting::{Gate, MS, until};
 
 fn is_complete(error: &OffloadError, kind: OffloadErrorKind, progress: Progress) {
@@ -12,6 +13,10 @@ fn is_complete(error: &OffloadError, kind: OffloadErrorKind, progress: Progress)
     assert_eq!((error.pool(), error.label()), (Some("exports"), Some("csv")), "{error:?}");
     let text = error.to_string();
     assert!(text.contains("pool `exports`"), "{text}");
+    if let Some((_, waited)) = text.split_once("within ") {
+        assert_eq!(is_rounded(waited), Some(true), "{text}");
+    }
+    assert_eq!(text.contains("within "), kind == OffloadErrorKind::QueueTimeout, "{text}");
     let debug = format!("{error:?}");
     assert!(debug.contains("exports") && debug.contains("csv") && debug.contains(&format!("{kind:?}")), "{debug}");
     assert_eq!(error.panic().is_some(), kind == OffloadErrorKind::Panicked);

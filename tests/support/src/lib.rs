@@ -4,6 +4,7 @@
 pub mod actix;
 pub mod client;
 pub mod counting;
+pub mod durations;
 pub mod events;
 pub mod gate;
 pub mod http;
