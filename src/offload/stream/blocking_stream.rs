@@ -91,7 +91,8 @@ where
 ///
 /// If the stream is polled by a task of its own pool, through [`iter_from_stream`](super::iter_from_stream) or
 /// [`from_thread::block_on`](crate::offload::from_thread::block_on), it produces one item at a time, on that same
-/// thread: if it waited for a thread, it might wait for itself.
+/// thread: if it waited for a thread, it might wait for itself. In a runtime that the task has built, it uses the threads
+/// of that runtime while a token is free, like any [nested task](crate::offload#nested-tasks).
 ///
 /// # Cancel safety
 ///

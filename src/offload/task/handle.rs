@@ -75,6 +75,17 @@ impl<T: Send + 'static> TaskHandle<T> {
         let position = position.map_err(|error| refuse(error, &pool.config, job.options()))?;
         Ok(Self { job: Some(job), workers, position, deadlines, clock: ClockHold::default() })
     }
+
+    /// Submits a task whose handle may not be polled for a while.
+    pub(super) fn start_unpolled<F>(task: Task<F>) -> Result<Self, OffloadError>
+    where
+        F: FnOnce(&TaskContext) -> T + Send + 'static,
+    {
+        let mut handle = Self::start(task)?;
+        handle.hold_clock();
+        handle.clock.reconsider();
+        Ok(handle)
+    }
 }
 
 impl<T> TaskHandle<T> {
@@ -94,6 +105,7 @@ impl<T> TaskHandle<T> {
     /// The time limits of the task still apply.
     pub fn detach(mut self) {
         if let Some(job) = self.job.take() {
+            self.clock.keep();
             drop(job.abandon(Some(&self.workers.config.pool)));
         }
     }
@@ -152,7 +164,7 @@ impl<T> TaskHandle<T> {
     /// Keeps a paused clock from advancing while a thread that the clock does not know works on the task.
     fn hold_clock(&mut self) {
         let Some(job) = &self.job else { return };
-        if self.workers.config.has_own_threads && !self.clock.is_decided {
+        if self.workers.config.has_own_threads && self.position.is_some() && !self.clock.is_decided {
             self.clock.hold(&self.workers, Arc::clone(job) as SharedJob);
         }
     }
@@ -231,6 +243,8 @@ impl<T> Drop for TaskHandle<T> {
                 return trace::left(&self.workers.config.pool, job.options());
             }
             job.flags().cancel();
+        } else {
+            self.clock.keep();
         }
         let result = job.abandon(Some(&self.workers.config.pool));
         if result.is_none() {

@@ -138,7 +138,7 @@ where
     /// [`NoRuntime`](OffloadErrorKind::NoRuntime) or [`RuntimeShutdown`](OffloadErrorKind::RuntimeShutdown), if the
     /// task could not be submitted.
     pub fn start(self) -> Result<TaskHandle<T>, OffloadError> {
-        TaskHandle::start(self)
+        TaskHandle::start_unpolled(self)
     }
 }
 
