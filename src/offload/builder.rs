@@ -82,6 +82,10 @@ impl<P> PoolBuilder<P> {
     /// [`Full`](super::OffloadErrorKind::Full). Tasks for which a token is free wait only for a thread, and don't count.
     /// A stream whose first task was accepted is never refused later: its other tasks are queued beyond the bound.
     /// With 0, a task fails immediately if no token is free. Default: no bound.
+    ///
+    /// Where all blocking threads of a runtime are busy, a task waits for a thread although a token is free. After 10 to
+    /// 20 ms it leaves the token to the tasks of other runtimes and counts like any waiting task. Until a thread is free,
+    /// so do further tasks of its runtime: with 0, they are refused.
     pub fn max_queued(mut self, tasks: usize) -> Self {
         self.max_queued = Some(tasks);
         self
@@ -104,7 +108,9 @@ impl<P> PoolBuilder<P> {
     /// Sets the stack size, in bytes, of the threads that the pool starts: the threads of a [CPU
     /// pool](super::CpuPoolBuilder), and in each kind of pool those that a [nested task](super#nested-tasks) may need.
     /// A blocking pool runs its other tasks on threads of the runtime, which has a [setting of its
-    /// own](tokio::runtime::Builder::thread_stack_size). Default: that of [`std::thread`].
+    /// own](tokio::runtime::Builder::thread_stack_size). Default: 64 MiB, or 4 MiB on a 32-bit machine, which is room
+    /// for code that works on a runtime with larger stacks than those of [`std::thread`]. A thread takes only as much
+    /// memory as it uses.
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.stack_size = Some(bytes);
         self

@@ -99,9 +99,9 @@ impl CpuPool {
 
     pub(super) fn from_settings(settings: PoolSettings, limiter: SharedLimiter) -> Self {
         let PoolSettings { name, max_queued, max_wait, stack_size } = settings;
-        let threads = CpuThreads::new(&name, stack_size);
         let config = WorkersConfig::new(name, limiter, max_queued, KEEP_ALIVE);
         let config = Arc::new(config.with_stack_size(stack_size).with_own_threads());
+        let threads = CpuThreads::new(&config.pool, config.stack_size);
         let workers = WorkerSource::Own(Workers::new(Arc::clone(&config), Box::new(threads)));
         Self(Arc::new(Pool { config, max_wait, workers }))
     }

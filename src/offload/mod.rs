@@ -48,7 +48,9 @@
 //! Queued tasks start in the order of their [`Priority`], and in FIFO order within a priority. No priority is starved.
 //! With `max_queued`, the pool refuses tasks beyond that number, not counting tasks for which a token is free.
 //! Runtimes, and pools that share a limiter, take turns. A task holds a token only once it has a thread: where all
-//! blocking threads of a runtime are busy, its tasks keep no token from others.
+//! blocking threads of a runtime are busy, its tasks keep no token from others. A thread of the process, `onelane-watch`, looks
+//! after tasks that wait for a blocking thread, and requests one again that the system has refused. It starts with the
+//! first task of a [`BlockingPool`], and ends when no task has needed a new thread for 10 s.
 //! When an iterator continues after its reader was slow, it is queued behind the tasks of its priority that are already
 //! waiting.
 //!
@@ -75,14 +77,18 @@
 //! | in the runtime of the outer task | immediately, on the outer task's thread, without a token |
 //! | in a runtime that the outer task has built or entered, while a token is free | on a thread of that runtime, or of the CPU pool |
 //! | the same while no token is free | as in the first row |
+//! | by a `LocalSet` that the outer task drives in its own runtime | as in the first row |
 //! | by a task of `tokio::spawn` in the outer task's runtime, by a part of a `par_iter` | like the task of any other caller |
 //!
 //! So a runtime inside a task, such as an actix `System`, runs several tasks at a time and is not blocked by them, as
-//! long as the limiter has tokens for them. The last row waits for a token: a task that blocks on it may deadlock.
-//! Tasks of two limiters that block on each other may deadlock too, and so may a task that blocks on `tokio::fs` while
-//! the runtime has no other blocking thread. A waker that blocks on a task is not a task itself: if a worker calls it
-//! on the only blocking thread of its runtime, the task waits for that thread forever, as one of `spawn_blocking`
-//! would.
+//! long as the limiter has tokens for them. A `LocalSet` inside `Handle::block_on` is blocked: its nested tasks run one
+//! after the other, and its other tasks wait meanwhile, since the threads of the runtime may all be occupied by callers
+//! like this one. Drive the set with a runtime that the task builds, by
+//! [`LocalSet::block_on`](tokio::task::LocalSet::block_on). The last row waits for a token: a task that blocks on it may
+//! deadlock. Tasks of two limiters that block on each other may deadlock too, and so may a task that blocks on
+//! `tokio::fs` while the runtime has no other blocking thread. A waker may be called on a thread of the pool after its
+//! task has ended: a waker that blocks on another task needs another thread, as it would with `spawn_blocking`, and
+//! deadlocks in a runtime with `max_blocking_threads(1)`.
 //!
 //! A task or a stream that was submitted outside and is awaited on the outer task's thread follows the same rules while
 //! it is queued: it is taken out of the queue where a nested task would run on that thread.

@@ -6,10 +6,10 @@ use std::time::Duration;
 use futures::{StreamExt, stream};
 use onelane::guard::AcquireErrorKind;
 use onelane::offload::from_thread::Portal;
-use onelane::offload::{BlockingPool, iter_from_stream};
+use onelane::offload::{BlockingPool, TaskContext, from_thread, iter_from_stream};
 use onelane::{CpuPool, EndpointGuard, run_blocking};
 use support::leak;
-use support::runtimes::multi_thread;
+use support::runtimes::{current_thread, multi_thread};
 use tokio::runtime::Handle;
 use tracing::subscriber::with_default;
 use tracing::{Span, dispatcher, info_span};
@@ -133,6 +133,29 @@ fn work_that_was_created_without_a_subscriber_runs_without_one_on_its_thread() {
         let created = mover.create(runtime.handle());
         let all = with_subscriber(Some("user"), created);
         assert!(all.iter().all(|seen| *seen == (None, false)), "{mover:?}: {all:?}");
+    }
+}
+
+#[test]
+fn nested_task_runs_in_the_span_of_the_code_that_creates_it() {
+    let runtime = multi_thread(2);
+    let pool = BlockingPool::builder("one").max_running(1).build();
+    let inner = pool.clone();
+    let nested = move |_: &TaskContext| {
+        let in_own_span = info_span!("inner").in_scope(|| inner.task(|_| seen()));
+        let in_own_span = from_thread::block_on(in_own_span.into_future()).unwrap();
+        let of_outer = [
+            from_thread::block_on(inner.run(seen)).unwrap(),
+            Handle::current().block_on(inner.run(seen)),
+            // The pool gives this one a thread of its own.
+            current_thread().block_on(inner.run(seen)),
+        ];
+        (in_own_span.unwrap(), of_outer.map(Result::unwrap), seen())
+    };
+    for span in [Some("creator"), None] {
+        let task = with_subscriber(span, || pool.task(nested.clone()));
+        let seen = runtime.block_on(async { task.await.unwrap() });
+        assert_eq!(seen, ((Some("inner"), true), [(span, true); 3], (span, true)));
     }
 }
 

@@ -53,11 +53,7 @@ fn run_inline(job: &SharedJob, config: &Arc<WorkersConfig>) {
         let _entered = runtime.as_ref().map(Handle::enter);
         run_and_publish(&nested, &nested_config);
     };
-    let thread = thread::Builder::new().name("onelane-nested".to_owned());
-    let thread = match config.stack_size {
-        Some(size) => thread.stack_size(size),
-        None => thread,
-    };
+    let thread = thread::Builder::new().name("onelane-nested".to_owned()).stack_size(config.stack_size);
     match thread.spawn(run) {
         // The thread does not panic: a panic in the task becomes the task's result.
         Ok(thread) => drop(thread.join()),

@@ -12,6 +12,11 @@ use crate::offload::error::OffloadErrorKind;
 use crate::offload::limiter::SharedLimiter;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
+/// The default of [`WorkersConfig::stack_size`]: only address space is reserved, and a thread takes as much memory as it
+/// has ever used. The standard library's 2 MiB are too small for code that works on a runtime with larger stacks, and
+/// the global pools have no setting.
+const DEFAULT_STACK_SIZE: usize = if usize::BITS >= 64 { 64 << 20 } else { 4 << 20 };
+
 /// What all [`Workers`] of a pool share.
 #[derive(Debug)]
 pub(crate) struct WorkersConfig {
@@ -23,8 +28,8 @@ pub(crate) struct WorkersConfig {
     /// suffices.
     waiting: AtomicUsize,
     pub(crate) keep_alive: KeepAlive,
-    /// The size of the stacks of threads that the pool starts itself. `None` for the default of the standard library.
-    pub(crate) stack_size: Option<usize>,
+    /// The size, in bytes, of the stacks of threads that the pool starts itself.
+    pub(crate) stack_size: usize,
     /// The workers run on threads of the pool, which no runtime knows.
     pub(crate) has_own_threads: bool,
     is_closed: AtomicBool,
@@ -58,7 +63,7 @@ impl WorkersConfig {
             max_queued,
             waiting,
             keep_alive,
-            stack_size: None,
+            stack_size: DEFAULT_STACK_SIZE,
             has_own_threads: false,
             is_closed,
             drained: Notify::new(),
@@ -66,7 +71,7 @@ impl WorkersConfig {
     }
 
     pub(crate) fn with_stack_size(self, stack_size: Option<usize>) -> Self {
-        Self { stack_size, ..self }
+        Self { stack_size: stack_size.unwrap_or(DEFAULT_STACK_SIZE), ..self }
     }
 
     #[cfg(feature = "cpu")]

@@ -12,12 +12,12 @@ use crate::sync::{Mutex, lock};
 pub(crate) struct CpuThreads {
     /// Begins the name of each thread.
     pool: Box<str>,
-    stack_size: Option<usize>,
+    stack_size: usize,
     numbers: Arc<ThreadNumbers>,
 }
 
 impl CpuThreads {
-    pub(crate) fn new(pool: &str, stack_size: Option<usize>) -> Self {
+    pub(crate) fn new(pool: &str, stack_size: usize) -> Self {
         // A thread name with a NUL would panic.
         Self { pool: pool.replace('\0', "").into(), stack_size, numbers: Arc::default() }
     }
@@ -25,11 +25,7 @@ impl CpuThreads {
     fn start(&self, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let number = ThreadNumbers::take(&self.numbers);
         let builder = Builder::new().name(format!("{}-{}", self.pool, number.value));
-        let builder = match self.stack_size {
-            Some(size) => builder.stack_size(size),
-            None => builder,
-        };
-        builder.spawn(move || {
+        builder.stack_size(self.stack_size).spawn(move || {
             let _number = number;
             run();
         })?;

@@ -17,6 +17,7 @@ use loom::thread::{self, JoinHandle};
 
 use super::config::{KeepAlive, WorkersConfig};
 use super::registry::Registry;
+use super::state::ThreadWait;
 use super::threads::{SpawnError, WorkerThreads};
 use super::worker::Worker;
 use super::workers::Workers;
@@ -241,6 +242,15 @@ impl World {
         self.workers.withdraw_grant(grant);
     }
 
+    /// Checks what waits for a thread until nothing does, or it was found late.
+    fn check_start(&self) {
+        let mut seen = ThreadWait::default();
+        for _ in 0..3 {
+            let Some(waits) = self.workers.check_start(seen) else { return };
+            seen = waits;
+        }
+    }
+
     /// Joins all threads. Checks that `ran` tasks have run, that nothing is left, and that all tokens were released.
     fn assert_ended(&self, ran: usize) {
         self.join_threads();
@@ -250,6 +260,8 @@ impl World {
         assert_eq!((tokens.held(), tokens.waiting), (0, 0));
         let snapshot = self.workers.snapshot();
         assert_eq!((snapshot.running.len(), snapshot.queued), (0, 0));
+        let state = lock(&self.workers.state);
+        assert_eq!((state.promised, state.waiting, state.is_late), (0, 0, false));
     }
 }
 
@@ -668,6 +680,36 @@ fn forgotten_request_for_a_thread_is_repeated_by_the_next_task() {
             let second = world.submit();
             world.assert_ended(2);
             assert!(is_done(&first) && is_done(&second));
+        });
+    }
+}
+
+#[test]
+fn forgotten_request_for_a_thread_is_repeated_by_a_check() {
+    for keep_alive in [KEEPS_THREAD, NEVER_IDLES, RUNS_ONCE] {
+        model(3, move || {
+            let world = World::failing(1, keep_alive, SpawnFailure::Forgets(0));
+            let only = world.submit();
+            world.check_start();
+            world.assert_ended(1);
+            assert!(is_done(&only));
+        });
+    }
+}
+
+#[test]
+fn checks_while_workers_start_lose_no_task_and_no_token() {
+    for (tokens, keep_alive) in [(1, KEEPS_THREAD), (1, RUNS_ONCE), (2, NEVER_IDLES)] {
+        model(2, move || {
+            let world = World::new(tokens, keep_alive);
+            world.threads.max_threads.store(2, Ordering::SeqCst);
+            let first = world.submit();
+            let checking = world.spawn(World::check_start);
+            let second = world.submit();
+            checking.join().unwrap();
+            world.assert_ended(2);
+            assert!(is_done(&first) && is_done(&second));
+            assert!((0..tokens).all(|_| world.limiter.try_promise()), "no promise is left");
         });
     }
 }

@@ -11,7 +11,7 @@
 //! | `config` | the configuration of a pool, and whether it is closed |
 //! | `threads` | where threads come from |
 //! | `thread_request` | a worker that waits for a thread of tokio |
-//! | `grant_watch` | tokens that were granted to workers without a thread |
+//! | `watch` | checks of workers that wait for a thread |
 //! | `cpu_threads` | the threads of a CPU pool |
 //! | `worker` | what a thread does |
 //! | `queue` | the queued tasks, in the order in which they start |
@@ -20,7 +20,6 @@
 mod config;
 #[cfg(feature = "cpu")]
 mod cpu_threads;
-mod grant_watch;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod parker;
@@ -33,6 +32,7 @@ mod state;
 mod thread_request;
 mod threads;
 mod tokens;
+mod watch;
 mod worker;
 #[expect(clippy::module_inception, reason = "a file is named after the type in it")]
 mod workers;

@@ -11,10 +11,10 @@ use tokio::runtime::{Handle, Id};
 use tokio::task::AbortHandle;
 
 use super::config::WorkersConfig;
-use super::grant_watch::watch_grant;
 use super::registry::Registry;
 use super::thread_request::{StartingSlot, ThreadRequest};
 use super::threads::{SpawnError, WorkerThreads};
+use super::watch::watch;
 use super::worker::Worker;
 use super::workers::Workers;
 use crate::offload::error::{OffloadError, OffloadErrorKind};
@@ -41,9 +41,9 @@ impl Runtimes {
     #[cold]
     fn register(&self, config: &Arc<WorkersConfig>, runtime: &Handle) -> Arc<Workers> {
         let id = runtime.id();
-        let watch = Arc::new(OnceLock::new());
+        let shutdown = Arc::new(OnceLock::new());
         let starting = Mutex::default();
-        let threads = RuntimeThreads { runtime: runtime.clone(), starting, watch: Arc::clone(&watch) };
+        let threads = RuntimeThreads { runtime: runtime.clone(), starting, shutdown: Arc::clone(&shutdown) };
         let workers = Workers::new(Arc::clone(config), Box::new(threads));
         if let Err(first) = self.0.register(id, &workers) {
             return first;
@@ -54,7 +54,7 @@ impl Runtimes {
             pending::<()>().await;
         });
         // The handle was not set before: only the caller that registered the workers reaches this line.
-        let _ = watch.set(task.abort_handle());
+        let _ = shutdown.set(task.abort_handle());
         workers
     }
 }
@@ -83,7 +83,8 @@ struct RuntimeThreads {
     runtime: Handle,
     /// Where the last worker waited for its thread, or waits.
     starting: Mutex<Option<Arc<StartingSlot>>>,
-    watch: Arc<OnceLock<AbortHandle>>,
+    /// The task that holds the [`ShutdownWatch`].
+    shutdown: Arc<OnceLock<AbortHandle>>,
 }
 
 impl RuntimeThreads {
@@ -114,16 +115,16 @@ impl WorkerThreads for RuntimeThreads {
         slot.filter(|slot| slot.is_request_due()).map_or(Ok(()), |slot| self.request(&slot))
     }
 
-    fn watch_grant(&self, workers: &Arc<Workers>, grant: u64) {
-        watch_grant(workers, grant);
+    fn watch(&self, workers: &Arc<Workers>) {
+        watch(workers);
     }
 }
 
 impl Drop for RuntimeThreads {
     /// Ends the watch: the workers that it would close are gone.
     fn drop(&mut self) {
-        if let Some(watch) = self.watch.get() {
-            watch.abort();
+        if let Some(task) = self.shutdown.get() {
+            task.abort();
         }
     }
 }

@@ -26,6 +26,12 @@ pub(super) struct WorkersState {
     pub(super) searcher: Option<Searcher>,
     /// A spawned worker does not have its thread yet.
     pub(super) is_starting: bool,
+    /// How many workers were spawned. Identifies the starting one.
+    pub(super) starts: u64,
+    /// The starting worker has waited for a while, so queued tasks have no promises.
+    pub(super) is_late: bool,
+    /// [`check_start`](Workers::check_start) is called from time to time.
+    pub(super) is_watched: bool,
     /// A token that the limiter's queue granted, for the next worker that takes a task.
     pub(super) is_granted: bool,
     /// How many tokens were granted. Identifies the last grant.
@@ -49,6 +55,13 @@ pub(super) enum Searcher {
     /// A worker that has run a task. Before it checks the queue, it calls the waker of that task's caller on its
     /// thread, which is user code.
     OnThread(ThreadId),
+}
+
+/// What waits for a thread, identified by its number: the starting worker, a granted token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ThreadWait {
+    pub(super) start: Option<u64>,
+    pub(super) grant: Option<u64>,
 }
 
 /// What no queued task needs any more.
@@ -138,6 +151,21 @@ impl WorkersState {
         self.is_granted.then_some(self.grants)
     }
 
+    /// Returns what waits for a thread.
+    pub(super) fn thread_wait(&self) -> ThreadWait {
+        ThreadWait { start: self.is_starting.then_some(self.starts), grant: self.waiting_grant() }
+    }
+
+    /// Records that the starting worker has its thread, or never gets one.
+    pub(super) fn end_start(&mut self) {
+        (self.is_starting, self.is_late) = (false, false);
+    }
+
+    /// Records that the workers are watched from now on. Returns `true` if they were not watched before.
+    pub(super) fn begin_watch(&mut self) -> bool {
+        !mem::replace(&mut self.is_watched, true)
+    }
+
     /// Chooses the worker that checks the queue next.
     pub(super) fn activate_worker(&mut self) -> WorkerActivation {
         match self.idle.pop() {
@@ -146,8 +174,8 @@ impl WorkersState {
                 WorkerActivation::Unpark(worker)
             }
             None => {
-                self.is_starting = true;
-                WorkerActivation::Spawn { grant: self.waiting_grant() }
+                (self.is_starting, self.starts) = (true, self.starts + 1);
+                WorkerActivation::Spawn { begins_watch: self.begin_watch() }
             }
         }
     }

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use super::worker::Worker;
 use crate::sync::{Mutex, lock};
 
-/// How old the first request must be before the next one, and the most that the ages grow to: each of them doubles.
-/// Requests that a busy runtime has not served stay in its queue.
+/// The second request may follow the first at once: there may be no later occasion. These are the age that the second
+/// one must have before the third, and the most that the ages grow to: each of them doubles. Requests that a busy
+/// runtime has not served stay in its queue.
 const MIN_AGE: Duration = Duration::from_millis(1);
 const MAX_AGE: Duration = Duration::from_millis(128);
 
@@ -31,7 +32,7 @@ pub(super) struct ThreadRequest(Option<Arc<StartingSlot>>);
 impl StartingSlot {
     /// Creates a slot for a worker for which a thread is about to be requested.
     pub(super) fn new(worker: Worker) -> Self {
-        let starting = StartingWorker { worker, requested_at: Instant::now(), request_again_after: MIN_AGE };
+        let starting = StartingWorker { worker, requested_at: Instant::now(), request_again_after: Duration::ZERO };
         Self(Mutex::new(Some(starting)))
     }
 
@@ -50,7 +51,7 @@ impl StartingSlot {
             return false;
         }
         starting.requested_at = now;
-        starting.request_again_after = (starting.request_again_after * 2).min(MAX_AGE);
+        starting.request_again_after = (starting.request_again_after * 2).clamp(MIN_AGE, MAX_AGE);
         true
     }
 }

@@ -35,9 +35,9 @@ pub(crate) trait WorkerThreads: Send + Sync {
         Ok(())
     }
 
-    /// [Withdraws](Workers::withdraw_grant) a granted token after a while: the worker that waits for a thread may never
-    /// get one. A source whose threads always start does not withdraw it.
-    fn watch_grant(&self, _workers: &Arc<Workers>, _grant: u64) {}
+    /// [Checks](Workers::check_start) the workers until nothing waits for a thread: the starting worker may never get
+    /// one. A source whose threads always start does not check.
+    fn watch(&self, _workers: &Arc<Workers>) {}
 }
 
 /// Passes a worker to `start`, which starts a thread with the closure that it receives. If `start` fails, it drops the

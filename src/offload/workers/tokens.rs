@@ -78,13 +78,15 @@ impl Workers {
             Some(WorkerActivation::Close)
         };
         let unneeded = state.take_unneeded();
-        // A worker that is spawned now watches its grant itself.
-        let watched = if activation.is_none() { state.waiting_grant() } else { None };
+        // A worker that is spawned now is watched already.
+        let begins_watch = state.is_granted && state.begin_watch();
         drop(state);
         drop(wait);
         self.give_up(unneeded);
         self.activate(activation);
-        self.watch_grant(watched);
+        if begins_watch {
+            self.threads.watch(self);
+        }
     }
 
     /// Passes a granted token on if no worker has taken it yet.
@@ -97,12 +99,6 @@ impl Workers {
         drop(state);
         // The worker that starts or searches waits for another token once it has found the task.
         self.release_token();
-    }
-
-    pub(super) fn watch_grant(self: &Arc<Self>, grant: Option<u64>) {
-        if let Some(grant) = grant {
-            self.threads.watch_grant(self, grant);
-        }
     }
 
     /// Leaves the limiter's queue, and releases the granted token. Must be called without the mutex held.

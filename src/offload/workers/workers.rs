@@ -16,8 +16,9 @@
 //! 4. A token that the limiter's queue has granted belongs to the next worker that takes a task. The token waits for a
 //!    starting worker only for a limited time, and is released when no task is queued.
 //! 5. A queued task has the *promise* of a free token, or it is waiting: `promised + waiting` tasks are queued. Only
-//!    waiting tasks count for the bound of the queue.
-//! 6. Lock order: the workers' mutex, then the limiter's promises, then its semaphore. No waker is called and no user
+//!    waiting tasks count for the bound of the queue. While the starting worker is *late*, no task has a promise.
+//! 6. While a worker is starting, the workers are watched: a thread is requested again for a late one.
+//! 7. Lock order: the workers' mutex, then the limiter's promises, then its semaphore. No waker is called and no user
 //!    value is dropped with one of them held.
 
 use std::mem;
@@ -27,7 +28,7 @@ use std::task::Waker;
 use super::config::WorkersConfig;
 use super::parker::{Parker, UnparkReason};
 use super::queue::QueuePosition;
-use super::state::{Searcher, WorkersSnapshot, WorkersState};
+use super::state::{Searcher, ThreadWait, WorkersSnapshot, WorkersState};
 use super::threads::{SpawnError, WorkerThreads};
 use super::tokens::{TokenAttempt, TokenWaker};
 use super::worker::Worker;
@@ -56,9 +57,10 @@ pub(crate) struct Workers {
 /// What must be done, without the mutex held, so that a worker runs the next task.
 pub(super) enum WorkerActivation {
     Unpark(Arc<Parker>),
-    /// A thread is requested for a new worker. The grant is a token that waits for the worker.
+    /// A thread is requested for a new worker.
     Spawn {
-        grant: Option<u64>,
+        /// The workers must be watched from now on.
+        begins_watch: bool,
     },
     /// No worker will run the task: the limiter was closed.
     Close,
@@ -95,7 +97,7 @@ impl Workers {
     ) -> Result<Option<QueuePosition>, OffloadError> {
         let mut state = lock(&self.state);
         self.check_open(&state)?;
-        if !self.config.limiter.try_promise() {
+        if !self.try_promise(&state) {
             return Ok(None);
         }
         state.promised += 1;
@@ -132,10 +134,15 @@ impl Workers {
         is_worker_expected && (state.is_granted || self.tokens().available() > 0)
     }
 
+    /// Promises a free token to one more task, unless there may never be a thread for it.
+    fn try_promise(&self, state: &WorkersState) -> bool {
+        !state.is_late && self.config.limiter.try_promise()
+    }
+
     /// Counts one more queued task, if a token is free for it or the bound of the queue allows it. Otherwise returns how
     /// many tasks are waiting.
     fn try_count(&self, state: &mut WorkersState, ignores_bound: bool) -> Result<(), usize> {
-        if self.config.limiter.try_promise() {
+        if self.try_promise(state) {
             state.promised += 1;
         } else {
             self.config.try_count_waiting(ignores_bound)?;
@@ -268,16 +275,57 @@ impl Workers {
         match activation {
             None => {}
             Some(WorkerActivation::Unpark(worker)) => worker.unpark(UnparkReason::Work),
-            Some(WorkerActivation::Spawn { grant }) => self.spawn_worker(grant),
+            Some(WorkerActivation::Spawn { begins_watch }) => self.spawn_worker(begins_watch),
             Some(WorkerActivation::Close) => self.close(OffloadErrorKind::Closed),
         }
     }
 
     /// Spawns the starting worker.
-    fn spawn_worker(self: &Arc<Self>, grant: Option<u64>) {
-        match self.threads.spawn(Worker::new(Arc::clone(self))) {
-            Ok(()) => self.watch_grant(grant),
-            Err(refused) => self.on_thread_refused(refused),
+    fn spawn_worker(self: &Arc<Self>, begins_watch: bool) {
+        let spawned = self.threads.spawn(Worker::new(Arc::clone(self)));
+        if begins_watch {
+            self.threads.watch(self);
+        }
+        if let Err(refused) = spawned {
+            self.on_thread_refused(refused);
+        }
+    }
+
+    /// Looks after what waits for a thread, and has waited at the last check already, which has `seen` it: the worker
+    /// may have been forgotten, and others can use the tokens. Returns what waits now, and `None` if nothing does and
+    /// this was the last check.
+    pub(super) fn check_start(&self, seen: ThreadWait) -> Option<ThreadWait> {
+        let mut state = lock(&self.state);
+        let now = state.thread_wait();
+        if now == ThreadWait::default() {
+            state.is_watched = false;
+            return None;
+        }
+        let is_late = now.start.is_some() && now.start == seen.start;
+        if is_late {
+            state.is_late = true;
+            // The tasks were admitted, and go on without their promises.
+            self.config.limiter.withdraw_promises(mem::take(&mut state.promised));
+            self.recount(&mut state);
+        }
+        drop(state);
+        if let Some(grant) = now.grant.filter(|_| now.grant == seen.grant) {
+            self.withdraw_grant(grant);
+        }
+        if is_late && let Err(refused) = self.threads.request_again() {
+            self.on_thread_refused(refused);
+        }
+        Some(now)
+    }
+
+    /// Called when there is no thread that could check the workers.
+    pub(super) fn end_watch(&self) {
+        let mut state = lock(&self.state);
+        state.is_watched = false;
+        let grant = state.waiting_grant();
+        drop(state);
+        if let Some(grant) = grant {
+            self.withdraw_grant(grant);
         }
     }
 
@@ -287,7 +335,7 @@ impl Workers {
         worker.disarm();
         trace::thread_missing(&self.config.pool, &cause);
         let mut state = lock(&self.state);
-        state.is_starting = false;
+        state.end_start();
         // Workers that are on their threads will check the queue for the remaining tasks.
         let is_hopeless =
             state.idle.is_empty() && state.searcher.is_none() && state.running.iter().all(Option::is_none);
@@ -324,7 +372,7 @@ impl Workers {
 
     /// Called when a worker is dropped before it had a thread, since there will be no more threads.
     pub(super) fn on_worker_lost(&self) {
-        lock(&self.state).is_starting = false;
+        lock(&self.state).end_start();
         self.close(OffloadErrorKind::RuntimeShutdown);
     }
 }

@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, advance, sleep, timeout};
 use tokio_test::{assert_pending, task};
 
+use super::recurse;
 use crate::runtimes::runtimes;
 use support::waiting::{Gate, MS, PATIENCE, soon, spin_until, until};
 
@@ -315,6 +316,20 @@ async fn paused_clock_stands_still_for_tasks_that_nobody_polls() {
     assert_eq!(start.elapsed(), Duration::from_secs(1) + MS * 4);
 }
 
+#[tokio::test(start_paused = true)]
+async fn paused_clock_stands_still_while_a_task_runs_that_has_waited_for_a_token() {
+    let (pool, start) = (pool("one", 1), Instant::now());
+    let held = pool.limiter().try_acquire().unwrap();
+    let mut waiting = task::spawn(pool.run(|| thread::sleep(MS * 50)));
+    assert_pending!(waiting.poll());
+    // The clock goes on while the task waits: its limits apply.
+    sleep(MS * 10).await;
+    assert_eq!(start.elapsed(), MS * 10);
+    drop(held);
+    assert_eq!(timeout(Duration::from_secs(100), waiting).await, Ok(Ok(())));
+    assert_eq!(start.elapsed(), MS * 10);
+}
+
 #[test]
 fn runtime_shutdown_neither_waits_for_tasks_nor_ends_those_whose_caller_remains() {
     for runtime in runtimes() {
@@ -450,15 +465,8 @@ async fn parts_need_no_token() {
 
 #[tokio::test]
 async fn tasks_have_the_stack_of_their_pool() {
-    #[inline(never)]
-    fn deep(n: u64) -> u64 {
-        let frame = black_box([n; 64]);
-        if n == 0 { 0 } else { deep(n - 1) + frame[63] % 2 }
-    }
-
     let pool = CpuPool::builder("deep").stack_size(256 << 20).build();
-    // At least 512 bytes each.
-    assert_eq!(pool.run(|| deep(100_000)).await, Ok(50_000));
+    assert_eq!(pool.run(|| recurse(100_000)).await, Ok(50_000));
 }
 
 #[tokio::test]

@@ -17,3 +17,12 @@ mod results;
 mod runtimes;
 mod storm;
 mod threads;
+
+use std::hint::black_box;
+
+/// Takes at least 512 bytes of stack for each of `n`. Returns `n / 2`.
+#[inline(never)]
+fn recurse(n: u64) -> u64 {
+    let frame = black_box([n; 64]);
+    if n == 0 { 0 } else { recurse(n - 1) + frame[63] % 2 }
+}

@@ -1,17 +1,17 @@
 //! Tasks that block on tasks of the same pool.
 
 use std::cell::Cell;
-use std::hint::black_box;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use onelane::offload::{OffloadErrorKind, TaskHandle, from_thread};
-use onelane::{BlockingPool, CpuPool};
+use onelane::{BlockingPool, CpuPool, run_cpu};
 use tokio::runtime::{Builder, Handle};
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::sleep;
 
+use super::recurse;
 use crate::runtimes::runtimes;
 use support::runtimes::current_thread;
 use support::waiting::{Gate, MS, soon, until};
@@ -103,14 +103,7 @@ thread_local! {
     static IS_OF_RUNTIME: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Takes at least 512 bytes of stack for each of `n`.
-#[inline(never)]
-fn recurse(n: u64) -> u64 {
-    let frame = black_box([n; 64]);
-    if n == 0 { 0 } else { recurse(n - 1) + frame[63] % 2 }
-}
-
-/// Needs more stack than a thread has by default, and reports if the runtime has started the thread.
+/// Needs more stack than the standard library gives a thread, and reports if the runtime has started the thread.
 fn needs_a_large_stack() -> (bool, u64) {
     (IS_OF_RUNTIME.get(), recurse(20_000))
 }
@@ -145,6 +138,29 @@ fn nested_task_on_a_thread_of_its_own_has_the_stack_of_its_pool() {
     // Inside a `current_thread` runtime, tokio lets no task block.
     let outer = pool.run(move || current_thread().block_on(inner.run(needs_a_large_stack)));
     assert_eq!(current_thread().block_on(soon("the tasks end", outer)).unwrap(), Ok((false, 10_000)));
+}
+
+#[test]
+fn tasks_on_threads_that_a_pool_starts_have_a_large_stack_by_default() {
+    let runtime = current_thread();
+    assert_eq!(runtime.block_on(run_cpu(needs_a_large_stack)), Ok((false, 10_000)));
+    assert_eq!(runtime.block_on(CpuPool::new("own").run(needs_a_large_stack)), Ok((false, 10_000)));
+    let pool = BlockingPool::builder("one").max_running(1).build();
+    let inner = pool.clone();
+    let outer = pool.run(move || current_thread().block_on(inner.run(needs_a_large_stack)));
+    assert_eq!(runtime.block_on(soon("the tasks end", outer)).unwrap(), Ok((false, 10_000)));
+}
+
+#[test]
+fn code_that_a_task_blocks_on_and_its_nested_tasks_have_the_stack_of_the_runtime() {
+    let mut builder = Builder::new_multi_thread();
+    let runtime = builder.thread_stack_size(64 << 20).on_thread_start(|| IS_OF_RUNTIME.set(true)).build().unwrap();
+    let pool = BlockingPool::builder("one").max_running(1).build();
+    let inner = pool.clone();
+    let outer = pool.run(move || {
+        from_thread::block_on(async move { (needs_a_large_stack(), inner.run(needs_a_large_stack).await.unwrap()) })
+    });
+    assert_eq!(runtime.block_on(outer).unwrap(), Ok(((true, 10_000), (true, 10_000))));
 }
 
 #[tokio::test]

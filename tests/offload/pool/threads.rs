@@ -5,9 +5,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use onelane::BlockingPool;
-use onelane::offload::{CapacityLimiter, TaskHandle};
+use onelane::offload::{CapacityLimiter, OffloadErrorKind, TaskHandle};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
 use crate::runtimes::runtimes;
 use support::waiting::{Gate, MS, soon, until};
@@ -67,6 +68,34 @@ fn queued_task_of_a_busy_runtime_keeps_no_token_from_others() {
         });
     }
     busy.finish(waiting);
+}
+
+#[test]
+fn queued_task_of_a_busy_runtime_soon_keeps_no_other_out_of_a_pool_without_a_queue() {
+    let (busy, pool) = (busy(), BlockingPool::builder("strict").max_running(1).max_queued(0).build());
+    let waiting = busy.start(&pool);
+    for runtime in runtimes() {
+        let admitted = async {
+            while let Err(refused) = pool.run(|| 7).await {
+                assert_eq!(refused.kind(), OffloadErrorKind::Full);
+                sleep(MS).await;
+            }
+        };
+        runtime.block_on(async {
+            soon("a task of another runtime is admitted", admitted).await;
+            assert_eq!(soon("and so is the next one", pool.run(|| 7)).await, Ok(7));
+        });
+    }
+    // The tasks of the busy runtime itself do not wait beyond the bound.
+    let entered = busy.runtime.enter();
+    assert_eq!(pool.task(|_| ()).start().unwrap_err(), OffloadErrorKind::Full);
+    assert_eq!(pool.stats().queued, 1);
+    drop(entered);
+    busy.finish(waiting);
+    busy.runtime.block_on(async {
+        until("the token is released", || pool.limiter().stats().borrowed == 0).await;
+        assert_eq!(soon("a thread is free", pool.run(|| 7)).await, Ok(7));
+    });
 }
 
 #[test]
