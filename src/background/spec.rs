@@ -36,6 +36,7 @@ use crate::debug::impl_debug;
 /// | [`intensity`](Self::intensity) | 5 restarts in 60 seconds |
 /// | [`stable_after`](Self::stable_after) | 30 seconds |
 /// | [`degradable`](Self::degradable) | no: the service is critical |
+/// | [`intake`](Self::intake) | no: the service stops after the server |
 /// | [`manual_ready`](Self::manual_ready) | no: the service is ready once `start` has returned `Ok` |
 /// | [`heartbeat`](Self::heartbeat) | none expected |
 /// | [`start_timeout`](Self::start_timeout) | 30 seconds |
@@ -91,6 +92,7 @@ pub(crate) struct ServiceOptions {
     pub(crate) intensity: Intensity,
     pub(crate) stable_after: Duration,
     pub(crate) is_critical: bool,
+    pub(crate) is_intake: bool,
     pub(crate) manual_ready: bool,
     pub(crate) heartbeat: Option<Duration>,
     pub(crate) start_timeout: Duration,
@@ -108,6 +110,7 @@ impl ServiceOptions {
             intensity: Intensity::default(),
             stable_after: Duration::from_secs(30),
             is_critical: true,
+            is_intake: false,
             manual_ready: false,
             heartbeat: None,
             start_timeout: Duration::from_secs(30),
@@ -217,6 +220,15 @@ impl Service {
     /// host continues.
     pub fn degradable(mut self) -> Self {
         self.options.is_critical = false;
+        self
+    }
+
+    /// Stops the service as soon as the host begins to stop, while the server drains. Use it for a service that brings
+    /// work in, such as the consumer of a queue: it takes no more messages, and finishes those that it has.
+    ///
+    /// If services without this option start [`after`](Self::after) it, it stops after them.
+    pub fn intake(mut self) -> Self {
+        self.options.is_intake = true;
         self
     }
 

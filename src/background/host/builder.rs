@@ -93,7 +93,8 @@ impl ServiceHostBuilder {
 
     /// Adds a guard, flight or pool that the host closes and drains while it stops, and shows in its status.
     ///
-    /// The host closes guards and flights when the server has ended, and waits for the work that they admitted. The
+    /// The host closes guards and flights when the server has ended, or shortly before the server's time is up, so that
+    /// requests that still wait get a 503. It then waits for the work that they admitted. The
     /// host closes pools when the services have stopped. The host waits for work without a caller in any case. The
     /// [report](crate::background::ShutdownReport::unfinished) names the work that did not end in time, and is then not
     /// clean.

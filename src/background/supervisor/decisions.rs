@@ -28,6 +28,8 @@ pub(super) enum Action {
     ReportStarted,
     /// The stop has begun: ask the server to end.
     DrainServer,
+    /// The server's time is almost up: close the guards and flights, so that requests that wait get a response.
+    RefuseWaiters,
     /// The server has ended, or is dropped now. Close the guards and flights, and wait for work without a caller.
     DrainWork,
     /// The services stop from now on: drop the server if it has not ended.

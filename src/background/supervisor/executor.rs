@@ -158,6 +158,7 @@ impl Executor {
                 self.work.begin();
                 cancel(&self.shared.draining);
             }
+            Action::RefuseWaiters => self.work.refuse_waiters(),
             Action::DrainWork => {
                 cancel(&self.shared.stopping);
                 self.work.drain_work(self.settle);

@@ -34,6 +34,7 @@ struct ServiceScript {
     placement: Placement,
     restart: Restart,
     is_critical: bool,
+    is_intake: bool,
     manual_ready: bool,
     heartbeat: Option<u64>,
     backoff: u64,
@@ -109,6 +110,7 @@ prop_compose! {
         placement in prop_oneof![Just(Placement::Shared), Just(Placement::Thread), Just(Placement::Blocking)],
         restart in prop_oneof![1 => Just(Restart::Never), 3 => Just(Restart::OnFailure), 2 => Just(Restart::Always)],
         is_critical in prop::bool::weighted(0.4),
+        is_intake in prop::bool::weighted(0.3),
         manual_ready in prop::bool::weighted(0.3),
         heartbeat in prop_oneof![4 => Just(None), 1 => (1..200_u64).prop_map(Some)],
         backoff in prop_oneof![Just(0), 1..100_u64],
@@ -118,7 +120,7 @@ prop_compose! {
         destructor in prop_oneof![3 => Just(Some(0)), 1 => delay(80)],
     ) -> ServiceScript {
         ServiceScript {
-            after, restart_with, placement, restart, is_critical, manual_ready, heartbeat, backoff, restarts, timeouts,
+            after, restart_with, placement, restart, is_critical, is_intake, manual_ready, heartbeat, backoff, restarts, timeouts,
             generations, destructor,
         }
     }
@@ -233,6 +235,7 @@ fn slots(host: &HostScript, now: Instant) -> Vec<ServiceSlot> {
             intensity: Intensity::new(script.restarts, ms(500)),
             stable_after: ms(100),
             is_critical: script.is_critical,
+            is_intake: script.is_intake,
             manual_ready: script.manual_ready,
             heartbeat: script.heartbeat.map(ms),
             start_timeout: start,
@@ -596,6 +599,9 @@ impl<'a> Simulation<'a> {
                     assert!(self.report.is_none(), "the host ends twice");
                     self.report = Some(*report);
                 }
+                Action::RefuseWaiters => {
+                    assert!(self.server_was_asked && !self.work_was_asked, "the server still drains");
+                }
                 Action::DrainWork => {
                     assert!(
                         self.server_was_asked && !self.work_was_asked,
@@ -762,6 +768,7 @@ fn service_whose_start_returns_while_it_is_aborted_is_aborted_in_its_run() {
         placement: Placement::Shared,
         restart: Restart::OnFailure,
         is_critical: true,
+        is_intake: false,
         manual_ready: false,
         heartbeat: None,
         backoff: 1,

@@ -63,7 +63,7 @@ impl Supervisor {
         let exit = self.publish_exit(now, id);
         let slot = self.slot(id);
         let reason = slot.current.stop_reason();
-        if self.phase.is_stopping_services() {
+        if self.stops_now(id) {
             let state = if exit.is_failure() { ServiceState::Failed } else { ServiceState::Stopped };
             return self.end(now, id, state);
         }

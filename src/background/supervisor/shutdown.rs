@@ -26,7 +26,7 @@ impl Supervisor {
         let remaining = self.slots.iter().filter(|slot| slot.state != SlotState::Ended);
         let longest = remaining.map(|slot| slot.options.stop_timeout).max().unwrap_or_default();
         let schedule = StopSchedule::new(now, &self.timeouts, longest);
-        let server_by = schedule.server_by;
+        let refuse_at = schedule.refuse_at;
         // Until the services have started, the server is not polled.
         self.has_server_ended |= !self.has_started;
         let drains = self.has_server && self.phase == HostPhase::Running && trigger != Trigger::ServerEnded;
@@ -36,6 +36,7 @@ impl Supervisor {
             began: now,
             schedule,
             is_hurried: false,
+            has_refused_waiters: false,
             server_cut_off: false,
             is_draining_work: false,
             awaits_drops: false,
@@ -46,10 +47,29 @@ impl Supervisor {
         self.decide(Action::DrainServer);
         if drains {
             self.enter_phase(HostPhase::Draining);
-            self.set_host_timer(Some(server_by));
+            self.set_host_timer(Some(refuse_at));
+            self.stop_intake(now);
         } else {
             self.drain_work(now);
         }
+    }
+
+    /// Asks the services that bring work in to stop, in their order, while the server drains.
+    fn stop_intake(&mut self, now: Instant) {
+        for id in self.ids().filter(|id| self.stops_now(*id)).collect::<Vec<_>>() {
+            match self.slot(id).state {
+                SlotState::Waiting | SlotState::BackingOff | SlotState::Held => {
+                    self.end(now, id, ServiceState::Stopped);
+                }
+                _ => self.stop_if_unneeded(now, id),
+            }
+        }
+    }
+
+    /// Returns `true` if the service has to stop, and is not started again.
+    pub(super) fn stops_now(&self, id: u32) -> bool {
+        let is_draining = self.phase == HostPhase::Draining && self.slot(id).options.is_intake;
+        self.phase.is_stopping_services() || is_draining
     }
 
     /// Waits for the work that the server has left, if there is any, and then stops the services.
@@ -223,12 +243,12 @@ impl Supervisor {
         self.slot_mut(id).state = SlotState::Ended;
         self.set_state(id, state);
         self.live -= 1;
-        if self.phase == HostPhase::Stopping {
+        if self.stops_now(id) {
             self.stop_if_unneeded(now, id);
         }
         for &dependency in &self.dependencies(id).after {
             self.slot_mut(dependency).live_dependents -= 1;
-            if self.phase == HostPhase::Stopping {
+            if self.stops_now(dependency) {
                 self.stop_if_unneeded(now, dependency);
             }
         }

@@ -63,6 +63,8 @@ pub(super) struct HostStop {
     pub(super) schedule: StopSchedule,
     /// All remaining services were asked to stop.
     pub(super) is_hurried: bool,
+    /// The guards and flights are closed, shortly before the server is dropped.
+    pub(super) has_refused_waiters: bool,
     pub(super) server_cut_off: bool,
     /// The server has ended, or was dropped, and the host waits for other work.
     pub(super) is_draining_work: bool,

@@ -11,6 +11,8 @@ use super::timer_queue::after;
 const RESERVE: Duration = Duration::from_secs(2);
 /// The share of work that the server has left. At most a fifth.
 const WORK: Duration = Duration::from_secs(2);
+/// How long before the server is dropped its waiting requests are refused. At most a tenth of the server's share.
+const REFUSE: Duration = Duration::from_millis(500);
 /// The maximum duration of a forced stop.
 const FORCED_STOP: Duration = Duration::from_millis(50);
 
@@ -24,6 +26,8 @@ const FORCED_STOP: Duration = Duration::from_millis(50);
 /// ```
 #[derive(Clone, Debug)]
 pub(super) struct StopSchedule {
+    /// When requests that still wait are refused, so that they get a response.
+    pub(super) refuse_at: Instant,
     pub(super) server_by: Instant,
     /// When the services are asked to stop at the latest, in their order.
     pub(super) services_at: Instant,
@@ -45,7 +49,9 @@ impl StopSchedule {
         let hurry_at = deadline - reserve;
         let services_at = hurry_at - fifth.min(longest);
         let server_by = after(now, timeouts.drain).min(services_at - fifth.min(WORK));
-        Self { server_by, services_at, hurry_at, clean_up_by: deadline - reserve / 10, deadline, least: reserve / 4 }
+        let refuse_at = server_by - (server_by.duration_since(now) / 10).min(REFUSE);
+        let (clean_up_by, least) = (deadline - reserve / 10, reserve / 4);
+        Self { refuse_at, server_by, services_at, hurry_at, clean_up_by, deadline, least }
     }
 
     /// Ends all phases but the last one now, and that one soon.
@@ -53,7 +59,7 @@ impl StopSchedule {
         self.deadline = self.deadline.min(now + FORCED_STOP);
         let left = self.deadline.saturating_duration_since(now);
         self.clean_up_by = self.clean_up_by.min(self.deadline - left / 10);
-        for at in [&mut self.server_by, &mut self.services_at, &mut self.hurry_at] {
+        for at in [&mut self.refuse_at, &mut self.server_by, &mut self.services_at, &mut self.hurry_at] {
             *at = now.min(*at);
         }
     }

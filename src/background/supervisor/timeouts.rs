@@ -56,6 +56,12 @@ impl Supervisor {
                 self.stop_services(now);
             }
             HostPhase::Draining => {
+                if let Some(stop) = self.stop.as_mut().filter(|stop| !stop.has_refused_waiters) {
+                    stop.has_refused_waiters = true;
+                    let server_by = stop.schedule.server_by;
+                    self.decide(Action::RefuseWaiters);
+                    return self.set_host_timer(Some(server_by));
+                }
                 self.drop_server();
                 // The server may leave handlers when it is dropped.
                 self.has_work = true;

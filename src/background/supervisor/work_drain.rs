@@ -56,6 +56,14 @@ impl WorkDrain {
         self.cut_before = detached::cut_counts();
     }
 
+    /// Closes what admits work: callers that wait are refused.
+    pub(super) fn refuse_waiters(&self) {
+        for entry in self.managed.iter().filter(|entry| !entry.serves_services) {
+            // `close` may be user code.
+            let _ = catch(|| entry.managed.close());
+        }
+    }
+
     /// Closes what admits work, and begins to wait for it and for detached work.
     ///
     /// A server that has just ended may be about to drop a handler, which then continues without its client: `settle`

@@ -1,39 +1,42 @@
-//! axum: the guard layer and extractor, errors as responses, a listener that notices when clients disconnect, handlers
-//! on a pool, and the probes of a service host.
+//! axum: a server that loses no request when it stops, the guard layer and extractor, errors as responses, work after the
+//! response, handlers on a pool, and the probes of a service host.
 //!
 //! ```no_run
 //! use axum::{Router, routing::post};
-//! use onelane::EndpointGuard;
-//! use onelane::web::ClientLink;
-//! use onelane::web::axum::{GuardLayer, WatchedListener};
+//! use onelane::background::{BoxError, ShutdownReport};
+//! use onelane::web::axum::{GuardLayer, serve};
+//! use onelane::{EndpointGuard, ServiceHost};
 //! use tokio::net::TcpListener;
 //!
 //! static REPORT: EndpointGuard = EndpointGuard::new("report");
 //!
 //! #[tokio::main]
-//! async fn main() -> std::io::Result<()> {
+//! async fn main() -> Result<ShutdownReport, BoxError> {
 //!     let app = Router::new()
 //!         .route("/report", post(|| async { "one request at a time here" }))
 //!         .layer(GuardLayer::new(&REPORT));
-//!
-//!     let listener = WatchedListener::from(TcpListener::bind("127.0.0.1:3000").await?);
-//!     axum::serve(listener, app.into_make_service_with_connect_info::<ClientLink>()).await
+//!     let listener = TcpListener::bind("127.0.0.1:3000").await?;
+//!     Ok(serve(ServiceHost::default(), listener, app).await?)
 //! }
 //! ```
 //!
-//! # Shutdown
+//! # Without a host
 //!
-//! Handlers that continue without their clients run on the server's runtime. Wait for them after the server has stopped
-//! and before `main` returns:
+//! A program may call `axum::serve` itself. A [`WatchedListener`] then notices when clients disconnect. Handlers that
+//! continue without their clients run on the server's runtime. Wait for them after the server has stopped and before
+//! `main` returns:
 //!
 //! ```no_run
 //! # use std::time::Duration;
 //! # use axum::Router;
 //! # use onelane::EndpointGuard;
+//! # use onelane::web::ClientLink;
+//! # use onelane::web::axum::WatchedListener;
 //! # use tokio::{net::TcpListener, signal, time::timeout};
 //! # static REPORT: EndpointGuard = EndpointGuard::new("report");
 //! # async fn serve(listener: TcpListener, app: Router) -> std::io::Result<()> {
-//! axum::serve(listener, app)
+//! let listener = WatchedListener::from(listener);
+//! axum::serve(listener, app.into_make_service_with_connect_info::<ClientLink>())
 //!     .with_graceful_shutdown(async {
 //!         signal::ctrl_c().await.expect("the handler can be installed");
 //!         REPORT.close(); // waiting requests get status 503; without this line they are served first

@@ -11,6 +11,7 @@ mod build;
 mod cancellation;
 mod children;
 mod hostile;
+mod intake;
 mod lifespan;
 mod matrix;
 mod release;

@@ -3,7 +3,8 @@ use std::time::Duration;
 use axum::routing::{get, post};
 use axum::{Router, extract::Path};
 use onelane::background::{BoxError, RunContext, ServiceResult, ShutdownReport, service_fn};
-use onelane::web::axum::{GuardLayer, blocking_handler, probes};
+use onelane::web::BackgroundTasks;
+use onelane::web::axum::{GuardLayer, blocking_handler, probes, serve};
 use onelane::{EndpointGuard, Queue, ServiceHost};
 use tokio::net::TcpListener;
 
@@ -19,6 +20,14 @@ async fn report() -> &'static str {
 fn user(Path(id): Path<u64>) -> String {
     std::thread::sleep(super::query()); // a database driver that blocks
     format!("user {id}")
+}
+
+/// The client has its answer before the mail is sent. The mail is sent even if the client disconnects.
+async fn sign_up(tasks: BackgroundTasks) -> &'static str {
+    match tasks.add("mail", async { /* send it */ }) {
+        Ok(()) => "welcome",
+        Err(_full) => "welcome, without a mail",
+    }
 }
 
 /// Starts before the first request and stops after the last one. It is restarted after a failure or a panic.
@@ -37,17 +46,15 @@ pub(super) async fn main() -> Result<ShutdownReport, BoxError> {
         .manage(&REPORT)
         .exit_within(Duration::from_secs(2)) // even if a handler still blocks its thread
         .build()?;
-    let handle = host.handle();
     let app = Router::new()
         .route("/report", post(report).layer(GuardLayer::new(&REPORT)))
         .route("/users/{id}", get(blocking_handler(user)))
+        .route("/sign-up", post(sign_up))
         .merge(probes(host.handle())); // /livez, /readyz, /startupz
-    let server = async move {
-        let listener = TcpListener::bind(super::address()).await?;
-        axum::serve(listener, app).with_graceful_shutdown(handle.draining().cancelled_owned()).await
-    };
-    // SIGTERM or Ctrl-C: the server responds to its last requests, then handlers that continue without their clients
-    // finish, each for 10 s at most (`drain_timeout`), then the services stop in reverse order. The exit code is 0 if
-    // all of that ended cleanly and in time, 130 or 143 if a second signal forced the end, and 1 otherwise.
-    Ok(host.run_until(server).await?)
+    let listener = TcpListener::bind(super::address()).await?;
+    // SIGTERM or Ctrl-C: the server responds to all requests that have arrived, then background tasks and handlers that
+    // continue without their clients finish, each for 10 s at most (`drain_timeout`), then the services stop in reverse
+    // order. The exit code is 0 if all of that ended cleanly and in time, 130 or 143 if a second signal forced the end,
+    // and 1 otherwise.
+    Ok(serve(host, listener, app).await?)
 }
