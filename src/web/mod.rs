@@ -169,7 +169,8 @@
 //!
 //! Over HTTP/1, the guard layer reads the body of a request while the request waits, up to 64 KiB
 //! ([`read_ahead`](GuardOptions::read_ahead)). For pipelined requests, and for bodies that are larger but fit into the
-//! kernel's buffers (about 100 kB), serve with a [`WatchedListener`](axum::WatchedListener). For bodies that are larger
+//! kernel's buffers (about 100 kB), serve with [`axum::serve`](axum::serve()) or with a
+//! [`WatchedListener`](axum::WatchedListener). For bodies that are larger
 //! still, raise `read_ahead`; otherwise only a reset is noticed.
 //!
 //! Behind two guards, a request that waits for the second is a handler that runs for the first. If its client
@@ -240,6 +241,8 @@ mod refusal;
 mod request_guard;
 mod request_head;
 mod request_key;
+#[cfg(feature = "tower")]
+mod response_note;
 #[cfg(all(feature = "background", feature = "axum", unix))]
 mod serve;
 #[cfg(feature = "tower")]

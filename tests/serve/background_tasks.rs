@@ -13,8 +13,11 @@ use axum::routing::{any, get};
 use futures::stream;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use onelane::EndpointGuard;
+use onelane::web::axum::{FlightLayer, GuardLayer};
 use onelane::web::{
-    BackgroundTask, BackgroundTasks, BackgroundTasksConfig, Refusal, RunOn, ServeConfig, TaskStart, WhenFull,
+    BackgroundTask, BackgroundTasks, BackgroundTasksConfig, FlightOptions, Refusal, RunOn, ServeConfig, TaskStart,
+    WhenFull,
 };
 use support::http::{self, Client, Disconnect, eventually};
 use tokio::net::TcpStream;
@@ -131,6 +134,40 @@ async fn handler_that_panics_or_loses_its_client_leaves_the_tasks_that_always_ru
     client.disconnect(Disconnect::Rst).await;
     eventually("the task runs", || notes(&log) == ["begins", "always", "begins", "always"]).await;
     assert!(server.stop().await.0.is_clean());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_of_a_handler_that_continues_without_its_client_run_after_it() {
+    let guard = Arc::new(EndpointGuard::new("report"));
+    let (log, entered) = (Log::default(), Arc::new(Notify::new()));
+    let (noted, may_end) = (Arc::clone(&log), Arc::clone(&entered));
+    let handler = move |tasks: BackgroundTasks| async move {
+        tasks.add_task(noting(&noted, "before")).unwrap();
+        note(&noted, "begins");
+        may_end.notified().await;
+        tasks.add_task(noting(&noted, "after")).unwrap();
+        tasks.add_task(noting(&noted, "success").run_on(RunOn::Success)).unwrap();
+        note(&noted, "ends");
+        StatusCode::BAD_REQUEST
+    };
+    let layers: [fn(&Arc<EndpointGuard>, Router) -> Router; 2] = [
+        |guard, app| app.layer(GuardLayer::new(guard)),
+        |_, app| app.layer(FlightLayer::new("shared").options(FlightOptions::new().detached())),
+    ];
+    for (n, layer) in layers.into_iter().enumerate() {
+        let app = layer(&guard, Router::new().route("/", get(handler.clone())));
+        let server = server(app, BackgroundTasksConfig::new()).await;
+        let mut client = Client::sending(server.address, http::get("/")).await;
+        eventually("the handler runs", || notes(&log) == ["begins"]).await;
+        client.disconnect(Disconnect::Rst).await;
+        eventually("it continues without its client", || !onelane::detached::running().is_empty() || n == 1).await;
+        sleep(MS * 20).await;
+        entered.notify_one();
+        eventually("its tasks run", || notes(&log).len() == 4).await;
+        assert_eq!(notes(&log), ["begins", "ends", "before", "after"]);
+        assert!(server.stop().await.0.is_clean());
+        log.lock().unwrap().clear();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

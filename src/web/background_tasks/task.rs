@@ -12,7 +12,8 @@ use crate::debug::impl_debug;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RunOn {
-    /// The task runs after any response, also if the client has disconnected in the meantime.
+    /// The task runs after any response, also if the client has disconnected in the meantime, and after a handler that
+    /// continues without its client behind a guard or a flight layer.
     #[default]
     Response,
     /// The task runs after a response with a status below 400.

@@ -51,7 +51,7 @@ pub struct BackgroundTasksFull {
     max_queued: usize,
 }
 
-/// The tasks of one request, shared by its handler and its server.
+/// The tasks of one request, shared by its handler and its server. The server adds them to the request's extensions.
 pub(crate) struct RequestTasks {
     queue: Arc<TaskQueue>,
     state: Mutex<TasksState>,
@@ -59,8 +59,18 @@ pub(crate) struct RequestTasks {
 
 enum TasksState {
     /// The response has not ended.
-    Open(Vec<BackgroundTask>),
+    Open {
+        tasks: Vec<BackgroundTask>,
+        /// The status that the handler has responded with. Its client may have disconnected before.
+        status: Option<u16>,
+    },
     Ended(Option<u16>),
+}
+
+impl Default for TasksState {
+    fn default() -> Self {
+        Self::Open { tasks: Vec::new(), status: None }
+    }
 }
 
 impl BackgroundTasks {
@@ -105,7 +115,7 @@ impl BackgroundTasks {
         tasks.queue.admit(&task).map_err(|max_queued| BackgroundTasksFull { max_queued })?;
         let mut state = lock(&tasks.state);
         match &mut *state {
-            TasksState::Open(tasks) => tasks.push(task),
+            TasksState::Open { tasks, .. } => tasks.push(task),
             TasksState::Ended(status) => {
                 let status = *status;
                 drop(state);
@@ -118,19 +128,28 @@ impl BackgroundTasks {
 
 impl RequestTasks {
     pub(crate) fn new(queue: &Arc<TaskQueue>) -> Arc<Self> {
-        Arc::new(Self { queue: Arc::clone(queue), state: Mutex::new(TasksState::Open(Vec::new())) })
+        Arc::new(Self { queue: Arc::clone(queue), state: Mutex::default() })
     }
 
     /// Returns `true` if tasks wait for the end of the response.
     pub(crate) fn has_tasks(&self) -> bool {
-        matches!(&*lock(&self.state), TasksState::Open(tasks) if !tasks.is_empty())
+        matches!(&*lock(&self.state), TasksState::Open { tasks, .. } if !tasks.is_empty())
     }
 
-    /// Records that the response has ended, with this status, or that there was none. Returns the tasks to start.
-    pub(crate) fn end(&self, status: Option<u16>) -> Option<TaskList> {
-        let TasksState::Open(tasks) = mem::replace(&mut *lock(&self.state), TasksState::Ended(status)) else {
-            return None;
-        };
+    /// Records the status of a response that may not reach the server: the handler may run without its client.
+    pub(crate) fn note_response(&self, responded: u16) {
+        if let TasksState::Open { status, .. } = &mut *lock(&self.state) {
+            *status = Some(responded);
+        }
+    }
+
+    /// Records that the response has ended, if there was one. Returns the tasks to start.
+    pub(crate) fn end(&self) -> Option<TaskList> {
+        let mut state = lock(&self.state);
+        let TasksState::Open { tasks, status } = &mut *state else { return None };
+        let (tasks, status) = (mem::take(tasks), *status);
+        *state = TasksState::Ended(status);
+        drop(state);
         self.list(tasks, status)
     }
 
@@ -151,8 +170,8 @@ impl RequestTasks {
 
 impl Drop for RequestTasks {
     fn drop(&mut self) {
-        // A server ends each request. This is for one that drops it in another way.
-        self.end(None).into_iter().for_each(TaskList::start);
+        // The server has not had a response: the handler was dropped, or has continued without its client.
+        self.end().into_iter().for_each(TaskList::start);
     }
 }
 

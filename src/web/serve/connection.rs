@@ -19,6 +19,10 @@ use crate::web::background_tasks::{RequestTasks, TaskList};
 /// How the first bytes of an HTTP/2 connection begin (RFC 9113, section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI";
 
+/// How long the server may take to close a connection that has lingered. It may not read from the connection, for
+/// instance if it waits for the rest of a request that it has responded to.
+const GRACE: Duration = Duration::from_millis(50);
+
 /// One open connection.
 pub(crate) struct Connection {
     connections: Arc<Connections>,
@@ -92,8 +96,7 @@ pub(super) enum ReadEnd {
 pub(crate) struct RequestGuard {
     connection: Arc<Connection>,
     tasks: Arc<RequestTasks>,
-    /// The status of the response, if there is one.
-    status: Option<u16>,
+    has_responded: bool,
     /// Parts of the body have been passed to the server with this value.
     has_body: bool,
 }
@@ -131,7 +134,7 @@ impl Connection {
         state.requests += 1;
         drop(state);
         let tasks = RequestTasks::new(&self.connections.tasks);
-        RequestGuard { connection: Arc::clone(self), tasks, status: None, has_body: false }
+        RequestGuard { connection: Arc::clone(self), tasks, has_responded: false, has_body: false }
     }
 
     /// Records bytes that have arrived.
@@ -139,8 +142,7 @@ impl Connection {
         let is_draining = self.connections.is_draining();
         let mut state = lock(&self.state);
         if state.protocol == Protocol::Unknown {
-            let is_http2 = bytes.starts_with(&HTTP2_PREFACE[..HTTP2_PREFACE.len().min(bytes.len())]);
-            state.protocol = if is_http2 { Protocol::Http2 } else { Protocol::Http1 };
+            state.protocol = if bytes.starts_with(HTTP2_PREFACE) { Protocol::Http2 } else { Protocol::Http1 };
         }
         if state.protocol == Protocol::Http1 && state.requests == 0 && state.head == HeadState::Complete {
             state.head = HeadState::Begun;
@@ -173,9 +175,10 @@ impl Connection {
         limits.into_iter().flatten().min_by_key(|limit| limit.at)
     }
 
-    /// Returns `true` if the connection is open only because its client may send another request.
-    pub(super) fn is_idle(&self) -> bool {
-        lock(&self.state).is_idle()
+    /// Returns `true` if the connection is open because its client may be about to send another request.
+    pub(super) fn is_lingering(&self) -> bool {
+        let state = lock(&self.state);
+        state.is_idle() && state.active_at.elapsed() < self.connections.config.linger + GRACE
     }
 
     /// Makes each read and write fail. Returns how many requests that cuts off.
@@ -266,7 +269,8 @@ impl RequestGuard {
 
     /// Records the status of the response.
     pub(crate) fn respond(&mut self, status: u16) {
-        self.status = Some(status);
+        self.has_responded = true;
+        self.tasks.note_response(status);
     }
 
     /// Returns `true` if something starts when the last bytes of the body are written. Each part of the body must then
@@ -286,9 +290,14 @@ impl RequestGuard {
 impl Drop for RequestGuard {
     fn drop(&mut self) {
         let connection = &self.connection;
-        if let Some(tasks) = self.tasks.end(self.status) {
-            let starts_now = self.status.is_none() || connection.connections.tasks.config.start == TaskStart::BodyEnd;
-            if starts_now { tasks.start() } else { connection.start_when_flushed(tasks, !self.has_body) }
+        // Without a response, the handler may continue without its client, and adds tasks until it ends.
+        if self.has_responded
+            && let Some(tasks) = self.tasks.end()
+        {
+            match connection.connections.tasks.config.start {
+                TaskStart::BodyEnd => tasks.start(),
+                TaskStart::Flushed => connection.start_when_flushed(tasks, !self.has_body),
+            }
         }
         let now = Instant::now();
         let mut state = lock(&connection.state);

@@ -127,7 +127,7 @@ impl Connections {
         self.is_closing_idle.store(true, Ordering::Release);
         self.stopped_accepting.notify_waiters();
         self.wake_all();
-        while !self.has_accepted_all.load(Ordering::Acquire) || self.any(Connection::is_idle) {
+        while !self.has_accepted_all.load(Ordering::Acquire) || self.any(Connection::is_lingering) {
             sleep(CHECK_INTERVAL).await;
         }
     }

@@ -18,6 +18,7 @@ use tower_service::Service;
 
 use super::bodies::{AnyBody, BodyKind, RequestBody, ResponseBody};
 use super::head::copy_head;
+use super::noted::{NotedHandler, status_of};
 use crate::debug::impl_debug;
 use crate::guard::FlightStats;
 use crate::managed::{Managed, ManagedSnapshot};
@@ -26,6 +27,7 @@ use crate::web::flight::{
     ResponseHead,
 };
 use crate::web::request_head::HeadView;
+use crate::web::response_note::ResponseNote;
 use crate::web::{ClientLink, FlightOptions, Refusal};
 
 /// Lets concurrent requests for the same thing share one response: one of them is served, and all of them get its
@@ -203,9 +205,11 @@ where
                 K::unlink(extensions);
                 let mark = flight.mark(extensions.remove());
                 extensions.insert(mark);
+                let note = ResponseNote::of(extensions);
                 async move {
                     leader.gather().await;
-                    leader.settle(serve_alone(inner, request).await, &sent, read).await
+                    let served = NotedHandler::new(serve_alone(inner, request), note, status_of).await;
+                    leader.settle(served, &sent, read).await
                 }
             };
             match flight.run(key, (inner, request), client, serve).await {

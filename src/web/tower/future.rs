@@ -15,6 +15,7 @@ use tower_service::Service;
 
 use super::bodies::{RequestBody, ResponseBody};
 use super::held_body::HeldBody;
+use super::noted::{NotedHandler, status_of};
 use super::read_ahead::ReadAheadBody;
 use super::waiting::{ClientWatch, NotServed, WaitingRequest, poll_ready_inside};
 use crate::guard::acquire::AcquireFuture;
@@ -23,6 +24,7 @@ use crate::guard::guarded_work::GuardedWork;
 use crate::guard::permit::HeldPermit;
 use crate::web::admission::{Admission, Arrival};
 use crate::web::layer_settings::{LayerSettings, is_tunnel};
+use crate::web::response_note::ResponseNote;
 use crate::web::{Hold, Refusal, RequestHead};
 
 /// A body of at most this many bytes, if its length is known beforehand, does not hold the permit. A longer body may be
@@ -40,10 +42,11 @@ where
     B: Body,
     S: Service<Request<K::Request>>,
     S::Future: Send + 'static,
+    S::Response: 'static,
 {
     settings: Arc<LayerSettings<Parts>>,
     is_connect: bool,
-    state: GuardFutureState<S, B, S::Future>,
+    state: GuardFutureState<S, B, NotedHandler<S::Future, S::Response>>,
     body_kind: PhantomData<fn() -> K>,
 }
 
@@ -70,6 +73,7 @@ where
     B: Body,
     S: Service<Request<K::Request>>,
     S::Future: Send + 'static,
+    S::Response: 'static,
 {
     pub(super) fn new(inner: S, settings: Arc<LayerSettings<Parts>>, mut request: Request<B>) -> Self {
         let is_connect = request.method() == Method::CONNECT;
@@ -97,9 +101,16 @@ where
     }
 
     /// Calls the service, which is ready, inside the guard if a permit is held.
-    fn run(&mut self, mut permit: Option<HeldPermit<ErasedSource>>, mut inner: S, request: Request<K::Request>) {
+    fn run(
+        &mut self,
+        mut permit: Option<HeldPermit<ErasedSource>>,
+        mut inner: S,
+        request: Request<K::Request>,
+        status_of: fn(&S::Response) -> u16,
+    ) {
         let scope = permit.as_mut().map(HeldPermit::enter_scope);
-        let handler = inner.call(request);
+        let note = ResponseNote::of(request.extensions());
+        let handler = NotedHandler::new(inner.call(request), note, status_of);
         drop(scope);
         // This is the only allocation of a request. The handler is boxed, so that it can move to its own task if the
         // client disconnects.
@@ -151,6 +162,7 @@ where
     B: Body,
     S: Service<Request<K::Request>, Response = Response<R>>,
     S::Future: Send + 'static,
+    S::Response: 'static,
     R: Body,
 {
     type Output = Result<Response<<K as ResponseBody<R>>::Response>, S::Error>;
@@ -180,7 +192,8 @@ where
                     let WaitingRequest { permit, inner, parts, body, .. } = *waiting;
                     match result {
                         Ok(()) => {
-                            this.run(permit, inner, Request::from_parts(parts, K::replayed(body.into_replay())));
+                            let request = Request::from_parts(parts, K::replayed(body.into_replay()));
+                            this.run(permit, inner, request, status_of);
                         }
                         Err(NotServed::Refused(refusal)) => return Poll::Ready(Ok(this.refuse(*refusal, &parts))),
                         Err(NotServed::Failed(error)) => return Poll::Ready(Err(error)),
@@ -204,7 +217,7 @@ where
                                     drop((inner, request));
                                     return Poll::Ready(Err(error));
                                 }
-                                this.run(permit, inner, K::untouched(request));
+                                this.run(permit, inner, K::untouched(request), status_of);
                                 continue;
                             }
                             acquire = None;
@@ -246,6 +259,7 @@ where
     B: Body,
     S: Service<Request<K::Request>>,
     S::Future: Send + 'static,
+    S::Response: 'static,
 {
     fn drop(&mut self) {
         if matches!(self.state, GuardFutureState::Running(_))
@@ -265,6 +279,7 @@ where
     B: Body,
     S: Service<Request<K::Request>>,
     S::Future: Send + 'static,
+    S::Response: 'static,
 {
 }
 
@@ -274,6 +289,7 @@ where
     B: Body,
     S: Service<Request<K::Request>>,
     S::Future: Send + 'static,
+    S::Response: 'static,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GuardFuture").finish_non_exhaustive()

@@ -15,6 +15,7 @@ mod future;
 mod head;
 mod held_body;
 mod layer;
+mod noted;
 mod read_ahead;
 mod service;
 mod waiting;

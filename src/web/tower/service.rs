@@ -34,7 +34,7 @@ where
     B: Body,
     S: Service<Request<K::Request>, Response = Response<R>> + Clone,
     S::Future: Send + 'static,
-    R: Body,
+    R: Body + 'static,
 {
     type Response = Response<<K as ResponseBody<R>>::Response>;
     type Error = S::Error;

@@ -15,9 +15,7 @@ use support::waiting::MS;
 type Served = Result<(), std::io::Error>;
 
 fn intake_host(log: &Log) -> ServiceHost {
-    let service = |name: &'static str| {
-        Actor::new(name, log).stop(Act::after(MS * 100, Act::Succeed)).service()
-    };
+    let service = |name: &'static str| Actor::new(name, log).stop(Act::after(MS * 100, Act::Succeed)).service();
     virtual_host()
         .service(service("pool"))
         .service(service("consumer").after("pool").intake())
@@ -91,11 +89,8 @@ async fn intake_is_not_started_again_while_the_server_drains() {
 async fn intake_that_other_services_need_stops_after_them() {
     let log = Log::default();
     let service = |name: &'static str| Actor::new(name, &log).service();
-    let host = virtual_host()
-        .service(service("intake").intake())
-        .service(service("user").after("intake"))
-        .build()
-        .unwrap();
+    let host =
+        virtual_host().service(service("intake").intake()).service(service("user").after("intake")).build().unwrap();
     let handle = host.handle();
     let server = async move {
         handle.request_shutdown();

@@ -8,16 +8,12 @@ use http::request::Parts;
 use crate::web::background_tasks::RequestTasks;
 use crate::web::{BackgroundTasks, Refusal};
 
-/// What a server adds to the extensions of each request.
-#[derive(Clone)]
-pub(super) struct TasksOfRequest(pub(super) Arc<RequestTasks>);
-
 /// Refuses the request with status 500 if the app is served without [`serve`](super::serve()).
 impl<S: Sync> FromRequestParts<S> for BackgroundTasks {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        let tasks = parts.extensions.get::<TasksOfRequest>().ok_or_else(Refusal::no_background_tasks)?;
-        Ok(Self::new(Arc::clone(&tasks.0)))
+        let tasks = parts.extensions.get::<Arc<RequestTasks>>().ok_or_else(Refusal::no_background_tasks)?;
+        Ok(Self::new(Arc::clone(tasks)))
     }
 }

@@ -14,7 +14,6 @@ use axum::serve::{IncomingStream, Listener};
 use pin_project_lite::pin_project;
 
 use super::body::ServedBody;
-use super::extract::TasksOfRequest;
 use super::listener::{ServedListener, WatchedIo};
 use crate::web::ClientLink;
 use crate::web::serve::{Connection, RequestGuard};
@@ -70,7 +69,7 @@ where
         let is_http2 = request.version() >= Version::HTTP_2;
         let guard = self.connection.begin_request(is_http2);
         let extensions = request.extensions_mut();
-        extensions.insert(TasksOfRequest(Arc::clone(guard.tasks())));
+        extensions.insert(Arc::clone(guard.tasks()));
         extensions.insert(ConnectInfo(self.address.clone()));
         if let Some(link) = &self.link {
             extensions.insert(ConnectInfo(link.clone()));
