@@ -220,7 +220,7 @@ pub mod actix;
 mod admission;
 #[cfg(feature = "axum")]
 pub mod axum;
-#[cfg(all(feature = "background", feature = "axum", unix))]
+#[cfg(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix))]
 mod background_tasks;
 mod body_hold;
 #[cfg(feature = "tower")]
@@ -237,12 +237,12 @@ mod refusal;
 mod request_guard;
 mod request_head;
 mod request_key;
-#[cfg(all(feature = "background", feature = "axum", unix))]
+#[cfg(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix))]
 mod serve;
 #[cfg(feature = "tower")]
 pub mod tower;
 
-#[cfg(all(feature = "background", feature = "axum", unix))]
+#[cfg(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix))]
 pub use self::background_tasks::{
     BackgroundTask, BackgroundTasks, BackgroundTasksConfig, BackgroundTasksFull, RunOn, TaskOutput, TaskStart, WhenFull,
 };
@@ -261,5 +261,7 @@ pub use self::refusal::{Refusal, RefusalReason, set_problem_type_base};
 pub use self::request_guard::{RequestGuard, RequestPermit};
 pub use self::request_head::RequestHead;
 pub use self::request_key::{KeyKind, RequestKey};
+#[cfg(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix))]
+pub use self::serve::ServeConfig;
 #[cfg(all(feature = "background", feature = "axum", unix))]
-pub use self::serve::{ServeConfig, ServedStream};
+pub use self::serve::ServedStream;

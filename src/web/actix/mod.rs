@@ -69,6 +69,8 @@ mod pool_response;
 #[cfg(feature = "background")]
 mod probes;
 mod response;
+#[cfg(all(feature = "background", unix))]
+mod serve;
 #[cfg(feature = "offload")]
 mod trace;
 mod worker;
@@ -86,3 +88,5 @@ pub use self::middleware::{GuardMiddleware, GuardService};
 pub use self::pool_response::{IntoPoolResponse, OnWorker, PoolResponse};
 #[cfg(feature = "background")]
 pub use self::probes::probes;
+#[cfg(all(feature = "background", unix))]
+pub use self::serve::{Drain, Serve, ServedApp, ServedBody, ServedFactory, ServedFuture, Server, serve};

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use crate::web::BackgroundTasksConfig;
+#[cfg(feature = "actix-web")]
+use crate::web::TaskStart;
 
 /// The options of a server that drains with its host.
 ///
@@ -95,6 +97,13 @@ impl ServeConfig {
     /// Sets the limits of [`BackgroundTasks`](crate::web::BackgroundTasks).
     pub const fn background_tasks(mut self, config: BackgroundTasksConfig) -> Self {
         self.background_tasks = config;
+        self
+    }
+
+    /// Replaces the start point of background tasks.
+    #[cfg(feature = "actix-web")]
+    pub(crate) fn task_start(mut self, start: TaskStart) -> Self {
+        self.background_tasks = self.background_tasks.start(start);
         self
     }
 }
