@@ -329,14 +329,15 @@ async fn oldest_task_gives_way_to_a_new_one() {
 async fn tasks_that_do_not_end_in_time_are_reported_by_name() {
     let log = Log::default();
     let app = app_of(&log, |tasks, _| {
-        tasks.add("never", std::future::pending::<()>()).unwrap();
+        let never = BackgroundTask::new("never", std::future::pending::<()>());
+        tasks.add_task(never.timeout(super::DRAIN * 3)).unwrap();
         tasks.add("after never", async {}).unwrap();
     });
     let server = server(app, BackgroundTasksConfig::new()).await;
     let mut client = Client::sending(server.address, http::get("/")).await;
     assert_eq!(client.response().await.status, 200);
     eventually("the process knows the tasks", || onelane::detached::running().len() == 2).await;
-    let (report, took) = server.stop().await;
+    let (report, took) = server.stop_and_leave_no_work().await;
     let unfinished: Vec<_> = report.unfinished().iter().map(|work| (work.name(), work.count())).collect();
     assert_eq!(unfinished, [("after never", 1), ("never", 1)]);
     assert!(!report.is_clean() && took < Duration::from_secs(5), "{took:?} {report:?}");

@@ -13,6 +13,10 @@ use crate::sync::lock;
 use crate::web::TaskStart;
 use crate::web::background_tasks::{RequestTasks, TaskList};
 
+/// The longest body that the kernel surely takes at once from a server that does not report what it writes. The default
+/// send buffer is larger.
+const SHORT_BODY: usize = 8 << 10;
+
 /// One open connection.
 pub(crate) struct Connection {
     pub(super) connections: Arc<Connections>,
@@ -44,8 +48,8 @@ pub(super) struct ConnectionState {
     pub(super) active_at: Instant,
     /// A part of a request has arrived that is not a whole head yet.
     pub(super) head: HeadState,
-    /// The client does not read as fast as the server writes. The body of the response may have ended by then. A server
-    /// that does not report what it writes may be writing until its HTTP/1 connection is closed, or begins a request.
+    /// The client does not read as fast as the server writes. The body of the response may have ended by then. After a
+    /// long body, a server that does not report what it writes may be writing until its HTTP/1 connection is closed.
     pub(super) is_writing: bool,
 }
 
@@ -78,6 +82,8 @@ pub(crate) struct RequestGuard {
     status: Option<u16>,
     /// Parts of the body have been passed to the server with this value.
     has_body: bool,
+    /// How many bytes of the body have been passed to a server that does not report what it writes.
+    body_length: usize,
 }
 
 impl Connection {
@@ -117,7 +123,7 @@ impl Connection {
         }
         drop(state);
         let tasks = RequestTasks::new(&self.connections.tasks);
-        RequestGuard { connection: Arc::clone(self), tasks, status: None, has_body: false }
+        RequestGuard { connection: Arc::clone(self), tasks, status: None, has_body: false, body_length: 0 }
     }
 
     /// Makes each read and write fail. Returns how many requests that cuts off.
@@ -198,6 +204,12 @@ impl RequestGuard {
         self.has_body
     }
 
+    /// Records a part of the body that is passed to a server that does not report what it writes.
+    #[cfg(feature = "actix-web")]
+    pub(crate) fn pass_body(&mut self, length: usize) {
+        self.body_length = self.body_length.saturating_add(length);
+    }
+
     /// Records that another protocol takes the connection over.
     pub(crate) fn upgrade(&self) {
         lock(&self.connection.state).protocol = Protocol::Upgraded;
@@ -216,8 +228,7 @@ impl Drop for RequestGuard {
         state.requests -= 1;
         state.active_at = now;
         if !connection.has_watched_io {
-            // Without a response, the connection has been closed.
-            state.is_writing = state.protocol == Protocol::Http1 && self.status.is_some();
+            state.is_writing = state.protocol == Protocol::Http1 && self.body_length > SHORT_BODY;
         }
     }
 }

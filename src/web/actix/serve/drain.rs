@@ -81,7 +81,7 @@ impl Drain {
     /// use onelane::web::actix::serve;
     ///
     /// # async fn run(host: ServiceHost) -> Result<(), onelane::background::BoxError> {
-    /// serve(host, |drain| {
+    /// serve(host, move |drain| {
     ///     let note_address = |connection: &dyn Any, data: &mut Extensions| {
     ///         data.insert(connection.downcast_ref::<TcpStream>().map(|stream| stream.local_addr()));
     ///     };

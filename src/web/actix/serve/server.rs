@@ -68,7 +68,7 @@ const NO_TIMEOUT: u64 = 60 * 60 * 24 * 365;
 ///     let host = ServiceHost::builder().build()?;
 ///     let handle = host.handle();
 ///     let app = move || App::new().service(probes(handle.clone())).route("/sign-up", web::post().to(sign_up));
-///     let server = serve(host, |drain| drain.http_server(app).workers(2).bind("127.0.0.1:3000"));
+///     let server = serve(host, move |drain| drain.http_server(app).workers(2).bind("127.0.0.1:3000"));
 ///     Ok(server.config(ServeConfig::new().kubernetes()).await?)
 /// }
 /// ```
