@@ -172,7 +172,6 @@ impl Connection {
         self.is_closed.store(true, Ordering::Release);
         self.flushed();
     }
-
 }
 
 impl ConnectionState {

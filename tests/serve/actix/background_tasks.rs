@@ -6,6 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use actix_web::body::BoxBody;
+use actix_web::dev::ServiceResponse;
+use actix_web::error::ErrorImATeapot;
+use actix_web::middleware::{Next, from_fn};
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{App, HttpRequest, HttpResponse, test};
 use onelane::web::{BackgroundTask, BackgroundTasks, BackgroundTasksConfig, Refusal, RunOn, ServeConfig};
@@ -91,22 +95,36 @@ async fn status_decides_which_tasks_run() {
     .await;
     let mut client = Client::sending(server.address, http::get("/")).await;
     assert_eq!(client.response().await.status, 400);
-    assert!(server.stop().await.0.is_clean());
+    let (report, _) = server.stop().await;
+    assert!(report.is_clean(), "{report:?}");
     assert_eq!(notes(&log), ["response", "always"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tasks_run_after_the_response_to_an_error_too() {
+async fn tasks_run_after_the_response_to_an_error_of_a_handler_or_a_middleware() {
     let log = Log::default();
-    let server = server(&log, BackgroundTasksConfig::new(), |tasks, log| {
-        tasks.add_task(noting(&log, "response")).unwrap();
-        Err::<&str, _>(io::Error::other("on purpose"))
-    })
-    .await;
-    let mut client = Client::sending(server.address, http::get("/")).await;
-    assert_eq!(client.response().await.status, 500);
-    assert!(server.stop().await.0.is_clean());
-    assert_eq!(notes(&log), ["response"]);
+    let noted = Arc::clone(&log);
+    let routes = move |app: &mut ServiceConfig| {
+        let log = Arc::clone(&noted);
+        let handler = move |tasks: BackgroundTasks| {
+            tasks.add_task(noting(&log, "response")).unwrap();
+            async { Err::<&str, _>(io::Error::other("on purpose")) }
+        };
+        let fails = from_fn(|request, next: Next<BoxBody>| async move {
+            next.call(request).await?;
+            Err::<ServiceResponse, _>(ErrorImATeapot("on purpose"))
+        });
+        app.route("/handler", web::to(handler.clone()));
+        app.service(web::resource("/middleware").wrap(fails).route(web::to(handler)));
+    };
+    let server = ActixServer::of(routes, ServeConfig::new()).await;
+    for (path, status) in [("/handler", 500), ("/middleware", 418)] {
+        let mut client = Client::sending(server.address, http::get(path)).await;
+        assert_eq!(client.response().await.status, status);
+    }
+    let (report, _) = server.stop().await;
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!(notes(&log), ["response", "response"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -136,7 +154,8 @@ async fn handler_that_panics_or_loses_its_client_leaves_the_tasks_that_always_ru
     eventually("the handler runs", || notes(&log).len() == 3).await;
     client.disconnect(Disconnect::Rst).await;
     eventually("the task runs", || notes(&log) == ["begins", "always", "begins", "always"]).await;
-    assert!(server.stop().await.0.is_clean());
+    let (report, _) = server.stop().await;
+    assert!(report.is_clean(), "{report:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -151,7 +170,8 @@ async fn tasks_run_though_the_client_disconnects_before_it_has_the_response() {
     client.until("HTTP/1.1 200").await;
     client.disconnect(Disconnect::Rst).await;
     eventually("the task runs", || notes(&log) == ["runs"]).await;
-    assert!(server.stop().await.0.is_clean());
+    let (report, _) = server.stop().await;
+    assert!(report.is_clean(), "{report:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -189,7 +209,8 @@ async fn tasks_start_after_a_response_without_a_body_and_after_a_stream() {
     client.until("0\r\n\r\n").await;
     let expected = ["no content", "chunk 0", "chunk 1", "chunk 2", "stream"];
     eventually("the task runs", || notes(&log) == expected).await;
-    assert!(server.stop().await.0.is_clean());
+    let (report, _) = server.stop().await;
+    assert!(report.is_clean(), "{report:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -221,7 +242,8 @@ async fn bound_of_the_queue_is_exact_and_counts_tasks_that_have_not_begun() {
             sleep(MS).await;
         }
     });
-    assert!(server.stop().await.0.is_clean());
+    let (report, _) = server.stop().await;
+    assert!(report.is_clean(), "{report:?}");
     releasing.abort();
     assert_eq!(ended.load(Ordering::SeqCst), 4);
 }
@@ -238,7 +260,7 @@ async fn tasks_that_do_not_end_in_time_are_reported_by_name() {
     let mut client = Client::sending(server.address, http::get("/")).await;
     assert_eq!(client.response().await.status, 200);
     eventually("the process knows the tasks", || onelane::detached::running().len() == 2).await;
-    let (report, took) = server.stop_and_leave_no_work().await;
+    let (report, took) = server.stop_and_leave_no_work(|| true).await;
     assert_eq!(unfinished(&report), [("after never", 1), ("never", 1)]);
     assert!(!report.is_clean() && took < Duration::from_secs(5), "{took:?} {report:?}");
     assert!(!report.server_cut_off(), "the server itself has ended: {report:?}");

@@ -211,12 +211,12 @@ async fn client_that_stopped_reading_is_cut_off_at_the_deadline_and_reported() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn response_that_the_client_reads_slowly_is_written_to_its_end() {
-    let server = server().await;
-    let mut client = Client::sending(server.address, http::get("/big")).await;
+    let server = ActixServer::start(ServeConfig::new().linger(MS * 20)).await;
+    let mut client = Client::sending(server.address, http::get("/long")).await;
     client.until("HTTP/1.1 200").await;
     let stopping = tokio::spawn(server.stop());
-    sleep(MS * 350).await;
-    assert_eq!(client.response().await.body.len(), 64 << 20);
+    sleep(MS * 150).await;
+    assert_eq!(client.response().await.body.len(), 16 << 20);
     let (report, took) = stopping.await.unwrap();
     assert!(report.is_clean() && is_in_time(took), "{took:?} {report:?}");
 }

@@ -2,6 +2,7 @@
 
 mod background_tasks;
 mod client_states;
+mod restarts;
 mod waiting;
 
 use std::convert::Infallible;
@@ -71,13 +72,14 @@ impl ActixServer {
         (report, start.elapsed())
     }
 
-    /// Stops the server, and waits for the work that it has left: the report of the next test must not name it.
-    async fn stop_and_leave_no_work(mut self) -> (ShutdownReport, Duration) {
+    /// Stops the server, and waits for the work that it has left: the report of the next test must not name it. Workers
+    /// end after the report.
+    async fn stop_and_leave_no_work(mut self, is_gone: impl Fn() -> bool) -> (ShutdownReport, Duration) {
         let start = Instant::now();
         self.host.request_shutdown();
         let report = timeout(PATIENCE, &mut self.running).await.expect("the server ends").unwrap();
         let took = start.elapsed();
-        eventually("the work ends", || onelane::detached::running().is_empty()).await;
+        eventually("the work ends", || is_gone() && onelane::detached::running().is_empty()).await;
         (report, took)
     }
 
@@ -116,5 +118,6 @@ fn routes(app: &mut ServiceConfig, log: &Log) {
         .route("/slow", web::get().to(slow))
         .route("/endless", web::get().to(endless))
         .route("/big", web::get().to(|| async { vec![0_u8; 64 << 20] }))
+        .route("/long", web::get().to(|| async { vec![0_u8; 16 << 20] }))
         .route("/body", web::post().to(|body: Bytes| async move { body.len().to_string() }));
 }

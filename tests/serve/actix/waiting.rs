@@ -59,7 +59,7 @@ async fn request_that_waits_for_too_long_is_cut_off_and_reported() {
     eventually("the handler runs", || notes(&log) == ["begins"]).await;
     let _second = Client::sending(server.address, http::get("/")).await;
     eventually("the request waits", || guard.stats().waiting == 1).await;
-    let (report, _) = server.stop_and_leave_no_work().await;
+    let (report, _) = server.stop_and_leave_no_work(|| guard.stats().held == 0).await;
     assert!(unfinished(&report).contains(&("requests", 2)) && report.exit_code() == 1, "{report:?}");
 }
 
@@ -79,12 +79,12 @@ async fn handler_that_continues_without_its_client_ends_before_its_worker() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn handler_that_never_ends_without_its_client_is_reported_by_name() {
     let log = Log::default();
-    let (server, _guard) = guarded(&log, MS * 60_000).await;
+    let (server, guard) = guarded(&log, MS * 60_000).await;
     let mut client = Client::sending(server.address, http::get("/")).await;
     eventually("the handler runs", || notes(&log) == ["begins"]).await;
     client.disconnect(Disconnect::Rst).await;
     eventually("the handler runs without its client", || !onelane::detached::running().is_empty()).await;
-    let (report, _) = server.stop_and_leave_no_work().await;
+    let (report, _) = server.stop_and_leave_no_work(|| guard.stats().held == 0).await;
     assert_eq!(unfinished(&report), [("guarded", 1)], "{report:?}");
     assert!(!report.is_clean() && report.exit_code() == 1, "{report:?}");
 }

@@ -124,7 +124,9 @@ where
         let mut response = match ready!(this.response.poll(cx)) {
             Ok(response) => response.into().map_body(|_, body| EitherBody::left(body)),
             // An error of a middleware becomes a response here, because tasks run after that response, too.
-            Err(error) => Response::<BoxBody>::from(HttpResponse::from_error(error)).map_body(|_, body| EitherBody::right(body)),
+            Err(error) => {
+                Response::<BoxBody>::from(HttpResponse::from_error(error)).map_body(|_, body| EitherBody::right(body))
+            }
         };
         let mut progress = this.request.take().expect("a future is not polled after it completed");
         progress.request.respond(response.status().as_u16());
