@@ -11,6 +11,8 @@
 //! | a permit as an argument of a handler | [`Guarded`] |
 //! | a handler that blocks, like FastAPI's `def` endpoints | [`axum::blocking_handler`], [`actix::blocking_handler`] |
 //! | a handler that computes | [`axum::cpu_handler`], [`actix::cpu_handler`] |
+//! | a server that ends without losing a request | [`axum::serve`](axum::serve()), [`actix::serve`](actix::serve()) |
+//! | work after the response | [`BackgroundTasks`] |
 //! | `/livez`, `/readyz` and `/startupz` for an orchestrator | [`axum::probes`], [`actix::probes`] |
 //!
 //! # Refusals
@@ -73,6 +75,13 @@
 //!
 //! The 504 is also the response of work that [stops](crate::offload::Cancelled) because of its timeout. It has no
 //! `Retry-After`, because the same request would take as long again.
+//!
+//! When a handler has [`BackgroundTasks`]:
+//!
+//! | reason | status | `type` | `Retry-After` |
+//! |---|---|---|---|
+//! | the queue of the tasks is full | 503 | <span id="background-tasks-full">`background-tasks-full`</span> | 1 |
+//! | no `serve` of this crate serves the app | 500 | <span id="no-background-tasks">`no-background-tasks`</span> | |
 //!
 //! When the request itself is the reason:
 //!

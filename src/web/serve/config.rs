@@ -16,6 +16,9 @@ use crate::web::TaskStart;
 /// | [`header_timeout`](Self::header_timeout) | 10 seconds |
 /// | [`max_connections`](Self::max_connections) | no limit |
 /// | [`background_tasks`](Self::background_tasks) | [`BackgroundTasksConfig::new`] |
+///
+/// In actix-web, `HttpServer` has its own settings for the time limits and the number of connections. These three have
+/// no effect there.
 #[derive(Clone, Debug)]
 #[must_use = "options do nothing unless they are passed to a server"]
 pub struct ServeConfig {
@@ -62,7 +65,8 @@ impl ServeConfig {
     /// Sets for how long an HTTP/1 connection stays open after its last request, once the server drains.
     ///
     /// A client that keeps its connections alive may be about to send its next request, which would be lost. A
-    /// connection that has been idle for longer than this is closed at once.
+    /// connection that has been idle for longer than this is closed at once. In actix-web, idle connections are closed
+    /// together, when each of them has been idle for longer than this.
     pub const fn linger(mut self, linger: Duration) -> Self {
         self.linger = linger;
         self

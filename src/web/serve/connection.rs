@@ -13,16 +13,10 @@ use crate::sync::lock;
 use crate::web::TaskStart;
 use crate::web::background_tasks::{RequestTasks, TaskList};
 
-/// The longest body that the kernel surely takes at once from a server that does not report what it writes. The default
-/// send buffer is larger.
-const SHORT_BODY: usize = 8 << 10;
-
 /// One open connection.
 pub(crate) struct Connection {
     pub(super) connections: Arc<Connections>,
     pub(super) state: Mutex<ConnectionState>,
-    /// The server reports what it reads and writes.
-    has_watched_io: bool,
     /// Nothing will be written any more.
     is_closed: AtomicBool,
     /// The server fails to read and to write from now on.
@@ -48,8 +42,7 @@ pub(super) struct ConnectionState {
     pub(super) active_at: Instant,
     /// A part of a request has arrived that is not a whole head yet.
     pub(super) head: HeadState,
-    /// The client does not read as fast as the server writes. The body of the response may have ended by then. After a
-    /// long body, a server that does not report what it writes may be writing until its HTTP/1 connection is closed.
+    /// The client does not read as fast as the server writes. The body of the response may have ended by then.
     pub(super) is_writing: bool,
 }
 
@@ -82,12 +75,10 @@ pub(crate) struct RequestGuard {
     status: Option<u16>,
     /// Parts of the body have been passed to the server with this value.
     has_body: bool,
-    /// How many bytes of the body have been passed to a server that does not report what it writes.
-    body_length: usize,
 }
 
 impl Connection {
-    pub(super) fn new(connections: Arc<Connections>, has_watched_io: bool) -> Self {
+    pub(super) fn new(connections: Arc<Connections>) -> Self {
         let state = ConnectionState {
             protocol: Protocol::Unknown,
             requests: 0,
@@ -98,7 +89,6 @@ impl Connection {
         Self {
             connections,
             state: Mutex::new(state),
-            has_watched_io,
             is_closed: AtomicBool::new(false),
             is_cut: AtomicBool::new(false),
             reader: AtomicWaker::new(),
@@ -118,12 +108,9 @@ impl Connection {
         state.protocol = if is_http2 { Protocol::Http2 } else { Protocol::Http1 };
         state.head = HeadState::Complete;
         state.requests += 1;
-        if !self.has_watched_io {
-            state.is_writing = false;
-        }
         drop(state);
         let tasks = RequestTasks::new(&self.connections.tasks);
-        RequestGuard { connection: Arc::clone(self), tasks, status: None, has_body: false, body_length: 0 }
+        RequestGuard { connection: Arc::clone(self), tasks, status: None, has_body: false }
     }
 
     /// Makes each read and write fail. Returns how many requests that cuts off.
@@ -131,9 +118,7 @@ impl Connection {
         self.is_cut.store(true, Ordering::Release);
         self.wake();
         let state = lock(&self.state);
-        // Without watched I/O, a connection that may be writing is known to be once the idle ones are closed.
-        let is_writing = state.is_writing && (self.has_watched_io || self.connections.is_closing_idle());
-        let has_more = state.protocol == Protocol::Upgraded || is_writing && state.requests == 0;
+        let has_more = state.protocol == Protocol::Upgraded || state.is_writing && state.requests == 0;
         state.requests + usize::from(has_more)
     }
 
@@ -203,12 +188,6 @@ impl RequestGuard {
         self.has_body
     }
 
-    /// Records a part of the body that is passed to a server that does not report what it writes.
-    #[cfg(feature = "actix-web")]
-    pub(crate) fn pass_body(&mut self, length: usize) {
-        self.body_length = self.body_length.saturating_add(length);
-    }
-
     /// Records that another protocol takes the connection over.
     pub(crate) fn upgrade(&self) {
         lock(&self.connection.state).protocol = Protocol::Upgraded;
@@ -226,9 +205,6 @@ impl Drop for RequestGuard {
         let mut state = lock(&connection.state);
         state.requests -= 1;
         state.active_at = now;
-        if !connection.has_watched_io {
-            state.is_writing = state.protocol == Protocol::Http1 && self.body_length > SHORT_BODY;
-        }
     }
 }
 

@@ -84,9 +84,8 @@ impl Connections {
         }
     }
 
-    /// Adds a connection. `has_watched_io` is `true` if the server reports what it reads and writes.
-    pub(crate) fn open(self: &Arc<Self>, has_watched_io: bool) -> OpenConnection {
-        let connection = Arc::new(Connection::new(Arc::clone(self), has_watched_io));
+    pub(crate) fn open(self: &Arc<Self>) -> OpenConnection {
+        let connection = Arc::new(Connection::new(Arc::clone(self)));
         let mut open = lock(&self.open);
         let id = open.by_id.insert(Arc::clone(&connection));
         open.opened_at = Some(Instant::now());
@@ -129,13 +128,6 @@ impl Connections {
         sleep(self.config.drain_delay).await;
     }
 
-    /// Records that idle connections are closed from now on.
-    pub(crate) fn close_idle(&self) {
-        self.is_closing_idle.store(true, Ordering::Release);
-        self.stopped_accepting.notify_waiters();
-        self.wake_all();
-    }
-
     /// Waits until a condition of the connections holds.
     pub(crate) async fn until(&self, condition: impl Fn(&Self) -> bool) {
         while !condition(self) {
@@ -148,7 +140,9 @@ impl Connections {
     #[cfg(feature = "axum")]
     pub(crate) async fn idle_closed(&self, host: &HostHandle) {
         self.begin_drain(host).await;
-        self.close_idle();
+        self.is_closing_idle.store(true, Ordering::Release);
+        self.stopped_accepting.notify_waiters();
+        self.wake_all();
         self.until(|all| all.has_accepted_all.load(Ordering::Acquire) && !all.any(Connection::is_idle)).await;
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::connection::{Connection, Protocol};
+use super::connection::Connection;
 use super::connections::Connections;
 use crate::background::HostHandle;
 use crate::sync::lock;
@@ -12,6 +12,10 @@ use crate::sync::lock;
 /// For how long no connection must have been opened before the server is taken to accept no more. The thread that
 /// accepts connections does not report when it has stopped.
 const QUIET: Duration = Duration::from_millis(20);
+
+/// How long a server at least has for the last bytes of a response, whose body it drops before it writes them. Its
+/// buffers are small, and a client that reads makes room for all of them at once.
+const FLUSH: Duration = Duration::from_millis(20);
 
 impl Connections {
     /// Waits until the host stops, and until no client may be about to send its next request, no longer than
@@ -28,10 +32,11 @@ impl Connections {
         opened_at.is_none_or(|at| at.elapsed() >= QUIET) && !self.has_recent()
     }
 
-    /// Returns `true` if the connections that are still open need not be served any longer. This holds after the
-    /// framework has closed idle HTTP/1 connections.
+    /// Returns `true` if the connections that are still open need not be served any longer: what their requests had to
+    /// write has been written.
     pub(crate) fn have_ended(&self) -> bool {
-        !self.has_recent() && !self.any(Connection::is_in_use)
+        let flushes = self.config.linger.max(FLUSH);
+        !self.any(|connection| connection.is_in_use() || connection.is_recent(flushes))
     }
 
     fn has_recent(&self) -> bool {
@@ -47,9 +52,7 @@ impl Connection {
         state.requests == 0 && state.active_at.elapsed() < linger
     }
 
-    /// Returns `true` if a request is in progress, or if its response may not be written yet.
     fn is_in_use(&self) -> bool {
-        let state = lock(&self.state);
-        state.requests > 0 || state.is_writing && state.protocol == Protocol::Http1
+        lock(&self.state).requests > 0
     }
 }

@@ -66,7 +66,8 @@ async fn request_that_waits_for_too_long_is_cut_off_and_reported() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn handler_that_continues_without_its_client_ends_before_its_worker() {
     let log = Log::default();
-    let (server, _guard) = guarded(&log, SLOW).await;
+    // Longer than its connection lingers.
+    let (server, _guard) = guarded(&log, SLOW * 2).await;
     let mut client = Client::sending(server.address, http::get("/")).await;
     eventually("the handler runs", || notes(&log) == ["begins"]).await;
     client.disconnect(Disconnect::Rst).await;

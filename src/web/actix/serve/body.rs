@@ -1,7 +1,7 @@
 //! [`ServedBody`], the body of a response, with which its request ends.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use actix_web::body::{BodySize, BoxBody, EitherBody, MessageBody};
 use actix_web::web::Bytes;
@@ -16,13 +16,13 @@ pin_project! {
         // Dropped before the request ends.
         #[pin]
         body: EitherBody<B, BoxBody>,
-        request: RequestInProgress,
+        _request: RequestInProgress,
     }
 }
 
 impl<B> ServedBody<B> {
     pub(super) fn new(body: EitherBody<B, BoxBody>, request: RequestInProgress) -> Self {
-        Self { body, request }
+        Self { body, _request: request }
     }
 }
 
@@ -34,13 +34,8 @@ impl<B: MessageBody + 'static> MessageBody for ServedBody<B> {
     }
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        let this = self.project();
-        let chunk = ready!(this.body.poll_next(cx));
-        if let Some(Ok(bytes)) = &chunk {
-            this.request.pass_body(bytes.len());
-        }
-        Poll::Ready(chunk)
+        self.project().body.poll_next(cx)
     }
 }
 
-impl_debug!([B] ServedBody<B> |this| { request: this.request, .. });
+impl_debug!([B] ServedBody<B> |this| { request: this._request, .. });

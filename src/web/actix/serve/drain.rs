@@ -97,7 +97,7 @@ impl Drain {
     ) -> impl Fn(&dyn Any, &mut Extensions) + Send + Sync + 'static {
         let connections = Arc::clone(&self.connections);
         move |connection, data| {
-            data.insert(ServedConnection(connections.open(false)));
+            data.insert(ServedConnection(connections.open()));
             callback(connection, data);
         }
     }
@@ -111,14 +111,15 @@ impl Drain {
         if !self.has_warned.swap(true, Ordering::Relaxed) {
             trace::connections_unknown();
         }
-        self.connections.open(false)
+        self.connections.open()
     }
 
     /// Waits until the host stops, and until the server may be dropped.
     ///
     /// A worker that stops drops the connections that it has not begun to serve, and the work on its thread that
-    /// continues without a client. So the server stops once it has neither. Its listener stays open until then: with
-    /// other processes behind it, they accept what arrives. Otherwise, it queues for a short time.
+    /// continues without a client. So the server stops once it has neither. It accepts connections for as long as it
+    /// may take to get there, and pauses for the last check: what arrives in the pause is for the other processes behind
+    /// the listener. If there are none, it is lost, so the pause is short.
     pub(super) async fn drained(&self, host: &HostHandle, server: &ServerHandle) {
         let Self { connections, workers, .. } = self;
         connections.lingered(host).await;
@@ -133,7 +134,6 @@ impl Drain {
             }
             connections.until(may_stop).await;
         }
-        connections.close_idle();
         drop(server.stop(true));
         // Not until the server has ended: it looks at its workers only once a second.
         connections.until(|all| all.have_ended() && detached::is_idle_on_servers()).await;

@@ -40,13 +40,6 @@ pub(super) struct RequestInProgress {
     _unreported: Option<OpenConnection>,
 }
 
-impl RequestInProgress {
-    /// Records a part of the body that is passed to the server.
-    pub(super) fn pass_body(&mut self, length: usize) {
-        self.request.pass_body(length);
-    }
-}
-
 impl<S, B> ServedFactory<S, B> {
     pub(super) fn new(app: S, drain: Drain) -> Self {
         Self { app, drain, body: PhantomData }

@@ -70,7 +70,7 @@ impl<L: Listener> Listener for ServedListener<L> {
             None => timeout(LAST_LOOK, listener.accept()).await.ok(),
         };
         if let Some((stream, address)) = accepted {
-            return (ServedStream::new(WatchedIo::new(stream), self.connections.open(true)), address);
+            return (ServedStream::new(WatchedIo::new(stream), self.connections.open()), address);
         }
         self.listener = None;
         self.connections.accepted_all();
