@@ -123,16 +123,17 @@ impl Drain {
     pub(super) async fn drained(&self, host: &HostHandle, server: &ServerHandle) {
         let Self { connections, workers, .. } = self;
         connections.lingered(host).await;
-        connections.until(|_| detached::is_idle_on_servers()).await;
-        // The command is sent by the call. Nothing reports when it has been obeyed.
-        drop(server.pause());
         loop {
+            connections.until(|_| detached::is_idle_on_servers()).await;
+            // The call sends the command. Nothing reports when the server has obeyed it.
+            drop(server.pause());
+            connections.until(Connections::is_quiet).await;
             workers.take_turn(connections).await;
-            let may_stop = |all: &Connections| all.is_quiet() && detached::is_idle_on_servers();
-            if may_stop(connections) {
+            if !detached::is_idle_on_servers() {
+                drop(server.resume());
+            } else if connections.is_quiet() {
                 break;
             }
-            connections.until(may_stop).await;
         }
         drop(server.stop(true));
         // Not until the server has ended: it looks at its workers only once a second.

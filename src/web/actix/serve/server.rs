@@ -34,8 +34,9 @@ const NO_TIMEOUT: u64 = 60 * 60 * 24 * 365;
 ///    them has been idle for the time of [`linger`](ServeConfig::linger), and for that time at most. It also waits for
 ///    work that [continues without its client](crate::detached) on the worker threads, because they end with the
 ///    server.
-/// 3. The server pauses. When it has served the connections that it has accepted, it closes its listeners and idle
-///    HTTP/1 connections.
+/// 3. The server pauses until its workers have taken the connections that it has accepted. Then it closes its listeners
+///    and idle HTTP/1 connections. Connections that arrive in the pause, which takes a millisecond unless connections
+///    arrive all the time, are served by other processes that share the listener, and lost without any.
 /// 4. Requests in progress end, and so do streams and WebSockets. What is left when the host's
 ///    [`drain_timeout`](crate::background::ServiceHostBuilder::drain_timeout) has passed is cut off. The
 ///    [report](ShutdownReport::unfinished) then names the `requests`, and is not clean.
