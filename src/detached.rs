@@ -61,7 +61,7 @@ impl DetachedWork {
 pub fn running() -> Vec<DetachedWork> {
     let now = Instant::now();
     let mut by_name = BTreeMap::<Arc<str>, DetachedWork>::new();
-    for (name, since) in lock().running.values() {
+    for DetachedRun { name, since, .. } in lock().running.values() {
         let longest = now.saturating_duration_since(*since);
         let work = DetachedWork { name: Arc::clone(name), count: 0, longest };
         let work = by_name.entry(Arc::clone(name)).or_insert(work);
@@ -91,6 +91,12 @@ pub(crate) fn is_idle() -> bool {
     lock().running.is_empty()
 }
 
+/// Returns `true` if no work runs without its caller on the threads of a server, and would end with them.
+#[cfg(all(feature = "actix-web", feature = "background"))]
+pub(crate) fn is_idle_on_servers() -> bool {
+    lock().running.values().all(|work| work.outlives_server)
+}
+
 /// Returns how many pieces of detached work of each name have been dropped before they finished.
 #[cfg(feature = "background")]
 pub(crate) fn cut_counts() -> BTreeMap<Arc<str>, usize> {
@@ -112,10 +118,20 @@ pub(crate) struct DetachedEntry {
 
 impl DetachedEntry {
     pub(crate) fn new(name: impl Into<Arc<str>>) -> Self {
+        Self::add(name.into(), false)
+    }
+
+    /// Creates an entry for work that does not run on the threads of a server.
+    #[cfg(any(feature = "offload", feature = "background"))]
+    pub(crate) fn outliving_server(name: impl Into<Arc<str>>) -> Self {
+        Self::add(name.into(), true)
+    }
+
+    fn add(name: Arc<str>, outlives_server: bool) -> Self {
         let mut state = lock();
         let id = state.next_id;
         state.next_id += 1;
-        state.running.insert(id, (name.into(), Instant::now()));
+        state.running.insert(id, DetachedRun { name, since: Instant::now(), outlives_server });
         Self { id, has_finished: false }
     }
 
@@ -129,8 +145,8 @@ impl Drop for DetachedEntry {
     fn drop(&mut self) {
         let mut state = lock();
         let removed = state.running.remove(&self.id);
-        if let Some((name, _)) = removed.filter(|_| !self.has_finished) {
-            *state.cut.entry(name).or_default() += 1;
+        if let Some(work) = removed.filter(|_| !self.has_finished) {
+            *state.cut.entry(work.name).or_default() += 1;
         }
         let is_idle = state.running.is_empty();
         drop(state);
@@ -149,10 +165,20 @@ struct Registry {
     drained: Notify,
 }
 
+struct DetachedRun {
+    name: Arc<str>,
+    since: Instant,
+    #[cfg_attr(
+        not(all(feature = "actix-web", feature = "background")),
+        allow(dead_code, reason = "only the workers of actix-web end before their process does")
+    )]
+    outlives_server: bool,
+}
+
 #[derive(Default)]
 struct RegistryState {
     next_id: u64,
-    running: BTreeMap<u64, (Arc<str>, Instant)>,
+    running: BTreeMap<u64, DetachedRun>,
     cut: BTreeMap<Arc<str>, usize>,
 }
 

@@ -188,8 +188,9 @@
 //! # actix-web
 //!
 //! Under `#[actix_web::main]`, services with [`Placement::Shared`] run on the system's single thread. Under
-//! `#[tokio::main]` they run on tokio's workers, alongside those of actix. To make the server stop when the host drains
-//! instead of on its own signals, use `HttpServer::shutdown_signal(handle.server_may_end())`.
+//! `#[tokio::main]` they run on tokio's workers, alongside those of actix. With the feature `actix-web`,
+//! `web::actix::serve` runs the server and drains it. To make another server stop when the host drains instead of on
+//! its own signals, use `HttpServer::shutdown_signal(handle.server_may_end())`.
 //!
 //! # Logs
 //!

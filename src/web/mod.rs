@@ -14,6 +14,8 @@
 //! | a permit as an argument of a handler | [`Guarded`] |
 //! | a handler that blocks, like FastAPI's `def` endpoints | [`axum::blocking_handler`], [`actix::blocking_handler`] |
 //! | a handler that computes | [`axum::cpu_handler`], [`actix::cpu_handler`] |
+//! | a server that ends without losing a request | [`axum::serve`](axum::serve()), [`actix::serve`](actix::serve()) |
+//! | work after the response | [`BackgroundTasks`] |
 //! | `/livez`, `/readyz` and `/startupz` for an orchestrator | [`axum::probes`], [`actix::probes`] |
 //!
 //! # Refusals
@@ -76,6 +78,13 @@
 //!
 //! The 504 is also the response of work that [stops](crate::offload::Cancelled) because of its timeout. It has no
 //! `Retry-After`, because the same request would take as long again.
+//!
+//! When a handler has [`BackgroundTasks`]:
+//!
+//! | reason | status | `type` | `Retry-After` |
+//! |---|---|---|---|
+//! | the queue of the tasks is full | 503 | <span id="background-tasks-full">`background-tasks-full`</span> | 1 |
+//! | no `serve` of this crate serves the app | 500 | <span id="no-background-tasks">`no-background-tasks`</span> | |
 //!
 //! When the request itself is the reason:
 //!
@@ -224,7 +233,7 @@ pub mod actix;
 mod admission;
 #[cfg(feature = "axum")]
 pub mod axum;
-#[cfg(all(feature = "background", feature = "axum", unix))]
+#[cfg(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix))]
 mod background_tasks;
 mod body_hold;
 #[cfg(feature = "tower")]
@@ -243,12 +252,12 @@ mod request_head;
 mod request_key;
 #[cfg(feature = "tower")]
 mod response_note;
-#[cfg(all(feature = "background", feature = "axum", unix))]
+#[cfg(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix))]
 mod serve;
 #[cfg(feature = "tower")]
 pub mod tower;
 
-#[cfg(all(feature = "background", feature = "axum", unix))]
+#[cfg(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix))]
 pub use self::background_tasks::{
     BackgroundTask, BackgroundTasks, BackgroundTasksConfig, BackgroundTasksFull, RunOn, TaskOutput, TaskStart, WhenFull,
 };
@@ -267,5 +276,7 @@ pub use self::refusal::{Refusal, RefusalReason, set_problem_type_base};
 pub use self::request_guard::{RequestGuard, RequestPermit};
 pub use self::request_head::RequestHead;
 pub use self::request_key::{KeyKind, RequestKey};
+#[cfg(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix))]
+pub use self::serve::ServeConfig;
 #[cfg(all(feature = "background", feature = "axum", unix))]
-pub use self::serve::{ServeConfig, ServedStream};
+pub use self::serve::ServedStream;

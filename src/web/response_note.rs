@@ -1,35 +1,37 @@
 //! [`ResponseNote`], which records the response of a handler that may run without its client.
 
-#[cfg(all(feature = "background", feature = "axum", unix))]
+#[cfg(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix))]
 use std::sync::Arc;
 
-#[cfg(all(feature = "background", feature = "axum", unix))]
+#[cfg(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix))]
 use super::background_tasks::RequestTasks;
 
 /// Records the status of a response for the background tasks of its request, if there are any. The server does not see
 /// the response if the client has disconnected.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct ResponseNote(#[cfg(all(feature = "background", feature = "axum", unix))] Option<Arc<RequestTasks>>);
+pub(crate) struct ResponseNote(
+    #[cfg(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix))] Option<Arc<RequestTasks>>,
+);
 
 impl ResponseNote {
-    #[cfg(all(feature = "background", feature = "axum", unix))]
+    #[cfg(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix))]
     pub(crate) fn of(extensions: &http::Extensions) -> Self {
         Self(extensions.get::<Arc<RequestTasks>>().cloned())
     }
 
-    #[cfg(all(feature = "background", feature = "axum", unix))]
+    #[cfg(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix))]
     pub(crate) fn record(&self, status: u16) {
         if let Some(tasks) = &self.0 {
             tasks.note_response(status);
         }
     }
 
-    #[cfg(not(all(feature = "background", feature = "axum", unix)))]
+    #[cfg(not(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix)))]
     pub(crate) fn of(_: &http::Extensions) -> Self {
         Self()
     }
 
-    #[cfg(not(all(feature = "background", feature = "axum", unix)))]
+    #[cfg(not(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix)))]
     #[allow(clippy::unused_self, reason = "with the features it records the status")]
     pub(crate) fn record(&self, _: u16) {}
 }

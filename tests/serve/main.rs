@@ -2,6 +2,7 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
+mod actix;
 mod background_tasks;
 mod client_states;
 mod limits;
@@ -27,6 +28,7 @@ use tokio::sync::{Mutex as TestMutex, MutexGuard};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use support::http::eventually;
 use support::waiting::PATIENCE;
 
 const MS: Duration = Duration::from_millis(1);
@@ -79,6 +81,16 @@ impl TestServer {
         self.host.request_shutdown();
         let report = timeout(PATIENCE, self.running).await.expect("the server ends").unwrap();
         (report, start.elapsed())
+    }
+
+    /// Stops the server, and waits for the work that it has left: the report of the next test must not name it.
+    async fn stop_and_leave_no_work(mut self) -> (ShutdownReport, Duration) {
+        let start = Instant::now();
+        self.host.request_shutdown();
+        let report = timeout(PATIENCE, &mut self.running).await.expect("the server ends").unwrap();
+        let took = start.elapsed();
+        eventually("the work ends", || onelane::detached::running().is_empty()).await;
+        (report, took)
     }
 
     fn logged(&self) -> Vec<&'static str> {

@@ -239,7 +239,7 @@ where
         let mut state = lock(&self.state);
         match &mut *state {
             JobState::Queued { waker, detached, .. } | JobState::Running { waker, detached } => {
-                *detached = pool.map(DetachedEntry::new);
+                *detached = pool.map(DetachedEntry::outliving_server);
                 let unwanted = waker.take();
                 drop(state);
                 drop(unwanted);

@@ -1,5 +1,5 @@
-//! actix-web: the guard middleware and extractor, errors as responses, handlers on a pool, and the probes of a service
-//! host.
+//! actix-web: the guard middleware and extractor, errors as responses, handlers on a pool, and servers that start and
+//! stop with a service host.
 //!
 //! ```no_run
 //! use actix_web::{App, HttpServer, web};
@@ -34,7 +34,8 @@
 //! # Shutdown
 //!
 //! A handler or a [`run_to_completion`](crate::EndpointGuard::run_to_completion) that continues without its client runs
-//! on the worker that started it, and ends with that worker. So wait for them *before* the server stops:
+//! on the worker that started it, and ends with that worker. A server that [`serve`](serve()) runs waits for them. Any
+//! other server must be stopped after them:
 //!
 //! ```no_run
 //! # use std::time::Duration;
@@ -69,6 +70,8 @@ mod pool_response;
 #[cfg(feature = "background")]
 mod probes;
 mod response;
+#[cfg(all(feature = "background", unix))]
+mod serve;
 #[cfg(feature = "offload")]
 mod trace;
 mod worker;
@@ -86,3 +89,5 @@ pub use self::middleware::{GuardMiddleware, GuardService};
 pub use self::pool_response::{IntoPoolResponse, OnWorker, PoolResponse};
 #[cfg(feature = "background")]
 pub use self::probes::probes;
+#[cfg(all(feature = "background", unix))]
+pub use self::serve::{Drain, Serve, ServedApp, ServedBody, ServedFactory, ServedFuture, Server, serve};

@@ -8,6 +8,7 @@ pub enum TaskStart {
     #[default]
     Flushed,
     /// When the server has taken the last bytes of the response's body. A slow client may receive them much later.
+    /// Always used in actix-web, which does not report when bytes have been written.
     BodyEnd,
 }
 

@@ -113,7 +113,7 @@ impl QueueState {
 impl TaskList {
     pub(super) fn new(queue: &Arc<TaskQueue>, tasks: Vec<BackgroundTask>) -> Self {
         let entry = |task: BackgroundTask| {
-            let entry = DetachedEntry::new(&*task.name);
+            let entry = DetachedEntry::outliving_server(&*task.name);
             QueuedTask { task, entry }
         };
         Self { queue: Arc::clone(queue), tasks: tasks.into_iter().map(entry).collect() }

@@ -14,7 +14,8 @@ use crate::web::Refusal;
 
 /// The tasks of a request that run after its response, like `BackgroundTasks` of FastAPI.
 ///
-/// It is an argument of a handler: an extractor for axum, in an app that [`serve`](crate::web::axum::serve()) serves.
+/// It is an argument of a handler: an extractor for axum, in an app that [`axum::serve`](crate::web::axum::serve())
+/// serves, and for actix-web, in an app that [`actix::serve`](crate::web::actix::serve()) serves.
 ///
 /// - The tasks of a request run one after the other, in the order in which they were added. A task that fails, panics
 ///   or takes too long does not stop the next one; the failure is [logged](crate::docs::events).

@@ -32,7 +32,7 @@ impl Refusal {
         Self::new(RefusalReason::AnswerBroken, problem)
     }
 
-    #[cfg(all(feature = "background", feature = "axum", unix))]
+    #[cfg(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix))]
     pub(in crate::web) fn background_tasks_full() -> Self {
         let problem = problem!(
             503,
@@ -43,7 +43,7 @@ impl Refusal {
         Self::new(RefusalReason::BackgroundTasksFull, problem).with_retry_after(Some(MIN_RETRY_AFTER))
     }
 
-    #[cfg(all(feature = "background", feature = "axum", unix))]
+    #[cfg(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix))]
     pub(in crate::web) fn no_background_tasks() -> Self {
         let problem = problem!(
             500,

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use crate::web::BackgroundTasksConfig;
+#[cfg(feature = "actix-web")]
+use crate::web::TaskStart;
 
 /// The options of a server that drains with its host.
 ///
@@ -14,6 +16,9 @@ use crate::web::BackgroundTasksConfig;
 /// | [`header_timeout`](Self::header_timeout) | 10 seconds |
 /// | [`max_connections`](Self::max_connections) | no limit |
 /// | [`background_tasks`](Self::background_tasks) | [`BackgroundTasksConfig::new`] |
+///
+/// In actix-web, `HttpServer` has its own settings for the time limits and the number of connections. These three have
+/// no effect there.
 #[derive(Clone, Debug)]
 #[must_use = "options do nothing unless they are passed to a server"]
 pub struct ServeConfig {
@@ -60,7 +65,8 @@ impl ServeConfig {
     /// Sets for how long an HTTP/1 connection stays open after its last request, once the server drains.
     ///
     /// A client that keeps its connections alive may be about to send its next request, which would be lost. A
-    /// connection that has been idle for longer than this is closed at once.
+    /// connection that has been idle for longer than this is closed at once. In actix-web, idle connections are closed
+    /// together, when each of them has been idle for longer than this.
     pub const fn linger(mut self, linger: Duration) -> Self {
         self.linger = linger;
         self
@@ -95,6 +101,13 @@ impl ServeConfig {
     /// Sets the limits of [`BackgroundTasks`](crate::web::BackgroundTasks).
     pub const fn background_tasks(mut self, config: BackgroundTasksConfig) -> Self {
         self.background_tasks = config;
+        self
+    }
+
+    /// Replaces the start point of background tasks.
+    #[cfg(feature = "actix-web")]
+    pub(crate) fn task_start(mut self, start: TaskStart) -> Self {
+        self.background_tasks = self.background_tasks.start(start);
         self
     }
 }

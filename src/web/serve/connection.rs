@@ -3,61 +3,51 @@
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::Waker;
-use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
 use tokio::time::Instant;
 
-use super::config::ServeConfig;
 use super::connections::Connections;
 use crate::debug::impl_debug;
 use crate::sync::lock;
 use crate::web::TaskStart;
 use crate::web::background_tasks::{RequestTasks, TaskList};
 
-/// How the first bytes of an HTTP/2 connection begin (RFC 9113, section 3.4).
-const HTTP2_PREFACE: &[u8] = b"PRI";
-
-/// How long the server may take to close a connection that has lingered. It may not read from the connection, for
-/// instance if it waits for the rest of a request that it has responded to.
-const GRACE: Duration = Duration::from_millis(50);
-
 /// One open connection.
 pub(crate) struct Connection {
-    connections: Arc<Connections>,
-    state: Mutex<ConnectionState>,
+    pub(super) connections: Arc<Connections>,
+    pub(super) state: Mutex<ConnectionState>,
     /// Nothing will be written any more.
     is_closed: AtomicBool,
     /// The server fails to read and to write from now on.
     is_cut: AtomicBool,
-    reader: AtomicWaker,
-    writer: AtomicWaker,
+    pub(super) reader: AtomicWaker,
+    pub(super) writer: AtomicWaker,
     /// The tasks that start once the end of their responses is written.
-    unflushed: Mutex<Vec<UnflushedTasks>>,
-    has_unflushed: AtomicBool,
+    pub(super) unflushed: Mutex<Vec<UnflushedTasks>>,
+    pub(super) has_unflushed: AtomicBool,
 }
 
-struct UnflushedTasks {
+pub(super) struct UnflushedTasks {
     tasks: TaskList,
     /// The response, which has no body, is not written yet.
-    is_unwritten: bool,
+    pub(super) is_unwritten: bool,
 }
 
-struct ConnectionState {
-    protocol: Protocol,
+pub(super) struct ConnectionState {
+    pub(super) protocol: Protocol,
     /// Requests whose response has not ended.
-    requests: usize,
+    pub(super) requests: usize,
     /// When the connection was opened, or its last request ended, or its last byte arrived while the server drains.
-    active_at: Instant,
+    pub(super) active_at: Instant,
     /// A part of a request has arrived that is not a whole head yet.
-    head: HeadState,
+    pub(super) head: HeadState,
     /// The client does not read as fast as the server writes. The body of the response may have ended by then.
-    is_writing: bool,
+    pub(super) is_writing: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Protocol {
+pub(super) enum Protocol {
     /// Nothing has arrived.
     Unknown,
     Http1,
@@ -67,28 +57,13 @@ enum Protocol {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum HeadState {
+pub(super) enum HeadState {
     Complete,
     /// Bytes have arrived. The time is taken when the server waits for more of them, which is rare.
     Begun,
     Awaited {
         since: Instant,
     },
-}
-
-/// What ends the wait for bytes of the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ReadLimit {
-    pub(super) at: Instant,
-    pub(super) end: ReadEnd,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ReadEnd {
-    /// The connection is idle, and the server drains.
-    Idle,
-    NoFirstByte,
-    HeadTooSlow,
 }
 
 /// A request in progress. The request ends when this value is dropped, with the body of its response.
@@ -137,50 +112,6 @@ impl Connection {
         RequestGuard { connection: Arc::clone(self), tasks, has_responded: false, has_body: false }
     }
 
-    /// Records bytes that have arrived.
-    pub(super) fn received(&self, bytes: &[u8]) {
-        let is_draining = self.connections.is_draining();
-        let mut state = lock(&self.state);
-        if state.protocol == Protocol::Unknown {
-            state.protocol = if bytes.starts_with(HTTP2_PREFACE) { Protocol::Http2 } else { Protocol::Http1 };
-        }
-        if state.protocol == Protocol::Http1 && state.requests == 0 && state.head == HeadState::Complete {
-            state.head = HeadState::Begun;
-        }
-        if is_draining {
-            state.active_at = Instant::now();
-        }
-    }
-
-    /// Returns until when the server waits for more bytes. `None` is forever.
-    pub(super) fn read_limit(&self, config: &ServeConfig) -> Option<ReadLimit> {
-        let is_draining = self.connections.is_closing_idle();
-        let mut state = lock(&self.state);
-        let mut limits = [None, None];
-        if is_draining && state.is_idle() {
-            limits[0] = state.active_at.checked_add(config.linger).map(|at| ReadLimit { at, end: ReadEnd::Idle });
-        }
-        limits[1] = match (state.protocol, state.head) {
-            (Protocol::Unknown, _) => after(state.active_at, config.first_byte_timeout, ReadEnd::NoFirstByte),
-            (Protocol::Http1, HeadState::Begun) => {
-                let since = Instant::now();
-                state.head = HeadState::Awaited { since };
-                after(since, config.header_timeout, ReadEnd::HeadTooSlow)
-            }
-            (Protocol::Http1, HeadState::Awaited { since }) => {
-                after(since, config.header_timeout, ReadEnd::HeadTooSlow)
-            }
-            _ => None,
-        };
-        limits.into_iter().flatten().min_by_key(|limit| limit.at)
-    }
-
-    /// Returns `true` if the connection is open because its client may be about to send another request.
-    pub(super) fn is_lingering(&self) -> bool {
-        let state = lock(&self.state);
-        state.is_idle() && state.active_at.elapsed() < self.connections.config.linger + GRACE
-    }
-
     /// Makes each read and write fail. Returns how many requests that cuts off.
     pub(super) fn cut(&self) -> usize {
         self.is_cut.store(true, Ordering::Release);
@@ -188,13 +119,6 @@ impl Connection {
         let state = lock(&self.state);
         let has_more = state.protocol == Protocol::Upgraded || state.is_writing && state.requests == 0;
         state.requests + usize::from(has_more)
-    }
-
-    /// Records that bytes wait for the client to read, or that the client has read them.
-    pub(super) fn set_writing(&self, is_writing: bool) {
-        let mut state = lock(&self.state);
-        state.is_writing = is_writing;
-        state.active_at = Instant::now();
     }
 
     pub(super) fn is_cut(&self) -> bool {
@@ -215,16 +139,6 @@ impl Connection {
         }
     }
 
-    /// Returns `true` if tasks wait until the end of their responses is written.
-    pub(super) fn has_unflushed(&self) -> bool {
-        self.has_unflushed.load(Ordering::Acquire)
-    }
-
-    /// Records that bytes were written.
-    pub(super) fn wrote(&self) {
-        lock(&self.unflushed).iter_mut().for_each(|unflushed| unflushed.is_unwritten = false);
-    }
-
     /// Records that everything is written that the server had to write.
     pub(super) fn flushed(&self) {
         let is_closed = self.is_closed.load(Ordering::Acquire);
@@ -242,18 +156,11 @@ impl Connection {
         self.is_closed.store(true, Ordering::Release);
         self.flushed();
     }
-
-    pub(super) fn register_reader(&self, waker: &Waker) {
-        self.reader.register(waker);
-    }
-
-    pub(super) fn register_writer(&self, waker: &Waker) {
-        self.writer.register(waker);
-    }
 }
 
 impl ConnectionState {
-    fn is_idle(&self) -> bool {
+    #[cfg(feature = "axum")]
+    pub(super) fn is_idle(&self) -> bool {
         self.requests == 0 && !self.is_writing && matches!(self.protocol, Protocol::Unknown | Protocol::Http1)
     }
 }
@@ -304,10 +211,6 @@ impl Drop for RequestGuard {
         state.requests -= 1;
         state.active_at = now;
     }
-}
-
-fn after(since: Instant, limit: Option<Duration>, end: ReadEnd) -> Option<ReadLimit> {
-    limit.and_then(|limit| since.checked_add(limit)).map(|at| ReadLimit { at, end })
 }
 
 impl_debug!(Connection |this| { is_cut: this.is_cut(), .. });

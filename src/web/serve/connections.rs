@@ -8,7 +8,7 @@ use std::time::Duration;
 use slab::Slab;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::config::ServeConfig;
 use super::connection::Connection;
@@ -19,14 +19,14 @@ use crate::detached;
 use crate::sync::lock;
 use crate::web::background_tasks::TaskQueue;
 
-/// How often the drain looks for idle connections.
+/// How often the drain looks at the connections.
 const CHECK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The open connections of one server.
 pub(crate) struct Connections {
     pub(super) config: ServeConfig,
     pub(super) tasks: Arc<TaskQueue>,
-    open: Mutex<OpenConnections>,
+    pub(super) open: Mutex<OpenConnections>,
     /// Notified when a connection is closed.
     closed: Notify,
     is_draining: AtomicBool,
@@ -39,8 +39,10 @@ pub(crate) struct Connections {
 }
 
 #[derive(Default)]
-struct OpenConnections {
+pub(super) struct OpenConnections {
     by_id: Slab<Arc<Connection>>,
+    /// When the last connection was opened.
+    pub(super) opened_at: Option<Instant>,
     /// All connections are cut off, and so is each new one.
     is_cut: bool,
 }
@@ -86,6 +88,7 @@ impl Connections {
         let connection = Arc::new(Connection::new(Arc::clone(self)));
         let mut open = lock(&self.open);
         let id = open.by_id.insert(Arc::clone(&connection));
+        open.opened_at = Some(Instant::now());
         let is_cut = open.is_cut;
         drop(open);
         if is_cut {
@@ -118,18 +121,29 @@ impl Connections {
         self.has_accepted_all.store(true, Ordering::Release);
     }
 
-    /// Waits until the host stops, and until each HTTP/1 connection that is still open has a request in progress. Then
-    /// the server can end as its framework does.
-    pub(crate) async fn idle_closed(&self, host: &HostHandle) {
+    /// Waits until the host stops, and for the time during which the server continues as before.
+    pub(super) async fn begin_drain(&self, host: &HostHandle) {
         host.draining().cancelled().await;
         self.is_draining.store(true, Ordering::Release);
         sleep(self.config.drain_delay).await;
+    }
+
+    /// Waits until a condition of the connections holds.
+    pub(crate) async fn until(&self, condition: impl Fn(&Self) -> bool) {
+        while !condition(self) {
+            sleep(CHECK_INTERVAL).await;
+        }
+    }
+
+    /// Waits until the host stops, and until each HTTP/1 connection that is still open has a request in progress. Then
+    /// the server can end as its framework does.
+    #[cfg(feature = "axum")]
+    pub(crate) async fn idle_closed(&self, host: &HostHandle) {
+        self.begin_drain(host).await;
         self.is_closing_idle.store(true, Ordering::Release);
         self.stopped_accepting.notify_waiters();
         self.wake_all();
-        while !self.has_accepted_all.load(Ordering::Acquire) || self.any(Connection::is_lingering) {
-            sleep(CHECK_INTERVAL).await;
-        }
+        self.until(|all| all.has_accepted_all.load(Ordering::Acquire) && !all.any(Connection::is_lingering)).await;
     }
 
     /// Waits until no connection is open.
@@ -153,13 +167,19 @@ impl Connections {
         connections.iter().map(|connection| connection.cut()).sum()
     }
 
-    fn any(&self, matches: impl Fn(&Connection) -> bool) -> bool {
+    pub(super) fn any(&self, matches: impl Fn(&Connection) -> bool) -> bool {
         lock(&self.open).by_id.iter().any(|(_, connection)| matches(connection))
     }
 
     fn wake_all(&self) {
         let connections: Vec<_> = lock(&self.open).by_id.iter().map(|(_, connection)| Arc::clone(connection)).collect();
         connections.iter().for_each(|connection| connection.wake());
+    }
+}
+
+impl OpenConnection {
+    pub(crate) fn connection(&self) -> &Arc<Connection> {
+        &self.connection
     }
 }
 

@@ -6,16 +6,26 @@
 //! | `config` | the options of a server |
 //! | `connections` | all open connections, and the phases of the drain |
 //! | `connection` | one connection: what its I/O and its requests know of each other |
+//! | `connection_io` | what the I/O of a connection reports, and what it waits for |
 //! | `stream` | the I/O of a connection |
+//! | `unwatched` | the drain of a server whose I/O can't be watched |
 //! | `trace` | the events |
 
 mod config;
 mod connection;
+#[cfg(feature = "axum")]
+mod connection_io;
 mod connections;
+#[cfg(feature = "axum")]
 mod stream;
 mod trace;
+#[cfg(feature = "actix-web")]
+mod unwatched;
 
 pub use self::config::ServeConfig;
 pub(crate) use self::connection::{Connection, RequestGuard};
+#[cfg(feature = "actix-web")]
+pub(crate) use self::connections::OpenConnection;
 pub(crate) use self::connections::{Connections, CutOnDrop};
+#[cfg(feature = "axum")]
 pub use self::stream::ServedStream;

@@ -7,7 +7,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep_until};
 
-use super::connection::{Connection, ReadEnd};
+use super::connection::Connection;
+use super::connection_io::ReadEnd;
 use super::connections::OpenConnection;
 use super::trace;
 

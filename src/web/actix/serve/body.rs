@@ -1,0 +1,41 @@
+//! [`ServedBody`], the body of a response, with which its request ends.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use actix_web::body::{BodySize, BoxBody, EitherBody, MessageBody};
+use actix_web::web::Bytes;
+use pin_project_lite::pin_project;
+
+use super::service::RequestInProgress;
+use crate::debug::impl_debug;
+
+pin_project! {
+    /// The body of a response of a server that drains with its host. Its request is in progress until it is dropped.
+    pub struct ServedBody<B> {
+        // Dropped before the request ends.
+        #[pin]
+        body: EitherBody<B, BoxBody>,
+        _request: RequestInProgress,
+    }
+}
+
+impl<B> ServedBody<B> {
+    pub(super) fn new(body: EitherBody<B, BoxBody>, request: RequestInProgress) -> Self {
+        Self { body, _request: request }
+    }
+}
+
+impl<B: MessageBody + 'static> MessageBody for ServedBody<B> {
+    type Error = <EitherBody<B, BoxBody> as MessageBody>::Error;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        self.project().body.poll_next(cx)
+    }
+}
+
+impl_debug!([B] ServedBody<B> |this| { request: this._request, .. });

@@ -1,0 +1,144 @@
+//! [`Drain`], which creates HTTP servers that know their connections.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use actix_http::{Extensions, Request, Response};
+use actix_service::IntoServiceFactory;
+use actix_web::body::MessageBody;
+use actix_web::dev::{AppConfig, ServerHandle, Service, ServiceFactory};
+use actix_web::{Error, HttpServer};
+
+use super::body::ServedBody;
+use super::service::ServedFactory;
+use super::trace;
+use super::workers::Workers;
+use crate::background::HostHandle;
+use crate::debug::impl_debug;
+use crate::detached;
+use crate::web::serve::{Connections, OpenConnection};
+
+/// Creates the `HttpServer` that drains with a host. Passed to the closure of [`serve`](super::serve()).
+#[derive(Clone)]
+pub struct Drain {
+    connections: Arc<Connections>,
+    workers: Arc<Workers>,
+    has_warned: Arc<AtomicBool>,
+}
+
+/// The place of a connection among the open ones, in the data of the connection.
+pub(super) struct ServedConnection(pub(super) OpenConnection);
+
+impl Drain {
+    pub(super) fn new(connections: Arc<Connections>) -> Self {
+        Self { connections, workers: Workers::new(), has_warned: Arc::default() }
+    }
+
+    /// Creates an `HttpServer` for an app, as `HttpServer::new` does. Set its options and bind its addresses as usual.
+    ///
+    /// The signals of the server are disabled, and so is its `shutdown_timeout`: the host has both.
+    ///
+    /// The server's `on_connect` is in use. To set a callback of your own, wrap it in [`on_connect`](Self::on_connect).
+    pub fn http_server<F, I, S, B>(
+        &self,
+        app: F,
+    ) -> HttpServer<
+        impl Fn() -> ServedFactory<S, B> + Send + Clone + 'static + use<F, I, S, B>,
+        ServedFactory<S, B>,
+        ServedFactory<S, B>,
+        ServedBody<B>,
+    >
+    where
+        F: Fn() -> I + Send + Clone + 'static,
+        I: IntoServiceFactory<S, Request>,
+        S: ServiceFactory<Request, Config = AppConfig> + 'static,
+        S::Error: Into<Error> + 'static,
+        S::InitError: fmt::Debug,
+        S::Response: Into<Response<B>> + 'static,
+        <S::Service as Service<Request>>::Future: 'static,
+        S::Service: 'static,
+        B: MessageBody + 'static,
+    {
+        let drain = self.clone();
+        HttpServer::new(move || ServedFactory::new(app().into_factory(), drain.clone()))
+            .on_connect(self.on_connect(|_, _| {}))
+    }
+
+    /// Returns a callback for `HttpServer::on_connect` that counts connections, and then calls `callback`. As always
+    /// with actix-web, set it before the addresses are bound.
+    ///
+    /// A callback that is not wrapped replaces the one that counts connections. The server then still waits for its
+    /// requests, but closes idle connections at once when it drains, and logs a warning.
+    ///
+    /// ```no_run
+    /// # use std::any::Any;
+    /// use actix_web::App;
+    /// use actix_web::dev::Extensions;
+    /// use actix_web::rt::net::TcpStream;
+    /// # use onelane::ServiceHost;
+    /// use onelane::web::actix::serve;
+    ///
+    /// # async fn run(host: ServiceHost) -> Result<(), onelane::background::BoxError> {
+    /// serve(host, move |drain| {
+    ///     let note_address = |connection: &dyn Any, data: &mut Extensions| {
+    ///         data.insert(connection.downcast_ref::<TcpStream>().map(|stream| stream.local_addr()));
+    ///     };
+    ///     drain.http_server(App::new).on_connect(drain.on_connect(note_address)).bind("127.0.0.1:3000")
+    /// })
+    /// .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_connect(
+        &self,
+        callback: impl Fn(&dyn Any, &mut Extensions) + Send + Sync + 'static,
+    ) -> impl Fn(&dyn Any, &mut Extensions) + Send + Sync + 'static {
+        let connections = Arc::clone(&self.connections);
+        move |connection, data| {
+            data.insert(ServedConnection(connections.open()));
+            callback(connection, data);
+        }
+    }
+
+    pub(super) fn workers(&self) -> &Arc<Workers> {
+        &self.workers
+    }
+
+    /// Adds a connection that the server has not reported.
+    pub(super) fn open_unreported(&self) -> OpenConnection {
+        if !self.has_warned.swap(true, Ordering::Relaxed) {
+            trace::connections_unknown();
+        }
+        self.connections.open()
+    }
+
+    /// Waits until the host stops, and until the server may be dropped.
+    ///
+    /// A worker that stops drops the connections that it has not begun to serve, and the work on its thread that
+    /// continues without a client. So the server stops once it has neither. It accepts connections for as long as it
+    /// may take to get there, and pauses for the last check: what arrives in the pause is for the other processes behind
+    /// the listener. If there are none, it is lost, so the pause is short.
+    pub(super) async fn drained(&self, host: &HostHandle, server: &ServerHandle) {
+        let Self { connections, workers, .. } = self;
+        connections.lingered(host).await;
+        loop {
+            connections.until(|_| detached::is_idle_on_servers()).await;
+            // The call sends the command. Nothing reports when the server has obeyed it.
+            drop(server.pause());
+            connections.until(Connections::is_quiet).await;
+            workers.take_turn(connections).await;
+            if !detached::is_idle_on_servers() {
+                drop(server.resume());
+            } else if connections.is_quiet() {
+                break;
+            }
+        }
+        drop(server.stop(true));
+        // Not until the server has ended: it looks at its workers only once a second.
+        connections.until(|all| all.have_ended() && detached::is_idle_on_servers()).await;
+    }
+}
+
+impl_debug!(Drain |this| { connections: this.connections, workers: this.workers, .. });

@@ -1,0 +1,25 @@
+//! [`BackgroundTasks`] as an extractor.
+
+use std::future::{Ready, ready};
+use std::sync::Arc;
+
+use actix_web::dev::Payload;
+use actix_web::{FromRequest, HttpMessage, HttpRequest};
+
+use crate::web::background_tasks::RequestTasks;
+use crate::web::{BackgroundTasks, Refusal};
+
+/// What a server adds to the extensions of each request.
+pub(super) struct TasksOfRequest(pub(super) Arc<RequestTasks>);
+
+/// Refuses the request with status 500 if the app is served without [`serve`](super::serve()).
+impl FromRequest for BackgroundTasks {
+    type Error = Refusal;
+    type Future = Ready<Result<Self, Refusal>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let extensions = request.extensions();
+        let tasks = extensions.get::<TasksOfRequest>().map(|TasksOfRequest(tasks)| Self::new(Arc::clone(tasks)));
+        ready(tasks.ok_or_else(Refusal::no_background_tasks))
+    }
+}

@@ -1,0 +1,216 @@
+//! [`serve`] and [`Server`], which serve an app until a host has drained it.
+
+use std::fmt;
+use std::future::IntoFuture;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+
+use actix_http::{Request, Response};
+use actix_service::IntoServiceFactory;
+use actix_web::body::MessageBody;
+use actix_web::dev::{AppConfig, Service, ServiceFactory};
+use actix_web::{Error, HttpServer};
+use tokio::runtime::Handle;
+use tokio::select;
+
+use super::drain::Drain;
+use crate::background::{HostError, HostHandle, ServiceHost, ShutdownReport};
+use crate::debug::impl_debug;
+use crate::web::serve::{Connections, CutOnDrop};
+use crate::web::{ServeConfig, TaskStart};
+
+/// More seconds than any server takes to stop. The host has the deadline.
+const NO_TIMEOUT: u64 = 60 * 60 * 24 * 365;
+
+/// Serves an app together with the services of a host, until the host has stopped.
+///
+/// `build` creates the `HttpServer` with [`Drain::http_server`], sets its options and binds its addresses. It is called
+/// once the services have started. On SIGTERM, on Ctrl-C and on [`shutdown`](HostHandle::shutdown), the server drains
+/// without losing a request, and then the services stop. The order:
+///
+/// 1. `/readyz` fails, and responses over HTTP/1 ask their clients to close the connection.
+/// 2. After the [`drain_delay`](ServeConfig::drain_delay), the server continues to accept connections until each of
+///    them has been idle for the time of [`linger`](ServeConfig::linger), and for that time at most. It also waits for
+///    work that [continues without its client](crate::detached) on the worker threads, because they end with the
+///    server.
+/// 3. The server pauses until its workers have taken the connections that it has accepted. Then it closes its listeners
+///    and idle HTTP/1 connections. Connections that arrive in the pause, which takes a millisecond unless connections
+///    arrive all the time, are served by other processes that share the listener, and lost without any.
+/// 4. Requests in progress end, and so do streams and WebSockets. What is left when the host's
+///    [`drain_timeout`](crate::background::ServiceHostBuilder::drain_timeout) has passed is cut off. The
+///    [report](ShutdownReport::unfinished) then names the `requests`, and is not clean.
+/// 5. The host waits for other work that continues without its client, and stops its services.
+///
+/// actix-web does not send a GOAWAY to HTTP/2 clients. Their connections are closed when they have no requests for the
+/// time of `linger`.
+///
+/// Of the [`ServeConfig`], only `drain_delay`, `linger` and `background_tasks` apply. The server itself limits its
+/// connections and their times: see `max_connections`, `client_request_timeout` and `keep_alive` of `HttpServer`.
+/// [`BackgroundTasks`](crate::web::BackgroundTasks) always start at the [end of the body](TaskStart::BodyEnd). They run
+/// on the runtime that awaits this future, not on the workers.
+///
+/// # Examples
+///
+/// ```no_run
+/// use actix_web::{App, HttpResponse, web};
+/// use onelane::ServiceHost;
+/// use onelane::background::{BoxError, ShutdownReport};
+/// use onelane::web::actix::{probes, serve};
+/// use onelane::web::{BackgroundTasks, Refusal, ServeConfig};
+///
+/// async fn sign_up(tasks: BackgroundTasks) -> Result<HttpResponse, Refusal> {
+///     tasks.add("welcome mail", async { /* send it, after the response */ })?;
+///     Ok(HttpResponse::Created().finish())
+/// }
+///
+/// #[tokio::main]
+/// async fn main() -> Result<ShutdownReport, BoxError> {
+///     let host = ServiceHost::builder().build()?;
+///     let handle = host.handle();
+///     let app = move || App::new().service(probes(handle.clone())).route("/sign-up", web::post().to(sign_up));
+///     let server = serve(host, move |drain| drain.http_server(app).workers(2).bind("127.0.0.1:3000"));
+///     Ok(server.config(ServeConfig::new().kubernetes()).await?)
+/// }
+/// ```
+///
+/// # Errors
+///
+/// Awaiting it returns the errors of [`ServiceHost::run_until`]. An error of `build` is one of the server.
+pub fn serve<F, R>(host: ServiceHost, build: F) -> Serve<F>
+where
+    F: FnOnce(Drain) -> io::Result<R>,
+{
+    let server = Server::new(&host.handle(), build);
+    Serve { host, server }
+}
+
+/// An app that is served together with a host. Created by [`serve`]. It does nothing unless it is awaited.
+#[must_use = "nothing is served unless this is awaited"]
+pub struct Serve<F> {
+    host: ServiceHost,
+    server: Server<F>,
+}
+
+/// A server that drains with a host, for programs that call [`run_until`](ServiceHost::run_until) themselves, for
+/// instance with two servers.
+///
+/// Awaiting it serves the app until the host has drained it. If it is dropped, all of its connections are cut off.
+///
+/// ```no_run
+/// # use actix_web::App;
+/// # use onelane::ServiceHost;
+/// # use onelane::background::{BoxError, ShutdownReport};
+/// use onelane::web::actix::Server;
+/// use tokio::try_join;
+///
+/// # async fn run(host: ServiceHost) -> Result<ShutdownReport, BoxError> {
+/// let app = Server::new(&host.handle(), |drain| drain.http_server(App::new).bind("0.0.0.0:3000"));
+/// let admin = Server::new(&host.handle(), |drain| drain.http_server(App::new).workers(1).bind("127.0.0.1:3001"));
+/// let servers = async { try_join!(app.into_future(), admin.into_future()).map(drop) };
+/// Ok(host.run_until(servers).await?)
+/// # }
+/// ```
+#[must_use = "nothing is served unless this is awaited"]
+pub struct Server<F> {
+    host: HostHandle,
+    build: F,
+    config: ServeConfig,
+}
+
+impl<F> Serve<F> {
+    /// Sets the options.
+    pub fn config(mut self, config: ServeConfig) -> Self {
+        self.server = self.server.config(config);
+        self
+    }
+}
+
+impl<F> Server<F> {
+    /// Creates a server that begins to drain when the host begins to stop.
+    pub fn new<R>(host: &HostHandle, build: F) -> Self
+    where
+        F: FnOnce(Drain) -> io::Result<R>,
+    {
+        Self { host: host.clone(), build, config: ServeConfig::new() }
+    }
+
+    /// Sets the options.
+    pub fn config(mut self, config: ServeConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    async fn run<A, I, S, B>(self) -> io::Result<()>
+    where
+        F: FnOnce(Drain) -> io::Result<HttpServer<A, I, S, B>>,
+        A: Fn() -> I + Send + Clone + 'static,
+        I: IntoServiceFactory<S, Request>,
+        S: ServiceFactory<Request, Config = AppConfig> + 'static,
+        S::Error: Into<Error> + 'static,
+        S::InitError: fmt::Debug,
+        S::Response: Into<Response<B>> + 'static,
+        <S::Service as Service<Request>>::Future: 'static,
+        S::Service: 'static,
+        B: MessageBody + 'static,
+    {
+        let connections = Connections::new(self.config.task_start(TaskStart::BodyEnd), Handle::current());
+        let drain = Drain::new(Arc::clone(&connections));
+        let server = (self.build)(drain.clone())?.disable_signals().shutdown_timeout(NO_TIMEOUT).run();
+        let handle = server.handle();
+        let mut server = pin!(server);
+        // Dropped before the server, which drops its requests: they are counted here first.
+        let _cut = CutOnDrop(connections);
+        select! {
+            biased;
+            result = &mut server => result,
+            () = drain.drained(&self.host, &handle) => Ok(()),
+        }
+    }
+}
+
+impl<F, A, I, S, B> IntoFuture for Server<F>
+where
+    F: FnOnce(Drain) -> io::Result<HttpServer<A, I, S, B>> + Send + 'static,
+    A: Fn() -> I + Send + Clone + 'static,
+    I: IntoServiceFactory<S, Request> + 'static,
+    S: ServiceFactory<Request, Config = AppConfig> + 'static,
+    S::Error: Into<Error> + 'static,
+    S::InitError: fmt::Debug,
+    S::Response: Into<Response<B>> + 'static,
+    <S::Service as Service<Request>>::Future: 'static,
+    S::Service: 'static,
+    B: MessageBody + 'static,
+{
+    type Output = io::Result<()>;
+    type IntoFuture = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.run())
+    }
+}
+
+impl<F, A, I, S, B> IntoFuture for Serve<F>
+where
+    F: FnOnce(Drain) -> io::Result<HttpServer<A, I, S, B>> + Send + 'static,
+    A: Fn() -> I + Send + Clone + 'static,
+    I: IntoServiceFactory<S, Request> + 'static,
+    S: ServiceFactory<Request, Config = AppConfig> + 'static,
+    S::Error: Into<Error> + 'static,
+    S::InitError: fmt::Debug,
+    S::Response: Into<Response<B>> + 'static,
+    <S::Service as Service<Request>>::Future: 'static,
+    S::Service: 'static,
+    B: MessageBody + 'static,
+{
+    type Output = Result<ShutdownReport, HostError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.host.run_until(self.server))
+    }
+}
+
+impl_debug!([F] Serve<F> |this| { host: this.host, .. });
+
+impl_debug!([F] Server<F> |this| { config: this.config, .. });

@@ -1,0 +1,108 @@
+//! What the I/O of a [`Connection`] reports, and what it is allowed to wait for.
+
+use std::sync::atomic::Ordering;
+use std::task::Waker;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::config::ServeConfig;
+use super::connection::{Connection, HeadState, Protocol};
+use crate::sync::lock;
+
+/// How the first bytes of an HTTP/2 connection begin (RFC 9113, section 3.4).
+const HTTP2_PREFACE: &[u8] = b"PRI";
+
+/// How long the server may take to close a connection that has lingered. It may not read from the connection, for
+/// instance if it waits for the rest of a request that it has responded to.
+const GRACE: Duration = Duration::from_millis(50);
+
+/// What ends the wait for bytes of the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ReadLimit {
+    pub(super) at: Instant,
+    pub(super) end: ReadEnd,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReadEnd {
+    /// The connection is idle, and the server drains.
+    Idle,
+    NoFirstByte,
+    HeadTooSlow,
+}
+
+impl Connection {
+    /// Records bytes that have arrived.
+    pub(super) fn received(&self, bytes: &[u8]) {
+        let is_draining = self.connections.is_draining();
+        let mut state = lock(&self.state);
+        if state.protocol == Protocol::Unknown {
+            state.protocol = if bytes.starts_with(HTTP2_PREFACE) { Protocol::Http2 } else { Protocol::Http1 };
+        }
+        if state.protocol == Protocol::Http1 && state.requests == 0 && state.head == HeadState::Complete {
+            state.head = HeadState::Begun;
+        }
+        if is_draining {
+            state.active_at = Instant::now();
+        }
+    }
+
+    /// Returns until when the server waits for more bytes. `None` is forever.
+    pub(super) fn read_limit(&self, config: &ServeConfig) -> Option<ReadLimit> {
+        let is_draining = self.connections.is_closing_idle();
+        let mut state = lock(&self.state);
+        let mut limits = [None, None];
+        if is_draining && state.is_idle() {
+            limits[0] = state.active_at.checked_add(config.linger).map(|at| ReadLimit { at, end: ReadEnd::Idle });
+        }
+        limits[1] = match (state.protocol, state.head) {
+            (Protocol::Unknown, _) => after(state.active_at, config.first_byte_timeout, ReadEnd::NoFirstByte),
+            (Protocol::Http1, HeadState::Begun) => {
+                let since = Instant::now();
+                state.head = HeadState::Awaited { since };
+                after(since, config.header_timeout, ReadEnd::HeadTooSlow)
+            }
+            (Protocol::Http1, HeadState::Awaited { since }) => {
+                after(since, config.header_timeout, ReadEnd::HeadTooSlow)
+            }
+            _ => None,
+        };
+        limits.into_iter().flatten().min_by_key(|limit| limit.at)
+    }
+
+    /// Returns `true` if the connection is open because its client may be about to send another request.
+    pub(super) fn is_lingering(&self) -> bool {
+        let state = lock(&self.state);
+        state.is_idle() && state.active_at.elapsed() < self.connections.config.linger.saturating_add(GRACE)
+    }
+
+    /// Records that bytes wait for the client to read, or that the client has read them.
+    pub(super) fn set_writing(&self, is_writing: bool) {
+        let mut state = lock(&self.state);
+        state.is_writing = is_writing;
+        state.active_at = Instant::now();
+    }
+
+    /// Returns `true` if tasks wait until the end of their responses is written.
+    pub(super) fn has_unflushed(&self) -> bool {
+        self.has_unflushed.load(Ordering::Acquire)
+    }
+
+    /// Records that bytes were written.
+    pub(super) fn wrote(&self) {
+        lock(&self.unflushed).iter_mut().for_each(|unflushed| unflushed.is_unwritten = false);
+    }
+
+    pub(super) fn register_reader(&self, waker: &Waker) {
+        self.reader.register(waker);
+    }
+
+    pub(super) fn register_writer(&self, waker: &Waker) {
+        self.writer.register(waker);
+    }
+}
+
+fn after(since: Instant, limit: Option<Duration>, end: ReadEnd) -> Option<ReadLimit> {
+    limit.and_then(|limit| since.checked_add(limit)).map(|at| ReadLimit { at, end })
+}
