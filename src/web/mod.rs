@@ -244,13 +244,13 @@ mod guarded;
 #[cfg(all(feature = "offload", any(feature = "axum", feature = "actix-web")))]
 mod handler;
 mod layer_settings;
+mod noted_handler;
 mod options;
 mod refusal;
 #[cfg(any(feature = "axum", feature = "actix-web"))]
 mod request_guard;
 mod request_head;
 mod request_key;
-#[cfg(feature = "tower")]
 mod response_note;
 #[cfg(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix))]
 mod serve;

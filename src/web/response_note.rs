@@ -14,9 +14,30 @@ pub(crate) struct ResponseNote(
 );
 
 impl ResponseNote {
-    #[cfg(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix))]
+    /// Creates the note of a request.
+    #[cfg(feature = "tower")]
+    #[cfg_attr(
+        not(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix)),
+        allow(unused_variables, reason = "without the features there are no tasks")
+    )]
     pub(crate) fn of(extensions: &http::Extensions) -> Self {
-        Self(extensions.get::<Arc<RequestTasks>>().cloned())
+        #[cfg(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix))]
+        return Self(extensions.get::<Arc<RequestTasks>>().cloned());
+        #[cfg(not(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix)))]
+        Self()
+    }
+
+    /// Creates the note of a request of actix-web.
+    #[cfg(feature = "actix-web")]
+    #[cfg_attr(
+        not(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix)),
+        allow(unused_variables, reason = "without the features there are no tasks")
+    )]
+    pub(crate) fn of_actix(extensions: &actix_web::dev::Extensions) -> Self {
+        #[cfg(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix))]
+        return Self(extensions.get::<Arc<RequestTasks>>().cloned());
+        #[cfg(not(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix)))]
+        Self()
     }
 
     #[cfg(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix))]
@@ -24,11 +45,6 @@ impl ResponseNote {
         if let Some(tasks) = &self.0 {
             tasks.note_response(status);
         }
-    }
-
-    #[cfg(not(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix)))]
-    pub(crate) fn of(_: &http::Extensions) -> Self {
-        Self()
     }
 
     #[cfg(not(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix)))]

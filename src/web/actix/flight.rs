@@ -27,6 +27,8 @@ use crate::managed::{Managed, ManagedSnapshot};
 use crate::panic::{catch, discard};
 use crate::scope::CallerScopes;
 use crate::web::flight::{BYPASSED, COLLAPSED, ClientWatch, FlightReply, LED, Leader, ResponseFlight, RunResponse};
+use crate::web::noted_handler::NotedHandler;
+use crate::web::response_note::ResponseNote;
 use crate::web::{FlightOptions, Refusal};
 
 /// Lets concurrent requests for the same thing share one response: one of them is served, and all of them get its
@@ -270,7 +272,11 @@ where
     let run = Arc::new(OnceLock::new());
     let handler = async move {
         leader.gather().await;
-        leader.settle(inner.call(request).await, head.headers(), read).await
+        let note = ResponseNote::of_actix(&request.extensions());
+        let served =
+            NotedHandler::new(inner.call(request), note, |response: &ServiceResponse<B>| response.status().as_u16())
+                .await;
+        leader.settle(served, head.headers(), read).await
     };
     let task =
         rt::spawn(InsideRun { run: Arc::clone(&run), trace: CallerTrace::capture(), handler: Some(Box::pin(handler)) });

@@ -7,11 +7,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use actix_web::Error;
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::rt;
+use actix_web::{Error, HttpMessage};
 
 use super::body::GuardBody;
 use super::response::response;
@@ -22,6 +22,8 @@ use crate::guard::guarded_work::GuardedWork;
 use crate::guard::permit::HeldPermit;
 use crate::web::admission::{Admission, Arrival};
 use crate::web::layer_settings::{LayerSettings, is_tunnel};
+use crate::web::noted_handler::NotedHandler;
+use crate::web::response_note::ResponseNote;
 use crate::web::{Hold, Refusal, RequestHead};
 
 /// A request on its way through a guard. Created by [`GuardService`](super::GuardService).
@@ -32,10 +34,11 @@ pub struct GuardFuture<S>
 where
     S: Service<ServiceRequest>,
     S::Future: 'static,
+    S::Response: 'static,
 {
     settings: Arc<LayerSettings<ServiceRequest>>,
     is_connect: bool,
-    state: GuardFutureState<S, S::Future>,
+    state: GuardFutureState<S, NotedHandler<S::Future, S::Response>>,
 }
 
 enum GuardFutureState<S, F> {
@@ -55,8 +58,14 @@ impl<S> GuardFuture<S>
 where
     S: Service<ServiceRequest>,
     S::Future: 'static,
+    S::Response: 'static,
 {
-    pub(super) fn new(inner: Rc<S>, settings: Arc<LayerSettings<ServiceRequest>>, request: ServiceRequest) -> Self {
+    pub(super) fn new(
+        inner: Rc<S>,
+        settings: Arc<LayerSettings<ServiceRequest>>,
+        request: ServiceRequest,
+        status_of: fn(&S::Response) -> u16,
+    ) -> Self {
         let is_connect = request.method() == Method::CONNECT;
         let arrival = match &settings.admission {
             Admission::One(guard) => Arrival::Guarded(ErasedSource::Endpoint(guard.clone())),
@@ -66,7 +75,7 @@ where
             Arrival::Guarded(source) => {
                 GuardFutureState::Waiting { acquire: AcquireFuture::new(source), inner, request }
             }
-            Arrival::LetThrough => GuardFutureState::Unguarded(Box::pin(inner.call(request))),
+            Arrival::LetThrough => GuardFutureState::Unguarded(Box::pin(noted(&*inner, request, status_of))),
             Arrival::Refused => {
                 let refusal = settings.refuse(Refusal::key_missing(), &RequestHead::new(request.request()));
                 GuardFutureState::Refused(Box::new((request, refusal)))
@@ -76,9 +85,15 @@ where
     }
 
     /// Calls the service with the permit held.
-    fn run(&mut self, mut permit: HeldPermit<ErasedSource>, inner: &S, request: ServiceRequest) {
+    fn run(
+        &mut self,
+        mut permit: HeldPermit<ErasedSource>,
+        inner: &S,
+        request: ServiceRequest,
+        status_of: fn(&S::Response) -> u16,
+    ) {
         let scope = permit.enter_scope();
-        let handler = inner.call(request);
+        let handler = noted(inner, request, status_of);
         drop(scope);
         // The handler is boxed, so that it can move to its own task if the client disconnects.
         self.state = GuardFutureState::Running(GuardedWork::new(Box::pin(handler), permit));
@@ -118,6 +133,7 @@ impl<S, B> Future for GuardFuture<S>
 where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
     S::Future: 'static,
+    S::Response: 'static,
     B: MessageBody,
 {
     type Output = Result<ServiceResponse<GuardBody<B>>, Error>;
@@ -141,7 +157,7 @@ where
                         unreachable!("the state was `Waiting` two lines above")
                     };
                     match result {
-                        Ok(permit) => this.run(permit, &inner, request),
+                        Ok(permit) => this.run(permit, &inner, request, |response| response.status().as_u16()),
                         Err(error) => {
                             let refusal = this.settings.refusal(error);
                             let refusal = this.settings.refuse(refusal, &RequestHead::new(request.request()));
@@ -169,6 +185,16 @@ where
     }
 }
 
+/// Calls the service, and records its response: it may run without its client.
+fn noted<S: Service<ServiceRequest>>(
+    inner: &S,
+    request: ServiceRequest,
+    status_of: fn(&S::Response) -> u16,
+) -> NotedHandler<S::Future, S::Response> {
+    let note = ResponseNote::of_actix(&request.extensions());
+    NotedHandler::new(inner.call(request), note, status_of)
+}
+
 fn refused<B: MessageBody>(request: ServiceRequest, refusal: Refusal) -> ServiceResponse<GuardBody<B>> {
     request.into_response(response(refusal)).map_body(|_, body| GuardBody::refusal(body))
 }
@@ -177,6 +203,7 @@ impl<S> Drop for GuardFuture<S>
 where
     S: Service<ServiceRequest>,
     S::Future: 'static,
+    S::Response: 'static,
 {
     fn drop(&mut self) {
         if let GuardFutureState::Running(handler) = mem::replace(&mut self.state, GuardFutureState::Done)
@@ -195,6 +222,7 @@ impl<S> Unpin for GuardFuture<S>
 where
     S: Service<ServiceRequest>,
     S::Future: 'static,
+    S::Response: 'static,
 {
 }
 
@@ -202,6 +230,7 @@ impl<S> fmt::Debug for GuardFuture<S>
 where
     S: Service<ServiceRequest>,
     S::Future: 'static,
+    S::Response: 'static,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GuardFuture").finish_non_exhaustive()

@@ -126,7 +126,8 @@ where
     }
 
     fn call(&self, request: ServiceRequest) -> GuardFuture<S> {
-        GuardFuture::new(Rc::clone(&self.inner), Arc::clone(&self.settings), request)
+        let (inner, settings) = (Rc::clone(&self.inner), Arc::clone(&self.settings));
+        GuardFuture::new(inner, settings, request, |response| response.status().as_u16())
     }
 }
 

@@ -18,7 +18,6 @@ use tower_service::Service;
 
 use super::bodies::{AnyBody, BodyKind, RequestBody, ResponseBody};
 use super::head::copy_head;
-use super::noted::{NotedHandler, status_of};
 use crate::debug::impl_debug;
 use crate::guard::FlightStats;
 use crate::managed::{Managed, ManagedSnapshot};
@@ -26,6 +25,7 @@ use crate::web::flight::{
     BYPASSED, COLLAPSED, Caller, ClientWatch, Fields, FlightHead, FlightReply, LED, Leader, ResponseFlight,
     ResponseHead,
 };
+use crate::web::noted_handler::NotedHandler;
 use crate::web::request_head::HeadView;
 use crate::web::response_note::ResponseNote;
 use crate::web::{ClientLink, FlightOptions, Refusal};
@@ -208,7 +208,10 @@ where
                 let note = ResponseNote::of(extensions);
                 async move {
                     leader.gather().await;
-                    let served = NotedHandler::new(serve_alone(inner, request), note, status_of).await;
+                    let served = NotedHandler::new(serve_alone(inner, request), note, |response: &Response<R>| {
+                        response.status().as_u16()
+                    })
+                    .await;
                     leader.settle(served, &sent, read).await
                 }
             };

@@ -15,7 +15,6 @@ use tower_service::Service;
 
 use super::bodies::{RequestBody, ResponseBody};
 use super::held_body::HeldBody;
-use super::noted::{NotedHandler, status_of};
 use super::read_ahead::ReadAheadBody;
 use super::waiting::{ClientWatch, NotServed, WaitingRequest, poll_ready_inside};
 use crate::guard::acquire::AcquireFuture;
@@ -24,6 +23,7 @@ use crate::guard::guarded_work::GuardedWork;
 use crate::guard::permit::HeldPermit;
 use crate::web::admission::{Admission, Arrival};
 use crate::web::layer_settings::{LayerSettings, is_tunnel};
+use crate::web::noted_handler::NotedHandler;
 use crate::web::response_note::ResponseNote;
 use crate::web::{Hold, Refusal, RequestHead};
 
@@ -193,7 +193,7 @@ where
                     match result {
                         Ok(()) => {
                             let request = Request::from_parts(parts, K::replayed(body.into_replay()));
-                            this.run(permit, inner, request, status_of);
+                            this.run(permit, inner, request, |response| response.status().as_u16());
                         }
                         Err(NotServed::Refused(refusal)) => return Poll::Ready(Ok(this.refuse(*refusal, &parts))),
                         Err(NotServed::Failed(error)) => return Poll::Ready(Err(error)),
@@ -217,7 +217,7 @@ where
                                     drop((inner, request));
                                     return Poll::Ready(Err(error));
                                 }
-                                this.run(permit, inner, K::untouched(request), status_of);
+                                this.run(permit, inner, K::untouched(request), |response| response.status().as_u16());
                                 continue;
                             }
                             acquire = None;

@@ -15,7 +15,6 @@ mod future;
 mod head;
 mod held_body;
 mod layer;
-mod noted;
 mod read_ahead;
 mod service;
 mod waiting;

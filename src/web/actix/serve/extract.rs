@@ -9,9 +9,6 @@ use actix_web::{FromRequest, HttpMessage, HttpRequest};
 use crate::web::background_tasks::RequestTasks;
 use crate::web::{BackgroundTasks, Refusal};
 
-/// What a server adds to the extensions of each request.
-pub(super) struct TasksOfRequest(pub(super) Arc<RequestTasks>);
-
 /// Refuses the request with status 500 if the app is served without [`serve`](super::serve()).
 impl FromRequest for BackgroundTasks {
     type Error = Refusal;
@@ -19,7 +16,7 @@ impl FromRequest for BackgroundTasks {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let extensions = request.extensions();
-        let tasks = extensions.get::<TasksOfRequest>().map(|TasksOfRequest(tasks)| Self::new(Arc::clone(tasks)));
+        let tasks = extensions.get::<Arc<RequestTasks>>().map(|tasks| Self::new(Arc::clone(tasks)));
         ready(tasks.ok_or_else(Refusal::no_background_tasks))
     }
 }

@@ -14,7 +14,6 @@ use pin_project_lite::pin_project;
 
 use super::body::ServedBody;
 use super::drain::{Drain, ServedConnection};
-use super::extract::TasksOfRequest;
 use crate::debug::impl_debug;
 use crate::web::serve::{OpenConnection, RequestGuard};
 
@@ -87,7 +86,7 @@ where
         let unreported = reported.is_none().then(|| self.drain.open_unreported());
         let open = reported.map(|ServedConnection(open)| open).or(unreported.as_ref());
         let guard = open.expect("a connection is one or the other").connection().begin_request(is_http2);
-        request.extensions_mut().insert(TasksOfRequest(Arc::clone(guard.tasks())));
+        request.extensions_mut().insert(Arc::clone(guard.tasks()));
         let progress = RequestInProgress { request: guard, _unreported: unreported };
         ServedFuture { response: self.app.call(request), request: Some(progress), is_http2, body: PhantomData }
     }

@@ -3,14 +3,13 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use http::Response;
 use pin_project_lite::pin_project;
 
-use crate::web::response_note::ResponseNote;
+use super::response_note::ResponseNote;
 
 pin_project! {
     /// A handler that may run without its client. The status of its response is recorded.
-    pub(super) struct NotedHandler<F, T> {
+    pub(crate) struct NotedHandler<F, T> {
         #[pin]
         handler: F,
         note: ResponseNote,
@@ -19,7 +18,7 @@ pin_project! {
 }
 
 impl<F, T> NotedHandler<F, T> {
-    pub(super) fn new(handler: F, note: ResponseNote, status_of: fn(&T) -> u16) -> Self {
+    pub(crate) fn new(handler: F, note: ResponseNote, status_of: fn(&T) -> u16) -> Self {
         Self { handler, note, status_of }
     }
 }
@@ -38,8 +37,4 @@ where
         }
         Poll::Ready(result)
     }
-}
-
-pub(super) fn status_of<R>(response: &Response<R>) -> u16 {
-    response.status().as_u16()
 }
