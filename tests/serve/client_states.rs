@@ -1,5 +1,6 @@
 //! What a client is doing when the server drains, and what becomes of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -92,7 +93,7 @@ async fn request_in_flight_ends_and_its_connection_is_closed() {
     let server = server().await;
     let mut client = Client::sending(server.address, http::get("/slow")).await;
     eventually("the handler runs", || server.logged() == ["begins"]).await;
-    let log = server.log.clone();
+    let log = Arc::clone(&server.log);
     let (report, took) = server.stop().await;
     assert!(report.is_clean() && took < SLOW + AT_ONCE, "{took:?} {report:?}");
     assert_eq!(*log.lock().unwrap(), ["begins", "ends"]);

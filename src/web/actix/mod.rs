@@ -90,4 +90,6 @@ pub use self::pool_response::{IntoPoolResponse, OnWorker, PoolResponse};
 #[cfg(feature = "background")]
 pub use self::probes::probes;
 #[cfg(all(feature = "background", unix))]
-pub use self::serve::{Drain, Serve, ServedApp, ServedBody, ServedFactory, ServedFuture, Server, serve};
+pub use self::serve::{
+    Drain, Serve, ServedApp, ServedBody, ServedFactory, ServedFuture, ServedHttpServer, Server, serve,
+};

@@ -182,7 +182,7 @@ async fn tasks_start_after_a_response_without_a_body_and_after_a_stream() {
         let [a, b] = [&noted, &noted].map(Arc::clone);
         let no_content = move |tasks: BackgroundTasks| {
             tasks.add_task(noting(&a, "no content")).unwrap();
-            async { HttpResponse::NoContent() }
+            async { HttpResponse::NoContent().finish() }
         };
         let stream = move |tasks: BackgroundTasks| {
             tasks.add_task(noting(&b, "stream")).unwrap();

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_web::dev::Extensions;
@@ -121,7 +122,7 @@ async fn request_in_flight_ends_and_its_connection_is_closed() {
     let server = server().await;
     let mut client = Client::sending(server.address, http::get("/slow")).await;
     eventually("the handler runs", || server.logged() == ["begins"]).await;
-    let log = server.log.clone();
+    let log = Arc::clone(&server.log);
     let (report, took) = server.stop().await;
     assert!(report.is_clean() && took < TICK, "{took:?} {report:?}");
     assert_eq!(super::notes(&log), ["begins", "ends"]);

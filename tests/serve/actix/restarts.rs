@@ -135,7 +135,6 @@ async fn restarts_under_load_lose_no_request() {
     let restarts = std::env::var("RESTARTS").map_or(8, |restarts| restarts.parse().unwrap());
     for keeps_alive in [false, true] {
         let (served, lost) = restart(keeps_alive, drained_generation, |n, _| n == restarts).await;
-        println!("keep-alive {keeps_alive}: {served} served, {lost} lost in {restarts} restarts");
         assert!(served > restarts * CLIENTS, "{served}");
         assert_eq!(lost, 0, "of {served}, keep-alive: {keeps_alive}");
     }

@@ -28,6 +28,9 @@ pub struct Drain {
     has_warned: Arc<AtomicBool>,
 }
 
+/// The `HttpServer` that [`Drain::http_server`] creates. `A` creates the app of each worker.
+pub type ServedHttpServer<A, S, B> = HttpServer<A, ServedFactory<S, B>, ServedFactory<S, B>, ServedBody<B>>;
+
 /// The place of a connection among the open ones, in the data of the connection.
 pub(super) struct ServedConnection(pub(super) OpenConnection);
 
@@ -44,12 +47,7 @@ impl Drain {
     pub fn http_server<F, I, S, B>(
         &self,
         app: F,
-    ) -> HttpServer<
-        impl Fn() -> ServedFactory<S, B> + Send + Clone + 'static + use<F, I, S, B>,
-        ServedFactory<S, B>,
-        ServedFactory<S, B>,
-        ServedBody<B>,
-    >
+    ) -> ServedHttpServer<impl Fn() -> ServedFactory<S, B> + Send + Clone + 'static + use<F, I, S, B>, S, B>
     where
         F: Fn() -> I + Send + Clone + 'static,
         I: IntoServiceFactory<S, Request>,

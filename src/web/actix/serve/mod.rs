@@ -18,6 +18,6 @@ mod trace;
 mod workers;
 
 pub use self::body::ServedBody;
-pub use self::drain::Drain;
+pub use self::drain::{Drain, ServedHttpServer};
 pub use self::server::{Serve, Server, serve};
 pub use self::service::{ServedApp, ServedFactory, ServedFuture};
