@@ -19,13 +19,14 @@ use std::time::Duration;
 
 use actix_web::rt::time::sleep;
 use actix_web::web::{Data, Json, get, post};
-use actix_web::{App, HttpServer, Responder};
+use actix_web::{App, Responder};
 
 use futures_util::FutureExt;
 use onelane::background::{
     BackgroundService, Backoff, BoxError, HostHandle, Intensity, RunContext, ServiceHost, ServiceResult,
     ShutdownReport, StartContext, StopContext, lifespan, service_fn,
 };
+use onelane::web::actix::serve;
 use serde_json::json;
 
 struct Heartbeat;
@@ -90,11 +91,10 @@ async fn main() -> Result<ShutdownReport, BoxError> {
             .route("/slow", get().to(|| sleep(hold()).map(|()| "done\n")))
     };
     let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
-    let server = HttpServer::new(app).shutdown_signal(host.handle().server_may_end());
-    let server = async move {
-        let server = server.bind(format!("127.0.0.1:{port}"))?;
+    let server = serve(host, move |drain| {
+        let server = drain.http_server(app).bind(format!("127.0.0.1:{port}"))?;
         println!("listening on http://{}", server.addrs()[0]);
-        server.run().await
-    };
-    Ok(host.run_until(server).await?)
+        Ok(server)
+    });
+    Ok(server.await?)
 }

@@ -20,11 +20,12 @@ use std::env;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use actix_web::App;
 use actix_web::rt::time::sleep;
 use actix_web::web::{Json, get, post, resource};
-use actix_web::{App, HttpServer};
-use onelane::web::actix::GuardMiddleware;
-use onelane::{AcquireError, EndpointGuard, Queue};
+use onelane::background::{BoxError, ShutdownReport};
+use onelane::web::actix::{GuardMiddleware, serve};
+use onelane::{AcquireError, EndpointGuard, Queue, ServiceHost};
 use serde_json::{Value, json};
 
 static LIMIT: EndpointGuard = EndpointGuard::builder("limit").queue(Queue::Bounded(32)).build();
@@ -80,7 +81,7 @@ fn response(counter: &AtomicU64) -> Json<Value> {
 }
 
 #[actix_web::main]
-async fn main() -> std::io::Result<()> {
+async fn main() -> Result<ShutdownReport, BoxError> {
     let app = || {
         App::new()
             .service(resource("/limit").wrap(GuardMiddleware::new(&LIMIT)).route(post().to(limit)))
@@ -92,7 +93,10 @@ async fn main() -> std::io::Result<()> {
     let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
     // Without half-closed connections, a client that closes its connection has disconnected, even while its request
     // waits.
-    let server = HttpServer::new(app).h1_allow_half_closed(false).bind(format!("127.0.0.1:{port}"))?;
-    println!("listening on http://{}", server.addrs()[0]);
-    server.run().await
+    let server = serve(ServiceHost::default(), move |drain| {
+        let server = drain.http_server(app).h1_allow_half_closed(false).bind(format!("127.0.0.1:{port}"))?;
+        println!("listening on http://{}", server.addrs()[0]);
+        Ok(server)
+    });
+    Ok(server.await?)
 }

@@ -23,11 +23,12 @@
 use std::time::Duration;
 use std::{env, thread};
 
+use actix_web::App;
 use actix_web::web::{Json, Path, get, put};
-use actix_web::{App, HttpServer};
-use onelane::web::actix::blocking_handler;
+use onelane::background::{BoxError, ShutdownReport};
+use onelane::web::actix::{blocking_handler, serve};
 use onelane::web::handler_pool;
-use onelane::{BlockingPool, OffloadError, run_blocking};
+use onelane::{BlockingPool, OffloadError, ServiceHost, run_blocking};
 use serde_json::{Value, json};
 
 async fn ping_async() -> &'static str {
@@ -77,7 +78,7 @@ fn hold() -> Duration {
 }
 
 #[actix_web::main]
-async fn main() -> std::io::Result<()> {
+async fn main() -> Result<ShutdownReport, BoxError> {
     let app = || {
         App::new()
             .route("/", get().to(async || "hello\n"))
@@ -92,8 +93,15 @@ async fn main() -> std::io::Result<()> {
     };
     let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
     // By default, a request that waits five seconds for a blocked worker gets status 408.
-    let server = HttpServer::new(app).workers(1).client_request_timeout(Duration::from_secs(60));
-    let server = server.h1_allow_half_closed(false).bind(format!("127.0.0.1:{port}"))?;
-    println!("listening on http://{}", server.addrs()[0]);
-    server.run().await
+    let server = serve(ServiceHost::default(), move |drain| {
+        let server = drain
+            .http_server(app)
+            .workers(1)
+            .client_request_timeout(Duration::from_secs(60))
+            .h1_allow_half_closed(false)
+            .bind(format!("127.0.0.1:{port}"))?;
+        println!("listening on http://{}", server.addrs()[0]);
+        Ok(server)
+    });
+    Ok(server.await?)
 }

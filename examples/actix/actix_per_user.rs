@@ -23,10 +23,11 @@ use actix_web::dev::ServiceRequest;
 use actix_web::http::header::HeaderMap;
 use actix_web::rt::time::sleep;
 use actix_web::web::{Json, Query, get, post, resource};
-use actix_web::{App, HttpRequest, HttpServer};
+use actix_web::{App, HttpRequest};
+use onelane::background::{BoxError, ShutdownReport};
 use onelane::guard::GuardStats;
-use onelane::web::actix::GuardMiddleware;
-use onelane::{KeyedGuard, Queue};
+use onelane::web::actix::{GuardMiddleware, serve};
+use onelane::{KeyedGuard, Queue, ServiceHost};
 use serde_json::Value;
 
 /// Only users with a request in progress take memory. `max_keys` protects against clients that invent users.
@@ -60,7 +61,7 @@ async fn stats() -> Json<GuardStats> {
 }
 
 #[actix_web::main]
-async fn main() -> std::io::Result<()> {
+async fn main() -> Result<ShutdownReport, BoxError> {
     let app = || {
         let one_per_user =
             GuardMiddleware::keyed(&PER_USER, |request: &ServiceRequest| user(request.headers()).map(str::to_owned));
@@ -69,7 +70,10 @@ async fn main() -> std::io::Result<()> {
     let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
     // Without half-closed connections, a client that closes its connection has disconnected, even while its request
     // waits.
-    let server = HttpServer::new(app).h1_allow_half_closed(false).bind(format!("127.0.0.1:{port}"))?;
-    println!("listening on http://{}", server.addrs()[0]);
-    server.run().await
+    let server = serve(ServiceHost::default(), move |drain| {
+        let server = drain.http_server(app).h1_allow_half_closed(false).bind(format!("127.0.0.1:{port}"))?;
+        println!("listening on http://{}", server.addrs()[0]);
+        Ok(server)
+    });
+    Ok(server.await?)
 }

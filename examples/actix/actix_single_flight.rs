@@ -22,10 +22,11 @@ use std::{env, fmt};
 use actix_web::http::StatusCode;
 use actix_web::rt::time::sleep;
 use actix_web::web::{Data, Json, Path, get, resource};
-use actix_web::{App, HttpRequest, HttpServer, ResponseError};
+use actix_web::{App, HttpRequest, ResponseError};
+use onelane::background::{BoxError, ShutdownReport};
 use onelane::web::FlightOptions;
-use onelane::web::actix::FlightMiddleware;
-use onelane::{FlightError, SingleFlight};
+use onelane::web::actix::{FlightMiddleware, serve};
+use onelane::{FlightError, ServiceHost, SingleFlight};
 use serde_json::{Value, json};
 
 static SQUARES: SingleFlight<u64, u64, TooLarge> = SingleFlight::new("squares");
@@ -78,7 +79,7 @@ async fn stats(reports: Data<FlightMiddleware>) -> Json<Value> {
 }
 
 #[actix_web::main]
-async fn main() -> std::io::Result<()> {
+async fn main() -> Result<ShutdownReport, BoxError> {
     // Each user has their own report: without the user in the key, one user would get the report of another. A real
     // service takes the user from its authentication, not from a header that any client can set: see
     // `FlightMiddleware::keyed`. The middleware is created outside the closure below, so that all workers share it.
@@ -93,7 +94,10 @@ async fn main() -> std::io::Result<()> {
     let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
     // Without half-closed connections, a client that closes its connection has disconnected, and a run without callers
     // is dropped.
-    let server = HttpServer::new(app).h1_allow_half_closed(false).bind(format!("127.0.0.1:{port}"))?;
-    println!("listening on http://{}", server.addrs()[0]);
-    server.run().await
+    let server = serve(ServiceHost::default(), move |drain| {
+        let server = drain.http_server(app).h1_allow_half_closed(false).bind(format!("127.0.0.1:{port}"))?;
+        println!("listening on http://{}", server.addrs()[0]);
+        Ok(server)
+    });
+    Ok(server.await?)
 }

@@ -18,10 +18,12 @@
 use std::time::Duration;
 use std::{env, thread};
 
+use actix_web::App;
 use actix_web::web::{Json, get, post};
-use actix_web::{App, HttpServer};
+use onelane::background::{BoxError, ShutdownReport};
 use onelane::guard::GuardStats;
-use onelane::{AcquireError, EndpointGuard};
+use onelane::web::actix::serve;
+use onelane::{AcquireError, EndpointGuard, ServiceHost};
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
@@ -63,7 +65,7 @@ async fn stats() -> Json<GuardStats> {
 }
 
 #[actix_web::main]
-async fn main() -> std::io::Result<()> {
+async fn main() -> Result<ShutdownReport, BoxError> {
     let app = || {
         App::new()
             .route("/async", post().to(asynchronous))
@@ -72,7 +74,10 @@ async fn main() -> std::io::Result<()> {
             .route("/stats", get().to(stats))
     };
     let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
-    let server = HttpServer::new(app).bind(format!("127.0.0.1:{port}"))?;
-    println!("listening on http://{}", server.addrs()[0]);
-    server.run().await
+    let server = serve(ServiceHost::default(), move |drain| {
+        let server = drain.http_server(app).bind(format!("127.0.0.1:{port}"))?;
+        println!("listening on http://{}", server.addrs()[0]);
+        Ok(server)
+    });
+    Ok(server.await?)
 }

@@ -11,10 +11,20 @@ use support::process::Example;
 const HOLD: Duration = Duration::from_millis(300);
 
 #[tokio::test]
-async fn response_comes_before_its_tasks_and_a_stop_waits_for_them() {
-    let mut example = Example::start("axum_background_tasks", HOLD).await;
+async fn response_in_axum_comes_before_its_tasks_and_a_stop_waits_for_them() {
+    response_comes_before_its_tasks_and_a_stop_waits_for_them("axum_background_tasks").await;
+}
+
+#[tokio::test]
+async fn response_in_actix_comes_before_its_tasks_and_a_stop_waits_for_them() {
+    response_comes_before_its_tasks_and_a_stop_waits_for_them("actix_background_tasks").await;
+}
+
+async fn response_comes_before_its_tasks_and_a_stop_waits_for_them(name: &str) {
+    let mut example = Example::start(name, HOLD).await;
     let response = web_client().post(example.url("/sign-up")).send().await.expect("the server responds");
-    assert_eq!((response.status().as_u16(), example.printed()), (201, "response 201".into()));
+    assert_eq!(response.status(), 201);
+    assert_eq!(example.printed(), "response 201", "the client has its answer first");
     example.wait_for_json("/running", "the tasks run", |running| *running == json!(["1 log", "1 mail"])).await;
     example.signal(Signal::TERM);
     assert_eq!(example.exit_code().await, Some(0));

@@ -1,9 +1,10 @@
 use std::time::Duration;
 
+use actix_web::App;
 use actix_web::web::{Path, get, post, resource};
-use actix_web::{App, HttpServer};
 use onelane::background::{BoxError, RunContext, ServiceResult, ShutdownReport, service_fn};
-use onelane::web::actix::{GuardMiddleware, blocking_handler, probes};
+use onelane::web::BackgroundTasks;
+use onelane::web::actix::{GuardMiddleware, blocking_handler, probes, serve};
 use onelane::{EndpointGuard, Queue, ServiceHost};
 
 /// One report at a time. Up to 32 requests wait; the next one gets a 503.
@@ -18,6 +19,14 @@ async fn report() -> &'static str {
 fn user(id: Path<u64>) -> String {
     std::thread::sleep(super::query()); // a database driver that blocks
     format!("user {id}")
+}
+
+/// The client has its answer before the mail is sent. The mail is sent even if the client disconnects.
+async fn sign_up(tasks: BackgroundTasks) -> &'static str {
+    match tasks.add("mail", async { /* send it */ }) {
+        Ok(()) => "welcome",
+        Err(_full) => "welcome, without a mail",
+    }
 }
 
 /// Starts before the first request and stops after the last one. It is restarted after a failure or a panic.
@@ -41,11 +50,9 @@ pub(super) async fn main() -> Result<ShutdownReport, BoxError> {
         App::new()
             .service(resource("/report").wrap(GuardMiddleware::new(&REPORT)).route(post().to(report)))
             .route("/users/{id}", get().to(blocking_handler(user)))
+            .route("/sign-up", post().to(sign_up))
             .service(probes(handle.clone())) // /livez, /readyz, /startupz
     };
-    // The handlers run on the server's own threads and end with them. So the server stops once the handlers that
-    // continue without their clients have finished, and not as soon as SIGTERM or Ctrl-C arrives. The rest is as above.
-    let server = HttpServer::new(app).shutdown_signal(host.handle().server_may_end());
-    let server = async move { server.bind(super::address())?.run().await };
-    Ok(host.run_until(server).await?)
+    // On SIGTERM or Ctrl-C, what happens is as above.
+    Ok(serve(host, move |drain| drain.http_server(app).bind(super::address())).await?)
 }
