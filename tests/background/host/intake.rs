@@ -39,7 +39,7 @@ async fn intake_stops_in_its_order_while_the_server_drains_and_the_others_stop_a
             sleep(SECOND).await;
             let status = handle.status();
             assert_eq!(status.phase(), HostPhase::Draining);
-            let ended = status.services().iter().filter(|service| service.is_ended());
+            let ended = status.services().filter(|service| service.is_ended());
             states.lock().unwrap().extend(ended.map(|service| service.name().to_owned()));
             Served::Ok(())
         })
@@ -96,7 +96,7 @@ async fn intake_that_other_services_need_stops_after_them() {
         handle.request_shutdown();
         handle.draining().cancelled().await;
         sleep(SECOND).await;
-        assert!(handle.status().services().iter().all(|service| !service.is_ended()));
+        assert!(handle.status().services().all(|service| !service.is_ended()));
         Served::Ok(())
     };
     assert!(host.run_until(server).await.unwrap().is_clean());
