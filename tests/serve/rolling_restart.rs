@@ -193,7 +193,8 @@ fn restart(scenario: &str, restarts: usize, enough: impl Fn(&Tally) -> bool) -> 
     tally
 }
 
-fn restarts() -> usize {
+/// How many restarts a test makes.
+pub(crate) fn restarts() -> usize {
     env::var("ONELANE_TEST_RESTARTS").map_or(100, |restarts| restarts.parse().unwrap())
 }
 

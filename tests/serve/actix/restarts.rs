@@ -132,7 +132,7 @@ where
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn restarts_under_load_lose_no_request() {
     let _alone = ALONE.lock().await;
-    let restarts = std::env::var("RESTARTS").map_or(8, |restarts| restarts.parse().unwrap());
+    let restarts = crate::rolling_restart::restarts() / 2;
     for keeps_alive in [false, true] {
         let (served, lost) = restart(keeps_alive, drained_generation, |n, _| n == restarts).await;
         assert!(served > restarts * CLIENTS, "{served}");
