@@ -30,6 +30,31 @@ pub(crate) async fn scenario() {
     let add = |tasks: BackgroundTasks| async move { tasks.add("waits", tokio::time::sleep(SHORT * 2)).unwrap() };
     let tasks = BackgroundTasksConfig::new().max_running(1).max_queued(1).when_full(WhenFull::DropOldest);
     run(Router::new().route("/", any(add)), tasks, &["GET / "; 3]).await;
+    tokio::task::spawn_blocking(actix_server_that_does_not_count_its_connections).await.unwrap();
+}
+
+fn actix_server_that_does_not_count_its_connections() {
+    use actix_web::{App, HttpResponse, web};
+    use onelane::web::actix::serve;
+
+    actix_web::rt::System::new().block_on(async {
+        let host = ServiceHost::builder().without_signals().build().unwrap();
+        let handle = host.handle();
+        let (send_address, address) = tokio::sync::oneshot::channel();
+        let app = || App::new().default_service(web::to(|| async { HttpResponse::NoContent() }));
+        let server = serve(host, move |drain| {
+            let server = drain.http_server(app).workers(1).on_connect(|_, _| {}).bind("127.0.0.1:0")?;
+            send_address.send(server.addrs()[0]).unwrap();
+            Ok(server)
+        });
+        let client = async {
+            let mut client = RawClient::send(address.await.unwrap(), "GET / HTTP/1.1\r\nhost: test\r\n\r\n").await;
+            client.read_until("\r\n\r\n").await;
+            handle.request_shutdown();
+        };
+        let (report, ()) = tokio::join!(server.into_future(), client);
+        assert!(report.unwrap().is_clean());
+    });
 }
 
 /// Sends requests to a server one after the other, and half of another one, and stops the server.

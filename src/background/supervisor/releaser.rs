@@ -13,8 +13,9 @@ use crate::background::generation::ServiceRunner;
 use crate::panic::{catch, discard};
 use crate::sync::lock;
 
-/// How long a value waits for the destructors before it until another thread is used.
-const PATIENCE: Duration = Duration::from_millis(10);
+/// How long a value waits for the destructors before it until another thread is used. Until then, services are dropped
+/// before those that they depend on.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Drops values one after the other, in a thread of the supervisor's runtime. A destructor that takes long does not
 /// hold up the others: they get another thread. Further threads are not those of the runtime, which may all be busy:

@@ -272,7 +272,7 @@ where
     let run = Arc::new(OnceLock::new());
     let handler = async move {
         leader.gather().await;
-        let note = ResponseNote::of_actix(&request.extensions());
+        let note = request.extensions().get::<ResponseNote>().cloned().unwrap_or_default();
         let served =
             NotedHandler::new(inner.call(request), note, |response: &ServiceResponse<B>| response.status().as_u16())
                 .await;

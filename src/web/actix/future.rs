@@ -191,7 +191,7 @@ fn noted<S: Service<ServiceRequest>>(
     request: ServiceRequest,
     status_of: fn(&S::Response) -> u16,
 ) -> NotedHandler<S::Future, S::Response> {
-    let note = ResponseNote::of_actix(&request.extensions());
+    let note = request.extensions().get::<ResponseNote>().cloned().unwrap_or_default();
     NotedHandler::new(inner.call(request), note, status_of)
 }
 

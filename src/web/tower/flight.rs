@@ -205,7 +205,7 @@ where
                 K::unlink(extensions);
                 let mark = flight.mark(extensions.remove());
                 extensions.insert(mark);
-                let note = ResponseNote::of(extensions);
+                let note = extensions.get::<ResponseNote>().cloned().unwrap_or_default();
                 async move {
                     leader.gather().await;
                     let served = NotedHandler::new(serve_alone(inner, request), note, |response: &Response<R>| {

@@ -109,7 +109,7 @@ where
         status_of: fn(&S::Response) -> u16,
     ) {
         let scope = permit.as_mut().map(HeldPermit::enter_scope);
-        let note = ResponseNote::of(request.extensions());
+        let note = request.extensions().get::<ResponseNote>().cloned().unwrap_or_default();
         let handler = NotedHandler::new(inner.call(request), note, status_of);
         drop(scope);
         // This is the only allocation of a request. The handler is boxed, so that it can move to its own task if the

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpMessage, HttpRequest};
 
-use crate::web::background_tasks::RequestTasks;
+use crate::web::response_note::ResponseNote;
 use crate::web::{BackgroundTasks, Refusal};
 
 /// Refuses the request with status 500 if the app is served without [`serve`](super::serve()).
@@ -16,7 +16,7 @@ impl FromRequest for BackgroundTasks {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let extensions = request.extensions();
-        let tasks = extensions.get::<Arc<RequestTasks>>().map(|tasks| Self::new(Arc::clone(tasks)));
+        let tasks = extensions.get().and_then(ResponseNote::tasks).map(|tasks| Self::new(Arc::clone(tasks)));
         ready(tasks.ok_or_else(Refusal::no_background_tasks))
     }
 }

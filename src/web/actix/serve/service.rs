@@ -2,7 +2,6 @@
 
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use actix_http::{ConnectionType, HttpMessage, Request, Response};
@@ -15,6 +14,7 @@ use pin_project_lite::pin_project;
 use super::body::ServedBody;
 use super::drain::{Drain, ServedConnection};
 use crate::debug::impl_debug;
+use crate::web::response_note::ResponseNote;
 use crate::web::serve::{OpenConnection, RequestGuard};
 
 /// Creates the app of each worker of a server that drains with its host. Created by [`Drain::http_server`].
@@ -86,7 +86,7 @@ where
         let unreported = reported.is_none().then(|| self.drain.open_unreported());
         let open = reported.map(|ServedConnection(open)| open).or(unreported.as_ref());
         let guard = open.expect("a connection is one or the other").connection().begin_request(is_http2);
-        request.extensions_mut().insert(Arc::clone(guard.tasks()));
+        request.extensions_mut().insert(ResponseNote::new(guard.tasks()));
         let progress = RequestInProgress { request: guard, _unreported: unreported };
         ServedFuture { response: self.app.call(request), request: Some(progress), is_http2, body: PhantomData }
     }

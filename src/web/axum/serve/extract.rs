@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 
-use crate::web::background_tasks::RequestTasks;
+use crate::web::response_note::ResponseNote;
 use crate::web::{BackgroundTasks, Refusal};
 
 /// Refuses the request with status 500 if the app is served without [`serve`](super::serve()).
@@ -13,7 +13,7 @@ impl<S: Sync> FromRequestParts<S> for BackgroundTasks {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        let tasks = parts.extensions.get::<Arc<RequestTasks>>().ok_or_else(Refusal::no_background_tasks)?;
+        let tasks = parts.extensions.get().and_then(ResponseNote::tasks).ok_or_else(Refusal::no_background_tasks)?;
         Ok(Self::new(Arc::clone(tasks)))
     }
 }

@@ -16,6 +16,7 @@ use pin_project_lite::pin_project;
 use super::body::ServedBody;
 use super::listener::{ServedListener, WatchedIo};
 use crate::web::ClientLink;
+use crate::web::response_note::ResponseNote;
 use crate::web::serve::{Connection, RequestGuard};
 use crate::web::tower::Service;
 
@@ -69,7 +70,7 @@ where
         let is_http2 = request.version() >= Version::HTTP_2;
         let guard = self.connection.begin_request(is_http2);
         let extensions = request.extensions_mut();
-        extensions.insert(Arc::clone(guard.tasks()));
+        extensions.insert(ResponseNote::new(guard.tasks()));
         extensions.insert(ConnectInfo(self.address.clone()));
         if let Some(link) = &self.link {
             extensions.insert(ConnectInfo(link.clone()));
