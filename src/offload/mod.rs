@@ -90,8 +90,8 @@
 //! occupied by a task further out, with a thread of a third runtime in between.
 //!
 //! A waker may be called on a thread of the pool after its task has ended. A waker that blocks holds up tasks that are
-//! queued meanwhile, and the task that this thread runs next: it must not wait for those. A waker that blocks on another
-//! task needs another thread, as it would with `spawn_blocking`, and deadlocks in a runtime with
+//! queued meanwhile, and the task that this thread runs next: it must not wait for those. A waker that blocks on
+//! another task needs another thread, as it would with `spawn_blocking`, and deadlocks in a runtime with
 //! `max_blocking_threads(1)`.
 //!
 //! A task or a stream that was submitted outside and is awaited on the outer task's thread follows the same rules while
@@ -99,16 +99,16 @@
 //!
 //! A nested task may block on async code again. Where tokio does not let it do so on the outer task's thread, which is
 //! inside the `block_on` of a `current_thread` [`Runtime`](tokio::runtime::Runtime) or inside a `LocalSet`, it gets a
-//! thread of its own, with the [`stack_size`](PoolBuilder::stack_size) of the pool, and the outer task's thread waits. The
-//! `current_thread` runtime or the `LocalSet` stands still meanwhile: a nested task that blocks on its timers, its sockets
-//! or its spawned tasks deadlocks. This happens only while no token is free, or in a `LocalSet`: give the limiter as many
-//! tokens as there are such tasks and nested ones, or let the nested task block on another runtime.
+//! thread of its own, with the [`stack_size`](PoolBuilder::stack_size) of the pool, and the outer task's thread waits.
+//! The `current_thread` runtime or the `LocalSet` stands still meanwhile: a nested task that blocks on its timers, its
+//! sockets or its spawned tasks deadlocks. This happens only while no token is free, or in a `LocalSet`: give the
+//! limiter as many tokens as there are such tasks and nested ones, or let the nested task block on another runtime.
 //!
 //! A nested task on the outer task's thread runs to completion when its future is polled for the first time, or before
 //! [`start`](Task::start) returns. So neither its time limits nor a timeout around it can end it. Several nested tasks
 //! run one after the other, and none of them can wait for another. A nested task has its own context, which does not
-//! report the cancellation of the outer task. [`PoolStats`] counts it as started once it has ended, and as running only on
-//! a thread of the pool.
+//! report the cancellation of the outer task. [`PoolStats`] counts it as started once it has ended, and as running only
+//! on a thread of the pool.
 
 mod blocking;
 mod builder;

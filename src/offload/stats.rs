@@ -11,8 +11,8 @@ pub struct PoolStats {
     pub name: Cow<'static, str>,
     /// How many tasks may run at a time: the total of the pool's limiter, which other pools may share.
     pub max_running: usize,
-    /// Tasks that are running on threads of the pool. A [nested task](crate::offload#nested-tasks) that runs on the thread
-    /// of its caller is part of that caller's task.
+    /// Tasks that are running on threads of the pool. A [nested task](crate::offload#nested-tasks) that runs on the
+    /// thread of its caller is part of that caller's task.
     pub running: usize,
     /// Running tasks whose caller has dropped them.
     pub abandoned: usize,

@@ -70,8 +70,8 @@ pub(crate) struct TaskPlace {
 pub(crate) enum Nesting {
     /// None of these tasks holds a token that the new one needs.
     Outside,
-    /// One of these tasks holds a token of the same limiter, and one of them may occupy a thread of the same runtime. If
-    /// it waited for the new task, the new task could wait for it.
+    /// One of these tasks holds a token of the same limiter, and one of them may occupy a thread of the same runtime.
+    /// If it waited for the new task, the new task could wait for it.
     SameRuntime,
     /// One of these tasks holds a token of the same limiter, and has built or entered another runtime. The new task
     /// could wait for the token, but not for a thread that one of these tasks occupies.

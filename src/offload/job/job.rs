@@ -78,8 +78,8 @@ impl<F, T> Job<F, T> {
         }
     }
 
-    /// Ends a job that has not started. Returns what is left of it, to be dropped without the mutex held: the values are
-    /// the user's. Returns `None` if the job has started, or has ended.
+    /// Ends a job that has not started. Returns what is left of it, to be dropped without the mutex held: the values
+    /// are the user's. Returns `None` if the job has started, or has ended.
     fn take_queued(&self, end: JobState<F, T>) -> Option<(F, WakerSlot)> {
         let mut state = lock(&self.state);
         if !matches!(*state, JobState::Queued { .. }) {

@@ -98,8 +98,9 @@ impl<S: Stream> Iterator for BlockingIter<S> {
 
     /// # Panics
     ///
-    /// Panics if the call has to wait, or comes from another thread than the last one, on a thread that runs async tasks,
-    /// since it would block those tasks. Use the stream itself there. [`try_next`](BlockingIter::try_next) returns an error instead.
+    /// Panics if the call has to wait, or comes from another thread than the last one, on a thread that runs async
+    /// tasks, since it would block those tasks. Use the stream itself there. [`try_next`](BlockingIter::try_next)
+    /// returns an error instead.
     #[track_caller]
     fn next(&mut self) -> Option<S::Item> {
         // With `unwrap_or_else`, the panic would have the location of the closure, not of the caller.

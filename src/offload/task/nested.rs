@@ -39,8 +39,8 @@ pub(super) fn run_nested(workers: &Arc<Workers>, job: &SharedJob) -> Result<(), 
 ///
 /// Inside `block_on` of a runtime, tokio treats this thread as one that runs async tasks, and would not let the task
 /// block. Where tokio can lift that, the task runs here, with the stack that the runtime gives its threads. Where tokio
-/// can't, the task gets a thread of its own, and this thread waits for the task. (If it did not wait, the number of such
-/// tasks that run at the same time would have no bound, since none of them has a token.)
+/// can't, the task gets a thread of its own, and this thread waits for the task. (If it did not wait, the number of
+/// such tasks that run at the same time would have no bound, since none of them has a token.)
 fn run_inline(workers: &Arc<Workers>, job: &SharedJob) {
     if !runs_async_tasks() {
         return run_and_publish(workers, job);

@@ -848,8 +848,8 @@ fn run_nested(world: &World) -> Result<(), OffloadError> {
     await_nested(world, &job, position)
 }
 
-/// Waits for a task as a caller does that holds a token: the caller runs the task itself unless a worker is about to run
-/// it.
+/// Waits for a task as a caller does that holds a token: the caller runs the task itself unless a worker is about to
+/// run it.
 fn await_nested(world: &World, job: &Arc<UnitJob>, position: Option<QueuePosition>) -> Result<(), OffloadError> {
     block_on(poll_fn(|cx| {
         let result = job.poll(cx);

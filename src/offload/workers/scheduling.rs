@@ -60,8 +60,8 @@ impl Workers {
             worker.searcher = Some(Searcher::OnThread(thread_id()));
             state.searcher = worker.searcher;
         }
-        // The worker is not idle before it searches: the waker that it calls first may wait for other tasks, and must not
-        // wait for this worker.
+        // The worker is not idle before it searches: the waker that it calls first may wait for other tasks, and must
+        // not wait for this worker.
         self.stop_and_unlock(state, worker);
         WorkerStep::Search
     }

@@ -33,8 +33,8 @@ impl Workers {
             state.promised -= 1;
             return TokenAttempt::Acquired;
         }
-        // Fails while others wait. The workers may have a grant whose waker was not called yet: that one is for the next
-        // task, or given up.
+        // Fails while others wait. The workers may have a grant whose waker was not called yet: that one is for the
+        // next task, or given up.
         if self.tokens().try_acquire(Tokens::ONE).is_ok() {
             return TokenAttempt::Acquired;
         }

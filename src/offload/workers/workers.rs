@@ -19,8 +19,8 @@
 //!    for the bound of the queue. While the starting worker is *late*, no task has a promise.
 //! 6. While a worker is starting, the workers are watched: a thread is requested again for a late one.
 //! 7. The caller of a nested task waits only while a worker is searching or starting, and there is a token for it. No
-//!    token is reserved for that worker, so whatever ends its search or its start, or takes the granted token away, wakes
-//!    such callers if no other worker is expected.
+//!    token is reserved for that worker, so whatever ends its search or its start, or takes the granted token away,
+//!    wakes such callers if no other worker is expected.
 //! 8. Lock order: the workers' mutex, then the limiter's promises, then its semaphore. No waker is called and no user
 //!    value is dropped with one of them held.
 
@@ -72,8 +72,8 @@ pub(super) enum WorkerActivation {
     Close,
 }
 
-/// Tasks whose callers, among them those of nested tasks, poll again. The caller of a nested task occupies a thread that
-/// may be the only one, or holds the token that its task would wait for. It runs its task itself.
+/// Tasks whose callers, among them those of nested tasks, poll again. The caller of a nested task occupies a thread
+/// that may be the only one, or holds the token that its task would wait for. It runs its task itself.
 #[must_use]
 pub(super) struct NestedCallers(Vec<SharedJob>);
 
@@ -150,8 +150,8 @@ impl Workers {
         position
     }
 
-    /// Returns `true` if a worker is about to take a task, and there is a token for it. The caller of a nested task then
-    /// waits, and its waker is called if no worker takes the task.
+    /// Returns `true` if a worker is about to take a task, and there is a token for it. The caller of a nested task
+    /// then waits, and its waker is called if no worker takes the task.
     pub(crate) fn is_about_to_take_task(&self) -> bool {
         let mut state = lock(&self.state);
         let is_expected = self.is_worker_expected(&state);
