@@ -985,3 +985,18 @@ fn worker_takes_a_free_token_while_the_waker_of_a_granted_one_is_on_its_way() {
         world.assert_ended(2);
     });
 }
+
+#[test]
+fn task_without_a_token_is_stalled_even_if_a_worker_searches() {
+    for keep_alive in [KEEPS_THREAD, NEVER_IDLES, RUNS_ONCE] {
+        model(2, move || {
+            let world = World::new(1, keep_alive);
+            world.run();
+            world.limiter.semaphore().set_total(0);
+            world.submit();
+            assert!(world.workers.is_stalled());
+            world.limiter.semaphore().set_total(1);
+            world.assert_ended(2);
+        });
+    }
+}

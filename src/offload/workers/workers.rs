@@ -285,7 +285,9 @@ impl Workers {
     /// Returns `true` if tasks are queued, none is running, and there is no token.
     pub(crate) fn is_stalled(&self) -> bool {
         let state = lock(&self.state);
-        state.token_wait.is_some() && state.running.iter().all(Option::is_none)
+        // A worker that has yet to find out that there is no token may be searching or starting.
+        let is_without_token = !state.is_granted && self.tokens().available() == 0;
+        !state.queue.is_empty() && is_without_token && state.running.iter().all(Option::is_none)
     }
 
     pub(crate) fn snapshot(&self) -> WorkersSnapshot {
