@@ -39,7 +39,7 @@
 //! | the reader of a stream is slow | the iterator waits without a thread or a token |
 //! | the pool is closed | queued tasks fail, running ones continue |
 //! | the runtime shuts down | the runtime waits for running tasks, and queued ones fail: see below |
-//! | no thread can be started | the task waits for a thread of the pool, or fails with [`NoThread`] |
+//! | no thread can be started | the task, nested or not, waits for a thread of the pool, or fails with [`NoThread`] |
 //!
 //! [`NoThread`]: OffloadErrorKind::NoThread
 //!
@@ -86,9 +86,13 @@
 //! like this one. Drive the set with a runtime that the task builds, by
 //! [`LocalSet::block_on`](tokio::task::LocalSet::block_on). The last row waits for a token: a task that blocks on it may
 //! deadlock. Tasks of two limiters that block on each other may deadlock too, and so may a task that blocks on
-//! `tokio::fs` while the runtime has no other blocking thread. A waker may be called on a thread of the pool after its
-//! task has ended: a waker that blocks on another task needs another thread, as it would with `spawn_blocking`, and
-//! deadlocks in a runtime with `max_blocking_threads(1)`.
+//! `tokio::fs` while the runtime has no other blocking thread, or on a task of a runtime whose only blocking thread is
+//! occupied by a task further out, with a thread of a third runtime in between.
+//!
+//! A waker may be called on a thread of the pool after its task has ended. A waker that blocks holds up tasks that are
+//! queued meanwhile, and the task that this thread runs next: it must not wait for those. A waker that blocks on
+//! another task needs another thread, as it would with `spawn_blocking`, and deadlocks in a runtime with
+//! `max_blocking_threads(1)`.
 //!
 //! A task or a stream that was submitted outside and is awaited on the outer task's thread follows the same rules while
 //! it is queued: it is taken out of the queue where a nested task would run on that thread.
@@ -96,11 +100,15 @@
 //! A nested task may block on async code again. Where tokio does not let it do so on the outer task's thread, which is
 //! inside the `block_on` of a `current_thread` [`Runtime`](tokio::runtime::Runtime) or inside a `LocalSet`, it gets a
 //! thread of its own, with the [`stack_size`](PoolBuilder::stack_size) of the pool, and the outer task's thread waits.
+//! The `current_thread` runtime or the `LocalSet` stands still meanwhile: a nested task that blocks on its timers, its
+//! sockets or its spawned tasks deadlocks. This happens only while no token is free, or in a `LocalSet`: give the
+//! limiter as many tokens as there are such tasks and nested ones, or let the nested task block on another runtime.
 //!
 //! A nested task on the outer task's thread runs to completion when its future is polled for the first time, or before
 //! [`start`](Task::start) returns. So neither its time limits nor a timeout around it can end it. Several nested tasks
 //! run one after the other, and none of them can wait for another. A nested task has its own context, which does not
-//! report the cancellation of the outer task.
+//! report the cancellation of the outer task. [`PoolStats`] counts it as started once it has ended, and as running only
+//! on a thread of the pool.
 
 mod blocking;
 mod builder;

@@ -11,7 +11,8 @@ pub struct PoolStats {
     pub name: Cow<'static, str>,
     /// How many tasks may run at a time: the total of the pool's limiter, which other pools may share.
     pub max_running: usize,
-    /// Tasks that are running.
+    /// Tasks that are running on threads of the pool. A [nested task](crate::offload#nested-tasks) that runs on the
+    /// thread of its caller is part of that caller's task.
     pub running: usize,
     /// Running tasks whose caller has dropped them.
     pub abandoned: usize,
@@ -24,7 +25,7 @@ pub struct PoolStats {
     pub started: u64,
     /// Tasks that were refused because the pool was full, counted in the same way.
     pub refused: u64,
-    /// The running tasks that have a label.
+    /// The tasks counted in `running` that have a label.
     pub tasks: Vec<RunningTask>,
 }
 

@@ -35,8 +35,12 @@ impl CallerContext {
 
     /// Returns the time of the caller's runtime, whose clock may be paused in tests.
     pub(crate) fn now(&self) -> Instant {
+        self.enter_runtime(Instant::now)
+    }
+
+    pub(crate) fn enter_runtime<T>(&self, run: impl FnOnce() -> T) -> T {
         let _runtime = self.runtime.as_ref().map(Handle::enter);
-        Instant::now()
+        run()
     }
 
     /// Ends the inherited scopes, because the caller no longer waits for the work.
@@ -46,7 +50,6 @@ impl CallerContext {
 
     pub(crate) fn enter<T>(&self, work: impl FnOnce() -> T) -> T {
         let _scopes = self.scopes.enter();
-        let _runtime = self.runtime.as_ref().map(Handle::enter);
-        self.trace.enter(work)
+        self.enter_runtime(|| self.trace.enter(work))
     }
 }

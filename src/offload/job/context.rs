@@ -9,11 +9,12 @@ use tokio::time::Instant;
 
 use super::erased_job::SharedJob;
 use crate::debug::impl_debug;
+use crate::panic::discard;
 
 thread_local! {
     /// The tasks that run on this thread, each inline in the one before it. The last one is the current one.
     static CURRENT: RefCell<Vec<TaskContext>> = const { RefCell::new(Vec::new()) };
-    /// The task whose token this thread keeps for the next one.
+    /// The task whose token this thread keeps after the task has ended.
     static HELD: Cell<Option<TaskPlace>> = const { Cell::new(None) };
 }
 
@@ -69,11 +70,11 @@ pub(crate) struct TaskPlace {
 pub(crate) enum Nesting {
     /// None of these tasks holds a token that the new one needs.
     Outside,
-    /// One of these tasks holds a token of the same limiter, and occupies a thread of the same runtime. If it waited
-    /// for the new task, the new task could wait for it.
+    /// One of these tasks holds a token of the same limiter, and one of them may occupy a thread of the same runtime.
+    /// If it waited for the new task, the new task could wait for it.
     SameRuntime,
     /// One of these tasks holds a token of the same limiter, and has built or entered another runtime. The new task
-    /// could wait only for the token.
+    /// could wait for the token, but not for a thread that one of these tasks occupies.
     OtherRuntime,
 }
 
@@ -162,7 +163,7 @@ impl TaskContext {
     pub(crate) fn nesting(of: TaskPlace) -> Nesting {
         if !Self::holds_token_of(of.limiter_id) {
             Nesting::Outside
-        } else if Self::any_held(|held| held.limiter_id == of.limiter_id && held.runtime == of.runtime) {
+        } else if Self::any_held(|held| held.runtime == of.runtime) {
             Nesting::SameRuntime
         } else {
             Nesting::OtherRuntime
@@ -175,11 +176,33 @@ impl TaskContext {
             || HELD.try_with(Cell::get).ok().flatten().is_some_and(&is_searched)
     }
 
-    /// Runs user code between two tasks of a worker, which keeps the token of the first one.
+    /// Runs user code around a task, on a thread that keeps the token of the task.
     pub(crate) fn hold_token(place: TaskPlace, run: impl FnOnce()) {
         let before = HELD.try_with(|held| held.replace(Some(place))).ok().flatten();
         run();
         let _ = HELD.try_with(|held| held.set(before));
+    }
+}
+
+/// The tasks that run on a thread, for another thread that works for them.
+pub(crate) struct ThreadTasks {
+    running: Vec<TaskContext>,
+    held: Option<TaskPlace>,
+}
+
+impl ThreadTasks {
+    /// Returns the tasks of the current thread.
+    pub(crate) fn current() -> Self {
+        let running = CURRENT.try_with(|running| running.borrow().clone()).unwrap_or_default();
+        Self { running, held: HELD.try_with(Cell::get).ok().flatten() }
+    }
+
+    /// Runs code for these tasks on a new thread, as if it ran on their thread.
+    pub(crate) fn enter(self, run: impl FnOnce()) {
+        CURRENT.set(self.running);
+        HELD.set(self.held);
+        run();
+        CURRENT.take().into_iter().for_each(discard);
     }
 }
 

@@ -67,7 +67,7 @@ impl<F, T> Job<F, T> {
                 *state = JobState::Ran { result: Err(error), waker };
                 drop(state);
                 self.emit(|| trace::timed_out(pool, self.options.label.as_deref(), waited));
-                discard(work);
+                self.discard_on_thread(work);
                 None
             }
             // The job was cancelled after it left the queue.
@@ -75,6 +75,21 @@ impl<F, T> Job<F, T> {
                 *state = other;
                 None
             }
+        }
+    }
+
+    /// Ends a job that has not started. Returns what is left of it, to be dropped without the mutex held: the values
+    /// are the user's. Returns `None` if the job has started, or has ended.
+    fn take_queued(&self, end: JobState<F, T>) -> Option<(F, WakerSlot)> {
+        let mut state = lock(&self.state);
+        if !matches!(*state, JobState::Queued { .. }) {
+            return None;
+        }
+        let queued = mem::replace(&mut *state, end);
+        drop(state);
+        match queued {
+            JobState::Queued { work, waker, .. } => Some((work, waker)),
+            _ => unreachable!("the state was checked with the mutex held"),
         }
     }
 
@@ -98,6 +113,12 @@ impl<F, T> Job<F, T> {
         let _ = catch(|| self.caller.enter(event));
     }
 
+    /// Drops a value of the user on a thread that holds a token for this job. Its destructor may block, or use the
+    /// runtime, as the closure may.
+    fn discard_on_thread<V>(&self, value: V) {
+        TaskContext::hold_token(self.place, || self.caller.enter_runtime(|| discard(value)));
+    }
+
     /// Keeps the result if it is still wanted.
     fn finish(&self, result: Result<T, OffloadError>) {
         let mut state = lock(&self.state);
@@ -109,7 +130,7 @@ impl<F, T> Job<F, T> {
                     detached.finish();
                 }
                 // Drop the values one by one: a second panic during unwinding would abort the process.
-                discard(result);
+                self.discard_on_thread(result);
                 discard(unwanted);
             }
         }
@@ -164,15 +185,7 @@ where
     }
 
     fn refuse(&self, why: OffloadError) -> Option<Waker> {
-        let mut state = lock(&self.state);
-        if !matches!(*state, JobState::Queued { .. }) {
-            return None;
-        }
-        let queued = mem::replace(&mut *state, JobState::Published(Err(why)));
-        drop(state);
-        let JobState::Queued { work, mut waker, .. } = queued else {
-            unreachable!("the state was checked with the mutex held")
-        };
+        let (work, mut waker) = self.take_queued(JobState::Published(Err(why)))?;
         discard(work);
         waker.take()
     }
@@ -222,14 +235,10 @@ where
     }
 
     fn cancel_if_queued(&self) -> bool {
-        let mut state = lock(&self.state);
-        if !matches!(*state, JobState::Queued { .. }) {
-            return false;
-        }
-        let queued = mem::replace(&mut *state, JobState::Taken);
-        // The closure is dropped without the mutex held: its values are the user's.
-        drop(state);
-        drop(queued);
+        let Some((work, waker)) = self.take_queued(JobState::Taken) else { return false };
+        // Drop the values one by one: a second panic during unwinding would abort the process.
+        discard(work);
+        discard(waker);
         true
     }
 

@@ -17,7 +17,7 @@ mod priority;
 
 pub(crate) use self::caller_context::CallerContext;
 pub use self::context::{Cancelled, TaskContext};
-pub(crate) use self::context::{Nesting, TaskOptions, TaskPlace};
+pub(crate) use self::context::{Nesting, TaskOptions, TaskPlace, ThreadTasks};
 pub(crate) use self::erased_job::{AwaitableJob, RunnableJob, SharedJob};
 pub(crate) use self::job::Job;
 pub use self::priority::Priority;

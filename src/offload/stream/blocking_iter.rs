@@ -63,7 +63,8 @@ impl<S: Stream> BlockingIter<S> {
     ///
     /// # Errors
     ///
-    /// Returns [`FromThreadError::BlockingInAsync`] on a thread that runs async tasks. No item is lost.
+    /// Returns [`FromThreadError::BlockingInAsync`] on a thread that runs async tasks, if the call has to wait or comes
+    /// from another thread than the last one. No item is lost.
     pub fn try_next(&mut self) -> Result<Option<S::Item>, FromThreadError> {
         let Some(stream) = &mut self.stream else { return Ok(None) };
         // Checking the thread takes longer than many streams take for an item, so the thread is checked once, and again
@@ -97,8 +98,9 @@ impl<S: Stream> Iterator for BlockingIter<S> {
 
     /// # Panics
     ///
-    /// Panics on a thread that runs async tasks, since the call would block those tasks. Use the stream itself there.
-    /// [`try_next`](BlockingIter::try_next) returns an error instead.
+    /// Panics if the call has to wait, or comes from another thread than the last one, on a thread that runs async
+    /// tasks, since it would block those tasks. Use the stream itself there. [`try_next`](BlockingIter::try_next)
+    /// returns an error instead.
     #[track_caller]
     fn next(&mut self) -> Option<S::Item> {
         // With `unwrap_or_else`, the panic would have the location of the closure, not of the caller.

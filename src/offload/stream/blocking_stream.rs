@@ -298,7 +298,11 @@ impl<T> Unpin for BlockingStream<T> {}
 
 impl<T> Drop for BlockingStream<T> {
     fn drop(&mut self) {
-        let StreamState::Running(running) = mem::replace(&mut self.state, StreamState::Ended) else { return };
+        let running = match mem::replace(&mut self.state, StreamState::Ended) {
+            StreamState::Running(running) => running,
+            // The iterator is the user's.
+            unstarted => return discard(unstarted),
+        };
         // Drop the values one by one: a second panic during unwinding would abort the process.
         let deferred = running.buffer.close();
         let chunks = iter::once(mem::take(&mut self.ready)).chain(deferred.chunks);

@@ -85,7 +85,7 @@ impl<T: Send + 'static> RunningStream<T> {
             }
             match self.buffer.take(chunk, cx.waker(), &mut fresh) {
                 TakeOutcome::Chunk => {
-                    // On a thread of the pool, the producer would make the next item before this one is returned.
+                    // On a thread of the pool, the producer might make the next item before this one is returned.
                     if !self.is_polled_by_pool()
                         && let Some(producer) = self.buffer.resume()
                     {
@@ -114,7 +114,7 @@ impl<T: Send + 'static> RunningStream<T> {
         OffloadError::panicked(panic).of_task(self.tasks.pool.config.pool.clone(), self.tasks.label.clone())
     }
 
-    /// Returns `true` if the consumer is a task of the pool. A new task then runs before `start` returns.
+    /// Returns `true` if the consumer is a task of the pool's limiter. A new task may then run before `start` returns.
     fn is_polled_by_pool(&self) -> bool {
         TaskContext::holds_token_of(self.tasks.pool.config.limiter_id())
     }

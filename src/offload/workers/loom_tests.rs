@@ -16,6 +16,7 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread::{self, JoinHandle};
 
 use super::config::{KeepAlive, WorkersConfig};
+use super::queue::QueuePosition;
 use super::registry::Registry;
 use super::state::ThreadWait;
 use super::threads::{SpawnError, WorkerThreads};
@@ -840,11 +841,16 @@ fn idle_worker_ends_when_no_more_tasks_can_come() {
     });
 }
 
-/// Waits for a nested task, as a caller does that holds a token: the caller runs the task itself unless a worker is
-/// about to run it.
+/// Submits a nested task and waits for it, as a caller does that holds a token.
 fn run_nested(world: &World) -> Result<(), OffloadError> {
     let job = world.job();
     let position = world.workers.submit_if_free(Priority::Normal, &(Arc::clone(&job) as _)).unwrap();
+    await_nested(world, &job, position)
+}
+
+/// Waits for a task as a caller does that holds a token: the caller runs the task itself unless a worker is about to
+/// run it.
+fn await_nested(world: &World, job: &Arc<UnitJob>, position: Option<QueuePosition>) -> Result<(), OffloadError> {
     block_on(poll_fn(|cx| {
         let result = job.poll(cx);
         if result.is_ready()
@@ -853,9 +859,9 @@ fn run_nested(world: &World) -> Result<(), OffloadError> {
             return result;
         }
         world.workers.admit_inline().unwrap();
-        Arc::clone(&job).run("model");
+        Arc::clone(job).run("model");
         drop(job.publish());
-        world.workers.on_inline_end(&(Arc::clone(&job) as _));
+        world.workers.on_inline_end(&(Arc::clone(job) as _));
         job.poll(cx)
     }))
 }
@@ -889,4 +895,108 @@ fn nested_task_whose_worker_gets_no_thread_is_run_by_its_caller() {
         assert!(is_done(&outer));
         world.assert_ended(1 + usize::from(other.is_ok()));
     });
+}
+
+#[test]
+fn nested_task_whose_promised_token_is_taken_is_run_by_its_caller() {
+    for keep_alive in [KEEPS_THREAD, NEVER_IDLES, RUNS_ONCE] {
+        model(2, move || {
+            let world = World::new(2, keep_alive);
+            assert!(world.limiter.semaphore().try_acquire(Tokens::ONE).is_ok());
+            // Keeps the token until the outer task has ended.
+            let taking = world.spawn(|world| world.limiter.semaphore().try_acquire(Tokens::ONE).is_ok());
+            run_nested(&world).unwrap();
+            world.limiter.semaphore().release(Tokens::ONE);
+            if taking.join().unwrap() {
+                world.limiter.semaphore().release(Tokens::ONE);
+            }
+            world.assert_ended(1);
+        });
+    }
+}
+
+#[test]
+fn nested_task_whose_granted_token_is_withdrawn_is_run_by_its_caller() {
+    model(3, || {
+        let world = World::failing(1, NEVER_IDLES, SpawnFailure::Forgets(0));
+        let semaphore = world.limiter.semaphore();
+        assert!(semaphore.try_acquire(Tokens::ONE).is_ok());
+        let job = world.job();
+        let position = world.workers.submit(Priority::Normal, Arc::clone(&job) as _).unwrap();
+        let EnqueueOutcome::Queued(behind) = semaphore.enqueue(Tokens::ONE, Waker::noop()) else {
+            panic!("the token is held")
+        };
+        semaphore.release(Tokens::ONE);
+        let withdrawing = world.spawn(World::withdraw_grant);
+        await_nested(&world, &job, Some(position)).unwrap();
+        withdrawing.join().unwrap();
+        assert!(semaphore.poll(&mut Some(behind), Waker::noop()).is_some(), "the token was passed on");
+        semaphore.release(Tokens::ONE);
+        world.assert_ended(1);
+    });
+}
+
+#[test]
+fn task_for_which_a_token_is_granted_does_not_count_for_the_bound_of_the_queue() {
+    model(1, || {
+        let world = World::with(1, Some(1), NEVER_IDLES, None);
+        world.threads.max_threads.store(0, Ordering::SeqCst);
+        let is_admitted = || world.workers.submit(Priority::Normal, world.job()).is_ok();
+        assert!(world.limiter.semaphore().try_acquire(Tokens::ONE).is_ok());
+        assert!(is_admitted() && !is_admitted());
+        world.limiter.semaphore().release(Tokens::ONE);
+        assert!(is_admitted() && !is_admitted());
+        world.assert_ended(2);
+    });
+}
+
+#[test]
+fn grant_withdrawn_from_a_task_makes_it_count_for_the_bound_of_the_queue() {
+    model(1, || {
+        let world = World::with(1, Some(2), NEVER_IDLES, None);
+        world.threads.max_threads.store(0, Ordering::SeqCst);
+        let semaphore = world.limiter.semaphore();
+        assert!(semaphore.try_acquire(Tokens::ONE).is_ok());
+        world.submit();
+        let EnqueueOutcome::Queued(behind) = semaphore.enqueue(Tokens::ONE, Waker::noop()) else {
+            panic!("the token is held")
+        };
+        semaphore.release(Tokens::ONE);
+        world.withdraw_grant();
+        let is_admitted = || world.workers.submit(Priority::Normal, world.job()).is_ok();
+        assert!(is_admitted() && !is_admitted());
+        assert!(semaphore.poll(&mut Some(behind), Waker::noop()).is_some());
+        semaphore.release(Tokens::ONE);
+        world.assert_ended(2);
+    });
+}
+
+#[test]
+fn worker_takes_a_free_token_while_the_waker_of_a_granted_one_is_on_its_way() {
+    model(2, || {
+        let world = World::new(3, KEEPS_THREAD);
+        world.threads.max_threads.store(2, Ordering::SeqCst);
+        let all = Tokens::new(3).unwrap();
+        assert!(world.limiter.semaphore().try_acquire(all).is_ok());
+        world.submit();
+        let releasing = world.spawn(move |world| world.limiter.semaphore().release(all));
+        world.submit();
+        releasing.join().unwrap();
+        world.assert_ended(2);
+    });
+}
+
+#[test]
+fn task_without_a_token_is_stalled_even_if_a_worker_searches() {
+    for keep_alive in [KEEPS_THREAD, NEVER_IDLES, RUNS_ONCE] {
+        model(2, move || {
+            let world = World::new(1, keep_alive);
+            world.run();
+            world.limiter.semaphore().set_total(0);
+            world.submit();
+            assert!(world.workers.is_stalled());
+            world.limiter.semaphore().set_total(1);
+            world.assert_ended(2);
+        });
+    }
 }

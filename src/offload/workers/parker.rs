@@ -14,7 +14,7 @@ pub(crate) struct Parker {
 /// Why a worker was unparked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum UnparkReason {
-    /// The worker was activated, and holds a token.
+    /// The worker was activated, and searches.
     Work,
     /// There will be no more work.
     Exit,

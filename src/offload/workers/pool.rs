@@ -14,6 +14,7 @@ use super::workers::Workers;
 use crate::offload::error::{OffloadError, OffloadErrorKind};
 use crate::offload::job::{TaskContext, TaskPlace};
 use crate::offload::stats::{PoolStats, RunningTask};
+use crate::panic::discard;
 use crate::wake::Contained;
 
 /// What all handles of a pool share.
@@ -86,6 +87,8 @@ impl Pool {
                 let label = job.options().label.clone()?;
                 Some(RunningTask { label, is_abandoned: job.flags().is_abandoned() })
             }));
+            // A task may have ended in the meantime: then this is the last reference to its values.
+            snapshot.running.into_iter().for_each(discard);
         }
         all
     }

@@ -115,6 +115,10 @@ impl WorkerThreads for RuntimeThreads {
         slot.filter(|slot| slot.is_request_due()).map_or(Ok(()), |slot| self.request(&slot))
     }
 
+    fn runtime(&self) -> Option<&Handle> {
+        Some(&self.runtime)
+    }
+
     fn watch(&self, workers: &Arc<Workers>) {
         watch(workers);
     }

@@ -7,7 +7,7 @@ use super::state::{Searcher, WorkersState};
 use super::tokens::TokenAttempt;
 use super::worker::Worker;
 use super::workers::Workers;
-use crate::offload::job::SharedJob;
+use crate::offload::job::{SharedJob, TaskContext};
 use crate::panic::discard;
 use crate::semaphore::Tokens;
 use crate::sync::atomic::Ordering;
@@ -17,7 +17,8 @@ use crate::sync::{MutexGuard, lock, thread_id};
 pub(super) enum WorkerStep {
     /// The worker runs a task. If other tasks are queued, another worker was activated for them.
     Run(SharedJob),
-    /// The worker checks the queue again. Callers that submit a task before that check rely on it.
+    /// The worker runs no task, and checks the queue again. Callers that submit a task before that check rely on it if
+    /// the worker is the searching one.
     Search,
     /// The worker runs no task. It is idle, or must leave its thread.
     Stop { is_idle: bool },
@@ -38,27 +39,30 @@ impl Workers {
             worker.has_token = true;
             return self.take_job(state, worker);
         }
+        if let Some(nested) = self.take_nested_callers(&mut state) {
+            // The worker is not idle yet: the wakers may wait for other tasks, and must not wait for this worker.
+            drop(state);
+            nested.wake();
+            state = lock(&self.state);
+        }
         self.stop(state, worker)
     }
 
     /// Decides the next step of a worker that has run a task. The worker takes the next task, unless its token is
-    /// wanted elsewhere. If no task is queued, it searches.
+    /// wanted elsewhere. Otherwise it checks the queue again.
     pub(super) fn next_after_task(self: &Arc<Self>, worker: &mut Worker) -> WorkerStep {
         let mut state = lock(&self.state);
-        if self.is_token_wanted_elsewhere(&state) {
-            return self.stop(state, worker);
-        }
-        if !state.queue.is_empty() {
+        let keeps_token = !self.is_token_wanted_elsewhere(&state);
+        if keeps_token && !state.queue.is_empty() {
             return self.take_job(state, worker);
         }
-        if state.searcher.is_some() || state.closed.is_some() {
-            return self.stop(state, worker);
+        if keeps_token && state.searcher.is_none() && state.closed.is_none() {
+            worker.searcher = Some(Searcher::OnThread(thread_id()));
+            state.searcher = worker.searcher;
         }
-        worker.searcher = Some(Searcher::OnThread(thread_id()));
-        state.searcher = worker.searcher;
-        let stopped = self.stop_running(&mut state, worker);
-        drop(state);
-        self.finish_stop(stopped);
+        // The worker is not idle before it searches: the waker that it calls first may wait for other tasks, and must
+        // not wait for this worker.
+        self.stop_and_unlock(state, worker);
         WorkerStep::Search
     }
 
@@ -75,9 +79,13 @@ impl Workers {
         self.recount(&mut state);
         let ran = state.record_running(worker, Arc::clone(&job));
         let (unneeded, activation) = (state.take_unneeded(), self.activation_if_needed(&mut state));
+        let nested = self.take_nested_callers(&mut state);
         drop(state);
         self.give_up(unneeded);
         self.activate(activation);
+        if let Some(nested) = nested {
+            TaskContext::hold_token(job.place(), || nested.wake());
+        }
         discard(ran);
         WorkerStep::Run(job)
     }
@@ -86,12 +94,16 @@ impl Workers {
     /// there is a token for it.
     fn stop(self: &Arc<Self>, mut state: MutexGuard<'_, WorkersState>, worker: &mut Worker) -> WorkerStep {
         let is_idle = state.make_idle(worker);
+        self.stop_and_unlock(state, worker);
+        WorkerStep::Stop { is_idle }
+    }
+
+    fn stop_and_unlock(self: &Arc<Self>, mut state: MutexGuard<'_, WorkersState>, worker: &mut Worker) {
         let stopped = self.stop_running(&mut state, worker);
         let activation = self.activation_if_needed(&mut state);
         drop(state);
         self.finish_stop(stopped);
         self.activate(activation);
-        WorkerStep::Stop { is_idle }
     }
 
     /// Records that a worker runs no task at the moment, and releases its token if it holds one.

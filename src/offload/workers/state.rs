@@ -18,7 +18,7 @@ pub(super) struct WorkersState {
     pub(super) queue: JobQueue<SharedJob>,
     /// How many queued tasks have the promise of a free token.
     pub(super) promised: usize,
-    /// How many queued tasks have none, as counted for the bound of the queue.
+    /// How many queued tasks have neither a promise nor the granted token, as counted for the bound of the queue.
     pub(super) waiting: usize,
     /// The worker that became idle last is on top: its caches are warm, and the others can time out.
     pub(super) idle: Vec<Arc<Parker>>,
@@ -37,6 +37,8 @@ pub(super) struct WorkersState {
     /// How many tokens were granted. Identifies the last grant.
     pub(super) grants: u64,
     pub(super) token_wait: Option<TokenWait>,
+    /// A caller that runs its nested task itself, if no worker does, counts on the worker that is expected.
+    pub(super) has_nested_callers: bool,
     /// The running tasks, by the slot of their worker.
     pub(super) running: Vec<Option<SharedJob>>,
     /// Why the workers accept no tasks. `None` while they accept tasks.
@@ -141,8 +143,7 @@ impl WorkersState {
 
     /// Returns `true` if tasks are queued and no worker is about to check the queue.
     pub(super) fn needs_worker(&self) -> bool {
-        // A starting worker may wait for its thread for a long time, so an idle one is activated nevertheless.
-        let is_expected = self.searcher.is_some() || (self.is_starting && self.idle.is_empty());
+        let is_expected = self.searcher.is_some() || self.is_starting;
         !self.queue.is_empty() && !is_expected && self.closed.is_none()
     }
 

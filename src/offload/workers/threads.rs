@@ -3,6 +3,8 @@
 use std::io;
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
+
 use super::worker::Worker;
 use super::workers::Workers;
 #[cfg(feature = "cpu")]
@@ -33,6 +35,11 @@ pub(crate) trait WorkerThreads: Send + Sync {
     /// Returns the worker if no thread is available at the moment.
     fn request_again(&self) -> Result<(), SpawnError> {
         Ok(())
+    }
+
+    /// Returns the runtime that the threads are inside of, if there is one.
+    fn runtime(&self) -> Option<&Handle> {
+        None
     }
 
     /// [Checks](Workers::check_start) the workers until nothing waits for a thread: the starting worker may never get

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 
 use super::state::{TokenWait, Unneeded, WorkersState};
-use super::workers::{WorkerActivation, Workers};
+use super::workers::{NestedCallers, WorkerActivation, Workers};
 use crate::panic::catch;
 use crate::semaphore::{EnqueueOutcome, TokenSemaphore, Tokens, WaitOutcome};
 use crate::sync::lock;
@@ -33,7 +33,9 @@ impl Workers {
             state.promised -= 1;
             return TokenAttempt::Acquired;
         }
-        if state.token_wait.is_none() && self.tokens().try_acquire(Tokens::ONE).is_ok() {
+        // Fails while others wait. The workers may have a grant whose waker was not called yet: that one is for the
+        // next task, or given up.
+        if self.tokens().try_acquire(Tokens::ONE).is_ok() {
             return TokenAttempt::Acquired;
         }
         self.wait_for_token(state)
@@ -96,9 +98,13 @@ impl Workers {
             return;
         }
         state.is_granted = false;
+        self.recount(&mut state);
         drop(state);
         // The worker that starts or searches waits for another token once it has found the task.
         self.release_token();
+        // The token may be free now, and the worker that is expected may use it.
+        let nested = self.take_nested_callers(&mut lock(&self.state));
+        nested.into_iter().for_each(NestedCallers::wake);
     }
 
     /// Leaves the limiter's queue, and releases the granted token. Must be called without the mutex held.

@@ -61,7 +61,9 @@ impl Worker {
             let job = match step {
                 WorkerStep::Run(job) => job,
                 WorkerStep::Search => {
-                    Self::spin(workers);
+                    if self.searcher.is_some() {
+                        Self::spin(workers);
+                    }
                     step = workers.next_after_search(self);
                     continue;
                 }
@@ -72,7 +74,7 @@ impl Worker {
             step = if has_been_busy() { workers.retire(self) } else { workers.next_after_task(self) };
             let waker = job.publish();
             // This may be the last reference to the task, and the values that the task holds are the user's, as is the
-            // waker. They may block on tasks of this pool.
+            // waker. They may block on tasks of this pool, except for the next one of this worker.
             if matches!(step, WorkerStep::Run(..)) {
                 TaskContext::hold_token(job.place(), || {
                     discard(job);

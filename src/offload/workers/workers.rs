@@ -12,18 +12,23 @@
 //!    it finds. No worker is activated while one is searching, and none is spawned while one is starting. Each of them
 //!    activates the next one before it runs the task that it has found.
 //! 3. While tasks are queued, a worker is searching or starting, or the workers are in the limiter's queue, and the
-//!    grant activates a worker.
+//!    grant activates a worker, or a worker that runs a task will check the queue after it.
 //! 4. A token that the limiter's queue has granted belongs to the next worker that takes a task. The token waits for a
 //!    starting worker only for a limited time, and is released when no task is queued.
-//! 5. A queued task has the *promise* of a free token, or it is waiting: `promised + waiting` tasks are queued. Only
-//!    waiting tasks count for the bound of the queue. While the starting worker is *late*, no task has a promise.
+//! 5. A queued task has the *promise* of a free token, or the granted token, or it is waiting. Only waiting tasks count
+//!    for the bound of the queue. While the starting worker is *late*, no task has a promise.
 //! 6. While a worker is starting, the workers are watched: a thread is requested again for a late one.
-//! 7. Lock order: the workers' mutex, then the limiter's promises, then its semaphore. No waker is called and no user
+//! 7. The caller of a nested task waits only while a worker is searching or starting, and there is a token for it. No
+//!    token is reserved for that worker, so whatever ends its search or its start, or takes the granted token away,
+//!    wakes such callers if no other worker is expected.
+//! 8. Lock order: the workers' mutex, then the limiter's promises, then its semaphore. No waker is called and no user
 //!    value is dropped with one of them held.
 
 use std::mem;
 use std::sync::Arc;
 use std::task::Waker;
+
+use tokio::runtime::Handle;
 
 use super::config::WorkersConfig;
 use super::parker::{Parker, UnparkReason};
@@ -50,7 +55,8 @@ pub(crate) struct Workers {
     pub(super) state: Mutex<WorkersState>,
     /// How many tasks are queued, for a worker that waits for one. Written with the mutex held.
     queued: AtomicUsize,
-    /// Tasks that are no longer running and whose results are not published yet. Incremented with the mutex held.
+    /// Tasks that no worker is running any more and whose results are not published yet, and tasks that their callers
+    /// run. Incremented with the mutex held.
     pub(super) unpublished: AtomicUsize,
 }
 
@@ -64,6 +70,21 @@ pub(super) enum WorkerActivation {
     },
     /// No worker will run the task: the limiter was closed.
     Close,
+}
+
+/// Tasks whose callers, among them those of nested tasks, poll again. The caller of a nested task occupies a thread
+/// that may be the only one, or holds the token that its task would wait for. It runs its task itself.
+#[must_use]
+pub(super) struct NestedCallers(Vec<SharedJob>);
+
+impl NestedCallers {
+    /// Wakes the callers. Must be called without the mutex held.
+    pub(super) fn wake(self) {
+        for job in self.0 {
+            wake(job.take_waker());
+            discard(job);
+        }
+    }
 }
 
 impl Workers {
@@ -119,19 +140,36 @@ impl Workers {
         }
         let was_starting = state.is_starting;
         let activation = self.activation_if_needed(&mut state);
+        let nested = self.take_nested_callers(&mut state);
         drop(state);
         self.activate(activation);
+        nested.into_iter().for_each(NestedCallers::wake);
         if was_starting && let Err(refused) = self.threads.request_again() {
             self.on_thread_refused(refused);
         }
         position
     }
 
-    /// Returns `true` if a worker is about to take a task, and there is a token for it.
+    /// Returns `true` if a worker is about to take a task, and there is a token for it. The caller of a nested task
+    /// then waits, and its waker is called if no worker takes the task.
     pub(crate) fn is_about_to_take_task(&self) -> bool {
-        let state = lock(&self.state);
-        let is_worker_expected = state.searcher.is_some() || state.is_starting;
-        is_worker_expected && (state.is_granted || self.tokens().available() > 0)
+        let mut state = lock(&self.state);
+        let is_expected = self.is_worker_expected(&state);
+        state.has_nested_callers |= is_expected;
+        is_expected
+    }
+
+    fn is_worker_expected(&self, state: &WorkersState) -> bool {
+        (state.searcher.is_some() || state.is_starting) && (state.is_granted || self.tokens().available() > 0)
+    }
+
+    /// Takes the tasks whose callers may have counted on a worker, if none is expected any more.
+    pub(super) fn take_nested_callers(&self, state: &mut WorkersState) -> Option<NestedCallers> {
+        if !state.has_nested_callers || self.is_worker_expected(state) {
+            return None;
+        }
+        state.has_nested_callers = false;
+        Some(NestedCallers(state.queue.iter().cloned().collect()))
     }
 
     /// Promises a free token to one more task, unless there may never be a thread for it.
@@ -155,10 +193,12 @@ impl Workers {
     pub(super) fn recount(&self, state: &mut WorkersState) {
         let queued = state.queue.len();
         self.queued.store(queued, Ordering::Relaxed);
-        let promised = state.promised.min(queued);
+        let without_grant = queued.saturating_sub(usize::from(state.is_granted));
+        let promised = state.promised.min(without_grant);
+        let waiting = without_grant - promised;
         self.config.limiter.withdraw_promises(state.promised - promised);
-        self.config.recount_waiting(state.waiting, queued - promised);
-        (state.promised, state.waiting) = (promised, queued - promised);
+        self.config.recount_waiting(state.waiting, waiting);
+        (state.promised, state.waiting) = (promised, waiting);
     }
 
     /// Returns `true` if tasks are queued.
@@ -179,6 +219,12 @@ impl Workers {
     pub(crate) fn on_inline_end(&self, job: &SharedJob) {
         lock(&self.state).count_started(Some(job));
         self.on_result_published();
+    }
+
+    /// Runs code as on a thread of the workers, which may be inside of a runtime.
+    pub(crate) fn enter_runtime<T>(&self, run: impl FnOnce() -> T) -> T {
+        let _entered = self.threads.runtime().map(Handle::enter);
+        run()
     }
 
     fn check_open(&self, state: &WorkersState) -> Result<(), OffloadError> {
@@ -239,7 +285,9 @@ impl Workers {
     /// Returns `true` if tasks are queued, none is running, and there is no token.
     pub(crate) fn is_stalled(&self) -> bool {
         let state = lock(&self.state);
-        state.token_wait.is_some() && state.running.iter().all(Option::is_none)
+        // A worker that has yet to find out that there is no token may be searching or starting.
+        let is_without_token = !state.is_granted && self.tokens().available() == 0;
+        !state.queue.is_empty() && is_without_token && state.running.iter().all(Option::is_none)
     }
 
     pub(crate) fn snapshot(&self) -> WorkersSnapshot {
@@ -308,7 +356,9 @@ impl Workers {
             self.config.limiter.withdraw_promises(mem::take(&mut state.promised));
             self.recount(&mut state);
         }
+        let nested = self.take_nested_callers(&mut state);
         drop(state);
+        nested.into_iter().for_each(NestedCallers::wake);
         if let Some(grant) = now.grant.filter(|_| now.grant == seen.grant) {
             self.withdraw_grant(grant);
         }
@@ -342,19 +392,18 @@ impl Workers {
         if is_hopeless {
             return self.refuse_queued(state, &OffloadError::from(OffloadErrorKind::NoThread).with_source(cause));
         }
-        let (grant, queued) = (state.waiting_grant(), state.queue.iter().cloned().collect::<Vec<_>>());
+        let (grant, nested) = (state.waiting_grant(), self.take_nested_callers(&mut state));
         drop(state);
         if let Some(grant) = grant {
             self.withdraw_grant(grant);
         }
-        // The caller of a nested task occupies a thread that may be the only one. It runs its task itself.
-        queued.iter().for_each(|job| wake(job.take_waker()));
+        nested.into_iter().for_each(NestedCallers::wake);
     }
 
     /// Returns `true` if the workers are closed, no task is running, and all results are published.
     pub(crate) fn is_drained(&self) -> bool {
-        // Acquire pairs with the decrement after a result is published.
-        lock(&self.state).is_drained() && self.unpublished.load(Ordering::Acquire) == 0
+        // Pairs with the decrement after a result is published: see `on_result_published`.
+        lock(&self.state).is_drained() && self.unpublished.load(Ordering::SeqCst) == 0
     }
 
     pub(super) fn notify_if_drained(&self) {

@@ -296,14 +296,16 @@ async fn subscriber_that_panics_when_a_span_closes_ends_no_thread_and_loses_no_t
         }
     }
 
-    let cpu = CpuPool::builder("closes").threads(1).build();
+    let (cpu, gate) = (CpuPool::builder("closes").threads(1).build(), Gate::default());
     let subscriber = tracing_subscriber::registry().with(PanicOnClose);
     let task = tracing::subscriber::with_default(subscriber, || {
         let span = tracing::info_span!("request");
-        // The task holds the last reference to the span.
-        span.in_scope(|| cpu.task(|_| thread::sleep(MS)).shield().start().unwrap())
+        // The task holds the last reference to the span, and outlives its handle.
+        let block = gate.block();
+        span.in_scope(|| cpu.task(|_| block()).shield().start().unwrap())
     });
     drop(task);
+    gate.open();
     assert_eq!(soon("the next task runs", cpu.run(|| 7)).await, Ok(7));
     until("its token is released", || cpu.limiter().stats().borrowed == 0).await;
 }

@@ -17,6 +17,7 @@ mod results;
 mod runtimes;
 mod storm;
 mod threads;
+mod user_code;
 
 use std::hint::black_box;
 

@@ -1,11 +1,12 @@
 //! Tasks that block on tasks of the same pool.
 
 use std::cell::Cell;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use onelane::offload::{OffloadErrorKind, TaskHandle, from_thread};
+use onelane::offload::{CapacityLimiter, OffloadErrorKind, TaskHandle, from_thread};
 use onelane::{BlockingPool, CpuPool, run_cpu};
 use tokio::runtime::{Builder, Handle};
 use tokio::task::{JoinSet, LocalSet};
@@ -303,4 +304,62 @@ fn task_of_a_runtime_that_shuts_down_before_a_thread_is_free_ends_and_its_token_
     // As with `spawn_blocking`, a thread that is free later may still run it.
     assert!(matches!(outcome, Ok(()) | Err(OffloadErrorKind::RuntimeShutdown)), "{outcome:?}");
     runtime.block_on(until("the tokens are released", || pool.limiter().stats().borrowed == 0));
+}
+
+#[test]
+fn task_that_is_taken_out_of_the_queue_inside_another_runtime_runs_in_the_runtime_of_its_caller() {
+    for runtime in runtimes() {
+        let pool = BlockingPool::builder("one").max_running(1).build();
+        let (sender, receiver) = mpsc::channel::<TaskHandle<_>>();
+        let id = runtime.block_on(async {
+            let outer = pool.task(move |_| current_thread().block_on(receiver.recv().unwrap())).start().unwrap();
+            until("the outer task runs", || pool.stats().running == 1).await;
+            sender.send(pool.task(|_| Handle::current().id()).start().unwrap()).unwrap();
+            soon("the tasks end", outer).await.unwrap()
+        });
+        assert_eq!(id, Ok(runtime.handle().id()));
+    }
+}
+
+#[test]
+fn nested_task_on_a_thread_of_its_own_still_counts_as_inside_of_its_outer_tasks() {
+    let limiter = Arc::new(CapacityLimiter::new(1));
+    let (outer, nested) = (BlockingPool::builder("outer"), BlockingPool::builder("nested"));
+    let (outer, nested) = (outer.limiter(Arc::clone(&limiter)).build(), nested.limiter(limiter).build());
+    let drains = outer.clone();
+    let waits = move || {
+        drains.close();
+        futures::executor::block_on(drains.drained()).map_err(|error| error.kind())
+    };
+    let runtime = current_thread();
+    let waited = outer.run(move || current_thread().block_on(nested.run(waits)));
+    let waited = runtime.block_on(soon("the tasks end", waited));
+    runtime.shutdown_background();
+    assert_eq!(waited.unwrap(), Ok(Err(OffloadErrorKind::WouldDeadlock)));
+}
+
+#[test]
+fn nested_task_ends_if_the_token_that_it_was_promised_is_taken() {
+    let pool = BlockingPool::builder("two").max_running(2).build();
+    let inner = pool.clone();
+    let outer = move || {
+        let runtime = Builder::new_current_thread().max_blocking_threads(1).enable_all().build().unwrap();
+        let gate = Gate::default();
+        let blocked = runtime.spawn_blocking(gate.block());
+        let result = runtime.block_on(async {
+            let nested = tokio::spawn(inner.task(|_| 7).into_future());
+            tokio::task::yield_now().await;
+            assert_eq!(inner.stats().queued, 1, "the nested task counts on a thread that is not free yet");
+            // The permit stays until the nested task has ended, which is polled only if it is woken.
+            let permit = inner.limiter().try_acquire().unwrap();
+            gate.open();
+            let result = soon("the nested task ends", nested).await;
+            drop(permit);
+            result.unwrap()
+        });
+        runtime.block_on(blocked).unwrap();
+        result
+    };
+    let runtime = current_thread();
+    assert_eq!(runtime.block_on(pool.run(outer)), Ok(Ok(7)));
 }

@@ -1,6 +1,7 @@
 //! Streams that are dropped before their end.
 
 use std::iter::once_with;
+use std::panic::catch_unwind;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -118,4 +119,21 @@ async fn panics_of_dropped_items_do_not_propagate() {
 
 fn poll<T: Send + 'static>(stream: &mut onelane::offload::BlockingStream<T>) -> Poll<Option<()>> {
     Pin::new(stream).poll_next(&mut Context::from_waker(Waker::noop())).map(|item| item.map(|item| drop(item.unwrap())))
+}
+
+#[test]
+fn panic_of_an_iterator_that_never_started_does_not_reach_the_code_that_drops_the_stream() {
+    struct Bomb;
+    impl Iterator for Bomb {
+        type Item = ();
+        fn next(&mut self) -> Option<()> {
+            None
+        }
+    }
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("the iterator is dropped");
+        }
+    }
+    assert!(catch_unwind(|| drop(stream_blocking(Bomb))).is_ok());
 }
