@@ -5,6 +5,7 @@
 //! | `pool` | what the handles of a pool share: its configuration and its workers |
 //! | `runtimes`, `registry` | the workers of each tokio runtime from which a pool is used |
 //! | `workers` | submitting, removing and refusing tasks, and starting workers |
+//! | `nested_tasks` | tasks whose callers hold a token already |
 //! | `tokens` | the limiter's tokens: acquiring them, waiting for them, releasing them |
 //! | `scheduling` | what a worker does next |
 //! | `state` | the state that all of these decisions are based on |
@@ -22,6 +23,7 @@ mod config;
 mod cpu_threads;
 #[cfg(all(test, loom))]
 mod loom_tests;
+mod nested_tasks;
 mod parker;
 mod pool;
 mod queue;

@@ -4,8 +4,9 @@ use std::mem;
 use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 
+use super::nested_tasks::NestedCallers;
 use super::state::{TokenWait, Unneeded, WorkersState};
-use super::workers::{NestedCallers, WorkerActivation, Workers};
+use super::workers::{WorkerActivation, Workers};
 use crate::panic::catch;
 use crate::semaphore::{EnqueueOutcome, TokenSemaphore, Tokens, WaitOutcome};
 use crate::sync::lock;

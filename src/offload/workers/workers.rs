@@ -28,9 +28,8 @@ use std::mem;
 use std::sync::Arc;
 use std::task::Waker;
 
-use tokio::runtime::Handle;
-
 use super::config::WorkersConfig;
+use super::nested_tasks::NestedCallers;
 use super::parker::{Parker, UnparkReason};
 use super::queue::QueuePosition;
 use super::state::{Searcher, ThreadWait, WorkersSnapshot, WorkersState};
@@ -72,21 +71,6 @@ pub(super) enum WorkerActivation {
     Close,
 }
 
-/// Tasks whose callers, among them those of nested tasks, poll again. The caller of a nested task occupies a thread
-/// that may be the only one, or holds the token that its task would wait for. It runs its task itself.
-#[must_use]
-pub(super) struct NestedCallers(Vec<SharedJob>);
-
-impl NestedCallers {
-    /// Wakes the callers. Must be called without the mutex held.
-    pub(super) fn wake(self) {
-        for job in self.0 {
-            wake(job.take_waker());
-            discard(job);
-        }
-    }
-}
-
 impl Workers {
     pub(crate) fn new(config: Arc<WorkersConfig>, threads: Box<dyn WorkerThreads>) -> Arc<Self> {
         Arc::new_cyclic(|this| {
@@ -110,23 +94,8 @@ impl Workers {
         Ok(self.enqueue(state, priority, job))
     }
 
-    /// Queues a task if a token is free for it.
-    pub(crate) fn submit_if_free(
-        self: &Arc<Self>,
-        priority: Priority,
-        job: &SharedJob,
-    ) -> Result<Option<QueuePosition>, OffloadError> {
-        let mut state = lock(&self.state);
-        self.check_open(&state)?;
-        if !self.try_promise(&state) {
-            return Ok(None);
-        }
-        state.promised += 1;
-        Ok(Some(self.enqueue(state, priority, Arc::clone(job))))
-    }
-
     /// Queues a task that was counted.
-    fn enqueue(
+    pub(super) fn enqueue(
         self: &Arc<Self>,
         mut state: MutexGuard<'_, WorkersState>,
         priority: Priority,
@@ -150,30 +119,8 @@ impl Workers {
         position
     }
 
-    /// Returns `true` if a worker is about to take a task, and there is a token for it. The caller of a nested task
-    /// then waits, and its waker is called if no worker takes the task.
-    pub(crate) fn is_about_to_take_task(&self) -> bool {
-        let mut state = lock(&self.state);
-        let is_expected = self.is_worker_expected(&state);
-        state.has_nested_callers |= is_expected;
-        is_expected
-    }
-
-    fn is_worker_expected(&self, state: &WorkersState) -> bool {
-        (state.searcher.is_some() || state.is_starting) && (state.is_granted || self.tokens().available() > 0)
-    }
-
-    /// Takes the tasks whose callers may have counted on a worker, if none is expected any more.
-    pub(super) fn take_nested_callers(&self, state: &mut WorkersState) -> Option<NestedCallers> {
-        if !state.has_nested_callers || self.is_worker_expected(state) {
-            return None;
-        }
-        state.has_nested_callers = false;
-        Some(NestedCallers(state.queue.iter().cloned().collect()))
-    }
-
     /// Promises a free token to one more task, unless there may never be a thread for it.
-    fn try_promise(&self, state: &WorkersState) -> bool {
+    pub(super) fn try_promise(&self, state: &WorkersState) -> bool {
         !state.is_late && self.config.limiter.try_promise()
     }
 
@@ -206,28 +153,7 @@ impl Workers {
         self.queued.load(Ordering::Relaxed) > 0
     }
 
-    /// Counts a task that the caller runs itself, with the token that the caller already holds. The caller
-    /// [reports](Self::on_inline_end) the end of the task.
-    pub(crate) fn admit_inline(&self) -> Result<(), OffloadError> {
-        let state = lock(&self.state);
-        self.check_open(&state)?;
-        self.unpublished.fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Records the end of a task that its caller ran itself.
-    pub(crate) fn on_inline_end(&self, job: &SharedJob) {
-        lock(&self.state).count_started(Some(job));
-        self.on_result_published();
-    }
-
-    /// Runs code as on a thread of the workers, which may be inside of a runtime.
-    pub(crate) fn enter_runtime<T>(&self, run: impl FnOnce() -> T) -> T {
-        let _entered = self.threads.runtime().map(Handle::enter);
-        run()
-    }
-
-    fn check_open(&self, state: &WorkersState) -> Result<(), OffloadError> {
+    pub(super) fn check_open(&self, state: &WorkersState) -> Result<(), OffloadError> {
         match &state.closed {
             Some(why) => Err((*why).into()),
             // The pool is being closed, and these workers are about to be closed.
