@@ -41,7 +41,7 @@ fn actix_server_that_does_not_count_its_connections() {
         let host = ServiceHost::builder().without_signals().build().unwrap();
         let handle = host.handle();
         let (send_address, address) = tokio::sync::oneshot::channel();
-        let app = || App::new().default_service(web::to(|| async { HttpResponse::NoContent() }));
+        let app = || App::new().default_service(web::to(|| async { HttpResponse::NoContent().finish() }));
         let server = serve(host, move |drain| {
             let server = drain.http_server(app).workers(1).on_connect(|_, _| {}).bind("127.0.0.1:0")?;
             send_address.send(server.addrs()[0]).unwrap();
