@@ -222,7 +222,7 @@
 //! let time_limit = ServiceBuilder::new()
 //!     .layer(HandleErrorLayer::new(async |_: BoxError| StatusCode::GATEWAY_TIMEOUT))
 //!     .layer(TimeoutLayer::new(Duration::from_secs(5)));
-//! Router::new().route("/report", post(async || "done").layer(time_limit).layer(GuardLayer::new(&REPORT)))
+//! Router::new().route("/report", post(async || "done")).layer(time_limit).layer(GuardLayer::new(&REPORT))
 //! # }
 //! ```
 //!
