@@ -13,7 +13,7 @@ use super::workers::{CpuThreads, KeepAlive, Pool, WorkerSource, Workers, Workers
 /// The threads belong to the pool, so a busy worker never gives up its thread, and an idle one stays as long as an idle
 /// thread of tokio. A worker searches long enough for a caller that submits its next task immediately.
 const KEEP_ALIVE: KeepAlive =
-    KeepAlive { max_busy: Duration::MAX, spins: 32, idle_timeout: Some(Duration::from_secs(10)) };
+    KeepAlive { max_busy: Duration::MAX, spins: 256, idle_timeout: Some(Duration::from_secs(10)) };
 
 static GLOBAL: LazyLock<CpuPool> = LazyLock::new(|| CpuPool::new("cpu"));
 
