@@ -8,10 +8,13 @@ use std::task::{Context, Poll, ready};
 
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener, TapIo};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::web::ClientLink;
+
+/// Readiness is reported when it begins (epoll, kqueue), and not for as long as it lasts.
+const HAS_EDGES: bool = cfg!(any(target_os = "linux", target_os = "android", target_vendor = "apple"));
 
 /// A `TcpListener` whose connections report if their client is still connected. Unix only.
 ///
@@ -105,9 +108,9 @@ impl AsyncRead for WatchedStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.0.poll_read_ready(cx))?;
-            match self.0.try_read_buf(buf) {
+            match self.try_read(buf) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result.map(drop)),
+                result => return Poll::Ready(result),
             }
         }
     }
@@ -122,6 +125,20 @@ impl WatchedStream {
     #[must_use]
     pub fn link(&self) -> ClientLink {
         ClientLink::new(&self.0)
+    }
+
+    /// Reads what has arrived. A short read has emptied the socket, as tokio's own stream assumes too. The stream then
+    /// counts as not readable, so that the next read waits without a system call.
+    fn try_read(&self, buf: &mut ReadBuf<'_>) -> io::Result<()> {
+        let mut has_read = false;
+        let result = self.0.try_io(Interest::READABLE, || {
+            let room = buf.remaining();
+            let read = self.0.try_read_buf(buf)?;
+            has_read = true;
+            // The error clears the readiness that was seen before the read, but none that has been reported since.
+            if HAS_EDGES && 0 < read && read < room { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        if has_read { Ok(()) } else { result }
     }
 
     fn poll_write_with(

@@ -137,11 +137,12 @@ impl RequestTasks {
         matches!(&*lock(&self.state), TasksState::Open { tasks, .. } if !tasks.is_empty())
     }
 
-    /// Records the status of a response that may not reach the server: the handler may run without its client.
-    pub(crate) fn note_response(&self, responded: u16) {
-        if let TasksState::Open { status, .. } = &mut *lock(&self.state) {
-            *status = Some(responded);
-        }
+    /// Records the status of a response that may not reach the server: the handler may run without its client. Returns
+    /// `true` if tasks wait for the end of the response.
+    pub(crate) fn note_response(&self, responded: u16) -> bool {
+        let TasksState::Open { status, tasks } = &mut *lock(&self.state) else { return false };
+        *status = Some(responded);
+        !tasks.is_empty()
     }
 
     /// Records that the response has ended, if there was one. Returns the tasks to start.

@@ -74,12 +74,18 @@ impl ServeConfig {
 
     /// Sets how long a client may leave a new connection unused. `None` is forever. Browsers open connections ahead of
     /// their requests.
+    ///
+    /// The server checks all of its connections at once: once per second, or after each tenth of the shorter time limit
+    /// if that is less. So a connection may be closed one check later.
     pub const fn first_byte_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.first_byte_timeout = timeout;
         self
     }
 
-    /// Sets how long a client may take to send the head of an HTTP/1 request, from its first byte. `None` is forever.
+    /// Sets how long a client may take to send the head of an HTTP/1 request. `None` is forever.
+    ///
+    /// The time begins with the first [check](Self::first_byte_timeout) after the first byte of the head. The connection
+    /// is closed by the first check after its end.
     pub const fn header_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.header_timeout = timeout;
         self

@@ -21,6 +21,8 @@ pub(crate) struct Connection {
     is_closed: AtomicBool,
     /// The server fails to read and to write from now on.
     is_cut: AtomicBool,
+    /// The server may wait no longer for bytes of the client. The reader finds out.
+    pub(super) may_have_ended: AtomicBool,
     pub(super) reader: AtomicWaker,
     pub(super) writer: AtomicWaker,
     /// The tasks that start once the end of their responses is written.
@@ -59,7 +61,7 @@ pub(super) enum Protocol {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HeadState {
     Complete,
-    /// Bytes have arrived. The time is taken when the server waits for more of them, which is rare.
+    /// Bytes have arrived. The time is taken when the server next looks at all of its connections.
     Begun,
     Awaited {
         since: Instant,
@@ -72,6 +74,8 @@ pub(crate) struct RequestGuard {
     connection: Arc<Connection>,
     tasks: Arc<RequestTasks>,
     has_responded: bool,
+    /// Tasks had been added when the handler responded.
+    has_tasks: bool,
     /// Parts of the body have been passed to the server with this value.
     has_body: bool,
 }
@@ -90,6 +94,7 @@ impl Connection {
             state: Mutex::new(state),
             is_closed: AtomicBool::new(false),
             is_cut: AtomicBool::new(false),
+            may_have_ended: AtomicBool::new(false),
             reader: AtomicWaker::new(),
             writer: AtomicWaker::new(),
             unflushed: Mutex::default(),
@@ -109,7 +114,7 @@ impl Connection {
         state.requests += 1;
         drop(state);
         let tasks = RequestTasks::new(&self.connections.tasks);
-        RequestGuard { connection: Arc::clone(self), tasks, has_responded: false, has_body: false }
+        RequestGuard { connection: Arc::clone(self), tasks, has_responded: false, has_tasks: false, has_body: false }
     }
 
     /// Makes each read and write fail. Returns how many requests that cuts off.
@@ -177,14 +182,14 @@ impl RequestGuard {
     /// Records the status of the response.
     pub(crate) fn respond(&mut self, status: u16) {
         self.has_responded = true;
-        self.tasks.note_response(status);
+        self.has_tasks = self.tasks.note_response(status);
     }
 
     /// Returns `true` if something starts when the last bytes of the body are written. Each part of the body must then
     /// hold this value.
     pub(crate) fn follows_body(&mut self) -> bool {
         let is_flushed = self.connection.connections.tasks.config.start == TaskStart::Flushed;
-        self.has_body = is_flushed && self.tasks.has_tasks();
+        self.has_body = is_flushed && self.has_tasks;
         self.has_body
     }
 

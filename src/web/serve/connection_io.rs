@@ -19,12 +19,6 @@ const GRACE: Duration = Duration::from_millis(50);
 
 /// What ends the wait for bytes of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ReadLimit {
-    pub(super) at: Instant,
-    pub(super) end: ReadEnd,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReadEnd {
     /// The connection is idle, and the server drains.
     Idle,
@@ -48,27 +42,40 @@ impl Connection {
         }
     }
 
-    /// Returns until when the server waits for more bytes. `None` is forever.
-    pub(super) fn read_limit(&self, config: &ServeConfig) -> Option<ReadLimit> {
-        let is_draining = self.connections.is_closing_idle();
-        let mut state = lock(&self.state);
-        let mut limits = [None, None];
-        if is_draining && state.is_idle() {
-            limits[0] = state.active_at.checked_add(config.linger).map(|at| ReadLimit { at, end: ReadEnd::Idle });
+    /// Returns why the server need not wait for more bytes, once that is so.
+    pub(super) fn read_end(&self) -> Option<ReadEnd> {
+        if !self.may_have_ended.swap(false, Ordering::AcqRel) {
+            return None;
         }
-        limits[1] = match (state.protocol, state.head) {
-            (Protocol::Unknown, _) => after(state.active_at, config.first_byte_timeout, ReadEnd::NoFirstByte),
+        // Bytes may have arrived since the server looked at all connections.
+        self.read_end_at(Instant::now())
+    }
+
+    /// Wakes the reader if the server need not wait for more bytes of this client.
+    pub(super) fn check_limits(&self, now: Instant) {
+        if self.read_end_at(now).is_some() {
+            self.may_have_ended.store(true, Ordering::Release);
+            self.reader.wake();
+        }
+    }
+
+    fn read_end_at(&self, now: Instant) -> Option<ReadEnd> {
+        let ServeConfig { linger, first_byte_timeout, header_timeout, .. } = self.connections.config;
+        let mut state = lock(&self.state);
+        let has_passed = |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;
+        if self.connections.is_closing_idle() && state.is_idle() && has_passed(state.active_at, linger) {
+            return Some(ReadEnd::Idle);
+        }
+        let (since, limit, end) = match (state.protocol, state.head) {
+            (Protocol::Unknown, _) => (state.active_at, first_byte_timeout, ReadEnd::NoFirstByte),
             (Protocol::Http1, HeadState::Begun) => {
-                let since = Instant::now();
-                state.head = HeadState::Awaited { since };
-                after(since, config.header_timeout, ReadEnd::HeadTooSlow)
+                state.head = HeadState::Awaited { since: now };
+                return None;
             }
-            (Protocol::Http1, HeadState::Awaited { since }) => {
-                after(since, config.header_timeout, ReadEnd::HeadTooSlow)
-            }
-            _ => None,
+            (Protocol::Http1, HeadState::Awaited { since }) => (since, header_timeout, ReadEnd::HeadTooSlow),
+            _ => return None,
         };
-        limits.into_iter().flatten().min_by_key(|limit| limit.at)
+        limit.is_some_and(|limit| has_passed(since, limit)).then_some(end)
     }
 
     /// Returns `true` if the connection is open because its client may be about to send another request.
@@ -101,8 +108,4 @@ impl Connection {
     pub(super) fn register_writer(&self, waker: &Waker) {
         self.writer.register(waker);
     }
-}
-
-fn after(since: Instant, limit: Option<Duration>, end: ReadEnd) -> Option<ReadLimit> {
-    limit.and_then(|limit| since.checked_add(limit)).map(|at| ReadLimit { at, end })
 }

@@ -1,5 +1,9 @@
 //! [`Connections`], all open connections of a server, and the phases of its drain.
 
+#[cfg(feature = "axum")]
+use std::convert::Infallible;
+#[cfg(feature = "axum")]
+use std::future::pending;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -135,6 +139,24 @@ impl Connections {
         }
     }
 
+    /// Ends the connections of clients that have had their time to send a request, for as long as it is polled.
+    #[cfg(feature = "axum")]
+    pub(crate) async fn limit_clients(&self) -> Infallible {
+        let limits = [self.config.first_byte_timeout, self.config.header_timeout];
+        let Some(shortest) = limits.into_iter().flatten().min() else { return pending().await };
+        let interval = (shortest / 10).clamp(CHECK_INTERVAL, Duration::from_secs(1));
+        loop {
+            sleep(interval).await;
+            self.check_limits();
+        }
+    }
+
+    #[cfg(feature = "axum")]
+    fn check_limits(&self) {
+        let now = Instant::now();
+        self.each(|connection| connection.check_limits(now));
+    }
+
     /// Waits until the host stops, and until each HTTP/1 connection that is still open has a request in progress. Then
     /// the server can end as its framework does.
     #[cfg(feature = "axum")]
@@ -142,8 +164,11 @@ impl Connections {
         self.begin_drain(host).await;
         self.is_closing_idle.store(true, Ordering::Release);
         self.stopped_accepting.notify_waiters();
-        self.wake_all();
-        self.until(|all| all.has_accepted_all.load(Ordering::Acquire) && !all.any(Connection::is_lingering)).await;
+        let have_lingered = |all: &Self| {
+            all.check_limits();
+            all.has_accepted_all.load(Ordering::Acquire) && !all.any(Connection::is_lingering)
+        };
+        self.until(have_lingered).await;
     }
 
     /// Waits until no connection is open.
@@ -162,18 +187,20 @@ impl Connections {
     fn cut(&self) -> usize {
         let mut open = lock(&self.open);
         open.is_cut = true;
-        let connections: Vec<_> = open.by_id.iter().map(|(_, connection)| Arc::clone(connection)).collect();
         drop(open);
-        connections.iter().map(|connection| connection.cut()).sum()
+        let mut requests = 0;
+        self.each(|connection| requests += connection.cut());
+        requests
     }
 
     pub(super) fn any(&self, matches: impl Fn(&Connection) -> bool) -> bool {
         lock(&self.open).by_id.iter().any(|(_, connection)| matches(connection))
     }
 
-    fn wake_all(&self) {
+    /// Calls a function with each connection, without the lock: it may wake tasks.
+    fn each(&self, function: impl FnMut(&Arc<Connection>)) {
         let connections: Vec<_> = lock(&self.open).by_id.iter().map(|(_, connection)| Arc::clone(connection)).collect();
-        connections.iter().for_each(|connection| connection.wake());
+        connections.iter().for_each(function);
     }
 }
 

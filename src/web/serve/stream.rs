@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Sleep, sleep_until};
 
 use super::connection::Connection;
 use super::connection_io::ReadEnd;
@@ -17,14 +16,13 @@ use super::trace;
 pub struct ServedStream<S> {
     stream: S,
     open: OpenConnection,
-    timer: Option<Pin<Box<Sleep>>>,
     /// Bytes wait for the client to read.
     is_writing: bool,
 }
 
 impl<S> ServedStream<S> {
     pub(crate) fn new(stream: S, open: OpenConnection) -> Self {
-        Self { stream, open, timer: None, is_writing: false }
+        Self { stream, open, is_writing: false }
     }
 
     pub(crate) fn connection(&self) -> &std::sync::Arc<Connection> {
@@ -34,18 +32,6 @@ impl<S> ServedStream<S> {
     /// Returns the connection as the listener has accepted it.
     pub fn get_ref(&self) -> &S {
         &self.stream
-    }
-
-    /// Waits until the client has had the time to send more, or forever.
-    fn poll_limit(&mut self, cx: &mut Context<'_>) -> Poll<ReadEnd> {
-        let config = &self.open.connection.connections().config;
-        let Some(limit) = self.open.connection.read_limit(config) else { return Poll::Pending };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(limit.at)));
-        if timer.deadline() != limit.at {
-            timer.as_mut().reset(limit.at);
-        }
-        ready!(timer.as_mut().poll(cx));
-        Poll::Ready(limit.end)
     }
 }
 
@@ -68,10 +54,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for ServedStream<S> {
         if this.open.connection.is_cut() {
             return Poll::Ready(Err(cut_off()));
         }
-        match ready!(this.poll_limit(cx)) {
+        match this.open.connection.read_end() {
+            None => Poll::Pending,
             // The end of the stream: the server closes the connection.
-            ReadEnd::Idle => Poll::Ready(Ok(())),
-            end @ (ReadEnd::NoFirstByte | ReadEnd::HeadTooSlow) => {
+            Some(ReadEnd::Idle) => Poll::Ready(Ok(())),
+            Some(end @ (ReadEnd::NoFirstByte | ReadEnd::HeadTooSlow)) => {
                 trace::connection_timed_out(end == ReadEnd::HeadTooSlow);
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }

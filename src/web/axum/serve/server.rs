@@ -10,8 +10,8 @@ use std::sync::Arc;
 use axum::extract::Request;
 use axum::response::Response;
 use axum::serve::Listener;
-use tokio::join;
 use tokio::runtime::Handle;
+use tokio::{join, select};
 use tokio_util::sync::CancellationToken;
 
 use super::listener::ServedListener;
@@ -141,11 +141,18 @@ where
             connections.idle_closed(&self.host).await;
             may_end.cancel();
         };
-        join!(server.into_future(), drain).0?;
-        // Upgraded connections are tasks of their own, which axum does not wait for.
-        connections.all_closed().await;
+        let served = async {
+            join!(server.into_future(), drain).0?;
+            // Upgraded connections are tasks of their own, which axum does not wait for.
+            connections.all_closed().await;
+            Ok(())
+        };
+        let result = select! {
+            result = served => result,
+            never = connections.limit_clients() => match never {},
+        };
         drop(cut);
-        Ok(())
+        result
     }
 }
 
