@@ -65,6 +65,7 @@
 //! | `axum` | [`web::axum`]: layers for axum's routes, the extractor, errors as responses (implies `tower`) |
 //! | `ws` | [`websocket`](web::axum::websocket()): WebSockets that end with their host (implies `axum` and `background`) |
 //! | `actix-web` | [`web::actix`]: middlewares, the extractor, errors as responses (implies `guard`) |
+//! | `actix-ws` | [`websocket`](web::actix::websocket()) for actix-web (implies `actix-web` and `background`) |
 //! | `cron` | [`Every::cron`](background::Every::cron): cron expressions, in any time zone (implies `background`) |
 //! | `probe-listener` | [probes on a separate port](background::ServiceHostBuilder::probe_listener) (implies `background`) |
 //! | `serde` | `Serialize` for statistics, statuses and reports, and for what these contain (implied by the adapters) |

@@ -8,6 +8,7 @@ mod client_states;
 mod limits;
 mod rolling_restart;
 mod streams;
+mod websocket_client;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

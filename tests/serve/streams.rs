@@ -14,6 +14,7 @@ use onelane::web::axum::{DrainingSocket, websocket};
 use support::http::{self, Client};
 use tokio::time::sleep;
 
+use super::websocket_client::{assert_ends_with_close_frame, close_frame, frame, websocket_client};
 use super::{DRAIN, MS, TestServer};
 
 /// Less than the time that the server has to end.
@@ -28,21 +29,6 @@ where
         Router::new().route("/", any(move |upgrade: WebSocketUpgrade| async move { handler(host, upgrade) }))
     };
     TestServer::with(route, ServeConfig::new()).await
-}
-
-async fn client_of(server: &TestServer) -> Client {
-    let upgrade = "GET / HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-                   sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    let mut client = Client::sending(server.address, upgrade).await;
-    assert!(client.head().await.starts_with("HTTP/1.1 101"));
-    client
-}
-
-/// A frame of a client, whose mask changes nothing.
-fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0x80 | opcode, 0x80 | u8::try_from(payload.len()).unwrap(), 0, 0, 0, 0];
-    frame.extend_from_slice(payload);
-    frame
 }
 
 fn echo(host: &HostHandle, upgrade: WebSocketUpgrade) -> axum::response::Response {
@@ -79,7 +65,7 @@ async fn event_stream_ends_in_order() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn websocket_gets_a_close_frame_and_the_server_waits_until_it_is_confirmed() {
     let server = server_of(|host, upgrade| echo(&host, upgrade)).await;
-    let mut client = client_of(&server).await;
+    let mut client = websocket_client(server.address, "/").await;
     client.send(frame(1, b"hello")).await;
     client.until("hello").await;
     let stopping = tokio::spawn(server.stop());
@@ -88,18 +74,16 @@ async fn websocket_gets_a_close_frame_and_the_server_waits_until_it_is_confirmed
     client.send(frame(1, b"more")).await;
     sleep(MS * 50).await;
     assert!(!stopping.is_finished(), "the server waits for the client");
-    client.send(frame(8, &1001_u16.to_be_bytes())).await;
+    client.send(close_frame()).await;
     let (report, took) = stopping.await.unwrap();
     assert!(report.is_clean() && took < DRAIN, "{took:?} {report:?}");
-    let received = client.rest().await;
-    let close = [&[0x88, 18][..], &1001_u16.to_be_bytes(), b"the server stops"].concat();
-    assert!(received.ends_with(&close), "{received:?}");
+    assert_ends_with_close_frame(&client.rest().await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn websocket_whose_client_does_not_answer_is_cut_off_and_reported() {
     let server = server_of(|host, upgrade| echo(&host, upgrade)).await;
-    let mut client = client_of(&server).await;
+    let mut client = websocket_client(server.address, "/").await;
     let (report, took) = server.stop().await;
     assert!(took >= DRAIN && took < DRAIN * 5, "{took:?} {report:?}");
     let unfinished: Vec<_> = report.unfinished().iter().map(|work| (work.name(), work.count())).collect();
@@ -118,11 +102,11 @@ async fn websocket_that_only_sends_ends_through_its_token() {
         assert!(socket.recv().await.is_none());
     };
     let server = server_of(move |host, upgrade| websocket(&host, upgrade, send_ticks)).await;
-    let mut client = client_of(&server).await;
+    let mut client = websocket_client(server.address, "/").await;
     client.until("tick").await;
     let stopping = tokio::spawn(server.stop());
     client.until("the server stops").await;
-    client.send(frame(8, &1001_u16.to_be_bytes())).await;
+    client.send(close_frame()).await;
     let (report, took) = stopping.await.unwrap();
     assert!(report.is_clean() && took < DRAIN, "{took:?} {report:?}");
 }

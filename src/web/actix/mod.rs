@@ -74,6 +74,8 @@ mod response;
 mod serve;
 #[cfg(feature = "offload")]
 mod trace;
+#[cfg(feature = "actix-ws")]
+mod websocket;
 mod worker;
 
 pub use self::body::GuardBody;
@@ -93,3 +95,5 @@ pub use self::probes::probes;
 pub use self::serve::{
     Drain, Serve, ServedApp, ServedBody, ServedFactory, ServedFuture, ServedHttpServer, Server, serve,
 };
+#[cfg(feature = "actix-ws")]
+pub use self::websocket::{DrainingSocket, websocket};

@@ -3,6 +3,7 @@
 mod background_tasks;
 mod client_states;
 mod restarts;
+mod streams;
 mod waiting;
 
 use std::convert::Infallible;
@@ -50,12 +51,20 @@ impl ActixServer {
 
     /// Serves other routes, over HTTP/1 and over HTTP/2 with prior knowledge.
     async fn of(routes: impl Fn(&mut ServiceConfig) + Clone + Send + 'static, config: ServeConfig) -> Self {
+        Self::with_host(move |app, _| routes(app), config).await
+    }
+
+    async fn with_host(
+        routes: impl Fn(&mut ServiceConfig, &HostHandle) + Clone + Send + 'static,
+        config: ServeConfig,
+    ) -> Self {
         let alone = ALONE.lock().await;
         let host = ServiceHost::builder().drain_timeout(DRAIN).without_signals().build().unwrap();
         let handle = host.handle();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let app = move || App::new().configure(routes.clone());
+        let served = handle.clone();
+        let app = move || App::new().configure(|app| routes(app, &served));
         let server = serve(host, move |drain| drain.http_server(app).workers(2).listen_auto_h2c(listener));
         let running = tokio::spawn(async move { server.config(config).await.unwrap() });
         while !handle.status().is_ready() {

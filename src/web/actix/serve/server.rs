@@ -140,33 +140,6 @@ impl<F> Server<F> {
         self.config = config;
         self
     }
-
-    async fn run<A, I, S, B>(self) -> io::Result<()>
-    where
-        F: FnOnce(Drain) -> io::Result<HttpServer<A, I, S, B>>,
-        A: Fn() -> I + Send + Clone + 'static,
-        I: IntoServiceFactory<S, Request>,
-        S: ServiceFactory<Request, Config = AppConfig> + 'static,
-        S::Error: Into<Error> + 'static,
-        S::InitError: fmt::Debug,
-        S::Response: Into<Response<B>> + 'static,
-        <S::Service as Service<Request>>::Future: 'static,
-        S::Service: 'static,
-        B: MessageBody + 'static,
-    {
-        let connections = Connections::new(self.config.task_start(TaskStart::BodyEnd), Handle::current());
-        let drain = Drain::new(Arc::clone(&connections));
-        let server = (self.build)(drain.clone())?.disable_signals().shutdown_timeout(NO_TIMEOUT).run();
-        let handle = server.handle();
-        let mut server = pin!(server);
-        // Dropped before the server, which drops its requests: they are counted here first.
-        let _cut = CutOnDrop(connections);
-        select! {
-            biased;
-            result = &mut server => result,
-            () = drain.drained(&self.host, &handle) => Ok(()),
-        }
-    }
 }
 
 impl<F, A, I, S, B> IntoFuture for Server<F>
@@ -186,22 +159,26 @@ where
     type IntoFuture = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.run())
+        Box::pin(async move {
+            let connections = Connections::new(self.config.task_start(TaskStart::BodyEnd), Handle::current());
+            let drain = Drain::new(Arc::clone(&connections));
+            let server = (self.build)(drain.clone())?.disable_signals().shutdown_timeout(NO_TIMEOUT).run();
+            let handle = server.handle();
+            let mut server = pin!(server);
+            // Dropped before the server, which drops its requests: they are counted here first.
+            let _cut = CutOnDrop(connections);
+            select! {
+                biased;
+                result = &mut server => result,
+                () = drain.drained(&self.host, &handle) => Ok(()),
+            }
+        })
     }
 }
 
-impl<F, A, I, S, B> IntoFuture for Serve<F>
+impl<F> IntoFuture for Serve<F>
 where
-    F: FnOnce(Drain) -> io::Result<HttpServer<A, I, S, B>> + Send + 'static,
-    A: Fn() -> I + Send + Clone + 'static,
-    I: IntoServiceFactory<S, Request> + 'static,
-    S: ServiceFactory<Request, Config = AppConfig> + 'static,
-    S::Error: Into<Error> + 'static,
-    S::InitError: fmt::Debug,
-    S::Response: Into<Response<B>> + 'static,
-    <S::Service as Service<Request>>::Future: 'static,
-    S::Service: 'static,
-    B: MessageBody + 'static,
+    Server<F>: IntoFuture<Output = io::Result<()>, IntoFuture: Send> + Send + 'static,
 {
     type Output = Result<ShutdownReport, HostError>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;

@@ -125,37 +125,6 @@ impl<L, S> Server<L, S> {
     }
 }
 
-impl<L, S> Server<L, S>
-where
-    L: Listener<Addr: Clone + Debug + Sync + 'static>,
-    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
-{
-    async fn run(self) -> io::Result<()> {
-        let connections = Connections::new(self.config, Handle::current());
-        let cut = CutOnDrop(Arc::clone(&connections));
-        let listener = ServedListener::new(self.listener, Arc::clone(&connections));
-        let may_end = CancellationToken::new();
-        let server =
-            axum::serve(listener, MakeServed(self.app)).with_graceful_shutdown(may_end.clone().cancelled_owned());
-        let drain = async {
-            connections.idle_closed(&self.host).await;
-            may_end.cancel();
-        };
-        let served = async {
-            join!(server.into_future(), drain).0?;
-            // Upgraded connections are tasks of their own, which axum does not wait for.
-            connections.all_closed().await;
-            Ok(())
-        };
-        let result = select! {
-            result = served => result,
-            never = connections.limit_clients() => match never {},
-        };
-        drop(cut);
-        result
-    }
-}
-
 impl<L, S> IntoFuture for Server<L, S>
 where
     L: Listener<Addr: Clone + Debug + Sync + 'static>,
@@ -165,14 +134,36 @@ where
     type IntoFuture = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.run())
+        Box::pin(async move {
+            let connections = Connections::new(self.config, Handle::current());
+            let cut = CutOnDrop(Arc::clone(&connections));
+            let listener = ServedListener::new(self.listener, Arc::clone(&connections));
+            let may_end = CancellationToken::new();
+            let server =
+                axum::serve(listener, MakeServed(self.app)).with_graceful_shutdown(may_end.clone().cancelled_owned());
+            let drain = async {
+                connections.idle_closed(&self.host).await;
+                may_end.cancel();
+            };
+            let served = async {
+                join!(server.into_future(), drain).0?;
+                // Upgraded connections are tasks of their own, which axum does not wait for.
+                connections.all_closed().await;
+                Ok(())
+            };
+            let result = select! {
+                result = served => result,
+                never = connections.limit_clients() => match never {},
+            };
+            drop(cut);
+            result
+        })
     }
 }
 
 impl<L, S> IntoFuture for Serve<L, S>
 where
-    L: Listener<Addr: Clone + Debug + Sync + 'static>,
-    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
+    Server<L, S>: IntoFuture<Output = io::Result<()>, IntoFuture: Send> + Send + 'static,
 {
     type Output = Result<ShutdownReport, HostError>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
