@@ -99,6 +99,8 @@
     )
 )]
 
+#[cfg(feature = "guard")]
+pub mod backend;
 #[cfg(feature = "background")]
 pub mod background;
 #[cfg(any(feature = "guard", feature = "offload"))]
@@ -121,7 +123,7 @@ mod managed;
 mod name;
 #[cfg(feature = "offload")]
 pub mod offload;
-#[cfg(any(feature = "offload", feature = "background"))]
+#[cfg(any(feature = "guard", feature = "offload", feature = "background"))]
 mod own_runtime;
 #[cfg(any(feature = "guard", feature = "offload", feature = "background"))]
 mod panic;

@@ -10,6 +10,7 @@ use super::blocking;
 use super::endpoint_guard::{EndpointGuard, SharedGuard};
 use super::error::AcquireError;
 use super::permit::{HeldPermit, OwnedPermit};
+use super::remote::RemoteWait;
 use super::run::RunToCompletion;
 use super::source::PermitSource;
 use super::wait::PermitWait;
@@ -32,6 +33,8 @@ pub struct AcquireFuture<S: PermitSource> {
     source: Option<S>,
     wait: PermitWait,
     timer: Option<Pin<Box<Sleep>>>,
+    /// The wait for other processes, once the caller has its permit in this one.
+    remote: Option<Box<RemoteWait<S>>>,
 }
 
 impl SharedGuard {
@@ -84,7 +87,7 @@ impl<S: PermitSource> AcquireFuture<S> {
 
     /// Waits for a permit, for a caller that began to wait at `since` already.
     pub(super) fn since(source: S, since: Option<Instant>) -> Self {
-        Self { source: Some(source), wait: PermitWait::since(since), timer: None }
+        Self { source: Some(source), wait: PermitWait::since(since), timer: None, remote: None }
     }
 
     /// Returns when the caller began to wait, if it has waited and the guard has a time limit.
@@ -95,7 +98,7 @@ impl<S: PermitSource> AcquireFuture<S> {
     #[cold]
     #[inline(never)]
     fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), AcquireError>> {
-        let Self { source, wait, timer } = self;
+        let Self { source, wait, timer, .. } = self;
         let source = source.as_mut().expect("`poll` checked the source");
         let result =
             if wait.is_queued() { wait.poll_nested(source, cx.waker()) } else { wait.enqueue(source, cx.waker()) };
@@ -119,12 +122,25 @@ impl<S: PermitSource> AcquireFuture<S> {
     }
 }
 
+impl<S: PermitSource> AcquireFuture<S> {
+    #[cold]
+    fn poll_remote(&mut self, cx: &mut Context<'_>) -> Poll<Result<HeldPermit<S>, AcquireError>> {
+        let remote = self.remote.as_mut().expect("the caller waits for other processes");
+        let result = ready!(remote.poll_until(&mut self.timer, cx));
+        self.remote = None;
+        Poll::Ready(result)
+    }
+}
+
 impl<S: PermitSource> Future for AcquireFuture<S> {
     type Output = Result<HeldPermit<S>, AcquireError>;
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
+        if this.remote.is_some() {
+            return this.poll_remote(cx);
+        }
         // A task that finds the guard available every time must still yield to other tasks, as with tokio's own locks.
         let coop = ready!(coop::poll_proceed(cx));
         let source = this.source.as_mut().expect("an acquire future is not polled after it completed");
@@ -132,6 +148,12 @@ impl<S: PermitSource> Future for AcquireFuture<S> {
             if !this.wait.is_queued() && source.try_acquire().is_ok() { Ok(()) } else { ready!(this.poll_wait(cx)) };
         coop.made_progress();
         let source = this.source.take().expect("the source was present above");
+        if result.is_ok()
+            && let Some(domain) = source.core().domain
+        {
+            this.remote = Some(Box::new(RemoteWait::new(HeldPermit::new(source), domain, this.wait.began())?));
+            return this.poll_remote(cx);
+        }
         Poll::Ready(result.map(|()| HeldPermit::new(source)))
     }
 }

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::error::AcquireError;
 use super::error_kind::AcquireErrorKind;
 use super::permit::HeldPermit;
+use super::remote::RemoteWait;
 use super::source::PermitSource;
 use super::wait::PermitWait;
 use crate::park::{current_thread_waker, runs_async_tasks};
@@ -16,19 +17,21 @@ pub(super) fn acquire<S: PermitSource>(mut source: S) -> Result<HeldPermit<S>, A
     if runs_async_tasks() {
         return Err(PermitWait::default().refuse_as(&source, AcquireErrorKind::BlockingInAsync));
     }
-    if source.try_acquire().is_err() {
-        wait(&mut source)?;
+    let began = if source.try_acquire().is_err() { wait(&mut source)? } else { None };
+    match source.core().domain {
+        None => Ok(HeldPermit::new(source)),
+        Some(domain) => RemoteWait::new(HeldPermit::new(source), domain, began)?.block(),
     }
-    Ok(HeldPermit::new(source))
 }
 
-fn wait(source: &mut impl PermitSource) -> Result<(), AcquireError> {
+/// Returns when the caller began to wait, if the guard has a time limit.
+fn wait(source: &mut impl PermitSource) -> Result<Option<Instant>, AcquireError> {
     let waker = current_thread_waker();
     let mut waiter = CancelOnDrop { source, wait: PermitWait::default() };
     let mut result = waiter.wait.enqueue(waiter.source, &waker);
     loop {
         if let Some(result) = result {
-            return result;
+            return result.map(|()| waiter.wait.began());
         }
         park_until(waiter.wait.next_deadline());
         // The waiter is polled after its deadlines, so that no wake-up is missed.

@@ -1,11 +1,13 @@
 //! [`GuardBuilder`], which builds every kind of guard.
 
+use std::fmt::Display;
 use std::marker::PhantomData;
 use std::time::Duration;
 
 use super::core::WaitLimits;
 use super::endpoint_guard::EndpointGuard;
 use super::keyed::{KeyLimit, KeyedGuard};
+use crate::backend::LockDomain;
 use crate::config_error::{ConfigError, Problem};
 use crate::debug::impl_debug;
 use crate::semaphore::{MAX_PERMITS, MAX_WAITING, Order, Semaphore, SemaphoreConfig};
@@ -67,21 +69,39 @@ pub type KeyedGuardBuilder<K> = GuardBuilder<KeyedGuard<K>>;
 /// The setters accept any value. [`build`](EndpointGuardBuilder::build) panics if a value is out of range, and
 /// [`try_build`](EndpointGuardBuilder::try_build) returns an error, for values that come from a configuration.
 #[must_use = "a builder does nothing until build() is called"]
-pub struct GuardBuilder<G> {
+#[expect(private_bounds, reason = "the bound is sealed")]
+pub struct GuardBuilder<G: BuiltGuard> {
     name: &'static str,
     permits: usize,
     queue: Queue,
     order: Order,
     limits: WaitLimits,
     max_keys: Option<usize>,
+    /// The processes over which the guard is distributed, and how they name its keys.
+    domain: Option<(&'static LockDomain, G::KeyName)>,
     guard: PhantomData<fn() -> G>,
 }
 
-impl<G> GuardBuilder<G> {
+/// A guard that a [`GuardBuilder`] builds.
+pub(crate) trait BuiltGuard {
+    /// How other processes name a key of the guard.
+    type KeyName: Copy;
+}
+
+impl BuiltGuard for EndpointGuard {
+    type KeyName = ();
+}
+
+impl<K> BuiltGuard for KeyedGuard<K> {
+    type KeyName = fn(&K) -> String;
+}
+
+#[expect(private_bounds, reason = "the bound is sealed")]
+impl<G: BuiltGuard> GuardBuilder<G> {
     pub(super) const fn new(name: &'static str) -> Self {
         let limits = WaitLimits { max_wait: None, grant_timeout: None, evicts: false };
         let (permits, queue, order) = (1, Queue::Unbounded, Order::Fifo);
-        Self { name, permits, queue, order, limits, max_keys: None, guard: PhantomData }
+        Self { name, permits, queue, order, limits, max_keys: None, domain: None, guard: PhantomData }
     }
 
     /// Sets the number of permits: how many callers may run inside the guard at once, or how many callers of one key,
@@ -136,6 +156,10 @@ impl<G> GuardBuilder<G> {
         if self.permits == 0 {
             return Err(("permits", "permits(0) admits no caller: use 1 or more, or close() the guard"));
         }
+        if self.permits > 1 && self.domain.is_some() {
+            let problem = "a distributed guard admits one caller at a time: remove permits() or distributed()";
+            return Err(("permits", problem));
+        }
         if self.permits > MAX_PERMITS {
             return Err(("permits", "permits() must be at most 65,535"));
         }
@@ -167,6 +191,27 @@ impl<G> GuardBuilder<G> {
 }
 
 impl EndpointGuardBuilder {
+    /// Lets the guard admit one caller at a time in all processes that share the [`LockDomain`], instead of one in each
+    /// process. Processes share the domain if they connect it to the same store, with the same names of domain and guard.
+    ///
+    /// Everything else stays as it is, with these additions:
+    ///
+    /// - A caller waits for its turn in this process, in order, and then for the turn of the process. The order among
+    ///   processes is not defined, but each of them gets its turn. `max_wait` limits both waits together. A caller that
+    ///   waits for other processes counts as [held](super::GuardStats::held).
+    /// - The permit has a [`Lease`](crate::backend::Lease), with a fencing token and a signal for its loss.
+    /// - `try_acquire` can't ask a store without waiting, and returns
+    ///   [`NotLocal`](crate::guard::AcquireErrorKind::NotLocal). To be refused at once if another caller is inside the
+    ///   guard, set [`Queue::Reject`] and await `acquire`.
+    /// - `acquire` also returns [`NotConnected`](crate::guard::AcquireErrorKind::NotConnected) and
+    ///   [`Unavailable`](crate::guard::AcquireErrorKind::Unavailable).
+    ///
+    /// See [what such a lock can promise](crate::backend#what-such-a-lock-can-promise).
+    pub const fn distributed(mut self, domain: &'static LockDomain) -> Self {
+        self.domain = Some((domain, ()));
+        self
+    }
+
     const_unless_loom! {
         /// Builds the guard.
         ///
@@ -218,12 +263,26 @@ impl EndpointGuardBuilder {
     const_unless_loom! {
         fn build_with(self, config: SemaphoreConfig) -> EndpointGuard {
             let limits = WaitLimits { evicts: config.evicts(), ..self.limits };
-            EndpointGuard::from_parts(self.name, Semaphore::new(config), limits)
+            let domain = match self.domain {
+                Some((domain, ())) => Some(domain),
+                None => None,
+            };
+            EndpointGuard::from_parts(self.name, Semaphore::new(config), limits, domain)
         }
     }
 }
 
 impl<K> KeyedGuardBuilder<K> {
+    /// Lets the guard admit one caller of each key at a time in all processes that share the [`LockDomain`], as
+    /// [`EndpointGuardBuilder::distributed`] does. Keys with the same text are the same key.
+    pub const fn distributed(mut self, domain: &'static LockDomain) -> Self
+    where
+        K: Display,
+    {
+        self.domain = Some((domain, K::to_string));
+        self
+    }
+
     /// Limits how many keys may be in use at once. Must be at least 1. The caller of a further key is refused at once
     /// with [`TooManyKeys`](crate::guard::AcquireErrorKind::TooManyKeys). Default: no limit.
     ///
@@ -278,18 +337,18 @@ impl<K> KeyedGuardBuilder<K> {
                 None => None,
             };
             let limits = WaitLimits { evicts: config.evicts(), ..self.limits };
-            KeyedGuard::from_parts(self.name, config, limits, key_limit)
+            KeyedGuard::from_parts(self.name, config, limits, key_limit, self.domain)
         }
     }
 }
 
-impl<G> Clone for GuardBuilder<G> {
+impl<G: BuiltGuard> Clone for GuardBuilder<G> {
     fn clone(&self) -> Self {
         Self { ..*self }
     }
 }
 
-impl_debug!([G] GuardBuilder<G> |this| {
+impl_debug!([G: BuiltGuard] GuardBuilder<G> |this| {
     name: this.name, permits: this.permits, queue: this.queue, order: this.order, limits: this.limits,
-    max_keys: this.max_keys
+    max_keys: this.max_keys, domain: this.domain.map(|(domain, _)| domain.name())
 });

@@ -15,6 +15,7 @@ use super::key_map::Hash64;
 use super::retry::RetryEstimate;
 use super::stats::GuardStats;
 use super::trace;
+use crate::backend::LockDomain;
 use crate::counter::Counter;
 use crate::name::{NameRef, intern};
 use crate::semaphore::{SemaphoreSnapshot, WaitTotals};
@@ -30,6 +31,8 @@ pub(crate) struct GuardCore {
     pub(super) counters: GuardCounters,
     pub(super) drained: Notify,
     pub(super) name: &'static str,
+    /// The processes over which the guard is distributed.
+    pub(super) domain: Option<&'static LockDomain>,
     /// Set by the first refusal.
     name_ref: OnceLock<NameRef>,
 }
@@ -70,13 +73,14 @@ pub(super) struct GuardCounters {
 
 impl GuardCore {
     const_unless_loom! {
-        pub(super) fn new(name: &'static str, limits: WaitLimits) -> Self {
+        pub(super) fn new(name: &'static str, limits: WaitLimits, domain: Option<&'static LockDomain>) -> Self {
             Self {
                 hold_time: HoldTime::new(),
                 limits,
                 counters: GuardCounters::new(),
                 drained: Notify::const_new(),
                 name,
+                domain,
                 name_ref: OnceLock::new(),
             }
         }

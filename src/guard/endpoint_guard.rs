@@ -16,15 +16,19 @@ use super::permit::{HeldPermit, OwnedPermit, Permit};
 use super::run::{Run, RunToCompletion};
 use super::source::{OwnedPermitSource, PermitSource};
 use super::stats::GuardStats;
+use crate::backend::{LockDomain, LockName};
 use crate::debug::impl_debug;
 use crate::name::intern;
 use crate::panic::FirstPanic;
 use crate::scope::ScopeId;
-use crate::semaphore::{CancelOutcome, EnqueueOutcome, Semaphore, SemaphoreRefusal, WaitOutcome, WaiterId};
+use crate::semaphore::{
+    CancelOutcome, EnqueueOutcome, ReleaseOutcome, Semaphore, SemaphoreRefusal, WaitOutcome, WaiterId,
+};
 use crate::shared::{Shareable, Shared};
 use crate::sync::const_unless_loom;
 
-/// Admits one caller at a time, or N callers, in the order of their arrival, within one process.
+/// Admits one caller at a time, or N callers, in the order of their arrival. A guard works within one process, or, if
+/// it is [distributed](super::GuardBuilder::distributed), over all processes of a host or of a cluster.
 ///
 /// A guard is a plain value, like tokio's `Mutex`: put it in a `static`, or share it in an `Arc`. Use one guard for all
 /// requests, not one per request. It contains no data; it guards a piece of work, such as a handler.
@@ -94,8 +98,13 @@ impl EndpointGuard {
     }
 
     const_unless_loom! {
-        pub(super) fn from_parts(name: &'static str, semaphore: Semaphore, limits: WaitLimits) -> Self {
-            Self { semaphore, core: GuardCore::new(name, limits) }
+        pub(super) fn from_parts(
+            name: &'static str,
+            semaphore: Semaphore,
+            limits: WaitLimits,
+            domain: Option<&'static LockDomain>,
+        ) -> Self {
+            Self { semaphore, core: GuardCore::new(name, limits, domain) }
         }
     }
 
@@ -336,6 +345,10 @@ impl<G: Deref<Target = EndpointGuard>> PermitSource for G {
         self.semaphore.permits()
     }
 
+    fn waits(&self) -> bool {
+        self.semaphore.has_queue()
+    }
+
     #[inline]
     fn waiting(&self) -> usize {
         self.semaphore.waiting()
@@ -363,7 +376,7 @@ impl<G: Deref<Target = EndpointGuard>> PermitSource for G {
     }
 
     #[inline]
-    fn release(&mut self) -> bool {
+    fn release(&mut self) -> ReleaseOutcome {
         self.semaphore.release(|| self.core.grant_time())
     }
 
@@ -377,6 +390,10 @@ impl<G: Deref<Target = EndpointGuard>> PermitSource for G {
 
     fn is_closed(&self) -> bool {
         self.semaphore.is_closed()
+    }
+
+    fn lock_name(&self) -> LockName {
+        LockName::new(self.core.name, None)
     }
 
     fn is_drained(&self) -> bool {

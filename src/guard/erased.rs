@@ -10,8 +10,9 @@ use super::endpoint_guard::SharedGuard;
 use super::key_map::Hash64;
 use super::keyed::{KeyedSource, SharedKeyedGuard};
 use super::source::{OwnedPermitSource, PermitSource};
+use crate::backend::LockName;
 use crate::scope::ScopeId;
-use crate::semaphore::{CancelOutcome, EnqueueOutcome, SemaphoreRefusal, WaitOutcome, WaiterId};
+use crate::semaphore::{CancelOutcome, EnqueueOutcome, ReleaseOutcome, SemaphoreRefusal, WaitOutcome, WaiterId};
 
 /// A source of permits of any guard. The key type is erased, so that the web layers have no type parameter for it.
 pub(crate) enum ErasedSource {
@@ -89,6 +90,10 @@ impl PermitSource for ErasedSource {
         delegate!(self, source => source.permits())
     }
 
+    fn waits(&self) -> bool {
+        delegate!(self, source => source.waits())
+    }
+
     fn waiting(&self) -> usize {
         delegate!(self, source => source.waiting())
     }
@@ -115,7 +120,7 @@ impl PermitSource for ErasedSource {
     }
 
     #[inline]
-    fn release(&mut self) -> bool {
+    fn release(&mut self) -> ReleaseOutcome {
         delegate!(self, source => source.release())
     }
 
@@ -125,6 +130,10 @@ impl PermitSource for ErasedSource {
 
     fn expire_grants(&mut self, limit: Instant, now: Instant) -> (usize, Option<Instant>) {
         delegate!(self, source => source.expire_grants(limit, now))
+    }
+
+    fn lock_name(&self) -> LockName {
+        delegate!(self, source => source.lock_name())
     }
 
     fn is_closed(&self) -> bool {

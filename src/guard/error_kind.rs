@@ -33,11 +33,19 @@ pub enum AcquireErrorKind {
     Closed,
     /// A blocking wait was attempted on a thread that runs async tasks, which it would stall.
     BlockingInAsync,
+    /// `try_acquire` was called on a guard that is [distributed](super::GuardBuilder::distributed): it can't ask other
+    /// processes without waiting.
+    NotLocal,
+    /// The [domain](crate::backend::LockDomain) of a distributed guard is not connected to a store.
+    NotConnected,
+    /// The store of a distributed guard did not answer, or failed. The error's `source` is the store's.
+    Unavailable,
 }
 
 impl AcquireErrorKind {
-    /// Returns `true` if there are too many callers, so that a later attempt may succeed: every kind but
-    /// [`WouldDeadlock`](Self::WouldDeadlock), [`Closed`](Self::Closed) and [`BlockingInAsync`](Self::BlockingInAsync).
+    /// Returns `true` if there are too many callers, so that a later attempt may succeed: [`Busy`](Self::Busy),
+    /// [`QueueFull`](Self::QueueFull), [`TooManyKeys`](Self::TooManyKeys), [`Timeout`](Self::Timeout) and
+    /// [`GrantExpired`](Self::GrantExpired).
     #[must_use]
     pub fn is_overload(self) -> bool {
         matches!(self, Self::Busy | Self::QueueFull | Self::TooManyKeys | Self::Timeout | Self::GrantExpired)
@@ -61,6 +69,14 @@ impl fmt::Display for AcquireErrorKind {
             Self::BlockingInAsync => {
                 "blocking wait on a thread that runs async tasks: use acquire().await, or spawn_blocking"
             }
+            Self::NotLocal => {
+                "a distributed guard can't answer without waiting: use acquire().await, with Queue::Reject to be \
+                 refused at once"
+            }
+            Self::NotConnected => {
+                "the guard's domain is not connected: await LockDomain::connect when the program starts"
+            }
+            Self::Unavailable => "the store of the guard's domain does not answer: see the source of this error",
         })
     }
 }

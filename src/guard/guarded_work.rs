@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use tokio::task::coop;
 use tokio::time::{Sleep, sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::core::{GuardCore, HasGuardCore};
 use super::key_map::Hash64;
 use super::permit::HeldPermit;
 use super::source::{OwnedPermitSource, PermitSource};
 use super::trace;
+use crate::backend::current;
 use crate::caller_trace::CallerTrace;
 use crate::detached::DetachedEntry;
 use crate::panic::{catch, discard};
@@ -42,9 +44,12 @@ pub(super) fn poll_with_permit<F: Future + ?Sized, S: PermitSource>(
     }
 
     let mut release = ReleaseOnPanic { permit, has_returned: false };
-    let scope = release.permit.as_mut().expect("work is not polled after it panicked").enter_scope();
+    let permit = release.permit.as_mut().expect("work is not polled after it panicked");
+    let current = current(permit.lease());
+    let scope = permit.enter_scope();
     let poll = work.poll(cx);
     drop(scope);
+    drop(current);
     release.has_returned = true;
     poll
 }
@@ -62,11 +67,36 @@ pub(crate) struct GuardedWork<F, S: PermitSource> {
     /// The scopes of the guards that the caller is inside, which are in effect while the caller waits for the work.
     /// `None` until the first poll.
     outer: Option<CallerScopes>,
+    /// Completes when the lease of the permit is lost. `None` if that does not end the work.
+    lost: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 impl<F: Future, S: PermitSource> GuardedWork<F, S> {
     pub(crate) fn new(work: Pin<Box<F>>, permit: HeldPermit<S>) -> Self {
-        Self { work, permit: Some(permit), trace: None, outer: None }
+        Self { work, permit: Some(permit), trace: None, outer: None, lost: None }
+    }
+
+    /// Creates the work of a web layer, which ends if the lease of a distributed guard is lost.
+    #[cfg(any(feature = "tower", feature = "actix-web"))]
+    pub(crate) fn of_layer(work: Pin<Box<F>>, permit: HeldPermit<S>) -> Self {
+        let lost = permit.lease_that_cancels().map(|lease| Box::pin(lease.lost().cancelled_owned()));
+        Self { lost, ..Self::new(work, permit) }
+    }
+
+    /// Polls the work. Returns `None` if it ended because its lease was lost.
+    #[cfg(any(feature = "tower", feature = "actix-web"))]
+    pub(crate) fn poll_unless_lost(&mut self, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
+        if let Poll::Ready(output) = self.poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        self.poll_lost(cx).map(|()| None)
+    }
+
+    fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.lost {
+            Some(lost) => lost.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
@@ -142,6 +172,10 @@ impl<F: Future, S: OwnedPermitSource> DetachedWork<F, S> {
             // Dropped before the permit. The destructors are user code, and the work has finished whatever they do.
             discard(output);
             self.work = None;
+            return Poll::Ready(());
+        }
+        if work.poll_lost(cx).is_ready() {
+            self.cut_off("the lease of its distributed guard was lost");
             return Poll::Ready(());
         }
         let Some(max_run) = self.max_run else { return Poll::Pending };

@@ -96,6 +96,7 @@ mod key_map;
 mod keyed;
 mod managed;
 pub(crate) mod permit;
+mod remote;
 mod retry;
 mod run;
 mod source;

@@ -6,11 +6,14 @@ use tokio::time::Instant;
 
 use super::endpoint_guard::{EndpointGuard, SharedGuard};
 use super::error::AcquireError;
+use super::error_kind::AcquireErrorKind;
 use super::source::PermitSource;
 #[cfg(any(feature = "tower", feature = "actix-web"))]
 use super::trace;
+use crate::backend::{BackendError, Lease, Turn};
 use crate::debug::impl_debug;
 use crate::scope::{Hold, Scope, ScopeId};
+use crate::semaphore::ReleaseOutcome;
 
 /// The right to run inside a guard. Dropping it lets the next caller run.
 ///
@@ -32,6 +35,8 @@ pub type OwnedPermit = HeldPermit<SharedGuard>;
 pub struct HeldPermit<S: PermitSource> {
     source: S,
     release: Release,
+    /// The turn among all processes, if the guard is distributed.
+    turn: Option<Box<Turn>>,
     /// Indicates to captured scopes of the guard that the permit is still held.
     hold: Hold,
 }
@@ -51,12 +56,15 @@ impl<S: PermitSource> HeldPermit<S> {
     #[inline]
     pub(super) fn new(source: S) -> Self {
         let release = source.core().hold_time.start().map_or(Release::Untimed, Release::TimedSince);
-        Self { source, release, hold: Hold::default() }
+        Self { source, release, turn: None, hold: Hold::default() }
     }
 
     /// Acquires a permit without waiting, including one whose grant has expired.
     #[inline]
     pub(super) fn try_acquire(mut source: S) -> Result<Self, AcquireError> {
+        if source.core().domain.is_some() {
+            return Err(source.core().error(AcquireErrorKind::NotLocal));
+        }
         if let Err(refusal) = source.try_acquire() {
             let expires = source.core().limits.grant_timeout.is_some();
             if !(expires && source.expire_now() && source.try_acquire().is_ok()) {
@@ -88,6 +96,62 @@ impl<S: PermitSource> HeldPermit<S> {
         if self.source.forget() {
             self.source.core().notify_drained();
         }
+    }
+
+    /// Returns the permit's lease, which has its fencing token. `None` if the guard is not
+    /// [distributed](super::GuardBuilder::distributed), or if the store did not answer and the caller
+    /// [runs without it](crate::backend::WhenUnavailable::FailLocal).
+    #[must_use]
+    pub fn lease(&self) -> Option<&Lease> {
+        self.turn.as_deref().map(Turn::lease)
+    }
+
+    /// Releases the permit, and waits until the store of a distributed guard has released the lock. Dropping the permit
+    /// releases it without waiting.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the lock is still released.
+    ///
+    /// # Errors
+    ///
+    /// Returns the store's error. The lock then becomes free when its lease expires.
+    pub async fn release(mut self) -> Result<(), BackendError> {
+        let turn = self.turn.take();
+        let released = match turn {
+            Some(turn) => turn.release().await,
+            None => Ok(()),
+        };
+        drop(self);
+        released
+    }
+
+    /// Adds the turn among all processes.
+    pub(super) fn set_turn(&mut self, turn: Option<Turn>) {
+        self.turn = turn.map(Box::new);
+    }
+
+    /// Returns the lease if its loss cancels the handler of a web layer.
+    #[cfg(any(feature = "tower", feature = "actix-web"))]
+    pub(crate) fn lease_that_cancels(&self) -> Option<&Lease> {
+        self.turn.as_deref().and_then(Turn::lease_that_cancels)
+    }
+
+    /// Ends the turn among all processes, and releases the permit.
+    #[cold]
+    fn release_turn(&mut self, turn: Turn) -> ReleaseOutcome {
+        if self.source.waiting() == 0 {
+            // First, so that the next caller of this process finds the lock free.
+            drop(turn);
+            return self.source.release();
+        }
+        let left = self.source.left_turn();
+        turn.pass_on();
+        let outcome = self.source.release();
+        if outcome != ReleaseOutcome::PassedOn {
+            self.source.clear_turn(left);
+        }
+        outcome
     }
 
     pub(crate) fn source(&self) -> &S {
@@ -131,7 +195,11 @@ impl<S: PermitSource> Drop for HeldPermit<S> {
         if thread::panicking() {
             core.counters.panicked.add(1);
         }
-        if self.source.release() {
+        let outcome = match self.turn.take() {
+            None => self.source.release(),
+            Some(turn) => self.release_turn(*turn),
+        };
+        if outcome == ReleaseOutcome::Drained {
             self.source.core().notify_drained();
         }
     }

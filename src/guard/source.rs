@@ -9,14 +9,18 @@ use super::error::AcquireError;
 use super::error_kind::AcquireErrorKind;
 use super::key_map::Hash64;
 use super::retry::RetryEstimate;
+use crate::backend::LockName;
 use crate::scope::{Scope, ScopeId};
-use crate::semaphore::{CancelOutcome, EnqueueOutcome, SemaphoreRefusal, WaitOutcome, WaiterId};
+use crate::semaphore::{CancelOutcome, EnqueueOutcome, ReleaseOutcome, SemaphoreRefusal, WaitOutcome, WaiterId};
 
 /// One caller's access to a semaphore: a guard, or a guard and one of its keys.
 pub(crate) trait PermitSource {
     fn core(&self) -> &GuardCore;
 
     fn permits(&self) -> usize;
+
+    /// Returns `false` if callers don't wait, but are refused.
+    fn waits(&self) -> bool;
 
     /// Returns the number of waiters of the semaphore.
     fn waiting(&self) -> usize;
@@ -37,9 +41,8 @@ pub(crate) trait PermitSource {
     /// Removes the waiter from the queue and releases its grant, if it has one.
     fn cancel(&mut self, waiter: WaiterId) -> CancelOutcome;
 
-    /// Releases the permit, or grants it to the next waiter if there is one. Returns `true` if it was the last permit
-    /// of a closed guard.
-    fn release(&mut self) -> bool;
+    /// Releases the permit, or grants it to the next waiter if there is one.
+    fn release(&mut self) -> ReleaseOutcome;
 
     /// Removes the permit from use permanently. Returns `true` if it was the last permit of a closed guard.
     fn forget(&mut self) -> bool;
@@ -52,6 +55,9 @@ pub(crate) trait PermitSource {
 
     /// Returns `true` if the guard is closed and no permit is held.
     fn is_drained(&self) -> bool;
+
+    /// Returns the name of the lock that other processes see. Called only if the guard is distributed.
+    fn lock_name(&self) -> LockName;
 
     /// Returns the id of the semaphore while one of its permits is held, or `None` if certainly none is held.
     fn scope(&self) -> Option<ScopeId>;
@@ -76,12 +82,26 @@ pub(crate) trait PermitSource {
     /// remaining grant.
     fn expire(&mut self, now: Instant) -> (usize, Option<Instant>) {
         let Some(limit) = self.core().expiry_limit(now) else { return (0, None) };
+        let left = self.left_turn();
         let (grants, oldest) = self.expire_grants(limit, now);
         if grants > 0 {
             self.core().count_expired(self.key_hash(), grants);
+            self.clear_turn(left);
             self.notify_if_drained();
         }
         (grants, oldest)
+    }
+
+    /// Returns the name of the lock that the last holder may have left for a caller whose grant is about to end.
+    fn left_turn(&self) -> Option<LockName> {
+        self.core().domain.map(|_| self.lock_name())
+    }
+
+    /// Releases the lock that was left for a caller whose grant has ended. The next caller takes it anew.
+    fn clear_turn(&self, left: Option<LockName>) {
+        if let (Some(domain), Some(name)) = (self.core().domain, left) {
+            domain.clear(&name);
+        }
     }
 
     fn notify_if_drained(&self) {

@@ -176,8 +176,10 @@ impl PermitWait {
 
     fn cancel(&mut self, source: &mut impl PermitSource) -> CancelOutcome {
         let Some(waiter) = self.waiter.take() else { return CancelOutcome::AlreadyEnded };
+        let left = source.left_turn();
         let outcome = source.cancel(waiter);
         if outcome == CancelOutcome::Released {
+            source.clear_turn(left);
             source.notify_if_drained();
         }
         outcome

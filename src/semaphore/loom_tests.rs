@@ -18,8 +18,8 @@ use loom::thread;
 use tokio::time::Instant;
 
 use super::{
-    CancelOutcome, EnqueueOutcome, MAX_WAITING, Order, Semaphore, SemaphoreConfig, SemaphoreRefusal, SemaphoreSnapshot,
-    WaitOutcome, WaiterId,
+    CancelOutcome, EnqueueOutcome, MAX_WAITING, Order, ReleaseOutcome, Semaphore, SemaphoreConfig, SemaphoreRefusal,
+    SemaphoreSnapshot, WaitOutcome, WaiterId,
 };
 
 /// A semaphore and the sum that its holders add to.
@@ -88,7 +88,7 @@ impl Model {
     }
 
     fn release(&self) -> bool {
-        self.semaphore.release(|| None)
+        self.semaphore.release(|| None) == ReleaseOutcome::Drained
     }
 
     /// Returns `true` if the semaphore is drained after closing it.

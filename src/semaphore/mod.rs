@@ -33,7 +33,9 @@ mod wait_queue;
 mod waiters;
 
 pub use self::order::Order;
-pub(crate) use self::outcome::{CancelOutcome, EnqueueOutcome, SemaphoreRefusal, SemaphoreSnapshot, WaitOutcome};
+pub(crate) use self::outcome::{
+    CancelOutcome, EnqueueOutcome, ReleaseOutcome, SemaphoreRefusal, SemaphoreSnapshot, WaitOutcome,
+};
 pub(crate) use self::permit_state::{MAX_PERMITS, MAX_WAITING, PermitState};
 pub(crate) use self::semaphore::Semaphore;
 pub(crate) use self::state::SemaphoreState;

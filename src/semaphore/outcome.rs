@@ -47,6 +47,17 @@ impl WaitOutcome {
     }
 }
 
+/// The effect of releasing a permit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReleaseOutcome {
+    /// The permit is available.
+    Available,
+    /// The permit was granted to the next waiter.
+    PassedOn,
+    /// It was the last permit of a closed semaphore.
+    Drained,
+}
+
 /// The effect of cancelling a waiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CancelOutcome {

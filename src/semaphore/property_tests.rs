@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use super::atomic_state::CARRY_EVERY;
 use super::{
-    CancelOutcome, EnqueueOutcome, Order, Semaphore, SemaphoreConfig, SemaphoreRefusal, SemaphoreSnapshot, WaitOutcome,
-    WaitTotals, WaiterId,
+    CancelOutcome, EnqueueOutcome, Order, ReleaseOutcome, Semaphore, SemaphoreConfig, SemaphoreRefusal,
+    SemaphoreSnapshot, WaitOutcome, WaitTotals, WaiterId,
 };
 
 /// One step of a program. An index selects one of the existing waiters.
@@ -318,7 +318,10 @@ impl Pair {
 
     fn release(&mut self) {
         let now = self.instant(self.now);
-        let drained = self.semaphore.release(|| Some(now));
+        let passes_on = self.semaphore.waiting() > 0;
+        let outcome = self.semaphore.release(|| Some(now));
+        let drained = outcome == ReleaseOutcome::Drained;
+        assert_eq!(outcome == ReleaseOutcome::PassedOn, passes_on);
         self.holders -= 1;
         self.grant_next();
         assert_eq!(drained, self.is_drained());

@@ -11,7 +11,7 @@ use std::task::Waker;
 use tokio::time::Instant;
 
 use super::atomic_state::AtomicState;
-use super::outcome::{CancelOutcome, EnqueueOutcome, SemaphoreRefusal, SemaphoreSnapshot, WaitOutcome};
+use super::outcome::{CancelOutcome, EnqueueOutcome, ReleaseOutcome, SemaphoreRefusal, SemaphoreSnapshot, WaitOutcome};
 use super::permit_state::PermitState;
 use super::state::SemaphoreState;
 use super::wait_queue::{SemaphoreConfig, StateCell, WaitCounters, WaitQueue, WaiterPoll};
@@ -44,23 +44,27 @@ impl Semaphore {
         self.config.permits
     }
 
+    /// Returns `false` if callers don't wait, but are refused.
+    pub(crate) fn has_queue(&self) -> bool {
+        self.config.bound > 0
+    }
+
     /// Releases a permit, or grants it to the next waiter if there is one.
-    ///
-    /// Returns `true` if it was the last permit of a closed semaphore.
     #[inline]
-    pub(crate) fn release(&self, granted_at: impl Fn() -> Option<Instant>) -> bool {
-        if self.state.try_release(()) { false } else { self.release_contended(granted_at) }
+    pub(crate) fn release(&self, granted_at: impl Fn() -> Option<Instant>) -> ReleaseOutcome {
+        if self.state.try_release(()) { ReleaseOutcome::Available } else { self.release_contended(granted_at) }
     }
 
     #[cold]
     #[inline(never)]
-    fn release_contended(&self, granted_at: impl Fn() -> Option<Instant>) -> bool {
+    fn release_contended(&self, granted_at: impl Fn() -> Option<Instant>) -> ReleaseOutcome {
         match self.with_queue(|queue| queue.release((), granted_at)) {
             Some(waker) => {
                 wake_all([waker]);
-                false
+                ReleaseOutcome::PassedOn
             }
-            None => self.is_drained(),
+            None if self.is_drained() => ReleaseOutcome::Drained,
+            None => ReleaseOutcome::Available,
         }
     }
 

@@ -40,6 +40,10 @@
 //! | [`Closed`](crate::guard::AcquireErrorKind::Closed) | 503 | <span id="closed">`closed`</span> | |
 //! | [`WouldDeadlock`](crate::guard::AcquireErrorKind::WouldDeadlock) | 500 | <span id="would-deadlock">`would-deadlock`</span> | |
 //! | [`BlockingInAsync`](crate::guard::AcquireErrorKind::BlockingInAsync) | 500 | <span id="blocking-in-async">`blocking-in-async`</span> | |
+//! | [`NotLocal`](crate::guard::AcquireErrorKind::NotLocal) | 500 | <span id="not-local">`not-local`</span> | |
+//! | [`NotConnected`](crate::guard::AcquireErrorKind::NotConnected) | 503 | <span id="not-connected">`not-connected`</span> | |
+//! | [`Unavailable`](crate::guard::AcquireErrorKind::Unavailable) | 503 | <span id="store-unavailable">`store-unavailable`</span> | 1 |
+//! | the guard is distributed, and its lease was [lost](crate::backend::OnLost) while the handler ran | 503 | <span id="lease-lost">`lease-lost`</span> | 1 |
 //!
 //! A status of 500 means a bug in the service. A computed `Retry-After` estimates the time until every caller that
 //! waits now has been served: the mean hold time × (waiting + 1) ÷ permits, rounded up to whole seconds, from 1 to

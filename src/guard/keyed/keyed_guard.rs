@@ -13,6 +13,7 @@ use super::permit::{KeyedPermit, OwnedKeyedPermit};
 use super::run::{RunKeyed, RunKeyedToCompletion};
 use super::shard::Shard;
 use super::source::KeyedSource;
+use crate::backend::{LockDomain, LockName};
 use crate::debug::impl_debug;
 use crate::guard::blocking;
 use crate::guard::builder::KeyedGuardBuilder;
@@ -30,7 +31,8 @@ use crate::wake::wake_all;
 /// Admits one caller at a time, or N, for each key: a user, a tenant, a document.
 ///
 /// Each key works like an [`EndpointGuard`](crate::EndpointGuard): the same order, the same queue, the same errors.
-/// Callers of different keys do not wait for each other. Like every guard, a keyed guard works within one process.
+/// Callers of different keys do not wait for each other. A keyed guard works within one process, or, if it is
+/// [distributed](crate::guard::GuardBuilder::distributed), over all processes of a host or of a cluster.
 ///
 /// ```
 /// use onelane::KeyedGuard;
@@ -74,6 +76,8 @@ pub struct KeyedGuard<K> {
     pub(super) core: GuardCore,
     pub(super) semaphore_config: SemaphoreConfig,
     key_limit: Option<KeyLimit>,
+    /// Names a key for other processes. `None` if the guard is not distributed.
+    key_name: Option<fn(&K) -> String>,
     /// Created at the first call.
     keys: OnceLock<Sharded<Shard<K>>>,
 }
@@ -110,8 +114,14 @@ impl<K> KeyedGuard<K> {
             semaphore_config: SemaphoreConfig,
             limits: WaitLimits,
             key_limit: Option<KeyLimit>,
+            domain: Option<(&'static LockDomain, fn(&K) -> String)>,
         ) -> Self {
-            Self { core: GuardCore::new(name, limits), semaphore_config, key_limit, keys: OnceLock::new() }
+            let (domain, key_name) = match domain {
+                Some((domain, key_name)) => (Some(domain), Some(key_name)),
+                None => (None, None),
+            };
+            let core = GuardCore::new(name, limits, domain);
+            Self { core, semaphore_config, key_limit, key_name, keys: OnceLock::new() }
         }
     }
 
@@ -119,6 +129,11 @@ impl<K> KeyedGuard<K> {
     #[must_use]
     pub const fn name(&self) -> &str {
         self.core.name
+    }
+
+    /// Returns the name of a key for other processes, if the guard is distributed.
+    pub(super) fn lock_name(&self, key: &K) -> Option<Box<LockName>> {
+        self.key_name.map(|name| Box::new(LockName::new(self.core.name, Some(&name(key)))))
     }
 }
 
@@ -378,6 +393,9 @@ impl<K: Hash + Eq> KeyedGuard<K> {
         let grants = self.shards().map(|shard| shard.expire_all_grants(self.shard_config(), limit, now)).sum();
         if grants > 0 {
             self.core.count_expired(None, grants);
+            if let Some(domain) = self.core.domain {
+                domain.clear_all(self.core.name);
+            }
             self.notify_if_drained();
         }
     }

@@ -22,8 +22,8 @@ use super::shard::Shard;
 use crate::guard::key_map::Hash64;
 use crate::guard::keyed::key_entry::KeyLimit;
 use crate::semaphore::{
-    CancelOutcome, EnqueueOutcome, MAX_WAITING, Order, SemaphoreConfig, SemaphoreRefusal, SemaphoreSnapshot,
-    WaitOutcome, WaiterId,
+    CancelOutcome, EnqueueOutcome, MAX_WAITING, Order, ReleaseOutcome, SemaphoreConfig, SemaphoreRefusal,
+    SemaphoreSnapshot, WaitOutcome, WaiterId,
 };
 use crate::wake::wake_all;
 
@@ -133,7 +133,7 @@ impl Model {
     }
 
     fn release(&self, index: u32) -> bool {
-        self.shard.release(self.config(), index, || None)
+        self.shard.release(self.config(), index, || None) == ReleaseOutcome::Drained
     }
 
     fn cancel(&self, index: u32, waiter: WaiterId) -> CancelOutcome {
@@ -402,7 +402,7 @@ fn one_of_the_last_holders_of_two_shards_finds_both_drained() {
         });
         let other = spawn(&model, move |model| {
             model.work(GRACE);
-            model.other.release(model.config(), grace, || None) && model.are_drained()
+            model.other.release(model.config(), grace, || None) == ReleaseOutcome::Drained && model.are_drained()
         });
         model.work(ADA);
         let drained = model.release(ada) && model.are_drained();

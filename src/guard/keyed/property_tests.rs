@@ -14,8 +14,8 @@ use super::shard::Shard;
 use crate::guard::key_map::Hash64;
 use crate::guard::keyed::key_entry::KeyLimit;
 use crate::semaphore::{
-    CancelOutcome, EnqueueOutcome, Order, SemaphoreConfig, SemaphoreRefusal, SemaphoreSnapshot, WaitOutcome,
-    WaitTotals, WaiterId,
+    CancelOutcome, EnqueueOutcome, Order, ReleaseOutcome, SemaphoreConfig, SemaphoreRefusal, SemaphoreSnapshot,
+    WaitOutcome, WaitTotals, WaiterId,
 };
 use crate::wake::wake_all;
 
@@ -417,7 +417,8 @@ impl Pair {
     fn release(&mut self, at: usize) {
         let key = self.holders.swap_remove(at);
         let now = self.instant(self.now);
-        let may_be_drained = self.shard.release(self.shard_config(), self.index(key), || Some(now));
+        let outcome = self.shard.release(self.shard_config(), self.index(key), || Some(now));
+        let may_be_drained = outcome == ReleaseOutcome::Drained;
         assert_eq!(may_be_drained, self.is_closed);
         self.entry(key).holders -= 1;
         self.grant_next(key);

@@ -16,8 +16,8 @@ use super::key_entry::{KeyEntry, LockedState, ShardConfig};
 use crate::counter::Counter;
 use crate::guard::key_map::{DeferredKey, Hash64, Table};
 use crate::semaphore::{
-    CancelOutcome, EnqueueOutcome, SemaphoreRefusal, SemaphoreState, StateCell, WaitCounters, WaitOutcome, WaitQueue,
-    WaiterId, WaiterPoll, WaiterSlots,
+    CancelOutcome, EnqueueOutcome, ReleaseOutcome, SemaphoreRefusal, SemaphoreState, StateCell, WaitCounters,
+    WaitOutcome, WaitQueue, WaiterId, WaiterPoll, WaiterSlots,
 };
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, lock};
@@ -161,14 +161,15 @@ impl<K: Eq> Shard<K> {
         removed.outcome
     }
 
-    /// Releases a permit, or grants it to the next waiter if there is one. Returns `true` if the shard is closed.
+    /// Releases a permit, or grants it to the next waiter if there is one. Returns
+    /// [`Drained`](ReleaseOutcome::Drained) if the shard is closed.
     #[inline]
     pub(crate) fn release(
         &self,
         config: ShardConfig<'_>,
         index: u32,
         granted_at: impl Fn() -> Option<Instant>,
-    ) -> bool {
+    ) -> ReleaseOutcome {
         let mut entries = lock(&self.entries);
         let is_closed = self.is_closed();
         let entry = entries.table.value(index);
@@ -181,14 +182,20 @@ impl<K: Eq> Shard<K> {
             let deferred = is_unused.then(|| self.remove(&mut entries, config, index));
             drop(entries);
             drop(deferred);
-            return false;
+            return ReleaseOutcome::Available;
         }
         let waker = self.decide(&mut entries, config, index, |queue| queue.release((), granted_at));
         let deferred = self.remove_if_unused(&mut entries, config, index);
         drop(entries);
         drop(deferred);
-        wake_all(waker);
-        is_closed
+        match waker {
+            Some(waker) => {
+                wake_all([waker]);
+                ReleaseOutcome::PassedOn
+            }
+            None if is_closed => ReleaseOutcome::Drained,
+            None => ReleaseOutcome::Available,
+        }
     }
 
     /// Revokes every untaken grant of an entry that was made at or before `limit`, and grants its permit to the next

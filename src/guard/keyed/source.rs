@@ -9,11 +9,12 @@ use tokio::time::Instant;
 
 use super::keyed_guard::{KeyedGuard, SharedKeyedGuard};
 use super::shard::Shard;
+use crate::backend::LockName;
 use crate::guard::core::GuardCore;
 use crate::guard::key_map::{EntryId, Hash64};
 use crate::guard::source::{OwnedPermitSource, PermitSource};
 use crate::scope::ScopeId;
-use crate::semaphore::{CancelOutcome, EnqueueOutcome, SemaphoreRefusal, WaitOutcome, WaiterId};
+use crate::semaphore::{CancelOutcome, EnqueueOutcome, ReleaseOutcome, SemaphoreRefusal, WaitOutcome, WaiterId};
 
 /// A guard and one of its keys, in the types of keyed permits and futures. `G` is a reference to the guard or shares
 /// ownership of it.
@@ -21,6 +22,8 @@ use crate::semaphore::{CancelOutcome, EnqueueOutcome, SemaphoreRefusal, WaitOutc
 pub struct KeyedSource<K, G> {
     guard: G,
     key: SourceKey<K>,
+    /// The name of the key for other processes, if the guard is distributed.
+    lock_name: Option<Box<LockName>>,
 }
 
 /// The caller's key, or the entry of the key.
@@ -41,7 +44,8 @@ where
 {
     #[inline]
     pub(crate) fn new(guard: G, key: K) -> Self {
-        Self { guard, key: SourceKey::Key(key) }
+        let lock_name = guard.lock_name(&key);
+        Self { guard, key: SourceKey::Key(key), lock_name }
     }
 
     /// Returns a copy of the key of a permit.
@@ -106,6 +110,10 @@ where
         self.guard.semaphore_config.permits
     }
 
+    fn waits(&self) -> bool {
+        self.guard.semaphore_config.bound > 0
+    }
+
     fn waiting(&self) -> usize {
         match &self.key {
             SourceKey::Key(key) => {
@@ -156,10 +164,12 @@ where
     }
 
     #[inline]
-    fn release(&mut self) -> bool {
+    fn release(&mut self) -> ReleaseOutcome {
         let (entry, shard) = self.entry();
-        let is_closed = shard.release(self.guard.shard_config(), entry.index(), || self.core().grant_time());
-        is_closed && self.guard.is_drained()
+        match shard.release(self.guard.shard_config(), entry.index(), || self.core().grant_time()) {
+            ReleaseOutcome::Drained if !self.guard.is_drained() => ReleaseOutcome::Available,
+            outcome => outcome,
+        }
     }
 
     fn forget(&mut self) -> bool {
@@ -180,6 +190,10 @@ where
             _ => return (0, None),
         };
         shard.expire_grants(self.guard.shard_config(), entry.index(), limit, now)
+    }
+
+    fn lock_name(&self) -> LockName {
+        self.lock_name.as_deref().cloned().expect("a distributed guard names its keys")
     }
 
     fn is_closed(&self) -> bool {

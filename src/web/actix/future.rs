@@ -96,7 +96,7 @@ where
         let handler = noted(inner, request, status_of);
         drop(scope);
         // The handler is boxed, so that it can move to its own task if the client disconnects.
-        self.state = GuardFutureState::Running(GuardedWork::new(Box::pin(handler), permit));
+        self.state = GuardFutureState::Running(GuardedWork::of_layer(Box::pin(handler), permit));
     }
 
     /// Releases the permit, or passes it to the body of the service's response.
@@ -143,7 +143,11 @@ where
         loop {
             match &mut this.state {
                 GuardFutureState::Running(handler) => {
-                    let result = ready!(handler.poll(cx));
+                    let Some(result) = ready!(handler.poll_unless_lost(cx)) else {
+                        this.state = GuardFutureState::Done;
+                        // The request is gone with the handler, so there is nothing to make a response of.
+                        return Poll::Ready(Err(Refusal::lease_lost().into()));
+                    };
                     let permit = handler.take_permit();
                     // The handler is dropped before the permit is released or passed to the body.
                     this.state = GuardFutureState::Done;

@@ -54,6 +54,16 @@ impl Refusal {
         Self::new(RefusalReason::NoBackgroundTasks, problem)
     }
 
+    pub(in crate::web) fn lease_lost() -> Self {
+        let problem = problem!(
+            503,
+            "lease-lost",
+            "Lease lost",
+            "The server could not make sure that it serves this request alone. Try again later."
+        );
+        Self::new(RefusalReason::LeaseLost, problem).with_retry_after(Some(MIN_RETRY_AFTER))
+    }
+
     #[cfg(feature = "tower")]
     pub(in crate::web) fn body_unreadable() -> Self {
         let problem = problem!(
@@ -99,8 +109,21 @@ impl From<AcquireError> for Refusal {
                     "The server's handler waits where it must not."
                 )
             }
+            AcquireErrorKind::NotLocal => {
+                problem!(500, "not-local", "Not local", "The server's handler asks for an answer that needs time.")
+            }
+            AcquireErrorKind::NotConnected => {
+                problem!(503, "not-connected", "Not connected", "The server is not ready for this request.")
+            }
+            AcquireErrorKind::Unavailable => problem!(
+                503,
+                "store-unavailable",
+                "Store unavailable",
+                "The server can't find out if another request is being served. Try again later."
+            ),
         };
-        let retry_after = error.kind().is_overload().then(|| error.retry_after().unwrap_or(MIN_RETRY_AFTER));
+        let may_retry = error.kind().is_overload() || error.kind() == AcquireErrorKind::Unavailable;
+        let retry_after = may_retry.then(|| error.retry_after().unwrap_or(MIN_RETRY_AFTER));
         Self::new(RefusalReason::Guard(error), problem).with_retry_after(retry_after)
     }
 }

@@ -12,6 +12,8 @@ use crate::offload::OffloadError;
 pub enum RefusalReason {
     /// The guard refused the request.
     Guard(AcquireError),
+    /// The guard is distributed, and its lease was lost while the handler ran. The handler was cancelled.
+    LeaseLost,
     /// The client disconnected while the request waited. No client receives this response; it appears in access logs.
     ClientGone,
     /// The run that the request joined produced no response, or the request could not wait for the run.

@@ -46,6 +46,8 @@ where
 {
     settings: Arc<LayerSettings<Parts>>,
     is_connect: bool,
+    /// The head of the request, for the refusal after the loss of a lease.
+    head: Option<Box<Parts>>,
     state: GuardFutureState<S, B, NotedHandler<S::Future, S::Response>>,
     body_kind: PhantomData<fn() -> K>,
 }
@@ -93,11 +95,11 @@ where
                 let (head, _) = request.into_parts();
                 let refusal = settings.refuse(Refusal::key_missing(), &RequestHead::new(&head));
                 let state = GuardFutureState::Refused(Box::new(refusal));
-                return Self { settings, is_connect, state, body_kind: PhantomData };
+                return Self { settings, is_connect, state, head: None, body_kind: PhantomData };
             }
         };
         let state = GuardFutureState::Arriving { acquire, inner, request };
-        Self { settings, is_connect, state, body_kind: PhantomData }
+        Self { settings, is_connect, state, head: None, body_kind: PhantomData }
     }
 
     /// Calls the service, which is ready, inside the guard if a permit is held.
@@ -105,9 +107,14 @@ where
         &mut self,
         mut permit: Option<HeldPermit<ErasedSource>>,
         mut inner: S,
-        request: Request<K::Request>,
+        mut request: Request<K::Request>,
         status_of: fn(&S::Response) -> u16,
     ) {
+        if permit.as_ref().is_some_and(|permit| permit.lease_that_cancels().is_some()) {
+            let (head, body) = request.into_parts();
+            self.head = Some(Box::new(head.clone()));
+            request = Request::from_parts(head, body);
+        }
         let scope = permit.as_mut().map(HeldPermit::enter_scope);
         let note = request.extensions().get::<ResponseNote>().cloned().unwrap_or_default();
         let handler = NotedHandler::new(inner.call(request), note, status_of);
@@ -116,7 +123,7 @@ where
         // client disconnects.
         let handler = Box::pin(handler);
         self.state = match permit {
-            Some(permit) => GuardFutureState::Running(GuardedWork::new(handler, permit)),
+            Some(permit) => GuardFutureState::Running(GuardedWork::of_layer(handler, permit)),
             None => GuardFutureState::Unguarded(handler),
         };
     }
@@ -172,7 +179,11 @@ where
         loop {
             match &mut this.state {
                 GuardFutureState::Running(handler) => {
-                    let result = ready!(handler.poll(cx));
+                    let Some(result) = ready!(handler.poll_unless_lost(cx)) else {
+                        this.state = GuardFutureState::Done;
+                        let head = this.head.take().expect("the head is kept if the lease can be lost");
+                        return Poll::Ready(Ok(this.refuse(Refusal::lease_lost(), &head)));
+                    };
                     let permit = handler.take_permit();
                     // The handler is dropped before the permit is released or passed to the body.
                     this.state = GuardFutureState::Done;

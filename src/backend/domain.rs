@@ -1,0 +1,274 @@
+//! [`LockDomain`], the guards that share a store.
+
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::connected::Connected;
+use super::error::BackendError;
+use super::keeper::Keeper;
+use super::lock_backend::{LockBackend, LockName};
+use crate::debug::impl_debug;
+use crate::panic::discard;
+use crate::sync::{Mutex, const_unless_loom, lock};
+
+/// What the web layers do with a handler whose lease is lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnLost {
+    /// The handler is dropped at the await point where it waits, and the client gets status 503.
+    #[default]
+    Cancel,
+    /// The handler continues. It can look at its [`Lease`](super::Lease).
+    Notify,
+}
+
+/// What a caller gets whose store does not answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WhenUnavailable {
+    /// An error of the kind [`Unavailable`](crate::guard::AcquireErrorKind::Unavailable), which is a 503 for clients.
+    #[default]
+    Refuse,
+    /// A permit without a [lease](crate::guard::HeldPermit::lease), which excludes only callers of the same process.
+    FailLocal,
+}
+
+/// Guards that share a store, and thus reach beyond one process.
+///
+/// A domain is a plain value in a `static`, beside the guards that are
+/// [distributed](crate::guard::GuardBuilder::distributed) over it. It is connected when the program starts, and until
+/// then its guards refuse their callers.
+///
+/// The name separates programs that use the same store: processes whose domains and guards have the same names exclude
+/// each other.
+///
+/// ```
+/// use std::time::Duration;
+/// use onelane::EndpointGuard;
+/// use onelane::backend::LockDomain;
+///
+/// static LOCKS: LockDomain = LockDomain::new("shop").max_hold(Duration::from_secs(60));
+/// static REPORT: EndpointGuard = EndpointGuard::builder("report").distributed(&LOCKS).build();
+/// ```
+pub struct LockDomain {
+    name: &'static str,
+    options: DomainOptions,
+    /// `None` while the domain is not connected.
+    connected: Mutex<Option<Arc<Connected>>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DomainOptions {
+    pub(super) cohort_turns: u32,
+    pub(super) cohort_time: Duration,
+    pub(super) max_hold: Option<Duration>,
+    on_lost: OnLost,
+    pub(super) when_unavailable: WhenUnavailable,
+}
+
+impl LockDomain {
+    const_unless_loom! {
+        /// Creates a domain with the default settings.
+        ///
+        /// | setting | default |
+        /// |---|---|
+        /// | [`cohort`](Self::cohort) | 16 callers, 50 ms |
+        /// | [`max_hold`](Self::max_hold) | no limit |
+        /// | [`on_lost`](Self::on_lost) | [`OnLost::Cancel`] |
+        /// | [`when_unavailable`](Self::when_unavailable) | [`WhenUnavailable::Refuse`] |
+        #[must_use]
+        pub fn new(name: &'static str) -> Self {
+            let options = DomainOptions {
+                cohort_turns: 16,
+                cohort_time: Duration::from_millis(50),
+                max_hold: None,
+                on_lost: OnLost::Cancel,
+                when_unavailable: WhenUnavailable::Refuse,
+            };
+            Self { name, options, connected: Mutex::new(None) }
+        }
+    }
+
+    /// Limits how many callers of one process have the turn one after the other, without a round trip to the store, and
+    /// for how long. Then other processes get their turn first, if they wait.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `callers` is zero. In a `static` this is a compile error.
+    #[must_use]
+    #[track_caller]
+    pub const fn cohort(mut self, callers: u32, time: Duration) -> Self {
+        assert!(callers > 0, "cohort(0, …) admits no caller: use 1 to pass no turn on");
+        self.options.cohort_turns = callers;
+        self.options.cohort_time = time;
+        self
+    }
+
+    /// Limits for how long the lease of one caller is renewed. Then it expires, and is lost. Without a limit, a caller
+    /// that never ends keeps the lock forever.
+    ///
+    /// It has no effect on a store whose leases don't expire.
+    #[must_use]
+    pub const fn max_hold(mut self, max_hold: Duration) -> Self {
+        self.options.max_hold = Some(max_hold);
+        self
+    }
+
+    /// Sets what the web layers do with a handler whose lease is lost.
+    #[must_use]
+    pub const fn on_lost(mut self, on_lost: OnLost) -> Self {
+        self.options.on_lost = on_lost;
+        self
+    }
+
+    /// Sets what a caller gets whose store does not answer.
+    #[must_use]
+    pub const fn when_unavailable(mut self, when_unavailable: WhenUnavailable) -> Self {
+        self.options.when_unavailable = when_unavailable;
+        self
+    }
+
+    /// Returns the name.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Connects the domain to a store: await the result, or add it to a [`ServiceHost`](crate::ServiceHost) as a
+    /// service, which also checks the store while it runs and disconnects at the end.
+    ///
+    /// The connection has a thread of its own, so that a blocked runtime doesn't delay renewals.
+    pub fn connect(&'static self, backend: impl LockBackend) -> Connect {
+        Connect { domain: self, backend: Arc::new(backend) }
+    }
+
+    /// Disconnects the domain. New callers are refused with
+    /// [`NotConnected`](crate::guard::AcquireErrorKind::NotConnected). Waits until all holders have released their
+    /// permits, and until the store has released their locks.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the domain is disconnected, and the locks are still released.
+    pub async fn disconnect(&self) {
+        let connected = lock(&self.connected).take();
+        let Some(connected) = connected else { return };
+        let ended = connected.keeper.ended();
+        let parked: Vec<_> = lock(&connected.parked).drain().collect();
+        discard(parked);
+        drop(connected);
+        ended.cancelled().await;
+    }
+
+    /// Returns `true` if the domain is connected.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        lock(&self.connected).is_some()
+    }
+
+    pub(super) fn connected(&self) -> Option<Arc<Connected>> {
+        lock(&self.connected).clone()
+    }
+
+    /// Releases a lock that was left for a caller in this process that does not come.
+    pub(crate) fn clear(&self, name: &LockName) {
+        if let Some(connected) = self.connected() {
+            discard(connected.unpark(name));
+        }
+    }
+
+    /// Releases all locks of a guard that were left for callers in this process, which do not come.
+    pub(crate) fn clear_all(&self, guard: &str) {
+        let Some(connected) = self.connected() else { return };
+        let left: Vec<_> = lock(&connected.parked).extract_if(|name, _| name.guard() == guard).collect();
+        discard(left);
+    }
+}
+
+impl DomainOptions {
+    pub(super) fn cancels(&self) -> bool {
+        self.on_lost == OnLost::Cancel
+    }
+}
+
+/// Connects a domain to a store. Created by [`LockDomain::connect`].
+#[must_use = "the domain is not connected unless this is awaited, or added to a host"]
+#[derive(Debug)]
+pub struct Connect {
+    domain: &'static LockDomain,
+    backend: Arc<dyn LockBackend>,
+}
+
+impl Connect {
+    /// Returns the domain.
+    pub fn domain(&self) -> &'static LockDomain {
+        self.domain
+    }
+
+    /// Connects the domain.
+    ///
+    /// # Errors
+    ///
+    /// See [`into_future`](Self::into_future).
+    pub(crate) async fn connect(&self) -> Result<(), BackendError> {
+        let name = self.domain.name;
+        let lease = self.backend.lease();
+        if lease.is_some_and(|lease| lease < MIN_LEASE) {
+            return Err(BackendError::new("the lease is shorter than 100 ms: set a lease of some seconds"));
+        }
+        let keeper = Keeper::start(name, lease)
+            .map_err(|error| BackendError::new("the thread that renews leases can't be started").with_source(error))?;
+        let backend = Arc::clone(&self.backend);
+        let connecting = keeper.handle().spawn(async move {
+            backend.connect(name).await?;
+            let began = Instant::now();
+            backend.check().await.map(|()| began.elapsed())
+        });
+        let round_trip = connecting
+            .await
+            .unwrap_or_else(|error| Err(BackendError::new("the backend panicked").with_source(error)))?;
+        // A renewal takes place after a third of the lease. Below this, one slow round trip loses the lease.
+        if let Some(lease) = lease.filter(|lease| *lease < round_trip * 10) {
+            return Err(BackendError::new(format!(
+                "the lease of {lease:?} is too short for a store that takes {round_trip:?} to answer: set at least {:?}",
+                round_trip * 10
+            )));
+        }
+        keeper.renew_in(Arc::clone(&self.backend));
+        let connected = Connected::new(self.domain.options, Arc::clone(&self.backend), keeper);
+        let mut current = lock(&self.domain.connected);
+        if current.is_some() {
+            return Err(BackendError::new("the domain is connected already: disconnect it first"));
+        }
+        *current = Some(connected);
+        Ok(())
+    }
+
+    /// Checks that the store answers.
+    #[cfg(feature = "background")]
+    pub(crate) async fn check(&self) -> Result<(), BackendError> {
+        let Some(connected) = self.domain.connected() else { return Err(BackendError::new("disconnected")) };
+        let backend = Arc::clone(&self.backend);
+        let checking = connected.keeper.handle().spawn(async move { backend.check().await });
+        drop(connected);
+        checking.await.unwrap_or_else(|error| Err(BackendError::new("the backend panicked").with_source(error)))
+    }
+}
+
+/// The shortest lease that makes sense.
+const MIN_LEASE: Duration = Duration::from_millis(100);
+
+impl IntoFuture for Connect {
+    type Output = Result<(), BackendError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    /// Connects the domain. It stays connected until [`LockDomain::disconnect`] is called.
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move { self.connect().await })
+    }
+}
+
+impl_debug!(LockDomain |this| { name: this.name, connected: this.connected(), .. });

@@ -1,0 +1,133 @@
+//! [`Lease`], what the holder of a distributed permit sees of its turn.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::debug::impl_debug;
+use crate::sync::{Mutex, lock};
+
+thread_local! {
+    /// The leases of the guards that the code on this thread runs inside, the innermost one last.
+    static CURRENT: RefCell<Vec<Lease>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The turn of a holder among all processes. See [what it can promise](crate::backend#what-such-a-lock-can-promise).
+///
+/// Get it from a permit with [`lease`](crate::guard::HeldPermit::lease), and in a handler behind a layer, or in work
+/// inside [`run`](crate::EndpointGuard::run), with [`current`](Self::current). It is [lost](Self::is_lost) when the
+/// permit is released.
+#[derive(Clone)]
+pub struct Lease(Arc<Grant>);
+
+/// One holder's part of a lease.
+struct Grant {
+    fence: u64,
+    shared: Arc<SharedLease>,
+    /// Cancelled when the lease is lost, and when this holder releases its permit.
+    lost: CancellationToken,
+}
+
+/// The lease of a process, which several local callers may hold one after the other.
+#[derive(Debug)]
+pub(super) struct SharedLease {
+    /// `None` if the lease does not expire.
+    expires_at: Mutex<Option<Instant>>,
+    lost: CancellationToken,
+}
+
+impl Lease {
+    pub(super) fn new(fence: u64, shared: Arc<SharedLease>) -> Self {
+        let lost = shared.lost.child_token();
+        Self(Arc::new(Grant { fence, shared, lost }))
+    }
+
+    /// Returns the innermost lease that the current code runs under, if there is one.
+    ///
+    /// The code that [`run`](crate::EndpointGuard::run), `run_to_completion` or a web layer polls has it. A task that
+    /// this code spawns, and a task of a pool, don't: pass them a clone.
+    #[must_use]
+    pub fn current() -> Option<Self> {
+        CURRENT.try_with(|current| current.borrow().last().cloned()).ok().flatten()
+    }
+
+    /// Returns the fencing token: a number that is larger than those of all earlier grants of the same guard.
+    #[must_use]
+    pub fn fence(&self) -> u64 {
+        self.0.fence
+    }
+
+    /// Returns `true` if the lease has expired, or the permit was released. From then on, another process may hold the
+    /// lock.
+    ///
+    /// It compares the lease with the clock, so a process that was stopped for longer than its lease finds out at once.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.0.lost.is_cancelled() || self.0.shared.has_expired(Instant::now())
+    }
+
+    /// Returns a token that is cancelled when the lease is lost.
+    #[must_use]
+    pub fn lost(&self) -> CancellationToken {
+        self.0.lost.child_token()
+    }
+
+    /// Returns when the lease expires unless it is renewed. `None` if it ends with the process.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.0.shared.expires_at()
+    }
+
+    /// Records that the permit was released.
+    pub(super) fn end(&self) {
+        self.0.lost.cancel();
+    }
+}
+
+impl SharedLease {
+    pub(super) fn new(expires_at: Option<Instant>) -> Arc<Self> {
+        Arc::new(Self { expires_at: Mutex::new(expires_at), lost: CancellationToken::new() })
+    }
+
+    pub(super) fn expires_at(&self) -> Option<Instant> {
+        *lock(&self.expires_at)
+    }
+
+    pub(super) fn extend(&self, expires_at: Instant) {
+        *lock(&self.expires_at) = Some(expires_at);
+    }
+
+    pub(super) fn has_expired(&self, now: Instant) -> bool {
+        self.expires_at().is_some_and(|at| at <= now)
+    }
+
+    pub(super) fn is_lost(&self, now: Instant) -> bool {
+        self.lost.is_cancelled() || self.has_expired(now)
+    }
+
+    pub(super) fn lose(&self) {
+        self.lost.cancel();
+    }
+}
+
+/// Makes a lease the [current](Lease::current) one of this thread until the returned value is dropped.
+pub(crate) fn current(lease: Option<&Lease>) -> Option<CurrentLease> {
+    let lease = lease?;
+    CURRENT.try_with(|current| current.borrow_mut().push(lease.clone())).ok()?;
+    Some(CurrentLease(()))
+}
+
+#[must_use = "the lease is current only until this is dropped"]
+pub(crate) struct CurrentLease(());
+
+impl Drop for CurrentLease {
+    fn drop(&mut self) {
+        // The lease is dropped outside of the borrow: its last owner wakes nobody, but tokens may.
+        let ended = CURRENT.try_with(|current| current.borrow_mut().pop());
+        drop(ended);
+    }
+}
+
+impl_debug!(Lease |this| { fence: this.fence(), is_lost: this.is_lost(), .. });

@@ -1,0 +1,70 @@
+//! How far a guard reaches: one process, all processes of a host, all machines of a cluster.
+//!
+//! A guard is [distributed](crate::guard::GuardBuilder::distributed) over a [`LockDomain`], which is connected to a
+//! [`LockBackend`] when the program starts. A caller then takes two turns, one after the other: first the turn in its
+//! own process, in the order of arrival, and then the turn of the process among all processes. So at most one caller of
+//! a process waits for other processes, whatever the length of its queue.
+//!
+//! ```no_run
+//! use onelane::EndpointGuard;
+//! use onelane::backend::LockDomain;
+//! # use onelane::backend::LockBackend;
+//!
+//! static LOCKS: LockDomain = LockDomain::new("shop");
+//! static REPORT: EndpointGuard = EndpointGuard::builder("report").distributed(&LOCKS).build();
+//!
+//! # async fn run(backend: impl LockBackend) -> Result<(), Box<dyn std::error::Error>> {
+//! LOCKS.connect(backend).await?;
+//! let permit = REPORT.acquire().await?; // one caller at a time in all processes
+//! # drop(permit);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What such a lock can promise
+//!
+//! A lock over several machines is a *lease*: the store gives it to one process for a limited time, and the process
+//! renews it. If the process is stopped, or the network fails, for longer than that time, the store gives the lease to
+//! another process, while the first one may still be about to write. No store can prevent that, because a message may be
+//! delayed for any time. So two rules hold:
+//!
+//! - The holder learns that it has lost its lease, from its own clock and without the store: [`Lease::lost`] is
+//!   cancelled, and the web layers cancel the handler and respond with status 503.
+//! - Each grant has a number, its [fencing token](Lease::fence), that is larger than those of all grants before it. Where
+//!   the result must be right, the place that is written to compares tokens and refuses an old one:
+//!
+//! ```sql
+//! UPDATE reports SET total = $1, fence = $2 WHERE id = $3 AND fence <= $2
+//! ```
+//!
+//! With both, a lost lease costs work that is done twice, and never a result that is wrong. (Martin Kleppmann, "How to do
+//! distributed locking", 2016, describes fencing tokens.)
+//!
+//! | file | contents |
+//! |---|---|
+//! | `domain` | what users configure, connect and disconnect |
+//! | `turn_wait` | how a caller waits for the turn among processes |
+//! | `turn` | the turn: held, passed on within the process, given back |
+//! | `lease` | what a holder sees of its turn |
+//! | `keeper` | the thread that renews leases and declares them lost |
+//! | `lock_backend` | the trait of the stores |
+//! | `conformance` | the checks that every store must pass |
+
+pub mod conformance;
+mod connected;
+mod domain;
+mod error;
+mod keeper;
+mod lease;
+mod lock_backend;
+mod trace;
+mod turn;
+mod turn_wait;
+
+pub use self::domain::{Connect, LockDomain, OnLost, WhenUnavailable};
+pub use self::error::BackendError;
+pub use self::lease::Lease;
+pub(crate) use self::lease::current;
+pub use self::lock_backend::{Attempt, BackendFuture, LeaseId, LockBackend, LockName, Owner, Released};
+pub(crate) use self::turn::Turn;
+pub(crate) use self::turn_wait::{TurnError, TurnWait};

@@ -1,0 +1,28 @@
+//! The `tracing` events of leases.
+
+use super::error::BackendError;
+use crate::trace::emit;
+
+/// A lease was not renewed in time.
+#[cold]
+pub(super) fn lease_expired() {
+    emit!(WARN, "lease lost: it was not renewed in time");
+}
+
+/// The store says that the lease is not held any more.
+#[cold]
+pub(super) fn lease_taken() {
+    emit!(WARN, "lease lost: the store has released it");
+}
+
+/// The store did not renew leases.
+#[cold]
+pub(super) fn renewal_failed(error: &BackendError, leases: usize) {
+    emit!(WARN, error = %error, leases, "leases not renewed, which is repeated until they expire");
+}
+
+/// The store did not take part in a call, and the caller runs without it.
+#[cold]
+pub(super) fn ran_locally(domain: &str, error: &BackendError) {
+    emit!(WARN, domain, error = %error, "caller admitted in this process only: the store does not answer");
+}

@@ -1,0 +1,121 @@
+//! [`TurnWait`], a caller's wait for the turn among all processes.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::connected::Connected;
+use super::domain::{LockDomain, WhenUnavailable};
+use super::error::BackendError;
+use super::lock_backend::{Attempt, LockName, Released};
+use super::trace;
+use super::turn::{Parked, ProcessTurn, Turn};
+
+/// How soon a caller looks again if no release is reported. The time doubles with each look.
+const FIRST_LOOK: Duration = Duration::from_millis(5);
+const LAST_LOOK: Duration = Duration::from_millis(250);
+
+/// How long a process that has had its turn leaves the lock to others that wait.
+const STEP_BACK: Duration = Duration::from_millis(10);
+
+/// A caller's wait for the turn among all processes, while it has the turn in its own process.
+///
+/// If it is dropped during an attempt, the attempt is completed without it, and its lock is released.
+pub(crate) struct TurnWait {
+    connected: Arc<Connected>,
+    future: Pin<Box<dyn Future<Output = Result<Turn, TurnError>> + Send>>,
+}
+
+/// Why a caller did not get the turn.
+#[derive(Debug)]
+pub(crate) enum TurnError {
+    NotConnected,
+    /// Another process has the turn, and the caller does not wait.
+    Busy,
+    Unavailable(BackendError),
+}
+
+impl TurnWait {
+    /// Begins to wait. With `waits`, the caller waits for other processes.
+    pub(crate) fn new(domain: &LockDomain, lock: LockName, waits: bool) -> Result<Self, TurnError> {
+        let connected = domain.connected().ok_or(TurnError::NotConnected)?;
+        let future = take_turn(Arc::clone(&connected), lock, waits);
+        Ok(Self { connected, future: Box::pin(future) })
+    }
+
+    /// Returns the turn. `None` means that the caller runs without it, because the store does not answer.
+    pub(crate) fn poll(&mut self, domain: &LockDomain, cx: &mut Context<'_>) -> Poll<Result<Option<Turn>, TurnError>> {
+        let entered = self.connected.keeper.handle().enter();
+        let poll = self.future.as_mut().poll(cx);
+        drop(entered);
+        poll.map(|result| match result {
+            Err(TurnError::Unavailable(error))
+                if self.connected.options.when_unavailable == WhenUnavailable::FailLocal =>
+            {
+                trace::ran_locally(domain.name(), &error);
+                Ok(None)
+            }
+            result => result.map(Some),
+        })
+    }
+}
+
+async fn take_turn(connected: Arc<Connected>, lock: LockName, waits: bool) -> Result<Turn, TurnError> {
+    match connected.unpark(&lock) {
+        Some(Parked::Turn(turn)) if !turn.is_lost() => return Ok(Turn::new(turn)),
+        Some(Parked::Turn(lost)) => drop(lost),
+        Some(Parked::Release(call)) => {
+            if let Ok(Released { others_wait: true }) = call.await {
+                let released = pin!(connected.backend.released(&lock));
+                either(released, pin!(sleep(STEP_BACK))).await;
+            }
+        }
+        None => {}
+    }
+    let mut expires_in = match attempt(&connected, &lock).await? {
+        Ok(turn) => return Ok(turn),
+        Err(expires_in) => expires_in,
+    };
+    if !waits {
+        return Err(TurnError::Busy);
+    }
+    let mut pause = FIRST_LOOK;
+    loop {
+        let look_at = Instant::now() + expires_in.map_or(pause, |expires_in| pause.min(expires_in + FIRST_LOOK));
+        let mut released = pin!(connected.backend.released(&lock));
+        // Registered before the attempt, so that no release is missed in between.
+        let is_released = released.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        match attempt(&connected, &lock).await? {
+            Ok(turn) => return Ok(turn),
+            Err(again) => expires_in = again,
+        }
+        if !is_released {
+            either(released, pin!(sleep_until(look_at))).await;
+        }
+        pause = (pause * 2).min(LAST_LOOK);
+    }
+}
+
+/// Tries to take the lock once. Returns when the lease of another owner expires, if another one has it.
+async fn attempt(connected: &Arc<Connected>, lock: &LockName) -> Result<Result<Turn, Option<Duration>>, TurnError> {
+    match connected.try_acquire(lock.clone()).await {
+        Ok((Attempt::Acquired { .. }, id, began)) => {
+            Ok(Ok(Turn::new(ProcessTurn::new(Arc::clone(connected), id, began))))
+        }
+        Ok((Attempt::Held { expires_in }, ..)) => Ok(Err(expires_in)),
+        Err(error) => Err(TurnError::Unavailable(error)),
+    }
+}
+
+/// Waits until one of the futures completes.
+async fn either(mut one: Pin<&mut (impl Future + ?Sized)>, mut other: Pin<&mut impl Future>) {
+    poll_fn(|cx| {
+        let is_ready = one.as_mut().poll(cx).is_ready() || other.as_mut().poll(cx).is_ready();
+        if is_ready { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
