@@ -48,12 +48,15 @@
 //! | `lease` | what a holder sees of its turn |
 //! | `keeper` | the thread that renews leases and declares them lost |
 //! | `lock_backend` | the trait of the stores |
+//! | `host` | the store of all processes of a host |
 //! | `conformance` | the checks that every store must pass |
 
 pub mod conformance;
 mod connected;
 mod domain;
 mod error;
+#[cfg(all(feature = "host", target_os = "linux", target_pointer_width = "64"))]
+mod host;
 mod keeper;
 mod lease;
 mod lock_backend;
@@ -63,6 +66,8 @@ mod turn_wait;
 
 pub use self::domain::{Connect, LockDomain, OnLost, WhenUnavailable};
 pub use self::error::BackendError;
+#[cfg(all(feature = "host", target_os = "linux", target_pointer_width = "64"))]
+pub use self::host::Host;
 pub use self::lease::Lease;
 pub(crate) use self::lease::current;
 pub use self::lock_backend::{Attempt, BackendFuture, LeaseId, LockBackend, LockName, Owner, Released};

@@ -1,0 +1,125 @@
+//! [`Directory`], the directory of the lock files.
+
+use std::fmt::Write;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::libc::{O_CLOEXEC, O_NOFOLLOW};
+use nix::sys::statfs::{self, FsType};
+use nix::unistd::Uid;
+
+use crate::backend::BackendError;
+
+/// Writable by the group, or by all.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+/// File systems whose locks or events do not reach all processes.
+const REMOTE: [(FsType, &str); 5] = [
+    (statfs::NFS_SUPER_MAGIC, "NFS"),
+    (FsType(0xff53_4d42), "CIFS"),
+    (FsType(0xfe53_4d42), "SMB2"),
+    (statfs::CODA_SUPER_MAGIC, "Coda"),
+    (FsType(0x0102_1997), "9P"),
+];
+
+/// The directory of the lock files, and the domain whose files they are.
+#[derive(Debug)]
+pub(super) struct Directory {
+    path: PathBuf,
+    domain: String,
+}
+
+impl Directory {
+    /// Checks the directory.
+    pub(super) fn open(path: &Path, domain: &str) -> Result<Self, BackendError> {
+        let failed =
+            |error: io::Error, what: &str| BackendError::new(format!("{what}: {}", path.display())).with_source(error);
+        let directory = File::open(path).map_err(|error| {
+            failed(error, "the directory of the locks can't be opened: create it before the service")
+        })?;
+        let metadata =
+            directory.metadata().map_err(|error| failed(error, "the directory of the locks can't be read"))?;
+        if !metadata.is_dir() {
+            return Err(BackendError::new(format!("the path of the locks is not a directory: {}", path.display())));
+        }
+        if metadata.mode() & WRITABLE_BY_OTHERS != 0 {
+            return Err(BackendError::new(format!(
+                "other users may write to the directory of the locks, and could replace its files: chmod 755 {}",
+                path.display()
+            )));
+        }
+        let user = Uid::effective().as_raw();
+        if metadata.uid() != user && metadata.uid() != 0 {
+            return Err(BackendError::new(format!(
+                "the directory of the locks belongs to user {}, and the process runs as user {user}: use a directory of \
+                 this user: {}",
+                metadata.uid(),
+                path.display()
+            )));
+        }
+        let kind = statfs::fstatfs(&directory)
+            .map_err(|error| failed(error.into(), "the file system of the locks can't be examined"))?
+            .filesystem_type();
+        if let Some((_, name)) = REMOTE.iter().find(|(remote, _)| *remote == kind) {
+            return Err(BackendError::new(format!(
+                "the directory of the locks is on a network file system ({name}), whose locks don't work reliably: use a \
+                 local directory, or another backend: {}",
+                path.display()
+            )));
+        }
+        Ok(Self { path: path.to_owned(), domain: domain.to_owned() })
+    }
+
+    /// Returns the path of a file of a guard.
+    pub(super) fn file(&self, guard: &str, kind: &str) -> PathBuf {
+        self.path.join(format!("{}.{}.{kind}", encoded(&self.domain), encoded(guard)))
+    }
+
+    /// Opens a file of a guard, or creates it.
+    pub(super) fn open_file(&self, guard: &str, kind: &str) -> Result<File, BackendError> {
+        let path = self.file(guard, kind);
+        let failed = |text: &str| BackendError::new(format!("{text}: {}", path.display()));
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(O_NOFOLLOW | O_CLOEXEC)
+            .open(&path)
+            .map_err(|error| failed("the lock file can't be opened (symbolic links are refused)").with_source(error))?;
+        let metadata = file.metadata().map_err(|error| failed("the lock file can't be read").with_source(error))?;
+        if !metadata.is_file() {
+            return Err(failed("the lock file is not a regular file: remove it"));
+        }
+        if metadata.uid() != Uid::effective().as_raw() || metadata.mode() & WRITABLE_BY_OTHERS != 0 {
+            return Err(failed("the lock file belongs to another user, or others may write to it: remove it"));
+        }
+        Ok(file)
+    }
+
+    /// Returns `true` if this is still the file that was opened.
+    pub(super) fn is_current(&self, guard: &str, kind: &str, file: &File) -> bool {
+        let id = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino());
+        match (fs::symlink_metadata(self.file(guard, kind)), file.metadata()) {
+            (Ok(current), Ok(opened)) => id(&current) == id(&opened),
+            _ => false,
+        }
+    }
+}
+
+/// Replaces the characters of a name that a file name should not have.
+fn encoded(name: &str) -> String {
+    let mut encoded = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_' {
+            encoded.push(char::from(byte));
+        } else {
+            // Writing to a string does not fail.
+            let _ = write!(encoded, "%{byte:02x}");
+        }
+    }
+    encoded
+}

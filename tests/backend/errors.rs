@@ -1,0 +1,142 @@
+//! What callers get if there is no turn.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use onelane::backend::WhenUnavailable;
+use onelane::guard::AcquireErrorKind;
+use onelane::{EndpointGuard, KeyedGuard, Queue};
+use tokio::time::timeout;
+
+use super::in_memory::{InMemory, Store};
+use super::{MS, PATIENCE, domain, guard};
+
+const LEASE: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn domain_that_is_not_connected_refuses_callers() {
+    let locks = domain(|domain| domain);
+    let guard = guard(locks);
+    let error = guard.acquire().await.unwrap_err();
+    assert_eq!(error.kind(), AcquireErrorKind::NotConnected);
+    assert!(error.to_string().contains("LockDomain::connect"), "{error}");
+    assert_eq!((guard.stats().held, guard.stats().refused), (0, 1));
+
+    let store = Arc::default();
+    locks.connect(InMemory::new(&store, LEASE)).await.unwrap();
+    drop(guard.acquire().await.unwrap());
+    locks.disconnect().await;
+    assert_eq!(guard.acquire().await.unwrap_err().kind(), AcquireErrorKind::NotConnected);
+    locks.connect(InMemory::new(&store, LEASE)).await.unwrap();
+    drop(guard.acquire().await.unwrap());
+}
+
+#[tokio::test]
+async fn domain_connects_once() {
+    let locks = domain(|domain| domain);
+    locks.connect(InMemory::new(&Arc::default(), LEASE)).await.unwrap();
+    let error = locks.connect(InMemory::new(&Arc::default(), LEASE)).await.unwrap_err();
+    assert!(error.to_string().contains("disconnect it first"), "{error}");
+}
+
+#[tokio::test]
+async fn lease_that_is_too_short_is_refused() {
+    let error = domain(|domain| domain).connect(InMemory::new(&Arc::default(), MS * 5)).await.unwrap_err();
+    assert!(error.to_string().contains("shorter than 100 ms"), "{error}");
+
+    let store = Arc::<Store>::default();
+    store.hang().await;
+    let connecting = tokio::spawn(domain(|domain| domain).connect(InMemory::new(&store, MS * 200)).into_future());
+    tokio::time::sleep(MS * 20).await;
+    // The store answers `connect` at once, and `check` after 40 ms.
+    store.answer_again();
+    store.hang().await;
+    tokio::time::sleep(MS * 40).await;
+    store.answer_again();
+    match connecting.await.unwrap() {
+        Ok(()) => {}
+        Err(error) => assert!(error.to_string().contains("too short for a store that takes"), "{error}"),
+    }
+}
+
+#[tokio::test]
+async fn try_acquire_needs_a_local_guard() {
+    let locks = domain(|domain| domain);
+    locks.connect(InMemory::new(&Arc::default(), LEASE)).await.unwrap();
+    let error = guard(locks).try_acquire().unwrap_err();
+    assert_eq!(error.kind(), AcquireErrorKind::NotLocal);
+    assert!(error.to_string().contains("acquire().await, with Queue::Reject"), "{error}");
+    let keyed = KeyedGuard::<u32>::builder("user").distributed(locks).build();
+    assert_eq!(keyed.try_acquire(1).unwrap_err().kind(), AcquireErrorKind::NotLocal);
+}
+
+#[tokio::test]
+async fn distributed_guard_has_one_permit() {
+    let locks = domain(|domain| domain);
+    let error = EndpointGuard::builder("report").permits(2).distributed(locks).try_build().unwrap_err();
+    assert!(error.to_string().contains("one caller at a time"), "{error}");
+}
+
+#[tokio::test]
+async fn guard_without_a_queue_refuses_at_once_while_another_process_is_inside() {
+    let store = Arc::default();
+    let (here, there) = (domain(|domain| domain), domain(|domain| domain));
+    here.connect(InMemory::new(&store, LEASE)).await.unwrap();
+    there.connect(InMemory::new(&store, LEASE)).await.unwrap();
+    let elsewhere = guard(there);
+    let _inside = elsewhere.acquire().await.unwrap();
+    let guard = EndpointGuard::builder("report").queue(Queue::Reject).distributed(here).build();
+    let error = timeout(PATIENCE, guard.acquire()).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), AcquireErrorKind::Busy);
+    assert_eq!(guard.stats().held, 0);
+}
+
+#[tokio::test]
+async fn max_wait_limits_the_wait_for_other_processes() {
+    let store = Arc::default();
+    let (here, there) = (domain(|domain| domain), domain(|domain| domain));
+    here.connect(InMemory::new(&store, LEASE)).await.unwrap();
+    there.connect(InMemory::new(&store, LEASE)).await.unwrap();
+    let elsewhere = guard(there);
+    let _inside = elsewhere.acquire().await.unwrap();
+    let guard = EndpointGuard::builder("report").max_wait(MS * 80).distributed(here).build();
+    let error = timeout(PATIENCE, guard.acquire()).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), AcquireErrorKind::Timeout);
+    assert!(error.waited().unwrap() >= MS * 80);
+    let error = tokio::task::spawn_blocking(move || guard.acquire_blocking().unwrap_err().kind()).await.unwrap();
+    assert_eq!(error, AcquireErrorKind::Timeout);
+}
+
+#[tokio::test]
+async fn store_that_hangs_ends_callers_by_max_wait() {
+    let store = Arc::<Store>::default();
+    let locks = domain(|domain| domain);
+    locks.connect(InMemory::new(&store, LEASE)).await.unwrap();
+    let guard = EndpointGuard::builder("report").max_wait(MS * 80).distributed(locks).build();
+    store.hang().await;
+    let error = timeout(PATIENCE, guard.acquire()).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), AcquireErrorKind::Timeout);
+    store.answer_again();
+    drop(timeout(PATIENCE, guard.acquire()).await.unwrap().unwrap());
+}
+
+#[tokio::test]
+async fn store_that_fails_refuses_callers_or_lets_them_run_alone() {
+    let store = Arc::<Store>::default();
+    let (strict, lenient) =
+        (domain(|domain| domain), domain(|domain| domain.when_unavailable(WhenUnavailable::FailLocal)));
+    strict.connect(InMemory::new(&store, LEASE)).await.unwrap();
+    lenient.connect(InMemory::new(&store, LEASE)).await.unwrap();
+    store.fail(true);
+    let error = guard(strict).acquire().await.unwrap_err();
+    assert_eq!(error.kind(), AcquireErrorKind::Unavailable);
+    assert_eq!(error.source().unwrap().to_string(), "the test wants an error");
+    let guard = guard(lenient);
+    let permit = guard.acquire().await.unwrap();
+    assert!(permit.lease().is_none());
+    assert_eq!(guard.stats().held, 1);
+    drop(permit);
+    store.fail(false);
+    assert!(guard.acquire().await.unwrap().lease().is_some());
+}

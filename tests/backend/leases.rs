@@ -1,0 +1,92 @@
+//! Leases: renewed, lost, limited.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use onelane::backend::{LockDomain, OnLost};
+use support::http::eventually;
+use tokio::time::{sleep, timeout};
+
+use super::in_memory::{InMemory, Store};
+use super::{PATIENCE, domain, guard};
+
+const LEASE: Duration = Duration::from_millis(300);
+
+async fn connected(store: &Arc<Store>, settings: impl FnOnce(LockDomain) -> LockDomain) -> &'static LockDomain {
+    let locks = domain(settings);
+    locks.connect(InMemory::new(store, LEASE)).await.unwrap();
+    locks
+}
+
+#[tokio::test]
+async fn lease_is_renewed_while_the_runtime_is_blocked() {
+    let store = Arc::<Store>::default();
+    let guard = guard(connected(&store, |domain| domain).await);
+    let permit = guard.acquire().await.unwrap();
+    let deadline = permit.lease().unwrap().deadline().unwrap();
+    std::thread::sleep(LEASE * 4);
+    assert!(!permit.lease().unwrap().is_lost());
+    assert!(permit.lease().unwrap().deadline().unwrap() > deadline);
+    assert!(store.renewals.load(Ordering::Relaxed) >= 3);
+    drop(permit);
+    eventually("the lock is released", || store.held() == 0).await;
+}
+
+#[tokio::test]
+async fn lease_is_lost_by_the_clock_if_the_store_is_silent() {
+    let store = Arc::<Store>::default();
+    let guard = guard(connected(&store, |domain| domain).await);
+    let permit = guard.acquire().await.unwrap();
+    let lease = permit.lease().unwrap().clone();
+    store.hang().await;
+    timeout(PATIENCE, lease.lost().cancelled()).await.unwrap();
+    assert!(lease.is_lost());
+    store.answer_again();
+    drop(permit);
+}
+
+#[tokio::test]
+async fn lease_is_renewed_again_after_errors_that_pass() {
+    let store = Arc::<Store>::default();
+    let guard = guard(connected(&store, |domain| domain).await);
+    let permit = guard.acquire().await.unwrap();
+    store.fail(true);
+    sleep(LEASE / 2).await;
+    store.fail(false);
+    sleep(LEASE * 2).await;
+    assert!(!permit.lease().unwrap().is_lost());
+}
+
+#[tokio::test]
+async fn holder_learns_that_the_store_has_forgotten_its_lock() {
+    let store = Arc::<Store>::default();
+    let guard = guard(connected(&store, |domain| domain).await);
+    let permit = guard.acquire().await.unwrap();
+    let lease = permit.lease().unwrap().clone();
+    store.forget_locks();
+    timeout(PATIENCE, lease.lost().cancelled()).await.unwrap();
+    drop(permit);
+    drop(guard.acquire().await.unwrap());
+}
+
+#[tokio::test]
+async fn max_hold_ends_the_renewals() {
+    let store = Arc::<Store>::default();
+    let guard = guard(connected(&store, |domain| domain.max_hold(LEASE)).await);
+    let permit = guard.acquire().await.unwrap();
+    timeout(PATIENCE, permit.lease().unwrap().lost().cancelled()).await.unwrap();
+    eventually("the lease expires in the store", || store.held() == 0).await;
+}
+
+#[tokio::test]
+async fn lease_ends_with_its_permit() {
+    let store = Arc::<Store>::default();
+    let guard = guard(connected(&store, |domain| domain.on_lost(OnLost::Notify)).await);
+    let permit = guard.acquire().await.unwrap();
+    let lease = permit.lease().unwrap().clone();
+    assert!(!lease.is_lost());
+    drop(permit);
+    assert!(lease.is_lost());
+    lease.lost().cancelled().await;
+}

@@ -1,0 +1,28 @@
+//! Guards that are distributed over several processes.
+
+mod conformance;
+mod errors;
+#[cfg(target_os = "linux")]
+mod host;
+mod in_memory;
+mod leases;
+mod passing_on;
+mod turns;
+
+use std::time::Duration;
+
+use onelane::EndpointGuard;
+use onelane::backend::LockDomain;
+
+const MS: Duration = Duration::from_millis(1);
+/// Longer than anything takes that ends at all, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A domain for one test.
+fn domain(settings: impl FnOnce(LockDomain) -> LockDomain) -> &'static LockDomain {
+    Box::leak(Box::new(settings(LockDomain::new("test"))))
+}
+
+fn guard(domain: &'static LockDomain) -> EndpointGuard {
+    EndpointGuard::builder("report").distributed(domain).build()
+}

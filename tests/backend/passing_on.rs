@@ -1,0 +1,102 @@
+//! Callers of one process pass the turn on to each other without the store.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use onelane::KeyedGuard;
+use onelane::backend::LockDomain;
+use support::http::eventually;
+use tokio::time::timeout;
+use tokio_test::task;
+
+use super::in_memory::{InMemory, Store};
+use super::{MS, PATIENCE, domain, guard};
+
+const LEASE: Duration = Duration::from_secs(30);
+
+async fn connected(store: &Arc<Store>, settings: impl FnOnce(LockDomain) -> LockDomain) -> &'static LockDomain {
+    let locks = domain(settings);
+    locks.connect(InMemory::new(store, LEASE)).await.unwrap();
+    locks
+}
+
+#[tokio::test]
+async fn turn_is_passed_on_as_often_as_the_cohort_allows() {
+    let store = Arc::<Store>::default();
+    let guard = Arc::new(guard(connected(&store, |domain| domain.cohort(4, PATIENCE)).await));
+    let mut tokens = Vec::new();
+    let mut permit = Arc::clone(&guard).acquire_owned().await.unwrap();
+    for _ in 0..11 {
+        let mut next = task::spawn(Arc::clone(&guard).acquire_owned());
+        assert!(next.poll().is_pending());
+        tokens.push(permit.lease().unwrap().fence());
+        let before = permit.lease().unwrap().clone();
+        drop(permit);
+        assert!(before.is_lost());
+        permit = timeout(PATIENCE, next).await.unwrap().unwrap();
+    }
+    tokens.push(permit.lease().unwrap().fence());
+    drop(permit);
+    assert!(tokens.is_sorted_by(|a, b| a < b), "{tokens:?}");
+    eventually("the lock is released", || store.held() == 0).await;
+    assert_eq!((store.attempts(), store.releases.load(Ordering::Relaxed)), (3, 3), "12 turns, 4 in each cohort");
+}
+
+#[tokio::test]
+async fn turn_is_not_passed_on_when_the_time_of_the_cohort_is_over() {
+    let store = Arc::<Store>::default();
+    let guard = Arc::new(guard(connected(&store, |domain| domain.cohort(16, Duration::ZERO)).await));
+    let permit = Arc::clone(&guard).acquire_owned().await.unwrap();
+    let mut next = task::spawn(Arc::clone(&guard).acquire_owned());
+    assert!(next.poll().is_pending());
+    drop(permit);
+    drop(timeout(PATIENCE, next).await.unwrap().unwrap());
+    assert_eq!(store.attempts(), 2);
+}
+
+#[tokio::test]
+async fn turn_that_no_caller_takes_is_released() {
+    let store = Arc::<Store>::default();
+    let locks = connected(&store, |domain| domain.cohort(16, PATIENCE)).await;
+    let guard = Arc::new(guard(locks));
+    let keyed = Arc::new(KeyedGuard::<u32>::builder("user").distributed(locks).build());
+    let permit = Arc::clone(&guard).acquire_owned().await.unwrap();
+    let mut next = task::spawn(Arc::clone(&guard).acquire_owned());
+    assert!(next.poll().is_pending());
+    drop(permit);
+    assert_eq!(store.held(), 1, "the lock is left for the caller that waits");
+    drop(next);
+    assert_eq!(store.held(), 0);
+
+    let permit = Arc::clone(&keyed).acquire_owned(7).await.unwrap();
+    let mut next = task::spawn(Arc::clone(&keyed).acquire_owned(7));
+    let mut after = task::spawn(Arc::clone(&keyed).acquire_owned(7));
+    assert!(next.poll().is_pending() && after.poll().is_pending());
+    drop(permit);
+    drop(next);
+    let permit = timeout(PATIENCE, after).await.unwrap().unwrap();
+    assert_eq!(store.held(), 1);
+    drop(permit);
+    assert_eq!(store.held(), 0);
+    assert!(keyed.is_empty());
+}
+
+#[tokio::test]
+async fn process_that_has_had_its_turns_lets_others_go_first() {
+    let store = Arc::<Store>::default();
+    let one = Arc::new(guard(connected(&store, |domain| domain.cohort(1, PATIENCE)).await));
+    let other = Arc::new(guard(connected(&store, |domain| domain.cohort(1, PATIENCE)).await));
+    for _ in 0..20 {
+        let permit = Arc::clone(&one).acquire_owned().await.unwrap();
+        let next = tokio::spawn(Arc::clone(&one).acquire_owned());
+        let elsewhere = tokio::spawn(Arc::clone(&other).acquire_owned());
+        tokio::time::sleep(MS * 5).await;
+        drop(permit);
+        let elsewhere = timeout(PATIENCE, elsewhere).await.unwrap().unwrap().unwrap();
+        tokio::time::sleep(MS).await;
+        assert!(!next.is_finished());
+        drop(elsewhere);
+        drop(timeout(PATIENCE, next).await.unwrap().unwrap().unwrap());
+    }
+}
