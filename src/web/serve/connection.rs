@@ -114,11 +114,14 @@ impl Connection {
 
     /// Makes each read and write fail. Returns how many requests that cuts off.
     pub(super) fn cut(&self) -> usize {
-        self.is_cut.store(true, Ordering::Release);
-        self.wake();
         let state = lock(&self.state);
         let has_more = state.protocol == Protocol::Upgraded || state.is_writing && state.requests == 0;
-        state.requests + usize::from(has_more)
+        // Counted first: the connection ends on another thread once it notices that it is cut off.
+        let requests = state.requests + usize::from(has_more);
+        drop(state);
+        self.is_cut.store(true, Ordering::Release);
+        self.wake();
+        requests
     }
 
     pub(super) fn is_cut(&self) -> bool {
