@@ -6,6 +6,7 @@ mod readme;
 mod released;
 mod stuck_process;
 mod threads;
+mod together;
 
 use std::process::Child;
 
