@@ -40,7 +40,8 @@ pub(super) struct ConnectionState {
     pub(super) requests: usize,
     /// When the connection was opened, or its last request ended, or its last byte arrived while the server drains.
     pub(super) active_at: Instant,
-    /// A part of a request has arrived that is not a whole head yet.
+    /// A part of a request has arrived that is not a whole head yet, or a part of an HTTP/2 connection that has had no
+    /// request yet.
     pub(super) head: HeadState,
     /// The client does not read as fast as the server writes. The body of the response may have ended by then.
     pub(super) is_writing: bool,

@@ -37,8 +37,10 @@ impl Connection {
     pub(super) fn received(&self, bytes: &[u8]) {
         let is_draining = self.connections.is_draining();
         let mut state = lock(&self.state);
-        if state.protocol == Protocol::Unknown {
-            state.protocol = if bytes.starts_with(HTTP2_PREFACE) { Protocol::Http2 } else { Protocol::Http1 };
+        if state.protocol == Protocol::Unknown && bytes.starts_with(HTTP2_PREFACE) {
+            (state.protocol, state.head) = (Protocol::Http2, HeadState::Begun);
+        } else if state.protocol == Protocol::Unknown {
+            state.protocol = Protocol::Http1;
         }
         if state.protocol == Protocol::Http1 && state.requests == 0 && state.head == HeadState::Complete {
             state.head = HeadState::Begun;
@@ -52,12 +54,19 @@ impl Connection {
     pub(super) fn read_limit(&self, config: &ServeConfig) -> Option<ReadLimit> {
         let is_draining = self.connections.is_closing_idle();
         let mut state = lock(&self.state);
-        let mut limits = [None, None];
-        if is_draining && state.is_idle() {
-            limits[0] = state.active_at.checked_add(config.linger).map(|at| ReadLimit { at, end: ReadEnd::Idle });
-        }
+        let idle_since = match state.protocol {
+            // A client that is gone does not respond to the GOAWAY, for which the server waits.
+            Protocol::Http2 if state.requests == 0 && !state.is_writing => {
+                self.connections.goaway_at.get().map(|at| state.active_at.max(*at))
+            }
+            _ => (is_draining && state.is_idle()).then_some(state.active_at),
+        };
+        let mut limits = [idle_since.and_then(|since| after(since, Some(config.linger), ReadEnd::Idle)), None];
         limits[1] = match (state.protocol, state.head) {
-            (Protocol::Unknown, _) => after(state.active_at, config.first_byte_timeout, ReadEnd::NoFirstByte),
+            // No request has arrived over HTTP/2.
+            (Protocol::Unknown, _) | (Protocol::Http2, HeadState::Begun) => {
+                after(state.active_at, config.first_byte_timeout, ReadEnd::NoFirstByte)
+            }
             (Protocol::Http1, HeadState::Begun) => {
                 let since = Instant::now();
                 state.head = HeadState::Awaited { since };

@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use slab::Slab;
@@ -34,6 +34,8 @@ pub(crate) struct Connections {
     is_closing_idle: AtomicBool,
     /// Notified when `is_closing_idle` is set.
     stopped_accepting: Notify,
+    /// When HTTP/2 clients get a GOAWAY.
+    pub(super) goaway_at: OnceLock<Instant>,
     /// The listener is closed, and each connection that had arrived at it is open.
     has_accepted_all: AtomicBool,
 }
@@ -68,6 +70,7 @@ impl Connections {
             is_draining: AtomicBool::new(false),
             is_closing_idle: AtomicBool::new(false),
             stopped_accepting: Notify::new(),
+            goaway_at: OnceLock::new(),
             has_accepted_all: AtomicBool::new(false),
         })
     }
@@ -144,6 +147,7 @@ impl Connections {
         self.stopped_accepting.notify_waiters();
         self.wake_all();
         self.until(|all| all.has_accepted_all.load(Ordering::Acquire) && !all.any(Connection::is_lingering)).await;
+        let _ = self.goaway_at.set(Instant::now());
     }
 
     /// Waits until no connection is open.
