@@ -4,6 +4,7 @@
 
 mod actix;
 mod background_tasks;
+mod bad_input;
 mod client_states;
 mod limits;
 mod rolling_restart;

@@ -33,8 +33,8 @@ fn note(log: &Log, what: impl Into<String>) {
 }
 
 /// A server in a task, with the requests that its handlers have begun and ended.
-struct ActixServer {
-    address: SocketAddr,
+pub(super) struct ActixServer {
+    pub(super) address: SocketAddr,
     host: HostHandle,
     running: JoinHandle<ShutdownReport>,
     log: Log,
@@ -42,14 +42,14 @@ struct ActixServer {
 }
 
 impl ActixServer {
-    async fn start(config: ServeConfig) -> Self {
+    pub(super) async fn start(config: ServeConfig) -> Self {
         let log = Log::default();
         let served = Arc::clone(&log);
         Self { log, ..Self::of(move |app| routes(app, &served), config).await }
     }
 
     /// Serves other routes, over HTTP/1 and over HTTP/2 with prior knowledge.
-    async fn of(routes: impl Fn(&mut ServiceConfig) + Clone + Send + 'static, config: ServeConfig) -> Self {
+    pub(super) async fn of(routes: impl Fn(&mut ServiceConfig) + Clone + Send + 'static, config: ServeConfig) -> Self {
         let alone = ALONE.lock().await;
         let host = ServiceHost::builder().drain_timeout(DRAIN).without_signals().build().unwrap();
         let handle = host.handle();
@@ -65,7 +65,7 @@ impl ActixServer {
     }
 
     /// Stops the server. Returns the report, and how long the stop took.
-    async fn stop(self) -> (ShutdownReport, Duration) {
+    pub(super) async fn stop(self) -> (ShutdownReport, Duration) {
         let start = Instant::now();
         self.host.request_shutdown();
         let report = timeout(PATIENCE, self.running).await.expect("the server ends").unwrap();
