@@ -7,6 +7,7 @@ mod background_tasks;
 mod bad_input;
 mod client_states;
 mod limits;
+mod many_connections;
 mod rolling_restart;
 mod streams;
 

@@ -97,6 +97,11 @@ impl Example {
         lock(&self.printed).iter().enumerate().find_map(|(number, line)| Some((number, address(line)?)))
     }
 
+    /// Returns the identifier of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal to the example.
     #[cfg(unix)]
     pub fn signal(&self, signal: Signal) {
