@@ -10,6 +10,7 @@ mod limits;
 mod many_connections;
 mod rolling_restart;
 mod streams;
+mod tls;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

@@ -26,9 +26,9 @@ use support::waiting::PATIENCE;
 
 use super::{ALONE, DRAIN, MS, SLOW};
 
-type Log = Arc<Mutex<Vec<String>>>;
+pub(super) type Log = Arc<Mutex<Vec<String>>>;
 
-fn note(log: &Log, what: impl Into<String>) {
+pub(super) fn note(log: &Log, what: impl Into<String>) {
     log.lock().unwrap().push(what.into());
 }
 
@@ -88,7 +88,7 @@ impl ActixServer {
     }
 }
 
-fn notes(log: &Log) -> Vec<String> {
+pub(super) fn notes(log: &Log) -> Vec<String> {
     log.lock().unwrap().clone()
 }
 
