@@ -14,12 +14,13 @@ use futures::stream;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use onelane::EndpointGuard;
-use onelane::web::axum::{FlightLayer, GuardLayer};
+use onelane::web::axum::{FlightLayer, GuardLayer, blocking_handler};
 use onelane::web::{
     BackgroundTask, BackgroundTasks, BackgroundTasksConfig, FlightOptions, Refusal, RunOn, ServeConfig, TaskStart,
     WhenFull,
 };
 use support::http::{self, Client, Disconnect, eventually};
+use support::waiting::Gate;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::sleep;
@@ -170,6 +171,28 @@ async fn tasks_of_a_handler_that_continues_without_its_client_run_after_it() {
         assert!(server.stop().await.0.is_clean());
         log.lock().unwrap().clear();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_of_a_function_on_a_pool_that_continues_without_its_client_run_after_it() {
+    let (log, gate) = (Log::default(), Gate::default());
+    let (noted, wait) = (Arc::clone(&log), gate.wait());
+    let function = move |tasks: BackgroundTasks| {
+        tasks.add_task(noting(&noted, "response")).unwrap();
+        tasks.add_task(noting(&noted, "success").run_on(RunOn::Success)).unwrap();
+        note(&noted, "begins");
+        wait.block();
+        StatusCode::BAD_REQUEST
+    };
+    let server = server(Router::new().route("/", get(blocking_handler(function))), BackgroundTasksConfig::new()).await;
+    let mut client = Client::sending(server.address, http::get("/")).await;
+    eventually("the function runs", || notes(&log) == ["begins"]).await;
+    client.disconnect(Disconnect::Rst).await;
+    eventually("it continues without its client", || !onelane::detached::running().is_empty()).await;
+    gate.open();
+    eventually("its task runs", || notes(&log) == ["begins", "response"]).await;
+    assert!(server.stop().await.0.is_clean());
+    assert_eq!(notes(&log).len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,8 +12,10 @@ use actix_web::error::ErrorImATeapot;
 use actix_web::middleware::{Next, from_fn};
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{App, HttpRequest, HttpResponse, test};
+use onelane::web::actix::blocking_handler;
 use onelane::web::{BackgroundTask, BackgroundTasks, BackgroundTasksConfig, Refusal, RunOn, ServeConfig};
 use support::http::{self, Client, Disconnect, eventually};
+use support::waiting::Gate;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
@@ -156,6 +158,32 @@ async fn handler_that_panics_or_loses_its_client_leaves_the_tasks_that_always_ru
     eventually("the task runs", || notes(&log) == ["begins", "always", "begins", "always"]).await;
     let (report, _) = server.stop().await;
     assert!(report.is_clean(), "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_of_a_function_on_a_pool_that_continues_without_its_client_run_after_it() {
+    let (log, gate) = (Log::default(), Gate::default());
+    let (noted, wait) = (Arc::clone(&log), gate.wait());
+    let routes = move |app: &mut ServiceConfig| {
+        let (log, wait) = (Arc::clone(&noted), wait.clone());
+        let function = move |tasks: BackgroundTasks| {
+            tasks.add_task(noting(&log, "response")).unwrap();
+            tasks.add_task(noting(&log, "success").run_on(RunOn::Success)).unwrap();
+            note(&log, "begins");
+            wait.block();
+            HttpResponse::BadRequest()
+        };
+        app.route("/", web::get().to(blocking_handler(function)));
+    };
+    let server = ActixServer::of(routes, ServeConfig::new()).await;
+    let mut client = Client::sending(server.address, http::get("/")).await;
+    eventually("the function runs", || notes(&log) == ["begins"]).await;
+    client.disconnect(Disconnect::Rst).await;
+    eventually("it continues without its client", || !onelane::detached::running().is_empty()).await;
+    gate.open();
+    eventually("its task runs", || notes(&log) == ["begins", "response"]).await;
+    assert!(server.stop().await.0.is_clean());
+    assert_eq!(notes(&log).len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
