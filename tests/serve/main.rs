@@ -8,6 +8,7 @@ mod bad_input;
 mod client_states;
 mod limits;
 mod many_connections;
+mod readiness;
 mod rolling_restart;
 mod streams;
 mod tls;

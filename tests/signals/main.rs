@@ -4,6 +4,7 @@ mod forced_stop;
 mod lost_work;
 mod readme;
 mod released;
+mod started_by;
 mod stuck_process;
 mod threads;
 mod together;
