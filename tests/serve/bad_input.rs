@@ -10,8 +10,7 @@ use support::http::{self, Client};
 use support::waiting::PATIENCE;
 use tokio::time::{sleep, timeout};
 
-use super::actix::ActixServer;
-use super::{DRAIN, MS, TestServer};
+use super::{DRAIN, FRAMEWORKS, Framework, MS, TestServer};
 
 /// How the clients of HTTP/2 begin (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -89,26 +88,20 @@ fn is_clean_and_early(report: &ShutdownReport, took: Duration) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn garbage_ends_its_connection_in_axum_and_others_are_served() {
-    let config = ServeConfig::new().header_timeout(Some(MS * 200)).first_byte_timeout(Some(MS * 200));
-    let server = TestServer::start(config).await;
-    each_connection_ends_and_other_clients_are_served(server.address).await;
-    let (report, took) = server.stop().await;
-    assert!(is_clean_and_early(&report, took), "no connection is left: {took:?} {report:?}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn garbage_ends_its_connection_in_actix_and_others_are_served() {
-    let server = ActixServer::start(ServeConfig::new()).await;
-    each_connection_ends_and_other_clients_are_served(server.address).await;
-    let (report, took) = server.stop().await;
-    assert!(is_clean_and_early(&report, took), "no connection is left: {took:?} {report:?}");
+async fn garbage_ends_its_connection_and_others_are_served() {
+    for framework in FRAMEWORKS {
+        let config = ServeConfig::new().header_timeout(Some(MS * 200)).first_byte_timeout(Some(MS * 200));
+        let server = TestServer::start(framework, config).await;
+        each_connection_ends_and_other_clients_are_served(server.address).await;
+        let (report, took) = server.stop().await;
+        assert!(is_clean_and_early(&report, took), "{framework:?} has a connection left: {took:?} {report:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn client_of_http2_that_is_silent_does_not_keep_the_server() {
     for bytes in [&PREFACE[..7], &PREFACE[..23], PREFACE, &[PREFACE, SETTINGS].concat()] {
-        let server = TestServer::start(ServeConfig::new()).await;
+        let server = TestServer::start(Framework::Axum, ServeConfig::new()).await;
         let mut client = Client::sending(server.address, bytes).await;
         sleep(MS * 30).await;
         let (report, took) = server.stop().await;

@@ -14,7 +14,7 @@ use onelane::web::axum::{DrainingSocket, websocket};
 use support::http::{self, Client};
 use tokio::time::sleep;
 
-use super::{DRAIN, MS, TestServer};
+use super::{DRAIN, MS, TestServer, unfinished};
 
 /// Less than the time that the server has to end.
 const SOON: Duration = Duration::from_millis(400);
@@ -27,7 +27,7 @@ where
     let route = |host: HostHandle| {
         Router::new().route("/", any(move |upgrade: WebSocketUpgrade| async move { handler(host, upgrade) }))
     };
-    TestServer::with(route, ServeConfig::new()).await
+    TestServer::axum_with(route, ServeConfig::new()).await
 }
 
 async fn client_of(server: &TestServer) -> Client {
@@ -67,7 +67,7 @@ async fn event_stream_ends_in_order() {
         };
         Router::new().route("/", any(events))
     };
-    let server = TestServer::with(route, ServeConfig::new()).await;
+    let server = TestServer::axum_with(route, ServeConfig::new()).await;
     let mut client = Client::sending(server.address, http::get("/")).await;
     client.until("data: tick").await;
     let (report, took) = server.stop().await;
@@ -102,8 +102,7 @@ async fn websocket_whose_client_does_not_answer_is_cut_off_and_reported() {
     let mut client = client_of(&server).await;
     let (report, took) = server.stop().await;
     assert!(took >= DRAIN && took < DRAIN * 5, "{took:?} {report:?}");
-    let unfinished: Vec<_> = report.unfinished().iter().map(|work| (work.name(), work.count())).collect();
-    assert_eq!(unfinished, [("requests", 1)], "{report:?}");
+    assert_eq!(unfinished(&report), [("requests", 1)], "{report:?}");
     assert!(!report.is_clean());
     client.rest().await;
 }

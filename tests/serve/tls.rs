@@ -32,8 +32,7 @@ use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use super::actix::{Log, note, notes};
-use super::{ALONE, MS};
+use super::{ALONE, Log, MS, note, notes};
 
 const LONG: usize = 8 << 20;
 
