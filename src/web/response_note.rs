@@ -3,8 +3,12 @@
 #[cfg(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix))]
 use std::sync::Arc;
 
+#[cfg(all(feature = "offload", feature = "background", any(feature = "axum", feature = "actix-web"), unix))]
+use super::background_tasks::BackgroundTasks;
 #[cfg(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix))]
 use super::background_tasks::RequestTasks;
+#[cfg(all(feature = "offload", any(feature = "axum", feature = "actix-web")))]
+use super::handler::PoolArguments;
 
 /// The background tasks of a request, as layers see them. A server with background tasks adds it to the extensions of
 /// each request. A layer whose handler may continue without its client records the response, which the server then does
@@ -32,8 +36,27 @@ impl ResponseNote {
     }
 }
 
+#[cfg(all(feature = "offload", feature = "background", any(feature = "axum", feature = "actix-web"), unix))]
+impl ResponseNote {
+    /// Returns the note of a request whose handler takes its background tasks as an argument.
+    pub(crate) fn of_arguments(arguments: &impl PoolArguments) -> Self {
+        let mut note = Self::default();
+        arguments.visit(&mut |argument| {
+            if let Some(tasks) = argument.downcast_ref::<BackgroundTasks>() {
+                note = Self::new(tasks.request_tasks());
+            }
+        });
+        note
+    }
+}
+
 #[cfg(not(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix)))]
 impl ResponseNote {
+    #[cfg(all(feature = "offload", any(feature = "axum", feature = "actix-web")))]
+    pub(crate) fn of_arguments(_: &impl PoolArguments) -> Self {
+        Self::default()
+    }
+
     #[allow(clippy::unused_self, reason = "without background tasks there is nothing to record")]
     pub(crate) fn record(&self, _: u16) {}
 }

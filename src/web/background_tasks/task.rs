@@ -13,7 +13,8 @@ use crate::debug::impl_debug;
 #[non_exhaustive]
 pub enum RunOn {
     /// The task runs after any response, also if the client has disconnected in the meantime, and after a handler that
-    /// continues without its client behind a guard or a flight layer.
+    /// continues without its client: behind a guard or a flight layer, or on a pool, if the tasks are one of its
+    /// arguments.
     #[default]
     Response,
     /// The task runs after a response with a status below 400.

@@ -79,6 +79,11 @@ impl BackgroundTasks {
         Self(tasks)
     }
 
+    #[cfg(feature = "offload")]
+    pub(crate) fn request_tasks(&self) -> &Arc<RequestTasks> {
+        &self.0
+    }
+
     /// Adds a future, with a name for logs and reports.
     ///
     /// # Errors

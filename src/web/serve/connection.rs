@@ -42,7 +42,8 @@ pub(super) struct ConnectionState {
     pub(super) requests: usize,
     /// When the connection was opened, or its last request ended, or its last byte arrived while the server drains.
     pub(super) active_at: Instant,
-    /// A part of a request has arrived that is not a whole head yet.
+    /// A part of a request has arrived that is not a whole head yet, or a part of an HTTP/2 connection that has had no
+    /// request yet.
     pub(super) head: HeadState,
     /// The client does not read as fast as the server writes. The body of the response may have ended by then.
     pub(super) is_writing: bool,
@@ -119,11 +120,14 @@ impl Connection {
 
     /// Makes each read and write fail. Returns how many requests that cuts off.
     pub(super) fn cut(&self) -> usize {
-        self.is_cut.store(true, Ordering::Release);
-        self.wake();
         let state = lock(&self.state);
         let has_more = state.protocol == Protocol::Upgraded || state.is_writing && state.requests == 0;
-        state.requests + usize::from(has_more)
+        // Counted first: the connection ends on another thread once it notices that it is cut off.
+        let requests = state.requests + usize::from(has_more);
+        drop(state);
+        self.is_cut.store(true, Ordering::Release);
+        self.wake();
+        requests
     }
 
     pub(super) fn is_cut(&self) -> bool {
