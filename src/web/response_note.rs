@@ -1,12 +1,7 @@
 //! [`ResponseNote`], which records the response of a handler that may run without its client.
 
 #[cfg(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix))]
-use std::sync::Arc;
-
-#[cfg(all(feature = "offload", feature = "background", any(feature = "axum", feature = "actix-web"), unix))]
-use super::background_tasks::BackgroundTasks;
-#[cfg(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix))]
-use super::background_tasks::RequestTasks;
+use super::background_tasks::{BackgroundTasks, OpenTasks};
 #[cfg(all(feature = "offload", any(feature = "axum", feature = "actix-web")))]
 use super::handler::PoolArguments;
 
@@ -15,17 +10,18 @@ use super::handler::PoolArguments;
 /// not see.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ResponseNote(
-    #[cfg(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix))] Option<Arc<RequestTasks>>,
+    #[cfg(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix))] Option<OpenTasks>,
 );
 
 #[cfg(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix))]
 impl ResponseNote {
-    pub(crate) fn new(tasks: &Arc<RequestTasks>) -> Self {
-        Self(Some(Arc::clone(tasks)))
+    pub(crate) fn new(tasks: &OpenTasks) -> Self {
+        Self(Some(tasks.clone()))
     }
 
-    pub(crate) fn tasks(&self) -> Option<&Arc<RequestTasks>> {
-        self.0.as_ref()
+    /// Returns the tasks as an argument of a handler.
+    pub(crate) fn argument(&self) -> Option<BackgroundTasks> {
+        self.0.as_ref().map(OpenTasks::argument)
     }
 
     /// Records the status of the response.
@@ -43,7 +39,7 @@ impl ResponseNote {
         let mut note = Self::default();
         arguments.visit(&mut |argument| {
             if let Some(tasks) = argument.downcast_ref::<BackgroundTasks>() {
-                note = Self::new(tasks.request_tasks());
+                note = Self(Some(OpenTasks::of(tasks)));
             }
         });
         note

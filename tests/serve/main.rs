@@ -11,8 +11,10 @@ mod many_connections;
 mod readiness;
 mod rolling_restart;
 mod streams;
+mod task_lifetimes;
 mod task_start;
 mod tls;
+mod tunnels_and_uploads;
 mod websocket_client;
 
 use std::convert::Infallible;

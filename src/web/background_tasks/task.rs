@@ -89,8 +89,9 @@ impl BackgroundTask {
         self
     }
 
-    /// Limits how long the task runs. Then its future is dropped. A closure that blocks continues without being waited
-    /// for, unless it [sees](crate::offload::TaskContext::current) that it is cancelled.
+    /// Limits how long the task runs. Then its future is dropped. A closure that blocks continues unless it
+    /// [sees](crate::offload::TaskContext::current) that it is cancelled: the next task does not wait for it, and the
+    /// host does, under the name of the pool.
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self

@@ -36,7 +36,7 @@ impl Connection {
         } else if state.protocol == Protocol::Unknown {
             state.protocol = Protocol::Http1;
         }
-        if state.protocol == Protocol::Http1 && state.requests == 0 && state.head == HeadState::Complete {
+        if state.protocol == Protocol::Http1 && state.is_unused() && state.head == HeadState::Complete {
             state.head = HeadState::Begun;
         }
         if is_draining {
@@ -67,9 +67,7 @@ impl Connection {
         let has_passed = |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;
         let idle_since = match state.protocol {
             // A client that is gone does not respond to the GOAWAY, for which the server waits.
-            Protocol::Http2 if state.requests == 0 && !state.is_writing => {
-                self.connections.goaway_at.get().map(|at| state.active_at.max(*at))
-            }
+            Protocol::Http2 if state.is_unused() => self.connections.goaway_at.get().map(|at| state.active_at.max(*at)),
             _ => (self.connections.is_closing_idle() && state.is_idle()).then_some(state.active_at),
         };
         if idle_since.is_some_and(|since| has_passed(since, linger)) {
@@ -111,6 +109,11 @@ impl Connection {
     /// Records that bytes were written.
     pub(super) fn wrote(&self) {
         lock(&self.unflushed).iter_mut().for_each(|unflushed| unflushed.is_unwritten = false);
+    }
+
+    /// Wakes the task of a request over HTTP/1 if the connection is cut off. The task also reads and writes.
+    pub(crate) fn wake_when_cut(&self, waker: &Waker) {
+        self.register_reader(waker);
     }
 
     pub(super) fn register_reader(&self, waker: &Waker) {

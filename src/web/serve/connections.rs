@@ -79,16 +79,27 @@ impl Connections {
         })
     }
 
+    /// Returns how long a connection stays open after its last request, once the server drains.
+    #[cfg(feature = "axum")]
+    pub(crate) fn linger(&self) -> Duration {
+        self.config.linger
+    }
+
     /// Waits until there may be one more connection.
     pub(crate) async fn has_room(&self) {
         loop {
             let mut closed = pin!(self.closed.notified());
             closed.as_mut().enable();
-            if lock(&self.open).by_id.len() < self.config.max_connections {
+            if !self.is_full() {
                 return;
             }
             closed.await;
         }
+    }
+
+    /// Returns `true` if no more connections may be opened.
+    pub(crate) fn is_full(&self) -> bool {
+        lock(&self.open).by_id.len() >= self.config.max_connections
     }
 
     pub(crate) fn open(self: &Arc<Self>) -> OpenConnection {
