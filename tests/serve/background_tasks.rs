@@ -1,39 +1,74 @@
 //! Work after the response.
 
+use std::future::pending;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use actix_web::body::BoxBody;
+use actix_web::{HttpRequest, HttpResponse, Responder, web};
 use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::http::StatusCode;
+use axum::body::Body;
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
-use futures::stream;
-use http_body_util::{BodyExt, Empty};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http_body_util::BodyExt;
 use onelane::EndpointGuard;
-use onelane::web::axum::{FlightLayer, GuardLayer};
+use onelane::web::actix;
+use onelane::web::axum::{FlightLayer, GuardLayer, blocking_handler};
 use onelane::web::{
-    BackgroundTask, BackgroundTasks, BackgroundTasksConfig, FlightOptions, Refusal, RunOn, ServeConfig, TaskStart,
-    WhenFull,
+    BackgroundTask, BackgroundTasks, BackgroundTasksConfig, BackgroundTasksFull, FlightOptions, Refusal, RunOn,
+    ServeConfig, WhenFull,
 };
 use support::http::{self, Client, Disconnect, eventually};
-use tokio::net::TcpStream;
+use support::waiting::Gate;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use super::{MS, TestServer};
+use super::{DRAIN, FRAMEWORKS, Framework, Log, MS, TestServer, note, notes, unfinished};
 
-type Log = Arc<Mutex<Vec<String>>>;
-
-fn note(log: &Log, what: impl Into<String>) {
-    log.lock().unwrap().push(what.into());
+/// A request to a handler of either framework.
+struct Call {
+    tasks: BackgroundTasks,
+    log: Log,
+    path: String,
 }
 
-fn notes(log: &Log) -> Vec<String> {
-    log.lock().unwrap().clone()
+/// The response to a [`Call`].
+struct Reply {
+    status: u16,
+    body: Vec<u8>,
+}
+
+impl From<&str> for Reply {
+    fn from(text: &str) -> Self {
+        Self { status: 200, body: text.into() }
+    }
+}
+
+impl From<Result<&str, BackgroundTasksFull>> for Reply {
+    fn from(result: Result<&str, BackgroundTasksFull>) -> Self {
+        result.map_or(Self { status: 503, body: Vec::new() }, Self::from)
+    }
+}
+
+impl IntoResponse for Reply {
+    fn into_response(self) -> Response {
+        (StatusCode::from_u16(self.status).unwrap(), self.body).into_response()
+    }
+}
+
+impl Responder for Reply {
+    type Body = BoxBody;
+
+    fn respond_to(self, _: &HttpRequest) -> HttpResponse {
+        let status = actix_web::http::StatusCode::from_u16(self.status).unwrap();
+        HttpResponse::build(status).body(self.body)
+    }
 }
 
 /// Panics without a message on the standard error.
@@ -42,100 +77,141 @@ fn quiet_panic() {
 }
 
 /// Returns a task that notes its name.
-fn noting(log: &Log, what: &'static str) -> BackgroundTask {
+pub(super) fn noting(log: &Log, what: &'static str) -> BackgroundTask {
     let log = Arc::clone(log);
     BackgroundTask::new(what, async move { note(&log, what) })
 }
 
-async fn server(app: Router, config: BackgroundTasksConfig) -> TestServer {
-    TestServer::of(app, ServeConfig::new().background_tasks(config)).await
+pub(super) async fn server(app: Router, config: BackgroundTasksConfig) -> TestServer {
+    TestServer::axum(app, ServeConfig::new().background_tasks(config)).await
 }
 
-fn app_of<F, R>(log: &Log, handler: F) -> Router
+/// Serves one handler with a framework.
+async fn server_of<R>(
+    framework: Framework,
+    config: BackgroundTasksConfig,
+    handler: impl Fn(Call) -> R + Send + Sync + 'static,
+) -> TestServer
 where
-    F: Fn(BackgroundTasks, Log) -> R + Clone + Send + Sync + 'static,
-    R: axum::response::IntoResponse + 'static,
+    R: Future<Output: Into<Reply>> + Send + 'static,
 {
-    let log = Arc::clone(log);
-    Router::new().route("/", any(move |tasks: BackgroundTasks| async move { handler(tasks, log) }))
+    let (log, config) = (Log::default(), ServeConfig::new().background_tasks(config));
+    let noted = Arc::clone(&log);
+    let handler = Arc::new(move |tasks, path: &str| -> BoxFuture<'static, Reply> {
+        let call = Call { tasks, log: Arc::clone(&noted), path: path.to_owned() };
+        handler(call).map(Into::into).boxed()
+    });
+    let server = match framework {
+        Framework::Axum => {
+            let app = any(move |tasks: BackgroundTasks, uri: Uri| handler(tasks, uri.path()));
+            TestServer::axum(Router::new().fallback(app), config).await
+        }
+        Framework::Actix => {
+            let routes = move |app: &mut web::ServiceConfig| {
+                let handler = Arc::clone(&handler);
+                let app_handler = move |tasks: BackgroundTasks, request: HttpRequest| handler(tasks, request.path());
+                app.default_service(web::to(app_handler));
+            };
+            TestServer::actix(routes, config).await
+        }
+    };
+    TestServer { log, ..server }
+}
+
+async fn status(server: &TestServer) -> u16 {
+    Client::sending(server.address, http::get("/")).await.response().await.status
+}
+
+/// Lets tasks end that wait for this.
+fn release(may_end: Arc<Notify>) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        loop {
+            may_end.notify_one();
+            sleep(MS).await;
+        }
+    })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tasks_run_in_order_and_neither_a_failure_nor_a_panic_stops_the_next_one() {
-    let log = Log::default();
-    let app = app_of(&log, |tasks, log| {
-        let first = Arc::clone(&log);
-        tasks.add("first", async move {
-            sleep(MS * 30).await;
-            note(&first, "first");
-        })?;
-        tasks.add("fails", async { Err::<(), _>("on purpose") })?;
-        tasks.add("panics", async { quiet_panic() })?;
-        let blocking = Arc::clone(&log);
-        tasks.add_blocking("blocks", move || {
-            thread::sleep(MS * 20);
-            note(&blocking, "blocks");
-        })?;
-        tasks.add_blocking("panics, too", quiet_panic)?;
-        let hangs = BackgroundTask::new("hangs", std::future::pending::<()>()).timeout(MS * 20);
-        tasks.add_task(hangs)?;
-        tasks.add_task(noting(&log, "last"))?;
-        Ok::<_, Refusal>("response")
-    });
-    let server = server(app, BackgroundTasksConfig::new()).await;
-    let mut client = Client::sending(server.address, http::get("/")).await;
-    assert_eq!(client.response().await.text(), "response");
-    assert!(notes(&log).is_empty(), "the client has its response first");
-    // The connection serves its next request in the meantime.
-    client.send(http::get("/")).await;
-    assert_eq!(client.response().await.text(), "response");
-    let (report, _) = server.stop().await;
-    assert!(report.is_clean(), "{report:?}");
-    let mut all = notes(&log);
-    all.sort();
-    assert_eq!(all, ["blocks", "blocks", "first", "first", "last", "last"]);
+    for framework in FRAMEWORKS {
+        let server = server_of(framework, BackgroundTasksConfig::new(), |Call { tasks, log, .. }| async move {
+            let first = Arc::clone(&log);
+            tasks.add("first", async move {
+                sleep(MS * 30).await;
+                // Not on a worker of actix-web, which ends before the task.
+                assert!(!thread::current().name().unwrap_or_default().starts_with("actix"));
+                note(&first, "first");
+            })?;
+            tasks.add("fails", async { Err::<(), _>("on purpose") })?;
+            tasks.add("panics", async { quiet_panic() })?;
+            let blocking = Arc::clone(&log);
+            tasks.add_blocking("blocks", move || {
+                thread::sleep(MS * 20);
+                note(&blocking, "blocks");
+            })?;
+            tasks.add_blocking("panics, too", quiet_panic)?;
+            tasks.add_task(BackgroundTask::new("hangs", pending::<()>()).timeout(MS * 20))?;
+            tasks.add_task(noting(&log, "last"))?;
+            Ok::<_, BackgroundTasksFull>("response")
+        })
+        .await;
+        let mut client = Client::sending(server.address, http::get("/")).await;
+        assert_eq!(client.response().await.text(), "response");
+        assert!(server.logged().is_empty(), "the client has its response first");
+        // The connection serves its next request in the meantime.
+        client.send(http::get("/")).await;
+        assert_eq!(client.response().await.text(), "response");
+        let log = Arc::clone(&server.log);
+        let (report, _) = server.stop().await;
+        assert!(report.is_clean(), "the stop waits for the tasks: {report:?}");
+        let mut all = notes(&log);
+        all.sort();
+        assert_eq!(all, ["blocks", "blocks", "first", "first", "last", "last"], "{framework:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn status_decides_which_tasks_run() {
-    let log = Log::default();
-    let app = app_of(&log, |tasks, log| {
-        for (name, run_on) in [("response", RunOn::Response), ("success", RunOn::Success), ("always", RunOn::Always)] {
-            tasks.add_task(noting(&log, name).run_on(run_on)).unwrap();
-        }
-        StatusCode::BAD_REQUEST
-    });
-    let server = server(app, BackgroundTasksConfig::new()).await;
-    let mut client = Client::sending(server.address, http::get("/")).await;
-    assert_eq!(client.response().await.status, 400);
-    let (report, _) = server.stop().await;
-    assert!(report.is_clean(), "{report:?}");
-    assert_eq!(notes(&log), ["response", "always"]);
+    for framework in FRAMEWORKS {
+        let server = server_of(framework, BackgroundTasksConfig::new(), |Call { tasks, log, .. }| async move {
+            for (name, run_on) in
+                [("response", RunOn::Response), ("success", RunOn::Success), ("always", RunOn::Always)]
+            {
+                tasks.add_task(noting(&log, name).run_on(run_on)).unwrap();
+            }
+            Reply { status: 400, body: Vec::new() }
+        })
+        .await;
+        assert_eq!(status(&server).await, 400);
+        let log = Arc::clone(&server.log);
+        assert!(server.stop().await.0.is_clean());
+        assert_eq!(notes(&log), ["response", "always"], "{framework:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn handler_that_panics_or_loses_its_client_leaves_the_tasks_that_always_run() {
-    let log = Log::default();
-    let noted = Arc::clone(&log);
-    let handler = move |tasks: BackgroundTasks, uri: axum::http::Uri| async move {
-        tasks.add_task(noting(&noted, "response")).unwrap();
-        tasks.add_task(noting(&noted, "always").run_on(RunOn::Always)).unwrap();
-        note(&noted, "begins");
-        if uri.path() == "/panics" {
-            quiet_panic();
-        }
-        std::future::pending::<()>().await;
-    };
-    let server = server(Router::new().fallback(any(handler)), BackgroundTasksConfig::new()).await;
-    let mut client = Client::sending(server.address, http::get("/panics")).await;
-    assert_eq!(client.rest().await, b"");
-    eventually("the task runs", || notes(&log) == ["begins", "always"]).await;
-    let mut client = Client::sending(server.address, http::get("/waits")).await;
-    eventually("the handler runs", || notes(&log).len() == 3).await;
-    client.disconnect(Disconnect::Rst).await;
-    eventually("the task runs", || notes(&log) == ["begins", "always", "begins", "always"]).await;
-    let (report, _) = server.stop().await;
-    assert!(report.is_clean(), "{report:?}");
+    for framework in FRAMEWORKS {
+        let server = server_of(framework, BackgroundTasksConfig::new(), |Call { tasks, log, path }| async move {
+            tasks.add_task(noting(&log, "response")).unwrap();
+            tasks.add_task(noting(&log, "always").run_on(RunOn::Always)).unwrap();
+            note(&log, "begins");
+            if path == "/panics" {
+                quiet_panic();
+            }
+            pending::<&str>().await
+        })
+        .await;
+        let mut client = Client::sending(server.address, http::get("/panics")).await;
+        assert_eq!(client.rest().await, b"");
+        eventually("the task runs", || server.logged() == ["begins", "always"]).await;
+        let mut client = Client::sending(server.address, http::get("/waits")).await;
+        eventually("the handler runs", || server.logged().len() == 3).await;
+        client.disconnect(Disconnect::Rst).await;
+        eventually("the task runs", || server.logged() == ["begins", "always", "begins", "always"]).await;
+        assert!(server.stop().await.0.is_clean());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -173,169 +249,105 @@ async fn tasks_of_a_handler_that_continues_without_its_client_run_after_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tasks_run_though_the_client_disconnects_before_it_has_the_response() {
-    let log = Log::default();
-    let app = app_of(&log, |tasks, log| {
-        tasks.add_task(noting(&log, "runs")).unwrap();
-        vec![0_u8; 32 << 20]
-    });
-    let server = server(app, BackgroundTasksConfig::new()).await;
-    let mut client = Client::sending(server.address, http::get("/")).await;
-    client.until("HTTP/1.1 200").await;
-    sleep(MS * 30).await;
-    assert!(notes(&log).is_empty(), "the client has not read the response");
-    client.disconnect(Disconnect::Rst).await;
-    eventually("the task runs", || notes(&log) == ["runs"]).await;
-    let (report, _) = server.stop().await;
-    assert!(report.is_clean(), "{report:?}");
-}
-
-/// The kinds of responses, whose ends servers write in different ways.
-fn responses(log: &Log) -> Router {
-    let add = |tasks: &BackgroundTasks, log: &Log| tasks.add_task(noting(log, "runs")).unwrap();
-    let [a, b, c, d] = [log, log, log, log].map(Arc::clone);
-    Router::new()
-        .route(
-            "/no-content",
-            get(move |tasks: BackgroundTasks| async move {
-                add(&tasks, &a);
-                StatusCode::NO_CONTENT
-            }),
-        )
-        .route(
-            "/short",
-            get(move |tasks: BackgroundTasks| async move {
-                add(&tasks, &b);
-                "short"
-            }),
-        )
-        .route(
-            "/chunked",
-            get(move |tasks: BackgroundTasks| async move {
-                add(&tasks, &c);
-                let chunks = stream::unfold(0, |n| async move {
-                    sleep(MS * 5).await;
-                    (n < 3).then(|| (Ok::<_, std::io::Error>(Bytes::from_static(b"chunk")), n + 1))
-                });
-                Body::from_stream(chunks)
-            }),
-        )
-        .route(
-            "/long",
-            get(move |tasks: BackgroundTasks| async move {
-                add(&tasks, &d);
-                vec![b'x'; 8 << 20]
-            }),
-        )
+async fn tasks_of_a_function_on_a_pool_that_continues_without_its_client_run_after_it() {
+    for framework in FRAMEWORKS {
+        let (log, gate) = (Log::default(), Gate::default());
+        let (noted, wait) = (Arc::clone(&log), gate.wait());
+        let function = move |tasks: BackgroundTasks| {
+            tasks.add_task(noting(&noted, "response")).unwrap();
+            tasks.add_task(noting(&noted, "success").run_on(RunOn::Success)).unwrap();
+            note(&noted, "begins");
+            wait.block();
+            (String::new(), StatusCode::BAD_REQUEST)
+        };
+        let server = match framework {
+            Framework::Axum => {
+                let function = move |tasks: BackgroundTasks| function(tasks).1;
+                server(Router::new().route("/", get(blocking_handler(function))), BackgroundTasksConfig::new()).await
+            }
+            Framework::Actix => {
+                let function = move |tasks: BackgroundTasks| {
+                    let (body, status) = function(tasks);
+                    (body, actix_web::http::StatusCode::from_u16(status.as_u16()).unwrap())
+                };
+                let routes = move |app: &mut web::ServiceConfig| {
+                    app.route("/", web::get().to(actix::blocking_handler(function.clone())));
+                };
+                TestServer::actix(routes, ServeConfig::new()).await
+            }
+        };
+        let mut client = Client::sending(server.address, http::get("/")).await;
+        eventually("the function runs", || notes(&log) == ["begins"]).await;
+        client.disconnect(Disconnect::Rst).await;
+        eventually("it continues without its client", || !onelane::detached::running().is_empty()).await;
+        gate.open();
+        eventually("its task runs", || notes(&log) == ["begins", "response"]).await;
+        assert!(server.stop().await.0.is_clean());
+        assert_eq!(notes(&log).len(), 2, "{framework:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tasks_start_after_each_kind_of_response() {
-    let log = Log::default();
-    let server = server(responses(&log), BackgroundTasksConfig::new()).await;
-    let requests = ["/no-content", "/short", "/chunked", "/long"].map(http::get);
-    let head = [http::request("HEAD", "/short"), http::request("HEAD", "/long")].map(|head| head + "\r\n");
-    for (n, request) in requests.into_iter().chain(head).enumerate() {
-        let mut client = Client::sending(server.address, &request).await;
-        eventually(&format!("the task after {request:?} runs"), || {
-            // Reading takes place in the kernel for all but the long response.
-            notes(&log).len() > n || request.contains("/long")
+async fn tasks_run_though_the_client_disconnects_before_it_has_the_response() {
+    for framework in FRAMEWORKS {
+        let server = server_of(framework, BackgroundTasksConfig::new(), |Call { tasks, log, .. }| async move {
+            tasks.add_task(noting(&log, "runs")).unwrap();
+            Reply { status: 200, body: vec![0; 32 << 20] }
         })
         .await;
-        if request.starts_with("GET /long") {
-            assert_eq!(notes(&log).len(), n, "8 MiB do not fit into the kernel's buffers");
-            assert_eq!(client.response().await.body.len(), 8 << 20);
-            eventually("the task runs", || notes(&log).len() > n).await;
+        let mut client = Client::sending(server.address, http::get("/")).await;
+        client.until("HTTP/1.1 200").await;
+        if framework == Framework::Axum {
+            sleep(MS * 30).await;
+            assert!(server.logged().is_empty(), "the client has not read the response");
         }
-        eventually("the task runs", || notes(&log).len() == n + 1).await;
+        client.disconnect(Disconnect::Rst).await;
+        eventually("the task runs", || server.logged() == ["runs"]).await;
+        assert!(server.stop().await.0.is_clean());
     }
-    let (report, _) = server.stop().await;
-    assert!(report.is_clean(), "{report:?}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tasks_of_http2_start_when_the_client_has_made_room_for_the_whole_response() {
-    let log = Log::default();
-    let server = server(responses(&log), BackgroundTasksConfig::new()).await;
-    let stream = TokioIo::new(TcpStream::connect(server.address).await.unwrap());
-    let (mut sender, connection) =
-        hyper::client::conn::http2::handshake::<_, _, Empty<Bytes>>(TokioExecutor::new(), stream).await.unwrap();
-    tokio::spawn(connection);
-    for (n, path) in ["/no-content", "/short", "/chunked", "/long"].into_iter().enumerate() {
-        let request = hyper::Request::get(format!("http://test{path}")).body(Empty::new()).unwrap();
-        let response = sender.send_request(request).await.unwrap();
-        if path == "/long" {
-            sleep(MS * 50).await;
-            assert_eq!(notes(&log).len(), n, "the window of the stream is smaller than the response");
-        }
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        assert_eq!(body.len() == 8 << 20, path == "/long");
-        eventually(&format!("the task after {path} runs"), || notes(&log).len() == n + 1).await;
-    }
-    drop(sender);
-    let (report, _) = server.stop().await;
-    assert!(report.is_clean(), "{report:?}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn at_the_end_of_the_body_tasks_start_before_a_slow_client_has_read_it() {
-    let log = Log::default();
-    let server = server(responses(&log), BackgroundTasksConfig::new().start(TaskStart::BodyEnd)).await;
-    let client = Client::sending(server.address, http::get("/long")).await;
-    eventually("the task runs", || notes(&log) == ["runs"]).await;
-    drop(client);
-    let (report, _) = server.stop().await;
-    assert!(report.is_clean(), "{report:?}");
-}
-
-/// Adds as many tasks as the body of the request says. Each waits for the permission to end.
-fn many(may_end: &Arc<Notify>, ended: &Arc<AtomicUsize>) -> Router {
-    let (may_end, ended) = (Arc::clone(may_end), Arc::clone(ended));
-    let handler = move |tasks: BackgroundTasks, count: String| async move {
-        for _ in 0..count.parse().unwrap() {
-            let (may_end, ended) = (Arc::clone(&may_end), Arc::clone(&ended));
-            tasks.add("waits", async move {
-                may_end.notified().await;
-                ended.fetch_add(1, Ordering::SeqCst);
-            })?;
-        }
-        Ok::<_, Refusal>(())
-    };
-    Router::new().route("/", any(handler))
-}
-
-async fn statuses(server: &TestServer, counts: &[u8]) -> Vec<u16> {
-    let mut statuses = Vec::new();
-    for count in counts {
-        let mut client = Client::sending(server.address, http::post("/", count.to_string().as_bytes())).await;
-        statuses.push(client.response().await.status);
-        // A task has begun before the next request is sent.
-        sleep(MS * 20).await;
-    }
-    statuses
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bound_of_the_queue_is_exact_and_counts_tasks_that_have_not_begun() {
-    let (may_end, ended) = (Arc::new(Notify::new()), Arc::default());
-    let config = BackgroundTasksConfig::new().max_running(1).max_queued(3);
-    let server = server(many(&may_end, &ended), config).await;
-    // One task runs, and three wait: the third request has added one before it is refused the second.
-    assert_eq!(statuses(&server, &[1, 2, 2, 1]).await, [200, 200, 503, 503]);
-    may_end.notify_one();
-    eventually("a task ends", || ended.load(Ordering::SeqCst) == 1).await;
-    sleep(MS * 20).await;
-    assert_eq!(statuses(&server, &[1, 1]).await, [200, 503]);
-    let releasing = tokio::spawn(async move {
-        loop {
-            may_end.notify_one();
-            sleep(MS).await;
-        }
-    });
-    let (report, _) = server.stop().await;
-    assert!(report.is_clean(), "{report:?}");
-    releasing.abort();
-    assert_eq!(ended.load(Ordering::SeqCst), 5);
+    for framework in FRAMEWORKS {
+        let (may_end, ended) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
+        let (gate, counter) = (Arc::clone(&may_end), Arc::clone(&ended));
+        let config = BackgroundTasksConfig::new().max_running(1).max_queued(3);
+        let server = server_of(framework, config, move |Call { tasks, path, .. }| {
+            let (gate, counter) = (Arc::clone(&gate), Arc::clone(&counter));
+            async move {
+                for _ in 0..path[1..].parse().unwrap() {
+                    let (gate, counter) = (Arc::clone(&gate), Arc::clone(&counter));
+                    tasks.add("waits", async move {
+                        gate.notified().await;
+                        counter.fetch_add(1, Ordering::SeqCst);
+                    })?;
+                }
+                Ok::<_, BackgroundTasksFull>("added")
+            }
+        })
+        .await;
+        let statuses = async |counts: &[u8]| {
+            let mut statuses = Vec::new();
+            for count in counts {
+                let mut client = Client::sending(server.address, http::get(&format!("/{count}"))).await;
+                statuses.push(client.response().await.status);
+                // A task has begun before the next request is sent.
+                sleep(MS * 20).await;
+            }
+            statuses
+        };
+        // One task runs, and three wait: the third request has added one before it is refused the second.
+        assert_eq!(statuses(&[1, 2, 2, 1]).await, [200, 200, 503, 503], "{framework:?}");
+        may_end.notify_one();
+        eventually("a task ends", || ended.load(Ordering::SeqCst) == 1).await;
+        sleep(MS * 20).await;
+        assert_eq!(statuses(&[1, 1]).await, [200, 503], "{framework:?}");
+        let releasing = release(may_end);
+        assert!(server.stop().await.0.is_clean());
+        releasing.abort();
+        assert_eq!(ended.load(Ordering::SeqCst), 5);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -358,12 +370,7 @@ async fn oldest_task_gives_way_to_a_new_one() {
         assert_eq!(client.response().await.status, 200);
         sleep(MS * 20).await;
     }
-    let releasing = tokio::spawn(async move {
-        loop {
-            may_end.notify_one();
-            sleep(MS).await;
-        }
-    });
+    let releasing = release(may_end);
     let (report, _) = server.stop().await;
     assert!(report.is_clean(), "{report:?}");
     releasing.abort();
@@ -372,20 +379,20 @@ async fn oldest_task_gives_way_to_a_new_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tasks_that_do_not_end_in_time_are_reported_by_name() {
-    let log = Log::default();
-    let app = app_of(&log, |tasks, _| {
-        let never = BackgroundTask::new("never", std::future::pending::<()>());
-        tasks.add_task(never.timeout(super::DRAIN * 3)).unwrap();
-        tasks.add("after never", async {}).unwrap();
-    });
-    let server = server(app, BackgroundTasksConfig::new()).await;
-    let mut client = Client::sending(server.address, http::get("/")).await;
-    assert_eq!(client.response().await.status, 200);
-    eventually("the process knows the tasks", || onelane::detached::running().len() == 2).await;
-    let (report, took) = server.stop_and_leave_no_work().await;
-    let unfinished: Vec<_> = report.unfinished().iter().map(|work| (work.name(), work.count())).collect();
-    assert_eq!(unfinished, [("after never", 1), ("never", 1)]);
-    assert!(!report.is_clean() && took < Duration::from_secs(5), "{took:?} {report:?}");
+    for framework in FRAMEWORKS {
+        let server = server_of(framework, BackgroundTasksConfig::new(), |Call { tasks, .. }| async move {
+            tasks.add_task(BackgroundTask::new("never", pending::<()>()).timeout(DRAIN * 3)).unwrap();
+            tasks.add("after never", async {}).unwrap();
+            "response"
+        })
+        .await;
+        assert_eq!(status(&server).await, 200);
+        eventually("the process knows the tasks", || onelane::detached::running().len() == 2).await;
+        let (report, took) = server.stop_and_leave_no_work(|| true).await;
+        assert_eq!(unfinished(&report), [("after never", 1), ("never", 1)]);
+        assert!(!report.is_clean() && took < Duration::from_secs(5), "{framework:?}: {took:?} {report:?}");
+        assert!(!report.server_cut_off(), "the server itself has ended: {report:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,11 +4,11 @@ use onelane::web::ServeConfig;
 use support::http::{self, Client};
 use tokio::time::sleep;
 
-use super::{MS, TestServer};
+use super::{Framework, MS, TestServer};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn client_that_sends_its_header_too_slowly_is_cut_off_and_others_are_not() {
-    let server = TestServer::start(ServeConfig::new().header_timeout(Some(MS * 100))).await;
+    let server = TestServer::start(Framework::Axum, ServeConfig::new().header_timeout(Some(MS * 100))).await;
     let mut slow = Client::sending(server.address, "GET / HTTP/1.1\r\n").await;
     let mut other = Client::sending(server.address, http::get("/")).await;
     assert_eq!(other.response().await.text(), "hello");
@@ -25,7 +25,7 @@ async fn client_that_sends_its_header_too_slowly_is_cut_off_and_others_are_not()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unused_connection_is_closed() {
-    let server = TestServer::start(ServeConfig::new().first_byte_timeout(Some(MS * 50))).await;
+    let server = TestServer::start(Framework::Axum, ServeConfig::new().first_byte_timeout(Some(MS * 50))).await;
     let mut unused = Client::connect(server.address).await;
     assert_eq!(unused.rest().await, b"");
     assert!(server.stop().await.0.is_clean());
@@ -33,7 +33,7 @@ async fn unused_connection_is_closed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connection_over_the_limit_waits_until_another_one_is_closed() {
-    let server = TestServer::start(ServeConfig::new().max_connections(2)).await;
+    let server = TestServer::start(Framework::Axum, ServeConfig::new().max_connections(2)).await;
     let mut open = [Client::connect(server.address).await, Client::connect(server.address).await];
     sleep(MS * 20).await;
     let mut third = Client::sending(server.address, http::get("/slow")).await;
@@ -46,7 +46,7 @@ async fn connection_over_the_limit_waits_until_another_one_is_closed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn request_carries_the_address_and_the_link_of_its_client() {
-    let server = TestServer::start(ServeConfig::new()).await;
+    let server = TestServer::start(Framework::Axum, ServeConfig::new()).await;
     let mut client = Client::sending(server.address, http::get("/who")).await;
     assert_eq!(client.response().await.text(), client.local_addr().to_string());
     assert!(server.stop().await.0.is_clean());

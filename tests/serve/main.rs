@@ -4,25 +4,36 @@
 
 mod actix;
 mod background_tasks;
+mod bad_input;
 mod client_states;
 mod limits;
+mod many_connections;
+mod readiness;
 mod rolling_restart;
 mod streams;
+mod task_lifetimes;
+mod task_start;
+mod tls;
+mod tunnels_and_uploads;
 mod websocket_client;
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::future::IntoFuture;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use actix_web::App;
+use actix_web::web::ServiceConfig;
 use axum::body::{Body, Bytes};
 use axum::extract::ConnectInfo;
 use axum::routing::{get, post};
 use axum::{Router, http};
 use futures::stream;
 use onelane::ServiceHost;
-use onelane::background::{HostHandle, ShutdownReport};
-use onelane::web::axum::serve;
+use onelane::background::{HostError, HostHandle, ShutdownReport};
+use onelane::web::actix::serve as actix_serve;
+use onelane::web::axum::serve as axum_serve;
 use onelane::web::{ClientLink, ServeConfig};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex as TestMutex, MutexGuard};
@@ -38,12 +49,35 @@ const DRAIN: Duration = Duration::from_millis(600);
 /// How long `/slow` takes.
 const SLOW: Duration = Duration::from_millis(200);
 
+/// What handlers have noted.
+type Log = Arc<Mutex<Vec<String>>>;
+
+fn note(log: &Log, what: impl Into<String>) {
+    log.lock().unwrap().push(what.into());
+}
+
+fn notes(log: &Log) -> Vec<String> {
+    log.lock().unwrap().clone()
+}
+
+fn unfinished(report: &ShutdownReport) -> Vec<(&str, usize)> {
+    report.unfinished().iter().map(|work| (work.name(), work.count())).collect()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framework {
+    Axum,
+    Actix,
+}
+
+const FRAMEWORKS: [Framework; 2] = [Framework::Axum, Framework::Actix];
+
 /// A server in a task, with the requests that its handlers have begun and ended.
 struct TestServer {
     address: SocketAddr,
     host: HostHandle,
     running: JoinHandle<ShutdownReport>,
-    log: Arc<Mutex<Vec<&'static str>>>,
+    log: Log,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -51,62 +85,100 @@ struct TestServer {
 static ALONE: TestMutex<()> = TestMutex::const_new(());
 
 impl TestServer {
-    async fn start(config: ServeConfig) -> Self {
-        let log = Arc::default();
-        Self { log: Arc::clone(&log), ..Self::of(app(&log), config).await }
+    /// Serves an app with a route for each kind of request.
+    async fn start(framework: Framework, config: ServeConfig) -> Self {
+        let log = Log::default();
+        let served = Arc::clone(&log);
+        let server = match framework {
+            Framework::Axum => Self::axum(app(&log), config).await,
+            Framework::Actix => Self::actix(move |app| actix::routes(app, &served), config).await,
+        };
+        Self { log, ..server }
     }
 
-    /// Serves another app.
-    async fn of(app: Router, config: ServeConfig) -> Self {
-        Self::with(|_| app, config).await
+    async fn axum(app: Router, config: ServeConfig) -> Self {
+        Self::axum_with(|_| app, config).await
     }
 
     /// Serves an app that knows its host.
-    async fn with(app: impl FnOnce(HostHandle) -> Router, config: ServeConfig) -> Self {
+    async fn axum_with(app: impl FnOnce(HostHandle) -> Router, config: ServeConfig) -> Self {
+        let serve = |host: ServiceHost, listener: StdListener| {
+            let app = app(host.handle());
+            listener.set_nonblocking(true).unwrap();
+            axum_serve(host, TcpListener::from_std(listener).unwrap(), app).config(config).into_future()
+        };
+        Self::run(serve).await
+    }
+
+    /// Serves routes over HTTP/1 and over HTTP/2 with prior knowledge.
+    async fn actix(routes: impl Fn(&mut ServiceConfig) + Clone + Send + 'static, config: ServeConfig) -> Self {
+        Self::actix_with(move |app, _| routes(app), config).await
+    }
+
+    /// Serves routes that know their host.
+    async fn actix_with(
+        routes: impl Fn(&mut ServiceConfig, &HostHandle) + Clone + Send + 'static,
+        config: ServeConfig,
+    ) -> Self {
+        let serve = |host: ServiceHost, listener| {
+            let handle = host.handle();
+            let app = move || App::new().configure(|app| routes(app, &handle));
+            let server = actix_serve(host, move |drain| drain.http_server(app).workers(2).listen_auto_h2c(listener));
+            server.config(config).into_future()
+        };
+        Self::run(serve).await
+    }
+
+    /// Runs a server until it is ready.
+    async fn run<F>(serve: impl FnOnce(ServiceHost, StdListener) -> F) -> Self
+    where
+        F: Future<Output = Result<ShutdownReport, HostError>> + Send + 'static,
+    {
         let alone = ALONE.lock().await;
         let host = ServiceHost::builder().drain_timeout(DRAIN).without_signals().build().unwrap();
-        let handle = host.handle();
-        let app = app(handle.clone());
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (handle, listener) = (host.handle(), StdListener::bind("127.0.0.1:0").unwrap());
         let address = listener.local_addr().unwrap();
-        let running = tokio::spawn(async move { serve(host, listener, app).config(config).await.unwrap() });
+        let serving = serve(host, listener);
+        let running = tokio::spawn(async { serving.await.unwrap() });
         while !handle.status().is_ready() {
             sleep(MS).await;
         }
-        Self { address, host: handle, running, log: Arc::default(), _alone: alone }
+        Self { address, host: handle, running, log: Log::default(), _alone: alone }
     }
 
     /// Stops the server. Returns the report, and how long the stop took.
-    async fn stop(self) -> (ShutdownReport, Duration) {
-        let start = Instant::now();
-        self.host.request_shutdown();
-        let report = timeout(PATIENCE, self.running).await.expect("the server ends").unwrap();
-        (report, start.elapsed())
+    async fn stop(mut self) -> (ShutdownReport, Duration) {
+        self.stopped().await
     }
 
-    /// Stops the server, and waits for the work that it has left: the report of the next test must not name it.
-    async fn stop_and_leave_no_work(mut self) -> (ShutdownReport, Duration) {
+    /// Stops the server, and waits for the work that it has left: the report of the next test must not name it. The
+    /// workers of actix-web end after the report.
+    async fn stop_and_leave_no_work(mut self, is_gone: impl Fn() -> bool) -> (ShutdownReport, Duration) {
+        let stopped = self.stopped().await;
+        eventually("the work ends", || is_gone() && onelane::detached::running().is_empty()).await;
+        stopped
+    }
+
+    async fn stopped(&mut self) -> (ShutdownReport, Duration) {
         let start = Instant::now();
         self.host.request_shutdown();
         let report = timeout(PATIENCE, &mut self.running).await.expect("the server ends").unwrap();
-        let took = start.elapsed();
-        eventually("the work ends", || onelane::detached::running().is_empty()).await;
-        (report, took)
+        (report, start.elapsed())
     }
 
-    fn logged(&self) -> Vec<&'static str> {
-        self.log.lock().unwrap().clone()
+    fn logged(&self) -> Vec<String> {
+        notes(&self.log)
     }
 }
 
-fn app(log: &Arc<Mutex<Vec<&'static str>>>) -> Router {
+fn app(log: &Log) -> Router {
     let log = Arc::clone(log);
     let slow = move || {
         let log = Arc::clone(&log);
         async move {
-            log.lock().unwrap().push("begins");
+            note(&log, "begins");
             sleep(SLOW).await;
-            log.lock().unwrap().push("ends");
+            note(&log, "ends");
             "slow"
         }
     };
@@ -117,7 +189,6 @@ fn app(log: &Arc<Mutex<Vec<&'static str>>>) -> Router {
         });
         ([(http::header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(chunks))
     };
-    let big = || async { vec![0_u8; 64 << 20] };
     let who = |ConnectInfo(peer): ConnectInfo<SocketAddr>, ConnectInfo(link): ConnectInfo<ClientLink>| async move {
         assert_eq!(link.peer_addr(), Some(peer));
         peer.to_string()
@@ -126,7 +197,8 @@ fn app(log: &Arc<Mutex<Vec<&'static str>>>) -> Router {
         .route("/", get(|| async { "hello" }))
         .route("/slow", get(slow))
         .route("/endless", get(endless))
-        .route("/big", get(big))
+        .route("/big", get(|| async { vec![0_u8; 64 << 20] }))
+        .route("/long", get(|| async { vec![0_u8; 16 << 20] }))
         .route("/who", get(who))
         .route("/body", post(|body: Bytes| async move { body.len().to_string() }))
 }

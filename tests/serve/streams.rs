@@ -15,7 +15,7 @@ use support::http::{self, Client};
 use tokio::time::sleep;
 
 use super::websocket_client::{assert_ends_with_close_frame, close_frame, frame, websocket_client};
-use super::{DRAIN, MS, TestServer};
+use super::{DRAIN, MS, TestServer, unfinished};
 
 /// Less than the time that the server has to end.
 const SOON: Duration = Duration::from_millis(400);
@@ -28,7 +28,7 @@ where
     let route = |host: HostHandle| {
         Router::new().route("/", any(move |upgrade: WebSocketUpgrade| async move { handler(host, upgrade) }))
     };
-    TestServer::with(route, ServeConfig::new()).await
+    TestServer::axum_with(route, ServeConfig::new()).await
 }
 
 fn echo(host: &HostHandle, upgrade: WebSocketUpgrade) -> axum::response::Response {
@@ -53,7 +53,7 @@ async fn event_stream_ends_in_order() {
         };
         Router::new().route("/", any(events))
     };
-    let server = TestServer::with(route, ServeConfig::new()).await;
+    let server = TestServer::axum_with(route, ServeConfig::new()).await;
     let mut client = Client::sending(server.address, http::get("/")).await;
     client.until("data: tick").await;
     let (report, took) = server.stop().await;
@@ -86,8 +86,7 @@ async fn websocket_whose_client_does_not_answer_is_cut_off_and_reported() {
     let mut client = websocket_client(server.address, "/").await;
     let (report, took) = server.stop().await;
     assert!(took >= DRAIN && took < DRAIN * 5, "{took:?} {report:?}");
-    let unfinished: Vec<_> = report.unfinished().iter().map(|work| (work.name(), work.count())).collect();
-    assert_eq!(unfinished, [("requests", 1)], "{report:?}");
+    assert_eq!(unfinished(&report), [("requests", 1)], "{report:?}");
     assert!(!report.is_clean());
     client.rest().await;
 }

@@ -4,8 +4,10 @@ mod forced_stop;
 mod lost_work;
 mod readme;
 mod released;
+mod started_by;
 mod stuck_process;
 mod threads;
+mod together;
 
 use std::process::Child;
 

@@ -83,14 +83,14 @@ impl<F, Args, P> Handler<Args> for PoolHandler<F, Args, P>
 where
     F: HandlerFn<Args>,
     F::Output: IntoPoolResponse,
-    Args: Send + 'static,
+    Args: PoolArguments,
     P: 'static,
 {
     type Output = Result<PoolResponse, Refusal>;
     type Future = PoolHandlerFuture<F, Args, P>;
 
     fn call(&self, args: Args) -> Self::Future {
-        let state = match self.start(args, IntoPoolResponse::into_pool_response) {
+        let state = match self.start(args, IntoPoolResponse::into_pool_response, PoolResponse::status) {
             Ok(task) => PoolHandlerState::Started(task),
             Err(error) => PoolHandlerState::Refused(Some(error)),
         };

@@ -127,6 +127,15 @@ impl PoolResponse {
 }
 
 impl PoolResponse {
+    /// Returns the status, or 200 if only the worker knows it.
+    pub(super) fn status(&self) -> u16 {
+        match &self.0 {
+            PoolResponseInner::Whole { status, .. } => status.as_u16(),
+            PoolResponseInner::OnWorker(_) => 200,
+            PoolResponseInner::Refused(refusal) => refusal.status(),
+        }
+    }
+
     /// Makes the response to a request without a result, which `hook` may change.
     pub(super) fn refused(refusal: Refusal, hook: RefusalHook) -> Self {
         let respond = move |request: &HttpRequest| {

@@ -83,7 +83,7 @@ impl<F, Args, P, M, S> Handler<M, S> for PoolHandler<F, Args, P>
 where
     F: HandlerFn<Args>,
     F::Output: IntoResponse,
-    Args: FromRequest<S, M> + Send + 'static,
+    Args: FromRequest<S, M> + PoolArguments,
     P: 'static,
     S: Send + Sync + 'static,
 {
@@ -99,7 +99,7 @@ where
                 Ok(args) => args,
                 Err(rejection) => return rejection.into_response(),
             };
-            let result = match self.start(args, IntoResponse::into_response) {
+            let result = match self.start(args, IntoResponse::into_response, |response| response.status().as_u16()) {
                 Ok(task) => match link.filter(|_| !self.is_shielded()) {
                     Some(link) => cancel_when_gone(task, &link).await,
                     None => task.await,

@@ -47,7 +47,8 @@ impl BackgroundTasksConfig {
         Self { max_running: 64, max_queued: 1024, when_full: WhenFull::Refuse, start: TaskStart::Flushed }
     }
 
-    /// Limits for how many responses tasks run at a time. The tasks of one response run one after the other.
+    /// Limits for how many responses tasks run at a time. The tasks of one response run one after the other. Those that
+    /// are added after the response has ended count as tasks of another response.
     ///
     /// # Panics
     ///

@@ -19,5 +19,5 @@ mod trace;
 pub use self::config::{BackgroundTasksConfig, TaskStart, WhenFull};
 pub(crate) use self::queue::{TaskList, TaskQueue};
 pub use self::task::{BackgroundTask, RunOn, TaskOutput};
-pub(crate) use self::tasks::RequestTasks;
+pub(crate) use self::tasks::OpenTasks;
 pub use self::tasks::{BackgroundTasks, BackgroundTasksFull};

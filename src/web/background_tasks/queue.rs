@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::mem;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::runtime::Handle;
 
@@ -65,7 +65,11 @@ impl TaskQueue {
             trace::refused(&task.name);
             return Err(max_queued);
         };
-        trace::dropped(&dropped.task.name);
+        let QueuedTask { task: dropped, mut entry } = dropped;
+        trace::dropped(&dropped.name);
+        // The event has reported it. The names of tasks that were cut off are kept forever.
+        entry.finish();
+        drop(entry);
         // The new task takes the place of the dropped one.
         discard(dropped);
         Ok(())
@@ -95,6 +99,14 @@ impl TaskQueue {
         let mut state = lock(&self.state);
         state.queued -= tasks;
         state.running -= 1;
+    }
+}
+
+impl Drop for TaskQueue {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // The destructors are user code.
+        state.waiting.drain(..).flatten().for_each(discard);
     }
 }
 
@@ -144,3 +156,27 @@ impl Drop for TaskList {
 }
 
 impl_debug!(TaskQueue |this| { config: this.config, queued: lock(&this.state).queued, .. });
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+    use crate::detached;
+
+    #[tokio::test]
+    async fn process_does_not_keep_the_name_of_a_task_that_gave_way_to_a_newer_one() {
+        let config = BackgroundTasksConfig::new().max_running(1).max_queued(1).when_full(WhenFull::DropOldest);
+        let queue = TaskQueue::new(config, Handle::current());
+        let add = |name| {
+            let task = BackgroundTask::new(name, pending::<()>());
+            queue.admit(&task).expect("an older task gives way");
+            TaskList::new(&queue, vec![task]).start();
+        };
+        add("runs");
+        tokio::task::yield_now().await;
+        add("gives way to a newer one");
+        add("waits");
+        assert!(!detached::cut_counts().contains_key("gives way to a newer one"));
+    }
+}

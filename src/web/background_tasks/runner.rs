@@ -106,6 +106,7 @@ impl Drop for Runner {
         if !self.has_ended {
             // The queue has no runtime any more: the tasks that wait are dropped with it.
             self.queue.lose(self.left.len());
+            self.left.drain(..).for_each(discard);
         }
     }
 }

@@ -13,7 +13,8 @@ use crate::debug::impl_debug;
 #[non_exhaustive]
 pub enum RunOn {
     /// The task runs after any response, also if the client has disconnected in the meantime, and after a handler that
-    /// continues without its client behind a guard or a flight layer.
+    /// continues without its client: behind a guard or a flight layer, or on a pool, if the tasks are one of its
+    /// arguments.
     #[default]
     Response,
     /// The task runs after a response with a status below 400.
@@ -88,8 +89,9 @@ impl BackgroundTask {
         self
     }
 
-    /// Limits how long the task runs. Then its future is dropped. A closure that blocks continues without being waited
-    /// for, unless it [sees](crate::offload::TaskContext::current) that it is cancelled.
+    /// Limits how long the task runs. Then its future is dropped. A closure that blocks continues unless it
+    /// [sees](crate::offload::TaskContext::current) that it is cancelled: the next task does not wait for it, and the
+    /// host does, under the name of the pool.
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 use std::mem;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use thiserror::Error;
@@ -18,7 +20,8 @@ use crate::web::Refusal;
 /// serves, and for actix-web, in an app that [`actix::serve`](crate::web::actix::serve()) serves.
 ///
 /// - The tasks of a request run one after the other, in the order in which they were added. A task that fails, panics
-///   or takes too long does not stop the next one; the failure is [logged](crate::docs::events).
+///   or takes too long does not stop the next one; the failure is [logged](crate::docs::events). A task that is added
+///   after the response has ended, such as by another task, does not wait for the others.
 /// - They start when the response [has been sent](crate::web::TaskStart), in a task of their own. So they don't delay
 ///   the next request of the connection, and they run even if the client disconnects before it has the response.
 /// - [`RunOn`] decides about responses that are errors, and about handlers that did not respond.
@@ -56,7 +59,16 @@ pub struct BackgroundTasksFull {
 pub(crate) struct RequestTasks {
     queue: Arc<TaskQueue>,
     state: Mutex<TasksState>,
+    /// The number of [`OpenTasks`].
+    owners: AtomicUsize,
 }
+
+/// The tasks of a request that may still respond: of its server, and of a layer whose handler continues without its
+/// client. The tasks end with the last of these values, if the server has not ended them before.
+///
+/// A task may hold its own [`BackgroundTasks`], so those must not keep the tasks open.
+#[derive(Debug)]
+pub(crate) struct OpenTasks(Arc<RequestTasks>);
 
 enum TasksState {
     /// The response has not ended.
@@ -75,10 +87,6 @@ impl Default for TasksState {
 }
 
 impl BackgroundTasks {
-    pub(crate) fn new(tasks: Arc<RequestTasks>) -> Self {
-        Self(tasks)
-    }
-
     /// Adds a future, with a name for logs and reports.
     ///
     /// # Errors
@@ -127,11 +135,51 @@ impl BackgroundTasks {
     }
 }
 
-impl RequestTasks {
-    pub(crate) fn new(queue: &Arc<TaskQueue>) -> Arc<Self> {
-        Arc::new(Self { queue: Arc::clone(queue), state: Mutex::default() })
+impl OpenTasks {
+    pub(crate) fn new(queue: &Arc<TaskQueue>) -> Self {
+        let (queue, state, owners) = (Arc::clone(queue), Mutex::default(), AtomicUsize::new(1));
+        Self(Arc::new(RequestTasks { queue, state, owners }))
     }
 
+    /// Returns the tasks as an argument of a handler.
+    pub(crate) fn argument(&self) -> BackgroundTasks {
+        BackgroundTasks(Arc::clone(&self.0))
+    }
+
+    /// Keeps the tasks of a handler open.
+    #[cfg(feature = "offload")]
+    pub(crate) fn of(tasks: &BackgroundTasks) -> Self {
+        tasks.0.owners.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(&tasks.0))
+    }
+}
+
+impl Deref for OpenTasks {
+    type Target = RequestTasks;
+
+    fn deref(&self) -> &RequestTasks {
+        &self.0
+    }
+}
+
+impl Clone for OpenTasks {
+    fn clone(&self) -> Self {
+        self.0.owners.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for OpenTasks {
+    fn drop(&mut self) {
+        // The mutex of the tasks orders everything else.
+        if self.0.owners.fetch_sub(1, Ordering::Relaxed) == 1 {
+            // The server has not had a response: the handler was dropped, or has continued without its client.
+            self.0.end().into_iter().for_each(TaskList::start);
+        }
+    }
+}
+
+impl RequestTasks {
     /// Returns `true` if tasks wait for the end of the response.
     pub(crate) fn has_tasks(&self) -> bool {
         matches!(&*lock(&self.state), TasksState::Open { tasks, .. } if !tasks.is_empty())
@@ -167,13 +215,6 @@ impl RequestTasks {
         let (wanted, unwanted): (Vec<_>, Vec<_>) = tasks.into_iter().partition(runs);
         self.queue.withdraw(unwanted);
         (!wanted.is_empty()).then(|| TaskList::new(&self.queue, wanted))
-    }
-}
-
-impl Drop for RequestTasks {
-    fn drop(&mut self) {
-        // The server has not had a response: the handler was dropped, or has continued without its client.
-        self.end().into_iter().for_each(TaskList::start);
     }
 }
 

@@ -1,5 +1,7 @@
 //! [`HandlerFn`], the functions that can be handlers on a pool.
 
+use std::any::Any;
+
 /// A function that can be a handler on a pool: the `blocking_handler` and `cpu_handler` of the adapters accept it.
 ///
 /// It is implemented for functions and closures of up to 16 arguments, and can't be implemented for other types. `Args`
@@ -46,14 +48,23 @@ impl<T: Send + 'static> PoolArgument for T {}
 mod sealed {
     pub trait Function<Args> {}
 
-    pub trait Arguments {}
+    pub trait Arguments {
+        /// Passes each argument to `visit`.
+        fn visit(&self, visit: &mut dyn FnMut(&dyn super::Any));
+    }
 }
 
 macro_rules! functions_of {
     ($($argument:ident)*) => {
         impl<$($argument: PoolArgument,)*> PoolArguments for ($($argument,)*) {}
 
-        impl<$($argument),*> sealed::Arguments for ($($argument,)*) {}
+        impl<$($argument: PoolArgument,)*> sealed::Arguments for ($($argument,)*) {
+            #[allow(non_snake_case, unused_variables, reason = "an argument and its type share a name, or there is none")]
+            fn visit(&self, visit: &mut dyn FnMut(&dyn Any)) {
+                let ($($argument,)*) = self;
+                $(visit($argument);)*
+            }
+        }
 
         impl<Function, R, $($argument),*> sealed::Function<($($argument,)*)> for Function where
             Function: Fn($($argument),*) -> R

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::function::HandlerFn;
+use super::function::{HandlerFn, PoolArguments};
 #[cfg(feature = "cpu")]
 use super::pools::cpu_handler_pool;
 use super::pools::handler_pool;
@@ -15,6 +15,7 @@ use crate::debug::impl_debug;
 use crate::offload::CpuPool;
 use crate::offload::{BlockingPool, OffloadError, Priority, TaskHandle};
 use crate::web::refusal::RefusalHook;
+use crate::web::response_note::ResponseNote;
 use crate::web::{Refusal, RequestHead};
 
 /// A handler that runs on a pool, for the routes of axum ([`blocking_handler`](crate::web::axum::blocking_handler),
@@ -115,15 +116,25 @@ impl<F, Args, P> PoolHandler<F, Args, P> {
     }
 
     /// Starts a task on the pool that calls the function with `args` and `respond` with the function's result.
-    pub(crate) fn start<T, R>(&self, args: Args, respond: R) -> Result<TaskHandle<T>, OffloadError>
+    pub(crate) fn start<T, R>(
+        &self,
+        args: Args,
+        respond: R,
+        status_of: fn(&T) -> u16,
+    ) -> Result<TaskHandle<T>, OffloadError>
     where
         F: HandlerFn<Args>,
-        Args: Send + 'static,
+        Args: PoolArguments,
         R: FnOnce(F::Output) -> T + Send + 'static,
         T: Send + 'static,
     {
-        let function = Arc::clone(&self.function);
-        self.settings.start(move || respond(function.call(args)))
+        let (function, note) = (Arc::clone(&self.function), ResponseNote::of_arguments(&args));
+        self.settings.start(move || {
+            let response = respond(function.call(args));
+            // The client may have disconnected, and the server does not see the response then.
+            note.record(status_of(&response));
+            response
+        })
     }
 
     /// Returns `true` if the function is not to be cancelled when its client disconnects.

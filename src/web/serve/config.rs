@@ -65,15 +65,16 @@ impl ServeConfig {
     /// Sets for how long an HTTP/1 connection stays open after its last request, once the server drains.
     ///
     /// A client that keeps its connections alive may be about to send its next request, which would be lost. A
-    /// connection that has been idle for longer than this is closed at once. In actix-web, idle connections are closed
-    /// together, when each of them has been idle for longer than this.
+    /// connection that has been idle for longer than this is closed at once. An idle HTTP/2 connection is closed after
+    /// the same time if its client does not respond to the GOAWAY. In actix-web, idle connections are closed together,
+    /// when each of them has been idle for longer than this.
     pub const fn linger(mut self, linger: Duration) -> Self {
         self.linger = linger;
         self
     }
 
-    /// Sets how long a client may leave a new connection unused. `None` is forever. Browsers open connections ahead of
-    /// their requests.
+    /// Sets how long a client may leave a new connection unused: without a byte over HTTP/1, or without a request over
+    /// HTTP/2. `None` is forever. Browsers open connections ahead of their requests.
     ///
     /// The server checks all of its connections at once: once per second, or after each tenth of the shorter time limit
     /// if that is less. So a connection may be closed one check later.

@@ -11,7 +11,7 @@ use super::connections::Connections;
 use crate::debug::impl_debug;
 use crate::sync::lock;
 use crate::web::TaskStart;
-use crate::web::background_tasks::{RequestTasks, TaskList};
+use crate::web::background_tasks::{OpenTasks, TaskList};
 
 /// One open connection.
 pub(crate) struct Connection {
@@ -40,9 +40,14 @@ pub(super) struct ConnectionState {
     pub(super) protocol: Protocol,
     /// Requests whose response has not ended.
     pub(super) requests: usize,
+    /// Bodies of requests that are being read, some of them after the response.
+    pub(super) uploads: usize,
+    /// Streams of an HTTP/2 connection that other protocols have taken over. They last as long as the connection.
+    pub(super) tunnels: usize,
     /// When the connection was opened, or its last request ended, or its last byte arrived while the server drains.
     pub(super) active_at: Instant,
-    /// A part of a request has arrived that is not a whole head yet.
+    /// A part of a request has arrived that is not a whole head yet, or a part of an HTTP/2 connection that has had no
+    /// request yet.
     pub(super) head: HeadState,
     /// The client does not read as fast as the server writes. The body of the response may have ended by then.
     pub(super) is_writing: bool,
@@ -72,7 +77,7 @@ pub(super) enum HeadState {
 #[derive(Debug)]
 pub(crate) struct RequestGuard {
     connection: Arc<Connection>,
-    tasks: Arc<RequestTasks>,
+    tasks: OpenTasks,
     has_responded: bool,
     /// Tasks had been added when the handler responded.
     has_tasks: bool,
@@ -85,6 +90,8 @@ impl Connection {
         let state = ConnectionState {
             protocol: Protocol::Unknown,
             requests: 0,
+            uploads: 0,
+            tunnels: 0,
             active_at: Instant::now(),
             head: HeadState::Complete,
             is_writing: false,
@@ -113,20 +120,30 @@ impl Connection {
         state.head = HeadState::Complete;
         state.requests += 1;
         drop(state);
-        let tasks = RequestTasks::new(&self.connections.tasks);
+        let tasks = OpenTasks::new(&self.connections.tasks);
         RequestGuard { connection: Arc::clone(self), tasks, has_responded: false, has_tasks: false, has_body: false }
+    }
+
+    /// Records that the body of a request is being read.
+    #[cfg(feature = "axum")]
+    pub(crate) fn begin_upload(self: &Arc<Self>) -> UploadGuard {
+        lock(&self.state).uploads += 1;
+        UploadGuard(Arc::clone(self))
     }
 
     /// Makes each read and write fail. Returns how many requests that cuts off.
     pub(super) fn cut(&self) -> usize {
+        let state = lock(&self.state);
+        let is_in_use = state.protocol == Protocol::Upgraded || state.is_writing || state.uploads > 0;
+        // Counted first: the connection ends on another thread once it notices that it is cut off.
+        let requests = state.tunnels + if is_in_use { state.requests.max(1) } else { state.requests };
+        drop(state);
         self.is_cut.store(true, Ordering::Release);
         self.wake();
-        let state = lock(&self.state);
-        let has_more = state.protocol == Protocol::Upgraded || state.is_writing && state.requests == 0;
-        state.requests + usize::from(has_more)
+        requests
     }
 
-    pub(super) fn is_cut(&self) -> bool {
+    pub(crate) fn is_cut(&self) -> bool {
         self.is_cut.load(Ordering::Acquire)
     }
 
@@ -141,6 +158,10 @@ impl Connection {
         self.has_unflushed.store(true, Ordering::Release);
         if self.is_closed.load(Ordering::Acquire) {
             self.flushed();
+        } else if lock(&self.state).protocol == Protocol::Http2 {
+            // The stream has ended in a task of its own. The connection's task may have written its last bytes already,
+            // and flushes once more when it is polled.
+            self.reader.wake();
         }
     }
 
@@ -166,7 +187,13 @@ impl Connection {
 impl ConnectionState {
     #[cfg(feature = "axum")]
     pub(super) fn is_idle(&self) -> bool {
-        self.requests == 0 && !self.is_writing && matches!(self.protocol, Protocol::Unknown | Protocol::Http1)
+        self.is_unused() && matches!(self.protocol, Protocol::Unknown | Protocol::Http1)
+    }
+
+    /// Returns `true` if no request is in progress, and nothing waits for the client.
+    #[cfg(feature = "axum")]
+    pub(super) fn is_unused(&self) -> bool {
+        self.requests == 0 && self.uploads == 0 && self.tunnels == 0 && !self.is_writing
     }
 }
 
@@ -175,7 +202,7 @@ impl RequestGuard {
         &self.connection
     }
 
-    pub(crate) fn tasks(&self) -> &Arc<RequestTasks> {
+    pub(crate) fn tasks(&self) -> &OpenTasks {
         &self.tasks
     }
 
@@ -185,24 +212,44 @@ impl RequestGuard {
         self.has_tasks = self.tasks.note_response(status);
     }
 
-    /// Returns `true` if something starts when the last bytes of the body are written. Each part of the body must then
-    /// hold this value.
+    /// Records that the response has a body. Returns `true` if something starts when its last bytes are written. Each
+    /// part of the body must then hold this value.
     pub(crate) fn follows_body(&mut self) -> bool {
-        let is_flushed = self.connection.connections.tasks.config.start == TaskStart::Flushed;
-        self.has_body = is_flushed && self.has_tasks;
-        self.has_body
+        self.has_body = true;
+        self.has_tasks && self.connection.connections.tasks.config.start == TaskStart::Flushed
     }
 
-    /// Records that another protocol takes the connection over.
+    /// Records that another protocol takes the connection over, or over HTTP/2 the stream of this request.
     pub(crate) fn upgrade(&self) {
-        lock(&self.connection.state).protocol = Protocol::Upgraded;
+        let mut state = lock(&self.connection.state);
+        if state.protocol == Protocol::Http2 {
+            state.tunnels += 1;
+        } else {
+            state.protocol = Protocol::Upgraded;
+        }
+    }
+}
+
+/// The body of a request that is being read. The upload ends when this value is dropped.
+#[cfg(feature = "axum")]
+#[derive(Debug)]
+pub(crate) struct UploadGuard(Arc<Connection>);
+
+#[cfg(feature = "axum")]
+impl Drop for UploadGuard {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        let mut state = lock(&self.0.state);
+        state.uploads -= 1;
+        state.active_at = now;
     }
 }
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
         let connection = &self.connection;
-        // Without a response, the handler may continue without its client, and adds tasks until it ends.
+        // Without a response, the handler may continue without its client, and adds tasks until it ends: then the layer
+        // that it runs in ends them.
         if self.has_responded
             && let Some(tasks) = self.tasks.end()
         {

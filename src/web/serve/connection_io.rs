@@ -31,10 +31,12 @@ impl Connection {
     pub(super) fn received(&self, bytes: &[u8]) {
         let is_draining = self.connections.is_draining();
         let mut state = lock(&self.state);
-        if state.protocol == Protocol::Unknown {
-            state.protocol = if bytes.starts_with(HTTP2_PREFACE) { Protocol::Http2 } else { Protocol::Http1 };
+        if state.protocol == Protocol::Unknown && bytes.starts_with(HTTP2_PREFACE) {
+            (state.protocol, state.head) = (Protocol::Http2, HeadState::Begun);
+        } else if state.protocol == Protocol::Unknown {
+            state.protocol = Protocol::Http1;
         }
-        if state.protocol == Protocol::Http1 && state.requests == 0 && state.head == HeadState::Complete {
+        if state.protocol == Protocol::Http1 && state.is_unused() && state.head == HeadState::Complete {
             state.head = HeadState::Begun;
         }
         if is_draining {
@@ -63,11 +65,19 @@ impl Connection {
         let ServeConfig { linger, first_byte_timeout, header_timeout, .. } = self.connections.config;
         let mut state = lock(&self.state);
         let has_passed = |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;
-        if self.connections.is_closing_idle() && state.is_idle() && has_passed(state.active_at, linger) {
+        let idle_since = match state.protocol {
+            // A client that is gone does not respond to the GOAWAY, for which the server waits.
+            Protocol::Http2 if state.is_unused() => self.connections.goaway_at.get().map(|at| state.active_at.max(*at)),
+            _ => (self.connections.is_closing_idle() && state.is_idle()).then_some(state.active_at),
+        };
+        if idle_since.is_some_and(|since| has_passed(since, linger)) {
             return Some(ReadEnd::Idle);
         }
         let (since, limit, end) = match (state.protocol, state.head) {
-            (Protocol::Unknown, _) => (state.active_at, first_byte_timeout, ReadEnd::NoFirstByte),
+            // No request has arrived over HTTP/2.
+            (Protocol::Unknown, _) | (Protocol::Http2, HeadState::Begun) => {
+                (state.active_at, first_byte_timeout, ReadEnd::NoFirstByte)
+            }
             (Protocol::Http1, HeadState::Begun) => {
                 state.head = HeadState::Awaited { since: now };
                 return None;
@@ -99,6 +109,11 @@ impl Connection {
     /// Records that bytes were written.
     pub(super) fn wrote(&self) {
         lock(&self.unflushed).iter_mut().for_each(|unflushed| unflushed.is_unwritten = false);
+    }
+
+    /// Wakes the task of a request over HTTP/1 if the connection is cut off. The task also reads and writes.
+    pub(crate) fn wake_when_cut(&self, waker: &Waker) {
+        self.register_reader(waker);
     }
 
     pub(super) fn register_reader(&self, waker: &Waker) {

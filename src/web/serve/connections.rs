@@ -2,16 +2,16 @@
 
 #[cfg(feature = "axum")]
 use std::convert::Infallible;
-#[cfg(feature = "axum")]
-use std::future::pending;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use slab::Slab;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
+#[cfg(feature = "axum")]
+use tokio::time::timeout;
 use tokio::time::{Instant, sleep};
 
 use super::config::ServeConfig;
@@ -38,6 +38,8 @@ pub(crate) struct Connections {
     is_closing_idle: AtomicBool,
     /// Notified when `is_closing_idle` is set.
     stopped_accepting: Notify,
+    /// When HTTP/2 clients get a GOAWAY.
+    pub(super) goaway_at: OnceLock<Instant>,
     /// The listener is closed, and each connection that had arrived at it is open.
     has_accepted_all: AtomicBool,
 }
@@ -72,8 +74,15 @@ impl Connections {
             is_draining: AtomicBool::new(false),
             is_closing_idle: AtomicBool::new(false),
             stopped_accepting: Notify::new(),
+            goaway_at: OnceLock::new(),
             has_accepted_all: AtomicBool::new(false),
         })
+    }
+
+    /// Returns how long a connection stays open after its last request, once the server drains.
+    #[cfg(feature = "axum")]
+    pub(crate) fn linger(&self) -> Duration {
+        self.config.linger
     }
 
     /// Waits until there may be one more connection.
@@ -81,11 +90,16 @@ impl Connections {
         loop {
             let mut closed = pin!(self.closed.notified());
             closed.as_mut().enable();
-            if lock(&self.open).by_id.len() < self.config.max_connections {
+            if !self.is_full() {
                 return;
             }
             closed.await;
         }
+    }
+
+    /// Returns `true` if no more connections may be opened.
+    pub(crate) fn is_full(&self) -> bool {
+        lock(&self.open).by_id.len() >= self.config.max_connections
     }
 
     pub(crate) fn open(self: &Arc<Self>) -> OpenConnection {
@@ -143,18 +157,17 @@ impl Connections {
     #[cfg(feature = "axum")]
     pub(crate) async fn limit_clients(&self) -> Infallible {
         let limits = [self.config.first_byte_timeout, self.config.header_timeout];
-        let Some(shortest) = limits.into_iter().flatten().min() else { return pending().await };
+        let shortest = limits.into_iter().flatten().min().unwrap_or(Duration::MAX);
         let interval = (shortest / 10).clamp(CHECK_INTERVAL, Duration::from_secs(1));
         loop {
-            sleep(interval).await;
-            self.check_limits();
+            if self.is_closing_idle() {
+                sleep(CHECK_INTERVAL).await;
+            } else {
+                let _ = timeout(interval, self.stopped_accepting()).await;
+            }
+            let now = Instant::now();
+            self.each(|connection| connection.check_limits(now));
         }
-    }
-
-    #[cfg(feature = "axum")]
-    fn check_limits(&self) {
-        let now = Instant::now();
-        self.each(|connection| connection.check_limits(now));
     }
 
     /// Waits until the host stops, and until each HTTP/1 connection that is still open has a request in progress. Then
@@ -164,11 +177,8 @@ impl Connections {
         self.begin_drain(host).await;
         self.is_closing_idle.store(true, Ordering::Release);
         self.stopped_accepting.notify_waiters();
-        let have_lingered = |all: &Self| {
-            all.check_limits();
-            all.has_accepted_all.load(Ordering::Acquire) && !all.any(Connection::is_lingering)
-        };
-        self.until(have_lingered).await;
+        self.until(|all| all.has_accepted_all.load(Ordering::Acquire) && !all.any(Connection::is_lingering)).await;
+        let _ = self.goaway_at.set(Instant::now());
     }
 
     /// Waits until no connection is open.

@@ -23,6 +23,8 @@ mod trace;
 mod unwatched;
 
 pub use self::config::ServeConfig;
+#[cfg(feature = "axum")]
+pub(crate) use self::connection::UploadGuard;
 pub(crate) use self::connection::{Connection, RequestGuard};
 #[cfg(feature = "actix-web")]
 pub(crate) use self::connections::OpenConnection;

@@ -126,7 +126,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ServedStream<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_with(cx, AsyncWrite::poll_flush))?;
+        let flushed = self.poll_with(cx, AsyncWrite::poll_flush);
+        if flushed.is_pending() {
+            // The stream has buffered what the client does not read.
+            self.set_writing(true);
+        }
+        ready!(flushed)?;
         // The server flushes when it has written everything.
         self.set_writing(false);
         if self.open.connection.has_unflushed() {

@@ -1,111 +1,23 @@
 //! actix-web servers.
 
 mod background_tasks;
-mod client_states;
 mod restarts;
+mod server;
 mod streams;
 mod waiting;
 
 use std::convert::Infallible;
-use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use actix_web::web::{Bytes, ServiceConfig};
-use actix_web::{App, HttpResponse, web};
+use actix_web::{HttpResponse, web};
 use futures::stream;
-use onelane::ServiceHost;
-use onelane::background::{HostHandle, ShutdownReport};
-use onelane::web::ServeConfig;
-use onelane::web::actix::serve;
-use tokio::sync::MutexGuard;
-use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-use support::http::eventually;
-use support::waiting::PATIENCE;
+use super::{Log, MS, SLOW, note};
 
-use super::{ALONE, DRAIN, MS, SLOW};
-
-type Log = Arc<Mutex<Vec<String>>>;
-
-fn note(log: &Log, what: impl Into<String>) {
-    log.lock().unwrap().push(what.into());
-}
-
-/// A server in a task, with the requests that its handlers have begun and ended.
-struct ActixServer {
-    address: SocketAddr,
-    host: HostHandle,
-    running: JoinHandle<ShutdownReport>,
-    log: Log,
-    _alone: MutexGuard<'static, ()>,
-}
-
-impl ActixServer {
-    async fn start(config: ServeConfig) -> Self {
-        let log = Log::default();
-        let served = Arc::clone(&log);
-        Self { log, ..Self::of(move |app| routes(app, &served), config).await }
-    }
-
-    /// Serves other routes, over HTTP/1 and over HTTP/2 with prior knowledge.
-    async fn of(routes: impl Fn(&mut ServiceConfig) + Clone + Send + 'static, config: ServeConfig) -> Self {
-        Self::with_host(move |app, _| routes(app), config).await
-    }
-
-    async fn with_host(
-        routes: impl Fn(&mut ServiceConfig, &HostHandle) + Clone + Send + 'static,
-        config: ServeConfig,
-    ) -> Self {
-        let alone = ALONE.lock().await;
-        let host = ServiceHost::builder().drain_timeout(DRAIN).without_signals().build().unwrap();
-        let handle = host.handle();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let served = handle.clone();
-        let app = move || App::new().configure(|app| routes(app, &served));
-        let server = serve(host, move |drain| drain.http_server(app).workers(2).listen_auto_h2c(listener));
-        let running = tokio::spawn(async move { server.config(config).await.unwrap() });
-        while !handle.status().is_ready() {
-            sleep(MS).await;
-        }
-        Self { address, host: handle, running, log: Log::default(), _alone: alone }
-    }
-
-    /// Stops the server. Returns the report, and how long the stop took.
-    async fn stop(self) -> (ShutdownReport, Duration) {
-        let start = Instant::now();
-        self.host.request_shutdown();
-        let report = timeout(PATIENCE, self.running).await.expect("the server ends").unwrap();
-        (report, start.elapsed())
-    }
-
-    /// Stops the server, and waits for the work that it has left: the report of the next test must not name it. Workers
-    /// end after the report.
-    async fn stop_and_leave_no_work(mut self, is_gone: impl Fn() -> bool) -> (ShutdownReport, Duration) {
-        let start = Instant::now();
-        self.host.request_shutdown();
-        let report = timeout(PATIENCE, &mut self.running).await.expect("the server ends").unwrap();
-        let took = start.elapsed();
-        eventually("the work ends", || is_gone() && onelane::detached::running().is_empty()).await;
-        (report, took)
-    }
-
-    fn logged(&self) -> Vec<String> {
-        notes(&self.log)
-    }
-}
-
-fn notes(log: &Log) -> Vec<String> {
-    log.lock().unwrap().clone()
-}
-
-fn unfinished(report: &ShutdownReport) -> Vec<(&str, usize)> {
-    report.unfinished().iter().map(|work| (work.name(), work.count())).collect()
-}
-
-fn routes(app: &mut ServiceConfig, log: &Log) {
+/// The routes of the app in `main.rs`.
+pub(super) fn routes(app: &mut ServiceConfig, log: &Log) {
     let log = Arc::clone(log);
     let slow = move || {
         let log = Arc::clone(&log);

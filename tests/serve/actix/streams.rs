@@ -13,8 +13,7 @@ use support::http::{self, Client};
 use tokio::time::sleep;
 
 use super::super::websocket_client::{assert_ends_with_close_frame, frame, websocket_client};
-use super::super::{DRAIN, MS};
-use super::{ActixServer, unfinished};
+use super::super::{DRAIN, MS, TestServer, unfinished};
 
 async fn echo(request: HttpRequest, body: Payload, host: Data<HostHandle>) -> Result<HttpResponse, Error> {
     websocket(&host, &request, body, |mut socket| async move {
@@ -51,7 +50,7 @@ async fn events(host: Data<HostHandle>) -> HttpResponse {
     HttpResponse::Ok().content_type("text/event-stream").streaming(host.until_draining(ticks))
 }
 
-async fn server() -> ActixServer {
+async fn server() -> TestServer {
     let routes = |app: &mut ServiceConfig, host: &HostHandle| {
         app.app_data(Data::new(host.clone()))
             .route("/", web::get().to(echo))
@@ -59,7 +58,7 @@ async fn server() -> ActixServer {
             .route("/ignores", web::get().to(ignore_shutdown))
             .route("/events", web::get().to(events));
     };
-    ActixServer::with_host(routes, ServeConfig::new()).await
+    TestServer::actix_with(routes, ServeConfig::new()).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,11 +10,10 @@ use onelane::web::actix::{GuardMiddleware, blocking_handler};
 use support::http::{self, Client, Disconnect, eventually};
 use tokio::time::sleep;
 
-use super::super::{MS, SLOW};
-use super::{ActixServer, Log, note, notes, unfinished};
+use crate::{Log, MS, SLOW, TestServer, note, notes, unfinished};
 
 /// Serves a handler behind a guard that notes when it begins and ends.
-async fn guarded(log: &Log, takes: std::time::Duration) -> (ActixServer, Arc<EndpointGuard>) {
+async fn guarded(log: &Log, takes: std::time::Duration) -> (TestServer, Arc<EndpointGuard>) {
     let guard = Arc::new(EndpointGuard::new("guarded"));
     let (noted, shared) = (Arc::clone(log), Arc::clone(&guard));
     let routes = move |app: &mut ServiceConfig| {
@@ -31,7 +30,7 @@ async fn guarded(log: &Log, takes: std::time::Duration) -> (ActixServer, Arc<End
         let guarded = web::resource("/").wrap(GuardMiddleware::new(Arc::clone(&shared))).route(web::get().to(handler));
         app.service(guarded);
     };
-    (ActixServer::of(routes, ServeConfig::new()).await, guard)
+    (TestServer::actix(routes, ServeConfig::new()).await, guard)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -104,7 +103,7 @@ async fn blocking_handler_in_flight_ends() {
         };
         app.route("/", web::get().to(blocking_handler(handler)));
     };
-    let server = ActixServer::of(routes, ServeConfig::new()).await;
+    let server = TestServer::actix(routes, ServeConfig::new()).await;
     let mut client = Client::sending(server.address, http::get("/")).await;
     eventually("the handler runs", || notes(&log) == ["begins"]).await;
     let (report, _) = server.stop().await;

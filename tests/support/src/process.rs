@@ -1,4 +1,5 @@
-//! [`Example`], an example of this crate that runs in a separate process, with the lines it has printed so far.
+//! [`Example`], a program that runs in a separate process, with the lines it has printed so far: an example of this
+//! crate, or the program of a test.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -15,7 +16,8 @@ use serde_json::Value;
 
 use crate::client::{PATIENCE, eventually, web_client};
 
-/// A running example. Dropping it, also in a failed test, kills the process and waits for its end.
+/// A running example, or a running program of a test. Dropping it, also in a failed test, kills the process and waits
+/// for its end.
 pub struct Example {
     child: Child,
     /// Ends at the end of the example's output.
@@ -44,35 +46,60 @@ impl Example {
 
     /// Starts an example with additional environment variables and waits until it listens.
     pub async fn start_with(name: &str, hold: Duration, variables: &[(&str, &str)]) -> Self {
-        let mut example = Self::launch(name, hold, variables);
-        eventually("the example listens", || example.listens_at().is_some()).await;
-        let (listening, address) = example.listens_at().expect("the address was printed a line above");
-        example.before = lock(&example.printed).drain(..=listening).collect();
-        example.address = address;
-        example
+        Self::launch(name, hold, variables).listening().await
     }
 
     /// Starts an example without waiting until it listens.
     pub fn launch(name: &str, hold: Duration, variables: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(binary(name))
+        let mut command = Command::new(binary(name));
+        command
             .env("PORT", "0")
             .env("HOLD_MS", hold.as_millis().to_string())
             // An intended panic should print one line.
             .env("RUST_BACKTRACE", "0")
-            .envs(variables.iter().copied())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("cannot start the example {name}: {error}"));
+            .envs(variables.iter().copied());
+        Self::spawn(command, hold)
+    }
+
+    /// Starts a test of this test binary, which is the program of other tests, and waits until it listens.
+    pub async fn of_test(test: &str, variables: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env::current_exe().expect("the path of a test is known"));
+        command.args(Self::ONLY).arg(test).envs(variables.iter().copied());
+        Self::spawn(command, Duration::ZERO).listening().await
+    }
+
+    /// The arguments of a test binary before the name of the only test to run.
+    pub const ONLY: [&str; 3] = ["--nocapture", "--test-threads=1", "--exact"];
+
+    /// Starts a program without waiting until it listens.
+    pub fn spawn(mut command: Command, hold: Duration) -> Self {
+        let child = command.stdout(Stdio::piped()).spawn();
+        let mut child = child.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let printed = Arc::default();
         let stdout = child.stdout.take().expect("stdout is piped");
         let reader = Some(collect(stdout, Arc::clone(&printed)));
         Self { child, reader, printed, before: Vec::new(), address: SocketAddr::from(([127, 0, 0, 1], 0)), hold }
     }
 
+    /// Waits until the program listens.
+    pub async fn listening(mut self) -> Self {
+        eventually("the program listens", || self.listens_at().is_some()).await;
+        let (listening, address) = self.listens_at().expect("the address was printed a line above");
+        self.before = lock(&self.printed).drain(..=listening).collect();
+        self.address = address;
+        self
+    }
+
     /// Returns the index of the line with the address, and the address.
     fn listens_at(&self) -> Option<(usize, SocketAddr)> {
-        let address = |line: &Line| line.text.strip_prefix("listening on http://")?.parse().ok();
+        // A test prints after its own name.
+        let address = |line: &Line| line.text.split_once("listening on http://")?.1.parse().ok();
         lock(&self.printed).iter().enumerate().find_map(|(number, line)| Some((number, address(line)?)))
+    }
+
+    /// Returns the identifier of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends a signal to the example.
@@ -133,6 +160,16 @@ impl Example {
     /// Returns the texts of the lines printed after the address.
     pub fn texts(&self) -> Vec<String> {
         self.lines().into_iter().map(|line| line.text).collect()
+    }
+
+    /// Waits until a text has been printed after the address.
+    pub async fn wait_for(&self, text: &str) {
+        let start = Instant::now();
+        while !self.printed().contains(text) {
+            assert!(start.elapsed() < PATIENCE, "timed out: {text:?} is printed. Printed: {}", self.printed());
+            // Another process runs in real time.
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 
     pub async fn wait_for_lines(&self, count: usize) {

@@ -1,7 +1,6 @@
 //! [`BackgroundTasks`] as an extractor.
 
 use std::future::{Ready, ready};
-use std::sync::Arc;
 
 use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpMessage, HttpRequest};
@@ -16,7 +15,6 @@ impl FromRequest for BackgroundTasks {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let extensions = request.extensions();
-        let tasks = extensions.get().and_then(ResponseNote::tasks).map(|tasks| Self::new(Arc::clone(tasks)));
-        ready(tasks.ok_or_else(Refusal::no_background_tasks))
+        ready(extensions.get().and_then(ResponseNote::argument).ok_or_else(Refusal::no_background_tasks))
     }
 }

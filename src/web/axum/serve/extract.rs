@@ -1,7 +1,5 @@
 //! [`BackgroundTasks`] as an extractor.
 
-use std::sync::Arc;
-
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 
@@ -13,7 +11,6 @@ impl<S: Sync> FromRequestParts<S> for BackgroundTasks {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        let tasks = parts.extensions.get().and_then(ResponseNote::tasks).ok_or_else(Refusal::no_background_tasks)?;
-        Ok(Self::new(Arc::clone(tasks)))
+        parts.extensions.get().and_then(ResponseNote::argument).ok_or_else(Refusal::no_background_tasks)
     }
 }

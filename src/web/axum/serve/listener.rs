@@ -1,6 +1,6 @@
 //! [`ServedListener`], a listener whose connections are counted, limited and drained.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::future::{pending, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
@@ -19,7 +19,8 @@ use crate::web::axum::WatchedStream;
 use crate::web::serve::{Connections, ServedStream};
 
 /// How long the listener looks for connections that arrived before it is closed. The runtime reports them once it has
-/// nothing else to do, or after a few tasks.
+/// nothing else to do, or after a few tasks. A listener that does more than to accept, such as a TLS handshake, gets the
+/// time for which connections linger.
 const LAST_LOOK: Duration = Duration::from_millis(1);
 /// How long it accepts connections that arrive meanwhile. Where several processes share the listener, more of them always
 /// arrive, and other processes accept them.
@@ -54,26 +55,28 @@ impl<L: Listener> Listener for ServedListener<L> {
 
     async fn accept(&mut self) -> (Self::Io, L::Addr) {
         let Some(listener) = &mut self.listener else { return pending().await };
-        let stopped = {
-            let (mut accepted, mut stopped) = (
-                pin!(async {
-                    self.connections.has_room().await;
-                    listener.accept().await
-                }),
-                pin!(self.connections.stopped_accepting()),
-            );
-            poll_fn(|cx| match stopped.as_mut().poll(cx) {
+        if self.connections.is_full() {
+            // Also while the server drains: connections that have arrived are served, but not more of them at a time.
+            self.connections.has_room().await;
+            self.closes_at = None;
+        }
+        let accepted = {
+            let mut accepted = pin!(listener.accept());
+            let mut stopped = pin!(self.connections.stopped_accepting());
+            let before_stop = poll_fn(|cx| match stopped.as_mut().poll(cx) {
                 Poll::Ready(()) => Poll::Ready(None),
                 Poll::Pending => accepted.as_mut().poll(cx).map(Some),
-            })
-            .await
-        };
-        let accepted = match stopped {
-            Some(accepted) => Some(accepted),
-            // Connections in the queue of the operating system are reset when the listener is closed.
-            None => {
-                let closes_at = *self.closes_at.get_or_insert_with(|| Instant::now() + LAST_LOOKS);
-                timeout_at(closes_at.min(Instant::now() + LAST_LOOK), listener.accept()).await.ok()
+            });
+            match before_stop.await {
+                Some(accepted) => Some(accepted),
+                // Connections in the queue of the operating system are reset when the listener is closed, and so is one
+                // that the listener is about to accept.
+                None => {
+                    let last_look = if is_tcp::<L::Io>() { LAST_LOOK } else { self.connections.linger() };
+                    let now = Instant::now();
+                    let closes_at = *self.closes_at.get_or_insert_with(|| now + last_look.max(LAST_LOOKS));
+                    timeout_at(closes_at.min(now + last_look), accepted).await.ok()
+                }
             }
         };
         if let Some((stream, address)) = accepted {
@@ -88,6 +91,12 @@ impl<L: Listener> Listener for ServedListener<L> {
         let closed = || io::Error::new(io::ErrorKind::NotConnected, "the listener is closed: the server drains");
         self.listener.as_ref().ok_or_else(closed)?.local_addr()
     }
+}
+
+/// Returns `true` if the streams are connections of a `TcpListener`, which need no time to be accepted.
+fn is_tcp<S: 'static>() -> bool {
+    let kind = TypeId::of::<S>();
+    kind == TypeId::of::<TcpStream>() || kind == TypeId::of::<WatchedStream>()
 }
 
 impl<S: 'static> WatchedIo<S> {

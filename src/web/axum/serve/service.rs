@@ -4,18 +4,20 @@ use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
+use axum::body::Body;
 use axum::extract::Request;
 use axum::extract::connect_info::ConnectInfo;
-use axum::http::{HeaderValue, StatusCode, Version, header};
+use axum::http::{HeaderValue, Method, StatusCode, Version, header};
 use axum::response::Response;
 use axum::serve::{IncomingStream, Listener};
 use pin_project_lite::pin_project;
 
-use super::body::ServedBody;
+use super::body::{ServedBody, UploadedBody};
 use super::listener::{ServedListener, WatchedIo};
 use crate::web::ClientLink;
+use crate::web::layer_settings::is_tunnel;
 use crate::web::response_note::ResponseNote;
 use crate::web::serve::{Connection, RequestGuard};
 use crate::web::tower::Service;
@@ -67,15 +69,16 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        let is_http2 = request.version() >= Version::HTTP_2;
+        let (is_http2, is_connect) = (request.version() >= Version::HTTP_2, request.method() == Method::CONNECT);
         let guard = self.connection.begin_request(is_http2);
+        request = request.map(|body| UploadedBody::wrap(body, &self.connection));
         let extensions = request.extensions_mut();
         extensions.insert(ResponseNote::new(guard.tasks()));
         extensions.insert(ConnectInfo(self.address.clone()));
         if let Some(link) = &self.link {
             extensions.insert(ConnectInfo(link.clone()));
         }
-        ServedFuture { response: self.app.call(request), request: Some(guard), is_http2 }
+        ServedFuture { response: self.app.call(request), request: Some(guard), is_http2, is_connect }
     }
 }
 
@@ -86,6 +89,7 @@ pin_project! {
         response: F,
         request: Option<RequestGuard>,
         is_http2: bool,
+        is_connect: bool,
     }
 }
 
@@ -94,14 +98,30 @@ impl<F: Future<Output = Result<Response, Infallible>>> Future for ServedFuture<F
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let Ok(mut response) = ready!(this.response.poll(cx));
+        let Poll::Ready(Ok(mut response)) = this.response.poll(cx) else {
+            let connection = this.request.as_ref().expect("a future is not polled after it completed").connection();
+            if !*this.is_http2 {
+                // hyper does not read while an earlier part of the request is unread, and would let the handler run on.
+                connection.wake_when_cut(cx.waker());
+            }
+            return if connection.is_cut() { Poll::Ready(Ok(cut_off())) } else { Poll::Pending };
+        };
         let mut request = this.request.take().expect("a future is not polled after it completed");
         request.respond(response.status().as_u16());
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        if is_tunnel(*this.is_connect, response.status().as_u16()) {
             request.upgrade();
         } else if !*this.is_http2 && request.connection().connections().is_draining() {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         Poll::Ready(Ok(response.map(|body| ServedBody::wrap(body, request))))
     }
+}
+
+/// The response to a request that the server does not wait for any longer. It can't be written: the connection is cut
+/// off, too.
+#[cold]
+fn cut_off() -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response
 }
