@@ -49,6 +49,9 @@
 //! | `keeper` | the thread that renews leases and declares them lost |
 //! | `lock_backend` | the trait of the stores |
 //! | `conformance` | the checks that every store must pass |
+//! | `link` | the connection to a store, opened again after it broke |
+//! | `redis` | the store in Redis or Valkey |
+//! | `postgres` | the store in PostgreSQL |
 
 pub mod conformance;
 mod connected;
@@ -56,7 +59,11 @@ mod domain;
 mod error;
 mod keeper;
 mod lease;
+#[cfg(any(feature = "redis", feature = "tokio-postgres"))]
+mod link;
 mod lock_backend;
+#[cfg(feature = "redis")]
+mod redis;
 mod trace;
 mod turn;
 mod turn_wait;
@@ -66,5 +73,7 @@ pub use self::error::BackendError;
 pub use self::lease::Lease;
 pub(crate) use self::lease::current;
 pub use self::lock_backend::{Attempt, BackendFuture, LeaseId, LockBackend, LockName, Owner, Released};
+#[cfg(feature = "redis")]
+pub use self::redis::Redis;
 pub(crate) use self::turn::Turn;
 pub(crate) use self::turn_wait::{TurnError, TurnWait};
