@@ -50,6 +50,7 @@
 //! | `lock_backend` | the trait of the stores |
 //! | `conformance` | the checks that every store must pass |
 //! | `link` | the connection to a store, opened again after it broke |
+//! | `waiters` | the callers of this process that wait for a message of the store |
 //! | `redis` | the store in Redis or Valkey |
 //! | `postgres` | the store in PostgreSQL |
 
@@ -62,17 +63,23 @@ mod lease;
 #[cfg(any(feature = "redis", feature = "tokio-postgres"))]
 mod link;
 mod lock_backend;
+#[cfg(feature = "tokio-postgres")]
+mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
 mod trace;
 mod turn;
 mod turn_wait;
+#[cfg(any(feature = "redis", feature = "tokio-postgres"))]
+mod waiters;
 
 pub use self::domain::{Connect, LockDomain, OnLost, WhenUnavailable};
 pub use self::error::BackendError;
 pub use self::lease::Lease;
 pub(crate) use self::lease::current;
 pub use self::lock_backend::{Attempt, BackendFuture, LeaseId, LockBackend, LockName, Owner, Released};
+#[cfg(feature = "tokio-postgres")]
+pub use self::postgres::Postgres;
 #[cfg(feature = "redis")]
 pub use self::redis::Redis;
 pub(crate) use self::turn::Turn;

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ErrorKind, ProtocolVersion, PushInfo, RedisError};
+use redis::{AsyncConnectionConfig, Client, ErrorKind, ProtocolVersion, PushInfo, PushKind, RedisError, Value};
 
 use super::super::error::BackendError;
 use super::super::link::{CallError, Connector};
+use super::super::waiters::Waiters;
 use super::trace;
-use super::waiters::Waiters;
 
 pub(super) struct Server {
     client: Client,
@@ -21,6 +21,10 @@ pub(super) struct Server {
 
 /// The first version whose scripts and protocol have all that is used.
 const OLDEST_VERSION: (u32, u32) = (6, 2);
+
+/// What a user must be allowed to do, in addition to the commands that each client sends.
+const COMMANDS: &str =
+    "evalsha, script|load, info, get, set, del, pttl, pexpire, time, publish, subscribe, unsubscribe";
 
 /// Longer than any call may take, which has a limit of its own.
 const LONGEST_CONNECT: Duration = Duration::from_secs(2);
@@ -41,7 +45,10 @@ impl Server {
     pub(super) fn explain(&self, error: RedisError) -> CallError {
         let address = &self.address;
         let is_broken = error.is_unrecoverable_error() || error.is_io_error();
+        // The code of an error in a script is ERR.
+        let is_forbidden = error.detail().is_some_and(|detail| detail.contains("user executing the script can't"));
         let message = match (error.kind(), error.code()) {
+            _ if is_forbidden => lacks_rights(address),
             (_, Some("READONLY")) => {
                 // A new connection may find the new primary.
                 return CallError { error: read_only(address).with_source(error), is_broken: true };
@@ -49,10 +56,7 @@ impl Server {
             (ErrorKind::AuthenticationFailed, _) | (_, Some("WRONGPASS" | "NOAUTH")) => {
                 format!("Redis at {address} refused user or password: set them in the client's URL, redis://user:password@host")
             }
-            (_, Some("NOPERM")) => format!(
-                "the Redis user lacks rights at {address}: allow the keys and the channels that begin with \
-                 `{{onelane:`, scripts, INFO, GET, SET, DEL, PTTL, PEXPIRE, TIME, PUBLISH, SUBSCRIBE and UNSUBSCRIBE"
-            ),
+            (_, Some("NOPERM")) => lacks_rights(address),
             (_, Some("OOM")) => format!("the memory of Redis at {address} is full: raise maxmemory"),
             (_, Some("LOADING")) => format!("Redis at {address} is loading its data: it answers when it is ready"),
             (_, Some("MOVED" | "CROSSSLOT" | "CLUSTERDOWN")) => {
@@ -96,14 +100,14 @@ impl Server {
 
     async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
         let waiters = Arc::clone(&self.waiters);
-        let received = move |push: PushInfo| {
-            waiters.received(&push);
+        let on_push = move |push: PushInfo| {
+            received(&waiters, &push);
             Ok::<_, ()>(())
         };
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(LONGEST_CONNECT))
             .set_response_timeout(None)
-            .set_push_sender(received);
+            .set_push_sender(on_push);
         let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
         let channels = self.waiters.channels();
         if !channels.is_empty() {
@@ -121,8 +125,29 @@ impl Connector for Server {
     }
 }
 
+/// Wakes the callers that a message concerns.
+fn received(waiters: &Waiters, push: &PushInfo) {
+    match (&push.kind, push.data.first()) {
+        (PushKind::Message, Some(Value::BulkString(channel))) => {
+            if let Ok(channel) = std::str::from_utf8(channel) {
+                waiters.notify(channel);
+            }
+        }
+        // Releases are missed from now on, so all callers look.
+        (PushKind::Disconnection, _) => waiters.notify_all(),
+        _ => {}
+    }
+}
+
 fn read_only(address: &str) -> BackendError {
     BackendError::new(format!("Redis at {address} is a read-only replica: connect to the primary"))
+}
+
+fn lacks_rights(address: &str) -> String {
+    format!(
+        "the Redis user lacks rights at {address}: allow keys and channels that begin with `{{onelane:`, and \
+         {COMMANDS}"
+    )
 }
 
 fn too_old(address: &str, version: &str) -> String {

@@ -12,10 +12,10 @@ use tokio::time::sleep;
 use super::super::error::BackendError;
 use super::super::link::Link;
 use super::super::lock_backend::{Attempt, BackendFuture, LeaseId, LockBackend, LockName, Owner, Released};
+use super::super::waiters::{Waiter, Waiters};
 use super::keys::Keys;
 use super::scripts::Scripts;
 use super::server::Server;
-use super::waiters::{Waiter, Waiters};
 use crate::debug::impl_debug;
 use crate::sync::{Mutex, lock};
 

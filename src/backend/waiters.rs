@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use redis::{PushInfo, PushKind, Value};
 use tokio::sync::Notify;
 
 use crate::sync::{Mutex, lock};
@@ -59,21 +58,16 @@ impl Waiters {
         true
     }
 
-    /// Wakes the callers that a message concerns.
-    pub(super) fn received(&self, push: &PushInfo) {
-        match (&push.kind, push.data.first()) {
-            (PushKind::Message, Some(Value::BulkString(channel))) => {
-                let Ok(channel) = std::str::from_utf8(channel) else { return };
-                let released = lock(&self.0).get(channel).map(|channel| Arc::clone(&channel.released));
-                released.iter().for_each(|released| released.notify_waiters());
-            }
-            // Releases are missed from now on, so all callers look.
-            (PushKind::Disconnection, _) => {
-                let all: Vec<_> = lock(&self.0).values().map(|channel| Arc::clone(&channel.released)).collect();
-                all.iter().for_each(|released| released.notify_waiters());
-            }
-            _ => {}
-        }
+    /// Wakes the callers that wait for a message of a channel.
+    pub(super) fn notify(&self, name: &str) {
+        let released = lock(&self.0).get(name).map(|channel| Arc::clone(&channel.released));
+        released.iter().for_each(|released| released.notify_waiters());
+    }
+
+    /// Wakes all callers.
+    pub(super) fn notify_all(&self) {
+        let all: Vec<_> = lock(&self.0).values().map(|channel| Arc::clone(&channel.released)).collect();
+        all.iter().for_each(|released| released.notify_waiters());
     }
 }
 
