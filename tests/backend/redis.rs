@@ -102,6 +102,31 @@ async fn release_wakes_a_waiter_over_the_same_connection() {
     }
 }
 
+/// A process that has waited listens for some time after it got the lock.
+#[tokio::test(flavor = "multi_thread")]
+async fn process_that_releases_does_not_count_as_a_waiter() {
+    let server = RedisServer::start();
+    let store = connected(&server.url).await;
+    let name = LockName::new("report", None);
+    for _ in 0..10 {
+        let _ = timeout(Duration::from_millis(10), store.released(&name)).await;
+        let lease = take(&store, &name).await.unwrap();
+        assert!(!store.release(&lease).await.unwrap().others_wait);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connection_that_was_closed_while_idle_is_replaced_without_an_error() {
+    let server = RedisServer::start();
+    let store = connected(&server.url).await;
+    for _ in 0..20 {
+        cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").exec(&mut server.connect()).unwrap();
+        cmd("CLIENT").arg("KILL").arg("TYPE").arg("pubsub").exec(&mut server.connect()).unwrap();
+        let lease = take(&store, &LockName::new("report", None)).await.unwrap();
+        store.release(&lease).await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn subscriptions_come_back_after_a_connection_broke() {
     let server = RedisServer::start();
@@ -166,7 +191,9 @@ async fn disturbed_connections_hang_nothing() {
         let permit = process.guard.acquire().await.unwrap();
         let lost = permit.lease().unwrap().lost();
         proxy.disturb(disturbance);
-        timeout(PATIENCE, lost.cancelled()).await.unwrap_or_else(|_| panic!("{disturbance:?}: the holder does not know"));
+        timeout(PATIENCE, lost.cancelled())
+            .await
+            .unwrap_or_else(|_| panic!("{disturbance:?}: the holder does not know"));
         drop(permit);
         let began = Instant::now();
         let error = process.turn().await.expect_err("the store does not answer");

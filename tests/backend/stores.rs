@@ -28,9 +28,8 @@ pub(crate) async fn is_held(store: &impl LockBackend, name: &LockName) -> bool {
     matches!(attempt, Attempt::Held { .. })
 }
 
-/// A guard of a process, with a domain of its own. Processes with the same domain name exclude each other.
+/// The guards of a process, with a domain of their own. Processes with the same domain name exclude each other.
 pub(crate) struct Process {
-    pub(crate) domain: &'static LockDomain,
     pub(crate) guard: &'static EndpointGuard,
     pub(crate) keyed: &'static KeyedGuard<String>,
 }
@@ -40,7 +39,7 @@ pub(crate) async fn process(store: impl LockBackend) -> Process {
     domain.connect(store).await.unwrap();
     let guard = EndpointGuard::builder("report").distributed(domain).max_wait(Duration::from_secs(5)).build();
     let keyed = KeyedGuard::builder("user").distributed(domain).max_wait(Duration::from_secs(5)).build();
-    Process { domain, guard: leak(guard), keyed: leak(keyed) }
+    Process { guard: leak(guard), keyed: leak(keyed) }
 }
 
 impl Process {
@@ -70,13 +69,13 @@ impl Process {
     /// Uses 10,000 keys once.
     pub(crate) async fn use_many_keys(&self) {
         const TASKS: usize = 50;
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let next: &AtomicUsize = leak(AtomicUsize::new(0));
         let keyed = self.keyed;
         let tasks: Vec<_> = (0..TASKS)
             .map(|_| {
                 tokio::spawn(async move {
                     loop {
-                        let key = NEXT.fetch_add(1, Ordering::SeqCst);
+                        let key = next.fetch_add(1, Ordering::SeqCst);
                         if key >= 10_000 {
                             break;
                         }

@@ -54,7 +54,9 @@ impl Server {
                 return CallError { error: read_only(address).with_source(error), is_broken: true };
             }
             (ErrorKind::AuthenticationFailed, _) | (_, Some("WRONGPASS" | "NOAUTH")) => {
-                format!("Redis at {address} refused user or password: set them in the client's URL, redis://user:password@host")
+                format!(
+                    "Redis at {address} refused user or password: set them in the client's URL, redis://user:password@host"
+                )
             }
             (_, Some("NOPERM")) => lacks_rights(address),
             (_, Some("OOM")) => format!("the memory of Redis at {address} is full: raise maxmemory"),
@@ -80,7 +82,9 @@ impl Server {
             return Err(read_only(address));
         }
         if field("cluster_enabled") == Some("1") {
-            return Err(BackendError::new(format!("Redis at {address} is part of a cluster: use a server that is not")));
+            return Err(BackendError::new(format!(
+                "Redis at {address} is part of a cluster: use a server that is not"
+            )));
         }
         if let Some(version) = field("redis_version") {
             let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(u32::MAX));

@@ -33,7 +33,13 @@ impl PostgresServer {
         let port = free_port();
         let folder = new_folder(&format!("postgres-{}-{port}", process::id()));
         let output = as_unprivileged(&mut Command::new(program("initdb")))
-            .args(["--auth-host=scram-sha-256", "--auth-local=trust", "--username=postgres", "--no-sync", "--encoding=UTF8"])
+            .args([
+                "--auth-host=scram-sha-256",
+                "--auth-local=trust",
+                "--username=postgres",
+                "--no-sync",
+                "--encoding=UTF8",
+            ])
             .args(["--locale=C", "--pwfile"])
             .arg(password_file(&folder))
             .arg("--pgdata")
