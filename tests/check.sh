@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 export CARGO_TERM_COLOR=never
-features=(guard offload background cpu serde cron probe-listener tower axum ws actix-web actix-ws)
+features=(guard offload background cpu serde cron probe-listener tower axum ws actix-web actix-ws redis tokio-postgres)
 pairs=(guard,offload guard,background offload,background axum,background axum,offload actix-web,background actix-web,offload)
 all=(--locked --workspace --all-features)
 temporary=$(mktemp -d)
@@ -41,26 +41,28 @@ install_package() {
     as_root apt-get install -y -q "$1"
 }
 
-# Installs Redis without starting its service, now or at boot: the tests start servers themselves.
-install_redis() {
-    local policy=/usr/sbin/policy-rc.d failed=0
+# Installs a server without starting its service, now or at boot: the tests start servers themselves.
+install_server() {
+    local package=$1 policy=/usr/sbin/policy-rc.d failed=0
     if [ -e "$policy" ]; then
-        install_package redis-server
+        install_package "$package"
     else
         # Exit code 101 forbids starting services.
         printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
         as_root chmod +x "$policy"
-        (install_package redis-server) || failed=1
+        (install_package "$package") || failed=1
         as_root rm "$policy"
         [ "$failed" -eq 0 ] || exit 1
     fi
-    ! command -v systemctl >/dev/null || as_root systemctl disable redis-server
+    ! command -v systemctl >/dev/null || as_root systemctl disable "$package"
 }
 
 install_missing() {
     command -v cargo >/dev/null || { echo 'cargo is missing: install Rust with rustup first' >&2; exit 1; }
     command -v cc >/dev/null || install_package build-essential
-    command -v redis-server >/dev/null || install_redis
+    command -v redis-server >/dev/null || install_server redis-server
+    [ -d /usr/lib/postgresql ] || command -v postgres >/dev/null || install_server postgresql
+    command -v pgbouncer >/dev/null || install_server pgbouncer
     cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
     cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
 }

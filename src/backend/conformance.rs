@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use super::error::BackendError;
 use super::lock_backend::{Attempt, LeaseId, LockBackend, LockName, Owner, Released};
 
 /// How long a backend may take to report a release.
@@ -136,10 +135,6 @@ impl Processes {
     }
 }
 
-fn text(error: BackendError) -> String {
-    error.to_string()
-}
-
 fn ensure(is_kept: bool, problem: impl Into<String>) -> Result<(), String> {
     if is_kept { Ok(()) } else { Err(problem.into()) }
 }
@@ -147,7 +142,7 @@ fn ensure(is_kept: bool, problem: impl Into<String>) -> Result<(), String> {
 /// Takes a lock that is free.
 async fn take(process: &Arc<dyn LockBackend>, lock: &LockName) -> Result<LeaseId, String> {
     let owner = Owner::random();
-    match process.try_acquire(lock, owner, 1).await.map_err(text)? {
+    match process.try_acquire(lock, owner, 1).await.map_err(|error| error.to_string())? {
         Attempt::Acquired { fence } => Ok(LeaseId::new(lock.clone(), owner, Some(fence))),
         Attempt::Held { .. } => Err(format!("{lock:?} is held, and should be free")),
     }
@@ -155,7 +150,7 @@ async fn take(process: &Arc<dyn LockBackend>, lock: &LockName) -> Result<LeaseId
 
 async fn is_held(process: &Arc<dyn LockBackend>, lock: &LockName) -> Result<bool, String> {
     let owner = Owner::random();
-    match process.try_acquire(lock, owner, 1).await.map_err(text)? {
+    match process.try_acquire(lock, owner, 1).await.map_err(|error| error.to_string())? {
         Attempt::Held { .. } => Ok(true),
         Attempt::Acquired { fence } => {
             release(process, &LeaseId::new(lock.clone(), owner, Some(fence))).await?;
@@ -165,11 +160,11 @@ async fn is_held(process: &Arc<dyn LockBackend>, lock: &LockName) -> Result<bool
 }
 
 async fn release(process: &Arc<dyn LockBackend>, lease: &LeaseId) -> Result<Released, String> {
-    process.release(lease).await.map_err(text)
+    process.release(lease).await.map_err(|error| error.to_string())
 }
 
 async fn renew(process: &Arc<dyn LockBackend>, leases: &[LeaseId]) -> Result<Vec<bool>, String> {
-    process.renew(leases).await.map_err(text)
+    process.renew(leases).await.map_err(|error| error.to_string())
 }
 
 async fn one_owner(it: Arc<Processes>) -> Result<(), String> {
@@ -203,7 +198,9 @@ async fn growing_tokens(it: Arc<Processes>) -> Result<(), String> {
         let process = if number % 2 == 0 { &it.one } else { &it.other };
         let lock = if number == 3 { it.key("of the same guard") } else { it.key("first") };
         let owner = Owner::random();
-        let Attempt::Acquired { fence } = process.try_acquire(&lock, owner, tokens).await.map_err(text)? else {
+        let Attempt::Acquired { fence } =
+            process.try_acquire(&lock, owner, tokens).await.map_err(|error| error.to_string())?
+        else {
             return Err("the lock is held, and should be free".to_owned());
         };
         ensure(fence >= next, format!("the token is {fence}, and must be at least {next}"))?;

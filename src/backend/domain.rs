@@ -143,7 +143,7 @@ impl LockDomain {
     ///
     /// The connection has a thread of its own, so that a blocked runtime doesn't delay renewals.
     pub fn connect(&'static self, backend: impl LockBackend) -> Connect {
-        Connect { domain: self, backend: Arc::new(backend) }
+        Connect { domain: self, backend: Arc::new(backend), service_name: format!("locks {}", self.name) }
     }
 
     /// Disconnects the domain. New callers are refused with
@@ -197,22 +197,25 @@ impl DomainOptions {
 /// Connects a domain to a store. Created by [`LockDomain::connect`].
 #[must_use = "the domain is not connected unless this is awaited, or added to a host"]
 #[derive(Debug)]
+#[cfg_attr(not(feature = "background"), allow(dead_code, reason = "only services have names"))]
 pub struct Connect {
     domain: &'static LockDomain,
     backend: Arc<dyn LockBackend>,
+    service_name: String,
 }
 
 impl Connect {
     /// Returns the domain.
+    #[must_use]
     pub fn domain(&self) -> &'static LockDomain {
         self.domain
     }
 
-    /// Connects the domain.
-    ///
-    /// # Errors
-    ///
-    /// See [`into_future`](Self::into_future).
+    #[cfg(feature = "background")]
+    pub(crate) fn service_name(&self) -> &str {
+        &self.service_name
+    }
+
     pub(crate) async fn connect(&self) -> Result<(), BackendError> {
         let name = self.domain.name;
         let lease = self.backend.lease();

@@ -155,7 +155,7 @@ impl Leases {
         state.watched.retain(|key, lease| {
             let expires_at = lease.shared.expires_at().unwrap_or(now);
             if expires_at <= now {
-                lost.push(Arc::clone(&lease.shared));
+                lost.push((lease.id.lock.guard(), Arc::clone(&lease.shared)));
                 return false;
             }
             let wants_renewal = lease.wants_renewal(now);
@@ -168,8 +168,8 @@ impl Leases {
             true
         });
         drop(state);
-        lost.iter().for_each(|lease| {
-            trace::lease_expired();
+        lost.iter().for_each(|(guard, lease)| {
+            trace::lease_expired(guard);
             let _ = catch(|| lease.lose());
         });
         (due, next)
@@ -187,8 +187,10 @@ impl Leases {
         }
         let lost = state.watched.remove(&key);
         drop(state);
-        trace::lease_taken();
-        let _ = catch(|| lost.iter().for_each(|lease| lease.shared.lose()));
+        if let Some(lease) = lost {
+            trace::lease_taken(lease.id.lock.guard());
+            let _ = catch(|| lease.shared.lose());
+        }
     }
 
     /// Schedules the next attempt after a renewal has failed.

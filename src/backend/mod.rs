@@ -50,6 +50,10 @@
 //! | `lock_backend` | the trait of the stores |
 //! | `host` | the store of all processes of a host |
 //! | `conformance` | the checks that every store must pass |
+//! | `link` | the connection to a store, opened again after it broke |
+//! | `waiters` | the callers of this process that wait for a message of the store |
+//! | `redis` | the store in Redis or Valkey |
+//! | `postgres` | the store in PostgreSQL |
 
 pub mod conformance;
 mod connected;
@@ -59,10 +63,18 @@ mod error;
 mod host;
 mod keeper;
 mod lease;
+#[cfg(any(feature = "redis", feature = "tokio-postgres"))]
+mod link;
 mod lock_backend;
+#[cfg(feature = "tokio-postgres")]
+mod postgres;
+#[cfg(feature = "redis")]
+mod redis;
 mod trace;
 mod turn;
 mod turn_wait;
+#[cfg(any(feature = "redis", feature = "tokio-postgres"))]
+mod waiters;
 
 pub use self::domain::{Connect, LockDomain, OnLost, WhenUnavailable};
 pub use self::error::BackendError;
@@ -71,5 +83,9 @@ pub use self::host::Host;
 pub use self::lease::Lease;
 pub(crate) use self::lease::current;
 pub use self::lock_backend::{Attempt, BackendFuture, LeaseId, LockBackend, LockName, Owner, Released};
+#[cfg(feature = "tokio-postgres")]
+pub use self::postgres::Postgres;
+#[cfg(feature = "redis")]
+pub use self::redis::Redis;
 pub(crate) use self::turn::Turn;
 pub(crate) use self::turn_wait::{TurnError, TurnWait};

@@ -5,14 +5,14 @@ use crate::trace::emit;
 
 /// A lease was not renewed in time.
 #[cold]
-pub(super) fn lease_expired() {
-    emit!(WARN, "lease lost: it was not renewed in time");
+pub(super) fn lease_expired(guard: &str) {
+    emit!(WARN, guard, "lease lost: it was not renewed in time");
 }
 
 /// The store says that the lease is not held any more.
 #[cold]
-pub(super) fn lease_taken() {
-    emit!(WARN, "lease lost: the store has released it");
+pub(super) fn lease_taken(guard: &str) {
+    emit!(WARN, guard, "lease lost: the store does not hold it any more");
 }
 
 /// The store did not renew leases.

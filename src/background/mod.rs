@@ -209,6 +209,8 @@ mod control;
 mod error;
 mod generation;
 mod host;
+#[cfg(feature = "guard")]
+mod lock_service;
 mod periodic;
 mod placement;
 mod probe;

@@ -1,5 +1,7 @@
 //! Guards that are distributed over several processes.
 
+#![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
+
 mod conformance;
 mod errors;
 #[cfg(target_os = "linux")]
@@ -7,6 +9,9 @@ mod host;
 mod in_memory;
 mod leases;
 mod passing_on;
+mod postgres;
+mod redis;
+mod stores;
 mod turns;
 
 use std::time::Duration;

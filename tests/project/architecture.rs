@@ -20,8 +20,8 @@ const MAY_NAME: [(&str, &[&str]); 7] = [
     ("docs", &[]),
 ];
 /// The crates that only an edge of the project names, each with the start of the only path beneath `src` that may name
-/// it: a web adapter, all of them, or the one file that serves HTTP itself.
-const FRAMEWORKS: [(&str, &str); 14] = [
+/// it: a web adapter, all of them, a store, or the one file that serves HTTP itself.
+const FRAMEWORKS: [(&str, &str); 16] = [
     ("axum", "web/axum/"),
     ("axum_core", "web/axum/"),
     ("actix_http", "web/actix/"),
@@ -34,6 +34,8 @@ const FRAMEWORKS: [(&str, &str); 14] = [
     ("tower_service", "web/tower/"),
     ("http", "web/"),
     ("http_body", "web/"),
+    ("redis", "backend/redis/"),
+    ("tokio_postgres", "backend/postgres/"),
     ("hyper", "background/probe_server.rs"),
     ("hyper_util", "background/probe_server.rs"),
 ];

@@ -77,10 +77,13 @@ pub struct KeyedGuard<K> {
     pub(super) semaphore_config: SemaphoreConfig,
     key_limit: Option<KeyLimit>,
     /// Names a key for other processes. `None` if the guard is not distributed.
-    key_name: Option<fn(&K) -> String>,
+    key_name: Option<KeyName<K>>,
     /// Created at the first call.
     keys: OnceLock<Sharded<Shard<K>>>,
 }
+
+/// Names a key for other processes.
+pub(in crate::guard) type KeyName<K> = fn(&K) -> String;
 
 /// A [`KeyedGuard`] that outlives its users.
 pub type SharedKeyedGuard<K> = Shared<KeyedGuard<K>>;
@@ -114,7 +117,7 @@ impl<K> KeyedGuard<K> {
             semaphore_config: SemaphoreConfig,
             limits: WaitLimits,
             key_limit: Option<KeyLimit>,
-            domain: Option<(&'static LockDomain, fn(&K) -> String)>,
+            domain: Option<(&'static LockDomain, KeyName<K>)>,
         ) -> Self {
             let (domain, key_name) = match domain {
                 Some((domain, key_name)) => (Some(domain), Some(key_name)),

@@ -52,7 +52,6 @@ where
     body_kind: PhantomData<fn() -> K>,
 }
 
-#[expect(clippy::large_enum_variant, reason = "boxing the request would cost a second allocation")]
 enum GuardFutureState<S, B: Body, F> {
     /// The permit has not been requested yet. Most requests get one at the first poll, and their body stays unread.
     Arriving {

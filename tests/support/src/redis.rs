@@ -1,12 +1,12 @@
 //! [`RedisServer`], a real Redis on a free port, in a temporary folder.
 
-use std::net::TcpListener;
-use std::path::PathBuf;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs, io, process, thread};
 
-use redis::{Client, Connection, TypedCommands};
+use redis::{Client, Connection};
 
 use crate::client::PATIENCE;
 
@@ -14,19 +14,27 @@ use crate::client::PATIENCE;
 pub struct RedisServer {
     child: Child,
     folder: PathBuf,
+    port: u16,
+    arguments: Vec<String>,
     pub url: String,
 }
 
 impl RedisServer {
     /// Starts a server and waits until it responds.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts a server with more arguments.
+    pub fn start_with(arguments: &[&str]) -> Self {
         let start = Instant::now();
-        let mut server = Self::launch();
+        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let mut server = Self::launch(free_port(), arguments.clone());
         while !server.answers() {
             assert!(start.elapsed() < PATIENCE, "timed out: redis-server responds");
             if server.has_ended() {
                 // Another process took the port in the meantime.
-                server = Self::launch();
+                server = Self::launch(free_port(), arguments.clone());
             }
             // Another process runs in real time.
             thread::sleep(Duration::from_millis(5));
@@ -34,25 +42,19 @@ impl RedisServer {
         server
     }
 
-    fn launch() -> Self {
-        let port = free_port();
+    fn launch(port: u16, arguments: Vec<String>) -> Self {
         let folder = env::temp_dir().join(format!("onelane-redis-{}-{port}", process::id()));
         fs::create_dir_all(&folder).expect("the temporary folder is writable");
-        let child = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--daemonize", "no", "--dir"])
-            .arg(&folder)
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|error| match error.kind() {
-                io::ErrorKind::NotFound => panic!("redis-server is missing: `apt-get install redis-server`"),
-                _ => panic!("cannot start redis-server: {error}"),
-            });
-        Self { child, folder, url: format!("redis://127.0.0.1:{port}") }
+        let child = run(port, &folder, &arguments);
+        Self { child, folder, port, arguments, url: format!("redis://127.0.0.1:{port}") }
     }
 
     fn answers(&self) -> bool {
         let client = Client::open(&*self.url).expect("the URL is valid");
-        client.get_connection_with_timeout(PATIENCE).is_ok_and(|mut redis| redis.ping().is_ok())
+        let redis = client.get_connection_with_timeout(PATIENCE);
+        let pong = redis.and_then(|mut redis| redis::cmd("PING").exec(&mut redis));
+        // A server that wants a password responds, too.
+        !pong.is_err_and(|error| error.is_io_error())
     }
 
     fn has_ended(&mut self) -> bool {
@@ -63,19 +65,54 @@ impl RedisServer {
         let client = Client::open(&*self.url).expect("the URL is valid");
         client.get_connection_with_timeout(PATIENCE).expect("the server responded before")
     }
+
+    pub fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
+    }
+
+    /// Kills the process.
+    pub fn kill(&mut self) {
+        // These fail only if the process has already ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts the server again on the same port, without its data, and waits until it responds.
+    pub fn restart(&mut self) {
+        self.kill();
+        let start = Instant::now();
+        self.child = run(self.port, &self.folder, &self.arguments);
+        while !self.answers() {
+            assert!(start.elapsed() < PATIENCE, "timed out: redis-server responds");
+            // Another process runs in real time.
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
 }
 
 impl Drop for RedisServer {
     fn drop(&mut self) {
-        // These fail only if the process has already ended, or the folder is already removed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
+        // Fails only if the folder is already removed.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
+fn run(port: u16, folder: &Path, arguments: &[String]) -> Child {
+    Command::new("redis-server")
+        .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--daemonize", "no", "--dir"])
+        .arg(folder)
+        .args(arguments)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => panic!("redis-server is missing: `apt-get install redis-server`"),
+            _ => panic!("cannot start redis-server: {error}"),
+        })
+}
+
 /// Returns a port that was free a moment ago.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     listener.local_addr().expect("the listener is bound").port()
 }

@@ -1,0 +1,333 @@
+//! [`Postgres`], a store in PostgreSQL.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Connection, Error, Row};
+
+use super::super::error::BackendError;
+use super::super::link::Link;
+use super::super::lock_backend::{Attempt, BackendFuture, LeaseId, LockBackend, LockName, Owner, Released};
+use super::super::waiters::{Waiter, Waiters};
+use super::server::{self, Connect, Server};
+use super::statements::{self, Statements, TOKENS};
+use crate::debug::impl_debug;
+use crate::sync::{Mutex, lock};
+
+/// Keeps locks in a table of PostgreSQL, version 12 or newer.
+///
+/// Each process has one connection, which is opened again after it broke. A lock is a row, which is deleted when it is
+/// released, and which others may take when its lease ends, on the server's clock. Fencing tokens come from a sequence.
+///
+/// ```no_run
+/// use onelane::backend::{LockDomain, Postgres};
+/// use tokio_postgres::NoTls;
+///
+/// static LOCKS: LockDomain = LockDomain::new("shop");
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let connect = || tokio_postgres::connect("host=localhost user=shop", NoTls);
+/// LOCKS.connect(Postgres::new(connect)).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # The table
+///
+/// The first connection creates table and sequence if the role may do that. Otherwise create them beforehand, and grant
+/// the role `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the table and `USAGE` on the sequence. Numbers of the sequence
+/// start with the time in microseconds, so that tokens grow even if it is dropped:
+///
+/// ```sql
+/// CREATE TABLE onelane_locks (
+///     domain text COLLATE "C" NOT NULL,
+///     guard text COLLATE "C" NOT NULL,
+///     key text COLLATE "C" NOT NULL,
+///     owner text NOT NULL,
+///     fence int8 NOT NULL,
+///     expires_at timestamptz NOT NULL,
+///     waited_until timestamptz,
+///     PRIMARY KEY (domain, guard, key)
+/// ) WITH (fillfactor = 50);
+/// CREATE SEQUENCE onelane_locks_fence START WITH 1800000000000000;
+/// ```
+///
+/// # Poolers
+///
+/// The store works through PgBouncer in transaction mode: each call is one statement, without a name and without state
+/// in the session. Notifications need a session, so [`listen`](Self::listen) does not work there.
+pub struct Postgres {
+    connect: Arc<Connect>,
+    lease: Duration,
+    table: String,
+    listens: bool,
+    /// `None` before the store is connected.
+    connected: Mutex<Option<Arc<Connected>>>,
+}
+
+struct Connected {
+    domain: String,
+    link: Link<Server>,
+    waiters: Arc<Waiters>,
+    lease: Duration,
+}
+
+type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+
+/// For how long a caller that waits is remembered.
+const MARK: Duration = Duration::from_secs(2);
+
+impl Postgres {
+    /// Creates a store that opens its connections with a closure, which decides about server, user, password and TLS. The
+    /// store drives the connections.
+    pub fn new<C, F, S, T>(connect: C) -> Self
+    where
+        C: Fn() -> F + Send + Sync + 'static,
+        F: Future<Output = Result<(Client, Connection<S, T>), Error>> + Send + 'static,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let connect = move |waiters: Arc<Waiters>| -> Pin<Box<dyn Future<Output = Result<Client, Error>> + Send>> {
+            let connecting = connect();
+            Box::pin(async move {
+                let (client, connection) = connecting.await?;
+                tokio::spawn(server::drive(connection, waiters));
+                Ok(client)
+            })
+        };
+        Self {
+            connect: Arc::new(connect),
+            lease: Duration::from_secs(10),
+            table: "onelane_locks".to_owned(),
+            listens: false,
+            connected: Mutex::new(None),
+        }
+    }
+
+    /// Sets for how long a lock outlasts a process that ends without releasing it. The default is 10 seconds.
+    ///
+    /// A call to the server may take a third of this time, and at most a second.
+    #[must_use]
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// Sets the name of the table, with or without a schema: `locks`, `shop.locks`. The default is `onelane_locks`. The
+    /// name of the sequence is that of the table followed by `_fence`.
+    #[must_use]
+    pub fn table(mut self, table: impl Into<String>) -> Self {
+        self.table = table.into();
+        self
+    }
+
+    /// Wakes callers that wait with `LISTEN` and `NOTIFY`. Without it, callers look from time to time, at first after 5
+    /// ms, later each 250 ms, so a busy process may keep a lock for several turns before another process finds it free.
+    ///
+    /// A release notifies only if a caller waits. All processes need the same setting, and a connection of their own to
+    /// the server: a pooler that gives each transaction another connection loses notifications.
+    #[must_use]
+    pub fn listen(mut self) -> Self {
+        self.listens = true;
+        self
+    }
+
+    fn connected(&self) -> Result<Arc<Connected>, BackendError> {
+        lock(&self.connected).clone().ok_or_else(|| BackendError::new("the store is not connected: call connect first"))
+    }
+}
+
+impl LockBackend for Postgres {
+    fn connect<'a>(&'a self, domain: &'a str) -> BackendFuture<'a, ()> {
+        Box::pin(async move {
+            let waiters = Arc::new(Waiters::default());
+            let server = Server {
+                connect: Arc::clone(&self.connect),
+                statements: Statements::new(&self.table),
+                listens: self.listens,
+                waiters: Arc::clone(&waiters),
+            };
+            let link = Link::new(server, self.lease);
+            let connected = Connected { domain: statements::text(domain), link, waiters, lease: self.lease };
+            connected.try_all().await?;
+            let replaced = lock(&self.connected).replace(Arc::new(connected));
+            drop(replaced);
+            Ok(())
+        })
+    }
+
+    fn check(&self) -> BackendFuture<'_, ()> {
+        Box::pin(async move { self.connected()?.check().await })
+    }
+
+    fn lease(&self) -> Option<Duration> {
+        Some(self.lease)
+    }
+
+    fn try_acquire<'a>(&'a self, name: &'a LockName, owner: Owner, tokens: u32) -> BackendFuture<'a, Attempt> {
+        Box::pin(async move { self.connected()?.try_acquire(name, owner, tokens).await })
+    }
+
+    fn renew<'a>(&'a self, leases: &'a [LeaseId]) -> BackendFuture<'a, Vec<bool>> {
+        Box::pin(async move { self.connected()?.renew(leases).await })
+    }
+
+    fn release<'a>(&'a self, lease: &'a LeaseId) -> BackendFuture<'a, Released> {
+        Box::pin(async move { self.connected()?.release(lease).await })
+    }
+
+    fn released<'a>(&'a self, name: &'a LockName) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(async move {
+            if let Ok(connected) = self.connected() {
+                connected.released(name).await;
+            }
+        })
+    }
+}
+
+impl Connected {
+    async fn try_acquire(&self, name: &LockName, owner: Owner, tokens: u32) -> Result<Attempt, BackendError> {
+        if tokens > TOKENS {
+            return Err(BackendError::new(format!("a cohort has at most {TOKENS} callers here: set a smaller one")));
+        }
+        let (guard, key) = (statements::text(name.guard()), statements::key(name));
+        let (owner, lease, tokens) = (owner.to_string(), self.lease_millis(), i64::from(TOKENS));
+        let parameters: [Parameter<'_>; 6] = [
+            (&self.domain, Type::TEXT),
+            (&guard, Type::TEXT),
+            (&key, Type::TEXT),
+            (&owner, Type::TEXT),
+            (&lease, Type::FLOAT8),
+            (&tokens, Type::INT8),
+        ];
+        let rows = self.query(&self.statements().acquire, &parameters).await?;
+        // There is no row if another owner took the lock at the same time.
+        let Some(row) = rows.first() else { return Ok(Attempt::Held { expires_in: None }) };
+        match row.get::<_, Option<i64>>("fence") {
+            Some(fence) => Ok(Attempt::Acquired { fence: fence.unsigned_abs() }),
+            None => {
+                let expires_in: Option<f64> = row.get("expires_in");
+                let expires_in = expires_in.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+                Ok(Attempt::Held { expires_in })
+            }
+        }
+    }
+
+    async fn renew(&self, leases: &[LeaseId]) -> Result<Vec<bool>, BackendError> {
+        let guards: Vec<_> = leases.iter().map(|lease| statements::text(lease.lock.guard())).collect();
+        let keys: Vec<_> = leases.iter().map(|lease| statements::key(&lease.lock)).collect();
+        let owners: Vec<_> = leases.iter().map(|lease| lease.owner.to_string()).collect();
+        let fences: Vec<_> = leases.iter().map(statements::fence).collect();
+        let lease = self.lease_millis();
+        let parameters: [Parameter<'_>; 6] = [
+            (&self.domain, Type::TEXT),
+            (&guards, Type::TEXT_ARRAY),
+            (&keys, Type::TEXT_ARRAY),
+            (&owners, Type::TEXT_ARRAY),
+            (&fences, Type::INT8_ARRAY),
+            (&lease, Type::FLOAT8),
+        ];
+        let rows = self.query(&self.statements().renew, &parameters).await?;
+        let mut held = vec![false; leases.len()];
+        for row in rows {
+            let position = usize::try_from(row.get::<_, i64>("position")).unwrap_or_default();
+            if let Some(is_held) = held.get_mut(position.wrapping_sub(1)) {
+                *is_held = true;
+            }
+        }
+        Ok(held)
+    }
+
+    async fn release(&self, lease: &LeaseId) -> Result<Released, BackendError> {
+        let (guard, key) = (statements::text(lease.lock.guard()), statements::key(&lease.lock));
+        let (owner, fence) = (lease.owner.to_string(), statements::fence(lease));
+        let channel = self.link.connector.listens.then(|| self.statements().channel.clone());
+        let payload = statements::payload(&self.domain, &lease.lock);
+        let parameters: [Parameter<'_>; 7] = [
+            (&self.domain, Type::TEXT),
+            (&guard, Type::TEXT),
+            (&key, Type::TEXT),
+            (&owner, Type::TEXT),
+            (&fence, Type::INT8),
+            (&channel, Type::TEXT),
+            (&payload, Type::TEXT),
+        ];
+        let rows = self.query(&self.statements().release, &parameters).await?;
+        Ok(Released { others_wait: rows.first().is_some_and(|row| row.get("is_waited")) })
+    }
+
+    /// Waits for a notification. Records in the lock that a caller waits, before an attempt that follows.
+    async fn released(&self, name: &LockName) {
+        let waiting = Waiting { waiter: self.waiters.add(statements::payload(&self.domain, name)), connected: self };
+        let mut released = pin!(waiting.waiter.released.notified());
+        released.as_mut().enable();
+        let (guard, key) = (statements::text(name.guard()), statements::key(name));
+        let millis = MARK.as_secs_f64() * 1e3;
+        let parameters: [Parameter<'_>; 4] =
+            [(&self.domain, Type::TEXT), (&guard, Type::TEXT), (&key, Type::TEXT), (&millis, Type::FLOAT8)];
+        loop {
+            // If it fails, callers look from time to time.
+            let _ = self.query(&self.statements().mark, &parameters).await;
+            if timeout(MARK / 2, released.as_mut()).await.is_ok() {
+                return;
+            }
+        }
+    }
+
+    async fn check(&self) -> Result<(), BackendError> {
+        let rows = self.query("SELECT pg_is_in_recovery()", &[]).await?;
+        if rows.first().is_some_and(|row| row.get(0)) {
+            return Err(BackendError::new(server::READ_ONLY));
+        }
+        Ok(())
+    }
+
+    /// Checks that the role may do all that locks need.
+    async fn try_all(&self) -> Result<(), BackendError> {
+        let owner = Owner::random();
+        let name = LockName::new("", Some(&owner.to_string()));
+        let Attempt::Acquired { fence } = self.try_acquire(&name, owner, 1).await? else {
+            return Err(BackendError::new("a lock with a random name is held"));
+        };
+        let lease = LeaseId::new(name, owner, Some(fence));
+        let renewed = self.renew(std::slice::from_ref(&lease)).await;
+        self.release(&lease).await?;
+        renewed.map(drop)
+    }
+
+    async fn query(&self, statement: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, BackendError> {
+        let query = |client: Arc<Client>| async move {
+            let rows = client.query_typed(statement, parameters).await;
+            rows.map_err(|error| self.link.connector.explain(error))
+        };
+        self.link.call(query).await
+    }
+
+    fn statements(&self) -> &Statements {
+        &self.link.connector.statements
+    }
+
+    fn lease_millis(&self) -> f64 {
+        self.lease.as_secs_f64() * 1e3
+    }
+}
+
+/// A caller that waits for a release. Dropping it ends the wait.
+struct Waiting<'a> {
+    waiter: Waiter,
+    connected: &'a Connected,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.waiter.leave();
+        self.connected.waiters.remove_unused(&self.waiter.channel);
+    }
+}
+
+impl_debug!(Postgres |this| { lease: this.lease, table: this.table, is_connected: lock(&this.connected).is_some(), .. });

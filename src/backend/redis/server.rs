@@ -1,0 +1,159 @@
+//! [`Server`], which connects to Redis, checks what the server is, and turns errors into texts that say what to do.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, ErrorKind, ProtocolVersion, PushInfo, PushKind, RedisError, Value};
+
+use super::super::error::BackendError;
+use super::super::link::{CallError, Connector};
+use super::super::waiters::Waiters;
+use super::trace;
+
+pub(super) struct Server {
+    client: Client,
+    address: String,
+    waiters: Arc<Waiters>,
+}
+
+/// The first version whose scripts and protocol have all that is used.
+const OLDEST_VERSION: (u32, u32) = (6, 2);
+
+/// What a user must be allowed to do, in addition to the commands that each client sends.
+const COMMANDS: &str =
+    "evalsha, script|load, info, get, set, del, pttl, pexpire, time, publish, subscribe, unsubscribe";
+
+/// Longer than any call may take, which has a limit of its own.
+const LONGEST_CONNECT: Duration = Duration::from_secs(2);
+
+impl Server {
+    /// The client opens connections that receive messages between responses, so that one connection is enough.
+    pub(super) fn new(client: &Client, waiters: Arc<Waiters>) -> Result<Self, BackendError> {
+        let settings = client.get_connection_info();
+        let address = settings.addr().to_string();
+        let protocol = settings.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        let client = Client::open(settings.clone().set_redis_settings(protocol)).map_err(|error| {
+            BackendError::new("the settings of the Redis client are wrong: check its address").with_source(error)
+        })?;
+        Ok(Self { client, address, waiters })
+    }
+
+    /// Turns an error into one that says what to do.
+    pub(super) fn explain(&self, error: RedisError) -> CallError {
+        let address = &self.address;
+        let is_broken = error.is_unrecoverable_error() || error.is_io_error();
+        // The code of an error in a script is ERR.
+        let is_forbidden = error.detail().is_some_and(|detail| detail.contains("user executing the script can't"));
+        let message = match (error.kind(), error.code()) {
+            _ if is_forbidden => lacks_rights(address),
+            (_, Some("READONLY")) => {
+                // A new connection may find the new primary.
+                return CallError { error: read_only(address).with_source(error), is_broken: true };
+            }
+            (ErrorKind::AuthenticationFailed, _) | (_, Some("WRONGPASS" | "NOAUTH")) => {
+                format!(
+                    "Redis at {address} refused user or password: set them in the client's URL, redis://user:password@host"
+                )
+            }
+            (_, Some("NOPERM")) => lacks_rights(address),
+            (_, Some("OOM")) => format!("the memory of Redis at {address} is full: raise maxmemory"),
+            (_, Some("LOADING")) => format!("Redis at {address} is loading its data: it answers when it is ready"),
+            (_, Some("MOVED" | "CROSSSLOT" | "CLUSTERDOWN")) => {
+                format!("Redis at {address} is part of a cluster: use a server that is not")
+            }
+            (ErrorKind::RESP3NotSupported, _) => too_old(address, "older than 6"),
+            _ if is_broken => format!("Redis at {address} can't be reached: check that it runs, and its address"),
+            _ => format!("Redis at {address} refused a command"),
+        };
+        CallError { error: BackendError::new(message).with_source(error), is_broken }
+    }
+
+    /// Checks that the server can keep locks. `info` is its reply to `INFO`.
+    pub(super) fn examine(&self, info: &str) -> Result<(), BackendError> {
+        let address = &self.address;
+        let field = |name: &str| {
+            let mut lines = info.lines().filter_map(|line| line.split_once(':'));
+            lines.find(|(field, _)| *field == name).map(|(_, value)| value.trim())
+        };
+        if field("role").is_some_and(|role| role != "master") {
+            return Err(read_only(address));
+        }
+        if field("cluster_enabled") == Some("1") {
+            return Err(BackendError::new(format!(
+                "Redis at {address} is part of a cluster: use a server that is not"
+            )));
+        }
+        if let Some(version) = field("redis_version") {
+            let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(u32::MAX));
+            let version_number = (numbers.next().unwrap_or(u32::MAX), numbers.next().unwrap_or(u32::MAX));
+            if version_number < OLDEST_VERSION {
+                return Err(BackendError::new(too_old(address, version)));
+            }
+        }
+        let policy = field("maxmemory_policy").unwrap_or("noeviction");
+        if field("maxmemory").is_some_and(|limit| limit != "0") && policy != "noeviction" {
+            // Not an error: the policy is the default of some hosts, where it can't be changed. A lease that the server
+            // evicts is lost with the next renewal, as it is when the server loses its data.
+            trace::may_evict_locks(policy);
+        }
+        Ok(())
+    }
+
+    async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
+        let waiters = Arc::clone(&self.waiters);
+        let on_push = move |push: PushInfo| {
+            received(&waiters, &push);
+            Ok::<_, ()>(())
+        };
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(LONGEST_CONNECT))
+            .set_response_timeout(None)
+            .set_push_sender(on_push);
+        let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+        let channels = self.waiters.channels();
+        if !channels.is_empty() {
+            connection.subscribe(channels).await?;
+        }
+        Ok(connection)
+    }
+}
+
+impl Connector for Server {
+    type Connection = MultiplexedConnection;
+
+    fn open(&self) -> Pin<Box<dyn Future<Output = Result<MultiplexedConnection, CallError>> + Send + '_>> {
+        Box::pin(async move { self.connect().await.map_err(|error| self.explain(error)) })
+    }
+}
+
+/// Wakes the callers that a message concerns.
+fn received(waiters: &Waiters, push: &PushInfo) {
+    match (&push.kind, push.data.first()) {
+        (PushKind::Message, Some(Value::BulkString(channel))) => {
+            if let Ok(channel) = std::str::from_utf8(channel) {
+                waiters.notify(channel);
+            }
+        }
+        // Releases are missed from now on, so all callers look.
+        (PushKind::Disconnection, _) => waiters.notify_all(),
+        _ => {}
+    }
+}
+
+fn read_only(address: &str) -> BackendError {
+    BackendError::new(format!("Redis at {address} is a read-only replica: connect to the primary"))
+}
+
+fn lacks_rights(address: &str) -> String {
+    format!(
+        "the Redis user lacks rights at {address}: allow keys and channels that begin with `{{onelane:`, and \
+         {COMMANDS}"
+    )
+}
+
+fn too_old(address: &str, version: &str) -> String {
+    format!("Redis at {address} is {version}: use version 6.2 or newer, or Valkey")
+}

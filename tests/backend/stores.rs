@@ -1,0 +1,127 @@
+//! What the tests of all stores share.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use onelane::backend::{Attempt, BackendError, LeaseId, LockBackend, LockDomain, LockName, Owner};
+use onelane::{AcquireError, EndpointGuard, KeyedGuard};
+use support::client::PATIENCE;
+use support::leak;
+use tokio::time::{sleep, timeout};
+
+pub(crate) const LEASE: Duration = Duration::from_secs(2);
+
+/// Takes a lock that is free.
+pub(crate) async fn take(store: &impl LockBackend, name: &LockName) -> Result<LeaseId, BackendError> {
+    let owner = Owner::random();
+    match store.try_acquire(name, owner, 1).await? {
+        Attempt::Acquired { fence } => Ok(LeaseId::new(name.clone(), owner, Some(fence))),
+        Attempt::Held { .. } => panic!("{name:?} is held"),
+    }
+}
+
+/// Returns `true` if an owner holds the lock.
+pub(crate) async fn is_held(store: &impl LockBackend, name: &LockName) -> bool {
+    let owner = Owner::random();
+    let attempt = store.try_acquire(name, owner, 1).await.unwrap();
+    store.release(&LeaseId::new(name.clone(), owner, None)).await.unwrap();
+    matches!(attempt, Attempt::Held { .. })
+}
+
+/// The guards of a process, with a domain of their own. Processes with the same domain name exclude each other.
+pub(crate) struct Process {
+    pub(crate) guard: &'static EndpointGuard,
+    pub(crate) keyed: &'static KeyedGuard<String>,
+}
+
+pub(crate) async fn process(store: impl LockBackend) -> Process {
+    let domain = leak(LockDomain::new("shop"));
+    domain.connect(store).await.unwrap();
+    let guard = EndpointGuard::builder("report").distributed(domain).max_wait(Duration::from_secs(5)).build();
+    let keyed = KeyedGuard::builder("user").distributed(domain).max_wait(Duration::from_secs(5)).build();
+    Process { guard: leak(guard), keyed: leak(keyed) }
+}
+
+impl Process {
+    /// Acquires and releases, and repeats that until it succeeds. Returns how long this took.
+    pub(crate) async fn works_again(&self) -> Duration {
+        let began = Instant::now();
+        loop {
+            match self.turn().await {
+                Ok(()) => return began.elapsed(),
+                Err(error) => assert!(began.elapsed() < PATIENCE, "the guard does not work again: {error:?}"),
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Acquires and releases.
+    pub(crate) async fn turn(&self) -> Result<(), AcquireError> {
+        // Nothing hangs: the guard's own limit is shorter.
+        let acquired = timeout(PATIENCE, self.guard.acquire()).await;
+        let permit = acquired.unwrap_or_else(|_| panic!("an acquisition hangs"))?;
+        let released = timeout(PATIENCE, permit.release()).await;
+        // A store that has just failed may fail the release, too.
+        let _ = released.unwrap_or_else(|_| panic!("a release hangs"));
+        Ok(())
+    }
+
+    /// Uses 10,000 keys once.
+    pub(crate) async fn use_many_keys(&self) {
+        const TASKS: usize = 50;
+        let next: &AtomicUsize = leak(AtomicUsize::new(0));
+        let keyed = self.keyed;
+        let tasks: Vec<_> = (0..TASKS)
+            .map(|_| {
+                tokio::spawn(async move {
+                    loop {
+                        let key = next.fetch_add(1, Ordering::SeqCst);
+                        if key >= 10_000 {
+                            break;
+                        }
+                        keyed.acquire(key.to_string()).await.unwrap().release().await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+    }
+
+    /// Drops callers at random times, while they acquire or hold the lock. Then nothing is held.
+    pub(crate) async fn drop_callers(&self, other: &Self) {
+        for _ in 0..200 {
+            let pause = Duration::from_micros(fastrand::u64(0..3_000));
+            let blocks = fastrand::bool().then(|| other.guard.acquire());
+            let blocking = match blocks {
+                Some(acquire) => Some(acquire.await.unwrap()),
+                None => None,
+            };
+            let caller = async {
+                let permit = self.guard.acquire().await.unwrap();
+                sleep(PATIENCE).await;
+                drop(permit);
+            };
+            let _ = timeout(pause, caller).await;
+            drop(blocking);
+        }
+        // Locks that were given to dropped callers are released, and not left to the end of their leases.
+        let began = Instant::now();
+        for _ in 0..20 {
+            other.guard.acquire().await.unwrap().release().await.unwrap();
+        }
+        assert!(began.elapsed() < LEASE / 2, "{:?}", began.elapsed());
+    }
+}
+
+/// Returns the text of an error and of its sources.
+pub(crate) fn text(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
