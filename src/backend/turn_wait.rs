@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -27,7 +27,8 @@ const STEP_BACK: Duration = Duration::from_millis(10);
 /// If it is dropped during an attempt, the attempt is completed without it, and its lock is released.
 pub(crate) struct TurnWait {
     connected: Arc<Connected>,
-    future: Pin<Box<dyn Future<Output = Result<Turn, TurnError>> + Send>>,
+    /// The mutex is never locked. It makes the type `Sync`, as the futures of other guards are.
+    future: Mutex<Pin<Box<dyn Future<Output = Result<Turn, TurnError>> + Send>>>,
 }
 
 /// Why a caller did not get the turn.
@@ -44,13 +45,14 @@ impl TurnWait {
     pub(crate) fn new(domain: &LockDomain, lock: LockName, waits: bool) -> Result<Self, TurnError> {
         let connected = domain.connected().ok_or(TurnError::NotConnected)?;
         let future = take_turn(Arc::clone(&connected), lock, waits);
-        Ok(Self { connected, future: Box::pin(future) })
+        Ok(Self { connected, future: Mutex::new(Box::pin(future)) })
     }
 
     /// Returns the turn. `None` means that the caller runs without it, because the store does not answer.
     pub(crate) fn poll(&mut self, domain: &LockDomain, cx: &mut Context<'_>) -> Poll<Result<Option<Turn>, TurnError>> {
         let entered = self.connected.keeper.handle().enter();
-        let poll = self.future.as_mut().poll(cx);
+        let future = self.future.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let poll = future.as_mut().poll(cx);
         drop(entered);
         poll.map(|result| match result {
             Err(TurnError::Unavailable(error))

@@ -10,18 +10,19 @@ use crate::modules::{Edge, Modules, circles};
 use crate::sources::{Source, sources_of};
 
 /// The folders of `src`, in the order in which a request meets them, each with the folders that it may name.
-const MAY_NAME: [(&str, &[&str]); 7] = [
+const MAY_NAME: [(&str, &[&str]); 8] = [
     ("web", &["guard", "offload", "background"]),
-    ("guard", &["semaphore"]),
+    ("guard", &["semaphore", "backend"]),
+    ("backend", &[]),
     ("offload", &["semaphore"]),
-    ("background", &[]),
+    ("background", &["backend"]),
     ("semaphore", &[]),
     ("sync", &[]),
     ("docs", &[]),
 ];
 /// The crates that only an edge of the project names, each with the start of the only path beneath `src` that may name
 /// it: a web adapter, all of them, a store, or the one file that serves HTTP itself.
-const FRAMEWORKS: [(&str, &str); 16] = [
+const FRAMEWORKS: [(&str, &str); 17] = [
     ("axum", "web/axum/"),
     ("axum_core", "web/axum/"),
     ("actix_http", "web/actix/"),
@@ -38,6 +39,7 @@ const FRAMEWORKS: [(&str, &str); 16] = [
     ("tokio_postgres", "backend/postgres/"),
     ("hyper", "background/probe_server.rs"),
     ("hyper_util", "background/probe_server.rs"),
+    ("nix", "backend/host/"),
 ];
 const PRINTING: [&str; 5] = ["print!", "println!", "eprint!", "eprintln!", "dbg!"];
 const MAX_LINES_OF_CODE: usize = 300;
