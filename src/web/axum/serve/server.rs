@@ -40,8 +40,20 @@ use crate::web::tower::Service;
 /// Each request carries a `ConnectInfo` of the client's address, and over plain TCP also a
 /// `ConnectInfo<ClientLink>`, as with a [`WatchedListener`](crate::web::axum::WatchedListener).
 ///
-/// `listener` may be any listener of axum, such as one with TLS. `app` is a `Router`, or another service that axum can
-/// serve.
+/// `listener` may be any listener of axum, also one that systemd has opened, which the crate `listenfd` finds. `app` is
+/// a `Router`, or another service that axum can serve.
+///
+/// # TLS
+///
+/// With the crate `tls-listener` (its feature `axum`), the listener is
+/// `tls_listener::builder(acceptor).listen(listener)`. `acceptor` is a `tokio_rustls::TlsAcceptor`, whose configuration
+/// names `h2` and `http/1.1` as protocols (ALPN). The limits of [`ServeConfig`] begin when a handshake has ended, and
+/// handshakes that are in progress when the listener is closed fail. A listener of your own must accept the next client
+/// while the handshake with another one takes place.
+///
+/// `axum-server` has a serve call of its own, which [`run_until`](ServiceHost::run_until) can run: end it with
+/// `graceful_shutdown` of its `Handle` when [`draining`](HostHandle::draining) is cancelled. `BackgroundTasks` need
+/// `serve`.
 ///
 /// # Examples
 ///
