@@ -45,11 +45,8 @@ use crate::web::tower::Service;
 ///
 /// # TLS
 ///
-/// With the crate `tls-listener` (its feature `axum`), the listener is
-/// `tls_listener::builder(acceptor).listen(listener)`. `acceptor` is a `tokio_rustls::TlsAcceptor`, whose configuration
-/// names `h2` and `http/1.1` as protocols (ALPN). The limits of [`ServeConfig`] begin when a handshake has ended, and
-/// handshakes that are in progress when the listener is closed fail. A listener of your own must accept the next client
-/// while the handshake with another one takes place.
+/// A [`HandshakeListener`](crate::web::axum::HandshakeListener) adds TLS to a listener. A listener of another crate must
+/// accept the next client while the handshake with one takes place, and the limits of [`ServeConfig`] begin after it.
 ///
 /// `axum-server` has a serve call of its own, which [`run_until`](ServiceHost::run_until) can run: end it with
 /// `graceful_shutdown` of its `Handle` when [`draining`](HostHandle::draining) is cancelled. `BackgroundTasks` need
