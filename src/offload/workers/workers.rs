@@ -42,7 +42,7 @@ use crate::offload::job::{Priority, SharedJob};
 use crate::offload::trace;
 use crate::panic::discard;
 use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::sync::{Mutex, MutexGuard, lock, thread_id};
+use crate::sync::{CacheAligned, Mutex, MutexGuard, lock, thread_id};
 use crate::wake::wake;
 
 /// Queued tasks, and the threads that run them.
@@ -51,9 +51,9 @@ pub(crate) struct Workers {
     pub(super) threads: Box<dyn WorkerThreads>,
     /// Called when a token is granted.
     pub(super) token_waker: Waker,
-    pub(super) state: Mutex<WorkersState>,
+    pub(super) state: CacheAligned<Mutex<WorkersState>>,
     /// How many tasks are queued, for a worker that waits for one. Written with the mutex held.
-    queued: AtomicUsize,
+    queued: CacheAligned<AtomicUsize>,
     /// Tasks that no worker is running any more and whose results are not published yet, and tasks that their callers
     /// run. Incremented with the mutex held.
     pub(super) unpublished: AtomicUsize,
@@ -75,7 +75,7 @@ impl Workers {
     pub(crate) fn new(config: Arc<WorkersConfig>, threads: Box<dyn WorkerThreads>) -> Arc<Self> {
         Arc::new_cyclic(|this| {
             let token_waker = TokenWaker::of(this);
-            let (state, queued, unpublished) = (Mutex::default(), AtomicUsize::new(0), AtomicUsize::new(0));
+            let (state, queued, unpublished) = (CacheAligned::default(), CacheAligned::default(), AtomicUsize::new(0));
             Self { config, threads, token_waker, state, queued, unpublished }
         })
     }
