@@ -858,10 +858,8 @@ fn await_nested(world: &World, job: &Arc<UnitJob>, position: Option<QueuePositio
         {
             return result;
         }
-        world.workers.admit_inline().unwrap();
-        Arc::clone(job).run("model");
-        drop(job.publish());
-        world.workers.on_inline_end(&(Arc::clone(job) as _));
+        world.workers.admit_nested().unwrap();
+        world.workers.run_nested(&(Arc::clone(job) as _));
         job.poll(cx)
     }))
 }
