@@ -80,9 +80,9 @@
 //! | by a `LocalSet` that the outer task drives in its own runtime | with the outer task's token, on a thread of its own |
 //! | by a task of `tokio::spawn` in the outer task's runtime, by a part of a `par_iter` | like the task of any other caller |
 //!
-//! So a runtime inside a task, such as an actix `System`, is not blocked by its tasks. They run beside each other as long
-//! as the limiter has tokens for them. The last row waits for a token: a task that blocks on it may deadlock. Tasks of
-//! two limiters that block on each other may deadlock too, and so may a task that blocks on `tokio::fs` while the
+//! So a runtime inside a task, such as an actix `System`, is not blocked by its tasks. They run beside each other as
+//! long as the limiter has tokens for them. The last row waits for a token: a task that blocks on it may deadlock. Tasks
+//! of two limiters that block on each other may deadlock too, and so may a task that blocks on `tokio::fs` while the
 //! runtime has no other blocking thread, or on a task of a runtime whose only blocking thread is occupied by a task
 //! further out, with a thread of a third runtime in between.
 //!
@@ -100,11 +100,11 @@
 //! meanwhile. The nested tasks of one outer task run one after the other, since they share its token, and the outer
 //! task does not end before they do. If no thread can be started, the nested task runs on the outer task's thread.
 //!
-//! A nested task on the outer task's own thread runs to completion when its future is polled for the first time, or before
-//! [`start`](Task::start) returns. So neither its time limits nor a timeout around it can end it. Several nested tasks
-//! run one after the other, and none of them can wait for another. A nested task has its own context, which does not
-//! report the cancellation of the outer task. [`PoolStats`] counts it as started once it has ended, and as running only
-//! on a thread of the pool.
+//! A nested task on the outer task's own thread runs to completion when its future is polled for the first time, or
+//! before [`start`](Task::start) returns. So neither its time limits nor a timeout around it can end it. Several such
+//! tasks run one after the other, and none of them can wait for another. A nested task has its own context, which does
+//! not report the cancellation of the outer task. [`PoolStats`] counts it as started once it has ended, and as running
+//! only on a thread of the pool.
 
 mod blocking;
 mod builder;
