@@ -142,7 +142,7 @@ fn nested_tasks_nest() {
             pool.run(move || deep(below, depth - 1)).await.unwrap()
         };
         // In the runtime of the caller, and in one of its own.
-        1 + if depth % 2 == 0 { Handle::current().block_on(nested) } else { current_thread().block_on(nested) }
+        1 + if depth.is_multiple_of(2) { Handle::current().block_on(nested) } else { current_thread().block_on(nested) }
     }
 
     let pool = one();
