@@ -76,18 +76,15 @@
 //! |---|---|
 //! | in the runtime of the outer task | immediately, on the outer task's thread, without a token |
 //! | in a runtime that the outer task has built or entered, while a token is free | on a thread of that runtime, or of the CPU pool |
-//! | the same while no token is free | as in the first row |
-//! | by a `LocalSet` that the outer task drives in its own runtime | as in the first row |
+//! | the same while no token is free | with the outer task's token, on a thread of its own or as in the first row |
+//! | by a `LocalSet` that the outer task drives in its own runtime | with the outer task's token, on a thread of its own |
 //! | by a task of `tokio::spawn` in the outer task's runtime, by a part of a `par_iter` | like the task of any other caller |
 //!
-//! So a runtime inside a task, such as an actix `System`, runs several tasks at a time and is not blocked by them, as
-//! long as the limiter has tokens for them. A `LocalSet` inside `Handle::block_on` is blocked: its nested tasks run one
-//! after the other, and its other tasks wait meanwhile, since the threads of the runtime may all be occupied by callers
-//! like this one. Drive the set with a runtime that the task builds, by
-//! [`LocalSet::block_on`](tokio::task::LocalSet::block_on). The last row waits for a token: a task that blocks on it may
-//! deadlock. Tasks of two limiters that block on each other may deadlock too, and so may a task that blocks on
-//! `tokio::fs` while the runtime has no other blocking thread, or on a task of a runtime whose only blocking thread is
-//! occupied by a task further out, with a thread of a third runtime in between.
+//! So a runtime inside a task, such as an actix `System`, is not blocked by its tasks. They run beside each other as
+//! long as the limiter has tokens for them. The last row waits for a token: a task that blocks on it may deadlock. Tasks
+//! of two limiters that block on each other may deadlock too, and so may a task that blocks on `tokio::fs` while the
+//! runtime has no other blocking thread, or on a task of a runtime whose only blocking thread is occupied by a task
+//! further out, with a thread of a third runtime in between.
 //!
 //! A waker may be called on a thread of the pool after its task has ended. A waker that blocks holds up tasks that are
 //! queued meanwhile, and the task that this thread runs next: it must not wait for those. A waker that blocks on
@@ -99,16 +96,15 @@
 //!
 //! A nested task may block on async code again. Where tokio does not let it do so on the outer task's thread, which is
 //! inside the `block_on` of a `current_thread` [`Runtime`](tokio::runtime::Runtime) or inside a `LocalSet`, it gets a
-//! thread of its own, with the [`stack_size`](PoolBuilder::stack_size) of the pool, and the outer task's thread waits.
-//! The `current_thread` runtime or the `LocalSet` stands still meanwhile: a nested task that blocks on its timers, its
-//! sockets or its spawned tasks deadlocks. This happens only while no token is free, or in a `LocalSet`: give the
-//! limiter as many tokens as there are such tasks and nested ones, or let the nested task block on another runtime.
+//! thread of its own, with the [`stack_size`](PoolBuilder::stack_size) of the pool. That runtime or `LocalSet` goes on
+//! meanwhile. The nested tasks of one outer task run one after the other, since they share its token, and the outer
+//! task does not end before they do. If no thread can be started, the nested task runs on the outer task's thread.
 //!
-//! A nested task on the outer task's thread runs to completion when its future is polled for the first time, or before
-//! [`start`](Task::start) returns. So neither its time limits nor a timeout around it can end it. Several nested tasks
-//! run one after the other, and none of them can wait for another. A nested task has its own context, which does not
-//! report the cancellation of the outer task. [`PoolStats`] counts it as started once it has ended, and as running only
-//! on a thread of the pool.
+//! A nested task on the outer task's own thread runs to completion when its future is polled for the first time, or
+//! before [`start`](Task::start) returns. So neither its time limits nor a timeout around it can end it. Several such
+//! tasks run one after the other, and none of them can wait for another. A nested task has its own context, which does
+//! not report the cancellation of the outer task. [`PoolStats`] counts it as started once it has ended, and as running
+//! only on a thread of the pool.
 
 mod blocking;
 mod builder;

@@ -1,6 +1,8 @@
 //! The synchronization primitives that the crate is built on: std's, or loom's in the models. Only this module chooses
 //! between them.
 
+#[cfg(feature = "offload")]
+mod cache_aligned;
 #[cfg(all(test, loom))]
 mod loom_backend;
 #[cfg(not(all(test, loom)))]
@@ -8,6 +10,8 @@ mod std_backend;
 
 use std::sync::PoisonError;
 
+#[cfg(feature = "offload")]
+pub(crate) use self::cache_aligned::CacheAligned;
 #[cfg(all(test, loom))]
 pub(crate) use self::loom_backend::{ArcSwap, Condvar, Mutex, MutexGuard, ThreadId, atomic, thread_id, wait_timeout};
 #[cfg(all(feature = "offload", not(all(test, loom))))]

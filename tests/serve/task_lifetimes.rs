@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::thread;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -71,7 +72,7 @@ async fn tasks_of_http2_start_although_the_end_of_the_body_is_noticed_late() {
         let (runs, number) = counts;
         tasks.add("counts", counting(&runs)).unwrap();
         // Half of the bodies take their time to be dropped, while the connection's task writes the others.
-        let pause = if number.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) { MS * 2 } else { MS * 0 };
+        let pause = if number.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) { MS * 2 } else { Duration::ZERO };
         let (chunk, dropped) = (Some(Bytes::from_static(b"hello")), Some(move || thread::sleep(pause)));
         Body::new(TestBody { chunk, taken: Some(|| ()), dropped })
     };

@@ -121,12 +121,17 @@ impl TlsServer {
     }
 
     async fn axum() -> Self {
+        Self::axum_with(ServeConfig::new().linger(MS * 20)).await
+    }
+
+    async fn axum_with(config: ServeConfig) -> Self {
         let serve = |host: ServiceHost, tls, app: TestApp, sender: oneshot::Sender<_>| async move {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             sender.send(listener.local_addr().unwrap()).unwrap();
             let router = app.router(host.handle());
-            let listener = tls_listener::builder(TlsAcceptor::from(Arc::new(tls))).listen(listener);
-            web_axum::serve(host, listener, router).config(ServeConfig::new().linger(MS * 20)).await.unwrap()
+            let acceptor = TlsAcceptor::from(Arc::new(tls));
+            let listener = web_axum::HandshakeListener::new(listener, move |stream| acceptor.accept(stream));
+            web_axum::serve(host, listener, router).config(config).await.unwrap()
         };
         Self::start(serve).await
     }
@@ -179,11 +184,16 @@ impl TlsServer {
     }
 
     async fn connect(&self, protocol: &[u8]) -> TlsStream<TcpStream> {
-        let mut config = self.client.clone();
-        config.alpn_protocols = vec![protocol.to_vec()];
         let stream = TcpStream::connect(self.address).await.unwrap();
+        Self::handshake(&self.client, stream, protocol).await
+    }
+
+    async fn handshake(config: &ClientConfig, stream: TcpStream, protocol: &[u8]) -> TlsStream<TcpStream> {
+        let mut config = config.clone();
+        config.alpn_protocols = vec![protocol.to_vec()];
         let connector = TlsConnector::from(Arc::new(config));
-        let stream = connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
+        let handshake = connector.connect("localhost".try_into().unwrap(), stream);
+        let stream = timeout(PATIENCE, handshake).await.expect("the handshake ends").unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(protocol));
         stream
     }
@@ -301,4 +311,33 @@ async fn streams_end_with_the_host_through_tls() {
         assert!(rest(&mut client).await.ends_with(b"0\r\n\r\n"), "the last chunk");
         assert!(server.ended().await.is_clean());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn handshake_on_its_way_when_the_server_drains_is_served() {
+    let server = TlsServer::axum_with(ServeConfig::new()).await;
+    let stream = TcpStream::connect(server.address).await.unwrap();
+    sleep(MS * 20).await;
+    server.host.request_shutdown();
+    sleep(MS * 50).await;
+    let mut client = TlsServer::handshake(&server.client, stream, b"http/1.1").await;
+    client.write_all(http::get("/").as_bytes()).await.unwrap();
+    assert!(rest(&mut client).await.ends_with(b"hello"));
+    assert!(server.ended().await.is_clean());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn handshake_that_does_not_end_delays_no_other_client_and_is_cut_off() {
+    let server = TlsServer::axum_with(ServeConfig::new().first_byte_timeout(Some(MS * 300))).await;
+    let mut silent = TcpStream::connect(server.address).await.unwrap();
+    // A TLS record whose rest does not follow.
+    silent.write_all(&[0x16, 3, 1, 1]).await.unwrap();
+    let mut garbage = TcpStream::connect(server.address).await.unwrap();
+    garbage.write_all(http::get("/").as_bytes()).await.unwrap();
+    until(&mut server.http1("/").await, "hello").await;
+    for stream in [&mut silent, &mut garbage] {
+        let _alert = timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await.expect("the connection ends");
+    }
+    server.host.request_shutdown();
+    assert!(server.ended().await.is_clean());
 }

@@ -21,6 +21,12 @@ impl CapacityLimiter {
         is_free
     }
 
+    /// Returns `true` if more than `tokens` free tokens are not promised.
+    pub(crate) fn has_unpromised_above(&self, tokens: usize) -> bool {
+        let promised = lock(&self.promised);
+        self.semaphore().available() > *promised + tokens
+    }
+
     /// Acquires a token that was promised to a queued task. Other pools see both changes or neither. Returns `false` if
     /// other callers have acquired all tokens.
     pub(crate) fn acquire_promised(&self) -> bool {

@@ -35,7 +35,7 @@ pub struct TaskHandle<T> {
     /// `None` once the result was taken.
     job: Option<Arc<dyn AwaitableJob<T>>>,
     workers: Arc<Workers>,
-    /// Where the task is queued, or was. `None` if it has run on its caller's thread.
+    /// Where the task is queued, or was. `None` if it runs with the token of its caller.
     position: Option<QueuePosition>,
     deadlines: Option<Box<TaskDeadlines>>,
     clock: ClockHold,
@@ -129,8 +129,8 @@ impl<T> TaskHandle<T> {
         self.position.is_some_and(|position| self.workers.remove(position))
     }
 
-    /// Runs a queued job on this thread, if a task that holds a token of the job's limiter waits for it here, and
-    /// nothing else is about to run it. Returns `true` if the job was run or refused.
+    /// Runs a queued job with the token of the task that waits for it here, if there is such a task, and nothing else is
+    /// about to run the job. Returns `true` if the job is not queued any more.
     fn run_if_nested(&mut self) -> bool {
         if self.position.is_none() {
             return false;
@@ -156,7 +156,8 @@ impl<T> TaskHandle<T> {
     /// Keeps a paused clock from advancing while a thread that the clock does not know works on the task.
     fn hold_clock(&mut self) {
         let Some(job) = &self.job else { return };
-        if self.workers.config.has_own_threads && !self.clock.is_decided {
+        let is_on_own_thread = self.workers.config.has_own_threads || self.position.is_none();
+        if is_on_own_thread && !self.clock.is_decided {
             self.clock.hold(&self.workers, Arc::clone(job) as SharedJob);
         }
     }

@@ -716,6 +716,25 @@ fn checks_while_workers_start_lose_no_task_and_no_token() {
 }
 
 #[test]
+fn late_worker_leaves_room_for_as_many_tasks_as_tokens_are_free_and_others_can_use_the_tokens() {
+    model(1, || {
+        let world = World::strict(2, NEVER_IDLES);
+        let other = world.sharing(Some(0), NEVER_IDLES);
+        [&world, &other].iter().for_each(|world| world.threads.max_threads.store(0, Ordering::SeqCst));
+        let is_admitted = |world: &World| world.workers.submit(Priority::Normal, world.job()).is_ok();
+        assert!(is_admitted(&world));
+        world.check_start();
+        assert!(is_admitted(&world) && !is_admitted(&world));
+        assert!(is_admitted(&other) && is_admitted(&other) && !is_admitted(&other));
+        assert!(!is_admitted(&world));
+        world.join_threads();
+        other.assert_ended(4);
+        world.assert_ended(4);
+        assert!((0..2).all(|_| world.limiter.try_promise()), "no promise is left");
+    });
+}
+
+#[test]
 fn token_granted_to_a_worker_without_a_thread_passes_to_the_next_waiter() {
     for keep_alive in [KEEPS_THREAD, NEVER_IDLES, RUNS_ONCE] {
         model(2, move || {
@@ -858,10 +877,8 @@ fn await_nested(world: &World, job: &Arc<UnitJob>, position: Option<QueuePositio
         {
             return result;
         }
-        world.workers.admit_inline().unwrap();
-        Arc::clone(job).run("model");
-        drop(job.publish());
-        world.workers.on_inline_end(&(Arc::clone(job) as _));
+        world.workers.admit_nested().unwrap();
+        world.workers.run_nested(&(Arc::clone(job) as _));
         job.poll(cx)
     }))
 }

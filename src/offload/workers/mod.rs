@@ -6,6 +6,7 @@
 //! | `runtimes`, `registry` | the workers of each tokio runtime from which a pool is used |
 //! | `workers` | submitting, removing and refusing tasks, and starting workers |
 //! | `nested_tasks` | tasks whose callers hold a token already |
+//! | `nested_queue` | those of them that run beside the thread of their callers |
 //! | `tokens` | the limiter's tokens: acquiring them, waiting for them, releasing them |
 //! | `scheduling` | what a worker does next |
 //! | `state` | the state that all of these decisions are based on |
@@ -23,6 +24,7 @@ mod config;
 mod cpu_threads;
 #[cfg(all(test, loom))]
 mod loom_tests;
+mod nested_queue;
 mod nested_tasks;
 mod parker;
 mod pool;
@@ -42,6 +44,7 @@ mod workers;
 pub(crate) use self::config::{KeepAlive, WorkersConfig};
 #[cfg(feature = "cpu")]
 pub(crate) use self::cpu_threads::CpuThreads;
+pub(crate) use self::nested_queue::NestedQueue;
 pub(crate) use self::pool::{CurrentWorkers, Pool, WorkerSource};
 pub(crate) use self::queue::QueuePosition;
 pub(crate) use self::runtimes::Runtimes;

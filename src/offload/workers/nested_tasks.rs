@@ -67,24 +67,22 @@ impl Workers {
         Some(NestedCallers(state.queue.iter().cloned().collect()))
     }
 
-    /// Counts a task that the caller runs itself, with the token that the caller already holds. The caller
-    /// [reports](Self::on_inline_end) the end of the task.
-    pub(crate) fn admit_inline(&self) -> Result<(), OffloadError> {
+    /// Admits a task that [runs](Self::run_nested) without a token.
+    pub(crate) fn admit_nested(&self) -> Result<(), OffloadError> {
         let state = lock(&self.state);
         self.check_open(&state)?;
         self.unpublished.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Records the end of a task that its caller ran itself.
-    pub(crate) fn on_inline_end(&self, job: &SharedJob) {
+    /// Runs an [admitted](Self::admit_nested) task on the current thread, as on a thread of the workers, which may be
+    /// inside of a runtime.
+    pub(crate) fn run_nested(&self, job: &SharedJob) {
+        let _entered = self.threads.runtime().map(Handle::enter);
+        Arc::clone(job).run(&self.config.pool);
+        let waker = job.publish();
         lock(&self.state).count_started(Some(job));
         self.on_result_published();
-    }
-
-    /// Runs code as on a thread of the workers, which may be inside of a runtime.
-    pub(crate) fn enter_runtime<T>(&self, run: impl FnOnce() -> T) -> T {
-        let _entered = self.threads.runtime().map(Handle::enter);
-        run()
+        wake(waker);
     }
 }

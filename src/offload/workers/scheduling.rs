@@ -29,7 +29,7 @@ impl Workers {
     pub(super) fn next_after_search(self: &Arc<Self>, worker: &mut Worker) -> WorkerStep {
         let mut state = lock(&self.state);
         if mem::take(&mut worker.is_starting) {
-            state.end_start();
+            self.end_start(&mut state);
         }
         let searcher = mem::take(&mut worker.searcher);
         if searcher.is_some() && searcher == state.searcher {

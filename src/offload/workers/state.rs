@@ -28,7 +28,7 @@ pub(super) struct WorkersState {
     pub(super) is_starting: bool,
     /// How many workers were spawned. Identifies the starting one.
     pub(super) starts: u64,
-    /// The starting worker has waited for a while, so queued tasks have no promises.
+    /// The starting worker has waited for a while, so the limiter does not know the promises.
     pub(super) is_late: bool,
     /// [`check_start`](Workers::check_start) is called from time to time.
     pub(super) is_watched: bool,
@@ -155,11 +155,6 @@ impl WorkersState {
     /// Returns what waits for a thread.
     pub(super) fn thread_wait(&self) -> ThreadWait {
         ThreadWait { start: self.is_starting.then_some(self.starts), grant: self.waiting_grant() }
-    }
-
-    /// Records that the starting worker has its thread, or never gets one.
-    pub(super) fn end_start(&mut self) {
-        (self.is_starting, self.is_late) = (false, false);
     }
 
     /// Records that the workers are watched from now on. Returns `true` if they were not watched before.

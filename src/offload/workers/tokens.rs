@@ -30,7 +30,7 @@ impl Workers {
         if mem::take(&mut state.is_granted) {
             return TokenAttempt::Acquired;
         }
-        if state.promised > 0 && self.config.limiter.acquire_promised() {
+        if state.promised > 0 && !state.is_late && self.config.limiter.acquire_promised() {
             state.promised -= 1;
             return TokenAttempt::Acquired;
         }
@@ -63,7 +63,7 @@ impl Workers {
         if state.promised > 0 {
             // The task that was promised a token has this one now.
             state.promised -= 1;
-            self.config.limiter.withdraw_promises(1);
+            self.withdraw_promises(state, 1);
         }
         self.recount(state);
     }

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::config::KeepAlive;
+use super::nested_queue::NestedQueue;
 use super::parker::{Parker, UnparkReason};
 use super::scheduling::WorkerStep;
 use super::state::Searcher;
@@ -70,6 +71,8 @@ impl Worker {
                 WorkerStep::Stop { is_idle } => return is_idle,
             };
             Arc::clone(&job).run(&workers.config.pool);
+            // They use the token of this task.
+            NestedQueue::wait();
             // The next step is decided before the result is published: see `RunnableJob::publish`.
             step = if has_been_busy() { workers.retire(self) } else { workers.next_after_task(self) };
             let waker = job.publish();

@@ -16,7 +16,8 @@
 //! 4. A token that the limiter's queue has granted belongs to the next worker that takes a task. The token waits for a
 //!    starting worker only for a limited time, and is released when no task is queued.
 //! 5. A queued task has the *promise* of a free token, or the granted token, or it is waiting. Only waiting tasks count
-//!    for the bound of the queue. While the starting worker is *late*, no task has a promise.
+//!    for the bound of the queue. While the starting worker is *late*, the limiter does not know the promises, so that
+//!    others can use the tokens. Once the worker has its thread, the tasks get as many promises as the limiter still has.
 //! 6. While a worker is starting, the workers are watched: a thread is requested again for a late one.
 //! 7. The caller of a nested task waits only while a worker is searching or starting, and there is a token for it. No
 //!    token is reserved for that worker, so whatever ends its search or its start, or takes the granted token away,
@@ -42,7 +43,7 @@ use crate::offload::job::{Priority, SharedJob};
 use crate::offload::trace;
 use crate::panic::discard;
 use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::sync::{Mutex, MutexGuard, lock, thread_id};
+use crate::sync::{CacheAligned, Mutex, MutexGuard, lock, thread_id};
 use crate::wake::wake;
 
 /// Queued tasks, and the threads that run them.
@@ -51,9 +52,9 @@ pub(crate) struct Workers {
     pub(super) threads: Box<dyn WorkerThreads>,
     /// Called when a token is granted.
     pub(super) token_waker: Waker,
-    pub(super) state: Mutex<WorkersState>,
+    pub(super) state: CacheAligned<Mutex<WorkersState>>,
     /// How many tasks are queued, for a worker that waits for one. Written with the mutex held.
-    queued: AtomicUsize,
+    queued: CacheAligned<AtomicUsize>,
     /// Tasks that no worker is running any more and whose results are not published yet, and tasks that their callers
     /// run. Incremented with the mutex held.
     pub(super) unpublished: AtomicUsize,
@@ -75,7 +76,7 @@ impl Workers {
     pub(crate) fn new(config: Arc<WorkersConfig>, threads: Box<dyn WorkerThreads>) -> Arc<Self> {
         Arc::new_cyclic(|this| {
             let token_waker = TokenWaker::of(this);
-            let (state, queued, unpublished) = (Mutex::default(), AtomicUsize::new(0), AtomicUsize::new(0));
+            let (state, queued, unpublished) = (CacheAligned::default(), CacheAligned::default(), AtomicUsize::new(0));
             Self { config, threads, token_waker, state, queued, unpublished }
         })
     }
@@ -127,7 +128,10 @@ impl Workers {
     /// Counts one more queued task, if a token is free for it or the bound of the queue allows it. Otherwise returns how
     /// many tasks are waiting.
     fn try_count(&self, state: &mut WorkersState, ignores_bound: bool) -> Result<(), usize> {
-        if self.try_promise(state) {
+        let limiter = &self.config.limiter;
+        let is_promised =
+            if state.is_late { limiter.has_unpromised_above(state.promised) } else { limiter.try_promise() };
+        if is_promised {
             state.promised += 1;
         } else {
             self.config.try_count_waiting(ignores_bound)?;
@@ -143,9 +147,25 @@ impl Workers {
         let without_grant = queued.saturating_sub(usize::from(state.is_granted));
         let promised = state.promised.min(without_grant);
         let waiting = without_grant - promised;
-        self.config.limiter.withdraw_promises(state.promised - promised);
+        self.withdraw_promises(state, state.promised - promised);
         self.config.recount_waiting(state.waiting, waiting);
         (state.promised, state.waiting) = (promised, waiting);
+    }
+
+    /// Withdraws promises from the limiter, unless it does not know them.
+    pub(super) fn withdraw_promises(&self, state: &WorkersState, promises: usize) {
+        if !state.is_late {
+            self.config.limiter.withdraw_promises(promises);
+        }
+    }
+
+    /// Records that the starting worker has its thread, or never gets one.
+    pub(super) fn end_start(&self, state: &mut WorkersState) {
+        state.is_starting = false;
+        if mem::take(&mut state.is_late) {
+            state.promised = (0..state.promised).take_while(|_| self.config.limiter.try_promise()).count();
+            self.recount(state);
+        }
     }
 
     /// Returns `true` if tasks are queued.
@@ -277,10 +297,8 @@ impl Workers {
         }
         let is_late = now.start.is_some() && now.start == seen.start;
         if is_late {
+            self.withdraw_promises(&state, state.promised);
             state.is_late = true;
-            // The tasks were admitted, and go on without their promises.
-            self.config.limiter.withdraw_promises(mem::take(&mut state.promised));
-            self.recount(&mut state);
         }
         let nested = self.take_nested_callers(&mut state);
         drop(state);
@@ -311,7 +329,7 @@ impl Workers {
         worker.disarm();
         trace::thread_missing(&self.config.pool, &cause);
         let mut state = lock(&self.state);
-        state.end_start();
+        self.end_start(&mut state);
         // Workers that are on their threads will check the queue for the remaining tasks.
         let is_hopeless =
             state.idle.is_empty() && state.searcher.is_none() && state.running.iter().all(Option::is_none);
@@ -347,7 +365,7 @@ impl Workers {
 
     /// Called when a worker is dropped before it had a thread, since there will be no more threads.
     pub(super) fn on_worker_lost(&self) {
-        lock(&self.state).end_start();
+        self.end_start(&mut lock(&self.state));
         self.close(OffloadErrorKind::RuntimeShutdown);
     }
 }

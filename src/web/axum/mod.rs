@@ -51,6 +51,7 @@ mod body;
 mod extract;
 #[cfg(feature = "offload")]
 mod handler;
+mod handshake;
 #[cfg(unix)]
 mod listener;
 #[cfg(unix)]
@@ -68,6 +69,7 @@ pub use self::body::{AxumBody, FlightLayer, GuardLayer};
 pub use self::handler::blocking_handler;
 #[cfg(feature = "cpu")]
 pub use self::handler::cpu_handler;
+pub use self::handshake::{HandshakeListener, HandshakeStream};
 #[cfg(unix)]
 pub use self::listener::{WatchedListener, WatchedStream};
 #[cfg(unix)]

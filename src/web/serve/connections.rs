@@ -40,8 +40,8 @@ pub(crate) struct Connections {
     stopped_accepting: Notify,
     /// When HTTP/2 clients get a GOAWAY.
     pub(super) goaway_at: OnceLock<Instant>,
-    /// The listener is closed, and each connection that had arrived at it is open.
-    has_accepted_all: AtomicBool,
+    /// Notified when the listener is closed, and each connection that had arrived at it is open.
+    accepted_all: Notify,
 }
 
 #[derive(Default)]
@@ -75,7 +75,7 @@ impl Connections {
             is_closing_idle: AtomicBool::new(false),
             stopped_accepting: Notify::new(),
             goaway_at: OnceLock::new(),
-            has_accepted_all: AtomicBool::new(false),
+            accepted_all: Notify::new(),
         })
     }
 
@@ -136,14 +136,17 @@ impl Connections {
 
     /// Records that the listener is closed.
     pub(crate) fn accepted_all(&self) {
-        self.has_accepted_all.store(true, Ordering::Release);
+        self.accepted_all.notify_one();
     }
 
     /// Waits until the host stops, and for the time during which the server continues as before.
     pub(super) async fn begin_drain(&self, host: &HostHandle) {
         host.draining().cancelled().await;
         self.is_draining.store(true, Ordering::Release);
-        sleep(self.config.drain_delay).await;
+        // A timer takes a millisecond even for no time.
+        if !self.config.drain_delay.is_zero() {
+            sleep(self.config.drain_delay).await;
+        }
     }
 
     /// Waits until a condition of the connections holds.
@@ -177,7 +180,8 @@ impl Connections {
         self.begin_drain(host).await;
         self.is_closing_idle.store(true, Ordering::Release);
         self.stopped_accepting.notify_waiters();
-        self.until(|all| all.has_accepted_all.load(Ordering::Acquire) && !all.any(Connection::is_lingering)).await;
+        self.accepted_all.notified().await;
+        self.until(|all| !all.any(Connection::is_lingering)).await;
         let _ = self.goaway_at.set(Instant::now());
     }
 

@@ -12,6 +12,7 @@ mod errors;
 mod hostile;
 mod limits;
 mod nested;
+mod nested_beside;
 mod order;
 mod results;
 mod runtimes;

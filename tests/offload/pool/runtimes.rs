@@ -26,9 +26,7 @@ fn pool_used_from_two_runtimes_runs_tasks_on_the_threads_of_their_own() {
 
 #[test]
 fn idle_threads_do_not_delay_the_shutdown() {
-    let shutdown_takes = |which: usize| {
-        let [current_thread, multi_thread] = runtimes();
-        let runtime = if which == 0 { current_thread } else { multi_thread };
+    for runtime in runtimes() {
         runtime.block_on(async {
             let pool = BlockingPool::new("idle");
             // Real time: while these tasks sleep, others take further threads.
@@ -39,13 +37,8 @@ fn idle_threads_do_not_delay_the_shutdown() {
         });
         let start = Instant::now();
         drop(runtime);
-        start.elapsed()
-    };
-    for which in [0, 1] {
-        // Repeated: a thread that delays the shutdown does so every time, and a busy machine does not.
-        let mut took: Vec<_> = (0..20).map(|_| shutdown_takes(which)).collect();
-        took.sort();
-        assert!(took[10] < MS * 10 && took[17] < MS * 50, "{took:?}");
+        // An idle thread of a CPU pool stays for 10 s. A busy machine takes up to a second to end 20 threads.
+        assert!(start.elapsed() < MS * 5_000, "{:?}", start.elapsed());
     }
 }
 

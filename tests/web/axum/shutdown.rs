@@ -33,7 +33,9 @@ fn nothing_remains(guard: &EndpointGuard, probe: &Probe) {
     let stats = guard.stats();
     assert_eq!((stats.held, stats.waiting, stats.detached), (0, 0, 0));
     assert_eq!((stats.panicked, stats.finished_detached), (0, 0));
-    assert_eq!((probe.started(), probe.finished(), probe.cut_off()), (1, 0, 1));
+    // A runtime drops its tasks one after the other. On another thread, a waiting request may be granted the permit of
+    // a request that was dropped, and start before it is dropped too.
+    assert_eq!((probe.finished(), probe.cut_off()), (0, probe.started()));
     assert!(guard.try_acquire().is_ok(), "the guard serves another runtime");
 }
 

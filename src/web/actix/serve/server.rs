@@ -25,9 +25,10 @@ const NO_TIMEOUT: u64 = 60 * 60 * 24 * 365;
 
 /// Serves an app together with the services of a host, until the host has stopped.
 ///
-/// `build` creates the `HttpServer` with [`Drain::http_server`], sets its options and binds its addresses. It is called
-/// once the services have started. On SIGTERM, on Ctrl-C and on [`shutdown`](HostHandle::shutdown), the server drains
-/// without losing a request, and then the services stop. The order:
+/// `build` creates the `HttpServer` with [`Drain::http_server`], sets its options and binds its addresses, with TLS or
+/// without: `bind_rustls_0_23` is one of the calls, and `listen` takes a socket that systemd has opened. `build` is
+/// called once the services have started. On SIGTERM, on Ctrl-C and on [`shutdown`](HostHandle::shutdown), the server
+/// drains without losing a request, and then the services stop. The order:
 ///
 /// 1. `/readyz` fails, and responses over HTTP/1 ask their clients to close the connection.
 /// 2. After the [`drain_delay`](ServeConfig::drain_delay), the server continues to accept connections until each of

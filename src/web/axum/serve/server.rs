@@ -40,8 +40,17 @@ use crate::web::tower::Service;
 /// Each request carries a `ConnectInfo` of the client's address, and over plain TCP also a
 /// `ConnectInfo<ClientLink>`, as with a [`WatchedListener`](crate::web::axum::WatchedListener).
 ///
-/// `listener` may be any listener of axum, such as one with TLS. `app` is a `Router`, or another service that axum can
-/// serve.
+/// `listener` may be any listener of axum, also one that systemd has opened, which the crate `listenfd` finds. `app` is
+/// a `Router`, or another service that axum can serve.
+///
+/// # TLS
+///
+/// A [`HandshakeListener`](crate::web::axum::HandshakeListener) adds TLS to a listener. A listener of another crate must
+/// accept the next client while the handshake with one takes place, and the limits of [`ServeConfig`] begin after it.
+///
+/// `axum-server` has a serve call of its own, which [`run_until`](ServiceHost::run_until) can run: end it with
+/// `graceful_shutdown` of its `Handle` when [`draining`](HostHandle::draining) is cancelled. `BackgroundTasks` need
+/// `serve`.
 ///
 /// # Examples
 ///
