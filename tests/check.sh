@@ -61,7 +61,7 @@ install_missing() {
     command -v cargo >/dev/null || { echo 'cargo is missing: install Rust with rustup first' >&2; exit 1; }
     command -v cc >/dev/null || install_package build-essential
     command -v redis-server >/dev/null || install_server redis-server
-    [ -d /usr/lib/postgresql ] || command -v postgres >/dev/null || install_server postgresql
+    compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null || install_server postgresql
     command -v pgbouncer >/dev/null || install_server pgbouncer
     cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
     cargo clippy --version >/dev/null 2>&1 || rustup component add clippy

@@ -138,6 +138,22 @@ async fn server_that_restarts_keeps_locks_and_works_again() {
     assert!(permit.lease().unwrap().fence() > fence);
 }
 
+/// As with a firewall that forgets a connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn connection_that_is_silent_forever_is_replaced() {
+    let server = PostgresServer::start().await;
+    let proxy = Proxy::start(server.address()).await;
+    let process = process(store(&through(&server, &proxy))).await;
+    for _ in 0..2 {
+        process.turn().await.unwrap();
+        proxy.disturb(Disturbance::Lost);
+        process.turn().await.expect_err("the store does not answer");
+        proxy.disturb(Disturbance::Nothing);
+        let took = process.works_again().await;
+        assert!(took < Duration::from_secs(4), "{took:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn disturbed_connections_hang_nothing() {
     let server = PostgresServer::start().await;
@@ -248,32 +264,27 @@ async fn dropped_permit_frees_the_lock_at_once() {
     }
 }
 
-/// The gate of the acquire statement: without it, an owner may draw its token before another one that enters first.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn tokens_follow_the_order_of_entry_under_contention() {
+/// A caller that waits in the server for the end of another one's transaction gets its token afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_follow_the_order_of_entry() {
     let server = PostgresServer::start().await;
-    let mut tasks = Vec::new();
-    let last = leak(tokio::sync::Mutex::new(None));
-    for _ in 0..8 {
-        let store = connected(&server.settings()).await;
-        tasks.push(tokio::spawn(async move {
-            let name = LockName::new("report", None);
-            for _ in 0..300 {
-                let owner = onelane::backend::Owner::random();
-                let attempt = store.try_acquire(&name, owner, 1).await.unwrap();
-                if let onelane::backend::Attempt::Acquired { fence } = attempt {
-                    let mut last = last.try_lock().expect("one owner is inside");
-                    assert!(Some(fence) > *last, "{fence} after {last:?}");
-                    *last = Some(fence);
-                    drop(last);
-                    let lease = onelane::backend::LeaseId::new(name.clone(), owner, Some(fence));
-                    store.release(&lease).await.unwrap();
-                }
-            }
-        }));
-    }
-    for task in tasks {
-        task.await.unwrap();
+    let client = server.connect().await;
+    let store = leak(connected(&server.settings()).await);
+    for _ in 0..5 {
+        // An acquisition whose transaction takes long: it has the gate of the lock, and has inserted the row.
+        client.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(hashtextextended('shop/report/', 0))").await.unwrap();
+        let insert = "INSERT INTO onelane_locks VALUES ('shop', 'report', '', 'owner', 1, 'infinity')";
+        client.batch_execute(insert).await.unwrap();
+        let waiting = tokio::spawn(async { take(store, &LockName::new("report", None)).await });
+        sleep(Duration::from_millis(200)).await;
+        assert!(!waiting.is_finished());
+        // It gets its token, and the lock is released.
+        let row = client.query_one("SELECT nextval('onelane_locks_fence')", &[]).await.unwrap();
+        client.batch_execute("DELETE FROM onelane_locks; COMMIT").await.unwrap();
+        let lease = waiting.await.unwrap().unwrap();
+        let earlier = row.get::<_, i64>(0) * 1_024;
+        assert!(lease.fence.unwrap() > earlier.unsigned_abs(), "{:?} after {earlier}", lease.fence);
+        store.release(&lease).await.unwrap();
     }
 }
 

@@ -175,6 +175,22 @@ async fn server_that_restarts_loses_locks_and_works_again() {
     assert!(permit.lease().unwrap().fence() > fence);
 }
 
+/// As with a firewall that forgets a connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn connection_that_is_silent_forever_is_replaced() {
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.address()).await;
+    let process = process(store(&format!("redis://{}", proxy.address))).await;
+    for _ in 0..2 {
+        process.turn().await.unwrap();
+        proxy.disturb(Disturbance::Lost);
+        process.turn().await.expect_err("the store does not answer");
+        proxy.disturb(Disturbance::Nothing);
+        let took = process.works_again().await;
+        assert!(took < Duration::from_secs(4), "{took:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn disturbed_connections_hang_nothing() {
     let server = RedisServer::start();
@@ -299,12 +315,15 @@ async fn replica_is_a_clear_error() {
     let error = connect_error(store(&replica.url)).await;
     assert!(error.contains("is a read-only replica: connect to the primary"), "{error}");
 
-    // A primary that becomes a replica later.
-    let process = process(store(&primary.url)).await;
+    // The primary becomes a replica, and the address leads to another server.
+    let proxy = Proxy::start(primary.address()).await;
+    let process = process(store(&format!("redis://{}", proxy.address))).await;
+    process.turn().await.unwrap();
     cmd("REPLICAOF").arg("127.0.0.1").arg(1).exec(&mut primary.connect()).unwrap();
     let error = process.turn().await.unwrap_err();
     assert!(text(&error).contains("is a read-only replica: connect to the primary"), "{}", text(&error));
-    cmd("REPLICAOF").arg("NO").arg("ONE").exec(&mut primary.connect()).unwrap();
+    cmd("REPLICAOF").arg("NO").arg("ONE").exec(&mut replica.connect()).unwrap();
+    proxy.redirect(replica.address());
     process.works_again().await;
 }
 

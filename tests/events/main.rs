@@ -9,6 +9,7 @@ mod hostile;
 mod offload;
 #[cfg(unix)]
 mod serve;
+mod stores;
 mod values;
 mod web;
 
@@ -96,6 +97,7 @@ fn scenarios_emit_exactly_the_events_of_the_page() {
     runtime.block_on(offload::scenario());
     offload::scenario_of_runtimes();
     runtime.block_on(web::scenario());
+    runtime.block_on(stores::scenario());
     #[cfg(unix)]
     runtime.block_on(serve::scenario());
     runtime.block_on(background::scenario());

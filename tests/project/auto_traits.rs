@@ -16,6 +16,7 @@ use ::axum::body::Body;
 use ::axum::routing::Route;
 use bytes::Bytes;
 use http_body_util::Full;
+use onelane::backend::{Postgres, Redis};
 use onelane::background::{
     Backoff, BlockingContext, BuildError, CleanUp, Exit, ExitKind, ExitReason, HostError, HostEvent, HostEvents,
     HostHandle, HostPhase, HostStatus, Intensity, Placement, ProbeAnswer, Restart, RunContext, Service, ServiceHost,
@@ -100,6 +101,8 @@ never_ready!(Local Pinned Unshared);
 #[test]
 fn public_types_are_send_sync_and_unpin_as_promised() {
     let table = table! {
+        Redis: Send Sync Unpin;
+        Postgres: Send Sync Unpin;
         EndpointGuard: Send Sync Unpin;
         EndpointGuardBuilder: Send Sync Unpin;
         SharedGuard: Send Sync Unpin;

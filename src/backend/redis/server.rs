@@ -88,7 +88,7 @@ impl Server {
         }
         if let Some(version) = field("redis_version") {
             let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(u32::MAX));
-            let version_number = (numbers.next().unwrap_or(u32::MAX), numbers.next().unwrap_or(u32::MAX));
+            let version_number = (numbers.next().unwrap_or(u32::MAX), numbers.next().unwrap_or(0));
             if version_number < OLDEST_VERSION {
                 return Err(BackendError::new(too_old(address, version)));
             }
@@ -156,4 +156,27 @@ fn lacks_rights(address: &str) -> String {
 
 fn too_old(address: &str, version: &str) -> String {
     format!("Redis at {address} is {version}: use version 6.2 or newer, or Valkey")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn examined(info: &str) -> Result<(), String> {
+        let client = Client::open("redis://localhost").expect("the URL is valid");
+        let server = Server::new(&client, Arc::default()).expect("the settings are valid");
+        server.examine(info).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn server_that_is_too_old_is_refused() {
+        for version in ["5.0.14", "6.0.20", "6"] {
+            let error = examined(&format!("redis_version:{version}\r\nrole:master\r\n")).unwrap_err();
+            assert!(error.contains("use version 6.2 or newer, or Valkey"), "{version}: {error}");
+        }
+        for version in ["6.2.0", "7.0.15", "8.2.1", "unknown"] {
+            assert_eq!(examined(&format!("# Server\r\nredis_version:{version}\r\n")), Ok(()), "{version}");
+        }
+        assert_eq!(examined(""), Ok(()));
+    }
 }

@@ -1,9 +1,10 @@
 //! [`Proxy`], a TCP proxy that disturbs its connections.
 
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,6 +23,8 @@ pub enum Disturbance {
     Closed,
     /// Connections stay open, and no byte passes, until this ends.
     Silent,
+    /// As `Silent`, but the connections of this time stay silent until the client closes them.
+    Lost,
     /// The server's bytes don't reach the client, which reads the end of the stream. The client's bytes pass.
     HalfClosed,
     /// Each piece of data is late.
@@ -31,6 +34,7 @@ pub enum Disturbance {
 /// A proxy on a free port. Dropping it closes its connections.
 pub struct Proxy {
     pub address: SocketAddr,
+    target: Arc<Mutex<SocketAddr>>,
     disturbance: watch::Sender<Disturbance>,
     requests: Arc<AtomicUsize>,
     accepting: AbortHandle,
@@ -42,17 +46,24 @@ impl Proxy {
         let address = listener.local_addr().expect("the listener is bound");
         let (disturbance, receiver) = watch::channel(Disturbance::Nothing);
         let requests = Arc::new(AtomicUsize::new(0));
-        let counter = Arc::clone(&requests);
+        let (counter, target) = (Arc::clone(&requests), Arc::new(Mutex::new(target)));
+        let current_target = Arc::clone(&target);
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                let target = *current_target.lock().expect("no thread panics with the mutex held");
                 tokio::spawn(forward(client, target, receiver.clone(), Arc::clone(&counter)));
             }
         });
-        Self { address, disturbance, requests, accepting: accepting.abort_handle() }
+        Self { address, target, disturbance, requests, accepting: accepting.abort_handle() }
     }
 
     pub fn disturb(&self, disturbance: Disturbance) {
         self.disturbance.send_replace(disturbance);
+    }
+
+    /// Sends new connections to another server.
+    pub fn redirect(&self, target: SocketAddr) {
+        *self.target.lock().expect("no thread panics with the mutex held") = target;
     }
 
     /// Returns how many pieces of data clients have sent. A client that waits for each response sends one per round trip.
@@ -101,6 +112,12 @@ async fn copy(
         match now {
             Disturbance::Closed => return Ok(()),
             Disturbance::HalfClosed if requests.is_none() => to.shutdown().await?,
+            Disturbance::Lost if requests.is_some() => {
+                // Reads only to notice that the client closes the connection.
+                while from.read(&mut data).await? > 0 {}
+                return Ok(());
+            }
+            Disturbance::Lost => pending().await,
             _ => {}
         }
         tokio::select! {
