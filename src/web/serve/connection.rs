@@ -8,6 +8,8 @@ use atomic_waker::AtomicWaker;
 use tokio::time::Instant;
 
 use super::connections::Connections;
+#[cfg(feature = "actix-web")]
+use super::unwatched::UnwatchedState;
 use crate::debug::impl_debug;
 use crate::sync::lock;
 use crate::web::TaskStart;
@@ -47,6 +49,8 @@ pub(super) struct ConnectionState {
     pub(super) head: HeadState,
     /// The client does not read as fast as the server writes. The body of the response may have ended by then.
     pub(super) is_writing: bool,
+    #[cfg(feature = "actix-web")]
+    pub(super) unwatched: UnwatchedState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +93,8 @@ impl Connection {
             active_at: Instant::now(),
             head: HeadState::Complete,
             is_writing: false,
+            #[cfg(feature = "actix-web")]
+            unwatched: UnwatchedState::default(),
         };
         Self {
             connections,
@@ -130,7 +136,7 @@ impl Connection {
         requests
     }
 
-    pub(super) fn is_cut(&self) -> bool {
+    pub(crate) fn is_cut(&self) -> bool {
         self.is_cut.load(Ordering::Acquire)
     }
 
