@@ -11,9 +11,13 @@ use super::connections::Connections;
 use crate::background::HostHandle;
 use crate::sync::lock;
 
-/// For how long no connection must have been opened before the server is taken to accept no more. The thread that
-/// accepts connections does not report when it has stopped.
+/// For how long a server that pauses must have opened no connection before it is taken to accept no more. The thread
+/// that accepts connections does not report when it has stopped.
 const QUIET: Duration = Duration::from_millis(20);
+
+/// How long a client at least has to send its first request, in a pause of the server. Those that wait for longer have
+/// connected in advance.
+const FIRST_REQUEST: Duration = Duration::from_millis(100);
 
 /// How long a server at least has for bytes that it does not report: the last ones of a response over HTTP/2, and of a
 /// response after which it waits for its client.
@@ -65,13 +69,15 @@ impl Connections {
         !self.any(|connection| lock(&connection.state).unwatched.is_noted)
     }
 
-    /// Returns `true` if no connection was opened a short time ago, and no handler runs. For the time of `linger` since
-    /// `paused_at`, that excludes connections whose first request may be on its way.
+    /// Returns `true` if the server, which has paused at this time, accepts no more connections, no handler runs, and no
+    /// first request is on its way.
     pub(crate) fn is_quiet(&self, paused_at: Instant) -> bool {
         let opened_at = lock(&self.open).opened_at;
-        let awaits_requests = paused_at.elapsed() < self.config.linger;
-        opened_at.is_none_or(|at| at.elapsed() >= QUIET)
-            && !self.any(|connection| connection.has_handler() || awaits_requests && connection.is_new())
+        let has_paused = opened_at.is_none_or(|at| {
+            let is_used = at.elapsed() < self.config.linger.max(QUIET);
+            !is_used || at.max(paused_at).elapsed() >= QUIET
+        });
+        has_paused && !self.any(|connection| connection.has_handler() || connection.is_new())
     }
 
     /// Waits until the connections that are still open need not be served any longer. The server has been asked to
@@ -126,7 +132,9 @@ impl Connection {
 
     /// Returns `true` if the client has connected a short time ago, and has sent no request.
     fn is_new(&self) -> bool {
-        lock(&self.state).protocol == Protocol::Unknown && self.is_recent()
+        let state = lock(&self.state);
+        let limit = self.connections.config.linger.min(FIRST_REQUEST);
+        state.protocol == Protocol::Unknown && state.active_at.elapsed() < limit
     }
 
     /// Returns `true` if the connection is open only because its client may send another request, and has been so for

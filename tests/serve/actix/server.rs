@@ -117,11 +117,14 @@ async fn client_that_keeps_sending_requests_over_http2_does_not_delay_the_end() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_connect_without_a_request_cost_the_others_no_long_pause() {
-    let routes = |app: &mut ServiceConfig, _: &HostHandle| {
-        app.route("/", web::get().to(|| async { "hello" }));
-    };
     let linger = Duration::from_secs(1);
-    let server = TestServer::actix_for(LONG_DRAIN, routes, ServeConfig::new().linger(linger)).await;
+    // A server that knows its connections before their first bytes.
+    let serve = |host, listener| {
+        let app = || App::new().route("/", web::get().to(|| async { "hello" }));
+        let server = serve(host, move |drain| drain.http_server(app).workers(2).listen(listener));
+        server.config(ServeConfig::new().linger(linger)).into_future()
+    };
+    let server = TestServer::run_for(LONG_DRAIN, serve).await;
     let address = server.address;
     let connecting = tokio::spawn(async move {
         let mut connections = Vec::new();

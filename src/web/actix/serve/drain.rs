@@ -23,7 +23,7 @@ use crate::debug::impl_debug;
 use crate::detached;
 use crate::web::serve::{Connections, OpenConnection};
 
-/// How long the server at least pauses to check if it may stop.
+/// How long the server at most pauses to check if it may stop, at first and without handlers. Twice as long each time.
 const PAUSE: Duration = Duration::from_millis(40);
 
 /// Creates the `HttpServer` that drains with a host. Passed to the closure of [`serve`](super::serve()).
@@ -129,7 +129,7 @@ impl Drain {
     pub(super) async fn drained(&self, host: &HostHandle, server: &ServerHandle) {
         let connections = &self.connections;
         connections.lingered(host).await;
-        let (refusing, first_paused_at) = (host.refusing(), Instant::now());
+        let (refusing, mut pause) = (host.refusing(), PAUSE);
         loop {
             let began = Instant::now();
             connections.note_handlers();
@@ -141,11 +141,12 @@ impl Drain {
             drop(server.pause());
             // Handlers that have begun meanwhile may take as long as the others. Those that still run shortly before the
             // deadline are cut off, and no more requests with them.
-            let limit = if refusing.is_cancelled() { Duration::MAX } else { began.elapsed().max(PAUSE) };
-            if timeout(limit, self.is_unused(first_paused_at)).await.is_ok() {
+            let limit = if refusing.is_cancelled() { Duration::MAX } else { began.elapsed().max(pause) };
+            if timeout(limit, self.is_unused(Instant::now())).await.is_ok() {
                 break;
             }
             drop(server.resume());
+            pause = pause.saturating_mul(2);
         }
         drop(server.stop(true));
         // Not until the server has ended: it looks at its workers only once a second.
@@ -155,9 +156,9 @@ impl Drain {
 
     /// Waits until no handler and no work without a client is left, and until all connections that were accepted have
     /// reached a worker. The server is paused.
-    async fn is_unused(&self, first_paused_at: Instant) {
+    async fn is_unused(&self, paused_at: Instant) {
         let Self { connections, workers, .. } = self;
-        let is_unused = |all: &Connections| all.is_quiet(first_paused_at) && detached::is_idle_on_servers();
+        let is_unused = |all: &Connections| all.is_quiet(paused_at) && detached::is_idle_on_servers();
         loop {
             connections.until(is_unused).await;
             workers.take_turn(connections).await;

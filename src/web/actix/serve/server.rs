@@ -34,8 +34,8 @@ const NO_TIMEOUT: u64 = 60 * 60 * 24 * 365;
 ///    them has been idle for the time of [`linger`](ServeConfig::linger), and for that time at most.
 /// 3. The server accepts connections until the handlers that run have responded, WebSockets have ended, and no work that
 ///    [continues without its client](crate::detached) is left on the worker threads, which end with the server. Then it
-///    pauses, for some 20 milliseconds. If new handlers run then, it resumes after a while and tries again. Shortly
-///    before its time is up, it pauses until the end.
+///    pauses, for some 20 milliseconds, or up to 100 if clients connect without sending a request. If new handlers run
+///    then, it resumes after a while and tries again. Shortly before its time is up, it pauses until the end.
 /// 4. The server closes its listeners and idle HTTP/1 connections. Connections that have arrived in the last pause are
 ///    served by other processes that share the listener, and lost without any.
 /// 5. Streams end, and all responses are written. What is left when the host's
