@@ -1,11 +1,11 @@
 //! Keeps track of work that continues without its caller: the process knows the work by name while it runs.
 //!
 //! A handler whose client has disconnected, a [`run_to_completion`](crate::EndpointGuard::run_to_completion) whose
-//! caller was cancelled, a [detached](crate::guard::SingleFlightBuilder::detached) flight and an abandoned task of a
-//! pool continue without a caller. Nothing awaits such work, so it is lost when the process ends. A
-//! [`ServiceHost`](crate::ServiceHost) waits for it while the host stops, and the host's report names what was left.
-//! Without a host, await [`drained`] before the runtime ends. A detached flight with several callers counts from the
-//! time when it became independent of them, even while they still wait:
+//! caller was cancelled, a [detached](crate::guard::SingleFlightBuilder::detached) flight, an abandoned task of a pool
+//! and, in actix-web, the handler of a WebSocket that has ended continue without a caller. Nothing awaits such work, so
+//! it is lost when the process ends. A [`ServiceHost`](crate::ServiceHost) waits for it while the host stops, and the
+//! host's report names what was left. Without a host, await [`drained`] before the runtime ends. A detached flight with
+//! several callers counts from the time when it became independent of them, even while they still wait:
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -37,7 +37,7 @@ pub struct DetachedWork {
 }
 
 impl DetachedWork {
-    /// Returns the name of the guard, flight or pool that the work belongs to.
+    /// Returns the name of the guard, flight or pool that the work belongs to, or `websocket`.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name

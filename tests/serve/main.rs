@@ -46,6 +46,8 @@ use support::waiting::PATIENCE;
 const MS: Duration = Duration::from_millis(1);
 /// How long the server may take to end.
 const DRAIN: Duration = Duration::from_millis(600);
+/// How long a server may take to end whose end must not wait for its deadline.
+const LONG_DRAIN: Duration = Duration::from_secs(20);
 /// How long `/slow` takes.
 const SLOW: Duration = Duration::from_millis(200);
 
@@ -120,22 +122,38 @@ impl TestServer {
         routes: impl Fn(&mut ServiceConfig, &HostHandle) + Clone + Send + 'static,
         config: ServeConfig,
     ) -> Self {
+        Self::actix_for(DRAIN, routes, config).await
+    }
+
+    /// Serves routes with another time to drain.
+    async fn actix_for(
+        drain: Duration,
+        routes: impl Fn(&mut ServiceConfig, &HostHandle) + Clone + Send + 'static,
+        config: ServeConfig,
+    ) -> Self {
         let serve = |host: ServiceHost, listener| {
             let handle = host.handle();
             let app = move || App::new().configure(|app| routes(app, &handle));
             let server = actix_serve(host, move |drain| drain.http_server(app).workers(2).listen_auto_h2c(listener));
             server.config(config).into_future()
         };
-        Self::run(serve).await
+        Self::run_for(drain, serve).await
     }
 
-    /// Runs a server until it is ready.
     async fn run<F>(serve: impl FnOnce(ServiceHost, StdListener) -> F) -> Self
     where
         F: Future<Output = Result<ShutdownReport, HostError>> + Send + 'static,
     {
+        Self::run_for(DRAIN, serve).await
+    }
+
+    /// Runs a server until it is ready.
+    async fn run_for<F>(drain: Duration, serve: impl FnOnce(ServiceHost, StdListener) -> F) -> Self
+    where
+        F: Future<Output = Result<ShutdownReport, HostError>> + Send + 'static,
+    {
         let alone = ALONE.lock().await;
-        let host = ServiceHost::builder().drain_timeout(DRAIN).without_signals().build().unwrap();
+        let host = ServiceHost::builder().drain_timeout(drain).without_signals().build().unwrap();
         let (handle, listener) = (host.handle(), StdListener::bind("127.0.0.1:0").unwrap());
         let address = listener.local_addr().unwrap();
         let serving = serve(host, listener);

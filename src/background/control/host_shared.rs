@@ -28,6 +28,8 @@ pub(crate) struct HostShared {
     events: broadcast::WeakSender<HostEvent>,
     /// Cancelled when the stop begins.
     pub(crate) draining: CancellationToken,
+    /// Cancelled shortly before the server's time is up, when requests that still wait are refused.
+    pub(crate) refusing: CancellationToken,
     /// Cancelled when the services begin to stop.
     pub(crate) stopping: CancellationToken,
     /// The runtime on which the host was started, and `true` if the supervisor is one of its tasks.
@@ -55,6 +57,7 @@ impl HostShared {
             status: Mutex::new(Arc::new(status)),
             events,
             draining: CancellationToken::new(),
+            refusing: CancellationToken::new(),
             stopping: CancellationToken::new(),
             server: OnceLock::new(),
             outcome: watch::Sender::new(None),

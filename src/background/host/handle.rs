@@ -57,6 +57,12 @@ impl HostHandle {
         self.shared.draining.child_token()
     }
 
+    /// Returns a token that is cancelled shortly before the server's time is up.
+    #[cfg(all(feature = "actix-web", unix))]
+    pub(crate) fn refusing(&self) -> CancellationToken {
+        self.shared.refusing.child_token()
+    }
+
     /// Returns a stream that ends when the host begins to stop. Use it for endless streams, such as server-sent events.
     /// The client sees that the response ends, and its event source connects to another server.
     ///

@@ -158,7 +158,10 @@ impl Executor {
                 self.work.begin();
                 cancel(&self.shared.draining);
             }
-            Action::RefuseWaiters => self.work.refuse_waiters(),
+            Action::RefuseWaiters => {
+                self.work.refuse_waiters();
+                cancel(&self.shared.refusing);
+            }
             Action::DrainWork => {
                 cancel(&self.shared.stopping);
                 self.work.drain_work(self.settle);

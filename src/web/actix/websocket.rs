@@ -1,22 +1,33 @@
 //! [`websocket`], which ends WebSockets with their host.
 
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::thread;
+
+use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::rt::spawn;
-use actix_web::web::Payload;
+use actix_web::web::{Bytes, Payload};
 use actix_web::{Error, HttpRequest, HttpResponse};
 use actix_ws::{CloseCode, CloseReason, Closed, Message, MessageStream, ProtocolError, Session};
 use tokio_util::sync::CancellationToken;
 
+#[cfg(unix)]
+use super::serve::ServedConnection;
 use crate::background::HostHandle;
 use crate::debug::impl_debug;
+use crate::detached::DetachedEntry;
 
 /// Accepts a WebSocket that ends when the host begins to stop.
 ///
 /// By then [`recv`](DrainingSocket::recv) has sent a close frame with the code 1001 ("going away", RFC 6455, section
-/// 7.4.1), and returns `None`, so that `handler` ends. [`serve`](super::serve()) waits until the frame is written. A
-/// handler that does not call `recv` by the host's deadline loses its connection, and the report counts it among the
-/// `requests`.
+/// 7.4.1), and returns `None`, so that `handler` ends. A handler that does not call `recv` by the host's deadline loses
+/// its connection, and the report counts it among the `requests`.
 ///
-/// `handler` runs on the worker that has accepted the WebSocket.
+/// `handler` runs on the worker that has accepted the WebSocket. What it does after the end of the connection counts as
+/// work that [continues without its client](crate::detached), with the name `websocket`: [`serve`](super::serve())
+/// waits for it.
 ///
 /// ```no_run
 /// use actix_web::{Error, HttpRequest, HttpResponse, web};
@@ -55,8 +66,84 @@ where
     R: Future<Output = ()> + 'static,
 {
     let (response, session, messages) = actix_ws::handle(request, body)?;
-    spawn(handler(DrainingSocket { session, messages, draining: host.draining() }));
-    Ok(response)
+    let socket = Rc::new(RefCell::new(SocketState::Open));
+    let end = HandlerEnd { socket: Rc::clone(&socket), has_ended: false };
+    let handler = handler(DrainingSocket { session, messages, draining: host.draining() });
+    spawn(async move {
+        let mut end = end;
+        handler.await;
+        end.has_ended = true;
+    });
+    let request = request.clone();
+    Ok(response.map_body(|_, body| SocketBody { body, socket, request }.boxed()))
+}
+
+/// A WebSocket, of which the connection or the handler ends first.
+enum SocketState {
+    Open,
+    /// The connection has ended, and the handler continues.
+    Detached(DetachedEntry),
+    /// The handler has ended.
+    Ended,
+}
+
+/// The body of the response, with which the connection ends.
+struct SocketBody {
+    body: BoxBody,
+    socket: Rc<RefCell<SocketState>>,
+    request: HttpRequest,
+}
+
+impl MessageBody for SocketBody {
+    type Error = <BoxBody as MessageBody>::Error;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Pin::new(&mut self.body).poll_next(cx)
+    }
+}
+
+impl Drop for SocketBody {
+    fn drop(&mut self) {
+        let mut socket = self.socket.borrow_mut();
+        // The report has counted a connection that was cut off.
+        if matches!(*socket, SocketState::Open) && !is_cut(&self.request) {
+            *socket = SocketState::Detached(DetachedEntry::new("websocket"));
+        }
+    }
+}
+
+/// Returns `true` if the server has cut the connection off.
+#[cfg(unix)]
+fn is_cut(request: &HttpRequest) -> bool {
+    request.conn_data::<ServedConnection>().is_some_and(|ServedConnection(open)| open.connection().is_cut())
+}
+
+#[cfg(not(unix))]
+fn is_cut(_: &HttpRequest) -> bool {
+    false
+}
+
+/// Dropped with the handler.
+struct HandlerEnd {
+    socket: Rc<RefCell<SocketState>>,
+    /// The handler has run to its end.
+    has_ended: bool,
+}
+
+impl Drop for HandlerEnd {
+    fn drop(&mut self) {
+        let socket = self.socket.replace(SocketState::Ended);
+        if let SocketState::Detached(mut entry) = socket
+            // Otherwise the worker has ended, and has dropped the handler.
+            && (self.has_ended || thread::panicking())
+        {
+            entry.finish();
+        }
+    }
 }
 
 /// A WebSocket that ends when its host begins to stop. Created by [`websocket`].

@@ -8,6 +8,8 @@ use atomic_waker::AtomicWaker;
 use tokio::time::Instant;
 
 use super::connections::Connections;
+#[cfg(feature = "actix-web")]
+use super::unwatched::UnwatchedState;
 use crate::debug::impl_debug;
 use crate::sync::lock;
 use crate::web::TaskStart;
@@ -51,6 +53,8 @@ pub(super) struct ConnectionState {
     pub(super) head: HeadState,
     /// The client does not read as fast as the server writes. The body of the response may have ended by then.
     pub(super) is_writing: bool,
+    #[cfg(feature = "actix-web")]
+    pub(super) unwatched: UnwatchedState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +99,8 @@ impl Connection {
             active_at: Instant::now(),
             head: HeadState::Complete,
             is_writing: false,
+            #[cfg(feature = "actix-web")]
+            unwatched: UnwatchedState::default(),
         };
         Self {
             connections,

@@ -212,7 +212,7 @@ impl Connections {
     }
 
     /// Calls a function with each connection, without the lock: it may wake tasks.
-    fn each(&self, function: impl FnMut(&Arc<Connection>)) {
+    pub(super) fn each(&self, function: impl FnMut(&Arc<Connection>)) {
         let connections: Vec<_> = lock(&self.open).by_id.iter().map(|(_, connection)| Arc::clone(connection)).collect();
         connections.iter().for_each(function);
     }

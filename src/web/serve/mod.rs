@@ -31,3 +31,5 @@ pub(crate) use self::connections::OpenConnection;
 pub(crate) use self::connections::{Connections, CutOnDrop};
 #[cfg(feature = "axum")]
 pub use self::stream::ServedStream;
+#[cfg(feature = "actix-web")]
+pub(crate) use self::unwatched::UnwrittenPart;

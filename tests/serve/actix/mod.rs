@@ -4,6 +4,7 @@ mod background_tasks;
 mod restarts;
 mod server;
 mod streams;
+mod unwritten;
 mod waiting;
 
 use std::convert::Infallible;

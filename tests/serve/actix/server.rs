@@ -1,21 +1,27 @@
 //! Connections and callbacks of actix-web's own server.
 
 use std::any::Any;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use actix_web::dev::Extensions;
+use actix_web::web::{Bytes, ServiceConfig};
 use actix_web::{App, HttpRequest, web};
 use futures::future::join_all;
+use http_body_util::Empty;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use onelane::ServiceHost;
+use onelane::background::HostHandle;
 use onelane::web::ServeConfig;
 use onelane::web::actix::serve;
 use support::http::{self, Client};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::{ALONE, DRAIN, Framework, MS, SLOW, TestServer};
+use crate::{ALONE, DRAIN, Framework, LONG_DRAIN, MS, SLOW, TestServer};
 
 /// actix-web looks once a second whether its connections are closed. The end must not wait for that.
 const TICK: Duration = Duration::from_millis(900);
@@ -62,6 +68,80 @@ async fn connections_that_arrive_while_the_server_begins_to_drain_are_served() {
         }
         assert!(server.stop().await.0.is_clean());
     }
+}
+
+/// Sends a request over a connection of its own every few milliseconds until no connection is accepted. Returns how many
+/// requests were lost: their connections were accepted, and ended without a response.
+async fn lost_requests(address: SocketAddr, interval: Duration) -> usize {
+    let mut clients = JoinSet::new();
+    while let Ok(mut client) = TcpStream::connect(address).await {
+        clients.spawn(async move {
+            let mut response = String::new();
+            let _ = client.write_all(http::get("/").as_bytes()).await;
+            let _ = client.read_to_string(&mut response).await;
+            response.ends_with("hello")
+        });
+        sleep(interval).await;
+    }
+    clients.join_all().await.into_iter().filter(|is_served| !is_served).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn client_that_keeps_sending_requests_over_http2_does_not_delay_the_end() {
+    let routes = |app: &mut ServiceConfig, _: &HostHandle| {
+        app.route("/", web::get().to(|| async { "hello" }));
+    };
+    let server = TestServer::actix_for(LONG_DRAIN, routes, ServeConfig::new()).await;
+    let address = server.address;
+    let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    tokio::spawn(connection);
+    let sending = tokio::spawn(async move {
+        let mut sent = 0;
+        let request = || hyper::Request::get("http://test/").body(Empty::<Bytes>::new()).unwrap();
+        while sender.send_request(request()).await.is_ok() {
+            sent += 1;
+            sleep(MS * 50).await;
+        }
+        sent
+    });
+    let losing = tokio::spawn(lost_requests(address, MS * 50));
+    sleep(MS * 100).await;
+    let (report, took) = server.stop().await;
+    assert!(report.is_clean() && took < LONG_DRAIN / 2, "{took:?} {report:?}");
+    assert!(sending.await.unwrap() > 3);
+    // Those that connected in the last pause.
+    let lost = losing.await.unwrap();
+    assert!(lost <= 5, "{lost}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_connect_without_a_request_cost_the_others_no_long_pause() {
+    let linger = Duration::from_secs(1);
+    // A server that knows its connections before their first bytes.
+    let serve = |host, listener| {
+        let app = || App::new().route("/", web::get().to(|| async { "hello" }));
+        let server = serve(host, move |drain| drain.http_server(app).workers(2).listen(listener));
+        server.config(ServeConfig::new().linger(linger)).into_future()
+    };
+    let server = TestServer::run_for(LONG_DRAIN, serve).await;
+    let address = server.address;
+    let connecting = tokio::spawn(async move {
+        let mut connections = Vec::new();
+        while let Ok(connection) = TcpStream::connect(address).await {
+            connections.push(connection);
+            sleep(MS * 20).await;
+        }
+        connections.len()
+    });
+    let losing = tokio::spawn(lost_requests(address, MS * 10));
+    sleep(MS * 200).await;
+    let (report, took) = server.stop().await;
+    assert!(report.is_clean() && took < LONG_DRAIN / 2, "{took:?} {report:?}");
+    assert!(connecting.await.unwrap() > 20);
+    // A pause of a second would lose a hundred.
+    let lost = losing.await.unwrap();
+    assert!(lost <= 30, "{lost}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

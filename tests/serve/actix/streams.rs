@@ -1,6 +1,8 @@
 //! Event streams and WebSockets that end with their host.
 
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::web::{self, Bytes, Data, Payload, ServiceConfig};
 use actix_web::{Error, HttpRequest, HttpResponse};
@@ -9,11 +11,11 @@ use futures::{StreamExt, stream};
 use onelane::background::HostHandle;
 use onelane::web::ServeConfig;
 use onelane::web::actix::websocket;
-use support::http::{self, Client};
+use support::http::{self, Client, Disconnect, eventually};
 use tokio::time::sleep;
 
 use super::super::websocket_client::{assert_ends_with_close_frame, frame, websocket_client};
-use super::super::{DRAIN, MS, TestServer, unfinished};
+use super::super::{DRAIN, LONG_DRAIN, Log, MS, TestServer, note, notes, unfinished};
 
 async fn echo(request: HttpRequest, body: Payload, host: Data<HostHandle>) -> Result<HttpResponse, Error> {
     websocket(&host, &request, body, |mut socket| async move {
@@ -40,6 +42,31 @@ async fn ignore_shutdown(request: HttpRequest, body: Payload, host: Data<HostHan
         std::future::pending::<()>().await;
         drop(socket);
     })
+}
+
+/// Notes when the WebSocket has ended, and when the work after it has ended.
+async fn save(
+    request: HttpRequest,
+    body: Payload,
+    host: Data<HostHandle>,
+    saving: Data<(Log, Duration)>,
+) -> Result<HttpResponse, Error> {
+    websocket(&host, &request, body, |mut socket| async move {
+        while let Some(Ok(_)) = socket.recv().await {}
+        let (log, takes) = &**saving;
+        note(log, "saves");
+        sleep(*takes).await;
+        note(log, "saved");
+    })
+}
+
+/// Serves WebSockets whose handlers save something after the end.
+async fn saving_server(drain: Duration, log: &Log, takes: Duration) -> TestServer {
+    let saving = Data::new((Arc::clone(log), takes));
+    let routes = move |app: &mut ServiceConfig, host: &HostHandle| {
+        app.app_data(Data::new(host.clone())).app_data(saving.clone()).route("/", web::get().to(save));
+    };
+    TestServer::actix_for(drain, routes, ServeConfig::new().linger(MS * 20)).await
 }
 
 async fn events(host: Data<HostHandle>) -> HttpResponse {
@@ -102,4 +129,38 @@ async fn websocket_whose_handler_ignores_the_shutdown_is_cut_off_and_reported() 
     assert_eq!(unfinished(&report), [("requests", 1)], "{report:?}");
     assert!(!report.is_clean());
     client.rest().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn handler_of_a_websocket_ends_after_the_websocket() {
+    for leaves in [false, true] {
+        let log = Log::default();
+        // Longer than a worker without connections lives.
+        let server = saving_server(LONG_DRAIN, &log, Duration::from_secs(2)).await;
+        let mut client = websocket_client(server.address, "/").await;
+        let stopping = tokio::spawn(server.stop());
+        eventually("the WebSocket has ended", || notes(&log) == ["saves"]).await;
+        if leaves {
+            client.disconnect(Disconnect::Rst).await;
+        }
+        let (report, _) = stopping.await.unwrap();
+        assert_eq!(notes(&log), ["saves", "saved"], "{report:?}");
+        assert!(report.is_clean(), "{report:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn handler_that_continues_after_its_websocket_is_known_and_reported_if_it_is_cut_off() {
+    let log = Log::default();
+    let server = saving_server(DRAIN, &log, MS * 60_000).await;
+    let mut client = websocket_client(server.address, "/").await;
+    client.disconnect(Disconnect::Rst).await;
+    eventually("the handler runs without its client", || {
+        onelane::detached::running().iter().any(|work| work.name() == "websocket")
+    })
+    .await;
+    assert_eq!(notes(&log), ["saves"]);
+    let (report, _) = server.stop_and_leave_no_work(|| true).await;
+    assert_eq!(unfinished(&report), [("websocket", 1)], "{report:?}");
+    assert!(!report.is_clean() && report.exit_code() == 1, "{report:?}");
 }

@@ -2,21 +2,27 @@
 
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use actix_web::web::{self, ServiceConfig};
 use onelane::EndpointGuard;
+use onelane::background::HostHandle;
 use onelane::web::ServeConfig;
 use onelane::web::actix::{GuardMiddleware, blocking_handler};
 use support::http::{self, Client, Disconnect, eventually};
 use tokio::time::sleep;
 
-use crate::{Log, MS, SLOW, TestServer, note, notes, unfinished};
+use crate::{DRAIN, LONG_DRAIN, Log, MS, SLOW, TestServer, note, notes, unfinished};
 
 /// Serves a handler behind a guard that notes when it begins and ends.
-async fn guarded(log: &Log, takes: std::time::Duration) -> (TestServer, Arc<EndpointGuard>) {
+async fn guarded(log: &Log, takes: Duration) -> (TestServer, Arc<EndpointGuard>) {
+    guarded_for(DRAIN, log, takes).await
+}
+
+async fn guarded_for(drain: Duration, log: &Log, takes: Duration) -> (TestServer, Arc<EndpointGuard>) {
     let guard = Arc::new(EndpointGuard::new("guarded"));
     let (noted, shared) = (Arc::clone(log), Arc::clone(&guard));
-    let routes = move |app: &mut ServiceConfig| {
+    let routes = move |app: &mut ServiceConfig, _: &HostHandle| {
         let log = Arc::clone(&noted);
         let handler = move || {
             let log = Arc::clone(&log);
@@ -30,7 +36,7 @@ async fn guarded(log: &Log, takes: std::time::Duration) -> (TestServer, Arc<Endp
         let guarded = web::resource("/").wrap(GuardMiddleware::new(Arc::clone(&shared))).route(web::get().to(handler));
         app.service(guarded);
     };
-    (TestServer::actix(routes, ServeConfig::new()).await, guard)
+    (TestServer::actix_for(drain, routes, ServeConfig::new()).await, guard)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -74,6 +80,21 @@ async fn handler_that_continues_without_its_client_ends_before_its_worker() {
     let (report, _) = server.stop().await;
     assert!(report.is_clean(), "{report:?}");
     assert_eq!(notes(&log), ["begins", "ends"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn handler_whose_client_leaves_during_the_drain_ends_before_its_worker() {
+    let log = Log::default();
+    // A worker without connections ends within a second once its server stops.
+    let (server, _guard) = guarded_for(LONG_DRAIN, &log, Duration::from_millis(2500)).await;
+    let mut client = Client::sending(server.address, http::get("/")).await;
+    eventually("the handler runs", || notes(&log) == ["begins"]).await;
+    let stopping = tokio::spawn(server.stop());
+    sleep(MS * 400).await;
+    client.disconnect(Disconnect::Rst).await;
+    let (report, _) = stopping.await.unwrap();
+    assert_eq!(notes(&log), ["begins", "ends"]);
+    assert!(report.is_clean(), "{report:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

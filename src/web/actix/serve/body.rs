@@ -9,6 +9,7 @@ use pin_project_lite::pin_project;
 
 use super::service::RequestInProgress;
 use crate::debug::impl_debug;
+use crate::web::serve::UnwrittenPart;
 
 pin_project! {
     /// The body of a response of a server that drains with its host. Its request is in progress until it is dropped.
@@ -16,13 +17,13 @@ pin_project! {
         // Dropped before the request ends.
         #[pin]
         body: EitherBody<B, BoxBody>,
-        _request: RequestInProgress,
+        request: RequestInProgress,
     }
 }
 
 impl<B> ServedBody<B> {
     pub(super) fn new(body: EitherBody<B, BoxBody>, request: RequestInProgress) -> Self {
-        Self { body, _request: request }
+        Self { body, request }
     }
 }
 
@@ -34,8 +35,13 @@ impl<B: MessageBody + 'static> MessageBody for ServedBody<B> {
     }
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        self.project().body.poll_next(cx)
+        let this = self.project();
+        let poll = this.body.poll_next(cx);
+        match this.request.http2_connection() {
+            Some(connection) => poll.map_ok(|bytes| UnwrittenPart::wrap(bytes, connection)),
+            None => poll,
+        }
     }
 }
 
-impl_debug!([B] ServedBody<B> |this| { request: this._request, .. });
+impl_debug!([B] ServedBody<B> |this| { request: this.request, .. });

@@ -4,12 +4,15 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use actix_http::{Extensions, Request, Response};
 use actix_service::IntoServiceFactory;
 use actix_web::body::MessageBody;
 use actix_web::dev::{AppConfig, ServerHandle, Service, ServiceFactory};
 use actix_web::{Error, HttpServer};
+use tokio::select;
+use tokio::time::{Instant, timeout};
 
 use super::body::ServedBody;
 use super::service::ServedFactory;
@@ -19,6 +22,9 @@ use crate::background::HostHandle;
 use crate::debug::impl_debug;
 use crate::detached;
 use crate::web::serve::{Connections, OpenConnection};
+
+/// How long the server at most pauses to check if it may stop, at first and without handlers. Twice as long each time.
+const PAUSE: Duration = Duration::from_millis(40);
 
 /// Creates the `HttpServer` that drains with a host. Passed to the closure of [`serve`](super::serve()).
 #[derive(Clone)]
@@ -32,7 +38,7 @@ pub struct Drain {
 pub type ServedHttpServer<A, S, B> = HttpServer<A, ServedFactory<S, B>, ServedFactory<S, B>, ServedBody<B>>;
 
 /// The place of a connection among the open ones, in the data of the connection.
-pub(super) struct ServedConnection(pub(super) OpenConnection);
+pub(crate) struct ServedConnection(pub(crate) OpenConnection);
 
 impl Drain {
     pub(super) fn new(connections: Arc<Connections>) -> Self {
@@ -68,7 +74,8 @@ impl Drain {
     /// with actix-web, set it before the addresses are bound.
     ///
     /// A callback that is not wrapped replaces the one that counts connections. The server then still waits for its
-    /// requests, but closes idle connections at once when it drains, and logs a warning.
+    /// requests, but closes connections as soon as they have none when it drains, even if the last bytes of a response are
+    /// not written, and logs a warning.
     ///
     /// ```no_run
     /// # use std::any::Any;
@@ -114,28 +121,51 @@ impl Drain {
 
     /// Waits until the host stops, and until the server may be dropped.
     ///
-    /// A worker that stops drops the connections that it has not begun to serve, and the work on its thread that
-    /// continues without a client. So the server stops once it has neither. It accepts connections for as long as it
-    /// may take to get there, and pauses for the last check: what arrives in the pause is for the other processes behind
-    /// the listener. If there are none, it is lost, so the pause is short.
+    /// A worker that stops drops the connections that it has not begun to serve, and ends as soon as it has no others,
+    /// with the work on its thread that continues without a client. So the server stops once it has neither, and no
+    /// handler that may become such work. It accepts connections for as long as it may take to get there, and pauses
+    /// for the last check: what arrives in the pause is for the other processes behind the listener. If there are
+    /// none, it is lost unless the server resumes, so the pause is short where it can be.
     pub(super) async fn drained(&self, host: &HostHandle, server: &ServerHandle) {
-        let Self { connections, workers, .. } = self;
+        let connections = &self.connections;
         connections.lingered(host).await;
+        let (refusing, mut pause) = (host.refusing(), PAUSE);
         loop {
-            connections.until(|_| detached::is_idle_on_servers()).await;
+            let began = Instant::now();
+            connections.note_handlers();
+            select! {
+                () = connections.until(|all| all.have_noted_ended() && detached::is_idle_on_servers()) => {}
+                () = refusing.cancelled() => {}
+            }
             // The call sends the command. Nothing reports when the server has obeyed it.
             drop(server.pause());
-            connections.until(Connections::is_quiet).await;
-            workers.take_turn(connections).await;
-            if !detached::is_idle_on_servers() {
-                drop(server.resume());
-            } else if connections.is_quiet() {
+            // Handlers that have begun meanwhile may take as long as the others. Those that still run shortly before the
+            // deadline are cut off, and no more requests with them.
+            let limit = if refusing.is_cancelled() { Duration::MAX } else { began.elapsed().max(pause) };
+            if timeout(limit, self.is_unused(Instant::now())).await.is_ok() {
                 break;
             }
+            drop(server.resume());
+            pause = pause.saturating_mul(2);
         }
         drop(server.stop(true));
         // Not until the server has ended: it looks at its workers only once a second.
-        connections.until(|all| all.have_ended() && detached::is_idle_on_servers()).await;
+        connections.ended().await;
+        connections.until(|_| detached::is_idle_on_servers()).await;
+    }
+
+    /// Waits until no handler and no work without a client is left, and until all connections that were accepted have
+    /// reached a worker. The server is paused.
+    async fn is_unused(&self, paused_at: Instant) {
+        let Self { connections, workers, .. } = self;
+        let is_unused = |all: &Connections| all.is_quiet(paused_at) && detached::is_idle_on_servers();
+        loop {
+            connections.until(is_unused).await;
+            workers.take_turn(connections).await;
+            if is_unused(connections) {
+                return;
+            }
+        }
     }
 }
 

@@ -18,6 +18,8 @@ mod trace;
 mod workers;
 
 pub use self::body::ServedBody;
+#[cfg(feature = "actix-ws")]
+pub(crate) use self::drain::ServedConnection;
 pub use self::drain::{Drain, ServedHttpServer};
 pub use self::server::{Serve, Server, serve};
 pub use self::service::{ServedApp, ServedFactory, ServedFuture};

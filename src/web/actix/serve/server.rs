@@ -32,19 +32,38 @@ const NO_TIMEOUT: u64 = 60 * 60 * 24 * 365;
 ///
 /// 1. `/readyz` fails, and responses over HTTP/1 ask their clients to close the connection.
 /// 2. After the [`drain_delay`](ServeConfig::drain_delay), the server continues to accept connections until each of
-///    them has been idle for the time of [`linger`](ServeConfig::linger), and for that time at most. It also waits for
-///    work that [continues without its client](crate::detached) on the worker threads, because they end with the
-///    server.
-/// 3. The server pauses until its workers have taken the connections that it has accepted. Then it closes its listeners
-///    and idle HTTP/1 connections. Connections that arrive in the pause, which takes a millisecond unless connections
-///    arrive all the time, are served by other processes that share the listener, and lost without any.
-/// 4. Requests in progress end, and so do streams and WebSockets. What is left when the host's
+///    them has been idle for the time of [`linger`](ServeConfig::linger), and for that time at most.
+/// 3. The server accepts connections until the handlers that run have responded, WebSockets have ended, and no work that
+///    [continues without its client](crate::detached) is left on the worker threads, which end with the server. Then it
+///    pauses, for some 20 milliseconds, or up to 100 if clients connect without sending a request. If new handlers run
+///    then, it resumes after a while and tries again. Shortly before its time is up, it pauses until the end.
+/// 4. The server closes its listeners and idle HTTP/1 connections. Connections that have arrived in the last pause are
+///    served by other processes that share the listener, and lost without any.
+/// 5. Streams end, and all responses are written. What is left when the host's
 ///    [`drain_timeout`](crate::background::ServiceHostBuilder::drain_timeout) has passed is cut off. The
 ///    [report](ShutdownReport::unfinished) then names the `requests`, and is not clean.
-/// 5. The host waits for other work that continues without its client, and stops its services.
+/// 6. The host waits for other work that continues without its client, and stops its services.
 ///
-/// actix-web does not send a GOAWAY to HTTP/2 clients. Their connections are closed when they have no requests for the
-/// time of `linger`.
+/// # HTTP/2
+///
+/// actix-web does not send a GOAWAY to HTTP/2 clients, so they do not know that the server stops. Their connections are
+/// closed when they have had no requests for the time of `linger`, or, once the server has closed its listeners that
+/// long ago, for 20 milliseconds. A request that is on its way at that time is lost, and not reported. Clients that leave
+/// no such gap keep the server until its time is up. A handler whose request has arrived after step 4 may be cut off if
+/// its client leaves. The report then names the guard of the handler.
+///
+/// # Limits
+///
+/// actix-web does not report what it has written. The server derives that from the connections that actix-web closes,
+/// and over HTTP/2 from the parts of bodies that actix-web drops. Where neither is possible, it waits for the time of
+/// `linger`, or 20 milliseconds if that is longer. A client that does not read for that time can lose the following
+/// bytes, and the report does not name it:
+///
+/// - over HTTP/2, the heads of responses, parts of less than 256 bytes, and the last, empty frame of a body
+/// - the last 32 KiB of a WebSocket, up to the close frame
+/// - the last 32 KiB of a response, if the client has sent another request before it knew that the response is the last
+///   one on its connection. Such a request is not served.
+/// - responses of up to 16 KiB to requests with a body, if the operating system has no room for them
 ///
 /// Of the [`ServeConfig`], only `drain_delay`, `linger` and `background_tasks` apply. The server itself limits its
 /// connections and their times: see `max_connections`, `client_request_timeout` and `keep_alive` of `HttpServer`.
