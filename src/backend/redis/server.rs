@@ -3,13 +3,12 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, ProtocolVersion, PushInfo, PushKind, RedisError, Value};
 
 use super::super::error::BackendError;
-use super::super::link::{CallError, Connector};
+use super::super::link::{CallError, Connector, FIRST_CONNECT};
 use super::super::waiters::Waiters;
 use super::trace;
 
@@ -25,9 +24,6 @@ const OLDEST_VERSION: (u32, u32) = (6, 2);
 /// What a user must be allowed to do, in addition to the commands that each client sends.
 const COMMANDS: &str =
     "evalsha, script|load, info, get, set, del, pttl, pexpire, time, publish, subscribe, unsubscribe";
-
-/// Longer than any call may take, which has a limit of its own.
-const LONGEST_CONNECT: Duration = Duration::from_secs(2);
 
 impl Server {
     /// The client opens connections that receive messages between responses, so that one connection is enough.
@@ -109,7 +105,7 @@ impl Server {
             Ok::<_, ()>(())
         };
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(LONGEST_CONNECT))
+            .set_connection_timeout(Some(FIRST_CONNECT))
             .set_response_timeout(None)
             .set_push_sender(on_push);
         let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
