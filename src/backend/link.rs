@@ -46,7 +46,7 @@ const PART_OF_LEASE: u32 = 3;
 const LONGEST_CALL: Duration = Duration::from_secs(1);
 
 /// How long the first connection may take, which no caller waits for.
-pub(super) const FIRST_CONNECT: Duration = Duration::from_secs(5);
+const FIRST_CONNECT: Duration = Duration::from_secs(5);
 
 impl<K: Connector> Link<K> {
     pub(super) fn new(connector: K, lease: Duration) -> Self {

@@ -8,7 +8,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, ProtocolVersion, PushInfo, PushKind, RedisError, Value};
 
 use super::super::error::BackendError;
-use super::super::link::{CallError, Connector, FIRST_CONNECT};
+use super::super::link::{CallError, Connector};
 use super::super::waiters::Waiters;
 use super::trace;
 
@@ -104,8 +104,9 @@ impl Server {
             received(&waiters, &push);
             Ok::<_, ()>(())
         };
+        // The link has time limits.
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(FIRST_CONNECT))
+            .set_connection_timeout(None)
             .set_response_timeout(None)
             .set_push_sender(on_push);
         let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
