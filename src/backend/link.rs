@@ -45,11 +45,19 @@ struct Current<C> {
 const PART_OF_LEASE: u32 = 3;
 const LONGEST_CALL: Duration = Duration::from_secs(1);
 
+/// How long the first connection may take, which no caller waits for.
+const FIRST_CONNECT: Duration = Duration::from_secs(5);
+
 impl<K: Connector> Link<K> {
     pub(super) fn new(connector: K, lease: Duration) -> Self {
         let current = Mutex::new(Current { connection: None, number: 0 });
         let limit = (lease / PART_OF_LEASE).min(LONGEST_CALL);
         Self { connector, limit, current, opening: tokio::sync::Mutex::new(()) }
+    }
+
+    /// Opens the first connection.
+    pub(super) async fn connect(&self) -> Result<(), BackendError> {
+        timeout(FIRST_CONNECT, self.open()).await.unwrap_or_else(|_| Err(no_answer(FIRST_CONNECT))).map(drop)
     }
 
     /// Calls the store, with a time limit.
@@ -81,8 +89,7 @@ impl<K: Connector> Link<K> {
         timeout(self.limit, call).await.unwrap_or_else(|_| {
             // The connection may be dead without a sign.
             self.forget(used.load(Ordering::Relaxed));
-            let limit = self.limit;
-            Err(BackendError::new(format!("the store did not answer within {limit:?}: check its load and the network")))
+            Err(no_answer(self.limit))
         })
     }
 
@@ -110,4 +117,8 @@ impl<K: Connector> Link<K> {
         drop(current);
         drop(broken);
     }
+}
+
+fn no_answer(limit: Duration) -> BackendError {
+    BackendError::new(format!("the store did not answer within {limit:?}: check its load and the network"))
 }

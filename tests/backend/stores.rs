@@ -9,7 +9,7 @@ use support::client::PATIENCE;
 use support::leak;
 use tokio::time::{sleep, timeout};
 
-pub(crate) const LEASE: Duration = Duration::from_secs(2);
+pub(crate) const LEASE: Duration = Duration::from_secs(3);
 
 /// Takes a lock that is free.
 pub(crate) async fn take(store: &impl LockBackend, name: &LockName) -> Result<LeaseId, BackendError> {

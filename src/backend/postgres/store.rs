@@ -111,7 +111,7 @@ impl Postgres {
 
     /// Sets for how long a lock outlasts a process that ends without releasing it. The default is 10 seconds.
     ///
-    /// A call to the server may take a third of this time, and at most a second.
+    /// A call to the server may take a third of this time, and at most a second. The first connection may take 5 seconds.
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
@@ -154,6 +154,7 @@ impl LockBackend for Postgres {
             };
             let link = Link::new(server, self.lease);
             let connected = Connected { domain: statements::text(domain), link, waiters, lease: self.lease };
+            connected.link.connect().await?;
             connected.try_all().await?;
             let replaced = lock(&self.connected).replace(Arc::new(connected));
             drop(replaced);

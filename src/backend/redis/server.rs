@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, ProtocolVersion, PushInfo, PushKind, RedisError, Value};
@@ -25,9 +24,6 @@ const OLDEST_VERSION: (u32, u32) = (6, 2);
 /// What a user must be allowed to do, in addition to the commands that each client sends.
 const COMMANDS: &str =
     "evalsha, script|load, info, get, set, del, pttl, pexpire, time, publish, subscribe, unsubscribe";
-
-/// Longer than any call may take, which has a limit of its own.
-const LONGEST_CONNECT: Duration = Duration::from_secs(2);
 
 impl Server {
     /// The client opens connections that receive messages between responses, so that one connection is enough.
@@ -108,8 +104,9 @@ impl Server {
             received(&waiters, &push);
             Ok::<_, ()>(())
         };
+        // The link has time limits.
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(LONGEST_CONNECT))
+            .set_connection_timeout(None)
             .set_response_timeout(None)
             .set_push_sender(on_push);
         let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;

@@ -80,7 +80,7 @@ impl Redis {
 
     /// Sets for how long a lock outlasts a process that ends without releasing it. The default is 10 seconds.
     ///
-    /// A call to the server may take a third of this time, and at most a second.
+    /// A call to the server may take a third of this time, and at most a second. The first connection may take 5 seconds.
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
@@ -105,6 +105,7 @@ impl LockBackend for Redis {
                 highest: AtomicU64::new(0),
                 runtime: Handle::current(),
             });
+            connected.link.connect().await?;
             connected.examine("default").await?;
             connected.try_all().await?;
             let replaced = lock(&self.connected).replace(connected);
