@@ -7,8 +7,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::domain::DomainOptions;
 use super::error::BackendError;
@@ -19,13 +20,20 @@ use crate::debug::impl_debug;
 use crate::panic::catch;
 use crate::sync::{Mutex, lock};
 
+/// The longest time that a store may take to answer.
+const MAX_CALL: Duration = Duration::from_secs(5);
+
+/// For how long a process remembers that others waited for a lock that it has released.
+const REMEMBERED: Duration = Duration::from_millis(100);
+
 /// A domain and the store that it is connected to.
 pub(super) struct Connected {
     pub(super) options: DomainOptions,
     pub(super) backend: Arc<dyn LockBackend>,
     pub(super) keeper: Keeper,
-    /// What the last holder of a lock has left for the next caller in this process.
-    pub(super) parked: Mutex<HashMap<LockName, Parked>>,
+    /// What the last holder of a lock has left for the next caller in this process. `None` once the domain is
+    /// disconnected.
+    parked: Mutex<Option<HashMap<LockName, Parked>>>,
     /// The owners of this process have the same upper half.
     process: u64,
     next_owner: AtomicU64,
@@ -42,8 +50,6 @@ pub(super) struct Call<T: Send + 'static> {
 enum CallState<T> {
     New(StoreFuture<T>),
     Begun(StoreFuture<T>),
-    /// The store has answered at once.
-    Answered(Result<T, BackendError>),
     Ended,
 }
 
@@ -54,7 +60,7 @@ pub(super) type ReleaseCall = Call<Released>;
 
 impl Connected {
     pub(super) fn new(options: DomainOptions, backend: Arc<dyn LockBackend>, keeper: Keeper) -> Arc<Self> {
-        let (process, next_owner, parked) = (random_u64(), AtomicU64::new(0), Mutex::new(HashMap::new()));
+        let (process, next_owner, parked) = (random_u64(), AtomicU64::new(0), Mutex::new(Some(HashMap::new())));
         Arc::new(Self { options, backend, keeper, parked, process, next_owner })
     }
 
@@ -66,10 +72,11 @@ impl Connected {
     pub(super) fn try_acquire(self: &Arc<Self>, lock: LockName) -> AttemptCall {
         let (backend, owner, tokens) = (Arc::clone(&self.backend), self.new_owner(), self.options.cohort_turns);
         let this = Arc::clone(self);
+        let limit = self.call_limit();
         let future = async move {
             // The lease begins when the store receives the request, which is not earlier than this.
             let began = Instant::now();
-            match backend.try_acquire(&lock, owner, tokens).await {
+            match limited(limit, backend.try_acquire(&lock, owner, tokens)).await {
                 Ok(attempt) => {
                     let fence = if let Attempt::Acquired { fence } = attempt { Some(fence) } else { None };
                     Ok((attempt, LeaseId::new(lock, owner, fence), began))
@@ -90,13 +97,68 @@ impl Connected {
     }
 
     pub(super) fn release(self: &Arc<Self>, lease: LeaseId) -> ReleaseCall {
-        let backend = Arc::clone(&self.backend);
-        Call::new(self, Box::pin(async move { backend.release(&lease).await }), |_, _| {})
+        let (backend, limit) = (Arc::clone(&self.backend), self.call_limit());
+        let future = async move { limited(limit, backend.release(&lease)).await };
+        Call::new(self, Box::pin(future), |_, _| {})
+    }
+
+    /// Returns how long the store may take to answer.
+    fn call_limit(&self) -> Duration {
+        call_limit(self.backend.lease())
+    }
+
+    /// Leaves something for the next caller in this process. Returns it if the domain is disconnected.
+    pub(super) fn park(&self, name: LockName, parked: Parked) -> Result<(), Parked> {
+        let mut all = lock(&self.parked);
+        let Some(all) = &mut *all else { return Err(parked) };
+        let replaced = all.insert(name, parked);
+        debug_assert!(!matches!(replaced, Some(Parked::Turn(_))), "one caller of a process has the turn");
+        Ok(())
     }
 
     /// Takes what the last holder in this process has left for the next one.
     pub(super) fn unpark(&self, name: &LockName) -> Option<Parked> {
-        lock(&self.parked).remove(name)
+        self.unpark_if(name, |_| true)
+    }
+
+    /// Takes what was left, if it is what the caller is looking for.
+    pub(super) fn unpark_if(&self, name: &LockName, is_wanted: impl FnOnce(&Parked) -> bool) -> Option<Parked> {
+        let mut all = lock(&self.parked);
+        let all = all.as_mut()?;
+        if all.get(name).is_some_and(is_wanted) { all.remove(name) } else { None }
+    }
+
+    /// Takes everything that was left for callers of a guard.
+    pub(super) fn unpark_all(&self, guard: &str) -> Vec<Parked> {
+        let mut all = lock(&self.parked);
+        all.iter_mut().flat_map(|all| all.extract_if(|name, _| name.guard() == guard)).map(|(_, left)| left).collect()
+    }
+
+    /// Takes everything that was left, and lets nothing more be left.
+    pub(super) fn disconnect(&self) -> Option<HashMap<LockName, Parked>> {
+        lock(&self.parked).take()
+    }
+
+    pub(super) fn is_disconnected(&self) -> bool {
+        lock(&self.parked).is_none()
+    }
+
+    /// Remembers that others wait for a lock that this process has just released, so that its next caller lets them go
+    /// first.
+    pub(super) fn step_back_from(self: &Arc<Self>, name: LockName) {
+        let until = Instant::now() + REMEMBERED;
+        // A turn that is parked now was taken after the release: then nothing is to be remembered.
+        if lock(&self.parked).as_ref().is_none_or(|all| all.contains_key(&name)) {
+            return;
+        }
+        if self.park(name.clone(), Parked::StepBack { until }).is_ok() {
+            let this = Arc::downgrade(self);
+            self.keeper.spawn(async move {
+                sleep_until(until).await;
+                let is_this = |left: &Parked| matches!(left, Parked::StepBack { until: at } if *at == until);
+                this.upgrade().map(|this| this.unpark_if(&name, is_this));
+            });
+        }
     }
 }
 
@@ -109,10 +171,11 @@ impl<T: Send + 'static> Call<T> {
         Self { connected: Arc::clone(connected), state: CallState::New(future), abandoned }
     }
 
-    /// Begins the call. Without further polls, it completes in a task of its own.
-    pub(super) fn begin(&mut self) {
-        if let Poll::Ready(result) = self.poll_store(&mut Context::from_waker(Waker::noop())) {
-            self.state = CallState::Answered(result);
+    /// Begins the call. Returns the result if the store answers at once.
+    pub(super) fn begin(&mut self) -> Option<Result<T, BackendError>> {
+        match self.poll_store(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(result) => Some(result),
+            Poll::Pending => None,
         }
     }
 
@@ -125,7 +188,6 @@ impl<T: Send + 'static> Call<T> {
     fn poll_store(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, BackendError>> {
         let mut future = match mem::replace(&mut self.state, CallState::Ended) {
             CallState::New(future) | CallState::Begun(future) => future,
-            CallState::Answered(result) => return Poll::Ready(result),
             CallState::Ended => panic!("a call is not polled after it completed"),
         };
         let entered = self.connected.keeper.handle().enter();
@@ -159,10 +221,24 @@ impl<T: Send + 'static> Drop for Call<T> {
     }
 }
 
+/// Returns how long a store may take to answer: a lease must not be lost because of one answer that does not come.
+pub(super) fn call_limit(lease: Option<Duration>) -> Duration {
+    lease.map_or(MAX_CALL, |lease| (lease / 3).min(MAX_CALL))
+}
+
+/// Limits how long the store may take to answer.
+pub(super) async fn limited<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, BackendError>>,
+) -> Result<T, BackendError> {
+    let late = |_| Err(BackendError::new(format!("the store did not answer within {limit:?}")));
+    timeout(limit, call).await.unwrap_or_else(late)
+}
+
 /// Returns a number that is random, but not secret.
 pub(super) fn random_u64() -> u64 {
     // Each `RandomState` has keys of its own, and the first one of a thread has random keys of the system.
     RandomState::new().hash_one(std::process::id())
 }
 
-impl_debug!(Connected |this| { backend: this.backend, parked: lock(&this.parked).len(), .. });
+impl_debug!(Connected |this| { backend: this.backend, is_disconnected: this.is_disconnected(), .. });

@@ -8,6 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::connected::Connected;
+#[cfg(feature = "background")]
+use super::connected::{call_limit, limited};
 use super::error::BackendError;
 use super::keeper::Keeper;
 use super::lock_backend::{LockBackend, LockName};
@@ -147,8 +149,9 @@ impl LockDomain {
     }
 
     /// Disconnects the domain. New callers are refused with
-    /// [`NotConnected`](crate::guard::AcquireErrorKind::NotConnected). Waits until all holders have released their
-    /// permits, and until the store has released their locks.
+    /// [`NotConnected`](crate::guard::AcquireErrorKind::NotConnected), and so are callers that wait for other processes,
+    /// within a second. Waits until all holders have released their permits, and until the store has released their
+    /// locks.
     ///
     /// # Cancel safety
     ///
@@ -157,8 +160,7 @@ impl LockDomain {
         let connected = lock(&self.connected).take();
         let Some(connected) = connected else { return };
         let ended = connected.keeper.ended();
-        let parked: Vec<_> = lock(&connected.parked).drain().collect();
-        discard(parked);
+        discard(connected.disconnect());
         drop(connected);
         ended.cancelled().await;
     }
@@ -183,8 +185,7 @@ impl LockDomain {
     /// Releases all locks of a guard that were left for callers in this process, which do not come.
     pub(crate) fn clear_all(&self, guard: &str) {
         let Some(connected) = self.connected() else { return };
-        let left: Vec<_> = lock(&connected.parked).extract_if(|name, _| name.guard() == guard).collect();
-        discard(left);
+        discard(connected.unpark_all(guard));
     }
 }
 
@@ -255,7 +256,8 @@ impl Connect {
     pub(crate) async fn check(&self) -> Result<(), BackendError> {
         let Some(connected) = self.domain.connected() else { return Err(BackendError::new("disconnected")) };
         let backend = Arc::clone(&self.backend);
-        let checking = connected.keeper.handle().spawn(async move { backend.check().await });
+        let limit = call_limit(backend.lease());
+        let checking = connected.keeper.handle().spawn(async move { limited(limit, backend.check()).await });
         drop(connected);
         checking.await.unwrap_or_else(|error| Err(BackendError::new("the backend panicked").with_source(error)))
     }

@@ -1,16 +1,17 @@
 //! [`Turn`], the turn of this process among all processes, in the hands of one of its callers.
 
+use std::mem;
 use std::sync::Arc;
 
-use tokio::time::Instant;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
 
 use super::connected::{Connected, ReleaseCall};
 use super::keeper::LeaseKey;
 use super::lease::{Lease, SharedLease};
-use super::lock_backend::LeaseId;
+use super::lock_backend::{LeaseId, LockName, Released};
 use crate::debug::impl_debug;
 use crate::panic::{catch, discard};
-use crate::sync::lock;
 
 /// The turn of this process, in the hands of one of its callers. Dropping it releases the lock.
 pub(crate) struct Turn {
@@ -33,13 +34,19 @@ pub(super) struct ProcessTurn {
     began: Instant,
     /// How many callers of this process have had the turn.
     callers: u32,
+    /// A task ends the cohort when its time is over.
+    is_cohort_limited: bool,
 }
 
 /// What a caller leaves for the next caller in this process.
 pub(super) enum Parked {
     Turn(ProcessTurn),
     /// The lock is being released, so that other processes get it. The next caller waits for the result.
-    Release(ReleaseCall),
+    Release(oneshot::Receiver<Released>),
+    /// Others have waited for the lock.
+    StepBack {
+        until: Instant,
+    },
 }
 
 impl Turn {
@@ -61,31 +68,49 @@ impl Turn {
     }
 
     /// Ends the turn of this caller while another one waits in this process. If the next one does not come for it,
-    /// [`LockDomain::clear`](super::LockDomain::clear) releases the lock.
+    /// [`LockDomain::clear`](super::LockDomain::clear) releases the lock, and so does the end of the cohort's time.
     pub(crate) fn pass_on(self) {
-        let Self { lease, process_turn } = self;
+        let Self { lease, mut process_turn } = self;
         drop(lease);
+        let Some(name) = process_turn.id.as_ref().map(|id| id.lock.clone()) else { return };
         let connected = Arc::clone(&process_turn.connected);
-        let Some(id) = &process_turn.id else { return };
-        let name = id.lock.clone();
         let parked = if process_turn.may_pass_on() {
+            process_turn.limit_cohort(&name);
             Parked::Turn(process_turn)
         } else {
-            let Some(mut call) = process_turn.into_release() else { return };
-            if catch(|| call.begin()).is_err() {
-                return;
-            }
-            Parked::Release(call)
+            let Some(call) = process_turn.end() else { return };
+            let (sender, receiver) = oneshot::channel();
+            complete(&connected, call, move |released| {
+                // The caller that waits for it may have left.
+                let _ = sender.send(released);
+            });
+            Parked::Release(receiver)
         };
-        let replaced = lock(&connected.parked).insert(name, parked);
-        discard(replaced);
+        // Without a connection nobody comes for it, and dropping it releases the lock.
+        discard(connected.park(name, parked).err());
+    }
+
+    /// Ends the turn while no caller waits in this process.
+    pub(crate) fn give_back(self) {
+        let Self { lease, mut process_turn } = self;
+        drop(lease);
+        let Some(name) = process_turn.id.as_ref().map(|id| id.lock.clone()) else { return };
+        let connected = Arc::clone(&process_turn.connected);
+        if let Some(call) = process_turn.end() {
+            let remembering = Arc::clone(&connected);
+            complete(&connected, call, move |released| {
+                if released.others_wait {
+                    remembering.step_back_from(name);
+                }
+            });
+        }
     }
 
     /// Ends the turn, and waits until the store has released the lock.
     pub(crate) async fn release(self) -> Result<(), super::BackendError> {
-        let Self { lease, process_turn } = self;
+        let Self { lease, mut process_turn } = self;
         drop(lease);
-        match process_turn.into_release() {
+        match process_turn.end() {
             Some(call) => call.await.map(drop),
             None => Ok(()),
         }
@@ -97,7 +122,7 @@ impl ProcessTurn {
         let expires_at = connected.keeper.expiry(began);
         let shared = SharedLease::new(expires_at);
         let key = expires_at.map(|_| connected.keeper.watch(id.clone(), Arc::clone(&shared), began));
-        Self { connected, shared, id: Some(id), key, began, callers: 0 }
+        Self { connected, shared, id: Some(id), key, began, callers: 0, is_cohort_limited: false }
     }
 
     pub(super) fn is_lost(&self) -> bool {
@@ -120,11 +145,21 @@ impl ProcessTurn {
         }
     }
 
-    /// Returns the call that releases the lock.
-    fn into_release(mut self) -> Option<ReleaseCall> {
-        self.end()
+    /// Releases the lock at the end of the cohort's time, if the next caller has not come for it by then.
+    fn limit_cohort(&mut self, name: &LockName) {
+        if mem::replace(&mut self.is_cohort_limited, true) {
+            return;
+        }
+        let (connected, name, began) = (Arc::downgrade(&self.connected), name.clone(), self.began);
+        let Some(ends_at) = began.checked_add(self.connected.options.cohort_time) else { return };
+        self.connected.keeper.spawn(async move {
+            sleep_until(ends_at).await;
+            let is_this = |left: &Parked| matches!(left, Parked::Turn(turn) if turn.began == began);
+            discard(connected.upgrade().map(|connected| connected.unpark_if(&name, is_this)));
+        });
     }
 
+    /// Returns the call that releases the lock.
     fn end(&mut self) -> Option<ReleaseCall> {
         let id = self.id.take()?;
         if let Some(key) = self.key {
@@ -132,6 +167,16 @@ impl ProcessTurn {
         }
         self.shared.lose();
         Some(self.connected.release(id))
+    }
+}
+
+/// Completes a release, and calls `then` with its result. The store has begun with it when this returns.
+fn complete(connected: &Connected, mut call: ReleaseCall, then: impl FnOnce(Released) + Send + 'static) {
+    // The panic of a store ends this call and nothing else.
+    match catch(|| call.begin()) {
+        Ok(Some(result)) => then(result.unwrap_or_default()),
+        Ok(None) => connected.keeper.spawn(async move { then(call.await.unwrap_or_default()) }),
+        Err(_) => then(Released::default()),
     }
 }
 

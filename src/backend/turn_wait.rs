@@ -18,6 +18,8 @@ use super::turn::{Parked, ProcessTurn, Turn};
 /// How soon a caller looks again if no release is reported. The time doubles with each look.
 const FIRST_LOOK: Duration = Duration::from_millis(5);
 const LAST_LOOK: Duration = Duration::from_millis(250);
+/// The shortest time between two looks.
+const SHORTEST_PAUSE: Duration = Duration::from_micros(500);
 
 /// How long a process that has had its turn leaves the lock to others that wait.
 const STEP_BACK: Duration = Duration::from_millis(10);
@@ -70,12 +72,12 @@ async fn take_turn(connected: Arc<Connected>, lock: LockName, waits: bool) -> Re
     match connected.unpark(&lock) {
         Some(Parked::Turn(turn)) if !turn.is_lost() => return Ok(Turn::new(turn)),
         Some(Parked::Turn(lost)) => drop(lost),
-        Some(Parked::Release(call)) => {
-            if let Ok(Released { others_wait: true }) = call.await {
-                let released = pin!(connected.backend.released(&lock));
-                either(released, pin!(sleep(STEP_BACK))).await;
+        Some(Parked::Release(released)) => {
+            if let Ok(Released { others_wait: true }) = released.await {
+                step_back(&connected, &lock).await;
             }
         }
+        Some(Parked::StepBack { .. }) => step_back(&connected, &lock).await,
         None => {}
     }
     let mut expires_in = match attempt(&connected, &lock).await? {
@@ -87,7 +89,11 @@ async fn take_turn(connected: Arc<Connected>, lock: LockName, waits: bool) -> Re
     }
     let mut pause = FIRST_LOOK;
     loop {
-        let look_at = Instant::now() + expires_in.map_or(pause, |expires_in| pause.min(expires_in + FIRST_LOOK));
+        if connected.is_disconnected() {
+            return Err(TurnError::NotConnected);
+        }
+        let began = Instant::now();
+        let look_at = began + expires_in.map_or(pause, |expires_in| pause.min(expires_in + FIRST_LOOK));
         let mut released = pin!(connected.backend.released(&lock));
         // Registered before the attempt, so that no release is missed in between.
         let is_released = released.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
@@ -98,15 +104,25 @@ async fn take_turn(connected: Arc<Connected>, lock: LockName, waits: bool) -> Re
         if !is_released {
             either(released, pin!(sleep_until(look_at))).await;
         }
+        // A store may report too many releases.
+        sleep_until(began + SHORTEST_PAUSE).await;
         pause = (pause * 2).min(LAST_LOOK);
     }
+}
+
+/// Lets others take the lock first, and waits until they have released it or have not come.
+async fn step_back(connected: &Connected, lock: &LockName) {
+    let released = pin!(connected.backend.released(lock));
+    either(released, pin!(sleep(STEP_BACK))).await;
 }
 
 /// Tries to take the lock once. Returns when the lease of another owner expires, if another one has it.
 async fn attempt(connected: &Arc<Connected>, lock: &LockName) -> Result<Result<Turn, Option<Duration>>, TurnError> {
     match connected.try_acquire(lock.clone()).await {
         Ok((Attempt::Acquired { .. }, id, began)) => {
-            Ok(Ok(Turn::new(ProcessTurn::new(Arc::clone(connected), id, began))))
+            let turn = ProcessTurn::new(Arc::clone(connected), id, began);
+            // The answer may have come after the end of the lease.
+            Ok(if turn.is_lost() { Err(None) } else { Ok(Turn::new(turn)) })
         }
         Ok((Attempt::Held { expires_in }, ..)) => Ok(Err(expires_in)),
         Err(error) => Err(TurnError::Unavailable(error)),

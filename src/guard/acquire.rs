@@ -92,7 +92,7 @@ impl<S: PermitSource> AcquireFuture<S> {
 
     /// Returns when the caller began to wait, if it has waited and the guard has a time limit.
     pub(super) fn began(&self) -> Option<Instant> {
-        self.wait.began()
+        self.remote.as_ref().map_or_else(|| self.wait.began(), |remote| Some(remote.since()))
     }
 
     #[cold]

@@ -13,7 +13,7 @@ use super::key_map::Hash64;
 use super::permit::HeldPermit;
 use super::source::{OwnedPermitSource, PermitSource};
 use super::trace;
-use crate::backend::current;
+use crate::backend::{Lease, current};
 use crate::caller_trace::CallerTrace;
 use crate::detached::DetachedEntry;
 use crate::panic::{catch, discard};
@@ -86,17 +86,20 @@ impl<F: Future, S: PermitSource> GuardedWork<F, S> {
     /// Polls the work. Returns `None` if it ended because its lease was lost.
     #[cfg(any(feature = "tower", feature = "actix-web"))]
     pub(crate) fn poll_unless_lost(&mut self, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
-        if let Poll::Ready(output) = self.poll(cx) {
-            return Poll::Ready(Some(output));
+        // First: after a pause of the whole process, the work must not continue.
+        if self.poll_lost(cx).is_ready() {
+            return Poll::Ready(None);
         }
-        self.poll_lost(cx).map(|()| None)
+        self.poll(cx).map(Some)
     }
 
     fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut self.lost {
-            Some(lost) => lost.as_mut().poll(cx),
-            None => Poll::Pending,
+        let Some(lost) = &mut self.lost else { return Poll::Pending };
+        // The clock knows it earlier than the token.
+        if self.permit.as_ref().and_then(HeldPermit::lease).is_some_and(Lease::is_lost) {
+            return Poll::Ready(());
         }
+        lost.as_mut().poll(cx)
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
@@ -166,16 +169,16 @@ impl<F: Future, S: OwnedPermitSource> DetachedWork<F, S> {
 
     fn poll_work(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(work) = &mut self.work else { return Poll::Ready(()) };
+        if work.poll_lost(cx).is_ready() {
+            self.cut_off("the lease of its distributed guard was lost");
+            return Poll::Ready(());
+        }
         if let Poll::Ready(output) = work.poll(cx) {
             self.core().counters.finished_detached.add(1);
             self.entry.finish();
             // Dropped before the permit. The destructors are user code, and the work has finished whatever they do.
             discard(output);
             self.work = None;
-            return Poll::Ready(());
-        }
-        if work.poll_lost(cx).is_ready() {
-            self.cut_off("the lease of its distributed guard was lost");
             return Poll::Ready(());
         }
         let Some(max_run) = self.max_run else { return Poll::Pending };

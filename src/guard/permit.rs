@@ -77,6 +77,9 @@ impl<S: PermitSource> HeldPermit<S> {
     /// Removes the permit from use permanently: the guard, or the key of a keyed guard, has one fewer permit from now
     /// on. With a single permit, all other callers wait until `max_wait` has passed or the guard is closed.
     ///
+    /// If the guard is [distributed](super::GuardBuilder::distributed), this process admits no caller any more, and other
+    /// processes go on.
+    ///
     /// The permit still counts as [held](super::GuardStats::held), and also as
     /// [forgotten](super::GuardStats::forgotten). `drained` does not wait for forgotten permits. A key with a forgotten
     /// permit stays in use.
@@ -142,7 +145,7 @@ impl<S: PermitSource> HeldPermit<S> {
     fn release_turn(&mut self, turn: Turn) -> ReleaseOutcome {
         if self.source.waiting() == 0 {
             // First, so that the next caller of this process finds the lock free.
-            drop(turn);
+            turn.give_back();
             return self.source.release();
         }
         let left = self.source.left_turn();

@@ -40,6 +40,11 @@ impl<S: PermitSource> RemoteWait<S> {
         }
     }
 
+    /// Returns when the caller began to wait, in this process or for others.
+    pub(super) fn since(&self) -> Instant {
+        self.since
+    }
+
     /// Returns when the wait ends without a turn.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let limits = self.permit.as_ref()?.source().core().limits;
@@ -68,6 +73,9 @@ impl<S: PermitSource> RemoteWait<S> {
         if let Poll::Ready(result) = self.poll(cx) {
             return Poll::Ready(result);
         }
+        if let Some(error) = self.closed() {
+            return Poll::Ready(Err(error));
+        }
         let Some(deadline) = self.deadline() else { return Poll::Pending };
         let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if timer.deadline() != deadline {
@@ -83,12 +91,21 @@ impl<S: PermitSource> RemoteWait<S> {
             if let Poll::Ready(result) = self.poll(&mut Context::from_waker(&waker)) {
                 return result;
             }
+            if let Some(error) = self.closed() {
+                return Err(error);
+            }
             match self.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now())) {
                 None => thread::park(),
                 Some(left) if left.is_zero() => return Err(self.time_out()),
                 Some(left) => thread::park_timeout(left),
             }
         }
+    }
+
+    /// Ends the wait if the guard was closed. The wait looks for the lock from time to time, and so comes here.
+    fn closed(&mut self) -> Option<AcquireError> {
+        let permit = self.permit.take_if(|permit| permit.source().is_closed())?;
+        Some(refuse_as(permit.source(), AcquireErrorKind::Closed))
     }
 
     fn time_out(&mut self) -> AcquireError {
@@ -110,6 +127,13 @@ fn refuse(source: &impl PermitSource, error: TurnError) -> AcquireError {
         TurnError::Unavailable(error) => core.error(AcquireErrorKind::Unavailable).with_source(error),
     };
     core.counters.refused.add(1);
+    trace::refused(source, None, &error);
+    error
+}
+
+fn refuse_as(source: &impl PermitSource, kind: AcquireErrorKind) -> AcquireError {
+    let error = source.core().error(kind);
+    source.core().counters.refused.add(1);
     trace::refused(source, None, &error);
     error
 }

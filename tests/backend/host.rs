@@ -1,20 +1,35 @@
 //! Locks in files, over the processes of a host.
 
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
+use std::env;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
+use std::process;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use onelane::KeyedGuard;
 use onelane::backend::{Host, conformance};
+use rustix::process::Signal;
+use support::process::Example;
+use support::runtimes::multi_thread;
+use tokio::time::sleep;
 
-use super::{domain, guard};
+use super::{MS, domain, guard};
+
+/// The directory of the processes that the tests start.
+const DIRECTORY: &str = "ONELANE_TEST_LOCKS";
+/// How many callers each of these processes has.
+const CALLERS: &str = "ONELANE_TEST_CALLERS";
 
 /// A directory that is removed at the end.
 struct TestDirectory(PathBuf);
 
 impl TestDirectory {
     fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("onelane-locks-{:x}", fastrand::u64(..)));
+        let path = env::temp_dir().join(format!("onelane-locks-{:x}", fastrand::u64(..)));
         fs::create_dir(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
         Self(path)
@@ -82,4 +97,123 @@ async fn files_are_private_and_keys_leave_nothing_in_them() {
         .collect();
     let expected = [("test.per%2fuser.locks".to_owned(), 0, 0o600), ("test.per%2fuser.tokens".to_owned(), 24, 0o600)];
     assert_eq!(described, expected);
+}
+
+/// Processes that take turns, and write a line when they enter and when they leave.
+struct Processes {
+    directory: TestDirectory,
+    callers: &'static str,
+    running: Vec<Example>,
+    killed: BTreeSet<u32>,
+}
+
+impl Processes {
+    async fn start(count: usize, callers: &'static str) -> Self {
+        let directory = TestDirectory::new();
+        let mut this = Self { directory, callers, running: Vec::new(), killed: BTreeSet::new() };
+        for _ in 0..count {
+            this.add().await;
+        }
+        this
+    }
+
+    async fn add(&mut self) {
+        let variables = [(DIRECTORY, self.directory.0.to_str().unwrap()), (CALLERS, self.callers)];
+        self.running.push(Example::of_test("host::program_of_the_tests_above", &variables).await);
+    }
+
+    fn kill(&mut self, at: usize) {
+        let process = self.running.swap_remove(at);
+        process.signal(Signal::KILL);
+        self.killed.insert(process.id());
+    }
+
+    /// Kills all processes, and checks that no two were inside at once. Returns how many turns each one had.
+    fn end(mut self) -> BTreeMap<u32, usize> {
+        while !self.running.is_empty() {
+            self.kill(0);
+        }
+        let log = fs::read_to_string(self.directory.0.join("log")).unwrap();
+        let (mut turns, mut inside, mut last) = (BTreeMap::new(), None, 0);
+        for line in log.lines() {
+            let [what, token, process] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+            let (token, process): (u64, u32) = (token.parse().unwrap(), process.parse().unwrap());
+            if what == "leaves" {
+                assert_eq!(inside.take(), Some((token, process)), "{line}");
+                continue;
+            }
+            assert!(token > last, "token {token} follows token {last}");
+            last = token;
+            if let Some((token, other)) = inside.replace((token, process)) {
+                assert!(self.killed.contains(&other), "{process} enters while {other} is inside with token {token}");
+            }
+            *turns.entry(process).or_default() += 1;
+        }
+        turns
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_that_are_killed_and_stopped_are_inside_one_at_a_time() {
+    let mut processes = Processes::start(4, "3").await;
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(6) {
+        let victim = fastrand::usize(..processes.running.len());
+        if fastrand::bool() {
+            processes.kill(victim);
+            processes.add().await;
+        } else {
+            processes.running[victim].signal(Signal::STOP);
+            sleep(MS * fastrand::u32(1..200)).await;
+            processes.running[victim].signal(Signal::CONT);
+        }
+        sleep(MS * fastrand::u32(1..50)).await;
+    }
+    let turns = processes.end();
+    assert!(turns.len() > 4 && turns.values().sum::<usize>() > 200, "{turns:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_process_starves() {
+    for callers in ["1", "3"] {
+        let processes = Processes::start(4, callers).await;
+        // The last process has this time together with all others.
+        sleep(Duration::from_secs(3)).await;
+        let turns = processes.end();
+        println!("{callers} callers: {turns:?}");
+        let (fewest, all) = (*turns.values().min().unwrap(), turns.values().sum::<usize>());
+        assert!(turns.len() == 4 && fewest > all / 4 / 5, "{turns:?}");
+    }
+}
+
+/// Does nothing unless a test above starts it in a child process.
+#[test]
+#[allow(clippy::print_stdout, reason = "the parent waits for the line")]
+fn program_of_the_tests_above() {
+    let Ok(directory) = env::var(DIRECTORY) else { return };
+    let callers: usize = env::var(CALLERS).unwrap().parse().unwrap();
+    multi_thread(2).block_on(async {
+        let locks = domain(|domain| domain);
+        locks.connect(Host::new(&directory)).await.unwrap();
+        let guard = Arc::new(guard(locks));
+        let log = PathBuf::from(directory).join("log");
+        let log: Arc<File> = Arc::new(OpenOptions::new().create(true).append(true).open(log).unwrap());
+        println!("listening on http://127.0.0.1:1");
+        for _ in 0..callers {
+            let (guard, log) = (Arc::clone(&guard), Arc::clone(&log));
+            tokio::spawn(async move {
+                loop {
+                    let permit = guard.acquire().await.unwrap();
+                    let token = permit.lease().unwrap().fence();
+                    // One write each, which a kill does not cut.
+                    let note = |what| (&*log).write_all(format!("{what} {token} {}\n", process::id()).as_bytes());
+                    note("enters").unwrap();
+                    sleep(MS).await;
+                    note("leaves").unwrap();
+                    drop(permit);
+                }
+            });
+        }
+        std::future::pending::<()>().await;
+    });
 }

@@ -90,3 +90,38 @@ async fn lease_ends_with_its_permit() {
     assert!(lease.is_lost());
     lease.lost().cancelled().await;
 }
+
+#[tokio::test]
+async fn answer_that_comes_after_the_end_of_its_lease_is_no_turn() {
+    let store = Arc::<Store>::default();
+    let guard = guard(connected(&store, |domain| domain).await);
+    store.hang().await;
+    let acquiring = tokio::spawn(async move {
+        let permit = guard.acquire().await;
+        permit.map(|permit| permit.lease().unwrap().is_lost())
+    });
+    sleep(LEASE * 2).await;
+    store.answer_again();
+    // Either the call was given up, or its late answer.
+    let is_lost = timeout(PATIENCE, acquiring).await.unwrap().unwrap();
+    assert!(!is_lost.unwrap_or(false));
+    eventually("the late lock is released", || store.held() == 0).await;
+}
+
+#[tokio::test]
+async fn store_that_hangs_is_unavailable() {
+    let store = Arc::<Store>::default();
+    let guard = guard(connected(&store, |domain| domain).await);
+    let permit = guard.acquire().await.unwrap();
+    store.hang().await;
+    sleep(LEASE / 2).await;
+    store.answer_again();
+    sleep(LEASE).await;
+    assert!(!permit.lease().unwrap().is_lost(), "a renewal that hung was repeated");
+    drop(permit);
+    eventually("the lock is released", || store.held() == 0).await;
+    store.hang().await;
+    let error = timeout(PATIENCE, guard.acquire()).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), onelane::guard::AcquireErrorKind::Unavailable);
+    store.answer_again();
+}

@@ -13,6 +13,7 @@ mod postgres;
 mod redis;
 mod stores;
 mod turns;
+mod web;
 
 use std::time::Duration;
 

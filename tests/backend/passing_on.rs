@@ -44,6 +44,74 @@ async fn turn_is_passed_on_as_often_as_the_cohort_allows() {
 }
 
 #[tokio::test]
+async fn callers_of_a_key_pass_the_turn_on() {
+    let store = Arc::<Store>::default();
+    let locks = connected(&store, |domain| domain.cohort(4, PATIENCE)).await;
+    let keyed = Arc::new(KeyedGuard::<u32>::builder("user").distributed(locks).build());
+    let mut permit = Arc::clone(&keyed).acquire_owned(7).await.unwrap();
+    for _ in 0..3 {
+        let mut next = task::spawn(Arc::clone(&keyed).acquire_owned(7));
+        assert!(next.poll().is_pending());
+        drop(permit);
+        permit = timeout(PATIENCE, next).await.unwrap().unwrap();
+    }
+    drop(permit);
+    eventually("the lock is released", || store.held() == 0).await;
+    assert_eq!(store.attempts(), 1);
+}
+
+/// The caller that the permit was granted to exists, and its future is not polled.
+#[tokio::test]
+async fn turn_that_is_not_taken_in_the_time_of_the_cohort_goes_to_other_processes() {
+    let store = Arc::<Store>::default();
+    let here = Arc::new(guard(connected(&store, |domain| domain.cohort(16, MS * 100)).await));
+    let there = guard(connected(&store, |domain| domain).await);
+    let permit = Arc::clone(&here).acquire_owned().await.unwrap();
+    let mut stuck = task::spawn(Arc::clone(&here).acquire_owned());
+    assert!(stuck.poll().is_pending());
+    drop(permit);
+    drop(timeout(PATIENCE, there.acquire()).await.unwrap().unwrap());
+    drop(timeout(PATIENCE, stuck).await.unwrap().unwrap());
+}
+
+#[tokio::test]
+async fn caller_that_acquires_in_a_loop_lets_other_processes_have_their_turn() {
+    let store = Arc::<Store>::default();
+    let (one, other) = (
+        Arc::new(guard(connected(&store, |domain| domain).await)),
+        Arc::new(guard(connected(&store, |domain| domain).await)),
+    );
+    let looping = tokio::spawn(async move {
+        loop {
+            let permit = one.acquire().await.unwrap();
+            tokio::time::sleep(MS * 2).await;
+            drop(permit);
+        }
+    });
+    for _ in 0..10 {
+        drop(timeout(PATIENCE, other.acquire()).await.unwrap().unwrap());
+        tokio::time::sleep(MS * 20).await;
+    }
+    looping.abort();
+}
+
+#[tokio::test]
+async fn disconnecting_ends_with_a_turn_that_is_passed_on_at_the_same_time() {
+    let store = Arc::<Store>::default();
+    let locks = connected(&store, |domain| domain.cohort(16, PATIENCE)).await;
+    let guard = Arc::new(guard(locks));
+    let permit = Arc::clone(&guard).acquire_owned().await.unwrap();
+    let mut next = task::spawn(Arc::clone(&guard).acquire_owned());
+    assert!(next.poll().is_pending());
+    let mut disconnecting = task::spawn(locks.disconnect());
+    assert!(disconnecting.poll().is_pending());
+    drop(permit);
+    assert!(timeout(PATIENCE, next).await.unwrap().is_err());
+    timeout(PATIENCE, disconnecting).await.unwrap();
+    assert_eq!(store.held(), 0);
+}
+
+#[tokio::test]
 async fn turn_is_not_passed_on_when_the_time_of_the_cohort_is_over() {
     let store = Arc::<Store>::default();
     let guard = Arc::new(guard(connected(&store, |domain| domain.cohort(16, Duration::ZERO)).await));

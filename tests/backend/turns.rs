@@ -202,3 +202,43 @@ async fn closing_refuses_callers_that_wait_for_the_first_one_and_disconnecting_w
     timeout(PATIENCE, disconnecting).await.unwrap();
     assert_eq!(store.held(), 0);
 }
+
+#[tokio::test]
+async fn closing_and_disconnecting_end_the_wait_for_other_processes() {
+    let store = Arc::<Store>::default();
+    let (here, there) = (connected(&store).await, connected(&store).await);
+    let (elsewhere, closed, disconnected) = (guard(there), guard(here), guard(here));
+    let _inside = elsewhere.acquire().await.unwrap();
+    let mut waiting = task::spawn(closed.acquire());
+    assert!(waiting.poll().is_pending());
+    closed.close();
+    let error = timeout(PATIENCE, waiting).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), onelane::guard::AcquireErrorKind::Closed);
+    timeout(PATIENCE, closed.drained()).await.unwrap();
+
+    let mut waiting = task::spawn(disconnected.acquire());
+    assert!(waiting.poll().is_pending());
+    let disconnecting = tokio::spawn(here.disconnect());
+    let error = timeout(PATIENCE, waiting).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), onelane::guard::AcquireErrorKind::NotConnected);
+    timeout(PATIENCE, disconnecting).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn max_wait_limits_the_waits_for_all_keys_together() {
+    let store = Arc::<Store>::default();
+    let (here, there) = (connected(&store).await, connected(&store).await);
+    let limited = KeyedGuard::<u32>::builder("user").max_wait(MS * 300).distributed(here).build();
+    let elsewhere = KeyedGuard::<u32>::builder("user").distributed(there).build();
+    let mut held = Vec::new();
+    for key in 0..4 {
+        held.push(elsewhere.acquire(key).await.unwrap());
+    }
+    let mut waiting = task::spawn(limited.acquire_all(0..4));
+    assert!(waiting.poll().is_pending());
+    sleep(MS * 200).await;
+    drop(held.remove(0));
+    let error = timeout(PATIENCE, waiting).await.unwrap().unwrap_err();
+    let waited = error.waited().unwrap();
+    assert!(waited >= MS * 300 && waited < MS * 480, "{waited:?}");
+}

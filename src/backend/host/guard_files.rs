@@ -65,7 +65,7 @@ impl GuardFiles {
 
     /// Checks that other processes still find these files.
     pub(super) fn check(&self, directory: &Directory) -> Result<(), BackendError> {
-        if directory.is_current(self.guard, "locks", &self.file) {
+        if directory.is_current(self.guard, "locks", &self.file) && self.tokens.is_current(directory, self.guard) {
             return Ok(());
         }
         let path = self.path.display();

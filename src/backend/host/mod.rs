@@ -26,6 +26,7 @@ use std::collections::HashMap;
 use std::future::{pending, ready};
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
+use std::process;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -66,7 +67,9 @@ use crate::sync::{Mutex, lock};
 ///
 /// # Fork
 ///
-/// A process that forks without `exec` shares its locks with the child, which keeps them until it ends, too.
+/// Connect after the fork, in the process that serves: a child that was forked without `exec` shares the locks of its
+/// parent, so its guards refuse their callers, and locks that the parent held at that time stay locked until both have
+/// ended.
 pub struct Host {
     path: PathBuf,
     /// Set by `connect`.
@@ -74,6 +77,8 @@ pub struct Host {
 }
 
 struct ConnectedHost {
+    /// The process that has connected. A child that it forks shares its locks.
+    process: u32,
     directory: Directory,
     watch: Watch,
     guards: Mutex<HashMap<&'static str, Arc<GuardFiles>>>,
@@ -87,6 +92,9 @@ impl Host {
 
     fn files(&self, lock_name: &LockName) -> Result<Arc<GuardFiles>, BackendError> {
         let host = self.connected.get().ok_or_else(|| BackendError::new("the host backend is not connected"))?;
+        if host.process != process::id() {
+            return Err(BackendError::new("the process was forked after it had connected: connect in the child"));
+        }
         let mut guards = lock(&host.guards);
         if let Some(files) = guards.get(lock_name.guard()) {
             return Ok(Arc::clone(files));
@@ -99,7 +107,12 @@ impl Host {
 
     fn connect_to(&self, domain: &str) -> Result<(), BackendError> {
         let directory = Directory::open(&self.path, domain)?;
-        let host = ConnectedHost { directory, watch: Watch::start()?, guards: Mutex::new(HashMap::new()) };
+        let host = ConnectedHost {
+            process: process::id(),
+            directory,
+            watch: Watch::start()?,
+            guards: Mutex::new(HashMap::new()),
+        };
         self.connected.set(host).map_err(|_| BackendError::new("a host backend connects once: create another one"))
     }
 

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::directory::Directory;
 use super::range;
@@ -25,7 +25,7 @@ const BOOT: u64 = 16;
 const CHANGING: i64 = 24;
 
 /// How often a process tries to lock that byte, and how long it waits in between.
-const ATTEMPTS: usize = 50;
+const ATTEMPTS: usize = 1_000;
 const PAUSE: Duration = Duration::from_micros(20);
 
 /// The tokens of a guard.
@@ -45,7 +45,12 @@ impl Tokens {
                 let boot = boot_id()?;
                 if tokens.read(BOOT)? != boot {
                     for count in [UNKEYED, KEYED] {
-                        tokens.write(count, tokens.read(count)?.saturating_add(PER_BOOT))?;
+                        let reserved = match tokens.read(count)? {
+                            // The file is new. Another one may have been there before, so the counts follow the clock.
+                            0 => now_in_micros(),
+                            reserved => reserved.saturating_add(PER_BOOT),
+                        };
+                        tokens.write(count, reserved)?;
                     }
                     tokens.write(BOOT, boot)?;
                     tokens.file.sync_data()?;
@@ -55,6 +60,11 @@ impl Tokens {
             .and_then(|changed| changed.ok_or_else(|| io::ErrorKind::WouldBlock.into()))
             .map_err(failed)?;
         Ok(tokens)
+    }
+
+    /// Returns `true` if other processes still find this file.
+    pub(super) fn is_current(&self, directory: &Directory, guard: &str) -> bool {
+        directory.is_current(guard, "tokens", &self.file)
     }
 
     /// Reserves tokens, and returns the first one. Returns `None` if another process does the same and does not end.
@@ -97,6 +107,11 @@ impl Tokens {
     fn write(&self, offset: u64, value: u64) -> io::Result<()> {
         self.file.write_all_at(&value.to_le_bytes(), offset)
     }
+}
+
+fn now_in_micros() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Identifies the current start of the machine.

@@ -32,6 +32,11 @@ impl<K: Eq> Shard<K> {
         entries.table.value(index).state.get().waiting()
     }
 
+    /// Returns how many callers wait for the key of an entry.
+    pub(crate) fn waiting_of(&self, index: u32) -> usize {
+        lock(&self.entries).table.value(index).state.get().waiting()
+    }
+
     /// Returns the sum of the counters of all keys. Takes no lock.
     pub(crate) fn snapshot(&self) -> SemaphoreSnapshot {
         SemaphoreSnapshot {

@@ -122,7 +122,7 @@ where
                 keys.shard(shard).waiting_for(hash, key)
             }
             SourceKey::Ended { waiting } => *waiting,
-            SourceKey::Entry(_) => 0,
+            SourceKey::Entry(entry) => self.guard.keys().shard(entry.shard()).waiting_of(entry.index()),
         }
     }
 
