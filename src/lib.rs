@@ -68,6 +68,7 @@
 //! | `actix-ws` | [`websocket`](web::actix::websocket()) for actix-web (implies `actix-web` and `background`) |
 //! | `cron` | [`Every::cron`](background::Every::cron): cron expressions, in any time zone (implies `background`) |
 //! | `probe-listener` | [probes on a separate port](background::ServiceHostBuilder::probe_listener) (implies `background`) |
+//! | `host` | [`backend::Host`]: guards over all processes of a host, on Linux (implies `guard`) |
 //! | `redis` | [`backend::Redis`]: guards over all processes that share a Redis or Valkey (implies `guard`) |
 //! | `tokio-postgres` | [`backend::Postgres`]: guards over all processes that share a database (implies `guard`) |
 //! | `serde` | `Serialize` for statistics, statuses and reports, and for what these contain (implied by the adapters) |

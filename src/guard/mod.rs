@@ -1,7 +1,7 @@
 //! Admission: decides if a caller runs now, waits, or is refused.
 //!
-//! Guards work within one process. A service that runs as several processes or on several machines admits one caller
-//! per process.
+//! Guards work within one process, unless they are [distributed](GuardBuilder::distributed) over the processes of a host
+//! or of a cluster. A service that runs as several processes otherwise admits one caller per process.
 //!
 //! | I want | use |
 //! |---|---|
@@ -13,6 +13,7 @@
 //! | to guard a whole handler | the layers of [`web`](crate::web) |
 //! | one caller at a time for each user, tenant, document | [`KeyedGuard`] |
 //! | permits of several keys together | [`KeyedGuard::acquire_all`] |
+//! | one caller at a time in all processes of a host or of a cluster | [`distributed`](GuardBuilder::distributed) |
 //! | one run for all callers that ask for the same thing at once | [`SingleFlight`] |
 //! | to reuse an earlier result | not this: a cache, such as moka |
 //! | exclusive access to data | not this: `tokio::sync::Mutex`, or `std::sync::Mutex` |
