@@ -108,12 +108,12 @@ impl Connected {
     }
 
     /// Leaves something for the next caller in this process. Returns it if the domain is disconnected.
-    pub(super) fn park(&self, name: LockName, parked: Parked) -> Result<(), Parked> {
+    pub(super) fn park(&self, name: LockName, parked: Parked) -> Option<Parked> {
         let mut all = lock(&self.parked);
-        let Some(all) = &mut *all else { return Err(parked) };
+        let Some(all) = &mut *all else { return Some(parked) };
         let replaced = all.insert(name, parked);
         debug_assert!(!matches!(replaced, Some(Parked::Turn(_))), "one caller of a process has the turn");
-        Ok(())
+        None
     }
 
     /// Takes what the last holder in this process has left for the next one.
@@ -151,7 +151,7 @@ impl Connected {
         if lock(&self.parked).as_ref().is_none_or(|all| all.contains_key(&name)) {
             return;
         }
-        if self.park(name.clone(), Parked::StepBack { until }).is_ok() {
+        if self.park(name.clone(), Parked::StepBack { until }).is_none() {
             let this = Arc::downgrade(self);
             self.keeper.spawn(async move {
                 sleep_until(until).await;

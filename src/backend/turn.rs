@@ -87,7 +87,7 @@ impl Turn {
             Parked::Release(receiver)
         };
         // Without a connection nobody comes for it, and dropping it releases the lock.
-        discard(connected.park(name, parked).err());
+        discard(connected.park(name, parked));
     }
 
     /// Ends the turn while no caller waits in this process.

@@ -30,8 +30,10 @@ const STEP_BACK: Duration = Duration::from_millis(10);
 pub(crate) struct TurnWait {
     connected: Arc<Connected>,
     /// The mutex is never locked. It makes the type `Sync`, as the futures of other guards are.
-    future: Mutex<Pin<Box<dyn Future<Output = Result<Turn, TurnError>> + Send>>>,
+    future: Mutex<TurnFuture>,
 }
+
+type TurnFuture = Pin<Box<dyn Future<Output = Result<Turn, TurnError>> + Send>>;
 
 /// Why a caller did not get the turn.
 #[derive(Debug)]

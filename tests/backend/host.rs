@@ -180,7 +180,6 @@ async fn no_process_starves() {
         // The last process has this time together with all others.
         sleep(Duration::from_secs(3)).await;
         let turns = processes.end();
-        println!("{callers} callers: {turns:?}");
         let (fewest, all) = (*turns.values().min().unwrap(), turns.values().sum::<usize>());
         assert!(turns.len() == 4 && fewest > all / 4 / 5, "{turns:?}");
     }

@@ -168,7 +168,8 @@ mod tests {
     #[test]
     fn server_that_is_too_old_is_refused() {
         for version in ["5.0.14", "6.0.20", "6"] {
-            let error = examined(&format!("redis_version:{version}\r\nrole:master\r\n")).unwrap_err();
+            let error =
+                examined(&format!("redis_version:{version}\r\nrole:master\r\n")).expect_err("the version is too old");
             assert!(error.contains("use version 6.2 or newer, or Valkey"), "{version}: {error}");
         }
         for version in ["6.2.0", "7.0.15", "8.2.1", "unknown"] {
