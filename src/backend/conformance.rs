@@ -68,20 +68,20 @@ const RULES: &[Rule] = &[
     ("under contention, no two owners are inside, and tokens follow the order of entry", |it| Box::pin(contention(it))),
 ];
 
-/// Two processes that share a store. Each rule has a guard of its own.
+/// Two processes that share a store. Each rule has its own guard.
 struct Processes {
     one: Arc<dyn LockBackend>,
     other: Arc<dyn LockBackend>,
     guard: &'static str,
 }
 
-/// Checks a backend against all rules. `backend` returns a new one that is not connected, for the same store each time:
-/// the checks connect two of them, as two processes do. They use a domain with a random name.
+/// Checks a backend against all rules. `backend` returns a new, unconnected backend for the same store each time: the
+/// checks connect two backends, as two processes do. The domain has a random name.
 ///
-/// Takes about three times the lease, so configure a lease of one or two seconds. A backend that is not able to report
-/// releases, or if others wait, breaks the two rules about them: such a backend works, more slowly.
+/// Takes about three times the lease, so configure a lease of one or two seconds. A backend that can't report releases,
+/// or can't report whether others wait, breaks the rule about it. Such a backend works, but more slowly.
 ///
-/// Call it in a tokio runtime with time and I/O.
+/// Must be called within a tokio runtime that has time and I/O enabled.
 pub async fn check<B: LockBackend>(backend: impl Fn() -> B) -> Vec<Violation> {
     let domain = format!("conformance-{}", Owner::random());
     let (one, other) = (Arc::new(backend()), Arc::new(backend()));
@@ -109,7 +109,7 @@ pub async fn check<B: LockBackend>(backend: impl Fn() -> B) -> Vec<Violation> {
     violations
 }
 
-/// Names of guards, some of which need quoting in some store.
+/// Names of guards, some of which must be quoted in some stores.
 const GUARDS: &[&str] = &[
     "report",
     "daily report",
@@ -248,7 +248,7 @@ async fn renewals(it: Arc<Processes>) -> Result<(), String> {
     release(&it.one, &first).await?;
     let held = renew(&it.one, &[first, second.clone()]).await?;
     ensure(held == [false, true], format!("{held:?} instead of [false, true] after a release"))?;
-    ensure(renew(&it.one, &[]).await?.is_empty(), "no leases, and a result")?;
+    ensure(renew(&it.one, &[]).await?.is_empty(), "a renewal of no leases returned a result")?;
     release(&it.one, &second).await.map(drop)
 }
 
@@ -295,12 +295,12 @@ async fn release_is_reported(it: Arc<Processes>) -> Result<(), String> {
 async fn others_wait(it: Arc<Processes>) -> Result<(), String> {
     let lock = it.name();
     let lease = take(&it.one, &lock).await?;
-    ensure(!release(&it.one, &lease).await?.others_wait, "nobody waits, and the release reports others")?;
+    ensure(!release(&it.one, &lease).await?.others_wait, "no caller waits, but the release reports that others wait")?;
     let lease = take(&it.one, &lock).await?;
     let (process, name) = (Arc::clone(&it.other), lock.clone());
     let waiting = tokio::spawn(async move { process.released(&name).await });
     sleep(Duration::from_millis(200)).await;
-    ensure(release(&it.one, &lease).await?.others_wait, "another process waits, and the release does not report it")?;
+    ensure(release(&it.one, &lease).await?.others_wait, "another process waits, but the release does not report it")?;
     waiting.abort();
     Ok(())
 }

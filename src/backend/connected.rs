@@ -23,7 +23,7 @@ use crate::sync::{Mutex, lock};
 /// The longest time that a store may take to answer.
 const MAX_CALL: Duration = Duration::from_secs(5);
 
-/// For how long a process remembers that others waited for a lock that it has released.
+/// How long a process remembers that others waited for a lock that it has released.
 const REMEMBERED: Duration = Duration::from_millis(100);
 
 /// A domain and the store that it is connected to.
@@ -34,7 +34,7 @@ pub(super) struct Connected {
     /// What the last holder of a lock has left for the next caller in this process. `None` once the domain is
     /// disconnected.
     parked: Mutex<Option<HashMap<LockName, Parked>>>,
-    /// The owners of this process have the same upper half.
+    /// The upper half of every owner in this process.
     process: u64,
     next_owner: AtomicU64,
 }
@@ -74,7 +74,7 @@ impl Connected {
         let this = Arc::clone(self);
         let limit = self.call_limit();
         let future = async move {
-            // The lease begins when the store receives the request, which is not earlier than this.
+            // The lease begins when the store receives the request, which is never earlier than now.
             let began = Instant::now();
             match limited(limit, backend.try_acquire(&lock, owner, tokens)).await {
                 Ok(attempt) => {
@@ -121,7 +121,7 @@ impl Connected {
         self.unpark_if(name, |_| true)
     }
 
-    /// Takes what was left, if it is what the caller is looking for.
+    /// Takes what was left if `is_wanted` returns `true`.
     pub(super) fn unpark_if(&self, name: &LockName, is_wanted: impl FnOnce(&Parked) -> bool) -> Option<Parked> {
         let mut all = lock(&self.parked);
         let all = all.as_mut()?;
@@ -134,7 +134,7 @@ impl Connected {
         all.iter_mut().flat_map(|all| all.extract_if(|name, _| name.guard() == guard)).map(|(_, left)| left).collect()
     }
 
-    /// Takes everything that was left, and lets nothing more be left.
+    /// Takes everything that was left. Nothing more can be left afterwards.
     pub(super) fn disconnect(&self) -> Option<HashMap<LockName, Parked>> {
         lock(&self.parked).take()
     }
@@ -147,7 +147,7 @@ impl Connected {
     /// first.
     pub(super) fn step_back_from(self: &Arc<Self>, name: LockName) {
         let until = Instant::now() + REMEMBERED;
-        // A turn that is parked now was taken after the release: then nothing is to be remembered.
+        // A turn that is parked by now was taken after the release, so there is nothing to remember.
         if lock(&self.parked).as_ref().is_none_or(|all| all.contains_key(&name)) {
             return;
         }
@@ -181,7 +181,7 @@ impl<T: Send + 'static> Call<T> {
 
     /// Completes the call without its caller.
     pub(super) fn let_go(mut self) {
-        // The panic of a store ends this call and nothing else.
+        // A panic of the store ends this call and nothing else.
         let _ = catch(|| self.begin());
     }
 
@@ -221,7 +221,7 @@ impl<T: Send + 'static> Drop for Call<T> {
     }
 }
 
-/// Returns how long a store may take to answer: a lease must not be lost because of one answer that does not come.
+/// Returns how long a store may take to answer: a lease must not be lost because a single answer does not arrive.
 pub(super) fn call_limit(lease: Option<Duration>) -> Duration {
     lease.map_or(MAX_CALL, |lease| (lease / 3).min(MAX_CALL))
 }
@@ -237,7 +237,7 @@ pub(super) async fn limited<T>(
 
 /// Returns a number that is random, but not secret.
 pub(super) fn random_u64() -> u64 {
-    // Each `RandomState` has keys of its own, and the first one of a thread has random keys of the system.
+    // Each `RandomState` has its own keys, and the keys of a thread's first one are random numbers of the system.
     RandomState::new().hash_one(std::process::id())
 }
 

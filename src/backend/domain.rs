@@ -24,15 +24,15 @@ pub enum OnLost {
     /// The handler is dropped at the await point where it waits, and the client gets status 503.
     #[default]
     Cancel,
-    /// The handler continues. It can look at its [`Lease`](super::Lease).
+    /// The handler continues. It can check its [`Lease`](super::Lease).
     Notify,
 }
 
-/// What a caller gets whose store does not answer.
+/// What a caller gets if the store does not answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WhenUnavailable {
-    /// An error of the kind [`Unavailable`](crate::guard::AcquireErrorKind::Unavailable), which is a 503 for clients.
+    /// An error of the kind [`Unavailable`](crate::guard::AcquireErrorKind::Unavailable). Clients get a 503.
     #[default]
     Refuse,
     /// A permit without a [lease](crate::guard::HeldPermit::lease), which excludes only callers of the same process.
@@ -95,8 +95,8 @@ impl LockDomain {
         }
     }
 
-    /// Limits how many callers of one process have the turn one after the other, without a round trip to the store, and
-    /// for how long. Then other processes get their turn first, if they wait.
+    /// Limits how many callers of one process pass the turn on to each other without a round trip to the store, and for
+    /// how long. After that, other processes that wait get their turn first.
     ///
     /// # Panics
     ///
@@ -110,10 +110,10 @@ impl LockDomain {
         self
     }
 
-    /// Limits for how long the lease of one caller is renewed. Then it expires, and is lost. Without a limit, a caller
-    /// that never ends keeps the lock forever.
+    /// Limits how long the lease of one caller is renewed. After that, the lease expires and is lost. Without a limit,
+    /// a caller that never ends keeps the lock forever.
     ///
-    /// It has no effect on a store whose leases don't expire.
+    /// This setting has no effect on a store whose leases don't expire.
     #[must_use]
     pub const fn max_hold(mut self, max_hold: Duration) -> Self {
         self.options.max_hold = Some(max_hold);
@@ -127,7 +127,7 @@ impl LockDomain {
         self
     }
 
-    /// Sets what a caller gets whose store does not answer.
+    /// Sets what a caller gets if the store does not answer.
     #[must_use]
     pub const fn when_unavailable(mut self, when_unavailable: WhenUnavailable) -> Self {
         self.options.when_unavailable = when_unavailable;
@@ -141,9 +141,9 @@ impl LockDomain {
     }
 
     /// Connects the domain to a store: await the result, or add it to a [`ServiceHost`](crate::ServiceHost) as a
-    /// service, which also checks the store while it runs and disconnects at the end.
+    /// service, which also checks the store while it runs, and disconnects the domain at the end.
     ///
-    /// The connection has a thread of its own, so that a blocked runtime doesn't delay renewals.
+    /// The connection has its own thread, so that a blocked runtime doesn't delay renewals.
     pub fn connect(&'static self, backend: impl LockBackend) -> Connect {
         Connect { domain: self, backend: Arc::new(backend), service_name: format!("locks {}", self.name) }
     }
@@ -175,14 +175,14 @@ impl LockDomain {
         lock(&self.connected).clone()
     }
 
-    /// Releases a lock that was left for a caller in this process that does not come.
+    /// Releases a lock that was left for a caller in this process that will not take it.
     pub(crate) fn clear(&self, name: &LockName) {
         if let Some(connected) = self.connected() {
             discard(connected.unpark(name));
         }
     }
 
-    /// Releases all locks of a guard that were left for callers in this process, which do not come.
+    /// Releases all locks of a guard that were left for callers in this process that will not take them.
     pub(crate) fn clear_all(&self, guard: &str) {
         let Some(connected) = self.connected() else { return };
         discard(connected.unpark_all(guard));
@@ -221,7 +221,7 @@ impl Connect {
         let name = self.domain.name;
         let lease = self.backend.lease();
         if lease.is_some_and(|lease| lease < MIN_LEASE) {
-            return Err(BackendError::new("the lease is shorter than 100 ms: set a lease of some seconds"));
+            return Err(BackendError::new("the lease is shorter than 100 ms: set a lease of a few seconds"));
         }
         let keeper = Keeper::start(name, lease)
             .map_err(|error| BackendError::new("the thread that renews leases can't be started").with_source(error))?;
@@ -234,7 +234,8 @@ impl Connect {
         let round_trip = connecting
             .await
             .unwrap_or_else(|error| Err(BackendError::new("the backend panicked").with_source(error)))?;
-        // A renewal takes place after a third of the lease. Below this, one slow round trip loses the lease.
+        // A renewal takes place after a third of the lease. With a shorter lease, one slow round trip would lose the
+        // lease.
         if let Some(lease) = lease.filter(|lease| *lease < round_trip * 10) {
             return Err(BackendError::new(format!(
                 "the lease of {lease:?} is too short for a store that takes {round_trip:?} to answer: set at least {:?}",
@@ -270,7 +271,7 @@ impl IntoFuture for Connect {
     type Output = Result<(), BackendError>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
-    /// Connects the domain. It stays connected until [`LockDomain::disconnect`] is called.
+    /// Connects the domain. The domain stays connected until [`LockDomain::disconnect`] is called.
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move { self.connect().await })
     }

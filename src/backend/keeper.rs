@@ -1,7 +1,7 @@
 //! [`Keeper`], the thread that renews leases and declares them lost.
 //!
-//! The thread has a runtime of its own, so that no handler that blocks its thread delays a renewal. A lease is lost when
-//! the clock of this process says so, whether the store answers or not.
+//! The thread has its own runtime, so that a handler that blocks its thread delays no renewal. A lease is lost as soon
+//! as it has expired by the clock of this process, whether the store answers or not.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -42,7 +42,7 @@ struct Leases {
     /// `None` if leases don't expire.
     duration: Option<Duration>,
     state: Mutex<LeasesState>,
-    /// Notified when the first lease begins, after there was none.
+    /// Notified when a lease begins and there was none before.
     begun: Notify,
 }
 
@@ -56,7 +56,7 @@ struct WatchedLease {
     id: LeaseId,
     shared: Arc<SharedLease>,
     renew_at: Instant,
-    /// The lease is not renewed after this time. `None` is forever.
+    /// The lease is not renewed after this time. `None` means no limit.
     renew_until: Option<Instant>,
     is_being_renewed: bool,
 }
@@ -116,7 +116,7 @@ impl Keeper {
         key
     }
 
-    /// Limits for how long a lease is renewed.
+    /// Limits how long a lease is renewed.
     pub(super) fn renew_until(&self, key: LeaseKey, until: Option<Instant>) {
         if let Some(lease) = lock(&self.leases.state).watched.get_mut(&key) {
             lease.renew_until = until;
@@ -137,7 +137,7 @@ impl Drop for Keeper {
 }
 
 impl Leases {
-    /// A hundredth of the lease is left for clocks that run at different speeds.
+    /// A hundredth of the lease is a margin for clocks that run at different speeds.
     fn expiry(&self, began: Instant) -> Option<Instant> {
         self.duration.map(|duration| began + (duration - duration / 100))
     }
@@ -146,7 +146,7 @@ impl Leases {
         began + self.duration.unwrap_or_default() / 3
     }
 
-    /// Returns the leases to renew now, and when to look again. Declares leases lost whose time is over.
+    /// Declares expired leases lost. Returns the leases to renew now, and when to check again.
     fn due(&self, now: Instant) -> (Vec<(LeaseKey, LeaseId)>, Option<Instant>) {
         // Leases that are due soon are renewed with the others, in one round trip.
         let soon = now + self.duration.unwrap_or_default() / 10;
@@ -216,7 +216,7 @@ impl WatchedLease {
 /// Renews leases for as long as the runtime exists.
 async fn renew_all(leases: Arc<Leases>, backend: Arc<dyn LockBackend>) {
     loop {
-        // Registered before the look, so that no lease is missed in between.
+        // Registered before the check, so that no lease is missed in between.
         let mut begun = pin!(leases.begun.notified());
         let (due, next) = leases.due(Instant::now());
         if !due.is_empty() {
@@ -249,7 +249,7 @@ async fn renew(leases: Arc<Leases>, backend: Arc<dyn LockBackend>, due: Vec<(Lea
             leases.retry(keys.into_iter());
         }
     }
-    // The loop looks again, since the next renewal may be due earlier than it knows.
+    // The loop checks again, because the next renewal may now be due earlier.
     leases.begun.notify_one();
 }
 

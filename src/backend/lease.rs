@@ -14,11 +14,12 @@ thread_local! {
     static CURRENT: RefCell<Vec<Lease>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The turn of a holder among all processes. See [what it can promise](crate::backend#what-such-a-lock-can-promise).
+/// The turn of a holder among all processes. See [what such a lock can
+/// promise](crate::backend#what-such-a-lock-can-promise).
 ///
-/// Get it from a permit with [`lease`](crate::guard::HeldPermit::lease), and in a handler behind a layer, or in work
-/// inside [`run`](crate::EndpointGuard::run), with [`current`](Self::current). It is [lost](Self::is_lost) when the
-/// permit is released.
+/// A permit returns its lease from [`lease`](crate::guard::HeldPermit::lease). A handler behind a layer, and work
+/// inside [`run`](crate::EndpointGuard::run), get it from [`current`](Self::current). The lease is
+/// [lost](Self::is_lost) when the permit is released.
 #[derive(Clone)]
 pub struct Lease(Arc<Grant>);
 
@@ -46,14 +47,14 @@ impl Lease {
 
     /// Returns the innermost lease that the current code runs under, if there is one.
     ///
-    /// The code that [`run`](crate::EndpointGuard::run), `run_to_completion` or a web layer polls has it. A task that
-    /// this code spawns, and a task of a pool, don't: pass them a clone.
+    /// Code that [`run`](crate::EndpointGuard::run), `run_to_completion` or a web layer polls has a current lease.
+    /// Tasks that this code spawns, and tasks of a pool, have none: pass them a clone.
     #[must_use]
     pub fn current() -> Option<Self> {
         CURRENT.try_with(|current| current.borrow().last().cloned()).ok().flatten()
     }
 
-    /// Returns the fencing token: a number that is larger than those of all earlier grants of the same guard.
+    /// Returns the fencing token: a number that is larger than the tokens of all earlier grants of the same guard.
     #[must_use]
     pub fn fence(&self) -> u64 {
         self.0.fence
@@ -62,7 +63,8 @@ impl Lease {
     /// Returns `true` if the lease has expired, or the permit was released. From then on, another process may hold the
     /// lock.
     ///
-    /// It compares the lease with the clock, so a process that was stopped for longer than its lease finds out at once.
+    /// This method compares the lease with the clock, so that a process that was stopped for longer than its lease
+    /// notices the loss at once.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.0.lost.is_cancelled() || self.0.shared.has_expired(Instant::now())
@@ -74,7 +76,7 @@ impl Lease {
         self.0.lost.child_token()
     }
 
-    /// Returns when the lease expires unless it is renewed. `None` if it ends with the process.
+    /// Returns when the lease expires unless it is renewed. `None` if the lease ends with the process.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.0.shared.expires_at()
@@ -124,7 +126,7 @@ pub(crate) struct CurrentLease(());
 
 impl Drop for CurrentLease {
     fn drop(&mut self) {
-        // The lease is dropped outside of the borrow: its last owner wakes nobody, but tokens may.
+        // The lease is dropped outside of the borrow, because dropping its token may run other code.
         let ended = CURRENT.try_with(|current| current.borrow_mut().pop());
         drop(ended);
     }

@@ -1,4 +1,4 @@
-//! [`Link`], the connection of a process to its store: opened when it is needed, and again after it broke.
+//! [`Link`], the connection of a process to its store: opened when it is needed, and reopened after it breaks.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -45,7 +45,7 @@ struct Current<C> {
 const PART_OF_LEASE: u32 = 3;
 const LONGEST_CALL: Duration = Duration::from_secs(1);
 
-/// How long the first connection may take, which no caller waits for.
+/// How long the first connection may take. No caller waits for it.
 const FIRST_CONNECT: Duration = Duration::from_secs(5);
 
 impl<K: Connector> Link<K> {
@@ -62,8 +62,9 @@ impl<K: Connector> Link<K> {
 
     /// Calls the store, with a time limit.
     ///
-    /// If the connection turns out to be broken, the call is repeated once over a new one: the store may have restarted,
-    /// or a firewall may have dropped a connection that was idle. So a call must be one that can be repeated.
+    /// If the connection turns out to be broken, the call is repeated once over a new one: the store may have
+    /// restarted, or a firewall may have dropped a connection that was idle. Every call must therefore be safe to
+    /// repeat.
     pub(super) async fn call<T, F>(&self, run: impl Fn(K::Connection) -> F + Send + Sync) -> Result<T, BackendError>
     where
         F: Future<Output = Result<T, CallError>> + Send,
@@ -87,13 +88,13 @@ impl<K: Connector> Link<K> {
             })
         };
         timeout(self.limit, call).await.unwrap_or_else(|_| {
-            // The connection may be dead without a sign.
+            // The connection may have broken without an error.
             self.forget(used.load(Ordering::Relaxed));
             Err(no_answer(self.limit))
         })
     }
 
-    /// Returns the connection that calls use now.
+    /// Returns the current connection, if there is one.
     pub(super) fn current(&self) -> Option<(u64, K::Connection)> {
         let current = lock(&self.current);
         Some((current.number, current.connection.clone()?))

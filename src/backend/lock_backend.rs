@@ -13,9 +13,9 @@ pub type BackendFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, BackendErr
 
 /// A store that gives each lock to one process at a time: Redis, PostgreSQL, the files of a host, or one of your own.
 ///
-/// Implement it for a store of your own, and call [`conformance::check`](super::conformance::check) in a test. All
-/// methods are called with a tokio runtime entered, with I/O and time, whose thread no handler can block: spawn the
-/// tasks that drive connections on it, in [`connect`](Self::connect).
+/// Implement this trait for your own store, and call [`conformance::check`](super::conformance::check) in a test. All
+/// methods are called within a tokio runtime that has I/O and time enabled, and whose thread no handler can block.
+/// Spawn the tasks that drive connections on this runtime, in [`connect`](Self::connect).
 ///
 /// # Cancel safety
 ///
@@ -27,14 +27,14 @@ pub trait LockBackend: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Returns an error that says what to do if the store can't be reached or is not configured as it must be.
+    /// Returns an error that says what to do if the store can't be reached or is not configured correctly.
     fn connect<'a>(&'a self, domain: &'a str) -> BackendFuture<'a, ()>;
 
     /// Checks that the store answers. Called about once a second while the domain is connected as a service.
     fn check(&self) -> BackendFuture<'_, ()>;
 
-    /// Returns for how long the store keeps a lock that is not renewed. `None` if a lock ends with the process that holds
-    /// it, so that nothing is renewed.
+    /// Returns how long the store keeps a lock that is not renewed. `None` if a lock ends with the process that holds
+    /// it, so that no lease is renewed.
     fn lease(&self) -> Option<Duration>;
 
     /// Takes the lock if no other owner has it.
@@ -44,10 +44,10 @@ pub trait LockBackend: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// After an error it is not known if the owner has the lock. The crate then calls [`release`](Self::release).
+    /// After an error, it is not known whether the owner has the lock. The crate then calls [`release`](Self::release).
     fn try_acquire<'a>(&'a self, lock: &'a LockName, owner: Owner, tokens: u32) -> BackendFuture<'a, Attempt>;
 
-    /// Renews leases, all in one round trip if the store can do that. Returns for each of them if it is still held.
+    /// Renews leases, all in one round trip if the store can do that. Returns for each lease whether it is still held.
     ///
     /// # Errors
     ///
@@ -61,8 +61,8 @@ pub trait LockBackend: fmt::Debug + Send + Sync + 'static {
     /// After an error, the lock becomes free when the lease expires.
     fn release<'a>(&'a self, lease: &'a LeaseId) -> BackendFuture<'a, Released>;
 
-    /// Completes when the lock may have been released, once the future has been polled. It may complete too early, and
-    /// is allowed to miss a release: a caller also looks from time to time.
+    /// Completes when the lock may have been released since the first poll of the future. The future may complete too
+    /// early, and may miss a release, because callers also check from time to time.
     ///
     /// While the future exists, [`release`](Self::release) in other processes reports that
     /// [others wait](Released::others_wait), as far as the store can know that.
@@ -155,7 +155,7 @@ pub enum Attempt {
 /// The result of a release.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Released {
-    /// Another process waits for the lock. The process that has released it then lets the other one go first.
+    /// Another process waits for the lock. The process that has released the lock then lets the other process go first.
     pub others_wait: bool,
 }
 

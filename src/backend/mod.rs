@@ -2,8 +2,8 @@
 //!
 //! A guard is [distributed](crate::guard::GuardBuilder::distributed) over a [`LockDomain`], which is connected to a
 //! [`LockBackend`] when the program starts. A caller then takes two turns, one after the other: first the turn in its
-//! own process, in the order of arrival, and then the turn of the process among all processes. So at most one caller of
-//! a process waits for other processes, whatever the length of its queue.
+//! own process, in the order of arrival, and then the turn of the process among all processes. At most one caller of a
+//! process therefore waits for other processes, however long the queue in its process is.
 //!
 //! ```no_run
 //! use onelane::EndpointGuard;
@@ -24,21 +24,21 @@
 //! # What such a lock can promise
 //!
 //! A lock over several machines is a *lease*: the store gives it to one process for a limited time, and the process
-//! renews it. If the process is stopped, or the network fails, for longer than that time, the store gives the lease to
-//! another process, while the first one may still be about to write. No store can prevent that, because a message may be
-//! delayed for any time. So two rules hold:
+//! renews it. If the process is stopped or the network fails for longer than that time, the store gives the lease to
+//! another process, while the first process may still be about to write. No store can prevent that, because a message
+//! may be delayed for any time. Two rules follow:
 //!
 //! - The holder learns that it has lost its lease, from its own clock and without the store: [`Lease::lost`] is
 //!   cancelled, and the web layers cancel the handler and respond with status 503.
-//! - Each grant has a number, its [fencing token](Lease::fence), that is larger than those of all grants before it. Where
-//!   the result must be right, the place that is written to compares tokens and refuses an old one:
+//! - Each grant has a number, its [fencing token](Lease::fence), that is larger than the tokens of all earlier grants.
+//!   Where the result must be right, the system that is written to compares tokens and refuses an old one:
 //!
 //! ```sql
 //! UPDATE reports SET total = $1, fence = $2 WHERE id = $3 AND fence <= $2
 //! ```
 //!
-//! With both, a lost lease costs work that is done twice, and never a result that is wrong. (Martin Kleppmann, "How to do
-//! distributed locking", 2016, describes fencing tokens.)
+//! With both rules, a lost lease may cause work to be done twice, but never a wrong result. (Martin Kleppmann, "How to
+//! do distributed locking", 2016, describes fencing tokens.)
 //!
 //! | file | contents |
 //! |---|---|
@@ -50,7 +50,7 @@
 //! | `lock_backend` | the trait of the stores |
 //! | `host` | the store of all processes of a host |
 //! | `conformance` | the checks that every store must pass |
-//! | `link` | the connection to a store, opened again after it broke |
+//! | `link` | the connection to a store, reopened after it breaks |
 //! | `waiters` | the callers of this process that wait for a message of the store |
 //! | `redis` | the store in Redis or Valkey |
 //! | `postgres` | the store in PostgreSQL |

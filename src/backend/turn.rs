@@ -1,4 +1,4 @@
-//! [`Turn`], the turn of this process among all processes, in the hands of one of its callers.
+//! [`Turn`], the turn of this process among all processes, held by one of its callers.
 
 use std::mem;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use super::lock_backend::{LeaseId, LockName, Released};
 use crate::debug::impl_debug;
 use crate::panic::{catch, discard};
 
-/// The turn of this process, in the hands of one of its callers. Dropping it releases the lock.
+/// The turn of this process, held by one of its callers. Dropping the turn releases the lock.
 pub(crate) struct Turn {
     // Ends before the lock is released.
     lease: HeldLease,
     process_turn: ProcessTurn,
 }
 
-/// The lease of a caller that holds the turn. It ends when it is dropped.
+/// The lease of a caller that holds the turn. Dropping this value ends the lease.
 struct HeldLease(Lease);
 
 /// The turn of this process, which its callers pass on to each other.
@@ -43,7 +43,7 @@ pub(super) enum Parked {
     Turn(ProcessTurn),
     /// The lock is being released, so that other processes get it. The next caller waits for the result.
     Release(oneshot::Receiver<Released>),
-    /// Others have waited for the lock.
+    /// Other processes waited for the lock when it was released.
     StepBack {
         until: Instant,
     },
@@ -67,8 +67,8 @@ impl Turn {
         self.process_turn.connected.options.cancels().then_some(&self.lease.0)
     }
 
-    /// Ends the turn of this caller while another one waits in this process. If the next one does not come for it,
-    /// [`LockDomain::clear`](super::LockDomain::clear) releases the lock, and so does the end of the cohort's time.
+    /// Ends the turn of this caller while another caller waits in this process. If no caller takes the turn,
+    /// [`LockDomain::clear`](super::LockDomain::clear) releases the lock, as does the end of the cohort's time.
     pub(crate) fn pass_on(self) {
         let Self { lease, mut process_turn } = self;
         drop(lease);
@@ -81,12 +81,12 @@ impl Turn {
             let Some(call) = process_turn.end() else { return };
             let (sender, receiver) = oneshot::channel();
             complete(&connected, call, move |released| {
-                // The caller that waits for it may have left.
+                // The caller that waits for the result may have left.
                 let _ = sender.send(released);
             });
             Parked::Release(receiver)
         };
-        // Without a connection nobody comes for it, and dropping it releases the lock.
+        // If the domain is disconnected, no caller takes the turn, and dropping it releases the lock.
         discard(connected.park(name, parked));
     }
 
@@ -138,14 +138,14 @@ impl ProcessTurn {
             && !self.shared.is_lost(now)
     }
 
-    /// Limits for how long the lease is renewed for the caller that takes it now.
+    /// Limits how long the lease is renewed for the caller that now takes the turn.
     fn limit_hold(&self) {
         if let (Some(key), Some(max_hold)) = (self.key, self.connected.options.max_hold) {
             self.connected.keeper.renew_until(key, Instant::now().checked_add(max_hold));
         }
     }
 
-    /// Releases the lock at the end of the cohort's time, if the next caller has not come for it by then.
+    /// Releases the lock at the end of the cohort's time, if the next caller has not taken the turn by then.
     fn limit_cohort(&mut self, name: &LockName) {
         if mem::replace(&mut self.is_cohort_limited, true) {
             return;
@@ -170,9 +170,9 @@ impl ProcessTurn {
     }
 }
 
-/// Completes a release, and calls `then` with its result. The store has begun with it when this returns.
+/// Completes a release, and calls `then` with its result. The store has begun the release when this function returns.
 fn complete(connected: &Connected, mut call: ReleaseCall, then: impl FnOnce(Released) + Send + 'static) {
-    // The panic of a store ends this call and nothing else.
+    // A panic of the store ends this call and nothing else.
     match catch(|| call.begin()) {
         Ok(Some(result)) => then(result.unwrap_or_default()),
         Ok(None) => connected.keeper.spawn(async move { then(call.await.unwrap_or_default()) }),
@@ -190,7 +190,7 @@ impl Drop for ProcessTurn {
 
 impl Drop for HeldLease {
     fn drop(&mut self) {
-        // Ending it wakes tasks, whose wakers are user code.
+        // Ending the lease wakes tasks, whose wakers are user code.
         let _ = catch(|| self.0.end());
     }
 }

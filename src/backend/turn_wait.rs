@@ -15,10 +15,10 @@ use super::lock_backend::{Attempt, LockName, Released};
 use super::trace;
 use super::turn::{Parked, ProcessTurn, Turn};
 
-/// How soon a caller looks again if no release is reported. The time doubles with each look.
+/// How soon a caller checks again if no release is reported. The time doubles with each check.
 const FIRST_LOOK: Duration = Duration::from_millis(5);
 const LAST_LOOK: Duration = Duration::from_millis(250);
-/// The shortest time between two looks.
+/// The shortest time between two checks.
 const SHORTEST_PAUSE: Duration = Duration::from_micros(500);
 
 /// How long a process that has had its turn leaves the lock to others that wait.
@@ -26,7 +26,7 @@ const STEP_BACK: Duration = Duration::from_millis(10);
 
 /// A caller's wait for the turn among all processes, while it has the turn in its own process.
 ///
-/// If it is dropped during an attempt, the attempt is completed without it, and its lock is released.
+/// If this value is dropped during an attempt, the attempt is completed without its caller, and the lock is released.
 pub(crate) struct TurnWait {
     connected: Arc<Connected>,
     /// The mutex is never locked. It makes the type `Sync`, as the futures of other guards are.
@@ -52,7 +52,7 @@ impl TurnWait {
         Ok(Self { connected, future: Mutex::new(Box::pin(future)) })
     }
 
-    /// Returns the turn. `None` means that the caller runs without it, because the store does not answer.
+    /// Returns the turn. `None` means that the caller runs without a turn, because the store does not answer.
     pub(crate) fn poll(&mut self, domain: &LockDomain, cx: &mut Context<'_>) -> Poll<Result<Option<Turn>, TurnError>> {
         let entered = self.connected.keeper.handle().enter();
         let future = self.future.get_mut().unwrap_or_else(PoisonError::into_inner);
@@ -112,13 +112,13 @@ async fn take_turn(connected: Arc<Connected>, lock: LockName, waits: bool) -> Re
     }
 }
 
-/// Lets others take the lock first, and waits until they have released it or have not come.
+/// Lets other processes take the lock first. Waits until a release is reported, or until `STEP_BACK` has passed.
 async fn step_back(connected: &Connected, lock: &LockName) {
     let released = pin!(connected.backend.released(lock));
     either(released, pin!(sleep(STEP_BACK))).await;
 }
 
-/// Tries to take the lock once. Returns when the lease of another owner expires, if another one has it.
+/// Tries to take the lock once. If another owner has the lock, returns when that owner's lease expires.
 async fn attempt(connected: &Arc<Connected>, lock: &LockName) -> Result<Result<Turn, Option<Duration>>, TurnError> {
     match connected.try_acquire(lock.clone()).await {
         Ok((Attempt::Acquired { .. }, id, began)) => {

@@ -15,7 +15,7 @@ pub(super) struct Waiters(Mutex<HashMap<String, Channel>>);
 struct Channel {
     waiters: usize,
     released: Arc<Notify>,
-    /// A task is running that ends the subscription when there are no waiters.
+    /// A running task ends the subscription when there are no waiters.
     is_cleaned: bool,
 }
 
@@ -46,7 +46,7 @@ impl Waiters {
         lock(&self.0).keys().cloned().collect()
     }
 
-    /// Removes a channel without waiters. Returns `false` if it has some.
+    /// Removes a channel without waiters. Returns `false` if the channel has waiters.
     pub(super) fn remove_unused(&self, name: &str) -> bool {
         let mut channels = lock(&self.0);
         if channels.get(name).is_some_and(|channel| channel.waiters > 0) {
@@ -72,7 +72,7 @@ impl Waiters {
 }
 
 impl Waiter {
-    /// Ends the wait. Returns `true` if the caller must clean the channel when it is not used any more.
+    /// Ends the wait. Returns `true` if the caller must clean up the channel once it is no longer used.
     pub(super) fn leave(&self) -> bool {
         let mut channels = lock(&self.waiters.0);
         let Some(channel) = channels.get_mut(&self.channel) else { return false };

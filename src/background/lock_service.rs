@@ -9,8 +9,8 @@ use crate::backend::Connect;
 /// How often the store is checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The service is not ready while the store does not answer. It disconnects when the host stops, once all permits of the
-/// domain are released.
+/// The service is not ready while the store does not answer. It disconnects the domain when the host stops, once all
+/// permits of the domain are released.
 impl BackgroundService for Connect {
     fn name(&self) -> &str {
         self.service_name()

@@ -191,8 +191,9 @@ impl<G: BuiltGuard> GuardBuilder<G> {
 }
 
 impl EndpointGuardBuilder {
-    /// Lets the guard admit one caller at a time in all processes that share the [`LockDomain`], instead of one in each
-    /// process. Processes share the domain if they connect it to the same store, with the same names of domain and guard.
+    /// Lets the guard admit one caller at a time across all processes that share the [`LockDomain`], instead of one
+    /// caller in each process. Processes share the domain if they connect it to the same store and use the same names
+    /// for the domain and the guard.
     ///
     /// Everything else stays as it is, with these additions:
     ///
@@ -200,7 +201,7 @@ impl EndpointGuardBuilder {
     ///   processes is not defined, but each of them gets its turn. `max_wait` limits both waits together. A caller that
     ///   waits for other processes counts as [held](super::GuardStats::held).
     /// - The permit has a [`Lease`](crate::backend::Lease), with a fencing token and a signal for its loss.
-    /// - `try_acquire` can't ask a store without waiting, and returns
+    /// - `try_acquire` can't query a store without waiting, and returns
     ///   [`NotLocal`](crate::guard::AcquireErrorKind::NotLocal). To be refused at once if another caller is inside the
     ///   guard, set [`Queue::Reject`] and await `acquire`.
     /// - `acquire` also returns [`NotConnected`](crate::guard::AcquireErrorKind::NotConnected) and
@@ -273,7 +274,7 @@ impl EndpointGuardBuilder {
 }
 
 impl<K> KeyedGuardBuilder<K> {
-    /// Lets the guard admit one caller of each key at a time in all processes that share the [`LockDomain`], as
+    /// Lets the guard admit one caller of each key at a time across all processes that share the [`LockDomain`], as
     /// [`EndpointGuardBuilder::distributed`] does. Keys with the same text are the same key.
     pub const fn distributed(mut self, domain: &'static LockDomain) -> Self
     where
@@ -287,8 +288,8 @@ impl<K> KeyedGuardBuilder<K> {
     /// with [`TooManyKeys`](crate::guard::AcquireErrorKind::TooManyKeys). Default: no limit.
     ///
     /// A key is in use while a caller holds a permit of it or waits for one, or keeps a future whose wait has ended
-    /// without polling or dropping it. A key that is not in use takes no memory. So this setting bounds how many keys
-    /// clients that make up keys can claim at the same moment.
+    /// without polling or dropping it. A key that is not in use takes no memory. This setting therefore bounds how many
+    /// keys can be claimed at the same moment by clients that make up keys.
     pub const fn max_keys(mut self, max_keys: usize) -> Self {
         self.max_keys = Some(max_keys);
         self

@@ -77,8 +77,8 @@ impl<S: PermitSource> HeldPermit<S> {
     /// Removes the permit from use permanently: the guard, or the key of a keyed guard, has one fewer permit from now
     /// on. With a single permit, all other callers wait until `max_wait` has passed or the guard is closed.
     ///
-    /// If the guard is [distributed](super::GuardBuilder::distributed), this process admits no caller any more, and other
-    /// processes go on.
+    /// If the guard is [distributed](super::GuardBuilder::distributed), this process admits no more callers, and other
+    /// processes continue.
     ///
     /// The permit still counts as [held](super::GuardStats::held), and also as
     /// [forgotten](super::GuardStats::forgotten). `drained` does not wait for forgotten permits. A key with a forgotten
@@ -101,9 +101,9 @@ impl<S: PermitSource> HeldPermit<S> {
         }
     }
 
-    /// Returns the permit's lease, which has its fencing token. `None` if the guard is not
-    /// [distributed](super::GuardBuilder::distributed), or if the store did not answer and the caller
-    /// [runs without it](crate::backend::WhenUnavailable::FailLocal).
+    /// Returns the permit's lease, which carries its fencing token. `None` if the guard is not
+    /// [distributed](super::GuardBuilder::distributed), or if the store did not answer and the caller [runs without
+    /// it](crate::backend::WhenUnavailable::FailLocal).
     #[must_use]
     pub fn lease(&self) -> Option<&Lease> {
         self.turn.as_deref().map(Turn::lease)

@@ -1,4 +1,4 @@
-//! [`RemoteWait`], the wait of a caller of a distributed guard for the turn among all processes.
+//! [`RemoteWait`], in which a caller of a distributed guard waits for the turn among all processes.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -17,7 +17,7 @@ use crate::park::current_thread_waker;
 
 /// A caller that holds a permit of this process, and waits for the turn among all processes.
 pub(super) struct RemoteWait<S: PermitSource> {
-    // Dropped before the permit: the next caller of this process must not find an attempt of this one.
+    // Dropped before the permit: the next caller of this process must not find an attempt of this caller.
     wait: TurnWait,
     /// `None` once the wait has ended.
     permit: Option<HeldPermit<S>>,
@@ -102,7 +102,8 @@ impl<S: PermitSource> RemoteWait<S> {
         }
     }
 
-    /// Ends the wait if the guard was closed. The wait looks for the lock from time to time, and so comes here.
+    /// Ends the wait if the guard was closed. The waiting future is polled from time to time even if no release is
+    /// reported, so it notices the close.
     fn closed(&mut self) -> Option<AcquireError> {
         let permit = self.permit.take_if(|permit| permit.source().is_closed())?;
         Some(refuse_as(permit.source(), AcquireErrorKind::Closed))

@@ -109,7 +109,7 @@ async fn max_wait_limits_the_wait_for_other_processes() {
 }
 
 #[tokio::test]
-async fn store_that_hangs_ends_callers_by_max_wait() {
+async fn max_wait_ends_the_wait_for_a_store_that_hangs() {
     let store = Arc::<Store>::default();
     let locks = domain(|domain| domain);
     locks.connect(InMemory::new(&store, LEASE)).await.unwrap();

@@ -43,7 +43,7 @@ impl Drop for TestDirectory {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn host_keeps_all_rules() {
+async fn host_keeps_all_rules_of_backends() {
     let directory = TestDirectory::new();
     let violations = conformance::check(|| Host::new(&directory.0)).await;
     assert!(violations.is_empty(), "{violations:#?}");
@@ -177,7 +177,7 @@ async fn processes_that_are_killed_and_stopped_are_inside_one_at_a_time() {
 async fn no_process_starves() {
     for callers in ["1", "3"] {
         let processes = Processes::start(4, callers).await;
-        // The last process has this time together with all others.
+        // From now on, all processes run, including the last one.
         sleep(Duration::from_secs(3)).await;
         let turns = processes.end();
         let (fewest, all) = (*turns.values().min().unwrap(), turns.values().sum::<usize>());
@@ -204,7 +204,7 @@ fn program_of_the_tests_above() {
                 loop {
                     let permit = guard.acquire().await.unwrap();
                     let token = permit.lease().unwrap().fence();
-                    // One write each, which a kill does not cut.
+                    // Each note is one write, which a kill does not cut.
                     let note = |what| (&*log).write_all(format!("{what} {token} {}\n", process::id()).as_bytes());
                     note("enters").unwrap();
                     sleep(MS).await;

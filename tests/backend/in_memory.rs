@@ -37,7 +37,7 @@ pub(super) enum Flaw {
 pub(super) struct Store {
     state: Mutex<StoreState>,
     released: Notify,
-    /// Each call takes a permit and gives it back, so a test can hold calls up.
+    /// Each call takes a permit and gives the permit back, so a test can make calls hang.
     gate: Semaphore,
     /// How many calls were made.
     pub(super) attempts: AtomicUsize,
@@ -74,7 +74,7 @@ impl Store {
         self.state.lock().unwrap().fails = fails;
     }
 
-    /// Holds all calls up.
+    /// Makes all calls hang.
     pub(super) async fn hang(&self) {
         self.gate.acquire_many(1_000).await.unwrap().forget();
     }

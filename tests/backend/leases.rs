@@ -92,7 +92,7 @@ async fn lease_ends_with_its_permit() {
 }
 
 #[tokio::test]
-async fn answer_that_comes_after_the_end_of_its_lease_is_no_turn() {
+async fn answer_after_the_end_of_its_lease_grants_no_turn() {
     let store = Arc::<Store>::default();
     let guard = guard(connected(&store, |domain| domain).await);
     store.hang().await;
@@ -102,7 +102,7 @@ async fn answer_that_comes_after_the_end_of_its_lease_is_no_turn() {
     });
     sleep(LEASE * 2).await;
     store.answer_again();
-    // Either the call was given up, or its late answer.
+    // Either the call was abandoned, or its late answer was discarded.
     let is_lost = timeout(PATIENCE, acquiring).await.unwrap().unwrap();
     assert!(!is_lost.unwrap_or(false));
     eventually("the late lock is released", || store.held() == 0).await;

@@ -21,7 +21,7 @@ use onelane::EndpointGuard;
 use onelane::backend::LockDomain;
 
 const MS: Duration = Duration::from_millis(1);
-/// Longer than anything takes that ends at all, on a busy machine.
+/// Longer than any operation that ends at all takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A domain for one test.

@@ -60,7 +60,7 @@ async fn callers_of_a_key_pass_the_turn_on() {
     assert_eq!(store.attempts(), 1);
 }
 
-/// The caller that the permit was granted to exists, and its future is not polled.
+/// The caller that was granted the permit exists, but its future is not polled.
 #[tokio::test]
 async fn turn_that_is_not_taken_in_the_time_of_the_cohort_goes_to_other_processes() {
     let store = Arc::<Store>::default();
@@ -96,7 +96,7 @@ async fn caller_that_acquires_in_a_loop_lets_other_processes_have_their_turn() {
 }
 
 #[tokio::test]
-async fn disconnecting_ends_with_a_turn_that_is_passed_on_at_the_same_time() {
+async fn disconnecting_completes_although_a_turn_is_passed_on_at_the_same_time() {
     let store = Arc::<Store>::default();
     let locks = connected(&store, |domain| domain.cohort(16, PATIENCE)).await;
     let guard = Arc::new(guard(locks));

@@ -138,7 +138,7 @@ async fn server_that_restarts_keeps_locks_and_works_again() {
     assert!(permit.lease().unwrap().fence() > fence);
 }
 
-/// As with a firewall that forgets a connection.
+/// A firewall that forgets a connection behaves like this.
 #[tokio::test(flavor = "multi_thread")]
 async fn connection_that_is_silent_forever_is_replaced() {
     let server = PostgresServer::start().await;
@@ -155,7 +155,7 @@ async fn connection_that_is_silent_forever_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn disturbed_connections_hang_nothing() {
+async fn disturbed_connections_hang_no_caller() {
     let server = PostgresServer::start().await;
     let proxy = Proxy::start(server.address()).await;
     let process = process(store(&through(&server, &proxy))).await;
@@ -264,21 +264,22 @@ async fn dropped_permit_frees_the_lock_at_once() {
     }
 }
 
-/// A caller that waits in the server for the end of another one's transaction gets its token afterwards.
+/// A caller that waits in the server for the end of another caller's transaction gets its token afterwards.
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_follow_the_order_of_entry() {
     let server = PostgresServer::start().await;
     let client = server.connect().await;
     let store = leak(connected(&server.settings()).await);
     for _ in 0..5 {
-        // An acquisition whose transaction takes long: it has the gate of the lock, and has inserted the row.
+        // An acquisition whose transaction takes long. The acquisition holds the gate of the lock, and has inserted the
+        // row.
         client.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(hashtextextended('shop/report/', 0))").await.unwrap();
         let insert = "INSERT INTO onelane_locks VALUES ('shop', 'report', '', 'owner', 1, 'infinity')";
         client.batch_execute(insert).await.unwrap();
         let waiting = tokio::spawn(async { take(store, &LockName::new("report", None)).await });
         sleep(Duration::from_millis(200)).await;
         assert!(!waiting.is_finished());
-        // It gets its token, and the lock is released.
+        // The acquisition gets its token, and the lock is released.
         let row = client.query_one("SELECT nextval('onelane_locks_fence')", &[]).await.unwrap();
         client.batch_execute("DELETE FROM onelane_locks; COMMIT").await.unwrap();
         let lease = waiting.await.unwrap().unwrap();

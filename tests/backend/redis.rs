@@ -102,7 +102,7 @@ async fn release_wakes_a_waiter_over_the_same_connection() {
     }
 }
 
-/// A process that has waited listens for some time after it got the lock.
+/// A process that has waited stays subscribed for some time after it got the lock.
 #[tokio::test(flavor = "multi_thread")]
 async fn process_that_releases_does_not_count_as_a_waiter() {
     let server = RedisServer::start();
@@ -128,14 +128,14 @@ async fn connection_that_was_closed_while_idle_is_replaced_without_an_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn subscriptions_come_back_after_a_connection_broke() {
+async fn subscriptions_are_restored_after_a_connection_breaks() {
     let server = RedisServer::start();
     let proxy = Proxy::start(server.address()).await;
     let (one, other) = (connected(&server.url).await, connected(&format!("redis://{}", proxy.address)).await);
     let name = LockName::new("report", None);
     for _ in 0..3 {
         let lease = take(&one, &name).await.unwrap();
-        // The break wakes the waiter, which may have missed a release. It waits again over the next connection.
+        // The break wakes the waiter, which may have missed a release. The waiter waits again over the next connection.
         let waiting = other.released(&name);
         let cut = async {
             sleep(Duration::from_millis(100)).await;
@@ -175,7 +175,7 @@ async fn server_that_restarts_loses_locks_and_works_again() {
     assert!(permit.lease().unwrap().fence() > fence);
 }
 
-/// As with a firewall that forgets a connection.
+/// A firewall that forgets a connection behaves like this.
 #[tokio::test(flavor = "multi_thread")]
 async fn connection_that_is_silent_forever_is_replaced() {
     let server = RedisServer::start();
@@ -192,7 +192,7 @@ async fn connection_that_is_silent_forever_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn disturbed_connections_hang_nothing() {
+async fn disturbed_connections_hang_no_caller() {
     let server = RedisServer::start();
     let proxy = Proxy::start(server.address()).await;
     let process = process(store(&format!("redis://{}", proxy.address))).await;
@@ -244,7 +244,7 @@ async fn flushed_server_loses_locks_but_tokens_grow() {
     process.turn().await.unwrap();
 }
 
-/// The counter goes back, as it does when a replica that lags behind becomes the primary.
+/// The counter goes back, as when a replica that lags behind becomes the primary.
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_grow_although_the_counter_goes_back() {
     let server = RedisServer::start();

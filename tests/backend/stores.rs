@@ -57,7 +57,7 @@ impl Process {
 
     /// Acquires and releases.
     pub(crate) async fn turn(&self) -> Result<(), AcquireError> {
-        // Nothing hangs: the guard's own limit is shorter.
+        // Never reached unless a call hangs: the guard's own time limit is shorter.
         let acquired = timeout(PATIENCE, self.guard.acquire()).await;
         let permit = acquired.unwrap_or_else(|_| panic!("an acquisition hangs"))?;
         let released = timeout(PATIENCE, permit.release()).await;

@@ -111,9 +111,9 @@ async fn keys_of_other_guards_and_processes_are_separate() {
     let _report = report.acquire().await.unwrap();
 }
 
-/// Drops a caller at each poll of its acquisition, with a store that answers at once, late, and never.
+/// Drops a caller at each poll of its acquisition, with a store that answers at once, late or never.
 #[tokio::test]
-async fn caller_that_leaves_leaves_nothing_behind() {
+async fn dropped_caller_leaves_nothing_behind() {
     let store = Arc::<Store>::default();
     let (here, there) = (connected(&store).await, connected(&store).await);
     let (guard_here, guard_there) = (guard(here), guard(there));
@@ -187,7 +187,7 @@ async fn many_keys_leave_nothing() {
 }
 
 #[tokio::test]
-async fn closing_refuses_callers_that_wait_for_the_first_one_and_disconnecting_waits_for_holders() {
+async fn closing_refuses_waiting_callers_and_disconnecting_waits_for_holders() {
     let store = Arc::<Store>::default();
     let locks = connected(&store).await;
     let guard = Arc::new(guard(locks));

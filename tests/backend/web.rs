@@ -115,7 +115,7 @@ async fn lost_lease_cancels_the_handler_of_actix_web() {
 }
 
 #[tokio::test]
-async fn store_that_fails_is_a_503_with_a_time_to_retry() {
+async fn clients_get_a_503_with_a_time_to_retry_while_the_store_fails() {
     let (store, ended) = (Arc::<Store>::default(), Arc::default());
     let app = app(guard(connected(&store, OnLost::Cancel).await), &ended);
     store.fail(true);

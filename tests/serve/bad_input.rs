@@ -1,4 +1,4 @@
-//! Clients that send what no server understands, or open connections and leave them.
+//! Clients that send input that no server understands, or that open connections and leave them unused.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,12 +12,12 @@ use tokio::time::{sleep, timeout};
 
 use super::{DRAIN, FRAMEWORKS, Framework, MS, TestServer};
 
-/// How the clients of HTTP/2 begin (RFC 9113, section 3.4).
+/// The connection preface of HTTP/2 clients (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// A frame with settings, all of which are the default.
+/// A SETTINGS frame that leaves all settings at their defaults.
 const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 
-/// Input that is no request, or a part of one.
+/// Input that is not a request, or only a part of a request.
 fn garbage() -> Vec<(&'static str, Vec<u8>)> {
     let random = |seed| fastrand::Rng::with_seed(seed);
     let header = |name: &str, length| format!("GET / HTTP/1.1\r\nhost: test\r\n{name}: {}\r\n\r\n", "x".repeat(length));
@@ -60,7 +60,7 @@ impl ReplaceLast for Vec<u8> {
     }
 }
 
-/// Sends all of it, each from one client. Each connection ends, and other clients are served meanwhile.
+/// Sends each input from its own client. Checks that each connection ends, and that other clients are served meanwhile.
 async fn each_connection_ends_and_other_clients_are_served(address: SocketAddr) {
     let inputs = garbage().into_iter().map(|(what, bytes)| async move {
         let mut client = Client::connect(address).await;
@@ -99,7 +99,7 @@ async fn garbage_ends_its_connection_and_others_are_served() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn client_of_http2_that_is_silent_does_not_keep_the_server() {
+async fn silent_http2_client_does_not_delay_the_end_of_the_server() {
     for bytes in [&PREFACE[..7], &PREFACE[..23], PREFACE, &[PREFACE, SETTINGS].concat()] {
         let server = TestServer::start(Framework::Axum, ServeConfig::new()).await;
         let mut client = Client::sending(server.address, bytes).await;

@@ -1,5 +1,5 @@
-//! Thousands of connections that are opened and left. The server is a process of its own, whose memory and descriptors
-//! are measured.
+//! Thousands of connections that are opened and abandoned. The server is a separate process, whose memory and
+//! descriptors are measured.
 
 #![cfg(target_os = "linux")]
 
@@ -55,7 +55,7 @@ impl Server {
         line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
     }
 
-    /// Stops the server, which has lost track of no connection.
+    /// Stops the server, and checks that it has lost track of no connection.
     async fn stop(mut self) {
         self.0.signal(Signal::TERM);
         assert_eq!(self.0.exit_code().await, Some(0), "{}", self.0.printed());
@@ -79,7 +79,7 @@ async fn use_service(address: SocketAddr, served: &AtomicUsize) {
 async fn open(address: SocketAddr, count: usize) -> Vec<TcpStream> {
     let mut open = Vec::new();
     while open.len() < count {
-        // Not more than the queue of the operating system holds.
+        // No more than the queue of the operating system holds.
         open.extend(join_all((0..100).map(|_| TcpStream::connect(address))).await.into_iter().map(Result::unwrap));
     }
     open
@@ -100,7 +100,7 @@ async fn many_connections_leave_nothing(kind: &str) {
                 assert!(each < EACH, "{each} bytes each");
                 eventually("the server closes them", || server.descriptors() < 100).await;
             }
-            // In the other rounds the clients leave, and reset the connection: that leaves no state in the kernel.
+            // In the other rounds, the clients leave and reset their connections, which leaves no state in the kernel.
             for stream in &open {
                 stream.set_zero_linger().unwrap();
             }
@@ -120,20 +120,21 @@ async fn many_connections_leave_nothing(kind: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_connections_that_are_left_take_no_memory_in_axum_and_others_are_served() {
+async fn abandoned_connections_take_no_memory_and_others_are_served_in_axum() {
     many_connections_leave_nothing("axum").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_connections_that_are_left_take_no_memory_in_actix_and_others_are_served() {
+async fn abandoned_connections_take_no_memory_and_others_are_served_in_actix() {
     many_connections_leave_nothing("actix").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_over_the_limit_wait_and_the_server_serves_all() {
+async fn connections_over_the_limit_wait_and_are_all_served() {
     let server = Server::start("limited").await;
     let (address, served) = (server.0.address, AtomicUsize::new(0));
-    // Not until the last one is closed: the system forgets those for which its own queue has no room.
+    // Not until the last connection is closed, because the system forgets connections for which its own queue has no
+    // room.
     let left = async {
         let each = (0..MANY / 5).map(|_| async {
             let mut client = TcpStream::connect(address).await.unwrap();

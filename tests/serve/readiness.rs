@@ -1,4 +1,4 @@
-//! The probe for readiness while a server drains.
+//! The readiness probe while a server drains.
 
 use std::future::IntoFuture;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use super::{ALONE, MS};
 
-/// Returns the status of the probe, or `None` if the server does not serve any more.
+/// Returns the status of the probe, or `None` if the server no longer serves.
 async fn readiness(address: SocketAddr) -> Option<u16> {
     let mut stream = TcpStream::connect(address).await.ok()?;
     stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").await.ok()?;

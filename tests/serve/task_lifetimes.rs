@@ -33,7 +33,7 @@ fn counting(count: &Arc<AtomicUsize>) -> impl Future<Output = ()> + Send + use<>
     }
 }
 
-/// A body of one chunk, with something that happens when the chunk is taken and when the body is dropped.
+/// A body of one chunk, with callbacks for when the chunk is taken and when the body is dropped.
 struct TestBody<T: FnOnce(), D: FnOnce()> {
     chunk: Option<Bytes>,
     taken: Option<T>,
@@ -71,7 +71,7 @@ async fn tasks_of_http2_start_although_the_end_of_the_body_is_noticed_late() {
     let handler = move |tasks: BackgroundTasks| async move {
         let (runs, number) = counts;
         tasks.add("counts", counting(&runs)).unwrap();
-        // Half of the bodies take their time to be dropped, while the connection's task writes the others.
+        // Half of the bodies take some time to drop, while the connection's task writes the others.
         let pause = if number.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) { MS * 2 } else { Duration::ZERO };
         let (chunk, dropped) = (Some(Bytes::from_static(b"hello")), Some(move || thread::sleep(pause)));
         Body::new(TestBody { chunk, taken: Some(|| ()), dropped })

@@ -1,4 +1,4 @@
-//! Servers with TLS: axum behind a listener, axum-server, which has a call of its own, and actix-web.
+//! Servers with TLS: axum behind a listener, axum-server, which has its own serve call, and actix-web.
 
 use std::convert::Infallible;
 use std::future::IntoFuture;
@@ -36,7 +36,7 @@ use super::{ALONE, Log, MS, note, notes};
 
 const LONG: usize = 8 << 20;
 
-/// The two sides of TLS, with a certificate that was made for one test.
+/// The two sides of TLS, with a certificate that is created for one test.
 struct Tls {
     server: ServerConfig,
     client: ClientConfig,
@@ -78,7 +78,7 @@ impl TestApp {
     async fn held(self) -> &'static str {
         note(&self.log, "begins");
         self.may_end.notified().await;
-        // For the other request that waits.
+        // Wakes the other request that waits.
         self.may_end.notify_one();
         "held"
     }
@@ -107,7 +107,7 @@ impl TestApp {
 }
 
 impl TlsServer {
-    /// Starts a server. `serve` makes its future, and sends its address.
+    /// Starts a server. `serve` creates its future, and sends its address.
     async fn start<F>(serve: impl FnOnce(ServiceHost, ServerConfig, TestApp, oneshot::Sender<SocketAddr>) -> F) -> Self
     where
         F: Future<Output = ShutdownReport> + Send + 'static,
@@ -214,7 +214,7 @@ impl TlsServer {
         timeout(PATIENCE, self.running).await.expect("the server ends").unwrap()
     }
 
-    /// A request in flight ends, also over HTTP/2, and a connection that is idle does not wait for that.
+    /// Checks that requests in flight end, over HTTP/2 as well, and that an idle connection does not wait for them.
     async fn drains(self, sends_goaway: bool) {
         let mut idle = self.http1("/").await;
         until(&mut idle, "hello").await;
@@ -314,7 +314,7 @@ async fn streams_end_with_the_host_through_tls() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn handshake_on_its_way_when_the_server_drains_is_served() {
+async fn client_in_its_handshake_when_the_server_drains_is_served() {
     let server = TlsServer::axum_with(ServeConfig::new()).await;
     let stream = TcpStream::connect(server.address).await.unwrap();
     sleep(MS * 20).await;
@@ -330,7 +330,7 @@ async fn handshake_on_its_way_when_the_server_drains_is_served() {
 async fn handshake_that_does_not_end_delays_no_other_client_and_is_cut_off() {
     let server = TlsServer::axum_with(ServeConfig::new().first_byte_timeout(Some(MS * 300))).await;
     let mut silent = TcpStream::connect(server.address).await.unwrap();
-    // A TLS record whose rest does not follow.
+    // The beginning of a TLS record, which the client never completes.
     silent.write_all(&[0x16, 3, 1, 1]).await.unwrap();
     let mut garbage = TcpStream::connect(server.address).await.unwrap();
     garbage.write_all(http::get("/").as_bytes()).await.unwrap();

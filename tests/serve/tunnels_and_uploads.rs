@@ -47,7 +47,7 @@ fn tunnels() -> Router {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tunnel_outlives_the_time_for_heads_and_is_reported_when_it_is_cut_off() {
+async fn tunnel_outlives_the_header_timeout_and_is_reported_when_it_is_cut_off() {
     let server = TestServer::axum(tunnels(), ServeConfig::new().header_timeout(Some(MS * 100)).linger(MS * 20)).await;
     let mut client = Client::sending(server.address, "CONNECT test:443 HTTP/1.1\r\nhost: test\r\n\r\n").await;
     assert!(client.head().await.starts_with("HTTP/1.1 200"));
@@ -146,7 +146,7 @@ impl Listener for Buffering {
     }
 }
 
-/// A listener that takes its time for each connection, as one with TLS does.
+/// A listener that takes some time to accept each connection, like a listener with TLS.
 struct Handshaking(TcpListener);
 
 impl Listener for Handshaking {
@@ -177,7 +177,7 @@ async fn bytes_that_the_stream_buffers_are_written_to_a_client_that_reads_late()
     client.write_all(http::get("/").as_bytes()).await.unwrap();
     sleep(MS * 200).await;
     handle.request_shutdown();
-    // Longer than a connection lingers.
+    // This is longer than a connection lingers.
     sleep(MS * 1_500).await;
     let mut received = Vec::new();
     timeout(PATIENCE, client.read_to_end(&mut received)).await.unwrap().unwrap();
@@ -236,7 +236,7 @@ async fn handler_is_dropped_when_its_request_is_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_more_connections_than_allowed_are_open_while_the_server_begins_to_drain() {
+async fn connection_limit_holds_while_the_server_begins_to_drain() {
     let (inside, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let counts = (inside, Arc::clone(&most));
     let handler = move || async move {

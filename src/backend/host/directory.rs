@@ -12,7 +12,7 @@ use nix::unistd::Uid;
 
 use crate::backend::BackendError;
 
-/// Writable by the group, or by all.
+/// Writable by the group, or by other users.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// File systems whose locks or events do not reach all processes.
@@ -24,7 +24,7 @@ const REMOTE: [(FsType, &str); 5] = [
     (FsType(0x0102_1997), "9P"),
 ];
 
-/// The directory of the lock files, and the domain whose files they are.
+/// The directory of the lock files, and the domain to which the files belong.
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,

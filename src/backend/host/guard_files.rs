@@ -17,16 +17,16 @@ use super::tokens::Tokens;
 use crate::backend::{Attempt, BackendError, LeaseId, LockName, Owner, Released};
 use crate::sync::{Mutex, lock};
 
-/// The byte that is written to wake callers that wait.
+/// The byte that is written to wake waiting callers.
 const WAKE: u64 = 0;
 /// The byte that is the lock of the guard without a key.
 const UNKEYED: i64 = 1;
-/// The bytes of keys begin here. Locks need no bytes in the file.
+/// The offset at which the bytes of keys begin. A byte can be locked even if the file does not contain it.
 const KEYS: i64 = 1 << 20;
 /// The distance from a lock to the byte that callers lock while they wait for it.
 const WAITING: i64 = 1 << 62;
 
-/// When to try again if another process changes the tokens, which takes a microsecond.
+/// How soon to try again if another process is changing the tokens, which takes a microsecond.
 const SOON: Duration = Duration::from_millis(1);
 
 /// The files of a guard.
@@ -41,14 +41,14 @@ pub(super) struct GuardFiles {
     state: Mutex<FilesState>,
 }
 
-/// What this process does with the bytes of the file. The locks of a file exclude other processes only.
+/// What this process does with the bytes of the file. The locks of a file exclude only other processes.
 #[derive(Debug, Default)]
 struct FilesState {
     held: HashMap<i64, (Owner, u64)>,
     waiting: HashMap<i64, usize>,
 }
 
-/// Shows other processes that a caller waits, until it is dropped.
+/// Shows other processes that a caller waits, until the mark is dropped.
 #[derive(Debug)]
 pub(super) struct WaitingMark {
     files: Arc<GuardFiles>,
@@ -141,7 +141,7 @@ impl Drop for WaitingMark {
             *waiting.get_mut() -= 1;
             if *waiting.get() == 0 {
                 waiting.remove();
-                // A mark that stays costs others a write at each release.
+                // A mark that remains costs other processes a write at each release.
                 let _ = range::unlock(&self.files.file, self.offset);
             }
         }
@@ -160,7 +160,7 @@ fn offset_of(name: &LockName) -> i64 {
     }
 }
 
-/// The hash FNV-1a, which is the same in all processes and versions.
+/// The FNV-1a hash, which is the same in all processes and versions.
 pub(super) fn hash(bytes: &[u8]) -> u64 {
     let (offset_basis, prime) = (0xcbf2_9ce4_8422_2325_u64, 0x0100_0000_01b3);
     bytes.iter().fold(offset_basis, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(prime))

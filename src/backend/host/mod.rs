@@ -1,11 +1,11 @@
-//! [`Host`], locks of all processes of a host, in files of a directory.
+//! [`Host`], a store that keeps the locks of all processes of a host in files of a directory.
 //!
 //! A guard has two files, however many keys it has:
 //!
 //! - `….locks`: a lock is a byte of this file, which its owner has locked ("open file description" locks, `fcntl(2)`).
-//!   The file stays empty but for one byte. A caller that waits has locked another byte, for reading. An owner that
-//!   releases its lock while such a byte is locked writes to the file, and inotify wakes those that wait. If an owner
-//!   dies, the kernel releases its locks and reports that its file was closed.
+//!   The file stays empty except for one byte. A caller that waits has locked another byte for reading. An owner that
+//!   releases its lock while such a byte is locked writes to the file, and inotify wakes the callers that wait. If an
+//!   owner dies, the kernel releases its locks and reports that its file was closed.
 //! - `….tokens`: the fencing tokens that were reserved.
 //!
 //! | file | contents |
@@ -38,7 +38,7 @@ use super::lock_backend::{Attempt, BackendFuture, LeaseId, LockBackend, LockName
 use crate::debug::impl_debug;
 use crate::sync::{Mutex, lock};
 
-/// Locks of all processes of a host, in files of a directory. Linux only.
+/// Keeps the locks of all processes of a host in files of a directory. Linux only.
 ///
 /// No server is needed, and no lease expires: the kernel frees the locks of a process that ends, in whatever way. A
 /// process that is stopped keeps its locks.
@@ -59,8 +59,8 @@ use crate::sync::{Mutex, lock};
 /// # The directory
 ///
 /// It must exist on a local file system, and only its owner may write to it: other users could replace the files. The
-/// files have the mode 0600, so all processes run as the same user. Symbolic links are not followed. Do not delete the
-/// files while a process runs: a process that opens new ones would not see the locks of the others.
+/// files have the mode 0600, so all processes must run as the same user. Symbolic links are not followed. Do not delete
+/// the files while a process runs: a process that opens new ones would not see the locks of the others.
 ///
 /// Network file systems are refused: they report a release late, or never. Use [Redis or
 /// PostgreSQL](crate::backend) there.

@@ -13,7 +13,7 @@ fn range(kind: libc::c_int, offset: i64) -> libc::flock {
     libc::flock { l_type: kind, l_whence: whence, l_start: offset, l_len: 1, l_pid: 0 }
 }
 
-/// Locks a byte for this open file. Returns `false` if another one has locked it.
+/// Locks a byte for this open file. Returns `false` if another open file has locked the byte.
 pub(super) fn try_lock(file: &File, offset: i64) -> io::Result<bool> {
     match fcntl(file, FcntlArg::F_OFD_SETLK(&range(F_WRLCK, offset))) {
         Ok(_) => Ok(true),
@@ -22,7 +22,7 @@ pub(super) fn try_lock(file: &File, offset: i64) -> io::Result<bool> {
     }
 }
 
-/// Locks a byte together with other open files.
+/// Locks a byte for reading, as other open files may do at the same time.
 pub(super) fn share(file: &File, offset: i64) -> io::Result<()> {
     fcntl(file, FcntlArg::F_OFD_SETLK(&range(F_RDLCK, offset)))?;
     Ok(())

@@ -11,20 +11,20 @@ use super::range;
 use crate::backend::BackendError;
 use crate::sync::{Mutex, lock};
 
-/// What is added to the counts after each start of the machine: more than are reserved between two starts. After a crash
-/// of the machine, the last counts may not have reached the disk.
+/// The number that is added to the counts after each boot of the machine: more tokens than are reserved between two
+/// boots. After a crash of the machine, the last counts may not have reached the disk.
 const PER_BOOT: u64 = 1 << 40;
 
-/// Where the counts are in the file.
+/// The offsets of the counts in the file.
 const UNKEYED: u64 = 0;
 const KEYED: u64 = 8;
-/// Identifies the start of the machine since which the counts are right.
+/// The offset of the ID of the boot since which the counts are right.
 const BOOT: u64 = 16;
 
-/// The byte that a process has locked while it changes what is not protected by the lock of a caller.
+/// The byte that a process locks while it changes data that the lock of a caller does not protect.
 const CHANGING: i64 = 24;
 
-/// How often a process tries to lock that byte, and how long it waits in between.
+/// How often a process tries to lock that byte, and how long it waits between attempts.
 const ATTEMPTS: usize = 1_000;
 const PAUSE: Duration = Duration::from_micros(20);
 
@@ -32,7 +32,8 @@ const PAUSE: Duration = Duration::from_micros(20);
 #[derive(Debug)]
 pub(super) struct Tokens {
     file: File,
-    /// Locked while this process has locked the byte `CHANGING`: such a lock does not exclude other threads.
+    /// Locked while this process has locked the byte `CHANGING`, because a lock on a byte does not exclude other
+    /// threads.
     changing: Mutex<()>,
 }
 
@@ -46,7 +47,7 @@ impl Tokens {
                 if tokens.read(BOOT)? != boot {
                     for count in [UNKEYED, KEYED] {
                         let reserved = match tokens.read(count)? {
-                            // The file is new. Another one may have been there before, so the counts follow the clock.
+                            // The file is new. Another file may have existed before, so the counts follow the clock.
                             0 => now_in_micros(),
                             reserved => reserved.saturating_add(PER_BOOT),
                         };
@@ -67,9 +68,10 @@ impl Tokens {
         directory.is_current(guard, "tokens", &self.file)
     }
 
-    /// Reserves tokens, and returns the first one. Returns `None` if another process does the same and does not end.
+    /// Reserves tokens, and returns the first one. Returns `None` if another process is reserving tokens and does not
+    /// finish.
     ///
-    /// Without keys, the caller's lock excludes others.
+    /// Without keys, the caller's lock excludes other processes.
     pub(super) fn reserve(&self, tokens: u32, has_keys: bool) -> io::Result<Option<u64>> {
         if has_keys { self.change(|| self.add(KEYED, tokens)) } else { self.add(UNKEYED, tokens).map(Some) }
     }
@@ -114,7 +116,7 @@ fn now_in_micros() -> u64 {
     u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Identifies the current start of the machine.
+/// Identifies the current boot of the machine.
 fn boot_id() -> io::Result<u64> {
     let id = fs::read("/proc/sys/kernel/random/boot_id")?;
     Ok(super::guard_files::hash(&id) | 1)

@@ -3,7 +3,7 @@
 //! | file | contents |
 //! |---|---|
 //! | `store` | [`Postgres`], the backend |
-//! | `statements` | the statements, each of which is a transaction of its own |
+//! | `statements` | the statements, each of which is its own transaction |
 //! | `server` | connections, what the server must be, and errors that say what to do |
 
 mod server;

@@ -24,7 +24,7 @@ pub(super) struct Server {
 pub(super) type Connect =
     dyn Fn(Arc<Waiters>) -> Pin<Box<dyn Future<Output = Result<Client, Error>> + Send>> + Send + Sync;
 
-/// The first version whose statements have all that is used.
+/// The oldest version that supports all statements.
 const OLDEST_VERSION: i32 = 12;
 
 impl Server {
@@ -73,7 +73,7 @@ impl Server {
         }
         let version = row.get::<_, i32>("version") / 10_000;
         if version < OLDEST_VERSION {
-            return Err(fatal(format!("PostgreSQL is of version {version}: use version {OLDEST_VERSION} or newer")));
+            return Err(fatal(format!("PostgreSQL has version {version}: use version {OLDEST_VERSION} or newer")));
         }
         if !row.get::<_, bool>("exists") {
             self.create(&client, row.get("micros")).await?;
@@ -89,7 +89,7 @@ impl Server {
         let definition = format!("{};{}", self.statements.create_table, self.statements.create_sequence(micros));
         let mut result = client.batch_execute(&definition).await;
         if result.as_ref().is_err_and(|error| matches!(error.code().map(|code| code.code()), Some("23505" | "42P07"))) {
-            // Another process was faster, whose transaction has ended now.
+            // Another process was faster, and its transaction has ended by now.
             result = client.batch_execute(&definition).await;
         }
         result.map_err(|error| {
@@ -134,6 +134,6 @@ where
             waiters.notify(notification.payload());
         }
     }
-    // Releases are missed from now on, so all callers look.
+    // Releases are missed from now on, so all callers check their locks.
     waiters.notify_all();
 }

@@ -1,7 +1,7 @@
 //! [`Statements`], the changes of locks.
 //!
-//! Each statement is a transaction of its own and has no name in the server, so it works through a pooler that gives
-//! each transaction another connection.
+//! Each statement is its own transaction and has no name in the server, so it works through a pooler that gives each
+//! transaction another connection.
 
 use super::super::lock_backend::{LeaseId, LockName};
 
@@ -22,7 +22,8 @@ pub(super) struct Statements {
     pub(super) mark: String,
 }
 
-/// A name as the statements compare it. Text in PostgreSQL has no zero bytes, and an index entry has a maximum length.
+/// A name in the form that the statements compare. Text in PostgreSQL has no zero bytes, and an index entry has a
+/// maximum length.
 const KEY: &str =
     "CASE WHEN octet_length($3) > 1000 THEN 'sha256:' || encode(sha256(convert_to($3, 'UTF8')), 'hex') ELSE $3 END";
 
@@ -46,11 +47,11 @@ CREATE TABLE IF NOT EXISTS {table} (
 
 /// `$1` domain, `$2` guard, `$3` key, `$4` owner, `$5` lease in milliseconds, `$6` tokens of a number.
 ///
-/// The gate makes attempts at the same lock take turns, each until its transaction ends. So an owner gets its number of
-/// the sequence after the owner before it, and tokens follow the order of entry. An attempt that finds the lock held
-/// changes nothing and does not wait.
+/// The gate makes attempts at the same lock take turns, each until its transaction ends. An owner therefore gets its
+/// number of the sequence after the previous owner, and tokens follow the order of entry. An attempt that finds the
+/// lock held changes nothing and does not wait.
 ///
-/// An owner that repeats its request, because the connection broke, has the lock.
+/// If an owner repeats its request because the connection broke, the owner has the lock.
 const ACQUIRE: &str = "
 WITH held AS (
     SELECT expires_at FROM {table}
@@ -78,8 +79,8 @@ WHERE l.domain = $1 AND l.guard = r.guard AND l.key = {key} AND l.owner = r.owne
     AND l.fence = coalesce(r.fence, l.fence) AND l.expires_at > clock_timestamp()
 RETURNING r.position";
 
-/// `$1` domain, `$2` guard, `$3` key, `$4` owner, `$5` token or null, `$6` channel or null, `$7` payload. Returns if
-/// others wait, and notifies them.
+/// `$1` domain, `$2` guard, `$3` key, `$4` owner, `$5` token or null, `$6` channel or null, `$7` payload. Returns
+/// whether others wait, and notifies them.
 const RELEASE: &str = "
 WITH released AS (
     DELETE FROM {table}
@@ -88,8 +89,9 @@ WITH released AS (
 )
 SELECT is_waited, CASE WHEN is_waited AND $6 IS NOT NULL THEN pg_notify($6, $7) END FROM released";
 
-/// `$1` domain, `$2` guard, `$3` key, `$4` duration in milliseconds. Records in the row of the lock that somebody waits.
-/// The record expires, so that a process that crashed does not count for long, and is renewed when half of it is over.
+/// `$1` domain, `$2` guard, `$3` key, `$4` duration in milliseconds. Records in the row of the lock that a caller
+/// waits. The record expires, so that a process that crashed does not count for long, and is renewed after half of its
+/// time.
 const MARK: &str = "
 UPDATE {table} SET waited_until = clock_timestamp() + $4 * interval '1 millisecond'
 WHERE domain = $1 AND guard = $2 AND key = {key}
@@ -121,13 +123,13 @@ impl Statements {
         }
     }
 
-    /// Tokens continue from the time, so that they grow even if the sequence was dropped.
+    /// Tokens continue from the current time, so that they grow even if the sequence was dropped.
     pub(super) fn create_sequence(&self, micros: i64) -> String {
         format!("CREATE SEQUENCE IF NOT EXISTS {} START WITH {micros}", self.sequence)
     }
 }
 
-/// Returns the key as the statements take it. A lock without a key differs from one with an empty key.
+/// Returns the key in the form that the statements take. A lock without a key differs from a lock with an empty key.
 pub(super) fn key(name: &LockName) -> String {
     name.key().map_or_else(String::new, |key| format!("={}", text(key)))
 }
@@ -137,7 +139,8 @@ pub(super) fn text(name: &str) -> String {
     name.replace('%', "%25").replace('\0', "%00")
 }
 
-/// Returns what a notification says about a lock. Long names are cut: a waiter may be woken for another lock.
+/// Returns the payload of a notification about a lock. Long payloads are cut, so a waiter may be woken for another
+/// lock.
 pub(super) fn payload(domain: &str, name: &LockName) -> String {
     const LONGEST: usize = 1_000;
     let mut payload = format!("{}/{}/{}", text(domain), text(name.guard()), key(name));
@@ -149,6 +152,6 @@ pub(super) fn payload(domain: &str, name: &LockName) -> String {
 }
 
 pub(super) fn fence(lease: &LeaseId) -> Option<i64> {
-    // A token that is no number of the database is that of no lease.
+    // A token that does not fit the type of the column belongs to no lease.
     lease.fence.map(|fence| i64::try_from(fence).unwrap_or(i64::MAX))
 }

@@ -21,8 +21,9 @@ use crate::sync::{Mutex, lock};
 
 /// Keeps locks in a table of PostgreSQL, version 12 or newer.
 ///
-/// Each process has one connection, which is opened again after it broke. A lock is a row, which is deleted when it is
-/// released, and which others may take when its lease ends, on the server's clock. Fencing tokens come from a sequence.
+/// Each process has one connection, which is reopened after it breaks. A lock is a row, which is deleted when the lock
+/// is released. Other owners may take the row once its lease has ended by the server's clock. Fencing tokens come from
+/// a sequence.
 ///
 /// ```no_run
 /// use onelane::backend::{LockDomain, Postgres};
@@ -39,9 +40,9 @@ use crate::sync::{Mutex, lock};
 ///
 /// # The table
 ///
-/// The first connection creates table and sequence if the role may do that. Otherwise create them beforehand, and grant
-/// the role `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the table and `USAGE` on the sequence. Numbers of the sequence
-/// start with the time in microseconds, so that tokens grow even if it is dropped:
+/// The first connection creates the table and the sequence if the role is allowed to. Otherwise, create them
+/// beforehand, and grant the role `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the table and `USAGE` on the sequence.
+/// The sequence starts with the time in microseconds, so that tokens grow even if the sequence is dropped:
 ///
 /// ```sql
 /// CREATE TABLE onelane_locks (
@@ -79,11 +80,11 @@ struct Connected {
 
 type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
-/// For how long a caller that waits is remembered.
+/// How long a waiting caller is remembered.
 const MARK: Duration = Duration::from_secs(2);
 
 impl Postgres {
-    /// Creates a store that opens its connections with a closure, which decides about server, user, password and TLS. The
+    /// Creates a store that opens its connections with a closure, which chooses the server, user, password and TLS. The
     /// store drives the connections.
     pub fn new<C, F, S, T>(connect: C) -> Self
     where
@@ -109,7 +110,7 @@ impl Postgres {
         }
     }
 
-    /// Sets for how long a lock outlasts a process that ends without releasing it. The default is 10 seconds.
+    /// Sets how long a lock outlasts a process that ends without releasing the lock. The default is 10 seconds.
     ///
     /// A call to the server may take a third of this time, and at most a second. The first connection may take 5 seconds.
     #[must_use]
@@ -119,18 +120,19 @@ impl Postgres {
     }
 
     /// Sets the name of the table, with or without a schema: `locks`, `shop.locks`. The default is `onelane_locks`. The
-    /// name of the sequence is that of the table followed by `_fence`.
+    /// name of the sequence is the name of the table followed by `_fence`.
     #[must_use]
     pub fn table(mut self, table: impl Into<String>) -> Self {
         self.table = table.into();
         self
     }
 
-    /// Wakes callers that wait with `LISTEN` and `NOTIFY`. Without it, callers look from time to time, at first after 5
-    /// ms, later each 250 ms, so a busy process may keep a lock for several turns before another process finds it free.
+    /// Wakes callers that wait with `LISTEN` and `NOTIFY`. Without notifications, callers check from time to time, at
+    /// first after 5 ms, later every 250 ms, so a busy process may keep a lock for several turns before another process
+    /// finds the lock free.
     ///
-    /// A release notifies only if a caller waits. All processes need the same setting, and a connection of their own to
-    /// the server: a pooler that gives each transaction another connection loses notifications.
+    /// A release sends a notification only if a caller waits. All processes need the same setting, and their own
+    /// connection to the server: a pooler that gives each transaction another connection loses notifications.
     #[must_use]
     pub fn listen(mut self) -> Self {
         self.listens = true;
@@ -262,7 +264,8 @@ impl Connected {
         Ok(Released { others_wait: rows.first().is_some_and(|row| row.get("is_waited")) })
     }
 
-    /// Waits for a notification. Records in the lock that a caller waits, before an attempt that follows.
+    /// Waits for a notification. Before that, records in the lock that a caller waits, so that the record precedes an
+    /// attempt that follows.
     async fn released(&self, name: &LockName) {
         let waiting = Waiting { waiter: self.waiters.add(statements::payload(&self.domain, name)), connected: self };
         let mut released = pin!(waiting.waiter.released.notified());
@@ -272,7 +275,7 @@ impl Connected {
         let parameters: [Parameter<'_>; 4] =
             [(&self.domain, Type::TEXT), (&guard, Type::TEXT), (&key, Type::TEXT), (&millis, Type::FLOAT8)];
         loop {
-            // If it fails, callers look from time to time.
+            // If the query fails, callers still check from time to time.
             let _ = self.query(&self.statements().mark, &parameters).await;
             if timeout(MARK / 2, released.as_mut()).await.is_ok() {
                 return;
@@ -288,7 +291,7 @@ impl Connected {
         Ok(())
     }
 
-    /// Checks that the role may do all that locks need.
+    /// Checks that the role has all rights that locks need.
     async fn try_all(&self) -> Result<(), BackendError> {
         let owner = Owner::random();
         let name = LockName::new("", Some(&owner.to_string()));

@@ -16,7 +16,7 @@ impl Keys {
         Self { domain: quoted(domain) }
     }
 
-    /// Returns the key of a lock, whose name is also that of the channel of its releases.
+    /// Returns the key of a lock, which is also the name of the channel of its releases.
     pub(super) fn lock(&self, name: &LockName) -> String {
         let tag = self.tag(name.guard());
         match name.key() {

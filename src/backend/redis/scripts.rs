@@ -14,11 +14,12 @@ pub(super) struct Scripts {
 
 /// `KEYS`: lock, fence. `ARGV`: owner, tokens, lease in milliseconds, the highest token that the process has seen.
 ///
-/// Returns `{1, first token}` or `{0, milliseconds until the lease ends}`. An owner that repeats its request, because the
-/// connection broke, gets the same token again.
+/// Returns `{1, first token}` or `{0, milliseconds until the lease ends}`. If an owner repeats its request because the
+/// connection broke, the owner gets the same token again.
 ///
-/// Without a counter, tokens continue from the time in microseconds. So they grow after the store has lost its data,
-/// unless a guard reserved more than a million tokens a second. Such numbers are exact in Lua, below 2^53.
+/// Without a counter, tokens continue from the time in microseconds. They therefore still grow after the store has lost
+/// its data, unless a guard reserved more than a million tokens per second. Such numbers are below 2^53, and therefore
+/// exact in Lua.
 const ACQUIRE: &str = r"
 local held = redis.call('GET', KEYS[1])
 if held then

@@ -18,7 +18,7 @@ pub(super) struct Server {
     waiters: Arc<Waiters>,
 }
 
-/// The first version whose scripts and protocol have all that is used.
+/// The oldest version that supports the scripts and the protocol.
 const OLDEST_VERSION: (u32, u32) = (6, 2);
 
 /// What a user must be allowed to do, in addition to the commands that each client sends.
@@ -92,7 +92,7 @@ impl Server {
         let policy = field("maxmemory_policy").unwrap_or("noeviction");
         if field("maxmemory").is_some_and(|limit| limit != "0") && policy != "noeviction" {
             // Not an error: the policy is the default of some hosts, where it can't be changed. A lease that the server
-            // evicts is lost with the next renewal, as it is when the server loses its data.
+            // evicts is lost at the next renewal, as when the server loses its data.
             trace::may_evict_locks(policy);
         }
         Ok(())
@@ -126,7 +126,7 @@ impl Connector for Server {
     }
 }
 
-/// Wakes the callers that a message concerns.
+/// Wakes the callers that wait for a message.
 fn received(waiters: &Waiters, push: &PushInfo) {
     match (&push.kind, push.data.first()) {
         (PushKind::Message, Some(Value::BulkString(channel))) => {
@@ -134,7 +134,7 @@ fn received(waiters: &Waiters, push: &PushInfo) {
                 waiters.notify(channel);
             }
         }
-        // Releases are missed from now on, so all callers look.
+        // Releases are missed from now on, so all callers check their locks.
         (PushKind::Disconnection, _) => waiters.notify_all(),
         _ => {}
     }

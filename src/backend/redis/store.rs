@@ -21,12 +21,12 @@ use crate::sync::{Mutex, lock};
 
 /// Keeps locks in Redis or Valkey, version 6.2 or newer.
 ///
-/// Each process has one connection, which is opened again after it broke. A lock is one key, which the server deletes
-/// when it is released or its lease ends. In addition, each guard has one key, without an end, for its fencing tokens.
-/// All keys begin with `{onelane:`. Callers that wait subscribe to a channel, so that a release wakes them.
+/// Each process has one connection, which is reopened after it breaks. A lock is one key, which the server deletes when
+/// the lock is released or its lease ends. In addition, each guard has one key that never expires, for its fencing
+/// tokens. All keys begin with `{onelane:`. Callers that wait subscribe to a channel, so that a release wakes them.
 ///
 /// A server that loses its data, by a restart without persistence, by `FLUSHALL`, or because a replica that lags behind
-/// becomes the primary, loses its locks. Their holders find this out with the next renewal, and fencing tokens continue
+/// becomes the primary, loses its locks. Their holders notice the loss at the next renewal, and fencing tokens continue
 /// from the server's clock, so that they still grow.
 ///
 /// ```no_run
@@ -60,25 +60,27 @@ struct Connected {
     waiters: Arc<Waiters>,
     lease: Duration,
     /// The highest token that this process has seen. Tokens grow even if the server forgets some of them and its clock
-    /// was set back.
+    /// is set back.
     highest: AtomicU64,
     runtime: Handle,
 }
 
-/// The most leases that one call of a script renews. The server does nothing else meanwhile, for about a millisecond.
+/// The maximum number of leases that one call of a script renews. The server does nothing else during the call, which
+/// takes about a millisecond.
 const RENEWED_AT_ONCE: usize = 1_000;
 
 /// How long a subscription outlasts its last waiter, so that a caller that waits again needs no new one.
 const LINGER: Duration = Duration::from_millis(100);
 
 impl Redis {
-    /// Creates a store in the server of a client. The client's settings for TLS, user, password and database are used.
+    /// Creates a store in the server that the client connects to. The client's settings for TLS, user, password and
+    /// database are used.
     #[must_use]
     pub fn new(client: Client) -> Self {
         Self { client, lease: Duration::from_secs(10), connected: Mutex::new(None) }
     }
 
-    /// Sets for how long a lock outlasts a process that ends without releasing it. The default is 10 seconds.
+    /// Sets how long a lock outlasts a process that ends without releasing the lock. The default is 10 seconds.
     ///
     /// A call to the server may take a third of this time, and at most a second. The first connection may take 5 seconds.
     #[must_use]
@@ -157,7 +159,7 @@ impl Connected {
         call.arg(self.lease_millis()).arg(self.highest.load(Ordering::Relaxed));
         let (is_acquired, number): (bool, i64) = self.run(&call).await?;
         if !is_acquired {
-            // Negative for a key without an end, which is not a lock of this crate.
+            // Negative for a key that never expires, which is not a lock of this crate.
             return Ok(Attempt::Held { expires_in: number.try_into().ok().map(Duration::from_millis) });
         }
         let fence = number.unsigned_abs();
@@ -178,20 +180,20 @@ impl Connected {
         let mut call = self.scripts.release.key(&key);
         call.arg(value_prefix(lease));
         let received: usize = self.run(&call).await?;
-        // This process may still listen since it waited for the lock itself.
+        // This process may still be subscribed, because it waited for the lock itself.
         let own = usize::from(self.waiters.has(&key));
         Ok(Released { others_wait: received > own })
     }
 
-    /// Waits for a message about the lock. The subscription is requested in the first poll, and over the connection that
-    /// also transmits attempts, so it precedes an attempt that follows.
+    /// Waits for a message about the lock. The subscription is requested in the first poll, over the same connection as
+    /// attempts, so it precedes an attempt that follows.
     async fn released(self: &Arc<Self>, name: &LockName) {
         let waiting = Waiting { waiter: self.waiters.add(self.keys.lock(name)), connected: Arc::clone(self) };
         let waiter = &waiting.waiter;
         let mut released = pin!(waiter.released.notified());
         released.as_mut().enable();
         if waiter.is_first {
-            // If it fails, callers look from time to time, and the next connection subscribes again.
+            // If the call fails, callers still check from time to time, and the next connection subscribes again.
             let _ = self.call(|mut connection| async move { connection.subscribe(&waiter.channel).await }).await;
         }
         released.await;
@@ -211,7 +213,7 @@ impl Connected {
         }
     }
 
-    /// Asks the server what it is.
+    /// Checks that the server can keep locks.
     async fn examine(&self, section: &str) -> Result<(), BackendError> {
         let info: String = self
             .link
@@ -223,7 +225,7 @@ impl Connected {
         self.link.connector.examine(&info)
     }
 
-    /// Checks that the user may do all that locks need.
+    /// Checks that the user has all rights that locks need.
     async fn try_all(self: &Arc<Self>) -> Result<(), BackendError> {
         let owner = Owner::random();
         let name = LockName::new("", Some(&owner.to_string()));
@@ -289,7 +291,7 @@ impl Drop for Waiting {
     }
 }
 
-/// Returns how the value of the lock begins while the lease exists.
+/// Returns the prefix of the lock's value while the lease exists.
 fn value_prefix(lease: &LeaseId) -> String {
     match lease.fence {
         Some(fence) => format!("{}:{fence};", lease.owner),

@@ -21,13 +21,13 @@ use crate::detached::DetachedEntry;
 
 /// Accepts a WebSocket that ends when the host begins to stop.
 ///
-/// By then [`recv`](DrainingSocket::recv) has sent a close frame with the code 1001 ("going away", RFC 6455, section
-/// 7.4.1), and returns `None`, so that `handler` ends. A handler that does not call `recv` by the host's deadline loses
-/// its connection, and the report counts it among the `requests`.
+/// At that point, [`recv`](DrainingSocket::recv) sends a close frame with the code 1001 ("going away", RFC 6455,
+/// section 7.4.1) and returns `None`, so that `handler` ends. A handler that does not call `recv` by the host's
+/// deadline loses its connection, and the report counts it among the `requests`.
 ///
-/// `handler` runs on the worker that has accepted the WebSocket. What it does after the end of the connection counts as
-/// work that [continues without its client](crate::detached), with the name `websocket`: [`serve`](super::serve())
-/// waits for it.
+/// `handler` runs on the worker that has accepted the WebSocket. Whatever `handler` does after the end of the
+/// connection counts as work that [continues without its client](crate::detached), under the name `websocket`, and
+/// [`serve`](super::serve()) waits for it.
 ///
 /// ```no_run
 /// use actix_web::{Error, HttpRequest, HttpResponse, web};
@@ -53,8 +53,8 @@ use crate::detached::DetachedEntry;
 ///
 /// # Errors
 ///
-/// Fails if the request is not a WebSocket handshake. The error responds with status 400, or with 405 to another method
-/// than GET.
+/// Fails if the request is not a WebSocket handshake. The error responds with status 400, or with 405 if the method is
+/// not GET.
 pub fn websocket<F, R>(
     host: &HostHandle,
     request: &HttpRequest,
@@ -78,7 +78,7 @@ where
     Ok(response.map_body(|_, body| SocketBody { body, socket, request }.boxed()))
 }
 
-/// A WebSocket, of which the connection or the handler ends first.
+/// The state of a WebSocket, whose connection or handler may end first.
 enum SocketState {
     Open,
     /// The connection has ended, and the handler continues.
@@ -87,7 +87,7 @@ enum SocketState {
     Ended,
 }
 
-/// The body of the response, with which the connection ends.
+/// The body of the response, which is dropped when the connection ends.
 struct SocketBody {
     body: BoxBody,
     socket: Rc<RefCell<SocketState>>,
@@ -109,7 +109,7 @@ impl MessageBody for SocketBody {
 impl Drop for SocketBody {
     fn drop(&mut self) {
         let mut socket = self.socket.borrow_mut();
-        // The report has counted a connection that was cut off.
+        // The report has already counted a connection that was cut off.
         if matches!(*socket, SocketState::Open) && !is_cut(&self.request) {
             *socket = SocketState::Detached(DetachedEntry::new("websocket"));
         }
@@ -178,7 +178,7 @@ impl DrainingSocket {
     }
 
     /// Returns a token that is cancelled when the host begins to stop, for a handler that does not wait in
-    /// [`recv`](Self::recv). Such a handler calls `recv` once more before it ends, to close the connection in order.
+    /// [`recv`](Self::recv). Such a handler calls `recv` once more before it ends, to close the connection cleanly.
     #[must_use]
     pub fn draining(&self) -> CancellationToken {
         self.draining.child_token()

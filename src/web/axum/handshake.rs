@@ -12,13 +12,14 @@ use crate::debug::impl_debug;
 
 /// A listener whose connections begin with a handshake, such as that of TLS.
 ///
-/// The handshake takes place when the server reads from the connection for the first time. So it delays no other client,
-/// and [`serve`](super::serve()) limits, counts and drains the connection like one without a handshake.
+/// The handshake takes place when the server reads from the connection for the first time. The handshake therefore
+/// delays no other client, and [`serve`](super::serve()) limits, counts and drains the connection like one without a
+/// handshake.
 ///
 /// # Examples
 ///
-/// With TLS, `acceptor` is a `tokio_rustls::TlsAcceptor`. Its configuration names `h2` and `http/1.1` as protocols
-/// (ALPN).
+/// With TLS, `acceptor` is a `tokio_rustls::TlsAcceptor`. Its configuration lists `h2` and `http/1.1` as ALPN
+/// protocols.
 ///
 /// ```no_run
 /// # use axum::Router;
@@ -54,7 +55,7 @@ enum HandshakeState<S> {
 }
 
 impl<L, F> HandshakeListener<L, F> {
-    /// Creates a listener that calls `handshake` with each connection of another one.
+    /// Creates a listener that calls `handshake` with each connection that `listener` accepts.
     pub fn new(listener: L, handshake: F) -> Self {
         Self { listener, handshake }
     }
@@ -115,14 +116,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HandshakeStream<S> {
     }
 
     fn is_write_vectored(&self) -> bool {
-        // The server asks before the handshake, and the streams of rustls are.
+        // The server asks before the handshake, and the streams of rustls support vectored writes.
         true
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
             HandshakeState::Open(stream) => Pin::new(stream).poll_flush(cx),
-            // Nothing was written.
+            // Nothing has been written.
             _ => Poll::Ready(Ok(())),
         }
     }

@@ -1,4 +1,4 @@
-//! [`WatchedListener`], a listener whose connections report if their client is still connected.
+//! [`WatchedListener`], a listener whose connections report whether their client is still connected.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,10 +13,10 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::web::ClientLink;
 
-/// Readiness is reported when it begins (epoll, kqueue), and not for as long as it lasts.
+/// Readiness is edge-triggered (epoll, kqueue): it is reported when it begins, not for as long as it lasts.
 const HAS_EDGES: bool = cfg!(any(target_os = "linux", target_os = "android", target_vendor = "apple"));
 
-/// A `TcpListener` whose connections report if their client is still connected. Unix only.
+/// A `TcpListener` whose connections report whether their client is still connected. Unix only.
 ///
 /// Pass the listener to `axum::serve`, together with `into_make_service_with_connect_info::<ClientLink>()`, or with a
 /// [`MakeLinkedService`](super::MakeLinkedService) if the app extracts `ConnectInfo<SocketAddr>`, too. A request that
@@ -24,8 +24,8 @@ const HAS_EDGES: bool = cfg!(any(target_os = "linux", target_os = "android", tar
 /// pipelined request, or a body that the layer did not read to its end. Without that connect info, the listener has no
 /// effect.
 ///
-/// If a client closes the connection after sending more unread bytes than the kernel buffers (about 100 kB), this is
-/// noticed only if the client resets the connection, because the end of the stream has not arrived.
+/// If a client closes the connection after sending more unread bytes than the kernel buffers (about 100 kB), the
+/// disconnect is noticed only if the client resets the connection, because the end of the stream has not arrived.
 ///
 /// Handlers get the client's address from `ConnectInfo<ClientLink>`, with [`ClientLink::peer_addr`].
 ///
@@ -99,7 +99,7 @@ impl AsRef<TcpStream> for WatchedStream {
 
 impl Drop for WatchedStream {
     fn drop(&mut self) {
-        // A link that waits for the client to disconnect shares the stream. The connection must end here even so.
+        // A link that waits for the client to disconnect shares the stream. The connection must end here nevertheless.
         let _ = rustix::net::shutdown(&*self.0, rustix::net::Shutdown::Both);
     }
 }

@@ -9,9 +9,10 @@ use crate::debug::impl_debug;
 
 /// Accepts a WebSocket that ends when the host begins to stop.
 ///
-/// By then [`recv`](DrainingSocket::recv) has sent a close frame with the code 1001 ("going away", RFC 6455, section
-/// 7.4.1), and returns `None`, so that `handler` ends. [`serve`](crate::web::axum::serve()) waits for that; a handler
-/// that does not end by the host's deadline loses its connection, and the report names it.
+/// At that point, [`recv`](DrainingSocket::recv) sends a close frame with the code 1001 ("going away", RFC 6455,
+/// section 7.4.1) and returns `None`, so that `handler` ends. [`serve`](crate::web::axum::serve()) waits for `handler`.
+/// If `handler` does not end by the host's deadline, its connection is cut off, and the report counts it among the
+/// `requests`.
 ///
 /// ```no_run
 /// use axum::extract::ws::WebSocketUpgrade;
@@ -64,7 +65,7 @@ impl DrainingSocket {
             self.socket.send(Message::Close(Some(frame))).await.ok()?;
             self.has_sent_close = true;
         }
-        // The client's last messages are not for a handler that is about to end.
+        // The client's last messages are discarded, because the handler is about to end.
         while !matches!(self.socket.recv().await?, Err(_) | Ok(Message::Close(_))) {}
         None
     }
@@ -73,13 +74,13 @@ impl DrainingSocket {
     ///
     /// # Errors
     ///
-    /// Fails if the connection has ended, or after the close frame was sent.
+    /// Fails if the connection has ended or the close frame has been sent.
     pub async fn send(&mut self, message: Message) -> Result<(), axum::Error> {
         self.socket.send(message).await
     }
 
     /// Returns a token that is cancelled when the host begins to stop, for a handler that does not wait in
-    /// [`recv`](Self::recv). Such a handler calls `recv` once more before it ends, to close the connection in order.
+    /// [`recv`](Self::recv). Such a handler calls `recv` once more before it ends, to close the connection cleanly.
     #[must_use]
     pub fn draining(&self) -> CancellationToken {
         self.draining.child_token()

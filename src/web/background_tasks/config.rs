@@ -19,8 +19,8 @@ pub enum WhenFull {
     /// The new task is refused, and the handler can respond with a 503.
     #[default]
     Refuse,
-    /// The task that has waited longest is dropped, if the response that it belongs to has ended. Otherwise the new one
-    /// is refused.
+    /// The task that has waited longest is dropped, if the response that it belongs to has ended. Otherwise the new
+    /// task is refused.
     DropOldest,
 }
 
@@ -47,8 +47,8 @@ impl BackgroundTasksConfig {
         Self { max_running: 64, max_queued: 1024, when_full: WhenFull::Refuse, start: TaskStart::Flushed }
     }
 
-    /// Limits for how many responses tasks run at a time. The tasks of one response run one after the other. Those that
-    /// are added after the response has ended count as tasks of another response.
+    /// Limits the number of responses whose tasks run at the same time. The tasks of one response run one after the
+    /// other. Tasks that are added after the response has ended count as tasks of another response.
     ///
     /// # Panics
     ///

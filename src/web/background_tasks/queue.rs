@@ -28,17 +28,17 @@ struct QueueState {
     queued: usize,
     /// Responses whose tasks run.
     running: usize,
-    /// Responses whose tasks wait until those of others have ended.
+    /// The tasks of responses that wait until the tasks of other responses have ended.
     waiting: VecDeque<VecDeque<QueuedTask>>,
 }
 
-/// A task whose response has ended. The process knows it as work without a caller.
+/// A task whose response has ended. It is registered as work that continues without its caller.
 pub(super) struct QueuedTask {
     pub(super) task: BackgroundTask,
     pub(super) entry: DetachedEntry,
 }
 
-/// The tasks of one response, which must be started. The process knows them as work without a caller.
+/// The tasks of one response, which must be started. They are registered as work that continues without its caller.
 #[must_use = "the tasks are lost"]
 pub(crate) struct TaskList {
     queue: Arc<TaskQueue>,
@@ -51,7 +51,7 @@ impl TaskQueue {
         Arc::new(Self { config, runtime, state: Mutex::default() })
     }
 
-    /// Counts one more task. Returns the maximum if the task is refused.
+    /// Counts another task. Returns the maximum if the task is refused.
     pub(super) fn admit(&self, task: &BackgroundTask) -> Result<(), usize> {
         let max_queued = self.config.max_queued;
         let mut state = lock(&self.state);
@@ -67,7 +67,8 @@ impl TaskQueue {
         };
         let QueuedTask { task: dropped, mut entry } = dropped;
         trace::dropped(&dropped.name);
-        // The event has reported it. The names of tasks that were cut off are kept forever.
+        // The event has reported the task. Unless its entry is finished, the task counts as cut off, and its name is
+        // kept forever.
         entry.finish();
         drop(entry);
         // The new task takes the place of the dropped one.
@@ -86,7 +87,7 @@ impl TaskQueue {
         lock(&self.state).queued -= 1;
     }
 
-    /// Returns the next tasks for a runner that has run those of another response, or ends the runner.
+    /// Returns the next tasks for a runner that has run the tasks of a response, or ends the runner.
     pub(super) fn next(&self) -> Option<VecDeque<QueuedTask>> {
         let mut state = lock(&self.state);
         let next = state.waiting.pop_front();
@@ -131,7 +132,7 @@ impl TaskList {
         Self { queue: Arc::clone(queue), tasks: tasks.into_iter().map(entry).collect() }
     }
 
-    /// Starts the tasks, now or when those of other responses have ended.
+    /// Starts the tasks, now or when the tasks of other responses have ended.
     pub(crate) fn start(mut self) {
         let tasks = mem::take(&mut self.tasks);
         let mut state = lock(&self.queue.state);

@@ -30,7 +30,7 @@ enum TaskFailure {
     TimedOut(Duration),
 }
 
-/// Runs the tasks of a response, one after the other, and then those of the responses that wait.
+/// Runs the tasks of a response, one after the other, and then the tasks of waiting responses.
 pub(super) async fn run_lists(queue: Arc<TaskQueue>, first: VecDeque<QueuedTask>) {
     let mut runner = Runner { queue, left: first, has_ended: false };
     loop {
@@ -104,7 +104,7 @@ impl<T> Drop for DiscardOnDrop<T> {
 impl Drop for Runner {
     fn drop(&mut self) {
         if !self.has_ended {
-            // The queue has no runtime any more: the tasks that wait are dropped with it.
+            // The queue's runtime has ended, so the waiting tasks are dropped with the queue.
             self.queue.lose(self.left.len());
             self.left.drain(..).for_each(discard);
         }

@@ -12,9 +12,9 @@ use crate::debug::impl_debug;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RunOn {
-    /// The task runs after any response, also if the client has disconnected in the meantime, and after a handler that
-    /// continues without its client: behind a guard or a flight layer, or on a pool, if the tasks are one of its
-    /// arguments.
+    /// The task runs after any response, even if the client has disconnected in the meantime. It also runs after a
+    /// handler that continues without its client: behind a guard or a flight layer, or on a pool if the handler takes
+    /// [`BackgroundTasks`](super::BackgroundTasks) as an argument.
     #[default]
     Response,
     /// The task runs after a response with a status below 400.
@@ -89,9 +89,9 @@ impl BackgroundTask {
         self
     }
 
-    /// Limits how long the task runs. Then its future is dropped. A closure that blocks continues unless it
-    /// [sees](crate::offload::TaskContext::current) that it is cancelled: the next task does not wait for it, and the
-    /// host does, under the name of the pool.
+    /// Limits how long the task runs. When the time is up, the task's future is dropped. A closure that blocks
+    /// continues unless it [checks](crate::offload::TaskContext::current) whether it is cancelled: the next task does
+    /// not wait for the closure, but the host does, under the name of the pool.
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self

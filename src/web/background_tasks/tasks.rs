@@ -16,16 +16,18 @@ use crate::web::Refusal;
 
 /// The tasks of a request that run after its response, like `BackgroundTasks` of FastAPI.
 ///
-/// It is an argument of a handler: an extractor for axum, in an app that [`axum::serve`](crate::web::axum::serve())
-/// serves, and for actix-web, in an app that [`actix::serve`](crate::web::actix::serve()) serves.
+/// `BackgroundTasks` is an argument of a handler: an extractor for axum, in an app that
+/// [`axum::serve`](crate::web::axum::serve()) serves, and for actix-web, in an app that
+/// [`actix::serve`](crate::web::actix::serve()) serves.
 ///
 /// - The tasks of a request run one after the other, in the order in which they were added. A task that fails, panics
 ///   or takes too long does not stop the next one; the failure is [logged](crate::docs::events). A task that is added
-///   after the response has ended, such as by another task, does not wait for the others.
-/// - They start when the response [has been sent](crate::web::TaskStart), in a task of their own. So they don't delay
-///   the next request of the connection, and they run even if the client disconnects before it has the response.
-/// - [`RunOn`] decides about responses that are errors, and about handlers that did not respond.
-/// - A [`ServiceHost`](crate::ServiceHost) waits for them when it stops, and its report names those that did not end.
+///   after the response has ended, for example by another task, does not wait for the others.
+/// - They start when the response [has been sent](crate::web::TaskStart), in a task of their own. They therefore don't
+///   delay the next request on the connection, and they run even if the client disconnects before it has the response.
+/// - [`RunOn`] decides whether a task runs after an error response, or after a handler that did not respond.
+/// - A [`ServiceHost`](crate::ServiceHost) waits for them when it stops, and its report names the tasks that did not
+///   end.
 /// - Their number is [limited](crate::web::BackgroundTasksConfig).
 ///
 /// Tasks live in the process: they are lost when the process is killed.
@@ -63,10 +65,11 @@ pub(crate) struct RequestTasks {
     owners: AtomicUsize,
 }
 
-/// The tasks of a request that may still respond: of its server, and of a layer whose handler continues without its
-/// client. The tasks end with the last of these values, if the server has not ended them before.
+/// Keeps the tasks of a request open while the request may still get a response. The server owns one of these values,
+/// and so does a layer whose handler continues without its client. The tasks end with the last value, unless the server
+/// has ended them before.
 ///
-/// A task may hold its own [`BackgroundTasks`], so those must not keep the tasks open.
+/// A task may hold the [`BackgroundTasks`] of its own request, so a `BackgroundTasks` must not keep the tasks open.
 #[derive(Debug)]
 pub(crate) struct OpenTasks(Arc<RequestTasks>);
 
@@ -104,7 +107,7 @@ impl BackgroundTasks {
     ///
     /// # Errors
     ///
-    /// As of [`add`](Self::add).
+    /// The same as for [`add`](Self::add).
     #[cfg(feature = "offload")]
     pub fn add_blocking<F, T>(&self, name: impl Into<Cow<'static, str>>, work: F) -> Result<(), BackgroundTasksFull>
     where
@@ -114,11 +117,11 @@ impl BackgroundTasks {
         self.add_task(BackgroundTask::blocking(name, work))
     }
 
-    /// Adds a task with options. If the response has ended already, the task starts as soon as it may.
+    /// Adds a task with options. If the response has ended already, the task starts as soon as the limits allow.
     ///
     /// # Errors
     ///
-    /// As of [`add`](Self::add).
+    /// The same as for [`add`](Self::add).
     pub fn add_task(&self, task: BackgroundTask) -> Result<(), BackgroundTasksFull> {
         let Self(tasks) = self;
         tasks.queue.admit(&task).map_err(|max_queued| BackgroundTasksFull { max_queued })?;
@@ -173,7 +176,7 @@ impl Drop for OpenTasks {
     fn drop(&mut self) {
         // The mutex of the tasks orders everything else.
         if self.0.owners.fetch_sub(1, Ordering::Relaxed) == 1 {
-            // The server has not had a response: the handler was dropped, or has continued without its client.
+            // The server has received no response: the handler was dropped, or has continued without its client.
             self.0.end().into_iter().for_each(TaskList::start);
         }
     }

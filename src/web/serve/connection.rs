@@ -1,4 +1,4 @@
-//! [`Connection`], what the I/O and the requests of one connection know of each other.
+//! [`Connection`], the state that the I/O and the requests of one connection share.
 
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,22 +19,22 @@ use crate::web::background_tasks::{OpenTasks, TaskList};
 pub(crate) struct Connection {
     pub(super) connections: Arc<Connections>,
     pub(super) state: Mutex<ConnectionState>,
-    /// Nothing will be written any more.
+    /// Nothing more will be written.
     is_closed: AtomicBool,
-    /// The server fails to read and to write from now on.
+    /// Every read and write of the server fails from now on.
     is_cut: AtomicBool,
-    /// The server may wait no longer for bytes of the client. The reader finds out.
+    /// The time to wait for bytes from the client may be over. The reader checks whether it is.
     pub(super) may_have_ended: AtomicBool,
     pub(super) reader: AtomicWaker,
     pub(super) writer: AtomicWaker,
-    /// The tasks that start once the end of their responses is written.
+    /// The tasks that start once their responses have been written to the end.
     pub(super) unflushed: Mutex<Vec<UnflushedTasks>>,
     pub(super) has_unflushed: AtomicBool,
 }
 
 pub(super) struct UnflushedTasks {
     tasks: TaskList,
-    /// The response, which has no body, is not written yet.
+    /// The response has no body, and has not been written yet.
     pub(super) is_unwritten: bool,
 }
 
@@ -44,14 +44,15 @@ pub(super) struct ConnectionState {
     pub(super) requests: usize,
     /// Bodies of requests that are being read, some of them after the response.
     pub(super) uploads: usize,
-    /// Streams of an HTTP/2 connection that other protocols have taken over. They last as long as the connection.
+    /// Streams of an HTTP/2 connection that other protocols have taken over. A tunnel counts until the connection ends.
     pub(super) tunnels: usize,
-    /// When the connection was opened, or its last request ended, or its last byte arrived while the server drains.
+    /// When the connection was opened, when its last request ended or, while the server drains, when its last byte
+    /// arrived.
     pub(super) active_at: Instant,
-    /// A part of a request has arrived that is not a whole head yet, or a part of an HTTP/2 connection that has had no
-    /// request yet.
+    /// How much of the next request's head has arrived. Over HTTP/2, the head is complete once the first request has
+    /// arrived.
     pub(super) head: HeadState,
-    /// The client does not read as fast as the server writes. The body of the response may have ended by then.
+    /// The client reads more slowly than the server writes. The body of the response may have ended already.
     pub(super) is_writing: bool,
     #[cfg(feature = "actix-web")]
     pub(super) unwatched: UnwatchedState,
@@ -59,18 +60,18 @@ pub(super) struct ConnectionState {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
-    /// Nothing has arrived.
+    /// No byte has arrived.
     Unknown,
     Http1,
     Http2,
-    /// Another protocol has taken the connection over, such as WebSocket.
+    /// Another protocol, such as WebSocket, has taken over the connection.
     Upgraded,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HeadState {
     Complete,
-    /// Bytes have arrived. The time is taken when the server next looks at all of its connections.
+    /// Bytes of the head have arrived. The time limit for the head begins when the server next checks its connections.
     Begun,
     Awaited {
         since: Instant,
@@ -83,9 +84,9 @@ pub(crate) struct RequestGuard {
     connection: Arc<Connection>,
     tasks: OpenTasks,
     has_responded: bool,
-    /// Tasks had been added when the handler responded.
+    /// The handler had added tasks when it responded.
     has_tasks: bool,
-    /// Parts of the body have been passed to the server with this value.
+    /// The response has a body.
     has_body: bool,
 }
 
@@ -137,11 +138,11 @@ impl Connection {
         UploadGuard(Arc::clone(self))
     }
 
-    /// Makes each read and write fail. Returns how many requests that cuts off.
+    /// Makes every read and write fail. Returns the number of requests that are cut off.
     pub(super) fn cut(&self) -> usize {
         let state = lock(&self.state);
         let is_in_use = state.protocol == Protocol::Upgraded || state.is_writing || state.uploads > 0;
-        // Counted first: the connection ends on another thread once it notices that it is cut off.
+        // Counted first, because the connection ends on another thread once it is marked as cut off.
         let requests = state.tunnels + if is_in_use { state.requests.max(1) } else { state.requests };
         drop(state);
         self.is_cut.store(true, Ordering::Release);
@@ -158,20 +159,20 @@ impl Connection {
         self.writer.wake();
     }
 
-    /// Starts tasks once everything that the server has to write is written.
+    /// Starts the tasks once the server has written everything that it has to write.
     fn start_when_flushed(&self, tasks: TaskList, is_unwritten: bool) {
         lock(&self.unflushed).push(UnflushedTasks { tasks, is_unwritten });
         self.has_unflushed.store(true, Ordering::Release);
         if self.is_closed.load(Ordering::Acquire) {
             self.flushed();
         } else if lock(&self.state).protocol == Protocol::Http2 {
-            // The stream has ended in a task of its own. The connection's task may have written its last bytes already,
-            // and flushes once more when it is polled.
+            // The stream has ended in its own task. The connection's task may have written the stream's last bytes
+            // already, and flushes once more when it is polled.
             self.reader.wake();
         }
     }
 
-    /// Records that everything is written that the server had to write.
+    /// Records that the server has written everything that it had to write.
     pub(super) fn flushed(&self) {
         let is_closed = self.is_closed.load(Ordering::Acquire);
         let mut unflushed = lock(&self.unflushed);
@@ -183,7 +184,7 @@ impl Connection {
         flushed.into_iter().for_each(|unflushed| unflushed.tasks.start());
     }
 
-    /// Records that nothing will be written any more.
+    /// Records that nothing more will be written.
     pub(super) fn after_close(&self) {
         self.is_closed.store(true, Ordering::Release);
         self.flushed();
@@ -218,14 +219,14 @@ impl RequestGuard {
         self.has_tasks = self.tasks.note_response(status);
     }
 
-    /// Records that the response has a body. Returns `true` if something starts when its last bytes are written. Each
+    /// Records that the response has a body. Returns `true` if tasks start when its last bytes have been written. Each
     /// part of the body must then hold this value.
     pub(crate) fn follows_body(&mut self) -> bool {
         self.has_body = true;
         self.has_tasks && self.connection.connections.tasks.config.start == TaskStart::Flushed
     }
 
-    /// Records that another protocol takes the connection over, or over HTTP/2 the stream of this request.
+    /// Records that another protocol takes over the connection or, over HTTP/2, the stream of this request.
     pub(crate) fn upgrade(&self) {
         let mut state = lock(&self.connection.state);
         if state.protocol == Protocol::Http2 {
@@ -254,8 +255,8 @@ impl Drop for UploadGuard {
 impl Drop for RequestGuard {
     fn drop(&mut self) {
         let connection = &self.connection;
-        // Without a response, the handler may continue without its client, and adds tasks until it ends: then the layer
-        // that it runs in ends them.
+        // If there is no response, the handler may continue without its client and add more tasks. The layer that runs
+        // the handler then closes the list of tasks when the handler ends.
         if self.has_responded
             && let Some(tasks) = self.tasks.end()
         {

@@ -1,4 +1,4 @@
-//! What the I/O of a [`Connection`] reports, and what it is allowed to wait for.
+//! What the I/O of a [`Connection`] reports, and how long the I/O may wait.
 
 use std::sync::atomic::Ordering;
 use std::task::Waker;
@@ -10,14 +10,14 @@ use super::config::ServeConfig;
 use super::connection::{Connection, HeadState, Protocol};
 use crate::sync::lock;
 
-/// How the first bytes of an HTTP/2 connection begin (RFC 9113, section 3.4).
+/// The first bytes of an HTTP/2 connection (RFC 9113, section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI";
 
-/// How long the server may take to close a connection that has lingered. It may not read from the connection, for
-/// instance if it waits for the rest of a request that it has responded to.
+/// How long the server may take to close a connection that has lingered. The time is limited because the server might
+/// not be reading from the connection, for instance if it waits for the rest of a request that it has responded to.
 const GRACE: Duration = Duration::from_millis(50);
 
-/// What ends the wait for bytes of the client.
+/// Why the wait for bytes from the client ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReadEnd {
     /// The connection is idle, and the server drains.
@@ -44,16 +44,16 @@ impl Connection {
         }
     }
 
-    /// Returns why the server need not wait for more bytes, once that is so.
+    /// Returns why the server need not wait for more bytes, or `None` if it must wait.
     pub(super) fn read_end(&self) -> Option<ReadEnd> {
         if !self.may_have_ended.swap(false, Ordering::AcqRel) {
             return None;
         }
-        // Bytes may have arrived since the server looked at all connections.
+        // Bytes may have arrived since the server checked all connections.
         self.read_end_at(Instant::now())
     }
 
-    /// Wakes the reader if the server need not wait for more bytes of this client.
+    /// Wakes the reader if the server need not wait for more bytes from this client.
     pub(super) fn check_limits(&self, now: Instant) {
         if self.read_end_at(now).is_some() {
             self.may_have_ended.store(true, Ordering::Release);
@@ -66,7 +66,7 @@ impl Connection {
         let mut state = lock(&self.state);
         let has_passed = |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;
         let idle_since = match state.protocol {
-            // A client that is gone does not respond to the GOAWAY, for which the server waits.
+            // The server waits for a response to its GOAWAY, which a client that is gone never sends.
             Protocol::Http2 if state.is_unused() => self.connections.goaway_at.get().map(|at| state.active_at.max(*at)),
             _ => (self.connections.is_closing_idle() && state.is_idle()).then_some(state.active_at),
         };
@@ -94,14 +94,14 @@ impl Connection {
         state.is_idle() && state.active_at.elapsed() < self.connections.config.linger.saturating_add(GRACE)
     }
 
-    /// Records that bytes wait for the client to read, or that the client has read them.
+    /// Records whether written bytes are waiting for the client to read them.
     pub(super) fn set_writing(&self, is_writing: bool) {
         let mut state = lock(&self.state);
         state.is_writing = is_writing;
         state.active_at = Instant::now();
     }
 
-    /// Returns `true` if tasks wait until the end of their responses is written.
+    /// Returns `true` if tasks are waiting until their responses have been written to the end.
     pub(super) fn has_unflushed(&self) -> bool {
         self.has_unflushed.load(Ordering::Acquire)
     }
@@ -111,7 +111,8 @@ impl Connection {
         lock(&self.unflushed).iter_mut().for_each(|unflushed| unflushed.is_unwritten = false);
     }
 
-    /// Wakes the task of a request over HTTP/1 if the connection is cut off. The task also reads and writes.
+    /// Wakes the task of an HTTP/1 request if the connection is cut off. The same task reads from the connection and
+    /// writes to it.
     pub(crate) fn wake_when_cut(&self, waker: &Waker) {
         self.register_reader(waker);
     }

@@ -23,7 +23,7 @@ use crate::detached;
 use crate::sync::lock;
 use crate::web::background_tasks::TaskQueue;
 
-/// How often the drain looks at the connections.
+/// How often the drain checks the connections.
 const CHECK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The open connections of one server.
@@ -34,13 +34,13 @@ pub(crate) struct Connections {
     /// Notified when a connection is closed.
     closed: Notify,
     is_draining: AtomicBool,
-    /// The server accepts no more connections, and closes those that are idle.
+    /// The server accepts no more connections, and closes idle ones.
     is_closing_idle: AtomicBool,
     /// Notified when `is_closing_idle` is set.
     stopped_accepting: Notify,
-    /// When HTTP/2 clients get a GOAWAY.
+    /// When the server began to send a GOAWAY to HTTP/2 clients.
     pub(super) goaway_at: OnceLock<Instant>,
-    /// Notified when the listener is closed, and each connection that had arrived at it is open.
+    /// Notified when the listener is closed, after every connection that had arrived at it was opened.
     accepted_all: Notify,
 }
 
@@ -53,14 +53,14 @@ pub(super) struct OpenConnections {
     is_cut: bool,
 }
 
-/// The place of a connection among the open ones. Dropping it gives the place back.
+/// The place of a connection among the open connections. Dropping this value frees the place.
 #[derive(Debug)]
 pub(crate) struct OpenConnection {
     pub(super) connection: Arc<Connection>,
     id: usize,
 }
 
-/// Cuts all connections off when it is dropped, which the host does with a server that takes too long to end.
+/// Cuts off all connections when it is dropped. The host drops a server that takes too long to end.
 pub(crate) struct CutOnDrop(pub(crate) Arc<Connections>);
 
 impl Connections {
@@ -79,13 +79,13 @@ impl Connections {
         })
     }
 
-    /// Returns how long a connection stays open after its last request, once the server drains.
+    /// Returns how long a connection stays open after its last request while the server drains.
     #[cfg(feature = "axum")]
     pub(crate) fn linger(&self) -> Duration {
         self.config.linger
     }
 
-    /// Waits until there may be one more connection.
+    /// Waits until another connection may be opened.
     pub(crate) async fn has_room(&self) {
         loop {
             let mut closed = pin!(self.closed.notified());
@@ -120,7 +120,7 @@ impl Connections {
         self.is_draining.load(Ordering::Acquire)
     }
 
-    /// Returns `true` if the server accepts no more connections, and closes those that are idle.
+    /// Returns `true` if the server accepts no more connections, and closes idle ones.
     pub(crate) fn is_closing_idle(&self) -> bool {
         self.is_closing_idle.load(Ordering::Acquire)
     }
@@ -139,24 +139,24 @@ impl Connections {
         self.accepted_all.notify_one();
     }
 
-    /// Waits until the host stops, and for the time during which the server continues as before.
+    /// Waits until the host begins to stop, and then for the drain delay, during which the server continues as before.
     pub(super) async fn begin_drain(&self, host: &HostHandle) {
         host.draining().cancelled().await;
         self.is_draining.store(true, Ordering::Release);
-        // A timer takes a millisecond even for no time.
+        // A timer takes a millisecond even if its duration is zero.
         if !self.config.drain_delay.is_zero() {
             sleep(self.config.drain_delay).await;
         }
     }
 
-    /// Waits until a condition of the connections holds.
+    /// Waits until a condition on the connections holds.
     pub(crate) async fn until(&self, condition: impl Fn(&Self) -> bool) {
         while !condition(self) {
             sleep(CHECK_INTERVAL).await;
         }
     }
 
-    /// Ends the connections of clients that have had their time to send a request, for as long as it is polled.
+    /// Closes connections whose clients have not sent a request in time, for as long as the future is polled.
     #[cfg(feature = "axum")]
     pub(crate) async fn limit_clients(&self) -> Infallible {
         let limits = [self.config.first_byte_timeout, self.config.header_timeout];
@@ -173,8 +173,8 @@ impl Connections {
         }
     }
 
-    /// Waits until the host stops, and until each HTTP/1 connection that is still open has a request in progress. Then
-    /// the server can end as its framework does.
+    /// Waits until the host stops, and until each HTTP/1 connection that is still open has a request in progress. After
+    /// that, the framework's own graceful shutdown can end the server.
     #[cfg(feature = "axum")]
     pub(crate) async fn idle_closed(&self, host: &HostHandle) {
         self.begin_drain(host).await;
@@ -197,7 +197,8 @@ impl Connections {
         }
     }
 
-    /// Cuts off all connections, and each one that is opened later. Returns how many requests that cuts off.
+    /// Cuts off all connections, including those that are opened later. Returns the number of requests that are cut
+    /// off.
     fn cut(&self) -> usize {
         let mut open = lock(&self.open);
         open.is_cut = true;
@@ -211,7 +212,7 @@ impl Connections {
         lock(&self.open).by_id.iter().any(|(_, connection)| matches(connection))
     }
 
-    /// Calls a function with each connection, without the lock: it may wake tasks.
+    /// Calls a function with each connection. The lock is not held, because the function may wake tasks.
     pub(super) fn each(&self, function: impl FnMut(&Arc<Connection>)) {
         let connections: Vec<_> = lock(&self.open).by_id.iter().map(|(_, connection)| Arc::clone(connection)).collect();
         connections.iter().for_each(function);

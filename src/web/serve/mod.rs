@@ -1,12 +1,12 @@
-//! What a server does for its host, the same for every framework: it knows its connections, limits them, and drains them
+//! What a server does for its host with every framework: it tracks its connections, limits them, and drains them
 //! without losing a request.
 //!
 //! | file | contents |
 //! |---|---|
 //! | `config` | the options of a server |
 //! | `connections` | all open connections, and the phases of the drain |
-//! | `connection` | one connection: what its I/O and its requests know of each other |
-//! | `connection_io` | what the I/O of a connection reports, and what it waits for |
+//! | `connection` | one connection: the state that its I/O and its requests share |
+//! | `connection_io` | what the I/O of a connection reports, and how long the I/O may wait |
 //! | `stream` | the I/O of a connection |
 //! | `unwatched` | the drain of a server whose I/O can't be watched |
 //! | `trace` | the events |

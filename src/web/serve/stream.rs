@@ -1,4 +1,4 @@
-//! [`ServedStream`], the I/O of a connection that knows its server.
+//! [`ServedStream`], the I/O of a connection, which reports to its server.
 
 use std::io;
 use std::pin::Pin;
@@ -16,7 +16,7 @@ use super::trace;
 pub struct ServedStream<S> {
     stream: S,
     open: OpenConnection,
-    /// Bytes wait for the client to read.
+    /// Written bytes are waiting for the client to read them.
     is_writing: bool,
 }
 
@@ -29,7 +29,7 @@ impl<S> ServedStream<S> {
         &self.open.connection
     }
 
-    /// Returns the connection as the listener has accepted it.
+    /// Returns the stream that the listener has accepted.
     pub fn get_ref(&self) -> &S {
         &self.stream
     }
@@ -50,7 +50,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ServedStream<S> {
             return Poll::Ready(result);
         }
         this.open.connection.register_reader(cx.waker());
-        // Checked again: the drain wakes the reader after it has changed what is checked here.
+        // Checked again, because the drain changes this state before it wakes the reader.
         if this.open.connection.is_cut() {
             return Poll::Ready(Err(cut_off()));
         }
@@ -74,7 +74,7 @@ impl<S: AsyncWrite + Unpin> ServedStream<S> {
         }
     }
 
-    /// Writes, and records if the client does not read all of the `length` bytes at once.
+    /// Writes, and records that the client is slow if the stream does not take all of the `length` bytes at once.
     fn poll_write_with(
         &mut self,
         cx: &mut Context<'_>,
@@ -128,7 +128,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ServedStream<S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = self.poll_with(cx, AsyncWrite::poll_flush);
         if flushed.is_pending() {
-            // The stream has buffered what the client does not read.
+            // The stream has buffered bytes that the client has not read.
             self.set_writing(true);
         }
         ready!(flushed)?;
@@ -147,5 +147,5 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ServedStream<S> {
 
 #[cold]
 fn cut_off() -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionAborted, "the server ends and does not wait for this connection any longer")
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the server is stopping and no longer waits for this connection")
 }

@@ -1,4 +1,4 @@
-//! [`ServedBody`], the body of a response, with which its request ends.
+//! [`ServedBody`], the body of a response, whose request ends with it.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,7 +12,8 @@ use crate::debug::impl_debug;
 use crate::web::serve::UnwrittenPart;
 
 pin_project! {
-    /// The body of a response of a server that drains with its host. Its request is in progress until it is dropped.
+    /// The body of a response of a server that drains with its host. Its request is in progress until the body is
+    /// dropped.
     pub struct ServedBody<B> {
         // Dropped before the request ends.
         #[pin]

@@ -1,4 +1,4 @@
-//! [`Drain`], which creates HTTP servers that know their connections.
+//! [`Drain`], which creates HTTP servers that track their connections.
 
 use std::any::Any;
 use std::fmt;
@@ -23,7 +23,8 @@ use crate::debug::impl_debug;
 use crate::detached;
 use crate::web::serve::{Connections, OpenConnection};
 
-/// How long the server at most pauses to check if it may stop, at first and without handlers. Twice as long each time.
+/// The longest first pause in which the server checks whether it may stop, if no handlers run. Each further pause may
+/// take twice as long.
 const PAUSE: Duration = Duration::from_millis(40);
 
 /// Creates the `HttpServer` that drains with a host. Passed to the closure of [`serve`](super::serve()).
@@ -37,7 +38,7 @@ pub struct Drain {
 /// The `HttpServer` that [`Drain::http_server`] creates. `A` creates the app of each worker.
 pub type ServedHttpServer<A, S, B> = HttpServer<A, ServedFactory<S, B>, ServedFactory<S, B>, ServedBody<B>>;
 
-/// The place of a connection among the open ones, in the data of the connection.
+/// The place of a connection among the open connections, stored in the data of the connection.
 pub(crate) struct ServedConnection(pub(crate) OpenConnection);
 
 impl Drain {
@@ -47,9 +48,9 @@ impl Drain {
 
     /// Creates an `HttpServer` for an app, as `HttpServer::new` does. Set its options and bind its addresses as usual.
     ///
-    /// The signals of the server are disabled, and so is its `shutdown_timeout`: the host has both.
+    /// The server's own signal handling and `shutdown_timeout` are disabled, because the host provides both.
     ///
-    /// The server's `on_connect` is in use. To set a callback of your own, wrap it in [`on_connect`](Self::on_connect).
+    /// The server already uses `on_connect`. To set your own callback, wrap it in [`on_connect`](Self::on_connect).
     pub fn http_server<F, I, S, B>(
         &self,
         app: F,
@@ -71,11 +72,11 @@ impl Drain {
     }
 
     /// Returns a callback for `HttpServer::on_connect` that counts connections, and then calls `callback`. As always
-    /// with actix-web, set it before the addresses are bound.
+    /// with actix-web, set the callback before you bind the addresses.
     ///
-    /// A callback that is not wrapped replaces the one that counts connections. The server then still waits for its
-    /// requests, but closes connections as soon as they have none when it drains, even if the last bytes of a response are
-    /// not written, and logs a warning.
+    /// A callback that is not wrapped replaces the one that counts connections. The server then logs a warning. When it
+    /// drains, it still waits for its requests, but closes each connection as soon as it has no request, even if the
+    /// last bytes of a response have not been written.
     ///
     /// ```no_run
     /// # use std::any::Any;
@@ -121,11 +122,12 @@ impl Drain {
 
     /// Waits until the host stops, and until the server may be dropped.
     ///
-    /// A worker that stops drops the connections that it has not begun to serve, and ends as soon as it has no others,
-    /// with the work on its thread that continues without a client. So the server stops once it has neither, and no
-    /// handler that may become such work. It accepts connections for as long as it may take to get there, and pauses
-    /// for the last check: what arrives in the pause is for the other processes behind the listener. If there are
-    /// none, it is lost unless the server resumes, so the pause is short where it can be.
+    /// A worker that stops drops the connections that it has not begun to serve. The worker ends as soon as it has no
+    /// other connections, and with it ends the work on its thread that continues without a client. The server therefore
+    /// stops once it has no such connections, no such work, and no handler that may become such work. Until then it
+    /// accepts connections, and pauses only for the last check. Connections that arrive in the pause are left to other
+    /// processes that share the listener. Without such processes, these connections are lost unless the server resumes,
+    /// so the pause is kept as short as possible.
     pub(super) async fn drained(&self, host: &HostHandle, server: &ServerHandle) {
         let connections = &self.connections;
         connections.lingered(host).await;
@@ -137,10 +139,11 @@ impl Drain {
                 () = connections.until(|all| all.have_noted_ended() && detached::is_idle_on_servers()) => {}
                 () = refusing.cancelled() => {}
             }
-            // The call sends the command. Nothing reports when the server has obeyed it.
+            // The call sends the command. The server does not report when it has paused.
             drop(server.pause());
-            // Handlers that have begun meanwhile may take as long as the others. Those that still run shortly before the
-            // deadline are cut off, and no more requests with them.
+            // Handlers that have begun in the meantime may take as long as the earlier ones. Shortly before the
+            // deadline, the server stays paused, so that handlers that are still running are cut off, but no further
+            // requests.
             let limit = if refusing.is_cancelled() { Duration::MAX } else { began.elapsed().max(pause) };
             if timeout(limit, self.is_unused(Instant::now())).await.is_ok() {
                 break;
@@ -149,7 +152,7 @@ impl Drain {
             pause = pause.saturating_mul(2);
         }
         drop(server.stop(true));
-        // Not until the server has ended: it looks at its workers only once a second.
+        // The end of the server is not awaited, because the server checks its workers only once a second.
         connections.ended().await;
         connections.until(|_| detached::is_idle_on_servers()).await;
     }

@@ -3,10 +3,10 @@
 //! | file | contents |
 //! |---|---|
 //! | `server` | the calls that users make |
-//! | `drain` | [`Drain`], which creates HTTP servers that know their connections, and the order of the drain |
+//! | `drain` | [`Drain`], which creates HTTP servers that track their connections, and the order of the drain |
 //! | `workers` | the worker threads, and whether they have taken the connections that were accepted |
 //! | `service` | the app of one worker: it counts requests, and asks clients to leave |
-//! | `body` | the body of a response, with which its request ends |
+//! | `body` | the body of a response, whose request ends with it |
 //! | `extract` | `BackgroundTasks` as an extractor |
 
 mod body;

@@ -20,26 +20,28 @@ use crate::debug::impl_debug;
 use crate::web::serve::{Connections, CutOnDrop};
 use crate::web::{ServeConfig, TaskStart};
 
-/// More seconds than any server takes to stop. The host has the deadline.
+/// Longer than any server takes to stop, in seconds. The host sets the deadline.
 const NO_TIMEOUT: u64 = 60 * 60 * 24 * 365;
 
 /// Serves an app together with the services of a host, until the host has stopped.
 ///
-/// `build` creates the `HttpServer` with [`Drain::http_server`], sets its options and binds its addresses, with TLS or
-/// without: `bind_rustls_0_23` is one of the calls, and `listen` takes a socket that systemd has opened. `build` is
-/// called once the services have started. On SIGTERM, on Ctrl-C and on [`shutdown`](HostHandle::shutdown), the server
-/// drains without losing a request, and then the services stop. The order:
+/// `build` creates the `HttpServer` with [`Drain::http_server`], sets its options and binds its addresses, with or
+/// without TLS: for example, `bind_rustls_0_23` binds an address with TLS, and `listen` takes a socket that systemd has
+/// opened. `build` is called once the services have started. On SIGTERM, on Ctrl-C and on
+/// [`shutdown`](HostHandle::shutdown), the server drains without losing a request, and then the services stop. The
+/// order:
 ///
 /// 1. `/readyz` fails, and responses over HTTP/1 ask their clients to close the connection.
-/// 2. After the [`drain_delay`](ServeConfig::drain_delay), the server continues to accept connections until each of
-///    them has been idle for the time of [`linger`](ServeConfig::linger), and for that time at most.
-/// 3. The server accepts connections until the handlers that run have responded, WebSockets have ended, and no work that
-///    [continues without its client](crate::detached) is left on the worker threads, which end with the server. Then it
-///    pauses, for some 20 milliseconds, or up to 100 if clients connect without sending a request. If new handlers run
-///    then, it resumes after a while and tries again. Shortly before its time is up, it pauses until the end.
+/// 2. After the [`drain_delay`](ServeConfig::drain_delay), the server continues to accept connections until each
+///    connection has been idle for [`linger`](ServeConfig::linger), but no longer than that.
+/// 3. The server accepts connections until the running handlers have responded, WebSockets have ended, and no work that
+///    [continues without its client](crate::detached) is left on the worker threads, which end with the server. It then
+///    pauses, for about 20 milliseconds, or for up to 100 if clients connect without sending a request. If new handlers
+///    are running by then, the server resumes after a while and tries again. Shortly before its time is up, it pauses
+///    until the end.
 /// 4. The server closes its listeners and idle HTTP/1 connections. Connections that have arrived in the last pause are
-///    served by other processes that share the listener, and lost without any.
-/// 5. Streams end, and all responses are written. What is left when the host's
+///    served by other processes that share the listener. If there are none, these connections are lost.
+/// 5. Streams end, and all responses are written. Anything that is left when the host's
 ///    [`drain_timeout`](crate::background::ServiceHostBuilder::drain_timeout) has passed is cut off. The
 ///    [report](ShutdownReport::unfinished) then names the `requests`, and is not clean.
 /// 6. The host waits for other work that continues without its client, and stops its services.
@@ -47,28 +49,28 @@ const NO_TIMEOUT: u64 = 60 * 60 * 24 * 365;
 /// # HTTP/2
 ///
 /// actix-web does not send a GOAWAY to HTTP/2 clients, so they do not know that the server stops. Their connections are
-/// closed when they have had no requests for the time of `linger`, or, once the server has closed its listeners that
-/// long ago, for 20 milliseconds. A request that is on its way at that time is lost, and not reported. Clients that leave
-/// no such gap keep the server until its time is up. A handler whose request has arrived after step 4 may be cut off if
-/// its client leaves. The report then names the guard of the handler.
+/// closed once they have had no requests for `linger`. When the listeners have been closed for that long, 20
+/// milliseconds without a request are enough. A request that is on its way at that time is lost and not reported.
+/// Clients that leave no such gap keep the server running until its time is up. A handler whose request arrives after
+/// step 4 may be cut off if its client leaves. The report then names the guard of the handler.
 ///
 /// # Limits
 ///
-/// actix-web does not report what it has written. The server derives that from the connections that actix-web closes,
-/// and over HTTP/2 from the parts of bodies that actix-web drops. Where neither is possible, it waits for the time of
-/// `linger`, or 20 milliseconds if that is longer. A client that does not read for that time can lose the following
-/// bytes, and the report does not name it:
+/// actix-web does not report what it has written. The server infers it from the connections that actix-web closes and,
+/// over HTTP/2, from the parts of bodies that actix-web drops. Where neither is possible, the server waits for
+/// `linger`, or for 20 milliseconds if that is longer. A client that does not read during that time can lose the
+/// following bytes, and the report does not mention the loss:
 ///
 /// - over HTTP/2, the heads of responses, parts of less than 256 bytes, and the last, empty frame of a body
 /// - the last 32 KiB of a WebSocket, up to the close frame
-/// - the last 32 KiB of a response, if the client has sent another request before it knew that the response is the last
+/// - the last 32 KiB of a response, if the client sent another request before it knew that the response was the last
 ///   one on its connection. Such a request is not served.
 /// - responses of up to 16 KiB to requests with a body, if the operating system has no room for them
 ///
-/// Of the [`ServeConfig`], only `drain_delay`, `linger` and `background_tasks` apply. The server itself limits its
-/// connections and their times: see `max_connections`, `client_request_timeout` and `keep_alive` of `HttpServer`.
-/// [`BackgroundTasks`](crate::web::BackgroundTasks) always start at the [end of the body](TaskStart::BodyEnd). They run
-/// on the runtime that awaits this future, not on the workers.
+/// Of the options of [`ServeConfig`], only `drain_delay`, `linger` and `background_tasks` apply. `HttpServer` has its
+/// own limits for connections and their times: see its `max_connections`, `client_request_timeout` and `keep_alive`.
+/// [`BackgroundTasks`](crate::web::BackgroundTasks) always start at the [end of the body](TaskStart::BodyEnd). The
+/// tasks run on the runtime that awaits the server, not on the workers.
 ///
 /// # Examples
 ///
@@ -96,7 +98,8 @@ const NO_TIMEOUT: u64 = 60 * 60 * 24 * 365;
 ///
 /// # Errors
 ///
-/// Awaiting it returns the errors of [`ServiceHost::run_until`]. An error of `build` is one of the server.
+/// Awaiting the returned value fails with the errors of [`ServiceHost::run_until`]. An error of `build` counts as an
+/// error of the server.
 pub fn serve<F, R>(host: ServiceHost, build: F) -> Serve<F>
 where
     F: FnOnce(Drain) -> io::Result<R>,
@@ -115,7 +118,8 @@ pub struct Serve<F> {
 /// A server that drains with a host, for programs that call [`run_until`](ServiceHost::run_until) themselves, for
 /// instance with two servers.
 ///
-/// Awaiting it serves the app until the host has drained it. If it is dropped, all of its connections are cut off.
+/// Awaiting the server serves the app until the host has drained it. If the server is dropped, all of its connections
+/// are cut off.
 ///
 /// ```no_run
 /// # use actix_web::App;
@@ -185,7 +189,7 @@ where
             let server = (self.build)(drain.clone())?.disable_signals().shutdown_timeout(NO_TIMEOUT).run();
             let handle = server.handle();
             let mut server = pin!(server);
-            // Dropped before the server, which drops its requests: they are counted here first.
+            // Dropped before the server, so that requests are counted before the server drops them.
             let _cut = CutOnDrop(connections);
             select! {
                 biased;

@@ -33,7 +33,7 @@ pub struct ServedApp<S, B> {
     body: PhantomData<fn() -> B>,
 }
 
-/// The longest response that is taken to be written at once, because the operating system has room for it.
+/// The size up to which a response is assumed to be written at once, because the operating system has room for it.
 const SMALL: u64 = 16 * 1024;
 
 /// A request in progress.
@@ -54,7 +54,7 @@ impl RequestInProgress {
         Self { request, is_http2, has_body, has_handler: true, _unreported: unreported }
     }
 
-    /// Returns the connection if it is one of HTTP/2.
+    /// Returns the connection if it uses HTTP/2.
     pub(super) fn http2_connection(&self) -> Option<&Arc<Connection>> {
         self.is_http2.then(|| self.request.connection())
     }
@@ -154,7 +154,7 @@ where
 pin_project! {
     /// The response future of a [`ServedApp`].
     pub struct ServedFuture<F, B> {
-        // Dropped before the request: it may continue without its client.
+        // Dropped before the request, because the handler may continue without its client.
         #[pin]
         response: Option<F>,
         request: Option<RequestInProgress>,
@@ -173,12 +173,12 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        // A request that was sent before the client knew of the last response (RFC 9112, section 9.6). actix-web can only
-        // respond to it, or wait.
+        // The client sent this request before it knew that an earlier response was the last one (RFC 9112, section
+        // 9.6). actix-web can only respond to it, or wait.
         let Some(response) = this.response.as_pin_mut() else { return Poll::Pending };
         let mut response = match ready!(response.poll(cx)) {
             Ok(response) => response.into().map_body(|_, body| EitherBody::left(body)),
-            // An error of a middleware becomes a response here, because tasks run after that response, too.
+            // An error of a middleware becomes a response here, because tasks run after such a response, too.
             Err(error) => {
                 Response::<BoxBody>::from(HttpResponse::from_error(error)).map_body(|_, body| EitherBody::right(body))
             }

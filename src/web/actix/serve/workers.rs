@@ -13,8 +13,8 @@ use crate::web::serve::Connections;
 
 /// The worker threads of a server.
 ///
-/// A connection that was accepted waits in the channel of a worker, and is dropped if the server stops meanwhile. So
-/// the drain lets each worker take a turn before it stops the server.
+/// An accepted connection waits in the channel of a worker, and is dropped if the server stops before the worker takes
+/// it. The drain therefore lets each worker take a turn before it stops the server.
 pub(super) struct Workers {
     round: watch::Sender<u64>,
     /// The last round that each worker has seen.

@@ -1,4 +1,4 @@
-//! [`ServedBody`], the body of a response, with which its request ends, and [`UploadedBody`], the body of a request.
+//! [`ServedBody`], the body of a response, whose request ends with it, and [`UploadedBody`], the body of a request.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub(super) struct UploadedBody {
     upload: Option<UploadGuard>,
 }
 
-/// A body of this size at most is not followed. It arrives together with the head of its request, or soon after it.
+/// A body of this size or less is not tracked. It arrives together with the head of its request, or soon after.
 const SMALL_UPLOAD: u64 = 8 * 1024;
 
 /// A part of a body that holds its request.

@@ -18,12 +18,12 @@ use crate::web::ClientLink;
 use crate::web::axum::WatchedStream;
 use crate::web::serve::{Connections, ServedStream};
 
-/// How long the listener looks for connections that arrived before it is closed. The runtime reports them once it has
-/// nothing else to do, or after a few tasks. A listener that does more than to accept, such as a TLS handshake, gets the
-/// time for which connections linger.
+/// How long the listener checks for connections that have arrived, before it closes. The runtime reports such
+/// connections once it has nothing else to do, or after a few tasks. A listener that does more than accept connections,
+/// such as a TLS handshake, gets as much time as connections get to linger.
 const LAST_LOOK: Duration = Duration::from_millis(1);
-/// How long it accepts connections that arrive meanwhile. Where several processes share the listener, more of them always
-/// arrive, and other processes accept them.
+/// How long the listener accepts connections that arrive during these checks. If several processes share the listener,
+/// more connections always arrive, and other processes accept them.
 const LAST_LOOKS: Duration = Duration::from_millis(10);
 
 /// A listener whose connections are counted, limited and drained. Created by [`serve`](super::serve()).
@@ -56,7 +56,8 @@ impl<L: Listener> Listener for ServedListener<L> {
     async fn accept(&mut self) -> (Self::Io, L::Addr) {
         let Some(listener) = &mut self.listener else { return pending().await };
         if self.connections.is_full() {
-            // Also while the server drains: connections that have arrived are served, but not more of them at a time.
+            // The limit holds while the server drains, too: all connections that have arrived are served, but no more
+            // at a time.
             self.connections.has_room().await;
             self.closes_at = None;
         }
@@ -69,8 +70,8 @@ impl<L: Listener> Listener for ServedListener<L> {
             });
             match before_stop.await {
                 Some(accepted) => Some(accepted),
-                // Connections in the queue of the operating system are reset when the listener is closed, and so is one
-                // that the listener is about to accept.
+                // Closing the listener resets the connections in the queue of the operating system, and the one that
+                // the listener is about to accept.
                 None => {
                     let last_look = if is_tcp::<L::Io>() { LAST_LOOK } else { self.connections.linger() };
                     let now = Instant::now();
@@ -93,7 +94,7 @@ impl<L: Listener> Listener for ServedListener<L> {
     }
 }
 
-/// Returns `true` if the streams are connections of a `TcpListener`, which need no time to be accepted.
+/// Returns `true` if the streams are connections of a `TcpListener`, which takes no extra time to accept one.
 fn is_tcp<S: 'static>() -> bool {
     let kind = TypeId::of::<S>();
     kind == TypeId::of::<TcpStream>() || kind == TypeId::of::<WatchedStream>()

@@ -5,7 +5,7 @@
 //! | `server` | the calls that users make, and the drain |
 //! | `listener` | the connections of the listener, limited and counted |
 //! | `service` | the app of one connection: it counts requests, and asks clients to leave |
-//! | `body` | the body of a response, with which its request ends |
+//! | `body` | the body of a response, whose request ends with it, and the body of a request |
 //! | `extract` | `BackgroundTasks` as an extractor |
 
 mod body;

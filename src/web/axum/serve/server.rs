@@ -30,27 +30,26 @@ use crate::web::tower::Service;
 /// 1. `/readyz` fails, and responses over HTTP/1 ask their clients to close the connection.
 /// 2. After the [`drain_delay`](ServeConfig::drain_delay), the server accepts all connections that have arrived, and
 ///    closes the listener.
-/// 3. Connections that have been idle for the time of [`linger`](ServeConfig::linger) are closed. HTTP/2 clients get a
-///    GOAWAY.
-/// 4. Requests in progress end, and so do upgraded connections. What is left when the host's
+/// 3. Connections that have been idle for [`linger`](ServeConfig::linger) are closed. HTTP/2 clients get a GOAWAY.
+/// 4. Requests in progress and upgraded connections end. Anything that is left when the host's
 ///    [`drain_timeout`](crate::background::ServiceHostBuilder::drain_timeout) has passed is cut off. The
 ///    [report](ShutdownReport::unfinished) then names the `requests`, and is not clean.
 /// 5. The host waits for work that continues without its client, and stops its services.
 ///
-/// Each request carries a `ConnectInfo` of the client's address, and over plain TCP also a
-/// `ConnectInfo<ClientLink>`, as with a [`WatchedListener`](crate::web::axum::WatchedListener).
+/// Each request carries a `ConnectInfo` with the client's address, and over plain TCP also a `ConnectInfo<ClientLink>`,
+/// as with a [`WatchedListener`](crate::web::axum::WatchedListener).
 ///
-/// `listener` may be any listener of axum, also one that systemd has opened, which the crate `listenfd` finds. `app` is
-/// a `Router`, or another service that axum can serve.
+/// `listener` may be any listener that axum accepts, including one that systemd has opened, which the crate `listenfd`
+/// finds. `app` is a `Router`, or another service that axum can serve.
 ///
 /// # TLS
 ///
-/// A [`HandshakeListener`](crate::web::axum::HandshakeListener) adds TLS to a listener. A listener of another crate must
-/// accept the next client while the handshake with one takes place, and the limits of [`ServeConfig`] begin after it.
+/// A [`HandshakeListener`](crate::web::axum::HandshakeListener) adds TLS to a listener. A listener from another crate
+/// must accept further clients while a handshake is in progress, and the limits of [`ServeConfig`] begin after the
+/// handshake.
 ///
-/// `axum-server` has a serve call of its own, which [`run_until`](ServiceHost::run_until) can run: end it with
-/// `graceful_shutdown` of its `Handle` when [`draining`](HostHandle::draining) is cancelled. `BackgroundTasks` need
-/// `serve`.
+/// `axum-server` has its own serve call, which [`run_until`](ServiceHost::run_until) can run: call `graceful_shutdown`
+/// on its `Handle` when [`draining`](HostHandle::draining) is cancelled. `BackgroundTasks` work only with `serve`.
 ///
 /// # Examples
 ///
@@ -72,7 +71,7 @@ use crate::web::tower::Service;
 ///
 /// # Errors
 ///
-/// Awaiting it returns the errors of [`ServiceHost::run_until`].
+/// Awaiting the returned value fails with the errors of [`ServiceHost::run_until`].
 pub fn serve<L, S>(host: ServiceHost, listener: L, app: S) -> Serve<L, S> {
     let server = Server::new(&host.handle(), listener, app);
     Serve { host, server }
@@ -88,7 +87,8 @@ pub struct Serve<L, S> {
 /// A server that drains with a host, for programs that call [`run_until`](ServiceHost::run_until) themselves, for
 /// instance with two servers.
 ///
-/// Awaiting it serves `app` until the host has drained it. If it is dropped, all of its connections are cut off.
+/// Awaiting the server serves `app` until the host has drained it. If the server is dropped, all of its connections are
+/// cut off.
 ///
 /// ```no_run
 /// # use axum::Router;
@@ -156,7 +156,7 @@ where
             };
             let served = async {
                 join!(server.into_future(), drain).0?;
-                // Upgraded connections are tasks of their own, which axum does not wait for.
+                // Upgraded connections run in their own tasks, which axum does not wait for.
                 connections.all_closed().await;
                 Ok(())
             };

@@ -101,7 +101,8 @@ impl<F: Future<Output = Result<Response, Infallible>>> Future for ServedFuture<F
         let Poll::Ready(Ok(mut response)) = this.response.poll(cx) else {
             let connection = this.request.as_ref().expect("a future is not polled after it completed").connection();
             if !*this.is_http2 {
-                // hyper does not read while an earlier part of the request is unread, and would let the handler run on.
+                // While an earlier part of the request is unread, hyper does not read, and would let the handler
+                // continue.
                 connection.wake_when_cut(cx.waker());
             }
             return if connection.is_cut() { Poll::Ready(Ok(cut_off())) } else { Poll::Pending };
@@ -117,7 +118,7 @@ impl<F: Future<Output = Result<Response, Infallible>>> Future for ServedFuture<F
     }
 }
 
-/// The response to a request that the server does not wait for any longer. It can't be written: the connection is cut
+/// The response to a request that the server no longer waits for. It can't be written, because its connection is cut
 /// off, too.
 #[cold]
 fn cut_off() -> Response {
