@@ -15,6 +15,7 @@ use super::run::RunToCompletion;
 use super::source::PermitSource;
 use super::wait::PermitWait;
 
+use crate::backend::LockDomain;
 use crate::debug::impl_debug;
 
 /// Waits for a permit. Created by [`EndpointGuard::acquire`].
@@ -32,9 +33,20 @@ pub struct AcquireFuture<S: PermitSource> {
     /// `None` once the future has completed.
     source: Option<S>,
     wait: PermitWait,
+    /// What few waits need. `None` until then.
+    slow: Option<Box<SlowWait<S>>>,
+}
+
+struct SlowWait<S: PermitSource> {
     timer: Option<Pin<Box<Sleep>>>,
     /// The wait for other processes, once the caller has its permit in this one.
-    remote: Option<Box<RemoteWait<S>>>,
+    remote: Option<RemoteWait<S>>,
+}
+
+impl<S: PermitSource> Default for SlowWait<S> {
+    fn default() -> Self {
+        Self { timer: None, remote: None }
+    }
 }
 
 impl SharedGuard {
@@ -87,18 +99,19 @@ impl<S: PermitSource> AcquireFuture<S> {
 
     /// Waits for a permit, for a caller that began to wait at `since` already.
     pub(super) fn since(source: S, since: Option<Instant>) -> Self {
-        Self { source: Some(source), wait: PermitWait::since(since), timer: None, remote: None }
+        Self { source: Some(source), wait: PermitWait::since(since), slow: None }
     }
 
     /// Returns when the caller began to wait, if it has waited and the guard has a time limit.
     pub(super) fn began(&self) -> Option<Instant> {
-        self.remote.as_ref().map_or_else(|| self.wait.began(), |remote| Some(remote.since()))
+        let remote = self.slow.as_ref().and_then(|slow| slow.remote.as_ref());
+        remote.map_or_else(|| self.wait.began(), |remote| Some(remote.since()))
     }
 
     #[cold]
     #[inline(never)]
     fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), AcquireError>> {
-        let Self { source, wait, timer, .. } = self;
+        let Self { source, wait, slow } = self;
         let source = source.as_mut().expect("`poll` checked the source");
         let result =
             if wait.is_queued() { wait.poll_nested(source, cx.waker()) } else { wait.enqueue(source, cx.waker()) };
@@ -107,6 +120,7 @@ impl<S: PermitSource> AcquireFuture<S> {
         }
         // From here on the caller is queued: if setting the timer panics, dropping this future cancels the waiter.
         while let Some(deadline) = wait.next_deadline() {
+            let timer = &mut slow.get_or_insert_default().timer;
             let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
             if timer.deadline() != deadline {
                 timer.as_mut().reset(deadline);
@@ -123,11 +137,29 @@ impl<S: PermitSource> AcquireFuture<S> {
 }
 
 impl<S: PermitSource> AcquireFuture<S> {
+    /// Waits for other processes.
     #[cold]
+    #[inline(never)]
+    fn begin_remote(
+        &mut self,
+        source: S,
+        domain: &'static LockDomain,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<HeldPermit<S>, AcquireError>> {
+        let remote = RemoteWait::new(HeldPermit::new(source), domain, self.wait.began())?;
+        self.slow.get_or_insert_default().remote = Some(remote);
+        self.poll_remote(cx)
+    }
+
+    #[cold]
+    #[inline(never)]
     fn poll_remote(&mut self, cx: &mut Context<'_>) -> Poll<Result<HeldPermit<S>, AcquireError>> {
-        let remote = self.remote.as_mut().expect("the caller waits for other processes");
-        let result = ready!(remote.poll_until(&mut self.timer, cx));
-        self.remote = None;
+        let slow = self.slow.as_deref_mut();
+        let Some(SlowWait { timer, remote: Some(remote) }) = slow else {
+            panic!("an acquire future is not polled after it completed")
+        };
+        let result = ready!(remote.poll_until(timer, cx));
+        self.slow = None;
         Poll::Ready(result)
     }
 }
@@ -138,12 +170,12 @@ impl<S: PermitSource> Future for AcquireFuture<S> {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if this.remote.is_some() {
+        if this.source.is_none() {
             return this.poll_remote(cx);
         }
         // A task that finds the guard available every time must still yield to other tasks, as with tokio's own locks.
         let coop = ready!(coop::poll_proceed(cx));
-        let source = this.source.as_mut().expect("an acquire future is not polled after it completed");
+        let source = this.source.as_mut().expect("the source was present above");
         let result =
             if !this.wait.is_queued() && source.try_acquire().is_ok() { Ok(()) } else { ready!(this.poll_wait(cx)) };
         coop.made_progress();
@@ -151,8 +183,7 @@ impl<S: PermitSource> Future for AcquireFuture<S> {
         if result.is_ok()
             && let Some(domain) = source.core().domain
         {
-            this.remote = Some(Box::new(RemoteWait::new(HeldPermit::new(source), domain, this.wait.began())?));
-            return this.poll_remote(cx);
+            return this.begin_remote(source, domain, cx);
         }
         Poll::Ready(result.map(|()| HeldPermit::new(source)))
     }

@@ -1,5 +1,6 @@
 //! [`Permit`] and [`OwnedPermit`], the right to run inside a guard.
 
+use std::mem;
 use std::thread;
 
 use tokio::time::Instant;
@@ -35,20 +36,26 @@ pub type OwnedPermit = HeldPermit<SharedGuard>;
 pub struct HeldPermit<S: PermitSource> {
     source: S,
     release: Release,
-    /// The turn among all processes, if the guard is distributed.
-    turn: Option<Box<Turn>>,
     /// Indicates to captured scopes of the guard that the permit is still held.
     hold: Hold,
 }
 
 /// What happens when a permit is dropped.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 enum Release {
     Untimed,
     /// The permit is released, and the time since this instant is recorded as its hold time.
     TimedSince(Instant),
+    /// The guard is distributed, and the permit has a turn among all processes.
+    Distributed(Box<DistributedRelease>),
     /// The permit is never released.
     Never,
+}
+
+#[derive(Debug)]
+struct DistributedRelease {
+    turn: Turn,
+    timed_since: Option<Instant>,
 }
 
 impl<S: PermitSource> HeldPermit<S> {
@@ -56,7 +63,7 @@ impl<S: PermitSource> HeldPermit<S> {
     #[inline]
     pub(super) fn new(source: S) -> Self {
         let release = source.core().hold_time.start().map_or(Release::Untimed, Release::TimedSince);
-        Self { source, release, turn: None, hold: Hold::default() }
+        Self { source, release, hold: Hold::default() }
     }
 
     /// Acquires a permit without waiting, including one whose grant has expired.
@@ -106,7 +113,7 @@ impl<S: PermitSource> HeldPermit<S> {
     /// it](crate::backend::WhenUnavailable::FailLocal).
     #[must_use]
     pub fn lease(&self) -> Option<&Lease> {
-        self.turn.as_deref().map(Turn::lease)
+        self.turn().map(Turn::lease)
     }
 
     /// Releases the permit, and waits until the store of a distributed guard has released the lock. Dropping the permit
@@ -120,28 +127,56 @@ impl<S: PermitSource> HeldPermit<S> {
     ///
     /// Returns the store's error. The lock then becomes free when its lease expires.
     pub async fn release(mut self) -> Result<(), BackendError> {
-        let turn = self.turn.take();
-        let released = match turn {
-            Some(turn) => turn.release().await,
-            None => Ok(()),
-        };
+        let Some(turn) = self.take_turn() else { return Ok(()) };
+        let released = turn.release().await;
         drop(self);
         released
     }
 
+    #[inline]
+    fn turn(&self) -> Option<&Turn> {
+        if let Release::Distributed(release) = &self.release { Some(&release.turn) } else { None }
+    }
+
+    /// Takes the turn. The permit is then released like one of a guard that is not distributed.
+    fn take_turn(&mut self) -> Option<Turn> {
+        self.turn()?;
+        let Release::Distributed(release) = mem::replace(&mut self.release, Release::Untimed) else { return None };
+        let DistributedRelease { turn, timed_since } = *release;
+        self.release = timed_since.map_or(Release::Untimed, Release::TimedSince);
+        Some(turn)
+    }
+
     /// Adds the turn among all processes.
     pub(super) fn set_turn(&mut self, turn: Option<Turn>) {
-        self.turn = turn.map(Box::new);
+        let Some(turn) = turn else { return };
+        let timed_since = if let Release::TimedSince(since) = self.release { Some(since) } else { None };
+        self.release = Release::Distributed(Box::new(DistributedRelease { turn, timed_since }));
     }
 
     /// Returns the lease if its loss cancels the handler of a web layer.
     #[cfg(any(feature = "tower", feature = "actix-web"))]
     pub(crate) fn lease_that_cancels(&self) -> Option<&Lease> {
-        self.turn.as_deref().and_then(Turn::lease_that_cancels)
+        self.turn().and_then(Turn::lease_that_cancels)
+    }
+
+    /// Releases a permit that is timed, or has a turn among all processes. Returns `None` if it is never released.
+    #[cold]
+    #[inline(never)]
+    fn release_slowly(&mut self) -> Option<ReleaseOutcome> {
+        let turn = self.take_turn();
+        match self.release {
+            Release::TimedSince(since) => self.source.core().hold_time.finish(since, self.source.permits()),
+            Release::Never => return None,
+            Release::Untimed | Release::Distributed(_) => {}
+        }
+        Some(match turn {
+            Some(turn) => self.release_turn(turn),
+            None => self.source.release(),
+        })
     }
 
     /// Ends the turn among all processes, and releases the permit.
-    #[cold]
     fn release_turn(&mut self, turn: Turn) -> ReleaseOutcome {
         if self.source.waiting() == 0 {
             // First, so that the next caller of this process finds the lock free.
@@ -190,17 +225,15 @@ impl<S: PermitSource> Drop for HeldPermit<S> {
         // Before the release: a task that waits for the permit must not be refused once the permit is available.
         self.hold.end();
         let core = self.source.core();
-        match self.release {
-            Release::Untimed => {}
-            Release::TimedSince(since) => core.hold_time.finish(since, self.source.permits()),
-            Release::Never => return,
-        }
         if thread::panicking() {
             core.counters.panicked.add(1);
         }
-        let outcome = match self.turn.take() {
-            None => self.source.release(),
-            Some(turn) => self.release_turn(*turn),
+        let outcome = match self.release {
+            Release::Untimed => self.source.release(),
+            _ => match self.release_slowly() {
+                Some(outcome) => outcome,
+                None => return,
+            },
         };
         if outcome == ReleaseOutcome::Drained {
             self.source.core().notify_drained();
