@@ -132,6 +132,8 @@ mod own_runtime;
 mod panic;
 #[cfg(any(feature = "guard", feature = "offload"))]
 mod park;
+#[cfg(any(feature = "guard", feature = "background"))]
+mod random;
 #[cfg(any(feature = "guard", feature = "offload", feature = "background"))]
 mod rounded;
 #[cfg(any(feature = "guard", feature = "offload"))]

@@ -1,7 +1,6 @@
 //! [`Connected`], a domain and the store that it is connected to.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use super::lock_backend::{Attempt, LeaseId, LockBackend, LockName, Owner, Releas
 use super::turn::Parked;
 use crate::debug::impl_debug;
 use crate::panic::catch;
+use crate::random;
 use crate::sync::{Mutex, lock};
 
 /// The longest time that a store may take to answer.
@@ -60,7 +60,7 @@ pub(super) type ReleaseCall = Call<Released>;
 
 impl Connected {
     pub(super) fn new(options: DomainOptions, backend: Arc<dyn LockBackend>, keeper: Keeper) -> Arc<Self> {
-        let (process, next_owner, parked) = (random_u64(), AtomicU64::new(0), Mutex::new(Some(HashMap::new())));
+        let (process, next_owner, parked) = (random::bits(), AtomicU64::new(0), Mutex::new(Some(HashMap::new())));
         Arc::new(Self { options, backend, keeper, parked, process, next_owner })
     }
 
@@ -107,13 +107,14 @@ impl Connected {
         call_limit(self.backend.lease())
     }
 
-    /// Leaves something for the next caller in this process. Returns it if the domain is disconnected.
+    /// Leaves something for the next caller in this process. Returns what the caller drops, without the lock: what was
+    /// left before, or `parked` itself if the domain is disconnected.
     pub(super) fn park(&self, name: LockName, parked: Parked) -> Option<Parked> {
-        let mut all = lock(&self.parked);
-        let Some(all) = &mut *all else { return Some(parked) };
-        let replaced = all.insert(name, parked);
-        debug_assert!(!matches!(replaced, Some(Parked::Turn(_))), "one caller of a process has the turn");
-        None
+        // What was there is outdated: one caller of a process has the turn, and leaves the last word.
+        match &mut *lock(&self.parked) {
+            Some(all) => all.insert(name, parked),
+            None => Some(parked),
+        }
     }
 
     /// Takes what the last holder in this process has left for the next one.
@@ -147,18 +148,17 @@ impl Connected {
     /// first.
     pub(super) fn step_back_from(self: &Arc<Self>, name: LockName) {
         let until = Instant::now() + REMEMBERED;
-        // A turn that is parked by now was taken after the release, so there is nothing to remember.
-        if lock(&self.parked).as_ref().is_none_or(|all| all.contains_key(&name)) {
-            return;
-        }
-        if self.park(name.clone(), Parked::StepBack { until }).is_none() {
-            let this = Arc::downgrade(self);
-            self.keeper.spawn(async move {
-                sleep_until(until).await;
-                let is_this = |left: &Parked| matches!(left, Parked::StepBack { until: at } if *at == until);
-                this.upgrade().map(|this| this.unpark_if(&name, is_this));
-            });
-        }
+        match &mut *lock(&self.parked) {
+            // What is parked by now was left after the release, so there is nothing to remember.
+            Some(all) if !all.contains_key(&name) => all.insert(name.clone(), Parked::StepBack { until }),
+            _ => return,
+        };
+        let this = Arc::downgrade(self);
+        self.keeper.spawn(async move {
+            sleep_until(until).await;
+            let is_this = |left: &Parked| matches!(left, Parked::StepBack { until: at } if *at == until);
+            this.upgrade().map(|this| this.unpark_if(&name, is_this));
+        });
     }
 }
 
@@ -233,12 +233,6 @@ pub(super) async fn limited<T>(
 ) -> Result<T, BackendError> {
     let late = |_| Err(BackendError::new(format!("the store did not answer within {limit:?}")));
     timeout(limit, call).await.unwrap_or_else(late)
-}
-
-/// Returns a number that is random, but not secret.
-pub(super) fn random_u64() -> u64 {
-    // Each `RandomState` has its own keys, and the keys of a thread's first one are random numbers of the system.
-    RandomState::new().hash_one(std::process::id())
 }
 
 impl_debug!(Connected |this| { backend: this.backend, is_disconnected: this.is_disconnected(), .. });

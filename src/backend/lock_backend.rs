@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::BackendError;
+use crate::random;
 
 /// The future of a [`LockBackend`]'s method.
 pub type BackendFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, BackendError>> + Send + 'a>>;
@@ -106,7 +107,7 @@ impl Owner {
     /// Returns a random owner, for tests of a backend.
     #[must_use]
     pub fn random() -> Self {
-        Self(u128::from(super::connected::random_u64()) << 64 | u128::from(super::connected::random_u64()))
+        Self(u128::from(random::bits()) << 64 | u128::from(random::bits()))
     }
 }
 

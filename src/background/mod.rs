@@ -216,7 +216,6 @@ mod placement;
 mod probe;
 #[cfg(feature = "probe-listener")]
 mod probe_server;
-mod random;
 mod restart;
 mod service;
 mod signals;

@@ -231,7 +231,7 @@ impl ServiceHostBuilder {
         for (id, runner) in (0..).zip(&runners) {
             runner.signal_drop(DropSignal::new(id, Arc::clone(&shared)));
         }
-        let supervisor = Supervisor::new(slots, self.timeouts, crate::background::random::fraction);
+        let supervisor = Supervisor::new(slots, self.timeouts, crate::random::fraction);
         let (work, exit_within) = (WorkDrain::new(self.managed), self.exit_within);
         let task =
             SupervisorTask { supervisor, runners, shared: Arc::clone(&shared), events, work, inbox, exit_within };

@@ -10,7 +10,7 @@ use super::clock::{ClockReading, DueTime};
 use super::every::{Every, FirstCall, Overlap};
 use super::schedule::{DueCall, Schedule, ScheduleStep};
 use super::timetable::{FixedRate, Jitter, Timetable};
-use crate::background::random;
+use crate::random;
 
 #[derive(Clone, Copy, Debug)]
 enum Input {

@@ -17,10 +17,10 @@ use super::schedule::{Schedule, ScheduleStep};
 use super::tick_context::TickContext;
 use super::ticker::{CallRecord, Ticker};
 use crate::background::context::RunContext;
-use crate::background::random;
 use crate::background::service::{BackgroundService, ServiceResult};
 use crate::background::spec::Service;
 use crate::background::status::ExitKind;
+use crate::random;
 
 /// Creates a service that calls an async closure again and again.
 ///
