@@ -179,9 +179,11 @@ impl Connected {
         let key = self.keys.lock(&lease.lock);
         let mut call = self.scripts.release.key(&key);
         call.arg(value_prefix(lease));
+        // This process may still be subscribed, because it waited for the lock itself. The subscription may end while the
+        // store executes the release.
+        let was_subscribed = self.waiters.has(&key);
         let received: usize = self.run(&call).await?;
-        // This process may still be subscribed, because it waited for the lock itself.
-        let own = usize::from(self.waiters.has(&key));
+        let own = usize::from(was_subscribed || self.waiters.has(&key));
         Ok(Released { others_wait: received > own })
     }
 
