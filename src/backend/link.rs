@@ -121,5 +121,5 @@ impl<K: Connector> Link<K> {
 }
 
 fn no_answer(limit: Duration) -> BackendError {
-    BackendError::new(format!("the store did not answer within {limit:?}: check its load and the network"))
+    BackendError::new(format!("the store did not answer within {limit:?}: check its address, its load and the network"))
 }

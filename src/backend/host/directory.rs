@@ -46,7 +46,8 @@ impl Directory {
         }
         if metadata.mode() & WRITABLE_BY_OTHERS != 0 {
             return Err(BackendError::new(format!(
-                "other users may write to the directory of the locks, and could replace its files: chmod 755 {}",
+                "other users may write to the directory of the locks, and could replace its files: use a directory of \
+                 this service alone, after chmod 755: {}",
                 path.display()
             )));
         }
