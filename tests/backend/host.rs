@@ -65,6 +65,10 @@ async fn misuse_is_an_error_that_says_what_to_do() {
     fs::set_permissions(&shared, fs::Permissions::from_mode(0o777)).unwrap();
     let others = connect(shared).await;
     assert!(others.contains("use a directory of this service alone, after chmod 755"), "{others}");
+
+    // It belongs to root, and nobody can create files in it.
+    let read_only = connect("/proc".into()).await;
+    assert!(read_only.contains("make it belong to the user of the process"), "{read_only}");
 }
 
 #[tokio::test]

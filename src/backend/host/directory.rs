@@ -70,7 +70,25 @@ impl Directory {
                 path.display()
             )));
         }
-        Ok(Self { path: path.to_owned(), domain: domain.to_owned() })
+        let this = Self { path: path.to_owned(), domain: domain.to_owned() };
+        this.try_create()?;
+        Ok(this)
+    }
+
+    /// Checks that files can be created, before the first caller comes: the directory may belong to root, or be
+    /// read-only.
+    fn try_create(&self) -> Result<(), BackendError> {
+        let probe = self.path.join(format!("{}.probe", encoded(&self.domain)));
+        options().open(&probe).map_err(|error| {
+            BackendError::new(format!(
+                "no file can be created in the directory of the locks: make it belong to the user of the process: {}",
+                self.path.display()
+            ))
+            .with_source(error)
+        })?;
+        // Fails only if another process has removed it.
+        let _ = fs::remove_file(probe);
+        Ok(())
     }
 
     /// Returns the path of a file of a guard.
@@ -82,13 +100,7 @@ impl Directory {
     pub(super) fn open_file(&self, guard: &str, kind: &str) -> Result<File, BackendError> {
         let path = self.file(guard, kind);
         let failed = |text: &str| BackendError::new(format!("{text}: {}", path.display()));
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(O_NOFOLLOW | O_CLOEXEC)
+        let file = options()
             .open(&path)
             .map_err(|error| failed("the lock file can't be opened (symbolic links are refused)").with_source(error))?;
         let metadata = file.metadata().map_err(|error| failed("the lock file can't be read").with_source(error))?;
@@ -109,6 +121,13 @@ impl Directory {
             _ => false,
         }
     }
+}
+
+/// Opens a file of the directory, or creates it.
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(O_NOFOLLOW | O_CLOEXEC);
+    options
 }
 
 /// Replaces the characters of a name that a file name should not have.
