@@ -171,6 +171,12 @@ impl LockDomain {
         lock(&self.connected).is_some()
     }
 
+    /// Returns `true` if a handler whose lease is lost is dropped.
+    #[cfg(feature = "background")]
+    pub(crate) fn cancels_when_lost(&self) -> bool {
+        self.options.cancels()
+    }
+
     pub(super) fn connected(&self) -> Option<Arc<Connected>> {
         lock(&self.connected).clone()
     }

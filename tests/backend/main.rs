@@ -7,6 +7,7 @@ mod errors;
 #[cfg(target_os = "linux")]
 mod host;
 mod in_memory;
+mod leaders;
 mod leases;
 mod passing_on;
 mod postgres;
