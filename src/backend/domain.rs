@@ -21,10 +21,11 @@ use crate::sync::{Mutex, const_unless_loom, lock};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnLost {
-    /// The handler is dropped at the await point where it waits, and the client gets status 503.
+    /// The handler is dropped at the await point where it waits, and the client gets status 503. A response body that
+    /// holds the permit ends with an error.
     #[default]
     Cancel,
-    /// The handler continues. It can check its [`Lease`](super::Lease).
+    /// The handler and its response continue. They can check their [`Lease`](super::Lease).
     Notify,
 }
 
