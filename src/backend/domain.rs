@@ -265,7 +265,7 @@ impl Connect {
         let Some(connected) = self.domain.connected() else { return Err(BackendError::new("disconnected")) };
         let backend = Arc::clone(&self.backend);
         let limit = call_limit(backend.lease());
-        let checking = connected.keeper.handle().spawn(async move { limited(limit, backend.check()).await });
+        let checking = connected.keeper.handle().spawn(async move { limited(limit, || backend.check()).await });
         drop(connected);
         checking.await.unwrap_or_else(|error| Err(BackendError::new("the backend panicked").with_source(error)))
     }

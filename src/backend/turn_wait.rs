@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::connected::Connected;
@@ -76,7 +77,8 @@ async fn take_turn(connected: Arc<Connected>, lock: LockName, waits: bool) -> Re
         Some(Parked::Turn(turn)) if !turn.is_lost() => return Ok(Turn::new(turn)),
         Some(Parked::Turn(lost)) => drop(lost),
         Some(Parked::Release(released)) => {
-            if let Ok(Released { others_wait: true }) = released.await {
+            let mut waiting = ReleaseWait { connected: &connected, lock: &lock, released: Some(released) };
+            if let Ok(Released { others_wait: true }) = waiting.result().await {
                 step_back(&connected, &lock).await;
             }
         }
@@ -116,6 +118,33 @@ async fn take_turn(connected: Arc<Connected>, lock: LockName, waits: bool) -> Re
             sleep(Duration::from_millis(1)).await;
         }
         pause = (pause * 2).min(LAST_LOOK);
+    }
+}
+
+/// A caller's wait for the result of a release. If the caller leaves, the next one waits in its place.
+struct ReleaseWait<'a> {
+    connected: &'a Arc<Connected>,
+    lock: &'a LockName,
+    /// `None` once the result is known.
+    released: Option<oneshot::Receiver<Released>>,
+}
+
+impl ReleaseWait<'_> {
+    async fn result(&mut self) -> Result<Released, oneshot::error::RecvError> {
+        let result = match &mut self.released {
+            Some(released) => released.await,
+            None => Ok(Released::default()),
+        };
+        self.released = None;
+        result
+    }
+}
+
+impl Drop for ReleaseWait<'_> {
+    fn drop(&mut self) {
+        if let Some(released) = self.released.take() {
+            self.connected.park_release_again(self.lock.clone(), released);
+        }
     }
 }
 

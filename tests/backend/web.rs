@@ -122,10 +122,12 @@ async fn lost_lease_cancels_the_handler_of_actix_web() {
 
 /// An endless response, whose parts know their lease.
 fn parts() -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
-    stream::repeat_with(|| Ok(Bytes::from(Lease::current().expect("a lease").fence().to_string()))).then(|part| async move {
-        sleep(MS * 10).await;
-        part
-    })
+    stream::repeat_with(|| Ok(Bytes::from(Lease::current().expect("a lease").fence().to_string()))).then(
+        |part| async move {
+            sleep(MS * 10).await;
+            part
+        },
+    )
 }
 
 #[tokio::test]
