@@ -146,17 +146,17 @@ impl Connected {
 
     /// Remembers that others wait for a lock that this process has just released, so that its next caller lets them go
     /// first.
-    pub(super) fn step_back_from(self: &Arc<Self>, name: LockName) {
+    pub(super) fn step_back_from(self: &Arc<Self>, name: LockName, waiting: usize) {
         let until = Instant::now() + REMEMBERED;
         match &mut *lock(&self.parked) {
             // What is parked by now was left after the release, so there is nothing to remember.
-            Some(all) if !all.contains_key(&name) => all.insert(name.clone(), Parked::StepBack { until }),
+            Some(all) if !all.contains_key(&name) => all.insert(name.clone(), Parked::StepBack { waiting, until }),
             _ => return,
         };
         let this = Arc::downgrade(self);
         self.keeper.spawn(async move {
             sleep_until(until).await;
-            let is_this = |left: &Parked| matches!(left, Parked::StepBack { until: at } if *at == until);
+            let is_this = |left: &Parked| matches!(left, Parked::StepBack { until: at, .. } if *at == until);
             this.upgrade().map(|this| this.unpark_if(&name, is_this));
         });
     }

@@ -43,8 +43,9 @@ pub(super) enum Parked {
     Turn(ProcessTurn),
     /// The lock is being released, so that other processes get it. The next caller waits for the result.
     Release(oneshot::Receiver<Released>),
-    /// Other processes waited for the lock when it was released.
+    /// This many other processes waited for the lock when it was released.
     StepBack {
+        waiting: usize,
         until: Instant,
     },
 }
@@ -99,8 +100,8 @@ impl Turn {
         if let Some(call) = process_turn.end() {
             let remembering = Arc::clone(&connected);
             complete(&connected, call, move |released| {
-                if released.others_wait {
-                    remembering.step_back_from(name);
+                if released.waiting > 0 {
+                    remembering.step_back_from(name, released.waiting);
                 }
             });
         }
