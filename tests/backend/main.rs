@@ -2,16 +2,20 @@
 
 #![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
+mod checked_store;
 mod conformance;
 mod errors;
+mod fairness;
 #[cfg(target_os = "linux")]
 mod host;
 mod in_memory;
 mod leases;
 mod passing_on;
 mod postgres;
+mod processes;
 mod redis;
 mod stores;
+mod storm;
 mod turns;
 mod web;
 
