@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::clock;
 use super::domain::DomainOptions;
 use super::error::BackendError;
 use super::keeper::Keeper;
@@ -75,7 +76,7 @@ impl Connected {
         let limit = self.call_limit();
         let future = async move {
             // The lease begins when the store receives the request, which is never earlier than now.
-            let began = Instant::now();
+            let began = clock::now();
             match limited(limit, backend.try_acquire(&lock, owner, tokens)).await {
                 Ok(attempt) => {
                     let fence = if let Attempt::Acquired { fence } = attempt { Some(fence) } else { None };

@@ -47,6 +47,7 @@
 //! | `turn_wait` | how a caller waits for the turn among processes |
 //! | `turn` | the turn: held, passed on within the process, given back |
 //! | `lease` | what a holder sees of its turn |
+//! | `clock` | the clock of leases |
 //! | `keeper` | the thread that renews leases and declares them lost |
 //! | `lock_backend` | the trait of the stores |
 //! | `host` | the store of all processes of a host |
@@ -56,6 +57,7 @@
 //! | `redis` | the store in Redis or Valkey |
 //! | `postgres` | the store in PostgreSQL |
 
+mod clock;
 pub mod conformance;
 mod connected;
 mod domain;

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
 mod checked_store;
+#[cfg(target_os = "linux")]
+mod clocks;
 mod conformance;
 mod errors;
 mod fairness;
