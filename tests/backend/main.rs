@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
 mod checked_store;
+mod checked_write;
 #[cfg(target_os = "linux")]
 mod clocks;
 mod conformance;
