@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::clock;
 use super::domain::DomainOptions;
 use super::error::BackendError;
 use super::keeper::Keeper;
@@ -81,7 +82,7 @@ impl Connected {
         let abandoned = move |attempt| undoing.undo(name, attempt);
         let future = async move {
             // The lease begins when the store receives the request, which is never earlier than now.
-            let began = Instant::now();
+            let began = clock::now();
             match limited(limit, || backend.try_acquire(&lock, owner, tokens)).await {
                 Ok(attempt) => {
                     let fence = if let Attempt::Acquired { fence } = attempt { Some(fence) } else { None };
@@ -154,9 +155,9 @@ impl Connected {
     fn end_parked_release(self: &Arc<Self>, name: LockName) {
         let is_known = |left: &Parked| matches!(left, Parked::Release(receiver) if !receiver.is_empty());
         if let Some(Parked::Release(mut receiver)) = self.unpark_if(&name, is_known)
-            && let Ok(Released { others_wait: true }) = receiver.try_recv()
+            && let Ok(Released { waiting: waiting @ 1.. }) = receiver.try_recv()
         {
-            self.step_back_from(name);
+            self.step_back_from(name, waiting);
         }
     }
 
@@ -189,17 +190,17 @@ impl Connected {
 
     /// Remembers that others wait for a lock that this process has just released, so that its next caller lets them go
     /// first.
-    pub(super) fn step_back_from(self: &Arc<Self>, name: LockName) {
+    pub(super) fn step_back_from(self: &Arc<Self>, name: LockName, waiting: usize) {
         let until = Instant::now() + REMEMBERED;
         match &mut *lock(&self.parked) {
             // What is parked by now was left after the release, so there is nothing to remember.
-            Some(all) if !all.contains_key(&name) => all.insert(name.clone(), Parked::StepBack { until }),
+            Some(all) if !all.contains_key(&name) => all.insert(name.clone(), Parked::StepBack { waiting, until }),
             _ => return,
         };
         let this = Arc::downgrade(self);
         self.keeper.spawn(async move {
             sleep_until(until).await;
-            let is_this = |left: &Parked| matches!(left, Parked::StepBack { until: at } if *at == until);
+            let is_this = |left: &Parked| matches!(left, Parked::StepBack { until: at, .. } if *at == until);
             this.upgrade().map(|this| this.unpark_if(&name, is_this));
         });
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::clock;
 use crate::debug::impl_debug;
 use crate::sync::{Mutex, lock};
 
@@ -65,10 +66,10 @@ impl Lease {
     /// lock.
     ///
     /// This method compares the lease with the clock, so that a process that was stopped for longer than its lease
-    /// notices the loss at once.
+    /// notices the loss at once, and so does a machine that was suspended (on Linux).
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        self.0.lost.is_cancelled() || self.0.shared.has_expired(Instant::now())
+        self.0.lost.is_cancelled() || self.0.shared.has_expired(clock::now())
     }
 
     /// Returns a token that is cancelled when the lease is lost.
@@ -80,7 +81,7 @@ impl Lease {
     /// Returns when the lease expires unless it is renewed. `None` if the lease ends with the process.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.0.shared.expires_at()
+        self.0.shared.expires_at().map(clock::timer)
     }
 
     /// Records that the permit was released.

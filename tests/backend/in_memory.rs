@@ -202,7 +202,8 @@ impl LockBackend for InMemory {
             if self.flaw != Flaw::ReportsNoRelease {
                 self.store.released.notify_waiters();
             }
-            Released { others_wait: state.waiting.contains_key(&key) && self.flaw != Flaw::KnowsNoWaiters }
+            let waiting = state.waiting.get(&key).filter(|_| self.flaw != Flaw::KnowsNoWaiters);
+            Released { waiting: waiting.copied().unwrap_or_default() }
         };
         Box::pin(self.store.call(&self.store.releases, release))
     }
