@@ -12,6 +12,8 @@ mod fairness;
 #[cfg(target_os = "linux")]
 mod host;
 mod in_memory;
+#[cfg(target_os = "linux")]
+mod leader_processes;
 mod leaders;
 mod leases;
 mod passing_on;
