@@ -295,12 +295,12 @@ async fn release_is_reported(it: Arc<Processes>) -> Result<(), String> {
 async fn others_wait(it: Arc<Processes>) -> Result<(), String> {
     let lock = it.name();
     let lease = take(&it.one, &lock).await?;
-    ensure(!release(&it.one, &lease).await?.others_wait, "no caller waits, but the release reports that others wait")?;
+    ensure(release(&it.one, &lease).await?.waiting == 0, "no caller waits, but the release reports that others wait")?;
     let lease = take(&it.one, &lock).await?;
     let (process, name) = (Arc::clone(&it.other), lock.clone());
     let waiting = tokio::spawn(async move { process.released(&name).await });
     sleep(Duration::from_millis(200)).await;
-    ensure(release(&it.one, &lease).await?.others_wait, "another process waits, but the release does not report it")?;
+    ensure(release(&it.one, &lease).await?.waiting > 0, "another process waits, but the release does not report it")?;
     waiting.abort();
     Ok(())
 }

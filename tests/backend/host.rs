@@ -25,14 +25,18 @@ const DIRECTORY: &str = "ONELANE_TEST_LOCKS";
 const CALLERS: &str = "ONELANE_TEST_CALLERS";
 
 /// A directory that is removed at the end.
-struct TestDirectory(PathBuf);
+pub(super) struct TestDirectory(PathBuf);
 
 impl TestDirectory {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let path = env::temp_dir().join(format!("onelane-locks-{:x}", fastrand::u64(..)));
         fs::create_dir(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
         Self(path)
+    }
+
+    pub(super) fn path(&self) -> String {
+        self.0.to_str().unwrap().to_owned()
     }
 }
 

@@ -51,6 +51,7 @@ struct StoreState {
     tokens: HashMap<String, u64>,
     waiting: HashMap<(String, Option<String>), usize>,
     fails: bool,
+    panics: bool,
 }
 
 #[derive(Debug)]
@@ -72,6 +73,11 @@ impl Store {
     /// Makes all calls fail, or succeed again.
     pub(super) fn fail(&self, fails: bool) {
         self.state.lock().unwrap().fails = fails;
+    }
+
+    /// Makes all calls panic, or succeed again.
+    pub(super) fn panic(&self, panics: bool) {
+        self.state.lock().unwrap().panics = panics;
     }
 
     /// Makes all calls hang.
@@ -101,6 +107,9 @@ impl Store {
     async fn call<T>(&self, count: &AtomicUsize, call: impl FnOnce(&mut StoreState) -> T) -> Result<T, BackendError> {
         count.fetch_add(1, Ordering::Relaxed);
         let _permit = self.gate.acquire().await.unwrap();
+        // A panic must not poison the store.
+        let panics = self.state.lock().unwrap().panics;
+        assert!(!panics, "the test wants a panic");
         let mut state = self.state.lock().unwrap();
         if state.fails { Err(BackendError::new("the test wants an error")) } else { Ok(call(&mut state)) }
     }
@@ -193,7 +202,8 @@ impl LockBackend for InMemory {
             if self.flaw != Flaw::ReportsNoRelease {
                 self.store.released.notify_waiters();
             }
-            Released { others_wait: state.waiting.contains_key(&key) && self.flaw != Flaw::KnowsNoWaiters }
+            let waiting = state.waiting.get(&key).filter(|_| self.flaw != Flaw::KnowsNoWaiters);
+            Released { waiting: waiting.copied().unwrap_or_default() }
         };
         Box::pin(self.store.call(&self.store.releases, release))
     }

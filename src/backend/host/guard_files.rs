@@ -15,6 +15,7 @@ use super::directory::Directory;
 use super::range;
 use super::tokens::Tokens;
 use crate::backend::{Attempt, BackendError, LeaseId, LockName, Owner, Released};
+use crate::random;
 use crate::sync::{Mutex, lock};
 
 /// The byte that is written to wake waiting callers.
@@ -23,8 +24,10 @@ const WAKE: u64 = 0;
 const UNKEYED: i64 = 1;
 /// The offset at which the bytes of keys begin. A byte can be locked even if the file does not contain it.
 const KEYS: i64 = 1 << 20;
-/// The distance from a lock to the byte that callers lock while they wait for it.
+/// The distance from a lock to its bytes for processes that wait for it. Each of them locks one of the bytes.
 const WAITING: i64 = 1 << 62;
+/// How many bytes those are. Two processes that choose the same one count as one.
+const PLACES: u64 = 1 << 10;
 
 /// How soon to try again if another process is changing the tokens, which takes a microsecond.
 const SOON: Duration = Duration::from_millis(1);
@@ -38,6 +41,8 @@ pub(super) struct GuardFiles {
     tokens: Tokens,
     /// Notified when another process has released a lock.
     pub(super) changed: Notify,
+    /// Which of the bytes this process locks while it waits.
+    place: i64,
     state: Mutex<FilesState>,
 }
 
@@ -60,7 +65,8 @@ impl GuardFiles {
         let file = directory.open_file(guard, "locks")?;
         let (path, tokens) = (directory.file(guard, "locks"), Tokens::open(directory, guard)?);
         let state = Mutex::new(FilesState::default());
-        Ok(Self { guard, path, file, tokens, changed: Notify::new(), state })
+        let place = (random::bits() % PLACES).cast_signed();
+        Ok(Self { guard, path, file, tokens, changed: Notify::new(), place, state })
     }
 
     /// Checks that other processes still find these files.
@@ -107,18 +113,19 @@ impl GuardFiles {
         }
         range::unlock(&self.file, offset).map_err(failed)?;
         state.held.remove(&offset);
-        let waits_here = state.waiting.contains_key(&(offset + WAITING));
+        let waits_here = state.waiting.contains_key(&(offset + WAITING + self.place));
         drop(state);
-        let others_wait = range::is_locked_by_others(&self.file, offset + WAITING).map_err(failed)?;
-        if others_wait || waits_here {
+        let places = PLACES.cast_signed();
+        let waiting = range::count_locked_by_others(&self.file, offset + WAITING, places).map_err(failed)?;
+        if waiting > 0 || waits_here {
             self.file.write_all_at(&[0], WAKE).map_err(failed)?;
         }
-        Ok(Released { others_wait })
+        Ok(Released { waiting })
     }
 
     /// Shows other processes that a caller waits for a lock.
     pub(super) fn mark_waiting(self: &Arc<Self>, name: &LockName) -> Result<WaitingMark, BackendError> {
-        let offset = offset_of(name) + WAITING;
+        let offset = offset_of(name) + WAITING + self.place;
         let mut state = lock(&self.state);
         range::share(&self.file, offset).map_err(failed)?;
         *state.waiting.entry(offset).or_default() += 1;
@@ -156,7 +163,8 @@ fn failed(error: io::Error) -> BackendError {
 fn offset_of(name: &LockName) -> i64 {
     match name.key() {
         None => UNKEYED,
-        Some(key) => KEYS + (hash(key.as_bytes()) >> 3).cast_signed(),
+        // The distance of two keys is a multiple of the number of places.
+        Some(key) => KEYS + ((hash(key.as_bytes()) >> 3) / PLACES * PLACES).cast_signed(),
     }
 }
 

@@ -17,6 +17,7 @@ use super::super::waiters::{Waiter, Waiters};
 use super::server::{self, Connect, Server};
 use super::statements::{self, Statements, TOKENS};
 use crate::debug::impl_debug;
+use crate::random;
 use crate::sync::{Mutex, lock};
 
 /// Keeps locks in a table of PostgreSQL, version 12 or newer.
@@ -52,7 +53,7 @@ use crate::sync::{Mutex, lock};
 ///     owner text NOT NULL,
 ///     fence int8 NOT NULL,
 ///     expires_at timestamptz NOT NULL,
-///     waited_until timestamptz,
+///     waiters int8[],
 ///     PRIMARY KEY (domain, guard, key)
 /// ) WITH (fillfactor = 50);
 /// CREATE SEQUENCE onelane_locks_fence START WITH 1800000000000000;
@@ -76,12 +77,14 @@ struct Connected {
     link: Link<Server>,
     waiters: Arc<Waiters>,
     lease: Duration,
+    /// Identifies this process among those that wait.
+    process: i64,
 }
 
 type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
-/// How long a waiting caller is remembered.
-const MARK: Duration = Duration::from_secs(2);
+/// How often a waiting caller records that it waits, in case that the lock has another owner in the meantime.
+const MARK: Duration = Duration::from_secs(1);
 
 impl Postgres {
     /// Creates a store that opens its connections with a closure, which chooses the server, user, password and TLS. The
@@ -155,7 +158,8 @@ impl LockBackend for Postgres {
                 waiters: Arc::clone(&waiters),
             };
             let link = Link::new(server, self.lease);
-            let connected = Connected { domain: statements::text(domain), link, waiters, lease: self.lease };
+            let process = random::bits().cast_signed();
+            let connected = Connected { domain: statements::text(domain), link, waiters, lease: self.lease, process };
             connected.link.connect().await?;
             connected.try_all().await?;
             let replaced = lock(&self.connected).replace(Arc::new(connected));
@@ -261,7 +265,8 @@ impl Connected {
             (&payload, Type::TEXT),
         ];
         let rows = self.query(&self.statements().release, &parameters).await?;
-        Ok(Released { others_wait: rows.first().is_some_and(|row| row.get("is_waited")) })
+        let waiting = rows.first().map_or(0, |row| row.get::<_, i32>("waiting"));
+        Ok(Released { waiting: waiting.try_into().unwrap_or_default() })
     }
 
     /// Waits for a notification. Before that, records in the lock that a caller waits, so that the record precedes an
@@ -271,13 +276,12 @@ impl Connected {
         let mut released = pin!(waiting.waiter.released.notified());
         released.as_mut().enable();
         let (guard, key) = (statements::text(name.guard()), statements::key(name));
-        let millis = MARK.as_secs_f64() * 1e3;
         let parameters: [Parameter<'_>; 4] =
-            [(&self.domain, Type::TEXT), (&guard, Type::TEXT), (&key, Type::TEXT), (&millis, Type::FLOAT8)];
+            [(&self.domain, Type::TEXT), (&guard, Type::TEXT), (&key, Type::TEXT), (&self.process, Type::INT8)];
         loop {
             // If the query fails, callers still check from time to time.
             let _ = self.query(&self.statements().mark, &parameters).await;
-            if timeout(MARK / 2, released.as_mut()).await.is_ok() {
+            if timeout(MARK, released.as_mut()).await.is_ok() {
                 return;
             }
         }

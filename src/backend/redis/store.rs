@@ -184,7 +184,7 @@ impl Connected {
         let was_subscribed = self.waiters.has(&key);
         let received: usize = self.run(&call).await?;
         let own = usize::from(was_subscribed || self.waiters.has(&key));
-        Ok(Released { others_wait: received > own })
+        Ok(Released { waiting: received.saturating_sub(own) })
     }
 
     /// Waits for a message about the lock. The subscription is requested in the first poll, over the same connection as

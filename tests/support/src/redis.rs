@@ -16,6 +16,7 @@ pub struct RedisServer {
     folder: PathBuf,
     port: u16,
     arguments: Vec<String>,
+    variables: Vec<(&'static str, String)>,
     pub url: String,
 }
 
@@ -27,14 +28,19 @@ impl RedisServer {
 
     /// Starts a server with more arguments.
     pub fn start_with(arguments: &[&str]) -> Self {
+        Self::start_in(arguments, &[])
+    }
+
+    /// Starts a server with more arguments and environment variables.
+    pub fn start_in(arguments: &[&str], variables: &[(&'static str, String)]) -> Self {
         let start = Instant::now();
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let mut server = Self::launch(free_port(), arguments.clone());
+        let mut server = Self::launch(free_port(), arguments.clone(), variables.to_vec());
         while !server.answers() {
             assert!(start.elapsed() < PATIENCE, "timed out: redis-server responds");
             if server.has_ended() {
                 // Another process took the port in the meantime.
-                server = Self::launch(free_port(), arguments.clone());
+                server = Self::launch(free_port(), arguments.clone(), variables.to_vec());
             }
             // Another process runs in real time.
             thread::sleep(Duration::from_millis(5));
@@ -42,11 +48,11 @@ impl RedisServer {
         server
     }
 
-    fn launch(port: u16, arguments: Vec<String>) -> Self {
+    fn launch(port: u16, arguments: Vec<String>, variables: Vec<(&'static str, String)>) -> Self {
         let folder = env::temp_dir().join(format!("onelane-redis-{}-{port}", process::id()));
         fs::create_dir_all(&folder).expect("the temporary folder is writable");
-        let child = run(port, &folder, &arguments);
-        Self { child, folder, port, arguments, url: format!("redis://127.0.0.1:{port}") }
+        let child = run(port, &folder, &arguments, &variables);
+        Self { child, folder, port, arguments, variables, url: format!("redis://127.0.0.1:{port}") }
     }
 
     fn answers(&self) -> bool {
@@ -81,7 +87,7 @@ impl RedisServer {
     pub fn restart(&mut self) {
         self.kill();
         let start = Instant::now();
-        self.child = run(self.port, &self.folder, &self.arguments);
+        self.child = run(self.port, &self.folder, &self.arguments, &self.variables);
         while !self.answers() {
             assert!(start.elapsed() < PATIENCE, "timed out: redis-server responds");
             // Another process runs in real time.
@@ -98,11 +104,12 @@ impl Drop for RedisServer {
     }
 }
 
-fn run(port: u16, folder: &Path, arguments: &[String]) -> Child {
+fn run(port: u16, folder: &Path, arguments: &[String], variables: &[(&'static str, String)]) -> Child {
     Command::new("redis-server")
         .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--daemonize", "no", "--dir"])
         .arg(folder)
         .args(arguments)
+        .envs(variables.iter().cloned())
         .stdout(Stdio::null())
         .spawn()
         .unwrap_or_else(|error| match error.kind() {
