@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
+mod cancellation;
 mod checked_store;
 mod checked_write;
 #[cfg(target_os = "linux")]
