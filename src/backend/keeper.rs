@@ -240,7 +240,7 @@ async fn renew_all(leases: Arc<Leases>, backend: Arc<dyn LockBackend>) {
 async fn renew(leases: Arc<Leases>, backend: Arc<dyn LockBackend>, due: Vec<(LeaseKey, LeaseId)>) {
     let (keys, ids): (Vec<_>, Vec<_>) = due.into_iter().unzip();
     let began = clock::now();
-    match limited(call_limit(leases.duration), backend.renew(&ids)).await {
+    match limited(call_limit(leases.duration), || backend.renew(&ids)).await {
         Ok(held) if held.len() == keys.len() => {
             keys.iter().zip(held).for_each(|(key, is_held)| leases.renewed(began, *key, is_held));
         }

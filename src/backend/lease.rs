@@ -48,8 +48,9 @@ impl Lease {
 
     /// Returns the innermost lease that the current code runs under, if there is one.
     ///
-    /// Code that [`run`](crate::EndpointGuard::run), `run_to_completion` or a web layer polls has a current lease.
-    /// Tasks that this code spawns, and tasks of a pool, have none: pass them a clone.
+    /// Code that [`run`](crate::EndpointGuard::run), `run_to_completion` or a web layer polls has a current lease, and so
+    /// have a service with a [guard](crate::background::Service::guard) and its child tasks. Other tasks that this code
+    /// spawns, and tasks of a pool, have none: pass them a clone.
     #[must_use]
     pub fn current() -> Option<Self> {
         CURRENT.try_with(|current| current.borrow().last().cloned()).ok().flatten()

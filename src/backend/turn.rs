@@ -76,20 +76,14 @@ impl Turn {
         drop(lease);
         let Some(name) = process_turn.id.as_ref().map(|id| id.lock.clone()) else { return };
         let connected = Arc::clone(&process_turn.connected);
-        let parked = if process_turn.may_pass_on() {
+        if process_turn.may_pass_on() {
             process_turn.limit_cohort(&name);
-            Parked::Turn(process_turn)
-        } else {
-            let Some(call) = process_turn.end() else { return };
-            let (sender, receiver) = oneshot::channel();
-            complete(&connected, call, move |released| {
-                // The caller that waits for the result may have left.
-                let _ = sender.send(released);
-            });
-            Parked::Release(receiver)
-        };
-        // If the domain is disconnected, no caller takes the turn, and dropping it releases the lock.
-        discard(connected.park(name, parked));
+            // If the domain is disconnected, no caller takes the turn, and dropping it releases the lock.
+            discard(connected.park(name, Parked::Turn(process_turn)));
+        } else if let Some(call) = process_turn.end() {
+            let released = connected.park_release(name);
+            complete(&connected, call, released);
+        }
     }
 
     /// Ends the turn while no caller waits in this process.
@@ -174,11 +168,9 @@ impl ProcessTurn {
 
 /// Completes a release, and calls `then` with its result. The store has begun the release when this function returns.
 fn complete(connected: &Connected, mut call: ReleaseCall, then: impl FnOnce(Released) + Send + 'static) {
-    // A panic of the store ends this call and nothing else.
-    match catch(|| call.begin()) {
-        Ok(Some(result)) => then(result.unwrap_or_default()),
-        Ok(None) => connected.keeper.spawn(async move { then(call.await.unwrap_or_default()) }),
-        Err(_) => then(Released::default()),
+    match call.begin() {
+        Some(result) => then(result.unwrap_or_default()),
+        None => connected.keeper.spawn(async move { then(call.await.unwrap_or_default()) }),
     }
 }
 

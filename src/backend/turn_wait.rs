@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::connected::Connected;
 use super::domain::{LockDomain, WhenUnavailable};
 use super::error::BackendError;
-use super::lock_backend::{Attempt, LockName};
+use super::lock_backend::{Attempt, LockName, Released};
 use super::trace;
 use super::turn::{Parked, ProcessTurn, Turn};
 
@@ -76,7 +77,10 @@ async fn take_turn(connected: Arc<Connected>, lock: LockName, waits: bool) -> Re
     let mut left_to_others = match connected.unpark(&lock) {
         Some(Parked::Turn(turn)) if !turn.is_lost() => return Ok(Turn::new(turn)),
         Some(Parked::Turn(_lost)) => 0,
-        Some(Parked::Release(released)) => released.await.map_or(0, |released| released.waiting),
+        Some(Parked::Release(released)) => {
+            let mut waiting = ReleaseWait { connected: &connected, lock: &lock, released: Some(released) };
+            waiting.result().await.map_or(0, |released| released.waiting)
+        }
         Some(Parked::StepBack { waiting, .. }) => waiting,
         None => 0,
     };
@@ -125,6 +129,33 @@ async fn take_turn(connected: Arc<Connected>, lock: LockName, waits: bool) -> Re
             let mut waiting = pin!(connected.backend.released(&lock));
             let _ = waiting.as_mut().poll(&mut Context::from_waker(Waker::noop()));
             sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+/// A caller's wait for the result of a release. If the caller leaves, the next one waits in its place.
+struct ReleaseWait<'a> {
+    connected: &'a Arc<Connected>,
+    lock: &'a LockName,
+    /// `None` once the result is known.
+    released: Option<oneshot::Receiver<Released>>,
+}
+
+impl ReleaseWait<'_> {
+    async fn result(&mut self) -> Result<Released, oneshot::error::RecvError> {
+        let result = match &mut self.released {
+            Some(released) => released.await,
+            None => Ok(Released::default()),
+        };
+        self.released = None;
+        result
+    }
+}
+
+impl Drop for ReleaseWait<'_> {
+    fn drop(&mut self) {
+        if let Some(released) = self.released.take() {
+            self.connected.park_release_again(self.lock.clone(), released);
         }
     }
 }

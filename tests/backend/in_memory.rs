@@ -57,6 +57,7 @@ struct StoreState {
     fails: bool,
     /// Answers get lost: calls fail although they were executed.
     loses_answers: bool,
+    panics: bool,
 }
 
 #[derive(Debug)]
@@ -93,6 +94,11 @@ impl Store {
         self.state.lock().unwrap().loses_answers = loses_answers;
     }
 
+    /// Makes all calls panic, or succeed again.
+    pub(super) fn panic(&self, panics: bool) {
+        self.state.lock().unwrap().panics = panics;
+    }
+
     /// Makes all calls hang.
     pub(super) async fn hang(&self) {
         self.gate.acquire_many(1_000).await.unwrap().forget();
@@ -121,6 +127,9 @@ impl Store {
         count.fetch_add(1, Ordering::Relaxed);
         let _permit = self.gate.acquire().await.unwrap();
         self.stay_pending().await;
+        // A panic must not poison the store.
+        let panics = self.state.lock().unwrap().panics;
+        assert!(!panics, "the test wants a panic");
         let result = {
             let mut state = self.state.lock().unwrap();
             let answer = if state.fails { None } else { Some(call(&mut state)) };

@@ -13,6 +13,7 @@ mod fairness;
 #[cfg(target_os = "linux")]
 mod host;
 mod in_memory;
+mod leaders;
 mod leases;
 mod passing_on;
 mod postgres;

@@ -15,7 +15,7 @@ const MAY_NAME: [(&str, &[&str]); 8] = [
     ("guard", &["semaphore", "backend"]),
     ("backend", &[]),
     ("offload", &["semaphore"]),
-    ("background", &["backend"]),
+    ("background", &["backend", "guard"]),
     ("semaphore", &[]),
     ("sync", &[]),
     ("docs", &[]),
