@@ -46,6 +46,7 @@
 //! | `domain` | what users configure, connect and disconnect |
 //! | `turn_wait` | how a caller waits for the turn among processes |
 //! | `turn` | the turn: held, passed on within the process, given back |
+//! | `parked_map` | what a holder leaves for the next caller in its process |
 //! | `lease` | what a holder sees of its turn |
 //! | `clock` | the clock of leases |
 //! | `keeper` | the thread that renews leases and declares them lost |
@@ -69,6 +70,9 @@ mod lease;
 #[cfg(any(feature = "redis", feature = "tokio-postgres"))]
 mod link;
 mod lock_backend;
+#[cfg(all(test, loom))]
+mod loom_tests;
+mod parked_map;
 #[cfg(feature = "tokio-postgres")]
 mod postgres;
 #[cfg(feature = "redis")]

@@ -98,10 +98,12 @@ enum Behavior {
     Hangs,
     Fails,
     LosesAnswers,
+    Panics,
 }
 
 impl Behavior {
-    const ALL: [Self; 5] = [Self::Answers, Self::AnswersLate, Self::Hangs, Self::Fails, Self::LosesAnswers];
+    const ALL: [Self; 6] =
+        [Self::Answers, Self::AnswersLate, Self::Hangs, Self::Fails, Self::LosesAnswers, Self::Panics];
 
     async fn begin(self, store: &Store) {
         match self {
@@ -110,6 +112,7 @@ impl Behavior {
             Self::Hangs => store.hang().await,
             Self::Fails => store.fail(true),
             Self::LosesAnswers => store.lose_answers(true),
+            Self::Panics => store.panic(true),
         }
     }
 
@@ -120,6 +123,7 @@ impl Behavior {
             Self::Hangs => store.answer_again(),
             Self::Fails => store.fail(false),
             Self::LosesAnswers => store.lose_answers(false),
+            Self::Panics => store.panic(false),
         }
     }
 }
