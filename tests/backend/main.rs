@@ -15,6 +15,7 @@ mod host;
 mod in_memory;
 mod leaders;
 mod leases;
+mod outages;
 mod passing_on;
 mod postgres;
 mod processes;
