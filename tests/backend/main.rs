@@ -22,6 +22,7 @@ mod processes;
 mod redis;
 mod stores;
 mod storm;
+mod together;
 mod turns;
 mod web;
 
