@@ -84,6 +84,13 @@ impl Lease {
         self.0.shared.expires_at().map(clock::timer)
     }
 
+    /// Makes the lease the [current](Self::current) one of this thread until the returned value is dropped. Returns
+    /// `None` while the thread ends.
+    pub(crate) fn enter(&self) -> Option<CurrentLease> {
+        CURRENT.try_with(|current| current.borrow_mut().push(self.clone())).ok()?;
+        Some(CurrentLease(()))
+    }
+
     /// Records that the permit was released.
     pub(super) fn end(&self) {
         self.0.lost.cancel();
@@ -114,13 +121,6 @@ impl SharedLease {
     pub(super) fn lose(&self) {
         self.lost.cancel();
     }
-}
-
-/// Makes a lease the [current](Lease::current) one of this thread until the returned value is dropped.
-pub(crate) fn current(lease: Option<&Lease>) -> Option<CurrentLease> {
-    let lease = lease?;
-    CURRENT.try_with(|current| current.borrow_mut().push(lease.clone())).ok()?;
-    Some(CurrentLease(()))
 }
 
 #[must_use = "the lease is current only until this is dropped"]

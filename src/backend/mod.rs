@@ -87,8 +87,8 @@ pub use self::domain::{Connect, LockDomain, OnLost, WhenUnavailable};
 pub use self::error::BackendError;
 #[cfg(all(feature = "host", target_os = "linux", target_pointer_width = "64"))]
 pub use self::host::Host;
+pub(crate) use self::lease::CurrentLease;
 pub use self::lease::Lease;
-pub(crate) use self::lease::{CurrentLease, current};
 pub use self::lock_backend::{Attempt, BackendFuture, LeaseId, LockBackend, LockName, Owner, Released};
 #[cfg(feature = "tokio-postgres")]
 pub use self::postgres::Postgres;

@@ -11,7 +11,7 @@ mod present {
 
     use tokio_util::sync::CancellationToken;
 
-    use crate::backend::{self, CurrentLease, Lease, LockDomain};
+    use crate::backend::{CurrentLease, Lease, LockDomain};
     use crate::background::status::ErrorChain;
     use crate::guard::{OwnedPermit, SharedGuard};
 
@@ -60,7 +60,7 @@ mod present {
 
         /// Makes the lease the current one of this thread until the returned value is dropped.
         pub(crate) fn enter(&self) -> Option<CurrentLease> {
-            backend::current(Some(&self.0))
+            self.0.enter()
         }
     }
 }

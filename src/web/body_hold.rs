@@ -1,7 +1,6 @@
 //! [`BodyHold`], a permit that a response body holds, up to a limit.
 
 use std::mem;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -10,10 +9,9 @@ use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
-use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use crate::backend::{self, Lease};
 use crate::guard::erased::ErasedSource;
+use crate::guard::lease_loss::LeaseLoss;
 use crate::guard::permit::HeldPermit;
 use crate::scope::Scope;
 use crate::sync::{Mutex, lock};
@@ -25,8 +23,8 @@ use crate::sync::{Mutex, lock};
 pub(crate) struct BodyHold {
     permit: Arc<Mutex<Option<HeldPermit<ErasedSource>>>>,
     timer: Option<AbortHandle>,
-    /// The lease of a distributed guard, if its loss ends the body.
-    lost: Option<(Lease, Pin<Box<WaitForCancellationFutureOwned>>)>,
+    /// `None` if the loss of a lease does not end the body.
+    lost: Option<LeaseLoss>,
 }
 
 /// The error of a response body that ends because its lease is lost.
@@ -36,7 +34,7 @@ pub(crate) struct BodyLeaseLost;
 
 impl BodyHold {
     pub(crate) fn new(permit: HeldPermit<ErasedSource>, limit: Option<Duration>) -> Self {
-        let lost = permit.lease_that_cancels().map(|lease| (lease.clone(), Box::pin(lease.lost().cancelled_owned())));
+        let lost = LeaseLoss::of(&permit);
         let permit = Arc::new(Mutex::new(Some(permit)));
         let timer = limit.zip(Handle::try_current().ok()).map(|(limit, runtime)| {
             let permit = Arc::clone(&permit);
@@ -62,16 +60,15 @@ impl BodyHold {
             |permit: &mut HeldPermit<_>| (permit.scope(), mem::take(permit.hold_mut()), permit.lease().cloned());
         let held = lock(&self.permit).as_mut().map(enter);
         let Some((scope, mut hold, lease)) = held else { return poll(cx).map(Ok) };
-        // First: after a pause of the whole process, the body must not continue.
-        if let Some((lease, lost)) = &mut self.lost
-            && (lease.is_lost() || lost.as_mut().poll(cx).is_ready())
+        if let Some(lost) = &mut self.lost
+            && lost.poll(cx).is_ready()
             // The timer ends the lease, too, when it releases the permit.
             && lock(&self.permit).is_some()
         {
             self.release();
             return Poll::Ready(Err(BodyLeaseLost));
         }
-        let current = backend::current(lease.as_ref());
+        let current = lease.as_ref().and_then(|lease| lease.enter());
         let scope = Scope::enter(scope, &mut hold);
         let result = poll(cx);
         drop(scope);

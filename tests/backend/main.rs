@@ -13,6 +13,8 @@ mod fairness;
 #[cfg(target_os = "linux")]
 mod host;
 mod in_memory;
+#[cfg(target_os = "linux")]
+mod leader_processes;
 mod leaders;
 mod leases;
 mod outages;
