@@ -38,8 +38,9 @@
 //! UPDATE reports SET total = $1, fence = $2 WHERE id = $3 AND fence <= $2
 //! ```
 //!
-//! With both rules, a lost lease may cause work to be done twice, but never a wrong result. (Martin Kleppmann, "How to
-//! do distributed locking", 2016, describes fencing tokens.)
+//! The first rule alone is not enough: a process may be stopped between its look at the lease and its write, and the clock
+//! of a virtual machine stands still while the machine is paused. With both rules, a lost lease may cause work to be done
+//! twice, but never a wrong result. (Martin Kleppmann, "How to do distributed locking", 2016, describes fencing tokens.)
 //!
 //! | file | contents |
 //! |---|---|
