@@ -161,7 +161,7 @@ impl LockDomain {
         let connected = lock(&self.connected).take();
         let Some(connected) = connected else { return };
         let ended = connected.keeper.ended();
-        discard(connected.disconnect());
+        discard(connected.parked.close());
         drop(connected);
         ended.cancelled().await;
     }
@@ -192,7 +192,7 @@ impl LockDomain {
     /// Releases all locks of a guard that were left for callers in this process that will not take them.
     pub(crate) fn clear_all(&self, guard: &str) {
         let Some(connected) = self.connected() else { return };
-        discard(connected.unpark_all(guard));
+        discard(connected.parked.unpark_all(guard));
     }
 }
 

@@ -1,9 +1,11 @@
 //! A store in memory, whose answers a test can change and delay.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use onelane::backend::{Attempt, BackendError, BackendFuture, LeaseId, LockBackend, LockName, Owner, Released};
@@ -43,6 +45,8 @@ pub(super) struct Store {
     pub(super) attempts: AtomicUsize,
     pub(super) renewals: AtomicUsize,
     pub(super) releases: AtomicUsize,
+    /// How often each call returns `Pending` before it is executed, and how often before its answer arrives.
+    pub(super) pending: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +55,8 @@ struct StoreState {
     tokens: HashMap<String, u64>,
     waiting: HashMap<(String, Option<String>), usize>,
     fails: bool,
+    /// Answers get lost: calls fail although they were executed.
+    loses_answers: bool,
     panics: bool,
 }
 
@@ -65,7 +71,15 @@ impl Default for Store {
     fn default() -> Self {
         let zero = AtomicUsize::default;
         let (state, released) = (Mutex::default(), Notify::new());
-        Self { state, released, gate: Semaphore::new(1_000), attempts: zero(), renewals: zero(), releases: zero() }
+        Self {
+            state,
+            released,
+            gate: Semaphore::new(1_000),
+            attempts: zero(),
+            renewals: zero(),
+            releases: zero(),
+            pending: zero(),
+        }
     }
 }
 
@@ -73,6 +87,11 @@ impl Store {
     /// Makes all calls fail, or succeed again.
     pub(super) fn fail(&self, fails: bool) {
         self.state.lock().unwrap().fails = fails;
+    }
+
+    /// Makes all calls fail after they were executed, or succeed again.
+    pub(super) fn lose_answers(&self, loses_answers: bool) {
+        self.state.lock().unwrap().loses_answers = loses_answers;
     }
 
     /// Makes all calls panic, or succeed again.
@@ -107,11 +126,30 @@ impl Store {
     async fn call<T>(&self, count: &AtomicUsize, call: impl FnOnce(&mut StoreState) -> T) -> Result<T, BackendError> {
         count.fetch_add(1, Ordering::Relaxed);
         let _permit = self.gate.acquire().await.unwrap();
+        self.stay_pending().await;
         // A panic must not poison the store.
         let panics = self.state.lock().unwrap().panics;
         assert!(!panics, "the test wants a panic");
-        let mut state = self.state.lock().unwrap();
-        if state.fails { Err(BackendError::new("the test wants an error")) } else { Ok(call(&mut state)) }
+        let result = {
+            let mut state = self.state.lock().unwrap();
+            let answer = if state.fails { None } else { Some(call(&mut state)) };
+            answer.filter(|_| !state.loses_answers).ok_or_else(|| BackendError::new("the test wants an error"))
+        };
+        self.stay_pending().await;
+        result
+    }
+
+    async fn stay_pending(&self) {
+        let mut left = self.pending.load(Ordering::Relaxed);
+        poll_fn(|cx| {
+            if left == 0 {
+                return Poll::Ready(());
+            }
+            left -= 1;
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
+mod cancellation;
 mod checked_store;
 mod checked_write;
 #[cfg(target_os = "linux")]
@@ -16,12 +17,14 @@ mod in_memory;
 mod leader_processes;
 mod leaders;
 mod leases;
+mod outages;
 mod passing_on;
 mod postgres;
 mod processes;
 mod redis;
 mod stores;
 mod storm;
+mod together;
 mod turns;
 mod web;
 
