@@ -11,6 +11,7 @@ mod leases;
 mod passing_on;
 mod postgres;
 mod redis;
+mod redis_failover;
 mod stores;
 mod turns;
 mod web;

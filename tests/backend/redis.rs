@@ -248,11 +248,13 @@ async fn flushed_server_loses_locks_but_tokens_grow() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_grow_although_the_counter_goes_back() {
     let server = RedisServer::start();
-    let store = connected(&server.url).await;
+    let stores = [connected(&server.url).await, connected(&server.url).await];
     let name = LockName::new("report", None);
     let mut last = None;
-    for _ in 0..5 {
-        let lease = take(&store, &name).await.unwrap();
+    for number in 0..6 {
+        // The other process has not seen the last token.
+        let store = &stores[number % 2];
+        let lease = take(store, &name).await.unwrap();
         assert!(lease.fence > last, "{:?} after {last:?}", lease.fence);
         last = lease.fence;
         store.release(&lease).await.unwrap();
@@ -355,7 +357,8 @@ async fn missing_rights_are_a_clear_error() {
     }
     let mut acl = cmd("ACL");
     acl.arg("SETUSER").arg("locks").arg("on").arg(">secret").arg("~{onelane:*").arg("&{onelane:*");
-    let commands = "hello client info evalsha script|load get set del pttl pexpire time publish subscribe unsubscribe";
+    let commands = "hello client info evalsha script|load get set del pttl pexpire time publish subscribe unsubscribe \
+                    pubsub|numsub";
     acl.arg(commands.split(' ').map(|name| format!("+{name}")).collect::<Vec<_>>());
     acl.exec(&mut server.connect()).unwrap();
     connected(&server.url.replace("//", "//locks:secret@")).await;
@@ -377,8 +380,14 @@ async fn unreachable_server_is_a_clear_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cluster_is_a_clear_error() {
+async fn cluster_in_place_of_a_server_is_a_clear_error_and_the_reverse() {
     let server = RedisServer::start_with(&["--cluster-enabled", "yes"]);
     let error = connect_error(store(&server.url)).await;
-    assert!(error.contains("is part of a cluster"), "{error}");
+    assert!(error.contains("is part of a cluster: use Redis::cluster"), "{error}");
+
+    let server = RedisServer::start();
+    let error = connect_error(Redis::cluster([Client::open(&*server.url).unwrap()]).lease(LEASE)).await;
+    assert!(error.contains("is not part of a cluster: use Redis::new"), "{error}");
+    let error = connect_error(Redis::cluster([])).await;
+    assert!(error.contains("needs the address of at least one server"), "{error}");
 }

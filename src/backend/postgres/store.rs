@@ -11,7 +11,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Connection, Error, Row};
 
 use super::super::error::BackendError;
-use super::super::link::Link;
+use super::super::link::{self, Link};
 use super::super::lock_backend::{Attempt, BackendFuture, LeaseId, LockBackend, LockName, Owner, Released};
 use super::super::waiters::{Waiter, Waiters};
 use super::server::{self, Connect, Server};
@@ -112,7 +112,7 @@ impl Postgres {
 
     /// Sets how long a lock outlasts a process that ends without releasing the lock. The default is 10 seconds.
     ///
-    /// A call to the server may take a third of this time, and at most a second. The first connection may take 5 seconds.
+    /// A call to the server may take a quarter of this time, and at most a second. A new connection may take 5 seconds.
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
@@ -154,9 +154,10 @@ impl LockBackend for Postgres {
                 listens: self.listens,
                 waiters: Arc::clone(&waiters),
             };
-            let link = Link::new(server, self.lease);
+            let link = Link::new(server, link::call_limit(self.lease));
             let connected = Connected { domain: statements::text(domain), link, waiters, lease: self.lease };
-            connected.link.connect().await?;
+            // The first connection may take longer than a call.
+            connected.link.connection().await?;
             connected.try_all().await?;
             let replaced = lock(&self.connected).replace(Arc::new(connected));
             drop(replaced);
@@ -249,7 +250,7 @@ impl Connected {
     async fn release(&self, lease: &LeaseId) -> Result<Released, BackendError> {
         let (guard, key) = (statements::text(lease.lock.guard()), statements::key(&lease.lock));
         let (owner, fence) = (lease.owner.to_string(), statements::fence(lease));
-        let channel = self.link.connector.listens.then(|| self.statements().channel.clone());
+        let channel = self.link.connector().listens.then(|| self.statements().channel.clone());
         let payload = statements::payload(&self.domain, &lease.lock);
         let parameters: [Parameter<'_>; 7] = [
             (&self.domain, Type::TEXT),
@@ -307,13 +308,13 @@ impl Connected {
     async fn query(&self, statement: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, BackendError> {
         let query = |client: Arc<Client>| async move {
             let rows = client.query_typed(statement, parameters).await;
-            rows.map_err(|error| self.link.connector.explain(error))
+            rows.map_err(|error| self.link.connector().explain(error))
         };
-        self.link.call(query).await
+        self.link.call(query).await.map_err(|failure| failure.error)
     }
 
     fn statements(&self) -> &Statements {
-        &self.link.connector.statements
+        &self.link.connector().statements
     }
 
     fn lease_millis(&self) -> f64 {

@@ -17,9 +17,9 @@ pub(super) struct Scripts {
 /// Returns `{1, first token}` or `{0, milliseconds until the lease ends}`. If an owner repeats its request because the
 /// connection broke, the owner gets the same token again.
 ///
-/// Without a counter, tokens continue from the time in microseconds. They therefore still grow after the store has lost
-/// its data, unless a guard reserved more than a million tokens per second. Such numbers are below 2^53, and therefore
-/// exact in Lua.
+/// Tokens follow the server's time in microseconds, and the counter in case that the time goes back. They therefore
+/// also grow after the store has lost data, unless a guard reserved more than a million tokens per second. Such numbers
+/// are below 2^53, and therefore exact in Lua.
 const ACQUIRE: &str = r"
 local held = redis.call('GET', KEYS[1])
 if held then
@@ -28,12 +28,9 @@ if held then
     end
     return {0, redis.call('PTTL', KEYS[1])}
 end
-local last = tonumber(redis.call('GET', KEYS[2]))
-if not last then
-    local now = redis.call('TIME')
-    last = now[1] * 1000000 + now[2]
-end
-last = math.max(last, tonumber(ARGV[4]))
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local last = math.max(now, tonumber(redis.call('GET', KEYS[2]) or 0), tonumber(ARGV[4]))
 local first = string.format('%.0f', last + 1)
 redis.call('SET', KEYS[2], string.format('%.0f', last + ARGV[2]))
 redis.call('SET', KEYS[1], ARGV[1] .. ':' .. first .. ';', 'PX', ARGV[3])
@@ -56,12 +53,18 @@ return held
 ";
 
 /// `KEYS`: lock. `ARGV`: a prefix of its value. Returns how many connections have received the release.
+///
+/// A message is also sent to all replicas, and to all other nodes of a cluster. Waiters are connected to this server, so
+/// there is no message without them.
 const RELEASE: &str = r"
 local value = redis.call('GET', KEYS[1])
 if not value or string.sub(value, 1, #ARGV[1]) ~= ARGV[1] then
     return 0
 end
 redis.call('DEL', KEYS[1])
+if redis.call('PUBSUB', 'NUMSUB', KEYS[1])[2] == 0 then
+    return 0
+end
 return redis.call('PUBLISH', KEYS[1], '')
 ";
 
