@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use onelane::backend::{LockBackend, LockDomain, LockName, Postgres, conformance};
+use onelane::backend::{LeaseId, LockBackend, LockDomain, LockName, Owner, Postgres, conformance};
 use onelane::guard::AcquireErrorKind;
 use support::client::PATIENCE;
 use support::leak;
@@ -11,7 +11,7 @@ use support::proxy::{Disturbance, Proxy};
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{Client, NoTls};
 
-use crate::stores::{LEASE, is_held, process, take, text};
+use crate::stores::{LEASE, is_held, late_attempt_takes_nothing, process, take, text};
 
 fn store(settings: &str) -> Postgres {
     let settings = settings.to_owned();
@@ -261,6 +261,52 @@ async fn dropped_permit_frees_the_lock_at_once() {
     while is_held(&other, &name).await {
         assert!(began.elapsed() < LEASE / 2, "the lock is still held");
         sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attempt_that_arrives_after_its_release_takes_nothing() {
+    let server = PostgresServer::start().await;
+    let proxy = Proxy::start(server.address()).await;
+    let (store, other) = (connected(&through(&server, &proxy)).await, connected(&server.settings()).await);
+    late_attempt_takes_nothing(&store, &other, &proxy).await;
+}
+
+/// An attempt that waits in the server, and whose caller has given up.
+#[tokio::test(flavor = "multi_thread")]
+async fn attempt_that_waits_for_too_long_takes_nothing() {
+    let server = PostgresServer::start().await;
+    let (store, other) = (connected(&server.settings()).await, connected(&server.settings()).await);
+    let (name, owner) = (LockName::new("report", None), Owner::random());
+    let client = server.connect().await;
+    client.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(hashtextextended('shop/report/', 0))").await.unwrap();
+    store.try_acquire(&name, owner, 1).await.expect_err("the attempt waits");
+    store.release(&LeaseId::new(name.clone(), owner, None)).await.unwrap();
+    client.batch_execute("COMMIT").await.unwrap();
+    sleep(Duration::from_millis(300)).await;
+    assert!(!is_held(&other, &name).await, "the attempt was executed after its release");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clock_that_jumps_refuses_no_caller() {
+    let server = PostgresServer::start().await;
+    let client = server.connect().await;
+    let fake = "CREATE SCHEMA fake; CREATE TABLE fake.clock AS SELECT interval '0' AS ahead;
+        CREATE FUNCTION fake.clock_timestamp() RETURNS timestamptz VOLATILE LANGUAGE SQL
+        AS 'SELECT pg_catalog.clock_timestamp() + ahead FROM fake.clock'";
+    client.batch_execute(fake).await.unwrap();
+    let settings = format!("{} options='-c search_path=fake,pg_catalog,public'", server.settings());
+    let stores = [connected(&settings).await, connected(&settings).await];
+    let name = LockName::new("report", None);
+    let mut last = None;
+    for ahead in ["0", "1 hour", "2 hours", "-1 hour", "0"] {
+        client.batch_execute(&format!("UPDATE fake.clock SET ahead = '{ahead}'")).await.unwrap();
+        for store in &stores {
+            let lease = take(store, &name).await.unwrap();
+            assert!(lease.fence > last);
+            last = lease.fence;
+            store.release(&lease).await.unwrap();
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use support::proxy::{Disturbance, Proxy};
 use support::redis::RedisServer;
 use tokio::time::{sleep, timeout};
 
-use crate::stores::{LEASE, is_held, process, take, text};
+use crate::stores::{LEASE, is_held, late_attempt_takes_nothing, process, take, text};
 
 fn store(url: &str) -> Redis {
     Redis::new(Client::open(url).unwrap()).lease(LEASE)
@@ -296,6 +296,14 @@ async fn dropped_permit_frees_the_lock_at_once() {
         assert!(began.elapsed() < LEASE / 2, "the lock is still held");
         sleep(Duration::from_millis(1)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attempt_that_arrives_after_its_release_takes_nothing() {
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.address()).await;
+    let (store, other) = (connected(&format!("redis://{}", proxy.address)).await, connected(&server.url).await);
+    late_attempt_takes_nothing(&store, &other, &proxy).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@ use onelane::backend::{Attempt, BackendError, LeaseId, LockBackend, LockDomain, 
 use onelane::{AcquireError, EndpointGuard, KeyedGuard};
 use support::client::PATIENCE;
 use support::leak;
+use support::proxy::{Disturbance, Proxy};
 use tokio::time::{sleep, timeout};
 
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
@@ -26,6 +27,27 @@ pub(crate) async fn is_held(store: &impl LockBackend, name: &LockName) -> bool {
     let attempt = store.try_acquire(name, owner, 1).await.unwrap();
     store.release(&LeaseId::new(name.clone(), owner, None)).await.unwrap();
     matches!(attempt, Attempt::Held { .. })
+}
+
+/// An attempt that the network delivers after the release that its caller has sent takes nothing. `store` is connected
+/// through the proxy.
+pub(crate) async fn late_attempt_takes_nothing(store: &impl LockBackend, other: &impl LockBackend, proxy: &Proxy) {
+    let (name, owner) = (LockName::new("report", None), Owner::random());
+    proxy.disturb(Disturbance::Late(LEASE / 2));
+    let began = Instant::now();
+    let attempt = async {
+        store.try_acquire(&name, owner, 1).await.expect_err("the store does not answer in time");
+        store.release(&LeaseId::new(name.clone(), owner, None)).await.unwrap();
+    };
+    let end = async {
+        // The attempt is on its way.
+        sleep(LEASE / 10).await;
+        proxy.disturb(Disturbance::Nothing);
+    };
+    tokio::join!(attempt, end);
+    assert!(!is_held(other, &name).await);
+    sleep((LEASE / 2 + LEASE / 10).saturating_sub(began.elapsed())).await;
+    assert!(!is_held(other, &name).await, "the attempt was executed after its release");
 }
 
 /// The guards of a process, with a domain of their own. Processes with the same domain name exclude each other.

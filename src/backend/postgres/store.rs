@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Connection, Error, Row};
 
 use super::super::error::BackendError;
 use super::super::link::{self, Link};
 use super::super::lock_backend::{Attempt, BackendFuture, LeaseId, LockBackend, LockName, Owner, Released};
+use super::super::store_clock::{ATTEMPTS, StoreClock};
 use super::super::waiters::{Waiter, Waiters};
 use super::server::{self, Connect, Server};
 use super::statements::{self, Statements, TOKENS};
@@ -75,6 +76,7 @@ struct Connected {
     domain: String,
     link: Link<Server>,
     waiters: Arc<Waiters>,
+    clock: StoreClock,
     lease: Duration,
 }
 
@@ -155,7 +157,8 @@ impl LockBackend for Postgres {
                 waiters: Arc::clone(&waiters),
             };
             let link = Link::new(server, link::call_limit(self.lease));
-            let connected = Connected { domain: statements::text(domain), link, waiters, lease: self.lease };
+            let (domain, clock) = (statements::text(domain), StoreClock::default());
+            let connected = Connected { domain, link, waiters, clock, lease: self.lease };
             // The first connection may take longer than a call.
             connected.link.connection().await?;
             connected.try_all().await?;
@@ -201,25 +204,33 @@ impl Connected {
         }
         let (guard, key) = (statements::text(name.guard()), statements::key(name));
         let (owner, lease, tokens) = (owner.to_string(), self.lease_millis(), i64::from(TOKENS));
-        let parameters: [Parameter<'_>; 6] = [
-            (&self.domain, Type::TEXT),
-            (&guard, Type::TEXT),
-            (&key, Type::TEXT),
-            (&owner, Type::TEXT),
-            (&lease, Type::FLOAT8),
-            (&tokens, Type::INT8),
-        ];
-        let rows = self.query(&self.statements().acquire, &parameters).await?;
-        // There is no row if another owner took the lock at the same time.
-        let Some(row) = rows.first() else { return Ok(Attempt::Held { expires_in: None }) };
-        match row.get::<_, Option<i64>>("fence") {
-            Some(fence) => Ok(Attempt::Acquired { fence: fence.unsigned_abs() }),
-            None => {
-                let expires_in: Option<f64> = row.get("expires_in");
+        for _ in 0..ATTEMPTS {
+            let gives_up_at = Instant::now() + link::call_limit(self.lease);
+            let deadline = self.clock.at(gives_up_at).map_or(f64::INFINITY, |time| time.as_secs_f64());
+            let parameters: [Parameter<'_>; 7] = [
+                (&self.domain, Type::TEXT),
+                (&guard, Type::TEXT),
+                (&key, Type::TEXT),
+                (&owner, Type::TEXT),
+                (&lease, Type::FLOAT8),
+                (&tokens, Type::INT8),
+                (&deadline, Type::FLOAT8),
+            ];
+            let rows = self.query(&self.statements().acquire, &parameters).await?;
+            let Some(row) = rows.first() else { break };
+            let now: f64 = row.get("now");
+            self.clock.set(Duration::try_from_secs_f64(now).unwrap_or_default());
+            if let Some(fence) = row.get::<_, Option<i64>>("fence") {
+                return Ok(Attempt::Acquired { fence: fence.unsigned_abs() });
+            }
+            let expires_in: Option<f64> = row.get("expires_in");
+            // Otherwise, the attempt was refused as too late, and the clock is set now.
+            if expires_in.is_some() || now <= deadline {
                 let expires_in = expires_in.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-                Ok(Attempt::Held { expires_in })
+                return Ok(Attempt::Held { expires_in });
             }
         }
+        Err(BackendError::new("the attempt was too late, by the clock of PostgreSQL: check its load and the network"))
     }
 
     async fn renew(&self, leases: &[LeaseId]) -> Result<Vec<bool>, BackendError> {

@@ -10,6 +10,7 @@ use redis::{AsyncConnectionConfig, Client, ErrorKind, ProtocolVersion, PushInfo,
 
 use super::super::error::BackendError;
 use super::super::link::{CallError, Connector, Link};
+use super::super::store_clock::StoreClock;
 use super::super::waiters::Waiters;
 use super::trace;
 
@@ -18,6 +19,7 @@ pub(super) struct Server {
     pub(super) address: String,
     is_cluster: bool,
     pub(super) waiters: Arc<Waiters>,
+    pub(super) clock: StoreClock,
 }
 
 /// A server, and the connection to it.
@@ -44,7 +46,7 @@ impl Server {
             Source::Client(client) => client.get_connection_info().addr().to_string(),
             Source::Sentinel(_) => "the address from Sentinel".to_owned(),
         };
-        Self { source, address, is_cluster, waiters: Arc::default() }
+        Self { source, address, is_cluster, waiters: Arc::default(), clock: StoreClock::default() }
     }
 
     /// Turns an error into one that says what to do.

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::super::error::BackendError;
 use super::super::link;
 use super::super::lock_backend::{Attempt, BackendFuture, LeaseId, LockBackend, LockName, Owner, Released};
+use super::super::store_clock::ATTEMPTS;
 use super::keys::Keys;
 use super::scripts::Scripts;
 use super::server::{Node, Source};
@@ -206,17 +207,36 @@ impl LockBackend for Redis {
 
 impl Connected {
     async fn try_acquire(&self, name: &LockName, owner: Owner, tokens: u32) -> Result<Attempt, BackendError> {
-        let mut call = self.scripts.acquire.key(self.keys.lock(name));
-        call.key(self.keys.fence(name.guard())).arg(owner.to_string()).arg(tokens);
-        call.arg(self.lease_millis()).arg(self.highest.load(Ordering::Relaxed));
-        let (is_acquired, number): (bool, i64) = self.run(name.guard(), &call).await?;
-        if !is_acquired {
-            // Negative for a key that never expires, which is not a lock of this crate.
-            return Ok(Attempt::Held { expires_in: number.try_into().ok().map(Duration::from_millis) });
+        let (lock, fence, owner) = (self.keys.lock(name), self.keys.fence(name.guard()), owner.to_string());
+        for _ in 0..ATTEMPTS {
+            let gives_up_at = Instant::now() + link::call_limit(self.lease);
+            let run = |node: Arc<Node>, mut connection| {
+                let clock = &node.connector().clock;
+                let deadline = clock.at(gives_up_at).map_or(u64::MAX, micros);
+                let mut call = self.scripts.acquire.key(&lock);
+                call.key(&fence).arg(&owner).arg(tokens).arg(self.lease_millis());
+                call.arg(self.highest.load(Ordering::Relaxed)).arg(deadline);
+                async move {
+                    let (now, result, number): (u64, i8, i64) = call.invoke_async(&mut connection).await?;
+                    node.connector().clock.set(Duration::from_micros(now));
+                    Ok((result, number))
+                }
+            };
+            match self.servers.call(name.guard(), run).await? {
+                // The clock is set now.
+                (..0, _) => {}
+                // Negative for a key that never expires, which is not a lock of this crate.
+                (0, millis) => {
+                    return Ok(Attempt::Held { expires_in: millis.try_into().ok().map(Duration::from_millis) });
+                }
+                (1.., fence) => {
+                    let fence = fence.unsigned_abs();
+                    self.highest.fetch_max(fence + u64::from(tokens.saturating_sub(1)), Ordering::Relaxed);
+                    return Ok(Attempt::Acquired { fence });
+                }
+            }
         }
-        let fence = number.unsigned_abs();
-        self.highest.fetch_max(fence + u64::from(tokens.saturating_sub(1)), Ordering::Relaxed);
-        Ok(Attempt::Acquired { fence })
+        Err(BackendError::new("the attempt was too late, by the clock of Redis: check its load and the network"))
     }
 
     /// Renews leases, all that are on the same server at once.
@@ -348,6 +368,10 @@ impl Connected {
     fn lease_millis(&self) -> u64 {
         u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Returns the prefix of the lock's value while the lease exists.
