@@ -58,7 +58,7 @@ async fn postgres_without_notifications_breaks_one_rule() {
     let server = PostgresServer::start().await;
     let violations = conformance::check(|| store(&server.settings()).table("public.locks")).await;
     let rules: Vec<_> = violations.iter().map(conformance::Violation::rule).collect();
-    assert_eq!(rules, ["a release is reported to those that wait, and to no others"], "{violations:#?}");
+    assert_eq!(rules, ["a process that waits is woken by a release, and not before"], "{violations:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -67,7 +67,7 @@ async fn pooler_in_transaction_mode_breaks_no_other_rule() {
     let pooler = PgBouncer::start(&server).await;
     let violations = conformance::check(|| store(&pooler.settings())).await;
     let rules: Vec<_> = violations.iter().map(conformance::Violation::rule).collect();
-    assert_eq!(rules, ["a release is reported to those that wait, and to no others"], "{violations:#?}");
+    assert_eq!(rules, ["a process that waits is woken by a release, and not before"], "{violations:#?}");
 
     let (one, other) = (process(store(&pooler.settings())).await, process(store(&pooler.settings())).await);
     for _ in 0..20 {
