@@ -161,6 +161,9 @@ impl<K: Connector> LinkState<K> {
 }
 
 fn no_answer(limit: Duration) -> CallError {
-    let text = format!("the store did not answer within {limit:?}: check its load and the network");
+    let text = format!(
+        "the store did not answer within {limit:?}: check its load and the network, or set a longer \
+         lease"
+    );
     CallError { error: BackendError::new(text), is_broken: true }
 }

@@ -336,6 +336,31 @@ async fn tokens_follow_the_order_of_entry() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pooler_that_loses_notifications_is_a_clear_error() {
+    let server = PostgresServer::start().await;
+    let pooler = PgBouncer::start(&server).await;
+    let error = connect_error(store(&pooler.settings()).listen()).await;
+    assert!(error.contains("notifications do not arrive: connect without a pooler"), "{error}");
+    connected(&pooler.settings()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn server_that_allows_no_writes_is_a_clear_error() {
+    let server = PostgresServer::start_with(&["-c", "default_transaction_read_only=on"]).await;
+    let error = connect_error(store(&server.settings())).await;
+    assert!(error.contains("read-only"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lease_that_is_too_short_is_a_clear_error() {
+    let server = PostgresServer::start().await;
+    let proxy = Proxy::start(server.address()).await;
+    proxy.disturb(Disturbance::Late(Duration::from_millis(50)));
+    let error = connect_error(store(&through(&server, &proxy)).lease(Duration::from_millis(300))).await;
+    assert!(error.contains("set a longer lease"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn wrong_settings_are_clear_errors() {
     let server = PostgresServer::start().await;
     let settings = server.settings();

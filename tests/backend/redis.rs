@@ -318,6 +318,27 @@ async fn wrong_password_is_a_clear_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn lease_that_is_too_short_is_a_clear_error() {
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.address()).await;
+    proxy.disturb(Disturbance::Late(Duration::from_millis(50)));
+    let store = store(&format!("redis://{}", proxy.address)).lease(Duration::from_millis(300));
+    let error = connect_error(store).await;
+    assert!(error.contains("set a longer lease"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn full_memory_is_a_clear_error() {
+    let server = RedisServer::start();
+    let process = process(store(&server.url)).await;
+    cmd("CONFIG").arg(&["SET", "maxmemory", "1"]).exec(&mut server.connect()).unwrap();
+    let error = process.turn().await.unwrap_err();
+    assert!(text(&error).contains("is full: raise maxmemory"), "{}", text(&error));
+    cmd("CONFIG").arg(&["SET", "maxmemory", "0"]).exec(&mut server.connect()).unwrap();
+    process.turn().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn replica_is_a_clear_error() {
     let primary = RedisServer::start();
     let port = primary.address().port().to_string();

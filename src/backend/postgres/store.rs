@@ -82,6 +82,9 @@ struct Connected {
 
 type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
+/// How long the notification that a new store sends to itself may take.
+const FIRST_NOTIFICATION: Duration = Duration::from_secs(2);
+
 /// How long a waiting caller is remembered.
 const MARK: Duration = Duration::from_secs(2);
 
@@ -134,7 +137,8 @@ impl Postgres {
     /// finds the lock free.
     ///
     /// A release sends a notification only if a caller waits. All processes need the same setting, and their own
-    /// connection to the server: a pooler that gives each transaction another connection loses notifications.
+    /// connection to the server: a pooler that gives each transaction another connection loses notifications, and the store
+    /// then refuses to connect.
     #[must_use]
     pub fn listen(mut self) -> Self {
         self.listens = true;
@@ -313,7 +317,28 @@ impl Connected {
         let lease = LeaseId::new(name, owner, Some(fence));
         let renewed = self.renew(std::slice::from_ref(&lease)).await;
         self.release(&lease).await?;
-        renewed.map(drop)
+        renewed?;
+        if self.link.connector().listens { self.try_notification(&lease.lock).await } else { Ok(()) }
+    }
+
+    /// Checks that notifications arrive. They come from another connection, because a pooler may deliver those of the
+    /// same connection.
+    async fn try_notification(&self, name: &LockName) -> Result<(), BackendError> {
+        let waiting = Waiting { waiter: self.waiters.add(statements::payload(&self.domain, name)), connected: self };
+        let mut notified = pin!(waiting.waiter.released.notified());
+        notified.as_mut().enable();
+        let parameters: [Parameter<'_>; 2] =
+            [(&self.statements().channel, Type::TEXT), (&waiting.waiter.channel, Type::TEXT)];
+        let server = self.link.connector();
+        let explain = |error| server.explain(error).error;
+        let other = (server.connect)(Arc::default()).await.map_err(explain)?;
+        other.query_typed("SELECT pg_notify($1, $2)", &parameters).await.map_err(explain)?;
+        timeout(FIRST_NOTIFICATION, notified).await.map_err(|_| {
+            BackendError::new(
+                "PostgreSQL's notifications do not arrive: connect without a pooler such as PgBouncer, or leave out \
+                 listen()",
+            )
+        })
     }
 
     async fn query(&self, statement: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, BackendError> {

@@ -46,6 +46,9 @@ use crate::sync::{Mutex, lock};
 /// # }
 /// ```
 ///
+/// Set `maxmemory-policy` to `noeviction`. With another policy, the server may delete locks when its memory is full. The
+/// store then logs a warning when it connects, and the holder of such a lock notices the loss at the next renewal.
+///
 /// # Sentinel and Cluster
 ///
 /// [`sentinel`](Self::sentinel) finds the primary through Sentinel, and [`cluster`](Self::cluster) spreads the guards
