@@ -8,6 +8,8 @@ mod errors;
 mod host;
 mod in_memory;
 mod leases;
+#[cfg(target_os = "linux")]
+mod many_keys;
 mod passing_on;
 mod postgres;
 mod redis;
@@ -20,6 +22,10 @@ use std::time::Duration;
 
 use onelane::EndpointGuard;
 use onelane::backend::LockDomain;
+use support::counting::Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 const MS: Duration = Duration::from_millis(1);
 /// Longer than any operation that ends at all takes on a busy machine.

@@ -1,5 +1,6 @@
 //! What the tests of all stores share.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -88,17 +89,17 @@ impl Process {
         Ok(())
     }
 
-    /// Uses 10,000 keys once.
-    pub(crate) async fn use_many_keys(&self) {
-        const TASKS: usize = 50;
-        let next: &AtomicUsize = leak(AtomicUsize::new(0));
+    /// Uses keys once.
+    pub(crate) async fn use_keys(&self, keys: Range<usize>) {
+        const TASKS: usize = 10;
+        let next: &AtomicUsize = leak(AtomicUsize::new(keys.start));
         let keyed = self.keyed;
         let tasks: Vec<_> = (0..TASKS)
             .map(|_| {
                 tokio::spawn(async move {
                     loop {
                         let key = next.fetch_add(1, Ordering::SeqCst);
-                        if key >= 10_000 {
+                        if key >= keys.end {
                             break;
                         }
                         keyed.acquire(key.to_string()).await.unwrap().release().await.unwrap();
