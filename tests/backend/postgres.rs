@@ -1,9 +1,8 @@
 //! Locks in a real PostgreSQL.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use onelane::backend::{LeaseId, LockBackend, LockDomain, LockName, Owner, Postgres, conformance};
-use onelane::guard::AcquireErrorKind;
 use support::client::PATIENCE;
 use support::leak;
 use support::postgres::{PgBouncer, PostgresServer};
@@ -11,7 +10,7 @@ use support::proxy::{Disturbance, Proxy};
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{Client, NoTls};
 
-use crate::stores::{LEASE, is_held, late_attempt_takes_nothing, process, take, text};
+use crate::stores::{LEASE, connect_error, is_held, late_attempt_takes_nothing, process, take, text};
 
 pub(crate) fn store(settings: &str) -> Postgres {
     let settings = settings.to_owned();
@@ -34,15 +33,6 @@ fn through(server: &PostgresServer, proxy: &Proxy) -> String {
 
 pub(crate) async fn count_rows(client: &Client) -> i64 {
     client.query_one("SELECT count(*) FROM onelane_locks", &[]).await.unwrap().get(0)
-}
-
-async fn connect_error(store: Postgres) -> String {
-    let domain = leak(LockDomain::new("shop"));
-    let began = Instant::now();
-    let error = domain.connect(store).await.unwrap_err();
-    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
-    assert!(!domain.is_connected());
-    text(&error)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -120,22 +110,9 @@ async fn connection_that_was_closed_while_idle_is_replaced_without_an_error() {
 async fn server_that_restarts_keeps_locks_and_works_again() {
     let mut server = PostgresServer::start().await;
     let process = process(store(&server.settings())).await;
-    let permit = process.guard.acquire().await.unwrap();
-    let (lost, fence) = (permit.lease().unwrap().lost(), permit.lease().unwrap().fence());
-    server.kill();
-    timeout(PATIENCE, lost.cancelled()).await.expect("the holder is notified");
-    assert!(permit.lease().unwrap().is_lost());
-    drop(permit);
-    let began = Instant::now();
-    let error = process.turn().await.unwrap_err();
-    assert_eq!(error.kind(), AcquireErrorKind::Unavailable);
-    assert!(text(&error).contains("can't be reached"), "{}", text(&error));
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let fence = process.notices_the_end_of_the_store(|| server.kill()).await;
     server.restart().await;
-    let took = process.works_again().await;
-    assert!(took < Duration::from_secs(4), "{took:?}");
-    let permit = process.guard.acquire().await.unwrap();
-    assert!(permit.lease().unwrap().fence() > fence);
+    process.works_again_with_larger_tokens(fence).await;
 }
 
 /// A firewall that forgets a connection behaves like this.
@@ -143,48 +120,14 @@ async fn server_that_restarts_keeps_locks_and_works_again() {
 async fn connection_that_is_silent_forever_is_replaced() {
     let server = PostgresServer::start().await;
     let proxy = Proxy::start(server.address()).await;
-    let process = process(store(&through(&server, &proxy))).await;
-    for _ in 0..2 {
-        process.turn().await.unwrap();
-        proxy.disturb(Disturbance::Lost);
-        process.turn().await.expect_err("the store does not answer");
-        proxy.disturb(Disturbance::Nothing);
-        let took = process.works_again().await;
-        assert!(took < Duration::from_secs(4), "{took:?}");
-    }
+    process(store(&through(&server, &proxy))).await.survives_lost_connections(&proxy).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn disturbed_connections_hang_no_caller() {
     let server = PostgresServer::start().await;
     let proxy = Proxy::start(server.address()).await;
-    let process = process(store(&through(&server, &proxy))).await;
-    process.turn().await.unwrap();
-    for disturbance in [
-        Disturbance::Closed,
-        Disturbance::Silent,
-        Disturbance::HalfClosed,
-        Disturbance::Late(Duration::from_secs(2)),
-        Disturbance::Silent,
-    ] {
-        let permit = process.guard.acquire().await.unwrap();
-        let lost = permit.lease().unwrap().lost();
-        proxy.disturb(disturbance);
-        timeout(PATIENCE, lost.cancelled())
-            .await
-            .unwrap_or_else(|_| panic!("{disturbance:?}: the holder does not know"));
-        drop(permit);
-        let began = Instant::now();
-        let error = process.turn().await.expect_err("the store does not answer");
-        assert!(began.elapsed() < Duration::from_secs(6), "{disturbance:?}: {:?}", began.elapsed());
-        assert_eq!(error.kind(), AcquireErrorKind::Unavailable, "{disturbance:?}");
-        proxy.disturb(Disturbance::Nothing);
-        let took = process.works_again().await;
-        assert!(took < Duration::from_secs(4), "{disturbance:?}: {took:?}");
-    }
-    // A delay that is shorter than the time limit of a call does no harm.
-    proxy.disturb(Disturbance::Late(Duration::from_millis(50)));
-    process.turn().await.unwrap();
+    process(store(&through(&server, &proxy))).await.survives_disturbances(&proxy).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -242,17 +185,7 @@ async fn dropped_callers_leave_nothing_held() {
 #[tokio::test(flavor = "multi_thread")]
 async fn dropped_permit_frees_the_lock_at_once() {
     let server = PostgresServer::start().await;
-    let one = process(store(&server.settings())).await;
-    let other = connected(&server.settings()).await;
-    let permit = one.guard.acquire().await.unwrap();
-    let name = LockName::new("report", None);
-    assert!(is_held(&other, &name).await);
-    drop(permit);
-    let began = Instant::now();
-    while is_held(&other, &name).await {
-        assert!(began.elapsed() < LEASE / 2, "the lock is still held");
-        sleep(Duration::from_millis(1)).await;
-    }
+    process(store(&server.settings())).await.frees_its_lock_at_once(&connected(&server.settings()).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

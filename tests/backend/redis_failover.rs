@@ -3,16 +3,15 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use onelane::backend::{LockBackend, LockDomain, LockName, Redis, conformance};
+use onelane::backend::{LockBackend, LockName, Redis, conformance};
 use onelane::guard::AcquireErrorKind;
 use redis::sentinel::{SentinelClient, SentinelServerType};
 use redis::{Client, cmd};
 use support::client::PATIENCE;
-use support::leak;
 use support::redis::{RedisCluster, RedisServer};
 use tokio::time::{sleep, timeout};
 
-use crate::stores::{LEASE, process, take, text};
+use crate::stores::{LEASE, connect_error, process, take};
 
 fn behind(sentinel: &RedisServer, name: &str) -> Redis {
     found_by(vec![sentinel.url.clone()], name)
@@ -166,10 +165,6 @@ async fn wrong_name_for_sentinel_is_a_clear_error() {
     let primary = RedisServer::start();
     let _replica = RedisServer::start_replica(&primary);
     let sentinel = RedisServer::start_sentinel(&primary);
-    let error = leak(LockDomain::new("shop")).connect(behind(&sentinel, "other")).await.unwrap_err();
-    assert!(
-        text(&error).contains("Sentinel knows no running primary of this name: check the name"),
-        "{}",
-        text(&error)
-    );
+    let error = connect_error(behind(&sentinel, "other")).await;
+    assert!(error.contains("Sentinel knows no running primary of this name: check the name"), "{error}");
 }
