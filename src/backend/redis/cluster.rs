@@ -33,12 +33,12 @@ pub(super) struct Primary {
 /// The servers that this process knows.
 struct Nodes {
     /// The servers that the user has named.
-    _named: Vec<Arc<Node>>,
+    named: Vec<Arc<Node>>,
     /// The settings of all connections, except for their addresses.
     settings: ConnectionInfo,
     limit: Duration,
-    /// By address.
-    found: Mutex<HashMap<String, Arc<Node>>>,
+    /// The servers that others have named.
+    found: Mutex<Vec<Arc<Node>>>,
 }
 
 /// How often a search follows an address to the next server, while the cluster changes.
@@ -74,17 +74,16 @@ impl Nodes {
         };
         let settings = first.get_connection_info().clone();
         let node = |client: &Client| Arc::new(Link::new(Server::new(Source::Client(client.clone()), true), limit));
-        let named: Vec<_> = clients.iter().map(node).collect();
-        let found = named.iter().map(|node| (node.connector().address.clone(), Arc::clone(node))).collect();
-        Ok(Self { _named: named, settings, limit, found: Mutex::new(found) })
+        let named = clients.iter().map(node).collect();
+        Ok(Self { named, settings, limit, found: Mutex::default() })
     }
 
     /// Returns all servers, those with a connection first.
     fn all(&self) -> Vec<Arc<Node>> {
         let mut found = lock(&self.found);
-        // Servers that have left the cluster are forgotten. The user's are in use forever.
-        found.retain(|_, node| node.current().is_some() || Arc::strong_count(node) > 1);
-        let mut all: Vec<_> = found.values().cloned().collect();
+        // Servers that have left the cluster are forgotten.
+        found.retain(|node| node.current().is_some() || Arc::strong_count(node) > 1);
+        let mut all: Vec<_> = self.named.iter().chain(&*found).cloned().collect();
         drop(found);
         all.sort_by_key(|node| node.current().is_none());
         all
@@ -105,13 +104,15 @@ impl Nodes {
             }
             _ => return None,
         }
+        let address = new.to_string();
         let mut found = lock(&self.found);
-        if let Some(node) = found.get(&new.to_string()) {
+        let mut known = self.named.iter().chain(&*found);
+        if let Some(node) = known.find(|node| node.connector().address == address) {
             return Some(Arc::clone(node));
         }
         let client = Client::open(self.settings.clone().set_addr(new)).ok()?;
         let node = Arc::new(Link::new(Server::new(Source::Client(client), true), self.limit));
-        found.insert(node.connector().address.clone(), Arc::clone(&node));
+        found.push(Arc::clone(&node));
         Some(node)
     }
 }

@@ -26,9 +26,10 @@ use crate::sync::{Mutex, lock};
 
 /// Keeps locks in Redis or Valkey, version 6.2 or newer.
 ///
-/// Each process has one connection, which is reopened after it breaks. A lock is one key, which the server deletes when
-/// the lock is released or its lease ends. In addition, each guard has one key that never expires, for its fencing
-/// tokens. All keys begin with `{onelane:`. Callers that wait subscribe to a channel, so that a release wakes them.
+/// Each process has one connection to each server that it uses, which is reopened after it breaks. A lock is one key,
+/// which the server deletes when the lock is released or its lease ends. In addition, each guard has one key that never
+/// expires, for its fencing tokens. All keys begin with `{onelane:`. Callers that wait subscribe to a channel, so that a
+/// release wakes them.
 ///
 /// A server that loses its data, by a restart without persistence or by `FLUSHALL`, loses its locks. Their holders notice
 /// the loss at the next renewal. Fencing tokens follow the server's clock, so that they still grow.
@@ -63,9 +64,8 @@ use crate::sync::{Mutex, lock};
 /// result must be right, compare tokens where it is written, as [always](crate::backend#what-such-a-lock-can-promise).
 ///
 /// `min-replicas-to-write` keeps a primary that has lost its replicas from giving locks that a fail-over would lose.
-/// `WAIT` after each change would make such a loss less likely, for another round trip, but would not exclude it, and
-/// neither would a majority of independent servers ("Redlock"). If no fail-over may lose a lock, use PostgreSQL with
-/// synchronous replication.
+/// `WAIT` after each change would make such a loss less likely at the cost of another round trip, but would not exclude
+/// it. If no fail-over may lose a lock, use PostgreSQL with synchronous replication.
 ///
 /// # When not to use it
 ///
@@ -124,7 +124,7 @@ impl Redis {
     }
 
     /// Creates a store in a cluster. The clients connect to some of its servers, which name the others. The first
-    /// client's settings for TLS, user and password are used for all servers that it does not name.
+    /// client's settings for TLS, user and password are used for servers that no client names.
     ///
     /// ```
     /// # fn store() -> redis::RedisResult<onelane::backend::Redis> {
