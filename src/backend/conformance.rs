@@ -67,7 +67,7 @@ const RULES: &[Rule] = &[
     ("a lease that is not renewed expires", |it| Box::pin(leases_expire(it))),
     ("a lease that is renewed does not expire", |it| Box::pin(renewed_leases_last(it))),
     ("a process that waits is woken by a release, and not before", |it| Box::pin(release_is_reported(it))),
-    ("a release reports whether other processes wait", |it| Box::pin(others_wait(it))),
+    ("a release reports whether other processes wait", |it| Box::pin(waiting_processes(it))),
     ("under contention, a lock has one owner, and tokens follow the order of entry", |it| Box::pin(contention(it))),
 ];
 
@@ -303,15 +303,15 @@ async fn release_is_reported(it: Arc<Processes>) -> Result<(), String> {
     ensure(reported.is_ok(), format!("nothing was reported within {NOTIFICATION:?}"))
 }
 
-async fn others_wait(it: Arc<Processes>) -> Result<(), String> {
+async fn waiting_processes(it: Arc<Processes>) -> Result<(), String> {
     let lock = it.name();
     let lease = take(&it.one, &lock).await?;
-    ensure(!release(&it.one, &lease).await?.others_wait, "no caller waits, but the release reports that others wait")?;
+    ensure(release(&it.one, &lease).await?.waiting == 0, "no caller waits, but the release reports that others wait")?;
     let lease = take(&it.one, &lock).await?;
     let (process, name) = (Arc::clone(&it.other), lock.clone());
     let waiting = tokio::spawn(async move { process.released(&name).await });
     sleep(Duration::from_millis(200)).await;
-    ensure(release(&it.one, &lease).await?.others_wait, "another process waits, but the release does not report it")?;
+    ensure(release(&it.one, &lease).await?.waiting > 0, "another process waits, but the release does not report it")?;
     waiting.abort();
     Ok(())
 }

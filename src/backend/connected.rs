@@ -1,6 +1,7 @@
 //! [`Connected`], a domain and the store that it is connected to.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,15 +9,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::clock;
 use super::domain::DomainOptions;
 use super::error::BackendError;
 use super::keeper::Keeper;
-use super::lock_backend::{Attempt, LeaseId, LockBackend, LockName, Owner, Released};
+use super::lock_backend::{Attempt, BackendFuture, LeaseId, LockBackend, LockName, Owner, Released};
 use super::turn::Parked;
 use crate::debug::impl_debug;
-use crate::panic::catch;
+use crate::panic::{catch_work, discard};
 use crate::random;
 use crate::sync::{Mutex, lock};
 
@@ -43,9 +46,11 @@ pub(super) struct Connected {
 pub(super) struct Call<T: Send + 'static> {
     connected: Arc<Connected>,
     state: CallState<T>,
-    /// Called with the result if the caller was dropped.
-    abandoned: fn(Arc<Connected>, Result<T, BackendError>),
+    /// Completes the call without its caller. `None` if nothing depends on the result.
+    abandoned: Option<Abandoned<T>>,
 }
+
+type Abandoned<T> = Box<dyn FnOnce(StoreFuture<T>) + Send>;
 
 enum CallState<T> {
     New(StoreFuture<T>),
@@ -73,10 +78,12 @@ impl Connected {
         let (backend, owner, tokens) = (Arc::clone(&self.backend), self.new_owner(), self.options.cohort_turns);
         let this = Arc::clone(self);
         let limit = self.call_limit();
+        let (undoing, name) = (Arc::clone(self), lock.clone());
+        let abandoned = move |attempt| undoing.undo(name, attempt);
         let future = async move {
             // The lease begins when the store receives the request, which is never earlier than now.
-            let began = Instant::now();
-            match limited(limit, backend.try_acquire(&lock, owner, tokens)).await {
+            let began = clock::now();
+            match limited(limit, || backend.try_acquire(&lock, owner, tokens)).await {
                 Ok(attempt) => {
                     let fence = if let Attempt::Acquired { fence } = attempt { Some(fence) } else { None };
                     Ok((attempt, LeaseId::new(lock, owner, fence), began))
@@ -88,18 +95,25 @@ impl Connected {
                 }
             }
         };
-        let abandoned = |connected: Arc<Self>, result: Result<(Attempt, LeaseId, Instant), _>| {
-            if let Ok((Attempt::Acquired { .. }, lease, _)) = result {
-                connected.release(lease).let_go();
-            }
-        };
-        Call::new(self, Box::pin(future), abandoned)
+        Call::new(self, Box::pin(future), Some(Box::new(abandoned)))
+    }
+
+    /// Completes an attempt without its caller, and releases the lock. The next caller in this process waits for that.
+    fn undo(self: &Arc<Self>, name: LockName, attempt: StoreFuture<(Attempt, LeaseId, Instant)>) {
+        let released = self.park_release(name);
+        let this = Arc::clone(self);
+        self.keeper.spawn(async move {
+            released(match attempt.await {
+                Ok((Attempt::Acquired { .. }, lease, _)) => this.release(lease).await.unwrap_or_default(),
+                _ => Released::default(),
+            });
+        });
     }
 
     pub(super) fn release(self: &Arc<Self>, lease: LeaseId) -> ReleaseCall {
         let (backend, limit) = (Arc::clone(&self.backend), self.call_limit());
-        let future = async move { limited(limit, backend.release(&lease)).await };
-        Call::new(self, Box::pin(future), |_, _| {})
+        let future = async move { limited(limit, || backend.release(&lease)).await };
+        Call::new(self, Box::pin(future), None)
     }
 
     /// Returns how long the store may take to answer.
@@ -114,6 +128,36 @@ impl Connected {
         match &mut *lock(&self.parked) {
             Some(all) => all.insert(name, parked),
             None => Some(parked),
+        }
+    }
+
+    /// Makes the next caller in this process wait for the result of a release, which is passed to the returned function.
+    pub(super) fn park_release(self: &Arc<Self>, name: LockName) -> impl FnOnce(Released) + Send + use<> {
+        let (sender, receiver) = oneshot::channel();
+        // If the domain is disconnected, no caller waits.
+        discard(self.park(name.clone(), Parked::Release(receiver)));
+        let this = Arc::clone(self);
+        move |released: Released| {
+            // The caller that waits for the result may have left.
+            let _ = sender.send(released);
+            this.end_parked_release(name);
+        }
+    }
+
+    /// Makes the next caller in this process wait for a release that another caller has waited for.
+    pub(super) fn park_release_again(self: &Arc<Self>, name: LockName, receiver: oneshot::Receiver<Released>) {
+        discard(self.park(name.clone(), Parked::Release(receiver)));
+        // The result may have come in between.
+        self.end_parked_release(name);
+    }
+
+    /// Takes a release whose result is known, so that nothing is left if no other caller comes.
+    fn end_parked_release(self: &Arc<Self>, name: LockName) {
+        let is_known = |left: &Parked| matches!(left, Parked::Release(receiver) if !receiver.is_empty());
+        if let Some(Parked::Release(mut receiver)) = self.unpark_if(&name, is_known)
+            && let Ok(Released { waiting: waiting @ 1.. }) = receiver.try_recv()
+        {
+            self.step_back_from(name, waiting);
         }
     }
 
@@ -146,28 +190,24 @@ impl Connected {
 
     /// Remembers that others wait for a lock that this process has just released, so that its next caller lets them go
     /// first.
-    pub(super) fn step_back_from(self: &Arc<Self>, name: LockName) {
+    pub(super) fn step_back_from(self: &Arc<Self>, name: LockName, waiting: usize) {
         let until = Instant::now() + REMEMBERED;
         match &mut *lock(&self.parked) {
             // What is parked by now was left after the release, so there is nothing to remember.
-            Some(all) if !all.contains_key(&name) => all.insert(name.clone(), Parked::StepBack { until }),
+            Some(all) if !all.contains_key(&name) => all.insert(name.clone(), Parked::StepBack { waiting, until }),
             _ => return,
         };
         let this = Arc::downgrade(self);
         self.keeper.spawn(async move {
             sleep_until(until).await;
-            let is_this = |left: &Parked| matches!(left, Parked::StepBack { until: at } if *at == until);
+            let is_this = |left: &Parked| matches!(left, Parked::StepBack { until: at, .. } if *at == until);
             this.upgrade().map(|this| this.unpark_if(&name, is_this));
         });
     }
 }
 
 impl<T: Send + 'static> Call<T> {
-    fn new(
-        connected: &Arc<Connected>,
-        future: StoreFuture<T>,
-        abandoned: fn(Arc<Connected>, Result<T, BackendError>),
-    ) -> Self {
+    fn new(connected: &Arc<Connected>, future: StoreFuture<T>, abandoned: Option<Abandoned<T>>) -> Self {
         Self { connected: Arc::clone(connected), state: CallState::New(future), abandoned }
     }
 
@@ -181,8 +221,7 @@ impl<T: Send + 'static> Call<T> {
 
     /// Completes the call without its caller.
     pub(super) fn let_go(mut self) {
-        // A panic of the store ends this call and nothing else.
-        let _ = catch(|| self.begin());
+        let _ = self.begin();
     }
 
     fn poll_store(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, BackendError>> {
@@ -214,9 +253,10 @@ impl<T: Send + 'static> Unpin for Call<T> {}
 impl<T: Send + 'static> Drop for Call<T> {
     fn drop(&mut self) {
         if let CallState::Begun(future) = mem::replace(&mut self.state, CallState::Ended) {
-            let (connected, abandoned) = (Arc::clone(&self.connected), self.abandoned);
-            let rest = async move { abandoned(connected, future.await) };
-            self.connected.keeper.spawn(rest);
+            match self.abandoned.take() {
+                Some(abandoned) => abandoned(future),
+                None => self.connected.keeper.spawn(async move { drop(future.await) }),
+            }
         }
     }
 }
@@ -226,13 +266,23 @@ pub(super) fn call_limit(lease: Option<Duration>) -> Duration {
     lease.map_or(MAX_CALL, |lease| (lease / 3).min(MAX_CALL))
 }
 
-/// Limits how long the store may take to answer.
-pub(super) async fn limited<T>(
+/// Limits how long the store may take to answer. A panic of the store is an error.
+pub(super) async fn limited<'a, T>(
     limit: Duration,
-    call: impl Future<Output = Result<T, BackendError>>,
+    call: impl FnOnce() -> BackendFuture<'a, T>,
 ) -> Result<T, BackendError> {
+    let panicked = |panic| BackendError::new(format!("the backend panicked: {panic}"));
+    let mut call = catch_work(call).map_err(panicked)?;
+    let answer = poll_fn(|cx| match catch_work(|| call.as_mut().poll(cx)) {
+        Ok(poll) => poll,
+        Err(panic) => Poll::Ready(Err(panicked(panic))),
+    });
     let late = |_| Err(BackendError::new(format!("the store did not answer within {limit:?}")));
-    timeout(limit, call).await.unwrap_or_else(late)
+    let answer = timeout(limit, answer).await.unwrap_or_else(late);
+    discard(call);
+    answer
 }
 
-impl_debug!(Connected |this| { backend: this.backend, is_disconnected: this.is_disconnected(), .. });
+impl_debug!(Connected |this| {
+    backend: this.backend, parked: lock(&this.parked).as_ref().map(HashMap::len), ..
+});

@@ -21,10 +21,11 @@ use crate::sync::{Mutex, const_unless_loom, lock};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnLost {
-    /// The handler is dropped at the await point where it waits, and the client gets status 503.
+    /// The handler is dropped at the await point where it waits, and the client gets status 503. A response body that
+    /// holds the permit ends with an error.
     #[default]
     Cancel,
-    /// The handler continues. It can check its [`Lease`](super::Lease).
+    /// The handler and its response continue. They can check their [`Lease`](super::Lease).
     Notify,
 }
 
@@ -171,6 +172,12 @@ impl LockDomain {
         lock(&self.connected).is_some()
     }
 
+    /// Returns `true` if a handler whose lease is lost is dropped.
+    #[cfg(feature = "background")]
+    pub(crate) fn cancels_when_lost(&self) -> bool {
+        self.options.cancels()
+    }
+
     pub(super) fn connected(&self) -> Option<Arc<Connected>> {
         lock(&self.connected).clone()
     }
@@ -258,7 +265,7 @@ impl Connect {
         let Some(connected) = self.domain.connected() else { return Err(BackendError::new("disconnected")) };
         let backend = Arc::clone(&self.backend);
         let limit = call_limit(backend.lease());
-        let checking = connected.keeper.handle().spawn(async move { limited(limit, backend.check()).await });
+        let checking = connected.keeper.handle().spawn(async move { limited(limit, || backend.check()).await });
         drop(connected);
         checking.await.unwrap_or_else(|error| Err(BackendError::new("the backend panicked").with_source(error)))
     }

@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::clock;
 use super::connected::{call_limit, limited};
 use super::lease::SharedLease;
 use super::lock_backend::{LeaseId, LockBackend};
@@ -196,7 +197,7 @@ impl Leases {
 
     /// Schedules the next attempt after a renewal has failed.
     fn retry(&self, keys: impl Iterator<Item = LeaseKey>) {
-        let renew_at = Instant::now() + self.duration.unwrap_or_default() / 10;
+        let renew_at = clock::now() + self.duration.unwrap_or_default() / 10;
         let mut state = lock(&self.state);
         for key in keys {
             if let Some(lease) = state.watched.get_mut(&key) {
@@ -218,14 +219,14 @@ async fn renew_all(leases: Arc<Leases>, backend: Arc<dyn LockBackend>) {
     loop {
         // Registered before the check, so that no lease is missed in between.
         let mut begun = pin!(leases.begun.notified());
-        let (due, next) = leases.due(Instant::now());
+        let (due, next) = leases.due(clock::now());
         if !due.is_empty() {
             tokio::spawn(renew(Arc::clone(&leases), Arc::clone(&backend), due));
         }
         match next {
             None => begun.await,
             Some(at) => {
-                let mut timer = pin!(sleep_until(at));
+                let mut timer = pin!(sleep_until(clock::timer(at)));
                 let wait = poll_fn(|cx| {
                     let is_ready = begun.as_mut().poll(cx).is_ready() || timer.as_mut().poll(cx).is_ready();
                     if is_ready { Poll::Ready(()) } else { Poll::Pending }
@@ -238,8 +239,8 @@ async fn renew_all(leases: Arc<Leases>, backend: Arc<dyn LockBackend>) {
 
 async fn renew(leases: Arc<Leases>, backend: Arc<dyn LockBackend>, due: Vec<(LeaseKey, LeaseId)>) {
     let (keys, ids): (Vec<_>, Vec<_>) = due.into_iter().unzip();
-    let began = Instant::now();
-    match limited(call_limit(leases.duration), backend.renew(&ids)).await {
+    let began = clock::now();
+    match limited(call_limit(leases.duration), || backend.renew(&ids)).await {
         Ok(held) if held.len() == keys.len() => {
             keys.iter().zip(held).for_each(|(key, is_held)| leases.renewed(began, *key, is_held));
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::clock;
 use crate::debug::impl_debug;
 use crate::sync::{Mutex, lock};
 
@@ -47,8 +48,9 @@ impl Lease {
 
     /// Returns the innermost lease that the current code runs under, if there is one.
     ///
-    /// Code that [`run`](crate::EndpointGuard::run), `run_to_completion` or a web layer polls has a current lease.
-    /// Tasks that this code spawns, and tasks of a pool, have none: pass them a clone.
+    /// Code that [`run`](crate::EndpointGuard::run), `run_to_completion` or a web layer polls has a current lease, and so
+    /// have a service with a [guard](crate::background::Service::guard) and its child tasks. Other tasks that this code
+    /// spawns, and tasks of a pool, have none: pass them a clone.
     #[must_use]
     pub fn current() -> Option<Self> {
         CURRENT.try_with(|current| current.borrow().last().cloned()).ok().flatten()
@@ -64,10 +66,10 @@ impl Lease {
     /// lock.
     ///
     /// This method compares the lease with the clock, so that a process that was stopped for longer than its lease
-    /// notices the loss at once.
+    /// notices the loss at once, and so does a machine that was suspended (on Linux).
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        self.0.lost.is_cancelled() || self.0.shared.has_expired(Instant::now())
+        self.0.lost.is_cancelled() || self.0.shared.has_expired(clock::now())
     }
 
     /// Returns a token that is cancelled when the lease is lost.
@@ -79,7 +81,14 @@ impl Lease {
     /// Returns when the lease expires unless it is renewed. `None` if the lease ends with the process.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.0.shared.expires_at()
+        self.0.shared.expires_at().map(clock::timer)
+    }
+
+    /// Makes the lease the [current](Self::current) one of this thread until the returned value is dropped. Returns
+    /// `None` while the thread ends.
+    pub(crate) fn enter(&self) -> Option<CurrentLease> {
+        CURRENT.try_with(|current| current.borrow_mut().push(self.clone())).ok()?;
+        Some(CurrentLease(()))
     }
 
     /// Records that the permit was released.
@@ -112,13 +121,6 @@ impl SharedLease {
     pub(super) fn lose(&self) {
         self.lost.cancel();
     }
-}
-
-/// Makes a lease the [current](Lease::current) one of this thread until the returned value is dropped.
-pub(crate) fn current(lease: Option<&Lease>) -> Option<CurrentLease> {
-    let lease = lease?;
-    CURRENT.try_with(|current| current.borrow_mut().push(lease.clone())).ok()?;
-    Some(CurrentLease(()))
 }
 
 #[must_use = "the lease is current only until this is dropped"]

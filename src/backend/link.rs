@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::error::BackendError;
 use crate::sync::{Mutex, lock};
@@ -32,8 +32,9 @@ pub(super) struct Link<K: Connector> {
     state: Arc<LinkState<K>>,
     /// How long a call may take, including the time to connect.
     limit: Duration,
-    /// The running attempt to connect, for which all calls wait. It continues after the time limit of a call.
-    opening: tokio::sync::Mutex<Option<JoinHandle<Opened<K>>>>,
+    /// The last attempt to connect and when it began. All calls wait for it. It continues after the time limit of a call,
+    /// and the next call then begins another one: only one of them may reach a store that answers.
+    opening: tokio::sync::Mutex<Option<(Instant, JoinHandle<Opened<K>>)>>,
 }
 
 type Opened<K> = Result<(u64, <K as Connector>::Connection), CallError>;
@@ -126,8 +127,9 @@ impl<K: Connector> Link<K> {
             return Ok(current);
         }
         // The result of an attempt whose caller did not wait may be old.
-        let running = opening.take_if(|attempt| !attempt.is_finished());
-        let attempt = opening.insert(running.unwrap_or_else(|| tokio::spawn(Arc::clone(&self.state).open())));
+        let running = opening.take_if(|(began, attempt)| !attempt.is_finished() && began.elapsed() < self.limit);
+        let begin = || (Instant::now(), tokio::spawn(Arc::clone(&self.state).open()));
+        let (_, attempt) = opening.insert(running.unwrap_or_else(begin));
         let opened = attempt.await;
         *opening = None;
         opened.unwrap_or_else(|error| {

@@ -65,8 +65,8 @@ pub trait LockBackend: fmt::Debug + Send + Sync + 'static {
     /// Completes when the lock may have been released since the first poll of the future. The future may complete too
     /// early, and may miss a release, because callers also check from time to time.
     ///
-    /// While the future exists, [`release`](Self::release) in other processes reports that
-    /// [others wait](Released::others_wait), as far as the store can know that.
+    /// While the future exists, this process counts as [waiting](Released::waiting) when another one releases the lock,
+    /// as far as the store can know that.
     fn released<'a>(&'a self, lock: &'a LockName) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         let _ = lock;
         Box::pin(pending())
@@ -156,8 +156,10 @@ pub enum Attempt {
 /// The result of a release.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Released {
-    /// Another process waits for the lock. The process that has released the lock then lets the other process go first.
-    pub others_wait: bool,
+    /// How many other processes wait for the lock. The process that has released the lock leaves as many releases to
+    /// them before it takes the lock again, so that processes take turns. A store that only knows that there are some
+    /// reports one.
+    pub waiting: usize,
 }
 
 impl fmt::Debug for LockName {

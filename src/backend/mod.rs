@@ -3,7 +3,8 @@
 //! A guard is [distributed](crate::guard::GuardBuilder::distributed) over a [`LockDomain`], which is connected to a
 //! [`LockBackend`] when the program starts. A caller then takes two turns, one after the other: first the turn in its
 //! own process, in the order of arrival, and then the turn of the process among all processes. At most one caller of a
-//! process therefore waits for other processes, however long the queue in its process is.
+//! process therefore waits for other processes, however long the queue in its process is. Processes that wait for the
+//! same lock take turns: a process that has had its turn leaves the next ones to the others.
 //!
 //! ```no_run
 //! use onelane::EndpointGuard;
@@ -46,6 +47,7 @@
 //! | `turn_wait` | how a caller waits for the turn among processes |
 //! | `turn` | the turn: held, passed on within the process, given back |
 //! | `lease` | what a holder sees of its turn |
+//! | `clock` | the clock of leases |
 //! | `keeper` | the thread that renews leases and declares them lost |
 //! | `lock_backend` | the trait of the stores |
 //! | `host` | the store of all processes of a host |
@@ -56,6 +58,7 @@
 //! | `redis` | the store in Redis or Valkey |
 //! | `postgres` | the store in PostgreSQL |
 
+mod clock;
 pub mod conformance;
 mod connected;
 mod domain;
@@ -83,8 +86,8 @@ pub use self::domain::{Connect, LockDomain, OnLost, WhenUnavailable};
 pub use self::error::BackendError;
 #[cfg(all(feature = "host", target_os = "linux", target_pointer_width = "64"))]
 pub use self::host::Host;
+pub(crate) use self::lease::CurrentLease;
 pub use self::lease::Lease;
-pub(crate) use self::lease::current;
 pub use self::lock_backend::{Attempt, BackendFuture, LeaseId, LockBackend, LockName, Owner, Released};
 #[cfg(feature = "tokio-postgres")]
 pub use self::postgres::Postgres;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
+use super::clock;
 use super::connected::{Connected, ReleaseCall};
 use super::keeper::LeaseKey;
 use super::lease::{Lease, SharedLease};
@@ -43,8 +44,9 @@ pub(super) enum Parked {
     Turn(ProcessTurn),
     /// The lock is being released, so that other processes get it. The next caller waits for the result.
     Release(oneshot::Receiver<Released>),
-    /// Other processes waited for the lock when it was released.
+    /// This many other processes waited for the lock when it was released.
     StepBack {
+        waiting: usize,
         until: Instant,
     },
 }
@@ -74,20 +76,14 @@ impl Turn {
         drop(lease);
         let Some(name) = process_turn.id.as_ref().map(|id| id.lock.clone()) else { return };
         let connected = Arc::clone(&process_turn.connected);
-        let parked = if process_turn.may_pass_on() {
+        if process_turn.may_pass_on() {
             process_turn.limit_cohort(&name);
-            Parked::Turn(process_turn)
-        } else {
-            let Some(call) = process_turn.end() else { return };
-            let (sender, receiver) = oneshot::channel();
-            complete(&connected, call, move |released| {
-                // The caller that waits for the result may have left.
-                let _ = sender.send(released);
-            });
-            Parked::Release(receiver)
-        };
-        // If the domain is disconnected, no caller takes the turn, and dropping it releases the lock.
-        discard(connected.park(name, parked));
+            // If the domain is disconnected, no caller takes the turn, and dropping it releases the lock.
+            discard(connected.park(name, Parked::Turn(process_turn)));
+        } else if let Some(call) = process_turn.end() {
+            let released = connected.park_release(name);
+            complete(&connected, call, released);
+        }
     }
 
     /// Ends the turn while no caller waits in this process.
@@ -99,8 +95,8 @@ impl Turn {
         if let Some(call) = process_turn.end() {
             let remembering = Arc::clone(&connected);
             complete(&connected, call, move |released| {
-                if released.others_wait {
-                    remembering.step_back_from(name);
+                if released.waiting > 0 {
+                    remembering.step_back_from(name, released.waiting);
                 }
             });
         }
@@ -126,13 +122,13 @@ impl ProcessTurn {
     }
 
     pub(super) fn is_lost(&self) -> bool {
-        self.shared.is_lost(Instant::now())
+        self.shared.is_lost(clock::now())
     }
 
     /// Returns `true` if the next caller in this process may have the turn, before other processes.
     fn may_pass_on(&self) -> bool {
         let options = &self.connected.options;
-        let now = Instant::now();
+        let now = clock::now();
         self.callers < options.cohort_turns
             && now.saturating_duration_since(self.began) < options.cohort_time
             && !self.shared.is_lost(now)
@@ -141,7 +137,7 @@ impl ProcessTurn {
     /// Limits how long the lease is renewed for the caller that now takes the turn.
     fn limit_hold(&self) {
         if let (Some(key), Some(max_hold)) = (self.key, self.connected.options.max_hold) {
-            self.connected.keeper.renew_until(key, Instant::now().checked_add(max_hold));
+            self.connected.keeper.renew_until(key, clock::now().checked_add(max_hold));
         }
     }
 
@@ -153,7 +149,7 @@ impl ProcessTurn {
         let (connected, name, began) = (Arc::downgrade(&self.connected), name.clone(), self.began);
         let Some(ends_at) = began.checked_add(self.connected.options.cohort_time) else { return };
         self.connected.keeper.spawn(async move {
-            sleep_until(ends_at).await;
+            sleep_until(clock::timer(ends_at)).await;
             let is_this = |left: &Parked| matches!(left, Parked::Turn(turn) if turn.began == began);
             discard(connected.upgrade().map(|connected| connected.unpark_if(&name, is_this)));
         });
@@ -172,11 +168,9 @@ impl ProcessTurn {
 
 /// Completes a release, and calls `then` with its result. The store has begun the release when this function returns.
 fn complete(connected: &Connected, mut call: ReleaseCall, then: impl FnOnce(Released) + Send + 'static) {
-    // A panic of the store ends this call and nothing else.
-    match catch(|| call.begin()) {
-        Ok(Some(result)) => then(result.unwrap_or_default()),
-        Ok(None) => connected.keeper.spawn(async move { then(call.await.unwrap_or_default()) }),
-        Err(_) => then(Released::default()),
+    match call.begin() {
+        Some(result) => then(result.unwrap_or_default()),
+        None => connected.keeper.spawn(async move { then(call.await.unwrap_or_default()) }),
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::connected::Connected;
@@ -22,7 +23,7 @@ const LAST_LOOK: Duration = Duration::from_millis(250);
 const EARLY_REPORTS: u32 = 4;
 const SOON: Duration = Duration::from_micros(200);
 
-/// How long a process that has had its turn leaves the lock to others that wait.
+/// How long a process that has had its turn leaves a free lock to others that wait.
 const STEP_BACK: Duration = Duration::from_millis(10);
 
 /// A caller's wait for the turn among all processes, while it has the turn in its own process.
@@ -72,40 +73,54 @@ impl TurnWait {
 }
 
 async fn take_turn(connected: Arc<Connected>, lock: LockName, waits: bool) -> Result<Turn, TurnError> {
-    match connected.unpark(&lock) {
+    // How many releases are left to other processes, which have waited for longer.
+    let mut left_to_others = match connected.unpark(&lock) {
         Some(Parked::Turn(turn)) if !turn.is_lost() => return Ok(Turn::new(turn)),
-        Some(Parked::Turn(lost)) => drop(lost),
+        Some(Parked::Turn(_lost)) => 0,
         Some(Parked::Release(released)) => {
-            if let Ok(Released { others_wait: true }) = released.await {
-                step_back(&connected, &lock).await;
-            }
+            let mut waiting = ReleaseWait { connected: &connected, lock: &lock, released: Some(released) };
+            waiting.result().await.map_or(0, |released| released.waiting)
         }
-        Some(Parked::StepBack { .. }) => step_back(&connected, &lock).await,
-        None => {}
-    }
-    let mut expires_in = match attempt(&connected, &lock).await? {
-        Ok(turn) => return Ok(turn),
-        Err(expires_in) => expires_in,
+        Some(Parked::StepBack { waiting, .. }) => waiting,
+        None => 0,
     };
-    if !waits {
-        return Err(TurnError::Busy);
+    if left_to_others == 0 {
+        if let Ok(turn) = attempt(&connected, &lock).await? {
+            return Ok(turn);
+        }
+        if !waits {
+            return Err(TurnError::Busy);
+        }
     }
     let (mut pause, mut early_reports) = (FIRST_LOOK, 0);
+    let (mut is_reported, mut last_expiry) = (true, None);
     loop {
         if connected.is_disconnected() {
             return Err(TurnError::NotConnected);
         }
         let began = Instant::now();
-        let look_at = began + expires_in.map_or(pause, |expires_in| pause.min(expires_in + FIRST_LOOK));
         let mut released = pin!(connected.backend.released(&lock));
         // Registered before the attempt, so that no release is missed in between.
         let is_released = released.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
-        match attempt(&connected, &lock).await? {
-            Ok(turn) => return Ok(turn),
-            Err(again) => expires_in = again,
+        // If nothing is released until then, the others may have left.
+        let mut look_at = began + STEP_BACK;
+        if left_to_others == 0 || !is_reported {
+            let expires_at = match attempt(&connected, &lock).await? {
+                Ok(turn) => return Ok(turn),
+                Err(_) if !waits => return Err(TurnError::Busy),
+                Err(expires_at) => expires_at,
+            };
+            look_at = expires_at.map_or(began + pause, |expires_at| (began + pause).min(expires_at + FIRST_LOOK));
+            // The lock has another owner than at the last look, so the caller looks more often.
+            let is_passed_on = last_expiry.is_some_and(|last| expires_at > Some(last + FIRST_LOOK));
+            pause = if is_passed_on { (pause / 2).max(FIRST_LOOK) } else { (pause * 2).min(LAST_LOOK) };
+            last_expiry = expires_at;
+        } else {
+            pause = FIRST_LOOK;
         }
-        if !is_released {
-            either(released, pin!(sleep_until(look_at))).await;
+        is_reported = is_released || is_first(released, pin!(sleep_until(look_at))).await;
+        if is_reported {
+            left_to_others = if waits { left_to_others.saturating_sub(1) } else { 0 };
         }
         // A store that reports releases all the time must not keep a thread busy.
         early_reports = if began.elapsed() < SOON { early_reports + 1 } else { 0 };
@@ -115,34 +130,56 @@ async fn take_turn(connected: Arc<Connected>, lock: LockName, waits: bool) -> Re
             let _ = waiting.as_mut().poll(&mut Context::from_waker(Waker::noop()));
             sleep(Duration::from_millis(1)).await;
         }
-        pause = (pause * 2).min(LAST_LOOK);
     }
 }
 
-/// Lets other processes take the lock first. Waits until a release is reported, or until `STEP_BACK` has passed.
-async fn step_back(connected: &Connected, lock: &LockName) {
-    let released = pin!(connected.backend.released(lock));
-    either(released, pin!(sleep(STEP_BACK))).await;
+/// A caller's wait for the result of a release. If the caller leaves, the next one waits in its place.
+struct ReleaseWait<'a> {
+    connected: &'a Arc<Connected>,
+    lock: &'a LockName,
+    /// `None` once the result is known.
+    released: Option<oneshot::Receiver<Released>>,
+}
+
+impl ReleaseWait<'_> {
+    async fn result(&mut self) -> Result<Released, oneshot::error::RecvError> {
+        let result = match &mut self.released {
+            Some(released) => released.await,
+            None => Ok(Released::default()),
+        };
+        self.released = None;
+        result
+    }
+}
+
+impl Drop for ReleaseWait<'_> {
+    fn drop(&mut self) {
+        if let Some(released) = self.released.take() {
+            self.connected.park_release_again(self.lock.clone(), released);
+        }
+    }
 }
 
 /// Tries to take the lock once. If another owner has the lock, returns when that owner's lease expires.
-async fn attempt(connected: &Arc<Connected>, lock: &LockName) -> Result<Result<Turn, Option<Duration>>, TurnError> {
+async fn attempt(connected: &Arc<Connected>, lock: &LockName) -> Result<Result<Turn, Option<Instant>>, TurnError> {
     match connected.try_acquire(lock.clone()).await {
         Ok((Attempt::Acquired { .. }, id, began)) => {
             let turn = ProcessTurn::new(Arc::clone(connected), id, began);
             // The answer may have come after the end of the lease.
             Ok(if turn.is_lost() { Err(None) } else { Ok(Turn::new(turn)) })
         }
-        Ok((Attempt::Held { expires_in }, ..)) => Ok(Err(expires_in)),
+        Ok((Attempt::Held { expires_in }, ..)) => Ok(Err(expires_in.and_then(|time| Instant::now().checked_add(time)))),
         Err(error) => Err(TurnError::Unavailable(error)),
     }
 }
 
-/// Waits until one of the futures completes.
-async fn either(mut one: Pin<&mut (impl Future + ?Sized)>, mut other: Pin<&mut impl Future>) {
+/// Waits until one of the futures completes. Returns `true` if it was the first one.
+async fn is_first(mut one: Pin<&mut (impl Future + ?Sized)>, mut other: Pin<&mut impl Future>) -> bool {
     poll_fn(|cx| {
-        let is_ready = one.as_mut().poll(cx).is_ready() || other.as_mut().poll(cx).is_ready();
-        if is_ready { Poll::Ready(()) } else { Poll::Pending }
+        if one.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(true);
+        }
+        other.as_mut().poll(cx).map(|_| false)
     })
-    .await;
+    .await
 }

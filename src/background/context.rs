@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::control::{DropSignal, GenerationHandle, PhaseResult, SupervisorMessage};
+use super::control::{DropSignal, GenerationHandle, PhaseResult, ServiceScope, SupervisorMessage};
 use super::status::{Exit, ExitKind, Trigger};
 
 /// The context passed to [`start`](super::BackgroundService::start).
@@ -181,6 +181,11 @@ impl StartContext {
 impl RunContext {
     pub(super) fn new(handle: &Arc<GenerationHandle>) -> Self {
         Self { handle: Arc::clone(handle) }
+    }
+
+    /// Returns where the code of the service runs.
+    pub(super) fn scope(&self) -> &ServiceScope {
+        &self.handle.scope
     }
 
     /// Returns what a thread holds while it runs code of the service that cannot be dropped.

@@ -218,6 +218,7 @@ mod probe;
 mod probe_server;
 mod restart;
 mod service;
+mod service_guard;
 mod signals;
 mod spec;
 mod status;

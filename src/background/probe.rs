@@ -126,7 +126,7 @@ impl Probe {
         match self {
             Self::Live => true,
             Self::Ready => service.is_ready(),
-            Self::Startup => service.start_duration.is_some(),
+            Self::Startup => service.start_duration.is_some() || matches!(service.state, ServiceState::Standby { .. }),
         }
     }
 
@@ -261,6 +261,8 @@ impl fmt::Display for ServiceLine<'_> {
             ServiceState::Running { degraded: true, .. } | ServiceState::Completed if check.probe == Probe::Ready => {
                 write!(f, "[+]{name} ok ({})", service.state)
             }
+            // The reason is withheld: it may contain the address of the store.
+            ServiceState::Standby { .. } => write!(f, "[+]{name} ok (standby)"),
             _ => write!(f, "[+]{name} ok"),
         }
     }

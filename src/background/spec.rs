@@ -8,6 +8,7 @@ use super::generation::{AsyncRunner, BlockingRunner, ServiceRunner};
 use super::placement::Placement;
 use super::restart::{Backoff, Intensity, Restart};
 use super::service::BackgroundService;
+use super::service_guard::ServiceGuard;
 use super::status::TickSource;
 use crate::debug::impl_debug;
 
@@ -38,6 +39,7 @@ use crate::debug::impl_debug;
 /// | [`degradable`](Self::degradable) | no: the service is critical |
 /// | [`intake`](Self::intake) | no: the service stops after the server |
 /// | [`manual_ready`](Self::manual_ready) | no: the service is ready once `start` has returned `Ok` |
+/// | `guard`, with the feature `guard` | none: the service runs in each process |
 /// | [`heartbeat`](Self::heartbeat) | none expected |
 /// | [`start_timeout`](Self::start_timeout) | 30 seconds |
 /// | [`stop_timeout`](Self::stop_timeout) | 5 seconds |
@@ -94,6 +96,7 @@ pub(crate) struct ServiceOptions {
     pub(crate) is_critical: bool,
     pub(crate) is_intake: bool,
     pub(crate) manual_ready: bool,
+    pub(crate) guard: Option<ServiceGuard>,
     pub(crate) heartbeat: Option<Duration>,
     pub(crate) start_timeout: Duration,
     pub(crate) stop_timeout: Duration,
@@ -112,6 +115,7 @@ impl ServiceOptions {
             is_critical: true,
             is_intake: false,
             manual_ready: false,
+            guard: None,
             heartbeat: None,
             start_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(5),
@@ -229,6 +233,49 @@ impl Service {
     /// If services without this option start [`after`](Self::after) it, it stops after them.
     pub fn intake(mut self) -> Self {
         self.options.is_intake = true;
+        self
+    }
+
+    /// Runs the service only while it holds a permit of `guard`. With a guard that is
+    /// [distributed](crate::guard::GuardBuilder::distributed), the service runs in one process of the host, or of the
+    /// cluster, at a time: that process is its *leader*.
+    ///
+    /// The other processes [stand by](super::ServiceState::Standby). Their hosts start without the service, and count
+    /// it as ready, also for services that start [`after`](Self::after) it. When the leader stops, fails or dies, one
+    /// of them begins a generation, from `start`. The code of the service finds its lease, and with it its fencing
+    /// token, in [`Lease::current`](crate::backend::Lease::current).
+    ///
+    /// If the leader loses its lease, its generation is dropped at the await point where it waits, and ends as
+    /// [`LeaseLost`](super::ExitKind::LeaseLost). With [`OnLost::Notify`](crate::backend::OnLost::Notify), and if it
+    /// blocks, the generation is asked to stop instead. The service then stands by again, whatever its
+    /// [`restart`](Self::restart) policy is. If the permit can't be acquired, because the store does not answer or the
+    /// domain is not connected, the service keeps trying, once a second at least.
+    ///
+    /// A service that completes releases its permit, and another process then runs it, too. If a generation leaves a
+    /// blocked thread behind, it keeps the permit until that thread has ended. The lease lasts as long as the
+    /// generation, so the domain must not limit it with [`max_hold`](crate::backend::LockDomain::max_hold), and the
+    /// host must not [manage](super::ServiceHostBuilder::manage) the guard.
+    ///
+    /// A [periodic](super::periodic()) service makes its calls in the leader alone, so a cron job runs once however
+    /// many replicas the server has. A call that was due while no process was the leader does not take place.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use onelane::EndpointGuard;
+    /// use onelane::backend::LockDomain;
+    /// use onelane::background::{Every, ServiceHost, periodic};
+    ///
+    /// static LOCKS: LockDomain = LockDomain::new("shop");
+    /// static NIGHTLY: EndpointGuard = EndpointGuard::builder("nightly").distributed(&LOCKS).build();
+    ///
+    /// let nightly = periodic("nightly", Every::secs(86_400), |_cx| async { Ok(()) }).guard(&NIGHTLY);
+    /// // In a real server, add `LOCKS.connect(…)` to the host as well.
+    /// let host = ServiceHost::builder().service(nightly).build()?;
+    /// # Ok::<(), onelane::background::BuildError>(())
+    /// ```
+    #[cfg(feature = "guard")]
+    pub fn guard(mut self, guard: impl Into<crate::guard::SharedGuard>) -> Self {
+        self.options.guard = Some(ServiceGuard(guard.into()));
         self
     }
 

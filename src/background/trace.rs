@@ -87,6 +87,10 @@ pub(crate) fn given_up(service: &str) {
     emit!(ERROR, service, "host gave up on the service");
 }
 
+pub(crate) fn service_lost_lease(service: &str) {
+    emit!(WARN, service, "service lost its lease: another process may run it");
+}
+
 pub(crate) fn heartbeat_missed(service: &str, limit: Duration) {
     emit!(WARN, service, ?limit, "service missed its heartbeat");
 }

@@ -325,6 +325,14 @@ impl EndpointGuard {
     }
 }
 
+#[cfg(feature = "background")]
+impl EndpointGuard {
+    /// Returns the domain over which the guard is distributed.
+    pub(crate) fn domain(&self) -> Option<&'static LockDomain> {
+        self.core.domain
+    }
+}
+
 impl Shareable for EndpointGuard {}
 
 impl HasGuardCore for EndpointGuard {

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use tokio::task::coop;
 use tokio::time::{Sleep, sleep};
-use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::core::{GuardCore, HasGuardCore};
 use super::key_map::Hash64;
+use super::lease_loss::LeaseLoss;
 use super::permit::HeldPermit;
 use super::source::{OwnedPermitSource, PermitSource};
 use super::trace;
-use crate::backend::{Lease, current};
+use crate::backend::Lease;
 use crate::caller_trace::CallerTrace;
 use crate::detached::DetachedEntry;
 use crate::panic::{catch, discard};
@@ -45,7 +45,7 @@ pub(super) fn poll_with_permit<F: Future + ?Sized, S: PermitSource>(
 
     let mut release = ReleaseOnPanic { permit, has_returned: false };
     let permit = release.permit.as_mut().expect("work is not polled after it panicked");
-    let current = current(permit.lease());
+    let current = permit.lease().and_then(Lease::enter);
     let scope = permit.enter_scope();
     let poll = work.poll(cx);
     drop(scope);
@@ -67,8 +67,8 @@ pub(crate) struct GuardedWork<F, S: PermitSource> {
     /// The scopes of the guards that the caller is inside, which are in effect while the caller waits for the work.
     /// `None` until the first poll.
     outer: Option<CallerScopes>,
-    /// Completes when the lease of the permit is lost. `None` if that does not end the work.
-    lost: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// `None` if the loss of a lease does not end the work.
+    lost: Option<LeaseLoss>,
 }
 
 impl<F: Future, S: PermitSource> GuardedWork<F, S> {
@@ -79,14 +79,12 @@ impl<F: Future, S: PermitSource> GuardedWork<F, S> {
     /// Creates the work of a web layer, which ends if the lease of a distributed guard is lost.
     #[cfg(any(feature = "tower", feature = "actix-web"))]
     pub(crate) fn of_layer(work: Pin<Box<F>>, permit: HeldPermit<S>) -> Self {
-        let lost = permit.lease_that_cancels().map(|lease| Box::pin(lease.lost().cancelled_owned()));
-        Self { lost, ..Self::new(work, permit) }
+        Self { lost: LeaseLoss::of(&permit), ..Self::new(work, permit) }
     }
 
     /// Polls the work. Returns `None` if it ended because its lease was lost.
     #[cfg(any(feature = "tower", feature = "actix-web"))]
     pub(crate) fn poll_unless_lost(&mut self, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
-        // First: after a pause of the whole process, the work must not continue.
         if self.poll_lost(cx).is_ready() {
             return Poll::Ready(None);
         }
@@ -94,12 +92,7 @@ impl<F: Future, S: PermitSource> GuardedWork<F, S> {
     }
 
     fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(lost) = &mut self.lost else { return Poll::Pending };
-        // The clock knows it earlier than the token.
-        if self.permit.as_ref().and_then(HeldPermit::lease).is_some_and(Lease::is_lost) {
-            return Poll::Ready(());
-        }
-        lost.as_mut().poll(cx)
+        self.lost.as_mut().map_or(Poll::Pending, |lost| lost.poll(cx))
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {

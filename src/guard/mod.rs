@@ -95,6 +95,7 @@ pub(crate) mod guarded_work;
 mod hold_time;
 mod key_map;
 mod keyed;
+pub(crate) mod lease_loss;
 mod managed;
 pub(crate) mod permit;
 mod remote;

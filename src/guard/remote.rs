@@ -17,8 +17,8 @@ use crate::park::current_thread_waker;
 
 /// A caller that holds a permit of this process, and waits for the turn among all processes.
 pub(super) struct RemoteWait<S: PermitSource> {
-    // Dropped before the permit: the next caller of this process must not find an attempt of this caller.
-    wait: TurnWait,
+    // Ends before the permit is released: the next caller of this process must not find an attempt of this caller.
+    wait: Option<TurnWait>,
     /// `None` once the wait has ended.
     permit: Option<HeldPermit<S>>,
     domain: &'static LockDomain,
@@ -35,7 +35,7 @@ impl<S: PermitSource> RemoteWait<S> {
         let source = permit.source();
         let since = began.unwrap_or_else(Instant::now);
         match TurnWait::new(domain, source.lock_name(), source.waits()) {
-            Ok(wait) => Ok(Self { wait, permit: Some(permit), domain, since }),
+            Ok(wait) => Ok(Self { wait: Some(wait), permit: Some(permit), domain, since }),
             Err(error) => Err(refuse(source, error)),
         }
     }
@@ -52,8 +52,9 @@ impl<S: PermitSource> RemoteWait<S> {
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<HeldPermit<S>, AcquireError>> {
-        self.wait.poll(self.domain, cx).map(|result| {
-            let mut permit = self.permit.take().expect("a remote wait is not polled after it completed");
+        let wait = self.wait.as_mut().expect("a remote wait is not polled after it ended");
+        wait.poll(self.domain, cx).map(|result| {
+            let mut permit = self.leave().expect("a remote wait ends once");
             match result {
                 Ok(turn) => {
                     permit.set_turn(turn);
@@ -105,12 +106,21 @@ impl<S: PermitSource> RemoteWait<S> {
     /// Ends the wait if the guard was closed. The waiting future is polled from time to time even if no release is
     /// reported, so it notices the close.
     fn closed(&mut self) -> Option<AcquireError> {
-        let permit = self.permit.take_if(|permit| permit.source().is_closed())?;
+        if !self.permit.as_ref()?.source().is_closed() {
+            return None;
+        }
+        let permit = self.leave()?;
         Some(refuse_as(permit.source(), AcquireErrorKind::Closed))
     }
 
+    /// Ends the wait, and then takes the permit.
+    fn leave(&mut self) -> Option<HeldPermit<S>> {
+        self.wait = None;
+        self.permit.take()
+    }
+
     fn time_out(&mut self) -> AcquireError {
-        let permit = self.permit.take().expect("a remote wait ends once");
+        let permit = self.leave().expect("a remote wait ends once");
         let source = permit.source();
         let waited = self.since.elapsed();
         source.core().counters.timed_out.add(1);

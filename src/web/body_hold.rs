@@ -2,13 +2,16 @@
 
 use std::mem;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use crate::guard::erased::ErasedSource;
+use crate::guard::lease_loss::LeaseLoss;
 use crate::guard::permit::HeldPermit;
 use crate::scope::Scope;
 use crate::sync::{Mutex, lock};
@@ -20,10 +23,18 @@ use crate::sync::{Mutex, lock};
 pub(crate) struct BodyHold {
     permit: Arc<Mutex<Option<HeldPermit<ErasedSource>>>>,
     timer: Option<AbortHandle>,
+    /// `None` if the loss of a lease does not end the body.
+    lost: Option<LeaseLoss>,
 }
+
+/// The error of a response body that ends because its lease is lost.
+#[derive(Debug, Error)]
+#[error("the lease of the guard was lost while the response was written")]
+pub(crate) struct BodyLeaseLost;
 
 impl BodyHold {
     pub(crate) fn new(permit: HeldPermit<ErasedSource>, limit: Option<Duration>) -> Self {
+        let lost = LeaseLoss::of(&permit);
         let permit = Arc::new(Mutex::new(Some(permit)));
         let timer = limit.zip(Handle::try_current().ok()).map(|(limit, runtime)| {
             let permit = Arc::clone(&permit);
@@ -36,21 +47,37 @@ impl BodyHold {
             };
             runtime.spawn(release_at_limit).abort_handle()
         });
-        Self { permit, timer }
+        Self { permit, timer, lost }
     }
 
-    /// Polls the body, inside the guard's scope while the permit is still held.
-    pub(crate) fn poll_inside<T>(&self, poll: impl FnOnce() -> T) -> T {
-        let held = lock(&self.permit).as_mut().map(|permit| (permit.scope(), mem::take(permit.hold_mut())));
-        let Some((scope, mut hold)) = held else { return poll() };
+    /// Polls the body, inside the guard's scope while the permit is still held. Returns an error if the lease is lost.
+    pub(crate) fn poll_inside<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<Result<T, BodyLeaseLost>> {
+        let enter =
+            |permit: &mut HeldPermit<_>| (permit.scope(), mem::take(permit.hold_mut()), permit.lease().cloned());
+        let held = lock(&self.permit).as_mut().map(enter);
+        let Some((scope, mut hold, lease)) = held else { return poll(cx).map(Ok) };
+        if let Some(lost) = &mut self.lost
+            && lost.poll(cx).is_ready()
+            // The timer ends the lease, too, when it releases the permit.
+            && lock(&self.permit).is_some()
+        {
+            self.release();
+            return Poll::Ready(Err(BodyLeaseLost));
+        }
+        let current = lease.as_ref().and_then(|lease| lease.enter());
         let scope = Scope::enter(scope, &mut hold);
-        let result = poll();
+        let result = poll(cx);
         drop(scope);
+        drop(current);
         // The timer may have released the permit during the poll. In that case, the hold is dropped here.
         if let Some(permit) = &mut *lock(&self.permit) {
             *permit.hold_mut() = hold;
         }
-        result
+        result.map(Ok)
     }
 
     pub(crate) fn release(&mut self) {

@@ -7,7 +7,9 @@ use std::time::Duration;
 use onelane::backend::WhenUnavailable;
 use onelane::guard::AcquireErrorKind;
 use onelane::{EndpointGuard, KeyedGuard, Queue};
+use support::http::eventually;
 use tokio::time::timeout;
+use tokio_test::task;
 
 use super::in_memory::{InMemory, Store};
 use super::{MS, PATIENCE, domain, guard};
@@ -139,4 +141,62 @@ async fn store_that_fails_refuses_callers_or_lets_them_run_alone() {
     drop(permit);
     store.fail(false);
     assert!(guard.acquire().await.unwrap().lease().is_some());
+}
+
+#[tokio::test]
+async fn caller_that_leaves_during_its_attempt_makes_no_other_caller_find_the_guard_busy() {
+    let store = Arc::<Store>::default();
+    let locks = domain(|domain| domain);
+    locks.connect(InMemory::new(&store, LEASE)).await.unwrap();
+    let guard = EndpointGuard::builder("report").queue(Queue::Reject).distributed(locks).build();
+    store.hang().await;
+    for _ in 0..3 {
+        // The first caller leaves during its attempt, and the others while they wait for the end of this attempt.
+        let mut leaving = task::spawn(guard.acquire());
+        assert!(leaving.poll().is_pending());
+    }
+    let mut staying = task::spawn(guard.acquire());
+    assert!(staying.poll().is_pending());
+    store.answer_again();
+    drop(timeout(PATIENCE, staying).await.unwrap().unwrap());
+    eventually("nothing is left", || store.held() == 0 && format!("{locks:?}").contains("parked: Some(0)")).await;
+    assert_eq!(store.attempts(), 2);
+}
+
+#[tokio::test]
+async fn attempt_without_a_caller_leaves_nothing() {
+    let store = Arc::<Store>::default();
+    let locks = domain(|domain| domain);
+    locks.connect(InMemory::new(&store, LEASE)).await.unwrap();
+    let keyed = KeyedGuard::<u32>::builder("user").distributed(locks).build();
+    store.hang().await;
+    for key in 0..50 {
+        for _ in 0..2 {
+            let mut leaving = task::spawn(keyed.acquire(key));
+            assert!(leaving.poll().is_pending());
+        }
+    }
+    assert!(format!("{locks:?}").contains("parked: Some(50)"), "{locks:?}");
+    store.answer_again();
+    let is_empty = || format!("{locks:?}").contains("parked: Some(0)");
+    eventually("nothing is left", || store.attempts() == 50 && store.held() == 0 && is_empty()).await;
+}
+
+#[tokio::test]
+async fn store_that_panics_is_unavailable_and_keeps_no_lock() {
+    let store = Arc::<Store>::default();
+    let locks = domain(|domain| domain);
+    locks.connect(InMemory::new(&store, MS * 300)).await.unwrap();
+    let guard = guard(locks);
+    store.panic(true);
+    let error = guard.acquire().await.unwrap_err();
+    assert_eq!(error.kind(), AcquireErrorKind::Unavailable);
+    assert!(error.source().unwrap().to_string().contains("the test wants a panic"), "{error:?}");
+    store.panic(false);
+    let permit = guard.acquire().await.unwrap();
+    store.panic(true);
+    timeout(PATIENCE, permit.lease().unwrap().lost().cancelled()).await.unwrap();
+    assert!(permit.release().await.is_err());
+    store.panic(false);
+    drop(timeout(PATIENCE, guard.acquire()).await.unwrap().unwrap());
 }

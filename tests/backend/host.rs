@@ -28,14 +28,18 @@ const RELATIVE: &str = "ONELANE_TEST_RELATIVE";
 const CALLERS: &str = "ONELANE_TEST_CALLERS";
 
 /// A directory that is removed at the end.
-pub(crate) struct TestDirectory(pub(crate) PathBuf);
+pub(super) struct TestDirectory(pub(super) PathBuf);
 
 impl TestDirectory {
-    pub(crate) fn new() -> Self {
+    pub(super) fn new() -> Self {
         let path = env::temp_dir().join(format!("onelane-locks-{:x}", fastrand::u64(..)));
         fs::create_dir(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
         Self(path)
+    }
+
+    pub(super) fn path(&self) -> String {
+        self.0.to_str().unwrap().to_owned()
     }
 }
 
@@ -83,7 +87,7 @@ async fn own_release_does_not_wake_callers_that_wait_since_then() {
         let waiting = tokio::spawn(async move { process.released(&LockName::new("report", None)).await });
         // Long enough for the mark, and for the events of the last round.
         sleep(MS * 30).await;
-        assert!(one.release(&lease).await.unwrap().others_wait);
+        assert_eq!(one.release(&lease).await.unwrap().waiting, 1);
         timeout(MS * 50, one.released(&name)).await.expect_err("no other process has released the lock");
         timeout(PATIENCE, waiting).await.unwrap().unwrap();
     }

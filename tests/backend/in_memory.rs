@@ -60,6 +60,7 @@ struct StoreState {
     tokens: HashMap<String, u64>,
     waiting: HashMap<(String, Option<String>), usize>,
     fails: bool,
+    panics: bool,
 }
 
 #[derive(Debug)]
@@ -81,6 +82,11 @@ impl Store {
     /// Makes all calls fail, or succeed again.
     pub(super) fn fail(&self, fails: bool) {
         self.state.lock().unwrap().fails = fails;
+    }
+
+    /// Makes all calls panic, or succeed again.
+    pub(super) fn panic(&self, panics: bool) {
+        self.state.lock().unwrap().panics = panics;
     }
 
     /// Makes all calls hang.
@@ -110,6 +116,9 @@ impl Store {
     async fn call<T>(&self, count: &AtomicUsize, call: impl FnOnce(&mut StoreState) -> T) -> Result<T, BackendError> {
         count.fetch_add(1, Ordering::Relaxed);
         let _permit = self.gate.acquire().await.unwrap();
+        // A panic must not poison the store.
+        let panics = self.state.lock().unwrap().panics;
+        assert!(!panics, "the test wants a panic");
         let mut state = self.state.lock().unwrap();
         if state.fails { Err(BackendError::new("the test wants an error")) } else { Ok(call(&mut state)) }
     }
@@ -228,12 +237,12 @@ impl LockBackend for InMemory {
             if self.flaw != Flaw::ReportsNoRelease {
                 self.store.released.notify_waiters();
             }
-            let others_wait = match self.flaw {
-                Flaw::KnowsNoWaiters => false,
-                Flaw::ImaginesWaiters => true,
-                _ => state.waiting.contains_key(&key),
+            let waiting = match self.flaw {
+                Flaw::KnowsNoWaiters => 0,
+                Flaw::ImaginesWaiters => 1,
+                _ => state.waiting.get(&key).copied().unwrap_or_default(),
             };
-            Released { others_wait }
+            Released { waiting }
         };
         Box::pin(self.store.call(&self.store.releases, release))
     }

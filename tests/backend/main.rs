@@ -2,19 +2,29 @@
 
 #![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
+mod checked_store;
+mod checked_write;
+#[cfg(target_os = "linux")]
+mod clocks;
 mod conformance;
 mod errors;
+mod fairness;
 #[cfg(target_os = "linux")]
 mod host;
 mod in_memory;
+#[cfg(target_os = "linux")]
+mod leader_processes;
+mod leaders;
 mod leases;
 #[cfg(target_os = "linux")]
 mod many_keys;
 mod passing_on;
 mod postgres;
+mod processes;
 mod redis;
 mod redis_failover;
 mod stores;
+mod storm;
 mod turns;
 mod web;
 

@@ -1,7 +1,7 @@
 //! Callers of one process pass the turn on to each other without the store.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use onelane::KeyedGuard;
@@ -167,4 +167,38 @@ async fn process_that_has_had_its_turns_lets_others_go_first() {
         drop(elsewhere);
         drop(timeout(PATIENCE, next).await.unwrap().unwrap().unwrap());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn process_that_has_had_its_turn_lets_all_others_that_wait_go_first() {
+    let store = Arc::<Store>::default();
+    let mut guards = Vec::new();
+    for _ in 0..4 {
+        guards.push(Arc::new(guard(connected(&store, |domain| domain.cohort(1, PATIENCE)).await)));
+    }
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let processes: Vec<_> = guards
+        .into_iter()
+        .enumerate()
+        .map(|(number, guard)| {
+            let order = Arc::clone(&order);
+            tokio::spawn(async move {
+                for _ in 0..25 {
+                    let permit = guard.acquire().await.unwrap();
+                    order.lock().unwrap().push(number);
+                    // Long enough for the others to wait, and shorter than the time for which a process steps back.
+                    tokio::time::sleep(MS * 2).await;
+                    drop(permit);
+                }
+            })
+        })
+        .collect();
+    for process in processes {
+        timeout(PATIENCE, process).await.unwrap().unwrap();
+    }
+    let order = order.lock().unwrap();
+    // All processes compete after the first turns, and before the last ones.
+    let rounds: Vec<_> = order[20..80].windows(4).collect();
+    let complete = rounds.iter().filter(|round| (0..4).all(|number| round.contains(&number))).count();
+    assert!(complete > rounds.len() / 2, "{order:?}");
 }

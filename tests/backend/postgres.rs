@@ -211,29 +211,6 @@ async fn attempt_that_waits_for_too_long_takes_nothing() {
     assert!(!is_held(&other, &name).await, "the attempt was executed after its release");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn clock_that_jumps_refuses_no_caller() {
-    let server = PostgresServer::start().await;
-    let client = server.connect().await;
-    let fake = "CREATE SCHEMA fake; CREATE TABLE fake.clock AS SELECT interval '0' AS ahead;
-        CREATE FUNCTION fake.clock_timestamp() RETURNS timestamptz VOLATILE LANGUAGE SQL
-        AS 'SELECT pg_catalog.clock_timestamp() + ahead FROM fake.clock'";
-    client.batch_execute(fake).await.unwrap();
-    let settings = format!("{} options='-c search_path=fake,pg_catalog,public'", server.settings());
-    let stores = [connected(&settings).await, connected(&settings).await];
-    let name = LockName::new("report", None);
-    let mut last = None;
-    for ahead in ["0", "1 hour", "2 hours", "-1 hour", "0"] {
-        client.batch_execute(&format!("UPDATE fake.clock SET ahead = '{ahead}'")).await.unwrap();
-        for store in &stores {
-            let lease = take(store, &name).await.unwrap();
-            assert!(lease.fence > last);
-            last = lease.fence;
-            store.release(&lease).await.unwrap();
-        }
-    }
-}
-
 /// A caller that waits in the server for the end of another caller's transaction gets its token afterwards.
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_follow_the_order_of_entry() {

@@ -130,6 +130,8 @@ impl Process {
             self.turn().await.unwrap();
             proxy.disturb(Disturbance::Lost);
             self.turn().await.expect_err("the store does not answer");
+            // This attempt to connect will never succeed.
+            self.turn().await.expect_err("the store does not answer");
             proxy.disturb(Disturbance::Nothing);
             let took = self.works_again().await;
             assert!(took < Duration::from_secs(4), "{took:?}");

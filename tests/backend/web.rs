@@ -1,17 +1,23 @@
 //! A lost lease and a store that fails, as the clients of a service see them.
 
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use actix_web::body::MessageBody;
 use actix_web::test::{TestRequest, init_service, try_call_service};
 use actix_web::{App, HttpResponse, web};
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::{Request, Response, StatusCode};
 use axum::routing::get;
+use futures::stream::{self, Stream, StreamExt};
 use http_body_util::BodyExt;
 use onelane::backend::{Lease, LockDomain, OnLost};
+use onelane::web::GuardOptions;
 use onelane::web::actix::GuardMiddleware;
 use onelane::web::axum::GuardLayer;
 use onelane::{EndpointGuard, ServiceHost};
@@ -112,6 +118,72 @@ async fn lost_lease_cancels_the_handler_of_actix_web() {
     let error = result.expect_err("the request is gone with its handler");
     assert_eq!(error.as_response_error().status_code(), 503);
     assert_eq!(ended.load(Ordering::SeqCst), 0);
+}
+
+/// An endless response, whose parts know their lease.
+fn parts() -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
+    stream::repeat_with(|| Ok(Bytes::from(Lease::current().expect("a lease").fence().to_string()))).then(
+        |part| async move {
+            sleep(MS * 10).await;
+            part
+        },
+    )
+}
+
+#[tokio::test]
+async fn lost_lease_cuts_off_the_response_body_of_axum() {
+    let store = Arc::<Store>::default();
+    let layer = GuardLayer::new(guard(connected(&store, OnLost::Cancel).await));
+    let app = Router::new().route("/", get(|| async { Body::from_stream(parts()) })).route_layer(layer);
+    let mut body = call(app).await.into_body();
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "1");
+    store.forget_locks();
+    let error = timeout(PATIENCE, body.collect()).await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("lease"), "{error}");
+}
+
+/// The permit is released after `body_hold_max`, which is no loss.
+#[tokio::test]
+async fn body_that_holds_the_permit_for_too_long_continues_without_it() {
+    let store = Arc::<Store>::default();
+    let options = GuardOptions::new().body_hold_max(MS * 30);
+    let layer = GuardLayer::new(guard(connected(&store, OnLost::Cancel).await)).options(options);
+    let body = || async {
+        Body::from_stream(
+            stream::repeat_with(|| Ok::<_, Infallible>("part"))
+                .then(|part| async move {
+                    sleep(MS * 10).await;
+                    part
+                })
+                .take(20),
+        )
+    };
+    let app = Router::new().route("/", get(body)).route_layer(layer);
+    let body = call(app).await.into_body().collect().await.unwrap();
+    assert_eq!((body.to_bytes().len(), store.held()), (80, 0));
+}
+
+#[actix_web::test]
+async fn lost_lease_cuts_off_the_response_body_of_actix_web() {
+    let store = Arc::<Store>::default();
+    let guard = GuardMiddleware::new(guard(connected(&store, OnLost::Cancel).await));
+    let handler = || async { HttpResponse::Ok().streaming(parts()) };
+    let app = init_service(App::new().service(web::resource("/").wrap(guard).route(web::get().to(handler)))).await;
+    let response = try_call_service(&app, TestRequest::get().uri("/").to_request()).await.unwrap();
+    let mut body = pin!(response.into_body());
+    assert_eq!(poll_fn(|cx| body.as_mut().poll_next(cx)).await.unwrap().unwrap(), "1");
+    store.forget_locks();
+    let ends = async {
+        loop {
+            match poll_fn(|cx| body.as_mut().poll_next(cx)).await {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => break error.to_string(),
+                None => panic!("the body ends as if it were complete"),
+            }
+        }
+    };
+    let error = timeout(PATIENCE, ends).await.unwrap();
+    assert!(error.contains("lease"), "{error}");
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use onelane::backend::{
     Attempt, BackendError, BackendFuture, LeaseId, LockBackend, LockDomain, LockName, Owner, Redis, Released,
     WhenUnavailable,
 };
+use onelane::background::{ServiceHost, service_fn};
 use support::leak;
 use support::redis::RedisServer;
 use tokio::time::timeout;
@@ -72,4 +73,16 @@ pub(crate) async fn scenario() {
         timeout(PATIENCE, permit.lease().unwrap().lost().cancelled()).await.unwrap();
     }
     drop(guard.acquire().await.unwrap());
+
+    store.fails.store(false, Ordering::SeqCst);
+    let leader = service_fn("leader", |_| std::future::pending()).guard(guard);
+    let host = ServiceHost::builder().service(leader).build().unwrap();
+    host.start().await.unwrap();
+    let ends = async {
+        while host.status().service("leader").is_some_and(|leader| leader.last_exit().is_none()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, ends).await.unwrap();
+    let _ = host.shutdown().await.unwrap();
 }

@@ -5,6 +5,7 @@ mod hello;
 mod limit;
 mod offload;
 mod per_user;
+mod processes;
 mod serve;
 mod single_flight;
 mod streaming;

@@ -15,7 +15,7 @@ const MAY_NAME: [(&str, &[&str]); 8] = [
     ("guard", &["semaphore", "backend"]),
     ("backend", &[]),
     ("offload", &["semaphore"]),
-    ("background", &["backend"]),
+    ("background", &["backend", "guard"]),
     ("semaphore", &[]),
     ("sync", &[]),
     ("docs", &[]),
@@ -39,7 +39,7 @@ const FRAMEWORKS: [(&str, &str); 17] = [
     ("tokio_postgres", "backend/postgres/"),
     ("hyper", "background/probe_server.rs"),
     ("hyper_util", "background/probe_server.rs"),
-    ("nix", "backend/host/"),
+    ("nix", "backend/"),
 ];
 const PRINTING: [&str; 5] = ["print!", "println!", "eprint!", "eprintln!", "dbg!"];
 const MAX_LINES_OF_CODE: usize = 300;

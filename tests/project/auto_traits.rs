@@ -16,7 +16,10 @@ use ::axum::body::Body;
 use ::axum::routing::Route;
 use bytes::Bytes;
 use http_body_util::Full;
-use onelane::backend::{Postgres, Redis};
+use onelane::backend::{
+    Attempt, BackendError, Connect, Lease, LeaseId, LockDomain, LockName, OnLost, Owner, Postgres, Redis, Released,
+    WhenUnavailable,
+};
 use onelane::background::{
     Backoff, BlockingContext, BuildError, CleanUp, Exit, ExitKind, ExitReason, HostError, HostEvent, HostEvents,
     HostHandle, HostPhase, HostStatus, Intensity, Placement, ProbeAnswer, Restart, RunContext, Service, ServiceHost,
@@ -37,7 +40,7 @@ use onelane::offload::{
     CapacityLimiter, CpuPool, CpuPoolBuilder, LimiterError, LimiterPermit, LimiterStats, OffloadError,
     OffloadErrorKind, OwnedLimiterPermit, PoolStats, Priority, Progress, RunningTask, TaskHandle,
 };
-use onelane::web::axum::{MakeLinkedService, WatchedListener, WatchedStream};
+use onelane::web::axum::{HandshakeListener, HandshakeStream, MakeLinkedService, WatchedListener, WatchedStream};
 use onelane::web::{
     ClientLink, FlightOptions, GuardOptions, Guarded, Hold, KeyKind, OnDisconnect, PoolHandler, Refusal, RefusalReason,
     RequestKey, actix, axum, tower,
@@ -101,6 +104,17 @@ never_ready!(Local Pinned Unshared);
 #[test]
 fn public_types_are_send_sync_and_unpin_as_promised() {
     let table = table! {
+        LockDomain: Send Sync Unpin;
+        Connect: Send Sync Unpin;
+        Lease: Send Sync Unpin;
+        OnLost: Send Sync Unpin;
+        WhenUnavailable: Send Sync Unpin;
+        BackendError: Send Sync Unpin;
+        LockName: Send Sync Unpin;
+        LeaseId: Send Sync Unpin;
+        Owner: Send Sync Unpin;
+        Attempt: Send Sync Unpin;
+        Released: Send Sync Unpin;
         Redis: Send Sync Unpin;
         Postgres: Send Sync Unpin;
         EndpointGuard: Send Sync Unpin;
@@ -164,6 +178,8 @@ fn public_types_are_send_sync_and_unpin_as_promised() {
         ClientLink: Send Sync Unpin;
         WatchedListener: Send Sync Unpin;
         WatchedStream: Send Sync Unpin;
+        HandshakeListener<u8, u8>: Send Sync Unpin;
+        HandshakeStream<WatchedStream>: Send no Unpin;
         MakeLinkedService<Route>: Send Sync Unpin;
         axum::GuardLayer: Send Sync Unpin;
         tower::GuardLayer: Send Sync Unpin;

@@ -16,6 +16,7 @@ use super::directory::Directory;
 use super::range;
 use super::tokens::Tokens;
 use crate::backend::{Attempt, BackendError, LeaseId, LockName, Owner, Released};
+use crate::random;
 use crate::sync::{Mutex, lock};
 
 /// The byte that is written to wake waiting callers.
@@ -24,8 +25,10 @@ const WAKE: u64 = 0;
 const UNKEYED: i64 = 1;
 /// The offset at which the bytes of keys begin. A byte can be locked even if the file does not contain it.
 const KEYS: i64 = 1 << 20;
-/// The distance from a lock to the byte that callers lock while they wait for it.
+/// The distance from a lock to its bytes for processes that wait for it. Each of them locks one of the bytes.
 const WAITING: i64 = 1 << 62;
+/// How many bytes those are. Two processes that choose the same one count as one.
+const PLACES: u64 = 1 << 10;
 
 /// How soon to try again if another process is changing the tokens, which takes a microsecond.
 const SOON: Duration = Duration::from_millis(1);
@@ -41,6 +44,8 @@ pub(super) struct GuardFiles {
     pub(super) changed: Notify,
     /// This process has written to the file, and the event of that has not arrived yet.
     has_written: AtomicBool,
+    /// Which of the bytes this process locks while it waits.
+    place: i64,
     state: Mutex<FilesState>,
 }
 
@@ -63,7 +68,9 @@ impl GuardFiles {
         let file = directory.open_file(guard, "locks")?;
         let (path, tokens) = (directory.file(guard, "locks"), Tokens::open(directory, guard)?);
         let state = Mutex::new(FilesState::default());
-        Ok(Self { guard, path, file, tokens, changed: Notify::new(), has_written: AtomicBool::new(false), state })
+        let (changed, has_written) = (Notify::new(), AtomicBool::new(false));
+        let place = (random::bits() % PLACES).cast_signed();
+        Ok(Self { guard, path, file, tokens, changed, has_written, place, state })
     }
 
     /// Checks that other processes still find these files.
@@ -110,16 +117,17 @@ impl GuardFiles {
         }
         range::unlock(&self.file, offset).map_err(failed)?;
         state.held.remove(&offset);
-        let waits_here = state.waiting.contains_key(&(offset + WAITING));
+        let waits_here = state.waiting.contains_key(&(offset + WAITING + self.place));
         drop(state);
-        let others_wait = range::is_locked_by_others(&self.file, offset + WAITING).map_err(failed)?;
-        if others_wait || waits_here {
+        let places = PLACES.cast_signed();
+        let waiting = range::count_locked_by_others(&self.file, offset + WAITING, places).map_err(failed)?;
+        if waiting > 0 || waits_here {
             self.has_written.store(true, Ordering::Relaxed);
             self.file.write_all_at(&[0], WAKE).map_err(failed)?;
             // The kernel merges the event of this write with equal ones that it has not delivered.
             self.changed.notify_waiters();
         }
-        Ok(Released { others_wait })
+        Ok(Released { waiting })
     }
 
     /// Wakes callers after an event of the file. The first event after a write of this process is that of the write,
@@ -132,7 +140,7 @@ impl GuardFiles {
 
     /// Shows other processes that a caller waits for a lock.
     pub(super) fn mark_waiting(self: &Arc<Self>, name: &LockName) -> Result<WaitingMark, BackendError> {
-        let offset = offset_of(name) + WAITING;
+        let offset = offset_of(name) + WAITING + self.place;
         let mut state = lock(&self.state);
         range::share(&self.file, offset).map_err(failed)?;
         *state.waiting.entry(offset).or_default() += 1;
@@ -170,7 +178,8 @@ fn failed(error: io::Error) -> BackendError {
 fn offset_of(name: &LockName) -> i64 {
     match name.key() {
         None => UNKEYED,
-        Some(key) => KEYS + (hash(key.as_bytes()) >> 3).cast_signed(),
+        // The distance of two keys is a multiple of the number of places.
+        Some(key) => KEYS + ((hash(key.as_bytes()) >> 3) / PLACES * PLACES).cast_signed(),
     }
 }
 

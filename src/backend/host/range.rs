@@ -34,9 +34,18 @@ pub(super) fn unlock(file: &File, offset: i64) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns `true` if another open file has locked the byte.
-pub(super) fn is_locked_by_others(file: &File, offset: i64) -> io::Result<bool> {
-    let mut found = range(F_WRLCK, offset);
+/// Counts the bytes of a range that other open files have locked, each of them one byte.
+pub(super) fn count_locked_by_others(file: &File, offset: i64, length: i64) -> io::Result<usize> {
+    if length <= 0 {
+        return Ok(0);
+    }
+    let mut found = libc::flock { l_len: length, ..range(F_WRLCK, offset) };
     fcntl(file, FcntlArg::F_OFD_GETLK(&mut found))?;
-    Ok(libc::c_int::from(found.l_type) != F_UNLCK)
+    if libc::c_int::from(found.l_type) == F_UNLCK {
+        return Ok(0);
+    }
+    let end = found.l_start + 1;
+    let before = count_locked_by_others(file, offset, found.l_start - offset)?;
+    let after = count_locked_by_others(file, end, offset + length - end)?;
+    Ok(before + 1 + after)
 }

@@ -41,7 +41,7 @@ CREATE TABLE IF NOT EXISTS {table} (
     owner text NOT NULL,
     fence int8 NOT NULL,
     expires_at timestamptz NOT NULL,
-    waited_until timestamptz,
+    waiters int8[],
     PRIMARY KEY (domain, guard, key)
 ) WITH (fillfactor = 50)"#;
 
@@ -65,7 +65,7 @@ WITH held AS (
     SELECT $1, $2, {key}, $4, nextval('{sequence}') * $6, clock_timestamp() + $5 * interval '1 millisecond' FROM gate
     WHERE extract(epoch FROM clock_timestamp()) <= $7
     ON CONFLICT (domain, guard, key) DO UPDATE
-    SET owner = excluded.owner, fence = excluded.fence, expires_at = excluded.expires_at
+    SET owner = excluded.owner, fence = excluded.fence, expires_at = excluded.expires_at, waiters = NULL
     WHERE l.expires_at <= clock_timestamp() OR l.owner = excluded.owner
     RETURNING fence
 )
@@ -82,23 +82,21 @@ WHERE l.domain = $1 AND l.guard = r.guard AND l.key = {key} AND l.owner = r.owne
     AND l.fence = coalesce(r.fence, l.fence) AND l.expires_at > clock_timestamp()
 RETURNING r.position";
 
-/// `$1` domain, `$2` guard, `$3` key, `$4` owner, `$5` token or null, `$6` channel or null, `$7` payload. Returns
-/// whether others wait, and notifies them.
+/// `$1` domain, `$2` guard, `$3` key, `$4` owner, `$5` token or null, `$6` channel or null, `$7` payload. Returns how
+/// many others wait, and notifies them.
 const RELEASE: &str = "
 WITH released AS (
     DELETE FROM {table}
     WHERE domain = $1 AND guard = $2 AND key = {key} AND owner = $4 AND fence = coalesce($5, fence)
-    RETURNING coalesce(waited_until > clock_timestamp(), false) AS is_waited
+    RETURNING coalesce(cardinality(waiters), 0) AS waiting
 )
-SELECT is_waited, CASE WHEN is_waited AND $6 IS NOT NULL THEN pg_notify($6, $7) END FROM released";
+SELECT waiting, CASE WHEN waiting > 0 AND $6 IS NOT NULL THEN pg_notify($6, $7) END FROM released";
 
-/// `$1` domain, `$2` guard, `$3` key, `$4` duration in milliseconds. Records in the row of the lock that a caller
-/// waits. The record expires, so that a process that crashed does not count for long, and is renewed after half of its
-/// time.
+/// `$1` domain, `$2` guard, `$3` key, `$4` process. Records in the row of the lock that a process waits. The record ends
+/// with the row.
 const MARK: &str = "
-UPDATE {table} SET waited_until = clock_timestamp() + $4 * interval '1 millisecond'
-WHERE domain = $1 AND guard = $2 AND key = {key}
-    AND coalesce(waited_until, '-infinity') < clock_timestamp() + $4 * interval '0.5 millisecond'";
+UPDATE {table} SET waiters = array_append(waiters, $4)
+WHERE domain = $1 AND guard = $2 AND key = {key} AND array_position(waiters, $4) IS NULL";
 
 impl Statements {
     /// `table` may have a schema, separated by a dot.

@@ -18,6 +18,7 @@ use super::super::waiters::{Waiter, Waiters};
 use super::server::{self, Connect, Server};
 use super::statements::{self, Statements, TOKENS};
 use crate::debug::impl_debug;
+use crate::random;
 use crate::sync::{Mutex, lock};
 
 /// Keeps locks in a table of PostgreSQL, version 12 or newer.
@@ -53,7 +54,7 @@ use crate::sync::{Mutex, lock};
 ///     owner text NOT NULL,
 ///     fence int8 NOT NULL,
 ///     expires_at timestamptz NOT NULL,
-///     waited_until timestamptz,
+///     waiters int8[],
 ///     PRIMARY KEY (domain, guard, key)
 /// ) WITH (fillfactor = 50);
 /// CREATE SEQUENCE onelane_locks_fence START WITH 1800000000000000;
@@ -78,6 +79,8 @@ struct Connected {
     waiters: Arc<Waiters>,
     clock: StoreClock,
     lease: Duration,
+    /// Identifies this process among those that wait.
+    process: i64,
 }
 
 type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
@@ -85,8 +88,8 @@ type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 /// How long the notification that a new store sends to itself may take.
 const FIRST_NOTIFICATION: Duration = Duration::from_secs(2);
 
-/// How long a waiting caller is remembered.
-const MARK: Duration = Duration::from_secs(2);
+/// How often a waiting caller records that it waits, in case that the lock has another owner in the meantime.
+const MARK: Duration = Duration::from_secs(1);
 
 impl Postgres {
     /// Creates a store that opens its connections with a closure, which chooses the server, user, password and TLS. The
@@ -161,8 +164,9 @@ impl LockBackend for Postgres {
                 waiters: Arc::clone(&waiters),
             };
             let link = Link::new(server, link::call_limit(self.lease));
-            let (domain, clock) = (statements::text(domain), StoreClock::default());
-            let connected = Connected { domain, link, waiters, clock, lease: self.lease };
+            let (domain, clock, process) =
+                (statements::text(domain), StoreClock::default(), random::bits().cast_signed());
+            let connected = Connected { domain, link, waiters, clock, lease: self.lease, process };
             // The first connection may take longer than a call.
             connected.link.connection().await?;
             connected.try_all().await?;
@@ -277,7 +281,8 @@ impl Connected {
             (&payload, Type::TEXT),
         ];
         let rows = self.query(&self.statements().release, &parameters).await?;
-        Ok(Released { others_wait: rows.first().is_some_and(|row| row.get("is_waited")) })
+        let waiting = rows.first().map_or(0, |row| row.get::<_, i32>("waiting"));
+        Ok(Released { waiting: waiting.try_into().unwrap_or_default() })
     }
 
     /// Waits for a notification. Before that, records in the lock that a caller waits, so that the record precedes an
@@ -287,13 +292,12 @@ impl Connected {
         let mut released = pin!(waiting.waiter.released.notified());
         released.as_mut().enable();
         let (guard, key) = (statements::text(name.guard()), statements::key(name));
-        let millis = MARK.as_secs_f64() * 1e3;
         let parameters: [Parameter<'_>; 4] =
-            [(&self.domain, Type::TEXT), (&guard, Type::TEXT), (&key, Type::TEXT), (&millis, Type::FLOAT8)];
+            [(&self.domain, Type::TEXT), (&guard, Type::TEXT), (&key, Type::TEXT), (&self.process, Type::INT8)];
         loop {
             // If the query fails, callers still check from time to time.
             let _ = self.query(&self.statements().mark, &parameters).await;
-            if timeout(MARK / 2, released.as_mut()).await.is_ok() {
+            if timeout(MARK, released.as_mut()).await.is_ok() {
                 return;
             }
         }

@@ -303,7 +303,7 @@ impl Connected {
                 let was_subscribed = waiters.has(key);
                 let received: usize = call.invoke_async(&mut connection).await?;
                 let own = usize::from(was_subscribed || waiters.has(key));
-                Ok(Released { others_wait: received > own })
+                Ok(Released { waiting: received.saturating_sub(own) })
             }
         };
         self.servers.call(lease.lock.guard(), run).await

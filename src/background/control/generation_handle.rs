@@ -13,10 +13,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::child_tasks::ChildTasks;
 use super::drop_signal::DropSignal;
-use super::host_scope::InHostScope;
 use super::host_shared::HostShared;
 use super::message::{GenerationEvent, GenerationPhase, ServiceHealth, SupervisorMessage};
+use super::service_scope::{InServiceScope, ServiceScope};
 use super::stop_signal::StopSignal;
+use crate::background::service_guard::ServicePermit;
 use crate::background::status::ServiceStatus;
 use crate::sync::lock;
 
@@ -30,6 +31,11 @@ pub(crate) struct GenerationHandle {
     /// The stack size of threads that run only the service.
     pub(crate) stack_size: Option<usize>,
     pub(crate) child_tasks: ChildTasks,
+    /// Where the code of the service runs.
+    pub(crate) scope: ServiceScope,
+    /// The permit of the service's guard, until the generation has ended. A thread that is left behind keeps the handle
+    /// alive, and thus the permit.
+    permit: Mutex<Option<ServicePermit>>,
     /// Set if the generation has a runtime of its own.
     own_runtime: OnceLock<Handle>,
     /// Reports that the service was dropped, once nothing holds it.
@@ -53,9 +59,11 @@ impl GenerationHandle {
         Self {
             id,
             status,
+            scope: ServiceScope::new(host.host_id()),
             host,
             stack_size: None,
             child_tasks: ChildTasks::default(),
+            permit: Mutex::new(None),
             own_runtime: OnceLock::new(),
             drop_signal: OnceLock::new(),
             stop: StopSignal::default(),
@@ -70,6 +78,12 @@ impl GenerationHandle {
 
     pub(crate) fn with_stack_size(self, stack_size: Option<usize>) -> Self {
         Self { stack_size, ..self }
+    }
+
+    /// Adds the permit that the service holds during the generation.
+    pub(crate) fn with_permit(mut self, permit: Option<ServicePermit>) -> Self {
+        self.scope.lease = permit.as_ref().and_then(ServicePermit::lease);
+        Self { permit: Mutex::new(permit), ..self }
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -87,6 +101,11 @@ impl GenerationHandle {
     pub(crate) fn abort(&self, phase: GenerationPhase) {
         self.aborted.fetch_max(phase as u8, Ordering::AcqRel);
         self.polling_task.wake();
+    }
+
+    /// Takes the permit, once the generation has ended.
+    pub(crate) fn take_permit(&self) -> Option<ServicePermit> {
+        lock(&self.permit).take()
     }
 
     /// Returns the health, after [`GenerationEvent::HealthChanged`].
@@ -128,7 +147,7 @@ impl GenerationHandle {
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        let child = InHostScope { future: child, host_id: self.host.host_id() };
+        let child = InServiceScope { future: child, scope: self.scope.clone() };
         self.child_tasks.spawn(child, self.own_runtime.get().unwrap_or_else(|| self.host.server()))
     }
 

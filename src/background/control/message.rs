@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::background::service_guard::ServicePermit;
 use crate::background::status::{CleanUp, ExitKind, Trigger};
 
 /// A message to the supervisor of a host.
@@ -9,6 +10,10 @@ use crate::background::status::{CleanUp, ExitKind, Trigger};
 pub(crate) enum SupervisorMessage {
     /// Something happened in a generation of the service with this index.
     Generation { id: u32, generation: u64, event: GenerationEvent },
+    /// The guard of the service with this index has admitted it.
+    Admitted { id: u32, permit: ServicePermit },
+    /// The guard of the service with this index has not admitted it, for this reason. The attempt is repeated.
+    NotAdmitted { id: u32, reason: Arc<str> },
     /// The host has to stop.
     Shutdown(Trigger),
     /// The host has to stop without waiting for anything.
@@ -34,6 +39,8 @@ pub(crate) enum GenerationEvent {
     CleanedUp(CleanUp),
     /// The [`ServiceHealth`] changed.
     HealthChanged,
+    /// The lease of the generation is lost.
+    LeaseLost,
     /// The generation was dropped before its end: its runtime is gone. Its `stop` was called if it is lost in there.
     Lost { in_stop: bool },
 }

@@ -15,13 +15,13 @@
 mod child_tasks;
 mod drop_signal;
 mod generation_handle;
-mod host_scope;
 mod host_shared;
 mod message;
+mod service_scope;
 mod stop_signal;
 
 pub(crate) use drop_signal::DropSignal;
 pub(crate) use generation_handle::GenerationHandle;
-pub(crate) use host_scope::{HostScope, is_inside_host};
 pub(crate) use host_shared::{HostOutcome, HostShared};
 pub(crate) use message::{GenerationEvent, GenerationPhase, PhaseResult, ServiceHealth, SupervisorMessage};
+pub(crate) use service_scope::{ServiceScope, is_inside_host};

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
-use crate::background::control::{GenerationHandle, GenerationPhase, HostScope};
+use crate::background::control::{GenerationHandle, GenerationPhase};
 use crate::panic::{Panic, catch_work};
 
 pin_project! {
@@ -67,11 +67,10 @@ impl<C: FnOnce() -> F, F: Future> Future for Abortable<'_, C, F> {
     }
 }
 
-/// Runs code of the service in the scope of its host, and catches its panic.
+/// Runs code of the service in the service's scope, and catches its panic.
 pub(super) fn run_user_code<T>(handle: &GenerationHandle, code: impl FnOnce() -> T) -> Result<T, Interrupt> {
-    let _scope = HostScope::enter(handle.host.host_id());
     handle.set_in_poll(true);
-    let result = catch_work(code);
+    let result = handle.scope.run(|| catch_work(code));
     handle.set_in_poll(false);
     result.map_err(Interrupt::Panicked)
 }

@@ -202,6 +202,7 @@ impl ServiceHostBuilder {
         self.services.iter().try_for_each(check)?;
         let DependencyPlan { indices, dependencies } = DependencyPlan::new(&self.services)?;
         check_names(&self.managed.0, &indices)?;
+        self.services.iter().try_for_each(|service| check_guard(service, &self.managed.0))?;
         let (now, since) = (Instant::now(), SystemTime::now());
         let (mut slots, mut runners) = (Vec::new(), Vec::new());
         for (service, dependencies) in self.services.into_iter().zip(dependencies) {
@@ -274,6 +275,18 @@ fn check(service: &Service) -> Result<(), BuildError> {
             "Blocking is for blocking services: use Service::blocking, or Placement::Thread"
         };
         return invalid("placement", problem);
+    }
+    Ok(())
+}
+
+/// Checks that the host does not manage the guard of a service: it would wait for the service's permit before it stops
+/// the service.
+fn check_guard(service: &Service, managed: &[Arc<dyn Managed>]) -> Result<(), BuildError> {
+    let Some(guard) = &service.options.guard else { return Ok(()) };
+    if managed.iter().any(|managed| managed.name() == guard.name()) {
+        let problem = "the host manages this guard, and would wait for the service before it stops the service: \
+                       give the service a guard of its own, or remove `manage`";
+        return Err(BuildError::InvalidOption { service: Arc::clone(&service.name), option: "guard", problem });
     }
     Ok(())
 }

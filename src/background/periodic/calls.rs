@@ -110,8 +110,9 @@ where
     F: Fn(TickContext) -> ServiceResult + Send + Sync + 'static,
 {
     let (limit, drop_signal, name) = (record.timeout(), cx.drop_signal(), Arc::clone(&service));
+    let scope = cx.scope().clone();
     let call = move || {
-        let exit = match catch_work(|| tick(cx)) {
+        let exit = match scope.run(|| catch_work(|| tick(cx))) {
             Ok(Ok(())) => ExitKind::Completed,
             Ok(Err(error)) => ExitKind::Failed(error.into()),
             Err(panic) => ExitKind::Panicked(panic),

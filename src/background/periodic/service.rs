@@ -39,8 +39,7 @@ use crate::random;
 /// cache.
 ///
 /// The schedule lives in memory. A call that was due while the process was down does not take place, and each replica
-/// of a server makes its own calls. For work that must run once per cluster, take a distributed lock in the closure, or
-/// use a job queue. For a loop with its own timing, [`service_fn`](super::super::service_fn) and [`RunContext::sleep`]
+/// of a server makes its own calls. With a distributed [guard](Service::guard), only one replica makes calls. For a loop with its own timing, [`service_fn`](super::super::service_fn) and [`RunContext::sleep`]
 /// are enough.
 ///
 /// A call must not block: use [`periodic_blocking`] for that. A call that only awaits a task of a pool is dropped at

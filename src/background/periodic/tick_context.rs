@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::clock::ClockReading;
 use super::schedule::DueCall;
 use crate::background::context::RunContext;
-use crate::background::control::DropSignal;
+use crate::background::control::{DropSignal, ServiceScope};
 use crate::background::status::{ExitKind, TickStatus};
 use crate::debug::impl_debug;
 
@@ -124,6 +124,11 @@ impl TickContext {
     #[must_use]
     pub fn last_failure(&self) -> Option<&ExitKind> {
         self.last_failure.as_ref()
+    }
+
+    /// Returns where the code of the service runs.
+    pub(super) fn scope(&self) -> &ServiceScope {
+        self.cx.scope()
     }
 
     /// Returns what a thread holds while it runs this call.

@@ -38,6 +38,8 @@ pub enum ExitKind {
     Panicked(Panic),
     /// A time limit was exceeded.
     TimedOut(TimeLimit),
+    /// The lease of the service's [guard](super::super::Service::guard) was lost.
+    LeaseLost,
     /// The work did not stop in time and was dropped at an await point, or its runtime has shut down.
     Aborted,
     /// The work was dropped before its [`stop_timeout`](super::super::Service::stop_timeout) was over: the host had
@@ -130,6 +132,7 @@ impl ExitKind {
             Self::Failed(_) => "failed",
             Self::Panicked(_) => "panicked",
             Self::TimedOut(_) => "timed_out",
+            Self::LeaseLost => "lease_lost",
             Self::Aborted => "aborted",
             Self::CutShort(_) => "cut_short",
             Self::Leaked => "leaked",
@@ -153,6 +156,7 @@ impl fmt::Display for ExitKind {
             Self::Failed(error) => write!(f, "failed: {}", ErrorChain(&**error)),
             Self::Panicked(panic) => write!(f, "panicked: {panic}"),
             Self::TimedOut(limit) => limit.fmt(f),
+            Self::LeaseLost => f.write_str("lease lost: another process may run it"),
             Self::Aborted => f.write_str("aborted: it did not stop in time, or its runtime has shut down"),
             Self::CutShort(had) if had.is_zero() => f.write_str("cut short: the host had no time left for it to stop"),
             Self::CutShort(had) => write!(f, "cut short: the host had only {:?} left for it to stop", rounded(*had)),

@@ -179,7 +179,7 @@ impl ServiceReport {
         self.is_critical
     }
 
-    /// Returns how the last generation ended. `None` if the service never started.
+    /// Returns how the last generation ended. `None` if the service never started, or stood by when the host stopped.
     #[must_use]
     pub fn exit(&self) -> Option<&Exit> {
         self.exit.as_deref()

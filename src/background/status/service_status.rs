@@ -35,7 +35,8 @@ pub struct ServiceStatus {
 /// ```text
 /// Registered ──▶ Starting ──▶ Running ──▶ Stopping ──▶ Stopped | Completed | Failed
 ///                   ▲                        │
-///                   ╰────── BackingOff ◀─────╯   after a failure
+///                   ├────── BackingOff ◀─────┤   after a failure
+///                   ╰─────── Standby ◀───────╯   with a guard, before each start
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case", tag = "state"))]
@@ -43,6 +44,13 @@ pub struct ServiceStatus {
 pub enum ServiceState {
     /// Waits for the host to start, or for services that it depends on.
     Registered,
+    /// The service waits for the permit of its [guard](super::super::Service::guard), because another process is the
+    /// leader.
+    #[non_exhaustive]
+    Standby {
+        /// Why the last attempt to acquire the permit failed, if it did.
+        reason: Option<Arc<str>>,
+    },
     /// `start` is running.
     Starting,
     /// `run` is running.
@@ -161,10 +169,11 @@ impl ServiceStatus {
         self.start_duration
     }
 
-    /// Returns `true` if the service is running and ready, or has completed.
+    /// Returns `true` if the service is running and ready, stands by, or has completed.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        matches!(self.state, ServiceState::Running { ready: true, .. } | ServiceState::Completed)
+        use ServiceState::{Completed, Running, Standby};
+        matches!(self.state, Running { ready: true, .. } | Standby { .. } | Completed)
     }
 
     /// Returns `true` if the service has ended for good: stopped, completed or failed. The method corresponds to
@@ -194,6 +203,10 @@ impl fmt::Display for ServiceState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Registered => f.write_str("registered"),
+            Self::Standby { reason } => {
+                f.write_str("standby")?;
+                reason.iter().try_for_each(|reason| write!(f, ": {reason}"))
+            }
             Self::Starting => f.write_str("starting"),
             Self::Running { ready, reason, degraded } => {
                 f.write_str(match (ready, degraded) {

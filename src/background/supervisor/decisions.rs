@@ -14,6 +14,12 @@ pub(super) struct Decisions {
 /// One thing that the shell has to do.
 #[derive(Debug)]
 pub(super) enum Action {
+    /// Wait for the permit of the service's guard.
+    StandBy(u32),
+    /// Stop waiting for the permit.
+    LeaveStandby(u32),
+    /// The generation has ended: release its permit.
+    ReleasePermit(u32),
     BeginGeneration(u32),
     RequestStop(u32),
     /// Drop the generation in this phase.

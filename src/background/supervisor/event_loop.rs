@@ -64,6 +64,7 @@ impl SupervisorTask {
         // Before anything that may panic, such as a runtime without timers: dropping the executor ends the host.
         let mut executor = Executor {
             supervisor,
+            guard_tasks: runners.iter().map(|_| None).collect(),
             generations: vec![None; runners.len()],
             runners: runners.into_iter().map(Some).collect(),
             releaser: Releaser::new(),

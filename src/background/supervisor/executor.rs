@@ -1,13 +1,14 @@
 //! [`Executor`], which executes the decisions of a supervisor.
 
 use std::mem;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::broadcast;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::decisions::{Action, Decisions, FailedService};
 use super::event_loop::StartRequest;
@@ -18,9 +19,14 @@ use crate::background::control::{GenerationEvent, GenerationHandle, HostOutcome,
 use crate::background::error::HostError;
 use crate::background::generation::ServiceRunner;
 use crate::background::placement::Placement;
+use crate::background::service_guard::ServiceGuard;
 use crate::background::status::{CleanUp, ExitKind, HostEvent, HostPhase, ShutdownReport, Trigger};
 use crate::background::trace;
 use crate::panic::{catch, discard};
+
+/// How long a service whose guard has not admitted it waits before the next attempt. The time doubles with each attempt.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LAST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A supervisor with the resources that it acts on.
 pub(super) struct Executor {
@@ -28,6 +34,8 @@ pub(super) struct Executor {
     /// The services. Each is taken when it is released.
     pub(super) runners: Vec<Option<Arc<dyn ServiceRunner>>>,
     pub(super) releaser: Releaser,
+    /// For each service with a guard, the task that waits for its permit, or for the loss of its lease.
+    pub(super) guard_tasks: Vec<Option<AbortOnDropHandle<()>>>,
     /// The current or last generation of each service.
     pub(super) generations: Vec<Option<Arc<GenerationHandle>>>,
     pub(super) shared: Arc<HostShared>,
@@ -90,6 +98,8 @@ impl Executor {
                 let health = handle.filter(|_| has_changed).map(|handle| handle.take_health());
                 self.supervisor.on_event(now, id, generation, event, health);
             }
+            SupervisorMessage::Admitted { id, permit } => self.supervisor.on_admitted(now, id, permit),
+            SupervisorMessage::NotAdmitted { id, reason } => self.supervisor.on_not_admitted(id, reason),
             SupervisorMessage::Shutdown(trigger) => self.supervisor.shutdown(now, trigger),
             SupervisorMessage::ForceShutdown(trigger) => self.supervisor.force_shutdown(now, trigger),
             SupervisorMessage::ServerEnded => self.supervisor.server_ended(now),
@@ -147,7 +157,13 @@ impl Executor {
 
     fn execute_action(&mut self, action: Action) {
         match action {
+            Action::StandBy(id) => self.stand_by(id),
+            Action::LeaveStandby(id) => drop(self.guard_tasks[id as usize].take()),
             Action::BeginGeneration(id) => self.begin_generation(id),
+            Action::ReleasePermit(id) => {
+                drop(self.guard_tasks[id as usize].take());
+                discard(self.generation(id).and_then(|handle| handle.take_permit()));
+            }
             Action::RequestStop(id) => self.generation(id).into_iter().for_each(|handle| handle.request_stop()),
             Action::Abort(id, phase) => self.generation(id).into_iter().for_each(|handle| handle.abort(phase)),
             Action::CleanUpElsewhere(id, exit) => self.clean_up_elsewhere(id, exit),
@@ -183,11 +199,24 @@ impl Executor {
         }
     }
 
+    /// Waits for the permit of the service's guard.
+    fn stand_by(&mut self, id: u32) {
+        let Some(guard) = self.supervisor.slot(id).options.guard.clone() else { return };
+        let waiting = tokio::spawn(wait_for_permit(guard, id, Arc::clone(&self.shared)));
+        self.guard_tasks[id as usize] = Some(AbortOnDropHandle::new(waiting));
+    }
+
     fn begin_generation(&mut self, id: u32) {
-        let slot = self.supervisor.slot(id);
+        let slot = self.supervisor.slot_mut(id);
+        let permit = slot.permit.take();
         let (placement, is_ready) = (slot.options.placement, !slot.options.manual_ready);
         let handle = GenerationHandle::new(id, slot.status(), is_ready, Arc::clone(&self.shared));
-        let handle = Arc::new(handle.with_stack_size(slot.options.stack_size));
+        let handle = Arc::new(handle.with_stack_size(slot.options.stack_size).with_permit(permit));
+        let watch = handle.scope.lost().map(|lost| {
+            let handle = Arc::downgrade(&handle);
+            AbortOnDropHandle::new(tokio::spawn(watch_lease(lost, handle)))
+        });
+        self.guard_tasks[id as usize] = watch;
         discard(self.generations[id as usize].replace(Arc::clone(&handle)));
         let runner = self.runner(id);
         // On a runtime that has shut down, the task is dropped immediately, together with values of the service.
@@ -283,6 +312,28 @@ impl Drop for Executor {
             self.generations.iter().flatten().for_each(|handle| handle.request_stop());
             cancel(&self.shared.draining);
         }
+    }
+}
+
+/// Waits for the permit of a service's guard, and sends it to the supervisor.
+async fn wait_for_permit(guard: ServiceGuard, id: u32, host: Arc<HostShared>) {
+    let mut pause = FIRST_PAUSE;
+    let permit = loop {
+        match guard.admit().await {
+            Ok(permit) => break permit,
+            Err(reason) => host.send(SupervisorMessage::NotAdmitted { id, reason }),
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LAST_PAUSE);
+    };
+    host.send(SupervisorMessage::Admitted { id, permit });
+}
+
+/// Reports the loss of a generation's lease.
+async fn watch_lease(lost: CancellationToken, handle: Weak<GenerationHandle>) {
+    lost.cancelled().await;
+    if let Some(handle) = handle.upgrade() {
+        handle.send(GenerationEvent::LeaseLost);
     }
 }
 

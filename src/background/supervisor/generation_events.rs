@@ -9,7 +9,9 @@ use super::service_slot::{SlotState, StopReason};
 use super::state::Supervisor;
 use super::timer_queue::after;
 use crate::background::control::{GenerationEvent, GenerationPhase, PhaseResult, ServiceHealth};
+use crate::background::placement::Placement;
 use crate::background::service::BoxError;
+use crate::background::service_guard::ServiceGuard;
 use crate::background::status::{CleanUp, ExitKind, ServiceState, TimeLimit};
 use crate::background::trace;
 use crate::panic::discard;
@@ -45,6 +47,7 @@ impl Supervisor {
                     self.set_health(now, id, health);
                 }
             }
+            GenerationEvent::LeaseLost => self.on_lease_lost(now, id),
             GenerationEvent::Lost { in_stop } => self.on_lost(now, id, in_stop),
         }
         self.check_started();
@@ -76,6 +79,23 @@ impl Supervisor {
             self.on_ready(now, id);
         }
         self.set_decided(id);
+    }
+
+    /// Drops a generation that has lost its lease, or asks it to stop.
+    fn on_lease_lost(&mut self, now: Instant, id: u32) {
+        let slot = self.slot_mut(id);
+        let is_cancelled = slot.options.guard.as_ref().is_some_and(ServiceGuard::cancels_when_lost);
+        let is_droppable = slot.options.placement != Placement::Blocking;
+        match (slot.state, &mut slot.current.stop_requested) {
+            (SlotState::Starting | SlotState::Running, _) => self.request_stop(now, id, StopReason::LeaseLost),
+            (SlotState::Stopping, Some((_, reason @ StopReason::HostStops))) => *reason = StopReason::LeaseLost,
+            (SlotState::Stopping, _) => {}
+            _ => return,
+        }
+        trace::service_lost_lease(self.name(id));
+        if is_cancelled && is_droppable {
+            self.abort(now, id);
+        }
     }
 
     /// Stops a service whose `run` has ended on its own and left child tasks. Only the child tasks are asked to stop:
@@ -166,6 +186,10 @@ impl Supervisor {
         };
         let kind = match (limit, result) {
             (_, Err(ExitKind::Leaked)) => ExitKind::Leaked,
+            (None, result) if reason == Some(StopReason::LeaseLost) => {
+                discard(result);
+                ExitKind::LeaseLost
+            }
             (Some(limit), result) => {
                 discard(result);
                 ExitKind::TimedOut(limit)

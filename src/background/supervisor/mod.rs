@@ -24,6 +24,8 @@
 //!                                                 ╰─ late ─▶ AbortingCleanUp
 //! ```
 //!
+//! A service with a guard is `StandingBy` before each `Starting`, until its guard admits it.
+//!
 //! # Invariants
 //!
 //! 1. A service starts once all services that it depends on have been ready, and is asked to stop once all of its
@@ -32,7 +34,8 @@
 //! 2. Each generation reaches [`Supervisor::on_generation_ended`] exactly once. Events of other generations are
 //!    ignored.
 //! 3. Whatever waits has a timer: start, stop, abort, clean-up, backoff, and the host's start, drain, destructors and
-//!    deadline. A held service waits for another service, which has a timer.
+//!    deadline. A held service waits for another service, which has a timer, and a
+//!    service that stands by waits for its guard.
 //! 4. No phase of a stop takes the time of a later one: each ends when its share in the `stop_schedule` is over.
 //! 5. While the services stop, each is dropped once it and all of its dependents have ended. The host ends when all
 //!    services have been dropped, except those that still occupy a thread.
@@ -47,7 +50,7 @@ mod event_loop;
 mod executor;
 mod generation_events;
 mod lag_probe;
-#[cfg(test)]
+#[cfg(all(test, feature = "guard"))]
 mod property_tests;
 mod releaser;
 mod restarts;

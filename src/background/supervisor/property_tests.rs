@@ -13,14 +13,17 @@ use tokio::time::Instant;
 use super::decisions::Action;
 use super::service_slot::{Dependencies, ServiceSlot, ServiceValue, SlotState, StopReason};
 use super::state::{HostTimeouts, Supervisor};
+use crate::backend::{LockDomain, OnLost};
 use crate::background::control::{GenerationEvent, GenerationPhase, PhaseResult, ServiceHealth};
 use crate::background::placement::Placement;
 use crate::background::restart::{Backoff, Intensity, Restart};
 use crate::background::service::BoxError;
+use crate::background::service_guard::{ServiceGuard, ServicePermit};
 use crate::background::spec::ServiceOptions;
 use crate::background::status::{
     CleanUp, ExitKind, Heartbeat, HostPhase, ServiceState, ServiceStatus, ShutdownReport, Trigger,
 };
+use crate::guard::{EndpointGuard, SharedGuard};
 
 const MS: Duration = Duration::from_millis(1);
 /// A simulation that takes more steps is assumed to run forever.
@@ -43,7 +46,20 @@ struct ServiceScript {
     generations: Vec<GenerationScript>,
     /// How long its destructor takes.
     destructor: Option<u64>,
+    guard: Option<GuardScript>,
 }
+
+/// What the guard of a service does. A time of `None` means never.
+#[derive(Clone, Debug)]
+struct GuardScript {
+    admits: Option<u64>,
+    loses_lease: Option<u64>,
+    /// The loss drops the generation.
+    cancels: bool,
+}
+
+static CANCELLING: LockDomain = LockDomain::new("cancelling");
+static NOTIFYING: LockDomain = LockDomain::new("notifying").on_lost(OnLost::Notify);
 
 /// What a service does in one generation. A time of `None` means never.
 #[derive(Clone, Debug)]
@@ -118,10 +134,12 @@ prop_compose! {
         timeouts in [1..60_u64, 0..60_u64, 0..60_u64],
         generations in prop::collection::vec(generation_script(), 1..4),
         destructor in prop_oneof![3 => Just(Some(0)), 1 => delay(80)],
+        guard in prop::option::weighted(0.3, (delay(80), prop::option::of(0..300_u64), any::<bool>())),
     ) -> ServiceScript {
+        let guard = guard.map(|(admits, loses_lease, cancels)| GuardScript { admits, loses_lease, cancels });
         ServiceScript {
             after, restart_with, placement, restart, is_critical, is_intake, manual_ready, heartbeat, backoff, restarts, timeouts,
-            generations, destructor,
+            generations, destructor, guard,
         }
     }
 }
@@ -149,6 +167,9 @@ type GenerationKey = (usize, u64);
 /// An event that the simulation has scheduled.
 #[derive(Clone, Copy, Debug)]
 enum SimulatedEvent {
+    /// The guard of a service admits it, if it still stands by since it did so for this number of times.
+    Admits(usize, u32),
+    LeaseLost(GenerationKey),
     StartEnds(GenerationKey, bool),
     RunEnds(GenerationKey, bool),
     ChildrenEnd(GenerationKey),
@@ -197,6 +218,10 @@ struct Simulation<'a> {
     generations: HashMap<GenerationKey, SimulatedGeneration>,
     exits: HashSet<GenerationKey>,
     ever_ready: Vec<bool>,
+    guards: Vec<SharedGuard>,
+    permits: HashMap<usize, ServicePermit>,
+    /// How many times each service has begun or ceased to stand by.
+    standbys: Vec<u32>,
     released: Vec<bool>,
     dropped: Vec<bool>,
     report: Option<ShutdownReport>,
@@ -238,6 +263,11 @@ fn slots(host: &HostScript, now: Instant) -> Vec<ServiceSlot> {
             is_intake: script.is_intake,
             manual_ready: script.manual_ready,
             heartbeat: script.heartbeat.map(ms),
+            // The simulation acquires the permits itself.
+            guard: script.guard.as_ref().map(|guard| {
+                let domain = if guard.cancels { &CANCELLING } else { &NOTIFYING };
+                ServiceGuard(EndpointGuard::builder("unused").distributed(domain).build().into())
+            }),
             start_timeout: start,
             stop_timeout: stop,
             cleanup_timeout: clean_up,
@@ -277,6 +307,9 @@ impl<'a> Simulation<'a> {
             generations: HashMap::new(),
             exits: HashSet::new(),
             ever_ready: vec![false; script.scripts.len()],
+            guards: script.scripts.iter().map(|_| EndpointGuard::new("leader").into()).collect(),
+            permits: HashMap::new(),
+            standbys: vec![0; script.scripts.len()],
             released: vec![false; script.scripts.len()],
             dropped: vec![false; script.scripts.len()],
             report: None,
@@ -371,6 +404,8 @@ impl<'a> Simulation<'a> {
 
     fn on_scheduled(&mut self, event: SimulatedEvent) {
         match event {
+            SimulatedEvent::Admits(id, standby) => self.admit(id, standby),
+            SimulatedEvent::LeaseLost(key) => self.send(key, GenerationEvent::LeaseLost),
             SimulatedEvent::StartEnds(key, is_ok) => self.start_ends(key, is_ok),
             SimulatedEvent::RunEnds(key, is_ok) => {
                 let ended = if is_ok { Ok(()) } else { Err(error()) };
@@ -403,8 +438,20 @@ impl<'a> Simulation<'a> {
         self.generations.get_mut(&key).expect("the generation has begun")
     }
 
+    fn admit(&mut self, id: usize, standby: u32) {
+        if self.standbys[id] == standby {
+            let permit = self.guards[id].clone().try_acquire_owned().expect("the last permit was released");
+            self.supervisor.on_admitted(self.now, id as u32, ServicePermit::new(permit));
+            self.execute();
+        }
+    }
+
     fn begin(&mut self, id: usize) {
         assert!(!self.released[id], "s{id} begins after it was released");
+        let permit = self.supervisor.slot_mut(id as u32).permit.take();
+        let guard = &self.script.scripts[id].guard;
+        assert_eq!(permit.is_some(), guard.is_some(), "s{id} begins with a permit if it has a guard");
+        self.permits.extend(permit.map(|permit| (id, permit)));
         let key = (id, self.supervisor.status(id as u32).generation);
         for dependency in self.supervisor.slot(id as u32).dependencies.after.iter() {
             assert!(self.ever_ready[*dependency as usize], "s{id} begins before s{dependency} was ready");
@@ -416,6 +463,7 @@ impl<'a> Simulation<'a> {
             );
         }
         assert!(self.generations.insert(key, SimulatedGeneration::default()).is_none(), "s{id} begins twice");
+        self.schedule(guard.as_ref().and_then(|guard| guard.loses_lease), SimulatedEvent::LeaseLost(key));
         let (after, is_ok) = self.generation_script(key).start;
         self.schedule(after, SimulatedEvent::StartEnds(key, is_ok));
     }
@@ -582,6 +630,16 @@ impl<'a> Simulation<'a> {
         for action in actions {
             let key = |id: u32| (id as usize, self.supervisor.status(id).generation);
             match action {
+                Action::StandBy(id) => {
+                    let (id, guard) = (id as usize, &self.script.scripts[id as usize].guard);
+                    self.standbys[id] += 1;
+                    let admits = guard.as_ref().and_then(|guard| guard.admits);
+                    self.schedule(admits, SimulatedEvent::Admits(id, self.standbys[id]));
+                }
+                Action::LeaveStandby(id) => self.standbys[id as usize] += 1,
+                Action::ReleasePermit(id) => {
+                    assert!(self.permits.remove(&(id as usize)).is_some(), "s{id} releases a permit once");
+                }
                 Action::BeginGeneration(id) => self.begin(id as usize),
                 Action::RequestStop(id) if key(id).1 > 0 => self.on_stop_request(key(id)),
                 Action::Abort(id, phase) if key(id).1 > 0 => {
@@ -639,7 +697,7 @@ impl<'a> Simulation<'a> {
         let phase = supervisor.phase;
         for (id, slot) in (0..).zip(&supervisor.slots) {
             use SlotState::{
-                Aborting, AbortingCleanUp, BackingOff, CleaningUp, Ended, Held, Starting, Stopping, Waiting,
+                Aborting, AbortingCleanUp, BackingOff, CleaningUp, Ended, Held, StandingBy, Starting, Stopping, Waiting,
             };
             let is_waiting =
                 matches!(slot.state, Starting | Stopping | Aborting | CleaningUp | AbortingCleanUp | BackingOff);
@@ -649,12 +707,14 @@ impl<'a> Simulation<'a> {
             let state = &supervisor.status(id).state;
             let agrees = match slot.state {
                 Waiting => *state == ServiceState::Registered,
+                StandingBy => matches!(state, ServiceState::Standby { .. }),
                 Starting => *state == ServiceState::Starting,
                 SlotState::Running => matches!(state, ServiceState::Running { .. }),
                 Stopping | Aborting | CleaningUp | AbortingCleanUp => *state == ServiceState::Stopping,
                 BackingOff | Held => matches!(state, ServiceState::BackingOff { .. }),
                 Ended => supervisor.status(id).is_ended(),
             };
+            assert!(slot.permit.is_none() || slot.state == Starting, "s{id} has a permit without a generation");
             assert!(agrees, "s{id} is {:?} and shows {state:?}", slot.state);
             if slot.state == Held && !phase.is_stopping() {
                 let is_missing = |with: &u32| !supervisor.slot(*with).is_ready();
@@ -699,6 +759,8 @@ impl<'a> Simulation<'a> {
             assert!(ended <= forced + 50 * MS, "the host ends {:?} after it was forced", ended - forced);
         }
         for (id, service) in report.services.iter().enumerate() {
+            let is_kept = self.supervisor.slots[id].is_left_behind;
+            assert!(is_kept || !self.permits.contains_key(&id), "s{id} keeps its permit");
             assert_eq!(service.is_dropped, self.dropped[id], "s{id}");
             let is_left_behind = self.supervisor.slots[id].is_left_behind;
             let takes_long = self.script.scripts[id].destructor.is_none_or(|takes| takes > 0);
@@ -776,6 +838,7 @@ fn service_whose_start_returns_while_it_is_aborted_is_aborted_in_its_run() {
         timeouts: [50, 50, 50],
         generations: vec![],
         destructor: Some(0),
+        guard: None,
     };
     let (scripts, limits) = (vec![script], [400, 100, 600]);
     let host = HostScript {

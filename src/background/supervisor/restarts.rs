@@ -12,6 +12,7 @@ use super::service_slot::{CurrentGeneration, ServiceSlot, SlotState, StopReason}
 use super::state::Supervisor;
 use super::timer_queue::after;
 use crate::background::restart::Restart;
+use crate::background::service_guard::ServicePermit;
 use crate::background::status::{CleanUp, Exit, ExitKind, HostPhase, ServiceState, Trigger};
 use crate::background::trace;
 use crate::panic::discard;
@@ -30,14 +31,47 @@ impl Supervisor {
             return self.hold(id);
         }
         let slot = self.slot_mut(id);
-        slot.state = SlotState::Starting;
         slot.current = CurrentGeneration::new(now);
         slot.stop_duration = None;
         discard(mem::replace(&mut slot.clean_up, CleanUp::NotNeeded));
+        if slot.options.guard.is_some() && slot.permit.is_none() {
+            return self.stand_by(now, id);
+        }
+        slot.state = SlotState::Starting;
         let limit = slot.options.start_timeout;
         self.set_state_with(id, ServiceState::Starting, |status| status.generation += 1);
         self.set_timer(id, Some(after(now, limit)));
         self.decide(Action::BeginGeneration(id));
+    }
+
+    /// Waits for the permit of the service's guard. The host does not wait for it, and neither do other services.
+    fn stand_by(&mut self, now: Instant, id: u32) {
+        self.slot_mut(id).state = SlotState::StandingBy;
+        self.set_state(id, ServiceState::Standby { reason: None });
+        // The timer begins the services that wait for this one. Doing so here would recurse along a chain of them.
+        self.set_timer(id, Some(now));
+        self.set_decided(id);
+        self.decide(Action::StandBy(id));
+    }
+
+    /// Begins a generation with the permit of the service's guard.
+    pub(super) fn on_admitted(&mut self, now: Instant, id: u32, permit: ServicePermit) {
+        if self.slot(id).state != SlotState::StandingBy {
+            return discard(permit);
+        }
+        self.slot_mut(id).permit = Some(permit);
+        self.begin(now, id);
+        if self.slot(id).state != SlotState::Starting {
+            // The service has to wait for another one.
+            discard(self.slot_mut(id).permit.take());
+        }
+    }
+
+    /// Publishes why the guard has not admitted the service.
+    pub(super) fn on_not_admitted(&mut self, id: u32, reason: Arc<str>) {
+        if self.slot(id).state == SlotState::StandingBy {
+            self.set_state(id, ServiceState::Standby { reason: Some(reason) });
+        }
     }
 
     fn hold(&mut self, id: u32) {
@@ -62,6 +96,11 @@ impl Supervisor {
         self.set_timer(id, None);
         let exit = self.publish_exit(now, id);
         let slot = self.slot(id);
+        // A thread that is left behind may still work, so it keeps the permit.
+        if slot.options.guard.is_some() && !slot.is_left_behind {
+            self.decide(Action::ReleasePermit(id));
+        }
+        let slot = self.slot(id);
         let reason = slot.current.stop_reason();
         if self.stops_now(id) {
             let state = if exit.is_failure() { ServiceState::Failed } else { ServiceState::Stopped };
@@ -84,6 +123,10 @@ impl Supervisor {
             }
             _ if is_last => self.give_up(now, id),
             (_, Some(StopReason::DependencyRestarts)) => self.begin(now, id),
+            (_, Some(StopReason::LeaseLost)) => {
+                self.begin(now, id);
+                self.stop_restart_dependents(now, id, StopReason::DependencyRestarts);
+            }
             (ExitKind::Completed, _) => self.retry(now, id),
             (ExitKind::Stopped, _) => self.complete(now, id),
             _ if restart == Restart::Never => self.give_up(now, id),
@@ -178,7 +221,10 @@ impl Supervisor {
             self.end(now, id, ServiceState::Failed);
             self.stop_restart_dependents(now, id, StopReason::DependencyGivenUp);
             let slot = self.slot(id);
-            let waits_to_restart = |id: &&u32| matches!(self.slot(**id).state, SlotState::Held | SlotState::BackingOff);
+            let waits_to_restart = |id: &&u32| {
+                use SlotState::{BackingOff, Held, StandingBy};
+                matches!(self.slot(**id).state, Held | BackingOff | StandingBy)
+            };
             given_up.extend(slot.dependencies.restart_dependents.iter().filter(waits_to_restart));
             if !slot.was_ready {
                 let waits_to_start = |id: &&u32| self.slot(**id).state == SlotState::Waiting;
@@ -195,7 +241,7 @@ impl Supervisor {
         let is_tied = matches!(reason, Some(StopReason::DependencyRestarts | StopReason::DependencyGivenUp));
         let dependencies = match slot.state {
             SlotState::Waiting => &slot.dependencies.after,
-            SlotState::Held | SlotState::BackingOff => &slot.dependencies.restarts_with,
+            SlotState::Held | SlotState::BackingOff | SlotState::StandingBy => &slot.dependencies.restarts_with,
             _ if is_tied => &slot.dependencies.restarts_with,
             _ => return None,
         };

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::background::restart::RestartHistory;
+use crate::background::service_guard::ServicePermit;
 use crate::background::spec::ServiceOptions;
 use crate::background::status::{CleanUp, ExitKind, ServiceStatus};
 
@@ -27,9 +28,13 @@ pub(crate) struct ServiceSlot {
     pub(super) is_decided: bool,
     /// The result of the last `stop`.
     pub(super) clean_up: CleanUp,
+    /// The service stood by when it ended, so that its last exit is no longer of interest.
+    pub(super) stood_by: bool,
     /// The time from the last stop request to the end.
     pub(super) stop_duration: Option<Duration>,
     pub(super) current: CurrentGeneration,
+    /// The permit of the guard that has admitted the service, until the generation begins.
+    pub(super) permit: Option<ServicePermit>,
     pub(super) value: ServiceValue,
     /// The service still occupies a thread, so the host cannot wait until it is dropped.
     pub(super) is_left_behind: bool,
@@ -62,6 +67,8 @@ pub(crate) struct Dependencies {
 pub(super) enum SlotState {
     /// The service waits for the host to start, or for its dependencies.
     Waiting,
+    /// The service waits for the permit of its guard.
+    StandingBy,
     Starting,
     Running,
     /// The service was asked to stop.
@@ -83,6 +90,7 @@ pub(super) enum StopReason {
     HostStops,
     StartTimedOut,
     NoHeartbeat,
+    LeaseLost,
     /// A service that this one restarts with is restarted.
     DependencyRestarts,
     /// The host gave up on a service that this one restarts with.
@@ -125,8 +133,10 @@ impl ServiceSlot {
             was_ready: false,
             is_decided: false,
             clean_up: CleanUp::NotNeeded,
+            stood_by: false,
             stop_duration: None,
             current: CurrentGeneration::new(now),
+            permit: None,
             value: ServiceValue::Held,
             is_left_behind: false,
         }
@@ -142,7 +152,8 @@ impl ServiceSlot {
     }
 
     pub(super) fn has_generation(&self) -> bool {
-        !matches!(self.state, SlotState::Waiting | SlotState::BackingOff | SlotState::Held | SlotState::Ended)
+        use SlotState::{BackingOff, Ended, Held, StandingBy, Waiting};
+        !matches!(self.state, Waiting | StandingBy | BackingOff | Held | Ended)
     }
 
     /// Notes that the generation is aborted, and how long it had if that is less than its `stop_timeout`.
@@ -152,7 +163,8 @@ impl ServiceSlot {
     }
 
     pub(super) fn is_ready(&self) -> bool {
-        self.state == SlotState::Running && self.current.ready_since.is_some()
+        let is_ready = self.state == SlotState::Running && self.current.ready_since.is_some();
+        is_ready || self.state == SlotState::StandingBy
     }
 
     /// Returns `true` if the generation was ready for so long that a failure begins a new streak of failures.

@@ -58,7 +58,7 @@ impl Supervisor {
     fn stop_intake(&mut self, now: Instant) {
         for id in self.ids().filter(|id| self.stops_now(*id)).collect::<Vec<_>>() {
             match self.slot(id).state {
-                SlotState::Waiting | SlotState::BackingOff | SlotState::Held => {
+                SlotState::Waiting | SlotState::StandingBy | SlotState::BackingOff | SlotState::Held => {
                     self.end(now, id, ServiceState::Stopped);
                 }
                 _ => self.stop_if_unneeded(now, id),
@@ -103,7 +103,7 @@ impl Supervisor {
         for id in self.ids() {
             let timer = self.timers.get(id);
             match self.slot(id).state {
-                SlotState::Waiting | SlotState::BackingOff | SlotState::Held => {
+                SlotState::Waiting | SlotState::StandingBy | SlotState::BackingOff | SlotState::Held => {
                     self.end(now, id, ServiceState::Stopped);
                 }
                 SlotState::Stopping => self.set_timer(id, timer.map(|at| self.clip_to_abort(now, at))),
@@ -240,7 +240,10 @@ impl Supervisor {
     pub(super) fn end(&mut self, now: Instant, id: u32, state: ServiceState) {
         self.set_decided(id);
         self.set_timer(id, None);
-        self.slot_mut(id).state = SlotState::Ended;
+        if mem::replace(&mut self.slot_mut(id).state, SlotState::Ended) == SlotState::StandingBy {
+            self.slot_mut(id).stood_by = true;
+            self.decide(Action::LeaveStandby(id));
+        }
         self.set_state(id, state);
         self.live -= 1;
         if self.stops_now(id) {
@@ -311,7 +314,7 @@ impl Supervisor {
         ServiceReport {
             name: Arc::clone(&slot.status.name),
             is_critical: slot.status.is_critical,
-            exit: slot.status.last_exit.clone(),
+            exit: slot.status.last_exit.clone().filter(|_| !slot.stood_by),
             clean_up: slot.clean_up.clone(),
             is_dropped: slot.value == ServiceValue::Dropped,
             took: slot.stop_duration,

@@ -189,7 +189,8 @@ impl Supervisor {
     /// Drops what the services have left, value by value: two destructors that panic at the same time would abort the
     /// process.
     pub(super) fn discard_values(&mut self) {
-        for ServiceSlot { status, clean_up, current, .. } in self.slots.drain(..) {
+        for ServiceSlot { status, clean_up, current, permit, .. } in self.slots.drain(..) {
+            discard(permit);
             discard(clean_up);
             discard(current);
             discard(status);

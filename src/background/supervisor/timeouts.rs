@@ -37,6 +37,7 @@ impl Supervisor {
                     self.on_generation_ended(now, id);
                 }
                 SlotState::BackingOff => self.begin(now, id),
+                SlotState::StandingBy => self.on_ready(now, id),
                 SlotState::Waiting | SlotState::Held | SlotState::Ended => {}
             }
         }

@@ -58,7 +58,10 @@ impl<B: MessageBody> HeldBody<B> {
 
     fn poll_chunk(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Chunk> {
         let this = self.project();
-        let chunk = ready!(this.hold.poll_inside(|| this.body.poll_next(cx)));
+        let chunk = match ready!(this.hold.poll_inside(cx, |cx| this.body.poll_next(cx))) {
+            Ok(chunk) => chunk,
+            Err(lost) => return Poll::Ready(Some(Err(lost.into()))),
+        };
         if let (Some(remaining), Some(Ok(bytes))) = (this.remaining.as_mut(), &chunk) {
             *remaining = remaining.saturating_sub(bytes.len() as u64);
         }

@@ -9,7 +9,7 @@ use http::{Extensions, Request, Uri};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::held_body::HeldBody;
+use super::held_body::{BoxError, HeldBody};
 use super::read_ahead::ReplayBody;
 use crate::debug::impl_debug;
 use crate::web::ClientLink;
@@ -209,17 +209,21 @@ where
     }
 }
 
+/// The body fails with its own error, or because the lease of a distributed guard is lost while the body is written.
 impl<B> Body for GuardBody<B>
 where
     B: Body,
     B::Data: From<Bytes>,
+    B::Error: Into<BoxError>,
 {
     type Data = B::Data;
-    type Error = B::Error;
+    type Error = BoxError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         match self.project().inner.project() {
-            GuardBodyProj::Plain { body } => body.poll_frame(cx),
+            GuardBodyProj::Plain { body } => {
+                body.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Into::into)))
+            }
             GuardBodyProj::Held { body } => body.poll_frame(cx),
             GuardBodyProj::Whole { body } => Poll::Ready(body.take().map(|body| Ok(Frame::data(body.into())))),
         }

@@ -3,6 +3,8 @@
 
 pub mod actix;
 pub mod client;
+#[cfg(target_os = "linux")]
+pub mod clock;
 pub mod counting;
 pub mod events;
 pub mod gate;

@@ -20,6 +20,7 @@ pub struct PostgresServer {
     folder: PathBuf,
     port: u16,
     arguments: Vec<String>,
+    variables: Vec<(&'static str, String)>,
 }
 
 impl PostgresServer {
@@ -30,6 +31,11 @@ impl PostgresServer {
 
     /// Does so with more arguments of the server.
     pub async fn start_with(arguments: &[&str]) -> Self {
+        Self::start_in(arguments, &[]).await
+    }
+
+    /// Does so with more arguments and environment variables of the server.
+    pub async fn start_in(arguments: &[&str], variables: &[(&'static str, String)]) -> Self {
         let port = free_port();
         let folder = new_folder(&format!("postgres-{}-{port}", process::id()));
         // SCRAM takes a client of a debug build too long, on a busy machine.
@@ -44,8 +50,9 @@ impl PostgresServer {
             .expect("initdb can be started");
         assert!(output.status.success(), "initdb failed: {}", String::from_utf8_lossy(&output.stderr));
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let child = run(port, &folder, &arguments);
-        let server = Self { child, folder, port, arguments };
+        let variables = variables.to_vec();
+        let child = run(port, &folder, &arguments, &variables);
+        let server = Self { child, folder, port, arguments, variables };
         server.wait().await;
         server
     }
@@ -90,7 +97,7 @@ impl PostgresServer {
     /// Starts the server again on the same port, and waits until it responds.
     pub async fn restart(&mut self) {
         self.kill();
-        self.child = run(self.port, &self.folder, &self.arguments);
+        self.child = run(self.port, &self.folder, &self.arguments, &self.variables);
         self.wait().await;
     }
 
@@ -164,7 +171,7 @@ impl Drop for PgBouncer {
     }
 }
 
-fn run(port: u16, folder: &Path, arguments: &[String]) -> Child {
+fn run(port: u16, folder: &Path, arguments: &[String], variables: &[(&'static str, String)]) -> Child {
     let start = Instant::now();
     loop {
         let mut child = as_unprivileged(&mut Command::new(program("postgres")))
@@ -172,6 +179,7 @@ fn run(port: u16, folder: &Path, arguments: &[String]) -> Child {
             .args(["-c", "unix_socket_directories=", "-D"])
             .arg(folder.join("data"))
             .args(arguments)
+            .envs(variables.iter().cloned())
             .current_dir(folder)
             .stdout(Stdio::null())
             .stderr(Stdio::null())

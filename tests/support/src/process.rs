@@ -1,10 +1,10 @@
 //! [`Example`], a program that runs in a separate process, with the lines it has printed so far: an example of this
 //! crate, or the program of a test.
 
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, PipeWriter, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use crate::client::{PATIENCE, eventually, web_client};
 /// for its end.
 pub struct Example {
     child: Child,
-    /// Ends at the end of the example's output.
+    /// Ends at the end of the example's output. `None` if other examples print to the same pipe.
     reader: Option<JoinHandle<()>>,
     printed: Arc<Mutex<Vec<Line>>>,
     /// The lines up to and including the one with the address.
@@ -28,6 +28,13 @@ pub struct Example {
     pub address: SocketAddr,
     /// The duration of each wait in the example.
     pub hold: Duration,
+}
+
+/// A pipe that several examples print to, so that the order of the lines is that in which they were printed.
+pub struct SharedOutput {
+    writer: PipeWriter,
+    reader: JoinHandle<()>,
+    printed: Arc<Mutex<Vec<Line>>>,
 }
 
 /// A line on an example's stdout.
@@ -51,14 +58,18 @@ impl Example {
 
     /// Starts an example without waiting until it listens.
     pub fn launch(name: &str, hold: Duration, variables: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(binary(name));
-        command
-            .env("PORT", "0")
-            .env("HOLD_MS", hold.as_millis().to_string())
-            // An intended panic should print one line.
-            .env("RUST_BACKTRACE", "0")
-            .envs(variables.iter().copied());
+        let mut command = Self::command(name, hold);
+        command.envs(variables.iter().copied());
         Self::spawn(command, hold)
+    }
+
+    /// Returns the command that starts an example on a free port.
+    pub fn command(name: &str, hold: Duration) -> Command {
+        let mut command = Command::new(binary(name));
+        command.env("PORT", "0").env("HOLD_MS", hold.as_millis().to_string());
+        // An intended panic should print one line.
+        command.env("RUST_BACKTRACE", "0");
+        command
     }
 
     /// Starts a test of this test binary, which is the program of other tests, and waits until it listens.
@@ -73,12 +84,19 @@ impl Example {
 
     /// Starts a program without waiting until it listens.
     pub fn spawn(mut command: Command, hold: Duration) -> Self {
-        let child = command.stdout(Stdio::piped()).spawn();
-        let mut child = child.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        let mut child = spawn(command.stdout(Stdio::piped()));
         let printed = Arc::default();
         let stdout = child.stdout.take().expect("stdout is piped");
         let reader = Some(collect(stdout, Arc::clone(&printed)));
         Self { child, reader, printed, before: Vec::new(), address: SocketAddr::from(([127, 0, 0, 1], 0)), hold }
+    }
+
+    /// Starts a program that prints to a shared pipe, and waits until it listens. The other programs must not print
+    /// meanwhile.
+    pub async fn spawn_beside(mut command: Command, hold: Duration, output: &SharedOutput) -> Self {
+        let child = spawn(command.stdout(output.writer.try_clone().expect("a pipe can be cloned")));
+        let (printed, address) = (Arc::clone(&output.printed), SocketAddr::from(([127, 0, 0, 1], 0)));
+        Self { child, reader: None, printed, before: Vec::new(), address, hold }.listening().await
     }
 
     /// Waits until the program listens.
@@ -207,6 +225,32 @@ impl Example {
     }
 }
 
+impl SharedOutput {
+    pub fn new() -> Self {
+        let (reader, writer) = io::pipe().expect("a pipe can be opened");
+        let printed = Arc::default();
+        Self { writer, reader: collect(reader, Arc::clone(&printed)), printed }
+    }
+
+    /// Returns the lines that were printed so far, without those before an address.
+    pub fn lines(&self) -> Vec<Line> {
+        lock(&self.printed).clone()
+    }
+
+    /// Returns all lines, once all examples have ended.
+    pub fn end(self) -> Vec<Line> {
+        drop(self.writer);
+        self.reader.join().expect("the reader does not panic");
+        lock(&self.printed).clone()
+    }
+}
+
+impl Default for SharedOutput {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Drop for Example {
     fn drop(&mut self) {
         // Fails only if the child has already ended.
@@ -215,8 +259,12 @@ impl Drop for Example {
     }
 }
 
-/// Reads lines until the end of the output: the end of the child closes the pipe.
-fn collect(stdout: ChildStdout, printed: Arc<Mutex<Vec<Line>>>) -> JoinHandle<()> {
+fn spawn(command: &mut Command) -> Child {
+    command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"))
+}
+
+/// Reads lines until the end of the output: the end of the last process that prints closes the pipe.
+fn collect(stdout: impl Read + Send + 'static, printed: Arc<Mutex<Vec<Line>>>) -> JoinHandle<()> {
     thread::spawn(move || {
         for text in BufReader::new(stdout).lines().map_while(Result::ok) {
             lock(&printed).push(Line { text, at: Instant::now() });

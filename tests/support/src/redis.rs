@@ -17,6 +17,7 @@ pub struct RedisServer {
     port: u16,
     arguments: Vec<String>,
     files: Vec<PathBuf>,
+    variables: Vec<(&'static str, String)>,
     pub url: String,
 }
 
@@ -28,14 +29,19 @@ impl RedisServer {
 
     /// Starts a server with more arguments.
     pub fn start_with(arguments: &[&str]) -> Self {
+        Self::start_in(arguments, &[])
+    }
+
+    /// Starts a server with more arguments and environment variables.
+    pub fn start_in(arguments: &[&str], variables: &[(&'static str, String)]) -> Self {
         let start = Instant::now();
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let mut server = Self::launch(free_port(), arguments.clone());
+        let mut server = Self::launch(free_port(), arguments.clone(), variables.to_vec());
         while !server.answers() {
             assert!(start.elapsed() < PATIENCE, "timed out: redis-server responds");
             if server.has_ended() {
                 // Another process took the port in the meantime.
-                server = Self::launch(free_port(), arguments.clone());
+                server = Self::launch(free_port(), arguments.clone(), variables.to_vec());
             }
             // Another process runs in real time.
             thread::sleep(Duration::from_millis(5));
@@ -79,11 +85,11 @@ impl RedisServer {
         }
     }
 
-    fn launch(port: u16, arguments: Vec<String>) -> Self {
+    fn launch(port: u16, arguments: Vec<String>, variables: Vec<(&'static str, String)>) -> Self {
         let folder = env::temp_dir().join(format!("onelane-redis-{}-{port}", process::id()));
         fs::create_dir_all(&folder).expect("the temporary folder is writable");
-        let child = run(port, &folder, &arguments);
-        Self { child, folder, port, arguments, files: Vec::new(), url: format!("redis://127.0.0.1:{port}") }
+        let child = run(port, &folder, &arguments, &variables);
+        Self { child, folder, port, arguments, files: Vec::new(), variables, url: format!("redis://127.0.0.1:{port}") }
     }
 
     fn answers(&self) -> bool {
@@ -118,7 +124,7 @@ impl RedisServer {
     pub fn restart(&mut self) {
         self.kill();
         let start = Instant::now();
-        self.child = run(self.port, &self.folder, &self.arguments);
+        self.child = run(self.port, &self.folder, &self.arguments, &self.variables);
         while !self.answers() {
             assert!(start.elapsed() < PATIENCE, "timed out: redis-server responds");
             // Another process runs in real time.
@@ -201,7 +207,7 @@ fn meet(server: &RedisServer, cluster_port: &str) -> [String; 4] {
     ["MEET".to_owned(), "127.0.0.1".to_owned(), server.port.to_string(), cluster_port.to_owned()]
 }
 
-fn run(port: u16, folder: &Path, arguments: &[String]) -> Child {
+fn run(port: u16, folder: &Path, arguments: &[String], variables: &[(&'static str, String)]) -> Child {
     // A file with settings comes first.
     let (file, arguments) =
         arguments.split_at(usize::from(arguments.first().is_some_and(|first| !first.starts_with('-'))));
@@ -210,6 +216,7 @@ fn run(port: u16, folder: &Path, arguments: &[String]) -> Child {
         .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--daemonize", "no", "--dir"])
         .arg(folder)
         .args(arguments)
+        .envs(variables.iter().cloned())
         .stdout(Stdio::null())
         .spawn()
         .unwrap_or_else(|error| match error.kind() {

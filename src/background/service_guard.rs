@@ -1,0 +1,114 @@
+//! [`ServiceGuard`], the guard that admits a service, and the [`ServicePermit`] that a generation of the service holds.
+
+#[cfg(not(feature = "guard"))]
+pub(crate) use self::absent::{ServiceGuard, ServiceLease, ServicePermit};
+#[cfg(feature = "guard")]
+pub(crate) use self::present::{ServiceGuard, ServiceLease, ServicePermit};
+
+#[cfg(feature = "guard")]
+mod present {
+    use std::sync::Arc;
+
+    use tokio_util::sync::CancellationToken;
+
+    use crate::backend::{CurrentLease, Lease, LockDomain};
+    use crate::background::status::ErrorChain;
+    use crate::guard::{OwnedPermit, SharedGuard};
+
+    #[derive(Clone, Debug)]
+    pub(crate) struct ServiceGuard(pub(crate) SharedGuard);
+
+    #[derive(Debug)]
+    pub(crate) struct ServicePermit(OwnedPermit);
+
+    #[derive(Clone, Debug)]
+    pub(crate) struct ServiceLease(Lease);
+
+    impl ServiceGuard {
+        pub(crate) fn name(&self) -> &str {
+            self.0.name()
+        }
+
+        /// Returns `true` if a generation that loses its lease is dropped, and `false` if it is asked to stop.
+        pub(crate) fn cancels_when_lost(&self) -> bool {
+            self.0.domain().is_some_and(LockDomain::cancels_when_lost)
+        }
+
+        /// Waits for a permit. An error says why this attempt has failed.
+        pub(crate) async fn admit(&self) -> Result<ServicePermit, Arc<str>> {
+            let refused = |error| Arc::from(ErrorChain(&error).to_string());
+            self.0.clone().acquire_owned().await.map(ServicePermit::new).map_err(refused)
+        }
+    }
+
+    impl ServicePermit {
+        pub(crate) fn new(permit: OwnedPermit) -> Self {
+            Self(permit)
+        }
+
+        /// Returns the lease. `None` if the guard is not distributed, or if its store did not answer.
+        pub(crate) fn lease(&self) -> Option<ServiceLease> {
+            self.0.lease().cloned().map(ServiceLease)
+        }
+    }
+
+    impl ServiceLease {
+        /// Returns a token that is cancelled when the lease is lost.
+        pub(crate) fn lost(&self) -> CancellationToken {
+            self.0.lost()
+        }
+
+        /// Makes the lease the current one of this thread until the returned value is dropped.
+        pub(crate) fn enter(&self) -> Option<CurrentLease> {
+            self.0.enter()
+        }
+    }
+}
+
+/// Without the feature `guard`, no service has a guard.
+#[cfg(not(feature = "guard"))]
+mod absent {
+    use std::convert::Infallible;
+    use std::sync::Arc;
+
+    use tokio_util::sync::CancellationToken;
+
+    #[derive(Clone, Debug)]
+    pub(crate) struct ServiceGuard(Infallible);
+
+    #[derive(Debug)]
+    pub(crate) struct ServicePermit(Infallible);
+
+    #[derive(Clone, Debug)]
+    pub(crate) struct ServiceLease(Infallible);
+
+    impl ServiceGuard {
+        pub(crate) fn name(&self) -> &str {
+            match self.0 {}
+        }
+
+        pub(crate) fn cancels_when_lost(&self) -> bool {
+            match self.0 {}
+        }
+
+        pub(crate) async fn admit(&self) -> Result<ServicePermit, Arc<str>> {
+            match self.0 {}
+        }
+    }
+
+    impl ServicePermit {
+        pub(crate) fn lease(&self) -> Option<ServiceLease> {
+            match self.0 {}
+        }
+    }
+
+    impl ServiceLease {
+        pub(crate) fn lost(&self) -> CancellationToken {
+            match self.0 {}
+        }
+
+        pub(crate) fn enter(&self) -> Option<Infallible> {
+            match self.0 {}
+        }
+    }
+}
