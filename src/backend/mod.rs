@@ -55,6 +55,7 @@
 //! | `host` | the store of all processes of a host |
 //! | `conformance` | the checks that every store must pass |
 //! | `link` | the connection to a store, reopened after it breaks |
+//! | `store_clock` | the clock of a store, on which attempts have a deadline |
 //! | `waiters` | the callers of this process that wait for a message of the store |
 //! | `redis` | the store in Redis or Valkey |
 //! | `postgres` | the store in PostgreSQL |
@@ -78,6 +79,8 @@ mod parked_map;
 mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(any(feature = "redis", feature = "tokio-postgres"))]
+mod store_clock;
 mod trace;
 mod turn;
 mod turn_wait;

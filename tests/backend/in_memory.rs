@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use onelane::backend::{Attempt, BackendError, BackendFuture, LeaseId, LockBackend, LockName, Owner, Released};
 use tokio::sync::{Notify, Semaphore};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 /// A process that is connected to a [`Store`].
 #[derive(Clone, Debug)]
@@ -33,6 +33,15 @@ pub(super) enum Flaw {
     ReportsNoRelease,
     MixesKeys,
     KnowsNoWaiters,
+    FailsToConnect,
+    FailsItsChecks,
+    CountsTokensPerKey,
+    KeepsKeys,
+    NeedsTokens,
+    OnlyClaimsToRenew,
+    ReportsAllTheTime,
+    ImaginesWaiters,
+    ChecksBeforeItTakes,
 }
 
 #[derive(Debug)]
@@ -163,6 +172,20 @@ impl InMemory {
         (lock.guard().to_owned(), key.map(str::to_owned))
     }
 
+    fn answer(&self, failure: Flaw) -> BackendFuture<'_, ()> {
+        Box::pin(async move {
+            self.store.call(&AtomicUsize::new(0), |_| ()).await?;
+            if self.flaw == failure { Err(BackendError::new("the flaw of the store")) } else { Ok(()) }
+        })
+    }
+
+    /// Returns when the lock's lease ends. `None` if the lock is free.
+    fn holder(&self, state: &StoreState, lock: &LockName) -> Option<Option<Instant>> {
+        let held = state.held.get(&self.key(lock))?;
+        let is_held = held.expires_at.is_none_or(|at| at > Instant::now()) && self.flaw != Flaw::GivesTheLockToAll;
+        is_held.then_some(held.expires_at)
+    }
+
     fn expiry(&self) -> Option<Instant> {
         self.lease.filter(|_| self.flaw != Flaw::KeepsForever).map(|lease| Instant::now() + lease)
     }
@@ -176,11 +199,11 @@ impl Held {
 
 impl LockBackend for InMemory {
     fn connect<'a>(&'a self, _: &'a str) -> BackendFuture<'a, ()> {
-        self.check()
+        self.answer(Flaw::FailsToConnect)
     }
 
     fn check(&self) -> BackendFuture<'_, ()> {
-        Box::pin(async { self.store.call(&AtomicUsize::new(0), |_| ()).await })
+        self.answer(Flaw::FailsItsChecks)
     }
 
     fn lease(&self) -> Option<Duration> {
@@ -188,24 +211,33 @@ impl LockBackend for InMemory {
     }
 
     fn try_acquire<'a>(&'a self, lock: &'a LockName, owner: Owner, tokens: u32) -> BackendFuture<'a, Attempt> {
+        let checks_first = self.flaw == Flaw::ChecksBeforeItTakes;
+        let held = move |state: &mut StoreState| {
+            let expires_at = self.holder(state, lock)?;
+            Some(Attempt::Held { expires_in: expires_at.map(|at| at - Instant::now()) })
+        };
         let acquire = move |state: &mut StoreState| {
-            let now = Instant::now();
-            let key = self.key(lock);
-            if let Some(held) = state.held.get(&key)
-                && held.expires_at.is_none_or(|at| at > now)
-                && self.flaw != Flaw::GivesTheLockToAll
-            {
-                return Attempt::Held { expires_in: held.expires_at.map(|at| at - now) };
+            if let Some(held) = held(state).filter(|_| !checks_first) {
+                return held;
             }
-            let reserved = state.tokens.entry(lock.guard().to_owned()).or_default();
+            let counter = if self.flaw == Flaw::CountsTokensPerKey { lock.key() } else { None };
+            let reserved = state.tokens.entry(format!("{}/{counter:?}", lock.guard())).or_default();
             let fence = *reserved + 1;
             if self.flaw != Flaw::RepeatsTokens {
                 *reserved += u64::from(tokens);
             }
-            state.held.insert(key, Held { owner, fence, expires_at: self.expiry() });
+            state.held.insert(self.key(lock), Held { owner, fence, expires_at: self.expiry() });
             Attempt::Acquired { fence }
         };
-        Box::pin(self.store.call(&self.store.attempts, acquire))
+        Box::pin(async move {
+            if checks_first {
+                if let Some(held) = self.store.call(&AtomicUsize::new(0), held).await? {
+                    return Ok(held);
+                }
+                sleep(Duration::from_millis(1)).await;
+            }
+            self.store.call(&self.store.attempts, acquire).await
+        })
     }
 
     fn renew<'a>(&'a self, leases: &'a [LeaseId]) -> BackendFuture<'a, Vec<bool>> {
@@ -216,7 +248,7 @@ impl LockBackend for InMemory {
                 let held = state.held.get_mut(&self.key(&lease.lock));
                 let held = held.filter(|held| held.is_of(lease) && held.expires_at.is_none_or(|at| at > now));
                 renewed.push(held.is_some() || self.flaw == Flaw::RenewsWhatIsLost);
-                if let Some(held) = held {
+                if let Some(held) = held.filter(|_| self.flaw != Flaw::OnlyClaimsToRenew) {
                     held.expires_at = self.expiry();
                 }
             }
@@ -228,9 +260,12 @@ impl LockBackend for InMemory {
     fn release<'a>(&'a self, lease: &'a LeaseId) -> BackendFuture<'a, Released> {
         let release = move |state: &mut StoreState| {
             let key = self.key(&lease.lock);
+            let has_no_key = lease.lock.key().is_none();
             let is_of = |held: &Held| match self.flaw {
                 Flaw::ReleasesForAll => true,
+                Flaw::KeepsKeys => has_no_key && held.is_of(lease),
                 Flaw::IgnoresTokensOfReleases => held.owner == lease.owner,
+                Flaw::NeedsTokens => held.owner == lease.owner && lease.fence == Some(held.fence),
                 _ => held.is_of(lease),
             };
             if !state.held.get(&key).is_some_and(is_of) {
@@ -240,8 +275,12 @@ impl LockBackend for InMemory {
             if self.flaw != Flaw::ReportsNoRelease {
                 self.store.released.notify_waiters();
             }
-            let waiting = state.waiting.get(&key).filter(|_| self.flaw != Flaw::KnowsNoWaiters);
-            Released { waiting: waiting.copied().unwrap_or_default() }
+            let waiting = match self.flaw {
+                Flaw::KnowsNoWaiters => 0,
+                Flaw::ImaginesWaiters => 1,
+                _ => state.waiting.get(&key).copied().unwrap_or_default(),
+            };
+            Released { waiting }
         };
         Box::pin(self.store.call(&self.store.releases, release))
     }
@@ -251,7 +290,9 @@ impl LockBackend for InMemory {
             let mut released = pin!(self.store.released.notified());
             released.as_mut().enable();
             let _waiting = Waiting::new(self, self.key(lock));
-            released.await;
+            if self.flaw != Flaw::ReportsAllTheTime {
+                released.await;
+            }
         })
     }
 }
