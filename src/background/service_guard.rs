@@ -22,7 +22,11 @@ mod present {
     pub(crate) struct ServicePermit(OwnedPermit);
 
     #[derive(Clone, Debug)]
-    pub(crate) struct ServiceLease(Lease);
+    pub(crate) struct ServiceLease {
+        lease: Lease,
+        /// The service does not continue without its lease.
+        cancels_when_lost: bool,
+    }
 
     impl ServiceGuard {
         pub(crate) fn name(&self) -> &str {
@@ -48,19 +52,26 @@ mod present {
 
         /// Returns the lease. `None` if the guard is not distributed, or if its store did not answer.
         pub(crate) fn lease(&self) -> Option<ServiceLease> {
-            self.0.lease().cloned().map(ServiceLease)
+            let (lease, domain) = (self.0.lease()?.clone(), self.0.source().domain());
+            Some(ServiceLease { lease, cancels_when_lost: domain.is_some_and(LockDomain::cancels_when_lost) })
         }
     }
 
     impl ServiceLease {
         /// Returns a token that is cancelled when the lease is lost.
         pub(crate) fn lost(&self) -> CancellationToken {
-            self.0.lost()
+            self.lease.lost()
+        }
+
+        /// Returns `true` if the lease is lost and its service is about to be dropped. The clock knows the loss earlier
+        /// than the token.
+        pub(crate) fn is_revoked(&self) -> bool {
+            self.cancels_when_lost && self.lease.is_lost()
         }
 
         /// Makes the lease the current one of this thread until the returned value is dropped.
         pub(crate) fn enter(&self) -> Option<CurrentLease> {
-            self.0.enter()
+            self.lease.enter()
         }
     }
 }
@@ -104,6 +115,10 @@ mod absent {
 
     impl ServiceLease {
         pub(crate) fn lost(&self) -> CancellationToken {
+            match self.0 {}
+        }
+
+        pub(crate) fn is_revoked(&self) -> bool {
             match self.0 {}
         }
 

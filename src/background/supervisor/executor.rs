@@ -1,7 +1,9 @@
 //! [`Executor`], which executes the decisions of a supervisor.
 
+use std::future::{Future, poll_fn};
 use std::mem;
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::broadcast;
@@ -19,10 +21,10 @@ use crate::background::control::{GenerationEvent, GenerationHandle, HostOutcome,
 use crate::background::error::HostError;
 use crate::background::generation::ServiceRunner;
 use crate::background::placement::Placement;
-use crate::background::service_guard::ServiceGuard;
+use crate::background::service_guard::{ServiceGuard, ServicePermit};
 use crate::background::status::{CleanUp, ExitKind, HostEvent, HostPhase, ShutdownReport, Trigger};
 use crate::background::trace;
-use crate::panic::{catch, discard};
+use crate::panic::{catch, catch_work, discard};
 
 /// How long a service whose guard has not admitted it waits before the next attempt. The time doubles with each attempt.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -38,6 +40,8 @@ pub(super) struct Executor {
     pub(super) guard_tasks: Vec<Option<AbortOnDropHandle<()>>>,
     /// The current or last generation of each service.
     pub(super) generations: Vec<Option<Arc<GenerationHandle>>>,
+    /// Generations that have left a thread behind, which owns the handle and the permit in it.
+    pub(super) left_behind: Vec<Weak<GenerationHandle>>,
     pub(super) shared: Arc<HostShared>,
     pub(super) events: broadcast::Sender<HostEvent>,
     pub(super) work: WorkDrain,
@@ -164,6 +168,7 @@ impl Executor {
                 drop(self.guard_tasks[id as usize].take());
                 discard(self.generation(id).and_then(|handle| handle.take_permit()));
             }
+            Action::LeavePermit(id) => self.leave_permit(id),
             Action::RequestStop(id) => self.generation(id).into_iter().for_each(|handle| handle.request_stop()),
             Action::Abort(id, phase) => self.generation(id).into_iter().for_each(|handle| handle.abort(phase)),
             Action::CleanUpElsewhere(id, exit) => self.clean_up_elsewhere(id, exit),
@@ -222,6 +227,15 @@ impl Executor {
         // On a runtime that has shut down, the task is dropped immediately, together with values of the service.
         if let Ok(Err(error)) = catch(|| runner.begin(placement, Arc::clone(&handle))) {
             handle.send(GenerationEvent::StartFailed(ExitKind::Failed(Arc::new(error))));
+        }
+    }
+
+    /// Leaves the permit of a generation to its threads: the permit is released when the last of them drops the handle.
+    fn leave_permit(&mut self, id: u32) {
+        drop(self.guard_tasks[id as usize].take());
+        if let Some(handle) = self.generations[id as usize].take() {
+            self.left_behind.push(Arc::downgrade(&handle));
+            discard(handle);
         }
     }
 
@@ -295,7 +309,9 @@ impl Executor {
         let blocks = |handle: &&Arc<GenerationHandle>| {
             handle.is_in_poll() && self.supervisor.slot(handle.id).options.placement == Placement::Shared
         };
-        let busy: Vec<&str> = self.generations.iter().flatten().filter(blocks).map(|handle| handle.name()).collect();
+        let left_behind: Vec<_> = self.left_behind.iter().filter_map(Weak::upgrade).collect();
+        let handles = self.generations.iter().flatten().chain(&left_behind);
+        let busy: Vec<&str> = handles.filter(blocks).map(|handle| handle.name()).collect();
         trace::runtime_lags(lag, &busy);
     }
 }
@@ -319,7 +335,7 @@ impl Drop for Executor {
 async fn wait_for_permit(guard: ServiceGuard, id: u32, host: Arc<HostShared>) {
     let mut pause = FIRST_PAUSE;
     let permit = loop {
-        match guard.admit().await {
+        match admit(&guard).await {
             Ok(permit) => break permit,
             Err(reason) => host.send(SupervisorMessage::NotAdmitted { id, reason }),
         }
@@ -327,6 +343,18 @@ async fn wait_for_permit(guard: ServiceGuard, id: u32, host: Arc<HostShared>) {
         pause = (pause * 2).min(LAST_PAUSE);
     };
     host.send(SupervisorMessage::Admitted { id, permit });
+}
+
+/// Waits for a permit. The guard may run code of its store, whose panic ends only this attempt.
+async fn admit(guard: &ServiceGuard) -> Result<ServicePermit, Arc<str>> {
+    let mut attempt = Box::pin(guard.admit());
+    let poll = |cx: &mut Context<'_>| match catch_work(|| attempt.as_mut().poll(cx)) {
+        Ok(poll) => poll,
+        Err(panic) => Poll::Ready(Err(Arc::from(format!("the guard panicked: {panic}")))),
+    };
+    let result = poll_fn(poll).await;
+    discard(attempt);
+    result
 }
 
 /// Reports the loss of a generation's lease.
