@@ -291,7 +291,7 @@ impl<'a, T> Contained<'a, T> {
     pub(super) fn new(
         call: impl FnOnce() -> Pin<Box<dyn Future<Output = T> + Send + 'a>>,
     ) -> Result<Self, BackendError> {
-        catch_work(call).map(|future| Self(Some(future))).map_err(panicked)
+        catch_work(call).map(|future| Self(Some(future))).map_err(|panic| panicked(&panic))
     }
 }
 
@@ -302,7 +302,7 @@ impl<T> Future for Contained<'_, T> {
         let future = self.0.as_mut().expect("the future is there until this value is dropped");
         match catch_work(|| future.as_mut().poll(cx)) {
             Ok(poll) => poll.map(Ok),
-            Err(panic) => Poll::Ready(Err(panicked(panic))),
+            Err(panic) => Poll::Ready(Err(panicked(&panic))),
         }
     }
 }
@@ -313,7 +313,7 @@ impl<T> Drop for Contained<'_, T> {
     }
 }
 
-fn panicked(panic: Panic) -> BackendError {
+fn panicked(panic: &Panic) -> BackendError {
     BackendError::new(format!("the backend panicked: {panic}"))
 }
 

@@ -7,13 +7,16 @@ pub(crate) use self::present::{ServiceGuard, ServiceLease, ServicePermit};
 
 #[cfg(feature = "guard")]
 mod present {
+    use std::future::{Future, poll_fn};
     use std::sync::Arc;
+    use std::task::Poll;
 
     use tokio_util::sync::CancellationToken;
 
     use crate::backend::{CurrentLease, Lease, LockDomain};
     use crate::background::status::ErrorChain;
     use crate::guard::{OwnedPermit, SharedGuard};
+    use crate::panic::{catch_work, discard};
 
     #[derive(Clone, Debug)]
     pub(crate) struct ServiceGuard(pub(crate) SharedGuard);
@@ -38,10 +41,19 @@ mod present {
             self.0.domain().is_some_and(LockDomain::cancels_when_lost)
         }
 
-        /// Waits for a permit. An error says why this attempt has failed.
+        /// Waits for a permit. An error says why this attempt has failed. The errors of a store are user code, whose panic
+        /// ends only this attempt.
         pub(crate) async fn admit(&self) -> Result<ServicePermit, Arc<str>> {
             let refused = |error| Arc::from(ErrorChain(&error).to_string());
-            self.0.clone().acquire_owned().await.map(ServicePermit::new).map_err(refused)
+            let attempt = async { self.0.clone().acquire_owned().await.map(ServicePermit::new).map_err(refused) };
+            let mut attempt = Box::pin(attempt);
+            let caught = poll_fn(|cx| match catch_work(|| attempt.as_mut().poll(cx)) {
+                Ok(poll) => poll,
+                Err(panic) => Poll::Ready(Err(Arc::from(format!("the guard panicked: {panic}")))),
+            });
+            let result = caught.await;
+            discard(attempt);
+            result
         }
     }
 

@@ -1,9 +1,7 @@
 //! [`Executor`], which executes the decisions of a supervisor.
 
-use std::future::{Future, poll_fn};
 use std::mem;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::broadcast;
@@ -21,10 +19,10 @@ use crate::background::control::{GenerationEvent, GenerationHandle, HostOutcome,
 use crate::background::error::HostError;
 use crate::background::generation::ServiceRunner;
 use crate::background::placement::Placement;
-use crate::background::service_guard::{ServiceGuard, ServicePermit};
+use crate::background::service_guard::ServiceGuard;
 use crate::background::status::{CleanUp, ExitKind, HostEvent, HostPhase, ShutdownReport, Trigger};
 use crate::background::trace;
-use crate::panic::{catch, catch_work, discard};
+use crate::panic::{catch, discard};
 
 /// How long a service whose guard has not admitted it waits before the next attempt. The time doubles with each attempt.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -335,7 +333,7 @@ impl Drop for Executor {
 async fn wait_for_permit(guard: ServiceGuard, id: u32, host: Arc<HostShared>) {
     let mut pause = FIRST_PAUSE;
     let permit = loop {
-        match admit(&guard).await {
+        match guard.admit().await {
             Ok(permit) => break permit,
             Err(reason) => host.send(SupervisorMessage::NotAdmitted { id, reason }),
         }
@@ -343,18 +341,6 @@ async fn wait_for_permit(guard: ServiceGuard, id: u32, host: Arc<HostShared>) {
         pause = (pause * 2).min(LAST_PAUSE);
     };
     host.send(SupervisorMessage::Admitted { id, permit });
-}
-
-/// Waits for a permit. The guard may run code of its store, whose panic ends only this attempt.
-async fn admit(guard: &ServiceGuard) -> Result<ServicePermit, Arc<str>> {
-    let mut attempt = Box::pin(guard.admit());
-    let poll = |cx: &mut Context<'_>| match catch_work(|| attempt.as_mut().poll(cx)) {
-        Ok(poll) => poll,
-        Err(panic) => Poll::Ready(Err(Arc::from(format!("the guard panicked: {panic}")))),
-    };
-    let result = poll_fn(poll).await;
-    discard(attempt);
-    result
 }
 
 /// Reports the loss of a generation's lease.
