@@ -65,6 +65,7 @@ async fn serve(port: u16) -> Result<ShutdownReport, BoxError> {
 fn shared_port(port: u16) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseport(true)?;
+    socket.set_reuseaddr(true)?; // as other servers do, to start again at once
     socket.bind(([127, 0, 0, 1], port).into())?;
     Ok(socket)
 }

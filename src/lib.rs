@@ -48,6 +48,7 @@
 //! |---|---|
 //! | [`web`] | layers, middlewares, extractors, handlers on a pool, and the responses of refusals |
 //! | [`guard`] | decides if a request runs now, waits, shares a run, or is refused |
+//! | [`backend`] | lets a guard reach over all processes of a host, or over all machines of a cluster |
 //! | [`offload`] | moves blocking work off the runtime under a limit, and calls back into async code |
 //! | [`background`] | runs services that start before the first request and stop after the last |
 //!
@@ -88,17 +89,14 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
     not(feature = "full"),
-    allow(rustdoc::broken_intra_doc_links, reason = "links may lead to items of disabled features")
-)]
-#![cfg_attr(
-    not(all(feature = "guard", feature = "offload", feature = "background")),
     allow(
         dead_code,
+        rustdoc::broken_intra_doc_links,
         unnameable_types,
         unreachable_pub,
         unused_imports,
         unused_macros,
-        reason = "each feature uses only a part of the shared modules"
+        reason = "each feature uses only a part of the shared modules, and links may lead to items of disabled features"
     )
 )]
 
@@ -118,6 +116,8 @@ mod debug;
 pub mod detached;
 #[cfg(doc)]
 pub mod docs;
+#[cfg(any(feature = "guard", feature = "background"))]
+mod error_chain;
 #[cfg(feature = "guard")]
 pub mod guard;
 #[cfg(any(feature = "guard", feature = "offload", feature = "background"))]

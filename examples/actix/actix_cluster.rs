@@ -76,6 +76,7 @@ fn connect() -> Result<Connect, BoxError> {
 fn shared_port(port: u16) -> io::Result<TcpListener> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseport(true)?;
+    socket.set_reuseaddr(true)?; // as other servers do, to start again at once
     socket.bind(([127, 0, 0, 1], port).into())?;
     socket.listen(1024)?.into_std()
 }

@@ -163,7 +163,7 @@ impl LockDomain {
         let connected = lock(&self.connected).take();
         let Some(connected) = connected else { return };
         let ended = connected.keeper.ended();
-        discard(connected.disconnect());
+        discard(connected.parked.close());
         drop(connected);
         ended.cancelled().await;
     }
@@ -188,14 +188,14 @@ impl LockDomain {
     pub(crate) fn clear(&self, name: &LockName) {
         if let Some(connected) = self.connected() {
             // What else was left is about locks that are released already.
-            discard(connected.unpark_if(name, Parked::is_turn));
+            discard(connected.parked.unpark_if(name, Parked::is_turn));
         }
     }
 
     /// Releases all locks of a guard that were left for callers in this process that will not take them.
     pub(crate) fn clear_all(&self, guard: &str) {
         let Some(connected) = self.connected() else { return };
-        discard(connected.unpark_all(guard));
+        discard(connected.parked.unpark_all(guard));
     }
 }
 

@@ -5,8 +5,13 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::error_chain::ErrorChain;
+
 /// The reason why a lock backend failed.
-#[derive(Clone, Debug)]
+///
+/// Its `Debug` output is its message followed by those of its sources, since that is printed when `main` returns the
+/// error.
+#[derive(Clone)]
 pub struct BackendError {
     message: Cow<'static, str>,
     source: Option<Arc<dyn Error + Send + Sync>>,
@@ -29,6 +34,12 @@ impl BackendError {
 impl fmt::Display for BackendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
+    }
+}
+
+impl fmt::Debug for BackendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&ErrorChain(self), f)
     }
 }
 

@@ -79,7 +79,7 @@ impl Turn {
         if process_turn.may_pass_on() {
             process_turn.limit_cohort(&name);
             // If the domain is disconnected, no caller takes the turn, and dropping it releases the lock.
-            discard(connected.park(name, Parked::Turn(process_turn)));
+            discard(connected.parked.park(name, Parked::Turn(process_turn)));
         } else if let Some(call) = process_turn.end() {
             let released = connected.park_release(name);
             complete(&connected, call, released);
@@ -155,7 +155,7 @@ impl ProcessTurn {
         self.connected.keeper.spawn(async move {
             sleep_until(clock::timer(ends_at)).await;
             let is_this = |left: &Parked| matches!(left, Parked::Turn(turn) if turn.began == began);
-            discard(connected.upgrade().map(|connected| connected.unpark_if(&name, is_this)));
+            discard(connected.upgrade().map(|connected| connected.parked.unpark_if(&name, is_this)));
         });
     }
 

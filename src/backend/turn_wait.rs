@@ -95,7 +95,7 @@ async fn take_turn(connected: Arc<Connected>, lock: LockName, waits: bool) -> Re
     let (mut pause, mut early_reports) = (FIRST_LOOK, 0);
     let (mut is_reported, mut last_expiry) = (true, None);
     loop {
-        if connected.is_disconnected() {
+        if connected.parked.is_closed() {
             return Err(TurnError::NotConnected);
         }
         let began = Instant::now();

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::status::{ErrorChain, Exit, ExitKind, ServiceStatus, SharedError, ShutdownReport, Trigger};
+use super::status::{Exit, ExitKind, ServiceStatus, SharedError, ShutdownReport, Trigger};
+use crate::error_chain::ErrorChain;
 
 /// Why a host cannot be built. The message says what to change.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]

@@ -14,7 +14,7 @@ mod present {
     use tokio_util::sync::CancellationToken;
 
     use crate::backend::{CurrentLease, Lease, LockDomain};
-    use crate::background::status::ErrorChain;
+    use crate::error_chain::ErrorChain;
     use crate::guard::{OwnedPermit, SharedGuard};
     use crate::panic::{catch_work, discard};
 

@@ -11,6 +11,7 @@ use super::error::AcquireError;
 use super::error_kind::AcquireErrorKind;
 use super::key_map::Hash64;
 use super::source::PermitSource;
+use crate::error_chain::ErrorChain;
 use crate::rounded::rounded;
 use crate::trace::{emit, is_enabled};
 
@@ -35,6 +36,10 @@ pub(super) fn refused(source: &impl PermitSource, wait: Option<&WaitRecord>, err
     match error.kind() {
         AcquireErrorKind::WouldDeadlock | AcquireErrorKind::BlockingInAsync => {
             emit!(ERROR, guard, key_hash = key_hash(), %error, "caller refused: a bug in the service");
+        }
+        AcquireErrorKind::NotConnected | AcquireErrorKind::Unavailable => {
+            let error = ErrorChain(error);
+            emit!(WARN, guard, key_hash = key_hash(), %error, "caller refused: the guard has no store at the moment");
         }
         _ => {
             let waited = || wait.map(|wait| debug(rounded(wait.since.elapsed())));

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onelane::backend::WhenUnavailable;
+use onelane::backend::{BackendError, WhenUnavailable};
 use onelane::guard::AcquireErrorKind;
 use onelane::{EndpointGuard, KeyedGuard, Queue};
 use support::http::eventually;
@@ -32,6 +32,14 @@ async fn domain_that_is_not_connected_refuses_callers() {
     assert_eq!(guard.acquire().await.unwrap_err().kind(), AcquireErrorKind::NotConnected);
     locks.connect(InMemory::new(&store, LEASE)).await.unwrap();
     drop(guard.acquire().await.unwrap());
+}
+
+/// A program whose `main` returns the error prints its `Debug` output.
+#[test]
+fn debug_output_of_an_error_includes_its_sources() {
+    let error = BackendError::new("the store can't be reached").with_source("connection refused");
+    assert_eq!(format!("{error:?}"), "the store can't be reached: connection refused");
+    assert_eq!(error.to_string(), "the store can't be reached");
 }
 
 #[tokio::test]

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use onelane::EndpointGuard;
 use onelane::backend::{
     Attempt, BackendError, BackendFuture, LeaseId, LockBackend, LockDomain, LockName, Owner, Redis, Released,
     WhenUnavailable,
 };
 use onelane::background::{ServiceHost, service_fn};
+use onelane::guard::AcquireErrorKind;
+use onelane::{EndpointGuard, KeyedGuard};
 use support::leak;
 use support::redis::RedisServer;
 use tokio::time::timeout;
@@ -19,8 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A store that gives each lock to all, until it fails or forgets its locks.
 #[derive(Clone, Debug, Default)]
-struct TestStore {
-    fails: Arc<AtomicBool>,
+pub(crate) struct TestStore {
+    pub(crate) fails: Arc<AtomicBool>,
     forgets: Arc<AtomicBool>,
     tokens: Arc<AtomicU64>,
 }
@@ -85,4 +86,8 @@ pub(crate) async fn scenario() {
     };
     timeout(PATIENCE, ends).await.unwrap();
     let _ = host.shutdown().await.unwrap();
+
+    let forgotten = leak(LockDomain::new("forgotten"));
+    let guard = KeyedGuard::<u64>::builder("user").distributed(forgotten).build();
+    assert_eq!(guard.acquire(7).await.unwrap_err().kind(), AcquireErrorKind::NotConnected);
 }

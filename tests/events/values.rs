@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::future::pending;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use onelane::backend::LockDomain;
 use onelane::{EndpointGuard, KeyedGuard};
 use support::leak;
 use support::runtimes::current_thread;
@@ -14,6 +16,7 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use crate::poll_and_drop;
+use crate::stores::TestStore;
 
 type Values = BTreeMap<&'static str, String>;
 
@@ -63,4 +66,20 @@ fn run_dropped_outside_a_runtime_says_why() {
         assert_eq!(event.contains_key("key_hash"), has_key, "{event:?}");
         assert!(event["reason"].contains("outside of a runtime"), "{event:?}");
     }
+}
+
+#[test]
+fn refusal_without_a_store_names_the_error_of_the_store() {
+    let refusal = event_of(|| {
+        let locks = leak(LockDomain::new("shop"));
+        let guard = EndpointGuard::builder("report").distributed(locks).build();
+        let store = TestStore::default();
+        current_thread().block_on(async {
+            locks.connect(store.clone()).await.unwrap();
+            store.fails.store(true, Ordering::SeqCst);
+            guard.acquire().await.unwrap_err();
+        });
+    });
+    assert_eq!(refusal["message"], "caller refused: the guard has no store at the moment");
+    assert!(refusal["error"].ends_with(": the test wants an error"), "{refusal:?}");
 }

@@ -1,10 +1,11 @@
 //! [`Exit`], how a generation of a service ended.
 
 use std::error::Error;
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use std::{fmt, iter};
 
+use crate::error_chain::ErrorChain;
 use crate::panic::Panic;
 use crate::rounded::rounded;
 
@@ -206,20 +207,5 @@ impl serde::Serialize for CleanUp {
     /// Serializes as its `Display` text: `"done"`, `"failed: disk full"`.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
-    }
-}
-
-/// How many sources of an error are written. Real chains have a few; a chain that leads back into itself never ends.
-const MAX_SOURCES: usize = 32;
-
-/// Displays an error with its sources, `outer: inner: innermost`, and `...` in place of any further ones.
-pub(crate) struct ErrorChain<'a>(pub(crate) &'a (dyn Error + 'static));
-
-impl fmt::Display for ErrorChain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut sources = iter::successors(self.0.source(), |&error| error.source());
-        sources.by_ref().take(MAX_SOURCES).try_for_each(|error| write!(f, ": {error}"))?;
-        if sources.next().is_some() { f.write_str(": ...") } else { Ok(()) }
     }
 }

@@ -12,7 +12,6 @@ mod tick_source;
 mod tick_status;
 
 pub use events::{HostEvent, HostEvents};
-pub(crate) use exit::ErrorChain;
 pub use exit::{CleanUp, Exit, ExitKind, SharedError, TimeLimit};
 pub(crate) use heartbeat::Heartbeat;
 pub(crate) use host_status::RuntimeLag;

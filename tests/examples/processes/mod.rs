@@ -192,6 +192,24 @@ async fn processes_share_a_port_and_a_killed_one_is_replaced() {
     assert!(turns.processes().len() > 1, "the port leads to one process");
 }
 
+/// The connections that the other example has closed occupy the port for a minute.
+#[tokio::test]
+async fn shared_port_can_be_that_of_an_example_that_has_just_ended() {
+    let store = Store::host();
+    for framework in ["axum", "actix"] {
+        let mut before = Example::start("axum_limit", MS).await;
+        assert!(post_limit(before.address).await.response.is_some());
+        before.signal(Signal::TERM);
+        assert_eq!(before.exit_code().await, Some(0));
+
+        let mut command = store.command(framework, MS);
+        command.env("PORT", before.address.port().to_string());
+        let example = Example::spawn(command, MS).listening().await;
+        assert_eq!(example.address, before.address);
+        check_responses(&[post_limit(example.address).await], None);
+    }
+}
+
 #[tokio::test]
 async fn handler_that_loses_its_lease_in_redis_is_cancelled() {
     handler_that_loses_its_lease_is_cancelled(Store::redis()).await;
