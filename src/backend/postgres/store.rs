@@ -88,7 +88,7 @@ type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 /// How long the notification that a new store sends to itself may take.
 const FIRST_NOTIFICATION: Duration = Duration::from_secs(2);
 
-/// How often a waiting caller records that it waits, in case that the lock has another owner in the meantime.
+/// How often a waiting caller records that it waits, in case the lock has another owner in the meantime.
 const MARK: Duration = Duration::from_secs(1);
 
 impl Postgres {
