@@ -53,20 +53,28 @@ impl fmt::Display for Violation {
 type Checked = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 type Rule = (&'static str, fn(Arc<Processes>) -> Checked);
 
+const CONNECTS: &str = "a backend connects";
+const ANSWERS: &str = "a backend that is connected answers";
+
 const RULES: &[Rule] = &[
     ("a lock has one owner", |it| Box::pin(one_owner(it))),
-    ("locks of different names are independent", |it| Box::pin(independent_names(it))),
-    ("tokens of a guard grow, and none is given twice", |it| Box::pin(growing_tokens(it))),
-    ("a release frees the lock, once", |it| Box::pin(release_frees(it))),
-    ("only the owner releases a lock, with its token", |it| Box::pin(only_the_owner_releases(it))),
-    ("an owner that does not know its token releases its lock", |it| Box::pin(release_without_token(it))),
-    ("a renewal reports which leases are held, in order", |it| Box::pin(renewals(it))),
+    ("locks with different names are independent", |it| Box::pin(independent_names(it))),
+    ("the tokens of a guard grow, and none is repeated", |it| Box::pin(growing_tokens(it))),
+    ("a release frees the lock, and a second release has no effect", |it| Box::pin(release_frees(it))),
+    ("only the owner can release a lock, and only with its token", |it| Box::pin(only_the_owner_releases(it))),
+    ("an owner can release its lock without a token", |it| Box::pin(release_without_token(it))),
+    ("a renewal reports, in order, which leases are still held", |it| Box::pin(renewals(it))),
     ("a lease that is not renewed expires", |it| Box::pin(leases_expire(it))),
     ("a lease that is renewed does not expire", |it| Box::pin(renewed_leases_last(it))),
-    ("a release is reported to those that wait, and to no others", |it| Box::pin(release_is_reported(it))),
-    ("a release reports if others wait", |it| Box::pin(others_wait(it))),
-    ("under contention, no two owners are inside, and tokens follow the order of entry", |it| Box::pin(contention(it))),
+    ("a process that waits is woken by a release, and not before", |it| Box::pin(release_is_reported(it))),
+    ("a release reports whether other processes wait", |it| Box::pin(waiting_processes(it))),
+    ("under contention, a lock has one owner, and tokens follow the order of entry", |it| Box::pin(contention(it))),
 ];
+
+/// Returns the names of all rules.
+pub fn rules() -> impl Iterator<Item = &'static str> {
+    [CONNECTS, ANSWERS].into_iter().chain(RULES.iter().map(|(rule, _)| *rule))
+}
 
 /// Two processes that share a store. Each rule has its own guard.
 struct Processes {
@@ -78,8 +86,8 @@ struct Processes {
 /// Checks a backend against all rules. `backend` returns a new, unconnected backend for the same store each time: the
 /// checks connect two backends, as two processes do. The domain has a random name.
 ///
-/// Takes about three times the lease, so configure a lease of one or two seconds. A backend that can't report releases,
-/// or can't report whether others wait, breaks the rule about it. Such a backend works, but more slowly.
+/// Takes about three times the lease, so configure a lease of one or two seconds. A backend that can't wake processes, or
+/// can't report whether others wait, breaks the rule about it. Such a backend works, but more slowly.
 ///
 /// Must be called within a tokio runtime that has time and I/O enabled.
 pub async fn check<B: LockBackend>(backend: impl Fn() -> B) -> Vec<Violation> {
@@ -87,10 +95,10 @@ pub async fn check<B: LockBackend>(backend: impl Fn() -> B) -> Vec<Violation> {
     let (one, other) = (Arc::new(backend()), Arc::new(backend()));
     for process in [&one, &other] {
         if let Err(error) = process.connect(&domain).await {
-            return vec![Violation { rule: "a backend connects", problem: error.to_string() }];
+            return vec![Violation { rule: CONNECTS, problem: error.to_string() }];
         }
         if let Err(error) = process.check().await {
-            return vec![Violation { rule: "a backend that is connected answers", problem: error.to_string() }];
+            return vec![Violation { rule: ANSWERS, problem: error.to_string() }];
         }
     }
     let mut violations = Vec::new();
@@ -211,13 +219,15 @@ async fn growing_tokens(it: Arc<Processes>) -> Result<(), String> {
 }
 
 async fn release_frees(it: Arc<Processes>) -> Result<(), String> {
-    let lock = it.name();
-    let lease = take(&it.one, &lock).await?;
-    release(&it.one, &lease).await?;
-    let next = take(&it.other, &lock).await?;
-    release(&it.one, &lease).await?;
-    ensure(is_held(&it.one, &lock).await?, "a second release took the lock from the next owner")?;
-    release(&it.other, &next).await.map(drop)
+    for lock in [it.name(), it.key("one")] {
+        let lease = take(&it.one, &lock).await?;
+        release(&it.one, &lease).await?;
+        let next = take(&it.other, &lock).await?;
+        release(&it.one, &lease).await?;
+        ensure(is_held(&it.one, &lock).await?, "a second release took the lock from the next owner")?;
+        release(&it.other, &next).await?;
+    }
+    Ok(())
 }
 
 async fn only_the_owner_releases(it: Arc<Processes>) -> Result<(), String> {
@@ -287,12 +297,13 @@ async fn release_is_reported(it: Arc<Processes>) -> Result<(), String> {
     let (process, name) = (Arc::clone(&it.other), lock.clone());
     let waiting = tokio::spawn(async move { process.released(&name).await });
     sleep(Duration::from_millis(200)).await;
+    ensure(!waiting.is_finished(), "the process was woken, although nothing was released")?;
     release(&it.one, &lease).await?;
     let reported = timeout(NOTIFICATION, waiting).await;
     ensure(reported.is_ok(), format!("nothing was reported within {NOTIFICATION:?}"))
 }
 
-async fn others_wait(it: Arc<Processes>) -> Result<(), String> {
+async fn waiting_processes(it: Arc<Processes>) -> Result<(), String> {
     let lock = it.name();
     let lease = take(&it.one, &lock).await?;
     ensure(release(&it.one, &lease).await?.waiting == 0, "no caller waits, but the release reports that others wait")?;

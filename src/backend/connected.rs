@@ -1,7 +1,5 @@
 //! [`Connected`], a domain and the store that it is connected to.
 
-use std::collections::HashMap;
-use std::future::poll_fn;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,11 +15,11 @@ use super::domain::DomainOptions;
 use super::error::BackendError;
 use super::keeper::Keeper;
 use super::lock_backend::{Attempt, BackendFuture, LeaseId, LockBackend, LockName, Owner, Released};
+use super::parked_map::ParkedMap;
 use super::turn::Parked;
 use crate::debug::impl_debug;
-use crate::panic::{catch_work, discard};
+use crate::panic::{Panic, catch_work, discard};
 use crate::random;
-use crate::sync::{Mutex, lock};
 
 /// The longest time that a store may take to answer.
 const MAX_CALL: Duration = Duration::from_secs(5);
@@ -34,9 +32,7 @@ pub(super) struct Connected {
     pub(super) options: DomainOptions,
     pub(super) backend: Arc<dyn LockBackend>,
     pub(super) keeper: Keeper,
-    /// What the last holder of a lock has left for the next caller in this process. `None` once the domain is
-    /// disconnected.
-    parked: Mutex<Option<HashMap<LockName, Parked>>>,
+    pub(super) parked: ParkedMap<Parked>,
     /// The upper half of every owner in this process.
     process: u64,
     next_owner: AtomicU64,
@@ -65,7 +61,7 @@ pub(super) type ReleaseCall = Call<Released>;
 
 impl Connected {
     pub(super) fn new(options: DomainOptions, backend: Arc<dyn LockBackend>, keeper: Keeper) -> Arc<Self> {
-        let (process, next_owner, parked) = (random::bits(), AtomicU64::new(0), Mutex::new(Some(HashMap::new())));
+        let (process, next_owner, parked) = (random::bits(), AtomicU64::new(0), ParkedMap::new());
         Arc::new(Self { options, backend, keeper, parked, process, next_owner })
     }
 
@@ -121,21 +117,11 @@ impl Connected {
         call_limit(self.backend.lease())
     }
 
-    /// Leaves something for the next caller in this process. Returns what the caller drops, without the lock: what was
-    /// left before, or `parked` itself if the domain is disconnected.
-    pub(super) fn park(&self, name: LockName, parked: Parked) -> Option<Parked> {
-        // What was there is outdated: one caller of a process has the turn, and leaves the last word.
-        match &mut *lock(&self.parked) {
-            Some(all) => all.insert(name, parked),
-            None => Some(parked),
-        }
-    }
-
     /// Makes the next caller in this process wait for the result of a release, which is passed to the returned function.
     pub(super) fn park_release(self: &Arc<Self>, name: LockName) -> impl FnOnce(Released) + Send + use<> {
         let (sender, receiver) = oneshot::channel();
         // If the domain is disconnected, no caller waits.
-        discard(self.park(name.clone(), Parked::Release(receiver)));
+        discard(self.parked.park(name.clone(), Parked::Release(receiver)));
         let this = Arc::clone(self);
         move |released: Released| {
             // The caller that waits for the result may have left.
@@ -146,7 +132,7 @@ impl Connected {
 
     /// Makes the next caller in this process wait for a release that another caller has waited for.
     pub(super) fn park_release_again(self: &Arc<Self>, name: LockName, receiver: oneshot::Receiver<Released>) {
-        discard(self.park(name.clone(), Parked::Release(receiver)));
+        discard(self.parked.park(name.clone(), Parked::Release(receiver)));
         // The result may have come in between.
         self.end_parked_release(name);
     }
@@ -154,54 +140,34 @@ impl Connected {
     /// Takes a release whose result is known, so that nothing is left if no other caller comes.
     fn end_parked_release(self: &Arc<Self>, name: LockName) {
         let is_known = |left: &Parked| matches!(left, Parked::Release(receiver) if !receiver.is_empty());
-        if let Some(Parked::Release(mut receiver)) = self.unpark_if(&name, is_known)
-            && let Ok(Released { waiting: waiting @ 1.. }) = receiver.try_recv()
+        if let Some(Parked::Release(mut receiver)) = self.parked.unpark_if(&name, is_known)
+            && let Ok(released) = receiver.try_recv()
         {
-            self.step_back_from(name, waiting);
+            self.step_back_from(name, released.waiting);
         }
     }
 
     /// Takes what the last holder in this process has left for the next one.
     pub(super) fn unpark(&self, name: &LockName) -> Option<Parked> {
-        self.unpark_if(name, |_| true)
+        self.parked.unpark_if(name, |_| true)
     }
 
-    /// Takes what was left if `is_wanted` returns `true`.
-    pub(super) fn unpark_if(&self, name: &LockName, is_wanted: impl FnOnce(&Parked) -> bool) -> Option<Parked> {
-        let mut all = lock(&self.parked);
-        let all = all.as_mut()?;
-        if all.get(name).is_some_and(is_wanted) { all.remove(name) } else { None }
-    }
-
-    /// Takes everything that was left for callers of a guard.
-    pub(super) fn unpark_all(&self, guard: &str) -> Vec<Parked> {
-        let mut all = lock(&self.parked);
-        all.iter_mut().flat_map(|all| all.extract_if(|name, _| name.guard() == guard)).map(|(_, left)| left).collect()
-    }
-
-    /// Takes everything that was left. Nothing more can be left afterwards.
-    pub(super) fn disconnect(&self) -> Option<HashMap<LockName, Parked>> {
-        lock(&self.parked).take()
-    }
-
-    pub(super) fn is_disconnected(&self) -> bool {
-        lock(&self.parked).is_none()
-    }
-
-    /// Remembers that others wait for a lock that this process has just released, so that its next caller lets them go
-    /// first.
+    /// Remembers how many others wait for a lock that this process has just released, so that its next caller lets them
+    /// go first.
     pub(super) fn step_back_from(self: &Arc<Self>, name: LockName, waiting: usize) {
+        if waiting == 0 {
+            return;
+        }
         let until = Instant::now() + REMEMBERED;
-        match &mut *lock(&self.parked) {
-            // What is parked by now was left after the release, so there is nothing to remember.
-            Some(all) if !all.contains_key(&name) => all.insert(name.clone(), Parked::StepBack { waiting, until }),
-            _ => return,
-        };
+        // What is parked by now was left after the release, so there is nothing to remember.
+        if !self.parked.park_first(name.clone(), Parked::StepBack { waiting, until }) {
+            return;
+        }
         let this = Arc::downgrade(self);
         self.keeper.spawn(async move {
             sleep_until(until).await;
             let is_this = |left: &Parked| matches!(left, Parked::StepBack { until: at, .. } if *at == until);
-            this.upgrade().map(|this| this.unpark_if(&name, is_this));
+            this.upgrade().map(|this| this.parked.unpark_if(&name, is_this));
         });
     }
 }
@@ -255,7 +221,14 @@ impl<T: Send + 'static> Drop for Call<T> {
         if let CallState::Begun(future) = mem::replace(&mut self.state, CallState::Ended) {
             match self.abandoned.take() {
                 Some(abandoned) => abandoned(future),
-                None => self.connected.keeper.spawn(async move { drop(future.await) }),
+                None => {
+                    // The keeper's thread, which completes the call, lasts as long as this value.
+                    let connected = Arc::clone(&self.connected);
+                    self.connected.keeper.spawn(async move {
+                        drop(future.await);
+                        drop(connected);
+                    });
+                }
             }
         }
     }
@@ -266,23 +239,48 @@ pub(super) fn call_limit(lease: Option<Duration>) -> Duration {
     lease.map_or(MAX_CALL, |lease| (lease / 3).min(MAX_CALL))
 }
 
-/// Limits how long the store may take to answer. A panic of the store is an error.
+/// Limits how long the store may take to answer.
 pub(super) async fn limited<'a, T>(
     limit: Duration,
     call: impl FnOnce() -> BackendFuture<'a, T>,
 ) -> Result<T, BackendError> {
-    let panicked = |panic| BackendError::new(format!("the backend panicked: {panic}"));
-    let mut call = catch_work(call).map_err(panicked)?;
-    let answer = poll_fn(|cx| match catch_work(|| call.as_mut().poll(cx)) {
-        Ok(poll) => poll,
-        Err(panic) => Poll::Ready(Err(panicked(panic))),
-    });
     let late = |_| Err(BackendError::new(format!("the store did not answer within {limit:?}")));
-    let answer = timeout(limit, answer).await.unwrap_or_else(late);
-    discard(call);
-    answer
+    timeout(limit, Contained::new(call)?).await.unwrap_or_else(late).flatten()
+}
+
+/// A future of the store. A panic of the store is an error.
+pub(super) struct Contained<'a, T>(Option<Pin<Box<dyn Future<Output = T> + Send + 'a>>>);
+
+impl<'a, T> Contained<'a, T> {
+    pub(super) fn new(
+        call: impl FnOnce() -> Pin<Box<dyn Future<Output = T> + Send + 'a>>,
+    ) -> Result<Self, BackendError> {
+        catch_work(call).map(|future| Self(Some(future))).map_err(|panic| panicked(&panic))
+    }
+}
+
+impl<T> Future for Contained<'_, T> {
+    type Output = Result<T, BackendError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let future = self.0.as_mut().expect("the future is there until this value is dropped");
+        match catch_work(|| future.as_mut().poll(cx)) {
+            Ok(poll) => poll.map(Ok),
+            Err(panic) => Poll::Ready(Err(panicked(&panic))),
+        }
+    }
+}
+
+impl<T> Drop for Contained<'_, T> {
+    fn drop(&mut self) {
+        discard(self.0.take());
+    }
+}
+
+fn panicked(panic: &Panic) -> BackendError {
+    BackendError::new(format!("the backend panicked: {panic}"))
 }
 
 impl_debug!(Connected |this| {
-    backend: this.backend, parked: lock(&this.parked).as_ref().map(HashMap::len), ..
+    backend: this.backend, parked: this.parked.len(), ..
 });

@@ -13,19 +13,21 @@ use super::connected::{call_limit, limited};
 use super::error::BackendError;
 use super::keeper::Keeper;
 use super::lock_backend::{LockBackend, LockName};
+use super::turn::Parked;
 use crate::debug::impl_debug;
 use crate::panic::discard;
 use crate::sync::{Mutex, const_unless_loom, lock};
 
-/// What the web layers do with a handler whose lease is lost.
+/// What happens to the handler of a web layer, or to a service with a
+/// [guard](crate::background::Service::guard), whose lease is lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnLost {
     /// The handler is dropped at the await point where it waits, and the client gets status 503. A response body that
-    /// holds the permit ends with an error.
+    /// holds the permit ends with an error. The generation of a service is dropped, too, and the service stands by.
     #[default]
     Cancel,
-    /// The handler and its response continue. They can check their [`Lease`](super::Lease).
+    /// The handler and its response continue. They can check their [`Lease`](super::Lease). A service is asked to stop.
     Notify,
 }
 
@@ -121,7 +123,7 @@ impl LockDomain {
         self
     }
 
-    /// Sets what the web layers do with a handler whose lease is lost.
+    /// Sets what happens to a handler or a service whose lease is lost.
     #[must_use]
     pub const fn on_lost(mut self, on_lost: OnLost) -> Self {
         self.options.on_lost = on_lost;
@@ -151,8 +153,8 @@ impl LockDomain {
 
     /// Disconnects the domain. New callers are refused with
     /// [`NotConnected`](crate::guard::AcquireErrorKind::NotConnected), and so are callers that wait for other processes,
-    /// within a second. Waits until all holders have released their permits, and until the store has released their
-    /// locks.
+    /// within a second, or once the store has answered the attempt that they have begun. Waits until all holders have
+    /// released their permits, and until the store has released their locks.
     ///
     /// # Cancel safety
     ///
@@ -161,7 +163,7 @@ impl LockDomain {
         let connected = lock(&self.connected).take();
         let Some(connected) = connected else { return };
         let ended = connected.keeper.ended();
-        discard(connected.disconnect());
+        discard(connected.parked.close());
         drop(connected);
         ended.cancelled().await;
     }
@@ -185,14 +187,15 @@ impl LockDomain {
     /// Releases a lock that was left for a caller in this process that will not take it.
     pub(crate) fn clear(&self, name: &LockName) {
         if let Some(connected) = self.connected() {
-            discard(connected.unpark(name));
+            // What else was left is about locks that are released already.
+            discard(connected.parked.unpark_if(name, Parked::is_turn));
         }
     }
 
     /// Releases all locks of a guard that were left for callers in this process that will not take them.
     pub(crate) fn clear_all(&self, guard: &str) {
         let Some(connected) = self.connected() else { return };
-        discard(connected.unpark_all(guard));
+        discard(connected.parked.unpark_all(guard));
     }
 }
 

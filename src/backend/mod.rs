@@ -38,14 +38,16 @@
 //! UPDATE reports SET total = $1, fence = $2 WHERE id = $3 AND fence <= $2
 //! ```
 //!
-//! With both rules, a lost lease may cause work to be done twice, but never a wrong result. (Martin Kleppmann, "How to
-//! do distributed locking", 2016, describes fencing tokens.)
+//! The first rule alone is not enough: a process may be stopped between its look at the lease and its write, and the clock
+//! of a virtual machine stands still while the machine is paused. With both rules, a lost lease may cause work to be done
+//! twice, but never a wrong result. (Martin Kleppmann, "How to do distributed locking", 2016, describes fencing tokens.)
 //!
 //! | file | contents |
 //! |---|---|
 //! | `domain` | what users configure, connect and disconnect |
 //! | `turn_wait` | how a caller waits for the turn among processes |
 //! | `turn` | the turn: held, passed on within the process, given back |
+//! | `parked_map` | what a holder leaves for the next caller in its process |
 //! | `lease` | what a holder sees of its turn |
 //! | `clock` | the clock of leases |
 //! | `keeper` | the thread that renews leases and declares them lost |
@@ -53,6 +55,7 @@
 //! | `host` | the store of all processes of a host |
 //! | `conformance` | the checks that every store must pass |
 //! | `link` | the connection to a store, reopened after it breaks |
+//! | `store_clock` | the clock of a store, on which attempts have a deadline |
 //! | `waiters` | the callers of this process that wait for a message of the store |
 //! | `redis` | the store in Redis or Valkey |
 //! | `postgres` | the store in PostgreSQL |
@@ -69,10 +72,15 @@ mod lease;
 #[cfg(any(feature = "redis", feature = "tokio-postgres"))]
 mod link;
 mod lock_backend;
+#[cfg(all(test, loom))]
+mod loom_tests;
+mod parked_map;
 #[cfg(feature = "tokio-postgres")]
 mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(any(feature = "redis", feature = "tokio-postgres"))]
+mod store_clock;
 mod trace;
 mod turn;
 mod turn_wait;

@@ -242,22 +242,31 @@ impl Service {
     ///
     /// The other processes [stand by](super::ServiceState::Standby). Their hosts start without the service, and count
     /// it as ready, also for services that start [`after`](Self::after) it. When the leader stops, fails or dies, one
-    /// of them begins a generation, from `start`. The code of the service finds its lease, and with it its fencing
-    /// token, in [`Lease::current`](crate::backend::Lease::current).
+    /// of them begins a generation, from `start`. If that `start` fails, the host has already started, so the service is
+    /// restarted like one that fails later. The code of the service finds its lease, and with it its fencing token, in
+    /// [`Lease::current`](crate::backend::Lease::current).
     ///
     /// If the leader loses its lease, its generation is dropped at the await point where it waits, and ends as
     /// [`LeaseLost`](super::ExitKind::LeaseLost). With [`OnLost::Notify`](crate::backend::OnLost::Notify), and if it
     /// blocks, the generation is asked to stop instead. The service then stands by again, whatever its
     /// [`restart`](Self::restart) policy is. If the permit can't be acquired, because the store does not answer or the
-    /// domain is not connected, the service keeps trying, once a second at least.
+    /// domain is not connected, the service tries again after a second at most.
     ///
     /// A service that completes releases its permit, and another process then runs it, too. If a generation leaves a
     /// blocked thread behind, it keeps the permit until that thread has ended. The lease lasts as long as the
     /// generation, so the domain must not limit it with [`max_hold`](crate::backend::LockDomain::max_hold), and the
-    /// host must not [manage](super::ServiceHostBuilder::manage) the guard.
+    /// host must not [manage](super::ServiceHostBuilder::manage) the guard. With
+    /// [`FailLocal`](crate::backend::WhenUnavailable::FailLocal), a generation that begins while the store does not
+    /// answer has no lease, and may run beside those of other processes until it ends. The code of the service must not
+    /// acquire `guard` itself: it would wait for its own permit.
+    ///
+    /// Let the service start [`after`](Self::after) the one that [connects](crate::backend::LockDomain::connect) the
+    /// domain, whose name is `locks` and the name of the domain. The lock is then released before the domain is
+    /// disconnected, however long the service takes to stop.
     ///
     /// A [periodic](super::periodic()) service makes its calls in the leader alone, so a cron job runs once however
-    /// many replicas the server has. A call that was due while no process was the leader does not take place.
+    /// many replicas the server has, as far as their clocks agree. A call that was due while no process was the leader
+    /// does not take place.
     ///
     /// ```
     /// use std::time::Duration;
@@ -269,7 +278,7 @@ impl Service {
     /// static NIGHTLY: EndpointGuard = EndpointGuard::builder("nightly").distributed(&LOCKS).build();
     ///
     /// let nightly = periodic("nightly", Every::secs(86_400), |_cx| async { Ok(()) }).guard(&NIGHTLY);
-    /// // In a real server, add `LOCKS.connect(…)` to the host as well.
+    /// // In a real server, add `LOCKS.connect(…)` to the host as well, and `.after("locks shop")` to the service.
     /// let host = ServiceHost::builder().service(nightly).build()?;
     /// # Ok::<(), onelane::background::BuildError>(())
     /// ```

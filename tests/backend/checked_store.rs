@@ -53,6 +53,8 @@ pub(super) struct Counts {
     pub(super) refused: usize,
     /// Holders that did not write, because they had lost their leases.
     pub(super) lost: usize,
+    /// Holders that entered while another one was inside.
+    pub(super) overlaps: usize,
     /// Callers that did not get the lock.
     pub(super) errors: usize,
 }
@@ -174,6 +176,7 @@ impl State {
         match what {
             "enter" => {
                 self.turns.push(Turn { at: Instant::now(), process, token });
+                self.counts.overlaps += usize::from(self.inside.is_some());
                 self.inside = Some(holder);
             }
             "leave" => self.leave(holder),

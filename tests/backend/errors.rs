@@ -11,7 +11,7 @@ use support::http::eventually;
 use tokio::time::timeout;
 use tokio_test::task;
 
-use super::in_memory::{InMemory, Store};
+use super::in_memory::{Flaw, InMemory, Store};
 use super::{MS, PATIENCE, domain, guard};
 
 const LEASE: Duration = Duration::from_secs(30);
@@ -100,6 +100,20 @@ async fn guard_without_a_queue_refuses_at_once_while_another_process_is_inside()
     let error = timeout(PATIENCE, guard.acquire()).await.unwrap().unwrap_err();
     assert_eq!(error.kind(), AcquireErrorKind::Busy);
     assert_eq!(guard.stats().held, 0);
+}
+
+#[tokio::test]
+async fn store_that_panics_while_a_caller_waits_is_unavailable() {
+    let store = Arc::default();
+    let (here, there) = (domain(|domain| domain), domain(|domain| domain));
+    here.connect(InMemory { flaw: Flaw::PanicsInReleased, ..InMemory::new(&store, LEASE) }).await.unwrap();
+    there.connect(InMemory::new(&store, LEASE)).await.unwrap();
+    let (guard, elsewhere) = (guard(here), guard(there));
+    let inside = elsewhere.acquire().await.unwrap();
+    let error = timeout(PATIENCE, guard.acquire()).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), AcquireErrorKind::Unavailable);
+    drop(inside);
+    drop(guard.acquire().await.unwrap());
 }
 
 #[tokio::test]

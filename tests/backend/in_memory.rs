@@ -1,14 +1,18 @@
 //! A store in memory, whose answers a test can change and delay.
 
 use std::collections::HashMap;
+use std::error::Error;
+use std::fmt;
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use onelane::backend::{Attempt, BackendError, BackendFuture, LeaseId, LockBackend, LockName, Owner, Released};
 use tokio::sync::{Notify, Semaphore};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 /// A process that is connected to a [`Store`].
 #[derive(Clone, Debug)]
@@ -31,7 +35,33 @@ pub(super) enum Flaw {
     ReportsNoRelease,
     MixesKeys,
     KnowsNoWaiters,
+    /// The sources of its errors can't be displayed.
+    PanicsInErrors,
+    /// Waiting for a release panics.
+    PanicsInReleased,
+    /// A renewal blocks its thread for longer than a lease.
+    BlocksRenewals,
+    FailsToConnect,
+    FailsItsChecks,
+    CountsTokensPerKey,
+    KeepsKeys,
+    NeedsTokens,
+    OnlyClaimsToRenew,
+    ReportsAllTheTime,
+    ImaginesWaiters,
+    ChecksBeforeItTakes,
 }
+
+#[derive(Debug)]
+struct PanickingError;
+
+impl fmt::Display for PanickingError {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        panic!("the test wants an error that panics")
+    }
+}
+
+impl Error for PanickingError {}
 
 #[derive(Debug)]
 pub(super) struct Store {
@@ -43,6 +73,8 @@ pub(super) struct Store {
     pub(super) attempts: AtomicUsize,
     pub(super) renewals: AtomicUsize,
     pub(super) releases: AtomicUsize,
+    /// How often each call returns `Pending` before it is executed, and how often before its answer arrives.
+    pub(super) pending: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +83,8 @@ struct StoreState {
     tokens: HashMap<String, u64>,
     waiting: HashMap<(String, Option<String>), usize>,
     fails: bool,
+    /// Answers get lost: calls fail although they were executed.
+    loses_answers: bool,
     panics: bool,
 }
 
@@ -65,7 +99,15 @@ impl Default for Store {
     fn default() -> Self {
         let zero = AtomicUsize::default;
         let (state, released) = (Mutex::default(), Notify::new());
-        Self { state, released, gate: Semaphore::new(1_000), attempts: zero(), renewals: zero(), releases: zero() }
+        Self {
+            state,
+            released,
+            gate: Semaphore::new(1_000),
+            attempts: zero(),
+            renewals: zero(),
+            releases: zero(),
+            pending: zero(),
+        }
     }
 }
 
@@ -73,6 +115,11 @@ impl Store {
     /// Makes all calls fail, or succeed again.
     pub(super) fn fail(&self, fails: bool) {
         self.state.lock().unwrap().fails = fails;
+    }
+
+    /// Makes all calls fail after they were executed, or succeed again.
+    pub(super) fn lose_answers(&self, loses_answers: bool) {
+        self.state.lock().unwrap().loses_answers = loses_answers;
     }
 
     /// Makes all calls panic, or succeed again.
@@ -107,11 +154,30 @@ impl Store {
     async fn call<T>(&self, count: &AtomicUsize, call: impl FnOnce(&mut StoreState) -> T) -> Result<T, BackendError> {
         count.fetch_add(1, Ordering::Relaxed);
         let _permit = self.gate.acquire().await.unwrap();
+        self.stay_pending().await;
         // A panic must not poison the store.
         let panics = self.state.lock().unwrap().panics;
         assert!(!panics, "the test wants a panic");
-        let mut state = self.state.lock().unwrap();
-        if state.fails { Err(BackendError::new("the test wants an error")) } else { Ok(call(&mut state)) }
+        let result = {
+            let mut state = self.state.lock().unwrap();
+            let answer = if state.fails { None } else { Some(call(&mut state)) };
+            answer.filter(|_| !state.loses_answers).ok_or_else(|| BackendError::new("the test wants an error"))
+        };
+        self.stay_pending().await;
+        result
+    }
+
+    async fn stay_pending(&self) {
+        let mut left = self.pending.load(Ordering::Relaxed);
+        poll_fn(|cx| {
+            if left == 0 {
+                return Poll::Ready(());
+            }
+            left -= 1;
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
     }
 }
 
@@ -123,6 +189,20 @@ impl InMemory {
     fn key(&self, lock: &LockName) -> (String, Option<String>) {
         let key = lock.key().filter(|_| self.flaw != Flaw::MixesKeys);
         (lock.guard().to_owned(), key.map(str::to_owned))
+    }
+
+    fn answer(&self, failure: Flaw) -> BackendFuture<'_, ()> {
+        Box::pin(async move {
+            self.store.call(&AtomicUsize::new(0), |_| ()).await?;
+            if self.flaw == failure { Err(BackendError::new("the flaw of the store")) } else { Ok(()) }
+        })
+    }
+
+    /// Returns when the lock's lease ends. `None` if the lock is free.
+    fn holder(&self, state: &StoreState, lock: &LockName) -> Option<Option<Instant>> {
+        let held = state.held.get(&self.key(lock))?;
+        let is_held = held.expires_at.is_none_or(|at| at > Instant::now()) && self.flaw != Flaw::GivesTheLockToAll;
+        is_held.then_some(held.expires_at)
     }
 
     fn expiry(&self) -> Option<Instant> {
@@ -138,11 +218,11 @@ impl Held {
 
 impl LockBackend for InMemory {
     fn connect<'a>(&'a self, _: &'a str) -> BackendFuture<'a, ()> {
-        self.check()
+        self.answer(Flaw::FailsToConnect)
     }
 
     fn check(&self) -> BackendFuture<'_, ()> {
-        Box::pin(async { self.store.call(&AtomicUsize::new(0), |_| ()).await })
+        self.answer(Flaw::FailsItsChecks)
     }
 
     fn lease(&self) -> Option<Duration> {
@@ -150,24 +230,35 @@ impl LockBackend for InMemory {
     }
 
     fn try_acquire<'a>(&'a self, lock: &'a LockName, owner: Owner, tokens: u32) -> BackendFuture<'a, Attempt> {
+        let checks_first = self.flaw == Flaw::ChecksBeforeItTakes;
+        let held = move |state: &mut StoreState| {
+            let expires_at = self.holder(state, lock)?;
+            Some(Attempt::Held { expires_in: expires_at.map(|at| at - Instant::now()) })
+        };
         let acquire = move |state: &mut StoreState| {
-            let now = Instant::now();
-            let key = self.key(lock);
-            if let Some(held) = state.held.get(&key)
-                && held.expires_at.is_none_or(|at| at > now)
-                && self.flaw != Flaw::GivesTheLockToAll
-            {
-                return Attempt::Held { expires_in: held.expires_at.map(|at| at - now) };
+            if let Some(held) = held(state).filter(|_| !checks_first) {
+                return held;
             }
-            let reserved = state.tokens.entry(lock.guard().to_owned()).or_default();
+            let counter = if self.flaw == Flaw::CountsTokensPerKey { lock.key() } else { None };
+            let reserved = state.tokens.entry(format!("{}/{counter:?}", lock.guard())).or_default();
             let fence = *reserved + 1;
             if self.flaw != Flaw::RepeatsTokens {
                 *reserved += u64::from(tokens);
             }
-            state.held.insert(key, Held { owner, fence, expires_at: self.expiry() });
+            state.held.insert(self.key(lock), Held { owner, fence, expires_at: self.expiry() });
             Attempt::Acquired { fence }
         };
-        Box::pin(self.store.call(&self.store.attempts, acquire))
+        Box::pin(async move {
+            if checks_first {
+                if let Some(held) = self.store.call(&AtomicUsize::new(0), held).await? {
+                    return Ok(held);
+                }
+                sleep(Duration::from_millis(1)).await;
+            }
+            let panics = self.flaw == Flaw::PanicsInErrors;
+            let answer = self.store.call(&self.store.attempts, acquire).await;
+            answer.map_err(|error| if panics { error.with_source(PanickingError) } else { error })
+        })
     }
 
     fn renew<'a>(&'a self, leases: &'a [LeaseId]) -> BackendFuture<'a, Vec<bool>> {
@@ -178,21 +269,27 @@ impl LockBackend for InMemory {
                 let held = state.held.get_mut(&self.key(&lease.lock));
                 let held = held.filter(|held| held.is_of(lease) && held.expires_at.is_none_or(|at| at > now));
                 renewed.push(held.is_some() || self.flaw == Flaw::RenewsWhatIsLost);
-                if let Some(held) = held {
+                if let Some(held) = held.filter(|_| self.flaw != Flaw::OnlyClaimsToRenew) {
                     held.expires_at = self.expiry();
                 }
             }
             renewed
         };
+        if self.flaw == Flaw::BlocksRenewals {
+            std::thread::sleep(self.lease.unwrap_or_default() * 2);
+        }
         Box::pin(self.store.call(&self.store.renewals, renew))
     }
 
     fn release<'a>(&'a self, lease: &'a LeaseId) -> BackendFuture<'a, Released> {
         let release = move |state: &mut StoreState| {
             let key = self.key(&lease.lock);
+            let has_no_key = lease.lock.key().is_none();
             let is_of = |held: &Held| match self.flaw {
                 Flaw::ReleasesForAll => true,
+                Flaw::KeepsKeys => has_no_key && held.is_of(lease),
                 Flaw::IgnoresTokensOfReleases => held.owner == lease.owner,
+                Flaw::NeedsTokens => held.owner == lease.owner && lease.fence == Some(held.fence),
                 _ => held.is_of(lease),
             };
             if !state.held.get(&key).is_some_and(is_of) {
@@ -202,18 +299,25 @@ impl LockBackend for InMemory {
             if self.flaw != Flaw::ReportsNoRelease {
                 self.store.released.notify_waiters();
             }
-            let waiting = state.waiting.get(&key).filter(|_| self.flaw != Flaw::KnowsNoWaiters);
-            Released { waiting: waiting.copied().unwrap_or_default() }
+            let waiting = match self.flaw {
+                Flaw::KnowsNoWaiters => 0,
+                Flaw::ImaginesWaiters => 1,
+                _ => state.waiting.get(&key).copied().unwrap_or_default(),
+            };
+            Released { waiting }
         };
         Box::pin(self.store.call(&self.store.releases, release))
     }
 
     fn released<'a>(&'a self, lock: &'a LockName) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(async move {
+            assert_ne!(self.flaw, Flaw::PanicsInReleased, "the test wants a panic");
             let mut released = pin!(self.store.released.notified());
             released.as_mut().enable();
             let _waiting = Waiting::new(self, self.key(lock));
-            released.await;
+            if self.flaw != Flaw::ReportsAllTheTime {
+                released.await;
+            }
         })
     }
 }

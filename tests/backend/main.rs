@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
+mod cancellation;
 mod checked_store;
 mod checked_write;
 #[cfg(target_os = "linux")]
@@ -16,12 +17,17 @@ mod in_memory;
 mod leader_processes;
 mod leaders;
 mod leases;
+#[cfg(target_os = "linux")]
+mod many_keys;
+mod outages;
 mod passing_on;
 mod postgres;
 mod processes;
 mod redis;
+mod redis_failover;
 mod stores;
 mod storm;
+mod together;
 mod turns;
 mod web;
 
@@ -29,6 +35,10 @@ use std::time::Duration;
 
 use onelane::EndpointGuard;
 use onelane::backend::LockDomain;
+use support::counting::Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 const MS: Duration = Duration::from_millis(1);
 /// Longer than any operation that ends at all takes on a busy machine.

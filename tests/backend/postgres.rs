@@ -1,9 +1,8 @@
 //! Locks in a real PostgreSQL.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use onelane::backend::{LockBackend, LockDomain, LockName, Postgres, conformance};
-use onelane::guard::AcquireErrorKind;
+use onelane::backend::{LeaseId, LockBackend, LockDomain, LockName, Owner, Postgres, conformance};
 use support::client::PATIENCE;
 use support::leak;
 use support::postgres::{PgBouncer, PostgresServer};
@@ -11,9 +10,9 @@ use support::proxy::{Disturbance, Proxy};
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{Client, NoTls};
 
-use crate::stores::{LEASE, is_held, process, take, text};
+use crate::stores::{LEASE, connect_error, is_held, late_attempt_takes_nothing, process, take, text};
 
-fn store(settings: &str) -> Postgres {
+pub(crate) fn store(settings: &str) -> Postgres {
     let settings = settings.to_owned();
     let connect = move || {
         let settings = settings.clone();
@@ -32,17 +31,8 @@ fn through(server: &PostgresServer, proxy: &Proxy) -> String {
     server.settings().replace(&server.address().port().to_string(), &proxy.address.port().to_string())
 }
 
-async fn count_rows(client: &Client) -> i64 {
+pub(crate) async fn count_rows(client: &Client) -> i64 {
     client.query_one("SELECT count(*) FROM onelane_locks", &[]).await.unwrap().get(0)
-}
-
-async fn connect_error(store: Postgres) -> String {
-    let domain = leak(LockDomain::new("shop"));
-    let began = Instant::now();
-    let error = domain.connect(store).await.unwrap_err();
-    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
-    assert!(!domain.is_connected());
-    text(&error)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,7 +48,7 @@ async fn postgres_without_notifications_breaks_one_rule() {
     let server = PostgresServer::start().await;
     let violations = conformance::check(|| store(&server.settings()).table("public.locks")).await;
     let rules: Vec<_> = violations.iter().map(conformance::Violation::rule).collect();
-    assert_eq!(rules, ["a release is reported to those that wait, and to no others"], "{violations:#?}");
+    assert_eq!(rules, ["a process that waits is woken by a release, and not before"], "{violations:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -67,7 +57,7 @@ async fn pooler_in_transaction_mode_breaks_no_other_rule() {
     let pooler = PgBouncer::start(&server).await;
     let violations = conformance::check(|| store(&pooler.settings())).await;
     let rules: Vec<_> = violations.iter().map(conformance::Violation::rule).collect();
-    assert_eq!(rules, ["a release is reported to those that wait, and to no others"], "{violations:#?}");
+    assert_eq!(rules, ["a process that waits is woken by a release, and not before"], "{violations:#?}");
 
     let (one, other) = (process(store(&pooler.settings())).await, process(store(&pooler.settings())).await);
     for _ in 0..20 {
@@ -120,22 +110,9 @@ async fn connection_that_was_closed_while_idle_is_replaced_without_an_error() {
 async fn server_that_restarts_keeps_locks_and_works_again() {
     let mut server = PostgresServer::start().await;
     let process = process(store(&server.settings())).await;
-    let permit = process.guard.acquire().await.unwrap();
-    let (lost, fence) = (permit.lease().unwrap().lost(), permit.lease().unwrap().fence());
-    server.kill();
-    timeout(PATIENCE, lost.cancelled()).await.expect("the holder is notified");
-    assert!(permit.lease().unwrap().is_lost());
-    drop(permit);
-    let began = Instant::now();
-    let error = process.turn().await.unwrap_err();
-    assert_eq!(error.kind(), AcquireErrorKind::Unavailable);
-    assert!(text(&error).contains("can't be reached"), "{}", text(&error));
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let fence = process.notices_the_end_of_the_store(|| server.kill()).await;
     server.restart().await;
-    let took = process.works_again().await;
-    assert!(took < Duration::from_secs(4), "{took:?}");
-    let permit = process.guard.acquire().await.unwrap();
-    assert!(permit.lease().unwrap().fence() > fence);
+    process.works_again_with_larger_tokens(fence).await;
 }
 
 /// A firewall that forgets a connection behaves like this.
@@ -143,48 +120,14 @@ async fn server_that_restarts_keeps_locks_and_works_again() {
 async fn connection_that_is_silent_forever_is_replaced() {
     let server = PostgresServer::start().await;
     let proxy = Proxy::start(server.address()).await;
-    let process = process(store(&through(&server, &proxy))).await;
-    for _ in 0..2 {
-        process.turn().await.unwrap();
-        proxy.disturb(Disturbance::Lost);
-        process.turn().await.expect_err("the store does not answer");
-        proxy.disturb(Disturbance::Nothing);
-        let took = process.works_again().await;
-        assert!(took < Duration::from_secs(4), "{took:?}");
-    }
+    process(store(&through(&server, &proxy))).await.survives_lost_connections(&proxy).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn disturbed_connections_hang_no_caller() {
     let server = PostgresServer::start().await;
     let proxy = Proxy::start(server.address()).await;
-    let process = process(store(&through(&server, &proxy))).await;
-    process.turn().await.unwrap();
-    for disturbance in [
-        Disturbance::Closed,
-        Disturbance::Silent,
-        Disturbance::HalfClosed,
-        Disturbance::Late(Duration::from_secs(2)),
-        Disturbance::Silent,
-    ] {
-        let permit = process.guard.acquire().await.unwrap();
-        let lost = permit.lease().unwrap().lost();
-        proxy.disturb(disturbance);
-        timeout(PATIENCE, lost.cancelled())
-            .await
-            .unwrap_or_else(|_| panic!("{disturbance:?}: the holder does not know"));
-        drop(permit);
-        let began = Instant::now();
-        let error = process.turn().await.expect_err("the store does not answer");
-        assert!(began.elapsed() < Duration::from_secs(6), "{disturbance:?}: {:?}", began.elapsed());
-        assert_eq!(error.kind(), AcquireErrorKind::Unavailable, "{disturbance:?}");
-        proxy.disturb(Disturbance::Nothing);
-        let took = process.works_again().await;
-        assert!(took < Duration::from_secs(4), "{disturbance:?}: {took:?}");
-    }
-    // A delay that is shorter than the time limit of a call does no harm.
-    proxy.disturb(Disturbance::Late(Duration::from_millis(50)));
-    process.turn().await.unwrap();
+    process(store(&through(&server, &proxy))).await.survives_disturbances(&proxy).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -215,15 +158,6 @@ async fn emptied_or_dropped_table_loses_locks_but_tokens_grow() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_that_are_not_in_use_leave_nothing() {
-    let server = PostgresServer::start().await;
-    let process = process(store(&server.settings())).await;
-    process.use_many_keys().await;
-    process.turn().await.unwrap();
-    assert_eq!(count_rows(&server.connect().await).await, 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn keys_may_be_long_and_contain_anything() {
     let server = PostgresServer::start().await;
     let store = connected(&server.settings()).await;
@@ -251,17 +185,30 @@ async fn dropped_callers_leave_nothing_held() {
 #[tokio::test(flavor = "multi_thread")]
 async fn dropped_permit_frees_the_lock_at_once() {
     let server = PostgresServer::start().await;
-    let one = process(store(&server.settings())).await;
-    let other = connected(&server.settings()).await;
-    let permit = one.guard.acquire().await.unwrap();
-    let name = LockName::new("report", None);
-    assert!(is_held(&other, &name).await);
-    drop(permit);
-    let began = Instant::now();
-    while is_held(&other, &name).await {
-        assert!(began.elapsed() < LEASE / 2, "the lock is still held");
-        sleep(Duration::from_millis(1)).await;
-    }
+    process(store(&server.settings())).await.frees_its_lock_at_once(&connected(&server.settings()).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attempt_that_arrives_after_its_release_takes_nothing() {
+    let server = PostgresServer::start().await;
+    let proxy = Proxy::start(server.address()).await;
+    let (store, other) = (connected(&through(&server, &proxy)).await, connected(&server.settings()).await);
+    late_attempt_takes_nothing(&store, &other, &proxy).await;
+}
+
+/// An attempt that waits in the server, and whose caller has given up.
+#[tokio::test(flavor = "multi_thread")]
+async fn attempt_that_waits_for_too_long_takes_nothing() {
+    let server = PostgresServer::start().await;
+    let (store, other) = (connected(&server.settings()).await, connected(&server.settings()).await);
+    let (name, owner) = (LockName::new("report", None), Owner::random());
+    let client = server.connect().await;
+    client.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(hashtextextended('shop/report/', 0))").await.unwrap();
+    store.try_acquire(&name, owner, 1).await.expect_err("the attempt waits");
+    store.release(&LeaseId::new(name.clone(), owner, None)).await.unwrap();
+    client.batch_execute("COMMIT").await.unwrap();
+    sleep(Duration::from_millis(300)).await;
+    assert!(!is_held(&other, &name).await, "the attempt was executed after its release");
 }
 
 /// A caller that waits in the server for the end of another caller's transaction gets its token afterwards.
@@ -287,6 +234,31 @@ async fn tokens_follow_the_order_of_entry() {
         assert!(lease.fence.unwrap() > earlier.unsigned_abs(), "{:?} after {earlier}", lease.fence);
         store.release(&lease).await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pooler_that_loses_notifications_is_a_clear_error() {
+    let server = PostgresServer::start().await;
+    let pooler = PgBouncer::start(&server).await;
+    let error = connect_error(store(&pooler.settings()).listen()).await;
+    assert!(error.contains("notifications do not arrive: connect without a pooler"), "{error}");
+    connected(&pooler.settings()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn server_that_allows_no_writes_is_a_clear_error() {
+    let server = PostgresServer::start_with(&["-c", "default_transaction_read_only=on"]).await;
+    let error = connect_error(store(&server.settings())).await;
+    assert!(error.contains("read-only"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lease_that_is_too_short_is_a_clear_error() {
+    let server = PostgresServer::start().await;
+    let proxy = Proxy::start(server.address()).await;
+    proxy.disturb(Disturbance::Late(Duration::from_millis(50)));
+    let error = connect_error(store(&through(&server, &proxy)).lease(Duration::from_millis(300))).await;
+    assert!(error.contains("set a longer lease"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! Processes that compete for a lock, and write to a [`CheckedStore`] while they hold it.
 
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::env;
 use std::future::pending;
 use std::process;
@@ -123,24 +124,25 @@ fn program_of_other_tests() {
         let guard = KeyedGuard::builder("report").distributed(domain).max_wait(Duration::from_secs(30)).build();
         let guard: &'static KeyedGuard<u32> = leak(guard);
         println!("listening on http://127.0.0.1:1");
-        let (arrived, admitted) = (Rc::new(Cell::new(0_u64)), Rc::new(Cell::new(0)));
-        for _ in 0..callers {
-            let (arrived, admitted) = (Rc::clone(&arrived), Rc::clone(&admitted));
+        let queue = Rc::new(RefCell::new(VecDeque::new()));
+        for caller in 0..callers {
+            let queue = Rc::clone(&queue);
             spawn_local(async move {
                 let mut holder = Holder::connect(store, process::id()).await;
                 loop {
-                    arrived.set(arrived.get() + 1);
-                    let number = arrived.get();
                     // No other caller of this process runs before the first poll.
+                    queue.borrow_mut().push_back(caller);
                     let permit = match guard.acquire(callers).await {
                         Ok(permit) => permit,
                         Err(error) => {
+                            queue.borrow_mut().retain(|waiting| *waiting != caller);
                             holder.report("error", &format!("{error:?}")).await;
                             sleep(MS * 10).await;
                             continue;
                         }
                     };
-                    if admitted.replace(number) > number {
+                    let first = queue.borrow_mut().pop_front();
+                    if first != Some(caller) {
                         holder.report("violation", "callers of a process are not admitted in their order").await;
                     }
                     let lease = permit.lease().unwrap();

@@ -2,18 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use onelane::backend::{LockBackend, LockDomain, LockName, Redis, conformance};
-use onelane::guard::AcquireErrorKind;
+use onelane::backend::{LockBackend, LockName, Redis, conformance};
 use redis::{Client, cmd};
 use support::client::PATIENCE;
-use support::leak;
 use support::proxy::{Disturbance, Proxy};
 use support::redis::RedisServer;
 use tokio::time::{sleep, timeout};
 
-use crate::stores::{LEASE, is_held, process, take, text};
+use crate::stores::{LEASE, connect_error, is_held, late_attempt_takes_nothing, process, take, text};
 
-fn store(url: &str) -> Redis {
+pub(crate) fn store(url: &str) -> Redis {
     Redis::new(Client::open(url).unwrap()).lease(LEASE)
 }
 
@@ -32,15 +30,6 @@ fn count_calls(server: &RedisServer, name: &str) -> usize {
     let statistics: String = cmd("INFO").arg("commandstats").query(&mut server.connect()).unwrap();
     let line = statistics.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{name}:calls=")));
     line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
-}
-
-async fn connect_error(store: Redis) -> String {
-    let domain = leak(LockDomain::new("shop"));
-    let began = Instant::now();
-    let error = domain.connect(store).await.unwrap_err();
-    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
-    assert!(!domain.is_connected());
-    text(&error)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -157,22 +146,9 @@ async fn subscriptions_are_restored_after_a_connection_breaks() {
 async fn server_that_restarts_loses_locks_and_works_again() {
     let mut server = RedisServer::start();
     let process = process(store(&server.url)).await;
-    let permit = process.guard.acquire().await.unwrap();
-    let (lost, fence) = (permit.lease().unwrap().lost(), permit.lease().unwrap().fence());
-    server.kill();
-    timeout(PATIENCE, lost.cancelled()).await.expect("the holder is notified");
-    assert!(permit.lease().unwrap().is_lost());
-    drop(permit);
-    let began = Instant::now();
-    let error = process.turn().await.unwrap_err();
-    assert_eq!(error.kind(), AcquireErrorKind::Unavailable);
-    assert!(text(&error).contains("can't be reached"), "{}", text(&error));
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let fence = process.notices_the_end_of_the_store(|| server.kill()).await;
     server.restart();
-    let took = process.works_again().await;
-    assert!(took < Duration::from_secs(4), "{took:?}");
-    let permit = process.guard.acquire().await.unwrap();
-    assert!(permit.lease().unwrap().fence() > fence);
+    process.works_again_with_larger_tokens(fence).await;
 }
 
 /// A firewall that forgets a connection behaves like this.
@@ -180,48 +156,14 @@ async fn server_that_restarts_loses_locks_and_works_again() {
 async fn connection_that_is_silent_forever_is_replaced() {
     let server = RedisServer::start();
     let proxy = Proxy::start(server.address()).await;
-    let process = process(store(&format!("redis://{}", proxy.address))).await;
-    for _ in 0..2 {
-        process.turn().await.unwrap();
-        proxy.disturb(Disturbance::Lost);
-        process.turn().await.expect_err("the store does not answer");
-        proxy.disturb(Disturbance::Nothing);
-        let took = process.works_again().await;
-        assert!(took < Duration::from_secs(4), "{took:?}");
-    }
+    process(store(&format!("redis://{}", proxy.address))).await.survives_lost_connections(&proxy).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn disturbed_connections_hang_no_caller() {
     let server = RedisServer::start();
     let proxy = Proxy::start(server.address()).await;
-    let process = process(store(&format!("redis://{}", proxy.address))).await;
-    process.turn().await.unwrap();
-    for disturbance in [
-        Disturbance::Closed,
-        Disturbance::Silent,
-        Disturbance::HalfClosed,
-        Disturbance::Late(Duration::from_secs(2)),
-        Disturbance::Silent,
-    ] {
-        let permit = process.guard.acquire().await.unwrap();
-        let lost = permit.lease().unwrap().lost();
-        proxy.disturb(disturbance);
-        timeout(PATIENCE, lost.cancelled())
-            .await
-            .unwrap_or_else(|_| panic!("{disturbance:?}: the holder does not know"));
-        drop(permit);
-        let began = Instant::now();
-        let error = process.turn().await.expect_err("the store does not answer");
-        assert!(began.elapsed() < Duration::from_secs(6), "{disturbance:?}: {:?}", began.elapsed());
-        assert_eq!(error.kind(), AcquireErrorKind::Unavailable, "{disturbance:?}");
-        proxy.disturb(Disturbance::Nothing);
-        let took = process.works_again().await;
-        assert!(took < Duration::from_secs(4), "{disturbance:?}: {took:?}");
-    }
-    // A delay that is shorter than the time limit of a call does no harm.
-    proxy.disturb(Disturbance::Late(Duration::from_millis(50)));
-    process.turn().await.unwrap();
+    process(store(&format!("redis://{}", proxy.address))).await.survives_disturbances(&proxy).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -248,29 +190,18 @@ async fn flushed_server_loses_locks_but_tokens_grow() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_grow_although_the_counter_goes_back() {
     let server = RedisServer::start();
-    let store = connected(&server.url).await;
+    let stores = [connected(&server.url).await, connected(&server.url).await];
     let name = LockName::new("report", None);
     let mut last = None;
-    for _ in 0..5 {
-        let lease = take(&store, &name).await.unwrap();
+    for number in 0..6 {
+        // The other process has not seen the last token.
+        let store = &stores[number % 2];
+        let lease = take(store, &name).await.unwrap();
         assert!(lease.fence > last, "{:?} after {last:?}", lease.fence);
         last = lease.fence;
         store.release(&lease).await.unwrap();
         cmd("SET").arg("{onelane:shop:report}:fence").arg(7).exec(&mut server.connect()).unwrap();
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn keys_that_are_not_in_use_leave_nothing() {
-    let server = RedisServer::start();
-    let process = process(store(&server.url)).await;
-    process.use_many_keys().await;
-    process.turn().await.unwrap();
-    let keys: Vec<String> = cmd("KEYS").arg("*").query(&mut server.connect()).unwrap();
-    assert_eq!(count_keys(&server), 2, "{keys:?}");
-    assert!(keys.iter().all(|key| key.ends_with(":fence")), "{keys:?}");
-    let channels: Vec<String> = cmd("PUBSUB").arg("CHANNELS").query(&mut server.connect()).unwrap();
-    assert!(channels.is_empty(), "{channels:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -283,17 +214,15 @@ async fn dropped_callers_leave_nothing_held() {
 #[tokio::test(flavor = "multi_thread")]
 async fn dropped_permit_frees_the_lock_at_once() {
     let server = RedisServer::start();
-    let one = process(store(&server.url)).await;
-    let other = connected(&server.url).await;
-    let permit = one.guard.acquire().await.unwrap();
-    let name = LockName::new("report", None);
-    assert!(is_held(&other, &name).await);
-    drop(permit);
-    let began = Instant::now();
-    while is_held(&other, &name).await {
-        assert!(began.elapsed() < LEASE / 2, "the lock is still held");
-        sleep(Duration::from_millis(1)).await;
-    }
+    process(store(&server.url)).await.frees_its_lock_at_once(&connected(&server.url).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attempt_that_arrives_after_its_release_takes_nothing() {
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.address()).await;
+    let (store, other) = (connected(&format!("redis://{}", proxy.address)).await, connected(&server.url).await);
+    late_attempt_takes_nothing(&store, &other, &proxy).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -305,6 +234,27 @@ async fn wrong_password_is_a_clear_error() {
         assert!(!error.contains("wrong"), "{error}");
     }
     connected(&server.url.replace("//", "//:secret@")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lease_that_is_too_short_is_a_clear_error() {
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.address()).await;
+    proxy.disturb(Disturbance::Late(Duration::from_millis(50)));
+    let store = store(&format!("redis://{}", proxy.address)).lease(Duration::from_millis(300));
+    let error = connect_error(store).await;
+    assert!(error.contains("set a longer lease"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn full_memory_is_a_clear_error() {
+    let server = RedisServer::start();
+    let process = process(store(&server.url)).await;
+    cmd("CONFIG").arg(&["SET", "maxmemory", "1"]).exec(&mut server.connect()).unwrap();
+    let error = process.turn().await.unwrap_err();
+    assert!(text(&error).contains("is full: raise maxmemory"), "{}", text(&error));
+    cmd("CONFIG").arg(&["SET", "maxmemory", "0"]).exec(&mut server.connect()).unwrap();
+    process.turn().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -355,7 +305,8 @@ async fn missing_rights_are_a_clear_error() {
     }
     let mut acl = cmd("ACL");
     acl.arg("SETUSER").arg("locks").arg("on").arg(">secret").arg("~{onelane:*").arg("&{onelane:*");
-    let commands = "hello client info evalsha script|load get set del pttl pexpire time publish subscribe unsubscribe";
+    let commands = "hello client info evalsha script|load get set del pttl pexpire time publish subscribe unsubscribe \
+                    pubsub|numsub";
     acl.arg(commands.split(' ').map(|name| format!("+{name}")).collect::<Vec<_>>());
     acl.exec(&mut server.connect()).unwrap();
     connected(&server.url.replace("//", "//locks:secret@")).await;
@@ -377,8 +328,14 @@ async fn unreachable_server_is_a_clear_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cluster_is_a_clear_error() {
+async fn cluster_in_place_of_a_server_is_a_clear_error_and_the_reverse() {
     let server = RedisServer::start_with(&["--cluster-enabled", "yes"]);
     let error = connect_error(store(&server.url)).await;
-    assert!(error.contains("is part of a cluster"), "{error}");
+    assert!(error.contains("is part of a cluster: use Redis::cluster"), "{error}");
+
+    let server = RedisServer::start();
+    let error = connect_error(Redis::cluster([Client::open(&*server.url).unwrap()]).lease(LEASE)).await;
+    assert!(error.contains("is not part of a cluster: use Redis::new"), "{error}");
+    let error = connect_error(Redis::cluster([])).await;
+    assert!(error.contains("needs the address of at least one server"), "{error}");
 }

@@ -1,12 +1,15 @@
 //! What the tests of all stores share.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use onelane::backend::{Attempt, BackendError, LeaseId, LockBackend, LockDomain, LockName, Owner};
+use onelane::guard::AcquireErrorKind;
 use onelane::{AcquireError, EndpointGuard, KeyedGuard};
 use support::client::PATIENCE;
 use support::leak;
+use support::proxy::{Disturbance, Proxy};
 use tokio::time::{sleep, timeout};
 
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
@@ -26,6 +29,37 @@ pub(crate) async fn is_held(store: &impl LockBackend, name: &LockName) -> bool {
     let attempt = store.try_acquire(name, owner, 1).await.unwrap();
     store.release(&LeaseId::new(name.clone(), owner, None)).await.unwrap();
     matches!(attempt, Attempt::Held { .. })
+}
+
+/// Returns why a store can't be connected.
+pub(crate) async fn connect_error(store: impl LockBackend) -> String {
+    let domain = leak(LockDomain::new("shop"));
+    let began = Instant::now();
+    let error = domain.connect(store).await.unwrap_err();
+    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+    assert!(!domain.is_connected());
+    text(&error)
+}
+
+/// An attempt that the network delivers after the release that its caller has sent takes nothing. `store` is connected
+/// through the proxy.
+pub(crate) async fn late_attempt_takes_nothing(store: &impl LockBackend, other: &impl LockBackend, proxy: &Proxy) {
+    let (name, owner) = (LockName::new("report", None), Owner::random());
+    proxy.disturb(Disturbance::Late(LEASE / 2));
+    let began = Instant::now();
+    let attempt = async {
+        store.try_acquire(&name, owner, 1).await.expect_err("the store does not answer in time");
+        store.release(&LeaseId::new(name.clone(), owner, None)).await.unwrap();
+    };
+    let end = async {
+        // The attempt is on its way.
+        sleep(LEASE / 10).await;
+        proxy.disturb(Disturbance::Nothing);
+    };
+    tokio::join!(attempt, end);
+    assert!(!is_held(other, &name).await);
+    sleep((LEASE / 2 + LEASE / 10).saturating_sub(began.elapsed())).await;
+    assert!(!is_held(other, &name).await, "the attempt was executed after its release");
 }
 
 /// The guards of a process, with a domain of their own. Processes with the same domain name exclude each other.
@@ -66,17 +100,96 @@ impl Process {
         Ok(())
     }
 
-    /// Uses 10,000 keys once.
-    pub(crate) async fn use_many_keys(&self) {
-        const TASKS: usize = 50;
-        let next: &AtomicUsize = leak(AtomicUsize::new(0));
+    /// The store ends while a permit is held: the holder is notified, and the next caller gets an error soon. Returns the
+    /// token of the permit.
+    pub(crate) async fn notices_the_end_of_the_store(&self, kill: impl FnOnce()) -> u64 {
+        let permit = self.guard.acquire().await.unwrap();
+        let (lost, fence) = (permit.lease().unwrap().lost(), permit.lease().unwrap().fence());
+        kill();
+        timeout(PATIENCE, lost.cancelled()).await.expect("the holder is notified");
+        assert!(permit.lease().unwrap().is_lost());
+        drop(permit);
+        let began = Instant::now();
+        let error = self.turn().await.unwrap_err();
+        assert_eq!(error.kind(), AcquireErrorKind::Unavailable);
+        assert!(text(&error).contains("can't be reached"), "{}", text(&error));
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        fence
+    }
+
+    pub(crate) async fn works_again_with_larger_tokens(&self, fence: u64) {
+        let took = self.works_again().await;
+        assert!(took < Duration::from_secs(4), "{took:?}");
+        let permit = self.guard.acquire().await.unwrap();
+        assert!(permit.lease().unwrap().fence() > fence);
+    }
+
+    /// Connections that stay silent forever are replaced.
+    pub(crate) async fn survives_lost_connections(&self, proxy: &Proxy) {
+        for _ in 0..2 {
+            self.turn().await.unwrap();
+            proxy.disturb(Disturbance::Lost);
+            self.turn().await.expect_err("the store does not answer");
+            // This attempt to connect will never succeed.
+            self.turn().await.expect_err("the store does not answer");
+            proxy.disturb(Disturbance::Nothing);
+            let took = self.works_again().await;
+            assert!(took < Duration::from_secs(4), "{took:?}");
+        }
+    }
+
+    pub(crate) async fn survives_disturbances(&self, proxy: &Proxy) {
+        self.turn().await.unwrap();
+        for disturbance in [
+            Disturbance::Closed,
+            Disturbance::Silent,
+            Disturbance::HalfClosed,
+            Disturbance::Late(Duration::from_secs(2)),
+            Disturbance::Silent,
+        ] {
+            let permit = self.guard.acquire().await.unwrap();
+            let lost = permit.lease().unwrap().lost();
+            proxy.disturb(disturbance);
+            let noticed = timeout(PATIENCE, lost.cancelled()).await;
+            assert!(noticed.is_ok(), "{disturbance:?}: the holder does not know");
+            drop(permit);
+            let began = Instant::now();
+            let error = self.turn().await.expect_err("the store does not answer");
+            assert!(began.elapsed() < Duration::from_secs(6), "{disturbance:?}: {:?}", began.elapsed());
+            assert_eq!(error.kind(), AcquireErrorKind::Unavailable, "{disturbance:?}");
+            proxy.disturb(Disturbance::Nothing);
+            let took = self.works_again().await;
+            assert!(took < Duration::from_secs(4), "{disturbance:?}: {took:?}");
+        }
+        // A delay that is shorter than the time limit of a call does no harm.
+        proxy.disturb(Disturbance::Late(Duration::from_millis(50)));
+        self.turn().await.unwrap();
+    }
+
+    /// Dropping a permit frees the lock for another process long before the end of the lease.
+    pub(crate) async fn frees_its_lock_at_once(&self, other: &impl LockBackend) {
+        let permit = self.guard.acquire().await.unwrap();
+        let name = LockName::new("report", None);
+        assert!(is_held(other, &name).await);
+        drop(permit);
+        let began = Instant::now();
+        while is_held(other, &name).await {
+            assert!(began.elapsed() < LEASE / 2, "the lock is still held");
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Uses keys once.
+    pub(crate) async fn use_keys(&self, keys: Range<usize>) {
+        const TASKS: usize = 10;
+        let next: &AtomicUsize = leak(AtomicUsize::new(keys.start));
         let keyed = self.keyed;
         let tasks: Vec<_> = (0..TASKS)
             .map(|_| {
                 tokio::spawn(async move {
                     loop {
                         let key = next.fetch_add(1, Ordering::SeqCst);
-                        if key >= 10_000 {
+                        if key >= keys.end {
                             break;
                         }
                         keyed.acquire(key.to_string()).await.unwrap().release().await.unwrap();

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 
 use nix::libc::{O_CLOEXEC, O_NOFOLLOW};
 use nix::sys::statfs::{self, FsType};
@@ -15,13 +15,24 @@ use crate::backend::BackendError;
 /// Writable by the group, or by other users.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
-/// File systems whose locks or events do not reach all processes.
-const REMOTE: [(FsType, &str); 5] = [
+/// File systems whose locks or events do not reach all processes, or not when a process ends. The kernel does not say
+/// what is behind FUSE: it may be local, but also SSH or a cluster.
+const REMOTE: [(FsType, &str); 15] = [
     (statfs::NFS_SUPER_MAGIC, "NFS"),
+    (statfs::SMB_SUPER_MAGIC, "SMB"),
     (FsType(0xff53_4d42), "CIFS"),
     (FsType(0xfe53_4d42), "SMB2"),
     (statfs::CODA_SUPER_MAGIC, "Coda"),
     (FsType(0x0102_1997), "9P"),
+    (statfs::FUSE_SUPER_MAGIC, "FUSE"),
+    (FsType(0x00c3_6400), "CephFS"),
+    (FsType(0x5346_414f), "AFS"),
+    (FsType(0x0bd0_0bd0), "Lustre"),
+    (FsType(0x4750_4653), "GPFS"),
+    (FsType(0x7461_636f), "OCFS2"),
+    (FsType(0x0116_1970), "GFS2"),
+    (FsType(0x1983_0326), "BeeGFS"),
+    (FsType(0x2003_0528), "OrangeFS"),
 ];
 
 /// The directory of the lock files, and the domain to which the files belong.
@@ -36,6 +47,9 @@ impl Directory {
     pub(super) fn open(path: &Path, domain: &str) -> Result<Self, BackendError> {
         let failed =
             |error: io::Error, what: &str| BackendError::new(format!("{what}: {}", path.display())).with_source(error);
+        // The process may change its current directory later.
+        let path =
+            &path::absolute(path).map_err(|error| failed(error, "the directory of the locks has no absolute path"))?;
         let directory = File::open(path).map_err(|error| {
             failed(error, "the directory of the locks can't be opened: create it before the service")
         })?;
@@ -65,8 +79,8 @@ impl Directory {
             .filesystem_type();
         if let Some((_, name)) = REMOTE.iter().find(|(remote, _)| *remote == kind) {
             return Err(BackendError::new(format!(
-                "the directory of the locks is on a network file system ({name}), whose locks don't work reliably: use a \
-                 local directory, or another backend: {}",
+                "the file system of the locks is {name}, which is or may be on the network, where locks don't work \
+                 reliably: use a local directory, such as one in /run, or another backend: {}",
                 path.display()
             )));
         }
@@ -142,4 +156,22 @@ fn encoded(name: &str) -> String {
         }
     }
     encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Mounting these file systems takes servers, so this test asks for the numbers that `statfs(2)` lists.
+    #[test]
+    fn file_systems_of_one_machine_are_accepted_and_others_are_not() {
+        let name = |magic| REMOTE.iter().find(|(kind, _)| *kind == FsType(magic)).map(|(_, name)| *name);
+        for local in [0xef53, 0x0102_1994, 0x5846_5342, 0x9123_683e, 0x794c_7630, 0x2fc1_2fc1, 0xf2f5_2010, 0x8584_58f6]
+        {
+            assert_eq!(name(local), None, "{local:x}");
+        }
+        for (magic, expected) in [(0x6969, "NFS"), (0x6573_5546, "FUSE"), (0x7375_7245, "Coda"), (0x517b, "SMB")] {
+            assert_eq!(name(magic), Some(expected));
+        }
+    }
 }

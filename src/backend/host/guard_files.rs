@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -39,8 +40,10 @@ pub(super) struct GuardFiles {
     pub(super) path: PathBuf,
     file: File,
     tokens: Tokens,
-    /// Notified when another process has released a lock.
+    /// Notified when a lock may have been released.
     pub(super) changed: Notify,
+    /// This process has written to the file, and the event of that has not arrived yet.
+    has_written: AtomicBool,
     /// Which of the bytes this process locks while it waits.
     place: i64,
     state: Mutex<FilesState>,
@@ -65,8 +68,9 @@ impl GuardFiles {
         let file = directory.open_file(guard, "locks")?;
         let (path, tokens) = (directory.file(guard, "locks"), Tokens::open(directory, guard)?);
         let state = Mutex::new(FilesState::default());
+        let (changed, has_written) = (Notify::new(), AtomicBool::new(false));
         let place = (random::bits() % PLACES).cast_signed();
-        Ok(Self { guard, path, file, tokens, changed: Notify::new(), place, state })
+        Ok(Self { guard, path, file, tokens, changed, has_written, place, state })
     }
 
     /// Checks that other processes still find these files.
@@ -118,9 +122,20 @@ impl GuardFiles {
         let places = PLACES.cast_signed();
         let waiting = range::count_locked_by_others(&self.file, offset + WAITING, places).map_err(failed)?;
         if waiting > 0 || waits_here {
+            self.has_written.store(true, Ordering::Relaxed);
             self.file.write_all_at(&[0], WAKE).map_err(failed)?;
+            // The kernel merges the event of this write with equal ones that it has not delivered.
+            self.changed.notify_waiters();
         }
         Ok(Released { waiting })
+    }
+
+    /// Wakes callers after an event of the file. The first event after a write of this process is that of the write,
+    /// which has woken callers already. A caller that waits since then lets other processes go first.
+    pub(super) fn modified(&self) {
+        if !self.has_written.swap(false, Ordering::Relaxed) {
+            self.changed.notify_waiters();
+        }
     }
 
     /// Shows other processes that a caller waits for a lock.

@@ -63,8 +63,10 @@ use crate::sync::{Mutex, lock};
 /// are not followed. Do not delete the files while a process runs: a process that opens new ones would not see the locks
 /// of the others.
 ///
-/// Network file systems are refused: they report a release late, or never. Use [Redis or
-/// PostgreSQL](crate::backend) there.
+/// Network file systems are refused: they report a release late, or never. So is FUSE, because it may be one. Use
+/// another directory, or [Redis or PostgreSQL](crate::backend).
+///
+/// A relative path starts at the directory that is current when the store connects.
 ///
 /// # Fork
 ///

@@ -65,11 +65,12 @@ async fn receive(events: AsyncFd<EventSource>) {
             Ok(events) => {
                 let by_watch = lock(&files.by_watch);
                 let changed: Vec<_> =
-                    events.iter().map(|event| by_watch.get(&event.wd).and_then(Weak::upgrade)).collect();
+                    events.iter().map(|event| (event.mask, by_watch.get(&event.wd).and_then(Weak::upgrade))).collect();
                 let all: Vec<_> = by_watch.values().filter_map(Weak::upgrade).collect();
                 drop(by_watch);
-                for files in changed {
+                for (kind, files) in changed {
                     match files {
+                        Some(files) if kind.contains(AddWatchFlags::IN_MODIFY) => files.modified(),
                         Some(files) => files.changed.notify_waiters(),
                         // Events were lost.
                         None => all.iter().for_each(|files| files.changed.notify_waiters()),

@@ -45,7 +45,9 @@ CREATE TABLE IF NOT EXISTS {table} (
     PRIMARY KEY (domain, guard, key)
 ) WITH (fillfactor = 50)"#;
 
-/// `$1` domain, `$2` guard, `$3` key, `$4` owner, `$5` lease in milliseconds, `$6` tokens of a number.
+/// `$1` domain, `$2` guard, `$3` key, `$4` owner, `$5` lease in milliseconds, `$6` tokens of a number, `$7` deadline in
+/// seconds since the start of the Unix epoch. Returns the token, or when the lease of the other owner ends, or neither if
+/// another owner took the lock at the same time or if the deadline has passed; and the current time.
 ///
 /// The gate makes attempts at the same lock take turns, each until its transaction ends. An owner therefore gets its
 /// number of the sequence after the previous owner, and tokens follow the order of entry. An attempt that finds the
@@ -61,14 +63,15 @@ WITH held AS (
 ), taken AS (
     INSERT INTO {table} AS l (domain, guard, key, owner, fence, expires_at)
     SELECT $1, $2, {key}, $4, nextval('{sequence}') * $6, clock_timestamp() + $5 * interval '1 millisecond' FROM gate
+    WHERE extract(epoch FROM clock_timestamp()) <= $7
     ON CONFLICT (domain, guard, key) DO UPDATE
     SET owner = excluded.owner, fence = excluded.fence, expires_at = excluded.expires_at, waiters = NULL
     WHERE l.expires_at <= clock_timestamp() OR l.owner = excluded.owner
     RETURNING fence
 )
-SELECT fence, NULL AS expires_in FROM taken
-UNION ALL
-SELECT NULL, extract(epoch FROM expires_at - clock_timestamp())::float8 FROM held";
+SELECT (SELECT fence FROM taken) AS fence,
+    (SELECT extract(epoch FROM expires_at - clock_timestamp())::float8 FROM held) AS expires_in,
+    extract(epoch FROM clock_timestamp())::float8 AS now";
 
 /// `$1` domain, `$2` guards, `$3` keys, `$4` owners, `$5` tokens, `$6` lease in milliseconds. Returns the positions of the
 /// leases that are still held.

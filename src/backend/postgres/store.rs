@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Connection, Error, Row};
 
 use super::super::error::BackendError;
-use super::super::link::Link;
+use super::super::link::{self, Link};
 use super::super::lock_backend::{Attempt, BackendFuture, LeaseId, LockBackend, LockName, Owner, Released};
+use super::super::store_clock::{ATTEMPTS, StoreClock};
 use super::super::waiters::{Waiter, Waiters};
 use super::server::{self, Connect, Server};
 use super::statements::{self, Statements, TOKENS};
@@ -76,12 +77,16 @@ struct Connected {
     domain: String,
     link: Link<Server>,
     waiters: Arc<Waiters>,
+    clock: StoreClock,
     lease: Duration,
     /// Identifies this process among those that wait.
     process: i64,
 }
 
 type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+
+/// How long the notification that a new store sends to itself may take.
+const FIRST_NOTIFICATION: Duration = Duration::from_secs(2);
 
 /// How often a waiting caller records that it waits, in case that the lock has another owner in the meantime.
 const MARK: Duration = Duration::from_secs(1);
@@ -130,7 +135,7 @@ impl Postgres {
 
     /// Sets how long a lock outlasts a process that ends without releasing the lock. The default is 10 seconds.
     ///
-    /// A call to the server may take a third of this time, and at most a second. The first connection may take 5 seconds.
+    /// A call to the server may take a quarter of this time, and at most a second. A new connection may take 5 seconds.
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
@@ -150,7 +155,8 @@ impl Postgres {
     /// finds the lock free.
     ///
     /// A release sends a notification only if a caller waits. All processes need the same setting, and their own
-    /// connection to the server: a pooler that gives each transaction another connection loses notifications.
+    /// connection to the server: a pooler that gives each transaction another connection loses notifications, and the store
+    /// then refuses to connect.
     #[must_use]
     pub fn listen(mut self) -> Self {
         self.listens = true;
@@ -172,10 +178,12 @@ impl LockBackend for Postgres {
                 listens: self.listens,
                 waiters: Arc::clone(&waiters),
             };
-            let link = Link::new(server, self.lease);
-            let process = random::bits().cast_signed();
-            let connected = Connected { domain: statements::text(domain), link, waiters, lease: self.lease, process };
-            connected.link.connect().await?;
+            let link = Link::new(server, link::call_limit(self.lease));
+            let (domain, clock, process) =
+                (statements::text(domain), StoreClock::default(), random::bits().cast_signed());
+            let connected = Connected { domain, link, waiters, clock, lease: self.lease, process };
+            // The first connection may take longer than a call.
+            connected.link.connection().await?;
             connected.try_all().await?;
             let replaced = lock(&self.connected).replace(Arc::new(connected));
             drop(replaced);
@@ -219,25 +227,33 @@ impl Connected {
         }
         let (guard, key) = (statements::text(name.guard()), statements::key(name));
         let (owner, lease, tokens) = (owner.to_string(), self.lease_millis(), i64::from(TOKENS));
-        let parameters: [Parameter<'_>; 6] = [
-            (&self.domain, Type::TEXT),
-            (&guard, Type::TEXT),
-            (&key, Type::TEXT),
-            (&owner, Type::TEXT),
-            (&lease, Type::FLOAT8),
-            (&tokens, Type::INT8),
-        ];
-        let rows = self.query(&self.statements().acquire, &parameters).await?;
-        // There is no row if another owner took the lock at the same time.
-        let Some(row) = rows.first() else { return Ok(Attempt::Held { expires_in: None }) };
-        match row.get::<_, Option<i64>>("fence") {
-            Some(fence) => Ok(Attempt::Acquired { fence: fence.unsigned_abs() }),
-            None => {
-                let expires_in: Option<f64> = row.get("expires_in");
+        for _ in 0..ATTEMPTS {
+            let gives_up_at = Instant::now() + link::call_limit(self.lease);
+            let deadline = self.clock.at(gives_up_at).map_or(f64::INFINITY, |time| time.as_secs_f64());
+            let parameters: [Parameter<'_>; 7] = [
+                (&self.domain, Type::TEXT),
+                (&guard, Type::TEXT),
+                (&key, Type::TEXT),
+                (&owner, Type::TEXT),
+                (&lease, Type::FLOAT8),
+                (&tokens, Type::INT8),
+                (&deadline, Type::FLOAT8),
+            ];
+            let rows = self.query(&self.statements().acquire, &parameters).await?;
+            let Some(row) = rows.first() else { break };
+            let now: f64 = row.get("now");
+            self.clock.set(Duration::try_from_secs_f64(now).unwrap_or_default());
+            if let Some(fence) = row.get::<_, Option<i64>>("fence") {
+                return Ok(Attempt::Acquired { fence: fence.unsigned_abs() });
+            }
+            let expires_in: Option<f64> = row.get("expires_in");
+            // Otherwise, the attempt was refused as too late, and the clock is set now.
+            if expires_in.is_some() || now <= deadline {
                 let expires_in = expires_in.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-                Ok(Attempt::Held { expires_in })
+                return Ok(Attempt::Held { expires_in });
             }
         }
+        Err(BackendError::new("the attempt was too late, by the clock of PostgreSQL: check its load and the network"))
     }
 
     async fn renew(&self, leases: &[LeaseId]) -> Result<Vec<bool>, BackendError> {
@@ -268,7 +284,7 @@ impl Connected {
     async fn release(&self, lease: &LeaseId) -> Result<Released, BackendError> {
         let (guard, key) = (statements::text(lease.lock.guard()), statements::key(&lease.lock));
         let (owner, fence) = (lease.owner.to_string(), statements::fence(lease));
-        let channel = self.link.connector.listens.then(|| self.statements().channel.clone());
+        let channel = self.link.connector().listens.then(|| self.statements().channel.clone());
         let payload = statements::payload(&self.domain, &lease.lock);
         let parameters: [Parameter<'_>; 7] = [
             (&self.domain, Type::TEXT),
@@ -320,19 +336,40 @@ impl Connected {
         let lease = LeaseId::new(name, owner, Some(fence));
         let renewed = self.renew(std::slice::from_ref(&lease)).await;
         self.release(&lease).await?;
-        renewed.map(drop)
+        renewed?;
+        if self.link.connector().listens { self.try_notification(&lease.lock).await } else { Ok(()) }
+    }
+
+    /// Checks that notifications arrive. They come from another connection, because a pooler may deliver those of the
+    /// same connection.
+    async fn try_notification(&self, name: &LockName) -> Result<(), BackendError> {
+        let waiting = Waiting { waiter: self.waiters.add(statements::payload(&self.domain, name)), connected: self };
+        let mut notified = pin!(waiting.waiter.released.notified());
+        notified.as_mut().enable();
+        let parameters: [Parameter<'_>; 2] =
+            [(&self.statements().channel, Type::TEXT), (&waiting.waiter.channel, Type::TEXT)];
+        let server = self.link.connector();
+        let explain = |error| server.explain(error).error;
+        let other = (server.connect)(Arc::default()).await.map_err(explain)?;
+        other.query_typed("SELECT pg_notify($1, $2)", &parameters).await.map_err(explain)?;
+        timeout(FIRST_NOTIFICATION, notified).await.map_err(|_| {
+            BackendError::new(
+                "PostgreSQL's notifications do not arrive: connect without a pooler such as PgBouncer, or leave out \
+                 listen()",
+            )
+        })
     }
 
     async fn query(&self, statement: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, BackendError> {
         let query = |client: Arc<Client>| async move {
             let rows = client.query_typed(statement, parameters).await;
-            rows.map_err(|error| self.link.connector.explain(error))
+            rows.map_err(|error| self.link.connector().explain(error))
         };
-        self.link.call(query).await
+        self.link.call(query).await.map_err(|failure| failure.error)
     }
 
     fn statements(&self) -> &Statements {
-        &self.link.connector.statements
+        &self.link.connector().statements
     }
 
     fn lease_millis(&self) -> f64 {

@@ -6,7 +6,7 @@ use super::super::lock_backend::LockName;
 
 /// The names of a domain. All keys of a guard contain the same hash tag, `{onelane:domain:guard}`, so that a cluster
 /// keeps them in one place.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Keys {
     domain: String,
 }

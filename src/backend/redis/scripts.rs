@@ -12,32 +12,34 @@ pub(super) struct Scripts {
     pub(super) release: Script,
 }
 
-/// `KEYS`: lock, fence. `ARGV`: owner, tokens, lease in milliseconds, the highest token that the process has seen.
+/// `KEYS`: lock, fence. `ARGV`: owner, tokens, lease in milliseconds, the highest token that the process has seen, the
+/// deadline in microseconds.
 ///
-/// Returns `{1, first token}` or `{0, milliseconds until the lease ends}`. If an owner repeats its request because the
+/// Returns the server's time in microseconds, and `1, first token`, or `0, milliseconds until the lease ends`, or `-1, 0`
+/// if the deadline has passed. If an owner repeats its request because the
 /// connection broke, the owner gets the same token again.
 ///
-/// Without a counter, tokens continue from the time in microseconds. They therefore still grow after the store has lost
-/// its data, unless a guard reserved more than a million tokens per second. Such numbers are below 2^53, and therefore
-/// exact in Lua.
+/// Tokens follow the server's time in microseconds, and the counter in case that the time goes back. They therefore
+/// also grow after the store has lost data, unless a guard reserved more than a million tokens per second. Such numbers
+/// are below 2^53, and therefore exact in Lua.
 const ACQUIRE: &str = r"
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
 local held = redis.call('GET', KEYS[1])
 if held then
     if string.sub(held, 1, #ARGV[1] + 1) == ARGV[1] .. ':' then
-        return {1, tonumber(string.sub(held, #ARGV[1] + 2, -2))}
+        return {now, 1, tonumber(string.sub(held, #ARGV[1] + 2, -2))}
     end
-    return {0, redis.call('PTTL', KEYS[1])}
+    return {now, 0, redis.call('PTTL', KEYS[1])}
 end
-local last = tonumber(redis.call('GET', KEYS[2]))
-if not last then
-    local now = redis.call('TIME')
-    last = now[1] * 1000000 + now[2]
+if now > tonumber(ARGV[5]) then
+    return {now, -1, 0}
 end
-last = math.max(last, tonumber(ARGV[4]))
+local last = math.max(now, tonumber(redis.call('GET', KEYS[2]) or 0), tonumber(ARGV[4]))
 local first = string.format('%.0f', last + 1)
 redis.call('SET', KEYS[2], string.format('%.0f', last + ARGV[2]))
 redis.call('SET', KEYS[1], ARGV[1] .. ':' .. first .. ';', 'PX', ARGV[3])
-return {1, tonumber(first)}
+return {now, 1, tonumber(first)}
 ";
 
 /// `KEYS`: locks. `ARGV`: lease in milliseconds, then a prefix of the value of each lock. Returns 1 for each lock that is
@@ -56,12 +58,18 @@ return held
 ";
 
 /// `KEYS`: lock. `ARGV`: a prefix of its value. Returns how many connections have received the release.
+///
+/// A message is also sent to all replicas, and to all other nodes of a cluster. Waiters are connected to this server, so
+/// there is no message without them.
 const RELEASE: &str = r"
 local value = redis.call('GET', KEYS[1])
 if not value or string.sub(value, 1, #ARGV[1]) ~= ARGV[1] then
     return 0
 end
 redis.call('DEL', KEYS[1])
+if redis.call('PUBSUB', 'NUMSUB', KEYS[1])[2] == 0 then
+    return 0
+end
 return redis.call('PUBLISH', KEYS[1], '')
 ";
 

@@ -5,17 +5,32 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use redis::aio::MultiplexedConnection;
+use redis::sentinel::SentinelClient;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, ProtocolVersion, PushInfo, PushKind, RedisError, Value};
 
 use super::super::error::BackendError;
-use super::super::link::{CallError, Connector};
+use super::super::link::{CallError, Connector, Link};
+use super::super::store_clock::StoreClock;
 use super::super::waiters::Waiters;
 use super::trace;
 
 pub(super) struct Server {
-    client: Client,
-    address: String,
-    waiters: Arc<Waiters>,
+    source: Source,
+    pub(super) address: String,
+    is_cluster: bool,
+    pub(super) waiters: Arc<Waiters>,
+    pub(super) clock: StoreClock,
+}
+
+/// A server, and the connection to it.
+pub(super) type Node = Link<Server>;
+
+/// Where the server is.
+#[derive(Clone)]
+pub(super) enum Source {
+    Client(Client),
+    /// Each new connection asks Sentinel for the address of the primary.
+    Sentinel(Arc<tokio::sync::Mutex<SentinelClient>>),
 }
 
 /// The oldest version that supports the scripts and the protocol.
@@ -23,32 +38,28 @@ const OLDEST_VERSION: (u32, u32) = (6, 2);
 
 /// What a user must be allowed to do, in addition to the commands that each client sends.
 const COMMANDS: &str =
-    "evalsha, script|load, info, get, set, del, pttl, pexpire, time, publish, subscribe, unsubscribe";
+    "evalsha, script|load, info, get, set, del, pttl, pexpire, time, publish, subscribe, unsubscribe, pubsub|numsub";
 
 impl Server {
-    /// The client opens connections that receive messages between responses, so that one connection is enough.
-    pub(super) fn new(client: &Client, waiters: Arc<Waiters>) -> Result<Self, BackendError> {
-        let settings = client.get_connection_info();
-        let address = settings.addr().to_string();
-        let protocol = settings.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        let client = Client::open(settings.clone().set_redis_settings(protocol)).map_err(|error| {
-            BackendError::new("the settings of the Redis client are wrong: check its address").with_source(error)
-        })?;
-        Ok(Self { client, address, waiters })
+    pub(super) fn new(source: Source, is_cluster: bool) -> Self {
+        let address = match &source {
+            Source::Client(client) => client.get_connection_info().addr().to_string(),
+            Source::Sentinel(_) => "the address from Sentinel".to_owned(),
+        };
+        Self { source, address, is_cluster, waiters: Arc::default(), clock: StoreClock::default() }
     }
 
     /// Turns an error into one that says what to do.
     pub(super) fn explain(&self, error: RedisError) -> CallError {
         let address = &self.address;
-        let is_broken = error.is_unrecoverable_error() || error.is_io_error();
+        let is_unreachable = error.is_unrecoverable_error() || error.is_io_error();
+        // The next connection may lead to the new primary.
+        let is_elsewhere = matches!(error.code(), Some("READONLY" | "MOVED" | "CLUSTERDOWN"));
         // The code of an error in a script is ERR.
         let is_forbidden = error.detail().is_some_and(|detail| detail.contains("user executing the script can't"));
         let message = match (error.kind(), error.code()) {
             _ if is_forbidden => lacks_rights(address),
-            (_, Some("READONLY")) => {
-                // A new connection may find the new primary.
-                return CallError { error: read_only(address).with_source(error), is_broken: true };
-            }
+            (_, Some("READONLY")) => read_only(address),
             (ErrorKind::AuthenticationFailed, _) | (_, Some("WRONGPASS" | "NOAUTH")) => {
                 format!(
                     "Redis at {address} refused user or password: set them in the client's URL, redis://user:password@host"
@@ -57,14 +68,21 @@ impl Server {
             (_, Some("NOPERM")) => lacks_rights(address),
             (_, Some("OOM")) => format!("the memory of Redis at {address} is full: raise maxmemory"),
             (_, Some("LOADING")) => format!("Redis at {address} is loading its data: it answers when it is ready"),
-            (_, Some("MOVED" | "CROSSSLOT" | "CLUSTERDOWN")) => {
-                format!("Redis at {address} is part of a cluster: use a server that is not")
+            (_, Some("MOVED" | "CROSSSLOT" | "CLUSTERDOWN")) if !self.is_cluster => is_cluster(address),
+            (_, Some("CLUSTERDOWN")) => format!("the cluster of Redis at {address} is down: it has lost a primary"),
+            (_, Some("ASK" | "TRYAGAIN")) => {
+                format!("the keys of the guard are being moved to another server than {address}: try again later")
+            }
+            (_, Some("MOVED")) => format!("Redis at {address} no longer has the keys of the guard"),
+            (ErrorKind::MasterNameNotFoundBySentinel, _) => {
+                "Sentinel knows no running primary of this name: check the name, and the password of the primary"
+                    .to_owned()
             }
             (ErrorKind::RESP3NotSupported, _) => too_old(address, "older than 6"),
-            _ if is_broken => format!("Redis at {address} can't be reached: check that it runs, and its address"),
+            _ if is_unreachable => format!("Redis at {address} can't be reached: check that it runs, and its address"),
             _ => format!("Redis at {address} refused a command"),
         };
-        CallError { error: BackendError::new(message).with_source(error), is_broken }
+        CallError { error: BackendError::new(message).with_source(error), is_broken: is_unreachable || is_elsewhere }
     }
 
     /// Checks that the server can keep locks. `info` is its reply to `INFO`.
@@ -75,12 +93,15 @@ impl Server {
             lines.find(|(field, _)| *field == name).map(|(_, value)| value.trim())
         };
         if field("role").is_some_and(|role| role != "master") {
-            return Err(read_only(address));
+            return Err(BackendError::new(read_only(address)));
         }
-        if field("cluster_enabled") == Some("1") {
-            return Err(BackendError::new(format!(
-                "Redis at {address} is part of a cluster: use a server that is not"
-            )));
+        match (field("cluster_enabled"), self.is_cluster) {
+            (Some("1"), false) => return Err(BackendError::new(is_cluster(address))),
+            (Some("0"), true) => {
+                let text = format!("Redis at {address} is not part of a cluster: use Redis::new");
+                return Err(BackendError::new(text));
+            }
+            _ => {}
         }
         if let Some(version) = field("redis_version") {
             let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(u32::MAX));
@@ -99,6 +120,14 @@ impl Server {
     }
 
     async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
+        let client = match &self.source {
+            Source::Client(client) => client.clone(),
+            Source::Sentinel(sentinel) => sentinel.lock().await.async_get_client().await?,
+        };
+        // With this protocol, a connection receives messages between responses, so that one connection is enough.
+        let settings = client.get_connection_info();
+        let protocol = settings.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        let client = Client::open(settings.clone().set_redis_settings(protocol))?;
         let waiters = Arc::clone(&self.waiters);
         let on_push = move |push: PushInfo| {
             received(&waiters, &push);
@@ -109,7 +138,7 @@ impl Server {
             .set_connection_timeout(None)
             .set_response_timeout(None)
             .set_push_sender(on_push);
-        let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
         let channels = self.waiters.channels();
         if !channels.is_empty() {
             connection.subscribe(channels).await?;
@@ -140,8 +169,12 @@ fn received(waiters: &Waiters, push: &PushInfo) {
     }
 }
 
-fn read_only(address: &str) -> BackendError {
-    BackendError::new(format!("Redis at {address} is a read-only replica: connect to the primary"))
+fn read_only(address: &str) -> String {
+    format!("Redis at {address} is a read-only replica: connect to the primary")
+}
+
+fn is_cluster(address: &str) -> String {
+    format!("Redis at {address} is part of a cluster: use Redis::cluster")
 }
 
 fn lacks_rights(address: &str) -> String {
@@ -161,8 +194,7 @@ mod tests {
 
     fn examined(info: &str) -> Result<(), String> {
         let client = Client::open("redis://localhost").expect("the URL is valid");
-        let server = Server::new(&client, Arc::default()).expect("the settings are valid");
-        server.examine(info).map_err(|error| error.to_string())
+        Server::new(Source::Client(client), false).examine(info).map_err(|error| error.to_string())
     }
 
     #[test]

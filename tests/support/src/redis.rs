@@ -1,4 +1,4 @@
-//! [`RedisServer`], a real Redis on a free port, in a temporary folder.
+//! [`RedisServer`], a real Redis on a free port, in a temporary folder; also Sentinel and [`RedisCluster`].
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ pub struct RedisServer {
     folder: PathBuf,
     port: u16,
     arguments: Vec<String>,
+    files: Vec<PathBuf>,
     variables: Vec<(&'static str, String)>,
     pub url: String,
 }
@@ -48,11 +49,47 @@ impl RedisServer {
         server
     }
 
+    /// Starts a replica of another server, and waits until it has the other one's data.
+    pub fn start_replica(primary: &Self) -> Self {
+        let replica = Self::start_with(&["--replicaof", "127.0.0.1", &primary.port.to_string()]);
+        replica.wait_for("replication", "master_link_status:up");
+        replica
+    }
+
+    /// Starts a Sentinel that replaces a primary half a second after the primary has ended. Its name of the primary is
+    /// `main`.
+    pub fn start_sentinel(primary: &Self) -> Self {
+        let address = format!("127.0.0.1 {}", primary.port);
+        let file = env::temp_dir().join(format!("onelane-sentinel-{}-{}.conf", process::id(), primary.port));
+        let settings = "sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 3000\n";
+        fs::write(&file, format!("sentinel monitor main {address} 1\n{settings}"))
+            .expect("the temporary folder is writable");
+        let mut sentinel = Self::start_with(&[file.to_str().expect("the path is text"), "--sentinel"]);
+        sentinel.files.push(file);
+        sentinel.wait_for("sentinel", "slaves=1");
+        sentinel
+    }
+
+    /// Waits until the server's information about a subject contains a text.
+    pub fn wait_for(&self, subject: &str, text: &str) {
+        let start = Instant::now();
+        loop {
+            let command = if subject == "cluster" { ["CLUSTER", "INFO"] } else { ["INFO", subject] };
+            let info = redis::cmd(command[0]).arg(command[1]).query::<String>(&mut self.connect());
+            if info.as_ref().is_ok_and(|info| info.contains(text)) {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "timed out: {text} in {info:?}");
+            // Another process runs in real time.
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     fn launch(port: u16, arguments: Vec<String>, variables: Vec<(&'static str, String)>) -> Self {
         let folder = env::temp_dir().join(format!("onelane-redis-{}-{port}", process::id()));
         fs::create_dir_all(&folder).expect("the temporary folder is writable");
         let child = run(port, &folder, &arguments, &variables);
-        Self { child, folder, port, arguments, variables, url: format!("redis://127.0.0.1:{port}") }
+        Self { child, folder, port, arguments, files: Vec::new(), variables, url: format!("redis://127.0.0.1:{port}") }
     }
 
     fn answers(&self) -> bool {
@@ -99,13 +136,83 @@ impl RedisServer {
 impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
-        // Fails only if the folder is already removed.
+        // These fail only if they are already removed.
         let _ = fs::remove_dir_all(&self.folder);
+        self.files.iter().for_each(|file| drop(fs::remove_file(file)));
     }
 }
 
+/// A running cluster: three primaries, each with a third of the slots, and a replica of each.
+pub struct RedisCluster {
+    pub primaries: Vec<RedisServer>,
+    pub replicas: Vec<RedisServer>,
+}
+
+impl RedisCluster {
+    pub fn start() -> Self {
+        let start = || {
+            // The default is a port that may not exist.
+            let port = free_port().to_string();
+            let mut settings = vec!["--cluster-enabled", "yes", "--cluster-port", &port];
+            settings.extend(["--cluster-node-timeout", "1000", "--cluster-require-full-coverage", "no"]);
+            let server = RedisServer::start_with(&settings);
+            (server, port)
+        };
+        let (primaries, ports): (Vec<_>, Vec<_>) = (0..3).map(|_| start()).unzip();
+        for (number, primary) in primaries.iter().enumerate() {
+            let slots = |number: usize| number * 16_384 / 3;
+            let mut redis = primary.connect();
+            let mut cluster = |arguments: &[String]| {
+                redis::cmd("CLUSTER").arg(arguments).exec(&mut redis).expect("the server is a node");
+            };
+            cluster(&["ADDSLOTSRANGE".to_owned(), slots(number).to_string(), (slots(number + 1) - 1).to_string()]);
+            cluster(&["SET-CONFIG-EPOCH".to_owned(), (number + 1).to_string()]);
+            cluster(&meet(&primaries[0], &ports[0]));
+        }
+        let replicas: Vec<_> = primaries
+            .iter()
+            .map(|primary| {
+                let (replica, _) = start();
+                let id: String =
+                    redis::cmd("CLUSTER").arg("MYID").query(&mut primary.connect()).expect("a node has an ID");
+                redis::cmd("CLUSTER")
+                    .arg(&meet(&primaries[0], &ports[0]))
+                    .exec(&mut replica.connect())
+                    .expect("the server is a node");
+                let start = Instant::now();
+                while redis::cmd("CLUSTER").arg(&["REPLICATE", &id]).exec(&mut replica.connect()).is_err() {
+                    assert!(start.elapsed() < PATIENCE, "timed out: the replica knows its primary");
+                    // Another process runs in real time.
+                    thread::sleep(Duration::from_millis(20));
+                }
+                replica
+            })
+            .collect();
+        for server in primaries.iter().chain(&replicas) {
+            server.wait_for("cluster", "cluster_state:ok");
+            server.wait_for("cluster", "cluster_known_nodes:6");
+        }
+        replicas.iter().for_each(|replica| replica.wait_for("replication", "master_link_status:up"));
+        Self { primaries, replicas }
+    }
+
+    /// Returns the position of the primary that has a key.
+    pub fn position_of(&self, key: &str) -> usize {
+        let has = |primary: &RedisServer| redis::cmd("GET").arg(key).exec(&mut primary.connect()).is_ok();
+        self.primaries.iter().position(has).expect("the cluster has all slots")
+    }
+}
+
+fn meet(server: &RedisServer, cluster_port: &str) -> [String; 4] {
+    ["MEET".to_owned(), "127.0.0.1".to_owned(), server.port.to_string(), cluster_port.to_owned()]
+}
+
 fn run(port: u16, folder: &Path, arguments: &[String], variables: &[(&'static str, String)]) -> Child {
+    // A file with settings comes first.
+    let (file, arguments) =
+        arguments.split_at(usize::from(arguments.first().is_some_and(|first| !first.starts_with('-'))));
     Command::new("redis-server")
+        .args(file)
         .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--daemonize", "no", "--dir"])
         .arg(folder)
         .args(arguments)
