@@ -1,6 +1,5 @@
 //! [`Connected`], a domain and the store that it is connected to.
 
-use std::future::poll_fn;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,7 +18,7 @@ use super::lock_backend::{Attempt, BackendFuture, LeaseId, LockBackend, LockName
 use super::parked_map::ParkedMap;
 use super::turn::Parked;
 use crate::debug::impl_debug;
-use crate::panic::{catch_work, discard};
+use crate::panic::{Panic, catch_work, discard};
 use crate::random;
 
 /// The longest time that a store may take to answer.
@@ -142,9 +141,9 @@ impl Connected {
     fn end_parked_release(self: &Arc<Self>, name: LockName) {
         let is_known = |left: &Parked| matches!(left, Parked::Release(receiver) if !receiver.is_empty());
         if let Some(Parked::Release(mut receiver)) = self.parked.unpark_if(&name, is_known)
-            && let Ok(Released { waiting: waiting @ 1.. }) = receiver.try_recv()
+            && let Ok(released) = receiver.try_recv()
         {
-            self.step_back_from(name, waiting);
+            self.step_back_from(name, released.waiting);
         }
     }
 
@@ -153,9 +152,12 @@ impl Connected {
         self.parked.unpark_if(name, |_| true)
     }
 
-    /// Remembers that others wait for a lock that this process has just released, so that its next caller lets them go
-    /// first.
+    /// Remembers how many others wait for a lock that this process has just released, so that its next caller lets them
+    /// go first.
     pub(super) fn step_back_from(self: &Arc<Self>, name: LockName, waiting: usize) {
+        if waiting == 0 {
+            return;
+        }
         let until = Instant::now() + REMEMBERED;
         // What is parked by now was left after the release, so there is nothing to remember.
         if !self.parked.park_first(name.clone(), Parked::StepBack { waiting, until }) {
@@ -219,7 +221,14 @@ impl<T: Send + 'static> Drop for Call<T> {
         if let CallState::Begun(future) = mem::replace(&mut self.state, CallState::Ended) {
             match self.abandoned.take() {
                 Some(abandoned) => abandoned(future),
-                None => self.connected.keeper.spawn(async move { drop(future.await) }),
+                None => {
+                    // The keeper's thread, which completes the call, lasts as long as this value.
+                    let connected = Arc::clone(&self.connected);
+                    self.connected.keeper.spawn(async move {
+                        drop(future.await);
+                        drop(connected);
+                    });
+                }
             }
         }
     }
@@ -230,21 +239,46 @@ pub(super) fn call_limit(lease: Option<Duration>) -> Duration {
     lease.map_or(MAX_CALL, |lease| (lease / 3).min(MAX_CALL))
 }
 
-/// Limits how long the store may take to answer. A panic of the store is an error.
+/// Limits how long the store may take to answer.
 pub(super) async fn limited<'a, T>(
     limit: Duration,
     call: impl FnOnce() -> BackendFuture<'a, T>,
 ) -> Result<T, BackendError> {
-    let panicked = |panic| BackendError::new(format!("the backend panicked: {panic}"));
-    let mut call = catch_work(call).map_err(panicked)?;
-    let answer = poll_fn(|cx| match catch_work(|| call.as_mut().poll(cx)) {
-        Ok(poll) => poll,
-        Err(panic) => Poll::Ready(Err(panicked(panic))),
-    });
     let late = |_| Err(BackendError::new(format!("the store did not answer within {limit:?}")));
-    let answer = timeout(limit, answer).await.unwrap_or_else(late);
-    discard(call);
-    answer
+    timeout(limit, Contained::new(call)?).await.unwrap_or_else(late).flatten()
+}
+
+/// A future of the store. A panic of the store is an error.
+pub(super) struct Contained<'a, T>(Option<Pin<Box<dyn Future<Output = T> + Send + 'a>>>);
+
+impl<'a, T> Contained<'a, T> {
+    pub(super) fn new(
+        call: impl FnOnce() -> Pin<Box<dyn Future<Output = T> + Send + 'a>>,
+    ) -> Result<Self, BackendError> {
+        catch_work(call).map(|future| Self(Some(future))).map_err(|panic| panicked(&panic))
+    }
+}
+
+impl<T> Future for Contained<'_, T> {
+    type Output = Result<T, BackendError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let future = self.0.as_mut().expect("the future is there until this value is dropped");
+        match catch_work(|| future.as_mut().poll(cx)) {
+            Ok(poll) => poll.map(Ok),
+            Err(panic) => Poll::Ready(Err(panicked(&panic))),
+        }
+    }
+}
+
+impl<T> Drop for Contained<'_, T> {
+    fn drop(&mut self) {
+        discard(self.0.take());
+    }
+}
+
+fn panicked(panic: &Panic) -> BackendError {
+    BackendError::new(format!("the backend panicked: {panic}"))
 }
 
 impl_debug!(Connected |this| {

@@ -13,19 +13,21 @@ use super::connected::{call_limit, limited};
 use super::error::BackendError;
 use super::keeper::Keeper;
 use super::lock_backend::{LockBackend, LockName};
+use super::turn::Parked;
 use crate::debug::impl_debug;
 use crate::panic::discard;
 use crate::sync::{Mutex, const_unless_loom, lock};
 
-/// What the web layers do with a handler whose lease is lost.
+/// What happens to the handler of a web layer, or to a service with a
+/// [guard](crate::background::Service::guard), whose lease is lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnLost {
     /// The handler is dropped at the await point where it waits, and the client gets status 503. A response body that
-    /// holds the permit ends with an error.
+    /// holds the permit ends with an error. The generation of a service is dropped, too, and the service stands by.
     #[default]
     Cancel,
-    /// The handler and its response continue. They can check their [`Lease`](super::Lease).
+    /// The handler and its response continue. They can check their [`Lease`](super::Lease). A service is asked to stop.
     Notify,
 }
 
@@ -121,7 +123,7 @@ impl LockDomain {
         self
     }
 
-    /// Sets what the web layers do with a handler whose lease is lost.
+    /// Sets what happens to a handler or a service whose lease is lost.
     #[must_use]
     pub const fn on_lost(mut self, on_lost: OnLost) -> Self {
         self.options.on_lost = on_lost;
@@ -146,13 +148,13 @@ impl LockDomain {
     ///
     /// The connection has its own thread, so that a blocked runtime doesn't delay renewals.
     pub fn connect(&'static self, backend: impl LockBackend) -> Connect {
-        Connect { domain: self, backend: Arc::new(backend), service_name: format!("locks {}", self.name) }
+        Connect { domain: self, backend: Arc::new(backend), service_name: self.service_name() }
     }
 
     /// Disconnects the domain. New callers are refused with
     /// [`NotConnected`](crate::guard::AcquireErrorKind::NotConnected), and so are callers that wait for other processes,
-    /// within a second. Waits until all holders have released their permits, and until the store has released their
-    /// locks.
+    /// within a second, or once the store has answered the attempt that they have begun. Waits until all holders have
+    /// released their permits, and until the store has released their locks.
     ///
     /// # Cancel safety
     ///
@@ -172,6 +174,24 @@ impl LockDomain {
         lock(&self.connected).is_some()
     }
 
+    /// Returns the name of the service that connects the domain.
+    pub(crate) fn service_name(&self) -> String {
+        format!("locks {}", self.name)
+    }
+
+    /// Returns why a guard of this domain can't admit a service, if it can't.
+    #[cfg(feature = "background")]
+    pub(crate) fn problem_for_services(&self) -> Option<&'static str> {
+        if self.options.max_hold.is_some() {
+            return Some(
+                "its domain has a `max_hold`, after which each leader would lose its lease: use another domain",
+            );
+        }
+        let is_local = self.options.when_unavailable == WhenUnavailable::FailLocal;
+        is_local
+            .then_some("its domain has `FailLocal`, so that several processes may run the service: use another domain")
+    }
+
     /// Returns `true` if a handler whose lease is lost is dropped.
     #[cfg(feature = "background")]
     pub(crate) fn cancels_when_lost(&self) -> bool {
@@ -185,7 +205,8 @@ impl LockDomain {
     /// Releases a lock that was left for a caller in this process that will not take it.
     pub(crate) fn clear(&self, name: &LockName) {
         if let Some(connected) = self.connected() {
-            discard(connected.unpark(name));
+            // What else was left is about locks that are released already.
+            discard(connected.parked.unpark_if(name, Parked::is_turn));
         }
     }
 

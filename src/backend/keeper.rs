@@ -43,7 +43,7 @@ struct Leases {
     /// `None` if leases don't expire.
     duration: Option<Duration>,
     state: Mutex<LeasesState>,
-    /// Notified when a lease begins and there was none before.
+    /// Notified when a lease begins and there was none before, and when a renewal may be due earlier.
     begun: Notify,
 }
 
@@ -119,8 +119,15 @@ impl Keeper {
 
     /// Limits how long a lease is renewed.
     pub(super) fn renew_until(&self, key: LeaseKey, until: Option<Instant>) {
-        if let Some(lease) = lock(&self.leases.state).watched.get_mut(&key) {
-            lease.renew_until = until;
+        let now = clock::now();
+        let mut state = lock(&self.leases.state);
+        let Some(lease) = state.watched.get_mut(&key) else { return };
+        let was_limited = lease.is_limited(now);
+        lease.renew_until = until;
+        drop(state);
+        if was_limited {
+            // The renewals had ended, so the thread waits for the end of the lease.
+            self.leases.begun.notify_one();
         }
     }
 
@@ -181,8 +188,9 @@ impl Leases {
     fn renewed(&self, began: Instant, key: LeaseKey, is_held: bool) {
         let mut state = lock(&self.state);
         let Some(lease) = state.watched.get_mut(&key) else { return };
-        if let Some(expires_at) = self.expiry(began).filter(|_| is_held) {
-            lease.shared.extend(expires_at);
+        if let Some(expires_at) = self.expiry(began).filter(|_| is_held)
+            && lease.shared.extend(expires_at)
+        {
             lease.renew_at = self.renewal(began);
             lease.is_being_renewed = false;
             return;
@@ -190,7 +198,12 @@ impl Leases {
         let lost = state.watched.remove(&key);
         drop(state);
         if let Some(lease) = lost {
-            trace::lease_taken(lease.id.lock.guard());
+            let guard = lease.id.lock.guard();
+            if is_held {
+                trace::lease_expired(guard);
+            } else {
+                trace::lease_taken(guard);
+            }
             let _ = catch(|| lease.shared.lose());
         }
     }
@@ -210,7 +223,11 @@ impl Leases {
 
 impl WatchedLease {
     fn wants_renewal(&self, now: Instant) -> bool {
-        !self.is_being_renewed && self.renew_until.is_none_or(|until| now < until)
+        !self.is_being_renewed && !self.is_limited(now)
+    }
+
+    fn is_limited(&self, now: Instant) -> bool {
+        self.renew_until.is_some_and(|until| until <= now)
     }
 }
 

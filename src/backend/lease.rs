@@ -106,8 +106,15 @@ impl SharedLease {
         *lock(&self.expires_at)
     }
 
-    pub(super) fn extend(&self, expires_at: Instant) {
-        *lock(&self.expires_at) = Some(expires_at);
+    /// Extends a lease. Returns `false` if it has expired: a holder may have seen that, and stopped its work for good.
+    pub(super) fn extend(&self, expires_at: Instant) -> bool {
+        let mut current = lock(&self.expires_at);
+        // The clock is read with the mutex held, so not before that of a holder which has seen the end of the lease.
+        let has_expired = current.is_some_and(|at| at <= clock::now());
+        if !has_expired {
+            *current = Some(expires_at);
+        }
+        !has_expired
     }
 
     pub(super) fn has_expired(&self, now: Instant) -> bool {
@@ -135,3 +142,20 @@ impl Drop for CurrentLease {
 }
 
 impl_debug!(Lease |this| { fence: this.fence(), is_lost: this.is_lost(), .. });
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn lease_that_has_expired_is_not_extended() {
+        let (expired, now) = (SharedLease::new(Some(clock::now())), clock::now());
+        assert!(!expired.extend(now + Duration::from_secs(60)));
+        assert!(expired.is_lost(now));
+        let held = SharedLease::new(Some(now + Duration::from_secs(30)));
+        assert!(held.extend(now + Duration::from_secs(60)));
+        assert!(!held.is_lost(now + Duration::from_secs(30)));
+    }
+}

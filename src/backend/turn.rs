@@ -94,11 +94,7 @@ impl Turn {
         let connected = Arc::clone(&process_turn.connected);
         if let Some(call) = process_turn.end() {
             let remembering = Arc::clone(&connected);
-            complete(&connected, call, move |released| {
-                if released.waiting > 0 {
-                    remembering.step_back_from(name, released.waiting);
-                }
-            });
+            complete(&connected, call, move |released| remembering.step_back_from(name, released.waiting));
         }
     }
 
@@ -106,10 +102,18 @@ impl Turn {
     pub(crate) async fn release(self) -> Result<(), super::BackendError> {
         let Self { lease, mut process_turn } = self;
         drop(lease);
-        match process_turn.end() {
-            Some(call) => call.await.map(drop),
-            None => Ok(()),
-        }
+        let Some(name) = process_turn.id.as_ref().map(|id| id.lock.clone()) else { return Ok(()) };
+        let connected = Arc::clone(&process_turn.connected);
+        let Some(call) = process_turn.end() else { return Ok(()) };
+        let released = call.await?;
+        connected.step_back_from(name, released.waiting);
+        Ok(())
+    }
+}
+
+impl Parked {
+    pub(super) fn is_turn(&self) -> bool {
+        matches!(self, Self::Turn(_))
     }
 }
 

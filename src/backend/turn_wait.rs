@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::connected::Connected;
+use super::connected::{Connected, Contained};
 use super::domain::{LockDomain, WhenUnavailable};
 use super::error::BackendError;
 use super::lock_backend::{Attempt, LockName, Released};
@@ -99,9 +99,9 @@ async fn take_turn(connected: Arc<Connected>, lock: LockName, waits: bool) -> Re
             return Err(TurnError::NotConnected);
         }
         let began = Instant::now();
-        let mut released = pin!(connected.backend.released(&lock));
+        let mut released = Release::of(&connected, &lock)?;
         // Registered before the attempt, so that no release is missed in between.
-        let is_released = released.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        let is_released = released.is_reported()?;
         // If nothing is released until then, the others may have left.
         let mut look_at = began + STEP_BACK;
         if left_to_others == 0 || !is_reported {
@@ -118,7 +118,7 @@ async fn take_turn(connected: Arc<Connected>, lock: LockName, waits: bool) -> Re
         } else {
             pause = FIRST_LOOK;
         }
-        is_reported = is_released || is_first(released, pin!(sleep_until(look_at))).await;
+        is_reported = is_released || released.is_reported_by(look_at).await?;
         if is_reported {
             left_to_others = if waits { left_to_others.saturating_sub(1) } else { 0 };
         }
@@ -126,10 +126,41 @@ async fn take_turn(connected: Arc<Connected>, lock: LockName, waits: bool) -> Re
         early_reports = if began.elapsed() < SOON { early_reports + 1 } else { 0 };
         if early_reports > EARLY_REPORTS {
             // Other processes still see that this one waits.
-            let mut waiting = pin!(connected.backend.released(&lock));
-            let _ = waiting.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            let mut waiting = Release::of(&connected, &lock)?;
+            waiting.is_reported()?;
             sleep(Duration::from_millis(1)).await;
         }
+    }
+}
+
+/// A caller's wait for the report of a release by another process.
+struct Release<'a>(Contained<'a, ()>);
+
+impl<'a> Release<'a> {
+    fn of(connected: &'a Connected, lock: &'a LockName) -> Result<Self, TurnError> {
+        Contained::new(|| connected.backend.released(lock)).map(Self).map_err(TurnError::Unavailable)
+    }
+
+    /// Returns `true` if a release is reported already.
+    fn is_reported(&mut self) -> Result<bool, TurnError> {
+        match self.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(result) => result.map(|()| true),
+            Poll::Pending => Ok(false),
+        }
+    }
+
+    /// Waits for the report. Returns `false` if there is none by that time.
+    async fn is_reported_by(&mut self, at: Instant) -> Result<bool, TurnError> {
+        let mut timer = pin!(sleep_until(at));
+        poll_fn(|cx| match self.poll(cx) {
+            Poll::Ready(result) => Poll::Ready(result.map(|()| true)),
+            Poll::Pending => timer.as_mut().poll(cx).map(|()| Ok(false)),
+        })
+        .await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TurnError>> {
+        Pin::new(&mut self.0).poll(cx).map_err(TurnError::Unavailable)
     }
 }
 
@@ -171,15 +202,4 @@ async fn attempt(connected: &Arc<Connected>, lock: &LockName) -> Result<Result<T
         Ok((Attempt::Held { expires_in }, ..)) => Ok(Err(expires_in.and_then(|time| Instant::now().checked_add(time)))),
         Err(error) => Err(TurnError::Unavailable(error)),
     }
-}
-
-/// Waits until one of the futures completes. Returns `true` if it was the first one.
-async fn is_first(mut one: Pin<&mut (impl Future + ?Sized)>, mut other: Pin<&mut impl Future>) -> bool {
-    poll_fn(|cx| {
-        if one.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(true);
-        }
-        other.as_mut().poll(cx).map(|_| false)
-    })
-    .await
 }

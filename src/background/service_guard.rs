@@ -7,13 +7,16 @@ pub(crate) use self::present::{ServiceGuard, ServiceLease, ServicePermit};
 
 #[cfg(feature = "guard")]
 mod present {
+    use std::future::{Future, poll_fn};
     use std::sync::Arc;
+    use std::task::Poll;
 
     use tokio_util::sync::CancellationToken;
 
     use crate::backend::{CurrentLease, Lease, LockDomain};
     use crate::error_chain::ErrorChain;
     use crate::guard::{OwnedPermit, SharedGuard};
+    use crate::panic::{catch_work, discard};
 
     #[derive(Clone, Debug)]
     pub(crate) struct ServiceGuard(pub(crate) SharedGuard);
@@ -22,11 +25,25 @@ mod present {
     pub(crate) struct ServicePermit(OwnedPermit);
 
     #[derive(Clone, Debug)]
-    pub(crate) struct ServiceLease(Lease);
+    pub(crate) struct ServiceLease {
+        lease: Lease,
+        /// The service does not continue without its lease.
+        cancels_when_lost: bool,
+    }
 
     impl ServiceGuard {
         pub(crate) fn name(&self) -> &str {
             self.0.name()
+        }
+
+        /// Returns the name of the service that connects the guard's domain.
+        pub(crate) fn connected_by(&self) -> Option<String> {
+            self.0.domain().map(LockDomain::service_name)
+        }
+
+        /// Returns why the guard can't admit a service, if it can't.
+        pub(crate) fn problem(&self) -> Option<&'static str> {
+            self.0.domain().and_then(LockDomain::problem_for_services)
         }
 
         /// Returns `true` if a generation that loses its lease is dropped, and `false` if it is asked to stop.
@@ -34,10 +51,19 @@ mod present {
             self.0.domain().is_some_and(LockDomain::cancels_when_lost)
         }
 
-        /// Waits for a permit. An error says why this attempt has failed.
+        /// Waits for a permit. An error says why this attempt has failed. The errors of a store are user code, whose panic
+        /// ends only this attempt.
         pub(crate) async fn admit(&self) -> Result<ServicePermit, Arc<str>> {
             let refused = |error| Arc::from(ErrorChain(&error).to_string());
-            self.0.clone().acquire_owned().await.map(ServicePermit::new).map_err(refused)
+            let attempt = async { self.0.clone().acquire_owned().await.map(ServicePermit::new).map_err(refused) };
+            let mut attempt = Box::pin(attempt);
+            let caught = poll_fn(|cx| match catch_work(|| attempt.as_mut().poll(cx)) {
+                Ok(poll) => poll,
+                Err(panic) => Poll::Ready(Err(Arc::from(format!("the guard panicked: {panic}")))),
+            });
+            let result = caught.await;
+            discard(attempt);
+            result
         }
     }
 
@@ -48,19 +74,26 @@ mod present {
 
         /// Returns the lease. `None` if the guard is not distributed, or if its store did not answer.
         pub(crate) fn lease(&self) -> Option<ServiceLease> {
-            self.0.lease().cloned().map(ServiceLease)
+            let (lease, domain) = (self.0.lease()?.clone(), self.0.source().domain());
+            Some(ServiceLease { lease, cancels_when_lost: domain.is_some_and(LockDomain::cancels_when_lost) })
         }
     }
 
     impl ServiceLease {
         /// Returns a token that is cancelled when the lease is lost.
         pub(crate) fn lost(&self) -> CancellationToken {
-            self.0.lost()
+            self.lease.lost()
+        }
+
+        /// Returns `true` if the lease is lost and its service is about to be dropped. The clock knows the loss earlier
+        /// than the token.
+        pub(crate) fn is_revoked(&self) -> bool {
+            self.cancels_when_lost && self.lease.is_lost()
         }
 
         /// Makes the lease the current one of this thread until the returned value is dropped.
         pub(crate) fn enter(&self) -> Option<CurrentLease> {
-            self.0.enter()
+            self.lease.enter()
         }
     }
 }
@@ -87,6 +120,14 @@ mod absent {
             match self.0 {}
         }
 
+        pub(crate) fn connected_by(&self) -> Option<String> {
+            match self.0 {}
+        }
+
+        pub(crate) fn problem(&self) -> Option<&'static str> {
+            match self.0 {}
+        }
+
         pub(crate) fn cancels_when_lost(&self) -> bool {
             match self.0 {}
         }
@@ -104,6 +145,10 @@ mod absent {
 
     impl ServiceLease {
         pub(crate) fn lost(&self) -> CancellationToken {
+            match self.0 {}
+        }
+
+        pub(crate) fn is_revoked(&self) -> bool {
             match self.0 {}
         }
 

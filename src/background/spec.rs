@@ -242,22 +242,30 @@ impl Service {
     ///
     /// The other processes [stand by](super::ServiceState::Standby). Their hosts start without the service, and count
     /// it as ready, also for services that start [`after`](Self::after) it. When the leader stops, fails or dies, one
-    /// of them begins a generation, from `start`. The code of the service finds its lease, and with it its fencing
-    /// token, in [`Lease::current`](crate::backend::Lease::current).
+    /// of them begins a generation, from `start`. If that `start` fails, the host has already started, so the service is
+    /// restarted like one that fails later. The code of the service finds its lease, and with it its fencing token, in
+    /// [`Lease::current`](crate::backend::Lease::current).
     ///
     /// If the leader loses its lease, its generation is dropped at the await point where it waits, and ends as
     /// [`LeaseLost`](super::ExitKind::LeaseLost). With [`OnLost::Notify`](crate::backend::OnLost::Notify), and if it
     /// blocks, the generation is asked to stop instead. The service then stands by again, whatever its
     /// [`restart`](Self::restart) policy is. If the permit can't be acquired, because the store does not answer or the
-    /// domain is not connected, the service keeps trying, once a second at least.
+    /// domain is not connected, the service tries again after a second at most.
     ///
     /// A service that completes releases its permit, and another process then runs it, too. If a generation leaves a
     /// blocked thread behind, it keeps the permit until that thread has ended. The lease lasts as long as the
-    /// generation, so the domain must not limit it with [`max_hold`](crate::backend::LockDomain::max_hold), and the
-    /// host must not [manage](super::ServiceHostBuilder::manage) the guard.
+    /// generation. Building the host therefore fails if the guard's domain has a
+    /// [`max_hold`](crate::backend::LockDomain::max_hold) or
+    /// [`FailLocal`](crate::backend::WhenUnavailable::FailLocal), or if the host
+    /// [manages](super::ServiceHostBuilder::manage) the guard. The code of the service must not acquire `guard` itself:
+    /// it would wait for its own permit.
+    ///
+    /// If the host also [connects](crate::backend::LockDomain::connect) the domain, the service starts after that, and
+    /// its lock is released before the domain is disconnected.
     ///
     /// A [periodic](super::periodic()) service makes its calls in the leader alone, so a cron job runs once however
-    /// many replicas the server has. A call that was due while no process was the leader does not take place.
+    /// many replicas the server has, as far as their clocks agree. A call that was due while no process was the leader
+    /// does not take place.
     ///
     /// ```
     /// use std::time::Duration;

@@ -11,7 +11,7 @@ use support::http::eventually;
 use tokio::time::timeout;
 use tokio_test::task;
 
-use super::in_memory::{InMemory, Store};
+use super::in_memory::{Flaw, InMemory, Store};
 use super::{MS, PATIENCE, domain, guard};
 
 const LEASE: Duration = Duration::from_secs(30);
@@ -103,6 +103,20 @@ async fn guard_without_a_queue_refuses_at_once_while_another_process_is_inside()
 }
 
 #[tokio::test]
+async fn store_that_panics_while_a_caller_waits_is_unavailable() {
+    let store = Arc::default();
+    let (here, there) = (domain(|domain| domain), domain(|domain| domain));
+    here.connect(InMemory { flaw: Flaw::PanicsInReleased, ..InMemory::new(&store, LEASE) }).await.unwrap();
+    there.connect(InMemory::new(&store, LEASE)).await.unwrap();
+    let (guard, elsewhere) = (guard(here), guard(there));
+    let inside = elsewhere.acquire().await.unwrap();
+    let error = timeout(PATIENCE, guard.acquire()).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), AcquireErrorKind::Unavailable);
+    drop(inside);
+    drop(guard.acquire().await.unwrap());
+}
+
+#[tokio::test]
 async fn max_wait_limits_the_wait_for_other_processes() {
     let store = Arc::default();
     let (here, there) = (domain(|domain| domain), domain(|domain| domain));
@@ -167,7 +181,7 @@ async fn caller_that_leaves_during_its_attempt_makes_no_other_caller_find_the_gu
     assert!(staying.poll().is_pending());
     store.answer_again();
     drop(timeout(PATIENCE, staying).await.unwrap().unwrap());
-    eventually("nothing is left", || store.held() == 0 && format!("{locks:?}").contains("parked: Some(0)")).await;
+    eventually("nothing is left", || store.held() == 0 && format!("{locks:?}").contains("parked: 0,")).await;
     assert_eq!(store.attempts(), 2);
 }
 
@@ -184,9 +198,9 @@ async fn attempt_without_a_caller_leaves_nothing() {
             assert!(leaving.poll().is_pending());
         }
     }
-    assert!(format!("{locks:?}").contains("parked: Some(50)"), "{locks:?}");
+    assert!(format!("{locks:?}").contains("parked: 50,"), "{locks:?}");
     store.answer_again();
-    let is_empty = || format!("{locks:?}").contains("parked: Some(0)");
+    let is_empty = || format!("{locks:?}").contains("parked: 0,");
     eventually("nothing is left", || store.attempts() == 50 && store.held() == 0 && is_empty()).await;
 }
 

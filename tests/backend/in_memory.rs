@@ -1,6 +1,8 @@
 //! A store in memory, whose answers a test can change and delay.
 
 use std::collections::HashMap;
+use std::error::Error;
+use std::fmt;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,6 +35,12 @@ pub(super) enum Flaw {
     ReportsNoRelease,
     MixesKeys,
     KnowsNoWaiters,
+    /// The sources of its errors can't be displayed.
+    PanicsInErrors,
+    /// Waiting for a release panics.
+    PanicsInReleased,
+    /// A renewal blocks its thread for longer than a lease.
+    BlocksRenewals,
     FailsToConnect,
     FailsItsChecks,
     CountsTokensPerKey,
@@ -43,6 +51,17 @@ pub(super) enum Flaw {
     ImaginesWaiters,
     ChecksBeforeItTakes,
 }
+
+#[derive(Debug)]
+struct PanickingError;
+
+impl fmt::Display for PanickingError {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        panic!("the test wants an error that panics")
+    }
+}
+
+impl Error for PanickingError {}
 
 #[derive(Debug)]
 pub(super) struct Store {
@@ -236,7 +255,9 @@ impl LockBackend for InMemory {
                 }
                 sleep(Duration::from_millis(1)).await;
             }
-            self.store.call(&self.store.attempts, acquire).await
+            let panics = self.flaw == Flaw::PanicsInErrors;
+            let answer = self.store.call(&self.store.attempts, acquire).await;
+            answer.map_err(|error| if panics { error.with_source(PanickingError) } else { error })
         })
     }
 
@@ -254,6 +275,9 @@ impl LockBackend for InMemory {
             }
             renewed
         };
+        if self.flaw == Flaw::BlocksRenewals {
+            std::thread::sleep(self.lease.unwrap_or_default() * 2);
+        }
         Box::pin(self.store.call(&self.store.renewals, renew))
     }
 
@@ -287,6 +311,7 @@ impl LockBackend for InMemory {
 
     fn released<'a>(&'a self, lock: &'a LockName) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(async move {
+            assert_ne!(self.flaw, Flaw::PanicsInReleased, "the test wants a panic");
             let mut released = pin!(self.store.released.notified());
             released.as_mut().enable();
             let _waiting = Waiting::new(self, self.key(lock));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use onelane::EndpointGuard;
-use onelane::backend::{Lease, LockDomain, OnLost};
+use onelane::backend::{Lease, LockDomain, OnLost, WhenUnavailable};
 use onelane::background::{
     Backoff, BuildError, Every, ExitKind, RunContext, Service, ServiceHost, ServiceResult, ServiceState, ServiceStatus,
     TickContext, blocking_fn, lifespan, periodic, service_fn,
@@ -14,7 +14,7 @@ use onelane::background::{
 use support::http::eventually;
 use tokio::time::{sleep, timeout};
 
-use super::in_memory::{InMemory, Store};
+use super::in_memory::{Flaw, InMemory, Store};
 use super::{MS, PATIENCE, domain, guard};
 
 const LEASE: Duration = Duration::from_millis(300);
@@ -83,6 +83,10 @@ async fn process(store: &Arc<Store>, service: Service) -> ServiceHost {
 
 fn service(host: &ServiceHost) -> ServiceStatus {
     host.status().service("leader").unwrap().clone()
+}
+
+fn service_state(host: &ServiceHost) -> ServiceState {
+    service(host).state().clone()
 }
 
 fn leads(host: &ServiceHost) -> bool {
@@ -181,6 +185,39 @@ async fn leader_that_loses_its_lease_is_dropped_and_stands_by_again() {
     eventually("the process leads again", || leads(&host)).await;
     assert_eq!((service(&host).restarts(), service(&host).generation()), (0, 2));
     drop(host);
+}
+
+/// The thread that declares leases lost is late, as it may be after a pause of the whole process.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leader_whose_lease_has_expired_does_not_continue_although_the_loss_is_not_declared() {
+    let (store, late) = (Arc::<Store>::default(), Arc::new(AtomicUsize::new(0)));
+    let this = Arc::clone(&late);
+    let work = move || {
+        let late = Arc::clone(&this);
+        async move {
+            loop {
+                sleep(MS).await;
+                if Lease::current().is_none_or(|lease| lease.is_lost()) {
+                    late.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        }
+    };
+    let service = service_fn("leader", move |cx: RunContext| {
+        cx.spawn(work());
+        let work = work();
+        async move {
+            work.await;
+            Ok(())
+        }
+    });
+    let locks = domain(|domain| domain);
+    locks.connect(InMemory { flaw: Flaw::BlocksRenewals, ..InMemory::new(&store, LEASE) }).await.unwrap();
+    let host = start(service.guard(guard(locks))).await;
+    eventually("the lease is lost", || is_lost(&host)).await;
+    // The lease may expire between the poll and the look at it.
+    assert!(late.load(Ordering::SeqCst) <= 2, "{late:?}");
+    assert!(host.shutdown().await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -288,6 +325,39 @@ async fn thread_that_is_left_behind_keeps_the_permit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thread_that_is_left_behind_by_a_running_host_releases_the_permit_when_it_ends() {
+    let store = Arc::<Store>::default();
+    let (release, blocked) = std::sync::mpsc::channel::<()>();
+    let blocked = Mutex::new(blocked);
+    let service = blocking_fn("leader", move |_| {
+        let _ = blocked.lock().unwrap().recv();
+        Ok(())
+    });
+    let host = process(&store, service.heartbeat(20 * MS).stop_timeout(10 * MS).degradable()).await;
+    eventually("the host gives up", || matches!(service_state(&host), ServiceState::Failed)).await;
+    sleep(LEASE * 2).await;
+    assert_eq!(store.held(), 1, "another process must not run the service beside the thread");
+    drop(release);
+    eventually("the permit is released", || store.held() == 0).await;
+    drop(host);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn service_stands_by_although_the_error_of_its_store_panics() {
+    let (store, runs) = (Arc::<Store>::default(), Runs::default());
+    let locks = domain(|domain| domain);
+    let flaw = Flaw::PanicsInErrors;
+    locks.connect(InMemory { flaw, ..InMemory::new(&store, LEASE) }).await.unwrap();
+    store.fail(true);
+    let host = start(runs.service().guard(guard(locks))).await;
+    let says_why = || matches!(service_state(&host), ServiceState::Standby { reason: Some(_), .. });
+    eventually("the status says that the attempt failed", says_why).await;
+    store.fail(false);
+    eventually("the process leads", || leads(&host)).await;
+    assert!(host.shutdown().await.unwrap().is_clean());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn service_waits_for_a_domain_that_is_connected_later() {
     let (store, runs) = (Arc::<Store>::default(), Runs::default());
     let locks = domain(|domain| domain);
@@ -361,9 +431,40 @@ async fn services_with_a_local_guard_run_one_after_the_other() {
 }
 
 #[test]
-fn guard_that_the_host_manages_is_rejected() {
-    static GUARD: EndpointGuard = EndpointGuard::new("imports");
-    let error = ServiceHost::builder().manage(&GUARD).service(Runs::default().service().guard(&GUARD)).build();
-    let error = error.unwrap_err();
-    assert!(matches!(error, BuildError::InvalidOption { option: "guard", .. }), "{error}");
+fn guards_that_can_not_admit_one_process_at_a_time_are_rejected() {
+    static MANAGED: EndpointGuard = EndpointGuard::new("imports");
+    let limited = guard(domain(|domain| domain.max_hold(LEASE)));
+    let local = guard(domain(|domain| domain.when_unavailable(WhenUnavailable::FailLocal)));
+    let service = || Runs::default().service();
+    let hosts = [
+        ("remove `manage`", ServiceHost::builder().manage(&MANAGED).service(service().guard(&MANAGED))),
+        ("max_hold", ServiceHost::builder().service(service().guard(limited))),
+        ("FailLocal", ServiceHost::builder().service(service().guard(local))),
+    ];
+    for (problem, host) in hosts {
+        let error = host.build().unwrap_err();
+        assert!(matches!(error, BuildError::InvalidOption { option: "guard", .. }), "{error}");
+        assert!(error.to_string().contains(problem), "{error}");
+    }
+}
+
+/// The service that connects the domain has 2 seconds to stop, and waits for the leader.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leader_that_takes_long_to_stop_ends_before_its_domain() {
+    let store = Arc::<Store>::default();
+    let locks = domain(|domain| domain);
+    let slow = service_fn("leader", |cx: RunContext| async move {
+        cx.stopping().await;
+        sleep(Duration::from_millis(2_500)).await;
+        Ok(())
+    });
+    let host = ServiceHost::builder()
+        .service(slow.guard(guard(locks)))
+        .service(locks.connect(InMemory::new(&store, LEASE)))
+        .build()
+        .unwrap();
+    host.start().await.unwrap();
+    eventually("the process leads", || leads(&host)).await;
+    let report = host.shutdown().await.unwrap();
+    assert!(report.is_clean(), "{report:?}");
 }

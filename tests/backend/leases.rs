@@ -7,6 +7,7 @@ use std::time::Duration;
 use onelane::backend::{LockDomain, OnLost};
 use support::http::eventually;
 use tokio::time::{sleep, timeout};
+use tokio_test::task;
 
 use super::in_memory::{InMemory, Store};
 use super::{PATIENCE, domain, guard};
@@ -77,6 +78,26 @@ async fn max_hold_ends_the_renewals() {
     let permit = guard.acquire().await.unwrap();
     timeout(PATIENCE, permit.lease().unwrap().lost().cancelled()).await.unwrap();
     eventually("the lease expires in the store", || store.held() == 0).await;
+}
+
+/// The first caller holds the lock for longer than `max_hold`, so that its lease is not renewed any more.
+#[tokio::test]
+async fn lease_is_renewed_for_the_caller_that_the_turn_is_passed_on_to() {
+    let store = Arc::<Store>::default();
+    let lease = LEASE * 4;
+    let locks = domain(|domain| domain.max_hold(LEASE).cohort(16, PATIENCE));
+    locks.connect(InMemory::new(&store, lease)).await.unwrap();
+    let guard = Arc::new(guard(locks));
+    let permit = Arc::clone(&guard).acquire_owned().await.unwrap();
+    let mut next = task::spawn(Arc::clone(&guard).acquire_owned());
+    assert!(next.poll().is_pending());
+    sleep(LEASE * 2).await;
+    drop(permit);
+    let permit = timeout(PATIENCE, next).await.unwrap().unwrap();
+    let renewals = || store.renewals.load(Ordering::Relaxed);
+    assert_eq!((store.attempts(), renewals()), (1, 0));
+    eventually("the lease is renewed", || renewals() > 0 || permit.lease().unwrap().is_lost()).await;
+    assert!(!permit.lease().unwrap().is_lost());
 }
 
 #[tokio::test]

@@ -96,6 +96,25 @@ async fn caller_that_acquires_in_a_loop_lets_other_processes_have_their_turn() {
 }
 
 #[tokio::test]
+async fn caller_that_waits_for_its_releases_lets_other_processes_have_their_turn() {
+    let store = Arc::<Store>::default();
+    let one = guard(connected(&store, |domain| domain).await);
+    let other = guard(connected(&store, |domain| domain).await);
+    let looping = tokio::spawn(async move {
+        loop {
+            let permit = one.acquire().await.unwrap();
+            tokio::time::sleep(MS * 2).await;
+            permit.release().await.unwrap();
+        }
+    });
+    for _ in 0..10 {
+        drop(timeout(PATIENCE, other.acquire()).await.unwrap().unwrap());
+        tokio::time::sleep(MS * 20).await;
+    }
+    looping.abort();
+}
+
+#[tokio::test]
 async fn disconnecting_completes_although_a_turn_is_passed_on_at_the_same_time() {
     let store = Arc::<Store>::default();
     let locks = connected(&store, |domain| domain.cohort(16, PATIENCE)).await;
@@ -107,6 +126,24 @@ async fn disconnecting_completes_although_a_turn_is_passed_on_at_the_same_time()
     assert!(disconnecting.poll().is_pending());
     drop(permit);
     assert!(timeout(PATIENCE, next).await.unwrap().is_err());
+    timeout(PATIENCE, disconnecting).await.unwrap();
+    assert_eq!(store.held(), 0);
+}
+
+#[tokio::test]
+async fn disconnecting_waits_for_the_release_of_a_turn_that_no_caller_has_taken() {
+    let store = Arc::<Store>::default();
+    let locks = connected(&store, |domain| domain.cohort(16, PATIENCE)).await;
+    let guard = Arc::new(guard(locks));
+    let permit = Arc::clone(&guard).acquire_owned().await.unwrap();
+    let mut next = task::spawn(Arc::clone(&guard).acquire_owned());
+    assert!(next.poll().is_pending());
+    drop(permit);
+    store.hang().await;
+    let mut disconnecting = task::spawn(locks.disconnect());
+    assert!(disconnecting.poll().is_pending());
+    tokio::time::sleep(MS * 50).await;
+    store.answer_again();
     timeout(PATIENCE, disconnecting).await.unwrap();
     assert_eq!(store.held(), 0);
 }
@@ -148,6 +185,24 @@ async fn turn_that_no_caller_takes_is_released() {
     drop(permit);
     assert_eq!(store.held(), 0);
     assert!(keyed.is_empty());
+}
+
+#[tokio::test]
+async fn release_is_waited_for_although_the_caller_that_had_to_wait_for_it_has_left() {
+    let store = Arc::<Store>::default();
+    let guard = Arc::new(guard(connected(&store, |domain| domain.cohort(1, PATIENCE)).await));
+    let permit = Arc::clone(&guard).acquire_owned().await.unwrap();
+    let mut next = task::spawn(Arc::clone(&guard).acquire_owned());
+    assert!(next.poll().is_pending());
+    store.hang().await;
+    drop(permit);
+    drop(next);
+    let mut after = task::spawn(Arc::clone(&guard).acquire_owned());
+    assert!(after.poll().is_pending());
+    assert_eq!(store.attempts(), 1, "the caller competes with processes that have waited for longer");
+    store.answer_again();
+    drop(timeout(PATIENCE, after).await.unwrap().unwrap());
+    eventually("the lock is released", || store.held() == 0).await;
 }
 
 #[tokio::test]

@@ -42,6 +42,10 @@ impl<C: FnOnce() -> F, F: Future> Future for Abortable<'_, C, F> {
         let mut this = self.project();
         let handle = *this.handle;
         let is_aborted = handle.poll_aborted(*this.phase, cx);
+        if !is_aborted && *this.phase != GenerationPhase::Stop && handle.scope.is_revoked() {
+            // The abort comes once the supervisor knows that the lease is lost.
+            return Poll::Pending;
+        }
         // An aborted `stop` still gets one poll, so that it releases what it can without waiting.
         let is_owed_a_poll = *this.phase == GenerationPhase::Stop && this.call.is_some();
         let poll = || {

@@ -20,6 +20,8 @@ pub(super) enum Action {
     LeaveStandby(u32),
     /// The generation has ended: release its permit.
     ReleasePermit(u32),
+    /// The generation has left a thread behind: its permit is released when the thread ends.
+    LeavePermit(u32),
     BeginGeneration(u32),
     RequestStop(u32),
     /// Drop the generation in this phase.

@@ -66,6 +66,7 @@ impl SupervisorTask {
             supervisor,
             guard_tasks: runners.iter().map(|_| None).collect(),
             generations: vec![None; runners.len()],
+            left_behind: Vec::new(),
             runners: runners.into_iter().map(Some).collect(),
             releaser: Releaser::new(),
             shared,

@@ -38,6 +38,8 @@ pub(super) struct Executor {
     pub(super) guard_tasks: Vec<Option<AbortOnDropHandle<()>>>,
     /// The current or last generation of each service.
     pub(super) generations: Vec<Option<Arc<GenerationHandle>>>,
+    /// Generations that have left a thread behind, which owns the handle and the permit in it.
+    pub(super) left_behind: Vec<Weak<GenerationHandle>>,
     pub(super) shared: Arc<HostShared>,
     pub(super) events: broadcast::Sender<HostEvent>,
     pub(super) work: WorkDrain,
@@ -164,6 +166,7 @@ impl Executor {
                 drop(self.guard_tasks[id as usize].take());
                 discard(self.generation(id).and_then(|handle| handle.take_permit()));
             }
+            Action::LeavePermit(id) => self.leave_permit(id),
             Action::RequestStop(id) => self.generation(id).into_iter().for_each(|handle| handle.request_stop()),
             Action::Abort(id, phase) => self.generation(id).into_iter().for_each(|handle| handle.abort(phase)),
             Action::CleanUpElsewhere(id, exit) => self.clean_up_elsewhere(id, exit),
@@ -222,6 +225,15 @@ impl Executor {
         // On a runtime that has shut down, the task is dropped immediately, together with values of the service.
         if let Ok(Err(error)) = catch(|| runner.begin(placement, Arc::clone(&handle))) {
             handle.send(GenerationEvent::StartFailed(ExitKind::Failed(Arc::new(error))));
+        }
+    }
+
+    /// Leaves the permit of a generation to its threads: the permit is released when the last of them drops the handle.
+    fn leave_permit(&mut self, id: u32) {
+        drop(self.guard_tasks[id as usize].take());
+        if let Some(handle) = self.generations[id as usize].take() {
+            self.left_behind.push(Arc::downgrade(&handle));
+            discard(handle);
         }
     }
 
@@ -295,7 +307,9 @@ impl Executor {
         let blocks = |handle: &&Arc<GenerationHandle>| {
             handle.is_in_poll() && self.supervisor.slot(handle.id).options.placement == Placement::Shared
         };
-        let busy: Vec<&str> = self.generations.iter().flatten().filter(blocks).map(|handle| handle.name()).collect();
+        let left_behind: Vec<_> = self.left_behind.iter().filter_map(Weak::upgrade).collect();
+        let handles = self.generations.iter().flatten().chain(&left_behind);
+        let busy: Vec<&str> = handles.filter(blocks).map(|handle| handle.name()).collect();
         trace::runtime_lags(lag, &busy);
     }
 }

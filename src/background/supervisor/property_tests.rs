@@ -640,6 +640,9 @@ impl<'a> Simulation<'a> {
                 Action::ReleasePermit(id) => {
                     assert!(self.permits.remove(&(id as usize)).is_some(), "s{id} releases a permit once");
                 }
+                Action::LeavePermit(id) => {
+                    assert!(self.supervisor.slot(id).is_left_behind, "s{id} has left no thread behind");
+                }
                 Action::BeginGeneration(id) => self.begin(id as usize),
                 Action::RequestStop(id) if key(id).1 > 0 => self.on_stop_request(key(id)),
                 Action::Abort(id, phase) if key(id).1 > 0 => {

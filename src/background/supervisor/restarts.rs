@@ -56,7 +56,8 @@ impl Supervisor {
 
     /// Begins a generation with the permit of the service's guard.
     pub(super) fn on_admitted(&mut self, now: Instant, id: u32, permit: ServicePermit) {
-        if self.slot(id).state != SlotState::StandingBy {
+        // A host that stops, even if it still drains, begins nothing new.
+        if self.slot(id).state != SlotState::StandingBy || self.stop.is_some() {
             return discard(permit);
         }
         self.slot_mut(id).permit = Some(permit);
@@ -96,9 +97,10 @@ impl Supervisor {
         self.set_timer(id, None);
         let exit = self.publish_exit(now, id);
         let slot = self.slot(id);
-        // A thread that is left behind may still work, so it keeps the permit.
-        if slot.options.guard.is_some() && !slot.is_left_behind {
-            self.decide(Action::ReleasePermit(id));
+        if slot.options.guard.is_some() {
+            // A thread that is left behind may still work, so it keeps the permit.
+            let is_left_behind = slot.is_left_behind;
+            self.decide(if is_left_behind { Action::LeavePermit(id) } else { Action::ReleasePermit(id) });
         }
         let slot = self.slot(id);
         let reason = slot.current.stop_reason();
