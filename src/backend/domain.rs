@@ -148,7 +148,7 @@ impl LockDomain {
     ///
     /// The connection has its own thread, so that a blocked runtime doesn't delay renewals.
     pub fn connect(&'static self, backend: impl LockBackend) -> Connect {
-        Connect { domain: self, backend: Arc::new(backend), service_name: format!("locks {}", self.name) }
+        Connect { domain: self, backend: Arc::new(backend), service_name: self.service_name() }
     }
 
     /// Disconnects the domain. New callers are refused with
@@ -172,6 +172,24 @@ impl LockDomain {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         lock(&self.connected).is_some()
+    }
+
+    /// Returns the name of the service that connects the domain.
+    pub(crate) fn service_name(&self) -> String {
+        format!("locks {}", self.name)
+    }
+
+    /// Returns why a guard of this domain can't admit a service, if it can't.
+    #[cfg(feature = "background")]
+    pub(crate) fn problem_for_services(&self) -> Option<&'static str> {
+        if self.options.max_hold.is_some() {
+            return Some(
+                "its domain has a `max_hold`, after which each leader would lose its lease: use another domain",
+            );
+        }
+        let is_local = self.options.when_unavailable == WhenUnavailable::FailLocal;
+        is_local
+            .then_some("its domain has `FailLocal`, so that several processes may run the service: use another domain")
     }
 
     /// Returns `true` if a handler whose lease is lost is dropped.

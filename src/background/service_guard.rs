@@ -36,6 +36,16 @@ mod present {
             self.0.name()
         }
 
+        /// Returns the name of the service that connects the guard's domain.
+        pub(crate) fn connected_by(&self) -> Option<String> {
+            self.0.domain().map(LockDomain::service_name)
+        }
+
+        /// Returns why the guard can't admit a service, if it can't.
+        pub(crate) fn problem(&self) -> Option<&'static str> {
+            self.0.domain().and_then(LockDomain::problem_for_services)
+        }
+
         /// Returns `true` if a generation that loses its lease is dropped, and `false` if it is asked to stop.
         pub(crate) fn cancels_when_lost(&self) -> bool {
             self.0.domain().is_some_and(LockDomain::cancels_when_lost)
@@ -107,6 +117,14 @@ mod absent {
 
     impl ServiceGuard {
         pub(crate) fn name(&self) -> &str {
+            match self.0 {}
+        }
+
+        pub(crate) fn connected_by(&self) -> Option<String> {
+            match self.0 {}
+        }
+
+        pub(crate) fn problem(&self) -> Option<&'static str> {
             match self.0 {}
         }
 

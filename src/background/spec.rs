@@ -254,15 +254,14 @@ impl Service {
     ///
     /// A service that completes releases its permit, and another process then runs it, too. If a generation leaves a
     /// blocked thread behind, it keeps the permit until that thread has ended. The lease lasts as long as the
-    /// generation, so the domain must not limit it with [`max_hold`](crate::backend::LockDomain::max_hold), and the
-    /// host must not [manage](super::ServiceHostBuilder::manage) the guard. With
-    /// [`FailLocal`](crate::backend::WhenUnavailable::FailLocal), a generation that begins while the store does not
-    /// answer has no lease, and may run beside those of other processes until it ends. The code of the service must not
-    /// acquire `guard` itself: it would wait for its own permit.
+    /// generation. Building the host therefore fails if the guard's domain has a
+    /// [`max_hold`](crate::backend::LockDomain::max_hold) or
+    /// [`FailLocal`](crate::backend::WhenUnavailable::FailLocal), or if the host
+    /// [manages](super::ServiceHostBuilder::manage) the guard. The code of the service must not acquire `guard` itself:
+    /// it would wait for its own permit.
     ///
-    /// Let the service start [`after`](Self::after) the one that [connects](crate::backend::LockDomain::connect) the
-    /// domain, whose name is `locks` and the name of the domain. The lock is then released before the domain is
-    /// disconnected, however long the service takes to stop.
+    /// If the host also [connects](crate::backend::LockDomain::connect) the domain, the service starts after that, and
+    /// its lock is released before the domain is disconnected.
     ///
     /// A [periodic](super::periodic()) service makes its calls in the leader alone, so a cron job runs once however
     /// many replicas the server has, as far as their clocks agree. A call that was due while no process was the leader
@@ -278,7 +277,7 @@ impl Service {
     /// static NIGHTLY: EndpointGuard = EndpointGuard::builder("nightly").distributed(&LOCKS).build();
     ///
     /// let nightly = periodic("nightly", Every::secs(86_400), |_cx| async { Ok(()) }).guard(&NIGHTLY);
-    /// // In a real server, add `LOCKS.connect(…)` to the host as well, and `.after("locks shop")` to the service.
+    /// // In a real server, add `LOCKS.connect(…)` to the host as well.
     /// let host = ServiceHost::builder().service(nightly).build()?;
     /// # Ok::<(), onelane::background::BuildError>(())
     /// ```

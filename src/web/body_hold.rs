@@ -65,6 +65,7 @@ impl BodyHold {
             // The timer ends the lease, too, when it releases the permit.
             && lock(&self.permit).is_some()
         {
+            drop(hold);
             self.release();
             return Poll::Ready(Err(BodyLeaseLost));
         }

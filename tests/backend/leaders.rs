@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use onelane::EndpointGuard;
-use onelane::backend::{Lease, LockDomain, OnLost};
+use onelane::backend::{Lease, LockDomain, OnLost, WhenUnavailable};
 use onelane::background::{
     Backoff, BuildError, Every, ExitKind, RunContext, Service, ServiceHost, ServiceResult, ServiceState, ServiceStatus,
     TickContext, blocking_fn, lifespan, periodic, service_fn,
@@ -431,9 +431,40 @@ async fn services_with_a_local_guard_run_one_after_the_other() {
 }
 
 #[test]
-fn guard_that_the_host_manages_is_rejected() {
-    static GUARD: EndpointGuard = EndpointGuard::new("imports");
-    let error = ServiceHost::builder().manage(&GUARD).service(Runs::default().service().guard(&GUARD)).build();
-    let error = error.unwrap_err();
-    assert!(matches!(error, BuildError::InvalidOption { option: "guard", .. }), "{error}");
+fn guards_that_can_not_admit_one_process_at_a_time_are_rejected() {
+    static MANAGED: EndpointGuard = EndpointGuard::new("imports");
+    let limited = guard(domain(|domain| domain.max_hold(LEASE)));
+    let local = guard(domain(|domain| domain.when_unavailable(WhenUnavailable::FailLocal)));
+    let service = || Runs::default().service();
+    let hosts = [
+        ("remove `manage`", ServiceHost::builder().manage(&MANAGED).service(service().guard(&MANAGED))),
+        ("max_hold", ServiceHost::builder().service(service().guard(limited))),
+        ("FailLocal", ServiceHost::builder().service(service().guard(local))),
+    ];
+    for (problem, host) in hosts {
+        let error = host.build().unwrap_err();
+        assert!(matches!(error, BuildError::InvalidOption { option: "guard", .. }), "{error}");
+        assert!(error.to_string().contains(problem), "{error}");
+    }
+}
+
+/// The service that connects the domain has 2 seconds to stop, and waits for the leader.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leader_that_takes_long_to_stop_ends_before_its_domain() {
+    let store = Arc::<Store>::default();
+    let locks = domain(|domain| domain);
+    let slow = service_fn("leader", |cx: RunContext| async move {
+        cx.stopping().await;
+        sleep(Duration::from_millis(2_500)).await;
+        Ok(())
+    });
+    let host = ServiceHost::builder()
+        .service(slow.guard(guard(locks)))
+        .service(locks.connect(InMemory::new(&store, LEASE)))
+        .build()
+        .unwrap();
+    host.start().await.unwrap();
+    eventually("the process leads", || leads(&host)).await;
+    let report = host.shutdown().await.unwrap();
+    assert!(report.is_clean(), "{report:?}");
 }

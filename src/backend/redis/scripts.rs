@@ -19,7 +19,7 @@ pub(super) struct Scripts {
 /// if the deadline has passed. If an owner repeats its request because the
 /// connection broke, the owner gets the same token again.
 ///
-/// Tokens follow the server's time in microseconds, and the counter in case that the time goes back. They therefore
+/// Tokens follow the server's time in microseconds, and the counter in case the time goes back. They therefore
 /// also grow after the store has lost data, unless a guard reserved more than a million tokens per second. Such numbers
 /// are below 2^53, and therefore exact in Lua.
 const ACQUIRE: &str = r"

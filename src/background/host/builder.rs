@@ -279,14 +279,19 @@ fn check(service: &Service) -> Result<(), BuildError> {
     Ok(())
 }
 
-/// Checks that the host does not manage the guard of a service: it would wait for the service's permit before it stops
-/// the service.
+/// Checks that the guard of a service can admit one process at a time, and that the host does not manage the guard: it
+/// would wait for the service's permit before it stops the service.
 fn check_guard(service: &Service, managed: &[Arc<dyn Managed>]) -> Result<(), BuildError> {
     let Some(guard) = &service.options.guard else { return Ok(()) };
+    let invalid =
+        |problem| Err(BuildError::InvalidOption { service: Arc::clone(&service.name), option: "guard", problem });
+    if let Some(problem) = guard.problem() {
+        return invalid(problem);
+    }
     if managed.iter().any(|managed| managed.name() == guard.name()) {
         let problem = "the host manages this guard, and would wait for the service before it stops the service: \
                        give the service a guard of its own, or remove `manage`";
-        return Err(BuildError::InvalidOption { service: Arc::clone(&service.name), option: "guard", problem });
+        return invalid(problem);
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::background::error::BuildError;
+use crate::background::service_guard::ServiceGuard;
 use crate::background::spec::Service;
 use crate::background::supervisor::Dependencies;
 
@@ -32,6 +33,14 @@ impl DependencyPlan {
                     dependencies[id as usize].restarts_with.push(needed);
                     dependencies[needed as usize].restart_dependents.push(id);
                 }
+            }
+        }
+        // The lock of a service is released before its domain is disconnected.
+        for (id, service) in (0..).zip(services) {
+            let connected_by = service.options.guard.as_ref().and_then(ServiceGuard::connected_by);
+            if let Some(needed) = connected_by.and_then(|name| indices.get(&*name)) {
+                dependencies[id as usize].after.push(*needed);
+                dependencies[*needed as usize].dependents.push(id);
             }
         }
         // A service may name a dependency twice.

@@ -56,7 +56,8 @@ impl Supervisor {
 
     /// Begins a generation with the permit of the service's guard.
     pub(super) fn on_admitted(&mut self, now: Instant, id: u32, permit: ServicePermit) {
-        if self.slot(id).state != SlotState::StandingBy {
+        // A host that stops, even if it still drains, begins nothing new.
+        if self.slot(id).state != SlotState::StandingBy || self.stop.is_some() {
             return discard(permit);
         }
         self.slot_mut(id).permit = Some(permit);
