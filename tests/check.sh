@@ -101,6 +101,7 @@ cargo clippy "${all[@]}" --all-targets -- -D warnings
 # The commands of the README select these features.
 step 'lint the examples as users build them'
 cargo clippy --locked --examples -- -D warnings
+cargo clippy --locked --examples --features host,cluster -- -D warnings
 
 # Includes the tests that drive the examples, so this step builds the examples first.
 step 'test'

@@ -36,6 +36,9 @@ pub trait LockBackend: fmt::Debug + Send + Sync + 'static {
 
     /// Returns how long the store keeps a lock that is not renewed. `None` if a lock ends with the process that holds
     /// it, so that no lease is renewed.
+    ///
+    /// The time while the machine is suspended counts, on Linux and with one of the features `host`, `redis` and
+    /// `tokio-postgres`.
     fn lease(&self) -> Option<Duration>;
 
     /// Takes the lock if no other owner has it.

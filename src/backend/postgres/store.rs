@@ -94,6 +94,21 @@ const MARK: Duration = Duration::from_secs(1);
 impl Postgres {
     /// Creates a store that opens its connections with a closure, which chooses the server, user, password and TLS. The
     /// store drives the connections.
+    ///
+    /// The closure is called for each connection, so it clones settings that it captures:
+    ///
+    /// ```no_run
+    /// # use onelane::backend::Postgres;
+    /// # use tokio_postgres::{Config, NoTls};
+    /// # fn store() -> Result<Postgres, Box<dyn std::error::Error>> {
+    /// let settings: Config = std::env::var("DATABASE_URL")?.parse()?;
+    /// let store = Postgres::new(move || {
+    ///     let settings = settings.clone();
+    ///     async move { settings.connect(NoTls).await }
+    /// });
+    /// # Ok(store)
+    /// # }
+    /// ```
     pub fn new<C, F, S, T>(connect: C) -> Self
     where
         C: Fn() -> F + Send + Sync + 'static,
