@@ -16,13 +16,15 @@
 #![allow(clippy::print_stdout, reason = "the bench prints figures that criterion does not measure")]
 #![allow(unsafe_code, reason = "an allocator is needed to count bytes")]
 
+mod harness;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{fs, thread};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use onelane::background::{ServiceHost, Supervision, service_fn};
@@ -31,6 +33,8 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tokio_graceful_shutdown::{SubsystemBuilder, SubsystemHandle, Toplevel};
 use tokio_util::sync::CancellationToken;
+
+use harness::{cpu_time, is_measured};
 
 /// The number of services that are weighed.
 const WEIGHED: usize = 10_000;
@@ -302,19 +306,9 @@ fn weigh<S: Supervises>() {
     progress.assert_all_ended();
 }
 
-/// Returns the CPU time that all threads of this process have used.
-fn cpu_time() -> Duration {
-    let tasks = fs::read_dir("/proc/self/task").expect("the bench runs on Linux");
-    let nanos = |task: std::io::Result<fs::DirEntry>| -> Option<u64> {
-        let statistics = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-        statistics.split_whitespace().next()?.parse().ok()
-    };
-    Duration::from_nanos(tasks.filter_map(nanos).sum())
-}
-
 fn weights(c: &mut Criterion) {
     // `cargo test --benches` only checks that the bench runs.
-    if std::env::args().any(|argument| argument == "--bench") {
+    if is_measured() {
         weigh::<Onelane>();
         weigh::<OnelaneWithoutThread>();
         weigh::<RawTokens>();

@@ -2,7 +2,9 @@
 
 #![allow(dead_code, reason = "each benchmark uses some of them")]
 
+use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 
@@ -31,9 +33,10 @@ impl RacyCounter {
     }
 }
 
-/// Returns `true` in a measurement, and `false` in a test run of the benchmark.
+/// Returns `true` in a measurement, and `false` in a test run of the benchmark or under a profiler.
 pub(crate) fn is_measured() -> bool {
-    std::env::args().any(|argument| argument == "--bench")
+    let has = |name: &str| std::env::args().any(|argument| argument == name);
+    has("--bench") && !has("--profile-time")
 }
 
 /// Returns `true` if the command line selects `group`: it has no filter, or one that is a part of the group's name or
@@ -54,6 +57,16 @@ pub(crate) fn is_selected(group: &str) -> bool {
         }
     }
     !has_filter
+}
+
+/// Returns the CPU time that all threads of this process have used.
+pub(crate) fn cpu_time() -> Duration {
+    let tasks = fs::read_dir("/proc/self/task").expect("the CPU time is measured on Linux");
+    let nanos = |task: std::io::Result<fs::DirEntry>| -> Option<u64> {
+        let statistics = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+        statistics.split_whitespace().next()?.parse().ok()
+    };
+    Duration::from_nanos(tasks.filter_map(nanos).sum())
 }
 
 /// Leaks a value, so that it lives as long as one in a `static`.

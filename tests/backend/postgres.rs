@@ -246,6 +246,28 @@ async fn pooler_that_loses_notifications_is_a_clear_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn store_that_listens_has_its_statements_planned_a_few_times() {
+    let server = PostgresServer::start_with(&[
+        "-c",
+        "shared_preload_libraries=pg_stat_statements",
+        "-c",
+        "pg_stat_statements.track_planning=on",
+    ])
+    .await;
+    let client = server.connect().await;
+    client.batch_execute("CREATE EXTENSION pg_stat_statements").await.unwrap();
+    let process = process(store(&server.settings()).listen()).await;
+    for _ in 0..100 {
+        process.turn().await.unwrap();
+    }
+    let count = "SELECT sum(calls)::int8, sum(plans)::int8 FROM pg_stat_statements WHERE query LIKE '%onelane_locks%'";
+    let row = client.query_one(count, &[]).await.unwrap();
+    let (calls, plans): (i64, i64) = (row.get(0), row.get(1));
+    // The server plans a prepared statement several times before it keeps a plan.
+    assert!(calls >= 200 && plans < 50, "{plans} plans for {calls} calls");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn server_that_allows_no_writes_is_a_clear_error() {
     let server = PostgresServer::start_with(&["-c", "default_transaction_read_only=on"]).await;
     let error = connect_error(store(&server.settings())).await;

@@ -11,12 +11,14 @@ use tokio_postgres::{AsyncMessage, Client, Connection, Error};
 use super::super::error::BackendError;
 use super::super::link::{CallError, Connector};
 use super::super::waiters::Waiters;
+use super::session::{Parameter, Session};
 use super::statements::Statements;
 
 pub(super) struct Server {
     pub(super) connect: Arc<Connect>,
     pub(super) statements: Statements,
-    /// Notifications of releases are requested.
+    /// Notifications of releases are requested. The connection is then a session of its own, in which statements are
+    /// prepared.
     pub(super) listens: bool,
     pub(super) waiters: Arc<Waiters>,
 }
@@ -62,11 +64,11 @@ impl Server {
         CallError { error: BackendError::new(message).with_source(error), is_broken }
     }
 
-    async fn prepare(&self) -> Result<Arc<Client>, CallError> {
+    async fn prepare(&self) -> Result<Arc<Session>, CallError> {
         let explain = |error| self.explain(error);
         let client = (self.connect)(Arc::clone(&self.waiters)).await.map_err(explain)?;
         let Statements { table, sequence, .. } = &self.statements;
-        let names: [(&(dyn tokio_postgres::types::ToSql + Sync), _); 2] = [(table, Type::TEXT), (sequence, Type::TEXT)];
+        let names: [Parameter<'_>; 2] = [(table, Type::TEXT), (sequence, Type::TEXT)];
         let row = client.query_typed_one(&self.statements.examine, &names).await.map_err(explain)?;
         if row.get::<_, bool>("is_standby") {
             return Err(fatal(READ_ONLY));
@@ -81,7 +83,7 @@ impl Server {
         if self.listens {
             client.batch_execute(&format!("LISTEN {}", self.channel())).await.map_err(explain)?;
         }
-        Ok(Arc::new(client))
+        Ok(Arc::new(Session::new(client, self.listens)))
     }
 
     /// Creates the table and the sequence. Other processes may do so at the same time.
@@ -116,9 +118,9 @@ fn fatal(message: impl Into<std::borrow::Cow<'static, str>>) -> CallError {
 }
 
 impl Connector for Server {
-    type Connection = Arc<Client>;
+    type Connection = Arc<Session>;
 
-    fn open(&self) -> Pin<Box<dyn Future<Output = Result<Arc<Client>, CallError>> + Send + '_>> {
+    fn open(&self) -> Pin<Box<dyn Future<Output = Result<Arc<Session>, CallError>> + Send + '_>> {
         Box::pin(self.prepare())
     }
 }

@@ -1,7 +1,7 @@
 //! [`Statements`], the changes of locks.
 //!
-//! Each statement is its own transaction and has no name in the server, so it works through a pooler that gives each
-//! transaction another connection.
+//! Each statement is its own transaction. It has no name in the server unless the store listens, so it works through a
+//! pooler that gives each transaction another connection.
 
 use super::super::lock_backend::{LeaseId, LockName};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout};
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Connection, Error, Row};
 
 use super::super::error::BackendError;
@@ -16,6 +16,7 @@ use super::super::lock_backend::{Attempt, BackendFuture, LeaseId, LockBackend, L
 use super::super::store_clock::{ATTEMPTS, StoreClock};
 use super::super::waiters::{Waiter, Waiters};
 use super::server::{self, Connect, Server};
+use super::session::{Parameter, Session};
 use super::statements::{self, Statements, TOKENS};
 use crate::debug::impl_debug;
 use crate::random;
@@ -63,7 +64,8 @@ use crate::sync::{Mutex, lock};
 /// # Poolers
 ///
 /// The store works through PgBouncer in transaction mode: each call is one statement, without a name and without state
-/// in the session. Notifications need a session, so [`listen`](Self::listen) does not work there.
+/// in the session. The server plans each of them again, which takes longer than executing it. Notifications need a
+/// session, so [`listen`](Self::listen) does not work there.
 pub struct Postgres {
     connect: Arc<Connect>,
     lease: Duration,
@@ -82,8 +84,6 @@ struct Connected {
     /// Identifies this process among those that wait.
     process: i64,
 }
-
-type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// How long the notification that a new store sends to itself may take.
 const FIRST_NOTIFICATION: Duration = Duration::from_secs(2);
@@ -157,6 +157,8 @@ impl Postgres {
     /// A release sends a notification only if a caller waits. All processes need the same setting, and their own
     /// connection to the server: a pooler that gives each transaction another connection loses notifications, and the store
     /// then refuses to connect.
+    ///
+    /// With this setting, the store also prepares its statements, so that the server does not plan each of them again.
     #[must_use]
     pub fn listen(mut self) -> Self {
         self.listens = true;
@@ -330,14 +332,17 @@ impl Connected {
     async fn try_all(&self) -> Result<(), BackendError> {
         let owner = Owner::random();
         let name = LockName::new("", Some(&owner.to_string()));
+        // First, because statements that are prepared fail behind a pooler.
+        if self.link.connector().listens {
+            self.try_notification(&name).await?;
+        }
         let Attempt::Acquired { fence } = self.try_acquire(&name, owner, 1).await? else {
             return Err(BackendError::new("a lock with a random name is held"));
         };
         let lease = LeaseId::new(name, owner, Some(fence));
         let renewed = self.renew(std::slice::from_ref(&lease)).await;
         self.release(&lease).await?;
-        renewed?;
-        if self.link.connector().listens { self.try_notification(&lease.lock).await } else { Ok(()) }
+        renewed.map(drop)
     }
 
     /// Checks that notifications arrive. They come from another connection, because a pooler may deliver those of the
@@ -361,8 +366,8 @@ impl Connected {
     }
 
     async fn query(&self, statement: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, BackendError> {
-        let query = |client: Arc<Client>| async move {
-            let rows = client.query_typed(statement, parameters).await;
+        let query = |session: Arc<Session>| async move {
+            let rows = session.query(statement, parameters).await;
             rows.map_err(|error| self.link.connector().explain(error))
         };
         self.link.call(query).await.map_err(|failure| failure.error)

@@ -24,6 +24,11 @@ pub struct PostgresServer {
 }
 
 impl PostgresServer {
+    /// Returns `true` if a server can be started.
+    pub fn is_installed() -> bool {
+        Command::new(program("initdb")).arg("--version").output().is_ok()
+    }
+
     /// Creates a cluster, starts its server and waits until it responds.
     pub async fn start() -> Self {
         Self::start_with(&[]).await

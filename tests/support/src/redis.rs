@@ -22,6 +22,11 @@ pub struct RedisServer {
 }
 
 impl RedisServer {
+    /// Returns `true` if a server can be started.
+    pub fn is_installed() -> bool {
+        Command::new("redis-server").arg("--version").output().is_ok()
+    }
+
     /// Starts a server and waits until it responds.
     pub fn start() -> Self {
         Self::start_with(&[])
