@@ -95,7 +95,7 @@ async fn lease_is_renewed_for_the_caller_that_the_turn_is_passed_on_to() {
     drop(permit);
     let permit = timeout(PATIENCE, next).await.unwrap().unwrap();
     let renewals = || store.renewals.load(Ordering::Relaxed);
-    assert_eq!((store.attempts(), renewals()), (1, 0));
+    assert_eq!(store.attempts(), 1);
     eventually("the lease is renewed", || renewals() > 0 || permit.lease().unwrap().is_lost()).await;
     assert!(!permit.lease().unwrap().is_lost());
 }

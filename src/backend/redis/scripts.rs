@@ -16,12 +16,12 @@ pub(super) struct Scripts {
 /// deadline in microseconds.
 ///
 /// Returns the server's time in microseconds, and `1, first token`, or `0, milliseconds until the lease ends`, or `-1, 0`
-/// if the deadline has passed. If an owner repeats its request because the
-/// connection broke, the owner gets the same token again.
+/// if the deadline has passed. If an owner repeats its request because the connection broke, the owner gets the same
+/// token again.
 ///
-/// Tokens follow the server's time in microseconds, and the counter in case the time goes back. They therefore
-/// also grow after the store has lost data, unless a guard reserved more than a million tokens per second. Such numbers
-/// are below 2^53, and therefore exact in Lua.
+/// Tokens follow the server's time in microseconds, and the counter in case the time goes back. They therefore also grow
+/// after the store has lost data, unless a guard reserved more than a million tokens per second. Such numbers are below
+/// 2^53, and therefore exact in Lua.
 const ACQUIRE: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
