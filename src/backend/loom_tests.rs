@@ -132,7 +132,7 @@ impl Model {
     /// Checks that nothing is held once all callers have ended.
     fn assert_free_after(&self, work: usize) {
         assert_eq!(self.sum.load(Ordering::Relaxed), work);
-        assert_eq!((self.parked.len().unwrap_or_default(), self.semaphore.snapshot().held), (0, 0));
+        assert_eq!((self.parked.len(), self.semaphore.snapshot().held), (0, 0));
         assert!(!self.is_held.load(Ordering::Acquire), "the lock is still held in the store");
     }
 }

@@ -55,8 +55,8 @@ impl<T> ParkedMap<T> {
         lock(&self.0).is_none()
     }
 
-    /// Returns how many values were left. `None` once the domain is disconnected.
-    pub(super) fn len(&self) -> Option<usize> {
-        lock(&self.0).as_ref().map(HashMap::len)
+    /// Returns how many values were left.
+    pub(super) fn len(&self) -> usize {
+        lock(&self.0).as_ref().map_or(0, HashMap::len)
     }
 }

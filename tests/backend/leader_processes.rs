@@ -71,7 +71,7 @@ async fn cron_job_of_three_processes_is_called_once_though_its_leaders_die() {
 
 /// Does nothing unless the test above starts it in a child process.
 #[test]
-#[allow(clippy::print_stdout, clippy::exit, reason = "the parent reads the line and the exit code")]
+#[allow(clippy::print_stdout, reason = "the parent waits for the line")]
 fn program_of_the_test_above() {
     let Ok(directory) = env::var(DIRECTORY) else { return };
     let log = OpenOptions::new().create(true).append(true).open(format!("{directory}/log")).unwrap();
