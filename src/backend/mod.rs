@@ -4,7 +4,8 @@
 //! [`LockBackend`] when the program starts. A caller then takes two turns, one after the other: first the turn in its
 //! own process, in the order of arrival, and then the turn of the process among all processes. At most one caller of a
 //! process therefore waits for other processes, however long the queue in its process is. Processes that wait for the
-//! same lock take turns: a process that has had its turn leaves the next ones to the others.
+//! same lock take turns: a process that has had its turn leaves the next ones to the others, unless they don't take
+//! them within 10 ms.
 //!
 //! ```no_run
 //! use onelane::EndpointGuard;

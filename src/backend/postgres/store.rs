@@ -58,7 +58,10 @@ use crate::sync::{Mutex, lock};
 ///     waiters int8[],
 ///     PRIMARY KEY (domain, guard, key)
 /// ) WITH (fillfactor = 50);
-/// CREATE SEQUENCE onelane_locks_fence START WITH 1800000000000000;
+/// DO $$ BEGIN
+///     EXECUTE 'CREATE SEQUENCE onelane_locks_fence START WITH '
+///         || (extract(epoch FROM clock_timestamp()) * 1000000)::int8;
+/// END $$;
 /// ```
 ///
 /// # Poolers

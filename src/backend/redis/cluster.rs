@@ -73,7 +73,8 @@ impl Nodes {
             return Err(BackendError::new("a cluster needs the address of at least one server"));
         };
         let settings = first.get_connection_info().clone();
-        let node = |client: &Client| Arc::new(Link::new(Server::new(Source::Client(client.clone()), true), limit));
+        let node =
+            |client: &Client| Arc::new(Link::new(Server::new(Source::Client(Box::new(client.clone())), true), limit));
         let named = clients.iter().map(node).collect();
         Ok(Self { named, settings, limit, found: Mutex::default() })
     }
@@ -111,7 +112,7 @@ impl Nodes {
             return Some(Arc::clone(node));
         }
         let client = Client::open(self.settings.clone().set_addr(new)).ok()?;
-        let node = Arc::new(Link::new(Server::new(Source::Client(client), true), self.limit));
+        let node = Arc::new(Link::new(Server::new(Source::Client(Box::new(client)), true), self.limit));
         found.push(Arc::clone(&node));
         Some(node)
     }

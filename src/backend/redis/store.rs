@@ -102,7 +102,7 @@ impl Redis {
     /// database are used.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Self::at(Place::One(Source::Client(client)))
+        Self::at(Place::One(Source::Client(Box::new(client))))
     }
 
     /// Creates a store in the primary that Sentinel names.
