@@ -165,7 +165,8 @@ async fn caller_that_leaves_during_its_attempt_makes_no_other_caller_find_the_gu
     let guard = EndpointGuard::builder("report").queue(Queue::Reject).distributed(locks).build();
     store.hang().await;
     for _ in 0..3 {
-        // The first caller leaves during its attempt, and the others while they wait for the end of this attempt.
+        // The first caller leaves during its attempt, and the other callers leave while they wait for the end of this
+        // attempt.
         let mut leaving = task::spawn(guard.acquire());
         assert!(leaving.poll().is_pending());
     }

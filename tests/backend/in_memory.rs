@@ -73,7 +73,7 @@ pub(super) struct Store {
     pub(super) attempts: AtomicUsize,
     pub(super) renewals: AtomicUsize,
     pub(super) releases: AtomicUsize,
-    /// How often each call returns `Pending` before it is executed, and how often before its answer arrives.
+    /// How many times each call returns `Pending` before it is executed, and again before its answer arrives.
     pub(super) pending: AtomicUsize,
 }
 

@@ -121,7 +121,7 @@ async fn lost_lease_cancels_the_handler_of_actix_web() {
     assert_eq!(ended.load(Ordering::SeqCst), 0);
 }
 
-/// An endless response, whose parts know their lease.
+/// An endless response, whose parts contain the token of the current lease.
 fn parts() -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
     stream::repeat_with(|| Ok(Bytes::from(Lease::current().expect("a lease").fence().to_string()))).then(
         |part| async move {

@@ -58,9 +58,9 @@ use crate::sync::{Mutex, lock};
 ///
 /// # The directory
 ///
-/// It must exist on a local file system, and belong to the user of the processes. No other user may write to it, because
-/// the files could be replaced. The files have the mode 0600, so all processes must run as the same user. Symbolic links
-/// are not followed.
+/// The directory must exist on a local file system, and belong to the user of the processes. No other user may write to
+/// it, because the files could be replaced. The files have the mode 0600, so all processes must run as the same user.
+/// Symbolic links are not followed.
 ///
 /// Do not delete the files while a process runs: a process that opens new ones would not see the locks of the others.
 /// Programs that clean `/tmp` delete files that were not used for some days. systemd deletes a `RuntimeDirectory=` when
@@ -72,10 +72,10 @@ use crate::sync::{Mutex, lock};
 /// The byte of a lock follows from a hash of its key. Two keys with the same hash exclude each other. A client that
 /// chooses the keys can find such keys, so use [Redis or PostgreSQL](crate::backend) where that does harm.
 ///
-/// Network file systems are refused: they report a release late, or never. So is FUSE, because it may be one. Use
-/// another directory, or [Redis or PostgreSQL](crate::backend).
+/// Network file systems are refused, because they report a release late or never. FUSE is refused as well, because a
+/// network may be behind it. Use another directory, or [Redis or PostgreSQL](crate::backend).
 ///
-/// A relative path starts at the directory that is current when the store connects.
+/// A relative path is resolved against the current directory at the time when the store connects.
 ///
 /// # Fork
 ///
